@@ -1,0 +1,67 @@
+// Package cache holds content by digest within a byte budget: open or fill, keep, evict.
+package cache
+
+import (
+	"errors"
+	"iter"
+	"time"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
+)
+
+// ErrNotFound says that content is not in the store.
+var ErrNotFound = errors.New("not in the cache")
+
+// Object, Spool and Source are the flight's; see there.
+type (
+	Object = flight.Object
+	Spool  = flight.Spool
+	Source = flight.Source
+)
+
+// Entry is one piece of content in a store.
+type Entry struct {
+	Digest oci.Digest
+	Size   int64 // bytes as stored
+}
+
+// Store keeps content by digest. It is local. All methods are safe for concurrent use.
+type Store interface {
+	// Open returns the content, or ErrNotFound. The size of what it returns is that of the file at this moment.
+	Open(d oci.Digest) (Object, error)
+	// Create makes a spool for a blob of size bytes, -1 where the size is not known. Content is not visible until
+	// Commit.
+	Create(size int64) (Spool, error)
+	// Remove takes the content away. Open objects stay readable. Removing what is not there is not an error.
+	Remove(d oci.Digest) error
+	// All yields every piece of content, in no order.
+	All() iter.Seq2[Entry, error]
+}
+
+// Access is when content was last used, to the minute.
+type Access struct {
+	Digest oci.Digest
+	Size   int64
+	Used   time.Time
+}
+
+// Index remembers recency over a restart. It is disposable: without it the cache serves the same bytes and only
+// evicts less wisely. Safe for concurrent use.
+type Index interface {
+	// Write records accesses, and removals of digests, in one batch.
+	Write(used []Access, removed []oci.Digest) error
+	// All yields what is recorded, in no order.
+	All() iter.Seq2[Access, error]
+}
+
+// Outcome says how an Open was answered.
+type Outcome string
+
+// The outcomes of Cache.Open.
+const (
+	Hit      Outcome = "hit"      // whole and on disk
+	Miss     Outcome = "miss"     // this call started the download
+	Joined   Outcome = "joined"   // a download was running or parked, this call joined it
+	Uncached Outcome = "uncached" // straight from the source: larger than the cache, or no disk
+)

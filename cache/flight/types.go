@@ -1,0 +1,59 @@
+package flight
+
+import (
+	"context"
+	"io"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+// Want is a range of a blob in bytes: [From, To). To is -1 for the end of a blob whose size is not known yet.
+type Want struct {
+	From, To int64
+	// Live reports whether a person waits for these bytes. It may turn true while the fetch runs: a pull joins a
+	// warm-up. Nil means true.
+	Live func() bool
+}
+
+// Body is a running transfer of the wanted range, and of nothing but it.
+type Body interface {
+	io.ReadCloser
+	Size() int64  // of the whole blob in bytes, -1 if the upstream did not say
+	Host() string // that the bytes come from, after redirects
+}
+
+// Source is one reader's way to the blob: an upstream, a repository and a credential. Every reader brings its own,
+// so that one who is denied fails alone.
+type Source struct {
+	Key  string // readers with equal keys share the fate of a fetch
+	Live bool   // a client waits, as against a warm-up
+	// Fetch opens the range. It answers only once the source has agreed to send the bytes. It heals what breaks
+	// underneath; its error, and an error of the body, are final for this Key. The context ends with the flight's
+	// fetch, not with a client.
+	Fetch func(ctx context.Context, w Want) (Body, error)
+}
+
+// Spool is where a flight writes: sparse, local, in any order, read while written. Commit and Discard end it; readers
+// that are open by then stay valid.
+type Spool interface {
+	io.ReaderAt
+	io.WriterAt
+	// Commit makes the content visible under its digest. The caller has verified size and digest.
+	Commit(d oci.Digest, size int64) error
+	// Discard removes the spool. It is harmless after Commit.
+	Discard() error
+}
+
+// Object is content that can be read from any offset. The one a disk store returns embeds *os.File, which keeps
+// sendfile; nobody wraps it again.
+type Object interface {
+	io.ReadSeekCloser
+	io.ReaderAt
+	Size() int64 // bytes
+}
+
+// Opener is implemented by spools that can give each reader a file position of its own, so that the kernel copies from
+// the page cache to the socket. The Object reads whatever is written so far.
+type Opener interface {
+	Open() (Object, error)
+}

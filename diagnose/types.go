@@ -1,0 +1,31 @@
+package diagnose
+
+// Class answers the coarse question: whose problem is it?
+type Class string
+
+// The classes.
+const (
+	ClassNetwork   Class = "network"
+	ClassTLS       Class = "tls"
+	ClassAuth      Class = "auth"
+	ClassMissing   Class = "missing"
+	ClassUndecided Class = "undecided"
+	ClassLimit     Class = "limit"
+	ClassUpstream  Class = "upstream"
+	ClassMirror    Class = "mirror"
+	ClassClient    Class = "client"
+	ClassUnknown   Class = "unknown"
+)
+
+// Reason is a cause with a page of its own: kebab-case, stable.
+type Reason string
+
+// Finding is why a pull failed: cause, evidence, remedy.
+type Finding struct {
+	Reason   Reason
+	Class    Class
+	Summary  string   // one line that stands alone: what happened, at which host
+	Remedy   string   // what to do next
+	Evidence []string // facts, one a line
+	Declined bool     // a refusal that leaves the node free to go on to the registry itself
+}

@@ -1,0 +1,37 @@
+// Package state keeps small facts that outlive a restart: tables with compare-and-swap on one file, state.db.
+package state
+
+import (
+	"errors"
+	"iter"
+)
+
+// ErrNotFound says that a key is not in the table; ErrConflict that its version is not the one expected.
+var (
+	ErrNotFound = errors.New("no such key")
+	ErrConflict = errors.New("changed by somebody else")
+)
+
+// Version counts the writes of a key, from 1. Zero stands for "not there".
+type Version uint64
+
+// Item is a key with its value and version.
+type Item struct {
+	Key     string
+	Value   []byte // nil in Write: remove the key
+	Version Version
+}
+
+// Table is a set of keys that one noun owns: it alone knows their form and what the values mean. Safe for concurrent
+// use. A write that returned nil survives a crash of the process and of the machine.
+type Table interface {
+	// Get returns the item, or ErrNotFound. The value is the caller's.
+	Get(key string) (Item, error)
+	// Swap writes v if the key's version is old (0: it must not exist) and returns the new version; else ErrConflict.
+	// A nil v removes the key.
+	Swap(key string, old Version, v []byte) (Version, error)
+	// Write puts all items in one transaction, whatever their versions. Concurrent writes share a transaction.
+	Write(items []Item) error
+	// Scan yields the items whose keys start with prefix, in order of their keys.
+	Scan(prefix string) iter.Seq2[Item, error]
+}

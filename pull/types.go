@@ -1,0 +1,82 @@
+package pull
+
+import (
+	"context"
+	"net/url"
+	"time"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/route"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// Upstream is what a pull needs of a registry. *upstream.Registry is the real one. Errors are *upstream.Error.
+type Upstream interface {
+	// Resolve asks by HEAD which digest a tag means. Size and MediaType are set where the upstream said them.
+	Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error)
+	// Manifest gets a manifest by tag or digest, verified against the digest it was asked by, at most 4 MiB.
+	Manifest(ctx context.Context, repo, reference string) (*oci.Manifest, error)
+	// Stat asks by HEAD for the size of a blob; Size is -1 where the upstream did not say.
+	Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error)
+	// Blob opens a range of a blob.
+	Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*upstream.Body, error)
+	// Tags and Referrers pass the query on and return the document and the Link header for the next page.
+	Tags(ctx context.Context, repo string, query url.Values) (*upstream.Document, error)
+	Referrers(ctx context.Context, repo string, d oci.Digest, query url.Values) (*upstream.Document, error)
+}
+
+// Site is an upstream with the operator's policy for it.
+type Site struct {
+	Name     string // canonical
+	Upstream Upstream
+	Tags     catalog.Policy
+}
+
+// Setup is everything a pull looks up. It is immutable; Puller.Use swaps it, and a request takes one snapshot.
+type Setup struct {
+	Routes *route.Table
+	Sites  map[string]Site // by canonical name
+}
+
+// Ask is one request of a client.
+type Ask struct {
+	Request oci.Request
+	Client  string // who asks: address or node, for records; not a right
+}
+
+// Status says what the cache did for an answer; it becomes Cache-Status (RFC 9211).
+type Status struct {
+	Outcome   cache.Outcome
+	Collapsed bool          // shared another request's trip to the upstream
+	Stale     bool          // older than its policy wants, since the upstream did not answer
+	Age       time.Duration // of a tag's last confirmation, where that matters
+	// Reason is why a stale answer is stale: the upstream's error. Nil where not stale.
+	Reason error
+}
+
+// Content is an answer: a manifest (Bytes), a blob (Object), or a document (Bytes).
+type Content struct {
+	Ref       oci.Ref // canonical, with the digest where there is one
+	Digest    oci.Digest
+	MediaType string
+	Size      int64 // bytes; always known
+	Bytes     []byte
+	// Object is nil for HEAD. The receiver closes it.
+	Object cache.Object
+	Link   string // for lists: the rel=next target, relative to our own path; empty: no more
+	// Filters is the OCI-Filters-Applied header of a referrers answer.
+	Filters string
+	Status  Status
+}
+
+// Close releases the object, if any.
+func (c *Content) Close() error {
+	if c == nil || c.Object == nil {
+		return nil
+	}
+	return c.Object.Close()
+}
+

@@ -1,0 +1,37 @@
+// Package route says which upstream and repository a request means, from the operator's closed list.
+//
+// Promise: an answer is always an upstream of the list; what is not in the list is an *UnknownError. Names are
+// lookup keys only: nothing here resolves, dials or allocates in proportion to what a client sent.
+package route
+
+import "github.com/registrymirror/mirror/oci"
+
+// Upstream is one entry of the operator's list.
+type Upstream struct {
+	Name    string   // canonical: "docker.io", "ghcr.io", "registry.corp:5000"
+	Aliases []string // other keys that mean the same upstream: "index.docker.io"
+	Library bool     // a repository of one component gets "library/" before it, as on docker.io
+}
+
+// Via says what in the request named the upstream.
+type Via string
+
+// The three routings of the design, in order of precedence.
+const (
+	ViaNamespace Via = "ns"
+	ViaPrefix    Via = "prefix"
+	ViaDefault   Via = "default"
+)
+
+// Target is where a request leads.
+type Target struct {
+	oci.Repo
+	Via Via
+}
+
+// UnknownError reports a name that is not in the operator's list.
+type UnknownError struct {
+	Key  string // as the client sent it, at most 255 bytes
+	Via  Via
+	Have []string // the canonical names of the list, sorted
+}

@@ -1,0 +1,3 @@
+package route
+
+type Table struct{}

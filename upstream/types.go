@@ -1,0 +1,166 @@
+package upstream
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+// StepName is a stage of a pull as seen from here, in the order in which they happen.
+type StepName string
+
+// The steps. A failure names the one that broke; doctor shows them all.
+const (
+	StepDNS          StepName = "dns"
+	StepDial         StepName = "dial"
+	StepProxy        StepName = "proxy"
+	StepTLS          StepName = "tls"
+	StepPing         StepName = "ping"
+	StepToken        StepName = "token"
+	StepManifest     StepName = "manifest"
+	StepBlobRegistry StepName = "blob-registry" // the registry's answer to a blob request, before any redirect
+	StepBlobHost     StepName = "blob-host"     // the host that a redirect led to
+	StepBody         StepName = "body"          // bytes of a body that had begun
+)
+
+// Step is one thing that was tried: what, against which host, how long it took, how it ended.
+type Step struct {
+	Name   StepName
+	Host   string // host[:port] that was asked
+	Addr   string // IP address and port, where one was reached
+	Status int    // HTTP status, 0 where there was no answer
+	Took   time.Duration
+	Err    error // nil: it worked
+}
+
+// Error is why an upstream did not give what it was asked for: facts, not sentences. The last element of Steps is the
+// one that broke. It wraps the cause, so that errors.Is and errors.AsType reach *net.DNSError, x509 errors and errno.
+type Error struct {
+	Op         string // what we were doing: "resolve", "manifest", "blob", "tags", "referrers"
+	Upstream   string // canonical name
+	Repository string
+	Reference  string        // tag or digest
+	Status     int           // HTTP status of the answer that decided, 0 where there was none
+	Code       string        // errors[0].code of its body, where it had one
+	Message    string        // what its body said, redacted, at most 300 bytes
+	Challenge  string        // WWW-Authenticate of that answer
+	BodyKind   BodyKind      // the shape of that body
+	RetryAfter time.Duration // 0: not said
+	Credential auth.Status   // zero: anonymous
+	Steps      []Step
+	Err        error // the cause below, may be nil where Status says it all
+}
+
+// BodyKind is the shape of an error body.
+type BodyKind string
+
+// The shapes of error bodies that registries, their token services and what stands in front of them send.
+const (
+	BodyNone    BodyKind = ""
+	BodyErrors  BodyKind = "errors"  // {"errors":[{"code","message","detail"}]}
+	BodyDetails BodyKind = "details" // {"details":"..."}: auth.docker.io
+	BodyMessage BodyKind = "message" // {"message":"..."}
+	BodyText    BodyKind = "text"
+	BodyHTML    BodyKind = "html"
+	BodyXML     BodyKind = "xml" // object stores: <Error><Code>AccessDenied</Code>
+)
+
+// Step returns the step that broke, or a zero Step.
+func (e *Error) Step() Step {
+	if len(e.Steps) == 0 {
+		return Step{}
+	}
+	return e.Steps[len(e.Steps)-1]
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s/%s", e.Op, e.Upstream, e.Repository)
+	if e.Reference != "" {
+		fmt.Fprintf(&b, "@%s", e.Reference)
+	}
+	if s := e.Step(); s.Name != "" {
+		fmt.Fprintf(&b, ": %s", s.Name)
+		if s.Host != "" {
+			fmt.Fprintf(&b, " %s", s.Host)
+		}
+	}
+	if e.Status != 0 {
+		fmt.Fprintf(&b, ": status %d", e.Status)
+	}
+	if e.Code != "" {
+		fmt.Fprintf(&b, " %s", e.Code)
+	}
+	if e.Message != "" {
+		fmt.Fprintf(&b, " %q", e.Message)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// The causes that this package itself detects, as types for diagnosis.
+
+// RealmError says that a challenge named a token service that is neither the registry's own host nor one of the
+// upstream's authHosts. No request was sent to it.
+type RealmError struct{ Host, Scheme string }
+
+func (e *RealmError) Error() string {
+	return fmt.Sprintf("token service %s://%s is not in authHosts", e.Scheme, e.Host)
+}
+
+// RedirectError says that a redirect was not followed.
+type RedirectError struct {
+	Host string
+	Why  string // "to http from https", "to a private address", "more than 5 redirects", "no Location"
+}
+
+func (e *RedirectError) Error() string {
+	return fmt.Sprintf("redirect to %s not followed: %s", e.Host, e.Why)
+}
+
+// AddressError says that a host which the operator did not name resolved to an address that is not public.
+type AddressError struct{ Host, Addr string }
+
+func (e *AddressError) Error() string {
+	return fmt.Sprintf("%s resolves to %s, which is not a public address", e.Host, e.Addr)
+}
+
+// ProxyError says that the proxy of HTTPS_PROXY refused a CONNECT.
+type ProxyError struct {
+	Proxy  string
+	Status int
+}
+
+func (e *ProxyError) Error() string { return fmt.Sprintf("proxy %s answered %d", e.Proxy, e.Status) }
+
+// ContentError says that an answer of the right status is not what a registry sends.
+type ContentError struct {
+	Kind ContentKind
+	Want string
+	Got  string
+}
+
+// ContentKind says in which way an answer is wrong.
+type ContentKind string
+
+// The ways in which a successful answer can be wrong.
+const (
+	ContentDigest      ContentKind = "digest"        // bytes do not have the digest they were asked by
+	ContentSize        ContentKind = "size"          // longer or shorter than said
+	ContentRange       ContentKind = "content-range" // a 206 for another range, or none
+	ContentEncoding    ContentKind = "content-encoding"
+	ContentTooLarge    ContentKind = "too-large" // a manifest above 4 MiB
+	ContentNotManifest ContentKind = "not-a-manifest"
+	ContentNotRegistry ContentKind = "not-a-registry" // HTML where a registry answers JSON or bytes
+	ContentStalled     ContentKind = "stalled"        // no byte for the stall timeout
+)
+
+func (e *ContentError) Error() string {
+	return fmt.Sprintf("%s: want %s, got %s", e.Kind, e.Want, e.Got)
+}
