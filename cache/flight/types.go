@@ -3,6 +3,7 @@ package flight
 import (
 	"context"
 	"io"
+	"os"
 
 	"github.com/registrymirror/mirror/oci"
 )
@@ -38,9 +39,11 @@ type Source struct {
 type Spool interface {
 	io.ReaderAt
 	io.WriterAt
-	// Commit makes the content visible under its digest. The caller has verified size and digest.
+	// Commit makes the content visible under its digest. The caller has verified size and digest. Reads of the
+	// spool stay possible.
 	Commit(d oci.Digest, size int64) error
-	// Discard removes the spool. It is harmless after Commit.
+	// Discard ends the spool: what is not committed is removed, what it holds open is released. The flight calls it
+	// last in any case, once its last reader has left.
 	Discard() error
 }
 
@@ -50,6 +53,12 @@ type Object interface {
 	io.ReadSeekCloser
 	io.ReaderAt
 	Size() int64 // bytes
+}
+
+// Filer is implemented by objects that are plain files. Whoever copies one to a socket hands the file itself to the
+// socket's ReadFrom, since anything around it would keep the kernel from doing the copy.
+type Filer interface {
+	File() *os.File
 }
 
 // Opener is implemented by spools that can give each reader a file position of its own, so that the kernel copies from
