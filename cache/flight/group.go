@@ -1,1 +1,162 @@
 package flight
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+// Options for a Group. The zero value of a field means what its comment says.
+type Options struct {
+	// Open looks for finished content. The group asks under its lock before it starts a flight, so that a commit and
+	// a Join never miss each other. Any error means that it is not there. Nil: there is never any.
+	Open func(d oci.Digest) (Object, error)
+	// Create reserves space and makes the spool of a blob of size bytes, -1 where that is not known.
+	Create func(d oci.Digest, size int64) (Spool, error)
+	Linger time.Duration // after the last reader has left; 10 s
+	Park   time.Duration // how long an unfinished spool is kept; 1 h
+	Log    *slog.Logger  // nil: discard
+}
+
+// Group holds the flights of a cache, one per digest.
+type Group struct {
+	o      Options
+	ctx    context.Context // ends with Close: the life of every fetch
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // every goroutine of every flight
+
+	mu      sync.Mutex // guards what follows; taken before a Flight's mutex, never while holding one
+	flights map[oci.Digest]*Flight
+	closed  bool
+}
+
+// ErrClosed says that the group was closed: the mirror is stopping.
+var ErrClosed = errors.New("the cache is closed")
+
+// New makes a group. Close ends it.
+func New(o Options) *Group {
+	if o.Linger == 0 {
+		o.Linger = 10 * time.Second
+	}
+	if o.Park == 0 {
+		o.Park = time.Hour
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	// The context is the group's own: fetches outlive the requests that started them.
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Group{o: o, ctx: ctx, cancel: cancel, flights: make(map[oci.Digest]*Flight)}
+}
+
+// Join returns the blob's finished content, or a *Reader of the flight that brings it, which it starts if there is
+// none. joined is true when a flight was there already. size is -1 where it is not known; then Join waits for it. The
+// context bounds this wait alone.
+func (g *Group) Join(ctx context.Context, d oci.Digest, size int64, s Source) (o Object, joined bool, err error) {
+	f, r, o, err := g.attach(d, size, s)
+	if err != nil || o != nil {
+		return o, false, err
+	}
+	joined = f.spoolReady(r)
+	if err := r.sized(ctx); err != nil {
+		_ = r.Close()
+		return nil, joined, err
+	}
+	return r, joined, nil
+}
+
+// attach finds or makes the flight, and a reader on it.
+func (g *Group) attach(d oci.Digest, size int64, s Source) (*Flight, *Reader, Object, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil, nil, nil, ErrClosed
+	}
+	if f := g.flights[d]; f != nil {
+		if r := f.join(s); r != nil {
+			return f, r, nil, nil
+		}
+	}
+	if g.o.Open != nil {
+		if o, err := g.o.Open(d); err == nil {
+			return nil, nil, o, nil
+		}
+	}
+	f := newFlight(g, d, size)
+	g.flights[d] = f
+	r := f.join(s)
+	r.first = true
+	return f, r, nil, nil
+}
+
+// forget takes an ended flight out of the group.
+func (g *Group) forget(f *Flight) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.flights[f.digest] == f {
+		delete(g.flights, f.digest)
+	}
+}
+
+// Flying reports whether a flight of d is running or parked.
+func (g *Group) Flying(d oci.Digest) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.flights[d] != nil
+}
+
+// Info describes a flight.
+type Info struct {
+	Digest  oci.Digest
+	Size    int64 // bytes; -1: not known yet
+	Have    int64 // bytes in the spool
+	Readers int
+	Parked  bool // no reader and no fetch: kept for who comes back
+}
+
+// Flights lists the flights, in no order.
+func (g *Group) Flights() []Info {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := make([]Info, 0, len(g.flights))
+	for _, f := range g.flights {
+		list = append(list, f.info())
+	}
+	return list
+}
+
+// DropParked ends the parked flights, for their space.
+func (g *Group) DropParked() {
+	g.mu.Lock()
+	var parked []*Flight
+	for _, f := range g.flights {
+		if f.info().Parked {
+			parked = append(parked, f)
+		}
+	}
+	g.mu.Unlock()
+	for _, f := range parked {
+		f.expire()
+	}
+}
+
+// Close ends every flight: fetches are cancelled, unfinished spools discarded, readers get ErrClosed. It returns when
+// the last goroutine has ended.
+func (g *Group) Close() {
+	g.mu.Lock()
+	g.closed = true
+	var all []*Flight
+	for _, f := range g.flights {
+		all = append(all, f)
+	}
+	g.mu.Unlock()
+	g.cancel()
+	for _, f := range all {
+		f.end(ErrClosed)
+	}
+	g.wg.Wait()
+}

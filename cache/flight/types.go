@@ -3,7 +3,6 @@ package flight
 import (
 	"context"
 	"io"
-	"os"
 
 	"github.com/registrymirror/mirror/oci"
 )
@@ -53,12 +52,6 @@ type Object interface {
 	io.ReadSeekCloser
 	io.ReaderAt
 	Size() int64 // bytes
-}
-
-// Filer is implemented by objects that are plain files. Whoever copies one to a socket hands the file itself to the
-// socket's ReadFrom, since anything around it would keep the kernel from doing the copy.
-type Filer interface {
-	File() *os.File
 }
 
 // Opener is implemented by spools that can give each reader a file position of its own, so that the kernel copies from

@@ -1,0 +1,36 @@
+// Package flight is one download with many readers, in any order: the heart of the coalescing.
+//
+// Promise: however many readers want a blob, each byte of it is fetched once, every reader gets it as it arrives, and
+// no reader's pace, denial or departure is felt by another.
+//
+//	source of Alice ──┐ fill: the prefix, to the end        ┌──> reader Alice   at her own pace
+//	source of Bob   ──┼──────────> spool (sparse) ──────────┼──> reader Bob     joined late, starts at 0
+//	                  │ extents: 4 MiB, where a range       ├──> reader Carol   a Range far ahead
+//	                  │          lies ahead of the prefix   │
+//	                  │              │                      │
+//	                  │              └─> hasher ── right ─> Commit;  wrong ─> every reader is aborted
+//
+// A flight's state is the set of extents that are in the spool. Three kinds of goroutine meet there, under one mutex,
+// and none ever waits for another one's socket:
+//
+//   - A fetch reads one body and writes to the spool, then publishes the extent. The fill is the fetch that extends
+//     the contiguous prefix; when it meets an extent that is there already, it goes on behind it. Fetches belong to the
+//     group's lifetime, never to a client's.
+//   - The hasher follows the prefix by reading the spool back, so the order in which extents came does not matter.
+//   - A reader waits until the byte it wants is published, then copies from the spool with a file position of its own.
+//     What no running fetch is about to bring, it has fetched through its own source.
+//
+// Ends are per reader. When a source fails, the readers with its Key end with that error; a reader with another key
+// starts over from the first missing byte with its own source. Wrong content ends everybody: the digest is the
+// blob's. A spool that fails (disk full, input/output error) ends nobody: each reader goes on from its offset straight
+// from its own source.
+//
+// The last 64 KiB of the prefix are held back until the digest is known to be right, so no response that came out of
+// the prefix ends cleanly with wrong bytes. A range that lies ahead of the prefix is as right as its source.
+//
+// With no reader left, a fill goes on if at most 64 MiB or half the blob is missing; else it stops after Linger, and
+// the spool is parked with its extents for Park: who comes back goes on where it stopped.
+//
+// Not here: which content is whole (the store), space (the cache), retries and ranges that upstreams get wrong (the
+// source), rights (whoever calls Join).
+package flight

@@ -1,0 +1,291 @@
+package flight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+)
+
+// fetch is one running transfer from a source into the spool. Its region of the blob is its alone until its goroutine
+// is over, so no byte is written twice and what the hasher has read back never changes.
+type fetch struct {
+	src    Source
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// Guarded by the flight's mutex.
+	fill    bool  // extends the prefix to the end; others may cut its region short behind claimed()
+	pos, to int64 // what is still to come: [pos, to); to is -1 where the size is not known
+	writing int64 // end of the write that is under way
+	open    bool  // the source has agreed
+	stopped bool
+}
+
+// claimed is the end of the region that no other fetch may enter. The lock is held.
+func (ft *fetch) claimed() int64 {
+	if !ft.fill {
+		return ft.to
+	}
+	end := max(alignUp(ft.pos+1), ft.writing)
+	if ft.to >= 0 {
+		end = min(end, ft.to)
+	}
+	return end
+}
+
+// stop cancels the fetch. Its region stays its own until its goroutine is over. The lock is held.
+func (ft *fetch) stop() {
+	ft.stopped = true
+	ft.cancel()
+}
+
+func alignDown(n int64) int64 { return n - n%extentSize }
+func alignUp(n int64) int64   { return alignDown(n + extentSize - 1) }
+
+// covered reports whether a running fetch is about to bring the byte at off. The lock is held.
+func (f *Flight) covered(off int64) *fetch {
+	for _, ft := range f.fetches {
+		if off >= ft.pos && off < ft.claimed() {
+			return ft
+		}
+	}
+	return nil
+}
+
+// demand sees to it that the byte at off comes, for a reader that wants [off, end). The lock is held.
+func (f *Flight) demand(r *Reader, off, end int64) {
+	if f.spool == nil || f.ended || f.readable(off) > off {
+		return
+	}
+	if to := f.have.run(off); to > off {
+		off, end = to, 1<<62 // held back: what it waits for is the rest of the blob, and the digest
+	}
+	if f.size >= 0 && off >= f.size || f.covered(off) != nil {
+		return
+	}
+	toEnd := f.size < 0 || end >= f.size
+	if f.size >= 0 {
+		end = min(end, f.size)
+	}
+	if off == f.prefix() && toEnd && !slices.ContainsFunc(f.fetches, func(ft *fetch) bool { return ft.fill }) {
+		f.start(&fetch{src: r.src, fill: true, pos: off, to: f.gapEnd(off)})
+		return
+	}
+	most := int64(extentMost)
+	if toEnd { // an open-ended range is a client that may hang up after its chunk
+		most = extentSize
+	}
+	from := max(alignDown(off), f.have.prev(off))
+	to := min(alignUp(min(end, from+most)), f.gapEnd(off))
+	for _, ft := range f.fetches {
+		if e := ft.claimed(); e <= off {
+			from = max(from, e)
+		}
+	}
+	for _, ft := range f.fetches {
+		if ft.fill && ft.pos <= off && (ft.to < 0 || ft.to > from) {
+			ft.to = from // it goes on behind this extent
+		}
+	}
+	f.start(&fetch{src: r.src, pos: from, to: to})
+}
+
+// gapEnd is where the bytes that nobody has or brings end, seen from off. -1: the size is not known and nothing lies
+// ahead. The lock is held.
+func (f *Flight) gapEnd(off int64) int64 {
+	const far = 1<<63 - 1
+	end := int64(far)
+	if f.size >= 0 {
+		end = f.size
+	}
+	end = f.have.next(off, end)
+	for _, ft := range f.fetches {
+		if ft.pos > off {
+			end = min(end, ft.pos)
+		}
+	}
+	if end == far {
+		return -1
+	}
+	return end
+}
+
+// start runs a fetch. The lock is held.
+func (f *Flight) start(ft *fetch) {
+	ft.ctx, ft.cancel = context.WithCancel(f.ctx)
+	f.fetches = append(f.fetches, ft)
+	f.users++
+	f.g.wg.Go(func() { f.run(ft) })
+}
+
+// over takes a fetch that has ended off.
+func (f *Flight) over(ft *fetch) {
+	ft.cancel()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fetches = slices.DeleteFunc(f.fetches, func(x *fetch) bool { return x == ft })
+	f.users--
+	f.tell() // readers that counted on it ask again
+	f.release()
+	f.settle()
+}
+
+// run is the goroutine of a fetch: one body, and for the fill one for each gap until the blob is whole.
+func (f *Flight) run(ft *fetch) {
+	defer f.over(ft)
+	for {
+		err := f.transfer(ft)
+		var disk *spoolError
+		switch {
+		case ft.ctx.Err() != nil:
+			return
+		case errors.As(err, &disk):
+			f.breakSpool(disk.err)
+			return
+		case err != nil:
+			f.sourceFailed(ft.src.Key, err)
+			return
+		case !ft.fill || !f.nextGap(ft):
+			return
+		}
+	}
+}
+
+// nextGap moves the fill to the next gap of the prefix, waiting for extents that others bring. False: nothing is left.
+func (f *Flight) nextGap(ft *fetch) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		p := f.prefix()
+		if ft.stopped || f.size >= 0 && p >= f.size {
+			return false
+		}
+		ft.pos, ft.to, ft.open = p, p, false // claims nothing while it looks
+		if f.covered(p) == nil {
+			ft.to = f.gapEnd(p)
+			return true
+		}
+		news := f.news()
+		f.mu.Unlock()
+		select {
+		case <-news:
+		case <-ft.ctx.Done():
+		}
+		f.mu.Lock()
+		if ft.ctx.Err() != nil {
+			return false
+		}
+	}
+}
+
+// spoolError marks an error as the disk's, not the source's.
+type spoolError struct{ err error }
+
+func (e *spoolError) Error() string { return e.err.Error() }
+
+// buffers hold one read from a source: large enough that system calls don't show, small enough for the CPU's cache.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
+// transfer brings [pos, to) of one fetch into the spool.
+func (f *Flight) transfer(ft *fetch) error {
+	f.mu.Lock()
+	w := Want{From: ft.pos, To: ft.to, Live: f.live}
+	f.mu.Unlock()
+	body, err := ft.src.Fetch(ft.ctx, w)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := f.opened(ft, body); err != nil {
+		return err
+	}
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for {
+		p := f.room(ft, *buf)
+		if len(p) == 0 {
+			return nil
+		}
+		n, rerr := body.Read(p)
+		if n > 0 {
+			if err := f.write(ft, p[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case rerr == nil:
+		case !errors.Is(rerr, io.EOF):
+			return fmt.Errorf("read %s from %s: %w", f.digest, body.Host(), rerr)
+		default:
+			return f.eof(ft, body.Host())
+		}
+	}
+}
+
+// room is the part of buf that the fetch may still fill.
+func (f *Flight) room(ft *fetch, buf []byte) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ft.to < 0 {
+		return buf
+	}
+	return buf[:max(0, min(int64(len(buf)), ft.to-ft.pos))]
+}
+
+// opened takes in what the source's agreement tells.
+func (f *Flight) opened(ft *fetch, body Body) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.host = body.Host()
+	if n := body.Size(); n >= 0 {
+		if f.size >= 0 && n != f.size {
+			return &MismatchError{Digest: f.digest, Size: f.size, GotSize: n, Host: body.Host()}
+		}
+		f.size = n
+		if ft.to < 0 {
+			ft.to = f.gapEnd(ft.pos)
+		}
+	}
+	ft.open = true
+	f.tell()
+	return nil
+}
+
+// write puts bytes into the spool and publishes them. What lies behind a cut is dropped.
+func (f *Flight) write(ft *fetch, p []byte) error {
+	f.mu.Lock()
+	pos := ft.pos
+	if ft.to >= 0 {
+		p = p[:max(0, min(int64(len(p)), ft.to-pos))]
+	}
+	ft.writing = pos + int64(len(p))
+	f.mu.Unlock()
+	if _, err := f.spool.WriteAt(p, pos); err != nil {
+		return &spoolError{fmt.Errorf("write spool of %s at %d: %w", f.digest, pos, err)}
+	}
+	f.mu.Lock()
+	ft.pos = pos + int64(len(p))
+	f.wrote(pos, ft.pos)
+	f.mu.Unlock()
+	return nil
+}
+
+// eof says whether a body that has ended had a right to.
+func (f *Flight) eof(ft *fetch, host string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.size < 0 && ft.fill:
+		f.size, ft.to = ft.pos, ft.pos
+		f.wrote(ft.pos, ft.pos)
+		f.tell()
+		return nil
+	case ft.pos < ft.to:
+		return fmt.Errorf("read %s from %s: ended at byte %d of %d: %w", f.digest, host, ft.pos, ft.to,
+			io.ErrUnexpectedEOF)
+	}
+	return nil
+}

@@ -1,0 +1,342 @@
+package flight
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+const (
+	// extentSize is the grid of ranges that are fetched ahead of the prefix.
+	extentSize = 4 << 20
+	// extentMost is how much of a client's closed range one request to the source asks for.
+	extentMost = 16 << 20
+	// holdBack is how much of the prefix's end waits for the digest.
+	holdBack = 64 << 10
+	// verifyFirst is the size up to which a blob is verified before its headers go out, if that takes less than
+	// verifyWait.
+	verifyFirst = 4 << 20
+	verifyWait  = 2 * time.Second
+	// goOn is how much may be missing for a fill to go on without readers.
+	goOn = 64 << 20
+	// A progress is told to waiting readers at most every tellEvery, or after tellBytes: fifty readers that wake for
+	// every packet cost more than the copy.
+	tellEvery = 4 * time.Millisecond
+	tellBytes = 1 << 20
+)
+
+// MismatchError says that what the source sent is not the blob: its digest, or its size, is another. Nothing of it is
+// kept. Host is where it came from.
+type MismatchError struct {
+	Digest   oci.Digest // asked for
+	Got      oci.Digest // of the bytes that came, empty where the size already was wrong
+	Size     int64      // bytes expected, -1 where not known
+	GotSize  int64      // bytes that came or were announced
+	Host     string
+	Verified int64 // bytes hashed when it was found
+}
+
+func (e *MismatchError) Error() string {
+	if e.Got == "" {
+		return fmt.Sprintf("%s: %s sent %d bytes, expected %d", e.Digest, e.Host, e.GotSize, e.Size)
+	}
+	return fmt.Sprintf("%s: what %s sent has digest %s", e.Digest, e.Host, e.Got)
+}
+
+// Flight is one blob on its way into the store.
+type Flight struct {
+	g      *Group
+	digest oci.Digest
+	ctx    context.Context // of every fetch; ends with the flight
+	cancel context.CancelFunc
+
+	mu       sync.Mutex // guards what follows
+	size     int64      // -1: not known
+	spool    Spool      // nil until created
+	have     extents
+	hashed   int64 // how far the hasher has come
+	verified bool  // the digest is right; spool reads need no hold-back
+	failed   error // ends every reader
+	broken   error // the spool's: readers go on from their own sources
+	ended    bool  // takes no more readers; the spool is discarded when its last user leaves
+	users    int   // readers not closed, fetches, the hasher: who may be in the spool
+	released bool  // the spool has been discarded
+	readers  []*Reader
+	fetches  []*fetch
+	host     string // that the last bytes came from: evidence
+	idle     *time.Timer
+	parked   bool
+
+	change    chan struct{} // closed, and replaced, when there is news; nil while nobody waits
+	untold    int64         // bytes since the last news
+	told      time.Time
+	tellTimer *time.Timer
+	more      chan struct{} // wakes the hasher; capacity 1
+}
+
+func newFlight(g *Group, d oci.Digest, size int64) *Flight {
+	f := &Flight{g: g, digest: d, size: size, more: make(chan struct{}, 1)}
+	f.ctx, f.cancel = context.WithCancel(g.ctx)
+	return f
+}
+
+// join adds a reader, or returns nil when the flight has ended. The group's lock is held.
+func (f *Flight) join(s Source) *Reader {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended || f.failed != nil || f.broken != nil {
+		return nil
+	}
+	if f.idle != nil {
+		f.idle.Stop()
+		f.idle = nil
+	}
+	f.parked = false
+	r := &Reader{f: f, src: s, done: make(chan struct{})}
+	f.readers = append(f.readers, r)
+	f.users++
+	return r
+}
+
+// spoolReady makes the spool if r is the reader that started the flight. It reports whether r joined one that was
+// there. A spool that can't be made breaks the flight at once: its readers go on without.
+func (f *Flight) spoolReady(r *Reader) (joined bool) {
+	if !r.first {
+		return true
+	}
+	spool, err := f.g.o.Create(f.digest, f.size)
+	f.mu.Lock()
+	if err != nil {
+		f.mu.Unlock()
+		f.breakSpool(fmt.Errorf("make a spool for %s: %w", f.digest, err))
+		return false
+	}
+	f.spool = spool
+	if f.ended { // closed meanwhile
+		f.release()
+		f.mu.Unlock()
+		return false
+	}
+	f.users++
+	f.g.wg.Go(f.hash)
+	f.tell()
+	f.mu.Unlock()
+	return false
+}
+
+func (f *Flight) info() Info {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return Info{Digest: f.digest, Size: f.size, Have: f.have.bytes(), Readers: len(f.readers), Parked: f.parked}
+}
+
+// prefix is the length of the contiguous start. The lock is held.
+func (f *Flight) prefix() int64 { return f.have.run(0) }
+
+// readable returns the end of what a reader at off may have now. The lock is held.
+func (f *Flight) readable(off int64) int64 {
+	to := f.have.run(off)
+	if f.verified || f.size < 0 && to == off {
+		return to
+	}
+	// Whatever lies behind the prefix came as somebody's range and is served as such.
+	if p := f.prefix(); off < p {
+		tail := p - holdBack // where the size is not known, any byte may be among the last
+		if f.size >= 0 {
+			tail = f.size - holdBack
+		}
+		return max(off, min(to, tail))
+	}
+	return to
+}
+
+// tell wakes every waiting reader. The lock is held.
+func (f *Flight) tell() {
+	if f.tellTimer != nil {
+		f.tellTimer.Stop()
+		f.tellTimer = nil
+	}
+	f.untold, f.told = 0, time.Now()
+	if f.change != nil {
+		close(f.change)
+		f.change = nil
+	}
+}
+
+// wrote publishes an extent. The lock is held.
+func (f *Flight) wrote(from, to int64) {
+	f.have.add(from, to)
+	select {
+	case f.more <- struct{}{}:
+	default:
+	}
+	f.untold += to - from
+	if f.change == nil {
+		return
+	}
+	since := time.Since(f.told)
+	switch {
+	case f.untold >= tellBytes || since >= tellEvery:
+		f.tell()
+	case f.tellTimer == nil:
+		f.tellTimer = time.AfterFunc(tellEvery-since, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.tell()
+		})
+	}
+}
+
+// news is the channel that closes at the next change. The lock is held.
+func (f *Flight) news() <-chan struct{} {
+	if f.change == nil {
+		f.change = make(chan struct{})
+	}
+	return f.change
+}
+
+// live reports whether a reader waits who is a person's. It is what Want.Live answers.
+func (f *Flight) live() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.readers, func(r *Reader) bool { return r.src.Live })
+}
+
+// sourceFailed ends the readers whose source has that key. Others who wait ask again, each through its own source.
+func (f *Flight) sourceFailed(key string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readers = slices.DeleteFunc(f.readers, func(r *Reader) bool {
+		if r.src.Key != key {
+			return false
+		}
+		r.err = err
+		return true
+	})
+	f.tell()
+	f.settle()
+}
+
+// fail ends everybody. Nothing is kept.
+func (f *Flight) fail(err error) { f.end(err) }
+
+// end ends the flight: for good, when err is not nil and nothing was verified.
+func (f *Flight) end(err error) {
+	f.g.forget(f) // first, so that nobody who is told now comes back to this flight
+	f.cancel()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	if f.failed == nil && !f.verified {
+		f.failed = err
+	}
+	if f.idle != nil {
+		f.idle.Stop()
+	}
+	f.tell()
+	f.release()
+}
+
+// breakSpool ends the flight as a shared thing: each reader goes on by itself.
+func (f *Flight) breakSpool(err error) {
+	f.g.forget(f)
+	f.cancel()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken == nil {
+		f.g.o.Log.WarnContext(f.ctx, "cache is bypassed for one blob: its spool failed; check the disk of cache.dir",
+			"digest", f.digest, "err", err)
+		f.broken = err
+	}
+	f.ended = true
+	f.tell()
+	f.release()
+}
+
+// leave takes a reader off, once for each.
+func (f *Flight) leave(r *Reader) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := slices.Index(f.readers, r); i >= 0 {
+		f.readers = slices.Delete(f.readers, i, i+1)
+	}
+	r.left = true
+	f.users--
+	f.release()
+	f.settle()
+}
+
+// release discards the spool once the flight has ended and nobody reads or writes it any more. The lock is held.
+func (f *Flight) release() {
+	if !f.ended || f.users > 0 || f.spool == nil || f.released {
+		return
+	}
+	f.released = true
+	if err := f.spool.Discard(); err != nil {
+		f.g.o.Log.WarnContext(f.ctx, "a spool could not be removed; it is swept at the next start",
+			"digest", f.digest, "err", err)
+	}
+}
+
+// settle decides what becomes of a flight without readers. The lock is held.
+func (f *Flight) settle() {
+	if f.ended || len(f.readers) > 0 || f.idle != nil || f.goesOn() {
+		return
+	}
+	f.idle = time.AfterFunc(f.g.o.Linger, f.park)
+}
+
+// goesOn reports whether the fill runs and is near enough its end to be let go on without readers. The lock is held.
+func (f *Flight) goesOn() bool {
+	for _, ft := range f.fetches {
+		if ft.fill && !ft.stopped && f.size >= 0 {
+			missing := f.size - f.have.bytes()
+			return missing <= goOn || missing <= f.size/2
+		}
+	}
+	return false
+}
+
+// park stops what runs, and keeps what is there for whoever comes back.
+func (f *Flight) park() {
+	f.mu.Lock()
+	f.idle = nil
+	if f.ended || len(f.readers) > 0 || f.goesOn() {
+		f.mu.Unlock()
+		return
+	}
+	for _, ft := range f.fetches {
+		ft.stop()
+	}
+	empty := len(f.have) == 0
+	if !empty {
+		f.parked = true
+		f.idle = time.AfterFunc(f.g.o.Park, f.expire)
+	}
+	f.mu.Unlock()
+	if empty {
+		f.expire()
+	}
+}
+
+// expire ends a flight that nobody came back to.
+func (f *Flight) expire() {
+	f.g.mu.Lock() // keeps a Join from coming between the check and the end
+	f.mu.Lock()
+	gone := !f.ended && len(f.readers) == 0
+	if gone {
+		f.ended = true
+		if f.g.flights[f.digest] == f {
+			delete(f.g.flights, f.digest)
+		}
+	}
+	f.mu.Unlock()
+	f.g.mu.Unlock()
+	if gone {
+		f.end(ErrClosed)
+	}
+}

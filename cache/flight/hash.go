@@ -1,0 +1,82 @@
+package flight
+
+import (
+	"fmt"
+	"io"
+)
+
+// hash is the goroutine that follows the prefix, and ends the flight: by a commit, or for wrong content.
+func (f *Flight) hash() {
+	defer func() {
+		f.mu.Lock()
+		f.users--
+		f.release()
+		f.mu.Unlock()
+	}()
+	verifier := f.digest.Algorithm().Hash()
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	var done int64
+	for {
+		f.mu.Lock()
+		to, size, ended := f.prefix(), f.size, f.ended
+		f.hashed = done
+		f.mu.Unlock()
+		if ended {
+			return
+		}
+		if done == to {
+			if size >= 0 && done == size {
+				f.finish(verifier.Sum(nil), size)
+				return
+			}
+			select {
+			case <-f.more:
+			case <-f.ctx.Done():
+				return
+			}
+			continue
+		}
+		// Read back from the page cache: a copy of a tenth of the hash's cost, for extents in any order.
+		n, err := f.spool.ReadAt((*buf)[:min(int64(len(*buf)), to-done)], done)
+		if n == 0 && err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			f.breakSpool(fmt.Errorf("read spool of %s at %d: %w", f.digest, done, err))
+			return
+		}
+		verifier.Write((*buf)[:n])
+		done += int64(n)
+	}
+}
+
+// finish ends the flight with the digest that its bytes turned out to have.
+func (f *Flight) finish(sum []byte, size int64) {
+	if got := fmt.Sprintf("%x", sum); got != f.digest.Encoded() {
+		f.mu.Lock()
+		host := f.host
+		f.mu.Unlock()
+		alg := f.digest.Algorithm()
+		f.end(&MismatchError{Digest: f.digest, Got: newDigest(alg, got), Size: size, GotSize: size, Host: host,
+			Verified: size})
+		return
+	}
+	f.mu.Lock()
+	f.verified = true
+	f.tell() // readers need not wait for the disk
+	f.mu.Unlock()
+	err := f.spool.Commit(f.digest, size)
+	if err != nil {
+		f.g.o.Log.WarnContext(f.ctx, "a blob was served and could not be kept; check the disk of cache.dir",
+			"digest", f.digest, "size", size, "err", err)
+	}
+	// From here on the store has it. Readers on this flight stay on its spool.
+	f.g.forget(f)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	if f.idle != nil {
+		f.idle.Stop()
+	}
+}
