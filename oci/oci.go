@@ -2,8 +2,9 @@
 // descriptors, and manifests with what they refer to. It is pure: no I/O, no state, nothing of ours.
 //
 // Promise: whatever this package returned without an error is well formed by the spec's grammar, so that no later
-// floor checks a name, a tag or a digest again. What it refuses, it refuses with an errcode.Error whose message
-// names the offending part and the way out.
+// floor checks a name, a tag or a digest again. What it refuses of a client, it refuses with an errcode.Error whose
+// message is one line of at most 300 bytes that names the offending part and the way out; what it refuses of an
+// upstream's documents, with a *ManifestError.
 package oci
 
 import (
@@ -64,12 +65,13 @@ type Manifest struct {
 	Digest    Digest
 	MediaType string // the document's own mediaType, else the Content-Type it came with
 	Bytes     []byte
-	Children  []Child     // in document order: config, layers, blobs; or manifests. Empty for unknown types
+	Children  []Child     // in document order: config, layers, blobs; or manifests. Empty for unknown types and schema 1
 	Subject   *Descriptor // what a referrer refers to
 	Artifact  string      // artifactType, else the config's media type; empty for an index without one
 }
 
-// Child is one descriptor that a manifest refers to.
+// Child is one descriptor that a manifest refers to. Its Size is -1 where the document does not really say: it left
+// the size out, or wrote 0 beside the digest of something. Its URLs are kept and never followed.
 type Child struct {
 	Descriptor
 	Manifest bool // it is itself fetched from /manifests/

@@ -1,3 +1,122 @@
 package route
 
-type Table struct{}
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+// maxKey is the longest name of an upstream in bytes.
+const maxKey = 255
+
+// Table is the operator's list, ready for look-up. It is immutable and safe for concurrent use. The zero Table knows
+// no upstream.
+type Table struct {
+	byKey    map[string]*Upstream // names and aliases in lower case: hosts have no case
+	fallback *Upstream            // for requests that name no upstream; may be nil
+	names    []string             // canonical, sorted; shared with every UnknownError
+}
+
+// New makes a table of the upstreams. A request that names none of them goes to the one called defaultName, a name or
+// alias; if that is empty, to none. Names and aliases are hosts with an optional port, and aliases short words too.
+// Its error lists everything that is wrong: a name that is empty or not of that form, a name or alias that two
+// upstreams share, a default that is not in the list.
+func New(upstreams []Upstream, defaultName string) (*Table, error) {
+	t := &Table{byKey: make(map[string]*Upstream, len(upstreams))}
+	var errs []error
+	for _, u := range upstreams {
+		u.Aliases = slices.Clone(u.Aliases)
+		errs = append(errs, t.add(&u, u.Name, true))
+		for _, alias := range u.Aliases {
+			errs = append(errs, t.add(&u, alias, false))
+		}
+		t.names = append(t.names, u.Name)
+	}
+	slices.Sort(t.names)
+	if defaultName != "" {
+		if t.fallback = t.byKey[strings.ToLower(defaultName)]; t.fallback == nil {
+			errs = append(errs, fmt.Errorf("default upstream %q is not in the list (%s); add it or name one of them",
+				defaultName, listed(t.names)))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// add enters a key. An upstream may say the same key twice, which happens where the operator's aliases repeat ours.
+func (t *Table) add(u *Upstream, name string, canonical bool) error {
+	if !isKey(name) {
+		return fmt.Errorf("upstream %q: %q is not HOST, HOST:PORT or a word of letters, digits, dots and dashes",
+			u.Name, name)
+	}
+	key := strings.ToLower(name)
+	other, taken := t.byKey[key]
+	switch {
+	case taken && canonical && strings.EqualFold(other.Name, name):
+		return fmt.Errorf("upstream %q is in the list twice; remove one", name)
+	case taken && other != u:
+		return fmt.Errorf("%q names both upstream %q and upstream %q; remove it from one", name, other.Name, u.Name)
+	}
+	t.byKey[key] = u
+	return nil
+}
+
+func isKey(s string) bool {
+	if s == "" || len(s) > maxKey {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("._-:[]", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// Resolve says where the request leads. In order: the ns parameter; the first of several path components, where it
+// names an upstream; the default. With ns the path is the repository, whatever it starts with. A first component that
+// looks like a host is never taken for part of a repository, so that nobody is asked for "ghcr.io/acme/app" in the
+// name of another registry. The error is an *UnknownError. A ping leads nowhere: it gives the zero Target.
+func (t *Table) Resolve(r oci.Request) (Target, error) {
+	if r.Kind == oci.KindPing {
+		return Target{}, nil
+	}
+	if r.Namespace != "" {
+		u := t.byKey[strings.ToLower(r.Namespace)]
+		if u == nil {
+			return Target{}, t.unknown(r.Namespace, ViaNamespace)
+		}
+		return u.target(r.Name, ViaNamespace), nil
+	}
+	if first, rest, more := strings.Cut(r.Name, "/"); more {
+		if u := t.byKey[strings.ToLower(first)]; u != nil {
+			return u.target(rest, ViaPrefix), nil
+		}
+		if oci.LooksLikeHost(first) {
+			return Target{}, t.unknown(first, ViaPrefix)
+		}
+	}
+	if t.fallback == nil {
+		return Target{}, t.unknown(r.Name, ViaDefault)
+	}
+	return t.fallback.target(r.Name, ViaDefault), nil
+}
+
+func (u *Upstream) target(name string, via Via) Target {
+	if u.Library && !strings.Contains(name, "/") {
+		name = "library/" + name
+	}
+	return Target{Repo: oci.Repo{Host: u.Name, Name: name}, Via: via}
+}
+
+func (t *Table) unknown(key string, via Via) error {
+	return &UnknownError{Key: key[:min(len(key), maxKey)], Via: via, Have: t.names}
+}

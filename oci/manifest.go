@@ -1,0 +1,93 @@
+package oci
+
+import "fmt"
+
+// maxDescriptors is how many descriptors a manifest may have. The largest images known have some hundreds.
+const maxDescriptors = 10_000
+
+// Fault says in which way a manifest is refused.
+type Fault string
+
+// The faults of manifests.
+const (
+	FaultTooLarge      Fault = "too-large"        // above MaxManifestSize
+	FaultNotJSON       Fault = "not-json"         // not one JSON object
+	FaultTooDeep       Fault = "too-deep"         // nested deeper than any manifest is
+	FaultAmbiguous     Fault = "ambiguous"        // two clients could read it as two images (CVE-2021-41190)
+	FaultMediaType     Fault = "bad-media-type"   // its mediaType is not one
+	FaultBadDescriptor Fault = "bad-descriptor"   // a digest, a size or the shape of a descriptor
+	FaultTooMany       Fault = "too-many-entries" // more than 10,000 descriptors
+)
+
+// ManifestError says why a document is not passed on as a manifest. The fault is the upstream's or the publisher's,
+// not the client's.
+type ManifestError struct {
+	Fault  Fault
+	Detail string // one sentence without its end, which names the place
+}
+
+func (e *ManifestError) Error() string {
+	return fmt.Sprintf("manifest refused, %s: %s", e.Fault, e.Detail)
+}
+
+func fault(f Fault, format string, args ...any) *ManifestError {
+	return &ManifestError{Fault: f, Detail: fmt.Sprintf(format, args...)}
+}
+
+// ParseManifest reads a manifest or index. It keeps b, which the caller must not change, and computes its sha256
+// digest; whether that is the digest asked for is for the caller to say, with VerifyDigest.
+//
+// The document's own mediaType wins over contentType, which may have parameters or be empty. A type that is not known
+// passes without children, as long as the document is a JSON object. Errors are *ManifestError.
+func ParseManifest(contentType string, b []byte) (*Manifest, error) {
+	if len(b) > MaxManifestSize {
+		return nil, fault(FaultTooLarge, "it has %d bytes, at most %d are allowed", len(b), MaxManifestSize)
+	}
+	doc, err := readDocument(b)
+	if err != nil {
+		return nil, err
+	}
+	f, mediaType, err := doc.classify(bareType(contentType))
+	if err != nil {
+		return nil, err
+	}
+	m := &Manifest{Digest: sumSHA256(b), MediaType: mediaType, Bytes: b}
+	if f == formUnknown {
+		return m, nil
+	}
+	if err := doc.fill(m, f); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// fill sets what the manifest refers to, in document order of the spec: config, layers, blobs; or manifests.
+func (d *document) fill(m *Manifest, f form) (err error) {
+	var keys []key
+	switch f {
+	case formIndex:
+		keys = []key{keyManifests}
+	case formManifest:
+		keys = []key{keyConfig, keyLayers}
+	case formArtifact:
+		keys = []key{keyBlobs}
+	}
+	for _, k := range keys {
+		if m.Children, err = d.children(m.Children, k); err != nil {
+			return err
+		}
+	}
+	if f == formSchema1 {
+		return nil // its fsLayers are digests without a size, and clients no longer pull it
+	}
+	if m.Subject, err = d.descriptor(keySubject); err != nil {
+		return err
+	}
+	if m.Artifact, err = d.text(keyArtifactType); err != nil {
+		return err
+	}
+	if m.Artifact == "" && f == formManifest && !d.null(keyConfig) {
+		m.Artifact = m.Children[0].MediaType
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package oci
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+)
+
+const root = "/v2/"
+
+// ParseRequest reads a request under /v2/ from its method and URL. It is read once, here, from its right end, since
+// a repository may be called "a/manifests" or "tags".
+//
+// The namespace is taken out of the query. Lists keep the rest of their query, since the next page of some registries
+// hangs on parameters of their own; other kinds have none. Errors are errcode.Error values: NAME_INVALID, TAG_INVALID,
+// DIGEST_INVALID, or UNSUPPORTED for writes and for paths that the mirror does not serve.
+func ParseRequest(method string, u *url.URL) (Request, error) {
+	if method != http.MethodGet && method != http.MethodHead {
+		return Request{}, refuse(errcode.ErrorCodeUnsupported,
+			"%s is not supported: the mirror is read-only; push to the registry itself", quoteWord(method))
+	}
+	path := u.EscapedPath()
+	if strings.Contains(path, "%") {
+		return Request{}, refuse(errcode.ErrorCodeNameInvalid,
+			"path %s has a percent sign: names, tags and digests need no escapes; send them as they are", quote(path))
+	}
+	r := Request{Head: method == http.MethodHead}
+	rest, ok := strings.CutPrefix(path, root)
+	switch {
+	case path == root || path+"/" == root:
+		r.Kind = KindPing
+	case !ok:
+		return Request{}, unknownPath(path)
+	default:
+		if err := r.parsePath(path, rest); err != nil {
+			return Request{}, err
+		}
+	}
+	if err := r.parseQuery(u.RawQuery); err != nil {
+		return Request{}, err
+	}
+	if r.Kind != KindPing {
+		if err := r.checkName(); err != nil {
+			return Request{}, err
+		}
+	}
+	return r, nil
+}
+
+// Reference is the tag or digest that the request names; empty where its kind has none.
+func (r Request) Reference() string {
+	if r.Tag != "" {
+		return r.Tag
+	}
+	return string(r.Digest)
+}
+
+// parsePath reads NAME/WORD/LAST, the form that all endpoints share. It leaves the name to be checked when it is known
+// whether the query names the registry.
+func (r *Request) parsePath(path, rest string) (err error) {
+	i := strings.LastIndexByte(rest, '/')
+	if i < 0 {
+		return unknownPath(path)
+	}
+	head, last := rest[:i], rest[i+1:]
+	word := head
+	if j := strings.LastIndexByte(head, '/'); j >= 0 {
+		r.Name, word = head[:j], head[j+1:]
+	}
+	switch {
+	case word == "manifests" && strings.Contains(last, ":"):
+		r.Kind = KindManifest
+		r.Digest, err = ParseDigest(last)
+	case word == "manifests":
+		r.Kind = KindManifest
+		r.Tag, err = parseTag(last)
+	case word == "blobs":
+		r.Kind = KindBlob
+		r.Digest, err = ParseDigest(last)
+	case word == "referrers":
+		r.Kind = KindReferrers
+		r.Digest, err = ParseDigest(last)
+	case word == "tags" && last == "list":
+		r.Kind = KindTags
+	default:
+		return unknownPath(path)
+	}
+	return err
+}
+
+// parseQuery takes the namespace out of the query, and keeps the rest for lists.
+func (r *Request) parseQuery(raw string) error {
+	named := false
+	for raw != "" {
+		var pair string
+		pair, raw, _ = strings.Cut(raw, "&")
+		if pair == "" {
+			continue
+		}
+		key, value, err := unescapePair(pair)
+		if err != nil {
+			return err
+		}
+		if key != "ns" {
+			if r.Kind == KindTags || r.Kind == KindReferrers {
+				if r.Query == nil {
+					r.Query = make(url.Values)
+				}
+				r.Query.Add(key, value)
+			}
+			continue
+		}
+		switch {
+		case named:
+			return refuse(errcode.ErrorCodeNameInvalid,
+				"the query has two ns parameters, the second is %s; send one that names the registry", quote(value))
+		case value == "":
+			return refuse(errcode.ErrorCodeNameInvalid,
+				"the ns parameter is empty; send the registry's name in it (ns=docker.io), or leave it out")
+		case len(value) > maxNamespace || !isHostText(value):
+			return refuse(errcode.ErrorCodeNameInvalid,
+				"the ns parameter %s is not the name of a registry; send HOST or HOST:PORT (ns=docker.io)", quote(value))
+		}
+		named, r.Namespace = true, value
+	}
+	return nil
+}
+
+func unescapePair(pair string) (key, value string, err error) {
+	key, value, _ = strings.Cut(pair, "=")
+	if key, err = url.QueryUnescape(key); err == nil {
+		value, err = url.QueryUnescape(value)
+	}
+	if err != nil || strings.Contains(pair, ";") {
+		return "", "", refuse(errcode.ErrorCodeNameInvalid,
+			"the query has %s, which is not name=value with valid escapes; correct it", quote(pair))
+	}
+	return key, value, nil
+}
+
+func (r *Request) checkName() error {
+	if r.Name == "" {
+		return refuse(errcode.ErrorCodeNameInvalid,
+			"the path names no repository; ask for /v2/REPOSITORY/..., for example /v2/library/nginx/manifests/latest")
+	}
+	if len(r.Name) > maxName {
+		return refuse(errcode.ErrorCodeNameInvalid,
+			"repository name %s has %d bytes, at most %d are allowed; correct the image name", quote(r.Name), len(r.Name),
+			maxName)
+	}
+	// With ns the path is the repository and nothing else, so a port in it is a mistake.
+	if bad, ok := checkName(r.Name, r.Namespace == ""); !ok {
+		return badName(r.Name, bad)
+	}
+	return nil
+}
+
+func parseTag(s string) (string, error) {
+	if !isTag(s) {
+		return "", refuse(errcode.ErrorCodeTagInvalid,
+			"tag %s is not valid: 1 to %d letters, digits, _ . or -, and no . or - first; correct the tag",
+			quote(s), maxTag)
+	}
+	return s, nil
+}
+
+func badName(name, component string) error {
+	if component == "" {
+		return refuse(errcode.ErrorCodeNameInvalid,
+			"repository name %s has an empty component; remove the extra slash", quote(name))
+	}
+	return refuse(errcode.ErrorCodeNameInvalid,
+		"repository name %s: %s may have lower-case letters and digits only, with . _ __ or - between them; correct it",
+		quote(name), quote(component))
+}
+
+func unknownPath(path string) error {
+	return refuse(errcode.ErrorCodeUnsupported,
+		"%s is not served: the mirror answers /v2/, manifests, blobs, tags/list and referrers; ask the registry itself",
+		quote(path))
+}
+
+// quoteWord shows an HTTP method, which is a token.
+func quoteWord(s string) string {
+	q := quote(s)
+	return strings.Trim(q, `"`)
+}

@@ -1,0 +1,47 @@
+package route
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Error is one line of at most 300 bytes: what was asked for, what there is, and how to add it.
+func (e *UnknownError) Error() string {
+	if e.Via == ViaDefault {
+		return fmt.Sprintf("%s names no upstream and there is no default (configured: %s); send ns=HOST, put HOST/ "+
+			"before the name, or set defaultUpstream", quote(e.Key), listed(e.Have))
+	}
+	return fmt.Sprintf("%s is not an upstream of this mirror (configured: %s); correct the name, or add it under "+
+		"upstreams in the mirror's configuration", quote(e.Key), listed(e.Have))
+}
+
+// listed shows the first names within about 100 bytes, and how many more there are.
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	var b strings.Builder
+	for i, name := range names {
+		if i > 0 && b.Len()+len(name) > 80 {
+			fmt.Fprintf(&b, " and %d more", len(names)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(clip(name))
+	}
+	return b.String()
+}
+
+func quote(s string) string { return strconv.QuoteToASCII(clip(s)) }
+
+// clip shortens what is longer than a host name of ordinary size.
+func clip(s string) string {
+	const most = 60
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "..."
+}
