@@ -13,12 +13,29 @@ import (
 // ErrNotFound says that content is not in the store.
 var ErrNotFound = errors.New("not in the cache")
 
+// ErrReset says that an index was found damaged while it was written to, and was started anew, empty. Whoever gets it
+// records everything again.
+var ErrReset = errors.New("the index was damaged and has been started anew")
+
 // Object, Spool and Source are the flight's; see there.
 type (
 	Object = flight.Object
 	Spool  = flight.Spool
 	Source = flight.Source
 )
+
+// CloseNotifier is implemented by objects that say when they are closed, so that the cache knows what is in use without
+// wrapping them.
+type CloseNotifier interface {
+	// OnClose has f called once, by the first Close. At most one f; before the object is handed on.
+	OnClose(f func())
+}
+
+// Space is what a file system has, for whoever may write to it. A total of zero: not known.
+type Space struct {
+	Free, Total           int64 // bytes
+	FreeInodes, AllInodes int64 // files that can still be made, and that there can be
+}
 
 // Entry is one piece of content in a store.
 type Entry struct {

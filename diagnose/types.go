@@ -1,5 +1,7 @@
 package diagnose
 
+import "time"
+
 // Class answers the coarse question: whose problem is it?
 type Class string
 
@@ -28,4 +30,10 @@ type Finding struct {
 	Remedy   string   // what to do next
 	Evidence []string // facts, one a line
 	Declined bool     // a refusal that leaves the node free to go on to the registry itself
+
+	Upstream   string        // canonical name; empty where no upstream was involved
+	Host       string        // host[:port] at which it broke; may differ from the upstream: a token service, a CDN
+	Stage      string        // step of the pull that broke, as upstream.StepName has it; may be empty
+	Status     int           // the upstream's HTTP status, 0 where it gave none
+	RetryAfter time.Duration // what the upstream asked for, 0: nothing
 }

@@ -21,8 +21,6 @@ const (
 	// verifyWait.
 	verifyFirst = 4 << 20
 	verifyWait  = 2 * time.Second
-	// goOn is how much may be missing for a fill to go on without readers.
-	goOn = 64 << 20
 	// A progress is told to waiting readers at most every tellEvery, or after tellBytes: fifty readers that wake for
 	// every packet cost more than the copy.
 	tellEvery = 4 * time.Millisecond
@@ -295,7 +293,7 @@ func (f *Flight) goesOn() bool {
 	for _, ft := range f.fetches {
 		if ft.fill && !ft.stopped && f.size >= 0 {
 			missing := f.size - f.have.bytes()
-			return missing <= goOn || missing <= f.size/2
+			return missing <= f.g.o.GoOn || missing <= f.size/2
 		}
 	}
 	return false

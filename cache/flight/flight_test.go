@@ -536,26 +536,28 @@ func (l *leaver) Write(p []byte) (int, error) {
 
 func TestWithoutReaders(t *testing.T) {
 	t.Parallel()
-	const size = 200 << 20
+	const size, kib = 2000 << 10, 1 << 10
 	tests := []struct {
 		name    string
 		missing int64 // when the last reader leaves
 		away    time.Duration
 		fetches int // in all, after a reader came back and read everything
 	}{
-		{"little missing: goes on", 60 << 20, time.Minute, 1},
-		{"half there: goes on", 99 << 20, time.Minute, 1},
-		{"much missing, back within 10 s", 150 << 20, 9 * time.Second, 1},
-		{"much missing: parked, resumed", 150 << 20, time.Minute, 2},
-		{"parked too long: from the start", 150 << 20, 2 * time.Hour, 2},
+		{"little missing: goes on", 600 * kib, time.Minute, 1},
+		{"half there: goes on", 990 * kib, time.Minute, 1},
+		{"much missing, back within 10 s", 1500 * kib, 9 * time.Second, 1},
+		{"much missing: parked, resumed", 1500 * kib, time.Minute, 2},
+		{"parked too long: from the start", 1500 * kib, 2 * time.Hour, 2},
 	}
 	o := newOrigin(7, size)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := &origin{content: o.content, size: size, flip: -1, chunk: 256 << 10, given: make(map[string]int64)}
+				o := &origin{content: o.content, size: size, flip: -1, chunk: 2500, given: make(map[string]int64)}
 				st := &store{}
-				g := flight.New(st.options())
+				opts := st.options()
+				opts.GoOn = 640 * kib
+				g := flight.New(opts)
 				obj, _ := join(t, g, o, o.source("a", fault{wait: 200 * time.Millisecond})) // 800 reads: 160 s
 				w := &leaver{left: size - tt.missing}
 				if _, err := obj.(*flight.Reader).CopyTo(t.Context(), w, 0, size); !errors.Is(err, errGone) {

@@ -19,6 +19,7 @@ type Options struct {
 	Create func(d oci.Digest, size int64) (Spool, error)
 	Linger time.Duration // after the last reader has left; 10 s
 	Park   time.Duration // how long an unfinished spool is kept; 1 h
+	GoOn   int64         // bytes that may be missing for a fill to go on without readers; 64 MiB
 	Log    *slog.Logger  // nil: discard
 }
 
@@ -44,6 +45,9 @@ func New(o Options) *Group {
 	}
 	if o.Park == 0 {
 		o.Park = time.Hour
+	}
+	if o.GoOn == 0 {
+		o.GoOn = 64 << 20
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
