@@ -1,0 +1,116 @@
+// Package admin is the operator's side: health, metrics and profiles on a listener of their own.
+//
+// Promise: /healthz and /readyz answer anybody, at once, from memory; everything else wants the token where one is
+// set. Nothing here can change what a pull gets. It does no I/O of its own.
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+)
+
+// Options for the admin handler. The zero value of a field means what its comment says.
+type Options struct {
+	Metrics http.Handler  // nil: /metrics is 404
+	Ready   func() error  // nil or a nil error: ready; else why not, in a few words
+	Token   func() string // asked at each request, so that a rotated token holds at once; nil or "": none is wanted
+	Log     *slog.Logger  // nil: discard
+}
+
+// New returns the handler of the admin listener.
+func New(o Options) http.Handler {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	r := chi.NewRouter()
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /metrics, /healthz, /readyz, "+
+			"/debug/pprof/", r.URL.EscapedPath()))
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		Problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for %s", r.URL.EscapedPath(), r.Method))
+	})
+	health(r, o.Ready)
+	r.Group(func(r chi.Router) {
+		r.Use(o.guard)
+		if o.Metrics != nil {
+			r.Method(http.MethodGet, "/metrics", o.Metrics)
+		}
+		r.HandleFunc("/debug/pprof/*", pprof.Index)
+		r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		r.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		r.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	})
+	return r
+}
+
+// NewMetrics returns the handler of a metrics listener of its own, which wants no token.
+func NewMetrics(metrics http.Handler, ready func() error) http.Handler {
+	r := chi.NewRouter()
+	health(r, ready)
+	r.Method(http.MethodGet, "/metrics", metrics)
+	return r
+}
+
+func health(r chi.Router, ready func() error) {
+	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { word(w, http.StatusOK, "ok") })
+	r.Get("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if ready != nil {
+			if err := ready(); err != nil {
+				word(w, http.StatusServiceUnavailable, err.Error())
+				return
+			}
+		}
+		word(w, http.StatusOK, "ready")
+	})
+}
+
+func word(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n")
+}
+
+// guard lets a request pass that shows the token. Hashes are compared, so that the time taken tells nothing of the
+// token, its length included.
+func (o Options) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		want := ""
+		if o.Token != nil {
+			want = o.Token()
+		}
+		if want == "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		got, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
+		if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
+			o.Log.InfoContext(r.Context(), "admin request refused", "path", r.URL.Path, "client", r.RemoteAddr)
+			w.Header().Set("WWW-Authenticate", `Bearer realm="mirror admin"`)
+			Problem(w, http.StatusUnauthorized, "this listener wants the token of admin.tokenFile, as "+
+				"Authorization: Bearer TOKEN")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Problem writes an error as RFC 9457 has it.
+func Problem(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"title": http.StatusText(status), "status": status, "detail": detail,
+	})
+}
