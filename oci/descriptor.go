@@ -3,6 +3,7 @@ package oci
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -13,7 +14,7 @@ func (d *document) descriptor(k key) (*Descriptor, error) {
 	}
 	v := new(Descriptor)
 	if err := json.Unmarshal(d.values[k], v); err != nil {
-		return nil, fault(FaultBadDescriptor, "%s: %v", keyNames[k], err)
+		return nil, fault(FaultBadDescriptor, "%s: %s", keyNames[k], shape(err))
 	}
 	if err := checkDescriptor(v); err != nil {
 		return nil, fault(FaultBadDescriptor, "%s: %v", keyNames[k], err)
@@ -44,7 +45,7 @@ func (d *document) children(to []Child, k key) ([]Child, error) {
 		}
 		c := Child{Manifest: k == keyManifests}
 		if err := dec.Decode(&c.Descriptor); err != nil {
-			return nil, fault(FaultBadDescriptor, "%s[%d]: %v", keyNames[k], i, err)
+			return nil, fault(FaultBadDescriptor, "%s[%d]: %s", keyNames[k], i, shape(err))
 		}
 		if err := checkDescriptor(&c.Descriptor); err != nil {
 			return nil, fault(FaultBadDescriptor, "%s[%d]: %v", keyNames[k], i, err)
@@ -68,4 +69,15 @@ func checkDescriptor(v *Descriptor) error {
 		v.Size = -1
 	}
 	return nil
+}
+
+// shape says in words of the document what a decoder says in words of Go.
+func shape(err error) string {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if e.Field == "" {
+			return fmt.Sprintf("it is a %s", e.Value)
+		}
+		return fmt.Sprintf("its %s is a %s", e.Field, e.Value)
+	}
+	return err.Error()
 }

@@ -55,7 +55,8 @@ func ParseRef(s string) (Ref, error) {
 		name = strings.ToLower(host) + "/" + path
 	}
 	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil || !reference.IsNameOnly(named) {
+	// reference takes a first component with capitals for a host; here that is a slip of the pen.
+	if err != nil || !reference.IsNameOnly(named) || strings.ToLower(name) != name {
 		return Ref{}, refuse(errcode.ErrorCodeNameInvalid,
 			"image %s is not [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST] in lower case; correct it", quote(s))
 	}

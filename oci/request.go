@@ -19,7 +19,7 @@ const root = "/v2/"
 func ParseRequest(method string, u *url.URL) (Request, error) {
 	if method != http.MethodGet && method != http.MethodHead {
 		return Request{}, refuse(errcode.ErrorCodeUnsupported,
-			"%s is not supported: the mirror is read-only; push to the registry itself", quoteWord(method))
+			"%s is not supported: the mirror is read-only; push to the registry itself", quote(method))
 	}
 	path := u.EscapedPath()
 	if strings.Contains(path, "%") {
@@ -29,7 +29,7 @@ func ParseRequest(method string, u *url.URL) (Request, error) {
 	r := Request{Head: method == http.MethodHead}
 	rest, ok := strings.CutPrefix(path, root)
 	switch {
-	case path == root || path+"/" == root:
+	case path == root || path == "/v2":
 		r.Kind = KindPing
 	case !ok:
 		return Request{}, unknownPath(path)
@@ -180,10 +180,4 @@ func unknownPath(path string) error {
 	return refuse(errcode.ErrorCodeUnsupported,
 		"%s is not served: the mirror answers /v2/, manifests, blobs, tags/list and referrers; ask the registry itself",
 		quote(path))
-}
-
-// quoteWord shows an HTTP method, which is a token.
-func quoteWord(s string) string {
-	q := quote(s)
-	return strings.Trim(q, `"`)
 }
