@@ -1,0 +1,83 @@
+// Command mirror is a pull-through caching mirror for container registries.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes. They are part of the command line's contract.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // what was checked or asked failed: an invalid config, a port in use
+	exitUsage       = 2 // the command line itself
+	exitLocked      = 3 // another mirror has the data folder
+	exitUnreachable = 4 // no mirror answers at the admin address
+)
+
+// exitError carries an exit code past cobra. What it wraps is printed once, unless it is nil.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+// run executes a command line and returns its exit code.
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var exit *exitError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &exit):
+		if exit.err != nil {
+			fmt.Fprintln(root.ErrOrStderr(), "mirror:", exit.err)
+		}
+		return exit.code
+	default: // cobra's own: an unknown command or flag, arguments that are too many
+		fmt.Fprintf(root.ErrOrStderr(), "mirror: %v\nRun 'mirror --help' for the commands and flags there are.\n", err)
+		return exitUsage
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "mirror",
+		Short: "A pull-through caching mirror for container registries",
+		Long: `mirror stands between a cluster and docker.io, ghcr.io, quay.io and any other OCI
+registry. It downloads each image once however many nodes ask, keeps pulling when
+the upstream is down or rate limited, and says why a pull fails and what to do.
+
+Try it, with no configuration at all:
+
+  mirror serve
+  crane pull 127.0.0.1:5000/docker.io/library/alpine:3.22 alpine.tar`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.AddCommand(newServeCmd(), newConfigCmd(), newVersionCmd())
+	return root
+}
