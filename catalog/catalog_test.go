@@ -1,0 +1,249 @@
+package catalog_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
+	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/state/statetest"
+	"github.com/registrymirror/mirror/oci"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	nginx = oci.Repo{Host: "docker.io", Name: "library/nginx"}
+	acme  = oci.Repo{Host: "ghcr.io", Name: "acme/app"}
+	aa    = digest.FromString("aa")
+	bb    = digest.FromString("bb")
+)
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	p := catalog.Policy{MaxAge: time.Minute, StaleIfError: 168 * time.Hour}
+	tests := []struct {
+		name   string
+		tag    catalog.Tag
+		policy catalog.Policy
+		want   catalog.Verdict
+		usable bool
+	}{
+		{"none", catalog.Tag{}, p, catalog.Ask, false},
+		{"younger than maxAge", catalog.Tag{Digest: aa, Checked: now.Add(-59 * time.Second)}, p, catalog.Serve, true},
+		{"older", catalog.Tag{Digest: aa, Checked: now.Add(-time.Minute)}, p, catalog.Ask, true},
+		{"the last usable moment", catalog.Tag{Digest: aa, Checked: now.Add(-168 * time.Hour)}, p, catalog.Ask, true},
+		{"too old to fall back on", catalog.Tag{Digest: aa, Checked: now.Add(-168*time.Hour - 1)}, p, catalog.Ask, false},
+		{"maxAge 0: always ask", catalog.Tag{Digest: aa, Checked: now}, catalog.Policy{StaleIfError: time.Hour},
+			catalog.Ask, true},
+		{"the clock was set back", catalog.Tag{Digest: aa, Checked: now.Add(time.Hour)}, p, catalog.Ask, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := tt.tag.Judge(tt.policy, now); got != tt.want {
+				t.Errorf("Judge = %v, want %v", got, tt.want)
+			}
+			if got := tt.tag.Usable(tt.policy, now); got != tt.usable {
+				t.Errorf("Usable = %v, want %v", got, tt.usable)
+			}
+		})
+	}
+}
+
+func TestTagsMoveAndAreRemembered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tags, refs := statetest.NewTable(), statetest.NewTable()
+		c := catalog.New(tags, refs, catalog.Options{})
+		ref := oci.Ref{Repo: nginx, Tag: "1.27"}
+		if _, err := c.Tag(ref); !errors.Is(err, catalog.ErrUnknown) {
+			t.Fatalf("unknown tag: %v", err)
+		}
+		start := time.Now()
+		first, err := c.Moved(ref, catalog.Tag{}, aa)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if first, err = c.Moved(ref, first, aa); err != nil || !first.Checked.Equal(start.Add(time.Hour)) {
+			t.Errorf("confirmed: %v, %v", first.Checked, err)
+		}
+		if n := tags.Writes(); n != 1 {
+			t.Errorf("%d writes; a confirmation costs none at once", n)
+		}
+		second, err := c.Moved(ref, first, bb)
+		if err != nil {
+			t.Fatal(err)
+		}
+		third, err := c.Moved(ref, second, aa)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(third.History) != 2 || third.History[0].Digest != aa || third.History[1].Digest != bb ||
+			!third.History[0].First.Equal(start) {
+			t.Errorf("history %+v", third.History)
+		}
+		// A restart: what is on disk is what was returned.
+		again, err := catalog.New(tags, refs, catalog.Options{}).Tag(ref)
+		if err != nil || again.Digest != aa || again.Version != third.Version || len(again.History) != 2 {
+			t.Errorf("after a restart: %+v, %v", again, err)
+		}
+		if err := c.Forget(ref); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Tag(ref); !errors.Is(err, catalog.ErrUnknown) {
+			t.Errorf("forgotten tag: %v", err)
+		}
+	})
+}
+
+func TestConfirmationsAreFlushed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tags, refs := statetest.NewTable(), statetest.NewTable()
+		c := catalog.New(tags, refs, catalog.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = c.Run(ctx) }()
+		ref := oci.Ref{Repo: nginx, Tag: "latest"}
+		tag, err := c.Moved(ref, catalog.Tag{}, aa)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10 { // ten checks in half a minute: one write
+			time.Sleep(2 * time.Second)
+			if tag, err = c.Moved(ref, tag, aa); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if n := tags.Writes(); n != 2 {
+			t.Errorf("%d writes, want 2", n)
+		}
+		// What a caller holds from before the flush still confirms and moves.
+		if tag, err = c.Moved(ref, tag, aa); err != nil || !tag.Checked.Equal(time.Now()) {
+			t.Errorf("confirmed by an older copy: %v, %v", tag.Checked, err)
+		}
+		last := tag.Checked
+		cancel()
+		<-done
+		again, err := catalog.New(tags, refs, catalog.Options{}).Tag(ref)
+		if err != nil || !again.Checked.Equal(last) {
+			t.Errorf("after the stop: checked %v, %v; want %v", again.Checked, err, last)
+		}
+	})
+}
+
+func TestMovesMeet(t *testing.T) {
+	t.Parallel()
+	tags := statetest.NewTable()
+	c := catalog.New(tags, statetest.NewTable(), catalog.Options{})
+	ref := oci.Ref{Repo: nginx, Tag: "latest"}
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			if _, err := c.Moved(ref, catalog.Tag{}, digest.FromString(fmt.Sprint(i%5))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	got, err := c.Tag(ref)
+	if err != nil || len(got.History) != 5 {
+		t.Errorf("%d digests in the history, %v; want 5", len(got.History), err)
+	}
+	stored, err := catalog.New(tags, statetest.NewTable(), catalog.Options{}).Tag(ref)
+	if err != nil || stored.Digest != got.Digest || stored.Version != got.Version {
+		t.Errorf("memory has %s (%d), the table %s (%d)", got.Digest, got.Version, stored.Digest, stored.Version)
+	}
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	t.Parallel()
+	c := catalog.New(statetest.NewTable(), statetest.NewTable(), catalog.Options{})
+	ref := oci.Ref{Repo: nginx, Tag: "nightly"}
+	var tag catalog.Tag
+	var err error
+	for i := range 100 {
+		if tag, err = c.Moved(ref, tag, digest.FromString(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(tag.History) != 20 || tag.History[19].Digest != digest.FromString("80") {
+		t.Errorf("%d entries, the oldest %s", len(tag.History), tag.History[len(tag.History)-1].Digest)
+	}
+}
+
+func TestMembersBelongToTheirRepositoryAlone(t *testing.T) {
+	t.Parallel()
+	tags, refs := statetest.NewTable(), statetest.NewTable()
+	c := catalog.New(tags, refs, catalog.Options{})
+	layer := oci.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar+gzip", Digest: bb, Size: 77}
+	m := &oci.Manifest{Digest: aa, MediaType: "application/vnd.oci.image.manifest.v1+json", Bytes: []byte("{}"),
+		Children: []oci.Child{{Descriptor: layer}}}
+	if err := c.Learn(nginx, m); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Learn(nginx, m); err != nil || refs.Writes() != 1 {
+		t.Errorf("%d writes, %v; the second time is known already", refs.Writes(), err)
+	}
+	for _, c := range []*catalog.Catalog{c, catalog.New(tags, refs, catalog.Options{})} {
+		if d, ok, err := c.Member(nginx, bb); err != nil || !ok || d.Size != 77 || d.MediaType != layer.MediaType {
+			t.Errorf("layer: %+v %t %v", d, ok, err)
+		}
+		if d, ok, err := c.Member(nginx, aa); err != nil || !ok || d.Size != 2 || d.MediaType != m.MediaType {
+			t.Errorf("manifest: %+v %t %v", d, ok, err)
+		}
+		for _, other := range []oci.Repo{acme, {Host: nginx.Host, Name: "library/ngin"},
+			{Host: "quay.io", Name: nginx.Name}} {
+			if _, ok, err := c.Member(other, bb); ok || err != nil {
+				t.Errorf("%s has what only %s refers to (%v)", other, nginx, err)
+			}
+		}
+	}
+	if err := c.LearnBlob(acme, layer); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, _ := c.Member(acme, bb); !ok {
+		t.Error("a learnt blob is no member")
+	}
+}
+
+func TestATableThatFails(t *testing.T) {
+	t.Parallel()
+	tags, refs := statetest.NewTable(), statetest.NewTable()
+	broken := errors.New("read-only file system")
+	tags.Fail = func() error { return broken }
+	refs.Fail = tags.Fail
+	c := catalog.New(tags, refs, catalog.Options{})
+	if _, err := c.Moved(oci.Ref{Repo: nginx, Tag: "x"}, catalog.Tag{}, aa); !errors.Is(err, broken) {
+		t.Errorf("Moved: %v", err)
+	}
+	if err := c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 1}); !errors.Is(err, broken) {
+		t.Errorf("LearnBlob: %v", err)
+	}
+	if _, ok, err := c.Member(nginx, bb); ok || err != nil {
+		t.Errorf("what could not be written is no member: %t %v", ok, err)
+	}
+}
+
+func BenchmarkMember(b *testing.B) {
+	c := catalog.New(statetest.NewTable(), statetest.NewTable(), catalog.Options{})
+	_ = c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 1})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok, _ := c.Member(nginx, bb); !ok {
+			b.Fatal("no member")
+		}
+	}
+}

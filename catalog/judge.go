@@ -1,0 +1,20 @@
+package catalog
+
+import "time"
+
+// Judge says what a pull of the tag gets at a given time. It is pure. A Tag without a digest is always asked for.
+func (t Tag) Judge(p Policy, now time.Time) Verdict {
+	if t.Digest == "" {
+		return Ask
+	}
+	// A clock that was set back must not make a copy fresh for longer than its policy says.
+	if age := now.Sub(t.Checked); age >= 0 && age < p.MaxAge {
+		return Serve
+	}
+	return Ask
+}
+
+// Usable reports whether the copy may be served when the upstream does not answer.
+func (t Tag) Usable(p Policy, now time.Time) bool {
+	return t.Digest != "" && now.Sub(t.Checked) <= p.StaleIfError
+}

@@ -1,0 +1,97 @@
+package catalog
+
+import (
+	"hash/maphash"
+	"sync"
+)
+
+// memory is a bounded map: what is read often stays. It is split into shards so that readers on many cores don't meet.
+// Each shard has two generations: a full young one becomes the old one, and what is read in the old one moves up. That
+// is an LRU to within a factor of two, at the cost of a map look-up.
+type memory[V any] struct {
+	seed   maphash.Seed
+	shards [16]shard[V]
+}
+
+type shard[V any] struct {
+	mu         sync.Mutex
+	young, old map[string]V
+	most       int // entries of a generation
+}
+
+func newMemory[V any](entries int) *memory[V] {
+	m := &memory[V]{seed: maphash.MakeSeed()}
+	for i := range m.shards {
+		m.shards[i] = shard[V]{young: make(map[string]V), most: max(1, entries/2/len(m.shards))}
+	}
+	return m
+}
+
+func (m *memory[V]) shard(key string) *shard[V] {
+	return &m.shards[maphash.String(m.seed, key)%uint64(len(m.shards))]
+}
+
+// find looks a key up and moves it up. The lock is held.
+func (s *shard[V]) find(key string) (V, bool) {
+	if v, ok := s.young[key]; ok {
+		return v, true
+	}
+	v, ok := s.old[key]
+	if ok {
+		s.set(key, v)
+	}
+	return v, ok
+}
+
+// set puts a key into the young generation. The lock is held.
+func (s *shard[V]) set(key string, v V) {
+	delete(s.old, key)
+	if _, ok := s.young[key]; !ok && len(s.young) >= s.most {
+		s.old, s.young = s.young, make(map[string]V, s.most/4)
+	}
+	s.young[key] = v
+}
+
+func (m *memory[V]) get(key string) (V, bool) {
+	s := m.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.find(key)
+}
+
+func (m *memory[V]) put(key string, v V) {
+	s := m.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set(key, v)
+}
+
+// merge puts what f makes of what is there, and returns it.
+func (m *memory[V]) merge(key string, f func(have V, ok bool) V) V {
+	s := m.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have, ok := s.find(key)
+	v := f(have, ok)
+	s.set(key, v)
+	return v
+}
+
+func (m *memory[V]) drop(key string) {
+	s := m.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.young, key)
+	delete(s.old, key)
+}
+
+func (m *memory[V]) len() int {
+	n := 0
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		n += len(s.young) + len(s.old)
+		s.mu.Unlock()
+	}
+	return n
+}
