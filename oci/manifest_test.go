@@ -88,6 +88,15 @@ func TestParseManifest(t *testing.T) {
 			},
 		},
 		{
+			name: "OCI artifact manifest with a config, which it has not", contentType: oci.MediaTypeOCIArtifactManifest,
+			doc:  `{"config":{"mediaType":"a/b"},"blobs":[]}`,
+			want: oci.Manifest{MediaType: oci.MediaTypeOCIArtifactManifest},
+		},
+		{
+			name: "image with null for its config", contentType: oci.MediaTypeOCIManifest, doc: `{"config":null,"layers":[]}`,
+			want: oci.Manifest{MediaType: oci.MediaTypeOCIManifest},
+		},
+		{
 			name: "schema 1", contentType: oci.MediaTypeDockerSchema1Signed,
 			doc:  `{"schemaVersion":1,"fsLayers":[{"blobSum":"` + sum256 + `"}],"history":[]}`,
 			want: oci.Manifest{MediaType: oci.MediaTypeDockerSchema1Signed},
@@ -196,6 +205,7 @@ func TestParseManifestRefuses(t *testing.T) {
 		{"HTML", "text/html", "<!doctype html><html>", oci.FaultNotJSON, "JSON object"},
 		{"list", oci.MediaTypeOCIManifest, "[]", oci.FaultNotJSON, "JSON object"},
 		{"cut short", oci.MediaTypeOCIManifest, `{"layers":[`, oci.FaultNotJSON, "at byte"},
+		{"no closing brace", oci.MediaTypeOCIManifest, `{"layers":[]`, oci.FaultNotJSON, "at byte"},
 		{"comma at the end", oci.MediaTypeOCIManifest, `{"layers":[],}`, oci.FaultNotJSON, "at byte"},
 		{"key that is a number", oci.MediaTypeOCIManifest, `{1:2}`, oci.FaultNotJSON, "at byte"},
 		{"wrong bracket", oci.MediaTypeOCIManifest, `{]`, oci.FaultNotJSON, "at byte"},

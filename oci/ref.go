@@ -58,14 +58,10 @@ func ParseRef(s string) (Ref, error) {
 	// reference takes a first component with capitals for a host; here that is a slip of the pen.
 	if err != nil || !reference.IsNameOnly(named) || strings.ToLower(name) != name {
 		return Ref{}, refuse(errcode.ErrorCodeNameInvalid,
-			"image %s is not [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST] in lower case; correct it", quote(s))
+			"image %s is not [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST] with a repository of at most %d bytes in lower case; "+
+				"correct it", quote(s), maxName)
 	}
 	r.Host, r.Name = reference.Domain(named), reference.Path(named)
-	if len(r.Name) > maxName {
-		return Ref{}, refuse(errcode.ErrorCodeNameInvalid,
-			"repository name %s has %d bytes, at most %d are allowed; correct the image name", quote(r.Name), len(r.Name),
-			maxName)
-	}
 	if r.Tag == "" && r.Digest == "" {
 		r.Tag = "latest"
 	}

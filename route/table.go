@@ -28,7 +28,6 @@ func New(upstreams []Upstream, defaultName string) (*Table, error) {
 	t := &Table{byKey: make(map[string]*Upstream, len(upstreams))}
 	var errs []error
 	for _, u := range upstreams {
-		u.Aliases = slices.Clone(u.Aliases)
 		errs = append(errs, t.add(&u, u.Name, true))
 		for _, alias := range u.Aliases {
 			errs = append(errs, t.add(&u, alias, false))
