@@ -1,0 +1,236 @@
+package diagnose
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// answer reads what a server said with a status. The same status means different things at different steps: 403 is the
+// firewall of a registry at its ping, a bad or an insufficient credential at its token service, and an egress filter
+// at a blob host.
+func (c *facts) answer() bool {
+	switch s := c.e.Status; {
+	case s == 0:
+		// No answer, perhaps because there was no credential to ask with.
+		return c.step.Name != upstream.StepDNS && c.sourceFailed()
+	case s < 400:
+		return false
+	case s == 429:
+		return c.limited()
+	case s >= 500:
+		c.set(UpstreamError, "%s answered %d to %s", c.host, s, c.asked())
+		c.remedy("wait for %s to recover, then pull again", c.host)
+	case s == 404, s == 410:
+		return c.missing()
+	case c.step.Name == upstream.StepBlobHost:
+		return c.blobHost()
+	case s == 400 && c.says("HTTP request to an HTTPS server", "plain HTTP request was sent to HTTPS port"):
+		c.set(HTTPSNotHTTP, "%s speaks HTTPS, and the endpoint of %s says http://", c.host, c.up)
+		c.remedy("write the endpoint of %s with https://", c.up)
+	case s == 401, s == 403, s == 400 && c.named() && c.code("DENIED", "UNAUTHORIZED"):
+		return c.denied()
+	case c.step.Name == upstream.StepToken:
+		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, s, c.prefix()+c.e.Repository, c.quote())
+		c.remedy("check the image's name and the endpoint of %s", c.up)
+	default:
+		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), s, c.quote())
+		c.remedy("ask the operator of %s", c.up)
+	}
+	return true
+}
+
+// denied reads a 401 or 403. Many registries give the same to a stranger whether an image is private or not there.
+func (c *facts) denied() bool {
+	switch {
+	case c.step.Name == upstream.StepPing && c.e.Status == 403:
+		c.set(UpstreamBlocked, "%s refuses the mirror's address%s", c.host, c.quote())
+		c.remedy("allow the mirror's address in the firewall of %s", c.up)
+		return true
+	case c.sourceFailed():
+		return true
+	case !c.named():
+		return c.stranger()
+	}
+	cred := c.e.Credential
+	switch {
+	case cred.State == "expired", c.says("token has expired", "token is expired", "token expired"):
+		c.set(CredentialsExpired, "credential %s of %s has expired%s", cred.Name, c.up, since(cred.Expires))
+		c.remedy("renew credential %s", cred.Name)
+	case cred.State == "rejected", c.step.Name == upstream.StepToken && c.e.Status == 401, c.basic(),
+		c.says("authorization token is invalid"):
+		c.set(CredentialsRejected, "%s rejects credential %s for %s%s", c.host, cred.Name, c.prefix()+c.e.Repository, c.quote())
+		c.remedy("renew credential %s of %s", cred.Name, c.up)
+	case c.step.Name != upstream.StepToken && c.e.Status == 403 && !c.says("may not exist") && !c.hides():
+		c.set(UpstreamForbidden, "%s doesn't let credential %s pull %s%s", c.up, cred.Name, c.e.Repository, c.quote())
+		c.remedy("give credential %s the right to pull it at %s", cred.Name, c.up)
+	default:
+		c.set(NotFoundOrNoAccess, "%s/%s doesn't exist, or credential %s may not pull it", c.up, c.e.Repository, cred.Name)
+		c.remedy("check the image's name, then what credential %s may pull at %s", cred.Name, c.up)
+	}
+	return true
+}
+
+// stranger reads a refusal of a request without a credential: the node's own may do better, so it is declined.
+func (c *facts) stranger() bool {
+	c.f.Declined = true
+	c.remedy("check tag and imagePullSecret, or give the mirror a credential for %s", c.up)
+	if c.basic() || c.says("please login", "please log in") {
+		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
+		return true
+	}
+	c.set(NotFoundOrNoAccess, "the mirror has no credentials for %s/%s, which is private or doesn't exist", c.up,
+		c.e.Repository)
+	return true
+}
+
+// sourceFailed reads a credential that could not be had at all.
+func (c *facts) sourceFailed() bool {
+	cred := c.e.Credential
+	if cred.State != "failing" {
+		return false
+	}
+	why := orElse(cred.LastError, "no details")
+	c.set(CredentialSourceFailed, "credential %s of %s can't be fetched: %s", orElse(cred.Name, "(unnamed)"), c.up, why)
+	c.remedy("repair its source (%s)", orElse(cred.Kind, "see the mirror's configuration"))
+	return true
+}
+
+func (c *facts) missing() bool {
+	switch {
+	case c.step.Name == upstream.StepToken:
+		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, c.e.Status,
+			c.prefix()+c.e.Repository, c.quote())
+		c.remedy("check the image's name and the endpoint of %s", c.up)
+	case c.code("NAME_UNKNOWN"):
+		c.set(RepositoryNotFound, "%s has no repository %s", c.up, c.e.Repository)
+		c.remedy("check the image's name")
+	case c.e.Op == "blob":
+		c.set(DigestNotFound, "%s has no blob %s", c.up, named(c.e.Repository, c.e.Reference))
+		c.remedy("pull the tag again; if it stays, push the image again")
+	case strings.Contains(c.e.Reference, ":"):
+		c.set(DigestNotFound, "%s has no %s", c.up, c.image())
+		c.remedy("check the digest; what was pushed over a tag may have been deleted")
+	case c.code("TAG_EXPIRED"):
+		c.set(TagNotFound, "%s let the tag %s expire", c.up, c.image())
+		c.remedy("choose a tag that exists, or push this one again")
+	default:
+		c.set(TagNotFound, "%s has no %s", c.up, c.image())
+		c.remedy("check the image's name and tag")
+	}
+	return true
+}
+
+func (c *facts) limited() bool {
+	who := "anonymous pulls from the mirror's address"
+	if n := c.e.Credential.Name; n != "" {
+		who = "credential " + n
+	}
+	switch {
+	case c.says("data limit exceeded"):
+		c.set(DataLimited, "%s limits how many bytes a month %s may get", c.up, who)
+		c.remedy("give the mirror a credential for %s with a larger allowance", c.up)
+	case c.up == "docker.io" && c.e.BodyKind == upstream.BodyText:
+		// Docker Hub answers its pull limit in JSON and its abuse limit, which paid accounts have too, in plain text.
+		c.set(AbuseLimited, "docker.io gets too many requests a minute from the mirror's address")
+		c.remedy("find who else at this address uses docker.io, and wait%s", c.wait())
+	default:
+		c.set(RateLimited, "%s limits %s, and the limit is reached", c.up, who)
+		c.remedy("wait%s, or give the mirror a credential for %s with a higher limit", c.wait(), c.up)
+	}
+	return true
+}
+
+// blobHost reads a refusal by the host that the registry sent us to for a blob, with a signed URL that was fresh.
+func (c *facts) blobHost() bool {
+	c.set(UpstreamBlocked, "%s answered %d to %s, which %s granted", c.host, c.e.Status, c.what(), c.up)
+	c.remedy("allow %s in the egress filter or proxy of the mirror", c.host)
+	if c.e.BodyKind == upstream.BodyXML {
+		c.set(UpstreamBlocked, "object store %s answered %d %s to %s, which %s granted", c.host, c.e.Status,
+			c.e.Code, c.what(), c.up)
+		c.remedy("check the clock of the mirror's machine, and policies for %s (VPC endpoint)", c.host)
+	}
+	return true
+}
+
+// asked is what the answer was an answer to.
+func (c *facts) asked() string {
+	switch c.step.Name {
+	case upstream.StepToken:
+		return "the token request for " + c.prefix() + c.e.Repository
+	case upstream.StepPing:
+		return "a ping"
+	}
+	return c.full()
+}
+
+// prefix names the upstream where another host is the subject.
+func (c *facts) prefix() string {
+	if c.host == c.up {
+		return ""
+	}
+	return c.up + "/"
+}
+
+// named reports that the request was made with a credential.
+func (c *facts) named() bool { return c.e.Credential.Name != "" || c.e.Credential.Kind != "" }
+
+// basic reports a challenge for a password: who sends it knows no anonymous access at all.
+func (c *facts) basic() bool {
+	scheme, _, _ := strings.Cut(c.e.Challenge, " ")
+	return c.e.Status == 401 && strings.EqualFold(scheme, "Basic")
+}
+
+// hides reports that the upstream gives 403 for what does not exist too: Google's registries do.
+func (c *facts) hides() bool {
+	host := c.up
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return host == "gcr.io" || strings.HasSuffix(host, ".gcr.io") || strings.HasSuffix(host, ".pkg.dev")
+}
+
+func (c *facts) code(codes ...string) bool {
+	for _, code := range codes {
+		if c.e.Code == code {
+			return true
+		}
+	}
+	return false
+}
+
+// says looks for words of the registry in what it wrote, for cases in which its status and code do not tell.
+func (c *facts) says(phrases ...string) bool {
+	text := strings.ToLower(c.e.Message)
+	for _, p := range phrases {
+		if strings.Contains(text, strings.ToLower(p)) {
+			return true
+		}
+	}
+	return false
+}
+
+// quote appends what the server said.
+func (c *facts) quote() string {
+	if c.e.Message == "" {
+		return ""
+	}
+	return ": " + Cut(c.e.Message, 120)
+}
+
+func (c *facts) wait() string {
+	if c.e.RetryAfter <= 0 {
+		return ""
+	}
+	return " " + c.e.RetryAfter.Round(time.Second).String()
+}
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(" on %s", t.UTC().Format("2006-01-02 15:04 UTC"))
+}

@@ -1,0 +1,89 @@
+package diagnose
+
+import (
+	"errors"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// content reads what is wrong with bytes that came with a good status.
+func (c *facts) content() bool {
+	if e, ok := errors.AsType[*flight.MismatchError](c.err); ok {
+		c.f.Host = orElse(e.Host, c.f.Host)
+		if e.Got == "" {
+			c.set(DigestMismatch, "%s sent %d bytes for %s, which has %d", orElse(e.Host, c.up), e.GotSize,
+				short(e.Digest), e.Size)
+		} else {
+			c.set(DigestMismatch, "what %s sent for %s has the digest %s", orElse(e.Host, c.up), short(e.Digest),
+				short(e.Got))
+		}
+		c.note("wanted %s of %d bytes, got %s of %d bytes", e.Digest, e.Size, orElse(e.Got.String(), "nothing hashed"),
+			e.GotSize)
+		c.remedy("pull again; if it stays something between the mirror and that host alters content")
+		return true
+	}
+	if e, ok := errors.AsType[*oci.ManifestError](c.err); ok {
+		if c.note("%s: %s", e.Fault, e.Detail); e.Fault == oci.FaultTooLarge {
+			c.tooLarge()
+			return true
+		}
+		c.set(UnsupportedImage, "%s at %s is not valid: %s", c.what(), c.up, e.Detail)
+		c.remedy("push the image again with a current tool")
+		return true
+	}
+	e, ok := errors.AsType[*upstream.ContentError](c.err)
+	if !ok {
+		return false
+	}
+	c.note("%s: wanted %s, got %s", e.Kind, orElse(e.Want, "nothing else"), orElse(e.Got, "nothing"))
+	switch e.Kind {
+	case upstream.ContentDigest, upstream.ContentSize:
+		c.set(DigestMismatch, "what %s sent for %s is not what its digest says", c.host, c.full())
+		c.remedy("pull again; if it stays something between the mirror and %s alters content", c.host)
+	case upstream.ContentTooLarge:
+		c.tooLarge()
+	case upstream.ContentNotManifest:
+		c.set(UnsupportedImage, "what %s has as %s is no image manifest or index", c.up, orElse(c.image(), "the manifest"))
+		c.remedy("push the image again with a current tool")
+	case upstream.ContentNotRegistry:
+		c.set(NotARegistry, "%s sent a web page where a registry sends %s", c.host, c.full())
+		c.remedy("check the endpoint of %s, and whether a proxy or login page stands before it", c.up)
+	case upstream.ContentStalled:
+		c.set(Stalled, "%s stopped sending %s", c.host, c.full())
+		c.remedy("pull again; if it stays look at the path between the mirror and %s", c.host)
+	default:
+		c.set(UpstreamError, "%s sent %s with a wrong %s", c.host, c.full(), e.Kind)
+		c.remedy("pull again; if it stays tell the operator of %s", c.up)
+	}
+	return true
+}
+
+func (c *facts) tooLarge() {
+	c.set(ManifestTooLarge, "%s at %s is larger than 4 MiB, which no runtime accepts", c.what(), c.up)
+	c.remedy("push the image with less in its manifest: fewer layers, fewer annotations")
+}
+
+// refusedByUs reads where our own rules kept a request from being sent.
+func (c *facts) refusedByUs() bool {
+	if e, ok := errors.AsType[*upstream.RealmError](c.err); ok {
+		c.set(AuthHostNotAllowed, "%s wants its tokens from %s://%s, which is not in its authHosts", c.up, e.Scheme, e.Host)
+		c.remedy("if that is right, add %s to authHosts of %s", e.Host, c.up)
+		c.f.Host = e.Host
+		return true
+	}
+	if e, ok := errors.AsType[*upstream.RedirectError](c.err); ok {
+		c.set(RedirectNotAllowed, "%s redirects %s to %s, which is not followed: %s", c.up, c.what(), e.Host, e.Why)
+		c.remedy("if that is right, add %s to redirectHosts of %s; http after https is never followed", e.Host, c.up)
+		c.f.Host = e.Host
+		return true
+	}
+	if e, ok := errors.AsType[*upstream.AddressError](c.err); ok {
+		c.set(RedirectNotAllowed, "%s leads to %s, which has the private address %s", c.up, e.Host, e.Addr)
+		c.remedy("if that is right, add %s to redirectHosts of %s", e.Host, c.up)
+		c.f.Host = e.Host
+		return true
+	}
+	return false
+}

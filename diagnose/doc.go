@@ -1,0 +1,16 @@
+// Package diagnose turns an error into a Finding: why a pull failed, on what evidence, and what to do about it.
+//
+// Promise: a reason is given only when a fact separates it from its neighbour. Where an upstream makes two causes look
+// the same (missing or private, rejected or not allowed), the reason says that it is undecided.
+//
+// Guarantees:
+//   - Explain reads typed facts: *upstream.Error with its steps, status and code, the types of net, crypto/x509 and
+//     syscall below it, and the types of our own packages. It never matches the text of our own errors. What a
+//     registry wrote is read in the few places where registries say in words alone what went wrong.
+//   - Every text of a Finding is one line of printable characters without URL queries, so that it can go into a
+//     header, a log or an Event as it is.
+//   - Explain is deterministic and does no I/O. It looks at the clock for one thing: whether a certificate that is not
+//     valid has expired or is not yet valid.
+//
+// Not here: HTTP statuses (server has that table), counting and remembering (journal), what clients print (symptom).
+package diagnose

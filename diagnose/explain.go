@@ -1,0 +1,248 @@
+package diagnose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/route"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// Explain says why a pull failed. A nil error has the zero Finding.
+func Explain(err error) Finding {
+	if err == nil {
+		return Finding{}
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Finding
+	}
+	c := newCase(err)
+	// From the most specific fact to the least: what we detected ourselves, what a server answered, what the network
+	// did, what our own clock did.
+	for _, read := range []func(*facts) bool{
+		(*facts).request, (*facts).content, (*facts).refusedByUs, (*facts).answer, (*facts).network, (*facts).ourselves,
+	} {
+		if read(c) {
+			return c.finish()
+		}
+	}
+	if c.e.Op != "" {
+		c.set(UpstreamError, "the request to %s for %s failed: %s", c.host, c.full(), cause(err))
+		c.remedy("check that the mirror can reach %s, then pull again", c.host)
+		return c.finish()
+	}
+	c.set(InternalError, "the mirror failed: %s", err)
+	c.remedy("look at the mirror's log and report what it says")
+	return c.finish()
+}
+
+// facts is one error being read.
+type facts struct {
+	err  error
+	e    *upstream.Error // zero where no upstream was involved
+	step upstream.Step   // that broke
+	up   string          // canonical name of the upstream, or words for it
+	host string          // at which it broke, or words for it
+	f    Finding
+}
+
+func newCase(err error) *facts {
+	c := &facts{err: err, e: &upstream.Error{}}
+	if e, ok := errors.AsType[*upstream.Error](err); ok {
+		c.e = e
+	}
+	c.step = c.e.Step()
+	c.f.Upstream, c.f.Host, c.f.Stage, c.f.Status = c.e.Upstream, c.step.Host, string(c.step.Name), c.e.Status
+	c.f.Host = strings.TrimSuffix(c.f.Host, ":443") // what everybody takes for granted
+	c.f.RetryAfter = c.e.RetryAfter
+	if e, ok := errors.AsType[*pull.TimeoutError](err); ok && c.e.Op == "" {
+		c.e = &upstream.Error{Upstream: e.Ref.Host, Repository: e.Ref.Name, Reference: e.Ref.Tag}
+		if e.Ref.Digest != "" {
+			c.e.Reference = e.Ref.Digest.String()
+		}
+		c.f.Upstream = e.Ref.Host
+	}
+	if c.f.Host == "" {
+		c.f.Host = c.f.Upstream
+	}
+	c.up, c.host = orElse(c.f.Upstream, "the upstream"), orElse(c.f.Host, "the upstream")
+	return c
+}
+
+func (c *facts) set(r Reason, format string, args ...any) {
+	c.f.Reason, c.f.Summary = r, fmt.Sprintf(format, args...)
+}
+
+func (c *facts) remedy(format string, args ...any) { c.f.Remedy = fmt.Sprintf(format, args...) }
+
+func (c *facts) note(format string, args ...any) {
+	c.f.Evidence = append(c.f.Evidence, fmt.Sprintf(format, args...))
+}
+
+// finish adds what every finding has and cleans its texts.
+func (c *facts) finish() Finding {
+	f := c.f
+	f.Class = f.Reason.Class()
+	f.Summary, f.Remedy = Clean(f.Summary), Clean(f.Remedy)
+	f.Evidence = append(f.Evidence, evidence(c.e)...)
+	for i, e := range f.Evidence {
+		f.Evidence[i] = Clean(e)
+	}
+	return f
+}
+
+// image is the repository with its reference, as the upstream calls it.
+func (c *facts) image() string { return named(c.e.Repository, c.e.Reference) }
+
+// what is a noun phrase for what was asked for, to be used beside the upstream's name.
+func (c *facts) what() string { return c.thing("") }
+
+// full is the same beside the name of another host.
+func (c *facts) full() string {
+	if c.host == c.up || c.f.Upstream == "" {
+		return c.thing("")
+	}
+	return c.thing(c.up + "/")
+}
+
+func (c *facts) thing(prefix string) string {
+	switch {
+	case c.e.Repository == "":
+		return "the image"
+	case c.e.Op == "blob":
+		return "blob " + shortRef(c.e.Reference) + " of " + prefix + c.e.Repository
+	case c.e.Op == "tags", c.e.Op == "referrers":
+		return "the " + c.e.Op + " of " + prefix + c.e.Repository
+	}
+	return "the manifest of " + prefix + c.image()
+}
+
+// named writes a repository with a tag or a digest, which is shortened: 12 digits tell it from the others of an image.
+func named(repository, reference string) string {
+	alg, hex, isDigest := strings.Cut(reference, ":")
+	switch {
+	case reference == "":
+		return repository
+	case isDigest:
+		return repository + "@" + alg + ":" + hex[:min(len(hex), 12)]
+	}
+	return repository + ":" + reference
+}
+
+func shortRef(digest string) string { return strings.TrimPrefix(named("", digest), "@") }
+
+func short(d oci.Digest) string { return shortRef(d.String()) }
+
+// request reads what is wrong with the request itself.
+func (c *facts) request() bool {
+	if e, ok := errors.AsType[*route.UnknownError](c.err); ok {
+		c.set(UnknownUpstream, "the mirror has no upstream named %s", e.Key)
+		c.remedy("add %s to upstreams in the mirror's configuration, or pull from it directly", e.Key)
+		if len(e.Have) > 0 {
+			c.note("configured upstreams: %s", strings.Join(e.Have, ", "))
+		}
+		c.f.Host, c.f.Declined = e.Key, true
+		return true
+	}
+	if e, ok := errors.AsType[errcode.Error](c.err); ok {
+		// The message ends with the way out, after its last semicolon.
+		what, way := e.Message, "correct the image reference"
+		if i := strings.LastIndex(what, "; "); i > 0 {
+			what, way = what[:i], what[i+2:]
+		}
+		c.set(BadRequest, "%s", what)
+		c.remedy("%s", way)
+		return true
+	}
+	return false
+}
+
+// ourselves reads what the mirror or its client decided.
+func (c *facts) ourselves() bool {
+	switch {
+	case errors.Is(c.err, flight.ErrClosed):
+		c.set(Stopping, "the mirror is stopping")
+		c.remedy("pull again in a moment")
+	case errors.Is(c.err, context.Canceled):
+		c.set(ClientGone, "the client left before %s was there", c.what())
+		c.remedy("look at the client for why it gave up")
+	default:
+		return false
+	}
+	return true
+}
+
+// evidence says what was tried, one step a line.
+func evidence(e *upstream.Error) []string {
+	var lines []string
+	for i, s := range e.Steps {
+		line := string(s.Name) + " " + s.Host
+		if s.Addr != "" && s.Addr != s.Host {
+			line += " (" + s.Addr + ")"
+		}
+		switch {
+		case s.Status != 0:
+			line += fmt.Sprintf(": status %d", s.Status)
+		case s.Err != nil:
+			line += ": " + cause(s.Err)
+		default:
+			line += ": ok"
+		}
+		if i == len(e.Steps)-1 && s.Status == e.Status {
+			line += said(e)
+		}
+		if s.Took > 0 {
+			line += " after " + s.Took.Round(time.Millisecond).String()
+		}
+		lines = append(lines, line)
+	}
+	if e.Status != 0 && e.Step().Status != e.Status {
+		lines = append(lines, fmt.Sprintf("%s: status %d%s", e.Upstream, e.Status, said(e)))
+	}
+	if n := e.Credential.Name; n != "" {
+		lines = append(lines, fmt.Sprintf("credential %s: %s", n, orElse(string(e.Credential.State), "state unknown")))
+	}
+	return lines
+}
+
+// said is what an answer said beside its status.
+func said(e *upstream.Error) string {
+	s := ""
+	if e.Code != "" {
+		s = " " + e.Code
+	}
+	if e.Message != "" {
+		s += fmt.Sprintf(" %q", e.Message)
+	}
+	return s
+}
+
+// cause is the text of an error without the request that it belongs to, which is named beside it.
+func cause(err error) string {
+	if e, ok := errors.AsType[*upstream.Error](err); ok {
+		if e.Err == nil {
+			return "no answer"
+		}
+		return cause(e.Err)
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}

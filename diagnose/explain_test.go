@@ -1,0 +1,476 @@
+package diagnose_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/route"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+const (
+	hub    = "registry-1.docker.io:443"
+	digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+)
+
+// hubError is an error of docker.io at one step.
+func hubError(step upstream.StepName, host string, change func(*upstream.Error)) *upstream.Error {
+	e := &upstream.Error{
+		Op: "manifest", Upstream: "docker.io", Repository: "library/nginx", Reference: "1.27",
+		Steps: []upstream.Step{{Name: step, Host: host}},
+	}
+	if change != nil {
+		change(e)
+	}
+	if e.Err != nil {
+		e.Steps[0].Err = e.Err
+	}
+	e.Steps[0].Status = e.Status
+	return e
+}
+
+func broke(step upstream.StepName, host string, err error) error {
+	return hubError(step, host, func(e *upstream.Error) {
+		e.Err = &url.Error{Op: "Get", URL: "https://" + host + "/v2/?X-Amz-Signature=secret", Err: err}
+	})
+}
+
+func answered(status int, change func(*upstream.Error)) error {
+	return hubError(upstream.StepManifest, hub, func(e *upstream.Error) {
+		e.Status = status
+		if change != nil {
+			change(e)
+		}
+	})
+}
+
+func of(name string, change func(*upstream.Error)) func(*upstream.Error) {
+	return func(e *upstream.Error) {
+		e.Upstream, e.Repository, e.Reference, e.Steps[0].Host = name, "acme/app", "v1", name
+		if change != nil {
+			change(e)
+		}
+	}
+}
+
+func credential(e *upstream.Error, state string) {
+	e.Credential.Name, e.Credential.Kind = "hub", "static"
+	switch state {
+	case "ok":
+		e.Credential.State = "ok"
+	case "expired":
+		e.Credential.State, e.Credential.Expires = "expired", time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	case "rejected":
+		e.Credential.State = "rejected"
+	case "failing":
+		e.Credential.State, e.Credential.LastError = "failing", "docker-credential-pass: exit status 1"
+		e.Credential.Kind = "helper"
+	}
+}
+
+func certificate(issuer string, from, to int) *x509.Certificate {
+	return &x509.Certificate{
+		Subject: pkix.Name{CommonName: "registry"}, Issuer: pkix.Name{CommonName: issuer},
+		DNSNames:  []string{"other.example"},
+		NotBefore: time.Date(from, 1, 2, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(to, 1, 2, 0, 0, 0, 0, time.UTC),
+	}
+}
+
+func unverified(cert *x509.Certificate, err error) error {
+	return &tls.CertificateVerificationError{UnverifiedCertificates: []*x509.Certificate{cert}, Err: err}
+}
+
+func dial(err error) error {
+	return &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 443}, Err: err}
+}
+
+type timeoutError struct{}
+
+func (timeoutError) Error() string   { return "i/o timeout" }
+func (timeoutError) Timeout() bool   { return true }
+func (timeoutError) Temporary() bool { return true }
+
+var cases = []struct {
+	name string
+	want diagnose.Reason
+	err  error
+}{
+	{"dns-nxdomain", diagnose.DNSNotFound, broke(upstream.StepDNS, hub,
+		dial(&net.DNSError{Err: "no such host", Name: "registry-1.docker.io", Server: "10.0.0.2:53", IsNotFound: true}))},
+	{"dns-servfail", diagnose.DNSFailed, broke(upstream.StepDNS, hub,
+		dial(&net.DNSError{Err: "server misbehaving", Name: "registry-1.docker.io", IsTemporary: true}))},
+	// A DNS timeout is a deadline too: it must not be taken for a slow upstream.
+	{"dns-timeout", diagnose.DNSFailed, broke(upstream.StepDNS, hub,
+		dial(&net.DNSError{Err: "i/o timeout", Name: "registry-1.docker.io", Server: "10.0.0.2:53", IsTimeout: true,
+			UnwrapErr: context.DeadlineExceeded}))},
+	{"refused", diagnose.ConnectRefused, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect", syscall.ECONNREFUSED)))},
+	{"refused-blob-host", diagnose.ConnectRefused, hubError(upstream.StepBlobHost, "production.cloudflare.docker.com",
+		func(e *upstream.Error) {
+			e.Op, e.Reference = "blob", digest
+			e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
+		})},
+	{"no-route", diagnose.Unreachable, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect", syscall.EHOSTUNREACH)))},
+	{"dial-timeout", diagnose.ConnectTimeout, broke(upstream.StepDial, hub, dial(timeoutError{}))},
+	{"proxy-407", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &upstream.ProxyError{Proxy: "me:pw@proxy.corp:3128", Status: 407})},
+	{"proxy-403", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &upstream.ProxyError{Proxy: "proxy.corp:3128", Status: 403})},
+	// A refused proxy is a refused connection too: it must not be taken for a refusing registry.
+	{"proxy-down", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &net.OpError{Op: "proxyconnect", Net: "tcp",
+		Err: dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))})},
+	{"reset-at-manifest", diagnose.ConnectionReset, broke(upstream.StepManifest, hub,
+		&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)})},
+	{"short-body", diagnose.ConnectionReset, broke(upstream.StepBody, hub, io.ErrUnexpectedEOF)},
+	{"header-timeout", diagnose.UpstreamTimeout, broke(upstream.StepManifest, hub, timeoutError{})},
+	{"too-slow-for-a-client", diagnose.UpstreamTimeout, &pull.TimeoutError{
+		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"}, Tag: "1.27"}, Waited: 25 * time.Second}},
+	{"stalled", diagnose.Stalled, broke(upstream.StepBody, hub,
+		&upstream.ContentError{Kind: upstream.ContentStalled, Want: "a byte in 30s", Got: "none"})},
+	{"redirect", diagnose.RedirectNotAllowed, broke(upstream.StepBlobRegistry, hub,
+		&upstream.RedirectError{Host: "10.1.2.3", Why: "to a private address"})},
+	{"private-address", diagnose.RedirectNotAllowed, broke(upstream.StepBlobHost, "cdn.example",
+		&upstream.AddressError{Host: "cdn.example", Addr: "169.254.169.254"})},
+
+	{"untrusted", diagnose.TLSUntrusted, broke(upstream.StepTLS, hub,
+		unverified(certificate("corp-proxy", 2020, 2090), x509.UnknownAuthorityError{}))},
+	{"wrong-name", diagnose.TLSWrongHost, broke(upstream.StepTLS, hub, unverified(certificate("ca", 2020, 2090),
+		x509.HostnameError{Certificate: certificate("ca", 2020, 2090), Host: "registry-1.docker.io"}))},
+	{"expired-certificate", diagnose.TLSExpired, broke(upstream.StepTLS, hub, unverified(certificate("ca", 2001, 2002),
+		x509.CertificateInvalidError{Cert: certificate("ca", 2001, 2002), Reason: x509.Expired}))},
+	{"not-yet-valid", diagnose.ClockSkew, broke(upstream.StepTLS, hub, unverified(certificate("ca", 2090, 2091),
+		x509.CertificateInvalidError{Cert: certificate("ca", 2090, 2091), Reason: x509.Expired}))},
+	{"no-server-certificate", diagnose.TLSUntrusted, broke(upstream.StepTLS, hub, unverified(certificate("ca", 2020, 2090),
+		x509.CertificateInvalidError{Cert: certificate("ca", 2020, 2090), Reason: x509.IncompatibleUsage}))},
+	{"http-answer", diagnose.HTTPNotHTTPS, broke(upstream.StepTLS, hub, http.ErrSchemeMismatch)},
+	{"http-record", diagnose.HTTPNotHTTPS, broke(upstream.StepTLS, hub,
+		tls.RecordHeaderError{Msg: "first record", RecordHeader: [5]byte([]byte("HTTP/"))})},
+	{"smtp-record", diagnose.TLSHandshake, broke(upstream.StepTLS, hub,
+		tls.RecordHeaderError{Msg: "first record", RecordHeader: [5]byte([]byte("220 s"))})},
+	{"tls-alert", diagnose.TLSHandshake, broke(upstream.StepTLS, hub,
+		&net.OpError{Op: "remote error", Err: tls.AlertError(40)})},
+	// Closed at the first packet of TLS and closed later are told apart by the step alone.
+	{"reset-at-tls", diagnose.TLSHandshake, broke(upstream.StepTLS, hub,
+		&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)})},
+	{"silent-at-tls", diagnose.TLSHandshake, broke(upstream.StepTLS, hub, timeoutError{})},
+	{"https-port-go", diagnose.HTTPSNotHTTP, answered(400, func(e *upstream.Error) {
+		e.BodyKind, e.Message = upstream.BodyText, "Client sent an HTTP request to an HTTPS server."
+	})},
+	{"https-port-nginx", diagnose.HTTPSNotHTTP, answered(400, func(e *upstream.Error) {
+		e.BodyKind, e.Message = upstream.BodyHTML, "400 The plain HTTP request was sent to HTTPS port"
+	})},
+
+	{"hub-private-or-missing", diagnose.NotFoundOrNoAccess, answered(401, func(e *upstream.Error) {
+		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", upstream.BodyErrors
+		e.Challenge = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`
+	})},
+	{"hub-private-or-missing-with-credential", diagnose.NotFoundOrNoAccess, answered(401, func(e *upstream.Error) {
+		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", upstream.BodyErrors
+		e.Challenge = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`
+		credential(e, "ok")
+	})},
+	{"hub-wrong-password", diagnose.CredentialsRejected, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) {
+		e.Status, e.Message, e.BodyKind = 401, "incorrect username or password", upstream.BodyDetails
+		credential(e, "ok")
+	})},
+	{"hub-expired-token", diagnose.CredentialsExpired, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) {
+		e.Status, e.Message, e.BodyKind = 401, "personal access token is expired", upstream.BodyDetails
+		credential(e, "ok")
+	})},
+	{"hub-bad-name", diagnose.TokenServiceRefused, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) {
+		e.Status, e.Message, e.BodyKind = 400, "invalid repository name", upstream.BodyDetails
+	})},
+	{"credential-known-to-be-expired", diagnose.CredentialsExpired, answered(401, func(e *upstream.Error) { credential(e, "expired") })},
+	{"credential-known-to-be-rejected", diagnose.CredentialsRejected, answered(403, func(e *upstream.Error) { credential(e, "rejected") })},
+	{"credential-source-down", diagnose.CredentialSourceFailed, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) {
+		e.Err = errors.New("exec: docker-credential-pass")
+		credential(e, "failing")
+	})},
+	{"ghcr-private-or-missing", diagnose.NotFoundOrNoAccess, hubError(upstream.StepToken, "", of("ghcr.io", func(e *upstream.Error) {
+		e.Status, e.Code, e.Message = 403, "DENIED", "requested access to the resource is denied"
+	}))},
+	{"ghcr-with-credential", diagnose.NotFoundOrNoAccess, hubError(upstream.StepToken, "", of("ghcr.io", func(e *upstream.Error) {
+		e.Status, e.Code, e.Message = 403, "DENIED", "denied"
+		credential(e, "ok")
+	}))},
+	{"ghcr-no-right", diagnose.UpstreamForbidden, answered(403, of("ghcr.io", func(e *upstream.Error) {
+		e.Code, e.Message = "DENIED", "permission_denied: read_package"
+		credential(e, "ok")
+	}))},
+	{"ecr-anonymous", diagnose.CredentialsMissing, answered(401, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com", func(e *upstream.Error) {
+		e.Message, e.BodyKind = "Not Authorized", upstream.BodyText
+		e.Challenge = `Basic realm="https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"`
+	}))},
+	{"ecr-expired", diagnose.CredentialsExpired, answered(403, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com", func(e *upstream.Error) {
+		e.Code, e.Message = "DENIED", "Your authorization token has expired. Reauthenticate and try again."
+		credential(e, "ok")
+	}))},
+	{"ecr-policy", diagnose.UpstreamForbidden, answered(403, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com", func(e *upstream.Error) {
+		e.Code, e.Message = "DENIED", "User: arn:aws:iam::1:role/x is not authorized to perform: ecr:BatchGetImage"
+		credential(e, "ok")
+	}))},
+	{"ecr-wrong-password", diagnose.CredentialsRejected, answered(401, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com", func(e *upstream.Error) {
+		e.Challenge = `Basic realm="https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/"`
+		credential(e, "ok")
+	}))},
+	{"public-ecr-bad-token", diagnose.CredentialsRejected, answered(400, of("public.ecr.aws", func(e *upstream.Error) {
+		e.Code, e.Message = "DENIED", "Your Authorization Token is invalid."
+		credential(e, "ok")
+	}))},
+	{"gar-with-credential", diagnose.NotFoundOrNoAccess, answered(403, of("europe-docker.pkg.dev", func(e *upstream.Error) {
+		e.Code, e.Message = "DENIED", `Permission "artifactregistry.repositories.downloadArtifacts" denied (or it may not exist)`
+		credential(e, "ok")
+	}))},
+	{"gcr-without-words", diagnose.NotFoundOrNoAccess, answered(403, of("eu.gcr.io", func(e *upstream.Error) { credential(e, "ok") }))},
+	{"redhat-login", diagnose.CredentialsMissing, hubError(upstream.StepToken, "", of("registry.redhat.io", func(e *upstream.Error) {
+		e.Status, e.Code = 401, "UNAUTHORIZED"
+		e.Message = "Please login to the Red Hat Registry using your Customer Portal credentials."
+	}))},
+	{"acr-firewall", diagnose.UpstreamBlocked, hubError(upstream.StepPing, "", of("acme.azurecr.io", func(e *upstream.Error) {
+		e.Status, e.Code, e.Message = 403, "DENIED", "client with IP '192.0.2.1' is not allowed access."
+	}))},
+	{"realm", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{Host: "evil.example", Scheme: "https"})},
+
+	{"tag-unknown", diagnose.TagNotFound, answered(404, func(e *upstream.Error) { e.Code = "MANIFEST_UNKNOWN" })},
+	{"tag-unknown-head", diagnose.TagNotFound, answered(404, nil)},
+	{"tag-expired", diagnose.TagNotFound, answered(404, func(e *upstream.Error) { e.Code, e.Message = "TAG_EXPIRED", "Tag has expired" })},
+	{"tag-gone", diagnose.TagNotFound, answered(410, nil)},
+	{"repository-unknown", diagnose.RepositoryNotFound, answered(404, func(e *upstream.Error) { e.Code = "NAME_UNKNOWN" })},
+	{"digest-unknown", diagnose.DigestNotFound, answered(404, func(e *upstream.Error) {
+		e.Code, e.Reference = "MANIFEST_UNKNOWN", digest
+	})},
+	{"blob-unknown", diagnose.DigestNotFound, answered(404, func(e *upstream.Error) {
+		e.Op, e.Code, e.Reference = "blob", "BLOB_UNKNOWN", digest
+	})},
+
+	{"hub-pull-limit", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+		e.Code, e.BodyKind = "TOOMANYREQUESTS", upstream.BodyErrors
+		e.Message = "You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit"
+	})},
+	{"hub-pull-limit-of-a-credential", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+		e.Code, e.BodyKind, e.RetryAfter = "TOOMANYREQUESTS", upstream.BodyErrors, 90*time.Second
+		credential(e, "ok")
+	})},
+	{"hub-abuse", diagnose.AbuseLimited, answered(429, func(e *upstream.Error) {
+		e.BodyKind, e.Message, e.RetryAfter = upstream.BodyText, "Too Many Requests (HAP429).", time.Minute
+	})},
+	{"mcr-text-limit", diagnose.RateLimited, answered(429, of("mcr.microsoft.com", func(e *upstream.Error) {
+		e.BodyKind, e.Message = upstream.BodyText, "Ref A: 1 Ref B: 2"
+	}))},
+	{"ecr-data-limit", diagnose.DataLimited, answered(429, of("public.ecr.aws", func(e *upstream.Error) {
+		e.Code, e.Message = "TOOMANYREQUESTS", "Data limit exceeded"
+	}))},
+
+	{"503", diagnose.UpstreamError, answered(503, nil)},
+	{"503-token", diagnose.UpstreamError, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) { e.Status = 503 })},
+	{"quay-disabled", diagnose.UpstreamBlocked, answered(405, of("quay.io", func(e *upstream.Error) {
+		e.Code, e.Message = "DENIED", "This namespace is disabled. Please contact your system administrator."
+	}))},
+	{"harbor-policy", diagnose.UpstreamBlocked, answered(412, of("harbor.corp", func(e *upstream.Error) {
+		e.Code, e.Message = "PROJECTPOLICYVIOLATION", "current image with 4 vulnerabilities cannot be pulled"
+	}))},
+	{"legal", diagnose.UpstreamBlocked, answered(451, nil)},
+	{"blob-host-403", diagnose.UpstreamBlocked, hubError(upstream.StepBlobHost, "production.cloudflare.docker.com", func(e *upstream.Error) {
+		e.Op, e.Reference, e.Status, e.BodyKind = "blob", digest, 403, upstream.BodyHTML
+	})},
+	{"blob-host-xml", diagnose.UpstreamBlocked, hubError(upstream.StepBlobHost, "bucket.s3.amazonaws.com", func(e *upstream.Error) {
+		e.Op, e.Reference, e.Status, e.BodyKind, e.Code = "blob", digest, 403, upstream.BodyXML, "AccessDenied"
+	})},
+	{"web-page", diagnose.NotARegistry, broke(upstream.StepManifest, hub,
+		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a manifest", Got: "text/html"})},
+	{"manifest-5-mib", diagnose.ManifestTooLarge, broke(upstream.StepManifest, hub,
+		&upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 4194304 bytes", Got: "5242880"})},
+	{"manifest-not-one", diagnose.UnsupportedImage, broke(upstream.StepManifest, hub,
+		&upstream.ContentError{Kind: upstream.ContentNotManifest, Want: "a manifest", Got: "text"})},
+	{"manifest-ambiguous", diagnose.UnsupportedImage, broke(upstream.StepManifest, hub,
+		&oci.ManifestError{Fault: oci.FaultAmbiguous, Detail: `it has both "manifests" and "layers"`})},
+	{"manifest-too-large-by-oci", diagnose.ManifestTooLarge, broke(upstream.StepManifest, hub,
+		&oci.ManifestError{Fault: oci.FaultTooLarge, Detail: "it has 5242880 bytes, at most 4194304 are allowed"})},
+	{"wrong-digest", diagnose.DigestMismatch, broke(upstream.StepManifest, hub,
+		&upstream.ContentError{Kind: upstream.ContentDigest, Want: digest, Got: "sha256:00"})},
+	{"wrong-range", diagnose.UpstreamError, broke(upstream.StepBlobHost, "cdn.example",
+		&upstream.ContentError{Kind: upstream.ContentRange, Want: "bytes 5-9/10", Got: "bytes 0-9/10"})},
+	{"flight-digest", diagnose.DigestMismatch, &flight.MismatchError{
+		Digest: digest, Got: "sha256:0000000000000000000000000000000000000000000000000000000000000000",
+		Size: 10, GotSize: 10, Host: "cdn.example", Verified: 10}},
+	{"flight-size", diagnose.DigestMismatch, &flight.MismatchError{Digest: digest, Size: 10, GotSize: 12, Host: "cdn.example"}},
+	{"unheard-of", diagnose.UpstreamError, broke(upstream.StepManifest, hub, errors.New("http2: server sent GOAWAY"))},
+
+	{"unknown-upstream", diagnose.UnknownUpstream, &route.UnknownError{Key: "evil.example", Via: route.ViaNamespace, Have: []string{"docker.io", "ghcr.io"}}},
+	{"bad-name", diagnose.BadRequest, errcode.ErrorCodeNameInvalid.WithMessage(`repository name "A" is not valid; correct it`)},
+	{"loop", diagnose.Loop, diagnose.New(diagnose.Loop, "the mirror's own request came back", "correct the endpoints")},
+	{"stopping", diagnose.Stopping, flight.ErrClosed},
+	{"client-gone", diagnose.ClientGone, context.Canceled},
+	{"bug", diagnose.InternalError, errors.New("catalog: page\r\nX-Evil: 1 https://u:p@h/x?token=secret")},
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	var got strings.Builder
+	for _, c := range cases {
+		f := diagnose.Explain(fmt.Errorf("pull: %w", c.err))
+		if f.Reason != c.want {
+			t.Errorf("%s: reason %s, want %s", c.name, f.Reason, c.want)
+		}
+		fmt.Fprintf(&got, "# %s\n%s (%s)", c.name, f.Reason, f.Class)
+		if f.Declined {
+			got.WriteString(", declined")
+		}
+		fmt.Fprintf(&got, "\n%s\n-> %s\n", f.Summary, f.Remedy)
+		fmt.Fprintf(&got, "   upstream=%s host=%s stage=%s status=%d", f.Upstream, f.Host, f.Stage, f.Status)
+		if f.RetryAfter > 0 {
+			fmt.Fprintf(&got, " retry-after=%s", f.RetryAfter)
+		}
+		got.WriteByte('\n')
+		for _, e := range f.Evidence {
+			fmt.Fprintf(&got, "   %s\n", e)
+		}
+		got.WriteByte('\n')
+	}
+	golden(t, "explain.golden", got.String())
+}
+
+// Every finding must be fit to be shown, whatever came from the network.
+func TestExplainIsPresentable(t *testing.T) {
+	t.Parallel()
+	for _, c := range cases {
+		f := diagnose.Explain(c.err)
+		if f.Class != f.Reason.Class() || f.Class == diagnose.ClassUnknown {
+			t.Errorf("%s: class %q of reason %q", c.name, f.Class, f.Reason)
+		}
+		if f.Summary == "" || f.Remedy == "" {
+			t.Errorf("%s: summary %q, remedy %q: both are needed", c.name, f.Summary, f.Remedy)
+		}
+		for _, text := range append([]string{f.Summary, f.Remedy}, f.Evidence...) {
+			if strings.ContainsAny(text, "\r\n\t\x00") || strings.Contains(text, "secret") || strings.Contains(text, "pw@") {
+				t.Errorf("%s: %q must not be shown", c.name, text)
+			}
+		}
+	}
+}
+
+func TestEveryReasonHasACase(t *testing.T) {
+	t.Parallel()
+	have := map[diagnose.Reason]bool{diagnose.Overloaded: true} // made by the front end alone
+	for _, c := range cases {
+		have[c.want] = true
+	}
+	for _, r := range diagnose.Reasons() {
+		if !have[r] {
+			t.Errorf("reason %s has no case", r)
+		}
+	}
+}
+
+func TestExplainNil(t *testing.T) {
+	t.Parallel()
+	if diff := cmp.Diff(diagnose.Finding{}, diagnose.Explain(nil)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestID(t *testing.T) {
+	t.Parallel()
+	f := diagnose.Finding{Reason: diagnose.RateLimited, Host: "docker.io", Summary: "a"}
+	id := f.ID("docker.io/library/nginx:1.27")
+	// Written down: people quote it, and it must survive a release.
+	if id != "69dcaf4b" {
+		t.Errorf("id %s", id)
+	}
+	other := f
+	other.Summary, other.Evidence = "b", []string{"c"}
+	if got := other.ID("docker.io/library/nginx:1.27"); got != id {
+		t.Errorf("id changed with the words: %s", got)
+	}
+	for name, got := range map[string]string{
+		"image":  f.ID("docker.io/library/nginx:1.28"),
+		"reason": diagnose.Finding{Reason: diagnose.AbuseLimited, Host: "docker.io"}.ID("docker.io/library/nginx:1.27"),
+		"host":   diagnose.Finding{Reason: diagnose.RateLimited, Host: "quay.io"}.ID("docker.io/library/nginx:1.27"),
+	} {
+		if got == id {
+			t.Errorf("id is the same for another %s", name)
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ in, want string }{
+		"plain":      {"a b", "a b"},
+		"lines":      {"a\r\nX-Evil: 1\tb\x00c", "a X-Evil: 1 b c"},
+		"query":      {`Get "https://h/p?X-Amz-Signature=abc&b=c": refused`, `Get "https://h/p": refused`},
+		"commas":     {"see https://h/p?a=b,secret)", "see https://h/p)"},
+		"user":       {"proxy http://u:p@proxy:3128/ down", "proxy http://proxy:3128/ down"},
+		"password":   {"proxy u:p@proxy:3128 answered", "proxy proxy:3128 answered"},
+		"digest":     {"nginx:1.27@sha256:abc", "nginx:1.27@sha256:abc"},
+		"fragment":   {"https://h/#token", "https://h/"},
+		"path":       {"/v2/x?ns=y", "/v2/x"},
+		"question":   {"missing or private?", "missing or private?"},
+		"separators": {"a\u2028b\u00a0c", "a b c"},
+	} {
+		if got := diagnose.Clean(c.in); got != c.want {
+			t.Errorf("%s: Clean(%q) = %q, want %q", name, c.in, got, c.want)
+		}
+	}
+}
+
+func TestCut(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		in    string
+		limit int
+		want  string
+	}{
+		{"short", 10, "short"},
+		{"one two three", 10, "one two..."},
+		{"abcdefghijkl", 8, "abcde..."},
+		{"ääääää", 8, "ää..."},
+		{"abc", 2, ".."},
+		{"abc", 0, ""},
+	} {
+		if got := diagnose.Cut(c.in, c.limit); got != c.want {
+			t.Errorf("Cut(%q, %d) = %q, want %q", c.in, c.limit, got, c.want)
+		}
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v (run with -update to write it)", err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s differs (-want +got); -update rewrites it:\n%s", name, diff)
+	}
+}

@@ -1,0 +1,277 @@
+package diagnose
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// network reads what net, tls and the kernel said. The order matters: a DNS timeout is a timeout too, a refused proxy is
+// a refused connection too, and a TLS alert comes as a network error.
+func (c *facts) network() bool {
+	return c.dns() || c.proxy() || c.certificate() || c.handshake() || c.connection() || c.timeout() || c.broken()
+}
+
+func (c *facts) dns() bool {
+	e, ok := errors.AsType[*net.DNSError](c.err)
+	if !ok {
+		return false
+	}
+	host, server := orElse(e.Name, c.host), "the mirror's DNS"
+	if e.Server != "" {
+		server = "DNS server " + e.Server
+	}
+	c.f.Host = host
+	switch {
+	case e.IsNotFound:
+		c.set(DNSNotFound, "there is no host %s in DNS, needed for %s", host, c.full())
+		c.remedy("check the name of the endpoint of %s, and %s", c.up, server)
+	case e.IsTimeout:
+		c.set(DNSFailed, "%s did not answer for %s, needed for %s", server, host, c.full())
+		c.remedy("let the mirror reach its DNS server")
+	default:
+		c.set(DNSFailed, "%s could not resolve %s, needed for %s", server, host, c.full())
+		c.remedy("check the DNS server that the mirror uses")
+	}
+	return true
+}
+
+func (c *facts) proxy() bool {
+	if e, ok := errors.AsType[*upstream.ProxyError](c.err); ok {
+		proxy := e.Proxy[strings.LastIndexByte(e.Proxy, '@')+1:]
+		c.set(ProxyRefused, "proxy %s answered %d to a connection to %s for %s", proxy, e.Status, c.host, c.full())
+		if e.Status == http.StatusProxyAuthRequired {
+			c.remedy("give the mirror the proxy's user and password in HTTPS_PROXY")
+		} else {
+			c.remedy("allow %s on the proxy, or add it to NO_PROXY", c.host)
+		}
+		return true
+	}
+	e, ok := errors.AsType[*net.OpError](c.err)
+	if !ok || e.Op != "proxyconnect" {
+		return false
+	}
+	c.set(ProxyRefused, "the proxy for %s can't be reached: %s", c.host, e.Err)
+	c.remedy("check HTTPS_PROXY and NO_PROXY of the mirror, and that the proxy runs")
+	return true
+}
+
+func (c *facts) certificate() bool {
+	var cert *x509.Certificate
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](c.err); ok && len(e.UnverifiedCertificates) > 0 {
+		cert = e.UnverifiedCertificates[0]
+		c.note("certificate of %s: subject %s, issuer %s, valid %s to %s", c.host, orElse(cert.Subject.String(), "none"),
+			orElse(cert.Issuer.String(), "none"), day(cert.NotBefore), day(cert.NotAfter))
+	}
+	if e, ok := errors.AsType[x509.UnknownAuthorityError](c.err); ok {
+		if cert == nil {
+			cert = e.Cert
+		}
+		c.set(TLSUntrusted, "certificate of %s is issued by %s, which the mirror doesn't trust", c.host, issuer(cert))
+		c.remedy("add that CA as ca to the endpoint of %s", c.up)
+		return true
+	}
+	if e, ok := errors.AsType[x509.HostnameError](c.err); ok {
+		c.set(TLSWrongHost, "certificate of %s is for %s, not for %s", c.host, names(e.Certificate), e.Host)
+		c.remedy("check the endpoint of %s: its name must be one of the certificate's", c.up)
+		return true
+	}
+	e, ok := errors.AsType[x509.CertificateInvalidError](c.err)
+	if !ok {
+		if _, isTLS := errors.AsType[*tls.CertificateVerificationError](c.err); isTLS {
+			c.set(TLSUntrusted, "certificate of %s, issued by %s, can't be verified", c.host, issuer(cert))
+			c.remedy("check the certificate of %s; a CA of your own goes to ca of the endpoint", c.host)
+			return true
+		}
+		return false
+	}
+	bad := orCert(e.Cert, cert)
+	switch {
+	case e.Reason == x509.Expired && bad != nil && time.Now().Before(bad.NotBefore):
+		c.set(ClockSkew, "certificate of %s is valid only from %s on", c.host, day(bad.NotBefore))
+		c.remedy("check the clock of the mirror's machine, then that of the certificate's issuer")
+	case e.Reason == x509.Expired && bad != nil:
+		c.set(TLSExpired, "certificate of %s, or of a CA above it, expired on %s", c.host, day(bad.NotAfter))
+		c.remedy("renew the certificate of %s; check the clock of the mirror's machine", c.host)
+	case e.Reason == x509.Expired:
+		c.set(TLSExpired, "certificate of %s has expired", c.host)
+		c.remedy("renew the certificate of %s; check the clock of the mirror's machine", c.host)
+	default:
+		c.set(TLSUntrusted, "certificate of %s, issued by %s, is not valid for a server", c.host, issuer(bad))
+		c.remedy("issue the certificate of %s anew", c.host)
+	}
+	return true
+}
+
+func (c *facts) handshake() bool {
+	const plain = "write the endpoint of %s with http:// if it has no TLS, or fix TLS on %s"
+	if errors.Is(c.err, http.ErrSchemeMismatch) {
+		c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.host)
+		c.remedy(plain, c.up, c.host)
+		return true
+	}
+	if e, ok := errors.AsType[tls.RecordHeaderError](c.err); ok {
+		if string(e.RecordHeader[:]) == "HTTP/" {
+			c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.host)
+			c.remedy(plain, c.up, c.host)
+			return true
+		}
+		c.note("its first bytes: %q", e.RecordHeader[:])
+		c.set(TLSHandshake, "%s doesn't speak TLS", c.host)
+		c.remedy("check host and port of the endpoint of %s", c.up)
+		return true
+	}
+	_, alert := errors.AsType[tls.AlertError](c.err)
+	if e, ok := errors.AsType[*net.OpError](c.err); ok && e.Op == "remote error" || alert {
+		c.set(TLSHandshake, "%s ended the TLS handshake: %s", c.host, innermost(c.err))
+		c.remedy("check which TLS versions and client certificate %s wants", c.host)
+		return true
+	}
+	// Closed or silent at the first packet of TLS, after TCP had been fine: what a filter on server names looks like.
+	if c.step.Name == upstream.StepTLS && c.step.Err != nil {
+		how := "closed the connection in"
+		if timedOut(c.err) {
+			how = "did not finish"
+		}
+		c.set(TLSHandshake, "%s %s the TLS handshake", c.host, how)
+		c.remedy("check whether a firewall filters %s by name", c.host)
+		return true
+	}
+	return false
+}
+
+func (c *facts) connection() bool {
+	firewall := "allow the mirror to reach " + c.host + " in the firewall, or set HTTPS_PROXY"
+	switch {
+	case errors.Is(c.err, syscall.ECONNREFUSED):
+		c.set(ConnectRefused, "%s refused the connection for %s", c.where(), c.full())
+		c.remedy("check that %s runs, and the port of the endpoint of %s", c.host, c.up)
+		if c.step.Name == upstream.StepBlobHost {
+			c.remedy("%s", firewall)
+		}
+	case errors.Is(c.err, syscall.EHOSTUNREACH), errors.Is(c.err, syscall.ENETUNREACH),
+		errors.Is(c.err, syscall.EHOSTDOWN), errors.Is(c.err, syscall.ENETDOWN),
+		errors.Is(c.err, syscall.EADDRNOTAVAIL):
+		c.set(Unreachable, "the mirror has no route to %s for %s", c.where(), c.full())
+		c.remedy("%s", firewall)
+	case c.dialing() && timedOut(c.err), errors.Is(c.err, syscall.ETIMEDOUT) && c.dialing():
+		c.set(ConnectTimeout, "%s did not accept a connection for %s", c.where(), c.full())
+		c.remedy("%s", firewall)
+	default:
+		return false
+	}
+	if c.step.Name == upstream.StepBlobHost {
+		c.note("%s itself answered; only %s, where it keeps its blobs, did not", c.up, c.host)
+	}
+	return true
+}
+
+func (c *facts) timeout() bool {
+	if e, ok := errors.AsType[*pull.TimeoutError](c.err); ok {
+		c.set(UpstreamTimeout, "%s did not answer for %s within %s", c.up, c.what(), e.Waited.Round(time.Second))
+	} else if timedOut(c.err) {
+		c.set(UpstreamTimeout, "%s did not answer in time for %s", c.host, c.full())
+	} else {
+		return false
+	}
+	c.remedy("pull again; if it stays check %s and the network on the way to it", c.host)
+	return true
+}
+
+func (c *facts) broken() bool {
+	if !errors.Is(c.err, syscall.ECONNRESET) && !errors.Is(c.err, syscall.EPIPE) &&
+		!errors.Is(c.err, io.ErrUnexpectedEOF) && !errors.Is(c.err, io.EOF) {
+		return false
+	}
+	c.set(ConnectionReset, "%s broke the connection while sending %s", c.host, c.full())
+	c.remedy("pull again; if it stays check proxies and firewalls on the way to %s", c.host)
+	return true
+}
+
+// dialing reports whether it was the connection that failed, not what went over it.
+func (c *facts) dialing() bool {
+	if e, ok := errors.AsType[*net.OpError](c.err); ok {
+		return e.Op == "dial"
+	}
+	return c.step.Name == upstream.StepDial
+}
+
+// where is the host with the address that was tried.
+func (c *facts) where() string {
+	addr := c.step.Addr
+	if e, ok := errors.AsType[*net.OpError](c.err); ok && addr == "" && e.Addr != nil {
+		addr = e.Addr.String()
+	}
+	if addr == "" || addr == c.host {
+		return c.host
+	}
+	return c.host + " (" + addr + ")"
+}
+
+func timedOut(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
+// innermost is the text of the error at the bottom of a chain.
+func innermost(err error) string {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err.Error()
+		}
+		err = next
+	}
+}
+
+func issuer(cert *x509.Certificate) string {
+	if cert == nil {
+		return "an unknown CA"
+	}
+	if cert.Issuer.String() == cert.Subject.String() {
+		return "itself"
+	}
+	if cn := cert.Issuer.CommonName; cn != "" {
+		return "CN=" + cn
+	}
+	return orElse(cert.Issuer.String(), "a CA without a name")
+}
+
+func names(cert *x509.Certificate) string {
+	if cert == nil {
+		return "other names"
+	}
+	all := append([]string(nil), cert.DNSNames...)
+	for _, ip := range cert.IPAddresses {
+		all = append(all, ip.String())
+	}
+	switch {
+	case len(all) == 0:
+		return "no host name"
+	case len(all) > 3:
+		return strings.Join(all[:3], ", ") + " and others"
+	}
+	return strings.Join(all, ", ")
+}
+
+func orCert(a, b *x509.Certificate) *x509.Certificate {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

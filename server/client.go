@@ -1,0 +1,36 @@
+package server
+
+import (
+	"net"
+	"net/http"
+	"strings"
+)
+
+// clientOf names the client for records: the node that its configuration says it is, else its address. It is a label,
+// never a right.
+func clientOf(r *http.Request) string {
+	if node := r.Header.Get("Mirror-Node"); node != "" && len(node) <= 253 && printable(node, 253) == node {
+		return node
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return printable(r.RemoteAddr, 100)
+	}
+	return host
+}
+
+// loops reports whether a request has been through this process already.
+func loops(r *http.Request, via string) bool {
+	if via == "" {
+		return false
+	}
+	for _, line := range r.Header.Values("Via") {
+		for hop := range strings.SplitSeq(line, ",") {
+			// RFC 9110, 7.6.3: received-protocol received-by [comment].
+			if f := strings.Fields(hop); len(f) >= 2 && strings.EqualFold(f[1], via) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,21 @@
+// Package server is the OCI front end: it reads requests under /v2/, asks a Puller, and writes what comes back.
+//
+//	request ─> chi ─> oci.ParseRequest ─> Puller ─> headers ─> bytes (sendfile where the kernel can)
+//	                        │               │
+//	                        └──── error ────┴─> diagnose.Explain ─> status, phrase, headers, JSON
+//
+// Promise: no response ends cleanly with wrong or short bytes, and every answer that is an error says what happened and
+// what to do, in each of the three places in which a client may look.
+//
+// Guarantees:
+//   - Bytes pass as they are: no content coding, no sniffing, no rewriting. A blob's answer always has Content-Length.
+//   - HEAD and GET of the same thing get the same status. A HEAD answered 200 carries digest, length and type.
+//   - Headers go out once it is certain that the body can begin. If it breaks after that, the connection is aborted:
+//     clients resume from an unexpected end, and would take an error document for content.
+//   - Clients never get 401 or 429: containerd would answer the first with the pod's secret, and the second with a
+//     burst of retries.
+//   - One sentence reaches the person who waits for a pod: as the reason phrase of the status line, which containerd of
+//     every version prints, as a message in the body, and in the headers Warning and Mirror-Reason.
+//
+// Not here: what a name means, what is cached, who may read (pull and below); counting and remembering (journal).
+package server

@@ -1,0 +1,189 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/journal"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// exchange is one request and its answer.
+type exchange struct {
+	s      *Server
+	w      *response
+	r      *http.Request
+	began  time.Time
+	client string
+
+	req     oci.Request // zero until it is read
+	ref     oci.Ref     // as far as it is known
+	status  pull.Status
+	failure *failure // nil: none
+	aborted bool
+	told    bool
+}
+
+// v2 is the one adapter around everything under /v2/: handlers return errors, and here they are written, logged and
+// observed.
+func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{s: s, w: newResponse(w, r), r: r, began: time.Now(), client: clientOf(r)}
+	defer x.end()
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if err := x.serve(); err != nil {
+		x.fail(err)
+	}
+}
+
+// end tells of the exchange, and turns a panic into an answer.
+func (x *exchange) end() {
+	p := recover()
+	switch {
+	case p == nil:
+		x.observe()
+		return
+	case p == http.ErrAbortHandler:
+		x.aborted = true
+		x.observe()
+		panic(p)
+	}
+	x.s.log.ErrorContext(x.r.Context(), "panic in a request", "ref", x.ref.String(), "client", x.client,
+		"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	x.failure = x.explain(diagnose.New(diagnose.InternalError, "the mirror failed at this request",
+		"look at the mirror's log for the panic, and report it"))
+	if x.w.begun() {
+		x.aborted = true
+		x.observe()
+		panic(http.ErrAbortHandler)
+	}
+	x.observe()
+	x.writeFailure()
+}
+
+// fail answers with an error, or aborts where a body has begun.
+func (x *exchange) fail(err error) {
+	ctx := x.r.Context()
+	left := ctx.Err() != nil
+	switch {
+	case x.w.begun():
+		x.aborted = true
+		if fromSource(err) {
+			x.failure = x.explain(err)
+		}
+		x.s.log.DebugContext(ctx, "response aborted", "ref", x.ref.String(), "client", x.client, "bytes", x.w.bytes,
+			"err", err)
+		x.observe()
+		if !x.w.h2 {
+			panic(http.ErrAbortHandler)
+		}
+		// On HTTP/2 a short end is what clients take for an unexpected end; an abort would be a reset, which they
+		// don't resume from.
+		return
+	case left && errors.Is(err, context.Canceled):
+		x.aborted = true // nobody is there to answer
+		return
+	}
+	x.failure = x.explain(err)
+	x.s.log.DebugContext(ctx, "request failed", "ref", x.ref.String(), "client", x.client, "id", x.failure.id,
+		"reason", x.failure.finding.Reason, "status", x.failure.status, "err", diagnose.Clean(err.Error()))
+	x.observe() // before the answer ends, so that who got it finds it in the records
+	x.writeFailure()
+}
+
+// fromSource reports whether an error in mid-body is the source's, as against a client that went away or took nothing.
+func fromSource(err error) bool {
+	if _, ok := errors.AsType[*upstream.Error](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*pull.TimeoutError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*upstream.ContentError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*flight.MismatchError](err)
+	return ok
+}
+
+// observe tells of the exchange, once.
+func (x *exchange) observe() {
+	if x.told {
+		return
+	}
+	x.told = true
+	q := journal.Request{
+		At: x.began, Took: time.Since(x.began), Client: x.client, UserAgent: printable(x.r.UserAgent(), 200),
+		Kind: x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
+		Outcome: x.status.Outcome, Collapsed: x.status.Collapsed, Stale: x.status.Stale, Aborted: x.aborted,
+	}
+	if f := x.failure; f != nil {
+		q.Finding, q.ID = &f.finding, f.id
+		if !x.w.begun() {
+			q.Status = f.status
+			if !q.Head {
+				q.Bytes = int64(len(f.body))
+			}
+		}
+	}
+	x.s.o.Observe(q)
+}
+
+// serve reads the request and answers it.
+func (x *exchange) serve() error {
+	if overloaded(x.r.Context()) {
+		return diagnose.New(diagnose.Overloaded, "the mirror has as many connections as it may have",
+			"pull again in a moment; raise the limit of connections, or run more mirrors")
+	}
+	req, err := oci.ParseRequest(x.r.Method, x.r.URL)
+	if err != nil {
+		return err
+	}
+	x.req = req
+	if req.Kind == oci.KindPing {
+		return x.ping()
+	}
+	x.ref = oci.Ref{Repo: oci.Repo{Host: req.Namespace, Name: req.Name}, Tag: req.Tag, Digest: req.Digest}
+	ref, err := x.s.o.Puller.Route(req)
+	if err != nil {
+		return err
+	}
+	x.ref = ref
+	if loops(x.r, x.s.o.Via) {
+		return diagnose.New(diagnose.Loop, "the mirror's own request to "+ref.Host+" came back to it",
+			"correct the endpoints of "+ref.Host+": one of them leads to the mirror itself")
+	}
+	switch req.Kind {
+	case oci.KindManifest:
+		return x.manifest()
+	case oci.KindBlob:
+		return x.blob()
+	case oci.KindTags:
+		return x.list(x.s.o.Puller.Tags)
+	case oci.KindReferrers:
+		return x.list(x.s.o.Puller.Referrers)
+	}
+	return fmt.Errorf("no handler for requests of kind %d", req.Kind)
+}
+
+func (x *exchange) ask() pull.Ask { return pull.Ask{Request: x.req, Client: x.client} }
+
+func (x *exchange) ping() error {
+	h := x.w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", "2")
+	h.Set("Cache-Status", cacheName+"; hit")
+	x.w.WriteHeader(http.StatusOK)
+	if x.req.Head {
+		return nil
+	}
+	_, err := x.w.Write([]byte("{}"))
+	return err
+}

@@ -1,0 +1,37 @@
+package server
+
+import (
+	"net"
+	"time"
+
+	"github.com/registrymirror/mirror/diagnose"
+)
+
+// Span is a range as parsed: its first byte and its length.
+type Span struct{ Off, N int64 }
+
+// ParseRange is parseRange, with the kind as a word.
+func ParseRange(header string, size int64) ([]Span, string) {
+	spans, kind := parseRange(header, size)
+	var out []Span
+	for _, s := range spans {
+		out = append(out, Span{s.off, s.n})
+	}
+	return out, map[rangeKind]string{
+		rangeNone: "whole", rangeParts: "parts", rangeUnsatisfiable: "unsatisfiable", rangeTooMuch: "too much",
+	}[kind]
+}
+
+// Phrase is phrase.
+func Phrase(status int, f diagnose.Finding, id string) string { return phrase(status, f, id) }
+
+// Warning is warning.
+func Warning(text string) string { return warning(text) }
+
+// Sentence is sentence.
+func Sentence(f diagnose.Finding, limit int) string { return sentence(f, limit) }
+
+// ListenStall is Listen with another time without progress.
+func ListenStall(l net.Listener, limit int, stall time.Duration) net.Listener {
+	return listen(l, limit, stall)
+}

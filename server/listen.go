@@ -1,0 +1,223 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 120 * time.Second
+	maxHeaderBytes    = 32 << 10 // containers/image sends 1,024 ranges in one header
+	stallTimeout      = 60 * time.Second
+	// spareConns is how many connections beyond the limit are answered that the mirror is overloaded, and that it
+	// lives; those beyond them wait to be accepted.
+	spareConns = 64
+)
+
+// HTTPServer returns a server of s with its timeouts and limits. There is no write timeout: a pull may take hours, as
+// long as it moves; see Listen. tlsConfig may be nil, for Serve. HTTP/2 is offered only if http2 is set and there is
+// TLS: over HTTP/1.1 bytes cost half as much, and no pulling client asks for the other.
+func (s *Server) HTTPServer(tlsConfig *tls.Config, http2 bool) *http.Server {
+	var p http.Protocols
+	p.SetHTTP1(true)
+	p.SetHTTP2(http2)
+	return &http.Server{
+		Handler:           s,
+		TLSConfig:         tlsConfig,
+		Protocols:         &p,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if t, ok := c.(*tls.Conn); ok {
+				c = t.NetConn()
+			}
+			if c, ok := c.(*conn); ok && c.over {
+				return context.WithValue(ctx, overKey{}, true)
+			}
+			return ctx
+		},
+	}
+}
+
+type overKey struct{}
+
+// overloaded reports whether a request came over a connection beyond the limit.
+func overloaded(ctx context.Context) bool { return ctx.Value(overKey{}) != nil }
+
+// Listen wraps a TCP listener. Its connections end when nothing of what is written to them moves for a minute, however
+// long a response takes. Of at most limit connections requests under /v2/ are served; a few beyond are told that the
+// mirror is overloaded, further ones wait. A limit of 0 is none.
+//
+// Pass it to Serve or ServeTLS as it is: who wraps it again loses sendfile.
+func Listen(l net.Listener, limit int) net.Listener {
+	return listen(l, limit, stallTimeout)
+}
+
+func listen(l net.Listener, limit int, stall time.Duration) net.Listener {
+	n := &listener{Listener: l, limit: limit, stall: stall, closed: make(chan struct{})}
+	if limit > 0 {
+		n.places = make(chan struct{}, limit+spareConns)
+	}
+	return n
+}
+
+type listener struct {
+	net.Listener
+	limit  int
+	stall  time.Duration
+	places chan struct{} // holds one entry per connection; nil: no limit
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	if l.places != nil {
+		select {
+		case l.places <- struct{}{}:
+		case <-l.closed:
+			return nil, fmt.Errorf("accept: %w", net.ErrClosed)
+		}
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		l.leave()
+		return nil, err
+	}
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		l.leave()
+		_ = c.Close()
+		return nil, fmt.Errorf("accept: %T is not a TCP connection", c)
+	}
+	return &conn{TCPConn: t, l: l, over: l.limit > 0 && len(l.places) > l.limit}, nil
+}
+
+func (l *listener) leave() {
+	if l.places != nil {
+		<-l.places
+	}
+}
+
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// conn is a TCP connection whose writes have to make progress. It keeps sendfile: *net.TCPConn's ReadFrom is what does
+// it, and only bounded pieces are handed to that, each with time of its own.
+type conn struct {
+	*net.TCPConn
+	l    *listener
+	once sync.Once
+	over bool
+	// until is the write deadline that others have set, in Unix nanoseconds; 0: none. Ours is never later: a TLS
+	// connection that is closed gives its last words five seconds, not sixty.
+	until atomic.Int64
+}
+
+// SetDeadline is net.Conn's.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.keep(t)
+	return c.TCPConn.SetDeadline(t)
+}
+
+// SetWriteDeadline is net.Conn's.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.keep(t)
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+func (c *conn) keep(t time.Time) {
+	if t.IsZero() {
+		c.until.Store(0)
+	} else {
+		c.until.Store(t.UnixNano())
+	}
+}
+
+// extend gives the next write its time.
+func (c *conn) extend(now time.Time) error {
+	t := now.Add(c.l.stall)
+	if u := c.until.Load(); u != 0 && u < t.UnixNano() {
+		t = time.Unix(0, u)
+	}
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+func (c *conn) Close() error {
+	c.once.Do(c.l.leave)
+	return c.TCPConn.Close()
+}
+
+// Write goes on as long as a part of p is taken before each deadline.
+func (c *conn) Write(p []byte) (n int, err error) {
+	for {
+		if err := c.extend(time.Now()); err != nil {
+			return n, err
+		}
+		m, err := c.TCPConn.Write(p[n:])
+		n += m
+		if m == 0 || n == len(p) || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+}
+
+// ReadFrom sends a file, or an io.LimitedReader of one, by sendfile. What is no file is copied.
+//
+// The whole of it is handed to the kernel with one deadline, and goes on from where it is as long as something was taken
+// before each. So a client that stands still is cut after one to two times the stall timeout, and a slow one never is.
+func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
+	lr, ok := src.(*io.LimitedReader)
+	if !ok {
+		return c.copy(src)
+	}
+	file, ok := lr.R.(interface {
+		syscall.Conn
+		io.ReadSeeker
+	})
+	if !ok {
+		return c.copy(src)
+	}
+	start, err := file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return c.copy(src)
+	}
+	for lr.N > 0 {
+		if err := c.extend(time.Now()); err != nil {
+			return n, err
+		}
+		part := &io.LimitedReader{R: file, N: lr.N}
+		m, err := c.TCPConn.ReadFrom(part)
+		n += m
+		lr.N -= m
+		if m == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err // all of it, the end of the file, or an error
+		}
+		// Where the kernel can't do it, net has read more than it has written.
+		if _, err := file.Seek(start+n, io.SeekStart); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func (c *conn) copy(src io.Reader) (int64, error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	return io.CopyBuffer(onlyWriter{c}, onlyReader{src}, *buf)
+}

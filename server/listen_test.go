@@ -1,0 +1,392 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/server"
+)
+
+func serveTLS(t *testing.T, s *server.Server, http2 bool) *httptest.Server {
+	t.Helper()
+	ts := httptest.NewUnstartedServer(nil)
+	ts.Config = s.HTTPServer(nil, http2)
+	ts.Listener = server.Listen(ts.Listener, 0)
+	ts.EnableHTTP2 = http2
+	ts.StartTLS()
+	t.Cleanup(ts.Close)
+	return ts
+}
+
+// file is what a disk store returns: it embeds *os.File. It counts what is read out of it by Read, which sendfile does
+// not use.
+type file struct {
+	*os.File
+	size int64
+	read *atomic.Int64
+}
+
+func (f file) Size() int64 { return f.size }
+
+func (f file) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	f.read.Add(int64(n))
+	return n, err
+}
+
+func onDisk(t *testing.T, content []byte) (open func() cache.Object, read *atomic.Int64) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "blob")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read = new(atomic.Int64)
+	return func() cache.Object {
+		f, err := os.Open(path)
+		if err != nil {
+			panic(err)
+		}
+		return file{f, int64(len(content)), read}
+	}, read
+}
+
+// A blob on disk goes from the page cache to the socket: its bytes never pass through the process. net/http copies the
+// first 512 itself, to have them in one packet with the header.
+func TestSendfile(t *testing.T) {
+	t.Parallel()
+	content := pattern(9 << 20)
+	open, read := onDisk(t, content)
+	ts := serve(t, server.New(options(&puller{object: open, size: int64(len(content))})))
+	for _, c := range []struct {
+		name, ranges string
+		want         []byte
+		status       int
+	}{
+		{"whole", "", content, 200},
+		{"range", "bytes=1000000-8000000", content[1000000:8000001], 206},
+		{"tail", "bytes=-5000000", content[4437184:], 206},
+	} {
+		read.Store(0)
+		res, body := do(t, ts, "GET", "/v2/a/blobs/"+string(sum(content)), "Range", c.ranges)
+		if res.StatusCode != c.status || !bytes.Equal(body, c.want) {
+			t.Errorf("%s: %s, %d bytes", c.name, res.Status, len(body))
+		}
+		if n := read.Load(); n > 512 {
+			t.Errorf("%s: %d of %d bytes were read by the process: sendfile is lost", c.name, n, len(body))
+		}
+	}
+}
+
+// countingListener counts what net/http hands to a connection as a file.
+type countingListener struct {
+	net.Listener
+	files *atomic.Int64
+}
+
+func (l countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return countingConn{c.(*net.TCPConn), l.files}, nil
+}
+
+type countingConn struct {
+	*net.TCPConn
+	files *atomic.Int64
+}
+
+func (c countingConn) ReadFrom(src io.Reader) (int64, error) {
+	n, err := c.TCPConn.ReadFrom(src)
+	if lr, ok := src.(*io.LimitedReader); ok {
+		if _, ok := lr.R.(file); ok {
+			c.files.Add(n)
+		}
+	}
+	return n, err
+}
+
+// The same without our listener: the handler keeps the way open whatever stands under it.
+func TestHandlerKeepsReaderFrom(t *testing.T) {
+	t.Parallel()
+	content := pattern(1 << 20)
+	open, _ := onDisk(t, content)
+	var files atomic.Int64
+	s := server.New(options(&puller{object: open, size: int64(len(content))}))
+	ts := serveOn(t, s, func(l net.Listener) net.Listener { return countingListener{l, &files} })
+	if _, body := do(t, ts, "GET", "/v2/a/blobs/"+string(sum(content))); !bytes.Equal(body, content) {
+		t.Fatalf("%d bytes, want %d", len(body), len(content))
+	}
+	if n := files.Load(); n < int64(len(content))-512 {
+		t.Errorf("%d bytes went out as a file, want all but the first 512 of %d", n, len(content))
+	}
+}
+
+// get sends a request over a connection with small buffers, and reads the header of the answer.
+func get(t *testing.T, ts *httptest.Server, path string) (*net.TCPConn, *bufio.Reader, *http.Response) {
+	t.Helper()
+	nc, err := net.Dial("tcp", ts.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	c := nc.(*net.TCPConn)
+	if err := c.SetReadBuffer(64 << 10); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: m\r\n\r\n", path)
+	br := bufio.NewReader(c)
+	res, err := http.ReadResponse(br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, br, res
+}
+
+func TestStuckClientEnds(t *testing.T) {
+	t.Parallel()
+	content := pattern(32 << 20)
+	open, _ := onDisk(t, content)
+	inMemory, _ := hold(content)
+	for name, object := range map[string]func() cache.Object{"file": open, "memory": inMemory} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var seen records
+			o := options(&puller{object: object, size: int64(len(content))})
+			o.Observe = seen.observe
+			s := server.New(o)
+			ts := serveOn(t, s, func(l net.Listener) net.Listener { return server.ListenStall(l, 0, 200*time.Millisecond) })
+			get(t, ts, "/v2/a/blobs/"+string(sum(content))) // and reads no more
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := s.Wait(ctx); err != nil {
+				t.Fatalf("the client that takes nothing is still served: %v", err)
+			}
+			q := seen.all()
+			if len(q) != 1 || !q[0].Aborted || q[0].Finding != nil || q[0].Bytes >= int64(len(content)) {
+				t.Errorf("observed %+v: want an aborted answer that is nobody's failure", q)
+			}
+		})
+	}
+}
+
+func TestSlowClientIsServed(t *testing.T) {
+	t.Parallel()
+	content := pattern(16 << 20)
+	open, _ := onDisk(t, content)
+	inMemory, _ := hold(content)
+	const stall = 300 * time.Millisecond
+	for name, object := range map[string]func() cache.Object{"file": open, "memory": inMemory} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := server.New(options(&puller{object: object, size: int64(len(content))}))
+			ts := serveOn(t, s, func(l net.Listener) net.Listener { return server.ListenStall(l, 0, stall) })
+			_, _, res := get(t, ts, "/v2/a/blobs/"+string(sum(content)))
+			// It takes several times as long as a client may stand still.
+			tick := time.NewTicker(stall / 6)
+			defer tick.Stop()
+			var got bytes.Buffer
+			for range 20 {
+				<-tick.C
+				if _, err := io.CopyN(&got, res.Body, 512<<10); err != nil {
+					t.Fatalf("after %d bytes: %v", got.Len(), err)
+				}
+			}
+			if _, err := io.Copy(&got, res.Body); err != nil || !bytes.Equal(got.Bytes(), content) {
+				t.Errorf("%d bytes: %v", got.Len(), err)
+			}
+		})
+	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	t.Parallel()
+	content := []byte(`{}`)
+	o := options(&puller{manifest: &pull.Content{Digest: sum(content), Bytes: content, Size: 2, MediaType: "t"}})
+	ts := serveOn(t, server.New(o), func(l net.Listener) net.Listener { return server.Listen(l, 1) })
+	const path = "/v2/a/manifests/b"
+	c, _, res := get(t, ts, path)
+	if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 200 {
+		t.Fatalf("%s: %v", res.Status, err)
+	}
+	over, body := do(t, ts, "GET", path)
+	if over.StatusCode != 503 || over.Header.Get("Retry-After") != "5" || !strings.Contains(string(body), "UNAVAILABLE") ||
+		!strings.HasPrefix(over.Header.Get("Mirror-Reason"), "overloaded") {
+		t.Errorf("%s %v\n%s", over.Status, over.Header, body)
+	}
+	if res, _ := do(t, ts, "GET", "/healthz"); res.StatusCode != 200 {
+		t.Errorf("the probe of a full mirror: %s", res.Status)
+	}
+	// A place that is left is given away.
+	c.Close()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		if res, _ := do(t, ts, "GET", path); res.StatusCode == 200 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the place was not given away")
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	t.Parallel()
+	var ready atomic.Bool
+	o := options(&puller{})
+	o.Ready = ready.Load
+	s := server.New(o)
+	ts := serve(t, s)
+	check := func(path string, status int, want string) {
+		t.Helper()
+		res, body := do(t, ts, "GET", path)
+		if res.StatusCode != status || string(body) != want {
+			t.Errorf("%s: %s %q, want %d %q", path, res.Status, body, status, want)
+		}
+		if res, body := do(t, ts, "HEAD", path); res.StatusCode != status || len(body) != 0 {
+			t.Errorf("HEAD %s: %s %q", path, res.Status, body)
+		}
+	}
+	check("/healthz", 200, "ok")
+	check("/readyz", 503, "starting")
+	ready.Store(true)
+	check("/readyz", 200, "ready")
+	if err := s.Stop(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	check("/readyz", 503, "stopping")
+	check("/healthz", 200, "ok")
+	if res, _ := do(t, ts, "POST", "/healthz"); res.StatusCode != 405 {
+		t.Errorf("POST /healthz: %s", res.Status)
+	}
+	if res, body := do(t, ts, "GET", "/"); res.StatusCode != 404 || !strings.Contains(string(body), "/v2/") {
+		t.Errorf("GET /: %s %s", res.Status, body)
+	}
+}
+
+// gate is an object whose bytes come when it is opened.
+type gate struct {
+	memory
+	open <-chan struct{}
+}
+
+func (g gate) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	select {
+	case <-g.open:
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	return io.Copy(w, io.NewSectionReader(g.Reader, off, n))
+}
+
+func TestStopLetsRunningPullsFinish(t *testing.T) {
+	t.Parallel()
+	content := pattern(1 << 20)
+	open := make(chan struct{})
+	p := &puller{size: int64(len(content)), object: func() cache.Object {
+		return gate{memory{Reader: bytes.NewReader(content)}, open}
+	}}
+	s := server.New(options(p))
+	hs := s.HTTPServer(nil, false)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- hs.Serve(server.Listen(l, 0)) }()
+
+	got := make(chan []byte, 1)
+	flushed := make(chan struct{})
+	go func() {
+		defer close(got)
+		res, err := http.Get("http://" + l.Addr().String() + "/v2/a/blobs/" + string(sum(content)))
+		if err != nil {
+			close(flushed)
+			return
+		}
+		defer res.Body.Close()
+		close(flushed)
+		b, _ := io.ReadAll(res.Body)
+		got <- b
+	}()
+	// Headers go out with the first bytes, so the request is known to run once the puller was asked.
+	for {
+		p.mu.Lock()
+		n := len(p.asks)
+		p.mu.Unlock()
+		if n > 0 {
+			break
+		}
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Stop(t.Context(), 0, hs) }()
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("serve: %v", err)
+	}
+	select {
+	case err := <-stopped:
+		t.Fatalf("stopped before the pull was done: %v", err)
+	default:
+	}
+	close(open)
+	<-flushed
+	if b := <-got; !bytes.Equal(b, content) {
+		t.Errorf("%d bytes of %d", len(b), len(content))
+	}
+	if err := <-stopped; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func TestStopCutsWhatTakesTooLong(t *testing.T) {
+	t.Parallel()
+	content := pattern(1 << 20)
+	p := &puller{size: int64(len(content)), object: func() cache.Object {
+		return gate{memory{Reader: bytes.NewReader(content)}, nil} // for ever
+	}}
+	s := server.New(options(p))
+	hs := s.HTTPServer(nil, false)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = hs.Serve(server.Listen(l, 0)) }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "GET /v2/a/blobs/%s HTTP/1.1\r\nHost: m\r\n\r\n", sum(content))
+	for {
+		p.mu.Lock()
+		n := len(p.asks)
+		p.mu.Unlock()
+		if n > 0 {
+			break
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.Stop(ctx, 0, hs); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("stop: %v", err)
+	}
+	if err := s.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

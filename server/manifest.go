@@ -1,0 +1,106 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/registrymirror/mirror/pull"
+)
+
+// errIncomplete guards an answer that old containerd would take badly: after a HEAD 200 without digest or length it
+// downloads whatever comes and calls that the manifest.
+var errIncomplete = errors.New("content without digest, size or bytes")
+
+// manifest answers a GET or HEAD of a manifest. It is small and in memory, and always sent whole: a Range is ignored,
+// as RFC 9110, 14.2 allows.
+func (x *exchange) manifest() error {
+	c, err := x.s.o.Puller.Manifest(x.r.Context(), x.ask())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	size := c.Size
+	if !x.req.Head {
+		size = int64(len(c.Bytes))
+	}
+	if c.Digest == "" || size <= 0 {
+		return fmt.Errorf("manifest %s: %w", c.Ref, errIncomplete)
+	}
+	x.describe(c)
+	h := x.w.Header()
+	h.Set("Docker-Content-Digest", c.Digest.String())
+	h.Set("Etag", entityTag(c))
+	if notModified(x.r, entityTag(c)) {
+		x.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	h.Set("Content-Type", orElse(c.MediaType, "application/octet-stream"))
+	h.Set("Content-Length", strconv.FormatInt(size, 10))
+	x.w.WriteHeader(http.StatusOK)
+	if x.req.Head {
+		return nil
+	}
+	_, err = x.w.Write(c.Bytes)
+	return err
+}
+
+// list answers tags/list and referrers with the upstream's document.
+func (x *exchange) list(get func(context.Context, pull.Ask) (*pull.Content, error)) error {
+	c, err := get(x.r.Context(), x.ask())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	x.describe(c)
+	h := x.w.Header()
+	h.Set("Content-Type", orElse(c.MediaType, "application/json"))
+	h.Set("Content-Length", strconv.Itoa(len(c.Bytes)))
+	if c.Filters != "" {
+		h.Set("OCI-Filters-Applied", printable(c.Filters, 200))
+	}
+	if next := x.next(c.Link); next != "" {
+		h.Set("Link", "<"+next+`>; rel="next"`)
+	}
+	x.w.WriteHeader(http.StatusOK)
+	if x.req.Head {
+		return nil
+	}
+	_, err = x.w.Write(c.Bytes)
+	return err
+}
+
+// next makes the link to the next page from the upstream's query: on the path of this request, relative, since we don't
+// know what clients call us, and with the namespace that the client named.
+func (x *exchange) next(query string) string {
+	if i := strings.LastIndexByte(query, '?'); i >= 0 {
+		query = query[i+1:]
+	}
+	if query == "" {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString(x.r.URL.EscapedPath())
+	b.WriteByte('?')
+	for i := range len(query) {
+		if c := query[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"<>\^`+"`{|}", c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	if ns := x.req.Namespace; ns != "" {
+		b.WriteString("&ns=" + strings.ReplaceAll(ns, ":", "%3A")) // a host and perhaps a port, as oci has checked
+	}
+	return b.String()
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}

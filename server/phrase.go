@@ -1,0 +1,75 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/registrymirror/mirror/diagnose"
+)
+
+const (
+	maxPhrase  = 160 // bytes of a reason phrase, the standard words included
+	maxMessage = 300 // bytes of a message
+)
+
+// printable is s in printable ASCII on one line and in at most limit bytes: a header or a status line can carry it.
+func printable(s string, limit int) string {
+	var b strings.Builder
+	b.Grow(min(len(s), limit+4))
+	space := true // at the start: drop it
+	for _, r := range s {
+		switch {
+		case r <= ' ' || r == 0x7f || r == 0x85 || r == 0xa0 || r == 0x2028 || r == 0x2029:
+			if !space {
+				b.WriteByte(' ')
+			}
+			space = true
+			continue
+		case r > '~':
+			b.WriteByte('?')
+		default:
+			b.WriteByte(byte(r))
+		}
+		space = false
+		if b.Len() > limit+3 {
+			break
+		}
+	}
+	return diagnose.Cut(strings.TrimRight(b.String(), " "), limit)
+}
+
+// sentence is what happened and what to do, in printable ASCII. What happened goes first; of what to do, as many clauses
+// as there is room for.
+func sentence(f diagnose.Finding, limit int) string {
+	s := printable(f.Summary, limit)
+	rest := printable(f.Remedy, maxMessage)
+	for rest != "" && len(s)+2+len(rest) > limit {
+		i := strings.LastIndexAny(rest, ",;")
+		if i < 0 {
+			return s
+		}
+		rest = strings.TrimSpace(rest[:i])
+	}
+	switch {
+	case rest == "":
+		return s
+	case s == "":
+		return printable(rest, limit)
+	}
+	return s + "; " + rest
+}
+
+// phrase is the reason phrase of an answer: the standard words, so that those who parse them find them, then the
+// explanation and the failure's id.
+func phrase(status int, f diagnose.Finding, id string) string {
+	before, after := http.StatusText(status)+" (mirror: ", " ["+printable(id, 16)+"])"
+	f.Summary = strings.TrimPrefix(f.Summary, "the mirror ") // it has just been named
+	return before + sentence(f, maxPhrase-len(before)-len(after)) + after
+}
+
+// warning is the value of a Warning header. 299 is the code for what has none of its own and persists; containers/image
+// logs its text, and containerd reads it.
+func warning(text string) string {
+	text = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable(text, maxMessage))
+	return `299 - "` + text + `"`
+}

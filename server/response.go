@@ -1,0 +1,88 @@
+package server
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// response is the one wrapper between handlers and net/http: it counts, and it keeps io.ReaderFrom, on which sendfile
+// hangs.
+type response struct {
+	under  http.ResponseWriter
+	h2     bool
+	status int   // 0: the headers are not written
+	bytes  int64 // of body
+}
+
+func newResponse(w http.ResponseWriter, r *http.Request) *response {
+	return &response{under: w, h2: r.ProtoMajor >= 2}
+}
+
+// Unwrap is for http.ResponseController.
+func (w *response) Unwrap() http.ResponseWriter { return w.under }
+
+func (w *response) Header() http.Header { return w.under.Header() }
+
+func (w *response) begun() bool { return w.status != 0 }
+
+func (w *response) WriteHeader(status int) {
+	if w.begun() {
+		return
+	}
+	w.status = status
+	w.progress()
+	w.under.WriteHeader(status)
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	if !w.begun() {
+		w.WriteHeader(http.StatusOK)
+	}
+	w.progress()
+	n, err := w.under.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom hands src to net/http, which hands it to the connection: a file, or an io.LimitedReader of one, goes from
+// the page cache to the socket without passing through us.
+func (w *response) ReadFrom(src io.Reader) (int64, error) {
+	if !w.begun() {
+		w.WriteHeader(http.StatusOK)
+	}
+	rf, ok := w.under.(io.ReaderFrom)
+	if !ok {
+		buf := buffers.Get().(*[]byte)
+		defer buffers.Put(buf)
+		return io.CopyBuffer(onlyWriter{w}, onlyReader{src}, *buf)
+	}
+	n, err := rf.ReadFrom(src)
+	w.bytes += n
+	return n, err
+}
+
+// Flush sends what is buffered.
+func (w *response) Flush() { _ = http.NewResponseController(w.under).Flush() }
+
+// Hijack takes the connection over, where the protocol has one per request.
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return http.NewResponseController(w.under).Hijack()
+}
+
+// progress gives the next write of an HTTP/2 stream its time: its connection may be busy with others while this client
+// takes nothing. Under HTTP/1 the connection itself sees to that, without a hand in sendfile; see Listen.
+func (w *response) progress() {
+	if w.h2 {
+		_ = http.NewResponseController(w.under).SetWriteDeadline(time.Now().Add(stallTimeout))
+	}
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+type onlyWriter struct{ io.Writer }
+
+type onlyReader struct{ io.Reader }

@@ -1,0 +1,169 @@
+package server
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/registrymirror/mirror/journal"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
+)
+
+// Puller is what the front end needs of a pull. *pull.Puller is the real one. Contents are closed by the front end.
+// Implementations are safe for concurrent use. Errors are what diagnose.Explain reads.
+type Puller interface {
+	// Route returns the canonical reference of a request, also where the pull itself would fail.
+	Route(r oci.Request) (oci.Ref, error)
+	// Manifest and Blob answer a GET or HEAD; for HEAD, Bytes and Object may be nil.
+	Manifest(ctx context.Context, a pull.Ask) (*pull.Content, error)
+	Blob(ctx context.Context, a pull.Ask) (*pull.Content, error)
+	// Tags and Referrers answer with a document in Bytes.
+	Tags(ctx context.Context, a pull.Ask) (*pull.Content, error)
+	Referrers(ctx context.Context, a pull.Ask) (*pull.Content, error)
+}
+
+// Options for a Server.
+type Options struct {
+	Puller Puller // required
+	// Observe is told of every request under /v2/ once its answer is known: of a success after its last byte, of a
+	// failure before its answer goes out. It must not block. Nil: nobody is told.
+	Observe func(journal.Request)
+	// ErrorPhrase puts the explanation of an error into the status line where the protocol allows it.
+	ErrorPhrase bool
+	// ClientsFallBack says that clients go on to the registry itself where the mirror refuses them. Without it a name
+	// that is not configured is refused with 403 and the missing key, since nobody else will explain.
+	ClientsFallBack bool
+	// Via is the name that this process puts into the Via header of its requests to upstreams. A request that carries
+	// it is a loop. Empty: not checked.
+	Via string
+	// Help is the address below which every reason has a page, NAME.md. Empty: that of the project.
+	Help string
+	// Ready says whether the mirror can answer requests. Nil: always.
+	Ready func() bool
+	// Log gets a line for each panic, and debug lines. Nil: discard.
+	Log *slog.Logger
+}
+
+const defaultHelp = "https://github.com/registrymirror/mirror/blob/main/docs/reasons/"
+
+// Server answers clients. It is an http.Handler, safe for concurrent use.
+type Server struct {
+	o        Options
+	log      *slog.Logger
+	mux      *chi.Mux
+	active   tracker
+	stopping atomic.Bool
+}
+
+// New makes a Server.
+func New(o Options) *Server {
+	s := &Server{o: o, log: o.Log}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.o.Observe == nil {
+		s.o.Observe = func(journal.Request) {}
+	}
+	if s.o.Help == "" {
+		s.o.Help = defaultHelp
+	}
+	m := chi.NewMux()
+	// chi's patterns don't match a slash inside a name: everything under /v2/ is one route, read by oci.
+	m.HandleFunc("/v2", s.v2)
+	m.HandleFunc("/v2/*", s.v2)
+	m.Get("/healthz", s.healthz)
+	m.Head("/healthz", s.healthz)
+	m.Get("/readyz", s.readyz)
+	m.Head("/readyz", s.readyz)
+	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		word(w, r, http.StatusNotFound, "not found: images are under /v2/, health is at /healthz and /readyz")
+	})
+	// Methods that chi doesn't know are answered here, as the writes that it knows are.
+	m.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2" || len(r.URL.Path) >= 4 && r.URL.Path[:4] == "/v2/" {
+			s.v2(w, r)
+			return
+		}
+		w.Header().Set("Allow", "GET, HEAD")
+		word(w, r, http.StatusMethodNotAllowed, "only GET and HEAD are allowed")
+	})
+	s.mux = m
+	return s
+}
+
+// ServeHTTP answers a request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.active.add()
+	defer s.active.done()
+	s.mux.ServeHTTP(w, r)
+}
+
+// Wait returns when no request is being answered, those on hijacked connections included, which http.Server.Shutdown
+// doesn't wait for; or with the context's cause.
+func (s *Server) Wait(ctx context.Context) error { return s.active.wait(ctx) }
+
+// Healthz answers that the process lives.
+func (s *Server) healthz(w http.ResponseWriter, r *http.Request) { word(w, r, http.StatusOK, "ok") }
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case s.stopping.Load():
+		word(w, r, http.StatusServiceUnavailable, "stopping")
+	case s.o.Ready != nil && !s.o.Ready():
+		word(w, r, http.StatusServiceUnavailable, "starting")
+	default:
+		word(w, r, http.StatusOK, "ready")
+	}
+}
+
+func word(w http.ResponseWriter, r *http.Request, status int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(text)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = io.WriteString(w, text)
+	}
+}
+
+// Stop ends service without breaking what runs: readiness goes first, after notice the listeners of the servers, then
+// it waits for every request, those on hijacked connections included. When ctx ends before that, what still runs is
+// cut, and the context's cause returned.
+func (s *Server) Stop(ctx context.Context, notice time.Duration, servers ...*http.Server) error {
+	s.stopping.Store(true)
+	for _, h := range servers {
+		h.SetKeepAlivesEnabled(false) // clients that come back find another replica, or wait for the next process
+	}
+	if notice > 0 {
+		t := time.NewTimer(notice)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
+	var err error
+	for _, h := range servers {
+		if e := h.Shutdown(ctx); e != nil && err == nil {
+			err = context.Cause(ctx)
+		}
+	}
+	if e := s.Wait(ctx); e != nil && err == nil {
+		err = e
+	}
+	if err != nil {
+		for _, h := range servers {
+			_ = h.Close()
+		}
+	}
+	return err
+}

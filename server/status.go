@@ -1,0 +1,91 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/pull"
+)
+
+// cacheName is how we call ourselves in Cache-Status.
+const cacheName = "mirror"
+
+// cacheStatus says what the cache did, as RFC 9211 has it: "hit" and "fwd" exclude each other; a stale copy served
+// because the upstream did not answer is a hit, and a detail tells.
+func cacheStatus(s pull.Status) string {
+	switch {
+	case s.Stale:
+		return cacheName + "; hit; detail=stale"
+	case s.Outcome == cache.Hit:
+		return cacheName + "; hit"
+	case s.Collapsed, s.Outcome == cache.Joined:
+		return cacheName + "; fwd=miss; collapsed"
+	case s.Outcome == cache.Uncached:
+		return cacheName + "; fwd=miss; detail=uncached"
+	case s.Outcome == cache.Miss:
+		return cacheName + "; fwd=miss; stored"
+	}
+	return cacheName + "; fwd=miss"
+}
+
+// cacheStatus of a failure: what the upstream answered, or why it was not asked.
+func (f *failure) cacheStatus() string {
+	switch {
+	case f.finding.Status > 0:
+		return fmt.Sprintf("%s; fwd=miss; fwd-status=%d", cacheName, f.finding.Status)
+	case f.finding.Upstream != "":
+		return cacheName + "; fwd=miss"
+	}
+	return cacheName + "; detail=" + string(f.finding.Reason)
+}
+
+// describe sets the headers that say where an answer comes from and how old it is.
+func (x *exchange) describe(c *pull.Content) {
+	x.status = c.Status
+	if c.Ref.Name != "" {
+		x.ref = c.Ref
+	}
+	h := x.w.Header()
+	h.Set("Cache-Status", cacheStatus(c.Status))
+	if age := int64(c.Status.Age / time.Second); age > 0 {
+		h.Set("Age", strconv.FormatInt(age, 10))
+	}
+	if c.Status.Stale {
+		h.Set("Warning", warning(staleText(c)))
+	}
+}
+
+func staleText(c *pull.Content) string {
+	name := c.Ref.Repo.String()
+	if c.Ref.Tag != "" {
+		name += ":" + c.Ref.Tag
+	}
+	text := "stale copy of " + name
+	if c.Status.Age > 0 {
+		text += ", last confirmed " + c.Status.Age.Round(time.Second).String() + " ago"
+	}
+	if c.Status.Reason != nil {
+		text += ": " + diagnose.Explain(c.Status.Reason).Summary
+	}
+	return text
+}
+
+// entityTag is the strong ETag of content: its digest. Bytes never vary, so it is one for all clients.
+func entityTag(c *pull.Content) string { return `"` + c.Digest.String() + `"` }
+
+// notModified reports whether the client has the content already: If-None-Match compares weakly, RFC 9110, 13.1.2.
+func notModified(r *http.Request, etag string) bool {
+	for _, line := range r.Header.Values("If-None-Match") {
+		for tag := range strings.SplitSeq(line, ",") { // digests have no commas
+			if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
+				return true
+			}
+		}
+	}
+	return false
+}

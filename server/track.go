@@ -1,0 +1,48 @@
+package server
+
+import (
+	"context"
+	"sync"
+)
+
+// tracker counts what runs, and tells when nothing does. A sync.WaitGroup would not do: requests may begin while
+// somebody waits.
+type tracker struct {
+	mu   sync.Mutex // guards what follows
+	n    int
+	idle chan struct{} // closed when n becomes 0; nil: nobody waits
+}
+
+func (t *tracker) add() {
+	t.mu.Lock()
+	t.n++
+	t.mu.Unlock()
+}
+
+func (t *tracker) done() {
+	t.mu.Lock()
+	if t.n--; t.n == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+	t.mu.Unlock()
+}
+
+func (t *tracker) wait(ctx context.Context) error {
+	t.mu.Lock()
+	if t.n == 0 {
+		t.mu.Unlock()
+		return nil
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
