@@ -38,7 +38,8 @@ func TestResolve(t *testing.T) {
 	}{
 		{"ns", table, "ghcr.io", "acme/app", target("ghcr.io", "acme/app", route.ViaNamespace)},
 		{"ns wins over a prefix", table, "docker.io", "ghcr.io/x", target("docker.io", "ghcr.io/x", route.ViaNamespace)},
-		{"ns and its own name as a prefix", table, "ghcr.io", "ghcr.io/x", target("ghcr.io", "ghcr.io/x", route.ViaNamespace)},
+		{"ns and its own name as a prefix", table, "ghcr.io", "ghcr.io/x",
+			target("ghcr.io", "ghcr.io/x", route.ViaNamespace)},
 		{"ns, alias", table, "index.docker.io", "a/b", target("docker.io", "a/b", route.ViaNamespace)},
 		{"ns, word for an alias", table, "corp", "app", target("registry.corp:5000", "app", route.ViaNamespace)},
 		{"ns with capitals", table, "GHCR.io", "acme/app", target("ghcr.io", "acme/app", route.ViaNamespace)},
@@ -62,7 +63,8 @@ func TestResolve(t *testing.T) {
 		{"default, library", table, "", "nginx", target("docker.io", "library/nginx", route.ViaDefault)},
 		{"a key alone is a repository", table, "", "corp", target("docker.io", "library/corp", route.ViaDefault)},
 		{"a host alone is a repository", table, "", "node.js", target("docker.io", "library/node.js", route.ViaDefault)},
-		{"a host further on is no prefix", table, "", "acme/ghcr.io/a", target("docker.io", "acme/ghcr.io/a", route.ViaDefault)},
+		{"a host further on is no prefix", table, "", "acme/ghcr.io/a",
+			target("docker.io", "acme/ghcr.io/a", route.ViaDefault)},
 		{"a longer word is no prefix", table, "", "corporate/a", target("docker.io", "corporate/a", route.ViaDefault)},
 	}
 	for _, tt := range tests {
@@ -175,7 +177,8 @@ func TestNewRefuses(t *testing.T) {
 		fallback  string
 		says      []string
 	}{
-		{"name twice", []route.Upstream{{Name: "ghcr.io"}, {Name: "ghcr.io"}}, "", []string{`"ghcr.io" is in the list twice`}},
+		{"name twice", []route.Upstream{{Name: "ghcr.io"}, {Name: "ghcr.io"}}, "",
+			[]string{`"ghcr.io" is in the list twice`}},
 		{"name twice but for capitals", []route.Upstream{{Name: "ghcr.io"}, {Name: "GHCR.io"}}, "", []string{"twice"}},
 		{"alias of two", []route.Upstream{{Name: "a.io", Aliases: []string{"x"}}, {Name: "b.io", Aliases: []string{"X"}}}, "",
 			[]string{`"X" names both upstream "a.io" and upstream "b.io"`}},
