@@ -1,16 +1,16 @@
 // Package auth is who we are to upstreams: credentials, where they come from, and their state.
 //
-// Promise: a Secret never shows itself. It prints, marshals and logs as "***"; only Reveal gives its text, and
-// internal/arch lists the packages that may import this one.
+// Promise: a Secret never shows itself. It prints, marshals and logs as "***", even inside a structure of somebody
+// else; only Reveal gives its text, and internal/arch lists the packages that may import this one.
+//
+// Sources here are the static ones: a fixed credential, a file that is read again when it changes, the environment.
+// The package speaks to no network; a source that does has a folder of its own below this one.
 package auth
 
 import (
 	"context"
 	"time"
 )
-
-// Secret is a password or token.
-type Secret struct{ text string }
 
 // Credential is what a Source yields. The zero value is anonymous.
 type Credential struct {
@@ -21,7 +21,19 @@ type Credential struct {
 	Expires  time.Time // zero: not known to expire
 }
 
+// IsAnonymous reports whether the credential has nothing to prove who we are.
+func (c Credential) IsAnonymous() bool {
+	return c.Username == "" && c.Password.IsZero() && c.Identity.IsZero()
+}
+
+// Credential makes a credential a Source of itself.
+func (c Credential) Credential(context.Context) (Credential, error) { return c, nil }
+
+// Anonymous is the source of no credential at all.
+var Anonymous Source = Credential{}
+
 // Source yields a credential. Implementations are safe for concurrent use; an error says what the operator can do.
+// It is asked for every request, so it answers from memory while nothing has changed.
 type Source interface {
 	Credential(ctx context.Context) (Credential, error)
 }
@@ -37,6 +49,33 @@ const (
 	StateRejected State = "rejected"
 	StateFailing  State = "failing"
 )
+
+// Reporter is a Source that knows more about its credential than the credential itself shows.
+type Reporter interface {
+	Source
+	// Status does not ask anybody: it says how the last attempt to get the credential went.
+	Status() Status
+}
+
+// Describe is the status of a source, as far as it says one. The zero Status is anonymous.
+func Describe(s Source) Status {
+	switch s := s.(type) {
+	case nil:
+		return Status{}
+	case Reporter:
+		return s.Status()
+	case Credential:
+		if s.IsAnonymous() {
+			return Status{}
+		}
+		st := Status{Name: s.Name, Kind: "static", State: StateOK, Expires: s.Expires}
+		if !s.Expires.IsZero() && time.Now().After(s.Expires) {
+			st.State = StateExpired
+		}
+		return st
+	}
+	return Status{Kind: "other", State: StateOK}
+}
 
 // Status describes a credential without its secret.
 type Status struct {

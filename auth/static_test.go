@@ -1,0 +1,157 @@
+package auth_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+func TestFileIsReadAgain(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pass")
+	f := &auth.File{Name: "hub", Username: "bot", Path: path}
+
+	write(t, path, "first\n")
+	expect(t, f, "first")
+	expect(t, f, "first")
+	write(t, path, "again\n") // same size, perhaps within the same tick of the clock
+	expect(t, f, "again")
+
+	// A file that has been left alone is not read again, but a changed time is enough.
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, f, "again")
+	write(t, path, "third\r\n")
+	expect(t, f, "third")
+}
+
+func TestFileInSwappedFolder(t *testing.T) {
+	t.Parallel()
+	// As the kubelet lays a secret out: file -> ..data/file, ..data -> a folder per version.
+	dir := t.TempDir()
+	old := time.Now().Add(-time.Hour)
+	for _, version := range []string{"v1", "v2"} {
+		if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, version, "pass"), "pass-"+version)
+		if err := os.Chtimes(filepath.Join(dir, version, "pass"), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(version string) {
+		t.Helper()
+		next := filepath.Join(dir, "..next")
+		if err := os.Symlink(version, next); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("v1")
+	if err := os.Symlink(filepath.Join("..data", "pass"), filepath.Join(dir, "pass")); err != nil {
+		t.Fatal(err)
+	}
+	f := &auth.File{Name: "hub", Path: filepath.Join(dir, "pass")}
+	expect(t, f, "pass-v1")
+	link("v2") // same size, same times, another file
+	expect(t, f, "pass-v2")
+}
+
+func TestFileKeepsThePasswordWhileItCannotBeRead(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pass")
+	f := &auth.File{Name: "hub", Username: "bot", Path: path}
+
+	_, err := f.Credential(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "passwordFile") || !strings.Contains(err.Error(), path) {
+		t.Errorf("missing file: %v; want an error that names the file and the setting", err)
+	}
+	if got := f.Status(); got.State != auth.StateFailing || got.LastError == "" {
+		t.Errorf("missing file: status %+v", got)
+	}
+
+	write(t, path, "good")
+	expect(t, f, "good")
+	if got := f.Status(); got.State != auth.StateOK || got.LastError != "" || got.Kind != "file" {
+		t.Errorf("good file: status %+v", got)
+	}
+
+	for _, broken := range []func() error{
+		func() error { return os.Remove(path) },
+		func() error { return os.WriteFile(path, []byte("\n"), 0o600) },
+		func() error { return os.WriteFile(path, make([]byte, 65<<10), 0o600) },
+	} {
+		if err := broken(); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, f, "good")
+		if got := f.Status(); got.State != auth.StateFailing {
+			t.Errorf("broken file: status %+v", got)
+		}
+	}
+	write(t, path, "better")
+	expect(t, f, "better")
+}
+
+func TestEnv(t *testing.T) {
+	t.Setenv("MIRROR_TEST_PASSWORD", "")
+	e := auth.Env{Name: "hub", Username: "bot", Variable: "MIRROR_TEST_PASSWORD"}
+	if _, err := e.Credential(t.Context()); err == nil || !strings.Contains(err.Error(), "MIRROR_TEST_PASSWORD") {
+		t.Errorf("unset: %v; want an error that names the variable", err)
+	}
+	if got := e.Status().State; got != auth.StateFailing {
+		t.Errorf("unset: state %s", got)
+	}
+	t.Setenv("MIRROR_TEST_PASSWORD", "word\n")
+	expect(t, e, "word")
+	if got := e.Status().State; got != auth.StateOK {
+		t.Errorf("set: state %s", got)
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	past := time.Now().Add(-time.Minute)
+	for _, tt := range []struct {
+		name   string
+		source auth.Source
+		want   auth.Status
+	}{
+		{"nil", nil, auth.Status{}},
+		{"anonymous", auth.Anonymous, auth.Status{}},
+		{"static", auth.Static("hub", "bot", auth.NewSecret("x")),
+			auth.Status{Name: "hub", Kind: "static", State: auth.StateOK}},
+		{"expired", auth.Credential{Name: "hub", Password: auth.NewSecret("x"), Expires: past},
+			auth.Status{Name: "hub", Kind: "static", State: auth.StateExpired, Expires: past}},
+		{"file", &auth.File{Name: "hub"}, auth.Status{Name: "hub", Kind: "file", State: auth.StateOK}},
+	} {
+		if diff := cmp.Diff(tt.want, auth.Describe(tt.source)); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", tt.name, diff)
+		}
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func expect(t *testing.T, s auth.Source, want string) {
+	t.Helper()
+	c, err := s.Credential(t.Context())
+	if err != nil || c.Password.Reveal() != want {
+		t.Errorf("password %q, %v, want %q", c.Password.Reveal(), err, want)
+	}
+}
