@@ -17,12 +17,6 @@ import (
 
 const blobType = "application/octet-stream"
 
-// readier is an object whose bytes may still be on their way. Ready returns once it is certain that n bytes at off can
-// begin; its error is the one to answer with.
-type readier interface {
-	Ready(ctx context.Context, off, n int64) error
-}
-
 // copier is an object that knows best how its bytes get to a socket.
 type copier interface {
 	CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error)
@@ -71,10 +65,8 @@ func (x *exchange) blob() error {
 	case rangeNone:
 		spans = []span{{0, c.Size}}
 	}
-	if o, ok := c.Object.(readier); ok && spans[0].n > 0 {
-		if err := o.Ready(ctx, spans[0].off, spans[0].n); err != nil {
-			return err
-		}
+	if err := c.Ready(ctx, spans[0].off, spans[0].n); err != nil {
+		return err
 	}
 	x.describe(c)
 	x.blobHeaders(etag)
@@ -82,12 +74,16 @@ func (x *exchange) blob() error {
 	case kind == rangeNone:
 		x.begin(http.StatusOK, blobType, c.Size)
 	case len(spans) > 1:
-		return x.multipart(c, spans)
+		err := x.multipart(c, spans)
+		c.Failed(err)
+		return err
 	default:
 		x.w.Header().Set("Content-Range", contentRange(spans[0], c.Size))
 		x.begin(http.StatusPartialContent, blobType, spans[0].n)
 	}
-	return x.send(ctx, c.Object, spans[0])
+	err = x.send(ctx, c.Object, spans[0])
+	c.Failed(err) // where the bytes were wrong, nobody is sent for them again for a while
+	return err
 }
 
 func (x *exchange) blobHeaders(etag string) {
@@ -97,11 +93,15 @@ func (x *exchange) blobHeaders(etag string) {
 	h.Set("Accept-Ranges", "bytes")
 }
 
+// begin writes the header of an answer with size bytes of body.
 func (x *exchange) begin(status int, contentType string, size int64) {
 	h := x.w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.FormatInt(size, 10))
 	x.w.WriteHeader(status)
+	if !x.req.Head {
+		x.s.o.Begin(x.record())
+	}
 }
 
 // rangeHeader is the Range to go by: none if If-Range names other content. A date never matches, since blobs have none.

@@ -467,6 +467,8 @@ func TestObserve(t *testing.T) {
 	var seen records
 	o := options(&puller{object: object, size: size, status: pull.Status{Outcome: cache.Joined}})
 	o.Observe = seen.observe
+	var begun records
+	o.Begin = begun.observe
 	ts := serve(t, server.New(o))
 	path := "/v2/acme/app/blobs/" + string(sum(content)) + "?ns=ghcr.io"
 	do(t, ts, "GET", path, "Range", "bytes=0-99", "Mirror-Node", "node-7", "User-Agent", "containerd/v2.4\x80")
@@ -478,6 +480,10 @@ func TestObserve(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, seen.all(), cmpopts.IgnoreFields(journal.Request{}, "At", "Took")); diff != "" {
 		t.Errorf("observed (-want +got):\n%s", diff)
+	}
+	want[0].Bytes = 0
+	if diff := cmp.Diff(want[:1], begun.all(), cmpopts.IgnoreFields(journal.Request{}, "At", "Took")); diff != "" {
+		t.Errorf("begun (-want +got):\n%s", diff)
 	}
 	for _, q := range seen.all() {
 		if q.At.IsZero() || q.Took <= 0 {

@@ -119,6 +119,11 @@ func (x *exchange) observe() {
 		return
 	}
 	x.told = true
+	x.s.o.Observe(x.record())
+}
+
+// record is what is known of the exchange by now.
+func (x *exchange) record() journal.Request {
 	q := journal.Request{
 		At: x.began, Took: time.Since(x.began), Client: x.client, UserAgent: printable(x.r.UserAgent(), 200),
 		Kind: x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
@@ -133,7 +138,7 @@ func (x *exchange) observe() {
 			}
 		}
 	}
-	x.s.o.Observe(q)
+	return q
 }
 
 // serve reads the request and answers it.

@@ -35,6 +35,9 @@ type Options struct {
 	// Observe is told of every request under /v2/ once its answer is known: of a success after its last byte, of a
 	// failure before its answer goes out. It must not block. Nil: nobody is told.
 	Observe func(journal.Request)
+	// Begin is told when the body of a blob begins to be sent, since its end may be hours away. Observe follows. It
+	// must not block. Nil: nobody is told.
+	Begin func(journal.Request)
 	// ErrorPhrase puts the explanation of an error into the status line where the protocol allows it.
 	ErrorPhrase bool
 	// ClientsFallBack says that clients go on to the registry itself where the mirror refuses them. Without it a name
@@ -70,6 +73,9 @@ func New(o Options) *Server {
 	}
 	if s.o.Observe == nil {
 		s.o.Observe = func(journal.Request) {}
+	}
+	if s.o.Begin == nil {
+		s.o.Begin = func(journal.Request) {}
 	}
 	if s.o.Help == "" {
 		s.o.Help = defaultHelp

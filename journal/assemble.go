@@ -1,0 +1,219 @@
+package journal
+
+import (
+	"container/list"
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/oci"
+)
+
+// Outcome is how a pull went.
+type Outcome string
+
+// The outcomes of a pull.
+const (
+	Served   Outcome = "served"   // content was sent
+	Stale    Outcome = "stale"    // the same, older than it should be, since the upstream did not answer
+	Declined Outcome = "declined" // refused, and the client is free to go on to the registry
+	Failed   Outcome = "failed"
+	Looked   Outcome = "looked" // manifests only: a check whether a tag has moved, or of what an image is
+)
+
+// opened is a pull that may go on.
+type opened struct {
+	key     key
+	ref     oci.Ref // as first asked for; the digest is known once something was answered
+	first   time.Time
+	last    time.Time // when its last request ended or began to send
+	end     time.Time // the end of its last answer
+	sending int       // blobs that are being sent
+
+	blobs     int
+	bytes     int64
+	fromCache int64
+	stale     bool
+	failing   map[part]failure           // parts whose last answer was a failure
+	told      map[diagnose.Reason]string // what has been said of it, by reason: the failure's id
+
+	group  *list.Element // in Journal.open
+	recent *list.Element // in Journal.recent
+}
+
+// part is a piece of content as it was asked for.
+type part struct {
+	kind      oci.Kind
+	reference string
+}
+
+type failure struct {
+	finding *diagnose.Finding
+	id      string
+}
+
+func partOf(r Request) part {
+	if r.Ref.Tag != "" {
+		return part{r.Kind, r.Ref.Tag}
+	}
+	return part{r.Kind, r.Ref.Digest.String()}
+}
+
+// pullOf finds the pull that an event belongs to, or opens one; nil if it belongs to none.
+func (j *Journal) pullOf(ctx context.Context, e event) *opened {
+	if e.Ref.Name == "" || e.Kind != oci.KindManifest && e.Kind != oci.KindBlob {
+		return nil
+	}
+	k := key{e.Client, e.Ref.Repo}
+	group := j.open[k]
+	p := find(group, e.Request)
+	if p == nil {
+		if e.Kind != oci.KindManifest || probe(e.Ref) {
+			return nil
+		}
+		p = &opened{key: k, ref: e.Ref, first: e.At}
+		if group == nil {
+			group = list.New()
+			j.open[k] = group
+		}
+		p.group, p.recent = group.PushFront(p), j.recent.PushFront(p)
+		if j.recent.Len() > maxOpen {
+			j.close(ctx, j.recent.Back().Value.(*opened))
+		}
+	}
+	p.last = time.Now()
+	group.MoveToFront(p.group)
+	j.recent.MoveToFront(p.recent)
+	return p
+}
+
+// find looks for the open pull that a request belongs to. A tag is a pull of its own. A digest is the pull that it
+// began with, else, as blobs, a part of the pull active last.
+func find(group *list.List, r Request) *opened {
+	if group == nil {
+		return nil
+	}
+	for e := group.Front(); e != nil; e = e.Next() {
+		p := e.Value.(*opened)
+		switch {
+		case r.Kind == oci.KindManifest && r.Ref.Tag != "" && p.ref.Tag == r.Ref.Tag,
+			r.Kind == oci.KindManifest && r.Ref.Tag == "" && p.ref.Digest == r.Ref.Digest:
+			return p
+		}
+	}
+	if r.Kind == oci.KindManifest && r.Ref.Tag != "" {
+		return nil
+	}
+	return group.Front().Value.(*opened)
+}
+
+// probe reports a tag under which signatures and the like are looked for: that it isn't there is the usual case, and
+// that it is, is no pull.
+func probe(r oci.Ref) bool {
+	for _, alg := range [...]struct {
+		prefix string
+		digits int
+	}{{"sha256-", 64}, {"sha512-", 128}} {
+		n := len(alg.prefix) + alg.digits
+		if len(r.Tag) < n || r.Tag[:len(alg.prefix)] != alg.prefix || len(r.Tag) > n && r.Tag[n] != '.' {
+			continue
+		}
+		for _, c := range []byte(r.Tag[len(alg.prefix):n]) {
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// add counts an answer.
+func (p *opened) add(r Request) {
+	p.end = r.At.Add(r.Took)
+	p.bytes += r.Bytes
+	if r.Outcome == cache.Hit {
+		p.fromCache += r.Bytes
+	}
+	p.stale = p.stale || r.Stale
+	if r.Kind == oci.KindBlob && !r.Head {
+		if p.sending > 0 && r.Status/100 == 2 {
+			p.sending--
+		}
+		p.blobs++
+	}
+	if r.Finding == nil {
+		if r.Status/100 == 2 || r.Status == 304 {
+			delete(p.failing, partOf(r)) // it went well after all
+			if p.ref.Digest == "" && r.Ref.Tag == p.ref.Tag {
+				p.ref.Digest = r.Ref.Digest
+			}
+		}
+		return
+	}
+	if p.failing == nil {
+		p.failing = make(map[part]failure)
+	}
+	if len(p.failing) < maxUnsure {
+		p.failing[partOf(r)] = failure{r.Finding, r.ID}
+	}
+}
+
+// outcome says how the pull went, and why if it did not go well. Among several failures one that is not declined counts.
+func (p *opened) outcome() (Outcome, failure) {
+	var worst failure
+	for _, f := range p.failing {
+		if worst.finding == nil || worst.finding.Declined && !f.finding.Declined ||
+			worst.finding.Declined == f.finding.Declined && f.id < worst.id {
+			worst = f
+		}
+	}
+	switch {
+	case worst.finding != nil && worst.finding.Declined:
+		return Declined, worst
+	case worst.finding != nil:
+		return Failed, worst
+	case p.stale:
+		return Stale, failure{}
+	case p.blobs > 0:
+		return Served, failure{}
+	}
+	return Looked, failure{}
+}
+
+// close ends a pull and says how it went.
+func (j *Journal) close(ctx context.Context, p *opened) {
+	group := j.open[p.key]
+	group.Remove(p.group)
+	if group.Len() == 0 {
+		delete(j.open, p.key)
+	}
+	j.recent.Remove(p.recent)
+
+	outcome, why := p.outcome()
+	attrs := []slog.Attr{
+		slog.String("ref", tagged(p.ref)),
+		slog.String("digest", p.ref.Digest.String()),
+		slog.String("upstream", p.ref.Host),
+		slog.String("client", p.key.client),
+		slog.String("outcome", string(outcome)),
+		slog.Int64("bytes", p.bytes),
+		slog.Int64("fromCache", p.fromCache),
+		slog.Duration("took", max(0, p.end.Sub(p.first))),
+	}
+	if why.finding != nil {
+		attrs = append(attrs, slog.String("reason", string(why.finding.Reason)),
+			slog.String("class", string(why.finding.Class)), slog.String("id", why.id))
+	}
+	j.log.LogAttrs(ctx, slog.LevelInfo, "pull", attrs...)
+}
+
+// tagged is the reference as people write it: with the tag where there is one, else with the digest.
+func tagged(r oci.Ref) string {
+	if r.Tag != "" {
+		r.Digest = ""
+	}
+	return r.String()
+}

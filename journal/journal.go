@@ -1,0 +1,168 @@
+package journal
+
+import (
+	"container/list"
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+// Options for a Journal.
+type Options struct {
+	// Log gets one Info line per pull and one Warn line per failing one. Nil: discard.
+	Log *slog.Logger
+	// Idle is how long a pull stays open after its last request. Zero: 60 s.
+	Idle time.Duration
+	// Buffer is how many requests may wait to be recorded; further ones are lost, and counted. Zero: 4096.
+	Buffer int
+}
+
+const (
+	maxOpen   = 10_000 // pulls; of more the longest idle ones are closed
+	maxSeen   = 4096   // failures that are remembered for not being said again
+	sayAgain  = time.Minute
+	maxUnsure = 100 // failing parts of one pull
+)
+
+// Journal makes pulls out of requests. Observe and Begin may be called from anywhere, also without Run; then they fill
+// the buffer.
+type Journal struct {
+	log     *slog.Logger
+	idle    time.Duration
+	events  chan event
+	dropped atomic.Int64
+
+	// What follows is Run's alone.
+	open   map[key]*list.List       // pulls of a client in a repository, the one active last in front
+	recent *list.List               // all open pulls, the one active last in front
+	seen   map[string]*list.Element // failures by what tells them apart
+	said   *list.List               // the same, the one said last in front
+	lost   int64                    // of dropped, what has been reported
+}
+
+type event struct {
+	Request
+	begin bool
+}
+
+type key struct {
+	client string
+	repo   oci.Repo
+}
+
+// New makes a Journal.
+func New(o Options) *Journal {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Idle <= 0 {
+		o.Idle = time.Minute
+	}
+	if o.Buffer <= 0 {
+		o.Buffer = 4096
+	}
+	return &Journal{
+		log: o.Log, idle: o.Idle, events: make(chan event, o.Buffer),
+		open: make(map[key]*list.List), recent: list.New(),
+		seen: make(map[string]*list.Element), said: list.New(),
+	}
+}
+
+// Observe records a request that has been answered. It never blocks.
+func (j *Journal) Observe(r Request) { j.send(event{Request: r}) }
+
+// Begin says that the body of a blob begins to be sent: its pull stays open until Observe tells of its end. It never
+// blocks.
+func (j *Journal) Begin(r Request) { j.send(event{Request: r, begin: true}) }
+
+func (j *Journal) send(e event) {
+	select {
+	case j.events <- e:
+	default:
+		j.dropped.Add(1)
+	}
+}
+
+// Dropped is how many events were lost since the start because more came than could be recorded.
+func (j *Journal) Dropped() int64 { return j.dropped.Load() }
+
+// Run records until the context ends; then it closes what is open, and returns nil.
+func (j *Journal) Run(ctx context.Context) error {
+	timer := time.NewTimer(j.idle)
+	defer timer.Stop()
+	for {
+		select {
+		case e := <-j.events:
+			j.record(ctx, e)
+			continue
+		case now := <-timer.C:
+			timer.Reset(j.sweep(ctx, now))
+		case <-ctx.Done():
+			j.finish(context.WithoutCancel(ctx)) // the last lines are written, whatever has ended
+			return nil
+		}
+	}
+}
+
+// finish records what has been observed until now, and closes all pulls.
+func (j *Journal) finish(ctx context.Context) {
+	for {
+		select {
+		case e := <-j.events:
+			j.record(ctx, e)
+			continue
+		default:
+		}
+		break
+	}
+	for e := j.recent.Back(); e != nil; e = j.recent.Back() {
+		j.close(ctx, e.Value.(*opened))
+	}
+	j.reportLoss(ctx)
+}
+
+// sweep closes the pulls that have been idle, and returns how long until the next one may be.
+func (j *Journal) sweep(ctx context.Context, now time.Time) time.Duration {
+	j.reportLoss(ctx)
+	next := j.idle
+	for e := j.recent.Back(); e != nil; {
+		p, before := e.Value.(*opened), e.Prev()
+		left := p.last.Add(j.idle).Sub(now)
+		if left > 0 {
+			next = left // those before it were active later
+			break
+		}
+		// A pull that sends for ever has lost the event of its end.
+		if p.sending == 0 || now.Sub(p.last) > 24*time.Hour {
+			j.close(ctx, p)
+		}
+		e = before
+	}
+	return max(next, j.idle/60)
+}
+
+func (j *Journal) reportLoss(ctx context.Context) {
+	if n := j.dropped.Load(); n > j.lost {
+		j.log.WarnContext(ctx, "journal is overloaded: requests are not recorded", "lost", n-j.lost)
+		j.lost = n
+	}
+}
+
+func (j *Journal) record(ctx context.Context, e event) {
+	p := j.pullOf(ctx, e)
+	switch {
+	case e.begin:
+		if p != nil {
+			p.sending++
+		}
+		return
+	case p != nil:
+		p.add(e.Request)
+	}
+	if e.Finding != nil {
+		j.failed(ctx, p, e.Request)
+	}
+}
