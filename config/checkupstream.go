@@ -1,0 +1,140 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+func (d *decoder) checkUpstreams(c *Config) {
+	owners := map[string]string{} // names and aliases, by who has them
+	for _, u := range c.Upstreams {
+		owners[u.Name] = u.Name
+	}
+	for i := range c.Upstreams {
+		u := &c.Upstreams[i]
+		path := spot{}.key("upstreams").chosen(u.Name).path
+		d.checkName(u, path)
+		d.checkEndpoints(u, path)
+		d.checkHosts(u.AuthHosts, path+".authHosts")
+		d.checkHosts(u.RedirectHosts, path+".redirectHosts")
+		d.checkAliases(u, path, owners)
+		if u.Tags.Wait > maxWait {
+			d.bad(path+".tags.wait", fmt.Sprintf("%s is too long: clients give up", formatDuration(u.Tags.Wait)),
+				"write at most "+formatDuration(maxWait))
+		}
+	}
+	d.checkDefault(c)
+}
+
+func (d *decoder) checkName(u *Upstream, path string) {
+	switch {
+	case strings.Contains(u.Name, "*"):
+		d.bad(path, "a pattern as a name is "+notYet, "name each registry in full")
+	case strings.Contains(u.Name, "://"):
+		hint := "write the host alone"
+		if parsed, err := url.Parse(u.Name); err == nil && isHostPort(parsed.Host) {
+			hint = "write " + parsed.Host + "; where it is asked goes under endpoints"
+		}
+		d.bad(path, "a name is a host, without a scheme", hint)
+	case strings.Contains(u.Name, "/"):
+		host, _, _ := strings.Cut(u.Name, "/")
+		d.bad(path, "a name is a host, without a path", "write "+host)
+	case !isHostPort(u.Name):
+		d.bad(path, quoted(u.Name)+" is not HOST or HOST:PORT", "write it as it stands in image names, as in ghcr.io")
+	case canonical(u.Name) != "" && u.Endpoints == nil:
+		d.bad(path, "another name of "+canonical(u.Name), "write "+canonical(u.Name))
+	}
+}
+
+func (d *decoder) checkEndpoints(u *Upstream, path string) {
+	path += ".endpoints"
+	if u.Endpoints != nil && len(u.Endpoints) == 0 {
+		d.bad(path, "names no endpoint", "add its URL, or remove the key for "+endpointsOf(u.Name)[0].URL)
+	}
+	if len(u.Endpoints) > 1 {
+		d.bad(path+"[1]", "more than one endpoint is "+notYet, "keep the one that is to be asked")
+	}
+	for i, e := range u.Endpoints {
+		at := spot{path: path}.index(i).path
+		if _, ok := d.places[at+".url"]; ok {
+			at += ".url"
+		}
+		if e.URL == "" {
+			d.bad(at, "has no url", "add it, as in url: https://registry.example.com")
+			continue
+		}
+		if message, hint := checkURL(e.URL); message != "" {
+			d.bad(at, message, hint)
+			continue
+		}
+		u.Endpoints[i].URL = strings.ToLower(strings.TrimRight(e.URL, "/"))
+		if e.CA != "" && strings.HasPrefix(u.Endpoints[i].URL, "http://") {
+			d.bad(spot{path: path}.index(i).path+".ca", "the endpoint is plain HTTP, which has no certificate",
+				"write https:// or remove ca")
+		}
+	}
+}
+
+// checkHosts checks a list of hosts, and puts them in lower case.
+func (d *decoder) checkHosts(hosts []string, path string) {
+	for i, h := range hosts {
+		at := spot{path: path}.index(i).path
+		hosts[i] = strings.ToLower(h)
+		switch {
+		case isHostPort(hosts[i]):
+		case strings.Contains(h, "*"):
+			d.bad(at, "a pattern is "+notYet, "name each host")
+		case strings.Contains(h, "://"):
+			d.bad(at, "a host has no scheme", "write HOST or HOST:PORT")
+		default:
+			d.bad(at, quoted(h)+" is not HOST or HOST:PORT", "as in auth.example.com or 10.0.0.5:5001")
+		}
+	}
+}
+
+// checkAliases checks the aliases of an upstream, puts them in lower case, and enters them among the owners.
+func (d *decoder) checkAliases(u *Upstream, path string, owners map[string]string) {
+	for i, alias := range u.Aliases {
+		at := spot{path: path + ".aliases"}.index(i).path
+		alias = strings.ToLower(alias)
+		u.Aliases[i] = alias
+		if !isHostPort(alias) {
+			d.bad(at, quoted(alias)+" is not a host or a word", "as in index.docker.io or corp")
+			continue
+		}
+		if owner, taken := owners[alias]; taken {
+			message := fmt.Sprintf("%q is an alias of %s already", alias, owner)
+			if owner == alias {
+				message = fmt.Sprintf("%q is the name of an upstream already", alias)
+			}
+			d.bad(at, message, "remove it from one of the two")
+			continue
+		}
+		owners[alias] = u.Name
+	}
+}
+
+// checkDefault finds the default among the upstreams as they will be, with what is known of them.
+func (d *decoder) checkDefault(c *Config) {
+	if _, set := d.places["defaultUpstream"]; !set || c.DefaultUpstream == "" {
+		return
+	}
+	whole := Config{Upstreams: append(Upstreams{}, c.Upstreams...)}
+	if c.Upstreams == nil {
+		whole.Upstreams = nil
+	}
+	whole.complete(nil)
+	if whole.Upstreams.named(c.DefaultUpstream) != nil {
+		return
+	}
+	var names []string
+	for _, u := range whole.Upstreams {
+		names = append(names, u.Name)
+	}
+	hint := didYouMean(nearest(c.DefaultUpstream, names))
+	if hint == "" {
+		hint = "add it under upstreams, or write one that is there: " + strings.Join(names, ", ")
+	}
+	d.bad("defaultUpstream", quoted(c.DefaultUpstream)+" is not among the upstreams", hint)
+}

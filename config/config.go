@@ -1,0 +1,198 @@
+package config
+
+import "time"
+
+//go:generate go test -run TestSchemaIsCurrent -update .
+
+// Config is everything an operator can set. The comment of each field is also its description in the schema for
+// editors. Tags: yaml is the key; enum lists the words allowed; path marks a file or folder name, which is relative to
+// the configuration file; reload:"restart" marks what a running mirror can't change; short marks the field that a
+// plain value in place of the mapping sets.
+type Config struct {
+	// Listen is the address, HOST:PORT, where clients pull. An empty host means every interface.
+	Listen string `yaml:"listen" reload:"restart"`
+	// TLS is the certificate that clients see. Without it the listener speaks plain HTTP.
+	TLS TLS `yaml:"tls"`
+	// Admin is the operator's side: API, health, metrics and profiles.
+	Admin Admin `yaml:"admin"`
+	// Metrics is where Prometheus scrapes.
+	Metrics Metrics `yaml:"metrics"`
+	// Drain is how long running pulls may go on after a signal to stop. What is left then is cut off.
+	Drain time.Duration `yaml:"drain"`
+	// ErrorPhrase puts the reason of a failure into the HTTP status line too. containerd and the kubelet print that
+	// line and not the body, so a person sees the reason in the pod's events.
+	ErrorPhrase bool `yaml:"errorPhrase" reload:"restart"`
+	// Log says what is written to standard error.
+	Log Log `yaml:"log"`
+	// Cache is the folder with everything that was pulled, and its limits.
+	Cache Cache `yaml:"cache"`
+	// DefaultUpstream answers requests that name no registry, as those of Docker's registry-mirrors do. It is one of
+	// the upstreams, by name or alias. Empty: such requests are refused. Where docker.io isn't among the upstreams,
+	// empty is the default.
+	DefaultUpstream string `yaml:"defaultUpstream"`
+	// ClientsFallBack says that the nodes go on to the registry itself where the mirror refuses. Set it to false
+	// where they have nowhere else to go: then a refusal explains what to configure.
+	ClientsFallBack bool `yaml:"clientsFallBack" reload:"restart"`
+	// TrustedProxies are the networks, as CIDR, whose X-Forwarded-For and PROXY protocol name the client.
+	TrustedProxies []string `yaml:"trustedProxies"`
+	// Platforms are those of the nodes, OS/ARCH or OS/ARCH/VARIANT, to warn about images that lack one of them.
+	Platforms []string `yaml:"platforms"`
+	// Clients says how clients identify themselves.
+	Clients Clients `yaml:"clients"`
+	// Rules say who may pull what, for upstreams with access: rules.
+	Rules []Rule `yaml:"rules"`
+	// Upstreams is the closed list of registries, by name: the host as it stands in image names. Without this key
+	// the list is that of the well-known registries. A well-known name brings its endpoints, authHosts and aliases;
+	// for any other, endpoints is https://NAME. In the environment there is no name for it.
+	Upstreams Upstreams `yaml:"upstreams"`
+	// Webhooks are registries that tell of pushes, on the main listener below /webhooks/NAME.
+	Webhooks map[string]Webhook `yaml:"webhooks"`
+	// Kubernetes is what the mirror does with the API server of the cluster it runs in.
+	Kubernetes Kubernetes `yaml:"kubernetes"`
+	// Warm pulls images ahead of time.
+	Warm Warm `yaml:"warm"`
+
+	// Overrides lists the environment variables that set something, sorted by variable.
+	Overrides []Override `yaml:"-"`
+}
+
+// TLS is a certificate with its key.
+type TLS struct {
+	// Cert is the file with the certificate and its chain, PEM. It is read again when it changes.
+	Cert string `yaml:"cert" path:"file"`
+	// Key is the file with the private key, PEM. It is read again when it changes.
+	Key string `yaml:"key" path:"file"`
+	// HTTP2 offers HTTP/2. It costs more CPU for each byte than HTTP/1.1, which can use sendfile.
+	HTTP2 bool `yaml:"http2" reload:"restart"`
+}
+
+// Enabled reports whether the main listener speaks TLS.
+func (t TLS) Enabled() bool { return t.Cert != "" }
+
+// Admin is the operator's listener.
+type Admin struct {
+	// Listen is the address, HOST:PORT, of the operator's side. Other than loopback needs tokenFile.
+	Listen string `yaml:"listen" reload:"restart"`
+	// TokenFile is a file whose text is the bearer token that callers must show. It is read again when it changes.
+	// Health checks need none. In the environment it is MIRROR_ADMIN_TOKENFILE, since MIRROR_ADMIN_TOKEN_FILE is
+	// the token with which the command line calls.
+	TokenFile string `yaml:"tokenFile" path:"file"`
+}
+
+// Metrics is where Prometheus scrapes.
+type Metrics struct {
+	// Listen is the address, HOST:PORT, of a listener for metrics alone, without a token. Empty: metrics are on the
+	// admin listener, under its token.
+	Listen string `yaml:"listen" reload:"restart"`
+}
+
+// Log says what is logged.
+type Log struct {
+	// Level is the least severe kind of line that is written.
+	Level string `yaml:"level" enum:"debug,info,warn,error"`
+	// Format is auto (text on a terminal, JSON elsewhere), text or json.
+	Format string `yaml:"format" enum:"auto,text,json" reload:"restart"`
+}
+
+// Cache is a folder and its limits.
+type Cache struct {
+	// Dir is the folder. One mirror at a time uses it.
+	Dir string `yaml:"dir" path:"dir" reload:"restart"`
+	// Size is how many bytes of content the folder may hold, as in 20GiB, 500GB, or a plain number of bytes. The
+	// least recently used goes first.
+	Size Size `yaml:"size" reload:"restart"`
+	// MinFree is what stays free on the disk whatever size says: a percentage, as in 5%, or a size.
+	MinFree MinFree `yaml:"minFree" reload:"restart"`
+	// Durability is relaxed (after a crash of the machine, content not known to be on disk is hashed before it is
+	// served) or strict (each blob is synced to disk before it counts as cached, which is slower).
+	Durability string `yaml:"durability" enum:"relaxed,strict" reload:"restart"`
+	// ParallelAbove is the size from which a blob is fetched in parallel ranges.
+	ParallelAbove Size `yaml:"parallelAbove"`
+}
+
+// Clients says how clients identify themselves.
+type Clients struct {
+	// Htpasswd is a file of user names and bcrypt hashes.
+	Htpasswd string `yaml:"htpasswd" path:"file"`
+	// Tokens is a file of bearer tokens.
+	Tokens string `yaml:"tokens" path:"file"`
+	// CA is a file of certificates, PEM, that sign those of clients.
+	CA string `yaml:"ca" path:"file"`
+	// Kubernetes accepts service-account tokens of this cluster.
+	Kubernetes ClientsKubernetes `yaml:"kubernetes"`
+}
+
+// ClientsKubernetes accepts service-account tokens.
+type ClientsKubernetes struct {
+	// Audience is the audience that tokens must name.
+	Audience string `yaml:"audience"`
+}
+
+// Rule lets somebody pull something.
+type Rule struct {
+	// Who are users, node:NAME, sa:NAMESPACE/NAME, anonymous, or * for everybody.
+	Who []string `yaml:"who"`
+	// Pull are repositories with their upstream, as in docker.io/acme/**.
+	Pull []string `yaml:"pull"`
+}
+
+// Webhook is a registry that tells of pushes.
+type Webhook struct {
+	// Type is the kind of registry that calls.
+	Type string `yaml:"type"`
+	// SecretFile is a file with the secret that calls must show or sign with.
+	SecretFile string `yaml:"secretFile" path:"file"`
+}
+
+// Kubernetes is what the mirror does with the API server.
+type Kubernetes struct {
+	// Events posts an Event on each pod whose pull fails.
+	Events bool `yaml:"events"`
+	// Feed keeps the images of the cluster's pods warm.
+	Feed bool `yaml:"feed"`
+}
+
+// Warm pulls images ahead of time.
+type Warm struct {
+	// Schedules are the pulls that repeat.
+	Schedules []Schedule `yaml:"schedules"`
+}
+
+// Schedule is a pull that repeats.
+type Schedule struct {
+	// Cron says when: minute, hour, day of month, month, day of week.
+	Cron string `yaml:"cron"`
+	// Images are pulled.
+	Images []string `yaml:"images"`
+	// Platforms are those of which the content is pulled.
+	Platforms []string `yaml:"platforms"`
+	// Keep is how long what was pulled is safe from eviction.
+	Keep time.Duration `yaml:"keep"`
+}
+
+// Override is an environment variable that set something.
+type Override struct {
+	Variable string // MIRROR_CACHE_SIZE
+	Path     string // cache.size
+}
+
+// Default returns what holds where nothing is set: the well-known registries, anonymously.
+func Default() *Config {
+	c := defaults()
+	c.complete(nil)
+	return c
+}
+
+// defaults is Default before the list of upstreams is known.
+func defaults() *Config {
+	return &Config{
+		Listen:          "127.0.0.1:5000",
+		Admin:           Admin{Listen: "127.0.0.1:5001"},
+		Drain:           time.Minute,
+		ErrorPhrase:     true,
+		Log:             Log{Level: "info", Format: "auto"},
+		Cache:           Cache{Dir: "./mirror-data", Size: 20 << 30, MinFree: MinFree{Percent: 5}, Durability: "relaxed", ParallelAbove: 64 << 20},
+		DefaultUpstream: defaultUpstream,
+		ClientsFallBack: true,
+	}
+}

@@ -1,0 +1,130 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Load reads the file at path and lets the variables of env (NAME=VALUE, as from os.Environ) override it. With an empty
+// path there is no file: defaults and variables alone. The error is an *Invalid where the content is wrong, else what
+// kept the file from being read.
+func Load(path string, env []string) (*Config, error) {
+	if path == "" {
+		return Parse("", nil, env)
+	}
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("read the configuration: %w; check the path given by --config or MIRROR_CONFIG", err)
+	case err != nil:
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return Parse(path, data, env)
+}
+
+// Parse is Load for a file whose bytes are at hand. The name is that of the file: it stands in problems, and relative
+// paths in data are relative to its folder.
+func Parse(name string, data []byte, env []string) (*Config, error) {
+	d := &decoder{file: name, places: map[string]place{}}
+	c := defaults()
+	whole := d.decode(data, c)
+	d.overlay(env, c)
+	if whole {
+		d.check(c)
+	}
+	if len(d.problems) > 0 {
+		sortProblems(d.problems)
+		return nil, &Invalid{File: name, Problems: d.problems}
+	}
+	c.complete(d.places)
+	if name != "" {
+		c.locate(filepath.Dir(name), d.places)
+	}
+	return c, nil
+}
+
+// complete fills in what depends on other settings: the list of upstreams and what is known of each.
+func (c *Config) complete(places map[string]place) {
+	if c.Upstreams == nil {
+		for _, k := range wellKnown {
+			c.Upstreams = append(c.Upstreams, newUpstream(k.Name))
+		}
+	}
+	taken := map[string]bool{}
+	for _, u := range c.Upstreams {
+		taken[u.Name] = true
+		for _, alias := range u.Aliases {
+			taken[alias] = true
+		}
+	}
+	for i := range c.Upstreams {
+		u := &c.Upstreams[i]
+		k, _ := known(u.Name)
+		u.Library = k.Library
+		if u.AuthHosts == nil {
+			u.AuthHosts = slices.Clone(k.AuthHosts)
+		}
+		if u.Endpoints == nil {
+			u.Endpoints = endpointsOf(u.Name)
+		}
+		for _, alias := range k.Aliases {
+			if !taken[alias] { // what the operator says of a name goes first
+				u.Aliases = append(u.Aliases, alias)
+			}
+		}
+	}
+	if _, set := places["defaultUpstream"]; set {
+		if u := c.Upstreams.named(c.DefaultUpstream); u != nil {
+			c.DefaultUpstream = u.Name
+		}
+	} else if c.Upstreams.named(c.DefaultUpstream) == nil {
+		c.DefaultUpstream = ""
+	}
+}
+
+// endpointsOf is where a name leads without further words.
+func endpointsOf(name string) []Endpoint {
+	if k, ok := known(name); ok && k.Endpoints != nil {
+		return slices.Clone(k.Endpoints)
+	}
+	return []Endpoint{{URL: "https://" + name}}
+}
+
+// named returns the upstream with that name or alias, or nil.
+func (us Upstreams) named(name string) *Upstream {
+	name = strings.ToLower(name)
+	for i := range us {
+		if us[i].Name == name || slices.Contains(us[i].Aliases, name) {
+			return &us[i]
+		}
+	}
+	return nil
+}
+
+// locate makes the relative paths of the file, and of defaults, relative to dir. What a variable says is relative to
+// the working folder, as for any other program.
+func (c *Config) locate(dir string, places map[string]place) {
+	visit(reflect.ValueOf(c).Elem(), spot{}, func(s spot, f field, v reflect.Value) {
+		if f.path == "" || v.String() == "" || filepath.IsAbs(v.String()) || places[s.path].variable != "" {
+			return
+		}
+		v.SetString(filepath.Join(dir, v.String()))
+	})
+}
+
+// Files are the files that settings name, without cache.dir: whoever watches the configuration watches them too.
+func (c *Config) Files() []string {
+	var files []string
+	visit(reflect.ValueOf(c).Elem(), spot{}, func(_ spot, f field, v reflect.Value) {
+		if f.path == "file" && v.String() != "" && !slices.Contains(files, v.String()) {
+			files = append(files, v.String())
+		}
+	})
+	return files
+}

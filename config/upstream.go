@@ -1,0 +1,142 @@
+package config
+
+import "time"
+
+// Upstreams is the list of registries, in the order in which they are written.
+type Upstreams []Upstream
+
+// Upstream is one registry.
+type Upstream struct {
+	// Name is the key: the host, with a port where it has one, as it stands in image names. Lower case.
+	Name string `yaml:"-"`
+	// Library says that a repository of one component gets library/ before it, as on docker.io.
+	Library bool `yaml:"-"`
+
+	// Endpoints are where the registry is asked: a URL, or a mapping with url and ca. Today exactly one. The
+	// default is that of a well-known name, else https://NAME. Plain HTTP only where the URL says http.
+	Endpoints []Endpoint `yaml:"endpoints"`
+	// AuthHosts are the hosts, HOST or HOST:PORT, besides the endpoint's own to which a token request, and so a
+	// credential, may go. They replace those of a well-known name.
+	AuthHosts []string `yaml:"authHosts"`
+	// RedirectHosts are the hosts, HOST or HOST:PORT, with private addresses to which a download may be redirected.
+	// Public ones need no entry.
+	RedirectHosts []string `yaml:"redirectHosts"`
+	// Aliases are other keys that mean this registry, as index.docker.io does: hosts, or a word that stands for a
+	// name with a port. They come on top of those of a well-known name.
+	Aliases []string `yaml:"aliases"`
+	// Access says who decides what is read: public (images that anybody may pull), rules, or client (the client's
+	// own credentials).
+	Access string `yaml:"access" enum:"public,rules,client"`
+	// Credentials are a pool, each with one source.
+	Credentials []Credential `yaml:"credentials"`
+	// Tags says how fresh a tag must be.
+	Tags Tags `yaml:"tags"`
+	// Pins fix a tag, REPOSITORY:TAG, to a digest.
+	Pins map[string]string `yaml:"pins"`
+	// RateLimitReserve is the part of the registry's rate limit that is left to live pulls.
+	RateLimitReserve Percent `yaml:"rateLimitReserve"`
+}
+
+// Endpoint is a place where a registry is asked.
+type Endpoint struct {
+	// URL is http:// or https:// with a host and, where needed, a port.
+	URL string `yaml:"url,short"`
+	// CA is a file of certificates, PEM, that are trusted for this endpoint besides the system's. It is read again
+	// when it changes.
+	CA string `yaml:"ca" path:"file"`
+}
+
+// Tags says how fresh a tag must be.
+type Tags struct {
+	// MaxAge is the age up to which a tag is served without asking the registry.
+	MaxAge time.Duration `yaml:"maxAge"`
+	// StaleIfError is the age up to which a tag is served where the registry does not answer.
+	StaleIfError time.Duration `yaml:"staleIfError"`
+	// Wait is how long a pull waits for the registry to confirm a tag of which there is a copy, at most 25s.
+	Wait time.Duration `yaml:"wait"`
+	// MinAge is how long a new digest must have been seen before it is served; the previous one is, meanwhile.
+	MinAge time.Duration `yaml:"minAge"`
+	// Deleted is keep (a tag that the registry deleted is served while it is in use) or drop.
+	Deleted string `yaml:"deleted" enum:"keep,drop"`
+	// ServeStaleFirst serves the copy at once and asks the registry meanwhile.
+	ServeStaleFirst bool `yaml:"serveStaleFirst"`
+	// Immutable are regular expressions of tags that never move.
+	Immutable []string `yaml:"immutable"`
+	// Patterns refine the policy for some tags.
+	Patterns []TagPattern `yaml:"patterns"`
+}
+
+// TagPattern refines the policy for the tags that it matches.
+type TagPattern struct {
+	// Match is a glob of REPOSITORY:TAG.
+	Match string `yaml:"match"`
+	// MaxAge is the age up to which such a tag is served without asking the registry.
+	MaxAge time.Duration `yaml:"maxAge"`
+	// StaleIfError is the age up to which such a tag is served where the registry does not answer.
+	StaleIfError time.Duration `yaml:"staleIfError"`
+	// Wait is how long a pull waits for the registry to confirm such a tag.
+	Wait time.Duration `yaml:"wait"`
+	// MinAge is how long a new digest must have been seen before it is served.
+	MinAge time.Duration `yaml:"minAge"`
+	// Deleted is keep or drop.
+	Deleted string `yaml:"deleted" enum:"keep,drop"`
+	// ServeStaleFirst serves the copy at once and asks the registry meanwhile.
+	ServeStaleFirst bool `yaml:"serveStaleFirst"`
+}
+
+// Credential is one way to log in to a registry. Its source is one of passwordFile, dockerConfig, helper, plugin, ecr,
+// gar and acr.
+type Credential struct {
+	// Name is what people see of it.
+	Name string `yaml:"name"`
+	// Username goes with passwordFile.
+	Username string `yaml:"username"`
+	// PasswordFile is a file with a password or token.
+	PasswordFile string `yaml:"passwordFile" path:"file"`
+	// DockerConfig is a config.json, or a folder where a dockerconfigjson secret is mounted.
+	DockerConfig string `yaml:"dockerConfig" path:"file"`
+	// Helper is a docker credential helper.
+	Helper string `yaml:"helper"`
+	// Lifetime is how long what a helper said holds.
+	Lifetime time.Duration `yaml:"lifetime"`
+	// Plugin is a kubelet credential provider.
+	Plugin Plugin `yaml:"plugin"`
+	// ECR takes the credential from AWS.
+	ECR struct{} `yaml:"ecr"`
+	// GAR takes the credential from Google Cloud.
+	GAR struct{} `yaml:"gar"`
+	// ACR takes the credential from Azure.
+	ACR struct{} `yaml:"acr"`
+	// Repositories are globs of the repositories for which it is used.
+	Repositories []string `yaml:"repositories"`
+}
+
+// Plugin is a kubelet credential provider.
+type Plugin struct {
+	// Command is the program.
+	Command string `yaml:"command"`
+	// Args are its arguments.
+	Args []string `yaml:"args"`
+	// Env are variables set for it.
+	Env map[string]string `yaml:"env"`
+}
+
+// newUpstream is an upstream with the defaults that do not depend on its name.
+func newUpstream(name string) Upstream {
+	return Upstream{
+		Name:             name,
+		Access:           "public",
+		Tags:             Tags{MaxAge: time.Minute, StaleIfError: 168 * time.Hour, Wait: 5 * time.Second, Deleted: "keep"},
+		RateLimitReserve: 20,
+	}
+}
+
+// Get returns the upstream of that canonical name.
+func (us Upstreams) Get(name string) (Upstream, bool) {
+	for _, u := range us {
+		if u.Name == name {
+			return u, true
+		}
+	}
+	return Upstream{}, false
+}
