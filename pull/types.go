@@ -70,6 +70,8 @@ type Content struct {
 	// Filters is the OCI-Filters-Applied header of a referrers answer.
 	Filters string
 	Status  Status
+
+	blob *blob // where Object comes from, nil if it isn't ours
 }
 
 // Close releases the object, if any.
@@ -79,4 +81,3 @@ func (c *Content) Close() error {
 	}
 	return c.Object.Close()
 }
-

@@ -1,0 +1,192 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// blobType is what registries answer blobs with. A layer's own media type stands in the manifest.
+const blobType = "application/octet-stream"
+
+// Blob answers a GET or HEAD of a blob. HEAD never downloads. The content's object may still be on its way: call
+// Content.Ready before its first byte is promised to anybody. The error is as for Manifest.
+func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
+	start := time.Now()
+	st, ref, err := p.route(a.Request)
+	if err != nil {
+		return nil, err
+	}
+	b := blob{p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start}
+	desc, member, err := p.catalog.Member(ref.Repo, ref.Digest)
+	if err != nil {
+		p.log.WarnContext(ctx, "catalog can't be read", "ref", ref.Name, "digest", ref.Digest, "err", err)
+		member = false
+	}
+	n, here := p.cache.Stat(ref.Digest)
+	if !member || !here {
+		if err := p.failures.get(b.key); err != nil {
+			return nil, err
+		}
+	}
+	s := Status{Outcome: cache.Hit}
+	// Being cached is no right to read, so who does not belong asks first. And a HEAD needs a size.
+	if !member || a.Request.Head && !here && desc.Size < 0 {
+		var led bool
+		if desc, led, err = b.size(ctx); err != nil {
+			return nil, err
+		}
+		s = trip(led)
+	}
+	if here {
+		desc.Size = n
+	}
+	if !a.Request.Head {
+		return b.open(ctx, desc.Size)
+	}
+	if desc.Size < 0 {
+		return nil, b.wrong("a size", "none")
+	}
+	return &Content{Ref: ref, Digest: ref.Digest, MediaType: blobType, Size: desc.Size, Status: s}, nil
+}
+
+// blob is one client's way to a blob.
+type blob struct {
+	p     *Puller
+	st    *site
+	ref   oci.Ref
+	key   key
+	start time.Time
+}
+
+// size asks the upstream for the blob's size, and so whether the repository has it: once for all who want to know.
+func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err error) {
+	p := b.p
+	desc, led, err = p.sizing.do(ctx, b.key.String(), b.start.Add(p.wait), func(ctx context.Context) (
+		oci.Descriptor, error,
+	) {
+		// Between a client's look and its turn here another trip may have ended.
+		if desc, ok, err := p.catalog.Member(b.ref.Repo, b.ref.Digest); err == nil && ok && desc.Size >= 0 {
+			return desc, nil
+		}
+		if err := p.failures.get(b.key); err != nil {
+			return oci.Descriptor{}, err
+		}
+		desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
+		if err != nil {
+			p.failures.put(b.key, err)
+			return desc, err
+		}
+		p.failures.clear(b.key)
+		desc.Digest = b.ref.Digest
+		if err := p.catalog.LearnBlob(b.ref.Repo, desc); err != nil {
+			p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+		}
+		return desc, nil
+	})
+	return desc, led, p.timeout(err, b.key, b.ref, b.start, p.wait)
+}
+
+// open gets the blob's object from the cache, or from the flight that brings it.
+func (b blob) open(ctx context.Context, size int64) (*Content, error) {
+	b.p.leases.renew(b.ref.Digest, b.start)
+	ctx, end := b.patient(ctx)
+	o, outcome, err := b.p.cache.Open(ctx, b.ref.Digest, size, b.source())
+	if err = end(err); err != nil {
+		b.failed(err)
+		return nil, err
+	}
+	return &Content{
+		Ref: b.ref, Digest: b.ref.Digest, MediaType: blobType, Size: o.Size(), Object: o,
+		Status: Status{Outcome: outcome, Collapsed: outcome == cache.Joined},
+		blob:   &b,
+	}, nil
+}
+
+// source is this client's own: it shares the fate of a fetch with those who ask the same upstream for the same
+// repository.
+func (b blob) source() cache.Source {
+	return cache.Source{
+		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
+		Live: true,
+		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
+			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
+			if err != nil {
+				b.p.failures.put(b.key, err)
+				return nil, err
+			}
+			return body, nil
+		},
+	}
+}
+
+// patient bounds a wait for the upstream by what is left of the client's time. end turns the outcome of the wait into
+// the error for the client. The context stays alive after it, since an object may go on using it.
+func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) error) {
+	late := &TimeoutError{Ref: b.ref}
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(time.Until(b.start.Add(b.p.wait)), func() { cancel(late) })
+	return ctx, func(err error) error {
+		timer.Stop()
+		if err == nil {
+			return nil
+		}
+		cancel(nil)
+		if !errors.Is(context.Cause(ctx), late) {
+			return err
+		}
+		late.Waited = time.Since(b.start)
+		return late
+	}
+}
+
+// failed remembers what the next client need not find out again. What a fetch itself ended with is remembered there.
+func (b blob) failed(err error) {
+	if _, slow := errors.AsType[*TimeoutError](err); slow || wrongContent(err) {
+		b.p.failures.put(b.key, err)
+	}
+}
+
+func (b blob) wrong(want, got string) error {
+	return &upstream.Error{
+		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
+		Err: &upstream.ContentError{Kind: upstream.ContentSize, Want: want, Got: got},
+	}
+}
+
+// readier is an object whose bytes may still be on their way. *flight.Reader is one.
+type readier interface {
+	Ready(ctx context.Context, off, n int64) error
+}
+
+// Ready waits until it is certain that n bytes of the object at off can begin, or for the rest of the time that a
+// client waits. Its error is the one to answer with. Content that is here is ready at once.
+func (c *Content) Ready(ctx context.Context, off, n int64) error {
+	r, ok := c.Object.(readier)
+	if !ok {
+		return nil
+	}
+	if c.blob == nil {
+		return r.Ready(ctx, off, n)
+	}
+	ctx, end := c.blob.patient(ctx)
+	err := end(r.Ready(ctx, off, n))
+	if err != nil {
+		c.blob.failed(err)
+	}
+	return err
+}
+
+// Failed tells that the object's bytes ended with an error: where they were not what their digest says, nobody is sent
+// for them again for a minute. A nil error, and one of the client's own, do nothing.
+func (c *Content) Failed(err error) {
+	if c.blob != nil && err != nil {
+		c.blob.failed(err)
+	}
+}

@@ -1,0 +1,274 @@
+package pull_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// blob pulls a blob that must come, and compares it.
+func (w *world) blob(t *testing.T, a pull.Ask, want []byte) pull.Status {
+	t.Helper()
+	c, err := w.Blob(t.Context(), a)
+	if err != nil {
+		t.Errorf("blob %s: %v", a.Request.Digest, err)
+		return pull.Status{}
+	}
+	defer c.Close()
+	if err := c.Ready(t.Context(), 0, c.Size); err != nil {
+		t.Errorf("blob %s: %v", a.Request.Digest, err)
+		return c.Status
+	}
+	got, err := io.ReadAll(c.Object)
+	if err != nil || string(got) != string(want) || c.Size != int64(len(want)) || c.Digest != a.Request.Digest {
+		t.Errorf("blob %s: %d bytes of %d, %v", a.Request.Digest, len(got), len(want), err)
+	}
+	return c.Status
+}
+
+// headBlob asks for a blob's size.
+func (w *world) headBlob(t *testing.T, a pull.Ask, want int) pull.Status {
+	t.Helper()
+	c, err := w.Blob(t.Context(), head(a))
+	if err != nil {
+		t.Fatalf("head of blob %s: %v", a.Request.Digest, err)
+	}
+	if c.Object != nil || c.Size != int64(want) || c.Digest != a.Request.Digest {
+		t.Errorf("head of blob: %+v, want %d bytes", c, want)
+	}
+	return c.Status
+}
+
+// layer is one of an image whose manifest has been pulled, and its content.
+func (w *world) layer(t *testing.T) (oci.Digest, []byte) {
+	t.Helper()
+	im := w.hub.push(t, app, "1", "a")
+	w.get(ask(app, im.children[0].Digest.String()))
+	w.hub.asked()
+	d := im.children[0].Children[1].Digest
+	return d, im.blobs[d]
+}
+
+func TestBlobOfAKnownManifest(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		if s := w.headBlob(t, askBlob(app, d), len(b)); s.Outcome != cache.Hit {
+			t.Errorf("status %+v", s)
+		}
+		w.hub.wants(t) // its size stands in the manifest
+		if s := w.blob(t, askBlob(app, d), b); s.Outcome != cache.Miss {
+			t.Errorf("status %+v", s)
+		}
+		w.hub.wants(t, "BLOB acme/app@"+d.String())
+		w.hub.behave(status(503), nil)
+		if s := w.blob(t, askBlob(app, d), b); s.Outcome != cache.Hit {
+			t.Errorf("status %+v", s)
+		}
+		w.headBlob(t, askBlob(app, d), len(b))
+		w.hub.wants(t)
+	})
+}
+
+func TestBlobOfNoKnownManifest(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		for d, b := range im.blobs {
+			w.headBlob(t, askBlob(app, d), len(b))
+			w.hub.wants(t, "STAT acme/app@"+d.String())
+			w.headBlob(t, askBlob(app, d), len(b))
+			w.blob(t, askBlob(app, d), b)
+			w.hub.wants(t, "BLOB acme/app@"+d.String())
+		}
+	})
+}
+
+func TestBlobHerd(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		d := im.children[0].Children[1].Digest
+		w.hub.behave(nil, takes(time.Second))
+		statuses := make(chan pull.Status, 200)
+		for range cap(statuses) {
+			go func() { statuses <- w.headBlob(t, askBlob(app, d), len(im.blobs[d])) }()
+		}
+		collapsed := 0
+		for range cap(statuses) {
+			if (<-statuses).Collapsed {
+				collapsed++
+			}
+		}
+		if collapsed != 199 {
+			t.Errorf("%d of 200 shared a trip", collapsed)
+		}
+		w.hub.wants(t, "STAT acme/app@"+d.String())
+	})
+}
+
+func TestBlobIsAskedForWhereItIsNotKnownToBelong(t *testing.T) {
+	for _, tt := range []struct{ name, other, at string }{
+		{"other repository", "acme/other", "acme/other"},
+		{"other upstream", "ghcr.io/acme/app", app},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				d, b := w.layer(t)
+				w.blob(t, askBlob(app, d), b)
+				w.hub.asked()
+				asked := w.hub
+				if tt.at == app {
+					asked = w.ghcr
+				}
+				for _, a := range []pull.Ask{askBlob(tt.other, d), head(askBlob(tt.other, d))} {
+					_, err := w.Blob(t.Context(), a)
+					if e, ok := errors.AsType[*upstream.Error](err); !ok || e.Status != 404 {
+						t.Errorf("got %v, want the upstream's 404", err)
+					}
+				}
+				asked.wants(t, "STAT "+tt.at+"@"+d.String())
+				asked.blobs[tt.at+"@"+d.String()] = b
+				time.Sleep(time.Minute)
+				w.blob(t, askBlob(tt.other, d), b) // it belongs there: the bytes are here
+				asked.wants(t, "STAT "+tt.at+"@"+d.String())
+			})
+		})
+	}
+}
+
+func TestBlobWhoseSizeNobodyKnows(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d := descriptor("", []byte("x")).Digest
+		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: -1}); err != nil {
+			t.Fatal(err)
+		}
+		w.hub.blobs[app+"@"+d.String()] = []byte("x")
+		w.headBlob(t, askBlob(app, d), 1)
+		w.hub.wants(t, "STAT acme/app@"+d.String())
+		w.blob(t, askBlob(app, d), []byte("x"))
+	})
+}
+
+func TestMismatchIsRememberedForAMinute(t *testing.T) {
+	mismatch := &flight.MismatchError{Host: hub, Size: 3, GotSize: 4}
+	for _, tt := range []struct {
+		name string
+		meet func(t *testing.T, w *world, d oci.Digest)
+	}{
+		{"before the first byte", func(t *testing.T, w *world, d oci.Digest) {
+			w.shelf.hold = fmt.Errorf("fill: %w", mismatch)
+			if _, err := w.Blob(t.Context(), askBlob(app, d)); !errors.Is(err, mismatch) {
+				t.Errorf("got %v", err)
+			}
+			w.shelf.hold = nil
+		}},
+		{"by Ready", func(t *testing.T, w *world, d oci.Digest) {
+			w.shelf.wait = func(context.Context) error { return mismatch }
+			c, err := w.Blob(t.Context(), askBlob(app, d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Ready(t.Context(), 0, 3); !errors.Is(err, mismatch) {
+				t.Errorf("got %v", err)
+			}
+			w.shelf.wait = nil
+			w.shelf.evict(d)
+		}},
+		{"in the middle", func(t *testing.T, w *world, d oci.Digest) {
+			c, err := w.Blob(t.Context(), askBlob(app, d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Failed(nil)
+			c.Failed(io.ErrClosedPipe) // the client's own
+			if _, err := w.Blob(t.Context(), head(askBlob(app, d))); err != nil {
+				t.Errorf("got %v", err)
+			}
+			c.Failed(fmt.Errorf("send: %w", mismatch))
+			w.shelf.evict(d)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				d, b := w.layer(t)
+				tt.meet(t, w, d)
+				w.hub.asked()
+				time.Sleep(time.Minute - 1)
+				if _, err := w.Blob(t.Context(), askBlob(app, d)); !errors.Is(err, mismatch) {
+					t.Errorf("got %v", err)
+				}
+				w.hub.wants(t)
+				time.Sleep(1)
+				w.blob(t, askBlob(app, d), b)
+				w.hub.wants(t, "BLOB acme/app@"+d.String())
+			})
+		})
+	}
+}
+
+func TestColdBlobWaitsNoLongerThanAClient(t *testing.T) {
+	block := func(ctx context.Context) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	inBubble(t, func(t *testing.T, w *world) {
+		d, _ := w.layer(t)
+		w.shelf.wait = block
+		c, err := w.Blob(t.Context(), askBlob(app, d))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if took := since(func() { err = c.Ready(t.Context(), 0, 1) }); took != 20*time.Second || !isTimeout(err) {
+			t.Errorf("after %s: %v", took, err)
+		}
+		w.shelf.evict(d)
+		if _, again := w.Blob(t.Context(), head(askBlob(app, d))); again != err {
+			t.Errorf("got %v, then %v", err, again)
+		}
+	})
+	t.Run("client leaves", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			d, b := w.layer(t)
+			w.shelf.wait = block
+			ctx, leave := context.WithTimeout(t.Context(), time.Second)
+			defer leave()
+			c, err := w.Blob(ctx, askBlob(app, d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Ready(ctx, 0, 1); !errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+				t.Errorf("got %v, want the client's own", err)
+			}
+			w.shelf.wait = nil
+			w.blob(t, askBlob(app, d), b)
+		})
+	})
+}
+
+func TestReadyOfContentThatIsHere(t *testing.T) {
+	t.Parallel()
+	if err := (&pull.Content{}).Ready(t.Context(), 0, 1); err != nil {
+		t.Error(err)
+	}
+	(&pull.Content{}).Failed(io.ErrUnexpectedEOF)
+}
+
+func TestFetchThatWasGivenUpIsNotAFailure(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		w.hub.behave(func(string) error { return &upstream.Error{Op: "blob", Err: context.Canceled} }, nil)
+		if _, err := w.Blob(t.Context(), askBlob(app, d)); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		w.hub.behave(nil, nil)
+		w.blob(t, askBlob(app, d), b)
+	})
+}

@@ -1,0 +1,23 @@
+// Package pull is the pull-through decision: which upstream a request means, what is known of the tag, what the cache
+// holds, and what the upstream has to be asked.
+//
+//	Ask ─> route ─> tag ────> member of the repository? ─> bytes here? ─> Content
+//	                 │ old            │ no                     │ no
+//	                 └── HEAD ────────┴──── GET ───────────────┘     one trip for all who wait
+//	                                         │
+//	                                         └─> bytes, then references, then the tag
+//
+// Promise: an upstream is asked once for what many clients want at the same time, and what it says is remembered: its
+// content for good, a tag for as long as its policy allows, a refusal for seconds. What is cached is served while the
+// upstream is down, slow, limiting, or refusing our credential.
+//
+// Guarantees:
+//   - Content is served only through a repository of an upstream that is known to refer to it; otherwise that upstream is
+//     asked for that repository first.
+//   - Bytes are written before the references to them, and both before the tag, so a tag never leads to what can't be
+//     served. Where one of the writes fails, the client is served all the same.
+//   - A client that leaves takes nothing with it: trips to an upstream have a deadline of their own.
+//   - Nobody waits longer than Options.Wait; who has a copy waits as long as the tag's policy says.
+//
+// Not here: HTTP, disks, credentials, retries, and how many bytes of a blob have arrived.
+package pull

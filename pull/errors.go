@@ -1,0 +1,91 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// TimeoutError says that the upstream did not answer in the time that a client can wait. The trip to it may still go
+// on, so that the next client finds its result.
+type TimeoutError struct {
+	Ref    oci.Ref
+	Waited time.Duration
+}
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("%s did not answer for %s within %s", e.Ref.Host, e.Ref.Name, e.Waited.Round(time.Millisecond))
+}
+
+// Timeout is true, as net.Error has it.
+func (e *TimeoutError) Timeout() bool { return true }
+
+// Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
+func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
+
+// How long failures are remembered.
+const (
+	memoryMissing  = 10 * time.Second // a tag, a list
+	memoryDigest   = 2 * time.Second  // a digest: it was named by somebody who has seen it, so it may well come
+	memoryRefused  = 10 * time.Second // 401, 403 and the other answers that mean no
+	memoryBroken   = 2 * time.Second  // 5xx, network, no answer in time
+	memoryLimited  = time.Minute      // 429 without Retry-After
+	memoryLimitMax = time.Hour
+	memoryContent  = time.Minute // bytes that are not what they were asked by
+)
+
+// remembered returns for how long err is the answer to everybody who asks for the same; 0: not at all.
+func remembered(err error, byDigest bool) time.Duration {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errStopped) || errors.Is(err, flight.ErrClosed) {
+		return 0 // it was we who gave up
+	}
+	if wrongContent(err) {
+		return memoryContent
+	}
+	e, ok := errors.AsType[*upstream.Error](err)
+	switch {
+	case !ok, e.Status < 400, e.Status >= 500:
+		return memoryBroken
+	case missing(e) && byDigest:
+		return memoryDigest
+	case missing(e):
+		return memoryMissing
+	case e.Status == 429 && e.RetryAfter > 0:
+		return min(e.RetryAfter, memoryLimitMax)
+	case e.Status == 429:
+		return memoryLimited
+	}
+	return memoryRefused
+}
+
+// missing reports that the upstream says there is no such thing.
+func missing(e *upstream.Error) bool { return e.Status == 404 || e.Status == 410 }
+
+func isMissing(err error) bool {
+	e, ok := errors.AsType[*upstream.Error](err)
+	return ok && missing(e)
+}
+
+// wrongContent reports bytes of another digest or size than they were asked by.
+func wrongContent(err error) bool {
+	if _, ok := errors.AsType[*flight.MismatchError](err); ok {
+		return true
+	}
+	e, ok := errors.AsType[*upstream.ContentError](err)
+	return ok && (e.Kind == upstream.ContentDigest || e.Kind == upstream.ContentSize)
+}
+
+// answered reports whether the upstream did answer: a "no" is an answer, and so worth waiting for next time; a limit, a
+// 5xx, a broken connection and a page that no registry sends are none.
+func answered(err error) bool {
+	if err == nil {
+		return true
+	}
+	e, ok := errors.AsType[*upstream.Error](err)
+	return ok && e.Status >= 400 && e.Status < 500 && e.Status != 429
+}

@@ -1,0 +1,223 @@
+package pull_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// A failure is the answer to everybody who asks for the same, by HEAD or GET, for a time that depends on its kind.
+func TestFailuresAreRemembered(t *testing.T) {
+	digest := descriptor("", []byte("nothing")).Digest
+	byTag := func(w *world, head bool) error {
+		a := ask(app, "1")
+		a.Request.Head = head
+		return w.fails(a)
+	}
+	byDigest := func(w *world, head bool) error {
+		a := ask(app, digest.String())
+		a.Request.Head = head
+		return w.fails(a)
+	}
+	blob := func(w *world, head bool) error {
+		a := askBlob(app, digest)
+		a.Request.Head = head
+		_, err := w.Blob(context.Background(), a)
+		return err
+	}
+	fault := func(code int) error { return status(code)("") }
+	limited := func(after time.Duration) error { return &upstream.Error{Status: 429, RetryAfter: after} }
+	content := func(k upstream.ContentKind) error {
+		return &upstream.Error{Status: 200, Err: &upstream.ContentError{Kind: k}}
+	}
+	for _, tt := range []struct {
+		name   string
+		ask    func(w *world, head bool) error
+		fault  error
+		memory time.Duration
+	}{
+		{"tag 404", byTag, fault(404), 10 * time.Second},
+		{"tag 410", byTag, fault(410), 10 * time.Second},
+		{"tag 401", byTag, fault(401), 10 * time.Second},
+		{"tag 403", byTag, fault(403), 10 * time.Second},
+		{"tag 451", byTag, fault(451), 10 * time.Second},
+		{"tag 502", byTag, fault(502), 2 * time.Second},
+		{"tag no network", byTag, fault(0), 2 * time.Second},
+		{"tag 429", byTag, fault(429), time.Minute},
+		{"tag 429 for 30 s", byTag, limited(30 * time.Second), 30 * time.Second},
+		{"tag 429 for 6 h", byTag, limited(6 * time.Hour), time.Hour},
+		{"tag HTML", byTag, content(upstream.ContentNotRegistry), 2 * time.Second},
+		{"digest 404", byDigest, fault(404), 2 * time.Second},
+		{"digest 403", byDigest, fault(403), 10 * time.Second},
+		{"digest wrong", byDigest, content(upstream.ContentDigest), time.Minute},
+		{"blob 404", blob, fault(404), 2 * time.Second},
+		{"blob 401", blob, fault(401), 10 * time.Second},
+		{"blob 503", blob, fault(503), 2 * time.Second},
+		{"blob short", blob, content(upstream.ContentSize), time.Minute},
+		{"not by the upstream", byTag, errors.New("odd"), 2 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.hub.behave(func(string) error { return tt.fault }, nil)
+				want := func(calls int) {
+					t.Helper()
+					if got := w.hub.asked(); len(got) != calls {
+						t.Errorf("calls %q, want %d", got, calls)
+					}
+				}
+				first := tt.ask(w, true)
+				if first != tt.fault {
+					t.Fatalf("got %v, want %v", first, tt.fault)
+				}
+				want(1)
+				for range 2 {
+					for _, head := range []bool{false, true} {
+						if err := tt.ask(w, head); err != first {
+							t.Errorf("head=%t: got %v, want the same error", head, err)
+						}
+					}
+					time.Sleep(tt.memory - 1)
+				}
+				want(0)
+				_ = tt.ask(w, false)
+				want(1)
+			})
+		})
+	}
+}
+
+func TestFailureOfOneIsNotThatOfAnother(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.hub.behave(status(403), nil)
+		w.fails(ask(app, "1"))
+		w.fails(ask(app, "2"))
+		w.fails(ask("acme/other", "1"))
+		w.fails(ask("ghcr.io/acme/app", "1"))
+		w.hub.wants(t, "HEAD acme/app:1", "HEAD acme/app:2", "HEAD acme/other:1")
+		w.ghcr.wants(t, "HEAD acme/app:1")
+		d := descriptor("", []byte("nothing")).Digest
+		w.fails(ask(app, d.String()))
+		if _, err := w.Blob(t.Context(), head(askBlob(app, d))); err == nil {
+			t.Error("blob: no error")
+		}
+		w.hub.wants(t, "GET acme/app@"+d.String(), "STAT acme/app@"+d.String())
+	})
+}
+
+func TestForgetClearsARepository(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.hub.behave(status(403), nil)
+		w.fails(ask(app, "1"))
+		w.fails(ask("acme/other", "1"))
+		w.Forget(oci.Repo{Host: hub, Name: app})
+		w.hub.asked()
+		w.fails(ask(app, "1"))
+		w.fails(ask("acme/other", "1"))
+		w.hub.wants(t, "HEAD acme/app:1")
+	})
+}
+
+func TestUseClearsWhatHasChanged(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.hub.behave(status(403), nil)
+		w.fails(ask(app, "1"))
+		w.fails(ask("ghcr.io/acme/app", "1"))
+		w.hub.asked()
+		w.ghcr.asked()
+		longer := policy
+		longer.MaxAge = time.Hour
+		w.use(w.hub, longer) // same upstreams
+		w.fails(ask(app, "1"))
+		w.fails(ask("ghcr.io/acme/app", "1"))
+		w.hub.wants(t)
+		w.ghcr.wants(t)
+
+		other := newRegistry(hub)
+		im := other.push(t, app, "1", "a")
+		w.use(other, longer)
+		w.fresh(w.get(ask(app, "1")), im.index)
+		w.fails(ask("ghcr.io/acme/app", "1"))
+		w.hub.wants(t)
+		w.ghcr.wants(t)
+
+		time.Sleep(time.Hour - 1) // the new policy holds
+		other.asked()
+		w.get(ask(app, "1"))
+		other.wants(t)
+	})
+}
+
+func TestARequestKeepsTheSetupItCameWith(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.behave(nil, takes(time.Second))
+		other := newRegistry(hub)
+		other.behave(status(403), nil)
+		time.AfterFunc(time.Second/2, func() { w.use(other, policy) })
+		w.fresh(w.get(ask(app, "1")), im.index)
+		w.fails(ask(app, "2"))
+	})
+}
+
+func TestFailureMemoryIsBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.hub.behave(status(429), nil)
+		for i := range 10_001 {
+			w.fails(ask(app, fmt.Sprint("v", i)))
+		}
+		w.hub.asked()
+		w.fails(ask(app, "v10000"))
+		w.hub.wants(t)
+		w.fails(ask(app, "v0")) // the oldest made room
+		w.hub.wants(t, "HEAD acme/app:v0")
+	})
+}
+
+func TestRunEndsWhatOutlivedItsClient(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		w.hub.behave(nil, takes(50*time.Second))
+		ctx, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		if _, err := w.Manifest(ctx, ask(app, "2")); !errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+			t.Errorf("got %v, want the client's own error", err)
+		}
+		if took := since(w.stop); took != 0 {
+			t.Errorf("Run took %s to end", took)
+		}
+		w.fresh(w.get(ask(app, "1")), im.index) // what is here is served
+		w.hub.asked()
+		w.fails(ask(app, "3"))
+		w.hub.wants(t)
+	})
+}
+
+func TestPanicCostsOnePull(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.behave(func(string) error { panic("odd document") }, nil)
+		w.fails(ask(app, "1"))
+		w.hub.behave(nil, nil)
+		w.fresh(w.get(ask(app, "1")), im.index)
+	})
+}
+
+func TestTimeoutErrorSaysWho(t *testing.T) {
+	t.Parallel()
+	err := error(&pull.TimeoutError{
+		Ref: oci.Ref{Repo: oci.Repo{Host: hub, Name: app}}, Waited: 25 * time.Second,
+	})
+	if got, want := err.Error(), "docker.io did not answer for acme/app within 25s"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Error("it is no DeadlineExceeded")
+	}
+}

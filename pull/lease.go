@@ -1,0 +1,105 @@
+package pull
+
+import (
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+// What a manifest refers to is kept for leaseFor after the manifest was served, or after one of its blobs was asked for
+// since: a client fetches layers for as long as the largest of them takes. Leases are renewed at most every leaseEvery.
+const (
+	leaseFor   = 15 * time.Minute
+	leaseEvery = time.Minute
+	// leaseMost ends a lease whose manifest was not served since, however often its blobs are asked for: a base layer that
+	// everything shares must not keep every image that was ever pulled.
+	leaseMost = time.Hour
+	// maxLeased bounds the memory of leases, in digests. Above it leases are still given, but blobs don't renew them.
+	maxLeased = 500_000
+)
+
+// leases knows which manifests were served lately, and so for whose sake a blob is fetched.
+type leases struct {
+	cache Cache
+
+	mu      sync.Mutex // guards what follows; a leaf: the cache is called without it
+	held    map[oci.Digest]*lease
+	holders map[oci.Digest][]*lease // by part
+	parts   int                     // of all leases
+}
+
+type lease struct {
+	holder oci.Digest
+	parts  []oci.Digest
+	served time.Time
+	until  time.Time
+}
+
+func newLeases(c Cache) *leases {
+	return &leases{cache: c, held: make(map[oci.Digest]*lease), holders: make(map[oci.Digest][]*lease)}
+}
+
+// grant leases a manifest's parts.
+func (l *leases) grant(holder oci.Digest, parts []oci.Digest, now time.Time) {
+	l.mu.Lock()
+	g := l.held[holder]
+	if g == nil && l.parts+len(parts) <= maxLeased {
+		g = &lease{holder: holder, parts: parts}
+		l.held[holder] = g
+		l.parts += len(parts)
+		for _, d := range parts {
+			l.holders[d] = append(l.holders[d], g)
+		}
+	}
+	if g != nil {
+		g.served, g.until = now, now.Add(leaseFor)
+	}
+	l.mu.Unlock()
+	l.cache.Keep(holder.String(), now.Add(leaseFor), parts...)
+}
+
+// renew prolongs the leases that a blob is part of.
+func (l *leases) renew(part oci.Digest, now time.Time) {
+	var due []*lease
+	l.mu.Lock()
+	for _, g := range l.holders[part] {
+		if left := g.until.Sub(now); left > 0 && left <= leaseFor-leaseEvery && now.Sub(g.served) < leaseMost {
+			g.until = now.Add(leaseFor)
+			due = append(due, g)
+		}
+	}
+	l.mu.Unlock()
+	for _, g := range due {
+		l.cache.Keep(g.holder.String(), now.Add(leaseFor), g.parts...)
+	}
+}
+
+// sweep forgets the leases that have ended.
+func (l *leases) sweep(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for d, g := range l.held {
+		if now.Before(g.until) {
+			continue
+		}
+		delete(l.held, d)
+		l.parts -= len(g.parts)
+		for _, part := range g.parts {
+			l.holders[part] = without(l.holders[part], g)
+			if len(l.holders[part]) == 0 {
+				delete(l.holders, part)
+			}
+		}
+	}
+}
+
+func without(list []*lease, g *lease) []*lease {
+	kept := list[:0]
+	for _, other := range list {
+		if other != g {
+			kept = append(kept, other)
+		}
+	}
+	return kept
+}

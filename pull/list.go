@@ -1,0 +1,95 @@
+package pull
+
+import (
+	"context"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// maxLists is how many bytes of lists are remembered, for when their upstream does not answer.
+const maxLists = 16 << 20
+
+// lastList is the last good answer to a question for tags or referrers.
+type lastList struct {
+	*upstream.Document
+	at time.Time
+}
+
+// Tags answers a GET or HEAD of tags/list. The upstream is asked each time, once for all who ask the same at the same
+// time; if it does not answer, its last answer is served for as long as a tag would be. The error is as for Manifest.
+func (p *Puller) Tags(ctx context.Context, a Ask) (*Content, error) {
+	return p.list(ctx, a, "", func(ctx context.Context, st *site, ref oci.Ref) (*upstream.Document, error) {
+		return st.Upstream.Tags(ctx, ref.Name, a.Request.Query)
+	})
+}
+
+// Referrers answers a GET or HEAD of referrers, in the same way.
+func (p *Puller) Referrers(ctx context.Context, a Ask) (*Content, error) {
+	return p.list(ctx, a, a.Request.Digest.String(), func(ctx context.Context, st *site, ref oci.Ref) (*upstream.Document, error) {
+		return st.Upstream.Referrers(ctx, ref.Name, ref.Digest, a.Request.Query)
+	})
+}
+
+func (p *Puller) list(ctx context.Context, a Ask, of string,
+	ask func(context.Context, *site, oci.Ref) (*upstream.Document, error),
+) (*Content, error) {
+	start := time.Now()
+	st, ref, err := p.route(a.Request)
+	if err != nil {
+		return nil, err
+	}
+	// A query is as long as the client likes; its digest is not.
+	k := st.key(a.Request.Kind, ref.Repo, of+"?"+digest.FromString(a.Request.Query.Encode()).String())
+	wait := p.wait
+	old, ok := p.lists.get(k)
+	if ok = ok && start.Sub(old.at) <= st.Tags.StaleIfError; ok {
+		wait = st.patience()
+	}
+	doc, led, err := p.asklist(ctx, st, k, ref, start, wait, ask)
+	if err == nil {
+		return document(ref, doc, trip(led)), nil
+	}
+	if !ok || ctx.Err() != nil || isMissing(err) {
+		return nil, err
+	}
+	return document(ref, old.Document, Status{
+		Outcome: cache.Hit, Stale: true, Age: start.Sub(old.at), Reason: err,
+	}), nil
+}
+
+func (p *Puller) asklist(ctx context.Context, st *site, k key, ref oci.Ref, start time.Time, wait time.Duration,
+	ask func(context.Context, *site, oci.Ref) (*upstream.Document, error),
+) (*upstream.Document, bool, error) {
+	if err := p.failures.get(k); err != nil {
+		return nil, false, err
+	}
+	doc, led, err := p.listing.do(ctx, k.String(), start.Add(wait), func(ctx context.Context) (
+		*upstream.Document, error,
+	) {
+		doc, err := ask(ctx, st, ref)
+		if err != nil {
+			p.failures.put(k, err)
+			return nil, err
+		}
+		p.failures.clear(k)
+		p.lists.put(k, &lastList{Document: doc, at: time.Now()}, int64(len(doc.Bytes)+len(doc.Next)+256))
+		return doc, nil
+	})
+	return doc, led, p.timeout(err, k, ref, start, wait)
+}
+
+// document is an answer to a question for a list. The next page is asked for at the same path.
+func document(ref oci.Ref, doc *upstream.Document, s Status) *Content {
+	c := &Content{
+		Ref: ref, MediaType: doc.MediaType, Size: int64(len(doc.Bytes)), Bytes: doc.Bytes, Filters: doc.Filters, Status: s,
+	}
+	if doc.Next != "" {
+		c.Link = "?" + doc.Next
+	}
+	return c
+}

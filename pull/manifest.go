@@ -1,0 +1,138 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/oci"
+)
+
+// manifest is one in memory. Its bytes have been verified.
+type manifest struct {
+	digest oci.Digest
+	bytes  []byte
+	own    string       // the document's own media type, which wins; empty where it has none: then it is the repository's
+	read   string       // the media type it was read as, where the repository has none either
+	parts  []oci.Digest // what it needs kept to be pulled: itself and its children
+	renew  atomic.Int64 // when its lease is due again, in Unix nanoseconds
+}
+
+// fetched is a manifest with the media type that counts in the repository it was asked for in.
+type fetched struct {
+	*manifest
+	as   string
+	here bool // it was found, after all, without a trip to the upstream
+}
+
+// Manifest answers a GET or HEAD of a manifest by tag or by digest. Bytes may be nil for HEAD. The error is a
+// *route.UnknownError, an *upstream.Error, a *TimeoutError, or the context's.
+func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
+	st, ref, err := p.route(a.Request)
+	if err != nil {
+		return nil, err
+	}
+	if ref.Digest == "" {
+		return p.byTag(ctx, st, ref, a.Request.Head)
+	}
+	return p.byDigest(ctx, st, ref, a.Request.Head, time.Now(), p.wait)
+}
+
+// byDigest answers from memory, from the cache, or from the upstream within wait of start. Two things ask for the
+// upstream: bytes that are not here, and a repository that is not known to refer to them.
+func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool, start time.Time, wait time.Duration) (
+	*Content, error,
+) {
+	if f, ok := p.local(ctx, ref.Repo, ref.Digest); ok {
+		return p.answer(ref, f, head, Status{Outcome: cache.Hit}), nil
+	}
+	f, led, err := p.fetch(ctx, st, ref, start, wait)
+	if err != nil {
+		return nil, err
+	}
+	s := trip(led)
+	if f.here {
+		s = Status{Outcome: cache.Hit}
+	}
+	return p.answer(ref, f, head, s), nil
+}
+
+// trip is the status of an answer that somebody went to the upstream for.
+func trip(led bool) Status {
+	if led {
+		return Status{Outcome: cache.Miss}
+	}
+	return Status{Outcome: cache.Joined, Collapsed: true}
+}
+
+// answer makes the content, and sees to it that what the client comes for next is still there then.
+func (p *Puller) answer(ref oci.Ref, f fetched, head bool, s Status) *Content {
+	if !head {
+		p.lease(f.manifest)
+	}
+	return &Content{
+		Ref: ref, Digest: f.digest, MediaType: f.as, Size: int64(len(f.bytes)), Bytes: f.bytes, Status: s,
+	}
+}
+
+// local finds a manifest that is here, if the repository refers to it. A catalog that can't be read knows nothing, so
+// that the upstream is asked.
+func (p *Puller) local(ctx context.Context, repo oci.Repo, d oci.Digest) (fetched, bool) {
+	desc, ok, err := p.catalog.Member(repo, d)
+	if err != nil {
+		p.log.WarnContext(ctx, "catalog can't be read", "ref", repo.Name, "digest", d, "err", err)
+	}
+	if !ok {
+		return fetched{}, false
+	}
+	if m, ok := p.hot.get(d); ok {
+		return m.in(desc.MediaType), true
+	}
+	// A layer can be asked for as a manifest; it must not be read into memory to find out.
+	if n, ok := p.cache.Stat(d); !ok || n > oci.MaxManifestSize {
+		return fetched{}, false
+	}
+	b, err := p.cache.Get(ctx, d)
+	if err != nil {
+		if !errors.Is(err, cache.ErrNotFound) {
+			p.log.WarnContext(ctx, "cached manifest can't be read", "digest", d, "err", err)
+		}
+		return fetched{}, false
+	}
+	doc, err := parse(d, desc.MediaType, b)
+	if err != nil {
+		p.log.WarnContext(ctx, "cached manifest is damaged", "digest", d, "err", err)
+		return fetched{}, false
+	}
+	if doc.MediaType == blobType && len(doc.Children) == 0 {
+		return fetched{}, false // known by a blob's HEAD only: whether it is a manifest is for the upstream to say
+	}
+	return p.remember(doc).in(desc.MediaType), true
+}
+
+// parse reads and verifies a manifest.
+func parse(d oci.Digest, mediaType string, b []byte) (*oci.Manifest, error) {
+	if !oci.VerifyDigest(d, b) {
+		return nil, fmt.Errorf("manifest %s: its bytes have another digest", d)
+	}
+	doc, err := oci.ParseManifest(mediaType, b)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", d, err)
+	}
+	doc.Digest = d // the one it is known by may be a sha512
+	return doc, nil
+}
+
+// in gives the manifest the media type it has in a repository.
+func (m *manifest) in(mediaType string) fetched {
+	switch {
+	case m.own != "":
+		mediaType = m.own
+	case mediaType == "" || mediaType == blobType:
+		mediaType = m.read
+	}
+	return fetched{manifest: m, as: mediaType}
+}

@@ -1,0 +1,70 @@
+package pull
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+// maxFailures is how many failures are remembered at once.
+const maxFailures = 10_000
+
+// failures remembers for seconds what an upstream refused, so that a follow-up request gets the same answer and a herd
+// does not ask again.
+type failures struct {
+	known *lru[key, failure]
+}
+
+// key is what an upstream is asked for. HEAD and GET share it. The kind is part of it since clients look for a digest
+// first among manifests and then among blobs.
+type key struct {
+	site uint64 // generation: an upstream that was reconfigured starts afresh
+	kind oci.Kind
+	repo oci.Repo
+	what string // tag, digest, or a list's query
+}
+
+// String is the key for calls. No part can hold a space.
+func (k key) String() string {
+	return fmt.Sprintf("%d %d %s %s %s", k.site, k.kind, k.repo.Host, k.repo.Name, k.what)
+}
+
+// byDigest reports whether the key is that of content, which is or is not, as against what may come and go.
+func (k key) byDigest() bool {
+	return (k.kind == oci.KindManifest || k.kind == oci.KindBlob) && strings.Contains(k.what, ":")
+}
+
+type failure struct {
+	err   error
+	until time.Time
+}
+
+func newFailures() *failures {
+	return &failures{known: newLRU[key, failure](maxFailures)}
+}
+
+// get returns the error, or nil.
+func (f *failures) get(k key) error {
+	v, ok := f.known.get(k)
+	if !ok || !time.Now().Before(v.until) {
+		return nil
+	}
+	return v.err
+}
+
+// put remembers err for as long as its kind deserves.
+func (f *failures) put(k key, err error) {
+	if d := remembered(err, k.byDigest()); d > 0 {
+		f.known.put(k, failure{err: err, until: time.Now().Add(d)}, 1)
+	}
+}
+
+// clear forgets one failure: the upstream has answered after all.
+func (f *failures) clear(k key) { f.known.remove(k) }
+
+// forget clears what is remembered of a repository.
+func (f *failures) forget(repo oci.Repo) {
+	f.known.removeIf(func(k key) bool { return k.repo == repo })
+}

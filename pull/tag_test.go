@@ -1,0 +1,578 @@
+package pull_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// fresh says what a right answer looks like that is not stale.
+func (w *world) fresh(c *pull.Content, want *oci.Manifest) {
+	w.t.Helper()
+	if c.Digest != want.Digest || c.MediaType != want.MediaType || c.Size != int64(len(want.Bytes)) || c.Status.Stale {
+		w.t.Errorf("got %s %s of %d bytes, status %+v; want %s %s of %d bytes, not stale",
+			c.Digest, c.MediaType, c.Size, c.Status, want.Digest, want.MediaType, len(want.Bytes))
+	}
+}
+
+func (w *world) stale(c *pull.Content, want *oci.Manifest, age time.Duration) {
+	w.t.Helper()
+	if c.Digest != want.Digest || string(c.Bytes) != string(want.Bytes) {
+		w.t.Errorf("got %s, want %s", c.Digest, want.Digest)
+	}
+	if s := c.Status; !s.Stale || s.Reason == nil || s.Outcome != cache.Hit || s.Age != age {
+		w.t.Errorf("status is %+v, want a stale hit of age %s with a reason", s, age)
+	}
+}
+
+func TestColdTagIsOneHeadAndOneGet(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		c := w.get(ask(app, "1"))
+		w.fresh(c, im.index)
+		if c.Status.Outcome != cache.Miss || string(c.Bytes) != string(im.index.Bytes) {
+			t.Errorf("status %+v", c.Status)
+		}
+		if want := (oci.Ref{Repo: oci.Repo{Host: hub, Name: app}, Tag: "1", Digest: im.index.Digest}); c.Ref != want {
+			t.Errorf("ref is %v, want %v", c.Ref, want)
+		}
+		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+im.index.Digest.String())
+
+		w.fresh(w.get(ask(app, "1")), im.index)
+		w.fresh(w.get(head(ask(app, "1"))), im.index)
+		w.fresh(w.get(ask(app, im.index.Digest.String())), im.index)
+		w.hub.wants(t)
+	})
+}
+
+// Clients ask by HEAD for the tag and by GET for the digest, never by GET for the tag: that must be enough to know the
+// tag when its upstream is down.
+func TestHeadThenGetByDigestRecordsTheTag(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		c := w.get(head(ask(app, "1")))
+		w.fresh(c, im.index)
+		if c.Status.Outcome != cache.Miss || c.Bytes != nil {
+			t.Errorf("a HEAD fetched: %+v", c)
+		}
+		w.hub.wants(t, "HEAD acme/app:1")
+		w.fresh(w.get(head(ask(app, "1"))), im.index)
+		w.hub.wants(t)
+		w.get(ask(app, im.index.Digest.String()))
+		w.hub.wants(t, "GET acme/app@"+im.index.Digest.String())
+
+		w.restart()
+		w.hub.behave(status(503), nil)
+		time.Sleep(time.Hour)
+		w.stale(w.get(ask(app, "1")), im.index, time.Hour)
+		w.hub.wants(t, "HEAD acme/app:1")
+	})
+}
+
+func TestTagWithinMaxAgeIsNotChecked(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		w.hub.asked()
+		w.hub.push(t, app, "1", "b")
+		time.Sleep(time.Minute - 1)
+		c := w.get(ask(app, "1"))
+		w.fresh(c, im.index)
+		if c.Status.Age != time.Minute-1 || c.Status.Outcome != cache.Hit {
+			t.Errorf("status %+v", c.Status)
+		}
+		w.hub.wants(t)
+	})
+}
+
+func TestOlderTagIsChecked(t *testing.T) {
+	t.Run("unchanged", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			im := w.hub.push(t, app, "1", "a")
+			w.get(ask(app, "1"))
+			w.hub.asked()
+			time.Sleep(time.Minute)
+			c := w.get(ask(app, "1"))
+			w.fresh(c, im.index)
+			if c.Status.Outcome != cache.Hit || c.Status.Age != 0 {
+				t.Errorf("status %+v", c.Status)
+			}
+			w.hub.wants(t, "HEAD acme/app:1")
+			time.Sleep(time.Minute - 1)
+			w.get(ask(app, "1"))
+			w.hub.wants(t) // the check counts as confirmation
+		})
+	})
+	t.Run("moved", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			w.hub.push(t, app, "1", "a")
+			w.get(ask(app, "1"))
+			w.hub.asked()
+			b := w.hub.push(t, app, "1", "b")
+			time.Sleep(time.Minute)
+			w.fresh(w.get(ask(app, "1")), b.index)
+			w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+b.index.Digest.String())
+			w.hub.behave(status(500), nil)
+			time.Sleep(time.Hour)
+			w.stale(w.get(ask(app, "1")), b.index, time.Hour)
+		})
+	})
+	t.Run("moved and its manifest does not come", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			a := w.hub.push(t, app, "1", "a")
+			w.get(ask(app, "1"))
+			b := w.hub.push(t, app, "1", "b")
+			fail := status(500)
+			w.hub.behave(func(call string) error {
+				if strings.HasPrefix(call, "GET") {
+					return fail(call)
+				}
+				return nil
+			}, nil)
+			time.Sleep(time.Hour)
+			w.stale(w.get(ask(app, "1")), a.index, time.Hour)
+			w.restart() // what is recorded is what can be served
+			w.hub.behave(status(500), nil)
+			w.stale(w.get(ask(app, "1")), a.index, time.Hour)
+			w.hub.behave(nil, nil)
+			time.Sleep(time.Minute)
+			w.fresh(w.get(ask(app, "1")), b.index)
+		})
+	})
+	t.Run("moved back to what is here", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			a := w.hub.push(t, app, "1", "a")
+			w.get(ask(app, "1"))
+			w.hub.push(t, app, "1", "b")
+			time.Sleep(time.Hour)
+			w.get(ask(app, "1"))
+			w.hub.push(t, app, "1", "a")
+			time.Sleep(time.Hour)
+			w.hub.asked()
+			w.fresh(w.get(ask(app, "1")), a.index)
+			w.hub.wants(t, "HEAD acme/app:1")
+		})
+	})
+}
+
+func TestSlowCheckServesTheCopyAndGoesOn(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a := w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		b := w.hub.push(t, app, "1", "b")
+		w.get(ask(app, b.index.Digest.String())) // so that the check alone decides
+		time.Sleep(time.Hour)
+		w.hub.asked()
+		w.hub.behave(nil, takes(10*time.Second))
+
+		var c *pull.Content
+		if took := since(func() { c = w.get(ask(app, "1")) }); took != 5*time.Second {
+			t.Errorf("the first waited %s, want 5 s", took)
+		}
+		w.stale(c, a.index, time.Hour)
+		if e, ok := errors.AsType[*pull.TimeoutError](c.Status.Reason); !ok || e.Waited != 5*time.Second {
+			t.Errorf("reason is %v", c.Status.Reason)
+		}
+		// The upstream is in trouble by now: nobody waits long for the check that is still going on.
+		if took := since(func() { c = w.get(ask(app, "1")) }); took != time.Second {
+			t.Errorf("the second waited %s, want 1 s", took)
+		}
+		w.stale(c, a.index, time.Hour+5*time.Second)
+		w.hub.wants(t, "HEAD acme/app:1")
+
+		time.Sleep(4*time.Second + 1) // it is recorded when it comes
+		w.fresh(w.get(ask(app, "1")), b.index)
+		w.hub.wants(t)
+	})
+}
+
+func TestPatienceComesBackWithAnAnswerInTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a := w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		wait := func(want time.Duration) {
+			t.Helper()
+			time.Sleep(time.Hour)
+			if took := since(func() { w.get(ask(app, "1")) }); took != want {
+				t.Errorf("waited %s, want %s", took, want)
+			}
+			time.Sleep(time.Minute)
+		}
+		w.hub.behave(nil, takes(10*time.Second))
+		wait(5 * time.Second)
+		wait(time.Second)
+		wait(time.Second)
+		w.hub.behave(nil, takes(3*time.Second)) // slow, but in time: from the next time on it's waited for
+		wait(time.Second)
+		wait(3 * time.Second)
+		w.hub.behave(status(503), takes(2*time.Second))
+		wait(2 * time.Second)
+		wait(time.Second)
+		w.hub.behave(status(429), takes(time.Second/2)) // a limit answers fast, and says nothing of the tag
+		wait(time.Second / 2)
+		w.hub.behave(nil, takes(3*time.Second))
+		wait(time.Second)
+		wait(3 * time.Second)
+		w.fresh(w.get(ask(app, "1")), a.index)
+	})
+}
+
+func TestHealthyUpstreamAt800MillisecondsIsNeverStale(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.behave(nil, takes(800*time.Millisecond))
+		for i := range 50 {
+			if i%10 == 9 {
+				im = w.hub.push(t, app, "1", "a"+string(rune('0'+i)))
+			}
+			time.Sleep(time.Minute)
+			w.fresh(w.get(ask(app, "1")), im.index)
+		}
+	})
+}
+
+func TestUpstreamThatRefusesServesTheCopy(t *testing.T) {
+	limited := &upstream.Error{Op: "resolve", Upstream: hub, Repository: app, Status: 429, RetryAfter: 90 * time.Second}
+	for _, tt := range []struct {
+		name   string
+		fault  error
+		memory time.Duration // until the upstream is asked again
+	}{
+		{"401", status(401)(""), 10 * time.Second},
+		{"403", status(403)(""), 10 * time.Second},
+		{"404: a tag that was deleted is kept", status(404)(""), 10 * time.Second},
+		{"405", status(405)(""), 10 * time.Second},
+		{"429", status(429)(""), time.Minute},
+		{"429 with Retry-After", limited, 90 * time.Second},
+		{"500", status(500)(""), 2 * time.Second},
+		{"no network", &upstream.Error{Op: "resolve", Err: errors.New("refused")}, 2 * time.Second},
+		{"a page", &upstream.Error{Status: 200, Err: &upstream.ContentError{Kind: upstream.ContentNotRegistry}}, 2 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				im := w.hub.push(t, app, "1", "a")
+				w.get(ask(app, "1"))
+				time.Sleep(time.Hour)
+				w.hub.asked()
+				w.hub.behave(func(string) error { return tt.fault }, nil)
+				for _, age := range []time.Duration{0, tt.memory - 1} { // remembered in between
+					time.Sleep(age)
+					c := w.get(ask(app, "1"))
+					w.stale(c, im.index, time.Hour+age)
+					if c.Status.Reason != tt.fault {
+						t.Errorf("reason is %v, want %v", c.Status.Reason, tt.fault)
+					}
+				}
+				w.hub.wants(t, "HEAD acme/app:1")
+				time.Sleep(1)
+				w.hub.behave(nil, nil)
+				w.fresh(w.get(ask(app, "1")), im.index)
+				w.hub.wants(t, "HEAD acme/app:1")
+
+				w.hub.behave(func(string) error { return tt.fault }, nil)
+				time.Sleep(policy.StaleIfError + 1)
+				if err := w.fails(ask(app, "1")); err != tt.fault {
+					t.Errorf("beyond staleIfError: %v, want %v", err, tt.fault)
+				}
+			})
+		})
+	}
+}
+
+func TestColdTagWaitsNoLongerThanAClient(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.behave(nil, takes(40*time.Second))
+		var err error
+		if took := since(func() { err = w.fails(ask(app, "1")) }); took != 25*time.Second {
+			t.Errorf("waited %s, want 25 s", took)
+		}
+		if e, ok := errors.AsType[*pull.TimeoutError](err); !ok || e.Waited != 25*time.Second || e.Ref.Tag != "1" {
+			t.Errorf("got %v", err)
+		}
+		// The follow-up gets the same answer, at once.
+		if took := since(func() {
+			if again := w.fails(head(ask(app, "1"))); again != err {
+				t.Errorf("got %v, then %v", err, again)
+			}
+		}); took != 0 {
+			t.Errorf("the follow-up took %s", took)
+		}
+		// The HEAD goes on, and a later client finds its result.
+		time.Sleep(15*time.Second + 1)
+		w.fresh(w.get(head(ask(app, "1"))), im.index)
+		w.hub.wants(t, "HEAD acme/app:1")
+	})
+}
+
+func TestLeavingClientTakesNothingWithIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.behave(nil, takes(time.Second))
+		ctx, leave := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second/2, leave)
+		if _, err := w.Manifest(ctx, ask(app, "1")); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		time.Sleep(time.Second)
+		w.fresh(w.get(head(ask(app, "1"))), im.index)
+		w.hub.wants(t, "HEAD acme/app:1")
+	})
+}
+
+func TestDownUpstreamServesAWarmImage(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, "library/nginx", "1", "a")
+		w.pull(t, "nginx", "1", im)
+		w.restart() // nothing is left in memory
+		w.hub.behave(status(0), takes(time.Second))
+		time.Sleep(time.Hour)
+		w.hub.asked()
+		if took := since(func() { w.pull(t, "nginx", "1", im) }); took > time.Second {
+			t.Errorf("a warm pull took %s with the upstream down", took)
+		}
+		w.hub.wants(t, "HEAD library/nginx:1")
+	})
+}
+
+// pull takes an image the way clients do: HEAD of the tag, GET of everything by digest.
+func (w *world) pull(t *testing.T, repo, tag string, im image) {
+	t.Helper()
+	c, err := w.Manifest(t.Context(), head(ask(repo, tag)))
+	if err != nil {
+		t.Errorf("head: %v", err)
+		return
+	}
+	if c.Digest != im.index.Digest {
+		t.Errorf("head: got %s, want %s", c.Digest, im.index.Digest)
+	}
+	for _, m := range append([]*oci.Manifest{im.index}, im.children...) {
+		c, err := w.Manifest(t.Context(), ask(repo, m.Digest.String()))
+		if err != nil || string(c.Bytes) != string(m.Bytes) || c.MediaType != m.MediaType {
+			t.Errorf("manifest %s: %v", m.Digest, err)
+			return
+		}
+		if oci.IsIndex(m.MediaType) {
+			continue
+		}
+		for _, layer := range m.Children {
+			w.blob(t, askBlob(repo, layer.Digest), im.blobs[layer.Digest])
+		}
+	}
+}
+
+func TestHerdOnAColdImage(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.behave(nil, takes(100*time.Millisecond))
+		var herd sync.WaitGroup
+		for i := range 200 {
+			herd.Go(func() {
+				time.Sleep(time.Duration(i) * time.Millisecond) // some come while a trip runs, some just after it
+				w.get(head(ask(app, "1")))
+				w.get(ask(app, im.index.Digest.String()))
+				for _, m := range im.children {
+					w.get(ask(app, m.Digest.String()))
+				}
+			})
+		}
+		herd.Wait()
+		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+im.index.Digest.String(),
+			"GET acme/app@"+im.children[0].Digest.String(), "GET acme/app@"+im.children[1].Digest.String())
+	})
+}
+
+func TestOneOfAHerdHasAMissTheOthersJoin(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.behave(nil, takes(time.Second))
+		results := make(chan pull.Status, 10)
+		for range cap(results) {
+			go func() { results <- w.get(ask(app, im.index.Digest.String())).Status }()
+		}
+		count := make(map[pull.Status]int)
+		for range cap(results) {
+			count[<-results]++
+		}
+		if count[pull.Status{Outcome: cache.Miss}] != 1 ||
+			count[pull.Status{Outcome: cache.Joined, Collapsed: true}] != 9 {
+			t.Errorf("outcomes: %v", count)
+		}
+	})
+}
+
+func TestRecordedDigestThatIsGone(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a := w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		b := w.hub.push(t, app, "1", "b")
+		w.shelf.evict(a.index.Digest)
+		w.restart()
+		delete(w.hub.manifests, app+"@"+a.index.Digest.String())
+		w.hub.asked()
+		w.fresh(w.get(ask(app, "1")), b.index)
+		w.hub.wants(t, "GET acme/app@"+a.index.Digest.String(), "HEAD acme/app:1",
+			"GET acme/app@"+b.index.Digest.String())
+		synctest.Wait()
+	})
+}
+
+// A client that looked before a trip ended, and comes to ask after it, must not make a second one.
+func TestStragglerMakesNoSecondTrip(t *testing.T) {
+	straggle := func(w *world, late, early func()) {
+		var once sync.Once
+		w.books.look = func(string) {
+			first := false
+			once.Do(func() { first = true })
+			if first {
+				time.Sleep(time.Second)
+			}
+		}
+		var both sync.WaitGroup
+		both.Go(late)
+		both.Go(func() {
+			time.Sleep(time.Millisecond)
+			early()
+		})
+		both.Wait()
+	}
+	t.Run("tag", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			im := w.hub.push(t, app, "1", "a")
+			pull := func() { w.fresh(w.get(head(ask(app, "1"))), im.index) }
+			straggle(w, pull, pull)
+			w.hub.wants(t, "HEAD acme/app:1")
+		})
+	})
+	t.Run("manifest", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			im := w.hub.push(t, app, "1", "a")
+			pull := func() { w.fresh(w.get(ask(app, im.index.Digest.String())), im.index) }
+			straggle(w, pull, pull)
+			w.hub.wants(t, "GET acme/app@"+im.index.Digest.String())
+		})
+	})
+	t.Run("blob", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			im := w.hub.push(t, app, "1", "a")
+			d := im.children[0].Children[1].Digest
+			pull := func() { w.headBlob(t, askBlob(app, d), len(im.blobs[d])) }
+			straggle(w, pull, pull)
+			w.hub.wants(t, "STAT acme/app@"+d.String())
+		})
+	})
+	t.Run("failure", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			w.hub.behave(status(403), nil)
+			pull := func() { w.fails(ask(app, "1")) }
+			straggle(w, pull, pull)
+			w.hub.wants(t, "HEAD acme/app:1")
+		})
+	})
+}
+
+func TestTagOfBytesThatAnotherRepositoryBrought(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		w.hub.push(t, "acme/other", "1", "a")
+		w.fresh(w.get(head(ask("acme/other", "1"))), im.index)
+		other := oci.Ref{Repo: oci.Repo{Host: hub, Name: "acme/other"}, Tag: "1"}
+		if got, err := w.books.Tag(other); !errors.Is(err, catalog.ErrUnknown) {
+			t.Errorf("recorded before the repository is known to have it: %v", got)
+		}
+		w.get(ask("acme/other", im.index.Digest.String()))
+		if got, err := w.books.Tag(other); err != nil || got.Digest != im.index.Digest {
+			t.Errorf("not recorded: %v, %v", got, err)
+		}
+	})
+}
+
+func TestAnswerAfterATimeout(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		always := policy
+		always.MaxAge = 0
+		w.use(w.hub, always)
+		d := im.children[0].Children[1].Digest
+		w.hub.behave(nil, takes(26*time.Second))
+		go func() {
+			if _, err := w.Blob(t.Context(), head(askBlob(app, d))); !isTimeout(err) {
+				t.Errorf("blob: got %v", err)
+			}
+		}()
+		if err := w.fails(head(ask(app, "1"))); !isTimeout(err) {
+			t.Errorf("got %v", err)
+		}
+		time.Sleep(1500 * time.Millisecond) // the answers have come, and count at once
+		w.hub.behave(nil, nil)
+		w.fresh(w.get(head(ask(app, "1"))), im.index)
+		w.headBlob(t, askBlob(app, d), len(im.blobs[d]))
+	})
+}
+
+func TestMovedTagWhoseManifestIsSlow(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		b := w.hub.push(t, app, "1", "b")
+		time.Sleep(time.Hour)
+		w.hub.asked()
+		w.hub.behave(nil, func(call string) time.Duration {
+			if strings.HasPrefix(call, "GET") {
+				return 8 * time.Second
+			}
+			return 0
+		})
+		for _, want := range []time.Duration{5 * time.Second, time.Second} {
+			if took := since(func() {
+				if s := w.get(ask(app, "1")).Status; !s.Stale || !isTimeout(s.Reason) {
+					t.Errorf("status %+v", s)
+				}
+			}); took != want {
+				t.Errorf("waited %s, want %s", took, want)
+			}
+		}
+		time.Sleep(2*time.Second + 1)
+		w.fresh(w.get(ask(app, "1")), b.index)
+		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+b.index.Digest.String())
+	})
+}
+
+func TestLeavingClientIsNotAnsweredStale(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		time.Sleep(time.Hour)
+		w.hub.behave(nil, takes(2*time.Second))
+		ctx, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		if c, err := w.Manifest(ctx, ask(app, "1")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, %v", c, err)
+		}
+	})
+}
+
+// The record of a tag counts from when it is written, so an old word must not be.
+func TestLateGetByDigestMakesNoTagYounger(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.get(head(ask(app, "1")))
+		time.Sleep(30 * time.Second)
+		w.get(ask(app, im.index.Digest.String()))
+		time.Sleep(30 * time.Second)
+		w.hub.asked()
+		w.fresh(w.get(ask(app, "1")), im.index)
+		w.hub.wants(t, "HEAD acme/app:1")
+	})
+}

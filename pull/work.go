@@ -1,0 +1,117 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+// errStopped answers who comes after the end of Run.
+var errStopped = errors.New("the mirror is stopping")
+
+// errWaited says that the time a client waits is over. The work goes on. It never leaves this package.
+var errWaited = errors.New("still waiting for the upstream")
+
+// work owns what outlives the client that asked for it. It ends with Run.
+type work struct {
+	life context.Context // of all of it; the one place where a context is kept
+	end  context.CancelFunc
+	log  *slog.Logger
+
+	mu     sync.Mutex // guards closed, and orders wg.Add before wg.Wait
+	closed bool
+	wg     sync.WaitGroup
+}
+
+func newWork(log *slog.Logger) *work {
+	w := &work{log: log}
+	w.life, w.end = context.WithCancel(context.Background())
+	return w
+}
+
+func (w *work) begin() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return false
+	}
+	w.wg.Add(1)
+	return true
+}
+
+// close cancels everything and returns when the last of it has ended.
+func (w *work) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.end()
+	w.wg.Wait()
+}
+
+// do runs f now, with the values of ctx and none of its cancellation: other clients want the result too, and a check
+// of a tag is worth recording even if nobody waits for it any more.
+func (w *work) do(ctx context.Context, limit time.Duration, f func(context.Context) error) (err error) {
+	if !w.begin() {
+		return errStopped
+	}
+	defer w.wg.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	defer context.AfterFunc(w.life, cancel)()
+	// A document that makes a parser panic must cost one pull, not the process: no HTTP server recovers here.
+	defer func() {
+		if v := recover(); v != nil {
+			w.log.ErrorContext(ctx, "panic in a pull", "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic in a pull: %v", v)
+		}
+	}()
+	return f(ctx)
+}
+
+// calls makes one call of all that are made with the same key at the same time.
+type calls[T any] struct {
+	work  *work
+	limit time.Duration // of one call
+	group singleflight.Group
+}
+
+// do waits for the result of f until the given time, then returns errWaited while f goes on. led is true for the one
+// caller whose f ran.
+func (c *calls[T]) do(ctx context.Context, key string, until time.Time, f func(context.Context) (T, error)) (
+	v T, led bool, err error,
+) {
+	var first bool // read only after a receive: what came before a send is seen after it
+	ch := c.start(ctx, key, &first, f)
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case r := <-ch:
+		v, _ = r.Val.(T)
+		return v, first, r.Err
+	case <-timer.C:
+		return v, false, errWaited
+	case <-ctx.Done():
+		return v, false, context.Cause(ctx)
+	}
+}
+
+// start begins f, or joins it. first is set before the result is sent.
+func (c *calls[T]) start(ctx context.Context, key string, first *bool, f func(context.Context) (T, error)) (
+	ch <-chan singleflight.Result,
+) {
+	return c.group.DoChan(key, func() (any, error) {
+		*first = true
+		var v T
+		err := c.work.do(ctx, c.limit, func(ctx context.Context) (err error) {
+			v, err = f(ctx)
+			return err
+		})
+		return v, err
+	})
+}
