@@ -220,6 +220,14 @@ func TestPhraseKeepsItsPlace(t *testing.T) {
 			}
 		}
 	})
+	t.Run("arrives though the client has sent more", func(t *testing.T) {
+		t.Parallel()
+		// A connection that is closed with bytes unread is reset, and the answer lost with it.
+		more := strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: m\r\n\r\n", 400)
+		if got := raw(t, failing(nil), more); strings.Count(got, "HTTP/1.1 502 ") != 1 || !strings.HasSuffix(got, "}]}\n") {
+			t.Errorf("%s", got)
+		}
+	})
 	t.Run("off", func(t *testing.T) {
 		t.Parallel()
 		ts := failing(func(o *server.Options) { o.ErrorPhrase = false })

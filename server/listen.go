@@ -58,8 +58,8 @@ type overKey struct{}
 // overloaded reports whether a request came over a connection beyond the limit.
 func overloaded(ctx context.Context) bool { return ctx.Value(overKey{}) != nil }
 
-// Listen wraps a TCP listener. Its connections end when nothing of what is written to them moves for a minute, however
-// long a response takes. Of at most limit connections requests under /v2/ are served; a few beyond are told that the
+// Listen wraps a TCP listener. Its connections end when the client takes nothing of what is written to them for a minute,
+// however long a response takes. Of at most limit connections requests under /v2/ are served; a few beyond are told that the
 // mirror is overloaded, further ones wait. A limit of 0 is none.
 //
 // Pass it to Serve or ServeTLS as it is: who wraps it again loses sendfile.
@@ -149,38 +149,57 @@ func (c *conn) keep(t time.Time) {
 	}
 }
 
-// extend gives the next write its time.
-func (c *conn) extend(now time.Time) error {
-	t := now.Add(c.l.stall)
+// extend gives the next write its time: half of what a client may stand still for, see pace.
+func (c *conn) extend() error {
+	t := time.Now().Add(c.l.stall / 2)
 	if u := c.until.Load(); u != 0 && u < t.UnixNano() {
 		t = time.Unix(0, u)
 	}
 	return c.TCPConn.SetWriteDeadline(t)
 }
 
+// Close gives the connection's place to another one.
 func (c *conn) Close() error {
 	c.once.Do(c.l.leave)
 	return c.TCPConn.Close()
 }
 
-// Write goes on as long as a part of p is taken before each deadline.
-func (c *conn) Write(p []byte) (n int, err error) {
+// pace judges whether a client moves. A full socket can be written to again only after a third of it has been taken,
+// which are megabytes; so a slow client shows in how much of it is still queued, long before a write gets on.
+type pace struct {
+	still  int // deadlines in a row at which nothing had moved
+	queued int // bytes in the socket at the last one; -1: not known
+}
+
+// on is asked after a deadline before which n bytes were written.
+func (p *pace) on(c *conn, n int64) bool {
+	queued := queued(c.TCPConn)
+	if n > 0 || queued >= 0 && queued < p.queued {
+		p.still = 0
+	} else {
+		p.still++
+	}
+	p.queued = queued
+	return p.still < 2
+}
+
+// Write goes on as long as the client takes something.
+func (c *conn) Write(b []byte) (n int, err error) {
+	var p pace
 	for {
-		if err := c.extend(time.Now()); err != nil {
+		if err := c.extend(); err != nil {
 			return n, err
 		}
-		m, err := c.TCPConn.Write(p[n:])
+		m, err := c.TCPConn.Write(b[n:])
 		n += m
-		if m == 0 || n == len(p) || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if n == len(b) || !errors.Is(err, os.ErrDeadlineExceeded) || !p.on(c, int64(m)) {
 			return n, err
 		}
 	}
 }
 
-// ReadFrom sends a file, or an io.LimitedReader of one, by sendfile. What is no file is copied.
-//
-// The whole of it is handed to the kernel with one deadline, and goes on from where it is as long as something was taken
-// before each. So a client that stands still is cut after one to two times the stall timeout, and a slow one never is.
+// ReadFrom sends a file, or an io.LimitedReader of one, by sendfile, and goes on as long as the client takes something.
+// The kernel is handed the whole of it. What is no file is copied.
 func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	lr, ok := src.(*io.LimitedReader)
 	if !ok {
@@ -197,15 +216,15 @@ func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	if err != nil {
 		return c.copy(src)
 	}
+	var p pace
 	for lr.N > 0 {
-		if err := c.extend(time.Now()); err != nil {
+		if err := c.extend(); err != nil {
 			return n, err
 		}
-		part := &io.LimitedReader{R: file, N: lr.N}
-		m, err := c.TCPConn.ReadFrom(part)
+		m, err := c.TCPConn.ReadFrom(&io.LimitedReader{R: file, N: lr.N})
 		n += m
 		lr.N -= m
-		if m == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !p.on(c, m) {
 			return n, err // all of it, the end of the file, or an error
 		}
 		// Where the kernel can't do it, net has read more than it has written.

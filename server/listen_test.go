@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +49,11 @@ func (f file) Read(p []byte) (int, error) {
 	f.read.Add(int64(n))
 	return n, err
 }
+
+// plain is a file that the kernel can't send: net reads it, ahead of what it has written.
+type plain struct{ file }
+
+func (plain) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
 
 func onDisk(t *testing.T, content []byte) (open func() cache.Object, read *atomic.Int64) {
 	t.Helper()
@@ -193,8 +199,9 @@ func TestSlowClientIsServed(t *testing.T) {
 	content := pattern(16 << 20)
 	open, _ := onDisk(t, content)
 	inMemory, _ := hold(content)
+	unsendable := func() cache.Object { return plain{open().(file)} }
 	const stall = 300 * time.Millisecond
-	for name, object := range map[string]func() cache.Object{"file": open, "memory": inMemory} {
+	for name, object := range map[string]func() cache.Object{"file": open, "plain": unsendable, "memory": inMemory} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := server.New(options(&puller{object: object, size: int64(len(content))}))
@@ -214,6 +221,39 @@ func TestSlowClientIsServed(t *testing.T) {
 				t.Errorf("%d bytes: %v", got.Len(), err)
 			}
 		})
+	}
+}
+
+// Others' deadlines hold: a TLS connection that is closed gives its last words a time of its own.
+func TestEarlierDeadlineHolds(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped := server.Listen(l, 0)
+	defer wrapped.Close()
+	peer, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	c, err := wrapped.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for name, set := range map[string]func(time.Time) error{"write": c.SetWriteDeadline, "both": c.SetDeadline} {
+		began := time.Now()
+		if err := set(began.Add(50 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("%s: the write ended after %s", name, took)
+		}
 	}
 }
 

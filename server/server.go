@@ -115,6 +115,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // doesn't wait for; or with the context's cause.
 func (s *Server) Wait(ctx context.Context) error { return s.active.wait(ctx) }
 
+// InFlight is how many requests are being answered, those on hijacked connections included.
+func (s *Server) InFlight() int { return s.active.count() }
+
 // Healthz answers that the process lives.
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) { word(w, r, http.StatusOK, "ok") }
 

@@ -46,3 +46,9 @@ func (t *tracker) wait(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 }
+
+func (t *tracker) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n
+}

@@ -1,0 +1,24 @@
+package server
+
+import (
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// queued is how many bytes of a connection's socket the client has not confirmed, -1 where that can't be told.
+func queued(c *net.TCPConn) int {
+	n := -1
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return n
+	}
+	if err := rc.Control(func(fd uintptr) {
+		if v, err := unix.IoctlGetInt(int(fd), unix.TIOCOUTQ); err == nil {
+			n = v
+		}
+	}); err != nil {
+		return -1
+	}
+	return n
+}
