@@ -12,8 +12,8 @@
 // upstream is down, slow, limiting, or refusing our credential.
 //
 // Guarantees:
-//   - Content is served only through a repository of an upstream that is known to refer to it; otherwise that upstream is
-//     asked for that repository first.
+//   - Content is served only through a repository of an upstream that is known to refer to it; otherwise that upstream
+//     is asked for that repository first.
 //   - Bytes are written before the references to them, and both before the tag, so a tag never leads to what can't be
 //     served. Where one of the writes fails, the client is served all the same.
 //   - A client that leaves takes nothing with it: trips to an upstream have a deadline of their own.

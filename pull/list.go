@@ -30,7 +30,8 @@ func (p *Puller) Tags(ctx context.Context, a Ask) (*Content, error) {
 
 // Referrers answers a GET or HEAD of referrers, in the same way.
 func (p *Puller) Referrers(ctx context.Context, a Ask) (*Content, error) {
-	return p.list(ctx, a, a.Request.Digest.String(), func(ctx context.Context, st *site, ref oci.Ref) (*upstream.Document, error) {
+	of := a.Request.Digest.String()
+	return p.list(ctx, a, of, func(ctx context.Context, st *site, ref oci.Ref) (*upstream.Document, error) {
 		return st.Upstream.Referrers(ctx, ref.Name, ref.Digest, a.Request.Query)
 	})
 }

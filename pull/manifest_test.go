@@ -121,7 +121,8 @@ func TestFullDiskServesFromMemory(t *testing.T) {
 		w.hub.wants(t)
 		time.Sleep(time.Hour)
 		w.fresh(w.get(ask(app, "1")), im.index)
-		if got, err := w.books.Tag(oci.Ref{Repo: oci.Repo{Host: hub, Name: app}, Tag: "1"}); !errors.Is(err, catalog.ErrUnknown) {
+		ref := oci.Ref{Repo: oci.Repo{Host: hub, Name: app}, Tag: "1"}
+		if got, err := w.books.Tag(ref); !errors.Is(err, catalog.ErrUnknown) {
 			t.Errorf("a tag without bytes on disk is recorded: %v", got)
 		}
 	})

@@ -1,12 +1,9 @@
 package pull_test
 
 import (
-	"context"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
@@ -289,47 +286,6 @@ func TestUpstreamThatRefusesServesTheCopy(t *testing.T) {
 	}
 }
 
-func TestColdTagWaitsNoLongerThanAClient(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		im := w.hub.push(t, app, "1", "a")
-		w.hub.behave(nil, takes(40*time.Second))
-		var err error
-		if took := since(func() { err = w.fails(ask(app, "1")) }); took != 25*time.Second {
-			t.Errorf("waited %s, want 25 s", took)
-		}
-		if e, ok := errors.AsType[*pull.TimeoutError](err); !ok || e.Waited != 25*time.Second || e.Ref.Tag != "1" {
-			t.Errorf("got %v", err)
-		}
-		// The follow-up gets the same answer, at once.
-		if took := since(func() {
-			if again := w.fails(head(ask(app, "1"))); again != err {
-				t.Errorf("got %v, then %v", err, again)
-			}
-		}); took != 0 {
-			t.Errorf("the follow-up took %s", took)
-		}
-		// The HEAD goes on, and a later client finds its result.
-		time.Sleep(15*time.Second + 1)
-		w.fresh(w.get(head(ask(app, "1"))), im.index)
-		w.hub.wants(t, "HEAD acme/app:1")
-	})
-}
-
-func TestLeavingClientTakesNothingWithIt(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		im := w.hub.push(t, app, "1", "a")
-		w.hub.behave(nil, takes(time.Second))
-		ctx, leave := context.WithCancel(t.Context())
-		time.AfterFunc(time.Second/2, leave)
-		if _, err := w.Manifest(ctx, ask(app, "1")); !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v", err)
-		}
-		time.Sleep(time.Second)
-		w.fresh(w.get(head(ask(app, "1"))), im.index)
-		w.hub.wants(t, "HEAD acme/app:1")
-	})
-}
-
 func TestDownUpstreamServesAWarmImage(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, "library/nginx", "1", "a")
@@ -345,72 +301,6 @@ func TestDownUpstreamServesAWarmImage(t *testing.T) {
 	})
 }
 
-// pull takes an image the way clients do: HEAD of the tag, GET of everything by digest.
-func (w *world) pull(t *testing.T, repo, tag string, im image) {
-	t.Helper()
-	c, err := w.Manifest(t.Context(), head(ask(repo, tag)))
-	if err != nil {
-		t.Errorf("head: %v", err)
-		return
-	}
-	if c.Digest != im.index.Digest {
-		t.Errorf("head: got %s, want %s", c.Digest, im.index.Digest)
-	}
-	for _, m := range append([]*oci.Manifest{im.index}, im.children...) {
-		c, err := w.Manifest(t.Context(), ask(repo, m.Digest.String()))
-		if err != nil || string(c.Bytes) != string(m.Bytes) || c.MediaType != m.MediaType {
-			t.Errorf("manifest %s: %v", m.Digest, err)
-			return
-		}
-		if oci.IsIndex(m.MediaType) {
-			continue
-		}
-		for _, layer := range m.Children {
-			w.blob(t, askBlob(repo, layer.Digest), im.blobs[layer.Digest])
-		}
-	}
-}
-
-func TestHerdOnAColdImage(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		im := w.hub.push(t, app, "1", "a")
-		w.hub.behave(nil, takes(100*time.Millisecond))
-		var herd sync.WaitGroup
-		for i := range 200 {
-			herd.Go(func() {
-				time.Sleep(time.Duration(i) * time.Millisecond) // some come while a trip runs, some just after it
-				w.get(head(ask(app, "1")))
-				w.get(ask(app, im.index.Digest.String()))
-				for _, m := range im.children {
-					w.get(ask(app, m.Digest.String()))
-				}
-			})
-		}
-		herd.Wait()
-		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+im.index.Digest.String(),
-			"GET acme/app@"+im.children[0].Digest.String(), "GET acme/app@"+im.children[1].Digest.String())
-	})
-}
-
-func TestOneOfAHerdHasAMissTheOthersJoin(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		im := w.hub.push(t, app, "1", "a")
-		w.hub.behave(nil, takes(time.Second))
-		results := make(chan pull.Status, 10)
-		for range cap(results) {
-			go func() { results <- w.get(ask(app, im.index.Digest.String())).Status }()
-		}
-		count := make(map[pull.Status]int)
-		for range cap(results) {
-			count[<-results]++
-		}
-		if count[pull.Status{Outcome: cache.Miss}] != 1 ||
-			count[pull.Status{Outcome: cache.Joined, Collapsed: true}] != 9 {
-			t.Errorf("outcomes: %v", count)
-		}
-	})
-}
-
 func TestRecordedDigestThatIsGone(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		a := w.hub.push(t, app, "1", "a")
@@ -423,61 +313,6 @@ func TestRecordedDigestThatIsGone(t *testing.T) {
 		w.fresh(w.get(ask(app, "1")), b.index)
 		w.hub.wants(t, "GET acme/app@"+a.index.Digest.String(), "HEAD acme/app:1",
 			"GET acme/app@"+b.index.Digest.String())
-		synctest.Wait()
-	})
-}
-
-// A client that looked before a trip ended, and comes to ask after it, must not make a second one.
-func TestStragglerMakesNoSecondTrip(t *testing.T) {
-	straggle := func(w *world, late, early func()) {
-		var once sync.Once
-		w.books.look = func(string) {
-			first := false
-			once.Do(func() { first = true })
-			if first {
-				time.Sleep(time.Second)
-			}
-		}
-		var both sync.WaitGroup
-		both.Go(late)
-		both.Go(func() {
-			time.Sleep(time.Millisecond)
-			early()
-		})
-		both.Wait()
-	}
-	t.Run("tag", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, w *world) {
-			im := w.hub.push(t, app, "1", "a")
-			pull := func() { w.fresh(w.get(head(ask(app, "1"))), im.index) }
-			straggle(w, pull, pull)
-			w.hub.wants(t, "HEAD acme/app:1")
-		})
-	})
-	t.Run("manifest", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, w *world) {
-			im := w.hub.push(t, app, "1", "a")
-			pull := func() { w.fresh(w.get(ask(app, im.index.Digest.String())), im.index) }
-			straggle(w, pull, pull)
-			w.hub.wants(t, "GET acme/app@"+im.index.Digest.String())
-		})
-	})
-	t.Run("blob", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, w *world) {
-			im := w.hub.push(t, app, "1", "a")
-			d := im.children[0].Children[1].Digest
-			pull := func() { w.headBlob(t, askBlob(app, d), len(im.blobs[d])) }
-			straggle(w, pull, pull)
-			w.hub.wants(t, "STAT acme/app@"+d.String())
-		})
-	})
-	t.Run("failure", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, w *world) {
-			w.hub.behave(status(403), nil)
-			pull := func() { w.fails(ask(app, "1")) }
-			straggle(w, pull, pull)
-			w.hub.wants(t, "HEAD acme/app:1")
-		})
 	})
 }
 
@@ -495,29 +330,6 @@ func TestTagOfBytesThatAnotherRepositoryBrought(t *testing.T) {
 		if got, err := w.books.Tag(other); err != nil || got.Digest != im.index.Digest {
 			t.Errorf("not recorded: %v, %v", got, err)
 		}
-	})
-}
-
-func TestAnswerAfterATimeout(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		im := w.hub.push(t, app, "1", "a")
-		always := policy
-		always.MaxAge = 0
-		w.use(w.hub, always)
-		d := im.children[0].Children[1].Digest
-		w.hub.behave(nil, takes(26*time.Second))
-		go func() {
-			if _, err := w.Blob(t.Context(), head(askBlob(app, d))); !isTimeout(err) {
-				t.Errorf("blob: got %v", err)
-			}
-		}()
-		if err := w.fails(head(ask(app, "1"))); !isTimeout(err) {
-			t.Errorf("got %v", err)
-		}
-		time.Sleep(1500 * time.Millisecond) // the answers have come, and count at once
-		w.hub.behave(nil, nil)
-		w.fresh(w.get(head(ask(app, "1"))), im.index)
-		w.headBlob(t, askBlob(app, d), len(im.blobs[d]))
 	})
 }
 
@@ -546,20 +358,6 @@ func TestMovedTagWhoseManifestIsSlow(t *testing.T) {
 		time.Sleep(2*time.Second + 1)
 		w.fresh(w.get(ask(app, "1")), b.index)
 		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+b.index.Digest.String())
-	})
-}
-
-func TestLeavingClientIsNotAnsweredStale(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.hub.push(t, app, "1", "a")
-		w.get(ask(app, "1"))
-		time.Sleep(time.Hour)
-		w.hub.behave(nil, takes(2*time.Second))
-		ctx, leave := context.WithTimeout(t.Context(), time.Second)
-		defer leave()
-		if c, err := w.Manifest(ctx, ask(app, "1")); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, %v", c, err)
-		}
 	})
 }
 
