@@ -16,8 +16,8 @@ const maxWait = 25 * time.Second
 // leastSize is the smallest size that anybody means. Less is a number that lost its unit.
 const leastSize = 1 << 20
 
-// bad reports a mistake in the value at path. Where that has its default, the mistake is in what it goes with: the first
-// of the other paths that is set.
+// bad reports a mistake in the value at path. Where that has its default, the mistake is in what it goes with: the
+// first of the other paths that is set.
 func (d *decoder) bad(path, message, hint string, others ...string) {
 	p := Problem{File: d.file, Path: path, Message: message, Hint: hint}
 	at, ok := d.places[path]

@@ -18,7 +18,7 @@ type Config struct {
 	// Metrics is where Prometheus scrapes.
 	Metrics Metrics `yaml:"metrics"`
 	// Drain is how long running pulls may go on after a signal to stop. What is left then is cut off.
-	Drain time.Duration `yaml:"drain"`
+	Drain time.Duration `yaml:"drain" reload:"restart"`
 	// ErrorPhrase puts the reason of a failure into the HTTP status line too. containerd and the kubelet print that
 	// line and not the body, so a person sees the reason in the pod's events.
 	ErrorPhrase bool `yaml:"errorPhrase" reload:"restart"`
@@ -186,12 +186,15 @@ func Default() *Config {
 // defaults is Default before the list of upstreams is known.
 func defaults() *Config {
 	return &Config{
-		Listen:          "127.0.0.1:5000",
-		Admin:           Admin{Listen: "127.0.0.1:5001"},
-		Drain:           time.Minute,
-		ErrorPhrase:     true,
-		Log:             Log{Level: "info", Format: "auto"},
-		Cache:           Cache{Dir: "./mirror-data", Size: 20 << 30, MinFree: MinFree{Percent: 5}, Durability: "relaxed", ParallelAbove: 64 << 20},
+		Listen:      "127.0.0.1:5000",
+		Admin:       Admin{Listen: "127.0.0.1:5001"},
+		Drain:       time.Minute,
+		ErrorPhrase: true,
+		Log:         Log{Level: "info", Format: "auto"},
+		Cache: Cache{
+			Dir: "./mirror-data", Size: 20 << 30, MinFree: MinFree{Percent: 5}, Durability: "relaxed",
+			ParallelAbove: 64 << 20,
+		},
 		DefaultUpstream: defaultUpstream,
 		ClientsFallBack: true,
 	}

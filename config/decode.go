@@ -24,8 +24,8 @@ type place struct {
 }
 
 // decoder reads a tree of YAML nodes into a struct. It goes by the type, so it ends however the aliases of the document
-// point at each other; and it goes on after a mistake, so that all are found. yaml's own decoder would tell unknown keys
-// and wrong types in words of Go, and forget the places, which the checks that follow need.
+// point at each other; and it goes on after a mistake, so that all are found. yaml's own decoder would tell of unknown
+// keys and wrong types in words of Go, and forget the places, which the checks that follow need.
 type decoder struct {
 	file     string
 	places   map[string]place // by path; what is not in it has its default

@@ -102,8 +102,11 @@ func (d *decoder) setVariable(name, path, text string, c *Config) bool {
 			d.variable(name, path, message, hint)
 			return false
 		}
-	default:
+	case got.Kind() == reflect.Struct:
 		d.variable(name, path, "a variable can't set it", "set its keys one by one, or set it in the file")
+		return false
+	default:
+		d.variable(name, path, "a variable can't set it", "set it in the file")
 		return false
 	}
 	if missing {

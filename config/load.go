@@ -79,11 +79,9 @@ func (c *Config) complete(places map[string]place) {
 			}
 		}
 	}
-	if _, set := places["defaultUpstream"]; set {
-		if u := c.Upstreams.named(c.DefaultUpstream); u != nil {
-			c.DefaultUpstream = u.Name
-		}
-	} else if c.Upstreams.named(c.DefaultUpstream) == nil {
+	if u := c.Upstreams.named(c.DefaultUpstream); u != nil {
+		c.DefaultUpstream = u.Name
+	} else if _, set := places["defaultUpstream"]; !set {
 		c.DefaultUpstream = ""
 	}
 }

@@ -20,7 +20,6 @@ type MinFree struct {
 // Percent is a part of a whole, 0 to 100.
 type Percent float64
 
-// units are in the order in which they are tried for printing.
 var units = []struct {
 	name, short string
 	bytes       int64
@@ -77,17 +76,15 @@ func parseSize(text string) (int64, error) {
 	return int64(value * float64(factor)), nil
 }
 
-// String is the size in the largest unit that divides it.
+// String is the size in the unit that needs the smallest whole number.
 func (s Size) String() string {
-	if s == 0 {
-		return "0"
-	}
+	number, unit := int64(s), ""
 	for _, u := range units {
-		if int64(s)%u.bytes == 0 && u.bytes > 1 {
-			return strconv.FormatInt(int64(s)/u.bytes, 10) + u.name
+		if n := int64(s) / u.bytes; int64(s)%u.bytes == 0 && n < number {
+			number, unit = n, u.name
 		}
 	}
-	return strconv.FormatInt(int64(s), 10)
+	return strconv.FormatInt(number, 10) + unit
 }
 
 // UnmarshalText reads a percentage or a size.

@@ -1,0 +1,188 @@
+package config_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/registrymirror/mirror/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// parse is config.Parse for text that must be right.
+func parse(t *testing.T, text string, env ...string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("config.yaml", []byte(text), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// problems is what Parse says of text that must be wrong, a line each, without the count.
+func problems(t *testing.T, text string, env ...string) []string {
+	t.Helper()
+	c, err := config.Parse("config.yaml", []byte(text), env)
+	invalid, ok := errors.AsType[*config.Invalid](err)
+	if !ok || c != nil {
+		t.Fatalf("Parse gave (%v, %v), want nil and an *Invalid", c, err)
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(invalid.Problems)+1 {
+		t.Fatalf("%d problems in %d lines:\n%v", len(invalid.Problems), len(lines), err)
+	}
+	return lines[:len(lines)-1]
+}
+
+func TestNoConfigurationAtAll(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(config.Default(), c); diff != "" {
+		t.Errorf("Load without a file is not Default:\n%s", diff)
+	}
+	got := []any{c.Listen, c.Admin.Listen, c.Metrics.Listen, c.TLS.Enabled(), c.Cache.Dir, int64(c.Cache.Size),
+		c.Cache.MinFree.Percent, c.Cache.Durability, c.Drain, c.ErrorPhrase, c.ClientsFallBack, c.Log.Level, c.Log.Format,
+		c.DefaultUpstream, len(c.Files())}
+	want := []any{"127.0.0.1:5000", "127.0.0.1:5001", "", false, "./mirror-data", int64(20 << 30),
+		5.0, "relaxed", time.Minute, true, true, "info", "auto",
+		"docker.io", 0}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	hub, _ := c.Upstreams.Get("docker.io")
+	if diff := cmp.Diff(config.Upstream{
+		Name: "docker.io", Library: true,
+		Endpoints: []config.Endpoint{{URL: "https://registry-1.docker.io"}},
+		AuthHosts: []string{"auth.docker.io"},
+		Aliases:   []string{"index.docker.io", "registry-1.docker.io"},
+		Access:    "public",
+		Tags: config.Tags{
+			MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep",
+		},
+		RateLimitReserve: 20,
+	}, hub); diff != "" {
+		t.Error(diff)
+	}
+	gitlab, _ := c.Upstreams.Get("registry.gitlab.com")
+	if gitlab.Library || gitlab.Endpoints[0].URL != "https://registry.gitlab.com" || gitlab.AuthHosts[0] != "gitlab.com" {
+		t.Errorf("registry.gitlab.com is %+v", gitlab)
+	}
+}
+
+func TestAnEmptyFileIsTheDefaults(t *testing.T) {
+	t.Parallel()
+	want := config.Default()
+	want.Cache.Dir = "mirror-data" // beside the file
+	for name, text := range map[string]string{
+		"nothing": "", "comments": "# a\n# b\n", "null": "null\n", "a mapping": "{}\n", "a document": "---\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if diff := cmp.Diff(want, parse(t, text)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestEverySettingThatIsBuilt(t *testing.T) {
+	t.Parallel()
+	c, err := config.Parse("/etc/mirror/config.yaml", []byte(`
+listen: 0.0.0.0:443
+tls: {cert: tls.crt, key: /run/tls.key, http2: false}
+admin: {listen: ":5001", tokenFile: admin.token}
+metrics: {listen: "[::1]:9090"}
+drain: 1h30m
+errorPhrase: false
+log: {level: debug, format: json}
+cache: {dir: data, size: 1.5TiB, minFree: 10GB, durability: strict}
+defaultUpstream: CORP
+clientsFallBack: false
+trustedProxies: []
+upstreams:
+  Registry.Example.com:5000:
+    endpoints: [{url: "HTTP://10.0.0.5:5000/", ca: ""}]
+    authHosts: [Auth.example.com, "10.0.0.6:5001"]
+    redirectHosts: ["[fd00::1]:9000"]
+    aliases: [Corp]
+    access: public
+    tags: {maxAge: 0, wait: 500ms, staleIfError: 24h, deleted: keep, serveStaleFirst: false, immutable: []}
+    credentials: []
+  other.example.com: {endpoints: [{url: https://other.example.com, ca: ca.crt}]}
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tags := config.Tags{MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep"}
+	want := &config.Config{
+		Listen:  "0.0.0.0:443",
+		TLS:     config.TLS{Cert: "/etc/mirror/tls.crt", Key: "/run/tls.key"},
+		Admin:   config.Admin{Listen: ":5001", TokenFile: "/etc/mirror/admin.token"},
+		Metrics: config.Metrics{Listen: "[::1]:9090"},
+		Drain:   90 * time.Minute,
+		Log:     config.Log{Level: "debug", Format: "json"},
+		Cache: config.Cache{Dir: "/etc/mirror/data", Size: 3 << 39, MinFree: config.MinFree{Bytes: 10e9},
+			Durability: "strict", ParallelAbove: 64 << 20},
+		DefaultUpstream: "registry.example.com:5000",
+		Upstreams: config.Upstreams{
+			{
+				Name:          "registry.example.com:5000",
+				Endpoints:     []config.Endpoint{{URL: "http://10.0.0.5:5000"}},
+				AuthHosts:     []string{"auth.example.com", "10.0.0.6:5001"},
+				RedirectHosts: []string{"[fd00::1]:9000"},
+				Aliases:       []string{"corp"},
+				Access:        "public",
+				Tags: config.Tags{Wait: 500 * time.Millisecond, StaleIfError: 24 * time.Hour,
+					Deleted: "keep"},
+				RateLimitReserve: 20,
+			},
+			{
+				Name:      "other.example.com",
+				Endpoints: []config.Endpoint{{URL: "https://other.example.com", CA: "/etc/mirror/ca.crt"}},
+				Access:    "public", Tags: tags, RateLimitReserve: 20,
+			},
+		},
+	}
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Error(diff)
+	}
+	files := []string{"/etc/mirror/tls.crt", "/run/tls.key", "/etc/mirror/admin.token", "/etc/mirror/ca.crt"}
+	if diff := cmp.Diff(files, c.Files()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLoadReadsAFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.yaml")
+	if err := os.WriteFile(path, []byte("listen: :5000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(path, []string{"MIRROR_CACHE_DIR=here"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != ":5000" || c.Cache.Dir != "here" {
+		t.Errorf("listen %q, cache.dir %q", c.Listen, c.Cache.Dir)
+	}
+
+	_, err = config.Load(filepath.Join(dir, "missing.yaml"), nil)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "--config") {
+		t.Errorf("a missing file: %v", err)
+	}
+	if _, err = config.Load(dir, nil); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a folder: %v", err)
+	}
+}

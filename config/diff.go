@@ -1,0 +1,47 @@
+package config
+
+import "reflect"
+
+// restartTLS is named where TLS is switched on or off. A running mirror does take another certificate.
+const restartTLS = "tls"
+
+// Diff returns the paths of the settings that differ between what runs and what is wanted and that take effect only
+// when the mirror is started again, in the order of the file. The others a running mirror takes up.
+func Diff(running, wanted *Config) (restart []string) {
+	was := restartValues(running)
+	values := restartValues(wanted)
+	for _, path := range RestartPaths() {
+		if was[path] != values[path] {
+			restart = append(restart, path)
+		}
+	}
+	return restart
+}
+
+// RestartPaths are the settings that take effect only when the mirror is started again. "tls" stands for switching it
+// on or off.
+func RestartPaths() []string {
+	var all []string
+	visit(reflect.ValueOf(&Config{}).Elem(), spot{}, func(s spot, f field, _ reflect.Value) {
+		switch {
+		case s.path == "tls.cert":
+			all = append(all, restartTLS)
+		case f.restart:
+			all = append(all, s.path)
+		}
+	})
+	return all
+}
+
+func restartValues(c *Config) map[string]string {
+	values := map[string]string{}
+	visit(reflect.ValueOf(c).Elem(), spot{}, func(s spot, f field, v reflect.Value) {
+		if f.restart {
+			values[s.path] = getText(v)
+		}
+	})
+	if c.TLS.Enabled() {
+		values[restartTLS] = "on"
+	}
+	return values
+}

@@ -1,0 +1,172 @@
+package config
+
+// Inside the package: the schema is made from the struct's tags.
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write schema.json anew")
+
+func TestSchemaIsCurrent(t *testing.T) {
+	g := generator{docs: fieldDocs(t, "config.go", "upstream.go")}
+	root := g.object(t, reflect.TypeFor[Config](), spot{}, reflect.ValueOf(Default()).Elem())
+	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	root["title"] = "Configuration of mirror"
+	var want bytes.Buffer
+	e := json.NewEncoder(&want)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(root); err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("schema.json", want.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want.String(), string(Schema())); diff != "" {
+		t.Errorf("schema.json is not what the struct says; run: go generate ./config\n%s", diff)
+	}
+}
+
+type generator struct {
+	docs map[string]string // by Type.Field
+}
+
+const (
+	durationPattern = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`
+	sizePattern     = `^[0-9]+(\.[0-9]+)? ?([KkMmGgTt]([Ii]([Bb])?|[Bb])|[Bb])?$`
+	percentPattern  = `^[0-9]+(\.[0-9]+)? ?%$`
+	hostPattern     = `^[A-Za-z0-9._-]+(:[0-9]+)?$|^\[[0-9A-Fa-f:.]+\](:[0-9]+)?$`
+)
+
+// object is the schema of a struct. Where defaults is valid, its fields are those that hold when nothing is set.
+func (g generator) object(t *testing.T, typ reflect.Type, s spot, defaults reflect.Value) map[string]any {
+	properties := map[string]any{}
+	var short map[string]any
+	for _, f := range fieldsOf(typ) {
+		at := s.key(f.key)
+		var standard reflect.Value
+		if defaults.IsValid() {
+			standard = defaults.Field(f.index)
+		}
+		p := g.value(t, typ.Field(f.index).Type, at, standard)
+		if f.enum != nil {
+			p["enum"] = f.enum
+		}
+		doc := g.docs[typ.Name()+"."+typ.Field(f.index).Name]
+		if doc == "" {
+			t.Errorf("%s.%s has no comment", typ.Name(), typ.Field(f.index).Name)
+		}
+		if r, ok := unavailable[at.pattern]; ok {
+			doc += " Not available yet."
+			if r.today != "" {
+				doc += " It may only be " + r.today + "."
+			}
+		}
+		p["description"] = doc
+		properties[f.key] = p
+		if f.short {
+			short = p
+		}
+	}
+	object := map[string]any{"type": []string{"object", "null"}, "additionalProperties": false}
+	if len(properties) > 0 {
+		object["properties"] = properties
+	}
+	if short != nil {
+		object["type"] = "object"
+		return map[string]any{"oneOf": []any{short, object}}
+	}
+	return object
+}
+
+func (g generator) value(t *testing.T, typ reflect.Type, s spot, standard reflect.Value) map[string]any {
+	m := map[string]any{}
+	switch typ {
+	case reflect.TypeFor[time.Duration]():
+		m["type"], m["pattern"] = []string{"string", "integer"}, durationPattern+"|^0$"
+		m["minimum"], m["maximum"] = 0, 0 // a number has no unit
+	case reflect.TypeFor[Size]():
+		m["type"], m["pattern"] = []string{"string", "integer"}, sizePattern
+		m["minimum"] = 0
+	case reflect.TypeFor[MinFree]():
+		m["type"], m["pattern"] = []string{"string", "integer"}, sizePattern+"|"+percentPattern
+		m["minimum"] = 0
+	case reflect.TypeFor[Percent]():
+		m["type"], m["pattern"] = "string", percentPattern
+	case reflect.TypeFor[Upstreams]():
+		u := newUpstream("")
+		return map[string]any{
+			"type":                 "object",
+			"minProperties":        1,
+			"propertyNames":        map[string]any{"pattern": hostPattern},
+			"additionalProperties": g.object(t, reflect.TypeFor[Upstream](), s.chosen("*"), reflect.ValueOf(&u).Elem()),
+		}
+	default:
+		switch typ.Kind() {
+		case reflect.String:
+			m["type"] = "string"
+		case reflect.Bool:
+			m["type"] = "boolean"
+		case reflect.Struct:
+			return g.object(t, typ, s, standard)
+		case reflect.Slice:
+			return map[string]any{"type": []string{"array", "null"},
+				"items": g.value(t, typ.Elem(), s.chosen("*"), reflect.Value{})}
+		case reflect.Map:
+			return map[string]any{"type": []string{"object", "null"},
+				"additionalProperties": g.value(t, typ.Elem(), s.chosen("*"), reflect.Value{})}
+		default:
+			t.Fatalf("%s: no schema for %s", s.path, typ)
+		}
+	}
+	if standard.IsValid() && !(typ.Kind() == reflect.String && standard.String() == "") {
+		m["default"] = getText(standard)
+		if typ.Kind() == reflect.Bool {
+			m["default"] = standard.Bool()
+		}
+	}
+	return m
+}
+
+// fieldDocs are the comments of struct fields, each as one line.
+func fieldDocs(t *testing.T, files ...string) map[string]string {
+	t.Helper()
+	docs := map[string]string{}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			if st, ok := spec.Type.(*ast.StructType); ok {
+				for _, f := range st.Fields.List {
+					for _, id := range f.Names {
+						docs[spec.Name.Name+"."+id.Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+					}
+				}
+			}
+			return false
+		})
+	}
+	return docs
+}

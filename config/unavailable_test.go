@@ -1,0 +1,96 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/config"
+)
+
+// hub puts lines below an upstream.
+func hub(lines string) string {
+	return "upstreams:\n  docker.io:\n    " + strings.ReplaceAll(lines, "\n", "\n    ")
+}
+
+func TestWhatIsNotBuiltIsRefused(t *testing.T) {
+	t.Parallel()
+	tests := []struct{ name, text, want string }{
+		{"http2", "tls: {cert: a, key: b, http2: true}", "tls.http2"},
+		{"parallelAbove", "cache: {parallelAbove: 128MiB}", "cache.parallelAbove"},
+		{"trustedProxies", "trustedProxies: [10.0.0.0/8]", "trustedProxies"},
+		{"platforms", "platforms: [linux/amd64]", "platforms"},
+		{"clients", "clients: {htpasswd: x}", "clients"},
+		{"rules", "rules: [{who: [alice], pull: ['**']}]", "rules"},
+		{"webhooks", "webhooks: {hub: {type: dockerhub}}", "webhooks"},
+		{"events", "kubernetes: {events: true}", "kubernetes.events"},
+		{"feed", "kubernetes: {feed: true}", "kubernetes.feed"},
+		{"schedules", "warm: {schedules: [{cron: '0 5 * * *'}]}", "warm.schedules"},
+		{"access: rules", hub("access: rules"), "upstreams.docker.io.access"},
+		{"access: client", hub("access: client"), "upstreams.docker.io.access"},
+		{"credentials", hub("credentials: [{nmae: x}]"), "upstreams.docker.io.credentials"},
+		{"pins", hub("pins: {library/app:1.0: sha256:aa}"), "upstreams.docker.io.pins"},
+		{"rateLimitReserve", hub("rateLimitReserve: 20%"), "upstreams.docker.io.rateLimitReserve"},
+		{"minAge", hub("tags: {minAge: 1h}"), "upstreams.docker.io.tags.minAge"},
+		{"deleted", hub("tags: {deleted: drop}"), "upstreams.docker.io.tags.deleted"},
+		{"serveStaleFirst", hub("tags: {serveStaleFirst: true}"), "upstreams.docker.io.tags.serveStaleFirst"},
+		{"immutable", hub("tags: {immutable: ['^v']}"), "upstreams.docker.io.tags.immutable"},
+		{"patterns", hub("tags: {patterns: [{match: x}]}"), "upstreams.docker.io.tags.patterns"},
+		{"a pattern as a name", "upstreams: {'*.dkr.ecr.eu-west-1.amazonaws.com': {}}",
+			"upstreams.*.dkr.ecr.eu-west-1.amazonaws.com"},
+		{"a second endpoint", hub("endpoints: [https://a, https://b]"), "upstreams.docker.io.endpoints[1]"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got := problems(t, tt.text)
+			if len(got) != 1 || !strings.Contains(got[0], ": "+tt.want+": ") || !strings.Contains(got[0], "not available yet (") {
+				t.Errorf("problems: %q", got)
+			}
+		})
+	}
+}
+
+// What is true of the mirror as it is may be said.
+func TestWhatIsTrueTodayIsAccepted(t *testing.T) {
+	t.Parallel()
+	c := parse(t, `
+tls: {http2: false}
+cache: {parallelAbove: 65536KiB}
+trustedProxies: []
+platforms:
+clients: {}
+rules: []
+webhooks: {}
+kubernetes: {events: false, feed: false}
+warm: {schedules: []}
+upstreams:
+  docker.io:
+    access: public
+    credentials: []
+    pins: {}
+    tags: {minAge: 0s, deleted: keep, serveStaleFirst: false, immutable: [], patterns: []}
+`)
+	want := config.Default()
+	want.Cache.Dir = "mirror-data"
+	want.Upstreams = want.Upstreams[:1]
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A mistake in a value says more than that its setting isn't built.
+func TestMistakesComeBeforeNotAvailable(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		hub("access: pubic"):        `(did you mean "public"?)`,
+		hub("tags: {deleted: kep}"): `(did you mean "keep"?)`,
+		"tls: {http2: off}":         `(write false)`,
+		hub("tags: {minAge: 1d}"):   `(a day is 24h: write 24h)`,
+	} {
+		if got := problems(t, text); len(got) != 1 || !strings.HasSuffix(got[0], want) {
+			t.Errorf("%s\n%q", text, got)
+		}
+	}
+}

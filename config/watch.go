@@ -1,0 +1,151 @@
+package config
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	settle   = 200 * time.Millisecond // from the last event: an editor, or a Secret, changes files in several steps
+	pollTime = 30 * time.Second
+)
+
+// Watch sends when the content of the file at path, or of one of the others, is not what it was. It watches their
+// folders, since editors and mounted ConfigMaps put a new file, or a new link, in the place of the old one; and it
+// looks by itself every 30 s, where a file system tells nothing or a link leads elsewhere. Changes that come together
+// are one. What is not a regular file is not watched. Either argument may be empty.
+//
+// What was is what the files hold when Watch is called: call it before they are read, so that no change falls between.
+// It ends with the context. The channel is never closed.
+func Watch(ctx context.Context, path string, others []string, log *slog.Logger) <-chan struct{} {
+	w := newWatch(path, others)
+	if len(w.files) == 0 {
+		return w.changed
+	}
+	events, err := w.subscribe()
+	if err != nil {
+		log.WarnContext(ctx, "changes of the configuration are found by looking, not at once",
+			"every", pollTime, "err", err)
+	}
+	go w.run(ctx, events)
+	return w.changed
+}
+
+// watch compares the content of files with what it was.
+type watch struct {
+	files   []string
+	last    [sha256.Size]byte
+	changed chan struct{} // holds one: nobody needs to know twice
+}
+
+func newWatch(path string, others []string) *watch {
+	w := &watch{changed: make(chan struct{}, 1)}
+	for _, f := range append([]string{path}, others...) {
+		if f != "" && !slices.Contains(w.files, f) {
+			w.files = append(w.files, f)
+		}
+	}
+	w.last = w.sum()
+	return w
+}
+
+// subscribe asks for the events of the folders.
+func (w *watch) subscribe() (*fsnotify.Watcher, error) {
+	events, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range w.files {
+		if !isRegular(f) {
+			continue
+		}
+		if err := events.Add(filepath.Dir(f)); err != nil { // a folder that is there already is not an error
+			_ = events.Close()
+			return nil, err
+		}
+	}
+	return events, nil
+}
+
+// run looks after events, which may be nil, and every pollTime.
+func (w *watch) run(ctx context.Context, events *fsnotify.Watcher) {
+	var happened <-chan fsnotify.Event
+	var lost <-chan error
+	if events != nil {
+		defer events.Close()
+		happened, lost = events.Events, events.Errors
+	}
+	quiet := time.NewTimer(settle)
+	quiet.Stop()
+	defer quiet.Stop()
+	poll := time.NewTicker(pollTime)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-happened:
+			quiet.Reset(settle)
+		case <-lost: // the queue overflowed: something happened
+			quiet.Reset(settle)
+		case <-quiet.C:
+			w.look()
+		case <-poll.C:
+			w.look()
+		}
+	}
+}
+
+func (w *watch) look() {
+	sum := w.sum()
+	if sum == w.last {
+		return
+	}
+	w.last = sum
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+// sum is a hash over all files: name, whether it can be read, content.
+func (w *watch) sum() (sum [sha256.Size]byte) {
+	all := sha256.New()
+	for _, f := range w.files {
+		one := sha256.New()
+		err := hashFile(one, f)
+		_, _ = io.WriteString(all, f+"\x00")
+		if err == nil {
+			all.Write(one.Sum(nil))
+		}
+	}
+	all.Sum(sum[:0])
+	return sum
+}
+
+// hashFile adds what the file holds. It never opens a pipe or device, where reading takes something away.
+func hashFile(to io.Writer, path string) error {
+	if !isRegular(path) {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(to, io.LimitReader(f, maxFile+1))
+	return err
+}
+
+func isRegular(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}

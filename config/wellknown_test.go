@@ -1,0 +1,80 @@
+package config_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/config"
+)
+
+func TestWhatIsKnownOfAnUpstream(t *testing.T) {
+	t.Parallel()
+	hub := []string{"index.docker.io", "registry-1.docker.io"}
+	tests := []struct {
+		name, text         string
+		url                string
+		authHosts, aliases []string
+		library            bool
+		wantDefault        string
+	}{
+		{"nothing said", "{docker.io: }", "https://registry-1.docker.io", []string{"auth.docker.io"}, hub, true, "docker.io"},
+		{"in capitals", "{Docker.IO: {}}", "https://registry-1.docker.io", []string{"auth.docker.io"}, hub, true, "docker.io"},
+		{"another endpoint", "{docker.io: {endpoints: ['https://mirror.gcr.io']}}", "https://mirror.gcr.io",
+			[]string{"auth.docker.io"}, hub, true, "docker.io"},
+		{"other token services", "{docker.io: {authHosts: [a.example.com]}}", "https://registry-1.docker.io",
+			[]string{"a.example.com"}, hub, true, "docker.io"},
+		{"no token service", "{docker.io: {authHosts: []}}", "https://registry-1.docker.io", []string{}, hub, true, "docker.io"},
+		{"an alias more", "{docker.io: {aliases: [hub, index.docker.io]}}", "https://registry-1.docker.io",
+			[]string{"auth.docker.io"}, []string{"hub", "index.docker.io", "registry-1.docker.io"}, true, "docker.io"},
+		{"an alias that is an upstream of its own", "{docker.io: {}, index.docker.io: {endpoints: ['https://a']}}",
+			"https://registry-1.docker.io", []string{"auth.docker.io"}, hub[1:], true, "docker.io"},
+		{"an alias that is somebody else's", "{docker.io: {}, corp: {aliases: [index.docker.io]}}",
+			"https://registry-1.docker.io", []string{"auth.docker.io"}, hub[1:], true, "docker.io"},
+		{"not known", "{registry.example.com:5000: {}}", "https://registry.example.com:5000", nil, nil, false, ""},
+		{"a word", "{corp: {endpoints: ['http://10.0.0.5:5000']}}", "http://10.0.0.5:5000", nil, nil, false, ""},
+		{"an IPv6 address", "{'[fd00::1]:5000': {}}", "https://[fd00::1]:5000", nil, nil, false, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := parse(t, "upstreams: "+tt.text)
+			u := c.Upstreams[0]
+			got := []any{u.Endpoints, u.AuthHosts, u.Aliases, u.Library, c.DefaultUpstream}
+			want := []any{[]config.Endpoint{{URL: tt.url}}, tt.authHosts, tt.aliases, tt.library, tt.wantDefault}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestDefaultUpstream(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                           "docker.io",
+		"defaultUpstream: ''":        "",
+		"defaultUpstream: ghcr.io":   "ghcr.io",
+		"upstreams: {ghcr.io: {}}":   "",
+		"upstreams: {docker.io: {}}": "docker.io",
+		"defaultUpstream: INDEX.docker.io\nupstreams: {docker.io: {}}": "docker.io",
+		"defaultUpstream: hub\nupstreams: {ghcr.io: {aliases: [Hub]}}": "ghcr.io",
+		"upstreams: {ghcr.io: {aliases: [docker.io]}}":                 "ghcr.io",
+	} {
+		c := parse(t, text)
+		if c.DefaultUpstream != want {
+			t.Errorf("%q: the default is %q, want %q", text, c.DefaultUpstream, want)
+		}
+	}
+}
+
+// Two configurations never share memory: app changes none, but a test or a later reader may.
+func TestConfigurationsAreApart(t *testing.T) {
+	t.Parallel()
+	a := config.Default()
+	a.Upstreams[0].Endpoints[0].URL, a.Upstreams[0].AuthHosts[0], a.Upstreams[0].Aliases[0] = "x", "x", "x"
+	if b := config.Default(); b.Upstreams[0].Endpoints[0].URL == "x" || b.Upstreams[0].AuthHosts[0] == "x" ||
+		b.Upstreams[0].Aliases[0] == "x" {
+		t.Error("the table of well-known registries was changed")
+	}
+}
