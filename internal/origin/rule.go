@@ -23,7 +23,8 @@ type Rule struct {
 
 // Fault is what goes wrong with an answer. Fields combine; the zero value changes nothing.
 //
-// Offsets count bytes of the body as it is sent, and negative ones from its end, apart from those of Flip.
+// Offsets count bytes of the body as it is sent, negative ones from its end; one behind its end never comes. Those of
+// Flip count bytes of the content, whatever range of it is sent.
 type Fault struct {
 	Gate  *Gate         // before the answer: waits until it is open
 	Delay time.Duration // before the answer: waits this long

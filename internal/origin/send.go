@@ -88,11 +88,16 @@ func (x *exchange) send(a *answer) {
 	if cut != nil {
 		at := cut.At
 		if at < 0 {
-			at += a.length
+			at = max(0, at+a.length)
 		}
-		a.length = max(0, min(at, a.length))
-		if cut.How == CutHonest {
-			declared, cut = a.length, nil
+		switch {
+		case at > a.length:
+			cut = nil
+		case cut.How == CutHonest:
+			declared, cut = at, nil
+			fallthrough
+		default:
+			a.length = at
 		}
 	}
 	length := strconv.FormatInt(declared, 10)
@@ -235,7 +240,6 @@ func (x *exchange) copy(ctx context.Context, to io.Writer, a *answer) bool {
 		if pause = s.At; pause < 0 {
 			pause = max(0, pause+a.length)
 		}
-		pause = min(pause, a.length)
 	}
 	fl, canFlush := to.(flusher)
 	start := time.Now()
@@ -255,12 +259,15 @@ func (x *exchange) copy(ctx context.Context, to io.Writer, a *answer) bool {
 		if n == 0 {
 			return true
 		}
-		if pause >= 0 {
+		if pause > sent {
 			n = min(n, pause-sent)
 		}
 		if rate > 0 {
 			n = min(n, int64(max(1, rate/100))) // a hundred pieces a second
 			due := start.Add(time.Duration(float64(sent+n) / float64(rate) * float64(time.Second)))
+			if late := time.Since(due); late > 100*time.Millisecond { // who was slow does not catch up in a burst
+				start = start.Add(late)
+			}
 			if !x.g.sleep(ctx, time.Until(due)) {
 				return false
 			}
