@@ -49,6 +49,8 @@ func remembered(err error, byDigest bool) time.Duration {
 	}
 	e, ok := errors.AsType[*upstream.Error](err)
 	switch {
+	case unfit(err):
+		return memoryRefused
 	case !ok, e.Status < 400, e.Status >= 500:
 		return memoryBroken
 	case missing(e) && byDigest:
@@ -78,6 +80,12 @@ func wrongContent(err error) bool {
 	}
 	e, ok := errors.AsType[*upstream.ContentError](err)
 	return ok && (e.Kind == upstream.ContentDigest || e.Kind == upstream.ContentSize)
+}
+
+// unfit reports a document that can't be served as a manifest. It would be as unfit, and perhaps as large, next time.
+func unfit(err error) bool {
+	e, ok := errors.AsType[*upstream.ContentError](err)
+	return ok && (e.Kind == upstream.ContentNotManifest || e.Kind == upstream.ContentTooLarge)
 }
 
 // answered reports whether the upstream did answer: a "no" is an answer, and so worth waiting for next time; a limit, a
