@@ -2,15 +2,27 @@ package upstream
 
 import "io"
 
-// Body is a blob's range on its way. It satisfies flight.Body.
+// Body is a blob's range on its way. It satisfies flight.Body. Read and Close are for one goroutine.
 type Body struct {
 	io.ReadCloser
 	size int64
 	host string
+	from *transfer // nil for one of NewBody
+}
+
+// NewBody makes a body of bytes that come from somewhere else than a Registry.
+func NewBody(rc io.ReadCloser, size int64, host string) *Body {
+	return &Body{ReadCloser: rc, size: size, host: host}
 }
 
 // Size is that of the whole blob in bytes, -1 where the upstream did not say.
 func (b *Body) Size() int64 { return b.size }
 
-// Host is what the bytes come from, after redirects.
-func (b *Body) Host() string { return b.host }
+// Host is what the bytes come from, after redirects. It may change when a transfer goes on after a break. It is safe
+// to ask at any time.
+func (b *Body) Host() string {
+	if b.from != nil {
+		return *b.from.host.Load()
+	}
+	return b.host
+}

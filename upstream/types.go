@@ -23,6 +23,7 @@ const (
 	StepBlobRegistry StepName = "blob-registry" // the registry's answer to a blob request, before any redirect
 	StepBlobHost     StepName = "blob-host"     // the host that a redirect led to
 	StepBody         StepName = "body"          // bytes of a body that had begun
+	StepList         StepName = "list"          // tags or referrers
 )
 
 // Step is one thing that was tried: what, against which host, how long it took, how it ended.

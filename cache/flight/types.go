@@ -10,6 +10,9 @@ import (
 // Want is a range of a blob in bytes: [From, To). To is -1 for the end of a blob whose size is not known yet.
 type Want struct {
 	From, To int64
+	// Size is that of the whole blob in bytes where it is known, else 0. With it a source can tell the whole blob, which
+	// is asked for without a Range header, from its first part.
+	Size int64
 	// Live reports whether a person waits for these bytes. It may turn true while the fetch runs: a pull joins a
 	// warm-up. Nil means true.
 	Live func() bool

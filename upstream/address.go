@@ -1,0 +1,153 @@
+package upstream
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"syscall"
+)
+
+// reach is which addresses may be dialled.
+type reach int
+
+const (
+	reachPublic   reach = iota // the default: an unmarked dial is a checked one
+	reachPrivate               // private ones too
+	reachLoopback              // private ones and this machine too
+	reachAny                   // the operator named the host
+)
+
+type reachKey struct{}
+
+// withReach marks a request's context with what its dial may reach.
+func withReach(ctx context.Context, r reach) context.Context {
+	return context.WithValue(ctx, reachKey{}, r)
+}
+
+func reachOf(ctx context.Context) reach {
+	r, _ := ctx.Value(reachKey{}).(reach)
+	return r
+}
+
+var (
+	nat64       = netip.MustParsePrefix("64:ff9b::/96")
+	nat64Local  = netip.MustParsePrefix("64:ff9b:1::/48")
+	sixToFour   = netip.MustParsePrefix("2002::/16")
+	ipv4Compat  = netip.MustParsePrefix("::/96")
+	privateNets = prefixes("100.64.0.0/10", "198.18.0.0/15", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24",
+		"fec0::/10", "2001:db8::/32", "3fff::/20", "100::/64")
+	// Services of clouds that hand out credentials or settings to whoever asks from the right machine, and addresses
+	// that no host has.
+	deniedNets = prefixes("0.0.0.0/8", "192.0.0.0/24", "240.0.0.0/4", "100.100.100.200/32", "168.63.129.16/32",
+		"fd00:ec2::254/128", "fd20:ce::254/128", "fd00:42::42/128", "2001::/32", "5f00::/16")
+)
+
+func prefixes(list ...string) []netip.Prefix {
+	ps := make([]netip.Prefix, len(list))
+	for i, s := range list {
+		ps[i] = netip.MustParsePrefix(s)
+	}
+	return ps
+}
+
+func within(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// needs is the least reach with which an address may be dialled. Addresses that stand for an IPv4 address are judged
+// as that one.
+func needs(a netip.Addr) reach {
+	a = a.WithZone("").Unmap()
+	if a.Is6() {
+		b := a.As16()
+		switch {
+		case nat64.Contains(a), nat64Local.Contains(a), ipv4Compat.Contains(a) && !a.IsLoopback() && !a.IsUnspecified():
+			return needs(netip.AddrFrom4([4]byte(b[12:16])))
+		case sixToFour.Contains(a):
+			return needs(netip.AddrFrom4([4]byte(b[2:6])))
+		}
+	}
+	switch {
+	case !a.IsValid(), a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(), a.IsInterfaceLocalMulticast(),
+		within(deniedNets, a):
+		return reachAny
+	case a.IsLoopback():
+		return reachLoopback
+	case a.IsPrivate(), within(privateNets, a):
+		return reachPrivate
+	}
+	return reachPublic
+}
+
+// reachFrom is what a host at an address may redirect to: a private one to private ones, this machine to itself.
+func reachFrom(addr string) reach {
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return reachPublic
+	}
+	if r := needs(ap.Addr()); r == reachPrivate || r == reachLoopback {
+		return r
+	}
+	return reachPublic
+}
+
+// checkAddress refuses an address that is beyond a reach.
+func checkAddress(r reach, host, address string) error {
+	if r == reachAny {
+		return nil
+	}
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil || needs(ap.Addr()) > r {
+		if err == nil {
+			address = ap.Addr().String()
+		}
+		return &AddressError{Host: host, Addr: address}
+	}
+	return nil
+}
+
+type hostKey struct{}
+
+// dialer dials what transports ask for. The check sits in the socket's control hook: there the address is the one
+// that is connected to, whatever DNS says a moment later.
+type dialer struct {
+	net  net.Dialer
+	hook func(ctx context.Context, network, addr string) (net.Conn, error) // instead of net, where set
+}
+
+func newDialer(o Options) *dialer {
+	d := &dialer{hook: o.Dial}
+	d.net.Timeout = o.DialTimeout
+	d.net.Resolver = o.Resolver
+	d.net.ControlContext = func(ctx context.Context, _, address string, _ syscall.RawConn) error {
+		host, _ := ctx.Value(hostKey{}).(string)
+		return checkAddress(reachOf(ctx), host, address)
+	}
+	return d
+}
+
+func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if d.hook == nil {
+		return d.net.DialContext(context.WithValue(ctx, hostKey{}, host), network, addr)
+	}
+	conn, err := d.hook(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		if err := checkAddress(reachOf(ctx), host, conn.RemoteAddr().String()); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
+	return conn, nil
+}

@@ -1,0 +1,264 @@
+package upstream
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+var noCredential auth.Credential
+
+// grant is what a request shows to be let in.
+type grant struct {
+	value auth.Secret // of Authorization; zero: none
+	key   tokenKey
+	token *token // nil for Basic
+	sure  bool   // its way was shown by this repository, not inferred from another
+	fresh bool   // the token was fetched just now
+}
+
+// authorize is the only place where a request gets credentials. They are bound to an origin; that a request leads
+// elsewhere is a mistake of ours, and must not become a leak.
+func authorize(req *http.Request, bound origin, value auth.Secret) error {
+	if value.IsZero() {
+		return nil
+	}
+	if to, ok := originOf(req.URL); !ok || to != bound {
+		return fmt.Errorf("credentials for %s must not go to %s", bound, to)
+	}
+	req.Header.Set("Authorization", value.Reveal())
+	return nil
+}
+
+func basicAuth(c auth.Credential) auth.Secret {
+	if c.Password.IsZero() && c.Username == "" {
+		return auth.Secret{}
+	}
+	return auth.NewSecret("Basic " + base64.StdEncoding.EncodeToString([]byte(c.Username+":"+c.Password.Reveal())))
+}
+
+// grant makes what is known of the endpoint and a credential into an Authorization. None where nobody has asked for
+// one yet, so that the first request learns how the registry lets people in.
+func (c *call) grant(ctx context.Context, cred auth.Credential) (grant, error) {
+	w, sure, ok := c.ep.known.of(c.repository)
+	switch {
+	case !ok:
+		return grant{}, nil
+	case w.realm == "":
+		return grant{value: basicAuth(cred), sure: sure}, nil
+	}
+	g := grant{sure: sure, key: tokenKey{
+		endpoint: c.ep.origin, realm: w.realm, service: w.service, scope: w.scopeOf(c.repository), who: identityOf(cred),
+	}}
+	core, ep, key := c.core, c.ep, g.key
+	out, fresh := c.tokens.get(ctx, key, func(ctx context.Context) fetched { return core.fetchToken(ctx, ep, key, cred) })
+	c.trace(out.steps...)
+	if out.err != nil {
+		return g, out.err
+	}
+	g.value, g.token, g.fresh = auth.NewSecret("Bearer "+out.token.value.Reveal()), out.token, fresh
+	return g, nil
+}
+
+// doubt is how old a token must be for "insufficient_scope" to mean that rights may have changed since.
+const doubt = 10 * time.Second
+
+// session is how far a request has come in being let in.
+type session struct {
+	cred       auth.Credential
+	first      error // what our credential met, once we go on as nobody
+	bare       bool  // ask without Authorization next, to be shown the way
+	pending    error // why the token service that we inferred refused
+	challenged bool  // the way was shown to us in this session
+	relearned  bool
+	renewed    bool
+}
+
+// send makes a request to the endpoint with what it takes to be let in. A 400, 401 or 403 that stays is an error.
+//
+//	no Authorization ──401──► learn the challenge, get a token, again
+//	a token from the cache ──refused──► renew it once, again
+//	our credential ──refused──► once as nobody; if that is refused too, the first refusal is the error
+func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
+	s := session{cred: c.credential(ctx)}
+	for {
+		var g grant
+		if !s.bare {
+			var err error
+			if g, err = c.grant(ctx, s.cred); err != nil {
+				if c.noToken(&s, g, err) {
+					continue
+				}
+				return nil, orElse(s.first, err)
+			}
+		}
+		s.bare = false
+		resp, err := c.exchange(ctx, c.ep.registry, a, g)
+		if err != nil {
+			return nil, orElse(s.first, err)
+		}
+		switch resp.StatusCode {
+		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+			f := c.refuse(resp)
+			again, err := c.reconsider(ctx, &s, a, g, f)
+			if !again {
+				return nil, orElse(s.first, err)
+			}
+		default:
+			c.accepted(s, g, resp.StatusCode)
+			return resp, nil
+		}
+	}
+}
+
+// noToken decides what follows a token that was not to be had. False: nothing.
+func (c *call) noToken(s *session, g grant, err error) bool {
+	r, refused := refusalIn(err)
+	switch {
+	case !refused || r.status >= 500 || r.status == http.StatusTooManyRequests:
+		return false
+	case !g.sure && !s.challenged && s.pending == nil:
+		s.bare, s.pending = true, err
+		return true
+	case !s.cred.IsAnonymous():
+		c.forsake(s, err)
+		return true
+	}
+	return false
+}
+
+// reconsider decides what follows a refusal of the registry. False: the error it returns.
+func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fault) (bool, error) {
+	if f.status == http.StatusUnauthorized {
+		again, err := c.reread(s, g, f)
+		if again || err != nil {
+			return again, err
+		}
+	}
+	// Without a body a 400 or 403 says nothing. Who asks by HEAD asks again by GET.
+	mute := a.method == http.MethodHead && f.status != http.StatusUnauthorized
+	if g.value.IsZero() || mute || f.status == http.StatusBadRequest && !stale(f.refusal) {
+		return false, f
+	}
+	if c.renewable(ctx, s, g, f) {
+		s.renewed = true
+		return true, nil
+	}
+	if s.cred.IsAnonymous() {
+		return false, f
+	}
+	c.forsake(s, f)
+	return true, nil
+}
+
+// reread learns from the challenges of a 401. True: ask again with what was learned.
+func (c *call) reread(s *session, g grant, f *fault) (bool, error) {
+	w, ok, err := c.policy.choose(c.ep, c.repository, f.challenges, !g.value.IsZero())
+	if e, wrong := errors.AsType[*RealmError](err); wrong {
+		step := Step{Name: StepToken, Host: e.Host, Err: err}
+		c.trace(step)
+		f.err, f.step = err, step
+		return false, f
+	}
+	if !ok {
+		return false, nil
+	}
+	pending := s.pending
+	s.pending = nil
+	news := c.ep.known.learn(c.repository, w, pending != nil)
+	switch {
+	case pending != nil && !news: // the way was right, and the token service's no was meant
+		s.challenged = true
+		if s.cred.IsAnonymous() {
+			return false, pending
+		}
+		c.forsake(s, pending)
+		return true, nil
+	case g.value.IsZero() && !s.challenged && (w.realm != "" || !s.cred.IsAnonymous()):
+		s.challenged = true
+		c.steps[len(c.steps)-1].Err = nil // as it should be: we asked, and were told how
+		return true, nil
+	case !g.value.IsZero() && news && !s.relearned:
+		s.relearned = true
+		return true, nil
+	}
+	return false, nil
+}
+
+// stale reports whether a refusal is about a token or password that is no longer good: ECR says 403 and public ECR
+// 400 where others say 401.
+func stale(r refusal) bool {
+	return r.says("expired", "authorization token is invalid", "reauthenticate")
+}
+
+// renewable reports whether something newer than the grant that was refused may do better, and makes way for it.
+func (c *call) renewable(ctx context.Context, s *session, g grant, f *fault) bool {
+	if s.renewed {
+		return false
+	}
+	if g.token == nil {
+		old := s.cred
+		if s.first == nil {
+			s.cred = c.credential(ctx) // the source may have been refreshed meanwhile
+		}
+		return identityOf(s.cred) != identityOf(old) && !s.cred.IsAnonymous()
+	}
+	if g.fresh || f.status != http.StatusUnauthorized && !stale(f.refusal) {
+		return false
+	}
+	if c, ok := find(f.challenges, "bearer"); ok && c.params["error"] == "insufficient_scope" &&
+		time.Since(g.token.fetched) < doubt {
+		return false
+	}
+	c.tokens.drop(g.key, g.token)
+	return true
+}
+
+// forsake goes on as nobody after our credential was refused.
+func (c *call) forsake(s *session, err error) {
+	s.first, s.cred = err, noCredential
+	s.challenged, s.relearned, s.renewed, s.pending = false, false, false, nil
+	f, _ := errors.AsType[*fault](err)
+	switch {
+	case f == nil:
+	case f.says("expired"):
+		c.ails(auth.StateExpired, f)
+	case f.status == http.StatusUnauthorized && (f.step.Name == StepToken || !c.tokenWise()), stale(f.refusal):
+		c.ails(auth.StateRejected, f)
+	}
+}
+
+// tokenWise reports whether the registry works with tokens: then its own 401 is about rights, not about passwords.
+func (c *call) tokenWise() bool {
+	w, _, ok := c.ep.known.of(c.repository)
+	return ok && w.realm != ""
+}
+
+// accepted notes what an answer says about our credential.
+func (c *call) accepted(s session, g grant, status int) {
+	switch f, _ := errors.AsType[*fault](s.first); {
+	case status >= 400:
+	case f != nil: // nobody may what our credential may not: it is no good
+		c.ails(auth.StateRejected, f)
+	case !g.value.IsZero() && !s.cred.IsAnonymous():
+		c.health.clear(s.cred)
+	}
+}
+
+// ails notes that our credential is no good, and says so once.
+func (c *call) ails(state auth.State, f *fault) {
+	why := strings.TrimSpace(fmt.Sprintf("%s answered %d %s %s", f.step.Host, f.status, f.code, f.message))
+	if old := c.health.status(c.as.source, c.cred, nil); state == auth.StateRejected && old.State == auth.StateExpired {
+		state = auth.StateExpired
+	}
+	if c.health.mark(c.cred, state, why) {
+		c.o.Log.Warn("credential refused, going on without it", "upstream", c.o.Name, "credential", c.cred.Name,
+			"state", state, "err", why)
+	}
+}

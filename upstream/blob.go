@@ -1,0 +1,83 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
+)
+
+func blobPath(repo string, d oci.Digest) string { return "/v2/" + repo + "/blobs/" + d.String() }
+
+// Stat asks for the size of a blob, by HEAD or, where that is refused or redirected, by a GET of one byte. Size is -1
+// where the upstream did not say.
+func (r *Registry) Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error) {
+	c := r.call("blob", repo, d.String())
+	desc, err := c.stat(ctx, d)
+	return desc, c.wrap(err)
+}
+
+func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
+	a := c.blobAsk(d)
+	a.method = http.MethodHead
+	size, h, err := c.size(ctx, a)
+	if r, refused := refusalIn(err); refused && r.status != http.StatusNotFound && r.status != http.StatusTooManyRequests {
+		// Refused, or an error whose reason only a body tells.
+		a = c.blobAsk(d)
+		a.header = http.Header{"Range": {"bytes=0-0"}}
+		size, h, err = c.size(ctx, a)
+	}
+	if err != nil {
+		return oci.Descriptor{}, err
+	}
+	said, derr := oci.ParseDigest(h.Get("Docker-Content-Digest"))
+	switch {
+	case derr == nil && said.Algorithm() == d.Algorithm() && said != d:
+		return oci.Descriptor{}, &ContentError{Kind: ContentDigest, Want: d.String(), Got: said.String()}
+	case derr != nil && isHTML(h):
+		return oci.Descriptor{}, &ContentError{Kind: ContentNotRegistry, Want: "a blob", Got: "a web page"}
+	}
+	return oci.Descriptor{Digest: d, Size: size, MediaType: mediaType(h)}, nil
+}
+
+// size makes a request and reads the size of the blob off its answer.
+func (c *call) size(ctx context.Context, a ask) (int64, http.Header, error) {
+	resp, err := c.follow(ctx, a)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	switch {
+	case !isIdentity(resp.Header):
+		return -1, resp.Header, nil
+	case resp.StatusCode == http.StatusPartialContent:
+		r, ok := parseContentRange(resp.Header.Get("Content-Range"))
+		if !ok {
+			return -1, resp.Header, nil
+		}
+		spill(resp.Body) // one byte
+		return r.size, resp.Header, nil
+	}
+	return resp.ContentLength, resp.Header, nil
+}
+
+func (c *call) blobAsk(d oci.Digest) ask {
+	return ask{step: StepBlobRegistry, method: http.MethodGet, url: c.ep.at(blobPath(c.repository, d), "")}
+}
+
+// Blob opens a range of a blob. It answers once the upstream has begun to send it. The body goes on through breaks
+// until the range is complete; the context ends it at any time.
+func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*Body, error) {
+	c := r.call("blob", repo, d.String())
+	if w.From < 0 || w.To >= 0 && w.To < w.From || w.To == w.From && w.From > 0 {
+		return nil, c.wrap(fmt.Errorf("a range from %d to %d", w.From, w.To))
+	}
+	t := newTransfer(ctx, c, d, w)
+	if err := t.begin(); err != nil {
+		t.Close()
+		return nil, c.wrap(err)
+	}
+	return &Body{ReadCloser: t, size: t.size, from: t}, nil
+}

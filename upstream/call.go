@@ -1,0 +1,155 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+// call is one operation of a caller: what is asked of which endpoint, as whom, and what was tried so far. It is for
+// one goroutine.
+type call struct {
+	*core
+	ep         *endpoint
+	as         *Registry
+	op         string
+	repository string
+	reference  string
+	steps      []Step
+	cred       auth.Credential // as it was when last asked for
+	sourceErr  error           // why there is none
+}
+
+func (r *Registry) call(op, repository, reference string) *call {
+	return &call{
+		core: r.core, ep: r.endpoints[0], as: r, op: op, repository: repository, reference: reference,
+	}
+}
+
+// maxSteps bounds what a call remembers: a large blob over a bad line is asked for hundreds of times. The first
+// steps show how it began, the last ones how it ended.
+const maxSteps = 64
+
+func (c *call) trace(steps ...Step) {
+	c.steps = append(c.steps, steps...)
+	if over := len(c.steps) - maxSteps; over > 0 {
+		c.steps = slices.Delete(c.steps, maxSteps/4, maxSteps/4+over)
+	}
+}
+
+// fault is why a request failed: an answer that refuses (status is set), or err. Step is where.
+type fault struct {
+	refusal
+	err  error
+	step Step
+}
+
+func (f *fault) Error() string {
+	if f.err != nil {
+		return f.err.Error()
+	}
+	return strings.TrimSpace(fmt.Sprintf("status %d %s", f.status, f.code))
+}
+
+func (f *fault) Unwrap() error { return f.err }
+
+// refusalIn is the answer that an error stands for.
+func refusalIn(err error) (refusal, bool) {
+	if f, ok := errors.AsType[*fault](err); ok && f.status != 0 && f.err == nil {
+		return f.refusal, true
+	}
+	return refusal{}, false
+}
+
+// wrap makes what ended the call into its *Error.
+func (c *call) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &Error{
+		Op: c.op, Upstream: c.o.Name, Repository: c.repository, Reference: c.reference,
+		Credential: c.status(), Err: err,
+	}
+	if f, ok := errors.AsType[*fault](err); ok {
+		e.Status, e.Code, e.Message, e.BodyKind = f.status, f.code, f.message, f.kind
+		e.Challenge, e.RetryAfter, e.Err = f.challenge, f.retryAfter, f.err
+		c.lastIs(f.step)
+	}
+	if n := len(c.steps); n > 0 && c.steps[n-1].Err == nil {
+		c.steps[n-1].Err = err
+	}
+	e.Steps = slices.Clone(c.steps)
+	return e
+}
+
+// lastIs moves the step that decided to the end: after it somebody may have been asked as nobody, in vain.
+func (c *call) lastIs(s Step) {
+	at := -1
+	for i, old := range c.steps {
+		if old.Name == s.Name && old.Host == s.Host && old.Status == s.Status && old.Took == s.Took {
+			at = i
+		}
+	}
+	if at >= 0 {
+		c.steps = slices.Delete(c.steps, at, at+1)
+	}
+	c.steps = append(c.steps, s)
+}
+
+// status is the credential of the call as it stands, zero for none.
+func (c *call) status() auth.Status {
+	return c.health.status(c.as.source, c.cred, c.sourceErr)
+}
+
+// credential asks the source who we are now. A source that fails makes us nobody: public images still work, and for
+// the others the error says why we had none.
+func (c *call) credential(ctx context.Context) auth.Credential {
+	cred, err := c.as.source.Credential(ctx)
+	if err != nil {
+		c.sourceErr, cred = err, noCredential
+	} else {
+		c.sourceErr = nil
+	}
+	c.cred = cred
+	c.as.last.Store(&lastCredential{cred, err})
+	return cred
+}
+
+// exchange makes one request with a grant and notes what happened.
+func (c *call) exchange(ctx context.Context, rt http.RoundTripper, a ask, g grant) (*http.Response, error) {
+	req, err := c.request(a)
+	if err != nil {
+		return nil, &fault{err: err, step: Step{Name: a.step}}
+	}
+	if err := authorize(req, c.ep.origin, g.value); err != nil {
+		return nil, &fault{err: err, step: Step{Name: a.step}}
+	}
+	resp, steps, err := c.roundTrip(ctx, rt, req, a)
+	c.trace(steps...)
+	if err != nil {
+		return nil, &fault{err: err, step: steps[len(steps)-1]}
+	}
+	return resp, nil
+}
+
+// refuse makes a failed answer a fault, and closes it.
+func (c *call) refuse(resp *http.Response) *fault {
+	defer resp.Body.Close()
+	f := &fault{refusal: readRefusal(resp, c.cred)}
+	last := &c.steps[len(c.steps)-1] // of the exchange that gave the answer
+	last.Err = errors.New(f.Error())
+	f.step = *last
+	return f
+}
+
+// spill reads a body that nobody wants, as far as that costs less than a new connection, and closes it.
+func spill(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, maxErrorBody)
+	body.Close()
+}

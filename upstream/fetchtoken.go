@@ -1,0 +1,200 @@
+package upstream
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+// The limits of a token service's answer.
+const (
+	maxTokenAnswer = 1 << 20
+	maxTokenLife   = 24 * time.Hour
+	tokenLife      = time.Minute // where nobody says how long
+)
+
+// fetchToken asks a token service for one token of one scope (distribution's token specification).
+func (c *core) fetchToken(ctx context.Context, ep *endpoint, k tokenKey, cred auth.Credential) fetched {
+	// A budget of its own: those who wait for it have theirs.
+	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout+c.o.HeaderTimeout)
+	defer cancel()
+	t := &call{core: c, ep: ep, cred: cred}
+	tok, err := t.fetchToken(ctx, k)
+	if broke(err) && ctx.Err() == nil {
+		tok, err = t.fetchToken(ctx, k)
+	}
+	return fetched{token: tok, steps: t.steps, err: err}
+}
+
+func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
+	begun := time.Now()
+	a, bound, secret, err := c.tokenRequest(k)
+	if err != nil {
+		return nil, &fault{err: err, step: Step{Name: StepToken, Err: err}}
+	}
+	req, err := c.request(a)
+	if err == nil {
+		err = authorize(req, bound, secret)
+	}
+	if err != nil {
+		return nil, &fault{err: err, step: Step{Name: StepToken, Host: bound.String(), Err: err}}
+	}
+	resp, steps, err := c.roundTrip(ctx, c.ep.registry, req, a)
+	c.trace(steps...)
+	step := steps[len(steps)-1]
+	if err != nil {
+		return nil, &fault{err: err, step: step}
+	}
+	switch {
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		defer resp.Body.Close()
+		host := bound.String()
+		if u, err := a.url.Parse(resp.Header.Get("Location")); err == nil {
+			to, _ := originOf(u)
+			host = oneLine(to.String(), 100)
+		}
+		err = &RedirectError{Host: host, Why: "token requests are not redirected"}
+	case resp.StatusCode != http.StatusOK:
+		f := c.refuse(resp)
+		return nil, f
+	default:
+		defer resp.Body.Close()
+		var tok *token
+		if tok, err = readToken(resp, begun); err == nil {
+			return tok, nil
+		}
+	}
+	step.Err = err
+	return nil, &fault{err: err, step: step}
+}
+
+// tokenRequest makes the request for a token: by GET, with the password as Basic, or by POST with a refresh token. It
+// says to which origin the secret is bound.
+func (c *call) tokenRequest(k tokenKey) (ask, origin, auth.Secret, error) {
+	u, err := c.policy.realm(c.ep.origin, c.ep.url, k.realm)
+	if err != nil {
+		return ask{}, origin{}, auth.Secret{}, err
+	}
+	bound, _ := originOf(u)
+	a := ask{
+		step: StepToken, method: http.MethodGet, url: u, reach: reachAny,
+		header: http.Header{"Accept": {"application/json"}},
+	}
+	q := url.Values{}
+	if k.service != "" {
+		q.Set("service", k.service)
+	}
+	if k.scope != "" {
+		q.Set("scope", k.scope)
+	}
+	if !c.cred.Identity.IsZero() {
+		q.Set("grant_type", "refresh_token")
+		q.Set("client_id", "mirror")
+		q.Set("refresh_token", c.cred.Identity.Reveal())
+		a.method, a.body = http.MethodPost, strings.NewReader(q.Encode())
+		a.header.Set("Content-Type", "application/x-www-form-urlencoded")
+		return a, bound, auth.Secret{}, nil
+	}
+	to := *u
+	if to.RawQuery != "" && len(q) > 0 {
+		to.RawQuery += "&"
+	}
+	to.RawQuery += q.Encode()
+	a.url = &to
+	return a, bound, basicAuth(c.cred), nil
+}
+
+func readToken(resp *http.Response, begun time.Time) (*token, error) {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxTokenAnswer {
+		return nil, &ContentError{
+			Kind: ContentTooLarge, Want: fmt.Sprintf("a token answer of at most %d bytes", maxTokenAnswer), Got: "more",
+		}
+	}
+	var doc struct {
+		Token       string          `json:"token"`
+		AccessToken string          `json:"access_token"`
+		ExpiresIn   json.RawMessage `json:"expires_in"` // a number, and from some a string
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: whatIs(resp.Header, b)}
+	}
+	value := orElse(doc.Token, doc.AccessToken)
+	if value == "" {
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: "JSON without one"}
+	}
+	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: "a token", Got: "one that can't be sent in a header"}
+	}
+	return newToken(value, lifeOf(value, string(doc.ExpiresIn), begun), begun), nil
+}
+
+// lifeOf is how long a token lives: as the service says, else as the token itself says, else a minute.
+func lifeOf(value, expiresIn string, now time.Time) time.Duration {
+	if s, err := strconv.ParseFloat(strings.Trim(expiresIn, `"`), 64); err == nil && s > 0 {
+		return time.Duration(min(s, maxTokenLife.Seconds()) * float64(time.Second))
+	}
+	if life := jwtLife(value, now); life > 0 {
+		return min(life, maxTokenLife)
+	}
+	return tokenLife
+}
+
+// jwtLife is how long a JSON Web Token lives by its own clock, 0 where it doesn't say.
+func jwtLife(value string, now time.Time) time.Duration {
+	parts := strings.Split(value, ".")
+	if len(parts) != 3 {
+		return 0
+	}
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return 0
+	}
+	var claims struct{ Exp, Iat float64 }
+	if json.Unmarshal(b, &claims) != nil || claims.Exp <= 0 {
+		return 0
+	}
+	begin := float64(now.Unix())
+	if claims.Iat > 0 && claims.Iat < claims.Exp {
+		begin = claims.Iat // its clock may not be ours
+	}
+	return time.Duration(min(claims.Exp-begin, maxTokenLife.Seconds()) * float64(time.Second))
+}
+
+// whatIs describes bytes that are not what they should be.
+func whatIs(h http.Header, b []byte) string {
+	kind, _, text := readErrorBody(b, h.Get("Content-Type"))
+	switch kind {
+	case BodyNone:
+		if len(b) == 0 {
+			return "nothing"
+		}
+		return "other JSON"
+	case BodyHTML:
+		return oneLine(redact(fmt.Sprintf("a web page %q", oneLine(text, 80)), noCredential), maxMessage)
+	}
+	return oneLine(redact(fmt.Sprintf("%s %q", orElse(h.Get("Content-Type"), string(kind)), oneLine(text, 80)),
+		noCredential), maxMessage)
+}
+
+// broke reports whether a connection broke, as against an answer or a host that can't be reached: a second attempt
+// may find another.
+func broke(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err)
+}

@@ -1,0 +1,101 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"syscall"
+)
+
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNABORTED)
+}
+
+// at is a path of the registry's API as a URL.
+func (e *endpoint) at(path, query string) *url.URL {
+	u := *e.url
+	u.Path, u.RawQuery = path, query
+	return &u
+}
+
+// answer is a successful one, and where it came from.
+type answer struct {
+	*http.Response
+	host string
+	url  *url.URL
+}
+
+// follow makes a request to the registry and follows its redirects by hand. Credentials stay with the endpoint, the
+// Range and Accept headers go along. What is not a 2xx is an error.
+func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
+	near := reachAny
+	for hop := 0; ; hop++ {
+		here, _ := originOf(a.url)
+		var resp *http.Response
+		var err error
+		if here == c.ep.origin {
+			a.reach = reachAny
+			resp, err = c.send(ctx, a)
+		} else {
+			resp, err = c.exchange(ctx, c.ep.blob, a, grant{})
+		}
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode/100 == 2 {
+			return &answer{Response: resp, host: here.String(), url: a.url}, nil
+		}
+		if !isRedirect(resp.StatusCode) {
+			return nil, c.refuse(resp)
+		}
+		location := resp.Header.Get("Location")
+		spill(resp.Body)
+		step := c.steps[len(c.steps)-1]
+		near = min(near, c.reachOf(a.url, step.Addr))
+		if hop == maxRedirects {
+			err := &RedirectError{Host: here.String(), Why: "more than 5 redirects"}
+			return nil, &fault{err: err, step: step}
+		}
+		next, reach, err := c.policy.redirect(c.ep.origin, a.url, location, near, c.proxied)
+		if err != nil {
+			return nil, &fault{err: err, step: step}
+		}
+		a = a.redirected(next, reach, c.ep.origin)
+	}
+}
+
+// redirected is the request to where a redirect leads.
+func (a ask) redirected(to *url.URL, r reach, endpoint origin) ask {
+	a.url, a.reach = to, r
+	if o, _ := originOf(to); o != endpoint && a.step == StepBlobRegistry {
+		a.step = StepBlobHost
+	}
+	if a.method == http.MethodHead && (a.step == StepBlobRegistry || a.step == StepBlobHost) {
+		// Signed URLs of object stores are good for one method, and that is GET.
+		a.method, a.header = http.MethodGet, http.Header{"Range": {"bytes=0-0"}}
+	}
+	return a
+}
+
+func isRedirect(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
+		http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+func (c *core) proxied(u *url.URL) bool {
+	p, err := c.o.Proxy(u)
+	return p != nil || err != nil
+}
+
+// reachOf is what the host of a URL, which answered from addr, may redirect to. A proxy hides where it is.
+func (c *core) reachOf(u *url.URL, addr string) reach {
+	if c.proxied(u) {
+		return reachPublic
+	}
+	return reachFrom(addr)
+}

@@ -1,0 +1,126 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+// The limits of lists.
+const (
+	maxList      = 4 << 20 // bytes of one page
+	maxListQuery = 4 << 10
+	maxPage      = 1000 // entries asked for
+)
+
+// Tags gets one page of a repository's tags. The query is passed on: n, which is clamped to 1,000, last, and what
+// else a registry's own Link asked for.
+func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Document, error) {
+	c := r.call("tags", repo, "")
+	doc, err := c.list(ctx, "/v2/"+repo+"/tags/list", "application/json", "tags", query)
+	return doc, c.wrap(err)
+}
+
+// Referrers gets one page of what refers to a digest. Where the registry lacks that API, it is what the tag of the
+// referrers tag schema says, unfiltered; where there is no such tag either, an empty index.
+func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, query url.Values) (*Document, error) {
+	c := r.call("referrers", repo, d.String())
+	doc, err := c.list(ctx, "/v2/"+repo+"/referrers/"+d.String(), oci.MediaTypeOCIIndex, "manifests", query)
+	if refused, ok := refusalIn(err); ok && lacksReferrers(refused.status) {
+		doc, err = r.referrersTag(ctx, c, d)
+	}
+	return doc, c.wrap(err)
+}
+
+// lacksReferrers reports whether a status is what registries without the API answer. The spec knows 404 only.
+func lacksReferrers(status int) bool {
+	switch status {
+	case http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable,
+		http.StatusNotImplemented:
+		return true
+	}
+	return false
+}
+
+func (r *Registry) referrersTag(ctx context.Context, c *call, d oci.Digest) (*Document, error) {
+	t := r.call(c.op, c.repository, oci.ReferrersTag(d))
+	m, err := t.manifest(ctx)
+	c.trace(t.steps...)
+	c.cred, c.sourceErr = t.cred, t.sourceErr
+	if refused, ok := refusalIn(err); ok && refused.status == http.StatusNotFound {
+		return &Document{Bytes: oci.EmptyIndex(), MediaType: oci.MediaTypeOCIIndex}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !oci.IsIndex(m.MediaType) {
+		return nil, &ContentError{Kind: ContentNotManifest, Want: "an index", Got: oneLine(m.MediaType, 80)}
+	}
+	return &Document{Bytes: m.Bytes, MediaType: m.MediaType}, nil
+}
+
+// list gets a JSON object that has a list at a key.
+func (c *call) list(ctx context.Context, path, accept, key string, query url.Values) (*Document, error) {
+	a := ask{
+		step: StepList, method: http.MethodGet, url: c.ep.at(path, listQuery(query)),
+		header: http.Header{"Accept": {accept}},
+	}
+	resp, err := c.follow(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.document(resp, "a list", maxList)
+	if err != nil {
+		return nil, err
+	}
+	if !hasList(b, key) {
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: whatIs(resp.Header, b)}
+	}
+	return &Document{
+		Bytes: b, MediaType: mediaType(resp.Header), Next: c.next(resp, a.url),
+		Filters: oneLine(resp.Header.Get("OCI-Filters-Applied"), 200),
+	}, nil
+}
+
+// listQuery is the query to pass on.
+func listQuery(query url.Values) string {
+	q := make(url.Values, len(query))
+	for name, values := range query {
+		if name != "ns" { // what it means is between our clients and us
+			q[name] = values
+		}
+	}
+	if s := q.Get("n"); s != "" {
+		if n, err := strconv.ParseUint(s, 10, 64); err != nil && strings.Trim(s, "0123456789") == "" || n > maxPage {
+			q.Set("n", strconv.Itoa(maxPage))
+		}
+	}
+	return q.Encode()
+}
+
+// next is the query of the next page. A Link to somebody else is none: what it would list is not this upstream's.
+func (c *call) next(resp *answer, asked *url.URL) string {
+	u := nextLink(resp.Header.Values("Link"), asked)
+	if u == nil || !strings.EqualFold(u.Host, asked.Host) || len(u.RawQuery) > maxListQuery {
+		return ""
+	}
+	if _, err := url.ParseQuery(u.RawQuery); err != nil {
+		return ""
+	}
+	return u.RawQuery
+}
+
+// hasList reports whether b is one JSON object with a list, or null, at a key.
+func hasList(b []byte, key string) bool {
+	var doc map[string]json.RawMessage
+	if json.Unmarshal(b, &doc) != nil {
+		return false
+	}
+	v, ok := doc[key]
+	return ok && (string(v) == "null" || strings.HasPrefix(string(v), "["))
+}

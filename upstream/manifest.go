@@ -1,0 +1,154 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+func manifestPath(repo, reference string) string { return "/v2/" + repo + "/manifests/" + reference }
+
+// Resolve asks by HEAD which digest a tag means: that is free on Docker Hub, where a GET counts as a pull. Where the
+// registry names no digest, or refuses HEAD, it gets the manifest and hashes it. Size is -1 and MediaType empty where
+// the upstream did not say.
+func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error) {
+	c := r.call("resolve", repo, tag)
+	desc, err := c.resolve(ctx)
+	return desc, c.wrap(err)
+}
+
+func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
+	resp, err := c.follow(ctx, c.manifestAsk(http.MethodHead))
+	if r, refused := refusalIn(err); err != nil &&
+		(!refused || r.status == http.StatusNotFound || r.status == http.StatusTooManyRequests) {
+		return oci.Descriptor{}, err
+	}
+	if err == nil {
+		resp.Body.Close()
+		d, derr := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
+		if derr == nil && !isHTML(resp.Header) {
+			return oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: mediaType(resp.Header)}, nil
+		}
+	}
+	m, err := c.manifest(ctx)
+	if err != nil {
+		return oci.Descriptor{}, err
+	}
+	return oci.Descriptor{Digest: m.Digest, Size: int64(len(m.Bytes)), MediaType: m.MediaType}, nil
+}
+
+// Manifest gets a manifest by tag or digest. It has the digest that it was asked by, else the one that the upstream
+// said that it has, and at most 4 MiB.
+func (r *Registry) Manifest(ctx context.Context, repo, reference string) (*oci.Manifest, error) {
+	c := r.call("manifest", repo, reference)
+	m, err := c.manifest(ctx)
+	return m, c.wrap(err)
+}
+
+func (c *call) manifestAsk(method string) ask {
+	return ask{
+		step: StepManifest, method: method, url: c.ep.at(manifestPath(c.repository, c.reference), ""),
+		header: http.Header{"Accept": {oci.AcceptManifests}},
+	}
+}
+
+func (c *call) manifest(ctx context.Context) (*oci.Manifest, error) {
+	m, err := c.getManifest(ctx)
+	if broke(err) && ctx.Err() == nil {
+		m, err = c.getManifest(ctx)
+	}
+	return m, err
+}
+
+func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
+	resp, err := c.follow(ctx, c.manifestAsk(http.MethodGet))
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.document(resp, "a manifest", oci.MaxManifestSize)
+	if err != nil {
+		return nil, err
+	}
+	asked := c.reference
+	if !strings.Contains(asked, ":") { // a tag: then the upstream's own word must hold
+		asked = resp.Header.Get("Docker-Content-Digest")
+	}
+	want, derr := oci.ParseDigest(asked)
+	if derr == nil && !oci.VerifyDigest(want, b) {
+		return nil, &ContentError{Kind: ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
+	}
+	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), b)
+	if err != nil {
+		return nil, notManifest(resp.Header, b, err)
+	}
+	if derr == nil {
+		m.Digest = want
+	}
+	return m, nil
+}
+
+// notManifest tells a web page from a bad manifest.
+func notManifest(h http.Header, b []byte, err error) error {
+	if text := strings.TrimSpace(string(b[:min(len(b), 512)])); text == "" || text[0] != '{' {
+		return &ContentError{Kind: ContentNotRegistry, Want: "a manifest", Got: whatIs(h, b)}
+	}
+	return fmt.Errorf("%w: %w", &ContentError{Kind: ContentNotManifest, Want: "a manifest", Got: "JSON that is none"}, err)
+}
+
+// document reads an answer of JSON within a limit and closes it.
+func (c *call) document(resp *answer, what string, limit int64) ([]byte, error) {
+	defer resp.Body.Close()
+	if isHTML(resp.Header) {
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: what, Got: whatIs(resp.Header, b)}
+	}
+	if !isIdentity(resp.Header) {
+		return nil, &ContentError{
+			Kind: ContentEncoding, Want: "identity", Got: oneLine(resp.Header.Get("Content-Encoding"), 80),
+		}
+	}
+	tooLarge := &ContentError{Kind: ContentTooLarge, Want: fmt.Sprintf("%s of at most %d bytes", what, limit), Got: "more"}
+	if resp.ContentLength > limit {
+		tooLarge.Got = fmt.Sprintf("%d bytes", resp.ContentLength)
+		return nil, tooLarge
+	}
+	b, err := readAll(resp.Body, resp.ContentLength, limit)
+	switch {
+	case err != nil:
+		step := c.steps[len(c.steps)-1]
+		step.Name, step.Err = StepBody, err
+		c.trace(step)
+		return nil, &fault{err: err, step: step}
+	case int64(len(b)) > limit:
+		return nil, tooLarge
+	}
+	return b, nil
+}
+
+// readAll reads to the end or one byte beyond limit, in one buffer where the size is known.
+func readAll(r io.Reader, size, limit int64) ([]byte, error) {
+	if size < 0 {
+		return io.ReadAll(io.LimitReader(r, limit+1))
+	}
+	b := make([]byte, size)
+	n, err := io.ReadFull(r, b)
+	if err != nil {
+		return nil, err
+	}
+	// The byte that is not there makes the connection ready for the next request.
+	var one [1]byte
+	if _, err := io.ReadFull(r, one[:]); err != io.EOF {
+		return nil, fmt.Errorf("after %d bytes: %w", n, orElse(err, io.ErrUnexpectedEOF))
+	}
+	return b, nil
+}
+
+// mediaType is the Content-Type without its parameters.
+func mediaType(h http.Header) string {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.TrimSpace(t)
+}

@@ -1,0 +1,66 @@
+package upstream
+
+import (
+	"net/url"
+	"strings"
+)
+
+// policy is whom the operator named. It is pure.
+type policy struct {
+	authHosts     names // may be asked for tokens
+	redirectHosts names // may be redirected to, wherever they are
+}
+
+// realm says where a token is to be had, or with a *RealmError that it must not be asked there: the endpoint itself,
+// or a host of authHosts; over http only where the endpoint is http.
+func (p policy) realm(endpoint origin, at *url.URL, realm string) (*url.URL, error) {
+	u, err := at.Parse(strings.TrimSpace(realm))
+	if err != nil {
+		return nil, &RealmError{Host: oneLine(redact(realm, noCredential), 100), Scheme: "malformed"}
+	}
+	to, ok := originOf(u)
+	allowed := ok && u.User == nil &&
+		(to.scheme == "https" || endpoint.scheme == "http") &&
+		(to.host == endpoint.host && to.port == endpoint.port || p.authHosts.has(to))
+	if !allowed {
+		return nil, &RealmError{Host: oneLine(to.String(), 100), Scheme: oneLine(to.scheme, 20)}
+	}
+	u.Fragment, u.RawFragment = "", ""
+	return u, nil
+}
+
+// maxRedirects is how many redirects of one request are followed.
+const maxRedirects = 5
+
+// redirect says where a Location leads and what may be dialled there, or with a *RedirectError that it is not
+// followed. from is the URL that answered, near what its address may redirect to, proxied whether a URL is asked
+// through a proxy: it then is the proxy that dials, and for names only the operator's list decides.
+func (p policy) redirect(endpoint origin, from *url.URL, location string, near reach, proxied func(*url.URL) bool) (
+	*url.URL, reach, error,
+) {
+	here, _ := originOf(from)
+	if location == "" {
+		return nil, 0, &RedirectError{Host: here.String(), Why: "no Location"}
+	}
+	u, err := from.Parse(location)
+	if err != nil {
+		return nil, 0, &RedirectError{Host: here.String(), Why: "malformed Location"}
+	}
+	to, ok := originOf(u)
+	host := oneLine(to.String(), 100)
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	literal, isLiteral := to.literal()
+	switch {
+	case !ok:
+		return nil, 0, &RedirectError{Host: host, Why: "malformed Location"}
+	case here.scheme == "https" && to.scheme == "http":
+		return nil, 0, &RedirectError{Host: host, Why: "to http from https"}
+	case to == endpoint, p.redirectHosts.has(to):
+		return u, reachAny, nil
+	case isLiteral && needs(literal) > near:
+		return nil, 0, &RedirectError{Host: host, Why: "to a private address"}
+	case !isLiteral && proxied(u):
+		return nil, 0, &RedirectError{Host: host, Why: "behind a proxy, and not in redirectHosts"}
+	}
+	return u, near, nil
+}
