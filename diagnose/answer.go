@@ -14,9 +14,6 @@ import (
 // at a blob host.
 func (c *facts) answer() bool {
 	switch s := c.e.Status; {
-	case s == 0:
-		// No answer, perhaps because there was no credential to ask with.
-		return c.step.Name != upstream.StepDNS && c.sourceFailed()
 	case s < 400:
 		return false
 	case s == 429:

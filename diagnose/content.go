@@ -43,12 +43,17 @@ func (c *facts) content() bool {
 		c.set(DigestMismatch, "what %s sent for %s is not what its digest says", c.host, c.full())
 		c.remedy("pull again; if it stays something between the mirror and %s alters content", c.host)
 	case upstream.ContentTooLarge:
+		if c.step.Name == upstream.StepToken || c.e.Op == "tags" || c.e.Op == "referrers" {
+			c.set(UpstreamError, "%s sent more than the mirror reads for %s", c.host, c.asked())
+			c.remedy("tell the operator of %s", c.up)
+			return true
+		}
 		c.tooLarge()
 	case upstream.ContentNotManifest:
 		c.set(UnsupportedImage, "what %s has as %s is no image manifest or index", c.up, orElse(c.image(), "the manifest"))
 		c.remedy("push the image again with a current tool")
 	case upstream.ContentNotRegistry:
-		c.set(NotARegistry, "%s sent a web page where a registry sends %s", c.host, c.full())
+		c.set(NotARegistry, "%s sent %s for %s", c.host, orElse(e.Got, "what no registry sends"), c.asked())
 		c.remedy("check the endpoint of %s, and whether a proxy or login page stands before it", c.up)
 	case upstream.ContentStalled:
 		c.set(Stalled, "%s stopped sending %s", c.host, c.full())

@@ -30,6 +30,7 @@ func Explain(err error) Finding {
 	// did, what our own clock did.
 	for _, read := range []func(*facts) bool{
 		(*facts).request, (*facts).content, (*facts).refusedByUs, (*facts).answer, (*facts).network, (*facts).ourselves,
+		(*facts).sourceFailed,
 	} {
 		if read(c) {
 			return c.finish()

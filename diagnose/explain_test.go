@@ -298,7 +298,19 @@ var cases = []struct {
 		e.Op, e.Reference, e.Status, e.BodyKind, e.Code = "blob", digest, 403, upstream.BodyXML, "AccessDenied"
 	})},
 	{"web-page", diagnose.NotARegistry, broke(upstream.StepManifest, hub,
-		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a manifest", Got: "text/html"})},
+		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a manifest", Got: "a web page \"Welcome\""})},
+	{"token-service-page", diagnose.NotARegistry, broke(upstream.StepToken, "auth.docker.io",
+		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "JSON with a token", Got: `a web page "Login"`})},
+	{"list-too-large", diagnose.UpstreamError, hubError(upstream.StepManifest, hub, func(e *upstream.Error) {
+		e.Op, e.Reference = "tags", ""
+		e.Err = &upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 1 byte", Got: "more"}
+	})},
+	// A source that fails makes us nobody, which is not why a host can't be reached.
+	{"credential-source-down-and-refused", diagnose.ConnectRefused, hubError(upstream.StepDial, hub, func(e *upstream.Error) {
+		e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
+		credential(e, "failing")
+	})},
+	{"credential-source-down-and-401", diagnose.CredentialSourceFailed, answered(401, func(e *upstream.Error) { credential(e, "failing") })},
 	{"manifest-5-mib", diagnose.ManifestTooLarge, broke(upstream.StepManifest, hub,
 		&upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 4194304 bytes", Got: "5242880"})},
 	{"manifest-not-one", diagnose.UnsupportedImage, broke(upstream.StepManifest, hub,

@@ -35,3 +35,9 @@ func Sentence(f diagnose.Finding, limit int) string { return sentence(f, limit) 
 func ListenStall(l net.Listener, limit int, stall time.Duration) net.Listener {
 	return listen(l, limit, stall)
 }
+
+// Pace is pace.
+type Pace struct{ p pace }
+
+// On is pace.on.
+func (p *Pace) On(n int64, queued int) bool { return p.p.on(n, queued) }

@@ -58,9 +58,9 @@ type overKey struct{}
 // overloaded reports whether a request came over a connection beyond the limit.
 func overloaded(ctx context.Context) bool { return ctx.Value(overKey{}) != nil }
 
-// Listen wraps a TCP listener. Its connections end when the client takes nothing of what is written to them for a minute,
-// however long a response takes. Of at most limit connections requests under /v2/ are served; a few beyond are told that the
-// mirror is overloaded, further ones wait. A limit of 0 is none.
+// Listen wraps a TCP listener. Its connections end when the client takes nothing of what is written to them for a
+// minute, however long a response takes. Of at most limit connections requests under /v2/ are served; a few beyond are
+// told that the mirror is overloaded, further ones wait. A limit of 0 is none.
 //
 // Pass it to Serve or ServeTLS as it is: who wraps it again loses sendfile.
 func Listen(l net.Listener, limit int) net.Listener {
@@ -171,9 +171,8 @@ type pace struct {
 	queued int // bytes in the socket at the last one; -1: not known
 }
 
-// on is asked after a deadline before which n bytes were written.
-func (p *pace) on(c *conn, n int64) bool {
-	queued := queued(c.TCPConn)
+// on is asked after a deadline before which n bytes were written, with the bytes that are queued now.
+func (p *pace) on(n int64, queued int) bool {
 	if n > 0 || queued >= 0 && queued < p.queued {
 		p.still = 0
 	} else {
@@ -192,7 +191,7 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		}
 		m, err := c.TCPConn.Write(b[n:])
 		n += m
-		if n == len(b) || !errors.Is(err, os.ErrDeadlineExceeded) || !p.on(c, int64(m)) {
+		if n == len(b) || !errors.Is(err, os.ErrDeadlineExceeded) || !p.on(int64(m), queued(c.TCPConn)) {
 			return n, err
 		}
 	}
@@ -224,7 +223,7 @@ func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 		m, err := c.TCPConn.ReadFrom(&io.LimitedReader{R: file, N: lr.N})
 		n += m
 		lr.N -= m
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !p.on(c, m) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !p.on(m, queued(c.TCPConn)) {
 			return n, err // all of it, the end of the file, or an error
 		}
 		// Where the kernel can't do it, net has read more than it has written.

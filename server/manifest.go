@@ -33,8 +33,9 @@ func (x *exchange) manifest() error {
 	x.describe(c)
 	h := x.w.Header()
 	h.Set("Docker-Content-Digest", c.Digest.String())
-	h.Set("Etag", entityTag(c))
-	if notModified(x.r, entityTag(c)) {
+	etag := entityTag(c)
+	h.Set("Etag", etag)
+	if notModified(x.r, etag) {
 		x.w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
