@@ -277,4 +277,3 @@ func testEndedSpool(t *testing.T, s cache.Store) {
 	}
 	absent(t, s, d)
 }
-

@@ -4,7 +4,7 @@
 // machine crashed; after a crash of the machine nothing is served that was not known to be on disk or hashed again.
 //
 //	LOCK                      held by flock: one process per folder; says who
-//	boot.json                 the boot of the machine whose unsynced content can be trusted, and whether we stopped in peace
+//	boot.json                 the boot of the machine whose unsynced content is trusted; whether we stopped in peace
 //	blobs/sha256/ab/abcd...   content; the name is the digest of the bytes
 //	spool/<random>            content on its way; emptied at Open
 //
