@@ -1,0 +1,70 @@
+# The project's commands. "make" lists them.
+
+SHELL := /bin/bash -euo pipefail
+.DEFAULT_GOAL := help
+
+FUZZTIME ?= 10s
+BENCH_RUNS ?= 3
+CONFIG ?=
+VERSION ?=
+TOOL := go tool -modfile=tools/go.mod
+TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## the static binary, bin/mirror
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(if $(VERSION),-X main.version=$(VERSION))' -o bin/mirror ./cmd/mirror
+
+.PHONY: run
+run: build ## run it, with CONFIG=FILE or without any configuration
+	bin/mirror serve $(if $(CONFIG),--config $(CONFIG))
+
+.PHONY: test
+test: unit build e2e cross ## everything: unit tests, real registries and clients (as root on Debian), all platforms
+
+.PHONY: unit
+unit: ## the product's own tests under the race detector; "go test ./..." does without it
+	go vet ./...
+	go test -race -shuffle=on ./...
+
+.PHONY: install
+install: ## what e2e and bench need and this machine lacks (as root on Debian)
+	./e2e/install.sh
+
+.PHONY: e2e
+e2e: install ## real registries and clients, and the OCI conformance suite; RUN=REGEXP for some of them
+	cd e2e && go vet ./... && go test -race -count=1 -timeout 20m $(if $(RUN),-v -run '$(RUN)') ./...
+
+.PHONY: cross
+cross: ## builds for every platform that is promised
+	@for target in $(TARGETS); do \
+	  echo "build for $$target"; \
+	  CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -trimpath -o /dev/null ./cmd/mirror; \
+	done
+
+.PHONY: bench
+bench: install build ## the comparison with other proxies, into docs/performance.md; BENCH_RUNS=3
+	cd e2e && go run ./bench -runs $(BENCH_RUNS) -mirror ../bin/mirror -write ../docs/performance.md
+
+.PHONY: lint
+lint: ## golangci-lint and gofumpt, all modules
+	$(TOOL) golangci-lint run ./...
+	cd e2e && go tool -modfile=../tools/go.mod golangci-lint run --config ../.golangci.yml ./...
+	@out=$$($(TOOL) gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted, run make fmt:"; echo "$$out"; exit 1; fi
+
+.PHONY: fmt
+fmt: ## gofumpt
+	$(TOOL) gofumpt -w .
+
+.PHONY: fuzz
+fuzz: ## every fuzz test in turn, each for FUZZTIME=10s
+	@list=$$(grep -rlE --include='*_test.go' '^func Fuzz' . | xargs -r -n1 dirname | sort -u); \
+	for dir in $$list; do \
+	  for name in $$(grep -hoE '^func Fuzz\w+' $$dir/*_test.go | cut -c6- | sort); do \
+	    echo "== $$dir $$name"; \
+	    go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$dir; \
+	  done; \
+	done
