@@ -90,9 +90,12 @@ func (c *facts) sourceFailed() bool {
 	if cred.State != "failing" {
 		return false
 	}
-	why := orElse(cred.LastError, "no details")
-	c.set(CredentialSourceFailed, "credential %s of %s can't be fetched: %s", orElse(cred.Name, "(unnamed)"), c.up, why)
-	c.remedy("repair its source (%s)", orElse(cred.Kind, "see the mirror's configuration"))
+	name, kind := "the credential", orElse(cred.Kind, "source")
+	if cred.Name != "" {
+		name = "credential " + cred.Name
+	}
+	c.set(CredentialSourceFailed, "%s of %s can't be fetched: %s", name, c.up, orElse(cred.LastError, "no details"))
+	c.remedy("repair what it comes from (%s), or the credentials of %s in the mirror's configuration", kind, c.up)
 	return true
 }
 
