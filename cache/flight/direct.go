@@ -47,7 +47,7 @@ func (r *Reader) open(ctx context.Context, off, end int64) error {
 	// The body may serve several reads, each with a context of its own: it ends with the reader.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(r.f.g.ctx, cancel)
-	body, err := r.src.Fetch(ctx, Want{From: off, To: end, Live: func() bool { return r.src.Live }})
+	body, err := r.src.Fetch(ctx, Want{From: off, To: end, Size: max(0, r.Size()), Live: func() bool { return r.src.Live }})
 	if err != nil {
 		stop()
 		cancel()

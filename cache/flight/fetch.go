@@ -192,7 +192,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b 
 // transfer brings [pos, to) of one fetch into the spool.
 func (f *Flight) transfer(ft *fetch) error {
 	f.mu.Lock()
-	w := Want{From: ft.pos, To: ft.to, Live: f.live}
+	w := Want{From: ft.pos, To: ft.to, Size: max(0, f.size), Live: f.live}
 	f.mu.Unlock()
 	body, err := ft.src.Fetch(ft.ctx, w)
 	if err != nil {
