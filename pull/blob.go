@@ -63,6 +63,7 @@ type blob struct {
 	ref   oci.Ref
 	key   key
 	start time.Time
+	want  int64 // bytes as this client's repository has it, -1 where it does not say
 }
 
 // size asks the upstream for the blob's size, and so whether the repository has it: once for all who want to know.
@@ -95,6 +96,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 
 // open gets the blob's object from the cache, or from the flight that brings it.
 func (b blob) open(ctx context.Context, size int64) (*Content, error) {
+	b.want = size
 	b.p.leases.renew(b.ref.Digest, b.start)
 	ctx, end := b.patient(ctx)
 	o, outcome, err := b.p.cache.Open(ctx, b.ref.Digest, size, b.source())
@@ -148,6 +150,9 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 
 // failed remembers what the next client need not find out again. What a fetch itself ended with is remembered there.
 func (b blob) failed(err error) {
+	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
+		return // a flight that somebody else began, whose manifest gives the blob a wrong size
+	}
 	if _, slow := errors.AsType[*TimeoutError](err); slow || wrongContent(err) {
 		b.p.failures.put(b.key, err)
 	}

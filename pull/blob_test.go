@@ -157,7 +157,7 @@ func TestBlobWhoseSizeNobodyKnows(t *testing.T) {
 }
 
 func TestMismatchIsRememberedForAMinute(t *testing.T) {
-	mismatch := &flight.MismatchError{Host: hub, Size: 3, GotSize: 4}
+	mismatch := &flight.MismatchError{Host: hub, Got: descriptor("", []byte("other")).Digest}
 	for _, tt := range []struct {
 		name string
 		meet func(t *testing.T, w *world, d oci.Digest)
@@ -211,6 +211,18 @@ func TestMismatchIsRememberedForAMinute(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestSizeThatSomebodyElseGotWrongIsNotHeldAgainstUs(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		w.shelf.hold = &flight.MismatchError{Host: hub, Size: 7, GotSize: int64(len(b))}
+		if _, err := w.Blob(t.Context(), askBlob(app, d)); err == nil {
+			t.Error("no error")
+		}
+		w.shelf.hold = nil
+		w.blob(t, askBlob(app, d), b)
+	})
 }
 
 func TestColdBlobWaitsNoLongerThanAClient(t *testing.T) {

@@ -113,14 +113,3 @@ func (p *Puller) remember(doc *oci.Manifest) *manifest {
 	p.hot.put(m.digest, m, int64(len(m.bytes)+len(m.parts)*len(m.digest)))
 	return m
 }
-
-// lease keeps from eviction what the client of a manifest will ask for next, and tends to the manifest itself: since it
-// is served out of memory, the cache would take it for unused. Once a minute, however often it is served.
-func (p *Puller) lease(m *manifest) {
-	now := time.Now()
-	due := m.renew.Load()
-	if now.UnixNano() < due || !m.renew.CompareAndSwap(due, now.Add(leaseEvery).UnixNano()) {
-		return
-	}
-	p.leases.grant(m.digest, m.parts, now)
-}

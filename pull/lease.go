@@ -103,3 +103,14 @@ func without(list []*lease, g *lease) []*lease {
 	}
 	return kept
 }
+
+// lease keeps from eviction what the client of a manifest will ask for next, and tends to the manifest itself: since it
+// is served out of memory, the cache would take it for unused. Once a minute, however often it is served.
+func (p *Puller) lease(m *manifest) {
+	now := time.Now()
+	due := m.renew.Load()
+	if now.UnixNano() < due || !m.renew.CompareAndSwap(due, now.Add(leaseEvery).UnixNano()) {
+		return
+	}
+	p.leases.grant(m.digest, m.parts, now)
+}

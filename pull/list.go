@@ -49,7 +49,7 @@ func (p *Puller) list(ctx context.Context, a Ask, of string,
 	wait := p.wait
 	old, ok := p.lists.get(k)
 	if ok = ok && start.Sub(old.at) <= st.Tags.StaleIfError; ok {
-		wait = st.patience()
+		wait = p.patience(st)
 	}
 	doc, led, err := p.asklist(ctx, st, k, ref, start, wait, ask)
 	if err == nil {

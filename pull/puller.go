@@ -200,11 +200,11 @@ func (st *site) key(kind oci.Kind, repo oci.Repo, what string) key {
 }
 
 // patience is how long a client waits that could be given a copy.
-func (st *site) patience() time.Duration {
+func (p *Puller) patience(st *site) time.Duration {
 	if st.troubled.Load() {
 		return min(st.Tags.Wait, time.Second)
 	}
-	return st.Tags.Wait
+	return min(st.Tags.Wait, p.wait)
 }
 
 // note records how a check that took so long ended.

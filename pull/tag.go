@@ -53,7 +53,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 	old, ok := p.copyOf(ctx, ref, b.kept, st.Tags, start)
 	wait := p.wait
 	if ok {
-		wait = st.patience()
+		wait = p.patience(st)
 	}
 	c, err := p.asked(ctx, st, ref, b, verdict == catalog.Ask, head, start, wait)
 	if err == nil || !ok || ctx.Err() != nil {
