@@ -335,7 +335,7 @@ func TestOneDownloadForAll(t *testing.T) {
 			if n := o.total(); n != int64(size) {
 				t.Errorf("%d bytes fetched, want %d", n, size)
 			}
-			if w := o.fetches[0]; w.From != 0 || w.To != int64(size) {
+			if w := o.fetches[0]; w.From != 0 || w.To != int64(size) || w.Size != int64(size) {
 				t.Errorf("asked for [%d, %d), want the whole blob", w.From, w.To)
 			}
 			if _, ok := st.committed[o.digest()]; !ok {
