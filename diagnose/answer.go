@@ -31,7 +31,8 @@ func (c *facts) answer() bool {
 	case s == 401, s == 403, s == 400 && c.named() && c.code("DENIED", "UNAUTHORIZED"):
 		return c.denied()
 	case c.step.Name == upstream.StepToken:
-		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, s, c.prefix()+c.e.Repository, c.quote())
+		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, s, c.prefix()+c.e.Repository,
+			c.quote())
 		c.remedy("check the image's name and the endpoint of %s", c.up)
 	default:
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), s, c.quote())
@@ -59,7 +60,8 @@ func (c *facts) denied() bool {
 		c.remedy("renew credential %s", cred.Name)
 	case cred.State == "rejected", c.step.Name == upstream.StepToken && c.e.Status == 401, c.basic(),
 		c.says("authorization token is invalid"):
-		c.set(CredentialsRejected, "%s rejects credential %s for %s%s", c.host, cred.Name, c.prefix()+c.e.Repository, c.quote())
+		c.set(CredentialsRejected, "%s rejects credential %s for %s%s", c.host, cred.Name, c.prefix()+c.e.Repository,
+			c.quote())
 		c.remedy("renew credential %s of %s", cred.Name, c.up)
 	case c.step.Name != upstream.StepToken && c.e.Status == 403 && !c.says("may not exist") && !c.hides():
 		c.set(UpstreamForbidden, "%s doesn't let credential %s pull %s%s", c.up, cred.Name, c.e.Repository, c.quote())

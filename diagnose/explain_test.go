@@ -127,16 +127,20 @@ var cases = []struct {
 	{"dns-timeout", diagnose.DNSFailed, broke(upstream.StepDNS, hub,
 		dial(&net.DNSError{Err: "i/o timeout", Name: "registry-1.docker.io", Server: "10.0.0.2:53", IsTimeout: true,
 			UnwrapErr: context.DeadlineExceeded}))},
-	{"refused", diagnose.ConnectRefused, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect", syscall.ECONNREFUSED)))},
+	{"refused", diagnose.ConnectRefused, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect",
+		syscall.ECONNREFUSED)))},
 	{"refused-blob-host", diagnose.ConnectRefused, hubError(upstream.StepBlobHost, "production.cloudflare.docker.com",
 		func(e *upstream.Error) {
 			e.Op, e.Reference = "blob", digest
 			e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 		})},
-	{"no-route", diagnose.Unreachable, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect", syscall.EHOSTUNREACH)))},
+	{"no-route", diagnose.Unreachable, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect",
+		syscall.EHOSTUNREACH)))},
 	{"dial-timeout", diagnose.ConnectTimeout, broke(upstream.StepDial, hub, dial(timeoutError{}))},
-	{"proxy-407", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &upstream.ProxyError{Proxy: "me:pw@proxy.corp:3128", Status: 407})},
-	{"proxy-403", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &upstream.ProxyError{Proxy: "proxy.corp:3128", Status: 403})},
+	{"proxy-407", diagnose.ProxyRefused, broke(upstream.StepProxy, hub,
+		&upstream.ProxyError{Proxy: "me:pw@proxy.corp:3128", Status: 407})},
+	{"proxy-403", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &upstream.ProxyError{Proxy: "proxy.corp:3128",
+		Status: 403})},
 	// A refused proxy is a refused connection too: it must not be taken for a refusing registry.
 	{"proxy-down", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &net.OpError{Op: "proxyconnect", Net: "tcp",
 		Err: dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))})},
@@ -190,73 +194,94 @@ var cases = []struct {
 		e.Challenge = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`
 		credential(e, "ok")
 	})},
-	{"hub-wrong-password", diagnose.CredentialsRejected, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) {
-		e.Status, e.Message, e.BodyKind = 401, "incorrect username or password", upstream.BodyDetails
-		credential(e, "ok")
-	})},
-	{"hub-expired-token", diagnose.CredentialsExpired, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) {
-		e.Status, e.Message, e.BodyKind = 401, "personal access token is expired", upstream.BodyDetails
-		credential(e, "ok")
-	})},
+	{"hub-wrong-password", diagnose.CredentialsRejected, hubError(upstream.StepToken, "auth.docker.io",
+		func(e *upstream.Error) {
+			e.Status, e.Message, e.BodyKind = 401, "incorrect username or password", upstream.BodyDetails
+			credential(e, "ok")
+		})},
+	{"hub-expired-token", diagnose.CredentialsExpired, hubError(upstream.StepToken, "auth.docker.io",
+		func(e *upstream.Error) {
+			e.Status, e.Message, e.BodyKind = 401, "personal access token is expired", upstream.BodyDetails
+			credential(e, "ok")
+		})},
 	{"hub-bad-name", diagnose.TokenServiceRefused, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) {
 		e.Status, e.Message, e.BodyKind = 400, "invalid repository name", upstream.BodyDetails
 	})},
-	{"credential-known-to-be-expired", diagnose.CredentialsExpired, answered(401, func(e *upstream.Error) { credential(e, "expired") })},
-	{"credential-known-to-be-rejected", diagnose.CredentialsRejected, answered(403, func(e *upstream.Error) { credential(e, "rejected") })},
-	{"credential-source-down", diagnose.CredentialSourceFailed, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) {
-		e.Err = errors.New("exec: docker-credential-pass")
-		credential(e, "failing")
+	{"credential-known-to-be-expired", diagnose.CredentialsExpired, answered(401, func(e *upstream.Error) {
+		credential(e, "expired")
 	})},
-	{"ghcr-private-or-missing", diagnose.NotFoundOrNoAccess, hubError(upstream.StepToken, "", of("ghcr.io", func(e *upstream.Error) {
-		e.Status, e.Code, e.Message = 403, "DENIED", "requested access to the resource is denied"
-	}))},
-	{"ghcr-with-credential", diagnose.NotFoundOrNoAccess, hubError(upstream.StepToken, "", of("ghcr.io", func(e *upstream.Error) {
-		e.Status, e.Code, e.Message = 403, "DENIED", "denied"
-		credential(e, "ok")
-	}))},
+	{"credential-known-to-be-rejected", diagnose.CredentialsRejected, answered(403,
+		func(e *upstream.Error) { credential(e, "rejected") })},
+	{"credential-source-down", diagnose.CredentialSourceFailed, hubError(upstream.StepToken, "auth.docker.io",
+		func(e *upstream.Error) {
+			e.Err = errors.New("exec: docker-credential-pass")
+			credential(e, "failing")
+		})},
+	{"ghcr-private-or-missing", diagnose.NotFoundOrNoAccess, hubError(upstream.StepToken, "", of("ghcr.io",
+		func(e *upstream.Error) {
+			e.Status, e.Code, e.Message = 403, "DENIED", "requested access to the resource is denied"
+		}))},
+	{"ghcr-with-credential", diagnose.NotFoundOrNoAccess, hubError(upstream.StepToken, "", of("ghcr.io",
+		func(e *upstream.Error) {
+			e.Status, e.Code, e.Message = 403, "DENIED", "denied"
+			credential(e, "ok")
+		}))},
 	{"ghcr-no-right", diagnose.UpstreamForbidden, answered(403, of("ghcr.io", func(e *upstream.Error) {
 		e.Code, e.Message = "DENIED", "permission_denied: read_package"
 		credential(e, "ok")
 	}))},
-	{"ecr-anonymous", diagnose.CredentialsMissing, answered(401, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com", func(e *upstream.Error) {
-		e.Message, e.BodyKind = "Not Authorized", upstream.BodyText
-		e.Challenge = `Basic realm="https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"`
-	}))},
-	{"ecr-expired", diagnose.CredentialsExpired, answered(403, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com", func(e *upstream.Error) {
-		e.Code, e.Message = "DENIED", "Your authorization token has expired. Reauthenticate and try again."
-		credential(e, "ok")
-	}))},
-	{"ecr-policy", diagnose.UpstreamForbidden, answered(403, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com", func(e *upstream.Error) {
-		e.Code, e.Message = "DENIED", "User: arn:aws:iam::1:role/x is not authorized to perform: ecr:BatchGetImage"
-		credential(e, "ok")
-	}))},
-	{"ecr-wrong-password", diagnose.CredentialsRejected, answered(401, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com", func(e *upstream.Error) {
-		e.Challenge = `Basic realm="https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/"`
-		credential(e, "ok")
-	}))},
+	{"ecr-anonymous", diagnose.CredentialsMissing, answered(401, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+		func(e *upstream.Error) {
+			e.Message, e.BodyKind = "Not Authorized", upstream.BodyText
+			e.Challenge = `Basic realm="https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"`
+		}))},
+	{"ecr-expired", diagnose.CredentialsExpired, answered(403, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+		func(e *upstream.Error) {
+			e.Code, e.Message = "DENIED", "Your authorization token has expired. Reauthenticate and try again."
+			credential(e, "ok")
+		}))},
+	{"ecr-policy", diagnose.UpstreamForbidden, answered(403, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+		func(e *upstream.Error) {
+			e.Code, e.Message = "DENIED", "User: arn:aws:iam::1:role/x is not authorized to perform: ecr:BatchGetImage"
+			credential(e, "ok")
+		}))},
+	{"ecr-wrong-password", diagnose.CredentialsRejected, answered(401, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+		func(e *upstream.Error) {
+			e.Challenge = `Basic realm="https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/"`
+			credential(e, "ok")
+		}))},
 	{"public-ecr-bad-token", diagnose.CredentialsRejected, answered(400, of("public.ecr.aws", func(e *upstream.Error) {
 		e.Code, e.Message = "DENIED", "Your Authorization Token is invalid."
 		credential(e, "ok")
 	}))},
-	{"gar-with-credential", diagnose.NotFoundOrNoAccess, answered(403, of("europe-docker.pkg.dev", func(e *upstream.Error) {
-		e.Code, e.Message = "DENIED", `Permission "artifactregistry.repositories.downloadArtifacts" denied (or it may not exist)`
-		credential(e, "ok")
-	}))},
-	{"gcr-without-words", diagnose.NotFoundOrNoAccess, answered(403, of("eu.gcr.io", func(e *upstream.Error) { credential(e, "ok") }))},
-	{"redhat-login", diagnose.CredentialsMissing, hubError(upstream.StepToken, "", of("registry.redhat.io", func(e *upstream.Error) {
-		e.Status, e.Code = 401, "UNAUTHORIZED"
-		e.Message = "Please login to the Red Hat Registry using your Customer Portal credentials."
-	}))},
-	{"acr-firewall", diagnose.UpstreamBlocked, hubError(upstream.StepPing, "", of("acme.azurecr.io", func(e *upstream.Error) {
-		e.Status, e.Code, e.Message = 403, "DENIED", "client with IP '192.0.2.1' is not allowed access."
-	}))},
-	{"realm", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{Host: "evil.example", Scheme: "https"})},
+	{"gar-with-credential", diagnose.NotFoundOrNoAccess, answered(403, of("europe-docker.pkg.dev",
+		func(e *upstream.Error) {
+			e.Code, e.Message = "DENIED", `Permission "artifactregistry.downloadArtifacts" denied (or it may not exist)`
+			credential(e, "ok")
+		}))},
+	{"gcr-without-words", diagnose.NotFoundOrNoAccess, answered(403, of("eu.gcr.io",
+		func(e *upstream.Error) { credential(e, "ok") }))},
+	{"redhat-login", diagnose.CredentialsMissing, hubError(upstream.StepToken, "", of("registry.redhat.io",
+		func(e *upstream.Error) {
+			e.Status, e.Code = 401, "UNAUTHORIZED"
+			e.Message = "Please login to the Red Hat Registry using your Customer Portal credentials."
+		}))},
+	{"acr-firewall", diagnose.UpstreamBlocked, hubError(upstream.StepPing, "", of("acme.azurecr.io",
+		func(e *upstream.Error) {
+			e.Status, e.Code, e.Message = 403, "DENIED", "client with IP '192.0.2.1' is not allowed access."
+		}))},
+	{"realm", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{Host: "evil.example",
+		Scheme: "https"})},
 
 	{"tag-unknown", diagnose.TagNotFound, answered(404, func(e *upstream.Error) { e.Code = "MANIFEST_UNKNOWN" })},
 	{"tag-unknown-head", diagnose.TagNotFound, answered(404, nil)},
-	{"tag-expired", diagnose.TagNotFound, answered(404, func(e *upstream.Error) { e.Code, e.Message = "TAG_EXPIRED", "Tag has expired" })},
+	{"tag-expired", diagnose.TagNotFound, answered(404, func(e *upstream.Error) {
+		e.Code, e.Message = "TAG_EXPIRED",
+			"Tag has expired"
+	})},
 	{"tag-gone", diagnose.TagNotFound, answered(410, nil)},
-	{"repository-unknown", diagnose.RepositoryNotFound, answered(404, func(e *upstream.Error) { e.Code = "NAME_UNKNOWN" })},
+	{"repository-unknown", diagnose.RepositoryNotFound, answered(404,
+		func(e *upstream.Error) { e.Code = "NAME_UNKNOWN" })},
 	{"digest-unknown", diagnose.DigestNotFound, answered(404, func(e *upstream.Error) {
 		e.Code, e.Reference = "MANIFEST_UNKNOWN", digest
 	})},
@@ -283,7 +308,8 @@ var cases = []struct {
 	}))},
 
 	{"503", diagnose.UpstreamError, answered(503, nil)},
-	{"503-token", diagnose.UpstreamError, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) { e.Status = 503 })},
+	{"503-token", diagnose.UpstreamError, hubError(upstream.StepToken, "auth.docker.io",
+		func(e *upstream.Error) { e.Status = 503 })},
 	{"quay-disabled", diagnose.UpstreamBlocked, answered(405, of("quay.io", func(e *upstream.Error) {
 		e.Code, e.Message = "DENIED", "This namespace is disabled. Please contact your system administrator."
 	}))},
@@ -291,12 +317,14 @@ var cases = []struct {
 		e.Code, e.Message = "PROJECTPOLICYVIOLATION", "current image with 4 vulnerabilities cannot be pulled"
 	}))},
 	{"legal", diagnose.UpstreamBlocked, answered(451, nil)},
-	{"blob-host-403", diagnose.UpstreamBlocked, hubError(upstream.StepBlobHost, "production.cloudflare.docker.com", func(e *upstream.Error) {
-		e.Op, e.Reference, e.Status, e.BodyKind = "blob", digest, 403, upstream.BodyHTML
-	})},
-	{"blob-host-xml", diagnose.UpstreamBlocked, hubError(upstream.StepBlobHost, "bucket.s3.amazonaws.com", func(e *upstream.Error) {
-		e.Op, e.Reference, e.Status, e.BodyKind, e.Code = "blob", digest, 403, upstream.BodyXML, "AccessDenied"
-	})},
+	{"blob-host-403", diagnose.UpstreamBlocked, hubError(upstream.StepBlobHost, "production.cloudflare.docker.com",
+		func(e *upstream.Error) {
+			e.Op, e.Reference, e.Status, e.BodyKind = "blob", digest, 403, upstream.BodyHTML
+		})},
+	{"blob-host-xml", diagnose.UpstreamBlocked, hubError(upstream.StepBlobHost, "bucket.s3.amazonaws.com",
+		func(e *upstream.Error) {
+			e.Op, e.Reference, e.Status, e.BodyKind, e.Code = "blob", digest, 403, upstream.BodyXML, "AccessDenied"
+		})},
 	{"web-page", diagnose.NotARegistry, broke(upstream.StepManifest, hub,
 		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a manifest", Got: "a web page \"Welcome\""})},
 	{"token-service-page", diagnose.NotARegistry, broke(upstream.StepToken, "auth.docker.io",
@@ -306,11 +334,13 @@ var cases = []struct {
 		e.Err = &upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 1 byte", Got: "more"}
 	})},
 	// A source that fails makes us nobody, which is not why a host can't be reached.
-	{"credential-source-down-and-refused", diagnose.ConnectRefused, hubError(upstream.StepDial, hub, func(e *upstream.Error) {
-		e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
-		credential(e, "failing")
-	})},
-	{"credential-source-down-and-401", diagnose.CredentialSourceFailed, answered(401, func(e *upstream.Error) { credential(e, "failing") })},
+	{"credential-source-down-and-refused", diagnose.ConnectRefused, hubError(upstream.StepDial, hub,
+		func(e *upstream.Error) {
+			e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
+			credential(e, "failing")
+		})},
+	{"credential-source-down-and-401", diagnose.CredentialSourceFailed, answered(401,
+		func(e *upstream.Error) { credential(e, "failing") })},
 	{"manifest-5-mib", diagnose.ManifestTooLarge, broke(upstream.StepManifest, hub,
 		&upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 4194304 bytes", Got: "5242880"})},
 	{"manifest-not-one", diagnose.UnsupportedImage, broke(upstream.StepManifest, hub,
@@ -326,11 +356,13 @@ var cases = []struct {
 	{"flight-digest", diagnose.DigestMismatch, &flight.MismatchError{
 		Digest: digest, Got: "sha256:0000000000000000000000000000000000000000000000000000000000000000",
 		Size: 10, GotSize: 10, Host: "cdn.example", Verified: 10}},
-	{"flight-size", diagnose.DigestMismatch, &flight.MismatchError{Digest: digest, Size: 10, GotSize: 12, Host: "cdn.example"}},
+	{"flight-size", diagnose.DigestMismatch, &flight.MismatchError{Digest: digest, Size: 10, GotSize: 12,
+		Host: "cdn.example"}},
 	{"unheard-of", diagnose.UpstreamError, broke(upstream.StepManifest, hub, errors.New("http2: server sent GOAWAY"))},
 
-	{"unknown-upstream", diagnose.UnknownUpstream, &route.UnknownError{Key: "evil.example", Via: route.ViaNamespace, Have: []string{"docker.io", "ghcr.io"}}},
-	{"bad-name", diagnose.BadRequest, errcode.ErrorCodeNameInvalid.WithMessage(`repository name "A" is not valid; correct it`)},
+	{"unknown-upstream", diagnose.UnknownUpstream, &route.UnknownError{Key: "evil.example", Via: route.ViaNamespace,
+		Have: []string{"docker.io", "ghcr.io"}}},
+	{"bad-name", diagnose.BadRequest, errcode.ErrorCodeNameInvalid.WithMessage(`name "A" is not valid; correct it`)},
 	{"loop", diagnose.Loop, diagnose.New(diagnose.Loop, "the mirror's own request came back", "correct the endpoints")},
 	{"stopping", diagnose.Stopping, flight.ErrClosed},
 	{"client-gone", diagnose.ClientGone, context.Canceled},

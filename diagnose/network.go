@@ -16,8 +16,8 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// network reads what net, tls and the kernel said. The order matters: a DNS timeout is a timeout too, a refused proxy is
-// a refused connection too, and a TLS alert comes as a network error.
+// network reads what net, tls and the kernel said. The order matters: a DNS timeout is a timeout too, a refused proxy
+// is a refused connection too, and a TLS alert comes as a network error.
 func (c *facts) network() bool {
 	return c.dns() || c.proxy() || c.certificate() || c.handshake() || c.connection() || c.timeout() || c.broken()
 }

@@ -66,25 +66,31 @@ func TestExplainRealErrors(t *testing.T) {
 			want: diagnose.ConnectionReset},
 		{name: "proxy down", set: func(w *world) {
 			w.o.Proxy = func(*url.URL) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
-		}, want: diagnose.ProxyRefused, origin: origin.Options{TLS: true}, host: func(*world) string { return "127.0.0.1:1" }},
+		}, want: diagnose.ProxyRefused, origin: origin.Options{TLS: true},
+			host: func(*world) string { return "127.0.0.1:1" }},
 
 		{name: "untrusted", origin: origin.Options{TLS: true}, set: func(w *world) { w.o.Endpoints[0].RootCAs = nil },
 			want: diagnose.TLSUntrusted},
-		{name: "expired", origin: origin.Options{TLS: true, Certificate: origin.Certificate{Expired: true}}, want: diagnose.TLSExpired},
-		{name: "not yet", origin: origin.Options{TLS: true, Certificate: origin.Certificate{NotYet: true}}, want: diagnose.ClockSkew},
+		{name: "expired", origin: origin.Options{TLS: true, Certificate: origin.Certificate{Expired: true}},
+			want: diagnose.TLSExpired},
+		{name: "not yet", origin: origin.Options{TLS: true, Certificate: origin.Certificate{NotYet: true}},
+			want: diagnose.ClockSkew},
 		{name: "wrong name", origin: origin.Options{TLS: true, Certificate: origin.Certificate{WrongName: true}},
 			want: diagnose.TLSWrongHost},
 		{name: "HTTP on https", set: func(w *world) { w.o.Endpoints[0].URL.Scheme = "https" }, want: diagnose.HTTPNotHTTPS},
-		{name: "HTTPS on http", origin: origin.Options{TLS: true}, set: func(w *world) { w.o.Endpoints[0].URL.Scheme = "http" },
+		{name: "HTTPS on http", origin: origin.Options{TLS: true},
+			set:  func(w *world) { w.o.Endpoints[0].URL.Scheme = "http" },
 			want: diagnose.HTTPSNotHTTP},
 
 		{name: "wrong password", origin: bearer(origin.Auth{}), set: func(w *world) { w.o.Credential = stale },
 			want: diagnose.CredentialsRejected, host: func(w *world) string { return w.TokenHost() }},
-		{name: "wrong password, basic", origin: origin.Options{Auth: origin.Auth{Kind: "basic", Username: "a", Password: "b"}},
+		{name: "wrong password, basic", origin: origin.Options{Auth: origin.Auth{Kind: "basic", Username: "a",
+			Password: "b"}},
 			set: func(w *world) { w.o.Credential = stale }, want: diagnose.CredentialsRejected},
 		{name: "no credential, basic", origin: origin.Options{Auth: origin.Auth{Kind: "basic", Username: "a", Password: "b"}},
 			want: diagnose.CredentialsMissing},
-		{name: "no credential, useless token", origin: bearer(origin.Auth{Anonymous: true, Private: func(string) bool { return true }}),
+		{name: "no credential, useless token", origin: bearer(origin.Auth{Anonymous: true,
+			Private: func(string) bool { return true }}),
 			want: diagnose.NotFoundOrNoAccess},
 		{name: "no credential, no token", origin: bearer(origin.Auth{NoAccess: 403}), want: diagnose.NotFoundOrNoAccess,
 			host: func(w *world) string { return w.TokenHost() }},
@@ -112,12 +118,16 @@ func TestExplainRealErrors(t *testing.T) {
 			want: diagnose.DigestNotFound},
 		{name: "limited", set: status(origin.KindManifest, 429, origin.ErrorBody("TOOMANYREQUESTS", "slow down")),
 			want: diagnose.RateLimited},
-		{name: "abuse", get: true, set: status(origin.KindManifest, 429, "Too Many Requests (HAP429)"), want: diagnose.AbuseLimited},
+		{name: "abuse", get: true, set: status(origin.KindManifest, 429, "Too Many Requests (HAP429)"),
+			want: diagnose.AbuseLimited},
 		{name: "503", set: status(origin.KindManifest, 503, ""), want: diagnose.UpstreamError},
-		{name: "policy", set: status(origin.KindManifest, 412, origin.ErrorBody("PROJECTPOLICYVIOLATION", "4 vulnerabilities")),
+		{name: "policy", set: status(origin.KindManifest, 412, origin.ErrorBody("PROJECTPOLICYVIOLATION",
+			"4 vulnerabilities")),
 			want: diagnose.UpstreamBlocked},
-		{name: "web page", set: status(origin.KindManifest, 200, origin.HTMLBody("Welcome to nginx")), want: diagnose.NotARegistry},
-		{name: "other JSON", get: true, set: status(origin.KindManifest, 200, `{"manifests":[],"layers":[]}`), want: diagnose.UnsupportedImage},
+		{name: "web page", set: status(origin.KindManifest, 200, origin.HTMLBody("Welcome to nginx")),
+			want: diagnose.NotARegistry},
+		{name: "other JSON", get: true, set: status(origin.KindManifest, 200, `{"manifests":[],"layers":[]}`),
+			want: diagnose.UnsupportedImage},
 		{name: "too large", set: status(origin.KindManifest, 200, `{"schemaVersion":2,"x":"`+strings.Repeat("x", 5<<20)+`"}`),
 			want: diagnose.ManifestTooLarge},
 		{name: "wrong bytes", set: func(w *world) {
@@ -126,7 +136,8 @@ func TestExplainRealErrors(t *testing.T) {
 		{name: "blob host down", blob: true, origin: origin.Options{Redirect: true}, set: func(w *world) { w.DownCDN() },
 			want: diagnose.ConnectRefused, host: func(w *world) string { return w.CDNHost() }},
 		{name: "blob host refuses", blob: true, origin: origin.Options{Redirect: true}, set: func(w *world) {
-			w.Script(origin.Rule{Role: origin.RoleCDN, Do: origin.Fault{Status: 403, Body: origin.XMLBody("AccessDenied", "no")}})
+			w.Script(origin.Rule{Role: origin.RoleCDN, Do: origin.Fault{Status: 403, Body: origin.XMLBody("AccessDenied",
+				"no")}})
 		}, want: diagnose.UpstreamBlocked, host: func(w *world) string { return w.CDNHost() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -161,7 +161,8 @@ func (p *opened) add(r Request) {
 	}
 }
 
-// outcome says how the pull went, and why if it did not go well. Among several failures one that is not declined counts.
+// outcome says how the pull went, and why if it did not go well. Among several failures one that is not declined
+// counts.
 func (p *opened) outcome() (Outcome, failure) {
 	var worst failure
 	for _, f := range p.failing {

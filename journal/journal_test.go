@@ -134,9 +134,11 @@ func want(t *testing.T, log *lines, lines ...string) {
 }
 
 const (
-	pullStart = "level=INFO msg=pull ref=docker.io/library/nginx:1.27 digest=" + index + " upstream=docker.io client=node-1 outcome="
-	warnStart = `level=WARN msg="pull failed" ref=docker.io/library/nginx:1.27 `
-	warnEnd   = ` summary="it broke" remedy="mend it" upstream=docker.io status=503 client=node-1`
+	pullStart = "level=INFO msg=pull ref=docker.io/library/nginx:1.27 digest=" + index +
+		" upstream=docker.io client=node-1 outcome="
+	warnStart     = `level=WARN msg="pull failed" ref=docker.io/library/nginx:1.27 `
+	declinedStart = `level=INFO msg="pull declined" ref=docker.io/library/nginx:1.27 `
+	warnEnd       = ` summary="it broke" remedy="mend it" upstream=docker.io status=503 client=node-1`
 )
 
 func TestPull(t *testing.T) {
@@ -190,7 +192,8 @@ func TestOutcomes(t *testing.T) {
 			return []journal.Request{h, asked(oci.KindManifest, "1.27", f)}
 		}, []string{
 			warnStart + "reason=upstream-error class=upstream id=aaaaaaaa" + warnEnd,
-			strings.Replace(pullStart, index, `""`, 1) + "failed bytes=0 fromCache=0 took=0s reason=upstream-error class=upstream id=aaaaaaaa",
+			strings.Replace(pullStart, index, `""`, 1) +
+				"failed bytes=0 fromCache=0 took=0s reason=upstream-error class=upstream id=aaaaaaaa",
 		}},
 		{"what went well after all is no failure", func() []journal.Request {
 			return []journal.Request{
@@ -207,7 +210,7 @@ func TestOutcomes(t *testing.T) {
 		{"declined", func() []journal.Request {
 			return []journal.Request{asked(oci.KindManifest, "1.27", declined)}
 		}, []string{
-			`level=INFO msg="pull declined" ref=docker.io/library/nginx:1.27 reason=not-found-or-no-access class=undecided id=dddddddd` + warnEnd,
+			declinedStart + "reason=not-found-or-no-access class=undecided id=dddddddd" + warnEnd,
 			strings.Replace(pullStart, index, `""`, 1) +
 				"declined bytes=0 fromCache=0 took=0s reason=not-found-or-no-access class=undecided id=dddddddd",
 		}},
@@ -217,9 +220,10 @@ func TestOutcomes(t *testing.T) {
 				asked(oci.KindBlob, layer, failing(diagnose.Stalled, "aaaaaaaa")),
 			}
 		}, []string{
-			`level=INFO msg="pull declined" ref=docker.io/library/nginx:1.27 reason=not-found-or-no-access class=undecided id=dddddddd` + warnEnd,
+			declinedStart + "reason=not-found-or-no-access class=undecided id=dddddddd" + warnEnd,
 			warnStart + "reason=stalled class=network id=aaaaaaaa" + warnEnd,
-			strings.Replace(pullStart, index, `""`, 1) + "failed bytes=0 fromCache=0 took=0s reason=stalled class=network id=aaaaaaaa",
+			strings.Replace(pullStart, index, `""`, 1) +
+				"failed bytes=0 fromCache=0 took=0s reason=stalled class=network id=aaaaaaaa",
 		}},
 		{"a client that leaves", func() []journal.Request {
 			return []journal.Request{
@@ -247,7 +251,8 @@ func TestOutcomes(t *testing.T) {
 				asked(oci.KindTags, "", func(r *journal.Request) { r.Ref.Digest = "" }),
 				asked(oci.KindTags, "", func(r *journal.Request) { r.Ref.Digest = ""; failing(diagnose.Stalled, "aaaaaaaa")(r) }),
 			}
-		}, []string{`level=WARN msg="list failed" ref=docker.io/library/nginx reason=stalled class=network id=aaaaaaaa` + warnEnd}},
+		}, []string{`level=WARN msg="list failed" ref=docker.io/library/nginx reason=stalled class=network id=aaaaaaaa` +
+			warnEnd}},
 		{"nor is what can't be read", func() []journal.Request {
 			return []journal.Request{{Client: "node-1", Status: 400, ID: "aaaaaaaa", Finding: &diagnose.Finding{
 				Reason: diagnose.BadRequest, Class: diagnose.ClassMirror, Summary: "bad", Remedy: "mend it"}}}
@@ -386,7 +391,8 @@ func TestObserveNeverBlocks(t *testing.T) {
 	if err := j.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(log.take(), "\n"); !strings.Contains(got, `msg="journal is overloaded: requests are not recorded" lost=3`) {
+	if got := strings.Join(log.take(), "\n"); !strings.Contains(got,
+		`msg="journal is overloaded: requests are not recorded" lost=3`) {
 		t.Errorf("logged %q", got)
 	}
 }

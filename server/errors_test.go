@@ -50,7 +50,8 @@ func TestErrorAnswers(t *testing.T) {
 		{"unknown-upstream", "/v2/acme/app/manifests/v1?ns=evil.example", &route.UnknownError{Key: "evil.example"}, 404},
 		{"tag-missing", manifests, upstreamError(404, nil), 404},
 		{"blob-missing", blobs, upstreamError(404, func(e *upstream.Error) { e.Op, e.Reference = "blob", someDigest }), 404},
-		{"repository-missing", "/v2/library/nginx/tags/list", upstreamError(404, func(e *upstream.Error) { e.Op = "tags" }), 404},
+		{"repository-missing", "/v2/library/nginx/tags/list", upstreamError(404, func(e *upstream.Error) { e.Op = "tags" }),
+			404},
 		{"credential-refused", manifests, upstreamError(401, func(e *upstream.Error) {
 			e.Steps[0] = upstream.Step{Name: upstream.StepToken, Host: "auth.docker.io", Status: 401}
 			e.Credential.Name, e.Message = "hub-pull", "incorrect username or password"
@@ -76,7 +77,8 @@ func TestErrorAnswers(t *testing.T) {
 		{"policy", manifests, upstreamError(412, func(e *upstream.Error) {
 			e.Code, e.Message = "PROJECTPOLICYVIOLATION", "current image with 4 \"vulnerabilities\"\r\nX-Evil: 1"
 		}), 403},
-		{"slow", manifests, &pull.TimeoutError{Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"}, Tag: "1.27"},
+		{"slow", manifests, &pull.TimeoutError{Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"},
+			Tag: "1.27"},
 			Waited: 25 * time.Second}, 504},
 		{"wrong-bytes", blobs, &flight.MismatchError{Digest: someDigest, Size: 10, GotSize: 12, Host: "cdn.example"}, 502},
 		{"stopping", blobs, flight.ErrClosed, 503},
@@ -158,7 +160,8 @@ func checkAnswer(t *testing.T, head, body string, status int) {
 	if err := json.Unmarshal([]byte(body), &doc); err != nil || len(doc.Errors) != 1 {
 		t.Fatalf("body %q: %v", body, err)
 	}
-	if e := doc.Errors[0]; len(e.Message) > 300 || e.Message == "" || !strings.Contains(e.Detail, "https://help.example/") {
+	if e := doc.Errors[0]; len(e.Message) > 300 || e.Message == "" || !strings.Contains(e.Detail,
+		"https://help.example/") {
 		t.Errorf("entry %+v", e)
 	}
 }
@@ -173,7 +176,8 @@ func TestNowhereElseToGo(t *testing.T) {
 	o.ClientsFallBack, o.Observe = false, seen.observe
 	ts := serve(t, server.New(o))
 	res, body := do(t, ts, "GET", "/v2/acme/app/manifests/v1?ns=evil.example")
-	if res.StatusCode != 403 || !strings.Contains(string(body), "DENIED") || !strings.Contains(res.Status, "evil.example") {
+	if res.StatusCode != 403 || !strings.Contains(string(body), "DENIED") || !strings.Contains(res.Status,
+		"evil.example") {
 		t.Errorf("%s\n%s", res.Status, body)
 	}
 	if q := seen.all(); len(q) != 1 || q[0].Finding.Declined {
@@ -187,7 +191,8 @@ func TestWritesAreRefused(t *testing.T) {
 	for _, method := range []string{"POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"} {
 		for _, path := range []string{"/v2/library/nginx/blobs/uploads/", "/v2/library/nginx/manifests/1", "/v2/"} {
 			res, body := do(t, ts, method, path)
-			if res.StatusCode != 405 || res.Header.Get("Allow") != "GET, HEAD" || !strings.Contains(string(body), "UNSUPPORTED") ||
+			if res.StatusCode != 405 || res.Header.Get("Allow") != "GET, HEAD" || !strings.Contains(string(body),
+				"UNSUPPORTED") ||
 				!strings.Contains(res.Status, "push to the registry itself") {
 				t.Errorf("%s %s: %s %v\n%s", method, path, res.Status, res.Header, body)
 			}

@@ -38,8 +38,8 @@ func printable(s string, limit int) string {
 	return diagnose.Cut(strings.TrimRight(b.String(), " "), limit)
 }
 
-// sentence is what happened and what to do, in printable ASCII. What happened goes first; of what to do, as many clauses
-// as there is room for.
+// sentence is what happened and what to do, in printable ASCII. What happened goes first; of what to do, as many
+// clauses as there is room for.
 func sentence(f diagnose.Finding, limit int) string {
 	s := printable(f.Summary, limit)
 	rest := printable(f.Remedy, maxMessage)
