@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"reflect"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/app"
+)
+
+func newServeCmd() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the mirror",
+		Long: `Run the mirror until SIGINT or SIGTERM; running pulls then finish within drain.
+
+Without --config it serves the well-known registries anonymously on 127.0.0.1:5000,
+with the operator's side on 127.0.0.1:5001 and data in ./mirror-data. With it, the
+file is read again when it changes and on SIGHUP.
+
+Exit codes: 0 stopped in order; 1 could not start, as an invalid configuration or a
+port in use; 2 usage; 3 another mirror has the data folder.`,
+		Example: `  mirror serve
+  mirror serve --config /etc/mirror/config.yaml
+  MIRROR_LISTEN=0.0.0.0:5000 mirror serve`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), file) },
+	}
+	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
+	return cmd
+}
+
+func serve(ctx context.Context, file string) error {
+	c, err := config.Load(file, os.Environ())
+	if err != nil {
+		return &exitError{exitFailed, err}
+	}
+	log, level := app.NewLog(os.Stderr, c.Log.Format, c.Log.Level)
+	a, err := app.New(ctx, app.Options{Config: c, Version: versionText(), Log: log, Level: level})
+	var locked *disk.LockedError
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return &exitError{exitOK, nil} // stopped while it waited for the folder
+	case errors.As(err, &locked):
+		return &exitError{exitLocked, err}
+	default:
+		return &exitError{exitFailed, err}
+	}
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		reload(ctx, a, file, c, log)
+	}()
+	err = a.Run(ctx)
+	stop()
+	<-done
+	if err != nil {
+		return &exitError{exitFailed, err}
+	}
+	return nil
+}
+
+// reload takes the configuration again when a file of it changes, and on SIGHUP.
+func reload(ctx context.Context, a *app.App, file string, c *config.Config, log *slog.Logger) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for asked := false; ; {
+		watch, stop := context.WithCancel(ctx)
+		changed := config.Watch(watch, file, c.Files(), log)
+		// Read after the watch has begun, so that no change falls between.
+		next, err := config.Load(file, os.Environ())
+		switch {
+		case err != nil:
+			a.NotReloaded(err)
+		case asked || !reflect.DeepEqual(next, c):
+			if a.Reload(next) == nil {
+				c = next
+			}
+		}
+		select {
+		case <-ctx.Done():
+			stop()
+			return
+		case <-hup:
+		case <-changed:
+		}
+		stop()
+		asked = true
+	}
+}

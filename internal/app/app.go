@@ -1,0 +1,309 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/cache/boltindex"
+	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/state"
+	"github.com/registrymirror/mirror/journal"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/server"
+)
+
+// maxConns bounds the connections of the main listener: 20,000 idle ones cost some 400 MB.
+const maxConns = 20_000
+
+// Options for an App.
+type Options struct {
+	Config  *config.Config
+	Version string
+	Log     *slog.Logger
+	Level   *slog.LevelVar // of Log; a reload may change it. Nil: it may not
+}
+
+// App is a running mirror.
+type App struct {
+	log     *slog.Logger
+	level   *slog.LevelVar
+	version string
+	via     string
+
+	reload sync.Mutex // one Reload at a time; guards config and sites
+	config *config.Config
+	sites  *sites
+
+	store   *disk.Store
+	index   *boltindex.Index
+	db      *state.DB
+	catalog *catalog.Catalog
+	cache   *cache.Cache
+	puller  *pull.Puller
+	journal *journal.Journal
+	server  *server.Server
+	metrics *metrics
+	cert    certificate
+	token   atomic.Pointer[string]
+
+	main, admin, scrape net.Listener // scrape may be nil
+	ready               atomic.Bool
+}
+
+// New takes the data folder into use and listens. The context bounds the wait for another mirror that has the folder,
+// at most a minute; then the error is a *disk.LockedError.
+func New(ctx context.Context, o Options) (_ *App, err error) {
+	a := &App{log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12]}
+	defer func() {
+		if err != nil {
+			_ = a.close()
+		}
+	}()
+	c := o.Config
+	if err := a.readFiles(c); err != nil {
+		return nil, err
+	}
+	// Ports first: two mirrors by mistake are told at once, not after the wait for the folder.
+	if a.main, err = listen(ctx, c.Listen, "listen"); err != nil {
+		return nil, err
+	}
+	if a.admin, err = listen(ctx, c.Admin.Listen, "admin.listen"); err != nil {
+		return nil, err
+	}
+	if c.Metrics.Listen != "" {
+		if a.scrape, err = listen(ctx, c.Metrics.Listen, "metrics.listen"); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.open(ctx, c); err != nil {
+		return nil, err
+	}
+	a.build(c)
+	setup, err := a.sites.setup(c)
+	if err != nil {
+		return nil, err
+	}
+	a.puller.Use(setup)
+	return a, nil
+}
+
+// open takes the data folder and what is in it.
+func (a *App) open(ctx context.Context, c *config.Config) (err error) {
+	a.store, err = disk.Open(c.Cache.Dir, disk.Options{
+		Strict: c.Cache.Durability == "strict", Stop: ctx.Done(), Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	if a.index, err = boltindex.Open(filepath.Join(c.Cache.Dir, "index.db"), a.log); err != nil {
+		return err
+	}
+	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{Log: a.log})
+	return err
+}
+
+// build makes the components. Nothing runs yet.
+func (a *App) build(c *config.Config) {
+	a.catalog = catalog.New(a.db.Table("tags"), a.db.Table("refs"), catalog.Options{Log: a.log})
+	a.cache = cache.New(cache.Options{
+		Store: a.store, Index: a.index, Size: int64(c.Cache.Size), Free: a.store.Free,
+		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
+	})
+	a.puller = pull.New(pull.Options{Cache: a.cache, Catalog: a.catalog, Log: a.log})
+	a.journal = journal.New(journal.Options{Log: a.log})
+	a.metrics = newMetrics(a.version, a.cache, c)
+	a.server = server.New(server.Options{
+		Puller: a.puller,
+		Observe: func(r journal.Request) {
+			a.metrics.request(r)
+			a.journal.Observe(r)
+		},
+		Begin:       a.journal.Begin,
+		ErrorPhrase: c.ErrorPhrase, ClientsFallBack: c.ClientsFallBack, Via: a.via,
+		Ready: a.ready.Load, Log: a.log,
+	})
+	a.metrics.server(a.server)
+	a.sites = newSites(a.version, a.via, a.metrics, a.log)
+}
+
+// Addr is where clients pull.
+func (a *App) Addr() net.Addr { return a.main.Addr() }
+
+// AdminAddr is the operator's side.
+func (a *App) AdminAddr() net.Addr { return a.admin.Addr() }
+
+// Run serves until ctx ends, then stops as the package says. Its error is nil after a stop in order.
+func (a *App) Run(ctx context.Context) error {
+	defer func() {
+		if err := a.close(); err != nil {
+			a.log.Error("the data folder was not closed in order; nothing is lost", "err", err)
+		}
+	}()
+	c := a.config
+	// Background work ends after the last pull, not with the signal.
+	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	work, bg := errgroup.WithContext(bg)
+	for _, run := range []func(context.Context) error{
+		a.cache.Run, a.catalog.Run, a.db.Run, a.puller.Run, a.journal.Run, a.sites.run,
+	} {
+		work.Go(func() error { return run(bg) })
+	}
+
+	main := a.server.HTTPServer(a.tls(c), false)
+	side := sideServer(admin.New(admin.Options{
+		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log,
+	}), a.log)
+	served := make(chan error, 3)
+	l := server.Listen(a.main, maxConns)
+	go func() {
+		if c.TLS.Enabled() {
+			served <- main.ServeTLS(l, "", "")
+		} else {
+			served <- main.Serve(l)
+		}
+	}()
+	go func() { served <- side.Serve(a.admin) }()
+	servers := []*http.Server{side}
+	if a.scrape != nil {
+		s := sideServer(admin.NewMetrics(a.metrics.handler(), a.readiness), a.log)
+		servers = append(servers, s)
+		go func() { served <- s.Serve(a.scrape) }()
+	}
+	a.ready.Store(true)
+	a.log.InfoContext(ctx, "mirror is ready", "listen", a.Addr().String(), "admin", a.AdminAddr().String(),
+		"cache", c.Cache.Dir, "upstreams", len(c.Upstreams), "version", a.version)
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+	case <-bg.Done():
+		err = context.Cause(bg)
+	}
+	if e := a.stop(main, c.Drain); e != nil && err == nil {
+		err = e
+	}
+	stop()
+	if e := work.Wait(); e != nil && !errors.Is(e, context.Canceled) && err == nil {
+		err = e
+	}
+	for _, s := range servers { // last, so that /readyz tells of the stop while it lasts
+		_ = s.Close()
+	}
+	return err
+}
+
+// stop lets what runs finish within the drain time.
+func (a *App) stop(main *http.Server, drain time.Duration) error {
+	a.ready.Store(false)
+	a.log.Info("stopping: running pulls may finish", "drain", drain)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), drain, errDrained)
+	defer cancel()
+	start := time.Now()
+	err := a.server.Stop(ctx, 0, main)
+	if errors.Is(err, errDrained) {
+		a.log.Warn("stopped: pulls that were still running after the drain time were cut off; clients resume them",
+			"drain", drain)
+		return nil
+	}
+	if err == nil {
+		a.log.Info("stopped", "took", time.Since(start).Round(time.Millisecond))
+	}
+	return err
+}
+
+var errDrained = errors.New("the drain time is over")
+
+// close releases files and listeners. It is harmless for what is not open, and the second time.
+func (a *App) close() error {
+	for _, l := range []net.Listener{a.main, a.admin, a.scrape} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	var errs []error
+	if a.db != nil {
+		errs = append(errs, a.db.Close())
+	}
+	if a.index != nil {
+		errs = append(errs, a.index.Close())
+	}
+	if a.store != nil { // last: it gives the folder back
+		errs = append(errs, a.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *App) readiness() error {
+	if !a.ready.Load() {
+		return errors.New("stopping")
+	}
+	return nil
+}
+
+// listen opens a port, or says whose setting it is and what to do.
+func listen(ctx context.Context, addr, setting string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s: port %s is in use by another program, perhaps another mirror; "+
+			"stop it or choose another port: %w", setting, addr, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("%s: %s is not an address of this machine: %w", setting, addr, err)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s: %s needs a privilege that this process lacks; "+
+			"choose a port above 1023: %w", setting, addr, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	return l, nil
+}
+
+// sideServer is the server of a listener for operators. Profiles take as long as they are asked to: no write timeout.
+func sideServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// adminToken is the token that the admin listener wants now; empty where none is configured.
+func (a *App) adminToken() string {
+	if t := a.token.Load(); t != nil {
+		return *t
+	}
+	return ""
+}
+
+// readToken reads admin.tokenFile. An empty token would let everybody in, so it is refused.
+func readToken(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("admin.tokenFile: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return "", fmt.Errorf("admin.tokenFile: %s is empty; write a long random token into it", path)
+	}
+	return token, nil
+}

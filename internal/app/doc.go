@@ -1,0 +1,10 @@
+// Package app joins configuration to components: it builds them, runs them, reloads what can be reloaded, and ends them
+// in order. It is the only package, with cmd, that knows configuration.
+//
+//	New     take the data folder, open state and index, make the components, listen
+//	Run     serve until the context ends; then: readiness goes, listeners close, running pulls finish within drain,
+//	        background work flushes, files close
+//	Reload  a new configuration becomes a new Setup of the puller; registries that did not change keep their tokens
+//
+// Whatever New has opened is closed by Run, or by New itself where it fails half-way.
+package app

@@ -1,0 +1,46 @@
+package app
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/term"
+)
+
+// NewLog returns the process's logger and the switch of its level, which starts at the one named. Format is "text",
+// "json", or "auto": text on a terminal, JSON elsewhere.
+func NewLog(w io.Writer, format, name string) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	_ = setLevel(level, name) // a valid configuration names a level
+	f, isFile := w.(*os.File)
+	tty := isFile && term.IsTerminal(int(f.Fd()))
+	if format == "json" || format == "auto" && !tty {
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: legible})), level
+	}
+	return slog.New(tint.NewTextHandler(w, &tint.Options{
+		Level:      level,
+		TimeFormat: time.TimeOnly,
+		NoColor:    !tty || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb",
+	})), level
+}
+
+// legible writes durations as people and Go read them, not as nanoseconds.
+func legible(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().Round(10 * time.Microsecond).String())
+	}
+	return a
+}
+
+// setLevel takes a level by its name in the configuration.
+func setLevel(v *slog.LevelVar, name string) error {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(name)); err != nil {
+		return err
+	}
+	v.Set(l)
+	return nil
+}

@@ -1,0 +1,159 @@
+package app
+
+import (
+	"net/http"
+	"runtime"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/journal"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// metrics are what operators alert on. Labels take values from the configuration and from closed lists alone: a client
+// can't make series.
+type metrics struct {
+	registry *prometheus.Registry
+
+	requests, clientBytes, failures *prometheus.CounterVec
+	upRequests, upBytes             *prometheus.CounterVec
+	upSeconds, seconds              *prometheus.HistogramVec
+	reloadOK, reloadAt              prometheus.Gauge
+}
+
+func newMetrics(version string, c *cache.Cache, conf *config.Config) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		m.registry.MustRegister(v)
+		return v
+	}
+	gauge := func(name, help string, f func() float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help,
+			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30, 120, 600}}, labels)
+		m.registry.MustRegister(v)
+		return v
+	}
+	m.requests = counter("mirror_requests_total", "Requests of clients under /v2/, by what the cache did.",
+		"upstream", "kind", "result")
+	m.clientBytes = counter("mirror_client_bytes_total", "Bytes of bodies sent to clients.", "upstream")
+	m.failures = counter("mirror_failures_total", "Requests that ended with an error of ours, by its cause.",
+		"upstream", "class", "reason")
+	m.seconds = histogram("mirror_request_seconds", "Time from a client's request to the last byte of its answer.",
+		"kind")
+	m.upRequests = counter("mirror_upstream_requests_total",
+		"Requests to upstreams, redirects and token services; code is 0 where no answer came.",
+		"upstream", "kind", "code")
+	m.upBytes = counter("mirror_upstream_bytes_total", "Bytes of bodies received from upstreams.", "upstream")
+	m.upSeconds = histogram("mirror_upstream_request_seconds", "Time from a request to an upstream to the last byte "+
+		"of its answer.", "upstream", "kind")
+
+	// One Stats call each: they are a copy of counters.
+	gauge("mirror_cache_bytes", "Bytes of content in the cache.", func() float64 { return float64(c.Stats().Bytes) })
+	gauge("mirror_cache_size_bytes", "The budget of cache.size.", func() float64 { return float64(conf.Cache.Size) })
+	gauge("mirror_cache_objects", "Pieces of content in the cache.", func() float64 { return float64(c.Stats().Objects) })
+	gauge("mirror_cache_reserved_bytes", "Bytes reserved for downloads under way.",
+		func() float64 { return float64(c.Stats().Reserved) })
+	for name, f := range map[string]func(cache.Stats) int64{
+		"hits":     func(s cache.Stats) int64 { return s.Hits },
+		"misses":   func(s cache.Stats) int64 { return s.Misses },
+		"joined":   func(s cache.Stats) int64 { return s.Joined },
+		"uncached": func(s cache.Stats) int64 { return s.Uncached },
+		"evicted":  func(s cache.Stats) int64 { return s.Evicted },
+	} {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "mirror_cache_" + name + "_total", Help: "Blobs: " + name + ".",
+		}, func() float64 { return float64(f(c.Stats())) }))
+	}
+
+	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "mirror_config_reload_success",
+		Help: "1 if the last reload of the configuration was taken, 0 if the old one stays in use."})
+	m.reloadAt = prometheus.NewGauge(prometheus.GaugeOpts{Name: "mirror_config_reload_timestamp_seconds",
+		Help: "When the configuration in use was taken."})
+	m.reloadOK.Set(1)
+	m.reloadAt.SetToCurrentTime()
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "mirror_build_info", Help: "1; the labels tell the build."},
+		[]string{"version", "goversion"})
+	info.WithLabelValues(version, runtime.Version()).Set(1)
+	m.registry.MustRegister(m.reloadOK, m.reloadAt, info, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+func kindLabel(k oci.Kind) string {
+	switch k {
+	case oci.KindPing:
+		return "ping"
+	case oci.KindManifest:
+		return "manifest"
+	case oci.KindBlob:
+		return "blob"
+	case oci.KindTags:
+		return "tags"
+	case oci.KindReferrers:
+		return "referrers"
+	}
+	return "other"
+}
+
+// request counts what the front end tells.
+func (m *metrics) request(r journal.Request) {
+	name, kind := r.Ref.Host, kindLabel(r.Kind)
+	if name == "" {
+		name = "none" // not one of ours
+	}
+	result := string(r.Outcome)
+	switch {
+	case r.Finding != nil:
+		result = "error"
+		m.failures.WithLabelValues(name, string(r.Finding.Class), string(r.Finding.Reason)).Inc()
+	case r.Aborted:
+		result = "aborted"
+	case r.Stale:
+		result = "stale"
+	case result == "":
+		result = "ok"
+	}
+	m.requests.WithLabelValues(name, kind, result).Inc()
+	m.clientBytes.WithLabelValues(name).Add(float64(r.Bytes))
+	m.seconds.WithLabelValues(kind).Observe(r.Took.Seconds())
+}
+
+// exchange returns what counts an upstream's exchanges.
+func (m *metrics) exchange(name string) func(upstream.Exchange) {
+	return func(x upstream.Exchange) {
+		kind := string(x.Kind)
+		m.upBytes.WithLabelValues(name).Add(float64(x.Bytes))
+		m.upRequests.WithLabelValues(name, kind, strconv.Itoa(x.Status)).Inc()
+		m.upSeconds.WithLabelValues(name, kind).Observe(x.Took.Seconds())
+	}
+}
+
+// server adds what the front end knows of itself.
+func (m *metrics) server(s interface{ InFlight() int }) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mirror_requests_in_flight",
+		Help: "Requests of clients that are being answered."}, func() float64 { return float64(s.InFlight()) }))
+}
+
+// reloaded tells how a reload ended.
+func (m *metrics) reloaded(err error) {
+	if err != nil {
+		m.reloadOK.Set(0)
+		return
+	}
+	m.reloadOK.Set(1)
+	m.reloadAt.SetToCurrentTime()
+}

@@ -1,0 +1,157 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"reflect"
+	"sync"
+
+	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/route"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// sites are the registries in use. One that a reload does not change is kept, with its tokens and connections; one that
+// it changes or drops loses its background work, and ends with the last pull that holds it.
+type sites struct {
+	version, via string
+	metrics      *metrics
+	log          *slog.Logger
+
+	mu      sync.Mutex // guards what follows
+	ctx     context.Context
+	wg      sync.WaitGroup
+	running map[string]*site // in use
+	next    map[string]*site // of a setup that is not in use yet
+}
+
+// site is a registry with what it was made of.
+type site struct {
+	conf     config.Upstream
+	ca       [][]byte
+	registry *upstream.Registry
+	stop     context.CancelFunc // of its background work; nil while that doesn't run
+}
+
+func newSites(version, via string, m *metrics, log *slog.Logger) *sites {
+	return &sites{version: version, via: via, metrics: m, log: log, running: make(map[string]*site)}
+}
+
+// setup makes the Setup of a configuration. Nothing of it is in use before settle.
+func (s *sites) setup(c *config.Config) (pull.Setup, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := make(map[string]*site, len(c.Upstreams))
+	setup := pull.Setup{Sites: make(map[string]pull.Site, len(c.Upstreams))}
+	var names []route.Upstream
+	for _, u := range c.Upstreams {
+		st, err := s.site(u)
+		if err != nil {
+			return pull.Setup{}, fmt.Errorf("upstream %s: %w", u.Name, err)
+		}
+		next[u.Name] = st
+		names = append(names, route.Upstream{Name: u.Name, Aliases: u.Aliases, Library: u.Library})
+		setup.Sites[u.Name] = pull.Site{Name: u.Name, Upstream: st.registry, Tags: catalog.Policy{
+			MaxAge: u.Tags.MaxAge, Wait: u.Tags.Wait, StaleIfError: u.Tags.StaleIfError,
+		}}
+	}
+	table, err := route.New(names, c.DefaultUpstream)
+	if err != nil {
+		return pull.Setup{}, err
+	}
+	setup.Routes = table
+	s.next = next
+	return setup, nil
+}
+
+// site returns the registry of u: the one in use where nothing changed that it is made of. The lock is held.
+func (s *sites) site(u config.Upstream) (*site, error) {
+	o := upstream.Options{
+		Name: u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, Via: s.via,
+		UserAgent: "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
+		Observe:   s.metrics.exchange(u.Name), Log: s.log.With("upstream", u.Name),
+	}
+	var cas [][]byte
+	for _, e := range u.Endpoints {
+		where, err := url.Parse(e.URL)
+		if err != nil {
+			return nil, fmt.Errorf("endpoint: %w", err)
+		}
+		endpoint := upstream.Endpoint{URL: where}
+		if e.CA != "" {
+			pem, err := os.ReadFile(e.CA)
+			if err != nil {
+				return nil, fmt.Errorf("ca of %s: %w", e.URL, err)
+			}
+			if endpoint.RootCAs, err = withCA(e.CA, pem); err != nil {
+				return nil, err
+			}
+			cas = append(cas, pem)
+		}
+		o.Endpoints = append(o.Endpoints, endpoint)
+	}
+	made := u
+	made.Tags = config.Tags{} // policy is the puller's; it may change without a new registry
+	if old := s.running[u.Name]; old != nil && reflect.DeepEqual(old.conf, made) &&
+		reflect.DeepEqual(old.ca, cas) {
+		return old, nil
+	}
+	r, err := upstream.New(o)
+	if err != nil {
+		return nil, err
+	}
+	return &site{conf: made, ca: cas, registry: r}, nil
+}
+
+// settle makes the last setup the one in use: background work of new registries starts, that of others ends.
+func (s *sites) settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next == nil {
+		return
+	}
+	for name, old := range s.running {
+		if s.next[name] != old && old.stop != nil {
+			old.stop()
+		}
+	}
+	s.running, s.next = s.next, nil
+	if s.ctx == nil {
+		return // run has not begun
+	}
+	for name, st := range s.running {
+		if st.stop != nil {
+			continue
+		}
+		ctx, cancel := context.WithCancel(s.ctx)
+		st.stop = cancel
+		s.wg.Go(func() {
+			if err := st.registry.Run(ctx); err != nil && ctx.Err() == nil {
+				s.log.ErrorContext(ctx, "background work of an upstream ended; its tokens are now renewed when they "+
+					"are needed", "upstream", name, "err", err)
+			}
+		})
+	}
+}
+
+// run owns the background work of all registries until ctx ends.
+func (s *sites) run(ctx context.Context) error {
+	s.mu.Lock()
+	s.ctx = ctx
+	if s.next == nil {
+		s.next = s.running
+	}
+	s.mu.Unlock()
+	s.settle()
+	<-ctx.Done()
+	s.mu.Lock()
+	s.ctx = nil // a reload that comes now starts nothing
+	s.mu.Unlock()
+	s.wg.Wait()
+	return nil
+}
