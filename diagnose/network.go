@@ -77,19 +77,19 @@ func (c *facts) certificate() bool {
 		if cert == nil {
 			cert = e.Cert
 		}
-		c.set(TLSUntrusted, "certificate of %s is issued by %s, which the mirror doesn't trust", c.host, issuer(cert))
+		c.set(TLSUntrusted, "certificate of %s is issued by %s, which the mirror doesn't trust", c.at(), issuer(cert))
 		c.remedy("add that CA as ca to the endpoint of %s", c.up)
 		return true
 	}
 	if e, ok := errors.AsType[x509.HostnameError](c.err); ok {
-		c.set(TLSWrongHost, "certificate of %s is for %s, not for %s", c.host, names(e.Certificate), e.Host)
+		c.set(TLSWrongHost, "certificate of %s is for %s, not for %s", c.at(), names(e.Certificate), e.Host)
 		c.remedy("check the endpoint of %s: its name must be one of the certificate's", c.up)
 		return true
 	}
 	e, ok := errors.AsType[x509.CertificateInvalidError](c.err)
 	if !ok {
 		if _, isTLS := errors.AsType[*tls.CertificateVerificationError](c.err); isTLS {
-			c.set(TLSUntrusted, "certificate of %s, issued by %s, can't be verified", c.host, issuer(cert))
+			c.set(TLSUntrusted, "certificate of %s, issued by %s, can't be verified", c.at(), issuer(cert))
 			c.remedy("check the certificate of %s; a CA of your own goes to ca of the endpoint", c.host)
 			return true
 		}
@@ -98,42 +98,42 @@ func (c *facts) certificate() bool {
 	bad := orCert(e.Cert, cert)
 	switch {
 	case e.Reason == x509.Expired && bad != nil && time.Now().Before(bad.NotBefore):
-		c.set(ClockSkew, "certificate of %s is valid only from %s on", c.host, day(bad.NotBefore))
+		c.set(ClockSkew, "certificate of %s is valid only from %s on", c.at(), day(bad.NotBefore))
 		c.remedy("check the clock of the mirror's machine, then that of the certificate's issuer")
 	case e.Reason == x509.Expired && bad != nil:
-		c.set(TLSExpired, "certificate of %s, or of a CA above it, expired on %s", c.host, day(bad.NotAfter))
+		c.set(TLSExpired, "certificate of %s, or of a CA above it, expired on %s", c.at(), day(bad.NotAfter))
 		c.remedy("renew the certificate of %s; check the clock of the mirror's machine", c.host)
 	case e.Reason == x509.Expired:
-		c.set(TLSExpired, "certificate of %s has expired", c.host)
+		c.set(TLSExpired, "certificate of %s has expired", c.at())
 		c.remedy("renew the certificate of %s; check the clock of the mirror's machine", c.host)
 	default:
-		c.set(TLSUntrusted, "certificate of %s, issued by %s, is not valid for a server", c.host, issuer(bad))
+		c.set(TLSUntrusted, "certificate of %s, issued by %s, is not valid for a server", c.at(), issuer(bad))
 		c.remedy("issue the certificate of %s anew", c.host)
 	}
 	return true
 }
 
 func (c *facts) handshake() bool {
-	const plain = "write the endpoint of %s with http:// if it has no TLS, or fix TLS on %s"
+	const plain = "write the endpoint with http://, or fix TLS on %s"
 	if errors.Is(c.err, http.ErrSchemeMismatch) {
-		c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.host)
-		c.remedy(plain, c.up, c.host)
+		c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.at())
+		c.remedy(plain, c.host)
 		return true
 	}
 	if e, ok := errors.AsType[tls.RecordHeaderError](c.err); ok {
 		if string(e.RecordHeader[:]) == "HTTP/" {
-			c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.host)
-			c.remedy(plain, c.up, c.host)
+			c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.at())
+			c.remedy(plain, c.host)
 			return true
 		}
 		c.note("its first bytes: %q", e.RecordHeader[:])
-		c.set(TLSHandshake, "%s doesn't speak TLS", c.host)
+		c.set(TLSHandshake, "%s doesn't speak TLS", c.at())
 		c.remedy("check host and port of the endpoint of %s", c.up)
 		return true
 	}
 	_, alert := errors.AsType[tls.AlertError](c.err)
 	if e, ok := errors.AsType[*net.OpError](c.err); ok && e.Op == "remote error" || alert {
-		c.set(TLSHandshake, "%s ended the TLS handshake: %s", c.host, innermost(c.err))
+		c.set(TLSHandshake, "%s ended the TLS handshake: %s", c.at(), innermost(c.err))
 		c.remedy("check which TLS versions and client certificate %s wants", c.host)
 		return true
 	}
@@ -143,7 +143,7 @@ func (c *facts) handshake() bool {
 		if timedOut(c.err) {
 			how = "did not finish"
 		}
-		c.set(TLSHandshake, "%s %s the TLS handshake", c.host, how)
+		c.set(TLSHandshake, "%s %s the TLS handshake", c.at(), how)
 		c.remedy("check whether a firewall filters %s by name", c.host)
 		return true
 	}
@@ -196,6 +196,14 @@ func (c *facts) broken() bool {
 	c.set(ConnectionReset, "%s broke the connection while sending %s", c.host, c.full())
 	c.remedy("pull again; if it stays check proxies and firewalls on the way to %s", c.host)
 	return true
+}
+
+// at is the host with the upstream that it serves.
+func (c *facts) at() string {
+	if c.host == c.up || c.f.Upstream == "" {
+		return c.host
+	}
+	return c.host + " (" + c.up + ")"
 }
 
 // dialing reports whether it was the connection that failed, not what went over it.

@@ -133,9 +133,11 @@ func probe(r oci.Ref) bool {
 // add counts an answer.
 func (p *opened) add(r Request) {
 	p.end = r.At.Add(r.Took)
-	p.bytes += r.Bytes
-	if r.Outcome == cache.Hit {
-		p.fromCache += r.Bytes
+	if r.Status/100 == 2 { // a refusal's text is no content
+		p.bytes += r.Bytes
+		if r.Outcome == cache.Hit {
+			p.fromCache += r.Bytes
+		}
 	}
 	p.stale = p.stale || r.Stale
 	if r.Kind == oci.KindBlob && !r.Head {

@@ -110,7 +110,7 @@ func size(n int64) func(*journal.Request) { return func(r *journal.Request) { r.
 
 func failing(reason diagnose.Reason, id string) func(*journal.Request) {
 	return func(r *journal.Request) {
-		r.Status, r.ID, r.Outcome = 502, id, ""
+		r.Status, r.ID, r.Outcome, r.Bytes = 502, id, "", 302
 		if r.Ref.Tag != "" {
 			r.Ref.Digest = ""
 		}
