@@ -22,6 +22,7 @@ func NewTable() *Table { return &Table{items: make(map[string]state.Item)} }
 type Table struct {
 	mu     sync.Mutex
 	items  map[string]state.Item
+	past   state.Version // the highest of a removed key
 	writes int
 	Fail   func() error
 }
@@ -67,11 +68,16 @@ func (t *Table) Swap(key string, old state.Version, v []byte) (state.Version, er
 }
 
 func (t *Table) put(key string, v []byte) state.Version {
-	if v == nil {
+	have := t.items[key].Version
+	switch {
+	case v == nil:
+		t.past = max(t.past, have)
 		delete(t.items, key)
 		return 0
+	case have == 0:
+		have = t.past
 	}
-	next := t.items[key].Version + 1
+	next := have + 1
 	t.items[key] = state.Item{Key: key, Value: bytes.Clone(v), Version: next}
 	return next
 }
@@ -146,6 +152,31 @@ func TestTable(t *testing.T, empty func(t *testing.T) state.Table) {
 			t.Errorf("after the removal: %v", err)
 		}
 	})
+	t.Run("a key made again never has an old version", func(t *testing.T) {
+		tb := empty(t)
+		old, err := tb.Swap("a", 0, []byte("one"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, remove := range []func(v state.Version) error{
+			func(v state.Version) error { _, err := tb.Swap("a", v, nil); return err },
+			func(state.Version) error { return tb.Write([]state.Item{{Key: "a"}}) },
+		} {
+			it, err := tb.Get("a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := remove(it.Version); err != nil {
+				t.Fatal(err)
+			}
+			if v, err := tb.Swap("a", 0, []byte("again")); err != nil || v <= old {
+				t.Errorf("made again with version %d, %v; it had %d", v, err, old)
+			}
+			if _, err := tb.Swap("a", old, []byte("late")); !errors.Is(err, state.ErrConflict) {
+				t.Errorf("a swap of the version before the removal: %v, want ErrConflict", err)
+			}
+		}
+	})
 	t.Run("the value is the caller's", func(t *testing.T) {
 		tb := empty(t)
 		b := []byte("mine")
@@ -196,6 +227,27 @@ func TestTable(t *testing.T, empty func(t *testing.T) state.Table) {
 		}
 		if _, err := tb.Get("j"); !errors.Is(err, state.ErrNotFound) {
 			t.Errorf("removed by Write: %v", err)
+		}
+	})
+	t.Run("a conflict undoes nothing of others", func(t *testing.T) {
+		tb := empty(t)
+		var wg sync.WaitGroup
+		for i := range 200 {
+			wg.Go(func() {
+				key := fmt.Sprint(i)
+				if _, err := tb.Swap(key, 7, []byte("x")); !errors.Is(err, state.ErrConflict) {
+					t.Errorf("swap of a version that never was: %v", err)
+				}
+				if v, err := tb.Swap(key, 0, []byte(key)); err != nil || v != 1 {
+					t.Errorf("swap: %d, %v", v, err)
+				}
+			})
+		}
+		wg.Wait()
+		for i := range 200 {
+			if it, err := tb.Get(fmt.Sprint(i)); err != nil || string(it.Value) != fmt.Sprint(i) {
+				t.Errorf("%d: %+v, %v", i, it, err)
+			}
 		}
 	})
 	t.Run("one of many wins a swap", func(t *testing.T) {

@@ -1,0 +1,17 @@
+// Package state keeps small facts that outlive a restart: tables with compare-and-swap on one file, state.db.
+//
+//	writers ──> queue ──> one transaction for all that wait ──> fsync ──> each gets its own result
+//	readers ──> memory map, beside the writers
+//
+// Promise: a write that returned nil is on disk, and whatever happened to the file, Open gives a state to go on with:
+// the file itself, else the last good copy, else an empty one, and it logs what was lost.
+//
+// Guarantees:
+//   - Writers that meet share a transaction and its fsync; nobody waits for a timer.
+//   - A copy replaces the last good one only when it has been checked, so damage never spreads to it.
+//   - A damaged page or a failing disk is an error of the call that met it, not the end of the process. After a write
+//     met one, all writes fail until the restart, which opens the last good copy.
+//
+// Not here: what keys and values mean, which the owner of a table knows alone. Two processes on one file: the cache's
+// lock keeps the second away, and Open fails when the file is locked.
+package state

@@ -1,0 +1,212 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
+)
+
+// checkMost is the size up to which a file is checked: 400 MiB, a million keys, take half a second. The state is not
+// meant to be larger.
+const checkMost = 1 << 30
+
+// Open opens the file at path, or makes it. A damaged one is set aside as path.bad-TIME, and the last good copy,
+// path.good, takes its place; without one the state starts empty. Either is logged as an error, since tags, rights or
+// pins may be those of yesterday. The error of Open itself is the disk's, and then nothing was set aside.
+func Open(path string, o Options) (*DB, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Every == 0 {
+		o.Every = 24 * time.Hour
+	}
+	db := &DB{path: path, log: o.Log, o: o}
+	if left, err := filepath.Glob(globbed(path) + "*" + tmpMark + "*"); err == nil {
+		for _, f := range left { // of copies that a crash cut short
+			_ = os.Remove(f)
+		}
+	}
+	err := db.open()
+	var damage *damageError
+	if errors.As(err, &damage) {
+		err = db.recover(damage)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// globbed is a path in which a pattern matches itself.
+func globbed(path string) string {
+	var b []byte
+	for i := range len(path) {
+		switch path[i] {
+		case '*', '?', '[', '\\':
+			b = append(b, '\\')
+		}
+		b = append(b, path[i])
+	}
+	return string(b)
+}
+
+// damageError says that the file is there and is not sound.
+type damageError struct{ err error }
+
+func (e *damageError) Error() string { return e.err.Error() }
+func (e *damageError) Unwrap() error { return e.err }
+
+// guard turns a panic into a *damageError. bbolt panics on some kinds of damage, and touching a page that the disk can't
+// read, or that is behind the end of the file, is a fault.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = &damageError{fmt.Errorf("%v", p)}
+		}
+	}()
+	return f()
+}
+
+// open checks and opens the file, or makes it.
+func (db *DB) open() error {
+	err := check(db.path)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !fresh {
+		return err
+	}
+	db.file = nil
+	openFile := func(name string, flag int, mode fs.FileMode) (*os.File, error) {
+		f, err := os.OpenFile(name, flag, mode)
+		if db.file == nil {
+			db.file = f // later calls are for copies
+		}
+		return f, err
+	}
+	err = guard(func() error {
+		db.bolt, err = bbolt.Open(db.path, 0o600, &bbolt.Options{
+			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, OpenFile: openFile,
+		})
+		return err
+	})
+	if err != nil {
+		if db.file != nil {
+			abandon(db.file) // a panic left it open; else it is closed already
+		}
+		return classify(err)
+	}
+	if fresh { // a new file is only there for good with its folder
+		if err := syncFolder(db.path); err != nil {
+			_ = db.bolt.Close()
+			return err
+		}
+	}
+	return nil
+}
+
+// abandon closes a file that bbolt does not let go of. Its memory map keeps the lock, so that is ended first.
+func abandon(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	_ = f.Close()
+}
+
+// classify tells what is wrong with the file from what is wrong with the disk.
+func classify(err error) error {
+	_, path := errors.AsType[*fs.PathError](err)
+	_, errno := errors.AsType[syscall.Errno](err)
+	_, damage := errors.AsType[*damageError](err)
+	if path || errno || damage || errors.Is(err, berrors.ErrTimeout) {
+		return err
+	}
+	return &damageError{err}
+}
+
+// recover puts the last good copy, or nothing, in the place of a damaged file.
+func (db *DB) recover(damage error) error {
+	bad := db.path + ".bad-" + time.Now().UTC().Format("20060102T150405.000")
+	if err := os.Rename(db.path, bad); err != nil {
+		return fmt.Errorf("set the damaged file aside: %w", err)
+	}
+	good := db.path + ".good"
+	info, err := os.Stat(good)
+	if err == nil {
+		err = check(good)
+	}
+	if err == nil {
+		if err := copyFile(good, db.path); err != nil { // no space for both
+			if err := os.Rename(good, db.path); err != nil {
+				return fmt.Errorf("put the last good copy in place: %w", err)
+			}
+		}
+		db.log.Error("state was damaged; the last good copy is in use: tags and references since then are learnt again",
+			"file", db.path, "aside", bad, "copyOf", info.ModTime().UTC().Format(time.RFC3339), "err", damage)
+		return db.open()
+	}
+	db.log.Error("state was damaged and there is no good copy: tags and references are learnt again from the upstreams",
+		"file", db.path, "aside", bad, "err", damage, "copy", err)
+	return db.open()
+}
+
+// tmpMark is in the name of what is not yet in its place.
+const tmpMark = ".tmp-"
+
+// copyFile makes to a copy of from, whole or not at all.
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return replace(to, func(w io.Writer) error {
+		_, err := io.Copy(w, in)
+		return err
+	}, func(string) error { return nil })
+}
+
+// replace writes a file beside its place, syncs it, checks it, and renames it there.
+func replace(path string, fill func(io.Writer) error, check func(path string) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tmpMark)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // harmless once it is renamed
+	if err := fill(tmp); err != nil {
+		_ = tmp.Close()
+		return err
+	}
+	if err := tmp.Sync(); err != nil {
+		_ = tmp.Close()
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	if err := check(tmp.Name()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	return syncFolder(path)
+}
+
+// syncFolder makes the name of a file as lasting as its bytes.
+func syncFolder(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

@@ -1,0 +1,195 @@
+package state
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"iter"
+
+	"go.etcd.io/bbolt"
+)
+
+// table is a bucket. A value is its version, a checksum of key, version and value, and what the noun wrote. The bucket's
+// sequence is the highest version that a removed key had.
+type table struct {
+	db   *DB
+	name []byte
+}
+
+const valueHead = 8 + 4 // version, big endian, and CRC-32C
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(key string, version, v []byte) uint32 {
+	sum := crc32.Update(0, castagnoli, []byte(key))
+	return crc32.Update(crc32.Update(sum, castagnoli, version), castagnoli, v)
+}
+
+// decode returns the item, and false where its bytes are not those that were written. The value is a copy.
+func decode(key string, raw []byte) (Item, bool) {
+	if len(raw) < valueHead || binary.BigEndian.Uint32(raw[8:]) != checksum(key, raw[:8], raw[valueHead:]) {
+		return Item{}, false
+	}
+	return Item{Key: key, Version: Version(binary.BigEndian.Uint64(raw)), Value: bytes.Clone(raw[valueHead:])}, true
+}
+
+func encode(key string, version Version, v []byte) []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, valueHead+len(v)), uint64(version))
+	b = binary.BigEndian.AppendUint32(b, checksum(key, b, v))
+	return append(b, v...)
+}
+
+// versionOf is that of a key, 0 where it is not there or damaged.
+func versionOf(b *bbolt.Bucket, key string) Version {
+	it, _ := decode(key, b.Get([]byte(key)))
+	return it.Version
+}
+
+// rotten says that an item is damaged. It is taken for missing: its owner knows how to do without.
+func (t *table) rotten(key string) {
+	t.db.log.Error("an item of the state is damaged and taken for missing; check the disk", "file", t.db.path,
+		"table", string(t.name), "key", key)
+}
+
+// put writes a key, or removes it where v is nil, and returns its new version.
+func put(b *bbolt.Bucket, key string, have Version, v []byte) (Version, error) {
+	switch {
+	case v == nil:
+		if uint64(have) > b.Sequence() {
+			if err := b.SetSequence(uint64(have)); err != nil {
+				return 0, err
+			}
+		}
+		return 0, b.Delete([]byte(key))
+	case have == 0:
+		have = Version(b.Sequence())
+	}
+	return have + 1, b.Put([]byte(key), encode(key, have+1, v))
+}
+
+// view runs f on the bucket, unless there is none yet.
+func (t *table) view(f func(*bbolt.Bucket) error) error {
+	return guard(func() error {
+		return t.db.bolt.View(func(tx *bbolt.Tx) error {
+			if b := tx.Bucket(t.name); b != nil {
+				return f(b)
+			}
+			return nil
+		})
+	})
+}
+
+// Get implements Table.
+func (t *table) Get(key string) (item Item, err error) {
+	var found bool
+	err = t.view(func(b *bbolt.Bucket) error {
+		v := b.Get([]byte(key))
+		if v == nil {
+			return nil
+		}
+		if item, found = decode(key, v); !found {
+			t.rotten(key)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return Item{}, fmt.Errorf("read state %q: %w", key, err)
+	case !found:
+		return Item{}, ErrNotFound
+	}
+	return item, nil
+}
+
+// Swap implements Table.
+func (t *table) Swap(key string, old Version, v []byte) (next Version, err error) {
+	var conflict bool
+	err = t.db.update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(t.name)
+		if err != nil {
+			return err
+		}
+		have := versionOf(b, key)
+		if conflict = have != old; conflict {
+			return nil // no error: it would undo what others do in the same transaction
+		}
+		next, err = put(b, key, have, v)
+		return err
+	})
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("write state %q: %w", key, err)
+	case conflict:
+		return 0, ErrConflict
+	}
+	return next, nil
+}
+
+// Write implements Table.
+func (t *table) Write(items []Item) error {
+	err := t.db.update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(t.name)
+		if err != nil {
+			return err
+		}
+		for _, it := range items {
+			if _, err := put(b, it.Key, versionOf(b, it.Key), it.Value); err != nil {
+				return fmt.Errorf("%q: %w", it.Key, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("write %d items of state %s: %w", len(items), t.name, err)
+	}
+	return nil
+}
+
+// scanPage is how many items one read transaction yields: a long scan must not keep bbolt from reusing pages.
+const scanPage = 1000
+
+// errPage ends a page before the table ends.
+var errPage = errors.New("page is full")
+
+// Scan implements Table.
+func (t *table) Scan(prefix string) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		for from := []byte(prefix); from != nil; {
+			page, err := t.page(from, []byte(prefix))
+			from = nil
+			if errors.Is(err, errPage) {
+				from, err = append([]byte(page[len(page)-1].Key), 0), nil
+			}
+			for _, it := range page {
+				if !yield(it, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(Item{}, fmt.Errorf("read state %s: %w", t.name, err))
+				return
+			}
+		}
+	}
+}
+
+// page reads items from a key on. Its error is errPage where there may be more.
+func (t *table) page(from, prefix []byte) (page []Item, err error) {
+	err = t.view(func(b *bbolt.Bucket) error {
+		c := b.Cursor()
+		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			if len(page) == scanPage {
+				return errPage
+			}
+			if it, ok := decode(string(k), v); ok {
+				page = append(page, it)
+			} else {
+				t.rotten(string(k))
+			}
+		}
+		return nil
+	})
+	return page, err
+}
