@@ -35,6 +35,9 @@ func (c *core) request(a ask) (*http.Request, error) {
 	}
 	req.Header.Set("User-Agent", c.o.UserAgent)
 	req.Header.Set("Accept-Encoding", "identity")
+	if c.o.Via != "" && a.step != StepToken && a.step != StepBlobHost {
+		req.Header.Set("Via", "1.1 "+c.o.Via)
+	}
 	return req, nil
 }
 

@@ -24,6 +24,9 @@ type Options struct {
 	AuthHosts, RedirectHosts []string
 	Credential               auth.Source // who we are; nil: anonymous
 	UserAgent                string      // of every request; empty: "mirror"
+	// Via is our name in the Via header of requests to the registry, by which we know a request that comes back to us.
+	// Empty: none.
+	Via string
 
 	StallTimeout  time.Duration // longest pause between two bytes of a body; 0: 30 s
 	HeaderTimeout time.Duration // from a request to its answer's headers; 0: 25 s

@@ -1,0 +1,212 @@
+package upstream_test
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"testing"
+
+	"github.com/registrymirror/mirror/upstream"
+)
+
+func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+
+func TestAddressClass(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		"93.184.216.34": "public", "8.8.8.8": "public", "2606:2800:220:1::1": "public", "172.32.0.1": "public",
+		"10.0.0.1": "private", "172.16.5.4": "private", "192.168.1.1": "private", "100.64.0.1": "private",
+		"198.18.0.1": "private", "fd12:3456::1": "private", "fec0::1": "private",
+		"127.0.0.1": "loopback", "127.255.255.254": "loopback", "::1": "loopback",
+		"0.0.0.0": "never", "0.1.2.3": "never", "::": "never", "169.254.169.254": "never", "fe80::1": "never",
+		"224.0.0.1": "never", "ff02::1": "never", "255.255.255.255": "never", "240.0.0.1": "never",
+		"100.100.100.200": "never", "168.63.129.16": "never", "fd00:ec2::254": "never", "192.0.0.192": "never",
+		// What stands for an IPv4 address is judged as that one.
+		"::ffff:10.0.0.1": "private", "::ffff:127.0.0.1": "loopback", "::ffff:169.254.169.254": "never",
+		"::ffff:8.8.8.8": "public", "64:ff9b::10.0.0.1": "private", "64:ff9b::169.254.169.254": "never",
+		"64:ff9b::8.8.8.8": "public", "64:ff9b:1::7f00:1": "loopback", "2002:7f00:1::": "loopback",
+		"2002:a9fe:a9fe::": "never", "::127.0.0.1": "loopback", "::169.254.169.254": "never", "2001::1": "never",
+	} {
+		if got := upstream.Class(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s: %s, want %s", addr, got, want)
+		}
+	}
+	if got := upstream.Class(netip.Addr{}); got != "never" {
+		t.Errorf("no address: %s", got)
+	}
+}
+
+func parse(t testing.TB, s string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func TestRealmPolicy(t *testing.T) {
+	t.Parallel()
+	p, err := upstream.NewPolicy([]string{"auth.example", "tokens.example:8443", "*.wild.example", "[fd00::1]:5000"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ endpoint, realm, want string }{
+		{"https://reg.example", "https://reg.example/token", "https://reg.example/token"},
+		{"https://reg.example", "https://REG.example:443/token", "https://REG.example:443/token"},
+		{"https://reg.example", "/v2/token", "https://reg.example/v2/token"},
+		{"https://reg.example", "https://auth.example/token", "https://auth.example/token"},
+		{"https://reg.example", "https://auth.example:9000/token?a=b#frag", "https://auth.example:9000/token?a=b"},
+		{"https://reg.example", "https://tokens.example:8443/", "https://tokens.example:8443/"},
+		{"https://reg.example", "https://a.wild.example/", "https://a.wild.example/"},
+		{"https://reg.example", "https://[fd00::1]:5000/t", "https://[fd00::1]:5000/t"},
+		{"http://reg.example:5000", "http://reg.example:5000/token", "http://reg.example:5000/token"},
+		{"http://reg.example:5000", "http://auth.example/token", "http://auth.example/token"},
+		{"http://reg.example:5000", "https://auth.example/token", "https://auth.example/token"},
+		// Never:
+		{"https://reg.example", "http://reg.example/token", ""},
+		{"https://reg.example", "http://reg.example:443/token", ""},
+		{"https://reg.example", "https://reg.example:8443/token", ""},
+		{"https://reg.example", "https://evil.example/token", ""},
+		{"https://reg.example", "https://auth.example.evil.example/token", ""},
+		{"https://reg.example", "https://auth.example@evil.example/token", ""},
+		{"https://reg.example", "https://evil.example\\@auth.example/token", ""},
+		{"https://reg.example", "https://user:pw@auth.example/token", ""},
+		{"https://reg.example", "http://auth.example/token", ""},
+		{"https://reg.example", "https://tokens.example/", ""},
+		{"https://reg.example", "https://a.b.wild.example/", ""},
+		{"https://reg.example", "https://wild.example/", ""},
+		{"https://reg.example", "https://auth.example./token", ""},
+		{"https://reg.example", "//evil.example/token", ""},
+		{"https://reg.example", "https:auth.example", ""},
+		{"https://reg.example", "https://", ""},
+		{"https://reg.example", "file:///etc/passwd", ""},
+		{"https://reg.example", "https://auth.example:0/", ""},
+		{"https://reg.example", "https://auth.example:99999/", ""},
+		{"https://reg.example", "https://auth%2eexample/", ""},
+		{"https://reg.example", "https://127.0.0.1/token", ""},
+		{"https://reg.example", "https://0.0.0.0/token", ""},
+		{"http://127.0.0.1:5000", "http://127.1:5000/token", ""},
+		{"http://127.0.0.1:5000", "http://localhost:5000/token", ""},
+		{"http://127.0.0.1:5000", "http://127.0.0.1:5001/token", ""},
+	} {
+		u, err := p.Realm(parse(t, tt.endpoint), tt.realm)
+		got := ""
+		if u != nil {
+			got = u.String()
+		}
+		if got != tt.want {
+			t.Errorf("realm %s of %s: %q, want %q", tt.realm, tt.endpoint, got, tt.want)
+		}
+		if _, ok := errors.AsType[*upstream.RealmError](err); ok != (tt.want == "") {
+			t.Errorf("realm %s of %s: error %v", tt.realm, tt.endpoint, err)
+		}
+	}
+}
+
+func TestRedirectPolicy(t *testing.T) {
+	t.Parallel()
+	p, err := upstream.NewPolicy(nil, []string{"s3.corp", "10.9.9.9", "minio.corp:9000"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const public, private, loopback = "93.184.216.34:443", "10.0.0.7:443", "127.0.0.1:5000"
+	for _, tt := range []struct {
+		name, from, location, addr string
+		proxied                    bool
+		want, why                  string
+	}{
+		{"CDN", "https://reg.example/x", "https://cdn.example/y?sig=1", public, false, "https://cdn.example/y?sig=1", ""},
+		{"relative", "https://reg.example/v2/x", "/down/y", public, false, "https://reg.example/down/y any", ""},
+		{"same origin", "https://reg.example/v2/x", "https://REG.example:443/y", public, false, "https://REG.example:443/y any", ""},
+		{"named", "https://reg.example/x", "https://s3.corp/y", public, false, "https://s3.corp/y any", ""},
+		{"named address", "https://reg.example/x", "https://10.9.9.9:9000/y", public, false, "https://10.9.9.9:9000/y any", ""},
+		{"named port", "https://reg.example/x", "https://minio.corp:9000/y", public, false, "https://minio.corp:9000/y any", ""},
+		{"other port is to be checked", "https://reg.example/x", "https://minio.corp:9001/y", public, false, "https://minio.corp:9001/y", ""},
+		{"user info goes", "https://reg.example/x", "https://u:p@cdn.example/y#f", public, false, "https://cdn.example/y", ""},
+		{"http to https", "http://reg.example/x", "https://cdn.example/y", public, false, "https://cdn.example/y", ""},
+		{"private from private", "https://10.0.0.7/x", "https://10.0.0.8/y", private, false, "https://10.0.0.8/y", ""},
+		{"this machine from this machine", "http://127.0.0.1:5000/x", "http://127.0.0.1:9000/y", loopback, false, "http://127.0.0.1:9000/y", ""},
+		{"public address behind a proxy", "https://reg.example/x", "https://8.8.8.8/y", public, true, "https://8.8.8.8/y", ""},
+		{"named behind a proxy", "https://reg.example/x", "https://s3.corp/y", public, true, "https://s3.corp/y any", ""},
+
+		{"downgrade", "https://reg.example/x", "http://cdn.example/y", public, false, "", "to http from https"},
+		{"downgrade on the same host", "https://reg.example/x", "http://reg.example/y", public, false, "", "to http from https"},
+		{"missing", "https://reg.example/x", "", public, false, "", "no Location"},
+		{"malformed", "https://reg.example/x", "https://a b/", public, false, "", "malformed Location"},
+		{"no host", "https://reg.example/x", "https:///y", public, false, "", "malformed Location"},
+		{"file", "https://reg.example/x", "file:///etc/passwd", public, false, "", "malformed Location"},
+		{"ftp", "https://reg.example/x", "ftp://cdn.example/y", public, false, "", "malformed Location"},
+		{"private from public", "https://reg.example/x", "https://10.0.0.8/y", public, false, "", "to a private address"},
+		{"loopback from public", "https://reg.example/x", "https://127.0.0.1/y", public, false, "", "to a private address"},
+		{"loopback from private", "https://reg.example/x", "https://127.0.0.1/y", private, false, "", "to a private address"},
+		{"metadata from private", "http://10.0.0.7/x", "http://169.254.169.254/latest", private, false, "", "to a private address"},
+		{"metadata from loopback", "http://127.0.0.1/x", "http://169.254.169.254/latest", loopback, false, "", "to a private address"},
+		{"mapped", "https://reg.example/x", "https://[::ffff:10.0.0.8]/y", public, false, "", "to a private address"},
+		{"unknown address", "https://reg.example/x", "https://10.0.0.8/y", "pipe", false, "", "to a private address"},
+		{"private behind a proxy", "https://reg.example/x", "https://10.0.0.8/y", public, true, "", "to a private address"},
+		{"unnamed behind a proxy", "https://reg.example/x", "https://intranet.corp/y", public, true, "", "behind a proxy, and not in redirectHosts"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			endpoint := parse(t, tt.from)
+			endpoint.Path = ""
+			u, anywhere, err := p.Redirect(endpoint, parse(t, tt.from), tt.location, tt.addr, tt.proxied)
+			got, why := "", ""
+			if u != nil {
+				got = u.String()
+			}
+			if anywhere {
+				got += " any"
+			}
+			if e, ok := errors.AsType[*upstream.RedirectError](err); ok {
+				why = e.Why
+			}
+			if got != tt.want || why != tt.why || (err == nil) != (tt.why == "") {
+				t.Errorf("got %q, %v; want %q, %q", got, err, tt.want, tt.why)
+			}
+		})
+	}
+}
+
+func TestNamesOfTheOperator(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"", "https://auth.example", "auth.example/path", "auth.example:http", "auth.example:0",
+		"user@auth.example", "a b", "auth.example:70000"} {
+		if _, err := upstream.NewPolicy([]string{bad}, nil); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}
+
+func TestBlobTransportCarriesNoCredentials(t *testing.T) {
+	t.Parallel()
+	sent := 0
+	rt := upstream.BareTransport(roundTripper(func(r *http.Request) (*http.Response, error) {
+		sent++
+		return &http.Response{StatusCode: 200, Body: http.NoBody, Request: r}, nil
+	}))
+	for _, name := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://cdn.example/", nil)
+		req.Header.Set(name, "x")
+		if resp, err := rt.RoundTrip(req); err == nil {
+			resp.Body.Close()
+			t.Errorf("a request with %s passed", name)
+		}
+	}
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://cdn.example/", nil)
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if sent != 1 {
+		t.Errorf("%d requests passed, want 1", sent)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
