@@ -19,6 +19,9 @@ const leastSize = 1 << 20
 // bad reports a mistake in the value at path. Where that has its default, the mistake is in what it goes with: the
 // first of the other paths that is set.
 func (d *decoder) bad(path, message, hint string, others ...string) {
+	if d.wrong[path] {
+		return
+	}
 	p := Problem{File: d.file, Path: path, Message: message, Hint: hint}
 	at, ok := d.places[path]
 	for i := 0; !ok && i < len(others); i++ {

@@ -14,7 +14,7 @@ import (
 
 const (
 	maxFile  = 4 << 20 // bytes of a file
-	maxNodes = 200_000 // nodes that are read, aliases counted each time: a few lines can stand for billions
+	maxNodes = 50_000  // nodes that are read, aliases counted each time: a few lines can stand for billions
 )
 
 // place is where a value comes from: a line and column of the file, or a variable.
@@ -30,7 +30,8 @@ type decoder struct {
 	file     string
 	places   map[string]place // by path; what is not in it has its default
 	problems []Problem
-	left     int // nodes that may still be read
+	wrong    map[string]bool // the paths that have a problem before anything is checked: one is enough
+	left     int             // nodes that may still be read
 }
 
 // decode reads data into c. It reports false where the text isn't a YAML document, so that there is nothing to check.
@@ -81,6 +82,7 @@ func (d *decoder) syntax(err error) {
 }
 
 func (d *decoder) add(line, column int, path, message, hint string) {
+	d.wrong[path] = true
 	d.problems = append(d.problems, Problem{
 		File: d.file, Line: max(line, 1), Column: max(column, 1), Path: path, Message: message, Hint: hint,
 	})

@@ -162,5 +162,6 @@ func (d *decoder) unknownVariable(name string) {
 }
 
 func (d *decoder) variable(name, path, message, hint string) {
+	d.wrong[path] = true
 	d.problems = append(d.problems, Problem{Variable: name, Path: path, Message: message, Hint: hint})
 }

@@ -31,7 +31,7 @@ func Load(path string, env []string) (*Config, error) {
 // Parse is Load for a file whose bytes are at hand. The name is that of the file: it stands in problems, and relative
 // paths in data are relative to its folder.
 func Parse(name string, data []byte, env []string) (*Config, error) {
-	d := &decoder{file: name, places: map[string]place{}}
+	d := &decoder{file: name, places: map[string]place{}, wrong: map[string]bool{}}
 	c := defaults()
 	whole := d.decode(data, c)
 	d.overlay(env, c)
@@ -109,10 +109,13 @@ func (us Upstreams) named(name string) *Upstream {
 // the working folder, as for any other program.
 func (c *Config) locate(dir string, places map[string]place) {
 	visit(reflect.ValueOf(c).Elem(), spot{}, func(s spot, f field, v reflect.Value) {
-		if f.path == "" || v.String() == "" || filepath.IsAbs(v.String()) || places[s.path].variable != "" {
-			return
+		switch text := v.String(); {
+		case f.path == "" || text == "":
+		case filepath.IsAbs(text) || places[s.path].variable != "":
+			v.SetString(filepath.Clean(text))
+		default:
+			v.SetString(filepath.Join(dir, text))
 		}
-		v.SetString(filepath.Join(dir, v.String()))
 	})
 }
 

@@ -98,6 +98,9 @@ func word(text string) *yaml.Node {
 // scalar is one value. Only what YAML itself has a type for gets it.
 func scalar(v reflect.Value) *yaml.Node {
 	n := word(getText(v))
+	if n.Value == "" {
+		n.Style = yaml.DoubleQuotedStyle
+	}
 	if v.Kind() == reflect.Bool {
 		n.Tag = "!!bool"
 	}

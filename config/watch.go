@@ -32,10 +32,15 @@ func Watch(ctx context.Context, path string, others []string, log *slog.Logger) 
 	}
 	events, err := w.subscribe()
 	if err != nil {
-		log.WarnContext(ctx, "changes of the configuration are found by looking, not at once",
+		log.WarnContext(ctx, "changes of the configuration are not noticed at once, only by looking now and then",
 			"every", pollTime, "err", err)
+		go w.run(ctx, nil, nil)
+		return w.changed
 	}
-	go w.run(ctx, events)
+	go func() {
+		defer events.Close()
+		w.run(ctx, events.Events, events.Errors)
+	}()
 	return w.changed
 }
 
@@ -75,14 +80,8 @@ func (w *watch) subscribe() (*fsnotify.Watcher, error) {
 	return events, nil
 }
 
-// run looks after events, which may be nil, and every pollTime.
-func (w *watch) run(ctx context.Context, events *fsnotify.Watcher) {
-	var happened <-chan fsnotify.Event
-	var lost <-chan error
-	if events != nil {
-		defer events.Close()
-		happened, lost = events.Events, events.Errors
-	}
+// run looks when nothing has happened for a moment after something has, and every pollTime. It ends with the context.
+func (w *watch) run(ctx context.Context, happened <-chan fsnotify.Event, lost <-chan error) {
 	quiet := time.NewTimer(settle)
 	quiet.Stop()
 	defer quiet.Stop()

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/registrymirror/mirror/config"
+)
+
+func newConfigCmd() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check, print or describe the configuration",
+		Long: `Check, print or describe the configuration.
+
+It is read from the file of --config alone, no file is searched for, and from
+variables: MIRROR_CACHE_MIN_FREE sets cache.minFree and wins over the file. The names
+of registries are keys, so upstreams are set in the file.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
+	cmd.AddCommand(newConfigCheckCmd(&file), newConfigPrintCmd(&file), newConfigSchemaCmd())
+	return cmd
+}
+
+func newConfigCheckCmd(file *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Say what a configuration means, or all that is wrong with it",
+		Long: `Say what a configuration means, or all that is wrong with it, with line and column.
+Nothing is started and no host is asked.
+
+Exit codes: 0 valid; 1 invalid, or the file can't be read; 2 usage.`,
+		Example: `  mirror config check --config config.yaml`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(cmd, *file)
+			if err != nil {
+				return err
+			}
+			return explainConfig(cmd.OutOrStdout(), *file, c)
+		},
+	}
+}
+
+func newConfigPrintCmd(file *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "print",
+		Short: "Print the configuration in effect, defaults filled in",
+		Long: `Print the configuration in effect as YAML: the file, defaults filled in, what is known of
+each upstream added, variables applied. Secrets are in files of their own and not shown.`,
+		Example: `  mirror config print
+  MIRROR_CACHE_SIZE=1TiB mirror config print --config config.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(cmd, *file)
+			if err != nil {
+				return err
+			}
+			text, err := c.YAML()
+			if err != nil {
+				return &exitError{exitFailed, err}
+			}
+			return write(cmd.OutOrStdout(), text)
+		},
+	}
+}
+
+func newConfigSchemaCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON schema of the configuration, for editors",
+		Long: `Print the JSON schema of the configuration. Editors complete and check with it: save it
+and name it in the first line of the file, as in
+
+  # yaml-language-server: $schema=./mirror.schema.json`,
+		Example: `  mirror config schema > mirror.schema.json`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return write(cmd.OutOrStdout(), config.Schema())
+		},
+	}
+}
+
+// loadConfig loads the configuration, or prints what is wrong: one problem a line, so that editors find the place.
+func loadConfig(cmd *cobra.Command, file string) (*config.Config, error) {
+	c, err := config.Load(file, os.Environ())
+	if invalid, ok := errors.AsType[*config.Invalid](err); ok {
+		fmt.Fprintln(cmd.ErrOrStderr(), invalid)
+		return nil, &exitError{exitFailed, nil}
+	}
+	if err != nil {
+		return nil, &exitError{exitFailed, err}
+	}
+	return c, nil
+}
+
+func write(w io.Writer, text []byte) error {
+	if _, err := w.Write(text); err != nil {
+		return &exitError{exitFailed, fmt.Errorf("write the output: %w", err)}
+	}
+	return nil
+}
+
+// explainConfig says what a valid configuration means.
+func explainConfig(out io.Writer, file string, c *config.Config) error {
+	var b strings.Builder
+	if file == "" {
+		file = "no file, built-in defaults"
+	}
+	fmt.Fprintf(&b, "%s: valid\n\n", file)
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+
+	row("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
+	row("admin", "%s, %s", c.Admin.Listen, choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
+	row("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
+	row("cache", "%s, up to %s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size, c.Cache.MinFree,
+		c.Cache.Durability)
+	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry"))
+	row("upstreams", "%d, all others are refused", len(c.Upstreams))
+	for _, u := range c.Upstreams {
+		row("  "+u.Name, "%s%s", u.Endpoints[0].URL,
+			choose(len(u.Aliases) > 0, ", also called "+strings.Join(u.Aliases, " and "), ""))
+	}
+	for _, o := range c.Overrides {
+		row(o.Path, "from %s", o.Variable)
+	}
+	if err := w.Flush(); err != nil {
+		return &exitError{exitFailed, fmt.Errorf("write the output: %w", err)}
+	}
+
+	fmt.Fprintf(&b, "\nA running mirror takes up changes of the file, except for these, which need a restart:\n  %s\n",
+		strings.Join(config.RestartPaths(), ", "))
+	for _, f := range c.Files() {
+		if _, err := os.Stat(f); err != nil {
+			fmt.Fprintf(&b, "\nwarning: %v; the mirror will not start without it\n", err)
+		}
+	}
+	return write(out, []byte(b.String()))
+}
+
+func choose(yes bool, this, that string) string {
+	if yes {
+		return this
+	}
+	return that
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/config"
+)
+
+// runConfig executes "config ARGS" as main does, and returns what it printed and its error.
+func runConfig(t *testing.T, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := newConfigCmd()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetOut(&out)
+	cmd.SetErr(&errs)
+	cmd.SetArgs(args)
+	err = cmd.ExecuteContext(t.Context())
+	return out.String(), errs.String(), err
+}
+
+func configFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestConfigCheckSaysWhatItMeans(t *testing.T) {
+	t.Parallel()
+	path := configFile(t, "tls: {cert: tls.crt, key: tls.key}\nmetrics: {listen: ':9090'}\nupstreams:\n"+
+		"  ghcr.io: {aliases: [gh]}\n  registry.example.com:5000: {endpoints: ['http://10.0.0.5:5000']}\n")
+	dir := filepath.Dir(path)
+	if err := os.WriteFile(filepath.Join(dir, "tls.key"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, err := runConfig(t, "check", "--config", path)
+	if err != nil || stderr != "" {
+		t.Fatalf("error %v, stderr %q", err, stderr)
+	}
+	want := `FILE: valid
+
+listen                       127.0.0.1:5000, TLS by DIR/tls.crt
+admin                        127.0.0.1:5001, no token
+metrics                      :9090, no token
+cache                        DIR/mirror-data, up to 20GiB, 5% of the disk stays free, relaxed
+default                      none: requests must name a registry
+upstreams                    2, all others are refused
+  ghcr.io                    https://ghcr.io, also called gh
+  registry.example.com:5000  http://10.0.0.5:5000
+
+A running mirror takes up changes of the file, except for these, which need a restart:
+  listen, tls, admin.listen, metrics.listen, drain, errorPhrase, log.format, cache.dir, cache.size, cache.minFree, ` +
+		`cache.durability, clientsFallBack
+
+warning: stat DIR/tls.crt: no such file or directory; the mirror will not start without it
+`
+	got := strings.ReplaceAll(strings.ReplaceAll(stdout, path, "FILE"), dir, "DIR")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConfigCheckWithoutAFile(t *testing.T) {
+	t.Parallel()
+	stdout, _, err := runConfig(t, "check")
+	if err != nil || !strings.HasPrefix(stdout, "no file, built-in defaults: valid\n") ||
+		!strings.Contains(stdout, "https://registry-1.docker.io, also called index.docker.io and registry-1.docker.io\n") {
+		t.Errorf("error %v, output:\n%s", err, stdout)
+	}
+}
+
+func TestConfigCheckListsEveryMistake(t *testing.T) {
+	t.Parallel()
+	path := configFile(t, "listne: x\ndrain: 60\nupstreams:\n  ghcr.io:\n    endpoint: https://ghcr.io\n")
+	for _, command := range []string{"check", "print"} {
+		stdout, stderr, err := runConfig(t, command, "--config", path)
+		want := path + `:1:1: listne: unknown key (did you mean "listen"?)
+` + path + `:2:8: drain: "60" is not a duration (it has no unit: write 60s for seconds)
+` + path + `:5:5: upstreams.ghcr.io.endpoint: unknown key (did you mean "endpoints"?)
+` + path + `: 3 problems
+`
+		if diff := cmp.Diff(want, stderr); diff != "" || stdout != "" {
+			t.Errorf("%s: stdout %q\n%s", command, stdout, diff)
+		}
+		if exit, ok := errors.AsType[*exitError](err); !ok || exit.code != exitFailed || exit.err != nil {
+			t.Errorf("%s: error %#v, want exit code 1 and nothing more to print", command, err)
+		}
+	}
+}
+
+func TestConfigOfAMissingFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "missing.yaml")
+	_, stderr, err := runConfig(t, "check", "--config", path)
+	exit, ok := errors.AsType[*exitError](err)
+	if !ok || exit.code != exitFailed || exit.err == nil || !strings.Contains(err.Error(), path) || stderr != "" {
+		t.Errorf("error %#v, stderr %q", err, stderr)
+	}
+}
+
+func TestConfigPrintReadsBack(t *testing.T) {
+	t.Parallel()
+	stdout, _, err := runConfig(t, "print", "--config", configFile(t, "upstreams: {ghcr.io: {tags: {maxAge: 1h}}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Parse("printed.yaml", []byte(stdout), nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stdout)
+	}
+	if u, ok := c.Upstreams.Get("ghcr.io"); !ok || u.Tags.MaxAge.Hours() != 1 || len(c.Upstreams) != 1 {
+		t.Errorf("printed:\n%s", stdout)
+	}
+}
+
+func TestConfigSchemaIsJSON(t *testing.T) {
+	t.Parallel()
+	stdout, _, err := runConfig(t, "schema")
+	var schema struct{ Properties map[string]any }
+	if err := errors.Join(err, json.Unmarshal([]byte(stdout), &schema)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := schema.Properties["upstreams"]; !ok {
+		t.Errorf("there is no upstreams in:\n%s", stdout)
+	}
+}
+
+func TestConfigUsage(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"chek"}, {"check", "config.yaml"}, {"check", "--confg", "x"}} {
+		_, _, err := runConfig(t, args...)
+		if _, ours := errors.AsType[*exitError](err); err == nil || ours {
+			t.Errorf("%q: error %#v, want one of cobra's, which main takes for wrong usage", args, err)
+		}
+	}
+}
+
+// MIRROR_CONFIG is the file where the flag doesn't say it, and variables win over the file.
+func TestConfigByVariables(t *testing.T) {
+	t.Setenv("MIRROR_CONFIG", configFile(t, "listen: :6000\ndrain: 2m\n"))
+	t.Setenv("MIRROR_DRAIN", "3m")
+	stdout, _, err := runConfig(t, "print")
+	if err != nil || !strings.Contains(stdout, "listen: :6000 #") || !strings.Contains(stdout, "drain: 3m # from MIRROR_DRAIN;") {
+		t.Errorf("error %v, output:\n%s", err, stdout)
+	}
+	stdout, _, err = runConfig(t, "check", "--config", configFile(t, "listen: :7000\n"))
+	if err != nil || !strings.Contains(stdout, " :7000, plain HTTP") || !strings.Contains(stdout, "from MIRROR_DRAIN\n") {
+		t.Errorf("error %v, output:\n%s", err, stdout)
+	}
+}

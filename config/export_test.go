@@ -1,0 +1,12 @@
+package config
+
+import (
+	"maps"
+	"slices"
+)
+
+// Paths are those of all settings, sorted, with * for a key or index that the operator chooses.
+func Paths() []string { return slices.Sorted(slices.Values(paths())) }
+
+// Unavailable are the paths of the settings that aren't built.
+func Unavailable() []string { return slices.Sorted(maps.Keys(unavailable)) }

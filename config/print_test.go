@@ -1,0 +1,136 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/registrymirror/mirror/config"
+)
+
+func TestYAMLReadsBack(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"defaults": "",
+		"everything": `
+listen: :443
+tls: {cert: /run/tls.crt, key: /run/tls.key}
+admin: {listen: ":5001", tokenFile: /run/token}
+metrics: {listen: :9090}
+drain: 1h30m
+errorPhrase: false
+log: {level: warn, format: text}
+cache: {dir: /data, size: 123456789, minFree: 1GiB, durability: strict}
+defaultUpstream: ""
+upstreams:
+  "10.0.0.5:5000": {endpoints: [{url: "http://10.0.0.5:5000"}], aliases: ["123", "true"]}
+  "[fd00::1]:5000": {endpoints: [{url: "https://[fd00::1]:5000", ca: /run/ca.crt}]}
+  docker.io: {authHosts: [], tags: {maxAge: 0, wait: 1500ms, staleIfError: 100h1m}}
+`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := parse(t, text)
+			out, err := c.YAML()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := config.Parse("config.yaml", out, nil)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if diff := cmp.Diff(c, again, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s\n%s", diff, out)
+			}
+		})
+	}
+}
+
+func TestYAMLSaysWhatIsInEffect(t *testing.T) {
+	t.Parallel()
+	c := parse(t, "log: {level: debug}\nupstreams: {docker.io: {}, corp: {endpoints: [{url: https://corp, ca: ca.crt}]}}\n",
+		"MIRROR_CACHE_SIZE=1TiB", "MIRROR_LOG_FORMAT=json", "MIRROR_DEFAULT_UPSTREAM=")
+	out, err := c.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `listen: 127.0.0.1:5000 # a change needs a restart
+admin:
+  listen: 127.0.0.1:5001 # a change needs a restart
+  tokenFile: ""
+metrics:
+  listen: "" # a change needs a restart
+drain: 1m # a change needs a restart
+errorPhrase: true # a change needs a restart
+log:
+  level: debug
+  format: json # from MIRROR_LOG_FORMAT; a change needs a restart
+cache:
+  dir: mirror-data # a change needs a restart
+  size: 1TiB # from MIRROR_CACHE_SIZE; a change needs a restart
+  minFree: 5% # a change needs a restart
+  durability: relaxed # a change needs a restart
+defaultUpstream: "" # from MIRROR_DEFAULT_UPSTREAM
+clientsFallBack: true # a change needs a restart
+upstreams:
+  docker.io:
+    endpoints: ['https://registry-1.docker.io']
+    authHosts: [auth.docker.io]
+    redirectHosts: []
+    aliases: [index.docker.io, registry-1.docker.io]
+    tags:
+      maxAge: 1m
+      staleIfError: 168h
+      wait: 5s
+  corp:
+    endpoints: [{url: 'https://corp', ca: ca.crt}]
+    authHosts: []
+    redirectHosts: []
+    aliases: []
+    tags:
+      maxAge: 1m
+      staleIfError: 168h
+      wait: 5s
+`
+	if diff := cmp.Diff(want, string(out)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	t.Parallel()
+	withTLS := "tls: {cert: a.crt, key: a.key}\n"
+	tests := []struct {
+		name, running, wanted string
+		want                  []string
+	}{
+		{"nothing", "", "", nil},
+		{"the same in other words", "drain: 60s\nlisten: 127.0.0.1:5000", "drain: 1m", nil},
+		{"what a running mirror takes up", "",
+			"log: {level: debug}\ndefaultUpstream: ghcr.io\nadmin: {tokenFile: x}\nupstreams: {ghcr.io: {tags: {maxAge: 1h}}}", nil},
+		{"TLS on", "", withTLS, []string{"tls"}},
+		{"TLS off", withTLS, "", []string{"tls"}},
+		{"another certificate", withTLS, "tls: {cert: b.crt, key: b.key}", nil},
+		{"listeners", "", "listen: :5000\nadmin: {listen: localhost:5001}\nmetrics: {listen: :5002}",
+			[]string{"listen", "admin.listen", "metrics.listen"}},
+		{"the cache", "", "cache: {dir: x, size: 1GiB, minFree: 1%, durability: strict}",
+			[]string{"cache.dir", "cache.size", "cache.minFree", "cache.durability"}},
+		{"the rest", "", "drain: 1s\nerrorPhrase: false\nlog: {format: json}\nclientsFallBack: false",
+			[]string{"drain", "errorPhrase", "log.format", "clientsFallBack"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if diff := cmp.Diff(tt.want, config.Diff(parse(t, tt.running), parse(t, tt.wanted))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	want := "listen tls admin.listen metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
+		"cache.durability clientsFallBack"
+	if got := strings.Join(config.RestartPaths(), " "); got != want {
+		t.Errorf("RestartPaths:\n%s, want\n%s", got, want)
+	}
+}
