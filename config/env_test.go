@@ -73,19 +73,24 @@ func TestOtherVariablesAreLeftAlone(t *testing.T) {
 func TestProblemsOfVariables(t *testing.T) {
 	t.Parallel()
 	for pair, want := range map[string]string{
-		"MIRROR_LISTN=x":            `MIRROR_LISTN: no such setting (did you mean "MIRROR_LISTEN"?)`,
-		"MIRROR_CACHE_SISE=1GiB":    `MIRROR_CACHE_SISE: no such setting (did you mean "MIRROR_CACHE_SIZE"?)`,
-		"MIRROR_LOG_COLOUR=red":     `MIRROR_LOG_COLOUR: no such setting`,
-		"MIRROR_CACHE=20GiB":        `MIRROR_CACHE: cache: a variable can't set it (set its keys one by one, or set it in the file)`,
-		"MIRROR_DRAIN=":             `MIRROR_DRAIN: drain: "" is not a duration (write a number with ms, s, m or h, as in 60s or 1h30m)`,
-		"MIRROR_LOG_LEVEL=":         `MIRROR_LOG_LEVEL: log.level: "" is not one of debug, info, warn, error`,
-		"MIRROR_LISTEN=5000":        `MIRROR_LISTEN: listen: "5000" is not an address (write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface)`,
-		"MIRROR_LISTEN=[::]:5001":   `MIRROR_LISTEN: admin.listen: 127.0.0.1:5001 is taken: listen is "[::]:5001" (give each listener a port of its own)`,
-		"MIRROR_UPSTREAMS=ghcr.io":  `MIRROR_UPSTREAMS: upstreams: a variable can't set it (set it in the file)`,
-		"MIRROR_UPSTREAMS_GHCR_IO=": `MIRROR_UPSTREAMS_GHCR_IO: a variable can't set it (their keys are names: set it in the file)`,
-		"MIRROR_PLATFORMS=linux":    `MIRROR_PLATFORMS: platforms: not available yet (unset the variable)`,
-		"MIRROR_CLIENTS_CA=x":       `MIRROR_CLIENTS_CA: clients.ca: not available yet (unset the variable)`,
-		"MIRROR_TLS_HTTP2=true":     `MIRROR_TLS_HTTP2: tls.http2: not available yet (unset the variable)`,
+		"MIRROR_LISTN=x":         `MIRROR_LISTN: no such setting (did you mean "MIRROR_LISTEN"?)`,
+		"MIRROR_CACHE_SISE=1GiB": `MIRROR_CACHE_SISE: no such setting (did you mean "MIRROR_CACHE_SIZE"?)`,
+		"MIRROR_LOG_COLOUR=red":  `MIRROR_LOG_COLOUR: no such setting`,
+		"MIRROR_CACHE=20GiB": `MIRROR_CACHE: cache: a variable can't set it ` +
+			`(set its keys one by one, or set it in the file)`,
+		"MIRROR_DRAIN=": `MIRROR_DRAIN: drain: "" is not a duration ` +
+			`(write a number with ms, s, m or h, as in 60s or 1h30m)`,
+		"MIRROR_LOG_LEVEL=": `MIRROR_LOG_LEVEL: log.level: "" is not one of debug, info, warn, error`,
+		"MIRROR_LISTEN=5000": `MIRROR_LISTEN: listen: "5000" is not an address ` +
+			`(write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface)`,
+		"MIRROR_LISTEN=[::]:5001": `MIRROR_LISTEN: admin.listen: 127.0.0.1:5001 is taken: listen is "[::]:5001" ` +
+			`(give each listener a port of its own)`,
+		"MIRROR_UPSTREAMS=ghcr.io": `MIRROR_UPSTREAMS: upstreams: a variable can't set it (set it in the file)`,
+		"MIRROR_UPSTREAMS_GHCR_IO=": `MIRROR_UPSTREAMS_GHCR_IO: a variable can't set it ` +
+			`(their keys are names: set it in the file)`,
+		"MIRROR_PLATFORMS=linux": `MIRROR_PLATFORMS: platforms: not available yet (unset the variable)`,
+		"MIRROR_CLIENTS_CA=x":    `MIRROR_CLIENTS_CA: clients.ca: not available yet (unset the variable)`,
+		"MIRROR_TLS_HTTP2=true":  `MIRROR_TLS_HTTP2: tls.http2: not available yet (unset the variable)`,
 	} {
 		if diff := cmp.Diff([]string{want}, problems(t, "", pair)); diff != "" {
 			t.Errorf("%s\n%s", pair, diff)

@@ -84,7 +84,7 @@ func hasDefault(path string) bool {
 		return false
 	}
 	for _, missing := range config.Unavailable() {
-		if path == missing && path != "upstreams.*.access" || strings.HasPrefix(path, missing+".") {
+		if path == missing || strings.HasPrefix(path, missing+".") {
 			return false
 		}
 	}

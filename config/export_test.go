@@ -8,5 +8,7 @@ import (
 // Paths are those of all settings, sorted, with * for a key or index that the operator chooses.
 func Paths() []string { return slices.Sorted(slices.Values(paths())) }
 
-// Unavailable are the paths of the settings that aren't built.
-func Unavailable() []string { return slices.Sorted(maps.Keys(unavailable)) }
+// Unavailable are the paths of the settings of which nothing is built.
+func Unavailable() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), isAvailable)
+}

@@ -122,7 +122,7 @@ func getText(v reflect.Value) string {
 func visit(v reflect.Value, s spot, fn func(s spot, f field, v reflect.Value)) {
 	for _, f := range fieldsOf(v.Type()) {
 		child, at := v.Field(f.index), s.key(f.key)
-		if _, ok := unavailable[at.pattern]; ok {
+		if !isAvailable(at.pattern) {
 			continue
 		}
 		switch {

@@ -26,7 +26,8 @@ func FuzzParse(f *testing.F) {
 	}
 	for _, text := range []string{
 		"upstreams:\n  a.tags: {}\n  a: {tags: {wait: 1h}}\n", "? [a]\n: b\n", "a: &a [*a]\n", "<<: {listen: x}\n", "{]",
-		"upstreams: {'': {}, '*': {}, 'a/b': {endpoints: ['http://%zz']}}", "listen: !!binary aGk=\n", "listen: |\n  a\n  b\n",
+		"upstreams: {'': {}, '*': {}, 'a/b': {endpoints: ['http://%zz']}}", "listen: !!binary aGk=\n",
+		"listen: |\n  a\n  b\n",
 		"tls: {key: a}\nadmin: {listen: ':5000'}\ncache: {size: 1, minFree: 2}\n", "\xef\xbb\xbflisten: :1\n", "a: \x00",
 	} {
 		f.Add(text, "MIRROR_LISTEN=:1\nMIRROR_ADMIN_LISTEN=:1\nMIRROR_X=\nMIRROR_UPSTREAMS_A=1\nMIRROR_TLS_CERT=a")

@@ -32,7 +32,7 @@ func (p printer) mapping(v reflect.Value, s spot) *yaml.Node {
 	m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 	for _, f := range fieldsOf(v.Type()) {
 		at := s.key(f.key)
-		if _, ok := unavailable[at.pattern]; ok {
+		if !isAvailable(at.pattern) {
 			continue
 		}
 		child := p.node(v.Field(f.index), at)

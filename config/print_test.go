@@ -50,7 +50,8 @@ upstreams:
 
 func TestYAMLSaysWhatIsInEffect(t *testing.T) {
 	t.Parallel()
-	c := parse(t, "log: {level: debug}\nupstreams: {docker.io: {}, corp: {endpoints: [{url: https://corp, ca: ca.crt}]}}\n",
+	c := parse(t, "log: {level: debug}\n"+
+		"upstreams: {docker.io: {}, corp: {endpoints: [{url: https://corp, ca: ca.crt}]}}\n",
 		"MIRROR_CACHE_SIZE=1TiB", "MIRROR_LOG_FORMAT=json", "MIRROR_DEFAULT_UPSTREAM=")
 	out, err := c.YAML()
 	if err != nil {
@@ -80,6 +81,7 @@ upstreams:
     authHosts: [auth.docker.io]
     redirectHosts: []
     aliases: [index.docker.io, registry-1.docker.io]
+    access: public
     tags:
       maxAge: 1m
       staleIfError: 168h
@@ -89,6 +91,7 @@ upstreams:
     authHosts: []
     redirectHosts: []
     aliases: []
+    access: public
     tags:
       maxAge: 1m
       staleIfError: 168h
@@ -109,7 +112,8 @@ func TestDiff(t *testing.T) {
 		{"nothing", "", "", nil},
 		{"the same in other words", "drain: 60s\nlisten: 127.0.0.1:5000", "drain: 1m", nil},
 		{"what a running mirror takes up", "",
-			"log: {level: debug}\ndefaultUpstream: ghcr.io\nadmin: {tokenFile: x}\nupstreams: {ghcr.io: {tags: {maxAge: 1h}}}", nil},
+			"log: {level: debug}\ndefaultUpstream: ghcr.io\nadmin: {tokenFile: x}\n" +
+				"upstreams: {ghcr.io: {tags: {maxAge: 1h}}}", nil},
 		{"TLS on", "", withTLS, []string{"tls"}},
 		{"TLS off", withTLS, "", []string{"tls"}},
 		{"another certificate", withTLS, "tls: {cert: b.crt, key: b.key}", nil},

@@ -123,11 +123,12 @@ func TestProblems(t *testing.T) {
 				`(write it as it stands in image names, as in ghcr.io)`}},
 		{"another name of a known one", "upstreams:\n  index.docker.io: {}\n", nil, []string{
 			`config.yaml:2:3: upstreams.index.docker.io: another name of docker.io (write docker.io)`}},
-		{"aliases that clash", "upstreams:\n  ghcr.io: {aliases: [hub]}\n  quay.io: {aliases: [Hub, ghcr.io]}\n", nil, []string{
-			`config.yaml:3:23: upstreams.quay.io.aliases[0]: "hub" is an alias of ghcr.io already ` +
-				`(remove it from one of the two)`,
-			`config.yaml:3:28: upstreams.quay.io.aliases[1]: "ghcr.io" is the name of an upstream already ` +
-				`(remove it from one of the two)`}},
+		{"aliases that clash", "upstreams:\n  ghcr.io: {aliases: [hub]}\n  quay.io: {aliases: [Hub, ghcr.io]}\n",
+			nil, []string{
+				`config.yaml:3:23: upstreams.quay.io.aliases[0]: "hub" is an alias of ghcr.io already ` +
+					`(remove it from one of the two)`,
+				`config.yaml:3:28: upstreams.quay.io.aliases[1]: "ghcr.io" is the name of an upstream already ` +
+					`(remove it from one of the two)`}},
 		{"an alias that is no word", "upstreams: {ghcr.io: {aliases: [a b]}}\n", nil, []string{
 			`config.yaml:1:33: upstreams.ghcr.io.aliases[0]: "a b" is not a host or a word (as in index.docker.io or corp)`}},
 		{"hosts", "upstreams:\n  ghcr.io:\n    authHosts: [https://a, a:0]\n    redirectHosts: ['*.b', a/b]\n", nil, []string{
@@ -170,10 +171,11 @@ func TestProblems(t *testing.T) {
 			`config.yaml:1:51: upstreams.a.endpoints[0].ca: the endpoint is plain HTTP, which has no certificate ` +
 				`(write https:// or remove ca)`}},
 
-		{"one mistake is told once", "tls: {cert: [a], key: b}\nupstreams: {a: {endpoints: [~], authHosts: [~]}}\n", nil, []string{
-			`config.yaml:1:13: tls.cert: is a list and must be one value`,
-			`config.yaml:2:29: upstreams.a.endpoints[0]: has no url (add it, as in url: https://registry.example.com)`,
-			`config.yaml:2:45: upstreams.a.authHosts[0]: has no value (give it one, or remove the key to get the default)`}},
+		{"one mistake is told once", "tls: {cert: [a], key: b}\nupstreams: {a: {endpoints: [~], authHosts: [~]}}\n",
+			nil, []string{
+				`config.yaml:1:13: tls.cert: is a list and must be one value`,
+				`config.yaml:2:29: upstreams.a.endpoints[0]: has no url (add it, as in url: https://registry.example.com)`,
+				`config.yaml:2:45: upstreams.a.authHosts[0]: has no value (give it one, or remove the key to get the default)`}},
 
 		{"all at once, in order", "listne: x\ndrain: 1\nupstreams:\n  ghcr.io: {tags: {maxage: 1}}\n",
 			[]string{"MIRROR_TLS_KEY=k", "MIRROR_CACHE_SIZE=x"}, []string{
@@ -221,11 +223,12 @@ func TestAliasesEnd(t *testing.T) {
 		bomb += "a" + n + ": &a" + n + " [" + strings.Repeat("*a"+before+", ", 9) + "*a" + before + "]\n"
 	}
 	for name, text := range map[string]string{
-		"a bomb where there is nothing":  bomb,
-		"a bomb in a list":               bomb + "trustedProxies: *a8\n",
-		"a list within itself":           "trustedProxies: &a [*a]\n",
-		"a mapping within itself":        "upstreams: &a {ghcr.io: *a}\n",
-		"many aliases of a long mapping": "x: &x {" + strings.Repeat("k: 1, ", 1000) + "}\ny: [" + strings.Repeat("*x, ", 1000) + "]\n",
+		"a bomb where there is nothing": bomb,
+		"a bomb in a list":              bomb + "trustedProxies: *a8\n",
+		"a list within itself":          "trustedProxies: &a [*a]\n",
+		"a mapping within itself":       "upstreams: &a {ghcr.io: *a}\n",
+		"many aliases of a long mapping": "x: &x {" + strings.Repeat("k: 1, ", 1000) + "}\n" +
+			"y: [" + strings.Repeat("*x, ", 1000) + "]\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -245,7 +248,8 @@ func TestAliasesEnd(t *testing.T) {
 	if len(all) > 50_000 {
 		t.Errorf("%d problems: it went on", len(all))
 	}
-	if want := "more than 50000 values so far (use fewer aliases (*name))"; !strings.Contains(strings.Join(all, "\n"), want) {
+	want := "more than 50000 values so far (use fewer aliases (*name))"
+	if !strings.Contains(strings.Join(all, "\n"), want) {
 		t.Errorf("no problem says %q", want)
 	}
 }

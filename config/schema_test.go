@@ -73,9 +73,13 @@ func (g generator) object(t *testing.T, typ reflect.Type, s spot, defaults refle
 			t.Errorf("%s.%s has no comment", typ.Name(), typ.Field(f.index).Name)
 		}
 		if r, ok := unavailable[at.pattern]; ok {
-			doc += " Not available yet."
-			if r.today != "" {
-				doc += " It may only be " + r.today + "."
+			switch {
+			case r.partly:
+				doc += " Only " + r.today + " is available yet."
+			case r.today != "":
+				doc += " Not available yet: it may only be " + r.today + "."
+			default:
+				doc += " Not available yet."
 			}
 		}
 		p["description"] = doc

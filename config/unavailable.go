@@ -6,28 +6,40 @@ package config
 // The key is a path in which * stands for any key or index. Today is the text of the value that is true of the mirror
 // as it is and may therefore be written; without it only an empty list or mapping may. Instead says what to do.
 var unavailable = map[string]row{
-	"tls.http2":           {"false", "remove it: clients are served by HTTP/1.1, which is faster for blobs"},
-	"cache.parallelAbove": {"64MiB", "remove it"},
-	"trustedProxies":      {"", "remove it: clients are known by their address"},
-	"platforms":           {"", "remove it"},
-	"clients":             {"", "remove it: everybody who reaches the mirror is a client"},
-	"rules":               {"", "remove it: upstreams have access: public"},
-	"webhooks":            {"", "remove it: tags are checked when they are older than tags.maxAge"},
-	"kubernetes.events":   {"false", "remove it: failures are in the log and in the error that the node prints"},
-	"kubernetes.feed":     {"false", "remove it"},
-	"warm.schedules":      {"", "remove it"},
+	"tls.http2":           {today: "false", instead: "remove it: clients get HTTP/1.1, which is faster for blobs"},
+	"cache.parallelAbove": {today: "64MiB", instead: "remove it"},
+	"trustedProxies":      {instead: "remove it: clients are known by their address"},
+	"platforms":           {instead: "remove it"},
+	"clients":             {instead: "remove it: everybody who reaches the mirror is a client"},
+	"rules":               {instead: "remove it: upstreams have access: public"},
+	"webhooks":            {instead: "remove it: tags are checked when they are older than tags.maxAge"},
+	"kubernetes.events":   {today: "false", instead: "remove it: failures are in the log, and in what nodes print"},
+	"kubernetes.feed":     {today: "false", instead: "remove it"},
+	"warm.schedules":      {instead: "remove it"},
 
-	"upstreams.*.access":               {"public", "remove it: only public images are served, to everybody"},
-	"upstreams.*.credentials":          {"", "remove it: upstreams are asked anonymously"},
-	"upstreams.*.pins":                 {"", "remove it"},
-	"upstreams.*.rateLimitReserve":     {"", "remove it"},
-	"upstreams.*.tags.minAge":          {"0s", "remove it"},
-	"upstreams.*.tags.deleted":         {"keep", "remove it: a tag that was deleted is kept"},
-	"upstreams.*.tags.serveStaleFirst": {"false", "remove it"},
-	"upstreams.*.tags.immutable":       {"", "remove it"},
-	"upstreams.*.tags.patterns":        {"", "remove it: tags.maxAge holds for every tag of the upstream"},
+	"upstreams.*.access": {
+		today: "public", instead: "remove it: only public images are served, to everybody", partly: true,
+	},
+	"upstreams.*.credentials":          {instead: "remove it: upstreams are asked anonymously"},
+	"upstreams.*.pins":                 {instead: "remove it"},
+	"upstreams.*.rateLimitReserve":     {instead: "remove it"},
+	"upstreams.*.tags.minAge":          {today: "0s", instead: "remove it"},
+	"upstreams.*.tags.deleted":         {today: "keep", instead: "remove it: a tag that was deleted is kept"},
+	"upstreams.*.tags.serveStaleFirst": {today: "false", instead: "remove it"},
+	"upstreams.*.tags.immutable":       {instead: "remove it"},
+	"upstreams.*.tags.patterns":        {instead: "remove it: tags.maxAge holds for every tag of the upstream"},
 }
 
-type row struct{ today, instead string }
+// row is a setting that isn't built.
+type row struct {
+	today, instead string
+	partly         bool // today is a choice that is built, beside others that aren't
+}
+
+// isAvailable reports whether a pattern is of a setting of which something is built.
+func isAvailable(pattern string) bool {
+	r, ok := unavailable[pattern]
+	return !ok || r.partly
+}
 
 const notYet = "not available yet"

@@ -45,7 +45,8 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			got := problems(t, tt.text)
-			if len(got) != 1 || !strings.Contains(got[0], ": "+tt.want+": ") || !strings.Contains(got[0], "not available yet (") {
+			if len(got) != 1 || !strings.Contains(got[0], ": "+tt.want+": ") ||
+				!strings.Contains(got[0], "not available yet (") {
 				t.Errorf("problems: %q", got)
 			}
 		})

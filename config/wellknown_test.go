@@ -19,12 +19,14 @@ func TestWhatIsKnownOfAnUpstream(t *testing.T) {
 		wantDefault        string
 	}{
 		{"nothing said", "{docker.io: }", "https://registry-1.docker.io", []string{"auth.docker.io"}, hub, true, "docker.io"},
-		{"in capitals", "{Docker.IO: {}}", "https://registry-1.docker.io", []string{"auth.docker.io"}, hub, true, "docker.io"},
+		{"in capitals", "{Docker.IO: {}}", "https://registry-1.docker.io",
+			[]string{"auth.docker.io"}, hub, true, "docker.io"},
 		{"another endpoint", "{docker.io: {endpoints: ['https://mirror.gcr.io']}}", "https://mirror.gcr.io",
 			[]string{"auth.docker.io"}, hub, true, "docker.io"},
 		{"other token services", "{docker.io: {authHosts: [a.example.com]}}", "https://registry-1.docker.io",
 			[]string{"a.example.com"}, hub, true, "docker.io"},
-		{"no token service", "{docker.io: {authHosts: []}}", "https://registry-1.docker.io", []string{}, hub, true, "docker.io"},
+		{"no token service", "{docker.io: {authHosts: []}}", "https://registry-1.docker.io",
+			[]string{}, hub, true, "docker.io"},
 		{"an alias more", "{docker.io: {aliases: [hub, index.docker.io]}}", "https://registry-1.docker.io",
 			[]string{"auth.docker.io"}, []string{"hub", "index.docker.io", "registry-1.docker.io"}, true, "docker.io"},
 		{"an alias that is an upstream of its own", "{docker.io: {}, index.docker.io: {endpoints: ['https://a']}}",

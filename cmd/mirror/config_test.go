@@ -151,7 +151,8 @@ func TestConfigByVariables(t *testing.T) {
 	t.Setenv("MIRROR_CONFIG", configFile(t, "listen: :6000\ndrain: 2m\n"))
 	t.Setenv("MIRROR_DRAIN", "3m")
 	stdout, _, err := runConfig(t, "print")
-	if err != nil || !strings.Contains(stdout, "listen: :6000 #") || !strings.Contains(stdout, "drain: 3m # from MIRROR_DRAIN;") {
+	if err != nil || !strings.Contains(stdout, "listen: :6000 #") ||
+		!strings.Contains(stdout, "drain: 3m # from MIRROR_DRAIN;") {
 		t.Errorf("error %v, output:\n%s", err, stdout)
 	}
 	stdout, _, err = runConfig(t, "check", "--config", configFile(t, "listen: :7000\n"))
