@@ -44,11 +44,12 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		}
 		s = trip(led)
 	}
-	if here {
-		desc.Size = n
-	}
 	if !a.Request.Head {
+		// With the size by the manifest, not by the file, which may be what a crash has left of it.
 		return b.open(ctx, desc.Size)
+	}
+	if desc.Size < 0 && here {
+		desc.Size = n
 	}
 	if desc.Size < 0 {
 		return nil, b.wrong("a size", "none")

@@ -225,6 +225,7 @@ type shelf struct {
 	content map[oci.Digest][]byte
 	gets    int
 	keeps   []keep
+	touched []oci.Digest
 	fault   func() error                // what Put fails with
 	hold    error                       // what Open fails with
 	wait    func(context.Context) error // what Ready does
@@ -264,6 +265,12 @@ func (s *shelf) Stat(d oci.Digest) (int64, bool) {
 	defer s.mu.Unlock()
 	b, ok := s.content[d]
 	return int64(len(b)), ok
+}
+
+func (s *shelf) Touch(d oci.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.touched = append(s.touched, d)
 }
 
 func (s *shelf) Keep(holder string, until time.Time, ds ...oci.Digest) {

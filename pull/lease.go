@@ -1,7 +1,9 @@
 package pull
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/oci"
@@ -104,13 +106,33 @@ func without(list []*lease, g *lease) []*lease {
 	return kept
 }
 
-// lease keeps from eviction what the client of a manifest will ask for next, and tends to the manifest itself: since it
-// is served out of memory, the cache would take it for unused. Once a minute, however often it is served.
-func (p *Puller) lease(m *manifest) {
+// tend sees to what a manifest in memory needs of the cache, at most once a minute however often it is served: its
+// children are leased to a client that got it, and it counts as used itself, which the cache can't know otherwise.
+func (p *Puller) tend(m *manifest, head bool) {
 	now := time.Now()
-	due := m.renew.Load()
-	if now.UnixNano() < due || !m.renew.CompareAndSwap(due, now.Add(leaseEvery).UnixNano()) {
+	if !head && due(&m.renew, now) {
+		p.leases.grant(m.digest, m.parts, now)
+	}
+	if !due(&m.touch, now) {
 		return
 	}
-	p.leases.grant(m.digest, m.parts, now)
+	if _, here := p.cache.Stat(m.digest); here {
+		p.cache.Touch(m.digest)
+		return
+	}
+	// The cache has lost it, or had no room when it came: it gets another one. No client waits for its disk.
+	go func() {
+		_ = p.work.do(context.Background(), p.limit, func(ctx context.Context) error {
+			if err := p.cache.Put(ctx, m.digest, m.bytes); err != nil {
+				p.log.DebugContext(ctx, "manifest can't be cached", "digest", m.digest, "err", err)
+			}
+			return nil
+		})
+	}()
+}
+
+// due reports whether a minute has passed since it last was true.
+func due(at *atomic.Int64, now time.Time) bool {
+	then := at.Load()
+	return now.UnixNano() >= then && at.CompareAndSwap(then, now.Add(leaseEvery).UnixNano())
 }

@@ -18,7 +18,8 @@ type manifest struct {
 	own    string       // the document's own media type, which wins; empty where it has none: then it is the repository's
 	read   string       // the media type it was read as, where the repository has none either
 	parts  []oci.Digest // what it needs kept to be pulled: itself and its children
-	renew  atomic.Int64 // when its lease is due again, in Unix nanoseconds
+	// When its lease is due again, and a word to the cache that it is in use; in Unix nanoseconds.
+	renew, touch atomic.Int64
 }
 
 // fetched is a manifest with the media type that counts in the repository it was asked for in.
@@ -70,9 +71,7 @@ func trip(led bool) Status {
 
 // answer makes the content, and sees to it that what the client comes for next is still there then.
 func (p *Puller) answer(ref oci.Ref, f fetched, head bool, s Status) *Content {
-	if !head {
-		p.lease(f.manifest)
-	}
+	p.tend(f.manifest, head)
 	return &Content{
 		Ref: ref, Digest: f.digest, MediaType: f.as, Size: int64(len(f.bytes)), Bytes: f.bytes, Status: s,
 	}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -69,7 +71,11 @@ func TestWritesComeInTheOrderBytesReferencesTag(t *testing.T) {
 
 // crash ends everything at the n-th write: it and those after it never happen.
 func (w *world) crash(n int) {
+	synctest.Wait() // nothing else writes
+	var mu sync.Mutex
 	count := func() error {
+		mu.Lock()
+		defer mu.Unlock()
 		if n--; n < 0 {
 			return errors.New("crashed")
 		}
@@ -242,7 +248,33 @@ func TestServedManifestLeasesItsChildren(t *testing.T) {
 		}
 		time.Sleep(15 * time.Minute)
 		w.blob(t, askBlob(app, layer.Digest), im.blobs[layer.Digest])
+		w.get(head(ask(app, m.Digest.String()))) // nobody fetches anything yet
 		want()
+	})
+}
+
+// The cache sees nothing of what is served from memory; it must not take it for unused, nor lose it.
+func TestManifestInMemoryIsTendedInTheCache(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		w.shelf.touched = nil
+		for range 3 {
+			time.Sleep(time.Minute)
+			for range 10 {
+				w.get(head(ask(app, im.index.Digest.String())))
+			}
+		}
+		if n := len(w.shelf.touched); n != 3 {
+			t.Errorf("touched %d times in 3 minutes", n)
+		}
+		w.shelf.evict(im.index.Digest)
+		time.Sleep(time.Minute)
+		w.get(head(ask(app, im.index.Digest.String())))
+		synctest.Wait()
+		if n, ok := w.shelf.Stat(im.index.Digest); !ok || n != int64(len(im.index.Bytes)) {
+			t.Error("it was not put back")
+		}
 	})
 }
 

@@ -25,6 +25,8 @@ type Cache interface {
 	Put(ctx context.Context, d oci.Digest, content []byte) error
 	// Stat returns the size of content that is there in bytes.
 	Stat(d oci.Digest) (size int64, ok bool)
+	// Touch notes a use of content that was served from memory.
+	Touch(d oci.Digest)
 	// Keep protects content from eviction until the given time. A holder's later call replaces its earlier one.
 	Keep(holder string, until time.Time, digests ...oci.Digest)
 }
@@ -61,7 +63,8 @@ type Puller struct {
 	cache   Cache
 	catalog Catalog
 	log     *slog.Logger
-	wait    time.Duration
+	wait    time.Duration // of a client
+	limit   time.Duration // of a trip
 
 	setup atomic.Pointer[setup]
 	using sync.Mutex // one Use at a time; guards sites
@@ -110,7 +113,7 @@ func New(o Options) *Puller {
 	}
 	w := newWork(o.Log)
 	p := &Puller{
-		cache: o.Cache, catalog: o.Catalog, log: o.Log, wait: o.Wait,
+		cache: o.Cache, catalog: o.Catalog, log: o.Log, wait: o.Wait, limit: o.Limit,
 		hot:      newLRU[oci.Digest, *manifest](o.Hot),
 		words:    newWords(),
 		failures: newFailures(),

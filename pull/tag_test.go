@@ -240,6 +240,7 @@ func TestHealthyUpstreamAt800MillisecondsIsNeverStale(t *testing.T) {
 
 func TestUpstreamThatRefusesServesTheCopy(t *testing.T) {
 	limited := &upstream.Error{Op: "resolve", Upstream: hub, Repository: app, Status: 429, RetryAfter: 90 * time.Second}
+	page := &upstream.Error{Status: 200, Err: &upstream.ContentError{Kind: upstream.ContentNotRegistry}}
 	for _, tt := range []struct {
 		name   string
 		fault  error
@@ -253,7 +254,7 @@ func TestUpstreamThatRefusesServesTheCopy(t *testing.T) {
 		{"429 with Retry-After", limited, 90 * time.Second},
 		{"500", status(500)(""), 2 * time.Second},
 		{"no network", &upstream.Error{Op: "resolve", Err: errors.New("refused")}, 2 * time.Second},
-		{"a page", &upstream.Error{Status: 200, Err: &upstream.ContentError{Kind: upstream.ContentNotRegistry}}, 2 * time.Second},
+		{"a page", page, 2 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
