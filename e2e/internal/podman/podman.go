@@ -1,0 +1,122 @@
+// Package podman pulls with Podman and skopeo, which read registries.conf as CRI-O and Buildah do.
+package podman
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/registrymirror/mirror/e2e/internal/proc"
+	"github.com/registrymirror/mirror/e2e/internal/tool"
+)
+
+// Client is a fresh one: nothing in its storage.
+type Client struct {
+	dir string
+	env []string
+}
+
+// registries is what an operator writes, for one registry.
+const registries = `unqualified-search-registries = ["docker.io"]
+
+[[registry]]
+prefix = "%[1]s"
+location = "%[2]s"
+insecure = %[4]t
+
+[[registry.mirror]]
+location = "%[3]s/%[1]s"
+insecure = true
+`
+
+// Options of a client.
+type Options struct {
+	Mirror   string // HOST:PORT
+	Registry string // as in image names
+	Location string // where Registry is, HOST:PORT on plain HTTP; empty: at its name, which is out of reach here
+}
+
+// New makes a client.
+func New(t testing.TB, o Options) *Client {
+	t.Helper()
+	dir := proc.Dir(t)
+	location, plain := o.Registry, false
+	if o.Location != "" {
+		location, plain = o.Location, true
+	}
+	files := map[string]string{
+		"registries.conf": fmt.Sprintf(registries, o.Registry, location, o.Mirror, plain),
+		"auth.json":       "{}",
+		"policy.json":     `{"default": [{"type": "insecureAcceptAnything"}]}`,
+		"storage.conf":    fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", dir+"/graph", dir+"/run"),
+		"containers.conf": fmt.Sprintf("[engine]\ntmp_dir = %q\nevents_logger = \"none\"\ncgroup_manager = \"cgroupfs\"\n", dir+"/tmp"),
+	}
+	for file, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &Client{dir: dir, env: []string{
+		"CONTAINERS_REGISTRIES_CONF=" + dir + "/registries.conf",
+		"CONTAINERS_STORAGE_CONF=" + dir + "/storage.conf",
+		"CONTAINERS_CONF=" + dir + "/containers.conf",
+		"REGISTRY_AUTH_FILE=" + dir + "/auth.json",
+		"HOME=" + dir,
+		"XDG_RUNTIME_DIR=" + dir,
+		"TMPDIR=" + dir,
+	}}
+	t.Cleanup(func() {
+		// The overlay driver leaves a mount on its folder.
+		_, _ = proc.Exec(context.Background(), proc.Options{}, tool.System(t, "umount"), dir+"/graph/overlay")
+	})
+	return c
+}
+
+// Pull pulls with Podman and returns the image id. An error is what Podman printed.
+func (c *Client) Pull(t testing.TB, ref string) (id string, err error) {
+	t.Helper()
+	r := proc.Run(t, proc.Options{Env: c.env}, tool.System(t, "podman"), "--root", c.dir+"/graph", "--runroot", c.dir+"/run",
+		"pull", "--signature-policy", c.dir+"/policy.json", "--arch", "amd64", ref)
+	if r.Code != 0 {
+		return "", errors.New(strings.TrimSpace(r.Text()))
+	}
+	return "sha256:" + strings.TrimSpace(r.Stdout), nil
+}
+
+// Copy copies the image with all its platforms into an OCI layout with skopeo, checks each file in it against its
+// digest, and returns the digests. That of the index is another one: skopeo 1.9 writes indexes anew.
+func (c *Client) Copy(t testing.TB, ref string) (digests []string, err error) {
+	t.Helper()
+	dst, err := os.MkdirTemp(c.dir, "oci-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := proc.Run(t, proc.Options{Env: c.env}, tool.System(t, "skopeo"), "--policy", c.dir+"/policy.json",
+		"--registries-conf", c.dir+"/registries.conf",
+		"copy", "--all", "docker://"+ref, "oci:"+dst+":copy")
+	if r.Code != 0 {
+		return nil, errors.New(strings.TrimSpace(r.Text()))
+	}
+	files, err := filepath.Glob(filepath.Join(dst, "blobs", "sha256", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(b)
+		if got := hex.EncodeToString(sum[:]); got != filepath.Base(file) {
+			t.Errorf("skopeo copied %s with the bytes of %s", filepath.Base(file), got)
+		}
+		digests = append(digests, "sha256:"+filepath.Base(file))
+	}
+	return digests, nil
+}
