@@ -23,7 +23,7 @@ func (w *world) blob(t *testing.T, a pull.Ask, want []byte) pull.Status {
 		t.Errorf("blob %s: %v", a.Request.Digest, err)
 		return pull.Status{}
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if err := c.Ready(t.Context(), 0, c.Size); err != nil {
 		t.Errorf("blob %s: %v", a.Request.Digest, err)
 		return c.Status
@@ -205,7 +205,7 @@ func TestMismatchIsRememberedForAMinute(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 				w.hub.wants(t)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				w.blob(t, askBlob(app, d), b)
 				w.hub.wants(t, "BLOB acme/app@"+d.String())
 			})
@@ -242,7 +242,7 @@ func TestColdBlobWaitsNoLongerThanAClient(t *testing.T) {
 			t.Errorf("after %s: %v", took, err)
 		}
 		w.shelf.evict(d)
-		if _, again := w.Blob(t.Context(), head(askBlob(app, d))); again != err {
+		if _, again := w.Blob(t.Context(), head(askBlob(app, d))); !same(again, err) {
 			t.Errorf("got %v, then %v", err, again)
 		}
 	})

@@ -75,13 +75,13 @@ func TestFailuresAreRemembered(t *testing.T) {
 					}
 				}
 				first := tt.ask(w, true)
-				if first != tt.fault {
+				if !same(first, tt.fault) {
 					t.Fatalf("got %v, want %v", first, tt.fault)
 				}
 				want(1)
 				for range 2 {
 					for _, head := range []bool{false, true} {
-						if err := tt.ask(w, head); err != first {
+						if err := tt.ask(w, head); !same(err, first) {
 							t.Errorf("head=%t: got %v, want the same error", head, err)
 						}
 					}
@@ -98,14 +98,14 @@ func TestFailuresAreRemembered(t *testing.T) {
 func TestFailureOfOneIsNotThatOfAnother(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.behave(status(403), nil)
-		w.fails(ask(app, "1"))
-		w.fails(ask(app, "2"))
-		w.fails(ask("acme/other", "1"))
-		w.fails(ask("ghcr.io/acme/app", "1"))
+		_ = w.fails(ask(app, "1"))
+		_ = w.fails(ask(app, "2"))
+		_ = w.fails(ask("acme/other", "1"))
+		_ = w.fails(ask("ghcr.io/acme/app", "1"))
 		w.hub.wants(t, "HEAD acme/app:1", "HEAD acme/app:2", "HEAD acme/other:1")
 		w.ghcr.wants(t, "HEAD acme/app:1")
 		d := descriptor("", []byte("nothing")).Digest
-		w.fails(ask(app, d.String()))
+		_ = w.fails(ask(app, d.String()))
 		if _, err := w.Blob(t.Context(), head(askBlob(app, d))); err == nil {
 			t.Error("blob: no error")
 		}
@@ -116,12 +116,12 @@ func TestFailureOfOneIsNotThatOfAnother(t *testing.T) {
 func TestForgetClearsARepository(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.behave(status(403), nil)
-		w.fails(ask(app, "1"))
-		w.fails(ask("acme/other", "1"))
+		_ = w.fails(ask(app, "1"))
+		_ = w.fails(ask("acme/other", "1"))
 		w.Forget(oci.Repo{Host: hub, Name: app})
 		w.hub.asked()
-		w.fails(ask(app, "1"))
-		w.fails(ask("acme/other", "1"))
+		_ = w.fails(ask(app, "1"))
+		_ = w.fails(ask("acme/other", "1"))
 		w.hub.wants(t, "HEAD acme/app:1")
 	})
 }
@@ -129,15 +129,15 @@ func TestForgetClearsARepository(t *testing.T) {
 func TestUseClearsWhatHasChanged(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.behave(status(403), nil)
-		w.fails(ask(app, "1"))
-		w.fails(ask("ghcr.io/acme/app", "1"))
+		_ = w.fails(ask(app, "1"))
+		_ = w.fails(ask("ghcr.io/acme/app", "1"))
 		w.hub.asked()
 		w.ghcr.asked()
 		longer := policy
 		longer.MaxAge = time.Hour
 		w.use(w.hub, longer) // same upstreams
-		w.fails(ask(app, "1"))
-		w.fails(ask("ghcr.io/acme/app", "1"))
+		_ = w.fails(ask(app, "1"))
+		_ = w.fails(ask("ghcr.io/acme/app", "1"))
 		w.hub.wants(t)
 		w.ghcr.wants(t)
 
@@ -145,7 +145,7 @@ func TestUseClearsWhatHasChanged(t *testing.T) {
 		im := other.push(t, app, "1", "a")
 		w.use(other, longer)
 		w.fresh(w.get(ask(app, "1")), im.index)
-		w.fails(ask("ghcr.io/acme/app", "1"))
+		_ = w.fails(ask("ghcr.io/acme/app", "1"))
 		w.hub.wants(t)
 		w.ghcr.wants(t)
 
@@ -164,7 +164,7 @@ func TestARequestKeepsTheSetupItCameWith(t *testing.T) {
 		other.behave(status(403), nil)
 		time.AfterFunc(time.Second/2, func() { w.use(other, policy) })
 		w.fresh(w.get(ask(app, "1")), im.index)
-		w.fails(ask(app, "2"))
+		_ = w.fails(ask(app, "2"))
 	})
 }
 
@@ -172,12 +172,12 @@ func TestFailureMemoryIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.behave(status(429), nil)
 		for i := range 10_001 {
-			w.fails(ask(app, fmt.Sprint("v", i)))
+			_ = w.fails(ask(app, fmt.Sprint("v", i)))
 		}
 		w.hub.asked()
-		w.fails(ask(app, "v10000"))
+		_ = w.fails(ask(app, "v10000"))
 		w.hub.wants(t)
-		w.fails(ask(app, "v0")) // the oldest made room
+		_ = w.fails(ask(app, "v0")) // the oldest made room
 		w.hub.wants(t, "HEAD acme/app:v0")
 	})
 }
@@ -197,7 +197,7 @@ func TestRunEndsWhatOutlivedItsClient(t *testing.T) {
 		}
 		w.fresh(w.get(ask(app, "1")), im.index) // what is here is served
 		w.hub.asked()
-		w.fails(ask(app, "3"))
+		_ = w.fails(ask(app, "3"))
 		w.hub.wants(t)
 	})
 }
@@ -206,7 +206,7 @@ func TestPanicCostsOnePull(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")
 		w.hub.behave(func(string) error { panic("odd document") }, nil)
-		w.fails(ask(app, "1"))
+		_ = w.fails(ask(app, "1"))
 		w.hub.behave(nil, nil)
 		w.fresh(w.get(ask(app, "1")), im.index)
 	})

@@ -325,7 +325,7 @@ func (s *shelf) Open(ctx context.Context, d oci.Digest, size int64, src cache.So
 	if err != nil {
 		return nil, "", fmt.Errorf("fill %s: %w", d, err)
 	}
-	defer body.Close()
+	defer func() { _ = body.Close() }()
 	if b, err = io.ReadAll(body); err != nil {
 		return nil, "", err
 	}

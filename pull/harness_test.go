@@ -214,3 +214,6 @@ func isTimeout(err error) bool {
 	_, ok := errors.AsType[*pull.TimeoutError](err)
 	return ok
 }
+
+// same reports whether two errors are one and the same value.
+func same(a, b any) bool { return a == b }

@@ -25,7 +25,7 @@ func TestColdTagWaitsNoLongerThanAClient(t *testing.T) {
 		}
 		// The follow-up gets the same answer, at once.
 		if took := since(func() {
-			if again := w.fails(head(ask(app, "1"))); again != err {
+			if again := w.fails(head(ask(app, "1"))); !same(again, err) {
 				t.Errorf("got %v, then %v", err, again)
 			}
 		}); took != 0 {
@@ -166,7 +166,7 @@ func TestStragglerMakesNoSecondTrip(t *testing.T) {
 	t.Run("failure", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			w.hub.behave(status(403), nil)
-			pull := func() { w.fails(ask(app, "1")) }
+			pull := func() { _ = w.fails(ask(app, "1")) }
 			straggle(w, pull, pull)
 			w.hub.wants(t, "HEAD acme/app:1")
 		})

@@ -116,7 +116,7 @@ func (c *chain) pullBlob(t *testing.T, repo string, d oci.Descriptor, want []byt
 	t.Helper()
 	b, err := c.Blob(t.Context(), askBlob(repo, d.Digest))
 	if err == nil {
-		defer b.Close()
+		defer func() { _ = b.Close() }()
 		err = b.Ready(t.Context(), 0, b.Size)
 	}
 	if err != nil {
@@ -257,7 +257,7 @@ func TestWrongBlobIsRefused(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer b.Close()
+		defer func() { _ = b.Close() }()
 		if err := b.Ready(t.Context(), 0, b.Size); err != nil {
 			return err
 		}
