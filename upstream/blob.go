@@ -29,6 +29,9 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 		a.header = http.Header{"Range": {"bytes=0-0"}}
 		size, h, err = c.size(ctx, a)
 	}
+	if r, refused := refusalIn(err); refused && r.size == 0 {
+		return oci.Descriptor{Digest: d, Size: 0}, nil // an empty blob has no first byte
+	}
 	if err != nil {
 		return oci.Descriptor{}, err
 	}

@@ -27,12 +27,18 @@ type refusal struct {
 	challenge  string
 	challenges []challenge
 	retryAfter time.Duration
+	size       int64 // of what a range asked for lies beyond; -1: not said
 }
 
 // readRefusal reads what a failed answer says. It does not close the body.
 func readRefusal(resp *http.Response, c auth.Credential) refusal {
 	values := resp.Header.Values("WWW-Authenticate")
+	size, ok := parseUnsatisfied(resp.Header.Get("Content-Range"))
+	if !ok || resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
+		size = -1
+	}
 	r := refusal{
+		size:       size,
 		status:     resp.StatusCode,
 		challenge:  oneLine(redact(strings.Join(values, ", "), c), maxChallenge),
 		challenges: parseChallenges(values),
