@@ -66,15 +66,28 @@ func (m *memory[V]) put(key string, v V) {
 	s.set(key, v)
 }
 
-// merge puts what f makes of what is there, and returns it.
-func (m *memory[V]) merge(key string, f func(have V, ok bool) V) V {
+// offer puts v where nothing is, and returns what is there then.
+func (m *memory[V]) offer(key string, v V) V {
 	s := m.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	have, ok := s.find(key)
-	v := f(have, ok)
+	if have, ok := s.find(key); ok {
+		return have
+	}
 	s.set(key, v)
 	return v
+}
+
+// refresh puts v where something is, without using it.
+func (m *memory[V]) refresh(key string, v V) {
+	s := m.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.young[key]; ok {
+		s.young[key] = v
+	} else if _, ok := s.old[key]; ok {
+		s.old[key] = v
+	}
 }
 
 func (m *memory[V]) drop(key string) {

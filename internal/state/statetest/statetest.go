@@ -18,7 +18,8 @@ import (
 // NewTable returns a table in memory, for tests of those who own one.
 func NewTable() *Table { return &Table{items: make(map[string]state.Item)} }
 
-// Table is a state.Table in memory. Writes counts its transactions, and Fail, where set, is asked before each.
+// Table is a state.Table in memory. Writes counts its transactions, and Fail, where set, is asked before each; once
+// the table is in use by others, SetFail sets it.
 type Table struct {
 	mu     sync.Mutex
 	items  map[string]state.Item
@@ -32,6 +33,13 @@ func (t *Table) Writes() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.writes
+}
+
+// SetFail sets Fail.
+func (t *Table) SetFail(f func() error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.Fail = f
 }
 
 // Get implements state.Table.

@@ -1,0 +1,169 @@
+package catalog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/registrymirror/mirror/internal/state"
+	"github.com/registrymirror/mirror/oci"
+)
+
+// ErrUnknown says that nothing is known of a tag. It wraps state.ErrNotFound.
+var ErrUnknown = fmt.Errorf("tag not known: %w", state.ErrNotFound)
+
+// historyMost is how many digests of a tag are remembered.
+const historyMost = 20
+
+// record is a Tag as it is stored: JSON, to which fields are only ever added. Another form would begin with another
+// byte than '{', and be unknown to who does not read it.
+type record struct {
+	Digest  oci.Digest `json:"digest"`
+	Checked time.Time  `json:"checked"`
+	History []Seen     `json:"history"`
+}
+
+func tagKey(ref oci.Ref) string { return ref.Repo.String() + ":" + ref.Tag }
+
+func encodeTag(t Tag) ([]byte, error) {
+	return json.Marshal(record{Digest: t.Digest, Checked: t.Checked, History: t.History})
+}
+
+// Tag returns what is known of ref's tag, or ErrUnknown.
+func (c *Catalog) Tag(ref oci.Ref) (Tag, error) {
+	key := tagKey(ref)
+	if t, ok := c.known.get(key); ok {
+		return t, nil
+	}
+	defer c.turn(key)()
+	t, err := c.load(ref, key)
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return Tag{}, fmt.Errorf("look up tag %s: %w", key, err)
+	}
+	return t, err
+}
+
+// load finds a tag in memory or in the table. In place of an unknown one it returns a Tag without a digest, with the
+// version to swap. The caller has the key's turn.
+func (c *Catalog) load(ref oci.Ref, key string) (Tag, error) {
+	if t, ok := c.known.get(key); ok {
+		return t, nil
+	}
+	c.mu.Lock()
+	t, ok := c.dirty[key] // memory is bounded
+	c.mu.Unlock()
+	if ok {
+		c.known.put(key, t)
+		return t, nil
+	}
+	it, err := c.tags.Get(key)
+	if errors.Is(err, state.ErrNotFound) {
+		return Tag{}, ErrUnknown
+	}
+	if err != nil {
+		return Tag{}, err
+	}
+	var r record
+	if err := json.Unmarshal(it.Value, &r); err != nil || r.Digest.Validate() != nil {
+		c.log.Warn("what was recorded of a tag can't be read; it is learnt again", "ref", key, "err", err)
+		return Tag{Version: uint64(it.Version)}, ErrUnknown
+	}
+	t = Tag{Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: r.Digest, Checked: r.Checked, History: r.History,
+		Version: uint64(it.Version)}
+	c.known.put(key, t)
+	return t, nil
+}
+
+// Moved records that the upstream has just been seen to mean digest to by ref's tag, and returns what is known then.
+// from is what the caller knew before it asked; its zero value means nothing. A digest that is the tag's already costs
+// no write. When somebody else has recorded a move since from, that move stands against a caller who found nothing
+// new, and falls to one who found another digest.
+func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest) (Tag, error) {
+	key := tagKey(ref)
+	defer c.turn(key)()
+	now := time.Now()
+	for {
+		have, err := c.load(ref, key)
+		if err != nil && !errors.Is(err, ErrUnknown) {
+			return Tag{}, fmt.Errorf("record tag %s: %w", key, err)
+		}
+		switch {
+		case err == nil && have.Digest == to:
+			return c.confirm(key, have, now), nil
+		case err == nil && from.Version != 0 && from.Digest == to:
+			return have, nil
+		}
+		next := Tag{Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: to, Checked: now,
+			History: history(have.History, to, now)}
+		if next.Version, err = c.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
+			c.forget(key) // somebody else on the table; what they wrote counts
+			continue
+		}
+		if err != nil {
+			return Tag{}, fmt.Errorf("record tag %s: %w", key, err)
+		}
+		c.forget(key)
+		c.known.put(key, next)
+		return next, nil
+	}
+}
+
+func (c *Catalog) swap(key string, t Tag, old uint64) (uint64, error) {
+	b, err := encodeTag(t)
+	if err != nil {
+		return 0, err
+	}
+	v, err := c.tags.Swap(key, state.Version(old), b)
+	return uint64(v), err
+}
+
+// confirm notes in memory that a digest is still the tag's. The caller has the key's turn.
+func (c *Catalog) confirm(key string, t Tag, now time.Time) Tag {
+	t.Checked = now
+	t.History = slices.Clone(t.History) // readers have the old one
+	if len(t.History) > 0 {
+		t.History[0].Last = now
+	}
+	c.known.put(key, t)
+	c.mu.Lock()
+	if _, ok := c.dirty[key]; ok || len(c.dirty) < c.most {
+		c.dirty[key] = t
+	}
+	c.mu.Unlock()
+	return t
+}
+
+// history puts a digest in front. One that the tag had before is one entry, first seen when it was first seen.
+func history(old []Seen, to oci.Digest, now time.Time) []Seen {
+	h := make([]Seen, 0, len(old)+1)
+	h = append(h, Seen{Digest: to, First: now, Last: now})
+	for _, s := range old {
+		if s.Digest == to {
+			h[0].First = s.First
+			continue
+		}
+		h = append(h, s)
+	}
+	return h[:min(len(h), historyMost)]
+}
+
+// Forget removes what is known of a tag. A tag that is not known is no error.
+func (c *Catalog) Forget(ref oci.Ref) error {
+	key := tagKey(ref)
+	defer c.turn(key)()
+	if err := c.tags.Write([]state.Item{{Key: key}}); err != nil {
+		return fmt.Errorf("forget tag %s: %w", key, err)
+	}
+	c.forget(key)
+	return nil
+}
+
+// forget drops a tag from memory. The caller has the key's turn.
+func (c *Catalog) forget(key string) {
+	c.mu.Lock()
+	delete(c.dirty, key)
+	c.mu.Unlock()
+	c.known.drop(key)
+}
