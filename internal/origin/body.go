@@ -24,7 +24,8 @@ func MessageBody(message string) string {
 
 // HTMLBody is that of proxies, portals and error pages.
 func HTMLBody(title string) string {
-	return fmt.Sprintf("<!DOCTYPE html>\n<html><head><title>%[1]s</title></head><body><h1>%[1]s</h1></body></html>\n", title)
+	return fmt.Sprintf("<!DOCTYPE html>\n<html><head><title>%[1]s</title></head><body><h1>%[1]s</h1></body></html>\n",
+		title)
 }
 
 // XMLBody is that of object stores.

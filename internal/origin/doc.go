@@ -4,8 +4,8 @@
 //	client ──> registry (URL) ──307──> blob host (CDNHost, knows no credentials, refuses requests that carry one)
 //	   └─────> token service (on the registry's host, or on its own)
 //
-// Promise: a test sees every request that reached it, with the bytes that went out, and can have any answer go wrong in
-// any way in which an HTTP server can: see Rule and Fault.
+// Promise: a test sees every request that reached it, with the bytes that went out, and can have any answer go wrong
+// in any way in which an HTTP server can: see Rule and Fault.
 //
 // Guarantees:
 //   - A request is in Requests before its answer begins, and a byte is counted before it is sent: what a client has

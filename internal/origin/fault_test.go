@@ -357,7 +357,8 @@ func TestRulesAreCounted(t *testing.T) {
 	o, url, _ := blobs(t, origin.Options{})
 	o.Script(origin.Rule{Skip: 1, Times: 2, Do: origin.Fault{Status: 500}})
 	o.Script(origin.Rule{Repo: "other", Do: origin.Fault{Status: 501}})
-	o.Script(origin.Rule{Match: func(r *http.Request) bool { return r.Header.Get("X") == "y" }, Do: origin.Fault{Status: 502}})
+	marked := func(r *http.Request) bool { return r.Header.Get("X") == "y" }
+	o.Script(origin.Rule{Match: marked, Do: origin.Fault{Status: 502}})
 	o.Script(origin.Rule{Ref: "none", Role: origin.RoleCDN, Do: origin.Fault{Status: 503}})
 	c := client(t, o, false)
 	for i, want := range []int{200, 500, 500, 200} {

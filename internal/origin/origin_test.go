@@ -221,7 +221,8 @@ func (p *puller) blob(repo string, d oci.Digest) []byte {
 func TestImages(t *testing.T) {
 	t.Parallel()
 	o, other := origin.Start(t, origin.Options{}), origin.Start(t, origin.Options{})
-	spec := origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}, Layers: []int64{0, 1, 2047, 2048, 9999}, Seed: 3}
+	spec := origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}, Seed: 3,
+		Layers: []int64{0, 1, 2047, 2048, 9999}}
 	a, b := o.AddImage("r", "t", spec), other.AddImage("r", "t", spec)
 	if a.Root.Digest != b.Root.Digest {
 		t.Error("the same image has two digests")

@@ -47,8 +47,9 @@ func TestRanges(t *testing.T) {
 		{empty.Digest, "bytes=0-", 416, "bytes */0", ""},
 	} {
 		resp, got, err := get(t, client(t, o, false), o.URL()+"/v2/r/blobs/"+string(tt.blob), "Range: "+tt.header)
-		if resp.StatusCode != tt.status || resp.Header.Get("Content-Range") != tt.crange || string(got) != tt.body || err != nil {
-			t.Errorf("%s: %d %q %q, %v", tt.header, resp.StatusCode, resp.Header.Get("Content-Range"), got, err)
+		crange := resp.Header.Get("Content-Range")
+		if resp.StatusCode != tt.status || crange != tt.crange || string(got) != tt.body || err != nil {
+			t.Errorf("%s: %d %q %q, %v", tt.header, resp.StatusCode, crange, got, err)
 		}
 	}
 	path := o.URL() + "/v2/r/blobs/" + string(d.Digest)
@@ -133,7 +134,8 @@ func TestTags(t *testing.T) {
 			t.Errorf("%q: %d pages, want %d; %s", tt.query, pages, tt.pages, d)
 		}
 	}
-	if _, b, _ := get(t, client(t, o, false), o.URL()+"/v2/r/tags/list?last=cc&n=1"); string(b) != `{"name":"r","tags":["d"]}` {
+	_, b, _ := get(t, client(t, o, false), o.URL()+"/v2/r/tags/list?last=cc&n=1")
+	if string(b) != `{"name":"r","tags":["d"]}` {
 		t.Errorf("after a tag that is not there: %s", b)
 	}
 }
@@ -148,7 +150,10 @@ func TestReferrers(t *testing.T) {
 		query   string
 		n       int
 		applied string
-	}{{"", 2, ""}, {"?artifactType=application/x-signature", 1, "artifactType"}, {"?artifactType=none", 0, "artifactType"}} {
+	}{
+		{"", 2, ""}, {"?artifactType=application/x-signature", 1, "artifactType"},
+		{"?artifactType=none", 0, "artifactType"},
+	} {
 		resp, b, err := get(t, client(t, o, false), o.URL()+"/v2/r/referrers/"+string(image.Root.Digest)+tt.query)
 		if err != nil {
 			t.Fatal(err)
@@ -283,7 +288,8 @@ func TestAuthQuirks(t *testing.T) {
 		{"access_token only", origin.Auth{Anonymous: true, AccessTokenOnly: true}, "", 200,
 			map[string]bool{"token": false, "access_token": true}},
 		{"no anonymous tokens", origin.Auth{}, "", 401, nil},
-		{"private, refused", origin.Auth{Anonymous: true, NoAccess: 403, Private: func(string) bool { return true }}, "", 403, nil},
+		{"private, refused", origin.Auth{Anonymous: true, NoAccess: 403, Private: func(string) bool { return true }},
+			"", 403, nil},
 		{"wrong, 403", origin.Auth{Anonymous: true, Rejected: 403}, "u:x", 403, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -111,7 +111,8 @@ func (c *checker) run() error {
 	return c.freelist()
 }
 
-// findMeta reads the newer of the two metas that are whole. The page size is in them, and so is where the second one is.
+// findMeta reads the newer of the two metas that are whole. The page size is in them, and so is where the second one
+// is.
 func (c *checker) findMeta() error {
 	var found bool
 	for i := -1; i <= 14; i++ {

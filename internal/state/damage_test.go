@@ -211,7 +211,8 @@ func TestRottenValue(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state.db")
 	db := open(t, path)
-	if err := db.Table("t").Write([]state.Item{{Key: "a", Value: []byte("precious")}, {Key: "b", Value: []byte("sound")}}); err != nil {
+	items := []state.Item{{Key: "a", Value: []byte("precious")}, {Key: "b", Value: []byte("sound")}}
+	if err := db.Table("t").Write(items); err != nil {
 		t.Fatal(err)
 	}
 	_ = db.Close()

@@ -67,8 +67,8 @@ type damageError struct{ err error }
 func (e *damageError) Error() string { return e.err.Error() }
 func (e *damageError) Unwrap() error { return e.err }
 
-// guard turns a panic into a *damageError. bbolt panics on some kinds of damage, and touching a page that the disk can't
-// read, or that is behind the end of the file, is a fault.
+// guard turns a panic into a *damageError. bbolt panics on some kinds of damage, and touching a page that the disk
+// can't read, or that is behind the end of the file, is a fault.
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {

@@ -11,8 +11,8 @@ var (
 	ErrConflict = errors.New("changed by somebody else")
 )
 
-// Version counts the writes of a key, from 1. Zero stands for "not there". A key that is made again after it was removed
-// goes on above all the versions it had, so that an old one never fits anew.
+// Version counts the writes of a key, from 1. Zero stands for "not there". A key that is made again after it was
+// removed goes on above all the versions it had, so that an old one never fits anew.
 type Version uint64
 
 // Item is a key with its value and version.

@@ -11,8 +11,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// table is a bucket. A value is its version, a checksum of key, version and value, and what the noun wrote. The bucket's
-// sequence is the highest version that a removed key had.
+// table is a bucket. A value is its version, a checksum of key, version and value, and what the noun wrote. The
+// bucket's sequence is the highest version that a removed key had.
 type table struct {
 	db   *DB
 	name []byte

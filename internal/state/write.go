@@ -7,8 +7,9 @@ import (
 )
 
 // Writers queue. The first becomes the leader: it takes all that wait, runs them in one transaction, calls the next in
-// the queue to lead, and tells the others of its batch their results. Who comes during a transaction waits for that one
-// and its own, and none waits longer: bbolt's own Batch would hold each writer back by 10 ms in the hope of another.
+// the queue to lead, and tells the others of its batch their results. Who comes during a transaction waits for that
+// one and its own, and none waits longer: bbolt's own Batch would hold each writer back by 10 ms in the hope of
+// another.
 
 // batchMost is how many writes share a transaction.
 const batchMost = 1000
@@ -90,7 +91,8 @@ func (db *DB) transact(f func(*bbolt.Tx) error) error {
 	})
 	if panicked {
 		err = fmt.Errorf("state can't be written until the mirror is restarted: %w", err)
-		db.log.Error("the state is damaged; restart the mirror, it then opens the last good copy", "file", db.path, "err", err)
+		db.log.Error("the state is damaged; restart the mirror, it then opens the last good copy",
+			"file", db.path, "err", err)
 		db.mu.Lock()
 		db.broken = err
 		db.mu.Unlock()

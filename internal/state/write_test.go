@@ -65,8 +65,10 @@ func TestAWriteThatFailsFailsAlone(t *testing.T) {
 	for i := range 300 {
 		wg.Go(func() {
 			if i%10 == 0 {
-				if err := tb.Write([]state.Item{{Key: fmt.Sprint("with", i), Value: []byte("x")}, {Key: long, Value: []byte("x")}}); !errors.Is(
-					err, berrors.ErrKeyTooLarge) {
+				err := tb.Write([]state.Item{
+					{Key: fmt.Sprint("with", i), Value: []byte("x")}, {Key: long, Value: []byte("x")},
+				})
+				if !errors.Is(err, berrors.ErrKeyTooLarge) {
 					t.Errorf("a key of %d bytes: %v", len(long), err)
 				}
 				return
