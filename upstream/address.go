@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"net"
+	"net/http/httptrace"
 	"net/netip"
 	"syscall"
 )
@@ -139,7 +140,16 @@ func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	if d.hook == nil {
 		return d.net.DialContext(context.WithValue(ctx, hostKey{}, host), network, addr)
 	}
-	conn, err := d.hook(ctx, network, addr)
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.ConnectStart != nil {
+		trace.ConnectStart(network, addr)
+	}
+	short, cancel := context.WithTimeout(ctx, d.net.Timeout)
+	defer cancel()
+	conn, err := d.hook(short, network, addr)
+	if trace != nil && trace.ConnectDone != nil {
+		trace.ConnectDone(network, addr, err)
+	}
 	if err != nil {
 		return nil, err
 	}

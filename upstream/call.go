@@ -117,6 +117,7 @@ func (c *call) credential(ctx context.Context) auth.Credential {
 		c.sourceErr = nil
 	}
 	c.cred = cred
+	c.health.use(cred)
 	c.as.last.Store(&lastCredential{cred, err})
 	return cred
 }
@@ -141,7 +142,7 @@ func (c *call) exchange(ctx context.Context, rt http.RoundTripper, a ask, g gran
 // refuse makes a failed answer a fault, and closes it.
 func (c *call) refuse(resp *http.Response) *fault {
 	defer resp.Body.Close()
-	f := &fault{refusal: readRefusal(resp, c.cred)}
+	f := &fault{refusal: readRefusal(resp, c.health.secrets())}
 	last := &c.steps[len(c.steps)-1] // of the exchange that gave the answer
 	last.Err = errors.New(f.Error())
 	f.step = *last

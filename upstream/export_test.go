@@ -39,6 +39,8 @@ func NextLink(values []string, at *url.URL) *url.URL { return nextLink(values, a
 
 func Redact(s string, c auth.Credential) string { return redact(s, c) }
 
+func Tidy(s string, n int, c auth.Credential) string { return tidy(s, n, c) }
+
 func OneLine(s string, n int) string { return oneLine(s, n) }
 
 func ReadErrorBody(b []byte, contentType string) (BodyKind, string, string) {

@@ -70,7 +70,7 @@ func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 	default:
 		defer resp.Body.Close()
 		var tok *token
-		if tok, err = readToken(resp, begun); err == nil {
+		if tok, err = c.readToken(resp, begun); err == nil {
 			return tok, nil
 		}
 	}
@@ -114,7 +114,7 @@ func (c *call) tokenRequest(k tokenKey) (ask, origin, auth.Secret, error) {
 	return a, bound, basicAuth(c.cred), nil
 }
 
-func readToken(resp *http.Response, begun time.Time) (*token, error) {
+func (c *call) readToken(resp *http.Response, begun time.Time) (*token, error) {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func readToken(resp *http.Response, begun time.Time) (*token, error) {
 		ExpiresIn   json.RawMessage `json:"expires_in"` // a number, and from some a string
 	}
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: whatIs(resp.Header, b)}
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: c.whatIs(resp.Header, b)}
 	}
 	value := orElse(doc.Token, doc.AccessToken)
 	if value == "" {
@@ -175,19 +175,16 @@ func jwtLife(value string, now time.Time) time.Duration {
 }
 
 // whatIs describes bytes that are not what they should be.
-func whatIs(h http.Header, b []byte) string {
+func (c *call) whatIs(h http.Header, b []byte) string {
 	kind, _, text := readErrorBody(b, h.Get("Content-Type"))
-	switch kind {
-	case BodyNone:
-		if len(b) == 0 {
-			return "nothing"
-		}
-		return "other JSON"
-	case BodyHTML:
-		return oneLine(redact(fmt.Sprintf("a web page %q", oneLine(text, 80)), noCredential), maxMessage)
+	text = tidy(text, 80, c.health.secrets()...)
+	switch {
+	case len(b) == 0:
+		return "nothing"
+	case kind == BodyHTML:
+		return fmt.Sprintf("a web page %q", text)
 	}
-	return oneLine(redact(fmt.Sprintf("%s %q", orElse(h.Get("Content-Type"), string(kind)), oneLine(text, 80)),
-		noCredential), maxMessage)
+	return oneLine(fmt.Sprintf("%s %q", orElse(mediaType(h), string(kind)), text), maxMessage)
 }
 
 // broke reports whether a connection broke, as against an answer or a host that can't be reached: a second attempt

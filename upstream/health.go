@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -9,8 +10,9 @@ import (
 
 // health is what the upstream thinks of our credentials, beyond what their sources know.
 type health struct {
-	mu  sync.Mutex // guards what follows
-	bad map[identity]ailment
+	mu   sync.Mutex // guards what follows
+	bad  map[identity]ailment
+	used []auth.Credential // the last ones
 }
 
 type ailment struct {
@@ -20,6 +22,35 @@ type ailment struct {
 
 // maxIdentities bounds what is remembered: where clients bring their own credentials there are many.
 const maxIdentities = 1024
+
+// maxUsed is how many credentials are kept out of messages, even of answers to others: a server that has seen a
+// password can repeat it to anybody.
+const maxUsed = 32
+
+// use notes that a credential is about to be used.
+func (h *health) use(c auth.Credential) {
+	if c.IsAnonymous() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, old := range h.used {
+		if identityOf(old) == identityOf(c) {
+			return
+		}
+	}
+	if len(h.used) == maxUsed {
+		h.used = slices.Delete(h.used, 0, 1)
+	}
+	h.used = append(h.used, c)
+}
+
+// secrets are the credentials to keep out of messages.
+func (h *health) secrets() []auth.Credential {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.used)
+}
 
 // mark notes that a credential was refused. It reports whether that is news.
 func (h *health) mark(c auth.Credential, state auth.State, why string) bool {

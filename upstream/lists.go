@@ -79,7 +79,7 @@ func (c *call) list(ctx context.Context, path, accept, key string, query url.Val
 		return nil, err
 	}
 	if !hasList(b, key) {
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: whatIs(resp.Header, b)}
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: c.whatIs(resp.Header, b)}
 	}
 	return &Document{
 		Bytes: b, MediaType: mediaType(resp.Header), Next: c.next(resp, a.url),

@@ -83,7 +83,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), b)
 	if err != nil {
-		return nil, notManifest(resp.Header, b, err)
+		return nil, c.notManifest(resp.Header, b, err)
 	}
 	if derr == nil {
 		m.Digest = want
@@ -92,9 +92,9 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 }
 
 // notManifest tells a web page from a bad manifest.
-func notManifest(h http.Header, b []byte, err error) error {
+func (c *call) notManifest(h http.Header, b []byte, err error) error {
 	if text := strings.TrimSpace(string(b[:min(len(b), 512)])); text == "" || text[0] != '{' {
-		return &ContentError{Kind: ContentNotRegistry, Want: "a manifest", Got: whatIs(h, b)}
+		return &ContentError{Kind: ContentNotRegistry, Want: "a manifest", Got: c.whatIs(h, b)}
 	}
 	return fmt.Errorf("%w: %w", &ContentError{Kind: ContentNotManifest, Want: "a manifest", Got: "JSON that is none"}, err)
 }
@@ -104,7 +104,7 @@ func (c *call) document(resp *answer, what string, limit int64) ([]byte, error) 
 	defer resp.Body.Close()
 	if isHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: what, Got: whatIs(resp.Header, b)}
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: what, Got: c.whatIs(resp.Header, b)}
 	}
 	if !isIdentity(resp.Header) {
 		return nil, &ContentError{

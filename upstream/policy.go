@@ -16,7 +16,7 @@ type policy struct {
 func (p policy) realm(endpoint origin, at *url.URL, realm string) (*url.URL, error) {
 	u, err := at.Parse(strings.TrimSpace(realm))
 	if err != nil {
-		return nil, &RealmError{Host: oneLine(redact(realm, noCredential), 100), Scheme: "malformed"}
+		return nil, &RealmError{Host: tidy(realm, 100), Scheme: "malformed"}
 	}
 	to, ok := originOf(u)
 	allowed := ok && u.User == nil &&

@@ -33,15 +33,22 @@ var redactions = []struct {
 		"${1}=***"},
 }
 
-// redact takes what may be secret out of a text of an upstream.
-func redact(s string, c auth.Credential) string {
-	for _, secret := range secretTexts(c) {
-		s = strings.ReplaceAll(s, secret, "***")
+// redact takes what may be secret out of a text of an upstream: what looks like it, and what we know to be.
+func redact(s string, known ...auth.Credential) string {
+	for _, c := range known {
+		for _, secret := range secretTexts(c) {
+			s = strings.ReplaceAll(s, secret, "***")
+		}
 	}
 	for _, r := range redactions {
 		s = r.find.ReplaceAllString(s, r.put)
 	}
 	return s
+}
+
+// tidy is a text of an upstream as it may be shown: one line of at most n bytes without secrets.
+func tidy(s string, n int, known ...auth.Credential) string {
+	return oneLine(redact(oneLine(s, maxErrorBody), known...), n)
 }
 
 // secretTexts are the forms in which an upstream could repeat our credential.

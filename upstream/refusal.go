@@ -31,7 +31,7 @@ type refusal struct {
 }
 
 // readRefusal reads what a failed answer says. It does not close the body.
-func readRefusal(resp *http.Response, c auth.Credential) refusal {
+func readRefusal(resp *http.Response, known []auth.Credential) refusal {
 	values := resp.Header.Values("WWW-Authenticate")
 	size, ok := parseUnsatisfied(resp.Header.Get("Content-Range"))
 	if !ok || resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
@@ -40,7 +40,7 @@ func readRefusal(resp *http.Response, c auth.Credential) refusal {
 	r := refusal{
 		size:       size,
 		status:     resp.StatusCode,
-		challenge:  oneLine(redact(strings.Join(values, ", "), c), maxChallenge),
+		challenge:  tidy(strings.Join(values, ", "), maxChallenge, known...),
 		challenges: parseChallenges(values),
 		retryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
@@ -49,8 +49,8 @@ func readRefusal(resp *http.Response, c auth.Credential) refusal {
 	}
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what arrived before a break explains as well
 	r.kind, r.code, r.message = readErrorBody(b, resp.Header.Get("Content-Type"))
-	r.code = oneLine(redact(r.code, c), 80)
-	r.message = oneLine(redact(r.message, c), maxMessage)
+	r.code = tidy(r.code, 80, known...)
+	r.message = tidy(r.message, maxMessage, known...)
 	return r
 }
 

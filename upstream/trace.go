@@ -76,6 +76,7 @@ func (t *tracer) steps(last Step, proxy *url.URL) []Step {
 	defer t.mu.Unlock()
 	t.over = true
 	last.Addr = t.addr
+	t.tls.addr = t.dial.addr
 	var steps []Step
 	if !t.reused {
 		for _, s := range []struct {
@@ -90,13 +91,12 @@ func (t *tracer) steps(last Step, proxy *url.URL) []Step {
 	if last.Err == nil || t.connected {
 		return append(steps, last)
 	}
-	last.Name = t.broken(last.Err)
+	last.Name, last.Addr = t.broken(last.Err), t.dial.addr
 	if last.Name == StepProxy && proxy != nil {
 		last.Host = proxy.Host
 	}
-	if n := len(steps); n > 0 && steps[n-1].Name == last.Name && steps[n-1].Err != nil {
-		last.Addr = steps[n-1].Addr
-		steps = steps[:n-1]
+	if n := len(steps); n > 0 && steps[n-1].Name == last.Name {
+		steps = steps[:n-1] // told again, with the whole error
 	}
 	return append(steps, last)
 }
