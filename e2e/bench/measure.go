@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	mb        = 1_000_000
+	slowRate  = 50 * mb // bytes per second of each connection of the upstream
+	herdSize  = 50
+	thousand  = 1000
+	warmBytes = 4 << 30
+	warmConns = 4
+	loadConns = 32
+	loadTime  = 3 * time.Second
+)
+
+// images are what is pulled.
+type images struct {
+	big   *image // 100 MB in one layer
+	huge  *image // 512 MiB in one layer
+	small *image // three layers below parallelAbove
+}
+
+// measurements in the order in which they run and are shown.
+type measurement struct {
+	name string
+	run  func(ctx context.Context, l *lab, x images, into *results) error
+}
+
+var measurements = []measurement{
+	{"herd", measureHerd},
+	{"cold", measureCold},
+	{"cpu", measureCPU},
+	{"rate", measureRate},
+	{"thousand", measureThousand},
+}
+
+// with starts a subject in front of a fresh upstream, runs do and stops both.
+func with(ctx context.Context, l *lab, name string, rate int64, auth, tls bool,
+	do func(up, s *subject) error,
+) error {
+	up, err := l.upstream(ctx, rate, auth)
+	if err != nil {
+		return err
+	}
+	defer up.stop()
+	s, err := l.start(ctx, name, up, tls)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	if err := do(up, s); err != nil {
+		if s.proc != nil {
+			err = fmt.Errorf("%w\n%s", err, s.proc.Tail())
+		}
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// measureHerd: 50 clients pull 100 MB at once that nobody has, from an upstream that gives each connection 50 MB/s; and
+// one client alone, for comparison.
+func measureHerd(ctx context.Context, l *lab, x images, into *results) error {
+	for _, name := range []string{direct, distribution, nginxCache, nginxStatic, mirror} {
+		err := with(ctx, l, name, slowRate, false, false, func(up, s *subject) error {
+			one, err := pullHerd(ctx, 1, s.base, s.ca, false, x.big)
+			if err != nil {
+				return err
+			}
+			into.add("one.wall", name, one.wall.Seconds())
+			into.add("one.first", name, one.first[0].Seconds())
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		err = with(ctx, l, name, slowRate, false, false, func(up, s *subject) error {
+			h, err := pullHerd(ctx, herdSize, s.base, s.ca, false, x.big)
+			if err != nil {
+				return err
+			}
+			st, err := stats(ctx, up)
+			if err != nil {
+				return err
+			}
+			into.add("herd.wall", name, h.wall.Seconds())
+			into.add("herd.first", name, h.median().Seconds())
+			into.add("herd.worst", name, h.worst().Seconds())
+			into.add("herd.bytes", name, float64(st.Bytes)/float64(x.big.bytes()))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureCold: one client, that checks digests, pulls what nobody has.
+func measureCold(ctx context.Context, l *lab, x images, into *results) error {
+	for _, c := range []struct {
+		key   string
+		rate  int64
+		image *image
+	}{{"cold.limited", slowRate, x.big}, {"cold.unlimited", 0, x.huge}} {
+		for _, name := range []string{direct, distribution, nginxCache, mirror} {
+			err := with(ctx, l, name, c.rate, false, false, func(_, s *subject) error {
+				h, err := pullHerd(ctx, 1, s.base, s.ca, true, c.image)
+				into.add(c.key, name, h.wall.Seconds())
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// measureCPU: what a server spends on each GiB that it has already.
+func measureCPU(ctx context.Context, l *lab, x images, into *results) error {
+	for _, tls := range []bool{false, true} {
+		key, names := "cpu.plain", []string{distribution, nginxCache, nginxStatic, mirror}
+		if tls {
+			key, names = "cpu.tls", []string{nginxCache, nginxStatic, mirror}
+		}
+		for _, name := range names {
+			err := with(ctx, l, name, 0, false, tls, func(_, s *subject) error {
+				if _, err := pullHerd(ctx, 1, s.base, s.ca, false, x.big); err != nil {
+					return err
+				}
+				before, err := cpu(s.proc.Pid())
+				if err != nil {
+					return err
+				}
+				n, err := download(ctx, warmConns, warmBytes, s.base, s.ca, x.big)
+				if err != nil {
+					return err
+				}
+				after, err := cpu(s.proc.Pid())
+				into.add(key, name, (after-before).Seconds()/(float64(n)/(1<<30)))
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// measureRate: manifests a second, by digest and by tag, against a handler that knows one answer.
+func measureRate(ctx context.Context, l *lab, x images, into *results) error {
+	for _, name := range []string{bare, distribution, nginxCache, nginxStatic, mirror} {
+		load := func(_, s *subject) error {
+			for _, key := range []string{"rate.digest", "rate.tag"} {
+				ref := tag
+				if key == "rate.digest" {
+					ref = x.small.manifest.Digest.String()
+				}
+				path := "/v2/" + x.small.repo + "/manifests/" + ref
+				if _, err := rate(ctx, 1, 100*time.Millisecond, s.host(), path); err != nil { // now it is warm
+					return err
+				}
+				n, err := rate(ctx, loadConns, loadTime, s.host(), path)
+				if err != nil {
+					return err
+				}
+				into.add(key, name, n)
+			}
+			return nil
+		}
+		var err error
+		if name == bare {
+			var s *subject
+			if s, err = l.handler(ctx, x.small); err == nil {
+				err = load(nil, s)
+				s.stop()
+			}
+		} else {
+			err = with(ctx, l, name, 0, false, false, func(up, s *subject) error {
+				if _, err := pullHerd(ctx, 1, s.base, s.ca, false, x.small); err != nil {
+					return err
+				}
+				return load(up, s)
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureThousand: a thousand clients, each with connections of its own, pull one image that nobody has, and check all
+// digests. nginx knows no tokens, so its upstream asks for none.
+func measureThousand(ctx context.Context, l *lab, x images, into *results) error {
+	for _, c := range []struct {
+		name string
+		tls  bool
+	}{{distribution, false}, {nginxCache, false}, {mirror, false}, {mirror, true}} {
+		key := "thousand"
+		if c.tls {
+			key = "thousand.tls"
+		}
+		err := with(ctx, l, c.name, slowRate, c.name != nginxCache, c.tls, func(up, s *subject) error {
+			if err := reset(ctx, up); err != nil { // distribution asks while it starts
+				return err
+			}
+			h, err := pullHerd(ctx, thousand, s.base, s.ca, true, x.small)
+			if err != nil {
+				return err
+			}
+			st, err := stats(ctx, up)
+			if err != nil {
+				return err
+			}
+			rss, err := peakRSS(s.proc.Pid())
+			if err != nil {
+				return err
+			}
+			into.add(key+".wall", c.name, h.wall.Seconds())
+			into.add(key+".bytes", c.name, float64(st.Bytes)/float64(x.small.bytes()))
+			into.add(key+".manifests", c.name, float64(st.Requests["GET manifest"]))
+			into.add(key+".blobs", c.name, float64(st.Requests["GET blob"]))
+			into.add(key+".tokens", c.name, float64(st.Tokens))
+			into.add(key+".rss", c.name, float64(rss)/(1<<20))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
