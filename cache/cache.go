@@ -1,4 +1,3 @@
-// Package cache holds content by digest within a byte budget: open or fill, keep, evict.
 package cache
 
 import (

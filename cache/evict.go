@@ -1,0 +1,106 @@
+package cache
+
+import "time"
+
+// evict removes content until what is missing is there, or nothing more may go. It reports whether anything went.
+// c.evicting is held.
+func (c *Cache) evict(missing lack) bool {
+	went := false
+	victims := c.pick(missing)
+	for i, e := range victims {
+		gone, err := c.remove(e)
+		if err != nil {
+			c.diskFailed(err)
+			c.spare(victims[i:]...)
+			return went
+		}
+		went = went || gone
+	}
+	return went
+}
+
+// pick chooses victims and takes them off their lists.
+func (c *Cache) pick(missing lack) []*entry {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.loaded { // nobody knows yet what was used last
+		return nil
+	}
+	var list []*entry
+	for e := range c.lru.victims {
+		if missing.none() {
+			break
+		}
+		if e.open > 0 || c.leases.kept(e.digest, now) {
+			continue
+		}
+		e.unlink()
+		e.going = true
+		missing.bytes -= e.size
+		missing.files--
+		list = append(list, e)
+	}
+	return list
+}
+
+// remove takes a victim's content away. False: it is in use by now, and spared.
+func (c *Cache) remove(e *entry) (bool, error) {
+	l := c.stripe(e.digest)
+	l.Lock()
+	defer l.Unlock()
+	c.mu.Lock()
+	current, spared := c.entries[e.digest] == e, !e.going
+	c.mu.Unlock()
+	if !current { // Remove was faster
+		return true, nil
+	}
+	if spared { // it was used meanwhile
+		return false, nil
+	}
+	if err := c.o.Store.Remove(e.digest); err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget(e.digest)
+	c.evicted.Add(1)
+	c.evictedBytes.Add(e.size)
+	return true, nil
+}
+
+// spare puts victims back, as the next to go.
+func (c *Cache) spare(list ...*entry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range list {
+		if e.going && c.entries[e.digest] == e {
+			e.going = false
+			c.lru.probation.pushBack(e)
+		}
+	}
+}
+
+// trim evicts down to the low mark if the high mark is passed.
+func (c *Cache) trim() {
+	c.evicting.Lock()
+	defer c.evicting.Unlock()
+	c.mu.Lock()
+	var over int64
+	if c.tooMuch() {
+		over = c.stored + c.reserved - (c.o.Size - c.o.Size/5)
+	}
+	c.mu.Unlock()
+	if over > 0 {
+		c.evict(lack{bytes: over})
+	}
+}
+
+// relieve evicts up to the floor of free bytes and inodes.
+func (c *Cache) relieve() {
+	c.evicting.Lock()
+	defer c.evicting.Unlock()
+	if missing := c.belowFloor(); !missing.none() {
+		c.evict(missing)
+	}
+}
