@@ -20,8 +20,8 @@
 // How much room there is nobody knows before Run has found out what is stored. Until then hits are served, misses wait
 // a few seconds for it and are uncached after that, and nothing is evicted: holders assert their keeps before Run.
 //
-// A disk that is full, read-only or broken keeps nobody from pulling: readers go on from their own sources, new ones are
-// served uncached, and a small write every few seconds tells when the disk is back.
+// A disk that is full, read-only or broken keeps nobody from pulling: readers go on from their own sources, new ones
+// are served uncached, and a small write every few seconds tells when the disk is back.
 //
 // Not here: where content comes from (a Source per reader), who may read it, what it means. No network.
 package cache
