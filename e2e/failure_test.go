@@ -27,16 +27,20 @@ func TestFailureText(t *testing.T) {
 		{
 			name: "403",
 			break_: func(o *origin.Origin) {
-				o.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{Status: http.StatusForbidden,
-					Body: `{"errors":[{"code":"DENIED","message":"the trial of acme is over"}]}`}})
+				o.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{
+					Status: http.StatusForbidden,
+					Body:   `{"errors":[{"code":"DENIED","message":"the trial of acme is over"}]}`,
+				}})
 			},
 			phrase: `403 Forbidden \(mirror: has no credentials for docker\.io/acme/app[^)]*\[[0-9a-f]{8}\]\)`,
 		},
 		{
 			name: "503",
 			break_: func(o *origin.Origin) {
-				o.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{Status: http.StatusServiceUnavailable,
-					Body: "<html>down for maintenance</html>"}})
+				o.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{
+					Status: http.StatusServiceUnavailable,
+					Body:   "<html>down for maintenance</html>",
+				}})
 			},
 			phrase: `502 Bad Gateway \(mirror: [^)]*503[^)]*\[[0-9a-f]{8}\]\)`,
 			podman: `502 Bad Gateway \(mirror: [^)]*503[^)]*\[[0-9a-f]{8}\]\)`,

@@ -42,7 +42,7 @@ func build(dir string) (string, error) {
 	if raced {
 		args, cgo = append(args, "-race"), "CGO_ENABLED=1"
 	}
-	cmd := exec.Command("go", append(args, "./cmd/mirror")...) //nolint:noctx // the tests can't begin without it
+	cmd := exec.Command("go", append(args, "./cmd/mirror")...)
 	cmd.Dir, cmd.Env = "..", append(os.Environ(), cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the mirror: %w\n%s", err, out)

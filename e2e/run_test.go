@@ -35,8 +35,10 @@ func TestGracefulStop(t *testing.T) {
 	x := upstream.AddImage("library/app", "v1", origin.Image{Layers: []int64{8 << 20}})
 	layer := x.Layers[0][0]
 	gate := origin.NewGate()
-	upstream.Script(origin.Rule{Kind: origin.KindBlob, Ref: layer.Digest.String(),
-		Do: origin.Fault{Stall: &origin.Stall{At: 6 << 20, Gate: gate}}})
+	upstream.Script(origin.Rule{
+		Kind: origin.KindBlob, Ref: layer.Digest.String(),
+		Do: origin.Fault{Stall: &origin.Stall{At: 6 << 20, Gate: gate}},
+	})
 	m := mirrord.Start(t, mirrord.Options{Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}", More: "drain: 60s"})
 
 	group, ctx := errgroup.WithContext(t.Context())
@@ -97,8 +99,10 @@ func TestDrainEnds(t *testing.T) {
 	upstream := origin.Start(t, origin.Options{})
 	x := upstream.AddImage("library/app", "v1", origin.Image{Layers: []int64{8 << 20}})
 	layer := x.Layers[0][0].Digest.String()
-	upstream.Script(origin.Rule{Kind: origin.KindBlob, Ref: layer,
-		Do: origin.Fault{Stall: &origin.Stall{At: 6 << 20, Gate: origin.NewGate()}}})
+	upstream.Script(origin.Rule{
+		Kind: origin.KindBlob, Ref: layer,
+		Do: origin.Fault{Stall: &origin.Stall{At: 6 << 20, Gate: origin.NewGate()}},
+	})
 	m := mirrord.Start(t, mirrord.Options{Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}", More: "drain: 1s"})
 	begun := make(chan struct{}, 1)
 	got := make(chan error, 1)
@@ -224,15 +228,17 @@ func TestPortInUse(t *testing.T) {
 	for _, setting := range []string{"listen", "admin.listen"} {
 		t.Run(setting, func(t *testing.T) {
 			t.Parallel()
-			l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = l.Close() }()
 			dir := t.TempDir()
 			variable := "MIRROR_" + strings.ToUpper(strings.ReplaceAll(setting, ".", "_"))
-			m := mirrord.Start(t, mirrord.Options{Upstreams: "ghcr.io: {}", Dir: dir, NoWait: true,
-				Env: []string{variable + "=" + l.Addr().String()}})
+			m := mirrord.Start(t, mirrord.Options{
+				Upstreams: "ghcr.io: {}", Dir: dir, NoWait: true,
+				Env: []string{variable + "=" + l.Addr().String()},
+			})
 			equal(t, "exit code", m.WaitExit(t, 30*time.Second), 1)
 			for _, want := range []string{setting, l.Addr().String(), "in use"} {
 				if !strings.Contains(m.Output(), want) {

@@ -106,8 +106,10 @@ func (x *image) add(root, mediaType string, size int64, r io.Reader) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	d := ocispec.Descriptor{MediaType: mediaType, Size: size,
-		Digest: digest.Digest("sha256:" + hex.EncodeToString(sum.Sum(nil)))}
+	d := ocispec.Descriptor{
+		MediaType: mediaType, Size: size,
+		Digest: digest.Digest("sha256:" + hex.EncodeToString(sum.Sum(nil))),
+	}
 	x.blobs = append(x.blobs, d)
 	x.sums[d.Digest] = crc.Sum32()
 	return os.Rename(f.Name(), filepath.Join(root, "blobs", d.Digest.String()))

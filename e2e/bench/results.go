@@ -80,29 +80,47 @@ func (r *results) gates() []gate {
 	over := func(key, than string) float64 { return m(key) / r.median(key, than) }
 	wall := m("one.wall") + r.median("herd.wall", nginxStatic)
 	bareRate := func(key string) gate {
-		return gate{unit: "%.2fx", limit: 0.8, atLeast: true, figure: over(key, bare),
-			how: fmt.Sprintf("%.0f/s of %.0f/s", m(key), r.median(key, bare))}
+		return gate{
+			unit: "%.2fx", limit: 0.8, atLeast: true, figure: over(key, bare),
+			how: fmt.Sprintf("%.0f/s of %.0f/s", m(key), r.median(key, bare)),
+		}
 	}
 	digestRate, tagRate := bareRate("rate.digest"), bareRate("rate.tag")
 	digestRate.name = "warm manifest by digest, of what a bare net/http handler answers"
 	tagRate.name = "warm manifest by tag, of what a bare net/http handler answers"
 	list := []gate{
-		{"50 clients, cold, 100 MB, 50 MB/s for each connection: bytes from the upstream", r.most("herd.bytes", mirror), 1.005, false,
-			"%.3fx", "the worst run; the image is 1x"},
-		{"the same: first byte, median client after a single one", 1000 * (m("herd.first") - m("one.first")), 50, false, "%.0f ms",
-			fmt.Sprintf("%.0f ms, a single client %.0f ms", 1000*m("herd.first"), 1000*m("one.first"))},
-		{"the same: first byte, slowest client after a single one", 1000 * (m("herd.worst") - m("one.first")), 150, false, "%.0f ms",
-			fmt.Sprintf("%.0f ms", 1000*m("herd.worst"))},
-		{"the same: all done, against a single cold pull and 50 from warm nginx one after the other", m("herd.wall") / wall, 1.3, false,
-			"%.2fx", fmt.Sprintf("%.2f s; %.2f s + %.2f s", m("herd.wall"), m("one.wall"), r.median("herd.wall", nginxStatic))},
-		{"cold pull against straight, 50 MB/s for each connection", over("cold.limited", direct), 1.02, false, "%.2fx",
-			fmt.Sprintf("%.2f s, %.2f s", m("cold.limited"), r.median("cold.limited", direct))},
-		{"cold pull against straight, unlimited loopback, 512 MiB", over("cold.unlimited", direct), 1.8, false, "%.2fx",
-			fmt.Sprintf("%.2f s, %.2f s", m("cold.unlimited"), r.median("cold.unlimited", direct))},
-		{"warm blob, CPU for each GiB, against nginx with sendfile", over("cpu.plain", nginxStatic), 1.1, false, "%.2fx",
-			fmt.Sprintf("%.3f s, %.3f s", m("cpu.plain"), r.median("cpu.plain", nginxStatic))},
-		{"the same under TLS, against nginx", over("cpu.tls", nginxStatic), 1.3, false, "%.2fx",
-			fmt.Sprintf("%.3f s, %.3f s", m("cpu.tls"), r.median("cpu.tls", nginxStatic))},
+		{
+			"50 clients, cold, 100 MB, 50 MB/s for each connection: bytes from the upstream", r.most("herd.bytes", mirror), 1.005, false,
+			"%.3fx", "the worst run; the image is 1x",
+		},
+		{
+			"the same: first byte, median client after a single one", 1000 * (m("herd.first") - m("one.first")), 50, false, "%.0f ms",
+			fmt.Sprintf("%.0f ms, a single client %.0f ms", 1000*m("herd.first"), 1000*m("one.first")),
+		},
+		{
+			"the same: first byte, slowest client after a single one", 1000 * (m("herd.worst") - m("one.first")), 150, false, "%.0f ms",
+			fmt.Sprintf("%.0f ms", 1000*m("herd.worst")),
+		},
+		{
+			"the same: all done, against a single cold pull and 50 from warm nginx one after the other", m("herd.wall") / wall, 1.3, false,
+			"%.2fx", fmt.Sprintf("%.2f s; %.2f s + %.2f s", m("herd.wall"), m("one.wall"), r.median("herd.wall", nginxStatic)),
+		},
+		{
+			"cold pull against straight, 50 MB/s for each connection", over("cold.limited", direct), 1.02, false, "%.2fx",
+			fmt.Sprintf("%.2f s, %.2f s", m("cold.limited"), r.median("cold.limited", direct)),
+		},
+		{
+			"cold pull against straight, unlimited loopback, 512 MiB", over("cold.unlimited", direct), 1.8, false, "%.2fx",
+			fmt.Sprintf("%.2f s, %.2f s", m("cold.unlimited"), r.median("cold.unlimited", direct)),
+		},
+		{
+			"warm blob, CPU for each GiB, against nginx with sendfile", over("cpu.plain", nginxStatic), 1.1, false, "%.2fx",
+			fmt.Sprintf("%.3f s, %.3f s", m("cpu.plain"), r.median("cpu.plain", nginxStatic)),
+		},
+		{
+			"the same under TLS, against nginx", over("cpu.tls", nginxStatic), 1.3, false, "%.2fx",
+			fmt.Sprintf("%.3f s, %.3f s", m("cpu.tls"), r.median("cpu.tls", nginxStatic)),
+		},
 		digestRate, tagRate,
 	}
 	for _, tls := range []struct{ key, name string }{{"thousand", ""}, {"thousand.tls", " under TLS"}} {

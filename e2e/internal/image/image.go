@@ -72,8 +72,10 @@ type Layers []int
 // PushIndex makes an image for linux/amd64 and linux/arm64 that runtimes can unpack, and pushes it.
 func PushIndex(t testing.TB, host, repository, tag string, layers Layers) *Index {
 	t.Helper()
-	x := &Index{Repository: repository, Tag: tag, Platforms: []string{"linux/amd64", "linux/arm64"},
-		Images: make(map[string]v1.Image)}
+	x := &Index{
+		Repository: repository, Tag: tag, Platforms: []string{"linux/amd64", "linux/arm64"},
+		Images: make(map[string]v1.Image),
+	}
 	index := v1.ImageIndex(mutate.IndexMediaType(empty.Index, types.OCIImageIndex))
 	for _, platform := range x.Platforms {
 		p, err := v1.ParsePlatform(platform)
