@@ -23,10 +23,10 @@ run: build ## run it, with CONFIG=FILE or without any configuration
 	bin/mirror serve $(if $(CONFIG),--config $(CONFIG))
 
 .PHONY: test
-test: unit build e2e cross ## everything: unit tests, real registries and clients (as root on Debian), all platforms
+test: install unit build e2e cross ## everything: unit tests, real registries and clients (as root on Debian), all platforms
 
 .PHONY: unit
-unit: ## the product's own tests under the race detector; "go test ./..." does without it
+unit: ## the product's own tests under the race detector, which needs gcc; "go test ./..." does not
 	go vet ./...
 	go test -race -shuffle=on ./...
 
