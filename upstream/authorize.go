@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -60,10 +61,24 @@ func (c *call) grant(ctx context.Context, cred auth.Credential) (grant, error) {
 	out, fresh := c.tokens.get(ctx, key, func(ctx context.Context) fetched { return core.fetchToken(ctx, ep, key, cred) })
 	c.trace(out.steps...)
 	if out.err != nil {
-		return g, out.err
+		return g, c.atTokenService(w, out.err)
 	}
 	g.value, g.token, g.fresh = auth.NewSecret("Bearer "+out.token.value.Reveal()), out.token, fresh
 	return g, nil
+}
+
+// atTokenService says where an error belongs that came while we waited for somebody else's token request.
+func (c *call) atTokenService(w way, err error) error {
+	if _, ok := errors.AsType[*fault](err); ok {
+		return err
+	}
+	step := Step{Name: StepToken, Err: err}
+	if u, perr := url.Parse(w.realm); perr == nil {
+		o, _ := originOf(u)
+		step.Host = o.String()
+	}
+	c.trace(step)
+	return &fault{err: err, step: step}
 }
 
 // doubt is how old a token must be for "insufficient_scope" to mean that rights may have changed since.
@@ -257,7 +272,7 @@ func (c *call) ails(state auth.State, f *fault) {
 	if old := c.health.status(c.as.source, c.cred, nil); state == auth.StateRejected && old.State == auth.StateExpired {
 		state = auth.StateExpired
 	}
-	if c.health.mark(c.cred, state, why) {
+	if news := c.health.mark(c.cred, state, why); news && c.cred.Name != "" { // those of clients have no name
 		c.o.Log.Warn("credential refused, going on without it", "upstream", c.o.Name, "credential", c.cred.Name,
 			"state", state, "err", why)
 	}

@@ -58,6 +58,10 @@ func (c *core) roundTrip(ctx context.Context, rt http.RoundTripper, req *http.Re
 		x: Exchange{Upstream: c.o.Name, Kind: a.step, Method: a.method, Host: at.String(), From: a.from},
 	}
 	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(withReach(ctx, a.reach), t.hooks())))
+	if errors.Is(err, io.EOF) {
+		// Nobody may take a connection that was closed without an answer for the end of a body.
+		err = fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
+	}
 	last := Step{Name: a.step, Host: at.String(), Took: time.Since(m.begun), Err: err}
 	if err != nil {
 		m.fail(err)

@@ -193,5 +193,5 @@ func broke(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err)
+	return errors.Is(err, io.ErrUnexpectedEOF) || isReset(err)
 }

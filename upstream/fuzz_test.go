@@ -37,8 +37,10 @@ func FuzzChallenge(f *testing.F) {
 // FuzzRealm holds whatever realm a challenge names against the set that the operator named.
 func FuzzRealm(f *testing.F) {
 	for _, s := range []string{
-		"https://auth.example/token", "/token", "//evil.example/", "https://auth.example@evil.example/", "https:/\\evil.example",
-		"https://auth.example:8443/x?y#z", "HTTPS://AUTH.EXAMPLE", "http://auth.example", "https://[::1]/", "https://auth.example%00.evil/",
+		"https://auth.example/token", "/token", "//evil.example/", "https://auth.example@evil.example/",
+		"https:/\\evil.example",
+		"https://auth.example:8443/x?y#z", "HTTPS://AUTH.EXAMPLE", "http://auth.example", "https://[::1]/",
+		"https://auth.example%00.evil/",
 		"https://tokens.example:9/", "\thttps://evil.example", "https://auth.example\t.evil.example",
 	} {
 		f.Add(s, true)
@@ -76,8 +78,10 @@ func FuzzRealm(f *testing.F) {
 // FuzzRedirect holds whatever Location a server sends against the rules.
 func FuzzRedirect(f *testing.F) {
 	for _, s := range []string{
-		"https://cdn.example/x?sig=1", "/x", "//cdn.example/", "http://cdn.example/", "https://10.0.0.1/", "https://[::ffff:127.0.0.1]/",
-		"https://s3.corp/", "https://user@cdn.example/", "file:///x", "https://0x7f.1/", "https://127.1/", "https://169.254.169.254/", "",
+		"https://cdn.example/x?sig=1", "/x", "//cdn.example/", "http://cdn.example/", "https://10.0.0.1/",
+		"https://[::ffff:127.0.0.1]/",
+		"https://s3.corp/", "https://user@cdn.example/", "file:///x", "https://0x7f.1/", "https://127.1/",
+		"https://169.254.169.254/", "",
 		"https://[fe80::1%25eth0]/", "https://2130706433/",
 	} {
 		f.Add(s, "93.184.216.34:443", false)
@@ -121,7 +125,8 @@ func FuzzRedirect(f *testing.F) {
 }
 
 func FuzzContentRange(f *testing.F) {
-	for _, s := range []string{"bytes 0-99/200", "bytes 5-5/*", "bytes */7", "bytes -1-2/3", "bytes 0-9223372036854775807/*"} {
+	for _, s := range []string{"bytes 0-99/200", "bytes 5-5/*", "bytes */7", "bytes -1-2/3",
+		"bytes 0-9223372036854775807/*"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -145,7 +150,8 @@ func FuzzRetryAfter(f *testing.F) {
 }
 
 func FuzzErrorBody(f *testing.F) {
-	for _, s := range []string{`{"errors":[{"code":"A","message":"b"}]}`, "<html><title>x</title>", "<Error><Code>A</Code></Error>", "hun\x00ter22", "{", "<"} {
+	for _, s := range []string{`{"errors":[{"code":"A","message":"b"}]}`, "<html><title>x</title>",
+		"<Error><Code>A</Code></Error>", "hun\x00ter22", "{", "<"} {
 		f.Add([]byte(s), "text/html")
 	}
 	cred := auth.Credential{Username: "bot", Password: auth.NewSecret("hunter22")}
@@ -153,7 +159,8 @@ func FuzzErrorBody(f *testing.F) {
 		_, code, message := upstream.ReadErrorBody(b, contentType)
 		for _, s := range []string{code, message} {
 			s = upstream.Tidy(s, 300, cred)
-			if len(s) > 300 || !utf8.ValidString(s) || strings.ContainsAny(s, "\r\n\t\x00\x1b") || strings.Contains(s, "hunter22") {
+			if len(s) > 300 || !utf8.ValidString(s) || strings.ContainsAny(s, "\r\n\t\x00\x1b") || strings.Contains(s,
+				"hunter22") {
 				t.Errorf("%q", s)
 			}
 		}

@@ -44,7 +44,6 @@ func TestMain(m *testing.M) {
 // server is an upstream on loopback that notes every request that it gets.
 type server struct {
 	*httptest.Server
-	t *testing.T
 
 	mu       sync.Mutex
 	requests []string // "GET /path?query [authorization]"
@@ -52,9 +51,9 @@ type server struct {
 }
 
 // serve starts a server.
-func serve(t *testing.T, h http.HandlerFunc) *server {
+func serve(t testing.TB, h http.HandlerFunc) *server {
 	t.Helper()
-	s := &server{t: t}
+	s := new(server)
 	s.Server = httptest.NewServer(s.noted(h))
 	t.Cleanup(s.Close)
 	return s
@@ -104,7 +103,7 @@ func (s *server) host() string {
 }
 
 // registry is a Registry for a URL, closed with the test.
-func registry(t *testing.T, rawURL string, change ...func(*upstream.Options)) *upstream.Registry {
+func registry(t testing.TB, rawURL string, change ...func(*upstream.Options)) *upstream.Registry {
 	t.Helper()
 	u, err := url.Parse(rawURL)
 	if err != nil {

@@ -162,7 +162,8 @@ func TestReferrers(t *testing.T) {
 		t.Parallel()
 		s := origin.Start(t, origin.Options{NoReferrers: true})
 		built := s.AddImage(repo, "1", origin.Image{})
-		index := `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[{"mediaType":"` + oci.MediaTypeOCIManifest +
+		index := `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIIndex + `","manifests":[{"mediaType":"` +
+			oci.MediaTypeOCIManifest +
 			`","digest":"` + string(digestOf(manifest)) + `","size":1}]}`
 		s.AddManifest(repo, oci.ReferrersTag(built.Root.Digest), oci.MediaTypeOCIIndex, []byte(index))
 		doc, err := registry(t, s.URL()).Referrers(t.Context(), repo, built.Root.Digest, nil)

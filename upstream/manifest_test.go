@@ -42,7 +42,8 @@ func TestResolve(t *testing.T) {
 		{name: "fine", requests: []string{head}},
 		{name: "no digest", options: origin.Options{NoDigest: true}, requests: []string{head, get}},
 		{name: "HEAD refused", method: "HEAD", fault: &origin.Fault{Status: 405}, requests: []string{head, get}},
-		{name: "HEAD is a page", method: "HEAD", fault: &origin.Fault{Header: http.Header{"Content-Type": {"text/html"}, "Docker-Content-Digest": nil}}, requests: []string{head, get}},
+		{name: "HEAD is a page", method: "HEAD", fault: &origin.Fault{Header: http.Header{"Content-Type": {"text/html"},
+			"Docker-Content-Digest": nil}}, requests: []string{head, get}},
 		{name: "missing", fault: ptr(body(404)), status: 404, requests: []string{head}},
 		{name: "limited", fault: ptr(body(429)), status: 429, requests: []string{head}},
 		{name: "forbidden", fault: ptr(body(403)), status: 403, code: "SOME_CODE", requests: []string{head, get}},
@@ -104,22 +105,35 @@ func TestManifest(t *testing.T) {
 		{name: "by tag", reference: "1", body: string(manifest), digest: digestOf(manifest)},
 		{name: "by digest", reference: string(digestOf(manifest)), body: string(manifest), digest: digestOf(manifest)},
 		{name: "by sha512", reference: string(sum512(manifest)), body: string(manifest), digest: sum512(manifest)},
-		{name: "by tag, sha512 said", reference: "1", header: http.Header{"Docker-Content-Digest": {string(sum512(manifest))}}, body: string(manifest), digest: sum512(manifest)},
-		{name: "by digest, another said", reference: string(digestOf(manifest)), header: http.Header{"Docker-Content-Digest": {string(other)}}, body: string(manifest), digest: digestOf(manifest)},
-		{name: "digest in another form", reference: "1", header: http.Header{"Docker-Content-Digest": {"md5:00"}}, body: string(manifest), digest: digestOf(manifest)},
+		{name: "by tag, sha512 said", reference: "1",
+			header: http.Header{"Docker-Content-Digest": {string(sum512(manifest))}}, body: string(manifest),
+			digest: sum512(manifest)},
+		{name: "by digest, another said", reference: string(digestOf(manifest)),
+			header: http.Header{"Docker-Content-Digest": {string(other)}}, body: string(manifest), digest: digestOf(manifest)},
+		{name: "digest in another form", reference: "1", header: http.Header{"Docker-Content-Digest": {"md5:00"}},
+			body: string(manifest), digest: digestOf(manifest)},
 		{name: "other bytes", reference: string(other), body: string(manifest), kind: upstream.ContentDigest},
-		{name: "other bytes by sha512", reference: string(sum512([]byte("other"))), body: string(manifest), kind: upstream.ContentDigest},
-		{name: "other bytes than said", reference: "1", header: http.Header{"Docker-Content-Digest": {string(other)}}, body: string(manifest), kind: upstream.ContentDigest},
-		{name: "other bytes than said by sha512", reference: "1", header: http.Header{"Docker-Content-Digest": {string(sum512([]byte("other")))}}, body: string(manifest), kind: upstream.ContentDigest},
-		{name: "page", reference: "1", header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}, body: "<html><title>Sign in</title>", kind: upstream.ContentNotRegistry},
+		{name: "other bytes by sha512", reference: string(sum512([]byte("other"))), body: string(manifest),
+			kind: upstream.ContentDigest},
+		{name: "other bytes than said", reference: "1", header: http.Header{"Docker-Content-Digest": {string(other)}},
+			body: string(manifest), kind: upstream.ContentDigest},
+		{name: "other bytes than said by sha512", reference: "1",
+			header: http.Header{"Docker-Content-Digest": {string(sum512([]byte("other")))}}, body: string(manifest),
+			kind: upstream.ContentDigest},
+		{name: "page", reference: "1", header: http.Header{"Content-Type": {"text/html; charset=utf-8"}},
+			body: "<html><title>Sign in</title>", kind: upstream.ContentNotRegistry},
 		{name: "page in disguise", reference: "1", body: "<html><title>Sign in</title>", kind: upstream.ContentNotRegistry},
 		{name: "text", reference: "1", body: "ok", kind: upstream.ContentNotRegistry},
 		{name: "nothing", reference: "1", body: "", kind: upstream.ContentNotRegistry},
 		{name: "broken JSON", reference: "1", body: `{"schemaVersion":2,`, kind: upstream.ContentNotManifest},
-		{name: "ambiguous", reference: "1", body: `{"schemaVersion":2,"manifests":[],"layers":[]}`, kind: upstream.ContentNotManifest},
-		{name: "packed", reference: "1", header: http.Header{"Content-Encoding": {"gzip"}}, body: "\x1f\x8b", kind: upstream.ContentEncoding},
-		{name: "too large", reference: "1", body: `{"a":"` + strings.Repeat("x", oci.MaxManifestSize) + `"}`, kind: upstream.ContentTooLarge},
-		{name: "too large, chunked", reference: "1", header: http.Header{"X-Flush": {"1"}}, body: `{"a":"` + strings.Repeat("x", oci.MaxManifestSize) + `"}`, kind: upstream.ContentTooLarge},
+		{name: "ambiguous", reference: "1", body: `{"schemaVersion":2,"manifests":[],"layers":[]}`,
+			kind: upstream.ContentNotManifest},
+		{name: "packed", reference: "1", header: http.Header{"Content-Encoding": {"gzip"}}, body: "\x1f\x8b",
+			kind: upstream.ContentEncoding},
+		{name: "too large", reference: "1", body: `{"a":"` + strings.Repeat("x", oci.MaxManifestSize) + `"}`,
+			kind: upstream.ContentTooLarge},
+		{name: "too large, chunked", reference: "1", header: http.Header{"X-Flush": {"1"}}, body: `{"a":"` +
+			strings.Repeat("x", oci.MaxManifestSize) + `"}`, kind: upstream.ContentTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -160,6 +174,19 @@ func TestManifest(t *testing.T) {
 	}
 }
 
+func TestManifestThatSaysToBeHuge(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1099511627776000")
+		w.Header().Set("Content-Type", oci.MediaTypeOCIManifest)
+		_, _ = w.Write(manifest)
+	})
+	_, err := registry(t, s.URL).Manifest(t.Context(), repo, "1")
+	if got, ok := errors.AsType[*upstream.ContentError](err); !ok || got.Kind != upstream.ContentTooLarge {
+		t.Errorf("%v, want too large", err)
+	}
+}
+
 func TestManifestThroughBreaks(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]origin.Fault{
@@ -189,7 +216,8 @@ func TestManifestBehindRedirect(t *testing.T) {
 	regional := origin.Start(t, origin.Options{})
 	built := regional.AddImage("k8s/images/"+repo, "1", origin.Image{})
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) { // as registry.k8s.io
-		http.Redirect(w, r, regional.URL()+"/v2/k8s/images/"+strings.TrimPrefix(r.URL.Path, "/v2/"), http.StatusTemporaryRedirect)
+		http.Redirect(w, r, regional.URL()+"/v2/k8s/images/"+strings.TrimPrefix(r.URL.Path, "/v2/"),
+			http.StatusTemporaryRedirect)
 	})
 	r := registry(t, s.URL, as(login("bot", "pw")))
 	desc, err := r.Resolve(t.Context(), repo, "1")
@@ -201,7 +229,8 @@ func TestManifestBehindRedirect(t *testing.T) {
 	}
 	_, err = r.Manifest(t.Context(), repo, "2")
 	e := upstreamError(t, err)
-	if e.Status != 404 || e.Code != "MANIFEST_UNKNOWN" || e.Step().Host != regional.Host() || e.Step().Name != upstream.StepManifest {
+	if e.Status != 404 || e.Code != "MANIFEST_UNKNOWN" || e.Step().Host != regional.Host() ||
+		e.Step().Name != upstream.StepManifest {
 		t.Errorf("%v, last step %+v", e, e.Step())
 	}
 	for _, q := range regional.Requests() {

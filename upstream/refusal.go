@@ -148,7 +148,8 @@ func readErrorXML(b []byte) (code, message string) {
 func isHTMLBody(b []byte) bool {
 	head := bytes.ToLower(b[:min(len(b), 512)])
 	for _, mark := range []string{"<!doctype html", "<html", "<head", "<body", "<title", "<center", "<h1"} {
-		if bytes.HasPrefix(head, []byte(mark)) || bytes.HasPrefix(head, []byte("<!--")) && bytes.Contains(head, []byte(mark)) {
+		if bytes.HasPrefix(head, []byte(mark)) || bytes.HasPrefix(head, []byte("<!--")) && bytes.Contains(head,
+			[]byte(mark)) {
 			return true
 		}
 	}

@@ -21,7 +21,8 @@ func image(blob []byte, self func() string) http.HandlerFunc {
 			return
 		}
 		if r.Header.Get("Authorization") != "Bearer t0k" {
-			scope := "repository:" + strings.TrimPrefix(r.URL.Path[:strings.LastIndex(r.URL.Path[:strings.LastIndex(r.URL.Path, "/")], "/")], "/v2/") + ":pull"
+			scope := "repository:" + strings.TrimPrefix(r.URL.Path[:strings.LastIndex(r.URL.Path[:strings.LastIndex(r.URL.Path,
+				"/")], "/")], "/v2/") + ":pull"
 			w.Header().Set("WWW-Authenticate", `Bearer realm="`+self()+`/token",service="reg",scope="`+scope+`"`)
 			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
 			return

@@ -91,7 +91,7 @@ func (t *tracer) steps(last Step, proxy *url.URL) []Step {
 	if last.Err == nil || t.connected {
 		return append(steps, last)
 	}
-	last.Name, last.Addr = t.broken(last.Err), t.dial.addr
+	last.Name, last.Addr = t.broken(last.Err, proxy != nil), t.dial.addr
 	if last.Name == StepProxy && proxy != nil {
 		last.Host = proxy.Host
 	}
@@ -102,7 +102,7 @@ func (t *tracer) steps(last Step, proxy *url.URL) []Step {
 }
 
 // broken is the part that a connection which never came about broke in. The lock is held.
-func (t *tracer) broken(err error) StepName {
+func (t *tracer) broken(err error, proxied bool) StepName {
 	if _, ok := errors.AsType[*ProxyError](err); ok {
 		return StepProxy
 	}
@@ -117,6 +117,8 @@ func (t *tracer) broken(err error) StepName {
 		return StepTLS
 	case !t.dns.begun.IsZero() && !t.dns.ended:
 		return StepDNS
+	case proxied && t.dial.ended && t.dial.err == nil: // it took the connection and did not answer the CONNECT
+		return StepProxy
 	}
 	return StepDial
 }

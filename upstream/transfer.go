@@ -299,7 +299,8 @@ func (t *transfer) take(resp *answer, ranged bool) error {
 		return t.takePart(resp, ranged)
 	}
 	total := resp.ContentLength
-	if isHTML(resp.Header) && (total < 0 || total != t.end) && resp.Header.Get("Docker-Content-Digest") != t.digest.String() {
+	if isHTML(resp.Header) && (total < 0 || total != t.end) &&
+		resp.Header.Get("Docker-Content-Digest") != t.digest.String() {
 		return t.wrong(ContentNotRegistry, "a blob", "a web page")
 	}
 	if err := t.learnSize(total); err != nil {
@@ -360,7 +361,8 @@ func (t *transfer) skip(n int64) error {
 		err = io.ErrUnexpectedEOF
 	}
 	step := t.step
-	step.Name, step.Took, step.Err = StepBody, time.Since(t.opened), fmt.Errorf("after %d bytes of %d to skip: %w", m, n, err)
+	step.Name, step.Took, step.Err = StepBody, time.Since(t.opened), fmt.Errorf("after %d bytes of %d to skip: %w", m, n,
+		err)
 	t.c.trace(step)
 	return &fault{err: step.Err, step: step}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/origin"
@@ -43,90 +44,6 @@ func fetch(t *testing.T, r *upstream.Registry, d oci.Digest, w flight.Want) ([]b
 	return b, body, err
 }
 
-func TestRanges(t *testing.T) {
-	t.Parallel()
-	const n = 100_000
-	content := blobOf(n)
-	for _, tt := range []struct {
-		name   string
-		want   flight.Want
-		header string // Range as it is sent
-	}{
-		{"whole", flight.Want{To: n}, ""},
-		{"whole of unknown size", flight.Want{To: -1}, ""},
-		{"rest of unknown size", flight.Want{From: 10, To: -1}, "bytes=10-"},
-		{"middle", flight.Want{From: 10, To: 20}, "bytes=10-19"},
-		{"one byte", flight.Want{From: n - 1, To: n}, "bytes=99999-99999"},
-		{"first part, as told", flight.Want{From: 0, To: 10, Size: n}, "bytes=0-9"},
-		{"whole, as told", flight.Want{From: 0, To: n, Size: n}, ""},
-	} {
-		for _, o := range []struct {
-			name string
-			origin.Options
-		}{
-			{"direct", origin.Options{}},
-			{"redirected", origin.Options{Redirect: true, Auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw"}}},
-			{"redirected on the same host", origin.Options{RedirectRelative: true, Auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw"}}},
-			{"without ranges", origin.Options{NoRange: true}},
-			{"without lengths", origin.Options{NoLength: true}},
-		} {
-			t.Run(tt.name+" "+o.name, func(t *testing.T) {
-				t.Parallel()
-				s := origin.Start(t, o.Options)
-				d := s.AddBlob(repo, content)
-				r := registry(t, s.URL(), as(login("bot", "pw")))
-				got, body, err := fetch(t, r, d.Digest, tt.want)
-				if err != nil {
-					t.Fatal(err)
-				}
-				end := tt.want.To
-				if end < 0 {
-					end = n
-				}
-				if !bytes.Equal(got, content[tt.want.From:end]) {
-					t.Errorf("%d bytes, not the range that was wanted", len(got))
-				}
-				wantSize, wantHost := int64(n), s.Host()
-				if o.NoLength && (tt.header == "" || o.NoRange) {
-					wantSize = -1
-				}
-				if o.Redirect {
-					wantHost = s.CDNHost()
-				}
-				if body.Size() != wantSize || body.Host() != wantHost {
-					t.Errorf("size %d from %s, want %d from %s", body.Size(), body.Host(), wantSize, wantHost)
-				}
-				for _, q := range s.Requests() {
-					if q.Kind == origin.KindToken {
-						continue
-					}
-					if got := q.Header.Get("Range"); got != tt.header {
-						t.Errorf("Range %q, want %q", got, tt.header)
-					}
-					if got := q.Header.Get("Accept-Encoding"); got != "identity" {
-						t.Errorf("Accept-Encoding %q", got)
-					}
-					if !o.RedirectRelative && q.Role == origin.RoleCDN && q.Header.Get("Authorization") != "" {
-						t.Error("credentials at the blob host")
-					}
-				}
-			})
-		}
-	}
-}
-
-func TestEmptyBlob(t *testing.T) {
-	t.Parallel()
-	s := origin.Start(t, origin.Options{})
-	d := s.AddBlob(repo, nil)
-	for _, to := range []int64{0, -1} {
-		b, body, err := fetch(t, registry(t, s.URL()), d.Digest, flight.Want{To: to})
-		if err != nil || len(b) != 0 || body.Size() != 0 {
-			t.Errorf("to %d: %d bytes, %v", to, len(b), err)
-		}
-	}
-}
-
 func TestBreaks(t *testing.T) {
 	t.Parallel()
 	const n = 1 << 20
@@ -147,18 +64,22 @@ func TestBreaks(t *testing.T) {
 		{name: "cut before the first byte", fault: cut(0, origin.CutFIN), times: 1},
 		{name: "cut before the last byte", fault: cut(-1, origin.CutFIN), times: 1},
 		{name: "reset", fault: cut(500_000, origin.CutReset), times: 1, extra: n / 2},
-		{name: "clean but short", fault: origin.Fault{Cut: &origin.Cut{At: 1000, How: origin.CutHonest}, Length: origin.LengthChunked}, times: 1},
+		{name: "clean but short", fault: origin.Fault{Cut: &origin.Cut{At: 1000, How: origin.CutHonest},
+			Length: origin.LengthChunked}, times: 1},
 		{name: "dropped", fault: origin.Fault{Drop: true}, times: 1},
 		{name: "dropped by reset", fault: origin.Fault{Drop: true, Reset: true}, times: 2},
 		{name: "cut every 100 kB", fault: cut(100_000, origin.CutFIN)},
-		{name: "cut every 100 kB behind a redirect", fault: cut(100_000, origin.CutFIN), options: origin.Options{Redirect: true}},
+		{name: "cut every 100 kB behind a redirect", fault: cut(100_000, origin.CutFIN),
+			options: origin.Options{Redirect: true}},
 		{name: "stumbles", kind: origin.KindBlob, fault: origin.Fault{Status: 503}, times: 2},
 		{name: "other range", fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-9/10"}}}, skip: 1, times: 2},
 		{name: "no range", fault: origin.Fault{Header: http.Header{"Content-Range": nil}}, skip: 1, times: 1},
 		{name: "416", fault: origin.Fault{Status: 416}, skip: 1, times: 1},
 		{name: "all of it instead of the rest", fault: origin.Fault{IgnoreRange: true}, skip: 1, times: 1, extra: n},
-		{name: "expired address", kind: origin.KindCDN, fault: origin.Fault{Status: 403, Body: origin.XMLBody("AccessDenied", "Request has expired")}, times: 1, options: origin.Options{Redirect: true}},
-		{name: "blob host is down", kind: origin.KindCDN, fault: origin.Fault{Status: 500}, times: 2, options: origin.Options{Redirect: true}},
+		{name: "expired address", kind: origin.KindCDN, fault: origin.Fault{Status: 403, Body: origin.XMLBody("AccessDenied",
+			"Request has expired")}, times: 1, options: origin.Options{Redirect: true}},
+		{name: "blob host is down", kind: origin.KindCDN, fault: origin.Fault{Status: 500}, times: 2,
+			options: origin.Options{Redirect: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -195,7 +116,8 @@ func TestBreaks(t *testing.T) {
 
 func TestBreakAndTokenExpired(t *testing.T) {
 	t.Parallel()
-	s := origin.Start(t, origin.Options{Redirect: true, Auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw"}})
+	s := origin.Start(t, origin.Options{Redirect: true, Auth: origin.Auth{Kind: "bearer", Username: "bot",
+		Password: "pw"}})
 	content := blobOf(1 << 20)
 	d := s.AddBlob(repo, content)
 	s.Script(origin.Rule{Kind: origin.KindCDN, Times: 2, Do: origin.Fault{
@@ -223,21 +145,35 @@ func TestBadAnswers(t *testing.T) {
 		code     string
 		requests int
 	}{
-		{name: "missing", fault: origin.Fault{Status: 404, Body: origin.ErrorBody("BLOB_UNKNOWN", "blob unknown")}, status: 404, code: "BLOB_UNKNOWN", requests: 1},
-		{name: "forbidden", fault: origin.Fault{Status: 403, Body: origin.ErrorBody("DENIED", "no")}, status: 403, code: "DENIED", requests: 1},
-		{name: "limited", fault: origin.Fault{Status: 429, Body: origin.ErrorBody("TOOMANYREQUESTS", "slow")}, status: 429, code: "TOOMANYREQUESTS", requests: 1},
+		{name: "missing", fault: origin.Fault{Status: 404, Body: origin.ErrorBody("BLOB_UNKNOWN", "blob unknown")},
+			status: 404, code: "BLOB_UNKNOWN", requests: 1},
+		{name: "forbidden", fault: origin.Fault{Status: 403, Body: origin.ErrorBody("DENIED", "no")}, status: 403,
+			code: "DENIED", requests: 1},
+		{name: "limited", fault: origin.Fault{Status: 429, Body: origin.ErrorBody("TOOMANYREQUESTS", "slow")}, status: 429,
+			code: "TOOMANYREQUESTS", requests: 1},
 		{name: "down", fault: origin.Fault{Status: 503}, status: 503, requests: 3},
-		{name: "down for a while", fault: origin.Fault{Status: 503, Header: http.Header{"Retry-After": {"30"}}}, status: 503, requests: 1},
+		{name: "down for a while", fault: origin.Fault{Status: 503, Header: http.Header{"Retry-After": {"30"}}}, status: 503,
+			requests: 1},
 		{name: "packed", fault: origin.Fault{Gzip: true}, kind: upstream.ContentEncoding, requests: 1},
-		{name: "page", fault: origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, kind: upstream.ContentNotRegistry, requests: 1},
-		{name: "shorter", fault: origin.Fault{Status: 200, Body: "abc", Header: http.Header{"Content-Type": {"application/octet-stream"}}}, kind: upstream.ContentSize, requests: 1},
+		{name: "page", fault: origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, kind: upstream.ContentNotRegistry,
+			requests: 1},
+		{name: "shorter", fault: origin.Fault{Status: 200, Body: "abc",
+			Header: http.Header{"Content-Type": {"application/octet-stream"}}}, kind: upstream.ContentSize, requests: 1},
 		{name: "part of it", fault: origin.Fault{Status: 206, Body: "abc"}, kind: upstream.ContentRange, requests: 3},
-		{name: "no Content-Range", want: flight.Want{From: 5, To: 10}, fault: origin.Fault{Header: http.Header{"Content-Range": nil}}, kind: upstream.ContentRange, requests: 3},
-		{name: "later", want: flight.Want{From: 5, To: 10}, fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 6-9/10000"}}}, kind: upstream.ContentRange, requests: 3},
-		{name: "shorter range", want: flight.Want{From: 5, To: 10}, fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-8/10000"}}}, kind: upstream.ContentRange, requests: 3},
-		{name: "longer range", want: flight.Want{From: 5, To: 10}, fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-10/10000"}}}, kind: upstream.ContentRange, requests: 3},
+		{name: "no Content-Range", want: flight.Want{From: 5, To: 10},
+			fault: origin.Fault{Header: http.Header{"Content-Range": nil}}, kind: upstream.ContentRange, requests: 3},
+		{name: "later", want: flight.Want{From: 5, To: 10},
+			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 6-9/10000"}}}, kind: upstream.ContentRange,
+			requests: 3},
+		{name: "shorter range", want: flight.Want{From: 5, To: 10},
+			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-8/10000"}}}, kind: upstream.ContentRange,
+			requests: 3},
+		{name: "longer range", want: flight.Want{From: 5, To: 10},
+			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-10/10000"}}}, kind: upstream.ContentRange,
+			requests: 3},
 		{name: "redirect nowhere", fault: origin.Fault{Status: 307}, requests: 1},
-		{name: "redirect in a circle", fault: origin.Fault{Status: 307, Header: http.Header{"Location": {"?again"}}}, requests: 6},
+		{name: "redirect in a circle", fault: origin.Fault{Status: 307, Header: http.Header{"Location": {"?again"}}},
+			requests: 6},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -250,7 +186,8 @@ func TestBadAnswers(t *testing.T) {
 			}
 			b, _, err := fetch(t, registry(t, s.URL()), d.Digest, w)
 			e := upstreamError(t, err)
-			if len(b) > 0 || e.Op != "blob" || e.Repository != repo || e.Reference != d.Digest.String() || e.Upstream != "up.example" {
+			if len(b) > 0 || e.Op != "blob" || e.Repository != repo || e.Reference != d.Digest.String() ||
+				e.Upstream != "up.example" {
 				t.Errorf("%d bytes, %v", len(b), e)
 			}
 			if e.Status != tt.status || e.Code != tt.code {
@@ -260,7 +197,8 @@ func TestBadAnswers(t *testing.T) {
 			if ok != (tt.kind != "") || ok && got.Kind != tt.kind {
 				t.Errorf("%v, want %q", err, tt.kind)
 			}
-			if step := e.Step(); step.Name != upstream.StepBlobRegistry || step.Host != s.Host() || step.Err == nil || step.Addr == "" {
+			if step := e.Step(); step.Name != upstream.StepBlobRegistry || step.Host != s.Host() || step.Err == nil ||
+				step.Addr == "" {
 				t.Errorf("last step %+v", step)
 			}
 			if got := s.Count(origin.KindBlob); got != tt.requests {
@@ -275,7 +213,8 @@ func TestLostInTheMiddle(t *testing.T) {
 	s := origin.Start(t, origin.Options{})
 	content := blobOf(1 << 20)
 	d := s.AddBlob(repo, content)
-	s.Script(origin.Rule{Kind: origin.KindBlob, Do: origin.Fault{Status: 404, Body: origin.ErrorBody("BLOB_UNKNOWN", "gone")}})
+	s.Script(origin.Rule{Kind: origin.KindBlob, Do: origin.Fault{Status: 404, Body: origin.ErrorBody("BLOB_UNKNOWN",
+		"gone")}})
 	s.Script(origin.Rule{Kind: origin.KindBlob, Times: 1, Do: origin.Fault{Cut: &origin.Cut{At: 500_000}}})
 	b, _, err := fetch(t, registry(t, s.URL()), d.Digest, flight.Want{To: 1 << 20})
 	e := upstreamError(t, err)
@@ -318,36 +257,67 @@ func TestSizeChangesInTheMiddle(t *testing.T) {
 	})
 }
 
-// TestNeverBeyondTheRange asks a server that sends more than it was asked for.
-func TestNeverBeyondTheRange(t *testing.T) {
+// TestNoFalseEnd has bodies that end cleanly and too early, and connections that are closed without an answer. What
+// comes of it must not look like the end of the blob.
+func TestNoFalseEnd(t *testing.T) {
 	t.Parallel()
-	const n = 1000
-	content := blobOf(n)
-	for name, h := range map[string]http.HandlerFunc{
-		"200 to a range": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", fmt.Sprint(n))
-			_, _ = w.Write(content)
-		},
-		"chunked 200 to a range": func(w http.ResponseWriter, _ *http.Request) {
+	for name, rest := range map[string]http.HandlerFunc{
+		"short": func(w http.ResponseWriter, _ *http.Request) {
 			w.(http.Flusher).Flush()
-			_, _ = w.Write(content)
+			_, _ = io.WriteString(w, "0123456789")
 		},
-		"206 and more": func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Range", "bytes 100-199/1000")
-			w.WriteHeader(http.StatusPartialContent)
-			w.(http.Flusher).Flush()
-			_, _ = w.Write(content[100:])
-		},
+		"closed": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, h)
-			b, _, err := fetch(t, registry(t, s.URL), digestOf(content), flight.Want{From: 100, To: 200})
-			if err != nil || !bytes.Equal(b, content[100:200]) {
-				t.Errorf("%d bytes, %v; want exactly 100 to 200", len(b), err)
-			}
+			var asked atomic.Int32
+			bubble(t, func(w http.ResponseWriter, r *http.Request) {
+				if asked.Add(1) > 1 {
+					rest(w, r)
+					return
+				}
+				w.(http.Flusher).Flush()
+				_, _ = io.WriteString(w, "0123456789")
+			}, func(t *testing.T, r *upstream.Registry, _ *pipes) {
+				body, err := r.Blob(t.Context(), repo, digestOf(nil), flight.Want{To: 100})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer body.Close()
+				if _, err := io.ReadFull(body, make([]byte, 10)); err != nil {
+					t.Fatal(err)
+				}
+				n, err := body.Read(make([]byte, 100))
+				if n > 0 || errors.Is(err, io.EOF) || !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("%d bytes, %v; want an error that is no end", n, err)
+				}
+				upstreamError(t, err)
+			})
 		})
 	}
+}
+
+func TestLineThatBreaksNowAndThen(t *testing.T) {
+	t.Parallel()
+	content := blobOf(1 << 20)
+	bubble(t, func(w http.ResponseWriter, r *http.Request) {
+		var from int
+		_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from)
+		if from > 0 {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(content)-1, len(content)))
+			w.WriteHeader(http.StatusPartialContent)
+		}
+		_, _ = w.Write(content[from:min(from+100_000, len(content))])
+	}, func(t *testing.T, r *upstream.Registry, _ *pipes) {
+		begin := time.Now()
+		b, _, err := fetch(t, r, digestOf(content), flight.Want{To: 1 << 20, Size: 1 << 20})
+		if err != nil || !bytes.Equal(b, content) {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("took %s, want no pause where there is progress", took)
+		}
+	})
 }
 
 // TestRandomFaults pulls random ranges over a line that breaks at random: what comes is right, or an error says so.
@@ -359,11 +329,13 @@ func TestRandomFaults(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for i := range 30 {
-		s := origin.Start(t, origin.Options{Redirect: rnd.IntN(2) == 0, NoRange: rnd.IntN(5) == 0, NoLength: rnd.IntN(5) == 0})
+		s := origin.Start(t, origin.Options{Redirect: rnd.IntN(2) == 0, NoRange: rnd.IntN(5) == 0,
+			NoLength: rnd.IntN(5) == 0})
 		d := s.AddBlob(repo, content)
 		for range rnd.IntN(4) {
 			s.Script(origin.Rule{Skip: rnd.IntN(3), Times: 1, Do: [...]origin.Fault{
-				{Cut: &origin.Cut{At: rnd.Int64N(n), How: origin.CutFIN}}, {Cut: &origin.Cut{At: rnd.Int64N(n), How: origin.CutReset}},
+				{Cut: &origin.Cut{At: rnd.Int64N(n), How: origin.CutFIN}}, {Cut: &origin.Cut{At: rnd.Int64N(n),
+					How: origin.CutReset}},
 				{Drop: true}, {Status: 503}, {IgnoreRange: true}, {Length: origin.LengthChunked},
 				{Header: http.Header{"Content-Range": {"bytes 0-9/10"}}},
 			}[rnd.IntN(7)]})
@@ -391,54 +363,6 @@ func TestRandomFaults(t *testing.T) {
 		}
 		s.Close()
 	}
-}
-
-func TestStat(t *testing.T) {
-	t.Parallel()
-	content := blobOf(1234)
-	for _, tt := range []struct {
-		name     string
-		options  origin.Options
-		size     int64
-		requests []string
-	}{
-		{"HEAD", origin.Options{}, 1234, []string{"HEAD blob"}},
-		{"redirect", origin.Options{Redirect: true}, 1234, []string{"HEAD blob", "GET cdn bytes=0-0"}},
-		{"redirect without ranges", origin.Options{Redirect: true, NoRange: true}, 1234, []string{"HEAD blob", "GET cdn bytes=0-0"}},
-		{"HEAD refused", origin.Options{NoHeadBlob: true}, 1234, []string{"HEAD blob", "GET blob bytes=0-0"}},
-		{"HEAD refused, redirect", origin.Options{NoHeadBlob: true, Redirect: true}, 1234, []string{"HEAD blob", "GET blob bytes=0-0", "GET cdn bytes=0-0"}},
-		{"not said", origin.Options{NoLength: true}, -1, []string{"HEAD blob"}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			s := origin.Start(t, tt.options)
-			d := s.AddBlob(repo, content)
-			desc, err := registry(t, s.URL()).Stat(t.Context(), repo, d.Digest)
-			if err != nil || desc.Size != tt.size || desc.Digest != d.Digest {
-				t.Errorf("%+v, %v, want size %d", desc, err, tt.size)
-			}
-			var got []string
-			for _, q := range s.Requests() {
-				got = append(got, strings.TrimSpace(q.Method+" "+string(q.Kind)+" "+q.Header.Get("Range")))
-			}
-			if strings.Join(got, ",") != strings.Join(tt.requests, ",") {
-				t.Errorf("requests %q, want %q", got, tt.requests)
-			}
-			_, err = registry(t, s.URL()).Stat(t.Context(), repo, digestOf([]byte("other")))
-			if e := upstreamError(t, err); e.Status != 404 && !tt.options.NoHeadBlob {
-				t.Errorf("missing blob: %v", e)
-			}
-		})
-	}
-	t.Run("empty blob by range", func(t *testing.T) {
-		t.Parallel()
-		s := origin.Start(t, origin.Options{NoHeadBlob: true})
-		d := s.AddBlob(repo, nil)
-		desc, err := registry(t, s.URL()).Stat(t.Context(), repo, d.Digest)
-		if err != nil || desc.Size != 0 {
-			t.Errorf("%+v, %v", desc, err)
-		}
-	})
 }
 
 func TestConnectionsAreReused(t *testing.T) {

@@ -1,0 +1,189 @@
+package upstream_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// TestRedirectsTakeNoCredentials has a registry that wants a password redirect to servers that listen for it.
+func TestRedirectsTakeNoCredentials(t *testing.T) {
+	t.Parallel()
+	content := blobOf(1000)
+	sniffer := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if a := r.Header.Get("Authorization"); a != "" {
+			t.Errorf("the sniffer got %s", a)
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="please"`)
+		if r.URL.Path == "/ask" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		http.ServeContent(w, r, "", zeroTime, strings.NewReader(string(content)))
+	})
+	for _, tt := range []struct {
+		name, location string
+		status         int
+	}{
+		{"other port", sniffer.URL + "/blob", 200},
+		{"same name, other port", "http://reg.example:" + portOf(sniffer) + "/blob", 200},
+		{"sub-domain", "http://cdn.reg.example:" + portOf(sniffer) + "/blob", 200},
+		{"asks for a password", sniffer.URL + "/ask", 401},
+		{"with a password", "http://bot:pw@" + sniffer.host() + "/blob", 200},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") != basic("bot", "pw") {
+					w.Header().Set("WWW-Authenticate", `Basic realm="reg"`)
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				http.Redirect(w, r, tt.location, http.StatusTemporaryRedirect)
+			})
+			r := registry(t, "http://reg.example:"+portOf(s), as(login("bot", "pw")),
+				resolver(names(t, map[string]string{"reg.example": "127.0.0.1", "cdn.reg.example": "127.0.0.1"})))
+			b, _, err := fetch(t, r, digestOf(content), flight.Want{To: 1000})
+			if tt.status == 200 {
+				if err != nil || string(b) != string(content) {
+					t.Errorf("%d bytes, %v", len(b), err)
+				}
+				return
+			}
+			e := upstreamError(t, err)
+			if e.Status != tt.status || e.Step().Name != upstream.StepBlobHost || e.Step().Host != sniffer.host() {
+				t.Errorf("%v, last step %+v", e, e.Step())
+			}
+		})
+	}
+}
+
+// at makes a connection look as if it led to an address.
+type at struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (a at) RemoteAddr() net.Addr { return a.addr }
+
+// TestRedirectsToPrivateAddresses has a registry that seems to be public redirect to a server on this machine.
+func TestRedirectsToPrivateAddresses(t *testing.T) {
+	t.Parallel()
+	content := blobOf(1000)
+	inside := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", zeroTime, strings.NewReader(string(content)))
+	})
+	for _, tt := range []struct {
+		name, location string
+		hosts          []string // redirectHosts
+		from           string   // address of the registry
+		why            string   // of the RedirectError; "address": an AddressError; empty: followed
+	}{
+		{"address from public", inside.URL, nil, "93.184.216.34", "to a private address"},
+		{"name from public", "http://inside.example:" + portOf(inside), nil, "93.184.216.34", "address"},
+		{"name from private", "http://inside.example:" + portOf(inside), nil, "10.0.0.1", "address"},
+		{"name from this machine", "http://inside.example:" + portOf(inside), nil, "127.0.0.1", ""},
+		{"named from public", "http://inside.example:" + portOf(inside), []string{"inside.example"}, "93.184.216.34", ""},
+		{"named with its port", "http://inside.example:" + portOf(inside), []string{"inside.example:" + portOf(inside)},
+			"93.184.216.34", ""},
+		{"named with another port", "http://inside.example:" + portOf(inside), []string{"inside.example:1"}, "93.184.216.34",
+			"address"},
+		{"named address", inside.URL, []string{"127.0.0.1"}, "93.184.216.34", ""},
+		{"http after https is in another test", inside.URL, nil, "127.0.0.1", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, tt.location+"/blob?sig=secret", http.StatusTemporaryRedirect)
+			})
+			dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+				host, port, _ := net.SplitHostPort(addr)
+				var d net.Dialer
+				c, err := d.DialContext(ctx, network, "127.0.0.1:"+port)
+				if err == nil && host == "reg.example" {
+					return at{c, &net.TCPAddr{IP: net.ParseIP(tt.from), Port: 443}}, nil
+				}
+				return c, err
+			}
+			r := registry(t, "http://reg.example:"+portOf(s), func(o *upstream.Options) {
+				o.Dial, o.RedirectHosts = dial, tt.hosts
+			})
+			b, _, err := fetch(t, r, digestOf(content), flight.Want{To: 1000})
+			if tt.why == "" {
+				if err != nil || string(b) != string(content) {
+					t.Errorf("%d bytes, %v", len(b), err)
+				}
+				return
+			}
+			e := upstreamError(t, err)
+			if strings.Contains(err2s(e), "secret") {
+				t.Errorf("the query shows in %v", e)
+			}
+			if tt.why == "address" {
+				if got, ok := errors.AsType[*upstream.AddressError](err); !ok || got.Host != "inside.example" ||
+					got.Addr != "127.0.0.1" {
+					t.Errorf("%v, want an AddressError", err)
+				}
+				return
+			}
+			if got, ok := errors.AsType[*upstream.RedirectError](err); !ok || got.Why != tt.why {
+				t.Errorf("%v, want %q", err, tt.why)
+			}
+		})
+	}
+	t.Run("metadata service behind a name", func(t *testing.T) {
+		t.Parallel()
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://meta.example/latest/", http.StatusTemporaryRedirect)
+		})
+		// No hook: what refuses is the socket's control hook, after DNS and before the first packet.
+		r := registry(t, s.URL, resolver(names(t, map[string]string{"meta.example": "169.254.169.254"})))
+		_, err := r.Blob(t.Context(), repo, digestOf(nil), flight.Want{To: 10})
+		e := upstreamError(t, err)
+		if got, ok := errors.AsType[*upstream.AddressError](err); !ok || got.Host != "meta.example" ||
+			got.Addr != "169.254.169.254" {
+			t.Errorf("%v, want an AddressError", err)
+		}
+		if step := e.Step(); step.Name != upstream.StepDial || step.Host != "meta.example" {
+			t.Errorf("last step %+v", step)
+		}
+	})
+}
+
+func TestDialCheckSeesTheAddressThatIsDialled(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	o := upstream.Options{Resolver: names(t, map[string]string{"rebind.example": "127.0.0.1", "six.example": "::1"})}
+	for _, host := range []string{"127.0.0.1", "rebind.example", "six.example", "::ffff:127.0.0.1", "0.0.0.0"} {
+		c, err := upstream.DialPublic(t.Context(), o, net.JoinHostPort(host, port))
+		if err == nil {
+			c.Close()
+			t.Errorf("%s was dialled", host)
+		} else if _, ok := errors.AsType[*upstream.AddressError](err); !ok {
+			t.Errorf("%s: %v, want an AddressError", host, err)
+		}
+	}
+	got := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			c.Close()
+		}
+		got <- err
+	}()
+	l.Close()
+	if err := <-got; err == nil {
+		t.Error("a connection arrived")
+	}
+}
