@@ -21,6 +21,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/registrymirror/mirror/e2e/internal/cert"
 )
 
 func main() {
@@ -73,7 +75,7 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(l.dir)) }()
 	l.files = filepath.Join(l.dir, "files")
-	if err := l.certificate(); err != nil {
+	if l.tls, err = cert.Write(l.dir); err != nil {
 		return err
 	}
 	x, err := makeImages(l.files)

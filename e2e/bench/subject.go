@@ -2,16 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -20,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/e2e/internal/cert"
 	"github.com/registrymirror/mirror/e2e/internal/mirrord"
 	"github.com/registrymirror/mirror/e2e/internal/proc"
 	"github.com/registrymirror/mirror/e2e/internal/registry"
@@ -62,9 +57,7 @@ type lab struct {
 	files  string // the content
 	binary string // of the mirror
 	self   string // of this program
-	cert   string // files for TLS
-	key    string
-	ca     *x509.CertPool
+	tls    cert.Files
 }
 
 func (l *lab) folder() (string, error) { return os.MkdirTemp(l.dir, "s-") }
@@ -115,7 +108,7 @@ func (l *lab) start(ctx context.Context, name string, up *subject, tls bool) (*s
 	s := &subject{dir: dir}
 	scheme := "http://"
 	if tls {
-		s.ca, scheme = l.ca, "https://"
+		s.ca, scheme = l.tls.Pool, "https://"
 	}
 	switch name {
 	case distribution:
@@ -135,7 +128,7 @@ func (l *lab) start(ctx context.Context, name string, up *subject, tls bool) (*s
 			Upstreams: "docker.io: {endpoints: [" + up.base + "]}",
 		}
 		if tls {
-			o.More = fmt.Sprintf("tls: {cert: %q, key: %q}", l.cert, l.key)
+			o.More = fmt.Sprintf("tls: {cert: %q, key: %q}", l.tls.Cert, l.tls.Key)
 		}
 		m, err := mirrord.Launch(ctx, o)
 		if err != nil {
@@ -191,7 +184,7 @@ func (l *lab) nginx(ctx context.Context, name, dir string, up *subject, tls bool
 		arg = up.host()
 	}
 	if tls {
-		secure = fmt.Sprintf(" ssl; ssl_certificate %s; ssl_certificate_key %s", l.cert, l.key)
+		secure = fmt.Sprintf(" ssl; ssl_certificate %s; ssl_certificate_key %s", l.tls.Cert, l.tls.Key)
 	}
 	file := filepath.Join(dir, "nginx.conf")
 	text := fmt.Sprintf(nginxMain, dir, fmt.Sprintf(server, dir, arg, host, secure))
@@ -227,33 +220,6 @@ func freePort(ctx context.Context) (string, error) {
 	}
 	defer func() { _ = l.Close() }()
 	return l.Addr().String(), nil
-}
-
-// certificate makes one for 127.0.0.1.
-func (l *lab) certificate() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	l.cert, l.key, l.ca = filepath.Join(l.dir, "tls.crt"), filepath.Join(l.dir, "tls.key"), x509.NewCertPool()
-	l.ca.AppendCertsFromPEM(certPEM)
-	return errors.Join(os.WriteFile(l.cert, certPEM, 0o600),
-		os.WriteFile(l.key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}), 0o600))
 }
 
 // stats asks an upstream what it has counted, and reset sets it to zero.

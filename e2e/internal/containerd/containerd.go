@@ -46,6 +46,8 @@ const address = "http://127.0.0.1:5000"
 type Certs struct {
 	// Mirror is the mirror's URL.
 	Mirror string
+	// CA is the file with the certificate that the mirror's is signed by, on TLS.
+	CA string
 	// Server takes the place of the registry that containerd goes on to. Empty: it stays the real one, which is out of
 	// reach here.
 	Server string
@@ -71,6 +73,9 @@ func (c Certs) Write(t testing.TB) string {
 		text := strings.ReplaceAll(string(b), address, c.Mirror)
 		if text == string(b) && c.Mirror != address {
 			return fmt.Errorf("%s does not have %s in it", path, address)
+		}
+		if c.CA != "" { // as deploy/containerd/README.md says
+			text += fmt.Sprintf("  ca = %q\n", c.CA)
 		}
 		if c.Server != "" {
 			text = withServer(text, c.Server)
