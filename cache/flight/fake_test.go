@@ -1,0 +1,315 @@
+package flight_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
+)
+
+// spool is a Spool in memory. It refuses what a flight must never do: write a byte twice, or touch it after Discard.
+type spool struct {
+	mu        sync.Mutex
+	b         []byte
+	written   [][2]int64
+	failAt    int // fail the write with this number, from 1; 0: never
+	writes    int
+	twice     bool
+	late      bool
+	discarded bool
+	done      func(*spool, oci.Digest)
+}
+
+var errDisk = errors.New("no space left on device")
+
+func (s *spool) WriteAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late = s.late || s.discarded
+	if s.writes++; s.writes == s.failAt {
+		return 0, errDisk
+	}
+	if need := int(off) + len(p); need > len(s.b) {
+		s.b = append(s.b, make([]byte, need-len(s.b))...)
+	}
+	end := off + int64(len(p))
+	grown := false
+	for i, w := range s.written {
+		s.twice = s.twice || off < w[1] && w[0] < end
+		if w[1] == off {
+			s.written[i][1], grown = end, true
+		}
+	}
+	if !grown {
+		s.written = append(s.written, [2]int64{off, end})
+	}
+	return copy(s.b[off:], p), nil
+}
+
+func (s *spool) ReadAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late = s.late || s.discarded
+	if off >= int64(len(s.b)) {
+		return 0, io.EOF
+	}
+	n := copy(p, s.b[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (s *spool) Commit(d oci.Digest, size int64) error {
+	if int64(len(s.b)) != size {
+		return fmt.Errorf("commit of %d bytes, spool has %d", size, len(s.b))
+	}
+	s.done(s, d)
+	return nil
+}
+
+func (s *spool) Discard() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.discarded = true
+	return nil
+}
+
+// store is what a group writes into.
+type store struct {
+	mu        sync.Mutex
+	committed map[oci.Digest][]byte
+	spools    []*spool
+	failAt    int
+	noSpool   error
+}
+
+func (s *store) options() flight.Options {
+	return flight.Options{
+		Open: func(d oci.Digest) (flight.Object, error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if b, ok := s.committed[d]; ok {
+				return object{bytes.NewReader(b)}, nil
+			}
+			return nil, errors.New("not there")
+		},
+		Create: func(oci.Digest, int64) (flight.Spool, error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.noSpool != nil {
+				return nil, s.noSpool
+			}
+			sp := &spool{failAt: s.failAt, done: func(sp *spool, d oci.Digest) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if s.committed == nil {
+					s.committed = make(map[oci.Digest][]byte)
+				}
+				s.committed[d] = sp.b
+			}}
+			s.spools = append(s.spools, sp)
+			return sp, nil
+		},
+	}
+}
+
+// check holds what is true of every flight that is over.
+func (s *store) check(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for d, b := range s.committed {
+		if got := d.Algorithm().FromBytes(b); got != d {
+			t.Errorf("committed %s, whose bytes have digest %s", d, got)
+		}
+	}
+	for i, sp := range s.spools {
+		if sp.twice {
+			t.Errorf("spool %d: a byte was written twice", i)
+		}
+		if sp.late {
+			t.Errorf("spool %d: touched after Discard", i)
+		}
+		if !sp.discarded {
+			t.Errorf("spool %d was never discarded", i)
+		}
+	}
+}
+
+type object struct{ *bytes.Reader }
+
+func (o object) Close() error { return nil }
+
+// origin is where sources get a blob from. It counts what it gave.
+type origin struct {
+	content []byte
+	chunk   int // most bytes a read; 0: all
+	size    int64
+	flip    int64 // this byte comes out wrong; -1: none
+
+	mu      sync.Mutex
+	fetches []flight.Want
+	given   map[string]int64
+	open    int
+}
+
+func newOrigin(seed uint64, n int) *origin {
+	b := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	_, _ = r.Read(b)
+	return &origin{content: b, size: int64(n), flip: -1, given: make(map[string]int64)}
+}
+
+func (o *origin) digest() oci.Digest { return digest.FromBytes(o.content) }
+
+// fault describes one source's misbehaviour.
+type fault struct {
+	deny  error         // Fetch fails
+	cutAt int64         // bodies break at this offset; 0: never
+	gate  chan struct{} // each read waits for a value; nil: none
+	wait  time.Duration // before each read, in a bubble
+}
+
+func (o *origin) source(key string, f fault) flight.Source {
+	return flight.Source{Key: key, Live: true, Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
+		o.mu.Lock()
+		o.fetches = append(o.fetches, w)
+		o.mu.Unlock()
+		if f.deny != nil {
+			return nil, f.deny
+		}
+		to := w.To
+		if to < 0 {
+			to = int64(len(o.content))
+		}
+		o.mu.Lock()
+		o.open++
+		o.mu.Unlock()
+		return &body{o: o, ctx: ctx, key: key, f: f, pos: w.From, to: to}, nil
+	}}
+}
+
+func (o *origin) total() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var n int64
+	for _, v := range o.given {
+		n += v
+	}
+	return n
+}
+
+func (o *origin) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.fetches)
+}
+
+type body struct {
+	o       *origin
+	ctx     context.Context
+	key     string
+	f       fault
+	pos, to int64
+}
+
+var errCut = errors.New("connection reset by peer")
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.f.gate != nil {
+		select {
+		case <-b.f.gate:
+		case <-b.ctx.Done():
+			return 0, context.Cause(b.ctx)
+		}
+	}
+	if b.f.wait > 0 {
+		select {
+		case <-time.After(b.f.wait):
+		case <-b.ctx.Done():
+			return 0, context.Cause(b.ctx)
+		}
+	}
+	if b.ctx.Err() != nil {
+		return 0, context.Cause(b.ctx)
+	}
+	if b.pos >= b.to {
+		return 0, io.EOF
+	}
+	to := b.to
+	if b.f.cutAt > 0 {
+		if b.pos >= b.f.cutAt {
+			return 0, errCut
+		}
+		to = min(to, b.f.cutAt)
+	}
+	if b.o.chunk > 0 {
+		to = min(to, b.pos+int64(b.o.chunk))
+	}
+	n := copy(p, b.o.content[b.pos:to])
+	if i := b.o.flip - b.pos; b.o.flip >= 0 && i >= 0 && i < int64(n) {
+		p[i] ^= 1
+	}
+	b.pos += int64(n)
+	b.o.mu.Lock()
+	b.o.given[b.key] += int64(n)
+	b.o.mu.Unlock()
+	return n, nil
+}
+
+func (b *body) Close() error {
+	b.o.mu.Lock()
+	defer b.o.mu.Unlock()
+	b.o.open--
+	return nil
+}
+func (b *body) Size() int64  { return b.o.size }
+func (b *body) Host() string { return "cdn.example:443" }
+
+// copyAll reads the whole object the way a server does.
+func copyAll(ctx context.Context, o flight.Object, off, n int64) ([]byte, error) {
+	var buf bytes.Buffer
+	buf.Grow(int(n))
+	r, ok := o.(*flight.Reader)
+	if !ok {
+		_, err := io.Copy(&buf, io.NewSectionReader(o, off, n))
+		return buf.Bytes(), err
+	}
+	if err := r.Ready(ctx, off, n); err != nil {
+		return nil, err
+	}
+	_, err := r.CopyTo(ctx, &buf, off, n)
+	return buf.Bytes(), err
+}
+
+func join(t *testing.T, g *flight.Group, o *origin, s flight.Source) (flight.Object, bool) {
+	t.Helper()
+	obj, joined, err := g.Join(t.Context(), o.digest(), int64(len(o.content)), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return obj, joined
+}
+
+// leaver is a client that hangs up after so many bytes.
+type leaver struct{ left int64 }
+
+var errGone = errors.New("broken pipe")
+
+func (l *leaver) Write(p []byte) (int, error) {
+	if l.left -= int64(len(p)); l.left <= 0 {
+		return 0, errGone
+	}
+	return len(p), nil
+}
