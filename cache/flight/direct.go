@@ -128,7 +128,7 @@ func (r *Reader) copyDirect(ctx context.Context, w io.Writer, start, off, end in
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	tail := make([]byte, 0, holdBack)
+	tail := make([]byte, 0, r.f.g.sizes.holdBack)
 	var sent int64
 	for pos := off; pos < end; {
 		select {
@@ -144,7 +144,7 @@ func (r *Reader) copyDirect(ctx context.Context, w io.Writer, start, off, end in
 		r.direct.pos = pos
 		if whole {
 			verifier.Write(p)
-			if keep := size - holdBack; pos > keep {
+			if keep := size - r.f.g.sizes.holdBack; pos > keep {
 				cut := max(0, int64(n)-(pos-keep))
 				tail = append(tail, p[cut:]...)
 				p = p[:cut]

@@ -28,8 +28,8 @@
 // The last 64 KiB of the prefix are held back until the digest is known to be right, so no response that came out of
 // the prefix ends cleanly with wrong bytes. A range that lies ahead of the prefix is as right as its source.
 //
-// With no reader left, a fill goes on if at most GoOn bytes (64 MiB) or half the blob is missing; else it stops after Linger, and
-// the spool is parked with its extents for Park: who comes back goes on where it stopped.
+// With no reader left, a fill goes on if at most GoOn bytes (64 MiB) or half the blob is missing; else it stops after
+// Linger, and the spool is parked with its extents for Park: who comes back goes on where it stopped.
 //
 // Not here: which content is whole (the store), space (the cache), retries and ranges that upstreams get wrong (the
 // source), rights (whoever calls Join).

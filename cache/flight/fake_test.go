@@ -179,6 +179,7 @@ type fault struct {
 	cutAt int64         // bodies break at this offset; 0: never
 	gate  chan struct{} // each read waits for a value; nil: none
 	wait  time.Duration // before each read, in a bubble
+	says  int64         // size of the blob that bodies tell; 0: the origin's
 }
 
 func (o *origin) source(key string, f fault) flight.Source {
@@ -274,7 +275,14 @@ func (b *body) Close() error {
 	b.o.open--
 	return nil
 }
-func (b *body) Size() int64  { return b.o.size }
+
+func (b *body) Size() int64 {
+	if b.f.says != 0 {
+		return b.f.says
+	}
+	return b.o.size
+}
+
 func (b *body) Host() string { return "cdn.example:443" }
 
 // copyAll reads the whole object the way a server does.

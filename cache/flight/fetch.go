@@ -13,6 +13,7 @@ import (
 // is over, so no byte is written twice and what the hasher has read back never changes.
 type fetch struct {
 	src    Source
+	sizes  sizes
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -29,7 +30,7 @@ func (ft *fetch) claimed() int64 {
 	if !ft.fill {
 		return ft.to
 	}
-	end := max(alignUp(ft.pos+1), ft.writing)
+	end := max(ft.sizes.up(ft.pos+1), ft.writing)
 	if ft.to >= 0 {
 		end = min(end, ft.to)
 	}
@@ -42,8 +43,9 @@ func (ft *fetch) stop() {
 	ft.cancel()
 }
 
-func alignDown(n int64) int64 { return n - n%extentSize }
-func alignUp(n int64) int64   { return alignDown(n + extentSize - 1) }
+// down and up are the nearest borders of the grid.
+func (s sizes) down(n int64) int64 { return n - n%s.extent }
+func (s sizes) up(n int64) int64   { return s.down(n + s.extent - 1) }
 
 // covered reports whether a running fetch is about to bring the byte at off. The lock is held.
 func (f *Flight) covered(off int64) *fetch {
@@ -74,12 +76,13 @@ func (f *Flight) demand(r *Reader, off, end int64) {
 		f.start(&fetch{src: r.src, fill: true, pos: off, to: f.gapEnd(off)})
 		return
 	}
-	most := int64(extentMost)
+	s := f.g.sizes
+	most := s.most
 	if toEnd { // an open-ended range is a client that may hang up after its chunk
-		most = extentSize
+		most = s.extent
 	}
-	from := max(alignDown(off), f.have.prev(off))
-	to := min(alignUp(min(end, from+most)), f.gapEnd(off))
+	from := max(s.down(off), f.have.prev(off))
+	to := min(s.up(min(end, from+most)), f.gapEnd(off))
 	for _, ft := range f.fetches {
 		if e := ft.claimed(); e <= off {
 			from = max(from, e)
@@ -115,6 +118,7 @@ func (f *Flight) gapEnd(off int64) int64 {
 
 // start runs a fetch. The lock is held.
 func (f *Flight) start(ft *fetch) {
+	ft.sizes = f.g.sizes
 	ft.ctx, ft.cancel = context.WithCancel(f.ctx)
 	f.fetches = append(f.fetches, ft)
 	f.users++

@@ -10,17 +10,19 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
+// sizes are the bytes that flights go by. They are a value for the tests alone, which drive small blobs through what
+// large ones meet.
+type sizes struct {
+	extent   int64 // grid of the ranges that are fetched ahead of the prefix
+	most     int64 // how much of a client's closed range one request to the source asks for
+	holdBack int64 // how much of the prefix's end waits for the digest
+	verify   int64 // up to here a blob is verified before its headers go out, if that takes less than verifyWait
+}
+
+var usual = sizes{extent: 4 << 20, most: 16 << 20, holdBack: 64 << 10, verify: 4 << 20}
+
 const (
-	// extentSize is the grid of ranges that are fetched ahead of the prefix.
-	extentSize = 4 << 20
-	// extentMost is how much of a client's closed range one request to the source asks for.
-	extentMost = 16 << 20
-	// holdBack is how much of the prefix's end waits for the digest.
-	holdBack = 64 << 10
-	// verifyFirst is the size up to which a blob is verified before its headers go out, if that takes less than
-	// verifyWait.
-	verifyFirst = 4 << 20
-	verifyWait  = 2 * time.Second
+	verifyWait = 2 * time.Second
 	// A progress is told to waiting readers at most every tellEvery, or after tellBytes: fifty readers that wake for
 	// every packet cost more than the copy.
 	tellEvery = 4 * time.Millisecond
@@ -143,9 +145,9 @@ func (f *Flight) readable(off int64) int64 {
 	}
 	// Whatever lies behind the prefix came as somebody's range and is served as such.
 	if p := f.prefix(); off < p {
-		tail := p - holdBack // where the size is not known, any byte may be among the last
+		tail := p - f.g.sizes.holdBack // where the size is not known, any byte may be among the last
 		if f.size >= 0 {
-			tail = f.size - holdBack
+			tail = f.size - f.g.sizes.holdBack
 		}
 		return max(off, min(to, tail))
 	}

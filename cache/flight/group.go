@@ -26,6 +26,7 @@ type Options struct {
 // Group holds the flights of a cache, one per digest.
 type Group struct {
 	o      Options
+	sizes  sizes
 	ctx    context.Context // ends with Close: the life of every fetch
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // every goroutine of every flight
@@ -54,7 +55,7 @@ func New(o Options) *Group {
 	}
 	// The context is the group's own: fetches outlive the requests that started them.
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Group{o: o, ctx: ctx, cancel: cancel, flights: make(map[oci.Digest]*Flight)}
+	return &Group{o: o, sizes: usual, ctx: ctx, cancel: cancel, flights: make(map[oci.Digest]*Flight)}
 }
 
 // Join returns the blob's finished content, or a *Reader of the flight that brings it, which it starts if there is

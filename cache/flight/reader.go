@@ -67,7 +67,7 @@ func (r *Reader) Ready(ctx context.Context, off, n int64) error {
 	if n <= 0 {
 		return nil
 	}
-	if size <= verifyFirst {
+	if size <= r.f.g.sizes.verify {
 		ctx, cancel := context.WithTimeoutCause(ctx, verifyWait, errSlow)
 		_, err := r.await(ctx, off, off+n, func() bool { return r.f.verified })
 		cancel()

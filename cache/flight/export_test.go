@@ -1,0 +1,9 @@
+package flight
+
+// Small makes flights go by a 16th of the usual bytes. It comes before the first Join.
+func (g *Group) Small() {
+	s := &g.sizes
+	for _, n := range []*int64{&s.extent, &s.most, &s.holdBack, &s.verify} {
+		*n /= 16
+	}
+}
