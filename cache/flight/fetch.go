@@ -57,13 +57,16 @@ func (f *Flight) covered(off int64) *fetch {
 	return nil
 }
 
+// firstMissing stands for the first byte that is not there yet, wherever that is: for who waits for the blob's end.
+const firstMissing = -1
+
 // demand sees to it that the byte at off comes, for a reader that wants [off, end). The lock is held.
 func (f *Flight) demand(r *Reader, off, end int64) {
-	if f.spool == nil || f.ended || f.readable(off) > off {
+	if f.spool == nil || f.ended || off >= 0 && f.readable(off) > off {
 		return
 	}
-	if to := f.have.run(off); to > off {
-		off, end = to, 1<<62 // held back: what it waits for is the rest of the blob, and the digest
+	if to := f.have.run(max(0, off)); off == firstMissing || to > off {
+		off, end = to, 1<<62 // or held back: what it waits for is the rest of the blob, and the digest
 	}
 	if f.size >= 0 && off >= f.size || f.covered(off) != nil {
 		return

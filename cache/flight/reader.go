@@ -47,7 +47,7 @@ func (r *Reader) Size() int64 {
 
 // sized waits until the size is known.
 func (r *Reader) sized(ctx context.Context) error {
-	_, err := r.await(ctx, 0, 1<<62, func() bool { return r.f.size >= 0 })
+	_, err := r.await(ctx, firstMissing, 0, func() bool { return r.f.size >= 0 })
 	if errors.Is(err, errBroken) {
 		return r.sizeDirect(ctx)
 	}
@@ -87,7 +87,8 @@ func (r *Reader) Ready(ctx context.Context, off, n int64) error {
 
 var errSlow = errors.New("verification takes long")
 
-// await waits until ok, called with the lock held, and has [off, end) fetched meanwhile.
+// await waits until ok, called with the lock held, and has [off, end) fetched meanwhile, or from firstMissing on all
+// the rest.
 func (r *Reader) await(ctx context.Context, off, end int64, ok func() bool) (to int64, err error) {
 	f := r.f
 	f.mu.Lock()

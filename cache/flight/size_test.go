@@ -2,8 +2,11 @@ package flight_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -29,6 +32,91 @@ func TestUnknownSize(t *testing.T) {
 	_ = obj.Close()
 	g.Close()
 	st.check(t)
+}
+
+// A download of unknown size that stopped goes on, whoever waits for its size.
+func TestUnknownSizeGoesOn(t *testing.T) {
+	t.Parallel()
+	const size, kib = 300 << 10, 1 << 10
+	for _, tt := range []struct {
+		name string
+		came int64 // bytes that are there when the first source breaks
+		says int64 // by the second source
+	}{
+		{"nothing came", 0, size},
+		{"a little came", 10 * kib, size},
+		{"more than is held back came", 200 * kib, size},
+		{"and nobody says it", 200 * kib, -1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin(20, size)
+				o.size, o.chunk = -1, 10*kib
+				st := &store{}
+				g := flight.New(st.options())
+				defer g.Close()
+				alice := fault{cutAt: tt.came, wait: time.Second}
+				if tt.came == 0 {
+					alice = fault{deny: errCut, wait: time.Second}
+				}
+				go func() {
+					if _, _, err := g.Join(t.Context(), o.digest(), -1, o.source("alice", alice)); !errors.Is(err, errCut) {
+						t.Errorf("alice: %v", err)
+					}
+				}()
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				obj, _, err := g.Join(ctx, o.digest(), -1, o.source("bob", fault{says: tt.says}))
+				if err != nil {
+					t.Fatalf("bob: %v", err)
+				}
+				if obj.Size() != size {
+					t.Errorf("size %d", obj.Size())
+				}
+				if b, err := copyAll(ctx, obj, 0, obj.Size()); err != nil || !bytes.Equal(b, o.content) {
+					t.Errorf("%d bytes, %v", len(b), err)
+				}
+				_ = obj.Close()
+				g.Close()
+				if n := o.total(); n != size {
+					t.Errorf("%d bytes fetched, want each of %d once", n, size)
+				}
+				st.check(t)
+			})
+		})
+	}
+	t.Run("parked", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOrigin(21, size)
+			o.size, o.chunk = -1, 10*kib
+			st := &store{}
+			g := flight.New(st.options())
+			defer g.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+			defer cancel()
+			_, _, err := g.Join(ctx, o.digest(), -1, o.source("a", fault{wait: time.Second}))
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			ctx, cancel = context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			obj, joined, err := g.Join(ctx, o.digest(), -1, o.source("a", fault{}))
+			if err != nil || !joined {
+				t.Fatalf("joined %t, %v", joined, err)
+			}
+			if b, err := copyAll(ctx, obj, 0, obj.Size()); err != nil || !bytes.Equal(b, o.content) {
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+			_ = obj.Close()
+			g.Close()
+			if n := o.total(); n != size {
+				t.Errorf("%d bytes fetched, want each of %d once", n, size)
+			}
+			st.check(t)
+		})
+	})
 }
 
 func TestSourceThatSaysAnotherSize(t *testing.T) {
