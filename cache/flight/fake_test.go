@@ -180,6 +180,7 @@ type fault struct {
 	gate  chan struct{} // each read waits for a value; nil: none
 	wait  time.Duration // before each read, in a bubble
 	says  int64         // size of the blob that bodies tell; 0: the origin's
+	late  time.Duration // before Fetch answers, in a bubble
 }
 
 func (o *origin) source(key string, f fault) flight.Source {
@@ -187,6 +188,13 @@ func (o *origin) source(key string, f fault) flight.Source {
 		o.mu.Lock()
 		o.fetches = append(o.fetches, w)
 		o.mu.Unlock()
+		if f.late > 0 {
+			select {
+			case <-time.After(f.late):
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}
 		if f.deny != nil {
 			return nil, f.deny
 		}
@@ -245,15 +253,15 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.ctx.Err() != nil {
 		return 0, context.Cause(b.ctx)
 	}
-	if b.pos >= b.to {
-		return 0, io.EOF
-	}
 	to := b.to
 	if b.f.cutAt > 0 {
 		if b.pos >= b.f.cutAt {
 			return 0, errCut
 		}
 		to = min(to, b.f.cutAt)
+	}
+	if b.pos >= b.to {
+		return 0, io.EOF
 	}
 	if b.o.chunk > 0 {
 		to = min(to, b.pos+int64(b.o.chunk))

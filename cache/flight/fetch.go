@@ -255,6 +255,7 @@ func (f *Flight) opened(ft *fetch, body Body) error {
 		if ft.to < 0 {
 			ft.to = f.gapEnd(ft.pos)
 		}
+		f.poke() // the size may be all that was missing
 	}
 	ft.open = true
 	f.tell()

@@ -170,10 +170,7 @@ func (f *Flight) tell() {
 // wrote publishes an extent. The lock is held.
 func (f *Flight) wrote(from, to int64) {
 	f.have.add(from, to)
-	select {
-	case f.more <- struct{}{}:
-	default:
-	}
+	f.poke()
 	f.untold += to - from
 	if f.change == nil {
 		return
@@ -188,6 +185,14 @@ func (f *Flight) wrote(from, to int64) {
 			defer f.mu.Unlock()
 			f.tell()
 		})
+	}
+}
+
+// poke has the hasher look again.
+func (f *Flight) poke() {
+	select {
+	case f.more <- struct{}{}:
+	default:
 	}
 }
 

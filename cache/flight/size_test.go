@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,6 +118,49 @@ func TestUnknownSizeGoesOn(t *testing.T) {
 			st.check(t)
 		})
 	})
+}
+
+// The last thing to come is the size: what is there turns out to be the whole blob.
+func TestSizeComesLast(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, 1, 200 << 10} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin(22, size)
+				o.size = -1
+				st := &store{}
+				g := flight.New(st.options())
+				defer g.Close()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				if size > 0 {
+					// Breaks where others end: it brings everything and doesn't know.
+					alice := o.source("alice", fault{cutAt: int64(size)})
+					if _, _, err := g.Join(ctx, o.digest(), -1, alice); !errors.Is(err, errCut) {
+						t.Fatalf("alice: %v", err)
+					}
+				}
+				o.size = int64(size)
+				obj, joined, err := g.Join(ctx, o.digest(), -1, o.source("bob", fault{late: time.Second}))
+				if err != nil || joined != (size > 0) {
+					t.Fatalf("bob: joined %t, %v", joined, err)
+				}
+				if b, err := copyAll(ctx, obj, 0, obj.Size()); err != nil || !bytes.Equal(b, o.content) {
+					t.Errorf("%d bytes, %v", len(b), err)
+				}
+				_ = obj.Close()
+				synctest.Wait()
+				if g.Flying(o.digest()) {
+					t.Error("still flying, though all is there")
+				}
+				g.Close()
+				if _, ok := st.committed[o.digest()]; !ok {
+					t.Error("not committed")
+				}
+				st.check(t)
+			})
+		})
+	}
 }
 
 func TestSourceThatSaysAnotherSize(t *testing.T) {
