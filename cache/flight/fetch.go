@@ -248,8 +248,9 @@ func (f *Flight) opened(ft *fetch, body Body) error {
 	defer f.mu.Unlock()
 	f.host = body.Host()
 	if n := body.Size(); n >= 0 {
-		if f.size >= 0 && n != f.size {
-			return &MismatchError{Digest: f.digest, Size: f.size, GotSize: n, Host: body.Host()}
+		if p := f.prefix(); f.size >= 0 && n != f.size || n < p {
+			f.disputed = true // and who is right, nobody knows
+			return &MismatchError{Digest: f.digest, Size: max(f.size, p), GotSize: n, Host: body.Host()}
 		}
 		f.size = n
 		if ft.to < 0 {

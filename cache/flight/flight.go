@@ -62,6 +62,7 @@ type Flight struct {
 	verified bool  // the digest is right; spool reads need no hold-back
 	failed   error // ends every reader
 	broken   error // the spool's: readers go on from their own sources
+	disputed bool  // a source said another size: not kept for whoever comes later
 	ended    bool  // takes no more readers; the spool is discarded when its last user leaves
 	users    int   // readers not closed, fetches, the hasher: who may be in the spool
 	released bool  // the spool has been discarded
@@ -292,7 +293,11 @@ func (f *Flight) settle() {
 	if f.ended || len(f.readers) > 0 || f.idle != nil || f.goesOn() {
 		return
 	}
-	f.idle = time.AfterFunc(f.g.o.Linger, f.park)
+	linger := f.g.o.Linger
+	if f.disputed {
+		linger = 0
+	}
+	f.idle = time.AfterFunc(linger, f.park)
 }
 
 // goesOn reports whether the fill runs and is near enough its end to be let go on without readers. The lock is held.
@@ -317,13 +322,13 @@ func (f *Flight) park() {
 	for _, ft := range f.fetches {
 		ft.stop()
 	}
-	empty := len(f.have) == 0
-	if !empty {
+	keep := len(f.have) > 0 && !f.disputed
+	if keep {
 		f.parked = true
 		f.idle = time.AfterFunc(f.g.o.Park, f.expire)
 	}
 	f.mu.Unlock()
-	if empty {
+	if !keep {
 		f.expire()
 	}
 }

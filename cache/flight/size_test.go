@@ -179,6 +179,60 @@ func TestSourceThatSaysAnotherSize(t *testing.T) {
 	st.check(t)
 }
 
+// A flight over whose size its sources disagree is nothing to keep for the next reader, who may know better.
+func TestDisputedSizeIsNotKept(t *testing.T) {
+	t.Parallel()
+	const size, kib = 300 << 10, 1 << 10
+	for _, tt := range []struct {
+		name  string
+		alice int64 // the size with which the first reader comes
+		came  int64 // bytes that her source gives before it breaks
+		says  int64 // what the second one's source says
+	}{
+		{"the first reader expects less", 100 * kib, 0, size},
+		{"the first reader expects more", 400 * kib, 0, size},
+		{"more is there than the second source says", -1, 200 * kib, 150 * kib},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin(23, size)
+				o.size, o.chunk = -1, 10*kib
+				st := &store{}
+				g := flight.New(st.options())
+				defer g.Close()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				alice := fault{deny: errCut}
+				if tt.came > 0 {
+					alice = fault{cutAt: tt.came}
+				}
+				pull := func(size int64, s flight.Source) error {
+					obj, _, err := g.Join(ctx, o.digest(), size, s)
+					if err != nil {
+						return err
+					}
+					defer obj.Close()
+					_, err = copyAll(ctx, obj, 0, obj.Size())
+					return err
+				}
+				if err := pull(tt.alice, o.source("alice", alice)); !errors.Is(err, errCut) {
+					t.Fatalf("alice: %v", err)
+				}
+				var wrong *flight.MismatchError
+				if err := pull(-1, o.source("bob", fault{says: tt.says})); !errors.As(err, &wrong) || wrong.GotSize != tt.says {
+					t.Fatalf("bob: %v, want a mismatch of sizes", err)
+				}
+				synctest.Wait()
+				if err := pull(size, o.source("carol", fault{says: size})); err != nil {
+					t.Errorf("carol: %v", err)
+				}
+				g.Close()
+				st.check(t)
+			})
+		})
+	}
+}
+
 func TestEmptyBlob(t *testing.T) {
 	t.Parallel()
 	o := newOrigin(12, 0)
