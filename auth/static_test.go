@@ -129,10 +129,15 @@ func TestDescribe(t *testing.T) {
 	}{
 		{"nil", nil, auth.Status{}},
 		{"anonymous", auth.Anonymous, auth.Status{}},
-		{"static", auth.Static("hub", "bot", auth.NewSecret("x")),
-			auth.Status{Name: "hub", Kind: "static", State: auth.StateOK}},
-		{"expired", auth.Credential{Name: "hub", Password: auth.NewSecret("x"), Expires: past},
-			auth.Status{Name: "hub", Kind: "static", State: auth.StateExpired, Expires: past}},
+		{
+			"static", auth.Static("hub", "bot", auth.NewSecret("x")),
+			auth.Status{Name: "hub", Kind: "static", State: auth.StateOK},
+		},
+		{
+			"expired",
+			auth.Credential{Name: "hub", Password: auth.NewSecret("x"), Expires: past},
+			auth.Status{Name: "hub", Kind: "static", State: auth.StateExpired, Expires: past},
+		},
 		{"file", &auth.File{Name: "hub"}, auth.Status{Name: "hub", Kind: "file", State: auth.StateOK}},
 	} {
 		if diff := cmp.Diff(tt.want, auth.Describe(tt.source)); diff != "" {

@@ -16,10 +16,12 @@ var ErrNotFound = errors.New("not in the cache")
 // records everything again.
 var ErrReset = errors.New("the index was damaged and has been started anew")
 
-// Object, Spool and Source are the flight's; see there.
 type (
+	// Object is what readers read, stored or arriving.
 	Object = flight.Object
-	Spool  = flight.Spool
+	// Spool is content while it arrives.
+	Spool = flight.Spool
+	// Source is where the bytes of content that is not here come from.
 	Source = flight.Source
 )
 

@@ -254,7 +254,11 @@ func (s gatedStore) All() iter.Seq2[cache.Entry, error] {
 	all := s.Store.All()
 	return func(yield func(cache.Entry, error) bool) {
 		var list []cache.Entry
-		for e := range all {
+		for e, err := range all {
+			if err != nil {
+				yield(e, err)
+				return
+			}
 			list = append(list, e)
 		}
 		<-s.gate

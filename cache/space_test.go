@@ -21,11 +21,17 @@ func TestFreeSpace(t *testing.T) {
 	}{
 		"bytes":   {cache.MinFree{Bytes: 5000}, cache.Space{Free: 3000, Total: 100_000}, "cde"},
 		"percent": {cache.MinFree{Percent: 5}, cache.Space{Free: 3000, Total: 100_000}, "cde"},
-		"inodes": {cache.MinFree{Percent: 5},
-			cache.Space{Free: 50_000, Total: 100_000, FreeInodes: 47, AllInodes: 1000}, "de"},
+		"inodes": {
+			cache.MinFree{Percent: 5},
+			cache.Space{Free: 50_000, Total: 100_000, FreeInodes: 47, AllInodes: 1000},
+			"de",
+		},
 		"no inode count": {cache.MinFree{Percent: 5}, cache.Space{Free: 50_000, Total: 100_000}, "abcde"},
-		"enough": {cache.MinFree{Percent: 5},
-			cache.Space{Free: 5000, Total: 100_000, FreeInodes: 50, AllInodes: 1000}, "abcde"},
+		"enough": {
+			cache.MinFree{Percent: 5},
+			cache.Space{Free: 5000, Total: 100_000, FreeInodes: 50, AllInodes: 1000},
+			"abcde",
+		},
 		"not known": {cache.MinFree{Percent: 5}, cache.Space{}, "abcde"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -45,8 +45,10 @@ func New(tags, refs state.Table, o Options) *Catalog {
 	if o.Remembered == 0 {
 		o.Remembered = remembered
 	}
-	return &Catalog{tags: tags, refs: refs, log: o.Log, most: o.Remembered, seed: maphash.MakeSeed(),
-		known: newMemory[Tag](o.Remembered / 5), members: newMemory[member](o.Remembered), dirty: make(map[string]Tag)}
+	return &Catalog{
+		tags: tags, refs: refs, log: o.Log, most: o.Remembered, seed: maphash.MakeSeed(),
+		known: newMemory[Tag](o.Remembered / 5), members: newMemory[member](o.Remembered), dirty: make(map[string]Tag),
+	}
 }
 
 // turn waits for a key's and returns how to end it. Keys may share one.

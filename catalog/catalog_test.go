@@ -42,8 +42,12 @@ func TestJudge(t *testing.T) {
 		{"older", catalog.Tag{Digest: aa, Checked: now.Add(-time.Minute)}, p, catalog.Ask, true},
 		{"the last usable moment", catalog.Tag{Digest: aa, Checked: now.Add(-168 * time.Hour)}, p, catalog.Ask, true},
 		{"too old to fall back on", catalog.Tag{Digest: aa, Checked: now.Add(-168*time.Hour - 1)}, p, catalog.Ask, false},
-		{"maxAge 0: always ask", catalog.Tag{Digest: aa, Checked: now}, catalog.Policy{StaleIfError: time.Hour},
-			catalog.Ask, true},
+		{
+			"maxAge 0: always ask",
+			catalog.Tag{Digest: aa, Checked: now},
+			catalog.Policy{StaleIfError: time.Hour},
+			catalog.Ask, true,
+		},
 		{"the clock was set back", catalog.Tag{Digest: aa, Checked: now.Add(time.Hour)}, p, catalog.Ask, true},
 	}
 	for _, tt := range tests {
@@ -189,8 +193,10 @@ func TestMembersBelongToTheirRepositoryAlone(t *testing.T) {
 	tags, refs := statetest.NewTable(), statetest.NewTable()
 	c := catalog.New(tags, refs, catalog.Options{})
 	layer := oci.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar+gzip", Digest: bb, Size: 77}
-	m := &oci.Manifest{Digest: aa, MediaType: "application/vnd.oci.image.manifest.v1+json", Bytes: []byte("{}"),
-		Children: []oci.Child{{Descriptor: layer}}}
+	m := &oci.Manifest{
+		Digest: aa, MediaType: "application/vnd.oci.image.manifest.v1+json", Bytes: []byte("{}"),
+		Children: []oci.Child{{Descriptor: layer}},
+	}
 	if err := c.Learn(nginx, m); err != nil {
 		t.Fatal(err)
 	}
@@ -204,8 +210,11 @@ func TestMembersBelongToTheirRepositoryAlone(t *testing.T) {
 		if d, ok, err := c.Member(nginx, aa); err != nil || !ok || d.Size != 2 || d.MediaType != m.MediaType {
 			t.Errorf("manifest: %+v %t %v", d, ok, err)
 		}
-		for _, other := range []oci.Repo{acme, {Host: nginx.Host, Name: "library/ngin"},
-			{Host: "quay.io", Name: nginx.Name}} {
+		for _, other := range []oci.Repo{
+			acme,
+			{Host: nginx.Host, Name: "library/ngin"},
+			{Host: "quay.io", Name: nginx.Name},
+		} {
 			if _, ok, err := c.Member(other, bb); ok || err != nil {
 				t.Errorf("%s has what only %s refers to (%v)", other, nginx, err)
 			}

@@ -47,15 +47,24 @@ func TestWhatIsKnownOfContent(t *testing.T) {
 	}{
 		{"by a parent", []func(*catalog.Catalog) error{by(child(aa, layerType, 7))}, layerType, 7},
 		{"without a size", []func(*catalog.Catalog) error{by(child(aa, layerType, -1))}, layerType, -1},
-		{"a size is not forgotten", []func(*catalog.Catalog) error{by(child(aa, layerType, 7)), by(child(aa, layerType, -1))},
-			layerType, 7},
+		{
+			"a size is not forgotten",
+			[]func(*catalog.Catalog) error{by(child(aa, layerType, 7)), by(child(aa, layerType, -1))},
+			layerType, 7,
+		},
 		{"a size is added", []func(*catalog.Catalog) error{by(child(aa, layerType, -1)), blob("", 7)}, layerType, 7},
-		{"a size is set right", []func(*catalog.Catalog) error{by(child(aa, layerType, 9)), by(child(aa, layerType, 7))},
-			layerType, 7},
+		{
+			"a size is set right",
+			[]func(*catalog.Catalog) error{by(child(aa, layerType, 9)), by(child(aa, layerType, 7))},
+			layerType, 7,
+		},
 		{"a type is added", []func(*catalog.Catalog) error{blob("", 7), by(child(aa, layerType, 7))}, layerType, 7},
 		{"a manifest knows best, last", []func(*catalog.Catalog) error{by(child(aa, "x/y", 9)), itself}, manifestType, 500},
-		{"a manifest knows best, first", []func(*catalog.Catalog) error{itself, by(child(aa, "x/y", 9)), blob("z/z", 1)},
-			manifestType, 500},
+		{
+			"a manifest knows best, first",
+			[]func(*catalog.Catalog) error{itself, by(child(aa, "x/y", 9)), blob("z/z", 1)},
+			manifestType, 500,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -70,8 +70,10 @@ func (c *Catalog) load(ref oci.Ref, key string) (Tag, error) {
 		c.log.Warn("what was recorded of a tag can't be read; it is learnt again", "ref", key, "err", err)
 		return Tag{Version: uint64(it.Version)}, ErrUnknown
 	}
-	t = Tag{Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: r.Digest, Checked: r.Checked, History: r.History,
-		Version: uint64(it.Version)}
+	t = Tag{
+		Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: r.Digest, Checked: r.Checked, History: r.History,
+		Version: uint64(it.Version),
+	}
 	c.known.put(key, t)
 	return t, nil
 }
@@ -95,8 +97,10 @@ func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest) (Tag, error) {
 		case err == nil && from.Version != 0 && from.Digest == to:
 			return have, nil
 		}
-		next := Tag{Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: to, Checked: now,
-			History: history(have.History, to, now)}
+		next := Tag{
+			Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: to, Checked: now,
+			History: history(have.History, to, now),
+		}
 		if next.Version, err = c.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
 			c.forget(key) // somebody else on the table; what they wrote counts
 			continue

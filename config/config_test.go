@@ -51,12 +51,16 @@ func TestNoConfigurationAtAll(t *testing.T) {
 	if diff := cmp.Diff(config.Default(), c); diff != "" {
 		t.Errorf("Load without a file is not Default:\n%s", diff)
 	}
-	got := []any{c.Listen, c.Admin.Listen, c.Metrics.Listen, c.TLS.Enabled(), c.Cache.Dir, int64(c.Cache.Size),
+	got := []any{
+		c.Listen, c.Admin.Listen, c.Metrics.Listen, c.TLS.Enabled(), c.Cache.Dir, int64(c.Cache.Size),
 		c.Cache.MinFree.Percent, c.Cache.Durability, c.Drain, c.ErrorPhrase, c.ClientsFallBack, c.Log.Level, c.Log.Format,
-		c.DefaultUpstream, len(c.Files())}
-	want := []any{"127.0.0.1:5000", "127.0.0.1:5001", "", false, "./mirror-data", int64(20 << 30),
+		c.DefaultUpstream, len(c.Files()),
+	}
+	want := []any{
+		"127.0.0.1:5000", "127.0.0.1:5001", "", false, "./mirror-data", int64(20 << 30),
 		5.0, "relaxed", time.Minute, true, true, "info", "auto",
-		"docker.io", 0}
+		"docker.io", 0,
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -132,8 +136,10 @@ upstreams:
 		Metrics: config.Metrics{Listen: "[::1]:9090"},
 		Drain:   90 * time.Minute,
 		Log:     config.Log{Level: "debug", Format: "json"},
-		Cache: config.Cache{Dir: "/etc/mirror/data", Size: 3 << 39, MinFree: config.MinFree{Bytes: 10e9},
-			Durability: "strict", ParallelAbove: 64 << 20},
+		Cache: config.Cache{
+			Dir: "/etc/mirror/data", Size: 3 << 39, MinFree: config.MinFree{Bytes: 10e9},
+			Durability: "strict", ParallelAbove: 64 << 20,
+		},
 		DefaultUpstream: "registry.example.com:5000",
 		Upstreams: config.Upstreams{
 			{
@@ -143,8 +149,10 @@ upstreams:
 				RedirectHosts: []string{"[fd00::1]:9000"},
 				Aliases:       []string{"corp"},
 				Access:        "public",
-				Tags: config.Tags{Wait: 500 * time.Millisecond, StaleIfError: 24 * time.Hour,
-					Deleted: "keep"},
+				Tags: config.Tags{
+					Wait: 500 * time.Millisecond, StaleIfError: 24 * time.Hour,
+					Deleted: "keep",
+				},
 				RateLimitReserve: 20,
 			},
 			{

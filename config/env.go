@@ -123,7 +123,7 @@ func (d *decoder) setVariable(name, path, text string, c *Config) bool {
 func find(v reflect.Value, path string) (reflect.Value, field, row, bool) {
 	var at string
 	var f field
-	for _, key := range strings.Split(path, ".") {
+	for key := range strings.SplitSeq(path, ".") {
 		fields := fieldsOf(v.Type())
 		f = fields[slices.IndexFunc(fields, func(f field) bool { return f.key == key })]
 		v, at = v.Field(f.index), join(at, key)

@@ -17,10 +17,14 @@ func TestVariablesWin(t *testing.T) {
 		"MIRROR_CACHE_MIN_FREE=10%", "MIRROR_CACHE_SIZE=1TiB", "MIRROR_ERRORPHRASE=false", "MIRROR_METRICS_LISTEN=",
 		"MIRROR_LOG_LEVEL=debug", "MIRROR_CLIENTS_FALL_BACK=false", "MIRROR_DEFAULT_UPSTREAM=index.docker.io",
 		"PATH=/bin", "MIRROR", "mirror_listen=x")
-	got := []any{c.Listen, c.Admin.Listen, c.Admin.TokenFile, c.Cache.MinFree.Percent, int64(c.Cache.Size), c.ErrorPhrase,
-		c.Log.Level, c.ClientsFallBack, c.DefaultUpstream, c.Drain}
-	want := []any{":6000", "127.0.0.1:6001", "token", 10.0, int64(1 << 40), false,
-		"debug", false, "docker.io", time.Second}
+	got := []any{
+		c.Listen, c.Admin.Listen, c.Admin.TokenFile, c.Cache.MinFree.Percent, int64(c.Cache.Size), c.ErrorPhrase,
+		c.Log.Level, c.ClientsFallBack, c.DefaultUpstream, c.Drain,
+	}
+	want := []any{
+		":6000", "127.0.0.1:6001", "token", 10.0, int64(1 << 40), false,
+		"debug", false, "docker.io", time.Second,
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -75,7 +75,7 @@ func parent(path string) string { return path[:max(strings.LastIndexAny(path, ".
 
 // isText reports whether v, which is addressable, is read from one plain value.
 func isText(v reflect.Value) bool {
-	if _, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if _, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		return true
 	}
 	switch v.Addr().Interface().(type) {

@@ -81,7 +81,7 @@ func (p printer) node(v reflect.Value, s spot) *yaml.Node {
 		list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Style: yaml.FlowStyle}
 		for i := range v.Len() {
 			item := p.node(v.Index(i), s.index(i))
-			if e, ok := v.Index(i).Interface().(Endpoint); ok && e.CA == "" {
+			if e, ok := reflect.TypeAssert[Endpoint](v.Index(i)); ok && e.CA == "" {
 				item = word(e.URL)
 			}
 			list.Content = append(list.Content, item)

@@ -111,18 +111,26 @@ func TestDiff(t *testing.T) {
 	}{
 		{"nothing", "", "", nil},
 		{"the same in other words", "drain: 60s\nlisten: 127.0.0.1:5000", "drain: 1m", nil},
-		{"what a running mirror takes up", "",
+		{
+			"what a running mirror takes up", "",
 			"log: {level: debug}\ndefaultUpstream: ghcr.io\nadmin: {tokenFile: x}\n" +
-				"upstreams: {ghcr.io: {tags: {maxAge: 1h}}}", nil},
+				"upstreams: {ghcr.io: {tags: {maxAge: 1h}}}", nil,
+		},
 		{"TLS on", "", withTLS, []string{"tls"}},
 		{"TLS off", withTLS, "", []string{"tls"}},
 		{"another certificate", withTLS, "tls: {cert: b.crt, key: b.key}", nil},
-		{"listeners", "", "listen: :5000\nadmin: {listen: localhost:5001}\nmetrics: {listen: :5002}",
-			[]string{"listen", "admin.listen", "metrics.listen"}},
-		{"the cache", "", "cache: {dir: x, size: 1GiB, minFree: 1%, durability: strict}",
-			[]string{"cache.dir", "cache.size", "cache.minFree", "cache.durability"}},
-		{"the rest", "", "drain: 1s\nerrorPhrase: false\nlog: {format: json}\nclientsFallBack: false",
-			[]string{"drain", "errorPhrase", "log.format", "clientsFallBack"}},
+		{
+			"listeners", "", "listen: :5000\nadmin: {listen: localhost:5001}\nmetrics: {listen: :5002}",
+			[]string{"listen", "admin.listen", "metrics.listen"},
+		},
+		{
+			"the cache", "", "cache: {dir: x, size: 1GiB, minFree: 1%, durability: strict}",
+			[]string{"cache.dir", "cache.size", "cache.minFree", "cache.durability"},
+		},
+		{
+			"the rest", "", "drain: 1s\nerrorPhrase: false\nlog: {format: json}\nclientsFallBack: false",
+			[]string{"drain", "errorPhrase", "log.format", "clientsFallBack"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -17,175 +17,245 @@ func TestProblems(t *testing.T) {
 		want       []string
 	}{
 		{"an unknown key beside a near one", "upstreams:\n  ghcr.io:\n    endpoint: https://ghcr.io\n", nil, []string{
-			`config.yaml:3:5: upstreams.ghcr.io.endpoint: unknown key (did you mean "endpoints"?)`}},
+			`config.yaml:3:5: upstreams.ghcr.io.endpoint: unknown key (did you mean "endpoints"?)`,
+		}},
 		{"an unknown key that belongs elsewhere", "size: 20GiB\n", nil, []string{
-			`config.yaml:1:1: size: unknown key (it belongs at cache.size)`}},
+			`config.yaml:1:1: size: unknown key (it belongs at cache.size)`,
+		}},
 		{"an unknown key like no other", "log: {colour: red}\n", nil, []string{
-			`config.yaml:1:7: log.colour: unknown key (there are format, level)`}},
+			`config.yaml:1:7: log.colour: unknown key (there are format, level)`,
+		}},
 		{"the wrong case", "Listen: :5000\n", nil, []string{
-			`config.yaml:1:1: Listen: unknown key (did you mean "listen"?)`}},
+			`config.yaml:1:1: Listen: unknown key (did you mean "listen"?)`,
+		}},
 		{"a key set twice", "drain: 1s\nlisten: :5000\ndrain: 2s\n", nil, []string{
-			`config.yaml:3:1: drain: set twice (the first is on line 1: remove one)`}},
+			`config.yaml:3:1: drain: set twice (the first is on line 1: remove one)`,
+		}},
 		{"an upstream in two cases", "upstreams:\n  ghcr.io: {}\n  GHCR.io: {}\n", nil, []string{
-			`config.yaml:3:3: upstreams.ghcr.io: in the list twice (hosts have no case; the first is on line 2)`}},
+			`config.yaml:3:3: upstreams.ghcr.io: in the list twice (hosts have no case; the first is on line 2)`,
+		}},
 		{"a list for a value", "listen: [a]\n", nil, []string{
-			`config.yaml:1:9: listen: is a list and must be one value`}},
+			`config.yaml:1:9: listen: is a list and must be one value`,
+		}},
 		{"a value for a list", "upstreams: {ghcr.io: {authHosts: a.example.com}}\n", nil, []string{
-			`config.yaml:1:34: upstreams.ghcr.io.authHosts: is one value and must be a list (write it in brackets: [a, b])`}},
+			`config.yaml:1:34: upstreams.ghcr.io.authHosts: is one value and must be a list (write it in brackets: [a, b])`,
+		}},
 		{"a value for a mapping", "cache: 20GiB\n", nil, []string{
-			`config.yaml:1:8: cache: is one value and must have keys (write KEY: VALUE, one a line)`}},
+			`config.yaml:1:8: cache: is one value and must have keys (write KEY: VALUE, one a line)`,
+		}},
 		{"a list for a file", "- listen\n", nil, []string{
-			`config.yaml:1:1: the file is a list and must have keys (write KEY: VALUE, one a line)`}},
+			`config.yaml:1:1: the file is a list and must have keys (write KEY: VALUE, one a line)`,
+		}},
 		{"no value", "listen:\n", nil, []string{
-			`config.yaml:1:8: listen: has no value (give it one, or remove the key to get the default)`}},
+			`config.yaml:1:8: listen: has no value (give it one, or remove the key to get the default)`,
+		}},
 		{"a mapping for a key", "{[a]: b}\n", nil, []string{
-			`config.yaml:1:2: a key must be a word, and this is a list`}},
+			`config.yaml:1:2: a key must be a word, and this is a list`,
+		}},
 		{"a merge", "log: &l {level: info}\n<<: *l\n", nil, []string{
-			`config.yaml:2:1: << is not supported (write the keys out, or use an alias (*name) for a whole value)`}},
+			`config.yaml:2:1: << is not supported (write the keys out, or use an alias (*name) for a whole value)`,
+		}},
 		{"two documents", "listen: :5000\n---\nlisten: :5001\n", nil, []string{
-			`config.yaml:2:1: a second document begins here (one file holds one: remove the --- and what follows)`}},
+			`config.yaml:2:1: a second document begins here (one file holds one: remove the --- and what follows)`,
+		}},
 		{"not YAML", "listen: [a\ndrain: 1s\n", nil, []string{
 			`config.yaml:2:6: not YAML: while parsing a flow sequence: did not find expected ',' or ']' ` +
-				`(check quotes, brackets and indentation, which is by spaces)`}},
+				`(check quotes, brackets and indentation, which is by spaces)`,
+		}},
 		{"an unknown anchor", "listen: *x\n", nil, []string{
 			`config.yaml:1:9: not YAML: unknown anchor 'x' referenced ` +
-				`(check quotes, brackets and indentation, which is by spaces)`}},
+				`(check quotes, brackets and indentation, which is by spaces)`,
+		}},
 
 		{"a duration without a unit", "drain: 60\n", nil, []string{
-			`config.yaml:1:8: drain: "60" is not a duration (it has no unit: write 60s for seconds)`}},
+			`config.yaml:1:8: drain: "60" is not a duration (it has no unit: write 60s for seconds)`,
+		}},
 		{"a duration in days", "drain: 7d\n", nil, []string{
-			`config.yaml:1:8: drain: "7d" is not a duration (a day is 24h: write 168h)`}},
+			`config.yaml:1:8: drain: "7d" is not a duration (a day is 24h: write 168h)`,
+		}},
 		{"a duration of words", "drain: soon\n", nil, []string{
-			`config.yaml:1:8: drain: "soon" is not a duration (write a number with ms, s, m or h, as in 60s or 1h30m)`}},
+			`config.yaml:1:8: drain: "soon" is not a duration (write a number with ms, s, m or h, as in 60s or 1h30m)`,
+		}},
 		{"a negative duration", "drain: -1s\n", nil, []string{
-			`config.yaml:1:8: drain: "-1s" is not zero or more (write as in 60s)`}},
+			`config.yaml:1:8: drain: "-1s" is not zero or more (write as in 60s)`,
+		}},
 		{"a bad size", "cache: {size: 20 apples}\n", nil, []string{
 			`config.yaml:1:15: cache.size: "20 apples" is not a size (write a number with KiB, MiB, GiB, TiB, KB, MB, GB ` +
-				`or TB, as in 20GiB)`}},
+				`or TB, as in 20GiB)`,
+		}},
 		{"a size without a unit", "cache: {size: 20}\n", nil, []string{
-			`config.yaml:1:15: cache.size: 20 bytes is too little (write a unit, as in 20GiB)`}},
+			`config.yaml:1:15: cache.size: 20 bytes is too little (write a unit, as in 20GiB)`,
+		}},
 		{"no size", "cache: {size: 0}\n", nil, []string{
-			`config.yaml:1:15: cache.size: 0 bytes is too little (write at least 1MiB, as in 20GiB)`}},
+			`config.yaml:1:15: cache.size: 0 bytes is too little (write at least 1MiB, as in 20GiB)`,
+		}},
 		{"a size beyond all disks", "cache: {size: 9000000TiB}\n", nil, []string{
-			`config.yaml:1:15: cache.size: "9000000TiB" is not a size that any disk has (write less, as in 20GiB)`}},
+			`config.yaml:1:15: cache.size: "9000000TiB" is not a size that any disk has (write less, as in 20GiB)`,
+		}},
 		{"too many percent", "cache: {minFree: 101%}\n", nil, []string{
-			`config.yaml:1:18: cache.minFree: "101%" is not a percentage from 0% to 100% (write as in 5%)`}},
+			`config.yaml:1:18: cache.minFree: "101%" is not a percentage from 0% to 100% (write as in 5%)`,
+		}},
 		{"percent without the sign", "cache: {minFree: 5}\n", nil, []string{
-			`config.yaml:1:18: cache.minFree: 5 bytes is too little (write a unit, as in 5% or 10GiB; 0 turns it off)`}},
+			`config.yaml:1:18: cache.minFree: 5 bytes is too little (write a unit, as in 5% or 10GiB; 0 turns it off)`,
+		}},
 		{"no folder", `cache: {dir: ""}`, nil, []string{
-			`config.yaml:1:14: cache.dir: has no folder (name one, as in /var/lib/mirror)`}},
+			`config.yaml:1:14: cache.dir: has no folder (name one, as in /var/lib/mirror)`,
+		}},
 		{"yes", "errorPhrase: yes\n", nil, []string{
-			`config.yaml:1:14: errorPhrase: "yes" is not true or false (write true)`}},
+			`config.yaml:1:14: errorPhrase: "yes" is not true or false (write true)`,
+		}},
 		{"a word that is none of a few", "log: {level: wran}\n", nil, []string{
-			`config.yaml:1:14: log.level: "wran" is not one of debug, info, warn, error (did you mean "warn"?)`}},
+			`config.yaml:1:14: log.level: "wran" is not one of debug, info, warn, error (did you mean "warn"?)`,
+		}},
 
 		{"a port alone", "listen: 5000\n", nil, []string{
 			`config.yaml:1:9: listen: "5000" is not an address ` +
-				`(write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface)`}},
+				`(write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface)`,
+		}},
 		{"a port out of range", "listen: 127.0.0.1:70000\n", nil, []string{
 			`config.yaml:1:9: listen: "127.0.0.1:70000" has no port from 0 to 65535 ` +
-				`(write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface)`}},
+				`(write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface)`,
+		}},
 		{"a URL to listen on", "listen: http://localhost:5000\n", nil, []string{
 			`config.yaml:1:9: listen: "http://localhost:5000" is not an address ` +
-				`(write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface)`}},
+				`(write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface)`,
+		}},
 		{"two listeners on a port", "listen: :5000\nadmin:\n  listen: 127.0.0.1:5000\n", nil, []string{
 			`config.yaml:3:11: admin.listen: 127.0.0.1:5000 is taken: listen is ":5000" ` +
-				`(give each listener a port of its own)`}},
+				`(give each listener a port of its own)`,
+		}},
 		{"a default is taken", "listen: localhost:1\nmetrics: {listen: 0.0.0.0:5001}\n", nil, []string{
 			`config.yaml:2:19: metrics.listen: 0.0.0.0:5001 is taken: admin.listen is "127.0.0.1:5001" ` +
-				`(give each listener a port of its own)`}},
+				`(give each listener a port of its own)`,
+		}},
 		{"the place of a default", "listen: 127.0.0.1:5001\n", nil, []string{
 			`config.yaml:1:9: admin.listen: 127.0.0.1:5001 is taken: listen is "127.0.0.1:5001" ` +
-				`(give each listener a port of its own)`}},
+				`(give each listener a port of its own)`,
+		}},
 		{"operators without a token", "admin: {listen: 10.0.0.1:5001}\n", nil, []string{
 			`config.yaml:1:17: admin.listen: "10.0.0.1:5001" is not a loopback address, and there is no token ` +
-				`(set admin.tokenFile, or listen on 127.0.0.1)`}},
+				`(set admin.tokenFile, or listen on 127.0.0.1)`,
+		}},
 		{"a certificate without a key", "tls:\n  cert: a\n", nil, []string{
-			`config.yaml:2:9: tls.key: missing: tls.cert needs its private key (set both, or neither for plain HTTP)`}},
+			`config.yaml:2:9: tls.key: missing: tls.cert needs its private key (set both, or neither for plain HTTP)`,
+		}},
 		{"a key without a certificate", "tls:\n  key: a\n", nil, []string{
-			`config.yaml:2:8: tls.cert: missing: tls.key needs its certificate (set both, or neither for plain HTTP)`}},
+			`config.yaml:2:8: tls.cert: missing: tls.key needs its certificate (set both, or neither for plain HTTP)`,
+		}},
 
 		{"a default that is not in the list", "defaultUpstream: docker.oi\n", nil, []string{
-			`config.yaml:1:18: defaultUpstream: "docker.oi" is not among the upstreams (did you mean "docker.io"?)`}},
+			`config.yaml:1:18: defaultUpstream: "docker.oi" is not among the upstreams (did you mean "docker.io"?)`,
+		}},
 		{"a default like no other", "defaultUpstream: acme\nupstreams: {ghcr.io: {}}\n", nil, []string{
 			`config.yaml:1:18: defaultUpstream: "acme" is not among the upstreams ` +
-				`(add it under upstreams, or write one that is there: ghcr.io)`}},
+				`(add it under upstreams, or write one that is there: ghcr.io)`,
+		}},
 		{"no registry", "upstreams: {}\n", nil, []string{
 			`config.yaml:1:12: upstreams: names no registry ` +
-				`(add one, as in ghcr.io: {}; or remove the key for the well-known ones)`}},
+				`(add one, as in ghcr.io: {}; or remove the key for the well-known ones)`,
+		}},
 		{"an upstream with a scheme", "upstreams:\n  https://quay.io/: {}\n", nil, []string{
 			`config.yaml:2:3: upstreams.https://quay.io/: a name is a host, without a scheme ` +
-				`(write quay.io; where it is asked goes under endpoints)`}},
+				`(write quay.io; where it is asked goes under endpoints)`,
+		}},
 		{"an upstream with a path", "upstreams:\n  ghcr.io/acme: {}\n", nil, []string{
-			`config.yaml:2:3: upstreams.ghcr.io/acme: a name is a host, without a path (write ghcr.io)`}},
+			`config.yaml:2:3: upstreams.ghcr.io/acme: a name is a host, without a path (write ghcr.io)`,
+		}},
 		{"an upstream that is no host", "upstreams:\n  ghcr..io: {}\n", nil, []string{
 			`config.yaml:2:3: upstreams.ghcr..io: "ghcr..io" is not HOST or HOST:PORT ` +
-				`(write it as it stands in image names, as in ghcr.io)`}},
+				`(write it as it stands in image names, as in ghcr.io)`,
+		}},
 		{"another name of a known one", "upstreams:\n  index.docker.io: {}\n", nil, []string{
-			`config.yaml:2:3: upstreams.index.docker.io: another name of docker.io (write docker.io)`}},
-		{"aliases that clash", "upstreams:\n  ghcr.io: {aliases: [hub]}\n  quay.io: {aliases: [Hub, ghcr.io]}\n",
-			nil, []string{
+			`config.yaml:2:3: upstreams.index.docker.io: another name of docker.io (write docker.io)`,
+		}},
+		{
+			"aliases that clash", "upstreams:\n  ghcr.io: {aliases: [hub]}\n  quay.io: {aliases: [Hub, ghcr.io]}\n",
+			nil,
+			[]string{
 				`config.yaml:3:23: upstreams.quay.io.aliases[0]: "hub" is an alias of ghcr.io already ` +
 					`(remove it from one of the two)`,
 				`config.yaml:3:28: upstreams.quay.io.aliases[1]: "ghcr.io" is the name of an upstream already ` +
-					`(remove it from one of the two)`}},
+					`(remove it from one of the two)`,
+			},
+		},
 		{"an alias that is no word", "upstreams: {ghcr.io: {aliases: [a b]}}\n", nil, []string{
-			`config.yaml:1:33: upstreams.ghcr.io.aliases[0]: "a b" is not a host or a word (as in index.docker.io or corp)`}},
+			`config.yaml:1:33: upstreams.ghcr.io.aliases[0]: "a b" is not a host or a word (as in index.docker.io or corp)`,
+		}},
 		{"hosts", "upstreams:\n  ghcr.io:\n    authHosts: [https://a, a:0]\n    redirectHosts: ['*.b', a/b]\n", nil, []string{
 			`config.yaml:3:17: upstreams.ghcr.io.authHosts[0]: a host has no scheme (write HOST or HOST:PORT)`,
 			`config.yaml:3:28: upstreams.ghcr.io.authHosts[1]: "a:0" is not HOST or HOST:PORT ` +
 				`(as in auth.example.com or 10.0.0.5:5001)`,
 			`config.yaml:4:21: upstreams.ghcr.io.redirectHosts[0]: a pattern is not available yet (name each host)`,
 			`config.yaml:4:28: upstreams.ghcr.io.redirectHosts[1]: "a/b" is not HOST or HOST:PORT ` +
-				`(as in auth.example.com or 10.0.0.5:5001)`}},
+				`(as in auth.example.com or 10.0.0.5:5001)`,
+		}},
 		{"a wait that no client waits", "upstreams: {ghcr.io: {tags: {wait: 1m}}}\n", nil, []string{
-			`config.yaml:1:36: upstreams.ghcr.io.tags.wait: 1m is too long: clients give up (write at most 25s)`}},
+			`config.yaml:1:36: upstreams.ghcr.io.tags.wait: 1m is too long: clients give up (write at most 25s)`,
+		}},
 
 		{"an endpoint without a scheme", "upstreams: {a: {endpoints: [a.example.com]}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: "a.example.com" has no http:// or https:// ` +
-				`(write http:// or https:// with a host, as in https://registry.example.com:5000)`}},
+				`(write http:// or https:// with a host, as in https://registry.example.com:5000)`,
+		}},
 		{"an endpoint without a host", "upstreams: {a: {endpoints: [{url: 'https://'}]}}\n", nil, []string{
 			`config.yaml:1:35: upstreams.a.endpoints[0].url: "https://" has no valid host ` +
-				`(write http:// or https:// with a host, as in https://registry.example.com:5000)`}},
+				`(write http:// or https:// with a host, as in https://registry.example.com:5000)`,
+		}},
 		{"an endpoint without a url", "upstreams: {a: {endpoints: [{ca: x}]}}\n", nil, []string{
-			`config.yaml:1:29: upstreams.a.endpoints[0]: has no url (add it, as in url: https://registry.example.com)`}},
+			`config.yaml:1:29: upstreams.a.endpoints[0]: has no url (add it, as in url: https://registry.example.com)`,
+		}},
 		{"an endpoint with a password", "upstreams: {a: {endpoints: ['https://bot:hunter2@a']}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: a user or password in a URL is not allowed ` +
-				`(remove it: upstreams are asked anonymously)`}},
+				`(remove it: upstreams are asked anonymously)`,
+		}},
 		{"an endpoint with v2", "upstreams: {a: {endpoints: ['https://a/v2/']}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: "https://a/v2/" has more than a host ` +
-				`(remove /v2: it is added to each request)`}},
+				`(remove /v2: it is added to each request)`,
+		}},
 		{"an endpoint with a path", "upstreams: {a: {endpoints: ['https://a/proxy']}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: a path below the host is not available yet ` +
-				`(name an endpoint that has the repositories at its root)`}},
+				`(name an endpoint that has the repositories at its root)`,
+		}},
 		{"an endpoint with a query", "upstreams: {a: {endpoints: ['https://a?x=y']}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: "https://a?x=y" has more than a host ` +
-				`(remove everything from the ? or # on)`}},
+				`(remove everything from the ? or # on)`,
+		}},
 		{"no endpoint", "upstreams: {docker.io: {endpoints: []}}\n", nil, []string{
 			`config.yaml:1:25: upstreams.docker.io.endpoints: names no endpoint ` +
-				`(add its URL, or remove the key for https://registry-1.docker.io)`}},
+				`(add its URL, or remove the key for https://registry-1.docker.io)`,
+		}},
 		{"two endpoints", "upstreams: {a: {endpoints: ['https://a', 'https://b']}}\n", nil, []string{
 			`config.yaml:1:42: upstreams.a.endpoints[1]: more than one endpoint is not available yet ` +
-				`(keep the one that is to be asked)`}},
+				`(keep the one that is to be asked)`,
+		}},
 		{"an authority for plain HTTP", "upstreams: {a: {endpoints: [{url: 'http://a', ca: c}]}}\n", nil, []string{
 			`config.yaml:1:51: upstreams.a.endpoints[0].ca: the endpoint is plain HTTP, which has no certificate ` +
-				`(write https:// or remove ca)`}},
+				`(write https:// or remove ca)`,
+		}},
 
-		{"one mistake is told once", "tls: {cert: [a], key: b}\nupstreams: {a: {endpoints: [~], authHosts: [~]}}\n",
-			nil, []string{
+		{
+			"one mistake is told once", "tls: {cert: [a], key: b}\nupstreams: {a: {endpoints: [~], authHosts: [~]}}\n",
+			nil,
+			[]string{
 				`config.yaml:1:13: tls.cert: is a list and must be one value`,
 				`config.yaml:2:29: upstreams.a.endpoints[0]: has no url (add it, as in url: https://registry.example.com)`,
-				`config.yaml:2:45: upstreams.a.authHosts[0]: has no value (give it one, or remove the key to get the default)`}},
+				`config.yaml:2:45: upstreams.a.authHosts[0]: has no value (give it one, or remove the key to get the default)`,
+			},
+		},
 
-		{"all at once, in order", "listne: x\ndrain: 1\nupstreams:\n  ghcr.io: {tags: {maxage: 1}}\n",
-			[]string{"MIRROR_TLS_KEY=k", "MIRROR_CACHE_SIZE=x"}, []string{
+		{
+			"all at once, in order", "listne: x\ndrain: 1\nupstreams:\n  ghcr.io: {tags: {maxage: 1}}\n",
+			[]string{"MIRROR_TLS_KEY=k", "MIRROR_CACHE_SIZE=x"},
+			[]string{
 				`config.yaml:1:1: listne: unknown key (did you mean "listen"?)`,
 				`config.yaml:2:8: drain: "1" is not a duration (it has no unit: write 1s for seconds)`,
 				`config.yaml:4:20: upstreams.ghcr.io.tags.maxage: unknown key (did you mean "maxAge"?)`,
 				`MIRROR_CACHE_SIZE: cache.size: "x" is not a size (write a number with KiB, MiB, GiB, TiB, KB, MB, GB or ` +
 					`TB, as in 20GiB)`,
 				`MIRROR_TLS_KEY: tls.cert: missing: tls.key needs its certificate ` +
-					`(set both, or neither for plain HTTP)`}},
+					`(set both, or neither for plain HTTP)`,
+			},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -130,16 +130,20 @@ func (g generator) value(t *testing.T, typ reflect.Type, s spot, standard reflec
 		case reflect.Struct:
 			return g.object(t, typ, s, standard)
 		case reflect.Slice:
-			return map[string]any{"type": []string{"array", "null"},
-				"items": g.value(t, typ.Elem(), s.chosen("*"), reflect.Value{})}
+			return map[string]any{
+				"type":  []string{"array", "null"},
+				"items": g.value(t, typ.Elem(), s.chosen("*"), reflect.Value{}),
+			}
 		case reflect.Map:
-			return map[string]any{"type": []string{"object", "null"},
-				"additionalProperties": g.value(t, typ.Elem(), s.chosen("*"), reflect.Value{})}
+			return map[string]any{
+				"type":                 []string{"object", "null"},
+				"additionalProperties": g.value(t, typ.Elem(), s.chosen("*"), reflect.Value{}),
+			}
 		default:
 			t.Fatalf("%s: no schema for %s", s.path, typ)
 		}
 	}
-	if standard.IsValid() && !(typ.Kind() == reflect.String && standard.String() == "") {
+	if standard.IsValid() && (typ.Kind() != reflect.String || standard.String() != "") {
 		m["default"] = getText(standard)
 		if typ.Kind() == reflect.Bool {
 			m["default"] = standard.Bool()

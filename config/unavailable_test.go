@@ -37,8 +37,10 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 		{"serveStaleFirst", hub("tags: {serveStaleFirst: true}"), "upstreams.docker.io.tags.serveStaleFirst"},
 		{"immutable", hub("tags: {immutable: ['^v']}"), "upstreams.docker.io.tags.immutable"},
 		{"patterns", hub("tags: {patterns: [{match: x}]}"), "upstreams.docker.io.tags.patterns"},
-		{"a pattern as a name", "upstreams: {'*.dkr.ecr.eu-west-1.amazonaws.com': {}}",
-			"upstreams.*.dkr.ecr.eu-west-1.amazonaws.com"},
+		{
+			"a pattern as a name", "upstreams: {'*.dkr.ecr.eu-west-1.amazonaws.com': {}}",
+			"upstreams.*.dkr.ecr.eu-west-1.amazonaws.com",
+		},
 		{"a second endpoint", hub("endpoints: [https://a, https://b]"), "upstreams.docker.io.endpoints[1]"},
 	}
 	for _, tt := range tests {

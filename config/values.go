@@ -24,8 +24,15 @@ var units = []struct {
 	name, short string
 	bytes       int64
 }{
-	{"TiB", "Ti", 1 << 40}, {"GiB", "Gi", 1 << 30}, {"MiB", "Mi", 1 << 20}, {"KiB", "Ki", 1 << 10},
-	{"TB", "", 1e12}, {"GB", "", 1e9}, {"MB", "", 1e6}, {"KB", "", 1e3}, {"B", "", 1},
+	{"TiB", "Ti", 1 << 40},
+	{"GiB", "Gi", 1 << 30},
+	{"MiB", "Mi", 1 << 20},
+	{"KiB", "Ki", 1 << 10},
+	{"TB", "", 1e12},
+	{"GB", "", 1e9},
+	{"MB", "", 1e6},
+	{"KB", "", 1e3},
+	{"B", "", 1},
 }
 
 // valueError is what is wrong with a value, and what to write instead.

@@ -13,9 +13,17 @@ func TestSize(t *testing.T) {
 		want int64
 		back string
 	}{
-		{"0", 0, "0"}, {"0GiB", 0, "0"}, {"1", 1, "1"}, {"17B", 17, "17"}, {"1024", 1024, "1KiB"},
-		{"20GiB", 20 << 30, "20GiB"}, {"20Gi", 20 << 30, "20GiB"}, {"20 gib", 20 << 30, "20GiB"},
-		{"20GB", 20e9, "20GB"}, {"1.5TiB", 3 << 39, "1536GiB"}, {"1000KB", 1e6, "1MB"},
+		{"0", 0, "0"},
+		{"0GiB", 0, "0"},
+		{"1", 1, "1"},
+		{"17B", 17, "17"},
+		{"1024", 1024, "1KiB"},
+		{"20GiB", 20 << 30, "20GiB"},
+		{"20Gi", 20 << 30, "20GiB"},
+		{"20 gib", 20 << 30, "20GiB"},
+		{"20GB", 20e9, "20GB"},
+		{"1.5TiB", 3 << 39, "1536GiB"},
+		{"1000KB", 1e6, "1MB"},
 		{"9007199254740993", 1<<53 + 1, "9007199254740993"}, // not a float64
 		{"9223372036854774784", 1<<63 - 1024, "9007199254740991KiB"},
 	}
@@ -25,8 +33,10 @@ func TestSize(t *testing.T) {
 			t.Errorf("%q is %d, %q, %v; want %d, %q", tt.text, s, s, err, tt.want, tt.back)
 		}
 	}
-	for _, text := range []string{"", "GiB", "-1GiB", "1.2.3GiB", "1PiB", "1e9", "0x10", "20 apples", "1GiBs", ".",
-		"9223372036854775807", "8388608TiB", "١GiB"} {
+	for _, text := range []string{
+		"", "GiB", "-1GiB", "1.2.3GiB", "1PiB", "1e9", "0x10", "20 apples", "1GiBs", ".",
+		"9223372036854775807", "8388608TiB", "١GiB",
+	} {
 		s := config.Size(7)
 		if err := s.UnmarshalText([]byte(text)); err == nil || s != 7 {
 			t.Errorf("%q is %d, %v", text, s, err)

@@ -93,7 +93,7 @@ func (w *watch) run(ctx context.Context, happened <-chan fsnotify.Event, lost <-
 			return
 		case <-happened:
 			quiet.Reset(settle)
-		case <-lost: // the queue overflowed: something happened
+		case <-lost: //nolint:errcheck // the queue overflowed: something happened
 			quiet.Reset(settle)
 		case <-quiet.C:
 			w.look()

@@ -1,5 +1,7 @@
 package config
 
+import "slices"
+
 // defaultUpstream is where a name without a registry leads, as everywhere in the world of images.
 const defaultUpstream = "docker.io"
 
@@ -37,10 +39,8 @@ func known(name string) (Upstream, bool) { return Upstreams(wellKnown).Get(name)
 // canonical returns the well-known name of which name is an alias, or "".
 func canonical(name string) string {
 	for _, u := range wellKnown {
-		for _, alias := range u.Aliases {
-			if alias == name {
-				return u.Name
-			}
+		if slices.Contains(u.Aliases, name) {
+			return u.Name
 		}
 	}
 	return ""

@@ -3,6 +3,7 @@ package diagnose
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -196,12 +197,7 @@ func (c *facts) hides() bool {
 }
 
 func (c *facts) code(codes ...string) bool {
-	for _, code := range codes {
-		if c.e.Code == code {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(codes, c.e.Code)
 }
 
 // says looks for words of the registry in what it wrote, for cases in which its status and code do not tell.

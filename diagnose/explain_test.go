@@ -125,8 +125,10 @@ var cases = []struct {
 		dial(&net.DNSError{Err: "server misbehaving", Name: "registry-1.docker.io", IsTemporary: true}))},
 	// A DNS timeout is a deadline too: it must not be taken for a slow upstream.
 	{"dns-timeout", diagnose.DNSFailed, broke(upstream.StepDNS, hub,
-		dial(&net.DNSError{Err: "i/o timeout", Name: "registry-1.docker.io", Server: "10.0.0.2:53", IsTimeout: true,
-			UnwrapErr: context.DeadlineExceeded}))},
+		dial(&net.DNSError{
+			Err: "i/o timeout", Name: "registry-1.docker.io", Server: "10.0.0.2:53", IsTimeout: true,
+			UnwrapErr: context.DeadlineExceeded,
+		}))},
 	{"refused", diagnose.ConnectRefused, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect",
 		syscall.ECONNREFUSED)))},
 	{"refused-blob-host", diagnose.ConnectRefused, hubError(upstream.StepBlobHost, "production.cloudflare.docker.com",
@@ -139,17 +141,22 @@ var cases = []struct {
 	{"dial-timeout", diagnose.ConnectTimeout, broke(upstream.StepDial, hub, dial(timeoutError{}))},
 	{"proxy-407", diagnose.ProxyRefused, broke(upstream.StepProxy, hub,
 		&upstream.ProxyError{Proxy: "me:pw@proxy.corp:3128", Status: 407})},
-	{"proxy-403", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &upstream.ProxyError{Proxy: "proxy.corp:3128",
-		Status: 403})},
+	{"proxy-403", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &upstream.ProxyError{
+		Proxy:  "proxy.corp:3128",
+		Status: 403,
+	})},
 	// A refused proxy is a refused connection too: it must not be taken for a refusing registry.
-	{"proxy-down", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &net.OpError{Op: "proxyconnect", Net: "tcp",
-		Err: dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))})},
+	{"proxy-down", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &net.OpError{
+		Op: "proxyconnect", Net: "tcp",
+		Err: dial(os.NewSyscallError("connect", syscall.ECONNREFUSED)),
+	})},
 	{"reset-at-manifest", diagnose.ConnectionReset, broke(upstream.StepManifest, hub,
 		&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)})},
 	{"short-body", diagnose.ConnectionReset, broke(upstream.StepBody, hub, io.ErrUnexpectedEOF)},
 	{"header-timeout", diagnose.UpstreamTimeout, broke(upstream.StepManifest, hub, timeoutError{})},
 	{"too-slow-for-a-client", diagnose.UpstreamTimeout, &pull.TimeoutError{
-		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"}, Tag: "1.27"}, Waited: 25 * time.Second}},
+		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"}, Tag: "1.27"}, Waited: 25 * time.Second,
+	}},
 	{"stalled", diagnose.Stalled, broke(upstream.StepBody, hub,
 		&upstream.ContentError{Kind: upstream.ContentStalled, Want: "a byte in 30s", Got: "none"})},
 	{"redirect", diagnose.RedirectNotAllowed, broke(upstream.StepBlobRegistry, hub,
@@ -270,8 +277,10 @@ var cases = []struct {
 		func(e *upstream.Error) {
 			e.Status, e.Code, e.Message = 403, "DENIED", "client with IP '192.0.2.1' is not allowed access."
 		}))},
-	{"realm", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{Host: "evil.example",
-		Scheme: "https"})},
+	{"realm", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{
+		Host:   "evil.example",
+		Scheme: "https",
+	})},
 
 	{"tag-unknown", diagnose.TagNotFound, answered(404, func(e *upstream.Error) { e.Code = "MANIFEST_UNKNOWN" })},
 	{"tag-unknown-head", diagnose.TagNotFound, answered(404, nil)},
@@ -355,13 +364,18 @@ var cases = []struct {
 		&upstream.ContentError{Kind: upstream.ContentRange, Want: "bytes 5-9/10", Got: "bytes 0-9/10"})},
 	{"flight-digest", diagnose.DigestMismatch, &flight.MismatchError{
 		Digest: digest, Got: "sha256:0000000000000000000000000000000000000000000000000000000000000000",
-		Size: 10, GotSize: 10, Host: "cdn.example", Verified: 10}},
-	{"flight-size", diagnose.DigestMismatch, &flight.MismatchError{Digest: digest, Size: 10, GotSize: 12,
-		Host: "cdn.example"}},
+		Size: 10, GotSize: 10, Host: "cdn.example", Verified: 10,
+	}},
+	{"flight-size", diagnose.DigestMismatch, &flight.MismatchError{
+		Digest: digest, Size: 10, GotSize: 12,
+		Host: "cdn.example",
+	}},
 	{"unheard-of", diagnose.UpstreamError, broke(upstream.StepManifest, hub, errors.New("http2: server sent GOAWAY"))},
 
-	{"unknown-upstream", diagnose.UnknownUpstream, &route.UnknownError{Key: "evil.example", Via: route.ViaNamespace,
-		Have: []string{"docker.io", "ghcr.io"}}},
+	{"unknown-upstream", diagnose.UnknownUpstream, &route.UnknownError{
+		Key: "evil.example", Via: route.ViaNamespace,
+		Have: []string{"docker.io", "ghcr.io"},
+	}},
 	{"bad-name", diagnose.BadRequest, errcode.ErrorCodeNameInvalid.WithMessage(`name "A" is not valid; correct it`)},
 	{"loop", diagnose.Loop, diagnose.New(diagnose.Loop, "the mirror's own request came back", "correct the endpoints")},
 	{"stopping", diagnose.Stopping, flight.ErrClosed},

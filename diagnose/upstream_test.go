@@ -50,91 +50,153 @@ func TestExplainRealErrors(t *testing.T) {
 		{name: "unknown host", want: diagnose.DNSNotFound, set: func(w *world) {
 			w.o.Endpoints[0].URL = &url.URL{Scheme: "https", Host: "registry.invalid"}
 			w.o.Dial = func(context.Context, string, string) (net.Conn, error) {
-				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host",
-					Name: "registry.invalid", IsNotFound: true}}
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{
+					Err:  "no such host",
+					Name: "registry.invalid", IsNotFound: true,
+				}}
 			}
 		}, host: func(*world) string { return "registry.invalid" }},
-		{name: "silent", set: func(w *world) { w.Silent(); w.o.HeaderTimeout = 100 * time.Millisecond },
-			want: diagnose.UpstreamTimeout},
+		{
+			name: "silent", set: func(w *world) { w.Silent(); w.o.HeaderTimeout = 100 * time.Millisecond },
+			want: diagnose.UpstreamTimeout,
+		},
 		{name: "slow answer", set: func(w *world) {
 			w.Script(origin.Rule{Early: true, Do: origin.Fault{Gate: origin.NewGate()}})
 			w.o.HeaderTimeout = 100 * time.Millisecond
 		}, want: diagnose.UpstreamTimeout},
-		{name: "reset", set: func(w *world) { w.Script(origin.Rule{Early: true, Do: origin.Fault{Drop: true, Reset: true}}) },
-			want: diagnose.ConnectionReset},
-		{name: "dropped", set: func(w *world) { w.Script(origin.Rule{Early: true, Do: origin.Fault{Drop: true}}) },
-			want: diagnose.ConnectionReset},
-		{name: "proxy down", set: func(w *world) {
-			w.o.Proxy = func(*url.URL) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
-		}, want: diagnose.ProxyRefused, origin: origin.Options{TLS: true},
-			host: func(*world) string { return "127.0.0.1:1" }},
+		{
+			name: "reset", set: func(w *world) { w.Script(origin.Rule{Early: true, Do: origin.Fault{Drop: true, Reset: true}}) },
+			want: diagnose.ConnectionReset,
+		},
+		{
+			name: "dropped", set: func(w *world) { w.Script(origin.Rule{Early: true, Do: origin.Fault{Drop: true}}) },
+			want: diagnose.ConnectionReset,
+		},
+		{
+			name: "proxy down", set: func(w *world) {
+				w.o.Proxy = func(*url.URL) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
+			}, want: diagnose.ProxyRefused, origin: origin.Options{TLS: true},
+			host: func(*world) string { return "127.0.0.1:1" },
+		},
 
-		{name: "untrusted", origin: origin.Options{TLS: true}, set: func(w *world) { w.o.Endpoints[0].RootCAs = nil },
-			want: diagnose.TLSUntrusted},
-		{name: "expired", origin: origin.Options{TLS: true, Certificate: origin.Certificate{Expired: true}},
-			want: diagnose.TLSExpired},
-		{name: "not yet", origin: origin.Options{TLS: true, Certificate: origin.Certificate{NotYet: true}},
-			want: diagnose.ClockSkew},
-		{name: "wrong name", origin: origin.Options{TLS: true, Certificate: origin.Certificate{WrongName: true}},
-			want: diagnose.TLSWrongHost},
+		{
+			name: "untrusted", origin: origin.Options{TLS: true}, set: func(w *world) { w.o.Endpoints[0].RootCAs = nil },
+			want: diagnose.TLSUntrusted,
+		},
+		{
+			name: "expired", origin: origin.Options{TLS: true, Certificate: origin.Certificate{Expired: true}},
+			want: diagnose.TLSExpired,
+		},
+		{
+			name: "not yet", origin: origin.Options{TLS: true, Certificate: origin.Certificate{NotYet: true}},
+			want: diagnose.ClockSkew,
+		},
+		{
+			name: "wrong name", origin: origin.Options{TLS: true, Certificate: origin.Certificate{WrongName: true}},
+			want: diagnose.TLSWrongHost,
+		},
 		{name: "HTTP on https", set: func(w *world) { w.o.Endpoints[0].URL.Scheme = "https" }, want: diagnose.HTTPNotHTTPS},
-		{name: "HTTPS on http", origin: origin.Options{TLS: true},
+		{
+			name: "HTTPS on http", origin: origin.Options{TLS: true},
 			set:  func(w *world) { w.o.Endpoints[0].URL.Scheme = "http" },
-			want: diagnose.HTTPSNotHTTP},
+			want: diagnose.HTTPSNotHTTP,
+		},
 
-		{name: "wrong password", origin: bearer(origin.Auth{}), set: func(w *world) { w.o.Credential = stale },
-			want: diagnose.CredentialsRejected, host: func(w *world) string { return w.TokenHost() }},
-		{name: "wrong password, basic", origin: origin.Options{Auth: origin.Auth{Kind: "basic", Username: "a",
-			Password: "b"}},
-			set: func(w *world) { w.o.Credential = stale }, want: diagnose.CredentialsRejected},
-		{name: "no credential, basic", origin: origin.Options{Auth: origin.Auth{Kind: "basic", Username: "a", Password: "b"}},
-			want: diagnose.CredentialsMissing},
-		{name: "no credential, useless token", origin: bearer(origin.Auth{Anonymous: true,
-			Private: func(string) bool { return true }}),
-			want: diagnose.NotFoundOrNoAccess},
-		{name: "no credential, no token", origin: bearer(origin.Auth{NoAccess: 403}), want: diagnose.NotFoundOrNoAccess,
-			host: func(w *world) string { return w.TokenHost() }},
+		{
+			name: "wrong password", origin: bearer(origin.Auth{}), set: func(w *world) { w.o.Credential = stale },
+			want: diagnose.CredentialsRejected, host: func(w *world) string { return w.TokenHost() },
+		},
+		{
+			name: "wrong password, basic", origin: origin.Options{Auth: origin.Auth{
+				Kind: "basic", Username: "a",
+				Password: "b",
+			}},
+			set: func(w *world) { w.o.Credential = stale }, want: diagnose.CredentialsRejected,
+		},
+		{
+			name: "no credential, basic", origin: origin.Options{Auth: origin.Auth{Kind: "basic", Username: "a", Password: "b"}},
+			want: diagnose.CredentialsMissing,
+		},
+		{
+			name: "no credential, useless token", origin: bearer(origin.Auth{
+				Anonymous: true,
+				Private:   func(string) bool { return true },
+			}),
+			want: diagnose.NotFoundOrNoAccess,
+		},
+		{
+			name: "no credential, no token", origin: bearer(origin.Auth{NoAccess: 403}), want: diagnose.NotFoundOrNoAccess,
+			host: func(w *world) string { return w.TokenHost() },
+		},
 		{name: "no right", origin: bearer(origin.Auth{}), set: func(w *world) {
 			w.o.Credential = hub
-			w.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{Status: 403,
-				Body: origin.ErrorBody("DENIED", "permission_denied: read_package")}})
+			w.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{
+				Status: 403,
+				Body:   origin.ErrorBody("DENIED", "permission_denied: read_package"),
+			}})
 		}, want: diagnose.UpstreamForbidden},
-		{name: "broken source", origin: bearer(origin.Auth{}), set: func(w *world) { w.o.Credential = brokenSource{} },
-			want: diagnose.CredentialSourceFailed, host: func(w *world) string { return w.TokenHost() }},
-		{name: "foreign realm", origin: bearer(origin.Auth{Realm: "https://evil.example/token"}),
-			want: diagnose.AuthHostNotAllowed, host: func(*world) string { return "evil.example" }},
-		{name: "token service down", origin: bearer(origin.Auth{}), set: status(origin.KindToken, 503, ""),
-			want: diagnose.UpstreamError, host: func(w *world) string { return w.TokenHost() }},
-		{name: "token service refuses the name", origin: bearer(origin.Auth{}), set: status(origin.KindToken, 400,
-			origin.DetailsBody("invalid repository name")), want: diagnose.TokenServiceRefused,
-			host: func(w *world) string { return w.TokenHost() }},
+		{
+			name: "broken source", origin: bearer(origin.Auth{}), set: func(w *world) { w.o.Credential = brokenSource{} },
+			want: diagnose.CredentialSourceFailed, host: func(w *world) string { return w.TokenHost() },
+		},
+		{
+			name: "foreign realm", origin: bearer(origin.Auth{Realm: "https://evil.example/token"}),
+			want: diagnose.AuthHostNotAllowed, host: func(*world) string { return "evil.example" },
+		},
+		{
+			name: "token service down", origin: bearer(origin.Auth{}), set: status(origin.KindToken, 503, ""),
+			want: diagnose.UpstreamError, host: func(w *world) string { return w.TokenHost() },
+		},
+		{
+			name: "token service refuses the name", origin: bearer(origin.Auth{}), set: status(origin.KindToken, 400,
+				origin.DetailsBody("invalid repository name")), want: diagnose.TokenServiceRefused,
+			host: func(w *world) string { return w.TokenHost() },
+		},
 		{name: "token service is a web page", origin: bearer(origin.Auth{}), set: status(origin.KindToken, 200,
 			origin.HTMLBody("Login")), want: diagnose.NotARegistry, host: func(w *world) string { return w.TokenHost() }},
 
 		{name: "no tag", set: func(w *world) { w.DeleteTag("library/nginx", "1.27") }, want: diagnose.TagNotFound},
-		{name: "no repository", get: true, set: status(origin.KindManifest, 404, origin.ErrorBody("NAME_UNKNOWN", "unknown")),
-			want: diagnose.RepositoryNotFound},
-		{name: "no blob", blob: true, set: func(w *world) { w.Delete("library/nginx", w.image.Layers[0][0].Digest) },
-			want: diagnose.DigestNotFound},
-		{name: "limited", set: status(origin.KindManifest, 429, origin.ErrorBody("TOOMANYREQUESTS", "slow down")),
-			want: diagnose.RateLimited},
-		{name: "abuse", get: true, set: status(origin.KindManifest, 429, "Too Many Requests (HAP429)"),
-			want: diagnose.AbuseLimited},
+		{
+			name: "no repository", get: true, set: status(origin.KindManifest, 404, origin.ErrorBody("NAME_UNKNOWN", "unknown")),
+			want: diagnose.RepositoryNotFound,
+		},
+		{
+			name: "no blob", blob: true, set: func(w *world) { w.Delete("library/nginx", w.image.Layers[0][0].Digest) },
+			want: diagnose.DigestNotFound,
+		},
+		{
+			name: "limited", set: status(origin.KindManifest, 429, origin.ErrorBody("TOOMANYREQUESTS", "slow down")),
+			want: diagnose.RateLimited,
+		},
+		{
+			name: "abuse", get: true, set: status(origin.KindManifest, 429, "Too Many Requests (HAP429)"),
+			want: diagnose.AbuseLimited,
+		},
 		{name: "503", set: status(origin.KindManifest, 503, ""), want: diagnose.UpstreamError},
-		{name: "policy", set: status(origin.KindManifest, 412, origin.ErrorBody("PROJECTPOLICYVIOLATION",
-			"4 vulnerabilities")),
-			want: diagnose.UpstreamBlocked},
-		{name: "web page", set: status(origin.KindManifest, 200, origin.HTMLBody("Welcome to nginx")),
-			want: diagnose.NotARegistry},
-		{name: "other JSON", get: true, set: status(origin.KindManifest, 200, `{"manifests":[],"layers":[]}`),
-			want: diagnose.UnsupportedImage},
-		{name: "too large", set: status(origin.KindManifest, 200, `{"schemaVersion":2,"x":"`+strings.Repeat("x", 5<<20)+`"}`),
-			want: diagnose.ManifestTooLarge},
+		{
+			name: "policy", set: status(origin.KindManifest, 412, origin.ErrorBody("PROJECTPOLICYVIOLATION",
+				"4 vulnerabilities")),
+			want: diagnose.UpstreamBlocked,
+		},
+		{
+			name: "web page", set: status(origin.KindManifest, 200, origin.HTMLBody("Welcome to nginx")),
+			want: diagnose.NotARegistry,
+		},
+		{
+			name: "other JSON", get: true, set: status(origin.KindManifest, 200, `{"manifests":[],"layers":[]}`),
+			want: diagnose.UnsupportedImage,
+		},
+		{
+			name: "too large", set: status(origin.KindManifest, 200, `{"schemaVersion":2,"x":"`+strings.Repeat("x", 5<<20)+`"}`),
+			want: diagnose.ManifestTooLarge,
+		},
 		{name: "wrong bytes", set: func(w *world) {
 			w.Script(origin.Rule{Kind: origin.KindManifest, Method: "GET", Do: origin.Fault{Wrong: true}})
 		}, want: diagnose.DigestMismatch},
-		{name: "blob host down", blob: true, origin: origin.Options{Redirect: true}, set: func(w *world) { w.DownCDN() },
-			want: diagnose.ConnectRefused, host: func(w *world) string { return w.CDNHost() }},
+		{
+			name: "blob host down", blob: true, origin: origin.Options{Redirect: true}, set: func(w *world) { w.DownCDN() },
+			want: diagnose.ConnectRefused, host: func(w *world) string { return w.CDNHost() },
+		},
 		{name: "blob host refuses", blob: true, origin: origin.Options{Redirect: true}, set: func(w *world) {
 			w.Script(origin.Rule{Role: origin.RoleCDN, Do: origin.Fault{Status: 403, Body: origin.XMLBody("AccessDenied",
 				"no")}})

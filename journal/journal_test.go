@@ -255,7 +255,8 @@ func TestOutcomes(t *testing.T) {
 			warnEnd}},
 		{"nor is what can't be read", func() []journal.Request {
 			return []journal.Request{{Client: "node-1", Status: 400, ID: "aaaaaaaa", Finding: &diagnose.Finding{
-				Reason: diagnose.BadRequest, Class: diagnose.ClassMirror, Summary: "bad", Remedy: "mend it"}}}
+				Reason: diagnose.BadRequest, Class: diagnose.ClassMirror, Summary: "bad", Remedy: "mend it",
+			}}}
 		}, []string{`level=WARN msg="request refused" ref="" reason=bad-request class=mirror id=aaaaaaaa summary=bad ` +
 			`remedy="mend it" upstream="" status=0 client=node-1`}},
 		{"a blob without a manifest", func() []journal.Request {

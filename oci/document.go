@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -175,10 +176,8 @@ func (d *document) unambiguous(forms ...form) error {
 		if d.has(keyManifests) {
 			return fault(FaultAmbiguous, "it has both %q and %q", keyNames[keyManifests], keyNames[image])
 		}
-		for _, f := range forms {
-			if f == formIndex {
-				return fault(FaultAmbiguous, "it says to be an index and has %q", keyNames[image])
-			}
+		if slices.Contains(forms, formIndex) {
+			return fault(FaultAmbiguous, "it says to be an index and has %q", keyNames[image])
 		}
 	}
 	for _, f := range forms {

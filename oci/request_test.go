@@ -1,6 +1,7 @@
 package oci_test
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -32,11 +33,15 @@ func TestParseRequest(t *testing.T) {
 		{"ping with ns", "/v2/?ns=ghcr.io", oci.Request{Kind: oci.KindPing, Namespace: "ghcr.io"}},
 		{"tag", "/v2/library/nginx/manifests/1.27", oci.Request{Kind: oci.KindManifest, Name: "library/nginx", Tag: "1.27"}},
 		{"one component", "/v2/nginx/manifests/_A-b.C", oci.Request{Kind: oci.KindManifest, Name: "nginx", Tag: "_A-b.C"}},
-		{"longest tag", "/v2/a/manifests/" + long[:128],
-			oci.Request{Kind: oci.KindManifest, Name: "a", Tag: long[:128]}},
+		{
+			"longest tag", "/v2/a/manifests/" + long[:128],
+			oci.Request{Kind: oci.KindManifest, Name: "a", Tag: long[:128]},
+		},
 		{"longest name", "/v2/" + long + "/manifests/v1", oci.Request{Kind: oci.KindManifest, Name: long, Tag: "v1"}},
-		{"manifest by sha256", "/v2/a/b/manifests/" + sum256,
-			oci.Request{Kind: oci.KindManifest, Name: "a/b", Digest: sum256}},
+		{
+			"manifest by sha256", "/v2/a/b/manifests/" + sum256,
+			oci.Request{Kind: oci.KindManifest, Name: "a/b", Digest: sum256},
+		},
 		{"manifest by sha512", "/v2/a/manifests/" + sum512, oci.Request{Kind: oci.KindManifest, Name: "a", Digest: sum512}},
 		{"blob", "/v2/a/blobs/" + sum256, oci.Request{Kind: oci.KindBlob, Name: "a", Digest: sum256}},
 		{"tags", "/v2/a/tags/list", oci.Request{Kind: oci.KindTags, Name: "a"}},
@@ -140,21 +145,27 @@ func TestParseRequestRefuses(t *testing.T) {
 		{"port in the middle", "GET", "/v2/a/b:5000/c/manifests/v1", errcode.ErrorCodeNameInvalid, `"b:5000"`},
 		{"host with a port alone", "GET", "/v2/reg:5000/manifests/v1", errcode.ErrorCodeNameInvalid, `"reg:5000"`},
 		{"port that is none", "GET", "/v2/reg:x/a/manifests/v1", errcode.ErrorCodeNameInvalid, `"reg:x"`},
-		{"host with a port and ns", "GET", "/v2/reg:5000/a/manifests/v1?ns=docker.io", errcode.ErrorCodeNameInvalid,
-			`"reg:5000"`},
+		{
+			"host with a port and ns", "GET", "/v2/reg:5000/a/manifests/v1?ns=docker.io", errcode.ErrorCodeNameInvalid,
+			`"reg:5000"`,
+		},
 		{"three underscores", "GET", "/v2/a___b/manifests/v1", errcode.ErrorCodeNameInvalid, `"a___b"`},
 		{"separator first", "GET", "/v2/-a/manifests/v1", errcode.ErrorCodeNameInvalid, `"-a"`},
 		{"separator last", "GET", "/v2/a./manifests/v1", errcode.ErrorCodeNameInvalid, `"a."`},
-		{"name too long", "GET", "/v2/" + strings.Repeat("a", 256) + "/manifests/v1", errcode.ErrorCodeNameInvalid,
-			"256 bytes"},
+		{
+			"name too long", "GET", "/v2/" + strings.Repeat("a", 256) + "/manifests/v1", errcode.ErrorCodeNameInvalid,
+			"256 bytes",
+		},
 		{"empty tag", "GET", "/v2/a/manifests/", errcode.ErrorCodeTagInvalid, `tag ""`},
 		{"tag with a dot first", "GET", "/v2/a/manifests/.x", errcode.ErrorCodeTagInvalid, `".x"`},
 		{"tag with a plus", "GET", "/v2/a/manifests/1+1", errcode.ErrorCodeTagInvalid, `"1+1"`},
 		{"tag too long", "GET", "/v2/a/manifests/" + strings.Repeat("a", 129), errcode.ErrorCodeTagInvalid, "128"},
 		{"short digest", "GET", "/v2/a/manifests/sha256:abc", errcode.ErrorCodeDigestInvalid, "64"},
 		{"long digest", "GET", "/v2/a/blobs/" + sum256 + "0", errcode.ErrorCodeDigestInvalid, "65"},
-		{"digest with capitals", "GET", "/v2/a/blobs/sha256:" + strings.ToUpper(hex64), errcode.ErrorCodeDigestInvalid,
-			"lower-case"},
+		{
+			"digest with capitals", "GET", "/v2/a/blobs/sha256:" + strings.ToUpper(hex64), errcode.ErrorCodeDigestInvalid,
+			"lower-case",
+		},
 		{"digest of no hex", "GET", "/v2/a/blobs/sha256:" + hex64[:63] + "g", errcode.ErrorCodeDigestInvalid, `"g"`},
 		{"other algorithm", "GET", "/v2/a/blobs/sha384:" + hex64, errcode.ErrorCodeDigestInvalid, "sha512"},
 		{"algorithm with capitals", "GET", "/v2/a/blobs/SHA256:" + hex64, errcode.ErrorCodeDigestInvalid, "SHA256"},
@@ -263,9 +274,7 @@ func build(r oci.Request) string {
 		path += r.Name + "/tags/list"
 	}
 	q := make(url.Values)
-	for k, v := range r.Query {
-		q[k] = v
-	}
+	maps.Copy(q, r.Query)
 	if r.Namespace != "" {
 		q.Set("ns", r.Namespace)
 	}

@@ -86,8 +86,10 @@ func newWorld(t testing.TB) *world {
 		t: t, hub: newRegistry(hub), ghcr: newRegistry(ghcr),
 		shelf:  &shelf{journal: j, content: make(map[oci.Digest][]byte)},
 		tables: [2]state.Table{statetest.NewTable(), statetest.NewTable()},
-		books: &books{journal: j, fail: func(string) error { return nil },
-			look: func(string) {}},
+		books: &books{
+			journal: j, fail: func(string) error { return nil },
+			look: func(string) {},
+		},
 	}
 	w.restart()
 	return w

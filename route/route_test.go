@@ -38,8 +38,10 @@ func TestResolve(t *testing.T) {
 	}{
 		{"ns", table, "ghcr.io", "acme/app", target("ghcr.io", "acme/app", route.ViaNamespace)},
 		{"ns wins over a prefix", table, "docker.io", "ghcr.io/x", target("docker.io", "ghcr.io/x", route.ViaNamespace)},
-		{"ns and its own name as a prefix", table, "ghcr.io", "ghcr.io/x",
-			target("ghcr.io", "ghcr.io/x", route.ViaNamespace)},
+		{
+			"ns and its own name as a prefix", table, "ghcr.io", "ghcr.io/x",
+			target("ghcr.io", "ghcr.io/x", route.ViaNamespace),
+		},
 		{"ns, alias", table, "index.docker.io", "a/b", target("docker.io", "a/b", route.ViaNamespace)},
 		{"ns, word for an alias", table, "corp", "app", target("registry.corp:5000", "app", route.ViaNamespace)},
 		{"ns with capitals", table, "GHCR.io", "acme/app", target("ghcr.io", "acme/app", route.ViaNamespace)},
@@ -54,8 +56,10 @@ func TestResolve(t *testing.T) {
 		{"prefix with a port", table, "", "registry.corp:5000/a/b", target("registry.corp:5000", "a/b", route.ViaPrefix)},
 		{"prefix with capitals", table, "", "GHCR.IO/a/b", target("ghcr.io", "a/b", route.ViaPrefix)},
 		{"prefix, library", table, "", "docker.io/nginx", target("docker.io", "library/nginx", route.ViaPrefix)},
-		{"prefix, library as written", table, "", "docker.io/library/nginx",
-			target("docker.io", "library/nginx", route.ViaPrefix)},
+		{
+			"prefix, library as written", table, "", "docker.io/library/nginx",
+			target("docker.io", "library/nginx", route.ViaPrefix),
+		},
 		{"prefix localhost", table, "", "localhost/a", target("localhost", "a", route.ViaPrefix)},
 		{"prefix is taken once", table, "", "ghcr.io/docker.io/a", target("ghcr.io", "docker.io/a", route.ViaPrefix)},
 		{"prefix without a default", closed, "", "ghcr.io/a/b", target("ghcr.io", "a/b", route.ViaPrefix)},
@@ -63,8 +67,10 @@ func TestResolve(t *testing.T) {
 		{"default, library", table, "", "nginx", target("docker.io", "library/nginx", route.ViaDefault)},
 		{"a key alone is a repository", table, "", "corp", target("docker.io", "library/corp", route.ViaDefault)},
 		{"a host alone is a repository", table, "", "node.js", target("docker.io", "library/node.js", route.ViaDefault)},
-		{"a host further on is no prefix", table, "", "acme/ghcr.io/a",
-			target("docker.io", "acme/ghcr.io/a", route.ViaDefault)},
+		{
+			"a host further on is no prefix", table, "", "acme/ghcr.io/a",
+			target("docker.io", "acme/ghcr.io/a", route.ViaDefault),
+		},
 		{"a longer word is no prefix", table, "", "corporate/a", target("docker.io", "corporate/a", route.ViaDefault)},
 	}
 	for _, tt := range tests {
@@ -94,30 +100,63 @@ func TestResolveUnknown(t *testing.T) {
 		want  route.UnknownError
 		says  string
 	}{
-		{"ns", table, "gcr.io", "a/b", route.UnknownError{Key: "gcr.io", Via: route.ViaNamespace, Have: have},
-			`"gcr.io" is not an upstream of this mirror`},
-		{"ns, with a prefix that is known", table, "gcr.io", "ghcr.io/b",
-			route.UnknownError{Key: "gcr.io", Via: route.ViaNamespace, Have: have}, "add it under upstreams"},
-		{"ns, another port", table, "registry.corp:5001", "a",
-			route.UnknownError{Key: "registry.corp:5001", Via: route.ViaNamespace, Have: have}, "registry.corp:5001"},
-		{"ns, no port", table, "registry.corp", "a",
-			route.UnknownError{Key: "registry.corp", Via: route.ViaNamespace, Have: have}, "registry.corp"},
-		{"ns, dot at the end", table, "ghcr.io.", "a",
-			route.UnknownError{Key: "ghcr.io.", Via: route.ViaNamespace, Have: have}, "ghcr.io."},
-		{"ns, below a known host", table, "x.ghcr.io", "a",
-			route.UnknownError{Key: "x.ghcr.io", Via: route.ViaNamespace, Have: have}, "x.ghcr.io"},
+		{
+			"ns", table, "gcr.io", "a/b",
+			route.UnknownError{Key: "gcr.io", Via: route.ViaNamespace, Have: have},
+			`"gcr.io" is not an upstream of this mirror`,
+		},
+		{
+			"ns, with a prefix that is known", table, "gcr.io", "ghcr.io/b",
+			route.UnknownError{Key: "gcr.io", Via: route.ViaNamespace, Have: have},
+			"add it under upstreams",
+		},
+		{
+			"ns, another port", table, "registry.corp:5001", "a",
+			route.UnknownError{Key: "registry.corp:5001", Via: route.ViaNamespace, Have: have},
+			"registry.corp:5001",
+		},
+		{
+			"ns, no port", table, "registry.corp", "a",
+			route.UnknownError{Key: "registry.corp", Via: route.ViaNamespace, Have: have},
+			"registry.corp",
+		},
+		{
+			"ns, dot at the end", table, "ghcr.io.", "a",
+			route.UnknownError{Key: "ghcr.io.", Via: route.ViaNamespace, Have: have},
+			"ghcr.io.",
+		},
+		{
+			"ns, below a known host", table, "x.ghcr.io", "a",
+			route.UnknownError{Key: "x.ghcr.io", Via: route.ViaNamespace, Have: have},
+			"x.ghcr.io",
+		},
 		{"ns too long", table, long, "a", route.UnknownError{Key: long[:255], Via: route.ViaNamespace, Have: have}, "aaa..."},
 		{"host", table, "", "gcr.io/a/b", route.UnknownError{Key: "gcr.io", Via: route.ViaPrefix, Have: have}, `"gcr.io"`},
-		{"host with a port", table, "", "reg:5000/a", route.UnknownError{Key: "reg:5000", Via: route.ViaPrefix, Have: have},
-			"configured: Quay.IO, docker.io, ghcr.io, localhost, registry.corp:5000"},
-		{"no default", closed, "", "a/b", route.UnknownError{Key: "a/b", Via: route.ViaDefault, Have: have},
-			"set defaultUpstream"},
-		{"no default, a key alone", closed, "", "corp", route.UnknownError{Key: "corp", Via: route.ViaDefault, Have: have},
-			"send ns=HOST"},
-		{"nothing configured", new(route.Table), "", "a", route.UnknownError{Key: "a", Via: route.ViaDefault},
-			"configured: none"},
-		{"localhost", newTable(t, nil, ""), "", "localhost/a", route.UnknownError{Key: "localhost", Via: route.ViaPrefix},
-			"localhost"},
+		{
+			"host with a port", table, "", "reg:5000/a",
+			route.UnknownError{Key: "reg:5000", Via: route.ViaPrefix, Have: have},
+			"configured: Quay.IO, docker.io, ghcr.io, localhost, registry.corp:5000",
+		},
+		{
+			"no default", closed, "", "a/b",
+			route.UnknownError{Key: "a/b", Via: route.ViaDefault, Have: have},
+			"set defaultUpstream",
+		},
+		{
+			"no default, a key alone", closed, "", "corp",
+			route.UnknownError{Key: "corp", Via: route.ViaDefault, Have: have},
+			"send ns=HOST",
+		},
+		{
+			"nothing configured", new(route.Table), "", "a",
+			route.UnknownError{Key: "a", Via: route.ViaDefault},
+			"configured: none",
+		},
+		{
+			"localhost", newTable(t, nil, ""), "", "localhost/a",
+			route.UnknownError{Key: "localhost", Via: route.ViaPrefix},
+			"localhost",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -177,15 +216,31 @@ func TestNewRefuses(t *testing.T) {
 		fallback  string
 		says      []string
 	}{
-		{"name twice", []route.Upstream{{Name: "ghcr.io"}, {Name: "ghcr.io"}}, "",
-			[]string{`"ghcr.io" is in the list twice`}},
+		{
+			"name twice",
+			[]route.Upstream{{Name: "ghcr.io"}, {Name: "ghcr.io"}},
+			"",
+			[]string{`"ghcr.io" is in the list twice`},
+		},
 		{"name twice but for capitals", []route.Upstream{{Name: "ghcr.io"}, {Name: "GHCR.io"}}, "", []string{"twice"}},
-		{"alias of two", []route.Upstream{{Name: "a.io", Aliases: []string{"x"}}, {Name: "b.io", Aliases: []string{"X"}}}, "",
-			[]string{`"X" names both upstream "a.io" and upstream "b.io"`}},
-		{"alias that is a name", []route.Upstream{{Name: "a.io", Aliases: []string{"b.io"}}, {Name: "b.io"}}, "",
-			[]string{`"b.io" names both`}},
-		{"name that is an alias", []route.Upstream{{Name: "b.io"}, {Name: "a.io", Aliases: []string{"b.io"}}}, "",
-			[]string{`"b.io" names both`}},
+		{
+			"alias of two",
+			[]route.Upstream{{Name: "a.io", Aliases: []string{"x"}}, {Name: "b.io", Aliases: []string{"X"}}},
+			"",
+			[]string{`"X" names both upstream "a.io" and upstream "b.io"`},
+		},
+		{
+			"alias that is a name",
+			[]route.Upstream{{Name: "a.io", Aliases: []string{"b.io"}}, {Name: "b.io"}},
+			"",
+			[]string{`"b.io" names both`},
+		},
+		{
+			"name that is an alias",
+			[]route.Upstream{{Name: "b.io"}, {Name: "a.io", Aliases: []string{"b.io"}}},
+			"",
+			[]string{`"b.io" names both`},
+		},
 		{"no name", []route.Upstream{{}}, "", []string{`upstream ""`}},
 		{"URL", []route.Upstream{{Name: "https://a.io"}}, "", []string{"HOST:PORT"}},
 		{"path in an alias", []route.Upstream{{Name: "a.io", Aliases: []string{"a.io/b"}}}, "", []string{`"a.io/b"`}},
@@ -193,8 +248,12 @@ func TestNewRefuses(t *testing.T) {
 		{"too long", []route.Upstream{{Name: strings.Repeat("a", 256)}}, "", []string{"HOST:PORT"}},
 		{"unknown default", []route.Upstream{{Name: "a.io"}}, "b.io", []string{`default upstream "b.io"`, "a.io"}},
 		{"default of an empty list", nil, "b.io", []string{"none"}},
-		{"all at once", []route.Upstream{{Name: "a.io"}, {Name: "a.io"}, {Name: "/"}}, "c.io",
-			[]string{"twice", `"/"`, `"c.io"`}},
+		{
+			"all at once",
+			[]route.Upstream{{Name: "a.io"}, {Name: "a.io"}, {Name: "/"}},
+			"c.io",
+			[]string{"twice", `"/"`, `"c.io"`},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

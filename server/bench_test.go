@@ -21,8 +21,10 @@ func (w nowhere) Write(p []byte) (int, error) { return len(p), nil }
 // BenchmarkManifest is what the front end itself costs a request for a manifest in memory.
 func BenchmarkManifest(b *testing.B) {
 	content := pattern(1500)
-	p := still{&pull.Content{Digest: sum(content), MediaType: indexType, Size: int64(len(content)), Bytes: content,
-		Status: pull.Status{Outcome: cache.Hit}}}
+	p := still{&pull.Content{
+		Digest: sum(content), MediaType: indexType, Size: int64(len(content)), Bytes: content,
+		Status: pull.Status{Outcome: cache.Hit},
+	}}
 	o := options(nil)
 	o.Puller = p
 	s := server.New(o)

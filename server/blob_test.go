@@ -22,7 +22,8 @@ import (
 )
 
 func blobServer(t *testing.T, content []byte) (path string, get func(method string, header ...string) (*http.Response,
-	[]byte)) {
+	[]byte),
+) {
 	t.Helper()
 	object, size := hold(content)
 	ts := serve(t, server.New(options(&puller{object: object, size: size, status: pull.Status{Outcome: cache.Hit}})))
@@ -39,14 +40,19 @@ func TestBlob(t *testing.T) {
 	content := append([]byte("<html><script>"), pattern(100_000)...)
 	d := string(sum(content))
 	_, get := blobServer(t, content)
-	headers := []string{"Docker-Content-Digest", d, "Etag", `"` + d + `"`, "Accept-Ranges", "bytes", "Content-Encoding",
+	headers := []string{
+		"Docker-Content-Digest", d, "Etag", `"` + d + `"`, "Accept-Ranges", "bytes", "Content-Encoding",
 		"",
-		"Cache-Status", "mirror; hit", "Docker-Distribution-Api-Version", "registry/2.0"}
+		"Cache-Status", "mirror; hit", "Docker-Distribution-Api-Version", "registry/2.0",
+	}
 	for _, method := range []string{"GET", "HEAD"} {
 		// HEAD has no ranges, and no coding is ever applied.
 		for _, header := range [][]string{
-			nil, {"Accept-Encoding", "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"}, {"If-None-Match", `"sha256:1"`},
-			{"Range", "lines=1-2"}, {"Range", "bytes=0-1", "If-Range", `"sha256:1"`},
+			nil,
+			{"Accept-Encoding", "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"},
+			{"If-None-Match", `"sha256:1"`},
+			{"Range", "lines=1-2"},
+			{"Range", "bytes=0-1", "If-Range", `"sha256:1"`},
 			{"Range", "bytes=0-1", "If-Range", "Mon, 02 Jan 2006 15:04:05 GMT"},
 		} {
 			res, body := get(method, header...)
@@ -266,8 +272,10 @@ func TestBlobThatBreaks(t *testing.T) {
 		finding diagnose.Reason
 	}{
 		"upstream": {upstreamError(503, nil), diagnose.UpstreamError},
-		"mismatch": {&flight.MismatchError{Digest: sum(content), Got: someDigest, Size: 1, GotSize: 1},
-			diagnose.DigestMismatch},
+		"mismatch": {
+			&flight.MismatchError{Digest: sum(content), Got: someDigest, Size: 1, GotSize: 1},
+			diagnose.DigestMismatch,
+		},
 		"too short": {io.ErrUnexpectedEOF, ""},
 		"no error":  {nil, ""}, // the object says all is well, and has sent less
 	} {
@@ -311,8 +319,10 @@ func TestBlobThatBreaks(t *testing.T) {
 }
 
 func FuzzRanges(f *testing.F) {
-	for _, s := range []string{"bytes=0-", "bytes=-5", "bytes=1-2,3-4", "bytes=5-1", "bytes=", "lines=1", "bytes=0-0,,-1",
-		"bytes=18446744073709551615-", "Bytes = 1-"} {
+	for _, s := range []string{
+		"bytes=0-", "bytes=-5", "bytes=1-2,3-4", "bytes=5-1", "bytes=", "lines=1", "bytes=0-0,,-1",
+		"bytes=18446744073709551615-", "Bytes = 1-",
+	} {
 		f.Add(s, int64(100))
 	}
 	f.Add("bytes=0-,-1", int64(0))

@@ -120,8 +120,10 @@ func TestCacheStatus(t *testing.T) {
 				`registry-1.docker.io answered 503 to the manifest of docker.io/library/nginx:1.27"`,
 		},
 	} {
-		p := &puller{status: c.status, manifest: &pull.Content{Digest: sum(content), MediaType: indexType, Size: 2,
-			Bytes: content}}
+		p := &puller{status: c.status, manifest: &pull.Content{
+			Digest: sum(content), MediaType: indexType, Size: 2,
+			Bytes: content,
+		}}
 		var seen records
 		o := options(p)
 		o.Observe = seen.observe
@@ -186,10 +188,14 @@ func TestObserve(t *testing.T) {
 	do(t, ts, "HEAD", path, "Mirror-Node", "node 7\x80")
 	ref := oci.Ref{Repo: oci.Repo{Host: "ghcr.io", Name: "acme/app"}, Digest: sum(content)}
 	want := []journal.Request{
-		{Client: "node-7", UserAgent: "containerd/v2.4?", Kind: oci.KindBlob, Ref: ref, Status: 206, Bytes: 100,
-			Outcome: cache.Joined},
-		{Client: "127.0.0.1", UserAgent: "Go-http-client/1.1", Kind: oci.KindBlob, Head: true, Ref: ref, Status: 200,
-			Outcome: cache.Joined},
+		{
+			Client: "node-7", UserAgent: "containerd/v2.4?", Kind: oci.KindBlob, Ref: ref, Status: 206, Bytes: 100,
+			Outcome: cache.Joined,
+		},
+		{
+			Client: "127.0.0.1", UserAgent: "Go-http-client/1.1", Kind: oci.KindBlob, Head: true, Ref: ref, Status: 200,
+			Outcome: cache.Joined,
+		},
 	}
 	if diff := cmp.Diff(want, seen.all(), cmpopts.IgnoreFields(journal.Request{}, "At", "Took")); diff != "" {
 		t.Errorf("observed (-want +got):\n%s", diff)

@@ -28,10 +28,14 @@ var (
 	unavailable = Answer{Status: http.StatusBadGateway, Code: errcode.ErrorCodeUnavailable}
 	late        = Answer{Status: http.StatusGatewayTimeout, Code: errcode.ErrorCodeUnavailable}
 	// A mirror's 429 makes containerd send the request again at once, up to six times.
-	limited = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeTooManyRequests,
-		RetryAfter: time.Minute}
-	busy = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeUnavailable,
-		RetryAfter: 5 * time.Second}
+	limited = Answer{
+		Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeTooManyRequests,
+		RetryAfter: time.Minute,
+	}
+	busy = Answer{
+		Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeUnavailable,
+		RetryAfter: 5 * time.Second,
+	}
 )
 
 // answers is the one table that turns a reason into a status and a code. A 502 is what clients never repeat at the same

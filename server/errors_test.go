@@ -50,8 +50,10 @@ func TestErrorAnswers(t *testing.T) {
 		{"unknown-upstream", "/v2/acme/app/manifests/v1?ns=evil.example", &route.UnknownError{Key: "evil.example"}, 404},
 		{"tag-missing", manifests, upstreamError(404, nil), 404},
 		{"blob-missing", blobs, upstreamError(404, func(e *upstream.Error) { e.Op, e.Reference = "blob", someDigest }), 404},
-		{"repository-missing", "/v2/library/nginx/tags/list", upstreamError(404, func(e *upstream.Error) { e.Op = "tags" }),
-			404},
+		{
+			"repository-missing", "/v2/library/nginx/tags/list", upstreamError(404, func(e *upstream.Error) { e.Op = "tags" }),
+			404,
+		},
 		{"credential-refused", manifests, upstreamError(401, func(e *upstream.Error) {
 			e.Steps[0] = upstream.Step{Name: upstream.StepToken, Host: "auth.docker.io", Status: 401}
 			e.Credential.Name, e.Message = "hub-pull", "incorrect username or password"
@@ -77,9 +79,13 @@ func TestErrorAnswers(t *testing.T) {
 		{"policy", manifests, upstreamError(412, func(e *upstream.Error) {
 			e.Code, e.Message = "PROJECTPOLICYVIOLATION", "current image with 4 \"vulnerabilities\"\r\nX-Evil: 1"
 		}), 403},
-		{"slow", manifests, &pull.TimeoutError{Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"},
-			Tag: "1.27"},
-			Waited: 25 * time.Second}, 504},
+		{"slow", manifests, &pull.TimeoutError{
+			Ref: oci.Ref{
+				Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"},
+				Tag:  "1.27",
+			},
+			Waited: 25 * time.Second,
+		}, 504},
 		{"wrong-bytes", blobs, &flight.MismatchError{Digest: someDigest, Size: 10, GotSize: 12, Host: "cdn.example"}, 502},
 		{"stopping", blobs, flight.ErrClosed, 503},
 		{"internal", manifests, errors.New("catalog: page is gone"), 500},

@@ -46,11 +46,11 @@ func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
 // end tells of the exchange, and turns a panic into an answer.
 func (x *exchange) end() {
 	p := recover()
-	switch {
-	case p == nil:
+	switch p {
+	case nil:
 		x.observe()
 		return
-	case p == http.ErrAbortHandler:
+	case http.ErrAbortHandler:
 		x.aborted = true
 		x.observe()
 		panic(p)

@@ -235,8 +235,10 @@ func TestPace(t *testing.T) {
 	for name, ticks := range map[string][]tick{
 		"stands still":   {{5, 900, true}, {0, 900, true}, {0, 900, false}},
 		"from the start": {{0, 900, true}, {0, 900, false}},
-		"drains": {{0, 900, true}, {0, 899, true}, {0, 800, true}, {0, 800, true}, {0, 799, true}, {0, 799,
-			true}, {0, 799, false}},
+		"drains": {{0, 900, true}, {0, 899, true}, {0, 800, true}, {0, 800, true}, {0, 799, true}, {
+			0, 799,
+			true,
+		}, {0, 799, false}},
 		"takes something":     {{0, 900, true}, {1, 900, true}, {0, 900, true}, {1, 900, true}},
 		"can't be told":       {{1, -1, true}, {0, -1, true}, {0, -1, false}},
 		"can't be told again": {{0, 900, true}, {0, -1, false}},

@@ -89,11 +89,12 @@ func TestBlobInFlight(t *testing.T) {
 		wg.Go(func() {
 			r := request(t, ts, "GET", "/v2/a/blobs/"+string(digest))
 			want, status := content, 200
-			if i%3 == 1 { // as lazy pullers look at the end first
+			switch i % 3 {
+			case 1: // as lazy pullers look at the end first
 				from := len(content) - i*100_000
 				r.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
 				want, status = content[from:], 206
-			} else if i%3 == 2 {
+			case 2:
 				r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", i*500_000, i*500_000+99_999))
 				want, status = content[i*500_000:i*500_000+100_000], 206
 			}

@@ -72,17 +72,27 @@ func TestChallenges(t *testing.T) {
 	}{
 		{name: "nobody asks"},
 		{name: "basic", auth: origin.Auth{Kind: "basic", Username: "bot", Password: "pw"}, source: login("bot", "pw")},
-		{name: "anonymous bearer", auth: origin.Auth{Kind: "bearer", Anonymous: true}, tokens: 1,
-			scope: "repository:library/app:pull"},
-		{name: "bearer", auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw"}, source: login("bot", "pw"),
-			tokens: 1, scope: "repository:library/app:pull"},
-		{name: "other host", auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw", SeparateHost: true},
-			source: login("bot", "pw"), hosts: true, tokens: 1, scope: "repository:library/app:pull"},
-		{name: "identity", auth: origin.Auth{Kind: "bearer", Identity: "refresh", SeparateHost: true},
-			source: auth.Credential{Name: "acr", Identity: auth.NewSecret("refresh")}, hosts: true, tokens: 1},
+		{
+			name: "anonymous bearer", auth: origin.Auth{Kind: "bearer", Anonymous: true}, tokens: 1,
+			scope: "repository:library/app:pull",
+		},
+		{
+			name: "bearer", auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw"}, source: login("bot", "pw"),
+			tokens: 1, scope: "repository:library/app:pull",
+		},
+		{
+			name: "other host", auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw", SeparateHost: true},
+			source: login("bot", "pw"), hosts: true, tokens: 1, scope: "repository:library/app:pull",
+		},
+		{
+			name: "identity", auth: origin.Auth{Kind: "bearer", Identity: "refresh", SeparateHost: true},
+			source: auth.Credential{Name: "acr", Identity: auth.NewSecret("refresh")}, hosts: true, tokens: 1,
+		},
 		{name: "one scope", auth: origin.Auth{Kind: "bearer", Anonymous: true, Scope: "aws"}, tokens: 1, scope: "aws"},
-		{name: "no scope in the challenge", auth: origin.Auth{Kind: "bearer", Anonymous: true, NoScope: true}, tokens: 1,
-			scope: "repository:library/app:pull"},
+		{
+			name: "no scope in the challenge", auth: origin.Auth{Kind: "bearer", Anonymous: true, NoScope: true}, tokens: 1,
+			scope: "repository:library/app:pull",
+		},
 		{name: "relative realm", auth: origin.Auth{Kind: "bearer", Anonymous: true, Realm: "/token"}, tokens: 1},
 		{name: "access_token", auth: origin.Auth{Kind: "bearer", Anonymous: true, AccessTokenOnly: true}, tokens: 1},
 		{name: "JWT", auth: origin.Auth{Kind: "bearer", Anonymous: true, JWT: true, NoExpiresIn: true}, tokens: 1},
@@ -171,12 +181,19 @@ func TestRejectedCredentialFallsBackToAnonymous(t *testing.T) {
 		auth  origin.Auth
 		state auth.State
 	}{
-		{"token service says 401", origin.Auth{Kind: "bearer", Username: "bot", Password: "new", Anonymous: true},
-			auth.StateRejected},
-		{"token service says 403, as ghcr", origin.Auth{Kind: "bearer", Username: "bot", Password: "new", Anonymous: true,
-			Rejected: 403}, auth.StateRejected},
-		{"basic", origin.Auth{Kind: "basic", Username: "bot", Password: "new", Anonymous: true,
-			Private: func(repo string) bool { return repo == "private" }}, auth.StateRejected},
+		{
+			"token service says 401",
+			origin.Auth{Kind: "bearer", Username: "bot", Password: "new", Anonymous: true},
+			auth.StateRejected,
+		},
+		{"token service says 403, as ghcr", origin.Auth{
+			Kind: "bearer", Username: "bot", Password: "new", Anonymous: true,
+			Rejected: 403,
+		}, auth.StateRejected},
+		{"basic", origin.Auth{
+			Kind: "basic", Username: "bot", Password: "new", Anonymous: true,
+			Private: func(repo string) bool { return repo == "private" },
+		}, auth.StateRejected},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -221,9 +238,11 @@ func TestErrorIsWhatOurCredentialMet(t *testing.T) {
 	t.Parallel()
 	o := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw"}})
 	o.AddImage("app", "1", origin.Image{})
-	o.Script(origin.Rule{Kind: origin.KindToken,
+	o.Script(origin.Rule{
+		Kind:  origin.KindToken,
 		Match: func(r *http.Request) bool { return r.Header.Get("Authorization") != "" },
-		Early: true, Do: origin.Fault{Status: 401, Body: origin.DetailsBody("incorrect username or password")}})
+		Early: true, Do: origin.Fault{Status: 401, Body: origin.DetailsBody("incorrect username or password")},
+	})
 	_, err := registry(t, o.URL(), as(login("bot", "bad"))).Manifest(t.Context(), "app", "1")
 	e := upstreamError(t, err)
 	if e.Status != 401 || e.BodyKind != upstream.BodyDetails || e.Message != "incorrect username or password" {

@@ -19,7 +19,7 @@ func names(t *testing.T, hosts map[string]string) *net.Resolver {
 		here, there := net.Pipe()
 		wg.Go(func() {
 			defer there.Close()
-			for answerDNS(there, hosts) == nil { //nolint:revive // the loop is the server
+			for answerDNS(there, hosts) == nil {
 			}
 		})
 		return here, nil

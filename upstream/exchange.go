@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -30,9 +31,7 @@ func (c *core) request(a ask) (*http.Request, error) {
 	if err != nil {
 		return nil, errors.New("malformed URL") // the error itself would repeat it, query and all
 	}
-	for name, values := range a.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, a.header)
 	req.Header.Set("User-Agent", c.o.UserAgent)
 	req.Header.Set("Accept-Encoding", "identity")
 	if c.o.Via != "" && a.step != StepToken && a.step != StepBlobHost {

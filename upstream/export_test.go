@@ -53,8 +53,10 @@ func LifeOf(value, expiresIn string, now time.Time) time.Duration {
 
 // Class names what it takes to dial an address.
 func Class(a netip.Addr) string {
-	return [...]string{reachPublic: "public", reachPrivate: "private", reachLoopback: "loopback",
-		reachAny: "never"}[needs(a)]
+	return [...]string{
+		reachPublic: "public", reachPrivate: "private", reachLoopback: "loopback",
+		reachAny: "never",
+	}[needs(a)]
 }
 
 // DialPublic dials as for a host that nobody named.
@@ -81,7 +83,8 @@ func (p Policy) Realm(endpoint *url.URL, realm string) (*url.URL, error) {
 
 // Redirect judges a redirect of a host at an address.
 func (p Policy) Redirect(endpoint, from *url.URL, location, addr string, proxied bool) (to *url.URL, anywhere bool,
-	err error) {
+	err error,
+) {
 	o, _ := originOf(endpoint)
 	u, r, err := p.p.redirect(o, from, location, reachFrom(addr), func(*url.URL) bool { return proxied })
 	return u, r == reachAny, err

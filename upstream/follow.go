@@ -36,9 +36,9 @@ func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
 		var err error
 		if here == c.ep.origin {
 			a.reach = reachAny
-			resp, err = c.send(ctx, a)
+			resp, err = c.send(ctx, a) //nolint:bodyclose // the answer's; or refuse or spill closes it
 		} else {
-			resp, err = c.exchange(ctx, c.ep.blob, a, grant{})
+			resp, err = c.exchange(ctx, c.ep.blob, a, grant{}) //nolint:bodyclose // as above
 		}
 		if err != nil {
 			return nil, err

@@ -125,8 +125,10 @@ func FuzzRedirect(f *testing.F) {
 }
 
 func FuzzContentRange(f *testing.F) {
-	for _, s := range []string{"bytes 0-99/200", "bytes 5-5/*", "bytes */7", "bytes -1-2/3",
-		"bytes 0-9223372036854775807/*"} {
+	for _, s := range []string{
+		"bytes 0-99/200", "bytes 5-5/*", "bytes */7", "bytes -1-2/3",
+		"bytes 0-9223372036854775807/*",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -150,8 +152,10 @@ func FuzzRetryAfter(f *testing.F) {
 }
 
 func FuzzErrorBody(f *testing.F) {
-	for _, s := range []string{`{"errors":[{"code":"A","message":"b"}]}`, "<html><title>x</title>",
-		"<Error><Code>A</Code></Error>", "hun\x00ter22", "{", "<"} {
+	for _, s := range []string{
+		`{"errors":[{"code":"A","message":"b"}]}`, "<html><title>x</title>",
+		"<Error><Code>A</Code></Error>", "hun\x00ter22", "{", "<",
+	} {
 		f.Add([]byte(s), "text/html")
 	}
 	cred := auth.Credential{Username: "bot", Password: auth.NewSecret("hunter22")}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha512"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -42,13 +43,15 @@ func TestResolve(t *testing.T) {
 		{name: "fine", requests: []string{head}},
 		{name: "no digest", options: origin.Options{NoDigest: true}, requests: []string{head, get}},
 		{name: "HEAD refused", method: "HEAD", fault: &origin.Fault{Status: 405}, requests: []string{head, get}},
-		{name: "HEAD is a page", method: "HEAD", fault: &origin.Fault{Header: http.Header{"Content-Type": {"text/html"},
-			"Docker-Content-Digest": nil}}, requests: []string{head, get}},
-		{name: "missing", fault: ptr(body(404)), status: 404, requests: []string{head}},
-		{name: "limited", fault: ptr(body(429)), status: 429, requests: []string{head}},
-		{name: "forbidden", fault: ptr(body(403)), status: 403, code: "SOME_CODE", requests: []string{head, get}},
-		{name: "down", fault: ptr(body(503)), status: 503, code: "SOME_CODE", requests: []string{head, get}},
-		{name: "unauthorized", fault: ptr(body(401)), status: 401, code: "SOME_CODE", requests: []string{head, get}},
+		{name: "HEAD is a page", method: "HEAD", fault: &origin.Fault{Header: http.Header{
+			"Content-Type":          {"text/html"},
+			"Docker-Content-Digest": nil,
+		}}, requests: []string{head, get}},
+		{name: "missing", fault: new(body(404)), status: 404, requests: []string{head}},
+		{name: "limited", fault: new(body(429)), status: 429, requests: []string{head}},
+		{name: "forbidden", fault: new(body(403)), status: 403, code: "SOME_CODE", requests: []string{head, get}},
+		{name: "down", fault: new(body(503)), status: 503, code: "SOME_CODE", requests: []string{head, get}},
+		{name: "unauthorized", fault: new(body(401)), status: 401, code: "SOME_CODE", requests: []string{head, get}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -87,8 +90,6 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestManifest(t *testing.T) {
 	t.Parallel()
 	sum512 := func(b []byte) oci.Digest { return oci.Digest(fmt.Sprintf("sha512:%x", sha512.Sum512(b))) }
@@ -105,33 +106,53 @@ func TestManifest(t *testing.T) {
 		{name: "by tag", reference: "1", body: string(manifest), digest: digestOf(manifest)},
 		{name: "by digest", reference: string(digestOf(manifest)), body: string(manifest), digest: digestOf(manifest)},
 		{name: "by sha512", reference: string(sum512(manifest)), body: string(manifest), digest: sum512(manifest)},
-		{name: "by tag, sha512 said", reference: "1",
+		{
+			name: "by tag, sha512 said", reference: "1",
 			header: http.Header{"Docker-Content-Digest": {string(sum512(manifest))}}, body: string(manifest),
-			digest: sum512(manifest)},
-		{name: "by digest, another said", reference: string(digestOf(manifest)),
-			header: http.Header{"Docker-Content-Digest": {string(other)}}, body: string(manifest), digest: digestOf(manifest)},
-		{name: "digest in another form", reference: "1", header: http.Header{"Docker-Content-Digest": {"md5:00"}},
-			body: string(manifest), digest: digestOf(manifest)},
+			digest: sum512(manifest),
+		},
+		{
+			name: "by digest, another said", reference: string(digestOf(manifest)),
+			header: http.Header{"Docker-Content-Digest": {string(other)}}, body: string(manifest), digest: digestOf(manifest),
+		},
+		{
+			name: "digest in another form", reference: "1", header: http.Header{"Docker-Content-Digest": {"md5:00"}},
+			body: string(manifest), digest: digestOf(manifest),
+		},
 		{name: "other bytes", reference: string(other), body: string(manifest), kind: upstream.ContentDigest},
-		{name: "other bytes by sha512", reference: string(sum512([]byte("other"))), body: string(manifest),
-			kind: upstream.ContentDigest},
-		{name: "other bytes than said", reference: "1", header: http.Header{"Docker-Content-Digest": {string(other)}},
-			body: string(manifest), kind: upstream.ContentDigest},
-		{name: "other bytes than said by sha512", reference: "1",
+		{
+			name: "other bytes by sha512", reference: string(sum512([]byte("other"))), body: string(manifest),
+			kind: upstream.ContentDigest,
+		},
+		{
+			name: "other bytes than said", reference: "1", header: http.Header{"Docker-Content-Digest": {string(other)}},
+			body: string(manifest), kind: upstream.ContentDigest,
+		},
+		{
+			name: "other bytes than said by sha512", reference: "1",
 			header: http.Header{"Docker-Content-Digest": {string(sum512([]byte("other")))}}, body: string(manifest),
-			kind: upstream.ContentDigest},
-		{name: "page", reference: "1", header: http.Header{"Content-Type": {"text/html; charset=utf-8"}},
-			body: "<html><title>Sign in</title>", kind: upstream.ContentNotRegistry},
+			kind: upstream.ContentDigest,
+		},
+		{
+			name: "page", reference: "1", header: http.Header{"Content-Type": {"text/html; charset=utf-8"}},
+			body: "<html><title>Sign in</title>", kind: upstream.ContentNotRegistry,
+		},
 		{name: "page in disguise", reference: "1", body: "<html><title>Sign in</title>", kind: upstream.ContentNotRegistry},
 		{name: "text", reference: "1", body: "ok", kind: upstream.ContentNotRegistry},
 		{name: "nothing", reference: "1", body: "", kind: upstream.ContentNotRegistry},
 		{name: "broken JSON", reference: "1", body: `{"schemaVersion":2,`, kind: upstream.ContentNotManifest},
-		{name: "ambiguous", reference: "1", body: `{"schemaVersion":2,"manifests":[],"layers":[]}`,
-			kind: upstream.ContentNotManifest},
-		{name: "packed", reference: "1", header: http.Header{"Content-Encoding": {"gzip"}}, body: "\x1f\x8b",
-			kind: upstream.ContentEncoding},
-		{name: "too large", reference: "1", body: `{"a":"` + strings.Repeat("x", oci.MaxManifestSize) + `"}`,
-			kind: upstream.ContentTooLarge},
+		{
+			name: "ambiguous", reference: "1", body: `{"schemaVersion":2,"manifests":[],"layers":[]}`,
+			kind: upstream.ContentNotManifest,
+		},
+		{
+			name: "packed", reference: "1", header: http.Header{"Content-Encoding": {"gzip"}}, body: "\x1f\x8b",
+			kind: upstream.ContentEncoding,
+		},
+		{
+			name: "too large", reference: "1", body: `{"a":"` + strings.Repeat("x", oci.MaxManifestSize) + `"}`,
+			kind: upstream.ContentTooLarge,
+		},
 		{name: "too large, chunked", reference: "1", header: http.Header{"X-Flush": {"1"}}, body: `{"a":"` +
 			strings.Repeat("x", oci.MaxManifestSize) + `"}`, kind: upstream.ContentTooLarge},
 	} {
@@ -139,9 +160,7 @@ func TestManifest(t *testing.T) {
 			t.Parallel()
 			s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", typ)
-				for k, v := range tt.header {
-					w.Header()[k] = v
-				}
+				maps.Copy(w.Header(), tt.header)
 				if tt.header.Get("X-Flush") != "" {
 					w.(http.Flusher).Flush()
 				} else {

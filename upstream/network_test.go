@@ -67,33 +67,52 @@ func TestHosts(t *testing.T) {
 			return errors.Is(err,
 				syscall.ECONNREFUSED)
 		}},
-		{"refused behind a name", "https://reg.example:" + strings.Split(closedPort(t), ":")[1], nil, upstream.StepDial,
-			[]upstream.StepName{upstream.StepDNS}, func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }},
-		{"unknown authority", secure.URL(), nil, upstream.StepTLS, []upstream.StepName{upstream.StepDial},
+		{
+			"refused behind a name", "https://reg.example:" + strings.Split(closedPort(t), ":")[1], nil, upstream.StepDial,
+			[]upstream.StepName{upstream.StepDNS},
+			func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) },
+		},
+		{
+			"unknown authority", secure.URL(), nil, upstream.StepTLS,
+			[]upstream.StepName{upstream.StepDial},
 			func(err error) bool {
 				_, ok := errors.AsType[x509.UnknownAuthorityError](err)
 				return ok
-			}},
-		{"expired certificate", expired.URL(), ca(expired), upstream.StepTLS, []upstream.StepName{upstream.StepDial},
+			},
+		},
+		{
+			"expired certificate", expired.URL(), ca(expired), upstream.StepTLS,
+			[]upstream.StepName{upstream.StepDial},
 			func(err error) bool {
 				e, ok := errors.AsType[x509.CertificateInvalidError](err)
 				return ok && e.Reason == x509.Expired
-			}},
-		{"wrong name", named.URL(), ca(named), upstream.StepTLS, []upstream.StepName{upstream.StepDial},
+			},
+		},
+		{
+			"wrong name", named.URL(), ca(named), upstream.StepTLS,
+			[]upstream.StepName{upstream.StepDial},
 			func(err error) bool {
 				_, ok := errors.AsType[x509.HostnameError](err)
 				return ok
-			}},
-		{"http on https", "https://" + plain.Host(), nil, upstream.StepTLS, []upstream.StepName{upstream.StepDial},
+			},
+		},
+		{
+			"http on https", "https://" + plain.Host(), nil, upstream.StepTLS,
+			[]upstream.StepName{upstream.StepDial},
 			func(err error) bool {
 				_, ok := errors.AsType[tls.RecordHeaderError](err)
 				return ok || errors.Is(err, http.ErrSchemeMismatch)
-			}},
-		{"no word", "http://" + mute.Addr().String(), func(o *upstream.Options) { o.HeaderTimeout = 50 * time.Millisecond },
-			upstream.StepManifest, []upstream.StepName{upstream.StepDial}, func(err error) bool {
+			},
+		},
+		{
+			"no word", "http://" + mute.Addr().String(), func(o *upstream.Options) { o.HeaderTimeout = 50 * time.Millisecond },
+			upstream.StepManifest,
+			[]upstream.StepName{upstream.StepDial},
+			func(err error) bool {
 				e, ok := errors.AsType[net.Error](err)
 				return ok && e.Timeout()
-			}},
+			},
+		},
 		{"dial takes too long", "https://slow.example", func(o *upstream.Options) {
 			o.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
 			o.DialTimeout = 20 * time.Millisecond
@@ -101,8 +120,10 @@ func TestHosts(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			r := registry(t, tt.url, resolver(names(t, map[string]string{"reg.example": "127.0.0.1",
-				"servfail.example": "servfail"})),
+			r := registry(t, tt.url, resolver(names(t, map[string]string{
+				"reg.example":      "127.0.0.1",
+				"servfail.example": "servfail",
+			})),
 				func(o *upstream.Options) {
 					if tt.change != nil {
 						tt.change(o)
@@ -143,8 +164,10 @@ func ca(o *origin.Origin) func(*upstream.Options) {
 
 func TestTLSAndSteps(t *testing.T) {
 	t.Parallel()
-	s := origin.Start(t, origin.Options{TLS: true, Redirect: true, Auth: origin.Auth{Kind: "bearer", Anonymous: true,
-		SeparateHost: true}})
+	s := origin.Start(t, origin.Options{TLS: true, Redirect: true, Auth: origin.Auth{
+		Kind: "bearer", Anonymous: true,
+		SeparateHost: true,
+	}})
 	d := s.AddBlob(repo, blobOf(1000))
 	var mu sync.Mutex
 	var seen []upstream.Exchange

@@ -23,25 +23,51 @@ func TestParseChallenges(t *testing.T) {
 		want   []ch
 	}{
 		{"none", nil, nil},
-		{"docker hub", []string{`Bearer realm="https://auth.docker.io/token",service="registry.docker.io",` +
-			`scope="repository:library/nginx:pull",error="invalid_token"`},
-			[]ch{{"bearer", params{"realm": "https://auth.docker.io/token", "service": "registry.docker.io",
-				"scope": "repository:library/nginx:pull", "error": "invalid_token"}}}},
-		{"basic", []string{`Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"`},
-			[]ch{{"basic", params{"realm": "https://1.dkr.ecr.eu-west-1.amazonaws.com/", "service": "ecr.amazonaws.com"}}}},
-		{"two values", []string{`Basic realm="a"`, `Bearer realm="b"`},
-			[]ch{{"basic", params{"realm": "a"}}, {"bearer", params{"realm": "b"}}}},
-		{"two in one", []string{`Basic realm="a", Bearer realm="b",service="c", Negotiate`},
-			[]ch{{"basic", params{"realm": "a"}}, {"bearer", params{"realm": "b", "service": "c"}}, {"negotiate", params{}}}},
-		{"comma in quotes", []string{`Bearer realm="b",scope="repository:a:pull,push",service="s"`},
-			[]ch{{"bearer", params{"realm": "b", "scope": "repository:a:pull,push", "service": "s"}}}},
+		{
+			"docker hub",
+			[]string{`Bearer realm="https://auth.docker.io/token",service="registry.docker.io",` +
+				`scope="repository:library/nginx:pull",error="invalid_token"`},
+			[]ch{{"bearer", params{
+				"realm": "https://auth.docker.io/token", "service": "registry.docker.io",
+				"scope": "repository:library/nginx:pull", "error": "invalid_token",
+			}}},
+		},
+		{
+			"basic",
+			[]string{`Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"`},
+			[]ch{{"basic", params{"realm": "https://1.dkr.ecr.eu-west-1.amazonaws.com/", "service": "ecr.amazonaws.com"}}},
+		},
+		{
+			"two values",
+			[]string{`Basic realm="a"`, `Bearer realm="b"`},
+			[]ch{{"basic", params{"realm": "a"}}, {"bearer", params{"realm": "b"}}},
+		},
+		{
+			"two in one",
+			[]string{`Basic realm="a", Bearer realm="b",service="c", Negotiate`},
+			[]ch{{"basic", params{"realm": "a"}}, {"bearer", params{"realm": "b", "service": "c"}}, {"negotiate", params{}}},
+		},
+		{
+			"comma in quotes",
+			[]string{`Bearer realm="b",scope="repository:a:pull,push",service="s"`},
+			[]ch{{"bearer", params{"realm": "b", "scope": "repository:a:pull,push", "service": "s"}}},
+		},
 		{"escapes", []string{`Bearer realm="a\"b\\c"`}, []ch{{"bearer", params{"realm": `a"b\c`}}}},
-		{"unquoted", []string{`Bearer realm=https://x/token, service=s`},
-			[]ch{{"bearer", params{"realm": "https://x/token", "service": "s"}}}},
-		{"spaces", []string{`  BEARER   Realm = "a" ,  SERVICE = "b"  `},
-			[]ch{{"bearer", params{"realm": "a", "service": "b"}}}},
-		{"token68", []string{`Negotiate YWJj==, Basic realm="a"`},
-			[]ch{{"negotiate", params{}}, {"basic", params{"realm": "a"}}}},
+		{
+			"unquoted",
+			[]string{`Bearer realm=https://x/token, service=s`},
+			[]ch{{"bearer", params{"realm": "https://x/token", "service": "s"}}},
+		},
+		{
+			"spaces",
+			[]string{`  BEARER   Realm = "a" ,  SERVICE = "b"  `},
+			[]ch{{"bearer", params{"realm": "a", "service": "b"}}},
+		},
+		{
+			"token68",
+			[]string{`Negotiate YWJj==, Basic realm="a"`},
+			[]ch{{"negotiate", params{}}, {"basic", params{"realm": "a"}}},
+		},
 		{"open quote", []string{`Bearer realm="a`}, []ch{{"bearer", params{"realm": "a"}}}},
 		{"first of two realms", []string{`Bearer realm="a",realm="b"`}, []ch{{"bearer", params{"realm": "a"}}}},
 		{"parameter of nothing", []string{`realm="a"`}, nil},
@@ -98,7 +124,11 @@ func TestNextLink(t *testing.T) {
 		{`<https://reg.example/v2/a/tags/list?last=b>; rel=next`, "https://reg.example/v2/a/tags/list?last=b"},
 		{`</first>; rel="first", </next?x=1>; title="a"; rel="prev next"`, "https://reg.example/next?x=1"},
 		{`<?last=b>;rel="NEXT"`, "https://reg.example/v2/a/tags/list?last=b"},
-		{`</v2/>; rel="prev"`, ""}, {`</v2/`, ""}, {`nothing`, ""}, {``, ""}, {`<:>; rel=next`, ""},
+		{`</v2/>; rel="prev"`, ""},
+		{`</v2/`, ""},
+		{`nothing`, ""},
+		{``, ""},
+		{`<:>; rel=next`, ""},
 	} {
 		got := ""
 		if u := upstream.NextLink([]string{tt.link}, at); u != nil {
@@ -117,30 +147,48 @@ func TestReadErrorBody(t *testing.T) {
 		kind                    upstream.BodyKind
 		code, message           string
 	}{
-		{"spec", `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"1"}}]}`,
+		{
+			"spec", `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"1"}}]}`,
 			"application/json",
-			upstream.BodyErrors, "MANIFEST_UNKNOWN", "manifest unknown"},
-		{"spec as text", `{"errors":[{"code":"DENIED","message":"denied"}]}`, "text/plain", upstream.BodyErrors, "DENIED",
-			"denied"},
-		{"detail only", `{"errors":[{"code":"UNKNOWN","message":"","detail":"upstream said 429"}]}`, "",
-			upstream.BodyErrors, "UNKNOWN", "upstream said 429"},
-		{"artifactory", `{"errors":[{"status":403,"message":"blocked by Xray"}]}`, "", upstream.BodyErrors, "",
-			"blocked by Xray"},
+			upstream.BodyErrors, "MANIFEST_UNKNOWN", "manifest unknown",
+		},
+		{
+			"spec as text", `{"errors":[{"code":"DENIED","message":"denied"}]}`, "text/plain", upstream.BodyErrors, "DENIED",
+			"denied",
+		},
+		{
+			"detail only", `{"errors":[{"code":"UNKNOWN","message":"","detail":"upstream said 429"}]}`, "",
+			upstream.BodyErrors, "UNKNOWN", "upstream said 429",
+		},
+		{
+			"artifactory", `{"errors":[{"status":403,"message":"blocked by Xray"}]}`, "", upstream.BodyErrors, "",
+			"blocked by Xray",
+		},
 		{"numeric code", `{"errors":[{"code":403,"message":"no"}]}`, "", upstream.BodyErrors, "403", "no"},
-		{"docker hub token", `{"details":"incorrect username or password"}`, "", upstream.BodyDetails, "",
-			"incorrect username or password"},
+		{
+			"docker hub token", `{"details":"incorrect username or password"}`, "", upstream.BodyDetails, "",
+			"incorrect username or password",
+		},
 		{"message", `{"message":"rate limited","code":1}`, "", upstream.BodyMessage, "", "rate limited"},
-		{"oauth", `{"error":"invalid_grant","error_description":"refresh token expired"}`, "", upstream.BodyMessage, "",
-			"invalid_grant refresh token expired"},
+		{
+			"oauth", `{"error":"invalid_grant","error_description":"refresh token expired"}`, "", upstream.BodyMessage, "",
+			"invalid_grant refresh token expired",
+		},
 		{"text", "Not Authorized\n", "text/plain", upstream.BodyText, "", "Not Authorized"},
 		{"broken JSON", `{"errors":[`, "application/json", upstream.BodyText, "", `{"errors":[`},
-		{"html", `<html><head><TITLE>502 Bad Gateway</TITLE></head><body>x</body></html>`, "text/html", upstream.BodyHTML,
-			"", "502 Bad Gateway"},
-		{"html without type", "<!DOCTYPE html>\n<body><script>x()</script><h1>Blocked &amp; logged</h1></body>", "",
-			upstream.BodyHTML, "", "Blocked & logged"},
-		{"xml", `<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>`,
+		{
+			"html", `<html><head><TITLE>502 Bad Gateway</TITLE></head><body>x</body></html>`, "text/html", upstream.BodyHTML,
+			"", "502 Bad Gateway",
+		},
+		{
+			"html without type", "<!DOCTYPE html>\n<body><script>x()</script><h1>Blocked &amp; logged</h1></body>", "",
+			upstream.BodyHTML, "", "Blocked & logged",
+		},
+		{
+			"xml", `<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>`,
 			"application/xml",
-			upstream.BodyXML, "AccessDenied", "Request has expired"},
+			upstream.BodyXML, "AccessDenied", "Request has expired",
+		},
 		{"empty", " \n", "text/html", upstream.BodyNone, "", ""},
 		{"other JSON", `{"a":1}`, "application/json", upstream.BodyText, "", `{"a":1}`},
 	} {
@@ -160,11 +208,15 @@ func TestRedact(t *testing.T) {
 	cred := auth.Credential{Username: "bot", Password: auth.NewSecret("hunter22"), Identity: auth.NewSecret("refresh-1")}
 	const jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJib3QifQ.c2lnbmF0dXJl"
 	for _, tt := range []struct{ in, want string }{
-		{"You have reached your pull rate limit as 'alice': dckr_jti_9Lg3-x_Y=. Upgrade.",
-			"You have reached your pull rate limit as '***': dckr_jti_***. Upgrade."},
+		{
+			"You have reached your pull rate limit as 'alice': dckr_jti_9Lg3-x_Y=. Upgrade.",
+			"You have reached your pull rate limit as '***': dckr_jti_***. Upgrade.",
+		},
 		{"token " + jwt + " is bad", "token *** is bad"},
-		{"see https://bucket.s3.amazonaws.com/sha256/aa?X-Amz-Signature=abc&X-Amz-Date=1 now",
-			"see https://bucket.s3.amazonaws.com/sha256/aa?*** now"},
+		{
+			"see https://bucket.s3.amazonaws.com/sha256/aa?X-Amz-Signature=abc&X-Amz-Date=1 now",
+			"see https://bucket.s3.amazonaws.com/sha256/aa?*** now",
+		},
 		{"https://user:pw@host/x", "https://***@host/x"},
 		{"wrong password hunter22", "wrong password ***"},
 		{"refresh-1 has expired", "*** has expired"},
@@ -188,8 +240,11 @@ func TestOneLine(t *testing.T) {
 		n    int
 		want string
 	}{
-		{"a\r\nb\tc\x00\x1b[31m", 50, "a b c[31m"}, {"  x  ", 50, "x"}, {"abcdefghij", 8, "abcde..."},
-		{"ééééé", 8, "éé..."}, {"bad \xff byte", 50, "bad byte"},
+		{"a\r\nb\tc\x00\x1b[31m", 50, "a b c[31m"},
+		{"  x  ", 50, "x"},
+		{"abcdefghij", 8, "abcde..."},
+		{"ééééé", 8, "éé..."},
+		{"bad \xff byte", 50, "bad byte"},
 	} {
 		if got := upstream.OneLine(tt.in, tt.n); got != tt.want {
 			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)

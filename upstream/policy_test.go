@@ -120,28 +120,44 @@ func TestRedirectPolicy(t *testing.T) {
 	}{
 		{"CDN", "https://reg.example/x", "https://cdn.example/y?sig=1", public, false, "https://cdn.example/y?sig=1", ""},
 		{"relative", "https://reg.example/v2/x", "/down/y", public, false, "https://reg.example/down/y any", ""},
-		{"same origin", "https://reg.example/v2/x", "https://REG.example:443/y", public, false,
-			"https://REG.example:443/y any", ""},
+		{
+			"same origin", "https://reg.example/v2/x", "https://REG.example:443/y", public, false,
+			"https://REG.example:443/y any", "",
+		},
 		{"named", "https://reg.example/x", "https://s3.corp/y", public, false, "https://s3.corp/y any", ""},
-		{"named address", "https://reg.example/x", "https://10.9.9.9:9000/y", public, false, "https://10.9.9.9:9000/y any",
-			""},
-		{"named port", "https://reg.example/x", "https://minio.corp:9000/y", public, false, "https://minio.corp:9000/y any",
-			""},
-		{"other port is to be checked", "https://reg.example/x", "https://minio.corp:9001/y", public, false,
-			"https://minio.corp:9001/y", ""},
-		{"user info goes", "https://reg.example/x", "https://u:p@cdn.example/y#f", public, false, "https://cdn.example/y",
-			""},
+		{
+			"named address", "https://reg.example/x", "https://10.9.9.9:9000/y", public, false, "https://10.9.9.9:9000/y any",
+			"",
+		},
+		{
+			"named port", "https://reg.example/x", "https://minio.corp:9000/y", public, false, "https://minio.corp:9000/y any",
+			"",
+		},
+		{
+			"other port is to be checked", "https://reg.example/x", "https://minio.corp:9001/y", public, false,
+			"https://minio.corp:9001/y", "",
+		},
+		{
+			"user info goes", "https://reg.example/x", "https://u:p@cdn.example/y#f", public, false, "https://cdn.example/y",
+			"",
+		},
 		{"http to https", "http://reg.example/x", "https://cdn.example/y", public, false, "https://cdn.example/y", ""},
 		{"private from private", "https://10.0.0.7/x", "https://10.0.0.8/y", private, false, "https://10.0.0.8/y", ""},
-		{"this machine from this machine", "http://127.0.0.1:5000/x", "http://127.0.0.1:9000/y", loopback, false,
-			"http://127.0.0.1:9000/y", ""},
-		{"public address behind a proxy", "https://reg.example/x", "https://8.8.8.8/y", public, true, "https://8.8.8.8/y",
-			""},
+		{
+			"this machine from this machine", "http://127.0.0.1:5000/x", "http://127.0.0.1:9000/y", loopback, false,
+			"http://127.0.0.1:9000/y", "",
+		},
+		{
+			"public address behind a proxy", "https://reg.example/x", "https://8.8.8.8/y", public, true, "https://8.8.8.8/y",
+			"",
+		},
 		{"named behind a proxy", "https://reg.example/x", "https://s3.corp/y", public, true, "https://s3.corp/y any", ""},
 
 		{"downgrade", "https://reg.example/x", "http://cdn.example/y", public, false, "", "to http from https"},
-		{"downgrade on the same host", "https://reg.example/x", "http://reg.example/y", public, false, "",
-			"to http from https"},
+		{
+			"downgrade on the same host", "https://reg.example/x", "http://reg.example/y", public, false, "",
+			"to http from https",
+		},
 		{"missing", "https://reg.example/x", "", public, false, "", "no Location"},
 		{"malformed", "https://reg.example/x", "https://a b/", public, false, "", "malformed Location"},
 		{"no host", "https://reg.example/x", "https:///y", public, false, "", "malformed Location"},
@@ -150,15 +166,21 @@ func TestRedirectPolicy(t *testing.T) {
 		{"private from public", "https://reg.example/x", "https://10.0.0.8/y", public, false, "", "to a private address"},
 		{"loopback from public", "https://reg.example/x", "https://127.0.0.1/y", public, false, "", "to a private address"},
 		{"loopback from private", "https://reg.example/x", "https://127.0.0.1/y", private, false, "", "to a private address"},
-		{"metadata from private", "http://10.0.0.7/x", "http://169.254.169.254/latest", private, false, "",
-			"to a private address"},
-		{"metadata from loopback", "http://127.0.0.1/x", "http://169.254.169.254/latest", loopback, false, "",
-			"to a private address"},
+		{
+			"metadata from private", "http://10.0.0.7/x", "http://169.254.169.254/latest", private, false, "",
+			"to a private address",
+		},
+		{
+			"metadata from loopback", "http://127.0.0.1/x", "http://169.254.169.254/latest", loopback, false, "",
+			"to a private address",
+		},
 		{"mapped", "https://reg.example/x", "https://[::ffff:10.0.0.8]/y", public, false, "", "to a private address"},
 		{"unknown address", "https://reg.example/x", "https://10.0.0.8/y", "pipe", false, "", "to a private address"},
 		{"private behind a proxy", "https://reg.example/x", "https://10.0.0.8/y", public, true, "", "to a private address"},
-		{"unnamed behind a proxy", "https://reg.example/x", "https://intranet.corp/y", public, true, "",
-			"behind a proxy, and not in redirectHosts"},
+		{
+			"unnamed behind a proxy", "https://reg.example/x", "https://intranet.corp/y", public, true, "",
+			"behind a proxy, and not in redirectHosts",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -184,8 +206,10 @@ func TestRedirectPolicy(t *testing.T) {
 
 func TestNamesOfTheOperator(t *testing.T) {
 	t.Parallel()
-	for _, bad := range []string{"", "https://auth.example", "auth.example/path", "auth.example:http", "auth.example:0",
-		"user@auth.example", "a b", "auth.example:70000"} {
+	for _, bad := range []string{
+		"", "https://auth.example", "auth.example/path", "auth.example:http", "auth.example:0",
+		"user@auth.example", "a b", "auth.example:70000",
+	} {
 		if _, err := upstream.NewPolicy([]string{bad}, nil); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}

@@ -157,11 +157,15 @@ func TestRedirectsBehindAProxy(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := origin.Start(t, origin.Options{TLS: true, Certificate: origin.Certificate{Names: []string{"reg.example",
-				"cdn.example"}}})
+			s := origin.Start(t, origin.Options{TLS: true, Certificate: origin.Certificate{Names: []string{
+				"reg.example",
+				"cdn.example",
+			}}})
 			d := s.AddBlob(repo, content)
-			s.Script(origin.Rule{Kind: origin.KindBlob, Times: 1, Do: origin.Fault{Status: 307,
-				Header: http.Header{"Location": {tt.location}}}})
+			s.Script(origin.Rule{Kind: origin.KindBlob, Times: 1, Do: origin.Fault{
+				Status: 307,
+				Header: http.Header{"Location": {tt.location}},
+			}})
 			s.Script(origin.Rule{Kind: origin.KindOther, Do: origin.Fault{Handler: func(w http.ResponseWriter, r *http.Request) {
 				http.ServeContent(w, r, "", zeroTime, strings.NewReader(string(content)))
 			}}})

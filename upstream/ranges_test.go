@@ -36,8 +36,10 @@ func TestRanges(t *testing.T) {
 		}{
 			{"direct", origin.Options{}},
 			{"redirected", origin.Options{Redirect: true, Auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw"}}},
-			{"redirected on the same host", origin.Options{RedirectRelative: true, Auth: origin.Auth{Kind: "bearer",
-				Username: "bot", Password: "pw"}}},
+			{"redirected on the same host", origin.Options{RedirectRelative: true, Auth: origin.Auth{
+				Kind:     "bearer",
+				Username: "bot", Password: "pw",
+			}}},
 			{"without ranges", origin.Options{NoRange: true}},
 			{"without lengths", origin.Options{NoLength: true}},
 		} {
@@ -183,11 +185,15 @@ func TestStat(t *testing.T) {
 	}{
 		{"HEAD", origin.Options{}, 1234, []string{"HEAD blob"}},
 		{"redirect", origin.Options{Redirect: true}, 1234, []string{"HEAD blob", "GET cdn bytes=0-0"}},
-		{"redirect without ranges", origin.Options{Redirect: true, NoRange: true}, 1234, []string{"HEAD blob",
-			"GET cdn bytes=0-0"}},
+		{"redirect without ranges", origin.Options{Redirect: true, NoRange: true}, 1234, []string{
+			"HEAD blob",
+			"GET cdn bytes=0-0",
+		}},
 		{"HEAD refused", origin.Options{NoHeadBlob: true}, 1234, []string{"HEAD blob", "GET blob bytes=0-0"}},
-		{"HEAD refused, redirect", origin.Options{NoHeadBlob: true, Redirect: true}, 1234, []string{"HEAD blob",
-			"GET blob bytes=0-0", "GET cdn bytes=0-0"}},
+		{"HEAD refused, redirect", origin.Options{NoHeadBlob: true, Redirect: true}, 1234, []string{
+			"HEAD blob",
+			"GET blob bytes=0-0", "GET cdn bytes=0-0",
+		}},
 		{"not said", origin.Options{NoLength: true}, -1, []string{"HEAD blob"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

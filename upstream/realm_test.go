@@ -78,32 +78,37 @@ func TestTokenService(t *testing.T) {
 		answer http.HandlerFunc
 		check  func(*testing.T, *upstream.Error)
 	}{
-		{"redirects", func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, sniffer.URL+"/token?a=secret",
-				307)
-		},
+		{
+			"redirects", func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, sniffer.URL+"/token?a=secret", http.StatusTemporaryRedirect)
+			},
 			func(t *testing.T, e *upstream.Error) {
 				if got, ok := errors.AsType[*upstream.RedirectError](e); !ok || got.Host != sniffer.host() {
 					t.Errorf("%v, want a RedirectError to the sniffer", e)
 				}
-			}},
+			},
+		},
 		{"is too long", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"token":"`+strings.Repeat("x", 1<<20)+`"}`)
 		}, wantContent(upstream.ContentTooLarge)},
 		{"sends a page", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `<html><title>Sign in</title></html>`)
 		}, wantContent(upstream.ContentNotRegistry)},
-		{"sends no token", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{}`) },
-			wantContent(upstream.ContentNotRegistry)},
+		{
+			"sends no token", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{}`) },
+			wantContent(upstream.ContentNotRegistry),
+		},
 		{"injects a header", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"token":"x\r\nX-Evil: 1"}`)
 		}, wantContent(upstream.ContentNotRegistry)},
-		{"is down", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) },
+		{
+			"is down", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) },
 			func(t *testing.T, e *upstream.Error) {
 				if e.Status != 503 || e.Message != "busy" {
 					t.Errorf("%d %q", e.Status, e.Message)
 				}
-			}},
+			},
+		},
 		{"limits", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "7")
 			http.Error(w, "slow down", http.StatusTooManyRequests)

@@ -29,9 +29,11 @@ var redactions = []struct {
 	{regexp.MustCompile(`(?i)\b(basic|bearer) [A-Za-z0-9+/=._~-]{12,}`), "${1} ***"},
 	{regexp.MustCompile(`(?i)\b(https?://[^\s?"'<>]*)\?[^\s"'<>]*`), "${1}?***"},
 	{regexp.MustCompile(`(?i)\b(https?://)[^\s/?#"'<>@]*@`), "${1}***@"},
-	{regexp.MustCompile(`(?i)\b(X-Amz-[A-Za-z-]+|Signature|AWSAccessKeyId|sig|password|(?:access|refresh)_token)=` +
-		`[^\s&"'<>]+`),
-		"${1}=***"},
+	{
+		regexp.MustCompile(`(?i)\b(X-Amz-[A-Za-z-]+|Signature|AWSAccessKeyId|sig|password|(?:access|refresh)_token)=` +
+			`[^\s&"'<>]+`),
+		"${1}=***",
+	},
 }
 
 // redact takes what may be secret out of a text of an upstream: what looks like it, and what we know to be.

@@ -90,10 +90,17 @@ func TestRedirectsToPrivateAddresses(t *testing.T) {
 		{"name from private", "http://inside.example:" + portOf(inside), nil, "10.0.0.1", "address"},
 		{"name from this machine", "http://inside.example:" + portOf(inside), nil, "127.0.0.1", ""},
 		{"named from public", "http://inside.example:" + portOf(inside), []string{"inside.example"}, "93.184.216.34", ""},
-		{"named with its port", "http://inside.example:" + portOf(inside), []string{"inside.example:" + portOf(inside)},
-			"93.184.216.34", ""},
-		{"named with another port", "http://inside.example:" + portOf(inside), []string{"inside.example:1"}, "93.184.216.34",
-			"address"},
+		{
+			"named with its port", "http://inside.example:" + portOf(inside),
+			[]string{"inside.example:" + portOf(inside)},
+			"93.184.216.34", "",
+		},
+		{
+			"named with another port", "http://inside.example:" + portOf(inside),
+			[]string{"inside.example:1"},
+			"93.184.216.34",
+			"address",
+		},
 		{"named address", inside.URL, []string{"127.0.0.1"}, "93.184.216.34", ""},
 		{"http after https is in another test", inside.URL, nil, "127.0.0.1", ""},
 	} {

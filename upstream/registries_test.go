@@ -169,7 +169,7 @@ func TestArtifactory(t *testing.T) {
 	t.Parallel()
 	var s *server
 	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
-		key := strings.Split(strings.TrimPrefix(r.URL.Path, "/v2/"), "/")[0]
+		key, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/")
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/api/"):
 			key := strings.Split(r.URL.Path, "/")[2]

@@ -196,7 +196,9 @@ func TestTokenRequestEndsWithItsLastWaiter(t *testing.T) {
 		synctest.Wait()
 		begin := time.Now()
 		leave()
-		<-done
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want that the caller left", err)
+		}
 		<-s.gone
 		if took := time.Since(begin); took > 0 {
 			t.Errorf("the token request went on for %s", took)

@@ -21,7 +21,8 @@ import (
 
 // bubble runs a test in a bubble with a registry that speaks to h. wait lets it settle and ends it.
 func bubble(t *testing.T, h http.HandlerFunc, f func(t *testing.T, r *upstream.Registry, p *pipes),
-	change ...func(*upstream.Options)) {
+	change ...func(*upstream.Options),
+) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes(t, h)
@@ -253,12 +254,16 @@ func TestRetryAfterInTheMiddle(t *testing.T) {
 func TestNew(t *testing.T) {
 	t.Parallel()
 	u := &url.URL{Scheme: "http", Host: "reg.example"}
-	if _, err := upstream.New(upstream.Options{Name: "x", Endpoints: []upstream.Endpoint{{URL: u}},
-		Log: slog.New(slog.DiscardHandler)}); err != nil {
+	if _, err := upstream.New(upstream.Options{
+		Name: "x", Endpoints: []upstream.Endpoint{{URL: u}},
+		Log: slog.New(slog.DiscardHandler),
+	}); err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"ftp://reg.example", "http://", "http://u:p@reg.example", "http://reg.example/path",
-		"http://reg.example?x=1"} {
+	for _, bad := range []string{
+		"ftp://reg.example", "http://", "http://u:p@reg.example", "http://reg.example/path",
+		"http://reg.example?x=1",
+	} {
 		if _, err := upstream.New(upstream.Options{Name: "x", Endpoints: []upstream.Endpoint{{URL: parse(t,
 			bad)}}}); err == nil {
 			t.Errorf("endpoint %s was accepted", bad)

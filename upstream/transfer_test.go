@@ -64,13 +64,17 @@ func TestBreaks(t *testing.T) {
 		{name: "cut before the first byte", fault: cut(0, origin.CutFIN), times: 1},
 		{name: "cut before the last byte", fault: cut(-1, origin.CutFIN), times: 1},
 		{name: "reset", fault: cut(500_000, origin.CutReset), times: 1, extra: n / 2},
-		{name: "clean but short", fault: origin.Fault{Cut: &origin.Cut{At: 1000, How: origin.CutHonest},
-			Length: origin.LengthChunked}, times: 1},
+		{name: "clean but short", fault: origin.Fault{
+			Cut:    &origin.Cut{At: 1000, How: origin.CutHonest},
+			Length: origin.LengthChunked,
+		}, times: 1},
 		{name: "dropped", fault: origin.Fault{Drop: true}, times: 1},
 		{name: "dropped by reset", fault: origin.Fault{Drop: true, Reset: true}, times: 2},
 		{name: "cut every 100 kB", fault: cut(100_000, origin.CutFIN)},
-		{name: "cut every 100 kB behind a redirect", fault: cut(100_000, origin.CutFIN),
-			options: origin.Options{Redirect: true}},
+		{
+			name: "cut every 100 kB behind a redirect", fault: cut(100_000, origin.CutFIN),
+			options: origin.Options{Redirect: true},
+		},
 		{name: "stumbles", kind: origin.KindBlob, fault: origin.Fault{Status: 503}, times: 2},
 		{name: "other range", fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-9/10"}}}, skip: 1, times: 2},
 		{name: "no range", fault: origin.Fault{Header: http.Header{"Content-Range": nil}}, skip: 1, times: 1},
@@ -78,8 +82,10 @@ func TestBreaks(t *testing.T) {
 		{name: "all of it instead of the rest", fault: origin.Fault{IgnoreRange: true}, skip: 1, times: 1, extra: n},
 		{name: "expired address", kind: origin.KindCDN, fault: origin.Fault{Status: 403, Body: origin.XMLBody("AccessDenied",
 			"Request has expired")}, times: 1, options: origin.Options{Redirect: true}},
-		{name: "blob host is down", kind: origin.KindCDN, fault: origin.Fault{Status: 500}, times: 2,
-			options: origin.Options{Redirect: true}},
+		{
+			name: "blob host is down", kind: origin.KindCDN, fault: origin.Fault{Status: 500}, times: 2,
+			options: origin.Options{Redirect: true},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -116,8 +122,10 @@ func TestBreaks(t *testing.T) {
 
 func TestBreakAndTokenExpired(t *testing.T) {
 	t.Parallel()
-	s := origin.Start(t, origin.Options{Redirect: true, Auth: origin.Auth{Kind: "bearer", Username: "bot",
-		Password: "pw"}})
+	s := origin.Start(t, origin.Options{Redirect: true, Auth: origin.Auth{
+		Kind: "bearer", Username: "bot",
+		Password: "pw",
+	}})
 	content := blobOf(1 << 20)
 	d := s.AddBlob(repo, content)
 	s.Script(origin.Rule{Kind: origin.KindCDN, Times: 2, Do: origin.Fault{
@@ -145,35 +153,57 @@ func TestBadAnswers(t *testing.T) {
 		code     string
 		requests int
 	}{
-		{name: "missing", fault: origin.Fault{Status: 404, Body: origin.ErrorBody("BLOB_UNKNOWN", "blob unknown")},
-			status: 404, code: "BLOB_UNKNOWN", requests: 1},
-		{name: "forbidden", fault: origin.Fault{Status: 403, Body: origin.ErrorBody("DENIED", "no")}, status: 403,
-			code: "DENIED", requests: 1},
-		{name: "limited", fault: origin.Fault{Status: 429, Body: origin.ErrorBody("TOOMANYREQUESTS", "slow")}, status: 429,
-			code: "TOOMANYREQUESTS", requests: 1},
+		{
+			name: "missing", fault: origin.Fault{Status: 404, Body: origin.ErrorBody("BLOB_UNKNOWN", "blob unknown")},
+			status: 404, code: "BLOB_UNKNOWN", requests: 1,
+		},
+		{
+			name: "forbidden", fault: origin.Fault{Status: 403, Body: origin.ErrorBody("DENIED", "no")}, status: 403,
+			code: "DENIED", requests: 1,
+		},
+		{
+			name: "limited", fault: origin.Fault{Status: 429, Body: origin.ErrorBody("TOOMANYREQUESTS", "slow")}, status: 429,
+			code: "TOOMANYREQUESTS", requests: 1,
+		},
 		{name: "down", fault: origin.Fault{Status: 503}, status: 503, requests: 3},
-		{name: "down for a while", fault: origin.Fault{Status: 503, Header: http.Header{"Retry-After": {"30"}}}, status: 503,
-			requests: 1},
+		{
+			name: "down for a while", fault: origin.Fault{Status: 503, Header: http.Header{"Retry-After": {"30"}}}, status: 503,
+			requests: 1,
+		},
 		{name: "packed", fault: origin.Fault{Gzip: true}, kind: upstream.ContentEncoding, requests: 1},
-		{name: "page", fault: origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, kind: upstream.ContentNotRegistry,
-			requests: 1},
-		{name: "shorter", fault: origin.Fault{Status: 200, Body: "abc",
-			Header: http.Header{"Content-Type": {"application/octet-stream"}}}, kind: upstream.ContentSize, requests: 1},
+		{
+			name: "page", fault: origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, kind: upstream.ContentNotRegistry,
+			requests: 1,
+		},
+		{name: "shorter", fault: origin.Fault{
+			Status: 200, Body: "abc",
+			Header: http.Header{"Content-Type": {"application/octet-stream"}},
+		}, kind: upstream.ContentSize, requests: 1},
 		{name: "part of it", fault: origin.Fault{Status: 206, Body: "abc"}, kind: upstream.ContentRange, requests: 3},
-		{name: "no Content-Range", want: flight.Want{From: 5, To: 10},
-			fault: origin.Fault{Header: http.Header{"Content-Range": nil}}, kind: upstream.ContentRange, requests: 3},
-		{name: "later", want: flight.Want{From: 5, To: 10},
+		{
+			name: "no Content-Range", want: flight.Want{From: 5, To: 10},
+			fault: origin.Fault{Header: http.Header{"Content-Range": nil}}, kind: upstream.ContentRange, requests: 3,
+		},
+		{
+			name: "later", want: flight.Want{From: 5, To: 10},
 			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 6-9/10000"}}}, kind: upstream.ContentRange,
-			requests: 3},
-		{name: "shorter range", want: flight.Want{From: 5, To: 10},
+			requests: 3,
+		},
+		{
+			name: "shorter range", want: flight.Want{From: 5, To: 10},
 			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-8/10000"}}}, kind: upstream.ContentRange,
-			requests: 3},
-		{name: "longer range", want: flight.Want{From: 5, To: 10},
+			requests: 3,
+		},
+		{
+			name: "longer range", want: flight.Want{From: 5, To: 10},
 			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-10/10000"}}}, kind: upstream.ContentRange,
-			requests: 3},
+			requests: 3,
+		},
 		{name: "redirect nowhere", fault: origin.Fault{Status: 307}, requests: 1},
-		{name: "redirect in a circle", fault: origin.Fault{Status: 307, Header: http.Header{"Location": {"?again"}}},
-			requests: 6},
+		{
+			name: "redirect in a circle", fault: origin.Fault{Status: 307, Header: http.Header{"Location": {"?again"}}},
+			requests: 6,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -291,7 +321,7 @@ func TestNoFalseEnd(t *testing.T) {
 				if n > 0 || errors.Is(err, io.EOF) || !errors.Is(err, io.ErrUnexpectedEOF) {
 					t.Errorf("%d bytes, %v; want an error that is no end", n, err)
 				}
-				upstreamError(t, err)
+				_ = upstreamError(t, err)
 			})
 		})
 	}
@@ -329,14 +359,22 @@ func TestRandomFaults(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	for i := range 30 {
-		s := origin.Start(t, origin.Options{Redirect: rnd.IntN(2) == 0, NoRange: rnd.IntN(5) == 0,
-			NoLength: rnd.IntN(5) == 0})
+		s := origin.Start(t, origin.Options{
+			Redirect: rnd.IntN(2) == 0, NoRange: rnd.IntN(5) == 0,
+			NoLength: rnd.IntN(5) == 0,
+		})
 		d := s.AddBlob(repo, content)
 		for range rnd.IntN(4) {
 			s.Script(origin.Rule{Skip: rnd.IntN(3), Times: 1, Do: [...]origin.Fault{
-				{Cut: &origin.Cut{At: rnd.Int64N(n), How: origin.CutFIN}}, {Cut: &origin.Cut{At: rnd.Int64N(n),
-					How: origin.CutReset}},
-				{Drop: true}, {Status: 503}, {IgnoreRange: true}, {Length: origin.LengthChunked},
+				{Cut: &origin.Cut{At: rnd.Int64N(n), How: origin.CutFIN}},
+				{Cut: &origin.Cut{
+					At:  rnd.Int64N(n),
+					How: origin.CutReset,
+				}},
+				{Drop: true},
+				{Status: 503},
+				{IgnoreRange: true},
+				{Length: origin.LengthChunked},
 				{Header: http.Header{"Content-Range": {"bytes 0-9/10"}}},
 			}[rnd.IntN(7)]})
 		}
@@ -359,7 +397,7 @@ func TestRandomFaults(t *testing.T) {
 		case err == nil && int64(len(b)) != end-w.From:
 			t.Errorf("round %d: a clean end after %d bytes of %+v", i, len(b), w)
 		case err != nil:
-			upstreamError(t, err)
+			_ = upstreamError(t, err)
 		}
 		s.Close()
 	}

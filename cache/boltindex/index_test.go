@@ -121,8 +121,10 @@ func TestRestart(t *testing.T) {
 func TestNoDigest(t *testing.T) {
 	t.Parallel()
 	x := open(t, filepath.Join(t.TempDir(), "index.db"))
-	for _, d := range []oci.Digest{"", "sha256:abc", "md5:d41d8cd98f00b204e9800998ecf8427e",
-		digest.SHA384.FromString("x")} {
+	for _, d := range []oci.Digest{
+		"", "sha256:abc", "md5:d41d8cd98f00b204e9800998ecf8427e",
+		digest.SHA384.FromString("x"),
+	} {
 		if err := x.Write([]cache.Access{{Digest: d}}, nil); err == nil {
 			t.Errorf("%q was recorded", d)
 		}
@@ -201,7 +203,10 @@ func works(t testing.TB, path string) {
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
-	for range x.All() { // what there is, or an error
+	for e, err := range x.All() { // what there is, or an error
+		if err != nil && e.Digest != "" {
+			t.Errorf("both %+v and %v", e, err)
+		}
 	}
 	batch := accesses(200)
 	if err := x.Write(batch, nil); err != nil && !errors.Is(err, cache.ErrReset) {

@@ -152,7 +152,10 @@ func testIndexStops(t *testing.T, x cache.Index) {
 		record(t, x, []cache.Access{access(i, noon)}, nil)
 	}
 	n := 0
-	for range x.All() {
+	for _, err := range x.All() {
+		if err != nil {
+			t.Error(err)
+		}
 		if n++; n == 3 {
 			break
 		}

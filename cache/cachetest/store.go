@@ -366,7 +366,10 @@ func testAllStops(t *testing.T, s cache.Store) {
 		Fill(t, s, b)
 	}
 	n := 0
-	for range s.All() {
+	for _, err := range s.All() {
+		if err != nil {
+			t.Error(err)
+		}
 		if n++; n == 3 {
 			break
 		}

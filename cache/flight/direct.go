@@ -166,8 +166,10 @@ func (r *Reader) copyDirect(ctx context.Context, w io.Writer, start, off, end in
 		return sent, nil
 	}
 	if got := newDigest(r.f.digest.Algorithm(), fmt.Sprintf("%x", verifier.Sum(nil))); got != r.f.digest {
-		return sent, &MismatchError{Digest: r.f.digest, Got: got, Size: size, GotSize: size,
-			Host: r.direct.body.Host(), Verified: size}
+		return sent, &MismatchError{
+			Digest: r.f.digest, Got: got, Size: size, GotSize: size,
+			Host: r.direct.body.Host(), Verified: size,
+		}
 	}
 	m, err := w.Write(tail)
 	return sent + int64(m), err

@@ -227,9 +227,6 @@ func (f *Flight) sourceFailed(key string, err error) {
 	f.settle()
 }
 
-// fail ends everybody. Nothing is kept.
-func (f *Flight) fail(err error) { f.end(err) }
-
 // end ends the flight: for good, when err is not nil and nothing was verified.
 func (f *Flight) end(err error) {
 	f.g.forget(f) // first, so that nobody who is told now comes back to this flight

@@ -1,6 +1,7 @@
 package flight
 
 import (
+	"errors"
 	"fmt"
 	"io"
 )
@@ -40,7 +41,7 @@ func (f *Flight) hash() {
 		// Read back from the page cache: a copy of a tenth of the hash's cost, for extents in any order.
 		n, err := f.spool.ReadAt((*buf)[:min(int64(len(*buf)), to-done)], done)
 		if n == 0 && err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			f.breakSpool(fmt.Errorf("read spool of %s at %d: %w", f.digest, done, err))
@@ -58,8 +59,10 @@ func (f *Flight) finish(sum []byte, size int64) {
 		host := f.host
 		f.mu.Unlock()
 		alg := f.digest.Algorithm()
-		f.end(&MismatchError{Digest: f.digest, Got: newDigest(alg, got), Size: size, GotSize: size, Host: host,
-			Verified: size})
+		f.end(&MismatchError{
+			Digest: f.digest, Got: newDigest(alg, got), Size: size, GotSize: size, Host: host,
+			Verified: size,
+		})
 		return
 	}
 	f.mu.Lock()

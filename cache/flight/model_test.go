@@ -66,8 +66,10 @@ func model(t *testing.T, seed uint64) {
 	case 1:
 		bad.cutAt = 1 + r.Int64N(int64(size))
 	}
-	sources := []flight.Source{o.source("good", fault{wait: time.Duration(r.IntN(4)) * time.Millisecond}),
-		o.source("bad", bad)}
+	sources := []flight.Source{
+		o.source("good", fault{wait: time.Duration(r.IntN(4)) * time.Millisecond}),
+		o.source("bad", bad),
+	}
 	g := flight.New(st.options())
 
 	type client struct {

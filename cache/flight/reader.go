@@ -69,7 +69,7 @@ func (r *Reader) Ready(ctx context.Context, off, n int64) error {
 	}
 	if size <= r.f.g.sizes.verify {
 		ctx, cancel := context.WithTimeoutCause(ctx, verifyWait, errSlow)
-		_, err := r.await(ctx, off, off+n, func() bool { return r.f.verified })
+		_, err := r.await(ctx, firstMissing, 0, func() bool { return r.f.verified })
 		cancel()
 		if !errors.Is(err, errSlow) && !errors.Is(err, errBroken) {
 			return err

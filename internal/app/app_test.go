@@ -195,8 +195,10 @@ func TestReload(t *testing.T) {
 		t.Errorf("after a bad reload the old configuration is not in use: %v", err)
 	}
 	_, metrics := get(t, "http://"+r.AdminAddr().String()+"/metrics")
-	for _, want := range []string{"mirror_config_reload_success 0", `mirror_requests_total{kind="blob",`,
-		`mirror_upstream_requests_total{code="200",`, "mirror_cache_bytes ", "mirror_build_info{"} {
+	for _, want := range []string{
+		"mirror_config_reload_success 0", `mirror_requests_total{kind="blob",`,
+		`mirror_upstream_requests_total{code="200",`, "mirror_cache_bytes ", "mirror_build_info{",
+	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %q", want)
 		}

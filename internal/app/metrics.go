@@ -38,8 +38,10 @@ func newMetrics(version string, c *cache.Cache, conf *config.Config) *metrics {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help,
-			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30, 120, 600}}, labels)
+		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: name, Help: help,
+			Buckets: []float64{.001, .005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30, 120, 600},
+		}, labels)
 		m.registry.MustRegister(v)
 		return v
 	}
@@ -75,10 +77,14 @@ func newMetrics(version string, c *cache.Cache, conf *config.Config) *metrics {
 		}, func() float64 { return float64(f(c.Stats())) }))
 	}
 
-	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "mirror_config_reload_success",
-		Help: "1 if the last reload of the configuration was taken, 0 if the old one stays in use."})
-	m.reloadAt = prometheus.NewGauge(prometheus.GaugeOpts{Name: "mirror_config_reload_timestamp_seconds",
-		Help: "When the configuration in use was taken."})
+	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mirror_config_reload_success",
+		Help: "1 if the last reload of the configuration was taken, 0 if the old one stays in use.",
+	})
+	m.reloadAt = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mirror_config_reload_timestamp_seconds",
+		Help: "When the configuration in use was taken.",
+	})
 	m.reloadOK.Set(1)
 	m.reloadAt.SetToCurrentTime()
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "mirror_build_info", Help: "1; the labels tell the build."},
@@ -144,8 +150,10 @@ func (m *metrics) exchange(name string) func(upstream.Exchange) {
 
 // server adds what the front end knows of itself.
 func (m *metrics) server(s interface{ InFlight() int }) {
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mirror_requests_in_flight",
-		Help: "Requests of clients that are being answered."}, func() float64 { return float64(s.InFlight()) }))
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mirror_requests_in_flight",
+		Help: "Requests of clients that are being answered.",
+	}, func() float64 { return float64(s.InFlight()) }))
 }
 
 // reloaded tells how a reload ended.

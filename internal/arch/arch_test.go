@@ -120,8 +120,11 @@ func TestForged(t *testing.T) {
 		{"scripted upstream in product code", pkg("server", "internal/origin"), "which is for tests"},
 		{"fakes in product code", pkg("warm", "cache/cachetest"), "which is for tests"},
 		{"fakes in a test", arch.Package{Path: "cache/flight", TestImports: []string{"cache/cachetest"}}, ""},
-		{"test that imports upwards", arch.Package{Path: "oci", TestImports: []string{"route"}},
-			"oci [test] imports route from a floor above"},
+		{
+			"test that imports upwards",
+			arch.Package{Path: "oci", TestImports: []string{"route"}},
+			"oci [test] imports route from a floor above",
+		},
 		{"test that imports downwards", arch.Package{Path: "route", TestImports: []string{"oci"}}, ""},
 	}
 	for _, tt := range tests {

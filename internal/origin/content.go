@@ -29,8 +29,10 @@ type repository struct {
 func (g *Origin) repo(name string) *repository {
 	r := g.repos[name]
 	if r == nil {
-		r = &repository{blobs: make(map[oci.Digest]struct{}), manifests: make(map[oci.Digest]string),
-			tags: make(map[string]oci.Digest)}
+		r = &repository{
+			blobs: make(map[oci.Digest]struct{}), manifests: make(map[oci.Digest]string),
+			tags: make(map[string]oci.Digest),
+		}
 		g.repos[name] = r
 	}
 	return r

@@ -56,36 +56,64 @@ func TestFaults(t *testing.T) {
 		header string
 		check  func(t *testing.T, o outcome, b []byte)
 	}{
-		{"status and body", origin.Fault{Status: 503, Body: origin.ErrorBody("UNAVAILABLE", "later")}, "",
+		{
+			"status and body",
+			origin.Fault{Status: 503, Body: origin.ErrorBody("UNAVAILABLE", "later")},
+			"",
 			func(t *testing.T, o outcome, _ []byte) {
 				want(o.status == 503 && o.header.Get("Content-Type") == "application/json" &&
 					string(o.body) == `{"errors":[{"code":"UNAVAILABLE","message":"later"}]}`, t, "a 503", o)
-			}},
-		{"429 with Retry-After", origin.Fault{Status: 429, Header: http.Header{"Retry-After": {"7"}}}, "",
+			},
+		},
+		{
+			"429 with Retry-After",
+			origin.Fault{Status: 429, Header: http.Header{"Retry-After": {"7"}}},
+			"",
 			func(t *testing.T, o outcome, _ []byte) {
 				want(o.status == 429 && o.header.Get("Retry-After") == "7", t, "a 429", o)
-			}},
-		{"html with 200", origin.Fault{Status: 200, Body: origin.HTMLBody("portal")}, "",
+			},
+		},
+		{
+			"html with 200",
+			origin.Fault{Status: 200, Body: origin.HTMLBody("portal")},
+			"",
 			func(t *testing.T, o outcome, _ []byte) {
 				want(o.status == 200 && strings.HasPrefix(o.header.Get("Content-Type"), "text/html"), t, "a page", o)
-			}},
-		{"xml", origin.Fault{Status: 403, Body: origin.XMLBody("AccessDenied", "no")}, "",
+			},
+		},
+		{
+			"xml",
+			origin.Fault{Status: 403, Body: origin.XMLBody("AccessDenied", "no")},
+			"",
 			func(t *testing.T, o outcome, _ []byte) {
 				want(o.status == 403 && o.header.Get("Content-Type") == "application/xml", t, "XML", o)
-			}},
-		{"redirect", origin.Fault{Status: 302, Header: http.Header{"Location": {"http://169.254.169.254/"}}}, "",
+			},
+		},
+		{
+			"redirect",
+			origin.Fault{Status: 302, Header: http.Header{"Location": {"http://169.254.169.254/"}}},
+			"",
 			func(t *testing.T, o outcome, _ []byte) {
 				want(o.status == 302 && o.header.Get("Location") == "http://169.254.169.254/", t, "a redirect", o)
-			}},
-		{"header removed", origin.Fault{Header: http.Header{"Docker-Content-Digest": nil}}, "",
+			},
+		},
+		{
+			"header removed",
+			origin.Fault{Header: http.Header{"Docker-Content-Digest": nil}},
+			"",
 			func(t *testing.T, o outcome, b []byte) {
 				_, has := o.header["Docker-Content-Digest"]
 				want(!has && bytes.Equal(o.body, b), t, "no digest", o)
-			}},
-		{"header wrong", origin.Fault{Header: http.Header{"Docker-Content-Digest": {"sha256:00"}}}, "",
+			},
+		},
+		{
+			"header wrong",
+			origin.Fault{Header: http.Header{"Docker-Content-Digest": {"sha256:00"}}},
+			"",
 			func(t *testing.T, o outcome, _ []byte) {
 				want(o.header.Get("Docker-Content-Digest") == "sha256:00", t, "a wrong digest", o)
-			}},
+			},
+		},
 		{"other bytes", origin.Fault{Wrong: true}, "", func(t *testing.T, o outcome, b []byte) {
 			want(o.err == nil && len(o.body) == len(b) && o.body[0] != b[0] && o.body[size-1] != b[size-1], t, "other bytes", o)
 		}},
@@ -98,10 +126,14 @@ func TestFaults(t *testing.T) {
 			}
 			want(differ == 3 && o.body[0] != b[0] && o.body[size-1] != b[size-1], t, "three bits", o)
 		}},
-		{"a bit flipped in a range", origin.Fault{Flip: []int64{5}}, "Range: bytes=5-6",
+		{
+			"a bit flipped in a range",
+			origin.Fault{Flip: []int64{5}},
+			"Range: bytes=5-6",
 			func(t *testing.T, o outcome, b []byte) {
 				want(o.status == 206 && len(o.body) == 2 && o.body[0] == b[5]^0x10 && o.body[1] == b[6], t, "one bit", o)
-			}},
+			},
+		},
 		{"gzip", origin.Fault{Gzip: true}, "", func(t *testing.T, o outcome, b []byte) {
 			z, err := gzip.NewReader(bytes.NewReader(o.body))
 			if err != nil {
@@ -113,20 +145,32 @@ func TestFaults(t *testing.T) {
 		{"range ignored", origin.Fault{IgnoreRange: true}, "Range: bytes=10-19", func(t *testing.T, o outcome, b []byte) {
 			want(o.status == 200 && bytes.Equal(o.body, b), t, "a 200 with all", o)
 		}},
-		{"another Content-Range", origin.Fault{Header: http.Header{"Content-Range": {"bytes 0-9/99"}}}, "Range: bytes=10-19",
+		{
+			"another Content-Range",
+			origin.Fault{Header: http.Header{"Content-Range": {"bytes 0-9/99"}}},
+			"Range: bytes=10-19",
 			func(t *testing.T, o outcome, b []byte) {
 				want(o.status == 206 && o.header.Get("Content-Range") == "bytes 0-9/99" && bytes.Equal(o.body, b[10:20]), t,
 					"a wrong range", o)
-			}},
-		{"416", origin.Fault{Status: 416, Header: http.Header{"Content-Range": {"bytes */9"}}}, "Range: bytes=10-19",
-			func(t *testing.T, o outcome, _ []byte) { want(o.status == 416, t, "a 416", o) }},
+			},
+		},
+		{
+			"416",
+			origin.Fault{Status: 416, Header: http.Header{"Content-Range": {"bytes */9"}}},
+			"Range: bytes=10-19",
+			func(t *testing.T, o outcome, _ []byte) { want(o.status == 416, t, "a 416", o) },
+		},
 		{"chunked", origin.Fault{Length: origin.LengthChunked}, "", func(t *testing.T, o outcome, b []byte) {
 			want(o.length == -1 && o.err == nil && bytes.Equal(o.body, b), t, "no length", o)
 		}},
-		{"until the connection closes", origin.Fault{Length: origin.LengthNone}, "",
+		{
+			"until the connection closes",
+			origin.Fault{Length: origin.LengthNone},
+			"",
 			func(t *testing.T, o outcome, b []byte) {
 				want(o.length == -1 && o.err == nil && bytes.Equal(o.body, b), t, "no length", o)
-			}},
+			},
+		},
 		{"length too large", origin.Fault{Length: "4000000"}, "", func(t *testing.T, o outcome, b []byte) {
 			want(o.length == 4000000 && errors.Is(o.err, io.ErrUnexpectedEOF) && bytes.Equal(o.body, b), t, "a short body", o)
 		}},
@@ -136,31 +180,57 @@ func TestFaults(t *testing.T) {
 		{"longer than declared", origin.Fault{Extra: "more"}, "", func(t *testing.T, o outcome, b []byte) {
 			want(o.length == size && bytes.Equal(o.body, b), t, "what was declared", o)
 		}},
-		{"longer, chunked", origin.Fault{Extra: "more", Length: origin.LengthChunked}, "",
+		{
+			"longer, chunked",
+			origin.Fault{Extra: "more", Length: origin.LengthChunked},
+			"",
 			func(t *testing.T, o outcome, b []byte) {
 				want(o.err == nil && bytes.Equal(o.body, append(bytes.Clone(b), "more"...)), t, "more", o)
-			}},
-		{"short, chunked", origin.Fault{Length: origin.LengthChunked, Cut: &origin.Cut{At: 70_000}}, "",
+			},
+		},
+		{
+			"short, chunked",
+			origin.Fault{Length: origin.LengthChunked, Cut: &origin.Cut{At: 70_000}},
+			"",
 			func(t *testing.T, o outcome, b []byte) {
 				want(errors.Is(o.err, io.ErrUnexpectedEOF) && bytes.Equal(o.body, b[:70_000]), t, "an unexpected end", o)
-			}},
-		{"short, chunked, and said to be all", origin.Fault{Length: origin.LengthChunked,
-			Cut: &origin.Cut{At: -1, How: origin.CutHonest}}, "", func(t *testing.T, o outcome, b []byte) {
+			},
+		},
+		{"short, chunked, and said to be all", origin.Fault{
+			Length: origin.LengthChunked,
+			Cut:    &origin.Cut{At: -1, How: origin.CutHonest},
+		}, "", func(t *testing.T, o outcome, b []byte) {
 			want(o.err == nil && bytes.Equal(o.body, b[:size-1]), t, "a clean end", o)
 		}},
-		{"short, and said to be all", origin.Fault{Cut: &origin.Cut{At: -1, How: origin.CutHonest}}, "",
+		{
+			"short, and said to be all",
+			origin.Fault{Cut: &origin.Cut{At: -1, How: origin.CutHonest}},
+			"",
 			func(t *testing.T, o outcome, b []byte) {
 				want(o.err == nil && o.length == size-1 && bytes.Equal(o.body, b[:size-1]), t, "a clean end", o)
-			}},
-		{"cut behind the end", origin.Fault{Cut: &origin.Cut{At: size + 1, How: origin.CutReset}}, "",
-			func(t *testing.T, o outcome, b []byte) { want(o.err == nil && bytes.Equal(o.body, b), t, "all", o) }},
-		{"cut in a range", origin.Fault{Cut: &origin.Cut{At: 100}}, "Range: bytes=1000-",
+			},
+		},
+		{
+			"cut behind the end",
+			origin.Fault{Cut: &origin.Cut{At: size + 1, How: origin.CutReset}},
+			"",
+			func(t *testing.T, o outcome, b []byte) { want(o.err == nil && bytes.Equal(o.body, b), t, "all", o) },
+		},
+		{
+			"cut in a range",
+			origin.Fault{Cut: &origin.Cut{At: 100}},
+			"Range: bytes=1000-",
 			func(t *testing.T, o outcome, b []byte) {
 				want(o.status == 206 && errors.Is(o.err, io.ErrUnexpectedEOF) && bytes.Equal(o.body, b[1000:1100]), t,
 					"100 bytes", o)
-			}},
-		{"handler", origin.Fault{Handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(418) }}, "",
-			func(t *testing.T, o outcome, _ []byte) { want(o.status == 418, t, "a teapot", o) }},
+			},
+		},
+		{
+			"handler",
+			origin.Fault{Handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(418) }},
+			"",
+			func(t *testing.T, o outcome, _ []byte) { want(o.status == 418, t, "a teapot", o) },
+		},
 	} {
 		for _, secure := range []bool{false, true} {
 			t.Run(tt.name+map[bool]string{true: ", tls"}[secure], func(t *testing.T) {
@@ -380,8 +450,10 @@ func TestThen(t *testing.T) {
 	o := origin.Start(t, origin.Options{})
 	one := o.AddImage("r", "latest", origin.Image{Seed: 1})
 	two := o.AddImage("r", "", origin.Image{Seed: 2})
-	o.Script(origin.Rule{Kind: origin.KindManifest, Method: http.MethodHead, Times: 1,
-		Do: origin.Fault{Then: func() { o.SetTag("r", "latest", two.Root.Digest) }}})
+	o.Script(origin.Rule{
+		Kind: origin.KindManifest, Method: http.MethodHead, Times: 1,
+		Do: origin.Fault{Then: func() { o.SetTag("r", "latest", two.Root.Digest) }},
+	})
 	c := client(t, o, false)
 	for _, want := range []struct {
 		method string

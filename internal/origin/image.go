@@ -122,8 +122,10 @@ func (g *Origin) addPlatform(repo, name string, spec Image, i int, b *Built) oci
 	cd := g.AddBlob(repo, config)
 	cd.MediaType = ocispec.MediaTypeImageConfig
 	b.content[cd.Digest] = bytes.NewReader(config)
-	raw := marshal(ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ocispec.MediaTypeImageManifest, Config: cd, Layers: layers})
+	raw := marshal(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest, Config: cd, Layers: layers,
+	})
 	md := g.AddManifest(repo, "", ocispec.MediaTypeImageManifest, raw)
 	b.content[md.Digest] = bytes.NewReader(raw)
 	b.Manifests = append(b.Manifests, md)
@@ -139,7 +141,8 @@ func (g *Origin) AddReferrer(repo string, subject oci.Descriptor, artifactType s
 	return g.AddManifest(repo, "", ocispec.MediaTypeImageManifest, marshal(ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
 		ArtifactType: artifactType, Config: empty, Layers: []oci.Descriptor{empty}, Subject: &subject,
-		Annotations: map[string]string{"about": digest.FromString(artifactType).Encoded()[:8]}}))
+		Annotations: map[string]string{"about": digest.FromString(artifactType).Encoded()[:8]},
+	}))
 }
 
 func platform(s string) ocispec.Platform {

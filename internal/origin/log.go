@@ -76,8 +76,10 @@ type watcher struct {
 }
 
 func (g *Origin) enter(w *wanted, r *http.Request) *entry {
-	e := &entry{Request: Request{Role: w.role, Kind: w.kind, Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery,
-		Repo: w.repo, Ref: w.ref, Header: r.Header.Clone(), Remote: r.RemoteAddr, When: time.Now()}}
+	e := &entry{Request: Request{
+		Role: w.role, Kind: w.kind, Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery,
+		Repo: w.repo, Ref: w.ref, Header: r.Header.Clone(), Remote: r.RemoteAddr, When: time.Now(),
+	}}
 	if e.Header == nil {
 		e.Header = make(http.Header)
 	}

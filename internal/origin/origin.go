@@ -71,9 +71,11 @@ func Start(t testing.TB, o Options) *Origin {
 
 // New runs an Origin. The caller closes it.
 func New(o Options) (*Origin, error) {
-	g := &Origin{o: o, closed: make(chan struct{}), content: make(map[oci.Digest]content),
+	g := &Origin{
+		o: o, closed: make(chan struct{}), content: make(map[oci.Digest]content),
 		repos: make(map[string]*repository), tokens: make(map[string]grant),
-		username: o.Auth.Username, password: o.Auth.Password}
+		username: o.Auth.Username, password: o.Auth.Password,
+	}
 	if o.TLS {
 		ca, err := newAuthority(o.Certificate)
 		if err != nil {

@@ -93,8 +93,10 @@ func TestPull(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			o := origin.Start(t, tt.o)
-			built := o.AddImage("acme/app", "1.0", origin.Image{Platforms: []string{"linux/amd64", "linux/arm64/v8"},
-				Layers: []int64{100, 5000, 3 << 20}, Seed: 7})
+			built := o.AddImage("acme/app", "1.0", origin.Image{
+				Platforms: []string{"linux/amd64", "linux/arm64/v8"},
+				Layers:    []int64{100, 5000, 3 << 20}, Seed: 7,
+			})
 			p := &puller{t: t, c: client(t, o, tt.o.HTTP2), base: o.URL(), user: tt.user}
 			root, index := p.manifest("acme/app", "1.0")
 			if root != built.Index.Digest || len(index.Children) != 2 {
@@ -221,8 +223,10 @@ func (p *puller) blob(repo string, d oci.Digest) []byte {
 func TestImages(t *testing.T) {
 	t.Parallel()
 	o, other := origin.Start(t, origin.Options{}), origin.Start(t, origin.Options{})
-	spec := origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}, Seed: 3,
-		Layers: []int64{0, 1, 2047, 2048, 9999}}
+	spec := origin.Image{
+		Platforms: []string{"linux/amd64", "linux/arm64"}, Seed: 3,
+		Layers: []int64{0, 1, 2047, 2048, 9999},
+	}
 	a, b := o.AddImage("r", "t", spec), other.AddImage("r", "t", spec)
 	if a.Root.Digest != b.Root.Digest {
 		t.Error("the same image has two digests")

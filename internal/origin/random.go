@@ -67,8 +67,10 @@ func newLayer(seed, size int64) content {
 	}
 	file := (size - 3*512) / 512 * 512 // a header before it, two empty blocks or a little more after it
 	var head bytes.Buffer
-	err := tar.NewWriter(&head).WriteHeader(&tar.Header{Name: fmt.Sprintf("layer-%x", uint64(seed)), Mode: 0o644,
-		Typeflag: tar.TypeReg, Size: file, ModTime: time.Unix(0, 0), Format: tar.FormatGNU})
+	err := tar.NewWriter(&head).WriteHeader(&tar.Header{
+		Name: fmt.Sprintf("layer-%x", uint64(seed)), Mode: 0o644,
+		Typeflag: tar.TypeReg, Size: file, ModTime: time.Unix(0, 0), Format: tar.FormatGNU,
+	})
 	if err != nil || head.Len() != 512 {
 		panic(fmt.Sprintf("origin: tar header of %d bytes: %v", head.Len(), err))
 	}

@@ -151,7 +151,8 @@ func TestReferrers(t *testing.T) {
 		n       int
 		applied string
 	}{
-		{"", 2, ""}, {"?artifactType=application/x-signature", 1, "artifactType"},
+		{"", 2, ""},
+		{"?artifactType=application/x-signature", 1, "artifactType"},
 		{"?artifactType=none", 0, "artifactType"},
 	} {
 		resp, b, err := get(t, client(t, o, false), o.URL()+"/v2/r/referrers/"+string(image.Root.Digest)+tt.query)
@@ -190,8 +191,10 @@ func token(t *testing.T, o *origin.Origin, c *http.Client, repo string, header .
 
 func TestBearer(t *testing.T) {
 	t.Parallel()
-	o := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Username: "u", Password: "p", Anonymous: true,
-		Private: func(repo string) bool { return repo == "secret" }, SeparateHost: true, Identity: "id"}})
+	o := origin.Start(t, origin.Options{Auth: origin.Auth{
+		Kind: "bearer", Username: "u", Password: "p", Anonymous: true,
+		Private: func(repo string) bool { return repo == "secret" }, SeparateHost: true, Identity: "id",
+	}})
 	o.AddImage("public", "1", origin.Image{})
 	o.AddImage("secret", "1", origin.Image{})
 	c := client(t, o, false)
@@ -244,8 +247,10 @@ func TestBearer(t *testing.T) {
 		t.Errorf("an old password: %d", status)
 	}
 	for id, want := range map[string]int{"id": 200, "other": 401} {
-		resp, err := c.PostForm("http://"+o.TokenHost()+"/token", url.Values{"grant_type": {"refresh_token"},
-			"refresh_token": {id}, "service": {"origin"}, "scope": {"repository:secret:pull"}})
+		resp, err := c.PostForm("http://"+o.TokenHost()+"/token", url.Values{
+			"grant_type":    {"refresh_token"},
+			"refresh_token": {id}, "service": {"origin"}, "scope": {"repository:secret:pull"},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,14 +287,25 @@ func TestAuthQuirks(t *testing.T) {
 		want  int
 		has   map[string]bool // keys of the answer
 	}{
-		{"all", origin.Auth{Anonymous: true}, "", 200,
-			map[string]bool{"token": true, "access_token": true, "expires_in": true}},
+		{
+			"all",
+			origin.Auth{Anonymous: true},
+			"", 200,
+			map[string]bool{"token": true, "access_token": true, "expires_in": true},
+		},
 		{"no expires_in", origin.Auth{Anonymous: true, NoExpiresIn: true}, "", 200, map[string]bool{"expires_in": false}},
-		{"access_token only", origin.Auth{Anonymous: true, AccessTokenOnly: true}, "", 200,
-			map[string]bool{"token": false, "access_token": true}},
+		{
+			"access_token only",
+			origin.Auth{Anonymous: true, AccessTokenOnly: true},
+			"", 200,
+			map[string]bool{"token": false, "access_token": true},
+		},
 		{"no anonymous tokens", origin.Auth{}, "", 401, nil},
-		{"private, refused", origin.Auth{Anonymous: true, NoAccess: 403, Private: func(string) bool { return true }},
-			"", 403, nil},
+		{
+			"private, refused",
+			origin.Auth{Anonymous: true, NoAccess: 403, Private: func(string) bool { return true }},
+			"", 403, nil,
+		},
 		{"wrong, 403", origin.Auth{Anonymous: true, Rejected: 403}, "u:x", 403, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -317,8 +333,10 @@ func TestAuthQuirks(t *testing.T) {
 // A rule for the answer is not used up by the question for a token, unless it says so.
 func TestRulesAndAuth(t *testing.T) {
 	t.Parallel()
-	o := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "basic", Username: "u", Password: "p",
-		Realm: "https://elsewhere.invalid/"}, Header: http.Header{"Ratelimit-Remaining": {"99;w=21600"}}})
+	o := origin.Start(t, origin.Options{Auth: origin.Auth{
+		Kind: "basic", Username: "u", Password: "p",
+		Realm: "https://elsewhere.invalid/",
+	}, Header: http.Header{"Ratelimit-Remaining": {"99;w=21600"}}})
 	o.AddImage("r", "1", origin.Image{})
 	c := client(t, o, false)
 	o.Script(origin.Rule{Kind: origin.KindManifest, Times: 1, Do: origin.Fault{Status: 401}})

@@ -2,6 +2,7 @@ package origin
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -126,8 +127,7 @@ func (g *Origin) fault(w *wanted, r *http.Request, refused bool) Fault {
 	g.mu.Lock()
 	rules := append([]*rule(nil), g.rules...)
 	g.mu.Unlock()
-	for i := len(rules) - 1; i >= 0; i-- {
-		u := rules[i]
+	for _, u := range slices.Backward(rules) {
 		if refused && !u.Early || !u.fits(w, r) || u.Match != nil && !u.Match(r) { // Match is the test's: it may call us
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -132,9 +133,7 @@ func compress(a *answer) content {
 // sendPlain answers as net/http does. On h2, a cut is a reset of the stream.
 func (x *exchange) sendPlain(a *answer, length string, cut *Cut) {
 	h := x.w.Header()
-	for k, v := range a.header {
-		h[k] = v
-	}
+	maps.Copy(h, a.header)
 	if length != LengthChunked && length != LengthNone {
 		h.Set("Content-Length", length)
 	}

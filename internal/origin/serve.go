@@ -32,8 +32,10 @@ type answer struct {
 }
 
 func say(status int, mediaType string, body []byte) *answer {
-	return &answer{status: status, header: http.Header{"Content-Type": {mediaType}}, body: bytes.NewReader(body),
-		length: int64(len(body))}
+	return &answer{
+		status: status, header: http.Header{"Content-Type": {mediaType}}, body: bytes.NewReader(body),
+		length: int64(len(body)),
+	}
 }
 
 func refuse(status int, code, message string) *answer {
@@ -150,8 +152,10 @@ func (g *Origin) manifest(w *wanted, r *http.Request) *answer {
 	case g.o.StrictAccept && !accepts(r.Header.Values("Accept"), mediaType):
 		return refuse(http.StatusNotFound, "MANIFEST_UNKNOWN", "manifest found, but accept header does not support it")
 	}
-	a := &answer{status: http.StatusOK, header: http.Header{"Content-Type": {mediaType}, "Etag": {`"` + string(d) + `"`}},
-		body: c, length: c.Size(), content: true}
+	a := &answer{
+		status: http.StatusOK, header: http.Header{"Content-Type": {mediaType}, "Etag": {`"` + string(d) + `"`}},
+		body: c, length: c.Size(), content: true,
+	}
 	if !g.o.NoDigest {
 		a.header.Set("Docker-Content-Digest", string(d))
 	}
@@ -159,7 +163,7 @@ func (g *Origin) manifest(w *wanted, r *http.Request) *answer {
 }
 
 func accepts(accept []string, mediaType string) bool {
-	for _, a := range strings.Split(strings.Join(accept, ","), ",") {
+	for a := range strings.SplitSeq(strings.Join(accept, ","), ",") {
 		a, _, _ = strings.Cut(a, ";")
 		if a = strings.TrimSpace(a); a == mediaType || a == "*/*" {
 			return true
@@ -234,8 +238,10 @@ func (g *Origin) cdnBlob(w *wanted, r *http.Request, f Fault) *answer {
 func (g *Origin) ranged(w *wanted, r *http.Request, f Fault, c content) *answer {
 	size := c.Size()
 	etag := `"` + w.ref + `"`
-	a := &answer{status: http.StatusOK, body: c, length: size, content: true, bare: g.o.NoLength,
-		header: http.Header{"Content-Type": {"application/octet-stream"}, "Etag": {etag}}}
+	a := &answer{
+		status: http.StatusOK, body: c, length: size, content: true, bare: g.o.NoLength,
+		header: http.Header{"Content-Type": {"application/octet-stream"}, "Etag": {etag}},
+	}
 	if w.kind == KindBlob && !g.o.NoDigest {
 		a.header.Set("Docker-Content-Digest", w.ref)
 	}

@@ -180,7 +180,7 @@ func (g *Origin) giveToken(r *http.Request) *answer {
 	}
 	t := grant{repos: make(map[string]bool), user: user}
 	denied := false
-	for _, scope := range strings.Fields(strings.Join(r.Form["scope"], " ")) {
+	for scope := range strings.FieldsSeq(strings.Join(r.Form["scope"], " ")) {
 		if a.Scope != "" && scope == a.Scope {
 			t.all = true
 			continue

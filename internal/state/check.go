@@ -147,8 +147,10 @@ func (c *checker) meta(at int64) (m meta, ok bool, err error) {
 	b = b[pageHead:]
 	h := fnv.New64a()
 	_, _ = h.Write(b[:metaSize-8])
-	m = meta{pageSize: int64(native.Uint32(b[8:])), root: native.Uint64(b[16:]), freelist: native.Uint64(b[32:]),
-		high: native.Uint64(b[40:]), txid: native.Uint64(b[48:])}
+	m = meta{
+		pageSize: int64(native.Uint32(b[8:])), root: native.Uint64(b[16:]), freelist: native.Uint64(b[32:]),
+		high: native.Uint64(b[40:]), txid: native.Uint64(b[48:]),
+	}
 	ok = native.Uint32(b) == metaMagic && native.Uint32(b[4:]) == metaVersion &&
 		native.Uint64(b[metaSize-8:]) == h.Sum64() && m.pageSize >= 1024 && m.pageSize&(m.pageSize-1) == 0
 	return m, ok, nil

@@ -50,8 +50,7 @@ func (db *DB) Run(ctx context.Context) error {
 		}
 		next = db.o.Every
 		if err := db.Copy(); err != nil {
-			var damage *damageError
-			if errors.As(err, &damage) {
+			if _, ok := errors.AsType[*damageError](err); ok {
 				db.log.ErrorContext(ctx, "the state is damaged; restart the mirror, it then opens the last good copy",
 					"file", db.path, "err", err)
 				continue

@@ -1,5 +1,7 @@
 package state
 
+import "errors"
+
 // PageWrites is how many writes of pages the file has seen: a few for each transaction.
 func (db *DB) PageWrites() int64 {
 	s := db.bolt.Stats().TxStats
@@ -10,4 +12,7 @@ func (db *DB) PageWrites() int64 {
 var Check = check
 
 // IsDamage reports whether an error speaks of the file and not of the disk.
-func IsDamage(err error) bool { _, ok := err.(*damageError); return ok }
+func IsDamage(err error) bool {
+	_, ok := errors.AsType[*damageError](err)
+	return ok
+}

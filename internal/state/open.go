@@ -38,8 +38,7 @@ func Open(path string, o Options) (*DB, error) {
 		}
 	}
 	err := db.open()
-	var damage *damageError
-	if errors.As(err, &damage) {
+	if damage, ok := errors.AsType[*damageError](err); ok {
 		err = db.recover(damage)
 	}
 	if err != nil {
