@@ -23,8 +23,8 @@ func newConfigCmd() *cobra.Command {
 It is read from the file of --config alone, no file is searched for, and from
 variables: MIRROR_CACHE_MIN_FREE sets cache.minFree and wins over the file. The names
 of registries are keys, so upstreams are set in the file.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: subcommand,
+		RunE: help,
 	}
 	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
 	cmd.AddCommand(newConfigCheckCmd(&file), newConfigPrintCmd(&file), newConfigSchemaCmd())

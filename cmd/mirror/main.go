@@ -14,11 +14,10 @@ import (
 
 // Exit codes. They are part of the command line's contract.
 const (
-	exitOK          = 0
-	exitFailed      = 1 // what was checked or asked failed: an invalid config, a port in use
-	exitUsage       = 2 // the command line itself
-	exitLocked      = 3 // another mirror has the data folder
-	exitUnreachable = 4 // no mirror answers at the admin address
+	exitOK     = 0
+	exitFailed = 1 // what was checked or asked failed: an invalid config, a port in use
+	exitUsage  = 2 // the command line itself
+	exitLocked = 3 // another mirror has the data folder
 )
 
 // exitError carries an exit code past cobra. What it wraps is printed once, unless it is nil.
@@ -76,8 +75,25 @@ Try it, with no configuration at all:
   crane pull 127.0.0.1:5000/docker.io/library/alpine:3.22 alpine.tar`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          subcommand,
+		RunE:          help,
 	}
 	root.AddCommand(newServeCmd(), newConfigCmd(), newVersionCmd())
 	return root
 }
+
+// subcommand is the Args of a command that only has others below it. Without it, cobra takes a mistyped one for a call
+// for help, and ends well.
+func subcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+	cmd.SuggestionsMinimumDistance = max(cmd.SuggestionsMinimumDistance, 2)
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		err = fmt.Errorf("%w; did you mean %q?", err, near[0])
+	}
+	return err
+}
+
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
