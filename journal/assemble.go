@@ -83,7 +83,7 @@ func (j *Journal) pullOf(ctx context.Context, e event) *opened {
 			j.close(ctx, j.recent.Back().Value.(*opened))
 		}
 	}
-	p.last = time.Now()
+	p.last = e.At.Add(e.Took)
 	group.MoveToFront(p.group)
 	j.recent.MoveToFront(p.recent)
 	return p

@@ -4,7 +4,7 @@ import (
 	"container/list"
 	"context"
 	"log/slog"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/registrymirror/mirror/oci"
@@ -21,6 +21,9 @@ type Options struct {
 }
 
 const (
+	// gather is how long requests wait to be recorded together: at ten thousand a second, waking somebody for each would
+	// cost as much as finding the manifest. What failed is recorded at once.
+	gather    = 50 * time.Millisecond
 	maxOpen   = 10_000 // pulls; of more the longest idle ones are closed
 	maxSeen   = 4096   // failures that are remembered for not being said again
 	sayAgain  = time.Minute
@@ -30,12 +33,18 @@ const (
 // Journal makes pulls out of requests. Observe and Begin may be called from anywhere, also without Run; then they fill
 // the buffer.
 type Journal struct {
-	log     *slog.Logger
-	idle    time.Duration
-	events  chan event
-	dropped atomic.Int64
+	log    *slog.Logger
+	idle   time.Duration
+	buffer int
+	some   chan struct{} // something waits
+	now    chan struct{} // what waits should not wait longer
+
+	mu      sync.Mutex // guards what follows
+	waiting []event
+	dropped int64
 
 	// What follows is Run's alone.
+	taken  []event
 	open   map[key]*list.List       // pulls of a client in a repository, the one active last in front
 	recent *list.List               // all open pulls, the one active last in front
 	seen   map[string]*list.Element // failures by what tells them apart
@@ -65,7 +74,7 @@ func New(o Options) *Journal {
 		o.Buffer = 4096
 	}
 	return &Journal{
-		log: o.Log, idle: o.Idle, events: make(chan event, o.Buffer),
+		log: o.Log, idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
 		open: make(map[key]*list.List), recent: list.New(),
 		seen: make(map[string]*list.Element), said: list.New(),
 	}
@@ -79,27 +88,54 @@ func (j *Journal) Observe(r Request) { j.send(event{Request: r}) }
 func (j *Journal) Begin(r Request) { j.send(event{Request: r, begin: true}) }
 
 func (j *Journal) send(e event) {
+	j.mu.Lock()
+	n := len(j.waiting) + 1
+	if n > j.buffer {
+		j.dropped++
+		j.mu.Unlock()
+		return
+	}
+	j.waiting = append(j.waiting, e)
+	j.mu.Unlock()
+	switch {
+	case e.Finding != nil || n == j.buffer/4:
+		tell(j.now)
+	case n == 1:
+		tell(j.some)
+	}
+}
+
+func tell(c chan<- struct{}) {
 	select {
-	case j.events <- e:
+	case c <- struct{}{}:
 	default:
-		j.dropped.Add(1)
 	}
 }
 
 // Dropped is how many events were lost since the start because more came than could be recorded.
-func (j *Journal) Dropped() int64 { return j.dropped.Load() }
+func (j *Journal) Dropped() int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.dropped
+}
 
 // Run records until the context ends; then it closes what is open, and returns nil.
 func (j *Journal) Run(ctx context.Context) error {
-	timer := time.NewTimer(j.idle)
-	defer timer.Stop()
+	sweep := time.NewTimer(j.idle)
+	defer sweep.Stop()
+	gathered := time.NewTimer(0)
+	defer gathered.Stop()
 	for {
 		select {
-		case e := <-j.events:
-			j.record(ctx, e)
-			continue
-		case now := <-timer.C:
-			timer.Reset(j.sweep(ctx, now))
+		case <-j.some:
+			gathered.Reset(gather)
+		case <-gathered.C:
+			j.take(ctx)
+		case <-j.now:
+			j.take(ctx)
+		case now := <-sweep.C:
+			j.take(ctx)
+			sweep.Reset(j.sweep(ctx, now))
 		case <-ctx.Done():
 			j.finish(context.WithoutCancel(ctx)) // the last lines are written, whatever has ended
 			return nil
@@ -107,17 +143,20 @@ func (j *Journal) Run(ctx context.Context) error {
 	}
 }
 
+// take records what has been observed until now.
+func (j *Journal) take(ctx context.Context) {
+	j.mu.Lock()
+	j.taken, j.waiting = j.waiting, j.taken[:0]
+	j.mu.Unlock()
+	for _, e := range j.taken {
+		j.record(ctx, e)
+	}
+	clear(j.taken) // what it points to is not kept
+}
+
 // finish records what has been observed until now, and closes all pulls.
 func (j *Journal) finish(ctx context.Context) {
-	for {
-		select {
-		case e := <-j.events:
-			j.record(ctx, e)
-			continue
-		default:
-		}
-		break
-	}
+	j.take(ctx)
 	for e := j.recent.Back(); e != nil; e = j.recent.Back() {
 		j.close(ctx, e.Value.(*opened))
 	}
@@ -145,7 +184,7 @@ func (j *Journal) sweep(ctx context.Context, now time.Time) time.Duration {
 }
 
 func (j *Journal) reportLoss(ctx context.Context) {
-	if n := j.dropped.Load(); n > j.lost {
+	if n := j.Dropped(); n > j.lost {
 		j.log.WarnContext(ctx, "journal is overloaded: requests are not recorded", "lost", n-j.lost)
 		j.lost = n
 	}

@@ -398,6 +398,16 @@ func TestObserveNeverBlocks(t *testing.T) {
 	}
 }
 
+// What failed is in the records before its answer has ended; what went well may wait a moment, for others.
+func TestFailureIsRecordedAtOnce(t *testing.T) {
+	t.Parallel()
+	bubble(t, journal.Options{}, func(j *journal.Journal, log *lines) {
+		j.Observe(asked(oci.KindManifest, "1.27", failing(diagnose.UpstreamError, "aaaaaaaa")))
+		synctest.Wait()
+		want(t, log, warnStart+"reason=upstream-error class=upstream id=aaaaaaaa"+warnEnd)
+	})
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	bubble(t, journal.Options{Idle: time.Hour}, func(j *journal.Journal, log *lines) {
@@ -410,7 +420,7 @@ func TestMemoryIsBounded(t *testing.T) {
 				synctest.Wait()
 			}
 		}
-		synctest.Wait()
+		pass(time.Second)
 		if j.Dropped() > 0 {
 			t.Fatalf("lost %d events", j.Dropped())
 		}
