@@ -30,6 +30,20 @@ type exchange struct {
 	failure *failure // nil: none
 	aborted bool
 	told    bool
+
+	values [8]string // of headers, so that they are one allocation
+	set    int
+}
+
+// header sets one of the answer's headers. Its name is in canonical form.
+func (x *exchange) header(name, value string) {
+	if x.set == len(x.values) {
+		x.w.Header()[name] = []string{value}
+		return
+	}
+	x.values[x.set] = value
+	x.set++
+	x.w.Header()[name] = x.values[x.set-1 : x.set : x.set]
 }
 
 // v2 is the one adapter around everything under /v2/: handlers return errors, and here they are written, logged and
@@ -37,7 +51,7 @@ type exchange struct {
 func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{s: s, w: newResponse(w, r), r: r, began: time.Now(), client: clientOf(r)}
 	defer x.end()
-	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	x.header("Docker-Distribution-Api-Version", "registry/2.0")
 	if err := x.serve(); err != nil {
 		x.fail(err)
 	}

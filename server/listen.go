@@ -127,6 +127,8 @@ type conn struct {
 	// until is the write deadline that others have set, in Unix nanoseconds; 0: none. Ours is never later: a TLS
 	// connection that is closed gives its last words five seconds, not sixty.
 	until atomic.Int64
+	// since is when ours was set last, in Unix nanoseconds; 0: another one is set.
+	since atomic.Int64
 }
 
 // SetDeadline is net.Conn's.
@@ -142,6 +144,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *conn) keep(t time.Time) {
+	c.since.Store(0)
 	if t.IsZero() {
 		c.until.Store(0)
 	} else {
@@ -149,11 +152,18 @@ func (c *conn) keep(t time.Time) {
 	}
 }
 
-// extend gives the next write its time: half of what a client may stand still for, see pace.
+// extend gives the next write its time: half of what a client may stand still for, see pace. One that was set a moment
+// ago will do, since each time costs a timer.
 func (c *conn) extend() error {
-	t := time.Now().Add(c.l.stall / 2)
+	now := time.Now()
+	if since := c.since.Load(); since != 0 && now.UnixNano()-since < int64(c.l.stall/64) {
+		return nil
+	}
+	t := now.Add(c.l.stall / 2)
 	if u := c.until.Load(); u != 0 && u < t.UnixNano() {
 		t = time.Unix(0, u)
+	} else {
+		c.since.Store(now.UnixNano())
 	}
 	return c.TCPConn.SetWriteDeadline(t)
 }

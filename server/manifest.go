@@ -31,16 +31,15 @@ func (x *exchange) manifest() error {
 		return fmt.Errorf("manifest %s: %w", c.Ref, errIncomplete)
 	}
 	x.describe(c)
-	h := x.w.Header()
-	h.Set("Docker-Content-Digest", c.Digest.String())
 	etag := entityTag(c)
-	h.Set("Etag", etag)
+	x.header("Docker-Content-Digest", c.Digest.String())
+	x.header("Etag", etag)
 	if notModified(x.r, etag) {
 		x.w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	h.Set("Content-Type", orElse(c.MediaType, "application/octet-stream"))
-	h.Set("Content-Length", strconv.FormatInt(size, 10))
+	x.header("Content-Type", orElse(c.MediaType, "application/octet-stream"))
+	x.header("Content-Length", strconv.FormatInt(size, 10))
 	x.w.WriteHeader(http.StatusOK)
 	if x.req.Head {
 		return nil

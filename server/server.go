@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -81,9 +82,6 @@ func New(o Options) *Server {
 		s.o.Help = defaultHelp
 	}
 	m := chi.NewMux()
-	// chi's patterns don't match a slash inside a name: everything under /v2/ is one route, read by oci.
-	m.HandleFunc("/v2", s.v2)
-	m.HandleFunc("/v2/*", s.v2)
 	m.Get("/healthz", s.healthz)
 	m.Head("/healthz", s.healthz)
 	m.Get("/readyz", s.readyz)
@@ -91,12 +89,7 @@ func New(o Options) *Server {
 	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		word(w, r, http.StatusNotFound, "not found: images are under /v2/, health is at /healthz and /readyz")
 	})
-	// Methods that chi doesn't know are answered here, as the writes that it knows are.
 	m.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/v2" || len(r.URL.Path) >= 4 && r.URL.Path[:4] == "/v2/" {
-			s.v2(w, r)
-			return
-		}
 		w.Header().Set("Allow", "GET, HEAD")
 		word(w, r, http.StatusMethodNotAllowed, "only GET and HEAD are allowed")
 	})
@@ -104,10 +97,15 @@ func New(o Options) *Server {
 	return s
 }
 
-// ServeHTTP answers a request.
+// ServeHTTP answers a request. What is under /v2/, by whatever method, goes past the router: its patterns don't match a
+// slash inside a name, and its bookkeeping costs as much as finding a manifest.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.active.add()
 	defer s.active.done()
+	if rest, ok := strings.CutPrefix(r.URL.Path, "/v2"); ok && (rest == "" || rest[0] == '/') {
+		s.v2(w, r)
+		return
+	}
 	s.mux.ServeHTTP(w, r)
 }
 

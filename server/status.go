@@ -50,13 +50,12 @@ func (x *exchange) describe(c *pull.Content) {
 	if c.Ref.Name != "" {
 		x.ref = c.Ref
 	}
-	h := x.w.Header()
-	h.Set("Cache-Status", cacheStatus(c.Status))
+	x.header("Cache-Status", cacheStatus(c.Status))
 	if age := int64(c.Status.Age / time.Second); age > 0 {
-		h.Set("Age", strconv.FormatInt(age, 10))
+		x.header("Age", strconv.FormatInt(age, 10))
 	}
 	if c.Status.Stale {
-		h.Set("Warning", warning(staleText(c)))
+		x.header("Warning", warning(staleText(c)))
 	}
 }
 
