@@ -78,7 +78,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		}
 	}()
 	c := o.Config
-	if err := a.readFiles(c); err != nil {
+	f, err := readFiles(c)
+	if err != nil {
 		return nil, err
 	}
 	// Ports first: two mirrors by mistake are told at once, not after the wait for the folder.
@@ -88,6 +89,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if a.admin, err = listen(ctx, c.Admin.Listen, "admin.listen"); err != nil {
 		return nil, err
 	}
+	if f.token == "" && !isLoopback(a.admin.Addr()) {
+		return nil, fmt.Errorf("admin.listen: %s is %s here, which other machines may reach, and there is no token; "+
+			"set admin.tokenFile, or listen on 127.0.0.1", c.Admin.Listen, a.admin.Addr())
+	}
+	a.use(f)
 	if c.Metrics.Listen != "" {
 		if a.scrape, err = listen(ctx, c.Metrics.Listen, "metrics.listen"); err != nil {
 			return nil, err

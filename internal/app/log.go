@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -14,7 +15,9 @@ import (
 // "json", or "auto": text on a terminal, JSON elsewhere.
 func NewLog(w io.Writer, format, name string) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
-	_ = setLevel(level, name) // a valid configuration names a level
+	if l, err := parseLevel(name); err == nil { // a valid configuration names a level
+		level.Set(l)
+	}
 	f, isFile := w.(*os.File)
 	tty := isFile && term.IsTerminal(int(f.Fd()))
 	if format == "json" || format == "auto" && !tty {
@@ -35,12 +38,10 @@ func legible(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// setLevel takes a level by its name in the configuration.
-func setLevel(v *slog.LevelVar, name string) error {
-	var l slog.Level
+// parseLevel takes a level by its name in the configuration.
+func parseLevel(name string) (l slog.Level, err error) {
 	if err := l.UnmarshalText([]byte(name)); err != nil {
-		return err
+		return 0, fmt.Errorf("log.level: %w", err)
 	}
-	v.Set(l)
-	return nil
+	return l, nil
 }

@@ -3,28 +3,55 @@ package app
 import (
 	"crypto/tls"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/registrymirror/mirror/config"
 )
 
-// readFiles reads what a configuration refers to: certificate and token. Each stays as it was where its file is bad.
-func (a *App) readFiles(c *config.Config) error {
+// files are what a configuration refers to, read: nothing of them is in use before use.
+type files struct {
+	cert  *tls.Certificate // nil: the configuration has no TLS
+	token string           // empty: it has no tokenFile
+}
+
+// readFiles reads what a configuration refers to: certificate and token.
+func readFiles(c *config.Config) (f files, err error) {
 	if c.TLS.Enabled() {
-		if err := a.cert.load(c.TLS.Cert, c.TLS.Key); err != nil {
-			return fmt.Errorf("tls: %w", err)
+		if f.cert, err = loadCertificate(c.TLS.Cert, c.TLS.Key); err != nil {
+			return files{}, fmt.Errorf("tls: %w", err)
 		}
 	}
-	if c.Admin.TokenFile == "" {
+	if c.Admin.TokenFile != "" {
+		if f.token, err = readToken(c.Admin.TokenFile); err != nil {
+			return files{}, err
+		}
+	}
+	return f, nil
+}
+
+// use puts files into use and reports whether a token stays that the configuration no longer has: the addresses of
+// listeners change with a restart alone, and one that others reach is never left without a token until then.
+func (a *App) use(f files) (kept bool) {
+	if f.cert != nil {
+		a.cert.current.Store(f.cert)
+	}
+	if f.token == "" && a.token.Load() != nil && !isLoopback(a.admin.Addr()) {
+		return true
+	}
+	if f.token == "" {
 		a.token.Store(nil)
-		return nil
+	} else {
+		a.token.Store(&f.token)
 	}
-	token, err := readToken(c.Admin.TokenFile)
-	if err != nil {
-		return err
-	}
-	a.token.Store(&token)
-	return nil
+	return false
+}
+
+// isLoopback reports whether a listener can be reached from this machine alone. It goes by the address that was bound,
+// since a name such as localhost may mean another one.
+func isLoopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
 }
 
 func (a *App) tls(c *config.Config) *tls.Config {
@@ -39,11 +66,15 @@ func (a *App) tls(c *config.Config) *tls.Config {
 func (a *App) Reload(c *config.Config) error {
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	err := a.apply(c)
+	kept, err := a.apply(c)
 	a.metrics.reloaded(err)
 	if err != nil {
 		a.log.Error("the configuration was not reloaded; the old one stays in use", "err", err)
 		return err
+	}
+	if kept {
+		a.log.Warn("admin.tokenFile is not set any more, but the admin listener can be reached from other machines "+
+			"until the restart: the old token stays in force until then", "admin", a.AdminAddr().String())
 	}
 	if keys := config.Diff(a.config, c); len(keys) > 0 {
 		a.log.Warn("the configuration was reloaded, but some changes need a restart",
@@ -55,22 +86,27 @@ func (a *App) Reload(c *config.Config) error {
 	return nil
 }
 
-func (a *App) apply(c *config.Config) error {
+// apply puts a configuration into use once all that can fail has not.
+func (a *App) apply(c *config.Config) (keptToken bool, err error) {
+	f, err := readFiles(c)
+	if err != nil {
+		return false, err
+	}
+	level, err := parseLevel(c.Log.Level)
+	if err != nil {
+		return false, err
+	}
 	setup, err := a.sites.setup(c)
 	if err != nil {
-		return err
-	}
-	if err := a.readFiles(c); err != nil {
-		return err
+		return false, err
 	}
 	if a.level != nil {
-		if err := setLevel(a.level, c.Log.Level); err != nil {
-			return fmt.Errorf("log.level: %w", err)
-		}
+		a.level.Set(level)
 	}
+	keptToken = a.use(f)
 	a.puller.Use(setup)
 	a.sites.settle()
-	return nil
+	return keptToken, nil
 }
 
 // NotReloaded tells that a configuration was refused before it came to Reload.

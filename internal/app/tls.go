@@ -12,14 +12,12 @@ type certificate struct {
 	current atomic.Pointer[tls.Certificate]
 }
 
-// load takes the pair from its files. On an error the certificate in use stays.
-func (c *certificate) load(cert, key string) error {
+func loadCertificate(cert, key string) (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		return fmt.Errorf("load certificate %s with key %s: %w", cert, key, err)
+		return nil, fmt.Errorf("load certificate %s with key %s: %w", cert, key, err)
 	}
-	c.current.Store(&pair)
-	return nil
+	return &pair, nil
 }
 
 func (c *certificate) config() *tls.Config {
