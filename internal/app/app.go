@@ -48,8 +48,8 @@ type App struct {
 	version string
 	via     string
 
-	reload sync.Mutex // one Reload at a time; guards config and sites
-	config *config.Config
+	config *config.Config // since the start: what needs a restart is as it says
+	reload sync.Mutex     // one Reload at a time; guards sites
 	sites  *sites
 
 	store   *disk.Store

@@ -62,7 +62,7 @@ func (a *App) tls(c *config.Config) *tls.Config {
 }
 
 // Reload puts a new configuration into use: upstreams, tag policies, certificates, token, log level. What needs a
-// restart is named in the log and stays. On an error everything stays as it was.
+// restart is named in the log and stays, at each reload until the restart. On an error everything stays as it was.
 func (a *App) Reload(c *config.Config) error {
 	a.reload.Lock()
 	defer a.reload.Unlock()
@@ -76,13 +76,13 @@ func (a *App) Reload(c *config.Config) error {
 		a.log.Warn("admin.tokenFile is not set any more, but the admin listener can be reached from other machines "+
 			"until the restart: the old token stays in force until then", "admin", a.AdminAddr().String())
 	}
+	// Against what runs since the start: a change that waits for the restart stays named.
 	if keys := config.Diff(a.config, c); len(keys) > 0 {
 		a.log.Warn("the configuration was reloaded, but some changes need a restart",
 			"restart", strings.Join(keys, " "))
 	} else {
 		a.log.Info("the configuration was reloaded", "upstreams", len(c.Upstreams))
 	}
-	a.config = c
 	return nil
 }
 

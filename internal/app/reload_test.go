@@ -123,7 +123,8 @@ func TestReloadNeverOpensTheAdminListener(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(again, "first", "second")
-		if text := log.take(); !strings.Contains(text, "the old token stays in force") {
+		if text := log.take(); !strings.Contains(text, "the old token stays in force") ||
+			!strings.Contains(text, "restart=admin.listen") {
 			t.Errorf("%s: the log does not say that the token stays:\n%s", again, text)
 		}
 	}
@@ -183,6 +184,30 @@ func TestNoStartWithoutATokenForOthers(t *testing.T) {
 	_, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), "set admin.tokenFile") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A change that needs a restart is named until the restart, or until the file goes back.
+func TestReloadNamesWhatWaitsForARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const admin = "{listen: '127.0.0.1:0'}"
+	a, log := start(t, settings(t, dir, admin, ""))
+	log.take()
+	for _, step := range []struct{ name, more, want string }{
+		{"changed", "drain: 2m\n", "restart=drain"},
+		{"the same again", "drain: 2m\n", "restart=drain"},
+		{"one more", "drain: 2m\nerrorPhrase: false\n", `restart="drain errorPhrase"`},
+		{"another value", "drain: 3m\n", "restart=drain"},
+		{"back", "", ""},
+	} {
+		if err := a.Reload(settings(t, dir, admin, step.more)); err != nil {
+			t.Fatal(err)
+		}
+		text := log.take()
+		if named := strings.Contains(text, "restart="); named != (step.want != "") || !strings.Contains(text, step.want) {
+			t.Errorf("%s: want %q in the log:\n%s", step.name, step.want, text)
+		}
 	}
 }
 
