@@ -44,7 +44,6 @@ func TestTwoHundredClients(t *testing.T) {
 	})
 	m := mirrord.Start(t, mirrord.Options{
 		Upstreams: fmt.Sprintf("docker.io: {endpoints: [%s], authHosts: [%q]}", upstream.URL(), upstream.TokenHost()),
-		Cache:     "parallelAbove: 64MiB",
 	})
 	before := trace(t, m)
 
