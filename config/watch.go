@@ -3,7 +3,9 @@ package config
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -20,8 +22,9 @@ const (
 
 // Watch sends when the content of the file at path, or of one of the others, is not what it was. It watches their
 // folders, since editors and mounted ConfigMaps put a new file, or a new link, in the place of the old one; and it
-// looks by itself every 30 s, where a file system tells nothing or a link leads elsewhere. Changes that come together
-// are one. What is not a regular file is not watched. Either argument may be empty.
+// looks by itself every 30 s, where a file system tells nothing, a link leads elsewhere or a folder is missing. Changes
+// that come together are one. What is not there yet is watched for, what is not a regular file is not. Either argument
+// may be empty.
 //
 // What was is what the files hold when Watch is called: call it before they are read, so that no change falls between.
 // It ends with the context. The channel is never closed.
@@ -69,10 +72,13 @@ func (w *watch) subscribe() (*fsnotify.Watcher, error) {
 		return nil, err
 	}
 	for _, f := range w.files {
-		if !isRegular(f) {
+		info, err := os.Stat(f)
+		missing := errors.Is(err, fs.ErrNotExist) // not yet, or while an editor is about to put another in its place
+		if !missing && (err != nil || !info.Mode().IsRegular()) {
 			continue
 		}
-		if err := events.Add(filepath.Dir(f)); err != nil { // a folder that is there already is not an error
+		err = events.Add(filepath.Dir(f)) // a folder that is there already is not an error
+		if err != nil && !(missing && errors.Is(err, fs.ErrNotExist)) {
 			_ = events.Close()
 			return nil, err
 		}

@@ -55,6 +55,15 @@ func TestWatchNoticesAtOnce(t *testing.T) {
 			func(t *testing.T, dir string) { put(t, filepath.Join(dir, "other", "ca.crt"), "two") },
 		},
 		{
+			"a file that it names, which was not there", nil,
+			func(t *testing.T, dir string) { put(t, filepath.Join(dir, "later", "tls.crt"), "two") },
+		},
+		{
+			"the file itself, which was not there",
+			func(t *testing.T, dir string) {},
+			func(t *testing.T, dir string) { put(t, filepath.Join(dir, "config.yaml"), "two") },
+		},
+		{
 			"a mounted ConfigMap, whose ..data is another link",
 			func(t *testing.T, dir string) {
 				if err := os.Mkdir(filepath.Join(dir, "..1"), 0o700); err != nil {
@@ -78,8 +87,10 @@ func TestWatchNoticesAtOnce(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			if err := os.Mkdir(filepath.Join(dir, "other"), 0o700); err != nil {
-				t.Fatal(err)
+			for _, folder := range []string{"other", "later"} {
+				if err := os.Mkdir(filepath.Join(dir, folder), 0o700); err != nil {
+					t.Fatal(err)
+				}
 			}
 			put(t, filepath.Join(dir, "other", "ca.crt"), "one")
 			if tt.set == nil {
@@ -88,7 +99,10 @@ func TestWatchNoticesAtOnce(t *testing.T) {
 				tt.set(t, dir)
 			}
 			changed := config.Watch(t.Context(), filepath.Join(dir, "config.yaml"),
-				[]string{filepath.Join(dir, "other", "ca.crt"), filepath.Join(dir, "missing", "file")},
+				[]string{
+					filepath.Join(dir, "other", "ca.crt"), filepath.Join(dir, "missing", "file"),
+					filepath.Join(dir, "later", "tls.crt"),
+				},
 				slog.New(slog.DiscardHandler))
 			tt.change(t, dir)
 			select {

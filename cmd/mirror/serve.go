@@ -3,11 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
-	"os/signal"
-	"reflect"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -69,34 +65,4 @@ func serve(ctx context.Context, file string) error {
 		return &exitError{exitFailed, err}
 	}
 	return nil
-}
-
-// reload takes the configuration again when a file of it changes, and on SIGHUP.
-func reload(ctx context.Context, a *app.App, file string, c *config.Config, log *slog.Logger) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	for asked := false; ; {
-		watch, stop := context.WithCancel(ctx)
-		changed := config.Watch(watch, file, c.Files(), log)
-		// Read after the watch has begun, so that no change falls between.
-		next, err := config.Load(file, os.Environ())
-		switch {
-		case err != nil:
-			a.NotReloaded(err)
-		case asked || !reflect.DeepEqual(next, c):
-			if a.Reload(next) == nil {
-				c = next
-			}
-		}
-		select {
-		case <-ctx.Done():
-			stop()
-			return
-		case <-hup:
-		case <-changed:
-		}
-		stop()
-		asked = true
-	}
 }

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"reflect"
+	"slices"
+	"syscall"
+
+	"github.com/registrymirror/mirror/config"
+)
+
+// reloader is what takes a configuration while it runs.
+type reloader interface {
+	Reload(c *config.Config) error
+	NotReloaded(err error)
+}
+
+// reload has a take the configuration again when the file changes, or one of those that it names, and on SIGHUP. c is
+// the configuration in use. It ends with the context.
+//
+// Whatever is read is watched before, so that no change falls between: where the file names others than those that are
+// watched, the watch begins anew with them, and the file is read again. One whose reload was refused is watched too,
+// since it may be what is to be mended.
+func reload(ctx context.Context, a reloader, file string, c *config.Config, log *slog.Logger) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	names := c.Files()
+	for asked := false; ; asked = true {
+		next, changed, stop, err := watched(ctx, file, names, log)
+		switch {
+		case err != nil:
+			a.NotReloaded(err)
+		case asked || !reflect.DeepEqual(next, c):
+			names = next.Files()
+			if a.Reload(next) == nil {
+				c = next
+			}
+		}
+		select {
+		case <-ctx.Done():
+			stop()
+			return
+		case <-hup:
+		case <-changed:
+		}
+		stop()
+	}
+}
+
+// watched returns the configuration, and a watch over the file and all that it names which began before they are read.
+// names are those to begin with; they stay watched, the more so where the file can't be read.
+func watched(ctx context.Context, file string, names []string, log *slog.Logger) (
+	next *config.Config, changed <-chan struct{}, stop context.CancelFunc, err error,
+) {
+	for {
+		watch, stop := context.WithCancel(ctx)
+		changed := config.Watch(watch, file, names, log)
+		next, err := config.Load(file, os.Environ())
+		if err != nil {
+			return nil, changed, stop, err
+		}
+		more := slices.DeleteFunc(next.Files(), func(f string) bool { return slices.Contains(names, f) })
+		if len(more) == 0 {
+			return next, changed, stop, nil
+		}
+		stop()
+		names = slices.Concat(names, more)
+	}
+}
