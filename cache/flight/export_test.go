@@ -7,3 +7,6 @@ func (g *Group) Small() {
 		*n /= 16
 	}
 }
+
+// Over is closed once nothing of the reader's flight is remembered.
+func (r *Reader) Over() <-chan struct{} { return r.f.ctx.Done() }

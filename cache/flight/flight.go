@@ -65,7 +65,7 @@ type Flight struct {
 	disputed bool  // a source said another size: not kept for whoever comes later
 	ended    bool  // takes no more readers; the spool is discarded when its last user leaves
 	users    int   // readers not closed, fetches, the hasher: who may be in the spool
-	released bool  // the spool has been discarded
+	released bool  // all of that has happened; the spool is discarded
 	readers  []*Reader
 	fetches  []*fetch
 	host     string // that the last bytes came from: evidence
@@ -273,12 +273,17 @@ func (f *Flight) leave(r *Reader) {
 	f.settle()
 }
 
-// release discards the spool once the flight has ended and nobody reads or writes it any more. The lock is held.
+// release gives back what the flight holds, once it has ended and nobody reads or writes its spool any more. The lock
+// is held.
 func (f *Flight) release() {
-	if !f.ended || f.users > 0 || f.spool == nil || f.released {
+	if !f.ended || f.users > 0 || f.released {
 		return
 	}
 	f.released = true
+	f.cancel() // or the group's context would remember it for good
+	if f.spool == nil {
+		return
+	}
 	if err := f.spool.Discard(); err != nil {
 		f.g.o.Log.WarnContext(f.ctx, "a spool could not be removed; it is swept at the next start",
 			"digest", f.digest, "err", err)
