@@ -15,8 +15,14 @@ func (f *Flight) hash() {
 		f.mu.Unlock()
 	}()
 	verifier := f.digest.Algorithm().Hash()
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	var buf *[]byte // none while there is nothing to hash: a parked flight may wait for an hour
+	drop := func() {
+		if buf != nil {
+			buffers.Put(buf)
+			buf = nil
+		}
+	}
+	defer drop()
 	var done int64
 	for {
 		f.mu.Lock()
@@ -31,12 +37,16 @@ func (f *Flight) hash() {
 				f.finish(verifier.Sum(nil), size)
 				return
 			}
+			drop()
 			select {
 			case <-f.more:
 			case <-f.ctx.Done():
 				return
 			}
 			continue
+		}
+		if buf == nil {
+			buf = buffers.Get().(*[]byte)
 		}
 		// Read back from the page cache: a copy of a tenth of the hash's cost, for extents in any order.
 		n, err := f.spool.ReadAt((*buf)[:min(int64(len(*buf)), to-done)], done)

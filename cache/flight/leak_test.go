@@ -1,8 +1,11 @@
 package flight_test
 
 import (
+	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
 )
@@ -59,6 +62,41 @@ func TestFlightIsForgotten(t *testing.T) {
 		case <-r.Over():
 		default:
 			t.Error("its context lives on")
+		}
+	})
+}
+
+// What is parked, or waits for a slow source, holds no buffer: there may be thousands. Not parallel, since it measures
+// the heap.
+func TestParkedFlightsHoldNoBuffers(t *testing.T) {
+	const flights = 300
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC() // what was pooled
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		st := &store{}
+		g := flight.New(st.options())
+		defer g.Close()
+		before := heap()
+		for i := range flights {
+			o := newOrigin(uint64(i), 5000)
+			obj, _ := join(t, g, o, o.source("a", fault{cutAt: 1000}))
+			if _, err := copyAll(t.Context(), obj, 0, 5000); !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			_ = obj.Close()
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(g.Flights()); n != flights {
+			t.Fatalf("%d flights are parked, want %d", n, flights)
+		}
+		if each := (heap() - before) / flights; each > 40<<10 {
+			t.Errorf("a parked flight holds %d bytes", each)
 		}
 	})
 }
