@@ -78,7 +78,7 @@ func (w *watch) subscribe() (*fsnotify.Watcher, error) {
 			continue
 		}
 		err = events.Add(filepath.Dir(f)) // a folder that is there already is not an error
-		if err != nil && !(missing && errors.Is(err, fs.ErrNotExist)) {
+		if err != nil && (!missing || !errors.Is(err, fs.ErrNotExist)) {
 			_ = events.Close()
 			return nil, err
 		}

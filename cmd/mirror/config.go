@@ -42,7 +42,7 @@ Exit codes: 0 valid; 1 invalid, or the file can't be read; 2 usage.`,
 		Example: `  mirror config check --config config.yaml`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd, *file)
+			c, err := loadConfig(cmd.ErrOrStderr(), *file, "check again")
 			if err != nil {
 				return err
 			}
@@ -61,7 +61,7 @@ each upstream added, variables applied. Secrets are in files of their own and no
   MIRROR_CACHE_SIZE=1TiB mirror config print --config config.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd, *file)
+			c, err := loadConfig(cmd.ErrOrStderr(), *file, "print again")
 			if err != nil {
 				return err
 			}
@@ -90,11 +90,16 @@ and name it in the first line of the file, as in
 	}
 }
 
-// loadConfig loads the configuration, or prints what is wrong: one problem a line, so that editors find the place.
-func loadConfig(cmd *cobra.Command, file string) (*config.Config, error) {
+// loadConfig loads the configuration, or prints what is wrong: one problem a line, so that editors find the place, and
+// in the last line how many there are and what to do next.
+func loadConfig(stderr io.Writer, file, next string) (*config.Config, error) {
 	c, err := config.Load(file, os.Environ())
 	if invalid, ok := errors.AsType[*config.Invalid](err); ok {
-		fmt.Fprintln(cmd.ErrOrStderr(), invalid)
+		them := "it"
+		if len(invalid.Problems) > 1 {
+			them = "them"
+		}
+		fmt.Fprintf(stderr, "%v; correct %s, then %s\n", invalid, them, next)
 		return nil, &exitError{exitFailed, nil}
 	}
 	if err != nil {

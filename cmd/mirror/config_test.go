@@ -88,7 +88,7 @@ func TestConfigCheckListsEveryMistake(t *testing.T) {
 		want := path + `:1:1: listne: unknown key (did you mean "listen"?)
 ` + path + `:2:8: drain: "60" is not a duration (it has no unit: write 60s for seconds)
 ` + path + `:5:5: upstreams.ghcr.io.endpoint: unknown key (did you mean "endpoints"?)
-` + path + `: 3 problems
+` + path + `: 3 problems; correct them, then ` + command + ` again
 `
 		if diff := cmp.Diff(want, stderr); diff != "" || stdout != "" {
 			t.Errorf("%s: stdout %q\n%s", command, stdout, diff)

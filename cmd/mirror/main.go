@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -38,12 +39,14 @@ func (e *exitError) Unwrap() error { return e.err }
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:]))
+	os.Exit(run(ctx, os.Stdout, os.Stderr, os.Args[1:]...))
 }
 
 // run executes a command line and returns its exit code.
-func run(ctx context.Context, args []string) int {
+func run(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 	root := newRoot()
+	root.SetOut(stdout)
+	root.SetErr(stderr)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var exit *exitError
@@ -52,11 +55,11 @@ func run(ctx context.Context, args []string) int {
 		return exitOK
 	case errors.As(err, &exit):
 		if exit.err != nil {
-			fmt.Fprintln(root.ErrOrStderr(), "mirror:", exit.err)
+			fmt.Fprintln(stderr, "mirror:", exit.err)
 		}
 		return exit.code
 	default: // cobra's own: an unknown command or flag, arguments that are too many
-		fmt.Fprintf(root.ErrOrStderr(), "mirror: %v\nRun 'mirror --help' for the commands and flags there are.\n", err)
+		fmt.Fprintf(stderr, "mirror: %v\nRun 'mirror --help' for the commands and flags there are.\n", err)
 		return exitUsage
 	}
 }

@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/cache/disk"
-	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/app"
 )
 
@@ -29,18 +29,22 @@ port in use; 2 usage; 3 another mirror has the data folder.`,
   mirror serve --config /etc/mirror/config.yaml
   MIRROR_LISTEN=0.0.0.0:5000 mirror serve`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), file) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), cmd.ErrOrStderr(), file) },
 	}
 	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
 	return cmd
 }
 
-func serve(ctx context.Context, file string) error {
-	c, err := config.Load(file, os.Environ())
-	if err != nil {
-		return &exitError{exitFailed, err}
+func serve(ctx context.Context, stderr io.Writer, file string) error {
+	check := "mirror config check"
+	if file != "" {
+		check += " --config " + file
 	}
-	log, level := app.NewLog(os.Stderr, c.Log.Format, c.Log.Level)
+	c, err := loadConfig(stderr, file, "start again ("+check+" looks without starting)")
+	if err != nil {
+		return err
+	}
+	log, level := app.NewLog(stderr, c.Log.Format, c.Log.Level)
 	a, err := app.New(ctx, app.Options{Config: c, Version: versionText(), Log: log, Level: level})
 	var locked *disk.LockedError
 	switch {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -109,8 +110,18 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 	return keptToken, nil
 }
 
-// NotReloaded tells that a configuration was refused before it came to Reload.
+// NotReloaded tells that a configuration was refused before it came to Reload: of an invalid one each problem in a line
+// of its own.
 func (a *App) NotReloaded(err error) {
 	a.metrics.reloaded(err)
-	a.log.Error("the configuration was not reloaded; the old one stays in use", "err", err)
+	invalid, ok := errors.AsType[*config.Invalid](err)
+	if !ok {
+		a.log.Error("the configuration was not reloaded; the old one stays in use", "err", err)
+		return
+	}
+	for _, p := range invalid.Problems {
+		a.log.Error("the configuration has a mistake", "problem", p.String())
+	}
+	a.log.Error("the configuration was not reloaded; the old one stays in use until this one is corrected",
+		"problems", len(invalid.Problems))
 }

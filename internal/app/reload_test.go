@@ -292,3 +292,17 @@ func write(t *testing.T, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// Each problem has a line of its own, which a person can read in JSON too.
+func TestMistakesInTheLog(t *testing.T) {
+	t.Parallel()
+	a, log := start(t, settings(t, t.TempDir(), "{listen: '127.0.0.1:0'}", ""))
+	log.take()
+	_, err := config.Parse("config.yaml", []byte("listne: x\ndrain: 60\n"), nil)
+	a.NotReloaded(err)
+	text := log.take()
+	if strings.Count(text, "problem=\"config.yaml:") != 2 || !strings.Contains(text, "problems=2") ||
+		!strings.Contains(text, "old one stays in use") || strings.Contains(text, `\n`) {
+		t.Errorf("log:\n%s", text)
+	}
+}
