@@ -138,7 +138,7 @@ func (r *Reader) copyDirect(ctx context.Context, w io.Writer, start, off, end in
 			return sent, errLeft
 		default:
 		}
-		n, err := r.direct.body.Read((*buf)[:min(int64(len(*buf)), end-pos)])
+		n, err := readFrom(r.direct.body, (*buf)[:min(int64(len(*buf)), end-pos)])
 		p := (*buf)[:n]
 		pos += int64(n)
 		r.direct.pos = pos

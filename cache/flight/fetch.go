@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"sync"
 )
@@ -144,7 +145,7 @@ func (f *Flight) over(ft *fetch) {
 func (f *Flight) run(ft *fetch) {
 	defer f.over(ft)
 	for {
-		err := f.transfer(ft)
+		err := f.guarded(ft)
 		var disk *spoolError
 		switch {
 		case ft.ctx.Err() != nil:
@@ -196,6 +197,18 @@ func (e *spoolError) Error() string { return e.err.Error() }
 // buffers hold one read from a source: large enough that system calls don't show, small enough for the CPU's cache.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
+// guarded is transfer, with a panic of the source made its error: this is nobody's request, in which one would be caught.
+func (f *Flight) guarded(ft *fetch) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.g.o.Log.ErrorContext(ft.ctx, "panic in a source", "digest", f.digest, "panic", fmt.Sprint(p),
+				"stack", string(debug.Stack()))
+			err = fmt.Errorf("fetch %s: panic: %v", f.digest, p)
+		}
+	}()
+	return f.transfer(ft)
+}
+
 // transfer brings [pos, to) of one fetch into the spool.
 func (f *Flight) transfer(ft *fetch) error {
 	f.mu.Lock()
@@ -216,7 +229,7 @@ func (f *Flight) transfer(ft *fetch) error {
 		if len(p) == 0 {
 			return nil
 		}
-		n, rerr := body.Read(p)
+		n, rerr := readFrom(body, p)
 		if n > 0 {
 			if err := f.write(ft, p[:n]); err != nil {
 				return err
@@ -224,12 +237,29 @@ func (f *Flight) transfer(ft *fetch) error {
 		}
 		switch {
 		case rerr == nil:
-		case !errors.Is(rerr, io.EOF):
-			return fmt.Errorf("read %s from %s: %w", f.digest, body.Host(), rerr)
-		default:
+		case errors.Is(rerr, io.EOF):
 			return f.eof(ft, body.Host())
+		case len(f.room(ft, *buf)) > 0: // else all of it has come
+			return fmt.Errorf("read %s from %s: %w", f.digest, body.Host(), rerr)
 		}
 	}
+}
+
+// emptyReads is how often a body may yield nothing and no error before it is given up.
+const emptyReads = 100
+
+// readFrom reads at least one byte of a body, or its error. No more than p are believed.
+func readFrom(body io.Reader, p []byte) (int, error) {
+	for range emptyReads {
+		n, err := body.Read(p)
+		switch {
+		case n < 0 || n > len(p):
+			return 0, fmt.Errorf("%d bytes read into %d", n, len(p))
+		case n > 0 || err != nil:
+			return n, err
+		}
+	}
+	return 0, io.ErrNoProgress
 }
 
 // room is the part of buf that the fetch may still fill.
@@ -244,13 +274,14 @@ func (f *Flight) room(ft *fetch, buf []byte) []byte {
 
 // opened takes in what the source's agreement tells.
 func (f *Flight) opened(ft *fetch, body Body) error {
+	n, host := body.Size(), body.Host() // without the lock, under which nothing foreign is called
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.host = body.Host()
-	if n := body.Size(); n >= 0 {
+	f.host = host
+	if n >= 0 {
 		if p := f.prefix(); f.size >= 0 && n != f.size || n < p {
 			f.disputed = true // and who is right, nobody knows
-			return &MismatchError{Digest: f.digest, Size: max(f.size, p), GotSize: n, Host: body.Host()}
+			return &MismatchError{Digest: f.digest, Size: max(f.size, p), GotSize: n, Host: host}
 		}
 		f.size = n
 		if ft.to < 0 {
