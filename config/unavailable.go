@@ -7,7 +7,7 @@ package config
 // as it is and may therefore be written; without it only an empty list or mapping may. Instead says what to do.
 var unavailable = map[string]row{
 	"tls.http2":           {today: "false", instead: "remove it: clients get HTTP/1.1, which is faster for blobs"},
-	"cache.parallelAbove": {today: "64MiB", instead: "remove it"},
+	"cache.parallelAbove": {instead: "remove it: each blob is fetched in one stream"},
 	"trustedProxies":      {instead: "remove it: clients are known by their address"},
 	"platforms":           {instead: "remove it"},
 	"clients":             {instead: "remove it: everybody who reaches the mirror is a client"},

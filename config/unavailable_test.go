@@ -19,6 +19,7 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"http2", "tls: {cert: a, key: b, http2: true}", "tls.http2"},
 		{"parallelAbove", "cache: {parallelAbove: 128MiB}", "cache.parallelAbove"},
+		{"parallelAbove as it will be by default", "cache: {parallelAbove: 64MiB}", "cache.parallelAbove"},
 		{"trustedProxies", "trustedProxies: [10.0.0.0/8]", "trustedProxies"},
 		{"platforms", "platforms: [linux/amd64]", "platforms"},
 		{"clients", "clients: {htpasswd: x}", "clients"},
@@ -60,7 +61,6 @@ func TestWhatIsTrueTodayIsAccepted(t *testing.T) {
 	t.Parallel()
 	c := parse(t, `
 tls: {http2: false}
-cache: {parallelAbove: 65536KiB}
 trustedProxies: []
 platforms:
 clients: {}
