@@ -45,6 +45,24 @@ func (r *Reader) Size() int64 {
 	return r.f.size
 }
 
+// ErrRange says that bytes were asked for that the blob doesn't have.
+var ErrRange = errors.New("not within the blob")
+
+// within checks that the blob has n bytes at off, and returns its size. Of an empty blob that is all there is to check,
+// so that is where its digest is.
+func (r *Reader) within(off, n int64) (size int64, err error) {
+	size = r.Size()
+	if off < 0 || n < 0 || n > size-off {
+		return size, fmt.Errorf("%d bytes of %s at %d, of %d: %w", n, r.f.digest, off, size, ErrRange)
+	}
+	if size == 0 {
+		if got := r.f.digest.Algorithm().FromBytes(nil); got != r.f.digest {
+			return size, &MismatchError{Digest: r.f.digest, Got: got}
+		}
+	}
+	return size, nil
+}
+
 // sized waits until the size is known.
 func (r *Reader) sized(ctx context.Context) error {
 	_, err := r.await(ctx, firstMissing, 0, func() bool { return r.f.size >= 0 })
@@ -57,15 +75,9 @@ func (r *Reader) sized(ctx context.Context) error {
 // Ready waits until it is certain that n bytes at off can begin: the first of them is there, or the source has agreed to
 // send them. A small blob is verified first, if that doesn't take long. Its error is the one to answer with.
 func (r *Reader) Ready(ctx context.Context, off, n int64) error {
-	size := r.Size()
-	if size == 0 {
-		if got := r.f.digest.Algorithm().FromBytes(nil); got != r.f.digest {
-			return &MismatchError{Digest: r.f.digest, Got: got}
-		}
-		return nil
-	}
-	if n <= 0 {
-		return nil
+	size, err := r.within(off, n)
+	if err != nil || n == 0 {
+		return err
 	}
 	if size <= r.f.g.sizes.verify {
 		ctx, cancel := context.WithTimeoutCause(ctx, verifyWait, errSlow)
@@ -75,7 +87,7 @@ func (r *Reader) Ready(ctx context.Context, off, n int64) error {
 			return err
 		}
 	}
-	_, err := r.await(ctx, off, off+n, func() bool {
+	_, err = r.await(ctx, off, off+n, func() bool {
 		ft := r.f.covered(off)
 		return r.f.readable(off) > off || ft != nil && ft.open
 	})
@@ -131,6 +143,9 @@ func (r *Reader) wait(ctx context.Context, off, end int64) (int64, error) {
 
 // CopyTo writes n bytes from off to w as they arrive: by sendfile, where w and the spool allow it.
 func (r *Reader) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	if _, err := r.within(off, n); err != nil {
+		return 0, err
+	}
 	start, end := off, off+n
 	for off < end {
 		to, err := r.wait(ctx, off, end)
@@ -188,7 +203,10 @@ func (r *Reader) own() Object {
 
 // Read waits for at least one byte at the reader's position.
 func (r *Reader) Read(p []byte) (int, error) {
-	size := r.Size()
+	size, err := r.within(0, 0)
+	if err != nil {
+		return 0, err
+	}
 	if r.pos >= size {
 		return 0, io.EOF
 	}
@@ -202,7 +220,10 @@ func (r *Reader) Read(p []byte) (int, error) {
 
 // ReadAt waits for all of p, or the blob's end.
 func (r *Reader) ReadAt(p []byte, off int64) (n int, err error) {
-	size := r.Size()
+	size, err := r.within(0, 0)
+	if err != nil {
+		return 0, err
+	}
 	if off < 0 {
 		return 0, fmt.Errorf("read %s: negative offset %d", r.f.digest, off)
 	}
