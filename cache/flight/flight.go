@@ -85,12 +85,18 @@ func newFlight(g *Group, d oci.Digest, size int64) *Flight {
 	return f
 }
 
-// join adds a reader, or returns nil when the flight has ended. The group's lock is held.
-func (f *Flight) join(s Source) *Reader {
+// join adds a reader that expects size bytes. It returns nil when the flight has ended, or is about to, because nobody
+// knows its size, and errOtherSize when it goes by another size. The group's lock is held.
+func (f *Flight) join(size int64, s Source) (*Reader, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ended || f.failed != nil || f.broken != nil {
-		return nil
+	switch {
+	case f.ended || f.failed != nil || f.broken != nil:
+		return nil, nil
+	case f.disputed && len(f.readers) == 0 && len(f.fetches) == 0:
+		return nil, nil
+	case size >= 0 && f.size >= 0 && size != f.size && !f.verified:
+		return nil, errOtherSize
 	}
 	if f.idle != nil {
 		f.idle.Stop()
@@ -100,7 +106,7 @@ func (f *Flight) join(s Source) *Reader {
 	r := &Reader{f: f, src: s, done: make(chan struct{})}
 	f.readers = append(f.readers, r)
 	f.users++
-	return r
+	return r, nil
 }
 
 // spoolReady makes the spool if r is the reader that started the flight. It reports whether r joined one that was

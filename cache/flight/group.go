@@ -39,6 +39,9 @@ type Group struct {
 // ErrClosed says that the group was closed: the mirror is stopping.
 var ErrClosed = errors.New("the cache is closed")
 
+// errOtherSize sends a reader past a flight. It never leaves this package.
+var errOtherSize = errors.New("the flight goes by another size")
+
 // New makes a group. Close ends it.
 func New(o Options) *Group {
 	if o.Linger == 0 {
@@ -59,10 +62,18 @@ func New(o Options) *Group {
 }
 
 // Join returns the blob's finished content, or a *Reader of the flight that brings it, which it starts if there is
-// none. joined is true when a flight was there already. size is -1 where it is not known; then Join waits for it. The
-// context bounds this wait alone.
+// none. joined is true when a flight was there already. size is -1 where it is not known; then Join waits for it. Where a
+// flight goes by another size, which is not known to be the right one, the Reader goes past it to its own source. The
+// context bounds the waits for sources, alone.
 func (g *Group) Join(ctx context.Context, d oci.Digest, size int64, s Source) (o Object, joined bool, err error) {
 	f, r, o, err := g.attach(d, size, s)
+	if errors.Is(err, errOtherSize) {
+		r, err := g.Direct(ctx, d, size, s)
+		if err != nil {
+			return nil, false, err
+		}
+		return r, false, nil
+	}
 	if err != nil || o != nil {
 		return o, false, err
 	}
@@ -82,8 +93,8 @@ func (g *Group) attach(d oci.Digest, size int64, s Source) (*Flight, *Reader, Ob
 		return nil, nil, nil, ErrClosed
 	}
 	if f := g.flights[d]; f != nil {
-		if r := f.join(s); r != nil {
-			return f, r, nil, nil
+		if r, err := f.join(size, s); r != nil || err != nil {
+			return f, r, nil, err
 		}
 	}
 	if g.o.Open != nil {
@@ -92,8 +103,11 @@ func (g *Group) attach(d oci.Digest, size int64, s Source) (*Flight, *Reader, Ob
 		}
 	}
 	f := newFlight(g, d, size)
+	r, err := f.join(size, s)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	g.flights[d] = f
-	r := f.join(s)
 	r.first = true
 	return f, r, nil, nil
 }

@@ -222,8 +222,8 @@ func TestDisputedSizeIsNotKept(t *testing.T) {
 				if err := pull(-1, o.source("bob", fault{says: tt.says})); !errors.As(err, &wrong) || wrong.GotSize != tt.says {
 					t.Fatalf("bob: %v, want a mismatch of sizes", err)
 				}
-				synctest.Wait()
-				if err := pull(size, o.source("carol", fault{says: size})); err != nil {
+				// At once: carol must not meet the flight on its way out.
+				if err := pull(-1, o.source("carol", fault{says: size})); err != nil {
 					t.Errorf("carol: %v", err)
 				}
 				g.Close()
@@ -254,4 +254,52 @@ func TestEmptyBlob(t *testing.T) {
 	_ = lie.Close()
 	g.Close()
 	st.check(t)
+}
+
+// A reader who knows another size than the flight goes by is not drawn into its failure: a manifest that lies about a
+// layer would fail the pulls of those whose doesn't.
+func TestOtherSizeOtherWay(t *testing.T) {
+	t.Parallel()
+	const size = 300 << 10
+	for _, lie := range []int64{0, 100 << 10, 400 << 10} {
+		t.Run(fmt.Sprint(lie), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin(24, size)
+				st := &store{}
+				g := flight.New(st.options())
+				defer g.Close()
+				liar, _, err := g.Join(t.Context(), o.digest(), lie, o.source("liar", fault{late: time.Second}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				done := make(chan error, 1)
+				go func() {
+					_, err := copyAll(t.Context(), liar, 0, lie)
+					done <- err
+				}()
+				if lie > 0 { // else it has ended by itself
+					synctest.Wait()
+				}
+				obj, _, err := g.Join(t.Context(), o.digest(), size, o.source("honest", fault{late: time.Minute}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if obj.Size() != size {
+					t.Errorf("size %d, want %d", obj.Size(), size)
+				}
+				if b, err := copyAll(t.Context(), obj, 0, size); err != nil || !bytes.Equal(b, o.content) {
+					t.Errorf("the honest one: %d bytes, %v", len(b), err)
+				}
+				_ = obj.Close()
+				var wrong *flight.MismatchError
+				if err := <-done; !errors.As(err, &wrong) {
+					t.Errorf("the liar: %v, want a mismatch", err)
+				}
+				_ = liar.Close()
+				g.Close()
+				st.check(t)
+			})
+		})
+	}
 }
