@@ -28,6 +28,7 @@ type spool struct {
 	late      bool
 	discarded bool
 	done      func(*spool, oci.Digest)
+	commit    func() error // before a commit; nil: nothing
 }
 
 var errDisk = errors.New("no space left on device")
@@ -71,6 +72,11 @@ func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (s *spool) Commit(d oci.Digest, size int64) error {
+	if s.commit != nil {
+		if err := s.commit(); err != nil {
+			return err
+		}
+	}
 	if int64(len(s.b)) != size {
 		return fmt.Errorf("commit of %d bytes, spool has %d", size, len(s.b))
 	}
@@ -92,6 +98,7 @@ type store struct {
 	spools    []*spool
 	failAt    int
 	noSpool   error
+	commit    func() error
 }
 
 func (s *store) options() flight.Options {
@@ -110,7 +117,7 @@ func (s *store) options() flight.Options {
 			if s.noSpool != nil {
 				return nil, s.noSpool
 			}
-			sp := &spool{failAt: s.failAt, done: func(sp *spool, d oci.Digest) {
+			sp := &spool{failAt: s.failAt, commit: s.commit, done: func(sp *spool, d oci.Digest) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				if s.committed == nil {

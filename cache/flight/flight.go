@@ -308,8 +308,12 @@ func (f *Flight) settle() {
 	f.idle = time.AfterFunc(linger, f.park)
 }
 
-// goesOn reports whether the fill runs and is near enough its end to be let go on without readers. The lock is held.
+// goesOn reports whether the flight may go on without readers: all is there, and it is about to be committed, or the
+// fill runs and is near enough its end. The lock is held.
 func (f *Flight) goesOn() bool {
+	if f.size >= 0 && f.prefix() >= f.size {
+		return true
+	}
 	for _, ft := range f.fetches {
 		if ft.fill && !ft.stopped && f.size >= 0 {
 			missing := f.size - f.have.bytes()
@@ -348,9 +352,7 @@ func (f *Flight) expire() {
 	gone := !f.ended && len(f.readers) == 0
 	if gone {
 		f.ended = true
-		if f.g.flights[f.digest] == f {
-			delete(f.g.flights, f.digest)
-		}
+		f.g.drop(f)
 	}
 	f.mu.Unlock()
 	f.g.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 
 // Options for a Group. The zero value of a field means what its comment says.
 type Options struct {
-	// Open looks for finished content. The group asks under its lock before it starts a flight, so that a commit and
-	// a Join never miss each other. Any error means that it is not there. Nil: there is never any.
+	// Open looks for finished content. The group asks before it starts a flight, and again if one has ended meanwhile,
+	// so that a commit and a Join never miss each other. Any error means that it is not there. Nil: there is never any.
 	Open func(d oci.Digest) (Object, error)
 	// Create reserves space and makes the spool of a blob of size bytes, -1 where that is not known.
 	Create func(d oci.Digest, size int64) (Spool, error)
@@ -33,6 +33,7 @@ type Group struct {
 
 	mu      sync.Mutex // guards what follows; taken before a Flight's mutex, never while holding one
 	flights map[oci.Digest]*Flight
+	ends    uint64 // how many flights have been taken out
 	closed  bool
 }
 
@@ -89,35 +90,59 @@ func (g *Group) Join(ctx context.Context, d oci.Digest, size int64, s Source) (o
 func (g *Group) attach(d oci.Digest, size int64, s Source) (*Flight, *Reader, Object, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed {
-		return nil, nil, nil, ErrClosed
-	}
-	if f := g.flights[d]; f != nil {
-		if r, err := f.join(size, s); r != nil || err != nil {
-			return f, r, nil, err
+	for {
+		if g.closed {
+			return nil, nil, nil, ErrClosed
 		}
-	}
-	if g.o.Open != nil {
-		if o, err := g.o.Open(d); err == nil {
+		seen, ends := g.flights[d], g.ends
+		if seen != nil {
+			if r, err := seen.join(size, s); r != nil || err != nil {
+				return seen, r, nil, err
+			}
+		}
+		if o := g.open(d); o != nil {
 			return nil, nil, o, nil
 		}
+		if g.closed || g.flights[d] != seen || g.ends != ends {
+			continue // somebody was quicker, or has committed what was not there
+		}
+		f := newFlight(g, d, size)
+		r, err := f.join(size, s)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		g.flights[d] = f
+		r.first = true
+		return f, r, nil, nil
 	}
-	f := newFlight(g, d, size)
-	r, err := f.join(size, s)
+}
+
+// open looks for finished content, without the lock, which is held: a disk may take its time.
+func (g *Group) open(d oci.Digest) Object {
+	if g.o.Open == nil {
+		return nil
+	}
+	g.mu.Unlock()
+	defer g.mu.Lock()
+	o, err := g.o.Open(d)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil
 	}
-	g.flights[d] = f
-	r.first = true
-	return f, r, nil, nil
+	return o
 }
 
 // forget takes an ended flight out of the group.
 func (g *Group) forget(f *Flight) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.drop(f)
+}
+
+// drop is forget with the lock held.
+func (g *Group) drop(f *Flight) {
 	if g.flights[f.digest] == f {
 		delete(g.flights, f.digest)
+		g.ends++
 	}
 }
 
