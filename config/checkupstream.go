@@ -2,7 +2,9 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -18,6 +20,7 @@ func (d *decoder) checkUpstreams(c *Config) {
 		d.checkEndpoints(u, path)
 		d.checkHosts(u.AuthHosts, path+".authHosts")
 		d.checkHosts(u.RedirectHosts, path+".redirectHosts")
+		d.checkCDNHosts(u.CDNHosts, path+".cdnHosts")
 		d.checkAliases(u, path, owners)
 		if u.Tags.Wait > maxWait {
 			d.bad(path+".tags.wait", fmt.Sprintf("%s is too long: clients give up", formatDuration(u.Tags.Wait)),
@@ -81,14 +84,41 @@ func (d *decoder) checkHosts(hosts []string, path string) {
 	for i, h := range hosts {
 		at := spot{path: path}.index(i).path
 		hosts[i] = strings.ToLower(h)
-		switch {
-		case isHostPort(hosts[i]):
-		case strings.Contains(h, "*"):
+		if strings.Contains(h, "*") {
 			d.bad(at, "a pattern is "+notYet, "name each host")
-		case strings.Contains(h, "://"):
-			d.bad(at, "a host has no scheme", "write HOST or HOST:PORT")
+			continue
+		}
+		d.checkHost(hosts[i], at)
+	}
+}
+
+func (d *decoder) checkHost(h, at string) {
+	switch {
+	case isHostPort(h):
+	case strings.Contains(h, "://"):
+		d.bad(at, "a host has no scheme", "write HOST or HOST:PORT")
+	default:
+		d.bad(at, quoted(h)+" is not HOST or HOST:PORT", "as in auth.example.com or 10.0.0.5:5001")
+	}
+}
+
+// checkCDNHosts checks a list of public hosts, in which a label may be *, and puts them in lower case.
+func (d *decoder) checkCDNHosts(hosts []string, path string) {
+	for i, h := range hosts {
+		at := spot{path: path}.index(i).path
+		hosts[i] = strings.ToLower(h)
+		host, _, _ := strings.Cut(hosts[i], ":")
+		labels := strings.Split(host, ".")
+		_, err := netip.ParseAddr(host)
+		switch {
+		case err == nil || strings.HasPrefix(h, "["):
+			d.bad(at, quoted(h)+" is an address; these are names of public hosts", "an address goes into redirectHosts")
+		case slices.ContainsFunc(labels, func(l string) bool { return l != "*" && strings.Contains(l, "*") }):
+			d.bad(at, quoted(h)+" has a * beside other letters", "a * stands for one whole label: *.cdn.example.com")
+		case slices.Contains(labels[max(len(labels)-2, 0):], "*"):
+			d.bad(at, quoted(h)+" names no domain", "the last two labels can't be *: *.cdn.example.com")
 		default:
-			d.bad(at, quoted(h)+" is not HOST or HOST:PORT", "as in auth.example.com or 10.0.0.5:5001")
+			d.checkHost(strings.ReplaceAll(hosts[i], "*", "x"), at)
 		}
 	}
 }

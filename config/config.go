@@ -42,8 +42,8 @@ type Config struct {
 	// Rules say who may pull what, for upstreams with access: rules.
 	Rules []Rule `yaml:"rules"`
 	// Upstreams is the closed list of registries, by name: the host as it stands in image names. Without this key
-	// the list is that of the well-known registries. A well-known name brings its endpoints, authHosts and aliases;
-	// for any other, endpoints is https://NAME. In the environment there is no name for it.
+	// the list is that of the well-known registries. A well-known name brings its endpoints, authHosts, cdnHosts and
+	// aliases; for any other, endpoints is https://NAME. In the environment there is no name for it.
 	Upstreams Upstreams `yaml:"upstreams"`
 	// Webhooks are registries that tell of pushes, on the main listener below /webhooks/NAME.
 	Webhooks map[string]Webhook `yaml:"webhooks"`

@@ -69,8 +69,12 @@ func TestNoConfigurationAtAll(t *testing.T) {
 		Name: "docker.io", Library: true,
 		Endpoints: []config.Endpoint{{URL: "https://registry-1.docker.io"}},
 		AuthHosts: []string{"auth.docker.io"},
-		Aliases:   []string{"index.docker.io", "registry-1.docker.io"},
-		Access:    "public",
+		CDNHosts: []string{
+			"production.cloudfront.docker.com", "production.cloudflare.docker.com",
+			"docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com",
+		},
+		Aliases: []string{"index.docker.io", "registry-1.docker.io"},
+		Access:  "public",
 		Tags: config.Tags{
 			MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep",
 		},

@@ -70,6 +70,9 @@ func (c *Config) complete(places map[string]place) {
 		if u.AuthHosts == nil {
 			u.AuthHosts = slices.Clone(k.AuthHosts)
 		}
+		if u.CDNHosts == nil {
+			u.CDNHosts = slices.Clone(k.CDNHosts)
+		}
 		if u.Endpoints == nil {
 			u.Endpoints = endpointsOf(u.Name)
 		}

@@ -80,6 +80,8 @@ upstreams:
     endpoints: ['https://registry-1.docker.io']
     authHosts: [auth.docker.io]
     redirectHosts: []
+    cdnHosts: [production.cloudfront.docker.com, production.cloudflare.docker.com, ` +
+		`docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com]
     aliases: [index.docker.io, registry-1.docker.io]
     access: public
     tags:
@@ -90,6 +92,7 @@ upstreams:
     endpoints: [{url: 'https://corp', ca: ca.crt}]
     authHosts: []
     redirectHosts: []
+    cdnHosts: []
     aliases: []
     access: public
     tags:

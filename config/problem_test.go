@@ -189,6 +189,24 @@ func TestProblems(t *testing.T) {
 			`config.yaml:4:28: upstreams.ghcr.io.redirectHosts[1]: "a/b" is not HOST or HOST:PORT ` +
 				`(as in auth.example.com or 10.0.0.5:5001)`,
 		}},
+		{
+			"hosts of a CDN",
+			"upstreams:\n  ghcr.io:\n    cdnHosts: ['cdn*.a.example', '*.example', 10.0.0.1, '[::1]:443', 'https://a', '*', ok.a]\n",
+			nil,
+			[]string{
+				`config.yaml:3:16: upstreams.ghcr.io.cdnHosts[0]: "cdn*.a.example" has a * beside other letters ` +
+					`(a * stands for one whole label: *.cdn.example.com)`,
+				`config.yaml:3:34: upstreams.ghcr.io.cdnHosts[1]: "*.example" names no domain ` +
+					`(the last two labels can't be *: *.cdn.example.com)`,
+				`config.yaml:3:47: upstreams.ghcr.io.cdnHosts[2]: "10.0.0.1" is an address; these are names of public hosts ` +
+					`(an address goes into redirectHosts)`,
+				`config.yaml:3:57: upstreams.ghcr.io.cdnHosts[3]: "[::1]:443" is an address; these are names of public hosts ` +
+					`(an address goes into redirectHosts)`,
+				`config.yaml:3:70: upstreams.ghcr.io.cdnHosts[4]: a host has no scheme (write HOST or HOST:PORT)`,
+				`config.yaml:3:83: upstreams.ghcr.io.cdnHosts[5]: "*" names no domain ` +
+					`(the last two labels can't be *: *.cdn.example.com)`,
+			},
+		},
 		{"a wait that no client waits", "upstreams: {ghcr.io: {tags: {wait: 1m}}}\n", nil, []string{
 			`config.yaml:1:36: upstreams.ghcr.io.tags.wait: 1m is too long: clients give up (write at most 25s)`,
 		}},

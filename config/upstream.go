@@ -21,6 +21,10 @@ type Upstream struct {
 	// RedirectHosts are the hosts, HOST or HOST:PORT, with private addresses to which a download may be redirected.
 	// Public ones need no entry.
 	RedirectHosts []string `yaml:"redirectHosts"`
+	// CDNHosts are the public hosts, HOST or HOST:PORT, to which the registry redirects downloads; a label may be *, but
+	// for the last two. They matter behind HTTPS_PROXY alone: it hides addresses, so no other host is asked there. An
+	// entry never leads to a private address. They replace those of a well-known name.
+	CDNHosts []string `yaml:"cdnHosts"`
 	// Aliases are other keys that mean this registry, as index.docker.io does: hosts, or a word that stands for a
 	// name with a port. They come on top of those of a well-known name.
 	Aliases []string `yaml:"aliases"`

@@ -5,32 +5,54 @@ import "slices"
 // defaultUpstream is where a name without a registry leads, as everywhere in the world of images.
 const defaultUpstream = "docker.io"
 
+// googleStorage is where Google's registries, and others that keep their content there, may send a download.
+const googleStorage = "storage.googleapis.com"
+
 // wellKnown are the registries that need no configuration, in the order in which they are listed. AuthHosts are the
-// hosts of token services that are not the registry's own; a token request to any other host is refused.
+// hosts of token services that are not the registry's own; a token request to any other host is refused. CDNHosts are
+// where they send downloads, by what they tell those who must open a firewall; one that is lacking here matters behind
+// a proxy alone, and is named in the error.
 var wellKnown = []Upstream{
 	// Image names say docker.io, the registry is registry-1.docker.io, tokens come from auth.docker.io. Old clients
-	// and config files say index.docker.io.
+	// and config files say index.docker.io. Which of its CDNs a download comes from varies from one to the next.
 	{
 		Name: "docker.io", Library: true,
 		Endpoints: []Endpoint{{URL: "https://registry-1.docker.io"}},
 		AuthHosts: []string{"auth.docker.io"},
-		Aliases:   []string{"index.docker.io", "registry-1.docker.io"},
+		CDNHosts: []string{
+			"production.cloudfront.docker.com", "production.cloudflare.docker.com",
+			"docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com",
+		},
+		Aliases: []string{"index.docker.io", "registry-1.docker.io"},
 	},
-	{Name: "ghcr.io"}, // tokens: ghcr.io/token
-	{Name: "quay.io"}, // tokens: quay.io/v2/auth
-	// No authentication at all. It redirects manifests to regional hosts of pkg.dev and blobs to S3, both public.
-	{Name: "registry.k8s.io"},
-	{Name: "gcr.io"},            // tokens: gcr.io/v2/token
-	{Name: "mcr.microsoft.com"}, // no authentication; blobs from *.data.mcr.microsoft.com
-	{Name: "public.ecr.aws"},    // tokens: public.ecr.aws/token/
+	{Name: "ghcr.io", CDNHosts: []string{"pkg-containers.githubusercontent.com"}}, // tokens: ghcr.io/token
+	// Tokens: quay.io/v2/auth. Its CDNs are cdn.quay.io and cdn01 to cdn06; new ones come up now and then.
+	{Name: "quay.io", CDNHosts: []string{"*.quay.io", "quayio-production-s3.s3.amazonaws.com"}},
+	// It redirects manifests to the Google registry, and blobs to the bucket or CDN near the client: there is one bucket
+	// for each region of AWS.
+	{Name: "registry.k8s.io", CDNHosts: []string{
+		"*.pkg.dev", googleStorage, "*.s3.dualstack.*.amazonaws.com", "d39mqg4b1dx9z1.cloudfront.net",
+		"d1be1w964nk82h.cloudfront.net",
+	}},
+	{Name: "gcr.io", CDNHosts: []string{googleStorage}},                         // tokens: gcr.io/v2/token
+	{Name: "mcr.microsoft.com", CDNHosts: []string{"*.data.mcr.microsoft.com"}}, // no authentication
+	// Tokens: public.ecr.aws/token/.
+	{Name: "public.ecr.aws", CDNHosts: []string{"d5l0dvt14r5h8.cloudfront.net", "d2glxqk2uabbnd.cloudfront.net"}},
 	// Tokens come from the GitLab instance itself: gitlab.com/jwt/auth.
-	{Name: "registry.gitlab.com", AuthHosts: []string{"gitlab.com"}},
-	{Name: "nvcr.io"}, // tokens: nvcr.io/proxy_auth
+	{
+		Name: "registry.gitlab.com", AuthHosts: []string{"gitlab.com"},
+		CDNHosts: []string{"cdn.registry.gitlab-static.net", googleStorage},
+	},
+	{Name: "nvcr.io", CDNHosts: []string{"layers.nvcr.io"}}, // tokens: nvcr.io/proxy_auth
 	// Its challenge names its own host today; sso.redhat.com is what it named for years and what Red Hat documents.
-	{Name: "registry.redhat.io", AuthHosts: []string{"sso.redhat.com"}},
-	{Name: "registry.access.redhat.com"}, // the part of it that needs no login
-	{Name: "docker.elastic.co", AuthHosts: []string{"docker-auth.elastic.co"}},
-	{Name: "cgr.dev"}, // tokens: cgr.dev/token
+	{Name: "registry.redhat.io", AuthHosts: []string{"sso.redhat.com"}, CDNHosts: []string{"*.quay.io"}},
+	{Name: "registry.access.redhat.com", CDNHosts: []string{"*.quay.io"}}, // the part of it that needs no login
+	{
+		Name: "docker.elastic.co", AuthHosts: []string{"docker-auth.elastic.co"},
+		CDNHosts: []string{"docker-registry-production.d24a988e385e0074d717b6bdaea58f0d.r2.cloudflarestorage.com"},
+	},
+	// Tokens: cgr.dev/token.
+	{Name: "cgr.dev", CDNHosts: []string{"9236a389bd48b984df91adc1bc924620.r2.cloudflarestorage.com"}},
 }
 
 // known returns the entry of wellKnown with that name in lower case.

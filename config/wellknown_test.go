@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/registrymirror/mirror/config"
 )
@@ -75,6 +76,38 @@ func TestWhatIsKnownOfAnUpstream(t *testing.T) {
 	}
 }
 
+// Behind a proxy downloads come from the hosts of these lists alone. They are no redirectHosts: those may have private
+// addresses, which is the operator's to grant.
+func TestWellKnownCDNs(t *testing.T) {
+	t.Parallel()
+	for _, u := range config.Default().Upstreams {
+		if len(u.CDNHosts) == 0 {
+			t.Errorf("%s: no download would pass a proxy", u.Name)
+		}
+		if len(u.RedirectHosts) > 0 {
+			t.Errorf("%s: private addresses are granted to %q", u.Name, u.RedirectHosts)
+		}
+	}
+	printed, err := config.Default().YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(config.Default().Upstreams, parse(t, string(printed)).Upstreams, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("what is printed is not what is known: %s", diff)
+	}
+	for text, want := range map[string][]string{
+		"{ghcr.io: {}}": {"pkg-containers.githubusercontent.com"},
+		"{ghcr.io: {cdnHosts: ['*.CDN.example.com', a:8443]}}":      {"*.cdn.example.com", "a:8443"},
+		"{ghcr.io: {cdnHosts: []}}":                                 {},
+		"{registry.example.com: {}}":                                nil,
+		"{corp: {endpoints: ['https://ghcr.io'], aliases: [ghcr]}}": nil,
+	} {
+		if diff := cmp.Diff(want, parse(t, "upstreams: "+text).Upstreams[0].CDNHosts); diff != "" {
+			t.Errorf("%s: %s", text, diff)
+		}
+	}
+}
+
 func TestDefaultUpstream(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -99,8 +132,9 @@ func TestConfigurationsAreApart(t *testing.T) {
 	t.Parallel()
 	a := config.Default()
 	a.Upstreams[0].Endpoints[0].URL, a.Upstreams[0].AuthHosts[0], a.Upstreams[0].Aliases[0] = "x", "x", "x"
+	a.Upstreams[0].CDNHosts[0] = "x"
 	if b := config.Default(); b.Upstreams[0].Endpoints[0].URL == "x" || b.Upstreams[0].AuthHosts[0] == "x" ||
-		b.Upstreams[0].Aliases[0] == "x" {
+		b.Upstreams[0].Aliases[0] == "x" || b.Upstreams[0].CDNHosts[0] == "x" {
 		t.Error("the table of well-known registries was changed")
 	}
 }

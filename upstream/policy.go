@@ -9,6 +9,7 @@ import (
 type policy struct {
 	authHosts     names // may be asked for tokens
 	redirectHosts names // may be redirected to, wherever they are
+	cdnHosts      names // may be redirected to behind a proxy, and where they are public
 }
 
 // realm says where a token is to be had, or with a *RealmError that it must not be asked there: the endpoint itself,
@@ -34,7 +35,7 @@ const maxRedirects = 5
 
 // redirect says where a Location leads and what may be dialled there, or with a *RedirectError that it is not
 // followed. from is the URL that answered, near what its address may redirect to, proxied whether a URL is asked
-// through a proxy: it then is the proxy that dials, and for names only the operator's list decides.
+// through a proxy: it then is the proxy that dials, and for names only the lists decide.
 func (p policy) redirect(endpoint origin, from *url.URL, location string, near reach, proxied func(*url.URL) bool) (
 	*url.URL, reach, error,
 ) {
@@ -59,7 +60,7 @@ func (p policy) redirect(endpoint origin, from *url.URL, location string, near r
 		return u, reachAny, nil
 	case isLiteral && needs(literal) > near:
 		return nil, 0, &RedirectError{Host: host, Why: "to a private address"}
-	case !isLiteral && proxied(u):
+	case !isLiteral && proxied(u) && !p.cdnHosts.has(to):
 		return nil, 0, &RedirectError{Host: host, Why: "behind a proxy, and not in redirectHosts"}
 	}
 	return u, near, nil

@@ -22,8 +22,11 @@ type Options struct {
 	// AuthHosts may be asked for tokens beside the endpoint itself, with our credential. RedirectHosts may be
 	// redirected to wherever they are. Entries are "host", for any port, or "host:port"; a label may be *.
 	AuthHosts, RedirectHosts []string
-	Credential               auth.Source // who we are; nil: anonymous
-	UserAgent                string      // of every request; empty: "mirror"
+	// CDNHosts may be redirected to behind a proxy, which hides addresses. Elsewhere they are checked like any other: no
+	// entry leads to a private address that is dialled from here. Entries as above.
+	CDNHosts   []string
+	Credential auth.Source // who we are; nil: anonymous
+	UserAgent  string      // of every request; empty: "mirror"
 	// Via is our name in the Via header of requests to the registry, by which we know a request that comes back to us.
 	// Empty: none.
 	Via string
@@ -121,6 +124,9 @@ func New(o Options) (*Registry, error) {
 	}
 	if c.policy.redirectHosts, err = parseNames(o.RedirectHosts); err != nil {
 		return nil, fmt.Errorf("upstream %s: redirectHosts: %w", o.Name, err)
+	}
+	if c.policy.cdnHosts, err = parseNames(o.CDNHosts); err != nil {
+		return nil, fmt.Errorf("upstream %s: cdnHosts: %w", o.Name, err)
 	}
 	dialer := newDialer(o)
 	for _, e := range o.Endpoints {

@@ -72,7 +72,7 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 // site returns the registry of u: the one in use where nothing changed that it is made of. The lock is held.
 func (s *sites) site(u config.Upstream) (*site, error) {
 	o := upstream.Options{
-		Name: u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, Via: s.via,
+		Name: u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, CDNHosts: u.CDNHosts, Via: s.via,
 		UserAgent: "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
 		Observe:   s.metrics.exchange(u.Name), Log: s.log.With("upstream", u.Name),
 	}
