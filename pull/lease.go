@@ -108,8 +108,7 @@ func without(list []*lease, g *lease) []*lease {
 
 // tend sees to what a manifest in memory needs of the cache, at most once a minute however often it is served: its
 // children are leased to a client that got it, and it counts as used itself, which the cache can't know otherwise.
-func (p *Puller) tend(m *manifest, head bool) {
-	now := time.Now()
+func (p *Puller) tend(m *manifest, head bool, now time.Time) {
 	if !head && due(&m.renew, now) {
 		p.leases.grant(m.digest, m.parts, now)
 	}

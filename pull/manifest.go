@@ -48,7 +48,7 @@ func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool,
 	*Content, error,
 ) {
 	if f, ok := p.local(ctx, ref.Repo, ref.Digest); ok {
-		return p.answer(ref, f, head, Status{Outcome: cache.Hit}), nil
+		return p.answer(ref, f, head, Status{Outcome: cache.Hit}, start), nil
 	}
 	f, led, err := p.fetch(ctx, st, ref, start, wait)
 	if err != nil {
@@ -58,7 +58,7 @@ func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool,
 	if f.here {
 		s = Status{Outcome: cache.Hit}
 	}
-	return p.answer(ref, f, head, s), nil
+	return p.answer(ref, f, head, s, time.Now()), nil
 }
 
 // trip is the status of an answer that somebody went to the upstream for.
@@ -70,8 +70,8 @@ func trip(led bool) Status {
 }
 
 // answer makes the content, and sees to it that what the client comes for next is still there then.
-func (p *Puller) answer(ref oci.Ref, f fetched, head bool, s Status) *Content {
-	p.tend(f.manifest, head)
+func (p *Puller) answer(ref oci.Ref, f fetched, head bool, s Status, now time.Time) *Content {
+	p.tend(f.manifest, head, now)
 	return &Content{
 		Ref: ref, Digest: f.digest, MediaType: f.as, Size: int64(len(f.bytes)), Bytes: f.bytes, Status: s,
 	}

@@ -63,7 +63,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 	ref.Digest = old.digest
 	return p.answer(ref, old, head, Status{
 		Outcome: cache.Hit, Stale: true, Age: start.Sub(b.kept.Checked), Reason: err,
-	}), nil
+	}, time.Now()), nil
 }
 
 // known answers without the upstream from what is believed of a tag, if that can be done.
@@ -71,7 +71,7 @@ func (p *Puller) known(ctx context.Context, ref oci.Ref, b belief, head bool, no
 	ref.Digest = b.Digest
 	s := Status{Outcome: cache.Hit, Age: now.Sub(b.Checked)}
 	if f, ok := p.local(ctx, ref.Repo, ref.Digest); ok {
-		return p.answer(ref, f, head, s), true
+		return p.answer(ref, f, head, s, now), true
 	}
 	if head && complete(b.desc) {
 		return described(ref, b.desc, s), true
@@ -107,7 +107,7 @@ func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, che
 		s := trip(led)
 		if f, ok := p.local(ctx, ref.Repo, at.Digest); ok {
 			s.Outcome = cache.Hit // what came from the upstream is that it is still the right one
-			return p.answer(at, f, head, s), nil
+			return p.answer(at, f, head, s, time.Now()), nil
 		}
 		if head && complete(desc) {
 			return described(at, desc, s), nil

@@ -197,7 +197,7 @@ func (x *exchange) document(f *failure, code errcode.ErrorCode) []byte {
 func (x *exchange) writeFailure() {
 	f, h := x.failure, x.w.Header()
 	clear(h)
-	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	h.Set("Docker-Distribution-Api-Version", apiVersion)
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(f.body)))

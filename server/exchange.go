@@ -16,10 +16,12 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
+const apiVersion = "registry/2.0"
+
 // exchange is one request and its answer.
 type exchange struct {
 	s      *Server
-	w      *response
+	w      *response // answer
 	r      *http.Request
 	began  time.Time
 	client string
@@ -31,7 +33,8 @@ type exchange struct {
 	aborted bool
 	told    bool
 
-	values [8]string // of headers, so that they are one allocation
+	answer response  // what is here and not behind a pointer saves an allocation
+	values [8]string // of headers, likewise
 	set    int
 }
 
@@ -49,9 +52,9 @@ func (x *exchange) header(name, value string) {
 // v2 is the one adapter around everything under /v2/: handlers return errors, and here they are written, logged and
 // observed.
 func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{s: s, w: newResponse(w, r), r: r, began: time.Now(), client: clientOf(r)}
+	x := &exchange{s: s, r: r, began: time.Now(), client: clientOf(r), answer: response{under: w, h2: r.ProtoMajor >= 2}}
+	x.w = &x.answer
 	defer x.end()
-	x.header("Docker-Distribution-Api-Version", "registry/2.0")
 	if err := x.serve(); err != nil {
 		x.fail(err)
 	}
@@ -196,6 +199,7 @@ func (x *exchange) ask() pull.Ask { return pull.Ask{Request: x.req, Client: x.cl
 
 func (x *exchange) ping() error {
 	h := x.w.Header()
+	h.Set("Docker-Distribution-Api-Version", apiVersion) // by which clients of old know a registry
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", "2")
 	h.Set("Cache-Status", cacheName+"; hit")

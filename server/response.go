@@ -18,10 +18,6 @@ type response struct {
 	bytes  int64 // of body
 }
 
-func newResponse(w http.ResponseWriter, r *http.Request) *response {
-	return &response{under: w, h2: r.ProtoMajor >= 2}
-}
-
 // Unwrap is for http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.under }
 

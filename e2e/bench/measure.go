@@ -14,8 +14,8 @@ const (
 	warmBytes = 4 << 30
 	warmConns = 4
 	loadConns = 32
-	loadTurns = 4
-	loadTime  = time.Second
+	loadTurns = 20
+	loadTime  = 250 * time.Millisecond
 )
 
 // images are what is pulled.
@@ -154,7 +154,7 @@ func measureCPU(ctx context.Context, l *lab, x images, into *results) error {
 }
 
 // measureRate: manifests a second, by digest and by tag, against a handler that knows one answer. All servers are there at
-// once and take turns of a second, so that whatever else the machine does meets them alike.
+// once and take short turns, so that whatever else the machine does meets them alike.
 func measureRate(ctx context.Context, l *lab, x images, into *results) error {
 	names := []string{bare, distribution, nginxCache, nginxStatic, mirror}
 	up, err := l.upstream(ctx, 0, false)
