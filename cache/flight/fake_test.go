@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,8 +24,7 @@ type spool struct {
 	mu        sync.Mutex
 	b         []byte
 	written   [][2]int64
-	failAt    int // fail the write with this number, from 1; 0: never
-	writes    int
+	faults    *faults
 	twice     bool
 	late      bool
 	discarded bool
@@ -33,12 +34,49 @@ type spool struct {
 
 var errDisk = errors.New("no space left on device")
 
+// op is a call that a disk fails at.
+type op string
+
+const (
+	opWrite  op = "write"
+	opRead   op = "read"   // through ReadAt
+	opOwn    op = "own"    // through a file position of a reader's own
+	opSeek   op = "seek"   // of that
+	opShort  op = "short"  // a read of that which ends early, as of a file that somebody has cut
+	opOpen   op = "open"   // of that
+	opCommit op = "commit" //
+)
+
+// faults fail the k-th call of an op, from 1, and those after it too where they are for good.
+type faults struct {
+	op   op
+	k    int
+	once bool
+
+	mu      sync.Mutex
+	calls   int
+	tripped bool
+}
+
+func (f *faults) fails(o op) bool {
+	if f == nil || f.op != o {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	bad := f.calls == f.k || f.calls > f.k && f.k > 0 && !f.once
+	f.tripped = f.tripped || bad
+	return bad
+}
+
 func (s *spool) WriteAt(p []byte, off int64) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.late = s.late || s.discarded
-	if s.writes++; s.writes == s.failAt {
-		return 0, errDisk
+	full := s.faults.fails(opWrite)
+	if full {
+		p = p[:len(p)/2] // some of it got there
 	}
 	if need := int(off) + len(p); need > len(s.b) {
 		s.b = append(s.b, make([]byte, need-len(s.b))...)
@@ -54,10 +92,21 @@ func (s *spool) WriteAt(p []byte, off int64) (int, error) {
 	if !grown {
 		s.written = append(s.written, [2]int64{off, end})
 	}
-	return copy(s.b[off:], p), nil
+	n := copy(s.b[off:], p)
+	if full {
+		return n, errDisk
+	}
+	return n, nil
 }
 
 func (s *spool) ReadAt(p []byte, off int64) (int, error) {
+	if s.faults.fails(opRead) {
+		return 0, errDisk
+	}
+	return s.readAt(p, off)
+}
+
+func (s *spool) readAt(p []byte, off int64) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.late = s.late || s.discarded
@@ -71,7 +120,53 @@ func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// opener is a spool that gives file positions.
+type opener struct{ *spool }
+
+func (s opener) Open() (flight.Object, error) {
+	if s.faults.fails(opOpen) {
+		return nil, errDisk
+	}
+	return &position{s: s.spool}, nil
+}
+
+type position struct {
+	s      *spool
+	off    int64
+	closed bool
+}
+
+func (p *position) Read(b []byte) (int, error) {
+	if p.s.faults.fails(opShort) {
+		return 0, io.EOF
+	}
+	n, err := p.ReadAt(b, p.off)
+	p.off += int64(n)
+	return n, err
+}
+
+func (p *position) ReadAt(b []byte, off int64) (int, error) {
+	if p.closed || p.s.faults.fails(opOwn) {
+		return 0, &fs.PathError{Op: "read", Path: "spool", Err: syscall.EIO}
+	}
+	return p.s.readAt(b, off)
+}
+
+func (p *position) Seek(off int64, _ int) (int64, error) {
+	if p.closed || p.s.faults.fails(opSeek) {
+		return 0, errDisk
+	}
+	p.off = off
+	return off, nil
+}
+
+func (p *position) Size() int64  { return int64(len(p.s.b)) }
+func (p *position) Close() error { p.closed = true; return nil }
+
 func (s *spool) Commit(d oci.Digest, size int64) error {
+	if s.faults.fails(opCommit) {
+		return errDisk
+	}
 	if s.commit != nil {
 		if err := s.commit(); err != nil {
 			return err
@@ -96,7 +191,9 @@ type store struct {
 	mu        sync.Mutex
 	committed map[oci.Digest][]byte
 	spools    []*spool
-	failAt    int
+	failAt    int     // the write with this number fails, once; 0: none
+	faults    *faults // of all spools, else
+	positions bool    // spools give file positions
 	noSpool   error
 	commit    func() error
 }
@@ -117,7 +214,11 @@ func (s *store) options() flight.Options {
 			if s.noSpool != nil {
 				return nil, s.noSpool
 			}
-			sp := &spool{failAt: s.failAt, commit: s.commit, done: func(sp *spool, d oci.Digest) {
+			ft := s.faults
+			if s.failAt > 0 {
+				ft = &faults{op: opWrite, k: s.failAt, once: true}
+			}
+			sp := &spool{faults: ft, commit: s.commit, done: func(sp *spool, d oci.Digest) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				if s.committed == nil {
@@ -126,6 +227,9 @@ func (s *store) options() flight.Options {
 				s.committed[d] = sp.b
 			}}
 			s.spools = append(s.spools, sp)
+			if s.positions {
+				return opener{sp}, nil
+			}
 			return sp, nil
 		},
 	}

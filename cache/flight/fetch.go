@@ -176,7 +176,7 @@ func (f *Flight) nextGap(ft *fetch) bool {
 			ft.to = f.gapEnd(p)
 			return true
 		}
-		news := f.news()
+		news := f.came.news()
 		f.mu.Unlock()
 		select {
 		case <-news:

@@ -3,6 +3,7 @@ package flight
 import (
 	"context"
 	"fmt"
+	"hash"
 	"slices"
 	"sync"
 	"time"
@@ -21,13 +22,7 @@ type sizes struct {
 
 var usual = sizes{extent: 4 << 20, most: 16 << 20, holdBack: 64 << 10, verify: 4 << 20}
 
-const (
-	verifyWait = 2 * time.Second
-	// A progress is told to waiting readers at most every tellEvery, or after tellBytes: fifty readers that wake for
-	// every packet cost more than the copy.
-	tellEvery = 4 * time.Millisecond
-	tellBytes = 1 << 20
-)
+const verifyWait = 2 * time.Second
 
 // MismatchError says that what the source sent is not the blob: its digest, or its size, is another. Nothing of it is
 // kept. Host is where it came from.
@@ -58,29 +53,30 @@ type Flight struct {
 	size     int64      // -1: not known
 	spool    Spool      // nil until created
 	have     extents
-	hashed   int64 // how far the hasher has come
-	verified bool  // the digest is right; spool reads need no hold-back
-	failed   error // ends every reader
-	broken   error // the spool's: readers go on from their own sources
-	disputed bool  // a source said another size: not kept for whoever comes later
-	ended    bool  // takes no more readers; the spool is discarded when its last user leaves
-	users    int   // readers not closed, fetches, the hasher: who may be in the spool
-	released bool  // all of that has happened; the spool is discarded
+	hashing  bool      // the hasher runs
+	hashed   int64     // how far it has come
+	state    hash.Hash // of that much, once it runs no more; nil: it never did
+	verified bool      // the digest is right; spool reads need no hold-back
+	failed   error     // ends every reader
+	broken   error     // the spool's: readers go on from their own sources
+	disputed bool      // a source said another size: not kept for whoever comes later
+	ended    bool      // takes no more readers; the spool is discarded when its last user leaves
+	users    int       // readers not closed, fetches, the hasher: who may be in the spool
+	released bool      // all of that has happened; the spool is discarded
 	readers  []*Reader
 	fetches  []*fetch
 	host     string // that the last bytes came from: evidence
 	idle     *time.Timer
 	parked   bool
 
-	change    chan struct{} // closed, and replaced, when there is news; nil while nobody waits
-	untold    int64         // bytes since the last news
-	told      time.Time
-	tellTimer *time.Timer
-	more      chan struct{} // wakes the hasher; capacity 1
+	came bell          // bytes are in the spool
+	sure bell          // bytes are hashed
+	more chan struct{} // wakes the hasher; capacity 1
 }
 
 func newFlight(g *Group, d oci.Digest, size int64) *Flight {
 	f := &Flight{g: g, digest: d, size: size, more: make(chan struct{}, 1)}
+	f.came.mu, f.sure.mu = &f.mu, &f.mu
 	f.ctx, f.cancel = context.WithCancel(g.ctx)
 	return f
 }
@@ -129,6 +125,7 @@ func (f *Flight) spoolReady(r *Reader) (joined bool) {
 		return false
 	}
 	f.users++
+	f.hashing = true
 	f.g.wg.Go(f.hash)
 	f.tell()
 	f.mu.Unlock()
@@ -161,38 +158,27 @@ func (f *Flight) readable(off int64) int64 {
 	return to
 }
 
-// tell wakes every waiting reader. The lock is held.
+// sound returns the end of what a reader of the whole blob, who has all before off, may have now: what the hasher has
+// seen. So when the spool breaks, the hash of what was sent is known, and can be gone on with. The lock is held.
+func (f *Flight) sound(off int64) int64 {
+	to := f.readable(off)
+	if f.verified {
+		return to
+	}
+	return max(off, min(to, f.hashed))
+}
+
+// tell wakes everybody who waits. The lock is held.
 func (f *Flight) tell() {
-	if f.tellTimer != nil {
-		f.tellTimer.Stop()
-		f.tellTimer = nil
-	}
-	f.untold, f.told = 0, time.Now()
-	if f.change != nil {
-		close(f.change)
-		f.change = nil
-	}
+	f.came.ring()
+	f.sure.ring()
 }
 
 // wrote publishes an extent. The lock is held.
 func (f *Flight) wrote(from, to int64) {
 	f.have.add(from, to)
 	f.poke()
-	f.untold += to - from
-	if f.change == nil {
-		return
-	}
-	since := time.Since(f.told)
-	switch {
-	case f.untold >= tellBytes || since >= tellEvery:
-		f.tell()
-	case f.tellTimer == nil:
-		f.tellTimer = time.AfterFunc(tellEvery-since, func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.tell()
-		})
-	}
+	f.came.progress(to - from)
 }
 
 // poke has the hasher look again.
@@ -201,14 +187,6 @@ func (f *Flight) poke() {
 	case f.more <- struct{}{}:
 	default:
 	}
-}
-
-// news is the channel that closes at the next change. The lock is held.
-func (f *Flight) news() <-chan struct{} {
-	if f.change == nil {
-		f.change = make(chan struct{})
-	}
-	return f.change
 }
 
 // live reports whether a reader waits who is a person's. It is what Want.Live answers.
@@ -236,7 +214,6 @@ func (f *Flight) sourceFailed(key string, err error) {
 // end ends the flight: for good, when err is not nil and nothing was verified.
 func (f *Flight) end(err error) {
 	f.g.forget(f) // first, so that nobody who is told now comes back to this flight
-	f.cancel()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ended = true
@@ -246,27 +223,36 @@ func (f *Flight) end(err error) {
 	if f.idle != nil {
 		f.idle.Stop()
 	}
+	f.cancel()
 	f.tell()
 	f.release()
 }
 
-// breakSpool ends the flight as a shared thing: each reader goes on by itself.
+// breakSpool ends the flight as a shared thing: each reader goes on by itself. Once all is verified there is nothing to
+// end.
 func (f *Flight) breakSpool(err error) {
-	f.g.forget(f)
-	f.cancel()
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.broken == nil {
-		f.g.o.Log.WarnContext(f.ctx, "cache is bypassed for one blob: its spool failed; check the disk of cache.dir",
-			"digest", f.digest, "err", err)
+	first, ends := f.broken == nil, !f.verified
+	if first {
 		f.broken = err
 	}
-	f.ended = true
-	f.tell()
-	f.release()
+	if ends {
+		f.ended = true
+		f.cancel() // after broken is set, which tells the hasher to see its work through
+		f.tell()
+		f.release()
+	}
+	f.mu.Unlock()
+	if ends {
+		f.g.forget(f)
+	}
+	if first {
+		f.g.o.Log.WarnContext(f.ctx, "cache is bypassed for one blob: its spool failed; check the disk of cache.dir",
+			"digest", f.digest, "err", err)
+	}
 }
 
-// leave takes a reader off, once for each.
+// leave takes a reader off. It is a user of the spool until it has given that back.
 func (f *Flight) leave(r *Reader) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -274,9 +260,15 @@ func (f *Flight) leave(r *Reader) {
 		f.readers = slices.Delete(f.readers, i, i+1)
 	}
 	r.left = true
+	f.settle()
+}
+
+// done takes a user off.
+func (f *Flight) done() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.users--
 	f.release()
-	f.settle()
 }
 
 // release gives back what the flight holds, once it has ended and nobody reads or writes its spool any more. The lock

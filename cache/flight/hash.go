@@ -3,17 +3,13 @@ package flight
 import (
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 )
 
-// hash is the goroutine that follows the prefix, and ends the flight: by a commit, or for wrong content.
+// hash is the goroutine that follows the prefix, and ends the flight: by a commit, or for wrong content. Of a broken
+// spool it hashes what is there, and leaves the hash to the readers, who go on by themselves.
 func (f *Flight) hash() {
-	defer func() {
-		f.mu.Lock()
-		f.users--
-		f.release()
-		f.mu.Unlock()
-	}()
 	verifier := f.digest.Algorithm().Hash()
 	var buf *[]byte // none while there is nothing to hash: a parked flight may wait for an hour
 	drop := func() {
@@ -23,25 +19,33 @@ func (f *Flight) hash() {
 		}
 	}
 	defer drop()
+	defer f.hashOver(verifier)
 	var done int64
 	for {
 		f.mu.Lock()
-		to, size, ended := f.prefix(), f.size, f.ended
-		f.hashed = done
+		to, size := f.prefix(), f.size
+		broken, over := f.broken != nil, f.failed != nil || f.ended && f.broken == nil
 		f.mu.Unlock()
-		if ended {
+		switch {
+		case over || f.g.ctx.Err() != nil:
 			return
-		}
-		if done == to {
-			if size >= 0 && done == size {
-				f.finish(verifier.Sum(nil), size)
-				return
-			}
+		case done < to:
+		case done == size:
+			f.finish(verifier.Sum(nil), size)
+			return
+		case broken:
+			return
+		default:
 			drop()
 			select {
 			case <-f.more:
 			case <-f.ctx.Done():
-				return
+				f.mu.Lock()
+				broken := f.broken != nil
+				f.mu.Unlock()
+				if !broken {
+					return
+				}
 			}
 			continue
 		}
@@ -59,7 +63,21 @@ func (f *Flight) hash() {
 		}
 		verifier.Write((*buf)[:n])
 		done += int64(n)
+		f.mu.Lock()
+		f.hashed = done
+		f.sure.progress(int64(n))
+		f.mu.Unlock()
 	}
+}
+
+// hashOver takes the hasher off, and leaves its state.
+func (f *Flight) hashOver(state hash.Hash) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hashing, f.state = false, state
+	f.sure.ring()
+	f.users--
+	f.release()
 }
 
 // finish ends the flight with the digest that its bytes turned out to have.
@@ -68,17 +86,20 @@ func (f *Flight) finish(sum []byte, size int64) {
 		f.mu.Lock()
 		host := f.host
 		f.mu.Unlock()
-		alg := f.digest.Algorithm()
 		f.end(&MismatchError{
-			Digest: f.digest, Got: newDigest(alg, got), Size: size, GotSize: size, Host: host,
+			Digest: f.digest, Got: newDigest(f.digest.Algorithm(), got), Size: size, GotSize: size, Host: host,
 			Verified: size,
 		})
 		return
 	}
 	f.mu.Lock()
 	f.verified = true
+	broken := f.broken != nil
 	f.tell() // readers need not wait for the disk
 	f.mu.Unlock()
+	if broken { // what a reader could not read is nothing to keep
+		return
+	}
 	err := f.spool.Commit(f.digest, size)
 	if err != nil {
 		f.g.o.Log.WarnContext(f.ctx, "a blob was served and could not be kept; check the disk of cache.dir",

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 
@@ -15,21 +17,34 @@ import (
 func newDigest(a digest.Algorithm, hex string) oci.Digest { return digest.NewDigestFromEncoded(a, hex) }
 
 // Reader is one client's view of a blob on its way. It is an Object: reads wait for the bytes they want. One goroutine
-// at a time may use it; Close may be called from any.
+// at a time may use it; Close may be called from any, and ends what another one waits for.
 type Reader struct {
 	f     *Flight
 	src   Source
 	first bool  // started the flight
 	err   error // its source failed; guarded by the flight's mutex
 	left  bool  // closed; guarded by the flight's mutex
+	done  chan struct{}
 
-	close sync.Once
-	done  chan struct{} // closed by Close
+	mu     sync.Mutex // guards what follows, between the reads and Close; no other lock is taken while holding it
+	busy   int        // reads that run
+	closed bool
+	cancel context.CancelFunc // of the stream
 
-	pos    int64
+	// Of the reading goroutine.
+	pos    int64  // for Read
+	run    int64  // how far Read has come from the start without a gap
 	file   Object // a file position of its own, where the spool gives one
 	filed  bool   // asked the spool for one
-	direct *direct
+	spoilt bool   // could not read the spool
+	stream *stream
+}
+
+// span is what a call wants: [off, end) of the blob. whole says that its caller gets all that comes before off, too,
+// and takes end for the end of a response: then wrong content must not get that far.
+type span struct {
+	off, end int64
+	whole    bool
 }
 
 // errBroken sends a reader on to its own source. It never leaves this package.
@@ -65,7 +80,7 @@ func (r *Reader) within(off, n int64) (size int64, err error) {
 
 // sized waits until the size is known.
 func (r *Reader) sized(ctx context.Context) error {
-	_, err := r.await(ctx, firstMissing, 0, func() bool { return r.f.size >= 0 })
+	_, err := r.await(ctx, span{off: firstMissing}, func() bool { return r.f.size >= 0 })
 	if errors.Is(err, errBroken) {
 		return r.sizeDirect(ctx)
 	}
@@ -75,33 +90,38 @@ func (r *Reader) sized(ctx context.Context) error {
 // Ready waits until it is certain that n bytes at off can begin: the first of them is there, or the source has agreed to
 // send them. A small blob is verified first, if that doesn't take long. Its error is the one to answer with.
 func (r *Reader) Ready(ctx context.Context, off, n int64) error {
+	if err := r.enter(); err != nil {
+		return err
+	}
+	defer r.exit()
 	size, err := r.within(off, n)
 	if err != nil || n == 0 {
 		return err
 	}
 	if size <= r.f.g.sizes.verify {
 		ctx, cancel := context.WithTimeoutCause(ctx, verifyWait, errSlow)
-		_, err := r.await(ctx, firstMissing, 0, func() bool { return r.f.verified })
+		_, err := r.await(ctx, span{off: firstMissing}, func() bool { return r.f.verified })
 		cancel()
 		if !errors.Is(err, errSlow) && !errors.Is(err, errBroken) {
 			return err
 		}
 	}
-	_, err = r.await(ctx, off, off+n, func() bool {
+	q := span{off, off + n, off == 0 && n == size}
+	_, err = r.await(ctx, q, func() bool {
 		ft := r.f.covered(off)
-		return r.f.readable(off) > off || ft != nil && ft.open
+		return r.f.readable(off) > off || ft != nil && ft.open && !ft.stopped && r.f.broken == nil
 	})
 	if errors.Is(err, errBroken) {
-		return r.readyDirect(ctx, off, off+n)
+		return r.openStream(ctx, q)
 	}
 	return err
 }
 
 var errSlow = errors.New("verification takes long")
 
-// await waits until ok, called with the lock held, and has [off, end) fetched meanwhile, or from firstMissing on all
-// the rest.
-func (r *Reader) await(ctx context.Context, off, end int64, ok func() bool) (to int64, err error) {
+// await waits until ok, called with the lock held, and has the span fetched meanwhile, or from firstMissing on all the
+// rest. It returns the end of what can be read of the span.
+func (r *Reader) await(ctx context.Context, q span, ok func() bool) (to int64, err error) {
 	f := r.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -113,22 +133,20 @@ func (r *Reader) await(ctx context.Context, off, end int64, ok func() bool) (to 
 			return 0, r.err
 		case f.failed != nil:
 			return 0, f.failed
+		case r.spoilt:
+			return 0, errBroken
 		case ok():
-			return f.readable(off), nil
-		case f.broken != nil:
+			return r.readable(q), nil
+		case f.broken != nil && (!q.whole || !f.hashing):
 			return 0, errBroken
 		}
-		f.demand(r, off, end)
-		news := f.news()
-		f.mu.Unlock()
-		select {
-		case <-news:
-			err = nil
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		case <-r.done:
-			err = errLeft
+		f.demand(r, q.off, q.end)
+		news := f.came.news()
+		if q.whole {
+			news = f.sure.news()
 		}
+		f.mu.Unlock()
+		err := r.sleep(ctx, news)
 		f.mu.Lock()
 		if err != nil {
 			return 0, err
@@ -136,55 +154,155 @@ func (r *Reader) await(ctx context.Context, off, end int64, ok func() bool) (to 
 	}
 }
 
-// wait returns the end of the bytes that can be read from off now, at least one.
-func (r *Reader) wait(ctx context.Context, off, end int64) (int64, error) {
-	return r.await(ctx, off, end, func() bool { return r.f.readable(off) > off })
+// sleep waits for news.
+func (r *Reader) sleep(ctx context.Context, news <-chan struct{}) error {
+	select {
+	case <-news:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-r.done:
+		return errLeft
+	}
+}
+
+// readable returns the end of what may be read at q.off now. The flight's lock is held.
+func (r *Reader) readable(q span) int64 {
+	if q.whole {
+		return r.f.sound(q.off)
+	}
+	return r.f.readable(q.off)
+}
+
+// wait returns the end of the bytes that can be read at q.off now, at least one.
+func (r *Reader) wait(ctx context.Context, q span) (int64, error) {
+	return r.await(ctx, q, func() bool { return r.readable(q) > q.off })
+}
+
+// enter and exit surround what uses the spool or the reader's own source. The last one to exit after a Close gives back
+// what the reader holds.
+func (r *Reader) enter() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return errLeft
+	}
+	r.busy++
+	return nil
+}
+
+func (r *Reader) exit() {
+	r.mu.Lock()
+	r.busy--
+	last := r.closed && r.busy == 0
+	r.mu.Unlock()
+	if last {
+		r.giveBack()
+	}
+}
+
+func (r *Reader) giveBack() {
+	if r.file != nil {
+		_ = r.file.Close()
+	}
+	r.endStream()
+	r.f.done()
 }
 
 // CopyTo writes n bytes from off to w as they arrive: by sendfile, where w and the spool allow it.
 func (r *Reader) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	if _, err := r.within(off, n); err != nil {
+	if err := r.enter(); err != nil {
 		return 0, err
 	}
-	start, end := off, off+n
-	for off < end {
-		to, err := r.wait(ctx, off, end)
+	defer r.exit()
+	size, err := r.within(off, n)
+	if err != nil {
+		return 0, err
+	}
+	q := span{off, off + n, off == 0 && n == size}
+	for q.off < q.end {
+		to, err := r.wait(ctx, q)
 		if errors.Is(err, errBroken) {
-			m, err := r.copyDirect(ctx, w, start, off, end)
-			return off - start + m, err
+			m, err := r.copyStream(ctx, w, q)
+			return q.off - off + m, err
 		}
 		if err != nil {
-			return off - start, err
+			return q.off - off, err
 		}
-		m, err := r.send(w, off, min(to, end)-off)
-		off += m
+		m, err := r.send(ctx, w, q.off, min(to, q.end)-q.off)
+		q.off += m
+		if _, spool := errors.AsType[*spoolError](err); spool {
+			r.spoilt = true
+			continue
+		}
 		if err != nil {
-			return off - start, err
+			return q.off - off, err
 		}
 	}
 	return n, nil
 }
 
-// send copies n bytes that are in the spool.
-func (r *Reader) send(w io.Writer, off, n int64) (int64, error) {
-	src := io.Reader(io.NewSectionReader(r.f.spool, off, n))
-	if f := r.own(); f != nil {
-		if _, err := f.Seek(off, io.SeekStart); err != nil {
-			return 0, fmt.Errorf("seek in spool of %s: %w", r.f.digest, err)
+// send copies n bytes that are in the spool. Its error is a *spoolError where that could not be read; else it is w's.
+func (r *Reader) send(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	f := r.own()
+	if f == nil {
+		src := &watched{Reader: io.NewSectionReader(r.f.spool, off, n)}
+		m, err := copyTo(w, src)
+		if m < n && m == src.n && (err == nil || src.err != nil) {
+			return m, r.spool(off+m, src.err)
 		}
-		src = &io.LimitedReader{R: f, N: n}
+		return m, err
 	}
-	var m int64
-	var err error
-	if rf, ok := w.(io.ReaderFrom); ok { // explicitly: io.Copy would ask the source first
-		m, err = rf.ReadFrom(src)
-	} else {
-		m, err = io.Copy(w, src)
+	if _, err := f.Seek(off, io.SeekStart); err != nil {
+		return 0, r.spool(off, err)
 	}
-	if err == nil && m < n {
-		err = fmt.Errorf("spool of %s ends at byte %d: %w", r.f.digest, off+m, io.ErrUnexpectedEOF)
+	m, err := copyTo(w, &io.LimitedReader{R: f, N: n}) // not watched, for the sake of sendfile
+	if m >= n || ctx.Err() != nil {
+		return m, err
+	}
+	if _, perr := f.ReadAt(make([]byte, 1), off+m); err == nil || perr != nil {
+		return m, r.spool(off+m, perr)
+	}
+	// Perhaps it only failed once. Nobody else has to go for that, nor for a mistake of ours: what a connection's errors
+	// look like, nobody knows for certain.
+	path, ok := errors.AsType[*fs.PathError](err)
+	if errors.Is(err, syscall.EIO) || ok && path.Op != "write" {
+		return m, &spoolError{err}
 	}
 	return m, err
+}
+
+// spool tells the flight that its spool could not be read at off.
+func (r *Reader) spool(off int64, err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // somebody has cut the file
+	}
+	err = fmt.Errorf("read spool of %s at %d: %w", r.f.digest, off, err)
+	r.f.breakSpool(err)
+	return &spoolError{err}
+}
+
+// watched knows whether it was the reader that failed, and not the writer.
+type watched struct {
+	io.Reader
+	n   int64
+	err error
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	w.n += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.err = err
+	}
+	return n, err
+}
+
+func copyTo(w io.Writer, r io.Reader) (int64, error) {
+	if rf, ok := w.(io.ReaderFrom); ok { // explicitly: io.Copy would ask the source first
+		return rf.ReadFrom(r)
+	}
+	return io.Copy(w, r)
 }
 
 // own opens a file position of the reader's own, once.
@@ -201,8 +319,13 @@ func (r *Reader) own() Object {
 	return r.file
 }
 
-// Read waits for at least one byte at the reader's position.
+// Read waits for at least one byte at the reader's position. Who reads from the start to the end has the right bytes
+// when that comes without an error.
 func (r *Reader) Read(p []byte) (int, error) {
+	if err := r.enter(); err != nil {
+		return 0, err
+	}
+	defer r.exit()
 	size, err := r.within(0, 0)
 	if err != nil {
 		return 0, err
@@ -213,13 +336,24 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := r.readSome(p[:min(int64(len(p)), size-r.pos)], r.pos, size)
+	if r.pos == 0 {
+		r.run = 0
+	}
+	whole := r.pos == r.run
+	n, err := r.readSome(p, span{r.pos, size, whole})
 	r.pos += int64(n)
+	if whole {
+		r.run = r.pos
+	}
 	return n, err
 }
 
 // ReadAt waits for all of p, or the blob's end.
 func (r *Reader) ReadAt(p []byte, off int64) (n int, err error) {
+	if err := r.enter(); err != nil {
+		return 0, err
+	}
+	defer r.exit()
 	size, err := r.within(0, 0)
 	if err != nil {
 		return 0, err
@@ -227,10 +361,11 @@ func (r *Reader) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read %s: negative offset %d", r.f.digest, off)
 	}
-	want := min(int64(len(p)), max(0, size-off))
-	for int64(n) < want {
-		m, err := r.readSome(p[n:want], off+int64(n), off+want)
+	q := span{off: off, end: off + min(int64(len(p)), max(0, size-off))}
+	for q.off < q.end {
+		m, err := r.readSome(p[n:], q)
 		n += m
+		q.off += int64(m)
 		if err != nil {
 			return n, err
 		}
@@ -241,21 +376,22 @@ func (r *Reader) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// readSome reads what there is at off, waiting for the first byte; end is how far the caller will go.
-func (r *Reader) readSome(p []byte, off, end int64) (int, error) {
+// readSome reads what there is at q.off, waiting for the first byte.
+func (r *Reader) readSome(p []byte, q span) (int, error) {
 	ctx := context.Background() // io.Reader has none; Close ends the wait
-	to, err := r.wait(ctx, off, end)
-	if errors.Is(err, errBroken) {
-		return r.readDirect(ctx, p, off)
-	}
-	if err != nil {
+	p = p[:min(int64(len(p)), q.end-q.off)]
+	to, err := r.wait(ctx, q)
+	if err == nil {
+		n, err := r.f.spool.ReadAt(p[:min(int64(len(p)), to-q.off)], q.off)
+		if n > 0 {
+			return n, nil
+		}
+		_ = r.spool(q.off, err)
+		r.spoilt = true
+	} else if !errors.Is(err, errBroken) {
 		return 0, err
 	}
-	n, err := r.f.spool.ReadAt(p[:min(int64(len(p)), to-off)], off)
-	if n > 0 {
-		err = nil
-	}
-	return n, err
+	return r.readStream(ctx, p, q)
 }
 
 // Seek moves the position for Read.
@@ -275,15 +411,21 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 
 // Close leaves the flight. The download's fate is the flight's to decide.
 func (r *Reader) Close() error {
-	r.close.Do(func() {
-		close(r.done)
-		if r.file != nil {
-			_ = r.file.Close()
-		}
-		if r.direct != nil {
-			_ = r.direct.body.Close()
-		}
-		r.f.leave(r)
-	})
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	idle := r.busy == 0
+	if r.cancel != nil {
+		r.cancel()
+	}
+	r.mu.Unlock()
+	close(r.done)
+	r.f.leave(r)
+	if idle {
+		r.giveBack()
+	}
 	return nil
 }
