@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,11 +36,15 @@ func problems(t *testing.T, text string, env ...string) []string {
 	if !ok || c != nil {
 		t.Fatalf("Parse gave (%v, %v), want nil and an *Invalid", c, err)
 	}
-	lines := strings.Split(err.Error(), "\n")
-	if len(lines) != len(invalid.Problems)+1 {
-		t.Fatalf("%d problems in %d lines:\n%v", len(invalid.Problems), len(lines), err)
+	var lines []string
+	for _, p := range invalid.Problems {
+		lines = append(lines, p.String())
 	}
-	return lines[:len(lines)-1]
+	if text := strings.Join(lines, "\n"); strings.Count(text, "\n") != len(lines)-1 ||
+		len(lines) <= 100 && !strings.HasPrefix(err.Error(), text+"\n") {
+		t.Fatalf("%d problems, not one a line:\n%v", len(invalid.Problems), err)
+	}
+	return lines
 }
 
 func TestNoConfigurationAtAll(t *testing.T) {
@@ -194,7 +199,30 @@ func TestLoadReadsAFile(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "--config") {
 		t.Errorf("a missing file: %v", err)
 	}
-	if _, err = config.Load(dir, nil); err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a folder: %v", err)
+}
+
+// What can't be read again, or says nothing, is refused, and never waited for.
+func TestLoadSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"empty": "", "blank": " \n\t\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		dir:                         "is a folder; name the file in it",
+		filepath.Join(dir, "pipe"):  "is not a regular file; write the configuration to one",
+		os.DevNull:                  "is not a regular file; write the configuration to one",
+		filepath.Join(dir, "empty"): "is empty; write settings to it, or leave out --config for the defaults",
+		filepath.Join(dir, "blank"): "is empty; write settings to it, or leave out --config for the defaults",
+	} {
+		_, err := config.Load(path, nil)
+		if want := "read the configuration: " + path + " " + want; err == nil || err.Error() != want {
+			t.Errorf("error %q, want %q", err, want)
+		}
 	}
 }

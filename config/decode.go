@@ -41,9 +41,12 @@ func (d *decoder) decode(data []byte, c *Config) bool {
 		d.add(1, 1, "", fmt.Sprintf("the file has more than %d MiB", maxFile>>20), "is it the right one?")
 		return false
 	}
+	if d.binary(data) {
+		return false
+	}
 	loader, err := yaml.NewLoader(bytes.NewReader(data))
 	if err != nil {
-		d.syntax(err)
+		d.syntax(err, data)
 		return false
 	}
 	var first, second yaml.Node
@@ -52,7 +55,7 @@ func (d *decoder) decode(data []byte, c *Config) bool {
 		return true
 	}
 	if err != nil {
-		d.syntax(err)
+		d.syntax(err, data)
 		return false
 	}
 	if len(first.Content) > 0 {
@@ -62,23 +65,10 @@ func (d *decoder) decode(data []byte, c *Config) bool {
 	case err == nil:
 		d.at(&second, "", "a second document begins here", "one file holds one: remove the --- and what follows")
 	case !errors.Is(err, io.EOF):
-		d.syntax(err)
+		d.syntax(err, data)
 		return false
 	}
 	return true
-}
-
-// syntax reports what the parser says.
-func (d *decoder) syntax(err error) {
-	line, column, message := 1, 1, err.Error()
-	if e, ok := errors.AsType[*yaml.LoadError](err); ok {
-		message = e.Message
-		if e.ContextMsg != "" {
-			message = e.ContextMsg + ": " + message
-		}
-		line, column = e.Mark.Line, e.Mark.Column
-	}
-	d.add(line, column, "", "not YAML: "+message, "check quotes, brackets and indentation, which is by spaces")
 }
 
 func (d *decoder) add(line, column int, path, message, hint string) {

@@ -146,6 +146,9 @@ func (d *decoder) unknownVariable(name string) {
 	}
 	slices.Sort(known)
 	near := nearest(rest, known)
+	if i := slices.IndexFunc(known, func(n string) bool { return strings.HasPrefix(n, rest) }); near == "" && i >= 0 {
+		near = known[i]
+	}
 	if near != "" {
 		near = envPrefix + near
 	}
@@ -157,7 +160,7 @@ func (d *decoder) unknownVariable(name string) {
 	case slices.ContainsFunc(fieldsOf(reflect.TypeFor[Config]()), func(f field) bool {
 		return strings.EqualFold(f.key, section)
 	}):
-		d.variable(name, "", "no such setting", didYouMean(near))
+		d.variable(name, "", "no such setting", "mirror config print shows the settings there are")
 	}
 }
 

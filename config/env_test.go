@@ -79,7 +79,11 @@ func TestProblemsOfVariables(t *testing.T) {
 	for pair, want := range map[string]string{
 		"MIRROR_LISTN=x":         `MIRROR_LISTN: no such setting (did you mean "MIRROR_LISTEN"?)`,
 		"MIRROR_CACHE_SISE=1GiB": `MIRROR_CACHE_SISE: no such setting (did you mean "MIRROR_CACHE_SIZE"?)`,
-		"MIRROR_LOG_COLOUR=red":  `MIRROR_LOG_COLOUR: no such setting`,
+		"MIRROR_LOG_COLOUR=red":  `MIRROR_LOG_COLOUR: no such setting (mirror config print shows the settings there are)`,
+		"MIRROR_ADMIN_TOKEN=hunter2": `MIRROR_ADMIN_TOKEN: no such setting ` +
+			`(did you mean "MIRROR_ADMIN_TOKENFILE"?)`,
+		"MIRROR_LISTEN=bot:hunter2@host:1": `MIRROR_LISTEN: listen: "***@host:1" is not an address ` +
+			`(write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface)`,
 		"MIRROR_CACHE=20GiB": `MIRROR_CACHE: cache: a variable can't set it ` +
 			`(set its keys one by one, or set it in the file)`,
 		"MIRROR_DRAIN=": `MIRROR_DRAIN: drain: "" is not a duration ` +

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,15 +20,45 @@ func Load(path string, env []string) (*Config, error) {
 	if path == "" {
 		return Parse("", nil, env)
 	}
-	data, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("read the configuration: %w; check the path given by --config or MIRROR_CONFIG", err)
-	case err != nil:
+	data, err := readFile(path)
+	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	return Parse(path, data, env)
 }
+
+// readFile reads a regular file, up to one byte more than may be in it. Anything else would be another one, or none, when
+// it is read again; and a file without a byte is what an accident leaves, not what somebody wrote.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w; check the path given by --config or MIRROR_CONFIG", err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, unreadable(err)
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a folder; name the file in it", path)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file; write the configuration to one", path)
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, unreadable(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(bytes.TrimSpace(data)) == 0 {
+		return nil, fmt.Errorf("%s is empty; write settings to it, or leave out --config for the defaults", path)
+	}
+	return data, err
+}
+
+func unreadable(err error) error { return fmt.Errorf("%w; let the user that runs mirror read it", err) }
 
 // Parse is Load for a file whose bytes are at hand. The name is that of the file: it stands in problems, and relative
 // paths in data are relative to its folder.
@@ -40,6 +72,9 @@ func Parse(name string, data []byte, env []string) (*Config, error) {
 	}
 	if len(d.problems) > 0 {
 		sortProblems(d.problems)
+		for i := range d.problems {
+			d.problems[i].redact()
+		}
 		return nil, &Invalid{File: name, Problems: d.problems}
 	}
 	c.complete(d.places)

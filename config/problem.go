@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -38,18 +39,46 @@ func (p Problem) String() string {
 	return b.String()
 }
 
+// userInfo is a user and password before a host, as far as free text shows where it begins. What is quoted was redacted
+// with its bounds known.
+var userInfo = regexp.MustCompile(`[^\s"'/.(]+:[^\s"'/]*@`)
+
+// redact hides passwords that stand in URLs: neither a URL nor a name may have one, and logs last.
+func (p *Problem) redact() {
+	for _, text := range []*string{&p.Path, &p.Message, &p.Hint} {
+		*text = userInfo.ReplaceAllString(*text, "***@")
+	}
+}
+
+// withoutUser is a value without what stands before an @ in it.
+func withoutUser(text string) string {
+	at := strings.LastIndexByte(text, '@')
+	if at < 0 {
+		return text
+	}
+	begin := 0
+	if i := strings.Index(text[:at], "//"); i >= 0 {
+		begin = i + 2
+	}
+	return text[:begin] + "***" + text[at:]
+}
+
 // Invalid is a configuration with mistakes: all of them, in the order of the file, those of the environment last.
 type Invalid struct {
 	File     string // as it was named; empty without one
 	Problems []Problem
 }
 
-// Error lists the problems, one a line, and counts them in the last line.
+// Error lists the problems, one a line, up to a hundred, and counts them in the last line.
 func (e *Invalid) Error() string {
+	const most = 100
 	var b strings.Builder
-	for _, p := range e.Problems {
+	for _, p := range e.Problems[:min(most, len(e.Problems))] {
 		b.WriteString(p.String())
 		b.WriteByte('\n')
+	}
+	if more := len(e.Problems) - most; more > 0 {
+		fmt.Fprintf(&b, "and %d more\n", more)
 	}
 	b.WriteString(e.Count())
 	return b.String()

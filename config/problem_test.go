@@ -60,7 +60,19 @@ func TestProblems(t *testing.T) {
 		}},
 		{"not YAML", "listen: [a\ndrain: 1s\n", nil, []string{
 			`config.yaml:2:6: not YAML: while parsing a flow sequence: did not find expected ',' or ']' ` +
-				`(check quotes, brackets and indentation, which is by spaces)`,
+				`(what is read there begins on line 1; check quotes, brackets and indentation, which is by spaces)`,
+		}},
+		{"a tab", "log:\n\tlevel: debug\n", nil, []string{
+			`config.yaml:2:1: not YAML: a tab in the indentation (indent with spaces)`,
+		}},
+		{"a tab after spaces", "log:\n  level: debug\n  \tformat: json\n", nil, []string{
+			`config.yaml:3:3: not YAML: a tab in the indentation (indent with spaces)`,
+		}},
+		{"a zero byte", "listen: :5000\ndrain: \x00 1s\n", nil, []string{
+			`config.yaml:2:8: not text: here is the control character 0x00 (is it the right file?)`,
+		}},
+		{"a byte of another encoding", "# caf\xe9\n", nil, []string{
+			`config.yaml:1:6: not text: here is the byte 0xe9, which is not UTF-8 (is it the right file?)`,
 		}},
 		{"an unknown anchor", "listen: *x\n", nil, []string{
 			`config.yaml:1:9: not YAML: unknown anchor 'x' referenced ` +
@@ -299,6 +311,38 @@ func TestTheLastLineCounts(t *testing.T) {
 	_, err := config.Load("", []string{"MIRROR_DRAIN=x"})
 	if !strings.HasSuffix(err.Error(), "\nenvironment: 1 problem") {
 		t.Errorf("without a file: %v", err)
+	}
+}
+
+// What stands before an @ may be a password.
+func TestProblemsHidePasswords(t *testing.T) {
+	t.Parallel()
+	text := `
+listen: bot:hunter2@host:5000
+defaultUpstream: bot:hunter2@d.example.com
+upstreams:
+  a.example.com:
+    endpoints: ["bot:hunter2@a", "https//bot:hunter2@a", "ftp://bot:hunter2@a", "https://bot:hun@ter2@a"]
+    authHosts: ["bot:hunter2@a", "https://bot:hunter2@a"]
+    cdnHosts: ["*bot:hunter2@a"]
+    aliases: ["bot:hunter2@a", "bot:hunter2/@a"]
+  https://bot:hunter2@b.example.com/x: {endpoint: x}
+  bot:hunter2@c.example.com: {endpoint: x}
+  bot:hunter2@c.example.com/path: {}
+`
+	got := strings.Join(problems(t, text), "\n")
+	if strings.Contains(got, "hunter2") || strings.Contains(got, "ter2") || !strings.Contains(got, "***@c.example.com") {
+		t.Errorf("problems:\n%s", got)
+	}
+}
+
+// Somebody who has thousands of mistakes in a file has one, and wants to read it.
+func TestTheListOfProblemsEnds(t *testing.T) {
+	t.Parallel()
+	_, err := config.Parse("config.yaml", []byte(strings.Repeat("a: 1\n", 1000)), nil)
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 102 || lines[100] != "and 900 more" || lines[101] != "config.yaml: 1000 problems" {
+		t.Errorf("%d lines, the last are %q", len(lines), lines[max(0, len(lines)-2):])
 	}
 }
 

@@ -196,8 +196,9 @@ func explain(err error) (message, hint string) {
 	return err.Error(), ""
 }
 
-// quoted is text as it is shown in a message: short, on one line, without control characters.
+// quoted is text as it is shown in a message: short, on one line, without control characters and passwords.
 func quoted(text string) string {
+	text = withoutUser(text)
 	const most = 80
 	if len(text) > most {
 		text = text[:most] + "..."

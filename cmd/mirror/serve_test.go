@@ -43,12 +43,28 @@ func TestServeSaysWhyItDoesNotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
+	file := configFile(t, "")
 	const rest = "admin: {listen: '127.0.0.1:0'}\ncache: {dir: data}\n"
 	tests := []struct {
 		name, config, want string
 	}{
 		{"port in use", "listen: " + l.Addr().String() + "\n" + rest, "choose another port"},
-		{"no certificate", "listen: 127.0.0.1:0\ntls: {cert: a.crt, key: a.key}\n" + rest, "a.crt"},
+		{
+			"no certificate", "listen: 127.0.0.1:0\ntls: {cert: a.crt, key: a.key}\n" + rest,
+			"they must be PEM files that belong together",
+		},
+		{"no token", "admin: {tokenFile: missing}\n", "a file that this user can read, with a long random token"},
+		{"no CA", "upstreams: {a: {endpoints: [{url: 'https://a', ca: missing}]}}\nlisten: 127.0.0.1:0\n" + rest, "a PEM file"},
+		{
+			"a CA that is none",
+			"upstreams: {a: {endpoints: [{url: 'https://a', ca: " + file + "}]}}\nlisten: 127.0.0.1:0\n" + rest,
+			"-----BEGIN CERTIFICATE-----",
+		},
+		{
+			"a file for the folder", "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: " + file + "/data}\n",
+			"cache.dir must be a folder that this user can make and write to",
+		},
+		{"somebody else's address", "listen: 192.0.2.1:5000\n" + rest, "write one that it has"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -116,6 +116,9 @@ func (a *App) open(ctx context.Context, c *config.Config) (err error) {
 	a.store, err = disk.Open(c.Cache.Dir, disk.Options{
 		Strict: c.Cache.Durability == "strict", Stop: ctx.Done(), Log: a.log,
 	})
+	if _, locked := errors.AsType[*disk.LockedError](err); err != nil && !locked && ctx.Err() == nil {
+		return fmt.Errorf("%w; cache.dir must be a folder that this user can make and write to", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -275,12 +278,13 @@ func listen(ctx context.Context, addr, setting string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s: port %s is in use by another program, perhaps another mirror; "+
 			"stop it or choose another port: %w", setting, addr, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("%s: %s is not an address of this machine: %w", setting, addr, err)
+		return nil, fmt.Errorf("%s: %s is not an address of this machine; write one that it has, or leave out the host "+
+			"for all of them: %w", setting, addr, err)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("%s: %s needs a privilege that this process lacks; "+
 			"choose a port above 1023: %w", setting, addr, err)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", setting, err)
+		return nil, fmt.Errorf("%s: %w; write an address of this machine, as in 127.0.0.1:5000", setting, err)
 	}
 	return l, nil
 }
@@ -305,11 +309,12 @@ func (a *App) adminToken() string {
 func readToken(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return "", fmt.Errorf("admin.tokenFile: %w", err)
+		return "", fmt.Errorf("admin.tokenFile: %w; it names a file that this user can read, with a long random token in it",
+			err)
 	}
 	token := strings.TrimSpace(string(b))
 	if token == "" {
-		return "", fmt.Errorf("admin.tokenFile: %s is empty; write a long random token into it", path)
+		return "", fmt.Errorf("admin.tokenFile: %s is empty; write a long random token to it", path)
 	}
 	return token, nil
 }

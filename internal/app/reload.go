@@ -110,8 +110,8 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 	return keptToken, nil
 }
 
-// NotReloaded tells that a configuration was refused before it came to Reload: of an invalid one each problem in a line
-// of its own.
+// NotReloaded tells that a configuration was refused before it came to Reload: of an invalid one each problem, up to 20,
+// in a line of its own.
 func (a *App) NotReloaded(err error) {
 	a.metrics.reloaded(err)
 	invalid, ok := errors.AsType[*config.Invalid](err)
@@ -119,7 +119,8 @@ func (a *App) NotReloaded(err error) {
 		a.log.Error("the configuration was not reloaded; the old one stays in use", "err", err)
 		return
 	}
-	for _, p := range invalid.Problems {
+	const most = 20
+	for _, p := range invalid.Problems[:min(most, len(invalid.Problems))] {
 		a.log.Error("the configuration has a mistake", "problem", p.String())
 	}
 	a.log.Error("the configuration was not reloaded; the old one stays in use until this one is corrected",

@@ -86,7 +86,7 @@ func (s *sites) site(u config.Upstream) (*site, error) {
 		if e.CA != "" {
 			pem, err := os.ReadFile(e.CA)
 			if err != nil {
-				return nil, fmt.Errorf("ca of %s: %w", e.URL, err)
+				return nil, fmt.Errorf("ca of %s: %w; it names a PEM file that this user can read", e.URL, err)
 			}
 			if endpoint.RootCAs, err = withCA(e.CA, pem); err != nil {
 				return nil, err

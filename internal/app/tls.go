@@ -15,7 +15,8 @@ type certificate struct {
 func loadCertificate(cert, key string) (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("load certificate %s with key %s: %w", cert, key, err)
+		return nil, fmt.Errorf("load certificate %s with key %s: %w; they must be PEM files that belong together and that "+
+			"this user can read", cert, key, err)
 	}
 	return &pair, nil
 }
@@ -36,7 +37,7 @@ func withCA(path string, pem []byte) (*x509.CertPool, error) {
 		pool = x509.NewCertPool() // a machine without any: the operator's are enough
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("ca %s holds no PEM certificate", path)
+		return nil, fmt.Errorf("ca %s holds no PEM certificate; one begins with -----BEGIN CERTIFICATE-----", path)
 	}
 	return pool, nil
 }
