@@ -138,7 +138,7 @@ func (a *App) build(c *config.Config) {
 	})
 	a.puller = pull.New(pull.Options{Cache: a.cache, Catalog: a.catalog, Log: a.log})
 	a.journal = journal.New(journal.Options{Log: a.log})
-	a.metrics = newMetrics(a.version, a.cache, c)
+	a.metrics = newMetrics(a.version, a.cache)
 	a.server = server.New(server.Options{
 		Puller: a.puller,
 		Observe: func(r journal.Request) {

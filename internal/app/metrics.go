@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/registrymirror/mirror/cache"
-	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
@@ -32,15 +31,12 @@ type metrics struct {
 	answers resolved[answer, counters]
 }
 
-func newMetrics(version string, c *cache.Cache, conf *config.Config) *metrics {
+func newMetrics(version string, c *cache.Cache) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
 		return v
-	}
-	gauge := func(name, help string, f func() float64) {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
 		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -64,24 +60,6 @@ func newMetrics(version string, c *cache.Cache, conf *config.Config) *metrics {
 	m.upSeconds = histogram("mirror_upstream_request_seconds", "Time from a request to an upstream to the last byte "+
 		"of its answer.", "upstream", "kind")
 
-	// One Stats call each: they are a copy of counters.
-	gauge("mirror_cache_bytes", "Bytes of content in the cache.", func() float64 { return float64(c.Stats().Bytes) })
-	gauge("mirror_cache_size_bytes", "The budget of cache.size.", func() float64 { return float64(conf.Cache.Size) })
-	gauge("mirror_cache_objects", "Pieces of content in the cache.", func() float64 { return float64(c.Stats().Objects) })
-	gauge("mirror_cache_reserved_bytes", "Bytes reserved for downloads under way.",
-		func() float64 { return float64(c.Stats().Reserved) })
-	for name, f := range map[string]func(cache.Stats) int64{
-		"hits":     func(s cache.Stats) int64 { return s.Hits },
-		"misses":   func(s cache.Stats) int64 { return s.Misses },
-		"joined":   func(s cache.Stats) int64 { return s.Joined },
-		"uncached": func(s cache.Stats) int64 { return s.Uncached },
-		"evicted":  func(s cache.Stats) int64 { return s.Evicted },
-	} {
-		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "mirror_cache_" + name + "_total", Help: "Blobs: " + name + ".",
-		}, func() float64 { return float64(f(c.Stats())) }))
-	}
-
 	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mirror_config_reload_success",
 		Help: "1 if the last reload of the configuration was taken, 0 if the old one stays in use.",
@@ -95,7 +73,7 @@ func newMetrics(version string, c *cache.Cache, conf *config.Config) *metrics {
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "mirror_build_info", Help: "1; the labels tell the build."},
 		[]string{"version", "goversion"})
 	info.WithLabelValues(version, runtime.Version()).Set(1)
-	m.registry.MustRegister(m.reloadOK, m.reloadAt, info, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.reloadOK, m.reloadAt, info, newCacheCollector(c.Stats), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -1,0 +1,68 @@
+package app
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/registrymirror/mirror/cache"
+)
+
+// cacheCollector shows the cache's numbers. Those of a scrape are of one moment, and taken once: the cache is locked for
+// them.
+type cacheCollector struct {
+	stats  func() cache.Stats
+	series []cacheSeries
+}
+
+type cacheSeries struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(cache.Stats) int64
+}
+
+func newCacheCollector(stats func() cache.Stats) *cacheCollector {
+	c := &cacheCollector{stats: stats}
+	add := func(kind prometheus.ValueType, name, help string, value func(cache.Stats) int64) {
+		c.series = append(c.series, cacheSeries{prometheus.NewDesc("mirror_cache_"+name, help, nil, nil), kind, value})
+	}
+	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+	add(gauge, "bytes", "Bytes of content in the cache.", func(s cache.Stats) int64 { return s.Bytes })
+	add(gauge, "size_bytes", "The budget of cache.size.", func(s cache.Stats) int64 { return s.Size })
+	add(gauge, "objects", "Pieces of content in the cache.", func(s cache.Stats) int64 { return s.Objects })
+	add(gauge, "reserved_bytes", "Bytes reserved for downloads under way and parked.",
+		func(s cache.Stats) int64 { return s.Reserved })
+	add(gauge, "parked", "Unfinished downloads that wait for somebody to come back.",
+		func(s cache.Stats) int64 { return s.Parked })
+	add(gauge, "degraded", "1 if the disk fails, so that what is not cached is served uncached.",
+		func(s cache.Stats) int64 {
+			if s.Degraded {
+				return 1
+			}
+			return 0
+		})
+	add(counter, "hits_total", "Blobs that were served from the cache.", func(s cache.Stats) int64 { return s.Hits })
+	add(counter, "misses_total", "Blobs whose download a client began.", func(s cache.Stats) int64 { return s.Misses })
+	add(counter, "joined_total", "Blobs whose download under way a client joined.",
+		func(s cache.Stats) int64 { return s.Joined })
+	add(counter, "uncached_total", "Blobs that were served straight from their upstream.",
+		func(s cache.Stats) int64 { return s.Uncached })
+	add(counter, "evicted_total", "Pieces of content that were removed to make room.",
+		func(s cache.Stats) int64 { return s.Evicted })
+	add(counter, "evicted_bytes_total", "Bytes of content that were removed to make room.",
+		func(s cache.Stats) int64 { return s.EvictedBytes })
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *cacheCollector) Describe(to chan<- *prometheus.Desc) {
+	for _, s := range c.series {
+		to <- s.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *cacheCollector) Collect(to chan<- prometheus.Metric) {
+	now := c.stats()
+	for _, s := range c.series {
+		to <- prometheus.MustNewConstMetric(s.desc, s.kind, float64(s.value(now)))
+	}
+}
