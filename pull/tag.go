@@ -179,16 +179,13 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 			Err: &upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a digest", Got: "none"},
 		}
 	}
-	now := time.Now()
-	st.note(now.Sub(begun), err)
+	st.note(time.Since(begun), err)
 	if err != nil {
 		p.failures.put(k, err)
 		return desc, err
 	}
 	p.failures.clear(k)
-	w := word{desc: desc, at: now}
-	p.words.put(ref, w)
-	p.settle(ctx, ref, w)
+	p.settle(ctx, ref, p.words.put(ref, desc))
 	return desc, nil
 }
 

@@ -13,7 +13,7 @@ const maxWords = 10_000
 // word is what an upstream last said a tag means.
 type word struct {
 	desc oci.Descriptor // digest; size and media type where it said them
-	at   time.Time      // when it was asked
+	at   time.Time      // when it was put here
 }
 
 // words remembers the last word on each tag, in memory. The catalog's record lags behind it on purpose: a client that
@@ -44,16 +44,19 @@ func (w *words) get(ref oci.Ref) (word, bool) {
 	return w.known.get(ref)
 }
 
-// put remembers a word.
-func (w *words) put(ref oci.Ref, v word) {
+// put remembers a word. Its time is taken under the lock: who has looked before and found nothing has begun before it,
+// and so can take the word for an answer to what it was about to ask.
+func (w *words) put(ref oci.Ref, desc oci.Descriptor) word {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	v := word{desc: desc, at: time.Now()}
 	w.known.put(ref, v, 1)
 	at := oci.Ref{Repo: ref.Repo, Digest: v.desc.Digest}
 	if w.tags[at] == nil {
 		w.tags[at] = make(map[string]struct{})
 	}
 	w.tags[at][ref.Tag] = struct{}{}
+	return v
 }
 
 // meaning returns the tags that mean a digest by their last word.
