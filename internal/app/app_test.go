@@ -24,7 +24,16 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if file := os.Getenv(childConfig); file != "" {
+		if err := child(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // parse makes a configuration in a folder of its own.
 func parse(t *testing.T, dir, upstreams string) *config.Config {
