@@ -130,7 +130,8 @@ func TestReload(t *testing.T) {
 	upstream.AddImage("acme/app", "v1", origin.Image{})
 	line := "docker.io: {endpoints: [" + upstream.URL() + "]}"
 	m := mirrord.Start(t, mirrord.Options{Upstreams: line})
-	const reloaded, refused = "the configuration was reloaded", "the configuration was not reloaded; the old one stays in use"
+	const reloaded = "the configuration was reloaded"
+	const refused = "the configuration was not reloaded; the old one stays in use until this one is corrected"
 	url := func(host string) string { return m.URL() + "/v2/" + host + "/acme/app/manifests/v1" }
 	if code, _ := mirrord.Get(t, url("docker.io")); code != http.StatusOK {
 		t.Fatalf("docker.io: %d", code)
@@ -153,7 +154,7 @@ func TestReload(t *testing.T) {
 	// An invalid one.
 	rewrite(t, m.File, strings.Replace(mirrord.Config(m.Dir, mirrord.Options{Upstreams: line}), "listen:", "lisen:", 1))
 	wait.For(t, 30*time.Second, "the refusal", func() error { return said(m, refused, 1) })
-	if l, _ := m.Line(refused); !strings.Contains(fmt.Sprint(l["err"]), "lisen") {
+	if l, _ := m.Line("the configuration has a mistake"); !strings.Contains(fmt.Sprint(l["problem"]), "lisen") {
 		t.Errorf("the refusal does not name the mistake: %v", l)
 	}
 	if code, _ := mirrord.Get(t, url("registry.corp.example")); code != http.StatusOK {
