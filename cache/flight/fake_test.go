@@ -58,6 +58,13 @@ type faults struct {
 	tripped bool
 }
 
+func (f *faults) String() string {
+	if f == nil {
+		return "sound"
+	}
+	return fmt.Sprintf("%s %d once %t", f.op, f.k, f.once)
+}
+
 func (f *faults) fails(o op) bool {
 	if f == nil || f.op != o {
 		return false

@@ -1,11 +1,13 @@
 package flight
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"sync"
 	"syscall"
 
@@ -260,16 +262,24 @@ func (r *Reader) send(ctx context.Context, w io.Writer, off, n int64) (int64, er
 	if m >= n || ctx.Err() != nil {
 		return m, err
 	}
-	if _, perr := f.ReadAt(make([]byte, 1), off+m); err == nil || perr != nil {
-		return m, r.spool(off+m, perr)
+	_, perr := f.ReadAt(make([]byte, 1), off+m)
+	if err != nil && !ofFile(err, perr != nil) {
+		return m, err
 	}
-	// Perhaps it only failed once. Nobody else has to go for that, nor for a mistake of ours: what a connection's errors
-	// look like, nobody knows for certain.
-	path, ok := errors.AsType[*fs.PathError](err)
-	if errors.Is(err, syscall.EIO) || ok && path.Op != "write" {
-		return m, &spoolError{err}
+	if err == nil || perr != nil {
+		return m, r.spool(off+m, cmp.Or(perr, err))
 	}
-	return m, err
+	return m, &spoolError{err} // it only failed once: nobody else has to go for that
+}
+
+// ofFile reports whether an error of a copy from a file to a connection is the file's. Where the kernel copies, its
+// number tells, or that the file can't be read now. In doubt it is the connection's, which is no place to go on writing.
+func ofFile(err error, unreadable bool) bool {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Op != "write"
+	}
+	call, ok := errors.AsType[*os.SyscallError](err)
+	return ok && call.Syscall == "sendfile" && (unreadable || errors.Is(err, syscall.EIO))
 }
 
 // spool tells the flight that its spool could not be read at off.

@@ -47,3 +47,60 @@ func TestReadyBringsTheRestOfASmallBlob(t *testing.T) {
 		st.check(t)
 	})
 }
+
+// What a fetch that is on its way out has agreed to is no promise: the reader's own source is asked before the headers.
+func TestReadyAsksWhenAFetchIsStopped(t *testing.T) {
+	t.Parallel()
+	const size = 600_000
+	for _, broken := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOrigin(31, size)
+			o.chunk = 10_000
+			st := &store{}
+			if broken {
+				st.failAt = 2
+			}
+			opts := st.options()
+			opts.GoOn = 1
+			g := flight.New(opts)
+			g.Small()
+			defer g.Close()
+			stuck := make(chan struct{}) // and doesn't hear that it is to end
+			deaf := change(o.source("deaf", fault{}), func(_ flight.Want, b flight.Body) flight.Body {
+				n := 0
+				return &changed{Body: b, read: func(b flight.Body, p []byte) (int, error) {
+					if n++; n == 2 {
+						<-stuck
+					}
+					return b.Read(p)
+				}}
+			})
+			obj, _ := join(t, g, o, deaf)
+			if err := obj.(*flight.Reader).Ready(t.Context(), 0, size); err != nil {
+				t.Fatal(err)
+			}
+			denied, _ := join(t, g, o, o.source("denied", fault{deny: errGone}))
+			if broken { // by another fetch
+				far, _ := join(t, g, o, o.source("far", fault{}))
+				if b, err := copyAll(t.Context(), far, 400_000, 1000); err != nil || len(b) != 1000 {
+					t.Errorf("%d bytes, %v", len(b), err)
+				}
+				_ = far.Close()
+			} else {
+				_ = denied.Close()
+				_ = obj.Close()
+				time.Sleep(time.Minute)
+				denied, _ = join(t, g, o, o.source("denied", fault{deny: errGone}))
+			}
+			time.AfterFunc(time.Minute, func() { close(stuck) })
+			if err := denied.(*flight.Reader).Ready(t.Context(), 100_000, 1000); !errors.Is(err, errGone) {
+				t.Errorf("broken %t: ready: %v, want the denial", broken, err)
+			}
+			_ = denied.Close()
+			_ = obj.Close()
+			time.Sleep(2 * time.Minute)
+			g.Close()
+			st.check(t)
+		})
+	}
+}

@@ -251,6 +251,7 @@ func TestWhoseErrorItIs(t *testing.T) {
 	}{
 		{"client gone", errno("sendfile", syscall.EPIPE), false, false},
 		{"client gone, by write", errno("write", syscall.ECONNRESET), false, false},
+		{"client gone, and the file can't be read", errno("write", syscall.EPIPE), false, true},
 		{"client stuck", &net.OpError{Op: "readfrom", Net: "tcp", Err: os.ErrDeadlineExceeded}, false, false},
 		{"client's file", &fs.PathError{Op: "write", Path: "out", Err: syscall.ENOSPC}, false, false},
 		{"file unreadable, once", errno("sendfile", syscall.EIO), true, false},
@@ -264,7 +265,7 @@ func TestWhoseErrorItIs(t *testing.T) {
 				o.chunk = 10_000
 				st := &store{positions: true}
 				if tt.offline {
-					st.faults = &faults{op: opOwn, k: 8} // by then, the error has come
+					st.faults = &faults{op: opOwn, k: 7} // by then, the error has come
 				}
 				g := flight.New(st.options())
 				g.Small()
@@ -278,7 +279,7 @@ func TestWhoseErrorItIs(t *testing.T) {
 						t.Errorf("the other one: %d bytes, %v", len(b), err)
 					}
 				}()
-				w := &socket{comparer: comparer{want: o.content}, after: 75_000, err: tt.err}
+				w := &socket{comparer: comparer{want: o.content}, after: 55_000, err: tt.err}
 				_, err := obj.(*flight.Reader).CopyTo(t.Context(), w, 0, size)
 				switch {
 				case !tt.own && !errors.Is(err, tt.err):
