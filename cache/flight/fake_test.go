@@ -29,7 +29,8 @@ type spool struct {
 	late      bool
 	discarded bool
 	done      func(*spool, oci.Digest)
-	commit    func() error // before a commit; nil: nothing
+	commit    func() error         // before a commit; nil: nothing
+	reading   func(off, end int64) // before a ReadAt, which is the hasher's; nil: nothing
 }
 
 var errDisk = errors.New("no space left on device")
@@ -109,6 +110,9 @@ func (s *spool) WriteAt(p []byte, off int64) (int, error) {
 func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 	if s.faults.fails(opRead) {
 		return 0, errDisk
+	}
+	if s.reading != nil {
+		s.reading(off, off+int64(len(p)))
 	}
 	return s.readAt(p, off)
 }
@@ -203,6 +207,7 @@ type store struct {
 	positions bool    // spools give file positions
 	noSpool   error
 	commit    func() error
+	reading   func(off, end int64)
 }
 
 func (s *store) options() flight.Options {
@@ -225,7 +230,7 @@ func (s *store) options() flight.Options {
 			if s.failAt > 0 {
 				ft = &faults{op: opWrite, k: s.failAt, once: true}
 			}
-			sp := &spool{faults: ft, commit: s.commit, done: func(sp *spool, d oci.Digest) {
+			sp := &spool{faults: ft, commit: s.commit, reading: s.reading, done: func(sp *spool, d oci.Digest) {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				if s.committed == nil {

@@ -141,19 +141,12 @@ func (f *Flight) info() Info {
 // prefix is the length of the contiguous start. The lock is held.
 func (f *Flight) prefix() int64 { return f.have.run(0) }
 
-// readable returns the end of what a reader at off may have now. The lock is held.
+// readable returns the end of what a reader at off may have now: nothing before the size is known. The lock is held.
 func (f *Flight) readable(off int64) int64 {
 	to := f.have.run(off)
-	if f.verified || f.size < 0 && to == off {
-		return to
-	}
 	// Whatever lies behind the prefix came as somebody's range and is served as such.
-	if p := f.prefix(); off < p {
-		tail := p - f.g.sizes.holdBack // where the size is not known, any byte may be among the last
-		if f.size >= 0 {
-			tail = f.size - f.g.sizes.holdBack
-		}
-		return max(off, min(to, tail))
+	if !f.verified && off < f.prefix() {
+		return max(off, min(to, f.size-f.g.sizes.holdBack))
 	}
 	return to
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
 )
 
 func TestUnknownSize(t *testing.T) {
@@ -177,6 +178,68 @@ func TestSourceThatSaysAnotherSize(t *testing.T) {
 	_ = obj.Close()
 	g.Close()
 	st.check(t)
+}
+
+// Without a spool, too, a source that says another size than is known fails its reader before the headers.
+func TestAnotherSizeUncached(t *testing.T) {
+	t.Parallel()
+	const size = 100 << 10
+	o := newOrigin(25, size)
+	g := flight.New((&store{noSpool: errDisk}).options())
+	defer g.Close()
+	r, err := g.Direct(t.Context(), o.digest(), size, o.source("a", fault{says: size + 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var wrong *flight.MismatchError
+	if err := r.Ready(t.Context(), 5, 1); !errors.As(err, &wrong) || wrong.GotSize != size+1 {
+		t.Errorf("Ready: %v, want a mismatch of sizes", err)
+	}
+	if b, err := copyAll(t.Context(), r, 0, size); !errors.As(err, &wrong) || len(b) > 0 {
+		t.Errorf("%d bytes, %v, want a mismatch of sizes", len(b), err)
+	}
+}
+
+// Two wait for a spool that does not come, and hear different sizes from their sources: one of them is wrong, and the
+// other one's size stays what it is.
+func TestTwoSizesUncached(t *testing.T) {
+	t.Parallel()
+	const size = 100 << 10
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin(26, size)
+		gate := make(chan struct{})
+		g := flight.New(flight.Options{Create: func(oci.Digest, int64) (flight.Spool, error) {
+			<-gate
+			return nil, errDisk
+		}})
+		defer g.Close()
+		wrong := make(chan int64, 2)
+		for i, says := range []int64{size, size + 1} {
+			go func() {
+				late := fault{says: says, late: time.Duration(i+1) * time.Second}
+				obj, _, err := g.Join(t.Context(), o.digest(), -1, o.source(fmt.Sprint(i), late))
+				if err == nil {
+					time.Sleep(time.Minute)
+					if n := obj.Size(); n != says {
+						t.Errorf("size %d, its source said %d", n, says)
+					}
+					wrong <- 0
+					_ = obj.Close()
+					return
+				}
+				if _, ok := errors.AsType[*flight.MismatchError](err); !ok {
+					t.Error(err)
+				}
+				wrong <- says
+			}()
+			synctest.Wait()
+		}
+		close(gate)
+		if n := <-wrong + <-wrong; n != size+1 {
+			t.Errorf("%d was refused, want the size that came second", n)
+		}
+	})
 }
 
 // A flight over whose size its sources disagree is nothing to keep for the next reader, who may know better.
