@@ -105,8 +105,11 @@ func (x *exchange) fail(err error) {
 		// don't resume from.
 		return
 	case left && errors.Is(err, context.Canceled):
-		x.aborted = true // nobody is there to answer
-		return
+		// Nobody is there to answer, or so it seems: a client that has closed its side of the connection may still read.
+		// To return would be an answer, 200 and empty.
+		x.aborted = true
+		x.observe()
+		panic(http.ErrAbortHandler)
 	}
 	x.failure = x.explain(err)
 	x.s.log.DebugContext(ctx, "request failed", "ref", x.ref.String(), "client", x.client, "id", x.failure.id,

@@ -102,11 +102,23 @@ func New(o Options) *Server {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.active.add()
 	defer s.active.done()
+	if r.Body != nil && r.Body != http.NoBody {
+		defer limitBody(w)
+	}
 	if rest, ok := strings.CutPrefix(r.URL.Path, "/v2"); ok && (rest == "" || rest[0] == '/') {
 		s.v2(w, r)
 		return
 	}
 	s.mux.ServeHTTP(w, r)
+}
+
+// bodyTimeout is how long the rest of a request's body may take once it has been answered.
+const bodyTimeout = 3 * time.Second
+
+// limitBody keeps who announces a body and never sends it from having the connection for ever: net/http reads what the
+// handler has left, and has no deadline for it. It sets its own before the next request.
+func limitBody(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 }
 
 // Wait returns when no request is being answered, those on hijacked connections included, which http.Server.Shutdown

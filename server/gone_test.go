@@ -1,0 +1,70 @@
+package server_test
+
+import (
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/registrymirror/mirror/internal/origin"
+)
+
+// A client that has said all it will say, and still reads, must not take the end of our patience for an empty image:
+// net/http answers 200 for a handler that has written nothing.
+func TestHalfClosedClientGetsNoEmptyAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWire(t, wired{})
+	im := w.hub.AddImage("library/app", "1", origin.Image{})
+	gate := origin.NewGate()
+	w.hub.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{Gate: gate}})
+	w.hub.Script(origin.Rule{Kind: origin.KindBlob, Do: origin.Fault{Gate: gate}})
+	defer gate.Open()
+	for _, path := range []string{
+		"/v2/app/manifests/1", "/v2/app/manifests/" + im.Root.Digest.String(), "/v2/app/blobs/" + im.Layers[0][0].Digest.String(),
+	} {
+		c, _ := w.dial(t)
+		if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: m\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		<-gate.Arrived()
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if b, _ := io.ReadAll(c); len(b) > 0 {
+			t.Errorf("GET %s: %q", path, b)
+		}
+	}
+}
+
+// Who announces a body and never sends it has its answer, and then no connection for as long as it likes.
+func TestBodyThatNeverComes(t *testing.T) {
+	t.Parallel()
+	w := newWire(t, wired{})
+	w.hub.AddImage("library/app", "1", origin.Image{})
+	var all sync.WaitGroup
+	for _, request := range []string{
+		"GET /v2/app/manifests/1", "GET /v2/app/manifests/none", "PUT /v2/app/manifests/1", "POST /healthz",
+	} {
+		c, br := w.dial(t)
+		all.Go(func() {
+			if _, err := io.WriteString(c, request+" HTTP/1.1\r\nHost: m\r\nContent-Length: 10\r\n\r\n"); err != nil {
+				t.Error(err)
+			}
+			begun := time.Now()
+			if b, err := io.ReadAll(br); err != nil || len(b) == 0 {
+				t.Errorf("%s: %q, and the connection is open after %s", request, b, time.Since(begun))
+			}
+		})
+	}
+	all.Wait()
+	// A body that comes is no harm: the connection goes on.
+	body := strings.Repeat("x", 100<<10)
+	r := request(t, w.Server, "GET", "/v2/app/manifests/1")
+	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+	answers, open := conversation(t, w.Server, r, request(t, w.Server, "GET", "/v2/app/manifests/1"))
+	if len(answers) != 2 || answers[1].StatusCode != 200 || !open {
+		t.Errorf("after a body: %d answers, open %v", len(answers), open)
+	}
+}
