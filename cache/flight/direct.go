@@ -25,12 +25,19 @@ func (g *Group) Direct(ctx context.Context, d oci.Digest, size int64, s Source) 
 	f.broken, f.ended = ErrUncached, true
 	r := &Reader{f: f, src: s, done: make(chan struct{})}
 	f.users++
-	if size < 0 {
-		if err := r.sizeDirect(ctx); err != nil {
-			_ = r.Close()
-			return nil, err
-		}
+	if size >= 0 {
+		return r, nil
 	}
+	sized := false
+	defer func() {
+		if !sized {
+			_ = r.Close()
+		}
+	}()
+	if err := r.sizeDirect(ctx); err != nil {
+		return nil, err
+	}
+	sized = true
 	return r, nil
 }
 
@@ -40,12 +47,17 @@ func (r *Reader) fetch(ctx context.Context, from, to int64) (Body, error) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(r.f.g.ctx, cancel)
 	end := func() { stop(); cancel() }
+	opened := false
+	defer func() {
+		if !opened { // a panic of the source included, which is the caller's
+			end()
+		}
+	}()
 	r.mu.Lock()
 	closed := r.closed
 	r.cancel = cancel
 	r.mu.Unlock()
 	if closed {
-		end()
 		return nil, errLeft
 	}
 	unwatch := context.AfterFunc(ctx, cancel)
@@ -57,10 +69,9 @@ func (r *Reader) fetch(ctx context.Context, from, to int64) (Body, error) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		err = r.why(ctx, err)
-		end()
-		return nil, err
+		return nil, r.why(ctx, err)
 	}
+	opened = true
 	return &ownedBody{Body: body, end: end}, nil
 }
 

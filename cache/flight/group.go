@@ -78,11 +78,17 @@ func (g *Group) Join(ctx context.Context, d oci.Digest, size int64, s Source) (o
 	if err != nil || o != nil {
 		return o, false, err
 	}
+	sized := false
+	defer func() {
+		if !sized { // by a panic, perhaps: the reader would hold the spool for good
+			_ = r.Close()
+		}
+	}()
 	joined = f.spoolReady(r)
 	if err := r.sized(ctx); err != nil {
-		_ = r.Close()
 		return nil, joined, err
 	}
+	sized = true
 	return r, joined, nil
 }
 

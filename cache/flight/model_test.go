@@ -23,9 +23,9 @@ var (
 // TestModel drives a flight with a random crowd: readers of the whole and of ranges, in any order and by any call, who
 // leave early, pause, come back, hang up or are closed in the middle, who know the size, don't, or know a wrong one;
 // whose sources are of two kinds, of which one may be denied, cut, slow, stuck, short, wrong or panic; on a disk that
-// may fail at any call. The reference is small: the bytes are the blob's; a reader whose source is sound gets all of
-// them; nobody takes wrong ones for a whole blob; no byte is written twice; and where nothing failed, none is fetched
-// twice but what was in transit at a cut.
+// may fail at any call, in a mirror that may stop. The reference is small: the bytes are the blob's; a reader whose
+// source is sound gets all of them; nobody takes wrong ones for a whole blob; no byte is written twice; and where
+// nothing failed, none is fetched twice but what was in transit at a cut.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(*seeds) {
@@ -170,6 +170,10 @@ func model(t *testing.T, seed uint64) {
 		}
 		crowd[i] = c
 	}
+	stopped := r.IntN(10) == 0
+	if stopped {
+		time.AfterFunc(time.Duration(r.IntN(80))*time.Millisecond, g.Close)
+	}
 	results := make(chan string, len(crowd))
 	for i, c := range crowd {
 		go func() {
@@ -181,7 +185,7 @@ func model(t *testing.T, seed uint64) {
 					ctx, cancel = context.WithTimeout(ctx, c.gone)
 					defer cancel()
 				}
-				frail := c.leave > 0 || c.gone > 0 || c.closed > 0 || c.src == 1 || c.size != int64(size) && liars
+				frail := stopped || c.leave > 0 || c.gone > 0 || c.closed > 0 || c.src == 1 || c.size != int64(size) && liars
 				defer func() { // a source that is asked on the caller's goroutine
 					if p := recover(); p != nil && (p != "odd" || c.src == 0) {
 						msg = fmt.Sprintf("client %d: panic: %v", i, p)
@@ -244,7 +248,11 @@ func model(t *testing.T, seed uint64) {
 		}
 	}
 	g.Close()
+	ok := !t.Failed()
 	st.check(t)
+	if ok && t.Failed() {
+		t.Logf("seed %d (size %d, kind %d, disk %v, stopped %t): %+v", seed, size, kind, st.faults, stopped, crowd)
+	}
 	if o.open+badOrigin.open != 0 && kind != 5 {
 		t.Errorf("seed %d: %d bodies left open", seed, o.open+badOrigin.open)
 	}

@@ -155,3 +155,32 @@ func TestOddSources(t *testing.T) {
 		})
 	}
 }
+
+// A source that panics while its reader is still being made leaves nothing behind.
+func TestPanicInJoin(t *testing.T) {
+	t.Parallel()
+	o := newOrigin(51, 1000)
+	g := flight.New((&store{noSpool: errDisk}).options())
+	defer g.Close()
+	ctx := make(chan context.Context, 2)
+	odd := flight.Source{Key: "odd", Fetch: func(c context.Context, _ flight.Want) (flight.Body, error) {
+		ctx <- c
+		panic("odd")
+	}}
+	for _, open := range []func(){
+		func() { _, _, _ = g.Join(t.Context(), o.digest(), -1, odd) },
+		func() { _, _ = g.Direct(t.Context(), o.digest(), -1, odd) },
+	} {
+		func() {
+			defer func() {
+				if p := recover(); p != "odd" {
+					t.Errorf("panic: %v", p)
+				}
+			}()
+			open()
+		}()
+		if (<-ctx).Err() == nil {
+			t.Error("the fetch's context lives on")
+		}
+	}
+}
