@@ -15,6 +15,9 @@ import (
 // at a blob host.
 func (c *facts) answer() bool {
 	switch s := c.e.Status; {
+	case s >= 300 && s < 400 && c.e.Err == nil:
+		c.set(UpstreamError, "%s answered %d to %s, which is no answer to that", c.host, s, c.asked())
+		c.remedy("check the endpoint of %s, then tell its operator", c.up)
 	case s < 400:
 		return false
 	case s == 429:
@@ -48,6 +51,11 @@ func (c *facts) denied() bool {
 	case c.step.Name == upstream.StepPing && c.e.Status == 403:
 		c.set(UpstreamBlocked, "%s refuses the mirror's address%s", c.host, c.quote())
 		c.remedy("allow the mirror's address in the firewall of %s", c.up)
+		return true
+	case c.e.BodyKind == upstream.BodyHTML && c.e.Challenge == "" && c.step.Name != upstream.StepToken:
+		// Registries refuse in JSON. This is what stands before one: a firewall, a proxy, a portal.
+		c.set(UpstreamBlocked, "%s answered %d to %s with a web page%s", c.host, c.e.Status, c.asked(), c.quote())
+		c.remedy("check what stands between the mirror and %s: firewall, proxy, login page", c.host)
 		return true
 	case c.sourceFailed():
 		return true
@@ -108,7 +116,7 @@ func (c *facts) missing() bool {
 		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, c.e.Status,
 			c.prefix()+c.e.Repository, c.quote())
 		c.remedy("check the image's name and the endpoint of %s", c.up)
-	case c.code("NAME_UNKNOWN"):
+	case c.code("NAME_UNKNOWN"), c.e.Op == "tags":
 		c.set(RepositoryNotFound, "%s has no repository %s", c.up, c.e.Repository)
 		c.remedy("check the image's name")
 	case c.e.Op == "blob":

@@ -55,6 +55,9 @@ func (c *facts) content() bool {
 	case upstream.ContentNotRegistry:
 		c.set(NotARegistry, "%s sent %s for %s", c.host, orElse(e.Got, "what no registry sends"), c.asked())
 		c.remedy("check the endpoint of %s, and whether a proxy or login page stands before it", c.up)
+	case upstream.ContentLength:
+		c.set(UpstreamError, "%s doesn't say how large %s is", c.host, c.full())
+		c.remedy("tell the operator of %s; to download it works", c.up)
 	case upstream.ContentStalled:
 		c.set(Stalled, "%s stopped sending %s", c.host, c.full())
 		c.remedy("pull again; if it stays look at the path between the mirror and %s", c.host)
@@ -80,7 +83,10 @@ func (c *facts) refusedByUs() bool {
 	}
 	if e, ok := errors.AsType[*upstream.RedirectError](c.err); ok {
 		c.set(RedirectNotAllowed, "%s redirects %s to %s, which is not followed: %s", c.up, c.what(), e.Host, e.Why)
-		c.remedy("if that is right, add %s to redirectHosts of %s; http after https is never followed", e.Host, c.up)
+		c.remedy("if that is right, add %s to redirectHosts of %s", e.Host, c.up)
+		if e.Final {
+			c.remedy("check the endpoint of %s, then tell its operator", c.up)
+		}
 		c.f.Host = e.Host
 		return true
 	}

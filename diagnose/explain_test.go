@@ -161,6 +161,10 @@ var cases = []struct {
 		&upstream.ContentError{Kind: upstream.ContentStalled, Want: "a byte in 30s", Got: "none"})},
 	{"redirect", diagnose.RedirectNotAllowed, broke(upstream.StepBlobRegistry, hub,
 		&upstream.RedirectError{Host: "10.1.2.3", Why: "to a private address"})},
+	{"redirect-to-http", diagnose.RedirectNotAllowed, broke(upstream.StepBlobRegistry, hub,
+		&upstream.RedirectError{Host: "cdn.example", Why: "to http from https", Final: true})},
+	{"redirect-loop", diagnose.RedirectNotAllowed, broke(upstream.StepManifest, hub,
+		&upstream.RedirectError{Host: "registry-1.docker.io", Why: "more than 5 redirects", Final: true})},
 	{"private-address", diagnose.RedirectNotAllowed, broke(upstream.StepBlobHost, "cdn.example",
 		&upstream.AddressError{Host: "cdn.example", Addr: "169.254.169.254"})},
 
@@ -291,6 +295,12 @@ var cases = []struct {
 	{"tag-gone", diagnose.TagNotFound, answered(410, nil)},
 	{"repository-unknown", diagnose.RepositoryNotFound, answered(404,
 		func(e *upstream.Error) { e.Code = "NAME_UNKNOWN" })},
+	{"repository-unknown-tags", diagnose.RepositoryNotFound, answered(404, func(e *upstream.Error) {
+		e.Op, e.Reference = "tags", ""
+	})},
+	{"repository-gone-tags", diagnose.RepositoryNotFound, answered(410, func(e *upstream.Error) {
+		e.Op, e.Reference, e.Code = "tags", "", "TAG_EXPIRED"
+	})},
 	{"digest-unknown", diagnose.DigestNotFound, answered(404, func(e *upstream.Error) {
 		e.Code, e.Reference = "MANIFEST_UNKNOWN", digest
 	})},
@@ -325,6 +335,22 @@ var cases = []struct {
 	{"harbor-policy", diagnose.UpstreamBlocked, answered(412, of("harbor.corp", func(e *upstream.Error) {
 		e.Code, e.Message = "PROJECTPOLICYVIOLATION", "current image with 4 vulnerabilities cannot be pulled"
 	}))},
+	{"304", diagnose.UpstreamError, answered(304, nil)},
+	{"waf-page", diagnose.UpstreamBlocked, answered(403, func(e *upstream.Error) {
+		e.BodyKind, e.Message = upstream.BodyHTML, "Request blocked by corp-proxy"
+	})},
+	{"waf-page-401", diagnose.UpstreamBlocked, answered(401, func(e *upstream.Error) {
+		e.BodyKind, e.Message = upstream.BodyHTML, "Sign in to the network"
+	})},
+	// nginx in front of a registry with a password: the page is the one, the challenge what counts.
+	{"nginx-basic", diagnose.CredentialsMissing, answered(401, of("registry.corp", func(e *upstream.Error) {
+		e.BodyKind, e.Message = upstream.BodyHTML, "401 Authorization Required"
+		e.Challenge = `Basic realm="registry"`
+	}))},
+	{"waf-page-with-credential", diagnose.UpstreamBlocked, answered(403, func(e *upstream.Error) {
+		e.BodyKind, e.Message = upstream.BodyHTML, "Request blocked by corp-proxy"
+		credential(e, "ok")
+	})},
 	{"legal", diagnose.UpstreamBlocked, answered(451, nil)},
 	{"blob-host-403", diagnose.UpstreamBlocked, hubError(upstream.StepBlobHost, "production.cloudflare.docker.com",
 		func(e *upstream.Error) {
@@ -360,6 +386,12 @@ var cases = []struct {
 		&oci.ManifestError{Fault: oci.FaultTooLarge, Detail: "it has 5242880 bytes, at most 4194304 are allowed"})},
 	{"wrong-digest", diagnose.DigestMismatch, broke(upstream.StepManifest, hub,
 		&upstream.ContentError{Kind: upstream.ContentDigest, Want: digest, Got: "sha256:00"})},
+	{"no-size", diagnose.UpstreamError, hubError(upstream.StepBlobRegistry, hub, func(e *upstream.Error) {
+		e.Op, e.Reference, e.Status = "blob", digest, 200
+		e.Err = &upstream.ContentError{Kind: upstream.ContentLength, Want: "a size", Got: "none"}
+	})},
+	{"status-204", diagnose.NotARegistry, broke(upstream.StepManifest, hub,
+		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "status 200", Got: "status 204"})},
 	{"wrong-range", diagnose.UpstreamError, broke(upstream.StepBlobHost, "cdn.example",
 		&upstream.ContentError{Kind: upstream.ContentRange, Want: "bytes 5-9/10", Got: "bytes 0-9/10"})},
 	{"flight-digest", diagnose.DigestMismatch, &flight.MismatchError{

@@ -52,7 +52,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		desc.Size = n
 	}
 	if desc.Size < 0 {
-		return nil, b.wrong("a size", "none")
+		return nil, b.sizeless()
 	}
 	return &Content{Ref: ref, Digest: ref.Digest, MediaType: blobType, Size: desc.Size, Status: s}, nil
 }
@@ -159,10 +159,11 @@ func (b blob) failed(err error) {
 	}
 }
 
-func (b blob) wrong(want, got string) error {
+// sizeless is the answer to a HEAD where nobody says how large the blob is: one without a size is of no use to clients.
+func (b blob) sizeless() error {
 	return &upstream.Error{
 		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
-		Err: &upstream.ContentError{Kind: upstream.ContentSize, Want: want, Got: got},
+		Err: &upstream.ContentError{Kind: upstream.ContentLength, Want: "a size", Got: "none"},
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 
 func blobPath(repo string, d oci.Digest) string { return "/v2/" + repo + "/blobs/" + d.String() }
 
-// Stat asks for the size of a blob, by HEAD or, where that is refused or redirected, by a GET of one byte. Size is -1
-// where the upstream did not say.
+// Stat asks for the size of a blob, by HEAD or, where that is refused, redirected or doesn't say it, by a GET of one
+// byte. Size is -1 where the upstream did not say.
 func (r *Registry) Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error) {
 	c := r.call("blob", repo, d.String())
 	desc, err := c.stat(ctx, d)
@@ -23,11 +23,14 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	a := c.blobAsk(d)
 	a.method = http.MethodHead
 	size, h, err := c.size(ctx, a)
-	if r, refused := refusalIn(err); refused && r.status != http.StatusNotFound && r.status != http.StatusTooManyRequests {
-		// Refused, or an error whose reason only a body tells.
+	r, refused := refusalIn(err)
+	if err == nil && size < 0 || refused && r.status != http.StatusNotFound && r.status != http.StatusTooManyRequests {
+		// Not said, refused, or an error whose reason only a body tells.
 		a = c.blobAsk(d)
 		a.header = http.Header{"Range": {"bytes=0-0"}}
-		size, h, err = c.size(ctx, a)
+		if n, with, gerr := c.size(ctx, a); err != nil || gerr == nil {
+			size, h, err = n, with, gerr
+		}
 	}
 	if r, refused := refusalIn(err); refused && r.size == 0 {
 		return oci.Descriptor{Digest: d, Size: 0}, nil // an empty blob has no first byte

@@ -63,7 +63,7 @@ func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 			to, _ := originOf(u)
 			host = oneLine(to.String(), 100)
 		}
-		err = &RedirectError{Host: host, Why: "token requests are not redirected"}
+		err = &RedirectError{Host: host, Why: "token requests are not redirected", Final: true}
 	case resp.StatusCode != http.StatusOK:
 		f := c.refuse(resp)
 		return nil, f

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"syscall"
@@ -27,7 +28,7 @@ type answer struct {
 }
 
 // follow makes a request to the registry and follows its redirects by hand. Credentials stay with the endpoint, the
-// Range and Accept headers go along. What is not a 2xx is an error.
+// Range and Accept headers go along. What is neither 200 nor 206 is an error.
 func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
 	near := reachAny
 	for hop := 0; ; hop++ {
@@ -43,18 +44,24 @@ func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode/100 == 2 {
+		step := c.steps[len(c.steps)-1]
+		switch {
+		case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusPartialContent:
 			return &answer{Response: resp, host: here.String(), url: a.url}, nil
-		}
-		if !isRedirect(resp.StatusCode) {
+		case resp.StatusCode/100 == 2: // accepted, or without content: nothing that a registry says to a GET
+			spill(resp.Body)
+			err := &ContentError{
+				Kind: ContentNotRegistry, Want: "status 200", Got: fmt.Sprintf("status %d", resp.StatusCode),
+			}
+			return nil, &fault{err: err, step: step}
+		case !isRedirect(resp.StatusCode):
 			return nil, c.refuse(resp)
 		}
 		location := resp.Header.Get("Location")
 		spill(resp.Body)
-		step := c.steps[len(c.steps)-1]
 		near = min(near, c.reachOf(a.url, step.Addr))
 		if hop == maxRedirects {
-			err := &RedirectError{Host: here.String(), Why: "more than 5 redirects"}
+			err := &RedirectError{Host: here.String(), Why: "more than 5 redirects", Final: true}
 			return nil, &fault{err: err, step: step}
 		}
 		next, reach, err := c.policy.redirect(c.ep.origin, a.url, location, near, c.proxied)

@@ -40,8 +40,8 @@ func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, que
 // lacksReferrers reports whether a status is what registries without the API answer. The spec knows 404 only.
 func lacksReferrers(status int) bool {
 	switch status {
-	case http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable,
-		http.StatusNotImplemented:
+	case http.StatusNotFound, http.StatusGone, http.StatusBadRequest, http.StatusMethodNotAllowed,
+		http.StatusNotAcceptable, http.StatusNotImplemented:
 		return true
 	}
 	return false
@@ -52,7 +52,7 @@ func (r *Registry) referrersTag(ctx context.Context, c *call, d oci.Digest) (*Do
 	m, err := t.manifest(ctx)
 	c.trace(t.steps...)
 	c.cred, c.sourceErr = t.cred, t.sourceErr
-	if refused, ok := refusalIn(err); ok && refused.status == http.StatusNotFound {
+	if r, ok := refusalIn(err); ok && (r.status == http.StatusNotFound || r.status == http.StatusGone) {
 		return &Document{Bytes: oci.EmptyIndex(), MediaType: oci.MediaTypeOCIIndex}, nil
 	}
 	if err != nil {

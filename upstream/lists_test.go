@@ -180,6 +180,17 @@ func TestReferrers(t *testing.T) {
 			t.Errorf("%+v, %v", doc, err)
 		}
 	})
+	t.Run("gone", func(t *testing.T) {
+		t.Parallel()
+		s := origin.Start(t, origin.Options{})
+		built := s.AddImage(repo, "1", origin.Image{})
+		s.Script(origin.Rule{Kind: origin.KindReferrers, Do: origin.Fault{Status: 410}})
+		s.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{Status: 410}})
+		doc, err := registry(t, s.URL()).Referrers(t.Context(), repo, built.Root.Digest, nil)
+		if err != nil || list(t, doc) != 0 {
+			t.Errorf("%+v, %v", doc, err)
+		}
+	})
 	t.Run("tag of something else", func(t *testing.T) {
 		t.Parallel()
 		s := origin.Start(t, origin.Options{NoReferrers: true})

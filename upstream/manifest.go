@@ -14,7 +14,7 @@ func manifestPath(repo, reference string) string { return "/v2/" + repo + "/mani
 
 // Resolve asks by HEAD which digest a tag means: that is free on Docker Hub, where a GET counts as a pull. Where the
 // registry names no digest, or refuses HEAD, it gets the manifest and hashes it. Size is -1 and MediaType empty where
-// the upstream did not say.
+// the upstream did not say; a size above 4 MiB is an error.
 func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error) {
 	c := r.call("resolve", repo, tag)
 	desc, err := c.resolve(ctx)
@@ -30,7 +30,11 @@ func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 	if err == nil {
 		resp.Body.Close()
 		d, derr := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
-		if derr == nil && !isHTML(resp.Header) {
+		switch {
+		case derr != nil, isHTML(resp.Header), !isIdentity(resp.Header): // what a GET brings tells more
+		case resp.ContentLength > oci.MaxManifestSize:
+			return oci.Descriptor{}, tooLarge("a manifest", oci.MaxManifestSize, resp.ContentLength)
+		default:
 			return oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: mediaType(resp.Header)}, nil
 		}
 	}
@@ -111,10 +115,8 @@ func (c *call) document(resp *answer, what string, limit int64) ([]byte, error) 
 			Kind: ContentEncoding, Want: "identity", Got: oneLine(resp.Header.Get("Content-Encoding"), 80),
 		}
 	}
-	tooLarge := &ContentError{Kind: ContentTooLarge, Want: fmt.Sprintf("%s of at most %d bytes", what, limit), Got: "more"}
 	if resp.ContentLength > limit {
-		tooLarge.Got = fmt.Sprintf("%d bytes", resp.ContentLength)
-		return nil, tooLarge
+		return nil, tooLarge(what, limit, resp.ContentLength)
 	}
 	b, err := readAll(resp.Body, resp.ContentLength, limit)
 	switch {
@@ -124,9 +126,18 @@ func (c *call) document(resp *answer, what string, limit int64) ([]byte, error) 
 		c.trace(step)
 		return nil, &fault{err: err, step: step}
 	case int64(len(b)) > limit:
-		return nil, tooLarge
+		return nil, tooLarge(what, limit, -1)
 	}
 	return b, nil
+}
+
+// tooLarge is the error for a document above a limit, of size bytes where that is said.
+func tooLarge(what string, limit, size int64) *ContentError {
+	e := &ContentError{Kind: ContentTooLarge, Want: fmt.Sprintf("%s of at most %d bytes", what, limit), Got: "more"}
+	if size >= 0 {
+		e.Got = fmt.Sprintf("%d bytes", size)
+	}
+	return e
 }
 
 // readAll reads to the end or one byte beyond limit, in one buffer where the size is known.

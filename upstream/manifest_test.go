@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
@@ -46,6 +48,10 @@ func TestResolve(t *testing.T) {
 		{name: "HEAD is a page", method: "HEAD", fault: &origin.Fault{Header: http.Header{
 			"Content-Type":          {"text/html"},
 			"Docker-Content-Digest": nil,
+		}}, requests: []string{head, get}},
+		{name: "HEAD is packed", method: "HEAD", fault: &origin.Fault{Header: http.Header{
+			"Content-Encoding": {"gzip"},
+			"Content-Length":   {"77"},
 		}}, requests: []string{head, get}},
 		{name: "missing", fault: new(body(404)), status: 404, requests: []string{head}},
 		{name: "limited", fault: new(body(429)), status: 429, requests: []string{head}},
@@ -188,6 +194,51 @@ func TestManifest(t *testing.T) {
 			}
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("more than one line: %q", err)
+			}
+		})
+	}
+}
+
+// A HEAD answered 200 whose GET must fail is worth nothing to a client.
+func TestResolveOfWhatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	s := origin.Start(t, origin.Options{})
+	s.AddImage(repo, "1", origin.Image{})
+	s.Script(origin.Rule{Kind: origin.KindManifest, Method: "HEAD", Do: origin.Fault{Length: "4194305"}})
+	_, err := registry(t, s.URL()).Resolve(t.Context(), repo, "1")
+	if got, ok := errors.AsType[*upstream.ContentError](err); !ok || got.Kind != upstream.ContentTooLarge {
+		t.Errorf("%v", err)
+	}
+	if diff := cmp.Diff([]string{"HEAD manifest"}, methods(s)); diff != "" {
+		t.Errorf("requests (-want +got)\n%s", diff)
+	}
+}
+
+// An answer of 2xx is not yet the content.
+func TestStatusesThatAreNoContent(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{201, 202, 204, 205, 226} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			s := origin.Start(t, origin.Options{})
+			built := s.AddImage(repo, "1", origin.Image{})
+			s.Script(origin.Rule{Role: origin.RoleRegistry, Do: origin.Fault{Status: status}})
+			r := registry(t, s.URL())
+			layer := built.Layers[0][0].Digest
+			_, byDigest := r.Manifest(t.Context(), repo, built.Root.Digest.String())
+			_, byTag := r.Manifest(t.Context(), repo, "1")
+			_, resolve := r.Resolve(t.Context(), repo, "1")
+			_, tags := r.Tags(t.Context(), repo, nil)
+			_, stat := r.Stat(t.Context(), repo, layer)
+			_, blob := r.Blob(t.Context(), repo, layer, flight.Want{To: -1})
+			for what, err := range map[string]error{
+				"manifest by digest": byDigest, "manifest by tag": byTag, "resolve": resolve, "tags": tags, "stat": stat,
+				"blob": blob,
+			} {
+				got, ok := errors.AsType[*upstream.ContentError](err)
+				if !ok || got.Kind != upstream.ContentNotRegistry || !strings.Contains(got.Got, strconv.Itoa(status)) {
+					t.Errorf("%s: %v", what, err)
+				}
 			}
 		})
 	}

@@ -41,11 +41,11 @@ func (p policy) redirect(endpoint origin, from *url.URL, location string, near r
 ) {
 	here, _ := originOf(from)
 	if location == "" {
-		return nil, 0, &RedirectError{Host: here.String(), Why: "no Location"}
+		return nil, 0, &RedirectError{Host: here.String(), Why: "no Location", Final: true}
 	}
 	u, err := from.Parse(location)
 	if err != nil {
-		return nil, 0, &RedirectError{Host: here.String(), Why: "malformed Location"}
+		return nil, 0, &RedirectError{Host: here.String(), Why: "malformed Location", Final: true}
 	}
 	to, ok := originOf(u)
 	host := oneLine(to.String(), 100)
@@ -53,9 +53,9 @@ func (p policy) redirect(endpoint origin, from *url.URL, location string, near r
 	literal, isLiteral := to.literal()
 	switch {
 	case !ok:
-		return nil, 0, &RedirectError{Host: host, Why: "malformed Location"}
+		return nil, 0, &RedirectError{Host: host, Why: "malformed Location", Final: true}
 	case here.scheme == "https" && to.scheme == "http":
-		return nil, 0, &RedirectError{Host: host, Why: "to http from https"}
+		return nil, 0, &RedirectError{Host: host, Why: "to http from https", Final: true}
 	case to == endpoint, p.redirectHosts.has(to):
 		return u, reachAny, nil
 	case isLiteral && needs(literal) > near:

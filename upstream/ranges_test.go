@@ -194,7 +194,8 @@ func TestStat(t *testing.T) {
 			"HEAD blob",
 			"GET blob bytes=0-0", "GET cdn bytes=0-0",
 		}},
-		{"not said", origin.Options{NoLength: true}, -1, []string{"HEAD blob"}},
+		{"HEAD without it", origin.Options{NoLength: true}, 1234, []string{"HEAD blob", "GET blob bytes=0-0"}},
+		{"not said", origin.Options{NoLength: true, NoRange: true}, -1, []string{"HEAD blob", "GET blob bytes=0-0"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

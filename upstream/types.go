@@ -117,8 +117,9 @@ func (e *RealmError) Error() string {
 
 // RedirectError says that a redirect was not followed.
 type RedirectError struct {
-	Host string
-	Why  string // "to http from https", "to a private address", "more than 5 redirects", "no Location"
+	Host  string
+	Why   string // "to http from https", "to a private address", "more than 5 redirects", "no Location"
+	Final bool   // no entry in redirectHosts would change that
 }
 
 func (e *RedirectError) Error() string {
@@ -155,6 +156,7 @@ const (
 	ContentDigest      ContentKind = "digest"        // bytes do not have the digest they were asked by
 	ContentSize        ContentKind = "size"          // longer or shorter than said
 	ContentRange       ContentKind = "content-range" // a 206 for another range, or none
+	ContentLength      ContentKind = "content-length" // no size where one is needed
 	ContentEncoding    ContentKind = "content-encoding"
 	ContentTooLarge    ContentKind = "too-large" // a manifest above 4 MiB
 	ContentNotManifest ContentKind = "not-a-manifest"
