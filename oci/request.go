@@ -15,7 +15,7 @@ const root = "/v2/"
 //
 // The namespace is taken out of the query. Lists keep the rest of their query, since the next page of some registries
 // hangs on parameters of their own; other kinds have none. Errors are errcode.Error values: NAME_INVALID, TAG_INVALID,
-// DIGEST_INVALID, or UNSUPPORTED for writes and for paths that the mirror does not serve.
+// DIGEST_INVALID, PAGINATION_NUMBER_INVALID, or UNSUPPORTED for writes and for paths that the mirror does not serve.
 func ParseRequest(method string, u *url.URL) (Request, error) {
 	if method != http.MethodGet && method != http.MethodHead {
 		return Request{}, refuse(errcode.ErrorCodeUnsupported,
@@ -105,10 +105,9 @@ func (r *Request) parseQuery(raw string) error {
 		}
 		if key != "ns" {
 			if r.Kind == KindTags || r.Kind == KindReferrers {
-				if r.Query == nil {
-					r.Query = make(url.Values)
+				if err := r.addQuery(key, value); err != nil {
+					return err
 				}
-				r.Query.Add(key, value)
 			}
 			continue
 		}
@@ -125,6 +124,20 @@ func (r *Request) parseQuery(raw string) error {
 		}
 		named, r.Namespace = true, value
 	}
+	return nil
+}
+
+// addQuery keeps a parameter of a list. How many entries are asked for is checked here: upstreams refuse what is no number
+// in ways of their own.
+func (r *Request) addQuery(key, value string) error {
+	if key == "n" && (strings.Trim(value, "0123456789") != "" || r.Query.Has("n")) {
+		return refuse(errcode.ErrorCodePaginationNumberInvalid,
+			"the n parameter %s is not one number of entries; send one such as n=100, or leave it out", quote(value))
+	}
+	if r.Query == nil {
+		r.Query = make(url.Values)
+	}
+	r.Query.Add(key, value)
 	return nil
 }
 

@@ -178,6 +178,10 @@ func TestParseRequestRefuses(t *testing.T) {
 		{"ns with a line end", "GET", "/v2/a/manifests/v1?ns=a%0D%0Ab", errcode.ErrorCodeNameInvalid, `\r\n`},
 		{"ns too long", "GET", "/v2/a/manifests/v1?ns=" + strings.Repeat("a", 256), errcode.ErrorCodeNameInvalid, "ns"},
 		{"ns on a ping is checked too", "GET", "/v2/?ns=", errcode.ErrorCodeNameInvalid, "empty"},
+		{"n of letters", "GET", "/v2/a/tags/list?n=ten", errcode.ErrorCodePaginationNumberInvalid, `"ten"`},
+		{"n below zero", "GET", "/v2/a/tags/list?n=-1", errcode.ErrorCodePaginationNumberInvalid, `"-1"`},
+		{"two n", "GET", "/v2/a/tags/list?n=1&n=2", errcode.ErrorCodePaginationNumberInvalid, "one number"},
+		{"n of referrers", "GET", "/v2/a/referrers/" + sum256 + "?n=x", errcode.ErrorCodePaginationNumberInvalid, `"x"`},
 		{"bad escape", "GET", "/v2/a/manifests/v1?x=%zz", errcode.ErrorCodeNameInvalid, "%zz"},
 		{"semicolon", "GET", "/v2/a/manifests/v1?ns=a;ns=b", errcode.ErrorCodeNameInvalid, "ns=a;ns=b"},
 	}

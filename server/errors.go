@@ -140,7 +140,6 @@ func (x *exchange) explain(err error) *failure {
 	case isBad && x.r.Method != http.MethodGet && x.r.Method != http.MethodHead:
 		a = Answer{Status: http.StatusMethodNotAllowed, Code: bad.Code}
 		f.header = [2]string{"Allow", "GET, HEAD"}
-		f.finding.Remedy = "push to the registry itself; the mirror only reads"
 	case isBad:
 		a = Answer{Status: http.StatusNotFound, Code: bad.Code}
 	case a == missing && x.req.Kind == oci.KindBlob:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -93,7 +94,7 @@ func (x *exchange) next(query string) string {
 		}
 	}
 	if ns := x.req.Namespace; ns != "" {
-		b.WriteString("&ns=" + strings.ReplaceAll(ns, ":", "%3A")) // a host and perhaps a port, as oci has checked
+		b.WriteString("&ns=" + url.QueryEscape(ns))
 	}
 	return b.String()
 }

@@ -112,7 +112,15 @@ func (c *call) next(resp *answer, asked *url.URL) string {
 	if _, err := url.ParseQuery(u.RawQuery); err != nil {
 		return ""
 	}
-	return u.RawQuery
+	// The rest is kept as it is written. ns would lead our client to another upstream.
+	var kept []string
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
+		name, _, _ := strings.Cut(pair, "=")
+		if name, _ = url.QueryUnescape(name); name != "ns" && pair != "" {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "&")
 }
 
 // hasList reports whether b is one JSON object with a list, or null, at a key.

@@ -153,9 +153,9 @@ type ContentKind string
 
 // The ways in which a successful answer can be wrong.
 const (
-	ContentDigest      ContentKind = "digest"        // bytes do not have the digest they were asked by
-	ContentSize        ContentKind = "size"          // longer or shorter than said
-	ContentRange       ContentKind = "content-range" // a 206 for another range, or none
+	ContentDigest      ContentKind = "digest"         // bytes do not have the digest they were asked by
+	ContentSize        ContentKind = "size"           // longer or shorter than said
+	ContentRange       ContentKind = "content-range"  // a 206 for another range, or none
 	ContentLength      ContentKind = "content-length" // no size where one is needed
 	ContentEncoding    ContentKind = "content-encoding"
 	ContentTooLarge    ContentKind = "too-large" // a manifest above 4 MiB
