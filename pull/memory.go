@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
 )
 
 // maxFailures is how many failures are remembered at once.
@@ -37,19 +38,25 @@ func (k key) byDigest() bool {
 }
 
 type failure struct {
-	err   error
-	until time.Time
+	err       error
+	at, until time.Time
 }
 
 func newFailures() *failures {
 	return &failures{known: newLRU[key, failure](maxFailures)}
 }
 
-// get returns the error, or nil.
+// get returns the error, or nil. What it says of when to come back counts from now.
 func (f *failures) get(k key) error {
 	v, ok := f.known.get(k)
-	if !ok || !time.Now().Before(v.until) {
+	now := time.Now()
+	if !ok || !now.Before(v.until) {
 		return nil
+	}
+	if e, ok := v.err.(*upstream.Error); ok && e.RetryAfter > 0 && now.After(v.at) {
+		later := *e
+		later.RetryAfter = max(e.RetryAfter-now.Sub(v.at), time.Second)
+		return &later
 	}
 	return v.err
 }
@@ -57,12 +64,16 @@ func (f *failures) get(k key) error {
 // put remembers err for as long as its kind deserves.
 func (f *failures) put(k key, err error) {
 	if d := remembered(err, k.byDigest()); d > 0 {
-		f.known.put(k, failure{err: err, until: time.Now().Add(d)}, 1)
+		now := time.Now()
+		f.known.put(k, failure{err: err, at: now, until: now.Add(d)}, 1)
 	}
 }
 
 // clear forgets one failure: the upstream has answered after all.
 func (f *failures) clear(k key) { f.known.remove(k) }
+
+// forgetAll clears everything.
+func (f *failures) forgetAll() { f.known.removeIf(func(key) bool { return true }) }
 
 // forget clears what is remembered of a repository.
 func (f *failures) forget(repo oci.Repo) {

@@ -129,8 +129,9 @@ func New(o Options) *Puller {
 	return p
 }
 
-// Use makes s the setup of all requests that come from now on; those that run keep theirs. What is remembered of a
-// site's failures goes where its Upstream is another one than before: compared by ==, so an Upstream is a pointer.
+// Use makes s the setup of all requests that come from now on; those that run keep theirs. Failures are forgotten, since
+// what they came from may have been repaired; that an upstream was slow is remembered of one that is the same as before:
+// compared by ==, so an Upstream is a pointer.
 func (p *Puller) Use(s Setup) {
 	p.using.Lock()
 	defer p.using.Unlock()
@@ -147,6 +148,7 @@ func (p *Puller) Use(s Setup) {
 		next.sites[name] = st
 	}
 	p.setup.Store(next)
+	p.failures.forgetAll()
 }
 
 // Run ends with ctx, and takes with it what has outlived its clients: it returns when the last of that has ended. After

@@ -44,7 +44,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 		p.checkBehind(ctx, st, ref, start)
 	}
 	if verdict != catalog.Ask {
-		if c, ok := p.known(ctx, ref, b, head, start); ok {
+		if c, ok := p.known(ctx, st, ref, b, head, start); ok {
 			return c, nil
 		}
 	}
@@ -67,13 +67,15 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 }
 
 // known answers without the upstream from what is believed of a tag, if that can be done.
-func (p *Puller) known(ctx context.Context, ref oci.Ref, b belief, head bool, now time.Time) (*Content, bool) {
+func (p *Puller) known(ctx context.Context, st *site, ref oci.Ref, b belief, head bool, now time.Time) (
+	*Content, bool,
+) {
 	ref.Digest = b.Digest
 	s := Status{Outcome: cache.Hit, Age: now.Sub(b.Checked)}
 	if f, ok := p.local(ctx, ref.Repo, ref.Digest); ok {
 		return p.answer(ref, f, head, s, now), true
 	}
-	if head && complete(b.desc) {
+	if head && p.promises(st, ref.Repo, b.desc) {
 		return described(ref, b.desc, s), true
 	}
 	return nil, false
@@ -109,7 +111,7 @@ func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, che
 			s.Outcome = cache.Hit // what came from the upstream is that it is still the right one
 			return p.answer(at, f, head, s, time.Now()), nil
 		}
-		if head && complete(desc) {
+		if head && p.promises(st, ref.Repo, desc) {
 			return described(at, desc, s), nil
 		}
 	}
@@ -126,8 +128,12 @@ func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, che
 	return c, err
 }
 
-// complete reports whether a descriptor says all that a HEAD is answered with.
-func complete(d oci.Descriptor) bool { return d.Digest != "" && d.Size > 0 && d.MediaType != "" }
+// promises reports whether a descriptor says all that a HEAD is answered with, of a manifest that a GET has not just been
+// found not to bring.
+func (p *Puller) promises(st *site, repo oci.Repo, d oci.Descriptor) bool {
+	return d.Digest != "" && d.Size > 0 && d.MediaType != "" &&
+		p.failures.get(st.key(oci.KindManifest, repo, d.Digest.String())) == nil
+}
 
 // described answers a HEAD with a descriptor alone.
 func described(ref oci.Ref, d oci.Descriptor, s Status) *Content {
