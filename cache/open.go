@@ -28,6 +28,9 @@ type Options struct {
 	Linger time.Duration
 	Park   time.Duration
 	GoOn   int64
+
+	// ParallelAbove is the size in bytes above which a blob is fetched in parallel ranges. 0: none is.
+	ParallelAbove int64
 }
 
 // MinFree is what stays free on the disk whatever Size says: Percent of it, and of its inodes, where that is above
@@ -99,6 +102,7 @@ func New(o Options) *Cache {
 	c.lru.init(o.Size / 3 * 2)
 	c.flights = flight.New(flight.Options{
 		Open: c.again, Create: c.create, Linger: o.Linger, Park: o.Park, GoOn: o.GoOn, Log: o.Log,
+		ParallelAbove: o.ParallelAbove,
 	})
 	return c
 }

@@ -106,8 +106,9 @@ type Cache struct {
 	// Durability is relaxed (after a crash of the machine, content not known to be on disk is hashed before it is
 	// served) or strict (each blob is synced to disk before it counts as cached, which is slower).
 	Durability string `yaml:"durability" enum:"relaxed,strict" reload:"restart"`
-	// ParallelAbove is the size from which a blob is fetched in parallel ranges.
-	ParallelAbove Size `yaml:"parallelAbove"`
+	// ParallelAbove is the size above which a blob is fetched in parallel ranges, while that proves faster. 0 turns it
+	// off.
+	ParallelAbove Size `yaml:"parallelAbove" reload:"restart"`
 }
 
 // Clients says how clients identify themselves.

@@ -119,7 +119,7 @@ metrics: {listen: "[::1]:9090"}
 drain: 1h30m
 errorPhrase: false
 log: {level: debug, format: json}
-cache: {dir: data, size: 1.5TiB, minFree: 10GB, durability: strict}
+cache: {dir: data, size: 1.5TiB, minFree: 10GB, durability: strict, parallelAbove: 1GiB}
 defaultUpstream: CORP
 clientsFallBack: false
 trustedProxies: []
@@ -147,7 +147,7 @@ upstreams:
 		Log:     config.Log{Level: "debug", Format: "json"},
 		Cache: config.Cache{
 			Dir: "/etc/mirror/data", Size: 3 << 39, MinFree: config.MinFree{Bytes: 10e9},
-			Durability: "strict", ParallelAbove: 64 << 20,
+			Durability: "strict", ParallelAbove: 1 << 30,
 		},
 		DefaultUpstream: "registry.example.com:5000",
 		Upstreams: config.Upstreams{

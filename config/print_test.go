@@ -73,6 +73,7 @@ cache:
   size: 1TiB # from MIRROR_CACHE_SIZE; a change needs a restart
   minFree: 5% # a change needs a restart
   durability: relaxed # a change needs a restart
+  parallelAbove: 64MiB # a change needs a restart
 defaultUpstream: "" # from MIRROR_DEFAULT_UPSTREAM
 clientsFallBack: true # a change needs a restart
 upstreams:
@@ -127,8 +128,8 @@ func TestDiff(t *testing.T) {
 			[]string{"listen", "admin.listen", "metrics.listen"},
 		},
 		{
-			"the cache", "", "cache: {dir: x, size: 1GiB, minFree: 1%, durability: strict}",
-			[]string{"cache.dir", "cache.size", "cache.minFree", "cache.durability"},
+			"the cache", "", "cache: {dir: x, size: 1GiB, minFree: 1%, durability: strict, parallelAbove: 1GiB}",
+			[]string{"cache.dir", "cache.size", "cache.minFree", "cache.durability", "cache.parallelAbove"},
 		},
 		{
 			"the rest", "", "drain: 1s\nerrorPhrase: false\nlog: {format: json}\nclientsFallBack: false",
@@ -144,7 +145,7 @@ func TestDiff(t *testing.T) {
 		})
 	}
 	want := "listen tls admin.listen metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
-		"cache.durability clientsFallBack"
+		"cache.durability cache.parallelAbove clientsFallBack"
 	if got := strings.Join(config.RestartPaths(), " "); got != want {
 		t.Errorf("RestartPaths:\n%s, want\n%s", got, want)
 	}

@@ -6,16 +6,15 @@ package config
 // The key is a path in which * stands for any key or index. Today is the text of the value that is true of the mirror
 // as it is and may therefore be written; without it only an empty list or mapping may. Instead says what to do.
 var unavailable = map[string]row{
-	"tls.http2":           {today: "false", instead: "remove it: clients get HTTP/1.1, which is faster for blobs"},
-	"cache.parallelAbove": {instead: "remove it: each blob is fetched in one stream"},
-	"trustedProxies":      {instead: "remove it: clients are known by their address"},
-	"platforms":           {instead: "remove it"},
-	"clients":             {instead: "remove it: everybody who reaches the mirror is a client"},
-	"rules":               {instead: "remove it: upstreams have access: public"},
-	"webhooks":            {instead: "remove it: tags are checked when they are older than tags.maxAge"},
-	"kubernetes.events":   {today: "false", instead: "remove it: failures are in the log, and in what nodes print"},
-	"kubernetes.feed":     {today: "false", instead: "remove it"},
-	"warm.schedules":      {instead: "remove it"},
+	"tls.http2":         {today: "false", instead: "remove it: clients get HTTP/1.1, which is faster for blobs"},
+	"trustedProxies":    {instead: "remove it: clients are known by their address"},
+	"platforms":         {instead: "remove it"},
+	"clients":           {instead: "remove it: everybody who reaches the mirror is a client"},
+	"rules":             {instead: "remove it: upstreams have access: public"},
+	"webhooks":          {instead: "remove it: tags are checked when they are older than tags.maxAge"},
+	"kubernetes.events": {today: "false", instead: "remove it: failures are in the log, and in what nodes print"},
+	"kubernetes.feed":   {today: "false", instead: "remove it"},
+	"warm.schedules":    {instead: "remove it"},
 
 	"upstreams.*.access": {
 		today: "public", instead: "remove it: only public images are served, to everybody", partly: true,

@@ -18,8 +18,6 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, text, want string }{
 		{"http2", "tls: {cert: a, key: b, http2: true}", "tls.http2"},
-		{"parallelAbove", "cache: {parallelAbove: 128MiB}", "cache.parallelAbove"},
-		{"parallelAbove as it will be by default", "cache: {parallelAbove: 64MiB}", "cache.parallelAbove"},
 		{"trustedProxies", "trustedProxies: [10.0.0.0/8]", "trustedProxies"},
 		{"platforms", "platforms: [linux/amd64]", "platforms"},
 		{"clients", "clients: {htpasswd: x}", "clients"},

@@ -18,6 +18,17 @@ func NewBody(rc io.ReadCloser, size int64, host string) *Body {
 // Size is that of the whole blob in bytes, -1 where the upstream did not say.
 func (b *Body) Size() int64 { return b.size }
 
+// Extend has the body go on to the blob's end, if the upstream sends all of it though a part was wanted, and says how
+// much that is. It reports whether. It comes before the first Read.
+func (b *Body) Extend() bool {
+	t := b.from
+	if t == nil || !t.all || t.size < 0 {
+		return false
+	}
+	t.end = t.size
+	return true
+}
+
 // Host is what the bytes come from, after redirects. It may change when a transfer goes on after a break. It is safe
 // to ask at any time.
 func (b *Body) Host() string {

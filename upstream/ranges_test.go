@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -227,4 +228,53 @@ func TestStat(t *testing.T) {
 			t.Errorf("%+v, %v", desc, err)
 		}
 	})
+}
+
+// A part that is wanted by itself is not worth a blob from its beginning, and a first part of a blob that comes whole
+// need not be the last.
+func TestPartsOfARegistryWithoutRanges(t *testing.T) {
+	t.Parallel()
+	const n = 100_000
+	content := blobOf(n)
+	for _, o := range []struct {
+		name string
+		origin.Options
+		ranges bool
+	}{{"with ranges", origin.Options{}, true}, {"without", origin.Options{NoRange: true}, false}} {
+		t.Run(o.name, func(t *testing.T) {
+			t.Parallel()
+			s := origin.Start(t, o.Options)
+			d := s.AddBlob(repo, content)
+			r := registry(t, s.URL())
+			body, err := r.Blob(t.Context(), repo, d.Digest, flight.Want{From: 1000, To: 2000, Size: n, Part: true})
+			if (err == nil) != o.ranges {
+				t.Errorf("a part: %v", err)
+			}
+			if err == nil {
+				_ = body.Close()
+			}
+			if c := s.Count(origin.KindBlob); c != 1 {
+				t.Errorf("a part took %d requests, want 1", c)
+			}
+
+			body, err = r.Blob(t.Context(), repo, d.Digest, flight.Want{To: 1000, Size: n})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer body.Close()
+			want := content
+			if o.ranges {
+				want = content[:1000]
+			}
+			if body.Extend() == o.ranges {
+				t.Errorf("the first part goes on: %t", !o.ranges)
+			}
+			if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("read %d bytes, %v; want %d", len(got), err, len(want))
+			}
+			if c := s.Count(origin.KindBlob); c != 2 {
+				t.Errorf("%d requests, want 2", c)
+			}
+		})
+	}
 }

@@ -39,6 +39,8 @@ type transfer struct {
 	pos    int64 // of the next byte to yield
 	end    int64 // exclusive; -1: not known yet
 	whole  bool  // the range is the whole blob, as far as we know
+	part   bool  // it is wanted by itself: a blob from its beginning is of no use
+	all    bool  // the whole blob comes, though a part of it was asked for
 	size   int64 // of the blob; -1: not known
 	host   atomic.Pointer[string]
 
@@ -53,7 +55,7 @@ type transfer struct {
 
 func newTransfer(ctx context.Context, c *call, d oci.Digest, w flight.Want) *transfer {
 	t := &transfer{
-		ctx: ctx, c: c, digest: d, pos: w.From, end: w.To, size: -1,
+		ctx: ctx, c: c, digest: d, pos: w.From, end: w.To, size: -1, part: w.Part,
 		wait: &backoff.ExponentialBackOff{
 			InitialInterval: 200 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second,
 		},
@@ -241,7 +243,7 @@ func (t *transfer) worthAnother(err error, first bool) bool {
 		return false
 	}
 	if e, ok := errors.AsType[*ContentError](err); ok {
-		return !first || e.Kind == ContentRange || e.Kind == ContentStalled
+		return !t.part && (!first || e.Kind == ContentRange || e.Kind == ContentStalled)
 	}
 	return !final(err) && (!first || broke(err))
 }
@@ -303,9 +305,13 @@ func (t *transfer) take(resp *answer, ranged bool) error {
 		resp.Header.Get("Docker-Content-Digest") != t.digest.String() {
 		return t.wrong(ContentNotRegistry, "a blob", "a web page")
 	}
+	if t.part && t.pos > 0 {
+		return t.wrong(ContentRange, fmt.Sprintf("bytes %d-%d", t.pos, t.end-1), "the whole blob")
+	}
 	if err := t.learnSize(total); err != nil {
 		return err
 	}
+	t.all = ranged && t.pos == 0
 	if t.end < 0 {
 		t.end = t.size
 	}

@@ -6,6 +6,7 @@ func (g *Group) Small() {
 	for _, n := range []*int64{&s.extent, &s.most, &s.holdBack, &s.verify} {
 		*n /= 16
 	}
+	s.pace, s.nearly = s.pace/100, s.nearly/100
 }
 
 // Over is closed once nothing of the reader's flight is remembered.

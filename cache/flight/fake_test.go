@@ -285,6 +285,7 @@ type origin struct {
 	fetches []flight.Want
 	given   map[string]int64
 	open    int
+	peak    int // of open
 }
 
 func newOrigin(seed uint64, n int) *origin {
@@ -327,6 +328,7 @@ func (o *origin) source(key string, f fault) flight.Source {
 		}
 		o.mu.Lock()
 		o.open++
+		o.peak = max(o.peak, o.open)
 		o.mu.Unlock()
 		return &body{o: o, ctx: ctx, key: key, f: f, pos: w.From, to: to}, nil
 	}}
@@ -346,6 +348,13 @@ func (o *origin) count() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.fetches)
+}
+
+// most is how many bodies were open at once.
+func (o *origin) most() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.peak
 }
 
 type body struct {

@@ -19,16 +19,18 @@ type fetch struct {
 	cancel context.CancelFunc
 
 	// Guarded by the flight's mutex.
-	fill    bool  // extends the prefix to the end; others may cut its region short behind claimed()
-	pos, to int64 // what is still to come: [pos, to); to is -1 where the size is not known
-	writing int64 // end of the write that is under way
-	open    bool  // the source has agreed
+	fill    bool   // extends the prefix to the end; others may cut its region short behind claimed()
+	lane    bool   // goes beside the fill, and may be cut like it; see lanes
+	host    string // of a lane
+	pos, to int64  // what is still to come: [pos, to); to is -1 where the size is not known
+	writing int64  // end of the write that is under way
+	open    bool   // the source has agreed
 	stopped bool
 }
 
 // claimed is the end of the region that no other fetch may enter. The lock is held.
 func (ft *fetch) claimed() int64 {
-	if !ft.fill {
+	if !ft.fill && !ft.lane {
 		return ft.to
 	}
 	end := max(ft.sizes.up(ft.pos+1), ft.writing)
@@ -77,7 +79,7 @@ func (f *Flight) demand(r *Reader, off, end int64) {
 		end = min(end, f.size)
 	}
 	if off == f.prefix() && toEnd && !slices.ContainsFunc(f.fetches, func(ft *fetch) bool { return ft.fill }) {
-		f.start(&fetch{src: r.src, fill: true, pos: off, to: f.gapEnd(off)})
+		f.start(&fetch{src: r.src, fill: true, pos: off, to: f.partEnd(off)})
 		return
 	}
 	s := f.g.sizes
@@ -93,7 +95,7 @@ func (f *Flight) demand(r *Reader, off, end int64) {
 		}
 	}
 	for _, ft := range f.fetches {
-		if ft.fill && ft.pos <= off && (ft.to < 0 || ft.to > from) {
+		if (ft.fill || ft.lane) && ft.pos <= off && (ft.to < 0 || ft.to > from) {
 			ft.to = from // it goes on behind this extent
 		}
 	}
@@ -136,12 +138,15 @@ func (f *Flight) over(ft *fetch) {
 	defer f.mu.Unlock()
 	f.fetches = slices.DeleteFunc(f.fetches, func(x *fetch) bool { return x == ft })
 	f.users--
+	if ft.lane {
+		f.g.hosts.give(ft.host)
+	}
 	f.tell() // readers that counted on it ask again
 	f.release()
 	f.settle()
 }
 
-// run is the goroutine of a fetch: one body, and for the fill one for each gap until the blob is whole.
+// run is the goroutine of a fetch: one body, and for the fill and its lanes one for each part until the blob is whole.
 func (f *Flight) run(ft *fetch) {
 	defer f.over(ft)
 	for {
@@ -153,16 +158,21 @@ func (f *Flight) run(ft *fetch) {
 		case errors.As(err, &disk):
 			f.breakSpool(disk.err)
 			return
+		case err != nil && ft.lane:
+			f.laneFailed(ft, err)
+			return
 		case err != nil:
 			f.sourceFailed(ft.src.Key, err)
 			return
-		case !ft.fill || !f.nextGap(ft):
+		case ft.lane && f.nextLane(ft), ft.fill && f.nextGap(ft):
+		default:
 			return
 		}
 	}
 }
 
-// nextGap moves the fill to the next gap of the prefix, waiting for extents that others bring. False: nothing is left.
+// nextGap moves the fill to the next gap of the prefix, or beside lanes to the next part, waiting for what others bring.
+// False: nothing is left.
 func (f *Flight) nextGap(ft *fetch) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -172,8 +182,13 @@ func (f *Flight) nextGap(ft *fetch) bool {
 			return false
 		}
 		ft.pos, ft.to, ft.open = p, p, false // claims nothing while it looks
-		if f.covered(p) == nil {
-			ft.to = f.gapEnd(p)
+		if f.lanes.want > 1 {
+			if from, to, ok := f.nextPart(); ok {
+				ft.pos, ft.to = from, to
+				return true
+			}
+		} else if f.covered(p) == nil {
+			ft.to = f.partEnd(p)
 			return true
 		}
 		news := f.came.news()
@@ -212,7 +227,7 @@ func (f *Flight) guarded(ft *fetch) (err error) {
 // transfer brings [pos, to) of one fetch into the spool.
 func (f *Flight) transfer(ft *fetch) error {
 	f.mu.Lock()
-	w := Want{From: ft.pos, To: ft.to, Size: max(0, f.size), Live: f.live}
+	w := Want{From: ft.pos, To: ft.to, Size: max(0, f.size), Part: ft.lane, Live: f.live}
 	f.mu.Unlock()
 	body, err := ft.src.Fetch(ft.ctx, w)
 	if err != nil {
@@ -275,6 +290,10 @@ func (f *Flight) room(ft *fetch, buf []byte) []byte {
 // opened takes in what the source's agreement tells.
 func (f *Flight) opened(ft *fetch, body Body) error {
 	n, host := body.Size(), body.Host() // without the lock, under which nothing foreign is called
+	whole := false
+	if x, ok := body.(Extender); ok && ft.fill {
+		whole = x.Extend()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.host = host
@@ -289,7 +308,16 @@ func (f *Flight) opened(ft *fetch, body Body) error {
 		}
 		f.poke() // the size may be all that was missing
 	}
+	if whole {
+		f.lanes.settled = true
+		if f.size >= 0 {
+			ft.to = f.gapEnd(ft.pos)
+		}
+	}
 	ft.open = true
+	if ft.fill {
+		f.pacing()
+	}
 	f.tell()
 	return nil
 }

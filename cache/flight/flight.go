@@ -11,16 +11,21 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// sizes are the bytes that flights go by. They are a value for the tests alone, which drive small blobs through what
-// large ones meet.
+// sizes are the bytes, and the times that go with them, that flights go by. They are a value for the tests alone, which
+// drive small blobs through what large ones meet.
 type sizes struct {
 	extent   int64 // grid of the ranges that are fetched ahead of the prefix
 	most     int64 // how much of a client's closed range one request to the source asks for
 	holdBack int64 // how much of the prefix's end waits for the digest
 	verify   int64 // up to here a blob is verified before its headers go out, if that takes less than verifyWait
+	// pace is how often it is looked whether lanes pay; a blob that will be there in nearly needs none.
+	pace, nearly time.Duration
 }
 
-var usual = sizes{extent: 4 << 20, most: 16 << 20, holdBack: 64 << 10, verify: 4 << 20}
+var usual = sizes{
+	extent: 4 << 20, most: 16 << 20, holdBack: 64 << 10, verify: 4 << 20,
+	pace: 500 * time.Millisecond, nearly: 2 * time.Second,
+}
 
 const verifyWait = 2 * time.Second
 
@@ -68,6 +73,8 @@ type Flight struct {
 	host     string // that the last bytes came from: evidence
 	idle     *time.Timer
 	parked   bool
+
+	lanes lanes
 
 	came bell          // bytes are in the spool
 	sure bell          // bytes are hashed
@@ -171,6 +178,7 @@ func (f *Flight) tell() {
 func (f *Flight) wrote(from, to int64) {
 	f.have.add(from, to)
 	f.poke()
+	f.lanes.came += to - from
 	f.came.progress(to - from)
 }
 

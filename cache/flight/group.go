@@ -20,13 +20,19 @@ type Options struct {
 	Linger time.Duration // after the last reader has left; 10 s
 	Park   time.Duration // how long an unfinished spool is kept; 1 h
 	GoOn   int64         // bytes that may be missing for a fill to go on without readers; 64 MiB
-	Log    *slog.Logger  // nil: discard
+	// ParallelAbove is the size in bytes above which a blob is fetched in several parts at a time while that is faster.
+	// 0: none is.
+	ParallelAbove int64
+	Lanes         int          // most parts of one blob at a time; 4
+	LanesPerHost  int          // most parts beyond each blob's first, of all blobs from one host; 12
+	Log           *slog.Logger // nil: discard
 }
 
 // Group holds the flights of a cache, one per digest.
 type Group struct {
 	o      Options
 	sizes  sizes
+	hosts  hosts
 	ctx    context.Context // ends with Close: the life of every fetch
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // every goroutine of every flight
@@ -54,12 +60,21 @@ func New(o Options) *Group {
 	if o.GoOn == 0 {
 		o.GoOn = 64 << 20
 	}
+	if o.Lanes == 0 {
+		o.Lanes = 4
+	}
+	if o.LanesPerHost == 0 {
+		o.LanesPerHost = 12
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	// The context is the group's own: fetches outlive the requests that started them.
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Group{o: o, sizes: usual, ctx: ctx, cancel: cancel, flights: make(map[oci.Digest]*Flight)}
+	return &Group{
+		o: o, sizes: usual, ctx: ctx, cancel: cancel, flights: make(map[oci.Digest]*Flight),
+		hosts: hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
+	}
 }
 
 // Join returns the blob's finished content, or a *Reader of the flight that brings it, which it starts if there is

@@ -125,7 +125,11 @@ func model(t *testing.T, seed uint64) {
 		o.source("good", fault{wait: time.Duration(r.IntN(4)) * time.Millisecond}),
 		change(badOrigin.source("bad", bad), odd),
 	}
-	g := flight.New(st.options())
+	opts := st.options()
+	if r.IntN(2) == 0 {
+		opts.ParallelAbove = 1 + r.Int64N(int64(size))
+	}
+	g := flight.New(opts)
 	if small {
 		g.Small()
 	}

@@ -13,6 +13,9 @@ type Want struct {
 	// Size is that of the whole blob in bytes where it is known, else 0. With it a source can tell the whole blob, which
 	// is asked for without a Range header, from its first part.
 	Size int64
+	// Part says that these bytes are wanted by themselves: a source that could only send the blob from its beginning
+	// answers with an error instead. Others bring them then.
+	Part bool
 	// Live reports whether a person waits for these bytes. It may turn true while the fetch runs: a pull joins a
 	// warm-up. Nil means true.
 	Live func() bool
@@ -23,6 +26,13 @@ type Body interface {
 	io.ReadCloser
 	Size() int64  // of the whole blob in bytes, -1 if the upstream did not say
 	Host() string // that the bytes come from, after redirects
+}
+
+// Extender is implemented by bodies that may go on behind the range that was wanted.
+type Extender interface {
+	// Extend has the body go on to the blob's end, where that comes anyway: the source knows no ranges. It reports
+	// whether it does. It comes before the first Read.
+	Extend() bool
 }
 
 // Source is one reader's way to the blob: an upstream, a repository and a credential. Every reader brings its own,

@@ -135,6 +135,7 @@ func (a *App) build(c *config.Config) {
 	a.cache = cache.New(cache.Options{
 		Store: a.store, Index: a.index, Size: int64(c.Cache.Size), Free: a.store.Free,
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
+		ParallelAbove: int64(c.Cache.ParallelAbove),
 	})
 	a.puller = pull.New(pull.Options{Cache: a.cache, Catalog: a.catalog, Log: a.log})
 	a.journal = journal.New(journal.Options{Log: a.log})
