@@ -20,6 +20,9 @@
 //   - A reader waits until the byte it wants is published, then copies from the spool with a file position of its own.
 //     What no running fetch is about to bring, it has fetched through its own source.
 //
+// Beside the fill of a large blob run lanes, each with the first part that nobody has or brings, for as long as the blob
+// comes faster for them.
+//
 // Ends are per reader. When a source fails, the readers with its Key end with that error; a reader with another key
 // starts over from the first missing byte with its own source. Wrong content ends everybody: the digest is the
 // blob's. A source that says another size than the reader who started the flight expected ends its own readers; who
