@@ -22,8 +22,11 @@ func (c *facts) answer() bool {
 		return false
 	case s == 429:
 		return c.limited()
+	case s >= 500 && c.e.MirrorReason == string(Loop):
+		c.set(Loop, "the mirror's own request to %s came back to it", c.up)
+		c.remedy("correct the endpoints of %s: %s leads to the mirror itself", c.up, c.host)
 	case s >= 500:
-		c.set(UpstreamError, "%s answered %d to %s", c.host, s, c.asked())
+		c.set(UpstreamError, "%s answered %d to %s%s", c.host, s, c.asked(), c.words())
 		c.remedy("wait for %s to recover, then pull again", c.host)
 	case s == 404, s == 410:
 		return c.missing()
@@ -225,6 +228,15 @@ func (c *facts) quote() string {
 		return ""
 	}
 	return ": " + Cut(c.e.Message, 120)
+}
+
+// words is quote where a registry speaks; a web page says no more than its status.
+func (c *facts) words() string {
+	switch c.e.BodyKind {
+	case upstream.BodyErrors, upstream.BodyDetails, upstream.BodyMessage:
+		return c.quote()
+	}
+	return ""
 }
 
 func (c *facts) wait() string {

@@ -327,6 +327,14 @@ var cases = []struct {
 	}))},
 
 	{"503", diagnose.UpstreamError, answered(503, nil)},
+	{"503-with-words", diagnose.UpstreamError, answered(503, func(e *upstream.Error) {
+		e.Code, e.Message, e.BodyKind = "UNAVAILABLE", "storage is being moved until 10 h", upstream.BodyErrors
+	})},
+	{"503-with-a-page", diagnose.UpstreamError, answered(503, func(e *upstream.Error) {
+		e.Message, e.BodyKind = "503 Service Temporarily Unavailable", upstream.BodyHTML
+	})},
+	{"endpoint-is-the-mirror", diagnose.Loop, answered(502, func(e *upstream.Error) { e.MirrorReason = "loop" })},
+	{"another-mirror", diagnose.UpstreamError, answered(502, func(e *upstream.Error) { e.MirrorReason = "dns-failed" })},
 	{"503-token", diagnose.UpstreamError, hubError(upstream.StepToken, "auth.docker.io",
 		func(e *upstream.Error) { e.Status = 503 })},
 	{"quay-disabled", diagnose.UpstreamBlocked, answered(405, of("quay.io", func(e *upstream.Error) {

@@ -35,6 +35,7 @@ type wire struct {
 	*httptest.Server
 	hub, ghcr *origin.Origin
 	puller    *pull.Puller
+	setup     pull.Setup
 	records   *records
 	log       *logged
 }
@@ -56,7 +57,7 @@ func newWire(t *testing.T, o wired) *wire {
 		o.policy = catalog.Policy{Wait: 5 * time.Second, StaleIfError: time.Hour}
 	}
 	w := &wire{hub: origin.Start(t, o.hub), ghcr: origin.Start(t, o.ghcr), records: new(records), log: new(logged)}
-	log := slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := w.logger()
 	content := cache.New(cache.Options{Store: cachetest.NewStore(), Size: 1 << 30, Log: log})
 	known := catalog.New(statetest.NewTable(), statetest.NewTable(), catalog.Options{Log: log})
 	w.puller = pull.New(pull.Options{Cache: content, Catalog: known, Log: log, Wait: o.wait})
@@ -92,6 +93,7 @@ func newWire(t *testing.T, o wired) *wire {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.setup = setup
 	w.puller.Use(setup)
 	for _, run := range []func(context.Context) error{content.Run, known.Run, w.puller.Run} {
 		group.Go(func() error { return run(ctx) })
@@ -107,6 +109,11 @@ func newWire(t *testing.T, o wired) *wire {
 		Help: "https://help.example/", Via: o.via, Log: log,
 	}))
 	return w
+}
+
+// logger logs everything.
+func (w *wire) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // dial opens a connection to the mirror with a deadline.

@@ -78,7 +78,7 @@ func (c *call) wrap(err error) error {
 	}
 	if f, ok := errors.AsType[*fault](err); ok {
 		e.Status, e.Code, e.Message, e.BodyKind = f.status, f.code, f.message, f.kind
-		e.Challenge, e.RetryAfter, e.Err = f.challenge, f.retryAfter, f.err
+		e.Challenge, e.RetryAfter, e.MirrorReason, e.Err = f.challenge, f.retryAfter, f.mirror, f.err
 		c.lastIs(f.step)
 	}
 	if n := len(c.steps); n > 0 && c.steps[n-1].Err == nil {

@@ -27,7 +27,8 @@ type refusal struct {
 	challenge  string
 	challenges []challenge
 	retryAfter time.Duration
-	size       int64 // of what a range asked for lies beyond; -1: not said
+	mirror     string // the reason of another mirror, or of this one
+	size       int64  // of what a range asked for lies beyond; -1: not said
 }
 
 // readRefusal reads what a failed answer says. It does not close the body.
@@ -44,6 +45,8 @@ func readRefusal(resp *http.Response, known []auth.Credential) refusal {
 		challenges: parseChallenges(values),
 		retryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
+	reason, _, _ := strings.Cut(resp.Header.Get("Mirror-Reason"), ";")
+	r.mirror = oneLine(reason, 40)
 	if resp.Body == nil || resp.Request != nil && resp.Request.Method == http.MethodHead {
 		return r
 	}

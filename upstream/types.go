@@ -49,9 +49,11 @@ type Error struct {
 	Challenge  string        // WWW-Authenticate of that answer
 	BodyKind   BodyKind      // the shape of that body
 	RetryAfter time.Duration // 0: not said
-	Credential auth.Status   // zero: anonymous
-	Steps      []Step
-	Err        error // the cause below, may be nil where Status says it all
+	// MirrorReason is the reason in the Mirror-Reason header of that answer: it came from a mirror, perhaps from this one.
+	MirrorReason string
+	Credential   auth.Status // zero: anonymous
+	Steps        []Step
+	Err          error // the cause below, may be nil where Status says it all
 }
 
 // BodyKind is the shape of an error body.
