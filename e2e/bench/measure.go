@@ -9,6 +9,8 @@ import (
 const (
 	mb        = 1_000_000
 	slowRate  = 50 * mb // bytes per second of each connection of the upstream
+	lowRate   = 20 * mb // the same, where that is the matter
+	cutAfter  = 20 * mb
 	herdSize  = 50
 	thousand  = 1000
 	warmBytes = 4 << 30
@@ -37,18 +39,26 @@ var measurements = []measurement{
 	{"cpu", measureCPU},
 	{"rate", measureRate},
 	{"thousand", measureThousand},
+	{"slow", measureSlow},
+	{"cut", measureCut},
+}
+
+// kind is what an upstream is like, and how the subject is reached.
+type kind struct {
+	rate int64 // bytes per second of each connection; 0: as fast as sendfile goes
+	cut  int64 // bytes after which it closes a blob's connection; 0: never
+	auth bool
+	tls  bool // of the subject
 }
 
 // with starts a subject in front of a fresh upstream, runs do and stops both.
-func with(ctx context.Context, l *lab, name string, rate int64, auth, tls bool,
-	do func(up, s *subject) error,
-) error {
-	up, err := l.upstream(ctx, rate, auth)
+func with(ctx context.Context, l *lab, name string, k kind, do func(up, s *subject) error) error {
+	up, err := l.upstream(ctx, k)
 	if err != nil {
 		return err
 	}
 	defer up.stop()
-	s, err := l.start(ctx, name, up, tls)
+	s, err := l.start(ctx, name, up, k.tls)
 	if err != nil {
 		return err
 	}
@@ -66,7 +76,7 @@ func with(ctx context.Context, l *lab, name string, rate int64, auth, tls bool,
 // one client alone, for comparison.
 func measureHerd(ctx context.Context, l *lab, x images, into *results) error {
 	for _, name := range []string{direct, distribution, nginxCache, nginxStatic, mirror} {
-		err := with(ctx, l, name, slowRate, false, false, func(up, s *subject) error {
+		err := with(ctx, l, name, kind{rate: slowRate}, func(up, s *subject) error {
 			one, err := pullHerd(ctx, 1, s.base, s.ca, false, x.big)
 			if err != nil {
 				return err
@@ -78,7 +88,7 @@ func measureHerd(ctx context.Context, l *lab, x images, into *results) error {
 		if err != nil {
 			return err
 		}
-		err = with(ctx, l, name, slowRate, false, false, func(up, s *subject) error {
+		err = with(ctx, l, name, kind{rate: slowRate}, func(up, s *subject) error {
 			h, err := pullHerd(ctx, herdSize, s.base, s.ca, false, x.big)
 			if err != nil {
 				return err
@@ -108,7 +118,7 @@ func measureCold(ctx context.Context, l *lab, x images, into *results) error {
 		image *image
 	}{{"cold.limited", slowRate, x.big}, {"cold.unlimited", 0, x.huge}} {
 		for _, name := range []string{direct, distribution, nginxCache, mirror} {
-			err := with(ctx, l, name, c.rate, false, false, func(_, s *subject) error {
+			err := with(ctx, l, name, kind{rate: c.rate}, func(_, s *subject) error {
 				h, err := pullHerd(ctx, 1, s.base, s.ca, true, c.image)
 				into.add(c.key, name, h.wall.Seconds())
 				return err
@@ -129,7 +139,7 @@ func measureCPU(ctx context.Context, l *lab, x images, into *results) error {
 			key, names = "cpu.tls", []string{nginxCache, nginxStatic, mirror}
 		}
 		for _, name := range names {
-			err := with(ctx, l, name, 0, false, tls, func(_, s *subject) error {
+			err := with(ctx, l, name, kind{tls: tls}, func(_, s *subject) error {
 				if _, err := pullHerd(ctx, 1, s.base, s.ca, false, x.big); err != nil {
 					return err
 				}
@@ -157,7 +167,7 @@ func measureCPU(ctx context.Context, l *lab, x images, into *results) error {
 // once and take short turns, so that whatever else the machine does meets them alike.
 func measureRate(ctx context.Context, l *lab, x images, into *results) error {
 	names := []string{bare, distribution, nginxCache, nginxStatic, mirror}
-	up, err := l.upstream(ctx, 0, false)
+	up, err := l.upstream(ctx, kind{})
 	if err != nil {
 		return err
 	}
@@ -211,7 +221,7 @@ func measureThousand(ctx context.Context, l *lab, x images, into *results) error
 		if c.tls {
 			key = "thousand.tls"
 		}
-		err := with(ctx, l, c.name, slowRate, c.name != nginxCache, c.tls, func(up, s *subject) error {
+		err := with(ctx, l, c.name, kind{rate: slowRate, auth: c.name != nginxCache, tls: c.tls}, func(up, s *subject) error {
 			if err := reset(ctx, up); err != nil { // distribution asks while it starts
 				return err
 			}
@@ -233,6 +243,57 @@ func measureThousand(ctx context.Context, l *lab, x images, into *results) error
 			into.add(key+".blobs", c.name, float64(st.Requests["GET blob"]))
 			into.add(key+".tokens", c.name, float64(st.Tokens))
 			into.add(key+".rss", c.name, float64(rss)/(1<<20))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureSlow: one client pulls what nobody has from an upstream that gives each connection 20 MB/s.
+func measureSlow(ctx context.Context, l *lab, x images, into *results) error {
+	for _, name := range []string{direct, distribution, nginxCache, mirror} {
+		err := with(ctx, l, name, kind{rate: lowRate}, func(up, s *subject) error {
+			h, err := pullHerd(ctx, 1, s.base, s.ca, true, x.huge)
+			if err != nil {
+				return err
+			}
+			st, err := stats(ctx, up)
+			if err != nil {
+				return err
+			}
+			into.add("slow.wall", name, h.wall.Seconds())
+			into.add("slow.bytes", name, float64(st.Bytes)/float64(x.huge.bytes()))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureCut: one client pulls what nobody has from an upstream that closes the connection after every 20 MB. For who
+// does not survive that, the figures are missing.
+func measureCut(ctx context.Context, l *lab, x images, into *results) error {
+	for _, name := range []string{distribution, nginxCache, mirror} {
+		err := with(ctx, l, name, kind{cut: cutAfter}, func(up, s *subject) error {
+			h, err := pullHerd(ctx, 1, s.base, s.ca, true, x.big)
+			if err != nil {
+				if name == mirror {
+					return err
+				}
+				into.log("  %-18s %-14s fails: %v", "cut", name, err)
+				return nil
+			}
+			st, err := stats(ctx, up)
+			if err != nil {
+				return err
+			}
+			into.add("cut.wall", name, h.wall.Seconds())
+			into.add("cut.bytes", name, float64(st.Bytes)/float64(x.big.bytes()))
 			return nil
 		})
 		if err != nil {

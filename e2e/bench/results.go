@@ -133,6 +133,17 @@ func (r *results) gates() []gate {
 			gate{what + "memory", m(tls.key + ".rss"), 300, false, "%.0f MiB", "VmHWM"},
 		)
 	}
+	list = append(list,
+		gate{
+			"cold pull from 20 MB/s for each connection, 512 MiB: faster than straight over one", 1 / over("slow.wall", direct), 3, true,
+			"%.2fx", fmt.Sprintf("%.1f s, %.1f s", m("slow.wall"), r.median("slow.wall", direct)),
+		},
+		gate{"the same: bytes from the upstream", r.most("slow.bytes", mirror), 1.005, false, "%.3fx", "the worst run"},
+		gate{
+			"cold pull of 100 MB from an upstream that cuts after every 20 MB: bytes from the upstream", r.most("cut.bytes", mirror),
+			1.02, false, "%.3fx", "the worst run; it succeeds",
+		},
+	)
 	return list
 }
 
@@ -164,6 +175,10 @@ var rows = []row{
 	{"1,000 cold clients: most memory", "thousand.rss", "%.0f MiB", 1, false},
 	{"1,000 cold clients under TLS: all done", "thousand.tls.wall", "%.1f s", 1, false},
 	{"1,000 cold clients under TLS: most memory", "thousand.tls.rss", "%.0f MiB", 1, false},
+	{"cold pull with digest check, 512 MiB at 20 MB/s for each connection", "slow.wall", "%.1f s", 1, false},
+	{"the same: bytes from the upstream", "slow.bytes", "%.2fx", 1, true},
+	{"cold pull of 100 MB, cut after every 20 MB", "cut.wall", "%.2f s", 1, false},
+	{"the same: bytes from the upstream", "cut.bytes", "%.2fx", 1, true},
 }
 
 // markdown is both tables.

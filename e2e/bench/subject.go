@@ -88,8 +88,9 @@ func (l *lab) child(ctx context.Context, args ...string) (*subject, error) {
 	return s, nil
 }
 
-func (l *lab) upstream(ctx context.Context, rate int64, auth bool) (*subject, error) {
-	return l.child(ctx, "upstream", "-dir", l.files, "-rate", fmt.Sprint(rate), fmt.Sprintf("-auth=%t", auth))
+func (l *lab) upstream(ctx context.Context, k kind) (*subject, error) {
+	return l.child(ctx, "upstream", "-dir", l.files, "-rate", fmt.Sprint(k.rate), fmt.Sprintf("-auth=%t", k.auth),
+		"-cut", fmt.Sprint(k.cut))
 }
 
 func (l *lab) handler(ctx context.Context, x *image) (*subject, error) {

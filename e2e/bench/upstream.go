@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ type upstream struct {
 	host string
 	rate int64 // bytes per second of each answer; 0: as fast as sendfile goes
 	auth bool
+	cut  int64 // bytes of a body after which the connection is closed; 0: never
 
 	mu    sync.Mutex // guards stats
 	stats Stats
@@ -44,6 +46,7 @@ func serveUpstream(args []string) error {
 	flags.StringVar(&u.dir, "dir", "", "folder of content")
 	flags.Int64Var(&u.rate, "rate", 0, "bytes per second of each connection")
 	flags.BoolVar(&u.auth, "auth", false, "ask for a bearer token")
+	flags.Int64Var(&u.cut, "cut", 0, "close the connection after so many bytes of a blob")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -126,8 +129,8 @@ func (u *upstream) serveFile(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("Etag", `"`+h.Get("Docker-Content-Digest")+`"`)
 	count := &counter{ResponseWriter: w, u: u}
-	if u.rate > 0 && kind == "blob" {
-		http.ServeContent(count, r, "", time.Time{}, &slowFile{f: f, rate: u.rate})
+	if (u.rate > 0 || u.cut > 0) && kind == "blob" {
+		http.ServeContent(count, r, "", time.Time{}, &slowFile{f: f, rate: u.rate, cut: u.cut})
 		return
 	}
 	http.ServeContent(count, r, "", time.Time{}, f)
@@ -159,11 +162,12 @@ func (c *counter) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// slowFile is a file that gives its bytes at a rate. It does not embed the file: net would then find the descriptor and
-// send it at full speed.
+// slowFile is a file that gives its bytes at a rate, and breaks. It does not embed the file: net would then find the
+// descriptor and send it at full speed.
 type slowFile struct {
 	f     io.ReadSeeker
 	rate  int64
+	cut   int64
 	start time.Time
 	given int64
 }
@@ -173,8 +177,17 @@ func (s *slowFile) Read(p []byte) (int, error) {
 	if s.start.IsZero() {
 		s.start = time.Now()
 	}
+	if s.cut > 0 {
+		if s.given >= s.cut {
+			return 0, errors.New("cut") // short of its length: net/http closes the connection
+		}
+		p = p[:min(int64(len(p)), s.cut-s.given)]
+	}
 	n, err := s.f.Read(p[:min(len(p), 64<<10)])
 	s.given += int64(n)
+	if s.rate == 0 {
+		return n, err
+	}
 	due := s.start.Add(time.Duration(float64(s.given) / float64(s.rate) * float64(time.Second)))
 	if d := time.Until(due); d > 0 {
 		time.Sleep(d)
