@@ -23,8 +23,9 @@ func (e *endpoint) at(path, query string) *url.URL {
 // answer is a successful one, and where it came from.
 type answer struct {
 	*http.Response
-	host string
-	url  *url.URL
+	host  string
+	url   *url.URL
+	reach reach // of that host
 }
 
 // follow makes a request to the registry and follows its redirects by hand. Credentials stay with the endpoint, the
@@ -47,7 +48,7 @@ func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
 		step := c.steps[len(c.steps)-1]
 		switch {
 		case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusPartialContent:
-			return &answer{Response: resp, host: here.String(), url: a.url}, nil
+			return &answer{Response: resp, host: here.String(), url: a.url, reach: a.reach}, nil
 		case resp.StatusCode/100 == 2: // accepted, or without content: nothing that a registry says to a GET
 			spill(resp.Body)
 			err := &ContentError{

@@ -278,3 +278,48 @@ func TestPartsOfARegistryWithoutRanges(t *testing.T) {
 		})
 	}
 }
+
+// The registry is asked once for the address of a blob that comes in parts, and again when the address is refused.
+func TestPartsFromOneAddress(t *testing.T) {
+	t.Parallel()
+	const n = 100_000
+	content := blobOf(n)
+	for _, o := range []origin.Options{
+		{Redirect: true, Auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "pw"}}, {},
+	} {
+		s := origin.Start(t, o)
+		d := s.AddBlob(repo, content)
+		r := registry(t, s.URL(), as(login("bot", "pw")))
+		part := func(r *upstream.Registry, from int64) {
+			t.Helper()
+			got, _, err := fetch(t, r, d.Digest, flight.Want{From: from, To: from + 100, Size: n, Part: true})
+			if err != nil || !bytes.Equal(got, content[from:from+100]) {
+				t.Fatalf("part at %d: %d bytes, %v", from, len(got), err)
+			}
+		}
+		for i := range int64(5) {
+			part(r, 1000*i)
+		}
+		asked := s.Count(origin.KindBlob)
+		if !o.Redirect {
+			if asked != 5 {
+				t.Errorf("without a redirect, %d requests for 5 parts", asked)
+			}
+			continue
+		}
+		if asked > 2 { // the challenge, and the answer to it
+			t.Errorf("%d requests of the registry for 5 parts", asked)
+		}
+		s.ExpireRedirects()
+		part(r, 7000)
+		if again := s.Count(origin.KindBlob) - asked; again != 1 {
+			t.Errorf("%d requests of the registry after the address had expired, want 1", again)
+		}
+		// An address is as good as the right to read: others have none.
+		asked = s.Count(origin.KindBlob)
+		_, err := r.As(login("bot", "wrong")).Blob(t.Context(), repo, d.Digest, flight.Want{To: 100, Size: n, Part: true})
+		if err == nil || s.Count(origin.KindBlob) == asked {
+			t.Errorf("somebody else got a part without being asked who they are: %v", err)
+		}
+	}
+}

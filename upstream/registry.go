@@ -71,6 +71,7 @@ type Exchange struct {
 type Registry struct {
 	*core
 	source auth.Source
+	places places
 	last   atomic.Pointer[lastCredential]
 }
 

@@ -278,7 +278,7 @@ func (t *transfer) open() error {
 		}
 		a.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-%s", t.pos, last)}}
 	}
-	resp, err := t.c.follow(t.ctx, a)
+	resp, err := t.ask(a, ranged)
 	if err != nil {
 		return err
 	}
@@ -290,6 +290,14 @@ func (t *transfer) open() error {
 		return err
 	}
 	return nil
+}
+
+// ask makes the request: parts of a blob go to where the registry has sent us for another part.
+func (t *transfer) ask(a ask, ranged bool) (*answer, error) {
+	if ranged {
+		return t.c.part(t.ctx, a, t.digest, !t.opened.IsZero())
+	}
+	return t.c.follow(t.ctx, a)
 }
 
 // take checks an answer against what was asked.
