@@ -27,6 +27,7 @@ const (
 type opened struct {
 	key     key
 	ref     oci.Ref // as first asked for; the digest is known once something was answered
+	at      string  // upstream, empty where it is none of ours
 	first   time.Time
 	last    time.Time // when its last request ended or began to send
 	end     time.Time // the end of its last answer
@@ -73,7 +74,7 @@ func (j *Journal) pullOf(ctx context.Context, e event) *opened {
 		if e.Kind != oci.KindManifest || probe(e.Ref) {
 			return nil
 		}
-		p = &opened{key: k, ref: e.Ref, first: e.At}
+		p = &opened{key: k, ref: e.Ref, at: e.Upstream, first: e.At}
 		if group == nil {
 			group = list.New()
 			j.open[k] = group
@@ -196,19 +197,29 @@ func (j *Journal) close(ctx context.Context, p *opened) {
 	j.recent.Remove(p.recent)
 
 	outcome, why := p.outcome()
-	attrs := []slog.Attr{
-		slog.String("ref", tagged(p.ref)),
-		slog.String("digest", p.ref.Digest.String()),
-		slog.String("upstream", p.ref.Host),
-		slog.String("client", p.key.client),
-		slog.String("outcome", string(outcome)),
-		slog.Int64("bytes", p.bytes),
-		slog.Int64("fromCache", p.fromCache),
-		slog.Duration("took", max(0, p.end.Sub(p.first))),
+	done := Pull{
+		Ref: p.ref, Upstream: p.at, Client: p.key.client, Outcome: outcome, Began: p.first, Took: max(0, p.end.Sub(p.first)),
+		Bytes: p.bytes, FromCache: p.fromCache, Finding: why.finding, ID: why.id,
 	}
-	if why.finding != nil {
-		attrs = append(attrs, slog.String("reason", string(why.finding.Reason)),
-			slog.String("class", string(why.finding.Class)), slog.String("id", why.id))
+	j.say(ctx, done)
+	j.onPull(done)
+}
+
+// say writes the one line of a pull.
+func (j *Journal) say(ctx context.Context, p Pull) {
+	attrs := []slog.Attr{
+		slog.String("ref", tagged(p.Ref)),
+		slog.String("digest", p.Ref.Digest.String()),
+		slog.String("upstream", p.Ref.Host),
+		slog.String("client", p.Client),
+		slog.String("outcome", string(p.Outcome)),
+		slog.Int64("bytes", p.Bytes),
+		slog.Int64("fromCache", p.FromCache),
+		slog.Duration("took", p.Took),
+	}
+	if p.Finding != nil {
+		attrs = append(attrs, slog.String("reason", string(p.Finding.Reason)),
+			slog.String("class", string(p.Finding.Class)), slog.String("id", p.ID))
 	}
 	j.log.LogAttrs(ctx, slog.LevelInfo, "pull", attrs...)
 }

@@ -14,6 +14,8 @@ import (
 type Options struct {
 	// Log gets one Info line per pull and one Warn line per failing one. Nil: discard.
 	Log *slog.Logger
+	// OnPull is told of each pull once it is over, from Run's goroutine, which waits for it. Nil: nobody is told.
+	OnPull func(Pull)
 	// Idle is how long a pull stays open after its last request. Zero: 60 s.
 	Idle time.Duration
 	// Buffer is how many requests may wait to be recorded; further ones are lost, and counted. Zero: 4096.
@@ -34,6 +36,7 @@ const (
 // the buffer.
 type Journal struct {
 	log    *slog.Logger
+	onPull func(Pull)
 	idle   time.Duration
 	buffer int
 	some   chan struct{} // something waits
@@ -67,6 +70,9 @@ func New(o Options) *Journal {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.OnPull == nil {
+		o.OnPull = func(Pull) {}
+	}
 	if o.Idle <= 0 {
 		o.Idle = time.Minute
 	}
@@ -74,7 +80,7 @@ func New(o Options) *Journal {
 		o.Buffer = 4096
 	}
 	return &Journal{
-		log: o.Log, idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
+		log: o.Log, onPull: o.OnPull, idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
 		open: make(map[key]*list.List), recent: list.New(),
 		seen: make(map[string]*list.Element), said: list.New(),
 	}

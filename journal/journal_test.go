@@ -276,6 +276,58 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// Who counts pulls is told of each once, at its end, with what it came to.
+func TestOnPull(t *testing.T) {
+	t.Parallel()
+	var got []journal.Pull
+	var began time.Time
+	failure := failing(diagnose.Stalled, "aaaaaaaa")
+	bubble(t, journal.Options{OnPull: func(p journal.Pull) { got = append(got, p) }},
+		func(j *journal.Journal, log *lines) {
+			began = time.Now()
+			of := func(client, upstream string, r journal.Request) journal.Request {
+				r.Client, r.Upstream, r.Took = client, upstream, 2*time.Second
+				return r
+			}
+			j.Observe(of("served", "docker.io", asked(oci.KindManifest, "1.27", size(500))))
+			j.Observe(of("served", "docker.io", asked(oci.KindBlob, layer, failure))) // and then well
+			j.Observe(of("served", "docker.io", asked(oci.KindBlob, layer, size(10))))
+			j.Observe(of("failed", "docker.io", asked(oci.KindManifest, "1.27", failure)))
+			j.Observe(of("failed", "docker.io", asked(oci.KindManifest, "1.27", failure)))
+			j.Observe(of("stranger", "", asked(oci.KindManifest, "1.27", declined)))
+			j.Observe(of("list", "docker.io", asked(oci.KindTags, "", failure)))
+			pass(59 * time.Second)
+			if len(got) > 0 {
+				t.Errorf("told before the end: %+v", got)
+			}
+			pass(10 * time.Second)
+			if n := len(log.take()); n < 3 {
+				t.Errorf("%d lines", n)
+			}
+		})
+	ref := oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"}, Tag: "1.27"}
+	whole := ref
+	whole.Digest = index
+	stalled, refused := asked(oci.KindManifest, "1.27", failure), asked(oci.KindManifest, "1.27", declined)
+	want := []journal.Pull{
+		{
+			Ref: whole, Upstream: "docker.io", Client: "served", Outcome: journal.Served, Began: began, Took: 2 * time.Second,
+			Bytes: 510, FromCache: 510,
+		},
+		{
+			Ref: ref, Upstream: "docker.io", Client: "failed", Outcome: journal.Failed, Began: began, Took: 2 * time.Second,
+			Finding: stalled.Finding, ID: "aaaaaaaa",
+		},
+		{
+			Ref: ref, Client: "stranger", Outcome: journal.Declined, Began: began, Took: 2 * time.Second,
+			Finding: refused.Finding, ID: "dddddddd",
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+}
+
 // Of one failure there is a line a minute, however many nodes meet it, and it says how often.
 func TestSameFailureIsCounted(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,8 @@ type Request struct {
 	UserAgent string
 	Kind      oci.Kind
 	Head      bool
-	Ref       oci.Ref // canonical
+	Ref       oci.Ref // canonical, where its upstream is one of ours; else as the client sent it
+	Upstream  string  // one of ours; empty for a request that names none, whose host is the client's invention
 	Status    int
 	Bytes     int64 // of body sent to the client
 	Outcome   cache.Outcome
@@ -24,6 +25,21 @@ type Request struct {
 	Stale     bool
 	Aborted   bool // the response did not reach its end
 	// Finding is set where the answer was a failure; ID is its fingerprint.
+	Finding *diagnose.Finding
+	ID      string
+}
+
+// Pull is a pull that is over: what one client asked of one image.
+type Pull struct {
+	Ref       oci.Ref // as first asked for, with the digest that it turned out to mean, if any
+	Upstream  string  // one of ours; empty for a pull from none of them
+	Client    string
+	Outcome   Outcome
+	Began     time.Time
+	Took      time.Duration // to the end of its last answer
+	Bytes     int64         // of content, sent to the client
+	FromCache int64         // of those, what was there when it was asked for
+	// Finding is why it failed or was declined, and ID its fingerprint. Of several failures it is the gravest.
 	Finding *diagnose.Finding
 	ID      string
 }

@@ -189,11 +189,13 @@ func TestObserve(t *testing.T) {
 	ref := oci.Ref{Repo: oci.Repo{Host: "ghcr.io", Name: "acme/app"}, Digest: sum(content)}
 	want := []journal.Request{
 		{
-			Client: "node-7", UserAgent: "containerd/v2.4?", Kind: oci.KindBlob, Ref: ref, Status: 206, Bytes: 100,
+			Client: "node-7", UserAgent: "containerd/v2.4?", Kind: oci.KindBlob, Ref: ref, Upstream: "ghcr.io",
+			Status: 206, Bytes: 100,
 			Outcome: cache.Joined,
 		},
 		{
-			Client: "127.0.0.1", UserAgent: "Go-http-client/1.1", Kind: oci.KindBlob, Head: true, Ref: ref, Status: 200,
+			Client: "127.0.0.1", UserAgent: "Go-http-client/1.1", Kind: oci.KindBlob, Head: true, Ref: ref,
+			Upstream: "ghcr.io", Status: 200,
 			Outcome: cache.Joined,
 		},
 	}
@@ -247,4 +249,22 @@ func (l leaving) Manifest(ctx context.Context, _ pull.Ask) (*pull.Content, error
 	close(l.asked)
 	<-ctx.Done()
 	return nil, fmt.Errorf("wait: %w", context.Cause(ctx))
+}
+
+// The record of a request for an upstream that a client has invented says so: labels of metrics must not come from it.
+func TestInventedUpstreamIsNoneOfOurs(t *testing.T) {
+	t.Parallel()
+	w := newWire(t, wired{})
+	for _, path := range []string{
+		"/v2/app/manifests/1?ns=evil.example", "/v2/evil.example/app/manifests/1", "/v2/app/manifests/1?ns=index.docker.io",
+	} {
+		w.do(t, "GET", path)
+	}
+	var got []string
+	for _, q := range w.records.all() {
+		got = append(got, q.Upstream)
+	}
+	if diff := cmp.Diff([]string{"", "", "docker.io"}, got); diff != "" {
+		t.Errorf("upstreams (-want +got):\n%s", diff)
+	}
 }

@@ -28,6 +28,7 @@ type exchange struct {
 
 	req     oci.Request // zero until it is read
 	ref     oci.Ref     // as far as it is known
+	routed  bool        // ref is at an upstream of ours
 	status  pull.Status
 	failure *failure // nil: none
 	aborted bool
@@ -149,6 +150,9 @@ func (x *exchange) record() journal.Request {
 		Kind: x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
 		Outcome: x.status.Outcome, Collapsed: x.status.Collapsed, Stale: x.status.Stale, Aborted: x.aborted,
 	}
+	if x.routed {
+		q.Upstream = x.ref.Host
+	}
 	if f := x.failure; f != nil {
 		q.Finding, q.ID = &f.finding, f.id
 		if !x.w.begun() {
@@ -180,7 +184,7 @@ func (x *exchange) serve() error {
 	if err != nil {
 		return err
 	}
-	x.ref = ref
+	x.ref, x.routed = ref, true
 	if loops(x.r, x.s.o.Via) {
 		return diagnose.New(diagnose.Loop, "the mirror's own request to "+ref.Host+" came back to it",
 			"correct the endpoints of "+ref.Host+": one of them leads to the mirror itself")

@@ -100,7 +100,7 @@ func kindLabel(k oci.Kind) string {
 
 // request counts what the front end tells.
 func (m *metrics) request(r journal.Request) {
-	name, kind := r.Ref.Host, kindLabel(r.Kind)
+	name, kind := r.Upstream, kindLabel(r.Kind)
 	if name == "" {
 		name = "none" // not one of ours
 	}
