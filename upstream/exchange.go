@@ -54,7 +54,8 @@ func (c *core) roundTrip(ctx context.Context, rt http.RoundTripper, req *http.Re
 	t := new(tracer)
 	m := &meter{
 		ctx: ctx, cancel: cancel, stall: c.o.StallTimeout, begun: time.Now(), observe: c.o.Observe,
-		x: Exchange{Upstream: c.o.Name, Kind: a.step, Method: a.method, Host: at.String(), From: a.from},
+		received: c.o.Received,
+		x:        Exchange{Upstream: c.o.Name, Kind: a.step, Method: a.method, Host: at.String(), From: a.from},
 	}
 	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(withReach(ctx, a.reach), t.hooks())))
 	if errors.Is(err, io.EOF) {
@@ -73,15 +74,16 @@ func (c *core) roundTrip(ctx context.Context, rt http.RoundTripper, req *http.Re
 
 // meter is a body that counts, that gives up where no byte comes for too long, and that ends the exchange.
 type meter struct {
-	ctx     context.Context // of the exchange; it is the body's life
-	cancel  context.CancelCauseFunc
-	body    io.ReadCloser
-	stall   time.Duration
-	timer   *time.Timer
-	begun   time.Time
-	observe func(Exchange)
-	once    sync.Once
-	x       Exchange
+	ctx      context.Context // of the exchange; it is the body's life
+	cancel   context.CancelCauseFunc
+	body     io.ReadCloser
+	stall    time.Duration
+	timer    *time.Timer
+	begun    time.Time
+	observe  func(Exchange)
+	received func(int)
+	once     sync.Once
+	x        Exchange
 }
 
 func (m *meter) Read(p []byte) (int, error) {
@@ -94,7 +96,10 @@ func (m *meter) Read(p []byte) (int, error) {
 	}
 	n, err := m.body.Read(p)
 	m.timer.Stop()
-	m.x.Bytes += int64(n)
+	if n > 0 {
+		m.x.Bytes += int64(n)
+		m.received(n)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		if cause := context.Cause(m.ctx); cause != nil {
 			err = cause

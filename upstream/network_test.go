@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -233,6 +234,46 @@ func TestVia(t *testing.T) {
 		if got := q.Header.Get("Via"); got != want {
 			t.Errorf("%s: Via %q, want %q", q.Kind, got, want)
 		}
+	}
+}
+
+// Bytes are counted while they arrive, and in the end no other number of them than exchanges tell.
+func TestReceivedTellsOfBytesAsTheyArrive(t *testing.T) {
+	t.Parallel()
+	const n = 1 << 20
+	s := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Anonymous: true}, Redirect: true})
+	built := s.AddImage(repo, "1", origin.Image{})
+	d := s.AddBlob(repo, blobOf(n))
+	gate := origin.NewGate()
+	s.Script(origin.Rule{Kind: origin.KindCDN, Do: origin.Fault{Stall: &origin.Stall{At: n / 2, Gate: gate}}})
+	defer gate.Open()
+	var arrived, exchanged atomic.Int64
+	r := registry(t, s.URL(), func(o *upstream.Options) {
+		o.Received = func(n int) { arrived.Add(int64(n)) }
+		o.Observe = func(x upstream.Exchange) { exchanged.Add(x.Bytes) }
+	})
+	if _, err := r.Manifest(t.Context(), repo, built.Root.Digest.String()); err != nil {
+		t.Fatal(err)
+	}
+	body, err := r.Blob(t.Context(), repo, d.Digest, flight.Want{To: n})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	before := arrived.Load()
+	if _, err := io.ReadFull(body, make([]byte, n/2)); err != nil {
+		t.Fatal(err)
+	}
+	if got := arrived.Load() - before; got < n/2 || exchanged.Load() > n/2 {
+		t.Errorf("%d bytes have arrived, %d in exchanges, while half of the blob is there", got, exchanged.Load())
+	}
+	gate.Open()
+	if _, err := io.Copy(io.Discard, body); err != nil {
+		t.Fatal(err)
+	}
+	_ = body.Close()
+	if arrived.Load() != exchanged.Load() || arrived.Load() < n {
+		t.Errorf("%d bytes have arrived, %d in exchanges", arrived.Load(), exchanged.Load())
 	}
 }
 

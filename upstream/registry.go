@@ -43,7 +43,10 @@ type Options struct {
 	Proxy func(u *url.URL) (*url.URL, error)
 
 	Observe func(Exchange) // called for every HTTP exchange once it is over, from any goroutine; nil: nobody
-	Log     *slog.Logger   // nil: discarded
+	// Received is called for bytes of bodies as they arrive, from any goroutine and often; nil: nobody. In the end they
+	// are those of all Exchanges: a large blob's would else come hours later, and all at once.
+	Received func(bytes int)
+	Log      *slog.Logger // nil: discarded
 }
 
 // Endpoint is one address of the upstream.
@@ -114,6 +117,9 @@ func New(o Options) (*Registry, error) {
 	}
 	if o.Credential == nil {
 		o.Credential = auth.Anonymous
+	}
+	if o.Received == nil {
+		o.Received = func(int) {}
 	}
 	if len(o.Endpoints) == 0 {
 		return nil, fmt.Errorf("upstream %s: no endpoint; give it a URL", o.Name)
