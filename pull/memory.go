@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -53,12 +54,13 @@ func (f *failures) get(k key) error {
 	if !ok || !now.Before(v.until) {
 		return nil
 	}
-	if e, ok := v.err.(*upstream.Error); ok && e.RetryAfter > 0 && now.After(v.at) {
-		later := *e
-		later.RetryAfter = max(e.RetryAfter-now.Sub(v.at), time.Second)
-		return &later
+	e, ok := errors.AsType[*upstream.Error](v.err)
+	if !ok || e.RetryAfter == 0 || !now.After(v.at) {
+		return v.err
 	}
-	return v.err
+	later := *e
+	later.RetryAfter = max(e.RetryAfter-now.Sub(v.at), time.Second)
+	return &later
 }
 
 // put remembers err for as long as its kind deserves.

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -111,9 +112,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 // use replaces the upstream of a site.
 func (w *wire) use(name string, u pull.Upstream) {
 	setup := pull.Setup{Routes: w.setup.Routes, Sites: make(map[string]pull.Site)}
-	for k, v := range w.setup.Sites {
-		setup.Sites[k] = v
-	}
+	maps.Copy(setup.Sites, w.setup.Sites)
 	site := setup.Sites[name]
 	site.Upstream = u
 	setup.Sites[name] = site

@@ -55,7 +55,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-const defaultHelp = "https://github.com/registrymirror/mirror/blob/main/docs/reasons/"
+const defaultHelp = "https://github.com/registrymirror/mirror/blob/main/docs/failures/"
 
 // Server answers clients. It is an http.Handler, safe for concurrent use.
 type Server struct {
