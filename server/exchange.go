@@ -169,7 +169,7 @@ func (x *exchange) record() journal.Request {
 func (x *exchange) serve() error {
 	if overloaded(x.r.Context()) {
 		return diagnose.New(diagnose.Overloaded, "the mirror has as many connections as it may have",
-			"pull again in a moment; raise the limit of connections, or run more mirrors")
+			"pull again in a moment; run more mirrors if it stays")
 	}
 	req, err := oci.ParseRequest(x.r.Method, x.r.URL)
 	if err != nil {
