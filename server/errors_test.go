@@ -149,6 +149,10 @@ func checkAnswer(t *testing.T, head, body string, status int) {
 	case len(reason) > 160:
 		t.Errorf("reason phrase has %d bytes: %q", len(reason), reason)
 	}
+	if !strings.Contains(head, "\r\nCache-Status: mirror; ") || !strings.Contains(head, "\r\nMirror-Reason: ") ||
+		!strings.Contains(head, "\r\nWarning: 299 - \"") {
+		t.Errorf("no Cache-Status, Mirror-Reason or Warning in\n%s", head)
+	}
 	if closes := strings.Contains(head, "\r\nConnection: close"); closes != (status != 404) {
 		t.Errorf("connection closes: %v, with status %d", closes, status)
 	}

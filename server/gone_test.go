@@ -3,6 +3,7 @@ package server_test
 import (
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -66,5 +67,47 @@ func TestBodyThatNeverComes(t *testing.T) {
 	answers, open := conversation(t, w.Server, r, request(t, w.Server, "GET", "/v2/app/manifests/1"))
 	if len(answers) != 2 || answers[1].StatusCode != 200 || !open {
 		t.Errorf("after a body: %d answers, open %v", len(answers), open)
+	}
+}
+
+// A request hidden in the body of another is not answered: not after an error with a phrase, for which the connection is
+// taken from net/http, nor after any other answer.
+func TestHiddenRequestsStayHidden(t *testing.T) {
+	t.Parallel()
+	w := newWire(t, wired{})
+	w.hub.AddImage("library/app", "1", origin.Image{})
+	w.hub.Script(origin.Rule{Kind: origin.KindManifest, Ref: "bad", Do: origin.Fault{Status: 503}})
+	hidden := "GET /v2/app/manifests/hidden HTTP/1.1\r\nHost: m\r\n\r\n"
+	size := strconv.Itoa(len(hidden))
+	chunk := strconv.FormatInt(int64(len(hidden)), 16) + "\r\n" + hidden + "\r\n0\r\n\r\n"
+	for _, tag := range []string{"1", "none", "bad", "-invalid"} {
+		for name, rest := range map[string]string{
+			"length":                "Content-Length: " + size + "\r\n\r\n" + hidden,
+			"chunked":               "Transfer-Encoding: chunked\r\n\r\n" + chunk,
+			"both":                  "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk,
+			"both, the other way":   "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n" + chunk,
+			"two lengths":           "Content-Length: 0\r\nContent-Length: " + size + "\r\n\r\n" + hidden,
+			"two lengths in one":    "Content-Length: 0, " + size + "\r\n\r\n" + hidden,
+			"coding of its own":     "Transfer-Encoding: xchunked\r\nContent-Length: 0\r\n\r\n" + hidden,
+			"two codings":           "Transfer-Encoding: identity, chunked\r\n\r\n" + chunk,
+			"space before a colon":  "Content-Length : " + size + "\r\n\r\n" + hidden,
+			"length that is signed": "Content-Length: +" + size + "\r\n\r\n" + hidden,
+			"upgrade":               "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: " + size + "\r\n\r\n" + hidden,
+			"expected":              "Expect: 100-continue\r\nContent-Length: " + size + "\r\n\r\n" + hidden,
+		} {
+			for _, method := range []string{"GET", "HEAD", "PUT"} {
+				raw(t, w.Server, method+" /v2/app/manifests/"+tag+" HTTP/1.1\r\nHost: m\r\n"+rest)
+				for _, q := range w.records.all() {
+					if q.Ref.Tag == "hidden" {
+						t.Fatalf("%s %s, %s: the request in its body was answered", method, tag, name)
+					}
+				}
+			}
+		}
+	}
+	// One that is not hidden is answered, so that the search above finds what it looks for.
+	raw(t, w.Server, "GET /v2/app/manifests/1 HTTP/1.1\r\nHost: m\r\n\r\n"+hidden)
+	if all := w.records.all(); all[len(all)-1].Ref.Tag != "hidden" {
+		t.Errorf("last request %+v", all[len(all)-1])
 	}
 }
