@@ -1,6 +1,10 @@
 package cache
 
-import "time"
+import (
+	"time"
+
+	"github.com/registrymirror/mirror/internal/point"
+)
 
 // evict removes content until what is missing is there, or nothing more may go. It reports whether anything went.
 // c.evicting is held.
@@ -58,6 +62,7 @@ func (c *Cache) remove(e *entry) (bool, error) {
 	if spared { // it was used meanwhile
 		return false, nil
 	}
+	point.Hit("cache/evict")
 	if err := c.o.Store.Remove(e.digest); err != nil {
 		return false, err
 	}
@@ -66,6 +71,7 @@ func (c *Cache) remove(e *entry) (bool, error) {
 	c.forget(e.digest)
 	c.evicted.Add(1)
 	c.evictedBytes.Add(e.size)
+	point.Hit("cache/evicted")
 	return true, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -116,6 +117,7 @@ func (c *Cache) load(ctx context.Context) {
 	c.removed = nil
 	c.loaded = true
 	close(c.loadedC)
+	point.Hit("cache/loaded")
 }
 
 // flush records recency in one batch. What could not be recorded is the next time.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -65,6 +66,7 @@ func (c *Cache) Put(ctx context.Context, d oci.Digest, content []byte) (err erro
 	if _, err := s.WriteAt(content, 0); err != nil {
 		return fmt.Errorf("put %s: %w", d, err)
 	}
+	point.Hit("cache/put")
 	if err := s.Commit(d, int64(len(content))); err != nil {
 		return fmt.Errorf("put %s: %w", d, err)
 	}

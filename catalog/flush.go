@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/internal/state"
 )
 
@@ -79,6 +80,7 @@ func (c *Catalog) flushOne(key string) error {
 	if err != nil {
 		return err
 	}
+	point.Hit("catalog/flushed")
 	t.Version = v
 	c.known.refresh(key, t)
 	c.mu.Lock()

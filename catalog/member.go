@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"unique"
 
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -88,9 +89,11 @@ func (c *Catalog) learn(repo oci.Repo, list []oci.Descriptor, own bool) error {
 	if len(items) == 0 {
 		return nil
 	}
+	point.Hit("catalog/learn")
 	if err := c.refs.Write(items); err != nil {
 		return fmt.Errorf("record what %s refers to: %w", repo, err)
 	}
+	point.Hit("catalog/learnt")
 	for key, m := range fresh {
 		c.members.put(key, interned(m))
 	}

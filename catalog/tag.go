@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -101,6 +102,7 @@ func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest) (Tag, error) {
 			Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: to, Checked: now,
 			History: history(have.History, to, now),
 		}
+		point.Hit("catalog/move")
 		if next.Version, err = c.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
 			c.forget(key) // somebody else on the table; what they wrote counts
 			continue
@@ -108,6 +110,7 @@ func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest) (Tag, error) {
 		if err != nil {
 			return Tag{}, fmt.Errorf("record tag %s: %w", key, err)
 		}
+		point.Hit("catalog/moved")
 		c.forget(key)
 		c.known.put(key, next)
 		return next, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -76,19 +77,23 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 // is left out, and the client is served all the same, from memory for as long as that lasts.
 func (p *Puller) store(ctx context.Context, repo oci.Repo, doc *oci.Manifest) fetched {
 	f := p.remember(doc).in(doc.MediaType)
+	point.Hit("pull/fetched")
 	putErr := p.cache.Put(ctx, doc.Digest, doc.Bytes)
 	if putErr != nil {
 		p.log.WarnContext(ctx, "manifest can't be cached", "digest", doc.Digest, "err", putErr)
 	}
+	point.Hit("pull/put")
 	// References without bytes do no harm: they say what the upstream has said, that the content belongs there.
 	learnErr := p.catalog.Learn(repo, doc)
 	if learnErr != nil {
 		p.log.WarnContext(ctx, "references of a manifest can't be recorded", "digest", doc.Digest, "err", learnErr)
 	}
+	point.Hit("pull/learnt")
 	if putErr == nil && learnErr == nil {
 		for _, ref := range p.words.meaning(repo, doc.Digest) {
 			if w, ok := p.words.get(ref); ok && w.desc.Digest == doc.Digest {
 				p.record(ctx, ref, w)
+				point.Hit("pull/recorded")
 			}
 		}
 	}

@@ -12,6 +12,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/registrymirror/mirror/internal/point"
 )
 
 // errLocked says that another process has the file.
@@ -57,6 +59,7 @@ func (x *Index) restart(err error) error {
 	if serr != nil {
 		return fmt.Errorf("set the damaged index aside: %w", serr)
 	}
+	point.Hit("index/aside")
 	x.log.Warn("index was damaged and is started anew; what the cache holds is not touched", "path", x.path,
 		"aside", aside, "err", err)
 	return x.tryOpen()

@@ -16,6 +16,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -113,6 +114,7 @@ func (x *Index) Write(used []cache.Access, removed []oci.Digest) error {
 func (x *Index) put(keys, values [][]byte) error {
 	for len(keys) > 0 {
 		n := min(len(keys), most)
+		point.Hit("index/tx")
 		err := guard(func() error {
 			return x.db.Update(func(tx *bolt.Tx) error {
 				b := tx.Bucket(bucket)
@@ -127,12 +129,14 @@ func (x *Index) put(keys, values [][]byte) error {
 						return err
 					}
 				}
+				point.Hit("index/in-tx")
 				return nil
 			})
 		})
 		if err != nil {
 			return err
 		}
+		point.Hit("index/committed")
 		keys, values = keys[n:], values[n:]
 	}
 	return nil

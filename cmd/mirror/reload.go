@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/point"
 )
 
 // reloader is what takes a configuration while it runs.
@@ -36,9 +37,11 @@ func reload(ctx context.Context, a reloader, file string, c *config.Config, log 
 			a.NotReloaded(err)
 		case asked || !reflect.DeepEqual(next, c):
 			names = next.Files()
+			point.Hit("serve/reload")
 			if a.Reload(next) == nil {
 				c = next
 			}
+			point.Hit("serve/reloaded")
 		}
 		select {
 		case <-ctx.Done():

@@ -10,6 +10,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/internal/app"
+	"github.com/registrymirror/mirror/internal/point"
 )
 
 func newServeCmd() *cobra.Command {
@@ -63,6 +64,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 		reload(ctx, a, file, c, log)
 	}()
 	err = a.Run(ctx)
+	point.Hit("serve/stopped")
 	stop()
 	<-done
 	if err != nil {

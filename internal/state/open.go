@@ -15,6 +15,8 @@ import (
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
+
+	"github.com/registrymirror/mirror/internal/point"
 )
 
 // checkMost is the size up to which a file is checked: 400 MiB, a million keys, take half a second. The state is not
@@ -137,6 +139,7 @@ func (db *DB) recover(damage error) error {
 	if err := os.Rename(db.path, bad); err != nil {
 		return fmt.Errorf("set the damaged file aside: %w", err)
 	}
+	point.Hit("state/aside")
 	good := db.path + ".good"
 	info, err := os.Stat(good)
 	if err == nil {
@@ -191,12 +194,15 @@ func replace(path string, fill func(io.Writer) error, check func(path string) er
 	if err := tmp.Close(); err != nil {
 		return err
 	}
+	point.Hit("state/copied")
 	if err := check(tmp.Name()); err != nil {
 		return err
 	}
+	point.Hit("state/copy-checked")
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return err
 	}
+	point.Hit("state/copy-renamed")
 	return syncFolder(path)
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/registrymirror/mirror/internal/point"
 )
 
 // Writers queue. The first becomes the leader: it takes all that wait, runs them in one transaction, calls the next in
@@ -58,6 +60,7 @@ func (db *DB) update(f func(*bbolt.Tx) error) error {
 // commit runs a batch and sets the error of each.
 func (db *DB) commit(batch []*write) {
 	var guilty *write
+	point.Hit("state/tx")
 	err := db.transact(func(tx *bbolt.Tx) error {
 		guilty = nil
 		for _, w := range batch {
@@ -66,8 +69,10 @@ func (db *DB) commit(batch []*write) {
 				return err
 			}
 		}
+		point.Hit("state/in-tx")
 		return nil
 	})
+	point.Hit("state/committed")
 	for _, w := range batch {
 		w.err = err
 		if guilty != nil && len(batch) > 1 { // one undid the work of all

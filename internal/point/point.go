@@ -1,0 +1,51 @@
+// Package point names the moments in the life of content and of facts at which a process must be able to die.
+//
+//	point.Hit("disk/renamed")     a line in the code, which a normal build compiles to nothing
+//
+// Promise: built with the tag crashpoints, the process kills itself with SIGKILL when it comes to the point that the
+// environment variable MIRROR_CRASH names: NAME, or NAME:N for the Nth time that it comes there. Nothing of what it had
+// in mind is done after that: no deferred call, no flush.
+//
+// Guarantees: each name stands in Names and in one place of the code, which a test holds against each other. It does
+// not lose what the kernel has: that is what power loss does, and no process can do it to itself.
+package point
+
+// Names are all points there are, in the order in which content and facts meet them.
+var Names = []string{
+	// A process begins.
+	"index/aside",          // a damaged index is set aside, and there is no new one
+	"state/aside",          // a damaged state is set aside, and the last good copy is not in its place
+	"cache/loaded",         // what is stored is known
+
+	// A blob comes.
+
+	// A manifest comes: bytes, references, tag.
+	"pull/fetched",    // its bytes are in memory
+	"cache/put",       // in a spool
+	"pull/put",        // stored
+	"catalog/learn",   // what it refers to is about to be recorded
+	"catalog/learnt",  // and is
+	"pull/learnt",     // the tag is not
+	"catalog/move",    // the tag is about to be recorded
+	"catalog/moved",   // and is
+	"pull/recorded",   // all is, and nobody has been told
+	"catalog/flushed", // the time of a tag's check is recorded
+	"state/tx",        // a transaction of state.db begins
+	"state/in-tx",     // all is in it, and nothing is committed
+	"state/committed", // it is on disk
+
+	// What is done behind.
+	"cache/evict",        // a victim has been chosen
+	"cache/evicted",      // and the cache knows
+	"index/tx",           // a transaction of index.db begins
+	"index/in-tx",        // all is in it, and nothing is committed
+	"index/committed",    // it is on disk
+	"state/copied",       // the daily copy of state.db is made under another name
+	"state/copy-checked", // and found good
+	"state/copy-renamed", // it has its name, and the folder is not synced
+
+	// A process changes or ends.
+	"serve/reload",   // a new configuration is read
+	"serve/reloaded", // and in use
+	"serve/stopped",  // all is closed, the lock is given back
+}
