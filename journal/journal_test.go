@@ -279,10 +279,10 @@ func TestOutcomes(t *testing.T) {
 // Who counts pulls is told of each once, at its end, with what it came to.
 func TestOnPull(t *testing.T) {
 	t.Parallel()
-	var got []journal.Pull
+	told := make(chan journal.Pull, 10)
 	var began time.Time
 	failure := failing(diagnose.Stalled, "aaaaaaaa")
-	bubble(t, journal.Options{OnPull: func(p journal.Pull) { got = append(got, p) }},
+	bubble(t, journal.Options{OnPull: func(p journal.Pull) { told <- p }},
 		func(j *journal.Journal, log *lines) {
 			began = time.Now()
 			of := func(client, upstream string, r journal.Request) journal.Request {
@@ -297,8 +297,8 @@ func TestOnPull(t *testing.T) {
 			j.Observe(of("stranger", "", asked(oci.KindManifest, "1.27", declined)))
 			j.Observe(of("list", "docker.io", asked(oci.KindTags, "", failure)))
 			pass(59 * time.Second)
-			if len(got) > 0 {
-				t.Errorf("told before the end: %+v", got)
+			if len(told) > 0 {
+				t.Errorf("told before the end: %+v", <-told)
 			}
 			pass(10 * time.Second)
 			if n := len(log.take()); n < 3 {
@@ -322,6 +322,11 @@ func TestOnPull(t *testing.T) {
 			Ref: ref, Client: "stranger", Outcome: journal.Declined, Began: began, Took: 2 * time.Second,
 			Finding: refused.Finding, ID: "dddddddd",
 		},
+	}
+	close(told)
+	var got []journal.Pull
+	for p := range told {
+		got = append(got, p)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)

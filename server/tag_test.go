@@ -38,7 +38,12 @@ func TestFreshnessInHeaders(t *testing.T) {
 	want("HEAD", "mirror; hit", false)
 	const stale = "mirror; hit; detail=stale"
 	for _, f := range []origin.Fault{
-		{Status: 403}, {Status: 429}, {Status: 503}, {Drop: true}, {Status: 404}, {Status: 200, Body: origin.HTMLBody("x")},
+		{Status: 403},
+		{Status: 429},
+		{Status: 503},
+		{Drop: true},
+		{Status: 404},
+		{Status: 200, Body: origin.HTMLBody("x")},
 		{Gate: origin.NewGate()}, // the last one: its answer may come whenever it likes
 	} {
 		remove := w.hub.Script(origin.Rule{Kind: origin.KindManifest, Do: f})
