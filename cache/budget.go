@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -90,6 +91,9 @@ func (c *Cache) take(n int64, reserve bool) lack {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	missing.bytes = max(missing.bytes+n+c.pending, c.stored+c.reserved+n-c.o.Size)
+	if !guard.Reservation {
+		return lack{}
+	}
 	if !missing.none() || !reserve {
 		return missing
 	}

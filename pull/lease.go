@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -44,6 +45,9 @@ func newLeases(c Cache) *leases {
 
 // grant leases a manifest's parts.
 func (l *leases) grant(holder oci.Digest, parts []oci.Digest, now time.Time) {
+	if !guard.Lease {
+		return
+	}
 	l.mu.Lock()
 	g := l.held[holder]
 	if g == nil && l.parts+len(parts) <= maxLeased {

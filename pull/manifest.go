@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -84,7 +85,7 @@ func (p *Puller) local(ctx context.Context, repo oci.Repo, d oci.Digest) (fetche
 	if err != nil {
 		p.log.WarnContext(ctx, "catalog can't be read", "ref", repo.Name, "digest", d, "err", err)
 	}
-	if !ok {
+	if guard.Membership && !ok {
 		return fetched{}, false
 	}
 	if m, ok := p.hot.get(d); ok {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -152,7 +153,7 @@ func (f *Flight) prefix() int64 { return f.have.run(0) }
 func (f *Flight) readable(off int64) int64 {
 	to := f.have.run(off)
 	// Whatever lies behind the prefix came as somebody's range and is served as such.
-	if !f.verified && off < f.prefix() {
+	if guard.HoldBack && !f.verified && off < f.prefix() {
 		return max(off, min(to, f.size-f.g.sizes.holdBack))
 	}
 	return to

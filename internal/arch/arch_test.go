@@ -29,7 +29,8 @@ var floors = [][]string{
 	{"upstream", "access", "catalog", "cache", "auth/*"},
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
-	{"oci", "internal/state", "internal/arch"},
+	{"oci", "internal/state", "internal/arch", "internal/guard"},
+	{"internal/point"},
 }
 
 var rules = arch.Rules{

@@ -1,0 +1,19 @@
+// Package guard names the checks on which the promises hang, so that the tests can be tested: a build with the tag
+// unguarded_NAME goes without one of them, and some test has to turn red. In every other build each of them is the
+// constant true, and costs nothing.
+//
+// It is not a switch for anybody: released binaries have no such tag.
+package guard
+
+// The guards. What one of them stands before is the promise.
+const (
+	Size         = off != "size"         // a source that says another size is not believed
+	Digest       = off != "digest"       // nothing is kept or ended well with another digest
+	HoldBack     = off != "holdback"     // the last 64 KiB wait for the digest
+	ContentRange = off != "contentrange" // a part of a blob is the part that was asked for
+	Realm        = off != "realm"        // tokens are asked for where the operator said
+	Address      = off != "address"      // a host that nobody named is dialled at public addresses alone
+	Lease        = off != "lease"        // what a pull will ask for next is not evicted
+	Reservation  = off != "reservation"  // a download has its room before it begins
+	Membership   = off != "membership"   // being cached is no right to read
+)

@@ -1,0 +1,5 @@
+//go:build unguarded_address
+
+package guard
+
+const off = "address"

@@ -1,0 +1,5 @@
+//go:build unguarded_contentrange
+
+package guard
+
+const off = "contentrange"

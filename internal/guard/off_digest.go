@@ -1,0 +1,5 @@
+//go:build unguarded_digest
+
+package guard
+
+const off = "digest"

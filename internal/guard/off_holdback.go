@@ -1,0 +1,5 @@
+//go:build unguarded_holdback
+
+package guard
+
+const off = "holdback"

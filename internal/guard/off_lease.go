@@ -1,0 +1,5 @@
+//go:build unguarded_lease
+
+package guard
+
+const off = "lease"

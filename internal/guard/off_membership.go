@@ -1,0 +1,5 @@
+//go:build unguarded_membership
+
+package guard
+
+const off = "membership"

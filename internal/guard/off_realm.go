@@ -1,0 +1,5 @@
+//go:build unguarded_realm
+
+package guard
+
+const off = "realm"

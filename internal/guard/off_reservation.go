@@ -1,0 +1,5 @@
+//go:build unguarded_reservation
+
+package guard
+
+const off = "reservation"

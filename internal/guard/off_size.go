@@ -1,0 +1,5 @@
+//go:build unguarded_size
+
+package guard
+
+const off = "size"
