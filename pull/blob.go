@@ -8,6 +8,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -37,7 +38,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	}
 	s := Status{Outcome: cache.Hit}
 	// Being cached is no right to read, so who does not belong asks first. And a HEAD needs a size.
-	if !member || a.Request.Head && !here && desc.Size < 0 {
+	if guard.Membership && !member || a.Request.Head && !here && desc.Size < 0 {
 		var led bool
 		if desc, led, err = b.size(ctx); err != nil {
 			return nil, err
@@ -190,8 +191,8 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 	return err
 }
 
-// Failed tells that the object's bytes ended with an error: where they were not what their digest says, nobody is sent
-// for them again for a minute. A nil error, and one of the client's own, do nothing.
+// Failed tells that the object's bytes ended with an error: where they were not what their digest says, twice in a row,
+// nobody is sent for them again for a minute. A nil error, and one of the client's own, do nothing.
 func (c *Content) Failed(err error) {
 	if c.blob != nil && err != nil {
 		c.blob.failed(err)

@@ -36,7 +36,8 @@ const (
 	memoryBroken   = 2 * time.Second  // 5xx, network, no answer in time
 	memoryLimited  = time.Minute      // 429 without Retry-After
 	memoryLimitMax = time.Hour
-	memoryContent  = time.Minute // bytes that are not what they were asked by
+	memoryContent  = time.Minute      // bytes that are not what they were asked by, for the second time
+	memoryWrong    = 10 * time.Minute // within which a second time counts as one
 )
 
 // remembered returns for how long err is the answer to everybody who asks for the same; 0: not at all.

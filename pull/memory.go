@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -41,6 +42,7 @@ func (k key) byDigest() bool {
 type failure struct {
 	err       error
 	at, until time.Time
+	wrong     bool // a blob's bytes were
 }
 
 func newFailures() *failures {
@@ -63,12 +65,29 @@ func (f *failures) get(k key) error {
 	return &later
 }
 
-// put remembers err for as long as its kind deserves.
+// put remembers err for as long as its kind deserves. A blob whose bytes were wrong is fetched once more at once, since
+// most of that is an accident, and clients go on where they stopped; when it is wrong again soon after, nobody is sent
+// for it for a while: a layer may have gigabytes.
 func (f *failures) put(k key, err error) {
-	if d := remembered(err, k.byDigest()); d > 0 {
-		now := time.Now()
-		f.known.put(k, failure{err: err, at: now, until: now.Add(d)}, 1)
+	d := remembered(err, k.byDigest())
+	if d <= 0 {
+		return
 	}
+	now := time.Now()
+	v := failure{err: err, at: now, until: now.Add(d)}
+	if e, ok := errors.AsType[*flight.MismatchError](err); ok {
+		last, known := f.known.get(k)
+		before, _ := errors.AsType[*flight.MismatchError](last.err)
+		switch {
+		case e == before:
+			return // another reader's word of the same download
+		case known && last.wrong && now.Sub(last.at) < memoryWrong:
+		default:
+			v.until = now
+		}
+		v.wrong = true
+	}
+	f.known.put(k, v, 1)
 }
 
 // clear forgets one failure: the upstream has answered after all.
