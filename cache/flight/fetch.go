@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/point"
 )
 
 // fetch is one running transfer from a source into the spool. Its region of the blob is its alone until its goroutine
@@ -168,6 +169,7 @@ func (f *Flight) run(ft *fetch) {
 			return
 		case ft.lane && f.nextLane(ft), ft.fill && f.nextGap(ft):
 		default:
+			point.Hit("flight/fetched")
 			return
 		}
 	}
@@ -239,6 +241,7 @@ func (f *Flight) transfer(ft *fetch) error {
 	if err := f.opened(ft, body); err != nil {
 		return err
 	}
+	point.Hit("flight/opened")
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
@@ -340,6 +343,7 @@ func (f *Flight) write(ft *fetch, p []byte) error {
 	ft.pos = pos + int64(len(p))
 	f.wrote(pos, ft.pos)
 	f.mu.Unlock()
+	point.Hit("flight/wrote")
 	return nil
 }
 

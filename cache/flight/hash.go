@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/point"
 )
 
 // hash is the goroutine that follows the prefix, and ends the flight: by a commit, or for wrong content. Of a broken
@@ -69,6 +70,7 @@ func (f *Flight) hash() {
 		f.hashed = done
 		f.sure.progress(int64(n))
 		f.mu.Unlock()
+		point.Hit("flight/hashing")
 	}
 }
 
@@ -84,6 +86,7 @@ func (f *Flight) hashOver(state hash.Hash) {
 
 // finish ends the flight with the digest that its bytes turned out to have.
 func (f *Flight) finish(sum []byte, size int64) {
+	point.Hit("flight/hashed")
 	if got := fmt.Sprintf("%x", sum); guard.Digest && got != f.digest.Encoded() {
 		f.mu.Lock()
 		host := f.host
@@ -102,11 +105,13 @@ func (f *Flight) finish(sum []byte, size int64) {
 	if broken { // what a reader could not read is nothing to keep
 		return
 	}
+	point.Hit("flight/right")
 	err := f.spool.Commit(f.digest, size)
 	if err != nil {
 		f.g.o.Log.WarnContext(f.ctx, "a blob was served and could not be kept; check the disk of cache.dir",
 			"digest", f.digest, "size", size, "err", err)
 	}
+	point.Hit("flight/committed")
 	// From here on the store has it. Readers on this flight stay on its spool.
 	f.g.forget(f)
 	f.mu.Lock()

@@ -18,6 +18,13 @@ var Names = []string{
 	"cache/loaded",         // what is stored is known
 
 	// A blob comes.
+	"flight/opened",      // the source has agreed, nothing has come
+	"flight/wrote",       // bytes are in the spool: the first, some, the last
+	"flight/hashing",     // some are hashed
+	"flight/fetched",     // the last is in the spool
+	"flight/hashed",      // the hash is complete and compared with nothing
+	"flight/right",       // the digest is right, readers have been told, nothing is kept
+	"flight/committed",   // the cache knows of it
 
 	// A manifest comes: bytes, references, tag.
 	"pull/fetched",    // its bytes are in memory
