@@ -136,27 +136,34 @@ func classify(err error) error {
 // recover puts the last good copy, or nothing, in the place of a damaged file.
 func (db *DB) recover(damage error) error {
 	bad := db.path + ".bad-" + time.Now().UTC().Format("20060102T150405.000")
-	if err := os.Rename(db.path, bad); err != nil {
-		return fmt.Errorf("set the damaged file aside: %w", err)
-	}
-	point.Hit("state/aside")
 	good := db.path + ".good"
 	info, err := os.Stat(good)
 	if err == nil {
 		err = check(good)
 	}
-	if err == nil {
-		if err := copyFile(good, db.path); err != nil { // no space for both
-			if err := os.Rename(good, db.path); err != nil {
-				return fmt.Errorf("put the last good copy in place: %w", err)
-			}
+	if err != nil {
+		if err := os.Rename(db.path, bad); err != nil {
+			return fmt.Errorf("set the damaged file aside: %w", err)
 		}
-		db.log.Error("state was damaged; the last good copy is in use: tags and references since then are learnt again",
-			"file", db.path, "aside", bad, "copyOf", info.ModTime().UTC().Format(time.RFC3339), "err", damage)
+		db.log.Error("state was damaged and there is no good copy: tags and references are learnt again from the upstreams",
+			"file", db.path, "aside", bad, "err", damage, "copy", err)
 		return db.open()
 	}
-	db.log.Error("state was damaged and there is no good copy: tags and references are learnt again from the upstreams",
-		"file", db.path, "aside", bad, "err", damage, "copy", err)
+	// The damaged file keeps its name as well until the copy takes it. Were there none, and the process died, the next
+	// one would take that for a first start, and the copy would be of no use. A file system may have no links.
+	if os.Link(db.path, bad) != nil {
+		if err := os.Rename(db.path, bad); err != nil {
+			return fmt.Errorf("set the damaged file aside: %w", err)
+		}
+	}
+	point.Hit("state/aside")
+	if err := copyFile(good, db.path); err != nil { // no space for both
+		if err := os.Rename(good, db.path); err != nil {
+			return fmt.Errorf("put the last good copy in place: %w", err)
+		}
+	}
+	db.log.Error("state was damaged; the last good copy is in use: tags and references since then are learnt again",
+		"file", db.path, "aside", bad, "copyOf", info.ModTime().UTC().Format(time.RFC3339), "err", damage)
 	return db.open()
 }
 
