@@ -17,7 +17,7 @@ import (
 
 const blobType = "application/octet-stream"
 
-// copier is an object that knows best how its bytes get to a socket.
+// copier is an object that knows best how its bytes get to a socket: one that is on its way. *flight.Reader is one.
 type copier interface {
 	CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error)
 }
@@ -81,6 +81,7 @@ func (x *exchange) blob() error {
 		x.w.Header().Set("Content-Range", contentRange(spans[0], c.Size))
 		x.begin(http.StatusPartialContent, blobType, spans[0].n)
 	}
+	x.promise(c.Object)
 	err = x.send(ctx, c.Object, spans[0])
 	c.Failed(err) // where the bytes were wrong, nobody is sent for them again for a while
 	return err
@@ -101,6 +102,14 @@ func (x *exchange) begin(status int, contentType string, size int64) {
 	x.w.WriteHeader(status)
 	if !x.req.Head {
 		x.s.o.Begin(x.record())
+	}
+}
+
+// promise sends the header of a blob that is on its way, without its first byte: that may be long in coming, and clients
+// wait 30 seconds for a header. What is here goes out with its header, in one piece.
+func (x *exchange) promise(o cache.Object) {
+	if _, ok := o.(copier); ok {
+		x.w.Flush()
 	}
 }
 
@@ -152,6 +161,7 @@ func (x *exchange) multipart(c *pull.Content, spans []span) error {
 		size += int64(len(heads[i])) + s.n
 	}
 	x.begin(http.StatusPartialContent, "multipart/byteranges; boundary="+boundary, size)
+	x.promise(c.Object)
 	for i, s := range spans {
 		if _, err := io.WriteString(x.w, heads[i]); err != nil {
 			return err

@@ -3,8 +3,10 @@ package server_test
 import (
 	"errors"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/internal/origin"
@@ -57,5 +59,38 @@ func TestStreamOfWrongBytes(t *testing.T) {
 				t.Errorf("no record of a cut body says why: %+v", w.records.all())
 			}
 		})
+	}
+}
+
+// Clients give up on an answer whose headers don't come within 30 seconds, so headers don't wait for the first byte of a
+// blob once it is certain that it will be sent.
+func TestHeadersDontWaitForBytes(t *testing.T) {
+	t.Parallel()
+	w := newWire(t, wired{})
+	im := w.hub.AddImage("library/app", "1", origin.Image{Layers: []int64{6 << 20}})
+	layer := im.Layers[0][0].Digest
+	gate := origin.NewGate()
+	w.hub.Script(origin.Rule{Kind: origin.KindBlob, Do: origin.Fault{Stall: &origin.Stall{Gate: gate}}})
+	for _, rng := range []string{"", "bytes=100-", "bytes=0-0,100-199"} {
+		r := request(t, w.Server, "GET", "/v2/app/blobs/"+layer.String())
+		if rng != "" {
+			r.Header.Set("Range", rng)
+		}
+		tr := &http.Transport{ResponseHeaderTimeout: 10 * time.Second}
+		defer tr.CloseIdleConnections()
+		res, err := tr.RoundTrip(r)
+		if err != nil {
+			t.Fatalf("%q: %v", rng, err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode/100 != 2 || res.Header.Get("Docker-Content-Digest") != layer.String() {
+			t.Errorf("%q: %s %v", rng, res.Status, res.Header)
+		}
+		defer func() {
+			gate.Open()
+			if n, err := io.Copy(io.Discard, res.Body); err != nil || n != res.ContentLength {
+				t.Errorf("%q: %d bytes of %d, %v", rng, n, res.ContentLength, err)
+			}
+		}()
 	}
 }
