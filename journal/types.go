@@ -8,7 +8,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Request is what the front end saw of one request, told after its last byte.
+// Request is what the front end saw of one request: told after its last byte, or before the answer where that is a failure.
 type Request struct {
 	At        time.Time
 	Took      time.Duration
