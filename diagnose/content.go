@@ -58,6 +58,9 @@ func (c *facts) content() bool {
 	case upstream.ContentLength:
 		c.set(UpstreamError, "%s doesn't say how large %s is", c.host, c.full())
 		c.remedy("tell the operator of %s; to download it works", c.up)
+	case upstream.ContentSlow:
+		c.set(Stalled, "%s sends %s too slowly to end, %s", c.host, c.full(), e.Got)
+		c.remedy("pull again; if it stays look at the path between the mirror and %s", c.host)
 	case upstream.ContentStalled:
 		c.set(Stalled, "%s stopped sending %s", c.host, c.full())
 		c.remedy("pull again; if it stays look at the path between the mirror and %s", c.host)

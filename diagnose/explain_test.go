@@ -159,6 +159,8 @@ var cases = []struct {
 	}},
 	{"stalled", diagnose.Stalled, broke(upstream.StepBody, hub,
 		&upstream.ContentError{Kind: upstream.ContentStalled, Want: "a byte in 30s", Got: "none"})},
+	{"crawls", diagnose.Stalled, broke(upstream.StepBody, hub,
+		&upstream.ContentError{Kind: upstream.ContentSlow, Want: "61440 bytes in 1m0s", Got: "1200 bytes in 1m0s"})},
 	{"redirect", diagnose.RedirectNotAllowed, broke(upstream.StepBlobRegistry, hub,
 		&upstream.RedirectError{Host: "10.1.2.3", Why: "to a private address"})},
 	{"redirect-to-http", diagnose.RedirectNotAllowed, broke(upstream.StepBlobRegistry, hub,

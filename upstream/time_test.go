@@ -275,3 +275,66 @@ func TestNew(t *testing.T) {
 		t.Error("no endpoint was accepted")
 	}
 }
+
+// A line that brings a byte now and then is never stalled, and never done: another answer gets a minute too, then it is
+// given up.
+func TestCrawlIsGivenUp(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	for _, tt := range []struct {
+		name string
+		send func(w http.ResponseWriter, r *http.Request)
+		most int32
+	}{
+		{"drips", func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 100)); err != nil {
+					return
+				}
+				w.(http.Flusher).Flush()
+				time.Sleep(5 * time.Second)
+			}
+		}, 2},
+		{"cuts after a few bytes", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(make([]byte, 5))
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}, 1500},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int32
+			bubble(t, func(w http.ResponseWriter, r *http.Request) {
+				asked.Add(1)
+				from := 0
+				if s := r.Header.Get("Range"); s != "" {
+					_, _ = fmt.Sscanf(s, "bytes=%d-", &from)
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, size-1, size))
+					w.Header().Set("Content-Length", fmt.Sprint(size-from))
+					w.WriteHeader(http.StatusPartialContent)
+				} else {
+					w.Header().Set("Content-Length", fmt.Sprint(size))
+				}
+				tt.send(w, r)
+			}, func(t *testing.T, r *upstream.Registry, _ *pipes) {
+				begin := time.Now()
+				body, err := r.Blob(t.Context(), "app", digestOf([]byte("x")), flight.Want{To: size, Size: size})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer body.Close()
+				_, err = io.Copy(io.Discard, body)
+				content, ok := errors.AsType[*upstream.ContentError](upstreamError(t, err))
+				if !ok || content.Kind != upstream.ContentSlow {
+					t.Errorf("error %v, want that it was too slow", err)
+				}
+				if took := time.Since(begin); took < 2*time.Minute || took > 3*time.Minute {
+					t.Errorf("given up after %s, want two minutes", took)
+				}
+				if n := asked.Load(); n > tt.most {
+					t.Errorf("%d requests, want at most %d", n, tt.most)
+				}
+			})
+		})
+	}
+}

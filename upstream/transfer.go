@@ -22,6 +22,8 @@ const (
 	firstAttempts = 3           // until the first byte: somebody waits for the headers, and may have somewhere else to go
 	fairProgress  = 64 << 10    // bytes after which a break is answered at once: a line that breaks now and then
 	longestWait   = time.Minute // of a Retry-After in the middle of a blob
+	slowTime      = time.Minute // of waiting, in which less than
+	slowBytes     = 60 << 10    // is too little: twice in a row it is given up
 	extent        = 4 << 20     // the flight asks for parts in multiples of this,
 	maxPart       = 16 << 20    // up to this
 )
@@ -48,8 +50,11 @@ type transfer struct {
 	cur      io.ReadCloser // nil: to be opened
 	step     Step          // how cur came
 	opened   time.Time
-	gained   int64 // bytes since the last break
-	attempts int   // since the last byte
+	gained   int64         // bytes since the last break
+	attempts int           // since the last byte
+	waited   time.Duration // for the upstream, since the rate was last looked at
+	brought  int64         // bytes in that time
+	crawled  bool          // the last time there were too few
 	wait     *backoff.ExponentialBackOff
 	err      error // how it ended
 }
@@ -105,6 +110,7 @@ func (t *transfer) Read(p []byte) (int, error) {
 		if len(p) == 0 {
 			return 0, nil
 		}
+		begun := time.Now()
 		if t.cur == nil {
 			if err := t.reopen(); err != nil {
 				t.finish(t.c.wrap(err))
@@ -117,10 +123,18 @@ func (t *transfer) Read(p []byte) (int, error) {
 		}
 		n, err := t.cur.Read(q)
 		t.advance(n)
+		slow := t.slow(n, time.Since(begun))
 		switch {
 		case t.end >= 0 && t.pos == t.end, t.end < 0 && errors.Is(err, io.EOF):
 			t.finish(io.EOF)
 			return n, io.EOF
+		case slow != nil && t.crawled:
+			t.broke(slow)
+			t.finish(t.c.wrap(&fault{err: slow, step: t.step}))
+			return n, t.err
+		case slow != nil: // perhaps another host is faster
+			t.crawled = true
+			t.broke(slow)
 		case err != nil:
 			t.broke(err)
 		}
@@ -129,6 +143,26 @@ func (t *transfer) Read(p []byte) (int, error) {
 		}
 	}
 	return 0, t.err
+}
+
+// slow judges the rate now and then, by the time that was spent waiting for the upstream alone. A line that brings a
+// byte now and then is never stalled, and never done.
+func (t *transfer) slow(n int, d time.Duration) error {
+	t.waited += d
+	t.brought += int64(n)
+	if t.waited < slowTime {
+		return nil
+	}
+	brought, waited := t.brought, t.waited
+	t.brought, t.waited = 0, 0
+	if brought >= slowBytes {
+		t.crawled = false
+		return nil
+	}
+	return &ContentError{
+		Kind: ContentSlow, Want: fmt.Sprintf("%d bytes in %s", slowBytes, slowTime),
+		Got: fmt.Sprintf("%d bytes in %s", brought, waited.Round(time.Second)),
+	}
 }
 
 func (t *transfer) advance(n int) {

@@ -164,6 +164,7 @@ const (
 	ContentNotManifest ContentKind = "not-a-manifest"
 	ContentNotRegistry ContentKind = "not-a-registry" // HTML where a registry answers JSON or bytes
 	ContentStalled     ContentKind = "stalled"        // no byte for the stall timeout
+	ContentSlow        ContentKind = "slow"           // fewer bytes than are worth waiting for
 )
 
 func (e *ContentError) Error() string {

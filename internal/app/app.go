@@ -138,8 +138,8 @@ func (a *App) build(c *config.Config) {
 		ParallelAbove: int64(c.Cache.ParallelAbove),
 	})
 	a.puller = pull.New(pull.Options{Cache: a.cache, Catalog: a.catalog, Log: a.log})
-	a.journal = journal.New(journal.Options{Log: a.log})
 	a.metrics = newMetrics(a.version, a.cache)
+	a.journal = journal.New(journal.Options{Log: a.log, OnPull: a.metrics.pull})
 	a.server = server.New(server.Options{
 		Puller: a.puller,
 		Observe: func(r journal.Request) {

@@ -23,10 +23,10 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 
-	requests, clientBytes, failures *prometheus.CounterVec
-	upRequests, upBytes             *prometheus.CounterVec
-	upSeconds, seconds              *prometheus.HistogramVec
-	reloadOK, reloadAt              prometheus.Gauge
+	requests, clientBytes, pulls, failures *prometheus.CounterVec
+	upRequests, upBytes                    *prometheus.CounterVec
+	upSeconds, seconds                     *prometheus.HistogramVec
+	reloadOK, reloadAt                     prometheus.Gauge
 
 	answers resolved[answer, counters]
 }
@@ -49,7 +49,9 @@ func newMetrics(version string, c *cache.Cache) *metrics {
 	m.requests = counter("mirror_requests_total", "Requests of clients under /v2/, by what the cache did.",
 		"upstream", "kind", "result")
 	m.clientBytes = counter("mirror_client_bytes_total", "Bytes of bodies sent to clients.", "upstream")
-	m.failures = counter("mirror_failures_total", "Requests that ended with an error of ours, by its cause.",
+	m.pulls = counter("mirror_pulls_total", "Pulls of images, a minute after their last request, by how they went.",
+		"upstream", "outcome")
+	m.failures = counter("mirror_failures_total", "Pulls that failed, by the cause. What was declined is not among them.",
 		"upstream", "class", "reason")
 	m.seconds = histogram("mirror_request_seconds", "Time from a client's request to the last byte of its answer.",
 		"kind")
@@ -108,7 +110,6 @@ func (m *metrics) request(r journal.Request) {
 	switch {
 	case r.Finding != nil:
 		result = "error"
-		m.failures.WithLabelValues(name, string(r.Finding.Class), string(r.Finding.Reason)).Inc()
 	case r.Aborted:
 		result = "aborted"
 	case r.Stale:
@@ -163,11 +164,28 @@ func (r *resolved[K, V]) get(k K, resolve func(K) V) V {
 	return v
 }
 
+// pull counts what the journal has made of requests.
+func (m *metrics) pull(p journal.Pull) {
+	name := p.Upstream
+	if name == "" {
+		name = "none"
+	}
+	m.pulls.WithLabelValues(name, string(p.Outcome)).Inc()
+	if p.Outcome == journal.Failed && p.Finding != nil {
+		m.failures.WithLabelValues(name, string(p.Finding.Class), string(p.Finding.Reason)).Inc()
+	}
+}
+
+// received returns what counts an upstream's bytes as they arrive.
+func (m *metrics) received(name string) func(int) {
+	c := m.upBytes.WithLabelValues(name)
+	return func(n int) { c.Add(float64(n)) }
+}
+
 // exchange returns what counts an upstream's exchanges.
 func (m *metrics) exchange(name string) func(upstream.Exchange) {
 	return func(x upstream.Exchange) {
 		kind := string(x.Kind)
-		m.upBytes.WithLabelValues(name).Add(float64(x.Bytes))
 		m.upRequests.WithLabelValues(name, kind, strconv.Itoa(x.Status)).Inc()
 		m.upSeconds.WithLabelValues(name, kind).Observe(x.Took.Seconds())
 	}

@@ -74,7 +74,7 @@ func (s *sites) site(u config.Upstream) (*site, error) {
 	o := upstream.Options{
 		Name: u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, CDNHosts: u.CDNHosts, Via: s.via,
 		UserAgent: "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
-		Observe:   s.metrics.exchange(u.Name), Log: s.log.With("upstream", u.Name),
+		Observe:   s.metrics.exchange(u.Name), Received: s.metrics.received(u.Name), Log: s.log.With("upstream", u.Name),
 	}
 	var cas [][]byte
 	for _, e := range u.Endpoints {

@@ -13,18 +13,18 @@ package point
 // Names are all points there are, in the order in which content and facts meet them.
 var Names = []string{
 	// A process begins.
-	"index/aside",          // a damaged index is set aside, and there is no new one
-	"state/aside",          // a damaged state is set aside, and the last good copy is not in its place
-	"cache/loaded",         // what is stored is known
+	"index/aside",  // a damaged index is set aside, and there is no new one
+	"state/aside",  // a damaged state is set aside, and the last good copy is not in its place
+	"cache/loaded", // what is stored is known
 
 	// A blob comes.
-	"flight/opened",      // the source has agreed, nothing has come
-	"flight/wrote",       // bytes are in the spool: the first, some, the last
-	"flight/hashing",     // some are hashed
-	"flight/fetched",     // the last is in the spool
-	"flight/hashed",      // the hash is complete and compared with nothing
-	"flight/right",       // the digest is right, readers have been told, nothing is kept
-	"flight/committed",   // the cache knows of it
+	"flight/opened",    // the source has agreed, nothing has come
+	"flight/wrote",     // bytes are in the spool: the first, some, the last
+	"flight/hashing",   // some are hashed
+	"flight/fetched",   // the last is in the spool
+	"flight/hashed",    // the hash is complete and compared with nothing
+	"flight/right",     // the digest is right, readers have been told, nothing is kept
+	"flight/committed", // the cache knows of it
 
 	// A manifest comes: bytes, references, tag.
 	"pull/fetched",    // its bytes are in memory
