@@ -1,12 +1,14 @@
 package disk
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"iter"
+	"log/slog"
 	"os"
 	"path"
 	"syscall"
@@ -35,6 +37,9 @@ func (s *Store) Open(d oci.Digest) (cache.Object, error) {
 	name, err := blobPath(d)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cache.ErrNotFound, err)
+	}
+	if s.isDead(d) {
+		return nil, fmt.Errorf("open %s: it could not be synced: %w", name, cache.ErrNotFound)
 	}
 	o, err := s.openFile(name)
 	if err != nil {
@@ -112,6 +117,7 @@ func (s *Store) Remove(d oci.Digest) error {
 	s.mu.Lock()
 	delete(s.fresh, d)
 	delete(s.sound, d)
+	delete(s.dead, d)
 	s.mu.Unlock()
 	return nil
 }
@@ -139,7 +145,7 @@ func (s *Store) All() iter.Seq2[cache.Entry, error] {
 // subfolders yields the names of the two-digit folders of dir.
 func (s *Store) subfolders(dir string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		list, err := fs.ReadDir(s.root.FS(), dir)
+		list, err := s.root.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !yield("", err) {
 			return
 		}
@@ -158,8 +164,8 @@ func (s *Store) subfolders(dir string) iter.Seq2[string, error] {
 // allIn yields the content of one folder. It reports whether the caller wants more.
 func (s *Store) allIn(a digest.Algorithm, prefix string, yield func(cache.Entry, error) bool) bool {
 	dir := path.Join(blobsDir, string(a), prefix)
-	// A root of the folder's own saves the walk to it for every file.
-	sub, err := s.root.OpenRoot(dir)
+	// A volume of the folder's own saves the walk to it for every file.
+	sub, err := s.root.Sub(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
@@ -173,7 +179,7 @@ func (s *Store) allIn(a digest.Algorithm, prefix string, yield func(cache.Entry,
 	}
 	defer f.Close()
 	for {
-		names, err := f.Readdirnames(1024)
+		names, err := sub.Names(f, 1024)
 		for _, name := range names {
 			d := digest.NewDigestFromEncoded(a, name)
 			if d.Validate() != nil || name[:2] != prefix {
@@ -207,7 +213,7 @@ func (s *Store) allIn(a digest.Algorithm, prefix string, yield func(cache.Entry,
 
 // lookForForeign logs what doesn't belong among the folders of the algorithms.
 func (s *Store) lookForForeign() {
-	list, err := fs.ReadDir(s.root.FS(), blobsDir)
+	list, err := s.root.ReadDir(blobsDir)
 	if err != nil {
 		return // All fails on it
 	}
@@ -216,6 +222,11 @@ func (s *Store) lookForForeign() {
 			s.logForeign(path.Join(blobsDir, e.Name()))
 		}
 	}
+}
+
+// say logs with the folder's name.
+func (s *Store) say(l slog.Level, msg string, args ...any) {
+	s.o.Log.Log(context.Background(), l, msg, append(args, "dir", s.path)...)
 }
 
 // logForeign tells of something that is not ours; of the first hundred, so that a folder of somebody else's doesn't

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,12 +39,10 @@ const (
 type Store struct {
 	o    Options
 	path string
-	root *os.Root
+	root volume
 	dir  *os.File // the directory itself, for syncfs and statfs
 	lock *os.File
 	boot string // of the machine, as it runs
-
-	syncFS, syncFile func(*os.File) error // the system's
 
 	stop    chan struct{}
 	settled chan struct{} // closed when settle is over
@@ -52,14 +50,32 @@ type Store struct {
 	end     sync.Once
 
 	// doubt is true while content without a mark may be from before a crash of the machine.
-	doubt     atomic.Bool
-	noMarks   atomic.Bool // the file system keeps no extended attributes
-	foreign   atomic.Int64
-	promoting sync.Mutex // one promote at a time
+	doubt    atomic.Bool
+	noMarks  atomic.Bool // the file system keeps no extended attributes
+	untidy   atomic.Bool // something is left in the spool that could not be removed
+	buried   atomic.Bool // dead is not empty
+	foreign  atomic.Int64
+	scrubbed scrubbed
+
+	// Locks are taken in this order: promoting, naming, noting, mu.
+	promoting sync.Mutex // one sync at a time
+
+	// naming is held to read by who gives content its name, until that is in fresh, and to write by who relies on a
+	// name and fresh to agree. It guards what follows.
+	naming   sync.RWMutex
+	failures int // of syncs: what was being written at that time may have lost bytes
+	closed   bool
+
+	noting   sync.Mutex // guards boot.json, and what follows
+	promised boot       // what boot.json says, or has to before anything is committed
+	noted    atomic.Bool
 
 	mu        sync.Mutex // guards what follows; nothing is called while holding it
 	fresh     map[oci.Digest]struct{}
 	sound     map[oci.Digest]struct{} // while in doubt: committed or hashed by this process
+	dead      map[oci.Digest]struct{} // to be removed, and not there for anybody until then
+	kept      map[string]struct{}     // folders whose own names are known to be on disk, under strict durability
+	inUse     map[string]struct{}     // names in the spool folder
 	verifying map[oci.Digest]*verification
 }
 
@@ -67,7 +83,10 @@ var _ cache.Store = (*Store)(nil)
 
 // Open takes the directory into use and makes it if it is not there. Where another process has it, Open waits and then
 // returns a *LockedError. What was left in the spool is removed. Close gives the directory back.
-func Open(dir string, o Options) (*Store, error) {
+func Open(dir string, o Options) (*Store, error) { return openOn(dir, o, openSystem, bootID()) }
+
+// openOn is Open on a volume, at a boot of the machine.
+func openOn(dir string, o Options, on func(dir string) (volume, error), boot string) (*Store, error) {
 	if o.Wait == 0 {
 		o.Wait = time.Minute
 	}
@@ -78,13 +97,15 @@ func Open(dir string, o Options) (*Store, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		o: o, path: dir, boot: bootID(), stop: make(chan struct{}), settled: make(chan struct{}),
-		syncFS: syncFS, syncFile: (*os.File).Sync,
+		o: o, path: dir, boot: boot, stop: make(chan struct{}), settled: make(chan struct{}),
 		fresh:     make(map[oci.Digest]struct{}),
 		sound:     make(map[oci.Digest]struct{}),
+		dead:      make(map[oci.Digest]struct{}),
+		kept:      make(map[string]struct{}),
+		inUse:     make(map[string]struct{}),
 		verifying: make(map[oci.Digest]*verification),
 	}
-	if err := s.open(); err != nil {
+	if err := s.open(on); err != nil {
 		s.release()
 		if _, ok := errors.AsType[*LockedError](err); ok {
 			return nil, err // says it all
@@ -94,11 +115,11 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) open() (err error) {
-	if err := os.MkdirAll(s.path, 0o700); err != nil {
+func (s *Store) open(on func(dir string) (volume, error)) (err error) {
+	if err := makeFolder(s.path); err != nil {
 		return err
 	}
-	if s.root, err = os.OpenRoot(s.path); err != nil {
+	if s.root, err = on(s.path); err != nil {
 		return err
 	}
 	if s.dir, err = s.root.Open("."); err != nil {
@@ -117,20 +138,22 @@ func (s *Store) open() (err error) {
 		}
 	}
 	s.sweep()
-	last, err := s.recall()
-	if err != nil {
-		return err
-	}
-	// Only content of this very boot is trusted without a mark. The note is changed before the first commit.
-	settled := last.Clean || last.Boot != "" && last.Boot == s.boot
-	s.doubt.Store(!settled)
-	note := boot{Boot: s.boot}
+	last := s.recall()
+	// Where there are marks, what has none is not known to be on disk. That the machine runs on is no proof: a disk that
+	// failed may have been mounted anew since. The note is changed before the first commit.
+	s.mark(s.lock)
+	settled := last.Clean || s.noMarks.Load() && last.Boot != "" && last.Boot == s.boot
+	s.promised = boot{Boot: s.boot}
 	if !settled {
-		note.Boot = last.Boot // until everything from before is hashed
+		s.promised.Boot = last.Boot // until everything from before is hashed
 	}
-	if err := s.note(note); err != nil {
-		return err
+	if err := s.begin(); err != nil {
+		s.o.Log.Warn("note about this start can't be written: the disk of the cache folder is full, read-only or fails; "+
+			"nothing is cached until it can", "dir", s.path, "err", err)
+		// Such a disk may have lost what the process before could neither sync nor remove.
+		settled = last.Clean
 	}
+	s.doubt.Store(!settled)
 	s.wg.Go(func() {
 		defer close(s.settled)
 		if !last.Clean {
@@ -138,6 +161,29 @@ func (s *Store) open() (err error) {
 		}
 	})
 	s.wg.Go(s.run)
+	return nil
+}
+
+// makeFolder makes a folder, and those above it. The names of new ones are brought to the disk.
+func makeFolder(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	above := filepath.Dir(filepath.Clean(dir))
+	if above != dir {
+		if err := makeFolder(above); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	f, err := os.Open(above)
+	if err != nil {
+		return nil // a folder that may be passed and not read: it is as lasting as it gets
+	}
+	defer f.Close()
+	_ = f.Sync()
 	return nil
 }
 
@@ -154,19 +200,6 @@ func (s *Store) folder(name string) error {
 		return fmt.Errorf("%s is not a folder; move it away, or name another cache.dir", name)
 	}
 	return nil
-}
-
-// sweep removes what a former process left in the spool.
-func (s *Store) sweep() {
-	left, err := fs.ReadDir(s.root.FS(), spoolDir)
-	if err != nil {
-		s.o.Log.Warn("spool can't be read", "dir", s.path, "err", err)
-	}
-	for _, e := range left {
-		if err := s.root.RemoveAll(path.Join(spoolDir, e.Name())); err != nil {
-			s.o.Log.Warn("spool file can't be removed", "dir", s.path, "name", e.Name(), "err", err)
-		}
-	}
 }
 
 // run syncs fresh content from time to time.
@@ -193,7 +226,11 @@ func (s *Store) Close() error {
 	s.end.Do(func() {
 		close(s.stop)
 		s.wg.Wait()
-		if err = s.Sync(); err == nil && !s.doubt.Load() {
+		s.naming.Lock()
+		s.closed = true
+		s.naming.Unlock()
+		// Whatever is fresh: a start that was cut short has not looked at what the process before left.
+		if err = s.sync(true); err == nil && !s.doubt.Load() && !s.buried.Load() {
 			err = s.note(boot{Boot: s.boot, Clean: true})
 		}
 		s.release()

@@ -1,12 +1,14 @@
 // Package disk is a cache.Store on a directory of one file system.
 //
-// Promise: whatever Open returns is either exactly what Commit was given, or was damaged behind our back while no
-// machine crashed; after a crash of the machine nothing is served that was not known to be on disk or hashed again.
+// Promise: whatever Open returns is either exactly what Commit was given, or was damaged behind our back after it was
+// known to be on disk, which the scrubber finds; after a crash nothing is served that was not known to be on disk or
+// hashed again.
 //
 //	LOCK                      held by flock: one process per folder; says who
-//	boot.json                 the boot of the machine whose unsynced content is trusted; whether we stopped in peace
+//	boot.json                 whether we stopped in peace; the boot of the machine, for where there are no marks
 //	blobs/sha256/ab/abcd...   content; the name is the digest of the bytes
 //	spool/<random>            content on its way; emptied at Open
+//	scrub.json                how far the scrubber has come; disposable
 //
 // # Durability
 //
@@ -16,13 +18,19 @@
 //
 //	commit ──> fresh ──syncfs, mark──> known to be on disk
 //
-// When the process dies, the page cache still has all of it: nothing is lost. When the machine dies, which the changed
-// boot id tells unless Close came first, content without the mark is suspect: it is hashed before it is first served,
-// and in the background; what is wrong is removed. Where the file system keeps no extended attributes all content is
-// suspect then, which costs time but no right byte. A failed syncfs leaves it open which bytes are lost, and later
-// reads don't tell, so it takes all fresh content with it.
+// Unless Close came first, content without the mark is suspect when the next process begins: it is hashed, as the disk
+// has it, before it is first served, and in the background; what is wrong is removed. That is some 30 seconds' worth.
+// It is so even where the machine runs on: a disk that has failed may have been mounted anew meanwhile. Where the file
+// system keeps no extended attributes the boot id has to do: while it is the same all content is trusted, else all of
+// it is suspect, which costs time but no right byte.
 //
-// Strict durability instead syncs each file and its folder in Commit.
+// A failed syncfs leaves it open which bytes are lost, and later reads don't tell. So all fresh content goes with it,
+// and what is in the spool at that time does not commit. What can't be removed is not served, and tried again.
+//
+// Strict durability syncs each file and its folder in Commit, and the folders above where they may not be on disk.
+//
+// Nothing is committed before boot.json says that this process is using the folder: else a crash would be taken for the
+// stop in peace before.
 //
 // # What it does not do
 //

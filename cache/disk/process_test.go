@@ -207,7 +207,7 @@ func TestSuspects(t *testing.T) {
 		wrong, right []uint64
 		hashedNever  []uint64 // torn, and still trusted
 	}{
-		"process killed":         {right: []uint64{2, 4}, hashedNever: []uint64{1, 3}},
+		"process killed":         {wrong: []uint64{3}, right: []uint64{2, 4}, hashedNever: []uint64{1}},
 		"machine crashed":        {boot: true, wrong: []uint64{3}, right: []uint64{2, 4}, hashedNever: []uint64{1}},
 		"stopped, then rebooted": {boot: true, clean: true, right: []uint64{2, 4}, hashedNever: []uint64{1, 3}},
 	} {

@@ -24,67 +24,72 @@ type boot struct {
 }
 
 // recall reads the note of the process before. Without one, everything is in doubt.
-func (s *Store) recall() (boot, error) {
-	var b boot
+func (s *Store) recall() (b boot) {
 	data, err := s.root.ReadFile(bootFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return b, nil
+	if err == nil {
+		err = json.Unmarshal(data, &b)
 	}
-	if err != nil {
-		return b, err
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return b
 	}
-	if err := json.Unmarshal(data, &b); err != nil {
-		s.o.Log.Warn("note about the last stop can't be read; content is hashed before it is served", "dir", s.path,
-			"name", bootFile, "err", err)
-		return boot{}, nil
-	}
-	return b, nil
+	s.o.Log.Warn("note about the last stop can't be read; content is hashed before it is served", "dir", s.path,
+		"name", bootFile, "err", err)
+	return boot{}
 }
 
-// note writes boot.json, durably. On a disk that takes no write the old note is removed, or else stays if it promises
-// less.
+// begin sees to it that boot.json promises no more than is true, before anything is committed.
+func (s *Store) begin() error {
+	if s.noted.Load() {
+		return nil
+	}
+	s.noting.Lock()
+	defer s.noting.Unlock()
+	if s.noted.Load() {
+		return nil
+	}
+	if err := s.note(s.promised); err != nil {
+		return fmt.Errorf("write %s: %w", bootFile, err)
+	}
+	s.noted.Store(true)
+	return nil
+}
+
+// promise changes what boot.json says.
+func (s *Store) promise(b boot) error {
+	s.noting.Lock()
+	s.promised = b
+	s.noted.Store(false)
+	s.noting.Unlock()
+	return s.begin()
+}
+
+// note writes boot.json, durably.
 func (s *Store) note(b boot) error {
 	data, err := json.Marshal(b)
 	if err != nil {
 		return err
 	}
 	const tmp = bootFile + ".tmp"
-	err = func() error {
-		f, err := s.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if _, err := f.Write(append(data, '\n')); err != nil {
-			return err
-		}
-		if err := s.syncFile(f); err != nil {
-			return err
-		}
-		if err := s.root.Rename(tmp, bootFile); err != nil {
-			return err
-		}
-		return s.syncFile(s.dir)
-	}()
-	if err == nil || b.Clean {
+	f, err := s.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
 	}
-	s.o.Log.Warn("note about this start can't be written; the disk is full or read-only", "dir", s.path, "err", err)
-	_ = s.root.Remove(tmp)
-	if err := s.root.Remove(bootFile); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EROFS) {
+	defer f.Close()
+	if _, err := s.root.WriteAt(f, append(data, '\n'), 0); err != nil {
 		return err
 	}
-	_ = s.syncFile(s.dir) // where it fails nothing gets committed either
-	return nil
+	if err := s.root.Sync(f); err != nil {
+		return err
+	}
+	if err := s.root.Rename(tmp, bootFile); err != nil {
+		return err
+	}
+	return s.root.Sync(s.dir)
 }
-
-// attr is the mark of content that is known to be on disk. It is in the inode and not in a list, so that it is lost
-// with the file, and it survives who changes modes and owners (kubelet does, for fsGroup).
-const attr = "user.mirror.synced"
 
 // mark marks a file. Where that doesn't work the file stays suspect after a crash, no more.
 func (s *Store) mark(f *os.File) {
-	err := unix.Fsetxattr(int(f.Fd()), attr, []byte{'1'}, 0)
+	err := s.root.Mark(f)
 	if err == nil {
 		return
 	}
@@ -98,16 +103,11 @@ func (s *Store) mark(f *os.File) {
 	s.o.Log.Debug("content can't be marked", "dir", s.path, "name", f.Name(), "err", err)
 }
 
-func marked(f *os.File) bool {
-	var b [8]byte
-	n, err := unix.Fgetxattr(int(f.Fd()), attr, b[:])
-	return err == nil && n == 1 && b[0] == '1'
-}
-
 // committed notes new content.
 func (s *Store) committed(d oci.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.dead, d)
 	if !s.o.Strict {
 		s.fresh[d] = struct{}{}
 	}
@@ -124,7 +124,7 @@ func (s *Store) doubted(d oci.Digest, f *os.File) bool {
 	s.mu.Lock()
 	_, ok := s.sound[d]
 	s.mu.Unlock()
-	return !ok && !marked(f)
+	return !ok && !s.root.Marked(f)
 }
 
 // verification is one hash that several wait for.
@@ -171,41 +171,77 @@ func (s *Store) rehash(d oci.Digest) error {
 	if !s.doubted(d, o.File) {
 		return nil // somebody has been here
 	}
-	v := d.Verifier()
-	_, err = io.CopyBuffer(onlyWriter{v}, &stoppable{r: o.File, stop: s.stop}, make([]byte, 1<<20))
+	s.root.Uncache(o.File) // what counts is what the disk has
+	got, err := s.hash(o, d, s.root.ReadAt, func(int) error {
+		select {
+		case <-s.stop:
+			return errStopped
+		default:
+			return nil
+		}
+	})
 	if errors.Is(err, errStopped) {
 		return err
 	}
-	if err == nil && v.Verified() {
+	if err == nil && got == d {
 		return nil
 	}
-	s.o.Log.Warn("content was damaged by a crash of the machine; it is removed and will be fetched again",
+	s.o.Log.Warn("content was not all on disk when the mirror or its machine stopped; it is removed and fetched again",
 		"dir", s.path, "digest", d, "size", o.size, "err", err)
-	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.removeFile(name, o); err != nil {
 		return fmt.Errorf("remove damaged %s: %w", d, err)
 	}
 	return fmt.Errorf("%s was damaged: %w", d, cache.ErrNotFound)
 }
 
+// removeFile removes what was found wrong, unless something else has its name by now.
+func (s *Store) removeFile(name string, o *Object) error {
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	now, err := s.root.Lstat(name)
+	was, serr := o.Stat()
+	if err == nil && serr == nil && !os.SameFile(now, was) {
+		return nil
+	}
+	if err == nil {
+		err = s.root.Remove(name)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// errStopped ends a hash.
 var errStopped = errors.New("the cache folder is being closed")
 
-// stoppable is a reader that ends with the store.
-type stoppable struct {
-	r    io.Reader
-	stop <-chan struct{}
-}
-
-func (r *stoppable) Read(p []byte) (int, error) {
-	select {
-	case <-r.stop:
-		return 0, errStopped
-	default:
-		return r.r.Read(p)
+// hash reads a file to its end and returns the digest of its bytes, of the kind that d is. next is told how many bytes
+// each piece had, and may end it with an error.
+func (s *Store) hash(
+	o *Object, d oci.Digest, read func(*os.File, []byte, int64) (int, error), next func(n int) error,
+) (oci.Digest, error) {
+	h := d.Algorithm().Digester()
+	buf := make([]byte, hashPiece)
+	for off := int64(0); off < o.size; {
+		p := buf[:min(hashPiece, o.size-off)]
+		n, err := read(o.File, p, off)
+		if n < len(p) {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return "", fmt.Errorf("read at %d: %w", off+int64(n), err)
+		}
+		_, _ = h.Hash().Write(p)
+		off += int64(n)
+		if err := next(n); err != nil {
+			return "", err
+		}
 	}
+	return h.Digest(), nil
 }
 
-// onlyWriter hides everything but Write.
-type onlyWriter struct{ io.Writer }
+// hashPiece is how many bytes are read at once.
+const hashPiece = 256 << 10
 
 // settle looks at all content after a stop without Close. Where the machine went on, what has no mark is only fresh;
 // where it crashed, it is hashed. It ends the doubt.
@@ -223,7 +259,13 @@ func (s *Store) settle() {
 			end = false
 			continue
 		}
-		if !s.unmarked(e.Digest) {
+		unmarked, err := s.unmarked(e.Digest)
+		if err != nil {
+			s.o.Log.Warn("content can't be looked at", "dir", s.path, "digest", e.Digest, "err", err)
+			end = false
+			continue
+		}
+		if !unmarked {
 			continue
 		}
 		if !s.doubt.Load() {
@@ -250,8 +292,11 @@ func (s *Store) settle() {
 		s.o.Log.Error("cache folder could not be synced", "dir", s.path, "err", err)
 		return
 	}
+	if s.buried.Load() {
+		return
+	}
 	// What was suspect is on disk now, with a mark or, where there are none, by this sync: it is of this boot.
-	if err := s.note(boot{Boot: s.boot}); err != nil {
+	if err := s.promise(boot{Boot: s.boot}); err != nil {
 		s.o.Log.Warn("note about this start can't be written", "dir", s.path, "err", err)
 		return
 	}
@@ -260,55 +305,23 @@ func (s *Store) settle() {
 	clear(s.sound)
 	s.mu.Unlock()
 	if hashed > 0 {
-		s.o.Log.Info("content was hashed after a crash of the machine", "dir", s.path, "hashed", hashed, "removed", wrong)
+		s.o.Log.Info("content that may not have been on disk was hashed", "dir", s.path, "hashed", hashed, "removed", wrong)
 	}
 }
 
-func (s *Store) unmarked(d oci.Digest) bool {
+// unmarked reports whether content is there and has no mark.
+func (s *Store) unmarked(d oci.Digest) (bool, error) {
 	name, err := blobPath(d)
 	if err != nil {
-		return false
+		return false, err
 	}
 	o, err := s.openFile(name)
+	if errors.Is(err, cache.ErrNotFound) {
+		return false, nil
+	}
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer o.Close()
-	return !marked(o.File)
-}
-
-// Sync brings everything committed so far to the disk and marks it. If that fails, what was not on disk yet is removed:
-// the kernel forgets which bytes it could not write, and reads would not tell. It runs by itself every Options.Sync.
-func (s *Store) Sync() error {
-	s.promoting.Lock()
-	defer s.promoting.Unlock()
-	s.mu.Lock()
-	batch := s.fresh
-	s.fresh = make(map[oci.Digest]struct{})
-	s.mu.Unlock()
-	if len(batch) == 0 {
-		return nil
-	}
-	if err := s.syncFS(s.dir); err != nil {
-		for d := range batch {
-			if rerr := s.Remove(d); rerr != nil {
-				s.o.Log.Warn("content that may not be on disk can't be removed", "dir", s.path, "digest", d, "err", rerr)
-			}
-		}
-		return fmt.Errorf("sync %s: %w", s.path, err)
-	}
-	for d := range batch {
-		if s.noMarks.Load() {
-			break
-		}
-		name, err := blobPath(d)
-		if err != nil {
-			continue
-		}
-		if o, err := s.openFile(name); err == nil {
-			s.mark(o.File)
-			_ = o.Close()
-		}
-	}
-	return nil
+	return !s.root.Marked(o.File), nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"sync"
@@ -16,9 +17,10 @@ import (
 
 // spool is a sparse file on its way to become content.
 type spool struct {
-	*os.File // ReadAt and WriteAt
+	*os.File
 	s        *Store
 	size     int64 // as declared; -1: not known
+	failures int   // of syncs, when it was made
 
 	mu        sync.RWMutex // guards what follows: the file's name against who opens it
 	name      string       // in the root; empty: nowhere any more
@@ -34,23 +36,35 @@ var (
 // Create makes a spool. Where the file system can, the space is taken at once, so that a full disk is known before the
 // download and not after.
 func (s *Store) Create(size int64) (cache.Spool, error) {
-	name := path.Join(spoolDir, rand.Text())
-	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	name := rand.Text()
+	s.mu.Lock()
+	s.inUse[name] = struct{}{}
+	s.mu.Unlock()
+	p := &spool{s: s, size: size, name: path.Join(spoolDir, name)}
+	s.naming.RLock()
+	p.failures = s.failures
+	s.naming.RUnlock()
+	f, err := s.root.OpenFile(p.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrNotExist) && s.folder(spoolDir) == nil { // somebody tidied up
-		f, err = s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err = s.root.OpenFile(p.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	if err != nil {
+		s.unused(p.name)
 		return nil, fmt.Errorf("make spool: %w", err)
 	}
+	p.File = f
 	if size > 0 {
-		if err := allocate(f, size); err != nil {
+		if err := s.root.Allocate(f, size); err != nil {
 			_ = f.Close()
-			_ = s.root.Remove(name)
+			p.drop()
 			return nil, fmt.Errorf("make spool of %d bytes: %w", size, err)
 		}
 	}
-	return &spool{File: f, s: s, size: size, name: name}, nil
+	return p, nil
 }
+
+func (p *spool) ReadAt(b []byte, off int64) (int, error)  { return p.s.root.ReadAt(p.File, b, off) }
+func (p *spool) WriteAt(b []byte, off int64) (int, error) { return p.s.root.WriteAt(p.File, b, off) }
 
 // Open returns the spool's bytes with a file position of their own.
 func (p *spool) Open() (cache.Object, error) {
@@ -90,32 +104,57 @@ func (p *spool) Commit(d oci.Digest, size int64) (err error) {
 	if err := p.trim(size); err != nil {
 		return err
 	}
-	if p.s.has(d, name, size) {
+	// Under strict durability what is there already may not be on disk yet: this one replaces it.
+	if !p.s.o.Strict && p.s.has(d, name, size) {
 		p.drop()
 		p.name, p.committed = name, true
 		return nil
 	}
-	made, err := p.s.mkdir(path.Dir(name))
-	if err != nil {
+	if err := p.s.begin(); err != nil {
+		return err
+	}
+	if err := p.s.mkdir(path.Dir(name)); err != nil {
 		return err
 	}
 	if p.s.o.Strict {
 		// The mark comes first: one sync covers it, and a crash in between leaves a spool, which is swept.
 		p.s.mark(p.File)
-		if err := p.s.syncFile(p.File); err != nil {
+		if err := p.s.root.Sync(p.File); err != nil {
 			return err
 		}
 	}
-	if err := p.s.root.Rename(p.name, name); err != nil {
+	if err := p.rename(d, name); err != nil {
 		return err
 	}
-	p.name = name // under which it is dropped, should the sync fail
 	if p.s.o.Strict {
-		if err := p.s.syncFolders(path.Dir(name), made); err != nil {
+		if err := p.s.syncFolder(path.Dir(name)); err != nil {
+			p.name = ""
+			p.s.condemn(d)
+			p.s.bury(slog.LevelWarn)
 			return err
 		}
 	}
 	p.committed = true
+	return nil
+}
+
+var errLost = errors.New("a sync of the disk failed while it was written, bytes may be lost")
+
+// rename gives the spool its name as content, and notes that.
+func (p *spool) rename(d oci.Digest, name string) error {
+	p.s.naming.RLock()
+	defer p.s.naming.RUnlock()
+	switch {
+	case p.s.closed:
+		return fs.ErrClosed
+	case p.failures != p.s.failures:
+		return errLost
+	}
+	if err := p.s.root.Rename(p.name, name); err != nil {
+		return err
+	}
+	p.s.unused(p.name)
+	p.name = name
 	p.s.committed(d)
 	return nil
 }
@@ -130,7 +169,7 @@ func (p *spool) trim(size int64) error {
 		return fmt.Errorf("spool holds %d bytes, expected %d", fi.Size(), size)
 	}
 	if fi.Size() > size || p.size > size {
-		return p.Truncate(size)
+		return p.s.root.Truncate(p.File, size)
 	}
 	return nil
 }
@@ -140,10 +179,20 @@ func (p *spool) drop() {
 	if p.name == "" {
 		return
 	}
-	if err := p.s.root.Remove(p.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		p.s.o.Log.Warn("spool file can't be removed; it is at the next start", "dir", p.s.path, "name", p.name, "err", err)
+	err := p.s.root.Remove(p.name)
+	p.s.unused(p.name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.s.untidy.Store(true)
+		p.s.say(slog.LevelWarn, "spool file can't be removed; it is tried again", "name", p.name, "err", err)
 	}
 	p.name = ""
+}
+
+// unused says that nothing is at a name in the spool folder any more, or should be.
+func (s *Store) unused(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.inUse, path.Base(name))
 }
 
 // Discard ends the spool. What was not committed is removed.
@@ -167,32 +216,18 @@ func (s *Store) has(d oci.Digest, name string, size int64) bool {
 		return false
 	}
 	defer o.Close()
-	return o.size == size && !s.doubted(d, o.File)
+	return o.size == size && !s.isDead(d) && !s.doubted(d, o.File)
 }
 
-// mkdir makes the folder of a blob. It reports whether folders were made.
-func (s *Store) mkdir(dir string) (made bool, err error) {
+// mkdir makes the folder of a blob.
+func (s *Store) mkdir(dir string) error {
 	if _, err := s.root.Lstat(dir); err == nil {
-		return false, nil
+		return nil
 	}
-	if err := s.root.MkdirAll(dir, 0o700); err != nil {
-		return false, err
+	s.mu.Lock()
+	for name := dir; name != "."; name = path.Dir(name) {
+		delete(s.kept, name)
 	}
-	return true, nil
-}
-
-// syncFolders makes a rename into dir durable, and dir itself where it is new.
-func (s *Store) syncFolders(dir string, made bool) error {
-	for {
-		f, err := s.root.Open(dir)
-		if err != nil {
-			return err
-		}
-		err = s.syncFile(f)
-		_ = f.Close()
-		if err != nil || !made || dir == "." {
-			return err
-		}
-		dir = path.Dir(dir)
-	}
+	s.mu.Unlock()
+	return s.root.MkdirAll(dir, 0o700)
 }

@@ -20,6 +20,12 @@ func bootID() string {
 // allocate does nothing: F_PREALLOCATE is not kept over a truncate, and APFS shares its space among volumes.
 func allocate(*os.File, int64) error { return nil }
 
+// uncache does nothing: darwin has no call for it.
+func uncache(*os.File, int64, int64) {}
+
+// readCold is ReadAt: what is read once stays in memory, for the kernel to push out.
+func readCold(f *os.File, p []byte, off int64) (int, error) { return f.ReadAt(p, off) }
+
 // syncFS syncs everything: darwin has no call for one file system.
 func syncFS(*os.File) error { return unix.Sync() }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,50 @@ func allocate(f *os.File, size int64) error {
 			return nil
 		}
 	}
+}
+
+// uncache has the kernel forget clean pages of a file; length 0: to its end.
+func uncache(f *os.File, off, length int64) {
+	_ = unix.Fadvise(int(f.Fd()), off, length, unix.FADV_DONTNEED)
+}
+
+// readCold is ReadAt that leaves in memory what was there before, and nothing else: who reads everything once must not
+// push out what clients read again and again. Read-ahead would bring in more than is asked for, so f has none.
+func readCold(f *os.File, p []byte, off int64) (int, error) {
+	if off == 0 {
+		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM)
+	}
+	before := inMemory(f, off, len(p))
+	n, err := f.ReadAt(p, off)
+	size := int64(os.Getpagesize())
+	for i := 0; i < len(before); {
+		from := i
+		for i < len(before) && before[i]&1 == 0 {
+			i++
+		}
+		if i > from {
+			uncache(f, off+int64(from)*size, int64(i-from)*size)
+		}
+		i++
+	}
+	return n, err
+}
+
+// inMemory tells of each page of a part of a file, in the lowest bit, whether it is in memory. The part begins with a
+// page. A read with RWF_NOWAIT doesn't tell: it begins to read what is not there. Nil: not known.
+func inMemory(f *os.File, off int64, n int) []byte {
+	m, err := unix.Mmap(int(f.Fd()), off, n, unix.PROT_READ, unix.MAP_SHARED) // only to be asked about
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = unix.Munmap(m) }()
+	pages := make([]byte, (n+os.Getpagesize()-1)/os.Getpagesize())
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(n),
+		uintptr(unsafe.Pointer(&pages[0])))
+	if errno != 0 {
+		return nil
+	}
+	return pages
 }
 
 func syncFS(dir *os.File) error {

@@ -1,0 +1,120 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/oci"
+)
+
+// Amount is how much content there is, or was looked at.
+type Amount struct{ Blobs, Bytes int64 }
+
+// Damage is a piece of content that is not what its name says.
+type Damage struct {
+	Digest  oci.Digest
+	Size    int64  // bytes of the file
+	Why     string // what is wrong: "size: ...", "hash: ..." or "read: ..."
+	Removed bool
+}
+
+// VerifyOptions for Verify. The zero value of a field means what its comment says.
+type VerifyOptions struct {
+	Remove   bool                   // damaged content; else it is only reported
+	Damaged  func(Damage)           // called for each piece; nil: nobody is told
+	Progress func(done, all Amount) // called for each piece of at most 256 KiB; nil: nobody is told
+}
+
+// Verified is what a Verify has found.
+type Verified struct {
+	Amount
+	Damaged, Removed int64
+}
+
+// Verify reads all content of a cache folder and compares it with its digests, as fast as the disk can. It takes no
+// lock, so a mirror may use the folder meanwhile: content never changes, what goes is passed over, and what is removed
+// is fetched again. When ctx ends it returns what it has found so far, and the cause.
+func Verify(ctx context.Context, dir string, o VerifyOptions) (v Verified, err error) {
+	s := &Store{path: dir, o: Options{Log: slog.New(slog.DiscardHandler)}}
+	if s.root, err = openSystem(dir); err != nil {
+		return v, fmt.Errorf("open cache folder: %w", err)
+	}
+	defer s.release()
+	if _, err := s.root.Lstat(blobsDir); errors.Is(err, fs.ErrNotExist) {
+		return v, fmt.Errorf("%s is no cache folder: it has no %s in it", dir, filepath.Base(blobsDir))
+	}
+	var all Amount
+	var unlisted error
+	for e, err := range s.All() {
+		if ctx.Err() != nil {
+			return v, context.Cause(ctx)
+		}
+		if err == nil {
+			all.Blobs++
+			all.Bytes += e.Size
+		}
+	}
+	for e, err := range s.inOrder(firstDigest) {
+		if ctx.Err() != nil {
+			return v, context.Cause(ctx)
+		}
+		if err != nil {
+			unlisted = errors.Join(unlisted, err)
+			continue
+		}
+		if err := s.verifyOne(ctx, o, e.Digest, &v, all); err != nil {
+			return v, err
+		}
+	}
+	if unlisted != nil {
+		return v, fmt.Errorf("part of the cache can't be listed: %w", unlisted)
+	}
+	return v, nil
+}
+
+func (s *Store) verifyOne(ctx context.Context, o VerifyOptions, d oci.Digest, v *Verified, all Amount) error {
+	name, err := blobPath(d)
+	if err != nil {
+		return err
+	}
+	f, err := s.openFile(name)
+	if errors.Is(err, cache.ErrNotFound) {
+		return nil // it has gone meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	why, err := s.examine(f, d, s.root.ReadCold, func(n int) error {
+		v.Bytes += int64(n)
+		if o.Progress != nil {
+			o.Progress(v.Amount, all)
+		}
+		return context.Cause(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	v.Blobs++
+	if why == "" || !s.still(name, f) {
+		return nil
+	}
+	v.Damaged++
+	found := Damage{Digest: d, Size: f.size, Why: why}
+	if o.Remove {
+		if err := s.removeFile(name, f); err != nil {
+			return fmt.Errorf("remove damaged %s: %w", d, err)
+		}
+		found.Removed = true
+		v.Removed++
+	}
+	if o.Damaged != nil {
+		o.Damaged(found)
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package disk
+
+import (
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// volume is what a store asks of the file system. Names are relative to the folder and can't leave it. The product has
+// one, system; tests have one that fails at any call, and that forgets what was not synced.
+//
+// Files are the system's own whoever opened them: what a hit reads goes from the kernel to the socket, past this.
+type volume interface {
+	// As os.Root has them.
+	Open(name string) (*os.File, error)
+	OpenFile(name string, flag int, perm fs.FileMode) (*os.File, error)
+	Lstat(name string) (fs.FileInfo, error)
+	Mkdir(name string, perm fs.FileMode) error
+	MkdirAll(name string, perm fs.FileMode) error
+	Rename(from, to string) error
+	Remove(name string) error
+	RemoveAll(name string) error
+	ReadFile(name string) ([]byte, error)
+	Close() error
+
+	// ReadDir lists a folder, by name.
+	ReadDir(name string) ([]fs.DirEntry, error)
+	// Sub is the volume of a folder below. It is closed on its own.
+	Sub(name string) (volume, error)
+
+	// What is done with an open file.
+	ReadAt(f *os.File, p []byte, off int64) (int, error)
+	// ReadCold is ReadAt that leaves in memory what was there before, and nothing else.
+	ReadCold(f *os.File, p []byte, off int64) (int, error)
+	WriteAt(f *os.File, p []byte, off int64) (int, error)
+	Truncate(f *os.File, size int64) error
+	// Allocate takes size bytes of the disk for the file without changing its length, where the file system can.
+	Allocate(f *os.File, size int64) error
+	// Uncache has the kernel forget what it holds of a file and has on disk: the next read is the disk's. It is a wish.
+	Uncache(f *os.File)
+	// Names lists the next n names of a folder, in no order, and io.EOF at its end.
+	Names(dir *os.File, n int) ([]string, error)
+	// Mark sets the mark of content that is known to be on disk; Marked reports whether it is there.
+	Mark(f *os.File) error
+	Marked(f *os.File) bool
+	// Sync brings a file, or the names in a folder, to the disk; SyncFS all of the file system that dir is on.
+	Sync(f *os.File) error
+	SyncFS(dir *os.File) error
+}
+
+// system is the volume of the operating system.
+type system struct{ *os.Root }
+
+func openSystem(dir string) (volume, error) {
+	r, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	return system{r}, nil
+}
+
+func (v system) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(v.FS(), name) }
+
+func (v system) Sub(name string) (volume, error) {
+	r, err := v.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	return system{r}, nil
+}
+
+func (system) ReadAt(f *os.File, p []byte, off int64) (int, error)   { return f.ReadAt(p, off) }
+func (system) ReadCold(f *os.File, p []byte, off int64) (int, error) { return readCold(f, p, off) }
+func (system) WriteAt(f *os.File, p []byte, off int64) (int, error)  { return f.WriteAt(p, off) }
+func (system) Truncate(f *os.File, size int64) error                 { return f.Truncate(size) }
+func (system) Allocate(f *os.File, size int64) error                 { return allocate(f, size) }
+func (system) Uncache(f *os.File)                                    { uncache(f, 0, 0) }
+func (system) Names(dir *os.File, n int) ([]string, error)           { return dir.Readdirnames(n) }
+func (system) Sync(f *os.File) error                                 { return f.Sync() }
+func (system) SyncFS(dir *os.File) error                             { return syncFS(dir) }
+
+// attr is the mark. It is in the inode and not in a list, so that it is lost with the file, and it survives who changes
+// modes and owners (kubelet does, for fsGroup).
+const attr = "user.mirror.synced"
+
+func (system) Mark(f *os.File) error { return unix.Fsetxattr(int(f.Fd()), attr, []byte{'1'}, 0) }
+
+func (system) Marked(f *os.File) bool {
+	var b [8]byte
+	n, err := unix.Fgetxattr(int(f.Fd()), attr, b[:])
+	return err == nil && n == 1 && b[0] == '1'
+}
