@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -111,9 +112,11 @@ func (s *Store) Remove(d oci.Digest) error {
 		s.logForeign(name)
 		return nil
 	}
+	point.Hit("disk/unlink")
 	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove %s: %w", d, err)
 	}
+	point.Hit("disk/unlinked")
 	s.mu.Lock()
 	delete(s.fresh, d)
 	delete(s.sound, d)

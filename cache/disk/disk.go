@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -231,7 +232,9 @@ func (s *Store) Close() error {
 		s.naming.Unlock()
 		// Whatever is fresh: a start that was cut short has not looked at what the process before left.
 		if err = s.sync(true); err == nil && !s.doubt.Load() && !s.buried.Load() {
+			point.Hit("disk/closing")
 			err = s.note(boot{Boot: s.boot, Clean: true})
+			point.Hit("disk/clean")
 		}
 		s.release()
 	})

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/registrymirror/mirror/internal/point"
 )
 
 // LockedError says that another process has the folder.
@@ -49,6 +51,7 @@ func (s *Store) takeLock() (err error) {
 	for told := false; ; told = true {
 		err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
+			point.Hit("disk/locked")
 			return s.signLock()
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {

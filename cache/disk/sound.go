@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -81,9 +82,11 @@ func (s *Store) note(b boot) error {
 	if err := s.root.Sync(f); err != nil {
 		return err
 	}
+	point.Hit("disk/note")
 	if err := s.root.Rename(tmp, bootFile); err != nil {
 		return err
 	}
+	point.Hit("disk/noted")
 	return s.root.Sync(s.dir)
 }
 
@@ -171,6 +174,7 @@ func (s *Store) rehash(d oci.Digest) error {
 	if !s.doubted(d, o.File) {
 		return nil // somebody has been here
 	}
+	point.Hit("disk/suspect")
 	s.root.Uncache(o.File) // what counts is what the disk has
 	got, err := s.hash(o, d, s.root.ReadAt, func(int) error {
 		select {
@@ -183,6 +187,7 @@ func (s *Store) rehash(d oci.Digest) error {
 	if errors.Is(err, errStopped) {
 		return err
 	}
+	point.Hit("disk/suspect-hashed")
 	if err == nil && got == d {
 		return nil
 	}
@@ -191,6 +196,7 @@ func (s *Store) rehash(d oci.Digest) error {
 	if err := s.removeFile(name, o); err != nil {
 		return fmt.Errorf("remove damaged %s: %w", d, err)
 	}
+	point.Hit("disk/suspect-removed")
 	return fmt.Errorf("%s was damaged: %w", d, cache.ErrNotFound)
 }
 
@@ -295,6 +301,7 @@ func (s *Store) settle() {
 	if s.buried.Load() {
 		return
 	}
+	point.Hit("disk/settled")
 	// What was suspect is on disk now, with a mark or, where there are none, by this sync: it is of this boot.
 	if err := s.promise(boot{Boot: s.boot}); err != nil {
 		s.o.Log.Warn("note about this start can't be written", "dir", s.path, "err", err)

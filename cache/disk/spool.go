@@ -12,6 +12,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -53,6 +54,7 @@ func (s *Store) Create(size int64) (cache.Spool, error) {
 		return nil, fmt.Errorf("make spool: %w", err)
 	}
 	p.File = f
+	point.Hit("disk/spooled")
 	if size > 0 {
 		if err := s.root.Allocate(f, size); err != nil {
 			_ = f.Close()
@@ -60,6 +62,7 @@ func (s *Store) Create(size int64) (cache.Spool, error) {
 			return nil, fmt.Errorf("make spool of %d bytes: %w", size, err)
 		}
 	}
+	point.Hit("disk/allocated")
 	return p, nil
 }
 
@@ -101,9 +104,11 @@ func (p *spool) Commit(d oci.Digest, size int64) (err error) {
 	if err != nil {
 		return err
 	}
+	point.Hit("disk/commit")
 	if err := p.trim(size); err != nil {
 		return err
 	}
+	point.Hit("disk/trimmed")
 	// Under strict durability what is there already may not be on disk yet: this one replaces it.
 	if !p.s.o.Strict && p.s.has(d, name, size) {
 		p.drop()
@@ -116,16 +121,19 @@ func (p *spool) Commit(d oci.Digest, size int64) (err error) {
 	if err := p.s.mkdir(path.Dir(name)); err != nil {
 		return err
 	}
+	point.Hit("disk/folder")
 	if p.s.o.Strict {
 		// The mark comes first: one sync covers it, and a crash in between leaves a spool, which is swept.
 		p.s.mark(p.File)
 		if err := p.s.root.Sync(p.File); err != nil {
 			return err
 		}
+		point.Hit("disk/synced")
 	}
 	if err := p.rename(d, name); err != nil {
 		return err
 	}
+	point.Hit("disk/renamed")
 	if p.s.o.Strict {
 		if err := p.s.syncFolder(path.Dir(name)); err != nil {
 			p.name = ""
@@ -133,6 +141,7 @@ func (p *spool) Commit(d oci.Digest, size int64) (err error) {
 			p.s.bury(slog.LevelWarn)
 			return err
 		}
+		point.Hit("disk/folder-synced")
 	}
 	p.committed = true
 	return nil

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 
+	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -28,10 +29,12 @@ func (s *Store) sync(always bool) error {
 	if len(batch) == 0 && !always {
 		return nil
 	}
+	point.Hit("disk/sync")
 	if err := s.root.SyncFS(s.dir); err != nil {
 		s.lose(batch)
 		return fmt.Errorf("sync %s: %w", s.path, err)
 	}
+	point.Hit("disk/syncfs")
 	for d := range batch {
 		if s.noMarks.Load() {
 			break
@@ -57,6 +60,7 @@ func (s *Store) promote(d oci.Digest) {
 	}
 	if o, err := s.openFile(name); err == nil {
 		s.mark(o.File)
+		point.Hit("disk/marked")
 		_ = o.Close()
 	}
 }
@@ -173,6 +177,7 @@ func (s *Store) sweepAt(l slog.Level) {
 			s.say(l, "spool file can't be removed; it is tried again", "name", e.Name(), "err", err)
 			l = slog.LevelDebug // one stands for all
 		}
+		point.Hit("disk/swept")
 	}
 }
 

@@ -13,18 +13,34 @@ package point
 // Names are all points there are, in the order in which content and facts meet them.
 var Names = []string{
 	// A process begins.
-	"index/aside",  // a damaged index is set aside, and there is no new one
-	"state/aside",  // a damaged state is set aside, and the last good copy is not in its place
-	"cache/loaded", // what is stored is known
+	"disk/locked",          // the folder is ours, the former holder's name still stands in the lock file
+	"disk/swept",           // a file that a former process left in the spool is gone; there may be more
+	"disk/note",            // the note about this start, or this stop, is on disk under another name
+	"disk/noted",           // it has its name, and the folder is not synced
+	"disk/suspect",         // content from before a crash of the machine is about to be hashed
+	"disk/suspect-hashed",  // it is hashed, and what follows from that is not done
+	"disk/suspect-removed", // it was wrong and is gone
+	"disk/settled",         // all of it is hashed and synced, and that is not noted
+	"index/aside",          // a damaged index is set aside, and there is no new one
+	"state/aside",          // a damaged state is set aside, and the last good copy is not in its place
+	"cache/loaded",         // what is stored is known
 
 	// A blob comes.
-	"flight/opened",    // the source has agreed, nothing has come
-	"flight/wrote",     // bytes are in the spool: the first, some, the last
-	"flight/hashing",   // some are hashed
-	"flight/fetched",   // the last is in the spool
-	"flight/hashed",    // the hash is complete and compared with nothing
-	"flight/right",     // the digest is right, readers have been told, nothing is kept
-	"flight/committed", // the cache knows of it
+	"disk/spooled",       // its spool has a name and nothing in it
+	"disk/allocated",     // and its space
+	"flight/opened",      // the source has agreed, nothing has come
+	"flight/wrote",       // bytes are in the spool: the first, some, the last
+	"flight/hashing",     // some are hashed
+	"flight/fetched",     // the last is in the spool
+	"flight/hashed",      // the hash is complete and compared with nothing
+	"flight/right",       // the digest is right, readers have been told, nothing is kept
+	"disk/commit",        // the commit begins
+	"disk/trimmed",       // the spool has its size
+	"disk/folder",        // the folder for it is there
+	"disk/synced",        // durability strict: the spool is on disk, with its mark
+	"disk/renamed",       // it has its name
+	"disk/folder-synced", // durability strict: and that is on disk
+	"flight/committed",   // the cache knows of it
 
 	// A manifest comes: bytes, references, tag.
 	"pull/fetched",    // its bytes are in memory
@@ -42,7 +58,12 @@ var Names = []string{
 	"state/committed", // it is on disk
 
 	// What is done behind.
+	"disk/sync",          // fresh content is about to be synced
+	"disk/syncfs",        // it is, and has no mark
+	"disk/marked",        // a piece of it has; there may be more
 	"cache/evict",        // a victim has been chosen
+	"disk/unlink",        // its file is about to go
+	"disk/unlinked",      // it is gone
 	"cache/evicted",      // and the cache knows
 	"index/tx",           // a transaction of index.db begins
 	"index/in-tx",        // all is in it, and nothing is committed
@@ -54,5 +75,7 @@ var Names = []string{
 	// A process changes or ends.
 	"serve/reload",   // a new configuration is read
 	"serve/reloaded", // and in use
+	"disk/closing",   // stopping in order: all is synced, and the clean mark is not made
+	"disk/clean",     // it is made
 	"serve/stopped",  // all is closed, the lock is given back
 }
