@@ -301,3 +301,68 @@ func (w *world) sameFolder(seed uint64) oci.Digest {
 		}
 	}
 }
+
+// Without marks, content from before a crash stays in doubt until all of it was looked at, over another stop too.
+func TestDoubtOutlivesAStop(t *testing.T) {
+	t.Parallel()
+	w := opened(t, false)
+	w.c.noMarks = true
+	d := w.must(1)
+	w.powerLoss(loseData)
+	w.c.fail = only(syscall.EIO, "readdir")
+	w.open()
+	w.stop(false)
+	w.open()
+	if w.check(d) {
+		t.Error("what is lost is still there")
+	}
+	w.works()
+}
+
+// Who commits while the store is closed may come too late to be synced.
+func TestCommitDuringClose(t *testing.T) {
+	t.Parallel()
+	w := opened(t, false)
+	w.quiet = true
+	w.c.behind = func() {
+		w.c.behind = nil
+		if b, d := cachetest.Bytes(1, 200_000); w.fill(b, d) {
+			t.Error("committed while the store is closed")
+		}
+	}
+	w.stop(true)
+	w.powerLoss(loseData)
+	w.open()
+	for _, d := range w.list {
+		w.check(d)
+	}
+}
+
+// What can't be removed after a failed sync is not vouched for, by a stop in peace or by the boot of the machine.
+func TestDeadContentOverRestarts(t *testing.T) {
+	t.Parallel()
+	for _, noMarks := range []bool{false, true} {
+		for _, peace := range []bool{false, true} {
+			w := opened(t, false)
+			w.c.noMarks = noMarks
+			d := w.must(1)
+			sync := once(syscall.EIO, "syncfs")
+			w.c.fail = func(op, name string, call int) error {
+				if op == "remove" {
+					return syscall.EIO
+				}
+				return sync(op, name, call)
+			}
+			if err := w.s.Sync(); err == nil {
+				t.Fatal("no fault")
+			}
+			w.stop(peace)
+			w.open()
+			w.c.dropCaches()
+			if w.check(d) {
+				t.Errorf("marks %t, closed in peace %t: what is lost is still there", !noMarks, peace)
+			}
+			w.works()
+		}
+	}
+}
