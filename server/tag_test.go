@@ -20,12 +20,10 @@ func TestFreshnessInHeaders(t *testing.T) {
 	const path = "/v2/app/manifests/1"
 	want := func(method, status string, stale bool) {
 		t.Helper()
-		begun := time.Now()
 		res, _ := w.do(t, method, path)
 		if res.StatusCode != 200 || res.Header.Get("Docker-Content-Digest") != im.Root.Digest.String() ||
-			res.Header.Get("Cache-Status") != status || time.Since(begun) > time.Second {
-			t.Errorf("%s: %s, Cache-Status %q want %q, after %s", method, res.Status, res.Header.Get("Cache-Status"), status,
-				time.Since(begun))
+			res.Header.Get("Cache-Status") != status {
+			t.Errorf("%s: %s, Cache-Status %q want %q", method, res.Status, res.Header.Get("Cache-Status"), status)
 		}
 		warning := res.Header.Get("Warning")
 		if stale != strings.HasPrefix(warning, `299 - "stale copy of docker.io/library/app:1`) || !stale && warning != "" {
@@ -64,12 +62,11 @@ func TestFreshnessInHeaders(t *testing.T) {
 	want("GET", "mirror; hit", false)
 }
 
-// The upstream takes longer than a client waits: it is told so in time, by HEAD as by GET, and so is who comes next; and
-// when the answer comes after all, it is used.
+// The upstream takes longer than a client waits: it is told so, by HEAD as by GET, and so is who comes next; and when the
+// answer comes after all, it is used. How soon each is told has its test in pull, by a clock of its own.
 func TestUpstreamSlowerThanAClientWaits(t *testing.T) {
 	t.Parallel()
-	const wait = time.Second
-	w := newWire(t, wired{wait: wait})
+	w := newWire(t, wired{wait: time.Second})
 	im := w.hub.AddImage("library/app", "1", origin.Image{})
 	w.hub.AddBlob("library/app", []byte("blob"))
 	gate := origin.NewGate()
@@ -86,15 +83,11 @@ func TestUpstreamSlowerThanAClientWaits(t *testing.T) {
 			order = []string{"GET", "HEAD"}
 		}
 		all.Go(func() {
-			for n, method := range order {
-				begun := time.Now()
+			for _, method := range order {
 				res, body := w.do(t, method, path)
 				if res.StatusCode != 504 || !strings.HasPrefix(res.Header.Get("Mirror-Reason"), "upstream-timeout") ||
 					method == "GET" && !strings.Contains(string(body), "UNAVAILABLE") {
 					t.Errorf("%s %s: %s %s", method, path, res.Status, body)
-				}
-				if took := time.Since(begun); n == 1 && took > wait || took > 5*wait {
-					t.Errorf("%s %s: after %s", method, path, took)
 				}
 			}
 		})
