@@ -3,10 +3,8 @@ package state_test
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -203,47 +201,6 @@ func TestDamageAnywhere(t *testing.T) {
 	t.Logf("%d kinds of damage; what was hit did not matter in %d", len(all), kept)
 	if kept == 0 || kept == len(all) {
 		t.Errorf("%d of %d files were believed", kept, len(all))
-	}
-}
-
-// A value that is not what was written is not believed, though the file around it is sound.
-func TestRottenValue(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "state.db")
-	db := open(t, path)
-	items := []state.Item{{Key: "a", Value: []byte("precious")}, {Key: "b", Value: []byte("sound")}}
-	if err := db.Table("t").Write(items); err != nil {
-		t.Fatal(err)
-	}
-	_ = db.Close()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, bytes.ReplaceAll(b, []byte("precious"), []byte("presious")), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var log bytes.Buffer
-	db, err = state.Open(path, state.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	tb := db.Table("t")
-	if it, err := tb.Get("a"); !errors.Is(err, state.ErrNotFound) {
-		t.Errorf("%s, %v", it.Value, err)
-	}
-	if !strings.Contains(log.String(), "key=a") {
-		t.Errorf("log: %s", log.String())
-	}
-	n := 0
-	for it, err := range tb.Scan("") {
-		if n++; err != nil || it.Key != "b" {
-			t.Errorf("%+v, %v", it, err)
-		}
-	}
-	if v, err := tb.Swap("a", 0, []byte("again")); n != 1 || err != nil || v == 0 {
-		t.Errorf("%d items; written again: %d, %v", n, v, err)
 	}
 }
 

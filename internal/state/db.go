@@ -66,7 +66,14 @@ func (db *DB) Copy() error {
 	err := replace(db.path+".good", func(w io.Writer) error {
 		return guard(func() error {
 			return db.bolt.View(func(tx *bbolt.Tx) error {
-				_, err := tx.WriteTo(w)
+				all, err := findRot(tx)
+				if err != nil {
+					return err
+				}
+				if len(all) > 0 {
+					return damaged("table %s: item %q is not what was written", all[0].table, all[0].keys[0])
+				}
+				_, err = tx.WriteTo(w)
 				return err
 			})
 		})

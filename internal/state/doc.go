@@ -9,6 +9,8 @@
 // Guarantees:
 //   - Writers that meet share a transaction and its fsync; nobody waits for a timer.
 //   - A copy replaces the last good one only when it has been checked, so damage never spreads to it.
+//   - An item that is not what was written, under that key in that table, is never read. Open puts that of the last good
+//     copy in its place.
 //   - A damaged page or a failing disk is an error of the call that met it, not the end of the process. After a write
 //     met one, all writes fail until the restart, which opens the last good copy.
 //

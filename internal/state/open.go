@@ -24,8 +24,9 @@ import (
 const checkMost = 1 << 30
 
 // Open opens the file at path, or makes it. A damaged one is set aside as path.bad-TIME, and the last good copy,
-// path.good, takes its place; without one the state starts empty. Either is logged as an error, since tags, rights or
-// pins may be those of yesterday. The error of Open itself is the disk's, and then nothing was set aside.
+// path.good, takes its place; without one the state starts empty. In a sound file, items that are not what was written
+// are replaced by those of the copy, and are missing where it has none. All of it is logged as an error, since tags,
+// rights or pins may be those of yesterday. The error of Open itself is the disk's, and then nothing was set aside.
 func Open(path string, o Options) (*DB, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -112,6 +113,10 @@ func (db *DB) open() error {
 			_ = db.bolt.Close()
 			return err
 		}
+	}
+	if err := db.heal(); err != nil {
+		_ = guard(db.bolt.Close)
+		return err
 	}
 	return nil
 }

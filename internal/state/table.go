@@ -11,7 +11,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// table is a bucket. A value is its version, a checksum of key, version and value, and what the noun wrote. The
+// table is a bucket. A value is its version, a checksum of table, key, version and value, and what the noun wrote. The
 // bucket's sequence is the highest version that a removed key had.
 type table struct {
 	db   *DB
@@ -22,28 +22,29 @@ const valueHead = 8 + 4 // version, big endian, and CRC-32C
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func checksum(key string, version, v []byte) uint32 {
-	sum := crc32.Update(0, castagnoli, []byte(key))
+// checksum is of the table as well: a page of another one may come back in the place of its own.
+func (t *table) checksum(key string, version, v []byte) uint32 {
+	sum := crc32.Update(crc32.Update(0, castagnoli, t.name), castagnoli, []byte(key))
 	return crc32.Update(crc32.Update(sum, castagnoli, version), castagnoli, v)
 }
 
 // decode returns the item, and false where its bytes are not those that were written. The value is a copy.
-func decode(key string, raw []byte) (Item, bool) {
-	if len(raw) < valueHead || binary.BigEndian.Uint32(raw[8:]) != checksum(key, raw[:8], raw[valueHead:]) {
+func (t *table) decode(key string, raw []byte) (Item, bool) {
+	if len(raw) < valueHead || binary.BigEndian.Uint32(raw[8:]) != t.checksum(key, raw[:8], raw[valueHead:]) {
 		return Item{}, false
 	}
 	return Item{Key: key, Version: Version(binary.BigEndian.Uint64(raw)), Value: bytes.Clone(raw[valueHead:])}, true
 }
 
-func encode(key string, version Version, v []byte) []byte {
+func (t *table) encode(key string, version Version, v []byte) []byte {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, valueHead+len(v)), uint64(version))
-	b = binary.BigEndian.AppendUint32(b, checksum(key, b, v))
+	b = binary.BigEndian.AppendUint32(b, t.checksum(key, b, v))
 	return append(b, v...)
 }
 
 // versionOf is that of a key, 0 where it is not there or damaged.
-func versionOf(b *bbolt.Bucket, key string) Version {
-	it, _ := decode(key, b.Get([]byte(key)))
+func (t *table) versionOf(b *bbolt.Bucket, key string) Version {
+	it, _ := t.decode(key, b.Get([]byte(key)))
 	return it.Version
 }
 
@@ -54,7 +55,7 @@ func (t *table) rotten(key string) {
 }
 
 // put writes a key, or removes it where v is nil, and returns its new version.
-func put(b *bbolt.Bucket, key string, have Version, v []byte) (Version, error) {
+func (t *table) put(b *bbolt.Bucket, key string, have Version, v []byte) (Version, error) {
 	switch {
 	case v == nil:
 		if uint64(have) > b.Sequence() {
@@ -66,7 +67,7 @@ func put(b *bbolt.Bucket, key string, have Version, v []byte) (Version, error) {
 	case have == 0:
 		have = Version(b.Sequence())
 	}
-	return have + 1, b.Put([]byte(key), encode(key, have+1, v))
+	return have + 1, b.Put([]byte(key), t.encode(key, have+1, v))
 }
 
 // view runs f on the bucket, unless there is none yet.
@@ -89,7 +90,7 @@ func (t *table) Get(key string) (item Item, err error) {
 		if v == nil {
 			return nil
 		}
-		if item, found = decode(key, v); !found {
+		if item, found = t.decode(key, v); !found {
 			t.rotten(key)
 		}
 		return nil
@@ -111,11 +112,11 @@ func (t *table) Swap(key string, old Version, v []byte) (next Version, err error
 		if err != nil {
 			return err
 		}
-		have := versionOf(b, key)
+		have := t.versionOf(b, key)
 		if conflict = have != old; conflict {
 			return nil // no error: it would undo what others do in the same transaction
 		}
-		next, err = put(b, key, have, v)
+		next, err = t.put(b, key, have, v)
 		return err
 	})
 	switch {
@@ -135,7 +136,7 @@ func (t *table) Write(items []Item) error {
 			return err
 		}
 		for _, it := range items {
-			if _, err := put(b, it.Key, versionOf(b, it.Key), it.Value); err != nil {
+			if _, err := t.put(b, it.Key, t.versionOf(b, it.Key), it.Value); err != nil {
 				return fmt.Errorf("%q: %w", it.Key, err)
 			}
 		}
@@ -183,7 +184,7 @@ func (t *table) page(from, prefix []byte) (page []Item, err error) {
 			if len(page) == scanPage {
 				return errPage
 			}
-			if it, ok := decode(string(k), v); ok {
+			if it, ok := t.decode(string(k), v); ok {
 				page = append(page, it)
 			} else {
 				t.rotten(string(k))

@@ -1,0 +1,168 @@
+package state_test
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/internal/state"
+)
+
+// An item that is not what was written is not believed, though the file around it is sound: that of the last good copy
+// takes its place, and without one it is missing. What is sound stays as it is.
+func TestRottenItem(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name     string
+		from, to string // what changes in the file
+		copied   bool
+		want     map[string]string
+		log      string // of the key
+	}{
+		{"value", "precious", "presious", true, map[string]string{"a": "0", "pin": "precious", "z": "1"}, "key=pin"},
+		{"value, no copy", "precious", "presious", false, map[string]string{"a": "0", "z": "1"}, "key=pin"},
+		{"key", "pin", "pie", true, map[string]string{"a": "0", "pin": "precious", "z": "1"}, "key=pie"},
+		{"key, no copy", "pin", "pie", false, map[string]string{"a": "0", "z": "1"}, "key=pie"},
+		{"value that the copy has not", "young", "yonng", true,
+			map[string]string{"a": "0", "pin": "precious", "z": "1"}, "key=new"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "state.db")
+			db := open(t, path)
+			write(t, db, "a", "0", "pin", "precious", "z", "0")
+			if tt.copied {
+				if err := db.Copy(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(t, db, "z", "1", "new", "young")
+			if !strings.Contains(tt.from, "young") {
+				write(t, db, "new", "")
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, bytes.ReplaceAll(b, []byte(tt.from), []byte(tt.to)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var log bytes.Buffer
+			db, err = state.Open(path, state.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // also after the next start
+				if diff := cmp.Diff(tt.want, all(t, db)); diff != "" {
+					t.Errorf("items (-want +got):\n%s", diff)
+				}
+				if err := db.Close(); err != nil {
+					t.Fatal(err)
+				}
+				db = open(t, path)
+			}
+			if !strings.Contains(log.String(), tt.log) {
+				t.Errorf("log: %s", log.String())
+			}
+			if v, err := db.Table("tags").Swap("more", 0, []byte("x")); v == 0 || err != nil {
+				t.Errorf("a write: %d, %v", v, err)
+			}
+		})
+	}
+}
+
+// A page of one table that a disk brings back in the place of another's makes no item of it.
+func TestItemOfAnotherTable(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := open(t, path)
+	if err := db.Table("refs").Write([]state.Item{{Key: "key", Value: []byte("v")}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.ReplaceAll(b, []byte("refs"), []byte("tags")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if bad, _ := filepath.Glob(path + ".bad-*"); len(bad) > 0 {
+		t.Fatalf("the file is not sound any more: %v", bad)
+	}
+	if got := read(t, open(t, path)); len(got) > 0 {
+		t.Errorf("believed: %v", got)
+	}
+}
+
+// A state with a rotten item is no copy: it would take the place of the one that has it right.
+func TestRotIsNotCopied(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := open(t, path)
+	write(t, db, "pin", "precious")
+	if err := db.Copy(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	at := bytes.Index(b, []byte("precious"))
+	for ; at >= 0; at = bytes.Index(b, []byte("precious")) { // wherever it is, an old page included
+		if _, err := f.WriteAt([]byte("presious"), int64(at)); err != nil {
+			t.Fatal(err)
+		}
+		copy(b[at:], "presious")
+	}
+	if err := db.Copy(); !state.IsDamage(err) {
+		t.Errorf("copy of a rotten item: %v", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := all(t, open(t, path))["pin"]; got != "precious" {
+		t.Errorf("pin is %q", got)
+	}
+}
+
+// write writes keys and values, in turn; an empty value removes the key.
+func write(t *testing.T, db *state.DB, kv ...string) {
+	t.Helper()
+	var items []state.Item
+	for i := 0; i < len(kv); i += 2 {
+		it := state.Item{Key: kv[i]}
+		if kv[i+1] != "" {
+			it.Value = []byte(kv[i+1])
+		}
+		items = append(items, it)
+	}
+	if err := db.Table("tags").Write(items); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// all is what the table "tags" has.
+func all(t *testing.T, db *state.DB) map[string]string {
+	t.Helper()
+	got := make(map[string]string)
+	for k, v := range read(t, db) {
+		got[strings.TrimPrefix(k, "tags/")] = v
+	}
+	return got
+}
