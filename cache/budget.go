@@ -176,12 +176,17 @@ func (c *Cache) reservedSpool(size int64) (Spool, error) {
 		}
 		return nil, err
 	}
+	return c.withReservation(s, n), nil
+}
+
+// withReservation is a store's spool with n bytes that are reserved for it.
+func (c *Cache) withReservation(s Spool, n int64) Spool {
 	p := &spool{Spool: s, c: c}
 	p.reserved.Store(n)
 	if o, ok := s.(flight.Opener); ok {
-		return &openerSpool{spool: p, Opener: o}, nil
+		return &openerSpool{spool: p, Opener: o}
 	}
-	return p, nil
+	return p
 }
 
 func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
@@ -257,6 +262,14 @@ func (s *spool) Commit(d oci.Digest, size int64) error {
 	s.c.reserved -= n
 	s.c.add(d, size, true)
 	return nil
+}
+
+// Keep implements flight.Keeper, where the store's spool does.
+func (s *spool) Keep(r flight.Rest) error {
+	if k, ok := s.Spool.(flight.Keeper); ok {
+		return k.Keep(r)
+	}
+	return errors.ErrUnsupported
 }
 
 // Discard gives back what is still reserved.

@@ -57,6 +57,19 @@ type Store interface {
 	All() iter.Seq2[Entry, error]
 }
 
+// Resumer is implemented by stores whose spools can outlive the process: those that are a flight.Keeper.
+type Resumer interface {
+	// Resume returns what the process before has left unfinished, each once. The caller discards the spools that it does
+	// not go on with.
+	Resume() []Unfinished
+}
+
+// Unfinished is a download that the process before has left.
+type Unfinished struct {
+	flight.Rest
+	Spool Spool
+}
+
 // Access is when content was last used, to the minute.
 type Access struct {
 	Digest oci.Digest

@@ -19,7 +19,7 @@ const (
 )
 
 // Run does the work behind: it finds out what is stored, evicts, records recency, watches the disk. When ctx ends it
-// ends all downloads, records once more and returns nil. Open works before and meanwhile.
+// ends all downloads, leaves what they have to the next process where the store can, records once more and returns nil. Open works before and meanwhile.
 func (c *Cache) Run(ctx context.Context) error {
 	defer func() {
 		c.flights.Close()
@@ -97,7 +97,19 @@ func (c *Cache) load(ctx context.Context) {
 		return cmp.Or(cmp.Compare(b.used, a.used), cmp.Compare(a.size, b.size)) // the large ones go first
 	})
 	c.mu.Lock()
+	c.takeIn(found, known)
+	c.mu.Unlock()
+	c.resume(ctx) // before a miss may begin: it is to join
+	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.removed = nil
+	c.loaded = true
+	close(c.loadedC)
+	point.Hit("cache/loaded")
+}
+
+// takeIn takes in what was found in the store; known is what the index has, and the store has not. The lock is held.
+func (c *Cache) takeIn(found []*entry, known map[oci.Digest]Access) {
 	for _, e := range found {
 		if _, gone := c.removed[e.digest]; gone || c.entries[e.digest] != nil {
 			continue // used, or removed, meanwhile
@@ -114,10 +126,6 @@ func (c *Cache) load(ctx context.Context) {
 			c.gone[d] = struct{}{}
 		}
 	}
-	c.removed = nil
-	c.loaded = true
-	close(c.loadedC)
-	point.Hit("cache/loaded")
 }
 
 // flush records recency in one batch. What could not be recorded is the next time.

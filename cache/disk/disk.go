@@ -77,13 +77,19 @@ type Store struct {
 	dead      map[oci.Digest]struct{} // to be removed, and not there for anybody until then
 	kept      map[string]struct{}     // folders whose own names are known to be on disk, under strict durability
 	inUse     map[string]struct{}     // names in the spool folder
+	lefts     []left                  // spools of the process before, for Resume
+	keeps     map[string]int          // spools for the next process, and the failures by then
 	verifying map[oci.Digest]*verification
 }
 
-var _ cache.Store = (*Store)(nil)
+var (
+	_ cache.Store   = (*Store)(nil)
+	_ cache.Resumer = (*Store)(nil)
+)
 
 // Open takes the directory into use and makes it if it is not there. Where another process has it, Open waits and then
-// returns a *LockedError. What was left in the spool is removed. Close gives the directory back.
+// returns a *LockedError. What was left in the spool is removed, but for unfinished downloads that a process left which
+// stopped in order: those are for Resume. Close gives the directory back.
 func Open(dir string, o Options) (*Store, error) { return openOn(dir, o, openSystem, bootID()) }
 
 // openOn is Open on a volume, at a boot of the machine.
@@ -104,6 +110,7 @@ func openOn(dir string, o Options, on func(dir string) (volume, error), boot str
 		dead:      make(map[oci.Digest]struct{}),
 		kept:      make(map[string]struct{}),
 		inUse:     make(map[string]struct{}),
+		keeps:     make(map[string]int),
 		verifying: make(map[oci.Digest]*verification),
 	}
 	if err := s.open(on); err != nil {
@@ -138,8 +145,11 @@ func (s *Store) open(on func(dir string) (volume, error)) (err error) {
 			return err
 		}
 	}
-	s.sweep()
 	last := s.recall()
+	if last.Clean {
+		s.findLeft()
+	}
+	s.sweep()
 	// Where there are marks, what has none is not known to be on disk. That the machine runs on is no proof: a disk that
 	// failed may have been mounted anew since. The note is changed before the first commit.
 	s.mark(s.lock)
@@ -231,7 +241,10 @@ func (s *Store) Close() error {
 		s.closed = true
 		s.naming.Unlock()
 		// Whatever is fresh: a start that was cut short has not looked at what the process before left.
-		if err = s.sync(true); err == nil && !s.doubt.Load() && !s.buried.Load() {
+		if err = s.sync(true); err == nil {
+			err = s.dropLost()
+		}
+		if err == nil && !s.doubt.Load() && !s.buried.Load() {
 			point.Hit("disk/closing")
 			err = s.note(boot{Boot: s.boot, Clean: true})
 			point.Hit("disk/clean")

@@ -7,7 +7,8 @@
 //	LOCK                      held by flock: one process per folder; says who
 //	boot.json                 whether we stopped in peace; the boot of the machine, for where there are no marks
 //	blobs/sha256/ab/abcd...   content; the name is the digest of the bytes
-//	spool/<random>            content on its way; emptied at Open
+//	spool/<random>            content on its way; emptied at Open, but for what has a record
+//	spool/<random>.json       the record of an unfinished download that a stop in order has left
 //	scrub.json                how far the scrubber has come; disposable
 //
 // # Durability
@@ -26,6 +27,9 @@
 //
 // A failed syncfs leaves it open which bytes are lost, and later reads don't tell. So all fresh content goes with it,
 // and what is in the spool at that time does not commit. What can't be removed is not served, and tried again.
+//
+// Unfinished downloads outlive a stop in order, with a record of what is there, and no other: after a crash nobody knows
+// which bytes of a spool are on disk, and no digest tells before the end.
 //
 // Strict durability syncs each file and its folder in Commit, and the folders above where they may not be on disk.
 //

@@ -27,20 +27,20 @@ type spool struct {
 	name      string       // in the root; empty: nowhere any more
 	committed bool
 	discarded bool
+	kept      bool // outlives Discard
 }
 
 var (
 	_ cache.Spool   = (*spool)(nil)
 	_ flight.Opener = (*spool)(nil)
+	_ flight.Keeper = (*spool)(nil)
 )
 
 // Create makes a spool. Where the file system can, the space is taken at once, so that a full disk is known before the
 // download and not after.
 func (s *Store) Create(size int64) (cache.Spool, error) {
 	name := rand.Text()
-	s.mu.Lock()
-	s.inUse[name] = struct{}{}
-	s.mu.Unlock()
+	s.uses(name)
 	p := &spool{s: s, size: size, name: path.Join(spoolDir, name)}
 	s.naming.RLock()
 	p.failures = s.failures
@@ -91,7 +91,7 @@ func (p *spool) Open() (cache.Object, error) {
 func (p *spool) Commit(d oci.Digest, size int64) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.committed || p.name == "" {
+	if p.committed || p.kept || p.name == "" {
 		return fmt.Errorf("commit %s: spool has ended: %w", d, fs.ErrClosed)
 	}
 	defer func() {
@@ -204,7 +204,7 @@ func (s *Store) unused(name string) {
 	delete(s.inUse, path.Base(name))
 }
 
-// Discard ends the spool. What was not committed is removed.
+// Discard ends the spool. What was not committed, nor kept, is removed.
 func (p *spool) Discard() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -212,7 +212,7 @@ func (p *spool) Discard() error {
 		return nil
 	}
 	p.discarded = true
-	if !p.committed {
+	if !p.committed && !p.kept {
 		p.drop()
 	}
 	return p.Close()

@@ -130,6 +130,9 @@ func (r *Reader) sizeDirect(ctx context.Context) error {
 
 // openStream makes the reader's own stream stand at q.off.
 func (r *Reader) openStream(ctx context.Context, q span) error {
+	if r.took && r.f.isDamaged() {
+		return fmt.Errorf("read %s: %w", r.f.digest, errDamaged)
+	}
 	if s := r.stream; s != nil {
 		if s.pos == q.off && s.end >= q.end && (s.hash != nil) == q.whole {
 			return nil

@@ -52,6 +52,7 @@ func (e *MismatchError) Error() string {
 type Flight struct {
 	g      *Group
 	digest oci.Digest
+	left   *Rest           // by a former process; nil: nothing
 	ctx    context.Context // of every fetch; ends with the flight
 	cancel context.CancelFunc
 
@@ -74,6 +75,10 @@ type Flight struct {
 	host     string // that the last bytes came from: evidence
 	idle     *time.Timer
 	parked   bool
+	until    time.Time // parked: how long
+	held     bool      // the spool is not discarded yet: keep decides
+	asleep   bool      // restored, and nobody has come for it: there is no hasher
+	damaged  bool      // what a former process left is not what it had
 
 	lanes lanes
 
@@ -107,6 +112,7 @@ func (f *Flight) join(size int64, s Source) (*Reader, error) {
 		f.idle = nil
 	}
 	f.parked = false
+	f.wake()
 	r := &Reader{f: f, src: s, done: make(chan struct{})}
 	f.readers = append(f.readers, r)
 	f.users++
@@ -276,7 +282,7 @@ func (f *Flight) done() {
 // release gives back what the flight holds, once it has ended and nobody reads or writes its spool any more. The lock
 // is held.
 func (f *Flight) release() {
-	if !f.ended || f.users > 0 || f.released {
+	if !f.ended || f.users > 0 || f.held || f.released {
 		return
 	}
 	f.released = true
@@ -330,7 +336,7 @@ func (f *Flight) park() {
 	}
 	keep := len(f.have) > 0 && !f.disputed
 	if keep {
-		f.parked = true
+		f.parked, f.until = true, time.Now().Add(f.g.o.Park)
 		f.idle = time.AfterFunc(f.g.o.Park, f.expire)
 	}
 	f.mu.Unlock()

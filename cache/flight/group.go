@@ -209,8 +209,8 @@ func (g *Group) DropParked() {
 	}
 }
 
-// Close ends every flight: fetches are cancelled, unfinished spools discarded, readers get ErrClosed. It returns when
-// the last goroutine has ended.
+// Close ends every flight: fetches are cancelled, readers get ErrClosed, unfinished spools that can outlive the process
+// are kept for the next one, others discarded. It returns when the last goroutine has ended.
 func (g *Group) Close() {
 	g.mu.Lock()
 	g.closed = true
@@ -221,7 +221,19 @@ func (g *Group) Close() {
 	g.mu.Unlock()
 	g.cancel()
 	for _, f := range all {
+		f.hold()
 		f.end(ErrClosed)
 	}
 	g.wg.Wait()
+	var kept int
+	var bytes int64
+	for _, f := range all {
+		if n := f.keep(); n > 0 {
+			kept++
+			bytes += n
+		}
+	}
+	if kept > 0 {
+		g.o.Log.Info("unfinished downloads are kept for the next start", "downloads", kept, "bytes", bytes)
+	}
 }

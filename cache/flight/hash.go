@@ -26,7 +26,7 @@ func (f *Flight) hash() {
 	var done int64
 	for {
 		f.mu.Lock()
-		to, size := f.prefix(), f.size
+		to, size := f.toHash(done), f.size
 		broken, over := f.broken != nil, f.failed != nil || f.ended && f.broken == nil
 		f.mu.Unlock()
 		switch {
@@ -71,6 +71,9 @@ func (f *Flight) hash() {
 		f.sure.progress(int64(n))
 		f.mu.Unlock()
 		point.Hit("flight/hashing")
+		if !f.agrees(done, verifier) {
+			return
+		}
 	}
 }
 
@@ -88,6 +91,10 @@ func (f *Flight) hashOver(state hash.Hash) {
 func (f *Flight) finish(sum []byte, size int64) {
 	point.Hit("flight/hashed")
 	if got := fmt.Sprintf("%x", sum); guard.Digest && got != f.digest.Encoded() {
+		if f.left != nil { // perhaps not what the upstream sent; whoever goes on from his own source will see
+			f.damage()
+			return
+		}
 		f.mu.Lock()
 		host := f.host
 		f.mu.Unlock()

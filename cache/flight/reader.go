@@ -39,6 +39,7 @@ type Reader struct {
 	file   Object // a file position of its own, where the spool gives one
 	filed  bool   // asked the spool for one
 	spoilt bool   // could not read the spool
+	took   bool   // has read from the spool
 	stream *stream
 }
 
@@ -246,6 +247,7 @@ func (r *Reader) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, 
 
 // send copies n bytes that are in the spool. Its error is a *spoolError where that could not be read; else it is w's.
 func (r *Reader) send(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	r.took = true
 	f := r.own()
 	if f == nil {
 		src := &watched{Reader: io.NewSectionReader(r.f.spool, off, n)}
@@ -392,6 +394,7 @@ func (r *Reader) readSome(p []byte, q span) (int, error) {
 	p = p[:min(int64(len(p)), q.end-q.off)]
 	to, err := r.wait(ctx, q)
 	if err == nil {
+		r.took = true
 		n, err := r.f.spool.ReadAt(p[:min(int64(len(p)), to-q.off)], q.off)
 		if n > 0 {
 			return n, nil
