@@ -128,7 +128,7 @@ func TestFaultsAndPowerLosses(t *testing.T) {
 		history(t, seed, ends)
 	}
 	t.Logf("%d seeds: %v", seeds, ends)
-	if ends["closed"] == 0 || ends["killed"] == 0 || ends["power"] == 0 {
+	if ends["closed"] == 0 || ends["killed"] == 0 || ends["power"] == 0 || ends["resumed"] == 0 {
 		t.Errorf("not all was tried: %v", ends)
 	}
 }
@@ -177,6 +177,7 @@ func history(t *testing.T, seed uint64, ends map[string]int) {
 	w.open()
 	w.works()
 	w.stop(true)
+	ends["resumed"] += w.resumed
 }
 
 // chance decides what fails from now on: nothing, one call, all from one on, some, or those of one kind.

@@ -11,9 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/cachetest"
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -43,9 +46,16 @@ type world struct {
 	list  []oci.Digest
 	// acked was committed and not removed since; safe is the part of it that must outlive a power loss.
 	acked, safe map[oci.Digest]bool
-	onTheirWay  []cache.Spool
+	onTheirWay  []way
+	resumed     int
 	quiet       bool   // no syncs of our own
 	next        uint64 // seed of the next blob
+}
+
+// way is a download that has 5000 bytes of b.
+type way struct {
+	p cache.Spool
+	b []byte
 }
 
 func newWorld(t testing.TB, about string, strict bool, seed uint64) *world {
@@ -87,6 +97,43 @@ func (w *world) open() {
 	}
 	w.s = s
 	s.Settle()
+	w.resume()
+}
+
+// resume goes on with what the process before has kept: it is what was written, or not there.
+func (w *world) resume() {
+	w.t.Helper()
+	for _, u := range w.s.Resume() {
+		w.resumed++
+		want := w.blobs[u.Digest]
+		got := make([]byte, u.Have[0].To)
+		if n, err := u.Spool.ReadAt(got, 0); n > 0 && !bytes.HasPrefix(want, got[:n]) || err == nil && n < len(got) {
+			w.errorf("%d bytes, which are wrong, of a download of the process before: %v", n, err)
+		}
+		if w.ops.IntN(2) == 0 {
+			_ = u.Spool.Discard()
+			continue
+		}
+		_, err := u.Spool.WriteAt(want[len(got):], int64(len(got)))
+		if err == nil && u.Spool.Commit(u.Digest, int64(len(want))) == nil {
+			w.acked[u.Digest], w.safe[u.Digest] = true, w.strict
+		}
+		_ = u.Spool.Discard()
+	}
+}
+
+// keep leaves what is on its way to the next process.
+func (w *world) keep() {
+	for _, x := range w.onTheirWay {
+		d := digest.FromBytes(x.b)
+		if _, ok := w.blobs[d]; !ok {
+			w.blobs[d] = x.b
+			w.list = append(w.list, d)
+		}
+		_ = x.p.(flight.Keeper).Keep(flight.Rest{
+			Digest: d, Size: -1, Have: []flight.Extent{{From: 0, To: 5000}}, Until: time.Now().Add(time.Hour),
+		})
+	}
 }
 
 // fill commits content. It reports whether the store said that it has it.
@@ -161,8 +208,13 @@ func (w *world) play(steps int) {
 			}
 		case what < 9: // one that is on its way to the end
 			if p, err := w.s.Create(-1); err == nil {
-				_, _ = p.WriteAt(make([]byte, 5000), 0)
-				w.onTheirWay = append(w.onTheirWay, p)
+				w.next++
+				b, _ := cachetest.Bytes(w.next, 6000)
+				if _, err := p.WriteAt(b[:5000], 0); err == nil {
+					w.onTheirWay = append(w.onTheirWay, way{p, b})
+				} else {
+					_ = p.Discard()
+				}
 			}
 		case what < 10:
 			w.sync()
@@ -238,6 +290,7 @@ func (w *world) stop(peace bool) {
 	if !peace {
 		w.c.powerOff()
 	}
+	w.keep()
 	w.discard()
 	if w.s != nil {
 		if err := w.s.Close(); peace && err != nil {
@@ -257,8 +310,8 @@ func (w *world) stop(peace bool) {
 }
 
 func (w *world) discard() {
-	for _, p := range w.onTheirWay {
-		_ = p.Discard()
+	for _, x := range w.onTheirWay {
+		_ = x.p.Discard()
 	}
 	w.onTheirWay = nil
 }
@@ -272,6 +325,9 @@ func (w *world) powerLoss(l loss) {
 				delete(w.safe, d)
 			}
 		}
+	}
+	if w.s != nil && w.ops.IntN(2) == 0 {
+		w.keep() // on the way to a stop in order
 	}
 	w.stop(false)
 	w.about += fmt.Sprintf(" by power loss of %s", l)
