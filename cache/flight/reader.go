@@ -111,7 +111,7 @@ func (r *Reader) Ready(ctx context.Context, off, n int64) error {
 	}
 	q := span{off, off + n, off == 0 && n == size}
 	_, err = r.await(ctx, q, func() bool {
-		ft := r.f.covered(off)
+		ft := r.f.covered(r.f.have.run(off)) // the byte may be there and held back
 		return r.f.readable(off) > off || ft != nil && ft.open && !ft.stopped && r.f.broken == nil
 	})
 	if errors.Is(err, errBroken) {

@@ -104,3 +104,41 @@ func TestReadyAsksWhenAFetchIsStopped(t *testing.T) {
 		})
 	}
 }
+
+// A source that has agreed, sent something and stalls: the headers don't wait for it, though all that is there of a
+// small blob is held back.
+func TestReadyOfASmallBlobThatStalls(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ size, off, n int64 }{{1000, 0, 1000}, {1000, 100, 10}, {64<<10 + 1, 40_000, 100}} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOrigin(32, int(c.size))
+			o.chunk = int(c.size / 2)
+			st := &store{}
+			g := flight.New(st.options())
+			defer g.Close()
+			stalls := change(o.source("a", fault{}), func(_ flight.Want, b flight.Body) flight.Body {
+				n := 0
+				return &changed{Body: b, read: func(b flight.Body, p []byte) (int, error) {
+					if n++; n == 2 {
+						time.Sleep(35 * time.Second)
+					}
+					return b.Read(p)
+				}}
+			})
+			obj, _ := join(t, g, o, stalls)
+			start := time.Now()
+			if err := obj.(*flight.Reader).Ready(t.Context(), c.off, c.n); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(start); took > 3*time.Second {
+				t.Errorf("%d bytes at %d of %d: ready after %v", c.n, c.off, c.size, took)
+			}
+			if b, err := copyAll(t.Context(), obj, c.off, c.n); err != nil || int64(len(b)) != c.n {
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+			_ = obj.Close()
+			g.Close()
+			st.check(t)
+		})
+	}
+}
