@@ -49,6 +49,10 @@ cross: ## builds for every platform that is promised
 bench: install build ## the comparison with other proxies, into docs/performance.md; BENCH_RUNS=3
 	cd e2e && go run ./bench -runs $(BENCH_RUNS) -mirror ../bin/mirror -write ../docs/performance.md
 
+.PHONY: profile
+profile: install build ## records under load what the compiler optimises for, into cmd/mirror/default.pgo
+	cd e2e && go run ./bench profile -mirror ../bin/mirror -o ../cmd/mirror/default.pgo
+
 .PHONY: lint
 lint: ## golangci-lint and gofumpt, all modules
 	$(TOOL) golangci-lint run ./...

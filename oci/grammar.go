@@ -52,7 +52,7 @@ func isLowerAlnum(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <=
 // LooksLikeHost reports whether the first component of a name is one that image references read as a registry: it
 // has a dot or a colon, or is "localhost".
 func LooksLikeHost(component string) bool {
-	return component == "localhost" || strings.ContainsAny(component, ".:")
+	return component == "localhost" || strings.IndexByte(component, '.') >= 0 || strings.IndexByte(component, ':') >= 0
 }
 
 // checkName reports the component that keeps name from being a repository name, and whether there is one. Where

@@ -51,8 +51,14 @@ func (x *image) largest() ocispec.Descriptor {
 	return big
 }
 
-// newImage writes an image with layers of random bytes.
-func newImage(dir, repo string, layers ...int64) (*image, error) {
+// layer is one of so many bytes: random ones, or zeros, which as a file take no room.
+type layer struct {
+	size  int64
+	zeros bool
+}
+
+// newImage writes an image.
+func newImage(dir, repo string, layers ...layer) (*image, error) {
 	x := &image{repo: repo, sums: make(map[digest.Digest]uint32)}
 	root := filepath.Join(dir, "v2", repo)
 	for _, sub := range []string{"manifests", "blobs"} {
@@ -69,8 +75,12 @@ func newImage(dir, repo string, layers ...int64) (*image, error) {
 	if err := x.add(root, ocispec.MediaTypeImageConfig, int64(len(config)), bytes.NewReader(config)); err != nil {
 		return nil, err
 	}
-	for _, size := range layers {
-		if err := x.add(root, ocispec.MediaTypeImageLayer, size, io.LimitReader(rand.Reader, size)); err != nil {
+	for _, l := range layers {
+		from := rand.Reader
+		if l.zeros {
+			from = zeros{}
+		}
+		if err := x.add(root, ocispec.MediaTypeImageLayer, l.size, io.LimitReader(from, l.size)); err != nil {
 			return nil, err
 		}
 	}
@@ -96,9 +106,12 @@ func (x *image) add(root, mediaType string, size int64, r io.Reader) error {
 		return err
 	}
 	sum, crc := sha256.New(), crc32.New(castagnoli)
-	n, err := io.Copy(io.MultiWriter(f, sum, crc), r)
+	n, err := io.CopyBuffer(io.MultiWriter(holes{f}, sum, crc), r, make([]byte, 1<<20))
 	if err != nil || n != size {
 		return fmt.Errorf("write %s: %d of %d bytes: %w", f.Name(), n, size, err)
+	}
+	if err := f.Truncate(size); err != nil { // where it ends in a hole
+		return err
 	}
 	if err := f.Chmod(0o644); err != nil {
 		return err
@@ -113,6 +126,26 @@ func (x *image) add(root, mediaType string, size int64, r io.Reader) error {
 	x.blobs = append(x.blobs, d)
 	x.sums[d.Digest] = crc.Sum32()
 	return os.Rename(f.Name(), filepath.Join(root, "blobs", d.Digest.String()))
+}
+
+type zeros struct{}
+
+// Read implements io.Reader.
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// holes writes a file, and leaves out what is zero.
+type holes struct{ f *os.File }
+
+// Write implements io.Writer.
+func (h holes) Write(p []byte) (int, error) {
+	if len(bytes.TrimLeft(p, "\x00")) > 0 {
+		return h.f.Write(p)
+	}
+	_, err := h.f.Seek(int64(len(p)), io.SeekCurrent)
+	return len(p), err
 }
 
 func digestOf(b []byte) string { return digest.FromBytes(b).String() }

@@ -34,7 +34,11 @@ func main() {
 		err = serveHandler(os.Args[2:])
 	default:
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err = run(ctx, os.Args[1:])
+		if arg(1) == "profile" {
+			err = profile(ctx, os.Args[2:])
+		} else {
+			err = run(ctx, os.Args[1:])
+		}
 		stop()
 	}
 	if err != nil {
@@ -55,7 +59,7 @@ func run(ctx context.Context, args []string) (err error) {
 	runs := flags.Int("runs", 3, "how often everything is measured")
 	binary := flags.String("mirror", "../bin/mirror", "the binary")
 	write := flags.String("write", "", "Markdown file whose table is replaced")
-	only := flags.String("only", "", "regular expression of measurements: herd cold cpu rate thousand slow cut")
+	only := flags.String("only", "", "regular expression of measurements: herd cold cpu rate thousand slow cut giant idle")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -63,32 +67,18 @@ func run(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	l := &lab{}
-	if l.binary, err = filepath.Abs(*binary); err != nil {
-		return err
-	}
-	if l.self, err = os.Executable(); err != nil {
-		return err
-	}
-	if l.dir, err = os.MkdirTemp("", "bench-"); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(l.dir)) }()
-	l.files = filepath.Join(l.dir, "files")
-	if l.tls, err = cert.Write(l.dir); err != nil {
-		return err
-	}
-	x, err := makeImages(l.files)
+	l, x, err := newLab(*binary)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, l.close()) }()
 	r := &results{runs: make(map[string]map[string][]float64), log: func(format string, args ...any) {
 		fmt.Printf(format+"\n", args...)
 	}}
 	start := time.Now()
 	for i := range *runs {
 		for _, m := range measurements {
-			if !filter.MatchString(m.name) {
+			if !filter.MatchString(m.name) || m.once && i > 0 {
 				continue
 			}
 			fmt.Printf("run %d of %d: %s\n", i+1, *runs, m.name)
@@ -103,14 +93,38 @@ func run(ctx context.Context, args []string) (err error) {
 	return report(r, *runs, time.Since(start), *write)
 }
 
+// newLab makes a folder of its own with the images, for that binary.
+func newLab(binary string) (l *lab, x images, err error) {
+	l = &lab{}
+	if l.binary, err = filepath.Abs(binary); err != nil {
+		return nil, x, err
+	}
+	if l.self, err = os.Executable(); err != nil {
+		return nil, x, err
+	}
+	if l.dir, err = os.MkdirTemp("", "bench-"); err != nil {
+		return nil, x, err
+	}
+	l.files = filepath.Join(l.dir, "files")
+	if l.tls, err = cert.Write(l.dir); err == nil {
+		x, err = makeImages(l.files)
+	}
+	if err != nil {
+		err = errors.Join(err, l.close())
+	}
+	return l, x, err
+}
+
+func (l *lab) close() error { return os.RemoveAll(l.dir) }
+
 func makeImages(dir string) (x images, err error) {
-	if x.big, err = newImage(dir, "bench/big", 100*mb); err != nil {
+	if x.big, err = newImage(dir, "bench/big", layer{size: 100 * mb}); err != nil {
 		return x, err
 	}
-	if x.huge, err = newImage(dir, "bench/huge", 512<<20); err != nil {
+	if x.huge, err = newImage(dir, "bench/huge", layer{size: 512 << 20}); err != nil {
 		return x, err
 	}
-	x.small, err = newImage(dir, "bench/small", 256<<10, 1<<20, 3<<20)
+	x.small, err = newImage(dir, "bench/small", layer{size: 256 << 10}, layer{size: 1 << 20}, layer{size: 3 << 20})
 	return x, err
 }
 

@@ -22,8 +22,10 @@ func (r *results) add(key, subject string, v float64) {
 }
 
 // median is NaN where nothing was measured.
-func (r *results) median(key, subject string) float64 {
-	list := slices.Sorted(slices.Values(r.runs[key][subject]))
+func (r *results) median(key, subject string) float64 { return median(r.runs[key][subject]) }
+
+func median(list []float64) float64 {
+	list = slices.Sorted(slices.Values(list))
 	switch n := len(list); {
 	case n == 0:
 		return math.NaN()
@@ -143,6 +145,9 @@ func (r *results) gates() []gate {
 			"cold pull of 100 MB from an upstream that cuts after every 20 MB: bytes from the upstream", r.most("cut.bytes", mirror),
 			1.02, false, "%.3fx", "the worst run; it succeeds",
 		},
+		gate{"10 GiB blob, 50 cold clients of mixed speeds: most heap", m("giant.heap"), 64, false, "%.0f MiB", "heap in use, looked at 4 times a second"},
+		gate{"the same: bytes from the upstream", r.most("giant.bytes", mirror), 1.005, false, "%.3fx", "the worst run"},
+		gate{"10,000 idle connections: memory", m("idle.rss"), 300, false, "%.0f MiB", "VmHWM"},
 	)
 	return list
 }
@@ -179,6 +184,10 @@ var rows = []row{
 	{"the same: bytes from the upstream", "slow.bytes", "%.2fx", 1, true},
 	{"cold pull of 100 MB, cut after every 20 MB", "cut.wall", "%.2f s", 1, false},
 	{"the same: bytes from the upstream", "cut.bytes", "%.2fx", 1, true},
+	{"10 GiB, 50 cold clients of mixed speeds: most memory", "giant.rss", "%.0f MiB", 1, false},
+	{"the same: the three at full speed done", "giant.wall", "%.0f s", 1, false},
+	{"the same: bytes from the upstream", "giant.bytes", "%.1fx", 1, true},
+	{"10,000 idle connections: most memory", "idle.rss", "%.0f MiB", 1, false},
 }
 
 // markdown is both tables.

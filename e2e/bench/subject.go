@@ -34,10 +34,11 @@ const (
 
 // subject is a server to pull from, in processes of its own.
 type subject struct {
-	base string
-	ca   *x509.CertPool
-	proc *proc.Process // nil: not ours to stop
-	dir  string
+	base  string
+	admin string // of the mirror
+	ca    *x509.CertPool
+	proc  *proc.Process // nil: not ours to stop
+	dir   string
 }
 
 func (s *subject) host() string { return s.base[strings.Index(s.base, "://")+3:] }
@@ -58,6 +59,7 @@ type lab struct {
 	binary string // of the mirror
 	self   string // of this program
 	tls    cert.Files
+	sparse *image // of ten gigabytes; nil until it is wanted
 }
 
 func (l *lab) folder() (string, error) { return os.MkdirTemp(l.dir, "s-") }
@@ -135,7 +137,7 @@ func (l *lab) start(ctx context.Context, name string, up *subject, tls bool) (*s
 		if err != nil {
 			return nil, err
 		}
-		s.proc, s.base = m.Process, scheme+m.Host
+		s.proc, s.base, s.admin = m.Process, scheme+m.Host, m.Admin
 	}
 	return s, nil
 }
