@@ -182,10 +182,13 @@ func (p puller) get(ctx context.Context, path, digest string, into io.Writer) er
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if got := "sha256:" + hex.EncodeToString(h.Sum(nil)); got != digest {
-		return fmt.Errorf("%s has the bytes of %s, want %s", path, got, digest)
+		return fmt.Errorf("%s has the bytes of %s, want %s: %w", path, got, digest, errWrongBytes)
 	}
 	return nil
 }
+
+// errWrongBytes says that an answer that ended well was not what it was asked for.
+var errWrongBytes = errors.New("wrong bytes")
 
 // traces is what a process holds at a moment.
 type traces struct {

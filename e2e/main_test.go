@@ -27,19 +27,19 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if mirrord.Binary, err = build(dir); err != nil {
+	if mirrord.Binary, err = build(dir, "mirror", raced); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
 	return m.Run()
 }
 
-// build makes the binary as it is released, or with the race detector where these tests are.
-func build(dir string) (string, error) {
-	bin := filepath.Join(dir, "mirror")
-	args := []string{"build", "-trimpath", "-o", bin}
+// build makes the binary as it is released, but for flags, or with the race detector.
+func build(dir, name string, race bool, flags ...string) (string, error) {
+	bin := filepath.Join(dir, name)
+	args := append([]string{"build", "-trimpath", "-o", bin}, flags...)
 	cgo := "CGO_ENABLED=0"
-	if raced {
+	if race {
 		args, cgo = append(args, "-race"), "CGO_ENABLED=1"
 	}
 	cmd := exec.Command("go", append(args, "./cmd/mirror")...)

@@ -21,6 +21,7 @@ var Names = []string{
 	"disk/suspect-hashed",  // it is hashed, and what follows from that is not done
 	"disk/suspect-removed", // it was wrong and is gone
 	"disk/settled",         // all of it is hashed and synced, and that is not noted
+	"disk/resumed",         // an unfinished download of the process before is open again, its record is still there
 	"index/aside",          // a damaged index is set aside, and there is no new one
 	"state/aside",          // a damaged state is set aside, and the last good copy is not in its place
 	"cache/loaded",         // what is stored is known
@@ -75,7 +76,8 @@ var Names = []string{
 	// A process changes or ends.
 	"serve/reload",   // a new configuration is read
 	"serve/reloaded", // and in use
-	"disk/closing",   // stopping in order: all is synced, and the clean mark is not made
+	"disk/kept",      // stopping in order: an unfinished download has its record, and nothing of it is synced
+	"disk/closing",   // all is synced, and the clean mark is not made
 	"disk/clean",     // it is made
 	"serve/stopped",  // all is closed, the lock is given back
 }
