@@ -174,7 +174,7 @@ func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fa
 
 // reread learns from the challenges of a 401. True: ask again with what was learned.
 func (c *call) reread(s *session, g grant, f *fault) (bool, error) {
-	w, ok, err := c.policy.choose(c.ep, c.repository, f.challenges, !g.value.IsZero())
+	w, ok, err := c.ep.policy.choose(c.ep, c.repository, f.challenges, !g.value.IsZero())
 	if e, wrong := errors.AsType[*RealmError](err); wrong {
 		step := Step{Name: StepToken, Host: e.Host, Err: err}
 		c.trace(step)
@@ -269,7 +269,7 @@ func (c *call) accepted(s session, g grant, status int) {
 // ails notes that our credential is no good, and says so once.
 func (c *call) ails(state auth.State, f *fault) {
 	why := strings.TrimSpace(fmt.Sprintf("%s answered %d %s %s", f.step.Host, f.status, f.code, f.message))
-	if old := c.health.status(c.as.source, c.cred, nil); state == auth.StateRejected && old.State == auth.StateExpired {
+	if old := c.health.status(c.source(), c.cred, nil); state == auth.StateRejected && old.State == auth.StateExpired {
 		state = auth.StateExpired
 	}
 	if news := c.health.mark(c.cred, state, why); news && c.cred.Name != "" { // those of clients have no name

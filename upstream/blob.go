@@ -15,7 +15,7 @@ func blobPath(repo string, d oci.Digest) string { return "/v2/" + repo + "/blobs
 // byte. Size is -1 where the upstream did not say.
 func (r *Registry) Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error) {
 	c := r.call("blob", repo, d.String())
-	desc, err := c.stat(ctx, d)
+	desc, err := anywhere(ctx, c, func(ctx context.Context) (oci.Descriptor, error) { return c.stat(ctx, d) })
 	return desc, c.wrap(err)
 }
 

@@ -16,20 +16,40 @@ import (
 // one goroutine.
 type call struct {
 	*core
-	ep         *endpoint
+	ep         *endpoint // that is being asked
 	as         *Registry
 	op         string
-	repository string
+	name       string // of the repository, as our callers know it
+	repository string // as the endpoint knows it
 	reference  string
 	steps      []Step
 	cred       auth.Credential // as it was when last asked for
 	sourceErr  error           // why there is none
+	failures   []failure       // one for each endpoint that was asked in vain: the last
 }
 
 func (r *Registry) call(op, repository, reference string) *call {
-	return &call{
-		core: r.core, ep: r.endpoints[0], as: r, op: op, repository: repository, reference: reference,
+	c := &call{core: r.core, as: r, op: op, name: repository, reference: reference}
+	c.at(r.endpoints[0])
+	return c
+}
+
+// at turns to an endpoint.
+func (c *call) at(ep *endpoint) {
+	if c.ep != ep {
+		c.ep, c.repository, c.cred, c.sourceErr = ep, ep.prefix+c.name, noCredential, nil
 	}
+}
+
+// source is who we are to the endpoint. A credential is never shown to another one than its own.
+func (c *call) source() auth.Source {
+	switch {
+	case c.as.own && c.ep.credential != nil:
+		return c.ep.credential
+	case c.ep.itself:
+		return c.as.source
+	}
+	return auth.Anonymous
 }
 
 // maxSteps bounds what a call remembers: a large blob over a bad line is asked for hundreds of times. The first
@@ -37,7 +57,10 @@ func (r *Registry) call(op, repository, reference string) *call {
 const maxSteps = 64
 
 func (c *call) trace(steps ...Step) {
-	c.steps = append(c.steps, steps...)
+	for _, s := range steps {
+		s.Endpoint = orElse(s.Endpoint, c.ep.name)
+		c.steps = append(c.steps, s)
+	}
 	if over := len(c.steps) - maxSteps; over > 0 {
 		c.steps = slices.Delete(c.steps, maxSteps/4, maxSteps/4+over)
 	}
@@ -46,8 +69,9 @@ func (c *call) trace(steps ...Step) {
 // fault is why a request failed: an answer that refuses (status is set), or err. Step is where.
 type fault struct {
 	refusal
-	err  error
-	step Step
+	err   error
+	step  Step
+	stage StepName // what for the request was that never got an answer; else empty
 }
 
 func (f *fault) Error() string {
@@ -73,7 +97,7 @@ func (c *call) wrap(err error) error {
 		return nil
 	}
 	e := &Error{
-		Op: c.op, Upstream: c.o.Name, Repository: c.repository, Reference: c.reference,
+		Op: c.op, Upstream: c.o.Name, Repository: c.name, Reference: c.reference,
 		Credential: c.status(), Err: err,
 	}
 	if f, ok := errors.AsType[*fault](err); ok {
@@ -99,18 +123,19 @@ func (c *call) lastIs(s Step) {
 	if at >= 0 {
 		c.steps = slices.Delete(c.steps, at, at+1)
 	}
+	s.Endpoint = orElse(s.Endpoint, c.ep.name)
 	c.steps = append(c.steps, s)
 }
 
 // status is the credential of the call as it stands, zero for none.
 func (c *call) status() auth.Status {
-	return c.health.status(c.as.source, c.cred, c.sourceErr)
+	return c.health.status(c.source(), c.cred, c.sourceErr)
 }
 
 // credential asks the source who we are now. A source that fails makes us nobody: public images still work, and for
 // the others the error says why we had none.
 func (c *call) credential(ctx context.Context) auth.Credential {
-	cred, err := c.as.source.Credential(ctx)
+	cred, err := c.source().Credential(ctx)
 	if err != nil {
 		c.sourceErr, cred = err, noCredential
 	} else {
@@ -118,7 +143,9 @@ func (c *call) credential(ctx context.Context) auth.Credential {
 	}
 	c.cred = cred
 	c.health.use(cred)
-	c.as.last.Store(&lastCredential{cred, err})
+	if c.ep.itself && (c.ep.credential == nil || !c.as.own) {
+		c.as.last.Store(&lastCredential{cred, err})
+	}
 	return cred
 }
 
@@ -134,7 +161,7 @@ func (c *call) exchange(ctx context.Context, rt http.RoundTripper, a ask, g gran
 	resp, steps, err := c.roundTrip(ctx, rt, req, a)
 	c.trace(steps...)
 	if err != nil {
-		return nil, &fault{err: err, step: steps[len(steps)-1]}
+		return nil, &fault{err: err, step: steps[len(steps)-1], stage: a.step}
 	}
 	return resp, nil
 }
@@ -145,7 +172,7 @@ func (c *call) refuse(resp *http.Response) *fault {
 	f := &fault{refusal: readRefusal(resp, c.health.secrets())}
 	last := &c.steps[len(c.steps)-1] // of the exchange that gave the answer
 	last.Err = errors.New(f.Error())
-	f.step = *last
+	f.step, f.stage = *last, last.Name
 	return f
 }
 

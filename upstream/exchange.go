@@ -42,11 +42,11 @@ func (c *core) request(a ask) (*http.Request, error) {
 
 // roundTrip makes one exchange and says what happened on the way. The body of an answer is guarded against stalls,
 // and must be closed.
-func (c *core) roundTrip(ctx context.Context, rt http.RoundTripper, req *http.Request, a ask) (
+func (c *call) roundTrip(ctx context.Context, rt http.RoundTripper, req *http.Request, a ask) (
 	*http.Response, []Step, error,
 ) {
 	at, _ := originOf(a.url)
-	proxy, _ := c.o.Proxy(a.url) // its error is the transport's to report
+	proxy, _ := c.ep.proxy(a.url) // its error is the transport's to report
 	if proxy != nil {
 		a.reach = reachAny // what is dialled is the proxy
 	}
@@ -55,12 +55,17 @@ func (c *core) roundTrip(ctx context.Context, rt http.RoundTripper, req *http.Re
 	m := &meter{
 		ctx: ctx, cancel: cancel, stall: c.o.StallTimeout, begun: time.Now(), observe: c.o.Observe,
 		received: c.o.Received,
-		x:        Exchange{Upstream: c.o.Name, Kind: a.step, Method: a.method, Host: at.String(), From: a.from},
+		x: Exchange{
+			Upstream: c.o.Name, Kind: a.step, Endpoint: c.ep.name, Method: a.method, Host: at.String(), From: a.from,
+		},
 	}
 	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(withReach(ctx, a.reach), t.hooks())))
 	if errors.Is(err, io.EOF) {
 		// Nobody may take a connection that was closed without an answer for the end of a body.
 		err = fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
+	}
+	if _, ours := errors.AsType[*patienceError](context.Cause(ctx)); ours && err != nil {
+		err = context.Cause(ctx)
 	}
 	last := Step{Name: a.step, Host: at.String(), Took: time.Since(m.begun), Err: err}
 	if err != nil {

@@ -102,3 +102,10 @@ func Authorize(req *http.Request, bound string) error {
 	o, _ := originOf(u)
 	return authorize(req, o, auth.NewSecret("Basic x"))
 }
+
+// CloseIdle has the next request make a connection.
+func (r *Registry) CloseIdle() {
+	for _, ep := range r.endpoints {
+		ep.idle()
+	}
+}

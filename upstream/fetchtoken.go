@@ -53,7 +53,7 @@ func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 	c.trace(steps...)
 	step := steps[len(steps)-1]
 	if err != nil {
-		return nil, &fault{err: err, step: step}
+		return nil, &fault{err: err, step: step, stage: StepToken}
 	}
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
@@ -81,7 +81,7 @@ func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 // tokenRequest makes the request for a token: by GET, with the password as Basic, or by POST with a refresh token. It
 // says to which origin the secret is bound.
 func (c *call) tokenRequest(k tokenKey) (ask, origin, auth.Secret, error) {
-	u, err := c.policy.realm(c.ep.origin, c.ep.url, k.realm)
+	u, err := c.ep.policy.realm(c.ep.origin, c.ep.url, k.realm)
 	if err != nil {
 		return ask{}, origin{}, auth.Secret{}, err
 	}

@@ -13,13 +13,6 @@ func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNABORTED)
 }
 
-// at is a path of the registry's API as a URL.
-func (e *endpoint) at(path, query string) *url.URL {
-	u := *e.url
-	u.Path, u.RawQuery = path, query
-	return &u
-}
-
 // answer is a successful one, and where it came from.
 type answer struct {
 	*http.Response
@@ -65,7 +58,7 @@ func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
 			err := &RedirectError{Host: here.String(), Why: "more than 5 redirects", Final: true}
 			return nil, &fault{err: err, step: step}
 		}
-		next, reach, err := c.policy.redirect(c.ep.origin, a.url, location, near, c.proxied)
+		next, reach, err := c.ep.policy.redirect(c.ep.origin, a.url, location, near, c.ep.proxied)
 		if err != nil {
 			return nil, &fault{err: err, step: step}
 		}
@@ -95,14 +88,9 @@ func isRedirect(status int) bool {
 	return false
 }
 
-func (c *core) proxied(u *url.URL) bool {
-	p, err := c.o.Proxy(u)
-	return p != nil || err != nil
-}
-
 // reachOf is what the host of a URL, which answered from addr, may redirect to. A proxy hides where it is.
-func (c *core) reachOf(u *url.URL, addr string) reach {
-	if c.proxied(u) {
+func (c *call) reachOf(u *url.URL, addr string) reach {
+	if c.ep.proxied(u) {
 		return reachPublic
 	}
 	return reachFrom(addr)

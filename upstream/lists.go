@@ -22,18 +22,40 @@ const (
 // else a registry's own Link asked for.
 func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Document, error) {
 	c := r.call("tags", repo, "")
-	doc, err := c.list(ctx, "/v2/"+repo+"/tags/list", "application/json", "tags", query)
+	doc, err := anywhere(ctx, c, func(ctx context.Context) (*Document, error) {
+		doc, err := c.list(ctx, "/v2/"+c.repository+"/tags/list", "application/json", "tags", query)
+		if err == nil && c.ep.prefix != "" {
+			doc.Bytes = withName(doc.Bytes, c.name)
+		}
+		return doc, err
+	})
 	return doc, c.wrap(err)
+}
+
+// withName is a list of tags of a repository that has another name for our callers.
+func withName(b []byte, name string) []byte {
+	var doc map[string]json.RawMessage
+	if json.Unmarshal(b, &doc) != nil || doc["name"] == nil {
+		return b
+	}
+	doc["name"], _ = json.Marshal(name) // a string always can
+	if named, err := json.Marshal(doc); err == nil {
+		return named
+	}
+	return b
 }
 
 // Referrers gets one page of what refers to a digest. Where the registry lacks that API, it is what the tag of the
 // referrers tag schema says, unfiltered; where there is no such tag either, an empty index.
 func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, query url.Values) (*Document, error) {
 	c := r.call("referrers", repo, d.String())
-	doc, err := c.list(ctx, "/v2/"+repo+"/referrers/"+d.String(), oci.MediaTypeOCIIndex, "manifests", query)
-	if refused, ok := refusalIn(err); ok && lacksReferrers(refused.status) {
-		doc, err = r.referrersTag(ctx, c, d)
-	}
+	doc, err := anywhere(ctx, c, func(ctx context.Context) (*Document, error) {
+		doc, err := c.list(ctx, "/v2/"+c.repository+"/referrers/"+d.String(), oci.MediaTypeOCIIndex, "manifests", query)
+		if refused, ok := refusalIn(err); ok && lacksReferrers(refused.status) {
+			doc, err = c.referrersTag(ctx, d)
+		}
+		return doc, err
+	})
 	return doc, c.wrap(err)
 }
 
@@ -47,12 +69,15 @@ func lacksReferrers(status int) bool {
 	return false
 }
 
-func (r *Registry) referrersTag(ctx context.Context, c *call, d oci.Digest) (*Document, error) {
-	t := r.call(c.op, c.repository, oci.ReferrersTag(d))
+func (c *call) referrersTag(ctx context.Context, d oci.Digest) (*Document, error) {
+	t := *c
+	t.reference, t.steps = oci.ReferrersTag(d), nil
 	m, err := t.manifest(ctx)
 	c.trace(t.steps...)
 	c.cred, c.sourceErr = t.cred, t.sourceErr
-	if r, ok := refusalIn(err); ok && (r.status == http.StatusNotFound || r.status == http.StatusGone) {
+	// A mirror that knows of none may just not have them.
+	if r, ok := refusalIn(err); ok && c.ep.itself &&
+		(r.status == http.StatusNotFound || r.status == http.StatusGone) {
 		return &Document{Bytes: oci.EmptyIndex(), MediaType: oci.MediaTypeOCIIndex}, nil
 	}
 	if err != nil {

@@ -17,7 +17,7 @@ func manifestPath(repo, reference string) string { return "/v2/" + repo + "/mani
 // the upstream did not say; a size above 4 MiB is an error.
 func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error) {
 	c := r.call("resolve", repo, tag)
-	desc, err := c.resolve(ctx)
+	desc, err := anywhere(ctx, c, c.resolve)
 	return desc, c.wrap(err)
 }
 
@@ -49,7 +49,7 @@ func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 // said that it has, and at most 4 MiB.
 func (r *Registry) Manifest(ctx context.Context, repo, reference string) (*oci.Manifest, error) {
 	c := r.call("manifest", repo, reference)
-	m, err := c.manifest(ctx)
+	m, err := anywhere(ctx, c, c.manifest)
 	return m, c.wrap(err)
 }
 

@@ -194,6 +194,12 @@ func TestTLSAndSteps(t *testing.T) {
 		}
 	}
 	reg, up := s.Host(), "up.example"
+	for i := range seen {
+		if seen[i].Endpoint != s.URL() {
+			t.Errorf("an exchange on behalf of %q", seen[i].Endpoint)
+		}
+		seen[i].Endpoint = ""
+	}
 	if diff := cmp.Diff([]upstream.Exchange{
 		{Upstream: up, Kind: upstream.StepBlobRegistry, Method: "GET", Host: reg, Status: 401, From: 100},
 		{Upstream: up, Kind: upstream.StepToken, Method: "GET", Host: s.TokenHost(), Status: 200},

@@ -2,8 +2,8 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,15 +18,17 @@ import (
 // Options say what a Registry speaks to, as whom, and how long it waits.
 type Options struct {
 	Name      string     // canonical name of the upstream, for errors and metrics
-	Endpoints []Endpoint // at least one; the first is used
+	Endpoints []Endpoint // at least one, in the order in which they are asked
 	// AuthHosts may be asked for tokens beside the endpoint itself, with our credential. RedirectHosts may be
 	// redirected to wherever they are. Entries are "host", for any port, or "host:port"; a label may be *.
 	AuthHosts, RedirectHosts []string
 	// CDNHosts may be redirected to behind a proxy, which hides addresses. Elsewhere they are checked like any other: no
 	// entry leads to a private address that is dialled from here. Entries as above.
-	CDNHosts   []string
-	Credential auth.Source // who we are; nil: anonymous
-	UserAgent  string      // of every request; empty: "mirror"
+	CDNHosts []string
+	// Credential is who we are to the endpoints that are the registry itself. To others we are Endpoint.Credential. Nil:
+	// anonymous.
+	Credential auth.Source
+	UserAgent  string // of every request; empty: "mirror"
 	// Via is our name in the Via header of requests to the registry, by which we know a request that comes back to us.
 	// Empty: none.
 	Via string
@@ -38,8 +40,8 @@ type Options struct {
 	// Dial replaces the network; nil: the real one. Resolver replaces DNS; nil: the system's.
 	Dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	Resolver *net.Resolver
-	// Proxy says through which proxy a URL is asked, nil for none. Unset: HTTPS_PROXY, HTTP_PROXY and NO_PROXY as
-	// http.ProxyFromEnvironment reads them.
+	// Proxy says through which proxy a URL is asked, nil for none, where the endpoint has no Proxy of its own. Unset:
+	// HTTPS_PROXY, HTTP_PROXY and NO_PROXY as http.ProxyFromEnvironment reads them.
 	Proxy func(u *url.URL) (*url.URL, error)
 
 	Observe func(Exchange) // called for every HTTP exchange once it is over, from any goroutine; nil: nobody
@@ -55,12 +57,28 @@ type Endpoint struct {
 	// RootCAs are trusted for everything that is reached on behalf of the endpoint: itself, its token services and
 	// the hosts that it redirects to. Nil: the system's.
 	RootCAs *x509.CertPool
+	// Prefix goes before the repository of each request, as in a project of Harbor, a repository of Artifactory, or an
+	// ECR pull-through rule. Slashes at its ends do not count.
+	Prefix string
+	// Registry says that this is the registry itself, not a mirror of it: when it says that there is no such thing, or
+	// that we may not have it, nobody else is asked. Where no endpoint is, the last one is.
+	Registry bool
+	// Certificate is shown to the endpoint and its token services, never to where it redirects. Nil: none.
+	Certificate *tls.Certificate
+	// Proxy is as in Options. Nil: that of Options.
+	Proxy func(u *url.URL) (*url.URL, error)
+	// AuthHosts are as in Options, and instead of those. Nil: those of Options.
+	AuthHosts []string
+	// Credential is who we are to this endpoint. No other one sees it. Nil: Options.Credential where this is the registry
+	// itself, else anonymous. A Registry made by As doesn't use it.
+	Credential auth.Source
 }
 
 // Exchange is one HTTP request and its answer, for metrics.
 type Exchange struct {
 	Upstream string
 	Kind     StepName // what the request was for
+	Endpoint string   // on whose behalf, as State names it
 	Method   string
 	Host     string
 	Status   int   // 0: no answer
@@ -74,6 +92,7 @@ type Exchange struct {
 type Registry struct {
 	*core
 	source auth.Source
+	own    bool // source is that of Options, and endpoints use their own
 	places places
 	last   atomic.Pointer[lastCredential]
 }
@@ -88,19 +107,9 @@ type lastCredential struct {
 type core struct {
 	o         Options
 	endpoints []*endpoint
-	policy    policy
 	tokens    *tokens
 	health    health
-}
-
-// endpoint is one address with its connections and what is known of how it lets people in.
-type endpoint struct {
-	url      *url.URL
-	origin   origin
-	registry http.RoundTripper // may carry credentials
-	blob     http.RoundTripper // refuses to
-	idle     func()            // closes idle connections
-	known    knowledge
+	probes    *background
 }
 
 // New makes a Registry. It speaks to nobody yet. Call Run, or Close when done with it.
@@ -121,52 +130,17 @@ func New(o Options) (*Registry, error) {
 	if o.Received == nil {
 		o.Received = func(int) {}
 	}
-	if len(o.Endpoints) == 0 {
-		return nil, fmt.Errorf("upstream %s: no endpoint; give it a URL", o.Name)
+	endpoints, err := newEndpoints(o)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
 	}
-	c := &core{o: o, tokens: newTokens(o.Log)}
-	var err error
-	if c.policy.authHosts, err = parseNames(o.AuthHosts); err != nil {
-		return nil, fmt.Errorf("upstream %s: authHosts: %w", o.Name, err)
-	}
-	if c.policy.redirectHosts, err = parseNames(o.RedirectHosts); err != nil {
-		return nil, fmt.Errorf("upstream %s: redirectHosts: %w", o.Name, err)
-	}
-	if c.policy.cdnHosts, err = parseNames(o.CDNHosts); err != nil {
-		return nil, fmt.Errorf("upstream %s: cdnHosts: %w", o.Name, err)
-	}
-	dialer := newDialer(o)
-	for _, e := range o.Endpoints {
-		ep, err := newEndpoint(e, o, dialer)
-		if err != nil {
-			return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
-		}
-		c.endpoints = append(c.endpoints, ep)
-		c.policy.redirectHosts = append(c.policy.redirectHosts, named{host: ep.origin.host})
-	}
-	return &Registry{core: c, source: o.Credential}, nil
-}
-
-func newEndpoint(e Endpoint, o Options, d *dialer) (*endpoint, error) {
-	if e.URL == nil {
-		return nil, errors.New("an endpoint without URL")
-	}
-	at, ok := originOf(e.URL)
-	if !ok || e.URL.User != nil || e.URL.RawQuery != "" || e.URL.Fragment != "" || e.URL.Path != "" && e.URL.Path != "/" {
-		return nil, fmt.Errorf("endpoint %s is not http(s)://HOST[:PORT]", e.URL.Redacted())
-	}
-	registry, blob := newTransport(e, o, d), newTransport(e, o, d)
-	return &endpoint{
-		url:      &url.URL{Scheme: at.scheme, Host: e.URL.Host},
-		origin:   at,
-		registry: registry,
-		blob:     bare{blob},
-		idle:     func() { registry.CloseIdleConnections(); blob.CloseIdleConnections() },
-	}, nil
+	c := &core{o: o, endpoints: endpoints, tokens: newTokens(o.Log), probes: newBackground()}
+	return &Registry{core: c, source: o.Credential, own: true}, nil
 }
 
 // As is the same registry asked with another credential: connections, tokens and what was learned are shared, each
-// token stays with the credential that got it. An auth.Credential is a source of itself.
+// token stays with the credential that got it. Endpoints that are mirrors of the registry do not see it: they are asked
+// as nobody. An auth.Credential is a source of itself.
 func (r *Registry) As(s auth.Source) *Registry {
 	if s == nil {
 		s = auth.Anonymous
@@ -192,6 +166,7 @@ func (r *Registry) Run(ctx context.Context) error {
 // Close ends what runs in the background and closes idle connections. Requests under way go on.
 func (r *Registry) Close() {
 	r.tokens.close()
+	r.probes.close()
 	for _, ep := range r.endpoints {
 		ep.idle()
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 )
 
 const (
-	maxAttempts   = 8           // without a byte in between
+	maxAttempts   = 8           // at each endpoint, without a byte in between
 	firstAttempts = 3           // until the first byte: somebody waits for the headers, and may have somewhere else to go
 	fairProgress  = 64 << 10    // bytes after which a break is answered at once: a line that breaks now and then
 	longestWait   = time.Minute // of a Retry-After in the middle of a blob
@@ -29,12 +30,13 @@ const (
 )
 
 // transfer yields a range of a blob through breaks. Each time it asks the registry anew: signed URLs that it had
-// redirected to may have expired, and another one may lead to a host that works.
+// redirected to may have expired, and another one may lead to a host that works. Where that does not help, the next
+// endpoint sends the rest.
 //
-//	begin ──► open ──► Read ... Read ──► EOF, once the range is complete
+//	begin ──► seek ──► Read ... Read ──► EOF, once the range is complete
 //	                     │   ▲
-//	                break│   │open, after a pause, for the rest
-//	                     └───┘ ──► *Error, after 8 attempts without a byte
+//	                break│   │seek, for the rest: the same endpoint, then the others, then after a pause all again
+//	                     └───┘ ──► *Error, after 8 rounds without a byte
 type transfer struct {
 	ctx    context.Context // of the whole transfer, which is its life
 	c      *call
@@ -47,14 +49,18 @@ type transfer struct {
 	size   int64 // of the blob; -1: not known
 	host   atomic.Pointer[string]
 
-	cur      io.ReadCloser // nil: to be opened
-	step     Step          // how cur came
+	cur      io.ReadCloser      // nil: to be opened
+	release  context.CancelFunc // of what cur holds
+	step     Step               // how cur came
 	opened   time.Time
-	gained   int64         // bytes since the last break
-	attempts int           // since the last byte
-	waited   time.Duration // for the upstream, since the rate was last looked at
-	brought  int64         // bytes in that time
-	crawled  bool          // the last time there were too few
+	gained   int64              // bytes since the last break
+	breaks   int                // in a row, at this endpoint, with little in between
+	leave    bool               // the endpoint is too slow, or sends what is wrong
+	over     map[*endpoint]bool // those that have said what will not change
+	attempts int                // rounds since the last byte
+	waited   time.Duration      // for the upstream, since the rate was last looked at
+	brought  int64              // bytes in that time
+	crawls   int                // times in a row that there were too few
 	wait     *backoff.ExponentialBackOff
 	err      error // how it ended
 }
@@ -62,11 +68,15 @@ type transfer struct {
 func newTransfer(ctx context.Context, c *call, d oci.Digest, w flight.Want) *transfer {
 	t := &transfer{
 		ctx: ctx, c: c, digest: d, pos: w.From, end: w.To, size: -1, part: w.Part,
+		over: make(map[*endpoint]bool),
 		wait: &backoff.ExponentialBackOff{
 			InitialInterval: 200 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second,
 		},
 	}
 	t.whole = isWhole(w)
+	if len(c.endpoints) > 1 && w.Size > 0 {
+		t.size = w.Size // an endpoint that has another one is passed by
+	}
 	t.host.Store(new(string))
 	t.wait.Reset()
 	return t
@@ -84,20 +94,6 @@ func isWhole(w flight.Want) bool {
 		return w.To == w.Size
 	}
 	return w.To%extent != 0 || w.To > maxPart
-}
-
-// begin opens the transfer. It is less patient than a break in the middle.
-func (t *transfer) begin() error {
-	for {
-		t.attempts++
-		err := t.open()
-		if err == nil || t.attempts >= firstAttempts || t.ctx.Err() != nil || !t.worthAnother(err, true) {
-			return err
-		}
-		if !t.sleep(t.wait.NextBackOff()) {
-			return err
-		}
-	}
 }
 
 // Read yields the next bytes of the range. Its error, EOF apart, is an *Error with everything that was tried.
@@ -126,14 +122,15 @@ func (t *transfer) Read(p []byte) (int, error) {
 		slow := t.slow(n, time.Since(begun))
 		switch {
 		case t.end >= 0 && t.pos == t.end, t.end < 0 && errors.Is(err, io.EOF):
+			t.c.delivered()
 			t.finish(io.EOF)
 			return n, io.EOF
-		case slow != nil && t.crawled:
+		case slow != nil && t.crawls+1 >= max(2, len(t.c.endpoints)):
 			t.broke(slow)
-			t.finish(t.c.wrap(&fault{err: slow, step: t.step}))
+			t.finish(t.c.wrap(t.c.decide()))
 			return n, t.err
 		case slow != nil: // perhaps another host is faster
-			t.crawled = true
+			t.crawls++
 			t.broke(slow)
 		case err != nil:
 			t.broke(err)
@@ -156,7 +153,7 @@ func (t *transfer) slow(n int, d time.Duration) error {
 	brought, waited := t.brought, t.waited
 	t.brought, t.waited = 0, 0
 	if brought >= slowBytes {
-		t.crawled = false
+		t.crawls = 0
 		return nil
 	}
 	return &ContentError{
@@ -166,11 +163,15 @@ func (t *transfer) slow(n int, d time.Duration) error {
 }
 
 func (t *transfer) advance(n int) {
-	if n > 0 {
-		t.pos += int64(n)
-		t.gained += int64(n)
-		t.attempts = 0
+	if n <= 0 {
+		return
 	}
+	if t.gained < fairProgress && t.gained+int64(n) >= fairProgress {
+		t.c.delivered()
+	}
+	t.pos += int64(n)
+	t.gained += int64(n)
+	t.attempts = 0
 }
 
 // Close ends the transfer.
@@ -185,8 +186,14 @@ func (t *transfer) finish(err error) {
 	if t.err == nil {
 		t.err = err
 	}
+	t.close()
+}
+
+// close ends the current answer.
+func (t *transfer) close() {
 	if t.cur != nil {
 		t.cur.Close()
+		t.release()
 		t.cur = nil
 	}
 }
@@ -198,41 +205,139 @@ func (t *transfer) broke(err error) {
 	}
 	t.step.Name, t.step.Took, t.step.Err = StepBody, time.Since(t.opened), err
 	t.c.trace(t.step)
-	t.cur.Close()
-	t.cur = nil
+	t.close()
+	f := &fault{err: err, step: t.step, stage: StepBody}
+	t.c.failed(f)
+	t.c.note(t.ctx, blobs, f)
+	if _, bad := errors.AsType[*ContentError](err); bad {
+		t.leave = true
+	}
 }
 
-// reopen asks for the rest, until it comes or there is no use in going on.
+// begin opens the transfer. It is less patient than after a break: somebody waits.
+func (t *transfer) begin() error { return t.seek(nil, true) }
+
+// reopen asks for the rest: the same endpoint first, unless it is that which is bad.
 func (t *transfer) reopen() error {
-	last := error(&fault{err: t.step.Err, step: t.step})
+	fair := t.gained >= fairProgress
 	if t.gained > 0 {
 		t.wait.Reset()
 	}
-	pause := t.gained < fairProgress
+	if fair {
+		t.breaks = 0
+	}
+	t.breaks++
 	t.gained = 0
-	for {
-		if t.ctx.Err() != nil {
-			return t.gone()
-		}
+	last := t.c.ep
+	if t.others(last) && (t.leave || !fair && t.breaks > 1) {
+		t.leave, t.breaks = false, 0
+		return t.seek(t.order(last, false), false)
+	}
+	t.leave = false
+	if !fair {
 		if t.attempts >= maxAttempts {
-			return last
+			return t.c.decide()
 		}
-		if pause && !t.sleep(max(t.wait.NextBackOff(), min(retryAfter(last), longestWait))) {
+		if !t.pause() {
 			return t.gone()
-		}
-		pause = true
-		t.attempts++
-		err := t.open()
-		if err == nil {
-			return nil
-		}
-		if t.ctx.Err() != nil {
-			return t.gone()
-		}
-		if last = err; !t.worthAnother(err, false) {
-			return err
 		}
 	}
+	return t.seek(t.order(last, true), false)
+}
+
+// others reports whether somebody else may have the rest.
+func (t *transfer) others(ep *endpoint) bool {
+	for _, other := range t.c.endpoints {
+		if other != ep && !t.over[other] {
+			return true
+		}
+	}
+	return false
+}
+
+// order is in which order endpoints are asked after one that broke: that one first, or after those that are well.
+func (t *transfer) order(broke *endpoint, first bool) []*endpoint {
+	plan, ready := t.c.plan(blobs)
+	at := slices.Index(plan, broke)
+	switch plan = slices.Delete(plan, at, at+1); {
+	case first:
+		ready = 0
+	case at < ready:
+		ready--
+	default:
+		ready = at
+	}
+	return slices.Insert(plan, ready, broke)
+}
+
+// seek asks one endpoint after another until one sends the rest: a round in an order, then, after a pause, as planned.
+// It ends when nobody is left who may change his mind, or when there were rounds enough.
+func (t *transfer) seek(order []*endpoint, first bool) error {
+	most := maxAttempts
+	if first {
+		most = firstAttempts
+	}
+	for ; ; order = nil {
+		if order == nil {
+			order, _ = t.c.plan(blobs)
+		}
+		order = slices.DeleteFunc(order, func(ep *endpoint) bool { return t.over[ep] })
+		if t.attempts >= most || len(order) == 0 {
+			return t.c.decide()
+		}
+		t.attempts++
+		for i, ep := range order {
+			err := t.openAt(ep, t.c.share(len(order)-1-i))
+			switch {
+			case err == nil:
+				return nil
+			case t.ctx.Err() != nil && first:
+				return err
+			case t.ctx.Err() != nil:
+				return t.gone()
+			case first && !t.c.goesOn(err):
+				return t.c.decide()
+			}
+			t.over[ep] = !t.worthAnother(err, first)
+		}
+		if t.attempts >= most || !slices.ContainsFunc(order, func(ep *endpoint) bool { return !t.over[ep] }) {
+			return t.c.decide()
+		}
+		if !t.pause() {
+			if first {
+				return t.c.decide()
+			}
+			return t.gone()
+		}
+	}
+}
+
+// pause waits before the endpoints are asked again, for as long as they say. False: the transfer has ended meanwhile.
+func (t *transfer) pause() bool {
+	least := longestWait
+	for _, f := range t.c.failures {
+		if !t.over[f.ep] {
+			least = min(least, retryAfter(f.err))
+		}
+	}
+	return t.sleep(max(t.wait.NextBackOff(), least))
+}
+
+// openAt asks an endpoint for what is left. It may take share to answer, where there are others to ask; 0: as long as it
+// takes.
+func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
+	t.c.at(ep)
+	ep.condition.try(t.c.o.StallTimeout)
+	ctx, calm, end := hurried(t.ctx, share)
+	err := t.open(ctx, calm)
+	t.c.note(t.ctx, blobs, err)
+	if err != nil {
+		end()
+		t.c.failed(err)
+		return err
+	}
+	t.release = end
+	return nil
 }
 
 // gone is the error of a transfer whose context has ended.
@@ -302,7 +407,7 @@ func final(err error) bool {
 }
 
 // open asks for what is left of the range, and leaves an answer that begins with it in cur.
-func (t *transfer) open() error {
+func (t *transfer) open(ctx context.Context, calm func()) error {
 	a := t.c.blobAsk(t.digest)
 	a.from = t.pos
 	ranged := t.pos > 0 || !t.whole
@@ -313,7 +418,8 @@ func (t *transfer) open() error {
 		}
 		a.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-%s", t.pos, last)}}
 	}
-	resp, err := t.ask(a, ranged)
+	resp, err := t.ask(ctx, a, ranged)
+	calm()
 	if err != nil {
 		return err
 	}
@@ -328,11 +434,11 @@ func (t *transfer) open() error {
 }
 
 // ask makes the request: parts of a blob go to where the registry has sent us for another part.
-func (t *transfer) ask(a ask, ranged bool) (*answer, error) {
+func (t *transfer) ask(ctx context.Context, a ask, ranged bool) (*answer, error) {
 	if ranged {
-		return t.c.part(t.ctx, a, t.digest, !t.opened.IsZero())
+		return t.c.part(ctx, a, t.digest, !t.opened.IsZero())
 	}
-	return t.c.follow(t.ctx, a)
+	return t.c.follow(ctx, a)
 }
 
 // take checks an answer against what was asked.

@@ -12,11 +12,11 @@ import (
 // newTransport makes connections of one kind. They speak HTTP/1.1: registries that keep their blobs send them over
 // the same connections as manifests, and one stream of Go's HTTP/2 is slower and stops at its window of 4 MiB per
 // round trip.
-func newTransport(e Endpoint, o Options, d *dialer) *http.Transport {
+func newTransport(ep *endpoint, e Endpoint, o Options, d *dialer) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                  func(r *http.Request) (*url.URL, error) { return o.Proxy(r.URL) },
+		Proxy:                  func(r *http.Request) (*url.URL, error) { return ep.proxy(r.URL) },
 		OnProxyConnectResponse: refusedByProxy,
 		DialContext:            d.dial,
 		TLSClientConfig:        &tls.Config{RootCAs: e.RootCAs, MinVersion: tls.VersionTLS12},

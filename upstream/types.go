@@ -28,12 +28,13 @@ const (
 
 // Step is one thing that was tried: what, against which host, how long it took, how it ended.
 type Step struct {
-	Name   StepName
-	Host   string // host[:port] that was asked
-	Addr   string // IP address and port, where one was reached
-	Status int    // HTTP status, 0 where there was no answer
-	Took   time.Duration
-	Err    error // nil: it worked
+	Name     StepName
+	Endpoint string // on whose behalf, as Registry.State names it
+	Host     string // host[:port] that was asked
+	Addr     string // IP address and port, where one was reached
+	Status   int    // HTTP status, 0 where there was no answer
+	Took     time.Duration
+	Err      error // nil: it worked
 }
 
 // Error is why an upstream did not give what it was asked for: facts, not sentences. The last element of Steps is the
