@@ -17,6 +17,8 @@ type member struct {
 	MediaType string `json:"type,omitempty"`
 	Size      int64  `json:"size"`          // -1: nobody said
 	Own       bool   `json:"own,omitempty"` // by the content itself, a manifest; what others say of it counts no more
+	// Heard is set where the size is an upstream's word alone, and stands in no manifest.
+	Heard bool `json:"heard,omitempty"`
 }
 
 func memberKey(repo oci.Repo, d oci.Digest) string { return repo.String() + "@" + string(d) }
@@ -33,8 +35,9 @@ func (m member) with(n member) member {
 	case m.Own:
 		return m
 	}
-	if n.Size >= 0 {
-		m.Size = n.Size
+	switch {
+	case n.Heard && (m.Heard || m.Size <= 0), n.Size >= 0 && !n.Heard:
+		m.Size, m.Heard = n.Size, n.Heard && n.Size >= 0
 	}
 	if n.MediaType != "" {
 		m.MediaType = n.MediaType
@@ -50,17 +53,18 @@ func (c *Catalog) Learn(repo oci.Repo, m *oci.Manifest) error {
 	for _, child := range m.Children {
 		list = append(list, child.Descriptor)
 	}
-	return c.learn(repo, list, true)
+	return c.learn(repo, list, member{Own: true}, member{})
 }
 
-// LearnBlob makes a blob a member of repo.
+// LearnBlob makes a blob a member of repo, by an upstream's word: a size that stands in a manifest counts more. A size
+// of -1 takes back what was known by that word alone.
 func (c *Catalog) LearnBlob(repo oci.Repo, d oci.Descriptor) error {
-	return c.learn(repo, []oci.Descriptor{d}, false)
+	return c.learn(repo, []oci.Descriptor{d}, member{Heard: true}, member{})
 }
 
-// learn writes what is new in a list. With own, its first element speaks of itself. Two that learn the same at the
+// learn writes what is new in a list, whose first element, and the others, are known in some way. Two that learn the same at the
 // same time may both write it; nothing is ever removed, so that does no harm.
-func (c *Catalog) learn(repo oci.Repo, list []oci.Descriptor, own bool) error {
+func (c *Catalog) learn(repo oci.Repo, list []oci.Descriptor, first, others member) error {
 	var items []state.Item
 	fresh := make(map[string]member)
 	for i, d := range list {
@@ -75,7 +79,12 @@ func (c *Catalog) learn(repo oci.Repo, list []oci.Descriptor, own bool) error {
 		if !ok {
 			have.Size = -1
 		}
-		next := have.with(member{MediaType: d.MediaType, Size: d.Size, Own: own && i == 0})
+		said := others
+		if i == 0 {
+			said = first
+		}
+		said.MediaType, said.Size = d.MediaType, d.Size
+		next := have.with(said)
 		if ok && next == have {
 			continue
 		}

@@ -154,6 +154,11 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 func (b blob) failed(err error) {
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
 		return // a flight that somebody else began, whose manifest gives the blob a wrong size
+	} else if ok && m.Got == "" && b.want >= 0 {
+		// Or ours is wrong. Where only the upstream has said it, before it sent another one, it is asked for again.
+		if err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}); err != nil {
+			b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+		}
 	}
 	if _, slow := errors.AsType[*TimeoutError](err); slow || wrongContent(err) {
 		b.p.failures.put(b.key, err)

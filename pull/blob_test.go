@@ -227,6 +227,25 @@ func TestSizeThatSomebodyElseGotWrongIsNotHeldAgainstUs(t *testing.T) {
 	})
 }
 
+// A HEAD has told a wrong size. It is not believed for good: the pull after the one that finds out goes by what is sent.
+func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		b := []byte("a layer")
+		d := descriptor("", b).Digest
+		w.hub.blobs[app+"@"+d.String()] = b
+		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: 35}); err != nil {
+			t.Fatal(err)
+		}
+		w.shelf.hold = &flight.MismatchError{Host: hub, Size: 35, GotSize: int64(len(b))}
+		if _, err := w.Blob(t.Context(), askBlob(app, d)); err == nil {
+			t.Error("no error")
+		}
+		w.shelf.hold = nil
+		w.blob(t, askBlob(app, d), b)
+		w.headBlob(t, askBlob(app, d), len(b))
+	})
+}
+
 func TestColdBlobWaitsNoLongerThanAClient(t *testing.T) {
 	block := func(ctx context.Context) error {
 		<-ctx.Done()
