@@ -119,7 +119,7 @@ metrics: {listen: "[::1]:9090"}
 drain: 1h30m
 errorPhrase: false
 log: {level: debug, format: json}
-cache: {dir: data, size: 1.5TiB, minFree: 10GB, durability: strict, parallelAbove: 1GiB}
+cache: {dir: data, size: 1.5TiB, minFree: 10GB, durability: strict, parallelAbove: 1GiB, scrub: 0s}
 defaultUpstream: CORP
 clientsFallBack: false
 trustedProxies: []

@@ -74,6 +74,7 @@ cache:
   minFree: 5% # a change needs a restart
   durability: relaxed # a change needs a restart
   parallelAbove: 64MiB # a change needs a restart
+  scrub: 24h # a change needs a restart
 defaultUpstream: "" # from MIRROR_DEFAULT_UPSTREAM
 clientsFallBack: true # a change needs a restart
 upstreams:
@@ -128,8 +129,8 @@ func TestDiff(t *testing.T) {
 			[]string{"listen", "admin.listen", "metrics.listen"},
 		},
 		{
-			"the cache", "", "cache: {dir: x, size: 1GiB, minFree: 1%, durability: strict, parallelAbove: 1GiB}",
-			[]string{"cache.dir", "cache.size", "cache.minFree", "cache.durability", "cache.parallelAbove"},
+			"the cache", "", "cache: {dir: x, size: 1GiB, minFree: 1%, durability: strict, parallelAbove: 1GiB, scrub: 1h}",
+			[]string{"cache.dir", "cache.size", "cache.minFree", "cache.durability", "cache.parallelAbove", "cache.scrub"},
 		},
 		{
 			"the rest", "", "drain: 1s\nerrorPhrase: false\nlog: {format: json}\nclientsFallBack: false",
@@ -145,7 +146,7 @@ func TestDiff(t *testing.T) {
 		})
 	}
 	want := "listen tls admin.listen metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
-		"cache.durability cache.parallelAbove clientsFallBack"
+		"cache.durability cache.parallelAbove cache.scrub clientsFallBack"
 	if got := strings.Join(config.RestartPaths(), " "); got != want {
 		t.Errorf("RestartPaths:\n%s, want\n%s", got, want)
 	}

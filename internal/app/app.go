@@ -139,6 +139,7 @@ func (a *App) build(c *config.Config) {
 	})
 	a.puller = pull.New(pull.Options{Cache: a.cache, Catalog: a.catalog, Log: a.log})
 	a.metrics = newMetrics(a.version, a.cache)
+	a.metrics.scrubber(a.store.Scrubbed)
 	a.journal = journal.New(journal.Options{Log: a.log, OnPull: a.metrics.pull})
 	a.server = server.New(server.Options{
 		Puller: a.puller,
@@ -173,7 +174,7 @@ func (a *App) Run(ctx context.Context) error {
 	defer stop()
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range []func(context.Context) error{
-		a.cache.Run, a.catalog.Run, a.db.Run, a.puller.Run, a.journal.Run, a.sites.run,
+		a.cache.Run, a.catalog.Run, a.db.Run, a.puller.Run, a.journal.Run, a.sites.run, a.scrub,
 	} {
 		work.Go(func() error { return run(bg) })
 	}
@@ -220,6 +221,15 @@ func (a *App) Run(ctx context.Context) error {
 		_ = s.Close()
 	}
 	return err
+}
+
+// scrub reads what is stored, again and again, unless it is turned off.
+func (a *App) scrub(ctx context.Context) error {
+	every := a.config.Cache.Scrub
+	if every <= 0 {
+		return nil
+	}
+	return a.store.Scrub(ctx, disk.ScrubOptions{Every: every, Remove: a.cache.Remove})
 }
 
 // stop lets what runs finish within the drain time.

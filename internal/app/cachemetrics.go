@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/cache/disk"
 )
 
 // cacheCollector shows the cache's numbers. Those of a scrape are of one moment, and taken once: the cache is locked for
@@ -65,4 +66,17 @@ func (c *cacheCollector) Collect(to chan<- prometheus.Metric) {
 	for _, s := range c.series {
 		to <- prometheus.MustNewConstMetric(s.desc, s.kind, float64(s.value(now)))
 	}
+}
+
+// scrubber shows what scrubbing has found.
+func (m *metrics) scrubber(stats func() disk.ScrubStats) {
+	add := func(name, help string, value func(disk.ScrubStats) int64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "mirror_cache_" + name, Help: help},
+			func() float64 { return float64(value(stats())) }))
+	}
+	add("scrubbed_total", "Pieces of content that were read again.", func(s disk.ScrubStats) int64 { return s.Blobs })
+	add("scrubbed_bytes_total", "Bytes of content that were read again.",
+		func(s disk.ScrubStats) int64 { return s.Bytes })
+	add("damaged_total", "Pieces of content that were found damaged when they were read again, and removed.",
+		func(s disk.ScrubStats) int64 { return s.Damaged })
 }
