@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -74,6 +75,41 @@ func TestRottenItem(t *testing.T) {
 			}
 			if v, err := db.Table("tags").Swap("more", 0, []byte("x")); v == 0 || err != nil {
 				t.Errorf("a write: %d, %v", v, err)
+			}
+		})
+	}
+}
+
+// A file that is gone, or has nothing in it, is no first start where there is a copy of it.
+func TestFileIsGone(t *testing.T) {
+	t.Parallel()
+	for name, harm := range map[string]func(path string) error{
+		"deleted": os.Remove,
+		"emptied": func(path string) error { return os.Truncate(path, 0) },
+		"deleted, and the copy is damaged": func(path string) error {
+			return errors.Join(os.Remove(path), os.WriteFile(path+".good", []byte("damage"), 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "state.db")
+			db := open(t, path)
+			write(t, db, "pin", "precious")
+			if err := errors.Join(db.Copy(), db.Close(), harm(path)); err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]string{"pin": "precious"}
+			if strings.Contains(name, "copy") {
+				clear(want)
+			}
+			for range 2 {
+				db = open(t, path)
+				if diff := cmp.Diff(want, all(t, db)); diff != "" {
+					t.Errorf("items (-want +got):\n%s", diff)
+				}
+				if err := db.Close(); err != nil {
+					t.Fatal(err)
+				}
 			}
 		})
 	}

@@ -24,9 +24,9 @@ import (
 const checkMost = 1 << 30
 
 // Open opens the file at path, or makes it. A damaged one is set aside as path.bad-TIME, and the last good copy,
-// path.good, takes its place; without one the state starts empty. In a sound file, items that are not what was written
-// are replaced by those of the copy, and are missing where it has none. All of it is logged as an error, since tags,
-// rights or pins may be those of yesterday. The error of Open itself is the disk's, and then nothing was set aside.
+// path.good, takes its place, as it does where the file is gone; without one the state starts empty. In a sound file,
+// items that are not what was written are replaced by those of the copy, and are missing where it has none. All of it is
+// logged as an error, since tags, rights or pins may be those of yesterday. The error of Open itself is the disk's, and then nothing was set aside.
 func Open(path string, o Options) (*DB, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -88,6 +88,9 @@ func (db *DB) open() error {
 	if err != nil && !fresh {
 		return err
 	}
+	if err := db.first(); err != nil {
+		return err
+	}
 	db.file = nil
 	openFile := func(name string, flag int, mode fs.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(name, flag, mode)
@@ -119,6 +122,21 @@ func (db *DB) open() error {
 		return err
 	}
 	return nil
+}
+
+// first is damage where there is no file, or nothing in it, and yet there is a copy of one: it was there before.
+func (db *DB) first() error {
+	info, err := os.Stat(db.path)
+	if err == nil && info.Size() > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(db.path + ".good"); err != nil {
+		return nil
+	}
+	if check(db.path+".good") != nil {
+		return nil // it is of no use
+	}
+	return damaged("the file is gone, or empty")
 }
 
 // abandon closes a file that bbolt does not let go of. Its memory map keeps the lock, so that is ended first.
@@ -157,7 +175,7 @@ func (db *DB) recover(damage error) error {
 	// The damaged file keeps its name as well until the copy takes it. Were there none, and the process died, the next
 	// one would take that for a first start, and the copy would be of no use. A file system may have no links.
 	if os.Link(db.path, bad) != nil {
-		if err := os.Rename(db.path, bad); err != nil {
+		if err := os.Rename(db.path, bad); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("set the damaged file aside: %w", err)
 		}
 	}
