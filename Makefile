@@ -5,6 +5,9 @@ SHELL := /bin/bash -euo pipefail
 
 FUZZTIME ?= 10s
 BENCH_RUNS ?= 3
+CRASH_ROUNDS ?= 20
+CRASH_KILLS ?= 1000
+CRASH_FOR ?= 20m
 CONFIG ?=
 VERSION ?=
 TOOL := go tool -modfile=tools/go.mod
@@ -37,6 +40,11 @@ install: ## what e2e and bench need and this machine lacks (as root on Debian)
 .PHONY: e2e
 e2e: install ## real registries and clients, and the OCI conformance suite; RUN=REGEXP for some of them
 	cd e2e && go vet ./... && go test -race -count=1 -timeout 20m $(if $(RUN),-v -run '$(RUN)') ./...
+
+.PHONY: kill
+kill: ## kill -9 of the binary at every named point and at random, in full: an hour or so; CRASH_SEED=N repeats a run
+	cd e2e && CRASH_ROUNDS=$(CRASH_ROUNDS) CRASH_KILLS=$(CRASH_KILLS) CRASH_FOR=$(CRASH_FOR) \
+	  go test -count=1 -timeout 90m -v -run '^(TestKill|TestPoints)' . | grep -v '^=== '
 
 .PHONY: cross
 cross: ## builds for every platform that is promised

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,14 +21,22 @@ import (
 )
 
 // TestKillAtRandom kills the mirror, as it is released, at random moments under 20 clients that pull without a pause,
-// CRASH_KILLS times: while it starts, while it serves, while it stops. After each death it is held to the same promises
-// as in TestKillAtPoints, and no pull fails while nothing is killed.
+// CRASH_KILLS times or, with CRASH_FOR=20m, until that time is over: while it starts, while it serves, while it stops.
+// After each death it is held to the same promises as in TestKillAtPoints, and no pull fails while nothing is killed.
 func TestKillAtRandom(t *testing.T) {
 	t.Parallel()
 	seed, kills := crashSeed(t), number(t, "CRASH_KILLS", 5)
+	limit := time.Duration(math.MaxInt64)
+	if text := os.Getenv("CRASH_FOR"); text != "" {
+		var err error
+		if limit, err = time.ParseDuration(text); err != nil || limit <= 0 {
+			t.Fatalf("CRASH_FOR=%s: write a duration, as in 20m", text)
+		}
+	}
+	start := time.Now()
 	var sum tally
 	t.Cleanup(func() { t.Logf("%s; CRASH_SEED=%d CRASH_KILLS=%d", &sum, seed, kills) })
-	for folder := uint64(0); int(sum.deaths.Load()) < kills; folder++ {
+	for folder := uint64(0); folder == 0 || int(sum.deaths.Load()) < kills && time.Since(start) < limit; folder++ {
 		rng := rand.New(rand.NewPCG(uint64(seed), folder))
 		if err := killed(t.Context(), rng, &sum, kills-int(sum.deaths.Load())); err != nil {
 			t.Fatalf("folder %d of CRASH_SEED=%d: %v", folder, seed, err)

@@ -24,6 +24,8 @@ type scene struct {
 	// prepare does something to the data folder after the life before.
 	prepare func(context.Context, *stage) error
 	damages bool // content was damaged: it goes
+	// later does something to it after the death: not the process alone has died, the machine has.
+	later func(*stage) error
 }
 
 // drive is what has to happen for it.
@@ -47,10 +49,18 @@ func (s scene) name() string {
 	if s.at > 0 {
 		name += fmt.Sprintf("-%d", s.at)
 	}
-	if s.damages {
-		name += "-damaged"
+	return name + s.harm() + s.drive.String()
+}
+
+// harm is what is done to the folder besides.
+func (s scene) harm() string {
+	switch {
+	case s.later != nil:
+		return "-lost"
+	case s.damages:
+		return "-damaged"
 	}
-	return name + s.drive.String()
+	return ""
 }
 
 const (
@@ -78,6 +88,7 @@ var scenes = []scene{
 	{point: "state/copy-checked", drive: atStart, prepare: scribbleState},
 	{point: "state/copy-renamed", drive: atStart, prepare: scribbleState},
 	{point: "cache/loaded", drive: atStart},
+	{point: "cache/loaded", drive: atStart, later: loseLayer, damages: true},
 
 	{point: "disk/spooled", most: 6},
 	{point: "disk/allocated", most: 6},
@@ -95,6 +106,7 @@ var scenes = []scene{
 	{point: "disk/renamed", most: 8},
 	{point: "disk/folder-synced", most: 8, cache: strict},
 	{point: "flight/committed", most: 6},
+	{point: "flight/committed", most: 6, later: loseLayer, damages: true},
 
 	{point: "pull/fetched", most: 3},
 	{point: "cache/put", most: 3},
@@ -130,8 +142,10 @@ var scenes = []scene{
 	{point: "serve/reload", drive: byReload},
 	{point: "serve/reloaded", drive: byReload},
 	{point: "disk/kept", drive: byLeaving},
+	{point: "disk/kept", drive: byLeaving, later: loseSpool},
 	{point: "disk/closing", drive: byStop, clean: true},
 	{point: "disk/closing", drive: byLeaving, clean: true},
+	{point: "disk/closing", drive: byLeaving, clean: true, later: loseSpool},
 	{point: "disk/clean", drive: byStop, clean: true},
 	{point: "disk/clean", drive: byLeaving, clean: true},
 	{point: "serve/stopped", drive: byStop},
@@ -148,17 +162,43 @@ func litter(_ context.Context, g *stage) error {
 	return nil
 }
 
-// loseMachine has the machine crash with nothing known to be on disk, which loses no byte as it happens.
-func loseMachine(_ context.Context, g *stage) error { return crash.LoseMachine(g.data) }
+// loseMachine has the life before end as the machine crashes, with nothing known to be on disk. It loses no byte, as it
+// happens.
+func loseMachine(ctx context.Context, g *stage) error { return g.loseRunning(ctx) }
 
 // damage has it crash and lose a bit of a layer.
-func damage(_ context.Context, g *stage) error {
-	layers := g.kept.versions[0].Layers[0]
-	layer := layers[g.rng.IntN(len(layers))]
-	if err := crash.Flip(g.data, layer.Digest, g.rng.Int64N(layer.Size)); err != nil {
+func damage(ctx context.Context, g *stage) error {
+	if err := g.loseRunning(ctx); err != nil {
+		return err
+	}
+	return g.flip()
+}
+
+// loseRunning starts a mirror and has the machine crash under it.
+func (g *stage) loseRunning(ctx context.Context) error {
+	m, err := g.launch(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer m.End()
+	if err := died(m); err != nil {
 		return err
 	}
 	return crash.LoseMachine(g.data)
+}
+
+func (g *stage) flip() error {
+	layers := g.kept.versions[0].Layers[0]
+	layer := layers[g.rng.IntN(len(layers))]
+	return crash.Flip(g.data, layer.Digest, g.rng.Int64N(layer.Size))
+}
+
+// loseLayer has the machine crash and lose a bit of a layer.
+func loseLayer(g *stage) error { return errors.Join(crash.LoseMachine(g.data), g.flip()) }
+
+// loseSpool has it lose a bit of each unfinished download.
+func loseSpool(g *stage) error {
+	return errors.Join(crash.LoseMachine(g.data), crash.FlipSpool(g.data))
 }
 
 func scribbleIndex(_ context.Context, g *stage) error {

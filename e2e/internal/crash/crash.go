@@ -117,13 +117,23 @@ func Strange(data string) ([]string, error) {
 // mark is the extended attribute of content that is known to be on disk.
 const mark = "user.mirror.synced"
 
-// LoseMachine makes the folder one of a machine that crashed before anything of it was known to be on disk.
+// LoseMachine makes the folder one of a machine that crashed before anything of it was known to be on disk, while the
+// mirror ran or, if that is what it has noted, after it stopped in order.
 func LoseMachine(data string) error {
-	note, err := json.Marshal(map[string]any{"boot": "00000000-0000-4000-8000-000000000000", "clean": false})
+	file := filepath.Join(data, "boot.json")
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(data, "boot.json"), note, 0o600); err != nil {
+	var note map[string]any
+	if err := json.Unmarshal(b, &note); err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	note["boot"] = "00000000-0000-4000-8000-000000000000"
+	if b, err = json.Marshal(note); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, b, 0o600); err != nil {
 		return err
 	}
 	return walk(data, func(path string, _ digest.Digest) error {
@@ -135,8 +145,10 @@ func LoseMachine(data string) error {
 }
 
 // Flip changes one bit of stored content, and nothing that shows from outside.
-func Flip(data string, d digest.Digest, at int64) error {
-	f, err := os.OpenFile(Path(data, d), os.O_RDWR, 0)
+func Flip(data string, d digest.Digest, at int64) error { return flip(Path(data, d), at) }
+
+func flip(file string, at int64) error {
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -148,6 +160,23 @@ func Flip(data string, d digest.Digest, at int64) error {
 	b[0] ^= 1
 	_, err = f.WriteAt(b, at)
 	return err
+}
+
+// FlipSpool changes one bit of each unfinished download, at the front.
+func FlipSpool(data string) error {
+	names, err := Spooled(data)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.Contains(name, ".") {
+			continue // what is known of one
+		}
+		if err := flip(filepath.Join(data, "spool", name), 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Scribble writes over the middle of a file, and so over pages that it refers to.
