@@ -42,10 +42,11 @@ type meta struct {
 
 // checker walks the pages of one file.
 type checker struct {
-	f    *os.File
-	size int64
-	m    meta
-	used []bool // pages that were met
+	f     *os.File
+	size  int64
+	m     meta
+	used  []bool // pages that were met
+	metas int    // that are whole
 }
 
 // subtree is a page to be read, with the keys that its own must be within.
@@ -57,23 +58,34 @@ type subtree struct {
 // check reads a file that no other process may be writing to and says what is wrong with it: a *damageError, or what
 // the disk says. An empty file is sound.
 func check(path string) error {
+	_, err := examine(path)
+	return err
+}
+
+// examine is check. half says that one of the two metas is not whole: the other is in use, which may be the older one,
+// without the last write.
+func examine(path string) (half bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
-	if err := lock(f); err != nil {
-		return fmt.Errorf("%s is in use by another process: %w", path, err)
-	}
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return false, err
+	}
+	if !info.Mode().IsRegular() {
+		return false, damaged("it is no file")
+	}
+	if err := lock(f); err != nil {
+		return false, fmt.Errorf("%s is in use by another process: %w", path, err)
 	}
 	c := &checker{f: f, size: info.Size()}
 	if c.size == 0 || c.size > checkMost {
-		return nil
+		return false, nil
 	}
-	return c.run()
+	err = c.run()
+	return c.metas == 1, err
 }
 
 // lock takes bbolt's lock until the file is closed, and waits for it for a second.
@@ -127,6 +139,7 @@ func (c *checker) findMeta() error {
 		if !ok || at != 0 && at != m.pageSize { // an old copy of a meta may lie anywhere
 			continue
 		}
+		c.metas++
 		if !found || m.txid > c.m.txid {
 			c.m, found = m, true
 		}

@@ -115,6 +115,45 @@ func TestFileIsGone(t *testing.T) {
 	}
 }
 
+// Of two metas one may be damaged. The other is used, without the last write perhaps, and that is said, once.
+func TestHalfTheMetas(t *testing.T) {
+	t.Parallel()
+	for meta := range 2 {
+		path := filepath.Join(t.TempDir(), "state.db")
+		db := open(t, path)
+		write(t, db, "a", "0")
+		write(t, db, "a", "1")
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(b[meta*os.Getpagesize():][:os.Getpagesize()])
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for start := range 2 {
+			var log bytes.Buffer
+			if db, err = state.Open(path, state.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
+				t.Fatal(err)
+			}
+			if got := all(t, db)["a"]; got != "0" && got != "1" {
+				t.Errorf("meta %d: %q", meta, got)
+			}
+			if said := strings.Contains(log.String(), "level=ERROR"); said != (start == 0) {
+				t.Errorf("meta %d, start %d: %s", meta, start, &log)
+			}
+			write(t, db, "b", "x") // twice, since each goes to one of them
+			write(t, db, "b", "y")
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // A page of one table that a disk brings back in the place of another's makes no item of it.
 func TestItemOfAnotherTable(t *testing.T) {
 	t.Parallel()

@@ -83,7 +83,7 @@ func guard(f func() error) (err error) {
 
 // open checks and opens the file, or makes it.
 func (db *DB) open() error {
-	err := check(db.path)
+	half, err := examine(db.path)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !fresh {
 		return err
@@ -120,6 +120,10 @@ func (db *DB) open() error {
 	if err := db.heal(); err != nil {
 		_ = guard(db.bolt.Close)
 		return err
+	}
+	if half {
+		db.log.Error("one of the two roots of the state was damaged: its last change may be lost, and is learnt again; "+
+			"check the disk", "file", db.path)
 	}
 	return nil
 }
