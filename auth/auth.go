@@ -3,8 +3,12 @@
 // Promise: a Secret never shows itself. It prints, marshals and logs as "***", even inside a structure of somebody
 // else; only Reveal gives its text, and internal/arch lists the packages that may import this one.
 //
-// Sources here are the static ones: a fixed credential, a file that is read again when it changes, the environment.
-// The package speaks to no network; a source that does has a folder of its own below this one.
+// Sources here are the static ones: a fixed credential, a file that is read again when it changes, the environment. The
+// others have a folder each below this one, and stand on Refreshed: what doesn't last is fetched ahead of its end, once at
+// a time, and the old one stays in use until it really expires. The package itself speaks to no network.
+//
+// What a Source can do besides giving a credential is said by the interfaces Reporter, Renewer, Scoped and Runner, and
+// used by way of the functions Describe, Renew, For and Run, which do the plain thing for a Source that can't.
 package auth
 
 import (
@@ -43,6 +47,7 @@ type State string
 
 // The states of a credential.
 const (
+	StateUnknown  State = "unknown" // it has not been asked for yet
 	StateOK       State = "ok"
 	StateExpiring State = "expiring"
 	StateExpired  State = "expired"
@@ -81,6 +86,7 @@ func Describe(s Source) Status {
 type Status struct {
 	Name        string
 	Kind        string
+	For         string // what it is for: a host, with what else narrows it; empty where the source doesn't know
 	State       State
 	Expires     time.Time
 	LastRefresh time.Time

@@ -29,8 +29,9 @@ var floors = [][]string{
 	{"upstream", "access", "catalog", "cache", "auth/*"},
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
-	{"oci", "internal/state", "internal/arch", "internal/guard"},
-	{"internal/point"},
+	{"oci", "internal/state", "internal/arch", "internal/guard", "internal/faults"},
+	{"internal/point", "auth/internal/run", "auth/internal/ask"},
+	{"auth/internal/clean"},
 }
 
 var rules = arch.Rules{

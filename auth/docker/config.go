@@ -1,0 +1,375 @@
+package docker
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+const (
+	maxFile  = 1 << 20 // bytes of a config.json; a Kubernetes secret has at most so many
+	maxFiles = 64      // of a folder
+	// pollEvery is how often the content is looked at, where a file system tells nothing.
+	pollEvery = 10 * time.Second
+)
+
+// Options say which logins a Config holds.
+type Options struct {
+	Name string // of the credential, for people
+	// Path is a config.json, or a folder: its .dockerconfigjson, .dockercfg, config.json and *.json are read, and where
+	// two have the same entry, the first of them wins in that order.
+	Path string
+	Host string // the registry, as it stands in image names
+
+	Lifetime time.Duration // of what helpers say. 0: an hour
+	Timeout  time.Duration // of a helper. 0: 30 s
+	Log      *slog.Logger  // nil: discard
+	// Observe is told of each look that found something new or went wrong, and of each answer of a helper, from any
+	// goroutine. It must not call back. Nil: nobody.
+	Observe func(auth.Fetched)
+}
+
+// Config is the source of the logins of one registry in a docker config. Make it by NewConfig. It is safe for concurrent
+// use. While the file can't be read, what was read last stays in use.
+type Config struct {
+	o Options
+
+	mu      sync.Mutex // guards what follows; held while files are read
+	looked  time.Time
+	sum     [sha256.Size]byte
+	changed time.Time // when content came; zero: never
+	content content
+	err     error // of the last look
+	helpers map[asked]*helper
+	ctx     context.Context // of Run while it lasts, else nil
+	wg      sync.WaitGroup  // the helpers' Run
+}
+
+// asked names a helper with what it is asked for.
+type asked struct{ program, host string }
+
+type helper struct {
+	*auth.Refreshed
+	stop context.CancelFunc // of its Run; nil: it doesn't run
+}
+
+// NewConfig makes the source. It reads nothing yet.
+func NewConfig(o Options) *Config {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Observe == nil {
+		o.Observe = func(auth.Fetched) {}
+	}
+	return &Config{o: o, helpers: make(map[asked]*helper)}
+}
+
+// Credential is the login for the registry as a whole.
+func (c *Config) Credential(ctx context.Context) (auth.Credential, error) {
+	return c.credential(ctx, "")
+}
+
+// For is the login for one repository.
+func (c *Config) For(repository string) auth.Source { return scoped{c, repository} }
+
+// Renew looks at the files at once, and asks a helper again.
+func (c *Config) Renew(ctx context.Context, refused auth.Credential) (auth.Credential, error) {
+	return c.renew(ctx, refused, "")
+}
+
+// Status says how the last look went, and the helper where there is one. It asks nobody.
+func (c *Config) Status() auth.Status { return c.status("") }
+
+// scoped is a Config for one repository.
+type scoped struct {
+	config     *Config
+	repository string
+}
+
+func (s scoped) Credential(ctx context.Context) (auth.Credential, error) {
+	return s.config.credential(ctx, s.repository)
+}
+
+func (s scoped) Renew(ctx context.Context, refused auth.Credential) (auth.Credential, error) {
+	return s.config.renew(ctx, refused, s.repository)
+}
+
+func (s scoped) Status() auth.Status { return s.config.status(s.repository) }
+
+func (c *Config) credential(ctx context.Context, repository string) (auth.Credential, error) {
+	c.mu.Lock()
+	c.look(false)
+	f, err := c.find(repository)
+	c.mu.Unlock()
+	if err != nil {
+		return auth.Credential{}, err
+	}
+	if f.helper != nil {
+		if cred, err := f.helper.Credential(ctx); err != nil || !cred.IsAnonymous() {
+			return cred, err
+		}
+	}
+	return f.login, f.problem
+}
+
+func (c *Config) renew(ctx context.Context, refused auth.Credential, repository string) (auth.Credential, error) {
+	c.mu.Lock()
+	c.look(true)
+	f, err := c.find(repository)
+	c.mu.Unlock()
+	if err != nil {
+		return auth.Credential{}, err
+	}
+	if f.helper != nil {
+		if cred, err := f.helper.Renew(ctx, refused); err != nil || !cred.IsAnonymous() {
+			return cred, err
+		}
+	}
+	return f.login, f.problem
+}
+
+func (c *Config) status(repository string) auth.Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := auth.Status{
+		Name: c.o.Name, Kind: "dockerConfig", For: c.o.Host, State: auth.StateOK, LastRefresh: c.changed,
+	}
+	err := c.err
+	if !c.looked.IsZero() && !c.changed.IsZero() {
+		f, none := c.find(repository)
+		if err == nil {
+			err = none
+		}
+		if f.helper != nil {
+			s = f.helper.Status()
+			s.Kind = "dockerConfig"
+		} else if err == nil {
+			err = f.problem
+		}
+	}
+	switch {
+	case err != nil:
+		s.State, s.LastError = auth.StateFailing, err.Error()
+	case c.looked.IsZero():
+		s.State = auth.StateUnknown
+	}
+	return s
+}
+
+// found is what a config has for a repository: a helper, else or after it a login, which may be no good.
+type found struct {
+	helper  *helper
+	login   auth.Credential
+	problem error
+}
+
+// find looks a repository up. The lock is held.
+func (c *Config) find(repository string) (found, error) {
+	if c.changed.IsZero() {
+		if c.err == nil {
+			return found{}, nil
+		}
+		return found{}, c.err
+	}
+	var f found
+	program := c.content.store
+	if _, p, ok := best(c.content.helpers, c.o.Host, repository); ok {
+		program = p
+	}
+	if program != "" {
+		f.helper = c.helper(program)
+	}
+	at, e, ok := best(c.content.auths, c.o.Host, repository)
+	switch {
+	case ok && e.problem == "":
+		f.login = auth.Credential{Name: c.o.Name, Username: e.username, Password: e.password, Identity: e.identity}
+	case ok && f.helper == nil:
+		f.problem = fmt.Errorf("credential %s: the entry %s of %s is no login: %s", c.o.Name, at, c.o.Path, e.problem)
+	case ok || f.helper != nil, c.partly():
+	default:
+		f.problem = fmt.Errorf("credential %s: %s has no entry for %s; add one, or remove dockerConfig from the credentials "+
+			"of that upstream", c.o.Name, c.o.Path, c.o.Host)
+	}
+	return f, nil
+}
+
+// partly reports whether there are entries for some repositories of the registry. The lock is held.
+func (c *Config) partly() bool {
+	for k := range c.content.auths {
+		if k.path != "" && matchHost(k.host, c.o.Host) {
+			return true
+		}
+	}
+	return false
+}
+
+// helper is the source of a helper, made once. The lock is held.
+func (c *Config) helper(suffix string) *helper {
+	k := asked{"docker-credential-" + suffix, c.o.Host}
+	h := c.helpers[k]
+	if h != nil {
+		return h
+	}
+	ask := Helper{Program: k.program, Host: k.host, Timeout: c.o.Timeout}
+	h = &helper{Refreshed: auth.NewRefreshed(auth.Refresh{
+		Name: c.o.Name, Kind: "helper", For: c.o.Host, Lifetime: c.o.Lifetime, Log: c.o.Log, Observe: c.o.Observe,
+		Fetch: func(ctx context.Context) (auth.Grant, error) {
+			cred, _, err := ask.get(ctx) // a store may have nothing of this registry
+			return auth.Grant{Credential: cred}, err
+		},
+	})}
+	c.helpers[k] = h
+	c.run(h)
+	return h
+}
+
+// run lets a helper work in the background while Run lasts. The lock is held.
+func (c *Config) run(h *helper) {
+	if c.ctx == nil {
+		return
+	}
+	ctx, stop := context.WithCancel(c.ctx)
+	h.stop = stop
+	c.wg.Go(func() { _ = h.Run(ctx) }) // its error is nil, as it says
+}
+
+// look reads the files if they have not been looked at for a while, or at once. The lock is held.
+func (c *Config) look(now bool) {
+	if !now && time.Since(c.looked) < pollEvery && !c.looked.IsZero() {
+		return
+	}
+	begun := time.Now()
+	c.looked = begun
+	old := c.err
+	news, err := c.read()
+	c.err = nil
+	if err != nil {
+		c.err = fmt.Errorf("credential %s: %w; put a docker config there, or correct dockerConfig", c.o.Name, err)
+	}
+	log := c.o.Log.With("credential", c.o.Name, "path", c.o.Path)
+	switch {
+	case err != nil && old == nil && c.changed.IsZero():
+		log.Error("docker config can't be read: only public images are pulled until it can", "err", err)
+	case err != nil && old == nil:
+		log.Warn("docker config can't be read: what was read before stays in use", "err", err)
+	case err == nil && (news || old != nil):
+		log.Info("docker config is read", "for", c.o.Host)
+	}
+	if news || err != nil {
+		c.o.Observe(auth.Fetched{Name: c.o.Name, Kind: "dockerConfig", Took: time.Since(begun), Err: c.err})
+	}
+}
+
+// read takes the content into use if it is not what it was. The lock is held.
+func (c *Config) read() (news bool, err error) {
+	texts, err := load(c.o.Path)
+	if err != nil {
+		return false, err
+	}
+	sum := sha256.New()
+	for _, t := range texts {
+		fmt.Fprintf(sum, "%d\n", len(t.text))
+		sum.Write(t.text)
+	}
+	if now := [sha256.Size]byte(sum.Sum(nil)); now == c.sum && !c.changed.IsZero() {
+		return false, nil
+	} else if merged, err := merge(texts); err != nil {
+		return false, err
+	} else {
+		c.sum, c.content, c.changed = now, merged, time.Now()
+	}
+	for _, h := range c.helpers { // another helper may be meant, or another login of the same
+		if h.stop != nil {
+			h.stop()
+		}
+	}
+	clear(c.helpers)
+	return true, nil
+}
+
+type file struct {
+	path string
+	text []byte
+}
+
+// load reads a file, or those of a folder that may hold logins.
+func load(path string) ([]file, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		text, err := loadFile(path)
+		return []file{{path, text}}, err
+	}
+	dir, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	names := []string{".dockerconfigjson", ".dockercfg", "config.json"}
+	for _, e := range dir {
+		if n := e.Name(); strings.HasSuffix(n, ".json") && !strings.HasPrefix(n, ".") && n != "config.json" {
+			names = append(names, n)
+		}
+	}
+	if len(names) > maxFiles {
+		return nil, fmt.Errorf("%s has more than %d files", path, maxFiles)
+	}
+	var files []file
+	for _, n := range names {
+		text, err := loadFile(filepath.Join(path, n))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{filepath.Join(path, n), text})
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s has no .dockerconfigjson and no config.json", path)
+	}
+	return files, nil
+}
+
+func loadFile(path string) ([]byte, error) {
+	r, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxFile)
+	}
+	return b, err
+}
+
+// merge puts what several files say together; the first one wins.
+func merge(files []file) (content, error) {
+	all := content{auths: map[key]entry{}, helpers: map[key]string{}}
+	for _, f := range slices.Backward(files) {
+		c, err := parse(f.text)
+		if err != nil {
+			return content{}, fmt.Errorf("%s %w", f.path, err)
+		}
+		maps.Copy(all.auths, c.auths)
+		maps.Copy(all.helpers, c.helpers)
+		if c.store != "" {
+			all.store = c.store
+		}
+	}
+	return all, nil
+}

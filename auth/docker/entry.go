@@ -1,0 +1,230 @@
+package docker
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+// entry is one login of a config.json.
+type entry struct {
+	username string
+	password auth.Secret
+	identity auth.Secret
+	problem  string // why it has neither, for people
+}
+
+// content is what is read of a config.json.
+type content struct {
+	auths   map[key]entry
+	helpers map[key]string // credHelpers: the suffix of the helper's name
+	store   string         // credsStore
+}
+
+// key is what an entry is for: a host, in which a label may hold *, and the beginning of repositories.
+type key struct{ host, path string }
+
+func (k key) String() string {
+	if k.path == "" {
+		return k.host
+	}
+	return k.host + "/" + k.path
+}
+
+// parse reads a config.json, a .dockerconfigjson, or the .dockercfg of old, which is the auths alone. An error has
+// nothing of the text in it.
+func parse(b []byte) (content, error) {
+	var doc struct {
+		Auths       map[string]json.RawMessage `json:"auths"`
+		CredHelpers map[string]string          `json:"credHelpers"`
+		CredsStore  string                     `json:"credsStore"`
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return content{}, jsonError(err)
+	}
+	if doc.Auths == nil && doc.CredHelpers == nil && doc.CredsStore == "" {
+		var old map[string]json.RawMessage
+		if json.Unmarshal(b, &old) == nil {
+			for k, v := range old {
+				var e struct{ Auth, Username *string }
+				if json.Unmarshal(v, &e) == nil && (e.Auth != nil || e.Username != nil) {
+					if doc.Auths == nil {
+						doc.Auths = map[string]json.RawMessage{}
+					}
+					doc.Auths[k] = v
+				}
+			}
+		}
+	}
+	c := content{auths: map[key]entry{}, helpers: map[key]string{}, store: doc.CredsStore}
+	for k, v := range doc.Auths {
+		at := parseKey(k)
+		if at.host == "" {
+			continue
+		}
+		e := parseEntry(v)
+		if old, twice := c.auths[at]; twice && old.problem == "" && e.problem != "" {
+			continue // the same host written in two ways
+		}
+		c.auths[at] = e
+	}
+	for k, v := range doc.CredHelpers {
+		if at := parseKey(k); at.host != "" && v != "" {
+			c.helpers[at] = v
+		}
+	}
+	return c, nil
+}
+
+// jsonError says where JSON is wrong without a piece of it, which may be a password.
+func jsonError(err error) error {
+	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("is not JSON, at byte %d", e.Offset)
+	}
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("has the wrong type of value in %q, at byte %d", e.Field, e.Offset)
+	}
+	return errors.New("is not a docker config")
+}
+
+func parseEntry(b []byte) entry {
+	var doc struct {
+		Auth          string `json:"auth"`
+		Username      string `json:"username"`
+		Password      string `json:"password"`
+		IdentityToken string `json:"identitytoken"`
+		RegistryToken string `json:"registrytoken"`
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return entry{problem: "it is not an object with texts"}
+	}
+	e := entry{
+		username: doc.Username, password: auth.NewSecret(doc.Password), identity: auth.NewSecret(doc.IdentityToken),
+	}
+	if doc.Auth != "" {
+		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(doc.Auth))
+		if err != nil {
+			raw, err = base64.RawStdEncoding.DecodeString(strings.TrimSpace(doc.Auth))
+		}
+		name, password, ok := strings.Cut(string(raw), ":")
+		if (err != nil || !ok) && e.password.IsZero() && e.identity.IsZero() {
+			return entry{problem: "its auth is not the base64 of USER:PASSWORD"}
+		}
+		if err == nil && ok {
+			e.username = name
+			if p := strings.Trim(password, "\x00"); p != "" { // as docker does
+				e.password = auth.NewSecret(p)
+			}
+		}
+	}
+	switch {
+	case !e.identity.IsZero():
+		e.username, e.password = "", auth.Secret{} // a refresh token is shown instead
+	case !e.password.IsZero():
+	case doc.RegistryToken != "":
+		e.problem = "it has a registrytoken alone, which can't be renewed; log in with a user name and password"
+	default:
+		e.problem = "it has no password; docker login stores it elsewhere (credsStore)"
+	}
+	return e
+}
+
+// hub are the names under which Docker Hub stands in such files.
+var hub = map[string]bool{"docker.io": true, "index.docker.io": true, "registry-1.docker.io": true}
+
+// hubKey is the name under which helpers keep the login of Docker Hub.
+const hubKey = "https://index.docker.io/v1/"
+
+// parseKey reads the name of an entry: a host, a URL as docker login writes it, or a host and the beginning of
+// repositories as kubelets have them.
+func parseKey(s string) key {
+	s = strings.ToLower(strings.TrimSpace(s))
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		s = rest
+	}
+	host, path, _ := strings.Cut(s, "/")
+	path = strings.Trim(path, "/")
+	if path == "v1" || path == "v2" {
+		path = ""
+	}
+	if hub[host] {
+		host = "docker.io"
+	}
+	return key{host: host, path: path}
+}
+
+// fits reports whether an entry is for a repository. The host must fit label by label, in which * stands for any
+// letters; the path must be the repository or a folder above it. An unknown repository fits entries without a path.
+func (k key) fits(host, repository string) bool {
+	if hub[host] {
+		host = "docker.io"
+	}
+	if k.path != "" && k.path != repository && !strings.HasPrefix(repository, k.path+"/") {
+		return false
+	}
+	return matchHost(k.host, host)
+}
+
+func matchHost(pattern, host string) bool {
+	pattern, pport, _ := strings.Cut(pattern, ":")
+	host, hport, _ := strings.Cut(host, ":")
+	ps, hs := strings.Split(pattern, "."), strings.Split(host, ".")
+	if pport != hport || len(ps) != len(hs) {
+		return false
+	}
+	for i := range ps {
+		if !matchLabel(ps[i], hs[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// matchLabel matches a label against a pattern in which * stands for any letters.
+func matchLabel(pattern, label string) bool {
+	parts := strings.Split(pattern, "*")
+	if len(parts) == 1 {
+		return pattern == label
+	}
+	if !strings.HasPrefix(label, parts[0]) {
+		return false
+	}
+	label = label[len(parts[0]):]
+	for _, p := range parts[1 : len(parts)-1] {
+		i := strings.Index(label, p)
+		if i < 0 {
+			return false
+		}
+		label = label[i+len(p):]
+	}
+	return strings.HasSuffix(label, parts[len(parts)-1])
+}
+
+// better reports whether a says more about what it is for than b: a longer path, then a host with fewer *, then a
+// longer one. Among equals the order of letters decides, so that it is always the same one.
+func better(a, b key) bool {
+	if x, y := len(a.path), len(b.path); x != y {
+		return x > y
+	}
+	if x, y := strings.Count(a.host, "*"), strings.Count(b.host, "*"); x != y {
+		return x < y
+	}
+	if x, y := len(a.host), len(b.host); x != y {
+		return x > y
+	}
+	return a.String() < b.String()
+}
+
+// best is the entry of a map that fits a repository best.
+func best[T any](m map[key]T, host, repository string) (at key, v T, ok bool) {
+	for k, e := range m {
+		if k.fits(host, repository) && (!ok || better(k, at)) {
+			at, v, ok = k, e, true
+		}
+	}
+	return at, v, ok
+}

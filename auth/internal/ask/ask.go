@@ -1,0 +1,222 @@
+// Package ask asks the web services of clouds that yield credentials, and metadata servers.
+//
+// Promise: an answer is bounded in size and time, a redirect is not followed (a secret would go along), and an error
+// says which host, what it answered and in how long it wants to be asked again, without the secrets of the request.
+//
+// It does not read answers: what they mean is the services'.
+package ask
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/auth/internal/clean"
+)
+
+const (
+	maxAnswer = 1 << 20
+	maxError  = 64 << 10
+	// maxRetryAfter bounds what a service may ask of us: a mistake in it must not silence us for a day.
+	maxRetryAfter = 5 * time.Minute
+)
+
+// Answer is a whole answer.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+	// Date is the clock of who answered, zero where it has none.
+	Date time.Time
+}
+
+// Error is an answer that is a refusal.
+type Error struct {
+	Host   string
+	Status int
+	Code   string // as the service names it: "ThrottlingException", "invalid_client"
+	Text   string // what it says, cleaned
+	Date   time.Time
+	wait   time.Duration
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("%s answered %d", e.Host, e.Status)
+	if e.Code != "" {
+		s += " " + e.Code
+	}
+	if e.Text != "" {
+		s += ": " + e.Text
+	}
+	return s
+}
+
+// RetryAfter is how long the service wants to be left alone, 0 where it doesn't say.
+func (e *Error) RetryAfter() time.Duration { return e.wait }
+
+// Transient reports whether the same request may do better soon.
+func (e *Error) Transient() bool {
+	return e.Status >= 500 || e.Status == http.StatusTooManyRequests || strings.Contains(e.Code, "Throttl")
+}
+
+// Client asks over rt. Nil: the network, by way of the proxy of the environment.
+func Client(rt http.RoundTripper) *http.Client { return client(rt, http.ProxyFromEnvironment) }
+
+// Local asks over rt. Nil: the network, without any proxy: a metadata server is this machine's own, and what it says is
+// nobody else's.
+func Local(rt http.RoundTripper) *http.Client { return client(rt, nil) }
+
+func client(rt http.RoundTripper, proxy func(*http.Request) (*url.URL, error)) *http.Client {
+	if rt == nil {
+		rt = &http.Transport{
+			Proxy: proxy, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+			TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: 10 * time.Second,
+			// A request in half an hour is not worth a connection that waits for it.
+			DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10,
+		}
+	}
+	return &http.Client{
+		Transport:     rt,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Do asks within limit. Any status but 200 is an *Error. Secrets are what must not be in an error.
+func Do(ctx context.Context, c *http.Client, req *http.Request, limit time.Duration, secrets ...string) (*Answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, timeout{req.URL.Host, limit})
+	defer cancel()
+	resp, err := c.Do(req.WithContext(ctx))
+	if err != nil {
+		return nil, failed(ctx, req, err, secrets)
+	}
+	defer resp.Body.Close()
+	most := int64(maxAnswer)
+	if resp.StatusCode != http.StatusOK {
+		most = maxError
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
+	if err != nil && resp.StatusCode == http.StatusOK {
+		return nil, failed(ctx, req, err, secrets)
+	}
+	date, _ := http.ParseTime(resp.Header.Get("Date"))
+	if resp.StatusCode != http.StatusOK {
+		e := &Error{Host: req.URL.Host, Status: resp.StatusCode, Date: date, wait: retryAfter(resp.Header)}
+		e.Code, e.Text = reason(resp.Header, body[:min(int64(len(body)), maxError)], secrets)
+		return nil, e
+	}
+	if int64(len(body)) > most {
+		return nil, fmt.Errorf("%s answered with more than %d bytes", req.URL.Host, most)
+	}
+	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: body, Date: date}, nil
+}
+
+// timeout is the end of a request that takes too long.
+type timeout struct {
+	host  string
+	limit time.Duration
+}
+
+func (e timeout) Error() string { return fmt.Sprintf("%s did not answer within %s", e.host, e.limit) }
+func (e timeout) Timeout() bool { return true }
+
+// failed is why there is no answer. The text of a *url.Error has the URL, whose query may hold a secret.
+func failed(ctx context.Context, req *http.Request, err error, secrets []string) error {
+	if cause := context.Cause(ctx); cause != nil {
+		if t, ok := errors.AsType[timeout](cause); ok {
+			return t
+		}
+		return fmt.Errorf("ask %s: %w", req.URL.Host, cause)
+	}
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if text := err.Error(); clean.Redact(text, secrets...) != text {
+		return fmt.Errorf("ask %s: %s", req.URL.Host, clean.Line(text, secrets...))
+	}
+	return fmt.Errorf("ask %s: %w", req.URL.Host, err)
+}
+
+func retryAfter(h http.Header) time.Duration {
+	s := h.Get("Retry-After")
+	if n, err := strconv.ParseUint(s, 10, 32); err == nil {
+		return min(time.Duration(n)*time.Second, maxRetryAfter)
+	}
+	if t, err := http.ParseTime(s); err == nil {
+		return max(min(time.Until(t), maxRetryAfter), 0)
+	}
+	return 0
+}
+
+// reason finds what a refusal says. AWS has {"__type","message"} or XML with Code and Message; Entra, Google and ACR have
+// {"error","error_description"}, {"error":{"status","message"}} or {"errors":[{"code","message"}]}.
+func reason(h http.Header, body []byte, secrets []string) (code, text string) {
+	var doc struct {
+		Type     string          `json:"__type"`
+		Code     json.RawMessage `json:"code"` // of some services a number
+		Message  string          `json:"message"`
+		Message2 string          `json:"Message"`
+		Error    json.RawMessage `json:"error"`
+		Detail   string          `json:"error_description"`
+		Errors   []struct {
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	var x struct {
+		Code    string `xml:"Error>Code"`
+		Message string `xml:"Error>Message"`
+	}
+	trimmed := bytes.TrimSpace(body)
+	switch {
+	case json.Unmarshal(trimmed, &doc) == nil:
+		code, text = doc.Type, first(doc.Message, doc.Message2, doc.Detail)
+		if code == "" {
+			_ = json.Unmarshal(doc.Code, &code)
+		}
+		var named struct{ Status, Message string }
+		switch {
+		case json.Unmarshal(doc.Error, &named) == nil:
+			code, text = first(named.Status, code), first(named.Message, text)
+		default:
+			var word string
+			if json.Unmarshal(doc.Error, &word) == nil {
+				code = first(word, code)
+			}
+		}
+		if len(doc.Errors) > 0 {
+			code, text = first(code, doc.Errors[0].Code), first(text, doc.Errors[0].Message)
+		}
+	case bytes.HasPrefix(trimmed, []byte("<")) && xml.Unmarshal(trimmed, &x) == nil:
+		code, text = x.Code, x.Message
+	case bytes.HasPrefix(trimmed, []byte("<")):
+		text = "a web page"
+	default:
+		text = string(trimmed)
+	}
+	if code == "" {
+		code, _, _ = strings.Cut(h.Get("X-Amzn-Errortype"), ":")
+	}
+	if i := strings.LastIndexByte(code, '#'); i >= 0 { // com.amazonaws.ecr#ServerException
+		code = code[i+1:]
+	}
+	return clean.Line(code, secrets...), clean.Line(text, secrets...)
+}
+
+func first(texts ...string) string {
+	for _, s := range texts {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
