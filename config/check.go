@@ -186,7 +186,7 @@ func checkURL(text string) (message, hint string) {
 	case strings.Trim(u.Path, "/") == "v2":
 		return quoted(text) + " has more than a host", "remove /v2: it is added to each request"
 	case strings.Trim(u.Path, "/") != "":
-		return "a path below the host is " + notYet, "name an endpoint that has the repositories at its root"
+		return "a path below the host is " + notYet, "where it begins the names of its repositories, write it as prefix"
 	}
 	return "", ""
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -55,27 +56,76 @@ func (d *decoder) checkEndpoints(u *Upstream, path string) {
 	if u.Endpoints != nil && len(u.Endpoints) == 0 {
 		d.bad(path, "names no endpoint", "add its URL, or remove the key for "+endpointsOf(u.Name)[0].URL)
 	}
-	if len(u.Endpoints) > 1 {
-		d.bad(path+"[1]", "more than one endpoint is "+notYet, "keep the one that is to be asked")
-	}
+	seen := map[string]int{}
 	for i, e := range u.Endpoints {
 		at := spot{path: path}.index(i).path
+		where := at
 		if _, ok := d.places[at+".url"]; ok {
-			at += ".url"
+			where += ".url"
 		}
 		if e.URL == "" {
-			d.bad(at, "has no url", "add it, as in url: https://registry.example.com")
+			d.bad(where, "has no url", "add it, as in url: https://registry.example.com")
 			continue
 		}
 		if message, hint := checkURL(e.URL); message != "" {
-			d.bad(at, message, hint)
+			d.bad(where, message, hint)
 			continue
 		}
 		u.Endpoints[i].URL = strings.ToLower(strings.TrimRight(e.URL, "/"))
-		if e.CA != "" && strings.HasPrefix(u.Endpoints[i].URL, "http://") {
-			d.bad(spot{path: path}.index(i).path+".ca", "the endpoint is plain HTTP, which has no certificate",
-				"write https:// or remove ca")
+		u.Endpoints[i].Prefix = strings.Trim(e.Prefix, "/")
+		d.checkEndpoint(&u.Endpoints[i], at)
+		key := u.Endpoints[i].URL + "/" + u.Endpoints[i].Prefix // its name in metrics
+		if first, twice := seen[key]; twice {
+			d.bad(where, fmt.Sprintf("the same as endpoints[%d]", first), "remove one of the two")
+			continue
 		}
+		seen[key] = i
+	}
+}
+
+// prefixPattern is what repositories can begin with, by the grammar of the distribution spec.
+var prefixPattern = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+
+// checkEndpoint checks what an endpoint has besides its URL.
+func (d *decoder) checkEndpoint(e *Endpoint, at string) {
+	if e.Prefix != "" && !prefixPattern.MatchString(e.Prefix) {
+		d.bad(at+".prefix", quoted(e.Prefix)+" is not what a repository can begin with",
+			"lower case, without host and tag, as in hub-proxy")
+	}
+	if strings.HasPrefix(e.URL, "http://") {
+		for key, file := range map[string]string{"ca": e.CA, "clientCert": e.ClientCert} {
+			if file != "" {
+				d.bad(at+"."+key, "the endpoint is plain HTTP, which has no certificate", "write https:// or remove "+key)
+			}
+		}
+	}
+	switch {
+	case e.ClientCert != "" && e.ClientKey == "":
+		d.bad(at+".clientCert", "has no clientKey", "add the file with its key; it may be the same file")
+	case e.ClientCert == "" && e.ClientKey != "":
+		d.bad(at+".clientKey", "has no clientCert", "add the file with the certificate of this key")
+	}
+	if e.Proxy != "" && e.Proxy != "none" {
+		d.checkProxy(e.Proxy, at+".proxy")
+	}
+	d.checkHosts(e.AuthHosts, at+".authHosts")
+}
+
+// checkProxy says what is wrong with the URL of a proxy, without ever showing a password in it.
+func (d *decoder) checkProxy(text, at string) {
+	const write = "write http:// or https:// with a host and a port, as in http://proxy.example.com:3128, or none"
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		d.bad(at, "not a URL", write)
+	case u.User != nil:
+		d.bad(at, "a user or password in a URL is not allowed", "remove it, or give it in HTTPS_PROXY, without this key")
+	case u.Scheme != "http" && u.Scheme != "https":
+		d.bad(at, quoted(text)+" has no http:// or https://", write)
+	case !isHostPort(strings.ToLower(u.Host)):
+		d.bad(at, quoted(text)+" has no valid host", write)
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		d.bad(at, quoted(text)+" has more than a host", write)
 	}
 }
 

@@ -132,7 +132,11 @@ upstreams:
     access: public
     tags: {maxAge: 0, wait: 500ms, staleIfError: 24h, deleted: keep, serveStaleFirst: false, immutable: []}
     credentials: []
-  other.example.com: {endpoints: [{url: https://other.example.com, ca: ca.crt}]}
+  other.example.com:
+    endpoints:
+      - {url: https://other.example.com, ca: ca.crt, clientCert: client.crt, clientKey: /run/client.key, proxy: none}
+      - {url: https://harbor.example.com, prefix: /other-proxy/, proxy: "http://proxy:3128", authHosts: [Login.example.com]}
+      - {url: https://mirror.example.com, authHosts: []}
 `), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -165,16 +169,27 @@ upstreams:
 				RateLimitReserve: 20,
 			},
 			{
-				Name:      "other.example.com",
-				Endpoints: []config.Endpoint{{URL: "https://other.example.com", CA: "/etc/mirror/ca.crt"}},
-				Access:    "public", Tags: tags, RateLimitReserve: 20,
+				Name: "other.example.com",
+				Endpoints: []config.Endpoint{
+					{
+						URL: "https://other.example.com", CA: "/etc/mirror/ca.crt", ClientCert: "/etc/mirror/client.crt",
+						ClientKey: "/run/client.key", Proxy: "none",
+					},
+					{
+						URL: "https://harbor.example.com", Prefix: "other-proxy", Proxy: "http://proxy:3128",
+						AuthHosts: []string{"login.example.com"},
+					},
+					{URL: "https://mirror.example.com", AuthHosts: []string{}},
+				},
+				Access: "public", Tags: tags, RateLimitReserve: 20,
 			},
 		},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
 	}
-	files := []string{"/etc/mirror/tls.crt", "/run/tls.key", "/etc/mirror/admin.token", "/etc/mirror/ca.crt"}
+	files := []string{"/etc/mirror/tls.crt", "/run/tls.key", "/etc/mirror/admin.token", "/etc/mirror/ca.crt",
+		"/etc/mirror/client.crt", "/run/client.key"}
 	if diff := cmp.Diff(files, c.Files()); diff != "" {
 		t.Error(diff)
 	}

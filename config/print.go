@@ -35,6 +35,9 @@ func (p printer) mapping(v reflect.Value, s spot) *yaml.Node {
 		if !isAvailable(at.pattern) {
 			continue
 		}
+		if s.pattern == "upstreams.*.endpoints.*" && v.Field(f.index).IsZero() {
+			continue // of the few that have them
+		}
 		child := p.node(v.Field(f.index), at)
 		if child == nil {
 			continue
@@ -81,7 +84,7 @@ func (p printer) node(v reflect.Value, s spot) *yaml.Node {
 		list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Style: yaml.FlowStyle}
 		for i := range v.Len() {
 			item := p.node(v.Index(i), s.index(i))
-			if e, ok := reflect.TypeAssert[Endpoint](v.Index(i)); ok && e.CA == "" {
+			if e, ok := reflect.TypeAssert[Endpoint](v.Index(i)); ok && reflect.DeepEqual(e, Endpoint{URL: e.URL}) {
 				item = word(e.URL)
 			}
 			list.Content = append(list.Content, item)

@@ -27,6 +27,8 @@ defaultUpstream: ""
 upstreams:
   "10.0.0.5:5000": {endpoints: [{url: "http://10.0.0.5:5000"}], aliases: ["123", "true"]}
   "[fd00::1]:5000": {endpoints: [{url: "https://[fd00::1]:5000", ca: /run/ca.crt}]}
+  several: {endpoints: [{url: "https://a", prefix: a/b, proxy: none}, {url: "https://b", clientCert: /c, clientKey: /k},
+    {url: "https://c", authHosts: [c]}, "https://d"]}
   docker.io: {authHosts: [], tags: {maxAge: 0, wait: 1500ms, staleIfError: 100h1m}}
 `,
 	} {

@@ -244,7 +244,7 @@ func TestProblems(t *testing.T) {
 		}},
 		{"an endpoint with a path", "upstreams: {a: {endpoints: ['https://a/proxy']}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: a path below the host is not available yet ` +
-				`(name an endpoint that has the repositories at its root)`,
+				`(where it begins the names of its repositories, write it as prefix)`,
 		}},
 		{"an endpoint with a query", "upstreams: {a: {endpoints: ['https://a?x=y']}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: "https://a?x=y" has more than a host ` +
@@ -254,9 +254,55 @@ func TestProblems(t *testing.T) {
 			`config.yaml:1:25: upstreams.docker.io.endpoints: names no endpoint ` +
 				`(add its URL, or remove the key for https://registry-1.docker.io)`,
 		}},
-		{"two endpoints", "upstreams: {a: {endpoints: ['https://a', 'https://b']}}\n", nil, []string{
-			`config.yaml:1:42: upstreams.a.endpoints[1]: more than one endpoint is not available yet ` +
-				`(keep the one that is to be asked)`,
+		{"an endpoint twice", "upstreams: {a: {endpoints: ['https://a', 'HTTPS://A/', {url: 'https://a', prefix: p}]}}\n", nil,
+			[]string{`config.yaml:1:42: upstreams.a.endpoints[1]: the same as endpoints[0] (remove one of the two)`}},
+		{"a prefix that is none", `upstreams:
+  a:
+    endpoints:
+      - {url: 'https://a', prefix: Hub}
+      - {url: 'https://b', prefix: /hub//proxy}
+      - {url: 'https://c', prefix: c/hub:1}
+`, nil, []string{
+			`config.yaml:4:36: upstreams.a.endpoints[0].prefix: "Hub" is not what a repository can begin with ` +
+				`(lower case, without host and tag, as in hub-proxy)`,
+			`config.yaml:5:36: upstreams.a.endpoints[1].prefix: "hub//proxy" is not what a repository can begin with ` +
+				`(lower case, without host and tag, as in hub-proxy)`,
+			`config.yaml:6:36: upstreams.a.endpoints[2].prefix: "c/hub:1" is not what a repository can begin with ` +
+				`(lower case, without host and tag, as in hub-proxy)`,
+		}},
+		{"half a client certificate", `upstreams:
+  a:
+    endpoints:
+      - {url: 'https://a', clientCert: c}
+      - {url: 'https://b', clientKey: c}
+      - {url: 'http://c', clientCert: c, clientKey: c}
+`, nil, []string{
+			`config.yaml:4:40: upstreams.a.endpoints[0].clientCert: has no clientKey ` +
+				`(add the file with its key; it may be the same file)`,
+			`config.yaml:5:39: upstreams.a.endpoints[1].clientKey: has no clientCert ` +
+				`(add the file with the certificate of this key)`,
+			`config.yaml:6:39: upstreams.a.endpoints[2].clientCert: the endpoint is plain HTTP, which has no certificate ` +
+				`(write https:// or remove clientCert)`,
+		}},
+		{"a proxy that is none", `upstreams:
+  a:
+    endpoints:
+      - {url: 'https://a', proxy: 'proxy:3128'}
+      - {url: 'https://b', proxy: 'http://bot:hunter2@proxy:3128'}
+      - {url: 'https://c', proxy: 'http://proxy:3128/x'}
+      - {url: 'https://d', proxy: none}
+      - {url: 'https://e', proxy: 'http://'}
+      - {url: 'https://f', proxy: 'http://proxy:3128', authHosts: ['https://x']}
+`, nil, []string{
+			`config.yaml:4:35: upstreams.a.endpoints[0].proxy: "proxy:3128" has no http:// or https:// ` +
+				`(write http:// or https:// with a host and a port, as in http://proxy.example.com:3128, or none)`,
+			`config.yaml:5:35: upstreams.a.endpoints[1].proxy: a user or password in a URL is not allowed ` +
+				`(remove it, or give it in HTTPS_PROXY, without this key)`,
+			`config.yaml:6:35: upstreams.a.endpoints[2].proxy: "http://proxy:3128/x" has more than a host ` +
+				`(write http:// or https:// with a host and a port, as in http://proxy.example.com:3128, or none)`,
+			`config.yaml:8:35: upstreams.a.endpoints[4].proxy: "http://" has no valid host ` +
+				`(write http:// or https:// with a host and a port, as in http://proxy.example.com:3128, or none)`,
+			`config.yaml:9:68: upstreams.a.endpoints[5].authHosts[0]: a host has no scheme (write HOST or HOST:PORT)`,
 		}},
 		{"an authority for plain HTTP", "upstreams: {a: {endpoints: [{url: 'http://a', ca: c}]}}\n", nil, []string{
 			`config.yaml:1:51: upstreams.a.endpoints[0].ca: the endpoint is plain HTTP, which has no certificate ` +

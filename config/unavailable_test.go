@@ -40,7 +40,6 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 			"a pattern as a name", "upstreams: {'*.dkr.ecr.eu-west-1.amazonaws.com': {}}",
 			"upstreams.*.dkr.ecr.eu-west-1.amazonaws.com",
 		},
-		{"a second endpoint", hub("endpoints: [https://a, https://b]"), "upstreams.docker.io.endpoints[1]"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -12,8 +12,9 @@ type Upstream struct {
 	// Library says that a repository of one component gets library/ before it, as on docker.io.
 	Library bool `yaml:"-"`
 
-	// Endpoints are where the registry is asked: a URL, or a mapping with url and ca. Today exactly one. The
-	// default is that of a well-known name, else https://NAME. Plain HTTP only where the URL says http.
+	// Endpoints are where the registry is asked, in this order: the next one where one can't be reached, fails, or limits
+	// us. Each is a URL, or a mapping with url and more. The default is that of a well-known name, else https://NAME.
+	// Plain HTTP only where the URL says http.
 	Endpoints []Endpoint `yaml:"endpoints"`
 	// AuthHosts are the hosts, HOST or HOST:PORT, besides the endpoint's own to which a token request, and so a
 	// credential, may go. They replace those of a well-known name.
@@ -41,13 +42,26 @@ type Upstream struct {
 	RateLimitReserve Percent `yaml:"rateLimitReserve"`
 }
 
-// Endpoint is a place where a registry is asked.
+// Endpoint is a place where a registry is asked: the registry itself, another one like it, or a mirror of it.
 type Endpoint struct {
 	// URL is http:// or https:// with a host and, where needed, a port.
 	URL string `yaml:"url,short"`
+	// Prefix goes before the repository of each request: the project of a Harbor, the repository of an Artifactory or an
+	// Artifact Registry, the prefix of an ECR pull-through rule.
+	Prefix string `yaml:"prefix"`
 	// CA is a file of certificates, PEM, that are trusted for this endpoint besides the system's. It is read again
 	// when it changes.
 	CA string `yaml:"ca" path:"file"`
+	// ClientCert is a file with the certificate, PEM, that is shown to this endpoint and its token services. It is read
+	// again when it changes.
+	ClientCert string `yaml:"clientCert" path:"file"`
+	// ClientKey is a file with the key, PEM, of clientCert.
+	ClientKey string `yaml:"clientKey" path:"file"`
+	// Proxy is the URL of a proxy for this endpoint and what it leads to, or none for no proxy. Without it HTTPS_PROXY,
+	// HTTP_PROXY and NO_PROXY decide.
+	Proxy string `yaml:"proxy"`
+	// AuthHosts are those of this endpoint, instead of the upstream's.
+	AuthHosts []string `yaml:"authHosts"`
 }
 
 // Tags says how fresh a tag must be.

@@ -1,6 +1,10 @@
 package config
 
-import "slices"
+import (
+	"net/url"
+	"slices"
+	"strings"
+)
 
 // defaultUpstream is where a name without a registry leads, as everywhere in the world of images.
 const defaultUpstream = "docker.io"
@@ -66,4 +70,21 @@ func canonical(name string) string {
 		}
 	}
 	return ""
+}
+
+// Itself reports whether an endpoint is the registry that images are named after, not another one like it, nor a mirror:
+// its no is believed. It goes by the host.
+func (u Upstream) Itself(e Endpoint) bool {
+	at, err := url.Parse(e.URL)
+	if err != nil || e.Prefix != "" {
+		return false
+	}
+	k, _ := known(u.Name)
+	if at.Host == u.Name || slices.Contains(k.Aliases, at.Host) {
+		return true
+	}
+	return slices.ContainsFunc(endpointsOf(u.Name), func(own Endpoint) bool {
+		_, host, _ := strings.Cut(own.URL, "://")
+		return host == at.Host
+	})
 }

@@ -138,3 +138,26 @@ func TestConfigurationsAreApart(t *testing.T) {
 		t.Error("the table of well-known registries was changed")
 	}
 }
+
+func TestItself(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name     string
+		endpoint config.Endpoint
+		want     bool
+	}{
+		{"docker.io", config.Endpoint{URL: "https://registry-1.docker.io"}, true},
+		{"docker.io", config.Endpoint{URL: "https://index.docker.io"}, true},
+		{"docker.io", config.Endpoint{URL: "https://mirror.gcr.io"}, false},
+		{"docker.io", config.Endpoint{URL: "https://harbor.example.com", Prefix: "hub"}, false},
+		{"ghcr.io", config.Endpoint{URL: "https://ghcr.io", Proxy: "none"}, true},
+		{"ghcr.io", config.Endpoint{URL: "https://ghcr.io", Prefix: "acme"}, false},
+		{"reg.example.com:5000", config.Endpoint{URL: "http://reg.example.com:5000"}, true},
+		{"reg.example.com:5000", config.Endpoint{URL: "http://reg.example.com"}, false},
+		{"corp", config.Endpoint{URL: "http://10.0.0.5:5000"}, false},
+	} {
+		if got := (config.Upstream{Name: tt.name}).Itself(tt.endpoint); got != tt.want {
+			t.Errorf("%s at %+v: %t, want %t", tt.name, tt.endpoint, got, tt.want)
+		}
+	}
+}

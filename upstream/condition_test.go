@@ -133,7 +133,8 @@ func TestBlackHole(t *testing.T) {
 	}, func(o *upstream.Options) { o.Log = textLog(locked{&mu, &log}) })
 	mu.Lock()
 	defer mu.Unlock()
-	if down, back := strings.Count(log.String(), "is down"), strings.Count(log.String(), "is back"); down != 2 || back != 2 {
+	down, back := strings.Count(log.String(), "is down"), strings.Count(log.String(), "is back")
+	if down != 2 || back != 2 {
 		t.Errorf("%d lines that it is down, %d that it is back, want 2 and 2:\n%s", down, back, &log)
 	}
 }
@@ -284,7 +285,7 @@ func TestStalledEndpointIsLeft(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			g := &registryOf{blob: bytes.Repeat([]byte("x"), 1<<20)}
+			g := &registryOf{blob: bytes.Repeat([]byte("x"), 1<<18)}
 			g.behave(func(w http.ResponseWriter, r *http.Request) bool {
 				if r.Host != "a.example" || !strings.Contains(r.URL.Path, "/blobs/") {
 					return false
@@ -298,7 +299,7 @@ func TestStalledEndpointIsLeft(t *testing.T) {
 			hosts(t, g.ServeHTTP, func(t *testing.T, r *upstream.Registry, _ *network) {
 				pull := func() time.Duration {
 					begin := time.Now()
-					b, _, err := fetch(t, r, digestOf(g.blob), flight.Want{To: 1 << 20, Size: 1 << 20})
+					b, _, err := fetch(t, r, digestOf(g.blob), flight.Want{To: 1 << 18, Size: 1 << 18})
 					if err != nil || !bytes.Equal(b, g.blob) {
 						t.Fatalf("%d bytes, %v", len(b), err)
 					}
@@ -314,16 +315,16 @@ func TestStalledEndpointIsLeft(t *testing.T) {
 					t.Errorf("it is %+v", s)
 				}
 				slow := 0
-				for range 100 {
+				for range 30 {
 					if pull() > 0 {
 						slow++
 					}
 				}
 				if slow > 1 {
-					t.Errorf("%d of 100 blobs at once waited for the first endpoint", slow)
+					t.Errorf("%d of 30 blobs at once waited for the first endpoint", slow)
 				}
-				if n := g.asked("a.example manifests"); n != 101 {
-					t.Errorf("it was asked for %d manifests of 101", n)
+				if n := g.asked("a.example manifests"); n != 31 {
+					t.Errorf("it was asked for %d manifests of 31", n)
 				}
 			})
 		})

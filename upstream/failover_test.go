@@ -3,10 +3,13 @@ package upstream_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -46,8 +49,8 @@ func dies(s *origin.Origin, at int64) {
 	s.Script(origin.Rule{Kind: origin.KindBlob, Times: 1, Do: origin.Fault{Cut: &origin.Cut{At: at}}})
 }
 
-// TestFailoverInTheMiddle has the first endpoint die in the middle of a blob: the second one sends the rest, and no byte
-// comes twice.
+// TestFailoverInTheMiddle has the first endpoint die in the middle of a blob: the second one sends the rest, and no
+// byte comes twice.
 func TestFailoverInTheMiddle(t *testing.T) {
 	t.Parallel()
 	const n, cut = 5 << 20, 2_000_003
@@ -253,7 +256,10 @@ func TestWhoIsAskedNext(t *testing.T) {
 		{name: "mirror limits", first: new(status(429)), itself: 1, asked: true},
 		{name: "mirror stumbles", first: new(status(503)), itself: 1, asked: true},
 		{name: "mirror is down", first: &refused, itself: 1, asked: true},
-		{name: "mirror is a page", first: &origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, itself: 1, asked: true},
+		{
+			name: "mirror is a page", first: &origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, itself: 1,
+			asked: true,
+		},
 		{name: "mirror hangs up", first: &origin.Fault{Drop: true}, itself: 1, asked: true},
 		{name: "both lack it", first: new(status(404)), second: new(status(404)), itself: 1, asked: true, status: 404},
 		{
@@ -406,5 +412,42 @@ func TestPrefix(t *testing.T) {
 		}); err == nil {
 			t.Errorf("prefix %q was taken", bad)
 		}
+	}
+}
+
+// TestClientCertificate is shown to the endpoint, and not to where it redirects.
+func TestClientCertificate(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	shown := make(map[string]int)
+	start := func(name string, h http.HandlerFunc) *httptest.Server {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			shown[name] += len(r.TLS.PeerCertificates)
+			mu.Unlock()
+			h(w, r)
+		}))
+		s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		return s
+	}
+	blob := blobOf(100)
+	cdn := start("cdn", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(blob) })
+	reg := start("registry", func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, cdn.URL+"/x", http.StatusTemporaryRedirect)
+	})
+	r := registry(t, reg.URL, func(o *upstream.Options) {
+		pool := x509.NewCertPool()
+		pool.AddCert(reg.Certificate())
+		o.Endpoints[0].RootCAs, o.Endpoints[0].Certificate = pool, &reg.TLS.Certificates[0]
+	})
+	if b, _, err := fetch(t, r, digestOf(blob), flight.Want{To: 100}); err != nil || !bytes.Equal(b, blob) {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if shown["registry"] == 0 || shown["cdn"] != 0 {
+		t.Errorf("certificates shown: %v, want one to the registry and none to the blob host", shown)
 	}
 }

@@ -323,8 +323,8 @@ func (t *transfer) pause() bool {
 	return t.sleep(max(t.wait.NextBackOff(), least))
 }
 
-// openAt asks an endpoint for what is left. It may take share to answer, where there are others to ask; 0: as long as it
-// takes.
+// openAt asks an endpoint for what is left. It may take share to answer, where there are others to ask; 0: as long as
+// it takes.
 func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 	t.c.at(ep)
 	ep.condition.try(t.c.o.StallTimeout)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"os"
 	"reflect"
 	"sync"
 
@@ -33,7 +31,7 @@ type sites struct {
 // site is a registry with what it was made of.
 type site struct {
 	conf     config.Upstream
-	ca       [][]byte
+	files    [][]byte // what its endpoints name, as it was read
 	registry *upstream.Registry
 	stop     context.CancelFunc // of its background work; nil while that doesn't run
 }
@@ -76,36 +74,26 @@ func (s *sites) site(u config.Upstream) (*site, error) {
 		UserAgent: "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
 		Observe:   s.metrics.exchange(u.Name), Received: s.metrics.received(u.Name), Log: s.log.With("upstream", u.Name),
 	}
-	var cas [][]byte
+	var files [][]byte
 	for _, e := range u.Endpoints {
-		where, err := url.Parse(e.URL)
+		endpoint, read, err := endpointOf(u, e)
 		if err != nil {
-			return nil, fmt.Errorf("endpoint: %w", err)
+			return nil, err
 		}
-		endpoint := upstream.Endpoint{URL: where}
-		if e.CA != "" {
-			pem, err := os.ReadFile(e.CA)
-			if err != nil {
-				return nil, fmt.Errorf("ca of %s: %w; it names a PEM file that this user can read", e.URL, err)
-			}
-			if endpoint.RootCAs, err = withCA(e.CA, pem); err != nil {
-				return nil, err
-			}
-			cas = append(cas, pem)
-		}
+		files = append(files, read...)
 		o.Endpoints = append(o.Endpoints, endpoint)
 	}
 	made := u
 	made.Tags = config.Tags{} // policy is the puller's; it may change without a new registry
 	if old := s.running[u.Name]; old != nil && reflect.DeepEqual(old.conf, made) &&
-		reflect.DeepEqual(old.ca, cas) {
+		reflect.DeepEqual(old.files, files) {
 		return old, nil
 	}
 	r, err := upstream.New(o)
 	if err != nil {
 		return nil, err
 	}
-	return &site{conf: made, ca: cas, registry: r}, nil
+	return &site{conf: made, files: files, registry: r}, nil
 }
 
 // settle makes the last setup the one in use: background work of new registries starts, that of others ends.
