@@ -120,6 +120,7 @@ func (b blob) source() cache.Source {
 		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
 		Live: true,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
+			w.By = b.start.Add(b.p.wait)
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
 			if err != nil {
 				b.p.failures.put(b.key, err)
@@ -194,6 +195,33 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 		c.blob.failed(err)
 	}
 	return err
+}
+
+// reopener is a cache that can replace stored content that can't be read. *cache.Cache is one.
+type reopener interface {
+	Reopen(ctx context.Context, o cache.Object, err error, d oci.Digest, size int64, src cache.Source) (
+		cache.Object, cache.Outcome, error)
+}
+
+// Again returns another object, after c.Object, which was here, could not be read any further because of cause. The
+// caller closes both. The error is cause where nobody can help.
+func (c *Content) Again(ctx context.Context, cause error) (cache.Object, error) {
+	if c.blob == nil || c.Status.Outcome != cache.Hit {
+		return nil, cause
+	}
+	r, ok := c.blob.p.cache.(reopener)
+	if !ok {
+		return nil, cause
+	}
+	o, _, err := r.Reopen(ctx, c.Object, cause, c.Digest, c.Size, c.blob.source())
+	if err != nil {
+		return nil, fmt.Errorf("%w; then: %w", cause, err)
+	}
+	if o.Size() != c.Size {
+		_ = o.Close()
+		return nil, cause
+	}
+	return o, nil
 }
 
 // Failed tells that the object's bytes ended with an error: where they were not what their digest says, twice in a row,

@@ -11,6 +11,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/pull"
 )
@@ -82,7 +83,7 @@ func (x *exchange) blob() error {
 		x.begin(http.StatusPartialContent, blobType, spans[0].n)
 	}
 	x.promise(c.Object)
-	err = x.send(ctx, c.Object, spans[0])
+	err = x.send(ctx, c, spans[0], kind == rangeNone)
 	c.Failed(err) // where the bytes were wrong, nobody is sent for them again for a while
 	return err
 }
@@ -121,19 +122,18 @@ func (x *exchange) rangeHeader(etag string) string {
 	return x.r.Header.Get("Range")
 }
 
-// send writes a span of the object, or an error: never less without one.
-func (x *exchange) send(ctx context.Context, o cache.Object, s span) error {
+// send writes a span of the content, or an error: never less without one. Where what is stored can't be read any
+// further, it goes on from the upstream. whole says that the response ends with the blob, and began with it.
+func (x *exchange) send(ctx context.Context, c *pull.Content, s span, whole bool) error {
 	if s.n == 0 {
 		return nil
 	}
-	var n int64
-	var err error
-	if c, ok := o.(copier); ok {
-		n, err = c.CopyTo(ctx, x.w, s.off, s.n)
-	} else {
-		if _, err = o.Seek(s.off, io.SeekStart); err == nil {
-			// Explicitly: io.Copy would ask the source first, and os.File's WriteTo hides sendfile behind a wrapper.
-			n, err = x.w.ReadFrom(&io.LimitedReader{R: o, N: s.n})
+	n, err := x.copy(ctx, c.Object, s)
+	if _, onItsWay := c.Object.(copier); !onItsWay && n < s.n && ctx.Err() == nil {
+		if cause := flight.Unreadable(c.Object, s.off+n, err); cause != nil {
+			var m int64
+			m, err = x.goOn(ctx, c, cause, span{s.off + n, s.n - n}, whole)
+			n += m
 		}
 	}
 	if err == nil && n != s.n {
@@ -143,6 +143,52 @@ func (x *exchange) send(ctx context.Context, o cache.Object, s span) error {
 		return fmt.Errorf("send %d bytes of %s from byte %d: %w", s.n, x.req.Digest, s.off+n, err)
 	}
 	return nil
+}
+
+// copy writes a span of an object.
+func (x *exchange) copy(ctx context.Context, o cache.Object, s span) (int64, error) {
+	if c, ok := o.(copier); ok {
+		return c.CopyTo(ctx, x.w, s.off, s.n)
+	}
+	if _, err := o.Seek(s.off, io.SeekStart); err != nil {
+		return 0, err
+	}
+	// Explicitly: io.Copy would ask the source first, and os.File's WriteTo hides sendfile behind a wrapper.
+	return x.w.ReadFrom(&io.LimitedReader{R: o, N: s.n})
+}
+
+// goOn writes what is missing of a span after the stored content could not be read because of cause. Where the client
+// takes the end of the response for that of the right blob, it is fetched from its start and verified.
+func (x *exchange) goOn(ctx context.Context, c *pull.Content, cause error, s span, whole bool) (int64, error) {
+	o, err := c.Again(ctx, cause)
+	if err != nil {
+		return 0, err
+	}
+	defer o.Close()
+	f, onItsWay := o.(copier)
+	if !onItsWay || !whole {
+		return x.copy(ctx, o, s)
+	}
+	behind := &behind{w: x.w, skip: s.off}
+	_, err = f.CopyTo(ctx, behind, 0, c.Size)
+	return behind.n, err
+}
+
+// behind passes on what comes behind the first bytes.
+type behind struct {
+	w       io.Writer
+	skip, n int64
+}
+
+func (b *behind) Write(p []byte) (int, error) {
+	k := min(b.skip, int64(len(p)))
+	b.skip -= k
+	if k == int64(len(p)) {
+		return len(p), nil
+	}
+	n, err := b.w.Write(p[k:])
+	b.n += int64(n)
+	return int(k) + n, err
 }
 
 // multipart writes the spans as parts, in the order in which they were asked for.
@@ -166,7 +212,7 @@ func (x *exchange) multipart(c *pull.Content, spans []span) error {
 		if _, err := io.WriteString(x.w, heads[i]); err != nil {
 			return err
 		}
-		if err := x.send(x.r.Context(), c.Object, s); err != nil {
+		if err := x.send(x.r.Context(), c, s, false); err != nil {
 			return err
 		}
 	}

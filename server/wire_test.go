@@ -48,7 +48,8 @@ type wired struct {
 	adapt      func(*upstream.Options)
 	wait       time.Duration // of a client; 0: as the mirror has it
 	via        string
-	elsewhere  bool // clients don't fall back
+	elsewhere  bool        // clients don't fall back
+	store      cache.Store // nil: one in memory
 }
 
 func newWire(t *testing.T, o wired) *wire {
@@ -58,7 +59,10 @@ func newWire(t *testing.T, o wired) *wire {
 	}
 	w := &wire{hub: origin.Start(t, o.hub), ghcr: origin.Start(t, o.ghcr), records: new(records), log: new(logged)}
 	log := w.logger()
-	content := cache.New(cache.Options{Store: cachetest.NewStore(), Size: 1 << 30, Log: log})
+	if o.store == nil {
+		o.store = cachetest.NewStore()
+	}
+	content := cache.New(cache.Options{Store: o.store, Size: 1 << 30, Log: log})
 	known := catalog.New(statetest.NewTable(), statetest.NewTable(), catalog.Options{Log: log})
 	w.puller = pull.New(pull.Options{Cache: content, Catalog: known, Log: log, Wait: o.wait})
 	ctx, cancel := context.WithCancel(context.Background())
