@@ -3,6 +3,7 @@ package flight
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/registrymirror/mirror/oci"
 )
@@ -16,6 +17,8 @@ type Want struct {
 	// Part says that these bytes are wanted by themselves: a source that could only send the blob from its beginning
 	// answers with an error instead. Others bring them then.
 	Part bool
+	// By is when those who wait for the beginning of these bytes give up; zero, or over: not known.
+	By time.Time
 	// Live reports whether a person waits for these bytes. It may turn true while the fetch runs: a pull joins a
 	// warm-up. Nil means true.
 	Live func() bool
