@@ -60,14 +60,16 @@ func TestWhatIsKnownOfContent(t *testing.T) {
 		},
 		{
 			"a manifest's size counts more than an upstream's word",
-			[]func(*catalog.Catalog) error{by(child(aa, layerType, 7)), blob("", 9)}, layerType, 7,
+			[]func(*catalog.Catalog) error{by(child(aa, layerType, 7)), blob("", 9)},
+			layerType, 7,
 		},
 		{"and sets it right", []func(*catalog.Catalog) error{blob("", 9), by(child(aa, layerType, 7))}, layerType, 7},
 		{"a word is taken back", []func(*catalog.Catalog) error{blob("", 9), blob("", -1)}, "", -1},
 		{"and given again", []func(*catalog.Catalog) error{blob("", 9), blob("", -1), blob("", 7)}, "", 7},
 		{
 			"a manifest's is not taken back",
-			[]func(*catalog.Catalog) error{blob("", 9), by(child(aa, layerType, 7)), blob("", -1)}, layerType, 7,
+			[]func(*catalog.Catalog) error{blob("", 9), by(child(aa, layerType, 7)), blob("", -1)},
+			layerType, 7,
 		},
 		{"a type is added", []func(*catalog.Catalog) error{blob("", 7), by(child(aa, layerType, 7))}, layerType, 7},
 		{"a manifest knows best, last", []func(*catalog.Catalog) error{by(child(aa, "x/y", 9)), itself}, manifestType, 500},

@@ -188,8 +188,10 @@ upstreams:
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
 	}
-	files := []string{"/etc/mirror/tls.crt", "/run/tls.key", "/etc/mirror/admin.token", "/etc/mirror/ca.crt",
-		"/etc/mirror/client.crt", "/run/client.key"}
+	files := []string{
+		"/etc/mirror/tls.crt", "/run/tls.key", "/etc/mirror/admin.token", "/etc/mirror/ca.crt",
+		"/etc/mirror/client.crt", "/run/client.key",
+	}
 	if diff := cmp.Diff(files, c.Files()); diff != "" {
 		t.Error(diff)
 	}

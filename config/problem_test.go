@@ -254,8 +254,10 @@ func TestProblems(t *testing.T) {
 			`config.yaml:1:25: upstreams.docker.io.endpoints: names no endpoint ` +
 				`(add its URL, or remove the key for https://registry-1.docker.io)`,
 		}},
-		{"an endpoint twice", "upstreams: {a: {endpoints: ['https://a', 'HTTPS://A/', {url: 'https://a', prefix: p}]}}\n", nil,
-			[]string{`config.yaml:1:42: upstreams.a.endpoints[1]: the same as endpoints[0] (remove one of the two)`}},
+		{
+			"an endpoint twice", "upstreams: {a: {endpoints: ['https://a', 'HTTPS://A/', {url: 'https://a', prefix: p}]}}\n", nil,
+			[]string{`config.yaml:1:42: upstreams.a.endpoints[1]: the same as endpoints[0] (remove one of the two)`},
+		},
 		{"a prefix that is none", `upstreams:
   a:
     endpoints:

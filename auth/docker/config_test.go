@@ -129,16 +129,19 @@ func TestConfigWithHelpers(t *testing.T) {
 	}{
 		{
 			"credHelpers", "c1.example", `{"credHelpers":{"c1.example":"test"},"credsStore":"other",` + login("c1.example") + `}`,
-			"helped:pw:", "", []string{"docker-credential-test"},
+			"helped:pw:", "",
+			[]string{"docker-credential-test"},
 		},
 		{"credsStore", "c2.example", `{"credsStore":"other","auths":{"c2.example":{}}}`, "::", "", []string{"docker-credential-other"}},
 		{
 			"store has nothing, file has", "c3.example", `{"credsStore":"other",` + login("c3.example") + `}`,
-			"file:pw:", "", []string{"docker-credential-other"},
+			"file:pw:", "",
+			[]string{"docker-credential-other"},
 		},
 		{
 			"store fails, file has", "c4.example", `{"credsStore":"other",` + login("c4.example") + `}`,
-			"", "docker-credential-other: exit status 1: locked", []string{"docker-credential-other"},
+			"", "docker-credential-other: exit status 1: locked",
+			[]string{"docker-credential-other"},
 		},
 		{"helper of another host", "c5.example", `{"credHelpers":{"c1.example":"test"},` + login("c5.example") + `}`, "file:pw:", "", nil},
 	} {

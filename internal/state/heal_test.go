@@ -29,8 +29,11 @@ func TestRottenItem(t *testing.T) {
 		{"value, no copy", "precious", "presious", false, map[string]string{"a": "0", "z": "1"}, "key=pin"},
 		{"key", "pin", "pie", true, map[string]string{"a": "0", "pin": "precious", "z": "1"}, "key=pie"},
 		{"key, no copy", "pin", "pie", false, map[string]string{"a": "0", "z": "1"}, "key=pie"},
-		{"value that the copy has not", "young", "yonng", true,
-			map[string]string{"a": "0", "pin": "precious", "z": "1"}, "key=new"},
+		{
+			"value that the copy has not", "young", "yonng", true,
+			map[string]string{"a": "0", "pin": "precious", "z": "1"},
+			"key=new",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
