@@ -137,6 +137,7 @@ func (r *Registry) State() []EndpointStatus {
 	for i, ep := range r.endpoints {
 		list[i] = ep.condition.status(time.Now())
 		list[i].URL = ep.name
+		list[i].Running, list[i].Waiting = ep.queue.length()
 	}
 	return list
 }
@@ -182,6 +183,9 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 			return stumbled, bodies
 		}
 		return answered, bodies
+	}
+	if _, ours := errors.AsType[*QueueError](err); ours {
+		return silent, bodies
 	}
 	_, impatient := errors.AsType[*patienceError](err)
 	if !impatient && ctx.Err() != nil {

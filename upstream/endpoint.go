@@ -30,6 +30,7 @@ type endpoint struct {
 	idle       func()            // closes idle connections
 	known      knowledge
 	condition  condition
+	queue      *queue
 }
 
 // newEndpoints makes the endpoints of Options whose zero fields are filled in.
@@ -73,7 +74,7 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 	}
 	ep := &endpoint{
 		url: &url.URL{Scheme: at.scheme, Host: e.URL.Host}, origin: at, itself: e.Registry, policy: common,
-		proxy: e.Proxy, credential: e.Credential,
+		proxy: e.Proxy, credential: e.Credential, queue: newQueue(o.MaxTransfers),
 	}
 	ep.name = ep.url.String()
 	if prefix := strings.Trim(e.Prefix, "/"); prefix != "" {

@@ -62,6 +62,9 @@ func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context)
 // may lack what the registry has, and not know us; the no of the registry itself is one, and what it keeps from us
 // nobody else shall give us.
 func (c *call) goesOn(err error) bool {
+	if _, ok := errors.AsType[*QueueError](err); ok {
+		return false // the time that somebody waits is over
+	}
 	if f, ok := errors.AsType[*fault](err); ok && f.stage == StepBlobHost {
 		return true // the registry itself had agreed
 	}

@@ -33,6 +33,10 @@ type Options struct {
 	// Empty: none.
 	Via string
 
+	// MaxTransfers is how many blobs each endpoint sends at once; further ones wait for their turn. 0: 32, negative: as
+	// many as there are.
+	MaxTransfers int
+
 	StallTimeout  time.Duration // longest pause between two bytes of a body; 0: 30 s
 	HeaderTimeout time.Duration // from a request to its answer's headers; 0: 25 s
 	DialTimeout   time.Duration // for DNS and connecting; 0: 10 s
@@ -118,6 +122,7 @@ func New(o Options) (*Registry, error) {
 	o.HeaderTimeout = orElse(o.HeaderTimeout, 25*time.Second)
 	o.DialTimeout = orElse(o.DialTimeout, 10*time.Second)
 	o.UserAgent = orElse(o.UserAgent, "mirror")
+	o.MaxTransfers = orElse(o.MaxTransfers, defaultTransfers)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

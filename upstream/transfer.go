@@ -48,6 +48,8 @@ type transfer struct {
 	all    bool  // the whole blob comes, though a part of it was asked for
 	size   int64 // of the blob; -1: not known
 	host   atomic.Pointer[string]
+	by     time.Time // when whoever wants it gives up; zero: not known
+	turn   *turn     // at the endpoint; nil: not yet
 
 	cur      io.ReadCloser      // nil: to be opened
 	release  context.CancelFunc // of what cur holds
@@ -67,7 +69,7 @@ type transfer struct {
 
 func newTransfer(ctx context.Context, c *call, d oci.Digest, w flight.Want) *transfer {
 	t := &transfer{
-		ctx: ctx, c: c, digest: d, pos: w.From, end: w.To, size: -1, part: w.Part,
+		ctx: ctx, c: c, digest: d, pos: w.From, end: w.To, size: -1, part: w.Part, by: w.By,
 		over: make(map[*endpoint]bool),
 		wait: &backoff.ExponentialBackOff{
 			InitialInterval: 200 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second,
@@ -117,7 +119,9 @@ func (t *transfer) Read(p []byte) (int, error) {
 		if t.end >= 0 {
 			q = p[:min(int64(len(p)), t.end-t.pos)]
 		}
+		t.turn.reading(true)
 		n, err := t.cur.Read(q)
+		t.turn.reading(false)
 		t.advance(n)
 		slow := t.slow(n, time.Since(begun))
 		switch {
@@ -187,6 +191,8 @@ func (t *transfer) finish(err error) {
 		t.err = err
 	}
 	t.close()
+	// The next part of the blob is on its way to us.
+	t.leaveQueue(errors.Is(err, io.EOF) && !t.part && t.pos < t.size)
 }
 
 // close ends the current answer.
@@ -327,6 +333,10 @@ func (t *transfer) pause() bool {
 // it takes.
 func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 	t.c.at(ep)
+	if err := t.enterQueue(); err != nil {
+		t.c.failed(err)
+		return err
+	}
 	ep.condition.try(t.c.o.StallTimeout)
 	ctx, calm, end := hurried(t.ctx, share)
 	err := t.open(ctx, calm)
@@ -337,7 +347,50 @@ func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 		return err
 	}
 	t.release = end
+	t.turn.reading(false)
 	return nil
+}
+
+// enterQueue waits for a turn at the endpoint.
+func (t *transfer) enterQueue() error {
+	q := t.c.ep.queue
+	if t.turn != nil && t.turn.q == q {
+		return nil
+	}
+	t.leaveQueue(false)
+	patience, begun := t.c.o.HeaderTimeout-queueSpare, time.Now()
+	if left := time.Until(t.by) - queueSpare; left > 0 {
+		patience = min(patience, left)
+	}
+	ok := true
+	switch {
+	case !t.opened.IsZero(): // the beginning is with the client
+		t.turn = q.enter(t.c.name, t.digest)
+	case t.part:
+		t.turn = q.spare(t.c.name, t.digest)
+		ok = t.turn != nil
+	default:
+		t.turn, ok = q.wait(t.ctx, t.c.name, t.digest, patience)
+	}
+	if ok {
+		return nil
+	}
+	err := context.Cause(t.ctx)
+	if err == nil {
+		_, waiting := q.length()
+		err = &QueueError{Endpoint: t.c.ep.name, Most: q.most, Waiting: waiting, Waited: time.Since(begun)}
+	}
+	step := Step{Name: StepQueue, Host: t.c.ep.origin.String(), Took: time.Since(begun), Err: err}
+	t.c.trace(step)
+	return &fault{err: err, step: step}
+}
+
+// leaveQueue gives the turn back. keep: the next part of the blob may have it.
+func (t *transfer) leaveQueue(keep bool) {
+	if t.turn != nil {
+		t.turn.give(keep)
+		t.turn = nil
+	}
 }
 
 // gone is the error of a transfer whose context has ended.
@@ -364,6 +417,9 @@ func retryAfter(err error) time.Duration {
 // worthAnother reports whether asking again may help. Before the first byte only a broken connection or a stumbling
 // server is given a second chance: somebody waits.
 func (t *transfer) worthAnother(err error, first bool) bool {
+	if _, ok := errors.AsType[*QueueError](err); ok {
+		return false
+	}
 	if r, ok := refusalIn(err); ok {
 		f, _ := errors.AsType[*fault](err)
 		elsewhere := f.step.Name == StepBlobHost

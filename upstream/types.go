@@ -24,6 +24,7 @@ const (
 	StepBlobHost     StepName = "blob-host"     // the host that a redirect led to
 	StepBody         StepName = "body"          // bytes of a body that had begun
 	StepList         StepName = "list"          // tags or referrers
+	StepQueue        StepName = "queue"         // our own: nobody was asked
 )
 
 // Step is one thing that was tried: what, against which host, how long it took, how it ended.
