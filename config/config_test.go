@@ -79,7 +79,7 @@ func TestNoConfigurationAtAll(t *testing.T) {
 			"docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com",
 		},
 		Aliases: []string{"index.docker.io", "registry-1.docker.io"},
-		Access:  "public",
+		Access:  "public", MaxTransfers: 32,
 		Tags: config.Tags{
 			MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep",
 		},
@@ -130,6 +130,7 @@ upstreams:
     redirectHosts: ["[fd00::1]:9000"]
     aliases: [Corp]
     access: public
+    maxTransfers: 4
     tags: {maxAge: 0, wait: 500ms, staleIfError: 24h, deleted: keep, serveStaleFirst: false, immutable: []}
     credentials: []
   other.example.com:
@@ -162,6 +163,7 @@ upstreams:
 				RedirectHosts: []string{"[fd00::1]:9000"},
 				Aliases:       []string{"corp"},
 				Access:        "public",
+				MaxTransfers:  4,
 				Tags: config.Tags{
 					Wait: 500 * time.Millisecond, StaleIfError: 24 * time.Hour,
 					Deleted: "keep",
@@ -181,7 +183,7 @@ upstreams:
 					},
 					{URL: "https://mirror.example.com", AuthHosts: []string{}},
 				},
-				Access: "public", Tags: tags, RateLimitReserve: 20,
+				Access: "public", MaxTransfers: 32, Tags: tags, RateLimitReserve: 20,
 			},
 		},
 	}

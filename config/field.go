@@ -79,7 +79,7 @@ func isText(v reflect.Value) bool {
 		return true
 	}
 	switch v.Addr().Interface().(type) {
-	case *string, *bool, *time.Duration:
+	case *string, *bool, *int, *time.Duration:
 		return true
 	}
 	return false
@@ -94,6 +94,8 @@ func setText(v reflect.Value, text string) (err error) {
 		*p = text
 	case *bool:
 		*p, err = parseBool(text)
+	case *int:
+		*p, err = parseCount(text)
 	case *time.Duration:
 		*p, err = parseDuration(text)
 	default:
@@ -109,6 +111,8 @@ func getText(v reflect.Value) string {
 		return *p
 	case *bool:
 		return strconv.FormatBool(*p)
+	case *int:
+		return strconv.Itoa(*p)
 	case *time.Duration:
 		return formatDuration(*p)
 	case interface{ String() string }:

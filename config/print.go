@@ -104,8 +104,11 @@ func scalar(v reflect.Value) *yaml.Node {
 	if n.Value == "" {
 		n.Style = yaml.DoubleQuotedStyle
 	}
-	if v.Kind() == reflect.Bool {
+	switch v.Addr().Interface().(type) {
+	case *bool:
 		n.Tag = "!!bool"
+	case *int:
+		n.Tag = "!!int"
 	}
 	return n
 }

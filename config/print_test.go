@@ -88,6 +88,7 @@ upstreams:
 		`docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com]
     aliases: [index.docker.io, registry-1.docker.io]
     access: public
+    maxTransfers: 32
     tags:
       maxAge: 1m
       staleIfError: 168h
@@ -99,6 +100,7 @@ upstreams:
     cdnHosts: []
     aliases: []
     access: public
+    maxTransfers: 32
     tags:
       maxAge: 1m
       staleIfError: 168h

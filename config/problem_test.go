@@ -116,6 +116,13 @@ func TestProblems(t *testing.T) {
 		{"yes", "errorPhrase: yes\n", nil, []string{
 			`config.yaml:1:14: errorPhrase: "yes" is not true or false (write true)`,
 		}},
+		{"no transfers", "upstreams: {ghcr.io: {maxTransfers: 0}}\n", nil, []string{
+			`config.yaml:1:37: upstreams.ghcr.io.maxTransfers: "0" is not a number from 1 on (write digits alone, as in 32)`,
+		}},
+		{"half a transfer", "upstreams: {ghcr.io: {maxTransfers: 1.5}}\n", nil, []string{
+			`config.yaml:1:37: upstreams.ghcr.io.maxTransfers: "1.5" is not a number from 1 on ` +
+				`(write digits alone, as in 32)`,
+		}},
 		{"a word that is none of a few", "log: {level: wran}\n", nil, []string{
 			`config.yaml:1:14: log.level: "wran" is not one of debug, info, warn, error (did you mean "warn"?)`,
 		}},

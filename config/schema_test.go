@@ -127,6 +127,8 @@ func (g generator) value(t *testing.T, typ reflect.Type, s spot, standard reflec
 			m["type"] = "string"
 		case reflect.Bool:
 			m["type"] = "boolean"
+		case reflect.Int:
+			m["type"], m["minimum"] = "integer", 1
 		case reflect.Struct:
 			return g.object(t, typ, s, standard)
 		case reflect.Slice:
@@ -145,8 +147,8 @@ func (g generator) value(t *testing.T, typ reflect.Type, s spot, standard reflec
 	}
 	if standard.IsValid() && (typ.Kind() != reflect.String || standard.String() != "") {
 		m["default"] = getText(standard)
-		if typ.Kind() == reflect.Bool {
-			m["default"] = standard.Bool()
+		if typ.Kind() == reflect.Bool || typ == reflect.TypeFor[int]() {
+			m["default"] = standard.Interface()
 		}
 	}
 	return m

@@ -34,6 +34,8 @@ type Upstream struct {
 	Access string `yaml:"access" enum:"public,rules,client"`
 	// Credentials are a pool, each with one source.
 	Credentials []Credential `yaml:"credentials"`
+	// MaxTransfers is how many blobs each endpoint sends at once, at least 1. Further ones wait for their turn.
+	MaxTransfers int `yaml:"maxTransfers"`
 	// Tags says how fresh a tag must be.
 	Tags Tags `yaml:"tags"`
 	// Pins fix a tag, REPOSITORY:TAG, to a digest.
@@ -145,6 +147,7 @@ func newUpstream(name string) Upstream {
 		Name:             name,
 		Access:           "public",
 		Tags:             Tags{MaxAge: time.Minute, StaleIfError: 168 * time.Hour, Wait: 5 * time.Second, Deleted: "keep"},
+		MaxTransfers:     32,
 		RateLimitReserve: 20,
 	}
 }

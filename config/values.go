@@ -188,6 +188,15 @@ func parseBool(text string) (bool, error) {
 	return false, badValue(text, "true or false", hint)
 }
 
+// parseCount reads how many of something there may be.
+func parseCount(text string) (int, error) {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || n == 0 || text[0] == '0' {
+		return 0, badValue(text, "a number from 1 on", "write digits alone, as in 32")
+	}
+	return int(n), nil
+}
+
 // explain splits what is wrong with a value from what to write instead.
 func explain(err error) (message, hint string) {
 	if e, ok := errors.AsType[*valueError](err); ok {

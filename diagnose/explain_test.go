@@ -157,6 +157,10 @@ var cases = []struct {
 	{"too-slow-for-a-client", diagnose.UpstreamTimeout, &pull.TimeoutError{
 		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"}, Tag: "1.27"}, Waited: 25 * time.Second,
 	}},
+	{"queue", diagnose.QueueTimeout, hubError(upstream.StepQueue, hub, func(e *upstream.Error) {
+		e.Op, e.Reference = "blob", digest
+		e.Err = &upstream.QueueError{Endpoint: "https://" + hub, Most: 32, Waiting: 7, Waited: 24 * time.Second}
+	})},
 	{"stalled", diagnose.Stalled, broke(upstream.StepBody, hub,
 		&upstream.ContentError{Kind: upstream.ContentStalled, Want: "a byte in 30s", Got: "none"})},
 	{"crawls", diagnose.Stalled, broke(upstream.StepBody, hub,

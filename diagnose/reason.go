@@ -55,6 +55,7 @@ const (
 
 	UnknownUpstream Reason = "unknown-upstream"
 	Overloaded      Reason = "overloaded"
+	QueueTimeout    Reason = "queue-timeout"
 	Stopping        Reason = "stopping"
 	BadRequest      Reason = "bad-request"
 	Loop            Reason = "loop"
@@ -110,6 +111,7 @@ var classes = map[Reason]Class{
 
 	UnknownUpstream: ClassMirror,
 	Overloaded:      ClassMirror,
+	QueueTimeout:    ClassMirror,
 	Stopping:        ClassMirror,
 	BadRequest:      ClassMirror,
 	Loop:            ClassMirror,

@@ -88,6 +88,7 @@ var answers = map[diagnose.Reason]Answer{
 	// 403 DENIED where clients have nowhere else to go.
 	diagnose.UnknownUpstream: {Status: http.StatusNotFound, Code: errcode.ErrorCodeNameUnknown},
 	diagnose.Overloaded:      busy,
+	diagnose.QueueTimeout:    late,
 	diagnose.Stopping:        busy,
 	diagnose.BadRequest:      {Status: http.StatusBadRequest, Code: errcode.ErrorCodeUnsupported},
 	diagnose.Loop:            unavailable,

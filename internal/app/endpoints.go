@@ -75,6 +75,8 @@ func (s *sites) State() map[string][]upstream.EndpointStatus {
 type endpointCollector struct {
 	state func() map[string][]upstream.EndpointStatus
 	up    *prometheus.Desc
+	runs  *prometheus.Desc
+	waits *prometheus.Desc
 }
 
 func newEndpointCollector(state func() map[string][]upstream.EndpointStatus) *endpointCollector {
@@ -83,11 +85,19 @@ func newEndpointCollector(state func() map[string][]upstream.EndpointStatus) *en
 		state: state,
 		up: prometheus.NewDesc("mirror_upstream_endpoint_up",
 			"0 while an endpoint of an upstream is down, so that others are asked before it; else 1.", labels, nil),
+		runs: prometheus.NewDesc("mirror_upstream_transfers",
+			"Blobs that an endpoint sends now; maxTransfers is the most.", labels, nil),
+		waits: prometheus.NewDesc("mirror_upstream_transfers_waiting",
+			"Blobs that wait for their turn at an endpoint.", labels, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
-func (c *endpointCollector) Describe(to chan<- *prometheus.Desc) { to <- c.up }
+func (c *endpointCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- c.up
+	to <- c.runs
+	to <- c.waits
+}
 
 // Collect implements prometheus.Collector.
 func (c *endpointCollector) Collect(to chan<- prometheus.Metric) {
@@ -98,6 +108,8 @@ func (c *endpointCollector) Collect(to chan<- prometheus.Metric) {
 				up = 0
 			}
 			to <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up, name, e.URL)
+			to <- prometheus.MustNewConstMetric(c.runs, prometheus.GaugeValue, float64(e.Running), name, e.URL)
+			to <- prometheus.MustNewConstMetric(c.waits, prometheus.GaugeValue, float64(e.Waiting), name, e.URL)
 		}
 	}
 }

@@ -23,6 +23,11 @@ import (
 func (r *running) up(t *testing.T, endpoint string) bool {
 	t.Helper()
 	_, text := get(t, "http://"+r.AdminAddr().String()+"/metrics")
+	for _, name := range []string{"mirror_upstream_transfers", "mirror_upstream_transfers_waiting"} {
+		if idle := fmt.Sprintf("%s{endpoint=%q,upstream=\"two.test\"} 0\n", name, endpoint); !strings.Contains(text, idle) {
+			t.Errorf("no %s", idle)
+		}
+	}
 	line := fmt.Sprintf("mirror_upstream_endpoint_up{endpoint=%q,upstream=\"two.test\"} ", endpoint)
 	_, rest, ok := strings.Cut(text, line)
 	if !ok {

@@ -71,8 +71,9 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 func (s *sites) site(u config.Upstream) (*site, error) {
 	o := upstream.Options{
 		Name: u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, CDNHosts: u.CDNHosts, Via: s.via,
-		UserAgent: "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
-		Observe:   s.metrics.exchange(u.Name), Received: s.metrics.received(u.Name), Log: s.log.With("upstream", u.Name),
+		UserAgent:    "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
+		MaxTransfers: u.MaxTransfers,
+		Observe:      s.metrics.exchange(u.Name), Received: s.metrics.received(u.Name), Log: s.log.With("upstream", u.Name),
 	}
 	var files [][]byte
 	for _, e := range u.Endpoints {
