@@ -30,13 +30,15 @@ var floors = [][]string{
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
 	{"oci", "internal/state", "internal/arch", "internal/guard", "internal/faults"},
-	{"internal/point", "auth/internal/run", "auth/internal/ask"},
+	{"internal/point", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
 	{"auth/internal/clean"},
 }
 
 var rules = arch.Rules{
 	Floors: floors,
-	Aids:   []string{"internal/origin", "cache/cachetest", "internal/state/statetest"},
+	Aids: []string{
+		"internal/origin", "cache/cachetest", "internal/state/statetest", "auth/internal/standin",
+	},
 	Bans: []arch.Ban{
 		{
 			Who: []string{"cache/**"}, Import: []string{"upstream"}, Foreign: []string{"net/http", "net/http/*"},

@@ -14,9 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -219,4 +221,67 @@ func first(texts ...string) string {
 		}
 	}
 	return ""
+}
+
+// Patiently calls f again, up to twice, where a service says that it is only busy. Who hangs is not asked again: there
+// is no time for it.
+func Patiently(ctx context.Context, f func() (*Answer, error)) (*Answer, error) {
+	for pause := 250 * time.Millisecond; ; pause *= 4 {
+		a, err := f()
+		e, refused := errors.AsType[*Error](err)
+		if !refused || !e.Transient() || pause > time.Second || e.wait > 3*time.Second {
+			return a, err
+		}
+		timer := time.NewTimer(max(e.wait, pause+rand.N(pause)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return a, err
+		}
+	}
+}
+
+// JSON reads an answer into doc. An error has nothing of it, since it may hold a secret.
+func (a *Answer) JSON(host string, doc any) error {
+	err := json.Unmarshal(a.Body, doc)
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("%s answered with the wrong type of value in %q", host, e.Field)
+	}
+	return fmt.Errorf("%s answered with what is not JSON (%s)", host, clean.Line(a.Header.Get("Content-Type")))
+}
+
+// Life is how long something lives that ends at a time of the clock of who answered, by ours.
+func (a *Answer) Life(end time.Time) time.Duration {
+	if a.Date.IsZero() {
+		return time.Until(end)
+	}
+	return end.Sub(a.Date)
+}
+
+// maxSecretFile bounds a file with a token.
+const maxSecretFile = 64 << 10
+
+// File reads a token that is mounted, without the white space around it.
+func File(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	if err != nil {
+		return "", err
+	}
+	if len(b) > maxSecretFile {
+		return "", fmt.Errorf("%s has more than %d bytes", path, maxSecretFile)
+	}
+	text := strings.TrimSpace(string(b))
+	if text == "" {
+		return "", fmt.Errorf("%s is empty", path)
+	}
+	return text, nil
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ type Program struct {
 	Args    []string          //
 	Env     map[string]string // on top of our own environment
 	Timeout time.Duration     // 0: Timeout
+	Secrets []string          // what of the input must not be in an error
 }
 
 // Error is how a program failed.
@@ -108,7 +110,7 @@ func Output(ctx context.Context, p Program, input []byte) ([]byte, error) {
 
 // secrets are the values of variables that are secret by their name. A program may print its environment when it fails.
 func (p Program) secrets() []string {
-	var list []string
+	list := slices.Clone(p.Secrets)
 	add := func(name, value string) {
 		for _, word := range []string{"SECRET", "TOKEN", "PASS", "KEY", "CREDENTIAL", "AUTH"} {
 			if strings.Contains(strings.ToUpper(name), word) {

@@ -1,0 +1,133 @@
+package gar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/auth/internal/ask"
+)
+
+// hosts are Google's registries. It is anchored at both ends, since what it matches is sent our login.
+var hosts = regexp.MustCompile(`^(([a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev)$`)
+
+// Is reports whether a host is a registry of Google's.
+func Is(host string) bool { return hosts.MatchString(host) }
+
+// Options say whose login, and as whom.
+type Options struct {
+	Host string // the registry; see Is
+	// KeyFile is a service account's key, JSON. Empty: that of GOOGLE_APPLICATION_CREDENTIALS, else the metadata server.
+	KeyFile string
+	// Env gives the variables that Google's tools know: GOOGLE_APPLICATION_CREDENTIALS and GCE_METADATA_HOST. Nil:
+	// os.Getenv.
+	Env func(name string) string
+	// Transport replaces the network. Nil: the real one, with the proxy of the environment, but for the metadata server.
+	Transport http.RoundTripper
+}
+
+// username is that of an access token in the place of a password.
+const username = "oauth2accesstoken"
+
+const (
+	serviceLimit = 8 * time.Second // of a request to Google
+	localLimit   = 3 * time.Second // of one to the metadata server
+)
+
+// New makes the source of a registry's login. It asks nobody yet.
+func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
+	if !Is(o.Host) {
+		return nil, fmt.Errorf("%s is not a registry of Google's: gar gives a login for gcr.io, *.gcr.io and "+
+			"*-docker.pkg.dev", o.Host)
+	}
+	if o.Env == nil {
+		o.Env = os.Getenv
+	}
+	if r.Log == nil {
+		r.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &client{o: o, far: ask.Client(o.Transport), near: ask.Local(o.Transport), log: r.Log}
+	r.Kind, r.For, r.Fetch = "gar", o.Host, c.fetch
+	return auth.NewRefreshed(r), nil
+}
+
+type client struct {
+	o         Options
+	far, near *http.Client
+	log       *slog.Logger
+}
+
+func (c *client) fetch(ctx context.Context) (auth.Grant, error) {
+	file := c.o.KeyFile
+	if file == "" {
+		file = c.o.Env("GOOGLE_APPLICATION_CREDENTIALS")
+	}
+	if file != "" {
+		return c.withKey(ctx, file)
+	}
+	return c.metadata(ctx)
+}
+
+// metadata asks the machine's metadata server, or that of GKE for the pod's own service account.
+func (c *client) metadata(ctx context.Context) (auth.Grant, error) {
+	host := c.o.Env("GCE_METADATA_HOST")
+	if host == "" {
+		host = "169.254.169.254" // by name it would depend on DNS
+	}
+	u := url.URL{Scheme: "http", Host: host, Path: "/computeMetadata/v1/instance/service-accounts/default/token"}
+	a, err := ask.Patiently(ctx, func() (*ask.Answer, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Metadata-Flavor", "Google")
+		return ask.Do(ctx, c.near, req, localLimit)
+	})
+	if e, ok := errors.AsType[*ask.Error](err); ok && e.Status == http.StatusNotFound {
+		return auth.Grant{}, fmt.Errorf("no Google credentials: the machine has no service account (%w); give it one that "+
+			"may read the registry, or set gar.keyFile", err)
+	}
+	if err != nil {
+		return auth.Grant{}, fmt.Errorf("no Google credentials: the metadata server, which is there on Google Cloud alone, "+
+			"can't be asked (%w); elsewhere set gar.keyFile", err)
+	}
+	if a.Header.Get("Metadata-Flavor") != "Google" {
+		return auth.Grant{}, fmt.Errorf("what answers at %s is not Google's metadata server", host)
+	}
+	return read(a, host)
+}
+
+// read makes an answer with an access token a login.
+func read(a *ask.Answer, host string) (auth.Grant, error) {
+	var doc struct {
+		AccessToken string  `json:"access_token"`
+		ExpiresIn   float64 `json:"expires_in"`
+		TokenType   string  `json:"token_type"`
+	}
+	if err := a.JSON(host, &doc); err != nil {
+		return auth.Grant{}, err
+	}
+	switch {
+	case doc.AccessToken == "":
+		return auth.Grant{}, fmt.Errorf("%s answered without an access token", host)
+	case doc.TokenType != "" && !strings.EqualFold(doc.TokenType, "Bearer"):
+		return auth.Grant{}, fmt.Errorf("%s answered with a token of another type than Bearer", host)
+	case doc.ExpiresIn < 0 || doc.ExpiresIn > 7*24*3600:
+		return auth.Grant{}, fmt.Errorf("%s answered with a token that lives %g s", host, doc.ExpiresIn)
+	}
+	g := auth.Grant{Credential: auth.Credential{Username: username, Password: auth.NewSecret(doc.AccessToken)}}
+	if doc.ExpiresIn > 0 {
+		g.Expires = time.Now().Add(time.Duration(doc.ExpiresIn * float64(time.Second)))
+	} else {
+		g.Hold = 5 * time.Minute // they live an hour at most
+	}
+	return g, nil
+}

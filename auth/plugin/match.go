@@ -1,0 +1,57 @@
+package plugin
+
+import (
+	"path"
+	"strings"
+)
+
+// pattern is a name in an answer, as matchImages of the kubelet has it: a host with as many labels as the image's, each of
+// which may be a glob (*, ?, [a-z]); a port, which must be the same; and the letters with which the path begins.
+type pattern struct{ host, port, path string }
+
+func parsePattern(s string) (pattern, bool) {
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		s = rest
+	}
+	host, rest, _ := strings.Cut(s, "/")
+	host, port, _ := strings.Cut(host, ":")
+	if host == "" || strings.ContainsAny(s, " \t\r\n") {
+		return pattern{}, false
+	}
+	return pattern{host: strings.ToLower(host), port: port, path: strings.TrimLeft(rest, "/")}, true
+}
+
+// fits reports whether the pattern is for an image, HOST[:PORT][/REPOSITORY].
+func (p pattern) fits(image string) bool {
+	i, ok := parsePattern(image)
+	if !ok || p.port != i.port {
+		return false
+	}
+	if !strings.HasPrefix(i.path, p.path) {
+		return false
+	}
+	ps, is := strings.Split(p.host, "."), strings.Split(i.host, ".")
+	if len(ps) != len(is) {
+		return false
+	}
+	for n := range ps {
+		if ok, err := path.Match(ps[n], is[n]); err != nil || !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// better reports whether a says more about its image than b.
+func (p pattern) better(q pattern) bool {
+	if a, b := len(p.path), len(q.path); a != b {
+		return a > b
+	}
+	if a, b := strings.Count(p.host, "*"), strings.Count(q.host, "*"); a != b {
+		return a < b
+	}
+	if a, b := len(p.host), len(q.host); a != b {
+		return a > b
+	}
+	return p.host+p.path < q.host+q.path
+}

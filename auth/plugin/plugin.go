@@ -1,0 +1,206 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/auth/internal/ask"
+	"github.com/registrymirror/mirror/auth/internal/run"
+)
+
+const (
+	// leastHold is the shortest time for which an answer is used, whatever its cacheDuration: the provider of GKE says 0,
+	// which would run it for each request.
+	leastHold = time.Minute
+	// defaultHold is how long an answer is used that doesn't say.
+	defaultHold = 10 * time.Minute
+	// maxHold bounds what an answer may say: a credential that was replaced must be found out.
+	maxHold = 12 * time.Hour
+	// maxImages is of how many repositories answers for an image alone are remembered.
+	maxImages = 256
+)
+
+// Options say which program is asked, and what about.
+type Options struct {
+	Command string // a name is looked up in PATH
+	Args    []string
+	Env     map[string]string // on top of our own environment
+	Host    string            // the registry, as it stands in image names
+	// TokenFile is a mounted service account's token that the program is given, for those that log in with it. Empty: none.
+	TokenFile string
+	// Annotations are those of the service account, as the program knows them ("eks.amazonaws.com/ecr-role-arn").
+	Annotations map[string]string
+	Timeout     time.Duration // of the program. 0: 30 s
+}
+
+// Plugin is the source of what a program says about the images of one registry. Make it by New. It is safe for concurrent
+// use.
+type Plugin struct {
+	o Options
+	r auth.Refresh
+
+	mu     sync.Mutex // guards what follows
+	keys   keyType    // of the last answer; empty: none came
+	whole  *source    // for the registry as a whole
+	images map[string]*source
+}
+
+type source struct {
+	*auth.Refreshed
+	used time.Time
+}
+
+// New makes the source. It runs nothing yet.
+func New(o Options, r auth.Refresh) *Plugin {
+	r.Kind, r.For = "plugin", o.Host
+	p := &Plugin{o: o, r: r, images: make(map[string]*source)}
+	p.whole = p.source("")
+	return p
+}
+
+// source makes the source of one repository, or of the registry as a whole.
+func (p *Plugin) source(repository string) *source {
+	image := p.o.Host
+	r := p.r
+	if repository != "" {
+		image += "/" + repository
+		r.For = image
+	}
+	r.Fetch = func(ctx context.Context) (auth.Grant, error) { return p.fetch(ctx, image) }
+	return &source{Refreshed: auth.NewRefreshed(r)}
+}
+
+func (p *Plugin) fetch(ctx context.Context, image string) (auth.Grant, error) {
+	req := request{APIVersion: apiVersion, Kind: requestKind, Image: image, Annotations: p.o.Annotations}
+	if p.o.TokenFile != "" {
+		token, err := ask.File(p.o.TokenFile)
+		if err != nil {
+			return auth.Grant{}, fmt.Errorf("service account's token: %w", err)
+		}
+		req.ServiceAccountToken = token
+	}
+	input, err := json.Marshal(req)
+	if err != nil {
+		return auth.Grant{}, err
+	}
+	program := run.Program{
+		Path: p.o.Command, Args: p.o.Args, Env: p.o.Env, Timeout: p.o.Timeout, Secrets: []string{req.ServiceAccountToken},
+	}
+	out, err := run.Output(ctx, program, input)
+	if err != nil {
+		return auth.Grant{}, err
+	}
+	answer, err := parse(out, image)
+	if err != nil {
+		return auth.Grant{}, fmt.Errorf("%s: %w", filepath.Base(p.o.Command), err)
+	}
+	p.mu.Lock()
+	p.keys = answer.keys
+	p.mu.Unlock()
+	hold := defaultHold
+	if answer.hold >= 0 {
+		hold = min(max(answer.hold, leastHold), maxHold)
+	}
+	return auth.Grant{Credential: answer.cred, Hold: hold}, nil
+}
+
+// Credential is the login for the registry as a whole.
+func (p *Plugin) Credential(ctx context.Context) (auth.Credential, error) {
+	return p.whole.Credential(ctx)
+}
+
+// Renew runs the program again.
+func (p *Plugin) Renew(ctx context.Context, refused auth.Credential) (auth.Credential, error) {
+	return p.whole.Renew(ctx, refused)
+}
+
+// Status says how the last run for the registry as a whole went. It asks nobody.
+func (p *Plugin) Status() auth.Status { return p.whole.Status() }
+
+// For is the source of one repository: that of the registry, unless the program says that its answers are for an image
+// alone.
+func (p *Plugin) For(repository string) auth.Source { return scoped{p, repository} }
+
+type scoped struct {
+	plugin     *Plugin
+	repository string
+}
+
+func (s scoped) Credential(ctx context.Context) (auth.Credential, error) {
+	src, err := s.plugin.of(ctx, s.repository)
+	if err != nil {
+		return auth.Credential{}, err
+	}
+	return src.Credential(ctx)
+}
+
+func (s scoped) Renew(ctx context.Context, refused auth.Credential) (auth.Credential, error) {
+	src, err := s.plugin.of(ctx, s.repository)
+	if err != nil {
+		return auth.Credential{}, err
+	}
+	return src.Renew(ctx, refused)
+}
+
+func (s scoped) Status() auth.Status {
+	s.plugin.mu.Lock()
+	src := s.plugin.images[s.repository]
+	if src == nil {
+		src = s.plugin.whole
+	}
+	s.plugin.mu.Unlock()
+	return src.Status()
+}
+
+// of is the source that answers for a repository. Where nothing is known yet of how the program's answers hold, it is
+// asked about the registry first.
+func (p *Plugin) of(ctx context.Context, repository string) (*source, error) {
+	p.mu.Lock()
+	known := p.keys != ""
+	p.mu.Unlock()
+	if !known {
+		if _, err := p.whole.Credential(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return p.pick(repository), nil
+}
+
+func (p *Plugin) pick(repository string) *source {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.keys != keyImage || repository == "" {
+		return p.whole
+	}
+	s := p.images[repository]
+	if s == nil {
+		p.sweep()
+		s = p.source(repository)
+		p.images[repository] = s
+	}
+	s.used = time.Now()
+	return s
+}
+
+// sweep makes room for one more repository: the one that was used longest ago goes. The lock is held.
+func (p *Plugin) sweep() {
+	if len(p.images) < maxImages {
+		return
+	}
+	var oldest string
+	for name, s := range p.images {
+		if oldest == "" || s.used.Before(p.images[oldest].used) {
+			oldest = name
+		}
+	}
+	delete(p.images, oldest)
+}
+
+// Run asks ahead of time about the registry as a whole, until the context ends. What is known of one image alone is
+// asked for again when it is used.
+func (p *Plugin) Run(ctx context.Context) error { return p.whole.Run(ctx) }
