@@ -92,14 +92,16 @@ type session struct {
 	pending    error // why the token service that we inferred refused
 	challenged bool  // the way was shown to us in this session
 	relearned  bool
-	renewed    bool
+	renewed    bool // the token
+	exchanged  bool // the credential, for another of its source
 }
 
 // send makes a request to the endpoint with what it takes to be let in. A 400, 401 or 403 that stays is an error.
 //
 //	no Authorization ──401──► learn the challenge, get a token, again
 //	a token from the cache ──refused──► renew it once, again
-//	our credential ──refused──► once as nobody; if that is refused too, the first refusal is the error
+//	our credential ──refused──► renew it once, again
+//	                ──refused──► once as nobody; if that is refused too, the first refusal is the error
 func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
 	s := session{cred: c.credential(ctx)}
 	for {
@@ -107,7 +109,7 @@ func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
 		if !s.bare {
 			var err error
 			if g, err = c.grant(ctx, s.cred); err != nil {
-				if c.noToken(&s, g, err) {
+				if c.noToken(ctx, &s, g, err) {
 					continue
 				}
 				return nil, orElse(s.first, err)
@@ -133,13 +135,15 @@ func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
 }
 
 // noToken decides what follows a token that was not to be had. False: nothing.
-func (c *call) noToken(s *session, g grant, err error) bool {
+func (c *call) noToken(ctx context.Context, s *session, g grant, err error) bool {
 	r, refused := refusalIn(err)
 	switch {
 	case !refused || r.status >= 500 || r.status == http.StatusTooManyRequests:
 		return false
 	case !g.sure && !s.challenged && s.pending == nil:
 		s.bare, s.pending = true, err
+		return true
+	case c.exchanges(ctx, s):
 		return true
 	case !s.cred.IsAnonymous():
 		c.forsake(s, err)
@@ -148,10 +152,35 @@ func (c *call) noToken(s *session, g grant, err error) bool {
 	return false
 }
 
+// exchanges turns to another credential of the source after the one that we have was refused. False: there is none.
+func (c *call) exchanges(ctx context.Context, s *session) bool {
+	if s.first != nil || s.cred.IsAnonymous() {
+		return false
+	}
+	e := errand{s.cred.Name, c.repository}
+	switch {
+	case s.exchanged:
+		c.health.inVain(e)
+		return false
+	case c.health.wasInVain(e):
+		return false
+	}
+	s.exchanged = true
+	next := c.another(ctx, s.cred)
+	if next.IsAnonymous() || identityOf(next) == identityOf(s.cred) {
+		c.cred = s.cred // that is the one that has failed
+		return false
+	}
+	c.o.Log.Info("credential was refused, and renewed", "upstream", c.o.Name, "credential", next.Name)
+	s.cred = next
+	s.renewed, s.pending = false, nil
+	return true
+}
+
 // reconsider decides what follows a refusal of the registry. False: the error it returns.
 func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fault) (bool, error) {
 	if f.status == http.StatusUnauthorized {
-		again, err := c.reread(s, g, f)
+		again, err := c.reread(ctx, s, g, f)
 		if again || err != nil {
 			return again, err
 		}
@@ -161,7 +190,10 @@ func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fa
 	if g.value.IsZero() || mute || f.status == http.StatusBadRequest && !stale(f.refusal) {
 		return false, f
 	}
-	if c.renewable(ctx, s, g, f) {
+	switch {
+	case g.token == nil && (f.status == http.StatusUnauthorized || stale(f.refusal)) && c.exchanges(ctx, s):
+		return true, nil
+	case g.token != nil && c.renewable(s, g, f):
 		s.renewed = true
 		return true, nil
 	}
@@ -173,7 +205,7 @@ func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fa
 }
 
 // reread learns from the challenges of a 401. True: ask again with what was learned.
-func (c *call) reread(s *session, g grant, f *fault) (bool, error) {
+func (c *call) reread(ctx context.Context, s *session, g grant, f *fault) (bool, error) {
 	w, ok, err := c.ep.policy.choose(c.ep, c.repository, f.challenges, !g.value.IsZero())
 	if e, wrong := errors.AsType[*RealmError](err); wrong {
 		step := Step{Name: StepToken, Host: e.Host, Err: err}
@@ -193,7 +225,9 @@ func (c *call) reread(s *session, g grant, f *fault) (bool, error) {
 		if s.cred.IsAnonymous() {
 			return false, pending
 		}
-		c.forsake(s, pending)
+		if !c.exchanges(ctx, s) {
+			c.forsake(s, pending)
+		}
 		return true, nil
 	case g.value.IsZero() && !s.challenged && (w.realm != "" || !s.cred.IsAnonymous()):
 		s.challenged = true
@@ -212,19 +246,9 @@ func stale(r refusal) bool {
 	return r.says("expired", "authorization token is invalid", "reauthenticate")
 }
 
-// renewable reports whether something newer than the grant that was refused may do better, and makes way for it.
-func (c *call) renewable(ctx context.Context, s *session, g grant, f *fault) bool {
-	if s.renewed {
-		return false
-	}
-	if g.token == nil {
-		old := s.cred
-		if s.first == nil {
-			s.cred = c.credential(ctx) // the source may have been refreshed meanwhile
-		}
-		return identityOf(s.cred) != identityOf(old) && !s.cred.IsAnonymous()
-	}
-	if g.fresh || f.status != http.StatusUnauthorized && !stale(f.refusal) {
+// renewable reports whether a newer token than the one that was refused may do better, and makes way for it.
+func (c *call) renewable(s *session, g grant, f *fault) bool {
+	if s.renewed || g.fresh || f.status != http.StatusUnauthorized && !stale(f.refusal) {
 		return false
 	}
 	if c, ok := find(f.challenges, "bearer"); ok && c.params["error"] == "insufficient_scope" &&
@@ -257,12 +281,15 @@ func (c *call) tokenWise() bool {
 
 // accepted notes what an answer says about our credential.
 func (c *call) accepted(s session, g grant, status int) {
+	if status < 400 && s.cred.IsAnonymous() {
+		c.ep.public.add(c.repository, time.Now())
+	}
 	switch f, _ := errors.AsType[*fault](s.first); {
 	case status >= 400:
 	case f != nil: // nobody may what our credential may not: it is no good
 		c.ails(auth.StateRejected, f)
 	case !g.value.IsZero() && !s.cred.IsAnonymous():
-		c.health.clear(s.cred)
+		c.health.clear(s.cred, c.repository)
 	}
 }
 

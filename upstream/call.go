@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/registrymirror/mirror/auth"
 )
@@ -41,15 +42,20 @@ func (c *call) at(ep *endpoint) {
 	}
 }
 
-// source is who we are to the endpoint. A credential is never shown to another one than its own.
+// source is who we are to the endpoint, for the repository. A credential is never shown to another one than its own.
 func (c *call) source() auth.Source {
 	switch {
 	case c.as.own && c.ep.credential != nil:
-		return c.ep.credential
+		return auth.For(c.ep.credential, c.name)
 	case c.ep.itself:
-		return c.as.source
+		return auth.For(c.as.source, c.name)
 	}
 	return auth.Anonymous
+}
+
+// withheld reports whether our credential must not be shown for the repository, since it may be private.
+func (c *call) withheld() bool {
+	return c.o.Public && c.as.own && !c.ep.public.has(c.repository, time.Now())
 }
 
 // maxSteps bounds what a call remembers: a large blob over a bad line is asked for hundreds of times. The first
@@ -132,10 +138,30 @@ func (c *call) status() auth.Status {
 	return c.health.status(c.source(), c.cred, c.sourceErr)
 }
 
+// sourcePatience is how long a request waits for a credential. What is public must not wait for a cloud that hangs.
+const sourcePatience = 8 * time.Second
+
 // credential asks the source who we are now. A source that fails makes us nobody: public images still work, and for
 // the others the error says why we had none.
 func (c *call) credential(ctx context.Context) auth.Credential {
-	cred, err := c.source().Credential(ctx)
+	if c.withheld() {
+		c.cred, c.sourceErr = noCredential, nil
+		return noCredential
+	}
+	return c.have(ctx, c.source().Credential)
+}
+
+// another asks for something better than a credential that was refused, and gives the same where there is none.
+func (c *call) another(ctx context.Context, refused auth.Credential) auth.Credential {
+	return c.have(ctx, func(ctx context.Context) (auth.Credential, error) {
+		return auth.Renew(ctx, c.source(), refused)
+	})
+}
+
+func (c *call) have(ctx context.Context, get func(context.Context) (auth.Credential, error)) auth.Credential {
+	ctx, cancel := context.WithTimeoutCause(ctx, sourcePatience, &patienceError{sourcePatience})
+	defer cancel()
+	cred, err := get(ctx)
 	if err != nil {
 		c.sourceErr, cred = err, noCredential
 	} else {

@@ -29,6 +29,7 @@ type endpoint struct {
 	blob       http.RoundTripper // refuses to
 	idle       func()            // closes idle connections
 	known      knowledge
+	public     public
 	condition  condition
 	queue      *queue
 }

@@ -12,7 +12,33 @@ import (
 type health struct {
 	mu   sync.Mutex // guards what follows
 	bad  map[identity]ailment
-	used []auth.Credential // the last ones
+	used []auth.Credential   // the last ones
+	now  map[string]identity // of each name, what was used last
+	vain map[errand]time.Time
+}
+
+// errand is what a credential was renewed for.
+type errand struct{ name, repository string }
+
+// vainFor is how long a credential is not renewed again for a repository that has refused the renewed one too.
+const vainFor = 30 * time.Second
+
+// inVain notes that a renewed credential was refused, too.
+func (h *health) inVain(e errand) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.vain == nil || len(h.vain) >= maxIdentities {
+		h.vain = make(map[errand]time.Time)
+	}
+	h.vain[e] = time.Now()
+}
+
+// wasInVain reports whether that was lately.
+func (h *health) wasInVain(e errand) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at, ok := h.vain[e]
+	return ok && time.Since(at) < vainFor
 }
 
 type ailment struct {
@@ -34,6 +60,12 @@ func (h *health) use(c auth.Credential) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if c.Name != "" { // those of clients have none
+		if h.now == nil {
+			h.now = make(map[string]identity)
+		}
+		h.now[c.Name] = identityOf(c)
+	}
 	for _, old := range h.used {
 		if identityOf(old) == identityOf(c) {
 			return
@@ -64,11 +96,31 @@ func (h *health) mark(c auth.Credential, state auth.State, why string) bool {
 	return !known || old.state != state
 }
 
-// clear notes that a credential was accepted.
-func (h *health) clear(c auth.Credential) {
+// clear notes that a credential was accepted for a repository.
+func (h *health) clear(c auth.Credential, repository string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.bad, identityOf(c))
+	delete(h.vain, errand{c.Name, repository})
+}
+
+// judge adds what the upstream thinks of a credential, by its name, to what its source says.
+func (h *health) judge(st auth.Status) auth.Status {
+	h.mu.Lock()
+	a, bad := h.bad[h.now[st.Name]]
+	h.mu.Unlock()
+	switch {
+	case !bad:
+		return st
+	case st.State == auth.StateExpired, a.state == auth.StateExpired:
+		st.State = auth.StateExpired
+	default:
+		st.State = a.state
+	}
+	if st.LastError == "" {
+		st.LastError = a.why
+	}
+	return st
 }
 
 // status is how a credential of a source is. sourceErr is why there is none.

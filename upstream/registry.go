@@ -28,7 +28,10 @@ type Options struct {
 	// Credential is who we are to the endpoints that are the registry itself. To others we are Endpoint.Credential. Nil:
 	// anonymous.
 	Credential auth.Source
-	UserAgent  string // of every request; empty: "mirror"
+	// Public says that Credential, and those of endpoints, are spent on public repositories alone: one is asked with them
+	// once it has answered nobody, and for a day after. So they never read what is private.
+	Public    bool
+	UserAgent string // of every request; empty: "mirror"
 	// Via is our name in the Via header of requests to the registry, by which we know a request that comes back to us.
 	// Empty: none.
 	Via string
@@ -160,6 +163,9 @@ func (r *Registry) Credential() auth.Status {
 	}
 	return auth.Describe(r.source) // nobody has asked it yet
 }
+
+// Judge adds what the upstream has said of a credential, by its name, to what its source says of it.
+func (r *Registry) Judge(st auth.Status) auth.Status { return r.health.judge(st) }
 
 // Run renews the tokens that are in use until the context ends, then closes. It returns nil.
 func (r *Registry) Run(ctx context.Context) error {

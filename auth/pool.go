@@ -1,0 +1,116 @@
+package auth
+
+import (
+	"context"
+	"strings"
+	"sync"
+)
+
+// Member is one credential of a Pool.
+type Member struct {
+	Source
+	// Repositories are globs of the repositories for which it is used: * is one path segment or a part of one, ** any
+	// number of segments. Nil: all.
+	Repositories []string
+}
+
+// Pool is a Source that has a credential for some repositories, and another one for others. Of two that fit, the one
+// whose glob says more is used, and the first where they say the same. Where none fits, it is anonymous.
+type Pool []Member
+
+// Credential is that for repositories of which nothing is known.
+func (p Pool) Credential(ctx context.Context) (Credential, error) { return p.For("").Credential(ctx) }
+
+// For is the source of a repository.
+func (p Pool) For(repository string) Source {
+	var best Source
+	most := -1
+	for _, m := range p {
+		for _, glob := range orAll(m.Repositories) {
+			if weight := literal(glob); weight > most && MatchRepository(glob, repository) {
+				best, most = m.Source, weight
+			}
+		}
+	}
+	if best == nil {
+		return Anonymous
+	}
+	return For(best, repository)
+}
+
+// Run does the background work of all until the context ends.
+func (p Pool) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	errs := make(chan error, len(p))
+	for _, m := range p {
+		wg.Go(func() { errs <- Run(ctx, m.Source) })
+	}
+	wg.Wait()
+	close(errs)
+	for err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func orAll(globs []string) []string {
+	if len(globs) == 0 {
+		return []string{"**"}
+	}
+	return globs
+}
+
+// literal is how much a glob says: its letters that stand for themselves.
+func literal(glob string) int { return len(glob) - strings.Count(glob, "*") }
+
+// MatchRepository reports whether a repository is one of a glob's: * is one path segment or a part of one, ** any number
+// of segments, none too.
+func MatchRepository(glob, repository string) bool {
+	return matchSegments(strings.Split(glob, "/"), strings.Split(repository, "/"))
+}
+
+func matchSegments(glob, name []string) bool {
+	for len(glob) > 0 && glob[0] != "**" {
+		if len(name) == 0 || !matchSegment(glob[0], name[0]) {
+			return false
+		}
+		glob, name = glob[1:], name[1:]
+	}
+	if len(glob) == 0 {
+		return len(name) == 0
+	}
+	for len(glob) > 1 && glob[1] == "**" { // two say no more than one
+		glob = glob[1:]
+	}
+	for i := 0; i <= len(name); i++ {
+		if matchSegments(glob[1:], name[i:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// matchSegment matches a segment against a glob in which * stands for any letters.
+func matchSegment(glob, segment string) bool {
+	first, rest, star := strings.Cut(glob, "*")
+	if !star {
+		return glob == segment
+	}
+	segment, ok := strings.CutPrefix(segment, first)
+	if !ok {
+		return false
+	}
+	for {
+		next, more, star := strings.Cut(rest, "*")
+		if !star {
+			return strings.HasSuffix(segment, next)
+		}
+		i := strings.Index(segment, next)
+		if i < 0 {
+			return false
+		}
+		segment, rest = segment[i+len(next):], more
+	}
+}

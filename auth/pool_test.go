@@ -1,0 +1,100 @@
+package auth_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+func TestMatchRepository(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		glob, repository string
+		want             bool
+	}{
+		{"**", "", true},
+		{"**", "a/b/c", true},
+		{"*", "a", true},
+		{"*", "a/b", false},
+		{"a", "a", true},
+		{"a", "ab", false},
+		{"a", "b/a", false},
+		{"acme/*", "acme/app", true},
+		{"acme/*", "acme/team/app", false},
+		{"acme/*", "acme", false},
+		{"acme/**", "acme/team/app", true},
+		{"acme/**", "acme", true},
+		{"acme/**", "acmeevil/app", false},
+		{"acme/**/app", "acme/app", true},
+		{"acme/**/app", "acme/x/y/app", true},
+		{"acme/**/app", "acme/x/y/apps", false},
+		{"acme/app-*", "acme/app-1", true},
+		{"acme/app-*-x", "acme/app-1-x", true},
+		{"acme/app-*-x", "acme/app-x", false},
+		{"**/**/a", "a", true},
+		{"*-*-*", "a-b", false},
+	} {
+		if got := auth.MatchRepository(tt.glob, tt.repository); got != tt.want {
+			t.Errorf("%s of %q: %v", tt.glob, tt.repository, got)
+		}
+	}
+	// Many ** take no longer than few.
+	if auth.MatchRepository(strings.Repeat("**/", 50)+"x", strings.Repeat("a/", 100)+"y") {
+		t.Error("it fits")
+	}
+}
+
+func TestPool(t *testing.T) {
+	t.Parallel()
+	member := func(name string, globs ...string) auth.Member {
+		return auth.Member{Source: auth.Static(name, name, auth.NewSecret("pw")), Repositories: globs}
+	}
+	pool := auth.Pool{
+		member("team", "acme/team/**", "acme/shared"), member("acme", "acme/**"), member("exact", "acme/team/app"),
+		member("second", "acme/**"),
+	}
+	for repository, want := range map[string]string{
+		"acme/team/x": "team", "acme/team/app": "exact", "acme/shared": "team", "acme/y": "acme", "library/nginx": "", "": "",
+	} {
+		c, err := auth.For(pool, repository).Credential(t.Context())
+		if err != nil || c.Username != want {
+			t.Errorf("%q: %q, %v; want %q", repository, c.Username, err, want)
+		}
+	}
+	all := append(slices.Clip(pool), member("rest"))
+	if c, err := all.Credential(t.Context()); err != nil || c.Username != "rest" {
+		t.Errorf("%q, %v", c.Username, err)
+	}
+}
+
+// worker is a source with work in the background.
+type worker struct {
+	auth.Source
+	ran chan struct{}
+	err error
+}
+
+func (w worker) Run(ctx context.Context) error {
+	close(w.ran)
+	<-ctx.Done()
+	return w.err
+}
+
+func TestPoolRunsItsMembers(t *testing.T) {
+	t.Parallel()
+	one, two := worker{Source: auth.Anonymous, ran: make(chan struct{})}, worker{Source: auth.Anonymous, ran: make(chan struct{}), err: errors.New("broken")}
+	pool := auth.Pool{{Source: one}, {Source: two}, {Source: auth.Anonymous}}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- auth.Run(ctx, pool) }()
+	<-one.ran
+	<-two.ran
+	stop()
+	if err := <-done; !errors.Is(err, two.err) {
+		t.Errorf("Run: %v", err)
+	}
+}
