@@ -176,7 +176,7 @@ func checkURL(text string) (message, hint string) {
 	case err != nil:
 		return "not a URL", write
 	case u.User != nil:
-		return "a user or password in a URL is not allowed", "remove it: upstreams are asked anonymously"
+		return "a user or password in a URL is not allowed", "remove it: a login goes into the upstream's credentials"
 	case u.Scheme != "http" && u.Scheme != "https":
 		return quoted(text) + " has no http:// or https://", write
 	case !isHostPort(strings.ToLower(u.Host)):

@@ -23,6 +23,7 @@ func (d *decoder) checkUpstreams(c *Config) {
 		d.checkHosts(u.RedirectHosts, path+".redirectHosts")
 		d.checkCDNHosts(u.CDNHosts, path+".cdnHosts")
 		d.checkAliases(u, path, owners)
+		d.checkCredentials(u, path+".credentials")
 		if u.Tags.Wait > maxWait {
 			d.bad(path+".tags.wait", fmt.Sprintf("%s is too long: clients give up", formatDuration(u.Tags.Wait)),
 				"write at most "+formatDuration(maxWait))

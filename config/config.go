@@ -6,7 +6,7 @@ import "time"
 
 // Config is everything an operator can set. The comment of each field is also its description in the schema for
 // editors. Tags: yaml is the key; enum lists the words allowed; path marks a file or folder name, which is relative to
-// the configuration file; reload:"restart" marks what a running mirror can't change; short marks the field that a
+// the configuration file ("own" one that who uses it reads again by itself); reload:"restart" marks what a running mirror can't change; short marks the field that a
 // plain value in place of the mapping sets.
 type Config struct {
 	// Listen is the address, HOST:PORT, where clients pull. An empty host means every interface.

@@ -132,7 +132,17 @@ upstreams:
     access: public
     maxTransfers: 4
     tags: {maxAge: 0, wait: 500ms, staleIfError: 24h, deleted: keep, serveStaleFirst: false, immutable: []}
-    credentials: []
+    credentials:
+      - {name: hub, username: bot, passwordFile: hub.pass, repositories: ["library/**"]}
+      - {name: env, username: bot, passwordEnv: HUB_TOKEN, repositories: [a, "b/*"]}
+      - {name: pulled, dockerConfig: registries/, lifetime: 30m, repositories: ["c-*/**/d"]}
+      - {name: helper, helper: docker-credential-pass, lifetime: 12h}
+      - name: node
+        plugin: {command: p, args: [a, b], env: {A: B}, tokenFile: /run/token, annotations: {a.b/c: d}}
+        repositories: [e]
+  Public.ECR.aws: {credentials: [{name: aws, ecr: }]}
+  europe-docker.pkg.dev: {credentials: [{name: google, gar: {keyFile: key.json}}]}
+  a.azurecr.io: {credentials: [{name: azure, acr: {}}]}
   other.example.com:
     endpoints:
       - {url: https://other.example.com, ca: ca.crt, clientCert: client.crt, clientKey: /run/client.key, proxy: none}
@@ -143,6 +153,16 @@ upstreams:
 		t.Fatal(err)
 	}
 	tags := config.Tags{MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep"}
+	cloud := func(name string, c config.Credential) config.Upstream {
+		u := config.Upstream{
+			Name: name, Endpoints: []config.Endpoint{{URL: "https://" + name}}, Access: "public", MaxTransfers: 32, Tags: tags,
+			RateLimitReserve: 20, Credentials: []config.Credential{c},
+		}
+		if known, ok := config.Default().Upstreams.Get(name); ok {
+			u.CDNHosts = known.CDNHosts
+		}
+		return u
+	}
 	want := &config.Config{
 		Listen:  "0.0.0.0:443",
 		TLS:     config.TLS{Cert: "/etc/mirror/tls.crt", Key: "/run/tls.key"},
@@ -169,7 +189,23 @@ upstreams:
 					Deleted: "keep",
 				},
 				RateLimitReserve: 20,
+				Credentials: []config.Credential{
+					{Name: "hub", Username: "bot", PasswordFile: "/etc/mirror/hub.pass", Repositories: []string{"library/**"}},
+					{Name: "env", Username: "bot", PasswordEnv: "HUB_TOKEN", Repositories: []string{"a", "b/*"}},
+					{
+						Name: "pulled", DockerConfig: "/etc/mirror/registries", Lifetime: 30 * time.Minute,
+						Repositories: []string{"c-*/**/d"},
+					},
+					{Name: "helper", Helper: "docker-credential-pass", Lifetime: 12 * time.Hour},
+					{Name: "node", Repositories: []string{"e"}, Plugin: &config.Plugin{
+						Command: "p", Args: []string{"a", "b"}, Env: map[string]string{"A": "B"}, TokenFile: "/run/token",
+						Annotations: map[string]string{"a.b/c": "d"},
+					}},
+				},
 			},
+			cloud("public.ecr.aws", config.Credential{Name: "aws", ECR: &config.ECR{}}),
+			cloud("europe-docker.pkg.dev", config.Credential{Name: "google", GAR: &config.GAR{KeyFile: "/etc/mirror/key.json"}}),
+			cloud("a.azurecr.io", config.Credential{Name: "azure", ACR: &config.ACR{}}),
 			{
 				Name: "other.example.com",
 				Endpoints: []config.Endpoint{

@@ -88,6 +88,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, s spot) {
 		return
 	}
 	n = resolve(n)
+	if v.Kind() == reflect.Pointer { // that it is there says something
+		v.Set(reflect.New(v.Type().Elem()))
+		v = v.Elem()
+	}
 	if _, ok := d.places[s.path]; !ok || n.Kind == yaml.ScalarNode && !isNull(n) {
 		d.places[s.path] = place{line: max(n.Line, 1), column: max(n.Column, 1)}
 	}

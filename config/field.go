@@ -16,7 +16,7 @@ type field struct {
 	key     string
 	short   bool // a plain value in place of the mapping sets it
 	enum    []string
-	path    string // "file" or "dir" where the value names one
+	path    string // "file", "dir", or "own" where the value names one
 	restart bool
 }
 
@@ -129,6 +129,12 @@ func visit(v reflect.Value, s spot, fn func(s spot, f field, v reflect.Value)) {
 		if !isAvailable(at.pattern) {
 			continue
 		}
+		if child.Kind() == reflect.Pointer {
+			if child.IsNil() {
+				continue
+			}
+			child = child.Elem()
+		}
 		switch {
 		case isText(child), child.Type() == reflect.TypeFor[[]string]():
 			fn(at, f, child)
@@ -152,6 +158,8 @@ var paths = sync.OnceValue(func() []string {
 	var walk func(t reflect.Type, s spot)
 	walk = func(t reflect.Type, s spot) {
 		switch t.Kind() {
+		case reflect.Pointer:
+			walk(t.Elem(), s)
 		case reflect.Slice, reflect.Map:
 			walk(t.Elem(), s.chosen("*"))
 		case reflect.Struct:

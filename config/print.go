@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -35,7 +37,7 @@ func (p printer) mapping(v reflect.Value, s spot) *yaml.Node {
 		if !isAvailable(at.pattern) {
 			continue
 		}
-		if s.pattern == "upstreams.*.endpoints.*" && v.Field(f.index).IsZero() {
+		if sparse(s.pattern) && v.Field(f.index).IsZero() {
 			continue // of the few that have them
 		}
 		child := p.node(v.Field(f.index), at)
@@ -49,6 +51,11 @@ func (p printer) mapping(v reflect.Value, s spot) *yaml.Node {
 		return nil
 	}
 	return m
+}
+
+// sparse reports whether what has no value is left out below a path.
+func sparse(pattern string) bool {
+	return pattern == "upstreams.*.endpoints.*" || strings.HasPrefix(pattern, "upstreams.*.credentials.*")
 }
 
 func (p printer) comment(f field, at spot) string {
@@ -65,6 +72,12 @@ func (p printer) comment(f field, at spot) string {
 
 // node is a value as YAML, nil where it says nothing.
 func (p printer) node(v reflect.Value, s spot) *yaml.Node {
+	if v.Kind() == reflect.Pointer {
+		if m := p.mapping(v.Elem(), s); m != nil {
+			return m
+		}
+		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Style: yaml.FlowStyle}
+	}
 	switch {
 	case s.path == "tls" && v.IsZero():
 		return nil // plain HTTP is told by there being no tls
@@ -78,6 +91,14 @@ func (p printer) node(v reflect.Value, s spot) *yaml.Node {
 			u := v.Index(i)
 			name := u.FieldByName("Name").String()
 			m.Content = append(m.Content, word(name), p.mapping(u, s.chosen(name)))
+		}
+		return m
+	case v.Kind() == reflect.Map:
+		m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+		for _, key := range slices.SortedFunc(slices.Values(v.MapKeys()), func(a, b reflect.Value) int {
+			return strings.Compare(a.String(), b.String())
+		}) {
+			m.Content = append(m.Content, word(key.String()), word(v.MapIndex(key).String()))
 		}
 		return m
 	case v.Kind() == reflect.Slice:

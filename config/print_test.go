@@ -29,6 +29,13 @@ upstreams:
   "[fd00::1]:5000": {endpoints: [{url: "https://[fd00::1]:5000", ca: /run/ca.crt}]}
   several: {endpoints: [{url: "https://a", prefix: a/b, proxy: none}, {url: "https://b", clientCert: /c, clientKey: /k},
     {url: "https://c", authHosts: [c]}, "https://d"]}
+  logins:
+    credentials:
+      - {name: a, username: b, passwordFile: /c, repositories: ["**", d/*]}
+      - {name: e, dockerConfig: /f, lifetime: 90s, repositories: [g]}
+      - {name: "123", plugin: {command: h, args: ["true"], env: {I: "yes", J: ""}, annotations: {k: l}}, repositories: [m]}
+  gcr.io: {credentials: [{name: n, gar: }]}
+  o.azurecr.io: {credentials: [{name: p, acr: {}}]}
   docker.io: {authHosts: [], tags: {maxAge: 0, wait: 1500ms, staleIfError: 100h1m}}
 `,
 	} {
@@ -88,6 +95,7 @@ upstreams:
 		`docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com]
     aliases: [index.docker.io, registry-1.docker.io]
     access: public
+    credentials: []
     maxTransfers: 32
     tags:
       maxAge: 1m
@@ -100,6 +108,7 @@ upstreams:
     cdnHosts: []
     aliases: []
     access: public
+    credentials: []
     maxTransfers: 32
     tags:
       maxAge: 1m

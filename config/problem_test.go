@@ -243,7 +243,7 @@ func TestProblems(t *testing.T) {
 		}},
 		{"an endpoint with a password", "upstreams: {a: {endpoints: ['https://bot:hunter2@a']}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: a user or password in a URL is not allowed ` +
-				`(remove it: upstreams are asked anonymously)`,
+				`(remove it: a login goes into the upstream's credentials)`,
 		}},
 		{"an endpoint with v2", "upstreams: {a: {endpoints: ['https://a/v2/']}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: "https://a/v2/" has more than a host ` +

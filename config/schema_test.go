@@ -21,7 +21,7 @@ import (
 var update = flag.Bool("update", false, "write schema.json anew")
 
 func TestSchemaIsCurrent(t *testing.T) {
-	g := generator{docs: fieldDocs(t, "config.go", "upstream.go")}
+	g := generator{docs: fieldDocs(t, "config.go", "upstream.go", "credential.go")}
 	root := g.object(t, reflect.TypeFor[Config](), spot{}, reflect.ValueOf(Default()).Elem())
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "Configuration of mirror"
@@ -123,6 +123,8 @@ func (g generator) value(t *testing.T, typ reflect.Type, s spot, standard reflec
 		}
 	default:
 		switch typ.Kind() {
+		case reflect.Pointer:
+			return g.object(t, typ.Elem(), s, reflect.Value{})
 		case reflect.String:
 			m["type"] = "string"
 		case reflect.Bool:

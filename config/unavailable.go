@@ -19,7 +19,6 @@ var unavailable = map[string]row{
 	"upstreams.*.access": {
 		today: "public", instead: "remove it: only public images are served, to everybody", partly: true,
 	},
-	"upstreams.*.credentials":          {instead: "remove it: upstreams are asked anonymously"},
 	"upstreams.*.pins":                 {instead: "remove it"},
 	"upstreams.*.rateLimitReserve":     {instead: "remove it"},
 	"upstreams.*.tags.minAge":          {today: "0s", instead: "remove it"},

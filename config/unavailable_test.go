@@ -28,7 +28,14 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 		{"schedules", "warm: {schedules: [{cron: '0 5 * * *'}]}", "warm.schedules"},
 		{"access: rules", hub("access: rules"), "upstreams.docker.io.access"},
 		{"access: client", hub("access: client"), "upstreams.docker.io.access"},
-		{"credentials", hub("credentials: [{nmae: x}]"), "upstreams.docker.io.credentials"},
+		{
+			"two credentials for all", hub("credentials: [{name: a, helper: docker-credential-a}, {name: b, helper: docker-credential-b}]"),
+			"upstreams.docker.io.credentials[1]",
+		},
+		{
+			"a private ECR for the public", "upstreams: {123456789012.dkr.ecr.eu-west-1.amazonaws.com: {credentials: [{name: a, ecr: }]}}",
+			"upstreams.123456789012.dkr.ecr.eu-west-1.amazonaws.com.credentials[0].ecr",
+		},
 		{"pins", hub("pins: {library/app:1.0: sha256:aa}"), "upstreams.docker.io.pins"},
 		{"rateLimitReserve", hub("rateLimitReserve: 20%"), "upstreams.docker.io.rateLimitReserve"},
 		{"minAge", hub("tags: {minAge: 1h}"), "upstreams.docker.io.tags.minAge"},
@@ -68,7 +75,6 @@ warm: {schedules: []}
 upstreams:
   docker.io:
     access: public
-    credentials: []
     pins: {}
     tags: {minAge: 0s, deleted: keep, serveStaleFirst: false, immutable: [], patterns: []}
 `)

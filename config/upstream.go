@@ -32,7 +32,8 @@ type Upstream struct {
 	// Access says who decides what is read: public (images that anybody may pull), rules, or client (the client's
 	// own credentials).
 	Access string `yaml:"access" enum:"public,rules,client"`
-	// Credentials are a pool, each with one source.
+	// Credentials are who we are to the registry, each with one source, for all of its repositories or for some. Under
+	// access: public they are spent on public images alone, for the sake of the registry's rate limits.
 	Credentials []Credential `yaml:"credentials"`
 	// MaxTransfers is how many blobs each endpoint sends at once, at least 1. Further ones wait for their turn.
 	MaxTransfers int `yaml:"maxTransfers"`
@@ -102,43 +103,6 @@ type TagPattern struct {
 	Deleted string `yaml:"deleted" enum:"keep,drop"`
 	// ServeStaleFirst serves the copy at once and asks the registry meanwhile.
 	ServeStaleFirst bool `yaml:"serveStaleFirst"`
-}
-
-// Credential is one way to log in to a registry. Its source is one of passwordFile, dockerConfig, helper, plugin, ecr,
-// gar and acr.
-type Credential struct {
-	// Name is what people see of it.
-	Name string `yaml:"name"`
-	// Username goes with passwordFile.
-	Username string `yaml:"username"`
-	// PasswordFile is a file with a password or token.
-	PasswordFile string `yaml:"passwordFile" path:"file"`
-	// DockerConfig is a config.json, or a folder where a dockerconfigjson secret is mounted.
-	DockerConfig string `yaml:"dockerConfig" path:"file"`
-	// Helper is a docker credential helper.
-	Helper string `yaml:"helper"`
-	// Lifetime is how long what a helper said holds.
-	Lifetime time.Duration `yaml:"lifetime"`
-	// Plugin is a kubelet credential provider.
-	Plugin Plugin `yaml:"plugin"`
-	// ECR takes the credential from AWS.
-	ECR struct{} `yaml:"ecr"`
-	// GAR takes the credential from Google Cloud.
-	GAR struct{} `yaml:"gar"`
-	// ACR takes the credential from Azure.
-	ACR struct{} `yaml:"acr"`
-	// Repositories are globs of the repositories for which it is used.
-	Repositories []string `yaml:"repositories"`
-}
-
-// Plugin is a kubelet credential provider.
-type Plugin struct {
-	// Command is the program.
-	Command string `yaml:"command"`
-	// Args are its arguments.
-	Args []string `yaml:"args"`
-	// Env are variables set for it.
-	Env map[string]string `yaml:"env"`
 }
 
 // newUpstream is an upstream with the defaults that do not depend on its name.

@@ -153,7 +153,7 @@ func (a *App) build(c *config.Config) {
 	})
 	a.metrics.server(a.server)
 	a.sites = newSites(a.version, a.via, a.metrics, a.log)
-	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.State))
+	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.State), newCredentialCollector(a.sites.Credentials))
 }
 
 // Addr is where clients pull.

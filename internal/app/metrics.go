@@ -27,6 +27,7 @@ type metrics struct {
 	upRequests, upBytes                    *prometheus.CounterVec
 	upSeconds, seconds                     *prometheus.HistogramVec
 	reloadOK, reloadAt                     prometheus.Gauge
+	credentials                            *prometheus.CounterVec
 
 	answers resolved[answer, counters]
 }
@@ -61,6 +62,8 @@ func newMetrics(version string, c *cache.Cache) *metrics {
 	m.upBytes = counter("mirror_upstream_bytes_total", "Bytes of bodies received from upstreams.", "upstream")
 	m.upSeconds = histogram("mirror_upstream_request_seconds", "Time from a request to an upstream to the last byte "+
 		"of its answer.", "upstream", "kind")
+	m.credentials = counter("mirror_credential_refreshes_total", "Attempts to get a credential from its source.",
+		"upstream", "credential", "result")
 
 	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mirror_config_reload_success",

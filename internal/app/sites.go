@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"sync"
 
+	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/pull"
@@ -33,6 +34,7 @@ type site struct {
 	conf     config.Upstream
 	files    [][]byte // what its endpoints name, as it was read
 	registry *upstream.Registry
+	login    auth.Pool          // who we are to it; nil: nobody
 	stop     context.CancelFunc // of its background work; nil while that doesn't run
 }
 
@@ -70,7 +72,8 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 // site returns the registry of u: the one in use where nothing changed that it is made of. The lock is held.
 func (s *sites) site(u config.Upstream) (*site, error) {
 	o := upstream.Options{
-		Name: u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, CDNHosts: u.CDNHosts, Via: s.via,
+		Public: u.Access == "public",
+		Name:   u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, CDNHosts: u.CDNHosts, Via: s.via,
 		UserAgent:    "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
 		MaxTransfers: u.MaxTransfers,
 		Observe:      s.metrics.exchange(u.Name), Received: s.metrics.received(u.Name), Log: s.log.With("upstream", u.Name),
@@ -90,11 +93,18 @@ func (s *sites) site(u config.Upstream) (*site, error) {
 		reflect.DeepEqual(old.files, files) {
 		return old, nil
 	}
+	login, err := s.login(u)
+	if err != nil {
+		return nil, err
+	}
+	if login != nil {
+		o.Credential = login
+	}
 	r, err := upstream.New(o)
 	if err != nil {
 		return nil, err
 	}
-	return &site{conf: made, files: files, registry: r}, nil
+	return &site{conf: made, files: files, registry: r, login: login}, nil
 }
 
 // settle makes the last setup the one in use: background work of new registries starts, that of others ends.
@@ -119,6 +129,12 @@ func (s *sites) settle() {
 		}
 		ctx, cancel := context.WithCancel(s.ctx)
 		st.stop = cancel
+		s.wg.Go(func() {
+			if err := auth.Run(ctx, st.login); err != nil && ctx.Err() == nil {
+				s.log.ErrorContext(ctx, "credentials of an upstream are not renewed ahead of time any more, but when they "+
+					"are needed", "upstream", name, "err", err)
+			}
+		})
 		s.wg.Go(func() {
 			if err := st.registry.Run(ctx); err != nil && ctx.Err() == nil {
 				s.log.ErrorContext(ctx, "background work of an upstream ended; its tokens are now renewed when they "+

@@ -1,0 +1,234 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// leastLifetime is the shortest time for which a helper's answer holds: less would run it for nearly each request.
+const leastLifetime = 10 * time.Second
+
+// namePattern is what a credential may be called: it is a label of metrics.
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+
+// variablePattern is what an environment variable may be called.
+var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// globPattern is a glob of repositories: segments with * for letters, or ** for segments.
+var globPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*]([a-z0-9._*-]*[a-z0-9*])?)(/(\*\*|[a-z0-9*]([a-z0-9._*-]*[a-z0-9*])?))*$`)
+
+// cloud is a source that knows which registries it is for. The packages of auth have the last word, before a login goes
+// anywhere; here it is for a mistake to be told with its line.
+type cloud struct {
+	whose, example string
+	host           *regexp.Regexp
+}
+
+var clouds = map[string]cloud{
+	"ecr": {"Amazon's", "public.ecr.aws or ACCOUNT.dkr.ecr.REGION.amazonaws.com", regexp.MustCompile(
+		`^(public\.ecr\.aws|ecr-public\.aws\.com|[0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9][a-z0-9-]*\.` +
+			`(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn|` +
+			`sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov))$`,
+	)},
+	"gar": {"Google's", "gcr.io, *.gcr.io or *-docker.pkg.dev", regexp.MustCompile(
+		`^(([a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev)$`,
+	)},
+	"acr": {"Azure's", "NAME.azurecr.io", regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)?\.azurecr\.(io|cn|us)$`)},
+}
+
+// CloudHost is the host for which a source of a cloud (ecr, gar, acr) logs in: the upstream's name where that is a
+// registry of the cloud, else the endpoint to which the credential goes. False: neither is.
+func (u Upstream) CloudHost(source string) (string, bool) {
+	hosts := []string{u.Name}
+	endpoints := u.Endpoints
+	if endpoints == nil {
+		endpoints = endpointsOf(u.Name)
+	}
+	if len(endpoints) > 0 {
+		last := endpoints[len(endpoints)-1] // it is believed where none is the registry itself
+		for _, e := range endpoints {
+			if u.Itself(e) {
+				last = e
+			}
+		}
+		if at, err := url.Parse(last.URL); err == nil {
+			hosts = append(hosts, strings.ToLower(at.Host))
+		}
+	}
+	for _, h := range hosts {
+		if clouds[source].host.MatchString(h) {
+			return h, true
+		}
+	}
+	return "", false
+}
+
+// Sources are the keys of the sources that a credential has: one, where it is valid.
+func (c Credential) Sources() []string {
+	has := map[string]bool{
+		"passwordFile": c.PasswordFile != "", "passwordEnv": c.PasswordEnv != "", "dockerConfig": c.DockerConfig != "",
+		"helper": c.Helper != "", "plugin": c.Plugin != nil, "ecr": c.ECR != nil, "gar": c.GAR != nil, "acr": c.ACR != nil,
+	}
+	var list []string
+	for _, key := range []string{"passwordFile", "passwordEnv", "dockerConfig", "helper", "plugin", "ecr", "gar", "acr"} {
+		if has[key] {
+			list = append(list, key)
+		}
+	}
+	return list
+}
+
+func (d *decoder) checkCredentials(u *Upstream, path string) {
+	names, owners := map[string]int{}, map[string]string{}
+	for i, c := range u.Credentials {
+		at := spot{path: path}.index(i).path
+		if d.wrongBelow(at) {
+			continue // it isn't known what it should be
+		}
+		switch first, twice := names[c.Name]; {
+		case c.Name == "":
+			d.bad(at+".name", "a credential has no name", "add one, as in name: hub: it is what logs and metrics call it")
+		case !namePattern.MatchString(c.Name):
+			d.bad(at+".name", quoted(c.Name)+" is not a name", "write letters, digits, -, . or _, at most 63")
+		case twice:
+			d.bad(at+".name", fmt.Sprintf("%q is credentials[%d] already", c.Name, first), "give each its own")
+		default:
+			names[c.Name] = i
+		}
+		d.checkSource(u, c, at)
+		d.checkRepositories(c, at, owners)
+	}
+}
+
+// wrongBelow reports whether something below a path has a problem already.
+func (d *decoder) wrongBelow(path string) bool {
+	for p := range d.wrong {
+		if strings.HasPrefix(p, path+".") {
+			return true
+		}
+	}
+	return false
+}
+
+// checkSource checks where a credential comes from.
+func (d *decoder) checkSource(u *Upstream, c Credential, at string) {
+	sources := c.Sources()
+	const all = "passwordFile, passwordEnv, dockerConfig, helper, plugin, ecr, gar or acr"
+	switch len(sources) {
+	case 0:
+		d.bad(at, "a credential has no source", "add one of "+all)
+		return
+	case 1:
+	default:
+		d.bad(at+"."+sources[1], "a second source, beside "+sources[0],
+			"a credential has one: remove it, or write another credential")
+		return
+	}
+	source := sources[0]
+	password := source == "passwordFile" || source == "passwordEnv"
+	switch {
+	case password && c.Username == "":
+		d.bad(at+"."+source, "has no username", "add it beside "+source)
+	case !password && c.Username != "":
+		d.bad(at+".username", source+" brings its own", "remove it")
+	}
+	switch {
+	case c.Lifetime == 0:
+	case source != "helper" && source != "dockerConfig":
+		d.bad(at+".lifetime", "it is of what helpers say, and this is "+source, "remove it")
+	case c.Lifetime < leastLifetime:
+		d.bad(at+".lifetime", formatDuration(c.Lifetime)+" is too short: the helper would run all the time",
+			"write at least "+formatDuration(leastLifetime)+", as in 1h")
+	}
+	switch source {
+	case "passwordEnv":
+		if !variablePattern.MatchString(c.PasswordEnv) { // never shown: it may be the password
+			d.bad(at+".passwordEnv", "is not the name of a variable", "write its name, as in HUB_PASSWORD, not the password")
+		}
+	case "helper":
+		d.checkHelper(c.Helper, at+".helper")
+	case "plugin":
+		d.checkPlugin(c.Plugin, at+".plugin")
+	case "ecr", "gar", "acr":
+		d.checkCloud(u, source, at+"."+source)
+	}
+}
+
+func (d *decoder) checkHelper(helper, at string) {
+	switch name := filepath.Base(helper); {
+	case strings.ContainsAny(helper, " \t\r\n"):
+		d.bad(at, quoted(helper)+" is more than a program", "it takes no arguments: write docker-credential-NAME")
+	case strings.Contains(helper, "/") && !filepath.IsAbs(helper):
+		d.bad(at, quoted(helper)+" is neither a name nor a full path", "write docker-credential-NAME, or begin with /")
+	case !strings.Contains(helper, "/") && !strings.HasPrefix(name, "docker-credential-"):
+		d.bad(at, quoted(helper)+" is not the name of a credential helper", "write docker-credential-"+strings.ToLower(name))
+	}
+}
+
+// secretWords are in the names of variables that hold secrets.
+var secretWords = []string{"SECRET", "TOKEN", "PASS", "CREDENTIAL", "PRIVATE", "ACCESS_KEY", "API_KEY"}
+
+func (d *decoder) checkPlugin(p *Plugin, at string) {
+	switch {
+	case p.Command == "":
+		d.bad(at+".command", "a plugin has no command", "add the program, as in command: ecr-credential-provider")
+	case strings.Contains(p.Command, "/") && !filepath.IsAbs(p.Command):
+		d.bad(at+".command", quoted(p.Command)+" is neither a name nor a full path", "write a name, or begin with /")
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
+		upper := strings.ToUpper(name)
+		secret := slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(upper, w) })
+		switch key := join(at+".env", name); {
+		case !variablePattern.MatchString(name):
+			d.bad(key, quoted(name)+" is not the name of a variable", "write letters, digits and _")
+		case secret && !slices.ContainsFunc([]string{"_FILE", "_URI", "_PATH", "_DIR"}, func(end string) bool {
+			return strings.HasSuffix(upper, end)
+		}):
+			d.bad(key, "a secret has no place in this file", "set the variable for the mirror itself: the plugin gets it too")
+		}
+	}
+}
+
+// checkCloud checks that a source of a cloud is for a registry of that cloud, and of use.
+func (d *decoder) checkCloud(u *Upstream, source, at string) {
+	host, ok := u.CloudHost(source)
+	switch c := clouds[source]; {
+	case !ok:
+		d.bad(at, quoted(u.Name)+" is not a registry of "+c.whose, source+" is for "+c.example)
+	case u.Access == "public" && source == "ecr" && strings.Contains(host, ".dkr"):
+		// Under access: public a login is spent on what the registry gives to anybody, which is nothing here.
+		d.bad(at, "a registry without public images has no use for it under access: public, and access: rules is "+notYet,
+			"remove it")
+	}
+}
+
+// checkRepositories checks globs, and that no two credentials have the same one: which of them to use is then not said.
+func (d *decoder) checkRepositories(c Credential, at string, owners map[string]string) {
+	globs := c.Repositories
+	if len(globs) == 0 {
+		globs = []string{"**"}
+	}
+	for i, g := range globs {
+		key := spot{path: at + ".repositories"}.index(i).path
+		if len(c.Repositories) == 0 {
+			key = at
+		}
+		if !globPattern.MatchString(g) {
+			d.bad(key, quoted(g)+" is not a glob of repositories", "write them as the registry calls them, without its name, "+
+				"as in acme/** or library/nginx")
+			continue
+		}
+		if owner, taken := owners[g]; taken {
+			d.bad(key, fmt.Sprintf("credential %s is for %s already, and several for the same repositories are %s", owner, g,
+				notYet), "give each its own with repositories")
+			continue
+		}
+		owners[g] = c.Name
+	}
+}

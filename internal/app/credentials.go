@@ -1,0 +1,142 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/auth/acr"
+	"github.com/registrymirror/mirror/auth/docker"
+	"github.com/registrymirror/mirror/auth/ecr"
+	"github.com/registrymirror/mirror/auth/gar"
+	"github.com/registrymirror/mirror/auth/plugin"
+	"github.com/registrymirror/mirror/config"
+)
+
+// login makes the credentials of an upstream. They ask nobody yet.
+func (s *sites) login(u config.Upstream) (auth.Pool, error) {
+	var pool auth.Pool
+	for _, c := range u.Credentials {
+		source, err := s.source(u, c)
+		if err != nil {
+			return nil, fmt.Errorf("credential %s: %w", c.Name, err)
+		}
+		pool = append(pool, auth.Member{Source: source, Repositories: c.Repositories})
+	}
+	return pool, nil
+}
+
+// source makes the source of one credential.
+func (s *sites) source(u config.Upstream, c config.Credential) (auth.Source, error) {
+	log := s.log.With("upstream", u.Name)
+	r := auth.Refresh{Name: c.Name, Lifetime: c.Lifetime, Log: log, Observe: s.metrics.fetched(u.Name)}
+	switch {
+	case c.PasswordFile != "":
+		return &auth.File{Name: c.Name, Username: c.Username, Path: c.PasswordFile}, nil
+	case c.PasswordEnv != "":
+		return auth.Env{Name: c.Name, Username: c.Username, Variable: c.PasswordEnv}, nil
+	case c.DockerConfig != "":
+		return docker.NewConfig(docker.Options{
+			Name: c.Name, Path: c.DockerConfig, Host: u.Name, Lifetime: c.Lifetime, Log: log, Observe: r.Observe,
+		}), nil
+	case c.Helper != "":
+		return docker.NewHelper(docker.Helper{Program: c.Helper, Host: u.Name}, r), nil
+	case c.Plugin != nil:
+		return plugin.New(plugin.Options{
+			Command: c.Plugin.Command, Args: c.Plugin.Args, Env: c.Plugin.Env, Host: u.Name,
+			TokenFile: c.Plugin.TokenFile, Annotations: c.Plugin.Annotations,
+		}, r), nil
+	case c.ECR != nil:
+		host, _ := u.CloudHost("ecr") // what is no host of its own is New's to refuse
+		return ecr.New(ecr.Options{Host: host}, r)
+	case c.GAR != nil:
+		host, _ := u.CloudHost("gar")
+		return gar.New(gar.Options{Host: host, KeyFile: c.GAR.KeyFile}, r)
+	case c.ACR != nil:
+		host, _ := u.CloudHost("acr")
+		return acr.New(acr.Options{Host: host}, r)
+	}
+	return nil, errors.New("it has no source")
+}
+
+// Credentials says how the credentials of each upstream in use are. It asks nobody.
+func (s *sites) Credentials() map[string][]auth.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string][]auth.Status, len(s.running))
+	for name, st := range s.running {
+		for _, m := range st.login {
+			all[name] = append(all[name], st.registry.Judge(auth.Describe(m.Source)))
+		}
+	}
+	return all
+}
+
+// fetched counts attempts to get credentials of an upstream.
+func (m *metrics) fetched(upstream string) func(auth.Fetched) {
+	return func(f auth.Fetched) {
+		result := "ok"
+		if f.Err != nil {
+			result = "error"
+		}
+		m.credentials.WithLabelValues(upstream, f.Name, result).Inc()
+	}
+}
+
+// states are all that a credential can be in.
+var states = []auth.State{
+	auth.StateUnknown, auth.StateOK, auth.StateExpiring, auth.StateExpired, auth.StateRejected, auth.StateFailing,
+}
+
+// credentialCollector shows how credentials are. Its labels are those of the configuration in use.
+type credentialCollector struct {
+	credentials            func() map[string][]auth.Status
+	expiry, refresh, state *prometheus.Desc
+}
+
+func newCredentialCollector(credentials func() map[string][]auth.Status) *credentialCollector {
+	labels := []string{"upstream", "credential"}
+	return &credentialCollector{
+		credentials: credentials,
+		expiry: prometheus.NewDesc("mirror_credential_expiry_seconds",
+			"How long until a credential expires; below zero once it has; absent where that isn't known. It is renewed when "+
+				"half of its life is over: where little is left it can't be.", labels, nil),
+		refresh: prometheus.NewDesc("mirror_credential_refresh_timestamp_seconds",
+			"When a credential last came from its source, as a time since 1970.", labels, nil),
+		state: prometheus.NewDesc("mirror_credential_state",
+			"1 for the state that a credential is in: unknown, ok, expiring (it can't be renewed, and still works), expired, "+
+				"rejected (by the registry), or failing (its source).", append(labels, "state"), nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *credentialCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- c.expiry
+	to <- c.refresh
+	to <- c.state
+}
+
+// Collect implements prometheus.Collector.
+func (c *credentialCollector) Collect(to chan<- prometheus.Metric) {
+	for name, list := range c.credentials() {
+		for _, st := range list {
+			if !st.Expires.IsZero() {
+				to <- prometheus.MustNewConstMetric(c.expiry, prometheus.GaugeValue, time.Until(st.Expires).Seconds(), name, st.Name)
+			}
+			if !st.LastRefresh.IsZero() {
+				to <- prometheus.MustNewConstMetric(c.refresh, prometheus.GaugeValue, float64(st.LastRefresh.Unix()), name,
+					st.Name)
+			}
+			for _, state := range states {
+				is := 0.0
+				if st.State == state {
+					is = 1
+				}
+				to <- prometheus.MustNewConstMetric(c.state, prometheus.GaugeValue, is, name, st.Name, string(state))
+			}
+		}
+	}
+}

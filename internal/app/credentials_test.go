@@ -1,0 +1,198 @@
+package app_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/registrymirror/mirror/auth/acr"
+	"github.com/registrymirror/mirror/auth/ecr"
+	"github.com/registrymirror/mirror/auth/gar"
+	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/origin"
+)
+
+// secret is a password that must show nowhere.
+const secret = "canary-5b1d7e90"
+
+// limited is a registry that lets anybody pull what is public, and bot what is private, too.
+func limited(t *testing.T) *origin.Origin {
+	t.Helper()
+	o := origin.Start(t, origin.Options{Auth: origin.Auth{
+		Kind: "bearer", Username: "bot", Password: secret, Anonymous: true,
+		Private: func(repo string) bool { return strings.HasPrefix(repo, "private/") },
+	}})
+	o.AddImage("public/app", "1", origin.Image{})
+	o.AddImage("private/app", "1", origin.Image{})
+	return o
+}
+
+// loginsFor counts the token requests for a repository that showed bot's password, and those that showed something else.
+func loginsFor(o *origin.Origin, repo string) (bot, other int) {
+	right := "Basic " + base64.StdEncoding.EncodeToString([]byte("bot:"+secret))
+	for _, r := range o.Requests() {
+		switch got := r.Header.Get("Authorization"); {
+		case r.Kind != origin.KindToken || r.Repo != repo || got == "":
+		case got == right:
+			bot++
+		default:
+			other++
+		}
+	}
+	return bot, other
+}
+
+func script(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Each source that the configuration can name logs in, for public images alone; its state shows, its secret doesn't.
+func TestSources(t *testing.T) {
+	t.Setenv("MIRROR_TEST_PASSWORD", secret)
+	dir := t.TempDir()
+	o := limited(t)
+	host := nameOf(o)
+	write(t, filepath.Join(dir, "pass"), secret+"\n")
+	auths := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte("bot:"+secret)))
+	write(t, filepath.Join(dir, "config.json"), auths)
+	if err := os.Mkdir(filepath.Join(dir, "mounted"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "mounted", ".dockerconfigjson"), auths)
+	helper, plugin := filepath.Join(dir, "docker-credential-test"), filepath.Join(dir, "provider")
+	script(t, helper, `read host; [ "$1 $host" = "get `+host+`" ] || exit 3
+echo '{"ServerURL":"x","Username":"bot","Secret":"`+secret+`"}'`)
+	script(t, plugin, `[ "$1 $COLOUR" = "get-credentials blue" ] || exit 3
+cat > /dev/null
+echo '{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1","cacheKeyType":"Registry",`+
+		`"cacheDuration":"1h","auth":{"`+host+`":{"username":"bot","password":"`+secret+`"}}}'`)
+
+	for _, tt := range []struct{ name, source string }{
+		{"file", "username: bot, passwordFile: " + filepath.Join(dir, "pass")},
+		{"env", "username: bot, passwordEnv: MIRROR_TEST_PASSWORD"},
+		{"dockerConfig", "dockerConfig: " + filepath.Join(dir, "config.json")},
+		{"mounted secret", "dockerConfig: " + filepath.Join(dir, "mounted")},
+		{"helper", "helper: " + helper},
+		{"plugin", "plugin: {command: " + plugin + ", args: [get-credentials], env: {COLOUR: blue}}"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o.ClearRequests()
+			a, log := start(t, parse(t, t.TempDir(),
+				fmt.Sprintf("  %s: {endpoints: [%q], credentials: [{name: hub, %s}]}\n", host, o.URL(), tt.source)))
+			r := &running{App: a}
+			if err := r.pull(t, o, "public/app:1"); err != nil {
+				t.Fatal(err)
+			}
+			if bot, other := loginsFor(o, "public/app"); bot != 1 || other != 0 {
+				t.Errorf("%d token requests as bot, %d as others; want one as bot", bot, other)
+			}
+			if status, text := get(t, "http://"+a.Addr().String()+"/v2/"+host+"/private/app/manifests/1"); status != http.StatusForbidden {
+				t.Errorf("a private image: %d %s", status, text)
+			}
+			if bot, other := loginsFor(o, "private/app"); bot+other != 0 {
+				t.Errorf("%d logins for a private repository", bot+other)
+			}
+			_, text := get(t, "http://"+a.AdminAddr().String()+"/metrics")
+			for state, is := range map[string]int{"ok": 1, "failing": 0, "rejected": 0} {
+				if want := fmt.Sprintf(`mirror_credential_state{credential="hub",state=%q,upstream=%q} %d`, state, host, is); !strings.Contains(text, want+"\n") {
+					t.Errorf("no %s", want)
+				}
+			}
+			for what, text := range map[string]string{"log": log.take(), "metrics": text} {
+				if strings.Contains(text, secret) {
+					t.Errorf("the password shows in the %s", what)
+				}
+			}
+		})
+	}
+}
+
+// A password that is wrong harms no public image: one is pulled as before, with a warning that stands until the password
+// is put right, which needs no reload.
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	o := limited(t)
+	o.AddImage("public/app", "2", origin.Image{})
+	pass := filepath.Join(dir, "pass")
+	write(t, pass, "wrong")
+	a, log := start(t, parse(t, dir, fmt.Sprintf("  %s: {endpoints: [%q], credentials: [{name: hub, username: bot, "+
+		"passwordFile: pass}]}\n", nameOf(o), o.URL())))
+	r := &running{App: a}
+	state := func(want string) {
+		t.Helper()
+		_, text := get(t, "http://"+a.AdminAddr().String()+"/metrics")
+		if line := fmt.Sprintf(`mirror_credential_state{credential="hub",state=%q,upstream=%q} 1`, want, nameOf(o)); !strings.Contains(text, line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+	if err := r.pull(t, o, "public/app:1"); err != nil {
+		t.Fatal(err)
+	}
+	state("rejected")
+	if n := strings.Count(log.take(), "credential refused, going on without it"); n != 1 {
+		t.Errorf("%d warnings in the log, want 1", n)
+	}
+	write(t, pass, secret)
+	o.RevokeTokens()
+	if err := r.pull(t, o, "public/app:2"); err != nil {
+		t.Fatal(err)
+	}
+	if bot, _ := loginsFor(o, "public/app"); bot == 0 {
+		t.Error("the right password was not used")
+	}
+	state("ok")
+}
+
+// Where there is no credential at all at first, the mirror starts, serves what is public, and says what is wrong.
+func TestSourceThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	o := limited(t)
+	a, log := start(t, parse(t, t.TempDir(), fmt.Sprintf("  %s: {endpoints: [%q], credentials: [{name: hub, "+
+		"helper: docker-credential-none-such}]}\n", nameOf(o), o.URL())))
+	r := &running{App: a}
+	if err := r.pull(t, o, "public/app:1"); err != nil {
+		t.Fatal(err)
+	}
+	_, text := get(t, "http://"+a.AdminAddr().String()+"/metrics")
+	for _, want := range []string{
+		fmt.Sprintf(`mirror_credential_state{credential="hub",state="failing",upstream=%q} 1`, nameOf(o)),
+		fmt.Sprintf(`mirror_credential_refreshes_total{credential="hub",result="error",upstream=%q} `, nameOf(o)),
+	} {
+		if !strings.Contains(text, "\n"+want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if text := log.take(); !strings.Contains(text, "credential can't be fetched: only public images are pulled") {
+		t.Errorf("log:\n%s", text)
+	}
+}
+
+// A login of a cloud that the configuration accepts is accepted by its source, and the other way about.
+func TestHostsOfClouds(t *testing.T) {
+	t.Parallel()
+	is := map[string]func(string) bool{"ecr": ecr.Is, "gar": gar.Is, "acr": acr.Is}
+	for _, host := range []string{
+		"public.ecr.aws", "ecr-public.aws.com", "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+		"123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
+		"123456789012.dkr-ecr.eu-west-1.on.aws", "12345678901.dkr.ecr.eu-west-1.amazonaws.com",
+		"123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example", "public.ecr.aws.evil.example",
+		"123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu", "123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov",
+		"gcr.io", "eu.gcr.io", "a.b.gcr.io", "xgcr.io", "europe-docker.pkg.dev", "docker.pkg.dev", "europe-west1-docker.pkg.dev",
+		"a.azurecr.io", "a-b.azurecr.cn", "a.azurecr.us", "azurecr.io", "a.b.azurecr.io", "a.azurecr.io:443", "docker.io",
+	} {
+		for source, want := range is {
+			u := config.Upstream{Name: host, Endpoints: []config.Endpoint{{URL: "https://other.example"}}}
+			if _, got := u.CloudHost(source); got != want(host) {
+				t.Errorf("%s for %s: %v by the configuration, %v by its source", source, host, got, want(host))
+			}
+		}
+	}
+}
