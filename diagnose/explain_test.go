@@ -206,6 +206,10 @@ var cases = []struct {
 		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", upstream.BodyErrors
 		e.Challenge = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`
 	})},
+	{"hub-private-or-missing-under-access-public", diagnose.NotFoundOrNoAccess, answered(401, func(e *upstream.Error) {
+		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", upstream.BodyErrors
+		e.Challenge, e.PublicOnly = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`, true
+	})},
 	{"hub-private-or-missing-with-credential", diagnose.NotFoundOrNoAccess, answered(401, func(e *upstream.Error) {
 		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", upstream.BodyErrors
 		e.Challenge = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`

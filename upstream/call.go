@@ -104,7 +104,7 @@ func (c *call) wrap(err error) error {
 	}
 	e := &Error{
 		Op: c.op, Upstream: c.o.Name, Repository: c.name, Reference: c.reference,
-		Credential: c.status(), Err: err,
+		Credential: c.status(), PublicOnly: c.withheld(), Err: err,
 	}
 	if f, ok := errors.AsType[*fault](err); ok {
 		e.Status, e.Code, e.Message, e.BodyKind = f.status, f.code, f.message, f.kind

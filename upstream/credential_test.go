@@ -330,8 +330,8 @@ func TestPublicAlone(t *testing.T) {
 				for range 3 {
 					if _, err := r.Resolve(t.Context(), "private", "1"); err == nil {
 						t.Error("a private repository was read")
-					} else if e := upstreamError(t, err); e.Credential != (auth.Status{}) {
-						t.Errorf("credential in the error %+v", e.Credential)
+					} else if e := upstreamError(t, err); e.Credential != (auth.Status{}) || !e.PublicOnly {
+						t.Errorf("credential in the error %+v, public alone %v", e.Credential, e.PublicOnly)
 					}
 					if got := as(); got != "nobody" {
 						t.Errorf("a private repository was asked as %s", got)

@@ -54,6 +54,7 @@ type Error struct {
 	// MirrorReason is the reason in the Mirror-Reason header of that answer: it came from a mirror, perhaps from this one.
 	MirrorReason string
 	Credential   auth.Status // zero: anonymous
+	PublicOnly   bool        // no credential of ours was shown, or would be, for what may be private: see Options.Public
 	Steps        []Step
 	Err          error // the cause below, may be nil where Status says it all
 }
