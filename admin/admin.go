@@ -24,6 +24,8 @@ type Options struct {
 	Ready   func() error  // nil or a nil error: ready; else why not, in a few words
 	Token   func() string // asked at each request, so that a rotated token holds at once; nil or "": none is wanted
 	Log     *slog.Logger  // nil: discard
+	// Upstreams says how the registries in use are. Nil: there is no /api/v1/upstreams.
+	Upstreams func() []Upstream
 }
 
 // New returns the handler of the admin listener.
@@ -33,8 +35,8 @@ func New(o Options) http.Handler {
 	}
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /metrics, /healthz, /readyz, "+
-			"/debug/pprof/", r.URL.EscapedPath()))
+		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/upstreams, /metrics, /healthz, "+
+			"/readyz, /debug/pprof/", r.URL.EscapedPath()))
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for %s", r.URL.EscapedPath(), r.Method))
@@ -44,6 +46,9 @@ func New(o Options) http.Handler {
 		r.Use(o.guard)
 		if o.Metrics != nil {
 			r.Method(http.MethodGet, "/metrics", o.Metrics)
+		}
+		if o.Upstreams != nil {
+			r.Get("/api/v1/upstreams", upstreams(o.Upstreams))
 		}
 		r.HandleFunc("/debug/pprof/*", pprof.Index)
 		r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

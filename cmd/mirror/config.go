@@ -135,6 +135,10 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 	for _, u := range c.Upstreams {
 		row("  "+u.Name, "%s%s", u.Endpoints[0].URL,
 			choose(len(u.Aliases) > 0, ", also called "+strings.Join(u.Aliases, " and "), ""))
+		for _, c := range u.Credentials {
+			row("", "as %s (%s) for %s: public images alone, for the sake of its limits", c.Name, c.Sources()[0],
+				choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"))
+		}
 	}
 	for _, o := range c.Overrides {
 		row(o.Path, "from %s", o.Variable)

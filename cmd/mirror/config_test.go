@@ -71,6 +71,23 @@ warning: stat DIR/tls.crt: no such file or directory; the mirror will not start 
 	}
 }
 
+func TestConfigCheckNamesCredentials(t *testing.T) {
+	t.Parallel()
+	path := configFile(t, "upstreams: {docker.io: {credentials: [{name: hub, username: u, passwordFile: p}, "+
+		"{name: node, plugin: {command: c}, repositories: [a, b/*]}]}}\n")
+	stdout, _, err := runConfig(t, "check", "--config", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"as hub (passwordFile) for all: public images alone", "as node (plugin) for a b/*: public images alone",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in\n%s", want, stdout)
+		}
+	}
+}
+
 func TestConfigCheckWithoutAFile(t *testing.T) {
 	t.Parallel()
 	stdout, _, err := runConfig(t, "check")

@@ -81,7 +81,7 @@ Try it, with no configuration at all:
 		Args:          subcommand,
 		RunE:          help,
 	}
-	root.AddCommand(newServeCmd(), newConfigCmd(), newCacheCmd(), newVersionCmd())
+	root.AddCommand(newServeCmd(), newConfigCmd(), newCacheCmd(), newUpstreamsCmd(), newVersionCmd())
 	return root
 }
 

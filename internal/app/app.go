@@ -182,7 +182,7 @@ func (a *App) Run(ctx context.Context) error {
 
 	main := a.server.HTTPServer(a.tls(c), false)
 	side := sideServer(admin.New(admin.Options{
-		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log,
+		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
 	}), a.log)
 	served := make(chan error, 3)
 	l := server.Listen(a.main, maxConns)

@@ -3,10 +3,13 @@ package app
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/acr"
 	"github.com/registrymirror/mirror/auth/docker"
@@ -73,6 +76,37 @@ func (s *sites) Credentials() map[string][]auth.Status {
 		}
 	}
 	return all
+}
+
+// upstreams says how the registries in use are, for the operator's side.
+func (s *sites) upstreams() []admin.Upstream {
+	endpoints, credentials := s.State(), s.Credentials()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []admin.Upstream
+	for _, name := range slices.Sorted(maps.Keys(s.running)) {
+		conf := s.running[name].conf
+		u := admin.Upstream{
+			Name: name, Access: conf.Access, Endpoints: []admin.Endpoint{}, Credentials: []admin.Credential{},
+		}
+		for _, e := range endpoints[name] {
+			u.Endpoints = append(u.Endpoints, admin.Endpoint{
+				URL: e.URL, State: string(e.State), LastError: e.LastError, LastErrorAt: e.LastErrorAt.UTC(),
+			})
+		}
+		for i, st := range credentials[name] {
+			c := admin.Credential{
+				Name: st.Name, Kind: st.Kind, For: st.For, State: string(st.State), ExpiresAt: st.Expires.UTC(),
+				LastRefresh: st.LastRefresh.UTC(), LastError: st.LastError,
+			}
+			if i < len(conf.Credentials) { // a reload in between may have made them fewer
+				c.Repositories = conf.Credentials[i].Repositories
+			}
+			u.Credentials = append(u.Credentials, c)
+		}
+		list = append(list, u)
+	}
+	return list
 }
 
 // fetched counts attempts to get credentials of an upstream.

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/auth/acr"
 	"github.com/registrymirror/mirror/auth/ecr"
 	"github.com/registrymirror/mirror/auth/gar"
@@ -74,13 +76,13 @@ cat > /dev/null
 echo '{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1","cacheKeyType":"Registry",`+
 		`"cacheDuration":"1h","auth":{"`+host+`":{"username":"bot","password":"`+secret+`"}}}'`)
 
-	for _, tt := range []struct{ name, source string }{
-		{"file", "username: bot, passwordFile: " + filepath.Join(dir, "pass")},
-		{"env", "username: bot, passwordEnv: MIRROR_TEST_PASSWORD"},
-		{"dockerConfig", "dockerConfig: " + filepath.Join(dir, "config.json")},
-		{"mounted secret", "dockerConfig: " + filepath.Join(dir, "mounted")},
-		{"helper", "helper: " + helper},
-		{"plugin", "plugin: {command: " + plugin + ", args: [get-credentials], env: {COLOUR: blue}}"},
+	for _, tt := range []struct{ name, kind, source string }{
+		{"file", "file", "username: bot, passwordFile: " + filepath.Join(dir, "pass")},
+		{"env", "env", "username: bot, passwordEnv: MIRROR_TEST_PASSWORD"},
+		{"dockerConfig", "dockerConfig", "dockerConfig: " + filepath.Join(dir, "config.json")},
+		{"mounted secret", "dockerConfig", "dockerConfig: " + filepath.Join(dir, "mounted")},
+		{"helper", "helper", "helper: " + helper},
+		{"plugin", "plugin", "plugin: {command: " + plugin + ", args: [get-credentials], env: {COLOUR: blue}}"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o.ClearRequests()
@@ -105,7 +107,18 @@ echo '{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kube
 					t.Errorf("no %s", want)
 				}
 			}
-			for what, text := range map[string]string{"log": log.take(), "metrics": text} {
+			status, api := get(t, "http://"+a.AdminAddr().String()+"/api/v1/upstreams")
+			var list admin.UpstreamList
+			if err := json.Unmarshal([]byte(api), &list); err != nil || status != http.StatusOK || len(list.Upstreams) != 1 {
+				t.Fatalf("%d %s: %v", status, api, err)
+			}
+			up := list.Upstreams[0]
+			if up.Name != host || up.Access != "public" || len(up.Endpoints) != 1 || up.Endpoints[0].State != "up" ||
+				len(up.Credentials) != 1 || up.Credentials[0].Name != "hub" || up.Credentials[0].State != "ok" ||
+				!strings.EqualFold(up.Credentials[0].Kind, tt.kind) {
+				t.Errorf("%+v", up)
+			}
+			for what, text := range map[string]string{"log": log.take(), "metrics": text, "API": api} {
 				if strings.Contains(text, secret) {
 					t.Errorf("the password shows in the %s", what)
 				}

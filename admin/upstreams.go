@@ -1,0 +1,52 @@
+package admin
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// UpstreamList is the body of GET /api/v1/upstreams, sorted by name.
+type UpstreamList struct {
+	Upstreams []Upstream `json:"upstreams"`
+}
+
+// Upstream is a registry with how it is, as it is configured now.
+type Upstream struct {
+	Name        string       `json:"name"`
+	Access      string       `json:"access"`
+	Endpoints   []Endpoint   `json:"endpoints"`
+	Credentials []Credential `json:"credentials"`
+}
+
+// Endpoint is a place where a registry is asked. What is unknown is absent.
+type Endpoint struct {
+	URL         string    `json:"url"` // with the prefix of repositories as a path
+	State       string    `json:"state"`
+	LastError   string    `json:"lastError,omitempty"`
+	LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
+}
+
+// Credential is who we are to a registry, without the secret. What is unknown is absent.
+type Credential struct {
+	Name         string    `json:"name"`
+	Kind         string    `json:"kind"`
+	For          string    `json:"for,omitempty"` // the host for which its source was asked
+	Repositories []string  `json:"repositories,omitempty"`
+	State        string    `json:"state"`
+	ExpiresAt    time.Time `json:"expiresAt,omitzero"`
+	LastRefresh  time.Time `json:"lastRefresh,omitzero"`
+	LastError    string    `json:"lastError,omitempty"`
+}
+
+// upstreams answers with what list gives.
+func upstreams(list func() []Upstream) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		body := UpstreamList{Upstreams: list()}
+		if body.Upstreams == nil {
+			body.Upstreams = []Upstream{}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(body)
+	}
+}

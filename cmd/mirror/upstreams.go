@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/registrymirror/mirror/admin"
+)
+
+func newUpstreamsCmd() *cobra.Command {
+	var flags adminFlags
+	cmd := &cobra.Command{
+		Use:   "upstreams",
+		Short: "Show the registries that are mirrored, their endpoints and credentials",
+		Long: `Show the registries that are mirrored, their endpoints and credentials, and how each of
+them is, as a running mirror knows it. Nobody is asked for it.
+
+Endpoints are up, degraded (not always, not for blobs, or limiting), open (down: others
+are asked first) or unknown (not asked yet). Credentials are ok, expiring (can't be
+renewed and still works), expired, rejected (by the registry), failing (their source) or
+unknown (not asked yet). Secrets are never shown.
+
+Exit codes: 0 it was shown, however they are; 1 the mirror refuses; 2 usage; 4 no mirror
+answers.`,
+		Example: `  mirror upstreams
+  mirror upstreams -o json | jq '.upstreams[].credentials[] | select(.state != "ok")'
+  kubectl exec deploy/mirror -- mirror upstreams -o wide`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o := flags.output; o != "" && o != "json" && o != "wide" {
+				return fmt.Errorf("-o %s: there are json and wide", o)
+			}
+			body, err := flags.get(cmd.Context(), "upstreams", nil)
+			if err != nil {
+				return err
+			}
+			if flags.output == "json" {
+				return write(cmd.OutOrStdout(), body)
+			}
+			var list admin.UpstreamList
+			if err := json.Unmarshal(body, &list); err != nil {
+				return &exitError{exitFailed, fmt.Errorf("%s answered with what is not a list of upstreams; is it a mirror?", flags.url)}
+			}
+			return showUpstreams(cmd.OutOrStdout(), list.Upstreams, flags.output == "wide", time.Now())
+		},
+	}
+	flags.add(cmd, true)
+	return cmd
+}
+
+// showUpstreams prints a line for each endpoint and each credential.
+func showUpstreams(out io.Writer, list []admin.Upstream, wide bool, now time.Time) error {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "UPSTREAM\tENDPOINT\tSTATE\tERROR")
+	credentials := false
+	for _, u := range list {
+		for _, e := range u.Endpoints {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", u.Name, e.URL, e.State, shorten(e.LastError, wide))
+		}
+		credentials = credentials || len(u.Credentials) > 0
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if credentials {
+		b.WriteByte('\n')
+		fmt.Fprintln(w, "UPSTREAM\tCREDENTIAL\tKIND\tSTATE\tEXPIRES\tREFRESHED\t"+choose(wide, "FOR\tREPOSITORIES\t", "")+"ERROR")
+		for _, u := range list {
+			for _, c := range u.Credentials {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t", u.Name, c.Name, c.Kind, c.State, until(c.ExpiresAt, now),
+					since(c.LastRefresh, now))
+				if wide {
+					fmt.Fprintf(w, "%s\t%s\t", c.For, choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"))
+				}
+				fmt.Fprintln(w, shorten(c.LastError, wide))
+			}
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	return write(out, []byte(trimLines(b.String())))
+}
+
+// shorten cuts an error to what fits, unless there is room.
+func shorten(text string, wide bool) string {
+	const most = 100
+	if r := []rune(text); !wide && len(r) > most {
+		return string(r[:most]) + "..."
+	}
+	return text
+}
+
+func until(t, now time.Time) string {
+	switch d := t.Sub(now).Round(time.Second); {
+	case t.IsZero():
+		return "-"
+	case d <= 0:
+		return (-d).String() + " ago"
+	default:
+		return "in " + d.String()
+	}
+}
+
+func since(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return max(now.Sub(t), 0).Round(time.Second).String() + " ago"
+}
+
+// trimLines removes the spaces at the ends of lines, where a table has nothing in its last column.
+func trimLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return strings.Join(lines, "\n")
+}

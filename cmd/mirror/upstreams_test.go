@@ -1,0 +1,89 @@
+package main
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/admin"
+)
+
+func upstreamsOf(t *testing.T, token string) string {
+	t.Helper()
+	now := time.Now()
+	s := httptest.NewServer(admin.New(admin.Options{
+		Token: func() string { return token },
+		Upstreams: func() []admin.Upstream {
+			return []admin.Upstream{
+				{
+					Name: "docker.io", Access: "public",
+					Endpoints: []admin.Endpoint{{URL: "https://registry-1.docker.io", State: "open", LastError: strings.Repeat("x", 120)}},
+					Credentials: []admin.Credential{
+						{Name: "hub", Kind: "file", State: "ok"},
+						{
+							Name: "node", Kind: "plugin", For: "docker.io", Repositories: []string{"a/**"}, State: "expiring",
+							ExpiresAt: now.Add(time.Hour + 200*time.Millisecond), LastRefresh: now.Add(-time.Hour), LastError: "exit status 1",
+						},
+						{Name: "old", Kind: "ecr", State: "expired", ExpiresAt: now.Add(-time.Minute)},
+					},
+				},
+				{Name: "ghcr.io", Access: "public", Endpoints: []admin.Endpoint{{URL: "https://ghcr.io", State: "unknown"}}},
+			}
+		},
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func TestUpstreamsTable(t *testing.T) {
+	t.Parallel()
+	where := upstreamsOf(t, "")
+	want := `UPSTREAM   ENDPOINT                      STATE    ERROR
+docker.io  https://registry-1.docker.io  open     ` + strings.Repeat("x", 100) + `...
+ghcr.io    https://ghcr.io               unknown
+
+UPSTREAM   CREDENTIAL  KIND    STATE     EXPIRES    REFRESHED   ERROR
+docker.io  hub         file    ok        -          -
+docker.io  node        plugin  expiring  in 1h0m0s  1h0m0s ago  exit status 1
+docker.io  old         ecr     expired   1m0s ago   -
+`
+	code, out, errs := commandLine(t, "upstreams", "--admin", where)
+	if diff := cmp.Diff(want, out); code != 0 || errs != "" || diff != "" {
+		t.Errorf("%d %s\n%s", code, errs, diff)
+	}
+	_, out, _ = commandLine(t, "upstreams", "--admin", where, "-o", "wide")
+	if !strings.Contains(out, strings.Repeat("x", 120)+"\n") || !strings.Contains(out, "docker.io  a/**") {
+		t.Errorf("wide:\n%s", out)
+	}
+	code, out, _ = commandLine(t, "upstreams", "--admin", where, "-o", "json")
+	if code != 0 || !strings.HasPrefix(out, `{"upstreams":[{"name":"docker.io",`) {
+		t.Errorf("json: %d\n%s", code, out)
+	}
+}
+
+func TestUpstreamsExitCodes(t *testing.T) {
+	t.Parallel()
+	where := upstreamsOf(t, "s3cret")
+	token := configFile(t, "s3cret\n")
+	for _, tt := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"--admin " + where + " --admin-token-file " + token, exitOK, ""},
+		{"--admin " + where, exitFailed, "--admin-token-file or MIRROR_ADMIN_TOKEN_FILE"},
+		{"--admin " + where + " --admin-token-file /nowhere", exitFailed, "--admin-token-file: open /nowhere"},
+		{"--admin " + where + " -o yaml", exitUsage, "-o yaml: there are json and wide"},
+		{"--admin 127.0.0.1:5001", exitUsage, "must be a URL"},
+		{"--admin http://127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
+		{"docker.io", exitUsage, "docker.io"},
+	} {
+		code, _, errs := commandLine(t, append([]string{"upstreams"}, strings.Fields(tt.args)...)...)
+		if code != tt.code || !strings.Contains(errs, tt.says) || tt.code == 0 && errs != "" {
+			t.Errorf("%s: %d, want %d; %s", tt.args, code, tt.code, errs)
+		}
+	}
+}
