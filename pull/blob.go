@@ -37,8 +37,9 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		}
 	}
 	s := Status{Outcome: cache.Hit}
-	// Being cached is no right to read, so who does not belong asks first. And a HEAD needs a size.
-	if guard.Membership && !member || a.Request.Head && !here && desc.Size < 0 {
+	// Being cached is no right to read, so who does not belong asks first. And a HEAD needs a size, as a GET is better off
+	// with one: what the answer to that says is held against it.
+	if guard.Membership && !member || !here && desc.Size < 0 {
 		var led bool
 		if desc, led, err = b.size(ctx); err != nil {
 			return nil, err

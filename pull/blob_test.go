@@ -227,7 +227,7 @@ func TestSizeThatSomebodyElseGotWrongIsNotHeldAgainstUs(t *testing.T) {
 	})
 }
 
-// A HEAD has told a wrong size. It is not believed for good: the pull after the one that finds out goes by what is sent.
+// A HEAD has told a wrong size. It is not believed for good: the pull after the one that finds out asks again.
 func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		b := []byte("a layer")
@@ -241,8 +241,11 @@ func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
 			t.Error("no error")
 		}
 		w.shelf.hold = nil
+		w.hub.asked()
 		w.blob(t, askBlob(app, d), b)
+		w.hub.wants(t, "BLOB "+app+"@"+d.String(), "STAT "+app+"@"+d.String())
 		w.headBlob(t, askBlob(app, d), len(b))
+		w.hub.wants(t)
 	})
 }
 

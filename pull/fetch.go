@@ -76,7 +76,10 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 // store writes what was fetched: bytes, then references, then the tags that wait for it. If one fails the next of kin
 // is left out, and the client is served all the same, from memory for as long as that lasts.
 func (p *Puller) store(ctx context.Context, repo oci.Repo, doc *oci.Manifest) fetched {
-	f := p.remember(doc).in(doc.MediaType)
+	// Nobody else gets it before its parts are known to belong to the repository: they would be asked for in vain.
+	at := oci.Ref{Repo: repo, Digest: doc.Digest}
+	p.storing.Store(at, nil)
+	defer p.storing.Delete(at)
 	point.Hit("pull/fetched")
 	putErr := p.cache.Put(ctx, doc.Digest, doc.Bytes)
 	if putErr != nil {
@@ -88,6 +91,7 @@ func (p *Puller) store(ctx context.Context, repo oci.Repo, doc *oci.Manifest) fe
 	if learnErr != nil {
 		p.log.WarnContext(ctx, "references of a manifest can't be recorded", "digest", doc.Digest, "err", learnErr)
 	}
+	f := p.remember(doc).in(doc.MediaType)
 	point.Hit("pull/learnt")
 	if putErr == nil && learnErr == nil {
 		for _, ref := range p.words.meaning(repo, doc.Digest) {

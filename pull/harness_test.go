@@ -36,10 +36,12 @@ type books struct {
 	pull.Catalog
 	journal *journal
 	fail    func(op string) error
+	begin   func(op string) // called before a look-up of a tag
 	look    func(op string) // called after a look-up, before its result is known to who looked
 }
 
 func (b *books) Tag(ref oci.Ref) (catalog.Tag, error) {
+	b.begin("tag")
 	t, err := b.Catalog.Tag(ref)
 	b.look("tag")
 	return t, err
@@ -88,7 +90,7 @@ func newWorld(t testing.TB) *world {
 		tables: [2]state.Table{statetest.NewTable(), statetest.NewTable()},
 		books: &books{
 			journal: j, fail: func(string) error { return nil },
-			look: func(string) {},
+			begin: func(string) {}, look: func(string) {},
 		},
 	}
 	w.restart()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,5 +208,57 @@ func TestLeavingClientIsNotAnsweredStale(t *testing.T) {
 		if c, err := w.Manifest(ctx, ask(app, "1")); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, %v", c, err)
 		}
+	})
+}
+
+// A tag that is recorded between the moment a client comes and its look-up is younger than the client. It needs no check.
+func TestRecordYoungerThanItsReader(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.behave(nil, takes(time.Second))
+		var both sync.WaitGroup
+		both.Go(func() { w.get(ask(app, "1")) }) // told at 1 s, recorded at 2 s
+		both.Go(func() {
+			time.Sleep(1500 * time.Millisecond)
+			var slow atomic.Bool
+			w.books.begin = func(string) {
+				if slow.CompareAndSwap(false, true) {
+					time.Sleep(time.Second)
+				}
+			}
+			if c := w.get(ask(app, "1")); c.Status.Age < 0 {
+				t.Errorf("it is %v old", c.Status.Age)
+			}
+		})
+		both.Wait()
+		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+im.index.Digest.String())
+	})
+}
+
+// Who gets a manifest comes for its parts at once. They belong to the repository by then, so nobody asks whether they do.
+func TestPartsAreKnownBeforeTheirManifestIsServed(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.get(ask(app, im.index.Digest.String()))
+		w.hub.asked()
+		w.books.fail = func(op string) error {
+			if op == "learn" {
+				time.Sleep(time.Second) // the disk is slow
+			}
+			return nil
+		}
+		child := im.children[0]
+		var herd sync.WaitGroup
+		for i := range 4 {
+			herd.Go(func() {
+				time.Sleep(time.Duration(i) * 300 * time.Millisecond)
+				w.get(ask(app, child.Digest.String()))
+				for _, layer := range child.Children {
+					w.headBlob(t, askBlob(app, layer.Digest), int(layer.Size))
+				}
+			})
+		}
+		herd.Wait()
+		w.hub.wants(t, "GET acme/app@"+child.Digest.String())
 	})
 }

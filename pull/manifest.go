@@ -91,6 +91,9 @@ func (p *Puller) local(ctx context.Context, repo oci.Repo, d oci.Digest) (fetche
 	if m, ok := p.hot.get(d); ok {
 		return m.in(desc.MediaType), true
 	}
+	if _, soon := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); soon {
+		return fetched{}, false
+	}
 	// A layer can be asked for as a manifest; it must not be read into memory to find out.
 	if n, ok := p.cache.Stat(d); !ok || n > oci.MaxManifestSize {
 		return fetched{}, false

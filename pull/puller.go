@@ -71,6 +71,7 @@ type Puller struct {
 	sites uint64     // the last generation given out
 
 	hot      *lru[oci.Digest, *manifest]
+	storing  sync.Map // of oci.Ref: manifests whose parts are about to be known
 	words    *words
 	failures *failures
 	lists    *lru[key, *lastList]

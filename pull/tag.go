@@ -36,21 +36,22 @@ func (p *Puller) believe(ctx context.Context, ref oci.Ref) belief {
 func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*Content, error) {
 	start := time.Now()
 	b := p.believe(ctx, ref)
+	now := time.Now() // what was recorded in between is not from the future
 	verdict := catalog.Ask
 	if b.Digest != "" {
-		verdict = b.Judge(st.Tags, start)
+		verdict = b.Judge(st.Tags, now)
 	}
 	if verdict == catalog.ServeAndAsk {
 		p.checkBehind(ctx, st, ref, start)
 	}
 	if verdict != catalog.Ask {
-		if c, ok := p.known(ctx, st, ref, b, head, start); ok {
+		if c, ok := p.known(ctx, st, ref, b, head, now); ok {
 			return c, nil
 		}
 	}
 
 	// From here on the upstream has a say. Who has a copy does not wait long for it.
-	old, ok := p.copyOf(ctx, ref, b.kept, st.Tags, start)
+	old, ok := p.copyOf(ctx, ref, b.kept, st.Tags, now)
 	wait := p.wait
 	if ok {
 		wait = p.patience(st)
@@ -62,7 +63,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 	p.log.DebugContext(ctx, "stale tag served", "ref", ref.Name, "tag", ref.Tag, "digest", old.digest, "err", err)
 	ref.Digest = old.digest
 	return p.answer(ref, old, head, Status{
-		Outcome: cache.Hit, Stale: true, Age: start.Sub(b.kept.Checked), Reason: err,
+		Outcome: cache.Hit, Stale: true, Age: now.Sub(b.kept.Checked), Reason: err,
 	}, time.Now()), nil
 }
 
@@ -99,7 +100,7 @@ func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, che
 ) (*Content, error) {
 	at := ref
 	at.Digest = b.Digest
-	age := start.Sub(b.Checked)
+	age := max(0, start.Sub(b.Checked))
 	if check {
 		desc, led, err := p.resolve(ctx, st, ref, start, wait)
 		if err != nil {
