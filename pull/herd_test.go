@@ -216,16 +216,17 @@ func TestRecordYoungerThanItsReader(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")
 		w.hub.behave(nil, takes(time.Second))
+		var slow atomic.Bool // the next look-up
+		w.books.begin = func(string) {
+			if slow.CompareAndSwap(true, false) {
+				time.Sleep(time.Second)
+			}
+		}
 		var both sync.WaitGroup
 		both.Go(func() { w.get(ask(app, "1")) }) // told at 1 s, recorded at 2 s
 		both.Go(func() {
 			time.Sleep(1500 * time.Millisecond)
-			var slow atomic.Bool
-			w.books.begin = func(string) {
-				if slow.CompareAndSwap(false, true) {
-					time.Sleep(time.Second)
-				}
-			}
+			slow.Store(true)
 			if c := w.get(ask(app, "1")); c.Status.Age < 0 {
 				t.Errorf("it is %v old", c.Status.Age)
 			}
