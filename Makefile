@@ -5,6 +5,7 @@ SHELL := /bin/bash -euo pipefail
 
 FUZZTIME ?= 10s
 BENCH_RUNS ?= 3
+FAULT_SEED ?= 1
 CRASH_ROUNDS ?= 20
 CRASH_KILLS ?= 1000
 CRASH_FOR ?= 20m
@@ -45,6 +46,10 @@ e2e: install ## real registries and clients, and the OCI conformance suite; RUN=
 kill: ## kill -9 of the binary at every named point and at random, in full: an hour or so; CRASH_SEED=N repeats a run
 	cd e2e && CRASH_ROUNDS=$(CRASH_ROUNDS) CRASH_KILLS=$(CRASH_KILLS) CRASH_FOR=$(CRASH_FOR) \
 	  go test -count=1 -timeout 90m -v -run '^(TestKill|TestPoints)' . | grep -v '^=== '
+
+.PHONY: faults
+faults: ## the fault matrix, in full: 100,000 trials, a quarter of an hour; FAULTS='-only F8 -seed 7 -trials 1' for one
+	go test -count=1 -timeout 120m ./internal/faults -run '^TestMatrix$$' $(or $(FAULTS),-trials 100000 -large 50 -seed $(FAULT_SEED))
 
 .PHONY: cross
 cross: ## builds for every platform that is promised

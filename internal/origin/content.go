@@ -12,11 +12,13 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// content is bytes of a known size, in memory or made from a seed.
-type content interface {
+// Content is bytes of a known size, in memory or made up.
+type Content interface {
 	io.ReaderAt
 	Size() int64
 }
+
+type content = Content
 
 // repository is what a repository has. Guarded by Origin.mu.
 type repository struct {
@@ -165,4 +167,9 @@ func sum(c content) oci.Digest {
 	h := sha256.New()
 	_, _ = io.CopyBuffer(h, io.NewSectionReader(c, 0, c.Size()), make([]byte, 256<<10))
 	return oci.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))
+}
+
+// AddContent puts a blob under its digest into a repository: bytes that the caller makes, of which none are held.
+func (g *Origin) AddContent(repo string, d oci.Digest, r Content) oci.Descriptor {
+	return g.addContent(repo, d, r)
 }

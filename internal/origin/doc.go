@@ -14,5 +14,5 @@
 //   - Close returns when no handler runs any more.
 //   - Large content is made from a seed while it is sent, and never held.
 //
-// Not here: pushes, and name resolution; everything listens on 127.0.0.1.
+// Not here: pushes, and name resolution; everything listens on 127.0.0.1, or on a Network in memory.
 package origin

@@ -21,7 +21,8 @@ type endpoint struct {
 	host   string
 	server *http.Server
 	tls    bool
-	hold   int // file descriptor of the socket that holds the port
+	net    *Network // nil: the machine's own
+	hold   int      // file descriptor of the socket that holds the port, -1 on a Network
 
 	serving sync.WaitGroup
 	mu      sync.Mutex // guards all below
@@ -39,8 +40,8 @@ const (
 	modeClosed
 )
 
-func listen(h http.Handler, ca *authority, h2 bool) (*endpoint, error) {
-	e := &endpoint{hold: -1, conns: make(map[net.Conn]struct{}), mode: modeDown}
+func listen(on *Network, h http.Handler, ca *authority, h2 bool) (*endpoint, error) {
+	e := &endpoint{net: on, hold: -1, conns: make(map[net.Conn]struct{}), mode: modeDown}
 	e.server = &http.Server{
 		Handler:     h,
 		ErrorLog:    log.New(io.Discard, "", 0),
@@ -54,11 +55,17 @@ func listen(h http.Handler, ca *authority, h2 bool) (*endpoint, error) {
 		e.server.Protocols.SetHTTP2(h2)
 		e.server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{ca.leaf}, MinVersion: tls.VersionTLS12}
 	}
-	ln, err := reusing("127.0.0.1:0")
+	ln, err := e.listen()
 	if err != nil {
 		return nil, err
 	}
 	e.host = ln.Addr().String()
+	if on != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.start(ln, modeUp)
+		return e, nil
+	}
 	if e.hold, err = hold(ln.Addr().(*net.TCPAddr).Port); err != nil {
 		_ = ln.Close()
 		return nil, fmt.Errorf("hold %s: %w", e.host, err)
@@ -67,6 +74,17 @@ func listen(h http.Handler, ca *authority, h2 bool) (*endpoint, error) {
 	defer e.mu.Unlock()
 	e.start(ln, modeUp)
 	return e, nil
+}
+
+// listen listens on its host, or for the first time on any.
+func (e *endpoint) listen() (net.Listener, error) {
+	switch {
+	case e.net != nil:
+		return e.net.Listen(e.host)
+	case e.host != "":
+		return reusing(e.host)
+	}
+	return reusing("127.0.0.1:0")
 }
 
 type connKey struct{}
@@ -193,7 +211,7 @@ func (e *endpoint) again(m mode) {
 	if same || !e.halt(modeDown) {
 		return
 	}
-	ln, err := reusing(e.host)
+	ln, err := e.listen()
 	if err != nil {
 		panic(fmt.Sprintf("origin: listen on %s again: %v", e.host, err)) // the port is held, so this is a bug
 	}
@@ -207,7 +225,9 @@ func (e *endpoint) close() {
 		return
 	}
 	_ = e.server.Close()
-	_ = unix.Close(e.hold)
+	if e.hold >= 0 {
+		_ = unix.Close(e.hold)
+	}
 }
 
 // tcp is the connection below TLS.
@@ -221,6 +241,13 @@ func tcp(c net.Conn) *net.TCPConn {
 
 // reset closes with an RST.
 func reset(c net.Conn) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	if n, ok := c.(*netConn); ok {
+		n.Reset()
+		return
+	}
 	t := tcp(c)
 	if t == nil {
 		_ = c.Close()

@@ -20,6 +20,7 @@ type Options struct {
 	Auth        Auth        // zero: nobody is asked who they are
 	Rate        int         // bytes per second of a body, 0: unlimited
 	Header      http.Header // added to each answer of the registry under /v2/, such as ratelimit-remaining
+	Network     *Network    // where its hosts are; nil: on the machine's own loopback
 
 	Redirect         bool          // a blob answers 307 to the blob host
 	RedirectRelative bool          // and with a path on the registry's own host, as Artifact Registry does
@@ -93,7 +94,7 @@ func New(o Options) (*Origin, error) {
 			continue
 		}
 		h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.serve(e.role, w, r) })
-		if *e.to, err = listen(h, g.ca, o.HTTP2); err != nil {
+		if *e.to, err = listen(o.Network, h, g.ca, o.HTTP2); err != nil {
 			g.Close()
 			return nil, fmt.Errorf("start origin: %w", err)
 		}

@@ -121,6 +121,13 @@ func (g *Origin) Script(r Rule) (remove func()) {
 	}
 }
 
+// ClearRules removes all rules.
+func (g *Origin) ClearRules() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rules = nil
+}
+
 // fault is the one for a request; the zero value where no rule matches. refused requests are for early rules alone, so
 // that a rule for one answer is not used up by the question for a token.
 func (g *Origin) fault(w *wanted, r *http.Request, refused bool) Fault {
