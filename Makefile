@@ -9,6 +9,7 @@ FAULT_SEED ?= 1
 CRASH_ROUNDS ?= 20
 CRASH_KILLS ?= 1000
 CRASH_FOR ?= 20m
+ROTATION ?= 60s
 CONFIG ?=
 VERSION ?=
 TOOL := go tool -modfile=tools/go.mod
@@ -50,6 +51,10 @@ kill: ## kill -9 of the binary at every named point and at random, in full: an h
 .PHONY: faults
 faults: ## the fault matrix, in full: 100,000 trials, a quarter of an hour; FAULTS='-only F8 -seed 7 -trials 1' for one
 	go test -count=1 -timeout 120m ./internal/faults -run '^TestMatrix$$' $(or $(FAULTS),-trials 100000 -large 50 -seed $(FAULT_SEED))
+
+.PHONY: rotation
+rotation: ## logins that live 5 s and tokens that live 2 s, under 50 clients, for ROTATION=60s of the test's own clock
+	go test -count=1 -v ./upstream -run '^TestRotationUnderLoad$$' -rotation $(ROTATION)
 
 .PHONY: cross
 cross: ## builds for every platform that is promised
