@@ -164,9 +164,13 @@ func (a *App) AdminAddr() net.Addr { return a.admin.Addr() }
 
 // Run serves until ctx ends, then stops as the package says. Its error is nil after a stop in order.
 func (a *App) Run(ctx context.Context) error {
+	var stopping time.Time
 	defer func() {
 		if err := a.close(); err != nil {
 			a.log.Error("the data folder was not closed in order; nothing is lost", "err", err)
+		}
+		if !stopping.IsZero() {
+			a.log.Info("stopped", "took", time.Since(stopping).Round(time.Millisecond))
 		}
 	}()
 	c := a.config
@@ -211,6 +215,7 @@ func (a *App) Run(ctx context.Context) error {
 	case <-bg.Done():
 		err = context.Cause(bg)
 	}
+	stopping = time.Now()
 	if e := a.stop(main, c.Drain); e != nil && err == nil {
 		err = e
 	}
@@ -239,15 +244,10 @@ func (a *App) stop(main *http.Server, drain time.Duration) error {
 	a.log.Info("stopping: running pulls may finish", "drain", drain)
 	ctx, cancel := context.WithTimeoutCause(context.Background(), drain, errDrained)
 	defer cancel()
-	start := time.Now()
 	err := a.server.Stop(ctx, 0, main)
 	if errors.Is(err, errDrained) {
-		a.log.Warn("stopped: pulls that were still running after the drain time were cut off; clients resume them",
-			"drain", drain)
+		a.log.Warn("pulls that were still running after the drain time were cut off; clients resume them", "drain", drain)
 		return nil
-	}
-	if err == nil {
-		a.log.Info("stopped", "took", time.Since(start).Round(time.Millisecond))
 	}
 	return err
 }
