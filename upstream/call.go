@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/guard"
 )
 
 // call is one operation of a caller: what is asked of which endpoint, as whom, and what was tried so far. It is for
@@ -55,7 +56,7 @@ func (c *call) source() auth.Source {
 
 // withheld reports whether our credential must not be shown for the repository, since it may be private.
 func (c *call) withheld() bool {
-	return c.o.Public && c.as.own && !c.ep.public.has(c.repository, time.Now())
+	return guard.Public && c.o.Public && c.as.own && !c.ep.public.has(c.repository, time.Now())
 }
 
 // maxSteps bounds what a call remembers: a large blob over a bad line is asked for hundreds of times. The first

@@ -16,4 +16,5 @@ const (
 	Lease        = off != "lease"        // what a pull will ask for next is not evicted
 	Reservation  = off != "reservation"  // a download has its room before it begins
 	Membership   = off != "membership"   // being cached is no right to read
+	Public       = off != "public"       // under access: public our credentials read nothing that is private
 )

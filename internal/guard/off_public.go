@@ -1,0 +1,5 @@
+//go:build unguarded_public
+
+package guard
+
+const off = "public"
