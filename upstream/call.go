@@ -27,6 +27,7 @@ type call struct {
 	steps      []Step
 	cred       auth.Credential // as it was when last asked for
 	sourceErr  error           // why there is none
+	headed     bool            // the endpoint was asked by HEAD
 	failures   []failure       // one for each endpoint that was asked in vain: the last
 }
 
@@ -39,7 +40,7 @@ func (r *Registry) call(op, repository, reference string) *call {
 // at turns to an endpoint.
 func (c *call) at(ep *endpoint) {
 	if c.ep != ep {
-		c.ep, c.repository, c.cred, c.sourceErr = ep, ep.prefix+c.name, noCredential, nil
+		c.ep, c.repository, c.cred, c.sourceErr, c.headed = ep, ep.prefix+c.name, noCredential, nil, false
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 // begin with public let in everybody.
 type guarded struct {
 	tokens bool // it works with tokens, else with passwords
+	closed bool // without a token it lets nobody in, as Docker Hub
 
 	mu    sync.Mutex
 	good  []string // USER:PASSWORD
@@ -65,7 +66,7 @@ func (g *guarded) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	g.note(r.Method+" "+repo, user)
-	open := strings.HasPrefix(repo, "public") && (!g.tokens && !basic || known)
+	open := strings.HasPrefix(repo, "public") && !g.closed && (!g.tokens && !basic || known)
 	if !known && !open {
 		challenge := `Basic realm="reg"`
 		if g.tokens {
@@ -371,6 +372,51 @@ func TestPublicAlone(t *testing.T) {
 					t.Errorf("a private repository was asked as %s", got)
 				}
 			})
+		})
+	}
+}
+
+// The first manifest by digest is asked for by HEAD as nobody, which costs nothing of our address's limits; the GET is
+// spent on our credential's.
+func TestPublicIsShownByHead(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, repo string
+		source     auth.Source
+		want       []string
+	}{
+		{
+			"public", "public/app", login("bot", "pw"),
+			[]string{
+				"HEAD public/app as nobody", "token as nobody", "HEAD public/app as nobody", "token as bot", "GET public/app as bot",
+			},
+		},
+		{
+			"private", "app", login("bot", "pw"),
+			// The last ones are for the reason, which a HEAD has not.
+			[]string{"HEAD app as nobody", "token as nobody", "HEAD app as nobody", "GET app as nobody", "token as nobody", "GET app as nobody"},
+		},
+		{
+			"nobody anyhow", "public/app", auth.Anonymous,
+			[]string{"GET public/app as nobody", "token as nobody", "GET public/app as nobody"},
+		},
+		{
+			"of others", "public/app", auth.Pool{{Source: login("bot", "pw"), Repositories: []string{"other/**"}}},
+			[]string{"GET public/app as nobody", "token as nobody", "GET public/app as nobody"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			g := &guarded{tokens: true, good: []string{"bot:pw"}, closed: true}
+			s := serve(t, g.serve)
+			r := registry(t, s.URL, as(tt.source), func(o *upstream.Options) { o.Public = true })
+			_, err := r.Manifest(t.Context(), tt.repo, string(digestOf(manifest)))
+			if (err == nil) != (tt.repo == "public/app") {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(tt.want, g.requests()); diff != "" {
+				t.Error(diff)
+			}
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -22,6 +23,7 @@ func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descripto
 }
 
 func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
+	c.headed = true
 	resp, err := c.follow(ctx, c.manifestAsk(http.MethodHead))
 	if r, refused := refusalIn(err); err != nil &&
 		(!refused || r.status == http.StatusNotFound || r.status == http.StatusTooManyRequests) {
@@ -68,7 +70,30 @@ func (c *call) manifest(ctx context.Context) (*oci.Manifest, error) {
 	return m, err
 }
 
+// prove asks by HEAD, as nobody, whether a repository is public, where that is what keeps our credential from being
+// used: a HEAD is free on Docker Hub, and a GET as nobody would be spent on the limits of our address. Its error is of
+// the way there; why a registry refuses is for the GET to learn.
+func (c *call) prove(ctx context.Context) error {
+	if c.headed || !c.withheld() {
+		return nil
+	}
+	if s, ok := c.source().(auth.Credential); ok && s.IsAnonymous() {
+		return nil
+	}
+	c.headed = true
+	resp, err := c.follow(ctx, c.manifestAsk(http.MethodHead))
+	if err == nil {
+		resp.Body.Close()
+	} else if _, refused := refusalIn(err); !refused {
+		return err
+	}
+	return nil
+}
+
 func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
+	if err := c.prove(ctx); err != nil {
+		return nil, err
+	}
 	resp, err := c.follow(ctx, c.manifestAsk(http.MethodGet))
 	if err != nil {
 		return nil, err
