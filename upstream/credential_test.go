@@ -401,7 +401,8 @@ func TestPublicIsShownByHead(t *testing.T) {
 			[]string{"GET public/app as nobody", "token as nobody", "GET public/app as nobody"},
 		},
 		{
-			"of others", "public/app", auth.Pool{{Source: login("bot", "pw"), Repositories: []string{"other/**"}}},
+			"of others", "public/app",
+			auth.Pool{{Source: login("bot", "pw"), Repositories: []string{"other/**"}}},
 			[]string{"GET public/app as nobody", "token as nobody", "GET public/app as nobody"},
 		},
 	} {

@@ -28,6 +28,7 @@ func (r *Registry) URL() string { return "http://" + r.Host }
 // Options of a registry.
 type Options struct {
 	Proxy   string // URL of a registry that it mirrors; empty: it is one of its own, which takes pushes
+	More    string // YAML of other top-level keys
 	Program string // Start finds it
 	Dir     string // for its files; Start makes one
 }
@@ -66,6 +67,7 @@ func Launch(ctx context.Context, o Options) (*Registry, error) {
 	if o.Proxy != "" {
 		text += fmt.Sprintf("proxy: {remoteurl: %q}\n", o.Proxy)
 	}
+	text += o.More
 	file := filepath.Join(o.Dir, "config.yml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
