@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/admin/client"
+	"github.com/registrymirror/mirror/config"
 )
 
 const exitUnreachable = 4 // the mirror that was to be asked
@@ -19,18 +22,17 @@ const defaultAdmin = "http://127.0.0.1:5001"
 
 // adminFlags are those of commands that ask a running mirror.
 type adminFlags struct {
-	url, tokenFile, output string
+	url, tokenFile, config, output string
 }
 
 // add adds the flags. wide says that there is more to show than fits a narrow terminal.
 func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
-	where := os.Getenv("MIRROR_ADMIN")
-	if where == "" {
-		where = defaultAdmin
-	}
-	cmd.Flags().StringVar(&f.url, "admin", where, "the mirror's admin listener")
+	cmd.Flags().StringVar(&f.url, "admin", os.Getenv("MIRROR_ADMIN"),
+		"the mirror's admin listener (that of --config, else "+defaultAdmin+")")
+	cmd.Flags().StringVar(&f.config, "config", os.Getenv("MIRROR_CONFIG"),
+		"configuration file of the mirror, which says where it listens")
 	cmd.Flags().StringVar(&f.tokenFile, "admin-token-file", os.Getenv("MIRROR_ADMIN_TOKEN_FILE"),
-		"file with the token that it wants")
+		"file with the token that it wants (that of --config)")
 	formats := "json"
 	if wide {
 		formats = "json or wide"
@@ -40,6 +42,9 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 
 // get asks for /api/v1/PATH.
 func (f *adminFlags) get(ctx context.Context, path string, query url.Values) ([]byte, error) {
+	if err := f.fromConfig(); err != nil {
+		return nil, err
+	}
 	token, err := f.token()
 	if err != nil {
 		return nil, &exitError{exitFailed, err}
@@ -56,6 +61,37 @@ func (f *adminFlags) get(ctx context.Context, path string, query url.Values) ([]
 		return nil, &exitError{exitFailed, err}
 	}
 	return body, nil
+}
+
+// fromConfig fills in from the configuration what neither a flag nor a variable says.
+func (f *adminFlags) fromConfig() error {
+	if f.url != "" || f.config == "" {
+		f.url = orDefault(f.url)
+		return nil
+	}
+	c, err := config.Load(f.config, os.Environ())
+	if err != nil {
+		return &exitError{exitFailed, fmt.Errorf("%w; correct it, or say where the mirror is with --admin", err)}
+	}
+	host, port, err := net.SplitHostPort(c.Admin.Listen)
+	if err != nil {
+		return &exitError{exitFailed, fmt.Errorf("admin.listen: %w", err)}
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	f.url = "http://" + net.JoinHostPort(host, port)
+	if f.tokenFile == "" {
+		f.tokenFile = c.Admin.TokenFile
+	}
+	return nil
+}
+
+func orDefault(url string) string {
+	if url == "" {
+		return defaultAdmin
+	}
+	return url
 }
 
 func (f *adminFlags) token() (string, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -74,6 +75,10 @@ func TestUpstreamsExitCodes(t *testing.T) {
 		says string
 	}{
 		{"--admin " + where + " --admin-token-file " + token, exitOK, ""},
+		{"--config " + configFile(t, fmt.Sprintf("admin: {listen: %q, tokenFile: %q}\n", strings.TrimPrefix(where, "http://"), token)), exitOK, ""},
+		{"--config " + configFile(t, "admin: {listen: '0.0.0.0:1', tokenFile: "+token+"}\n"), exitUnreachable, "http://127.0.0.1:1:"},
+		{"--config " + configFile(t, "nonsense: 1\n"), exitFailed, "nonsense"},
+		{"--admin " + where + " --config /nowhere --admin-token-file " + token, exitOK, ""},
 		{"--admin " + where, exitFailed, "--admin-token-file or MIRROR_ADMIN_TOKEN_FILE"},
 		{"--admin " + where + " --admin-token-file /nowhere", exitFailed, "--admin-token-file: open /nowhere"},
 		{"--admin " + where + " -o yaml", exitUsage, "-o yaml: there are json and wide"},
