@@ -9,3 +9,9 @@ func Images(p *Plugin) int {
 	defer p.mu.Unlock()
 	return len(p.images)
 }
+
+// Parse reads an answer for an image: whose login it has, and whether it is one.
+func Parse(out []byte, image string) (user, password string, err error) {
+	r, err := parse(out, image)
+	return r.cred.Username, r.cred.Password.Reveal(), err
+}
