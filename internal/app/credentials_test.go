@@ -1,9 +1,11 @@
 package app_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -208,4 +210,68 @@ func TestHostsOfClouds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A reload brings credentials and takes them away, in the middle of a download too.
+func TestReloadOfCredentials(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "pass"), secret)
+	o := limited(t)
+	o.AddImage("public/app", "2", origin.Image{Layers: []int64{5000}})
+	blob := o.AddBlob("public/app", bytes.Repeat([]byte("x"), 3<<20))
+	conf := func(credentials string) *config.Config {
+		return parse(t, dir, fmt.Sprintf("  %s: {endpoints: [%q]%s}\n", nameOf(o), o.URL(), credentials))
+	}
+	a, _ := start(t, conf(""))
+	r := &running{App: a}
+	shown := func(want int) {
+		t.Helper()
+		_, text := get(t, "http://"+a.AdminAddr().String()+"/api/v1/upstreams")
+		if got := strings.Count(text, `"name":"hub"`); got != want {
+			t.Errorf("%d credentials are shown, want %d: %s", got, want, text)
+		}
+	}
+	if err := r.pull(t, o, "public/app:1"); err != nil {
+		t.Fatal(err)
+	}
+	shown(0)
+
+	// A download that runs while its upstream gets another credential.
+	gate := make(chan struct{})
+	sent := 0
+	o.Script(origin.Rule{Kind: origin.KindBlob, Times: 1, Method: "GET", Do: origin.Fault{Cut: &origin.Cut{At: 1 << 20}}})
+	done := make(chan error, 1)
+	go func() {
+		resp, err := http.Get("http://" + a.Addr().String() + "/v2/" + nameOf(o) + "/public/app/blobs/" + string(blob.Digest))
+		if err == nil {
+			defer resp.Body.Close()
+			close(gate)
+			var b []byte
+			b, err = io.ReadAll(resp.Body)
+			sent = len(b)
+		}
+		done <- err
+	}()
+	<-gate
+	if err := a.Reload(conf(", credentials: [{name: hub, username: bot, passwordFile: pass}]")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil || sent != 3<<20 {
+		t.Errorf("the download that ran: %d bytes, %v", sent, err)
+	}
+	if bot, other := loginsFor(o, "public/app"); bot+other != 0 {
+		t.Errorf("%d logins before there was a credential for them", bot+other)
+	}
+	if err := r.pull(t, o, "public/app:2"); err != nil {
+		t.Fatal(err)
+	}
+	if bot, other := loginsFor(o, "public/app"); bot != 1 || other != 0 {
+		t.Errorf("%d logins as bot, %d as others", bot, other)
+	}
+	shown(1)
+	if err := a.Reload(conf("")); err != nil {
+		t.Fatal(err)
+	}
+	shown(0)
 }
