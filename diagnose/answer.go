@@ -90,7 +90,7 @@ func (c *facts) stranger() bool {
 	c.f.Declined = true
 	c.remedy("check tag and imagePullSecret, or give the mirror a credential for %s", c.up)
 	if c.e.PublicOnly { // where the mirror has one, it is not for this
-		c.remedy("check tag and imagePullSecret: under access: public the mirror pulls public images alone")
+		c.remedy("check tag and imagePullSecret, since under access: public the mirror pulls public images alone")
 	}
 	if c.basic() || c.says("please login", "please log in") {
 		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
