@@ -26,6 +26,8 @@ type Options struct {
 	Log     *slog.Logger  // nil: discard
 	// Upstreams says how the registries in use are. Nil: there is no /api/v1/upstreams.
 	Upstreams func() []Upstream
+	// Failures is the record of pulls that failed. Nil: there is no /api/v1/failures.
+	Failures Failures
 }
 
 // New returns the handler of the admin listener.
@@ -35,8 +37,8 @@ func New(o Options) http.Handler {
 	}
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/upstreams, /metrics, /healthz, "+
-			"/readyz, /debug/pprof/", r.URL.EscapedPath()))
+		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/failures, /api/v1/failures/summary, "+
+			"/api/v1/upstreams, /metrics, /healthz, /readyz, /debug/pprof/", r.URL.EscapedPath()))
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for %s", r.URL.EscapedPath(), r.Method))
@@ -49,6 +51,10 @@ func New(o Options) http.Handler {
 		}
 		if o.Upstreams != nil {
 			r.Get("/api/v1/upstreams", upstreams(o.Upstreams))
+		}
+		if o.Failures != nil {
+			r.Get("/api/v1/failures", failures(o.Failures))
+			r.Get("/api/v1/failures/summary", summary(o.Failures))
 		}
 		r.HandleFunc("/debug/pprof/*", pprof.Index)
 		r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

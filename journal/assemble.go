@@ -39,6 +39,8 @@ type opened struct {
 	stale     bool
 	failing   map[part]failure           // parts whose last answer was a failure
 	told      map[diagnose.Reason]string // what has been said of it, by reason: the failure's id
+	counted   map[diagnose.Reason]counted
+	wants     string // the platform that it wants and there is none for
 
 	group  *list.Element // in Journal.open
 	recent *list.Element // in Journal.recent
@@ -132,7 +134,7 @@ func probe(r oci.Ref) bool {
 }
 
 // add counts an answer.
-func (p *opened) add(r Request) {
+func (j *Journal) add(p *opened, r Request) {
 	p.end = r.At.Add(r.Took)
 	if r.Status/100 == 2 { // a refusal's text is no content
 		p.bytes += r.Bytes
@@ -149,7 +151,10 @@ func (p *opened) add(r Request) {
 	}
 	if r.Finding == nil {
 		if r.Status/100 == 2 || r.Status == 304 {
-			delete(p.failing, partOf(r)) // it went well after all
+			if f, ok := p.failing[partOf(r)]; ok { // it went well after all
+				delete(p.failing, partOf(r))
+				j.recovered(p, f.finding.Reason)
+			}
 			if p.ref.Digest == "" && r.Ref.Tag == p.ref.Tag {
 				p.ref.Digest = r.Ref.Digest
 			}
@@ -220,6 +225,10 @@ func (j *Journal) say(ctx context.Context, p Pull) {
 	if p.Finding != nil {
 		attrs = append(attrs, slog.String("reason", string(p.Finding.Reason)),
 			slog.String("class", string(p.Finding.Class)), slog.String("id", p.ID))
+	}
+	if p.Outcome == Failed || p.Outcome == Declined {
+		j.line(ctx, slog.LevelInfo, "pull", attrs...)
+		return
 	}
 	j.log.LogAttrs(ctx, slog.LevelInfo, "pull", attrs...)
 }

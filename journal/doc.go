@@ -6,7 +6,8 @@
 // pulls of a repository apart; their blobs can't, and belong to the one that was active last.
 //
 //	Observe ─> bounded channel ─> Run ─┬─> at once:     "pull failed", the first time in a minute
-//	            (full: counted, lost)  └─> at its end:  "pull", with outcome and bytes
+//	            (full: counted, lost)  │                and counted in the Record, which is written every 5 s
+//	                                   └─> at its end:  "pull", with outcome and bytes
 //
 // Promise: a pull never waits for its record. What is lost under load is counted, and said.
 //
@@ -14,7 +15,8 @@
 //   - Nothing that worked is called a failure: what failed and then went well in the same pull is served; a probe for a
 //     signature that isn't there, and a client that leaves, are nobody's failure.
 //   - A refusal that leaves the client free to go on to the registry is declined, not failed.
-//   - Memory is bounded, whatever clients do.
+//   - Memory, what is written to disk and what is logged of failures are bounded, whatever clients do.
+//   - The record of failures survives a restart, but for the last five seconds before a crash.
 //
-// Not here: why something failed (diagnose), and what outlives a restart.
+// Not here: why something failed (diagnose), and the file that keeps the record (internal/state).
 package journal

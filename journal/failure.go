@@ -23,6 +23,7 @@ func (j *Journal) failed(ctx context.Context, p *opened, r Request) {
 	if f.Reason == diagnose.ClientGone || f.Class == diagnose.ClassMissing && probe(r.Ref) {
 		return
 	}
+	j.count(p, r)
 	now, again := time.Now(), 0
 	if e := j.seen[r.ID]; e != nil {
 		s := e.Value.(*said)
@@ -75,7 +76,60 @@ func (j *Journal) failed(ctx context.Context, p *opened, r Request) {
 	if again > 0 {
 		attrs = append(attrs, slog.Int("again", again))
 	}
-	j.log.LogAttrs(ctx, level, msg, attrs...)
+	j.line(ctx, level, msg, attrs...)
+}
+
+// count records a failure, of one pull each reason once. What is no pull is not recorded: lists, and requests that no
+// client of a registry sends.
+func (j *Journal) count(p *opened, r Request) {
+	f := r.Finding
+	pulling := r.Kind == oci.KindManifest || r.Kind == oci.KindBlob
+	if !pulling && (r.Kind != 0 || f.Class != diagnose.ClassMirror || f.Reason == diagnose.BadRequest) {
+		return
+	}
+	x := Failure{
+		ID: r.ID, Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Evidence: f.Evidence,
+		Upstream: orElse(f.Upstream, r.Ref.Host), Host: f.Host, Stage: f.Stage, Status: f.Status, Outcome: Failed,
+		Client: r.Client, UserAgent: r.UserAgent, LastSeen: r.At.Add(r.Took),
+	}
+	if f.Declined {
+		x.Outcome = Declined
+	}
+	if r.Ref.Name != "" {
+		x.Image = tagged(r.Ref)
+	}
+	if p != nil {
+		if _, ok := p.counted[f.Reason]; ok {
+			return
+		}
+		if p.counted == nil {
+			p.counted = make(map[diagnose.Reason]counted)
+		}
+		p.counted[f.Reason] = counted{x.Outcome, x.ID}
+		x.Image, x.Platform = tagged(p.ref), p.wants
+	}
+	j.record.add(x)
+}
+
+// counted is a failure that a pull has counted.
+type counted struct {
+	outcome Outcome
+	id      string
+}
+
+// recovered takes back what a pull has counted of a reason that has gone.
+func (j *Journal) recovered(p *opened, r diagnose.Reason) {
+	c, ok := p.counted[r]
+	if !ok {
+		return
+	}
+	for _, f := range p.failing {
+		if f.finding.Reason == r {
+			return
+		}
+	}
+	delete(p.counted, r)
+	j.record.retract(c.outcome, c.id, p.key.client)
 }
 
 func orElse(s, other string) string {

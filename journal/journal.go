@@ -16,6 +16,8 @@ type Options struct {
 	Log *slog.Logger
 	// OnPull is told of each pull once it is over, from Run's goroutine, which waits for it. Nil: nobody is told.
 	OnPull func(Pull)
+	// Record keeps the failures. Nil: one that is lost at a restart.
+	Record *Record
 	// Idle is how long a pull stays open after its last request. Zero: 60 s.
 	Idle time.Duration
 	// Buffer is how many requests may wait to be recorded; further ones are lost, and counted. Zero: 4096.
@@ -30,6 +32,11 @@ const (
 	maxSeen   = 4096   // failures that are remembered for not being said again
 	sayAgain  = time.Minute
 	maxUnsure = 100 // failing parts of one pull
+
+	// So many lines of pulls that went wrong are logged within a window; of more there is a count. A broken deployment
+	// fails ten thousand pulls a second, and what there is to say of them is in the record.
+	lineWindow = 10 * time.Second
+	mostLines  = 500
 )
 
 // Journal makes pulls out of requests. Observe and Begin may be called from anywhere, also without Run; then they fill
@@ -39,6 +46,8 @@ type Journal struct {
 	onPull func(Pull)
 	idle   time.Duration
 	buffer int
+	record *Record
+	do     chan func()   // to be run by Run
 	some   chan struct{} // something waits
 	now    chan struct{} // what waits should not wait longer
 
@@ -53,6 +62,9 @@ type Journal struct {
 	seen   map[string]*list.Element // failures by what tells them apart
 	said   *list.List               // the same, the one said last in front
 	lost   int64                    // of dropped, what has been reported
+	window time.Time                // when the lines began to be counted
+	lines  int                      // logged in that window
+	unsaid int                      // lines that were not logged, and have not been reported
 }
 
 type event struct {
@@ -79,8 +91,11 @@ func New(o Options) *Journal {
 	if o.Buffer <= 0 {
 		o.Buffer = 4096
 	}
+	if o.Record == nil {
+		o.Record = NewRecord(nil, o.Log)
+	}
 	return &Journal{
-		log: o.Log, onPull: o.OnPull, idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
+		record: o.Record, do: make(chan func()), log: o.Log, onPull: o.OnPull, idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
 		open: make(map[key]*list.List), recent: list.New(),
 		seen: make(map[string]*list.Element), said: list.New(),
 	}
@@ -127,6 +142,11 @@ func (j *Journal) Dropped() int64 {
 
 // Run records until the context ends; then it closes what is open, and returns nil.
 func (j *Journal) Run(ctx context.Context) error {
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx)) // it ends after the last failure is recorded
+	var writer sync.WaitGroup
+	defer writer.Wait()
+	defer stop()
+	writer.Go(func() { j.record.run(writing) })
 	sweep := time.NewTimer(j.idle)
 	defer sweep.Stop()
 	gathered := time.NewTimer(0)
@@ -142,11 +162,29 @@ func (j *Journal) Run(ctx context.Context) error {
 		case now := <-sweep.C:
 			j.take(ctx)
 			sweep.Reset(j.sweep(ctx, now))
+		case f := <-j.do:
+			j.take(ctx)
+			f()
 		case <-ctx.Done():
 			j.finish(context.WithoutCancel(ctx)) // the last lines are written, whatever has ended
 			return nil
 		}
 	}
+}
+
+// Sync returns when all that was observed before it is recorded, or with the context's error. Run must run.
+func (j *Journal) Sync(ctx context.Context) error { return j.within(ctx, func() {}) }
+
+// within has Run run f, after all that was observed before.
+func (j *Journal) within(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case j.do <- func() { f(); close(done) }:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	<-done
+	return nil
 }
 
 // take records what has been observed until now.
@@ -155,7 +193,7 @@ func (j *Journal) take(ctx context.Context) {
 	j.taken, j.waiting = j.waiting, j.taken[:0]
 	j.mu.Unlock()
 	for _, e := range j.taken {
-		j.record(ctx, e)
+		j.note(ctx, e)
 	}
 	clear(j.taken) // what it points to is not kept
 }
@@ -194,9 +232,26 @@ func (j *Journal) reportLoss(ctx context.Context) {
 		j.log.WarnContext(ctx, "journal is overloaded: requests are not recorded", "lost", n-j.lost)
 		j.lost = n
 	}
+	if j.unsaid > 0 {
+		j.log.WarnContext(ctx, "too many pulls fail to log each; see mirror failures", "unsaid", j.unsaid)
+		j.unsaid = 0
+	}
 }
 
-func (j *Journal) record(ctx context.Context, e event) {
+// line logs a line of what went wrong, unless there were too many of late.
+func (j *Journal) line(ctx context.Context, level slog.Level, msg string, attrs ...slog.Attr) {
+	if now := time.Now(); now.Sub(j.window) >= lineWindow {
+		j.window, j.lines = now, 0
+	}
+	if j.lines >= mostLines {
+		j.unsaid++
+		return
+	}
+	j.lines++
+	j.log.LogAttrs(ctx, level, msg, attrs...)
+}
+
+func (j *Journal) note(ctx context.Context, e event) {
 	p := j.pullOf(ctx, e)
 	switch {
 	case e.begin:
@@ -205,7 +260,7 @@ func (j *Journal) record(ctx context.Context, e event) {
 		}
 		return
 	case p != nil:
-		p.add(e.Request)
+		j.add(p, e.Request)
 	}
 	if e.Finding != nil {
 		j.failed(ctx, p, e.Request)

@@ -69,16 +69,22 @@ func bubble(t *testing.T, o journal.Options, test func(j *journal.Journal, log *
 	synctest.Test(t, func(t *testing.T) {
 		log := &lines{}
 		o.Log = log.logger()
-		j := journal.New(o)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- j.Run(ctx) }()
-		test(j, log)
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("run: %v", err)
-		}
+		bubbled(t, o, func(j *journal.Journal) { test(j, log) })
 	})
+}
+
+// bubbled runs a journal in a bubble that is there.
+func bubbled(t *testing.T, o journal.Options, test func(*journal.Journal)) {
+	t.Helper()
+	j := journal.New(o)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- j.Run(ctx) }()
+	test(j)
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("run: %v", err)
+	}
 }
 
 func pass(d time.Duration) {

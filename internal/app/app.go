@@ -59,6 +59,7 @@ type App struct {
 	cache   *cache.Cache
 	puller  *pull.Puller
 	journal *journal.Journal
+	record  *journal.Record
 	server  *server.Server
 	metrics *metrics
 	cert    certificate
@@ -140,7 +141,8 @@ func (a *App) build(c *config.Config) {
 	a.puller = pull.New(pull.Options{Cache: a.cache, Catalog: a.catalog, Log: a.log})
 	a.metrics = newMetrics(a.version, a.cache)
 	a.metrics.scrubber(a.store.Scrubbed)
-	a.journal = journal.New(journal.Options{Log: a.log, OnPull: a.metrics.pull})
+	a.record = journal.NewRecord(a.db.Table("failures"), a.log)
+	a.journal = journal.New(journal.Options{Log: a.log, OnPull: a.metrics.pull, Record: a.record})
 	a.server = server.New(server.Options{
 		Puller: a.puller,
 		Observe: func(r journal.Request) {
@@ -187,6 +189,7 @@ func (a *App) Run(ctx context.Context) error {
 	main := a.server.HTTPServer(a.tls(c), false)
 	side := sideServer(admin.New(admin.Options{
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
+		Failures: synced{a.journal, a.record},
 	}), a.log)
 	served := make(chan error, 3)
 	l := server.Listen(a.main, maxConns)

@@ -1,0 +1,121 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/journal"
+)
+
+// FailureList is the body of GET /api/v1/failures, the failure seen last first.
+type FailureList struct {
+	Failures []journal.Failure `json:"failures"`
+	// Continue is the parameter that gets the next page; absent: there is none.
+	Continue string `json:"continue,omitempty"`
+}
+
+// Failures is what the API asks of the record. *journal.Record is the real one.
+type Failures interface {
+	Failures(journal.Filter) (list []journal.Failure, next string, err error)
+	Summary(journal.Filter) journal.Summary
+}
+
+const (
+	pageSize = 100 // where no limit is given
+	pageMost = 1000
+)
+
+// filterOf reads the parameters of a query. A mistake is an error that says what is allowed.
+func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
+	for name, values := range q {
+		v := values[len(values)-1]
+		switch name {
+		case "id":
+			f.ID = v
+		case "reason":
+			f.Reason = diagnose.Reason(v)
+		case "class":
+			f.Class = diagnose.Class(v)
+		case "image":
+			f.Image = v
+		case "client":
+			f.Client = v
+		case "continue":
+			f.After = v
+		case "since":
+			f.Since, err = sinceOf(v, now)
+		case "declined":
+			if f.Declined, err = strconv.ParseBool(v); err != nil {
+				err = fmt.Errorf("declined=%s: there are true and false", v)
+			}
+		case "limit":
+			if f.Limit, err = strconv.Atoi(v); err != nil || f.Limit < 1 || f.Limit > pageMost {
+				err = fmt.Errorf("limit=%s: it is a number from 1 to %d", v, pageMost)
+			}
+		default:
+			err = fmt.Errorf("there is no parameter %q; there are id, reason, class, image, client, since, declined, limit "+
+				"and continue", name)
+		}
+		if err != nil {
+			return f, err
+		}
+	}
+	return f, nil
+}
+
+// sinceOf reads a time or how long ago it was.
+func sinceOf(v string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(v); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339, v)
+	if err != nil {
+		return t, fmt.Errorf("since=%s: it is a duration, as in 1h30m, or a time, as in %s", v,
+			now.UTC().Format(time.RFC3339))
+	}
+	return t, nil
+}
+
+// failures answers with a page of the record.
+func failures(record Failures) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		f, err := filterOf(r.URL.Query(), time.Now())
+		if err != nil {
+			Problem(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		if f.Limit == 0 {
+			f.Limit = pageSize
+		}
+		body := FailureList{Failures: []journal.Failure{}}
+		list, next, err := record.Failures(f)
+		if err != nil {
+			Problem(w, http.StatusBadRequest, err.Error()+"; ask without it")
+			return
+		}
+		body.Failures, body.Continue = append(body.Failures, list...), next
+		writeJSON(w, body)
+	}
+}
+
+// summary answers with counts of failed pulls.
+func summary(record Failures) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		f, err := filterOf(r.URL.Query(), time.Now())
+		if err != nil {
+			Problem(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		writeJSON(w, record.Summary(f))
+	}
+}
+
+func writeJSON(w http.ResponseWriter, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(body)
+}
