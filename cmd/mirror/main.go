@@ -81,7 +81,8 @@ Try it, with no configuration at all:
 		Args:          subcommand,
 		RunE:          help,
 	}
-	root.AddCommand(newServeCmd(), newConfigCmd(), newCacheCmd(), newUpstreamsCmd(), newVersionCmd())
+	root.AddCommand(newServeCmd(), newConfigCmd(), newCacheCmd(), newUpstreamsCmd(), newFailuresCmd(),
+		newVersionCmd())
 	return root
 }
 

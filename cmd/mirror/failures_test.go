@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/journal"
+)
+
+// fixed is a record that says the same whatever it is asked, but for an unknown ID.
+type fixed struct {
+	mu    sync.Mutex
+	list  []journal.Failure
+	asked journal.Filter
+}
+
+func (f *fixed) Failures(q journal.Filter) ([]journal.Failure, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = q
+	if q.ID == "00000000" || q.Client == "nobody" {
+		return nil, "", nil
+	}
+	return f.list, "", nil
+}
+
+func (f *fixed) Summary(journal.Filter) journal.Summary {
+	return journal.Summary{Classes: map[string]int64{"auth": 3, "missing": 41}, Images: map[string]int64{"": 2}}
+}
+
+func failuresOf(t *testing.T) (*fixed, string) {
+	t.Helper()
+	now := time.Now()
+	f := &fixed{list: []journal.Failure{
+		{
+			ID: "7f3a9c2e", Reason: "credentials-expired", Class: "auth", Summary: "docker.io says that hub has expired",
+			Remedy: "renew hub", Evidence: []string{"token auth.docker.io: status 401"}, Image: "docker.io/acme/app:v1",
+			Upstream: "docker.io", Host: "auth.docker.io", Stage: "token", Status: 401, Outcome: journal.Failed, Client: "node-1",
+			UserAgent: "containerd/2.1", Clients: map[string]int64{"node-1": 2, "node-2": 1}, Count: 3,
+			FirstSeen: now.Add(-time.Hour), LastSeen: now.Add(-time.Minute),
+		},
+		{
+			ID: "1b2c3d4e", Reason: "overloaded", Class: "mirror", Summary: "the mirror has as many connections as it may have",
+			Remedy: "pull again in a moment", Outcome: journal.Failed, Client: "10.0.0.7", Count: 1,
+			Clients:   map[string]int64{"10.0.0.7": 1},
+			FirstSeen: now.Add(-2 * time.Minute), LastSeen: now.Add(-2 * time.Minute),
+		},
+	}}
+	s := httptest.NewServer(admin.New(admin.Options{Failures: f}))
+	t.Cleanup(s.Close)
+	return f, s.URL
+}
+
+func TestFailuresTable(t *testing.T) {
+	t.Parallel()
+	f, where := failuresOf(t)
+	code, out, errs := commandLine(t, "failures", "--admin", where, "--since", "2h", "--declined", "--class", "auth")
+	want := `ID        REASON               IMAGE                  PULLS  LAST SEEN  CLIENT
+7f3a9c2e  credentials-expired  docker.io/acme/app:v1  3      1m0s ago   node-1 and 1 more
+  docker.io says that hub has expired
+  > renew hub
+1b2c3d4e  overloaded           -                      1      2m0s ago   10.0.0.7
+  the mirror has as many connections as it may have
+  > pull again in a moment
+`
+	if diff := cmp.Diff(want, out); code != 0 || errs != "" || diff != "" {
+		t.Errorf("%d %s\n%s", code, errs, diff)
+	}
+	if f.asked.Class != "auth" || !f.asked.Declined || f.asked.Limit != 50 || time.Since(f.asked.Since) < 2*time.Hour {
+		t.Errorf("asked for %+v", f.asked)
+	}
+	_, out, _ = commandLine(t, "failures", "--admin", where, "-o", "wide")
+	if !strings.Contains(out, "auth.docker.io  failed   1h0m0s ago\n") {
+		t.Errorf("wide:\n%s", out)
+	}
+	_, out, _ = commandLine(t, "failures", "--admin", where, "-o", "json")
+	if !strings.HasPrefix(out, `{"failures":[{"id":"7f3a9c2e",`) {
+		t.Errorf("json:\n%s", out)
+	}
+	_, out, _ = commandLine(t, "failures", "--admin", where, "--client", "nobody")
+	if out != "No pull has failed that fits.\n" {
+		t.Errorf("none:\n%s", out)
+	}
+}
+
+func TestFailuresBy(t *testing.T) {
+	t.Parallel()
+	_, where := failuresOf(t)
+	for by, want := range map[string]string{
+		"class": "CLASS    PULLS\nmissing  41\nauth     3\ntotal    44\n",
+		"image": "IMAGE  PULLS\n-      2\ntotal  2\n",
+	} {
+		code, out, errs := commandLine(t, "failures", "--admin", where, "--by", by)
+		if diff := cmp.Diff(want, out); code != 0 || diff != "" {
+			t.Errorf("--by %s: %d %s\n%s", by, code, errs, diff)
+		}
+	}
+}
+
+func TestOneFailure(t *testing.T) {
+	t.Parallel()
+	f, where := failuresOf(t)
+	f.list = f.list[:1]
+	code, out, errs := commandLine(t, "failures", "--admin", where, "[7f3a9c2e]")
+	if code != 0 || f.asked.ID != "7f3a9c2e" || !f.asked.Declined {
+		t.Errorf("%d %s, asked for %+v", code, errs, f.asked)
+	}
+	for _, line := range []string{
+		"docker.io says that hub has expired.\nrenew hub.\n\n", "reason    credentials-expired (auth)\n",
+		"client    node-1 (2)\nclient    node-2 (1)\n", "evidence  token auth.docker.io: status 401\n",
+	} {
+		if !strings.Contains(out, line) {
+			t.Errorf("no %q in\n%s", line, out)
+		}
+	}
+	code, _, errs = commandLine(t, "failures", "--admin", where, "00000000")
+	if code != exitFailed || !strings.Contains(errs, "knows no failure 00000000") {
+		t.Errorf("unknown: %d %s", code, errs)
+	}
+}
+
+func TestFailuresUsage(t *testing.T) {
+	t.Parallel()
+	_, where := failuresOf(t)
+	for args, says := range map[string]string{
+		"--by node":              "there are class, reason, image and client",
+		"-o yaml":                "there are json and wide",
+		"--watch --by class":     "leave out --by",
+		"--limit 0":              "from 1 to 1000",
+		"a b":                    "at most 1 arg",
+		"--watch --since never":  "a duration, as in 1h30m",
+		"--since never --by now": "there are class",
+	} {
+		code, _, errs := commandLine(t, append([]string{"failures", "--admin", where}, strings.Fields(args)...)...)
+		if code == 0 || !strings.Contains(errs, says) {
+			t.Errorf("%s: %d %s", args, code, errs)
+		}
+	}
+}
+
+func TestFailuresWatch(t *testing.T) {
+	t.Parallel()
+	f, where := failuresOf(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r, w := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, w, io.Discard, "failures", "--admin", where, "--watch")
+		_ = w.Close()
+	}()
+	line := make([]byte, 4096)
+	next := func() string {
+		n, _ := r.Read(line)
+		return string(bytes.TrimSpace(line[:n]))
+	}
+	if got := next(); !strings.Contains(got, "1b2c3d4e  overloaded") {
+		t.Errorf("first the older: %s", got)
+	}
+	if got := next(); !strings.Contains(got, "7f3a9c2e") || !strings.Contains(got, "renew hub") {
+		t.Errorf("then the newer: %s", got)
+	}
+	f.mu.Lock()
+	again := f.list[0]
+	again.Count++
+	f.list = []journal.Failure{again, f.list[1]}
+	f.mu.Unlock()
+	if got := next(); !strings.Contains(got, "7f3a9c2e") || !strings.Contains(got, "4 pulls so far") {
+		t.Errorf("what came again: %s", got)
+	}
+	cancel()
+	if got := <-code; got != exitOK {
+		t.Errorf("exit code %d", got)
+	}
+}
