@@ -171,7 +171,9 @@ func (c *call) exchanges(ctx context.Context, s *session) bool {
 		c.cred = s.cred // that is the one that has failed
 		return false
 	}
-	c.o.Log.Info("credential was refused, and renewed", "upstream", c.o.Name, "credential", next.Name)
+	if c.health.renewed(next) {
+		c.o.Log.Info("credential was refused, and renewed", "upstream", c.o.Name, "credential", next.Name)
+	}
 	s.cred = next
 	s.renewed, s.pending = false, nil
 	return true

@@ -283,6 +283,51 @@ func TestSourceThatHangs(t *testing.T) {
 	})
 }
 
+// Fifty that hold what has been rotated away cost one renewal, and one line in the log.
+func TestRotationIsOneRenewalForAll(t *testing.T) {
+	t.Parallel()
+	for _, tokens := range []bool{false, true} {
+		t.Run(fmt.Sprintf("tokens %v", tokens), func(t *testing.T) {
+			t.Parallel()
+			g := &guarded{tokens: tokens, good: []string{"u1:pw1"}}
+			synctest.Test(t, func(t *testing.T) {
+				p := newPipes(t, http.HandlerFunc(g.serve))
+				src, fetches := fetched(t, auth.Refresh{})
+				var out bytes.Buffer
+				r := registry(t, "http://reg.example", as(src), func(o *upstream.Options) { o.Dial, o.Log = p.Dial, textLog(&out) })
+				if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+					t.Fatal(err)
+				}
+				g.lets("u2:pw2")
+				g.requests()
+				time.Sleep(2 * time.Second)
+				var wg sync.WaitGroup
+				for range 50 {
+					wg.Go(func() {
+						if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				wg.Wait()
+				if n := fetches(); n != 2 {
+					t.Errorf("%d credentials were fetched, want 2", n)
+				}
+				if n := strings.Count(out.String(), "credential was refused, and renewed"); n != 1 || strings.Contains(out.String(), "level=WARN") {
+					t.Errorf("%d lines about it:\n%s", n, &out)
+				}
+				count := map[string]int{}
+				for _, line := range g.requests() {
+					count[line]++
+				}
+				if tokens && (count["token as u1"] != 1 || count["token as u2"] != 1) || count["HEAD app as u2"] != 50 {
+					t.Errorf("requests: %v", count)
+				}
+			})
+		})
+	}
+}
+
 // Credentials of a pool go to their repositories alone.
 func TestCredentialsByRepository(t *testing.T) {
 	t.Parallel()

@@ -15,6 +15,7 @@ type health struct {
 	used []auth.Credential   // the last ones
 	now  map[string]identity // of each name, what was used last
 	vain map[errand]time.Time
+	came map[string]identity // of each name, what came last after a refusal
 }
 
 // errand is what a credential was renewed for.
@@ -94,6 +95,20 @@ func (h *health) mark(c auth.Credential, state auth.State, why string) bool {
 	old, known := h.bad[identityOf(c)]
 	h.bad[identityOf(c)] = ailment{state, why}
 	return !known || old.state != state
+}
+
+// renewed notes what came after a refusal, and reports whether that is news: many may have waited for it.
+func (h *health) renewed(c auth.Credential) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.came[c.Name] == identityOf(c) {
+		return false
+	}
+	if h.came == nil || len(h.came) >= maxIdentities {
+		h.came = make(map[string]identity)
+	}
+	h.came[c.Name] = identityOf(c)
+	return true
 }
 
 // clear notes that a credential was accepted for a repository.
