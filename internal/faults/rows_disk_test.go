@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"testing/synctest"
 
 	"github.com/registrymirror/mirror/cache/cachetest"
 	"github.com/registrymirror/mirror/cache/disk"
@@ -71,6 +72,7 @@ func planDamage(tr *trial) {
 			w.errorf("pull before the damage: %v", err)
 			return
 		}
+		synctest.Wait() // the last byte is out before its file has its name
 		d := c.digest.Encoded()
 		name, err := findFile(filepath.Join(w.dir, "blobs"), d)
 		if err != nil {

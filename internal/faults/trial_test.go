@@ -311,6 +311,10 @@ func (tr *trial) countBytes(w *world, c *content, v *verdict, pulls []*pulling) 
 		breaks = requests
 	}
 	most := c.size + breaks*cmp.Or(tr.transit, min(c.size, inTransit)) + tr.repeats + requests*refusals
+	if slices.ContainsFunc(tr.clients, func(b behaviour) bool { return b.name == ranges.name || b.name == chunks.name }) {
+		// A range just before the fill cuts it short. What was on its way beyond is lost, and comes again behind the range.
+		most += 2 * int64(tr.wiring.buffer)
+	}
 	if tr.liar { // once more at once; when that was wrong too, not for a minute
 		var took time.Duration
 		for _, p := range pulls {
