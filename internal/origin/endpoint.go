@@ -101,6 +101,18 @@ func reusing(addr string) (net.Listener, error) {
 	return lc.Listen(context.Background(), "tcp4", addr)
 }
 
+// unlisten ends listening at once. To close is not enough: for as long as another goroutine starts a program, its child
+// has the socket too, which goes on to accept connections and then resets them.
+func unlisten(ln net.Listener) {
+	s, ok := ln.(syscall.Conn)
+	if !ok {
+		return
+	}
+	if c, err := s.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
+}
+
 func reuse(fd int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 }
@@ -186,6 +198,7 @@ func (e *endpoint) halt(m mode) bool {
 	}
 	e.mode = m
 	if e.ln != nil {
+		unlisten(e.ln)
 		_ = e.ln.Close()
 		e.ln = nil
 	}
