@@ -64,6 +64,29 @@ const (
 	ClientGone Reason = "client-gone"
 )
 
+// The reasons that no error in the mirror stands for: what it concludes from what did not happen, and what only the
+// node sees.
+const (
+	PlatformMissing Reason = "platform-missing"
+	TooSlow         Reason = "too-slow"
+
+	NodeDiskFull Reason = "node-disk-full"
+	NameInvalid  Reason = "name-invalid"
+	NeverPull    Reason = "never-pull"
+
+	// Unknown is for text that can't be told; never a guess.
+	Unknown Reason = "unknown"
+)
+
+var seen = map[Reason]Class{
+	PlatformMissing: ClassMissing,
+	TooSlow:         ClassClient,
+	NodeDiskFull:    ClassClient,
+	NameInvalid:     ClassClient,
+	NeverPull:       ClassClient,
+	Unknown:         ClassUnknown,
+}
+
 var classes = map[Reason]Class{
 	DNSNotFound:        ClassNetwork,
 	DNSFailed:          ClassNetwork,
@@ -125,8 +148,14 @@ func (r Reason) Class() Class {
 	if c, ok := classes[r]; ok {
 		return c
 	}
+	if c, ok := seen[r]; ok {
+		return c
+	}
 	return ClassUnknown
 }
+
+// Seen returns the reasons that Explain never gives, sorted: those that are concluded, and those of the node.
+func Seen() []Reason { return slices.Sorted(maps.Keys(seen)) }
 
 // Reasons returns every reason that Explain and the front end can give, sorted.
 func Reasons() []Reason { return slices.Sorted(maps.Keys(classes)) }

@@ -1,0 +1,235 @@
+package symptom_test
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/diagnose/symptom"
+)
+
+func read(t *testing.T, input string) *symptom.Report {
+	t.Helper()
+	r, err := symptom.Read(strings.NewReader(input))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// sample is a line of the corpus: what clients have printed, and what it means.
+type sample struct{ reason, line string }
+
+func corpus(t testing.TB) (all []sample) {
+	t.Helper()
+	b, err := os.ReadFile("testdata/corpus.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		reason, text, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		if ok {
+			all = append(all, sample{reason, text})
+		}
+	}
+	return all
+}
+
+// TestCorpus holds the reader to what has been seen in the world: 95 of 100 right, the rest unknown, none in a wrong
+// class.
+func TestCorpus(t *testing.T) {
+	t.Parallel()
+	all := corpus(t)
+	if len(all) < 60 {
+		t.Fatalf("only %d lines", len(all))
+	}
+	right := 0
+	for _, s := range all {
+		r := read(t, s.line+"\n")
+		got := "none"
+		if len(r.Failures) > 0 {
+			got = string(r.Failures[0].Reason)
+		}
+		switch {
+		case got == s.reason && len(r.Failures) <= 1:
+			right++
+		case got == string(diagnose.Unknown) && s.reason != "none":
+			t.Logf("unknown, should be %s: %s", s.reason, s.line)
+		default:
+			t.Errorf("%s, should be %s: %s", got, s.reason, s.line)
+		}
+	}
+	if right*100 < len(all)*95 {
+		t.Errorf("%d of %d are right", right, len(all))
+	}
+	t.Logf("%d of %d lines are right", right, len(all))
+}
+
+// Whatever a mirror says is told by its own words, or not at all.
+func TestOwnSentences(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../testdata/explain.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	for _, m := range regexp.MustCompile(`(?m)^([a-z-]+) \([a-z]+\)(?:, declined)?\n(.+)\n-> (.+)$`).FindAllStringSubmatch(string(b), -1) {
+		r := read(t, `Failed to pull image "acme/app:v1": unexpected status from HEAD request to http://m/v2/: 502 Bad Gateway (mirror: `+
+			m[2]+"; "+m[3]+" [7f3a9c2e])")
+		if len(r.Failures) != 1 {
+			t.Errorf("%d failures in %q", len(r.Failures), m[2])
+			continue
+		}
+		f := r.Failures[0]
+		if f.Reason == diagnose.Reason(m[1]) {
+			told++
+		} else if f.Reason != diagnose.Unknown {
+			t.Errorf("%s, should be %s: %s", f.Reason, m[1], m[2])
+		}
+		if f.ID != "7f3a9c2e" {
+			t.Errorf("id %q: %s", f.ID, m[2])
+		}
+	}
+	if told < 20 {
+		t.Errorf("%d sentences are told", told)
+	}
+}
+
+// Of one failure the events, the back-offs, the pod's state and the runtime's log speak; it is counted once.
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	r := read(t, `Name:             web-1
+Status:           Pending
+Containers:
+  web:
+    Image:          nginx:no-such
+    State:          Waiting
+      Reason:       ImagePullBackOff
+Events:
+  Type     Reason     Age                From               Message
+  ----     ------     ----               ----               -------
+  Normal   Scheduled  5m                 default-scheduler  Successfully assigned default/web-1 to node-1
+  Normal   Pulling    4m (x3 over 5m)    kubelet            Pulling image "nginx:no-such"
+  Warning  Failed     4m (x3 over 5m)    kubelet            Failed to pull image "nginx:no-such": rpc error: code = NotFound desc = failed to pull and unpack image "docker.io/library/nginx:no-such": failed to resolve reference "docker.io/library/nginx:no-such": docker.io/library/nginx:no-such: not found
+  Warning  Failed     4m (x3 over 5m)    kubelet            Error: ErrImagePull
+  Normal   BackOff    3m (x6 over 5m)    kubelet            Back-off pulling image "nginx:no-such"
+  Warning  Failed     3m (x6 over 5m)    kubelet            Error: ImagePullBackOff
+E0507 11:59:31.815103 2791 pod_workers.go:1300] "Error syncing pod, skipping" err="failed to \"StartContainer\" for \"web\" with ErrImagePull: \"rpc error: code = NotFound desc = failed to pull and unpack image \\\"docker.io/library/nginx:no-such\\\": failed to resolve reference \\\"docker.io/library/nginx:no-such\\\": docker.io/library/nginx:no-such: not found\""
+`)
+	if len(r.Failures) != 1 {
+		t.Fatalf("%+v", r.Failures)
+	}
+	f := r.Failures[0]
+	if f.Reason != diagnose.TagNotFound || f.Count != 3 || f.Image != "docker.io/library/nginx:no-such" {
+		t.Errorf("%+v", f)
+	}
+	if got := r.Line(); got != "3 failures: 0 authentication, 3 missing images, 0 other" {
+		t.Error(got)
+	}
+}
+
+// What an error of several lines goes on with is not lost: containerd puts a registry's sentence on a line of its own.
+func TestSeveralLines(t *testing.T) {
+	t.Parallel()
+	r := read(t, `  Warning  Failed  4m (x2 over 5m)  kubelet  Failed to pull image "registry.example.com/a:1": failed to pull and unpack image "registry.example.com/a:1": failed to resolve image: unexpected status from HEAD request to https://registry.example.com/v2/a/manifests/1: 403 Forbidden
+denied: Your authorization token has expired. Reauthenticate and try again.
+`)
+	if len(r.Failures) != 1 || r.Failures[0].Reason != diagnose.CredentialsExpired || r.Failures[0].Count != 2 {
+		t.Errorf("%+v", r.Failures)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		input string
+		want  map[string]int64
+	}{
+		"events": {
+			`{"kind":"List","items":[
+			{"kind":"Event","reason":"Pulling","message":"Pulling image \"x\"","count":9},
+			{"kind":"Event","reason":"Failed","message":"Failed to pull image \"acme.azurecr.io/a:1\": unauthorized: authentication required","count":5},
+			{"kind":"Event","reason":"Failed","message":"Error: ErrImagePull","count":5},
+			{"kind":"Event","reason":"BackOff","message":"Back-off pulling image \"acme.azurecr.io/a:1\"","count":50},
+			{"kind":"Event","reason":"Failed","note":"Failed to pull image \"acme.azurecr.io/b:1\": failed to resolve reference \"acme.azurecr.io/b:1\": acme.azurecr.io/b:1: not found","series":{"count":4}},
+			{"kind":"Event","reason":"Unhealthy","message":"Readiness probe failed: connection refused","count":7}]}`,
+			map[string]int64{"credentials-missing": 5, "tag-not-found": 4},
+		},
+		"pods": {
+			`{"kind":"PodList","items":[{"kind":"Pod","status":{"containerStatuses":[
+			{"image":"acme/a:1","state":{"waiting":{"reason":"ImagePullBackOff","message":"Back-off pulling image \"acme/a:1\": ErrImagePull: dial tcp 10.0.0.1:443: i/o timeout"}}},
+			{"image":"acme/b:1","state":{"waiting":{"reason":"ErrImageNeverPull","message":"Container image \"acme/b:1\" is not present with pull policy of Never"}}},
+			{"image":"acme/c:1","state":{"waiting":{"reason":"CrashLoopBackOff","message":"back-off 5m0s restarting failed container"}}},
+			{"image":"acme/d:1","state":{"running":{}}}]}}]}`,
+			map[string]int64{"connect-timeout": 1, "never-pull": 1},
+		},
+		"only a back-off": {
+			`{"kind":"Event","reason":"BackOff","message":"Back-off pulling image \"a:1\"","count":50}`,
+			map[string]int64{"unknown": 50},
+		},
+		"azure": {
+			`{"events":[{"count":3,"message":"Failed to pull image \"mcr.microsoft.com/x\": rpc error: code 2 desc Error: image t/x:latest not found","name":"Failed"}]}`,
+			map[string]int64{"tag-not-found": 3},
+		},
+		"journald": {
+			`{"MESSAGE":"PullImage \"a:1\" failed","error":"dial tcp: lookup r.example on 10.0.0.1:53: no such host"}` + "\n" +
+				`{"MESSAGE":"something else"}`,
+			map[string]int64{"dns-not-found": 1},
+		},
+		"the mirror": {
+			`{"level":"WARN","msg":"pull failed","ref":"docker.io/acme/app:v1","reason":"rate-limited","id":"7f3a9c2e","summary":"s","remedy":"r"}`,
+			map[string]int64{"rate-limited": 1},
+		},
+		"not JSON after all": {"{not json\nError response from daemon: toomanyrequests: x\n", map[string]int64{"rate-limited": 1}},
+		"empty":              {"", map[string]int64{}},
+	} {
+		got := map[string]int64{}
+		for _, f := range read(t, tt.input).Failures {
+			got[string(f.Reason)] += f.Count
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s:\n%s", name, diff)
+		}
+	}
+}
+
+func TestSecretsAreCut(t *testing.T) {
+	t.Parallel()
+	r := read(t, `Failed to pull image "registry.example.com/a:1": failed to copy: httpReadSeeker: failed open: Get "https://u:hunter2@cdn.example.com/b?X-Amz-Signature=topsecret": dial tcp 10.0.0.1:443: i/o timeout`)
+	if len(r.Failures) != 1 || strings.Contains(r.Failures[0].Text, "topsecret") || strings.Contains(r.Failures[0].Text, "hunter2") {
+		t.Errorf("%+v", r.Failures)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	for _, s := range corpus(f) {
+		f.Add(s.line)
+	}
+	f.Add(`{"kind":"List","items":[{"kind":"Event","message":"Failed to pull image \"a\": x","count":-1e300}]}`)
+	f.Add(`{"msg":"{\"msg\":\"pull failed\"}","error":"x"}`)
+	f.Fuzz(func(t *testing.T, input string) {
+		r, err := symptom.Read(strings.NewReader(input))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sum int64
+		for _, x := range r.Failures {
+			if x.Count < 1 || x.Summary == "" || x.Remedy == "" || x.Class != x.Reason.Class() {
+				t.Errorf("%+v", x)
+			}
+			if strings.ContainsAny(x.Text+x.Image+x.Summary+x.Remedy, "\n\x1b") {
+				t.Errorf("control characters: %+v", x)
+			}
+		}
+		for _, n := range r.Classes {
+			sum += n
+		}
+		if sum != r.Total() || r.Line() == "" {
+			t.Errorf("%d in classes, %d in all", sum, r.Total())
+		}
+	})
+}
