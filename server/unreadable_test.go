@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/disk"
@@ -64,6 +66,22 @@ func (o *badObject) ReadAt(p []byte, off int64) (int, error) {
 	return o.Object.ReadAt(p, off)
 }
 
+// stored returns the file of a blob, which has its name a moment after its last byte is out.
+func stored(t *testing.T, dir string, d oci.Digest) string {
+	t.Helper()
+	name := filepath.Join(dir, "blobs", "sha256", d.Encoded()[:2], d.Encoded())
+	for begin := time.Now(); ; {
+		_, err := os.Stat(name)
+		if err == nil {
+			return name
+		}
+		if time.Since(begin) > time.Minute {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+	}
+}
+
 // What is stored can't be read to its end, while it is sent: the response goes on from the upstream, and what can't be
 // read is replaced. Without an upstream the client sees that its response was cut.
 func TestStoredContentCantBeRead(t *testing.T) {
@@ -111,6 +129,7 @@ func TestStoredContentCantBeRead(t *testing.T) {
 			if res, b := w.do(t, "GET", path); res.StatusCode != 200 || len(b) != size {
 				t.Fatal(res.Status)
 			}
+			file := stored(t, dir, layer.Digest)
 			if !tt.cut {
 				shaky.from.Store(bad)
 			}
@@ -134,8 +153,7 @@ func TestStoredContentCantBeRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tt.cut {
-				name := filepath.Join(dir, "blobs", "sha256", layer.Digest.Encoded()[:2], layer.Digest.Encoded())
-				if err := os.Truncate(name, bad); err != nil {
+				if err := os.Truncate(file, bad); err != nil {
 					t.Fatal(err)
 				}
 			}
