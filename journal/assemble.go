@@ -40,7 +40,11 @@ type opened struct {
 	failing   map[part]failure           // parts whose last answer was a failure
 	told      map[diagnose.Reason]string // what has been said of it, by reason: the failure's id
 	counted   map[diagnose.Reason]counted
-	wants     string // the platform that it wants and there is none for
+	wants     string           // the platform that it wants and there is none for
+	index     *index           // that it got, until it asks for something in it
+	agent     string           // who got it
+	left      map[part]Request // blobs that the client left in the middle of
+	closed    bool
 
 	group  *list.Element // in Journal.open
 	recent *list.Element // in Journal.recent
@@ -136,6 +140,8 @@ func probe(r oci.Ref) bool {
 // add counts an answer.
 func (j *Journal) add(p *opened, r Request) {
 	p.end = r.At.Add(r.Took)
+	j.choice(p, r)
+	p.leaving(r)
 	if r.Status/100 == 2 { // a refusal's text is no content
 		p.bytes += r.Bytes
 		if r.Outcome == cache.Hit {
@@ -151,7 +157,7 @@ func (j *Journal) add(p *opened, r Request) {
 	}
 	if r.Finding == nil {
 		if r.Status/100 == 2 || r.Status == 304 {
-			if f, ok := p.failing[partOf(r)]; ok { // it went well after all
+			if f, ok := p.failing[partOf(r)]; ok && !r.Aborted { // it went well after all
 				delete(p.failing, partOf(r))
 				j.recovered(p, f.finding.Reason)
 			}
@@ -194,6 +200,10 @@ func (p *opened) outcome() (Outcome, failure) {
 
 // close ends a pull and says how it went.
 func (j *Journal) close(ctx context.Context, p *opened) {
+	if !j.ending { // who is cut off by our stop has not left
+		j.gone(ctx, p)
+	}
+	p.closed = true
 	group := j.open[p.key]
 	group.Remove(p.group)
 	if group.Len() == 0 {

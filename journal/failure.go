@@ -23,6 +23,12 @@ func (j *Journal) failed(ctx context.Context, p *opened, r Request) {
 	if f.Reason == diagnose.ClientGone || f.Class == diagnose.ClassMissing && probe(r.Ref) {
 		return
 	}
+	j.tell(ctx, p, r)
+}
+
+// tell counts a failure, and says it once.
+func (j *Journal) tell(ctx context.Context, p *opened, r Request) {
+	f := r.Finding
 	j.count(p, r)
 	now, again := time.Now(), 0
 	if e := j.seen[r.ID]; e != nil {

@@ -56,15 +56,20 @@ type Journal struct {
 	dropped int64
 
 	// What follows is Run's alone.
-	taken  []event
-	open   map[key]*list.List       // pulls of a client in a repository, the one active last in front
-	recent *list.List               // all open pulls, the one active last in front
-	seen   map[string]*list.Element // failures by what tells them apart
-	said   *list.List               // the same, the one said last in front
-	lost   int64                    // of dropped, what has been reported
-	window time.Time                // when the lines began to be counted
-	lines  int                      // logged in that window
-	unsaid int                      // lines that were not logged, and have not been reported
+	taken   []event
+	open    map[key]*list.List       // pulls of a client in a repository, the one active last in front
+	recent  *list.List               // all open pulls, the one active last in front
+	seen    map[string]*list.Element // failures by what tells them apart
+	said    *list.List               // the same, the one said last in front
+	lost    int64                    // of dropped, what has been reported
+	doubts  []doubt                  // pulls that got an index, by when they are settled
+	indexes map[oci.Digest]*index
+	learned map[string]string // platforms of clients
+	ending  bool
+
+	window time.Time // when the lines began to be counted
+	lines  int       // logged in that window
+	unsaid int       // lines that were not logged, and have not been reported
 }
 
 type event struct {
@@ -97,6 +102,7 @@ func New(o Options) *Journal {
 	return &Journal{
 		record: o.Record, do: make(chan func()), log: o.Log, onPull: o.OnPull, idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
 		open: make(map[key]*list.List), recent: list.New(),
+		indexes: make(map[oci.Digest]*index), learned: make(map[string]string),
 		seen: make(map[string]*list.Element), said: list.New(),
 	}
 }
@@ -151,8 +157,21 @@ func (j *Journal) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	gathered := time.NewTimer(0)
 	defer gathered.Stop()
+	settling := time.NewTimer(0)
+	defer settling.Stop()
+	armed := true
 	for {
+		if len(j.doubts) > 0 && !armed {
+			armed = true
+			settling.Reset(max(time.Until(j.doubts[0].at), time.Millisecond))
+		}
 		select {
+		case now := <-settling.C:
+			j.take(ctx)
+			var next time.Duration
+			if next, armed = j.settle(ctx, now); armed {
+				settling.Reset(next)
+			}
 		case <-j.some:
 			gathered.Reset(gather)
 		case <-gathered.C:
@@ -201,6 +220,7 @@ func (j *Journal) take(ctx context.Context) {
 // finish records what has been observed until now, and closes all pulls.
 func (j *Journal) finish(ctx context.Context) {
 	j.take(ctx)
+	j.ending = true
 	for e := j.recent.Back(); e != nil; e = j.recent.Back() {
 		j.close(ctx, e.Value.(*opened))
 	}

@@ -23,7 +23,10 @@ type Request struct {
 	Outcome   cache.Outcome
 	Collapsed bool
 	Stale     bool
-	Aborted   bool // the response did not reach its end
+	Aborted   bool  // the response did not reach its end
+	Size      int64 // of the body that the header promised, for blobs; 0: not known
+	// Index is the document of an index that was sent, for its platforms. It is read later, and not kept.
+	Index []byte
 	// Finding is set where the answer was a failure; ID is its fingerprint.
 	Finding *diagnose.Finding
 	ID      string

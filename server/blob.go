@@ -102,6 +102,7 @@ func (x *exchange) begin(status int, contentType string, size int64) {
 	h.Set("Content-Length", strconv.FormatInt(size, 10))
 	x.w.WriteHeader(status)
 	if !x.req.Head {
+		x.size = size
 		x.s.o.Begin(x.record())
 	}
 }

@@ -190,7 +190,7 @@ func TestObserve(t *testing.T) {
 	want := []journal.Request{
 		{
 			Client: "node-7", UserAgent: "containerd/v2.4?", Kind: oci.KindBlob, Ref: ref, Upstream: "ghcr.io",
-			Status: 206, Bytes: 100,
+			Status: 206, Bytes: 100, Size: 100,
 			Outcome: cache.Joined,
 		},
 		{

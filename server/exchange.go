@@ -33,6 +33,8 @@ type exchange struct {
 	failure *failure // nil: none
 	aborted bool
 	told    bool
+	size    int64  // of the body that was promised, for blobs
+	index   []byte // that was sent
 
 	answer response  // what is here and not behind a pointer saves an allocation
 	values [8]string // of headers, likewise
@@ -149,6 +151,7 @@ func (x *exchange) record() journal.Request {
 		At: x.began, Took: time.Since(x.began), Client: x.client, UserAgent: printable(x.r.UserAgent(), 200),
 		Kind: x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
 		Outcome: x.status.Outcome, Collapsed: x.status.Collapsed, Stale: x.status.Stale, Aborted: x.aborted,
+		Size: x.size, Index: x.index,
 	}
 	if x.routed {
 		q.Upstream = x.ref.Host

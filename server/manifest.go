@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 )
 
@@ -44,6 +45,9 @@ func (x *exchange) manifest() error {
 	x.w.WriteHeader(http.StatusOK)
 	if x.req.Head {
 		return nil
+	}
+	if oci.IsIndex(c.MediaType) {
+		x.index = c.Bytes
 	}
 	_, err = x.w.Write(c.Bytes)
 	return err

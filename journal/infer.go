@@ -1,0 +1,235 @@
+package journal
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/oci"
+)
+
+// Some failures are nowhere an error: the image lacks the node's platform, and the client asks no further; the client
+// leaves; it leaves since it got too little in too long a time. They are concluded from what did not happen, for
+// runtimes alone: others look at an index, or at the start of a layer, and have all they want.
+
+const (
+	// childWithin is how long after an index a runtime asks for the manifest in it: at once, by all that is known.
+	childWithin = 10 * time.Second
+	maxIndexes  = 512
+	maxLearned  = 10_000 // clients of which a platform is known
+
+	// A client that leaves after so long, and got less than that in a second, left since it was too slow.
+	slowAfter = time.Minute
+	slowRate  = 1 << 20
+)
+
+// isRuntime reports whether who calls itself so pulls images in order to run them.
+func isRuntime(agent string) bool {
+	for _, name := range [...]string{"containerd/", "docker/", "cri-o/", "containers/", "libpod/", "podman/"} {
+		if strings.HasPrefix(agent, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// index is what a pull may choose from.
+type index struct {
+	platforms []string // OS/ARCH, sorted, each once
+	children  map[oci.Digest]string
+}
+
+// indexOf reads an index, or remembers it; nil where it names no platforms.
+func (j *Journal) indexOf(r Request) *index {
+	if x, ok := j.indexes[r.Ref.Digest]; ok {
+		return x
+	}
+	if len(j.indexes) >= maxIndexes {
+		clear(j.indexes)
+	}
+	var x *index
+	if m, err := oci.ParseManifest("", r.Index); err == nil {
+		x = &index{children: make(map[oci.Digest]string)}
+		for _, c := range m.Children {
+			p := c.Platform
+			if p == nil || p.OS == "" || p.Architecture == "" || p.OS == "unknown" || p.Architecture == "unknown" {
+				continue
+			}
+			name := p.OS + "/" + p.Architecture
+			x.children[c.Digest] = name
+			x.platforms = append(x.platforms, name)
+		}
+		slices.Sort(x.platforms)
+		x.platforms = slices.Compact(x.platforms)
+		if len(x.platforms) == 0 {
+			x = nil
+		}
+	}
+	j.indexes[r.Ref.Digest] = x
+	return x
+}
+
+var agentPlatform = regexp.MustCompile(`\bos/(\w+) arch/(\w+)`)
+
+// platformOf is what the client is as far as that is known: Docker says so, and of others it is what they have chosen
+// from other indexes. Empty where it is not known, or more than one: a cluster behind one address.
+func (j *Journal) platformOf(client, agent string) string {
+	if m := agentPlatform.FindStringSubmatch(agent); m != nil {
+		return m[1] + "/" + m[2]
+	}
+	return j.learned[client]
+}
+
+const several = "-" // in learned: a client that has chosen more than one platform
+
+func (j *Journal) learn(client, platform string) {
+	switch have, ok := j.learned[client]; {
+	case ok && have != platform:
+		j.learned[client] = several
+	case !ok:
+		if len(j.learned) >= maxLearned {
+			clear(j.learned)
+		}
+		j.learned[client] = platform
+	}
+}
+
+// platformPart stands for the child that a pull has not asked for.
+var platformPart = part{reference: "platform"}
+
+// choice follows what a runtime chooses from an index.
+func (j *Journal) choice(p *opened, r Request) {
+	ok := r.Status/100 == 2 && r.Finding == nil
+	if p.index != nil && !r.Head && (r.Kind == oci.KindBlob || r.Kind == oci.KindManifest && r.Ref.Tag == "") {
+		platform, child := p.index.children[r.Ref.Digest]
+		if child && ok {
+			j.learn(p.key.client, platform)
+		}
+		if child || r.Kind == oci.KindBlob { // it goes on: with what it has, perhaps
+			p.index = nil
+			if _, ok := p.failing[platformPart]; ok {
+				delete(p.failing, platformPart)
+				p.wants = ""
+				j.recovered(p, diagnose.PlatformMissing)
+			}
+		}
+	}
+	if r.Kind == oci.KindManifest && !r.Head && ok && len(r.Index) > 0 && !r.Aborted && isRuntime(r.UserAgent) {
+		if x := j.indexOf(r); x != nil {
+			if p.index == nil && len(j.doubts) < maxOpen {
+				j.doubts = append(j.doubts, doubt{p, r.At.Add(r.Took).Add(childWithin)})
+			}
+			p.index, p.agent = x, r.UserAgent
+		}
+	}
+}
+
+// doubt is a pull that got an index and has not yet asked for more.
+type doubt struct {
+	p  *opened
+	at time.Time // when it is settled
+}
+
+// settle decides on the pulls that have had their time to ask for a child, and returns how long the next one has; ok is
+// false where there is none.
+func (j *Journal) settle(ctx context.Context, now time.Time) (next time.Duration, ok bool) {
+	n := 0
+	for ; n < len(j.doubts) && !j.doubts[n].at.After(now); n++ {
+		if p := j.doubts[n].p; p.index != nil && !p.closed {
+			j.missing(ctx, p, now)
+		}
+	}
+	j.doubts = slices.Delete(j.doubts, 0, n)
+	if len(j.doubts) == 0 {
+		return 0, false
+	}
+	return max(j.doubts[0].at.Sub(now), time.Millisecond), true
+}
+
+// missing says that an index lacks the platform of a client, if that is so.
+func (j *Journal) missing(ctx context.Context, p *opened, now time.Time) {
+	wants := j.platformOf(p.key.client, p.agent)
+	if wants == "" || wants == several || slices.Contains(p.index.platforms, wants) {
+		return
+	}
+	p.wants = wants
+	have := strings.Join(p.index.platforms, ", ")
+	e := diagnose.New(diagnose.PlatformMissing,
+		fmt.Sprintf("%s has %s, and nothing for %s, which %s is", tagged(p.ref), have, wants, p.key.client),
+		"build the image for "+wants+", or run it on a node of another platform")
+	e.Finding.Evidence = []string{
+		"platforms in the index: " + have,
+		fmt.Sprintf("the client got the index and asked for nothing in it within %s", childWithin),
+	}
+	j.conclude(ctx, p, e.Finding, now, p.agent, platformPart)
+}
+
+// conclude makes a conclusion a failure of the pull.
+func (j *Journal) conclude(ctx context.Context, p *opened, f diagnose.Finding, now time.Time, agent string, of part) {
+	f.Upstream, f.Host = p.at, p.at
+	id := f.ID(tagged(p.ref))
+	if p.failing == nil {
+		p.failing = make(map[part]failure)
+	}
+	p.failing[of] = failure{&f, id}
+	j.tell(ctx, p, Request{
+		At: now, Client: p.key.client, UserAgent: agent, Kind: oci.KindManifest, Ref: p.ref, Upstream: p.at,
+		Finding: &f, ID: id,
+	})
+}
+
+// leaving follows who leaves in the middle of a blob, and comes back for it.
+func (p *opened) leaving(r Request) {
+	if r.Kind != oci.KindBlob || r.Head || r.Finding != nil {
+		return
+	}
+	switch {
+	// A range is what lazy pullers ask for and drop, and what others come back with.
+	case r.Aborted && r.Status == 200 && r.Bytes < r.Size && isRuntime(r.UserAgent):
+		if p.left == nil {
+			p.left = make(map[part]Request)
+		}
+		if len(p.left) < maxUnsure {
+			p.left[partOf(r)] = r
+		}
+	case !r.Aborted && r.Status/100 == 2:
+		delete(p.left, partOf(r))
+	}
+}
+
+// gone says that a client has left, and whether since it was too slow, if nothing else has failed.
+func (j *Journal) gone(ctx context.Context, p *opened) {
+	if len(p.left) == 0 || len(p.failing) > 0 {
+		return
+	}
+	var last Request
+	for _, r := range p.left { // the largest tells most
+		if last.Size < r.Size || last.Size == r.Size && cmp.Less(last.Ref.Digest, r.Ref.Digest) {
+			last = r
+		}
+	}
+	what := fmt.Sprintf("%s left after %s of %s of a layer of %s, in %s", p.key.client, megabytes(last.Bytes),
+		megabytes(last.Size), tagged(p.ref), last.Took.Round(time.Second))
+	reason, remedy := diagnose.ClientGone, "nothing, if the pod was removed; else look at the client for why it gave up"
+	var evidence []string
+	if rate := float64(last.Bytes) / max(last.Took.Seconds(), 1); last.Took >= slowAfter && rate < slowRate {
+		reason = diagnose.TooSlow
+		remedy = "find what is slow between the upstream, the mirror and the node; or raise the runtime's timeout " +
+			"(containerd: image_pull_progress_timeout)"
+		evidence = append(evidence, fmt.Sprintf("%s a second", megabytes(int64(rate))))
+		if rate >= 1 {
+			evidence = append(evidence, "at that rate the layer takes "+
+				(time.Duration(float64(last.Size)/rate)*time.Second).String())
+		}
+	}
+	e := diagnose.New(reason, what, remedy)
+	e.Finding.Evidence = evidence
+	j.conclude(ctx, p, e.Finding, last.At.Add(last.Took), last.UserAgent, partOf(last))
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
