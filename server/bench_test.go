@@ -2,10 +2,14 @@ package server_test
 
 import (
 	"context"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
@@ -48,3 +52,61 @@ func (p still) Manifest(context.Context, pull.Ask) (*pull.Content, error)  { ret
 func (p still) Blob(context.Context, pull.Ask) (*pull.Content, error)      { return p.content, nil }
 func (p still) Tags(context.Context, pull.Ask) (*pull.Content, error)      { return p.content, nil }
 func (p still) Referrers(context.Context, pull.Ask) (*pull.Content, error) { return p.content, nil }
+
+// BenchmarkRecording is what recording adds to a request for a manifest that goes well, over loopback: the same requests
+// in turn to a front end that tells nobody, and to one that tells a journal with a record of failures.
+func BenchmarkRecording(b *testing.B) {
+	content := pattern(1500)
+	o := options(nil)
+	o.Puller = still{&pull.Content{
+		Digest: sum(content), MediaType: indexType, Size: int64(len(content)), Bytes: content,
+		Status: pull.Status{Outcome: cache.Hit},
+	}}
+	plain := server.New(o)
+	j := journal.New(journal.Options{Record: journal.NewRecord(nil, nil), Buffer: 1 << 20})
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(b.Context())
+	go func() { done <- j.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	}()
+	o.Observe, o.Begin = j.Observe, j.Begin
+	recording := server.New(o)
+	const turn = 200
+	var took [2]time.Duration
+	var fetch [2]func()
+	for i, s := range []*server.Server{plain, recording} {
+		ts := httptest.NewServer(s)
+		defer ts.Close()
+		r, err := http.NewRequestWithContext(b.Context(), "GET", ts.URL+"/v2/library/nginx/manifests/1.27?ns=docker.io", nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.Header.Set("User-Agent", "containerd/2.1.4")
+		client := ts.Client()
+		fetch[i] = func() {
+			res, err := client.Do(r)
+			if err != nil {
+				b.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+		}
+	}
+	for b.Loop() {
+		for i := range fetch {
+			began := time.Now()
+			for range turn {
+				fetch[i]()
+			}
+			took[i] += time.Since(began)
+		}
+	}
+	n := float64(b.N * turn)
+	b.ReportMetric(float64(took[0].Nanoseconds())/n, "ns/plain")
+	b.ReportMetric(float64(took[1].Nanoseconds())/n, "ns/recording")
+	b.ReportMetric(float64(took[1])/float64(took[0]), "ratio")
+}
