@@ -53,6 +53,21 @@ func TestEveryReasonHasAPage(t *testing.T) {
 	}
 }
 
+// TestWhatIsSeenHasAPage holds them to the reasons that no error stands for, too.
+func TestWhatIsSeenHasAPage(t *testing.T) {
+	t.Parallel()
+	index := read(t, filepath.Join(failures, "README.md"))
+	for _, r := range diagnose.Seen() {
+		page := read(t, filepath.Join(failures, string(r)+".md"))
+		if !strings.HasPrefix(page, "# "+string(r)+"\n\n") || !strings.Contains(page, fmt.Sprintf("Class `%s`.", r.Class())) {
+			t.Errorf("%s: its page has another title or class", r)
+		}
+		if !strings.Contains(index, fmt.Sprintf("\n| [%[1]s](%[1]s.md) | ", r)) {
+			t.Errorf("%s is not in the list", r)
+		}
+	}
+}
+
 // TestPagesOfReasonsAlone has no page without a reason, and no link that leads nowhere.
 func TestPagesOfReasonsAlone(t *testing.T) {
 	t.Parallel()
@@ -63,7 +78,7 @@ func TestPagesOfReasonsAlone(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#]+)[)#]`)
 	for _, file := range list {
 		name := strings.TrimSuffix(filepath.Base(file), ".md")
-		if name != "README" && !slices.Contains(diagnose.Reasons(), diagnose.Reason(name)) {
+		if name != "README" && !slices.Contains(append(diagnose.Reasons(), diagnose.Seen()...), diagnose.Reason(name)) {
 			t.Errorf("%s is no reason", name)
 		}
 		for _, m := range link.FindAllStringSubmatch(read(t, file), -1) {
