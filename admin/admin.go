@@ -5,6 +5,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -16,6 +17,8 @@ import (
 	"strings"
 
 	"github.com/go-chi/chi/v5"
+
+	"github.com/registrymirror/mirror/journal"
 )
 
 // Options for the admin handler. The zero value of a field means what its comment says.
@@ -28,6 +31,8 @@ type Options struct {
 	Upstreams func() []Upstream
 	// Failures is the record of pulls that failed. Nil: there is no /api/v1/failures.
 	Failures Failures
+	// Pulls gives the pulls that go on, or those that are over. Nil: there is no /api/v1/pulls.
+	Pulls func(ctx context.Context, active bool) ([]journal.Pull, error)
 }
 
 // New returns the handler of the admin listener.
@@ -38,7 +43,7 @@ func New(o Options) http.Handler {
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/failures, /api/v1/failures/summary, "+
-			"/api/v1/upstreams, /metrics, /healthz, /readyz, /debug/pprof/", r.URL.EscapedPath()))
+			"/api/v1/pulls, /api/v1/upstreams, /metrics, /healthz, /readyz, /debug/pprof/", r.URL.EscapedPath()))
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for %s", r.URL.EscapedPath(), r.Method))
@@ -55,6 +60,9 @@ func New(o Options) http.Handler {
 		if o.Failures != nil {
 			r.Get("/api/v1/failures", failures(o.Failures))
 			r.Get("/api/v1/failures/summary", summary(o.Failures))
+		}
+		if o.Pulls != nil {
+			r.Get("/api/v1/pulls", pulls(o.Pulls))
 		}
 		r.HandleFunc("/debug/pprof/*", pprof.Index)
 		r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -211,11 +211,8 @@ func (j *Journal) close(ctx context.Context, p *opened) {
 	}
 	j.recent.Remove(p.recent)
 
-	outcome, why := p.outcome()
-	done := Pull{
-		Ref: p.ref, Upstream: p.at, Client: p.key.client, Outcome: outcome, Began: p.first, Took: max(0, p.end.Sub(p.first)),
-		Bytes: p.bytes, FromCache: p.fromCache, Finding: why.finding, ID: why.id,
-	}
+	done := p.sum()
+	j.remember(done)
 	j.say(ctx, done)
 	j.onPull(done)
 }

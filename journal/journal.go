@@ -66,6 +66,7 @@ type Journal struct {
 	indexes map[oci.Digest]*index
 	learned map[string]string // platforms of clients
 	ending  bool
+	over    []Pull // the last ones
 
 	window time.Time // when the lines began to be counted
 	lines  int       // logged in that window

@@ -189,7 +189,7 @@ func (a *App) Run(ctx context.Context) error {
 	main := a.server.HTTPServer(a.tls(c), false)
 	side := sideServer(admin.New(admin.Options{
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
-		Failures: synced{a.journal, a.record},
+		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls,
 	}), a.log)
 	served := make(chan error, 3)
 	l := server.Listen(a.main, maxConns)

@@ -1,0 +1,42 @@
+package journal
+
+import (
+	"context"
+	"slices"
+)
+
+// keepPulls is how many pulls that are over are remembered.
+const keepPulls = 1000
+
+// Pulls returns the pulls that go on, the one active last first, or those that are over, the last first: at most 1,000
+// of either. A pull that goes on has the outcome that it would have if it ended now. Run must run.
+func (j *Journal) Pulls(ctx context.Context, active bool) (list []Pull, err error) {
+	err = j.within(ctx, func() {
+		if !active {
+			list = slices.Clone(j.over)
+			slices.Reverse(list)
+			return
+		}
+		for e := j.recent.Front(); e != nil && len(list) < keepPulls; e = e.Next() {
+			list = append(list, e.Value.(*opened).sum())
+		}
+	})
+	return list, err
+}
+
+// sum is what is known of a pull by now.
+func (p *opened) sum() Pull {
+	outcome, why := p.outcome()
+	return Pull{
+		Ref: p.ref, Upstream: p.at, Client: p.key.client, Outcome: outcome, Began: p.first,
+		Took: max(0, p.end.Sub(p.first)), Bytes: p.bytes, FromCache: p.fromCache, Finding: why.finding, ID: why.id,
+	}
+}
+
+// remember keeps a pull that is over.
+func (j *Journal) remember(p Pull) {
+	if len(j.over) >= keepPulls {
+		j.over = slices.Delete(j.over, 0, 1+keepPulls/10) // rarely, so that it costs little
+	}
+	j.over = append(j.over, p)
+}
