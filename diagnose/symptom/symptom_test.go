@@ -47,7 +47,7 @@ func TestCorpus(t *testing.T) {
 	if len(all) < 60 {
 		t.Fatalf("only %d lines", len(all))
 	}
-	right := 0
+	right, known := 0, make(map[string]bool)
 	for _, s := range all {
 		r := read(t, s.line+"\n")
 		got := "none"
@@ -57,6 +57,7 @@ func TestCorpus(t *testing.T) {
 		switch {
 		case got == s.reason && len(r.Failures) <= 1:
 			right++
+			known[s.reason] = true
 		case got == string(diagnose.Unknown) && s.reason != "none":
 			t.Logf("unknown, should be %s: %s", s.reason, s.line)
 		default:
@@ -65,6 +66,11 @@ func TestCorpus(t *testing.T) {
 	}
 	if right*100 < len(all)*95 {
 		t.Errorf("%d of %d are right", right, len(all))
+	}
+	for _, s := range all {
+		if !known[s.reason] {
+			t.Errorf("no line of %s is told", s.reason)
+		}
 	}
 	t.Logf("%d of %d lines are right", right, len(all))
 }
