@@ -50,7 +50,8 @@ kill: ## kill -9 of the binary at every named point and at random, in full: an h
 
 .PHONY: faults
 faults: ## the fault matrix, in full: 100,000 trials, a quarter of an hour; FAULTS='-only F8 -seed 7 -trials 1' for one
-	go test -count=1 -timeout 120m ./internal/faults -run '^TestMatrix$$' $(or $(FAULTS),-trials 100000 -large 50 -seed $(FAULT_SEED))
+	go test -v -count=1 -timeout 120m ./internal/faults -run '^TestMatrix$$' \
+	  $(or $(FAULTS),-trials 100000 -large 50 -seed $(FAULT_SEED)) | grep -vE '^ *(===|--- PASS)'
 
 .PHONY: rotation
 rotation: ## logins that live 5 s and tokens that live 2 s, under 50 clients, for ROTATION=60s of the test's own clock
