@@ -120,6 +120,7 @@ func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
 		if err != nil {
 			return nil, orElse(s.first, err)
 		}
+		c.count(s.cred, g, resp.Header)
 		switch resp.StatusCode {
 		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
 			f := c.refuse(resp)
@@ -131,6 +132,16 @@ func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
 			c.accepted(s, g, resp.StatusCode)
 			return resp, nil
 		}
+	}
+}
+
+// count takes in what an answer says of our limits. Those of clients' own credentials are not kept.
+func (c *call) count(cred auth.Credential, g grant, h http.Header) {
+	switch {
+	case cred.IsAnonymous() || g.value.IsZero():
+		c.ep.budgets.learn(h, "")
+	case cred.Name != "":
+		c.ep.budgets.learn(h, cred.Name)
 	}
 }
 

@@ -127,8 +127,9 @@ type EndpointStatus struct {
 	Since       time.Time // when it went down; zero: it did not
 	LastError   string
 	LastErrorAt time.Time
-	Running     int // blob transfers
-	Waiting     int // that wait for their turn
+	Running     int      // blob transfers
+	Waiting     int      // that wait for their turn
+	Budgets     []Budget // what it has said is left of its limits, the newest last
 }
 
 // State says how the endpoints are, in their order. It asks nobody.
@@ -138,6 +139,7 @@ func (r *Registry) State() []EndpointStatus {
 		list[i] = ep.condition.status(time.Now())
 		list[i].URL = ep.name
 		list[i].Running, list[i].Waiting = ep.queue.length()
+		list[i].Budgets = ep.budgets.all()
 	}
 	return list
 }

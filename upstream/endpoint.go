@@ -31,6 +31,7 @@ type endpoint struct {
 	known      knowledge
 	public     public
 	condition  condition
+	budgets    budgets // left of its limits
 	queue      *queue
 }
 

@@ -33,6 +33,8 @@ func ParseContentRange(v string) (from, end, size int64, ok bool) {
 
 func ParseRetryAfter(v string, now time.Time) time.Duration { return parseRetryAfter(v, now) }
 
+func ParseBudget(h http.Header, now time.Time) (Budget, bool) { return parseBudget(h, now) }
+
 const MaxRetryAfter = maxRetryAfter
 
 func NextLink(values []string, at *url.URL) *url.URL { return nextLink(values, at) }
