@@ -49,7 +49,8 @@ func TestUnfinishedOverARestart(t *testing.T) {
 		if err != nil || outcome != cache.Joined {
 			t.Fatalf("%s, %v", outcome, err)
 		}
-		if st := m.Stats(); st.Parked != int64(n-1-i) || st.Reserved > int64(n-i)*size {
+		// The one before may be on its way to its name still.
+		if st := m.Stats(); st.Parked != int64(n-1-i) || st.Reserved > int64(min(n, n-i+1))*size {
 			t.Errorf("with %d taken up again: %+v", i+1, st)
 		}
 		got, err := io.ReadAll(o)
