@@ -232,8 +232,7 @@ func (g *Origin) issue(t grant) *answer {
 	token := "token-" + rand.Text()
 	if a.JWT {
 		claims := map[string]any{"iss": "origin", "jti": rand.Text(), "iat": now.Unix(), "exp": t.ends.Unix()}
-		enc := base64.RawURLEncoding.EncodeToString
-		token = enc([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + enc(marshal(claims)) + "." + enc([]byte("unsigned"))
+		token = unsignedJWT(claims)
 	}
 	g.mu.Lock()
 	g.tokens[token] = t
@@ -246,4 +245,10 @@ func (g *Origin) issue(t grant) *answer {
 		body["expires_in"] = int(life / time.Second)
 	}
 	return say(http.StatusOK, "application/json", marshal(body))
+}
+
+// unsignedJWT is a JSON Web Token that nobody signed.
+func unsignedJWT(claims map[string]any) string {
+	enc := base64.RawURLEncoding.EncodeToString
+	return enc([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + enc(marshal(claims)) + "." + enc([]byte("unsigned"))
 }

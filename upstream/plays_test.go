@@ -1,0 +1,104 @@
+package upstream_test
+
+import (
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/origin"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// TestRegistries asks each registry that we know in each situation, and holds every request, who it was made as, and
+// what came of it, against testdata/registries.golden.
+func TestRegistries(t *testing.T) {
+	t.Parallel()
+	var got strings.Builder
+	for _, p := range origin.Plays() {
+		fmt.Fprintf(&got, "%s: %s\n%s\n", p.Registry, p.Situation, perform(t, p))
+	}
+	const file = "testdata/registries.golden"
+	if *update {
+		if err := os.WriteFile(file, []byte(got.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (run with -update to write it)", err)
+	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("%s differs (-want +got); -update rewrites it:\n%s", file, diff)
+	}
+}
+
+// perform is the transcript of a play.
+func perform(t *testing.T, p origin.Play) string {
+	t.Helper()
+	s := origin.Perform(t, p)
+	aside, err := url.Parse(s.AsideURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := registry(t, s.URL, func(o *upstream.Options) {
+		o.Name, o.AuthHosts = p.Registry, []string{aside.Host}
+		if p.User != "" {
+			o.Credential = auth.Static("ours", p.User, auth.NewSecret(p.Password))
+		}
+	})
+	ask := func() (string, error) {
+		if p.Get {
+			m, err := r.Manifest(t.Context(), origin.PlayRepository, origin.PlayTag)
+			if err != nil {
+				return "", err
+			}
+			return m.Digest.String(), nil
+		}
+		d, err := r.Resolve(t.Context(), origin.PlayRepository, origin.PlayTag)
+		return d.Digest.String(), err
+	}
+	var b strings.Builder
+	if p.Expires {
+		if _, err := ask(); err != nil {
+			t.Fatalf("%s: %s: %v", p.Registry, p.Situation, err)
+		}
+		s.Asked()
+		s.Expire()
+	}
+	digest, err := ask()
+	for _, line := range s.Asked() {
+		if strings.Contains(line, "stranger") {
+			t.Errorf("%s: %s: an Authorization that nobody gave us: %s", p.Registry, p.Situation, line)
+		}
+		fmt.Fprintf(&b, "\t%s\n", line)
+	}
+	if err == nil {
+		fmt.Fprintf(&b, "\t= %s\n", digest[:19])
+		return b.String()
+	}
+	e := upstreamError(t, err)
+	for _, secret := range []string{p.Password, "dckr_jti_9"} {
+		if secret != "" && strings.Contains(err2s(e), secret) {
+			t.Errorf("%s: %s: %q shows in %v", p.Registry, p.Situation, secret, err)
+		}
+	}
+	fmt.Fprintf(&b, "\t= %s at %s: %d %s %s %q", e.Step().Name, s.Blank(e.Step().Host), e.Status, e.Code, e.BodyKind, e.Message)
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(&b, ", after %s", e.RetryAfter)
+	}
+	if e.Credential.Name != "" {
+		fmt.Fprintf(&b, ", our login %s", e.Credential.State)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, "\n\t  %s", s.Blank(e.Err.Error()))
+	}
+	return b.String() + "\n"
+}
