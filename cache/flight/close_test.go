@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/oci"
 )
 
 func TestCloseEndsReaders(t *testing.T) {
@@ -31,6 +32,50 @@ func TestCloseEndsReaders(t *testing.T) {
 		t.Errorf("Join after Close: %v", err)
 	}
 	st.check(t)
+}
+
+// Whoever closes a group, be it the second, finds everything at its end.
+func TestCloseTwiceAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin(14, 5<<20)
+		st := &store{}
+		opts := st.options()
+		create, gate := opts.Create, make(chan struct{})
+		opts.Create = func(d oci.Digest, size int64) (flight.Spool, error) {
+			s, err := create(d, size)
+			return &slowlyGone{s, gate}, err
+		}
+		g := flight.New(opts)
+		obj, _ := join(t, g, o, o.source("a", fault{gate: make(chan struct{})}))
+		_ = obj.Close()
+		ends := make(chan struct{}, 2)
+		for range 2 {
+			go func() {
+				g.Close()
+				ends <- struct{}{}
+			}()
+			synctest.Wait()
+		}
+		if n := len(ends); n > 0 {
+			t.Errorf("%d of 2 have ended before the spool was gone", n)
+		}
+		close(gate)
+		<-ends
+		<-ends
+		st.check(t)
+	})
+}
+
+// slowlyGone is a spool that takes its time to be thrown away.
+type slowlyGone struct {
+	flight.Spool
+	gate chan struct{}
+}
+
+func (s *slowlyGone) Discard() error {
+	<-s.gate
+	return s.Spool.Discard()
 }
 
 // Close may come at any time, from anywhere: what runs ends, and nothing is left open or touched any more.

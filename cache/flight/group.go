@@ -36,6 +36,7 @@ type Group struct {
 	ctx    context.Context // ends with Close: the life of every fetch
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // every goroutine of every flight
+	over   chan struct{}  // closed at the end of Close
 
 	mu      sync.Mutex // guards what follows; taken before a Flight's mutex, never while holding one
 	flights map[oci.Digest]*Flight
@@ -72,7 +73,7 @@ func New(o Options) *Group {
 	// The context is the group's own: fetches outlive the requests that started them.
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Group{
-		o: o, sizes: usual, ctx: ctx, cancel: cancel, flights: make(map[oci.Digest]*Flight),
+		o: o, sizes: usual, ctx: ctx, cancel: cancel, over: make(chan struct{}), flights: make(map[oci.Digest]*Flight),
 		hosts: hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
 	}
 }
@@ -210,9 +211,15 @@ func (g *Group) DropParked() {
 }
 
 // Close ends every flight: fetches are cancelled, readers get ErrClosed, unfinished spools that can outlive the process
-// are kept for the next one, others discarded. It returns when the last goroutine has ended.
+// are kept for the next one, others discarded. It returns when the last goroutine has ended, whoever called it first.
 func (g *Group) Close() {
 	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		<-g.over
+		return
+	}
+	defer close(g.over)
 	g.closed = true
 	var all []*Flight
 	for _, f := range g.flights {
