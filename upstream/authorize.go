@@ -279,7 +279,7 @@ func (c *call) forsake(s *session, err error) {
 	f, _ := errors.AsType[*fault](err)
 	switch {
 	case f == nil:
-	case f.says("expired"):
+	case f.says("has expired", "is expired", "token expired"): // not GitLab's "incorrect, expired, or improperly scoped"
 		c.ails(auth.StateExpired, f)
 	case f.status == http.StatusUnauthorized && (f.step.Name == StepToken || !c.tokenWise()), stale(f.refusal):
 		c.ails(auth.StateRejected, f)
