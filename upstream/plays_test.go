@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -40,20 +41,26 @@ func TestRegistries(t *testing.T) {
 	}
 }
 
-// perform is the transcript of a play.
-func perform(t *testing.T, p origin.Play) string {
+// played sets us up as a play has it.
+func played(t *testing.T, p origin.Play, s *origin.Stage) func(*upstream.Options) {
 	t.Helper()
-	s := origin.Perform(t, p)
 	aside, err := url.Parse(s.AsideURL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := registry(t, s.URL, func(o *upstream.Options) {
+	return func(o *upstream.Options) {
 		o.Name, o.AuthHosts = p.Registry, []string{aside.Host}
 		if p.User != "" {
 			o.Credential = auth.Static("ours", p.User, auth.NewSecret(p.Password))
 		}
-	})
+	}
+}
+
+// perform is the transcript of a play.
+func perform(t *testing.T, p origin.Play) string {
+	t.Helper()
+	s := origin.Perform(t, p)
+	r := registry(t, s.URL, played(t, p, s))
 	ask := func() (string, error) {
 		if p.Get {
 			m, err := r.Manifest(t.Context(), origin.PlayRepository, origin.PlayTag)
@@ -101,4 +108,56 @@ func perform(t *testing.T, p origin.Play) string {
 		fmt.Fprintf(&b, "\n\t  %s", s.Blank(e.Err.Error()))
 	}
 	return b.String() + "\n"
+}
+
+// TestManyPullsOnAnExpiredToken has 100 pulls at once find that the token which they share has expired, in each way in
+// which a registry says so.
+func TestManyPullsOnAnExpiredToken(t *testing.T) {
+	t.Parallel()
+	for _, p := range origin.Plays() {
+		if !p.Expires {
+			continue
+		}
+		t.Run(p.Registry+": "+p.Situation, func(t *testing.T) {
+			t.Parallel()
+			s := origin.Perform(t, p)
+			r := registry(t, s.URL, played(t, p, s))
+			ask := func() error {
+				_, err := r.Manifest(t.Context(), origin.PlayRepository, origin.PlayTag)
+				return err
+			}
+			if err := ask(); err != nil {
+				t.Fatal(err)
+			}
+			s.Asked()
+			s.Expire()
+			begin := make(chan struct{})
+			var wg sync.WaitGroup
+			for range 100 {
+				wg.Go(func() {
+					<-begin
+					if err := ask(); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			close(begin)
+			wg.Wait()
+			tokens, stale, good := 0, 0, 0
+			for _, line := range s.Asked() {
+				switch {
+				case !strings.HasPrefix(line, "GET manifest "):
+					tokens++
+				case strings.Contains(line, " stale "):
+					stale++
+				default:
+					good++
+				}
+			}
+			if tokens != 1 || stale == 0 || stale > 100 || good != 100 {
+				t.Errorf("%d token requests, %d with the old token, %d with the new one; want 1, 1 to 100, 100", tokens, stale,
+					good)
+			}
+		})
+	}
 }
