@@ -120,6 +120,8 @@ func (b blob) source() cache.Source {
 	return cache.Source{
 		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
 		Live: true,
+		// Who wanted a part of it may have had that, and be gone, when the whole turns out to be wrong.
+		Wrong: b.failed,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 			w.By = b.start.Add(b.p.wait)
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)

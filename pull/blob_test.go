@@ -249,6 +249,27 @@ func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
 	})
 }
 
+// Content that turns out to be wrong when nobody reads it any more is remembered as well.
+func TestWrongContentWithoutAReader(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		b := []byte("a layer")
+		d := descriptor("", b).Digest
+		w.hub.blobs[app+"@"+d.String()] = b
+		for i := range 2 {
+			w.blob(t, askBlob(app, d), b)
+			w.shelf.wrong(&flight.MismatchError{Host: hub, Digest: d, Got: descriptor("", nil).Digest, Size: int64(i)})
+		}
+		w.hub.asked()
+		_, err := w.Blob(t.Context(), askBlob(app, d))
+		if _, ok := errors.AsType[*flight.MismatchError](err); !ok {
+			t.Errorf("got %v", err)
+		}
+		w.hub.wants(t)
+		time.Sleep(time.Minute)
+		w.blob(t, askBlob(app, d), b)
+	})
+}
+
 func TestColdBlobWaitsNoLongerThanAClient(t *testing.T) {
 	block := func(ctx context.Context) error {
 		<-ctx.Done()

@@ -229,6 +229,7 @@ type shelf struct {
 	fault   func() error                // what Put fails with
 	hold    error                       // what Open fails with
 	wait    func(context.Context) error // what Ready does
+	source  cache.Source                // the last one that was asked
 }
 
 type keep struct {
@@ -308,6 +309,14 @@ func (s *shelf) evict(ds ...oci.Digest) {
 	}
 }
 
+// wrong finds that what the last source brought is not what it should be.
+func (s *shelf) wrong(err *flight.MismatchError) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.content, err.Digest)
+	s.source.Wrong(err)
+}
+
 func (s *shelf) Open(ctx context.Context, d oci.Digest, size int64, src cache.Source) (
 	cache.Object, cache.Outcome, error,
 ) {
@@ -321,6 +330,9 @@ func (s *shelf) Open(ctx context.Context, d oci.Digest, size int64, src cache.So
 	if hold != nil {
 		return nil, "", hold
 	}
+	s.mu.Lock()
+	s.source = src
+	s.mu.Unlock()
 	body, err := src.Fetch(context.WithoutCancel(ctx), flight.Want{To: size})
 	if err != nil {
 		return nil, "", fmt.Errorf("fill %s: %w", d, err)

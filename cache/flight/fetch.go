@@ -130,6 +130,9 @@ func (f *Flight) start(ft *fetch) {
 	ft.sizes = f.g.sizes
 	ft.ctx, ft.cancel = context.WithCancel(f.ctx)
 	f.fetches = append(f.fetches, ft)
+	if !slices.ContainsFunc(f.sources, func(s Source) bool { return s.Key == ft.src.Key }) {
+		f.sources = append(f.sources, ft.src)
+	}
 	f.users++
 	f.g.wg.Go(func() { f.run(ft) })
 }

@@ -72,7 +72,8 @@ type Flight struct {
 	released bool      // all of that has happened; the spool is discarded
 	readers  []*Reader
 	fetches  []*fetch
-	host     string // that the last bytes came from: evidence
+	sources  []Source // that bytes were asked of, one for each Key
+	host     string   // that the last bytes came from: evidence
 	idle     *time.Timer
 	parked   bool
 	until    time.Time // parked: how long

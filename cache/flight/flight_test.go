@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"go.uber.org/goleak"
 
@@ -126,6 +127,38 @@ func TestDeniedAlone(t *testing.T) {
 			st.check(t)
 		})
 	}
+}
+
+// Whose reader has its part and is gone hears of it all the same, before anybody can come back.
+func TestWrongContentIsToldToItsSource(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin(4, 6<<20)
+		o.flip = 3 << 20
+		st := &store{}
+		g := flight.New(st.options())
+		var told []error
+		s := o.source("a", fault{})
+		s.Wrong = func(err error) {
+			if len(g.Flights()) != 1 {
+				t.Error("the next one could begin already")
+			}
+			told = append(told, err)
+		}
+		obj, _ := join(t, g, o, s)
+		for _, off := range []int64{0, 5 << 20} { // between them they have all of it fetched
+			if _, err := copyAll(t.Context(), obj, off, 100); err != nil {
+				t.Error(err)
+			}
+		}
+		_ = obj.Close()
+		synctest.Wait()
+		if e, ok := errors.AsType[*flight.MismatchError](errors.Join(told...)); len(told) != 1 || !ok || e.Digest != o.digest() {
+			t.Errorf("told %v", told)
+		}
+		g.Close()
+		st.check(t)
+	})
 }
 
 func TestWrongContentReachesNobody(t *testing.T) {

@@ -96,12 +96,18 @@ func (f *Flight) finish(sum []byte, size int64) {
 			return
 		}
 		f.mu.Lock()
-		host := f.host
+		host, sources := f.host, f.sources
 		f.mu.Unlock()
-		f.end(&MismatchError{
+		err := &MismatchError{
 			Digest: f.digest, Got: newDigest(f.digest.Algorithm(), got), Size: size, GotSize: size, Host: host,
 			Verified: size,
-		})
+		}
+		for _, s := range sources {
+			if s.Wrong != nil {
+				s.Wrong(err)
+			}
+		}
+		f.end(err)
 		return
 	}
 	f.mu.Lock()
