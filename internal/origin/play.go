@@ -11,9 +11,9 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Play is one registry of the world in one situation: what it answers to whom, byte for byte but for its hosts. Plays
-// lists them; Perform plays one. In lines, "{registry}" stands for the URL of the registry, "{aside}" for that of a
-// second server (a token service or a regional registry), and "{token}" and "{jwt}" for a token made just then.
+// Play is one registry of the world in one situation: what it answers to whom. Plays lists them; Perform plays one. In
+// lines, "{registry}" stands for the URL of the registry, "{aside}" for that of a second server (a token service or a
+// regional registry), and "{token}" and "{jwt}" for a token made just then.
 type Play struct {
 	Registry  string // canonical name of the upstream
 	Situation string
