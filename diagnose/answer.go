@@ -60,6 +60,11 @@ func (c *facts) denied() bool {
 		c.set(UpstreamBlocked, "%s answered %d to %s with a web page%s", c.host, c.e.Status, c.asked(), c.quote())
 		c.remedy("check what stands between the mirror and %s: firewall, proxy, login page", c.host)
 		return true
+	case c.says("is not allowed access", "download blocking policy"):
+		// Azure's firewall, which names the client's address; Artifactory's Xray. Another login would change nothing.
+		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), c.e.Status, c.quote())
+		c.remedy("ask the operator of %s, whose firewall or policy it is", c.up)
+		return true
 	case c.sourceFailed():
 		return true
 	case !c.named():
@@ -67,6 +72,9 @@ func (c *facts) denied() bool {
 	}
 	cred := c.e.Credential
 	switch {
+	case c.noAccess():
+		c.set(NotFoundOrNoAccess, "%s/%s doesn't exist, or credential %s may not pull it", c.up, c.e.Repository, cred.Name)
+		c.remedy("check the image's name, then what credential %s may pull at %s", cred.Name, c.up)
 	case cred.State == "expired", c.says("token has expired", "token is expired", "token expired"):
 		c.set(CredentialsExpired, "credential %s of %s has expired%s", cred.Name, c.up, since(cred.Expires))
 		c.remedy("renew credential %s", cred.Name)
@@ -92,7 +100,7 @@ func (c *facts) stranger() bool {
 	if c.e.PublicOnly { // where the mirror has one, it is not for this
 		c.remedy("check tag and imagePullSecret, since under access: public the mirror pulls public images alone")
 	}
-	if c.basic() || c.says("please login", "please log in") {
+	if c.basic() && !c.noAccess() || c.says("please login", "please log in") {
 		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
 		return true
 	}
@@ -200,6 +208,10 @@ func (c *facts) basic() bool {
 	scheme, _, _ := strings.Cut(c.e.Challenge, " ")
 	return c.e.Status == 401 && strings.EqualFold(scheme, "Basic")
 }
+
+// noAccess reports that the answer is about this repository, and not about who asks. Harbor says so beside a challenge for
+// a password, which it sends with each 401.
+func (c *facts) noAccess() bool { return c.says("unauthorized to access repository") }
 
 // hides reports that the upstream gives 403 for what does not exist too: Google's registries do.
 func (c *facts) hides() bool {

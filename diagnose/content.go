@@ -81,6 +81,11 @@ func (c *facts) refusedByUs() bool {
 	if e, ok := errors.AsType[*upstream.RealmError](c.err); ok {
 		c.set(AuthHostNotAllowed, "%s wants its tokens from %s://%s, which is not in its authHosts", c.up, e.Scheme, e.Host)
 		c.remedy("if that is right, add %s to authHosts of %s", e.Host, c.up)
+		if e.Scheme == "malformed" {
+			c.set(AuthHostNotAllowed, "%s wants its tokens from %s, which is no URL", c.up, e.Host)
+			c.remedy("ask the operator of %s to correct the registry's own address in its settings", c.up)
+			return true
+		}
 		c.f.Host = e.Host
 		return true
 	}

@@ -12,13 +12,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// TestExplainRegistries holds what we say of each registry's refusals against testdata/registries.golden. The file shows
-// what is said, which is not in each case what should be:
-//
-// BUG(diagnose): Harbor refuses tokens with a challenge for Basic, so "no permission" reads credentials-rejected, and
-// "private or missing" credentials-missing. The firewall of ACR and the policy of Artifactory's Xray, both 403, read
-// upstream-forbidden where a credential is configured, and should read upstream-blocked. The remedy for a realm that
-// is no URL would have it added to authHosts, which takes hosts alone.
+// TestExplainRegistries holds what we say of each registry's refusals against testdata/registries.golden.
 func TestExplainRegistries(t *testing.T) {
 	t.Parallel()
 	var got strings.Builder
