@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -261,7 +262,11 @@ func stale(r refusal) bool {
 
 // renewable reports whether a newer token than the one that was refused may do better, and makes way for it.
 func (c *call) renewable(s *session, g grant, f *fault) bool {
-	if s.renewed || g.fresh || f.status != http.StatusUnauthorized && !stale(f.refusal) {
+	if g.fresh {
+		c.refused = append(c.refused, g.token)
+	}
+	// To the GET that repeats a HEAD a token is as new as it was to the HEAD.
+	if s.renewed || slices.Contains(c.refused, g.token) || f.status != http.StatusUnauthorized && !stale(f.refusal) {
 		return false
 	}
 	if c, ok := find(f.challenges, "bearer"); ok && c.params["error"] == "insufficient_scope" &&
@@ -275,7 +280,7 @@ func (c *call) renewable(s *session, g grant, f *fault) bool {
 // forsake goes on as nobody after our credential was refused.
 func (c *call) forsake(s *session, err error) {
 	s.first, s.cred = err, noCredential
-	s.challenged, s.relearned, s.renewed, s.pending = false, false, false, nil
+	s.relearned, s.renewed, s.pending = false, false, nil // how people are let in, if it was shown, is the same for nobody
 	f, _ := errors.AsType[*fault](err)
 	switch {
 	case f == nil:

@@ -23,8 +23,7 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	a := c.blobAsk(d)
 	a.method = http.MethodHead
 	size, h, err := c.size(ctx, a)
-	r, refused := refusalIn(err)
-	if err == nil && size < 0 || refused && r.status != http.StatusNotFound && r.status != http.StatusTooManyRequests {
+	if err == nil && size < 0 || c.unexplained(err) {
 		// Not said, refused, or an error whose reason only a body tells.
 		a = c.blobAsk(d)
 		a.header = http.Header{"Range": {"bytes=0-0"}}

@@ -438,8 +438,8 @@ func TestPublicIsShownByHead(t *testing.T) {
 		},
 		{
 			"private", "app", login("bot", "pw"),
-			// The last ones are for the reason, which a HEAD has not.
-			[]string{"HEAD app as nobody", "token as nobody", "HEAD app as nobody", "GET app as nobody", "token as nobody", "GET app as nobody"},
+			// The last one is for the reason, which a HEAD has not.
+			[]string{"HEAD app as nobody", "token as nobody", "HEAD app as nobody", "GET app as nobody"},
 		},
 		{
 			"nobody anyhow", "public/app", auth.Anonymous,

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,8 +26,7 @@ func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descripto
 func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 	c.headed = true
 	resp, err := c.follow(ctx, c.manifestAsk(http.MethodHead))
-	if r, refused := refusalIn(err); err != nil &&
-		(!refused || r.status == http.StatusNotFound || r.status == http.StatusTooManyRequests) {
+	if err != nil && !c.unexplained(err) {
 		return oci.Descriptor{}, err
 	}
 	if err == nil {
@@ -45,6 +45,19 @@ func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 		return oci.Descriptor{}, err
 	}
 	return oci.Descriptor{Digest: m.Digest, Size: int64(len(m.Bytes)), MediaType: m.MediaType}, nil
+}
+
+// unexplained reports whether an error is a refusal of a HEAD of which only a GET can tell the reason. What is missing
+// needs none, and a limit would be hit harder. Token services, who are asked by GET, have said why; then one thing alone
+// is worth a GET: a registry that answers no HEAD at all, which says so to nobody by another status than 401.
+func (c *call) unexplained(err error) bool {
+	r, refused := refusalIn(err)
+	if !refused || r.status == http.StatusNotFound || r.status == http.StatusTooManyRequests {
+		return false
+	}
+	f, _ := errors.AsType[*fault](err)
+	last := c.steps[len(c.steps)-1]
+	return f.step.Name != StepToken || last.Name != StepToken && last.Status != http.StatusUnauthorized
 }
 
 // Manifest gets a manifest by tag or digest. It has the digest that it was asked by, else the one that the upstream

@@ -81,7 +81,12 @@ func perform(t *testing.T, p origin.Play) string {
 		s.Expire()
 	}
 	digest, err := ask()
+	tokens := make(map[string]bool)
 	for _, line := range s.Asked() {
+		if isToken := !strings.Contains(line, " manifest ") && !strings.Contains(line, "/manifests/"); isToken && tokens[line] {
+			t.Errorf("%s: %s: asked in vain a second time: %s", p.Registry, p.Situation, line)
+		}
+		tokens[line] = true
 		if strings.Contains(line, "stranger") {
 			t.Errorf("%s: %s: an Authorization that nobody gave us: %s", p.Registry, p.Situation, line)
 		}
