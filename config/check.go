@@ -44,6 +44,7 @@ func (d *decoder) check(c *Config) {
 	d.checkTLS(c)
 	d.checkCache(c)
 	d.checkUpstreams(c)
+	d.checkRules(c)
 }
 
 func (d *decoder) checkListeners(c *Config) {

@@ -203,8 +203,8 @@ func (d *decoder) checkCloud(u *Upstream, source, at string) {
 		d.bad(at, quoted(u.Name)+" is not a registry of "+c.whose, source+" is for "+c.example)
 	case u.Access == "public" && source == "ecr" && strings.Contains(host, ".dkr"):
 		// Under access: public a login is spent on what the registry gives to anybody, which is nothing here.
-		d.bad(at, "a registry without public images has no use for it under access: public, and access: rules is "+notYet,
-			"remove it")
+		d.bad(at, "a registry without public images has no use for it under access: public",
+			"set access: rules, and say in rules who may pull what, as in "+ruleFor(u.Name))
 	}
 }
 

@@ -39,7 +39,7 @@ type Config struct {
 	Platforms []string `yaml:"platforms"`
 	// Clients says how clients identify themselves.
 	Clients Clients `yaml:"clients"`
-	// Rules say who may pull what, for upstreams with access: rules.
+	// Rules say who may pull what, for upstreams with access: rules. What no rule says is refused.
 	Rules []Rule `yaml:"rules"`
 	// Upstreams is the closed list of registries, by name: the host as it stands in image names. Without this key
 	// the list is that of the well-known registries. A well-known name brings its endpoints, authHosts, cdnHosts and
@@ -135,9 +135,11 @@ type ClientsKubernetes struct {
 
 // Rule lets somebody pull something.
 type Rule struct {
-	// Who are users, node:NAME, sa:NAMESPACE/NAME, anonymous, or * for everybody.
+	// Who are users, node:NAME, sa:NAMESPACE/NAME, anonymous, or * for everybody. Only anonymous and * are available yet,
+	// and both are everybody.
 	Who []string `yaml:"who"`
-	// Pull are repositories with their upstream, as in docker.io/acme/**.
+	// Pull are repositories with their upstream, as in docker.io/acme/**: * is one segment of the path, one label of the
+	// upstream, or a part of either; ** is any number. * as the upstream is each that has access: rules.
 	Pull []string `yaml:"pull"`
 }
 

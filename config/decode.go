@@ -182,7 +182,11 @@ func (d *decoder) field(key, n *yaml.Node, f field, v reflect.Value, s spot) {
 	if r.today != "" { // read aside: mistakes in it are more to the point than that it isn't built
 		got, before := reflect.New(v.Type()).Elem(), len(d.problems)
 		d.word(n, f, got, s)
-		if len(d.problems) > before || isToday(got, r.today) {
+		switch {
+		case len(d.problems) > before, isToday(got, r.today):
+			return
+		case r.also != "" && isToday(got, r.also):
+			v.Set(got)
 			return
 		}
 	} else if isEmpty(resolve(n)) {

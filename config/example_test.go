@@ -84,6 +84,9 @@ func hasDefault(path string) bool {
 	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "admin.tokenFile"}, path) {
 		return false
 	}
+	if path == "rules" || strings.HasPrefix(path, "rules.") {
+		return false
+	}
 	for _, missing := range config.Unavailable() {
 		if path == missing || strings.HasPrefix(path, missing+".") {
 			return false

@@ -74,8 +74,8 @@ func (g generator) object(t *testing.T, typ reflect.Type, s spot, defaults refle
 		}
 		if r, ok := unavailable[at.pattern]; ok {
 			switch {
-			case r.partly:
-				doc += " Only " + r.today + " is available yet."
+			case r.also != "":
+				doc += " Only " + r.today + " and " + r.also + " are available yet."
 			case r.today != "":
 				doc += " Not available yet: it may only be " + r.today + "."
 			default:

@@ -4,20 +4,21 @@ package config
 // a setting that is accepted works. A row is deleted with the change that builds it.
 //
 // The key is a path in which * stands for any key or index. Today is the text of the value that is true of the mirror
-// as it is and may therefore be written; without it only an empty list or mapping may. Instead says what to do.
+// as it is and may therefore be written; without it only an empty list or mapping may. Instead says what to do. Also is
+// another value that may be written.
 var unavailable = map[string]row{
 	"tls.http2":         {today: "false", instead: "remove it: clients get HTTP/1.1, which is faster for blobs"},
 	"trustedProxies":    {instead: "remove it: clients are known by their address"},
 	"platforms":         {instead: "remove it"},
 	"clients":           {instead: "remove it: everybody who reaches the mirror is a client"},
-	"rules":             {instead: "remove it: upstreams have access: public"},
 	"webhooks":          {instead: "remove it: tags are checked when they are older than tags.maxAge"},
 	"kubernetes.events": {today: "false", instead: "remove it: failures are in the log, and in what nodes print"},
 	"kubernetes.feed":   {today: "false", instead: "remove it"},
 	"warm.schedules":    {instead: "remove it"},
 
 	"upstreams.*.access": {
-		today: "public", instead: "remove it: only public images are served, to everybody", partly: true,
+		today: "public", also: "rules", partly: true,
+		instead: "remove it, or write rules: clients' own credentials are not asked for",
 	},
 	"upstreams.*.pins":                 {instead: "remove it"},
 	"upstreams.*.rateLimitReserve":     {instead: "remove it"},
@@ -30,8 +31,8 @@ var unavailable = map[string]row{
 
 // row is a setting that isn't built.
 type row struct {
-	today, instead string
-	partly         bool // today is a choice that is built, beside others that aren't
+	today, also, instead string
+	partly               bool // today is a choice that is built, beside others that aren't
 }
 
 // isAvailable reports whether a pattern is of a setting of which something is built.

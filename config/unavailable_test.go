@@ -21,20 +21,16 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 		{"trustedProxies", "trustedProxies: [10.0.0.0/8]", "trustedProxies"},
 		{"platforms", "platforms: [linux/amd64]", "platforms"},
 		{"clients", "clients: {htpasswd: x}", "clients"},
-		{"rules", "rules: [{who: [alice], pull: ['**']}]", "rules"},
+		{"users", ruled("access: rules", "{who: [alice], pull: ['**']}"), "rules[0].who[0]"},
+		{"nodes", ruled("access: rules", "{who: [anonymous, 'node:*'], pull: ['**']}"), "rules[0].who[1]"},
 		{"webhooks", "webhooks: {hub: {type: dockerhub}}", "webhooks"},
 		{"events", "kubernetes: {events: true}", "kubernetes.events"},
 		{"feed", "kubernetes: {feed: true}", "kubernetes.feed"},
 		{"schedules", "warm: {schedules: [{cron: '0 5 * * *'}]}", "warm.schedules"},
-		{"access: rules", hub("access: rules"), "upstreams.docker.io.access"},
 		{"access: client", hub("access: client"), "upstreams.docker.io.access"},
 		{
 			"two credentials for all", hub("credentials: [{name: a, helper: docker-credential-a}, {name: b, helper: docker-credential-b}]"),
 			"upstreams.docker.io.credentials[1]",
-		},
-		{
-			"a private ECR for the public", "upstreams: {123456789012.dkr.ecr.eu-west-1.amazonaws.com: {credentials: [{name: a, ecr: }]}}",
-			"upstreams.123456789012.dkr.ecr.eu-west-1.amazonaws.com.credentials[0].ecr",
 		},
 		{"pins", hub("pins: {library/app:1.0: sha256:aa}"), "upstreams.docker.io.pins"},
 		{"rateLimitReserve", hub("rateLimitReserve: 20%"), "upstreams.docker.io.rateLimitReserve"},
@@ -68,7 +64,6 @@ tls: {http2: false}
 trustedProxies: []
 platforms:
 clients: {}
-rules: []
 webhooks: {}
 kubernetes: {events: false, feed: false}
 warm: {schedules: []}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -154,6 +155,10 @@ func (c *facts) request() bool {
 		c.f.Host, c.f.Declined = e.Key, true
 		return true
 	}
+	if e, ok := errors.AsType[*access.ForbiddenError](c.err); ok {
+		c.forbidden(e)
+		return true
+	}
 	if e, ok := errors.AsType[errcode.Error](c.err); ok {
 		// The message ends with the way out, after its last semicolon.
 		what, way := e.Message, "correct the image reference"
@@ -165,6 +170,16 @@ func (c *facts) request() bool {
 		return true
 	}
 	return false
+}
+
+// forbidden reads what our own rules say. A node that has somewhere else to go may do better there.
+func (c *facts) forbidden(e *access.ForbiddenError) {
+	c.set(ClientForbidden, "the mirror has no rule that lets clients pull %s", e.Repo)
+	c.remedy("add it to rules in the mirror's configuration; no login is accepted yet")
+	if e.Mirrored {
+		c.remedy("add it to rules in the mirror's configuration, or give the pod an imagePullSecret of %s", e.Repo.Host)
+	}
+	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
 }
 
 // ourselves reads what the mirror or its client decided.

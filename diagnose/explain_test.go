@@ -22,6 +22,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
@@ -425,6 +426,12 @@ var cases = []struct {
 	{"unknown-upstream", diagnose.UnknownUpstream, &route.UnknownError{
 		Key: "evil.example", Via: route.ViaNamespace,
 		Have: []string{"docker.io", "ghcr.io"},
+	}},
+	{"client-forbidden", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
+	}},
+	{"client-forbidden-here", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"},
 	}},
 	{"bad-name", diagnose.BadRequest, errcode.ErrorCodeNameInvalid.WithMessage(`name "A" is not valid; correct it`)},
 	{"loop", diagnose.Loop, diagnose.New(diagnose.Loop, "the mirror's own request came back", "correct the endpoints")},

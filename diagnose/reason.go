@@ -54,6 +54,7 @@ const (
 	DigestMismatch   Reason = "digest-mismatch"
 
 	UnknownUpstream Reason = "unknown-upstream"
+	ClientForbidden Reason = "client-forbidden"
 	Overloaded      Reason = "overloaded"
 	QueueTimeout    Reason = "queue-timeout"
 	Stopping        Reason = "stopping"
@@ -133,6 +134,7 @@ var classes = map[Reason]Class{
 	DigestMismatch:   ClassUpstream,
 
 	UnknownUpstream: ClassMirror,
+	ClientForbidden: ClassMirror,
 	Overloaded:      ClassMirror,
 	QueueTimeout:    ClassMirror,
 	Stopping:        ClassMirror,

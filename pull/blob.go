@@ -20,12 +20,12 @@ const blobType = "application/octet-stream"
 // Content.Ready before its first byte is promised to anybody. The error is as for Manifest.
 func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	start := time.Now()
-	st, ref, err := p.route(a.Request)
+	st, ref, err := p.admit(a.Request)
 	if err != nil {
 		return nil, err
 	}
 	b := blob{p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start}
-	desc, member, err := p.catalog.Member(ref.Repo, ref.Digest)
+	desc, member, err := p.member(st, ref.Repo, ref.Digest)
 	if err != nil {
 		p.log.WarnContext(ctx, "catalog can't be read", "ref", ref.Name, "digest", ref.Digest, "err", err)
 		member = false
@@ -76,7 +76,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		oci.Descriptor, error,
 	) {
 		// Between a client's look and its turn here another trip may have ended.
-		if desc, ok, err := p.catalog.Member(b.ref.Repo, b.ref.Digest); err == nil && ok && desc.Size >= 0 {
+		if desc, ok, err := p.member(b.st, b.ref.Repo, b.ref.Digest); err == nil && ok && desc.Size >= 0 {
 			return desc, nil
 		}
 		if err := p.failures.get(b.key); err != nil {
@@ -89,7 +89,11 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		}
 		p.failures.clear(b.key)
 		desc.Digest = b.ref.Digest
-		if err := p.catalog.LearnBlob(b.ref.Repo, desc); err != nil {
+		err = p.shown(b.st, b.ref.Repo)
+		if err == nil {
+			err = p.catalog.LearnBlob(b.ref.Repo, desc)
+		}
+		if err != nil {
 			p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
 		}
 		return desc, nil

@@ -12,6 +12,8 @@
 // upstream is down, slow, limiting, or refusing our credential.
 //
 // Guarantees:
+//   - Who may not read is told so before anything is looked at, or asked, or joined.
+//   - What was learnt of a repository under rules is given to nobody else, until its upstream shows it to everybody.
 //   - Content is served only through a repository of an upstream that is known to refer to it; otherwise that upstream
 //     is asked for that repository first.
 //   - Bytes are written before the references to them, and both before the tag, so a tag never leads to what can't be

@@ -45,7 +45,7 @@ func (p *Puller) timeout(err error, k key, ref oci.Ref, start time.Time, wait ti
 // get is the trip of fetch.
 func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetched, error) {
 	// Between a client's look and its turn here another trip may have ended.
-	if f, ok := p.local(ctx, ref.Repo, ref.Digest); ok {
+	if f, ok := p.local(ctx, st, ref.Repo, ref.Digest); ok {
 		f.here = true
 		return &f, nil
 	}
@@ -69,13 +69,13 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 		renamed := *doc
 		renamed.Digest, doc = ref.Digest, &renamed
 	}
-	f := p.store(ctx, ref.Repo, doc)
+	f := p.store(ctx, st, ref.Repo, doc)
 	return &f, nil
 }
 
 // store writes what was fetched: bytes, then references, then the tags that wait for it. If one fails the next of kin
 // is left out, and the client is served all the same, from memory for as long as that lasts.
-func (p *Puller) store(ctx context.Context, repo oci.Repo, doc *oci.Manifest) fetched {
+func (p *Puller) store(ctx context.Context, st *site, repo oci.Repo, doc *oci.Manifest) fetched {
 	// Nobody else gets it before its parts are known to belong to the repository: they would be asked for in vain.
 	at := oci.Ref{Repo: repo, Digest: doc.Digest}
 	p.storing.Store(at, nil)
@@ -87,15 +87,18 @@ func (p *Puller) store(ctx context.Context, repo oci.Repo, doc *oci.Manifest) fe
 	}
 	point.Hit("pull/put")
 	// References without bytes do no harm: they say what the upstream has said, that the content belongs there.
-	learnErr := p.catalog.Learn(repo, doc)
+	learnErr := p.shown(st, repo)
+	if learnErr == nil {
+		learnErr = p.catalog.Learn(repo, doc)
+	}
 	if learnErr != nil {
 		p.log.WarnContext(ctx, "references of a manifest can't be recorded", "digest", doc.Digest, "err", learnErr)
 	}
 	f := p.remember(doc).in(doc.MediaType)
 	point.Hit("pull/learnt")
 	if putErr == nil && learnErr == nil {
-		for _, ref := range p.words.meaning(repo, doc.Digest) {
-			if w, ok := p.words.get(ref); ok && w.desc.Digest == doc.Digest {
+		for _, ref := range p.words.meaning(st.generation, repo, doc.Digest) {
+			if w, ok := p.words.get(st.generation, ref); ok && w.desc.Digest == doc.Digest {
 				p.record(ctx, ref, w)
 				point.Hit("pull/recorded")
 			}

@@ -3,6 +3,7 @@ package pull_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/internal/state/statetest"
@@ -78,6 +80,7 @@ type world struct {
 	shelf  *shelf
 	books  *books
 	tables [2]state.Table
+	marks  state.Table // of what is private
 	stop   func()
 }
 
@@ -87,7 +90,7 @@ func newWorld(t testing.TB) *world {
 	w := &world{
 		t: t, hub: newRegistry(hub), ghcr: newRegistry(ghcr),
 		shelf:  &shelf{journal: j, content: make(map[oci.Digest][]byte)},
-		tables: [2]state.Table{statetest.NewTable(), statetest.NewTable()},
+		tables: [2]state.Table{statetest.NewTable(), statetest.NewTable()}, marks: statetest.NewTable(),
 		books: &books{
 			journal: j, fail: func(string) error { return nil },
 			begin: func(string) {}, look: func(string) {},
@@ -105,7 +108,9 @@ func (w *world) restart() {
 	}
 	known := catalog.New(w.tables[0], w.tables[1], catalog.Options{})
 	w.books.Catalog = known
-	w.Puller = pull.New(pull.Options{Cache: w.shelf, Catalog: w.books})
+	w.Puller = pull.New(pull.Options{
+		Cache: w.shelf, Catalog: w.books, Private: access.NewPrivate(w.marks, slog.New(slog.DiscardHandler)),
+	})
 	w.use(w.hub, policy)
 	ctx, cancel := context.WithCancel(context.Background())
 	var group errgroup.Group
@@ -121,14 +126,17 @@ func (w *world) restart() {
 }
 
 // use sets docker.io's upstream and policy.
-func (w *world) use(r pull.Upstream, p catalog.Policy) {
+func (w *world) use(r pull.Upstream, p catalog.Policy) { w.useRules(r, p, nil) }
+
+// useRules is use; where there are rules, docker.io goes by them.
+func (w *world) useRules(r pull.Upstream, p catalog.Policy, rules *access.Rules) {
 	w.t.Helper()
 	table, err := route.New([]route.Upstream{{Name: hub, Library: true}, {Name: ghcr}}, hub)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.Use(pull.Setup{Routes: table, Sites: map[string]pull.Site{
-		hub:  {Name: hub, Upstream: r, Tags: p},
+	w.Use(pull.Setup{Routes: table, Rules: rules, Sites: map[string]pull.Site{
+		hub:  {Name: hub, Upstream: r, Tags: p, Ruled: rules != nil},
 		ghcr: {Name: ghcr, Upstream: w.ghcr, Tags: p},
 	}})
 }

@@ -40,7 +40,7 @@ func (p *Puller) list(ctx context.Context, a Ask, of string,
 	ask func(context.Context, *site, oci.Ref) (*upstream.Document, error),
 ) (*Content, error) {
 	start := time.Now()
-	st, ref, err := p.route(a.Request)
+	st, ref, err := p.admit(a.Request)
 	if err != nil {
 		return nil, err
 	}

@@ -31,9 +31,9 @@ type fetched struct {
 }
 
 // Manifest answers a GET or HEAD of a manifest by tag or by digest. Bytes may be nil for HEAD. The error is a
-// *route.UnknownError, an *upstream.Error, a *TimeoutError, or the context's.
+// *route.UnknownError, an *access.ForbiddenError, an *upstream.Error, a *TimeoutError, or the context's.
 func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
-	st, ref, err := p.route(a.Request)
+	st, ref, err := p.admit(a.Request)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
 func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool, start time.Time, wait time.Duration) (
 	*Content, error,
 ) {
-	if f, ok := p.local(ctx, ref.Repo, ref.Digest); ok {
+	if f, ok := p.local(ctx, st, ref.Repo, ref.Digest); ok {
 		return p.answer(ref, f, head, Status{Outcome: cache.Hit}, start), nil
 	}
 	f, led, err := p.fetch(ctx, st, ref, start, wait)
@@ -80,8 +80,8 @@ func (p *Puller) answer(ref oci.Ref, f fetched, head bool, s Status, now time.Ti
 
 // local finds a manifest that is here, if the repository refers to it. A catalog that can't be read knows nothing, so
 // that the upstream is asked.
-func (p *Puller) local(ctx context.Context, repo oci.Repo, d oci.Digest) (fetched, bool) {
-	desc, ok, err := p.catalog.Member(repo, d)
+func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Digest) (fetched, bool) {
+	desc, ok, err := p.member(st, repo, d)
 	if err != nil {
 		p.log.WarnContext(ctx, "catalog can't be read", "ref", repo.Name, "digest", d, "err", err)
 	}

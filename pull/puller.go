@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
@@ -49,7 +50,8 @@ type Catalog interface {
 type Options struct {
 	Cache   Cache
 	Catalog Catalog
-	Log     *slog.Logger // nil: discard
+	Private *access.Private // nil: what was learnt for some is not told from what was learnt for everybody
+	Log     *slog.Logger    // nil: discard
 	// Wait is how long a client waits for an upstream at most: 25 s, since containerd gives up on headers after 30.
 	Wait time.Duration
 	// Limit is how long a trip to an upstream may go on, with or without a client: 1 min.
@@ -62,6 +64,7 @@ type Options struct {
 type Puller struct {
 	cache   Cache
 	catalog Catalog
+	private *access.Private
 	log     *slog.Logger
 	wait    time.Duration // of a client
 	limit   time.Duration // of a trip
@@ -93,7 +96,8 @@ type setup struct {
 // site is an upstream as one Setup has it.
 type site struct {
 	Site
-	generation uint64 // changes with Site.Upstream
+	rules      *access.Rules
+	generation uint64 // changes with Site.Upstream and Site.Ruled
 	// troubled is set while the last check did not answer in time: then nobody waits long for the next one.
 	troubled *atomic.Bool
 }
@@ -114,7 +118,7 @@ func New(o Options) *Puller {
 	}
 	w := newWork(o.Log)
 	p := &Puller{
-		cache: o.Cache, catalog: o.Catalog, log: o.Log, wait: o.Wait, limit: o.Limit,
+		cache: o.Cache, catalog: o.Catalog, private: o.Private, log: o.Log, wait: o.Wait, limit: o.Limit,
 		hot:      newLRU[oci.Digest, *manifest](o.Hot),
 		words:    newWords(),
 		failures: newFailures(),
@@ -139,8 +143,8 @@ func (p *Puller) Use(s Setup) {
 	old := p.setup.Load()
 	next := &setup{Setup: s, sites: make(map[string]*site, len(s.Sites))}
 	for name, v := range s.Sites {
-		st := &site{Site: v}
-		if o := old.sites[name]; o != nil && o.Upstream == v.Upstream {
+		st := &site{Site: v, rules: s.Rules}
+		if o := old.sites[name]; o != nil && o.Upstream == v.Upstream && o.Ruled == v.Ruled {
 			st.generation, st.troubled = o.generation, o.troubled
 		} else {
 			p.sites++

@@ -19,13 +19,13 @@ type belief struct {
 }
 
 // believe puts together the catalog's record and the last word.
-func (p *Puller) believe(ctx context.Context, ref oci.Ref) belief {
-	kept, err := p.catalog.Tag(ref)
+func (p *Puller) believe(ctx context.Context, st *site, ref oci.Ref) belief {
+	kept, err := p.kept(st, ref)
 	if err != nil && !errors.Is(err, catalog.ErrUnknown) {
 		p.log.WarnContext(ctx, "tag can't be looked up", "ref", ref.Name, "tag", ref.Tag, "err", err)
 	}
 	b := belief{Tag: kept, kept: kept}
-	if w, ok := p.words.get(ref); ok && (kept.Digest == "" || w.at.After(kept.Checked)) {
+	if w, ok := p.words.get(st.generation, ref); ok && (kept.Digest == "" || w.at.After(kept.Checked)) {
 		b.Tag, b.desc = catalog.Tag{Ref: ref, Digest: w.desc.Digest, Checked: w.at}, w.desc
 	}
 	return b
@@ -35,7 +35,7 @@ func (p *Puller) believe(ctx context.Context, ref oci.Ref) belief {
 // upstream says by HEAD, else, where that does not come in time, with the copy.
 func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*Content, error) {
 	start := time.Now()
-	b := p.believe(ctx, ref)
+	b := p.believe(ctx, st, ref)
 	now := time.Now() // what was recorded in between is not from the future
 	verdict := catalog.Ask
 	if b.Digest != "" {
@@ -51,7 +51,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 	}
 
 	// From here on the upstream has a say. Who has a copy does not wait long for it.
-	old, ok := p.copyOf(ctx, ref, b.kept, st.Tags, now)
+	old, ok := p.copyOf(ctx, st, ref, b.kept, now)
 	wait := p.wait
 	if ok {
 		wait = p.patience(st)
@@ -73,7 +73,7 @@ func (p *Puller) known(ctx context.Context, st *site, ref oci.Ref, b belief, hea
 ) {
 	ref.Digest = b.Digest
 	s := Status{Outcome: cache.Hit, Age: now.Sub(b.Checked)}
-	if f, ok := p.local(ctx, ref.Repo, ref.Digest); ok {
+	if f, ok := p.local(ctx, st, ref.Repo, ref.Digest); ok {
 		return p.answer(ref, f, head, s, now), true
 	}
 	if head && p.promises(st, ref.Repo, b.desc) {
@@ -83,13 +83,11 @@ func (p *Puller) known(ctx context.Context, st *site, ref oci.Ref, b belief, hea
 }
 
 // copyOf finds the manifest that a recorded tag means, if it is here and the policy allows to fall back on it.
-func (p *Puller) copyOf(ctx context.Context, ref oci.Ref, t catalog.Tag, policy catalog.Policy, now time.Time) (
-	fetched, bool,
-) {
-	if t.Digest == "" || !t.Usable(policy, now) {
+func (p *Puller) copyOf(ctx context.Context, st *site, ref oci.Ref, t catalog.Tag, now time.Time) (fetched, bool) {
+	if t.Digest == "" || !t.Usable(st.Tags, now) {
 		return fetched{}, false
 	}
-	return p.local(ctx, ref.Repo, t.Digest)
+	return p.local(ctx, st, ref.Repo, t.Digest)
 }
 
 // asked answers with the upstream's help: the tag is checked by HEAD, if check says so, and what it means is fetched if
@@ -108,7 +106,7 @@ func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, che
 		}
 		at.Digest, age = desc.Digest, 0
 		s := trip(led)
-		if f, ok := p.local(ctx, ref.Repo, at.Digest); ok {
+		if f, ok := p.local(ctx, st, ref.Repo, at.Digest); ok {
 			s.Outcome = cache.Hit // what came from the upstream is that it is still the right one
 			return p.answer(at, f, head, s, time.Now()), nil
 		}
@@ -172,7 +170,7 @@ func (p *Puller) checkBehind(ctx context.Context, st *site, ref oci.Ref, now tim
 // check is the trip of resolve. What it learns is recorded even if nobody waits any more.
 func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since time.Time) (oci.Descriptor, error) {
 	// Between a client's look and its turn here another check may have ended.
-	if w, ok := p.words.get(ref); ok && !w.at.Before(since) {
+	if w, ok := p.words.get(st.generation, ref); ok && !w.at.Before(since) {
 		return w.desc, nil
 	}
 	if err := p.failures.get(k); err != nil {
@@ -192,7 +190,12 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 		return desc, err
 	}
 	p.failures.clear(k)
-	p.settle(ctx, ref, p.words.put(ref, desc))
+	w := p.words.put(st.generation, ref, desc)
+	if err := p.shown(st, ref.Repo); err != nil {
+		p.log.WarnContext(ctx, "tag can't be recorded", "ref", ref.Name, "tag", ref.Tag, "err", err)
+		return desc, nil
+	}
+	p.settle(ctx, ref, w)
 	return desc, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
@@ -33,11 +34,15 @@ type Site struct {
 	Name     string // canonical
 	Upstream Upstream
 	Tags     catalog.Policy
+	// Ruled says that Setup.Rules decide what clients may read of it, and that Upstream may be asked with a login for
+	// that. Otherwise it gives what anybody may have.
+	Ruled bool
 }
 
 // Setup is everything a pull looks up. It is immutable; Puller.Use swaps it, and a request takes one snapshot.
 type Setup struct {
 	Routes *route.Table
+	Rules  *access.Rules   // for sites that are Ruled; nil: nobody may read of them
 	Sites  map[string]Site // by canonical name
 }
 

@@ -19,7 +19,7 @@ func TestWordIsNotOlderThanALookBeforeIt(t *testing.T) {
 		w.mu.Lock()
 		go func() {
 			close(begun)
-			put <- w.put(ref, oci.Descriptor{Digest: "sha256:00"})
+			put <- w.put(1, ref, oci.Descriptor{Digest: "sha256:00"})
 		}()
 		<-begun
 		for range 10 {

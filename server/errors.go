@@ -40,7 +40,7 @@ var (
 
 // answers is the one table that turns a reason into a status and a code. A 502 is what clients never repeat at the same
 // host, so it is the answer where another one may do better at once. There is no 401 in it: containerd would answer
-// that with the pod's secret.
+// that with the pod's secret. Who takes us for the registry itself gets one where it is forbidden, see explain.
 var answers = map[diagnose.Reason]Answer{
 	diagnose.DNSNotFound:        unavailable,
 	diagnose.DNSFailed:          unavailable,
@@ -87,6 +87,7 @@ var answers = map[diagnose.Reason]Answer{
 
 	// 403 DENIED where clients have nowhere else to go.
 	diagnose.UnknownUpstream: {Status: http.StatusNotFound, Code: errcode.ErrorCodeNameUnknown},
+	diagnose.ClientForbidden: denied,
 	diagnose.Overloaded:      busy,
 	diagnose.QueueTimeout:    late,
 	diagnose.Stopping:        busy,
@@ -143,6 +144,9 @@ func (x *exchange) explain(err error) *failure {
 		f.header = [2]string{"Allow", "GET, HEAD"}
 	case isBad:
 		a = Answer{Status: http.StatusNotFound, Code: bad.Code}
+	case f.finding.Reason == diagnose.ClientForbidden && x.req.Namespace == "":
+		a = Answer{Status: http.StatusUnauthorized, Code: errcode.ErrorCodeUnauthorized}
+		f.header = [2]string{"Www-Authenticate", `Basic realm="mirror"`}
 	case a == missing && x.req.Kind == oci.KindBlob:
 		a.Code = errcode.ErrorCodeBlobUnknown
 	case a == missing && x.req.Kind != oci.KindManifest:

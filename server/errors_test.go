@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
@@ -48,6 +49,16 @@ func TestErrorAnswers(t *testing.T) {
 		status int
 	}{
 		{"unknown-upstream", "/v2/acme/app/manifests/v1?ns=evil.example", &route.UnknownError{Key: "evil.example"}, 404},
+		{
+			"forbidden", "/v2/acme/app/manifests/v1?ns=docker.io", &access.ForbiddenError{
+				Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
+			}, 403,
+		},
+		{
+			"forbidden-here", "/v2/docker.io/acme/app/manifests/v1", &access.ForbiddenError{
+				Repo: oci.Repo{Host: "docker.io", Name: "acme/app"},
+			}, 401,
+		},
 		{"tag-missing", manifests, upstreamError(404, nil), 404},
 		{"blob-missing", blobs, upstreamError(404, func(e *upstream.Error) { e.Op, e.Reference = "blob", someDigest }), 404},
 		{

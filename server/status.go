@@ -38,7 +38,7 @@ func (f *failure) cacheStatus() string {
 	switch {
 	case f.finding.Status > 0:
 		return fmt.Sprintf("%s; fwd=miss; fwd-status=%d", cacheName, f.finding.Status)
-	case f.finding.Upstream != "":
+	case f.finding.Upstream != "" && f.finding.Reason != diagnose.ClientForbidden:
 		return cacheName + "; fwd=miss"
 	}
 	return cacheName + "; detail=" + string(f.finding.Reason)

@@ -135,10 +135,17 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 	for _, u := range c.Upstreams {
 		row("  "+u.Name, "%s%s", u.Endpoints[0].URL,
 			choose(len(u.Aliases) > 0, ", also called "+strings.Join(u.Aliases, " and "), ""))
-		for _, c := range u.Credentials {
-			row("", "as %s (%s) for %s: public images alone, for the sake of its limits", c.Name, c.Sources()[0],
-				choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"))
+		what := "public images alone, for the sake of its limits; private ones need access: rules"
+		if u.Access == "rules" {
+			what = "what the rules let clients pull"
 		}
+		for _, c := range u.Credentials {
+			row("", "as %s (%s) for %s: %s", c.Name, c.Sources()[0],
+				choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"), what)
+		}
+	}
+	for _, r := range c.Rules {
+		row("rule", "everybody who reaches the mirror may pull %s", strings.Join(r.Pull, " "))
 	}
 	for _, o := range c.Overrides {
 		row(o.Path, "from %s", o.Variable)
@@ -149,6 +156,9 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 
 	fmt.Fprintf(&b, "\nA running mirror takes up changes of the file, except for these, which need a restart:\n  %s\n",
 		strings.Join(config.RestartPaths(), ", "))
+	for _, text := range c.Warnings() {
+		fmt.Fprintf(&b, "\nwarning: %s\n", text)
+	}
 	for _, f := range c.Files() {
 		if _, err := os.Stat(f); err != nil {
 			fmt.Fprintf(&b, "\nwarning: %v; the mirror will not start without it\n", err)

@@ -88,6 +88,25 @@ func TestConfigCheckNamesCredentials(t *testing.T) {
 	}
 }
 
+func TestConfigCheckWarnsOfRules(t *testing.T) {
+	t.Parallel()
+	path := configFile(t, "upstreams: {docker.io: {access: rules, credentials: [{name: hub, username: u, passwordFile: p}]}}\n"+
+		"rules: [{who: ['*'], pull: [docker.io/acme/**]}]\n")
+	stdout, _, err := runConfig(t, "check", "--config", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"as hub (passwordFile) for all: what the rules let clients pull", "everybody who reaches the mirror may pull docker.io/acme/**",
+		"warning: rules[0] is for everybody who reaches the mirror (*): whoever connects to it reads docker.io/acme/**, and a kubelet " +
+			"that checks pull secrets (KEP-2535)",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in\n%s", want, stdout)
+		}
+	}
+}
+
 func TestConfigCheckWithoutAFile(t *testing.T) {
 	t.Parallel()
 	stdout, _, err := runConfig(t, "check")

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/boltindex"
@@ -138,7 +139,9 @@ func (a *App) build(c *config.Config) {
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
 		ParallelAbove: int64(c.Cache.ParallelAbove),
 	})
-	a.puller = pull.New(pull.Options{Cache: a.cache, Catalog: a.catalog, Log: a.log})
+	a.puller = pull.New(pull.Options{
+		Cache: a.cache, Catalog: a.catalog, Private: access.NewPrivate(a.db.Table("private"), a.log), Log: a.log,
+	})
 	a.metrics = newMetrics(a.version, a.cache)
 	a.metrics.scrubber(a.store.Scrubbed)
 	a.record = journal.NewRecord(a.db.Table("failures"), a.log)

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"sync"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
@@ -56,7 +57,7 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 		}
 		next[u.Name] = st
 		names = append(names, route.Upstream{Name: u.Name, Aliases: u.Aliases, Library: u.Library})
-		setup.Sites[u.Name] = pull.Site{Name: u.Name, Upstream: st.registry, Tags: catalog.Policy{
+		setup.Sites[u.Name] = pull.Site{Name: u.Name, Upstream: st.registry, Ruled: u.Access == "rules", Tags: catalog.Policy{
 			MaxAge: u.Tags.MaxAge, Wait: u.Tags.Wait, StaleIfError: u.Tags.StaleIfError,
 		}}
 	}
@@ -64,9 +65,18 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 	if err != nil {
 		return pull.Setup{}, err
 	}
-	setup.Routes = table
+	setup.Routes, setup.Rules = table, rulesOf(c)
 	s.next = next
 	return setup, nil
+}
+
+// rulesOf are the rules of a configuration. Each is for everybody: no other one is accepted yet.
+func rulesOf(c *config.Config) *access.Rules {
+	var globs []string
+	for _, r := range c.Rules {
+		globs = append(globs, r.Pull...)
+	}
+	return access.NewRules(globs...)
 }
 
 // site returns the registry of u: the one in use where nothing changed that it is made of. The lock is held.

@@ -1,0 +1,85 @@
+package access
+
+import (
+	"log/slog"
+	"sync"
+
+	"github.com/registrymirror/mirror/internal/state"
+	"github.com/registrymirror/mirror/oci"
+)
+
+// Private is the repositories of which something was learnt that not everybody may know: with a login of ours, for those
+// whom the rules let. What is cached of one is given to nobody else, until its upstream has shown it to somebody
+// without a login. A nil *Private knows of none and remembers none. It is safe for concurrent use.
+type Private struct {
+	table state.Table
+	log   *slog.Logger
+
+	mu    sync.RWMutex // guards what follows; writers hold it while they write
+	all   bool         // the table can't be read: each may be one
+	repos map[string]bool
+}
+
+// NewPrivate reads a table, which is its alone. Of one that can't be read every repository counts as private.
+func NewPrivate(table state.Table, log *slog.Logger) *Private {
+	p := &Private{table: table, log: log, repos: make(map[string]bool)}
+	for it, err := range table.Scan("") {
+		if err != nil {
+			p.all = true
+			log.Error("which repositories are private can't be read: what is cached of any is served once its upstream has "+
+				"shown it anew; start the mirror again once its disk works", "err", err)
+			break
+		}
+		p.repos[it.Key] = true
+	}
+	return p
+}
+
+// Has reports whether a repository is private.
+func (p *Private) Has(repo oci.Repo) bool {
+	if p == nil {
+		return false
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if len(p.repos) == 0 && !p.all {
+		return false
+	}
+	is, known := p.repos[repo.String()]
+	return is || p.all && !known
+}
+
+// Add makes a repository private. That is on disk when it returns nil.
+func (p *Private) Add(repo oci.Repo) error { return p.set(repo, true) }
+
+// Remove makes a repository one like others: its upstream has shown it to somebody without a login.
+func (p *Private) Remove(repo oci.Repo) error { return p.set(repo, false) }
+
+func (p *Private) set(repo oci.Repo, private bool) error {
+	if p == nil {
+		return nil
+	}
+	key := repo.String()
+	p.mu.RLock()
+	is, known := p.repos[key]
+	done := is == private && (known || !p.all)
+	p.mu.RUnlock()
+	if done {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	it := state.Item{Key: key}
+	if private {
+		it.Value = []byte("{}")
+	}
+	if err := p.table.Write([]state.Item{it}); err != nil {
+		return err
+	}
+	if private || p.all {
+		p.repos[key] = private
+	} else {
+		delete(p.repos, key)
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// ruleHostPattern is a glob of upstreams: the letters of hosts and ports, and *.
+var ruleHostPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*\[]([a-z0-9._*:\[\]-]*[a-z0-9*\]])?)$`)
+
+// everybody are the words of who that mean everybody who reaches the mirror: the only ones, as long as nobody can say who
+// they are.
+var everybody = []string{"anonymous", "*"}
+
+// ruleFor is a rule for an upstream, as an example.
+func ruleFor(upstream string) string { return fmt.Sprintf("{who: [anonymous], pull: [%q]}", upstream+"/**") }
+
+// checkRules checks the rules, and that what needs one has one.
+func (d *decoder) checkRules(c *Config) {
+	for i, r := range c.Rules {
+		at := spot{path: "rules"}.index(i).path
+		if d.wrongBelow(at) {
+			continue
+		}
+		d.checkWho(r, at)
+		if len(r.Pull) == 0 {
+			d.bad(at+".pull", "a rule names no repositories", "add pull, as in docker.io/acme/**")
+		}
+		for j, glob := range r.Pull {
+			key := spot{path: at + ".pull"}.index(j).path
+			if message, hint := c.Upstreams.checkGlob(glob); message != "" {
+				d.bad(key, message, hint)
+			}
+		}
+	}
+	for _, u := range c.Upstreams {
+		if u.Access == "rules" && len(u.Credentials) > 0 && !c.Ruled(u) {
+			d.bad(spot{}.key("upstreams").chosen(u.Name).path+".credentials",
+				"nobody may have what they are for: there is no rule for "+u.Name, "add one to rules, as in "+ruleFor(u.Name))
+		}
+	}
+}
+
+func (d *decoder) checkWho(r Rule, at string) {
+	if len(r.Who) == 0 {
+		d.bad(at+".who", "a rule is for nobody", "add who: [anonymous]")
+	}
+	for j, who := range r.Who {
+		if !slices.Contains(everybody, who) {
+			d.bad(spot{path: at + ".who"}.index(j).path, quoted(who)+" has to be known to the mirror, and that is "+notYet,
+				`write anonymous or "*": a rule is for everybody who reaches the mirror`)
+		}
+	}
+}
+
+// checkGlob says what is wrong with a glob of a rule. One that fits nothing is a mistake: somebody would rely on it.
+func (us Upstreams) checkGlob(glob string) (message, hint string) {
+	host, name, found := strings.Cut(glob, "/")
+	switch {
+	case glob == "**":
+		host, name = "**", "**"
+	case strings.Contains(glob, "://"):
+		return quoted(glob) + " has a scheme", "write UPSTREAM/REPOSITORY, as in docker.io/acme/**"
+	case !found && ruleHostPattern.MatchString(host):
+		return quoted(glob) + " names no repository", "write " + glob + "/** for all of that upstream"
+	case !ruleHostPattern.MatchString(host):
+		return quoted(glob) + " does not begin with an upstream", "write UPSTREAM/REPOSITORY in lower case, as in docker.io/acme/**"
+	case !globPattern.MatchString(name):
+		return quoted(name) + " is not a glob of repositories", "as in acme/** or library/nginx; no tag, no digest"
+	}
+	if own := us.named(host); own != nil && own.Name != host {
+		return quoted(host) + " is another name of " + own.Name, "write " + own.Name + "/" + name
+	} else if name := canonical(host); own == nil && name != "" && us.named(name) != nil {
+		return quoted(host) + " is another name of " + name, "write " + name
+	}
+	var others []string
+	for _, u := range us {
+		switch {
+		case !matchHost(host, u.Name):
+			continue
+		case u.Access == "rules":
+			k, _ := known(u.Name)
+			if k.Library && host == u.Name && !strings.Contains(name, "/") && name != "**" {
+				return fmt.Sprintf("%q is no repository of %s: they have at least two parts there", name, u.Name),
+					"write " + u.Name + "/library/" + name
+			}
+			return "", ""
+		}
+		others = append(others, u.Name)
+	}
+	if len(others) > 0 {
+		return fmt.Sprintf("rules have no say at %s, whose access is public", strings.Join(others, " and ")),
+			"set access: rules there, or remove this"
+	}
+	var ruled []string
+	for _, u := range us {
+		if u.Access == "rules" {
+			ruled = append(ruled, u.Name)
+		}
+	}
+	if hint = didYouMean(nearest(host, ruled)); hint == "" {
+		hint = "add it under upstreams with access: rules"
+	}
+	return "no upstream is called " + quoted(host), hint
+}
+
+// Ruled reports whether a rule is about an upstream, or a part of it.
+func (c *Config) Ruled(u Upstream) bool {
+	for _, r := range c.Rules {
+		for _, glob := range r.Pull {
+			if host, _, _ := strings.Cut(glob, "/"); matchHost(host, u.Name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Warnings are what a valid configuration may not be meant to say, and what to do about each.
+func (c *Config) Warnings() []string {
+	var list []string
+	for i, r := range c.Rules {
+		list = append(list, fmt.Sprintf("rules[%d] is for everybody who reaches the mirror (%s): whoever connects to it reads %s, "+
+			"and a kubelet that checks pull secrets (KEP-2535) takes the mirror's answer for proof of any secret, so keep the "+
+			"mirror to the network of your nodes, and to images that each of their pods may have", i, strings.Join(r.Who, ", "),
+			strings.Join(r.Pull, " ")))
+	}
+	for _, u := range c.Upstreams {
+		if u.Access == "rules" && !c.Ruled(u) {
+			list = append(list, fmt.Sprintf("nobody may pull anything of %s: it has access: rules, and no rule is for it; add one, "+
+				"as in %s", u.Name, ruleFor(u.Name)))
+		}
+	}
+	return list
+}
+
+// matchHost matches a host against the first part of a rule's glob: label by label, with * for any letters of one, and **
+// for any labels; * alone is any host.
+func matchHost(glob, host string) bool {
+	if glob == "*" || glob == "**" {
+		return true
+	}
+	var pattern strings.Builder
+	labels := strings.Split(glob, ".")
+	for i, label := range labels {
+		last := i == len(labels)-1
+		switch {
+		case label == "**" && last:
+			pattern.WriteString(`[^.]+(\.[^.]+)*`)
+			continue
+		case label == "**":
+			pattern.WriteString(`([^.]+\.)*`)
+			continue
+		}
+		pattern.WriteString(strings.ReplaceAll(regexp.QuoteMeta(label), `\*`, `[^.]*`))
+		if !last {
+			pattern.WriteString(`\.`)
+		}
+	}
+	ok, err := regexp.MatchString(`^`+pattern.String()+`$`, host)
+	return err == nil && ok
+}

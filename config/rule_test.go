@@ -1,0 +1,103 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/config"
+)
+
+// ruled is a configuration with docker.io, of which something is said, beside other upstreams, and a rule.
+func ruled(of, rule string) string {
+	return "upstreams:\n  docker.io: {" + of + "}\n  ghcr.io: {}\n  a.azurecr.io: {access: rules}\nrules:\n  - " + rule + "\n"
+}
+
+func TestRules(t *testing.T) {
+	t.Parallel()
+	c := parse(t, ruled("access: rules, credentials: [{name: hub, helper: docker-credential-a}]",
+		"{who: [anonymous], pull: [docker.io/acme/**, 'docker.io/library/nginx']}\n  - {who: ['*'], pull: ['*.azurecr.io/**']}"))
+	if diff := cmp.Diff([]config.Rule{
+		{Who: []string{"anonymous"}, Pull: []string{"docker.io/acme/**", "docker.io/library/nginx"}},
+		{Who: []string{"*"}, Pull: []string{"*.azurecr.io/**"}},
+	}, c.Rules); diff != "" {
+		t.Error(diff)
+	}
+	for name, want := range map[string]string{"docker.io": "rules", "ghcr.io": "public", "a.azurecr.io": "rules"} {
+		if u, _ := c.Upstreams.Get(name); u.Access != want {
+			t.Errorf("%s has access: %s, want %s", name, u.Access, want)
+		}
+	}
+}
+
+// Each mistake in a rule, and a login that no rule is for, is told with its line and column and what to write.
+func TestRulesWithMistakes(t *testing.T) {
+	t.Parallel()
+	const hub = "access: rules"
+	for _, tt := range []struct{ name, of, rule, want string }{
+		{"nobody", hub, "{pull: ['**']}", "6:5: rules[0].who: a rule is for nobody (add who: [anonymous])"},
+		{"nothing", hub, "{who: [anonymous]}", "6:5: rules[0].pull: a rule names no repositories (add pull,"},
+		{"a user", hub, "{who: [alice], pull: ['**']}", `6:12: rules[0].who[0]: "alice" has to be known to the mirror, and that is not available yet (write anonymous or "*"`},
+		{"a service account", hub, "{who: ['sa:a/b'], pull: ['**']}", `rules[0].who[0]: "sa:a/b" has to be known`},
+		{"unknown key", hub, "{who: [anonymous], pul: ['**']}", `rules[0].pul: unknown key (did you mean "pull"?)`},
+		{"no repository", hub, "{who: [anonymous], pull: [docker.io]}", `6:31: rules[0].pull[0]: "docker.io" names no repository (write docker.io/**`},
+		{"a scheme", hub, "{who: [anonymous], pull: ['https://docker.io/a']}", "has a scheme (write UPSTREAM/REPOSITORY"},
+		{"capitals", hub, "{who: [anonymous], pull: [Docker.io/**]}", "does not begin with an upstream"},
+		{"a tag", hub, "{who: [anonymous], pull: ['docker.io/acme/app:v1']}", `"acme/app:v1" is not a glob of repositories`},
+		{"an alias", hub, "{who: [anonymous], pull: ['index.docker.io/acme/*']}", `"index.docker.io" is another name of docker.io (write docker.io`},
+		{"an unknown upstream", hub, "{who: [anonymous], pull: ['quay.example/**']}", `no upstream is called "quay.example" (add it under upstreams`},
+		{"a mistyped upstream", hub, "{who: [anonymous], pull: ['dcoker.io/**']}", `(did you mean "docker.io"?)`},
+		{"a public upstream", hub, "{who: [anonymous], pull: ['ghcr.io/**']}", "rules have no say at ghcr.io, whose access is public (set access: rules there"},
+		{"a glob of public ones", hub, "{who: [anonymous], pull: ['ghcr.*/**']}", "rules have no say at ghcr.io"},
+		{"one part on Docker Hub", hub, "{who: [anonymous], pull: [docker.io/nginx]}", `"nginx" is no repository of docker.io: they have at least two parts there (write docker.io/library/nginx)`},
+		{
+			"a credential without a rule", "access: rules, credentials: [{name: hub, helper: docker-credential-a}]",
+			"{who: [anonymous], pull: ['a.azurecr.io/**']}",
+			"2:30: upstreams.docker.io.credentials: nobody may have what they are for: there is no rule for docker.io (add one to rules, " +
+				`as in {who: [anonymous], pull: ["docker.io/**"]})`,
+		},
+		{"everything", hub, "{who: [anonymous], pull: ['**']}", ""},
+		{"every upstream", hub, "{who: [anonymous], pull: ['*/acme/**']}", ""},
+		{"all of Docker Hub", hub, "{who: [anonymous], pull: ['docker.io/**']}", ""},
+		{"labels", hub, "{who: [anonymous], pull: ['**.azurecr.io/app', '*.azurecr.*/app']}", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			text := ruled(tt.of, tt.rule)
+			if tt.want == "" {
+				parse(t, text)
+				return
+			}
+			got := problems(t, text)
+			if len(got) != 1 || !strings.Contains(got[0], tt.want) || !strings.HasPrefix(got[0], "config.yaml:") {
+				t.Errorf("problems:\n%s\nwant one with\n%s", strings.Join(got, "\n"), tt.want)
+			}
+		})
+	}
+}
+
+// A private ECR, which has nothing for the public, needs rules.
+func TestPrivateECRNeedsRules(t *testing.T) {
+	t.Parallel()
+	const name = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+	got := problems(t, "upstreams: {"+name+": {credentials: [{name: a, ecr: }]}}\ndefaultUpstream: ''\n")
+	if len(got) != 1 || !strings.Contains(got[0], "upstreams."+name+".credentials[0].ecr: a registry without public images has no "+
+		"use for it under access: public (set access: rules,") {
+		t.Errorf("%q", got)
+	}
+	parse(t, "upstreams: {"+name+": {access: rules, credentials: [{name: a, ecr: }]}}\ndefaultUpstream: ''\n"+
+		"rules: [{who: [anonymous], pull: ['"+name+"/base/**']}]\n")
+}
+
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	if got := config.Default().Warnings(); len(got) > 0 {
+		t.Errorf("of the defaults: %q", got)
+	}
+	got := parse(t, ruled("access: rules", "{who: ['*'], pull: [docker.io/acme/**]}")).Warnings()
+	if len(got) != 2 || !strings.Contains(got[0], "KEP-2535") || !strings.Contains(got[0], "docker.io/acme/**") ||
+		!strings.HasPrefix(got[1], "nobody may pull anything of a.azurecr.io") {
+		t.Errorf("%q", got)
+	}
+}
