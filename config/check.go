@@ -45,6 +45,14 @@ func (d *decoder) check(c *Config) {
 	d.checkCache(c)
 	d.checkUpstreams(c)
 	d.checkRules(c)
+	d.checkKubernetes(c.Kubernetes)
+}
+
+func (d *decoder) checkKubernetes(k Kubernetes) {
+	if u, err := url.Parse(k.Server); k.Server != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil ||
+		u.RawQuery != "" || strings.Trim(u.Path, "/") != "") {
+		d.bad("kubernetes.server", quoted(k.Server)+" is no URL of an API server", "write https://HOST:PORT; plain HTTP would show the token")
+	}
 }
 
 func (d *decoder) checkListeners(c *Config) {

@@ -153,8 +153,15 @@ type Webhook struct {
 
 // Kubernetes is what the mirror does with the API server.
 type Kubernetes struct {
-	// Events posts an Event on each pod whose pull fails.
-	Events bool `yaml:"events"`
+	// Events posts an Event, with cause and remedy, on each pod that waits for an image which the mirror could not get.
+	// The service account must be allowed to list pods, and to get, create and patch events.
+	Events bool `yaml:"events" reload:"restart"`
+	// Server is the API server, https://HOST:PORT. Empty: that of the cluster whose pod the mirror is.
+	Server string `yaml:"server" reload:"restart"`
+	// TokenFile is a file with the bearer token for it. It is read for each request. Empty: where a pod finds its own.
+	TokenFile string `yaml:"tokenFile" path:"own" reload:"restart"`
+	// CAFile is a file of certificates, PEM, that sign the API server's. Empty: where a pod finds them.
+	CAFile string `yaml:"caFile" path:"own" reload:"restart"`
 	// Feed keeps the images of the cluster's pods warm.
 	Feed bool `yaml:"feed"`
 }

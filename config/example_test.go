@@ -81,7 +81,7 @@ func TestTheExampleHasEverySetting(t *testing.T) {
 
 // hasDefault reports whether a path is available and has a default that can be written.
 func hasDefault(path string) bool {
-	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "admin.tokenFile"}, path) {
+	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "admin.tokenFile", "kubernetes.server", "kubernetes.tokenFile", "kubernetes.caFile"}, path) {
 		return false
 	}
 	if path == "rules" || strings.HasPrefix(path, "rules.") {
@@ -92,7 +92,7 @@ func hasDefault(path string) bool {
 			return false
 		}
 	}
-	return path != "kubernetes" && path != "warm" // nothing of them is available
+	return path != "warm" // nothing of it is available
 }
 
 // pathsOf are the paths of all keys in a text, sorted, with * for those that the operator chooses.

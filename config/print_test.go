@@ -115,6 +115,11 @@ upstreams:
       maxAge: 1m
       staleIfError: 168h
       wait: 5s
+kubernetes:
+  events: false # a change needs a restart
+  server: "" # a change needs a restart
+  tokenFile: "" # a change needs a restart
+  caFile: "" # a change needs a restart
 `
 	if diff := cmp.Diff(want, string(out)); diff != "" {
 		t.Error(diff)
@@ -160,7 +165,7 @@ func TestDiff(t *testing.T) {
 		})
 	}
 	want := "listen tls admin.listen metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
-		"cache.durability cache.parallelAbove cache.scrub clientsFallBack"
+		"cache.durability cache.parallelAbove cache.scrub clientsFallBack kubernetes.events kubernetes.server kubernetes.tokenFile kubernetes.caFile"
 	if got := strings.Join(config.RestartPaths(), " "); got != want {
 		t.Errorf("RestartPaths:\n%s, want\n%s", got, want)
 	}

@@ -162,6 +162,11 @@ func TestProblems(t *testing.T) {
 			`config.yaml:2:8: tls.cert: missing: tls.key needs its certificate (set both, or neither for plain HTTP)`,
 		}},
 
+		{"an API server without TLS", "kubernetes: {events: true, server: \"http://10.0.0.1:8080\"}\n", nil, []string{
+			`config.yaml:1:36: kubernetes.server: "http://10.0.0.1:8080" is no URL of an API server ` +
+				`(write https://HOST:PORT; plain HTTP would show the token)`,
+		}},
+
 		{"a default that is not in the list", "defaultUpstream: docker.oi\n", nil, []string{
 			`config.yaml:1:18: defaultUpstream: "docker.oi" is not among the upstreams (did you mean "docker.io"?)`,
 		}},

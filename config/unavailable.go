@@ -12,7 +12,6 @@ var unavailable = map[string]row{
 	"platforms":         {instead: "remove it"},
 	"clients":           {instead: "remove it: everybody who reaches the mirror is a client"},
 	"webhooks":          {instead: "remove it: tags are checked when they are older than tags.maxAge"},
-	"kubernetes.events": {today: "false", instead: "remove it: failures are in the log, and in what nodes print"},
 	"kubernetes.feed":   {today: "false", instead: "remove it"},
 	"warm.schedules":    {instead: "remove it"},
 

@@ -24,7 +24,6 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 		{"users", ruled("access: rules", "{who: [alice], pull: ['**']}"), "rules[0].who[0]"},
 		{"nodes", ruled("access: rules", "{who: [anonymous, 'node:*'], pull: ['**']}"), "rules[0].who[1]"},
 		{"webhooks", "webhooks: {hub: {type: dockerhub}}", "webhooks"},
-		{"events", "kubernetes: {events: true}", "kubernetes.events"},
 		{"feed", "kubernetes: {feed: true}", "kubernetes.feed"},
 		{"schedules", "warm: {schedules: [{cron: '0 5 * * *'}]}", "warm.schedules"},
 		{"access: client", hub("access: client"), "upstreams.docker.io.access"},

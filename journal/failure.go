@@ -115,6 +115,7 @@ func (j *Journal) count(p *opened, r Request) {
 		x.Image, x.Platform = tagged(p.ref), p.wants
 	}
 	j.record.add(x)
+	j.onFail(x)
 }
 
 // counted is a failure that a pull has counted.

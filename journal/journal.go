@@ -16,6 +16,9 @@ type Options struct {
 	Log *slog.Logger
 	// OnPull is told of each pull once it is over, from Run's goroutine, which waits for it. Nil: nobody is told.
 	OnPull func(Pull)
+	// OnFailure is told of each pull that fails or is declined, once for each reason, when that is recorded. It must not
+	// block. Nil: nobody is told.
+	OnFailure func(Failure)
 	// Record keeps the failures. Nil: one that is lost at a restart.
 	Record *Record
 	// Idle is how long a pull stays open after its last request. Zero: 60 s.
@@ -44,6 +47,7 @@ const (
 type Journal struct {
 	log    *slog.Logger
 	onPull func(Pull)
+	onFail func(Failure)
 	idle   time.Duration
 	buffer int
 	record *Record
@@ -91,6 +95,9 @@ func New(o Options) *Journal {
 	if o.OnPull == nil {
 		o.OnPull = func(Pull) {}
 	}
+	if o.OnFailure == nil {
+		o.OnFailure = func(Failure) {}
+	}
 	if o.Idle <= 0 {
 		o.Idle = time.Minute
 	}
@@ -101,7 +108,8 @@ func New(o Options) *Journal {
 		o.Record = NewRecord(nil, o.Log)
 	}
 	return &Journal{
-		record: o.Record, do: make(chan func()), log: o.Log, onPull: o.OnPull, idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
+		record: o.Record, do: make(chan func()), log: o.Log, onPull: o.OnPull, onFail: o.OnFailure,
+		idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
 		open: make(map[key]*list.List), recent: list.New(),
 		indexes: make(map[oci.Digest]*index), learned: make(map[string]string),
 		seen: make(map[string]*list.Element), said: list.New(),

@@ -25,9 +25,11 @@ import (
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/server"
 )
 
@@ -63,6 +65,8 @@ type App struct {
 	record  *journal.Record
 	server  *server.Server
 	metrics *metrics
+	poster  *kube.Poster // nil: no Events
+	routes  atomic.Pointer[route.Table]
 	cert    certificate
 	token   atomic.Pointer[string]
 
@@ -101,6 +105,11 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
+	if c.Kubernetes.Events {
+		if a.poster, err = newPoster(c.Kubernetes, a.canonical, a.log); err != nil {
+			return nil, err
+		}
+	}
 	if err := a.open(ctx, c); err != nil {
 		return nil, err
 	}
@@ -109,7 +118,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.puller.Use(setup)
+	a.settle(setup)
 	return a, nil
 }
 
@@ -145,7 +154,7 @@ func (a *App) build(c *config.Config) {
 	a.metrics = newMetrics(a.version, a.cache)
 	a.metrics.scrubber(a.store.Scrubbed)
 	a.record = journal.NewRecord(a.db.Table("failures"), a.log)
-	a.journal = journal.New(journal.Options{Log: a.log, OnPull: a.metrics.pull, Record: a.record})
+	a.journal = journal.New(a.journalOptions())
 	a.server = server.New(server.Options{
 		Puller: a.puller,
 		Observe: func(r journal.Request) {
@@ -184,7 +193,7 @@ func (a *App) Run(ctx context.Context) error {
 	defer stop()
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range []func(context.Context) error{
-		a.cache.Run, a.catalog.Run, a.db.Run, a.puller.Run, a.journal.Run, a.sites.run, a.scrub,
+		a.cache.Run, a.catalog.Run, a.db.Run, a.puller.Run, a.journal.Run, a.sites.run, a.scrub, a.post,
 	} {
 		work.Go(func() error { return run(bg) })
 	}

@@ -1,0 +1,224 @@
+package kube
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxAnswer bounds one answer: 500 pods of 16 KiB are 8 MiB.
+	maxAnswer = 32 << 20
+	askLimit  = 10 * time.Second
+)
+
+// ClientOptions are where the API server is and who we are to it.
+type ClientOptions struct {
+	// Server is its URL, https://HOST:PORT. Empty: that of the cluster whose pod this is, by the environment variables
+	// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT.
+	Server string
+	// TokenFile holds the bearer token. It is read for each request, since the kubelet replaces it.
+	TokenFile string
+	// CAFile holds the certificates, PEM, that sign the server's.
+	CAFile string
+	// Transport replaces the network, for tests.
+	Transport http.RoundTripper
+}
+
+// Client asks an API server. It is safe for concurrent use.
+type Client struct {
+	base      *url.URL
+	tokenFile string
+	http      *http.Client
+}
+
+// Where a pod finds what it needs to speak to its API server.
+const (
+	DefaultTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token" //nolint:gosec // a path
+	DefaultCAFile    = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+)
+
+// NewClient reads the files that the options name; nothing is asked yet. Its errors say which of them to mend.
+func NewClient(o ClientOptions) (*Client, error) {
+	base, err := server(o.Server)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := readToken(o.TokenFile); err != nil {
+		return nil, err
+	}
+	if o.Transport == nil {
+		pem, err := os.ReadFile(o.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the certificates of the API server: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no PEM certificate; it should be that which signs the API server's", o.CAFile)
+		}
+		o.Transport = &http.Transport{
+			// No proxy: an API server is next door, and its token nobody else's.
+			DialContext:            (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+			TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:    5 * time.Second,
+			ResponseHeaderTimeout:  askLimit,
+			IdleConnTimeout:        90 * time.Second,
+			MaxIdleConns:           2,
+			MaxResponseHeaderBytes: 64 << 10,
+			ForceAttemptHTTP2:      true,
+		}
+	}
+	return &Client{base: base, tokenFile: o.TokenFile, http: &http.Client{
+		Transport:     o.Transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+func server(s string) (*url.URL, error) {
+	if s == "" {
+		host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+		if host == "" || port == "" {
+			return nil, errors.New("this is no pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set; " +
+				"set kubernetes.server to the URL of the API server")
+		}
+		s = "https://" + net.JoinHostPort(host, port)
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
+		return nil, fmt.Errorf("the API server %q is no https://HOST:PORT; correct it", s)
+	}
+	return u, nil
+}
+
+func readToken(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read the token for the API server: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" || strings.ContainsAny(token, " \r\n\t") {
+		return "", fmt.Errorf("%s holds no bearer token: it should be one line of text", file)
+	}
+	return token, nil
+}
+
+// APIError is a refusal of the API server.
+type APIError struct {
+	Op         string // "list pods", "create event", "update event"
+	Status     int
+	Reason     string // as the server names it: "Forbidden", "AlreadyExists"
+	Message    string
+	RetryAfter time.Duration // 0: not said
+}
+
+func (e *APIError) Error() string {
+	s := fmt.Sprintf("%s: API server answered %d", e.Op, e.Status)
+	if e.Reason != "" {
+		s += " " + e.Reason
+	}
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	return s
+}
+
+// final reports whether asking again is of no use.
+func (e *APIError) final() bool {
+	return e.Status/100 == 4 && e.Status != http.StatusUnauthorized && e.Status != http.StatusTooManyRequests
+}
+
+// ask sends one request and reads a JSON answer into out, unless that is nil. A refusal is an *APIError.
+func (c *Client) ask(ctx context.Context, op, method, path string, query url.Values, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	token, err := readToken(c.tokenFile)
+	if err != nil {
+		return err
+	}
+	u := c.base.JoinPath(path)
+	u.RawQuery = query.Encode()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "mirror")
+	switch {
+	case method == http.MethodPatch:
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	case in != nil:
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case resp.StatusCode/100 != 2:
+		return refusal(op, resp, b)
+	case err != nil:
+		return fmt.Errorf("%s: read the answer: %w", op, err)
+	case len(b) > maxAnswer:
+		return fmt.Errorf("%s: the answer is larger than %d bytes", op, maxAnswer)
+	case out == nil:
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("%s: read the answer: %w", op, err)
+	}
+	return nil
+}
+
+// refusal reads a metav1.Status, where the answer is one.
+func refusal(op string, resp *http.Response, body []byte) error {
+	e := &APIError{Op: op, Status: resp.StatusCode}
+	var st struct{ Reason, Message string }
+	if json.Unmarshal(body, &st) == nil {
+		e.Reason, e.Message = clip(st.Reason, 60), clip(st.Message, 300)
+	}
+	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
+		e.RetryAfter = min(time.Duration(n)*time.Second, maxPause)
+	}
+	return e
+}
+
+// clip is s on one line and in at most n bytes.
+func clip(s string, n int) string {
+	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-3], "") + "..."
+}
+
+// Ready asks whether the API server lets us list pods: an error of Poster, before it matters.
+func (c *Client) Ready(ctx context.Context) error {
+	query := url.Values{"fieldSelector": {"status.phase=Pending"}, "limit": {"1"}}
+	return c.ask(ctx, "list pods", http.MethodGet, "/api/v1/pods", query, nil, nil)
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }

@@ -1,0 +1,429 @@
+package kube
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/journal"
+	"github.com/registrymirror/mirror/oci"
+)
+
+const (
+	maxQueued   = 1000             // failures that wait to be looked at
+	maxNodes    = 20               // whose pods are listed in one round
+	maxPosted   = 10_000           // pods' failures that are remembered
+	sayAgain    = 10 * time.Minute // between two counts of one Event
+	forget      = time.Hour        // what the API server does with an Event after its last change
+	maxPause    = 5 * time.Minute
+	maxText     = 1024 // bytes of an Event's message, what newer servers allow
+	requestRate = 5    // a second
+)
+
+// looks are when pods are looked for after a failure. The kubelet gives up a pull after it has tried each of its hosts,
+// and shows that a second or two later.
+var looks = []time.Duration{2 * time.Second, 8 * time.Second, 20 * time.Second, time.Minute}
+
+// PosterOptions for a Poster.
+type PosterOptions struct {
+	Client *Client
+	// Canonical returns the reference under which we know an image. A pod may name it by an alias of its registry, or
+	// below a name of ours, as in mirror.example/docker.io/library/nginx. Nil: as it is.
+	Canonical func(oci.Ref) oci.Ref
+	// Instance names this mirror in its Events, as its pod's name.
+	Instance string
+	// Log is told when Events can't be posted, and when they can again. Nil: discard.
+	Log *slog.Logger
+}
+
+// Poster posts Events on pods that can't pull. Failed and Stats may be called from anywhere; Run is one goroutine, and
+// owns the rest.
+type Poster struct {
+	client    *Client
+	canonical func(oci.Ref) oci.Ref
+	instance  string
+	log       *slog.Logger
+	some      chan struct{}
+
+	mu     sync.Mutex // guards what follows
+	queued map[want]*wanted
+	stats  Stats
+
+	// What follows is Run's alone.
+	limit  *rate.Limiter
+	posted map[posting]*event
+	sick   string // what the log was told of why nothing can be posted
+	hurt   bool   // something went wrong in this round
+}
+
+// Stats count since the start.
+type Stats struct {
+	Posted  int64 // Events created, or counted up
+	Dropped int64 // failures that came while 1,000 others waited
+	Errors  int64 // requests that the API server did not answer as it should
+}
+
+// want tells failures apart as far as Events are concerned.
+type want struct{ id, image, client string }
+
+type wanted struct {
+	failure journal.Failure
+	ref     oci.Ref
+	due     time.Time
+	look    int // how often it was looked for
+}
+
+// posting is a failure of a pod.
+type posting struct{ uid, id string }
+
+// NewPoster makes a Poster, which does nothing before Run.
+func NewPoster(o PosterOptions) *Poster {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Canonical == nil {
+		o.Canonical = func(r oci.Ref) oci.Ref { return r }
+	}
+	return &Poster{
+		client: o.Client, canonical: o.Canonical, instance: cmp.Or(o.Instance, "mirror"), log: o.Log,
+		some: make(chan struct{}, 1), queued: make(map[want]*wanted), posted: make(map[posting]*event),
+		limit: rate.NewLimiter(requestRate, 2*requestRate),
+	}
+}
+
+// Failed says that a pull failed or was declined. It never blocks.
+func (p *Poster) Failed(f journal.Failure) {
+	if f.Reason == diagnose.ClientGone || f.Image == "" {
+		return
+	}
+	ref, err := oci.ParseRef(f.Image)
+	if err != nil {
+		return // no pod can name it
+	}
+	k := want{f.ID, f.Image, f.Client}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.queued[k] != nil:
+		p.queued[k].look = 0 // it goes on: so does looking
+		return
+	case len(p.queued) >= maxQueued:
+		p.stats.Dropped++
+		return
+	}
+	p.queued[k] = &wanted{failure: f, ref: ref, due: time.Now().Add(looks[0])}
+	select {
+	case p.some <- struct{}{}:
+	default:
+	}
+}
+
+// Stats returns what has been done so far.
+func (p *Poster) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stats
+}
+
+// Run posts until ctx ends, whose error it returns.
+func (p *Poster) Run(ctx context.Context) error {
+	defer p.client.Close()
+	if err := p.client.Ready(ctx); err != nil && ctx.Err() == nil {
+		p.ill(err) // said before somebody misses an Event
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		next := p.next()
+		if next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.some:
+			continue
+		case <-timer.C:
+		}
+		err := p.round(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			if !p.hurt {
+				p.well()
+			}
+			continue
+		}
+		pause := p.ill(err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// next is when there is something to look for; zero where there is nothing.
+func (p *Poster) next() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var first time.Time
+	for _, w := range p.queued {
+		if first.IsZero() || w.due.Before(first) {
+			first = w.due
+		}
+	}
+	return first
+}
+
+// round looks once for the pods of all failures that are due, and posts. After an error nothing of it is lost: what was
+// due is due again.
+func (p *Poster) round(ctx context.Context) error {
+	now := time.Now()
+	p.hurt = false
+	due := p.due(now)
+	if len(due) == 0 {
+		return nil
+	}
+	waiting, err := p.look(ctx, due)
+	if err != nil {
+		return err
+	}
+	for _, w := range due {
+		found := false
+		for _, h := range holders(waiting[w.ref.Repo], w) {
+			found = true
+			err := p.post(ctx, h, w.failure)
+			if refused, _ := errors.AsType[*APIError](err); refused != nil && refused.final() {
+				p.ill(err) // of this pod, as where its namespace is being deleted; others may do better
+				p.hurt = true
+				continue
+			}
+			if err != nil {
+				return err
+			}
+		}
+		p.settle(w, found, now)
+	}
+	for k, e := range p.posted {
+		if now.Sub(e.last) > forget {
+			delete(p.posted, k)
+		}
+	}
+	return nil
+}
+
+func (p *Poster) due(now time.Time) []*wanted {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var due []*wanted
+	for _, w := range p.queued {
+		if !w.due.After(now.Add(time.Second)) { // what is due in a second as well: one question for both
+			due = append(due, w)
+		}
+	}
+	slices.SortFunc(due, func(a, b *wanted) int { return a.due.Compare(b.due) })
+	return due
+}
+
+// settle takes a failure off the queue once a pod was found, or looked for often enough.
+func (p *Poster) settle(w *wanted, found bool, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.look++
+	if found || w.look >= len(looks) {
+		delete(p.queued, want{w.failure.ID, w.failure.Image, w.failure.Client})
+		return
+	}
+	w.due = now.Add(looks[w.look] - looks[w.look-1])
+}
+
+// look lists the containers that wait for an image, by its repository. A pod that waits for the first image of one of
+// its containers is Pending; one whose container ran before is not, and is found where the client says its node's name.
+func (p *Poster) look(ctx context.Context, due []*wanted) (map[oci.Repo][]holder, error) {
+	selectors := []string{"status.phase=Pending"}
+	for _, w := range due {
+		if s := "spec.nodeName=" + w.failure.Client; isNode(w.failure.Client) && len(selectors) <= maxNodes &&
+			!slices.Contains(selectors, s) {
+			selectors = append(selectors, s)
+		}
+	}
+	list := make(map[oci.Repo][]holder)
+	seen := make(map[string]bool)
+	for _, s := range selectors {
+		pods, err := p.client.pods(ctx, s, p.limit.Wait)
+		if err != nil {
+			return nil, err
+		}
+		for i := range pods {
+			x := &pods[i]
+			if seen[x.Metadata.UID] {
+				continue
+			}
+			seen[x.Metadata.UID] = true
+			for _, c := range x.waiting() {
+				repo := p.canonical(c.ref).Repo
+				list[repo] = append(list[repo], holder{x, c})
+			}
+		}
+	}
+	return list, nil
+}
+
+// isNode reports whether a client is known by a name, which is its node's.
+func isNode(client string) bool {
+	if client == "" {
+		return false
+	}
+	for _, c := range []byte(client) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
+			return false
+		}
+	}
+	_, err := netip.ParseAddr(client)
+	return err != nil
+}
+
+// holder is a container that waits for an image.
+type holder struct {
+	pod *pod
+	waiting
+}
+
+// holders are the pods on the client's node, of those that wait for an image of the repository, that wait for this one.
+// Behind an address that is no node's of theirs is a cluster, perhaps: then they may be on any.
+func holders(list []holder, w *wanted) []holder {
+	var all, near []holder
+	taken := make(map[*pod]bool) // one Event for a pod
+	for _, h := range list {
+		if taken[h.pod] || !same(h.ref, w.ref) {
+			continue
+		}
+		taken[h.pod] = true
+		all = append(all, h)
+		if h.pod.on(w.failure.Client) {
+			near = append(near, h)
+		}
+	}
+	if len(near) > 0 || isNode(w.failure.Client) {
+		return near
+	}
+	return all
+}
+
+// same reports whether a pod's image is the one of its repository that failed.
+func same(pod, failed oci.Ref) bool {
+	if failed.Digest != "" && pod.Digest != "" {
+		return pod.Digest == failed.Digest
+	}
+	return failed.Tag == pod.Tag
+}
+
+// post puts an Event on a pod, or raises the count of the one that is there.
+func (p *Poster) post(ctx context.Context, h holder, f journal.Failure) error {
+	k := posting{h.pod.Metadata.UID, f.ID}
+	now := time.Now()
+	e := p.posted[k]
+	switch {
+	case e == nil && len(p.posted) >= maxPosted:
+		p.count(func(s *Stats) { s.Dropped++ })
+		return nil
+	case e == nil:
+		e = newEvent(h, f, p.instance)
+	case now.Sub(e.last) < sayAgain:
+		return nil
+	}
+	if err := p.limit.Wait(ctx); err != nil {
+		return err
+	}
+	err := p.raise(ctx, e, f, now)
+	if refused, _ := errors.AsType[*APIError](err); refused != nil && refused.Status == http.StatusNotFound {
+		delete(p.posted, k) // it has expired, or its namespace went
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e.last = now
+	p.posted[k] = e
+	p.count(func(s *Stats) { s.Posted++ })
+	return nil
+}
+
+// raise creates an Event, or raises the count of one that is there.
+func (p *Poster) raise(ctx context.Context, e *event, f journal.Failure, now time.Time) error {
+	path := "/api/v1/namespaces/" + e.Metadata.Namespace + "/events"
+	count := e.Count
+	if count == 0 {
+		first := *e
+		first.Count, first.FirstTimestamp, first.LastTimestamp = 1, stamp(now), stamp(now)
+		err := p.client.ask(ctx, "create event", http.MethodPost, path, nil, first, nil)
+		if refused, _ := errors.AsType[*APIError](err); refused == nil || refused.Status != http.StatusConflict {
+			if err == nil {
+				e.Count = 1
+			}
+			return err
+		}
+		// Another mirror of this cluster, or this one before a restart, has said the same.
+		var there struct{ Count int }
+		if err := p.client.ask(ctx, "read event", http.MethodGet, path+"/"+e.Metadata.Name, nil, nil, &there); err != nil {
+			return err
+		}
+		count = there.Count
+	}
+	change := map[string]any{"count": count + 1, "lastTimestamp": stamp(now), "message": message(f)}
+	if err := p.client.ask(ctx, "update event", http.MethodPatch, path+"/"+e.Metadata.Name, nil, change, nil); err != nil {
+		return err
+	}
+	e.Count = count + 1
+	return nil
+}
+
+func (p *Poster) count(f func(*Stats)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(&p.stats)
+}
+
+// ill counts an error, and says how long to leave the server alone.
+func (p *Poster) ill(err error) time.Duration {
+	p.count(func(s *Stats) { s.Errors++ })
+	pause, fix := 10*time.Second, "see whether the API server can be reached from here; it is asked again"
+	refused, _ := errors.AsType[*APIError](err)
+	switch {
+	case refused == nil:
+	case refused.RetryAfter > 0:
+		pause = refused.RetryAfter
+	case refused.Status == http.StatusUnauthorized:
+		pause, fix = time.Minute, "the token in kubernetes.tokenFile is refused: see that it is this cluster's and has not expired"
+	case refused.Status == http.StatusForbidden:
+		pause, fix = time.Minute, "let the service account list pods, and get, create and patch events, in all namespaces: "+
+			"apply deploy/kubernetes/events.yaml"
+	case refused.Status/100 == 4:
+		pause, fix = time.Minute, "see that kubernetes.server is the API server"
+	}
+	if fix != p.sick { // once for each cause
+		p.sick = fix
+		p.log.Warn("no Event on a pod whose pull fails", "err", err, "fix", fix)
+	}
+	return pause
+}
+
+func (p *Poster) well() {
+	if p.sick != "" {
+		p.sick = ""
+		p.log.Info("Events on pods whose pull fails are posted again")
+	}
+}
