@@ -278,8 +278,8 @@ func measureSlow(ctx context.Context, l *lab, x images, into *results) error {
 	return nil
 }
 
-// measureCut: one client pulls what nobody has from an upstream that closes the connection after every 20 MB. For who
-// does not survive that, the figures are missing.
+// measureCut: one client pulls what nobody has from an upstream that closes the connection after every 20 MB. Who does
+// not survive that has no figures but "fails".
 func measureCut(ctx context.Context, l *lab, x images, into *results) error {
 	for _, name := range []string{distribution, nginxCache, mirror} {
 		err := with(ctx, l, name, kind{cut: cutAfter}, func(up, s *subject) error {
@@ -289,6 +289,8 @@ func measureCut(ctx context.Context, l *lab, x images, into *results) error {
 					return err
 				}
 				into.log("  %-18s %-14s fails: %v", "cut", name, err)
+				into.fail("cut.wall", name)
+				into.fail("cut.bytes", name)
 				return nil
 			}
 			st, err := stats(ctx, up)

@@ -21,7 +21,10 @@ func (r *results) add(key, subject string, v float64) {
 	r.log("  %-18s %-14s %10.3f", key, subject, v)
 }
 
-// median is NaN where nothing was measured.
+// fail notes that what a figure would be measured on did not end well.
+func (r *results) fail(key, subject string) { r.add(key, subject, math.Inf(1)) }
+
+// median is NaN where nothing was measured, and infinite where most of it failed.
 func (r *results) median(key, subject string) float64 { return median(r.runs[key][subject]) }
 
 func median(list []float64) float64 {
@@ -210,11 +213,14 @@ func (r *results) markdown() string {
 			if row.most {
 				v = r.most(row.key, c)
 			}
-			if math.IsNaN(v) {
+			switch {
+			case math.IsNaN(v):
 				b.WriteString(" |")
-				continue
+			case math.IsInf(v, 1):
+				b.WriteString(" fails |")
+			default:
+				fmt.Fprintf(&b, " "+row.unit+" |", v*row.scale)
 			}
-			fmt.Fprintf(&b, " "+row.unit+" |", v*row.scale)
 		}
 		b.WriteByte('\n')
 	}
