@@ -167,6 +167,9 @@ func (j *Journal) add(p *opened, r Request) {
 		}
 		return
 	}
+	if lookup(r) {
+		return
+	}
 	if p.failing == nil {
 		p.failing = make(map[part]failure)
 	}

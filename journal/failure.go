@@ -20,10 +20,16 @@ type said struct {
 // more than a line a minute, however many clients meet it.
 func (j *Journal) failed(ctx context.Context, p *opened, r Request) {
 	f := r.Finding
-	if f.Reason == diagnose.ClientGone || f.Class == diagnose.ClassMissing && probe(r.Ref) {
+	if f.Reason == diagnose.ClientGone || f.Class == diagnose.ClassMissing && probe(r.Ref) || lookup(r) {
 		return
 	}
 	j.tell(ctx, p, r)
+}
+
+// lookup reports the answer "there is none" to somebody who wanted to know just that: crane digest, or what watches tags
+// for drift. A runtime asks by HEAD too, and pulls nothing after that answer.
+func lookup(r Request) bool {
+	return r.Head && r.Finding != nil && r.Finding.Class == diagnose.ClassMissing && !isRuntime(r.UserAgent)
 }
 
 // tell counts a failure, and says it once.

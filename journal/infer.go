@@ -30,7 +30,7 @@ const (
 
 // isRuntime reports whether who calls itself so pulls images in order to run them.
 func isRuntime(agent string) bool {
-	for _, name := range [...]string{"containerd/", "docker/", "cri-o/", "containers/", "libpod/", "podman/"} {
+	for _, name := range [...]string{"containerd/", "docker/", "buildkit/", "cri-o/", "containers/", "libpod/", "podman/"} {
 		if strings.HasPrefix(agent, name) {
 			return true
 		}

@@ -128,6 +128,55 @@ func TestFailuresAreRecorded(t *testing.T) {
 	})
 }
 
+// A look-up that finds nothing is no failing pull: crane digest and what watches tags ask by HEAD alone. A runtime that
+// gets the same answer pulls no further, so its HEAD is one.
+func TestLookUps(t *testing.T) {
+	t.Parallel()
+	gone := failing(diagnose.TagNotFound, "aaaaaaaa")
+	agent := func(name string) func(*journal.Request) {
+		return func(r *journal.Request) { head(r); gone(r); r.UserAgent = name }
+	}
+	for name, tt := range map[string]struct {
+		requests []func(*journal.Request)
+		failed   int
+		outcome  journal.Outcome
+	}{
+		"crane digest":         {[]func(*journal.Request){agent("crane/0.22.1 go-containerregistry/0.22.1")}, 0, journal.Looked},
+		"nobody in particular": {[]func(*journal.Request){agent("")}, 0, journal.Looked},
+		"containerd":           {[]func(*journal.Request){agent("containerd/1.6.20~ds1")}, 1, journal.Failed},
+		"BuildKit":             {[]func(*journal.Request){agent("buildkit/v0.25")}, 1, journal.Failed},
+		"GET":                  {[]func(*journal.Request){gone}, 1, journal.Failed},
+		"HEAD, then GET":       {[]func(*journal.Request){agent(""), gone}, 1, journal.Failed},
+		"HEAD of what is down": {[]func(*journal.Request){func(r *journal.Request) {
+			head(r)
+			failing(diagnose.ConnectRefused, "bbbbbbbb")(r)
+		}}, 1, journal.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				record := journal.NewRecord(nil, nil)
+				var over []journal.Outcome
+				o := journal.Options{Record: record, OnPull: func(p journal.Pull) { over = append(over, p.Outcome) }}
+				bubbled(t, o, func(j *journal.Journal) {
+					for _, change := range tt.requests {
+						j.Observe(asked(oci.KindManifest, "1.27", change))
+					}
+					if err := j.Sync(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				})
+				if got := shown(t, record, journal.Filter{}); len(got) != tt.failed {
+					t.Errorf("recorded: %q, want %d", got, tt.failed)
+				}
+				if diff := cmp.Diff([]journal.Outcome{tt.outcome}, over); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
 func items(t *testing.T, table state.Table) (n int) {
 	t.Helper()
 	for _, err := range table.Scan("") {

@@ -104,6 +104,7 @@ func TestHealthyClusterHasNoFailures(t *testing.T) {
 		probe := strings.Replace(im.Root.Digest.String(), ":", "-", 1)
 		for range 50 {
 			expect(crane.ask(t, "HEAD", "/v2/public/multi/manifests/1", at), 200, "crane digest")
+			expect(crane.ask(t, "HEAD", "/v2/public/multi/manifests/none", at), 404, "crane digest of what is not there")
 			expect(crane.ask(t, "GET", "/v2/public/multi/manifests/"+probe+".sig", at), 404, "signature")
 			expect(crane.ask(t, "GET", "/v2/public/multi/tags/list", at), 200, "tags")
 			expect(crane.ask(t, "GET", "/v2/public/multi/manifests/1", at), 200, "an index that is looked at")
