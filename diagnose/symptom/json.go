@@ -61,10 +61,11 @@ func (c *counter) event(o map[string]any) {
 			s.count = int64(n)
 		}
 	}
+	lower := strings.ToLower(message)
 	switch reason := text(o, "reason"); {
 	case reason == "Pulling" || reason == "Pulled" || reason == "Created" || reason == "Started":
 		return
-	case backoff.MatchString(message) && !kubelet.MatchString(message), bare.MatchString(strings.TrimSpace(message)):
+	case backoff.in(lower) && !kubelet.in(lower), bare.MatchString(strings.TrimSpace(message)):
 		s.tier = status
 	}
 	c.add(s)

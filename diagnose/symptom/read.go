@@ -91,27 +91,31 @@ type said struct {
 }
 
 var (
-	// about tells what speaks of a pull that failed from all else that fails in a cluster.
-	about = regexp.MustCompile(`(?i)failed to pull (and unpack )?image|PullImage|pulling image failed|` +
-		`\bErrImagePull\b|\bImagePullBackOff\b|InvalidImageName|ErrImageNeverPull|image pull failed|` +
-		`error response from daemon: (get "?https?://|head "?https?://|manifest |pull access|error parsing|toomanyrequests|` +
-		`received unexpected|no matching manifest|unauthorized|denied|.*registry)|` +
-		`initializing source docker://|reading manifest \S+ in |error pulling (image|candidate)|unable to pull |pull access denied|` +
-		`pinging (container|docker) registry|failed to resolve (reference|image)|failed to copy: httpread|` +
-		`not continuing with pull|failed to register layer|failed commit on ref "?(layer|manifest|config|index)-|` +
-		`no match(ing)? (manifest|for) .*(manifest|platform)|no image found in (manifest list|image index)|failed to inspect image|` +
-		`couldn't parse image (reference|name)|` +
-		`failed to apply default image tag|with pull policy of never|back-off pulling image|toomanyrequests: |` +
-		`manifest for \S+ not found|manifest unknown|failed to extract layer|(storing|writing) blob|parsing image configuration|` +
-		`error pulling image configuration|layer verification failed|msg="pull failed"`)
+	// about tells what speaks of a pull that failed from all else that fails in a cluster. The text is in lower case.
+	about = phrasesOf(
+		`failed to pull (and unpack )?image`, `pullimage`, `pulling image failed`, `\berrimagepull\b`,
+		`\bimagepullbackoff\b`, `invalidimagename`, `errimageneverpull`, `image pull failed`,
+		`error response from daemon: (get "?https?://|head "?https?://|manifest |pull access|error parsing|toomanyrequests|received unexpected|no matching manifest|unauthorized|denied|.*registry)`,
+		`initializing source docker://`, `reading manifest \S+ in `, `error pulling (image|candidate)`,
+		`unable to pull `, `pull access denied`, `pinging (container|docker) registry`,
+		`failed to resolve (reference|image)`, `failed to copy: httpread`, `not continuing with pull`,
+		`failed to register layer`, `failed commit on ref "?(layer|manifest|config|index)-`,
+		`no match(ing)? (manifest|for) .*(manifest|platform)`, `no image found in (manifest list|image index)`,
+		`failed to inspect image`, `couldn't parse image (reference|name)`, `failed to apply default image tag`,
+		`with pull policy of never`, `back-off pulling image`, `toomanyrequests: `, `manifest for \S+ not found`,
+		`manifest unknown`, `failed to extract layer`, `(storing|writing) blob`, `parsing image configuration`,
+		`error pulling image configuration`, `layer verification failed`, `msg="pull failed"`,
+	)
 	// not is what says that nothing failed, or not for good, or that it was no pull.
-	not = regexp.MustCompile(`(?i)\blevel="?(info|debug|warning)\b|successfully pulled|\bNormal\s+(Pulling|Pulled)\b|` +
-		`failed, retrying|failed to push|pushing (image|manifest)|attempting next endpoint|DEBU\[|INFO\[`)
-	ours     = regexp.MustCompile(`(?i)\blevel="?(warn|warning)"? .*msg="pull failed"`)
-	backoff  = regexp.MustCompile(`(?i)back-off pulling image|ImagePullBackOff`)
+	not = phrasesOf(
+		`\blevel="?(info|debug|warning)\b`, `successfully pulled`, `\bnormal\s+(pulling|pulled)\b`, `failed, retrying`,
+		`failed to push`, `pushing (image|manifest)`, `attempting next endpoint`, `debu\[`, `info\[`,
+	)
+	ours     = phrasesOf(`\blevel="?(warn|warning)"? .*msg="pull failed"`)
+	backoff  = phrasesOf(`back-off pulling image`, `imagepullbackoff`)
 	bare     = regexp.MustCompile(`^\W*(Error: )?(ErrImagePull|ImagePullBackOff|InvalidImageName)\W*$`)
-	syncing  = regexp.MustCompile(`(?i)error syncing pod|failed to "StartContainer"`)
-	kubelet  = regexp.MustCompile(`(?i)(^|\s)(failed to pull image \\?"|failed to apply default image tag|container image \\?".*never)`)
+	syncing  = phrasesOf(`error syncing pod`, `failed to "startcontainer"`)
+	kubelet  = phrasesOf(`(^|\s)failed to pull image \\?"`, `(^|\s)failed to apply default image tag`, `(^|\s)container image \\?".*never`)
 	times    = regexp.MustCompile(`\(x(\d+) over [^)]*\)`)
 	sentence = regexp.MustCompile(`\(mirror: (.*?) ?\[([0-9a-f]{8})\]\)`)
 	more     = regexp.MustCompile(`^\s*(errors:|denied:|unauthorized:|unknown:|manifest unknown|name unknown|toomanyrequests:|unavailable:)`)
@@ -139,7 +143,7 @@ func (c *counter) text(s string) {
 	}
 	for line := range strings.Lines(s) {
 		line = strings.TrimRight(line, "\r\n")
-		if before != "" && more.MatchString(line) && about.MatchString(before) {
+		if before != "" && more.MatchString(line) && about.in(strings.ToLower(before)) {
 			before += " " + strings.TrimSpace(line)
 			continue
 		}
@@ -161,13 +165,13 @@ func (c *counter) line(line string) {
 	if m := times.FindStringSubmatch(trimmed); m != nil {
 		s.count, _ = strconv.ParseInt(m[1], 10, 64)
 	}
-	switch {
-	case ours.MatchString(trimmed):
+	switch lower := strings.ToLower(trimmed); {
+	case ours.in(lower):
 		c.own(trimmed)
 		return
-	case backoff.MatchString(trimmed) && !kubelet.MatchString(trimmed), syncing.MatchString(trimmed):
+	case backoff.in(lower) && !kubelet.in(lower), syncing.in(lower):
 		s.tier = status
-	case kubelet.MatchString(trimmed):
+	case kubelet.in(lower):
 		s.tier = event
 	}
 	c.add(s)
@@ -206,7 +210,7 @@ func (c *counter) at(g group) *tally {
 
 // add counts a text, if it tells of a pull that failed.
 func (c *counter) add(s said) {
-	if s.why == "" && (!about.MatchString(s.text) || not.MatchString(s.text)) {
+	if lower := strings.ToLower(s.text); s.why == "" && (!about.in(lower) || not.in(lower)) {
 		return
 	}
 	text := strings.ReplaceAll(s.text, `\"`, `"`)

@@ -10,11 +10,11 @@ import (
 // rule is a text that tells a reason from all others.
 type rule struct {
 	reason diagnose.Reason
-	text   *regexp.Regexp // of lower case text
+	text   phrases
 }
 
 func of(r diagnose.Reason, alternatives ...string) rule {
-	return rule{r, regexp.MustCompile(strings.Join(alternatives, "|"))}
+	return rule{r, phrasesOf(alternatives...)}
 }
 
 // rules are asked in order, the most specific fact first: what the node itself met, what is wrong with the image, what
@@ -103,7 +103,7 @@ var hides = regexp.MustCompile(`\b(docker\.io|quay\.io|ghcr\.io|gcr\.io|pkg\.dev
 func classify(text string) diagnose.Reason {
 	text = strings.ToLower(text)
 	for _, r := range rules {
-		if !r.text.MatchString(text) {
+		if !r.text.in(text) {
 			continue
 		}
 		if r.reason == diagnose.CredentialsMissing && hides.MatchString(text) &&

@@ -211,6 +211,39 @@ func TestSecretsAreCut(t *testing.T) {
 	}
 }
 
+// TestWords holds the words that patterns are looked for by to the patterns: were one too long, a text would be missed.
+func TestWords(t *testing.T) {
+	t.Parallel()
+	for pattern, want := range map[string]string{
+		`no such host`:                 "no such host",
+		`name[ _]unknown`:              "unknown",
+		`manifest for \S+ not found`:   "manifest for ",
+		`(a|b)c+(de)?`:                 "c",
+		`(foo ?){2,}bar`:               "foo",
+		`(?i)foo`:                      "",
+		`(foo)*bar`:                    "bar",
+		`one|two`:                      "",
+		`4\d\d (internal|bad gateway)`: "4",
+	} {
+		if got := symptom.Word(pattern); got != want {
+			t.Errorf("%s: %q, want %q", pattern, got, want)
+		}
+	}
+}
+
+// BenchmarkRead reads the corpus, one line after the other.
+func BenchmarkRead(b *testing.B) {
+	all := corpus(b)
+	for b.Loop() {
+		for _, s := range all {
+			if _, err := symptom.Read(strings.NewReader(s.line)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(all)), "us/line")
+}
+
 func FuzzRead(f *testing.F) {
 	for _, s := range corpus(f) {
 		f.Add(s.line)
