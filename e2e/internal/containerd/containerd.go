@@ -51,14 +51,23 @@ type Certs struct {
 	// Server takes the place of the registry that containerd goes on to. Empty: it stays the real one, which is out of
 	// reach here.
 	Server string
+	// Hosts are further registries, and where containerd goes on for them.
+	Hosts map[string]string
 }
 
 // Write makes the folder out of the files for nodes.
 func (c Certs) Write(t testing.TB) string {
 	t.Helper()
 	dst := t.TempDir()
+	if err := c.write(dst); err != nil {
+		t.Fatal(err)
+	}
+	return dst
+}
+
+func (c Certs) write(dst string) error {
 	src := filepath.Join(Deploy, "certs.d")
-	err := filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
+	if err := filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -85,11 +94,23 @@ func (c Certs) Write(t testing.TB) string {
 			return err
 		}
 		return os.WriteFile(to, []byte(text), 0o600)
-	})
-	if err != nil {
-		t.Fatal(err)
+	}); err != nil {
+		return err
 	}
-	return dst
+	b, err := os.ReadFile(filepath.Join(dst, "docker.io", "hosts.toml"))
+	if err != nil {
+		return err
+	}
+	for host, server := range c.Hosts {
+		if err := os.MkdirAll(filepath.Join(dst, host), 0o755); err != nil {
+			return err
+		}
+		text := withServer(string(b), server)
+		if err := os.WriteFile(filepath.Join(dst, host, "hosts.toml"), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func withServer(text, server string) string {
@@ -149,62 +170,104 @@ var rest = map[Line]string{
 `,
 }
 
+// Settings are for what is more than pulls.
+type Settings struct {
+	TOML string // behind the rest of the configuration
+	Env  []string
+}
+
 // Start runs one that reads the hosts.toml files of certs, until the test ends.
 func Start(t testing.TB, line Line, certs Certs) *Containerd {
 	t.Helper()
-	c := &Containerd{line: line, certs: certs.Write(t)}
-	var program, nodeFile string
-	switch line {
-	case V1:
-		program, c.ctr, nodeFile = tool.System(t, "containerd"), tool.System(t, "ctr"), "config-1.x.toml"
-	case V2:
-		program, c.ctr, nodeFile = tool.Built(t, "containerd"), tool.Built(t, "ctr"), "config-2.x.toml"
-	default:
-		t.Fatalf("no containerd of line %q", line)
-	}
-	dir := proc.Dir(t)
-	c.socket = filepath.Join(dir, "c.sock")
-	b, err := os.ReadFile(filepath.Join(Deploy, nodeFile))
+	return StartWith(t, line, certs, Settings{})
+}
+
+// StartWith is Start with more settings.
+func StartWith(t testing.TB, line Line, certs Certs, more Settings) *Containerd {
+	t.Helper()
+	c, err := Launch(t.Context(), proc.Dir(t), line, certs, more)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.ReplaceAll(string(b), "/etc/containerd/certs.d", c.certs)
-	if text == string(b) {
-		t.Fatalf("%s does not name /etc/containerd/certs.d", nodeFile)
-	}
-	text += strings.NewReplacer("DIR", dir, "SOCKET", c.socket).Replace(rest[line])
-	file := filepath.Join(dir, "config.toml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c.Process = proc.Start(t, proc.Options{Name: "containerd " + string(line)}, program,
-		"--config", file, "--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"),
-		"--address", c.socket, "--log-level", "debug")
-	c.connect(t)
+	t.Cleanup(func() {
+		c.End()
+		if t.Failed() {
+			t.Log(c.Tail())
+		}
+	})
 	return c
 }
 
+// Launch runs one until End, with its files in dir, whose name is short.
+func Launch(ctx context.Context, dir string, line Line, certs Certs, more Settings) (*Containerd, error) {
+	c := &Containerd{line: line, certs: filepath.Join(dir, "certs.d"), socket: filepath.Join(dir, "c.sock")}
+	find, nodeFile := tool.FindSystem, "config-1.x.toml"
+	if line == V2 {
+		find, nodeFile = tool.FindBuilt, "config-2.x.toml"
+	}
+	program, err := find("containerd")
+	if err != nil {
+		return nil, err
+	}
+	if c.ctr, err = find("ctr"); err != nil {
+		return nil, err
+	}
+	if err := certs.write(c.certs); err != nil {
+		return nil, err
+	}
+	b, err := os.ReadFile(filepath.Join(Deploy, nodeFile))
+	if err != nil {
+		return nil, err
+	}
+	text := strings.ReplaceAll(string(b), "/etc/containerd/certs.d", c.certs)
+	if text == string(b) {
+		return nil, fmt.Errorf("%s does not name /etc/containerd/certs.d", nodeFile)
+	}
+	text += strings.NewReplacer("DIR", dir, "SOCKET", c.socket).Replace(rest[line]) + more.TOML
+	file := filepath.Join(dir, "config.toml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	c.Process, err = proc.Launch(proc.Options{Name: "containerd " + string(line), Env: more.Env}, program,
+		"--config", file, "--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"),
+		"--address", c.socket, "--log-level", "debug")
+	if err != nil {
+		return nil, err
+	}
+	if err := c.connect(ctx); err != nil {
+		c.End()
+		return nil, fmt.Errorf("containerd %s: %w\n%s", line, err, c.Tail())
+	}
+	return c, nil
+}
+
+// End ends it, and reports whether it went without force.
+func (c *Containerd) End() bool {
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+	return c.Process.End()
+}
+
 // connect waits until its CRI answers.
-func (c *Containerd) connect(t testing.TB) {
-	t.Helper()
+func (c *Containerd) connect(ctx context.Context) error {
 	conn, err := grpc.NewClient("unix://"+c.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	c.conn = conn
-	t.Cleanup(func() { _ = conn.Close() })
-	wait.For(t, time.Minute, "CRI of containerd "+string(c.line), func() error {
+	return wait.Until(ctx, time.Minute, func() error {
 		if err := c.Exited(); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		v, err := cri.NewRuntimeServiceClient(conn).Version(ctx, &cri.VersionRequest{})
 		if err != nil {
 			return err
 		}
 		if got := strings.TrimPrefix(v.GetRuntimeVersion(), "v"); !strings.HasPrefix(got, string(c.line)+".") {
-			t.Fatalf("containerd is %s, want %s", got, c.line)
+			return fmt.Errorf("it is %s, want %s", got, c.line)
 		}
 		return nil
 	})
@@ -241,6 +304,17 @@ func (c *Containerd) run(t testing.TB, args ...string) proc.Result {
 	return proc.Run(t, proc.Options{}, c.ctr, append([]string{"--address", c.socket}, args...)...)
 }
 
+// Pull pulls as the kubelet does, and forgets what it got.
+func (c *Containerd) Pull(ctx context.Context, ref string) error {
+	images := cri.NewImageServiceClient(c.conn)
+	spec := &cri.ImageSpec{Image: ref}
+	if _, err := images.PullImage(ctx, &cri.PullImageRequest{Image: spec}); err != nil {
+		return err
+	}
+	_, err := images.RemoveImage(ctx, &cri.RemoveImageRequest{Image: spec})
+	return err
+}
+
 // CRI pulls as the kubelet does.
 func (c *Containerd) CRI(t testing.TB, ref string) (Pulled, error) {
 	t.Helper()
@@ -264,4 +338,28 @@ func (c *Containerd) CRI(t testing.TB, ref string) (Pulled, error) {
 		_, p.Digest, _ = strings.Cut(d, "@")
 	}
 	return p, nil
+}
+
+// Socket is where its CRI is.
+func (c *Containerd) Socket() string { return c.socket }
+
+// RemovePods stops and removes all pods, which else would outlive it.
+func (c *Containerd) RemovePods(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer cancel()
+	pods := cri.NewRuntimeServiceClient(c.conn)
+	list, err := pods.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+	if err != nil {
+		t.Errorf("list pods: %v", err)
+		return
+	}
+	for _, p := range list.GetItems() {
+		if _, err := pods.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: p.GetId()}); err != nil {
+			t.Errorf("stop pod %s: %v", p.GetMetadata().GetName(), err)
+		}
+		if _, err := pods.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: p.GetId()}); err != nil {
+			t.Errorf("remove pod %s: %v", p.GetMetadata().GetName(), err)
+		}
+	}
 }

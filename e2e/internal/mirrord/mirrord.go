@@ -38,6 +38,8 @@ type Options struct {
 	// NoWait returns at once: for a mirror that is not meant to become ready.
 	NoWait bool
 	Env    []string
+	// Resolver is a file that the mirror alone sees as /etc/resolv.conf. It takes root.
+	Resolver string
 }
 
 // Mirror is a running one.
@@ -110,8 +112,14 @@ func Launch(ctx context.Context, o Options) (*Mirror, error) {
 		return nil, err
 	}
 	var err error
+	command := []string{o.Program, "serve", "--config", m.File}
+	if o.Resolver != "" { // in a mount namespace that goes with the process
+		command = append([]string{
+			"unshare", "--mount", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, o.Resolver,
+		}, command...)
+	}
 	m.Process, err = proc.Launch(proc.Options{Name: "mirror", Dir: o.Dir, Env: o.Env, Grace: 90 * time.Second},
-		o.Program, "serve", "--config", m.File)
+		command[0], command[1:]...)
 	if err != nil || o.NoWait {
 		return m, err
 	}

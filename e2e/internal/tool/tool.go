@@ -3,6 +3,7 @@
 package tool
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,27 +26,45 @@ func Bin() string {
 // Built is the path of a program out of Bin.
 func Built(t testing.TB, name string) string {
 	t.Helper()
-	return at(t, filepath.Join(Bin(), name))
+	return must(t)(FindBuilt(name))
 }
+
+// FindBuilt is Built outside tests.
+func FindBuilt(name string) (string, error) { return at(filepath.Join(Bin(), name)) }
 
 // System is the path of a program of the distribution, wherever PATH has another of that name.
 func System(t testing.TB, name string) string {
 	t.Helper()
-	for _, dir := range []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin"} {
-		if path := filepath.Join(dir, name); executable(path) {
-			return path
-		}
-	}
-	return at(t, name)
+	return must(t)(FindSystem(name))
 }
 
-func at(t testing.TB, name string) string {
+// FindSystem is System outside tests.
+func FindSystem(name string) (string, error) {
+	for _, dir := range []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin"} {
+		if path := filepath.Join(dir, name); executable(path) {
+			return path, nil
+		}
+	}
+	return at(name)
+}
+
+func must(t testing.TB) func(string, error) string {
 	t.Helper()
+	return func(path string, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+}
+
+func at(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("%v; run e2e/install.sh, as root on Debian 12", err)
+		return "", fmt.Errorf("%w; run e2e/install.sh, as root on Debian 12", err)
 	}
-	return path
+	return path, nil
 }
 
 func executable(path string) bool {
