@@ -80,7 +80,7 @@ func (c *facts) tooLarge() {
 func (c *facts) refusedByUs() bool {
 	if e, ok := errors.AsType[*upstream.RealmError](c.err); ok {
 		c.set(AuthHostNotAllowed, "%s wants its tokens from %s://%s, which is not in its authHosts", c.up, e.Scheme, e.Host)
-		c.remedy("if that is right, add %s to authHosts of %s", e.Host, c.up)
+		c.remedy("add %s to authHosts of %s, if that is right", e.Host, c.up)
 		if e.Scheme == "malformed" {
 			c.set(AuthHostNotAllowed, "%s wants its tokens from %s, which is no URL", c.up, e.Host)
 			c.remedy("ask the operator of %s to correct the registry's own address in its settings", c.up)
@@ -91,7 +91,7 @@ func (c *facts) refusedByUs() bool {
 	}
 	if e, ok := errors.AsType[*upstream.RedirectError](c.err); ok {
 		c.set(RedirectNotAllowed, "%s redirects %s to %s, which is not followed: %s", c.up, c.what(), e.Host, e.Why)
-		c.remedy("if that is right, add %s to redirectHosts of %s", e.Host, c.up)
+		c.remedy("add %s to redirectHosts of %s, if that is right", e.Host, c.up)
 		if e.Final {
 			c.remedy("check the endpoint of %s, then tell its operator", c.up)
 		}
@@ -100,7 +100,7 @@ func (c *facts) refusedByUs() bool {
 	}
 	if e, ok := errors.AsType[*upstream.AddressError](c.err); ok {
 		c.set(RedirectNotAllowed, "%s leads to %s, which has the private address %s", c.up, e.Host, e.Addr)
-		c.remedy("if that is right, add %s to redirectHosts of %s", e.Host, c.up)
+		c.remedy("add %s to redirectHosts of %s, if that is right", e.Host, c.up)
 		c.f.Host = e.Host
 		return true
 	}

@@ -95,11 +95,28 @@ func (c *facts) finish() Finding {
 	f := c.f
 	f.Class = f.Reason.Class()
 	f.Summary, f.Remedy = Clean(f.Summary), Clean(f.Remedy)
+	f.Short = c.short(f.Summary)
 	f.Evidence = append(f.Evidence, evidence(c.e)...)
 	for i, e := range f.Evidence {
 		f.Evidence[i] = Clean(e)
 	}
 	return f
+}
+
+// short is a summary without what was asked for and at which address: a client prints both beside it. Empty where it has
+// neither.
+func (c *facts) short(summary string) string {
+	s := summary
+	for _, thing := range []string{c.full(), c.what()} {
+		for _, before := range []string{", needed for ", " for ", " to ", " while sending "} {
+			s = strings.Replace(s, before+Clean(thing), "", 1)
+		}
+	}
+	s = strings.Replace(s, Clean(c.where()), Clean(c.host), 1)
+	if s == summary || strings.Contains(s, ", which is no answer to that") || strings.Contains(s, ", which "+c.up+" granted") {
+		return "" // the image is what the rest is about
+	}
+	return s
 }
 
 // image is the repository with its reference, as the upstream calls it.
@@ -231,10 +248,22 @@ func evidence(e *upstream.Error) []string {
 	if e.Status != 0 && e.Step().Status != e.Status {
 		lines = append(lines, fmt.Sprintf("%s: status %d%s", e.Upstream, e.Status, said(e)))
 	}
+	if p := e.Probe; p != nil {
+		lines = append(lines, fmt.Sprintf("asked further: %s %s: status %d, %s", p.Step.Name, p.Step.Host, p.Step.Status,
+			shows[p.Verdict]))
+	}
 	if n := e.Credential.Name; n != "" {
 		lines = append(lines, fmt.Sprintf("credential %s: %s", n, orElse(string(e.Credential.State), "state unknown")))
 	}
 	return lines
+}
+
+// shows is what further questions have shown.
+var shows = map[upstream.Verdict]string{
+	upstream.VerdictRepositoryMissing: "there is no such repository",
+	upstream.VerdictTagMissing:        "the repository is there, the tag is not",
+	upstream.VerdictLoginNeeded:       "nobody gets a token without a login",
+	upstream.VerdictUntold:            "which does not tell either",
 }
 
 // said is what an answer said beside its status.

@@ -137,6 +137,12 @@ var cases = []struct {
 			e.Op, e.Reference = "blob", digest
 			e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 		})},
+	{"refused-dial-of-blob-host", diagnose.ConnectRefused, hubError(upstream.StepDial, "production.cloudflare.docker.com",
+		func(e *upstream.Error) {
+			e.Op, e.Reference = "blob", digest
+			e.Steps[len(e.Steps)-1].For = upstream.StepBlobHost
+			e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
+		})},
 	{"no-route", diagnose.Unreachable, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect",
 		syscall.EHOSTUNREACH)))},
 	{"dial-timeout", diagnose.ConnectTimeout, broke(upstream.StepDial, hub, dial(timeoutError{}))},
@@ -147,7 +153,7 @@ var cases = []struct {
 		Status: 403,
 	})},
 	// A refused proxy is a refused connection too: it must not be taken for a refusing registry.
-	{"proxy-down", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &net.OpError{
+	{"proxy-down", diagnose.ProxyRefused, broke(upstream.StepProxy, "proxy.corp:3128", &net.OpError{
 		Op: "proxyconnect", Net: "tcp",
 		Err: dial(os.NewSyscallError("connect", syscall.ECONNREFUSED)),
 	})},
@@ -452,7 +458,11 @@ func TestExplain(t *testing.T) {
 		if f.Declined {
 			got.WriteString(", declined")
 		}
-		fmt.Fprintf(&got, "\n%s\n-> %s\n", f.Summary, f.Remedy)
+		fmt.Fprintf(&got, "\n%s\n", f.Summary)
+		if f.Short != "" {
+			fmt.Fprintf(&got, "~ %s\n", f.Short)
+		}
+		fmt.Fprintf(&got, "-> %s\n", f.Remedy)
 		fmt.Fprintf(&got, "   upstream=%s host=%s stage=%s status=%d", f.Upstream, f.Host, f.Stage, f.Status)
 		if f.RetryAfter > 0 {
 			fmt.Fprintf(&got, " retry-after=%s", f.RetryAfter)

@@ -49,11 +49,12 @@ func (c *facts) dns() bool {
 func (c *facts) proxy() bool {
 	if e, ok := errors.AsType[*upstream.ProxyError](c.err); ok {
 		proxy := e.Proxy[strings.LastIndexByte(e.Proxy, '@')+1:]
-		c.set(ProxyRefused, "proxy %s answered %d to a connection to %s for %s", proxy, e.Status, c.host, c.full())
+		target := strings.TrimSuffix(orElse(e.Target, c.host), ":443")
+		c.set(ProxyRefused, "proxy %s answered %d to a connection to %s for %s", proxy, e.Status, target, c.full())
 		if e.Status == http.StatusProxyAuthRequired {
 			c.remedy("give the mirror the proxy's user and password in HTTPS_PROXY")
 		} else {
-			c.remedy("allow %s on the proxy, or add it to NO_PROXY", c.host)
+			c.remedy("allow %s on the proxy, or add it to NO_PROXY", target)
 		}
 		return true
 	}
@@ -61,7 +62,7 @@ func (c *facts) proxy() bool {
 	if !ok || e.Op != "proxyconnect" {
 		return false
 	}
-	c.set(ProxyRefused, "the proxy for %s can't be reached: %s", c.host, e.Err)
+	c.set(ProxyRefused, "proxy %s can't be reached for %s: %s", c.host, c.full(), innermost(e.Err))
 	c.remedy("check HTTPS_PROXY and NO_PROXY of the mirror, and that the proxy runs")
 	return true
 }
@@ -156,7 +157,7 @@ func (c *facts) connection() bool {
 	case errors.Is(c.err, syscall.ECONNREFUSED):
 		c.set(ConnectRefused, "%s refused the connection for %s", c.where(), c.full())
 		c.remedy("check that %s runs, and the port of the endpoint of %s", c.host, c.up)
-		if c.step.Name == upstream.StepBlobHost {
+		if c.atBlobHost() {
 			c.remedy("%s", firewall)
 		}
 	case errors.Is(c.err, syscall.EHOSTUNREACH), errors.Is(c.err, syscall.ENETUNREACH),
@@ -170,7 +171,7 @@ func (c *facts) connection() bool {
 	default:
 		return false
 	}
-	if c.step.Name == upstream.StepBlobHost {
+	if c.atBlobHost() {
 		c.note("%s itself answered; only %s, where it keeps its blobs, did not", c.up, c.host)
 	}
 	return true
@@ -200,10 +201,15 @@ func (c *facts) broken() bool {
 
 // at is the host with the upstream that it serves.
 func (c *facts) at() string {
-	if c.host == c.up || c.f.Upstream == "" {
+	if c.host == c.up || strings.HasPrefix(c.host, c.up+":") || c.f.Upstream == "" {
 		return c.host
 	}
 	return c.host + " (" + c.up + ")"
+}
+
+// atBlobHost reports that what broke is the way to where a redirect of a blob led.
+func (c *facts) atBlobHost() bool {
+	return c.step.Name == upstream.StepBlobHost || c.step.For == upstream.StepBlobHost
 }
 
 // dialing reports whether it was the connection that failed, not what went over it.

@@ -63,8 +63,12 @@ func sentence(f diagnose.Finding, limit int) string {
 // explanation and the failure's id.
 func phrase(status int, f diagnose.Finding, id string) string {
 	before, after := http.StatusText(status)+" (mirror: ", " ["+printable(id, 16)+"])"
+	limit := maxPhrase - len(before) - len(after)
+	if f.Short != "" && len(f.Summary)+2+len(f.Remedy) > limit { // what to do is worth more than the image's name
+		f.Summary = f.Short
+	}
 	f.Summary = strings.TrimPrefix(f.Summary, "the mirror ") // it has just been named
-	return before + sentence(f, maxPhrase-len(before)-len(after)) + after
+	return before + sentence(f, limit) + after
 }
 
 // warning is the value of a Warning header. 299 is the code for what has none of its own and persists; containers/image

@@ -91,7 +91,7 @@ func (t *tracer) steps(last Step, proxy *url.URL) []Step {
 	if last.Err == nil || t.connected {
 		return append(steps, last)
 	}
-	last.Name, last.Addr = t.broken(last.Err, proxy != nil), t.dial.addr
+	last.For, last.Name, last.Addr = last.Name, t.broken(last.Err, proxy != nil), t.dial.addr
 	if last.Name == StepProxy && proxy != nil {
 		last.Host = proxy.Host
 	}

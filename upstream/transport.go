@@ -32,11 +32,11 @@ func newTransport(ep *endpoint, e Endpoint, o Options, d *dialer) *http.Transpor
 	}
 }
 
-func refusedByProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+func refusedByProxy(_ context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {
 		return nil
 	}
-	return &ProxyError{Proxy: proxy.Host, Status: resp.StatusCode}
+	return &ProxyError{Proxy: proxy.Host, Target: req.Host, Status: resp.StatusCode}
 }
 
 // bare carries no credentials: what leads away from the registry goes over it.

@@ -30,10 +30,11 @@ const (
 // Step is one thing that was tried: what, against which host, how long it took, how it ended.
 type Step struct {
 	Name     StepName
-	Endpoint string // on whose behalf, as Registry.State names it
-	Host     string // host[:port] that was asked
-	Addr     string // IP address and port, where one was reached
-	Status   int    // HTTP status, 0 where there was no answer
+	For      StepName // what the connection was for, where it is the making of one that broke
+	Endpoint string   // on whose behalf, as Registry.State names it
+	Host     string   // host[:port] that was asked
+	Addr     string   // IP address and port, where one was reached
+	Status   int      // HTTP status, 0 where there was no answer
 	Took     time.Duration
 	Err      error // nil: it worked
 }
@@ -56,7 +57,8 @@ type Error struct {
 	Credential   auth.Status // zero: anonymous
 	PublicOnly   bool        // no credential of ours was shown, or would be, for what may be private: see Options.Public
 	Steps        []Step
-	Err          error // the cause below, may be nil where Status says it all
+	Probe        *Probe // what a further question has shown; nil: none was asked, or nothing came of it
+	Err          error  // the cause below, may be nil where Status says it all
 }
 
 // BodyKind is the shape of an error body.
@@ -141,6 +143,7 @@ func (e *AddressError) Error() string {
 // ProxyError says that the proxy of HTTPS_PROXY refused a CONNECT.
 type ProxyError struct {
 	Proxy  string
+	Target string // host:port that it was to connect to
 	Status int
 }
 

@@ -18,7 +18,7 @@ var own = []struct {
 	{diagnose.DNSNotFound, regexp.MustCompile(`^there is no host \S+ in DNS`)},
 	{diagnose.DNSFailed, regexp.MustCompile(`^the mirror's DNS could not resolve|^DNS server \S+ did not answer`)},
 	{diagnose.ConnectTimeout, regexp.MustCompile(`did not accept a connection`)},
-	{diagnose.UpstreamTimeout, regexp.MustCompile(`did not answer (in time )?for the manifest`)},
+	{diagnose.UpstreamTimeout, regexp.MustCompile(`did not answer (in time|within)|did not answer for the manifest`)},
 	{diagnose.Stalled, regexp.MustCompile(`stopped sending|too slowly to end`)},
 	{diagnose.TLSHandshake, regexp.MustCompile(`the TLS handshake`)},
 	{diagnose.TLSUntrusted, regexp.MustCompile(`^certificate of .* is issued by .* the mirror doesn't trust`)},
