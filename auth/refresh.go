@@ -2,12 +2,15 @@ package auth
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/registrymirror/mirror/auth/internal/clean"
 )
 
 // Grant is what a fetch gave: a credential, and when to ask for the next one.
@@ -416,7 +419,7 @@ func (r *Refreshed) finish(call *refreshCall, g Grant, err error, took time.Dura
 
 // fail notes an attempt in vain. The lock is held.
 func (r *Refreshed) fail(now time.Time, err error) {
-	r.err = err
+	r.err = untold(err, r.have)
 	pause := min(leastPause<<min(r.failed, 10), mostPause)
 	if left := r.have.Expires.Sub(now); !r.fetched.IsZero() && !r.have.Expires.IsZero() && left > 0 {
 		pause = min(pause, max(left/4, leastPause)) // not so long that the last chance is missed
@@ -431,6 +434,25 @@ func (r *Refreshed) fail(now time.Time, err error) {
 	// Up to a fifth later: a fleet of mirrors must not come back at one moment.
 	r.due = now.Add(pause + rand.N(pause/5+1))
 	r.warn(now)
+}
+
+// repeated is an error of a source that has repeated the secret which it gave before.
+type repeated struct {
+	text string
+	err  error
+}
+
+func (e *repeated) Error() string { return e.text }
+func (e *repeated) Unwrap() error { return e.err }
+
+// untold is an error without the secrets of a credential: a program that fails may print what it knows.
+func untold(err error, c Credential) error {
+	login := base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password.Reveal()))
+	text := clean.Redact(err.Error(), c.Password.Reveal(), c.Identity.Reveal(), login)
+	if text == err.Error() {
+		return err
+	}
+	return &repeated{text, err}
 }
 
 // take takes a credential into use. The lock is held.

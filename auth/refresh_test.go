@@ -3,9 +3,11 @@ package auth_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -424,6 +426,39 @@ func TestOnceASecond(t *testing.T) {
 				t.Errorf("fetched again after %s", gap)
 			}
 		}
+	})
+}
+
+// A source that fails may repeat what it gave before: a script that prints what it does, say.
+func TestSourceThatRepeatsItsSecret(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const secret = "canary/+7d21="
+		login := base64.StdEncoding.EncodeToString([]byte("bot:" + secret))
+		var log buffer
+		good := true
+		cause := fmt.Errorf("ran with %s, %s and %s", secret, url.QueryEscape(secret), login)
+		r := auth.NewRefreshed(auth.Refresh{
+			Name: "pass", Lifetime: time.Hour, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Fetch: func(context.Context) (auth.Grant, error) {
+				if !good {
+					return auth.Grant{}, cause
+				}
+				good = false
+				return auth.Grant{Credential: auth.Credential{Username: "bot", Password: auth.NewSecret(secret)}}, nil
+			},
+		})
+		stop := background(t, r)
+		time.Sleep(31 * time.Minute)
+		st := r.Status()
+		if st.LastError != "ran with ***, *** and ***" {
+			t.Errorf("last error: %q", st.LastError)
+		}
+		text := log.String()
+		if !strings.Contains(text, "ran with ***") || strings.Contains(text, "canary") || strings.Contains(text, login) {
+			t.Errorf("log: %s", text)
+		}
+		stop()
 	})
 }
 

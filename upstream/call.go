@@ -187,6 +187,9 @@ func (c *call) exchange(ctx context.Context, rt http.RoundTripper, a ask, g gran
 	if err := authorize(req, c.ep.origin, g.value); err != nil {
 		return nil, &fault{err: err, step: Step{Name: a.step}}
 	}
+	if g.token != nil {
+		c.shown.add(g.token.value)
+	}
 	resp, steps, err := c.roundTrip(ctx, rt, req, a)
 	c.trace(steps...)
 	if err != nil {
@@ -198,7 +201,7 @@ func (c *call) exchange(ctx context.Context, rt http.RoundTripper, a ask, g gran
 // refuse makes a failed answer a fault, and closes it.
 func (c *call) refuse(resp *http.Response) *fault {
 	defer resp.Body.Close()
-	f := &fault{refusal: readRefusal(resp, c.health.secrets())}
+	f := &fault{refusal: readRefusal(resp, c.secrets())}
 	last := &c.steps[len(c.steps)-1] // of the exchange that gave the answer
 	last.Err = errors.New(f.Error())
 	f.step, f.stage = *last, last.Name

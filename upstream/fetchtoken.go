@@ -177,7 +177,7 @@ func jwtLife(value string, now time.Time) time.Duration {
 // whatIs describes bytes that are not what they should be.
 func (c *call) whatIs(h http.Header, b []byte) string {
 	kind, _, text := readErrorBody(b, h.Get("Content-Type"))
-	text = tidy(text, 80, c.health.secrets()...)
+	text = tidy(text, 80, c.secrets()...)
 	switch {
 	case len(b) == 0:
 		return "nothing"

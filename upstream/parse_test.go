@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/url"
 	"strings"
@@ -229,6 +230,18 @@ func TestRedact(t *testing.T) {
 	} {
 		if got := upstream.Redact(tt.in, cred); got != tt.want {
 			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)
+		}
+	}
+	// In each form in which a secret is sent, or written where it was sent to.
+	cred = auth.Credential{Username: "bot", Password: auth.NewSecret("p/w+1=<")}
+	login := base64.StdEncoding.EncodeToString([]byte("bot:p/w+1=<"))
+	for _, in := range []string{
+		"p/w+1=<", url.QueryEscape("p/w+1=<"), url.PathEscape("p/w+1=<"), "p/w+1=&lt;", login, url.QueryEscape(login),
+		strings.TrimRight(login, "="), base64.URLEncoding.EncodeToString([]byte("bot:p/w+1=<")),
+		base64.StdEncoding.EncodeToString([]byte("p/w+1=<")),
+	} {
+		if got := upstream.Redact("you sent "+in+" to us", cred); got != "you sent *** to us" {
+			t.Errorf("%q: %q", in, got)
 		}
 	}
 }

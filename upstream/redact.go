@@ -2,8 +2,12 @@ package upstream
 
 import (
 	"encoding/base64"
+	"html"
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -38,10 +42,14 @@ var redactions = []struct {
 
 // redact takes what may be secret out of a text of an upstream: what looks like it, and what we know to be.
 func redact(s string, known ...auth.Credential) string {
+	var texts []string
 	for _, c := range known {
-		for _, secret := range secretTexts(c) {
-			s = strings.ReplaceAll(s, secret, "***")
-		}
+		texts = append(texts, secretTexts(c)...)
+	}
+	// Longer ones first, since one may be a part of another.
+	slices.SortFunc(texts, func(a, b string) int { return len(b) - len(a) })
+	for _, secret := range texts {
+		s = strings.ReplaceAll(s, secret, "***")
 	}
 	for _, r := range redactions {
 		s = r.find.ReplaceAllString(s, r.put)
@@ -54,18 +62,65 @@ func tidy(s string, n int, known ...auth.Credential) string {
 	return oneLine(redact(oneLine(s, maxErrorBody), known...), n)
 }
 
-// secretTexts are the forms in which an upstream could repeat our credential.
+// secretTexts are the forms in which an upstream could repeat our credential: as it is, as it was sent, and as either is
+// written in a URL, a form or a page.
 func secretTexts(c auth.Credential) []string {
 	var texts []string
 	for _, s := range []auth.Secret{c.Password, c.Identity} {
-		if text := s.Reveal(); len(text) >= 4 { // a shorter one would blank out half of every message
-			texts = append(texts, text)
+		text := s.Reveal()
+		if len(text) < 4 { // a shorter one would blank out half of every message
+			continue
 		}
+		texts = append(texts, text, base64.StdEncoding.EncodeToString([]byte(text)), html.EscapeString(text))
 	}
 	if !c.Password.IsZero() {
-		texts = append(texts, base64.StdEncoding.EncodeToString([]byte(c.Username+":"+c.Password.Reveal())))
+		login := []byte(c.Username + ":" + c.Password.Reveal())
+		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+			texts = append(texts, e.EncodeToString(login))
+		}
 	}
-	return texts
+	for _, text := range slices.Clone(texts) {
+		texts = append(texts, url.QueryEscape(text), url.PathEscape(text))
+	}
+	slices.Sort(texts)
+	return slices.Compact(texts)
+}
+
+// maxShown is how many tokens are kept out of messages.
+const maxShown = 64
+
+// shown are the tokens that were shown last: who has seen one can repeat it, to anybody.
+type shown struct {
+	mu    sync.Mutex // guards what follows; a leaf
+	known map[auth.Secret]bool
+	order []auth.Secret
+}
+
+func (s *shown) add(token auth.Secret) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.known[token]:
+		return
+	case s.known == nil:
+		s.known = make(map[auth.Secret]bool)
+	case len(s.order) == maxShown:
+		delete(s.known, s.order[0])
+		s.order = s.order[1:]
+	}
+	s.known[token] = true
+	s.order = append(s.order, token)
+}
+
+// secrets are what must be in no message.
+func (c *core) secrets() []auth.Credential {
+	all := c.health.secrets()
+	c.shown.mu.Lock()
+	defer c.shown.mu.Unlock()
+	for _, token := range c.shown.order {
+		all = append(all, auth.Credential{Identity: token})
+	}
+	return all
 }
 
 // oneLine makes a text one printable line of at most n bytes.

@@ -116,6 +116,7 @@ type core struct {
 	endpoints []*endpoint
 	tokens    *tokens
 	health    health
+	shown     shown
 	probes    *background
 }
 
