@@ -15,7 +15,9 @@ var ruleHostPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*\[]([a-z0-9._*:\[\]-]*[
 var everybody = []string{"anonymous", "*"}
 
 // ruleFor is a rule for an upstream, as an example.
-func ruleFor(upstream string) string { return fmt.Sprintf("{who: [anonymous], pull: [%q]}", upstream+"/**") }
+func ruleFor(upstream string) string {
+	return fmt.Sprintf("{who: [anonymous], pull: [%q]}", upstream+"/**")
+}
 
 // checkRules checks the rules, and that what needs one has one.
 func (d *decoder) checkRules(c *Config) {
