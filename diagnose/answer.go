@@ -24,7 +24,7 @@ func (c *facts) answer() bool {
 		return c.limited()
 	case s >= 500 && c.e.MirrorReason == string(Loop):
 		c.set(Loop, "the mirror's own request to %s came back to it", c.up)
-		c.remedy("correct the endpoints of %s: %s leads to the mirror itself", c.up, c.host)
+		c.remedy("correct the endpoints of %s, of which %s leads to the mirror itself", c.up, c.host)
 	case s >= 500:
 		c.set(UpstreamError, "%s answered %d to %s%s", c.host, s, c.asked(), c.words())
 		c.remedy("wait for %s to recover, then pull again", c.host)
@@ -34,7 +34,7 @@ func (c *facts) answer() bool {
 		return c.blobHost()
 	case s == 400 && c.says("HTTP request to an HTTPS server", "plain HTTP request was sent to HTTPS port"):
 		c.set(HTTPSNotHTTP, "%s speaks HTTPS, and the endpoint of %s says http://", c.host, c.up)
-		c.remedy("write the endpoint of %s with https://", c.up)
+		c.remedy("write its endpoint with https://")
 	case s == 401, s == 403, s == 400 && c.named() && c.code("DENIED", "UNAUTHORIZED"):
 		return c.denied()
 	case c.step.Name == upstream.StepToken:
@@ -72,6 +72,7 @@ func (c *facts) denied() bool {
 	}
 	cred := c.e.Credential
 	switch {
+	case c.decided():
 	case c.noAccess():
 		c.set(NotFoundOrNoAccess, "%s/%s doesn't exist, or credential %s may not pull it", c.up, c.e.Repository, cred.Name)
 		c.remedy("check the image's name, then what credential %s may pull at %s", cred.Name, c.up)
@@ -96,11 +97,14 @@ func (c *facts) denied() bool {
 // stranger reads a refusal of a request without a credential: the node's own may do better, so it is declined.
 func (c *facts) stranger() bool {
 	c.f.Declined = true
+	if c.decided() {
+		return true
+	}
 	c.remedy("check tag and imagePullSecret, or give the mirror a credential for %s", c.up)
 	if c.e.PublicOnly { // where the mirror has one, it is not for this
 		c.remedy("check tag and imagePullSecret, since under access: public the mirror pulls public images alone")
 	}
-	if c.basic() && !c.noAccess() || c.says("please login", "please log in") {
+	if c.basic() && !c.noAccess() || c.says("please login", "please log in") || c.told(upstream.VerdictLoginNeeded) {
 		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
 		return true
 	}
@@ -130,9 +134,8 @@ func (c *facts) missing() bool {
 		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, c.e.Status,
 			c.prefix()+c.e.Repository, c.quote())
 		c.remedy("check the image's name and the endpoint of %s", c.up)
-	case c.code("NAME_UNKNOWN"), c.e.Op == "tags":
-		c.set(RepositoryNotFound, "%s has no repository %s", c.up, c.e.Repository)
-		c.remedy("check the image's name")
+	case c.code("NAME_UNKNOWN"), c.e.Op == "tags", c.told(upstream.VerdictRepositoryMissing):
+		c.noRepository()
 	case c.e.Op == "blob":
 		c.set(DigestNotFound, "%s has no blob %s", c.up, named(c.e.Repository, c.e.Reference))
 		c.remedy("pull the tag again; if it stays, push the image again")
@@ -145,6 +148,28 @@ func (c *facts) missing() bool {
 	default:
 		c.set(TagNotFound, "%s has no %s", c.up, c.image())
 		c.remedy("check the image's name and tag")
+	}
+	return true
+}
+
+func (c *facts) noRepository() {
+	c.set(RepositoryNotFound, "%s has no repository %s", c.up, c.e.Repository)
+	c.remedy("check the image's name")
+}
+
+// told reports what a further question has shown.
+func (c *facts) told(v upstream.Verdict) bool { return c.e.Probe != nil && c.e.Probe.Verdict == v }
+
+// decided reads a refusal after which a further question has shown that something is missing.
+func (c *facts) decided() bool {
+	switch {
+	case c.told(upstream.VerdictRepositoryMissing):
+		c.noRepository()
+	case c.told(upstream.VerdictTagMissing):
+		c.set(TagNotFound, "%s has no %s among the tags that it lists", c.up, c.image())
+		c.remedy("check the image's tag")
+	default:
+		return false
 	}
 	return true
 }

@@ -125,7 +125,7 @@ func TestExplainRealErrors(t *testing.T) {
 			want: diagnose.NotFoundOrNoAccess,
 		},
 		{
-			name: "no credential, no token", origin: bearer(origin.Auth{NoAccess: 403}), want: diagnose.NotFoundOrNoAccess,
+			name: "no credential, no token", origin: bearer(origin.Auth{NoAccess: 403}), want: diagnose.CredentialsMissing,
 			host: func(w *world) string { return w.TokenHost() },
 		},
 		{name: "no right", origin: bearer(origin.Auth{}), set: func(w *world) {

@@ -157,7 +157,7 @@ func (c *call) noToken(ctx context.Context, s *session, g grant, err error) bool
 		return true
 	case c.exchanges(ctx, s):
 		return true
-	case !s.cred.IsAnonymous():
+	case !s.cred.IsAnonymous() && !c.loyal:
 		c.forsake(s, err)
 		return true
 	}
@@ -211,7 +211,7 @@ func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fa
 		s.renewed = true
 		return true, nil
 	}
-	if s.cred.IsAnonymous() {
+	if s.cred.IsAnonymous() || c.loyal {
 		return false, f
 	}
 	c.forsake(s, f)

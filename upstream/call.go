@@ -28,6 +28,7 @@ type call struct {
 	cred       auth.Credential // as it was when last asked for
 	sourceErr  error           // why there is none
 	headed     bool            // the endpoint was asked by HEAD
+	loyal      bool            // our credential's no is enough: nobody is not asked for after it
 	refused    []*token        // that were new, and no good all the same
 	failures   []failure       // one for each endpoint that was asked in vain: the last
 }

@@ -30,6 +30,7 @@ type endpoint struct {
 	idle       func()            // closes idle connections
 	known      knowledge
 	public     public
+	inquiries  inquiries
 	condition  condition
 	budgets    budgets // left of its limits
 	queue      *queue

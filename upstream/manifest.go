@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/oci"
@@ -20,7 +21,7 @@ func manifestPath(repo, reference string) string { return "/v2/" + repo + "/mani
 func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error) {
 	c := r.call("resolve", repo, tag)
 	desc, err := anywhere(ctx, c, c.resolve)
-	return desc, c.wrap(err)
+	return desc, c.told(ctx, err)
 }
 
 func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
@@ -65,7 +66,16 @@ func (c *call) unexplained(err error) bool {
 func (r *Registry) Manifest(ctx context.Context, repo, reference string) (*oci.Manifest, error) {
 	c := r.call("manifest", repo, reference)
 	m, err := anywhere(ctx, c, c.manifest)
-	return m, c.wrap(err)
+	return m, c.told(ctx, err)
+}
+
+// told is how a call for a manifest ended, with what a further question has shown.
+func (c *call) told(ctx context.Context, err error) error {
+	if err == nil {
+		c.ep.inquiries.known(c.repository, time.Now())
+		return nil
+	}
+	return c.inquire(ctx, c.wrap(err))
 }
 
 func (c *call) manifestAsk(method string) ask {

@@ -32,7 +32,7 @@ func TestResolve(t *testing.T) {
 	body := func(status int) origin.Fault {
 		return origin.Fault{Status: status, Body: origin.ErrorBody("SOME_CODE", "some reason")}
 	}
-	const head, get = "HEAD manifest", "GET manifest"
+	const head, get, list = "HEAD manifest", "GET manifest", "GET tags"
 	for _, tt := range []struct {
 		name     string
 		options  origin.Options
@@ -53,11 +53,11 @@ func TestResolve(t *testing.T) {
 			"Content-Encoding": {"gzip"},
 			"Content-Length":   {"77"},
 		}}, requests: []string{head, get}},
-		{name: "missing", fault: new(body(404)), status: 404, requests: []string{head}},
+		{name: "missing", fault: new(body(404)), status: 404, requests: []string{head, list}},
 		{name: "limited", fault: new(body(429)), status: 429, requests: []string{head}},
-		{name: "forbidden", fault: new(body(403)), status: 403, code: "SOME_CODE", requests: []string{head, get}},
+		{name: "forbidden", fault: new(body(403)), status: 403, code: "SOME_CODE", requests: []string{head, get, list}},
 		{name: "down", fault: new(body(503)), status: 503, code: "SOME_CODE", requests: []string{head, get}},
-		{name: "unauthorized", fault: new(body(401)), status: 401, code: "SOME_CODE", requests: []string{head, get}},
+		{name: "unauthorized", fault: new(body(401)), status: 401, code: "SOME_CODE", requests: []string{head, get, list}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -71,7 +71,7 @@ func TestResolve(t *testing.T) {
 				t.Errorf("requests (-want +got)\n%s", diff)
 			}
 			for _, q := range s.Requests() {
-				if got := q.Header.Get("Accept"); got != oci.AcceptManifests {
+				if got := q.Header.Get("Accept"); got != oci.AcceptManifests && q.Kind == origin.KindManifest {
 					t.Errorf("Accept %q", got)
 				}
 				if got := q.Header.Get("User-Agent"); got != "mirror/test" {

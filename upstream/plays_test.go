@@ -109,6 +109,9 @@ func perform(t *testing.T, p origin.Play) string {
 	if e.Credential.Name != "" {
 		fmt.Fprintf(&b, ", our login %s", e.Credential.State)
 	}
+	if e.Probe != nil {
+		fmt.Fprintf(&b, ", told: %s", e.Probe.Verdict)
+	}
 	if e.Err != nil {
 		fmt.Fprintf(&b, "\n\t  %s", s.Blank(e.Err.Error()))
 	}

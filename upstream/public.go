@@ -24,6 +24,18 @@ func (p *public) has(repository string, now time.Time) bool {
 	return now.Before(p.until[repository])
 }
 
+// any reports whether there is one.
+func (p *public) any(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, until := range p.until {
+		if now.Before(until) {
+			return true
+		}
+	}
+	return false
+}
+
 func (p *public) add(repository string, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -102,6 +102,9 @@ func (s *Stage) at(host string) http.Handler {
 			where, what = "", "manifest"
 		}
 		l := s.line(where, as)
+		if where == "{registry}/v2/"+PlayRepository+"/tags/list" && l.Status == http.StatusNotImplemented {
+			l = s.list(as)
+		}
 		s.asked = append(s.asked, fmt.Sprintf("%s %s %s %d", r.Method, what, as, l.Status))
 		s.mu.Unlock()
 		s.say(w, r, l)
@@ -134,6 +137,17 @@ func (s *Stage) line(where, as string) Line {
 		}
 	}
 	return Line{Status: http.StatusNotImplemented, Body: "not in the play: " + where + " as " + as}
+}
+
+// list is the answer to the list of tags where the play has none: it takes the same right as the manifest, so that it is
+// refused as that is, and is there where only a tag is missing.
+func (s *Stage) list(as string) Line {
+	l := s.line("", as)
+	if strings.HasPrefix(s.play.Situation, "no such tag") {
+		body := `{"name":"` + PlayRepository + `","tags":["2"]}`
+		return Line{Status: http.StatusOK, Header: []string{"Content-Type: application/json"}, Body: body}
+	}
+	return l
 }
 
 func (s *Stage) say(w http.ResponseWriter, r *http.Request, l Line) {

@@ -138,6 +138,12 @@ func distribution() []Play {
 		play("Basic, wrong password", "ci-bot", false, []Line{basic}),
 		play("no such repository", "", true, []Line{says("", 404, `{"errors":[{"code":"NAME_UNKNOWN","message":"repository `+
 			`name not known to registry","detail":{"name":"library/app"}}]}`+"\n")}),
+		// distribution looks for the tag before the repository: only its list of tags knows that there is none.
+		play("no such repository, by its list", "", true, []Line{
+			says("", 404, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":"unknown tag=1"}]}`+"\n"),
+			elsewhere("{registry}/v2/library/app/tags/list", says("", 404, `{"errors":[{"code":"NAME_UNKNOWN","message":`+
+				`"repository name not known to registry","detail":{"name":"library/app"}}]}`+"\n")),
+		}),
 		play("limit", "", true, []Line{says("", 429, error1("TOOMANYREQUESTS", "too many requests"))}),
 		play("not available", "", true, []Line{says("", 503, error1("UNAVAILABLE", "service unavailable"))}),
 		play("a proxy whose own upstream refuses", "", true, []Line{says("", 500,

@@ -1,0 +1,320 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+// Missing or private? Most registries answer a stranger the same for what is private and for what is not there. Some can
+// be made to say more, by one further question at most:
+//
+//	the manifest  404, not of the name ──► the list of tags: there ► the tag is missing; 404 ► the repository is
+//	the manifest  401, 403             ──► the list of tags, likewise; refused, too ► it can't be told
+//	a token       401, "log in"        ──► a token for nothing: 401, "log in" ► nobody is let in without a login
+//
+// A question is asked after a failure alone, by one of all who wait for its answer, which stands for a while. It is not
+// asked where a limit is reached, nor of a repository that has answered before.
+
+// Verdict is what a further question has shown of what was refused or not found.
+type Verdict string
+
+// The verdicts.
+const (
+	// VerdictRepositoryMissing is a registry's own word, to its list of tags, that there is no such repository.
+	VerdictRepositoryMissing Verdict = "repository-missing"
+	// VerdictTagMissing is a list of tags that can be read and that lacks the tag, or is of a repository which has no
+	// manifest for it.
+	VerdictTagMissing Verdict = "tag-missing"
+	// VerdictLoginNeeded is a token service that gives nobody a token without a login, not even one that opens nothing.
+	VerdictLoginNeeded Verdict = "login-needed"
+	// VerdictUntold is a registry that was asked and does not say.
+	VerdictUntold Verdict = "untold"
+)
+
+// Probe is a further question, and what came of it.
+type Probe struct {
+	Verdict Verdict
+	Step    Step // the question
+}
+
+const (
+	// probePatience is how much longer a client waits for its error at most.
+	probePatience = 2 * time.Second
+	// probeFor is how long an answer stands. It is that of a 404 in the puller's memory, or a little more.
+	probeFor = 15 * time.Second
+	// existsFor is how long a repository that has answered is not asked about.
+	existsFor = time.Hour
+	// stumpedBy in a row that did not tell, the last one stumpedFor ago at most: this registry doesn't.
+	stumpedBy  = 3
+	stumpedFor = 10 * time.Minute
+
+	maxProbes  = 1024
+	maxExists  = 16_384
+	maxTagList = 1 << 20 // bytes of one page
+)
+
+// inquiries are the further questions of one endpoint.
+type inquiries struct {
+	mu      sync.Mutex // guards what follows; a leaf
+	m       map[inquiry]*probing
+	exists  map[string]time.Time // until when repositories are taken for there
+	untold  map[question]int     // in a row
+	lastOne map[question]time.Time
+}
+
+// question is a kind of question: what a registry does not tell to one it may to another.
+type question string
+
+const (
+	askTags  question = "the list of tags, after a 404"
+	askList  question = "the list of tags, after a refusal"
+	askToken question = "a token for nothing"
+)
+
+// inquiry is what is asked, as whom.
+type inquiry struct {
+	question   question
+	repository string // empty: of the endpoint
+	reference  string // of askList, whose answer is about the tag
+	who        identity
+	withheld   bool
+}
+
+// probing is a question that was put. Once done is closed the others don't change.
+type probing struct {
+	done  chan struct{}
+	probe *Probe // nil: nothing came of it
+	until time.Time
+}
+
+// known notes that a repository is there.
+func (q *inquiries) known(repository string, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.exists == nil || len(q.exists) >= maxExists {
+		q.exists = make(map[string]time.Time)
+	}
+	q.exists[repository] = now.Add(existsFor)
+}
+
+// join gives the question that somebody has put already. first: nobody has. Nil: it is not worth asking.
+func (q *inquiries) join(k inquiry, now time.Time) (p *probing, first bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if k.question == askTags && now.Before(q.exists[k.repository]) {
+		return nil, false
+	}
+	if p, ok := q.m[k]; ok {
+		select {
+		case <-p.done:
+			if now.Before(p.until) {
+				return p, false
+			}
+		default:
+			return p, false
+		}
+	}
+	if q.untold[k.question] >= stumpedBy && now.Sub(q.lastOne[k.question]) < stumpedFor {
+		return nil, false
+	}
+	if len(q.m) >= maxProbes {
+		for old, p := range q.m {
+			select {
+			case <-p.done:
+				delete(q.m, old)
+			default:
+			}
+		}
+		if len(q.m) >= maxProbes {
+			return nil, false
+		}
+	}
+	if q.m == nil {
+		q.m = make(map[inquiry]*probing)
+	}
+	p = &probing{done: make(chan struct{})}
+	q.m[k] = p
+	return p, true
+}
+
+// settle ends a question with its answer.
+func (q *inquiries) settle(k inquiry, p *probing, answer *Probe, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p.probe, p.until = answer, now.Add(probeFor)
+	if q.untold == nil {
+		q.untold, q.lastOne = make(map[question]int), make(map[question]time.Time)
+	}
+	if answer != nil && answer.Verdict == VerdictUntold {
+		q.untold[k.question]++
+		q.lastOne[k.question] = now
+	} else if answer != nil {
+		q.untold[k.question] = 0
+	}
+	close(p.done)
+}
+
+// inquire asks further where an error does not say whether something is missing or kept from us, and adds what came of
+// it to the error. It takes two seconds at most.
+func (c *call) inquire(ctx context.Context, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || !c.ep.itself || e.MirrorReason != "" || ctx.Err() != nil || !c.may(time.Now()) {
+		return err
+	}
+	q, ok := c.questionAfter(e)
+	if !ok {
+		return err
+	}
+	k := inquiry{question: q, repository: c.repository, who: identityOf(c.cred), withheld: c.withheld()}
+	switch q {
+	case askToken:
+		k = inquiry{question: q}
+	case askList:
+		k.reference = c.reference
+	}
+	p, first := c.ep.inquiries.join(k, time.Now())
+	if p == nil {
+		return err
+	}
+	if first {
+		ask := c.inquirer(q)
+		if !c.probes.start(func(ctx context.Context) {
+			ctx, cancel := context.WithTimeoutCause(ctx, probePatience, &patienceError{probePatience})
+			defer cancel()
+			c.ep.inquiries.settle(k, p, ask(ctx), time.Now())
+		}) {
+			c.ep.inquiries.settle(k, p, nil, time.Now())
+		}
+	}
+	select {
+	case <-p.done:
+		e.Probe = p.probe
+	case <-ctx.Done():
+	}
+	return err
+}
+
+// may reports whether the endpoint has requests to spare.
+func (c *call) may(now time.Time) bool {
+	if !c.ep.condition.ready(documents, now) {
+		return false
+	}
+	for _, b := range c.ep.budgets.all() {
+		if b.Remaining == 0 && b.Credential == c.cred.Name && now.Before(orElse(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
+			return false
+		}
+	}
+	return true
+}
+
+// questionAfter is what to ask after a failure. False: it says enough.
+func (c *call) questionAfter(e *Error) (question, bool) {
+	step := e.Step().Name
+	switch {
+	case e.Err != nil, c.sourceErr != nil, e.BodyKind == BodyHTML,
+		e.Credential.State == auth.StateExpired, e.Credential.State == auth.StateRejected:
+		return "", false
+	case e.Status == http.StatusNotFound || e.Status == http.StatusGone:
+		// That a digest is missing says enough: who has it got it from somewhere.
+		ok := step == StepManifest && e.Code != "NAME_UNKNOWN" && e.Code != "TAG_EXPIRED" && !isDigest(e.Reference)
+		return askTags, ok
+	case e.Status != http.StatusUnauthorized && e.Status != http.StatusForbidden:
+		return "", false
+	case step == StepToken:
+		// "Authentication required", which is not "denied".
+		w, _, ok := c.ep.known.of(c.repository)
+		ok = ok && w.realm != "" && w.scope == "" && e.Status == http.StatusUnauthorized && e.Code == "UNAUTHORIZED" &&
+			c.cred.IsAnonymous() && !c.ep.public.any(time.Now())
+		return askToken, ok
+	case step == StepManifest:
+		scheme := ""
+		if all := parseChallenges([]string{e.Challenge}); len(all) > 0 {
+			scheme = all[0].scheme
+		}
+		// A registry that wants a password of everybody has nothing to show to nobody.
+		return askList, scheme != "basic" && !isDigest(e.Reference) && e.Code != ""
+	}
+	return "", false
+}
+
+func isDigest(reference string) bool { return slices.Contains([]byte(reference), ':') }
+
+// inquirer makes what puts a question. It runs apart from the call, which may end before.
+func (c *call) inquirer(q question) func(context.Context) *Probe {
+	p := c.as.call("tags", c.name, "")
+	p.at(c.ep)
+	p.loyal, p.refused = true, slices.Clone(c.refused)
+	if q == askToken {
+		w, _, _ := c.ep.known.of(c.repository)
+		return func(ctx context.Context) *Probe { return p.tokenForNothing(ctx, w) }
+	}
+	tag, named := c.reference, q == askList
+	return func(ctx context.Context) *Probe { return p.tagsTell(ctx, tag, named) }
+}
+
+// tagsTell asks for the list of tags. named: it matters whether it has the tag.
+func (c *call) tagsTell(ctx context.Context, tag string, named bool) *Probe {
+	query := url.Values{"n": {strconv.Itoa(maxPage)}}
+	if !named {
+		query.Set("n", "1")
+	}
+	a := ask{
+		step: StepList, method: http.MethodGet, url: c.ep.at("/v2/"+c.repository+"/tags/list", query.Encode()),
+		header: http.Header{"Accept": {"application/json"}},
+	}
+	resp, err := c.follow(ctx, a)
+	if err != nil {
+		f, _ := errors.AsType[*fault](err)
+		r, refused := refusalIn(err)
+		switch {
+		case !refused || f.step.Name != StepList && f.step.Name != StepToken:
+			return nil
+		case (r.status == http.StatusNotFound || r.status == http.StatusGone) && r.kind == BodyErrors &&
+			(r.code == "NAME_UNKNOWN" || r.code == "NOT_FOUND"): // the latter is Harbor's
+			return &Probe{Verdict: VerdictRepositoryMissing, Step: f.step}
+		case r.status >= 500 || r.status == http.StatusTooManyRequests:
+			return nil
+		}
+		return &Probe{Verdict: VerdictUntold, Step: f.step}
+	}
+	step := c.steps[len(c.steps)-1]
+	more := nextLink(resp.Header.Values("Link"), resp.url) != nil
+	b, err := c.document(resp, "a list of tags", maxTagList)
+	var doc struct {
+		Tags []string `json:"tags"`
+	}
+	switch {
+	case err != nil || json.Unmarshal(b, &doc) != nil:
+		return nil
+	case named && (more || slices.Contains(doc.Tags, tag)):
+		return &Probe{Verdict: VerdictUntold, Step: step}
+	}
+	c.ep.inquiries.known(c.repository, time.Now())
+	return &Probe{Verdict: VerdictTagMissing, Step: step}
+}
+
+// tokenForNothing asks, as nobody, for a token without a scope.
+func (c *call) tokenForNothing(ctx context.Context, w way) *Probe {
+	_, err := c.fetchToken(ctx, tokenKey{endpoint: c.ep.origin, realm: w.realm, service: w.service})
+	step := Step{Name: StepToken}
+	if n := len(c.steps); n > 0 {
+		step = c.steps[n-1]
+	}
+	r, refused := refusalIn(err)
+	switch {
+	case refused && r.status == http.StatusUnauthorized && r.code == "UNAUTHORIZED":
+		return &Probe{Verdict: VerdictLoginNeeded, Step: step}
+	case refused && (r.status >= 500 || r.status == http.StatusTooManyRequests), err != nil && !refused:
+		return nil
+	}
+	return &Probe{Verdict: VerdictUntold, Step: step}
+}
