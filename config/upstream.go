@@ -69,7 +69,7 @@ type Endpoint struct {
 
 // Tags says how fresh a tag must be.
 type Tags struct {
-	// MaxAge is the age up to which a tag is served without asking the registry.
+	// MaxAge is the age up to which a tag is served without asking the registry, and a list of tags or referrers.
 	MaxAge time.Duration `yaml:"maxAge"`
 	// StaleIfError is the age up to which a tag is served where the registry does not answer.
 	StaleIfError time.Duration `yaml:"staleIfError"`

@@ -20,8 +20,12 @@ type lastList struct {
 	at time.Time
 }
 
-// Tags answers a GET or HEAD of tags/list. The upstream is asked each time, once for all who ask the same at the same
-// time; if it does not answer, its last answer is served for as long as a tag would be. The error is as for Manifest.
+// young reports whether it is answer enough to who asks at a time: a list is as old as a tag may be.
+func (l *lastList) young(st *site, now time.Time) bool { return now.Sub(l.at) < st.Tags.MaxAge }
+
+// Tags answers a GET or HEAD of tags/list: for as long as a tag is not checked, with the upstream's last answer to the same
+// question; then it is asked, once for all who ask the same at the same time; if it does not answer, its last answer is
+// served for as long as a tag would be. The error is as for Manifest.
 func (p *Puller) Tags(ctx context.Context, a Ask) (*Content, error) {
 	return p.list(ctx, a, "", func(ctx context.Context, st *site, ref oci.Ref) (*upstream.Document, error) {
 		return st.Upstream.Tags(ctx, ref.Name, a.Request.Query)
@@ -48,6 +52,9 @@ func (p *Puller) list(ctx context.Context, a Ask, of string,
 	k := st.key(a.Request.Kind, ref.Repo, of+"?"+digest.FromString(a.Request.Query.Encode()).String())
 	wait := p.wait
 	old, ok := p.lists.get(k)
+	if ok && old.young(st, start) {
+		return document(ref, old.Document, Status{Outcome: cache.Hit, Age: start.Sub(old.at)}), nil
+	}
 	if ok = ok && start.Sub(old.at) <= st.Tags.StaleIfError; ok {
 		wait = p.patience(st)
 	}
@@ -72,6 +79,10 @@ func (p *Puller) asklist(ctx context.Context, st *site, k key, ref oci.Ref, star
 	doc, led, err := p.listing.do(ctx, k.String(), start.Add(wait), func(ctx context.Context) (
 		*upstream.Document, error,
 	) {
+		// Between a client's look and its turn here another trip may have ended.
+		if last, ok := p.lists.get(k); ok && last.young(st, start) {
+			return last.Document, nil
+		}
 		doc, err := ask(ctx, st, ref)
 		if err != nil {
 			p.failures.put(k, err)

@@ -96,6 +96,45 @@ func TestListsAreServedStale(t *testing.T) {
 	})
 }
 
+// A list is as old as a tag may be. Who knows that something has changed asks again.
+func TestListsHaveATimeToLive(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.hub.lists[app] = &upstream.Document{Bytes: []byte(`{"tags":["1"]}`)}
+		d := descriptor("", []byte("x")).Digest
+		w.hub.lists[app+"@"+d.String()] = &upstream.Document{Bytes: oci.EmptyIndex()}
+		lists := func() (tags, referrers *pull.Content) {
+			t.Helper()
+			tags, err := w.Tags(t.Context(), askTags(app, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			referrers, err = w.Referrers(t.Context(), pull.Ask{Request: oci.Request{Kind: oci.KindReferrers, Name: app, Digest: d}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return tags, referrers
+		}
+		asked := []string{"TAGS acme/app:", "REFERRERS acme/app@" + d.String() + ":"}
+		lists()
+		w.hub.wants(t, asked...)
+		time.Sleep(policy.MaxAge - time.Second)
+		for _, c := range []func() (tags, referrers *pull.Content){lists, lists} {
+			tags, referrers := c()
+			want := pull.Status{Outcome: cache.Hit, Age: policy.MaxAge - time.Second}
+			if tags.Status != want || referrers.Status != want {
+				t.Errorf("%+v, %+v", tags.Status, referrers.Status)
+			}
+		}
+		w.hub.wants(t)
+		time.Sleep(time.Second)
+		lists()
+		w.hub.wants(t, asked...)
+		w.Forget(oci.Repo{Host: hub, Name: app})
+		lists()
+		w.hub.wants(t, asked...)
+	})
+}
+
 func TestListsAreAskedForOnceByMany(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.lists[app] = &upstream.Document{Bytes: []byte(`{}`)}

@@ -179,11 +179,12 @@ func (p *Puller) Route(r oci.Request) (oci.Ref, error) {
 	return ref, err
 }
 
-// Forget clears what is remembered of a repository's failures and of tags that are not recorded yet: something has
-// changed there.
+// Forget clears what is remembered of a repository's failures and lists, and of tags that are not recorded yet: something
+// has changed there.
 func (p *Puller) Forget(repo oci.Repo) {
 	p.failures.forget(repo)
 	p.words.forget(repo)
+	p.lists.removeIf(func(k key) bool { return k.repo == repo })
 }
 
 var errNoSetup = errors.New("no upstream is set up yet")
