@@ -58,7 +58,7 @@ func (c *facts) denied() bool {
 	case c.e.BodyKind == upstream.BodyHTML && c.e.Challenge == "" && c.step.Name != upstream.StepToken:
 		// Registries refuse in JSON. This is what stands before one: a firewall, a proxy, a portal.
 		c.set(UpstreamBlocked, "%s answered %d to %s with a web page%s", c.host, c.e.Status, c.asked(), c.quote())
-		c.remedy("check what stands between the mirror and %s: firewall, proxy, login page", c.host)
+		c.remedy("check what stands before it: firewall, proxy, login page")
 		return true
 	case c.says("is not allowed access", "download blocking policy"):
 		// Azure's firewall, which names the client's address; Artifactory's Xray. Another login would change nothing.
@@ -86,7 +86,7 @@ func (c *facts) denied() bool {
 		c.remedy("renew credential %s of %s", cred.Name, c.up)
 	case c.step.Name != upstream.StepToken && c.e.Status == 403 && !c.says("may not exist") && !c.hides():
 		c.set(UpstreamForbidden, "%s doesn't let credential %s pull %s%s", c.up, cred.Name, c.e.Repository, c.quote())
-		c.remedy("give credential %s the right to pull it at %s", cred.Name, c.up)
+		c.remedy("give credential %s the right to pull it, at %s", cred.Name, c.up)
 	default:
 		c.set(NotFoundOrNoAccess, "%s/%s doesn't exist, or credential %s may not pull it", c.up, c.e.Repository, cred.Name)
 		c.remedy("check the image's name, then what credential %s may pull at %s", cred.Name, c.up)
@@ -123,7 +123,9 @@ func (c *facts) sourceFailed() bool {
 	if cred.Name != "" {
 		name = "credential " + cred.Name
 	}
-	c.set(CredentialSourceFailed, "%s of %s can't be fetched: %s", name, c.up, orElse(cred.LastError, "no details"))
+	why := strings.TrimPrefix(orElse(cred.LastError, "no details"), name+": ")
+	c.set(CredentialSourceFailed, "%s of %s can't be fetched: %s", name, c.up, why)
+	c.f.Short = name + ": " + Cut(why, 64)
 	c.remedy("repair what it comes from (%s), or the credentials of %s in the mirror's configuration", kind, c.up)
 	return true
 }
@@ -182,11 +184,12 @@ func (c *facts) limited() bool {
 	switch {
 	case c.says("data limit exceeded"):
 		c.set(DataLimited, "%s limits how many bytes a month %s may get", c.up, who)
-		c.remedy("give the mirror a credential for %s with a larger allowance", c.up)
+		c.f.Short = fmt.Sprintf("%s limits how many bytes a month %s", c.up, strings.TrimSuffix(who, " from the mirror's address")+" may get")
+		c.remedy("give the mirror a credential for %s, with a larger allowance", c.up)
 	case c.up == "docker.io" && c.e.BodyKind == upstream.BodyText:
 		// Docker Hub answers its pull limit in JSON and its abuse limit, which paid accounts have too, in plain text.
 		c.set(AbuseLimited, "docker.io gets too many requests a minute from the mirror's address")
-		c.remedy("find who else at this address uses docker.io, and wait%s", c.wait())
+		c.remedy("wait%s, and find who else at this address uses docker.io", c.wait())
 	default:
 		c.set(RateLimited, "%s limits %s, and the limit is reached", c.up, who)
 		c.remedy("wait%s, or give the mirror a credential for %s with a higher limit", c.wait(), c.up)

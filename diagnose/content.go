@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
@@ -30,6 +31,7 @@ func (c *facts) content() bool {
 			return true
 		}
 		c.set(UnsupportedImage, "%s at %s is not valid: %s", c.what(), c.up, e.Detail)
+		c.f.Short = fmt.Sprintf("its manifest at %s is not valid: %s", c.up, e.Detail)
 		c.remedy("push the image again with a current tool")
 		return true
 	}
@@ -73,7 +75,8 @@ func (c *facts) content() bool {
 
 func (c *facts) tooLarge() {
 	c.set(ManifestTooLarge, "%s at %s is larger than 4 MiB, which no runtime accepts", c.what(), c.up)
-	c.remedy("push the image with less in its manifest: fewer layers, fewer annotations")
+	c.f.Short = "its manifest at " + c.up + " is larger than 4 MiB, which no runtime accepts"
+	c.remedy("push it with fewer layers or annotations")
 }
 
 // refusedByUs reads where our own rules kept a request from being sent.

@@ -95,7 +95,9 @@ func (c *facts) finish() Finding {
 	f := c.f
 	f.Class = f.Reason.Class()
 	f.Summary, f.Remedy = Clean(f.Summary), Clean(f.Remedy)
-	f.Short = c.short(f.Summary)
+	if f.Short = Clean(f.Short); f.Short == "" {
+		f.Short = c.short(f.Summary)
+	}
 	f.Evidence = append(f.Evidence, evidence(c.e)...)
 	for i, e := range f.Evidence {
 		f.Evidence[i] = Clean(e)
@@ -104,17 +106,19 @@ func (c *facts) finish() Finding {
 }
 
 // short is a summary without what was asked for and at which address: a client prints both beside it. Empty where it has
-// neither.
+// neither, or goes on about the image.
 func (c *facts) short(summary string) string {
 	s := summary
-	for _, thing := range []string{c.full(), c.what()} {
+	for _, thing := range []string{c.full(), c.what(), c.prefix() + orElse(c.e.Repository, "the image")} {
 		for _, before := range []string{", needed for ", " for ", " to ", " while sending "} {
-			s = strings.Replace(s, before+Clean(thing), "", 1)
+			words := before + Clean(thing)
+			if i := strings.Index(s, words); i >= 0 && !strings.HasPrefix(s[i+len(words):], ",") {
+				s = s[:i] + s[i+len(words):]
+			}
 		}
 	}
-	s = strings.Replace(s, Clean(c.where()), Clean(c.host), 1)
-	if s == summary || strings.Contains(s, ", which is no answer to that") || strings.Contains(s, ", which "+c.up+" granted") {
-		return "" // the image is what the rest is about
+	if s = strings.Replace(s, Clean(c.where()), Clean(c.host), 1); s == summary {
+		return ""
 	}
 	return s
 }

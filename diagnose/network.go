@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -52,7 +53,7 @@ func (c *facts) proxy() bool {
 		target := strings.TrimSuffix(orElse(e.Target, c.host), ":443")
 		c.set(ProxyRefused, "proxy %s answered %d to a connection to %s for %s", proxy, e.Status, target, c.full())
 		if e.Status == http.StatusProxyAuthRequired {
-			c.remedy("give the mirror the proxy's user and password in HTTPS_PROXY")
+			c.remedy("put its user and password into HTTPS_PROXY, or into proxy of the endpoint")
 		} else {
 			c.remedy("allow %s on the proxy, or add it to NO_PROXY", target)
 		}
@@ -79,12 +80,13 @@ func (c *facts) certificate() bool {
 			cert = e.Cert
 		}
 		c.set(TLSUntrusted, "certificate of %s is issued by %s, which the mirror doesn't trust", c.at(), issuer(cert))
-		c.remedy("add that CA as ca to the endpoint of %s", c.up)
+		c.f.Short = fmt.Sprintf("certificate of %s is issued by %s, which isn't trusted", c.host, issuer(cert))
+		c.remedy("add that CA as ca to its endpoint, in the mirror's configuration")
 		return true
 	}
 	if e, ok := errors.AsType[x509.HostnameError](c.err); ok {
 		c.set(TLSWrongHost, "certificate of %s is for %s, not for %s", c.at(), names(e.Certificate), e.Host)
-		c.remedy("check the endpoint of %s: its name must be one of the certificate's", c.up)
+		c.remedy("correct the endpoint of %s, whose name must be one of the certificate's", c.up)
 		return true
 	}
 	e, ok := errors.AsType[x509.CertificateInvalidError](c.err)
@@ -145,7 +147,7 @@ func (c *facts) handshake() bool {
 			how = "did not finish"
 		}
 		c.set(TLSHandshake, "%s %s the TLS handshake", c.at(), how)
-		c.remedy("check whether a firewall filters %s by name", c.host)
+		c.remedy("check whether a firewall filters that name")
 		return true
 	}
 	return false

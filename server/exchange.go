@@ -190,7 +190,7 @@ func (x *exchange) serve() error {
 	x.ref, x.routed = ref, true
 	if loops(x.r, x.s.o.Via) {
 		return diagnose.New(diagnose.Loop, "the mirror's own request to "+ref.Host+" came back to it",
-			"correct the endpoints of "+ref.Host+": one of them leads to the mirror itself")
+			"correct the endpoints of "+ref.Host+", of which one leads to the mirror itself")
 	}
 	switch req.Kind {
 	case oci.KindManifest:

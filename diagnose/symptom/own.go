@@ -31,7 +31,7 @@ var own = []struct {
 	{diagnose.CredentialsMissing, regexp.MustCompile(`wants a login, and the mirror has no credentials`)},
 	{diagnose.CredentialsRejected, regexp.MustCompile(`rejects credential `)},
 	{diagnose.CredentialsExpired, regexp.MustCompile(`^credential \S+ of \S+ has expired`)},
-	{diagnose.CredentialSourceFailed, regexp.MustCompile(`^credential \S+ of \S+ can't be fetched`)},
+	{diagnose.CredentialSourceFailed, regexp.MustCompile(`^credential \S+ of \S+ can't be fetched|^credential \S+: `)},
 	{diagnose.UpstreamForbidden, regexp.MustCompile(`doesn't let credential `)},
 	{diagnose.UpstreamBlocked, regexp.MustCompile(`refuses the mirror's address`)},
 	{diagnose.RateLimited, regexp.MustCompile(`limits anonymous pulls from`)},
