@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -31,6 +32,8 @@ type Options struct {
 	Upstreams func() []Upstream
 	// Failures is the record of pulls that failed. Nil: there is no /api/v1/failures.
 	Failures Failures
+	// Doctor examines an image from where the mirror stands. Nil: there is no /api/v1/doctor.
+	Doctor func(ctx context.Context, image, platform string) *doctor.Report
 	// Pulls gives the pulls that go on, or those that are over. Nil: there is no /api/v1/pulls.
 	Pulls func(ctx context.Context, active bool) ([]journal.Pull, error)
 }
@@ -42,7 +45,7 @@ func New(o Options) http.Handler {
 	}
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/failures, /api/v1/failures/summary, "+
+		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/doctor, /api/v1/failures, /api/v1/failures/summary, "+
 			"/api/v1/pulls, /api/v1/upstreams, /metrics, /healthz, /readyz, /debug/pprof/", r.URL.EscapedPath()))
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
@@ -63,6 +66,9 @@ func New(o Options) http.Handler {
 		}
 		if o.Pulls != nil {
 			r.Get("/api/v1/pulls", pulls(o.Pulls))
+		}
+		if o.Doctor != nil {
+			r.Post("/api/v1/doctor", examine(o.Doctor))
 		}
 		r.HandleFunc("/debug/pprof/*", pprof.Index)
 		r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

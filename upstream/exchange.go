@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,10 @@ type ask struct {
 	body   io.Reader // nil but for refresh tokens
 	reach  reach     // of the host
 	from   int64     // offset of the first byte asked for, for Observe
+
+	// known says of a host that a redirect leads to that it need not be asked: the error is errKnownHost then. Nil: all are
+	// asked.
+	known func(host string) bool
 }
 
 // request makes an HTTP request with the headers that all of ours have.
@@ -59,7 +64,14 @@ func (c *call) roundTrip(ctx context.Context, rt http.RoundTripper, req *http.Re
 			Upstream: c.o.Name, Kind: a.step, Endpoint: c.ep.name, Method: a.method, Host: at.String(), From: a.from,
 		},
 	}
-	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(withReach(ctx, a.reach), t.hooks())))
+	hooks := t.hooks()
+	if done := hooks.TLSHandshakeDone; c.look != nil {
+		hooks.TLSHandshakeDone = func(s tls.ConnectionState, err error) {
+			c.look(at.String(), s)
+			done(s, err)
+		}
+	}
+	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(withReach(ctx, a.reach), hooks)))
 	if errors.Is(err, io.EOF) {
 		// Nobody may take a connection that was closed without an answer for the end of a body.
 		err = fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)

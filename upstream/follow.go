@@ -62,9 +62,14 @@ func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
 		if err != nil {
 			return nil, &fault{err: err, step: step}
 		}
+		if to, _ := originOf(next); a.known != nil && a.known(to.String()) {
+			return nil, errKnownHost
+		}
 		a = a.redirected(next, reach, c.ep.origin)
 	}
 }
+
+var errKnownHost = errors.New("a redirect to a host that need not be asked")
 
 // redirected is the request to where a redirect leads.
 func (a ask) redirected(to *url.URL, r reach, endpoint origin) ask {

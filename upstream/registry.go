@@ -118,6 +118,8 @@ type core struct {
 	health    health
 	shown     shown
 	probes    *background
+	// look is shown each TLS handshake with a host, from any goroutine; nil: nobody looks.
+	look func(host string, s tls.ConnectionState)
 }
 
 // New makes a Registry. It speaks to nobody yet. Call Run, or Close when done with it.

@@ -5,6 +5,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,7 +43,6 @@ func New(o Options) (*Client, error) {
 		return nil, errors.New("the address of the mirror's admin listener must be a URL, as in http://127.0.0.1:5001")
 	}
 	return &Client{base: u, token: o.Token, http: &http.Client{
-		Timeout:       30 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
@@ -51,10 +51,27 @@ func New(o Options) (*Client, error) {
 func (c *Client) Get(ctx context.Context, path string, query url.Values) ([]byte, error) {
 	u := c.base.JoinPath("api/v1", path)
 	u.RawQuery = query.Encode()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
+	return c.do(req)
+}
+
+// Post sends JSON to /api/v1/PATH. It gives the body as it came. The context says how long it may take.
+func (c *Client) Post(ctx context.Context, path string, body []byte) ([]byte, error) {
+	u := c.base.JoinPath("api/v1", path)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return c.do(req)
+}
+
+func (c *Client) do(req *http.Request) ([]byte, error) {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}

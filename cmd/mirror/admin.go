@@ -28,7 +28,7 @@ type adminFlags struct {
 // add adds the flags. wide says that there is more to show than fits a narrow terminal.
 func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 	cmd.Flags().StringVar(&f.url, "admin", os.Getenv("MIRROR_ADMIN"),
-		"the mirror's admin listener (that of --config, else "+defaultAdmin+")")
+		"the mirror's admin listener (that of --config or MIRROR_ADMIN_LISTEN, else "+defaultAdmin+")")
 	cmd.Flags().StringVar(&f.config, "config", os.Getenv("MIRROR_CONFIG"),
 		"configuration file of the mirror, which says where it listens")
 	cmd.Flags().StringVar(&f.tokenFile, "admin-token-file", os.Getenv("MIRROR_ADMIN_TOKEN_FILE"),
@@ -42,6 +42,11 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 
 // get asks for /api/v1/PATH.
 func (f *adminFlags) get(ctx context.Context, path string, query url.Values) ([]byte, error) {
+	return f.ask(func(c *client.Client) ([]byte, error) { return c.Get(ctx, path, query) })
+}
+
+// ask puts a question to the mirror's admin listener.
+func (f *adminFlags) ask(question func(*client.Client) ([]byte, error)) ([]byte, error) {
 	if err := f.fromConfig(); err != nil {
 		return nil, err
 	}
@@ -53,7 +58,7 @@ func (f *adminFlags) get(ctx context.Context, path string, query url.Values) ([]
 	if err != nil {
 		return nil, &exitError{exitUsage, fmt.Errorf("--admin: %w", err)}
 	}
-	body, err := c.Get(ctx, path, query)
+	body, err := question(c)
 	switch {
 	case errors.Is(err, client.ErrUnreachable):
 		return nil, &exitError{exitUnreachable, err}
@@ -65,8 +70,11 @@ func (f *adminFlags) get(ctx context.Context, path string, query url.Values) ([]
 
 // fromConfig fills in from the configuration what neither a flag nor a variable says.
 func (f *adminFlags) fromConfig() error {
-	if f.url != "" || f.config == "" {
-		f.url = orDefault(f.url)
+	if f.url != "" {
+		return nil
+	}
+	if f.config == "" && os.Getenv("MIRROR_ADMIN_LISTEN") == "" {
+		f.url = defaultAdmin
 		return nil
 	}
 	c, err := config.Load(f.config, os.Environ())
@@ -85,13 +93,6 @@ func (f *adminFlags) fromConfig() error {
 		f.tokenFile = c.Admin.TokenFile
 	}
 	return nil
-}
-
-func orDefault(url string) string {
-	if url == "" {
-		return defaultAdmin
-	}
-	return url
 }
 
 func (f *adminFlags) token() (string, error) {

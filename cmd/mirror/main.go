@@ -81,7 +81,7 @@ Try it, with no configuration at all:
 		Args:          subcommand,
 		RunE:          help,
 	}
-	root.AddCommand(newServeCmd(), newConfigCmd(), newCacheCmd(), newUpstreamsCmd(), newFailuresCmd(), newExplainCmd(),
+	root.AddCommand(newServeCmd(), newConfigCmd(), newCacheCmd(), newUpstreamsCmd(), newFailuresCmd(), newExplainCmd(), newDoctorCmd(),
 		newVersionCmd())
 	return root
 }

@@ -152,6 +152,7 @@ func (a *App) build(c *config.Config) {
 		Cache: a.cache, Catalog: a.catalog, Private: access.NewPrivate(a.db.Table("private"), a.log), Log: a.log,
 	})
 	a.metrics = newMetrics(a.version, a.cache)
+	a.metrics.entry = a.entry
 	a.metrics.scrubber(a.store.Scrubbed)
 	a.record = journal.NewRecord(a.db.Table("failures"), a.log)
 	a.journal = journal.New(a.journalOptions())
@@ -201,7 +202,7 @@ func (a *App) Run(ctx context.Context) error {
 	main := a.server.HTTPServer(a.tls(c), false)
 	side := sideServer(admin.New(admin.Options{
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
-		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls,
+		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
 	}), a.log)
 	served := make(chan error, 3)
 	l := server.Listen(a.main, maxConns)

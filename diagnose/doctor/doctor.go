@@ -1,0 +1,188 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+const (
+	// patience is how long an examination takes at most. Ten seconds to connect, twenty-five for an answer, at two
+	// endpoints: what takes longer is broken.
+	patience = time.Minute
+	// soon is how long a certificate should still be good.
+	soon = 14 * 24 * time.Hour
+	// skewed is how wrong a clock may be. Signed addresses of object stores are good for minutes.
+	skewed = time.Minute
+)
+
+// Options say what is examined. Exactly one of Registry and Err is set.
+type Options struct {
+	Image    string  // as the operator wrote it
+	Ref      oci.Ref // what that means: canonical
+	Platform string  // OS/ARCH[/VARIANT]; empty: see upstream.Registry's Examine
+	At       string  // who looks: see Report
+	Registry *upstream.Registry
+	Err      error // why there is none: the name is wrong, or of no upstream
+	// Cached says what a mirror has of the reference, and of the digests that belong to it. Nil: nobody knows.
+	Cached func(ref oci.Ref, image []oci.Digest) *Cache
+}
+
+// Image examines an image. It ends when the context does, or after a minute.
+func Image(ctx context.Context, o Options) *Report {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	b := &builder{report: &Report{Image: o.Image, Platform: o.Platform, At: o.At, Began: At(began)}}
+	r := b.report
+	if o.Err != nil {
+		b.refused(o.Err)
+		r.Took = Duration(time.Since(began))
+		return r
+	}
+	r.Image, r.Upstream = o.Ref.String(), o.Ref.Host
+	b.add(Step{Stage: StageParse, State: OK, Detail: r.Image})
+	reference := o.Ref.Tag
+	if o.Ref.Digest != "" {
+		reference = o.Ref.Digest.String()
+	}
+	for e := range o.Registry.Examine(ctx, o.Ref.Name, reference, o.Platform) {
+		b.examined(e)
+	}
+	b.endpointDone()
+	if ctx.Err() != nil && !r.OK && b.first == nil {
+		b.first = failureOf(diagnose.Explain(&upstream.Error{
+			Op: "manifest", Upstream: o.Ref.Host, Repository: o.Ref.Name, Reference: reference, Err: context.Cause(ctx),
+		}))
+	}
+	if !r.OK {
+		r.Failure = b.first
+	}
+	if o.Cached != nil {
+		r.Cache = o.Cached(o.Ref, b.blobs)
+	}
+	r.Took = Duration(time.Since(began))
+	return r
+}
+
+// builder makes a report of what is examined.
+type builder struct {
+	report   *Report
+	endpoint string // whose steps come now
+	broken   string // the stage of it that broke
+	whole    bool   // a blob of it was reached: nothing came after it that broke
+	blobs    []oci.Digest
+	first    *Failure
+}
+
+func (b *builder) add(s Step) { b.report.Steps = append(b.report.Steps, s) }
+
+// refused is a name that leads nowhere.
+func (b *builder) refused(err error) {
+	f := diagnose.Explain(err)
+	stage := StageRoute
+	if f.Reason == diagnose.BadRequest || f.Reason == diagnose.NameInvalid {
+		stage = StageParse
+	}
+	f.Stage = stage
+	b.report.Failure = failureOf(f)
+	b.add(Step{Stage: stage, State: Broken, Detail: f.Summary, Reason: string(f.Reason), Remedy: f.Remedy})
+	for _, later := range []string{StageRoute, "dns", "dial", "tls", "ping", "manifest", "platform", "blob-registry"} {
+		if later != stage {
+			b.add(Step{Stage: later, State: NotTried})
+		}
+	}
+}
+
+// stages are those that every pull goes through, in order, and where the others stand.
+var (
+	stages = []upstream.StepName{
+		upstream.StepDNS, upstream.StepDial, upstream.StepTLS, upstream.StepPing, upstream.StepManifest,
+		upstream.StepPlatform, upstream.StepBlobRegistry,
+	}
+	among = map[upstream.StepName]upstream.StepName{
+		upstream.StepProxy: upstream.StepDial, upstream.StepToken: upstream.StepPing, upstream.StepBody: upstream.StepManifest,
+		upstream.StepBlobHost: upstream.StepBlobRegistry,
+	}
+)
+
+// endpointDone ends the steps of an endpoint with those that were not tried.
+func (b *builder) endpointDone() {
+	if b.endpoint == "" {
+		return
+	}
+	if b.broken == "" {
+		b.report.OK = b.report.OK || b.whole
+	} else {
+		stage := upstream.StepName(b.broken)
+		if before, ok := among[stage]; ok {
+			stage = before
+		}
+		for _, later := range stages[slices.Index(stages, stage)+1:] {
+			if later == upstream.StepTLS && !strings.HasPrefix(b.endpoint, "https://") || b.had(later) {
+				continue
+			}
+			b.add(Step{Stage: string(later), State: NotTried, Endpoint: b.endpoint})
+		}
+	}
+	b.endpoint, b.broken, b.whole = "", "", false
+}
+
+// had reports whether the endpoint has shown a stage: connections are made to several hosts, also late.
+func (b *builder) had(stage upstream.StepName) bool {
+	return slices.ContainsFunc(b.report.Steps, func(s Step) bool {
+		return s.Endpoint == b.endpoint && s.Stage == string(stage)
+	})
+}
+
+// examined takes in one step.
+func (b *builder) examined(e upstream.Examined) {
+	if e.Endpoint != b.endpoint {
+		b.endpointDone()
+		b.endpoint = e.Endpoint
+	}
+	s := Step{
+		Stage: string(e.Name), State: OK, Endpoint: e.Endpoint, Host: e.Host, Addr: e.Addr, Status: e.Status,
+		Took: Duration(e.Took),
+	}
+	if e.Requests > 1 {
+		s.Requests = e.Requests
+	}
+	b.shown(&s, e)
+	if e.Err != nil {
+		b.broke(&s, e)
+	}
+	// An image without blobs of its own, as an artifact, is whole with its manifest.
+	b.whole = b.whole || e.Name == upstream.StepManifest || e.Name == upstream.StepBlobRegistry
+	b.add(s)
+}
+
+// broke says why, and what to do.
+func (b *builder) broke(s *Step, e upstream.Examined) {
+	var f diagnose.Finding
+	if p, ok := errors.AsType[*upstream.PlatformError](e.Err); ok {
+		have := strings.Join(p.Have, ", ")
+		if have == "" {
+			have = "nothing that runs"
+		}
+		d := diagnose.New(diagnose.PlatformMissing, fmt.Sprintf("%s has %s, and nothing for %s", b.report.Image, have, p.Want),
+			"build the image for "+p.Want+", or run it on a node of another platform")
+		f = d.Finding
+		f.Evidence = []string{"platforms of the image: " + have}
+		f.Upstream, f.Host, f.Stage = b.report.Upstream, e.Host, s.Stage
+	} else {
+		f = diagnose.Explain(e.Err)
+	}
+	s.State, s.Reason, s.Detail, s.Remedy = Broken, string(f.Reason), f.Summary, f.Remedy
+	b.broken = s.Stage
+	if b.first == nil {
+		b.first = failureOf(f)
+	}
+}

@@ -1,0 +1,176 @@
+package doctor
+
+import (
+	"crypto/x509"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// warn makes a step one that works, and yet should be looked at.
+func (s *Step) warn(r diagnose.Reason, remedy, format string, args ...any) {
+	s.State, s.Reason = Warning, string(r)
+	s.Detail, s.Remedy = diagnose.Clean(fmt.Sprintf(format, args...)), diagnose.Clean(remedy)
+}
+
+// shown says what a step has shown.
+func (b *builder) shown(s *Step, e upstream.Examined) {
+	if e.Notice != nil {
+		f := diagnose.Explain(e.Notice)
+		s.warn(f.Reason, f.Remedy, "%s", f.Summary)
+		return
+	}
+	switch e.Name {
+	case upstream.StepTLS:
+		s.tls(e.Certificates, time.Now())
+	case upstream.StepProxy:
+		s.Detail = "the connection goes through a proxy"
+	case upstream.StepPing:
+		if s.Detail = "it is a registry"; e.Status == 401 {
+			s.Detail = "it is a registry that asks for a login or a token"
+		}
+	case upstream.StepClock:
+		s.clock(e.Skew)
+	case upstream.StepManifest:
+		if e.Digest != "" {
+			s.Detail = e.Digest.String()
+			b.report.Digest = s.Detail
+			b.blobs = []oci.Digest{e.Digest}
+		}
+	case upstream.StepPlatform:
+		b.platform(s, e)
+	case upstream.StepCredential:
+		s.credential(e)
+	case upstream.StepLimit:
+		s.limits(e.Budgets)
+	case upstream.StepBlobRegistry:
+		s.Detail = count(e.Requests, "config and layers") // of which it redirects some
+	case upstream.StepBlobHost:
+		s.Detail = "the registry keeps blobs here"
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return what + ": 1 request"
+	}
+	return fmt.Sprintf("%s: %d requests", what, n)
+}
+
+func (s *Step) tls(chain []*x509.Certificate, now time.Time) {
+	for _, c := range chain {
+		s.Certificates = append(s.Certificates, Certificate{
+			Subject: diagnose.Clean(c.Subject.String()), Issuer: diagnose.Clean(c.Issuer.String()), Names: c.DNSNames,
+			NotBefore: At(c.NotBefore), NotAfter: At(c.NotAfter),
+		})
+	}
+	if len(chain) == 0 {
+		return
+	}
+	issuer := chain[0].Issuer.CommonName
+	if issuer == "" {
+		issuer = chain[0].Issuer.String()
+	}
+	first := chain[0]
+	for _, c := range chain {
+		if c.NotAfter.Before(first.NotAfter) {
+			first = c
+		}
+	}
+	text := fmt.Sprintf("issued by %s, expires %s", issuer, first.NotAfter.UTC().Format(time.DateOnly))
+	if left := first.NotAfter.Sub(now); left < soon {
+		s.warn(diagnose.TLSExpired, "have the certificate of "+s.Host+" renewed", "%s, in %s", text,
+			left.Round(time.Hour))
+		return
+	}
+	s.Detail = diagnose.Clean(text)
+}
+
+func (s *Step) clock(skew time.Duration) {
+	s.Skew = Duration(skew)
+	switch {
+	case skew == 0:
+		s.Detail = "agrees with that of " + s.Host
+		return
+	case skew > 0:
+		s.Detail = fmt.Sprintf("%s behind that of %s", skew, s.Host)
+	default:
+		s.Detail = fmt.Sprintf("%s before that of %s", -skew, s.Host)
+	}
+	if skew.Abs() > skewed {
+		s.warn(diagnose.ClockSkew, "set the clock of this machine, or tell the operator of "+s.Host+", if it is theirs",
+			"%s", s.Detail)
+	}
+}
+
+func (b *builder) platform(s *Step, e upstream.Examined) {
+	s.Platforms = e.Platforms
+	if e.Err != nil {
+		return
+	}
+	b.report.Platform = e.Platform
+	s.Detail = e.Platform
+	if len(e.Platforms) > 1 {
+		s.Detail += " of " + strings.Join(e.Platforms, ", ")
+	}
+	b.blobs = append(b.blobs, e.Digest)
+	b.blobs = append(b.blobs, e.Blobs...)
+}
+
+func (s *Step) credential(e upstream.Examined) {
+	c := e.Credential
+	s.Credential = &Credential{
+		Name: c.Name, Kind: c.Kind, State: string(c.State), ExpiresAt: At(c.Expires),
+		LastError: diagnose.Clean(c.LastError),
+	}
+	s.Detail = fmt.Sprintf("%s: %s", c.Name, c.State)
+	reason := diagnose.Reason("")
+	switch c.State {
+	case "expired":
+		reason = diagnose.CredentialsExpired
+	case "rejected":
+		reason = diagnose.CredentialsRejected
+	case "failing":
+		reason = diagnose.CredentialSourceFailed
+	default:
+		return
+	}
+	s.warn(reason, "renew credential "+c.Name, "credential %s is %s, and the image was had without it: %s", c.Name, c.State,
+		c.LastError)
+}
+
+func (s *Step) limits(list []upstream.Budget) {
+	var texts []string
+	empty := false
+	for _, l := range list {
+		v := Limit{
+			Credential: l.Credential, Source: l.Source, Remaining: l.Remaining, Window: Duration(l.Window), ResetAt: At(l.Reset),
+		}
+		text := fmt.Sprintf("%d left", l.Remaining)
+		if l.Limit >= 0 {
+			v.Limit = l.Limit
+			text = fmt.Sprintf("%d of %d left", l.Remaining, l.Limit)
+		}
+		if l.Window > 0 {
+			text += " in " + strings.NewReplacer("h0m0s", "h", "m0s", "m").Replace(l.Window.String())
+		}
+		switch {
+		case l.Credential != "":
+			text += " for credential " + l.Credential
+		case l.Source != "":
+			text += " for " + l.Source
+		default:
+			text += " for nobody's requests"
+		}
+		s.Limits, texts = append(s.Limits, v), append(texts, text)
+		empty = empty || l.Remaining == 0
+	}
+	s.Detail = strings.Join(texts, "; ")
+	if empty {
+		s.warn(diagnose.RateLimited, "wait until there is more, or use a credential with a higher limit", "%s", s.Detail)
+	}
+}

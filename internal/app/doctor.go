@@ -1,0 +1,116 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/route"
+)
+
+// Examine walks the pull of an image from here, with the upstreams and credentials of a configuration, and no mirror
+// running. open says that a registry which the configuration does not have is asked at https://HOST, as nobody.
+func Examine(
+	ctx context.Context, c *config.Config, version string, log *slog.Logger, image, platform string, open bool,
+) (*doctor.Report, error) {
+	o := doctor.Options{Image: image, Platform: platform, At: "here"}
+	ref, err := oci.ParseRef(image)
+	if err != nil {
+		o.Err = err
+		return doctor.Image(ctx, o), nil
+	}
+	if open && !named(c, ref.Host) {
+		c.Upstreams = append(c.Upstreams, config.Upstream{
+			Name: ref.Host, Access: "public", Endpoints: []config.Endpoint{{URL: "https://" + ref.Host}},
+		})
+	}
+	s := newSites(version, "", newMetrics(version, nil), log)
+	setup, err := s.setup(c)
+	if err != nil {
+		return nil, err
+	}
+	s.settle()
+	defer s.close()
+	s.find(&o, setup.Routes, ref)
+	return doctor.Image(ctx, o), nil
+}
+
+// named reports whether a configuration has an upstream of a name.
+func named(c *config.Config, host string) bool {
+	for _, u := range c.Upstreams {
+		names := append([]string{u.Name}, u.Aliases...)
+		for _, n := range names {
+			if n == host {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// examine is Examine from a running mirror, with what that has of the image.
+func (a *App) examine(ctx context.Context, image, platform string) *doctor.Report {
+	o := doctor.Options{Image: image, Platform: platform, At: "mirror", Cached: a.cached}
+	ref, err := oci.ParseRef(image)
+	if err != nil {
+		o.Err = err
+	} else {
+		a.sites.find(&o, a.routes.Load(), a.canonical(ref))
+	}
+	return doctor.Image(ctx, o)
+}
+
+// find looks up the registry of a reference.
+func (s *sites) find(o *doctor.Options, routes *route.Table, ref oci.Ref) {
+	t, err := routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: ref.Host, Name: ref.Name})
+	if err != nil {
+		o.Err = err
+		return
+	}
+	ref.Repo = t.Repo
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.running[t.Host]
+	if st == nil { // a reload came in between
+		o.Err = fmt.Errorf("upstream %s is not in use any more", t.Host)
+		return
+	}
+	o.Ref, o.Registry = ref, st.registry
+}
+
+// close ends the registries of a setup that never ran.
+func (s *sites) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.running {
+		st.registry.Close()
+	}
+}
+
+// cached is what there is of an image. Its digests are those of the index, of what is for the platform, and of the blobs.
+func (a *App) cached(ref oci.Ref, image []oci.Digest) *doctor.Cache {
+	c := new(doctor.Cache)
+	want := ref.Digest
+	if want == "" {
+		if t, err := a.catalog.Tag(ref); err == nil {
+			want = t.Digest
+			c.Digest, c.CheckedAt = want.String(), doctor.At(t.Checked)
+		}
+	}
+	if want != "" {
+		_, c.Manifest = a.cache.Stat(want)
+	}
+	for _, d := range image {
+		if d == want {
+			continue
+		}
+		c.Of++
+		if _, ok := a.cache.Stat(d); ok {
+			c.Blobs++
+		}
+	}
+	return c
+}

@@ -1,0 +1,103 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+// blobs reads the config and asks for each further blob, and each host that a redirect leads to for a byte.
+func (x *examination) blobs(ctx context.Context) bool {
+	c := x.call("blob", "")
+	hosts := make(map[string]bool)
+	for i, d := range x.image.Children {
+		switch {
+		case d.Manifest || len(d.URLs) > 0:
+			continue // what is kept elsewhere the registry need not have
+		case i == maxExamined:
+			return x.tell(c, nil, nil)
+		}
+		c.reference = d.Digest.String()
+		var err error
+		if i == 0 && isConfig(d) {
+			err = x.config(ctx, c, d)
+		} else {
+			err = peek(ctx, c, d, hosts)
+		}
+		for _, s := range c.steps {
+			if s.Name == StepBlobHost {
+				hosts[s.Host] = true
+			}
+		}
+		if p, ok := errors.AsType[*PlatformError](err); ok {
+			_ = x.tell(c, nil, nil) && x.say(Examined{
+				Step:     Step{Name: StepPlatform, Host: x.ep.origin.String(), Err: p},
+				Platform: p.Want, Platforms: p.Have,
+			})
+			return false
+		}
+		if err != nil {
+			return x.tell(c, c.wrap(err), nil)
+		}
+	}
+	return x.tell(c, nil, nil)
+}
+
+// peek asks for a byte of a blob. A host that is known is not asked again.
+func peek(ctx context.Context, c *call, d oci.Child, hosts map[string]bool) error {
+	a := c.blobAsk(d.Digest)
+	a.header = http.Header{"Range": {"bytes=0-0"}}
+	a.known = func(host string) bool { return hosts[host] }
+	resp, err := c.follow(ctx, a)
+	r, refused := refusalIn(err)
+	switch {
+	case errors.Is(err, errKnownHost), refused && r.size == 0: // an empty blob has no first byte
+		return nil
+	case err != nil:
+		return err
+	case isHTML(resp.Header):
+		resp.Body.Close()
+		err := &ContentError{Kind: ContentNotRegistry, Want: "a blob", Got: "a web page"}
+		return &fault{err: err, step: c.steps[len(c.steps)-1]}
+	}
+	spill(resp.Body)
+	return nil
+}
+
+func isConfig(d oci.Child) bool {
+	return d.MediaType == "application/vnd.oci.image.config.v1+json" ||
+		d.MediaType == "application/vnd.docker.container.image.v1+json"
+}
+
+// config reads the config of an image. Where no index has said so, that says what platform the image is for.
+func (x *examination) config(ctx context.Context, c *call, d oci.Child) error {
+	resp, err := c.follow(ctx, c.blobAsk(d.Digest))
+	if err != nil {
+		return err
+	}
+	b, err := c.document(resp, "the config of an image", oci.MaxManifestSize)
+	if err != nil {
+		return err
+	}
+	if !oci.VerifyDigest(d.Digest, b) {
+		got := d.Digest.Algorithm().FromBytes(b).String()
+		return &ContentError{Kind: ContentDigest, Want: d.Digest.String(), Got: got}
+	}
+	var conf struct{ OS, Architecture, Variant string }
+	if x.index || json.Unmarshal(b, &conf) != nil || conf.OS == "" {
+		return nil
+	}
+	have := strings.TrimSuffix(conf.OS+"/"+conf.Architecture+"/"+conf.Variant, "/")
+	if x.want != "" && !fits(have, x.want) {
+		return &PlatformError{Want: x.want, Have: []string{have}}
+	}
+	x.say(Examined{
+		Step:     Step{Name: StepPlatform, Host: x.ep.origin.String()},
+		Platform: have, Platforms: []string{have}, Digest: x.image.Digest, Blobs: blobsOf(x.image),
+	})
+	return nil
+}
