@@ -45,6 +45,9 @@ var clouds = map[string]cloud{
 // CloudHost is the host for which a source of a cloud (ecr, gar, acr) logs in: the upstream's name where that is a
 // registry of the cloud, else the endpoint to which the credential goes. False: neither is.
 func (u Upstream) CloudHost(source string) (string, bool) {
+	if u.IsPattern() {
+		return u.Name, cloudOf(u.Name) == source
+	}
 	hosts := []string{u.Name}
 	endpoints := u.Endpoints
 	if endpoints == nil {
@@ -83,6 +86,9 @@ func (c Credential) Sources() []string {
 	}
 	return list
 }
+
+// publicECR reports whether a registry of Amazon's has images for everybody.
+func publicECR(host string) bool { return host == "public.ecr.aws" || host == "ecr-public.aws.com" }
 
 func (d *decoder) checkCredentials(u *Upstream, path string) {
 	names, owners := map[string]int{}, map[string]string{}
@@ -201,7 +207,7 @@ func (d *decoder) checkCloud(u *Upstream, source, at string) {
 	switch c := clouds[source]; {
 	case !ok:
 		d.bad(at, quoted(u.Name)+" is not a registry of "+c.whose, source+" is for "+c.example)
-	case u.Access == "public" && source == "ecr" && strings.Contains(host, ".dkr"):
+	case u.Access == "public" && source == "ecr" && !publicECR(host):
 		// Under access: public a login is spent on what the registry gives to anybody, which is nothing here.
 		d.bad(at, "a registry without public images has no use for it under access: public",
 			"set access: rules, and say in rules who may pull what, as in "+ruleFor(u.Name))

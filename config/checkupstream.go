@@ -34,8 +34,8 @@ func (d *decoder) checkUpstreams(c *Config) {
 
 func (d *decoder) checkName(u *Upstream, path string) {
 	switch {
-	case strings.Contains(u.Name, "*"):
-		d.bad(path, "a pattern as a name is "+notYet, "name each registry in full")
+	case u.IsPattern():
+		d.checkPattern(u, path)
 	case strings.Contains(u.Name, "://"):
 		hint := "write the host alone"
 		if parsed, err := url.Parse(u.Name); err == nil && isHostPort(parsed.Host) {
@@ -54,6 +54,9 @@ func (d *decoder) checkName(u *Upstream, path string) {
 
 func (d *decoder) checkEndpoints(u *Upstream, path string) {
 	path += ".endpoints"
+	if u.IsPattern() {
+		return // it has none, see checkPattern
+	}
 	if u.Endpoints != nil && len(u.Endpoints) == 0 {
 		d.bad(path, "names no endpoint", "add its URL, or remove the key for "+endpointsOf(u.Name)[0].URL)
 	}
@@ -206,7 +209,10 @@ func (d *decoder) checkDefault(c *Config) {
 		whole.Upstreams = nil
 	}
 	whole.complete(nil)
-	if whole.Upstreams.named(c.DefaultUpstream) != nil {
+	if u := whole.Upstreams.named(c.DefaultUpstream); u != nil && u.IsPattern() {
+		d.bad("defaultUpstream", quoted(c.DefaultUpstream)+" is many registries", "name one of them")
+		return
+	} else if u != nil {
 		return
 	}
 	var names []string

@@ -124,8 +124,11 @@ func (c *Config) complete(places map[string]place) {
 	}
 }
 
-// endpointsOf is where a name leads without further words.
+// endpointsOf is where a name leads without further words; a pattern leads nowhere itself.
 func endpointsOf(name string) []Endpoint {
+	if strings.Contains(name, "*") {
+		return nil
+	}
 	if k, ok := known(name); ok && k.Endpoints != nil {
 		return slices.Clone(k.Endpoints)
 	}

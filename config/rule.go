@@ -80,7 +80,7 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 	var others []string
 	for _, u := range us {
 		switch {
-		case !matchHost(host, u.Name):
+		case !u.inGlob(host):
 			continue
 		case u.Access == "rules":
 			k, _ := known(u.Name)
@@ -108,11 +108,16 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 	return "no upstream is called " + quoted(host), hint
 }
 
+// inGlob reports whether the first part of a rule's glob is about an upstream, or about some of a pattern's hosts.
+func (u Upstream) inGlob(host string) bool {
+	return matchHost(host, u.Name) || u.IsPattern() && u.Fits(host)
+}
+
 // Ruled reports whether a rule is about an upstream, or a part of it.
 func (c *Config) Ruled(u Upstream) bool {
 	for _, r := range c.Rules {
 		for _, glob := range r.Pull {
-			if host, _, _ := strings.Cut(glob, "/"); matchHost(host, u.Name) {
+			if host, _, _ := strings.Cut(glob, "/"); u.inGlob(host) {
 				return true
 			}
 		}

@@ -51,7 +51,7 @@ const (
 	durationPattern = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`
 	sizePattern     = `^[0-9]+(\.[0-9]+)? ?([KkMmGgTt]([Ii]([Bb])?|[Bb])|[Bb])?$`
 	percentPattern  = `^[0-9]+(\.[0-9]+)? ?%$`
-	hostPattern     = `^[A-Za-z0-9._-]+(:[0-9]+)?$|^\[[0-9A-Fa-f:.]+\](:[0-9]+)?$`
+	hostPattern     = `^[A-Za-z0-9._*-]+(:[0-9]+)?$|^\[[0-9A-Fa-f:.]+\](:[0-9]+)?$`
 )
 
 // object is the schema of a struct. Where defaults is valid, its fields are those that hold when nothing is set.

@@ -7,7 +7,8 @@ type Upstreams []Upstream
 
 // Upstream is one registry.
 type Upstream struct {
-	// Name is the key: the host, with a port where it has one, as it stands in image names. Lower case.
+	// Name is the key: the host, with a port where it has one, as it stands in image names; or a pattern of hosts. Lower
+	// case.
 	Name string `yaml:"-"`
 	// Library says that a repository of one component gets library/ before it, as on docker.io.
 	Library bool `yaml:"-"`

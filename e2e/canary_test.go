@@ -401,7 +401,14 @@ echo '"cacheDuration":"1h","auth":{"plugin.test":{"username":"bot","password":"c
 
 	var upstreams strings.Builder
 	for _, x := range registries {
-		fmt.Fprintf(&upstreams, "%s: {access: rules, cdnHosts: [cdn.test], credentials: [{name: c, %s}]}\n", x.host,
+		key := x.host // or a pattern, by which each host gets a login of its own
+		switch x.kind {
+		case "aws-login":
+			key = "*.dkr.ecr.*.amazonaws.com"
+		case "azure-refresh":
+			key = "*.azurecr.io"
+		}
+		fmt.Fprintf(&upstreams, "%q: {access: rules, cdnHosts: [cdn.test], credentials: [{name: c, %s}]}\n", key,
 			strings.ReplaceAll(x.credential, "DIR", secrets))
 	}
 	upstreams.WriteString("unproxied.test: {}\n")

@@ -70,8 +70,9 @@ type Puller struct {
 	limit   time.Duration // of a trip
 
 	setup atomic.Pointer[setup]
-	using sync.Mutex // one Use at a time; guards sites
-	sites uint64     // the last generation given out
+	using sync.Mutex    // one Use at a time
+	sites atomic.Uint64 // the last generation given out
+	hosts hosts
 
 	hot      *lru[oci.Digest, *manifest]
 	storing  sync.Map // of oci.Ref: manifests whose parts are about to be known
@@ -147,8 +148,7 @@ func (p *Puller) Use(s Setup) {
 		if o := old.sites[name]; o != nil && o.Upstream == v.Upstream && o.Ruled == v.Ruled {
 			st.generation, st.troubled = o.generation, o.troubled
 		} else {
-			p.sites++
-			st.generation, st.troubled = p.sites, new(atomic.Bool)
+			st.generation, st.troubled = p.sites.Add(1), new(atomic.Bool)
 		}
 		next.sites[name] = st
 	}
@@ -199,7 +199,11 @@ func (p *Puller) route(r oci.Request) (*site, oci.Ref, error) {
 		return nil, oci.Ref{}, err
 	}
 	ref := oci.Ref{Repo: target.Repo, Tag: r.Tag, Digest: r.Digest}
-	st := s.sites[target.Host]
+	name := target.Host
+	if target.Pattern != "" {
+		name = target.Pattern
+	}
+	st := s.sites[name]
 	if st == nil {
 		return nil, ref, fmt.Errorf("upstream %s is routed to but not set up", target.Host)
 	}

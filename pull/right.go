@@ -14,6 +14,9 @@ func (p *Puller) admit(r oci.Request) (*site, oci.Ref, error) {
 	if err == nil && st.Ruled && !st.rules.Allow(ref.Repo) {
 		err = &access.ForbiddenError{Repo: ref.Repo, Mirrored: r.Namespace != ""}
 	}
+	if err == nil && st.Open != nil {
+		st, err = p.hosts.site(p, st, ref.Host)
+	}
 	return st, ref, err
 }
 

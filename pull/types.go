@@ -37,13 +37,16 @@ type Site struct {
 	// Ruled says that Setup.Rules decide what clients may read of it, and that Upstream may be asked with a login for
 	// that. Otherwise it gives what anybody may have.
 	Ruled bool
+	// Open makes the site a pattern, and gives the upstream of a host that fits it; Upstream is nil then. It is called for
+	// each request of who may read there, and gives the same one for as long as it is in use. Nil: the site is one.
+	Open func(host string) (Upstream, error)
 }
 
 // Setup is everything a pull looks up. It is immutable; Puller.Use swaps it, and a request takes one snapshot.
 type Setup struct {
 	Routes *route.Table
 	Rules  *access.Rules   // for sites that are Ruled; nil: nobody may read of them
-	Sites  map[string]Site // by canonical name
+	Sites  map[string]Site // by canonical name, or pattern
 }
 
 // Ask is one request of a client.

@@ -11,6 +11,9 @@ type Upstream struct {
 	Name    string   // canonical: "docker.io", "ghcr.io", "registry.corp:5000"
 	Aliases []string // other keys that mean the same upstream: "index.docker.io"
 	Library bool     // a repository of one component gets "library/" before it, as on docker.io
+	// Fits makes the name a pattern: it reports whether a host, in lower case, is one of its upstreams. It must be quick,
+	// and ask nobody. A name or alias that is written out goes before patterns.
+	Fits func(host string) bool
 }
 
 // Via says what in the request named the upstream.
@@ -26,7 +29,8 @@ const (
 // Target is where a request leads.
 type Target struct {
 	oci.Repo
-	Via Via
+	Via     Via
+	Pattern string // name of the entry that the host fits; empty where it is written out
 }
 
 // UnknownError reports a name that is not in the operator's list.

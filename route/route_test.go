@@ -180,6 +180,44 @@ func TestResolveUnknown(t *testing.T) {
 	}
 }
 
+// A pattern means the host that a request names; what is written out goes first, then what says more.
+func TestPatterns(t *testing.T) {
+	t.Parallel()
+	below := func(domain string) func(string) bool {
+		return func(host string) bool {
+			label, ok := strings.CutSuffix(host, domain)
+			return ok && label != "" && !strings.Contains(label, ".")
+		}
+	}
+	table := newTable(t, []route.Upstream{
+		{Name: "*.azurecr.io", Fits: below(".azurecr.io")}, {Name: "*-x.azurecr.io", Fits: below("-x.azurecr.io")},
+		{Name: "acme.azurecr.io", Aliases: []string{"corp.azurecr.io"}}, {Name: "docker.io", Library: true},
+	}, "docker.io")
+	for _, tt := range []struct{ ns, repo, host, name, pattern, entry string }{
+		{"acme.azurecr.io", "app", "acme.azurecr.io", "app", "", "acme.azurecr.io"},
+		{"corp.azurecr.io", "app", "acme.azurecr.io", "app", "", "acme.azurecr.io"},
+		{"other.azurecr.io", "app", "other.azurecr.io", "app", "*.azurecr.io", "*.azurecr.io"},
+		{"OTHER.azurecr.io", "app", "other.azurecr.io", "app", "*.azurecr.io", "*.azurecr.io"},
+		{"other-x.azurecr.io", "app", "other-x.azurecr.io", "app", "*-x.azurecr.io", "*-x.azurecr.io"},
+		{"", "other.azurecr.io/a/b", "other.azurecr.io", "a/b", "*.azurecr.io", "*.azurecr.io"},
+		{"", "other/a", "docker.io", "other/a", "", "docker.io"},
+	} {
+		got, err := table.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: tt.ns, Name: tt.repo, Tag: "v1"})
+		if err != nil || got.Host != tt.host || got.Name != tt.name || got.Pattern != tt.pattern || table.Entry(got.Host) != tt.entry {
+			t.Errorf("%+v: %+v, entry %q, %v", tt, got, table.Entry(got.Host), err)
+		}
+	}
+	for _, ns := range []string{"a.b.azurecr.io", "azurecr.io", "other.azurecr.io.evil.example"} {
+		got, err := table.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: ns, Name: "app", Tag: "v1"})
+		e, ok := errors.AsType[*route.UnknownError](err)
+		if !ok || got != (route.Target{}) || table.Entry(ns) != "" {
+			t.Errorf("%s: %+v, %v", ns, got, err)
+		} else if diff := cmp.Diff([]string{"*-x.azurecr.io", "*.azurecr.io", "acme.azurecr.io", "docker.io"}, e.Have); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func TestResolvePing(t *testing.T) {
 	t.Parallel()
 	got, err := newTable(t, nil, "").Resolve(oci.Request{Kind: oci.KindPing, Namespace: "unknown.io"})

@@ -16,6 +16,7 @@ const maxKey = 255
 // no upstream.
 type Table struct {
 	byKey    map[string]*Upstream // names and aliases in lower case: hosts have no case
+	patterns []*Upstream          // what says more goes first
 	fallback *Upstream            // for requests that name no upstream; may be nil
 	names    []string             // canonical, sorted; shared with every UnknownError
 }
@@ -28,6 +29,11 @@ func New(upstreams []Upstream, defaultName string) (*Table, error) {
 	t := &Table{byKey: make(map[string]*Upstream, len(upstreams))}
 	var errs []error
 	for _, u := range upstreams {
+		if u.Fits != nil {
+			t.patterns = append(t.patterns, &u)
+			t.names = append(t.names, u.Name)
+			continue
+		}
 		errs = append(errs, t.add(&u, u.Name, true))
 		for _, alias := range u.Aliases {
 			errs = append(errs, t.add(&u, alias, false))
@@ -35,6 +41,7 @@ func New(upstreams []Upstream, defaultName string) (*Table, error) {
 		t.names = append(t.names, u.Name)
 	}
 	slices.Sort(t.names)
+	slices.SortStableFunc(t.patterns, func(a, b *Upstream) int { return literal(b.Name) - literal(a.Name) })
 	if defaultName != "" {
 		if t.fallback = t.byKey[strings.ToLower(defaultName)]; t.fallback == nil {
 			errs = append(errs, fmt.Errorf("default upstream %q is not in the list (%s); add it or name one of them",
@@ -89,15 +96,15 @@ func (t *Table) Resolve(r oci.Request) (Target, error) {
 		return Target{}, nil
 	}
 	if r.Namespace != "" {
-		u := t.byKey[strings.ToLower(r.Namespace)]
+		u, host := t.find(r.Namespace)
 		if u == nil {
 			return Target{}, t.unknown(r.Namespace, ViaNamespace)
 		}
-		return u.target(r.Name, ViaNamespace), nil
+		return u.target(host, r.Name, ViaNamespace), nil
 	}
 	if first, rest, more := strings.Cut(r.Name, "/"); more {
-		if u := t.byKey[strings.ToLower(first)]; u != nil {
-			return u.target(rest, ViaPrefix), nil
+		if u, host := t.find(first); u != nil {
+			return u.target(host, rest, ViaPrefix), nil
 		}
 		if oci.LooksLikeHost(first) {
 			return Target{}, t.unknown(first, ViaPrefix)
@@ -106,14 +113,43 @@ func (t *Table) Resolve(r oci.Request) (Target, error) {
 	if t.fallback == nil {
 		return Target{}, t.unknown(r.Name, ViaDefault)
 	}
-	return t.fallback.target(r.Name, ViaDefault), nil
+	return t.fallback.target(t.fallback.Name, r.Name, ViaDefault), nil
 }
 
-func (u *Upstream) target(name string, via Via) Target {
+// Entry is the entry of the list that an upstream is of: its name, or that of the pattern which it fits; empty for none.
+func (t *Table) Entry(host string) string {
+	if u, _ := t.find(host); u != nil {
+		return u.Name
+	}
+	return ""
+}
+
+// find returns the entry that a key means, and the upstream's name.
+func (t *Table) find(key string) (u *Upstream, host string) {
+	key = strings.ToLower(key)
+	if u := t.byKey[key]; u != nil {
+		return u, u.Name
+	}
+	for _, u := range t.patterns {
+		if u.Fits(key) {
+			return u, key
+		}
+	}
+	return nil, ""
+}
+
+// literal is how much a pattern says: its letters that stand for themselves.
+func literal(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }
+
+func (u *Upstream) target(host, name string, via Via) Target {
 	if u.Library && !strings.Contains(name, "/") {
 		name = "library/" + name
 	}
-	return Target{Repo: oci.Repo{Host: u.Name, Name: name}, Via: via}
+	t := Target{Repo: oci.Repo{Host: host, Name: name}, Via: via}
+	if u.Fits != nil {
+		t.Pattern = u.Name
+	}
+	return t
 }
 
 func (t *Table) unknown(key string, via Via) error {

@@ -133,8 +133,12 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry"))
 	row("upstreams", "%d, all others are refused", len(c.Upstreams))
 	for _, u := range c.Upstreams {
-		row("  "+u.Name, "%s%s", u.Endpoints[0].URL,
-			choose(len(u.Aliases) > 0, ", also called "+strings.Join(u.Aliases, " and "), ""))
+		if u.IsPattern() {
+			row("  "+u.Name, "each host that fits, at https://HOST")
+		} else {
+			row("  "+u.Name, "%s%s", u.Endpoints[0].URL,
+				choose(len(u.Aliases) > 0, ", also called "+strings.Join(u.Aliases, " and "), ""))
+		}
 		what := "public images alone, for the sake of its limits; private ones need access: rules"
 		if u.Access == "rules" {
 			what = "what the rules let clients pull"

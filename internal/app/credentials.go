@@ -20,10 +20,11 @@ import (
 )
 
 // login makes the credentials of an upstream. They ask nobody yet.
-func (s *sites) login(u config.Upstream) (auth.Pool, error) {
+// label is what metrics call the upstream.
+func (s *sites) login(u config.Upstream, label string) (auth.Pool, error) {
 	var pool auth.Pool
 	for _, c := range u.Credentials {
-		source, err := s.source(u, c)
+		source, err := s.source(u, c, label)
 		if err != nil {
 			return nil, fmt.Errorf("credential %s: %w", c.Name, err)
 		}
@@ -33,9 +34,9 @@ func (s *sites) login(u config.Upstream) (auth.Pool, error) {
 }
 
 // source makes the source of one credential.
-func (s *sites) source(u config.Upstream, c config.Credential) (auth.Source, error) {
+func (s *sites) source(u config.Upstream, c config.Credential, label string) (auth.Source, error) {
 	log := s.log.With("upstream", u.Name)
-	r := auth.Refresh{Name: c.Name, Lifetime: c.Lifetime, Log: log, Observe: s.metrics.fetched(u.Name)}
+	r := auth.Refresh{Name: c.Name, Lifetime: c.Lifetime, Log: log, Observe: s.metrics.fetched(label)}
 	switch {
 	case c.PasswordFile != "":
 		return &auth.File{Name: c.Name, Username: c.Username, Path: c.PasswordFile}, nil
@@ -70,7 +71,7 @@ func (s *sites) Credentials() map[string][]auth.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make(map[string][]auth.Status, len(s.running))
-	for name, st := range s.running {
+	for name, st := range s.registries() {
 		for _, m := range st.login {
 			all[name] = append(all[name], st.registry.Judge(auth.Describe(m.Source)))
 		}
@@ -84,8 +85,14 @@ func (s *sites) upstreams() []admin.Upstream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []admin.Upstream
-	for _, name := range slices.Sorted(maps.Keys(s.running)) {
-		conf := s.running[name].conf
+	confs := make(map[string]config.Upstream, len(s.running)+len(s.hosts))
+	for _, all := range []map[string]*site{s.running, s.hosts} {
+		for name, st := range all {
+			confs[name] = st.conf
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(confs)) {
+		conf := confs[name]
 		u := admin.Upstream{
 			Name: name, Access: conf.Access, Endpoints: []admin.Endpoint{}, Credentials: []admin.Credential{},
 		}

@@ -65,7 +65,7 @@ func (s *sites) State() map[string][]upstream.EndpointStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make(map[string][]upstream.EndpointStatus, len(s.running))
-	for name, st := range s.running {
+	for name, st := range s.registries() {
 		all[name] = st.registry.State()
 	}
 	return all

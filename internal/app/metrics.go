@@ -22,6 +22,7 @@ import (
 // can't make series.
 type metrics struct {
 	registry *prometheus.Registry
+	entry    func(host string) string // what the configuration calls an upstream
 
 	requests, clientBytes, pulls, failures *prometheus.CounterVec
 	upRequests, upBytes                    *prometheus.CounterVec
@@ -33,7 +34,7 @@ type metrics struct {
 }
 
 func newMetrics(version string, c *cache.Cache) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+	m := &metrics{registry: prometheus.NewRegistry(), entry: func(host string) string { return host }}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
@@ -105,7 +106,7 @@ func kindLabel(k oci.Kind) string {
 
 // request counts what the front end tells.
 func (m *metrics) request(r journal.Request) {
-	name, kind := r.Upstream, kindLabel(r.Kind)
+	name, kind := m.entry(r.Upstream), kindLabel(r.Kind)
 	if name == "" {
 		name = "none" // not one of ours
 	}
@@ -169,7 +170,7 @@ func (r *resolved[K, V]) get(k K, resolve func(K) V) V {
 
 // pull counts what the journal has made of requests.
 func (m *metrics) pull(p journal.Pull) {
-	name := p.Upstream
+	name := m.entry(p.Upstream)
 	if name == "" {
 		name = "none"
 	}

@@ -3,9 +3,11 @@ package app
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/auth"
@@ -28,19 +30,23 @@ type sites struct {
 	wg      sync.WaitGroup
 	running map[string]*site // in use
 	next    map[string]*site // of a setup that is not in use yet
+	hosts   map[string]*site // of patterns in use, those that clients have named
 }
 
 // site is a registry with what it was made of.
 type site struct {
 	conf     config.Upstream
-	files    [][]byte // what its endpoints name, as it was read
-	registry *upstream.Registry
+	files    [][]byte           // what its endpoints name, as it was read
+	registry *upstream.Registry // nil: it is a pattern
 	login    auth.Pool          // who we are to it; nil: nobody
 	stop     context.CancelFunc // of its background work; nil while that doesn't run
+
+	pattern *config.Upstream // that the host fits; nil: the registry is written out
+	used    time.Time        // of a host: when somebody last asked for it
 }
 
 func newSites(version, via string, m *metrics, log *slog.Logger) *sites {
-	return &sites{version: version, via: via, metrics: m, log: log, running: make(map[string]*site)}
+	return &sites{version: version, via: via, metrics: m, log: log, running: make(map[string]*site), hosts: make(map[string]*site)}
 }
 
 // setup makes the Setup of a configuration. Nothing of it is in use before settle.
@@ -51,15 +57,21 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 	setup := pull.Setup{Sites: make(map[string]pull.Site, len(c.Upstreams))}
 	var names []route.Upstream
 	for _, u := range c.Upstreams {
-		st, err := s.site(u)
-		if err != nil {
-			return pull.Setup{}, fmt.Errorf("upstream %s: %w", u.Name, err)
-		}
-		next[u.Name] = st
-		names = append(names, route.Upstream{Name: u.Name, Aliases: u.Aliases, Library: u.Library})
-		setup.Sites[u.Name] = pull.Site{Name: u.Name, Upstream: st.registry, Ruled: u.Access == "rules", Tags: catalog.Policy{
+		to := pull.Site{Name: u.Name, Ruled: u.Access == "rules", Tags: catalog.Policy{
 			MaxAge: u.Tags.MaxAge, Wait: u.Tags.Wait, StaleIfError: u.Tags.StaleIfError,
 		}}
+		entry := route.Upstream{Name: u.Name, Aliases: u.Aliases, Library: u.Library}
+		if u.IsPattern() {
+			next[u.Name] = &site{conf: made(u)}
+			entry.Fits, to.Open = u.Fits, s.opener(&u)
+		} else {
+			st, err := s.site(u, u.Name, s.running[u.Name])
+			if err != nil {
+				return pull.Setup{}, fmt.Errorf("upstream %s: %w", u.Name, err)
+			}
+			next[u.Name], to.Upstream = st, st.registry
+		}
+		names, setup.Sites[u.Name] = append(names, entry), to
 	}
 	table, err := route.New(names, c.DefaultUpstream)
 	if err != nil {
@@ -79,14 +91,22 @@ func rulesOf(c *config.Config) *access.Rules {
 	return access.NewRules(globs...)
 }
 
-// site returns the registry of u: the one in use where nothing changed that it is made of. The lock is held.
-func (s *sites) site(u config.Upstream) (*site, error) {
+// made is what of an upstream's settings its registry is made of. Policy is the puller's; it may change without a new
+// registry.
+func made(u config.Upstream) config.Upstream {
+	u.Tags = config.Tags{}
+	return u
+}
+
+// site returns the registry of u: the old one, which may be nil, where nothing changed that it is made of. label is what
+// metrics call it. The lock is held.
+func (s *sites) site(u config.Upstream, label string, old *site) (*site, error) {
 	o := upstream.Options{
 		Public: u.Access == "public",
 		Name:   u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, CDNHosts: u.CDNHosts, Via: s.via,
 		UserAgent:    "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
 		MaxTransfers: u.MaxTransfers,
-		Observe:      s.metrics.exchange(u.Name), Received: s.metrics.received(u.Name), Log: s.log.With("upstream", u.Name),
+		Observe:      s.metrics.exchange(label), Received: s.metrics.received(label), Log: s.log.With("upstream", u.Name),
 	}
 	var files [][]byte
 	for _, e := range u.Endpoints {
@@ -97,13 +117,10 @@ func (s *sites) site(u config.Upstream) (*site, error) {
 		files = append(files, read...)
 		o.Endpoints = append(o.Endpoints, endpoint)
 	}
-	made := u
-	made.Tags = config.Tags{} // policy is the puller's; it may change without a new registry
-	if old := s.running[u.Name]; old != nil && reflect.DeepEqual(old.conf, made) &&
-		reflect.DeepEqual(old.files, files) {
+	if old != nil && reflect.DeepEqual(old.conf, made(u)) && reflect.DeepEqual(old.files, files) {
 		return old, nil
 	}
-	login, err := s.login(u)
+	login, err := s.login(u, label)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +131,7 @@ func (s *sites) site(u config.Upstream) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &site{conf: made, files: files, registry: r, login: login}, nil
+	return &site{conf: made(u), files: files, registry: r, login: login}, nil
 }
 
 // settle makes the last setup the one in use: background work of new registries starts, that of others ends.
@@ -130,28 +147,52 @@ func (s *sites) settle() {
 		}
 	}
 	s.running, s.next = s.next, nil
+	for host, st := range s.hosts {
+		now := s.running[st.pattern.Name]
+		if _, named := s.running[host]; named || now == nil || !reflect.DeepEqual(now.conf.At(host), st.conf) {
+			s.drop(host)
+		}
+	}
 	if s.ctx == nil {
 		return // run has not begun
 	}
-	for name, st := range s.running {
-		if st.stop != nil {
-			continue
-		}
-		ctx, cancel := context.WithCancel(s.ctx)
-		st.stop = cancel
-		s.wg.Go(func() {
-			if err := auth.Run(ctx, st.login); err != nil && ctx.Err() == nil {
-				s.log.ErrorContext(ctx, "credentials of an upstream are not renewed ahead of time any more, but when they "+
-					"are needed", "upstream", name, "err", err)
-			}
-		})
-		s.wg.Go(func() {
-			if err := st.registry.Run(ctx); err != nil && ctx.Err() == nil {
-				s.log.ErrorContext(ctx, "background work of an upstream ended; its tokens are now renewed when they "+
-					"are needed", "upstream", name, "err", err)
-			}
-		})
+	for name, st := range s.registries() {
+		s.start(name, st)
 	}
+}
+
+// registries are all that are in use, by name: those that are written out, and the hosts of patterns. The lock is held.
+func (s *sites) registries() iter.Seq2[string, *site] {
+	return func(yield func(string, *site) bool) {
+		for _, all := range []map[string]*site{s.running, s.hosts} {
+			for name, st := range all {
+				if st.registry != nil && !yield(name, st) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// start starts the background work of a registry, unless it runs. The lock is held.
+func (s *sites) start(name string, st *site) {
+	if st.stop != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	st.stop = cancel
+	s.wg.Go(func() {
+		if err := auth.Run(ctx, st.login); err != nil && ctx.Err() == nil {
+			s.log.ErrorContext(ctx, "credentials of an upstream are not renewed ahead of time any more, but when they "+
+				"are needed", "upstream", name, "err", err)
+		}
+	})
+	s.wg.Go(func() {
+		if err := st.registry.Run(ctx); err != nil && ctx.Err() == nil {
+			s.log.ErrorContext(ctx, "background work of an upstream ended; its tokens are now renewed when they "+
+				"are needed", "upstream", name, "err", err)
+		}
+	})
 }
 
 // run owns the background work of all registries until ctx ends.

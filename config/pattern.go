@@ -1,0 +1,75 @@
+package config
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// patternPattern is what a pattern of names may be: labels, in which * stands for any letters of one.
+var patternPattern = regexp.MustCompile(`^[a-z0-9*-]+(\.[a-z0-9*-]+)+$`)
+
+// domains are those below which the clouds have their registries. The hosts of a pattern are further held to what the
+// cloud calls a registry, so that a pattern with few letters leads nowhere else.
+var domains = map[string][]string{
+	"ecr": {
+		"amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "on.aws", "on.amazonwebservices.com.cn", "sc2s.sgov.gov",
+		"c2s.ic.gov", "cloud.adc-e.uk", "csp.hci.ic.gov",
+	},
+	"gar": {"gcr.io", "pkg.dev"},
+	"acr": {"azurecr.io", "azurecr.cn", "azurecr.us"},
+}
+
+// IsPattern reports whether the name stands for the hosts that fit it.
+func (u Upstream) IsPattern() bool { return strings.Contains(u.Name, "*") }
+
+// Fits reports whether a host, in lower case, is one of a pattern's: each label fits, and it is a registry of the cloud.
+func (u Upstream) Fits(host string) bool {
+	cloud := cloudOf(u.Name)
+	return cloud != "" && len(host) <= 253 && clouds[cloud].host.MatchString(host) && matchHost(u.Name, host)
+}
+
+// At is the upstream that a host of a pattern is.
+func (u Upstream) At(host string) Upstream {
+	u.Name, u.Endpoints = host, endpointsOf(host)
+	return u
+}
+
+// cloudOf is the source of the cloud in whose domain a pattern ends; empty: in none.
+func cloudOf(pattern string) string {
+	_, tail, _ := strings.Cut(pattern[strings.LastIndexByte(pattern, '*')+1:], ".") // the labels that have no *
+	for cloud, list := range domains {
+		if slices.ContainsFunc(list, func(d string) bool { return tail == d || strings.HasSuffix(tail, "."+d) }) {
+			return cloud
+		}
+	}
+	return ""
+}
+
+// checkPattern checks a name with a *, and what goes with it: each host is asked at its own name, with a login that is
+// minted for it alone, so that whoever names a host can send nothing of ours elsewhere.
+func (d *decoder) checkPattern(u *Upstream, path string) {
+	const of = "*.azurecr.io, *-docker.pkg.dev or *.dkr.ecr.eu-west-1.amazonaws.com"
+	switch {
+	case strings.Contains(u.Name, "**") || !patternPattern.MatchString(u.Name):
+		d.bad(path, quoted(u.Name)+" is not a pattern of hosts", "a * stands for letters of one label, as in "+of)
+		return
+	case cloudOf(u.Name) == "":
+		d.bad(path, quoted(u.Name)+" ends in no domain of Amazon's, Google's or Azure's registries",
+			"name each registry in full; patterns are for theirs, as in "+of)
+		return
+	}
+	if u.Endpoints != nil {
+		d.bad(path+".endpoints", "a pattern has none: each host is asked at its own name", "remove it")
+	}
+	if len(u.Aliases) > 0 {
+		d.bad(path+".aliases", "a pattern has none", "remove it")
+	}
+	for i, c := range u.Credentials {
+		at := spot{path: path + ".credentials"}.index(i).path
+		if sources := c.Sources(); len(sources) == 1 && !slices.Contains([]string{"ecr", "gar", "acr"}, sources[0]) {
+			d.bad(at+"."+sources[0], "the same login would go to every host that fits the pattern",
+				"use "+cloudOf(u.Name)+", which gives each its own, or name the registry in full")
+		}
+	}
+}

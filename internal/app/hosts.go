@@ -1,0 +1,71 @@
+package app
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/pull"
+)
+
+// maxHosts is how many registries of patterns are in use at a time. Clients name them, and each has connections, tokens and
+// a login; of one that is dropped nothing is lost but these.
+const maxHosts = 100
+
+// opener gives the registries of hosts that fit a pattern. They are made when somebody first asks for them, and ask
+// nobody before.
+func (s *sites) opener(u *config.Upstream) func(host string) (pull.Upstream, error) {
+	return func(host string) (pull.Upstream, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		st := s.hosts[host]
+		if st != nil && st.pattern == u {
+			st.used = time.Now()
+			return st.registry, nil
+		}
+		next, err := s.site(u.At(host), u.Name, st)
+		if err != nil {
+			return nil, fmt.Errorf("upstream %s, which fits %s: %w", host, u.Name, err)
+		}
+		next.pattern, next.used = u, time.Now() // of a reload's, where it is the same as before
+		if next == st {
+			return st.registry, nil
+		}
+		s.drop(host)
+		if len(s.hosts) >= maxHosts {
+			s.dropOldest()
+		}
+		s.hosts[host] = next
+		if s.ctx != nil {
+			s.start(host, next)
+		}
+		return next.registry, nil
+	}
+}
+
+// drop ends the background work of a host's registry, and forgets it. What it still sends goes on. The lock is held.
+func (s *sites) drop(host string) {
+	if st := s.hosts[host]; st != nil && st.stop != nil {
+		st.stop()
+	}
+	delete(s.hosts, host)
+}
+
+func (s *sites) dropOldest() {
+	oldest := ""
+	for host, st := range s.hosts {
+		if oldest == "" || st.used.Before(s.hosts[oldest].used) {
+			oldest = host
+		}
+	}
+	s.drop(oldest)
+}
+
+// entry is what metrics call an upstream: as the configuration does. Hosts of a pattern are of a client's choice, and no
+// client may make series.
+func (a *App) entry(host string) string {
+	if routes := a.routes.Load(); routes != nil && host != "" {
+		return routes.Entry(host)
+	}
+	return host
+}

@@ -1,0 +1,43 @@
+package pull
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// maxHosts is how many sites of patterns are remembered. Clients name them, so there may be any number; who is forgotten
+// is asked anew for what had failed, and no more.
+const maxHosts = 1000
+
+// hosts are the sites of patterns: those of the hosts that clients have named.
+type hosts struct {
+	mu    sync.Mutex // guards what follows
+	known map[string]*site
+}
+
+// site is that of a host that fits a pattern.
+func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
+	up, err := pattern.Open(host)
+	if err != nil {
+		return nil, fmt.Errorf("open %s, which fits %s: %w", host, pattern.Name, err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old := h.known[host]
+	same := old != nil && old.Upstream == up && old.Ruled == pattern.Ruled
+	if same && old.rules == pattern.rules && old.Tags == pattern.Tags {
+		return old, nil
+	}
+	st := &site{Site: Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled}, rules: pattern.rules}
+	if same {
+		st.generation, st.troubled = old.generation, old.troubled
+	} else {
+		st.generation, st.troubled = p.sites.Add(1), new(atomic.Bool)
+	}
+	if h.known == nil || len(h.known) >= maxHosts {
+		h.known = make(map[string]*site)
+	}
+	h.known[host] = st
+	return st, nil
+}
