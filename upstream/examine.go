@@ -128,19 +128,10 @@ func (x *examination) say(e Examined) bool {
 	return !x.left && e.Err == nil
 }
 
-// tell says what a call went through, and what broke it. What it went through several times at one host is told once,
-// where it was the last time. last adds to the last step.
+// tell says what a call went through, and what broke it. What it went through several times at one host is told once.
+// last adds to the last step.
 func (x *examination) tell(c *call, err error, last func(*Examined)) bool {
-	var rows []Examined
-	for _, s := range c.steps {
-		e := Examined{Step: s, Requests: 1}
-		if i := slices.IndexFunc(rows, func(r Examined) bool { return r.Name == s.Name && r.Host == s.Host }); i >= 0 {
-			e.Requests += rows[i].Requests
-			e.Took += rows[i].Took
-			rows = slices.Delete(rows, i, i+1)
-		}
-		rows = append(rows, e)
-	}
+	rows := rowsOf(c.steps, err == nil)
 	c.steps = nil
 	if len(rows) == 0 && err != nil {
 		rows = []Examined{{Step: Step{Name: StepManifest}}}
@@ -156,22 +147,57 @@ func (x *examination) tell(c *call, err error, last func(*Examined)) bool {
 		if e.Name == StepTLS {
 			e.Certificates = x.seen.of(e.Host, err)
 		}
-		if e.Name == StepDial {
-			x.proxy(e)
+		proxy := x.proxyOf(e.Host)
+		if proxy != "" && (e.Name == StepDNS || e.Name == StepDial) {
+			e.Host = proxy
 		}
 		if !x.say(e) {
+			return false
+		}
+		ahead := i+1 < len(rows) && rows[i+1].Name == StepProxy
+		if proxy != "" && e.Name == StepDial && !ahead && !x.say(Examined{Step: Step{Name: StepProxy, Host: proxy}}) {
 			return false
 		}
 	}
 	return err == nil
 }
 
-// proxy says that a connection which came about is one to a proxy.
-func (x *examination) proxy(e Examined) {
-	u := &url.URL{Scheme: x.ep.origin.scheme, Host: e.Host}
-	if p, err := x.ep.proxy(u); err == nil && p != nil && e.Err == nil {
-		x.say(Examined{Step: Step{Name: StepProxy, Host: p.Host, Addr: e.Addr}})
+// rowsOf makes one step of those of a kind at one host. Where all went well, refusals on the way to it are left out: that
+// of a credential is told of that. Where it did not, the last step is the one that broke.
+func rowsOf(steps []Step, well bool) (rows []Examined) {
+	for i, s := range steps {
+		end, final := steps[len(steps)-1], i == len(steps)-1
+		switch {
+		case well && s.Name == StepToken && s.Status >= 400:
+			continue
+		case !well && !final && s.Err != nil && s.Status == 0 && (s.Host == end.Host || end.Name == StepProxy):
+			continue // what broke, told before by what it is a part of
+		}
+		e := Examined{Step: s, Requests: 1}
+		at := slices.IndexFunc(rows, func(r Examined) bool { return r.Name == s.Name && r.Host == s.Host })
+		if at >= 0 {
+			e.Requests += rows[at].Requests
+			e.Took += rows[at].Took
+		}
+		switch {
+		case at >= 0 && s.Name == StepBlobRegistry && !(final && !well):
+			rows[at] = e // before the hosts that it leads to
+			continue
+		case at >= 0:
+			rows = slices.Delete(rows, at, at+1)
+		}
+		rows = append(rows, e)
 	}
+	return rows
+}
+
+// proxyOf is the proxy through which a host is reached; empty: none.
+func (x *examination) proxyOf(host string) string {
+	p, err := x.ep.proxy(&url.URL{Scheme: x.ep.origin.scheme, Host: host})
+	if err != nil || p == nil {
+		return ""
+	}
+	return p.Host
 }
 
 // ping makes a connection, and looks at the registry's clock.

@@ -17,7 +17,8 @@ const (
 	// patience is how long an examination takes at most. Ten seconds to connect, twenty-five for an answer, at two
 	// endpoints: what takes longer is broken.
 	patience = time.Minute
-	// soon is how long a certificate should still be good.
+	// soon is how long a certificate should still be good, or a tenth of its life where that is less: those that live for
+	// days are renewed on their last ones.
 	soon = 14 * 24 * time.Hour
 	// skewed is how wrong a clock may be. Signed addresses of object stores are good for minutes.
 	skewed = time.Minute

@@ -82,7 +82,7 @@ func (s *Step) tls(chain []*x509.Certificate, now time.Time) {
 		}
 	}
 	text := fmt.Sprintf("issued by %s, expires %s", issuer, first.NotAfter.UTC().Format(time.DateOnly))
-	if left := first.NotAfter.Sub(now); left < soon {
+	if left := first.NotAfter.Sub(now); left < min(soon, first.NotAfter.Sub(first.NotBefore)/10) {
 		s.warn(diagnose.TLSExpired, "have the certificate of "+s.Host+" renewed", "%s, in %s", text,
 			left.Round(time.Hour))
 		return
@@ -94,12 +94,12 @@ func (s *Step) clock(skew time.Duration) {
 	s.Skew = Duration(skew)
 	switch {
 	case skew == 0:
-		s.Detail = "agrees with that of " + s.Host
+		s.Detail = "our clock agrees with that of " + s.Host
 		return
 	case skew > 0:
-		s.Detail = fmt.Sprintf("%s behind that of %s", skew, s.Host)
+		s.Detail = fmt.Sprintf("our clock is %s behind that of %s", skew, s.Host)
 	default:
-		s.Detail = fmt.Sprintf("%s before that of %s", -skew, s.Host)
+		s.Detail = fmt.Sprintf("our clock is %s ahead of that of %s", -skew, s.Host)
 	}
 	if skew.Abs() > skewed {
 		s.warn(diagnose.ClockSkew, "set the clock of this machine, or tell the operator of "+s.Host+", if it is theirs",
