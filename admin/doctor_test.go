@@ -1,0 +1,124 @@
+package admin_test
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/diagnose/doctor"
+)
+
+// post sends JSON to the doctor, as a page of another site would not.
+func post(ctx context.Context, h http.Handler, body, contentType string) (int, string, http.Header) {
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/doctor", strings.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	r.Header.Set("Authorization", "Bearer s3cret")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	b, _ := io.ReadAll(w.Body)
+	return w.Code, string(b), w.Header()
+}
+
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	var asked string
+	h := admin.New(admin.Options{
+		Token: func() string { return "s3cret" },
+		Doctor: func(_ context.Context, image, platform string) *doctor.Report {
+			asked = image + " " + platform
+			return &doctor.Report{
+				Image: "docker.io/library/nginx:1", At: "mirror", Steps: []doctor.Step{{Stage: "parse", State: doctor.OK}},
+				Failure: &doctor.Failure{Reason: "dns-not-found", Class: "network", Summary: "no", Remedy: "yes"},
+			}
+		},
+	})
+	if status, _, _ := get(t, h, "POST", "/api/v1/doctor", ""); status != 401 {
+		t.Errorf("without a token: %d", status)
+	}
+	status, body, header := post(t.Context(), h, `{"image":"nginx:1","platform":"linux/arm64"}`, "application/json")
+	want := `{"image":"docker.io/library/nginx:1","ok":false,"at":"mirror","began":"0001-01-01T00:00:00Z","took":"0s",` +
+		`"steps":[{"stage":"parse","state":"ok"}],"failure":{"reason":"dns-not-found","class":"network","summary":"no",` +
+		`"remedy":"yes"}}` + "\n"
+	if status != 200 || body != want || header.Get("Content-Type") != "application/json" || asked != "nginx:1 linux/arm64" {
+		t.Errorf("%d, asked %q\n%s\nwant\n%s", status, asked, body, want)
+	}
+	for _, tt := range []struct {
+		name, body, contentType string
+		status                  int
+	}{
+		{"no type", `{"image":"nginx"}`, "", 415},
+		{"a form of another site", `{"image":"nginx"}`, "text/plain", 415},
+		{"no image", `{}`, "application/json", 400},
+		{"no JSON", `nginx`, "application/json", 400},
+		{"a key that there is not", `{"image":"nginx","server":"evil.example"}`, "application/json", 400},
+		{"far too long", `{"image":"` + strings.Repeat("a", 1<<20) + `"}`, "application/json", 400},
+		{"with a charset", `{"image":"nginx"}`, "application/json; charset=utf-8", 200},
+	} {
+		asked = ""
+		status, body, _ := post(t.Context(), h, tt.body, tt.contentType)
+		if status != tt.status || (asked != "") != (status == 200) {
+			t.Errorf("%s: %d %s, asked %q; want %d", tt.name, status, body, asked, tt.status)
+		}
+	}
+}
+
+// TestDoctorIsBounded has many ask for the same image, and for more images than are examined at once. What nobody waits
+// for ends.
+func TestDoctorIsBounded(t *testing.T) {
+	t.Parallel()
+	var began atomic.Int32
+	started, release, ended := make(chan string, 10), make(chan struct{}), make(chan string, 10)
+	h := admin.New(admin.Options{Doctor: func(ctx context.Context, image, _ string) *doctor.Report {
+		began.Add(1)
+		started <- image
+		select {
+		case <-release:
+		case <-ctx.Done():
+			ended <- image
+		}
+		return &doctor.Report{Image: image, OK: true}
+	}})
+	ask := func(ctx context.Context, image string) int {
+		status, _, _ := post(ctx, h, `{"image":"`+image+`"}`, "application/json")
+		return status
+	}
+	var wg sync.WaitGroup
+	for _, image := range []string{"a", "b", "c"} {
+		wg.Go(func() {
+			if status := ask(t.Context(), image); status != 200 {
+				t.Errorf("%s: %d", image, status)
+			}
+		})
+		<-started
+	}
+	for range 5 {
+		wg.Go(func() {
+			if status := ask(t.Context(), "a"); status != 200 {
+				t.Errorf("a again: %d", status)
+			}
+		})
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	wg.Go(func() { ask(ctx, "d") })
+	<-started
+	status, body, header := post(t.Context(), h, `{"image":"e"}`, "application/json")
+	if status != 503 || header.Get("Retry-After") == "" || !strings.Contains(body, "4 images are being examined") {
+		t.Errorf("a fifth image: %d %s", status, body)
+	}
+	leave()
+	if image := <-ended; image != "d" {
+		t.Errorf("%s ended, want d, for which nobody waits", image)
+	}
+	close(release)
+	wg.Wait()
+	// Those who asked for the first image again may have come late; but never was it examined twice at once.
+	if n := began.Load(); n < 4 || n > 9 {
+		t.Errorf("%d examinations", n)
+	}
+}
