@@ -15,6 +15,7 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 
 	"github.com/registrymirror/mirror/e2e/internal/mirrord"
+	"github.com/registrymirror/mirror/e2e/internal/proc"
 )
 
 // TestPatterns has one entry stand for the registries of Azure, all of which are one here, behind a proxy: each host is
@@ -61,10 +62,11 @@ func TestPatterns(t *testing.T) {
 	if err := os.WriteFile(ca, o.CAPEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	env := []string{"SSL_CERT_FILE=" + ca, "HTTPS_PROXY=" + proxy.URL, "NO_PROXY="}
 	m := mirrord.Start(t, mirrord.Options{
 		Upstreams: `"*.azurecr.io": {}
 special.azurecr.io: {access: rules}`,
-		Env: []string{"SSL_CERT_FILE=" + ca, "HTTPS_PROXY=" + proxy.URL, "NO_PROXY="},
+		Env: env,
 	})
 	status := func(path string) int {
 		code, _ := mirrord.Get(t, m.URL()+"/v2/"+path)
@@ -117,6 +119,12 @@ special.azurecr.io: {access: rules}`,
 	}
 	if code := status("acme0.azurecr.io/app/manifests/1"); code != 200 {
 		t.Errorf("one that was dropped: %d", code)
+	}
+	for _, how := range [][]string{{"--config", m.File, "--straight"}, {"--admin", m.Admin}} {
+		r := proc.Run(t, proc.Options{Env: env}, mirrord.Binary, append([]string{"doctor", "image", "acme7.azurecr.io/app:1"}, how...)...)
+		if r.Code != 0 || !strings.Contains(r.Text(), "acme7.azurecr.io") {
+			t.Errorf("mirror doctor %v: %d %s", how, r.Code, r.Text())
+		}
 	}
 	if code, _ := m.Get(t, "/readyz"); code != http.StatusOK {
 		t.Errorf("/readyz: %d", code)

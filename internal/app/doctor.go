@@ -71,9 +71,15 @@ func (s *sites) find(o *doctor.Options, routes *route.Table, ref oci.Ref) {
 		return
 	}
 	ref.Repo = t.Repo
+	if t.Pattern != "" {
+		s.openHost(t.Pattern, t.Host)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.running[t.Host]
+	if st == nil {
+		st = s.hosts[t.Host]
+	}
 	if st == nil { // a reload came in between
 		o.Err = fmt.Errorf("upstream %s is not in use any more", t.Host)
 		return
@@ -85,7 +91,7 @@ func (s *sites) find(o *doctor.Options, routes *route.Table, ref oci.Ref) {
 func (s *sites) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, st := range s.running {
+	for _, st := range s.registries() {
 		st.registry.Close()
 	}
 }

@@ -43,6 +43,19 @@ func (s *sites) opener(u *config.Upstream) func(host string) (pull.Upstream, err
 	}
 }
 
+// openHost makes the registry of a host that fits a pattern, if there is none yet.
+func (s *sites) openHost(pattern, host string) {
+	s.mu.Lock()
+	st := s.running[pattern]
+	s.mu.Unlock()
+	if st == nil {
+		return
+	}
+	if _, err := s.opener(&st.conf)(host); err != nil {
+		s.log.Warn("the registry can't be opened", "upstream", host, "err", err)
+	}
+}
+
 // drop ends the background work of a host's registry, and forgets it. What it still sends goes on. The lock is held.
 func (s *sites) drop(host string) {
 	if st := s.hosts[host]; st != nil && st.stop != nil {
