@@ -106,6 +106,9 @@ func (a *App) cached(ref oci.Ref, image []oci.Digest) *doctor.Cache {
 			c.Digest, c.CheckedAt = want.String(), doctor.At(t.Checked)
 		}
 	}
+	if want == "" && len(image) > 0 {
+		want = image[0] // what the tag means now
+	}
 	if want != "" {
 		_, c.Manifest = a.cache.Stat(want)
 	}

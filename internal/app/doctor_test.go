@@ -1,0 +1,83 @@
+package app_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/internal/origin"
+)
+
+// examine has the running mirror look at an image.
+func (r *running) examine(t *testing.T, image, platform string) doctor.Report {
+	t.Helper()
+	q, err := json.Marshal(map[string]string{"image": image, "platform": platform})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "http://" + r.AdminAddr().String() + "/api/v1/doctor"
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(q))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s %v", resp.Status, b, err)
+	}
+	if strings.Contains(string(b), "s3cret") {
+		t.Errorf("a password shows in %s", b)
+	}
+	var report doctor.Report
+	if err := json.Unmarshal(b, &report); err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// TestDoctor has a running mirror look: at the registry whatever it has cached, and at what it has cached.
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	o := origin.Start(t, origin.Options{})
+	built := o.AddImage("acme/app", "v1", origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}, Layers: []int64{4 << 10, 8 << 10}})
+	r := run(t, parse(t, t.TempDir(), upstreamOf(o)))
+	image := nameOf(o) + "/acme/app:v1"
+
+	got := r.examine(t, image, "linux/amd64")
+	if !got.OK || got.At != "mirror" || got.Digest != built.Root.Digest.String() || got.Image != image {
+		t.Errorf("%+v", got)
+	}
+	if c := got.Cache; c == nil || c.Manifest || c.Blobs != 0 || c.Of != 4 || c.Digest != "" {
+		t.Errorf("cached before a pull: %+v", c)
+	}
+	if err := r.pull(t, o, "acme/app:v1"); err != nil {
+		t.Fatal(err)
+	}
+	got = r.examine(t, image, "linux/amd64")
+	if c := got.Cache; c == nil || !c.Manifest || c.Blobs != 4 || c.Of != 4 || c.Digest != got.Digest || c.CheckedAt.IsZero() {
+		t.Errorf("cached after a pull: %+v", c)
+	}
+	o.Down()
+	got = r.examine(t, image, "")
+	if got.OK || got.Failure == nil || got.Failure.Reason != "connect-refused" || got.Failure.Stage != "dial" {
+		t.Errorf("upstream down: %+v", got.Failure)
+	}
+	if c := got.Cache; c == nil || !c.Manifest || c.Of != 0 {
+		t.Errorf("cached, upstream down: %+v", c)
+	}
+	if got = r.examine(t, "unknown.test/app", ""); got.Failure == nil || got.Failure.Reason != "unknown-upstream" {
+		t.Errorf("unknown: %+v", got.Failure)
+	}
+	if got = r.examine(t, "not an image", ""); got.Failure == nil || got.Failure.Stage != "parse" {
+		t.Errorf("no name: %+v", got.Failure)
+	}
+}
