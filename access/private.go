@@ -3,6 +3,7 @@ package access
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/oci"
@@ -14,6 +15,8 @@ import (
 type Private struct {
 	table state.Table
 	log   *slog.Logger
+
+	some atomic.Bool // there is one: most mirrors have none, and ask with each request
 
 	mu    sync.RWMutex // guards what follows; writers hold it while they write
 	all   bool         // the table can't be read: each may be one
@@ -32,19 +35,17 @@ func NewPrivate(table state.Table, log *slog.Logger) *Private {
 		}
 		p.repos[it.Key] = true
 	}
+	p.some.Store(p.all || len(p.repos) > 0)
 	return p
 }
 
 // Has reports whether a repository is private.
 func (p *Private) Has(repo oci.Repo) bool {
-	if p == nil {
+	if p == nil || !p.some.Load() {
 		return false
 	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if len(p.repos) == 0 && !p.all {
-		return false
-	}
 	is, known := p.repos[repo.String()]
 	return is || p.all && !known
 }
@@ -81,5 +82,6 @@ func (p *Private) set(repo oci.Repo, private bool) error {
 	} else {
 		delete(p.repos, key)
 	}
+	p.some.Store(p.all || len(p.repos) > 0)
 	return nil
 }

@@ -570,9 +570,13 @@ func perform(t *testing.T, a act, seen *shows, o mirrord.Options) {
 		}
 	}
 	for _, args := range [][]string{
-		{"upstreams", "--admin", m.Admin}, {"upstreams", "--admin", m.Admin, "-o", "json"},
-		{"failures", "--admin", m.Admin, "--declined"}, {"failures", "--admin", m.Admin, "-o", "json"},
-		{"failures", "--admin", m.Admin, "--by", "class"}, {"config", "print", "--config", m.File}, {"config", "check", "--config", m.File},
+		{"upstreams", "--admin", m.Admin},
+		{"upstreams", "--admin", m.Admin, "-o", "json"},
+		{"failures", "--admin", m.Admin, "--declined"},
+		{"failures", "--admin", m.Admin, "-o", "json"},
+		{"failures", "--admin", m.Admin, "--by", "class"},
+		{"config", "print", "--config", m.File},
+		{"config", "check", "--config", m.File},
 	} {
 		r := proc.Run(t, proc.Options{Env: o.Env}, mirrord.Binary, args...)
 		if r.Code != 0 || r.Text() == "" {

@@ -190,8 +190,10 @@ func TestPatterns(t *testing.T) {
 		}
 	}
 	table := newTable(t, []route.Upstream{
-		{Name: "*.azurecr.io", Fits: below(".azurecr.io")}, {Name: "*-x.azurecr.io", Fits: below("-x.azurecr.io")},
-		{Name: "acme.azurecr.io", Aliases: []string{"corp.azurecr.io"}}, {Name: "docker.io", Library: true},
+		{Name: "*.azurecr.io", Fits: below(".azurecr.io")},
+		{Name: "*-x.azurecr.io", Fits: below("-x.azurecr.io")},
+		{Name: "acme.azurecr.io", Aliases: []string{"corp.azurecr.io"}},
+		{Name: "docker.io", Library: true},
 	}, "docker.io")
 	for _, tt := range []struct{ ns, repo, host, name, pattern, entry string }{
 		{"acme.azurecr.io", "app", "acme.azurecr.io", "app", "", "acme.azurecr.io"},

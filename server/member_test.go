@@ -102,13 +102,17 @@ func TestMembership(t *testing.T) {
 		{"tag by HEAD", "HEAD", under("manifests/", tag), nil, under(resolve, tag), 200},
 		{"digest", "GET", under("manifests/", manifest), nil, under(get, manifest), 200},
 		{"digest by HEAD", "HEAD", under("manifests/", manifest), nil, under(get, manifest), 200},
-		{"digest of the index", "GET", under("manifests/", func(m *membership) string { return m.image.Root.Digest.String() }), nil,
-			under(get, func(m *membership) string { return m.image.Root.Digest.String() }), 200},
+		{
+			"digest of the index", "GET", under("manifests/", func(m *membership) string { return m.image.Root.Digest.String() }), nil,
+			under(get, func(m *membership) string { return m.image.Root.Digest.String() }), 200,
+		},
 		{"digest with If-None-Match", "GET", under("manifests/", manifest), []string{"If-None-Match", "*"}, under(get, manifest), 304},
 		{"layer", "GET", under("blobs/", layer), nil, under(stat, layer), 200},
 		{"layer by HEAD", "HEAD", under("blobs/", layer), nil, under(stat, layer), 200},
-		{"config", "GET", under("blobs/", func(m *membership) string { return m.config().String() }), nil,
-			under(stat, func(m *membership) string { return m.config().String() }), 200},
+		{
+			"config", "GET", under("blobs/", func(m *membership) string { return m.config().String() }), nil,
+			under(stat, func(m *membership) string { return m.config().String() }), 200,
+		},
 		{"Range", "GET", under("blobs/", layer), []string{"Range", "bytes=0-0"}, under(stat, layer), 206},
 		{"Range of the end", "GET", under("blobs/", layer), []string{"Range", "bytes=-100"}, under(stat, layer), 206},
 		{"several ranges", "GET", under("blobs/", layer), []string{"Range", "bytes=0-1,100-200"}, under(stat, layer), 206},
@@ -168,7 +172,9 @@ func TestMembershipOfARunningDownload(t *testing.T) {
 			name, method string
 			header       []string
 		}{
-			{"GET", "GET", nil}, {"HEAD", "HEAD", nil}, {"Range that has arrived", "GET", []string{"Range", "bytes=0-99"}},
+			{"GET", "GET", nil},
+			{"HEAD", "HEAD", nil},
+			{"Range that has arrived", "GET", []string{"Range", "bytes=0-99"}},
 			{"Range that has not", "GET", []string{"Range", "bytes=5000000-"}},
 		} {
 			t.Run(w.name+" through "+other.name, func(t *testing.T) {
