@@ -172,6 +172,10 @@ func rowsOf(steps []Step, well bool) (rows []Examined) {
 			continue
 		case !well && !final && s.Err != nil && s.Status == 0 && (s.Host == end.Host || end.Name == StepProxy):
 			continue // what broke, told before by what it is a part of
+		case !well && !final && s.Status >= 400 && !slices.ContainsFunc(steps[i+1:], func(t Step) bool {
+			return t.Name == s.Name && t.Host == s.Host
+		}):
+			continue // a refusal on the way to the one that was meant
 		}
 		e := Examined{Step: s, Requests: 1}
 		at := slices.IndexFunc(rows, func(r Examined) bool { return r.Name == s.Name && r.Host == s.Host })

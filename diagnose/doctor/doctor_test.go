@@ -145,6 +145,9 @@ func TestImage(t *testing.T) {
 		{name: "a proxy that says no", origin: tls, set: func(w *world) { w.o.Proxy = through(t, false) }},
 		{name: "fine, through a proxy", origin: tls, set: func(w *world) { w.o.Proxy = through(t, true) }},
 		{name: "a login is needed", origin: origin.Options{Auth: origin.Auth{Kind: "basic", Username: "a", Password: "b"}}},
+		{name: "a token service that nobody named", origin: origin.Options{
+			Auth: origin.Auth{Kind: "bearer", Anonymous: true, SeparateHost: true},
+		}},
 		{name: "private or missing", origin: private},
 		{name: "a login that is refused, and not needed", origin: origin.Options{
 			Auth: origin.Auth{Kind: "bearer", Anonymous: true, Username: "ci-bot", Password: "right"},
