@@ -24,6 +24,7 @@ var rules = []rule{
 	of(diagnose.NameInvalid, `couldn't parse image (reference|name)`, `invalid reference format`,
 		`repository name \(?\S* ?must be lowercase`, `invalidimagename`, `short.name\S* .*(did not resolve|ambiguous)`),
 	of(diagnose.NeverPull, `errimageneverpull`, `not present with pull policy of never`),
+	of(diagnose.ClientForbidden, `has no rule that lets clients pull`), // in the words of a mirror's body
 	// The node's own store has lost something. No reason of ours says so.
 	of(diagnose.Unknown, `from content store: content digest`),
 	of(diagnose.UnsupportedImage, `schema ?1`, `manifest\.v1\+prettyjws`, `docker image format v1\b`,
@@ -155,6 +156,7 @@ var advices = map[diagnose.Reason]advice{
 	diagnose.TagNotFound:         {"the registry has no such tag", "check the tag; crane ls REPOSITORY lists those there are"},
 	diagnose.NotARegistry:        {"what answered is no registry", "check the host in the image's name, and for a proxy or login page before it"},
 	diagnose.UpstreamError:       {"the registry failed", "pull again; if it stays, see its status page or its log"},
+	diagnose.ClientForbidden:     {"no rule of the mirror lets clients pull it", "add it to rules in the mirror's configuration, or pull it from the registry itself"},
 	diagnose.ClientGone:          {"the node gave the pull up before it was done", "see whether the pod was removed or the runtime restarted; if not, the pull was too slow for its progress timeout"},
 	diagnose.Unknown:             {"the text does not say why", "look at the runtime's log on that node, or at mirror failures"},
 }

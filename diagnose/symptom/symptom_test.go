@@ -99,6 +99,15 @@ func TestOwnSentences(t *testing.T) {
 		if f.ID != "7f3a9c2e" {
 			t.Errorf("id %q: %s", f.ID, m[2])
 		}
+		// As it stands in the status line, where the mirror has just been named.
+		short := strings.Replace(m[0], "\nthe mirror ", "\n", 1)
+		if m = strings.Split(short, "\n"); len(m) != 3 || short == m[0] {
+			continue
+		}
+		r = read(t, `Failed to pull image "acme/app:v1": unexpected status from HEAD request to http://m/v2/: 403 Forbidden (mirror: `+m[1]+" [7f3a9c2e])")
+		if len(r.Failures) != 1 || r.Failures[0].Reason != f.Reason {
+			t.Errorf("%+v, and %s in full", r.Failures, f.Reason)
+		}
 	}
 	if told < 20 {
 		t.Errorf("%d sentences are told", told)
