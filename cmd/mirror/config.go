@@ -133,11 +133,12 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry"))
 	row("upstreams", "%d, all others are refused", len(c.Upstreams))
 	for _, u := range c.Upstreams {
+		ruled := choose(u.Access == "rules", "; the rules say what may be pulled", "")
 		if u.IsPattern() {
-			row("  "+u.Name, "each host that fits, at https://HOST")
+			row("  "+u.Name, "each host that fits, at https://HOST%s", ruled)
 		} else {
-			row("  "+u.Name, "%s%s", u.Endpoints[0].URL,
-				choose(len(u.Aliases) > 0, ", also called "+strings.Join(u.Aliases, " and "), ""))
+			row("  "+u.Name, "%s%s%s", u.Endpoints[0].URL,
+				choose(len(u.Aliases) > 0, ", also called "+strings.Join(u.Aliases, " and "), ""), ruled)
 		}
 		what := "public images alone, for the sake of its limits; private ones need access: rules"
 		if u.Access == "rules" {

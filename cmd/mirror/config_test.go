@@ -98,6 +98,7 @@ func TestConfigCheckWarnsOfRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
+		"also called index.docker.io and registry-1.docker.io; the rules say what may be pulled\n",
 		"as hub (passwordFile) for all: what the rules let clients pull", "everybody who reaches the mirror may pull docker.io/acme/**",
 		"warning: rules[0] is for everybody who reaches the mirror (*): whoever connects to it reads docker.io/acme/**, and a kubelet " +
 			"that checks pull secrets (KEP-2535)",

@@ -29,11 +29,14 @@ type answered struct {
 	status, reason, challenge, body string
 }
 
-func (r *running) asks(t *testing.T, method, path string) answered {
+func (r *running) asks(t *testing.T, method, path string, header ...string) answered {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.Addr().String()+"/v2/"+path, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
 	}
 	_, registry, ns := strings.Cut(path, "?ns=")
 	req.Header.Set("Mirror-Node", fmt.Sprintf("node-%t%s", ns, registry)) // one kind of client each
@@ -80,6 +83,12 @@ func TestRules(t *testing.T) {
 				}
 				for _, method := range []string{"GET", "HEAD"} {
 					got := r.asks(t, method, at)
+					// A login that is not ours changes nothing, and is no failed login: it may be the registry's.
+					for _, login := range []string{"Basic Ym90OmNhbmFyeS01YjFkN2U5MA==", "Bearer x"} {
+						if with := r.asks(t, method, at, "Authorization", login); with != got {
+							t.Errorf("%s %s with %s: %+v, without %+v", method, at, login, with, got)
+						}
+					}
 					if !strings.HasPrefix(got.status, want.status+" (mirror: has no rule that lets clients pull "+nameOf(o)+"/"+repo+
 						"; add it to rules in the mirror's configuration") || got.challenge != want.challenge ||
 						got.reason != "client-forbidden" || (got.body == "") != (method == "HEAD") {
