@@ -21,7 +21,7 @@ var own = []struct {
 	{diagnose.UpstreamTimeout, regexp.MustCompile(`did not answer (in time|within)|did not answer for the manifest`)},
 	{diagnose.Stalled, regexp.MustCompile(`stopped sending|too slowly to end`)},
 	{diagnose.TLSHandshake, regexp.MustCompile(`the TLS handshake`)},
-	{diagnose.TLSUntrusted, regexp.MustCompile(`^certificate of .* is issued by .* the mirror doesn't trust`)},
+	{diagnose.TLSUntrusted, regexp.MustCompile(`^certificate of .* is issued by .*(the mirror doesn't trust|isn't trusted)`)},
 	{diagnose.TLSWrongHost, regexp.MustCompile(`^certificate of .* is for .*, not for `)},
 	{diagnose.TLSExpired, regexp.MustCompile(`^certificate of .* expired on `)},
 	{diagnose.ClockSkew, regexp.MustCompile(`^certificate of .* is valid only from `)},

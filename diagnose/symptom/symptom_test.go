@@ -82,31 +82,37 @@ func TestOwnSentences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	line := func(sentence string) *symptom.Report {
+		return read(t, `Failed to pull image "acme/app:v1": unexpected status from HEAD request to http://m/v2/: 502 Bad Gateway (mirror: `+
+			sentence+" [7f3a9c2e])")
+	}
 	told := 0
-	for _, m := range regexp.MustCompile(`(?m)^([a-z-]+) \([a-z]+\)(?:, declined)?\n(.+)\n-> (.+)$`).FindAllStringSubmatch(string(b), -1) {
-		r := read(t, `Failed to pull image "acme/app:v1": unexpected status from HEAD request to http://m/v2/: 502 Bad Gateway (mirror: `+
-			m[2]+"; "+m[3]+" [7f3a9c2e])")
+	all := regexp.MustCompile(`(?m)^([a-z-]+) \([a-z]+\)(?:, declined)?\n(.+)\n(?:~ (.+)\n)?-> (.+)$`).FindAllStringSubmatch(string(b), -1)
+	for _, m := range all {
+		reason, summary, short, remedy := diagnose.Reason(m[1]), m[2], m[3], m[4]
+		r := line(summary + "; " + remedy)
 		if len(r.Failures) != 1 {
-			t.Errorf("%d failures in %q", len(r.Failures), m[2])
+			t.Errorf("%d failures in %q", len(r.Failures), summary)
 			continue
 		}
 		f := r.Failures[0]
-		if f.Reason == diagnose.Reason(m[1]) {
+		if f.Reason == reason {
 			told++
 		} else if f.Reason != diagnose.Unknown {
-			t.Errorf("%s, should be %s: %s", f.Reason, m[1], m[2])
+			t.Errorf("%s, should be %s: %s", f.Reason, reason, summary)
 		}
 		if f.ID != "7f3a9c2e" {
-			t.Errorf("id %q: %s", f.ID, m[2])
+			t.Errorf("id %q: %s", f.ID, summary)
 		}
-		// As it stands in the status line, where the mirror has just been named.
-		short := strings.Replace(m[0], "\nthe mirror ", "\n", 1)
-		if m = strings.Split(short, "\n"); len(m) != 3 || short == m[0] {
-			continue
-		}
-		r = read(t, `Failed to pull image "acme/app:v1": unexpected status from HEAD request to http://m/v2/: 403 Forbidden (mirror: `+m[1]+" [7f3a9c2e])")
-		if len(r.Failures) != 1 || r.Failures[0].Reason != f.Reason {
-			t.Errorf("%+v, and %s in full", r.Failures, f.Reason)
+		// As it stands in the status line, where the mirror has just been named, and the image beside it.
+		for _, s := range []string{summary, short} {
+			if s == "" {
+				continue
+			}
+			r = line(strings.TrimPrefix(s, "the mirror "))
+			if len(r.Failures) != 1 || r.Failures[0].Reason != f.Reason {
+				t.Errorf("%q: %+v, and %s in full", s, r.Failures, f.Reason)
+			}
 		}
 	}
 	if told < 20 {
