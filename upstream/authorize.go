@@ -184,7 +184,7 @@ func (c *call) exchanges(ctx context.Context, s *session) bool {
 		return false
 	}
 	if c.health.renewed(next) {
-		c.o.Log.Info("credential was refused, and renewed", "upstream", c.o.Name, "credential", next.Name)
+		c.o.Log.Info("credential was refused, and renewed", "credential", next.Name)
 	}
 	s.cred = next
 	s.renewed, s.pending = false, nil
@@ -318,7 +318,7 @@ func (c *call) ails(state auth.State, f *fault) {
 		state = auth.StateExpired
 	}
 	if news := c.health.mark(c.cred, state, why); news && c.cred.Name != "" { // those of clients have no name
-		c.o.Log.Warn("credential refused, going on without it", "upstream", c.o.Name, "credential", c.cred.Name,
+		c.o.Log.Warn("credential refused, going on without it", "credential", c.cred.Name,
 			"state", state, "err", why)
 	}
 }
