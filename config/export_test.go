@@ -12,3 +12,6 @@ func Paths() []string { return slices.Sorted(slices.Values(paths())) }
 func Unavailable() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), isAvailable)
 }
+
+// MatchHost is matchHost.
+func MatchHost(glob, host string) bool { return matchHost(glob, host) }

@@ -143,29 +143,43 @@ func (c *Config) Warnings() []string {
 	return list
 }
 
-// matchHost matches a host against the first part of a rule's glob: label by label, with * for any letters of one, and **
-// for any labels; * alone is any host.
+// matchHost matches a host against the first part of a rule's glob, or a pattern: label by label, with * for any letters
+// of one, and ** for any labels; * alone is any host.
 func matchHost(glob, host string) bool {
-	if glob == "*" || glob == "**" {
-		return true
-	}
-	var pattern strings.Builder
-	labels := strings.Split(glob, ".")
-	for i, label := range labels {
-		last := i == len(labels)-1
-		switch {
-		case label == "**" && last:
-			pattern.WriteString(`[^.]+(\.[^.]+)*`)
-			continue
-		case label == "**":
-			pattern.WriteString(`([^.]+\.)*`)
-			continue
+	return glob == "*" || matchLabels(strings.Split(glob, "."), strings.Split(host, "."))
+}
+
+func matchLabels(glob, host []string) bool {
+	for len(glob) > 0 && glob[0] != "**" {
+		if len(host) == 0 || !matchLabel(glob[0], host[0]) {
+			return false
 		}
-		pattern.WriteString(strings.ReplaceAll(regexp.QuoteMeta(label), `\*`, `[^.]*`))
-		if !last {
-			pattern.WriteString(`\.`)
+		glob, host = glob[1:], host[1:]
+	}
+	if len(glob) == 0 {
+		return len(host) == 0
+	}
+	for len(glob) > 1 && glob[1] == "**" { // two say no more than one
+		glob = glob[1:]
+	}
+	for i := 0; i <= len(host); i++ {
+		if matchLabels(glob[1:], host[i:]) {
+			return true
 		}
 	}
-	ok, err := regexp.MatchString(`^`+pattern.String()+`$`, host)
-	return err == nil && ok
+	return false
+}
+
+// matchLabel matches a label against a glob in which * stands for any letters.
+func matchLabel(glob, label string) bool {
+	first, rest, star := strings.Cut(glob, "*")
+	label, ok := strings.CutPrefix(label, first)
+	for ok && star {
+		var next string
+		if next, rest, star = strings.Cut(rest, "*"); !star {
+			return strings.HasSuffix(label, next)
+		}
+		_, label, ok = strings.Cut(label, next)
+	}
+	return ok && label == ""
 }

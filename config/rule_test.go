@@ -101,3 +101,37 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestMatchHost(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		glob, host string
+		want       bool
+	}{
+		{"docker.io", "docker.io", true},
+		{"docker.io", "docker.iox", false},
+		{"docker.io", "xdocker.io", false},
+		{"*", "a.b.c:5000", true},
+		{"**", "a.b.c", true},
+		{"*.b", "a.b", true},
+		{"*.b", "b", false},
+		{"*.b", "a.a.b", false},
+		{"a*c.b", "abc.b", true},
+		{"a*c.b", "ac.b", true},
+		{"a*c.b", "ab.c.b", false},
+		{"a*b*c", "axbxc", true},
+		{"a*b*c", "acb", false},
+		{"*a*", "xax", true},
+		{"*a", "aa", true},
+		{"**.b", "a.a.b", true},
+		{"**.b", "b", true},
+		{"a.**", "a", true},
+		{"a.**.z", "a.b.c.z", true},
+		{"a.**.z", "a.b.c.y", false},
+		{"localhost:*", "localhost:5000", true},
+	} {
+		if got := config.MatchHost(tt.glob, tt.host); got != tt.want {
+			t.Errorf("%s for %s: %v", tt.glob, tt.host, got)
+		}
+	}
+}
