@@ -50,7 +50,7 @@ func TestHostsOfAPattern(t *testing.T) {
 		if c.Ref.Host != one || c.Ref.Name != app {
 			t.Errorf("%+v", c.Ref)
 		}
-		w.fails(at(two, "1"))
+		_ = w.fails(at(two, "1"))
 		if err := w.fails(at("three.azurecr.io", "1")); !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
 		}
@@ -59,13 +59,13 @@ func TestHostsOfAPattern(t *testing.T) {
 		}
 		// The no of two is remembered, though its site is looked up anew.
 		hosts[two].asked()
-		w.fails(at(two, "1"))
+		_ = w.fails(at(two, "1"))
 		hosts[two].wants(t)
 		// What one has is not two's.
 		hosts[two].asked()
 		digest := at(two, "")
 		digest.Request.Digest = c.Digest
-		w.fails(digest)
+		_ = w.fails(digest)
 		hosts[two].wants(t, "GET "+app+"@"+c.Digest.String())
 
 		opened = nil
