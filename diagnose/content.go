@@ -94,6 +94,7 @@ func (c *facts) refusedByUs() bool {
 	}
 	if e, ok := errors.AsType[*upstream.RedirectError](c.err); ok {
 		c.set(RedirectNotAllowed, "%s redirects %s to %s, which is not followed: %s", c.up, c.what(), e.Host, e.Why)
+		c.f.Short = fmt.Sprintf("%s redirects to %s, which is not followed: %s", c.up, e.Host, e.Why)
 		c.remedy("add %s to redirectHosts of %s, if that is right", e.Host, c.up)
 		if e.Final {
 			c.remedy("check the endpoint of %s, then tell its operator", c.up)

@@ -208,6 +208,8 @@ func (c *facts) ourselves() bool {
 	if e, ok := errors.AsType[*upstream.QueueError](c.err); ok {
 		c.set(QueueTimeout, "%s waited %s for its turn: all %d transfers from %s are in use", c.full(),
 			e.Waited.Round(time.Second), e.Most, c.host)
+		c.f.Short = fmt.Sprintf("it waited %s: all %d transfers from %s are in use", e.Waited.Round(time.Second),
+			e.Most, c.host)
 		c.remedy("pull again; if it stays raise maxTransfers of %s", c.up)
 		c.note("%d others wait for a turn at %s", e.Waiting, e.Endpoint)
 		return true
