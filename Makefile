@@ -43,6 +43,14 @@ install: ## what e2e and bench need and this machine lacks (as root on Debian)
 e2e: install ## real registries and clients, and the OCI conformance suite; RUN=REGEXP for some of them
 	cd e2e && go vet ./... && go test -race -count=1 -timeout 20m $(if $(RUN),-v -run '$(RUN)') ./...
 
+.PHONY: reasons
+reasons: install ## a place for each reason of docs/failures, pulled from by every client: five minutes; UPDATE=1 writes the matrix
+	cd e2e && go test -count=1 -timeout 20m -run '^TestReasons$$' . -reasons $(if $(UPDATE),-update)
+
+.PHONY: tour
+tour: build ## ten failures on this machine, offline: what a client prints without the mirror and with it
+	@cd e2e && go run ./tour -mirror ../bin/mirror
+
 .PHONY: kill
 kill: ## kill -9 of the binary at every named point and at random, in full: an hour or so; CRASH_SEED=N repeats a run
 	cd e2e && CRASH_ROUNDS=$(CRASH_ROUNDS) CRASH_KILLS=$(CRASH_KILLS) CRASH_FOR=$(CRASH_FOR) \

@@ -51,7 +51,8 @@ type Certs struct {
 	// Server takes the place of the registry that containerd goes on to. Empty: it stays the real one, which is out of
 	// reach here.
 	Server string
-	// Hosts are further registries, and where containerd goes on for them.
+	// Hosts are further registries, and where containerd goes on for them. Without a Mirror there is nothing else: it
+	// goes there at once.
 	Hosts map[string]string
 }
 
@@ -106,6 +107,9 @@ func (c Certs) write(dst string) error {
 			return err
 		}
 		text := withServer(string(b), server)
+		if c.Mirror == "" {
+			text = fmt.Sprintf("server = %q\n", server)
+		}
 		if err := os.WriteFile(filepath.Join(dst, host, "hosts.toml"), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -304,15 +308,22 @@ func (c *Containerd) run(t testing.TB, args ...string) proc.Result {
 	return proc.Run(t, proc.Options{}, c.ctr, append([]string{"--address", c.socket}, args...)...)
 }
 
-// Pull pulls as the kubelet does, and forgets what it got.
-func (c *Containerd) Pull(ctx context.Context, ref string) error {
+// Pull pulls as the kubelet does, returns the digest that the reference points to, and forgets what it got.
+func (c *Containerd) Pull(ctx context.Context, ref string) (digest string, err error) {
 	images := cri.NewImageServiceClient(c.conn)
 	spec := &cri.ImageSpec{Image: ref}
 	if _, err := images.PullImage(ctx, &cri.PullImageRequest{Image: spec}); err != nil {
-		return err
+		return "", err
 	}
-	_, err := images.RemoveImage(ctx, &cri.RemoveImageRequest{Image: spec})
-	return err
+	status, err := images.ImageStatus(ctx, &cri.ImageStatusRequest{Image: spec})
+	if err != nil {
+		return "", err
+	}
+	for _, d := range status.GetImage().GetRepoDigests() {
+		_, digest, _ = strings.Cut(d, "@")
+	}
+	_, err = images.RemoveImage(ctx, &cri.RemoveImageRequest{Image: spec})
+	return digest, err
 }
 
 // CRI pulls as the kubelet does.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/e2e/internal/proc"
 	"github.com/registrymirror/mirror/e2e/internal/tool"
@@ -81,9 +82,20 @@ func New(t testing.TB, o Options) *Client {
 // Pull pulls with Podman and returns the image id. An error is what Podman printed.
 func (c *Client) Pull(t testing.TB, ref string) (id string, err error) {
 	t.Helper()
-	r := proc.Run(t, proc.Options{Env: c.env}, tool.System(t, "podman"), "--root", c.dir+"/graph", "--runroot", c.dir+"/run",
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	return c.PullWithin(ctx, t, ref)
+}
+
+// PullWithin is Pull until the context ends, which is an error too.
+func (c *Client) PullWithin(ctx context.Context, t testing.TB, ref string) (id string, err error) {
+	t.Helper()
+	r, err := proc.Exec(ctx, proc.Options{Env: c.env}, tool.System(t, "podman"), "--root", c.dir+"/graph", "--runroot", c.dir+"/run",
 		"pull", "--signature-policy", c.dir+"/policy.json", "--arch", "amd64", ref)
-	if r.Code != 0 {
+	switch {
+	case err != nil:
+		return "", err
+	case r.Code != 0:
 		return "", errors.New(strings.TrimSpace(r.Text()))
 	}
 	return "sha256:" + strings.TrimSpace(r.Stdout), nil
