@@ -64,6 +64,9 @@ func showUpstreams(out io.Writer, list []admin.Upstream, wide bool, now time.Tim
 		for _, e := range u.Endpoints {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", u.Name, e.URL, e.State, shorten(e.LastError, wide))
 		}
+		if len(u.Endpoints) == 0 { // a pattern; its hosts have rows of their own
+			fmt.Fprintf(w, "%s\t%s\t-\t\n", u.Name, "each host that fits")
+		}
 		credentials = credentials || len(u.Credentials) > 0
 	}
 	if err := w.Flush(); err != nil {

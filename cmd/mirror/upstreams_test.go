@@ -31,6 +31,7 @@ func upstreamsOf(t *testing.T, token string) string {
 						{Name: "old", Kind: "ecr", State: "expired", ExpiresAt: now.Add(-time.Minute)},
 					},
 				},
+				{Name: "*.azurecr.io", Access: "public"},
 				{Name: "ghcr.io", Access: "public", Endpoints: []admin.Endpoint{{URL: "https://ghcr.io", State: "unknown"}}},
 			}
 		},
@@ -42,9 +43,10 @@ func upstreamsOf(t *testing.T, token string) string {
 func TestUpstreamsTable(t *testing.T) {
 	t.Parallel()
 	where := upstreamsOf(t, "")
-	want := `UPSTREAM   ENDPOINT                      STATE    ERROR
-docker.io  https://registry-1.docker.io  open     ` + strings.Repeat("x", 100) + `...
-ghcr.io    https://ghcr.io               unknown
+	want := `UPSTREAM      ENDPOINT                      STATE    ERROR
+docker.io     https://registry-1.docker.io  open     ` + strings.Repeat("x", 100) + `...
+*.azurecr.io  each host that fits           -
+ghcr.io       https://ghcr.io               unknown
 
 UPSTREAM   CREDENTIAL  KIND    STATE     EXPIRES    REFRESHED   ERROR
 docker.io  hub         file    ok        -          -
