@@ -17,7 +17,7 @@ TARGETS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: ## the static binary, bin/mirror
@@ -42,6 +42,11 @@ install: ## what e2e and bench need and this machine lacks (as root on Debian)
 .PHONY: e2e
 e2e: install ## real registries and clients, and the OCI conformance suite; RUN=REGEXP for some of them
 	cd e2e && go vet ./... && go test -race -count=1 -timeout 20m $(if $(RUN),-v -run '$(RUN)') ./...
+
+.PHONY: e2e-kubernetes
+e2e-kubernetes: ## a real kubelet, API server and containerd (built once, ten minutes): what a person sees at the pod
+	./e2e/install.sh kubernetes
+	cd e2e && MIRROR_E2E_KUBERNETES=1 go test -count=1 -timeout 20m -v -run '^TestKubernetes$$' .
 
 .PHONY: reasons
 reasons: install ## a place for each reason of docs/failures, pulled from by every client: five minutes; UPDATE=1 writes the matrix

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the end-to-end tests and the comparison need and this machine lacks: Debian packages (as root), and Go
 # programs into $MIRROR_E2E_CACHE/bin. Nothing is done where everything is there. A bare machine takes some ten minutes,
-# nearly all of it for building containerd.
+# nearly all of it for building containerd. With the argument "kubernetes" it also installs what runs a node of a cluster:
+# ten minutes more.
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=versions.env
@@ -28,6 +29,9 @@ packages=(
   "libc6-dev /usr/include/stdlib.h"
   "ca-certificates /etc/ssl/certs/ca-certificates.crt"
 )
+if [ "${1:-}" = kubernetes ]; then
+  packages+=("etcd-server /usr/bin/etcd")
+fi
 missing=()
 for entry in "${packages[@]}"; do
   read -r package proof <<<"$entry"
@@ -76,4 +80,37 @@ build github.com/opencontainers/distribution-spec/conformance \
   github.com/opencontainers/distribution-spec/conformance "$CONFORMANCE_VERSION"
 build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/containerd "$CONTAINERD2_VERSION"
 build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/ctr "$CONTAINERD2_VERSION"
+
+# kubernetes PROGRAM...: programs of k8s.io/kubernetes. Its go.mod leaves the versions of its parts to the repository that
+# it is made in, so "go install" does not take it: here they are written into a module of their own.
+kubernetes() {
+  local program todo=()
+  for program in "$@"; do
+    if ! go version -m "$bin/$program" 2>/dev/null | grep -qP "^\tdep\tk8s.io/kubernetes\t\Q$KUBERNETES_VERSION\E(\t|$)"; then
+      todo+=("k8s.io/kubernetes/cmd/$program")
+    fi
+  done
+  if [ ${#todo[@]} = 0 ]; then
+    return
+  fi
+  say "${todo[*]} $KUBERNETES_VERSION"
+  local dir
+  dir=$(mktemp -d)
+  (
+    cd "$dir"
+    go mod init kubernetes
+    go mod edit -require "k8s.io/kubernetes@$KUBERNETES_VERSION"
+    sed -nE 's/^\s+(k8s\.io\/\S+) v0\.0\.0( .*)?$/\1/p' \
+      "$(go mod download -json "k8s.io/kubernetes@$KUBERNETES_VERSION" | sed -nE 's/^\s*"GoMod": "(.*)",$/\1/p')" |
+      while read -r part; do
+        go mod edit -replace "$part=$part@$KUBERNETES_PARTS_VERSION"
+      done
+    CGO_ENABLED=0 go build -mod=mod -trimpath -ldflags '-s -w' -o "$bin/" "${todo[@]}"
+  )
+  rm -rf "$dir"
+}
+if [ "${1:-}" = kubernetes ]; then
+  build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 "$CONTAINERD2_VERSION"
+  kubernetes kube-apiserver kubelet kubectl
+fi
 say "everything is there: $bin"

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/journal"
@@ -74,7 +75,8 @@ func cutName(s string) string {
 
 // message is what happened and what to do, in the form in which clients are told it.
 func message(f journal.Failure) string {
-	s := fmt.Sprintf("Failed to pull image %q: (mirror: %s", f.Image, f.Summary)
+	s := fmt.Sprintf("Failed to pull image %q: (mirror: %s", f.Image,
+		strings.TrimPrefix(f.Summary, "the mirror ")) // it has just been named
 	end := " [" + f.ID + "])"
 	if f.Remedy != "" {
 		s += "; " + f.Remedy

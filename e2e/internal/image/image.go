@@ -146,6 +146,51 @@ func New(t testing.TB, platform string, layers Layers) v1.Image {
 	return img
 }
 
+// PushProgram pushes an image that is one static program and runs it, of this machine's platform and, so that there is
+// an index, of another.
+func PushProgram(t testing.TB, host, repository, tag string, binary []byte) {
+	t.Helper()
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	if err := w.WriteHeader(&tar.Header{Name: "program", Mode: 0o755, Size: int64(len(binary)), Typeflag: tar.TypeReg}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(binary); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	index := v1.ImageIndex(mutate.IndexMediaType(empty.Index, types.OCIImageIndex))
+	for _, arch := range []string{"amd64", "arm64"} {
+		img := New(t, "linux/"+arch, nil)
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(out.Bytes())), nil
+		}, tarball.WithMediaType(types.OCILayer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if img, err = mutate.AppendLayers(img, layer); err != nil {
+			t.Fatal(err)
+		}
+		file, err := img.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file = file.DeepCopy()
+		file.Config.Cmd, file.Config.Entrypoint = nil, []string{"/program"}
+		if img, err = mutate.ConfigFile(img, file); err != nil {
+			t.Fatal(err)
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
+		})
+	}
+	if err := remote.WriteIndex(ref(t, host, repository, tag), index, remote.WithContext(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Chart is an artifact as Helm pushes it: media types that no image has.
 func Chart(t testing.TB) v1.Image {
 	t.Helper()

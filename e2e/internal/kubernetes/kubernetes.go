@@ -1,0 +1,232 @@
+// Package kubernetes runs a cluster of one node on this machine, without a network of its own: etcd, an API server with
+// RBAC, a kubelet, and a containerd for it. There is no scheduler and no controller: pods name their node, have its
+// network, and stay as they are.
+//
+// install.sh kubernetes builds what it needs. Linux, as root.
+package kubernetes
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/registrymirror/mirror/e2e/internal/containerd"
+	"github.com/registrymirror/mirror/e2e/internal/proc"
+	"github.com/registrymirror/mirror/e2e/internal/tool"
+	"github.com/registrymirror/mirror/e2e/internal/wait"
+)
+
+// Node is the name of the one node.
+const Node = "node-1"
+
+// Programs are what a cluster needs out of tool.Bin.
+var Programs = []string{"kube-apiserver", "kubelet", "kubectl", "containerd", "containerd-shim-runc-v2"}
+
+// Cluster is a running one.
+type Cluster struct {
+	Server     string // https://HOST:PORT
+	CA         string // file
+	dir        string
+	kubeconfig string
+}
+
+// Start runs the API server until the test ends. There is no node yet.
+func Start(t testing.TB) *Cluster {
+	t.Helper()
+	c := &Cluster{dir: proc.Dir(t)}
+	ports := free(t, 3)
+	etcd, peer := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
+	proc.Start(t, proc.Options{Name: "etcd", Env: []string{"ETCD_UNSUPPORTED_ARCH=arm64"}}, tool.System(t, "etcd"),
+		"--data-dir", c.dir+"/etcd", "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
+
+	c.Server = "https://127.0.0.1:" + ports[2]
+	c.CA = c.dir + "/apiserver/apiserver.crt"
+	write(t, c.dir+"/tokens.csv", `admin-token,admin,admin,"system:masters"`+"\n")
+	c.key(t, c.dir+"/accounts.key")
+	proc.Start(t, proc.Options{Name: "kube-apiserver", Grace: 20 * time.Second}, tool.Built(t, "kube-apiserver"),
+		"--etcd-servers", etcd, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", ports[2],
+		"--cert-dir", c.dir+"/apiserver", "--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.96.0.0/16",
+		"--authorization-mode", "RBAC", "--token-auth-file", c.dir+"/tokens.csv", "--disable-admission-plugins", "ServiceAccount",
+		"--service-account-issuer", "https://kubernetes.test", "--service-account-key-file", c.dir+"/accounts.key",
+		"--service-account-signing-key-file", c.dir+"/accounts.key")
+	c.kubeconfig = c.dir + "/kubeconfig"
+	write(t, c.kubeconfig, fmt.Sprintf(`apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: %q, certificate-authority: %q}}]
+users: [{name: u, user: {token: admin-token}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+`, c.Server, c.CA))
+	wait.For(t, 2*time.Minute, "the API server", func() error {
+		if _, err := c.kubectl(t.Context(), "", "get", "--raw", "/readyz"); err != nil {
+			return err
+		}
+		_, err := c.kubectl(t.Context(), "", "get", "namespace", "default")
+		return err
+	})
+	return c
+}
+
+// Containerd is the settings that a containerd needs to run pods here, beside what pulls need. The sandbox is an image
+// that it can pull.
+func Containerd(sandbox string) containerd.Settings {
+	return containerd.Settings{
+		TOML: fmt.Sprintf(`
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = %q
+`, sandbox),
+		Env: []string{"PATH=" + tool.Bin() + ":" + os.Getenv("PATH")}, // its shim, and not that of the distribution
+	}
+}
+
+// kubelet is its configuration. Nothing of this machine decides what runs: no cgroups of its own, no eviction.
+const kubelet = `apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+address: 127.0.0.1
+port: %s
+healthzPort: 0
+authentication: {anonymous: {enabled: false}, webhook: {enabled: false}}
+authorization: {mode: AlwaysAllow}
+containerRuntimeEndpoint: unix://%s
+failCgroupV1: false
+cgroupDriver: cgroupfs
+cgroupsPerQOS: false
+enforceNodeAllocatable: []
+localStorageCapacityIsolation: false
+evictionHard: {memory.available: 1Mi}
+imageGCHighThresholdPercent: 100
+serializeImagePulls: false
+registryPullQPS: 0
+makeIPTablesUtilChains: false
+podLogsDir: %s
+volumePluginDir: %s
+`
+
+// Join makes a node out of a containerd, until the test ends.
+func (c *Cluster) Join(t testing.TB, runtime *containerd.Containerd) {
+	t.Helper()
+	config := c.dir + "/kubelet.yaml"
+	write(t, config, fmt.Sprintf(kubelet, free(t, 1)[0], runtime.Socket(), c.dir+"/logs", c.dir+"/plugins"))
+	t.Cleanup(func() { // after the kubelet has ended
+		runtime.RemovePods(t)
+		// The kubelet makes its folder a mount of itself, so that those in it are shared, and leaves it so.
+		if err := syscall.Unmount(c.dir+"/kubelet", 0); err != nil && !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("unmount the kubelet's folder: %v", err)
+		}
+	})
+	proc.Start(t, proc.Options{Name: "kubelet"}, tool.Built(t, "kubelet"),
+		"--config", config, "--kubeconfig", c.kubeconfig, "--root-dir", c.dir+"/kubelet", "--cert-dir", c.dir+"/kubelet-certs",
+		"--hostname-override", Node, "--node-ip", "127.0.0.1")
+	wait.For(t, time.Minute, "the node", func() error {
+		_, err := c.kubectl(t.Context(), "", "get", "node", Node)
+		return err
+	})
+}
+
+// Run makes a pod of one container. Its image is pulled anew.
+func (c *Cluster) Run(t testing.TB, name, image string) {
+	t.Helper()
+	b, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": name, "namespace": "default"},
+		"spec": map[string]any{
+			"nodeName": Node, "hostNetwork": true, "automountServiceAccountToken": false, "enableServiceLinks": false,
+			"tolerations": []any{map[string]any{"operator": "Exists"}}, "terminationGracePeriodSeconds": 0,
+			"containers": []any{map[string]any{"name": "app", "image": image, "imagePullPolicy": "Always"}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.kubectl(t.Context(), string(b), "apply", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Kubectl runs kubectl, which has to succeed, and returns its stdout.
+func (c *Cluster) Kubectl(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := c.kubectl(t.Context(), "", args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (c *Cluster) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	r, err := proc.Exec(ctx, proc.Options{Stdin: []byte(stdin)}, filepath.Join(tool.Bin(), "kubectl"),
+		append([]string{"--kubeconfig", c.kubeconfig, "--cache-dir", c.dir + "/kubectl"}, args...)...)
+	if err == nil && r.Code != 0 {
+		err = fmt.Errorf("kubectl %s: exit code %d\n%s", strings.Join(args, " "), r.Code, r.Text())
+	}
+	return r.Stdout, err
+}
+
+// Account makes a service account and returns a file with its token.
+func (c *Cluster) Account(t testing.TB, namespace, name string) string {
+	t.Helper()
+	c.Kubectl(t, "create", "namespace", namespace)
+	c.Kubectl(t, "create", "serviceaccount", name, "--namespace", namespace)
+	file := c.dir + "/" + name + ".token"
+	write(t, file, c.Kubectl(t, "create", "token", name, "--namespace", namespace))
+	return file
+}
+
+func (c *Cluster) key(t testing.TB, file string) {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})))
+}
+
+func write(t testing.TB, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// free are ports that nobody has, for programs that don't take one of the kernel's choice.
+func free(t testing.TB, n int) []string {
+	t.Helper()
+	var ports []string
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }() // all at the end, so that they differ
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		ports = append(ports, port)
+	}
+	return ports
+}
+
+// Missing is a program that a cluster needs and that isn't there; empty: all are.
+func Missing() string {
+	for _, name := range Programs {
+		if _, err := os.Stat(filepath.Join(tool.Bin(), name)); err != nil {
+			return name
+		}
+	}
+	if _, err := os.Stat("/usr/bin/etcd"); err != nil {
+		return "etcd"
+	}
+	return ""
+}
