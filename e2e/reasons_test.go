@@ -95,7 +95,8 @@ func TestReasons(t *testing.T) {
 	var slow, quick errgroup.Group
 	quick.SetLimit(8)
 	for _, p := range places {
-		cells[p.Title()] = make(map[string]string)
+		row := make(map[string]string)
+		cells[p.Title()] = row
 		for _, r := range readers {
 			group := &quick
 			if p.Slow {
@@ -105,7 +106,7 @@ func TestReasons(t *testing.T) {
 				cell := read(t, m, p, r)
 				mu.Lock()
 				defer mu.Unlock()
-				cells[p.Title()][r.name] = cell
+				row[r.name] = cell
 				return nil
 			})
 		}

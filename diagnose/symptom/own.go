@@ -42,7 +42,7 @@ var own = []struct {
 	{diagnose.ClientForbidden, regexp.MustCompile(`^(the mirror )?has no rule that lets clients pull `)},
 	{diagnose.Overloaded, regexp.MustCompile(`has as many connections as it may have`)},
 	{diagnose.Stopping, regexp.MustCompile(`^(the mirror )?is stopping`)},
-	{diagnose.QueueTimeout, regexp.MustCompile(`waited .* for its turn`)},
+	{diagnose.QueueTimeout, regexp.MustCompile(`waited .* for its turn|waited \S+: all \d+ transfers`)},
 	{diagnose.AuthHostNotAllowed, regexp.MustCompile(`wants its tokens from`)},
 	{diagnose.RedirectNotAllowed, regexp.MustCompile(`which is not followed`)},
 	{diagnose.ManifestTooLarge, regexp.MustCompile(`is larger than 4 MiB`)},

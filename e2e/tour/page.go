@@ -83,7 +83,7 @@ func (p *page) outro(lines ...string) {
 func wrap(s string, width int) (lines []string) {
 	for para := range strings.SplitSeq(s, "\n") {
 		line := ""
-		for _, word := range strings.FieldsSeq(para) {
+		for word := range strings.FieldsSeq(para) {
 			for len(word) > width {
 				if line != "" {
 					lines, line = append(lines, line), ""

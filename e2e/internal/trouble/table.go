@@ -235,9 +235,9 @@ func absent() []Scene {
 			if err != nil {
 				return err
 			}
-			g.AddImage("acme/app", "both", origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}, Seed: 1})
+			g.AddImage("acme/base", "both", origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}, Seed: 1})
 			g.AddImage("acme/app", "v1", origin.Image{Platforms: []string{"linux/arm64"}, Index: true, Seed: 2})
-			p.First, p.Unsaid = p.Host+"/acme/app:both", true
+			p.First, p.Unsaid = p.Host+"/acme/base:both", true // of another repository: what ends late of it is not of this
 			p.Says = says("acme/app:v1 has linux/arm64", "nothing for linux/amd64", "build the image for linux/amd64")
 			return nil
 		}},
