@@ -184,7 +184,7 @@ func rowsOf(steps []Step, well bool) (rows []Examined) {
 			e.Took += rows[at].Took
 		}
 		switch {
-		case at >= 0 && s.Name == StepBlobRegistry && !(final && !well):
+		case at >= 0 && s.Name == StepBlobRegistry && (well || !final):
 			rows[at] = e // before the hosts that it leads to
 			continue
 		case at >= 0:

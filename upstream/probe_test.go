@@ -235,6 +235,33 @@ func TestMissingTagOfWhatIsThere(t *testing.T) {
 	}
 }
 
+// TestLoginIsNotNeeded has a registry let nobody into one repository, and everybody into another: nothing is said of logins.
+func TestLoginIsNotNeeded(t *testing.T) {
+	t.Parallel()
+	no := says(401, "UNAUTHORIZED", "authentication required")
+	s := answers{nothing: no, token: func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Query().Get("scope"), "open") {
+			token(w, r)
+			return
+		}
+		no(w, r)
+	}, manifest: func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", oci.MediaTypeOCIManifest)
+		_, _ = w.Write(manifest)
+	}}.play(t)
+	r := registry(t, s.URL)
+	if _, err := r.Manifest(t.Context(), "open", "1"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Manifest(t.Context(), "app", "1")
+	if e := upstreamError(t, err); e.Status != 401 || e.Probe != nil {
+		t.Errorf("%v: %+v", err, e.Probe)
+	}
+	if n := s.count("GET /token?service=here"); n != 0 {
+		t.Errorf("a token for nothing was asked for %d times", n)
+	}
+}
+
 // TestRegistryThatNeverTells is asked three times, and then not for a while.
 func TestRegistryThatNeverTells(t *testing.T) {
 	t.Parallel()

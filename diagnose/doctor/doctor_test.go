@@ -118,10 +118,12 @@ func TestImage(t *testing.T) {
 		image  origin.Image
 		set    func(*world)
 	}{
-		{name: "fine, over TLS, with tokens, from a blob host", origin: origin.Options{
-			TLS: true, Auth: bearer.Auth, Redirect: true,
-		}, image: origin.Image{Platforms: []string{"linux/amd64", "linux/arm64/v8"}, Layers: []int64{4 << 10, 8 << 10, 12 << 10}},
-			set: func(w *world) { w.platform = "linux/arm64" }},
+		{
+			name: "fine, over TLS, with tokens, from a blob host", origin: origin.Options{
+				TLS: true, Auth: bearer.Auth, Redirect: true,
+			}, image: origin.Image{Platforms: []string{"linux/amd64", "linux/arm64/v8"}, Layers: []int64{4 << 10, 8 << 10, 12 << 10}},
+			set: func(w *world) { w.platform = "linux/arm64" },
+		},
 		{name: "fine, by plain HTTP"},
 		{name: "fine, by digest", image: origin.Image{Index: true}, set: func(w *world) {
 			b := w.AddImage("library/app", "", origin.Image{Index: true})
@@ -154,11 +156,15 @@ func TestImage(t *testing.T) {
 		}, set: func(w *world) { w.o.Credential = auth.Static("hub", "ci-bot", auth.NewSecret("wr0ng")) }},
 		{name: "no such tag", set: func(w *world) { w.image = "app:2" }},
 		{name: "no such repository", set: func(w *world) { w.image = "other:1" }},
-		{name: "a platform that is not there", image: origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}},
-			set: func(w *world) { w.platform = "linux/s390x" }},
+		{
+			name: "a platform that is not there", image: origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}},
+			set: func(w *world) { w.platform = "linux/s390x" },
+		},
 		{name: "a single platform, and another one", set: func(w *world) { w.platform = "linux/arm64" }},
-		{name: "the blob host refuses, the registry doesn't", origin: origin.Options{TLS: true, Redirect: true},
-			set: func(w *world) { w.DownCDN() }},
+		{
+			name: "the blob host refuses, the registry doesn't", origin: origin.Options{TLS: true, Redirect: true},
+			set: func(w *world) { w.DownCDN() },
+		},
 		{name: "the blob host says no", origin: origin.Options{Redirect: true}, set: func(w *world) {
 			w.Script(origin.Rule{Kind: origin.KindCDN, Do: origin.Fault{
 				Status: 403, Header: http.Header{"Content-Type": {"application/xml"}},

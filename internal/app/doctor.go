@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/diagnose/doctor"
@@ -40,15 +41,9 @@ func Examine(
 
 // named reports whether a configuration has an upstream of a name.
 func named(c *config.Config, host string) bool {
-	for _, u := range c.Upstreams {
-		names := append([]string{u.Name}, u.Aliases...)
-		for _, n := range names {
-			if n == host {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.Upstreams, func(u config.Upstream) bool {
+		return u.Name == host || slices.Contains(u.Aliases, host)
+	})
 }
 
 // examine is Examine from a running mirror, with what that has of the image.
