@@ -169,14 +169,14 @@ func (b *builder) examined(e upstream.Examined) {
 func (b *builder) broke(s *Step, e upstream.Examined) {
 	var f diagnose.Finding
 	if p, ok := errors.AsType[*upstream.PlatformError](e.Err); ok {
-		have := strings.Join(p.Have, ", ")
+		have := some(clean(p.Have))
 		if have == "" {
 			have = "nothing that runs"
 		}
 		d := diagnose.New(diagnose.PlatformMissing, fmt.Sprintf("%s has %s, and nothing for %s", b.report.Image, have, p.Want),
 			"build the image for "+p.Want+", or run it on a node of another platform")
 		f = d.Finding
-		f.Evidence = []string{"platforms of the image: " + have}
+		f.Evidence = []string{diagnose.Clean("platforms of the image: " + have)}
 		f.Upstream, f.Host, f.Stage = b.report.Upstream, e.Host, s.Stage
 	} else {
 		f = diagnose.Explain(e.Err)

@@ -160,11 +160,23 @@ func TestImage(t *testing.T) {
 			name: "a platform that is not there", image: origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}},
 			set: func(w *world) { w.platform = "linux/s390x" },
 		},
+		{name: "many platforms, and another one", image: origin.Image{Platforms: []string{
+			"linux/amd64", "linux/386", "linux/arm64/v8", "linux/arm/v5", "linux/arm/v7", "linux/mips64le", "linux/ppc64le",
+			"linux/riscv64", "linux/s390x", "windows/amd64",
+		}}, set: func(w *world) { w.platform = "linux/loong64" }},
 		{name: "a single platform, and another one", set: func(w *world) { w.platform = "linux/arm64" }},
 		{
 			name: "the blob host refuses, the registry doesn't", origin: origin.Options{TLS: true, Redirect: true},
 			set: func(w *world) { w.DownCDN() },
 		},
+		{name: "platforms that write to the terminal", set: func(w *world) {
+			child := w.AddImage("library/app", "", origin.Image{}).Manifests[0]
+			entry := `{"mediaType":"` + child.MediaType + `","digest":"` + child.Digest.String() + `","size":` +
+				fmt.Sprint(child.Size) + `,"platform":{"architecture":"amd64","os":"\u001b[31mlinux\n"}}`
+			w.AddManifest("library/app", "1", oci.MediaTypeOCIIndex, []byte(`{"schemaVersion":2,"mediaType":"`+
+				oci.MediaTypeOCIIndex+`","manifests":[`+strings.Repeat(entry+",", 99)+entry+`]}`))
+			w.platform = "linux/s390x"
+		}},
 		{name: "the blob host says no", origin: origin.Options{Redirect: true}, set: func(w *world) {
 			w.Script(origin.Rule{Kind: origin.KindCDN, Do: origin.Fault{
 				Status: 403, Header: http.Header{"Content-Type": {"application/xml"}},
@@ -251,6 +263,12 @@ func (w *world) examine(t *testing.T) string {
 	var again doctor.Report
 	if err := json.Unmarshal(body, &again); err != nil {
 		t.Fatalf("the report can't be read again: %v", err)
+	}
+	if strings.Contains(string(body), `\u001b`) {
+		t.Errorf("control characters in %s", body)
+	}
+	if len(r.Steps) > 0 && len(body) > 16<<10 {
+		t.Errorf("a report of %d bytes", len(body))
 	}
 	if strings.Contains(string(body), "wr0ng") {
 		t.Errorf("a password shows in %s", body)

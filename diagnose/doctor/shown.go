@@ -3,6 +3,7 @@ package doctor
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -108,17 +109,42 @@ func (s *Step) clock(skew time.Duration) {
 }
 
 func (b *builder) platform(s *Step, e upstream.Examined) {
-	s.Platforms = e.Platforms
+	s.Platforms = clean(e.Platforms)
 	if e.Err != nil {
 		return
 	}
-	b.report.Platform = e.Platform
-	s.Detail = e.Platform
-	if len(e.Platforms) > 1 {
-		s.Detail += " of " + strings.Join(e.Platforms, ", ")
+	b.report.Platform = diagnose.Clean(e.Platform)
+	s.Detail = b.report.Platform
+	if len(s.Platforms) > 1 {
+		s.Detail = diagnose.Clean(s.Detail + " of " + strings.Join(s.Platforms, ", "))
 	}
 	b.blobs = append(b.blobs, e.Digest)
 	b.blobs = append(b.blobs, e.Blobs...)
+}
+
+// mostPlatforms bounds a list that whoever has pushed the image wrote.
+const mostPlatforms = 64
+
+func clean(platforms []string) (list []string) {
+	for _, p := range platforms[:min(len(platforms), mostPlatforms)] {
+		list = append(list, diagnose.Clean(p))
+	}
+	return list
+}
+
+// some names as many platforms as fit into a sentence, each once.
+func some(platforms []string) string {
+	const most = 8
+	var list []string
+	for _, p := range platforms {
+		if !slices.Contains(list, p) {
+			list = append(list, p)
+		}
+	}
+	if n := len(list) - most; n > 0 {
+		return fmt.Sprintf("%s and %d others", strings.Join(list[:most], ", "), n)
+	}
+	return strings.Join(list, ", ")
 }
 
 func (s *Step) credential(e upstream.Examined) {
