@@ -57,6 +57,9 @@ const (
 	stumpedBy  = 3
 	stumpedFor = 10 * time.Minute
 
+	// maxInquiries go on at once. Whose failure comes in between is told without.
+	maxInquiries = 8
+
 	maxProbes  = 1024
 	maxExists  = 16_384
 	maxTagList = 1 << 20 // bytes of one page
@@ -66,6 +69,7 @@ const (
 type inquiries struct {
 	mu      sync.Mutex // guards what follows; a leaf
 	m       map[inquiry]*probing
+	running int
 	exists  map[string]time.Time // until when repositories are taken for there
 	untold  map[question]int     // in a row
 	lastOne map[question]time.Time
@@ -126,6 +130,9 @@ func (q *inquiries) join(k inquiry, now time.Time) (p *probing, first bool) {
 	if q.untold[k.question] >= stumpedBy && now.Sub(q.lastOne[k.question]) < stumpedFor {
 		return nil, false
 	}
+	if q.running >= maxInquiries {
+		return nil, false
+	}
 	if len(q.m) >= maxProbes {
 		for old, p := range q.m {
 			select {
@@ -134,15 +141,13 @@ func (q *inquiries) join(k inquiry, now time.Time) (p *probing, first bool) {
 			default:
 			}
 		}
-		if len(q.m) >= maxProbes {
-			return nil, false
-		}
 	}
 	if q.m == nil {
 		q.m = make(map[inquiry]*probing)
 	}
 	p = &probing{done: make(chan struct{})}
 	q.m[k] = p
+	q.running++
 	return p, true
 }
 
@@ -150,6 +155,7 @@ func (q *inquiries) join(k inquiry, now time.Time) (p *probing, first bool) {
 func (q *inquiries) settle(k inquiry, p *probing, answer *Probe, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.running--
 	p.probe, p.until = answer, now.Add(probeFor)
 	if q.untold == nil {
 		q.untold, q.lastOne = make(map[question]int), make(map[question]time.Time)

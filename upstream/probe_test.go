@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -295,6 +296,38 @@ func TestFurtherQuestionHangs(t *testing.T) {
 		}
 		if took := time.Since(begun); took != 2*time.Second {
 			t.Errorf("the error came after %s, want 2s", took)
+		}
+	})
+}
+
+// TestFurtherQuestionsAreFew has fifty repositories missing at once: eight are asked about, and nobody waits for a turn.
+func TestFurtherQuestionsAreFew(t *testing.T) {
+	t.Parallel()
+	var lists atomic.Int32
+	bubble(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/tags/list") {
+			lists.Add(1)
+			<-r.Context().Done()
+			return
+		}
+		says(404, "MANIFEST_UNKNOWN", "no")(w, r)
+	}, func(t *testing.T, r *upstream.Registry, _ *pipes) {
+		var atOnce atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 50 {
+			wg.Go(func() {
+				begun := time.Now()
+				if _, err := r.Resolve(t.Context(), fmt.Sprintf("app%d", i), "1"); upstreamError(t, err).Status != 404 {
+					t.Error(err)
+				}
+				if time.Since(begun) == 0 {
+					atOnce.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if n, m := lists.Load(), atOnce.Load(); n != 8 || m != 42 {
+			t.Errorf("%d further questions, and %d without, want 8 and 42", n, m)
 		}
 	})
 }
