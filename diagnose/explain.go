@@ -210,7 +210,7 @@ func (c *facts) ourselves() bool {
 			e.Waited.Round(time.Second), e.Most, c.host)
 		c.f.Short = fmt.Sprintf("it waited %s: all %d transfers from %s are in use", e.Waited.Round(time.Second),
 			e.Most, c.host)
-		c.remedy("pull again; if it stays raise maxTransfers of %s", c.up)
+		c.remedy("pull again, or raise maxTransfers of %s", c.up)
 		c.note("%d others wait for a turn at %s", e.Waiting, e.Endpoint)
 		return true
 	}
