@@ -37,7 +37,7 @@ var (
 // catalogue is the page with the matrix.
 const catalogue = "../docs/failures/README.md"
 
-// puller pulls as people do, and says what they read: what a program prints, or what the kubelet gets to hear.
+// reader pulls as people do, and says what they read: what a program prints, or what the kubelet gets to hear.
 type reader struct {
 	name string
 	pull func(context.Context, *trouble.Place) (printed string, pulled bool)
