@@ -17,6 +17,7 @@ type Upstream struct {
 	Access      string       `json:"access"`
 	Endpoints   []Endpoint   `json:"endpoints"`
 	Credentials []Credential `json:"credentials"`
+	Limits      []Limit      `json:"limits"`
 }
 
 // Endpoint is a place where a registry is asked. What is unknown is absent.
@@ -37,6 +38,18 @@ type Credential struct {
 	ExpiresAt    time.Time `json:"expiresAt,omitzero"`
 	LastRefresh  time.Time `json:"lastRefresh,omitzero"`
 	LastError    string    `json:"lastError,omitempty"`
+}
+
+// Limit is what a registry has last said is left of a limit of requests. What is unknown is absent.
+type Limit struct {
+	Credential    string    `json:"credential,omitempty"` // whose; absent: of pulls without one
+	Source        string    `json:"source,omitempty"`     // the address, or /64 of addresses, that is counted
+	Endpoint      string    `json:"endpoint"`             // which has said it
+	Limit         int64     `json:"limit,omitempty"`
+	Remaining     int64     `json:"remaining"`
+	WindowSeconds int64     `json:"windowSeconds,omitempty"`
+	ResetAt       time.Time `json:"resetAt,omitzero"` // when there is more
+	SaidAt        time.Time `json:"saidAt"`
 }
 
 // upstreams answers with what list gives.

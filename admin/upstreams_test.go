@@ -20,6 +20,10 @@ func TestUpstreams(t *testing.T) {
 				LastRefresh: at.Add(-time.Hour), LastError: "exit status 1",
 			},
 		},
+		Limits: []admin.Limit{
+			{Endpoint: "https://registry-1.docker.io", Source: "192.0.2.1", Limit: 100, WindowSeconds: 21600, SaidAt: at},
+			{Endpoint: "https://registry-1.docker.io", Credential: "hub", Remaining: 7, ResetAt: at.Add(time.Hour), SaidAt: at},
+		},
 	}}
 	h := admin.New(admin.Options{
 		Token: func() string { return "s3cret" }, Upstreams: func() []admin.Upstream { return list },
@@ -31,7 +35,10 @@ func TestUpstreams(t *testing.T) {
 	want := `{"upstreams":[{"name":"docker.io","access":"public","endpoints":[{"url":"https://registry-1.docker.io",` +
 		`"state":"up"}],"credentials":[{"name":"hub","kind":"file","state":"unknown"},{"name":"node","kind":"plugin",` +
 		`"for":"docker.io","repositories":["a/**"],"state":"expiring","expiresAt":"2026-05-01T12:00:00Z",` +
-		`"lastRefresh":"2026-05-01T11:00:00Z","lastError":"exit status 1"}]}]}` + "\n"
+		`"lastRefresh":"2026-05-01T11:00:00Z","lastError":"exit status 1"}],` +
+		`"limits":[{"source":"192.0.2.1","endpoint":"https://registry-1.docker.io","limit":100,"remaining":0,` +
+		`"windowSeconds":21600,"saidAt":"2026-05-01T12:00:00Z"},{"credential":"hub","endpoint":"https://registry-1.docker.io",` +
+		`"remaining":7,"resetAt":"2026-05-01T13:00:00Z","saidAt":"2026-05-01T12:00:00Z"}]}]}` + "\n"
 	if status != 200 || body != want || header.Get("Content-Type") != "application/json" {
 		t.Errorf("%d %s\n%s\nwant\n%s", status, header.Get("Content-Type"), body, want)
 	}

@@ -1,7 +1,9 @@
 package auth
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -15,27 +17,51 @@ type Member struct {
 }
 
 // Pool is a Source that has a credential for some repositories, and another one for others. Of two that fit, the one
-// whose glob says more is used, and the first where they say the same. Where none fits, it is anonymous.
+// whose glob says more is used. Where they say the same, All tells of both, and For has the first. Where none fits, it is
+// anonymous.
 type Pool []Member
+
+// Candidate is a source that fits a repository. Rank is how much is said of it: more is better.
+type Candidate struct {
+	Source
+	Rank int
+}
+
+// All are the sources that fit a repository, the best first, and those alike as they were given.
+func (p Pool) All(repository string) []Candidate {
+	var all []Candidate
+	for _, m := range p {
+		most := -1
+		for _, glob := range orAll(m.Repositories) {
+			if weight := literal(glob); weight > most && MatchRepository(glob, repository) {
+				most = weight
+			}
+		}
+		if most >= 0 {
+			all = append(all, Candidate{For(m.Source, repository), most})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Candidate) int { return cmp.Compare(b.Rank, a.Rank) })
+	return all
+}
+
+// All are the sources that a Source has for a repository: those of a Pool, else what For gives.
+func All(s Source, repository string) []Candidate {
+	if p, ok := s.(Pool); ok {
+		return p.All(repository)
+	}
+	return []Candidate{{Source: For(s, repository)}}
+}
 
 // Credential is that for repositories of which nothing is known.
 func (p Pool) Credential(ctx context.Context) (Credential, error) { return p.For("").Credential(ctx) }
 
 // For is the source of a repository.
 func (p Pool) For(repository string) Source {
-	var best Source
-	most := -1
-	for _, m := range p {
-		for _, glob := range orAll(m.Repositories) {
-			if weight := literal(glob); weight > most && MatchRepository(glob, repository) {
-				best, most = m.Source, weight
-			}
-		}
+	if all := p.All(repository); len(all) > 0 {
+		return all[0].Source
 	}
-	if best == nil {
-		return Anonymous
-	}
-	return For(best, repository)
+	return Anonymous
 }
 
 // Run does the background work of all until the context ends.

@@ -17,6 +17,9 @@ const leastLifetime = 10 * time.Second
 // namePattern is what a credential may be called: it is a label of metrics.
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 
+// anonymousName stands in the metrics of limits for who has no credential.
+const anonymousName = "anonymous"
+
 // variablePattern is what an environment variable may be called.
 var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
@@ -91,7 +94,7 @@ func (c Credential) Sources() []string {
 func publicECR(host string) bool { return host == "public.ecr.aws" || host == "ecr-public.aws.com" }
 
 func (d *decoder) checkCredentials(u *Upstream, path string) {
-	names, owners := map[string]int{}, map[string]string{}
+	names := map[string]int{}
 	for i, c := range u.Credentials {
 		at := spot{path: path}.index(i).path
 		if d.wrongBelow(at) {
@@ -102,13 +105,15 @@ func (d *decoder) checkCredentials(u *Upstream, path string) {
 			d.bad(at+".name", "a credential has no name", "add one, as in name: hub: it is what logs and metrics call it")
 		case !namePattern.MatchString(c.Name):
 			d.bad(at+".name", quoted(c.Name)+" is not a name", "write letters, digits, -, . or _, at most 63")
+		case c.Name == anonymousName:
+			d.bad(at+".name", "is what the mirror calls pulls without a credential", "choose another")
 		case twice:
 			d.bad(at+".name", fmt.Sprintf("%q is credentials[%d] already", c.Name, first), "give each its own")
 		default:
 			names[c.Name] = i
 		}
 		d.checkSource(u, c, at)
-		d.checkRepositories(c, at, owners)
+		d.checkRepositories(c, at)
 	}
 }
 
@@ -214,27 +219,11 @@ func (d *decoder) checkCloud(u *Upstream, source, at string) {
 	}
 }
 
-// checkRepositories checks globs, and that no two credentials have the same one: which of them to use is then not said.
-func (d *decoder) checkRepositories(c Credential, at string, owners map[string]string) {
-	globs := c.Repositories
-	if len(globs) == 0 {
-		globs = []string{"**"}
-	}
-	for i, g := range globs {
-		key := spot{path: at + ".repositories"}.index(i).path
-		if len(c.Repositories) == 0 {
-			key = at
-		}
+func (d *decoder) checkRepositories(c Credential, at string) {
+	for i, g := range c.Repositories {
 		if !globPattern.MatchString(g) {
-			d.bad(key, quoted(g)+" is not a glob of repositories", "write them as the registry calls them, without its name, "+
-				"as in acme/** or library/nginx")
-			continue
+			d.bad(spot{path: at + ".repositories"}.index(i).path, quoted(g)+" is not a glob of repositories",
+				"write them as the registry calls them, without its name, as in acme/** or library/nginx")
 		}
-		if owner, taken := owners[g]; taken {
-			d.bad(key, fmt.Sprintf("credential %s is for %s already, and several for the same repositories are %s", owner, g,
-				notYet), "give each its own with repositories")
-			continue
-		}
-		owners[g] = c.Name
 	}
 }

@@ -27,10 +27,6 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 		{"feed", "kubernetes: {feed: true}", "kubernetes.feed"},
 		{"schedules", "warm: {schedules: [{cron: '0 5 * * *'}]}", "warm.schedules"},
 		{"access: client", hub("access: client"), "upstreams.docker.io.access"},
-		{
-			"two credentials for all", hub("credentials: [{name: a, helper: docker-credential-a}, {name: b, helper: docker-credential-b}]"),
-			"upstreams.docker.io.credentials[1]",
-		},
 		{"pins", hub("pins: {library/app:1.0: sha256:aa}"), "upstreams.docker.io.pins"},
 		{"rateLimitReserve", hub("rateLimitReserve: 20%"), "upstreams.docker.io.rateLimitReserve"},
 		{"minAge", hub("tags: {minAge: 1h}"), "upstreams.docker.io.tags.minAge"},

@@ -193,8 +193,43 @@ func (c *facts) limited() bool {
 	default:
 		c.set(RateLimited, "%s limits %s, and the limit is reached", c.up, who)
 		c.remedy("wait%s, or give the mirror a credential for %s with a higher limit", c.wait(), c.up)
+		c.budget()
 	}
 	return true
+}
+
+// budget notes what the registry has said of the limit.
+func (c *facts) budget() {
+	b := c.e.Budget
+	if b == nil {
+		return
+	}
+	text := fmt.Sprintf("%s said%s: %d left", c.up, since(b.At), b.Remaining)
+	if b.Limit >= 0 {
+		text = fmt.Sprintf("%s said%s: %d of %d left", c.up, since(b.At), b.Remaining, b.Limit)
+	}
+	if b.Window > 0 {
+		text += fmt.Sprintf(", window %s", shortly(b.Window))
+	}
+	if b.Source != "" {
+		text += ", counted for " + b.Source
+	}
+	if !b.Reset.IsZero() {
+		text += ", more" + since(b.Reset)
+	}
+	c.note("%s", text)
+}
+
+// shortly is a duration without zeros: 6h and not 6h0m0s.
+func shortly(d time.Duration) string {
+	text := d.Round(time.Second).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // blobHost reads a refusal by the host that the registry sent us to for a blob, with a signed URL that was fresh.
@@ -286,7 +321,10 @@ func (c *facts) wait() string {
 	if c.e.RetryAfter <= 0 {
 		return ""
 	}
-	return " " + c.e.RetryAfter.Round(time.Second).String()
+	if b := c.e.Budget; b != nil && b.Reset.IsZero() && b.Window > 0 && b.Remaining == 0 {
+		return " up to " + shortly(c.e.RetryAfter) // a window slides: some of it comes back before
+	}
+	return " " + shortly(c.e.RetryAfter)
 }
 
 func since(t time.Time) string {

@@ -333,6 +333,17 @@ var cases = []struct {
 		e.Code, e.BodyKind, e.RetryAfter = "TOOMANYREQUESTS", upstream.BodyErrors, 90*time.Second
 		credential(e, "ok")
 	})},
+	{"hub-nothing-left", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		e.Budget = &upstream.Budget{Limit: 100, Window: 6 * time.Hour, Source: "192.0.2.1", At: at}
+		e.RetryAfter = 6*time.Hour - 90*time.Second
+		e.Steps = []upstream.Step{{Name: upstream.StepManifest, Host: "registry-1.docker.io", Err: upstream.ErrNotAsked}}
+	})},
+	{"ecr-like-nothing-left-until", diagnose.RateLimited, answered(429, of("reg.example", func(e *upstream.Error) {
+		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		e.Budget = &upstream.Budget{Limit: -1, Reset: at.Add(time.Minute), At: at}
+		e.RetryAfter = time.Minute
+	}))},
 	{"hub-abuse", diagnose.AbuseLimited, answered(429, func(e *upstream.Error) {
 		e.BodyKind, e.Message, e.RetryAfter = upstream.BodyText, "Too Many Requests (HAP429).", time.Minute
 	})},

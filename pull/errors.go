@@ -58,6 +58,8 @@ func remembered(err error, byDigest bool) time.Duration {
 		return memoryDigest
 	case missing(e):
 		return memoryMissing
+	case errors.Is(e.Step().Err, upstream.ErrNotAsked):
+		return memoryBroken // who decides that sees sooner than we that there is more
 	case e.Status == 429 && e.RetryAfter > 0:
 		return min(e.RetryAfter, memoryLimitMax)
 	case e.Status == 429:

@@ -37,6 +37,9 @@ func TestFailuresAreRemembered(t *testing.T) {
 	}
 	fault := func(code int) error { return status(code)("") }
 	limited := func(after time.Duration) error { return &upstream.Error{Status: 429, RetryAfter: after} }
+	unasked := &upstream.Error{
+		Status: 429, RetryAfter: 6 * time.Hour, Steps: []upstream.Step{{Name: upstream.StepManifest, Err: upstream.ErrNotAsked}},
+	}
 	content := func(k upstream.ContentKind) error {
 		return &upstream.Error{Status: 200, Err: &upstream.ContentError{Kind: k}}
 	}
@@ -56,6 +59,7 @@ func TestFailuresAreRemembered(t *testing.T) {
 		{"tag 429", byTag, fault(429), time.Minute},
 		{"tag 429 for 30 s", byTag, limited(30 * time.Second), 30 * time.Second},
 		{"tag 429 for 6 h", byTag, limited(6 * time.Hour), time.Hour},
+		{"tag 429 that nobody was asked for", byTag, unasked, 2 * time.Second},
 		{"tag HTML", byTag, content(upstream.ContentNotRegistry), 2 * time.Second},
 		{"digest 404", byDigest, fault(404), 2 * time.Second},
 		{"digest 403", byDigest, fault(403), 10 * time.Second},

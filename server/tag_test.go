@@ -37,7 +37,6 @@ func TestFreshnessInHeaders(t *testing.T) {
 	const stale = "mirror; hit; detail=stale"
 	for _, f := range []origin.Fault{
 		{Status: 403},
-		{Status: 429},
 		{Status: 503},
 		{Drop: true},
 		{Status: 404},
@@ -60,6 +59,9 @@ func TestFreshnessInHeaders(t *testing.T) {
 	w.hub.Up()
 	w.puller.Use(w.setup)
 	want("GET", "mirror; hit", false)
+	w.hub.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{Status: 429}}) // the last one: it is obeyed for a while
+	want("HEAD", stale, true)
+	want("GET", stale, true)
 }
 
 // The upstream takes longer than a client waits: it is told so, by HEAD as by GET, and so is who comes next; and when the

@@ -89,6 +89,8 @@ const doubt = 10 * time.Second
 type session struct {
 	cred       auth.Credential
 	first      error // what our credential met, once we go on as nobody
+	spent      error // what the one met that had nothing left, once we go on without it
+	moved      bool  // to another of our credentials, after a refusal
 	bare       bool  // ask without Authorization next, to be shown the way
 	pending    error // why the token service that we inferred refused
 	challenged bool  // the way was shown to us in this session
@@ -102,52 +104,66 @@ type session struct {
 //	no Authorization ──401──► learn the challenge, get a token, again
 //	a token from the cache ──refused──► renew it once, again
 //	our credential ──refused──► renew it once, again
-//	                ──refused──► once as nobody; if that is refused too, the first refusal is the error
+//	                ──refused──► once as another of ours that fits the repository, where there is one
+//	                ──refused──► once as nobody; if that is refused too, the refusal of ours is the error
+//	nothing left of a limit, or 429 ──► as another of ours, else as nobody; who has nothing left is not asked
 func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
 	s := session{cred: c.credential(ctx)}
 	for {
-		var g grant
-		if !s.bare {
-			var err error
-			if g, err = c.grant(ctx, s.cred); err != nil {
-				if c.noToken(ctx, &s, g, err) {
-					continue
-				}
-				return nil, orElse(s.first, err)
-			}
-		}
-		s.bare = false
-		resp, err := c.exchange(ctx, c.ep.registry, a, g)
-		if err != nil {
-			return nil, orElse(s.first, err)
-		}
-		c.count(s.cred, g, resp.Header)
-		switch resp.StatusCode {
-		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-			f := c.refuse(resp)
-			again, err := c.reconsider(ctx, &s, a, g, f)
-			if !again {
-				return nil, orElse(s.first, err)
-			}
-		default:
-			c.accepted(s, g, resp.StatusCode)
-			return resp, nil
+		resp, again, err := c.try(ctx, &s, a)
+		if !again {
+			return resp, err
 		}
 	}
 }
 
-// count takes in what an answer says of our limits. Those of clients' own credentials are not kept.
-func (c *call) count(cred auth.Credential, g grant, h http.Header) {
-	switch {
-	case cred.IsAnonymous() || g.value.IsZero():
-		c.ep.budgets.learn(h, "")
-	case cred.Name != "":
-		c.ep.budgets.learn(h, cred.Name)
+// try is one turn of send. again: the session has learned something.
+func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response, again bool, err error) {
+	p, spent, done := c.take(ctx, s.cred, a)
+	defer done()
+	if spent {
+		if c.looks(ctx, s, a) {
+			return nil, true, nil
+		}
+		again, err = c.saves(ctx, s, a, c.stopped(a, p))
+		return nil, again, err
 	}
+	var g grant
+	if !s.bare {
+		if g, err = c.grant(ctx, s.cred); err != nil {
+			if c.noToken(ctx, s, a, g, err) {
+				return nil, true, nil
+			}
+			return nil, false, s.why(err)
+		}
+	}
+	s.bare = false
+	began := time.Now()
+	resp, err = c.exchange(ctx, c.ep.registry, a, g)
+	if err != nil {
+		return nil, false, s.why(err)
+	}
+	c.count(s.cred, g, resp.Header, began)
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests:
+		f := c.refuse(resp)
+		c.limited(s, a, f)
+		again, err = c.saves(ctx, s, a, f)
+		return nil, again, err
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		again, err = c.reconsider(ctx, s, a, g, c.refuse(resp))
+		if !again {
+			err = s.why(err)
+		}
+		return nil, again, err
+	}
+	c.ep.budgets.given(c.classOf(s.cred, a))
+	c.accepted(*s, g, resp.StatusCode)
+	return resp, false, nil
 }
 
 // noToken decides what follows a token that was not to be had. False: nothing.
-func (c *call) noToken(ctx context.Context, s *session, g grant, err error) bool {
+func (c *call) noToken(ctx context.Context, s *session, a ask, g grant, err error) bool {
 	r, refused := refusalIn(err)
 	switch {
 	case !refused || r.status >= 500 || r.status == http.StatusTooManyRequests:
@@ -158,7 +174,7 @@ func (c *call) noToken(ctx context.Context, s *session, g grant, err error) bool
 	case c.exchanges(ctx, s):
 		return true
 	case !s.cred.IsAnonymous() && !c.loyal:
-		c.forsake(s, err)
+		c.forsake(ctx, s, a, err)
 		return true
 	}
 	return false
@@ -194,7 +210,7 @@ func (c *call) exchanges(ctx context.Context, s *session) bool {
 // reconsider decides what follows a refusal of the registry. False: the error it returns.
 func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fault) (bool, error) {
 	if f.status == http.StatusUnauthorized {
-		again, err := c.reread(ctx, s, g, f)
+		again, err := c.reread(ctx, s, a, g, f)
 		if again || err != nil {
 			return again, err
 		}
@@ -214,12 +230,12 @@ func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fa
 	if s.cred.IsAnonymous() || c.loyal {
 		return false, f
 	}
-	c.forsake(s, f)
+	c.forsake(ctx, s, a, f)
 	return true, nil
 }
 
 // reread learns from the challenges of a 401. True: ask again with what was learned.
-func (c *call) reread(ctx context.Context, s *session, g grant, f *fault) (bool, error) {
+func (c *call) reread(ctx context.Context, s *session, a ask, g grant, f *fault) (bool, error) {
 	w, ok, err := c.ep.policy.choose(c.ep, c.repository, f.challenges, !g.value.IsZero())
 	if e, wrong := errors.AsType[*RealmError](err); wrong {
 		step := Step{Name: StepToken, Host: e.Host, Err: err}
@@ -240,7 +256,7 @@ func (c *call) reread(ctx context.Context, s *session, g grant, f *fault) (bool,
 			return false, pending
 		}
 		if !c.exchanges(ctx, s) {
-			c.forsake(s, pending)
+			c.forsake(ctx, s, a, pending)
 		}
 		return true, nil
 	case g.value.IsZero() && !s.challenged && (w.realm != "" || !s.cred.IsAnonymous()):
@@ -277,10 +293,8 @@ func (c *call) renewable(s *session, g grant, f *fault) bool {
 	return true
 }
 
-// forsake goes on as nobody after our credential was refused.
-func (c *call) forsake(s *session, err error) {
-	s.first, s.cred = err, noCredential
-	s.relearned, s.renewed, s.pending = false, false, nil // how people are let in, if it was shown, is the same for nobody
+// forsake goes on as another of our credentials, once, or as nobody, after ours was refused.
+func (c *call) forsake(ctx context.Context, s *session, a ask, err error) {
 	f, _ := errors.AsType[*fault](err)
 	switch {
 	case f == nil:
@@ -289,6 +303,13 @@ func (c *call) forsake(s *session, err error) {
 	case f.status == http.StatusUnauthorized && (f.step.Name == StepToken || !c.tokenWise()), stale(f.refusal):
 		c.ails(auth.StateRejected, f)
 	}
+	c.health.declined(errand{s.cred.Name, c.repository})
+	if !s.moved && c.turns(ctx, s, a) {
+		s.moved = true
+		return
+	}
+	s.first, s.cred = err, noCredential
+	s.relearned, s.renewed, s.pending = false, false, nil // how people are let in, if it was shown, is the same for nobody
 }
 
 // tokenWise reports whether the registry works with tokens: then its own 401 is about rights, not about passwords.

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"math"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -93,20 +94,65 @@ func sourceOf(text string) string {
 	return a.String()
 }
 
+// MoreAt is when there is more, as far as was said: else a little later than it was said.
+func (b Budget) MoreAt() time.Time {
+	switch {
+	case !b.Reset.IsZero():
+		return b.Reset
+	case b.Window > 0:
+		return b.At.Add(b.Window)
+	}
+	return b.At.Add(limitedFor)
+}
+
 // maxBudgets bounds what is kept of an endpoint: an address can change with each request.
 const maxBudgets = 64
 
-// budgets are what an endpoint has said last, by credential and source, the newest at the end.
-type budgets struct {
-	mu   sync.Mutex // guards list; a leaf
-	list []Budget
+// A 429 that says nothing of its end is obeyed for so long, and for twice as long each time, while nothing else comes.
+const (
+	silentLimit   = time.Second
+	longestSilent = time.Minute
+)
+
+// lookEvery is how often who has nothing left asks whether that is still so, of a registry that counts no HEAD. A window
+// slides: the first of its requests are given back long before it is over.
+const lookEvery = 5 * time.Minute
+
+// class is a kind of request that a registry may limit by itself: Docker Hub counts manifests by GET, and neither HEAD nor
+// blobs.
+type class struct {
+	who    string // the credential; empty: nobody
+	method string
+	step   StepName
 }
 
-// learn takes in what an answer says to who has asked.
-func (b *budgets) learn(h http.Header, credential string) {
+// costly reports whether it is what registries that say what is left count. Of others it is only known once they are
+// refused.
+func (c class) costly() bool { return c.method == http.MethodGet && c.step == StepManifest }
+
+// budgets are what an endpoint has said last of its limits, by credential and source, the newest at the end; and what it
+// has refused to give for a time.
+type budgets struct {
+	mu     sync.Mutex // guards what follows; a leaf
+	list   []Budget
+	paused map[class]pause
+	looked map[string]time.Time // of each credential, when it was last asked whether there is more
+	asking map[string]int       // of each credential, requests that count and have no answer yet
+}
+
+// pause is how a class of requests was refused.
+type pause struct {
+	until time.Time
+	said  refusal
+	times int // in a row, without a word of its end
+}
+
+// learn takes in what an answer says to who has asked. crossed: that nothing is left, or little, is news. What was said while
+// the request was on its way is newer than its answer where it is less.
+func (b *budgets) learn(h http.Header, credential string, began time.Time) (news Budget, crossed bool) {
 	news, ok := parseBudget(h, time.Now())
 	if !ok {
-		return
+		return news, false
 	}
 	news.Credential = credential
 	if credential != "" {
@@ -114,13 +160,145 @@ func (b *budgets) learn(h http.Header, credential string) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.list = slices.DeleteFunc(b.list, func(old Budget) bool {
+	before := int64(-1)
+	if i := slices.IndexFunc(b.list, func(old Budget) bool {
 		return old.Credential == news.Credential && old.Source == news.Source
-	})
+	}); i >= 0 {
+		old := b.list[i]
+		if before = old.Remaining; before < news.Remaining && !old.At.Before(began) {
+			return old, false
+		}
+		b.list = slices.Delete(b.list, i, i+1)
+	}
 	if len(b.list) == maxBudgets {
 		b.list = slices.Delete(b.list, 0, 1)
 	}
 	b.list = append(b.list, news)
+	return news, before != news.Remaining && (news.Remaining == 0 || low(news.Limit, news.Remaining) && !low(news.Limit, before))
+}
+
+// low reports whether a tenth of a limit is left, or less.
+func low(limit, left int64) bool { return limit > 0 && left >= 0 && left <= limit/10 }
+
+// refused takes in a 429 and returns how long it is to be obeyed, as far as was said; else 0.
+func (b *budgets) refused(k class, r refusal) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, was, retryAfter := time.Now(), b.paused[k], r.retryAfter
+	if left, ok := b.last(k.who); retryAfter == 0 && ok && k.costly() && left.Remaining == 0 {
+		retryAfter = max(left.MoreAt().Sub(now), 0)
+	}
+	if b.paused == nil || len(b.paused) >= maxIdentities {
+		b.paused = make(map[class]pause)
+	}
+	if retryAfter > 0 {
+		b.paused[k] = pause{until: now.Add(retryAfter), said: r}
+		return retryAfter
+	}
+	// Those that were asked at the same time and come back with the same are one time.
+	if now.Before(was.until) {
+		return 0
+	}
+	b.paused[k] = pause{now.Add(min(silentLimit<<min(was.times, 10), longestSilent)), r, was.times + 1}
+	return 0
+}
+
+// given takes in that a class is not refused.
+func (b *budgets) given(k class) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p, ok := b.paused[k]; ok && !time.Now().Before(p.until) {
+		delete(b.paused, k)
+	}
+}
+
+// looks reports whether it is time to ask whether a credential that was said to have nothing left has some again. Of those
+// who ask that only the first has to do so.
+func (b *budgets) looks(k class) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	left, ok := b.last(k.who)
+	if !ok || !k.costly() || now.Before(b.paused[k].until) || now.Sub(left.At) < lookEvery ||
+		now.Sub(b.looked[k.who]) < lookEvery {
+		return false
+	}
+	if b.looked == nil || len(b.looked) >= maxIdentities {
+		b.looked = make(map[string]time.Time)
+	}
+	b.looked[k.who] = now
+	return true
+}
+
+// take makes a request part of what is left, until done: its answer was taken in. spent: who asks has nothing left for it,
+// until when and what was said of it is p. Of what is left, requests on their way and the part reserve of the limit do not
+// count.
+func (b *budgets) take(k class, reserve float64) (p pause, spent bool, done func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p, spent = b.stops(k, reserve); spent || !k.costly() {
+		return p, spent, func() {}
+	}
+	if b.asking == nil {
+		b.asking = make(map[string]int)
+	}
+	b.asking[k.who]++
+	return p, false, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.asking[k.who]--; b.asking[k.who] == 0 {
+			delete(b.asking, k.who)
+		}
+	}
+}
+
+// spent reports whether there is nothing left for a class.
+func (b *budgets) spent(k class) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, spent := b.stops(k, 0)
+	return spent
+}
+
+// stops is what take decides. The lock is held.
+func (b *budgets) stops(k class, reserve float64) (pause, bool) {
+	now := time.Now()
+	if p := b.paused[k]; now.Before(p.until) {
+		return p, true
+	}
+	left, ok := b.last(k.who)
+	if ok && k.costly() && left.Remaining-int64(b.asking[k.who]) <= int64(reserve*float64(max(left.Limit, 0))) {
+		p := pause{until: left.MoreAt(), said: refusal{status: http.StatusTooManyRequests, size: -1}}
+		return p, now.Before(p.until)
+	}
+	return pause{}, false
+}
+
+// left is what a credential was last said to have left; more than any where nothing is known, or what is known is over.
+func (b *budgets) left(credential string) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l, ok := b.last(credential); ok && time.Now().Before(l.MoreAt()) {
+		return l.Remaining
+	}
+	return math.MaxInt64
+}
+
+// of is the newest budget of a credential.
+func (b *budgets) of(credential string) (Budget, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last(credential)
+}
+
+// last is of with the lock held.
+func (b *budgets) last(credential string) (Budget, bool) {
+	for _, x := range slices.Backward(b.list) {
+		if x.Credential == credential {
+			return x, true
+		}
+	}
+	return Budget{}, false
 }
 
 func (b *budgets) all() []Budget {

@@ -25,6 +25,8 @@ type call struct {
 	repository string // as the endpoint knows it
 	reference  string
 	steps      []Step
+	chosen     auth.Source     // of those for the endpoint; nil: not yet
+	choices    []auth.Source   // those behind it
 	cred       auth.Credential // as it was when last asked for
 	sourceErr  error           // why there is none
 	headed     bool            // the endpoint was asked by HEAD
@@ -43,18 +45,8 @@ func (r *Registry) call(op, repository, reference string) *call {
 func (c *call) at(ep *endpoint) {
 	if c.ep != ep {
 		c.ep, c.repository, c.cred, c.sourceErr, c.headed = ep, ep.prefix+c.name, noCredential, nil, false
+		c.chosen, c.choices = nil, nil
 	}
-}
-
-// source is who we are to the endpoint, for the repository. A credential is never shown to another one than its own.
-func (c *call) source() auth.Source {
-	switch {
-	case c.as.own && c.ep.credential != nil:
-		return auth.For(c.ep.credential, c.name)
-	case c.ep.itself:
-		return auth.For(c.as.source, c.name)
-	}
-	return auth.Anonymous
 }
 
 // withheld reports whether our credential must not be shown for the repository, since it may be private.
@@ -113,6 +105,11 @@ func (c *call) wrap(err error) error {
 	if f, ok := errors.AsType[*fault](err); ok {
 		e.Status, e.Code, e.Message, e.BodyKind = f.status, f.code, f.message, f.kind
 		e.Challenge, e.RetryAfter, e.MirrorReason, e.Err = f.challenge, f.retryAfter, f.mirror, f.err
+		if f.status == http.StatusTooManyRequests {
+			if b, ok := c.ep.budgets.of(c.cred.Name); ok {
+				e.Budget = &b
+			}
+		}
 		c.lastIs(f.step)
 	}
 	if n := len(c.steps); n > 0 && c.steps[n-1].Err == nil {

@@ -17,6 +17,7 @@ type failure struct {
 	ep        *endpoint
 	err       error
 	step      Step
+	chosen    auth.Source
 	cred      auth.Credential
 	sourceErr error
 }
@@ -84,7 +85,7 @@ func (c *call) goesOn(err error) bool {
 
 // failed notes how the endpoint has failed.
 func (c *call) failed(err error) {
-	f := failure{ep: c.ep, err: err, cred: c.cred, sourceErr: c.sourceErr}
+	f := failure{ep: c.ep, err: err, chosen: c.chosen, cred: c.cred, sourceErr: c.sourceErr}
 	if n := len(c.steps); n > 0 {
 		if c.steps[n-1].Err == nil {
 			c.steps[n-1].Err = err
@@ -110,7 +111,7 @@ func (c *call) decide() error {
 		}
 	}
 	c.at(f.ep)
-	c.cred, c.sourceErr = f.cred, f.sourceErr
+	c.chosen, c.cred, c.sourceErr = f.chosen, f.cred, f.sourceErr
 	if f.step.Name != "" {
 		c.lastIs(f.step)
 	}

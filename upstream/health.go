@@ -15,7 +15,8 @@ type health struct {
 	used []auth.Credential   // the last ones
 	now  map[string]identity // of each name, what was used last
 	vain map[errand]time.Time
-	came map[string]identity // of each name, what came last after a refusal
+	no   map[errand]time.Time // refusals of one of several credentials
+	came map[string]identity  // of each name, what came last after a refusal
 }
 
 // errand is what a credential was renewed for.
@@ -40,6 +41,27 @@ func (h *health) wasInVain(e errand) bool {
 	defer h.mu.Unlock()
 	at, ok := h.vain[e]
 	return ok && time.Since(at) < vainFor
+}
+
+// declinedFor is how long a credential that a repository has refused is tried after the others that fit.
+const declinedFor = 10 * time.Minute
+
+// declined notes that a repository has refused a credential.
+func (h *health) declined(e errand) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.no == nil || len(h.no) >= maxIdentities {
+		h.no = make(map[errand]time.Time)
+	}
+	h.no[e] = time.Now()
+}
+
+// wasDeclined reports whether that was lately.
+func (h *health) wasDeclined(e errand) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at, ok := h.no[e]
+	return ok && time.Since(at) < declinedFor
 }
 
 type ailment struct {
@@ -117,6 +139,7 @@ func (h *health) clear(c auth.Credential, repository string) {
 	defer h.mu.Unlock()
 	delete(h.bad, identityOf(c))
 	delete(h.vain, errand{c.Name, repository})
+	delete(h.no, errand{c.Name, repository})
 }
 
 // judge adds what the upstream thinks of a credential, by its name, to what its source says.

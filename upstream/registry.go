@@ -36,6 +36,9 @@ type Options struct {
 	// Empty: none.
 	Via string
 
+	// Reserve is the part of each limit, 0 to 1, that requests under Spare leave to others.
+	Reserve float64
+
 	// MaxTransfers is how many blobs each endpoint sends at once; further ones wait for their turn. 0: 32, negative: as
 	// many as there are.
 	MaxTransfers int

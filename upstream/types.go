@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -64,6 +65,7 @@ type Error struct {
 	MirrorReason string
 	Credential   auth.Status // zero: anonymous
 	PublicOnly   bool        // no credential of ours was shown, or would be, for what may be private: see Options.Public
+	Budget       *Budget     // of who was limited, as last said; nil: not said, or nobody was limited
 	Steps        []Step
 	Probe        *Probe // what a further question has shown; nil: none was asked, or nothing came of it
 	Err          error  // the cause below, may be nil where Status says it all
@@ -114,6 +116,8 @@ func (e *Error) Error() string {
 	}
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)
+	} else if s := e.Step(); errors.Is(s.Err, ErrNotAsked) {
+		fmt.Fprintf(&b, ": %v", s.Err)
 	}
 	return b.String()
 }

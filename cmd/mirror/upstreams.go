@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,14 +18,15 @@ func newUpstreamsCmd() *cobra.Command {
 	var flags adminFlags
 	cmd := &cobra.Command{
 		Use:   "upstreams",
-		Short: "Show the registries that are mirrored, their endpoints and credentials",
-		Long: `Show the registries that are mirrored, their endpoints and credentials, and how each of
-them is, as a running mirror knows it. Nobody is asked for it.
+		Short: "Show the registries that are mirrored, their endpoints, credentials and limits",
+		Long: `Show the registries that are mirrored, their endpoints and credentials, how each of them
+is, and what is left of rate limits, as a running mirror knows it. Nobody is asked for it.
 
 Endpoints are up, degraded (not always, not for blobs, or limiting), open (down: others
 are asked first) or unknown (not asked yet). Credentials are ok, expiring (can't be
 renewed and still works), expired, rejected (by the registry), failing (their source) or
-unknown (not asked yet). Secrets are never shown.
+unknown (not asked yet). Secrets are never shown. Limits are those that registries tell
+with their answers.
 
 Exit codes: 0 it was shown, however they are; 1 the mirror refuses; 2 usage; 4 no mirror
 answers.`,
@@ -89,7 +91,41 @@ func showUpstreams(out io.Writer, list []admin.Upstream, wide bool, now time.Tim
 			return err
 		}
 	}
+	if err := showLimits(&b, list, now); err != nil {
+		return err
+	}
 	return write(out, []byte(trimLines(b.String())))
+}
+
+// showLimits prints a line for each limit that is known.
+func showLimits(b *strings.Builder, list []admin.Upstream, now time.Time) error {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	head := "\nUPSTREAM\tLIMIT OF\tLEFT\tMORE\tSAID"
+	for _, u := range list {
+		for _, l := range u.Limits {
+			whose := l.Credential
+			if whose == "" {
+				whose = "anonymous"
+				if l.Source != "" {
+					whose += " at " + l.Source
+				}
+			}
+			left := strconv.FormatInt(l.Remaining, 10)
+			if l.Limit > 0 {
+				left += " of " + strconv.FormatInt(l.Limit, 10)
+			}
+			more := until(l.ResetAt, now)
+			if l.ResetAt.IsZero() && l.WindowSeconds > 0 {
+				more = "within " + (time.Duration(l.WindowSeconds) * time.Second).String()
+			}
+			if head != "" {
+				fmt.Fprintln(w, head)
+				head = ""
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Name, whose, left, more, since(l.SaidAt, now))
+		}
+	}
+	return w.Flush()
 }
 
 // shorten cuts an error to what fits, unless there is room.

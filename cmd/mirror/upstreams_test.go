@@ -30,6 +30,10 @@ func upstreamsOf(t *testing.T, token string) string {
 						},
 						{Name: "old", Kind: "ecr", State: "expired", ExpiresAt: now.Add(-time.Minute)},
 					},
+					Limits: []admin.Limit{
+						{Source: "192.0.2.1", Limit: 100, WindowSeconds: 21600, SaidAt: now.Add(-time.Minute)},
+						{Credential: "hub", Remaining: 7, ResetAt: now.Add(time.Hour + 200*time.Millisecond), SaidAt: now},
+					},
 				},
 				{Name: "*.azurecr.io", Access: "public"},
 				{Name: "ghcr.io", Access: "public", Endpoints: []admin.Endpoint{{URL: "https://ghcr.io", State: "unknown"}}},
@@ -52,6 +56,10 @@ UPSTREAM   CREDENTIAL  KIND    STATE     EXPIRES    REFRESHED   ERROR
 docker.io  hub         file    ok        -          -
 docker.io  node        plugin  expiring  in 1h0m0s  1h0m0s ago  exit status 1
 docker.io  old         ecr     expired   1m0s ago   -
+
+UPSTREAM   LIMIT OF                LEFT      MORE           SAID
+docker.io  anonymous at 192.0.2.1  0 of 100  within 6h0m0s  1m0s ago
+docker.io  hub                     7         in 1h0m0s      0s ago
 `
 	code, out, errs := commandLine(t, "upstreams", "--admin", where)
 	if diff := cmp.Diff(want, out); code != 0 || errs != "" || diff != "" {

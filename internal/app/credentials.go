@@ -95,11 +95,18 @@ func (s *sites) upstreams() []admin.Upstream {
 		conf := confs[name]
 		u := admin.Upstream{
 			Name: name, Access: conf.Access, Endpoints: []admin.Endpoint{}, Credentials: []admin.Credential{},
+			Limits: []admin.Limit{},
 		}
 		for _, e := range endpoints[name] {
 			u.Endpoints = append(u.Endpoints, admin.Endpoint{
 				URL: e.URL, State: string(e.State), LastError: e.LastError, LastErrorAt: e.LastErrorAt.UTC(),
 			})
+			for _, b := range e.Budgets {
+				u.Limits = append(u.Limits, admin.Limit{
+					Credential: b.Credential, Source: b.Source, Endpoint: e.URL, Limit: max(b.Limit, 0), Remaining: b.Remaining,
+					WindowSeconds: int64(b.Window.Seconds()), ResetAt: b.Reset.UTC(), SaidAt: b.At.UTC(),
+				})
+			}
 		}
 		for i, st := range credentials[name] {
 			c := admin.Credential{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -77,6 +78,8 @@ type endpointCollector struct {
 	up    *prometheus.Desc
 	runs  *prometheus.Desc
 	waits *prometheus.Desc
+	limit *prometheus.Desc
+	left  *prometheus.Desc
 }
 
 func newEndpointCollector(state func() map[string][]upstream.EndpointStatus) *endpointCollector {
@@ -89,6 +92,12 @@ func newEndpointCollector(state func() map[string][]upstream.EndpointStatus) *en
 			"Blobs that an endpoint sends now; maxTransfers is the most.", labels, nil),
 		waits: prometheus.NewDesc("mirror_upstream_transfers_waiting",
 			"Blobs that wait for their turn at an endpoint.", labels, nil),
+		limit: prometheus.NewDesc("mirror_ratelimit_limit",
+			"The limit of requests of a credential, or of anonymous pulls, as the registry has last said.",
+			[]string{"upstream", "credential"}, nil),
+		left: prometheus.NewDesc("mirror_ratelimit_remaining",
+			"What is left of the limit, as the registry has last said; absent where it says nothing, and once it is over.",
+			[]string{"upstream", "credential"}, nil),
 	}
 }
 
@@ -97,11 +106,14 @@ func (c *endpointCollector) Describe(to chan<- *prometheus.Desc) {
 	to <- c.up
 	to <- c.runs
 	to <- c.waits
+	to <- c.limit
+	to <- c.left
 }
 
 // Collect implements prometheus.Collector.
 func (c *endpointCollector) Collect(to chan<- prometheus.Metric) {
 	for name, list := range c.state() {
+		c.limits(to, name, list)
 		for _, e := range list {
 			up := 1.0
 			if e.State == upstream.EndpointOpen {
@@ -110,6 +122,30 @@ func (c *endpointCollector) Collect(to chan<- prometheus.Metric) {
 			to <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up, name, e.URL)
 			to <- prometheus.MustNewConstMetric(c.runs, prometheus.GaugeValue, float64(e.Running), name, e.URL)
 			to <- prometheus.MustNewConstMetric(c.waits, prometheus.GaugeValue, float64(e.Waiting), name, e.URL)
+		}
+	}
+}
+
+// limits shows of each credential what was said last, by whichever endpoint and of whichever address.
+func (c *endpointCollector) limits(to chan<- prometheus.Metric, name string, list []upstream.EndpointStatus) {
+	last := make(map[string]upstream.Budget)
+	for _, e := range list {
+		for _, b := range e.Budgets {
+			if !b.At.Before(last[b.Credential].At) {
+				last[b.Credential] = b
+			}
+		}
+	}
+	for credential, b := range last {
+		if credential == "" {
+			credential = "anonymous"
+		}
+		if !time.Now().Before(b.MoreAt()) {
+			continue
+		}
+		to <- prometheus.MustNewConstMetric(c.left, prometheus.GaugeValue, float64(b.Remaining), name, credential)
+		if b.Limit >= 0 {
+			to <- prometheus.MustNewConstMetric(c.limit, prometheus.GaugeValue, float64(b.Limit), name, credential)
 		}
 	}
 }

@@ -20,6 +20,7 @@ type Options struct {
 	Auth        Auth        // zero: nobody is asked who they are
 	Rate        int         // bytes per second of a body, 0: unlimited
 	Header      http.Header // added to each answer of the registry under /v2/, such as ratelimit-remaining
+	Limit       Limit       // zero: none
 	Network     *Network    // where its hosts are; nil: on the machine's own loopback
 
 	Redirect         bool          // a blob answers 307 to the blob host
@@ -54,6 +55,7 @@ type Origin struct {
 	log      []*entry
 	watchers []*watcher
 	tokens   map[string]grant
+	spent    map[string]int // of a limit, by who asks
 	username string
 	password string
 	epoch    int // of addresses on the blob host
@@ -75,6 +77,7 @@ func New(o Options) (*Origin, error) {
 	g := &Origin{
 		o: o, closed: make(chan struct{}), content: make(map[oci.Digest]content),
 		repos: make(map[string]*repository), tokens: make(map[string]grant),
+		spent:    make(map[string]int),
 		username: o.Auth.Username, password: o.Auth.Password,
 	}
 	if o.TLS {

@@ -79,7 +79,7 @@ func (g *Origin) serve(role Role, w http.ResponseWriter, r *http.Request) {
 	case refused != nil:
 		a = refused
 	default:
-		a = g.answer(want, r, f)
+		a = g.limited(want, r, g.answer(want, r, f))
 	}
 	if want.role == RoleRegistry {
 		for k, v := range g.o.Header {

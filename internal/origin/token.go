@@ -108,8 +108,8 @@ func (g *Origin) basic(w *wanted, r *http.Request) bool {
 }
 
 func (g *Origin) bearer(w *wanted, r *http.Request) (flaw string, ok bool) {
-	token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !given {
+	token := bearerOf(r)
+	if token == "" {
 		return "", false
 	}
 	g.mu.Lock()
@@ -122,6 +122,13 @@ func (g *Origin) bearer(w *wanted, r *http.Request) (flaw string, ok bool) {
 		return "", true
 	}
 	return "insufficient_scope", false
+}
+
+func bearerOf(r *http.Request) string {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		return token
+	}
+	return ""
 }
 
 func (g *Origin) realm() string {

@@ -1,0 +1,193 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+)
+
+// Spare returns a context for work that nobody waits for: requests under it leave the part Options.Reserve of a limit to
+// others, and fail as if the limit were reached.
+func Spare(ctx context.Context) context.Context { return context.WithValue(ctx, spareKey{}, true) }
+
+type spareKey struct{}
+
+// ErrNotAsked is in the Step of a request that was not made, since the limit that it counts for is reached: the status of
+// the Error is what was said before.
+var ErrNotAsked = errors.New("the limit is reached, so nobody was asked")
+
+// sources are who we may be to the endpoint for the repository, in the order in which that is tried: of those that fit
+// best the one with most left of its limits first, and behind all of them those that have nothing left or that the
+// repository has refused lately. There is always one; a credential is never shown to another endpoint than its own.
+func (c *call) sources() []auth.Source {
+	s := auth.Anonymous
+	switch {
+	case c.as.own && c.ep.credential != nil:
+		s = c.ep.credential
+	case c.ep.itself:
+		s = c.as.source
+	}
+	all := auth.All(s, c.name)
+	if len(all) > 1 {
+		type standing struct {
+			back int
+			left int64
+		}
+		of := make(map[string]standing, len(all))
+		for _, x := range all {
+			name := auth.Describe(x.Source).Name
+			st := standing{left: c.ep.budgets.left(name)}
+			if c.ep.budgets.spent(class{name, http.MethodGet, StepManifest}) {
+				st.back++
+			}
+			if c.health.wasDeclined(errand{name, c.repository}) {
+				st.back += 2
+			}
+			of[name] = st
+		}
+		slices.SortStableFunc(all, func(a, b auth.Candidate) int {
+			x, y := of[auth.Describe(a.Source).Name], of[auth.Describe(b.Source).Name]
+			return cmp.Or(cmp.Compare(x.back, y.back), cmp.Compare(b.Rank, a.Rank), cmp.Compare(y.left, x.left))
+		})
+	}
+	list := make([]auth.Source, 0, max(len(all), 1))
+	for _, x := range all {
+		list = append(list, x.Source)
+	}
+	if len(list) == 0 {
+		list = append(list, auth.Anonymous)
+	}
+	return list
+}
+
+// source is who we are to the endpoint, for the repository.
+func (c *call) source() auth.Source {
+	if c.chosen == nil {
+		c.choices = c.sources()
+		c.chosen, c.choices = c.choices[0], c.choices[1:]
+	}
+	return c.chosen
+}
+
+// turns goes on as the next of our sources that has something left for what is asked. False: there is none.
+func (c *call) turns(ctx context.Context, s *session, a ask) bool {
+	if s.cred.IsAnonymous() || c.withheld() {
+		return false
+	}
+	chosen, had, err := c.chosen, c.cred, c.sourceErr
+	for len(c.choices) > 0 {
+		c.chosen, c.choices = c.choices[0], c.choices[1:]
+		cred := c.have(ctx, c.chosen.Credential)
+		if cred.IsAnonymous() || c.spent(ctx, cred, a) {
+			continue
+		}
+		s.cred = cred
+		s.relearned, s.renewed, s.exchanged, s.pending = false, false, false, nil
+		return true
+	}
+	c.chosen, c.cred, c.sourceErr = chosen, had, err // of whom the error is
+	return false
+}
+
+func (c *call) classOf(cred auth.Credential, a ask) class { return class{cred.Name, a.method, a.step} }
+
+// counted reports whether we keep what a credential has left. Those of clients, which have no name, are their own business.
+func counted(cred auth.Credential) bool { return cred.IsAnonymous() || cred.Name != "" }
+
+// spent reports whether a credential has nothing left for what is asked.
+func (c *call) spent(ctx context.Context, cred auth.Credential, a ask) bool {
+	_, spent, done := c.take(ctx, cred, a)
+	done()
+	return spent
+}
+
+// take is budgets.take for a credential.
+func (c *call) take(ctx context.Context, cred auth.Credential, a ask) (p pause, spent bool, done func()) {
+	if !counted(cred) {
+		return pause{}, false, func() {}
+	}
+	reserve := 0.0
+	if ctx.Value(spareKey{}) != nil {
+		reserve = c.o.Reserve
+	}
+	return c.ep.budgets.take(c.classOf(cred, a), reserve)
+}
+
+// saves goes on without what has nothing left: as another of our sources, or as nobody. The error is why not.
+func (c *call) saves(ctx context.Context, s *session, a ask, f *fault) (again bool, err error) {
+	if s.spent == nil || !s.cred.IsAnonymous() {
+		s.spent = f
+	}
+	if c.turns(ctx, s, a) {
+		return true, nil
+	}
+	if !s.cred.IsAnonymous() && !c.loyal && !c.spent(ctx, noCredential, a) {
+		s.cred = noCredential
+		s.relearned, s.renewed, s.pending = false, false, nil
+		return true, nil
+	}
+	return false, s.why(f)
+}
+
+// stopped is the failure of a request that is not made: what was last said to one like it.
+func (c *call) stopped(a ask, p pause) *fault {
+	host, _ := originOf(a.url)
+	f := &fault{refusal: p.said, stage: a.step, step: Step{Name: a.step, Host: host.String(), Err: ErrNotAsked}}
+	f.retryAfter = max(time.Until(p.until), time.Second)
+	c.trace(f.step)
+	return f
+}
+
+// limited takes in a 429.
+func (c *call) limited(s *session, a ask, f *fault) {
+	if !counted(s.cred) {
+		return
+	}
+	f.retryAfter = c.ep.budgets.refused(c.classOf(s.cred, a), f.refusal)
+}
+
+// looks asks by HEAD, which costs nothing where manifests are counted, whether there is more by now.
+func (c *call) looks(ctx context.Context, s *session, a ask) bool {
+	if !counted(s.cred) || !c.ep.budgets.looks(c.classOf(s.cred, a)) {
+		return false
+	}
+	head := a
+	head.method = http.MethodHead
+	resp, err := c.send(ctx, head)
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	return !c.spent(ctx, s.cred, a)
+}
+
+// why is the error of a session that has come to its end with err: what our credential met first, if it met something.
+func (s *session) why(err error) error { return orElse(s.first, orElse(s.spent, err)) }
+
+// count takes in what an answer says of our limits. Those of clients' own credentials are not kept.
+func (c *call) count(cred auth.Credential, g grant, h http.Header, began time.Time) {
+	who := cred.Name
+	if g.value.IsZero() {
+		who = ""
+	} else if who == "" && !cred.IsAnonymous() {
+		return
+	}
+	b, news := c.ep.budgets.learn(h, who, began)
+	if !news {
+		return
+	}
+	attrs := []any{
+		"endpoint", c.ep.name, "credential", orElse(who, "anonymous"), "limit", b.Limit, "remaining", b.Remaining,
+		"more", b.MoreAt().UTC().Format(time.RFC3339),
+	}
+	if b.Remaining == 0 {
+		c.o.Log.Warn("nothing is left of a limit: until there is more, what is cached is served, and manifests that are not "+
+			"can't be had", attrs...)
+		return
+	}
+	c.o.Log.Warn("little is left of a limit", attrs...)
+}

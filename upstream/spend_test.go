@@ -1,0 +1,373 @@
+package upstream_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// metered is a registry that lets everybody get a number of manifests, by login, and counts no HEAD, as Docker Hub.
+type metered struct {
+	limit  map[string]int    // of each user; "" is nobody. Who has none is not limited
+	window string            // as in ";w=60"
+	silent bool              // nothing is said of what is left
+	denied map[string]string // USER REPOSITORY: a word
+	header http.Header       // of a 429
+
+	mu    sync.Mutex
+	used  map[string]int
+	asked []string
+}
+
+func (m *metered) serve(w http.ResponseWriter, r *http.Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r.URL.Path == "/token" {
+		login := "nobody:"
+		if text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Basic "); ok {
+			b, _ := base64.StdEncoding.DecodeString(text)
+			login = string(b)
+		}
+		user, _, _ := strings.Cut(login, ":")
+		_, _ = fmt.Fprintf(w, `{"token":%q,"expires_in":86400}`, user)
+		return
+	}
+	user, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="/token",service="reg"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	repo, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/manifests/")
+	m.asked = append(m.asked, r.Method+" "+repo+" as "+user)
+	if m.denied[user+" "+repo] != "" {
+		http.Error(w, `{"errors":[{"code":"DENIED","message":"no"}]}`, http.StatusForbidden)
+		return
+	}
+	limit, limited := m.limit[user]
+	if m.used == nil {
+		m.used = map[string]int{}
+	}
+	if limited && r.Method == http.MethodGet {
+		if m.used[user] >= limit {
+			maps.Copy(w.Header(), m.header)
+			http.Error(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"you have reached your limit"}]}`,
+				http.StatusTooManyRequests)
+			return
+		}
+		m.used[user]++
+	}
+	if limited && !m.silent {
+		w.Header().Set("RateLimit-Limit", fmt.Sprint(limit)+m.window)
+		w.Header().Set("RateLimit-Remaining", fmt.Sprint(limit-m.used[user])+m.window)
+	}
+	w.Header().Set("Docker-Content-Digest", string(digestOf(manifest)))
+	w.Header().Set("Content-Type", oci.MediaTypeOCIManifest)
+	w.Header().Set("Content-Length", fmt.Sprint(len(manifest)))
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(manifest)
+	}
+}
+
+// again gives everybody all of their limit.
+func (m *metered) again() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.used = nil
+}
+
+// requests are those for manifests since it was last asked for them, each with how often in a row.
+func (m *metered) requests() (list []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for i, line := range m.asked {
+		if n++; i+1 == len(m.asked) || m.asked[i+1] != line {
+			list, n = append(list, fmt.Sprintf("%d %s", n, line)), 0
+		}
+	}
+	m.asked = nil
+	return list
+}
+
+// want fails unless those were the requests.
+func (m *metered) want(t *testing.T, when string, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, m.requests()); diff != "" {
+		t.Errorf("%s, requests (-want +got):\n%s", when, diff)
+	}
+}
+
+// pool is a source of several logins, each USER or USER=GLOB.
+func pool(members ...string) auth.Pool {
+	var p auth.Pool
+	for _, text := range members {
+		user, glob, narrow := strings.Cut(text, "=")
+		m := auth.Member{Source: auth.Credential{Name: user, Username: user, Password: auth.NewSecret("pw-" + user)}}
+		if narrow {
+			m.Repositories = []string{glob}
+		}
+		p = append(p, m)
+	}
+	return p
+}
+
+// gets asks for a manifest n times and returns how often it came, and the last error.
+func gets(ctx context.Context, r *upstream.Registry, repo string, n int) (came int, last error) {
+	for range n {
+		if _, err := r.Manifest(ctx, repo, string(digestOf(manifest))); err != nil {
+			last = err
+		} else {
+			came++
+		}
+	}
+	return came, last
+}
+
+// meter runs a test with a registry that counts, in a bubble.
+func meter(t *testing.T, m *metered, s auth.Source, f func(t *testing.T, r *upstream.Registry),
+	change ...func(*upstream.Options),
+) {
+	t.Helper()
+	bubble(t, m.serve, func(t *testing.T, r *upstream.Registry, _ *pipes) {
+		f(t, r)
+		synctest.Wait()
+	}, append(change, as(s))...)
+}
+
+// What a registry says is left is kept, and once nothing is, nobody asks it for what it counts until its window is over.
+func TestNothingLeftIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	m := &metered{limit: map[string]int{"nobody": 20}, window: ";w=240"}
+	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
+		if came, err := gets(t.Context(), r, "app", 20); came != 20 {
+			t.Fatal(err)
+		}
+		m.want(t, "within the limit", "20 GET app as nobody")
+		said := time.Now()
+		time.Sleep(time.Minute)
+		came, err := gets(t.Context(), r, "app", 50)
+		if came != 0 {
+			t.Errorf("%d came", came)
+		}
+		e := upstreamError(t, err)
+		want := upstream.Budget{Limit: 20, Window: 4 * time.Minute, At: said}
+		if e.Status != 429 || e.RetryAfter != 3*time.Minute || e.Budget == nil || !cmp.Equal(*e.Budget, want) ||
+			!strings.Contains(e.Error(), "nobody was asked") {
+			t.Errorf("%v, after %s, of %+v", e, e.RetryAfter, e.Budget)
+		}
+		if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+			t.Errorf("HEAD, which is not counted: %v", err)
+		}
+		m.want(t, "when nothing is left", "1 HEAD app as nobody")
+		time.Sleep(4 * time.Minute)
+		m.again()
+		if came, err := gets(t.Context(), r, "app", 1); came != 1 {
+			t.Error(err)
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n != 2 || !strings.Contains(log.String(), "little is left of a limit") ||
+			!strings.Contains(log.String(), "nothing is left of a limit") {
+			t.Errorf("log:\n%s", log.String())
+		}
+	}, func(o *upstream.Options) { o.Log = textLog(&log) })
+}
+
+// A window slides: whether there is more is asked by HEAD, now and then, by one of those who want it.
+func TestMoreIsNoticedBeforeTheWindowIsOver(t *testing.T) {
+	t.Parallel()
+	m := &metered{limit: map[string]int{"nobody": 3}, window: ";w=21600"}
+	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
+		_, _ = gets(t.Context(), r, "app", 3)
+		m.requests()
+		for range 20 { // minutes
+			time.Sleep(time.Minute)
+			_, _ = gets(t.Context(), r, "app", 10)
+		}
+		m.want(t, "for twenty minutes", "4 HEAD app as nobody")
+		m.silent = true
+		for range 20 {
+			time.Sleep(time.Minute)
+			_, _ = gets(t.Context(), r, "app", 10)
+		}
+		m.want(t, "of a registry that says no more", "4 HEAD app as nobody")
+		m.again()
+		m.silent = false
+		time.Sleep(5 * time.Minute)
+		if came, err := gets(t.Context(), r, "app", 2); came != 2 {
+			t.Error(err)
+		}
+		m.want(t, "when there is more", "1 HEAD app as nobody", "2 GET app as nobody")
+	})
+}
+
+// A 429 is obeyed for as long as it says; else for a moment, and longer each time. It is about what was asked alone.
+func TestRefusedIsNotAskedAgain(t *testing.T) {
+	t.Parallel()
+	t.Run("said", func(t *testing.T) {
+		t.Parallel()
+		m := &metered{limit: map[string]int{"nobody": 0}, silent: true, header: http.Header{"Retry-After": {"60"}}}
+		meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
+			for range 12 {
+				_, err := gets(t.Context(), r, "app", 5)
+				if e := upstreamError(t, err); e.Status != 429 || e.Code != "TOOMANYREQUESTS" || e.RetryAfter > time.Minute {
+					t.Errorf("%+v", e)
+				}
+				time.Sleep(10 * time.Second)
+			}
+			if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+				t.Errorf("HEAD: %v", err)
+			}
+			m.want(t, "in two minutes", "2 GET app as nobody", "1 HEAD app as nobody")
+		})
+	})
+	t.Run("not said", func(t *testing.T) {
+		t.Parallel()
+		m := &metered{limit: map[string]int{"nobody": 0}, silent: true}
+		meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
+			for range 300 {
+				_, err := gets(t.Context(), r, "app", 2)
+				if e := upstreamError(t, err); e.Status != 429 || e.Code != "TOOMANYREQUESTS" {
+					t.Errorf("%+v", e)
+				}
+				time.Sleep(time.Second)
+			}
+			// After 1, 2, 4, 8, 16, 32 s, then each minute.
+			m.want(t, "in five minutes", "10 GET app as nobody")
+			m.limit = nil
+			time.Sleep(time.Minute)
+			if came, err := gets(t.Context(), r, "app", 2); came != 2 {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// Of several credentials for the same that one is used which has most left; nobody's limit is spent last; and then it is
+// said of whom there was nothing left.
+func TestPoolSpendsWhatIsMost(t *testing.T) {
+	t.Parallel()
+	m := &metered{limit: map[string]int{"a": 10, "b": 20, "nobody": 4}, window: ";w=240"}
+	meter(t, m, pool("a", "b"), func(t *testing.T, r *upstream.Registry) {
+		if came, err := gets(t.Context(), r, "app", 12); came != 12 {
+			t.Error(err)
+		}
+		m.want(t, "at first", "1 GET app as a", "11 GET app as b")
+		came, err := gets(t.Context(), r, "app", 50)
+		if came != 22 {
+			t.Errorf("%d came, want 22", came)
+		}
+		m.mu.Lock()
+		if diff := cmp.Diff(map[string]int{"a": 10, "b": 20, "nobody": 4}, m.used); diff != "" {
+			t.Errorf("spent (-want +got):\n%s", diff)
+		}
+		refused := len(m.asked) - 22
+		m.mu.Unlock()
+		if refused != 0 {
+			t.Errorf("%d requests were refused: what was left had been said", refused)
+		}
+		e := upstreamError(t, err)
+		if e.Credential.Name == "" || e.Budget == nil || e.Budget.Credential != e.Credential.Name || e.Budget.Remaining != 0 {
+			t.Errorf("%+v of %+v", e.Budget, e.Credential)
+		}
+	})
+}
+
+// Requests on their way are taken into account: a herd that is larger than what is left is not refused by the registry.
+func TestHerdStaysWithinTheLimit(t *testing.T) {
+	t.Parallel()
+	m := &metered{limit: map[string]int{"nobody": 21}, window: ";w=240"}
+	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
+		_, _ = gets(t.Context(), r, "app", 1)
+		var came atomic.Int32
+		var herd sync.WaitGroup
+		for range 50 {
+			herd.Go(func() {
+				n, _ := gets(t.Context(), r, "app", 1)
+				came.Add(int32(n))
+			})
+		}
+		herd.Wait()
+		// An answer that is overtaken on its way is taken off twice until it is there: the last ones left are for who comes next.
+		rest, _ := gets(t.Context(), r, "app", 50)
+		if n := int(came.Load()); n < 10 || n+rest != 20 {
+			t.Errorf("%d and then %d came, want 20", n, rest)
+		}
+		m.want(t, "all", "21 GET app as nobody")
+	})
+}
+
+// What says more of a repository goes before what has more left.
+func TestPoolPrefersWhatFits(t *testing.T) {
+	t.Parallel()
+	m := &metered{limit: map[string]int{"all": 100, "team": 3, "nobody": 100}, window: ";w=240"}
+	meter(t, m, pool("all", "team=team/*"), func(t *testing.T, r *upstream.Registry) {
+		if came, err := gets(t.Context(), r, "team/app", 5); came != 5 {
+			t.Error(err)
+		}
+		m.want(t, "pulls of the team's", "3 GET team/app as team", "2 GET team/app as all")
+		if came, err := gets(t.Context(), r, "app", 2); came != 2 {
+			t.Error(err)
+		}
+		m.want(t, "others", "2 GET app as all")
+	})
+}
+
+// A credential that a repository refuses is followed by the next, once, and the repository remembers it.
+func TestPoolMovesOnOnce(t *testing.T) {
+	t.Parallel()
+	m := &metered{denied: map[string]string{"a app": "no", "a x": "no", "b x": "no", "c x": "no"}}
+	meter(t, m, pool("a", "b", "c"), func(t *testing.T, r *upstream.Registry) {
+		if came, err := gets(t.Context(), r, "app", 3); came != 3 {
+			t.Error(err)
+		}
+		m.want(t, "refused to one", "1 GET app as a", "3 GET app as b")
+		if came, err := gets(t.Context(), r, "other", 2); came != 2 {
+			t.Error(err)
+		}
+		m.want(t, "another repository", "2 GET other as a")
+		if came, err := gets(t.Context(), r, "x", 1); came != 1 {
+			t.Error(err)
+		}
+		m.want(t, "refused to all of ours", "1 GET x as a", "1 GET x as b", "1 GET x as nobody")
+		time.Sleep(11 * time.Minute)
+		if came, err := gets(t.Context(), r, "app", 1); came != 1 {
+			t.Error(err)
+		}
+		m.want(t, "when it is forgotten", "1 GET app as a", "1 GET app as b")
+	})
+}
+
+// What nobody waits for leaves a part of a limit to what somebody waits for.
+func TestSpareLeavesTheReserve(t *testing.T) {
+	t.Parallel()
+	m := &metered{limit: map[string]int{"nobody": 10}, window: ";w=240"}
+	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
+		came, err := gets(upstream.Spare(t.Context()), r, "app", 20)
+		if came != 7 {
+			t.Errorf("%d came, want 7 of 10", came)
+		}
+		if e := upstreamError(t, err); e.Status != 429 || e.Budget.Remaining != 3 {
+			t.Errorf("%v of %+v", e, e.Budget)
+		}
+		if came, err := gets(t.Context(), r, "app", 3); came != 3 {
+			t.Error(err)
+		}
+		m.want(t, "all", "10 GET app as nobody")
+	}, func(o *upstream.Options) { o.Reserve = .3 })
+}
