@@ -204,18 +204,20 @@ func TestWrongContentReachesNobody(t *testing.T) {
 
 func TestSmallBlobIsVerifiedBeforeItsHeaders(t *testing.T) {
 	t.Parallel()
-	o := newOrigin(5, 1<<20)
-	o.flip = 7
-	st := &store{}
-	g := flight.New(st.options())
-	obj, _ := join(t, g, o, o.source("a", fault{}))
-	var wrong *flight.MismatchError
-	if err := obj.(*flight.Reader).Ready(t.Context(), 0, obj.Size()); !errors.As(err, &wrong) {
-		t.Errorf("Ready: %v, want the mismatch", err)
-	}
-	_ = obj.Close()
-	g.Close()
-	st.check(t)
+	synctest.Test(t, func(t *testing.T) { // by the clock, a machine that is busy for two seconds would be a slow upstream
+		o := newOrigin(5, 1<<20)
+		o.flip = 7
+		st := &store{}
+		g := flight.New(st.options())
+		obj, _ := join(t, g, o, o.source("a", fault{}))
+		var wrong *flight.MismatchError
+		if err := obj.(*flight.Reader).Ready(t.Context(), 0, obj.Size()); !errors.As(err, &wrong) {
+			t.Errorf("Ready: %v, want the mismatch", err)
+		}
+		_ = obj.Close()
+		g.Close()
+		st.check(t)
+	})
 }
 
 // A range far ahead is fetched as aligned extents, and the fill does not fetch them again.
