@@ -142,14 +142,23 @@ func (c *call) status() auth.Status {
 // sourcePatience is how long a request waits for a credential. What is public must not wait for a cloud that hangs.
 const sourcePatience = 8 * time.Second
 
-// credential asks the source who we are now. A source that fails makes us nobody: public images still work, and for
-// the others the error says why we had none.
+// credential asks the source who we are now. A source that gives none is followed by the next that fits; where none gives
+// one we are nobody: public images still work, and for the others the error says why we had none.
 func (c *call) credential(ctx context.Context) auth.Credential {
 	if c.withheld() {
 		c.cred, c.sourceErr = noCredential, nil
 		return noCredential
 	}
-	return c.have(ctx, c.source().Credential)
+	cred := c.have(ctx, c.source().Credential)
+	chosen, err := c.chosen, c.sourceErr
+	for cred.IsAnonymous() && len(c.choices) > 0 {
+		c.chosen, c.choices = c.choices[0], c.choices[1:]
+		cred = c.have(ctx, c.chosen.Credential)
+	}
+	if cred.IsAnonymous() {
+		c.chosen, c.sourceErr = chosen, err
+	}
+	return cred
 }
 
 // another asks for something better than a credential that was refused, and gives the same where there is none.

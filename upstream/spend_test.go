@@ -353,6 +353,29 @@ func TestPoolMovesOnOnce(t *testing.T) {
 	})
 }
 
+// A source that gives no credential is followed by the next; the error is that of the first where none gives one.
+func TestPoolGoesOnAfterASourceThatFails(t *testing.T) {
+	t.Parallel()
+	missing := func(name string) auth.Member {
+		return auth.Member{Source: &auth.File{Name: name, Username: name, Path: "/nowhere/" + name}}
+	}
+	m := &metered{}
+	meter(t, m, append(auth.Pool{missing("x")}, pool("a")...), func(t *testing.T, r *upstream.Registry) {
+		if came, err := gets(t.Context(), r, "app", 2); came != 2 {
+			t.Error(err)
+		}
+		m.want(t, "a source that fails", "2 GET app as a")
+	})
+	m = &metered{denied: map[string]string{"nobody app": "no"}}
+	meter(t, m, auth.Pool{missing("x"), missing("y")}, func(t *testing.T, r *upstream.Registry) {
+		_, err := gets(t.Context(), r, "app", 1)
+		if e := upstreamError(t, err); e.Credential.Name != "x" || !strings.Contains(e.Credential.LastError, "/nowhere/x") {
+			t.Errorf("%+v", e.Credential)
+		}
+		m.want(t, "two that fail", "1 GET app as nobody")
+	})
+}
+
 // What nobody waits for leaves a part of a limit to what somebody waits for.
 func TestSpareLeavesTheReserve(t *testing.T) {
 	t.Parallel()
