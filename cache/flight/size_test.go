@@ -307,14 +307,14 @@ func TestEmptyBlob(t *testing.T) {
 	}
 	_ = obj.Close()
 	lie, _, err := g.Join(t.Context(), digest.FromString("not empty"), 0, o.source("a", fault{}))
-	if err != nil {
-		t.Fatal(err)
+	if err == nil { // else it was known already
+		err = lie.(*flight.Reader).Ready(t.Context(), 0, 0)
+		_ = lie.Close()
 	}
 	var wrong *flight.MismatchError
-	if err := lie.(*flight.Reader).Ready(t.Context(), 0, 0); !errors.As(err, &wrong) {
+	if !errors.As(err, &wrong) {
 		t.Errorf("a blob that is said to be empty and isn't: %v", err)
 	}
-	_ = lie.Close()
 	g.Close()
 	st.check(t)
 }
