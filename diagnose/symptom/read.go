@@ -12,6 +12,9 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
+
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -48,6 +51,10 @@ func Read(r io.Reader) (*Report, error) {
 	}
 	if len(b) > MaxInput {
 		return nil, ErrTooLarge
+	}
+	// What Windows writes into a file is UTF-16, or begins with a mark.
+	if b, _, err = transform.Bytes(unicode.BOMOverride(transform.Nop), b); err != nil {
+		return nil, fmt.Errorf("read: %w", err)
 	}
 	c := &counter{found: make(map[group]*tally)}
 	if !c.document(b) {

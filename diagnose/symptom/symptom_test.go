@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/text/encoding"
+	"golang.org/x/text/encoding/unicode"
 
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/symptom"
@@ -161,6 +163,29 @@ denied: Your authorization token has expired. Reauthenticate and try again.
 `)
 	if len(r.Failures) != 1 || r.Failures[0].Reason != diagnose.CredentialsExpired || r.Failures[0].Count != 2 {
 		t.Errorf("%+v", r.Failures)
+	}
+}
+
+// Windows writes UTF-16, or a mark before UTF-8.
+func TestEncodings(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		`Failed to pull image "acme/app:1": toomanyrequests: You have reached your pull rate limit.`,
+		`{"kind":"Event","reason":"Failed","message":"Failed to pull image \"acme/app:1\": toomanyrequests: You have reached your pull rate limit."}`,
+	} {
+		for name, e := range map[string]encoding.Encoding{
+			"UTF-16LE": unicode.UTF16(unicode.LittleEndian, unicode.UseBOM), "UTF-16BE": unicode.UTF16(unicode.BigEndian, unicode.UseBOM),
+			"UTF-8": unicode.UTF8BOM,
+		} {
+			written, err := e.NewEncoder().String(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := symptom.Read(strings.NewReader(written))
+			if err != nil || len(r.Failures) != 1 || r.Failures[0].Reason != diagnose.RateLimited || r.Failures[0].Image != "docker.io/acme/app:1" {
+				t.Errorf("%s of %s: %+v, %v", name, text, r, err)
+			}
+		}
 	}
 }
 
