@@ -13,6 +13,8 @@
 //     ends with an error. It is not hashed here: a blob's digest is for the flight to verify.
 //   - An endpoint that is down costs nothing while another one answers, and is never the reason for a failure: it is
 //     asked last.
+//   - Who has nothing left of a limit is not asked for what it counts, until the time that was said or the registry says
+//     that there is more. Of several credentials that fit, the one with most left is used; no limit is known beforehand.
 //   - When the registry itself says that there is no such thing, or that we may not have it, that is the answer. When a
 //     mirror says so, the next endpoint is asked.
 //   - Every failure is one *Error, with each step that was tried: which host, which address, what it answered.
