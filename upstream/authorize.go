@@ -97,6 +97,7 @@ type session struct {
 	relearned  bool
 	renewed    bool // the token
 	exchanged  bool // the credential, for another of its source
+	waited     bool // for the end of a short pause
 }
 
 // send makes a request to the endpoint with what it takes to be let in. A 400, 401 or 403 that stays is an error.
@@ -122,7 +123,7 @@ func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response,
 	p, spent, done := c.take(ctx, s.cred, a)
 	defer done()
 	if spent {
-		if c.looks(ctx, s, a) {
+		if c.looks(ctx, s, a) || s.waits(ctx, p) {
 			return nil, true, nil
 		}
 		again, err = c.saves(ctx, s, a, c.stopped(a, p))

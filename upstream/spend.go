@@ -134,6 +134,23 @@ func (c *call) saves(ctx context.Context, s *session, a ask, f *fault) (again bo
 	return false, s.why(f)
 }
 
+// waits lets a pause pass that is nearly over, once: those who come while a registry catches its breath need not fail.
+func (s *session) waits(ctx context.Context, p pause) bool {
+	d := time.Until(p.until)
+	if s.waited || d > silentLimit {
+		return false
+	}
+	s.waited = true
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // stopped is the failure of a request that is not made: what was last said to one like it.
 func (c *call) stopped(a ask, p pause) *fault {
 	host, _ := originOf(a.url)

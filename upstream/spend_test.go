@@ -248,13 +248,40 @@ func TestRefusedIsNotAskedAgain(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 			// After 1, 2, 4, 8, 16, 32 s, then each minute.
-			m.want(t, "in five minutes", "10 GET app as nobody")
+			m.want(t, "in five minutes", "11 GET app as nobody")
 			m.limit = nil
 			time.Sleep(time.Minute)
 			if came, err := gets(t.Context(), r, "app", 2); came != 2 {
 				t.Error(err)
 			}
 		})
+	})
+}
+
+// A registry that takes so many a second is left alone for a moment by all, and none of those who come meanwhile fails.
+func TestShortPauseIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	m := &metered{limit: map[string]int{"nobody": 10}, silent: true}
+	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
+		_, _ = gets(t.Context(), r, "app", 10)
+		if _, err := gets(t.Context(), r, "app", 1); upstreamError(t, err).Status != 429 {
+			t.Error(err)
+		}
+		m.again()
+		var came atomic.Int32
+		var herd sync.WaitGroup
+		begin := time.Now()
+		for range 10 {
+			herd.Go(func() {
+				n, _ := gets(t.Context(), r, "app", 1)
+				came.Add(int32(n))
+			})
+		}
+		herd.Wait()
+		if took := time.Since(begin); came.Load() != 10 || took != time.Second {
+			t.Errorf("%d came after %s", came.Load(), took)
+		}
+		m.want(t, "all", "21 GET app as nobody")
 	})
 }
 
