@@ -316,6 +316,52 @@ func TestConnectionLimit(t *testing.T) {
 	}
 }
 
+// A header as large as clients send is taken; one that has no end is refused, and costs no more than its limit.
+func TestHeaderLimit(t *testing.T) {
+	t.Parallel()
+	content := []byte(`{}`)
+	o := options(&puller{manifest: &pull.Content{Digest: sum(content), Bytes: content, Size: 2, MediaType: "t"}})
+	ts := serveOn(t, server.New(o), func(l net.Listener) net.Listener { return server.Listen(l, 0) })
+	ask := func(size int) int {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", ts.URL+"/v2/a/manifests/b", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Long", strings.Repeat("x", size))
+		res, err := ts.Client().Do(req)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		defer res.Body.Close()
+		return res.StatusCode
+	}
+	for size, want := range map[int]int{30 << 10: 200, 40 << 10: 431} {
+		if got := ask(size); got != want {
+			t.Errorf("a header of %d bytes: %d, want %d", size, got, want)
+		}
+	}
+	c, err := net.Dial("tcp", ts.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nX-Long: "); err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	for ; sent < 1<<30; sent += 4 << 10 {
+		if _, err := c.Write(make([]byte, 4<<10)); err != nil {
+			break
+		}
+	}
+	if sent > 64<<20 { // what fits into the buffers of two sockets
+		t.Errorf("%d bytes of a header were taken", sent)
+	}
+	if got := ask(0); got != 200 {
+		t.Errorf("afterwards: %d", got)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	var ready atomic.Bool
