@@ -85,8 +85,7 @@ func TestNotEmpty(t *testing.T) {
 				err = read(obj.(*flight.Reader))
 				_ = obj.Close()
 			}
-			var wrong *flight.MismatchError
-			if !errors.As(err, &wrong) {
+			if _, ok := errors.AsType[*flight.MismatchError](err); !ok {
 				t.Errorf("%s, %s: %v, want a mismatch", how, name, err)
 			}
 		}

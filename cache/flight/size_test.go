@@ -311,8 +311,7 @@ func TestEmptyBlob(t *testing.T) {
 		err = lie.(*flight.Reader).Ready(t.Context(), 0, 0)
 		_ = lie.Close()
 	}
-	var wrong *flight.MismatchError
-	if !errors.As(err, &wrong) {
+	if _, ok := errors.AsType[*flight.MismatchError](err); !ok {
 		t.Errorf("a blob that is said to be empty and isn't: %v", err)
 	}
 	g.Close()
