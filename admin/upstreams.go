@@ -50,6 +50,21 @@ type Limit struct {
 	WindowSeconds int64     `json:"windowSeconds,omitempty"`
 	ResetAt       time.Time `json:"resetAt,omitzero"` // when there is more
 	SaidAt        time.Time `json:"saidAt"`
+	Spent         *Spent    `json:"spent,omitempty"`
+}
+
+// Spent is who had spent a limit when it was said. What is unknown is absent.
+type Spent struct {
+	Since        time.Time `json:"since"`               // of SaidAt, as long as the window, or since the mirror runs
+	Requests     int64     `json:"requests"`            // that this mirror made
+	Repositories []Use     `json:"repositories"`        // of those, the most first, at most ten
+	Elsewhere    *int64    `json:"elsewhere,omitempty"` // what others spent who have the same account or address
+}
+
+// Use is what was spent on a repository.
+type Use struct {
+	Repository string `json:"repository"`
+	Requests   int64  `json:"requests"`
 }
 
 // upstreams answers with what list gives.

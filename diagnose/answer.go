@@ -193,6 +193,9 @@ func (c *facts) limited() bool {
 	default:
 		c.set(RateLimited, "%s limits %s, and the limit is reached", c.up, who)
 		c.remedy("wait%s, or give the mirror a credential for %s with a higher limit", c.wait(), c.up)
+		if b := c.e.Budget; b != nil && b.Spent.Elsewhere > b.Limit/2 {
+			c.remedy("wait%s, or find who else pulls from %s %s, and let them use the mirror", c.wait(), c.up, shared(b))
+		}
 		c.budget()
 	}
 	return true
@@ -218,6 +221,41 @@ func (c *facts) budget() {
 		text += ", more" + since(b.Reset)
 	}
 	c.note("%s", text)
+	c.spent(b)
+}
+
+// spent notes who has spent the limit.
+func (c *facts) spent(b *upstream.Budget) {
+	const named = 3
+	s := b.Spent
+	if s.Since.IsZero() {
+		return
+	}
+	text := fmt.Sprintf("this mirror has spent %d of it since%s", s.Requests, strings.TrimPrefix(since(s.Since), " on"))
+	var parts []string
+	rest := s.Requests
+	for _, use := range s.By[:min(len(s.By), named)] {
+		parts = append(parts, fmt.Sprintf("%d for %s", use.Requests, use.Repository))
+		rest -= use.Requests
+	}
+	if rest > 0 {
+		parts = append(parts, fmt.Sprintf("%d for others", rest))
+	}
+	if len(parts) > 0 {
+		text += ": " + strings.Join(parts, ", ")
+	}
+	if s.Elsewhere > 0 {
+		text += fmt.Sprintf("; %d were spent elsewhere %s", s.Elsewhere, shared(b))
+	}
+	c.note("%s", text)
+}
+
+// shared is what others have in common with us where they spend the same limit.
+func shared(b *upstream.Budget) string {
+	if b.Credential != "" {
+		return "with the account of credential " + b.Credential
+	}
+	return "at the mirror's address"
 }
 
 // shortly is a duration without zeros: 6h and not 6h0m0s.

@@ -339,6 +339,29 @@ var cases = []struct {
 		e.RetryAfter = 6*time.Hour - 90*time.Second
 		e.Steps = []upstream.Step{{Name: upstream.StepManifest, Host: "registry-1.docker.io", Err: upstream.ErrNotAsked}}
 	})},
+	{"hub-spent-here", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		e.Budget = &upstream.Budget{Limit: 100, Window: 6 * time.Hour, At: at, Spent: upstream.Spent{
+			Since: at.Add(-6 * time.Hour), Requests: 91, Elsewhere: 9,
+			By: []upstream.Use{{Repository: "library/nginx", Requests: 60}, {Repository: "library/redis", Requests: 20}, {Repository: "acme/app", Requests: 6}, {Repository: "acme/base", Requests: 5}},
+		}}
+		e.RetryAfter = 6 * time.Hour
+	})},
+	{"hub-spent-elsewhere", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		e.Budget = &upstream.Budget{Limit: 100, Window: 6 * time.Hour, Source: "192.0.2.1", At: at, Spent: upstream.Spent{
+			Since: at.Add(-6 * time.Hour), Requests: 3, By: []upstream.Use{{Repository: "library/nginx", Requests: 3}}, Elsewhere: 97,
+		}}
+		e.RetryAfter = 6 * time.Hour
+	})},
+	{"hub-account-spent-elsewhere", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		credential(e, "ok")
+		e.Budget = &upstream.Budget{Credential: e.Credential.Name, Limit: 200, Window: 6 * time.Hour, At: at, Spent: upstream.Spent{
+			Since: at.Add(-6 * time.Hour), Elsewhere: 200,
+		}}
+		e.RetryAfter = 6 * time.Hour
+	})},
 	{"ecr-like-nothing-left-until", diagnose.RateLimited, answered(429, of("reg.example", func(e *upstream.Error) {
 		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 		e.Budget = &upstream.Budget{Limit: -1, Reset: at.Add(time.Minute), At: at}

@@ -144,7 +144,7 @@ func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response,
 	if err != nil {
 		return nil, false, s.why(err)
 	}
-	c.count(s.cred, g, resp.Header, began)
+	c.count(s.cred, g, a, resp, began)
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
 		f := c.refuse(resp)

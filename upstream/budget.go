@@ -19,6 +19,7 @@ type Budget struct {
 	Window     time.Duration // 0: not said
 	Reset      time.Time     // when there is more; zero: not said
 	At         time.Time     // when it was said
+	Spent      Spent         // by whom; zero where a newer Budget of the same credential has it
 }
 
 // longestWindow bounds the times that we believe.
@@ -138,6 +139,8 @@ type budgets struct {
 	paused map[class]pause
 	looked map[string]time.Time // of each credential, when it was last asked whether there is more
 	asking map[string]int       // of each credential, requests that count and have no answer yet
+	books  map[string]*ledger   // of each credential, what was spent
+	began  time.Time            // when the books were opened
 }
 
 // pause is how a class of requests was refused.
@@ -147,9 +150,10 @@ type pause struct {
 	times int // in a row, without a word of its end
 }
 
-// learn takes in what an answer says to who has asked. crossed: that nothing is left, or little, is news. What was said while
-// the request was on its way is newer than its answer where it is less.
-func (b *budgets) learn(h http.Header, credential string, began time.Time) (news Budget, crossed bool) {
+// learn takes in what an answer says to who has asked, and what it was spent on; empty: nothing that is counted. crossed: that
+// nothing is left, or little, is news. What was said while the request was on its way is newer than its answer where it is
+// less.
+func (b *budgets) learn(h http.Header, credential, spentOn string, began time.Time) (news Budget, crossed bool) {
 	news, ok := parseBudget(h, time.Now())
 	if !ok {
 		return news, false
@@ -160,6 +164,9 @@ func (b *budgets) learn(h http.Header, credential string, began time.Time) (news
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if spentOn != "" {
+		b.book(credential).spend(spentOn, news.Window, news.At)
+	}
 	before := int64(-1)
 	if i := slices.IndexFunc(b.list, func(old Budget) bool {
 		return old.Credential == news.Credential && old.Source == news.Source
@@ -284,11 +291,26 @@ func (b *budgets) left(credential string) int64 {
 	return math.MaxInt64
 }
 
-// of is the newest budget of a credential.
+// book is what a credential has spent. The lock is held.
+func (b *budgets) book(credential string) *ledger {
+	if b.books[credential] == nil {
+		if b.books == nil || len(b.books) >= maxIdentities {
+			b.books = make(map[string]*ledger)
+		}
+		b.books[credential] = new(ledger)
+	}
+	return b.books[credential]
+}
+
+// of is the newest budget of a credential, and who has spent it.
 func (b *budgets) of(credential string) (Budget, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.last(credential)
+	l, ok := b.last(credential)
+	if ok {
+		l.Spent = b.book(credential).spent(l, b.began)
+	}
+	return l, ok
 }
 
 // last is of with the lock held.
@@ -301,8 +323,17 @@ func (b *budgets) last(credential string) (Budget, bool) {
 	return Budget{}, false
 }
 
+// all are the budgets that are known, the newest of each credential with who has spent it.
 func (b *budgets) all() []Budget {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Clone(b.list)
+	list := slices.Clone(b.list)
+	told := make(map[string]bool)
+	for i := range slices.Backward(list) {
+		if l := &list[i]; !told[l.Credential] {
+			told[l.Credential] = true
+			l.Spent = b.book(l.Credential).spent(*l, b.began)
+		}
+	}
+	return list
 }

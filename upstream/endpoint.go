@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/registrymirror/mirror/auth"
 )
@@ -78,6 +79,7 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 	ep := &endpoint{
 		url: &url.URL{Scheme: at.scheme, Host: e.URL.Host}, origin: at, itself: e.Registry, policy: common,
 		proxy: e.Proxy, credential: e.Credential, queue: newQueue(o.MaxTransfers),
+		budgets: budgets{began: time.Now()},
 	}
 	ep.name = ep.url.String()
 	if prefix := strings.Trim(e.Prefix, "/"); prefix != "" {

@@ -186,14 +186,18 @@ func (c *call) looks(ctx context.Context, s *session, a ask) bool {
 func (s *session) why(err error) error { return orElse(s.first, orElse(s.spent, err)) }
 
 // count takes in what an answer says of our limits. Those of clients' own credentials are not kept.
-func (c *call) count(cred auth.Credential, g grant, h http.Header, began time.Time) {
+func (c *call) count(cred auth.Credential, g grant, a ask, resp *http.Response, began time.Time) {
 	who := cred.Name
 	if g.value.IsZero() {
 		who = ""
 	} else if who == "" && !cred.IsAnonymous() {
 		return
 	}
-	b, news := c.ep.budgets.learn(h, who, began)
+	spentOn := ""
+	if resp.StatusCode == http.StatusOK && c.classOf(cred, a).costly() {
+		spentOn = c.name
+	}
+	b, news := c.ep.budgets.learn(resp.Header, who, spentOn, began)
 	if !news {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -167,7 +168,9 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 			t.Errorf("%d came", came)
 		}
 		e := upstreamError(t, err)
-		want := upstream.Budget{Limit: 20, Window: 4 * time.Minute, At: said}
+		want := upstream.Budget{Limit: 20, Window: 4 * time.Minute, At: said, Spent: upstream.Spent{
+			Since: said, Requests: 20, By: []upstream.Use{{Repository: "app", Requests: 20}}, Elsewhere: -1,
+		}}
 		if e.Status != 429 || e.RetryAfter != 3*time.Minute || e.Budget == nil || !cmp.Equal(*e.Budget, want) ||
 			!strings.Contains(e.Error(), "nobody was asked") {
 			t.Errorf("%v, after %s, of %+v", e, e.RetryAfter, e.Budget)
@@ -186,6 +189,65 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 			t.Errorf("log:\n%s", log.String())
 		}
 	}, func(o *upstream.Options) { o.Log = textLog(&log) })
+}
+
+// Who has spent a limit is told: which of our repositories, and how much others with the same account or address.
+func TestWhoSpentIt(t *testing.T) {
+	t.Parallel()
+	m := &metered{limit: map[string]int{"nobody": 5000, "bot": 200}, window: ";w=2400"}
+	spent := func(r *upstream.Registry, credential string) upstream.Spent {
+		list := r.State()[0].Budgets
+		i := slices.IndexFunc(list, func(b upstream.Budget) bool { return b.Credential == credential })
+		return list[i].Spent
+	}
+	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
+		spend := func(r *upstream.Registry, repo string, n int) {
+			t.Helper()
+			if came, err := gets(t.Context(), r, repo, n); came != n {
+				t.Fatal(err)
+			}
+		}
+		check := func(when string, got upstream.Spent, want upstream.Spent) {
+			t.Helper()
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", when, diff)
+			}
+		}
+		start := time.Now()
+		spend(r, "old", 2)
+		_, _ = r.Resolve(t.Context(), "app", "1") // is not counted
+		time.Sleep(30 * time.Minute)
+		spend(r, "app", 3)
+		spend(r, "base", 3)
+		spend(r.As(auth.Credential{Name: "bot", Username: "bot", Password: auth.NewSecret("x")}), "team", 4)
+		m.used["nobody"] += 60
+		spend(r, "base", 1)
+		check("before the mirror has seen a whole window", spent(r, ""), upstream.Spent{
+			Since: start, Requests: 9, By: []upstream.Use{{Repository: "base", Requests: 4}, {Repository: "app", Requests: 3}, {Repository: "old", Requests: 2}}, Elsewhere: -1,
+		})
+		time.Sleep(20 * time.Minute)
+		m.used["nobody"] -= 2 // those are given back
+		spend(r, "new", 1)
+		check("when the first has left the window", spent(r, ""), upstream.Spent{
+			Since:    time.Now().Add(-40 * time.Minute),
+			Requests: 8, By: []upstream.Use{{Repository: "base", Requests: 4}, {Repository: "app", Requests: 3}, {Repository: "new", Requests: 1}}, Elsewhere: 60,
+		})
+		check("another credential, which said something before that", spent(r, "bot"), upstream.Spent{
+			Since: start, Requests: 4, By: []upstream.Use{{Repository: "team", Requests: 4}}, Elsewhere: -1,
+		})
+		for i := range 300 {
+			spend(r, fmt.Sprintf("many/%d", i), 1)
+		}
+		if s := spent(r, ""); s.Requests != 308 || len(s.By) != 10 || s.By[0] != (upstream.Use{Repository: "base", Requests: 4}) || s.Elsewhere != 60 {
+			t.Errorf("of many repositories: %+v", s)
+		}
+		said, then := time.Now(), spent(r, "")
+		time.Sleep(time.Hour)
+		check("long after, of what was said then", spent(r, ""), then)
+		if want := said.Add(-40 * time.Minute); !then.Since.Equal(want) {
+			t.Errorf("since %s, want %s", then.Since, want)
+		}
+	})
 }
 
 // A window slides: whether there is more is asked by HEAD, now and then, by one of those who want it.

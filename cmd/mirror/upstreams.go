@@ -26,7 +26,8 @@ Endpoints are up, degraded (not always, not for blobs, or limiting), open (down:
 are asked first) or unknown (not asked yet). Credentials are ok, expiring (can't be
 renewed and still works), expired, rejected (by the registry), failing (their source) or
 unknown (not asked yet). Secrets are never shown. Limits are those that registries tell
-with their answers.
+with their answers; SPENT ON says for which repositories this mirror spent them in the
+time that the limit is for, and how much others spent of them.
 
 Exit codes: 0 it was shown, however they are; 1 the mirror refuses; 2 usage; 4 no mirror
 answers.`,
@@ -91,16 +92,16 @@ func showUpstreams(out io.Writer, list []admin.Upstream, wide bool, now time.Tim
 			return err
 		}
 	}
-	if err := showLimits(&b, list, now); err != nil {
+	if err := showLimits(&b, list, wide, now); err != nil {
 		return err
 	}
 	return write(out, []byte(trimLines(b.String())))
 }
 
 // showLimits prints a line for each limit that is known.
-func showLimits(b *strings.Builder, list []admin.Upstream, now time.Time) error {
+func showLimits(b *strings.Builder, list []admin.Upstream, wide bool, now time.Time) error {
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	head := "\nUPSTREAM\tLIMIT OF\tLEFT\tMORE\tSAID"
+	head := "\nUPSTREAM\tLIMIT OF\tLEFT\tMORE\tSAID\tSPENT ON"
 	for _, u := range list {
 		for _, l := range u.Limits {
 			whose := l.Credential
@@ -122,10 +123,34 @@ func showLimits(b *strings.Builder, list []admin.Upstream, now time.Time) error 
 				fmt.Fprintln(w, head)
 				head = ""
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Name, whose, left, more, since(l.SaidAt, now))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", u.Name, whose, left, more, since(l.SaidAt, now), spentOn(l.Spent, wide))
 		}
 	}
 	return w.Flush()
+}
+
+// spentOn lists what a limit was spent on: repositories, the others, and what others than this mirror spent.
+func spentOn(s *admin.Spent, wide bool) string {
+	if s == nil {
+		return ""
+	}
+	most := 3
+	if wide {
+		most = len(s.Repositories)
+	}
+	var parts []string
+	rest := s.Requests
+	for _, use := range s.Repositories[:min(len(s.Repositories), most)] {
+		parts = append(parts, fmt.Sprintf("%s %d", use.Repository, use.Requests))
+		rest -= use.Requests
+	}
+	if rest > 0 {
+		parts = append(parts, fmt.Sprintf("others %d", rest))
+	}
+	if s.Elsewhere != nil && *s.Elsewhere > 0 {
+		parts = append(parts, fmt.Sprintf("not by this mirror %d", *s.Elsewhere))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // shorten cuts an error to what fits, unless there is room.

@@ -31,7 +31,15 @@ func upstreamsOf(t *testing.T, token string) string {
 						{Name: "old", Kind: "ecr", State: "expired", ExpiresAt: now.Add(-time.Minute)},
 					},
 					Limits: []admin.Limit{
-						{Source: "192.0.2.1", Limit: 100, WindowSeconds: 21600, SaidAt: now.Add(-time.Minute)},
+						{
+							Source: "192.0.2.1", Limit: 100, WindowSeconds: 21600, SaidAt: now.Add(-time.Minute),
+							Spent: &admin.Spent{Requests: 88, Elsewhere: new(int64(12)), Repositories: []admin.Use{
+								{Repository: "library/nginx", Requests: 40},
+								{Repository: "acme/app", Requests: 30},
+								{Repository: "acme/base", Requests: 10},
+								{Repository: "acme/job", Requests: 8},
+							}},
+						},
 						{Credential: "hub", Remaining: 7, ResetAt: now.Add(time.Hour + 200*time.Millisecond), SaidAt: now},
 					},
 				},
@@ -57,8 +65,8 @@ docker.io  hub         file    ok        -          -
 docker.io  node        plugin  expiring  in 1h0m0s  1h0m0s ago  exit status 1
 docker.io  old         ecr     expired   1m0s ago   -
 
-UPSTREAM   LIMIT OF                LEFT      MORE           SAID
-docker.io  anonymous at 192.0.2.1  0 of 100  within 6h0m0s  1m0s ago
+UPSTREAM   LIMIT OF                LEFT      MORE           SAID      SPENT ON
+docker.io  anonymous at 192.0.2.1  0 of 100  within 6h0m0s  1m0s ago  library/nginx 40, acme/app 30, acme/base 10, others 8, not by this mirror 12
 docker.io  hub                     7         in 1h0m0s      0s ago
 `
 	code, out, errs := commandLine(t, "upstreams", "--admin", where)
@@ -66,7 +74,8 @@ docker.io  hub                     7         in 1h0m0s      0s ago
 		t.Errorf("%d %s\n%s", code, errs, diff)
 	}
 	_, out, _ = commandLine(t, "upstreams", "--admin", where, "-o", "wide")
-	if !strings.Contains(out, strings.Repeat("x", 120)+"\n") || !strings.Contains(out, "docker.io  a/**") {
+	if !strings.Contains(out, strings.Repeat("x", 120)+"\n") || !strings.Contains(out, "docker.io  a/**") ||
+		!strings.Contains(out, "acme/base 10, acme/job 8, not by this mirror 12\n") {
 		t.Errorf("wide:\n%s", out)
 	}
 	code, out, _ = commandLine(t, "upstreams", "--admin", where, "-o", "json")

@@ -17,6 +17,7 @@ import (
 	"github.com/registrymirror/mirror/auth/gar"
 	"github.com/registrymirror/mirror/auth/plugin"
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/upstream"
 )
 
 // login makes the credentials of an upstream. They ask nobody yet.
@@ -105,6 +106,7 @@ func (s *sites) upstreams() []admin.Upstream {
 				u.Limits = append(u.Limits, admin.Limit{
 					Credential: b.Credential, Source: b.Source, Endpoint: e.URL, Limit: max(b.Limit, 0), Remaining: b.Remaining,
 					WindowSeconds: int64(b.Window.Seconds()), ResetAt: b.Reset.UTC(), SaidAt: b.At.UTC(),
+					Spent: spentOf(b.Spent),
 				})
 			}
 		}
@@ -121,6 +123,21 @@ func (s *sites) upstreams() []admin.Upstream {
 		list = append(list, u)
 	}
 	return list
+}
+
+// spentOf is who has spent a limit, as the API says it; nil where another limit of the same credential says so.
+func spentOf(s upstream.Spent) *admin.Spent {
+	if s.Since.IsZero() {
+		return nil
+	}
+	told := &admin.Spent{Since: s.Since.UTC(), Requests: s.Requests, Repositories: []admin.Use{}}
+	for _, u := range s.By {
+		told.Repositories = append(told.Repositories, admin.Use(u))
+	}
+	if s.Elsewhere >= 0 {
+		told.Elsewhere = &s.Elsewhere
+	}
+	return told
 }
 
 // fetched counts attempts to get credentials of an upstream.

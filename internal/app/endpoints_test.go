@@ -192,6 +192,7 @@ func TestLimitsAreShown(t *testing.T) {
 	_, text = get(t, "http://"+r.AdminAddr().String()+"/api/v1/upstreams")
 	for _, part := range []string{
 		`"limits":[{"source":"127.0.0.1",`, `"limit":100,"remaining":100,"windowSeconds":21600,"saidAt":`, `{"credential":"hub",`, `"remaining":99,`,
+		`"requests":1,"repositories":[{"repository":"app","requests":1}]}`,
 	} {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %s in %s", part, text)
