@@ -125,8 +125,13 @@ var (
 	kubelet  = phrasesOf(`(^|\s)failed to pull image \\?"`, `(^|\s)failed to apply default image tag`, `(^|\s)container image \\?".*never`)
 	times    = regexp.MustCompile(`\(x(\d+) over [^)]*\)`)
 	sentence = regexp.MustCompile(`\(mirror: (.*?) ?\[([0-9a-f]{8})\]\)`)
-	more     = regexp.MustCompile(`^\s*(errors:|denied:|unauthorized:|unknown:|manifest unknown|name unknown|toomanyrequests:|unavailable:)`)
-	attr     = regexp.MustCompile(`\b(reason|ref|id|summary|remedy)=("(?:[^"\\]|\\.)*"|\S+)`)
+	// page is the end of a mirror's error body, as clients print it that print all of it: the id, and the reason's page.
+	page = regexp.MustCompile(`;? failure ([0-9a-f]{8}), https?://\S+/docs/failures/([a-z-]+)\.md`)
+	code = regexp.MustCompile(`\b[A-Z]+(_[A-Z]+)*: `)
+	// asked is the URL that such a client names.
+	asked = regexp.MustCompile(`://[^/\s]+/v2/([^\s?]+)/manifests/([^\s?:]+(?::[0-9a-f]+)?)(?:\?ns=([^\s&:]+))?`)
+	more  = regexp.MustCompile(`^\s*(errors:|denied:|unauthorized:|unknown:|manifest unknown|name unknown|toomanyrequests:|unavailable:)`)
+	attr  = regexp.MustCompile(`\b(reason|ref|id|summary|remedy)=("(?:[^"\\]|\\.)*"|\S+)`)
 
 	images = []*regexp.Regexp{
 		regexp.MustCompile(`(?i)(?:failed to pull image|pull and unpack image|pulling image|default image tag|container image|image name|image reference|inspect image) \\*"([^"\\\s]+)\\*"`),
@@ -217,11 +222,15 @@ func (c *counter) at(g group) *tally {
 
 // add counts a text, if it tells of a pull that failed.
 func (c *counter) add(s said) {
-	if lower := strings.ToLower(s.text); s.why == "" && (!about.in(lower) || not.in(lower)) {
+	text := strings.ReplaceAll(s.text, `\"`, `"`)
+	whole := page.FindStringSubmatchIndex(text)
+	if lower := strings.ToLower(s.text); s.why == "" && (whole == nil && !about.in(lower) || not.in(lower)) {
 		return
 	}
-	text := strings.ReplaceAll(s.text, `\"`, `"`)
 	image := cmp.Or(s.image, imageOf(text))
+	if image == "" && whole != nil {
+		image = askedFor(text)
+	}
 	g := group{reason: s.why, image: canonical(image)}
 	var summary, remedy string
 	if m := sentence.FindStringSubmatch(text); m != nil {
@@ -231,13 +240,23 @@ func (c *counter) add(s said) {
 			g.reason = classifyOwn(summary)
 		}
 	}
+	if whole != nil && g.id == "" {
+		g.id = text[whole[2]:whole[3]]
+		words := text[:whole[0]]
+		if at := code.FindAllStringIndex(words, -1); at != nil {
+			summary, remedy, _ = strings.Cut(words[at[len(at)-1][1]:], "; ")
+		}
+		if r := diagnose.Reason(text[whole[4]:whole[5]]); g.reason == "" && r.Class() != diagnose.ClassUnknown {
+			g.reason = r
+		}
+	}
 	if g.reason == "" {
 		g.reason = classify(text)
 	}
 	if g.reason == diagnose.Unknown && s.tier != status && bare.MatchString(lastWords(text)) {
 		s.tier = status // it says that it failed, and not why
 	}
-	if g.reason == diagnose.TagNotFound && strings.Contains(image, "@sha256:") {
+	if g.reason == diagnose.TagNotFound && g.id == "" && strings.Contains(image, "@sha256:") {
 		g.reason = diagnose.DigestNotFound
 	}
 	t := c.at(g)
@@ -271,6 +290,25 @@ func imageOf(text string) string {
 		return m[2] + ":" + m[1]
 	}
 	return ""
+}
+
+// askedFor is the image that a mirror was asked for, by the URL; empty where that does not say of which registry it is.
+func askedFor(text string) string {
+	m := asked.FindStringSubmatch(text)
+	if m == nil {
+		return ""
+	}
+	name, reference, host := m[1], m[2], m[3]
+	if first, _, _ := strings.Cut(name, "/"); host == "" && !strings.ContainsAny(first, ".:") {
+		return ""
+	}
+	if host != "" {
+		name = host + "/" + name
+	}
+	if strings.Contains(reference, ":") {
+		return name + "@" + reference
+	}
+	return name + ":" + reference
 }
 
 // canonical is an image as the mirror writes it, so that one image by two names is one. A name that is none stays.

@@ -312,3 +312,42 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// What prints a mirror's whole error body (crane and what else stands on go-containerregistry or ORAS) says which failure
+// it is.
+func TestOwnBodies(t *testing.T) {
+	t.Parallel()
+	const (
+		end    = "; failure 32da5e78, https://github.com/registrymirror/mirror/blob/main/docs/failures/tag-not-found.md"
+		said   = "MANIFEST_UNKNOWN: ghcr.io has no acme/app:2; check the image's name and tag" + end
+		digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+	)
+	for _, tt := range []struct{ line, image string }{
+		{"Error: GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/2: " + said, "ghcr.io/acme/app:2"},
+		{"GET http://mirror.test:5000/v2/acme/app/manifests/2?ns=ghcr.io: " + said, "ghcr.io/acme/app:2"},
+		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/" + digest + ": " + said, "ghcr.io/acme/app@" + digest},
+		{"GET http://mirror.test:5000/v2/acme/app/manifests/2: " + said, ""}, // the default upstream's, whichever that is
+		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/blobs/" + digest + ": " + said, ""},
+		{`time="2026-11-23T12:00:00Z" msg="step failed: ` + said + `"`, ""},
+	} {
+		r, err := symptom.Read(strings.NewReader(tt.line + "\n"))
+		if err != nil || len(r.Failures) != 1 {
+			t.Errorf("%s: %+v, %v", tt.line, r, err)
+			continue
+		}
+		f := r.Failures[0]
+		f.Text = ""
+		want := symptom.Failure{
+			Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Summary: "ghcr.io has no acme/app:2",
+			Remedy: "check the image's name and tag", Image: tt.image, ID: "32da5e78", Count: 1,
+		}
+		if diff := cmp.Diff(want, f); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.line, diff)
+		}
+	}
+	// A page that there is not is no reason.
+	r, err := symptom.Read(strings.NewReader("x; failure 32da5e78, https://x.test/docs/failures/all-is-well.md\n"))
+	if err != nil || len(r.Failures) != 1 || r.Failures[0].Reason != diagnose.Unknown || r.Failures[0].ID != "32da5e78" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
