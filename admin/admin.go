@@ -34,6 +34,8 @@ type Options struct {
 	Failures Failures
 	// Doctor examines an image from where the mirror stands. Nil: there is no /api/v1/doctor.
 	Doctor func(ctx context.Context, image, platform string) *doctor.Report
+	// Cache says what is cached. Nil: there is no /api/v1/cache.
+	Cache func() Cache
 	// Pulls gives the pulls that go on, or those that are over. Nil: there is no /api/v1/pulls.
 	Pulls func(ctx context.Context, active bool) ([]journal.Pull, error)
 }
@@ -45,8 +47,8 @@ func New(o Options) http.Handler {
 	}
 	r := chi.NewRouter()
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/doctor, /api/v1/failures, /api/v1/failures/summary, "+
-			"/api/v1/pulls, /api/v1/upstreams, /metrics, /healthz, /readyz, /debug/pprof/", r.URL.EscapedPath()))
+		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/openapi.yaml, which lists what there is, /metrics, "+
+			"/healthz, /readyz and /debug/pprof/", r.URL.EscapedPath()))
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for %s", r.URL.EscapedPath(), r.Method))
@@ -67,6 +69,11 @@ func New(o Options) http.Handler {
 		if o.Pulls != nil {
 			r.Get("/api/v1/pulls", pulls(o.Pulls))
 		}
+		if o.Cache != nil {
+			r.Get("/api/v1/cache", showCache(o.Cache))
+		}
+		r.Post("/api/v1/explain", explain(o.Failures))
+		r.Get("/api/v1/openapi.yaml", openAPI)
 		if o.Doctor != nil {
 			r.Post("/api/v1/doctor", examine(o.Doctor))
 		}

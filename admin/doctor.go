@@ -67,8 +67,7 @@ func examine(f func(ctx context.Context, image, platform string) *doctor.Report)
 		defer x.leave(e)
 		select {
 		case <-e.done:
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(e.report)
+			writeJSON(w, e.report)
 		case <-r.Context().Done():
 		}
 	}

@@ -29,7 +29,10 @@ func (k *kept) Failures(f journal.Filter) ([]journal.Failure, string, error) {
 
 func (k *kept) Summary(f journal.Filter) journal.Summary {
 	k.asked = f
-	return journal.Summary{Classes: map[string]int64{"auth": 3}, Reasons: map[string]int64{"credentials-expired": 3}}
+	return journal.Summary{
+		Classes: map[string]int64{"auth": 3}, Reasons: map[string]int64{"credentials-expired": 3}, Images: map[string]int64{},
+		Clients: map[string]int64{},
+	}
 }
 
 func TestFailures(t *testing.T) {

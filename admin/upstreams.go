@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"net/http"
 	"time"
 )
@@ -74,7 +73,6 @@ func upstreams(list func() []Upstream) http.HandlerFunc {
 		if body.Upstreams == nil {
 			body.Upstreams = []Upstream{}
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(body)
+		writeJSON(w, body)
 	}
 }

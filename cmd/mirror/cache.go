@@ -14,30 +14,31 @@ import (
 )
 
 func newCacheCmd() *cobra.Command {
-	var file string
 	cmd := &cobra.Command{
 		Use:   "cache",
-		Short: "Check what is cached",
-		Long: `Check what is cached, in the folder of cache.dir. A mirror may be running meanwhile.
-
-The folder is found as mirror serve finds it: by the file of --config, or without it
-./mirror-data, and by MIRROR_CACHE_DIR, which wins.`,
-		Args: subcommand,
-		RunE: help,
+		Short: "Show how full the cache is, and check what is in it",
+		Long:  `Show how full the cache of a running mirror is, and check what is in the folder of cache.dir.`,
+		Args:  subcommand,
+		RunE:  help,
 	}
-	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
-	cmd.AddCommand(newCacheVerifyCmd(&file))
+	cmd.AddCommand(newCacheStatsCmd(), newCacheVerifyCmd())
 	return cmd
 }
 
-func newCacheVerifyCmd(file *string) *cobra.Command {
-	var remove bool
+func newCacheVerifyCmd() *cobra.Command {
+	var (
+		file   string
+		remove bool
+	)
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read all that is cached, and name what is damaged",
 		Long: `Read all that is cached and compare it with its digests. What is damaged is named, a
 line each: the digest, the size of its file, what is wrong. With --remove it is removed,
 and fetched again when it is next pulled; clients that are reading it are not cut off.
+
+The folder is found as mirror serve finds it: by the file of --config, or without it
+./mirror-data, and by MIRROR_CACHE_DIR, which wins. A mirror may be running meanwhile.
 
 It reads as fast as the disk can, and a running mirror may be slower meanwhile. That
 mirror also does so by itself, slowly. Ctrl-C ends it with what was found so far.
@@ -47,7 +48,7 @@ Exit codes: 0 all is right; 1 something is damaged, or not all could be read; 2 
   mirror cache verify --config /etc/mirror/config.yaml --remove`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.ErrOrStderr(), *file, "verify again")
+			c, err := loadConfig(cmd.ErrOrStderr(), file, "verify again")
 			if err != nil {
 				return err
 			}
@@ -55,6 +56,7 @@ Exit codes: 0 all is right; 1 something is damaged, or not all could be read; 2 
 			return v.run(cmd.Context())
 		},
 	}
+	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
 	cmd.Flags().BoolVar(&remove, "remove", false, "remove what is damaged")
 	return cmd
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/disk"
 )
@@ -51,6 +52,29 @@ func newCacheCollector(stats func() cache.Stats) *cacheCollector {
 	add(counter, "evicted_bytes_total", "Bytes of content that were removed to make room.",
 		func(s cache.Stats) int64 { return s.EvictedBytes })
 	return c
+}
+
+// cached says how the cache is and what it did, for the operator's side.
+func (m *metrics) cached(s cache.Stats) admin.Cache {
+	return admin.Cache{
+		Bytes: s.Bytes, Size: s.Size, Reserved: s.Reserved, Objects: s.Objects, Parked: s.Parked, Degraded: s.Degraded,
+		Hits: s.Hits, Misses: s.Misses, Joined: s.Joined, Uncached: s.Uncached, Evicted: s.Evicted, EvictedBytes: s.EvictedBytes,
+		UpstreamBytes: total(m.upBytes), ClientBytes: total(m.clientBytes),
+	}
+}
+
+// total is the sum over all series of a counter.
+func total(c prometheus.Collector) int64 {
+	r := prometheus.NewRegistry()
+	r.MustRegister(c)
+	families, _ := r.Gather() // an error is that of a single series, which doesn't count then
+	sum := 0.0
+	for _, f := range families {
+		for _, series := range f.GetMetric() {
+			sum += series.GetCounter().GetValue()
+		}
+	}
+	return int64(sum)
 }
 
 // Describe implements prometheus.Collector.

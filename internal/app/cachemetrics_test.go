@@ -1,13 +1,18 @@
 package app_test
 
 import (
+	"encoding/json"
+	"fmt"
+	"net/http"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/internal/app"
+	"github.com/registrymirror/mirror/internal/origin"
 )
 
 // The numbers of one scrape are of one moment: the cache is asked once.
@@ -45,5 +50,28 @@ func TestScrapeTakesTheCachesNumbersOnce(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("scrape %d: %s", scrape, diff)
 		}
+	}
+}
+
+// What the cache did is shown as the metrics count it.
+func TestCacheIsShown(t *testing.T) {
+	t.Parallel()
+	o := origin.Start(t, origin.Options{})
+	img := o.AddImage("app", "1", origin.Image{})
+	r := run(t, parse(t, t.TempDir(), fmt.Sprintf("  two.test: {endpoints: [%q]}\n", o.URL())))
+	layer := img.Layers[0][0]
+	for range 3 {
+		if status, body := get(t, "http://"+r.Addr().String()+"/v2/two.test/app/blobs/"+layer.Digest.String()); status != http.StatusOK {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	_, text := get(t, "http://"+r.AdminAddr().String()+"/api/v1/cache")
+	var c admin.Cache
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.Hits != 2 || c.Misses != 1 || c.Objects != 1 || c.Size != 1<<30 || c.UpstreamBytes != c.Bytes || c.Bytes == 0 ||
+		c.ClientBytes != 3*c.Bytes {
+		t.Errorf("%s", text)
 	}
 }

@@ -1,0 +1,115 @@
+package admin_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/diagnose/symptom"
+	"github.com/registrymirror/mirror/journal"
+)
+
+// told posts a text.
+func told(t *testing.T, h http.Handler, body io.Reader) (int, string) {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/explain", body)
+	r.Header.Set("Authorization", "Bearer s3cret")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Code, w.Body.String()
+}
+
+// A text is read as mirror explain reads it, and what the mirror has recorded of a failure that it shows is told instead.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	k := &kept{list: []journal.Failure{{
+		ID: "7f3a9c2e", Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Evidence: []string{"e"},
+	}}}
+	h := admin.New(admin.Options{Token: func() string { return "s3cret" }, Failures: k})
+	const text = `Failed to pull image "docker.io/acme/app:1": failed to resolve image: unexpected status from HEAD request to ` +
+		`http://127.0.0.1:5000/v2/acme/app/manifests/1?ns=docker.io: 502 Bad Gateway (mirror: x; y [7f3a9c2e])` + "\n" +
+		`Failed to pull image "quay.io/acme/app:2": failed to resolve reference "quay.io/acme/app:2": quay.io/acme/app:2: not found` + "\n"
+	if status, _, _ := get(t, h, "POST", "/api/v1/explain", ""); status != 401 {
+		t.Errorf("without a token: %d", status)
+	}
+	status, body := told(t, h, strings.NewReader(text))
+	var got admin.Explanation
+	if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 {
+		t.Fatalf("%d %v", status, err)
+	}
+	for i := range got.Failures {
+		if got.Failures[i].Text == "" || got.Failures[i].Summary == "" || got.Failures[i].Remedy == "" {
+			t.Errorf("%+v", got.Failures[i])
+		}
+		got.Failures[i].Text = ""
+	}
+	slices.SortFunc(got.Failures, func(a, b admin.Explained) int { return cmp.Compare(a.Image, b.Image) })
+	if len(got.Failures) != 2 || got.Failures[1].Reason != "tag-not-found" {
+		t.Fatalf("%+v", got.Failures)
+	}
+	want := admin.Explained{Failure: symptom.Failure{
+		Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Image: "docker.io/acme/app:1", ID: "7f3a9c2e", Count: 1,
+	}, Evidence: []string{"e"}}
+	if diff := gocmp.Diff(want, got.Failures[0]); diff != "" || !k.asked.Declined || k.asked.ID != "7f3a9c2e" {
+		t.Errorf("asked for %+v (-want +got):\n%s", k.asked, diff)
+	}
+	if got.Classes["auth"] != 1 {
+		t.Errorf("%v", got.Classes)
+	}
+	k.list = nil
+	if _, body := told(t, h, strings.NewReader(text)); strings.Contains(body, "credentials-expired") || strings.Contains(body, "evidence") {
+		t.Errorf("what nobody recorded: %s", body)
+	}
+	for _, tt := range []struct {
+		name   string
+		body   io.Reader
+		status int
+		want   string
+	}{
+		{"nothing", strings.NewReader(""), 200, `{"failures":[],"classes":{}}`},
+		{"noise", strings.NewReader("\x00\xff{]"), 200, `{"failures":[],"classes":{}}`},
+		{"far too long", strings.NewReader(strings.Repeat("all is well\n", 1<<20)), 413, "8 MiB"},
+		{"broken off", io.MultiReader(strings.NewReader("Failed"), failing{}), 400, "send it again"},
+	} {
+		if status, body := told(t, h, tt.body); status != tt.status || !strings.Contains(body, tt.want) {
+			t.Errorf("%s: %d %s", tt.name, status, body)
+		}
+	}
+}
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, errors.New("connection reset") }
+
+// Two texts are read at once: what is read takes memory.
+func TestExplainTakesTurns(t *testing.T) {
+	t.Parallel()
+	h := admin.New(admin.Options{})
+	began, end := make(chan struct{}), make(chan struct{})
+	for range 2 {
+		go told(t, h, &held{began: began, end: end})
+		<-began
+	}
+	if status, body := told(t, h, strings.NewReader("")); status != 503 || !strings.Contains(body, "in a moment") {
+		t.Errorf("a third: %d %s", status, body)
+	}
+	close(end)
+}
+
+// held is a body of which nothing comes until its end is allowed.
+type held struct{ began, end chan struct{} }
+
+func (h *held) Read([]byte) (int, error) {
+	h.began <- struct{}{}
+	<-h.end
+	return 0, io.EOF
+}

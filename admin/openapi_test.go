@@ -1,0 +1,379 @@
+package admin_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v4"
+
+	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/journal"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// document is the part of OpenAPI that the tests read.
+type document struct {
+	Paths map[string]map[string]struct {
+		Parameters []parameter
+		Responses  map[string]struct {
+			Ref     string `yaml:"$ref"`
+			Content map[string]struct {
+				Schema struct {
+					Ref string `yaml:"$ref"`
+				}
+			}
+		}
+	}
+	Components struct {
+		Parameters map[string]parameter
+		Schemas    map[string]schema
+	}
+}
+
+type parameter struct {
+	Ref    string `yaml:"$ref"`
+	Name   string
+	Schema schema
+}
+
+type schema struct {
+	Ref        string `yaml:"$ref"`
+	Type       string
+	Format     string
+	Enum       []string
+	Required   []string
+	Properties map[string]schema
+	Items      *schema
+	Additional any `yaml:"additionalProperties"`
+}
+
+func last(ref string) string { return ref[strings.LastIndex(ref, "/")+1:] }
+
+// everything is the admin listener with all that it can have.
+func everything() http.Handler {
+	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	return admin.New(admin.Options{
+		Metrics: http.NotFoundHandler(),
+		Upstreams: func() []admin.Upstream {
+			return []admin.Upstream{{
+				Name: "docker.io", Access: "public",
+				Endpoints: []admin.Endpoint{{URL: "https://registry-1.docker.io", State: "up", LastError: "x", LastErrorAt: at}},
+				Credentials: []admin.Credential{{
+					Name: "hub", Kind: "file", For: "docker.io", Repositories: []string{"**"}, State: "ok", ExpiresAt: at, LastRefresh: at,
+					LastError: "x",
+				}},
+				Limits: []admin.Limit{
+					{
+						Credential: "hub", Source: "192.0.2.1", Endpoint: "https://registry-1.docker.io", Limit: 100, Remaining: 3,
+						WindowSeconds: 60, ResetAt: at, SaidAt: at, Spent: &admin.Spent{
+							Since: at, Requests: 3, Repositories: []admin.Use{{Repository: "library/nginx", Requests: 3}}, Elsewhere: new(int64(4)),
+						},
+					},
+					{Endpoint: "https://registry-1.docker.io", SaidAt: at, Spent: &admin.Spent{Repositories: []admin.Use{}}},
+				},
+			}, {Name: "*.azurecr.io", Access: "rules", Endpoints: []admin.Endpoint{}, Credentials: []admin.Credential{}, Limits: []admin.Limit{}}}
+		},
+		Failures: &kept{list: []journal.Failure{{
+			ID: "7f3a9c2e", Reason: diagnose.DNSNotFound, Class: diagnose.ClassNetwork, Summary: "s", Remedy: "r", Evidence: []string{"e"},
+			Image: "docker.io/acme/app:1", Platform: "linux/arm64", Upstream: "docker.io", Host: "h", Stage: "dns", Status: 404,
+			Outcome: journal.Failed, Client: "c", UserAgent: "u", Clients: map[string]int64{"c": 1}, Count: 1, FirstSeen: at, LastSeen: at,
+		}}, next: "1-2f"},
+		Doctor: func(context.Context, string, string) *doctor.Report {
+			return &doctor.Report{
+				Image: "docker.io/acme/app:1", Platform: "linux/arm64", Upstream: "docker.io", Digest: "sha256:aa", At: "mirror",
+				Began: doctor.At(at), Took: doctor.Duration(time.Second),
+				Steps: []doctor.Step{{
+					Stage: "tls", State: doctor.Broken, Endpoint: "e", Host: "h", Addr: "a", Status: 1, Requests: 2, Took: 1, Detail: "d",
+					Reason: "tls-expired", Remedy: "r", Certificates: []doctor.Certificate{{Names: []string{"n"}}}, Skew: 1,
+					Credential: &doctor.Credential{Kind: "k", ExpiresAt: doctor.At(at), LastError: "x"},
+					Limits:     []doctor.Limit{{Credential: "c", Source: "s", Limit: 1, Window: 1, ResetAt: doctor.At(at)}},
+					Platforms:  []string{"linux/amd64"},
+				}},
+				Failure: &doctor.Failure{Reason: "tls-expired", Class: "tls", Evidence: []string{"e"}, Upstream: "u", Host: "h", Stage: "s", Status: 1},
+				Cache:   &doctor.Cache{Digest: "sha256:aa", CheckedAt: doctor.At(at)},
+			}
+		},
+		Cache: func() admin.Cache { return admin.Cache{Bytes: 1, Degraded: true} },
+		Pulls: func(context.Context, bool) ([]journal.Pull, error) {
+			return []journal.Pull{{
+				Ref:    oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Tag: "v1", Digest: "sha256:ab"},
+				Client: "c", Outcome: journal.Stale, Began: at, Took: time.Second, ID: "7f3a9c2e",
+			}}, nil
+		},
+	})
+}
+
+// described reads the document as it is served.
+func described(t *testing.T, h http.Handler) (document, []byte) {
+	t.Helper()
+	status, text, header := get(t, h, "GET", "/api/v1/openapi.yaml", "")
+	if status != 200 || header.Get("Content-Type") != "application/yaml" {
+		t.Fatalf("%d %s", status, header.Get("Content-Type"))
+	}
+	var doc document
+	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc, []byte(text)
+}
+
+// The document has every route, and no other; each of its parameters is taken, and no other.
+func TestOpenAPIRoutes(t *testing.T) {
+	t.Parallel()
+	h := everything()
+	doc, _ := described(t, h)
+	var there, told []string
+	err := chi.Walk(h.(chi.Routes), func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		if !strings.HasPrefix(route, "/debug/pprof/") {
+			there = append(there, method+" "+route)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			told = append(told, strings.ToUpper(method)+" "+path)
+			if _, ok := op.Responses["200"]; !ok {
+				t.Errorf("%s %s: no 200", method, path)
+			}
+			var names []string
+			for _, p := range op.Parameters {
+				if p.Ref != "" {
+					p = doc.Components.Parameters[last(p.Ref)]
+				}
+				names = append(names, p.Name)
+				value := map[string]string{"integer": "1", "boolean": "true"}[p.Schema.Type]
+				if p.Name == "since" {
+					value = "1h"
+				}
+				if status, body, _ := get(t, h, strings.ToUpper(method), path+"?"+p.Name+"="+cmp.Or(value, "x"), ""); status != 200 {
+					t.Errorf("%s of %s: %d %s", p.Name, path, status, body)
+				}
+			}
+			if len(names) == 0 {
+				continue
+			}
+			status, body, _ := get(t, h, strings.ToUpper(method), path+"?nonsense=1", "")
+			if status != 400 {
+				t.Errorf("a parameter that %s has not: %d", path, status)
+			}
+			for _, n := range names { // the sentence lists those that there are
+				if !strings.Contains(body, n) {
+					t.Errorf("%s does not say that there is %s: %s", path, n, body)
+				}
+			}
+		}
+	}
+	slices.Sort(there)
+	slices.Sort(told)
+	if diff := gocmp.Diff(there, told); diff != "" {
+		t.Errorf("(-routes +document):\n%s", diff)
+	}
+}
+
+// The schemas have the fields of the types, which are required where they are never left out.
+func TestOpenAPITypes(t *testing.T) {
+	t.Parallel()
+	doc, _ := described(t, everything())
+	seen := make(map[string]bool)
+	for name, v := range map[string]any{
+		"FailureList": admin.FailureList{}, "Summary": journal.Summary{}, "Explanation": admin.Explanation{},
+		"PullList": admin.PullList{}, "UpstreamList": admin.UpstreamList{}, "Cache": admin.Cache{},
+		"DoctorRequest": admin.DoctorRequest{}, "Report": doctor.Report{},
+	} {
+		compare(t, doc, seen, name, schema{Ref: "/" + name}, reflect.TypeOf(v))
+	}
+	for name := range doc.Components.Schemas {
+		if !seen[name] && name != "Problem" {
+			t.Errorf("%s is in no answer", name)
+		}
+	}
+	classes := []string{string(diagnose.ClassUnknown)} // of explain alone
+	for _, r := range diagnose.Reasons() {
+		classes = append(classes, string(r.Class()))
+	}
+	slices.Sort(classes)
+	if diff := gocmp.Diff(slices.Compact(classes), slices.Sorted(slices.Values(doc.Components.Schemas["Class"].Enum))); diff != "" {
+		t.Errorf("classes (-there +document):\n%s", diff)
+	}
+	for _, s := range []upstream.EndpointState{
+		upstream.EndpointUp, upstream.EndpointDegraded, upstream.EndpointOpen, upstream.EndpointUnknown,
+	} {
+		if !slices.Contains(doc.Components.Schemas["Endpoint"].Properties["state"].Enum, string(s)) {
+			t.Errorf("no state %s of endpoints", s)
+		}
+	}
+	for _, s := range []auth.State{
+		auth.StateUnknown, auth.StateOK, auth.StateExpiring, auth.StateExpired, auth.StateRejected, auth.StateFailing,
+	} {
+		if !slices.Contains(doc.Components.Schemas["Credential"].Properties["state"].Enum, string(s)) {
+			t.Errorf("no state %s of credentials", s)
+		}
+	}
+}
+
+// compare holds a schema against the type whose JSON it describes.
+func compare(t *testing.T, doc document, seen map[string]bool, at string, s schema, typ reflect.Type) {
+	t.Helper()
+	if s.Ref != "" {
+		name := last(s.Ref)
+		var ok bool
+		if s, ok = doc.Components.Schemas[name]; !ok {
+			t.Errorf("%s: there is no schema %s", at, name)
+			return
+		}
+		seen[name] = true
+	}
+	for typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
+	}
+	want := ""
+	switch {
+	case typ == reflect.TypeFor[time.Time](), typ == reflect.TypeFor[doctor.Time]():
+		want = "string date-time"
+	case typ == reflect.TypeFor[doctor.Duration](), typ.Kind() == reflect.String:
+		want = "string "
+	case typ.Kind() == reflect.Int, typ.Kind() == reflect.Int64:
+		want = "integer "
+	case typ.Kind() == reflect.Bool:
+		want = "boolean "
+	case typ.Kind() == reflect.Slice:
+		want = "array "
+		if s.Items == nil {
+			t.Errorf("%s: an array of what?", at)
+			return
+		}
+		compare(t, doc, seen, at+"[]", *s.Items, typ.Elem())
+	case typ.Kind() == reflect.Map:
+		want = "object "
+		if m, ok := s.Additional.(map[string]any); !ok || m["type"] != "integer" || typ.Elem().Kind() != reflect.Int64 {
+			t.Errorf("%s: not a map of integers", at)
+		}
+	case typ.Kind() == reflect.Struct:
+		want = "object "
+		fields, required := fieldsOf(typ)
+		if diff := gocmp.Diff(slices.Sorted(maps.Keys(fields)), slices.Sorted(maps.Keys(s.Properties))); diff != "" {
+			t.Errorf("%s (-type +document):\n%s", at, diff)
+			return
+		}
+		slices.Sort(required)
+		if diff := gocmp.Diff(required, slices.Sorted(slices.Values(s.Required))); diff != "" || s.Additional != false {
+			t.Errorf("%s, required (-type +document), additionalProperties %v:\n%s", at, s.Additional, diff)
+		}
+		for name, f := range fields {
+			compare(t, doc, seen, at+"."+name, s.Properties[name], f)
+		}
+	}
+	if got := s.Type + " " + s.Format; got != want {
+		t.Errorf("%s is %q, want %q", at, got, want)
+	}
+}
+
+// fieldsOf are the fields of a type as JSON, and those that are always there.
+func fieldsOf(typ reflect.Type) (fields map[string]reflect.Type, required []string) {
+	fields = make(map[string]reflect.Type)
+	for f := range typ.Fields() {
+		if f.Anonymous {
+			inner, always := fieldsOf(f.Type)
+			maps.Copy(fields, inner)
+			required = append(required, always...)
+			continue
+		}
+		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
+		fields[name] = f.Type
+		if !strings.Contains(opts, "omit") {
+			required = append(required, name)
+		}
+	}
+	return fields, required
+}
+
+// Answers are what the document says: with all that there can be, with nothing, and where they are refusals.
+func TestOpenAPIAnswers(t *testing.T) {
+	t.Parallel()
+	full := everything()
+	doc, text := described(t, full)
+	var tree any
+	if err := yaml.Unmarshal(text, &tree); err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tree, err = jsonschema.UnmarshalJSON(bytes.NewReader(b)); err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	if err := c.AddResource("api.json", tree); err != nil {
+		t.Fatal(err)
+	}
+	empty := admin.New(admin.Options{
+		Upstreams: func() []admin.Upstream { return nil }, Failures: &kept{}, Cache: func() admin.Cache { return admin.Cache{} },
+		Pulls: func(context.Context, bool) ([]journal.Pull, error) { return nil, nil },
+	})
+	bodies := map[string]string{
+		"/api/v1/doctor":  `{"image":"docker.io/acme/app:1"}`,
+		"/api/v1/explain": "Failed to pull image \"acme/app:1\": 502 Bad Gateway (mirror: x; y [7f3a9c2e])\n",
+	}
+	checked := 0
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			want := op.Responses["200"].Content["application/json"].Schema.Ref
+			if want == "" {
+				continue
+			}
+			s := c.MustCompile("api.json" + want)
+			problem := c.MustCompile("api.json#/components/schemas/Problem")
+			for name, tt := range map[string]struct {
+				h      http.Handler
+				query  string
+				schema *jsonschema.Schema
+				status string
+			}{
+				"full": {full, "", s, "200"}, "empty": {empty, "", s, "200"},
+				"refused": {full, "?nonsense=1", problem, "400"},
+			} {
+				if path == "/api/v1/doctor" && name == "empty" || name == "refused" && len(op.Parameters) == 0 {
+					continue
+				}
+				r := httptest.NewRequestWithContext(t.Context(), strings.ToUpper(method), path+tt.query, strings.NewReader(bodies[path]))
+				r.Header.Set("Content-Type", "application/json")
+				w := httptest.NewRecorder()
+				tt.h.ServeHTTP(w, r)
+				body, err := jsonschema.UnmarshalJSON(w.Body)
+				if err == nil {
+					err = tt.schema.Validate(body)
+				}
+				if _, said := op.Responses[tt.status]; err != nil || fmt.Sprint(w.Code) != tt.status || !said {
+					t.Errorf("%s %s, %s: %d, %v", method, path, name, w.Code, err)
+				}
+				checked++
+			}
+		}
+	}
+	if checked < 15 {
+		t.Errorf("only %d answers were looked at", checked)
+	}
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/registrymirror/mirror/admin"
+)
+
+func newCacheStatsCmd() *cobra.Command {
+	var flags adminFlags
+	cmd := &cobra.Command{
+		Use:   "stats",
+		Short: "Show how full the cache is, and what it did",
+		Long: `Show how full the cache of a running mirror is, and what it did since the mirror was
+started: how many blobs came from it, and how many bytes of upstreams it saved.
+
+Exit codes: 0 it was shown; 1 the mirror refuses; 2 usage; 4 no mirror answers.`,
+		Example: `  mirror cache stats
+  mirror cache stats -o json | jq '.bytes / .size'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o := flags.output; o != "" && o != "json" {
+				return fmt.Errorf("-o %s: there is json", o)
+			}
+			body, err := flags.get(cmd.Context(), "cache", nil)
+			if err != nil {
+				return err
+			}
+			if flags.output == "json" {
+				return write(cmd.OutOrStdout(), body)
+			}
+			var c admin.Cache
+			if err := json.Unmarshal(body, &c); err != nil {
+				return &exitError{exitFailed, fmt.Errorf("%s answered with what is no account of a cache; is it a mirror?", flags.url)}
+			}
+			return showCache(cmd.OutOrStdout(), c)
+		},
+	}
+	flags.add(cmd, false)
+	return cmd
+}
+
+func showCache(out io.Writer, c admin.Cache) error {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	stored := amount(c.Bytes) + " of " + amount(c.Size)
+	if c.Size > 0 {
+		stored += fmt.Sprintf(" (%d%%)", c.Bytes*100/c.Size)
+	}
+	line("stored", "%s in %d blobs and manifests", stored, c.Objects)
+	if c.Reserved > 0 {
+		line("reserved", "%s for downloads that go on, and %d that wait for somebody to come back", amount(c.Reserved), c.Parked)
+	}
+	if c.Degraded {
+		line("disk", "fails: what is not cached is passed on without being stored; look at the mirror's log")
+	}
+	line("blobs", "%d from the cache, %d downloaded, %d joined a download, %d passed on", c.Hits, c.Misses, c.Joined, c.Uncached)
+	line("evicted", "%d, %s", c.Evicted, amount(c.EvictedBytes))
+	sent := amount(c.ClientBytes) + " to clients"
+	if c.ClientBytes > c.UpstreamBytes {
+		sent += fmt.Sprintf(", %d%% of it from the cache", (c.ClientBytes-c.UpstreamBytes)*100/c.ClientBytes)
+	}
+	line("received", "%s from upstreams", amount(c.UpstreamBytes))
+	line("sent", "%s", sent)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return write(out, []byte(b.String()))
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/admin"
+)
+
+func TestCacheStats(t *testing.T) {
+	t.Parallel()
+	c := admin.Cache{
+		Bytes: 3 << 30, Size: 20 << 30, Reserved: 1 << 20, Parked: 2, Objects: 40, Hits: 90, Misses: 10, Joined: 5, Uncached: 1, Evicted: 3,
+		EvictedBytes: 2048, UpstreamBytes: 1000, ClientBytes: 4000, Degraded: true,
+	}
+	for _, tt := range []struct {
+		cache admin.Cache
+		want  string
+	}{
+		{c, `stored    3.0 GiB of 20.0 GiB (15%) in 40 blobs and manifests
+reserved  1.0 MiB for downloads that go on, and 2 that wait for somebody to come back
+disk      fails: what is not cached is passed on without being stored; look at the mirror's log
+blobs     90 from the cache, 10 downloaded, 5 joined a download, 1 passed on
+evicted   3, 2.0 KiB
+received  1000 bytes from upstreams
+sent      3.9 KiB to clients, 75% of it from the cache
+`},
+		{admin.Cache{}, `stored    0 bytes of 0 bytes in 0 blobs and manifests
+blobs     0 from the cache, 0 downloaded, 0 joined a download, 0 passed on
+evicted   0, 0 bytes
+received  0 bytes from upstreams
+sent      0 bytes to clients
+`},
+	} {
+		s := httptest.NewServer(admin.New(admin.Options{Cache: func() admin.Cache { return tt.cache }}))
+		code, out, errs := commandLine(t, "cache", "stats", "--admin", s.URL)
+		if diff := cmp.Diff(tt.want, out); code != 0 || errs != "" || diff != "" {
+			t.Errorf("%d %s\n%s", code, errs, diff)
+		}
+		if code, out, _ := commandLine(t, "cache", "stats", "--admin", s.URL, "-o", "json"); code != 0 || !strings.HasPrefix(out, `{"bytes":`) {
+			t.Errorf("json: %d %s", code, out)
+		}
+		s.Close()
+		if code, _, errs := commandLine(t, "cache", "stats", "--admin", s.URL); code != 4 || !strings.Contains(errs, "MIRROR_ADMIN") {
+			t.Errorf("nobody there: %d %s", code, errs)
+		}
+	}
+	if code, _, _ := commandLine(t, "cache", "stats", "-o", "wide"); code != 2 {
+		t.Errorf("-o wide: %d", code)
+	}
+}
