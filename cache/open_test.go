@@ -353,3 +353,55 @@ func TestStat(t *testing.T) {
 		b.check()
 	})
 }
+
+// Peek verifies as Get does, is no use of the content, and leaves damage to those who use it.
+func TestPeek(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 10<<20, nil)
+		content := []byte(`{"schemaVersion":2}`)
+		d := b.put(content)
+		time.Sleep(time.Hour)
+		if got, err := b.Peek(d); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%q %v", got, err)
+		}
+		for a := range b.Entries() {
+			if time.Since(a.Used) < time.Hour-time.Minute {
+				t.Errorf("taken for a use: %s", a.Used)
+			}
+		}
+		b.store.Store.(*cachetest.Store).Damage(d, []byte(`{"schemaVersion":1}`))
+		large, _ := cachetest.Bytes(1, oci.MaxManifestSize+1)
+		for name, d := range map[string]oci.Digest{
+			"damaged": d, "not there": digest.FromString("other"), "large": b.put(large),
+		} {
+			if got, err := b.Peek(d); err == nil {
+				t.Errorf("%s: %q", name, got)
+			}
+		}
+		if !b.there(d)[0] {
+			t.Error("what is damaged was removed")
+		}
+	})
+}
+
+// What Stat doesn't find isn't there, once what is stored was read and while the disk works.
+func TestSettled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, 10<<20, nil)
+		if !b.Settled() {
+			t.Error("not settled after it has loaded")
+		}
+		b.store.Fail(cachetest.Create, 1, errors.New("input/output error"))
+		d, _ := b.up.add(1, 100)
+		b.get(d)
+		if b.Settled() {
+			t.Error("settled with a disk that fails")
+		}
+		b.store.Heal()
+	})
+	if cache.New(cache.Options{Store: cachetest.NewStore(), Size: 1}).Settled() {
+		t.Error("settled before it has loaded")
+	}
+}

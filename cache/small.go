@@ -36,6 +36,26 @@ func (c *Cache) Get(ctx context.Context, d oci.Digest) ([]byte, error) {
 	return nil, fmt.Errorf("get %s: it was damaged: %w", d, ErrNotFound)
 }
 
+// Peek is Get for who only looks: it is no use of the content, and damage is an error alone.
+func (c *Cache) Peek(d oci.Digest) ([]byte, error) {
+	o, err := c.o.Store.Open(d)
+	if err != nil {
+		return nil, fmt.Errorf("look at %s: %w", d, err)
+	}
+	defer o.Close()
+	if o.Size() > oci.MaxManifestSize {
+		return nil, fmt.Errorf("look at %s: its %d bytes are too many for a manifest", d, o.Size())
+	}
+	b := make([]byte, o.Size())
+	if _, err := io.ReadFull(o, b); err != nil {
+		return nil, fmt.Errorf("look at %s: %w", d, err)
+	}
+	if got := d.Algorithm().FromBytes(b); got != d {
+		return nil, fmt.Errorf("look at %s: it has the digest %s", d, got)
+	}
+	return b, nil
+}
+
 // Put stores small content. It verifies the digest. ErrNoRoom and errors of the disk are returned: the caller has the
 // content and serves it all the same.
 func (c *Cache) Put(ctx context.Context, d oci.Digest, content []byte) (err error) {
@@ -90,6 +110,13 @@ func (c *Cache) Stat(d oci.Digest) (size int64, ok bool) {
 	}
 	defer o.Close()
 	return o.Size(), true
+}
+
+// Settled reports whether what Stat doesn't find isn't there: what is stored is known, and the disk works.
+func (c *Cache) Settled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.loaded && !c.broken.Load()
 }
 
 // Touch notes a use of content that was served from elsewhere, from memory for one. What is not stored stays so.

@@ -33,6 +33,9 @@ type Catalog struct {
 	seed  maphash.Seed
 	turns [256]sync.Mutex // by hash of the key of a tag; before mu
 
+	pruning sync.Mutex // one Prune at a time; before removal's
+	removal removal
+
 	mu    sync.Mutex     // guards dirty
 	dirty map[string]Tag // confirmed, and not written since
 }

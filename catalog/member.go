@@ -63,12 +63,13 @@ func (c *Catalog) LearnBlob(repo oci.Repo, d oci.Descriptor) error {
 }
 
 // learn writes what is new in a list, whose first element, and the others, are known in some way. Two that learn the same at the
-// same time may both write it; nothing is ever removed, so that does no harm.
+// same time may both write it; nothing is removed meanwhile, so that does no harm.
 func (c *Catalog) learn(repo oci.Repo, list []oci.Descriptor, first, others member) error {
 	var items []state.Item
 	fresh := make(map[string]member)
 	for i, d := range list {
 		key := memberKey(repo, d.Digest)
+		c.removal.learns(key)
 		have, ok := fresh[key] // an image may have a layer twice
 		if !ok {
 			var err error
@@ -112,6 +113,7 @@ func (c *Catalog) learn(repo oci.Repo, list []oci.Descriptor, first, others memb
 // Member reports whether content belongs to a repository, and as what. The size is -1 where nobody said it.
 func (c *Catalog) Member(repo oci.Repo, d oci.Digest) (oci.Descriptor, bool, error) {
 	key := memberKey(repo, d)
+	c.removal.uses(key)
 	m, ok, err := c.member(key)
 	switch {
 	case err != nil:
@@ -126,6 +128,7 @@ func (c *Catalog) member(key string) (member, bool, error) {
 	if m, ok := c.members.get(key); ok {
 		return m, true, nil
 	}
+	batch := c.removal.batches.Load()
 	it, err := c.refs.Get(key)
 	if errors.Is(err, state.ErrNotFound) {
 		return member{}, false, nil
@@ -133,13 +136,25 @@ func (c *Catalog) member(key string) (member, bool, error) {
 	if err != nil {
 		return member{}, false, err
 	}
-	var m member
-	if err := json.Unmarshal(it.Value, &m); err != nil {
-		c.log.Warn("what was recorded of content can't be read; it is learnt again", "key", key, "err", err)
+	m, ok := c.decode(it)
+	if !ok {
 		return member{}, false, nil
 	}
 	// A writer that came between the read and here has put what is newer.
-	return c.members.offer(key, interned(m)), true, nil
+	m = c.members.offer(key, interned(m))
+	if c.removal.batches.Load() != batch { // perhaps it is no longer there
+		c.members.drop(key)
+	}
+	return m, true, nil
+}
+
+// decode reads what was recorded. False: it can't be read.
+func (c *Catalog) decode(it state.Item) (m member, ok bool) {
+	if err := json.Unmarshal(it.Value, &m); err != nil {
+		c.log.Warn("what was recorded of content can't be read; it is learnt again", "key", it.Key, "err", err)
+		return member{}, false
+	}
+	return m, true
 }
 
 // interned keeps one string for each of the few media types there are.

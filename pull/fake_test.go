@@ -230,6 +230,8 @@ type shelf struct {
 	hold    error                       // what Open fails with
 	wait    func(context.Context) error // what Ready does
 	source  cache.Source                // the last one that was asked
+
+	unsettled bool
 }
 
 type keep struct {
@@ -266,6 +268,21 @@ func (s *shelf) Stat(d oci.Digest) (int64, bool) {
 	defer s.mu.Unlock()
 	b, ok := s.content[d]
 	return int64(len(b)), ok
+}
+
+func (s *shelf) Settled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.unsettled
+}
+
+func (s *shelf) Peek(d oci.Digest) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, ok := s.content[d]; ok {
+		return b, nil
+	}
+	return nil, cache.ErrNotFound
 }
 
 func (s *shelf) Touch(d oci.Digest) {

@@ -26,6 +26,10 @@ type Cache interface {
 	Put(ctx context.Context, d oci.Digest, content []byte) error
 	// Stat returns the size of content that is there in bytes.
 	Stat(d oci.Digest) (size int64, ok bool)
+	// Settled reports whether what Stat doesn't find isn't there.
+	Settled() bool
+	// Peek is Get, and no use of the content.
+	Peek(d oci.Digest) ([]byte, error)
 	// Touch notes a use of content that was served from memory.
 	Touch(d oci.Digest)
 	// Keep protects content from eviction until the given time. A holder's later call replaces its earlier one.
@@ -44,6 +48,8 @@ type Catalog interface {
 	LearnBlob(repo oci.Repo, d oci.Descriptor) error
 	// Member reports whether content belongs to a repository, and as what.
 	Member(repo oci.Repo, d oci.Digest) (oci.Descriptor, bool, error)
+	// Prune forgets what leads to nothing that is in the cache, and returns how much that was.
+	Prune(ctx context.Context, c catalog.Cached) (int, error)
 }
 
 // Options for a Puller. The zero value of a field means what its comment says.
@@ -159,6 +165,9 @@ func (p *Puller) Use(s Setup) {
 // Run ends with ctx, and takes with it what has outlived its clients: it returns when the last of that has ended. After
 // it, whatever needs an upstream is refused. Content in memory and in the cache is served without Run, too.
 func (p *Puller) Run(ctx context.Context) error {
+	var pruner sync.WaitGroup
+	defer pruner.Wait()
+	pruner.Go(func() { p.pruneDaily(ctx) })
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	for {
