@@ -97,6 +97,9 @@ type said struct {
 	why   diagnose.Reason // likewise
 }
 
+// pages is where the pages of reasons are.
+const pages = "/docs/failures/"
+
 var (
 	// about tells what speaks of a pull that failed from all else that fails in a cluster. The text is in lower case.
 	about = phrasesOf(
@@ -126,7 +129,7 @@ var (
 	times    = regexp.MustCompile(`\(x(\d+) over [^)]*\)`)
 	sentence = regexp.MustCompile(`\(mirror: (.*?) ?\[([0-9a-f]{8})\]\)`)
 	// page is the end of a mirror's error body, as clients print it that print all of it: the id, and the reason's page.
-	page = regexp.MustCompile(`;? failure ([0-9a-f]{8}), https?://\S+/docs/failures/([a-z-]+)\.md`)
+	page = regexp.MustCompile(`;? failure ([0-9a-f]{8}), https?://\S+` + pages + `([a-z-]+)\.md`)
 	code = regexp.MustCompile(`\b[A-Z]+(_[A-Z]+)*: `)
 	// asked is the URL that such a client names.
 	asked = regexp.MustCompile(`://[^/\s]+/v2/([^\s?]+)/manifests/([^\s?:]+(?::[0-9a-f]+)?)(?:\?ns=([^\s&:]+))?`)
@@ -222,10 +225,14 @@ func (c *counter) at(g group) *tally {
 
 // add counts a text, if it tells of a pull that failed.
 func (c *counter) add(s said) {
-	text := strings.ReplaceAll(s.text, `\"`, `"`)
-	whole := page.FindStringSubmatchIndex(text)
-	if lower := strings.ToLower(s.text); s.why == "" && (whole == nil && !about.in(lower) || not.in(lower)) {
+	body := strings.Contains(s.text, pages) && page.MatchString(s.text)
+	if lower := strings.ToLower(s.text); s.why == "" && (!body && !about.in(lower) || not.in(lower)) {
 		return
+	}
+	text := strings.ReplaceAll(s.text, `\"`, `"`)
+	var whole []int
+	if body {
+		whole = page.FindStringSubmatchIndex(text)
 	}
 	image := cmp.Or(s.image, imageOf(text))
 	if image == "" && whole != nil {

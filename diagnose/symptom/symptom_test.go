@@ -345,6 +345,9 @@ func TestOwnBodies(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tt.line, diff)
 		}
 	}
+	if r := read(t, "see https://github.com/registrymirror/mirror/blob/main/docs/failures/tag-not-found.md\n"); len(r.Failures) > 0 {
+		t.Errorf("a link alone: %+v", r.Failures)
+	}
 	// A page that there is not is no reason.
 	r, err := symptom.Read(strings.NewReader("x; failure 32da5e78, https://x.test/docs/failures/all-is-well.md\n"))
 	if err != nil || len(r.Failures) != 1 || r.Failures[0].Reason != diagnose.Unknown || r.Failures[0].ID != "32da5e78" {
