@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/registrymirror/mirror/diagnose/symptom"
 	"github.com/registrymirror/mirror/journal"
@@ -24,24 +25,34 @@ type Explained struct {
 }
 
 const (
-	// maxText is how many bytes of events and logs are read, and maxReaders how many requests are read at once: reading
-	// takes several times the memory of what is read.
-	maxText    = 8 << 20
-	maxReaders = 2
+	// maxText is how many bytes of events and logs are read, one text at a time: reading takes many times the memory of
+	// what is read. Who comes meanwhile waits for readerPatience, and who sends it has textTime.
+	maxText        = 8 << 20
+	readerPatience = 10 * time.Second
+	textTime       = 30 * time.Second
 )
 
 // explain answers with why the pulls failed that a text tells of. Nil for record: there is no evidence of our own.
 func explain(record Failures) http.HandlerFunc {
-	turns := make(chan struct{}, maxReaders)
+	turns := make(chan struct{}, 1)
 	return func(w http.ResponseWriter, r *http.Request) {
+		if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+			Problem(w, http.StatusUnsupportedMediaType, "send the text as it is, without a Content-Encoding")
+			return
+		}
+		patience := time.NewTimer(readerPatience)
+		defer patience.Stop()
 		select {
 		case turns <- struct{}{}:
 			defer func() { <-turns }()
-		default:
+		case <-r.Context().Done():
+			return
+		case <-patience.C:
 			w.Header().Set("Retry-After", "10")
-			Problem(w, http.StatusServiceUnavailable, fmt.Sprintf("%d texts are being read; send it again in a moment", maxReaders))
+			Problem(w, http.StatusServiceUnavailable, "another text is being read; send it again in a moment")
 			return
 		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
 		report, err := symptom.Read(http.MaxBytesReader(w, r.Body, maxText))
 		if _, long := errors.AsType[*http.MaxBytesError](err); long {
 			Problem(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the text is longer than %d MiB; send it in parts, or use "+
@@ -49,7 +60,7 @@ func explain(record Failures) http.HandlerFunc {
 			return
 		}
 		if err != nil {
-			Problem(w, http.StatusBadRequest, "the text did not come to its end; send it again")
+			Problem(w, http.StatusBadRequest, "the text did not come to its end within "+textTime.String()+"; send it again")
 			return
 		}
 		body := Explanation{Failures: make([]Explained, 0, len(report.Failures)), Classes: make(map[string]int64)}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -69,6 +71,13 @@ func TestExplain(t *testing.T) {
 	if _, body := told(t, h, strings.NewReader(text)); strings.Contains(body, "credentials-expired") || strings.Contains(body, "evidence") {
 		t.Errorf("what nobody recorded: %s", body)
 	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/explain", strings.NewReader("\x1f\x8b"))
+	r.Header.Set("Authorization", "Bearer s3cret")
+	r.Header.Set("Content-Encoding", "gzip")
+	zipped := httptest.NewRecorder()
+	if h.ServeHTTP(zipped, r); zipped.Code != 415 {
+		t.Errorf("what is packed: %d %s", zipped.Code, zipped.Body)
+	}
 	for _, tt := range []struct {
 		name   string
 		body   io.Reader
@@ -90,19 +99,29 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errors.New("connection reset") }
 
-// Two texts are read at once: what is read takes memory.
+// One text is read at a time, since that takes memory; who comes meanwhile waits, and not for long.
 func TestExplainTakesTurns(t *testing.T) {
 	t.Parallel()
-	h := admin.New(admin.Options{})
-	began, end := make(chan struct{}), make(chan struct{})
-	for range 2 {
-		go told(t, h, &held{began: began, end: end})
+	synctest.Test(t, func(t *testing.T) {
+		h := admin.New(admin.Options{})
+		began, end := make(chan struct{}), make(chan struct{})
+		done := make(chan int, 2)
+		go func() { status, _ := told(t, h, &held{began: began, end: end}); done <- status }()
 		<-began
-	}
-	if status, body := told(t, h, strings.NewReader("")); status != 503 || !strings.Contains(body, "in a moment") {
-		t.Errorf("a third: %d %s", status, body)
-	}
-	close(end)
+		start := time.Now()
+		status, body := told(t, h, strings.NewReader(""))
+		if waited := time.Since(start); status != 503 || !strings.Contains(body, "in a moment") || waited != 10*time.Second {
+			t.Errorf("while one is being read: %d %s after %s", status, body, waited)
+		}
+		go func() { status, _ := told(t, h, strings.NewReader("")); done <- status }()
+		synctest.Wait()
+		close(end)
+		for range 2 {
+			if status := <-done; status != 200 {
+				t.Errorf("%d", status)
+			}
+		}
+	})
 }
 
 // held is a body of which nothing comes until its end is allowed.
