@@ -46,6 +46,7 @@ func (d *decoder) check(c *Config) {
 	d.checkUpstreams(c)
 	d.checkRules(c)
 	d.checkKubernetes(c.Kubernetes)
+	d.checkPlatforms(c.Platforms)
 }
 
 func (d *decoder) checkKubernetes(k Kubernetes) {

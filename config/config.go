@@ -35,7 +35,8 @@ type Config struct {
 	ClientsFallBack bool `yaml:"clientsFallBack" reload:"restart"`
 	// TrustedProxies are the networks, as CIDR, whose X-Forwarded-For and PROXY protocol name the client.
 	TrustedProxies []string `yaml:"trustedProxies"`
-	// Platforms are those of the nodes, OS/ARCH or OS/ARCH/VARIANT, to warn about images that lack one of them.
+	// Platforms are those of the nodes, OS/ARCH or OS/ARCH/VARIANT: where an image has none for a node, and nobody knows
+	// what the node is, they tell that this is why it doesn't start.
 	Platforms []string `yaml:"platforms"`
 	// Clients says how clients identify themselves.
 	Clients Clients `yaml:"clients"`
@@ -212,5 +213,6 @@ func defaults() *Config {
 		},
 		DefaultUpstream: defaultUpstream,
 		ClientsFallBack: true,
+		Platforms:       []string{},
 	}
 }

@@ -121,6 +121,7 @@ errorPhrase: false
 log: {level: debug, format: json}
 cache: {dir: data, size: 1.5TiB, minFree: 10GB, durability: strict, parallelAbove: 1GiB, scrub: 0s}
 defaultUpstream: CORP
+platforms: [linux/amd64, Linux/arm/v7]
 clientsFallBack: false
 trustedProxies: []
 upstreams:
@@ -175,6 +176,7 @@ upstreams:
 			Durability: "strict", ParallelAbove: 1 << 30,
 		},
 		DefaultUpstream: "registry.example.com:5000",
+		Platforms:       []string{"linux/amd64", "linux/arm/v7"},
 		Upstreams: config.Upstreams{
 			{
 				Name:          "registry.example.com:5000",

@@ -96,9 +96,9 @@ func TestProblemsOfVariables(t *testing.T) {
 		"MIRROR_UPSTREAMS=ghcr.io": `MIRROR_UPSTREAMS: upstreams: a variable can't set it (set it in the file)`,
 		"MIRROR_UPSTREAMS_GHCR_IO=": `MIRROR_UPSTREAMS_GHCR_IO: a variable can't set it ` +
 			`(their keys are names: set it in the file)`,
-		"MIRROR_PLATFORMS=linux": `MIRROR_PLATFORMS: platforms: not available yet (unset the variable)`,
-		"MIRROR_CLIENTS_CA=x":    `MIRROR_CLIENTS_CA: clients.ca: not available yet (unset the variable)`,
-		"MIRROR_TLS_HTTP2=true":  `MIRROR_TLS_HTTP2: tls.http2: not available yet (unset the variable)`,
+		"MIRROR_PLATFORMS=linux/amd64": `MIRROR_PLATFORMS: platforms: a variable can't set it (set it in the file)`,
+		"MIRROR_CLIENTS_CA=x":          `MIRROR_CLIENTS_CA: clients.ca: not available yet (unset the variable)`,
+		"MIRROR_TLS_HTTP2=true":        `MIRROR_TLS_HTTP2: tls.http2: not available yet (unset the variable)`,
 	} {
 		if diff := cmp.Diff([]string{want}, problems(t, "", pair)); diff != "" {
 			t.Errorf("%s\n%s", pair, diff)

@@ -86,6 +86,7 @@ cache:
   scrub: 24h # a change needs a restart
 defaultUpstream: "" # from MIRROR_DEFAULT_UPSTREAM
 clientsFallBack: true # a change needs a restart
+platforms: []
 rules: []
 upstreams:
   docker.io:

@@ -9,7 +9,6 @@ package config
 var unavailable = map[string]row{
 	"tls.http2":       {today: "false", instead: "remove it: clients get HTTP/1.1, which is faster for blobs"},
 	"trustedProxies":  {instead: "remove it: clients are known by their address"},
-	"platforms":       {instead: "remove it"},
 	"clients":         {instead: "remove it: everybody who reaches the mirror is a client"},
 	"webhooks":        {instead: "remove it: tags are checked when they are older than tags.maxAge"},
 	"kubernetes.feed": {today: "false", instead: "remove it"},

@@ -41,6 +41,7 @@ func isRuntime(agent string) bool {
 // index is what a pull may choose from.
 type index struct {
 	platforms []string // OS/ARCH, sorted, each once
+	there     []platform
 	children  map[oci.Digest]string
 }
 
@@ -60,6 +61,7 @@ func (j *Journal) indexOf(r Request) *index {
 			if p == nil || p.OS == "" || p.Architecture == "" || p.OS == "unknown" || p.Architecture == "unknown" {
 				continue
 			}
+			x.there = append(x.there, platformOf(p))
 			name := p.OS + "/" + p.Architecture
 			x.children[c.Digest] = name
 			x.platforms = append(x.platforms, name)
@@ -76,9 +78,9 @@ func (j *Journal) indexOf(r Request) *index {
 
 var agentPlatform = regexp.MustCompile(`\bos/(\w+) arch/(\w+)`)
 
-// platformOf is what the client is as far as that is known: Docker says so, and of others it is what they have chosen
+// platform is what the client is as far as that is known: Docker says so, and of others it is what they have chosen
 // from other indexes. Empty where it is not known, or more than one: a cluster behind one address.
-func (j *Journal) platformOf(client, agent string) string {
+func (j *Journal) platform(client, agent string) string {
 	if m := agentPlatform.FindStringSubmatch(agent); m != nil {
 		return m[1] + "/" + m[2]
 	}
@@ -151,21 +153,39 @@ func (j *Journal) settle(ctx context.Context, now time.Time) (next time.Duration
 	return max(j.doubts[0].at.Sub(now), time.Millisecond), true
 }
 
-// missing says that an index lacks the platform of a client, if that is so.
+// missing says that an index lacks the platform of a client, if that is so: what the client is known to be, or else what
+// the nodes are said to be, of which it is one.
 func (j *Journal) missing(ctx context.Context, p *opened, now time.Time) {
-	wants := j.platformOf(p.key.client, p.agent)
-	if wants == "" || wants == several || slices.Contains(p.index.platforms, wants) {
-		return
-	}
-	p.wants = wants
 	have := strings.Join(p.index.platforms, ", ")
-	e := diagnose.New(diagnose.PlatformMissing,
-		fmt.Sprintf("%s has %s, and nothing for %s, which %s is", tagged(p.ref), have, wants, p.key.client),
-		"build the image for "+wants+", or run it on a node of another platform")
-	e.Finding.Evidence = []string{
+	whose := fmt.Sprintf("which %s is", p.key.client)
+	evidence := []string{
 		"platforms in the index: " + have,
 		fmt.Sprintf("the client got the index and asked for nothing in it within %s", childWithin),
 	}
+	var wants []string
+	switch client := j.platform(p.key.client, p.agent); client {
+	case "", several:
+		nodes := *j.nodes.Load()
+		wants = texts(lacking(nodes, p.index.there))
+		whose = "which your nodes are"
+		if len(wants) < len(nodes) {
+			whose = "which some of your nodes are"
+		}
+		evidence = append(evidence, "platforms in the configuration: "+strings.Join(texts(nodes), ", ")+
+			"; which of them "+p.key.client+" is, is not known")
+	default:
+		if !slices.Contains(p.index.platforms, client) {
+			wants = []string{client}
+		}
+	}
+	if len(wants) == 0 {
+		return
+	}
+	p.wants = strings.Join(wants, ", ")
+	e := diagnose.New(diagnose.PlatformMissing,
+		fmt.Sprintf("%s has %s, and nothing for %s, %s", tagged(p.ref), have, and(wants), whose),
+		"build the image for "+and(wants)+", or run it on a node of another platform")
+	e.Finding.Evidence = evidence
 	j.conclude(ctx, p, e.Finding, now, p.agent, platformPart)
 }
 

@@ -47,11 +47,72 @@ func TestPlatformMissing(t *testing.T) {
 		j.Observe(asked(oci.KindManifest, child, by(containerd)))
 		pass(2 * time.Minute)
 	}
+	nodes := func(j *journal.Journal, list ...string) { j.Platforms(list) }
+	looks := func(j *journal.Journal, agent string, architectures ...string) {
+		j.Observe(asked(oci.KindManifest, "1.27", got(agent, other, architectures...)))
+	}
 	for _, tt := range []struct {
 		name string
 		do   func(j *journal.Journal)
 		want []string
 	}{
+		{"as the configuration says of all nodes", func(j *journal.Journal) {
+			nodes(j, "linux/amd64")
+			looks(j, containerd, "arm64")
+		}, []string{"platform-missing linux/amd64 docker.io/library/nginx:1.27 has linux/arm64, and nothing for linux/amd64, which your nodes are"}},
+		{"of some", func(j *journal.Journal) {
+			nodes(j, "linux/amd64", "linux/arm64", "linux/riscv64")
+			looks(j, containerd, "arm64", "s390x")
+		}, []string{"platform-missing linux/amd64, linux/riscv64 docker.io/library/nginx:1.27 has linux/arm64, linux/s390x, and nothing for " +
+			"linux/amd64 and linux/riscv64, which some of your nodes are"}},
+		{"there is one for all nodes", func(j *journal.Journal) {
+			nodes(j, "linux/amd64", "linux/arm64")
+			looks(j, containerd, "arm64", "amd64")
+		}, nil},
+		{"what the agent says counts more", func(j *journal.Journal) {
+			nodes(j, "linux/amd64", "linux/arm64")
+			looks(j, docker, "amd64")
+		}, nil},
+		{"so does what was learnt", func(j *journal.Journal) {
+			learn(j)
+			nodes(j, "linux/amd64", "linux/arm64")
+			looks(j, containerd, "amd64")
+		}, nil},
+		{"of nodes behind one address", func(j *journal.Journal) {
+			learn(j)
+			j.Observe(asked(oci.KindManifest, "1.25", got(containerd, oci.Digest("sha256:6"+other[8:]), "arm64")))
+			j.Observe(asked(oci.KindManifest, child, by(containerd)))
+			pass(2 * time.Minute)
+			nodes(j, "linux/amd64", "linux/arm64")
+			looks(j, containerd, "amd64")
+		}, []string{"platform-missing linux/arm64 docker.io/library/nginx:1.27 has linux/amd64, and nothing for linux/arm64, which some of your nodes are"}},
+		{"a tool that looks, whatever the nodes are", func(j *journal.Journal) {
+			nodes(j, "linux/amd64")
+			looks(j, "go-containerregistry/v0.20", "arm64")
+		}, nil},
+		{"another variant", func(j *journal.Journal) {
+			nodes(j, "linux/arm/v6")
+			looks(j, containerd, "arm")
+		}, []string{"platform-missing linux/arm/v6 docker.io/library/nginx:1.27 has linux/arm, and nothing for linux/arm/v6, which your nodes are"}},
+		{"a lower variant", func(j *journal.Journal) {
+			nodes(j, "linux/arm/v8")
+			looks(j, containerd, "arm")
+		}, nil},
+		{"any variant", func(j *journal.Journal) {
+			nodes(j, "linux/arm", "linux/arm64/v8")
+			looks(j, containerd, "arm", "arm64")
+		}, nil},
+		{"a platform that is no longer configured", func(j *journal.Journal) {
+			nodes(j, "linux/amd64")
+			nodes(j)
+			looks(j, containerd, "arm64")
+		}, nil},
+		{"it goes on, whatever the nodes are", func(j *journal.Journal) {
+			nodes(j, "linux/amd64", "linux/arm64")
+			looks(j, containerd, "arm64")
+			pass(15 * time.Second)
+			j.Observe(asked(oci.KindBlob, layer, by(containerd)))
+		}, nil},
 		{"learnt from another image", func(j *journal.Journal) {
 			learn(j)
 			j.Observe(asked(oci.KindManifest, "1.27", got(containerd, other, "arm64")))

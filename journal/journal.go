@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/oci"
@@ -54,6 +55,8 @@ type Journal struct {
 	do     chan func()   // to be run by Run
 	some   chan struct{} // something waits
 	now    chan struct{} // what waits should not wait longer
+
+	nodes atomic.Pointer[[]platform] // what they are, as far as that is said
 
 	mu      sync.Mutex // guards what follows
 	waiting []event
@@ -107,13 +110,25 @@ func New(o Options) *Journal {
 	if o.Record == nil {
 		o.Record = NewRecord(nil, o.Log)
 	}
-	return &Journal{
+	j := &Journal{
 		record: o.Record, do: make(chan func()), log: o.Log, onPull: o.OnPull, onFail: o.OnFailure,
 		idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
 		open: make(map[key]*list.List), recent: list.New(),
 		indexes: make(map[oci.Digest]*index), learned: make(map[string]string),
 		seen: make(map[string]*list.Element), said: list.New(),
 	}
+	j.Platforms(nil)
+	return j
+}
+
+// Platforms says what the nodes are, each OS/ARCH or OS/ARCH/VARIANT, for clients of which that isn't known. It holds from
+// now on, and may be called from anywhere.
+func (j *Journal) Platforms(nodes []string) {
+	list := make([]platform, len(nodes))
+	for i, n := range nodes {
+		list[i] = parsePlatform(n)
+	}
+	j.nodes.Store(&list)
 }
 
 // Observe records a request that has been answered. It never blocks.

@@ -46,7 +46,7 @@ var own = []struct {
 	{diagnose.AuthHostNotAllowed, regexp.MustCompile(`wants its tokens from`)},
 	{diagnose.RedirectNotAllowed, regexp.MustCompile(`which is not followed`)},
 	{diagnose.ManifestTooLarge, regexp.MustCompile(`is larger than 4 MiB`)},
-	{diagnose.PlatformMissing, regexp.MustCompile(`^\S+ has .+, and nothing for \S+, which `)},
+	{diagnose.PlatformMissing, regexp.MustCompile(`^\S+ has .+, and nothing for .+, which `)},
 	{diagnose.TokenServiceRefused, regexp.MustCompile(`answered 4\d\d to the token request`)},
 	{diagnose.ProxyRefused, regexp.MustCompile(`^proxy \S+ answered \d{3}`)},
 	{diagnose.UpstreamBlocked, regexp.MustCompile(`answered \d{3} .*(with a web page|, which \S+ granted)`)},

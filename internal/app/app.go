@@ -118,7 +118,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.settle(setup)
+	a.settle(c, setup)
 	return a, nil
 }
 

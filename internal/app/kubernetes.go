@@ -52,9 +52,10 @@ func (a *App) journalOptions() journal.Options {
 }
 
 // settle puts a setup into use.
-func (a *App) settle(setup pull.Setup) {
+func (a *App) settle(c *config.Config, setup pull.Setup) {
 	a.routes.Store(setup.Routes)
 	a.puller.Use(setup)
+	a.journal.Platforms(c.Platforms)
 }
 
 // canonical is the reference under which the mirror knows what a pod calls by another name: by an alias of its

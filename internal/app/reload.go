@@ -105,7 +105,7 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 		a.level.Set(level)
 	}
 	keptToken = a.use(f)
-	a.settle(setup)
+	a.settle(c, setup)
 	a.sites.settle()
 	return keptToken, nil
 }
