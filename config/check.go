@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -47,6 +48,27 @@ func (d *decoder) check(c *Config) {
 	d.checkRules(c)
 	d.checkKubernetes(c.Kubernetes)
 	d.checkPlatforms(c.Platforms)
+	d.checkProxies(c.TrustedProxies)
+}
+
+// checkProxies checks networks, and writes them as networks are written.
+func (d *decoder) checkProxies(list []string) {
+	for i, text := range list {
+		at := spot{path: "trustedProxies"}.index(i).path
+		p, err := netip.ParsePrefix(text)
+		if err == nil && p.Addr().Is4In6() {
+			err = errors.New("IPv4 in IPv6")
+		}
+		if err == nil {
+			list[i] = p.Masked().String()
+			continue
+		}
+		hint := "as in 10.0.0.0/8 or fd00::/8"
+		if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" && !a.Is4In6() {
+			hint = "write " + netip.PrefixFrom(a, a.BitLen()).String() + " for one address"
+		}
+		d.bad(at, quoted(text)+" is no network in CIDR notation", hint)
+	}
 }
 
 func (d *decoder) checkKubernetes(k Kubernetes) {

@@ -33,8 +33,9 @@ type Config struct {
 	// ClientsFallBack says that the nodes go on to the registry itself where the mirror refuses. Set it to false
 	// where they have nowhere else to go: then a refusal explains what to configure.
 	ClientsFallBack bool `yaml:"clientsFallBack" reload:"restart"`
-	// TrustedProxies are the networks, as CIDR, whose X-Forwarded-For and PROXY protocol name the client.
-	TrustedProxies []string `yaml:"trustedProxies"`
+	// TrustedProxies are the networks, as CIDR, whose X-Forwarded-For and PROXY protocol name the client in logs and
+	// records.
+	TrustedProxies []string `yaml:"trustedProxies" reload:"restart"`
 	// Platforms are those of the nodes, OS/ARCH or OS/ARCH/VARIANT: where an image has none for a node, and nobody knows
 	// what the node is, they tell that this is why it doesn't start.
 	Platforms []string `yaml:"platforms"`
@@ -213,6 +214,7 @@ func defaults() *Config {
 		},
 		DefaultUpstream: defaultUpstream,
 		ClientsFallBack: true,
+		TrustedProxies:  []string{},
 		Platforms:       []string{},
 	}
 }

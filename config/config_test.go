@@ -123,7 +123,7 @@ cache: {dir: data, size: 1.5TiB, minFree: 10GB, durability: strict, parallelAbov
 defaultUpstream: CORP
 platforms: [linux/amd64, Linux/arm/v7]
 clientsFallBack: false
-trustedProxies: []
+trustedProxies: [10.1.2.3/8, "fd00::/8"]
 upstreams:
   Registry.Example.com:5000:
     endpoints: [{url: "HTTP://10.0.0.5:5000/", ca: ""}]
@@ -176,6 +176,7 @@ upstreams:
 			Durability: "strict", ParallelAbove: 1 << 30,
 		},
 		DefaultUpstream: "registry.example.com:5000",
+		TrustedProxies:  []string{"10.0.0.0/8", "fd00::/8"},
 		Platforms:       []string{"linux/amd64", "linux/arm/v7"},
 		Upstreams: config.Upstreams{
 			{

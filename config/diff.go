@@ -1,6 +1,9 @@
 package config
 
-import "reflect"
+import (
+	"reflect"
+	"strings"
+)
 
 // restartTLS is named where TLS is switched on or off. A running mirror does take another certificate.
 const restartTLS = "tls"
@@ -36,9 +39,14 @@ func RestartPaths() []string {
 func restartValues(c *Config) map[string]string {
 	values := map[string]string{}
 	visit(reflect.ValueOf(c).Elem(), spot{}, func(s spot, f field, v reflect.Value) {
-		if f.restart {
-			values[s.path] = getText(v)
+		if !f.restart {
+			return
 		}
+		if list, ok := reflect.TypeAssert[[]string](v); ok {
+			values[s.path] = strings.Join(list, " ")
+			return
+		}
+		values[s.path] = getText(v)
 	})
 	if c.TLS.Enabled() {
 		values[restartTLS] = "on"

@@ -86,6 +86,7 @@ cache:
   scrub: 24h # a change needs a restart
 defaultUpstream: "" # from MIRROR_DEFAULT_UPSTREAM
 clientsFallBack: true # a change needs a restart
+trustedProxies: [] # a change needs a restart
 platforms: []
 rules: []
 upstreams:
@@ -153,8 +154,8 @@ func TestDiff(t *testing.T) {
 			[]string{"cache.dir", "cache.size", "cache.minFree", "cache.durability", "cache.parallelAbove", "cache.scrub"},
 		},
 		{
-			"the rest", "", "drain: 1s\nerrorPhrase: false\nlog: {format: json}\nclientsFallBack: false",
-			[]string{"drain", "errorPhrase", "log.format", "clientsFallBack"},
+			"the rest", "", "drain: 1s\nerrorPhrase: false\nlog: {format: json}\nclientsFallBack: false\ntrustedProxies: [10.0.0.0/8]",
+			[]string{"drain", "errorPhrase", "log.format", "clientsFallBack", "trustedProxies"},
 		},
 	}
 	for _, tt := range tests {
@@ -166,7 +167,7 @@ func TestDiff(t *testing.T) {
 		})
 	}
 	want := "listen tls admin.listen metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
-		"cache.durability cache.parallelAbove cache.scrub clientsFallBack kubernetes.events kubernetes.server kubernetes.tokenFile kubernetes.caFile"
+		"cache.durability cache.parallelAbove cache.scrub clientsFallBack trustedProxies kubernetes.events kubernetes.server kubernetes.tokenFile kubernetes.caFile"
 	if got := strings.Join(config.RestartPaths(), " "); got != want {
 		t.Errorf("RestartPaths:\n%s, want\n%s", got, want)
 	}

@@ -8,7 +8,6 @@ package config
 // another value that may be written.
 var unavailable = map[string]row{
 	"tls.http2":       {today: "false", instead: "remove it: clients get HTTP/1.1, which is faster for blobs"},
-	"trustedProxies":  {instead: "remove it: clients are known by their address"},
 	"clients":         {instead: "remove it: everybody who reaches the mirror is a client"},
 	"webhooks":        {instead: "remove it: tags are checked when they are older than tags.maxAge"},
 	"kubernetes.feed": {today: "false", instead: "remove it"},

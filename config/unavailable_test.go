@@ -18,7 +18,6 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, text, want string }{
 		{"http2", "tls: {cert: a, key: b, http2: true}", "tls.http2"},
-		{"trustedProxies", "trustedProxies: [10.0.0.0/8]", "trustedProxies"},
 		{"clients", "clients: {htpasswd: x}", "clients"},
 		{"users", ruled("access: rules", "{who: [alice], pull: ['**']}"), "rules[0].who[0]"},
 		{"nodes", ruled("access: rules", "{who: [anonymous, 'node:*'], pull: ['**']}"), "rules[0].who[1]"},
@@ -51,7 +50,6 @@ func TestWhatIsTrueTodayIsAccepted(t *testing.T) {
 	t.Parallel()
 	c := parse(t, `
 tls: {http2: false}
-trustedProxies: []
 clients: {}
 webhooks: {}
 kubernetes: {events: false, feed: false}

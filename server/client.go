@@ -3,12 +3,13 @@ package server
 import (
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 )
 
-// clientOf names the client for records: the node that its configuration says it is, else its address. It is a label,
-// never a right.
-func clientOf(r *http.Request) string {
+// clientOf names the client for records: the node that its configuration says it is, else its address, as the proxies that
+// we trust have it. It is a label, never a right.
+func clientOf(r *http.Request, proxies Proxies) string {
 	if node := r.Header.Get("Mirror-Node"); node != "" && len(node) <= 253 && printable(node, 253) == node {
 		return node
 	}
@@ -16,7 +17,14 @@ func clientOf(r *http.Request) string {
 	if err != nil {
 		return printable(r.RemoteAddr, 100)
 	}
-	return host
+	if len(proxies) == 0 {
+		return host
+	}
+	from, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	return proxies.forwarded(from.Unmap().WithZone(""), r.Header).String()
 }
 
 // loops reports whether a request has been through this process already.

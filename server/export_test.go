@@ -33,7 +33,7 @@ func Sentence(f diagnose.Finding, limit int) string { return sentence(f, limit) 
 
 // ListenStall is Listen with another time without progress.
 func ListenStall(l net.Listener, limit int, stall time.Duration) net.Listener {
-	return listen(l, limit, stall)
+	return listen(l, ListenOptions{Limit: limit}, stall)
 }
 
 // Pace is pace.

@@ -58,30 +58,41 @@ type overKey struct{}
 // overloaded reports whether a request came over a connection beyond the limit.
 func overloaded(ctx context.Context) bool { return ctx.Value(overKey{}) != nil }
 
-// Listen wraps a TCP listener. Its connections end when the client takes nothing of what is written to them for a
-// minute, however long a response takes. Of at most limit connections requests under /v2/ are served; a few beyond are
-// told that the mirror is overloaded, further ones wait. A limit of 0 is none.
-//
-// Pass it to Serve or ServeTLS as it is: who wraps it again loses sendfile.
-func Listen(l net.Listener, limit int) net.Listener {
-	return listen(l, limit, stallTimeout)
+// ListenOptions say how connections are taken. The zero value of a field means what its comment says.
+type ListenOptions struct {
+	// Limit is over how many connections requests under /v2/ are served. A few beyond are told that the mirror is overloaded,
+	// further ones wait. Zero: there is none.
+	Limit int
+	// Proxies may say by the PROXY protocol who the client is: then that is the RemoteAddr of their connections.
+	Proxies Proxies
+	Log     *slog.Logger // nil: discard
 }
 
-func listen(l net.Listener, limit int, stall time.Duration) net.Listener {
-	n := &listener{Listener: l, limit: limit, stall: stall, closed: make(chan struct{})}
-	if limit > 0 {
-		n.places = make(chan struct{}, limit+spareConns)
+// Listen wraps a TCP listener. Its connections end when the client takes nothing of what is written to them for a
+// minute, however long a response takes.
+//
+// Pass it to Serve or ServeTLS as it is: who wraps it again loses sendfile.
+func Listen(l net.Listener, o ListenOptions) net.Listener { return listen(l, o, stallTimeout) }
+
+func listen(l net.Listener, o ListenOptions, stall time.Duration) net.Listener {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &listener{Listener: l, ListenOptions: o, stall: stall, closed: make(chan struct{})}
+	if o.Limit > 0 {
+		n.places = make(chan struct{}, o.Limit+spareConns)
 	}
 	return n
 }
 
 type listener struct {
 	net.Listener
-	limit  int
+	ListenOptions
 	stall  time.Duration
 	places chan struct{} // holds one entry per connection; nil: no limit
 	once   sync.Once
 	closed chan struct{}
+	warned atomic.Int64 // when strangers were last told of, in Unix nanoseconds
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -103,7 +114,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		_ = c.Close()
 		return nil, fmt.Errorf("accept: %T is not a TCP connection", c)
 	}
-	return &conn{TCPConn: t, l: l, over: l.limit > 0 && len(l.places) > l.limit}, nil
+	return &conn{
+		TCPConn: t, l: l, over: l.Limit > 0 && len(l.places) > l.Limit, preface: l.Proxies.preface(t),
+	}, nil
 }
 
 func (l *listener) leave() {
@@ -124,6 +137,9 @@ type conn struct {
 	l    *listener
 	once sync.Once
 	over bool
+
+	preface *preface // nil: there is none
+	began   bool     // something was read
 	// until is the write deadline that others have set, in Unix nanoseconds; 0: none. Ours is never later: a TLS
 	// connection that is closed gives its last words five seconds, not sixty.
 	until atomic.Int64

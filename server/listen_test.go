@@ -27,7 +27,7 @@ func serveTLS(t *testing.T, s *server.Server, http2 bool) *httptest.Server {
 	t.Helper()
 	ts := httptest.NewUnstartedServer(nil)
 	ts.Config = s.HTTPServer(nil, http2)
-	ts.Listener = server.Listen(ts.Listener, 0)
+	ts.Listener = server.Listen(ts.Listener, server.ListenOptions{})
 	ts.EnableHTTP2 = http2
 	ts.StartTLS()
 	t.Cleanup(ts.Close)
@@ -259,7 +259,7 @@ func TestEarlierDeadlineHolds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrapped := server.Listen(l, 0)
+	wrapped := server.Listen(l, server.ListenOptions{})
 	defer wrapped.Close()
 	peer, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -289,7 +289,7 @@ func TestConnectionLimit(t *testing.T) {
 	t.Parallel()
 	content := []byte(`{}`)
 	o := options(&puller{manifest: &pull.Content{Digest: sum(content), Bytes: content, Size: 2, MediaType: "t"}})
-	ts := serveOn(t, server.New(o), func(l net.Listener) net.Listener { return server.Listen(l, 1) })
+	ts := serveOn(t, server.New(o), func(l net.Listener) net.Listener { return server.Listen(l, server.ListenOptions{Limit: 1}) })
 	const path = "/v2/a/manifests/b"
 	c, _, res := get(t, ts, path)
 	if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 200 {
@@ -321,7 +321,7 @@ func TestHeaderLimit(t *testing.T) {
 	t.Parallel()
 	content := []byte(`{}`)
 	o := options(&puller{manifest: &pull.Content{Digest: sum(content), Bytes: content, Size: 2, MediaType: "t"}})
-	ts := serveOn(t, server.New(o), func(l net.Listener) net.Listener { return server.Listen(l, 0) })
+	ts := serveOn(t, server.New(o), func(l net.Listener) net.Listener { return server.Listen(l, server.ListenOptions{}) })
 	ask := func(size int) int {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", ts.URL+"/v2/a/manifests/b", nil)
 		if err != nil {
@@ -425,7 +425,7 @@ func TestStopLetsRunningPullsFinish(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- hs.Serve(server.Listen(l, 0)) }()
+	go func() { served <- hs.Serve(server.Listen(l, server.ListenOptions{})) }()
 
 	got := make(chan []byte, 1)
 	flushed := make(chan struct{})
@@ -483,7 +483,7 @@ func TestStopCutsWhatTakesTooLong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = hs.Serve(server.Listen(l, 0)) }()
+	go func() { _ = hs.Serve(server.Listen(l, server.ListenOptions{})) }()
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -148,7 +148,7 @@ func options(p *puller) server.Options {
 // serve starts a server as the mirror does, on loopback, and waits for all of it at the end of the test.
 func serve(t *testing.T, s *server.Server) *httptest.Server {
 	t.Helper()
-	return serveOn(t, s, func(l net.Listener) net.Listener { return server.Listen(l, 0) })
+	return serveOn(t, s, func(l net.Listener) net.Listener { return server.Listen(l, server.ListenOptions{}) })
 }
 
 func serveOn(t *testing.T, s *server.Server, wrap func(net.Listener) net.Listener) *httptest.Server {

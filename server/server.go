@@ -47,6 +47,8 @@ type Options struct {
 	// Via is the name that this process puts into the Via header of its requests to upstreams. A request that carries
 	// it is a loop. Empty: not checked.
 	Via string
+	// Proxies say who the client is, where they stand between. Listen wants them, too.
+	Proxies Proxies
 	// Help is the address below which every reason has a page, NAME.md. Empty: that of the project.
 	Help string
 	// Ready says whether the mirror can answer requests. Nil: always.

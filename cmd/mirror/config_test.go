@@ -61,7 +61,7 @@ upstreams                    2, all others are refused
 
 A running mirror takes up changes of the file, except for these, which need a restart:
   listen, tls, admin.listen, metrics.listen, drain, errorPhrase, log.format, cache.dir, cache.size, cache.minFree, ` +
-		`cache.durability, cache.parallelAbove, cache.scrub, clientsFallBack, kubernetes.events, kubernetes.server, ` +
+		`cache.durability, cache.parallelAbove, cache.scrub, clientsFallBack, trustedProxies, kubernetes.events, kubernetes.server, ` +
 		`kubernetes.tokenFile, kubernetes.caFile
 
 warning: stat DIR/tls.crt: no such file or directory; the mirror will not start without it

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -164,11 +165,21 @@ func (a *App) build(c *config.Config) {
 		},
 		Begin:       a.journal.Begin,
 		ErrorPhrase: c.ErrorPhrase, ClientsFallBack: c.ClientsFallBack, Via: a.via,
-		Ready: a.ready.Load, Log: a.log,
+		Ready: a.ready.Load, Log: a.log, Proxies: proxies(c),
 	})
 	a.metrics.server(a.server)
 	a.sites = newSites(a.version, a.via, a.metrics, a.log)
 	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.State), newCredentialCollector(a.sites.Credentials))
+}
+
+// proxies are those of the configuration, which has checked them.
+func proxies(c *config.Config) (list server.Proxies) {
+	for _, text := range c.TrustedProxies {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // Addr is where clients pull.
@@ -206,7 +217,7 @@ func (a *App) Run(ctx context.Context) error {
 		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) },
 	}), a.log)
 	served := make(chan error, 3)
-	l := server.Listen(a.main, maxConns)
+	l := server.Listen(a.main, server.ListenOptions{Limit: maxConns, Proxies: proxies(c), Log: a.log})
 	go func() {
 		if c.TLS.Enabled() {
 			served <- main.ServeTLS(l, "", "")
