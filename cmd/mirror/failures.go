@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -187,7 +188,7 @@ func detail(x journal.Failure, now time.Time) string {
 	row("first", x.FirstSeen.Format(time.RFC3339)+", "+since(x.FirstSeen, now))
 	row("last", x.LastSeen.Format(time.RFC3339)+", "+since(x.LastSeen, now))
 	for _, c := range ranked(x.Clients) {
-		row("client", fmt.Sprintf("%s (%d)", c, x.Clients[c]))
+		row("client", fmt.Sprintf("%s (%d)", whose(c), x.Clients[c]))
 	}
 	row("agent", x.UserAgent)
 	for _, e := range x.Evidence {
@@ -195,6 +196,14 @@ func detail(x journal.Failure, now time.Time) string {
 	}
 	_ = w.Flush() // to a strings.Builder
 	return trimLines(b.String())
+}
+
+// whose is a client. An address may stand for many, behind a NAT for all of a cluster.
+func whose(client string) string {
+	if _, err := netip.ParseAddr(client); err == nil {
+		return client + ", perhaps shared"
+	}
+	return client
 }
 
 // sentence ends with a full stop.
@@ -231,7 +240,11 @@ func (f *failureFlags) counts(ctx context.Context, out io.Writer, q url.Values) 
 	fmt.Fprintf(w, "%s\tPULLS\n", strings.ToUpper(f.by))
 	var total int64
 	for _, k := range ranked(by) {
-		fmt.Fprintf(w, "%s\t%d\n", choose(k == "", "-", k), by[k])
+		name := choose(k == "", "-", k)
+		if f.by == "client" {
+			name = whose(name)
+		}
+		fmt.Fprintf(w, "%s\t%d\n", name, by[k])
 		total += by[k]
 	}
 	fmt.Fprintf(w, "total\t%d\n", total)

@@ -34,7 +34,10 @@ func (f *fixed) Failures(q journal.Filter) ([]journal.Failure, string, error) {
 }
 
 func (f *fixed) Summary(journal.Filter) journal.Summary {
-	return journal.Summary{Classes: map[string]int64{"auth": 3, "missing": 41}, Images: map[string]int64{"": 2}}
+	return journal.Summary{
+		Classes: map[string]int64{"auth": 3, "missing": 41}, Images: map[string]int64{"": 2},
+		Clients: map[string]int64{"node-1": 3, "10.0.0.7": 2, "fd00::1": 1},
+	}
 }
 
 func failuresOf(t *testing.T) (*fixed, string) {
@@ -98,6 +101,8 @@ func TestFailuresBy(t *testing.T) {
 	for by, want := range map[string]string{
 		"class": "CLASS    PULLS\nmissing  41\nauth     3\ntotal    44\n",
 		"image": "IMAGE  PULLS\n-      2\ntotal  2\n",
+		"client": "CLIENT                    PULLS\nnode-1                    3\n10.0.0.7, perhaps shared  2\nfd00::1, perhaps shared   1\n" +
+			"total                     6\n",
 	} {
 		code, out, errs := commandLine(t, "failures", "--admin", where, "--by", by)
 		if diff := cmp.Diff(want, out); code != 0 || diff != "" {
@@ -110,13 +115,14 @@ func TestOneFailure(t *testing.T) {
 	t.Parallel()
 	f, where := failuresOf(t)
 	f.list = f.list[:1]
+	f.list[0].Clients["10.0.0.9"] = 1
 	code, out, errs := commandLine(t, "failures", "--admin", where, "[7f3a9c2e]")
 	if code != 0 || f.asked.ID != "7f3a9c2e" || !f.asked.Declined {
 		t.Errorf("%d %s, asked for %+v", code, errs, f.asked)
 	}
 	for _, line := range []string{
 		"docker.io says that hub has expired.\nrenew hub.\n\n", "reason    credentials-expired (auth)\n",
-		"client    node-1 (2)\nclient    node-2 (1)\n", "evidence  token auth.docker.io: status 401\n",
+		"client    node-1 (2)\nclient    10.0.0.9, perhaps shared (1)\nclient    node-2 (1)\n", "evidence  token auth.docker.io: status 401\n",
 	} {
 		if !strings.Contains(out, line) {
 			t.Errorf("no %q in\n%s", line, out)
