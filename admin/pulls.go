@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -9,9 +11,11 @@ import (
 	"github.com/registrymirror/mirror/journal"
 )
 
-// PullList is the body of GET /api/v1/pulls: those that go on, or those that are over, the last first.
+// PullList is the body of GET /api/v1/pulls: those that go on, or those that are over, the one that began last first.
 type PullList struct {
 	Pulls []Pull `json:"pulls"`
+	// Continue is the parameter that gets the next page; absent: there is none.
+	Continue string `json:"continue,omitempty"`
 }
 
 // Pull is what one client asks of one image. What is unknown is absent.
@@ -30,12 +34,17 @@ type Pull struct {
 // pulls answers with what list gives.
 func pulls(list func(ctx context.Context, active bool) ([]journal.Pull, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		p, err := pageOf(q)
+		if err != nil {
+			Problem(w, http.StatusBadRequest, err.Error())
+			return
+		}
 		active := true
-		for name, v := range r.URL.Query() {
-			var err error
+		for name, v := range q {
 			if active, err = strconv.ParseBool(v[0]); err != nil || name != "active" {
-				Problem(w, http.StatusBadRequest, "there is the parameter active: true for the pulls that go on, which is the "+
-					"default, and false for those that are over")
+				Problem(w, http.StatusBadRequest, "there are the parameters active (true for the pulls that go on, which is the "+
+					"default, and false for those that are over), limit and continue")
 				return
 			}
 		}
@@ -46,7 +55,10 @@ func pulls(list func(ctx context.Context, active bool) ([]journal.Pull, error)) 
 			Problem(w, http.StatusServiceUnavailable, "the journal does not answer; ask again in a moment")
 			return
 		}
-		body := PullList{Pulls: make([]Pull, 0, len(found))}
+		found, next := cut(p, found, func(p journal.Pull) string { // the last first; a client may begin two at a time
+			return fmt.Sprintf("%020d %s %s", math.MaxInt64-p.Began.UnixNano(), p.Client, p.Ref)
+		})
+		body := PullList{Pulls: make([]Pull, 0, len(found)), Continue: next}
 		for _, p := range found {
 			digest := p.Ref.Digest.String()
 			if p.Ref.Tag != "" {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 )
@@ -8,6 +9,8 @@ import (
 // UpstreamList is the body of GET /api/v1/upstreams, sorted by name.
 type UpstreamList struct {
 	Upstreams []Upstream `json:"upstreams"`
+	// Continue is the parameter that gets the next page; absent: there is none.
+	Continue string `json:"continue,omitempty"`
 }
 
 // Upstream is a registry with how it is, as it is configured now.
@@ -68,11 +71,20 @@ type Use struct {
 
 // upstreams answers with what list gives.
 func upstreams(list func() []Upstream) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		body := UpstreamList{Upstreams: list()}
-		if body.Upstreams == nil {
-			body.Upstreams = []Upstream{}
+	return func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		p, err := pageOf(q)
+		if err != nil {
+			Problem(w, http.StatusBadRequest, err.Error())
+			return
 		}
+		for name := range q {
+			Problem(w, http.StatusBadRequest, fmt.Sprintf("there is no parameter %q; there are limit and continue", name))
+			return
+		}
+		body := UpstreamList{Upstreams: []Upstream{}}
+		found, next := cut(p, list(), func(u Upstream) string { return u.Name })
+		body.Upstreams, body.Continue = append(body.Upstreams, found...), next
 		writeJSON(w, body)
 	}
 }

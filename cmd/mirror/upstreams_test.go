@@ -56,8 +56,8 @@ func TestUpstreamsTable(t *testing.T) {
 	t.Parallel()
 	where := upstreamsOf(t, "")
 	want := `UPSTREAM      ENDPOINT                      STATE    ERROR
-docker.io     https://registry-1.docker.io  open     ` + strings.Repeat("x", 100) + `...
 *.azurecr.io  each host that fits           -
+docker.io     https://registry-1.docker.io  open     ` + strings.Repeat("x", 100) + `...
 ghcr.io       https://ghcr.io               unknown
 
 UPSTREAM   CREDENTIAL  KIND    STATE     EXPIRES    REFRESHED   ERROR
@@ -79,7 +79,7 @@ docker.io  hub                     7         in 1h0m0s      0s ago
 		t.Errorf("wide:\n%s", out)
 	}
 	code, out, _ = commandLine(t, "upstreams", "--admin", where, "-o", "json")
-	if code != 0 || !strings.HasPrefix(out, `{"upstreams":[{"name":"docker.io",`) {
+	if code != 0 || !strings.HasPrefix(out, `{"upstreams":[{"name":"*.azurecr.io",`) {
 		t.Errorf("json: %d\n%s", code, out)
 	}
 }
