@@ -41,7 +41,7 @@ func isRuntime(agent string) bool {
 // index is what a pull may choose from.
 type index struct {
 	platforms []string // OS/ARCH, sorted, each once
-	there     []platform
+	there     []oci.Platform
 	children  map[oci.Digest]string
 }
 
@@ -61,7 +61,7 @@ func (j *Journal) indexOf(r Request) *index {
 			if p == nil || p.OS == "" || p.Architecture == "" || p.OS == "unknown" || p.Architecture == "unknown" {
 				continue
 			}
-			x.there = append(x.there, platformOf(p))
+			x.there = append(x.there, *p)
 			name := p.OS + "/" + p.Architecture
 			x.children[c.Digest] = name
 			x.platforms = append(x.platforms, name)
@@ -166,12 +166,12 @@ func (j *Journal) missing(ctx context.Context, p *opened, now time.Time) {
 	switch client := j.platform(p.key.client, p.agent); client {
 	case "", several:
 		nodes := *j.nodes.Load()
-		wants = texts(lacking(nodes, p.index.there))
+		wants = oci.Lacking(nodes, p.index.there)
 		whose = "which your nodes are"
 		if len(wants) < len(nodes) {
 			whose = "which some of your nodes are"
 		}
-		evidence = append(evidence, "platforms in the configuration: "+strings.Join(texts(nodes), ", ")+
+		evidence = append(evidence, "platforms in the configuration: "+strings.Join(nodes, ", ")+
 			"; which of them "+p.key.client+" is, is not known")
 	default:
 		if !slices.Contains(p.index.platforms, client) {
@@ -187,6 +187,14 @@ func (j *Journal) missing(ctx context.Context, p *opened, now time.Time) {
 		"build the image for "+and(wants)+", or run it on a node of another platform")
 	e.Finding.Evidence = evidence
 	j.conclude(ctx, p, e.Finding, now, p.agent, platformPart)
+}
+
+// and puts a list into a sentence.
+func and(list []string) string {
+	if n := len(list); n > 1 {
+		return strings.Join(list[:n-1], ", ") + " and " + list[n-1]
+	}
+	return strings.Join(list, "")
 }
 
 // conclude makes a conclusion a failure of the pull.
@@ -236,7 +244,7 @@ func (j *Journal) gone(ctx context.Context, p *opened) {
 	what := fmt.Sprintf("%s left after %s of %s of a layer of %s, in %s", p.key.client, megabytes(last.Bytes),
 		megabytes(last.Size), tagged(p.ref), last.Took.Round(time.Second))
 	reason, remedy := diagnose.ClientGone, "nothing, if the pod was removed; else look at the client for why it gave up"
-	var evidence []string
+	evidence := []string{"layer " + last.Ref.Digest.String()}
 	if rate := float64(last.Bytes) / max(last.Took.Seconds(), 1); last.Took >= slowAfter && rate < slowRate {
 		reason = diagnose.TooSlow
 		remedy = "find what is slow between the upstream, the mirror and the node; or raise the runtime's timeout " +

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,7 @@ type Journal struct {
 	some   chan struct{} // something waits
 	now    chan struct{} // what waits should not wait longer
 
-	nodes atomic.Pointer[[]platform] // what they are, as far as that is said
+	nodes atomic.Pointer[[]string] // what they are, as far as that is said
 
 	mu      sync.Mutex // guards what follows
 	waiting []event
@@ -124,12 +125,12 @@ func New(o Options) *Journal {
 // Platforms says what the nodes are, each OS/ARCH or OS/ARCH/VARIANT, for clients of which that isn't known. It holds from
 // now on, and may be called from anywhere.
 func (j *Journal) Platforms(nodes []string) {
-	list := make([]platform, len(nodes))
-	for i, n := range nodes {
-		list[i] = parsePlatform(n)
-	}
-	j.nodes.Store(&list)
+	nodes = slices.Clone(nodes)
+	j.nodes.Store(&nodes)
 }
+
+// Nodes are what Platforms was told last.
+func (j *Journal) Nodes() []string { return slices.Clone(*j.nodes.Load()) }
 
 // Observe records a request that has been answered. It never blocks.
 func (j *Journal) Observe(r Request) { j.send(event{Request: r}) }

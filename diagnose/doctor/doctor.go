@@ -29,7 +29,10 @@ type Options struct {
 	Image    string  // as the operator wrote it
 	Ref      oci.Ref // what that means: canonical
 	Platform string  // OS/ARCH[/VARIANT]; empty: see upstream.Registry's Examine
-	At       string  // who looks: see Report
+	// Nodes are what the nodes are, as Platform. Where no Platform is wanted, an image that has nothing for one of them is
+	// warned of.
+	Nodes    []string
+	At       string // who looks: see Report
 	Registry *upstream.Registry
 	Err      error // why there is none: the name is wrong, or of no upstream
 	// Cached says what a mirror has of the reference, and of the digests that belong to it. Nil: nobody knows.
@@ -41,7 +44,10 @@ func Image(ctx context.Context, o Options) *Report {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	b := &builder{report: &Report{Image: o.Image, Platform: o.Platform, At: o.At, Began: At(began)}}
+	if o.Platform != "" {
+		o.Nodes = nil
+	}
+	b := &builder{nodes: o.Nodes, report: &Report{Image: o.Image, Platform: o.Platform, At: o.At, Began: At(began)}}
 	r := b.report
 	if o.Err != nil {
 		b.refused(o.Err)
@@ -76,6 +82,7 @@ func Image(ctx context.Context, o Options) *Report {
 // builder makes a report of what is examined.
 type builder struct {
 	report   *Report
+	nodes    []string
 	endpoint string // whose steps come now
 	broken   string // the stage of it that broke
 	whole    bool   // a blob of it was reached: nothing came after it that broke

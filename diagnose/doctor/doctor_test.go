@@ -38,6 +38,7 @@ type world struct {
 	o        upstream.Options
 	image    string
 	platform string
+	nodes    []string
 }
 
 func (w *world) at(rawURL string) upstream.Endpoint {
@@ -164,6 +165,19 @@ func TestImage(t *testing.T) {
 			"linux/amd64", "linux/386", "linux/arm64/v8", "linux/arm/v5", "linux/arm/v7", "linux/mips64le", "linux/ppc64le",
 			"linux/riscv64", "linux/s390x", "windows/amd64",
 		}}, set: func(w *world) { w.platform = "linux/loong64" }},
+		{
+			name: "nothing for some nodes", image: origin.Image{Platforms: []string{"linux/amd64", "linux/arm/v7"}},
+			set: func(w *world) { w.nodes = []string{"linux/amd64", "linux/arm64", "linux/arm/v6"} },
+		},
+		{
+			name: "something for all nodes", image: origin.Image{Platforms: []string{"linux/amd64", "linux/arm64"}},
+			set: func(w *world) { w.nodes = []string{"linux/amd64", "linux/arm64"} },
+		},
+		{
+			name: "a platform that is asked for, and nothing for other nodes", image: origin.Image{Platforms: []string{"linux/amd64"}, Index: true},
+			set: func(w *world) { w.platform, w.nodes = "linux/amd64", []string{"linux/arm64"} },
+		},
+		{name: "a single platform, and other nodes", set: func(w *world) { w.nodes = []string{"linux/arm64"} }},
 		{name: "a single platform, and another one", set: func(w *world) { w.platform = "linux/arm64" }},
 		{
 			name: "the blob host refuses, the registry doesn't", origin: origin.Options{TLS: true, Redirect: true},
@@ -245,7 +259,7 @@ func TestImage(t *testing.T) {
 // examine is the report of the image as text, and what the registry was asked for it.
 func (w *world) examine(t *testing.T) string {
 	t.Helper()
-	o := doctor.Options{Image: w.image, Platform: w.platform, At: "here"}
+	o := doctor.Options{Image: w.image, Platform: w.platform, Nodes: w.nodes, At: "here"}
 	ref, err := oci.ParseRef(w.image)
 	if o.Ref, o.Err = ref, err; err == nil {
 		r, err := upstream.New(w.o)

@@ -118,8 +118,29 @@ func (b *builder) platform(s *Step, e upstream.Examined) {
 	if len(s.Platforms) > 1 {
 		s.Detail = diagnose.Clean(s.Detail + " of " + strings.Join(s.Platforms, ", "))
 	}
+	b.lacking(s, e)
 	b.blobs = append(b.blobs, e.Digest)
 	b.blobs = append(b.blobs, e.Blobs...)
+}
+
+// lacking warns of nodes for which there is nothing.
+func (b *builder) lacking(s *Step, e upstream.Examined) {
+	have := e.Platforms
+	if len(have) == 0 {
+		have = []string{e.Platform}
+	}
+	there := make([]oci.Platform, len(have))
+	for i, p := range have {
+		there[i] = oci.ParsePlatform(p)
+	}
+	if lack := oci.Lacking(b.nodes, there); len(lack) > 0 && have[0] != "" {
+		whose := "which your nodes are"
+		if len(lack) < len(b.nodes) {
+			whose = "which some of your nodes are"
+		}
+		s.warn(diagnose.PlatformMissing, "build the image for "+some(lack)+", or run it on nodes of another platform",
+			"it has %s, and nothing for %s, %s", some(clean(have)), some(lack), whose)
+	}
 }
 
 // mostPlatforms bounds a list that whoever has pushed the image wrote.

@@ -17,7 +17,7 @@ import (
 func Examine(
 	ctx context.Context, c *config.Config, version string, log *slog.Logger, image, platform string, open bool,
 ) (*doctor.Report, error) {
-	o := doctor.Options{Image: image, Platform: platform, At: "here"}
+	o := doctor.Options{Image: image, Platform: platform, Nodes: c.Platforms, At: "here"}
 	ref, err := oci.ParseRef(image)
 	if err != nil {
 		o.Err = err
@@ -48,7 +48,7 @@ func named(c *config.Config, host string) bool {
 
 // examine is Examine from a running mirror, with what that has of the image.
 func (a *App) examine(ctx context.Context, image, platform string) *doctor.Report {
-	o := doctor.Options{Image: image, Platform: platform, At: "mirror", Cached: a.cached}
+	o := doctor.Options{Image: image, Platform: platform, Nodes: a.journal.Nodes(), At: "mirror", Cached: a.cached}
 	ref, err := oci.ParseRef(image)
 	if err != nil {
 		o.Err = err
