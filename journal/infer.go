@@ -254,10 +254,24 @@ func (j *Journal) gone(ctx context.Context, p *opened) {
 			evidence = append(evidence, "at that rate the layer takes "+
 				(time.Duration(float64(last.Size)/rate)*time.Second).String())
 		}
+		if limit := progressTimeout(last.UserAgent); limit != "" {
+			evidence = append(evidence, limit)
+		}
 	}
 	e := diagnose.New(reason, what, remedy)
 	e.Finding.Evidence = evidence
 	j.conclude(ctx, p, e.Finding, last.At.Add(last.Took), last.UserAgent, partOf(last))
+}
+
+// progressTimeout is what a runtime does about a pull that does not get on.
+func progressTimeout(agent string) string {
+	switch {
+	case strings.HasPrefix(agent, "containerd/"):
+		return "containerd ends a pull that gets no byte for image_pull_progress_timeout, 5m unless it is set"
+	case strings.HasPrefix(agent, "cri-o/"):
+		return "CRI-O ends a pull that gets no byte for pull_progress_timeout"
+	}
+	return ""
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -192,7 +192,8 @@ func TestClientsThatLeave(t *testing.T) {
 		{"too slow", func() []journal.Request {
 			return []journal.Request{asked(oci.KindBlob, layer, left(containerd, 2*time.Minute, 200))}
 		}, "too-slow: node-1 left after 12.0 MB of 1200.0 MB of a layer of docker.io/library/nginx:1.27, in 2m0s " +
-			"[layer " + layer + " 0.1 MB a second at that rate the layer takes 3h20m0s]"},
+			"[layer " + layer + " 0.1 MB a second at that rate the layer takes 3h20m0s " +
+			"containerd ends a pull that gets no byte for image_pull_progress_timeout, 5m unless it is set]"},
 		{"and comes back", func() []journal.Request {
 			return []journal.Request{
 				asked(oci.KindBlob, layer, left(containerd, 10*time.Second, 200)),
