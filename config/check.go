@@ -142,6 +142,8 @@ func (d *decoder) checkTLS(c *Config) {
 		d.bad("tls.key", "missing: tls.cert needs its private key", "set both, or neither for plain HTTP", "tls.cert")
 	case c.TLS.Key != "" && c.TLS.Cert == "":
 		d.bad("tls.cert", "missing: tls.key needs its certificate", "set both, or neither for plain HTTP", "tls.key")
+	case c.TLS.HTTP2 && c.TLS.Cert == "":
+		d.bad("tls.http2", "true has no effect without a certificate", "set tls.cert and tls.key, or remove it")
 	}
 }
 

@@ -64,7 +64,8 @@ type TLS struct {
 	Cert string `yaml:"cert" path:"file"`
 	// Key is the file with the private key, PEM. It is read again when it changes.
 	Key string `yaml:"key" path:"file"`
-	// HTTP2 offers HTTP/2. It costs more CPU for each byte than HTTP/1.1, which can use sendfile.
+	// HTTP2 offers HTTP/2. It costs more CPU for each byte than HTTP/1.1, and has no status line that could say why a pull
+	// failed; there is little to gain from it but for clients that speak nothing else.
 	HTTP2 bool `yaml:"http2" reload:"restart"`
 }
 

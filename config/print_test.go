@@ -144,6 +144,7 @@ func TestDiff(t *testing.T) {
 		},
 		{"TLS on", "", withTLS, []string{"tls"}},
 		{"TLS off", withTLS, "", []string{"tls"}},
+		{"HTTP/2", withTLS, "tls: {cert: a.crt, key: a.key, http2: true}", []string{"tls.http2"}},
 		{"another certificate", withTLS, "tls: {cert: b.crt, key: b.key}", nil},
 		{
 			"listeners", "", "listen: :5000\nadmin: {listen: localhost:5001}\nmetrics: {listen: :5002}",
@@ -166,7 +167,7 @@ func TestDiff(t *testing.T) {
 			}
 		})
 	}
-	want := "listen tls admin.listen metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
+	want := "listen tls tls.http2 admin.listen metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
 		"cache.durability cache.parallelAbove cache.scrub clientsFallBack trustedProxies kubernetes.events kubernetes.server kubernetes.tokenFile kubernetes.caFile"
 	if got := strings.Join(config.RestartPaths(), " "); got != want {
 		t.Errorf("RestartPaths:\n%s, want\n%s", got, want)

@@ -7,7 +7,6 @@ package config
 // as it is and may therefore be written; without it only an empty list or mapping may. Instead says what to do. Also is
 // another value that may be written.
 var unavailable = map[string]row{
-	"tls.http2":       {today: "false", instead: "remove it: clients get HTTP/1.1, which is faster for blobs"},
 	"clients":         {instead: "remove it: everybody who reaches the mirror is a client"},
 	"webhooks":        {instead: "remove it: tags are checked when they are older than tags.maxAge"},
 	"kubernetes.feed": {today: "false", instead: "remove it"},

@@ -17,7 +17,6 @@ func hub(lines string) string {
 func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, text, want string }{
-		{"http2", "tls: {cert: a, key: b, http2: true}", "tls.http2"},
 		{"clients", "clients: {htpasswd: x}", "clients"},
 		{"users", ruled("access: rules", "{who: [alice], pull: ['**']}"), "rules[0].who[0]"},
 		{"nodes", ruled("access: rules", "{who: [anonymous, 'node:*'], pull: ['**']}"), "rules[0].who[1]"},
@@ -49,7 +48,6 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 func TestWhatIsTrueTodayIsAccepted(t *testing.T) {
 	t.Parallel()
 	c := parse(t, `
-tls: {http2: false}
 clients: {}
 webhooks: {}
 kubernetes: {events: false, feed: false}

@@ -1,7 +1,11 @@
 package e2e_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -43,6 +47,51 @@ func TestTLS(t *testing.T) {
 			if _, err := c.CRI(t, app); err == nil {
 				t.Error("containerd took a certificate that nothing vouches for")
 			}
+		})
+	}
+}
+
+// TestHTTP2 pulls over HTTP/2 where that is offered: a client that speaks it, and containerd, whatever it chooses.
+func TestHTTP2(t *testing.T) {
+	t.Parallel()
+	files, err := cert.Write(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream := registry.Start(t, registry.Options{})
+	x := image.PushIndex(t, upstream.Host, appRepository, "v1", appLayers)
+	m := mirrord.Start(t, mirrord.Options{
+		Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}",
+		More:      fmt.Sprintf("tls: {cert: %q, key: %q, http2: true}", files.Cert, files.Key),
+	})
+	pem, err := os.ReadFile(files.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+m.Host+"/v2/docker.io/"+appRepository+"/manifests/v1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	equal(t, "protocol", resp.Proto, "HTTP/2.0")
+	equal(t, "status", resp.StatusCode, http.StatusOK)
+	equal(t, "digest", resp.Header.Get("Docker-Content-Digest"), x.Digest.String())
+	for _, line := range containerd.Lines {
+		t.Run(string(line), func(t *testing.T) {
+			t.Parallel()
+			p, err := containerd.Start(t, line, containerd.Certs{Mirror: "https://" + m.Host, CA: files.Cert}).CRI(t, app)
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, "digest in CRI", p.Digest, x.Digest.String())
 		})
 	}
 }

@@ -55,7 +55,7 @@ func (x *exchange) header(name, value string) {
 // v2 is the one adapter around everything under /v2/: handlers return errors, and here they are written, logged and
 // observed.
 func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{s: s, r: r, began: time.Now(), client: clientOf(r, s.o.Proxies), answer: response{under: w, h2: r.ProtoMajor >= 2}}
+	x := &exchange{s: s, r: r, began: time.Now(), client: clientOf(r, s.o.Proxies), answer: response{under: w, h2: r.ProtoMajor >= 2, stall: s.stall}}
 	x.w = &x.answer
 	defer x.end()
 	if err := x.serve(); err != nil {

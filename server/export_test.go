@@ -36,6 +36,9 @@ func ListenStall(l net.Listener, limit int, stall time.Duration) net.Listener {
 	return listen(l, ListenOptions{Limit: limit}, stall)
 }
 
+// SetStall sets how long a stream of HTTP/2 may stand still.
+func (s *Server) SetStall(d time.Duration) { s.stall = d }
+
 // Pace is pace.
 type Pace struct{ p pace }
 

@@ -14,8 +14,9 @@ import (
 type response struct {
 	under  http.ResponseWriter
 	h2     bool
-	status int   // 0: the headers are not written
-	bytes  int64 // of body
+	stall  time.Duration // longest time that an HTTP/2 client may take nothing
+	status int           // 0: the headers are not written
+	bytes  int64         // of body
 }
 
 // Unwrap is for http.ResponseController.
@@ -38,11 +39,25 @@ func (w *response) Write(p []byte) (int, error) {
 	if !w.begun() {
 		w.WriteHeader(http.StatusOK)
 	}
-	w.progress()
-	n, err := w.under.Write(p)
-	w.bytes += int64(n)
-	return n, err
+	if !w.h2 {
+		n, err := w.under.Write(p)
+		w.bytes += int64(n)
+		return n, err
+	}
+	// A stream has its time for each piece: whoever takes a large one slowly moves, too.
+	written := 0
+	for {
+		w.progress()
+		n, err := w.under.Write(p[written:min(len(p), written+piece)])
+		w.bytes += int64(n)
+		if written += n; err != nil || written == len(p) {
+			return written, err
+		}
+	}
 }
+
+// piece is how much of a stream is written at once.
+const piece = 64 << 10
 
 // ReadFrom hands src to net/http, which hands it to the connection: a file, or an io.LimitedReader of one, goes from
 // the page cache to the socket without passing through us.
@@ -73,11 +88,11 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // takes nothing. Under HTTP/1 the connection itself sees to that, without a hand in sendfile; see Listen.
 func (w *response) progress() {
 	if w.h2 {
-		_ = http.NewResponseController(w.under).SetWriteDeadline(time.Now().Add(stallTimeout))
+		_ = http.NewResponseController(w.under).SetWriteDeadline(time.Now().Add(w.stall))
 	}
 }
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, piece); return &b }}
 
 type onlyWriter struct{ io.Writer }
 

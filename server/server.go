@@ -66,11 +66,12 @@ type Server struct {
 	mux      *chi.Mux
 	active   tracker
 	stopping atomic.Bool
+	stall    time.Duration // of a stream of HTTP/2, as that of a connection in Listen
 }
 
 // New makes a Server.
 func New(o Options) *Server {
-	s := &Server{o: o, log: o.Log}
+	s := &Server{o: o, log: o.Log, stall: stallTimeout}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -210,7 +210,7 @@ func (a *App) Run(ctx context.Context) error {
 		work.Go(func() error { return run(bg) })
 	}
 
-	main := a.server.HTTPServer(a.tls(c), false)
+	main := a.server.HTTPServer(a.tls(c), c.TLS.HTTP2)
 	side := sideServer(admin.New(admin.Options{
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
 		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
