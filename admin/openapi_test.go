@@ -280,8 +280,11 @@ func compare(t *testing.T, doc document, seen map[string]bool, at string, s sche
 			return
 		}
 		slices.Sort(required)
-		if diff := gocmp.Diff(required, slices.Sorted(slices.Values(s.Required))); diff != "" || s.Additional != false {
-			t.Errorf("%s, required (-type +document), additionalProperties %v:\n%s", at, s.Additional, diff)
+		if diff := gocmp.Diff(required, slices.Sorted(slices.Values(s.Required))); diff != "" {
+			t.Errorf("%s, required (-type +document):\n%s", at, diff)
+		}
+		if closed := s.Additional == false; closed != (typ == reflect.TypeFor[admin.DoctorRequest]()) { // answers may get more fields
+			t.Errorf("%s: additionalProperties: %v", at, s.Additional)
 		}
 		for name, f := range fields {
 			compare(t, doc, seen, at+"."+name, s.Properties[name], f)
