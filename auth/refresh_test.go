@@ -1,7 +1,6 @@
 package auth_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -16,25 +15,8 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/testlog"
 )
-
-// buffer is a log that may be read while it is written.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
 
 // cloud gives numbered credentials.
 type cloud struct {
@@ -90,7 +72,7 @@ func (c *cloud) at() []time.Time {
 
 func (c *cloud) times() int { return len(c.at()) }
 
-func (c *cloud) source(log *buffer) *auth.Refreshed {
+func (c *cloud) source(log *testlog.Log) *auth.Refreshed {
 	o := auth.Refresh{Name: "aws", Kind: "ecr", For: "ecr.example", Fetch: c.fetch}
 	if log != nil {
 		o.Log = slog.New(slog.NewTextHandler(log, nil))
@@ -229,7 +211,7 @@ func TestWhoLeavesLeavesAlone(t *testing.T) {
 
 func TestOldOneStaysUntilItExpires(t *testing.T) {
 	t.Parallel()
-	var log buffer
+	var log testlog.Log
 	synctest.Test(t, func(t *testing.T) {
 		c := &cloud{life: 12 * time.Hour}
 		r := c.source(&log)
@@ -279,7 +261,7 @@ func TestOldOneStaysUntilItExpires(t *testing.T) {
 func TestWarningBeforeItHurts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log buffer
+		var log testlog.Log
 		c := &cloud{life: time.Hour}
 		r := c.source(&log)
 		stop := background(t, r)
@@ -435,7 +417,7 @@ func TestSourceThatRepeatsItsSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const secret = "canary/+7d21="
 		login := base64.StdEncoding.EncodeToString([]byte("bot:" + secret))
-		var log buffer
+		var log testlog.Log
 		good := true
 		cause := fmt.Errorf("ran with %s, %s and %s", secret, url.QueryEscape(secret), login)
 		r := auth.NewRefreshed(auth.Refresh{
@@ -466,7 +448,7 @@ func TestSourceThatRepeatsItsSecret(t *testing.T) {
 func TestLifetimeWithoutAnEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log buffer
+		var log testlog.Log
 		c := new(cloud)
 		r := auth.NewRefreshed(auth.Refresh{
 			Name: "pass", Fetch: c.fetch, Lifetime: time.Hour, Log: slog.New(slog.NewTextHandler(&log, nil)),
@@ -529,7 +511,7 @@ func TestWhatComesExpired(t *testing.T) {
 func TestRunEndsAFetchThatNobodyWaitsFor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var log buffer
+		var log testlog.Log
 		c := &cloud{took: time.Hour}
 		r := c.source(&log)
 		stop := background(t, r)

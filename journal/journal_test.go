@@ -1,12 +1,10 @@
 package journal_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/testlog"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -30,22 +29,10 @@ const (
 )
 
 // lines keeps what is logged, without the time.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
+type lines struct{ testlog.Log }
 
 func (l *lines) take() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := strings.TrimSuffix(l.buf.String(), "\n")
-	l.buf.Reset()
+	s := strings.TrimSuffix(l.Take(), "\n")
 	if s == "" {
 		return nil
 	}

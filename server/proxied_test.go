@@ -11,12 +11,12 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pires/go-proxyproto"
 
+	"github.com/registrymirror/mirror/internal/testlog"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
 )
@@ -72,24 +72,6 @@ func TestForwardedFor(t *testing.T) {
 			}
 		})
 	}
-}
-
-// lockedBuffer is a log that is written and read at once.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // proxied sends a preface and a request, and returns the answer's status and body.
@@ -158,7 +140,7 @@ func TestProxyProtocol(t *testing.T) {
 			t.Parallel()
 			open, read := onDisk(t, content)
 			var seen records
-			var log lockedBuffer
+			var log testlog.Log
 			o := options(&puller{object: open, size: int64(len(content))})
 			o.Observe, o.Proxies = seen.observe, tt.proxies
 			ts := serveOn(t, server.New(o), func(l net.Listener) net.Listener {

@@ -2,16 +2,13 @@ package server_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +20,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/internal/state/statetest"
+	"github.com/registrymirror/mirror/internal/testlog"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/server"
@@ -37,7 +35,7 @@ type wire struct {
 	puller    *pull.Puller
 	setup     pull.Setup
 	records   *records
-	log       *logged
+	log       *testlog.Log
 }
 
 // wired says what a wire differs in.
@@ -57,7 +55,7 @@ func newWire(t *testing.T, o wired) *wire {
 	if o.policy == (catalog.Policy{}) {
 		o.policy = catalog.Policy{Wait: 5 * time.Second, StaleIfError: time.Hour}
 	}
-	w := &wire{hub: origin.Start(t, o.hub), ghcr: origin.Start(t, o.ghcr), records: new(records), log: new(logged)}
+	w := &wire{hub: origin.Start(t, o.hub), ghcr: origin.Start(t, o.ghcr), records: new(records), log: new(testlog.Log)}
 	log := w.logger()
 	if o.store == nil {
 		o.store = cachetest.NewStore()
@@ -138,23 +136,3 @@ func (w *wire) do(t *testing.T, method, path string, header ...string) (*http.Re
 	t.Helper()
 	return do(t, w.Server, method, path, header...)
 }
-
-// logged is everything that was logged.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-var _ io.Writer = (*logged)(nil)

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/cachetest"
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/internal/testlog"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -182,24 +182,6 @@ func wantContent(t *testing.T, s *disk.Store, d oci.Digest, want []byte) {
 	}
 }
 
-// lines is a log that is read while a store, which settles in the background, writes it.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func TestForeignFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -207,7 +189,7 @@ func TestForeignFiles(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var log lines
+	var log testlog.Log
 	s := open(t, dir, disk.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	b, d := cachetest.Bytes(1, 100)
 	cachetest.Fill(t, s, b)

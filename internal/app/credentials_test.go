@@ -120,7 +120,7 @@ echo '{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kube
 				!strings.EqualFold(up.Credentials[0].Kind, tt.kind) {
 				t.Errorf("%+v", up)
 			}
-			for what, text := range map[string]string{"log": log.take(), "metrics": text, "API": api} {
+			for what, text := range map[string]string{"log": log.Take(), "metrics": text, "API": api} {
 				if strings.Contains(text, secret) {
 					t.Errorf("the password shows in the %s", what)
 				}
@@ -152,7 +152,7 @@ func TestWrongPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	state("rejected")
-	if n := strings.Count(log.take(), "credential refused, going on without it"); n != 1 {
+	if n := strings.Count(log.Take(), "credential refused, going on without it"); n != 1 {
 		t.Errorf("%d warnings in the log, want 1", n)
 	}
 	write(t, pass, secret)
@@ -185,7 +185,7 @@ func TestSourceThatIsNotThere(t *testing.T) {
 			t.Errorf("no %s", want)
 		}
 	}
-	if text := log.take(); !strings.Contains(text, "credential can't be fetched: only public images are pulled") {
+	if text := log.Take(); !strings.Contains(text, "credential can't be fetched: only public images are pulled") {
 		t.Errorf("log:\n%s", text)
 	}
 }

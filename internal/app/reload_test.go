@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -17,33 +16,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/app"
+	"github.com/registrymirror/mirror/internal/testlog"
 )
-
-// logged holds the lines of a log that others write.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// take returns what was written since the last time.
-func (l *logged) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.b.Reset()
-	return l.b.String()
-}
 
 // settings make a configuration with an admin listener and whatever else is said.
 func settings(t *testing.T, dir, admin, more string) *config.Config {
@@ -57,9 +36,9 @@ func settings(t *testing.T, dir, admin, more string) *config.Config {
 	return c
 }
 
-func start(t *testing.T, c *config.Config) (*app.App, *logged) {
+func start(t *testing.T, c *config.Config) (*app.App, *testlog.Log) {
 	t.Helper()
-	log := &logged{}
+	log := &testlog.Log{}
 	a, err := app.New(t.Context(), app.Options{Config: c, Version: "test", Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -116,14 +95,14 @@ func TestReloadNeverOpensTheAdminListener(t *testing.T) {
 		}
 	}
 	check("at first", "first", "second")
-	log.take()
+	log.Take()
 
 	for _, again := range []string{"dropped", "dropped, reloaded again"} {
 		if err := a.Reload(settings(t, dir, "{listen: '127.0.0.1:0'}", "")); err != nil {
 			t.Fatal(err)
 		}
 		check(again, "first", "second")
-		if text := log.take(); !strings.Contains(text, "the old token stays in force") ||
+		if text := log.Take(); !strings.Contains(text, "the old token stays in force") ||
 			!strings.Contains(text, "restart=admin.listen") {
 			t.Errorf("%s: the log does not say that the token stays:\n%s", again, text)
 		}
@@ -134,7 +113,7 @@ func TestReloadNeverOpensTheAdminListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("another token", "second", "first")
-	if text := log.take(); strings.Contains(text, "stays in force") {
+	if text := log.Take(); strings.Contains(text, "stays in force") {
 		t.Errorf("the log speaks of a token that is in the configuration:\n%s", text)
 	}
 
@@ -171,7 +150,7 @@ func TestReloadMayDropTheTokenOfLoopback(t *testing.T) {
 			t.Errorf("admin %s: %d, want %d", step.admin, got, step.want)
 		}
 	}
-	if text := log.take(); strings.Contains(text, "stays in force") {
+	if text := log.Take(); strings.Contains(text, "stays in force") {
 		t.Errorf("the log speaks of a token that stays:\n%s", text)
 	}
 }
@@ -193,7 +172,7 @@ func TestReloadNamesWhatWaitsForARestart(t *testing.T) {
 	dir := t.TempDir()
 	const admin = "{listen: '127.0.0.1:0'}"
 	a, log := start(t, settings(t, dir, admin, ""))
-	log.take()
+	log.Take()
 	for _, step := range []struct{ name, more, want string }{
 		{"changed", "drain: 2m\n", "restart=drain"},
 		{"the same again", "drain: 2m\n", "restart=drain"},
@@ -204,7 +183,7 @@ func TestReloadNamesWhatWaitsForARestart(t *testing.T) {
 		if err := a.Reload(settings(t, dir, admin, step.more)); err != nil {
 			t.Fatal(err)
 		}
-		text := log.take()
+		text := log.Take()
 		if named := strings.Contains(text, "restart="); named != (step.want != "") || !strings.Contains(text, step.want) {
 			t.Errorf("%s: want %q in the log:\n%s", step.name, step.want, text)
 		}
@@ -297,10 +276,10 @@ func write(t *testing.T, path, text string) {
 func TestMistakesInTheLog(t *testing.T) {
 	t.Parallel()
 	a, log := start(t, settings(t, t.TempDir(), "{listen: '127.0.0.1:0'}", ""))
-	log.take()
+	log.Take()
 	_, err := config.Parse("config.yaml", []byte("listne: x\ndrain: 60\n"), nil)
 	a.NotReloaded(err)
-	text := log.take()
+	text := log.Take()
 	if strings.Count(text, "problem=\"config.yaml:") != 2 || !strings.Contains(text, "problems=2") ||
 		!strings.Contains(text, "old one stays in use") || strings.Contains(text, `\n`) {
 		t.Errorf("log:\n%s", text)

@@ -120,7 +120,7 @@ func TestRules(t *testing.T) {
 			t.Errorf("%q: %d of %v, want %d", query, len(images), images, want)
 		}
 	}
-	if strings.Contains(log.take(), secret) {
+	if strings.Contains(log.Take(), secret) {
 		t.Error("the password shows in the log")
 	}
 }

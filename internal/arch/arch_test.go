@@ -30,14 +30,14 @@ var floors = [][]string{
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
 	{"oci", "internal/state", "internal/arch", "internal/guard", "internal/faults"},
-	{"internal/point", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
+	{"internal/point", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
 	{"auth/internal/clean"},
 }
 
 var rules = arch.Rules{
 	Floors: floors,
 	Aids: []string{
-		"internal/origin", "cache/cachetest", "internal/state/statetest", "auth/internal/standin",
+		"internal/origin", "internal/testlog", "cache/cachetest", "internal/state/statetest", "auth/internal/standin",
 	},
 	Bans: []arch.Ban{
 		{
