@@ -19,7 +19,7 @@ type Cached struct {
 	Parts func(mediaType string, d oci.Digest) ([]oci.Digest, error)
 }
 
-// pruneBatch is how many references are removed in one write, while nothing can be learnt.
+// pruneBatch is how many references are removed in one write; who learns one of them waits for it.
 const pruneBatch = 256
 
 // Prune forgets what leads to nothing: references to content that is not in the cache and that no manifest of the same
@@ -35,6 +35,7 @@ func (c *Catalog) Prune(ctx context.Context, cached Cached) (removed int, err er
 	defer c.removal.watch(false)
 	var (
 		repo  string
+		known bool                // keep is repo's: it takes reading manifests, and most lack nothing
 		keep  map[oci.Digest]bool // nil: everything
 		batch []string
 	)
@@ -59,13 +60,19 @@ func (c *Catalog) Prune(ctx context.Context, cached Cached) (removed int, err er
 			if err := flush(); err != nil {
 				return removed, err
 			}
-			repo = it.Key[:at]
+			repo, known = it.Key[:at], false
+		}
+		d := oci.Digest(it.Key[at+1:])
+		if cached.Has(d) {
+			continue
+		}
+		if !known {
 			if keep, err = c.inUse(ctx, repo, cached); err != nil {
 				return removed, err
 			}
+			known = true
 		}
-		d := oci.Digest(it.Key[at+1:])
-		if keep == nil || keep[d] || cached.Has(d) {
+		if keep == nil || keep[d] {
 			continue
 		}
 		if batch = append(batch, it.Key); len(batch) == pruneBatch {
@@ -112,6 +119,9 @@ func (c *Catalog) prune(keys []string, has func(oci.Digest) bool) (int, error) {
 		if !has(oci.Digest(key[strings.LastIndexByte(key, '@')+1:])) {
 			items = append(items, state.Item{Key: key})
 		}
+	}
+	if len(items) == 0 {
+		return 0, nil
 	}
 	items, done := c.removal.begin(items)
 	defer done()
