@@ -54,9 +54,7 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 				err = fmt.Errorf("declined=%s: there are true and false", v)
 			}
 		case "limit":
-			if f.Limit, err = strconv.Atoi(v); err != nil || f.Limit < 1 || f.Limit > pageMost {
-				err = fmt.Errorf("limit=%s: it is a number from 1 to %d", v, pageMost)
-			}
+			f.Limit, err = limitOf(v)
 		default:
 			err = fmt.Errorf("there is no parameter %q; there are id, reason, class, image, client, since, declined, limit "+
 				"and continue", name)

@@ -18,9 +18,9 @@ type page struct {
 // pageOf takes limit and continue out of a query. A mistake is an error that says what is allowed.
 func pageOf(q url.Values) (p page, err error) {
 	p.limit = pageMost
-	if v := q.Get("limit"); q.Has("limit") {
-		if p.limit, err = strconv.Atoi(v); err != nil || p.limit < 1 || p.limit > pageMost {
-			return p, fmt.Errorf("limit=%s: it is a number from 1 to %d", v, pageMost)
+	if q.Has("limit") {
+		if p.limit, err = limitOf(q.Get("limit")); err != nil {
+			return p, err
 		}
 	}
 	if q.Has("continue") {
@@ -33,6 +33,15 @@ func pageOf(q url.Values) (p page, err error) {
 	q.Del("limit")
 	q.Del("continue")
 	return p, nil
+}
+
+// limitOf reads how many elements a page has at most.
+func limitOf(v string) (int, error) {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > pageMost {
+		return 0, fmt.Errorf("limit=%s: it is a number from 1 to %d", v, pageMost)
+	}
+	return n, nil
 }
 
 // cut sorts a list by its keys, which are unique, and returns the page of it, and what gets the next one; empty: there is none.

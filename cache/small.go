@@ -24,9 +24,8 @@ func (c *Cache) Get(ctx context.Context, d oci.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("get %s: its %d bytes are too many for a manifest, of which at most %d are read", d,
 			o.Size(), oci.MaxManifestSize)
 	}
-	b := make([]byte, o.Size())
-	_, err := io.ReadFull(o, b)
-	if err == nil && d.Algorithm().FromBytes(b) == d {
+	b, err := verified(o, d)
+	if err == nil {
 		return b, nil
 	}
 	c.o.Log.WarnContext(ctx, "cached content is damaged; it is removed and fetched again", "digest", d, "err", err)
@@ -46,12 +45,21 @@ func (c *Cache) Peek(d oci.Digest) ([]byte, error) {
 	if o.Size() > oci.MaxManifestSize {
 		return nil, fmt.Errorf("look at %s: its %d bytes are too many for a manifest", d, o.Size())
 	}
-	b := make([]byte, o.Size())
-	if _, err := io.ReadFull(o, b); err != nil {
+	b, err := verified(o, d)
+	if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", d, err)
 	}
+	return b, nil
+}
+
+// verified reads all of an object, and fails where that is not the content of the digest.
+func verified(o Object, d oci.Digest) ([]byte, error) {
+	b := make([]byte, o.Size())
+	if _, err := io.ReadFull(o, b); err != nil {
+		return nil, err
+	}
 	if got := d.Algorithm().FromBytes(b); got != d {
-		return nil, fmt.Errorf("look at %s: it has the digest %s", d, got)
+		return nil, fmt.Errorf("it has the digest %s", got)
 	}
 	return b, nil
 }

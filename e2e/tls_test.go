@@ -16,24 +16,31 @@ import (
 	"github.com/registrymirror/mirror/e2e/internal/registry"
 )
 
-// TestTLS pulls over TLS from a mirror with a certificate that nobody but the node's hosts.toml trusts. The mirror's
-// sentence gets through there too.
-func TestTLS(t *testing.T) {
-	t.Parallel()
+// overTLS starts a mirror with a certificate that ca vouches for, before a registry with an image and one that is down.
+func overTLS(t *testing.T, more string) (m *mirrord.Mirror, x *image.Index, ca string) {
+	t.Helper()
 	files, err := cert.Write(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	upstream := registry.Start(t, registry.Options{})
-	x := image.PushIndex(t, upstream.Host, appRepository, "v1", appLayers)
-	m := mirrord.Start(t, mirrord.Options{
+	x = image.PushIndex(t, upstream.Host, appRepository, "v1", appLayers)
+	m = mirrord.Start(t, mirrord.Options{
 		Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}\nghcr.io: {endpoints: [http://127.0.0.1:9]}",
-		More:      fmt.Sprintf("tls: {cert: %q, key: %q}", files.Cert, files.Key),
+		More:      fmt.Sprintf("tls: {cert: %q, key: %q, %s}", files.Cert, files.Key, more),
 	})
+	return m, x, files.Cert
+}
+
+// TestTLS pulls over TLS from a mirror with a certificate that nobody but the node's hosts.toml trusts. The mirror's
+// sentence gets through there too.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	m, x, ca := overTLS(t, "http2: false")
 	for _, line := range containerd.Lines {
 		t.Run(string(line), func(t *testing.T) {
 			t.Parallel()
-			c := containerd.Start(t, line, containerd.Certs{Mirror: "https://" + m.Host, CA: files.Cert})
+			c := containerd.Start(t, line, containerd.Certs{Mirror: "https://" + m.Host, CA: ca})
 			p, err := c.CRI(t, app)
 			if err != nil {
 				t.Fatal(err)
@@ -54,17 +61,8 @@ func TestTLS(t *testing.T) {
 // TestHTTP2 pulls over HTTP/2 where that is offered: a client that speaks it, and containerd, whatever it chooses.
 func TestHTTP2(t *testing.T) {
 	t.Parallel()
-	files, err := cert.Write(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	upstream := registry.Start(t, registry.Options{})
-	x := image.PushIndex(t, upstream.Host, appRepository, "v1", appLayers)
-	m := mirrord.Start(t, mirrord.Options{
-		Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}",
-		More:      fmt.Sprintf("tls: {cert: %q, key: %q, http2: true}", files.Cert, files.Key),
-	})
-	pem, err := os.ReadFile(files.Cert)
+	m, x, ca := overTLS(t, "http2: true")
+	pem, err := os.ReadFile(ca)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +85,7 @@ func TestHTTP2(t *testing.T) {
 	for _, line := range containerd.Lines {
 		t.Run(string(line), func(t *testing.T) {
 			t.Parallel()
-			p, err := containerd.Start(t, line, containerd.Certs{Mirror: "https://" + m.Host, CA: files.Cert}).CRI(t, app)
+			p, err := containerd.Start(t, line, containerd.Certs{Mirror: "https://" + m.Host, CA: ca}).CRI(t, app)
 			if err != nil {
 				t.Fatal(err)
 			}

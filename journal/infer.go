@@ -166,11 +166,7 @@ func (j *Journal) missing(ctx context.Context, p *opened, now time.Time) {
 	switch client := j.platform(p.key.client, p.agent); client {
 	case "", several:
 		nodes := *j.nodes.Load()
-		wants = oci.Lacking(nodes, p.index.there)
-		whose = "which your nodes are"
-		if len(wants) < len(nodes) {
-			whose = "which some of your nodes are"
-		}
+		wants, whose = diagnose.Lacking(nodes, p.index.there)
 		evidence = append(evidence, "platforms in the configuration: "+strings.Join(nodes, ", ")+
 			"; which of them "+p.key.client+" is, is not known")
 	default:

@@ -335,7 +335,7 @@ func platformText(d oci.Child) string {
 	if !d.Manifest || p == nil || p.OS == "" || p.OS == "unknown" || p.Architecture == "unknown" {
 		return ""
 	}
-	return strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
+	return oci.PlatformText(*p)
 }
 
 // fits reports whether what is for a platform is what is wanted, of any variant where none is wanted. The variant of

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -43,6 +44,14 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 // get asks for /api/v1/PATH.
 func (f *adminFlags) get(ctx context.Context, path string, query url.Values) ([]byte, error) {
 	return f.ask(func(c *client.Client) ([]byte, error) { return c.Get(ctx, path, query) })
+}
+
+// read reads an answer; otherwise says what it is where it can't be read.
+func (f *adminFlags) read(body []byte, into any, otherwise string) error {
+	if err := json.Unmarshal(body, into); err != nil {
+		return &exitError{exitFailed, fmt.Errorf("%s answered with what is %s; is it a mirror?", f.url, otherwise)}
+	}
+	return nil
 }
 
 // ask puts a question to the mirror's admin listener.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -36,8 +35,8 @@ Exit codes: 0 it was shown; 1 the mirror refuses; 2 usage; 4 no mirror answers.`
 				return write(cmd.OutOrStdout(), body)
 			}
 			var c admin.Cache
-			if err := json.Unmarshal(body, &c); err != nil {
-				return &exitError{exitFailed, fmt.Errorf("%s answered with what is no account of a cache; is it a mirror?", flags.url)}
+			if err := flags.read(body, &c, "no account of a cache"); err != nil {
+				return err
 			}
 			return showCache(cmd.OutOrStdout(), c)
 		},

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -127,14 +126,7 @@ func (f *failureFlags) list(ctx context.Context, q url.Values) (list admin.Failu
 	if body, err = f.get(ctx, "failures", q); err != nil {
 		return list, nil, err
 	}
-	return list, body, f.read(body, &list)
-}
-
-func (f *failureFlags) read(body []byte, into any) error {
-	if err := json.Unmarshal(body, into); err != nil {
-		return &exitError{exitFailed, fmt.Errorf("%s answered with what is no record of failures; is it a mirror?", f.url)}
-	}
-	return nil
+	return list, body, f.read(body, &list, "no record of failures")
 }
 
 // one shows all that is known of a failure.
@@ -231,7 +223,7 @@ func (f *failureFlags) counts(ctx context.Context, out io.Writer, q url.Values) 
 		return write(out, body)
 	}
 	var s journal.Summary
-	if err := f.read(body, &s); err != nil {
+	if err := f.read(body, &s, "no record of failures"); err != nil {
 		return err
 	}
 	by := map[string]map[string]int64{"class": s.Classes, "reason": s.Reasons, "image": s.Images, "client": s.Clients}[f.by]

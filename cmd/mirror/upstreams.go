@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -47,8 +46,8 @@ answers.`,
 				return write(cmd.OutOrStdout(), body)
 			}
 			var list admin.UpstreamList
-			if err := json.Unmarshal(body, &list); err != nil {
-				return &exitError{exitFailed, fmt.Errorf("%s answered with what is not a list of upstreams; is it a mirror?", flags.url)}
+			if err := flags.read(body, &list, "not a list of upstreams"); err != nil {
+				return err
 			}
 			return showUpstreams(cmd.OutOrStdout(), list.Upstreams, flags.output == "wide", time.Now())
 		},

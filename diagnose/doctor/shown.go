@@ -133,11 +133,7 @@ func (b *builder) lacking(s *Step, e upstream.Examined) {
 	for i, p := range have {
 		there[i] = oci.ParsePlatform(p)
 	}
-	if lack := oci.Lacking(b.nodes, there); len(lack) > 0 && have[0] != "" {
-		whose := "which your nodes are"
-		if len(lack) < len(b.nodes) {
-			whose = "which some of your nodes are"
-		}
+	if lack, whose := diagnose.Lacking(b.nodes, there); len(lack) > 0 && have[0] != "" {
 		s.warn(diagnose.PlatformMissing, "build the image for "+some(lack)+", or run it on nodes of another platform",
 			"it has %s, and nothing for %s, %s", some(clean(have)), some(lack), whose)
 	}

@@ -225,14 +225,13 @@ func (c *counter) at(g group) *tally {
 
 // add counts a text, if it tells of a pull that failed.
 func (c *counter) add(s said) {
-	body := strings.Contains(s.text, pages) && page.MatchString(s.text)
-	if lower := strings.ToLower(s.text); s.why == "" && (!body && !about.in(lower) || not.in(lower)) {
-		return
-	}
 	text := strings.ReplaceAll(s.text, `\"`, `"`)
-	var whole []int
-	if body {
+	var whole []int // where the end of a mirror's error body is
+	if strings.Contains(text, pages) {
 		whole = page.FindStringSubmatchIndex(text)
+	}
+	if lower := strings.ToLower(s.text); s.why == "" && (whole == nil && !about.in(lower) || not.in(lower)) {
+		return
 	}
 	image := cmp.Or(s.image, imageOf(text))
 	if image == "" && whole != nil {
