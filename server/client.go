@@ -27,6 +27,31 @@ func clientOf(r *http.Request, proxies Proxies) string {
 	return proxies.forwarded(from.Unmap().WithZone(""), r.Header).String()
 }
 
+// sourceOf is the address that a client can't choose, by which what is bounded is shared out: that of the connection, or
+// what a proxy that we trust says. Of IPv6 it is the network, since one owner has all of its addresses.
+func sourceOf(r *http.Request, proxies Proxies) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return printable(r.RemoteAddr, 100)
+	}
+	if len(proxies) == 0 && strings.IndexByte(host, ':') < 0 {
+		return host
+	}
+	from, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	return network(proxies.forwarded(from.Unmap().WithZone(""), r.Header))
+}
+
+// network is an address, or the /64 of an IPv6 one.
+func network(a netip.Addr) string {
+	if a.Is6() {
+		return netip.PrefixFrom(a, 64).Masked().String()
+	}
+	return a.String()
+}
+
 // loops reports whether a request has been through this process already.
 func loops(r *http.Request, via string) bool {
 	if via == "" {

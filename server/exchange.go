@@ -148,8 +148,9 @@ func (x *exchange) observe() {
 // record is what is known of the exchange by now.
 func (x *exchange) record() journal.Request {
 	q := journal.Request{
-		At: x.began, Took: time.Since(x.began), Client: x.client, UserAgent: printable(x.r.UserAgent(), 200),
-		Kind: x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
+		At: x.began, Took: time.Since(x.began), Client: x.client, Source: sourceOf(x.r, x.s.o.Proxies),
+		UserAgent: printable(x.r.UserAgent(), 200),
+		Kind:      x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
 		Outcome: x.status.Outcome, Collapsed: x.status.Collapsed, Stale: x.status.Stale, Aborted: x.aborted,
 		Size: x.size, Index: x.index,
 	}
