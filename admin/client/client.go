@@ -7,6 +7,8 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +22,9 @@ import (
 // ErrUnreachable is wrapped by errors that say that nobody answered.
 var ErrUnreachable = errors.New("no mirror answers")
 
+// ErrCA says that Options.CA holds no certificate.
+var ErrCA = errors.New("there is no PEM certificate in it; one begins with -----BEGIN CERTIFICATE-----")
+
 // maxBody bounds an answer.
 const maxBody = 64 << 20
 
@@ -27,6 +32,11 @@ const maxBody = 64 << 20
 type Options struct {
 	URL   string // of the admin listener, as in http://127.0.0.1:5001
 	Token string // empty: none
+	// CA are certificates, PEM, that a listener's own is signed by, beside those of the system; or the listener's own.
+	// Empty: those of the system alone.
+	CA []byte
+	// ServerName is the name that the listener's certificate must have. Empty: the host of URL.
+	ServerName string
 }
 
 // Client asks one mirror. It is safe for concurrent use.
@@ -42,7 +52,20 @@ func New(o Options) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
 		return nil, errors.New("the address of the mirror's admin listener must be a URL, as in http://127.0.0.1:5001")
 	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: o.ServerName}
+	if len(o.CA) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool() // a machine without any: the operator's are enough
+		}
+		if !pool.AppendCertsFromPEM(o.CA) {
+			return nil, ErrCA
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}
 	return &Client{base: u, token: o.Token, http: &http.Client{
+		Transport: t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
@@ -75,7 +98,12 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	defer c.http.CloseIdleConnections()
 	resp, err := c.http.Do(req)
+	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
+		return nil, fmt.Errorf("%w at %s with a certificate that is trusted: %w; give the one that signs it with --admin-ca or "+
+			"MIRROR_ADMIN_CA", ErrUnreachable, c.base, errors.Unwrap(err))
+	}
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err
@@ -92,6 +120,8 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 		return nil, fmt.Errorf("%s answered with more than %d MiB", c.base, maxBody>>20)
 	case resp.StatusCode == http.StatusUnauthorized:
 		return nil, fmt.Errorf("%s wants a token; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE", c.base)
+	case resp.StatusCode == http.StatusBadRequest && c.base.Scheme == "http" && detail(body) == "":
+		return nil, fmt.Errorf("%s answered %s; where it speaks TLS (admin.tls), write https://", c.base, resp.Status)
 	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("%s answered %s%s", c.base, resp.Status, detail(body))
 	}

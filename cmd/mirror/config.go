@@ -126,7 +126,7 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 
 	row("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
-	row("admin", "%s, %s", c.Admin.Listen, choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
+	row("admin", "%s, %s%s", c.Admin.Listen, choose(c.Admin.TLS.Enabled(), "TLS by "+c.Admin.TLS.Cert+", ", ""), choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
 	row("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
 	row("cache", "%s, up to %s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size, c.Cache.MinFree,
 		c.Cache.Durability)

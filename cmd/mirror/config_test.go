@@ -60,7 +60,7 @@ upstreams                    2, all others are refused
   registry.example.com:5000  http://10.0.0.5:5000
 
 A running mirror takes up changes of the file, except for these, which need a restart:
-  listen, tls, tls.http2, admin.listen, metrics.listen, drain, errorPhrase, log.format, cache.dir, cache.size, cache.minFree, ` +
+  listen, tls, tls.http2, admin.listen, admin.tls, admin.hosts, metrics.listen, drain, errorPhrase, log.format, cache.dir, cache.size, cache.minFree, ` +
 		`cache.durability, cache.parallelAbove, cache.scrub, clientsFallBack, trustedProxies, kubernetes.events, kubernetes.server, ` +
 		`kubernetes.tokenFile, kubernetes.caFile
 

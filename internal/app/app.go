@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,20 +57,21 @@ type App struct {
 	reload sync.Mutex     // one Reload at a time; guards sites
 	sites  *sites
 
-	store   *disk.Store
-	index   *boltindex.Index
-	db      *state.DB
-	catalog *catalog.Catalog
-	cache   *cache.Cache
-	puller  *pull.Puller
-	journal *journal.Journal
-	record  *journal.Record
-	server  *server.Server
-	metrics *metrics
-	poster  *kube.Poster // nil: no Events
-	routes  atomic.Pointer[route.Table]
-	cert    certificate
-	token   atomic.Pointer[string]
+	store     *disk.Store
+	index     *boltindex.Index
+	db        *state.DB
+	catalog   *catalog.Catalog
+	cache     *cache.Cache
+	puller    *pull.Puller
+	journal   *journal.Journal
+	record    *journal.Record
+	server    *server.Server
+	metrics   *metrics
+	poster    *kube.Poster // nil: no Events
+	routes    atomic.Pointer[route.Table]
+	cert      certificate
+	adminCert certificate
+	token     atomic.Pointer[string]
 
 	main, admin, scrape net.Listener // scrape may be nil
 	ready               atomic.Bool
@@ -99,6 +101,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if f.token == "" && !isLoopback(a.admin.Addr()) {
 		return nil, fmt.Errorf("admin.listen: %s is %s here, which other machines may reach, and there is no token; "+
 			"set admin.tokenFile, or listen on 127.0.0.1", c.Admin.Listen, a.admin.Addr())
+	}
+	if c.Admin.InClear() {
+		a.log.WarnContext(ctx, "the admin listener is reached from other machines without TLS: its token is sent in clear; set "+
+			"admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", "admin", c.Admin.Listen)
 	}
 	a.use(f)
 	if c.Metrics.Listen != "" {
@@ -212,6 +218,7 @@ func (a *App) Run(ctx context.Context) error {
 
 	main := a.server.HTTPServer(a.tls(c), c.TLS.HTTP2)
 	side := sideServer(admin.New(admin.Options{
+		Loopback: isLoopback(a.admin.Addr()), Hosts: names(c, c.Admin.Listen),
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
 		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
 		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) },
@@ -225,10 +232,19 @@ func (a *App) Run(ctx context.Context) error {
 			served <- main.Serve(l)
 		}
 	}()
-	go func() { served <- side.Serve(a.admin) }()
+	go func() {
+		if c.Admin.TLS.Enabled() {
+			side.TLSConfig = a.adminCert.config()
+			served <- side.ServeTLS(a.admin, "", "")
+		} else {
+			served <- side.Serve(a.admin)
+		}
+	}()
 	servers := []*http.Server{side}
 	if a.scrape != nil {
-		s := sideServer(admin.NewMetrics(a.metrics.handler(), a.readiness), a.log)
+		s := sideServer(admin.NewMetrics(admin.Options{
+			Loopback: isLoopback(a.scrape.Addr()), Hosts: names(c, c.Metrics.Listen), Metrics: a.metrics.handler(), Ready: a.readiness,
+		}), a.log)
 		servers = append(servers, s)
 		go func() { served <- s.Serve(a.scrape) }()
 	}
@@ -327,6 +343,15 @@ func listen(ctx context.Context, addr, setting string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s: %w; write an address of this machine, as in 127.0.0.1:5000", setting, err)
 	}
 	return l, nil
+}
+
+// names are those of a listener on the operator's side: the host that it is configured with, and the operator's own.
+func names(c *config.Config, listen string) []string {
+	list := slices.Clone(c.Admin.Hosts)
+	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" {
+		list = append(list, host)
+	}
+	return list
 }
 
 // sideServer is the server of a listener for operators. Profiles take as long as they are asked to: no write timeout.

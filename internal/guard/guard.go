@@ -17,5 +17,6 @@ const (
 	Reservation  = off != "reservation"  // a download has its room before it begins
 	Membership   = off != "membership"   // being cached is no right to read
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
+	Site         = off != "site"         // no web page asks the operator's side for somebody else
 	Share        = off != "share"        // what one client fills is not taken from another
 )
