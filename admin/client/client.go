@@ -65,7 +65,7 @@ func New(o Options) (*Client, error) {
 		t.TLSClientConfig.RootCAs = pool
 	}
 	return &Client{base: u, token: o.Token, http: &http.Client{
-		Transport: t,
+		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }

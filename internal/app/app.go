@@ -35,9 +35,6 @@ import (
 	"github.com/registrymirror/mirror/server"
 )
 
-// maxConns bounds the connections of the main listener: 20,000 idle ones cost some 400 MB.
-const maxConns = 20_000
-
 // Options for an App.
 type Options struct {
 	Config  *config.Config
@@ -224,7 +221,7 @@ func (a *App) Run(ctx context.Context) error {
 		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) },
 	}), a.log)
 	served := make(chan error, 3)
-	l := server.Listen(a.main, server.ListenOptions{Limit: maxConns, Proxies: proxies(c), Log: a.log})
+	l := server.Listen(a.main, server.ListenOptions{Limit: connections(a.log), Proxies: proxies(c), Log: a.log})
 	go func() {
 		if c.TLS.Enabled() {
 			served <- main.ServeTLS(l, "", "")
@@ -235,9 +232,9 @@ func (a *App) Run(ctx context.Context) error {
 	go func() {
 		if c.Admin.TLS.Enabled() {
 			side.TLSConfig = a.adminCert.config()
-			served <- side.ServeTLS(a.admin, "", "")
+			served <- side.ServeTLS(a.side(a.admin), "", "")
 		} else {
-			served <- side.Serve(a.admin)
+			served <- side.Serve(a.side(a.admin))
 		}
 	}()
 	servers := []*http.Server{side}
@@ -246,7 +243,7 @@ func (a *App) Run(ctx context.Context) error {
 			Loopback: isLoopback(a.scrape.Addr()), Hosts: names(c, c.Metrics.Listen), Metrics: a.metrics.handler(), Ready: a.readiness,
 		}), a.log)
 		servers = append(servers, s)
-		go func() { served <- s.Serve(a.scrape) }()
+		go func() { served <- s.Serve(a.side(a.scrape)) }()
 	}
 	a.ready.Store(true)
 	a.log.InfoContext(ctx, "mirror is ready", "listen", a.Addr().String(), "admin", a.AdminAddr().String(),
@@ -354,11 +351,16 @@ func names(c *config.Config, listen string) []string {
 	return list
 }
 
+// side is a listener for operators, with few connections: they are out of those that are kept from clients.
+func (a *App) side(l net.Listener) net.Listener {
+	return server.Listen(l, server.ListenOptions{Limit: maxSideConns, Log: a.log})
+}
+
 // sideServer is the server of a listener for operators. Profiles take as long as they are asked to: no write timeout.
 func sideServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), ConnState: server.TrackConnections,
 	}
 }
 

@@ -7,3 +7,6 @@ var NewCacheCollector = newCacheCollector
 
 // MetricsAddr is where metrics have a listener of their own.
 func (a *App) MetricsAddr() net.Addr { return a.scrape.Addr() }
+
+// Within is within.
+var Within = within

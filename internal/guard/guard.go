@@ -18,5 +18,6 @@ const (
 	Membership   = off != "membership"   // being cached is no right to read
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
 	Site         = off != "site"         // no web page asks the operator's side for somebody else
+	Seat         = off != "seat"         // one client's connections leave room for others'
 	Share        = off != "share"        // what one client fills is not taken from another
 )

@@ -22,6 +22,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
 	"public":       {"./upstream", "TestPublicAlone"},
 	"site":         {"./admin", "TestNoOtherSite"},
+	"seat":         {"./server", "TestOneClientsConnectionsLeaveRoom"},
 	"share":        {"./journal", "TestOneClientsFloodLeavesTheOthers"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
 }
