@@ -17,14 +17,11 @@ import (
 // path there is no file: defaults and variables alone. The error is an *Invalid where the content is wrong, else what
 // kept the file from being read.
 func Load(path string, env []string) (*Config, error) {
-	if path == "" {
-		return Parse("", nil, env)
-	}
-	data, err := readFile(path)
+	text, err := Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, err
 	}
-	return Parse(path, data, env)
+	return Parse(path, text.Data, env)
 }
 
 // readFile reads a regular file, up to one byte more than may be in it. Anything else would be another one, or none, when

@@ -23,7 +23,7 @@ import (
 func limited(t *testing.T, dir string, soft, hard int) string {
 	t.Helper()
 	path := filepath.Join(dir, "limited")
-	text := fmt.Sprintf("#!/bin/sh\nulimit -Hn %d && ulimit -Sn %d && exec %s \"$@\"\n", hard, soft, mirrord.Binary)
+	text := fmt.Sprintf("#!/bin/sh\nulimit -Sn %d && ulimit -Hn %d && exec %s \"$@\"\n", soft, hard, mirrord.Binary)
 	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestFewFiles(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
 				d := x.Layers[0][i].Digest.String()
-				if err := p.get(ctx, "blobs/"+d, d, nil); err != nil {
+				if err := p.get(ctx, "blobs/"+d, d, io.Discard); err != nil {
 					t.Errorf("layer %d: %v", i, err)
 				}
 			}
@@ -130,7 +130,7 @@ func TestStopped(t *testing.T) {
 	get := func(path, digest string) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 		defer cancel()
-		return p.get(ctx, path, digest, nil)
+		return p.get(ctx, path, digest, io.Discard)
 	}
 	layer := func(i int) string { return x.Layers[0][i].Digest.String() }
 	if err := get("blobs/"+layer(1), layer(1)); err != nil {

@@ -93,19 +93,29 @@ and name it in the first line of the file, as in
 // loadConfig loads the configuration, or prints what is wrong: one problem a line, so that editors find the place, and
 // in the last line how many there are and what to do next.
 func loadConfig(stderr io.Writer, file, next string) (*config.Config, error) {
-	c, err := config.Load(file, os.Environ())
+	c, _, err := loadText(stderr, file, next)
+	return c, err
+}
+
+// loadText is loadConfig, with the text of the file.
+func loadText(stderr io.Writer, file, next string) (*config.Config, config.Text, error) {
+	text, err := config.Read(file)
+	if err != nil {
+		return nil, text, &exitError{exitFailed, err}
+	}
+	c, err := config.Parse(file, text.Data, os.Environ())
 	if invalid, ok := errors.AsType[*config.Invalid](err); ok {
 		them := "it"
 		if len(invalid.Problems) > 1 {
 			them = "them"
 		}
 		fmt.Fprintf(stderr, "%v; correct %s, then %s\n", invalid, them, next)
-		return nil, &exitError{exitFailed, nil}
+		return nil, text, &exitError{exitFailed, nil}
 	}
 	if err != nil {
-		return nil, &exitError{exitFailed, err}
+		return nil, text, &exitError{exitFailed, err}
 	}
-	return c, nil
+	return c, text, nil
 }
 
 func write(w io.Writer, text []byte) error {

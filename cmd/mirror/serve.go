@@ -41,7 +41,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	if file != "" {
 		check += " --config " + file
 	}
-	c, err := loadConfig(stderr, file, "start again ("+check+" looks without starting)")
+	c, text, err := loadText(stderr, file, "start again ("+check+" looks without starting)")
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reload(ctx, a, file, c, log)
+		reload(ctx, a, file, c, text, log)
 	}()
 	err = a.Run(ctx)
 	point.Hit("serve/stopped")

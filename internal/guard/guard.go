@@ -18,6 +18,7 @@ const (
 	Membership   = off != "membership"   // being cached is no right to read
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
 	Site         = off != "site"         // no web page asks the operator's side for somebody else
+	Whole        = off != "whole"        // half a configuration is none
 	Seat         = off != "seat"         // one client's connections leave room for others'
 	Share        = off != "share"        // what one client fills is not taken from another
 )

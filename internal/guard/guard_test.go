@@ -22,6 +22,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
 	"public":       {"./upstream", "TestPublicAlone"},
 	"site":         {"./admin", "TestNoOtherSite"},
+	"whole":        {"./config", "TestHalfAFileIsNone"},
 	"seat":         {"./server", "TestOneClientsConnectionsLeaveRoom"},
 	"share":        {"./journal", "TestOneClientsFloodLeavesTheOthers"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
