@@ -66,6 +66,7 @@ type App struct {
 	metrics   *metrics
 	poster    *kube.Poster // nil: no Events
 	routes    atomic.Pointer[route.Table]
+	setup     atomic.Pointer[pull.Setup]
 	cert      certificate
 	adminCert certificate
 	token     atomic.Pointer[string]
