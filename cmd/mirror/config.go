@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/app"
 )
 
 func newConfigCmd() *cobra.Command {
@@ -32,23 +35,67 @@ of registries are keys, so upstreams are set in the file.`,
 }
 
 func newConfigCheckCmd(file *string) *cobra.Command {
-	return &cobra.Command{
+	var noFiles bool
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what a configuration means, or all that is wrong with it",
 		Long: `Say what a configuration means, or all that is wrong with it, with line and column.
-Nothing is started and no host is asked.
+Nothing is started and no host is asked. Certificates, keys, passwords and tokens that it
+names are read, too, and all that is wrong with them is told: with --no-files they are
+not, for a machine that does not have them.
 
-Exit codes: 0 valid; 1 invalid, or the file can't be read; 2 usage.`,
-		Example: `  mirror config check --config config.yaml`,
-		Args:    cobra.NoArgs,
+Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 usage.`,
+		Example: `  mirror config check --config config.yaml
+  mirror config check --no-files --config config.yaml`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.ErrOrStderr(), *file, "check again")
+			c, text, err := loadText(cmd.ErrOrStderr(), *file, "check again")
 			if err != nil {
 				return err
 			}
-			return explainConfig(cmd.OutOrStdout(), *file, c)
+			var warnings []string
+			if !noFiles {
+				var wrong []app.FileProblem
+				wrong, warnings = wrongFiles(c)
+				if err := printFiles(cmd.ErrOrStderr(), *file, text, wrong, "check again (--no-files leaves files out)"); err != nil {
+					return err
+				}
+			}
+			return explainConfig(cmd.OutOrStdout(), *file, c, warnings)
 		},
 	}
+	cmd.Flags().BoolVar(&noFiles, "no-files", false, "do not read the files that it names: certificates, passwords, tokens")
+	return cmd
+}
+
+// wrongFiles are the files that a configuration names and the mirror can't use, and what is to be warned of.
+func wrongFiles(c *config.Config) (wrong []app.FileProblem, warnings []string) {
+	for _, p := range app.CheckFiles(c) {
+		if p.Warning {
+			warnings = append(warnings, fmt.Sprintf("%s: %s; %s", p.Setting, p.Message, p.Hint))
+		} else {
+			wrong = append(wrong, p)
+		}
+	}
+	return wrong, warnings
+}
+
+// printFiles prints what is wrong with files that a configuration names, as mistakes in it are printed. The error is nil where
+// nothing is.
+func printFiles(stderr io.Writer, file string, text config.Text, wrong []app.FileProblem, next string) error {
+	if len(wrong) == 0 {
+		return nil
+	}
+	place := config.Places(file, text.Data, os.Environ())
+	invalid := &config.Invalid{File: file}
+	for _, p := range wrong {
+		invalid.Problems = append(invalid.Problems, place(p.Setting, p.Message, p.Hint))
+	}
+	slices.SortStableFunc(invalid.Problems, func(a, b config.Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	fmt.Fprintf(stderr, "%v with files that it names; correct %s, then %s\n", invalid, choose(len(wrong) > 1, "them", "it"), next)
+	return &exitError{exitFailed, nil}
 }
 
 func newConfigPrintCmd(file *string) *cobra.Command {
@@ -126,7 +173,7 @@ func write(w io.Writer, text []byte) error {
 }
 
 // explainConfig says what a valid configuration means.
-func explainConfig(out io.Writer, file string, c *config.Config) error {
+func explainConfig(out io.Writer, file string, c *config.Config, warnings []string) error {
 	var b strings.Builder
 	if file == "" {
 		file = "no file, built-in defaults"
@@ -171,13 +218,8 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 
 	fmt.Fprintf(&b, "\nA running mirror takes up changes of the file, except for these, which need a restart:\n  %s\n",
 		strings.Join(config.RestartPaths(), ", "))
-	for _, text := range c.Warnings() {
+	for _, text := range append(c.Warnings(), warnings...) {
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
-	}
-	for _, f := range c.Files() {
-		if _, err := os.Stat(f); err != nil {
-			fmt.Fprintf(&b, "\nwarning: %v; the mirror will not start without it\n", err)
-		}
 	}
 	return write(out, []byte(b.String()))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -44,6 +45,12 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	c, text, err := loadText(stderr, file, "start again ("+check+" looks without starting)")
 	if err != nil {
 		return err
+	}
+	// Of several all at once, which New would tell one by one. Without a password it starts.
+	wrong, _ := wrongFiles(c)
+	wrong = slices.DeleteFunc(wrong, func(p app.FileProblem) bool { return !slices.Contains(c.Files(), p.File) })
+	if len(wrong) > 1 {
+		return printFiles(stderr, file, text, wrong, "start again")
 	}
 	log, level := app.NewLog(stderr, c.Log.Format, c.Log.Level)
 	a, err := app.New(ctx, app.Options{Config: c, Version: versionText(), Log: log, Level: level})
