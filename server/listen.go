@@ -93,7 +93,7 @@ type listener struct {
 	ListenOptions
 	stall  time.Duration
 	seats  *seats
-	warned atomic.Int64 // when strangers were last told of, in Unix nanoseconds
+	warned atomic.Int64 // when strangers were last told of, by steady; 0: never
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -143,11 +143,23 @@ type conn struct {
 
 	preface *preface // nil: there is none
 	began   bool     // something was read
-	// until is the write deadline that others have set, in Unix nanoseconds; 0: none. Ours is never later: a TLS
-	// connection that is closed gives its last words five seconds, not sixty.
+	// until is the write deadline that others have set, by steady; 0: none. Ours is never later: a TLS connection that is
+	// closed gives its last words five seconds, not sixty.
 	until atomic.Int64
-	// since is when ours was set last, in Unix nanoseconds; 0: another one is set.
+	// since is when ours was set last, by steady; 0: another one is set.
 	since atomic.Int64
+}
+
+// epoch is a moment from which steady counts.
+var epoch = time.Now()
+
+// steady is a time as nanoseconds on a clock that never jumps, never 0: a machine's clock that is set back would have a
+// deadline that is never renewed, and running downloads cut.
+func steady(t time.Time) int64 {
+	if n := int64(t.Sub(epoch)); n != 0 {
+		return n
+	}
+	return 1
 }
 
 // SetDeadline is net.Conn's.
@@ -167,24 +179,31 @@ func (c *conn) keep(t time.Time) {
 	if t.IsZero() {
 		c.until.Store(0)
 	} else {
-		c.until.Store(t.UnixNano())
+		c.until.Store(steady(t))
 	}
 }
 
 // extend gives the next write its time: half of what a client may stand still for, see pace. One that was set a moment
 // ago will do, since each time costs a timer.
 func (c *conn) extend() error {
-	now := time.Now()
-	if since := c.since.Load(); since != 0 && now.UnixNano()-since < int64(c.l.stall/64) {
+	t, ok := c.deadline(time.Now())
+	if !ok {
 		return nil
 	}
-	t := now.Add(c.l.stall / 2)
-	if u := c.until.Load(); u != 0 && u < t.UnixNano() {
-		t = time.Unix(0, u)
-	} else {
-		c.since.Store(now.UnixNano())
-	}
 	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// deadline is the one for a write that begins now; not ok: that which is set will do.
+func (c *conn) deadline(now time.Time) (t time.Time, ok bool) {
+	if since := c.since.Load(); since != 0 && steady(now)-since < int64(c.l.stall/64) {
+		return t, false
+	}
+	t = now.Add(c.l.stall / 2)
+	if u := c.until.Load(); u != 0 && u < steady(t) {
+		return epoch.Add(time.Duration(u)), true
+	}
+	c.since.Store(steady(now))
+	return t, true
 }
 
 // Close gives the connection's place to another one.
