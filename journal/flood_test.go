@@ -232,7 +232,9 @@ func BenchmarkFind(b *testing.B) {
 			sync()
 			b.StopTimer()
 			cancel()
-			<-done
+			if err := <-done; err != nil {
+				b.Error(err)
+			}
 			if n := j.Dropped(); n > 0 {
 				b.Errorf("%d events are lost", n)
 			}

@@ -45,8 +45,6 @@ func newShares[T any](most int) *shares[T] {
 	return &shares[T]{most: most, root: new(pile)}
 }
 
-func (s *shares[T]) len() int { return s.root.n }
-
 // add takes an element in, and returns the one that has to go for it; nil: none has to.
 func (s *shares[T]) add(h holder, value T) (added, victim *share[T]) {
 	added = &share[T]{value: value}

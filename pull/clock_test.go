@@ -31,8 +31,12 @@ func TestClockThatJumps(t *testing.T) {
 			jump  time.Duration
 			want  bool
 		}{
-			{0, 0, true}, {time.Second, 0, false}, {2 * time.Second, jump, false}, {61 * time.Second, jump, true},
-			{62 * time.Second, 0, false}, {122 * time.Second, 0, true},
+			{0, 0, true},
+			{time.Second, 0, false},
+			{2 * time.Second, jump, false},
+			{61 * time.Second, jump, true},
+			{62 * time.Second, 0, false},
+			{122 * time.Second, 0, true},
 		} {
 			if got := pull.Due(&at, jumped(now.Add(tt.after), tt.jump)); got != tt.want {
 				t.Errorf("a jump of %s, %d: due after %s: %v", jump, i, tt.after, got)

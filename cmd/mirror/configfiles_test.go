@@ -80,21 +80,24 @@ func TestConfigCheckReadsFiles(t *testing.T) {
 				"gar.keyFile: DIR/gcp.json does not exist", "endpoints[0].clientKey: DIR/client.key does not exist",
 				"kubernetes.caFile: DIR/kube.crt does not exist", "kubernetes.tokenFile: DIR/kube.token does not exist",
 				"10 problems with files that it names; correct them, then check again (--no-files leaves files out)",
-			}, "",
+			},
+			"",
 		},
 		"empty": {
 			map[string]string{"tls.crt": "", "tls.key": "\n", "admin.token": " \n", "harbor.pass": "", "corp.crt": "", "gcp.json": "", "config.json": ""},
 			[]string{
 				"tls.crt holds no PEM certificate", "tls.key is empty", "admin.token is empty (write the secret to it, without quotes)",
 				"harbor.pass is empty", "corp.crt holds no PEM", "gcp.json is not JSON", "config.json is not JSON", "7 problems",
-			}, "",
+			},
+			"",
 		},
 		"garbage": {
 			map[string]string{"tls.crt": "s3cret", "corp.crt": "\x00\xff", "client.crt": key, "config.json": "{s3cret", "admin.key": cert},
 			[]string{
 				"tls.cert: DIR/tls.crt with the key DIR/tls.key: tls: failed to find any PEM data", "corp.crt holds no PEM",
 				"clientCert: DIR/client.crt with the key", "config.json is not JSON", "admin.tls.cert: DIR/admin.crt with the key DIR/admin.key", "5 problems",
-			}, "",
+			},
+			"",
 		},
 		"cut off":              {map[string]string{"tls.crt": cert[:len(cert)/2]}, []string{"tls.cert: DIR/tls.crt with the key", "1 problem with"}, ""},
 		"of different pairs":   {map[string]string{"tls.crt": other}, []string{"private key does not match", "belong together"}, ""},

@@ -176,24 +176,31 @@ func TestDoctorIsRight(t *testing.T) {
 			"It can be pulled",
 		},
 		{
-			"a rule", file("s3cret", "acme/**", ""), []string{"--platform", foreign}, exitOK,
-			[]string{"access         ok", "a rule of the mirror lets clients pull it", "It can be pulled, sha256:"}, "but not run",
+			"a rule", file("s3cret", "acme/**", ""),
+			[]string{"--platform", foreign},
+			exitOK,
+			[]string{"access         ok", "a rule of the mirror lets clients pull it", "It can be pulled, sha256:"},
+			"but not run",
 		},
 		{
 			"another platform", file("s3cret", "acme/**", ""), nil, exitFailed,
-			[]string{"It can be pulled, but not run on linux/" + runtime.GOARCH + ", which this machine is, sha256:", "platform-missing"}, "",
+			[]string{"It can be pulled, but not run on linux/" + runtime.GOARCH + ", which this machine is, sha256:", "platform-missing"},
+			"",
 		},
 		{
 			"another platform than all nodes", file("s3cret", "acme/**", "platforms: [linux/ppc64le, linux/riscv64]\n"), nil, exitFailed,
-			[]string{"It can be pulled, but not run on linux/ppc64le, linux/riscv64, "}, "",
+			[]string{"It can be pulled, but not run on linux/ppc64le, linux/riscv64, "},
+			"",
 		},
 		{
 			"another platform than some nodes", file("s3cret", "acme/**", "platforms: ["+foreign+", linux/riscv64]\n"), nil, exitOK,
-			[]string{"It can be pulled, sha256:", "platform-missing", "nothing for linux/riscv64"}, "but not run",
+			[]string{"It can be pulled, sha256:", "platform-missing", "nothing for linux/riscv64"},
+			"but not run",
 		},
 		{
 			"a wrong password", file("wrong", "acme/**", ""), nil, exitFailed,
-			[]string{"token          BROKEN", "credentials-rejected"}, "manifest       ok",
+			[]string{"token          BROKEN", "credentials-rejected"},
+			"manifest       ok",
 		},
 	} {
 		code, out, errs := commandLine(t, append([]string{"doctor", "image", "--straight", "--config", tt.file, name + "/acme/app:1"}, tt.args...)...)

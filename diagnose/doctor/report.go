@@ -37,11 +37,11 @@ type Report struct {
 	OK bool `json:"ok"`
 	// CannotRun is for what there is nothing in an image that can be pulled, and whose platform that is: this machine's, or
 	// that of all nodes. It is never set where a platform was asked for.
-	CannotRun string `json:"cannotRun,omitempty"`
-	At    string   `json:"at"` // who looked: "here", or "mirror" for the running one
-	Began Time     `json:"began"`
-	Took  Duration `json:"took"`
-	Steps []Step   `json:"steps"`
+	CannotRun string   `json:"cannotRun,omitempty"`
+	At        string   `json:"at"` // who looked: "here", or "mirror" for the running one
+	Began     Time     `json:"began"`
+	Took      Duration `json:"took"`
+	Steps     []Step   `json:"steps"`
 	// Failure is why it can't be pulled: that of the first step that broke. Nil where it can.
 	Failure *Failure `json:"failure,omitempty"`
 	Cache   *Cache   `json:"cache,omitempty"` // of a running mirror alone

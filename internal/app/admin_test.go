@@ -105,3 +105,25 @@ func TestLoopbackListenersKnowTheirNames(t *testing.T) {
 		}
 	}
 }
+
+// Half a token is none: an editor that has just begun to write the file again must not make one that is easy to guess.
+func TestHalfATokenIsNone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "token"), "s3cret-and-long\n")
+	const with = "{listen: '127.0.0.1:0', tokenFile: token}"
+	a, _ := start(t, settings(t, dir, with, ""))
+	for n := range len("s3cret-and-long") {
+		write(t, filepath.Join(dir, "token"), "s3cret-and-long"[:n])
+		if err := a.Reload(settings(t, dir, with, "")); err == nil || strings.Contains(err.Error(), "s3c") {
+			t.Errorf("the first %d bytes: %v", n, err)
+		}
+	}
+	if got := asked(t, a, "s3cret-and-long"); got != 200 {
+		t.Errorf("the whole token: %d", got)
+	}
+	write(t, filepath.Join(dir, "token"), "another")
+	if err := a.Reload(settings(t, dir, with, "")); err != nil || asked(t, a, "another") != 200 {
+		t.Errorf("another token: %v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/guard"
 )
 
 // files are what a configuration refers to, read: nothing of them is in use before use.
@@ -101,6 +102,10 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 	f, err := readFiles(c)
 	if err != nil {
 		return false, err
+	}
+	if was := a.adminToken(); guard.Whole && f.token != "" && f.token != was && strings.HasPrefix(was, f.token) {
+		return false, fmt.Errorf("admin.tokenFile: %s holds the beginning of the token in use, so it looks cut off; write all of it, "+
+			"or a token that begins otherwise", c.Admin.TokenFile)
 	}
 	level, err := parseLevel(c.Log.Level)
 	if err != nil {
