@@ -64,7 +64,7 @@ func TestGracefulStop(t *testing.T) {
 	}
 	// Another image is refused, and told why; the rest of the one that is being pulled is served.
 	wait.For(t, 10*time.Second, "mirror to take no new pulls", func() error {
-		if code, body := m.Get(t, "/v2/docker.io/library/other/manifests/1"); code != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
+		if code, body := mirrord.Get(t, m.URL()+"/v2/docker.io/library/other/manifests/1"); code != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
 			return fmt.Errorf("%d %s", code, body)
 		}
 		return nil
