@@ -123,6 +123,9 @@ func (p *Puller) tend(m *manifest, head bool, now time.Time) {
 		p.cache.Touch(m.digest)
 		return
 	}
+	if m.bytes == nil {
+		return // it is fetched again
+	}
 	// The cache has lost it, or had no room when it came: it gets another one. No client waits for its disk.
 	go func() {
 		_ = p.work.do(context.Background(), p.limit, func(ctx context.Context) error {

@@ -9,13 +9,15 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
-// manifest is one in memory. Its bytes have been verified.
+// manifest is what is known of one. Its bytes have been verified.
 type manifest struct {
 	digest oci.Digest
-	bytes  []byte
+	size   int64
+	bytes  []byte       // nil of a large one: it is sent from the cache
 	own    string       // the document's own media type, which wins; empty where it has none: then it is the repository's
 	read   string       // the media type it was read as, where the repository has none either
 	parts  []oci.Digest // what it needs kept to be pulled: itself and its children
@@ -26,8 +28,9 @@ type manifest struct {
 // fetched is a manifest with the media type that counts in the repository it was asked for in.
 type fetched struct {
 	*manifest
-	as   string
-	here bool // it was found, after all, without a trip to the upstream
+	as    string
+	here  bool   // it was found, after all, without a trip to the upstream
+	whole []byte // of a large one that has just been read; nil: it is in the cache
 }
 
 // Manifest answers a GET or HEAD of a manifest by tag or by digest. Bytes may be nil for HEAD. The error is a
@@ -37,6 +40,7 @@ func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx = memory.By(ctx, a.Client)
 	if ref.Digest == "" {
 		return p.byTag(ctx, st, ref, a.Request.Head)
 	}
@@ -49,7 +53,9 @@ func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool,
 	*Content, error,
 ) {
 	if f, ok := p.local(ctx, st, ref.Repo, ref.Digest); ok {
-		return p.answer(ref, f, head, Status{Outcome: cache.Hit}, start), nil
+		if c, err := p.answer(ctx, ref, f, head, Status{Outcome: cache.Hit}, start); !errors.Is(err, errGone) {
+			return c, err
+		}
 	}
 	f, led, err := p.fetch(ctx, st, ref, start, wait)
 	if err != nil {
@@ -59,7 +65,7 @@ func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool,
 	if f.here {
 		s = Status{Outcome: cache.Hit}
 	}
-	return p.answer(ref, f, head, s, time.Now()), nil
+	return p.answer(ctx, ref, f, head, s, time.Now())
 }
 
 // trip is the status of an answer that somebody went to the upstream for.
@@ -70,14 +76,6 @@ func trip(led bool) Status {
 	return Status{Outcome: cache.Joined, Collapsed: true}
 }
 
-// answer makes the content, and sees to it that what the client comes for next is still there then.
-func (p *Puller) answer(ref oci.Ref, f fetched, head bool, s Status, now time.Time) *Content {
-	p.tend(f.manifest, head, now)
-	return &Content{
-		Ref: ref, Digest: f.digest, MediaType: f.as, Size: int64(len(f.bytes)), Bytes: f.bytes, Status: s,
-	}
-}
-
 // local finds a manifest that is here, if the repository refers to it. A catalog that can't be read knows nothing, so
 // that the upstream is asked.
 func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Digest) (fetched, bool) {
@@ -85,18 +83,31 @@ func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Diges
 	if err != nil {
 		p.log.WarnContext(ctx, "catalog can't be read", "ref", repo.Name, "digest", d, "err", err)
 	}
+	if v, wait := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); wait && !ok {
+		return v.(*soon).shownTo(st)
+	}
 	if guard.Membership && !ok {
 		return fetched{}, false
 	}
-	if m, ok := p.hot.get(d); ok {
+	if m, ok := p.remembered(d); ok {
 		return m.in(desc.MediaType), true
 	}
-	if _, soon := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); soon {
-		return fetched{}, false
+	if v, wait := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); wait {
+		return v.(*soon).shownTo(st)
 	}
 	// A layer can be asked for as a manifest; it must not be read into memory to find out.
-	if n, ok := p.cache.Stat(d); !ok || n > oci.MaxManifestSize {
+	n, ok := p.cache.Stat(d)
+	if !ok || n > oci.MaxManifestSize {
 		return fetched{}, false
+	}
+	ctx, hold := p.memory.Enter(ctx, memory.Work)
+	defer hold.Release()
+	if err := p.roomToRead(ctx, hold, n); err != nil {
+		p.log.DebugContext(ctx, "no memory to read a cached manifest", "digest", d, "err", err)
+		return fetched{}, false
+	}
+	if m, ok := p.remembered(d); ok { // another request has read it meanwhile
+		return m.in(desc.MediaType), true
 	}
 	b, err := p.cache.Get(ctx, d)
 	if err != nil {
@@ -113,7 +124,7 @@ func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Diges
 	if doc.MediaType == blobType && len(doc.Children) == 0 {
 		return fetched{}, false // known by a blob's HEAD only: whether it is a manifest is for the upstream to say
 	}
-	return p.remember(doc).in(desc.MediaType), true
+	return p.remember(doc).in(desc.MediaType).with(doc.Bytes), true
 }
 
 // parse reads and verifies a manifest.
@@ -138,4 +149,12 @@ func (m *manifest) in(mediaType string) fetched {
 		mediaType = m.read
 	}
 	return fetched{manifest: m, as: mediaType}
+}
+
+// with adds the bytes of a large one.
+func (f fetched) with(b []byte) fetched {
+	if f.bytes == nil {
+		f.whole = b
+	}
+	return f
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -38,6 +39,13 @@ func (p *Puller) prune(ctx context.Context) {
 			return here || !p.cache.Settled()
 		},
 		Parts: func(mediaType string, d oci.Digest) ([]oci.Digest, error) {
+			ctx, hold := p.memory.Enter(memory.By(ctx, "prune"), memory.Work)
+			defer hold.Release()
+			if n, ok := p.cache.Stat(d); ok {
+				if err := hold.Need(ctx, readCost(min(n, oci.MaxManifestSize))); err != nil {
+					return nil, err
+				}
+			}
 			b, err := p.cache.Peek(d)
 			if err != nil {
 				return nil, err

@@ -44,7 +44,11 @@ type FullError struct {
 	Need   int64         // bytes
 	Size   int64         // of the pool
 	Waited time.Duration // 0: too many waited
+	Err    error         // why the wait ended before its time; nil: it did not
 }
+
+// Unwrap returns Err.
+func (e *FullError) Unwrap() error { return e.Err }
 
 func (e *FullError) Error() string {
 	return fmt.Sprintf("all memory for documents is in use: %d of %d bytes needed, after %s", e.Need, e.Size,
@@ -177,7 +181,7 @@ func (b *Budget) acquire(ctx context.Context, p *pool, who string, n int64) (int
 	case <-timer.C:
 		err = &FullError{Need: n, Size: p.most, Waited: time.Since(began)}
 	case <-ctx.Done():
-		err = context.Cause(ctx)
+		err = &FullError{Need: n, Size: p.most, Waited: time.Since(began), Err: context.Cause(ctx)}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

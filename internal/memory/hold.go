@@ -43,7 +43,7 @@ func Need(ctx context.Context, n int64) error {
 }
 
 // Need waits until the hold has n bytes. What it had is given back before it waits: a hold is for one document at a time,
-// and the one before is garbage by now. The error is a *FullError or the context's.
+// and the one before is garbage by now. The error is a *FullError.
 func (h *Hold) Need(ctx context.Context, n int64) error {
 	h.mu.Lock()
 	have := h.n
@@ -75,3 +75,10 @@ func (h *Hold) Shrink(n int64) {
 
 // Release gives everything back. It may be called again.
 func (h *Hold) Release() { h.Shrink(0) }
+
+// Shrink is that of the context's hold.
+func Shrink(ctx context.Context, n int64) {
+	if h, ok := ctx.Value(holdKey{}).(*Hold); ok {
+		h.Shrink(n)
+	}
+}
