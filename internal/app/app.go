@@ -139,7 +139,9 @@ func (a *App) open(ctx context.Context, c *config.Config) (err error) {
 	if a.index, err = boltindex.Open(filepath.Join(c.Cache.Dir, "index.db"), a.log); err != nil {
 		return err
 	}
-	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{Log: a.log})
+	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{
+		Log: a.log, Expendable: []string{"refs"},
+	})
 	return err
 }
 
