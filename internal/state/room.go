@@ -11,11 +11,12 @@ import (
 )
 
 // The file has a budget of its own: what strangers can make the mirror learn must not make it grow for ever. Above it,
-// whoever writes to an expendable table makes room there: from a place that moves on, a thousand items are looked at. Where a
-// few are most of the bytes, they go, since what takes much is rarely what many need; else half of them go, side by side,
-// so that whole pages become free.
+// whoever writes to an expendable table makes room there: from a place that moves on, some thousand items are looked at, and
+// room is made where a thousand take most: what takes much is rarely what many need. Where a few of those are most of the
+// bytes, they go; else half of them, side by side, so that whole pages become free.
 const (
 	roomLook   = 1000
+	roomPlaces = 16
 	roomRounds = 4         // transactions at most, after each of which somebody else may write
 	roomTell   = time.Hour // between lines in the log
 )
@@ -66,9 +67,15 @@ type held struct {
 
 // evict removes some items of a table, in one transaction of pieces of a bounded size.
 func (db *DB) evict(t *table) (removed int, err error) {
-	list, err := db.window(t)
-	if err != nil || len(list) == 0 {
-		return 0, err
+	var list []held
+	for range roomPlaces {
+		next, err := db.window(t)
+		if err != nil {
+			return 0, err
+		}
+		if bytesOf(next) > bytesOf(list) {
+			list = next
+		}
 	}
 	list = expend(list)
 	for piece := range slices.Chunk(list, pieceItems) {
@@ -115,12 +122,16 @@ func (db *DB) window(t *table) (list []held, err error) {
 	return list, err
 }
 
+func bytesOf(list []held) (n int) {
+	for _, it := range list {
+		n += it.size
+	}
+	return n
+}
+
 // expend chooses those that go.
 func expend(list []held) []held {
-	all := 0
-	for _, it := range list {
-		all += it.size
-	}
+	all := bytesOf(list)
 	large := slices.Clone(list)
 	slices.SortFunc(large, func(a, b held) int { return cmp.Or(b.size-a.size, strings.Compare(a.key, b.key)) })
 	few, sum := 0, 0
