@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // descriptor is the one at a key, nil where it is missing.
@@ -88,9 +89,32 @@ func (e *elsewhere) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// plainDescriptor is up to how many bytes a descriptor is decoded as it is.
+const plainDescriptor = 512
+
+// abridged is an object with those members alone that are read. Keys are compared as the decoder does it.
+func abridged(b []byte) []byte {
+	short := []byte{'{'}
+	for name, v := range members(b) {
+		for _, want := range [...]string{"mediaType", "digest", "size", "urls", "artifactType", "platform"} {
+			if !strings.EqualFold(name, want) {
+				continue
+			}
+			if len(short) > 1 {
+				short = append(short, ',')
+			}
+			short = append(append(short, `"`+want+`":`...), v...)
+		}
+	}
+	return append(short, '}')
+}
+
 // readDescriptor reads one and checks it. Its error goes behind the name of its place.
 func readDescriptor(b []byte) (v Descriptor, err error) {
 	var d described
+	if len(b) > plainDescriptor && b[0] == '{' {
+		b = abridged(b)
+	}
 	if err := json.Unmarshal(b, &d); err != nil {
 		return v, errors.New(shape(err))
 	}

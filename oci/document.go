@@ -54,7 +54,8 @@ func readDocument(b []byte) (*document, error) {
 	if at == len(b) || b[at] != '{' {
 		return nil, fault(FaultNotJSON, "it does not begin as a JSON object")
 	}
-	if err := json.Unmarshal(b, new(unread)); err != nil {
+	if !json.Valid(b) {
+		err := json.Unmarshal(b, new(unread))
 		bad, _ := errors.AsType[*json.SyntaxError](err)
 		if end := value(b, at); bad != nil && bad.Offset > int64(end) {
 			return nil, fault(FaultNotJSON, "there is more data after the end of the object, at byte %d", end)

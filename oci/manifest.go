@@ -92,3 +92,14 @@ func (d *document) fill(m *Manifest, f form) (err error) {
 	}
 	return nil
 }
+
+// OwnMediaType is the mediaType that stands in a manifest, which has been parsed; empty where there is none.
+func OwnMediaType(m *Manifest) string {
+	own := ""
+	for name, v := range members(m.Bytes[blank(m.Bytes, 0):]) {
+		if name == keyNames[keyMediaType] && v[0] == '"' {
+			own = unquoted(v)
+		}
+	}
+	return own
+}

@@ -9,7 +9,7 @@ import (
 // A manifest of 4 MiB must cost little more than that, whatever is in it. encoding/json's Decoder copies what it reads
 // three times; so a document is checked to be JSON once, and then walked where it lies.
 
-// unread is decoded from anything that is JSON.
+// unread is decoded from anything that is JSON, for the error of what is none.
 type unread struct{}
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -64,7 +64,7 @@ func value(b []byte, i int) int {
 // members yields the keys of an object and their values, which are parts of b. b is known to be JSON.
 func members(b []byte) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
-		for i := blank(b, 1); b[i] != '}'; {
+		for i := blank(b, 1); i < len(b) && b[i] != '}'; {
 			end := text(b, i)
 			name := unquoted(b[i:end])
 			i = blank(b, blank(b, end)+1) // behind the colon
@@ -72,7 +72,7 @@ func members(b []byte) iter.Seq2[string, []byte] {
 			if !yield(name, b[i:end]) {
 				return
 			}
-			if i = blank(b, end); b[i] == ',' {
+			if i = blank(b, end); i < len(b) && b[i] == ',' {
 				i = blank(b, i+1)
 			}
 		}
@@ -92,12 +92,12 @@ func unquoted(b []byte) (s string) {
 func elements(b []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		i := blank(b, 1)
-		for n := 0; b[i] != ']'; n++ {
+		for n := 0; i < len(b) && b[i] != ']'; n++ {
 			end := value(b, i)
 			if !yield(n, b[i:end]) {
 				return
 			}
-			if i = blank(b, end); b[i] == ',' {
+			if i = blank(b, end); i < len(b) && b[i] == ',' {
 				i = blank(b, i+1)
 			}
 		}

@@ -20,7 +20,7 @@ const largeManifest = 64 << 10
 
 // roomWait is how long a request waits for memory to read what is in the cache, before it goes where it would go if that
 // were not there.
-const roomWait = 5 * time.Second
+const roomWait = 3 * time.Second
 
 // errGone says that a manifest was in the cache a moment ago.
 var errGone = errors.New("the manifest is no longer in the cache")
@@ -30,7 +30,7 @@ func readCost(n int64) int64 { return 16<<10 + n + min(5*n, 4<<20) }
 
 // roomToRead waits for memory for a cached manifest of n bytes.
 func (p *Puller) roomToRead(ctx context.Context, hold *memory.Hold, n int64) error {
-	ctx, cancel := context.WithTimeout(ctx, min(roomWait, p.wait/3))
+	ctx, cancel := context.WithTimeout(ctx, min(roomWait, p.wait/8))
 	defer cancel()
 	return hold.Need(ctx, readCost(n))
 }

@@ -2,7 +2,6 @@ package pull
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -159,11 +158,7 @@ func (p *Puller) remember(doc *oci.Manifest) *manifest {
 
 // make is what is worth keeping of a manifest.
 func (p *Puller) make(doc *oci.Manifest) *manifest {
-	var own struct {
-		MediaType string `json:"mediaType"`
-	}
-	_ = json.Unmarshal(doc.Bytes, &own) // what is not JSON has none
-	m := &manifest{digest: doc.Digest, size: int64(len(doc.Bytes)), own: own.MediaType, read: doc.MediaType}
+	m := &manifest{digest: doc.Digest, size: int64(len(doc.Bytes)), own: oci.OwnMediaType(doc), read: doc.MediaType}
 	if m.size <= largeManifest {
 		m.bytes = doc.Bytes
 	}

@@ -36,7 +36,7 @@ const (
 // Options for a Budget. The zero value of a field means what its comment says.
 type Options struct {
 	Size int64         // bytes; 128 MiB
-	Wait time.Duration // for room, at most; 15 s
+	Wait time.Duration // for room, at most; 10 s
 }
 
 // FullError says that a document had to wait for memory for too long, or that too many waited already.
@@ -94,7 +94,7 @@ func New(o Options) *Budget {
 		o.Size = 128 << 20
 	}
 	if o.Wait == 0 {
-		o.Wait = 15 * time.Second
+		o.Wait = 10 * time.Second
 	}
 	part := func(n int64) pool { return pool{most: o.Size / shares * n, lines: make(map[string][]*waiter)} }
 	return &Budget{size: o.Size, wait: o.Wait, small: part(sharesSmall), large: part(sharesLarge), send: part(sharesSend)}

@@ -4,7 +4,7 @@
 //	Enter ──► Need(n) ──► room in the pool ──────────────► work ──► Release
 //	             │                                  ▲
 //	             └──► waits in its client's line ───┴── the lines in turn
-//	                     └──► after 15 s, or where too many wait: a *FullError
+//	                     └──► after 10 s, or where too many wait: a *FullError
 //
 // Promise: what is counted never exceeds Options.Size, whoever asks for whatever at the same time, and one client's large
 // documents keep another client's small ones waiting for no more than the end of a piece of work.
