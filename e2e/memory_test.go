@@ -76,8 +76,8 @@ func TestMemory(t *testing.T) {
 			began := time.Now()
 			tt.run(t, g)
 			got := g.memory(t, "VmHWM")
-			t.Logf("%d MiB before, at most %d, after it %d; %s; %d answers of 503, %d of 504; a small manifest took at most %s",
-				before, got, g.memory(t, "VmRSS"), time.Since(began).Round(time.Millisecond), g.busy.Load(), g.late.Load(), g.longest)
+			t.Logf("%d MiB before, at most %d, after it %d (%d of files); %s; %d answers of 503, %d of 504; a small manifest took at most %s",
+				before, got, g.memory(t, "VmRSS"), g.memory(t, "RssFile"), time.Since(began).Round(time.Millisecond), g.busy.Load(), g.late.Load(), g.longest)
 			if got > tt.most {
 				t.Errorf("%d MiB of memory, want at most %d", got, tt.most)
 			}

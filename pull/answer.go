@@ -86,11 +86,11 @@ var nowhere = cache.Source{
 
 // inMemory gives the content its bytes, which count as an answer's until it is closed: once for all who are sent the same.
 func (p *Puller) inMemory(ctx context.Context, c *Content, b []byte) error {
-	release, err := p.sending.take(ctx, p.memory, b)
+	leave, err := p.sending.take(ctx, p.memory, b)
 	if err != nil {
 		return err
 	}
-	c.Bytes, c.release = b, release
+	c.Bytes, c.release = b, leave
 	return nil
 }
 
@@ -102,60 +102,83 @@ type sending struct {
 
 // sent is a document that clients take.
 type sent struct {
-	hold    *memory.Hold
+	release func() // of its memory
 	clients int
 }
 
-// take waits for room for a document, unless it is on its way to somebody. The caller releases it once.
-func (s *sending) take(ctx context.Context, m *memory.Budget, b []byte) (release func(), err error) {
+// take waits for room for a document, unless it has some already. The caller calls leave once.
+func (s *sending) take(ctx context.Context, m *memory.Budget, b []byte) (leave func(), err error) {
 	if len(b) <= largeManifest {
 		return func() {}, nil
 	}
-	id := &b[0]
-	if s.join(id, nil) {
-		return s.leaver(id), nil
+	if s.join(b) {
+		return s.leaver(b), nil
 	}
 	ctx, hold := m.Enter(ctx, memory.Answer)
 	if err := hold.Need(ctx, int64(len(b))); err != nil {
 		return nil, err
 	}
-	s.join(id, hold)
-	return s.leaver(id), nil
+	return s.offer(b, hold.Release), nil
 }
 
-// join adds a client. Without a hold it needs another one to be there.
-func (s *sending) join(id *byte, hold *memory.Hold) bool {
+// offer says that a document has its room, which is released when the last client has left; the caller is one.
+func (s *sending) offer(b []byte, release func()) (leave func()) {
+	if len(b) <= largeManifest {
+		release()
+		return func() {}
+	}
+	if s.join(b) { // another client has come first
+		release()
+		return s.leaver(b)
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	d := s.known[id]
-	switch {
-	case d != nil && hold != nil:
-		hold.Release() // another client has come first
-	case d == nil && hold == nil:
-		return false
-	case d == nil:
-		if s.known == nil {
-			s.known = make(map[*byte]*sent)
-		}
-		d = &sent{hold: hold}
-		s.known[id] = d
+	if s.known == nil {
+		s.known = make(map[*byte]*sent)
+	}
+	d := s.known[&b[0]]
+	if d == nil {
+		d = &sent{release: release}
+		s.known[&b[0]] = d
+		release = nil
 	}
 	d.clients++
-	return true
+	s.mu.Unlock()
+	if release != nil {
+		release()
+	}
+	return s.leaver(b)
+}
+
+// join adds a client to a document that has its room.
+func (s *sending) join(b []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.known[&b[0]]
+	if d != nil {
+		d.clients++
+	}
+	return d != nil
 }
 
 // leaver returns what ends a client's part.
-func (s *sending) leaver(id *byte) func() {
+func (s *sending) leaver(b []byte) func() {
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		d := s.known[id]
-		if d.clients--; d.clients == 0 {
-			d.hold.Release()
-			delete(s.known, id)
+		d := s.known[&b[0]]
+		d.clients--
+		last := d.clients == 0
+		if last {
+			delete(s.known, &b[0])
+		}
+		s.mu.Unlock()
+		if last {
+			d.release()
 		}
 	})
 }
+
+// handOver is for how long what a trip has brought keeps its room for those who waited for it.
+const handOver = 5 * time.Second
 
 // document is an answer to a question for a list. The next page is asked for at the same path.
 func (p *Puller) document(ctx context.Context, ref oci.Ref, doc *upstream.Document, s Status) (*Content, error) {

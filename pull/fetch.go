@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/memory"
@@ -101,6 +102,17 @@ func (p *Puller) store(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 	point.Hit("pull/put")
 	m := p.make(doc)
 	f := m.in(doc.MediaType).with(doc.Bytes)
+	if f.whole != nil && putErr != nil { // it is sent from memory, and keeps its room for that
+		var needed atomic.Int32
+		needed.Store(2) // by the record of its references, and by its clients
+		release := done
+		done = func() {
+			if needed.Add(-1) == 0 {
+				release()
+			}
+		}
+		time.AfterFunc(handOver, p.sending.offer(doc.Bytes, done))
+	}
 	if !p.work.behind(ctx, p.limit, learnWait, func(ctx context.Context) {
 		defer done()
 		defer p.storing.Delete(at)

@@ -63,11 +63,11 @@ func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Cont
 	if ok = ok && start.Sub(old.at) <= st.Tags.StaleIfError; ok {
 		wait = p.patience(st)
 	}
-	doc, led, err := p.newList(ctx, st, k, ref, start, wait, func(ctx context.Context) (*upstream.Document, error) {
+	c, err := p.newList(ctx, st, k, ref, start, wait, func(ctx context.Context) (*upstream.Document, error) {
 		return ask(ctx, st, ref, query)
 	})
 	if err == nil {
-		return p.document(ctx, ref, doc, trip(led))
+		return c, nil
 	}
 	if !ok || ctx.Err() != nil || isMissing(err) {
 		return nil, err
@@ -80,10 +80,11 @@ func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Cont
 // newList asks, once for all who ask the same.
 func (p *Puller) newList(ctx context.Context, st *site, k key, ref oci.Ref, start time.Time, wait time.Duration,
 	ask func(context.Context) (*upstream.Document, error),
-) (*upstream.Document, bool, error) {
+) (*Content, error) {
 	if err := p.failures.get(k); err != nil {
-		return nil, false, err
+		return nil, err
 	}
+	leave := func() {} // set by the trip, if it is this client's
 	doc, led, err := p.listing.do(ctx, k.String(), start.Add(wait), func(ctx context.Context) (
 		*upstream.Document, error,
 	) {
@@ -92,16 +93,27 @@ func (p *Puller) newList(ctx context.Context, st *site, k key, ref oci.Ref, star
 			return last.Document, nil
 		}
 		ctx, hold := p.memory.Enter(ctx, memory.Answer)
-		defer hold.Release()
 		doc, err := ask(ctx)
 		if err != nil {
+			hold.Release()
 			p.failures.put(k, err)
 			return nil, err
 		}
 		p.failures.clear(k)
 		st.linked.learn(doc.Next)
 		p.lists.put(k, &lastList{Document: doc, at: time.Now()}, int64(len(doc.Bytes)+len(doc.Next)+256))
+		// It keeps its room until those who waited have begun to take it: else they would all wait for room, with it in hand.
+		hold.Shrink(int64(len(doc.Bytes)))
+		leave = p.sending.offer(doc.Bytes, hold.Release)
+		time.AfterFunc(handOver, leave)
 		return doc, nil
 	})
-	return doc, led, p.timeout(err, k, ref, start, wait)
+	if err != nil {
+		return nil, p.timeout(err, k, ref, start, wait)
+	}
+	c, err := p.document(ctx, ref, doc, trip(led))
+	if led {
+		leave()
+	}
+	return c, err
 }

@@ -17,7 +17,7 @@ import (
 type Options struct {
 	Log   *slog.Logger  // nil: discard
 	Every time.Duration // between copies to the last good one; 24 h
-	// Most is how large the state may grow, in bytes; 256 MiB. Above it items of Expendable make room.
+	// Most is how large the state may grow, in bytes; 128 MiB. Above it items of Expendable make room.
 	Most int64
 	// Expendable are tables whose items can be learnt anew: where there is no room the largest go, then any.
 	Expendable []string

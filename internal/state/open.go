@@ -35,7 +35,7 @@ func Open(path string, o Options) (*DB, error) {
 		o.Every = 24 * time.Hour
 	}
 	if o.Most == 0 {
-		o.Most = 256 << 20
+		o.Most = 128 << 20
 	}
 	db := &DB{path: path, log: o.Log, o: o}
 	if left, err := filepath.Glob(globbed(path) + "*" + tmpMark + "*"); err == nil {

@@ -17,7 +17,7 @@ import (
 const (
 	roomLook   = 1000
 	roomPlaces = 16
-	roomRounds = 4         // transactions at most, after each of which somebody else may write
+	roomRounds = 4         // at most, and as many again for each 100 items written, after each of which others may write
 	roomTell   = time.Hour // between lines in the log
 )
 
@@ -35,14 +35,14 @@ func (db *DB) Used() int64 {
 }
 
 // makeRoom keeps the file within its budget after a write to a table, if that is expendable.
-func (db *DB) makeRoom(t *table) {
+func (db *DB) makeRoom(t *table, wrote int) {
 	if !slices.Contains(db.o.Expendable, string(t.name)) || db.Used() <= db.o.Most {
 		return
 	}
 	db.evicting.Lock()
 	defer db.evicting.Unlock()
 	removed := 0
-	for range roomRounds {
+	for range roomRounds + wrote/100*roomRounds {
 		if db.Used() <= db.o.Most-db.o.Most/16 {
 			break
 		}

@@ -135,7 +135,7 @@ func (t *table) Swap(key string, old Version, v []byte) (next Version, err error
 	case conflict:
 		return 0, ErrConflict
 	}
-	t.db.makeRoom(t)
+	t.db.makeRoom(t, 1)
 	return next, nil
 }
 
@@ -148,7 +148,7 @@ func (t *table) Write(items []Item) error {
 		}
 		left = left[n:]
 	}
-	t.db.makeRoom(t)
+	t.db.makeRoom(t, len(items))
 	return nil
 }
 
