@@ -31,9 +31,9 @@ func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
 	}
 	st := &site{Site: Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login}, rules: pattern.rules}
 	if same {
-		st.generation, st.troubled = old.generation, old.troubled
+		st.generation, st.troubled, st.linked = old.generation, old.troubled, old.linked
 	} else {
-		st.generation, st.troubled = p.sites.Add(1), new(atomic.Bool)
+		st.generation, st.troubled, st.linked = p.sites.Add(1), new(atomic.Bool), new(linked)
 	}
 	if h.known == nil || len(h.known) >= maxHosts {
 		h.known = make(map[string]*site)

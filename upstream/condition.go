@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -187,6 +188,9 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 		return answered, bodies
 	}
 	if _, ours := errors.AsType[*QueueError](err); ours {
+		return silent, bodies
+	}
+	if _, ours := errors.AsType[*memory.FullError](err); ours {
 		return silent, bodies
 	}
 	_, impatient := errors.AsType[*patienceError](err)

@@ -27,6 +27,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/kube"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/pull"
@@ -61,6 +62,7 @@ type App struct {
 	db      *state.DB
 	catalog *catalog.Catalog
 	cache   *cache.Cache
+	memory  *memory.Budget // for documents
 	puller  *pull.Puller
 	journal *journal.Journal
 	record  *journal.Record
@@ -141,7 +143,9 @@ func (a *App) open(ctx context.Context, c *config.Config) (err error) {
 	if a.index, err = boltindex.Open(filepath.Join(c.Cache.Dir, "index.db"), a.log); err != nil {
 		return err
 	}
-	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{Log: a.log})
+	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{
+		Log: a.log, Expendable: []string{"refs"},
+	})
 	return err
 }
 
@@ -153,8 +157,10 @@ func (a *App) build(c *config.Config) {
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
 		ParallelAbove: int64(c.Cache.ParallelAbove),
 	})
+	a.memory = memory.New(memory.Options{})
 	a.puller = pull.New(pull.Options{
-		Cache: a.cache, Catalog: a.catalog, Private: access.NewPrivate(a.db.Table("private"), a.log), Log: a.log,
+		Memory: a.memory,
+		Cache:  a.cache, Catalog: a.catalog, Private: access.NewPrivate(a.db.Table("private"), a.log), Log: a.log,
 	})
 	a.metrics = newMetrics(a.version, a.cache)
 	a.metrics.entry = a.entry

@@ -18,4 +18,5 @@ const (
 	Membership   = off != "membership"   // being cached is no right to read
 	Reference    = off != "reference"    // a manifest that names content is no proof that its repository has it
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
+	Memory       = off != "memory"       // documents have their room before they are read
 )
