@@ -18,6 +18,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"contentrange": {"./upstream", "TestContentRangeIsChecked"},
 	"realm":        {"./upstream", "TestHostileRealms"},
 	"address":      {"./upstream", "TestDialCheckSeesTheAddressThatIsDialled"},
+	"embedded":     {"./upstream", "TestAddressClass"},
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
 	"public":       {"./upstream", "TestPublicAlone"},
