@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
@@ -110,4 +111,24 @@ func (r *Registry) CloseIdle() {
 	for _, ep := range r.endpoints {
 		ep.idle()
 	}
+}
+
+// MaxTokens is how many tokens and refusals are kept.
+const MaxTokens = maxTokens
+
+// FillTokens has a registry hold as many tokens as it may, none of which is in use.
+func FillTokens(r *Registry) {
+	for i := 0; TokensHeld(r) < maxTokens-1; i++ {
+		k := tokenKey{scope: "repository:filler" + strconv.Itoa(i) + ":pull"}
+		r.tokens.mu.Lock()
+		r.tokens.keep(k, &tokenCall{out: fetched{token: newToken("t", time.Hour, time.Now().Add(-time.Minute))}})
+		r.tokens.mu.Unlock()
+	}
+}
+
+// TokensHeld is how many tokens and refusals a registry holds.
+func TokensHeld(r *Registry) int {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	return len(r.tokens.have) + len(r.tokens.no)
 }
