@@ -108,8 +108,7 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 	ctx, end := b.patient(ctx)
 	o, outcome, err := b.p.cache.Open(ctx, b.ref.Digest, size, b.source())
 	if err = end(err); err != nil {
-		b.failed(err)
-		return nil, err
+		return nil, b.failed(err)
 	}
 	return &Content{
 		Ref: b.ref, Digest: b.ref.Digest, MediaType: blobType, Size: o.Size(), Object: o,
@@ -125,7 +124,7 @@ func (b blob) source() cache.Source {
 		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
 		Live: true,
 		// Who wanted a part of it may have had that, and be gone, when the whole turns out to be wrong.
-		Wrong: b.failed,
+		Wrong: func(err error) { _ = b.failed(err) },
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 			w.By = b.start.Add(b.p.wait)
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
@@ -158,19 +157,32 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 	}
 }
 
-// failed remembers what the next client need not find out again. What a fetch itself ended with is remembered there.
-func (b blob) failed(err error) {
+// failed remembers what the next client need not find out again, and returns the error to answer with. What a fetch
+// itself ended with is remembered there.
+func (b blob) failed(err error) error {
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
-		return // a flight that somebody else began, whose manifest gives the blob a wrong size
+		return err // a flight that somebody else began, whose manifest gives the blob a wrong size
 	} else if ok && m.Got == "" && b.want >= 0 {
-		// Or ours is wrong. Where only the upstream has said it, before it sent another one, it is asked for again.
-		if err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}); err != nil {
-			b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
-		}
+		err = b.contradicted(m, err)
 	}
 	if _, slow := errors.AsType[*TimeoutError](err); slow || wrongContent(err) {
 		b.p.failures.put(b.key, err)
 	}
+	return err
+}
+
+// contradicted says whose word a size was that the source has contradicted. Where only the upstream has said it, before
+// it sent another one, it is asked for again.
+func (b blob) contradicted(m *flight.MismatchError, err error) error {
+	repo, d := b.ref.Repo, b.ref.Digest
+	if err := b.p.catalog.LearnBlob(repo, oci.Descriptor{Digest: d, Size: -1}); err != nil {
+		b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", d, "err", err)
+	}
+	desc, ok, _ := b.p.catalog.Member(repo, d)
+	if _, said := errors.AsType[*ClaimError](err); said || !ok || desc.Size != m.Size {
+		return err
+	}
+	return &ClaimError{Ref: b.ref, Claim: m.Size, Size: m.GotSize, Host: m.Host, Err: err}
 }
 
 // sizeless is the answer to a HEAD where nobody says how large the blob is: one without a size is of no use to clients.
@@ -199,7 +211,7 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 	ctx, end := c.blob.patient(ctx)
 	err := end(r.Ready(ctx, off, n))
 	if err != nil {
-		c.blob.failed(err)
+		err = c.blob.failed(err)
 	}
 	return err
 }
@@ -235,6 +247,6 @@ func (c *Content) Again(ctx context.Context, cause error) (cache.Object, error) 
 // nobody is sent for them again for a minute. A nil error, and one of the client's own, do nothing.
 func (c *Content) Failed(err error) {
 	if c.blob != nil && err != nil {
-		c.blob.failed(err)
+		_ = c.blob.failed(err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -194,10 +195,12 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 		return silent, bodies
 	}
 	if e, ok := errors.AsType[*ContentError](err); ok {
-		switch e.Kind {
-		case ContentStalled, ContentSlow:
+		switch {
+		case guard.Claim && e.Claimed:
+			return answered, bodies
+		case e.Kind == ContentStalled, e.Kind == ContentSlow:
 			return broken, bodies
-		case ContentTooLarge, ContentNotManifest:
+		case e.Kind == ContentTooLarge, e.Kind == ContentNotManifest:
 			return answered, bodies
 		}
 		return stumbled, bodies

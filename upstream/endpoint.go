@@ -33,6 +33,7 @@ type endpoint struct {
 	public     public
 	inquiries  inquiries
 	condition  condition
+	said       said
 	budgets    budgets // left of its limits
 	queue      *queue
 }

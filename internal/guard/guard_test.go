@@ -19,6 +19,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"realm":        {"./upstream", "TestHostileRealms"},
 	"address":      {"./upstream", "TestDialCheckSeesTheAddressThatIsDialled"},
 	"embedded":     {"./upstream", "TestAddressClass"},
+	"claim":        {"./upstream", "TestLyingManifestOpensNoBreaker"},
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
 	"public":       {"./upstream", "TestPublicAlone"},
