@@ -205,7 +205,13 @@ func (x *exchange) serve() error {
 	return fmt.Errorf("no handler for requests of kind %d", req.Kind)
 }
 
-func (x *exchange) ask() pull.Ask { return pull.Ask{Request: x.req, Client: x.client} }
+func (x *exchange) ask() pull.Ask {
+	a := pull.Ask{Request: x.req, Client: x.client}
+	if peer := peerOf(x.r, x.s.o.Proxies); peer != x.client {
+		a.Peer = peer
+	}
+	return a
+}
 
 func (x *exchange) ping() error {
 	h := x.w.Header()

@@ -139,7 +139,9 @@ func (r *Registry) State() []EndpointStatus {
 	for i, ep := range r.endpoints {
 		list[i] = ep.condition.status(time.Now())
 		list[i].URL = ep.name
+		running, waiting := ep.small.length()
 		list[i].Running, list[i].Waiting = ep.queue.length()
+		list[i].Running, list[i].Waiting = list[i].Running+running, list[i].Waiting+waiting
 		list[i].Budgets = ep.budgets.all()
 	}
 	return list

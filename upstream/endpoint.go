@@ -36,6 +36,7 @@ type endpoint struct {
 	said       said
 	budgets    budgets // left of its limits
 	queue      *queue
+	small      *queue // of small blobs that find no turn in the other one
 }
 
 // newEndpoints makes the endpoints of Options whose zero fields are filled in.
@@ -80,6 +81,7 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 	ep := &endpoint{
 		url: &url.URL{Scheme: at.scheme, Host: e.URL.Host}, origin: at, itself: e.Registry, policy: common,
 		proxy: e.Proxy, credential: e.Credential, queue: newQueue(o.MaxTransfers),
+		small:   newQueue(max(1, o.MaxTransfers/4)),
 		budgets: budgets{began: time.Now()},
 	}
 	ep.name = ep.url.String()

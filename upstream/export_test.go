@@ -132,3 +132,13 @@ func TokensHeld(r *Registry) int {
 	defer r.tokens.mu.Unlock()
 	return len(r.tokens.have) + len(r.tokens.no)
 }
+
+// QueueHolds is how many turns, clients and transfers the queues of the first endpoint remember.
+func QueueHolds(r *Registry) (n int) {
+	for _, q := range []*queue{r.endpoints[0].queue, r.endpoints[0].small} {
+		q.mu.Lock()
+		n += len(q.running) + len(q.held) + len(q.clients) + len(q.order) + len(q.paused) + q.waiting
+		q.mu.Unlock()
+	}
+	return n
+}

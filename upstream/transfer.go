@@ -51,13 +51,15 @@ type transfer struct {
 	host   atomic.Pointer[string]
 	by     time.Time // when whoever wants it gives up; zero: not known
 	turn   *turn     // at the endpoint; nil: not yet
+	asker  asker     // as which it waits for one
+	rested bool      // it was paused for long, and no byte has come since
 
 	cur      io.ReadCloser      // nil: to be opened
 	release  context.CancelFunc // of what cur holds
 	step     Step               // how cur came
 	opened   time.Time
 	unsized  bool   // cur came without a length: its end is all that tells one
-	early    denial             // cur ended cleanly before its time, at endedAt, which nothing has explained yet
+	early    denial // cur ended cleanly before its time, at endedAt, which nothing has explained yet
 	endedAt  int64
 	gained   int64              // bytes since the last break
 	breaks   int                // in a row, at this endpoint, with little in between
@@ -81,6 +83,7 @@ func newTransfer(ctx context.Context, c *call, d oci.Digest, w flight.Want) *tra
 		},
 	}
 	t.whole, t.claim = isWhole(w), max(0, w.Size)
+	t.asker = asker{client: w.Client, repo: c.name, blob: d, part: w.Part, needs: w.Needs}
 	t.host.Store(new(string))
 	t.wait.Reset()
 	return t
@@ -110,6 +113,10 @@ func (t *transfer) Read(p []byte) (int, error) {
 		if len(p) == 0 {
 			return 0, nil
 		}
+		if err := t.mayRead(); err != nil {
+			t.finish(t.c.wrap(err))
+			break
+		}
 		begun := time.Now()
 		if t.cur == nil {
 			if err := t.reopen(); err != nil {
@@ -138,6 +145,8 @@ func (t *transfer) Read(p []byte) (int, error) {
 		case slow != nil: // perhaps another host is faster
 			t.crawls++
 			t.broke(slow)
+		case err != nil && t.rested: // no fault of the endpoint's: it was we who did not read
+			t.hangUp()
 		case err != nil:
 			t.broke(err)
 		}
@@ -146,6 +155,28 @@ func (t *transfer) Read(p []byte) (int, error) {
 		}
 	}
 	return 0, t.err
+}
+
+// mayRead waits for another turn where it was taken.
+func (t *transfer) mayRead() error {
+	if t.turn == nil || !t.turn.taken.Load() {
+		return nil
+	}
+	if t.part {
+		return t.queueFault(errTaken, 0)
+	}
+	begun := time.Now()
+	if !t.turn.q.resume(t.ctx, t.turn, t.hangUp) {
+		return t.gone()
+	}
+	t.rested = time.Since(begun) >= idleTurn
+	return nil
+}
+
+// hangUp closes the connection of a transfer that goes on later. That is no break.
+func (t *transfer) hangUp() {
+	t.close()
+	t.gained, t.rested = fairProgress, false
 }
 
 // slow judges the rate now and then, by the time that was spent waiting for the upstream alone. A line that brings a
@@ -177,7 +208,7 @@ func (t *transfer) advance(n int) {
 	}
 	t.pos += int64(n)
 	t.gained += int64(n)
-	t.attempts = 0
+	t.attempts, t.rested = 0, false
 	t.blame() // there was more to come
 }
 
@@ -375,8 +406,8 @@ func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 
 // enterQueue waits for a turn at the endpoint.
 func (t *transfer) enterQueue() error {
-	q := t.c.ep.queue
-	if t.turn != nil && t.turn.q == q {
+	q, small := t.c.ep.queue, t.c.ep.small
+	if t.turn != nil && (t.turn.q == q || t.turn.q == small) {
 		return nil
 	}
 	t.leaveQueue(false)
@@ -387,12 +418,17 @@ func (t *transfer) enterQueue() error {
 	ok := true
 	switch {
 	case !t.opened.IsZero(): // the beginning is with the client
-		t.turn = q.enter(t.c.name, t.digest)
+		t.turn = q.enter(t.asker)
 	case t.part:
-		t.turn = q.spare(t.c.name, t.digest)
+		t.turn = q.spare(t.asker)
 		ok = t.turn != nil
+	case guard.Turns && t.claim > 0 && t.claim <= smallBlob:
+		if t.turn = q.try(t.asker); t.turn == nil {
+			q = small
+			t.turn, ok = q.wait(t.ctx, t.asker, patience)
+		}
 	default:
-		t.turn, ok = q.wait(t.ctx, t.c.name, t.digest, patience)
+		t.turn, ok = q.wait(t.ctx, t.asker, patience)
 	}
 	if ok {
 		return nil
@@ -402,7 +438,11 @@ func (t *transfer) enterQueue() error {
 		_, waiting := q.length()
 		err = &QueueError{Endpoint: t.c.ep.name, Most: q.most, Waiting: waiting, Waited: time.Since(begun)}
 	}
-	step := Step{Name: StepQueue, Host: t.c.ep.origin.String(), Took: time.Since(begun), Err: err}
+	return t.queueFault(err, time.Since(begun))
+}
+
+func (t *transfer) queueFault(err error, took time.Duration) error {
+	step := Step{Name: StepQueue, Host: t.c.ep.origin.String(), Took: took, Err: err}
 	t.c.trace(step)
 	return &fault{err: err, step: step}
 }

@@ -17,6 +17,7 @@ const (
 	Claim        = off != "claim"        // what contradicts a publisher's word is no fault of the endpoint
 	Lease        = off != "lease"        // what a pull will ask for next is not evicted
 	Reservation  = off != "reservation"  // a download has its room before it begins
+	Turns        = off != "turns"        // one client does not keep all transfers of an endpoint
 	Membership   = off != "membership"   // being cached is no right to read
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
 )

@@ -23,6 +23,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
 	"public":       {"./upstream", "TestPublicAlone"},
+	"turns":        {"./upstream", "TestOneClientLeavesTurnsToOthers"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
 }
 
