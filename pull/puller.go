@@ -78,7 +78,7 @@ type Puller struct {
 	setup atomic.Pointer[setup]
 	using sync.Mutex    // one Use at a time
 	sites atomic.Uint64 // the last generation given out
-	hosts hosts
+	hosts *hosts
 
 	hot      *lru[oci.Digest, *manifest]
 	storing  sync.Map // of oci.Ref: manifests whose parts are about to be known
@@ -128,6 +128,7 @@ func New(o Options) *Puller {
 		cache: o.Cache, catalog: o.Catalog, private: o.Private, log: o.Log, wait: o.Wait, limit: o.Limit,
 		hot:      newLRU[oci.Digest, *manifest](o.Hot),
 		words:    newWords(),
+		hosts:    newHosts(),
 		failures: newFailures(),
 		lists:    newLRU[key, *lastList](maxLists),
 		leases:   newLeases(o.Cache),

@@ -83,6 +83,7 @@ func (b *breaker) works(now time.Time) (news bool, after time.Duration) {
 type condition struct {
 	mu       sync.Mutex // guards what follows; a leaf
 	asked    bool
+	served   bool // it has given something that it was asked for
 	registry breaker
 	bodies   breaker // of blobs, and whatever host they come from
 	trial    bool    // somebody tries the bodies again
@@ -145,6 +146,19 @@ func (r *Registry) State() []EndpointStatus {
 		list[i].Budgets = ep.budgets.all()
 	}
 	return list
+}
+
+// Served reports whether an endpoint has ever given something that it was asked for: the upstream is no invention.
+func (r *Registry) Served() bool {
+	for _, ep := range r.endpoints {
+		ep.condition.mu.Lock()
+		served := ep.condition.served
+		ep.condition.mu.Unlock()
+		if served {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *condition) status(now time.Time) EndpointStatus {
@@ -231,7 +245,7 @@ func (c *call) note(ctx context.Context, k kind, err error) {
 	h, now := &c.ep.condition, time.Now()
 	h.mu.Lock()
 	var said []news
-	h.asked = true
+	h.asked, h.served = true, h.served || err == nil
 	if v != answered {
 		h.err, h.errAt = err.Error(), now
 	}
