@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/registrymirror/mirror/upstream"
@@ -66,6 +68,74 @@ func TestRefusedNamesLeaveNothing(t *testing.T) { //nolint:paralleltest // see a
 				t.Errorf("a name with %q costs %d bytes for good", kind, each)
 			}
 			runtime.KeepAlive(r)
+		})
+	}
+}
+
+// TestMadeUpNamesFillNothing asks for 20,000 names in every manner: no memory of the registry has more than it may.
+func TestMadeUpNamesFillNothing(t *testing.T) {
+	t.Parallel()
+	const names = 20_000
+	bubble(t, func(w http.ResponseWriter, r *http.Request) {
+		switch name := strings.Split(r.URL.Path, "/")[min(2, strings.Count(r.URL.Path, "/"))]; {
+		case r.URL.Path == "/token" || r.Header.Get("Authorization") == "":
+			if strings.HasPrefix(name, "odd") { // a token service for each, with a name as long as it may be
+				w.Header().Set("WWW-Authenticate", `Bearer realm="/token?`+strings.Repeat("x", 500)+name+`",service="reg"`)
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			strange(w, r)
+		case strings.Contains(r.URL.Path, "/blobs/"):
+			w.Header().Set("Content-Length", "10")
+		case strings.HasPrefix(name, "ok"):
+			w.Header().Set("Ratelimit-Limit", "100;w=21600")
+			w.Header().Set("Ratelimit-Remaining", "99;w=21600")
+			w.Header().Set("Docker-Ratelimit-Source", "192.0.2.1")
+			_, _ = w.Write(manifest)
+		case strings.HasPrefix(name, "denied"):
+			w.WriteHeader(http.StatusForbidden)
+		default:
+			http.NotFound(w, r)
+		}
+	}, func(t *testing.T, r *upstream.Registry, _ *pipes) {
+		kinds := []string{"no", "odd", "ok", "denied", "yes"}
+		for i := range names {
+			name := fmt.Sprint(kinds[i%len(kinds)], i)
+			switch i / len(kinds) % 3 {
+			case 0:
+				_, _ = r.Manifest(t.Context(), name, "1")
+			case 1:
+				_, _ = r.Resolve(t.Context(), name, "1")
+			case 2:
+				_, _ = r.Stat(t.Context(), name, digestOf([]byte(name)))
+			}
+		}
+		synctest.Wait()
+		for what, n := range upstream.Held(r) {
+			if n[0] > n[1] {
+				t.Errorf("%s: %d, at most %d", what, n[0], n[1])
+			}
+			t.Logf("%s: %d of %d", what, n[0], n[1])
+		}
+	}, as(login("bot", "pw")))
+}
+
+// TestLongRealmIsRefused has a challenge that would cost much to remember.
+func TestLongRealmIsRefused(t *testing.T) {
+	t.Parallel()
+	for n, refused := range map[int]bool{1000: false, 100_000: true} {
+		bubble(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/token" {
+				http.NotFound(w, r)
+				return
+			}
+			w.Header().Set("WWW-Authenticate", `Bearer realm="/token?`+strings.Repeat("x", n)+`",service="reg"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}, func(t *testing.T, r *upstream.Registry, _ *pipes) {
+			_, err := r.Manifest(t.Context(), "app", "1")
+			if _, ok := errors.AsType[*upstream.RealmError](err); ok != refused {
+				t.Errorf("%d bytes: %.300v", n, err)
+			}
 		})
 	}
 }

@@ -142,3 +142,26 @@ func QueueHolds(r *Registry) (n int) {
 	}
 	return n
 }
+
+// Held is how many entries each memory of a registry's first endpoint has, and how many it may have.
+func Held(r *Registry) map[string][2]int {
+	ep := r.endpoints[0]
+	return map[string][2]int{
+		"tokens":        {TokensHeld(r), maxTokens},
+		"token calls":   {len(r.tokens.calls), 0},
+		"ways":          {len(ep.known.repos), maxWays},
+		"public":        {len(ep.public.until), maxPublic},
+		"inquiries":     {len(ep.inquiries.m), maxProbes},
+		"known to be":   {len(ep.inquiries.exists), maxExists},
+		"said sizes":    {len(ep.said.m), maxSaid},
+		"places":        {len(r.places.m), maxPlaces},
+		"refused":       {len(r.health.bad), maxIdentities + 1},
+		"in vain":       {len(r.health.vain), maxIdentities},
+		"declined":      {len(r.health.no), maxIdentities},
+		"shown":         {len(r.shown.known), maxShown},
+		"budgets":       {len(ep.budgets.list), maxBudgets},
+		"books":         {len(ep.budgets.books), maxIdentities},
+		"paused limits": {len(ep.budgets.paused), maxIdentities},
+		"queues":        {QueueHolds(r), 0},
+	}
+}
