@@ -16,8 +16,9 @@ import (
 
 // denial is an endpoint that has said another size than was claimed.
 type denial struct {
-	ep  *endpoint
-	err *fault
+	ep   *endpoint
+	err  *fault
+	size int64 // that it said
 }
 
 // maxSaid is how many sizes of blobs are remembered of each endpoint.
@@ -85,9 +86,11 @@ func (t *transfer) deny(size int64) *fault {
 	if !t.claimed() {
 		return t.wrong(ContentSize, fmt.Sprintf("%d bytes, as before", t.claim), fmt.Sprintf("%d bytes", size))
 	}
-	f := t.wrong(ContentSize, fmt.Sprintf("%d bytes, by its manifest", t.claim), fmt.Sprintf("%d bytes", size))
-	f.err.(*ContentError).Claimed = true
-	t.denied = append(t.denied, denial{t.c.ep, f})
+	f := t.wrongBy(&ContentError{
+		Kind: ContentSize, Want: fmt.Sprintf("%d bytes, by its manifest", t.claim), Got: fmt.Sprintf("%d bytes", size),
+		Claimed: true,
+	})
+	t.denied = append(t.denied, denial{t.c.ep, f, size})
 	return f
 }
 
@@ -141,7 +144,7 @@ func (t *transfer) confirm() {
 		f := *d.err
 		f.err = &ContentError{
 			Kind: ContentSize, Want: fmt.Sprintf("%d bytes, as %s has", t.claim, t.c.ep.name),
-			Got: f.err.(*ContentError).Got,
+			Got: fmt.Sprintf("%d bytes", d.size),
 		}
 		t.noteAt(d.ep, &f)
 	}

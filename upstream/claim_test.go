@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -45,8 +44,11 @@ func TestLyingManifestOpensNoBreaker(t *testing.T) {
 	content := blobOf(1000)
 	for _, how := range []string{"sized", "chunked", "without ranges"} {
 		for _, w := range []flight.Want{
-			{To: 777, Size: 777}, {To: 100_002, Size: 100_002}, {To: 4 << 20, Size: 400 << 20},
-			{From: 500, To: 2000, Size: 2000}, {From: 500, To: 900, Size: 900},
+			{To: 777, Size: 777},
+			{To: 100_002, Size: 100_002},
+			{To: 4 << 20, Size: 400 << 20},
+			{From: 500, To: 2000, Size: 2000},
+			{From: 500, To: 900, Size: 900},
 		} {
 			if how != "sized" && w.Size < 1000 {
 				continue // as much as was wanted comes
@@ -139,7 +141,7 @@ func TestWhoContradictsAnEndpointIsAtFault(t *testing.T) {
 				return false
 			}
 			w.(http.Flusher).Flush()
-			_, _ = io.WriteString(w, string(content[:10]))
+			_, _ = w.Write(content[:10])
 			return true
 		}}
 		hosts(t, g.ServeHTTP, func(t *testing.T, r *upstream.Registry, _ *network) {

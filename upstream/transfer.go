@@ -14,7 +14,6 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/registrymirror/mirror/cache/flight"
-	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -157,28 +156,6 @@ func (t *transfer) Read(p []byte) (int, error) {
 	return 0, t.err
 }
 
-// mayRead waits for another turn where it was taken.
-func (t *transfer) mayRead() error {
-	if t.turn == nil || !t.turn.taken.Load() {
-		return nil
-	}
-	if t.part {
-		return t.queueFault(errTaken, 0)
-	}
-	begun := time.Now()
-	if !t.turn.q.resume(t.ctx, t.turn, t.hangUp) {
-		return t.gone()
-	}
-	t.rested = time.Since(begun) >= idleTurn
-	return nil
-}
-
-// hangUp closes the connection of a transfer that goes on later. That is no break.
-func (t *transfer) hangUp() {
-	t.close()
-	t.gained, t.rested = fairProgress, false
-}
-
 // slow judges the rate now and then, by the time that was spent waiting for the upstream alone. A line that brings a
 // byte now and then is never stalled, and never done.
 func (t *transfer) slow(n int, d time.Duration) error {
@@ -256,7 +233,7 @@ func (t *transfer) broke(err error) {
 		t.over[t.c.ep], t.leave, t.early = true, true, denial{}
 	case clean:
 		t.blame()
-		t.early, t.endedAt = denial{t.c.ep, f}, t.pos
+		t.early, t.endedAt = denial{t.c.ep, f, -1}, t.pos
 		t.c.failed(f)
 		return
 	}
@@ -404,57 +381,6 @@ func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 	return nil
 }
 
-// enterQueue waits for a turn at the endpoint.
-func (t *transfer) enterQueue() error {
-	q, small := t.c.ep.queue, t.c.ep.small
-	if t.turn != nil && (t.turn.q == q || t.turn.q == small) {
-		return nil
-	}
-	t.leaveQueue(false)
-	patience, begun := t.c.o.HeaderTimeout-queueSpare, time.Now()
-	if left := time.Until(t.by) - queueSpare; left > 0 {
-		patience = min(patience, left)
-	}
-	ok := true
-	switch {
-	case !t.opened.IsZero(): // the beginning is with the client
-		t.turn = q.enter(t.asker)
-	case t.part:
-		t.turn = q.spare(t.asker)
-		ok = t.turn != nil
-	case guard.Turns && t.claim > 0 && t.claim <= smallBlob:
-		if t.turn = q.try(t.asker); t.turn == nil {
-			q = small
-			t.turn, ok = q.wait(t.ctx, t.asker, patience)
-		}
-	default:
-		t.turn, ok = q.wait(t.ctx, t.asker, patience)
-	}
-	if ok {
-		return nil
-	}
-	err := context.Cause(t.ctx)
-	if err == nil {
-		_, waiting := q.length()
-		err = &QueueError{Endpoint: t.c.ep.name, Most: q.most, Waiting: waiting, Waited: time.Since(begun)}
-	}
-	return t.queueFault(err, time.Since(begun))
-}
-
-func (t *transfer) queueFault(err error, took time.Duration) error {
-	step := Step{Name: StepQueue, Host: t.c.ep.origin.String(), Took: took, Err: err}
-	t.c.trace(step)
-	return &fault{err: err, step: step}
-}
-
-// leaveQueue gives the turn back. keep: the next part of the blob may have it.
-func (t *transfer) leaveQueue(keep bool) {
-	if t.turn != nil {
-		t.turn.give(keep)
-		t.turn = nil
-	}
-}
-
 // gone is the error of a transfer whose context has ended.
 func (t *transfer) gone() error {
 	return &fault{err: context.Cause(t.ctx), step: Step{Name: StepBody, Host: *t.host.Load(), Err: context.Cause(t.ctx)}}
@@ -557,86 +483,4 @@ func (t *transfer) ask(ctx context.Context, a ask, ranged bool) (*answer, error)
 		return t.c.part(ctx, a, t.digest, !t.opened.IsZero())
 	}
 	return t.c.follow(ctx, a)
-}
-
-// take checks an answer against what was asked.
-func (t *transfer) take(resp *answer, ranged bool) error {
-	if !isIdentity(resp.Header) {
-		return t.wrong(ContentEncoding, "identity", oneLine(resp.Header.Get("Content-Encoding"), 80))
-	}
-	if resp.StatusCode == http.StatusPartialContent {
-		return t.takePart(resp, ranged)
-	}
-	total := resp.ContentLength
-	if isHTML(resp.Header) && (total < 0 || total != t.end) &&
-		resp.Header.Get("Docker-Content-Digest") != t.digest.String() {
-		return t.wrong(ContentNotRegistry, "a blob", "a web page")
-	}
-	if t.part && t.pos > 0 {
-		return t.wrong(ContentRange, fmt.Sprintf("bytes %d-%d", t.pos, t.end-1), "the whole blob")
-	}
-	if err := t.learnSize(total); err != nil {
-		return err
-	}
-	t.all, t.unsized = ranged && t.pos == 0, total < 0
-	if t.end < 0 {
-		t.end = t.size
-	}
-	t.cur = resp.Body
-	return t.skip(t.pos)
-}
-
-func (t *transfer) takePart(resp *answer, ranged bool) error {
-	got := resp.Header.Get("Content-Range")
-	r, ok := parseContentRange(got)
-	length := resp.ContentLength
-	if ok && t.claim > 0 && r.from == t.pos && r.end == r.size && r.size < t.end {
-		return t.learnSize(r.size) // all that there is: it is the size that is another
-	}
-	right := ok && r.from == t.pos && (t.end >= 0 && r.end == t.end || t.end < 0 && r.size == r.end) &&
-		(length < 0 || length == r.end-r.from)
-	switch {
-	case !ranged:
-		return t.wrong(ContentRange, "the whole blob", "a part of it")
-	case guard.ContentRange && !right:
-		last := ""
-		if t.end >= 0 {
-			last = fmt.Sprint(t.end - 1)
-		}
-		return t.wrong(ContentRange, fmt.Sprintf("bytes %d-%s", t.pos, last),
-			fmt.Sprintf("%q with %d bytes", oneLine(got, 80), length))
-	}
-	if err := t.learnSize(r.size); err != nil {
-		return err
-	}
-	t.end, t.unsized = r.end, false
-	t.cur = resp.Body
-	return nil
-}
-
-// skip reads past bytes that we have: a registry that knows no ranges sends the blob from its beginning.
-func (t *transfer) skip(n int64) error {
-	m, err := io.CopyN(io.Discard, t.cur, n)
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	step := t.step
-	step.Name, step.Took, step.Err = StepBody, time.Since(t.opened), fmt.Errorf("after %d bytes of %d to skip: %w", m, n,
-		err)
-	t.c.trace(step)
-	return &fault{err: step.Err, step: step}
-}
-
-// wrong is an answer that is not what was asked for.
-func (t *transfer) wrong(kind ContentKind, want, got string) *fault {
-	err := &ContentError{Kind: kind, Want: want, Got: got}
-	step := t.step
-	step.Err = err
-	if n := len(t.c.steps); n > 0 {
-		t.c.steps[n-1].Err = err
-	}
-	return &fault{err: err, step: step}
 }
