@@ -14,13 +14,15 @@ import (
 //  2. of a client that has at least two more than the one that waits; a transfer that several clients wait for is
 //     theirs, and only taken where that is so for each of them
 //  3. of a repository that has at least two more than the one that waits, of the same client
-//  4. after a while, of the same client for a transfer that had to stop in the middle: they alternate
+//  4. after a while, of a client that has one more, or of the same one for a transfer that had to stop in the middle: they
+//     alternate
 //
-// So one client has all turns only while no other one wants any. A client is an address, or what the proxies in front of
+// So one client has all turns only while no other one wants any, and where there are more clients than turns each has its
+// part of the time. A client is an address, or what the proxies in front of
 // us say it is; where a whole cluster has one address, its repositories share.
 const (
 	lagging = time.Second     // of having run, after which a transfer that no reader waits for does without its turn
-	slice   = 5 * time.Second // after which the transfers of one client alternate
+	slice   = 5 * time.Second // after which transfers alternate
 )
 
 // line is what of a client waits.
@@ -183,23 +185,25 @@ func (q *queue) claim(t, w *turn, turns map[string]int) int {
 	if len(t.charged) == 0 {
 		return 1 << 30 // as of all that are
 	}
+	now := time.Now()
+	alternate := now.Sub(w.since) >= slice && now.Sub(t.given) >= slice
 	if len(t.charged) == 1 && t.charged[0] == w.client {
-		switch now := time.Now(); {
+		switch {
 		case turns[t.repo] > turns[w.repo]+1:
 			return turns[t.repo]
-		case w.begun && now.Sub(w.since) >= slice && now.Sub(t.given) >= slice:
+		case w.begun && alternate:
 			return 1
 		}
 		return 0
 	}
 	least := 1 << 30
 	for _, c := range t.charged {
-		if q.held[c] <= q.held[w.client]+1 {
-			return 0
-		}
-		least = min(least, q.held[c])
+		least = min(least, q.held[c]-q.held[w.client])
 	}
-	return least
+	if least > 1 || least == 1 && alternate {
+		return least
+	}
+	return 0
 }
 
 // pause takes a turn from a transfer that goes on later. The lock is held.

@@ -102,7 +102,7 @@ func TestManyClientsShare(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		for c := range running {
-			if n := running[c].Load(); n < 30 || n > 50 {
+			if n := running[c].Load(); n < 30 || n > 60 {
 				t.Errorf("client %d got %d bytes in 10 s, want about the 40 of four turns", c, n)
 			}
 		}
@@ -220,6 +220,31 @@ func TestTransfersOfOneClientAlternate(t *testing.T) {
 		}
 		if n := len(p.begun); n > 5 {
 			t.Errorf("%d requests for 5 blobs: %v", n, p.begun)
+		}
+	}, most(2))
+}
+
+// TestClientsAlternate has more clients than turns: none waits for the end of another one's blob.
+func TestClientsAlternate(t *testing.T) {
+	t.Parallel()
+	var p pausing
+	bubble(t, p.ServeHTTP, func(t *testing.T, r *upstream.Registry, _ *pipes) {
+		begin := time.Now()
+		var all []<-chan error
+		for i := range 6 {
+			all = append(all, asks(t.Context(), r, fmt.Sprint("r", i), flight.Want{To: 30, Client: fmt.Sprint("10.0.0.", i)}))
+			synctest.Wait()
+		}
+		for i, done := range all {
+			if err := <-done; err != nil {
+				t.Errorf("%d: %v", i, err)
+			}
+		}
+		if took := time.Since(begin); took < 60*time.Second || took > 110*time.Second {
+			t.Errorf("6 blobs of 30 s in 2 turns took %s, want at most 90 s and a little", took)
+		}
+		if n := p.sent.Load(); n > 180 {
+			t.Errorf("%d bytes were read for 180", n)
 		}
 	}, most(2))
 }
