@@ -29,6 +29,22 @@ func (e *TimeoutError) Timeout() bool { return true }
 // Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
 func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
 
+// ClaimError says that a manifest gives a blob another size than the upstream has: the image is at fault. It wraps the
+// mismatch.
+type ClaimError struct {
+	Ref   oci.Ref
+	Claim int64 // bytes, by the manifest
+	Size  int64 // bytes, as Host has it
+	Host  string
+	Err   error
+}
+
+func (e *ClaimError) Error() string {
+	return fmt.Sprintf("%s@%s: its manifest says %d bytes, %s has %d", e.Ref.Repo, e.Ref.Digest, e.Claim, e.Host, e.Size)
+}
+
+func (e *ClaimError) Unwrap() error { return e.Err }
+
 // How long failures are remembered.
 const (
 	memoryMissing  = 10 * time.Second // a tag, a list

@@ -8,7 +8,7 @@ import (
 )
 
 // However many large manifests are pulled, the leases of them have a bound; what is of normal size is leased all the same.
-func TestLeasesAreBounded(t *testing.T) {
+func TestLargeManifestsAreLeasedWithinABound(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		for i := range 15 { // of 10,000 parts each
 			list := make([]oci.Descriptor, 9_999)

@@ -95,7 +95,7 @@ type Puller struct {
 	setup atomic.Pointer[setup]
 	using sync.Mutex    // one Use at a time
 	sites atomic.Uint64 // the last generation given out
-	hosts hosts
+	hosts *hosts
 
 	memory   *memory.Budget
 	sending  sending
@@ -153,6 +153,7 @@ func New(o Options) *Puller {
 		hot:      newLRU[oci.Digest, *manifest](o.Hot).within(o.Memory),
 		memory:   o.Memory,
 		words:    newWords(),
+		hosts:    newHosts(),
 		failures: newFailures(),
 		lists:    newLRU[key, *lastList](maxLists).within(o.Memory),
 		leases:   newLeases(o.Cache),

@@ -55,7 +55,10 @@ type Setup struct {
 // Ask is one request of a client.
 type Ask struct {
 	Request oci.Request
-	Client  string // who asks: address or node, for records; not a right
+	Client  string // that asks: address or node, for records; not a right
+	// Peer is the address that the request comes from, where Client is not. Turns and bytes are shared fairly among
+	// these: a client may call itself by many names. Empty: Client.
+	Peer string
 }
 
 // Status says what the cache did for an answer; it becomes Cache-Status (RFC 9211).

@@ -149,7 +149,7 @@ func TestLargePagesThatAreNone(t *testing.T) {
 func TestNameInAList(t *testing.T) {
 	t.Parallel()
 	for body, want := range map[string]string{
-		`{"name":"team/library/app","tags":["1"]}`:            `{"name":"library/app","tags":["1"]}`,
+		`{"name":"team/library/app","tags":["1"]}`:           `{"name":"library/app","tags":["1"]}`,
 		`{ "tags" : [ "1" , "2" ] , "name" : "x", "y": {} }`: `{"tags":["1","2"],"name":"library/app","y":{}}`,
 		`{"tags":["1"]}`: `{"tags":["1"]}`,
 	} {

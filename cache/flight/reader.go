@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -27,6 +28,9 @@ type Reader struct {
 	err   error // its source failed; guarded by the flight's mutex
 	left  bool  // closed; guarded by the flight's mutex
 	done  chan struct{}
+	// Guarded by the flight's mutex.
+	waits  bool // for bytes, now
+	waited time.Time
 
 	mu     sync.Mutex // guards what follows, between the reads and Close; no other lock is taken while holding it
 	busy   int        // reads that run
@@ -148,9 +152,11 @@ func (r *Reader) await(ctx context.Context, q span, ok func() bool) (to int64, e
 		if q.whole {
 			news = f.sure.news()
 		}
+		r.waits = true
 		f.mu.Unlock()
 		err := r.sleep(ctx, news)
 		f.mu.Lock()
+		r.waits, r.waited = false, time.Now()
 		if err != nil {
 			return 0, err
 		}

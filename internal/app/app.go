@@ -179,7 +179,7 @@ func (a *App) build(c *config.Config) {
 	})
 	a.metrics.server(a.server)
 	a.sites = newSites(a.version, a.via, a.metrics, a.log)
-	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.State), newCredentialCollector(a.sites.Credentials))
+	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.endpointSeries), newCredentialCollector(a.sites.credentialSeries))
 }
 
 // proxies are those of the configuration, which has checked them.

@@ -73,8 +73,8 @@ func (s *sites) Credentials() map[string][]auth.Status {
 	defer s.mu.Unlock()
 	all := make(map[string][]auth.Status, len(s.running))
 	for name, st := range s.registries() {
-		for _, m := range st.login {
-			all[name] = append(all[name], st.registry.Judge(auth.Describe(m.Source)))
+		if list := st.credentials(); list != nil {
+			all[name] = list
 		}
 	}
 	return all
@@ -82,6 +82,9 @@ func (s *sites) Credentials() map[string][]auth.Status {
 
 // upstreams says how the registries in use are, for the operator's side.
 func (s *sites) upstreams() []admin.Upstream {
+	s.mu.Lock()
+	s.trim(maxNewHosts)
+	s.mu.Unlock()
 	endpoints, credentials := s.State(), s.Credentials()
 	s.mu.Lock()
 	defer s.mu.Unlock()
