@@ -120,6 +120,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.settle(c, setup)
+	a.sites.settle() // so that the operator's side never shows an empty list
 	return a, nil
 }
 
