@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
@@ -39,8 +41,10 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 			f.ID = v
 		case "reason":
 			f.Reason = diagnose.Reason(v)
+			err = known("reason", f.Reason, slices.Concat(diagnose.Reasons(), diagnose.Seen()))
 		case "class":
 			f.Class = diagnose.Class(v)
+			err = known("class", f.Class, diagnose.Classes())
 		case "image":
 			f.Image = v
 		case "client":
@@ -64,6 +68,19 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 		}
 	}
 	return f, nil
+}
+
+// known refuses a word that no failure can have: a list without any would be taken for good news. Empty chooses all.
+func known[W ~string](name string, w W, words []W) error {
+	if w == "" || slices.Contains(words, w) {
+		return nil
+	}
+	all := make([]string, len(words))
+	for i, x := range words {
+		all[i] = string(x)
+	}
+	slices.Sort(all)
+	return fmt.Errorf("%s=%s: there is none; there are %s", name, w, strings.Join(all, ", "))
 }
 
 // sinceOf reads a time or how long ago it was.

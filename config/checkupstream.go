@@ -219,7 +219,7 @@ func (d *decoder) checkDefault(c *Config) {
 	for _, u := range whole.Upstreams {
 		names = append(names, u.Name)
 	}
-	hint := didYouMean(nearest(c.DefaultUpstream, names))
+	hint := didYouMean(Nearest(c.DefaultUpstream, names))
 	if hint == "" {
 		hint = "add it under upstreams, or write one that is there: " + strings.Join(names, ", ")
 	}

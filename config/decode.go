@@ -211,7 +211,7 @@ func checkWord(f field, v reflect.Value) error {
 	if f.enum == nil || slices.Contains(f.enum, v.String()) {
 		return nil
 	}
-	return badValue(v.String(), "one of "+strings.Join(f.enum, ", "), didYouMean(nearest(v.String(), f.enum)))
+	return badValue(v.String(), "one of "+strings.Join(f.enum, ", "), didYouMean(Nearest(v.String(), f.enum)))
 }
 
 // isToday reports whether v is what text says.

@@ -179,7 +179,7 @@ var paths = sync.OnceValue(func() []string {
 
 // suggest says what may have been meant by a key that a mapping with these fields doesn't have.
 func suggest(key string, fs []field) string {
-	if near := nearest(key, keysOf(fs)); near != "" {
+	if near := Nearest(key, keysOf(fs)); near != "" {
 		return didYouMean(near)
 	}
 	for _, p := range paths() {

@@ -102,7 +102,7 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 			ruled = append(ruled, u.Name)
 		}
 	}
-	if hint = didYouMean(nearest(host, ruled)); hint == "" {
+	if hint = didYouMean(Nearest(host, ruled)); hint == "" {
 		hint = "add it under upstreams with access: rules"
 	}
 	return "no upstream is called " + quoted(host), hint

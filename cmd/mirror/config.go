@@ -26,42 +26,54 @@ of registries are keys, so upstreams are set in the file.`,
 		Args: subcommand,
 		RunE: help,
 	}
-	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
-	cmd.AddCommand(newConfigCheckCmd(&file), newConfigPrintCmd(&file), newConfigSchemaCmd())
+	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` (YAML); variable MIRROR_CONFIG")
+	if err := cmd.MarkPersistentFlagFilename("config", "yaml", "yml"); err != nil {
+		panic(err) // there is no such flag: a mistake of ours
+	}
+	cmd.AddCommand(newConfigCheckCmd(&file), newConfigPrintCmd(&file), newConfigSchemaCmd(), newConfigInitCmd())
 	return cmd
 }
 
 func newConfigCheckCmd(file *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "check",
+		Use:   "check [FILE]",
 		Short: "Say what a configuration means, or all that is wrong with it",
 		Long: `Say what a configuration means, or all that is wrong with it, with line and column.
 Nothing is started and no host is asked.
 
 Exit codes: 0 valid; 1 invalid, or the file can't be read; 2 usage.`,
-		Example: `  mirror config check --config config.yaml`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.ErrOrStderr(), *file, "check again")
+		Example: `  mirror config check config.yaml
+  mirror config check --config /etc/mirror/config.yaml`,
+		Args: mostOneArg("one file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, err := configFileOf(cmd, *file, args)
 			if err != nil {
 				return err
 			}
-			return explainConfig(cmd.OutOrStdout(), *file, c)
+			c, err := loadConfig(cmd.ErrOrStderr(), file, "check again")
+			if err != nil {
+				return err
+			}
+			return explainConfig(cmd.OutOrStdout(), file, c)
 		},
 	}
 }
 
 func newConfigPrintCmd(file *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "print",
+		Use:   "print [FILE]",
 		Short: "Print the configuration in effect, defaults filled in",
 		Long: `Print the configuration in effect as YAML: the file, defaults filled in, what is known of
 each upstream added, variables applied. Secrets are in files of their own and not shown.`,
 		Example: `  mirror config print
   MIRROR_CACHE_SIZE=1TiB mirror config print --config config.yaml`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.ErrOrStderr(), *file, "print again")
+		Args: mostOneArg("one file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, err := configFileOf(cmd, *file, args)
+			if err != nil {
+				return err
+			}
+			c, err := loadConfig(cmd.ErrOrStderr(), file, "print again")
 			if err != nil {
 				return err
 			}
@@ -83,7 +95,7 @@ and name it in the first line of the file, as in
 
   # yaml-language-server: $schema=./mirror.schema.json`,
 		Example: `  mirror config schema > mirror.schema.json`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return write(cmd.OutOrStdout(), config.Schema())
 		},

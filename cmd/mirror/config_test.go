@@ -176,7 +176,7 @@ func TestConfigSchemaIsJSON(t *testing.T) {
 
 func TestConfigUsage(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"chek"}, {"check", "config.yaml"}, {"check", "--confg", "x"}} {
+	for _, args := range [][]string{{"chek"}, {"check", "a.yaml", "b.yaml"}, {"check", "a.yaml", "--config", "b.yaml"}, {"schema", "a.yaml"}, {"check", "--confg", "x"}} {
 		_, _, err := runConfig(t, args...)
 		if _, ours := errors.AsType[*exitError](err); err == nil || ours {
 			t.Errorf("%q: error %#v, want one of cobra's, which main takes for wrong usage", args, err)

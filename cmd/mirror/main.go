@@ -48,7 +48,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var exit *exitError
 	switch {
 	case err == nil:
@@ -59,7 +59,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 		}
 		return exit.code
 	default: // cobra's own: an unknown command or flag, arguments that are too many
-		fmt.Fprintf(stderr, "mirror: %v\nRun 'mirror --help' for the commands and flags there are.\n", err)
+		misused(stderr, cmd, err)
 		return exitUsage
 	}
 }
@@ -80,9 +80,13 @@ Try it, with no configuration at all:
 		SilenceErrors: true,
 		Args:          subcommand,
 		RunE:          help,
+		Version:       versionText(),
 	}
-	root.AddCommand(newServeCmd(), newConfigCmd(), newCacheCmd(), newUpstreamsCmd(), newFailuresCmd(), newExplainCmd(), newDoctorCmd(),
-		newVersionCmd())
+	root.SetVersionTemplate(versionLine())
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelpCmd())
+	root.AddCommand(newServeCmd(), newConfigCmd(), newStatusCmd(), newReloadCmd(), newCacheCmd(), newUpstreamsCmd(), newFailuresCmd(),
+		newPullsCmd(), newExplainCmd(), newDoctorCmd(), newVersionCmd())
 	return root
 }
 

@@ -35,23 +35,23 @@ answers.`,
 		Example: `  mirror upstreams
   mirror upstreams -o json | jq '.upstreams[].credentials[] | select(.state != "ok")'
   kubectl exec deploy/mirror -- mirror upstreams -o wide`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o := flags.output; o != "" && o != "json" && o != "wide" {
-				return fmt.Errorf("-o %s: there are json and wide", o)
+			if err := flags.output.check(); err != nil {
+				return err
 			}
 			body, err := flags.get(cmd.Context(), "upstreams", nil)
 			if err != nil {
 				return err
 			}
-			if flags.output == "json" {
-				return write(cmd.OutOrStdout(), body)
+			if flags.output.encoded() {
+				return flags.print(cmd.OutOrStdout(), body)
 			}
 			var list admin.UpstreamList
 			if err := flags.read(body, &list, "not a list of upstreams"); err != nil {
 				return err
 			}
-			return showUpstreams(cmd.OutOrStdout(), list.Upstreams, flags.output == "wide", time.Now())
+			return showUpstreams(cmd.OutOrStdout(), list.Upstreams, flags.output.form == "wide", time.Now())
 		},
 	}
 	flags.add(cmd, true)

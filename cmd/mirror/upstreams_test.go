@@ -101,8 +101,9 @@ func TestUpstreamsExitCodes(t *testing.T) {
 		{"--admin " + where + " --config /nowhere --admin-token-file " + token, exitOK, ""},
 		{"--admin " + where, exitFailed, "--admin-token-file or MIRROR_ADMIN_TOKEN_FILE"},
 		{"--admin " + where + " --admin-token-file /nowhere", exitFailed, "--admin-token-file: open /nowhere"},
-		{"--admin " + where + " -o yaml", exitUsage, "-o yaml: there are json and wide"},
-		{"--admin 127.0.0.1:5001", exitUsage, "must be a URL"},
+		{"--admin " + where + " -o xml", exitUsage, "-o xml: there are json, yaml and wide"},
+		{"--admin 127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
+		{"--admin 127.0.0.1", exitUsage, "must be a URL or HOST:PORT"},
 		{"--admin http://127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
 		{"docker.io", exitUsage, "docker.io"},
 	} {

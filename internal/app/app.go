@@ -43,6 +43,9 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Level   *slog.LevelVar // of Log; a reload may change it. Nil: it may not
+	File    string         // that the configuration came from, to be shown; empty: none
+	// Again reads the configuration again and has Reload take it, for the admin listener. Nil: that can't be asked.
+	Again func(context.Context) (admin.Reloaded, error)
 }
 
 // App is a running mirror.
@@ -53,7 +56,11 @@ type App struct {
 	via     string
 
 	config *config.Config // since the start: what needs a restart is as it says
-	reload sync.Mutex     // one Reload at a time; guards sites
+	file   string
+	again  func(context.Context) (admin.Reloaded, error)
+	began  time.Time
+	taken  atomic.Pointer[admin.Config] // what is told of the configuration in use
+	reload sync.Mutex                   // one Reload at a time; guards sites
 	sites  *sites
 
 	store   *disk.Store
@@ -78,7 +85,9 @@ type App struct {
 // New takes the data folder into use and listens. The context bounds the wait for another mirror that has the folder,
 // at most a minute; then the error is a *disk.LockedError.
 func New(ctx context.Context, o Options) (_ *App, err error) {
-	a := &App{log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12]}
+	a := &App{log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12],
+		file: o.File, again: o.Again, began: time.Now()}
+	a.taken.Store(&admin.Config{File: a.file, TakenAt: a.began.UTC()})
 	defer func() {
 		if err != nil {
 			_ = a.close()
@@ -215,7 +224,7 @@ func (a *App) Run(ctx context.Context) error {
 	side := sideServer(admin.New(admin.Options{
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
 		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
-		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) },
+		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) }, About: a.about, Reload: a.again,
 	}), a.log)
 	served := make(chan error, 3)
 	l := server.Listen(a.main, server.ListenOptions{Limit: maxConns, Proxies: proxies(c), Log: a.log})
