@@ -83,7 +83,7 @@ type App struct {
 }
 
 // New takes the data folder into use and listens. The context bounds the wait for another mirror that has the folder,
-// at most a minute; then the error is a *disk.LockedError.
+// at most a minute, in which nothing listens; then the error is a *disk.LockedError.
 func New(ctx context.Context, o Options) (_ *App, err error) {
 	a := &App{log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12],
 		file: o.File, again: o.Again, began: time.Now()}
@@ -98,23 +98,12 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// Ports first: two mirrors by mistake are told at once, not after the wait for the folder.
-	if a.main, err = listen(ctx, c.Listen, "listen"); err != nil {
+	// A port that is taken is told at once, not after the wait for the folder. But nothing listens during that wait: a node
+	// that is refused goes on to the registry, one whose connection is never answered hangs.
+	if err := a.listen(ctx, c, f.token); err != nil {
 		return nil, err
 	}
-	if a.admin, err = listen(ctx, c.Admin.Listen, "admin.listen"); err != nil {
-		return nil, err
-	}
-	if f.token == "" && !isLoopback(a.admin.Addr()) {
-		return nil, fmt.Errorf("admin.listen: %s is %s here, which other machines may reach, and there is no token; "+
-			"set admin.tokenFile, or listen on 127.0.0.1", c.Admin.Listen, a.admin.Addr())
-	}
-	a.use(f)
-	if c.Metrics.Listen != "" {
-		if a.scrape, err = listen(ctx, c.Metrics.Listen, "metrics.listen"); err != nil {
-			return nil, err
-		}
-	}
+	a.unlisten()
 	if c.Kubernetes.Events {
 		if a.poster, err = newPoster(c.Kubernetes, a.canonical, a.log); err != nil {
 			return nil, err
@@ -123,6 +112,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.open(ctx, c); err != nil {
 		return nil, err
 	}
+	if err := a.listen(ctx, c, f.token); err != nil {
+		return nil, err
+	}
+	a.use(f)
 	a.build(c)
 	setup, err := a.sites.setup(c)
 	if err != nil {
@@ -131,6 +124,34 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.settle(c, setup)
 	a.sites.settle() // so that the operator's side never shows an empty list
 	return a, nil
+}
+
+// listen opens the ports. An admin listener that others reach needs a token.
+func (a *App) listen(ctx context.Context, c *config.Config, token string) (err error) {
+	if a.main, err = listen(ctx, c.Listen, "listen"); err != nil {
+		return err
+	}
+	if a.admin, err = listen(ctx, c.Admin.Listen, "admin.listen"); err != nil {
+		return err
+	}
+	if token == "" && !isLoopback(a.admin.Addr()) {
+		return fmt.Errorf("admin.listen: %s is %s here, which other machines may reach, and there is no token; "+
+			"set admin.tokenFile, or listen on 127.0.0.1", c.Admin.Listen, a.admin.Addr())
+	}
+	if c.Metrics.Listen != "" {
+		a.scrape, err = listen(ctx, c.Metrics.Listen, "metrics.listen")
+	}
+	return err
+}
+
+// unlisten closes the ports.
+func (a *App) unlisten() {
+	for _, l := range []net.Listener{a.main, a.admin, a.scrape} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	a.main, a.admin, a.scrape = nil, nil, nil
 }
 
 // open takes the data folder and what is in it.
@@ -294,7 +315,7 @@ var errDrained = errors.New("the drain time is over")
 
 // close releases files and listeners. It is harmless for what is not open, and the second time.
 func (a *App) close() error {
-	for _, l := range []net.Listener{a.main, a.admin, a.scrape} {
+	for _, l := range []net.Listener{a.main, a.admin, a.scrape} { // they stay there to be asked for their addresses
 		if l != nil {
 			_ = l.Close()
 		}
