@@ -57,7 +57,7 @@ func TestNoConfigurationAtAll(t *testing.T) {
 		t.Errorf("Load without a file is not Default:\n%s", diff)
 	}
 	got := []any{
-		c.Listen, c.Admin.Listen, c.Metrics.Listen, c.TLS.Enabled(), c.Cache.Dir, int64(c.Cache.Size),
+		c.Listen, c.Admin.Listen, c.Metrics.Listen, c.TLS.Enabled(), c.Cache.Dir, int64(c.Cache.Size.Bytes),
 		c.Cache.MinFree.Percent, c.Cache.Durability, c.Drain, c.ErrorPhrase, c.ClientsFallBack, c.Log.Level, c.Log.Format,
 		c.DefaultUpstream, len(c.Files()),
 	}
@@ -172,7 +172,7 @@ upstreams:
 		Drain:   90 * time.Minute,
 		Log:     config.Log{Level: "debug", Format: "json"},
 		Cache: config.Cache{
-			Dir: "/etc/mirror/data", Size: 3 << 39, MinFree: config.MinFree{Bytes: 10e9},
+			Dir: "/etc/mirror/data", Size: config.DiskShare{Bytes: 3 << 39}, MinFree: config.DiskShare{Bytes: 10e9},
 			Durability: "strict", ParallelAbove: 1 << 30,
 		},
 		DefaultUpstream: "registry.example.com:5000",

@@ -119,7 +119,7 @@ func (d *decoder) setVariable(name, path, text string, c *Config) bool {
 	case isText(got):
 		err := setText(got, text)
 		if err == nil {
-			err = checkWord(f, got)
+			err = checkWord(f, got, path)
 		}
 		if err != nil {
 			message, hint := explain(err)

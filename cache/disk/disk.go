@@ -277,3 +277,23 @@ func (s *Store) Free() (cache.Space, error) {
 	}
 	return sp, nil
 }
+
+// SpaceAt is what there is on the disk that a folder is on, or would be on once it is made.
+func SpaceAt(path string) (cache.Space, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return cache.Space{}, err
+	}
+	for {
+		dir, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) && path != filepath.Dir(path) {
+			path = filepath.Dir(path)
+			continue
+		}
+		if err != nil {
+			return cache.Space{}, err
+		}
+		defer dir.Close()
+		return space(dir)
+	}
+}

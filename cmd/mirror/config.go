@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/config"
 )
 
@@ -140,9 +141,10 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 	row("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
 	row("admin", "%s, %s", c.Admin.Listen, choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
 	row("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
-	row("cache", "%s, up to %s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size, c.Cache.MinFree,
+	row("cache", "%s, up to %s%s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size,
+		choose(c.Cache.Size.Percent > 0, " of the disk", ""), c.Cache.MinFree,
 		c.Cache.Durability)
-	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry"))
+	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry, so Docker's registry-mirrors does not work"))
 	row("upstreams", "%d, all others are refused", len(c.Upstreams))
 	for _, u := range c.Upstreams {
 		ruled := choose(u.Access == "rules", "; the rules say what may be pulled", "")
@@ -171,9 +173,8 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 		return &exitError{exitFailed, fmt.Errorf("write the output: %w", err)}
 	}
 
-	fmt.Fprintf(&b, "\nA running mirror takes up changes of the file, except for these, which need a restart:\n  %s\n",
-		strings.Join(config.RestartPaths(), ", "))
-	for _, text := range c.Warnings() {
+	b.WriteString("\nA running mirror takes up changes of this file; mirror config print marks the settings that need a restart.\n")
+	for _, text := range append(c.Warnings(), diskWarnings(c)...) {
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
 	}
 	for _, f := range c.Files() {
@@ -182,6 +183,19 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 		}
 	}
 	return write(out, []byte(b.String()))
+}
+
+// diskWarnings are what the disk of the cache has to say of its settings, where it is a disk of this machine.
+func diskWarnings(c *config.Config) []string {
+	sp, err := disk.SpaceAt(c.Cache.Dir)
+	if err != nil {
+		return nil // the configuration may be for another machine
+	}
+	if size := c.Cache.Size.Of(sp.Total); size > sp.Total {
+		return []string{fmt.Sprintf("cache.size is %s, and the disk of %s has %s: it is full long before; write less, or a percentage, "+
+			"as in 80%%", amount(size), c.Cache.Dir, amount(sp.Total))}
+	}
+	return nil
 }
 
 func choose(yes bool, this, that string) string {

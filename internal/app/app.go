@@ -116,7 +116,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.use(f)
-	a.build(c)
+	if err := a.build(c); err != nil {
+		return nil, err
+	}
 	setup, err := a.sites.setup(c)
 	if err != nil {
 		return nil, err
@@ -173,10 +175,14 @@ func (a *App) open(ctx context.Context, c *config.Config) (err error) {
 }
 
 // build makes the components. Nothing runs yet.
-func (a *App) build(c *config.Config) {
+func (a *App) build(c *config.Config) error {
+	size, err := a.size(c)
+	if err != nil {
+		return err
+	}
 	a.catalog = catalog.New(a.db.Table("tags"), a.db.Table("refs"), catalog.Options{Log: a.log})
 	a.cache = cache.New(cache.Options{
-		Store: a.store, Index: a.index, Size: int64(c.Cache.Size), Free: a.store.Free,
+		Store: a.store, Index: a.index, Size: size, Free: a.store.Free,
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
 		ParallelAbove: int64(c.Cache.ParallelAbove),
 	})
@@ -201,6 +207,24 @@ func (a *App) build(c *config.Config) {
 	a.metrics.server(a.server)
 	a.sites = newSites(a.version, a.via, a.metrics, a.log)
 	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.State), newCredentialCollector(a.sites.Credentials))
+	return nil
+}
+
+// size is the budget of the cache in bytes. One that the disk can't hold is told: the disk is full long before.
+func (a *App) size(c *config.Config) (int64, error) {
+	disk, err := a.store.Free()
+	if err != nil {
+		if c.Cache.Size.Percent > 0 {
+			return 0, fmt.Errorf("cache.size: %w; write a size, as in 20GiB", err)
+		}
+		return int64(c.Cache.Size.Bytes), nil // the cache copes with a disk that does not say
+	}
+	size := c.Cache.Size.Of(disk.Total)
+	if size > disk.Total {
+		a.log.Warn("cache.size is more than the disk of cache.dir has: content goes when the disk is full, long before that; write less, or "+
+			"a percentage of the disk, as in 80%", "cache", c.Cache.Dir, "size", config.Size(size).String(), "disk_bytes", disk.Total)
+	}
+	return size, nil
 }
 
 // proxies are those of the configuration, which has checked them.
