@@ -86,7 +86,7 @@ Try it, with no configuration at all:
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelpCmd())
 	root.AddCommand(newServeCmd(), newConfigCmd(), newStatusCmd(), newReloadCmd(), newCacheCmd(), newUpstreamsCmd(), newFailuresCmd(),
-		newPullsCmd(), newExplainCmd(), newDoctorCmd(), newVersionCmd())
+		newPullsCmd(), newExplainCmd(), newDoctorCmd(), newDemoCmd(), newVersionCmd())
 	return root
 }
 
