@@ -53,7 +53,8 @@ reasons: install ## a place for each reason of docs/failures, pulled from by eve
 	cd e2e && go test -count=1 -timeout 20m -run '^TestReasons$$' . -reasons $(if $(UPDATE),-update)
 
 .PHONY: tour
-tour: build ## ten failures on this machine, offline: what a client prints without the mirror and with it
+tour: build ## ten failures on this machine, offline: what a client prints without the mirror and with it; mirror demo is quicker
+	@./e2e/install.sh tour
 	@cd e2e && go run ./tour -mirror ../bin/mirror
 
 .PHONY: kill
