@@ -71,6 +71,29 @@ faults: ## the fault matrix, in full: 100,000 trials, a quarter of an hour; FAUL
 rotation: ## logins that live 5 s and tokens that live 2 s, under 50 clients, for ROTATION=60s of the test's own clock
 	go test -count=1 -v ./upstream -run '^TestRotationUnderLoad$$' -rotation $(ROTATION)
 
+.PHONY: release
+release: ## binaries for every platform, checksums and notes, into bin/release; VERSION=v1.2.3
+	@[[ "$(VERSION)" =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?$$ ]] || { echo "write VERSION=v1.2.3"; exit 2; }
+	@rm -rf bin/release && mkdir -p bin/release
+	@$(MAKE) --no-print-directory release-notes VERSION=$(VERSION) >bin/release/NOTES.md
+	@for target in $(TARGETS); do \
+	  echo "build mirror-$(VERSION)-$${target%/*}-$${target#*/}"; \
+	  CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' \
+	    -o bin/release/mirror-$(VERSION)-$${target%/*}-$${target#*/} ./cmd/mirror; \
+	done
+	@cd bin/release && sha256sum mirror-* >SHA256SUMS && cat SHA256SUMS
+
+.PHONY: release-notes
+release-notes: ## the section of CHANGELOG.md for VERSION=v1.2.3, by kind; without VERSION what is not released yet
+	@go run ./internal/notes $(VERSION) <CHANGELOG.md
+
+.PHONY: licenses
+licenses: ## the modules that the binary is linked with, and where their licenses are
+	@go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/mirror | sort -u | \
+	  while read -r module version dir; do \
+	    printf '%-50s %-12s %s\n' "$$module" "$$version" "$$(cd "$$dir" && ls | grep -iE '^(licen[cs]e|copying|notice)' | tr '\n' ' ')"; \
+	  done
+
 .PHONY: cross
 cross: ## builds for every platform that is promised
 	@for target in $(TARGETS); do \

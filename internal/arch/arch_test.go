@@ -29,7 +29,7 @@ var floors = [][]string{
 	{"upstream", "access", "catalog", "cache", "auth/*"},
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
-	{"oci", "internal/state", "internal/arch", "internal/guard", "internal/faults", "internal/demo"},
+	{"oci", "internal/state", "internal/arch", "internal/guard", "internal/faults", "internal/demo", "internal/notes"},
 	{"internal/point", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
 	{"auth/internal/clean"},
 }
