@@ -30,6 +30,12 @@ run: build ## run it, with CONFIG=FILE or without any configuration
 .PHONY: test
 test: install unit build e2e cross ## everything: unit tests, real registries and clients (as root on Debian), all platforms
 
+.PHONY: test-container
+test-container: ## what CI runs, in a container of Debian 12 with podman or docker: for machines that are something else
+	@engine=$$(command -v podman || command -v docker) || { echo "needs podman or docker"; exit 2; }; \
+	"$$engine" run --rm -it --privileged -v "$(CURDIR):/src" -w /src -v mirror-go:/go/pkg/mod -v mirror-cache:/root/.cache \
+	  golang:1.26-bookworm sh -c 'git config --global --add safe.directory /src && .ci/run'
+
 .PHONY: unit
 unit: ## the product's own tests under the race detector, which needs gcc; "go test ./..." does not
 	go vet ./...

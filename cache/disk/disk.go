@@ -136,6 +136,7 @@ func (s *Store) open(on func(dir string) (volume, error)) (err error) {
 	if err := s.takeLock(); err != nil {
 		return err
 	}
+	s.strangers()
 	if name := networkFS(s.dir); name != "" {
 		s.o.Log.Warn("cache folder is on a network file system, where locks and renames are less reliable; "+
 			"a local disk is better", "dir", s.path, "fs", name)

@@ -282,7 +282,11 @@ func detail(x journal.Failure, now time.Time) string {
 
 // whose is a client. An address may stand for many, behind a NAT for all of a cluster.
 func whose(client string) string {
-	if _, err := netip.ParseAddr(client); err == nil {
+	switch ip, err := netip.ParseAddr(client); {
+	case err != nil:
+	case ip.IsLoopback():
+		return client + ", the mirror's own machine"
+	default:
 		return client + ", perhaps shared"
 	}
 	return client

@@ -74,6 +74,7 @@ the upstream is down or rate limited, and says why a pull fails and what to do.
 
 Try it, with no configuration at all:
 
+  mirror demo
   mirror serve
   crane pull 127.0.0.1:5000/docker.io/library/alpine:3.22 alpine.tar`,
 		SilenceUsage:  true,

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"reflect"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/registrymirror/mirror/admin"
@@ -51,6 +52,7 @@ func reload(ctx context.Context, a reloader, file string, c *config.Config, log 
 		}
 		if reply != nil {
 			how.restart = config.Diff(first, c)
+			how.changed = slices.DeleteFunc(how.changed, func(path string) bool { return waits(path, how.restart) })
 			reply <- how // it has room
 			reply = nil
 		}
@@ -70,6 +72,11 @@ func reload(ctx context.Context, a reloader, file string, c *config.Config, log 
 type reloaded struct {
 	changed, restart []string
 	err              error // why the old configuration stays
+}
+
+// waits reports whether the change of a setting needs a restart: "tls" stands for its keys.
+func waits(path string, restart []string) bool {
+	return slices.ContainsFunc(restart, func(r string) bool { return path == r || strings.HasPrefix(path, r+".") })
 }
 
 // asker gives the admin listener a way to ask reload, which reads from asks.

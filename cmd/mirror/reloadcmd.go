@@ -45,9 +45,12 @@ mirror answers.`,
 			if err := flags.read(body, &r, "not an account of a reload"); err != nil {
 				return err
 			}
-			text := "The configuration was read again and is in use; no setting has changed.\n"
-			if len(r.Changed) > 0 {
-				text = "The configuration is in use. Changed: " + strings.Join(r.Changed, ", ") + ".\n"
+			text := "The configuration was read again; no setting has changed.\n"
+			switch {
+			case len(r.Changed) > 0:
+				text = "The configuration was read again. In use now: " + strings.Join(r.Changed, ", ") + ".\n"
+			case len(r.Restart) > 0:
+				text = "The configuration was read again.\n"
 			}
 			if len(r.Restart) > 0 {
 				text += "These changes wait for a restart: " + strings.Join(r.Restart, ", ") + ".\n"

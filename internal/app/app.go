@@ -87,7 +87,7 @@ type App struct {
 func New(ctx context.Context, o Options) (_ *App, err error) {
 	a := &App{log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12],
 		file: o.File, again: o.Again, began: time.Now()}
-	a.taken.Store(&admin.Config{File: a.file, TakenAt: a.began.UTC()})
+	a.taken.Store(&admin.Config{File: a.file, TakenAt: a.began.UTC().Truncate(time.Millisecond)})
 	defer func() {
 		if err != nil {
 			_ = a.close()

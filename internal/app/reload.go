@@ -77,7 +77,7 @@ func (a *App) Reload(c *config.Config) error {
 		a.log.Error("the configuration was not reloaded; the old one stays in use", "err", err)
 		return err
 	}
-	a.taken.Store(&admin.Config{File: a.file, TakenAt: time.Now().UTC(), Restart: config.Diff(a.config, c)})
+	a.taken.Store(&admin.Config{File: a.file, TakenAt: time.Now().UTC().Truncate(time.Millisecond), Restart: config.Diff(a.config, c)})
 	if kept {
 		a.log.Warn("admin.tokenFile is not set any more, but the admin listener can be reached from other machines "+
 			"until the restart: the old token stays in force until then", "admin", a.AdminAddr().String())
@@ -148,5 +148,5 @@ func (a *App) refused(err error) {
 
 // about is what runs here.
 func (a *App) about() admin.About {
-	return admin.About{Version: a.version, GoVersion: runtime.Version(), StartedAt: a.began.UTC(), Config: *a.taken.Load()}
+	return admin.About{Version: a.version, GoVersion: runtime.Version(), StartedAt: a.began.UTC().Truncate(time.Millisecond), Config: *a.taken.Load()}
 }
