@@ -44,14 +44,6 @@ func fieldsOf(t reflect.Type) []field {
 	return fs
 }
 
-func keysOf(fs []field) []string {
-	keys := make([]string, len(fs))
-	for i, f := range fs {
-		keys[i] = f.key
-	}
-	return keys
-}
-
 // spot is the place of a value in the tree: its path as people see it, and as the table of unavailable settings has it,
 // with * for every key and index that the operator chose.
 type spot struct{ path, pattern string }

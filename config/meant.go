@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // words are keys and values that other programs have, or that a person would guess, by the place where they are written:
 // what to write here instead. A * is any key or index.
@@ -103,10 +106,8 @@ var webHosts = map[string][]string{
 // registryOf is the registry that is meant by the name of a site; empty: none is known.
 func registryOf(site string) string {
 	for registry, sites := range webHosts {
-		for _, s := range sites {
-			if s == site {
-				return registry
-			}
+		if slices.Contains(sites, site) {
+			return registry
 		}
 	}
 	return ""

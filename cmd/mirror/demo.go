@@ -126,21 +126,22 @@ func showDemo(ctx context.Context, out io.Writer, stay bool) (err error) {
 // open starts the registries and makes the mirror.
 func (s *stage) open(ctx context.Context, dir string) error {
 	var names []string
-	text := "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ndrain: 1s\ncache: {dir: data, size: 1GiB, minFree: 0}\n" +
-		"rules: [{who: [anonymous], pull: ['shop.example/**']}]\nupstreams:\n"
+	var text strings.Builder
+	text.WriteString("listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ndrain: 1s\ncache: {dir: data, size: 1GiB, minFree: 0}\n" +
+		"rules: [{who: [anonymous], pull: ['shop.example/**']}]\nupstreams:\n")
 	for _, a := range acts {
-		r, err := demo.Start(a.kind)
+		r, err := demo.Start(ctx, a.kind)
 		if err != nil {
 			return err
 		}
 		s.registries = append(s.registries, r)
 		names = append(names, "http://"+r.Addr(), "https://"+a.host, r.Addr(), a.host)
-		text += fmt.Sprintf("  %s: {endpoints: ['http://%s']%s}\n", a.host, r.Addr(), a.settings)
+		fmt.Fprintf(&text, "  %s: {endpoints: ['http://%s']%s}\n", a.host, r.Addr(), a.settings)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "shop.pass"), []byte("last year's password\n"), 0o600); err != nil {
 		return err
 	}
-	c, err := config.Parse(filepath.Join(dir, "config.yaml"), []byte(text), nil)
+	c, err := config.Parse(filepath.Join(dir, "config.yaml"), []byte(text.String()), nil)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,10 +32,8 @@ func (o *output) forms() []string {
 
 // check says what is wrong with the value of -o.
 func (o *output) check() error {
-	for _, f := range append(o.forms(), "") {
-		if o.form == f {
-			return nil
-		}
+	if o.form == "" || slices.Contains(o.forms(), o.form) {
+		return nil
 	}
 	return fmt.Errorf("-o %s: there are %s", o.form, list(o.forms()))
 }

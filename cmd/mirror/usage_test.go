@@ -114,7 +114,9 @@ func TestOutputAsYAML(t *testing.T) {
 	_, where := failuresOf(t)
 	up := upstreamsOf(t, "")
 	for _, args := range [][]string{
-		{"failures", "--admin", where}, {"failures", "--admin", where, "7f3a9c2e"}, {"failures", "--admin", where, "--by", "class"},
+		{"failures", "--admin", where},
+		{"failures", "--admin", where, "7f3a9c2e"},
+		{"failures", "--admin", where, "--by", "class"},
 		{"upstreams", "--admin", up},
 	} {
 		_, asJSON, _ := commandLine(t, append(args, "-o", "json")...)

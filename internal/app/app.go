@@ -85,8 +85,10 @@ type App struct {
 // New takes the data folder into use and listens. The context bounds the wait for another mirror that has the folder,
 // at most a minute, in which nothing listens; then the error is a *disk.LockedError.
 func New(ctx context.Context, o Options) (_ *App, err error) {
-	a := &App{log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12],
-		file: o.File, again: o.Again, began: time.Now()}
+	a := &App{
+		log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12],
+		file: o.File, again: o.Again, began: time.Now(),
+	}
 	a.taken.Store(&admin.Config{File: a.file, TakenAt: a.began.UTC().Truncate(time.Millisecond)})
 	defer func() {
 		if err != nil {

@@ -20,7 +20,7 @@ func TestPull(t *testing.T) {
 		demo.Limiting: "unexpected status from HEAD request to http://ADDR/v2/acme/app/manifests/v1: 429 Too Many Requests",
 		demo.Portal:   "could not fetch content descriptor sha256:",
 	} {
-		r, err := demo.Start(kind)
+		r, err := demo.Start(t.Context(), kind)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -59,7 +59,7 @@ func notes(changelog io.Reader, version string) (string, error) {
 			}
 			by[kind] = append(by[kind], "- "+m[2])
 		case strings.HasPrefix(line, "- "):
-			return "", fmt.Errorf("line %d has no kind, as in - [BUGFIX] ...", n)
+			return "", fmt.Errorf("line %d has no kind, as in - [BUGFIX] text", n)
 		case kind == "" && line != "":
 			intro = append(intro, line)
 		case strings.HasPrefix(line, "  "):
