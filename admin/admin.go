@@ -1,7 +1,8 @@
 // Package admin is the operator's side: health, metrics and profiles on a listener of their own.
 //
 // Promise: /healthz and /readyz answer anybody, at once, from memory; everything else wants the token where one is
-// set. Nothing here can change what a pull gets. It does no I/O of its own.
+// set. Nothing here can change what a pull gets, but for a reload, which has the operator's own file read again. It does no
+// I/O of its own.
 package admin
 
 import (

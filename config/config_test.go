@@ -284,3 +284,27 @@ func TestLoadSaysWhatToDo(t *testing.T) {
 		}
 	}
 }
+
+// What a file names is told with its full path, also where the file was named by a relative one.
+func TestPathsAreFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "c.yaml"), []byte("cache: {dir: data}\ntls: {cert: a, key: /b}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	c, err := config.Load("c.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Cache.Dir != filepath.Join(at, "data") || c.TLS.Cert != filepath.Join(at, "a") || c.TLS.Key != "/b" {
+		t.Errorf("%s, %s, %s", c.Cache.Dir, c.TLS.Cert, c.TLS.Key)
+	}
+	_, err = config.Parse("c.yaml", []byte("x: 1\n"), nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "c.yaml:1:1: ") {
+		t.Errorf("a problem has the name that was given: %v", err)
+	}
+}

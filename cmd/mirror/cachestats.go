@@ -55,7 +55,7 @@ func showCache(out io.Writer, c admin.Cache) error {
 	}
 	line("stored", "%s in %d blobs and manifests", stored, c.Objects)
 	if c.Reserved > 0 {
-		line("reserved", "%s for running downloads, %d of them paused", amount(c.Reserved), c.Parked)
+		line("reserved", "%s for downloads that run or are paused; %d are paused", amount(c.Reserved), c.Parked)
 	}
 	if c.Degraded {
 		line("disk", "fails: what is not cached is passed on without being stored; look at the mirror's log")

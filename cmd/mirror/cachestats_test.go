@@ -21,7 +21,7 @@ func TestCacheStats(t *testing.T) {
 		want  string
 	}{
 		{c, `stored    3.0 GiB of 20.0 GiB (15%) in 40 blobs and manifests
-reserved  1.0 MiB for running downloads, 2 of them paused
+reserved  1.0 MiB for downloads that run or are paused; 2 are paused
 disk      fails: what is not cached is passed on without being stored; look at the mirror's log
 blobs     90 from the cache, 10 downloaded, 5 shared a running download, 1 streamed without caching
 evicted   3, 2.0 KiB
