@@ -15,11 +15,12 @@ import (
 
 func newCacheCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "cache",
-		Short: "Show how full the cache is, and check what is in it",
-		Long:  `Show how full the cache of a running mirror is, and check what is in the folder of cache.dir.`,
-		Args:  subcommand,
-		RunE:  help,
+		Use:        "cache",
+		SuggestFor: []string{"stats", "verify", "du", "disk"},
+		Short:      "Show how full the cache is, and check what is in it",
+		Long:       `Show how full the cache of a running mirror is, and check what is in the folder of cache.dir.`,
+		Args:       subcommand,
+		RunE:       help,
 	}
 	cmd.AddCommand(newCacheStatsCmd(), newCacheVerifyCmd())
 	return cmd

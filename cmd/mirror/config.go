@@ -17,8 +17,9 @@ import (
 func newConfigCmd() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "config",
-		Short: "Check, print or describe the configuration",
+		Use:        "config",
+		SuggestFor: []string{"check", "validate", "init", "print", "settings", "configure"},
+		Short:      "Check, print or describe the configuration",
 		Long: `Check, print or describe the configuration.
 
 It is read from the file of --config alone, no file is searched for, and from

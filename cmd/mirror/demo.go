@@ -24,8 +24,9 @@ import (
 func newDemoCmd() *cobra.Command {
 	var stay bool
 	cmd := &cobra.Command{
-		Use:   "demo",
-		Short: "Show in a few seconds what the mirror says when pulls fail",
+		Use:        "demo",
+		SuggestFor: []string{"tour", "example", "try", "quickstart"},
+		Short:      "Show in a few seconds what the mirror says when pulls fail",
 		Long: `Show in a few seconds what a node says of pulls that fail, without the mirror and with it,
 and what the mirror has recorded. Registries, mirror and client run in this process, on
 ports of 127.0.0.1: no network, Docker or root is needed, and nothing stays. The client

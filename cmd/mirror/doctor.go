@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,8 +24,14 @@ func newDoctorCmd() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look for what is wrong, step by step",
 		Long:  `Look for what is wrong, step by step.`,
-		Args:  subcommand,
-		RunE:  help,
+		Args: func(cmd *cobra.Command, args []string) error {
+			err := subcommand(cmd, args)
+			if err != nil && strings.ContainsAny(args[0], "/:.") {
+				err = fmt.Errorf("%w; an image goes behind image, as in mirror doctor image %s", err, args[0])
+			}
+			return err
+		},
+		RunE: help,
 	}
 	cmd.AddCommand(newDoctorImageCmd())
 	return cmd
@@ -103,8 +110,8 @@ Exit codes: 0 the image can be pulled; 1 it can't, or an invalid configuration; 
 	completes(cmd, "platform", "linux/amd64", "linux/arm64", "linux/arm/v7", "windows/amd64")
 	cmd.Flags().BoolVar(&straight, "straight", false, "look from here, even where MIRROR_ADMIN names a mirror")
 	flags.add(cmd, true)
-	cmd.Flags().Lookup("admin").Usage = "the admin listener of a mirror that is to look, instead of this command"
-	cmd.Flags().Lookup("config").Usage = "configuration file, with the registries and credentials to look with"
+	cmd.Flags().Lookup("admin").Usage = "`URL` or HOST:PORT of the admin listener of a mirror that is to look, instead of this command; variable MIRROR_ADMIN"
+	cmd.Flags().Lookup("config").Usage = "configuration `file`, with the registries and credentials to look with; variable MIRROR_CONFIG"
 	return cmd
 }
 

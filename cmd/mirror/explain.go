@@ -23,8 +23,9 @@ const mostJoined = 100
 func newExplainCmd() *cobra.Command {
 	var flags adminFlags
 	cmd := &cobra.Command{
-		Use:   "explain [FILE|-]",
-		Short: "Read events and logs of failing pulls, and say why they fail",
+		Use:        "explain [FILE|-]",
+		SuggestFor: []string{"why", "diagnose", "analyze", "analyse"},
+		Short:      "Read events and logs of failing pulls, and say why they fail",
 		Long: `Read what clients print when a pull fails, and say for each failure why, what to do, and
 how often it is there. The input is a file, or what comes by standard input (-, or no
 argument): events and pods of kubectl, as text or JSON, and logs of the kubelet, containerd,

@@ -36,8 +36,9 @@ type failureFlags struct {
 func newFailuresCmd() *cobra.Command {
 	var f failureFlags
 	cmd := &cobra.Command{
-		Use:   "failures [ID]",
-		Short: "Show why pulls failed, and what to do",
+		Use:        "failures [ID]",
+		SuggestFor: []string{"errors", "events", "failed", "failure", "list"},
+		Short:      "Show why pulls failed, and what to do",
 		Long: `Show why pulls failed, and what to do, as a running mirror has recorded it: each failure
 with its cause and remedy, the one seen last first. The same reason for the same image at
 the same host is one failure, with a count of the pulls that met it. With an ID, the eight

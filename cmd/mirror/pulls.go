@@ -18,8 +18,9 @@ func newPullsCmd() *cobra.Command {
 	var over bool
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "pulls",
-		Short: "Show the pulls that go on, or those that are over",
+		Use:        "pulls",
+		SuggestFor: []string{"ps", "pull", "active", "images"},
+		Short:      "Show the pulls that go on, or those that are over",
 		Long: `Show the pulls that go on at a running mirror, the one that began last first. With --over,
 the last 1,000 that are over. A pull is what one client asks of one image; it is over a
 minute after its last request. Its outcome is served, stale (from the cache, while the

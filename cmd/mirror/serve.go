@@ -17,8 +17,9 @@ import (
 func newServeCmd() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "serve",
-		Short: "Run the mirror",
+		Use:        "serve",
+		SuggestFor: []string{"run", "start", "up", "proxy", "daemon"},
+		Short:      "Run the mirror",
 		Long: `Run the mirror until SIGINT or SIGTERM; running pulls then finish within drain.
 
 Without --config it serves the well-known registries anonymously on 127.0.0.1:5000,

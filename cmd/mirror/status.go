@@ -17,8 +17,9 @@ import (
 func newStatusCmd() *cobra.Command {
 	var flags adminFlags
 	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show on one screen whether all is well, and what is not",
+		Use:        "status",
+		SuggestFor: []string{"info", "health", "ping", "state"},
+		Short:      "Show on one screen whether all is well, and what is not",
 		Long: `Show on one screen how a running mirror is: its version and uptime, the registries and
 credentials that are not well, the pulls that go on, the cache, and the failures of the
 last hour. What is well is counted, what is not is named.

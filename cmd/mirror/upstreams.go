@@ -16,8 +16,9 @@ import (
 func newUpstreamsCmd() *cobra.Command {
 	var flags adminFlags
 	cmd := &cobra.Command{
-		Use:   "upstreams",
-		Short: "Show the registries that are mirrored, their endpoints, credentials and limits",
+		Use:        "upstreams",
+		SuggestFor: []string{"registries", "endpoints", "credentials", "limits", "upstream"},
+		Short:      "Show the registries that are mirrored, their endpoints, credentials and limits",
 		Long: `Show the registries that are mirrored, their endpoints and credentials, how each of them
 is, and what is left of rate limits, as a running mirror knows it. Nobody is asked for it.
 

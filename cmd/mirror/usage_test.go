@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/registrymirror/mirror/admin"
@@ -36,6 +38,10 @@ func TestUsage(t *testing.T) {
 		{"doctor image", "doctor image needs an image, as in nginx:1.27", "mirror doctor image --help"},
 		{"help nope", `unknown command "nope" for "mirror"`, "mirror help --help"},
 		{"help config nope", `unknown command "nope" for "mirror config"`, "mirror help --help"},
+		{"start", `did you mean "serve"?`, "mirror --help"},
+		{"check config.yaml", `did you mean "config"?`, "mirror --help"},
+		{"ps", `did you mean "pulls"?`, "mirror --help"},
+		{"doctor nginx:1.27", "an image goes behind image, as in mirror doctor image nginx:1.27", "mirror doctor --help"},
 		{"nope", `unknown command "nope" for "mirror"`, "mirror --help"},
 		{"cache stats -o xml", "-o xml: there are json and yaml", "mirror cache stats --help"},
 		{"pulls --limit 0", "it is from 1 to 1000", "mirror pulls --help"},
@@ -68,21 +74,31 @@ func TestVersionFlag(t *testing.T) {
 	}
 }
 
-// Flags name the variables that set them.
+// Flags name the variables that set them, in each command that has them.
 func TestFlagsNameTheirVariables(t *testing.T) {
 	t.Parallel()
-	for args, names := range map[string][]string{
-		"serve --help":        {"MIRROR_CONFIG"},
-		"config print --help": {"MIRROR_CONFIG"},
-		"cache verify --help": {"MIRROR_CONFIG"},
-		"failures --help":     {"MIRROR_ADMIN ", "MIRROR_CONFIG", "MIRROR_ADMIN_TOKEN_FILE"},
-	} {
-		_, out, _ := commandLine(t, strings.Fields(args)...)
-		for _, name := range names {
-			if !strings.Contains(strings.Join(strings.Fields(out), " "), "variable "+name) {
-				t.Errorf("%s does not name %s:\n%s", args, name, out)
+	found := 0
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for name, variable := range map[string]string{
+			"admin": "MIRROR_ADMIN", "config": "MIRROR_CONFIG", "admin-token-file": "MIRROR_ADMIN_TOKEN_FILE",
+		} {
+			f := c.Flag(name)
+			if f == nil {
+				continue
+			}
+			found++
+			if !regexp.MustCompile(`variable ` + variable + `( |;|$)`).MatchString(f.Usage) {
+				t.Errorf("%s --%s does not name %s: %s", c.CommandPath(), name, variable, f.Usage)
 			}
 		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot())
+	if found < 20 {
+		t.Errorf("only %d flags were found", found)
 	}
 }
 
