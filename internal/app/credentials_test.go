@@ -252,6 +252,34 @@ func TestACredentialThatIsNotThereIsNeverOK(t *testing.T) {
 	}
 }
 
+// A password file that was emptied while the mirror runs: the old password is still used, and where the registry refuses it
+// the failure says what is the matter with the file.
+func TestAnEmptiedPasswordFileIsInTheEvidence(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	o := limited(t)
+	pass := filepath.Join(dir, "pass")
+	write(t, pass, "last year's")
+	c := parse(t, dir, fmt.Sprintf("  %s: {endpoints: [%q], access: rules, credentials: [{name: hub, username: bot, passwordFile: pass}]}\n"+
+		"rules: [{who: [anonymous], pull: ['**']}]\n", nameOf(o), o.URL()))
+	a, log := start(t, c)
+	get(t, "http://"+a.AdminAddr().String()+"/api/v1/upstreams") // it is read
+	write(t, pass, "")
+	status, text := get(t, "http://"+a.Addr().String()+"/v2/"+nameOf(o)+"/private/app/manifests/1")
+	if status != http.StatusForbidden || !strings.Contains(text, "rejects credential hub") {
+		t.Errorf("%d %s", status, text)
+	}
+	_, text = get(t, "http://"+a.AdminAddr().String()+"/api/v1/failures")
+	want := "credential hub: rejected; its password file " + pass + " is empty; write the password to it; until then the password that " +
+		"was read before is used"
+	if !strings.Contains(text, want) {
+		t.Errorf("no %q in\n%s", want, text)
+	}
+	if !strings.Contains(log.String(), "the password that was read before stays in use") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
 // A login of a cloud that the configuration accepts is accepted by its source, and the other way about.
 func TestHostsOfClouds(t *testing.T) {
 	t.Parallel()
