@@ -301,6 +301,7 @@ func listHint(n *yaml.Node) string {
 
 // mappingHint is how to make a mapping of what is none.
 func mappingHint(n *yaml.Node, s spot) string {
+	const general = "write KEY: VALUE, one a line"
 	name := ""
 	switch {
 	case n.Kind == yaml.ScalarNode:
@@ -308,10 +309,51 @@ func mappingHint(n *yaml.Node, s spot) string {
 	case n.Kind == yaml.SequenceNode && len(n.Content) > 0 && resolve(n.Content[0]).Kind == yaml.ScalarNode:
 		name = resolve(n.Content[0]).Value
 	}
-	if s.pattern == "upstreams" && isHostPort(strings.ToLower(name)) {
-		return "write " + name + ": {}, one a line"
+	if name == "" || len(name) > 80 || strings.ContainsAny(name, "\n,[]{}#") {
+		return general
 	}
-	return "write KEY: VALUE, one a line"
+	name = withoutUser(name)
+	if s.pattern == "upstreams" {
+		if isHostPort(strings.ToLower(name)) {
+			return "write " + name + ": {}, one a line"
+		}
+		return general
+	}
+	if s.pattern == "upstreams.*" && n.Kind == yaml.ScalarNode {
+		if strings.Contains(name, "://") {
+			return "write {endpoints: [" + name + "]}"
+		}
+		return "write {}, or keys below it"
+	}
+	if _, err := parseBool(strings.ToLower(name)); err == nil && n.Kind == yaml.ScalarNode {
+		if wrap, ok := switches[s.pattern]; ok {
+			return "write " + wrap
+		}
+		return general
+	}
+	if wrap, ok := wraps[s.pattern]; ok {
+		return "write " + strings.ReplaceAll(wrap, "VALUE", name)
+	}
+	return general
+}
+
+// wraps are mappings of the one value that is often written in their place.
+var wraps = map[string]string{
+	"tls":                              "{cert: VALUE, key: FILE}",
+	"admin":                            "{listen: VALUE}",
+	"metrics":                          "{listen: VALUE}",
+	"log":                              "{level: VALUE}",
+	"rules.*":                          "{who: [anonymous], pull: [VALUE]}",
+	"upstreams.*.tags":                 "{maxAge: VALUE}",
+	"upstreams.*.credentials.*":        "{name: VALUE, username: USER, passwordFile: FILE}",
+	"upstreams.*.credentials.*.plugin": "{command: VALUE, args: []}",
+	"upstreams.*.credentials.*.gar":    "{keyFile: VALUE}",
+}
+
+// switches are mappings whose being there says something, in place of true.
+var switches = map[string]string{
+	"tls": "{cert: FILE, key: FILE}", "kubernetes": "{events: true}", "upstreams.*.credentials.*.ecr": "{}",
+	"upstreams.*.credentials.*.gar": "{}", "upstreams.*.credentials.*.acr": "{}",
 }
 
 func resolve(n *yaml.Node) *yaml.Node {

@@ -32,7 +32,7 @@ func TestSettingOf(t *testing.T) {
 	for word, want := range map[string]string{
 		"listen": "MIRROR_LISTEN", "cache-dir": "MIRROR_CACHE_DIR", "cache.dir": "MIRROR_CACHE_DIR", "cacheDir": "MIRROR_CACHE_DIR",
 		"size": "MIRROR_CACHE_SIZE", "log-level": "MIRROR_LOG_LEVEL", "level": "MIRROR_LOG_LEVEL", "min_free": "MIRROR_CACHE_MIN_FREE",
-		"token-file": "", "verbose": "", "": "", "upstreams": "", "cache": "",
+		"token-file": "", "verbose": "MIRROR_LOG_LEVEL", "port": "MIRROR_LISTEN", "nonsense": "", "": "", "upstreams": "", "cache": "",
 	} {
 		if path, got, ok := config.SettingOf(word); got != want || ok != (want != "") {
 			t.Errorf("%q is %s, %q, %v", word, path, got, ok)

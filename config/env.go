@@ -55,11 +55,23 @@ var envSettings = sync.OnceValue(func() map[string]string {
 	return names
 })
 
+// settingWords are what other programs call some of the settings.
+var settingWords = map[string]string{
+	"port": "listen", "p": "listen", "bind": "listen", "addr": "listen", "address": "listen", "listenaddress": "listen", "listenaddr": "listen",
+	"verbose": "log.level", "debug": "log.level", "loglevel": "log.level", "logformat": "log.format",
+	"d": "cache.dir", "data": "cache.dir", "datadir": "cache.dir", "storage": "cache.dir", "cachedir": "cache.dir", "root": "cache.dir",
+	"adminport": "admin.listen", "adminaddr": "admin.listen", "metricsport": "metrics.listen", "metricsaddr": "metrics.listen",
+	"cert": "tls.cert", "tlscert": "tls.cert", "key": "tls.key", "tlskey": "tls.key", "maxsize": "cache.size", "cachesize": "cache.size",
+}
+
 // SettingOf is the setting that a word is meant to be, and the variable that sets it: listen, cache-dir and cacheDir are
 // words for settings, as is the last part of a path where no other setting ends so.
 func SettingOf(word string) (path, variable string, ok bool) {
 	bare := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("-", "", "_", "", ".", "").Replace(s))
+	}
+	if path := settingWords[bare(word)]; path != "" {
+		return path, EnvName(path), true
 	}
 	var ends []string
 	for _, p := range slices.Compact(slices.Sorted(maps.Values(envSettings()))) {

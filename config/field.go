@@ -193,6 +193,9 @@ func suggest(key string, fs []field, s spot) string {
 			}
 		}
 	}
+	if path, _, ok := SettingOf(key); ok && s.path == "" && path != key {
+		return "it belongs at " + path
+	}
 	slices.Sort(keys)
 	if len(keys) == 0 {
 		return "nothing can be set here"

@@ -72,6 +72,15 @@ func configFileOf(cmd *cobra.Command, file string, args []string) (string, error
 	return args[0], nil
 }
 
+// synonyms are flags of other programs, and letters for flags that have none here.
+var synonyms = map[string]string{
+	"c": "config", "f": "config", "file": "config", "conf": "config", "cfg": "config", "config-file": "config", "configuration": "config",
+	"a": "admin", "url": "admin", "host": "admin", "server": "admin", "address": "admin", "addr": "admin", "endpoint": "admin", "H": "admin",
+	"token": "admin-token-file", "token-file": "admin-token-file", "t": "admin-token-file",
+	"w": "watch", "follow": "watch", "n": "limit", "tail": "limit", "count": "limit", "format": "output", "json": "output", "yaml": "output",
+	"arch": "platform", "os": "platform", "all": "declined", "group-by": "by",
+}
+
 // flagError says more of a flag that a command does not have: which one is meant, or that it is a setting.
 func flagError(cmd *cobra.Command, err error) error {
 	unknown, ok := errors.AsType[interface {
@@ -82,8 +91,15 @@ func flagError(cmd *cobra.Command, err error) error {
 		return err
 	}
 	name := unknown.GetSpecifiedName()
+	if cmd.Flag(name) != nil || len(name) == 1 && cmd.Flags().ShorthandLookup(name) != nil {
+		return err // it is there, and lacks its value
+	}
+	if known := synonyms[name]; known != "" && cmd.Flag(known) != nil {
+		return fmt.Errorf("%w; did you mean --%s?", err, known)
+	}
 	if path, variable, ok := config.SettingOf(name); ok {
-		return fmt.Errorf("there is no flag --%s: it is the setting %s; set %s, or %s in the file of --config", name, path, variable, path)
+		return fmt.Errorf("there is no flag %s%s: it is the setting %s; set %s, or %s in the file of --config",
+			choose(len(name) == 1, "-", "--"), name, path, variable, path)
 	}
 	var names []string
 	for _, set := range []interface{ FlagUsages() string }{cmd.Flags(), cmd.InheritedFlags()} {
