@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,7 +53,9 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 		case "continue":
 			f.After = v
 		case "since":
-			f.Since, err = sinceOf(v, now)
+			if f.Since, err = Since(v, now); err != nil {
+				err = fmt.Errorf("since=%s: %w", v, err)
+			}
 		case "declined":
 			if f.Declined, err = strconv.ParseBool(v); err != nil {
 				err = fmt.Errorf("declined=%s: there are true and false", v)
@@ -83,17 +86,27 @@ func known[W ~string](name string, w W, words []W) error {
 	return fmt.Errorf("%s=%s: there is none; there are %s", name, w, strings.Join(all, ", "))
 }
 
-// sinceOf reads a time or how long ago it was.
-func sinceOf(v string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(v); err == nil && d >= 0 {
-		return now.Add(-d), nil
+var days = regexp.MustCompile(`^([0-9]{1,5})d(.*)$`)
+
+// Since reads a time (RFC 3339), or how long ago it was: a duration, before which days of 24 hours may stand.
+func Since(text string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
 	}
-	t, err := time.Parse(time.RFC3339, v)
-	if err != nil {
-		return t, fmt.Errorf("since=%s: it is a duration, as in 1h30m, or a time, as in %s", v,
-			now.UTC().Format(time.RFC3339))
+	ago, rest := time.Duration(0), text
+	m := days.FindStringSubmatch(text)
+	if m != nil {
+		n, _ := strconv.Atoi(m[1]) // of digits
+		ago, rest = time.Duration(n)*24*time.Hour, m[2]
 	}
-	return t, nil
+	if rest != "" || m == nil {
+		d, err := time.ParseDuration(rest)
+		if err != nil || d < 0 {
+			return now, fmt.Errorf("it is a duration, as in 1h30m or 7d, or a time, as in %s", now.UTC().Format(time.RFC3339))
+		}
+		ago += d
+	}
+	return now.Add(-ago), nil
 }
 
 // failures answers with a page of the record.

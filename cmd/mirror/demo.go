@@ -91,7 +91,7 @@ type stage struct {
 func showDemo(ctx context.Context, out io.Writer, stay bool) (err error) {
 	dir, err := os.MkdirTemp("", "mirror-demo-")
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; set TMPDIR to a folder that this user can write to", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	s := &stage{out: out}

@@ -9,9 +9,7 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -187,29 +185,16 @@ func reasons() (words []string) {
 	return words
 }
 
-var days = regexp.MustCompile(`^([0-9]{1,5})d(.*)$`)
-
-// moment is a time, or how long ago it was, as RFC 3339 has it. A day is 24 hours. Empty stays empty.
+// moment is a time, or how long ago it was, as RFC 3339 has it. Empty stays empty.
 func moment(text string, now time.Time) (string, error) {
 	if text == "" {
 		return "", nil
 	}
-	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return t.Format(time.RFC3339Nano), nil
+	t, err := admin.Since(text, now)
+	if err != nil {
+		return "", err
 	}
-	ago, rest := time.Duration(0), text
-	if m := days.FindStringSubmatch(text); m != nil {
-		n, _ := strconv.Atoi(m[1]) // of digits
-		ago, rest = time.Duration(n)*24*time.Hour, m[2]
-	}
-	if rest != "" {
-		d, err := time.ParseDuration(rest)
-		if err != nil || d < 0 {
-			return "", fmt.Errorf("it is a duration, as in 1h30m or 7d, or a time, as in %s", now.UTC().Format(time.RFC3339))
-		}
-		ago += d
-	}
-	return now.Add(-ago).UTC().Format(time.RFC3339Nano), nil
+	return t.Format(time.RFC3339Nano), nil
 }
 
 // list asks for failures.

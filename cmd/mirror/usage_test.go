@@ -183,7 +183,7 @@ func TestMoments(t *testing.T) {
 	now := time.Date(2026, 5, 10, 12, 0, 0, 0, time.UTC)
 	for text, want := range map[string]string{
 		"": "", "1h": "2026-05-10T11:00:00Z", "1d": "2026-05-09T12:00:00Z", "1d12h": "2026-05-09T00:00:00Z", "0s": "2026-05-10T12:00:00Z",
-		"7d": "2026-05-03T12:00:00Z", "2026-05-01T00:00:00+02:00": "2026-05-01T00:00:00+02:00",
+		"7d": "2026-05-03T12:00:00Z", "0d": "2026-05-10T12:00:00Z", "2026-05-01T00:00:00+02:00": "2026-05-01T00:00:00+02:00",
 	} {
 		if got, err := moment(text, now); got != want || err != nil {
 			t.Errorf("%q: %q %v, want %q", text, got, err, want)
