@@ -72,12 +72,14 @@ func (s *sites) source(u config.Upstream, c config.Credential, label string) (au
 	return nil, errors.New("it has no source")
 }
 
-// Credentials says how the credentials of each upstream in use are. It asks nobody.
+// Credentials says how the credentials of each upstream in use are. It asks no host and no program.
 func (s *sites) Credentials() map[string][]auth.Status {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[string][]auth.Status, len(s.running))
-	for name, st := range s.registries() {
+	used := maps.Collect(s.registries())
+	s.mu.Unlock()
+	// Without the lock: files are looked at, and a disk may hang.
+	all := make(map[string][]auth.Status, len(used))
+	for name, st := range used {
 		for _, m := range st.login {
 			all[name] = append(all[name], st.registry.Judge(auth.Describe(m.Source)))
 		}
