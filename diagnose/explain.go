@@ -272,7 +272,11 @@ func evidence(e *upstream.Error) []string {
 			shows[p.Verdict]))
 	}
 	if n := e.Credential.Name; n != "" {
-		lines = append(lines, fmt.Sprintf("credential %s: %s", n, orElse(string(e.Credential.State), "state unknown")))
+		line := fmt.Sprintf("credential %s: %s", n, orElse(string(e.Credential.State), "state unknown"))
+		if why := e.Credential.LastError; why != "" && e.Credential.State != "failing" { // that is in the summary
+			line += "; " + strings.TrimPrefix(why, "credential "+n+": ")
+		}
+		lines = append(lines, line)
 	}
 	return lines
 }

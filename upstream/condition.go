@@ -127,7 +127,7 @@ const (
 type EndpointStatus struct {
 	URL         string // with the prefix of repositories as a path
 	State       EndpointState
-	Since       time.Time // when it went down; zero: it did not
+	Since       time.Time // when the state became what it is; zero: not known
 	LastError   string
 	LastErrorAt time.Time
 	Running     int      // blob transfers
@@ -175,6 +175,10 @@ func (c *condition) status(now time.Time) EndpointStatus {
 		s.State, s.Since = EndpointDegraded, c.bodies.down
 	case c.registry.failed > 0, c.bodies.failed > 0, now.Before(c.limited[documents]), now.Before(c.limited[blobs]):
 		s.State = EndpointDegraded
+	default:
+		if s.Since = c.registry.up; c.bodies.up.After(s.Since) {
+			s.Since = c.bodies.up
+		}
 	}
 	return s
 }

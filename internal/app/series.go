@@ -71,14 +71,16 @@ func (s *sites) endpointSeries() map[string][]upstream.EndpointStatus {
 // each, it is the one in the worst state, or else the one that ends first.
 func (s *sites) credentialSeries() map[string][]auth.Status {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[string][]auth.Status, len(s.running))
-	for name, st := range s.running {
+	running, patterns := maps.Clone(s.running), s.hostsOf()
+	s.mu.Unlock()
+	// Without the lock: files are looked at, and a disk may hang.
+	all := make(map[string][]auth.Status, len(running))
+	for name, st := range running {
 		if st.registry != nil {
 			all[name] = st.credentials()
 		}
 	}
-	for name, hosts := range s.hostsOf() {
+	for name, hosts := range patterns {
 		worst := make(map[string]auth.Status)
 		for _, st := range hosts {
 			for _, c := range st.credentials() {
