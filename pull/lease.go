@@ -2,7 +2,6 @@ package pull
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,23 +90,29 @@ func (l *leases) renew(part oci.Digest, now time.Time) {
 func (l *leases) sweep(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	over := func(g *lease) bool { return !now.Before(g.until) }
-	touched := make(map[oci.Digest]struct{}) // each once: parts are shared by many
 	for d, g := range l.held {
-		if !over(g) {
+		if now.Before(g.until) {
 			continue
 		}
 		delete(l.held, d)
 		l.parts -= len(g.parts)
 		for _, part := range g.parts {
-			touched[part] = struct{}{}
+			l.holders[part] = without(l.holders[part], g)
+			if len(l.holders[part]) == 0 {
+				delete(l.holders, part)
+			}
 		}
 	}
-	for part := range touched {
-		if l.holders[part] = slices.DeleteFunc(l.holders[part], over); len(l.holders[part]) == 0 {
-			delete(l.holders, part)
+}
+
+func without(list []*lease, g *lease) []*lease {
+	kept := list[:0]
+	for _, other := range list {
+		if other != g {
+			kept = append(kept, other)
 		}
 	}
+	return kept
 }
 
 // tend sees to what a manifest in memory needs of the cache, at most once a minute however often it is served: its

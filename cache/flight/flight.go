@@ -114,7 +114,7 @@ func (f *Flight) join(size int64, s Source) (*Reader, error) {
 	}
 	f.parked = false
 	f.wake()
-	r := &Reader{f: f, src: s, done: make(chan struct{}), waited: time.Now()}
+	r := &Reader{f: f, src: s, done: make(chan struct{}), waits: needing{last: time.Now()}}
 	f.readers = append(f.readers, r)
 	f.users++
 	return r, nil
@@ -218,7 +218,7 @@ func (f *Flight) needs() (clients []string) {
 	defer f.mu.Unlock()
 	now := time.Now()
 	for _, r := range f.readers {
-		if (r.waits || now.Sub(r.waited) < behind) && !slices.Contains(clients, r.src.Client) {
+		if (r.waits.now || now.Sub(r.waits.last) < behind) && !slices.Contains(clients, r.src.Client) {
 			if clients = append(clients, r.src.Client); len(clients) == mostNeeds {
 				break
 			}
