@@ -2,7 +2,7 @@
 //
 // Promise: /healthz and /readyz answer anybody, at once, from memory; everything else wants the token where one is
 // set. What a browser sends for another site's page is refused everywhere (see gate.go). Nothing here can change what a
-// pull gets. It does no I/O of its own.
+// pull gets, but for a reload, which has the operator's own file read again. It does no I/O of its own.
 package admin
 
 import (
@@ -44,6 +44,10 @@ type Options struct {
 	Cache func() Cache
 	// Pulls gives the pulls that go on, or those that are over. Nil: there is no /api/v1/pulls.
 	Pulls func(ctx context.Context, active bool) ([]journal.Pull, error)
+	// About says what runs. Nil: there is no /api/v1/status.
+	About func() About
+	// Reload reads the configuration again and takes it; a *NotReloaded says why it did not. Nil: there is no /api/v1/reload.
+	Reload func(ctx context.Context) (Reloaded, error)
 }
 
 // New returns the handler of the admin listener.
@@ -78,6 +82,12 @@ func New(o Options) http.Handler {
 		}
 		if o.Cache != nil {
 			r.Get("/api/v1/cache", showCache(o.Cache))
+		}
+		if o.About != nil {
+			r.Get("/api/v1/status", o.status)
+		}
+		if o.Reload != nil {
+			r.Post("/api/v1/reload", reload(o.Reload))
 		}
 		r.Post("/api/v1/explain", explain(o.Failures))
 		r.Get("/api/v1/openapi.yaml", openAPI)

@@ -26,8 +26,8 @@ import (
 	"github.com/registrymirror/mirror/e2e/internal/wait"
 )
 
-// TestGracefulStop sends SIGTERM while pulls run: readiness goes first, no new connection is taken, the pulls get all
-// their bytes, and then the process ends well.
+// TestGracefulStop sends SIGTERM while pulls run: readiness goes first, no other pull begins, the pulls get all their bytes
+// and the next parts of their image, and then the process ends well.
 func TestGracefulStop(t *testing.T) {
 	t.Parallel()
 	const pulls = 5
@@ -62,13 +62,18 @@ func TestGracefulStop(t *testing.T) {
 	if code, body := m.Get(t, "/healthz"); code != http.StatusOK {
 		t.Errorf("/healthz while pulls run: %d %s, want 200: a restart now would cut them", code, body)
 	}
-	wait.For(t, 10*time.Second, "mirror to take no new connections", func() error {
-		if c, err := net.DialTimeout("tcp", m.Host, time.Second); err == nil {
-			_ = c.Close()
-			return fmt.Errorf("%s still answers", m.Host)
+	// Another image is refused, and told why; the rest of the one that is being pulled is served.
+	wait.For(t, 10*time.Second, "mirror to take no new pulls", func() error {
+		if code, body := mirrord.Get(t, m.URL()+"/v2/docker.io/library/other/manifests/1"); code != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
+			return fmt.Errorf("%d %s", code, body)
 		}
 		return nil
 	})
+	config := x.Configs[0].Digest
+	p := puller{client: &http.Client{Transport: &http.Transport{}}, base: m.URL() + "/v2/docker.io/library/app/"}
+	if err := p.get(t.Context(), "blobs/"+config.String(), config.String(), io.Discard); err != nil {
+		t.Errorf("the next part of a pull under way: %v", err)
+	}
 	if err := m.Exited(); err != nil {
 		t.Fatalf("before the pulls were over: %v", err)
 	}
@@ -122,6 +127,43 @@ func TestDrainEnds(t *testing.T) {
 	}
 }
 
+// TestSecondSignal has the mirror stop now, though a pull is under way and the drain time is long.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	upstream := origin.Start(t, origin.Options{})
+	x := upstream.AddImage("library/app", "v1", origin.Image{Layers: []int64{8 << 20}})
+	layer := x.Layers[0][0].Digest.String()
+	upstream.Script(origin.Rule{
+		Kind: origin.KindBlob, Ref: layer,
+		Do: origin.Fault{Stall: &origin.Stall{At: 6 << 20, Gate: origin.NewGate()}},
+	})
+	m := mirrord.Start(t, mirrord.Options{Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}", More: "drain: 10m"})
+	begun := make(chan struct{}, 1)
+	got := make(chan error, 1)
+	go func() {
+		p := puller{client: &http.Client{Transport: &http.Transport{}}, base: m.URL() + "/v2/docker.io/library/app/"}
+		got <- p.get(context.WithoutCancel(t.Context()), "blobs/"+layer, layer, &signal{ch: begun})
+	}()
+	<-begun
+	m.Signal(t, syscall.SIGINT)
+	wait.For(t, 10*time.Second, "the first signal to be taken", func() error {
+		if code, body := m.Get(t, "/readyz"); code != http.StatusServiceUnavailable {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return m.Exited()
+	})
+	m.Signal(t, syscall.SIGINT)
+	equal(t, "exit code", m.WaitExit(t, 20*time.Second), 0)
+	if err := <-got; err == nil {
+		t.Error("the pull that was cut off looks whole to its client")
+	}
+	for _, text := range []string{"a second signal stops now", "at the second signal were cut off"} {
+		if log := fmt.Sprint(m.Log()); !strings.Contains(log, text) {
+			t.Errorf("no %q in the log:\n%s", text, log)
+		}
+	}
+}
+
 // TestReload changes the configuration of a running mirror: by a change of the file, and by SIGHUP. An invalid one is
 // reported with every mistake, and the old one stays.
 func TestReload(t *testing.T) {
@@ -165,8 +207,22 @@ func TestReload(t *testing.T) {
 	n := count(m, refused)
 	m.Signal(t, syscall.SIGHUP)
 	wait.For(t, 30*time.Second, "another refusal", func() error { return said(m, refused, n+1) })
+
+	// One that has lost its last lines may be half of what an editor writes, on SIGHUP too: the end of the document says
+	// that it is not.
+	const cut = "the configuration was not reloaded; the old one stays in use"
+	fewer := mirrord.Config(m.Dir, mirrord.Options{Upstreams: line})
+	rewrite(t, m.File, fewer)
+	m.Signal(t, syscall.SIGHUP)
+	wait.For(t, 30*time.Second, "the refusal of half a file", func() error { return said(m, cut, 1) })
+	if l, _ := m.Line(cut); !strings.Contains(fmt.Sprint(l["err"]), "looks cut off") {
+		t.Errorf("the refusal does not say why: %v", l)
+	}
+	if code, _ := mirrord.Get(t, url("registry.corp.example")); code != http.StatusOK {
+		t.Errorf("after half a configuration the upstream of the whole one answers %d", code)
+	}
 	n = count(m, reloaded)
-	rewrite(t, m.File, mirrord.Config(m.Dir, mirrord.Options{Upstreams: line}))
+	rewrite(t, m.File, fewer+"...\n")
 	m.Signal(t, syscall.SIGHUP)
 	wait.For(t, 30*time.Second, "the next one to be in use", func() error {
 		if code, _ := mirrord.Get(t, url("registry.corp.example")); code != http.StatusNotFound {

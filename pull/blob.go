@@ -1,14 +1,16 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
-	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -24,26 +26,36 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := blob{p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start}
-	desc, member, err := p.member(st, ref.Repo, ref.Digest)
-	if err != nil {
-		p.log.WarnContext(ctx, "catalog can't be read", "ref", ref.Name, "digest", ref.Digest, "err", err)
-		member = false
+	b := blob{
+		p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start,
+		client: cmp.Or(a.Peer, a.Client),
 	}
+	desc, may := p.member(ctx, st, ref.Repo, ref.Digest)
 	n, here := p.cache.Stat(ref.Digest)
-	if !member || !here {
+	if may == shouldAsk && here {
+		if err := p.ask(ctx, st, oci.KindBlob, ref, start); err != nil {
+			return nil, err
+		}
+		may = mayServe
+	}
+	b.proven = may != mustAsk
+	if !b.proven || !here {
 		if err := p.failures.get(b.key); err != nil {
 			return nil, err
 		}
 	}
 	s := Status{Outcome: cache.Hit}
-	// Being cached is no right to read, so who does not belong asks first. And a HEAD needs a size, as a GET is better off
-	// with one: what the answer to that says is held against it.
-	if guard.Membership && !member || !here && desc.Size < 0 {
+	// Being cached is not a right to read: the repository's registry has to show the content first. Where it has to be
+	// downloaded, that does. A HEAD needs a size, and a GET goes better with one: what it brings is held against it.
+	if !b.proven && (here || a.Request.Head || desc.Standing == catalog.Unknown) || !here && desc.Size < 0 {
 		var led bool
-		if desc, led, err = b.size(ctx); err != nil {
+		if desc.Descriptor, led, err = b.size(ctx); err != nil {
 			return nil, err
 		}
+		if here && !b.proven && desc.Size != n {
+			return nil, b.otherSize(n, desc.Size)
+		}
+		b.proven = true
 		s = trip(led)
 	}
 	if !a.Request.Head {
@@ -67,6 +79,10 @@ type blob struct {
 	key   key
 	start time.Time
 	want  int64 // bytes as this client's repository has it, -1 where it does not say
+	// proven says that the repository's registry has shown the content, or that it may be served without that. Otherwise
+	// a download that this client's own source begins is what shows it.
+	proven bool
+	client string // that turns and bytes are shared by
 }
 
 // size asks the upstream for the blob's size, and so whether the repository has it: once for all who want to know.
@@ -76,8 +92,8 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		oci.Descriptor, error,
 	) {
 		// Between a client's look and its turn here another trip may have ended.
-		if desc, ok, err := p.member(b.st, b.ref.Repo, b.ref.Digest); err == nil && ok && desc.Size >= 0 {
-			return desc, nil
+		if m, may := p.member(ctx, b.st, b.ref.Repo, b.ref.Digest); may == mayServe && m.Size >= 0 {
+			return m.Descriptor, nil
 		}
 		if err := p.failures.get(b.key); err != nil {
 			return oci.Descriptor{}, err
@@ -85,17 +101,16 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
 		if err != nil {
 			p.failures.put(b.key, err)
+			p.refused(ctx, b.st, b.ref.Repo, err)
 			return desc, err
 		}
 		p.failures.clear(b.key)
 		desc.Digest = b.ref.Digest
-		err = p.shown(b.st, b.ref.Repo)
-		if err == nil {
-			err = p.catalog.LearnBlob(b.ref.Repo, desc)
+		// An answer without the size, or with another one than the content's, shows nothing: any host can send it.
+		if n, here := p.cache.Stat(b.ref.Digest); here && desc.Size != n {
+			return desc, nil
 		}
-		if err != nil {
-			p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
-		}
+		b.learn(ctx, desc.Size)
 		return desc, nil
 	})
 	return desc, led, p.timeout(err, b.key, b.ref, b.start, p.wait)
@@ -108,8 +123,13 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 	ctx, end := b.patient(ctx)
 	o, outcome, err := b.p.cache.Open(ctx, b.ref.Digest, size, b.source())
 	if err = end(err); err != nil {
-		b.failed(err)
-		return nil, err
+		return nil, b.failed(err)
+	}
+	if _, onItsWay := o.(readier); !onItsWay { // another one's download has ended since it was looked for
+		if err := b.prove(ctx); err != nil {
+			_ = o.Close()
+			return nil, err
+		}
 	}
 	return &Content{
 		Ref: b.ref, Digest: b.ref.Digest, MediaType: blobType, Size: o.Size(), Object: o,
@@ -123,17 +143,87 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 func (b blob) source() cache.Source {
 	return cache.Source{
 		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
-		Live: true,
-		// Who wanted a part of it may have had that, and be gone, when the whole turns out to be wrong.
-		Wrong: b.failed,
+		Live: true, Client: b.client,
+		Open: b.st.by() == catalog.ShownToAll,
+		// A reader of a part may have had that, and be gone, when the whole turns out to be wrong.
+		Wrong: func(err error) {
+			if err := b.p.catalog.Unshow(b.ref.Repo, b.ref.Digest); err != nil {
+				b.p.log.Warn("record of a blob can't be taken back", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+			}
+			_ = b.failed(err)
+		},
+		Whole: b.whole,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 			w.By = b.start.Add(b.p.wait)
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
 			if err != nil {
 				b.p.failures.put(b.key, err)
+				b.p.refused(ctx, b.st, b.ref.Repo, err)
 				return nil, err
 			}
+			// In memory, for the readers that wait for this. On disk it comes with the whole, and sooner where that takes long.
+			b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
+			b.p.behind(func(ctx context.Context) { b.learn(ctx, body.Size()) })
 			return body, nil
+		},
+	}
+}
+
+// learn records that the repository's registry has shown the blob. size is the registry's word, -1 where it gave none.
+func (b blob) learn(ctx context.Context, size int64) {
+	err := b.p.shown(b.st, b.ref.Repo)
+	if err == nil {
+		err = b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: size}, b.st.by())
+	}
+	if err != nil {
+		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+	}
+}
+
+// whole records, before the blob can be found in the cache, that it came from this repository's registry: after a crash
+// between the two the upstream is perhaps down. open says that all of it came without a login.
+func (b blob) whole(size int64, open bool) {
+	ctx := context.Background()
+	b.learn(ctx, size)
+	if !open {
+		return
+	}
+	if err := b.p.catalog.Open(b.ref.Digest); err != nil {
+		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+	}
+}
+
+// prove returns nil once the repository's registry has shown the content, else why it does not.
+func (b *blob) prove(ctx context.Context) error {
+	if b.proven {
+		return nil
+	}
+	m, may := b.p.member(ctx, b.st, b.ref.Repo, b.ref.Digest)
+	if may == mustAsk {
+		desc, _, err := b.size(ctx)
+		if err != nil {
+			return err
+		}
+		if n, here := b.p.cache.Stat(b.ref.Digest); here && n != desc.Size {
+			return b.otherSize(n, desc.Size)
+		}
+		if m.Size >= 0 && desc.Size >= 0 && m.Size != desc.Size {
+			return b.otherSize(m.Size, desc.Size)
+		}
+	}
+	b.proven = true
+	return nil
+}
+
+// otherSize is the answer where a registry has another size for the blob than it has, or none.
+func (b blob) otherSize(want, got int64) error {
+	if got < 0 {
+		return b.sizeless()
+	}
+	return &upstream.Error{
+		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
+		Err: &upstream.ContentError{
+			Kind: upstream.ContentSize, Want: strconv.FormatInt(want, 10) + " bytes", Got: strconv.FormatInt(got, 10) + " bytes",
 		},
 	}
 }
@@ -158,19 +248,32 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 	}
 }
 
-// failed remembers what the next client need not find out again. What a fetch itself ended with is remembered there.
-func (b blob) failed(err error) {
+// failed remembers what the next client need not find out again, and returns the error to answer with. What a fetch
+// itself ended with is remembered there.
+func (b blob) failed(err error) error {
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
-		return // a flight that somebody else began, whose manifest gives the blob a wrong size
+		return err // a flight that somebody else began, whose manifest gives the blob a wrong size
 	} else if ok && m.Got == "" && b.want >= 0 {
-		// Or ours is wrong. Where only the upstream has said it, before it sent another one, it is asked for again.
-		if err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}); err != nil {
-			b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
-		}
+		err = b.contradicted(m, err)
 	}
 	if _, slow := errors.AsType[*TimeoutError](err); slow || wrongContent(err) {
 		b.p.failures.put(b.key, err)
 	}
+	return err
+}
+
+// contradicted says whose word a size was that the source has contradicted. Where only the upstream has said it, before
+// it sent another one, it is asked for again.
+func (b blob) contradicted(m *flight.MismatchError, err error) error {
+	repo, d := b.ref.Repo, b.ref.Digest
+	if err := b.p.catalog.LearnBlob(repo, oci.Descriptor{Digest: d, Size: -1}, catalog.Named); err != nil {
+		b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", d, "err", err)
+	}
+	desc, _ := b.p.catalog.Member(repo, d)
+	if _, said := errors.AsType[*ClaimError](err); said || desc.Standing == catalog.Unknown || desc.Size != m.Size {
+		return err
+	}
+	return &ClaimError{Ref: b.ref, Claim: m.Size, Size: m.GotSize, Host: m.Host, Err: err}
 }
 
 // sizeless is the answer to a HEAD where nobody says how large the blob is: one without a size is of no use to clients.
@@ -197,9 +300,12 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 		return r.Ready(ctx, off, n)
 	}
 	ctx, end := c.blob.patient(ctx)
-	err := end(r.Ready(ctx, off, n))
-	if err != nil {
-		c.blob.failed(err)
+	err := r.Ready(ctx, off, n)
+	if err == nil {
+		err = c.blob.prove(ctx) // the bytes may be another source's
+	}
+	if err = end(err); err != nil {
+		err = c.blob.failed(err)
 	}
 	return err
 }
@@ -235,6 +341,6 @@ func (c *Content) Again(ctx context.Context, cause error) (cache.Object, error) 
 // nobody is sent for them again for a minute. A nil error, and one of the client's own, do nothing.
 func (c *Content) Failed(err error) {
 	if c.blob != nil && err != nil {
-		c.blob.failed(err)
+		_ = c.blob.failed(err)
 	}
 }

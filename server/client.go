@@ -13,6 +13,10 @@ func clientOf(r *http.Request, proxies Proxies) string {
 	if node := r.Header.Get("Mirror-Node"); node != "" && len(node) <= 253 && printable(node, 253) == node {
 		return node
 	}
+	return addressOf(r, proxies)
+}
+
+func addressOf(r *http.Request, proxies Proxies) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		return printable(r.RemoteAddr, 100)
@@ -27,8 +31,8 @@ func clientOf(r *http.Request, proxies Proxies) string {
 	return proxies.forwarded(from.Unmap().WithZone(""), r.Header).String()
 }
 
-// sourceOf is the address that a client can't choose, by which what is bounded is shared out: that of the connection, or
-// what a proxy that we trust says. Of IPv6 it is the network, since one owner has all of its addresses.
+// sourceOf is the address that a client can't choose, by which turns, bytes and all that is bounded are shared out: that of
+// the connection, or what a proxy that we trust says. Of IPv6 it is the network, since one owner has all of its addresses.
 func sourceOf(r *http.Request, proxies Proxies) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

@@ -58,3 +58,11 @@ func (w *WriteDeadline) Others(t time.Time) { w.c.keep(t) }
 
 // At is deadline.
 func (w *WriteDeadline) At(now time.Time) (time.Time, bool) { return w.c.deadline(now) }
+
+// UnderWay is how many pulls are tracked.
+func (s *Server) UnderWay() (n int) {
+	for i := range s.pulls.shards {
+		n += len(s.pulls.shards[i].open)
+	}
+	return n
+}

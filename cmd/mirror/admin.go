@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"net/url"
@@ -25,7 +26,8 @@ const defaultAdmin = "http://127.0.0.1:5001"
 
 // adminFlags are those of commands that ask a running mirror.
 type adminFlags struct {
-	url, tokenFile, ca, config, output string
+	url, tokenFile, ca, config string
+	output                     output
 
 	serverName string // of the certificate in ca, where that is the listener's own
 }
@@ -33,18 +35,17 @@ type adminFlags struct {
 // add adds the flags. wide says that there is more to show than fits a narrow terminal.
 func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 	cmd.Flags().StringVar(&f.url, "admin", os.Getenv("MIRROR_ADMIN"),
-		"the mirror's admin listener (that of --config or MIRROR_ADMIN_LISTEN, else "+defaultAdmin+")")
+		"`URL` or HOST:PORT of the mirror's admin listener; variable MIRROR_ADMIN (default: admin.listen of --config, "+
+			"else "+defaultAdmin+")")
 	cmd.Flags().StringVar(&f.config, "config", os.Getenv("MIRROR_CONFIG"),
-		"configuration file of the mirror, which says where it listens")
+		"configuration `file` of the mirror, which says where it listens; variable MIRROR_CONFIG")
 	cmd.Flags().StringVar(&f.tokenFile, "admin-token-file", os.Getenv("MIRROR_ADMIN_TOKEN_FILE"),
-		"file with the token that it wants (that of --config)")
+		"`file` with the token that it wants; variable MIRROR_ADMIN_TOKEN_FILE (default: admin.tokenFile of --config)")
 	cmd.Flags().StringVar(&f.ca, "admin-ca", os.Getenv("MIRROR_ADMIN_CA"),
-		"file with the certificate that signs the listener's own, for https (that of --config)")
-	formats := "json"
-	if wide {
-		formats = "json or wide"
-	}
-	cmd.Flags().StringVarP(&f.output, "output", "o", "", "another form of output: "+formats)
+		"`file` with the certificate that signs the listener's own, for https; variable MIRROR_ADMIN_CA (default: "+
+			"admin.tls.cert of --config)")
+	completesFiles(cmd, "config", "yaml", "yml")
+	f.output.add(cmd, wide)
 }
 
 // get asks for /api/v1/PATH.
@@ -58,6 +59,15 @@ func (f *adminFlags) read(body []byte, into any, otherwise string) error {
 		return &exitError{exitFailed, fmt.Errorf("%s answered with what is %s; is it a mirror?", f.url, otherwise)}
 	}
 	return nil
+}
+
+// print prints an answer in the form that -o wants; text for people is printed as it is.
+func (f *adminFlags) print(out io.Writer, body []byte) error {
+	text, err := f.output.encode(body)
+	if err != nil {
+		return err
+	}
+	return write(out, text)
 }
 
 // ask puts a question to the mirror's admin listener.

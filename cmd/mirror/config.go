@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/app"
 )
@@ -19,8 +20,9 @@ import (
 func newConfigCmd() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "config",
-		Short: "Check, print or describe the configuration",
+		Use:        "config",
+		SuggestFor: []string{"check", "validate", "init", "print", "settings", "configure"},
+		Short:      "Check, print or describe the configuration",
 		Long: `Check, print or describe the configuration.
 
 It is read from the file of --config alone, no file is searched for, and from
@@ -29,39 +31,47 @@ of registries are keys, so upstreams are set in the file.`,
 		Args: subcommand,
 		RunE: help,
 	}
-	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
-	cmd.AddCommand(newConfigCheckCmd(&file), newConfigPrintCmd(&file), newConfigSchemaCmd())
+	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` (YAML); variable MIRROR_CONFIG")
+	if err := cmd.MarkPersistentFlagFilename("config", "yaml", "yml"); err != nil {
+		panic(err) // there is no such flag: a mistake of ours
+	}
+	cmd.AddCommand(newConfigCheckCmd(&file), newConfigPrintCmd(&file), newConfigSchemaCmd(), newConfigInitCmd())
 	return cmd
 }
 
 func newConfigCheckCmd(file *string) *cobra.Command {
 	var noFiles bool
 	cmd := &cobra.Command{
-		Use:   "check",
+		Use:   "check [FILE]",
 		Short: "Say what a configuration means, or all that is wrong with it",
 		Long: `Say what a configuration means, or all that is wrong with it, with line and column.
 Nothing is started and no host is asked. Certificates, keys, passwords and tokens that it
-names are read, too, and all that is wrong with them is told: with --no-files they are
-not, for a machine that does not have them.
+names are read, too, and all that is wrong with them is told, and the disk of the cache is
+looked at: with --no-files they are not, for a machine that does not have them.
 
 Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 usage.`,
-		Example: `  mirror config check --config config.yaml
-  mirror config check --no-files --config config.yaml`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, text, err := loadText(cmd.ErrOrStderr(), *file, "check again")
+		Example: `  mirror config check config.yaml
+  mirror config check --config /etc/mirror/config.yaml
+  mirror config check --no-files config.yaml`,
+		Args: mostOneArg("one file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, err := configFileOf(cmd, *file, args)
 			if err != nil {
 				return err
 			}
-			var warnings []string
+			c, text, err := loadText(cmd.ErrOrStderr(), file, "check again")
+			if err != nil {
+				return err
+			}
+			warnings := c.Warnings()
 			if !noFiles {
-				var wrong []app.FileProblem
-				wrong, warnings = wrongFiles(c)
-				if err := printFiles(cmd.ErrOrStderr(), *file, text, wrong, "check again (--no-files leaves files out)"); err != nil {
+				wrong, more := wrongFiles(c)
+				if err := printFiles(cmd.ErrOrStderr(), file, text, wrong, "check again (--no-files leaves files out)"); err != nil {
 					return err
 				}
+				warnings = slices.Concat(warnings, diskWarnings(c), more)
 			}
-			return explainConfig(cmd.OutOrStdout(), *file, c, warnings)
+			return explainConfig(cmd.OutOrStdout(), file, c, warnings)
 		},
 	}
 	cmd.Flags().BoolVar(&noFiles, "no-files", false, "do not read the files that it names: certificates, passwords, tokens")
@@ -100,15 +110,19 @@ func printFiles(stderr io.Writer, file string, text config.Text, wrong []app.Fil
 
 func newConfigPrintCmd(file *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "print",
+		Use:   "print [FILE]",
 		Short: "Print the configuration in effect, defaults filled in",
 		Long: `Print the configuration in effect as YAML: the file, defaults filled in, what is known of
 each upstream added, variables applied. Secrets are in files of their own and not shown.`,
 		Example: `  mirror config print
   MIRROR_CACHE_SIZE=1TiB mirror config print --config config.yaml`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.ErrOrStderr(), *file, "print again")
+		Args: mostOneArg("one file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, err := configFileOf(cmd, *file, args)
+			if err != nil {
+				return err
+			}
+			c, err := loadConfig(cmd.ErrOrStderr(), file, "print again")
 			if err != nil {
 				return err
 			}
@@ -130,7 +144,7 @@ and name it in the first line of the file, as in
 
   # yaml-language-server: $schema=./mirror.schema.json`,
 		Example: `  mirror config schema > mirror.schema.json`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return write(cmd.OutOrStdout(), config.Schema())
 		},
@@ -150,7 +164,7 @@ func loadText(stderr io.Writer, file, next string) (*config.Config, config.Text,
 	if err != nil {
 		return nil, text, &exitError{exitFailed, err}
 	}
-	c, err := config.Parse(file, text.Data, os.Environ())
+	c, err := text.Parse(file, os.Environ())
 	if invalid, ok := errors.AsType[*config.Invalid](err); ok {
 		them := "it"
 		if len(invalid.Problems) > 1 {
@@ -185,9 +199,10 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 	row("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
 	row("admin", "%s, %s%s", c.Admin.Listen, choose(c.Admin.TLS.Enabled(), "TLS by "+c.Admin.TLS.Cert+", ", ""), choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
 	row("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
-	row("cache", "%s, up to %s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size, c.Cache.MinFree,
+	row("cache", "%s, up to %s%s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size,
+		choose(c.Cache.Size.Percent > 0, " of the disk", ""), c.Cache.MinFree,
 		c.Cache.Durability)
-	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry"))
+	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry, so Docker's registry-mirrors does not work"))
 	row("upstreams", "%d, all others are refused", len(c.Upstreams))
 	for _, u := range c.Upstreams {
 		ruled := choose(u.Access == "rules", "; the rules say what may be pulled", "")
@@ -216,12 +231,24 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 		return &exitError{exitFailed, fmt.Errorf("write the output: %w", err)}
 	}
 
-	fmt.Fprintf(&b, "\nA running mirror takes up changes of the file, except for these, which need a restart:\n  %s\n",
-		strings.Join(config.RestartPaths(), ", "))
-	for _, text := range append(c.Warnings(), warnings...) {
+	b.WriteString("\nA running mirror takes up changes of this file; mirror config print marks the settings that need a restart.\n")
+	for _, text := range warnings {
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
 	}
 	return write(out, []byte(b.String()))
+}
+
+// diskWarnings are what the disk of the cache has to say of its settings, where it is a disk of this machine.
+func diskWarnings(c *config.Config) []string {
+	sp, err := disk.SpaceAt(c.Cache.Dir)
+	if err != nil {
+		return nil // the configuration may be for another machine
+	}
+	if size := c.Cache.Size.Of(sp.Total); size > sp.Total {
+		return []string{fmt.Sprintf("cache.size is %s, and the disk of %s has %s: it is full long before; write less, or a percentage, "+
+			"as in 80%%", amount(size), c.Cache.Dir, amount(sp.Total))}
+	}
+	return nil
 }
 
 func choose(yes bool, this, that string) string {

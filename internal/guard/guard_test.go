@@ -18,6 +18,8 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"contentrange": {"./upstream", "TestContentRangeIsChecked"},
 	"realm":        {"./upstream", "TestHostileRealms"},
 	"address":      {"./upstream", "TestDialCheckSeesTheAddressThatIsDialled"},
+	"embedded":     {"./upstream", "TestAddressClass"},
+	"claim":        {"./upstream", "TestLyingManifestOpensNoBreaker"},
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
 	"public":       {"./upstream", "TestPublicAlone"},
@@ -25,7 +27,10 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"whole":        {"./config", "TestHalfAFileIsNone"},
 	"seat":         {"./server", "TestOneClientsConnectionsLeaveRoom"},
 	"share":        {"./journal", "TestOneClientsFloodLeavesTheOthers"},
+	"memory":       {"./pull", "TestLargeManifestsAtOnce"},
+	"turns":        {"./upstream", "TestOneClientLeavesTurnsToOthers"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
+	"reference":    {"./pull", "TestReferencesAreNoProof"},
 }
 
 // TestGuardsAreWatched takes each guard away in turn and expects a test to turn red. With all of them those tests are

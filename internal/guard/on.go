@@ -1,4 +1,4 @@
-//go:build !unguarded_size && !unguarded_digest && !unguarded_holdback && !unguarded_contentrange && !unguarded_realm && !unguarded_address && !unguarded_lease && !unguarded_reservation && !unguarded_membership && !unguarded_public && !unguarded_whole && !unguarded_seat && !unguarded_share && !unguarded_site
+//go:build !unguarded_address && !unguarded_claim && !unguarded_contentrange && !unguarded_digest && !unguarded_embedded && !unguarded_holdback && !unguarded_lease && !unguarded_membership && !unguarded_memory && !unguarded_public && !unguarded_realm && !unguarded_reference && !unguarded_reservation && !unguarded_seat && !unguarded_share && !unguarded_site && !unguarded_size && !unguarded_turns && !unguarded_whole
 
 package guard
 
