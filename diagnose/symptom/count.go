@@ -1,0 +1,456 @@
+package symptom
+
+import (
+	"cmp"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/diagnose"
+)
+
+// tier says how near a line is to the failure: of several accounts of one failure the nearest counts.
+type tier int
+
+const (
+	event  tier = iota // the kubelet's event of the failure
+	told               // a line of a log, or what a command prints
+	status             // what a pod waits for, a back-off, an exit code: it repeats what was told
+	hint               // what a program is not worried about; it counts where nothing else is there
+	tiers
+)
+
+// group is what is counted together.
+type group struct {
+	reason diagnose.Reason
+	image  string // canonical; empty: not known
+	id     string // of a mirror's record
+	host   string // where no image is known
+}
+
+// tally is how often the members of a group were told of, by whom. What two programs tell happened once, and what one
+// program tells twice happened twice.
+type tally struct {
+	counts          [tiers]map[string]int64
+	image           string // as it is shown
+	host            string
+	text            string
+	summary, remedy string
+	mirror          bool // a mirror itself has said so
+	facts           facts
+	first, last     time.Time
+}
+
+// counter counts what a text tells.
+type counter struct {
+	found   map[group]*tally
+	lines   int
+	columns columns
+	steps   map[string]string // the image of each of BuildKit's steps
+	mention string            // the image that was named last
+	age     int               // in lines, of mention
+	count   int64             // what the lines above an Event's message say
+}
+
+// said is one text that a client or the kubelet has said.
+type said struct {
+	text, tight string
+	tier        tier
+	teller      string
+	count       int64
+	image       string          // where it is known beside the text
+	step        string          // of BuildKit
+	why         diagnose.Reason // where it is known beside the text
+	at          time.Time
+}
+
+var (
+	times = regexp.MustCompile(`\(x(\d{1,12}) over [^)]{0,30}\)`)
+	// row is a row of kubectl's tables of events.
+	row = regexp.MustCompile(`(?:^|\s)(?:Warning|Normal)\s+\w+\s`)
+	// events is an event as the kubelet logs it.
+	events = regexp.MustCompile(`Event\(api\.ObjectReference|Event\(v1\.ObjectReference`)
+	// commands are who prints an error for itself, by the first words of a line.
+	commands = regexp.MustCompile(`^(?:[\w./-]+: )?(?i:error response from daemon|error|fatal|failed to solve|ctr|failed)\b`)
+)
+
+// take fills in what a record says of itself.
+func (s *said) take(r record) {
+	s.text, s.image, s.step, s.at, s.tier = r.text, r.image, r.step, r.at, told
+	s.teller = r.teller
+	lower := strings.ToLower(r.text)
+	if v := r.fields["message"]; v != "" && strings.EqualFold(r.fields["type"], "warning") {
+		s.text, s.teller, s.tier, r.level = v, "event", event, ""
+		lower = strings.ToLower(v)
+	}
+	if m := times.FindStringSubmatch(r.text); m != nil {
+		s.count = max(s.count, number(m[1]))
+	}
+	kind := func(p phrases) bool { return p.in(lower) }
+	isRow := row.MatchString(r.text) || events.MatchString(r.text)
+	switch {
+	case backoff.in(lower) && !strings.Contains(lower, "failed to pull image \""), kind(repeated), bare.MatchString(lastWords(s.text)):
+		s.tier = status
+	case isRow, r.level == "" && r.teller == "" && kind(kubelet):
+		s.tier, s.teller = event, "event"
+	case r.level == "info", r.level == "warning", r.level == "debug":
+		s.tier = hint
+	}
+	if s.teller == "" {
+		s.teller = "-"
+		if m := commands.FindString(s.text); m != "" {
+			s.teller = strings.ToLower(m)
+		}
+	}
+}
+
+func number(digits string) (n int64) {
+	for _, d := range digits {
+		n = n*10 + int64(d-'0')
+	}
+	return n
+}
+
+// told counts a failure that a mirror has explained.
+func (c *counter) told(reason, image, id, summary, remedy string, at time.Time) {
+	if r := diagnose.Reason(reason); r.Class() != diagnose.ClassUnknown {
+		t := c.at(group{reason: r, image: canonical(image), id: id})
+		t.say(told, "mirror", 1, at)
+		t.image, t.mirror = canonical(image), true
+		t.summary, t.remedy = diagnose.Clean(summary), diagnose.Clean(remedy)
+	}
+}
+
+func (c *counter) at(g group) *tally {
+	t := c.found[g]
+	if t == nil {
+		t = &tally{}
+		c.found[g] = t
+	}
+	return t
+}
+
+func (t *tally) say(by tier, teller string, n int64, at time.Time) {
+	if t.counts[by] == nil {
+		t.counts[by] = make(map[string]int64)
+	}
+	if len(t.counts[by]) < 100 || t.counts[by][teller] > 0 {
+		t.counts[by][teller] += max(n, 1)
+	}
+	if !at.IsZero() {
+		if t.first.IsZero() || at.Before(t.first) {
+			t.first = at
+		}
+		if at.After(t.last) {
+			t.last = at
+		}
+	}
+}
+
+// add counts a text, if it tells of a pull that failed, and reports whether it does.
+func (s *said) add(c *counter) bool {
+	text := strings.ReplaceAll(s.text, `\"`, `"`)
+	if s.tight != "" {
+		text = fitting(text, strings.ReplaceAll(s.tight, `\"`, `"`))
+	}
+	var whole []int // where the end of a mirror's error body is
+	if strings.Contains(text, pages) {
+		whole = page.FindStringSubmatchIndex(text)
+	}
+	if lower := strings.ToLower(text); s.why == "" && (whole == nil && !pulls(lower) || not.in(lower)) {
+		return false
+	}
+	about := c.subject(text, s)
+	if whole != nil {
+		about.image = askedFor(text)
+		about.host = hostOf("", about.image)
+	}
+	g := group{reason: s.why}
+	name := shown(about.image)
+	switch {
+	case about.relative:
+		name = diagnose.Clean(about.image)
+		g.image = name
+	case about.image != "" && !(about.beside && s.tier == status):
+		g.image = canonical(about.image)
+	default:
+		g.host = about.host
+	}
+	var summary, remedy string
+	if m := sentence.FindStringSubmatch(text); m != nil {
+		g.id = m[2]
+		summary, remedy, _ = strings.Cut(m[1], "; ")
+		if g.reason == "" {
+			g.reason = classifyOwn(summary)
+		}
+	}
+	if whole != nil && g.id == "" {
+		g.id = text[whole[2]:whole[3]]
+		words := text[:whole[0]]
+		if at := code.FindAllStringIndex(words, -1); at != nil {
+			summary, remedy, _ = strings.Cut(words[at[len(at)-1][1]:], "; ")
+		}
+		if r := diagnose.Reason(text[whole[4]:whole[5]]); g.reason == "" && r.Class() != diagnose.ClassUnknown {
+			g.reason = r
+		}
+	}
+	if g.reason == "" {
+		g.reason = classify(text, about.image)
+	}
+	if g.reason == diagnose.TagNotFound && g.id == "" && strings.Contains(g.image, "@sha256:") {
+		g.reason = diagnose.DigestNotFound
+	}
+	if g.id != "" {
+		g.host = ""
+	}
+	t := c.at(g)
+	t.say(s.tier, s.teller, s.count, s.at)
+	if t.text == "" || s.tier == event {
+		t.text = diagnose.Clean(text)
+	}
+	if about.image != "" && (t.image == "" || len(name) < len(t.image)) {
+		t.image = name
+	}
+	t.host = cmp.Or(t.host, about.host)
+	t.mirror = t.mirror || mirrors.MatchString(text)
+	t.facts.hear(text)
+	if summary != "" {
+		t.summary, t.remedy = diagnose.Clean(summary), diagnose.Clean(remedy)
+	}
+	return true
+}
+
+// subject is what a text is about, by itself or by the lines above it.
+func (c *counter) subject(text string, s *said) subject {
+	about := subjectOf(text)
+	if s.image != "" {
+		about.image, about.relative = s.image, false
+	}
+	beside := c.mention
+	if image := c.steps[s.step]; image != "" && s.step != "" {
+		beside = image
+	}
+	if beside != "" {
+		repo, rest := split(canonical(beside))
+		known, tag := split(about.image)
+		switch {
+		case about.image == "", about.relative && strings.HasSuffix(repo, "/"+known),
+			tag == "" && rest != "" && strings.TrimSuffix(canonical(known), ":latest") == repo:
+			about.beside = about.image == ""
+			about.image, about.relative = beside, false
+		}
+	}
+	if about.host == "" && !about.relative {
+		about.host = hostOf("", about.image)
+	}
+	return about
+}
+
+// fitting is the reading of a wrapped text that tells more.
+func fitting(spaced, tight string) string {
+	worth := func(text string) (n int) {
+		about := subjectOf(text)
+		if classify(text, about.image) != diagnose.Unknown {
+			n += 2
+		}
+		if about.image != "" {
+			n++
+		}
+		return n
+	}
+	if worth(tight) >= worth(spaced) {
+		return tight
+	}
+	return spaced
+}
+
+// lastWords is what comes behind the columns of an event.
+func lastWords(text string) string {
+	if i := strings.LastIndex(text, "Error: "); i >= 0 {
+		return text[i:]
+	}
+	return text
+}
+
+// entry is a group on its way into the report.
+type entry struct {
+	key group
+	*tally
+	by    tier
+	total int64
+}
+
+func (c *counter) entries() []*entry {
+	all := make([]*entry, 0, len(c.found))
+	for g, t := range c.found {
+		e := &entry{key: g, tally: t}
+		for i := range t.counts {
+			if len(t.counts[i]) == 0 {
+				continue
+			}
+			e.by = tier(i)
+			for _, n := range t.counts[i] {
+				e.total = max(e.total, n)
+			}
+			break
+		}
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b *entry) int {
+		return cmp.Or(cmp.Compare(a.key.reason, b.key.reason), cmp.Compare(a.key.image, b.key.image), cmp.Compare(a.key.id, b.key.id),
+			cmp.Compare(a.key.host, b.key.host))
+	})
+	return all
+}
+
+// join makes one of what is told of one failure in several ways.
+func join(all []*entry) {
+	worried := slices.ContainsFunc(all, func(e *entry) bool { return e.by != hint })
+	byImage, byReason := make(map[string][]*entry), make(map[diagnose.Reason][]*entry)
+	for _, e := range all {
+		if worried && e.by == hint {
+			e.total = 0
+			continue
+		}
+		if e.key.image != "" {
+			byImage[e.key.image] = append(byImage[e.key.image], e)
+		}
+		byReason[e.key.reason] = append(byReason[e.key.reason], e)
+	}
+	for _, same := range byImage {
+		mirrored(same)
+	}
+	for _, same := range byReason {
+		unnamed(same)
+	}
+	echoes(all, byImage)
+}
+
+// mirrored joins the kubelet's events with those that a mirror has posted about the same image, which knows why.
+func mirrored(same []*entry) {
+	i := slices.IndexFunc(same, func(e *entry) bool { return e.mirror })
+	if i < 0 {
+		return
+	}
+	var n int64
+	for _, e := range same {
+		if e.key.id == "" && e.key.reason.Class() != diagnose.ClassClient {
+			n += e.total
+			e.total = 0
+		}
+	}
+	same[i].total = max(same[i].total, n)
+}
+
+// unnamed joins what names no image, or no tag, with what does, where the reason is the same.
+func unnamed(same []*entry) {
+	for _, e := range same {
+		if e.key.id != "" || e.total == 0 {
+			continue
+		}
+		var n int64
+		for _, o := range same {
+			if o == e || o.total == 0 || o.key.id != "" || !o.names(e) {
+				continue
+			}
+			n += o.total
+			o.text = cmp.Or(o.text, e.text)
+		}
+		e.total = max(0, e.total-n)
+	}
+}
+
+// names reports whether an entry says more exactly what another one is about.
+func (e *entry) names(o *entry) bool {
+	if e.key.image == "" {
+		return false
+	}
+	if o.key.image == "" {
+		return o.host == "" || e.host == "" || hub(o.host) == hub(e.host) || strings.HasPrefix(o.host, "auth.")
+	}
+	mine, tag := split(e.image)
+	other, none := split(o.image)
+	if none != "" || tag == "" && mine == other {
+		return false
+	}
+	return mine == other || strings.HasPrefix(other, "docker.io/") && strings.HasSuffix(mine, strings.TrimPrefix(strings.TrimPrefix(other, "docker.io"), "/library"))
+}
+
+// echoes takes out what is told better elsewhere: a back-off, an exit code, an error without its cause.
+func echoes(all []*entry, byImage map[string][]*entry) {
+	known := func(e *entry) bool { return e.key.reason != diagnose.Unknown && e.total > 0 }
+	anyKnown, anyTold := false, false
+	for _, e := range all {
+		anyKnown = anyKnown || known(e)
+		anyTold = anyTold || e.total > 0 && e.by < status
+	}
+	for _, e := range all {
+		if e.total == 0 || e.by != status {
+			continue
+		}
+		same := byImage[e.key.image]
+		switch {
+		case e.key.reason == diagnose.Unknown && e.key.image == "" && (anyKnown || anyTold),
+			e.key.reason == diagnose.Unknown && slices.ContainsFunc(same, known),
+			e.key.reason == diagnose.Unknown && slices.ContainsFunc(same, func(o *entry) bool { return o != e && o.total > 0 && o.by < status }):
+			e.total = 0
+		case e.key.reason == diagnose.Unknown && e.key.image != "":
+			// By another name: a pod's short name beside the runtime's full one.
+			for _, o := range all {
+				if known(o) && sameRepository(o.image, e.image) {
+					e.total = 0
+				}
+			}
+		}
+	}
+}
+
+func sameRepository(a, b string) bool {
+	a, _ = split(a)
+	b, _ = split(b)
+	return a != "" && a == b
+}
+
+// report turns what was found into a report.
+func (c *counter) report() *Report {
+	r := &Report{Failures: []Failure{}, Classes: make(map[string]int64), Lines: c.lines}
+	all := c.entries()
+	join(all)
+	for _, e := range all {
+		if e.total == 0 {
+			continue
+		}
+		f := Failure{
+			Reason: e.key.reason, Class: e.key.reason.Class(), Image: e.image, Host: diagnose.Clean(e.host), ID: e.key.id, Count: e.total,
+			Text: e.text, First: e.first, Last: e.last, Page: "docs/failures/" + string(e.key.reason) + ".md",
+		}
+		f.Summary, f.Remedy, f.Command = e.advise()
+		r.Failures = append(r.Failures, f)
+		r.Classes[string(f.Class)] += f.Count
+	}
+	slices.SortFunc(r.Failures, func(a, b Failure) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Image, b.Image),
+			cmp.Compare(a.ID, b.ID), cmp.Compare(a.Host, b.Host))
+	})
+	return r
+}
+
+// askedFor is the image that a mirror was asked for, by the URL; empty where that does not say of which registry it is.
+func askedFor(text string) string {
+	m := asked.FindStringSubmatch(text)
+	if m == nil {
+		return ""
+	}
+	name, reference, host := m[1], m[2], m[3]
+	if first, _, _ := strings.Cut(name, "/"); host == "" && !strings.ContainsAny(first, ".:") {
+		return ""
+	}
+	if host != "" {
+		name = host + "/" + name
+	}
+	if strings.Contains(reference, ":") {
+		return name + "@" + reference
+	}
+	return name + ":" + reference
+}

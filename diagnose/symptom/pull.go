@@ -1,0 +1,136 @@
+package symptom
+
+import (
+	"regexp"
+	"strings"
+)
+
+// words are what a line has for certain that tells of a pull. Most lines of a log have none of them, and are not read
+// any further.
+var words = []string{
+	"pull", "image", "registry", "manifest", "/v2/", "/v1/", "oci", "blob", "layer", "docker", "sandbox", "sha256",
+	"unauthorized", "toomanyrequests", "resolve", "fetch", "copy", "copier", "token", "ctr:", "artifact", "chart", "denied", "verification",
+	"wrong diff id",
+}
+
+func mayTell(text string) bool {
+	text = strings.ToLower(text)
+	for _, w := range words {
+		if strings.Contains(text, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// readers are how each tool says that a pull failed. The text is in lower case.
+var readers = map[string]phrases{
+	"kubelet": phrasesOf(
+		`failed to pull (and unpack )?(the )?(image|artifact)`, `pullimage.* failed`, `pullimage from image service failed`,
+		`\berrimagepull\b`, `\bimagepullbackoff\b`, `invalidimagename`, `errimageneverpull`, `imageinspecterror`,
+		`image pull failed`, `registryunavailable`, `signaturevalidationfailed`, `trying and failing to pull image`,
+		`failed to inspect (sandbox )?image`, `failed to get sandbox image`, `failed to apply default image tag`,
+		`couldn't parse image (reference|name)`, `with pull policy of never`, `back-off pulling image`, `pull qps exceeded`, `\bpulling image: `,
+		`external registry credential provider`, `credential provider plugin`,
+	),
+	"containerd": phrasesOf(
+		`failed to resolve (reference|image|source metadata|ref|digest|bundle)\b`, `failed to copy: `, `httpread(er)?seeker`,
+		`failed to unpack image`, `failed to extract layer`, `failed to get converter`,
+		`failed to fetch (oauth|anonymous) token`, `failed to authorize: `, `pulling from host \S+ failed`,
+		`failed commit on ref "?(layer|manifest|config|index)-`, `failed to do request: "?(head|get|post)\b`,
+		`unexpected status (code )?from (get|head|post) request`, `failed to prepare extraction`, `failed to convert whiteout`,
+		`failed to stat snapshot`, `no match(ing)? (manifest|for) .*(manifest|platform)`, `unexpected status code \[manifests `,
+		`error creating overlay mount`, `pull access denied`, `unexpected status code https?://\S+/v2/`,
+		`unexpected commit (digest|size)`,
+	),
+	"containers": phrasesOf( // Podman, CRI-O, Buildah, Skopeo
+		`initializing source (docker|oci)`, `reading manifest \S+ in `, `(pinging|ping attempt to) (container|docker) registry`,
+		`(determining|error determining) manifest`, `choosing an? image`, `trying to reuse blob`,
+		`copying (system )?images?\b.*: `, `unable to copy from source`, `(storing|writing|fetching|reading) blob\b.*: `,
+		`parsing image configuration`, `source image rejected`, `unable to retrieve auth token`,
+		`requesting bear(er)? token`, `short-name \S+ did not resolve`, `no image found in (manifest list|image index)`,
+		`a signature was required`, `containers/policy\.json`, `creating build container: `, `unable to pull`,
+		`error pulling (image|candidate)`, `error copying (image|docker)`, `setting up to read manifest`, `rejected by policy`,
+		`insufficient uids or gids`,
+	),
+	"docker": phrasesOf(
+		`error response from daemon: "?(get "?https?://|head "?(https?://)?|manifest |pull access|error parsing|toomanyrequests|received unexpected|no matching manifest|unauthorized|denied|error pulling|errors:|missing signature|.*registry)`,
+		`manifest for \S+ not found`, `manifest unknown`, `manifest_unknown`, `toomanyrequests: `, `error (while )?pulling image`,
+		`not continuing with pull`, `failed to register layer`, `/images/create`, `layers from manifest don't match`,
+		`missing signature key`, `no matching manifest`, `received unexpected http status`,
+		`error parsing http \d+ response body`, `layer verification failed`, `requested access to the resource is denied`,
+		`(could not|couldn't|cannot|can't|unable to|failed to|error) pull(ing)? (the )?(docker |container |base |remote |bundle |kicbase |action )?(image|container|chart|artifact)`,
+		`error pulling \S+/\S+`, `fail(ed|ure) to pull [`+"`"+`'"]?\S*[/:]`, `trying to pull repository`, `pull(ing)? (of )?(docker )?image .*failed`,
+		`docker pull (returned|failed)`, `layer does not exist`, `docker api responded with status code`,
+		`unauthorized: authentication required`, `denied: requested access`, `wrong diff id`, `docker-credential-\S+`,
+		`error processing tar file`, `open //\./pipe/docker\S*`, `no valid trust data`, `remote trust data`,
+		`could not be accessed on a registry`,
+	),
+	"builders": phrasesOf(
+		`failed to solve: .*(: not found|oauth|token|denied|unauthorized|pull|dial tcp|status)`, `error building image: `,
+		`failed to create llb definition: .*(not found|token|denied|unauthorized|dial|status)`,
+		`build (image|to docker daemon|to registry) failed`, `build image failed`, `\bunauthorized for \S+/\S+`,
+		`tried to (get|pull|fetch) .*failed because`, `(fetching|looking up|retrieving) (remote )?(base|builder|run|stack)( build)? image`,
+		`failed to (fetch|inspect) (remote |base |builder |run )?image`, `failed to get filesystem from image`,
+		`image (manifest|config).*(unauthorized|not found|denied)`, `error getting image manifest`, `getting image manifest`,
+		`cannot find image|could not find image \S+ in`, `unable to find the specified image`, `while making image from oci`,
+		`failed to get checksum for docker`, `conveyor failed`, `containerfetchexception`, `can't get docker image`,
+		`registryunauthorizedexception`, `pull base image`,
+	),
+	"charts": phrasesOf( // Helm, ORAS, Flux, Argo CD
+		`(could not|failed to|unable to) (download|get|fetch|pull|resolve|locate)\S* ['"]?oci://`, `chart pull error`,
+		`failed to determine (the )?artifact`, `failed to (pull|download|fetch) (the )?(artifact|chart|remote chart)`,
+		`failed to perform "\w+" on (source|destination)`, `could not download oci`, `error response from registry`,
+		`basic credential not found`, `failed to list tags`, `cannot get digest for revision`, `^(error: |.*failed: )?\S+/\S+:\S+: not found$`,
+		`oci://\S+: not found`,
+	),
+	"clouds": phrasesOf(
+		`cannotpull\w*error`, `cannotpull(container|image|ecr)`, `unable to pull secrets or registry auth`, `ecr registry auth`, `imagepullfailure`,
+		`inaccessibleimage`, `registryerrorresponse`, `image '[^']+' (was )?not found`, `image \S+ not found`, `permission to read the image`,
+		`is not accessible\. please check the image`, `(translating|convert\w*) taskspec to pod`, `unable to fe(tc|ct?)h image`,
+		`failed to resolve image to digest`, `source image \S+ does not exist`, `access the ecr image`,
+		`unable_to_pull`, `failed to pull your application image`, `you may not have access to the (container|docker) image`,
+		`dockerimage\S* "[^"]+" not found`, `import-?image|importfailed|import failed`, `unable to pull customer's`,
+		`not able to pull image|image pull (error|failure)`, `taskrunimagepullfailed`, `template\.containers\.\S+\.image`,
+		`the image \S+ (does not|doesn't) exist`, `no such manifest: `, `pull image (operation|manifest) `,
+	),
+}
+
+// asks is a request to a registry or its token service, with what came of it. Writes are pushes.
+var asks = regexp.MustCompile(`\b(?:get|head|post|options) \\*"?(?:https?://)?[^\s"/]+/(?:v2/\\*"?:|v2/[^\s"]*/(?:manifests|blobs|tags)/[^\s"]*?\\*"?:|v2/[^\s"]*token[^\s"]*?\\*"?:|` +
+	`v1/(?:repositories|_ping)[^\s"]*?\\*"?:|[^\s"]*(?:token|auth)[^\s"]*scope=repository[^\s"]*?\\*"?:|(?:oauth2/|service/|jwt/|v2/)?(?:token|auth)\b[^\s"]*\\*"?:)`)
+
+// gate says which lines tell of a pull that failed.
+var (
+	gate = func() (all phrases) {
+		for _, p := range readers {
+			all = append(all, p...)
+		}
+		return all
+	}()
+	// not is what says that nothing failed, or not for good, or that it was no pull.
+	not = phrasesOf(
+		`successfully pulled`, `\bnormal\s+(pulling|pulled)\b`, `failed, retrying`, `failed to push`, `pushing (image|manifest)`,
+		`error pushing`, `push(ing)? .*failed`, `attempting next endpoint`, `trying next host`, `\bput https?://`, `\bpatch https?://`,
+		`/blobs/uploads/`, `unable to remove`, `ignoring extra error`, `^translating "`, `response completed with error`,
+		`login attempt to`, `(readiness|liveness|startup) probe`, `mountvolume`, `back-off restarting`, `categoryinfo`,
+		`fullyqualifiederrorid`, `failed (to )?push`, `push access`, `push permission`, `\bgit (pull|fetch|clone)`, `failed to pull some refs`,
+		`no such image: \S+\W*$`, `checking push`, `unable to retrieve some image pull secrets`, `image already present`,
+		`failed to save|failed to export`, `runc create failed`, `oci runtime`, `helm\.sh/hook`,
+	)
+	// repeated is what is said of a failure again and again, or without its cause.
+	repeated = phrasesOf(
+		`error syncing pod`, `failed to "startcontainer"`, `start failed in pod .*(errimagepull|imagepullbackoff)`,
+		`docker (pull|build|create|run) failed with exit code`, `exit(ed with)? (status|code):? \d+\W*$`,
+		`non-zero exit (status|code)`, `trying and failing to pull image`, `^error pulling \S+\W*$`,
+	)
+	backoff = phrasesOf(`back-?off pulling image`, `imagepullbackoff`, `back-off .*pull`)
+	bare    = regexp.MustCompile(`^\W*(Error: )?(ErrImagePull|ImagePullBackOff|InvalidImageName)\W*$`)
+	kubelet = phrasesOf(`(^|\s|")failed to pull image \\?"`, `(^|\s)failed to apply default image tag`, `(^|\s)container image \\?".*never`,
+		`failed to (create|start) (pod )?sandbox`, `failed create pod sandbox`, `(^|\s)failed to inspect image`)
+)
+
+// pulls reports whether a text in lower case tells of a pull that failed.
+func pulls(lower string) bool {
+	return (gate.in(lower) || asks.MatchString(lower)) && !not.in(lower)
+}

@@ -1,0 +1,48 @@
+package symptom
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// columns knows where the counts are in a table of events: kubectl get events -o wide, and all of kubectl before 1.14.
+type columns struct {
+	at int // of COUNT, in characters; 0: the table has none, or there is no table
+}
+
+// header reports whether a line is the head of a table.
+func (c *columns) header(line string) bool {
+	upper := strings.ToUpper(line)
+	if !strings.Contains(upper, "MESSAGE") || !strings.Contains(upper, "REASON") && !strings.Contains(upper, "TYPE") || strings.Contains(line, ": ") {
+		return false
+	}
+	c.at = 0
+	if i := strings.Index(upper, " COUNT"); i >= 0 {
+		c.at = utf8.RuneCountInString(line[:i]) + 1
+	}
+	return true
+}
+
+// count is what a row says in that column, 0 where it has no number there.
+func (c *columns) count(line string) int64 {
+	if c.at == 0 {
+		return 0
+	}
+	r := []rune(line)
+	if len(r) <= c.at {
+		return 0
+	}
+	for i := max(0, c.at-3); i < min(len(r), c.at+4); i++ {
+		if r[i] < '0' || r[i] > '9' || i > 0 && r[i-1] != ' ' && r[i-1] != '\t' {
+			continue
+		}
+		end := i
+		for end < len(r) && r[end] >= '0' && r[end] <= '9' && end-i < 12 {
+			end++
+		}
+		if end == len(r) || r[end] == ' ' || r[end] == '\t' {
+			return number(string(r[i:end]))
+		}
+	}
+	return 0
+}
