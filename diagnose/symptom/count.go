@@ -50,19 +50,20 @@ type counter struct {
 	steps   map[string]string // the image of each of BuildKit's steps
 	mention string            // the image that was named last
 	age     int               // in lines, of mention
+	begun   bool              // a pull of it was begun, as far as the text says
 	count   int64             // what the lines above an Event's message say
 }
 
 // said is one text that a client or the kubelet has said.
 type said struct {
-	text, tight string
-	tier        tier
-	teller      string
-	count       int64
-	image       string          // where it is known beside the text
-	step        string          // of BuildKit
-	why         diagnose.Reason // where it is known beside the text
-	at          time.Time
+	text   string
+	tier   tier
+	teller string
+	count  int64
+	image  string          // where it is known beside the text
+	step   string          // of BuildKit
+	why    diagnose.Reason // where it is known beside the text
+	at     time.Time
 }
 
 var (
@@ -72,13 +73,13 @@ var (
 	// events is an event as the kubelet logs it.
 	events = regexp.MustCompile(`Event\(api\.ObjectReference|Event\(v1\.ObjectReference`)
 	// commands are who prints an error for itself, by the first words of a line.
-	commands = regexp.MustCompile(`^(?:[\w./-]+: )?(?i:error response from daemon|error|fatal|failed to solve|ctr|failed)\b`)
+	commands = regexp.MustCompile(`^(?:[\w./-]+: )?(?i:error response from daemon|error|fatal|failed to solve|ctr|failed|caused by|[\w.]+exception)\b`)
 )
 
 // take fills in what a record says of itself.
 func (s *said) take(r record) {
 	s.text, s.image, s.step, s.at, s.tier = r.text, r.image, r.step, r.at, told
-	s.teller = r.teller
+	s.teller = cmp.Or(s.teller, r.teller)
 	lower := strings.ToLower(r.text)
 	if v := r.fields["message"]; v != "" && strings.EqualFold(r.fields["type"], "warning") {
 		s.text, s.teller, s.tier, r.level = v, "event", event, ""
@@ -151,14 +152,11 @@ func (t *tally) say(by tier, teller string, n int64, at time.Time) {
 // add counts a text, if it tells of a pull that failed, and reports whether it does.
 func (s *said) add(c *counter) bool {
 	text := strings.ReplaceAll(s.text, `\"`, `"`)
-	if s.tight != "" {
-		text = fitting(text, strings.ReplaceAll(s.tight, `\"`, `"`))
-	}
 	var whole []int // where the end of a mirror's error body is
 	if strings.Contains(text, pages) {
 		whole = page.FindStringSubmatchIndex(text)
 	}
-	if lower := strings.ToLower(text); s.why == "" && (whole == nil && !pulls(lower) || not.in(lower)) {
+	if lower := strings.ToLower(text); s.why == "" && (whole == nil && !pulls(lower) && !c.begin(lower) || not.in(lower)) {
 		return false
 	}
 	about := c.subject(text, s)
@@ -221,6 +219,11 @@ func (s *said) add(c *counter) bool {
 	return true
 }
 
+// begin reports whether a text is the error of the pull that a line above has begun.
+func (c *counter) begin(lower string) bool {
+	return c.begun && c.age < 20 && after.MatchString(lower) && !ran.in(lower)
+}
+
 // subject is what a text is about, by itself or by the lines above it.
 func (c *counter) subject(text string, s *said) subject {
 	about := subjectOf(text)
@@ -255,6 +258,9 @@ func fitting(spaced, tight string) string {
 			n += 2
 		}
 		if about.image != "" {
+			n++
+		}
+		if bare.MatchString(lastWords(text)) {
 			n++
 		}
 		return n

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/registrymirror/mirror/diagnose"
 )
 
 // lines cuts a text into logical lines: what terminals, k9s, YAML and PowerShell have wrapped is joined again, colours
@@ -24,6 +26,7 @@ const (
 	mostJoined = 64   // rows of one logical line
 	narrow     = 60   // columns: a shorter row was not wrapped
 	widest     = 4096 // bytes of a row that is joined with others
+	console    = 200  // columns: a longer row was not wrapped by a terminal
 )
 
 var (
@@ -40,10 +43,12 @@ var (
 	// unfinished is how a row ends that another must continue.
 	unfinished = regexp.MustCompile(`(?i)(?:=|\b(?:to|and|from|for|of|the|in|with|image|reference|request|failed|unexpected|status|dial|tcp|get|head|error|while))$`)
 	// never is what continues no other row, however that ends.
-	never = regexp.MustCompile(`^\s*(?:["{\[]|\d+[smhdy]\d*[smhd]?\s|\d{4}-\d\d|[│|]|(?:Warning|Normal)\s)`)
+	never = regexp.MustCompile(`^\s*(?:"[A-Za-z_]+"\s*:|[{\[]|\d+[smhdy]\d*[smhd]?\s|\d{4}-\d\d|[│|]|(?:Warning|Normal)\s)`)
 	// powershell is a row of the error that PowerShell wraps around a program's own.
 	powershell = regexp.MustCompile(`(?i)^\s*\+?\s*(?:categoryinfo|fullyqualifiederrorid)\s*:|^\s*\+ ~|^\s*At (?:line:|\S+:)\d+`)
-	key        = regexp.MustCompile(`^(\s*)(?:- )?(?:message|note|msg|error|err|reason|detail|details|stderr|stoppedReason|Message): +(['"]?|[>|][+-]?\d*)(.*)$`)
+	// middle is how a row begins that goes on in the middle of a sentence.
+	middle = regexp.MustCompile(`^ ?["'(]?[a-z0-9%/.]`)
+	key    = regexp.MustCompile(`^(\s*)(?:- )?(?:message|note|msg|error|err|reason|detail|details|stderr|stoppedReason|Message): +(['"]?|[>|][+-]?\d*)(.*)$`)
 )
 
 func (l *lines) fill(n int) bool {
@@ -192,13 +197,13 @@ func (l *lines) wrapped(first string) line {
 	if width >= narrow && len(first) <= widest && mayTell(first) {
 		for len(rows) < mostJoined {
 			row, ok := l.peek(len(rows))
-			last := rows[len(rows)-1]
+			end := strings.TrimRight(rows[len(rows)-1], " ")
 			if !ok || len(row) > widest || strings.TrimSpace(row) == "" || powershell.MatchString(row) ||
-				fresh.MatchString(row) && (never.MatchString(row) || !unfinished.MatchString(strings.TrimRight(last, " "))) {
+				fresh.MatchString(row) && (never.MatchString(row) || !unfinished.MatchString(end)) {
 				break
 			}
 			grown := max(width, utf8.RuneCountInString(row))
-			if roomFor(append(rows, row), grown) {
+			if roomFor(append(rows, row), grown) && !l.lacks(rows, row) || grown > console && !l.lacks(rows, row) {
 				break
 			}
 			width = grown
@@ -228,6 +233,17 @@ func (l *lines) wrapped(first string) line {
 	}
 	l.drop(n)
 	return joined
+}
+
+// lacks reports whether rows tell of a pull that failed, without its cause, and another goes on in the middle of a
+// sentence.
+func (*lines) lacks(rows []string, next string) bool {
+	if len(rows) > 8 || !middle.MatchString(next) || pulls(strings.ToLower(next)) {
+		return false
+	}
+	text := strings.Join(rows, " ")
+	lower := strings.ToLower(text)
+	return gate.in(lower) && !not.in(lower) && classify(text, "") == diagnose.Unknown && !bare.MatchString(lastWords(text))
 }
 
 // roomFor reports whether the first word of a row would have found room in the row before it.

@@ -54,7 +54,7 @@ var readers = map[string]phrases{
 		`insufficient uids or gids`,
 	),
 	"docker": phrasesOf(
-		`error response from daemon: "?(get "?https?://|head "?(https?://)?|manifest |pull access|error parsing|toomanyrequests|received unexpected|no matching manifest|unauthorized|denied|error pulling|errors:|missing signature|.*registry)`,
+		`error response from daemon: "?(get "?https?://|head "?(https?://)?|manifest |pull access|error parsing|toomanyrequests|received unexpected|no matching manifest|unauthorized|denied|error pulling|errors:|missing signature|unknown: |failed to)`,
 		`manifest for \S+ not found`, `manifest unknown`, `manifest_unknown`, `toomanyrequests: `, `error (while )?pulling image`,
 		`not continuing with pull`, `failed to register layer`, `/images/create`, `layers from manifest don't match`,
 		`missing signature key`, `no matching manifest`, `received unexpected http status`,
@@ -81,12 +81,12 @@ var readers = map[string]phrases{
 		`(could not|failed to|unable to) (download|get|fetch|pull|resolve|locate)\S* ['"]?oci://`, `chart pull error`,
 		`failed to determine (the )?artifact`, `failed to (pull|download|fetch) (the )?(artifact|chart|remote chart)`,
 		`failed to perform "\w+" on (source|destination)`, `could not download oci`, `error response from registry`,
-		`basic credential not found`, `failed to list tags`, `cannot get digest for revision`, `^(error: |.*failed: )?\S+/\S+:\S+: not found$`,
+		`basic credential not found`, `failed to list tags`, `failed to resolve \S+: \S+/\S+: not found`, `cannot get digest for revision`, `^(error: |.*failed: )?\S+/\S+:\S+: not found$`,
 		`oci://\S+: not found`,
 	),
 	"clouds": phrasesOf(
 		`cannotpull\w*error`, `cannotpull(container|image|ecr)`, `unable to pull secrets or registry auth`, `ecr registry auth`, `imagepullfailure`,
-		`inaccessibleimage`, `registryerrorresponse`, `image '[^']+' (was )?not found`, `image \S+ not found`, `permission to read the image`,
+		`inaccessibleimage`, `registryerrorresponse`, `image '[^']+' (was )?not found`, `image \S*[/:]\S* (was )?not found`, `cannot be pulled`, `permission to read the image`,
 		`is not accessible\. please check the image`, `(translating|convert\w*) taskspec to pod`, `unable to fe(tc|ct?)h image`,
 		`failed to resolve image to digest`, `source image \S+ does not exist`, `access the ecr image`,
 		`unable_to_pull`, `failed to pull your application image`, `you may not have access to the (container|docker) image`,
@@ -128,6 +128,13 @@ var (
 	bare    = regexp.MustCompile(`^\W*(Error: )?(ErrImagePull|ImagePullBackOff|InvalidImageName)\W*$`)
 	kubelet = phrasesOf(`(^|\s|")failed to pull image \\?"`, `(^|\s)failed to apply default image tag`, `(^|\s)container image \\?".*never`,
 		`failed to (create|start) (pod )?sandbox`, `failed create pod sandbox`, `(^|\s)failed to inspect image`)
+)
+
+// after are errors that are about the pull that a line above began, unless they are about what came after it.
+var (
+	after = regexp.MustCompile(`^(?:docker: |\w+: )?error response from daemon: |^error: |^fata(?:l:|\[)`)
+	ran   = phrasesOf(`driver failed`, `conflict`, `already (in use|allocated)`, `no such (container|network|file)`, `oci runtime`, `mount`, `could not select device`,
+		`network \S+ not found`, `endpoint`, `executable file`, `exited|exit (status|code)`, `permission denied while trying to connect`)
 )
 
 // pulls reports whether a text in lower case tells of a pull that failed.

@@ -2,6 +2,7 @@ package symptom
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -87,7 +88,7 @@ var (
 	more  = regexp.MustCompile(`^\s*(\* |errors:|denied:|unauthorized:|unknown:|manifest unknown|name unknown|toomanyrequests:|unavailable:)`)
 	// near are lines of a document that is cut off, or not JSON or YAML as a whole.
 	nearCount   = regexp.MustCompile(`^\s*(?:- )?"?count"?: (\d{1,12}),?$`)
-	nearMessage = regexp.MustCompile(`^\s*"(?:message|note|msg)": ("(?:[^"\\]|\\.)*"),?$`)
+	nearMessage = regexp.MustCompile(`^\s*(?:"(message|note|msg|stderr|error|reason|stoppedReason)": )?("(?:[^"\\]|\\.)*"),?$`)
 )
 
 // text reads lines.
@@ -122,14 +123,19 @@ func (c *counter) line(ln line) {
 	}
 	s := said{count: c.columns.count(ln.text)}
 	if m := nearMessage.FindStringSubmatch(trimmed); m != nil {
-		if text, err := strconv.Unquote(m[1]); err == nil {
+		if text, err := strconv.Unquote(m[2]); err == nil {
 			trimmed, ln.tight = text, ""
-			s.count = c.count
+			s.count, s.teller = c.count, cmp.Or(m[1], "item")
 		}
 	} else if key.MatchString(ln.text) || strings.HasPrefix(trimmed, "Failed to pull") {
 		s.count = max(s.count, c.count)
 	}
 	r := peel(trimmed, 3)
+	if ln.tight != "" {
+		if tight := peel(ln.tight, 3); fitting(r.text, tight.text) == tight.text {
+			r = tight
+		}
+	}
 	if strings.HasPrefix(r.text, "{") && c.document([]byte(r.text)) { // a journal's prefix
 		return
 	}
@@ -139,9 +145,6 @@ func (c *counter) line(ln line) {
 		return
 	}
 	s.take(r)
-	if ln.tight != "" {
-		s.tight = peel(ln.tight, 3).text
-	}
 	if s.add(c) {
 		c.count = 0
 	}
@@ -153,10 +156,14 @@ func (c *counter) hear(r record) {
 		c.mention = ""
 	}
 	image := mention(r.text)
+	if strings.HasPrefix(r.text, "Status: ") {
+		c.begun = false // it is done
+	}
 	if image == "" {
 		return
 	}
 	c.mention, c.age = image, 0
+	c.begun = begins.MatchString(r.text)
 	if r.step != "" && len(c.steps) < 1000 {
 		c.steps[r.step] = image
 	}

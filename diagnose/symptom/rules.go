@@ -45,6 +45,7 @@ var rules = []rule{
 	of(diagnose.ClientForbidden, `has no rule that lets clients pull`), // in the words of a mirror's body
 
 	// The image.
+	of(diagnose.NotARegistry, `text/html`),
 	of(diagnose.DigestMismatch, `unexpected commit digest`, `failed size validation`, `unexpected commit size`,
 		`layer verification failed`, `digest did not match`, `manifest verification failed for digest`,
 		`error verifying sha256 checksum`, `wrong diff id`, `does not match digest`, `layers from manifest don't match`,
@@ -128,7 +129,7 @@ var rules = []rule{
 		`aadsts\d+`, `invalid_grant|invalid_client`, `bad username or password`, `failed to (fetch|obtain) oauth token: .*40[13]\b`, `password (is )?(wrong|invalid|incorrect)`),
 	of(diagnose.CredentialsMissing, `no basic auth credentials`, `basic credential not found`, `please login to the red hat registry`, `no credentials (found|provided|available)`, `login (is )?required`,
 		`anonymous (access|user|pull)s? (is |are )?(not|disabled|denied)`, `no pull secret`, `credentials (are )?required`),
-	of(diagnose.UpstreamBlocked, `451 unavailable for legal`, `embargoed country`, `is not allowed access`, `aka\.ms/acr/firewall`, `due to configured policy`, `projectpolicyviolation`,
+	of(diagnose.UpstreamBlocked, `451 unavailable for legal`, `embargoed country`, `is not allowed access`, `aka\.ms/acr/firewall`, `due to configured policy`, `cannot be pulled`, `projectpolicyviolation`,
 		`412 precondition failed|precondition failed`, `prevent(ed|s)? .*(vulnerab|pull)`, `blocked by|download (request )?(was )?(blocked|rejected)|has been blocked`, `not allowed .*(ip|network|country|region)`,
 		`public network access is (disabled|not)`, `quarantine`),
 	of(diagnose.NotFoundOrNoAccess, `pull access denied`, `repository does not exist or may require`, `requested access to the resource is denied`, `\(or it may not exist\)`, `insufficient_scope`,
@@ -144,7 +145,7 @@ var rules = []rule{
 	of(diagnose.RepositoryNotFound, `name[ _]unknown`, `repository name not known to registry`, `the repository with name .* does not exist`, `repository \S+ (was )?not found`, `repo(sitory)? not found`, `project \S+ not found`,
 		`repository \S+ does not exist`),
 	of(diagnose.TagNotFound, `manifest[ _]unknown`, `manifest for \S+ not found`, `tag \S+ (was )?not found`, `unknown tag`, `no such manifest`, `failed to resolve (reference|image|source metadata|ref|digest).*: not found`,
-		`failed to resolve (reference|image).* 404 not found`, `manifests/[^\s"]+"?:? .*\b404\b`, `manifests/\S+ 404 not found`, `['"]?image['"]? \S+ (was )?not found`, `^\W*(error: |.*failed: )?\S+/\S+:\S+: not found\W*$`,
+		`failed to resolve (reference|image).* 404 not found`, `manifests/[^\s"]+"?:? .*\b404\b`, `manifests/\S+ 404 not found`, `['"]?image['"]? \S*[/:]\S* (was )?not found`, `failed to resolve \S+: \S+/\S+: not found`, `^\W*(error: |.*failed: )?\S+/\S+:\S+: not found\W*$`,
 		`\[manifests [^\]]+\]: 404`, `dockerimage\S* \S+ not found`, `source image \S+ does not exist`, `image \S+ (does not|doesn't) exist`, `oci://\S+: not found`, `failed to solve: .*: not found`,
 		`chart doesn't exist`, `no such image`, `manifest .*not found`, `tag .* (does not|doesn't) exist`, `image not found`, `image not known`, `could not find image`),
 

@@ -20,9 +20,10 @@ var (
 		regexp.MustCompile(`(?i)(?:load metadata for|\bref|artifact tag for|FROM) ((?:[a-z0-9-]+\.)[^\s"',]+[\w])`),
 		regexp.MustCompile(`(?i)failed to solve: ([a-z0-9][^\s"]*[/:][^\s":]*[\w]): `),
 		regexp.MustCompile(`(?i)(?:manifest|trust data) for (\S+) not found`),
-		regexp.MustCompile(`(?i)(?:pull access denied|unauthorized) for ([^\s,]+[\w])`),
+		regexp.MustCompile(`(?i)(?:pull access denied for|unauthorized for|tried to \w+(?: [a-z ]{1,30})? for) ([^\s,]*[/.:][^\s,]*\w|[\w-]+,)`),
 		regexp.MustCompile(`(?i)(?:source )?image ['"]?([^\s"']+[/:][^\s"']*)['"]? (?:was )?(?:not found|does not exist|could not be accessed|is not accessible|in container group)`),
 		regexp.MustCompile(`(?i)failed to pull image (?:from \S+ )?([a-z0-9][^\s"':,]*(?:/[^\s"':,]+)*(?::[\w.-]+)?(?:@sha256:[0-9a-f]+)?)(?:[:,.]? |[:.]?$)`),
+		regexp.MustCompile(`(?i)(?:(?:unable to pull|error pulling|pulling|could not pull|failed pulling) (?:image|container)|read the image,|internal error occurred:|invalid value:) "?([a-z0-9][^\s"]*[/:][^\s"]*\w)"?[:.,]? `),
 		regexp.MustCompile(`(?i)dockerimage\S* "([^"\s]+)" not found`),
 		regexp.MustCompile(`(?i)error (?:while )?pulling (?:image|candidate|container)? ?['"]?([a-z0-9][^\s"'(]*[/:][^\s"'(:]*[\w])`),
 		regexp.MustCompile(`(?i)(?:for|the) image ['"]?([a-z0-9][^\s"']*/[^\s"':]*(?::[\w.-]+)?)['"]?:? `),
@@ -52,6 +53,7 @@ var (
 		regexp.MustCompile(`(?i)\[internal\] load metadata for (\S+[\w])`),
 	}
 	pulling = regexp.MustCompile(`^([\w.-]+): Pulling from ([\w./:-]+)$`)
+	begins  = regexp.MustCompile(`(?i)\bpull\b|: Pulling from |trying to pull|unable to find image|pulling`)
 	chart   = regexp.MustCompile(`--version[ =](\S+)`)
 )
 

@@ -1,6 +1,7 @@
 package symptom
 
 import (
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -9,6 +10,9 @@ import (
 type columns struct {
 	at int // of COUNT, in characters; 0: the table has none, or there is no table
 }
+
+// older is a row that begins with two ages and the count, or ends with an age, the count and the Event's name.
+var older = regexp.MustCompile(`^\s*\d+[smhd]\w*\s+\d+[smhd]\w*\s+(\d{1,12})\s|\s\d+[smhd]\w*\s+(\d{1,12})\s+\S+\.[0-9a-f]{10,}\s*$`)
 
 // header reports whether a line is the head of a table.
 func (c *columns) header(line string) bool {
@@ -27,6 +31,9 @@ func (c *columns) header(line string) bool {
 func (c *columns) count(line string) int64 {
 	if c.at == 0 {
 		return 0
+	}
+	if m := older.FindStringSubmatch(line); m != nil {
+		return number(m[1] + m[2])
 	}
 	r := []rune(line)
 	if len(r) <= c.at {
