@@ -178,6 +178,7 @@ func (s *said) add(c *counter) bool {
 	var summary, remedy string
 	if m := sentence.FindStringSubmatch(text); m != nil {
 		g.id = m[2]
+		about.host = hostOf("", about.image) // where it broke the mirror knows
 		summary, remedy, _ = strings.Cut(m[1], "; ")
 		if g.reason == "" {
 			g.reason = classifyOwn(summary)
@@ -429,7 +430,7 @@ func (c *counter) report() *Report {
 		}
 		f := Failure{
 			Reason: e.key.reason, Class: e.key.reason.Class(), Image: e.image, Host: diagnose.Clean(e.host), ID: e.key.id, Count: e.total,
-			Text: e.text, First: e.first, Last: e.last, Page: "docs/failures/" + string(e.key.reason) + ".md",
+			Text: e.text, First: e.first, Last: e.last, Page: Page(e.key.reason),
 		}
 		f.Summary, f.Remedy, f.Command = e.advise()
 		r.Failures = append(r.Failures, f)
@@ -441,6 +442,9 @@ func (c *counter) report() *Report {
 	})
 	return r
 }
+
+// Page is where the page about a reason is.
+func Page(r diagnose.Reason) string { return strings.TrimPrefix(pages, "/") + string(r) + ".md" }
 
 // askedFor is the image that a mirror was asked for, by the URL; empty where that does not say of which registry it is.
 func askedFor(text string) string {

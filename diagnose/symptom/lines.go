@@ -48,7 +48,7 @@ var (
 	powershell = regexp.MustCompile(`(?i)^\s*\+?\s*(?:categoryinfo|fullyqualifiederrorid)\s*:|^\s*\+ ~|^\s*At (?:line:|\S+:)\d+`)
 	// middle is how a row begins that goes on in the middle of a sentence.
 	middle = regexp.MustCompile(`^ ?["'(]?[a-z0-9%/.]`)
-	key    = regexp.MustCompile(`^(\s*)(?:- )?(?:message|note|msg|error|err|reason|detail|details|stderr|stoppedReason|Message): +(['"]?|[>|][+-]?\d*)(.*)$`)
+	key    = regexp.MustCompile(`^(\s*)(?:- )?(?:message|note|msg|error|err|reason|detail|details|stderr|stoppedReason|Message): +([>|][+-]?\d*|['"]?)(.*)$`)
 )
 
 func (l *lines) fill(n int) bool {
@@ -203,7 +203,7 @@ func (l *lines) wrapped(first string) line {
 				break
 			}
 			grown := max(width, utf8.RuneCountInString(row))
-			if roomFor(append(rows, row), grown) && !l.lacks(rows, row) || grown > console && !l.lacks(rows, row) {
+			if roomFor(append(rows, row), grown) && !lacks(rows, row) || grown > console && !lacks(rows, row) {
 				break
 			}
 			width = grown
@@ -237,7 +237,7 @@ func (l *lines) wrapped(first string) line {
 
 // lacks reports whether rows tell of a pull that failed, without its cause, and another goes on in the middle of a
 // sentence.
-func (*lines) lacks(rows []string, next string) bool {
+func lacks(rows []string, next string) bool {
 	if len(rows) > 8 || !middle.MatchString(next) || pulls(strings.ToLower(next)) {
 		return false
 	}

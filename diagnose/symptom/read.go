@@ -214,6 +214,12 @@ func (r *Report) Line() string {
 	auth, missing := r.Classes[string(diagnose.ClassAuth)], r.Classes[string(diagnose.ClassMissing)]
 	undecided := r.Classes[string(diagnose.ClassUndecided)]
 	total := r.Total()
+	if total == 0 && r.Lines == 1 {
+		return "0 failures: no failing pull found in 1 line"
+	}
+	if total == 0 && r.Lines > 0 {
+		return fmt.Sprintf("0 failures: no failing pull found in %d lines", r.Lines)
+	}
 	if total == 0 {
 		return "0 failures"
 	}

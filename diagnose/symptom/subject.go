@@ -29,10 +29,12 @@ var (
 		regexp.MustCompile(`(?i)(?:for|the) image ['"]?([a-z0-9][^\s"']*/[^\s"':]*(?::[\w.-]+)?)['"]?:? `),
 		regexp.MustCompile(`(?i)short-name "?([^\s"]+)"? did not resolve`),
 		regexp.MustCompile(`(?i)image(?: name)?[=:] ?['"]?([a-z0-9][^\s"',]*/[^\s"',]*[\w])`),
+		regexp.MustCompile(`(?i)failed to resolve \S+: (\S+/\S+\w): not found`),
 		regexp.MustCompile(`(?i)^(?:error: |fata\S* |ctr: )?([a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?/[^\s":]+:[\w.-]+): `),
 	}
 	arn        = regexp.MustCompile(`arn:aws[\w-]*:ecr:([\w-]+):(\d+):repository/([\w./-]*\w)`)
 	repository = regexp.MustCompile(`(?i)\brepository(?: with name|:)? ['"]?([a-z0-9][\w./-]*\w)['"]?(?:,| not found| does not exist| in registry|:)`)
+	pulled     = regexp.MustCompile(`(?i)pull(?:ing)? (?:image )?([a-z0-9][^\s"':]*(?::\d+/[^\s"':]+)?:[\w.-]*\w):? `)
 	manifest   = regexp.MustCompile(`(?i)reading manifest (\S+) in ([^\s:]+(?::\d+/[^\s:]+)?)`)
 	// requested is the URL of a registry's manifest, blob or list.
 	requested = regexp.MustCompile(`(?i)(?:(https?)://|\b(?:get|head) \\*"?)([\w.*-]+(?::\d+)?)/v2/([^\s"?]+?)/(manifests|blobs|tags)/(sha256:[0-9a-f]+|[^\s"?\\:]*[\w*])(?:\?(?:[^\s"]*&)?ns=([^\s"&:]+(?::\d+)?))?(?:["\\:?,;) ]|$)`)
@@ -117,11 +119,18 @@ func split(image string) (repo, rest string) {
 
 func imageOf(text string) string {
 	for _, re := range images {
-		if m := re.FindStringSubmatch(text); m != nil {
-			if image := strings.TrimRight(m[1], `:.,;)'"`); image != "" && !strings.HasPrefix(image, "sha256:") {
-				return image
-			}
+		m := re.FindStringSubmatch(text)
+		if m == nil {
+			continue
 		}
+		image := strings.TrimRight(m[1], `:.,;)'"`)
+		if image == "" || strings.HasPrefix(image, "sha256:") {
+			continue
+		}
+		if m := pulled.FindStringSubmatch(text); m != nil && strings.HasPrefix(m[1], image+":") {
+			return m[1] // the same with its tag
+		}
+		return image
 	}
 	if m := manifest.FindStringSubmatch(text); m != nil {
 		if strings.HasPrefix(m[1], "sha256:") {
