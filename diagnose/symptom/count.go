@@ -47,11 +47,8 @@ type counter struct {
 	found   map[group]*tally
 	lines   int
 	columns columns
-	steps   map[string]string // the image of each of BuildKit's steps
-	mention string            // the image that was named last
-	age     int               // in lines, of mention
-	begun   bool              // a pull of it was begun, as far as the text says
-	count   int64             // what the lines above an Event's message say
+	near    near
+	count   int64 // what the lines above an Event's message say
 }
 
 // said is one text that a client or the kubelet has said.
@@ -73,7 +70,7 @@ var (
 	// events is an event as the kubelet logs it.
 	events = regexp.MustCompile(`Event\(api\.ObjectReference|Event\(v1\.ObjectReference`)
 	// commands are who prints an error for itself, by the first words of a line.
-	commands = regexp.MustCompile(`^(?:[\w./-]+: )?(?i:error response from daemon|error|fatal|failed to solve|ctr|failed|caused by|[\w.]+exception)\b`)
+	commands = regexp.MustCompile(`^(?:[✘✖!] |for |[a-z_]+(?:\.[a-z_]+)+:|(?:[\w./-]+: )?(?i:error response from daemon|error|fatal|failed to solve|ctr|failed|caused by|[\w.]+exception)\b)`)
 )
 
 // take fills in what a record says of itself.
@@ -98,11 +95,8 @@ func (s *said) take(r record) {
 	case r.level == "info", r.level == "warning", r.level == "debug":
 		s.tier = hint
 	}
-	if s.teller == "" {
-		s.teller = "-"
-		if m := commands.FindString(s.text); m != "" {
-			s.teller = strings.ToLower(m)
-		}
+	if s.teller == "" || s.teller == r.level {
+		s.teller += strings.ToLower(commands.FindString(s.text)) + "-"
 	}
 }
 
@@ -222,7 +216,7 @@ func (s *said) add(c *counter) bool {
 
 // begin reports whether a text is the error of the pull that a line above has begun.
 func (c *counter) begin(lower string) bool {
-	return c.begun && c.age < 20 && after.MatchString(lower) && !ran.in(lower)
+	return c.near.awaits(lower) && after.MatchString(lower) && !ran.in(lower)
 }
 
 // subject is what a text is about, by itself or by the lines above it.
@@ -231,11 +225,13 @@ func (c *counter) subject(text string, s *said) subject {
 	if s.image != "" {
 		about.image, about.relative = s.image, false
 	}
-	beside := c.mention
-	if image := c.steps[s.step]; image != "" && s.step != "" {
-		beside = image
+	if _, rest := split(about.image); rest != "" && !about.relative {
+		if about.host == "" {
+			about.host = hostOf("", about.image)
+		}
+		return about
 	}
-	if beside != "" {
+	if beside := c.near.image(s.step); beside != "" {
 		repo, rest := split(canonical(beside))
 		known, tag := split(about.image)
 		switch {

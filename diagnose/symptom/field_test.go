@@ -24,6 +24,8 @@ type pasted struct {
 	Form   string
 }
 
+var fields = []string{"testdata/field.jsonl", "testdata/more.jsonl"}
+
 func field(t testing.TB, file string) (all []pasted) {
 	t.Helper()
 	f, err := os.Open(file)
@@ -100,7 +102,7 @@ func (s *score) judge(t testing.TB, p pasted) {
 // TestField holds the reader to texts from public bug reports, by kind of client.
 func TestField(t *testing.T) {
 	t.Parallel()
-	for _, file := range []string{"testdata/field.jsonl", "testdata/more.jsonl"} {
+	for _, file := range fields {
 		scores := map[string]*score{}
 		for _, p := range field(t, file) {
 			if scores[p.Kind] == nil {

@@ -128,8 +128,8 @@ func (c *counter) entry(o map[string]any, parts []string) bool {
 		c.text(all)
 		return len(c.found) > before
 	}
-	r := peel(strings.ReplaceAll(all, "\n", " "), 3)
-	c.hear(r)
+	r := peel(strings.ReplaceAll(all, "\n", " "), deepestLine)
+	c.near.hear(r.text)
 	if l := text(o, "level") + text(o, "severity"); l != "" && r.level == "" {
 		r.level = levelOf(l)
 	}
@@ -181,9 +181,9 @@ func (c *counter) walk(v any, seen map[string]bool, depth int) {
 		}
 		for line := range strings.Lines(v) {
 			line = strings.TrimSpace(line)
-			if r := peel(line, 3); line != "" && !seen[r.text] && len(seen) < mostSeen {
+			if r := peel(line, deepestLine); line != "" && !seen[r.text] && len(seen) < mostSeen {
 				seen[r.text] = true
-				c.hear(r)
+				c.near.hear(r.text)
 				var s said
 				s.take(r)
 				s.add(c)

@@ -36,7 +36,7 @@ var (
 	fresh = regexp.MustCompile(`^(?:\s*$` +
 		`|\s*\[?\d{4}[-/]\d\d[-/]\d\d[T ]|\s*\[?\d\d:\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:|[IWEF]\d{4} \d\d:` +
 		`|\s*(?:time|level|ts|t)=|\s*[{}\[#$>+*•✘✖✔✓×!-]|\s*\.\.\.|\s*at |\s*[│┃║╭╰┌└]|\s*\|` +
-		`|\s*\d+[smhdy]\d*[smhd]?\s|\s*<(?:unknown|invalid)>\s|.*\s(?:Warning|Normal)\s+\w+\s` +
+		`|\s*\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\s|\s*\d+[smhdy]\d*[smhd]?\s|\s*<(?:unknown|invalid)>\s|.*\s(?:Warning|Normal)\s+\w+\s` +
 		`|\s*(?:Error|ERROR|FATA|FATAL|WARN|WARNING|INFO|DEBU|DEBUG)(?:\b|\[)` +
 		`|\s*(?:Warning|Normal)\s|\s*(?:Failed|Caused by|Traceback|File "|Step |STEP |PS |See '|See "|make|Trying|Pulling|Copying|Events:|Using |NAME |LAST |Digest:|Status:|At line:)` +
 		`|\s*"[a-zA-Z]+": |\s*[A-Z][A-Za-z -]{1,24}:(?:\s|$)|\s*[a-zA-Z]+: ?$|\S+[$#%] )`)
@@ -87,6 +87,9 @@ func (l *lines) next() (line, bool) {
 	}
 	if inner, ok := boxed(row); ok {
 		return l.box(inner), true
+	}
+	if !strings.Contains(row, ": ") {
+		return l.wrapped(row), true
 	}
 	if m := key.FindStringSubmatch(row); m != nil {
 		if folded, ok := l.folded(len(m[1]), m[2], m[3]); ok {
@@ -194,11 +197,11 @@ var yamlKey = regexp.MustCompile(`^\s*(?:- )?[A-Za-z][\w.-]*:(?:\s|$)`)
 func (l *lines) wrapped(first string) line {
 	rows := []string{first}
 	width := utf8.RuneCountInString(first)
-	if width >= narrow && len(first) <= widest && mayTell(first) {
+	if width >= narrow && len(first) <= widest && mayBeCut(first) {
 		for len(rows) < mostJoined {
 			row, ok := l.peek(len(rows))
 			end := strings.TrimRight(rows[len(rows)-1], " ")
-			if !ok || len(row) > widest || strings.TrimSpace(row) == "" || powershell.MatchString(row) ||
+			if !ok || len(row) > widest || strings.TrimSpace(row) == "" || firstWord(row) == firstWord(first) || powershell.MatchString(row) ||
 				fresh.MatchString(row) && (never.MatchString(row) || !unfinished.MatchString(end)) {
 				break
 			}

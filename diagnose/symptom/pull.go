@@ -64,7 +64,7 @@ var readers = map[string]phrases{
 		`docker pull (returned|failed)`, `layer does not exist`, `docker api responded with status code`,
 		`unauthorized: authentication required`, `denied: requested access`, `wrong diff id`, `docker-credential-\S+`,
 		`error processing tar file`, `open //\./pipe/docker\S*`, `no valid trust data`, `remote trust data`,
-		`could not be accessed on a registry`,
+		`could not be accessed on a registry`, `error from registry`, `invalid reference format`,
 	),
 	"builders": phrasesOf(
 		`failed to solve: .*(: not found|oauth|token|denied|unauthorized|pull|dial tcp|status)`, `error building image: `,
@@ -116,13 +116,13 @@ var (
 		`login attempt to`, `(readiness|liveness|startup) probe`, `mountvolume`, `back-off restarting`, `categoryinfo`,
 		`fullyqualifiederrorid`, `failed (to )?push`, `push access`, `push permission`, `\bgit (pull|fetch|clone)`, `failed to pull some refs`,
 		`no such image: \S+\W*$`, `checking push`, `unable to retrieve some image pull secrets`, `image already present`,
-		`failed to save|failed to export`, `runc create failed`, `oci runtime`, `helm\.sh/hook`,
+		`failed to save|failed to export`, `runc create failed`, `oci runtime`, `helm\.sh/hook`, `for "-t, --tag"`,
 	)
 	// repeated is what is said of a failure again and again, or without its cause.
 	repeated = phrasesOf(
 		`error syncing pod`, `failed to "startcontainer"`, `start failed in pod .*(errimagepull|imagepullbackoff)`,
 		`docker (pull|build|create|run) failed with exit code`, `exit(ed with)? (status|code):? \d+\W*$`,
-		`non-zero exit (status|code)`, `trying and failing to pull image`, `^error pulling \S+\W*$`,
+		`non-zero exit (status|code)`, `trying and failing to pull image`, `check if image tag name is spelled correctly`, `^error pulling \S+\W*$`,
 	)
 	backoff = phrasesOf(`back-?off pulling image`, `imagepullbackoff`, `back-off .*pull`)
 	bare    = regexp.MustCompile(`^\W*(Error: )?(ErrImagePull|ImagePullBackOff|InvalidImageName)\W*$`)
@@ -139,5 +139,38 @@ var (
 
 // pulls reports whether a text in lower case tells of a pull that failed.
 func pulls(lower string) bool {
-	return (gate.in(lower) || asks.MatchString(lower)) && !not.in(lower)
+	return (gate.in(lower) || asksIn(lower)) && !not.in(lower)
+}
+
+// asksIn looks for a request to a registry where there may be one.
+func asksIn(lower string) bool {
+	return (strings.Contains(lower, "/v2/") || strings.Contains(lower, "/v1/") || strings.Contains(lower, "token") ||
+		strings.Contains(lower, "scope=")) && asks.MatchString(lower)
+}
+
+// relevant reports whether a line, with all that is around it, may tell of a pull that failed. It is right about nearly
+// every line of a log, and costs next to nothing.
+func relevant(raw string) bool {
+	lower := strings.ToLower(raw)
+	if strings.Contains(lower, `\`) {
+		lower = strings.ReplaceAll(lower, `\`, "")
+	}
+	return gate.in(lower) || asksIn(lower) || strings.Contains(lower, "pull failed") || strings.Contains(lower, ": not found") ||
+		strings.Contains(lower, "error pulling") || strings.Contains(raw, pages)
+}
+
+// troubled are words of which a row that a terminal has wrapped has one.
+var troubled = []string{"fail", "error", "denied", "unauthor", "cannot", "unable", "back-off", "daemon"}
+
+func mayBeCut(row string) bool {
+	if !mayTell(row) {
+		return false
+	}
+	row = strings.ToLower(row)
+	for _, w := range troubled {
+		if strings.Contains(row, w) {
+			return true
+		}
+	}
+	return false
 }

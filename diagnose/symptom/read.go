@@ -64,7 +64,7 @@ func Read(r io.Reader) (*Report, error) {
 	if b, _, err = transform.Bytes(unicode.BOMOverride(transform.Nop), b); err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	c := &counter{found: make(map[group]*tally), steps: make(map[string]string)}
+	c := &counter{found: make(map[group]*tally)}
 	if !c.document(b) {
 		c.text(string(b))
 	}
@@ -104,9 +104,6 @@ func (c *counter) text(s string) {
 	}
 }
 
-// mentioned is how many lines an image that is named stands for what fails below it.
-const mentioned = 60
-
 func (c *counter) line(ln line) {
 	trimmed := strings.TrimSpace(ln.text)
 	switch {
@@ -117,7 +114,7 @@ func (c *counter) line(ln line) {
 	case c.columns.header(ln.text):
 		return
 	}
-	if m := nearCount.FindStringSubmatch(trimmed); m != nil {
+	if m := nearCount.FindStringSubmatch(trimmed); m != nil { // no number has more digits
 		c.count, _ = strconv.ParseInt(m[1], 10, 64)
 		return
 	}
@@ -130,16 +127,19 @@ func (c *counter) line(ln line) {
 	} else if key.MatchString(ln.text) || strings.HasPrefix(trimmed, "Failed to pull") {
 		s.count = max(s.count, c.count)
 	}
-	r := peel(trimmed, 3)
+	if !relevant(trimmed) && !c.near.awaits(trimmed) && (ln.tight == "" || !relevant(ln.tight)) {
+		c.near.hear(trimmed)
+		return
+	}
+	r := peel(trimmed, deepestLine)
 	if ln.tight != "" {
-		if tight := peel(ln.tight, 3); fitting(r.text, tight.text) == tight.text {
+		if tight := peel(ln.tight, deepestLine); fitting(r.text, tight.text) == tight.text {
 			r = tight
 		}
 	}
 	if strings.HasPrefix(r.text, "{") && c.document([]byte(r.text)) { // a journal's prefix
 		return
 	}
-	c.hear(r)
 	if ours.MatchString(trimmed) {
 		c.own(trimmed)
 		return
@@ -148,25 +148,7 @@ func (c *counter) line(ln line) {
 	if s.add(c) {
 		c.count = 0
 	}
-}
-
-// hear remembers which image is spoken of.
-func (c *counter) hear(r record) {
-	if c.age++; c.age > mentioned {
-		c.mention = ""
-	}
-	image := mention(r.text)
-	if strings.HasPrefix(r.text, "Status: ") {
-		c.begun = false // it is done
-	}
-	if image == "" {
-		return
-	}
-	c.mention, c.age = image, 0
-	c.begun = begins.MatchString(r.text)
-	if r.step != "" && len(c.steps) < 1000 {
-		c.steps[r.step] = image
-	}
+	c.near.hear(trimmed)
 }
 
 // own reads a line of a mirror's log.

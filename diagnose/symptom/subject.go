@@ -30,6 +30,7 @@ var (
 		regexp.MustCompile(`(?i)short-name "?([^\s"]+)"? did not resolve`),
 		regexp.MustCompile(`(?i)image(?: name)?[=:] ?['"]?([a-z0-9][^\s"',]*/[^\s"',]*[\w])`),
 		regexp.MustCompile(`(?i)failed to resolve \S+: (\S+/\S+\w): not found`),
+		regexp.MustCompile(`(?i)(?:^|[\s"'])([a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?/[^\s":]+:[\w.-]+): not found`),
 		regexp.MustCompile(`(?i)^(?:error: |fata\S* |ctr: )?([a-z0-9-]+(?:\.[a-z0-9-]+)+(?::\d+)?/[^\s":]+:[\w.-]+): `),
 	}
 	arn        = regexp.MustCompile(`arn:aws[\w-]*:ecr:([\w-]+):(\d+):repository/([\w./-]*\w)`)

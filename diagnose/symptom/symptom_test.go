@@ -289,6 +289,11 @@ func FuzzRead(f *testing.F) {
 	for _, s := range corpus(f) {
 		f.Add(s.line)
 	}
+	for _, file := range fields {
+		for _, p := range field(f, file) {
+			f.Add(p.Text)
+		}
+	}
 	f.Add(`{"kind":"List","items":[{"kind":"Event","message":"Failed to pull image \"a\": x","count":-1e300}]}`)
 	f.Add(`{"msg":"{\"msg\":\"pull failed\"}","error":"x"}`)
 	f.Fuzz(func(t *testing.T, input string) {

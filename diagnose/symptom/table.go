@@ -16,12 +16,15 @@ var older = regexp.MustCompile(`^\s*\d+[smhd]\w*\s+\d+[smhd]\w*\s+(\d{1,12})\s|\
 
 // header reports whether a line is the head of a table.
 func (c *columns) header(line string) bool {
+	if !strings.Contains(line, "MESSAGE") && !strings.Contains(line, "Message") {
+		return false
+	}
 	upper := strings.ToUpper(line)
 	if !strings.Contains(upper, "MESSAGE") || !strings.Contains(upper, "REASON") && !strings.Contains(upper, "TYPE") || strings.Contains(line, ": ") {
 		return false
 	}
 	c.at = 0
-	if i := strings.Index(upper, " COUNT"); i >= 0 {
+	if i := max(strings.Index(upper, " COUNT"), strings.Index(upper, "\tCOUNT")); i >= 0 {
 		c.at = utf8.RuneCountInString(line[:i]) + 1
 	}
 	return true

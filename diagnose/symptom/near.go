@@ -1,0 +1,85 @@
+package symptom
+
+import "strings"
+
+// deepestLine is how often one logger's line is in another's.
+const deepestLine = 3
+
+// near remembers the lines above a failure, which may name the image that the failure is about.
+type near struct {
+	lines [60]heard
+	n     int // of lines that were heard
+}
+
+// heard is a line, of which it is found out what it says when that is wanted.
+type heard struct {
+	raw   string
+	known bool
+	image string
+	step  string // of BuildKit
+	began bool   // a pull
+	ended bool
+}
+
+func (n *near) hear(raw string) {
+	n.lines[n.n%len(n.lines)] = heard{raw: raw}
+	n.n++
+}
+
+// ask is what the line says that is that far above.
+func (n *near) ask(above int) *heard {
+	if above >= min(n.n, len(n.lines)) {
+		return nil
+	}
+	h := &n.lines[(n.n-1-above)%len(n.lines)]
+	if !h.known {
+		h.known = true
+		lower := strings.ToLower(h.raw)
+		if len(lower) <= widest && (strings.Contains(lower, "pull") || strings.Contains(lower, "image") || strings.Contains(lower, "from ") ||
+			strings.Contains(lower, "metadata") || strings.Contains(lower, "copy") || strings.Contains(lower, "fetch")) {
+			r := peel(h.raw, deepestLine)
+			h.image, h.step = mention(r.text), r.step
+			h.began = h.image != "" && begins.MatchString(r.text)
+		}
+		h.ended = strings.Contains(h.raw, "Status: ")
+	}
+	return h
+}
+
+// image is the one that was named last, by that step if there is one.
+func (n *near) image(step string) string {
+	last := ""
+	for i := range n.lines {
+		h := n.ask(i)
+		if h == nil {
+			break
+		}
+		if h.image == "" {
+			continue
+		}
+		if step == "" || h.step == step {
+			return h.image
+		}
+		if last == "" {
+			last = h.image
+		}
+	}
+	return last
+}
+
+// awaits reports whether a text may be the error of a pull that a line above has begun.
+func (n *near) awaits(raw string) bool {
+	const soon = 20
+	if len(raw) > widest || !strings.Contains(raw, "rror") && !strings.Contains(raw, "FATA") {
+		return false
+	}
+	for i := range soon {
+		switch h := n.ask(i); {
+		case h == nil || h.ended:
+			return false
+		case h.began:
+			return true
+		}
+	}
+	return false
+}
