@@ -62,13 +62,13 @@ var advices = map[diagnose.Reason]advice{
 		"pull again; if it stays, a proxy or mirror on the way alters or cuts content", "crane validate --remote {image}",
 	},
 	diagnose.RateLimited: {
-		"the limit on pulls of {host} is used up", "pull with a login, or through a mirror; the limit resets by itself", "docker login {registry}",
+		"the limit on pulls of {host} is used up", "pull with a login, or through a mirror; the limit resets by itself", "",
 	},
 	diagnose.AbuseLimited: {
 		"{host} gets too many requests from this address", "spread the pulls, or send them through a mirror", "",
 	},
 	diagnose.DataLimited: {
-		"the limit on anonymous downloads of {host} is used up", "pull with a login, or through a mirror", "docker login {registry}",
+		"the limit on anonymous downloads of {host} is used up", "pull with a login, or through a mirror", "",
 	},
 	diagnose.ClockSkew: {
 		"by the client's clock the certificate of {host} is not valid yet", "set the clock", "timedatectl",
@@ -126,7 +126,7 @@ var advices = map[diagnose.Reason]advice{
 		"the program that fetches the login for {host} failed",
 		"install it where the kubelet or client looks for it, make it executable, and run it by hand to see what it says", "",
 	},
-	diagnose.UpstreamForbidden: {"{host} does not let this client pull {image}", "give the user, role or identity that pulls the right to read this repository", ""},
+	diagnose.UpstreamForbidden: {"this client may not pull {image}", "give the user, role or identity that pulls the right to read this repository", ""},
 	diagnose.UpstreamBlocked: {
 		"{host} refuses to serve {image}: by its policy, its firewall, or where the client is",
 		"see the policy and the network rules of that registry or project", "",
@@ -167,7 +167,7 @@ func (f *facts) hear(text string) {
 		return any
 	}
 	f.sandbox = f.sandbox || has("sandbox")
-	f.kubernetes = f.kubernetes || has("failed to pull image \"", "errimagepull", "imagepullbackoff", "back-off pulling", "sandbox", "pullimage", "kubelet")
+	f.kubernetes = f.kubernetes || has("failed to pull image \"", "errimagepull", "imagepullbackoff", "back-off pulling", "sandbox", "pullimage", "kubelet", "failed to pull and unpack image")
 	f.helm = f.helm || has("oci://", "installation failed", "upgrade failed", "chart")
 	f.podman = f.podman || has("initializing source docker", "copying system image", "trying to reuse blob") && !f.kubernetes
 	f.ecs = f.ecs || has("cannotpull", "resourceinitializationerror")
@@ -186,19 +186,22 @@ func (e *entry) advise() (summary, remedy, command string) {
 	case diagnose.CredentialsMissing, diagnose.CredentialsRejected, diagnose.CredentialsExpired, diagnose.UpstreamForbidden, diagnose.NotFoundOrNoAccess:
 		how, by := e.facts.login(p)
 		a.remedy, a.command = sentenceOf(a.remedy, how, e.key.reason), by
+	case diagnose.RateLimited, diagnose.DataLimited:
+		_, a.command = e.facts.login(p)
 	case diagnose.CredentialSourceFailed:
 		if p.provider != "" {
 			a.remedy = "on the node: " + a.remedy
-			a.command = "ls -l " + p.provider
+			a.command = "ls -l {provider}"
 		}
 	case diagnose.ConnectTimeout, diagnose.DNSFailed, diagnose.DNSNotFound, diagnose.Unreachable, diagnose.ConnectRefused:
 		if e.facts.sandbox {
 			a.remedy += "; it is the sandbox image, which the runtime's configuration names (containerd: sandbox_image)"
 		}
 	}
-	fill := p.filler()
-	summary = cmp.Or(fill.Replace(a.summary), string(e.key.reason))
-	return diagnose.Clean(summary), diagnose.Clean(fill.Replace(cmp.Or(a.remedy, "see the mirror's page of this reason"))), fill.Replace(a.command)
+	words := p.filler(false)
+	summary = cmp.Or(words.Replace(a.summary), string(e.key.reason))
+	remedy = words.Replace(cmp.Or(a.remedy, "see the mirror's page of this reason"))
+	return diagnose.Clean(summary), diagnose.Clean(remedy), p.filler(true).Replace(a.command)
 }
 
 func sentenceOf(first, then string, r diagnose.Reason) string {
@@ -273,11 +276,11 @@ func (e *entry) place() site {
 }
 
 // harmless are characters that no shell gives a meaning.
-var harmless = regexp.MustCompile(`^[\w./:@*-]*$`)
+var harmless = regexp.MustCompile(`^[\w/][\w./:@-]*$`)
 
-func (p site) filler() *strings.Replacer {
+func (p site) filler(command bool) *strings.Replacer {
 	or := func(s, other string) string {
-		if s == "" || !harmless.MatchString(s) {
+		if s == "" || command && !harmless.MatchString(s) {
 			return other
 		}
 		return s
@@ -291,6 +294,10 @@ func (p site) filler() *strings.Replacer {
 	if p.host == "" {
 		address = ""
 	}
-	return strings.NewReplacer("{host}", or(p.host, "the registry"), "{registry}", or(p.registry, "REGISTRY"), "{image}", or(p.image, "the image"),
-		"{repository}", or(p.repository, "REPOSITORY"), "{path}", or(p.path, "REPOSITORY"), "{address}", or(address, "HOST:443"), "{name}", or(name, "HOST"))
+	image := "the image"
+	if command {
+		image = "IMAGE"
+	}
+	return strings.NewReplacer("{host}", or(p.host, "the registry"), "{registry}", or(p.registry, "REGISTRY"), "{image}", or(p.image, image),
+		"{repository}", or(p.repository, "REPOSITORY"), "{path}", or(p.path, "REPOSITORY"), "{address}", or(address, "HOST:443"), "{name}", or(name, "HOST"), "{provider}", or(p.provider, "PROGRAM"))
 }

@@ -48,6 +48,7 @@ type counter struct {
 	lines   int
 	columns columns
 	near    near
+	known   memory
 	count   int64 // what the lines above an Event's message say
 }
 
@@ -145,7 +146,7 @@ func (t *tally) say(by tier, teller string, n int64, at time.Time) {
 
 // add counts a text, if it tells of a pull that failed, and reports whether it does.
 func (s *said) add(c *counter) bool {
-	text := strings.ReplaceAll(s.text, `\"`, `"`)
+	text := clip(strings.ReplaceAll(s.text, `\"`, `"`))
 	var whole []int // where the end of a mirror's error body is
 	if strings.Contains(text, pages) {
 		whole = page.FindStringSubmatchIndex(text)
@@ -189,7 +190,7 @@ func (s *said) add(c *counter) bool {
 		}
 	}
 	if g.reason == "" {
-		g.reason = classify(text, about.image)
+		g.reason = c.known.reason(text, about.image)
 	}
 	if g.reason == diagnose.TagNotFound && g.id == "" && strings.Contains(g.image, "@sha256:") {
 		g.reason = diagnose.DigestNotFound
@@ -219,9 +220,40 @@ func (c *counter) begin(lower string) bool {
 	return c.near.awaits(lower) && after.MatchString(lower) && !ran.in(lower)
 }
 
+// memory is what texts say that were read before: a failure that is told a thousand times is told in the same words.
+type memory struct {
+	subjects map[string]subject
+	reasons  map[[2]string]diagnose.Reason
+}
+
+const remembered = 500 // texts
+
+func (m *memory) subject(text string) subject {
+	about, ok := m.subjects[text]
+	if !ok {
+		if about = subjectOf(text); m.subjects == nil || len(m.subjects) >= remembered {
+			m.subjects = make(map[string]subject)
+		}
+		m.subjects[text] = about
+	}
+	return about
+}
+
+func (m *memory) reason(text, image string) diagnose.Reason {
+	k := [2]string{text, image}
+	r, ok := m.reasons[k]
+	if !ok {
+		if r = classify(text, image); m.reasons == nil || len(m.reasons) >= remembered {
+			m.reasons = make(map[[2]string]diagnose.Reason)
+		}
+		m.reasons[k] = r
+	}
+	return r
+}
+
 // subject is what a text is about, by itself or by the lines above it.
 func (c *counter) subject(text string, s *said) subject {
-	about := subjectOf(text)
+	about := c.known.subject(text)
 	if s.image != "" {
 		about.image, about.relative = s.image, false
 	}
@@ -376,6 +408,9 @@ func (e *entry) names(o *entry) bool {
 	other, none := split(o.image)
 	if none != "" || tag == "" && mine == other {
 		return false
+	}
+	if first, _, _ := strings.Cut(other, "/"); !strings.ContainsAny(first, ".:") { // as its registry names it
+		return strings.HasSuffix(mine, "/"+other)
 	}
 	return mine == other || strings.HasPrefix(other, "docker.io/") && strings.HasSuffix(mine, strings.TrimPrefix(strings.TrimPrefix(other, "docker.io"), "/library"))
 }

@@ -48,7 +48,7 @@ var (
 
 // peel takes off what stands around a message. depth bounds how often one logger's line is in another's.
 func peel(s string, depth int) record {
-	r := record{text: strings.TrimSpace(s)}
+	r := record{text: strings.TrimSpace(clip(s))}
 	for range mostPrefixes {
 		if !r.strip() {
 			break

@@ -125,7 +125,7 @@ var (
 		`non-zero exit (status|code)`, `trying and failing to pull image`, `check if image tag name is spelled correctly`, `^error pulling \S+\W*$`,
 	)
 	backoff = phrasesOf(`back-?off pulling image`, `imagepullbackoff`, `back-off .*pull`)
-	bare    = regexp.MustCompile(`^\W*(Error: )?(ErrImagePull|ImagePullBackOff|InvalidImageName)\W*$`)
+	bare    = regexp.MustCompile(`^\W*(?:Error: |(?i:reason)\W+)?(?:ErrImagePull|ImagePullBackOff|InvalidImageName)\W*$|\s\d+/\d+\s+(?:Init:)?(?:ErrImagePull|ImagePullBackOff|InvalidImageName)\s`)
 	kubelet = phrasesOf(`(^|\s|")failed to pull image \\?"`, `(^|\s)failed to apply default image tag`, `(^|\s)container image \\?".*never`,
 		`failed to (create|start) (pod )?sandbox`, `failed create pod sandbox`, `(^|\s)failed to inspect image`)
 )

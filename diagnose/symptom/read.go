@@ -114,6 +114,7 @@ func (c *counter) line(ln line) {
 	case c.columns.header(ln.text):
 		return
 	}
+	trimmed = clip(trimmed)
 	if m := nearCount.FindStringSubmatch(trimmed); m != nil { // no number has more digits
 		c.count, _ = strconv.ParseInt(m[1], 10, 64)
 		return
@@ -149,6 +150,16 @@ func (c *counter) line(ln line) {
 		c.count = 0
 	}
 	c.near.hear(trimmed)
+}
+
+// longest is how many bytes of one message are read: its beginning names the image, and its end the cause.
+const longest = 16 << 10
+
+func clip(s string) string {
+	if len(s) <= longest {
+		return s
+	}
+	return strings.ToValidUTF8(s[:longest/2], "") + " ... " + strings.ToValidUTF8(s[len(s)-longest/2:], "")
 }
 
 // own reads a line of a mirror's log.

@@ -41,6 +41,7 @@ var (
 	requested = regexp.MustCompile(`(?i)(?:(https?)://|\b(?:get|head) \\*"?)([\w.*-]+(?::\d+)?)/v2/([^\s"?]+?)/(manifests|blobs|tags)/(sha256:[0-9a-f]+|[^\s"?\\:]*[\w*])(?:\?(?:[^\s"]*&)?ns=([^\s"&:]+(?::\d+)?))?(?:["\\:?,;) ]|$)`)
 	scoped    = regexp.MustCompile(`(?i)https?://([\w.-]+(?::\d+)?)/[^\s"]*scope=repository(?:%3A|:|%!A\(MISSING\))([^\s"&]+?)(?:%3A|:|%!A\(MISSING\))pull`)
 	granted   = regexp.MustCompile(`(?i)\[?map\[Action:pull Class:\S* Name: ?(\S+) Type: ?repository`)
+	service   = regexp.MustCompile(`[?&]service=((?:[a-z0-9-]+\.)+[a-z0-9-]+)(?:[:&"%\s]|$)`)
 	anyURL    = regexp.MustCompile(`(?i)https?://([\w.-]+(?::\d+)?|\[[0-9a-f:]+\](?::\d+)?)(?:/|\b)`)
 	lookedUp  = regexp.MustCompile(`(?i)\blookup ([\w.-]+)(?: on |:| )`)
 	pinged    = regexp.MustCompile(`(?i)(?:container|docker) registry ([\w.-]+(?::\d+)?)|pulling from host ([\w.-]+(?::\d+)?)`)
@@ -172,7 +173,7 @@ func scopedTo(text string) string {
 		if n, err := url.PathUnescape(name); err == nil {
 			name = n
 		}
-		return hub(m[1]) + "/" + name
+		return issuer(m[1], text) + "/" + name
 	}
 	if m := granted.FindStringSubmatch(text); m != nil {
 		host := "docker.io"
@@ -182,6 +183,18 @@ func scopedTo(text string) string {
 		return host + "/" + m[1]
 	}
 	return ""
+}
+
+// issuer is the registry whose token service is asked, which may be at another host: the service's name often is the
+// registry's.
+func issuer(host, text string) string {
+	if m := service.FindStringSubmatch(text); m != nil && hub(host) != "docker.io" {
+		return strings.ToLower(m[1])
+	}
+	if host == "gitlab.com" {
+		return "registry.gitlab.com"
+	}
+	return hub(host)
 }
 
 // hub is the registry that a host belongs to.

@@ -15,7 +15,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose/symptom"
 )
 
-func read(t *testing.T, input string) *symptom.Report {
+func read(t testing.TB, input string) *symptom.Report {
 	t.Helper()
 	r, err := symptom.Read(strings.NewReader(input))
 	if err != nil {
