@@ -60,6 +60,7 @@ type said struct {
 	count  int64
 	image  string          // where it is known beside the text
 	step   string          // of BuildKit
+	worst  bool            // the program ended with it
 	why    diagnose.Reason // where it is known beside the text
 	at     time.Time
 }
@@ -77,7 +78,7 @@ var (
 // take fills in what a record says of itself.
 func (s *said) take(r record) {
 	s.text, s.image, s.step, s.at, s.tier = r.text, r.image, r.step, r.at, told
-	s.teller = cmp.Or(s.teller, r.teller)
+	s.teller, s.worst = cmp.Or(s.teller, r.teller), r.level == "fatal"
 	lower := strings.ToLower(r.text)
 	if v := r.fields["message"]; v != "" && strings.EqualFold(r.fields["type"], "warning") {
 		s.text, s.teller, s.tier, r.level = v, "event", event, ""
@@ -151,7 +152,7 @@ func (s *said) add(c *counter) bool {
 	if strings.Contains(text, pages) {
 		whole = page.FindStringSubmatchIndex(text)
 	}
-	if lower := strings.ToLower(text); s.why == "" && (whole == nil && !pulls(lower) && !c.begin(lower) || not.in(lower)) {
+	if lower := strings.ToLower(text); s.why == "" && (whole == nil && !pulls(lower) && !s.ends(c, lower) || not.in(lower) || c.near.pushing(lower)) {
 		return false
 	}
 	about := c.subject(text, s)
@@ -215,9 +216,9 @@ func (s *said) add(c *counter) bool {
 	return true
 }
 
-// begin reports whether a text is the error of the pull that a line above has begun.
-func (c *counter) begin(lower string) bool {
-	return c.near.awaits(lower) && after.MatchString(lower) && !ran.in(lower)
+// ends reports whether a text is the error of the pull that a line above has begun.
+func (s *said) ends(c *counter, lower string) bool {
+	return (s.worst || after.MatchString(lower)) && !ran.in(lower) && c.near.awaits()
 }
 
 // memory is what texts say that were read before: a failure that is told a thousand times is told in the same words.

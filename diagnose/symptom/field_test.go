@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/symptom"
 )
@@ -148,3 +150,47 @@ func TestFieldTogether(t *testing.T) {
 		t.Errorf("%+v", r.Failures)
 	}
 }
+
+// What a CI system, a journal, a terminal or a mail program puts before each line changes nothing.
+func TestFieldInWrappers(t *testing.T) {
+	t.Parallel()
+	lines := func(before, after string) func(string) string {
+		return func(text string) string {
+			return before + strings.ReplaceAll(text, "\n", after+"\n"+before) + after
+		}
+	}
+	wrappers := map[string]func(string) string{
+		"GitHub":       lines("2024-05-01T10:00:01.1234567Z ", ""),
+		"GitLab":       lines("2024-09-01T08:00:00.000001Z 01O ", ""),
+		"Jenkins":      lines("10:00:01 ", ""),
+		"Cloud Build":  lines("Step #2 - \"pull\": ", ""),
+		"CodeBuild":    lines("[Container] 2024/03/27 12:58:52 ", ""),
+		"compose":      lines("web-1  | ", ""),
+		"CRI":          lines("2024-05-01T10:00:01.123456789Z stderr F ", ""),
+		"journal":      lines("Jan 25 19:34:57 worker0 agent[818854]: ", ""),
+		"colours":      lines("\x1b[31m", "\x1b[0m"),
+		"indented":     lines("    ", ""),
+		"quoted":       lines("> ", ""),
+		"carriage":     lines("", "\r"),
+		"spaces after": lines("", "   "),
+	}
+	for _, file := range fields {
+		for i, p := range field(t, file) {
+			if file != fields[0] && i%5 > 0 {
+				continue // some are enough
+			}
+			if p.Form == "yaml" || p.Form == "json" || strings.Contains(p.Source, "wrapped") || strings.Contains(p.Source, "cut at") || strings.Contains(p.Source, "YAML") || strings.Contains(p.Source, "yaml") {
+				continue // indentation and rows mean something there
+			}
+			want := classesOf(read(t, p.Text+"\n"))
+			for name, wrap := range wrappers {
+				text := wrap(p.Text) + "\n"
+				if diff := cmp.Diff(want, classesOf(read(t, text))); diff != "" {
+					t.Errorf("%s, %s (-alone +wrapped):\n%s\n%s", name, p.Source, diff, text)
+				}
+			}
+		}
+	}
+}
+
+func classesOf(r *symptom.Report) map[string]int64 { return r.Classes }

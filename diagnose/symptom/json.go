@@ -34,6 +34,10 @@ func (c *counter) object(o map[string]any) {
 		c.pod(o)
 		return
 	}
+	if inner, ok := o["jsonPayload"].(map[string]any); ok { // Google's logs
+		c.object(inner)
+		return
+	}
 	for _, list := range []string{"items", "events"} {
 		if l, ok := o[list].([]any); ok {
 			for _, x := range l {

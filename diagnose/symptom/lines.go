@@ -3,6 +3,7 @@ package symptom
 import (
 	"regexp"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/diagnose"
@@ -12,7 +13,14 @@ import (
 // and cursor movements are gone.
 type lines struct {
 	rest  string
-	ahead []string
+	ahead []physical
+}
+
+// physical is a line as it stands in the text, without what a CI system or a journal puts before each one.
+type physical struct {
+	text  string
+	shift int // characters that were before it
+	at    time.Time
 }
 
 // line is a logical line. Where a text was wrapped by columns it can't be seen whether a space was at the end of a row:
@@ -20,6 +28,8 @@ type lines struct {
 type line struct {
 	text  string
 	tight string // empty: there is no second reading
+	shift int
+	at    time.Time // zero: none stands before it
 }
 
 const (
@@ -64,17 +74,51 @@ func (l *lines) fill(n int) bool {
 		}
 		// A progress bar writes over its own line.
 		for part := range strings.SplitSeq(raw, "\r") {
-			l.ahead = append(l.ahead, part)
+			l.ahead = append(l.ahead, without(part))
 		}
 	}
 	return true
+}
+
+// outer is what stands before each line of a log, up to the text and its indentation.
+var outer = []*regexp.Regexp{
+	regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) (?:\d\d[OE][+ ]?|std(?:out|err) [FP] )?`),
+	regexp.MustCompile(`^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? \S+ [\w@./+-]+(?:\[\d+\])?: `),
+	regexp.MustCompile(`^\d\d:\d\d:\d\d(?:\.\d+)? `),
+	regexp.MustCompile(`^Step #\d+(?: - "[^"]{0,100}")?: `),
+	regexp.MustCompile(`^\[Container\] \d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d+)? `),
+	regexp.MustCompile(`^[a-z0-9][\w.-]{0,60} +\| `),
+	regexp.MustCompile(`^> `),
+}
+
+func without(raw string) physical {
+	p := physical{text: raw}
+	for range 3 { // a pod's log in a CI system's has two
+		before := len(p.text)
+		for i, re := range outer {
+			m := re.FindStringSubmatch(p.text)
+			if m == nil {
+				continue
+			}
+			if i == 0 {
+				p.at, _ = stamp(m[1])
+			}
+			p.shift += utf8.RuneCountInString(m[0])
+			p.text = p.text[len(m[0]):]
+			break
+		}
+		if len(p.text) == before {
+			break
+		}
+	}
+	return p
 }
 
 func (l *lines) peek(i int) (string, bool) {
 	if !l.fill(i + 1) {
 		return "", false
 	}
-	return l.ahead[i], true
+	return l.ahead[i].text, true
 }
 
 func (l *lines) drop(n int) { l.ahead = l.ahead[n:] }
@@ -85,18 +129,25 @@ func (l *lines) next() (line, bool) {
 	if !ok {
 		return line{}, false
 	}
+	first := l.ahead[0]
+	ln := l.logical(row)
+	ln.at, ln.shift = first.at, first.shift
+	return ln, true
+}
+
+func (l *lines) logical(row string) line {
 	if inner, ok := boxed(row); ok {
-		return l.box(inner), true
+		return l.box(inner)
 	}
 	if !strings.Contains(row, ": ") {
-		return l.wrapped(row), true
+		return l.wrapped(row)
 	}
 	if m := key.FindStringSubmatch(row); m != nil {
 		if folded, ok := l.folded(len(m[1]), m[2], m[3]); ok {
-			return line{text: folded}, true
+			return line{text: folded}
 		}
 	}
-	return l.wrapped(row), true
+	return l.wrapped(row)
 }
 
 // boxed is what stands between the borders of a box.
@@ -197,7 +248,8 @@ var yamlKey = regexp.MustCompile(`^\s*(?:- )?[A-Za-z][\w.-]*:(?:\s|$)`)
 func (l *lines) wrapped(first string) line {
 	rows := []string{first}
 	width := utf8.RuneCountInString(first)
-	if width >= narrow && len(first) <= widest && mayBeCut(first) {
+	// What stands behind a time stamp each was not wrapped by a terminal.
+	if l.ahead[0].shift == 0 && width >= narrow && len(first) <= widest && mayBeCut(first) {
 		for len(rows) < mostJoined {
 			row, ok := l.peek(len(rows))
 			end := strings.TrimRight(rows[len(rows)-1], " ")

@@ -1,6 +1,9 @@
 package symptom
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // deepestLine is how often one logger's line is in another's.
 const deepestLine = 3
@@ -19,6 +22,7 @@ type heard struct {
 	step  string // of BuildKit
 	began bool   // a pull
 	ended bool
+	push  bool // a push, of which errors are no concern of ours
 }
 
 func (n *near) hear(raw string) {
@@ -41,6 +45,7 @@ func (n *near) ask(above int) *heard {
 			h.image, h.step = mention(r.text), r.step
 			h.began = h.image != "" && begins.MatchString(r.text)
 		}
+		h.push = pushes.MatchString(h.raw)
 		h.ended = strings.Contains(h.raw, "Status: ")
 	}
 	return h
@@ -67,12 +72,31 @@ func (n *near) image(step string) string {
 	return last
 }
 
-// awaits reports whether a text may be the error of a pull that a line above has begun.
-func (n *near) awaits(raw string) bool {
-	const soon = 20
-	if len(raw) > widest || !strings.Contains(raw, "rror") && !strings.Contains(raw, "FATA") {
+var (
+	pushes = regexp.MustCompile(`(?i)\bpush refers to|\b(?:docker|podman|buildah|crane|oras|helm|nerdctl) (?:image )?push\b|pushing (?:image|manifest|layers)|=> exporting to image`)
+	// fetches are words of errors that no push has.
+	fetches = regexp.MustCompile(`pull|load metadata|resolve|reading manifest|initializing source`)
+)
+
+// pushing reports whether a text in lower case is the error of a push that a line above has begun.
+func (n *near) pushing(lower string) bool {
+	if fetches.MatchString(lower) {
 		return false
 	}
+	for i := range 30 {
+		switch h := n.ask(i); {
+		case h == nil || h.began:
+			return false
+		case h.push:
+			return true
+		}
+	}
+	return false
+}
+
+// awaits reports whether a line above has begun a pull, of which no end was told.
+func (n *near) awaits() bool {
+	const soon = 20
 	for i := range soon {
 		switch h := n.ask(i); {
 		case h == nil || h.ended:

@@ -81,7 +81,7 @@ var readers = map[string]phrases{
 		`(could not|failed to|unable to) (download|get|fetch|pull|resolve|locate)\S* ['"]?oci://`, `chart pull error`,
 		`failed to determine (the )?artifact`, `failed to (pull|download|fetch) (the )?(artifact|chart|remote chart)`,
 		`failed to perform "\w+" on (source|destination)`, `could not download oci`, `error response from registry`,
-		`basic credential not found`, `failed to list tags`, `failed to resolve \S+: \S+/\S+: not found`, `cannot get digest for revision`, `^(error: |.*failed: )?\S+/\S+:\S+: not found$`,
+		`basic credential not found`, `failed to list tags`, `failed to resolve \S+: \S+/\S+: not found`, `cannot get digest for revision`, `[a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?/\S+:[\w.-]+: not found`,
 		`oci://\S+: not found`,
 	),
 	"clouds": phrasesOf(
@@ -134,7 +134,7 @@ var (
 var (
 	after = regexp.MustCompile(`^(?:docker: |\w+: )?error response from daemon: |^error: |^fata(?:l:|\[)`)
 	ran   = phrasesOf(`driver failed`, `conflict`, `already (in use|allocated)`, `no such (container|network|file)`, `oci runtime`, `mount`, `could not select device`,
-		`network \S+ not found`, `endpoint`, `executable file`, `exited|exit (status|code)`, `permission denied while trying to connect`)
+		`network \S+ not found`, `on endpoint`, `executable file`, `exited|exit (status|code)`, `permission denied while trying to connect`)
 )
 
 // pulls reports whether a text in lower case tells of a pull that failed.

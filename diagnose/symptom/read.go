@@ -87,7 +87,9 @@ var (
 	asked = regexp.MustCompile(`://[^/\s]+/v2/([^\s?]+)/manifests/([^\s?:]+(?::[0-9a-f]+)?)(?:\?ns=([^\s&:]+))?`)
 	more  = regexp.MustCompile(`^\s*(\* |errors:|denied:|unauthorized:|unknown:|manifest unknown|name unknown|toomanyrequests:|unavailable:)`)
 	// near are lines of a document that is cut off, or not JSON or YAML as a whole.
-	nearCount   = regexp.MustCompile(`^\s*(?:- )?"?count"?: (\d{1,12}),?$`)
+	nearCount = regexp.MustCompile(`^\s*(?:- )?"?count"?: (\d{1,12}),?$`)
+	// ends is how a command says that it ends.
+	ends        = regexp.MustCompile(`[eE]rror|FATA`)
 	nearMessage = regexp.MustCompile(`^\s*(?:"(message|note|msg|stderr|error|reason|stoppedReason)": )?("(?:[^"\\]|\\.)*"),?$`)
 )
 
@@ -111,7 +113,7 @@ func (c *counter) line(ln line) {
 		return
 	case strings.HasPrefix(trimmed, "{") && c.document([]byte(trimmed)):
 		return
-	case c.columns.header(ln.text):
+	case c.columns.header(ln):
 		return
 	}
 	trimmed = clip(trimmed)
@@ -119,7 +121,7 @@ func (c *counter) line(ln line) {
 		c.count, _ = strconv.ParseInt(m[1], 10, 64)
 		return
 	}
-	s := said{count: c.columns.count(ln.text)}
+	s := said{count: c.columns.count(ln)}
 	if m := nearMessage.FindStringSubmatch(trimmed); m != nil {
 		if text, err := strconv.Unquote(m[2]); err == nil {
 			trimmed, ln.tight = text, ""
@@ -128,7 +130,7 @@ func (c *counter) line(ln line) {
 	} else if key.MatchString(ln.text) || strings.HasPrefix(trimmed, "Failed to pull") {
 		s.count = max(s.count, c.count)
 	}
-	if !relevant(trimmed) && !c.near.awaits(trimmed) && (ln.tight == "" || !relevant(ln.tight)) {
+	if !relevant(trimmed) && !(ends.MatchString(trimmed) && c.near.awaits()) && (ln.tight == "" || !relevant(ln.tight)) {
 		c.near.hear(trimmed)
 		return
 	}
@@ -146,6 +148,9 @@ func (c *counter) line(ln line) {
 		return
 	}
 	s.take(r)
+	if s.at.IsZero() {
+		s.at = ln.at
+	}
 	if s.add(c) {
 		c.count = 0
 	}

@@ -41,7 +41,7 @@ var rules = []rule{
 	of(diagnose.RuntimeDown, `dial unix \S*(containerd|crio|cri-?o|docker|podman|dockershim|\.sock)`, `cannot connect to the docker daemon`,
 		`is the docker daemon running`, `open //\./pipe/`, `//\./pipe/\S+: the system cannot find`, `transport: error while dialing`,
 		`all subconns are in transientfailure`, `code = unavailable desc = (connection error|transport)`,
-		`connection error: desc = `, `docker_engine`, `unknown service runtime\.v1`, `container runtime is (down|not running)`),
+		`connection error: desc = `, `docker_engine`, `unknown service runtime\.v1`, `validate service connection`, `cri v1 image api is not implemented`, `container runtime is (down|not running)`),
 	of(diagnose.ClientForbidden, `has no rule that lets clients pull`), // in the words of a mirror's body
 
 	// The image.
@@ -89,12 +89,12 @@ var rules = []rule{
 	of(diagnose.HTTPSNotHTTP, `malformed http response "\\*x1[56]\\*x03`, `http request to an https server`, `plain http request was sent to https`),
 	of(diagnose.TLSUntrusted, `x509: `, `failed to verify certificate`),
 	of(diagnose.ProxyRefused, `proxyconnect tcp`, `proxy authentication required`, `socks connect`, `cannot connect to proxy`, `tunnel connection failed`,
-		`unable to tunnel through proxy`, `\b407\b`, `authenticationrequired`),
+		`unable to tunnel through proxy`, `proxy error`),
 
 	// The network.
 	of(diagnose.DNSNotFound, `no such host`, `name or service not known`, `enotfound`, `unknownhostexception`, `could not resolve host`,
 		`name does not resolve`, `no address associated`, `host (ist )?unbekannt`, `kein solcher host bekannt`, `h.{1,2}te inconnu`,
-		`nodename nor servname`, `requested name is valid, but no data`, `不知道这样的主机`, `host desconocido`),
+		`nodename nor servname`, `requested name is valid, but no data`, `不知道这样的主机`, `host desconocido|host sconosciuto|host não é conhecido`, `そのようなホストは不明`, `알려진 호스트가 없`, `хост неизвестен`),
 	of(diagnose.DNSFailed, `server misbehaving`, `temporary failure in name resolution`, `eai_again`,
 		`\blookup [^ ]+( on [^ ]+)?: (read udp .*)?(i/o timeout|connection refused|timeout|operation was canceled)`, `\blookup .* (read|dial|write) (udp|tcp)`,
 		`\blookup [^ ]+( on [^ ]+)?: .*(network is unreachable|no route|permission denied|context deadline|canceled)`,
@@ -105,16 +105,16 @@ var rules = []rule{
 	of(diagnose.ConnectTimeout, `request canceled while waiting for connection`, `connect timed out`, `connecttimeout`, `etimedout`,
 		`dial tcp \S+ i/o timeout`, `dial tcp \S+ connect: (connection|operation) timed out`, `dial tcp.* i/o timeout`, `connect: connection timed out`,
 		`did not properly respond after a period`, `nach einer bestimmten zeitspanne nicht`, `au-del.{1,3} d.une certaine dur`, `n.a pas r.{1,3}pondu convenablement`,
-		`连接方在一段时间后没有正确答复`, `連線對象有一段時間並未正確回應`, `respondi. adecuadamente tras un periodo`, `dial tcp \S+ .*context deadline exceeded`),
+		`连接方在一段时间后没有正确答复`, `連線對象有一段時間並未正確回應`, `respondi. adecuadamente tras un per`, `não respondeu corretamente`, `risposta non corretta della parte`, `一定の時間を過ぎても正しく応答しなかった`, `응답이 없어 연결하지 못했거나`, `не получен нужный отклик`, `dial tcp \S+ .*context deadline exceeded`),
 	of(diagnose.Unreachable, `no route to host`, `network is unreachable`, `host is unreachable`, `ehostunreach|enetunreach`, `unreachable (network|host)`,
 		`nicht erreichbar|nicht verf.{1,3}gbares netzwerk`, `impossible . atteindre|h.{1,2}te impossible|r.{1,2}seau impossible`,
 		`cannot assign requested address`, `forbidden by its access permissions`, `connect: (permission denied|operation not permitted)`,
 		`zugriffsrechte`, `autorisations d.acc`),
 	of(diagnose.ConnectRefused, `connect: connection refused`, `actively refused`, `econnrefused`, `zielcomputer die verbindung verweigerte`, `verbindung verweigert`,
-		`ordinateur cible l.a express`, `connexion refus`, `计算机积极拒绝`, `電腦拒絕連線`, `deneg. expresamente`, `отверг запрос`, `connection refused`),
+		`ordinateur cible l.a express`, `connexion refus`, `计算机积极拒绝`, `電腦拒絕連線`, `deneg. expresamente`, `recusou ativamente`, `rifiuto persistente`, `拒否されたため、接続できません`, `연결을 거부했으므로`, `отверг запрос`, `connection refused`),
 	of(diagnose.ConnectionReset, `connection reset by peer`, `broken pipe`, `unexpected eof`, `": eof\b`, `: eof\W*$`, `/[^\s"]*"?: eof\b`, `\beof, rpc`,
 		`use of closed network connection`, `http2: server sent goaway`, `forcibly closed by the remote host`, `econnreset|connection reset`,
-		`vom remotehost geschlossen`, `ferm.{1,3}e par l.h.{1,3}te distant`, `远程主机强迫关闭`, `connection was aborted|softwaregesteuert`, `connexion .{0,6}tablie a .{1,3}t.{1,3} abandonn`,
+		`vom remotehost geschlossen`, `ferm.{1,3}e par l.h.{1,3}te distant`, `远程主机强迫关闭`, `forzado la interrup`, `forçado o cancelamento`, `interrotta forzatamente`, `強制的に切断`, `강제로 끊겼`, `принудительно разорвал`, `遠端主機已強制關閉`, `connection was aborted|softwaregesteuert`, `connexion .{0,6}tablie a .{1,3}t.{1,3} abandonn`,
 		`stream error: stream id`, `transport connection broken`, `server closed (idle )?connection`, `connection (was )?closed|connection lost`, `premature eof|premature end`,
 		`socket hang up`, `short read`, `err.internal_error; received from peer`),
 	of(diagnose.UpstreamTimeout, `read: connection timed out`, `read: operation timed out`, `timeout exceeded while awaiting headers`, `timeout awaiting response headers`,
@@ -130,7 +130,7 @@ var rules = []rule{
 	of(diagnose.CredentialsMissing, `no basic auth credentials`, `basic credential not found`, `please login to the red hat registry`, `no credentials (found|provided|available)`, `login (is )?required`,
 		`anonymous (access|user|pull)s? (is |are )?(not|disabled|denied)`, `no pull secret`, `credentials (are )?required`),
 	of(diagnose.UpstreamBlocked, `451 unavailable for legal`, `embargoed country`, `is not allowed access`, `aka\.ms/acr/firewall`, `due to configured policy`, `cannot be pulled`, `projectpolicyviolation`,
-		`412 precondition failed|precondition failed`, `prevent(ed|s)? .*(vulnerab|pull)`, `blocked by|download (request )?(was )?(blocked|rejected)|has been blocked`, `not allowed .*(ip|network|country|region)`,
+		`412 precondition failed|precondition failed`, `prevent(ed|s)? .*(vulnerab|pull)`, `blocked by|download (request )?(was )?(blocked|rejected)|has been blocked`, `not allowed .*\b(ip|network|country|region)\b`,
 		`public network access is (disabled|not)`, `quarantine`),
 	of(diagnose.NotFoundOrNoAccess, `pull access denied`, `repository does not exist or may require`, `requested access to the resource is denied`, `\(or it may not exist\)`, `insufficient_scope`,
 		`does not exist or no pull access`, `failed to fetch anonymous token: .*40[13]\b`, `requesting bear(er)? token: .*40[13]\b`, `access to the requested resource is not authorized`,
@@ -185,7 +185,7 @@ func classify(text, image string) diagnose.Reason {
 // attempts are the errors of a list: the kubelet's, one for each login it has, and those of tools that look in several
 // places.
 func attempts(text string) []string {
-	if strings.Contains(text, "errors occurred:") || strings.Contains(text, "error occurred:") {
+	if strings.Contains(text, "errors occurred") {
 		return strings.Split(text, " * ")
 	}
 	if strings.Contains(text, "[rpc error: ") {
