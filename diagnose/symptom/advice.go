@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/guard"
 )
 
 // advice is what a reason means and what to do, where nothing is known but the text. {host}, {image}, {repository} and
@@ -275,12 +276,13 @@ func (e *entry) place() site {
 	return p
 }
 
-// harmless are characters that no shell gives a meaning.
+// harmless are characters that no shell gives a meaning: a command is made to be pasted, and what it is made of comes from
+// anywhere.
 var harmless = regexp.MustCompile(`^[\w/][\w./:@-]*$`)
 
 func (p site) filler(command bool) *strings.Replacer {
 	or := func(s, other string) string {
-		if s == "" || command && !harmless.MatchString(s) {
+		if s == "" || command && guard.Command && !harmless.MatchString(s) {
 			return other
 		}
 		return s

@@ -42,7 +42,7 @@ var (
 	scoped    = regexp.MustCompile(`(?i)https?://([\w.-]+(?::\d+)?)/[^\s"]*scope=repository(?:%3A|:|%!A\(MISSING\))([^\s"&]+?)(?:%3A|:|%!A\(MISSING\))pull`)
 	granted   = regexp.MustCompile(`(?i)\[?map\[Action:pull Class:\S* Name: ?(\S+) Type: ?repository`)
 	service   = regexp.MustCompile(`[?&]service=((?:[a-z0-9-]+\.)+[a-z0-9-]+)(?:[:&"%\s]|$)`)
-	anyURL    = regexp.MustCompile(`(?i)https?://([\w.-]+(?::\d+)?|\[[0-9a-f:]+\](?::\d+)?)(?:/|\b)`)
+	anyURL    = regexp.MustCompile(`(?i)https?://(?:[^/\s"@]*@)?([\w.-]+(?::\d+)?|\[[0-9a-f:]+\](?::\d+)?)(?:/|\b)`)
 	lookedUp  = regexp.MustCompile(`(?i)\blookup ([\w.-]+)(?: on |:| )`)
 	pinged    = regexp.MustCompile(`(?i)(?:container|docker) registry ([\w.-]+(?::\d+)?)|pulling from host ([\w.-]+(?::\d+)?)`)
 

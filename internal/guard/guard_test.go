@@ -20,6 +20,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"address":      {"./upstream", "TestDialCheckSeesTheAddressThatIsDialled"},
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
+	"command":      {"./diagnose/symptom", "TestRemedies"},
 	"public":       {"./upstream", "TestPublicAlone"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
 }
