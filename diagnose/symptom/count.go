@@ -93,8 +93,10 @@ func (s *said) take(r record) {
 		s.tier = status
 	case isRow, r.level == "" && r.teller == "" && kind(kubelet):
 		s.tier, s.teller = event, "event"
-	case r.level == "info", r.level == "warning", r.level == "debug":
+	case r.level == "info", r.level == "warning":
 		s.tier = hint
+	case r.level == "debug":
+		s.tier = tiers
 	}
 	if s.teller == "" || s.teller == r.level {
 		s.teller += strings.ToLower(commands.FindString(s.text)) + "-"
@@ -147,6 +149,9 @@ func (t *tally) say(by tier, teller string, n int64, at time.Time) {
 // add counts a text, if it tells of a pull that failed, and reports whether it does.
 func (s *said) add(c *counter) bool {
 	text := clip(strings.ReplaceAll(s.text, `\"`, `"`))
+	if s.tier == tiers {
+		return false // steps on the way
+	}
 	var whole []int // where the end of a mirror's error body is
 	if strings.Contains(text, pages) {
 		whole = page.FindStringSubmatchIndex(text)

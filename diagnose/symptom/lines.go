@@ -275,6 +275,16 @@ func (l *lines) wrapped(first string) line {
 		})
 	}
 	n := len(rows)
+	for range 4 { // the error of a program that another has called, below its own
+		row, _ := l.peek(n)
+		end := strings.TrimSpace(joined.text)
+		if !strings.HasSuffix(end, ":") || !strings.Contains(end, " ") || !mayBeCut(end) || !strings.HasPrefix(row, " ") || len(row) > widest ||
+			strings.TrimSpace(row) == "" || never.MatchString(row) || more.MatchString(row) {
+			break
+		}
+		joined = line{text: joined.text + " " + strings.TrimSpace(row)}
+		n++
+	}
 	for n < mostJoined { // what an error of several lines goes on with
 		row, ok := l.peek(n)
 		if !ok || len(row) > widest || !more.MatchString(row) || !mayTell(joined.text) {

@@ -30,8 +30,8 @@ var readers = map[string]phrases{
 		`\berrimagepull\b`, `\bimagepullbackoff\b`, `invalidimagename`, `errimageneverpull`, `imageinspecterror`,
 		`image pull failed`, `registryunavailable`, `signaturevalidationfailed`, `trying and failing to pull image`,
 		`failed to inspect (sandbox )?image`, `failed to get sandbox image`, `failed to apply default image tag`,
-		`couldn't parse image (reference|name)`, `with pull policy of never`, `back-off pulling image`, `pull qps exceeded`, `\bpulling image: `,
-		`external registry credential provider`, `credential provider plugin`,
+		`couldn't parse image (reference|name)`, `with pull policy of never`, `back-off pulling image`, `pull qps exceeded`, `\bpulling image: .*: `,
+		`external registry credential provider`, `(error|fail).*credential provider plugin`,
 	),
 	"containerd": phrasesOf(
 		`failed to resolve (reference|image|source metadata|ref|digest|bundle)\b`, `failed to copy: `, `httpread(er)?seeker`,
@@ -49,20 +49,20 @@ var readers = map[string]phrases{
 		`copying (system )?images?\b.*: `, `unable to copy from source`, `(storing|writing|fetching|reading) blob\b.*: `,
 		`parsing image configuration`, `source image rejected`, `unable to retrieve auth token`,
 		`requesting bear(er)? token`, `short-name \S+ did not resolve`, `no image found in (manifest list|image index)`,
-		`a signature was required`, `containers/policy\.json`, `creating build container: `, `unable to pull`,
+		`a signature was required`, `containers/policy\.json: `, `creating build container: `, `unable to pull`,
 		`error pulling (image|candidate)`, `error copying (image|docker)`, `setting up to read manifest`, `rejected by policy`,
 		`insufficient uids or gids`,
 	),
 	"docker": phrasesOf(
 		`error response from daemon: "?(get "?https?://|head "?(https?://)?|manifest |pull access|error parsing|toomanyrequests|received unexpected|no matching manifest|unauthorized|denied|error pulling|errors:|missing signature|unknown: |failed to)`,
 		`manifest for \S+ not found`, `manifest unknown`, `manifest_unknown`, `toomanyrequests: `, `error (while )?pulling image`,
-		`not continuing with pull`, `failed to register layer`, `/images/create`, `layers from manifest don't match`,
-		`missing signature key`, `no matching manifest`, `received unexpected http status`,
+		`not continuing with pull`, `failed to register layer`, `/images/create.*(error|refused|denied|cannot|no such|permission|pipe|timeout|eof)`, `layers from manifest don't match`,
+		`missing signature key`, `cannot be used on this platform`, `no matching manifest`, `received unexpected http status`,
 		`error parsing http \d+ response body`, `layer verification failed`, `requested access to the resource is denied`,
 		`(could not|couldn't|cannot|can't|unable to|failed to|error) pull(ing)? (the )?(docker |container |base |remote |bundle |kicbase |action )?(image|container|chart|artifact)`,
 		`error pulling \S+/\S+`, `fail(ed|ure) to pull [`+"`"+`'"]?\S*[/:]`, `trying to pull repository`, `pull(ing)? (of )?(docker )?image .*failed`,
 		`docker pull (returned|failed)`, `layer does not exist`, `docker api responded with status code`,
-		`unauthorized: authentication required`, `denied: requested access`, `wrong diff id`, `docker-credential-\S+`,
+		`unauthorized: authentication required`, `denied: requested access`, `wrong diff id`, `docker-credential-\S+\W.*(not found|no such file|exited|exit status|fail|denied)`, `error getting credentials - err`,
 		`error processing tar file`, `open //\./pipe/docker\S*`, `no valid trust data`, `remote trust data`,
 		`could not be accessed on a registry`, `error from registry`, `invalid reference format`,
 	),
@@ -70,12 +70,12 @@ var readers = map[string]phrases{
 		`failed to solve: .*(: not found|oauth|token|denied|unauthorized|pull|dial tcp|status)`, `error building image: `,
 		`failed to create llb definition: .*(not found|token|denied|unauthorized|dial|status)`,
 		`build (image|to docker daemon|to registry) failed`, `build image failed`, `\bunauthorized for \S+/\S+`,
-		`tried to (get|pull|fetch) .*failed because`, `(fetching|looking up|retrieving) (remote )?(base|builder|run|stack)( build)? image`,
+		`tried to (get|pull|fetch) .*failed because`, `(fetching|looking up|retrieving) (remote )?(base|builder|run|stack)( build)? image\b.*: `,
 		`failed to (fetch|inspect) (remote |base |builder |run )?image`, `failed to get filesystem from image`,
-		`image (manifest|config).*(unauthorized|not found|denied)`, `error getting image manifest`, `getting image manifest`,
+		`image (manifest|config).*(unauthorized|not found|denied)`, `getting image manifest: `,
 		`cannot find image|could not find image \S+ in`, `unable to find the specified image`, `while making image from oci`,
 		`failed to get checksum for docker`, `conveyor failed`, `containerfetchexception`, `can't get docker image`,
-		`registryunauthorizedexception`, `pull base image`,
+		`registryunauthorizedexception`, `(fail|error|unable|could not).*pull base image`,
 	),
 	"charts": phrasesOf( // Helm, ORAS, Flux, Argo CD
 		`(could not|failed to|unable to) (download|get|fetch|pull|resolve|locate)\S* ['"]?oci://`, `chart pull error`,
@@ -85,20 +85,20 @@ var readers = map[string]phrases{
 		`oci://\S+: not found`,
 	),
 	"clouds": phrasesOf(
-		`cannotpull\w*error`, `cannotpull(container|image|ecr)`, `unable to pull secrets or registry auth`, `ecr registry auth`, `imagepullfailure`,
+		`cannotpull\w*error`, `cannotpull(container|image|ecr)`, `unable to pull secrets or registry auth`, `retrieve ecr registry auth`, `imagepullfailure`,
 		`inaccessibleimage`, `registryerrorresponse`, `image '[^']+' (was )?not found`, `image \S*[/:]\S* (was )?not found`, `cannot be pulled`, `permission to read the image`,
 		`is not accessible\. please check the image`, `(translating|convert\w*) taskspec to pod`, `unable to fe(tc|ct?)h image`,
 		`failed to resolve image to digest`, `source image \S+ does not exist`, `access the ecr image`,
 		`unable_to_pull`, `failed to pull your application image`, `you may not have access to the (container|docker) image`,
-		`dockerimage\S* "[^"]+" not found`, `import-?image|importfailed|import failed`, `unable to pull customer's`,
-		`not able to pull image|image pull (error|failure)`, `taskrunimagepullfailed`, `template\.containers\.\S+\.image`,
+		`dockerimage\S* "[^"]+" not found`, `importfailed`, `import failed( \(|:)`, `unable to pull customer's`,
+		`not able to pull image|image pull (error|failure)`, `taskrunimagepullfailed`, `template\.containers\.\S+\.image\S* is invalid`,
 		`the image \S+ (does not|doesn't) exist`, `no such manifest: `, `pull image (operation|manifest) `,
 	),
 }
 
 // asks is a request to a registry or its token service, with what came of it. Writes are pushes.
 var asks = regexp.MustCompile(`\b(?:get|head|post|options) \\*"?(?:https?://)?[^\s"/]+/(?:v2/\\*"?:|v2/[^\s"]*/(?:manifests|blobs|tags)/[^\s"]*?\\*"?:|v2/[^\s"]*token[^\s"]*?\\*"?:|` +
-	`v1/(?:repositories|_ping)[^\s"]*?\\*"?:|[^\s"]*(?:token|auth)[^\s"]*scope=repository[^\s"]*?\\*"?:|(?:oauth2/|service/|jwt/|v2/)?(?:token|auth)\b[^\s"]*\\*"?:)`)
+	`v1/(?:repositories|_ping)[^\s"]*?\\*"?:|[^\s"]*(?:token|auth)[^\s"]*scope=repository[^\s"]*?\\*"?:|(?:oauth2/|service/|jwt/|v2/)?(?:token|auth)\b[^\s"]*\\*"?:)|https?://[^\s"/]+/v2/[^\s"]+/(?:manifests|blobs|tags)/[^\s"]*?\\*"?: `)
 
 // gate says which lines tell of a pull that failed.
 var (

@@ -99,7 +99,7 @@ var rules = []rule{
 		`\blookup [^ ]+( on [^ ]+)?: (read udp .*)?(i/o timeout|connection refused|timeout|operation was canceled)`, `\blookup .* (read|dial|write) (udp|tcp)`,
 		`\blookup [^ ]+( on [^ ]+)?: .*(network is unreachable|no route|permission denied|context deadline|canceled)`,
 		`temporary error during hostname resolution`, `zeitweiliger fehler bei der aufl`, `erreur temporaire qui se produit pendant la r`,
-		`no dns servers|dns (server )?(timeout|failure)`, `socket: permission denied`, `\blookup \S+ on \S+: no answer`),
+		`no dns servers|dns (server )?(timeout|failure)`, `socket: permission denied`, `\blookup \S+ on \S+: no answer`, `\blookup \S+: try again`),
 	of(diagnose.TLSHandshake, `tls handshake timeout`, `remote error: tls`, `tls: handshake failure`, `tls: protocol version`,
 		`sslhandshakeexception`, `ssl_error|sslerror|ssl handshake`, `tls: `),
 	of(diagnose.ConnectTimeout, `request canceled while waiting for connection`, `connect timed out`, `connecttimeout`, `etimedout`,

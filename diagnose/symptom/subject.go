@@ -14,7 +14,7 @@ const named = `\\*["'` + "`" + `]?([\w.*-][^\s"'` + "`" + `\\,()]*)`
 var (
 	images = []*regexp.Regexp{
 		regexp.MustCompile(`(?i)(?:failed to pull image|pull and unpack image|pulling image|back-off pulling image|default image tag|container image|sandbox image|image name|image reference|inspect (?:remote )?image|fetch image|pullimage|failed to pull|unable to pull|can't get docker image|could not pull image|read the image,?) (?:from \S+ )?\\*["'` + "`" + `]([^"'` + "`" + `\\\s]+)`),
-		regexp.MustCompile(`(?i)(?:resolve reference|image=|image pull failed for|getting image|docker image) ?\\*"([^"\\\s]+)\\*"`),
+		regexp.MustCompile(`(?i)(?:resolve reference|resolve image|image=|image pull failed for|getting image|docker image) ?\\*"([^"\\\s]+)\\*"`),
 		regexp.MustCompile(`(?:docker|oci)://([^\s:'"]+(?::\d+/[^\s:'"]+)?(?::[\w.*-]+)?(?:@sha256:[0-9a-f]+)?)`),
 		regexp.MustCompile(`(?i)failed to resolve source metadata for ([^\s"]+): `),
 		regexp.MustCompile(`(?i)(?:load metadata for|\bref|artifact tag for|FROM) ((?:[a-z0-9-]+\.)[^\s"',]+[\w])`),
@@ -23,7 +23,7 @@ var (
 		regexp.MustCompile(`(?i)(?:pull access denied for|unauthorized for|tried to \w+(?: [a-z ]{1,30})? for) ([^\s,]*[/.:][^\s,]*\w|[\w-]+,)`),
 		regexp.MustCompile(`(?i)(?:source )?image ['"]?([^\s"']+[/:][^\s"']*)['"]? (?:was )?(?:not found|does not exist|could not be accessed|is not accessible|in container group)`),
 		regexp.MustCompile(`(?i)failed to pull image (?:from \S+ )?([a-z0-9][^\s"':,]*(?:/[^\s"':,]+)*(?::[\w.-]+)?(?:@sha256:[0-9a-f]+)?)(?:[:,.]? |[:.]?$)`),
-		regexp.MustCompile(`(?i)(?:(?:unable to pull|error pulling|pulling|could not pull|failed pulling) (?:image|container)|read the image,|internal error occurred:|invalid value:) "?([a-z0-9][^\s"]*[/:][^\s"]*\w)"?[:.,]? `),
+		regexp.MustCompile(`(?i)(?:(?:unable to pull|error pulling|pulling|could not pull|failed pulling|runtime|base) (?:image|container)|read the image,|internal error occurred:|invalid value:) "?([a-z0-9][^\s"]*[/:][^\s"]*\w)"?[:.,]? `),
 		regexp.MustCompile(`(?i)dockerimage\S* "([^"\s]+)" not found`),
 		regexp.MustCompile(`(?i)error (?:while )?pulling (?:image|candidate|container)? ?['"]?([a-z0-9][^\s"'(]*[/:][^\s"'(:]*[\w])`),
 		regexp.MustCompile(`(?i)(?:for|the) image ['"]?([a-z0-9][^\s"']*/[^\s"':]*(?::[\w.-]+)?)['"]?:? `),
@@ -49,7 +49,7 @@ var (
 	// mentions are lines beside a failure that name the image.
 	mentions = []*regexp.Regexp{
 		regexp.MustCompile(`(?i)(?:^|[\s/$#>'"(=])(?:docker|podman|nerdctl|crictl|skopeo|crane|singularity|apptainer|buildah|helm|oras|ctr)(?:\.exe)?(?: -\S+(?: \S+)?)* (?:image |images |i |c )?(?:pull|copy|fetch) (?:-\S+ )*([\w][^\s"']*[\w])`),
-		regexp.MustCompile(`(?i)^(?:[\w.-]+: )?(?:Trying to pull|Pulling (?:docker )?image|Using Docker executor with image|Retrieving image manifest|Pulling repository|Downloading image|Pull down action image|Start image=|pulling image) ?['"]?([\w][^\s"']*[\w])`),
+		regexp.MustCompile(`(?i)^(?:[\w.-]+: )?(?:Trying to pull|Pulling (?:docker )?image:?|Using Docker executor with image|Retrieving image manifest|Pulling repository|Downloading image|Pull down action image|Start image=|pulling image) ?['"]?([\w][^\s"']*[\w])`),
 		regexp.MustCompile(`(?i)Retrieving image (\S+) from registry`),
 		regexp.MustCompile(`(?i)unable to find image ['"]([^'"\s]+)['"] locally`),
 		regexp.MustCompile(`(?i)^(?:Step \d+/\d+ : |STEP \d+(?:/\d+)?: )?FROM (?:--\S+ )*([\w][^\s]*[\w])`),
