@@ -196,4 +196,47 @@ func TestFieldInWrappers(t *testing.T) {
 	}
 }
 
+// One message is read alike as a line and in the documents that carry it.
+func TestFieldInDocuments(t *testing.T) {
+	t.Parallel()
+	documents := map[string]func(quoted string) string{
+		"Docker's log": func(q string) string {
+			return `{"log":` + q + `,"stream":"stderr","time":"2024-05-01T10:00:00.123456789Z"}`
+		},
+		"a logger": func(q string) string {
+			return `{"level":"error","ts":1748003206.9,"msg":"it failed","error":` + q + `}`
+		},
+		"Docker's API": func(q string) string { return `{"message":` + q + `}` },
+		"a condition": func(q string) string {
+			return `{"kind":"Thing","status":{"conditions":[{"type":"Ready","message":` + q + `},{"type":"Done","message":` + q + `}]}}`
+		},
+		"Google's log": func(q string) string { return `[{"textPayload":` + q + `,"severity":"ERROR"}]` },
+		"a journal":    func(q string) string { return `{"MESSAGE":` + q + `,"PRIORITY":"6"}` },
+		"logfmt":       func(q string) string { return `time="2024-05-01T10:00:00Z" level=error msg="it failed" error=` + q },
+		"klog":         func(q string) string { return `E0507 11:59:31.815103    2791 thing.go:1300] "It failed" err=` + q },
+		"a cut document": func(q string) string {
+			return "    \"reason\": \"Failed\",\n    \"message\": " + q + ",\n    \"type\": \"Warning\""
+		},
+		"YAML": func(q string) string { return "  message: " + q + "\n  reason: Failed" },
+	}
+	for _, file := range fields {
+		for i, p := range field(t, file) {
+			if file != fields[0] && i%5 > 0 || strings.Contains(p.Text, "\n") || p.Kind == "none" || strings.HasPrefix(p.Text, "{") {
+				continue
+			}
+			q, err := json.Marshal(p.Text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := classesOf(read(t, p.Text+"\n"))
+			for name, in := range documents {
+				text := in(strings.NewReplacer(`\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(string(q))) + "\n"
+				if diff := cmp.Diff(want, classesOf(read(t, text))); diff != "" {
+					t.Errorf("%s, %s (-alone +in it):\n%s\n%s", name, p.Source, diff, text)
+				}
+			}
+		}
+	}
+}
+
 func classesOf(r *symptom.Report) map[string]int64 { return r.Classes }

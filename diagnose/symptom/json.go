@@ -180,7 +180,7 @@ func (c *counter) walk(v any, seen map[string]bool, depth int) {
 			c.walk(v[k], seen, depth-1)
 		}
 	case string:
-		if !mayTell(v) {
+		if !relevant(v) {
 			return
 		}
 		for line := range strings.Lines(v) {

@@ -2,6 +2,7 @@ package symptom
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -28,6 +29,7 @@ type physical struct {
 type line struct {
 	text  string
 	tight string // empty: there is no second reading
+	key   bool   // it is the value of a YAML key
 	shift int
 	at    time.Time // zero: none stands before it
 }
@@ -144,7 +146,7 @@ func (l *lines) logical(row string) line {
 	}
 	if m := key.FindStringSubmatch(row); m != nil {
 		if folded, ok := l.folded(len(m[1]), m[2], m[3]); ok {
-			return line{text: folded}
+			return line{text: folded, key: true}
 		}
 	}
 	return l.wrapped(row)
@@ -193,7 +195,7 @@ func firstWord(s string) string {
 	return s
 }
 
-// folded joins the rows of a YAML scalar, if more than one row belongs to it.
+// folded joins the rows of a YAML scalar, if it has quotes or more than one row.
 func (l *lines) folded(indent int, mark, value string) (string, bool) {
 	closed := func(s string) bool {
 		switch mark {
@@ -205,12 +207,9 @@ func (l *lines) folded(indent int, mark, value string) (string, bool) {
 		}
 		return false
 	}
-	if (mark == "'" || mark == `"`) && closed(value) {
-		return "", false
-	}
 	text := value
 	n := 1
-	for ; n < mostJoined; n++ {
+	for ; n < mostJoined && !closed(text); n++ {
 		row, ok := l.peek(n)
 		trimmed := strings.TrimSpace(row)
 		if !ok || len(row) > widest || trimmed == "" || len(row)-len(strings.TrimLeft(row, " ")) <= indent {
@@ -229,7 +228,7 @@ func (l *lines) folded(indent int, mark, value string) (string, bool) {
 			break
 		}
 	}
-	if n == 1 {
+	if n == 1 && !closed(text) {
 		return "", false
 	}
 	l.drop(n)
@@ -237,7 +236,11 @@ func (l *lines) folded(indent int, mark, value string) (string, bool) {
 	case "'":
 		text = strings.ReplaceAll(strings.TrimSuffix(text, "'"), "''", "'")
 	case `"`:
-		text = strings.ReplaceAll(strings.TrimSuffix(text, `"`), `\"`, `"`)
+		if u, err := strconv.Unquote(`"` + text); err == nil {
+			text = strings.ReplaceAll(u, "\n", " ")
+		} else {
+			text = strings.ReplaceAll(strings.TrimSuffix(text, `"`), `\"`, `"`)
+		}
 	}
 	return text, true
 }

@@ -127,7 +127,7 @@ func (c *counter) line(ln line) {
 			trimmed, ln.tight = text, ""
 			s.count, s.teller = c.count, cmp.Or(m[1], "item")
 		}
-	} else if key.MatchString(ln.text) || strings.HasPrefix(trimmed, "Failed to pull") {
+	} else if ln.key || key.MatchString(ln.text) || strings.HasPrefix(trimmed, "Failed to pull") {
 		s.count = max(s.count, c.count)
 	}
 	if !relevant(trimmed) && !(ends.MatchString(trimmed) && c.near.awaits()) && (ln.tight == "" || !relevant(ln.tight)) {
