@@ -70,7 +70,7 @@ var (
 	row = regexp.MustCompile(`(?:^|\s)(?:Warning|Normal)\s+\w+\s`)
 	// events is an event as the kubelet logs it.
 	events = regexp.MustCompile(`Event\(api\.ObjectReference|Event\(v1\.ObjectReference`)
-	// commands are who prints an error for itself, by the first words of a line.
+	// commands are the first words of a line, by which a program names itself or its part.
 	commands = regexp.MustCompile(`^(?:[✘✖!] |for |[a-z_]+(?:\.[a-z_]+)+:|(?:[\w./-]+: )?(?i:error response from daemon|error|fatal|failed to solve|ctr|failed|caused by|[\w.]+exception)\b)`)
 )
 
@@ -170,7 +170,7 @@ func (s *said) add(c *counter) bool {
 	case about.relative:
 		name = diagnose.Clean(about.image)
 		g.image = name
-	case about.image != "" && !(about.beside && s.tier == status):
+	case about.image != "" && (!about.beside || s.tier != status):
 		g.image = canonical(about.image)
 	default:
 		g.host = about.host

@@ -16,7 +16,6 @@ type record struct {
 	step   string // of BuildKit
 	at     time.Time
 	fields map[string]string // of a log line in key=value
-	event  bool              // an event of the kubelet, in whatever form
 }
 
 const mostPrefixes = 8 // of one line: a pod's log in a journal in a CI system's log has four

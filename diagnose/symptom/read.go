@@ -130,7 +130,7 @@ func (c *counter) line(ln line) {
 	} else if ln.key || key.MatchString(ln.text) || strings.HasPrefix(trimmed, "Failed to pull") {
 		s.count = max(s.count, c.count)
 	}
-	if !relevant(trimmed) && !(ends.MatchString(trimmed) && c.near.awaits()) && (ln.tight == "" || !relevant(ln.tight)) {
+	if !relevant(trimmed) && !relevant(ln.tight) && (!ends.MatchString(trimmed) || !c.near.awaits()) {
 		c.near.hear(trimmed)
 		return
 	}

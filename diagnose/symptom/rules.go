@@ -111,7 +111,7 @@ var rules = []rule{
 		`cannot assign requested address`, `forbidden by its access permissions`, `connect: (permission denied|operation not permitted)`,
 		`zugriffsrechte`, `autorisations d.acc`),
 	of(diagnose.ConnectRefused, `connect: connection refused`, `actively refused`, `econnrefused`, `zielcomputer die verbindung verweigerte`, `verbindung verweigert`,
-		`ordinateur cible l.a express`, `connexion refus`, `计算机积极拒绝`, `電腦拒絕連線`, `deneg. expresamente`, `recusou ativamente`, `rifiuto persistente`, `拒否されたため、接続できません`, `연결을 거부했으므로`, `отверг запрос`, `connection refused`),
+		`ordinateur cible l.a express`, `connexion refus`, `计算机积极拒绝`, `電腦拒絕連線`, `deneg. expresamente`, `recusou ativamente`, `rifiuto persist`, `拒否されたため、接続できません`, `연결을 거부했으므로`, `отверг запрос`, `connection refused`),
 	of(diagnose.ConnectionReset, `connection reset by peer`, `broken pipe`, `unexpected eof`, `": eof\b`, `: eof\W*$`, `/[^\s"]*"?: eof\b`, `\beof, rpc`,
 		`use of closed network connection`, `http2: server sent goaway`, `forcibly closed by the remote host`, `econnreset|connection reset`,
 		`vom remotehost geschlossen`, `ferm.{1,3}e par l.h.{1,3}te distant`, `远程主机强迫关闭`, `forzado la interrup`, `forçado o cancelamento`, `interrotta forzatamente`, `強制的に切断`, `강제로 끊겼`, `принудительно разорвал`, `遠端主機已強制關閉`, `connection was aborted|softwaregesteuert`, `connexion .{0,6}tablie a .{1,3}t.{1,3} abandonn`,

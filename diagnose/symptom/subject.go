@@ -3,13 +3,12 @@ package symptom
 import (
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 )
-
-const named = `\\*["'` + "`" + `]?([\w.*-][^\s"'` + "`" + `\\,()]*)`
 
 var (
 	images = []*regexp.Regexp{
@@ -212,13 +211,12 @@ func hostOf(text, image string) string {
 	last, at := "", -1
 	for _, re := range []*regexp.Regexp{anyURL, lookedUp} {
 		all := re.FindAllStringSubmatchIndex(text, 16)
-		for i := len(all) - 1; i >= 0; i-- {
-			host := strings.ToLower(text[all[i][2]:all[i][3]])
-			if documented(host, text[all[i][0]:]) || all[i][0] <= at {
-				continue
+		for _, m := range slices.Backward(all) {
+			host := strings.ToLower(text[m[2]:m[3]])
+			if m[0] > at && !documented(host, text[m[0]:]) {
+				last, at = host, m[0]
+				break
 			}
-			last, at = host, all[i][0]
-			break
 		}
 	}
 	if last == "" {

@@ -114,7 +114,7 @@ func TestWrapped(t *testing.T) {
 		check("columns", columns(text, width)+"\n"+columns(next, width)+"\n")
 		check("words", words(text, width)+"\n"+next+"\n")
 		var box strings.Builder
-		for _, row := range strings.Split(columns(text, width)+"\n"+columns(next, width), "\n") {
+		for row := range strings.SplitSeq(columns(text, width)+"\n"+columns(next, width), "\n") {
 			box.WriteString("│ " + row + strings.Repeat(" ", width-len(row)) + " │\n")
 		}
 		check("a box", box.String())
@@ -141,7 +141,7 @@ func words(s string, width int) string {
 	indent := s[:len(s)-len(strings.TrimLeft(s, " "))]
 	var rows []string
 	row := indent
-	for _, w := range strings.Fields(s) {
+	for w := range strings.FieldsSeq(s) {
 		if len(row)+1+len(w) > width && strings.TrimSpace(row) != "" {
 			rows, row = append(rows, row), ""
 		}
