@@ -166,11 +166,22 @@ func (f *adminFlags) recorded(ctx context.Context, x symptom.Failure, q journal.
 	return k, ok, nil
 }
 
+// subjectOf is the image of a failure, else the host at which it broke.
+func subjectOf(f admin.Explained) string {
+	switch {
+	case f.Image != "":
+		return f.Image
+	case f.Host != "":
+		return "at " + f.Host
+	}
+	return "-"
+}
+
 // explained is a report as text. Where a mirror knows more of a failure, what it knows is told instead.
 func explained(r *symptom.Report, list []admin.Explained, wide bool) string {
 	var b strings.Builder
 	for _, f := range list {
-		fmt.Fprintf(&b, "%dx  %s (%s)  %s", f.Count, f.Reason, f.Class, choose(f.Image == "", "-", f.Image))
+		fmt.Fprintf(&b, "%dx  %s (%s)  %s", f.Count, f.Reason, f.Class, subjectOf(f))
 		if f.ID != "" {
 			fmt.Fprintf(&b, "  [%s]", f.ID)
 		}

@@ -248,8 +248,12 @@ func (f facts) login(p site) (remedy, command string) {
 	case f.helm:
 		return "log in to the registry of the chart (Flux: secretRef, Argo CD: a repository secret with enableOCI)", "helm registry login {registry}"
 	case f.kubernetes:
+		server := "{registry}"
+		if p.registry == "docker.io" {
+			server = "https://index.docker.io/v1/" // the name by which clients look its login up
+		}
 		return "give the pod an imagePullSecret for this registry, in its own namespace",
-			"kubectl create secret docker-registry NAME -n NAMESPACE --docker-server={registry} --docker-username=USER --docker-password=TOKEN"
+			"kubectl create secret docker-registry NAME -n NAMESPACE --docker-server=" + server + " --docker-username=USER --docker-password=TOKEN"
 	case f.podman:
 		return "log in where the client runs", "podman login {registry}"
 	case f.builder:

@@ -27,6 +27,7 @@ func TestRemedies(t *testing.T) {
 		"no logins":         {kubelet("registry.k8s.io/pause:99"), "registry.k8s.io has no logins", "crane ls registry.k8s.io/pause"},
 		"GAR and a pod":     {kubelet("europe-docker.pkg.dev/acme/r/app:1"), "roles/artifactregistry.reader", "gcloud artifacts docker tags list europe-docker.pkg.dev/acme/r/app"},
 		"a pod":             {kubelet("quay.io/acme/app:1"), "imagePullSecret", "kubectl create secret docker-registry NAME -n NAMESPACE --docker-server=quay.io"},
+		"Docker Hub's pod":  {kubelet("docker.io/acme/app:1"), "imagePullSecret", "--docker-server=https://index.docker.io/v1/ "},
 		"Docker":            {`Error response from daemon: Head "https://ghcr.io/v2/acme/app/manifests/1": denied`, "log in", "docker login ghcr.io"},
 		"Podman":            {"Error: initializing source docker://quay.io/acme/app:1: reading manifest 1 in quay.io/acme/app: unauthorized: access to the requested resource is not authorized", "log in", "podman login quay.io"},
 		"Helm":              {`Error: INSTALLATION FAILED: GET "https://ghcr.io/v2/acme/charts/x/tags/list": GET "https://ghcr.io/token?scope=repository%3Aacme%2Fcharts%2Fx%3Apull&service=ghcr.io": response status code 403: denied: denied`, "registry of the chart", "helm registry login ghcr.io"},
