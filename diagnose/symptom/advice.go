@@ -138,7 +138,7 @@ var advices = map[diagnose.Reason]advice{
 	diagnose.TokenServiceRefused: {"the token service of {host} refused the request", "check the login, and the name of the repository", askHost},
 	diagnose.DigestNotFound:      {"{host} does not have that digest", "use a tag or digest that is there; it may have been removed", listTags},
 	diagnose.RepositoryNotFound:  {"{host} has no such repository", "check the image's name", listTags},
-	diagnose.TagNotFound:         {"the registry has no {image}", "check name and tag, or push it", listTags},
+	diagnose.TagNotFound:         {"the registry has no {such}", "check name and tag, or push it", listTags},
 	diagnose.NotARegistry:        {"what answered for {host} is not a registry", "check the host in the image's name, and for a proxy or login page before it", askHost},
 	diagnose.UpstreamError:       {"{host} failed", "pull again; if it stays, see its status page or its log", askHost},
 	diagnose.ClientForbidden:     {"no rule of the mirror lets clients pull it", "add it to rules in the mirror's configuration, or pull it from the registry itself", ""},
@@ -304,6 +304,6 @@ func (p site) filler(command bool) *strings.Replacer {
 	if command {
 		image = "IMAGE"
 	}
-	return strings.NewReplacer("{host}", or(p.host, "the registry"), "{registry}", or(p.registry, "REGISTRY"), "{image}", or(p.image, image),
+	return strings.NewReplacer("{host}", or(p.host, "the registry"), "{registry}", or(p.registry, "REGISTRY"), "{image}", or(p.image, image), "{such}", or(p.image, "such image"),
 		"{repository}", or(p.repository, "REPOSITORY"), "{path}", or(p.path, "REPOSITORY"), "{address}", or(address, "HOST:443"), "{name}", or(name, "HOST"), "{provider}", or(p.provider, "PROGRAM"))
 }

@@ -47,6 +47,7 @@ var (
 	// fresh is how a row begins that continues no other.
 	fresh = regexp.MustCompile(`^(?:\s*$` +
 		`|\s*\[?\d{4}[-/]\d\d[-/]\d\d[T ]|\s*\[?\d\d:\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:|[IWEF]\d{4} \d\d:` +
+		`|(?:ctr|docker|podman|crictl|nerdctl|buildah|skopeo|helm|crane|oras|imgpkg)(?:\.exe)?: ` +
 		`|\s*(?:time|level|ts|t)=|\s*[{}\[#$>+*•✘✖✔✓×!-]|\s*\.\.\.|\s*at |\s*[│┃║╭╰┌└]|\s*\|` +
 		`|\s*\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\s|\s*\d+[smhdy]\d*[smhd]?\s|\s*<(?:unknown|invalid)>\s|.*\s(?:Warning|Normal)\s+\w+\s` +
 		`|\s*(?:Error|ERROR|FATA|FATAL|WARN|WARNING|INFO|DEBU|DEBUG)(?:\b|\[)` +
@@ -56,6 +57,10 @@ var (
 	unfinished = regexp.MustCompile(`(?i)(?:=|\b(?:to|and|from|for|of|the|in|with|image|reference|request|failed|unexpected|status|dial|tcp|get|head|error|while))$`)
 	// never is what continues no other row, however that ends.
 	never = regexp.MustCompile(`^\s*(?:"[A-Za-z_]+"\s*:|[{\[]|\d+[smhdy]\d*[smhd]?\s|\d{4}-\d\d|[│|]|(?:Warning|Normal)\s)`)
+	// steps are what a program says on its way.
+	steps = regexp.MustCompile(`^\s*(?:INFO|DEBU|WARN|TRAC)\[`)
+	// tries is how old Podman names the registry of which it shows the error below, before it ends with all of them.
+	tries = regexp.MustCompile(`^Trying to pull \S+\.\.\.`)
 	// powershell is a row of the error that PowerShell wraps around a program's own.
 	powershell = regexp.MustCompile(`(?i)^\s*\+?\s*(?:categoryinfo|fullyqualifiederrorid)\s*:|^\s*\+ ~|^\s*At (?:line:|\S+:)\d+`)
 	// middle is how a row begins that goes on in the middle of a sentence.
@@ -252,7 +257,7 @@ func (l *lines) wrapped(first string) line {
 	rows := []string{first}
 	width := utf8.RuneCountInString(first)
 	// What stands behind a time stamp each was not wrapped by a terminal.
-	if l.ahead[0].shift == 0 && width >= narrow && len(first) <= widest && mayBeCut(first) {
+	if l.ahead[0].shift == 0 && !steps.MatchString(first) && width >= narrow && len(first) <= widest && mayBeCut(first) {
 		for len(rows) < mostJoined {
 			row, ok := l.peek(len(rows))
 			end := strings.TrimRight(rows[len(rows)-1], " ")
@@ -293,11 +298,13 @@ func (l *lines) wrapped(first string) line {
 		if !ok || len(row) > widest || !more.MatchString(row) || !mayTell(joined.text) {
 			break
 		}
+		if n++; tries.MatchString(joined.text) {
+			continue
+		}
 		joined.text += " " + strings.TrimSpace(row)
 		if joined.tight != "" {
 			joined.tight += " " + strings.TrimSpace(row)
 		}
-		n++
 	}
 	l.drop(n)
 	return joined
