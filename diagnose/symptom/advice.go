@@ -9,7 +9,7 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
-// advice is what a reason means and what to do, where nothing is known but the text. {host}, {image}, {repository} and
+// advice is the meaning of a reason and the remedy, where only the text is known. {host}, {image}, {repository} and
 // {tag} are filled in.
 type advice struct{ summary, remedy, command string }
 
@@ -148,7 +148,7 @@ var advices = map[diagnose.Reason]advice{
 	diagnose.Unknown: {"the text does not say why", "look at the runtime's log there, or ask the registry step by step", "mirror doctor image {image}"},
 }
 
-// facts are what the texts of a failure say of the place where it happened.
+// facts describe the place where a failure happened, as far as its texts show it.
 type facts struct{ sandbox, kubernetes, helm, podman, ecs, openshift, builder bool }
 
 var (
@@ -176,7 +176,7 @@ func (f *facts) hear(text string) {
 	f.openshift = f.openshift || has("image-registry.openshift-image-registry")
 }
 
-// advise says what happened, what to do about it, and by which command.
+// advise gives the sentence about a failure, the remedy, and a command for it.
 func (e *entry) advise() (summary, remedy, command string) {
 	if e.summary != "" {
 		return e.summary, cmp.Or(e.remedy, "see the mirror's page of this reason"), ""
@@ -262,7 +262,7 @@ func (f facts) login(p site) (remedy, command string) {
 	return "log in where the client runs", "docker login {registry}"
 }
 
-// site is what stands for {host} and the rest.
+// site holds the values of {host} and the other placeholders.
 type site struct{ host, registry, image, repository, path, provider string }
 
 var provider = regexp.MustCompile(`fork/exec (/\S+?):|exec: "(\S+?)"`)
@@ -280,8 +280,8 @@ func (e *entry) place() site {
 	return p
 }
 
-// harmless are characters that no shell gives a meaning: a command is made to be pasted, and what it is made of comes from
-// anywhere.
+// harmless matches words without characters that a shell interprets: people paste a suggested command, and its parts come
+// from a text that anybody may have written.
 var harmless = regexp.MustCompile(`^[\w/][\w./:@-]*$`)
 
 func (p site) filler(command bool) *strings.Replacer {

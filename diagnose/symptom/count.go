@@ -14,13 +14,13 @@ type tier int
 
 const (
 	event  tier = iota // the kubelet's event of the failure
-	told               // a line of a log, or what a command prints
-	status             // what a pod waits for, a back-off, an exit code: it repeats what was told
-	hint               // what a program is not worried about; it counts where nothing else is there
+	told               // a line of a log, or the error of a command
+	status             // a pod's waiting state, a back-off, an exit code: they repeat an error
+	hint               // a line of level info or warning; it counts where no other line tells of a failure
 	tiers
 )
 
-// group is what is counted together.
+// group is the key by which failures are counted.
 type group struct {
 	reason diagnose.Reason
 	image  string // canonical; empty: not known
@@ -28,8 +28,8 @@ type group struct {
 	host   string // where no image is known
 }
 
-// tally is how often the members of a group were told of, by whom. What two programs tell happened once, and what one
-// program tells twice happened twice.
+// tally counts how often each program told of the failures of a group. A failure that two programs tell of happened once;
+// a failure that one program tells of twice happened twice.
 type tally struct {
 	counts          [tiers]map[string]int64
 	image           string // as it is shown
@@ -41,14 +41,14 @@ type tally struct {
 	first, last     time.Time
 }
 
-// counter counts what a text tells.
+// counter collects the failures of a text.
 type counter struct {
 	found   map[group]*tally
 	lines   int
 	columns columns
 	near    near
 	known   memory
-	count   int64 // what the lines above an Event's message say
+	count   int64 // of the Event whose message comes next, as a line above it says; 0: none says so
 }
 
 // said is one text that a client or the kubelet has said.
@@ -74,7 +74,7 @@ var (
 	commands = regexp.MustCompile(`^(?:[✘✖!] |for |[a-z_]+(?:\.[a-z_]+)+:|(?:[\w./-]+: )?(?i:error response from daemon|error|fatal|failed to solve|ctr|failed|caused by|[\w.]+exception)\b)`)
 )
 
-// take fills in what a record says of itself.
+// take fills in the fields of a record.
 func (s *said) take(r record) {
 	s.text, s.image, s.step, s.at, s.tier = r.text, r.image, r.step, r.at, told
 	s.teller, s.worst = cmp.Or(s.teller, r.teller), r.level == "fatal"
@@ -225,7 +225,7 @@ func (s *said) ends(c *counter, lower string) bool {
 	return (s.worst || after.MatchString(lower)) && !ran.in(lower) && c.near.awaits()
 }
 
-// memory is what texts say that were read before: a failure that is told a thousand times is told in the same words.
+// memory keeps the results for texts that were read before: a log repeats a failure in the same words.
 type memory struct {
 	subjects map[string]subject
 	reasons  map[[2]string]diagnose.Reason
@@ -256,7 +256,7 @@ func (m *memory) reason(text, image string) diagnose.Reason {
 	return r
 }
 
-// subject is what a text is about, by itself or by the lines above it.
+// subject finds the image and host of a text, in the text itself or in the lines above it.
 func (c *counter) subject(text string, s *said) subject {
 	about := c.known.subject(text)
 	if s.image != "" {
@@ -305,7 +305,7 @@ func fitting(spaced, tight string) string {
 	return spaced
 }
 
-// lastWords is what comes behind the columns of an event.
+// lastWords returns the text after the columns of an event.
 func lastWords(text string) string {
 	if i := strings.LastIndex(text, "Error: "); i >= 0 {
 		return text[i:]

@@ -2,12 +2,12 @@
 // containerd, CRI-O, Docker and Podman, of builders, CI systems, charts, operators and clouds, from 2015's to today's, as
 // text, tables, YAML or JSON.
 //
-// Promise: a reason is given where the text says it; else the reason is unknown. What is surely a pull that failed is never
-// left out, and what is not one is.
+// Promise: a reason is given where the text says it; else the reason is unknown. A text that is surely a failing pull is
+// never left out, and a text that is not one always is.
 //
 // Four stages, each in files of its own:
 //
-//	lines, peel, json, table   take off what stands around a message: prefixes, colours, borders, wrapping, loggers
+//	lines, peel, json, table   take everything off a message that stands around it: prefixes, colours, borders, wrapping, loggers
 //	pull                       finds the messages that tell of a pull that failed, by a reader for each tool
 //	rules, subject, near       say why, and of which image at which host, from the message or the lines above it
 //	count, join, advice        make one failure of what several programs tell, and say what to do

@@ -39,7 +39,7 @@ func (c *counter) entries() []*entry {
 	return all
 }
 
-// join makes one of what is told of one failure in several ways.
+// join makes one entry of the several accounts of one failure.
 func join(all []*entry) {
 	worried := slices.ContainsFunc(all, func(e *entry) bool { return e.by != hint })
 	byImage, byReason := make(map[string][]*entry), make(map[diagnose.Reason][]*entry)
@@ -78,7 +78,7 @@ func mirrored(same []*entry) {
 	same[i].total = max(same[i].total, n)
 }
 
-// unnamed joins what names no image, or no tag, with what does, where the reason is the same.
+// unnamed joins an entry without an image or a tag with an entry of the same reason that has one.
 func unnamed(same []*entry) {
 	for _, e := range same {
 		if e.key.id != "" || e.total == 0 {
@@ -96,7 +96,7 @@ func unnamed(same []*entry) {
 	}
 }
 
-// names reports whether an entry says more exactly what another one is about.
+// names reports whether an entry names the image of another one more exactly.
 func (e *entry) names(o *entry) bool {
 	if e.key.image == "" {
 		return false
@@ -115,7 +115,7 @@ func (e *entry) names(o *entry) bool {
 	return mine == other || strings.HasPrefix(other, "docker.io/") && strings.HasSuffix(mine, strings.TrimPrefix(strings.TrimPrefix(other, "docker.io"), "/library"))
 }
 
-// echoes takes out what is told better elsewhere: a back-off, an exit code, an error without its cause.
+// echoes drops entries that only repeat another one: a back-off, an exit code, an error without its cause.
 func echoes(all []*entry, byImage map[string][]*entry) {
 	known := func(e *entry) bool { return e.key.reason != diagnose.Unknown && e.total > 0 }
 	anyKnown, anyTold := false, false
@@ -150,7 +150,7 @@ func sameRepository(a, b string) bool {
 	return a != "" && a == b
 }
 
-// report turns what was found into a report.
+// report makes the report of all failures that were found.
 func (c *counter) report() *Report {
 	r := &Report{Failures: []Failure{}, Classes: make(map[string]int64), Lines: c.lines}
 	all := c.entries()

@@ -103,10 +103,10 @@ func (c *counter) pod(o map[string]any) {
 	}
 }
 
-// tells are the fields in which programs say what went wrong, the message of a log line first.
+// tells are the fields in which programs put their errors, the message of a log line first.
 var tells = []string{"MESSAGE", "message", "msg", "log", "textPayload", "Log", "Msg", "error", "err"}
 
-// logged reads a log line, or any other document: what a cloud, an operator or an API answers.
+// logged reads a log line, or any other document: the answer of a cloud, an operator or an API.
 func (c *counter) logged(o map[string]any) {
 	var parts []string
 	for _, k := range tells {
@@ -165,7 +165,7 @@ const (
 	mostSeen = 1000
 )
 
-// walk reads the texts of a document that is none of a known kind. What it says in two places is said once.
+// walk reads the texts of a document of an unknown kind. A text that stands there twice counts once.
 func (c *counter) walk(v any, seen map[string]bool, depth int) {
 	if depth == 0 {
 		return

@@ -10,14 +10,14 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 )
 
-// lines cuts a text into logical lines: what terminals, k9s, YAML and PowerShell have wrapped is joined again, colours
-// and cursor movements are gone.
+// lines cuts a text into logical lines: it joins rows that terminals, k9s, YAML and PowerShell have wrapped, and removes
+// colours and cursor movements.
 type lines struct {
 	rest  string
 	ahead []physical
 }
 
-// physical is a line as it stands in the text, without what a CI system or a journal puts before each one.
+// physical is a line as it stands in the text, without the prefix that a CI system or a journal puts before each line.
 type physical struct {
 	text  string
 	shift int // characters that were before it
@@ -55,9 +55,9 @@ var (
 		`|\s*"[a-zA-Z]+": |\s*[A-Z][A-Za-z -]{1,24}:(?:\s|$)|\s*[a-zA-Z]+: ?$|\S+[$#%] )`)
 	// unfinished is how a row ends that another must continue.
 	unfinished = regexp.MustCompile(`(?i)(?:=|\b(?:to|and|from|for|of|the|in|with|image|reference|request|failed|unexpected|status|dial|tcp|get|head|error|while))$`)
-	// never is what continues no other row, however that ends.
+	// never matches rows that continue no other row, however that ends.
 	never = regexp.MustCompile(`^\s*(?:"[A-Za-z_]+"\s*:|[{\[]|\d+[smhdy]\d*[smhd]?\s|\d{4}-\d\d|[│|]|(?:Warning|Normal)\s)`)
-	// steps are what a program says on its way.
+	// steps matches the progress lines of a program.
 	steps = regexp.MustCompile(`^\s*(?:INFO|DEBU|WARN|TRAC)\[`)
 	// tries is how old Podman names the registry of which it shows the error below, before it ends with all of them.
 	tries = regexp.MustCompile(`^Trying to pull \S+\.\.\.`)
@@ -87,7 +87,7 @@ func (l *lines) fill(n int) bool {
 	return true
 }
 
-// outer is what stands before each line of a log, up to the text and its indentation.
+// outer matches the prefixes of log lines, up to the text and its indentation.
 var outer = []*regexp.Regexp{
 	regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) (?:\d\d[OE][+ ]?|std(?:out|err) [FP] )?`),
 	regexp.MustCompile(`^[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? \S+ [\w@./+-]+(?:\[\d+\])?: `),
@@ -157,7 +157,7 @@ func (l *lines) logical(row string) line {
 	return l.wrapped(row)
 }
 
-// boxed is what stands between the borders of a box.
+// boxed returns the text between the borders of a box.
 func boxed(row string) (string, bool) {
 	row = strings.TrimSpace(row)
 	first, n := utf8.DecodeRuneInString(row)
@@ -256,7 +256,7 @@ var yamlKey = regexp.MustCompile(`^\s*(?:- )?[A-Za-z][\w.-]*:(?:\s|$)`)
 func (l *lines) wrapped(first string) line {
 	rows := []string{first}
 	width := utf8.RuneCountInString(first)
-	// What stands behind a time stamp each was not wrapped by a terminal.
+	// A terminal does not put a time stamp before each row that it wraps.
 	if l.ahead[0].shift == 0 && !steps.MatchString(first) && width >= narrow && len(first) <= widest && mayBeCut(first) {
 		for len(rows) < mostJoined {
 			row, ok := l.peek(len(rows))
@@ -268,6 +268,9 @@ func (l *lines) wrapped(first string) line {
 			grown := max(width, utf8.RuneCountInString(row))
 			if roomFor(append(rows, row), grown) && !lacks(rows, row) || grown > console && !lacks(rows, row) {
 				break
+			}
+			if pulls(strings.ToLower(row)) && explains(rows) {
+				break // two failures, each with its cause
 			}
 			width = grown
 			rows = append(rows, row)
@@ -293,7 +296,7 @@ func (l *lines) wrapped(first string) line {
 		joined = line{text: joined.text + " " + strings.TrimSpace(row)}
 		n++
 	}
-	for n < mostJoined { // what an error of several lines goes on with
+	for n < mostJoined { // further lines of an error
 		row, ok := l.peek(n)
 		if !ok || len(row) > widest || !more.MatchString(row) || !mayTell(joined.text) {
 			break
@@ -319,6 +322,12 @@ func lacks(rows []string, next string) bool {
 	text := strings.Join(rows, " ")
 	lower := strings.ToLower(text)
 	return gate.in(lower) && !not.in(lower) && classify(text, "") == diagnose.Unknown && !bare.MatchString(lastWords(text))
+}
+
+// explains reports whether rows say why a pull failed.
+func explains(rows []string) bool {
+	text := strings.Join(rows, " ")
+	return pulls(strings.ToLower(text)) && classify(text, "") != diagnose.Unknown
 }
 
 // roomFor reports whether the first word of a row would have found room in the row before it.

@@ -14,7 +14,7 @@ type near struct {
 	n     int // of lines that were heard
 }
 
-// heard is a line, of which it is found out what it says when that is wanted.
+// heard is a line that is parsed when its content is needed.
 type heard struct {
 	raw   string
 	known bool
@@ -30,7 +30,7 @@ func (n *near) hear(raw string) {
 	n.n++
 }
 
-// ask is what the line says that is that far above.
+// ask returns the line that many lines above, parsed, and nil where there is none.
 func (n *near) ask(above int) *heard {
 	if above >= min(n.n, len(n.lines)) {
 		return nil

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// record is what a line says, without what CI systems, journals and loggers write around it.
+// record is a message without the fields that CI systems, journals and loggers put around it.
 type record struct {
 	text   string
-	teller string // the program's place that says so: what one place says twice happened twice
+	teller string // the place in a program that prints it: an error that one place prints twice happened twice
 	level  string // of the innermost logger, in lower case; empty: none is told
 	image  string
 	step   string // of BuildKit
@@ -45,7 +45,7 @@ var (
 	quoted   = regexp.MustCompile(`^"(?:[^"\\]|\\.)*"`)
 )
 
-// peel takes off what stands around a message. depth bounds how often one logger's line is in another's.
+// peel removes the fields around a message. depth bounds how many loggers' lines may be nested.
 func peel(s string, depth int) record {
 	r := record{text: strings.TrimSpace(clip(s))}
 	for range mostPrefixes {
@@ -74,7 +74,7 @@ func (r *record) strip() bool {
 	if m := klog.FindStringSubmatch(r.text); m != nil {
 		r.level, r.teller = map[string]string{"I": "info", "W": "warning", "E": "error", "F": "fatal"}[m[1]], m[2]
 		if r.level == "warning" {
-			r.level = "error" // the kubelet's warnings of old are about what failed
+			r.level = "error" // old kubelets log failures as warnings
 		}
 		r.text = strings.TrimSpace(r.text[len(m[0]):])
 		return true

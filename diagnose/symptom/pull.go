@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// words are what a line has for certain that tells of a pull. Most lines of a log have none of them, and are not read
+// words: a line about a pull has one of them. Most lines of a log have none of them, and are not read
 // any further.
 var words = []string{
 	"pull", "image", "registry", "manifest", "/v2/", "/v1/", "oci", "blob", "layer", "docker", "sandbox", "sha256",
@@ -96,7 +96,7 @@ var readers = map[string]phrases{
 	),
 }
 
-// asks is a request to a registry or its token service, with what came of it. Writes are pushes.
+// asks matches a request to a registry or its token service, followed by an error. Writes are pushes.
 var asks = regexp.MustCompile(`\b(?:get|head|post|options) \\*"?(?:https?://)?[^\s"/]+/(?:v2/\\*"?:|v2/[^\s"]*/(?:manifests|blobs|tags)/[^\s"]*?\\*"?:|v2/[^\s"]*token[^\s"]*?\\*"?:|` +
 	`v1/(?:repositories|_ping)[^\s"]*?\\*"?:|[^\s"]*(?:token|auth)[^\s"]*scope=repository[^\s"]*?\\*"?:|(?:oauth2/|service/|jwt/|v2/)?(?:token|auth)\b[^\s"]*\\*"?:)|https?://[^\s"/]+/v2/[^\s"]+/(?:manifests|blobs|tags)/[^\s"]*?\\*"?: `)
 
@@ -108,7 +108,7 @@ var (
 		}
 		return all
 	}()
-	// not is what says that nothing failed, or not for good, or that it was no pull.
+	// not matches lines that say that nothing failed, or not for good, or that are not about a pull.
 	not = phrasesOf(
 		`successfully pulled`, `\bnormal\s+(pulling|pulled)\b`, `failed, retrying`, `failed to push`, `pushing (image|manifest)`,
 		`error pushing`, `push(ing)? .*failed`, `attempting next endpoint`, `trying next host`, `\bput https?://`, `\bpatch https?://`,
@@ -118,7 +118,7 @@ var (
 		`no such image: \S+\W*$`, `checking push`, `unable to retrieve some image pull secrets`, `image already present`,
 		`failed to save|failed to export`, `runc create failed`, `oci runtime`, `helm\.sh/hook`, `for "-t, --tag"`,
 	)
-	// repeated is what is said of a failure again and again, or without its cause.
+	// repeated matches lines that repeat a failure, or tell of it without its cause.
 	repeated = phrasesOf(
 		`error syncing pod`, `failed to "startcontainer"`, `start failed in pod .*(errimagepull|imagepullbackoff)`,
 		`docker (pull|build|create|run) failed with exit code`, `exit(ed with)? (status|code):? \d+\W*$`,
@@ -130,7 +130,7 @@ var (
 		`failed to (create|start) (pod )?sandbox`, `failed create pod sandbox`, `(^|\s)failed to inspect image`)
 )
 
-// after are errors that are about the pull that a line above began, unless they are about what came after it.
+// after matches errors of a pull that a line above began, and ran matches errors of a container that started after it.
 var (
 	after = regexp.MustCompile(`^(?:docker: |\w+: )?error response from daemon: |^error: |^fata(?:l:|\[)`)
 	ran   = phrasesOf(`driver failed`, `conflict`, `already (in use|allocated)`, `no such (container|network|file)`, `oci runtime`, `mount`, `could not select device`,

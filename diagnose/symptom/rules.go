@@ -17,8 +17,8 @@ func of(r diagnose.Reason, alternatives ...string) rule {
 	return rule{r, phrasesOf(alternatives...)}
 }
 
-// rules are asked in order, the most specific fact first: what the node itself met, what is wrong with the image, what
-// a server said, what the network did, what a status alone says. The text is in lower case.
+// rules are tried in order, the most specific fact first: failures of the node, of the image, a server's own words, the
+// network, and a status alone. The text is in lower case.
 var rules = []rule{
 	// The node's own side.
 	of(diagnose.NodeDiskFull, `no space left on device`, `disk quota exceeded`, `not enough space on the disk`,
@@ -69,7 +69,7 @@ var rules = []rule{
 		`read-only file system`, `archive/tar: `, `layer does not exist`, `failed to get filesystem from image`, `input/output error`,
 		`failed to unpack image on snapshotter`, `unlinkat .*directory not empty`, `failed to mount .*tmpmounts`),
 
-	// What a server said.
+	// A server's own words.
 	of(diagnose.AbuseLimited, `hap429`, `abuse rate limit`),
 	of(diagnose.DataLimited, `data limit exceeded`),
 	of(diagnose.RateLimited, `toomanyrequests`, `too many requests`, `pull rate limit`, `rate exceeded`, `rate limit (exceeded|reached)`,
@@ -140,7 +140,7 @@ var rules = []rule{
 		`denied: .*(permission|policy|not allowed|forbidden)`, `does not have (the )?(required )?(permission|access)`),
 	of(diagnose.TokenServiceRefused, `failed to fetch (oauth|anonymous) token: .*4\d\d\b`),
 
-	// What is missing.
+	// Missing images.
 	of(diagnose.DigestNotFound, `blob[ _]unknown`, `@sha256:[0-9a-f]+\\?"?: not found`, `manifest for \S+@sha256:[0-9a-f]+ not found`, `blob upload unknown`),
 	of(diagnose.RepositoryNotFound, `name[ _]unknown`, `repository name not known to registry`, `the repository with name .* does not exist`, `repository \S+ (was )?not found`, `repo(sitory)? not found`, `project \S+ not found`,
 		`repository \S+ does not exist`),
@@ -153,7 +153,7 @@ var rules = []rule{
 		`invalid character .* looking for beginning of value`, `/v2/"?: .*404`, `is not a valid chart repository`),
 }
 
-// hides are registries that answer 401 for what does not exist as they do for what is private.
+// hides matches registries that answer 401 for a missing repository as they do for a private one.
 var hides = regexp.MustCompile(`\b(docker\.io|quay\.io|ghcr\.io|gcr\.io|pkg\.dev|registry\.gitlab\.com|registry\.k8s\.io)\b`)
 
 var (
@@ -169,7 +169,8 @@ var (
 	}
 )
 
-// classify says what a text tells of an image. Of several attempts that it lists the one counts that came furthest.
+// classify returns the reason that a text gives for an image. Of several attempts in one text the one counts that came
+// furthest.
 func classify(text, image string) diagnose.Reason {
 	text = strings.ToLower(text)
 	best, worth := diagnose.Unknown, -1
@@ -194,8 +195,8 @@ func attempts(text string) []string {
 	return []string{text}
 }
 
-// weight is how much one attempt tells beside others: a refusal is what a wrong login gets, a runtime that is not there
-// is a place where the image was not looked for.
+// weight ranks attempts: a refusal may be due to a wrong login, and a runtime that is not there did not look for the
+// image at all.
 func weight(r diagnose.Reason) int {
 	switch c := r.Class(); {
 	case r == diagnose.Unknown:

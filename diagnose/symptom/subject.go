@@ -60,7 +60,7 @@ var (
 	chart   = regexp.MustCompile(`--version[ =](\S+)`)
 )
 
-// subject is what a text says was pulled, and the host at which it broke. Empty: it does not say.
+// subject is the image that a text names, and the host at which the pull broke. Empty: the text names none.
 type subject struct {
 	image, host string
 	beside      bool // the image is that of a line above
