@@ -221,7 +221,7 @@ func TestFieldInDocuments(t *testing.T) {
 	}
 	for _, file := range fields {
 		for i, p := range field(t, file) {
-			if file != fields[0] && i%7 > 0 || strings.Contains(p.Text, "\n") || p.Kind == "none" || strings.HasPrefix(p.Text, "{") {
+			if file != fields[0] && i%7 > 0 || strings.Contains(p.Text, "\n") || strings.Contains(p.Text, "&quot;") || p.Kind == "none" || strings.HasPrefix(p.Text, "{") {
 				continue
 			}
 			q, err := json.Marshal(p.Text)

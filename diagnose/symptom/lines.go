@@ -79,12 +79,31 @@ func (l *lines) fill(n int) bool {
 		if strings.ContainsRune(raw, '\x1b') || strings.Contains(raw, "m[") || strings.Contains(raw, "[3") || strings.Contains(raw, "[0m") {
 			raw = ansi.ReplaceAllString(raw, "")
 		}
+		raw = plain(raw)
 		// A progress bar writes over its own line.
 		for part := range strings.SplitSeq(raw, "\r") {
 			l.ahead = append(l.ahead, without(part))
 		}
 	}
 	return true
+}
+
+var (
+	// typed are the quotes of word processors and web pages.
+	typed = strings.NewReplacer("“", `"`, "”", `"`, "„", `"`, "&quot;", `"`, "&#34;", `"`, "&#39;", "'", "&lt;", "<", "&gt;", ">", "&amp;", "&", "\u00a0", " ")
+	// cells is a row of a table whose fields are in quotes, with quotes doubled.
+	cells = regexp.MustCompile(`^"[^"]*"[,;]".*""`)
+)
+
+// plain undoes what web pages, word processors and spreadsheets make of quotes.
+func plain(raw string) string {
+	if strings.Contains(raw, "\u201c") || strings.Contains(raw, "\u201e") || strings.Contains(raw, "&") || strings.Contains(raw, "\u00a0") {
+		raw = typed.Replace(raw)
+	}
+	if strings.HasPrefix(raw, `"`) && cells.MatchString(raw) {
+		raw = strings.ReplaceAll(raw, `""`, `"`)
+	}
+	return raw
 }
 
 // outer matches the prefixes of log lines, up to the text and its indentation.

@@ -41,8 +41,10 @@ var (
 	logrus   = regexp.MustCompile(`^\s*(INFO|WARN|ERRO|FATA|DEBU|TRAC)\[[^\]]{1,30}\]\s*`)
 	buildkit = regexp.MustCompile(`^\s*#(\d+)(?: \d+\.\d+)? `)
 	logfmt   = regexp.MustCompile(`^[\w.@-]{1,40}=\S`)
-	took     = regexp.MustCompile(`\s+\d+\.\d+s\s*$`) // at the end of a progress line
-	quoted   = regexp.MustCompile(`^"(?:[^"\\]|\\.)*"`)
+	// structured is a message of klog or logr, followed by keys and values.
+	structured = regexp.MustCompile(`^"(?:[^"\\]|\\.)*"\s+[\w./-]+=`)
+	took       = regexp.MustCompile(`\s+\d+\.\d+s\s*$`) // at the end of a progress line
+	quoted     = regexp.MustCompile(`^"(?:[^"\\]|\\.)*"`)
 )
 
 // peel removes the fields around a message. depth bounds how many loggers' lines may be nested.
@@ -54,7 +56,7 @@ func peel(s string, depth int) record {
 		}
 	}
 	switch {
-	case strings.HasPrefix(r.text, `"`) && quoted.MatchString(r.text) && strings.Contains(r.text, "="):
+	case structured.MatchString(r.text):
 		q := quoted.FindString(r.text)
 		msg, err := strconv.Unquote(q)
 		if err != nil {

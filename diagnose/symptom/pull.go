@@ -28,7 +28,7 @@ var readers = map[string]phrases{
 	"kubelet": phrasesOf(
 		`failed to pull (and unpack )?(the )?(image|artifact)`, `pullimage.* failed`, `pullimage from image service failed`,
 		`\berrimagepull\b`, `\bimagepullbackoff\b`, `invalidimagename`, `errimageneverpull`, `imageinspecterror`,
-		`image pull failed`, `registryunavailable`, `signaturevalidationfailed`, `trying and failing to pull image`,
+		`image pull failed`, `registryunavailable`, `signaturevalidationfailed`, `trying and failing to pull image`, `image can't be pulled`,
 		`failed to inspect (sandbox )?image`, `failed to get sandbox image`, `failed to apply default image tag`,
 		`couldn't parse image (reference|name)`, `with pull policy of never`, `back-off pulling image`, `pull qps exceeded`, `\bpulling image: .*: `,
 		`external registry credential provider`, `(error|fail).*credential provider plugin`,
@@ -122,7 +122,7 @@ var (
 	repeated = phrasesOf(
 		`error syncing pod`, `failed to "startcontainer"`, `start failed in pod .*(errimagepull|imagepullbackoff)`,
 		`docker (pull|build|create|run) failed with exit code`, `exit(ed with)? (status|code):? \d+\W*$`,
-		`non-zero exit (status|code)`, `trying and failing to pull image`, `check if image tag name is spelled correctly`, `^error pulling \S+\W*$`,
+		`non-zero exit (status|code)`, `trying and failing to pull image`, `image can't be pulled`, `check if image tag name is spelled correctly`, `^error pulling \S+\W*$`,
 	)
 	backoff = phrasesOf(`back-?off pulling image`, `imagepullbackoff`, `back-off .*pull`)
 	bare    = regexp.MustCompile(`^\W*(?:Error: |(?i:reason)\W+)?(?:ErrImagePull|ImagePullBackOff|InvalidImageName)\W*$|\s\d+/\d+\s+(?:Init:)?(?:ErrImagePull|ImagePullBackOff|InvalidImageName)\s`)
