@@ -179,3 +179,83 @@ func TestBounds(t *testing.T) {
 		}
 	}
 }
+
+// Windows says what its network met in the language of its user.
+func TestWindows(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]diagnose.Reason{
+		"No connection could be made because the target machine actively refused it.":                                                       diagnose.ConnectRefused,
+		"Es konnte keine Verbindung hergestellt werden, da der Zielcomputer die Verbindung verweigerte.":                                    diagnose.ConnectRefused,
+		"Aucune connexion n’a pu être établie car l’ordinateur cible l’a expressément refusée.":                                             diagnose.ConnectRefused,
+		"Aucune connexion n'a pu être établie car l'ordinateur cible l'a expressément refusée.":                                             diagnose.ConnectRefused,
+		"No se puede establecer una conexión ya que el equipo de destino denegó expresamente dicha conexión.":                               diagnose.ConnectRefused,
+		"Nenhuma conexão pôde ser feita porque a máquina de destino as recusou ativamente.":                                                 diagnose.ConnectRefused,
+		"Impossibile stabilire la connessione. Rifiuto persistente del computer di destinazione.":                                           diagnose.ConnectRefused, //nolint:misspell // Italian
+		"Подключение не установлено, т.к. конечный компьютер отверг запрос на подключение.":                                                 diagnose.ConnectRefused,
+		"対象のコンピューターによって拒否されたため、接続できませんでした。":                                                                                                 diagnose.ConnectRefused,
+		"대상 컴퓨터에서 연결을 거부했으므로 연결하지 못했습니다.":                                                                                                   diagnose.ConnectRefused,
+		"由于目标计算机积极拒绝，无法连接。":                                                                                                                 diagnose.ConnectRefused,
+		"A connection attempt failed because the connected party did not properly respond after a period of time":                           diagnose.ConnectTimeout,
+		"Ein Verbindungsversuch ist fehlgeschlagen, da die Gegenstelle nach einer bestimmten Zeitspanne nicht ordnungsgemäß reagiert hat":   diagnose.ConnectTimeout,
+		"Une tentative de connexion a échoué car le parti connecté n’a pas répondu convenablement au-delà d’une certaine durée":             diagnose.ConnectTimeout,
+		"Se produjo un error durante el intento de conexión ya que la parte conectada no respondió adecuadamente tras un periodo de tiempo": diagnose.ConnectTimeout,
+		"Uma tentativa de conexão falhou porque o componente conectado não respondeu corretamente após um período de tempo":                 diagnose.ConnectTimeout,
+		"Impossibile stabilire la connessione. Risposta non corretta della parte connessa dopo l'intervallo di tempo":                       diagnose.ConnectTimeout,
+		"Попытка установить соединение была безуспешной, т.к. от другого компьютера за требуемое время не получен нужный отклик":            diagnose.ConnectTimeout,
+		"接続済みの呼び出し先が一定の時間を過ぎても正しく応答しなかったため、接続できませんでした。":                                                                                     diagnose.ConnectTimeout,
+		"연결된 구성원으로부터 응답이 없어 연결하지 못했거나, 호스트로부터 응답이 없어 연결이 끊어졌습니다.":                                                                           diagnose.ConnectTimeout,
+		"由于连接方在一段时间后没有正确答复或连接的主机没有反应，连接尝试失败。":                                                                                               diagnose.ConnectTimeout,
+		"An existing connection was forcibly closed by the remote host.":                                                                    diagnose.ConnectionReset,
+		"Eine vorhandene Verbindung wurde vom Remotehost geschlossen.":                                                                      diagnose.ConnectionReset,
+		"Une connexion existante a dû être fermée par l’hôte distant.":                                                                      diagnose.ConnectionReset,
+		"Se ha forzado la interrupción de una conexión existente por el host remoto.":                                                       diagnose.ConnectionReset,
+		"Foi forçado o cancelamento de uma conexão existente pelo host remoto.":                                                             diagnose.ConnectionReset,
+		"Connessione in corso interrotta forzatamente dall'host remoto.":                                                                    diagnose.ConnectionReset,
+		"Удаленный хост принудительно разорвал существующее подключение.":                                                                   diagnose.ConnectionReset,
+		"既存の接続はリモート ホストに強制的に切断されました。":                                                                                                       diagnose.ConnectionReset,
+		"현재 연결은 원격 호스트에 의해 강제로 끊겼습니다.":                                                                                                      diagnose.ConnectionReset,
+		"远程主机强迫关闭了一个现有的连接。":                                                                                                                 diagnose.ConnectionReset,
+		"Eine bestehende Verbindung wurde softwaregesteuert durch den Hostcomputer abgebrochen.":                                            diagnose.ConnectionReset,
+		"Une connexion établie a été abandonnée par un logiciel de votre ordinateur hôte.":                                                  diagnose.ConnectionReset,
+		"A socket operation was attempted to an unreachable network.":                                                                       diagnose.Unreachable,
+		"Ein Socketvorgang bezog sich auf ein nicht verfügbares Netzwerk.":                                                                  diagnose.Unreachable,
+		"Une opération a été tentée sur un réseau impossible à atteindre.":                                                                  diagnose.Unreachable,
+		"An attempt was made to access a socket in a way forbidden by its access permissions.":                                              diagnose.Unreachable,
+		"Der Zugriff auf einen Socket war aufgrund der Zugriffsrechte des Sockets unzulässig.":                                              diagnose.Unreachable,
+		"Une tentative d’accès à un socket de manière interdite par ses autorisations d’accès a été tentée.":                                diagnose.Unreachable,
+	} {
+		r := read(t, `Error response from daemon: Get "https://registry-1.docker.io/v2/": dial tcp 203.0.113.1:443: connectex: `+text+"\n")
+		if len(r.Failures) != 1 || r.Failures[0].Reason != want {
+			t.Errorf("%s: %+v, want %s", text, r.Failures, want)
+		}
+	}
+	for text, want := range map[string]diagnose.Reason{
+		"getaddrinfow: No such host is known.":             diagnose.DNSNotFound,
+		"getaddrinfow: Der angegebene Host ist unbekannt.": diagnose.DNSNotFound,
+		"getaddrinfow: Es ist kein solcher Host bekannt.":  diagnose.DNSNotFound,
+		"getaddrinfow: Hôte inconnu.":                      diagnose.DNSNotFound,
+		"getaddrinfow: Host desconocido.":                  diagnose.DNSNotFound,
+		"getaddrinfow: Este host não é conhecido.":         diagnose.DNSNotFound,
+		"getaddrinfow: Host sconosciuto.":                  diagnose.DNSNotFound,
+		"getaddrinfow: そのようなホストは不明です。":                     diagnose.DNSNotFound,
+		"getaddrinfow: 알려진 호스트가 없습니다.":                     diagnose.DNSNotFound,
+		"getaddrinfow: Этот хост неизвестен.":              diagnose.DNSNotFound,
+		"getaddrinfow: 不知道这样的主机。":                          diagnose.DNSNotFound,
+		"getaddrinfow: This is usually a temporary error during hostname resolution and means that the local server did not receive a response": diagnose.DNSFailed,
+		"getaddrinfow: Dies ist normalerweise ein zeitweiliger Fehler bei der Auflösung von Hostnamen.":                                         diagnose.DNSFailed,
+		"getaddrinfow: Il s’agit en général d’une erreur temporaire qui se produit pendant la résolution d’un nom d’hôte":                       diagnose.DNSFailed,
+	} {
+		r := read(t, `Error response from daemon: Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: `+text+"\n")
+		if len(r.Failures) != 1 || r.Failures[0].Reason != want {
+			t.Errorf("%s: %+v, want %s", text, r.Failures, want)
+		}
+	}
+	for _, text := range []string{
+		"There is not enough space on the disk.", "Es steht nicht genug Speicherplatz auf dem Datenträger zur Verfügung.", "Espace insuffisant sur le disque.",
+	} {
+		r := read(t, `failed to register layer: re-exec error: exit status 1: output: write \\?\C:\ProgramData\docker\x: `+text+"\n")
+		if len(r.Failures) != 1 || r.Failures[0].Reason != diagnose.NodeDiskFull {
+			t.Errorf("%s: %+v", text, r.Failures)
+		}
+	}
+}
