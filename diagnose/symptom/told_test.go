@@ -200,7 +200,7 @@ func TestWindows(t *testing.T) {
 		"Une tentative de connexion a échoué car le parti connecté n’a pas répondu convenablement au-delà d’une certaine durée":             diagnose.ConnectTimeout,
 		"Se produjo un error durante el intento de conexión ya que la parte conectada no respondió adecuadamente tras un periodo de tiempo": diagnose.ConnectTimeout,
 		"Uma tentativa de conexão falhou porque o componente conectado não respondeu corretamente após um período de tempo":                 diagnose.ConnectTimeout,
-		"Impossibile stabilire la connessione. Risposta non corretta della parte connessa dopo l'intervallo di tempo":                       diagnose.ConnectTimeout,
+		"Impossibile stabilire la connessione. Risposta non corretta della parte connessa dopo l'intervallo di tempo":                       diagnose.ConnectTimeout, //nolint:misspell // Italian
 		"Попытка установить соединение была безуспешной, т.к. от другого компьютера за требуемое время не получен нужный отклик":            diagnose.ConnectTimeout,
 		"接続済みの呼び出し先が一定の時間を過ぎても正しく応答しなかったため、接続できませんでした。":                                                                                     diagnose.ConnectTimeout,
 		"연결된 구성원으로부터 응답이 없어 연결하지 못했거나, 호스트로부터 응답이 없어 연결이 끊어졌습니다.":                                                                           diagnose.ConnectTimeout,
