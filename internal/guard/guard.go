@@ -20,6 +20,7 @@ const (
 	Turns        = off != "turns"        // one client does not keep all transfers of an endpoint
 	Membership   = off != "membership"   // being cached is no right to read
 	Reference    = off != "reference"    // a manifest that names content is no proof that its repository has it
+	Command      = off != "command"      // a command to paste holds no word of a foreign text that a shell would run
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
 	Memory       = off != "memory"       // documents have their room before they are read
 )

@@ -22,6 +22,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"claim":        {"./upstream", "TestLyingManifestOpensNoBreaker"},
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
+	"command":      {"./diagnose/symptom", "TestRemedies"},
 	"public":       {"./upstream", "TestPublicAlone"},
 	"memory":       {"./pull", "TestLargeManifestsAtOnce"},
 	"turns":        {"./upstream", "TestOneClientLeavesTurnsToOthers"},
