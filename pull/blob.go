@@ -24,7 +24,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := blob{p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start}
+	b := blob{p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start, client: a.Client}
 	desc, member, err := p.member(st, ref.Repo, ref.Digest)
 	if err != nil {
 		p.log.WarnContext(ctx, "catalog can't be read", "ref", ref.Name, "digest", ref.Digest, "err", err)
@@ -61,12 +61,13 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 
 // blob is one client's way to a blob.
 type blob struct {
-	p     *Puller
-	st    *site
-	ref   oci.Ref
-	key   key
-	start time.Time
-	want  int64 // bytes as this client's repository has it, -1 where it does not say
+	p      *Puller
+	st     *site
+	ref    oci.Ref
+	key    key
+	start  time.Time
+	client string // for what is bounded by client
+	want   int64  // bytes as this client's repository has it, -1 where it does not say
 }
 
 // size asks the upstream for the blob's size, and so whether the repository has it: once for all who want to know.
@@ -123,7 +124,7 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 func (b blob) source() cache.Source {
 	return cache.Source{
 		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
-		Live: true,
+		Live: true, Client: b.client,
 		// Who wanted a part of it may have had that, and be gone, when the whole turns out to be wrong.
 		Wrong: b.failed,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {

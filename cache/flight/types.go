@@ -19,6 +19,8 @@ type Want struct {
 	Part bool
 	// By is when those who wait for the beginning of these bytes give up; zero, or over: not known.
 	By time.Time
+	// Client is whom these bytes are fetched for first: the Client of the Source.
+	Client string
 	// Live reports whether a person waits for these bytes. It may turn true while the fetch runs: a pull joins a
 	// warm-up. Nil means true.
 	Live func() bool
@@ -43,6 +45,8 @@ type Extender interface {
 type Source struct {
 	Key  string // readers with equal keys share the fate of a fetch
 	Live bool   // a client waits, as against a warm-up
+	// Client is who brings it, for what is bounded by client: an address, best. Empty: nothing is bounded.
+	Client string
 	// Fetch opens the range. It answers only once the source has agreed to send the bytes. It heals what breaks
 	// underneath; its error, and an error of the body, are final for this Key. The context ends with the flight's
 	// fetch, not with a client.
@@ -63,6 +67,12 @@ type Spool interface {
 	// Discard ends the spool: what is not committed is removed, what it holds open is released. The flight calls it
 	// last in any case, once its last reader has left.
 	Discard() error
+}
+
+// Parker is implemented by spools that hold room ahead of what is written.
+type Parker interface {
+	// Park says that nothing is written any more, until it is again: room that is held ahead can be given back.
+	Park()
 }
 
 // Object is content that can be read from any offset. The one a disk store returns embeds *os.File, which keeps

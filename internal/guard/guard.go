@@ -14,6 +14,10 @@ const (
 	Realm        = off != "realm"        // tokens are asked for where the operator said
 	Address      = off != "address"      // a host that nobody named is dialled at public addresses alone
 	Lease        = off != "lease"        // what a pull will ask for next is not evicted
+	Arrival      = off != "arrival"      // a size that is only claimed reserves nothing, and evicts nothing
+	Relay        = off != "relay"        // a slow source does not decide for readers who have another one
+	Unread       = off != "unread"       // what is fetched with no reader left is bounded by client
+	Held         = off != "held"         // slow readers keep nothing from being stored
 	Reservation  = off != "reservation"  // a download has its room before it begins
 	Membership   = off != "membership"   // being cached is no right to read
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
