@@ -147,6 +147,7 @@ func (a *App) build(c *config.Config) {
 	a.cache = cache.New(cache.Options{
 		Store: a.store, Index: a.index, Size: int64(c.Cache.Size), Free: a.store.Free,
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
+		Dir:           c.Cache.Dir,
 		ParallelAbove: int64(c.Cache.ParallelAbove),
 	})
 	a.puller = pull.New(pull.Options{
