@@ -4,5 +4,5 @@ package cache
 func (c *Cache) Kept() int {
 	c.leases.mu.Lock()
 	defer c.leases.mu.Unlock()
-	return c.leases.kept
+	return c.leases.sum
 }

@@ -31,8 +31,8 @@ type leases struct {
 
 	mu    sync.Mutex // guards what follows; a leaf
 	held  map[string]*lease
-	on    map[oci.Digest][]place
-	kept  int                     // digests of all leases
+	on    map[oci.Digest]*kept
+	sum   int                     // digests of all leases
 	short [33]map[*lease]struct{} // those that may end early, by the number of bits in their number of digests
 }
 
@@ -40,7 +40,14 @@ type lease struct {
 	holder  string
 	until   time.Time
 	digests []oci.Digest
-	at      []int32 // for each digest, where in its list the lease is
+	on      []*kept // for each digest
+	at      []int32 // where in the list of that the lease is
+}
+
+// kept is a digest that leases have.
+type kept struct {
+	digest oci.Digest
+	places []place
 }
 
 // place is that a digest is the i-th of a lease.
@@ -50,7 +57,7 @@ type place struct {
 }
 
 func newLeases(most int) *leases {
-	l := &leases{most: most, held: make(map[string]*lease), on: make(map[oci.Digest][]place)}
+	l := &leases{most: most, held: make(map[string]*lease), on: make(map[oci.Digest]*kept)}
 	for i := range l.short {
 		l.short[i] = make(map[*lease]struct{})
 	}
@@ -72,17 +79,25 @@ func (l *leases) put(holder string, until time.Time, digests []oci.Digest, now t
 	if len(digests) == 0 || !until.After(now) {
 		return
 	}
-	n := &lease{holder: holder, until: until, digests: slices.Clone(digests), at: make([]int32, len(digests))}
+	n := &lease{
+		holder: holder, until: until, digests: slices.Clone(digests), on: make([]*kept, len(digests)),
+		at: make([]int32, len(digests)),
+	}
 	l.held[holder] = n
-	l.kept += len(digests)
+	l.sum += len(digests)
 	for i, d := range n.digests {
-		n.at[i] = int32(len(l.on[d]))
-		l.on[d] = append(l.on[d], place{n, int32(i)})
+		k := l.on[d]
+		if k == nil {
+			k = &kept{digest: d}
+			l.on[d] = k
+		}
+		n.on[i], n.at[i] = k, int32(len(k.places))
+		k.places = append(k.places, place{n, int32(i)})
 	}
 	l.file(n, now)
-	for i := len(l.short) - 1; i >= 0 && l.kept > l.most; i-- {
+	for i := len(l.short) - 1; i >= 0 && l.sum > l.most; i-- {
 		for x := range l.short[i] {
-			if l.kept <= l.most {
+			if l.sum <= l.most {
 				break
 			}
 			l.end(x)
@@ -104,18 +119,16 @@ func (l *leases) file(x *lease, now time.Time) {
 func (l *leases) end(x *lease) {
 	delete(l.held, x.holder)
 	delete(l.short[bits.Len(uint(len(x.digests)))], x)
-	l.kept -= len(x.digests)
-	for i, d := range x.digests {
-		list := l.on[d]
-		last := len(list) - 1
-		moved := list[last]
-		list[x.at[i]] = moved
+	l.sum -= len(x.digests)
+	for i, k := range x.on {
+		last := len(k.places) - 1
+		moved := k.places[last]
+		k.places[x.at[i]] = moved
 		moved.lease.at[moved.i] = x.at[i]
-		list[last] = place{}
+		k.places[last] = place{}
+		k.places = k.places[:last]
 		if last == 0 {
-			delete(l.on, d)
-		} else {
-			l.on[d] = list[:last]
+			delete(l.on, k.digest)
 		}
 	}
 }
@@ -124,7 +137,8 @@ func (l *leases) end(x *lease) {
 func (l *leases) has(d oci.Digest, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.on[d], func(p place) bool { return p.lease.until.After(now) })
+	k := l.on[d]
+	return k != nil && slices.ContainsFunc(k.places, func(p place) bool { return p.lease.until.After(now) })
 }
 
 // sweep forgets what has ended, one lease at a time: others don't wait for all of it.
