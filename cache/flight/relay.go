@@ -57,23 +57,19 @@ type trial struct {
 	came   int64 // of the fill, when it began
 }
 
-// relayed has watch run if a reader has another source than the fill. The lock is held.
+// relayed has watch run if a reader has another source than the fill, whose own reader may have left. The lock is held.
 func (f *Flight) relayed() {
-	if !guard.Relay || f.relay.runs || f.ended || len(f.readers) < 2 {
+	if !guard.Relay || f.relay.runs || f.ended || len(f.readers) == 0 {
 		return
 	}
 	key := f.readers[0].src.Key
-	if !slices.ContainsFunc(f.readers, func(r *Reader) bool { return r.src.Key != key }) && f.sameKey(key) {
-		return
+	if fill := f.filling(); fill != nil {
+		key = fill.src.Key
 	}
-	f.relay.runs = true
-	f.g.wg.Go(f.watch)
-}
-
-// sameKey reports whether the fill is of that key, or there is none. The lock is held.
-func (f *Flight) sameKey(key string) bool {
-	fill := f.filling()
-	return fill == nil || fill.src.Key == key
+	if slices.ContainsFunc(f.readers, func(r *Reader) bool { return r.src.Key != key }) {
+		f.relay.runs = true
+		f.g.wg.Go(f.watch)
+	}
 }
 
 // watch looks for a better source until there is nothing to be gained.

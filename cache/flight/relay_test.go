@@ -200,6 +200,27 @@ func TestManySlowSourcesAndAFastOne(t *testing.T) {
 	})
 }
 
+// A slow source decides for nobody either when the reader who brought it has left.
+func TestSlowSourceWhoseReaderHasLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin(57, 10<<20)
+		o.chunk = 20 << 10
+		st := &store{}
+		g := watched(st)
+		obj, _ := join(t, g, o, o.source("slow", fault{wait: time.Second}))
+		if _, err := obj.Read(make([]byte, 100)); err != nil {
+			t.Error(err)
+		}
+		_ = obj.Close()
+		if took := pullWhole(t, g, o, o.source("fast", fault{wait: time.Millisecond})); took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		g.Close()
+		st.check(t)
+	})
+}
+
 // Where nobody knows the size a source that does not answer is left for another one.
 func TestNoAnswerAndNoSize(t *testing.T) {
 	t.Parallel()
