@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/registrymirror/mirror/internal/guard"
@@ -11,7 +12,14 @@ import (
 // Text is a configuration's file as it was read.
 type Text struct {
 	Data []byte
-	at   string // where the file is once links are followed
+	at   string      // where the file is once links are followed
+	info os.FileInfo // of the file, which tells one that was renamed into place; nil: not known
+}
+
+// rewritten reports whether a text stands in the very file that another one stood in, so that it may be half written. A file
+// that was renamed into place, or that a link points to anew, as a mounted ConfigMap's, was whole before.
+func (t Text) rewritten(before Text) bool {
+	return t.at == before.at && (t.info == nil || before.info == nil || os.SameFile(t.info, before.info))
 }
 
 // Read reads the file at path as Load does. With an empty path there is none.
@@ -23,11 +31,15 @@ func Read(path string) (Text, error) {
 	if err != nil {
 		at = path // that it isn't there is said below
 	}
+	info, err := os.Stat(path)
+	if err != nil {
+		info = nil // likewise
+	}
 	data, err := readFile(path)
 	if err != nil {
 		return Text{}, fmt.Errorf("read the configuration: %w", err)
 	}
-	return Text{Data: data, at: at}, nil
+	return Text{Data: data, at: at, info: info}, nil
 }
 
 // CutError says that a file looks as if an editor or a copy had not come to its end.
@@ -52,11 +64,11 @@ func (e *CutError) Error() string {
 //   - ends within a line, where the one in use does not;
 //   - has lost upstreams or rules, with everything behind them.
 //
-// A last line of three dots says that all of it is there. What came by another link, as a mounted ConfigMap does, was whole
-// before the link pointed to it.
+// A last line of three dots says that all of it is there. What was renamed into place, as most editors and tools do, or came by
+// another link, as a mounted ConfigMap does, was whole before.
 func (t Text) Whole(file string, running Text) error {
 	next, was := bytes.TrimRight(t.Data, " \t\r\n"), bytes.TrimRight(running.Data, " \t\r\n")
-	if !guard.Whole || len(was) == 0 || t.at != running.at || ended(next) || bytes.Equal(next, was) {
+	if !guard.Whole || len(was) == 0 || !t.rewritten(running) || ended(next) || bytes.Equal(next, was) {
 		return nil
 	}
 	cut := &CutError{File: file, Line: 1 + bytes.Count(next, []byte("\n"))}

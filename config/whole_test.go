@@ -207,3 +207,36 @@ func TestLinksLeadToWholeFiles(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A file that was renamed into place is whole, however much shorter it is: its writer had finished it.
+func TestRenamedFilesAreTaken(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	put := func(text string, rename bool) config.Text {
+		t.Helper()
+		to := path
+		if rename {
+			to += "~"
+		}
+		err := os.WriteFile(to, []byte(text), 0o600)
+		if err == nil && rename {
+			err = os.Rename(to, path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		read, err := config.Read(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return read
+	}
+	const long, short = "upstreams:\n  ghcr.io: {}\n  quay.io: {}\n", "upstreams:\n  ghcr.io: {}\n"
+	running := put(long, false)
+	if err := put(short, false).Whole(path, running); err == nil {
+		t.Error("a file that was cut in place was taken")
+	}
+	if err := put(short, true).Whole(path, running); err != nil {
+		t.Errorf("a file that was renamed into place: %v", err)
+	}
+}

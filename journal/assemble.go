@@ -45,6 +45,8 @@ type opened struct {
 	agent     string           // who got it
 	left      map[part]Request // blobs that the client left in the middle of
 	closed    bool
+	needs     map[oci.Digest]bool // blobs of its manifest that the client has not got yet; nil: not known
+	whole     *list.Element       // in Journal.whole; nil: it lacks something
 
 	group  *list.Element   // in Journal.open
 	recent *list.Element   // in Journal.recent
@@ -190,6 +192,7 @@ func (j *Journal) add(p *opened, r Request) {
 		}
 	}
 	p.stale = p.stale || r.Stale
+	p.got(r)
 	if r.Kind == oci.KindBlob && !r.Head {
 		if p.sending > 0 && r.Status/100 == 2 {
 			p.sending--
@@ -217,6 +220,52 @@ func (j *Journal) add(p *opened, r Request) {
 	if len(p.failing) < maxUnsure {
 		p.failing[partOf(r)] = failure{r.Finding, r.ID}
 	}
+}
+
+// mostNeeds bounds the parts of an image by whose end its pull is known to be over. A larger one is over when it pauses.
+const mostNeeds = 256
+
+// got notes which parts of its image a client has.
+func (p *opened) got(r Request) {
+	switch {
+	case r.Status != 200 || r.Aborted || r.Head:
+	case r.Kind == oci.KindManifest && len(r.Parts) > 0 && len(p.needs)+len(r.Parts) <= mostNeeds:
+		if p.needs == nil {
+			p.needs = make(map[oci.Digest]bool, len(r.Parts))
+		}
+		for _, d := range r.Parts {
+			p.needs[d] = true
+		}
+	case r.Kind == oci.KindBlob:
+		delete(p.needs, r.Ref.Digest)
+	}
+}
+
+// endsSoon has a pull end that has all its image needs: it is logged then, instead of a minute later. A client that has
+// some of it from before is not known to.
+func (j *Journal) endsSoon(p *opened) {
+	if p.needs == nil || len(p.needs) > 0 || p.sending > 0 || p.blobs == 0 || p.closed || p.whole != nil {
+		return
+	}
+	p.whole = j.whole.PushBack(p)
+}
+
+// endWhole closes the pulls that have had all for long enough, and returns how long the next one has; ok is false where
+// there is none.
+func (j *Journal) endWhole(ctx context.Context, now time.Time) (next time.Duration, ok bool) {
+	for e := j.whole.Front(); e != nil; e = j.whole.Front() {
+		p := e.Value.(*opened)
+		if left := p.last.Add(afterWhole).Sub(now); left > 0 {
+			return left, true
+		}
+		if p.sending > 0 || len(p.needs) > 0 { // the client has asked for more
+			j.whole.Remove(e)
+			p.whole = nil
+			continue
+		}
+		j.close(ctx, p)
+	}
+	return 0, false
 }
 
 // outcome says how the pull went, and why if it did not go well. Among several failures one that is not declined
@@ -254,6 +303,9 @@ func (j *Journal) close(ctx context.Context, p *opened) {
 		delete(j.open, p.key)
 	}
 	j.recent.Remove(p.recent)
+	if p.whole != nil {
+		j.whole.Remove(p.whole)
+	}
 	h := p.share.holder()
 	j.held.remove(p.share)
 	if n := (name{p.key, p.ref.Tag}); p.ref.Tag != "" && j.tags[n] == p {

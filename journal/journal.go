@@ -34,11 +34,13 @@ type Options struct {
 const (
 	// gather is how long requests wait to be recorded together: at ten thousand a second, waking somebody for each would
 	// cost as much as finding the manifest. What failed is recorded at once.
-	gather    = 50 * time.Millisecond
-	maxOpen   = 10_000 // pulls; of more, those of the client that has most of them are closed, the longest idle one first
-	maxSeen   = 4096   // failures that are remembered for not being said again
-	sayAgain  = time.Minute
-	maxUnsure = 100 // failing parts of one pull
+	gather   = 50 * time.Millisecond
+	maxOpen  = 10_000 // pulls; of more, those of the client that has most of them are closed, the longest idle one first
+	maxSeen  = 4096   // failures that are remembered for not being said again
+	sayAgain = time.Minute
+	// afterWhole is how long after a client has got all that its image needs the pull is over.
+	afterWhole = 2 * time.Second
+	maxUnsure  = 100 // failing parts of one pull
 
 	// So many lines of pulls that went wrong are logged within a window; of more there is a count. A broken deployment
 	// fails ten thousand pulls a second, and what there is to say of them is in the record.
@@ -72,6 +74,7 @@ type Journal struct {
 	taken   []event
 	open    map[key]*list.List       // pulls of a client in a repository, the one active last in front
 	recent  *list.List               // all open pulls, the one active last in front
+	whole   *list.List               // those of them whose clients have got all, in that order
 	held    *shares[*opened]         // the same, by client
 	tags    map[name]*opened         // the same, by tag
 	digests map[name]*list.List      // those of a digest, the one active last in front
@@ -127,7 +130,7 @@ func New(o Options) *Journal {
 	j := &Journal{
 		sources: make(map[string]int), record: o.Record, do: make(chan func()), log: o.Log, onPull: o.OnPull, onFail: o.OnFailure,
 		idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
-		open: make(map[key]*list.List), recent: list.New(), held: newShares[*opened](maxOpen),
+		open: make(map[key]*list.List), recent: list.New(), whole: list.New(), held: newShares[*opened](maxOpen),
 		tags: make(map[name]*opened), digests: make(map[name]*list.List),
 		doubts: list.New(), doubted: newShares[*list.Element](maxOpen),
 		indexes: make(map[oci.Digest]*index), learned: make(map[string]*share[*learnt]), learnt: newShares[*learnt](maxLearned),
@@ -216,7 +219,14 @@ func (j *Journal) Run(ctx context.Context) error {
 	settling := time.NewTimer(0)
 	defer settling.Stop()
 	armed := true
+	ending := time.NewTimer(0)
+	defer ending.Stop()
+	awaited := true
 	for {
+		if first := j.whole.Front(); first != nil && !awaited {
+			awaited = true
+			ending.Reset(max(time.Until(first.Value.(*opened).last.Add(afterWhole)), time.Millisecond))
+		}
 		if first := j.doubts.Front(); first != nil && !armed {
 			armed = true
 			settling.Reset(max(time.Until(first.Value.(*doubt).at), time.Millisecond))
@@ -227,6 +237,12 @@ func (j *Journal) Run(ctx context.Context) error {
 			var next time.Duration
 			if next, armed = j.settle(ctx, now); armed {
 				settling.Reset(next)
+			}
+		case now := <-ending.C:
+			j.take(ctx)
+			var next time.Duration
+			if next, awaited = j.endWhole(ctx, now); awaited {
+				ending.Reset(next)
 			}
 		case <-j.some:
 			gathered.Reset(gather)
@@ -345,6 +361,7 @@ func (j *Journal) note(ctx context.Context, e event) {
 		return
 	case p != nil:
 		j.add(p, e.Request)
+		j.endsSoon(p)
 	}
 	if e.Finding != nil {
 		j.failed(ctx, p, e.Request)

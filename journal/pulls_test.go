@@ -3,6 +3,7 @@ package journal_test
 import (
 	"context"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,62 @@ func TestPulls(t *testing.T) {
 		pass(2 * time.Minute)
 		if list := pulls(false); len(list) > 1000 || len(list) < 800 || list[0].Client != "2999" {
 			t.Errorf("%d are remembered", len(list))
+		}
+	})
+}
+
+// A pull whose client has got all that its image needs is over two seconds later, and one that lacks something when it has
+// paused for a minute: the client may have the rest from before.
+func TestPullIsOverWhenTheClientHasAll(t *testing.T) {
+	t.Parallel()
+	parts := func(r *journal.Request) { r.Parts = []oci.Digest{config, layer} }
+	bubble(t, journal.Options{}, func(j *journal.Journal, log *lines) {
+		j.Observe(asked(oci.KindManifest, "1.27", nil)) // an index
+		j.Observe(asked(oci.KindManifest, child, parts))
+		j.Observe(asked(oci.KindBlob, config, size(3)))
+		pass(5 * time.Second)
+		j.Observe(asked(oci.KindBlob, layer, func(r *journal.Request) { r.Status, r.Bytes = 206, 7 })) // a part of it
+		pass(5 * time.Second)
+		j.Begin(asked(oci.KindBlob, layer, nil))
+		pass(5 * time.Second)
+		if got := log.take(); got != nil {
+			t.Errorf("while the last layer is being sent: %q", got)
+		}
+		j.Observe(asked(oci.KindBlob, layer, size(9)))
+		pass(time.Second)
+		if got := log.take(); got != nil {
+			t.Errorf("a second after the last layer: %q", got)
+		}
+		pass(2 * time.Second)
+		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "msg=pull ") || !strings.Contains(got[0], "outcome=served bytes=19") {
+			t.Errorf("three seconds after the last layer: %q", got)
+		}
+
+		j.Observe(asked(oci.KindManifest, "1.28", parts))
+		j.Observe(asked(oci.KindBlob, layer, size(9)))
+		pass(50 * time.Second)
+		if got := log.take(); got != nil {
+			t.Errorf("a pull that lacks a part: %q", got)
+		}
+		pass(15 * time.Second)
+		if got := log.take(); len(got) != 1 {
+			t.Errorf("after a minute: %q", got)
+		}
+
+		// What follows at once is a part of the same pull.
+		j.Observe(asked(oci.KindManifest, "1.29", parts))
+		j.Observe(asked(oci.KindBlob, config, size(3)))
+		j.Observe(asked(oci.KindBlob, layer, size(9)))
+		pass(time.Second)
+		j.Observe(asked(oci.KindManifest, index, func(r *journal.Request) { r.Parts = []oci.Digest{child} }))
+		pass(10 * time.Second)
+		if got := log.take(); got != nil {
+			t.Errorf("a second platform is asked for: %q", got)
+		}
+		j.Observe(asked(oci.KindBlob, child, size(1)))
+		pass(3 * time.Second)
+		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "bytes=13") {
+			t.Errorf("both platforms: %q", got)
 		}
 	})
 }

@@ -30,6 +30,8 @@ type Request struct {
 	Size      int64 // of the body that the header promised, for blobs; 0: not known
 	// Index is the document of an index that was sent, for its platforms. It is read later, and not kept.
 	Index []byte
+	// Parts is the content that the image needs whose manifest was sent. It is read later, and not changed.
+	Parts []oci.Digest
 	// Finding is set where the answer was a failure; ID is its fingerprint.
 	Finding *diagnose.Finding
 	ID      string

@@ -48,6 +48,9 @@ func (p *Puller) remembered(d oci.Digest) (*manifest, bool) {
 // a *memory.FullError, or the context's.
 func (p *Puller) answer(ctx context.Context, ref oci.Ref, f fetched, head bool, s Status, now time.Time) (*Content, error) {
 	c := &Content{Ref: ref, Digest: f.digest, MediaType: f.as, Size: f.size, Bytes: f.bytes, Status: s}
+	if !oci.IsIndex(f.as) {
+		c.Parts = f.parts[1:]
+	}
 	if f.bytes == nil && !head {
 		if err := p.attach(ctx, c, f.whole); err != nil {
 			return nil, err

@@ -82,6 +82,8 @@ type Content struct {
 	// Object is nil for HEAD.
 	Object cache.Object
 	Link   string // for lists: the rel=next target, relative to our own path; empty: no more
+	// Parts is the content that an image's manifest needs, not to be changed; nil for others.
+	Parts []oci.Digest
 	// Filters is the OCI-Filters-Applied header of a referrers answer.
 	Filters string
 	Status  Status

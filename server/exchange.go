@@ -34,9 +34,10 @@ type exchange struct {
 	aborted bool
 	told    bool
 	pull    pullKey
-	tracked bool   // pull is noted as under way
-	size    int64  // of the body that was promised, for blobs
-	index   []byte // that was sent
+	tracked bool         // pull is noted as under way
+	size    int64        // of the body that was promised, for blobs
+	index   []byte       // that was sent
+	parts   []oci.Digest // of the manifest that was sent
 
 	answer response  // what is here and not behind a pointer saves an allocation
 	values [8]string // of headers, likewise
@@ -157,7 +158,7 @@ func (x *exchange) record() journal.Request {
 		UserAgent: printable(x.r.UserAgent(), 200),
 		Kind:      x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
 		Outcome: x.status.Outcome, Collapsed: x.status.Collapsed, Stale: x.status.Stale, Aborted: x.aborted,
-		Size: x.size, Index: x.index,
+		Size: x.size, Index: x.index, Parts: x.parts,
 	}
 	if x.routed {
 		q.Upstream = x.ref.Host

@@ -52,6 +52,7 @@ func (x *exchange) manifest() error {
 	if x.req.Head {
 		return nil
 	}
+	x.parts = c.Parts
 	if c.Object != nil {
 		n, err := x.copy(x.r.Context(), c.Object, span{0, size})
 		if err == nil && n != size {
