@@ -19,6 +19,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/registrymirror/mirror/diagnose/doctor"
+	pages "github.com/registrymirror/mirror/docs/failures"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -65,6 +66,8 @@ func New(o Options) http.Handler {
 		Problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for %s", r.URL.EscapedPath(), r.Method))
 	})
 	health(r, o.Ready)
+	r.Get("/docs/failures/", doc)
+	r.Get("/docs/failures/{page}", doc)
 	r.Group(func(r chi.Router) {
 		r.Use(o.guard, typed)
 		if o.Metrics != nil {
@@ -97,6 +100,17 @@ func New(o Options) http.Handler {
 		profiles(r)
 	})
 	return r
+}
+
+// doc answers with a page about a reason why pulls fail, as it is in this version, or with the list of them. No token is
+// wanted: the pages are public.
+func doc(w http.ResponseWriter, r *http.Request) {
+	text, ok := pages.Find(strings.TrimPrefix(r.URL.Path, "/docs/failures/"))
+	if !ok {
+		Problem(w, http.StatusNotFound, "there is no such page; /docs/failures/ lists those there are")
+		return
+	}
+	word(w, http.StatusOK, text)
 }
 
 // NewMetrics returns the handler of a metrics listener of its own, which wants no token. Of the options it goes by

@@ -78,3 +78,21 @@ func TestNotReadyIsNotDead(t *testing.T) {
 		}
 	}
 }
+
+// The pages about failures are those of this version, and want no token.
+func TestPagesAboutFailures(t *testing.T) {
+	t.Parallel()
+	h := admin.New(admin.Options{Token: func() string { return "secret" }, Loopback: true})
+	for path, want := range map[string]string{
+		"/docs/failures/": "# ", "/docs/failures/tag-not-found": "# tag-not-found\n", "/docs/failures/tag-not-found.md": "# tag-not-found\n",
+	} {
+		if status, body, _ := get(t, h, http.MethodGet, path, ""); status != http.StatusOK || !strings.HasPrefix(body, want) {
+			t.Errorf("%s: %d %.60q", path, status, body)
+		}
+	}
+	for _, path := range []string{"/docs/failures/none", "/docs/failures/../x", "/docs/failures/a/b"} {
+		if status, _, _ := get(t, h, http.MethodGet, path, ""); status != http.StatusNotFound {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+}

@@ -171,6 +171,9 @@ func TestOpenAPIRoutes(t *testing.T) {
 				if p.Ref != "" {
 					p = doc.Components.Parameters[last(p.Ref)]
 				}
+				if strings.Contains(path, "{"+p.Name+"}") {
+					continue // it is a part of the path
+				}
 				names = append(names, p.Name)
 				value := map[string]string{"integer": "1", "boolean": "true"}[p.Schema.Type]
 				switch p.Name {

@@ -189,7 +189,7 @@ func (x *exchange) document(f *failure, code errcode.ErrorCode) []byte {
 	b, err := json.Marshal(map[string][]entry{"errors": {{
 		Code:    code.String(),
 		Message: sentence(f.finding, maxMessage),
-		Detail:  "failure " + f.id + ", " + x.s.o.Help + string(f.finding.Reason) + ".md",
+		Detail:  "failure " + f.id + ", " + x.s.help(x.r, string(f.finding.Reason)),
 	}}})
 	if err != nil { // strings can't fail to marshal
 		return []byte(`{"errors":[{"code":"UNKNOWN","message":"","detail":""}]}`)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/registrymirror/mirror/docs/failures"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -49,7 +50,8 @@ type Options struct {
 	Via string
 	// Proxies say who the client is, where they stand between. Listen wants them, too.
 	Proxies Proxies
-	// Help is the address below which every reason has a page, NAME.md. Empty: that of the project.
+	// Help is the address below which every reason has a page, NAME.md. Empty: the server's own, by the name that the client
+	// calls it by, which needs no internet and is of this version.
 	Help string
 	// Ready says whether the mirror can answer requests. Nil: always.
 	Ready func() bool
@@ -57,7 +59,11 @@ type Options struct {
 	Log *slog.Logger
 }
 
-const defaultHelp = "https://github.com/registrymirror/mirror/blob/main/docs/failures/"
+// docs is where the pages about failures are, and defaultHelp where they are besides.
+const (
+	docs        = "/docs/failures/"
+	defaultHelp = "https://github.com/registrymirror/mirror/blob/main/docs/failures/"
+)
 
 // Server answers clients. It is an http.Handler, safe for concurrent use.
 type Server struct {
@@ -83,14 +89,13 @@ func New(o Options) *Server {
 	if s.o.Begin == nil {
 		s.o.Begin = func(journal.Request) {}
 	}
-	if s.o.Help == "" {
-		s.o.Help = defaultHelp
-	}
 	m := chi.NewMux()
 	m.Get("/healthz", s.healthz)
 	m.Head("/healthz", s.healthz)
 	m.Get("/readyz", s.readyz)
 	m.Head("/readyz", s.readyz)
+	m.Get(docs+"*", s.doc)
+	m.Head(docs+"*", s.doc)
 	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		word(w, r, http.StatusNotFound, "not found: images are under /v2/, health is at /healthz and /readyz")
 	})
@@ -135,6 +140,33 @@ func (s *Server) InFlight() int { return s.active.count() }
 
 // Healthz answers that the process lives.
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) { word(w, r, http.StatusOK, "ok") }
+
+// doc answers with a page about a reason why pulls fail, or with the list of them.
+func (s *Server) doc(w http.ResponseWriter, r *http.Request) {
+	if text, ok := failures.Find(strings.TrimPrefix(r.URL.Path, docs)); ok {
+		word(w, r, http.StatusOK, text)
+		return
+	}
+	word(w, r, http.StatusNotFound, "there is no such page; "+docs+" lists those there are")
+}
+
+// help is the address of the page about a reason.
+func (s *Server) help(r *http.Request, reason string) string {
+	at := s.o.Help
+	switch {
+	case at != "":
+	case r.Host == "" || len(r.Host) > 255 || strings.IndexFunc(r.Host, func(c rune) bool { return !strings.ContainsRune(hostChars, c) }) >= 0:
+		at = defaultHelp
+	case r.TLS != nil:
+		at = "https://" + r.Host + docs
+	default:
+		at = "http://" + r.Host + docs
+	}
+	return at + reason + ".md"
+}
+
+// hostChars are what a host, with its port, is made of.
+const hostChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]"
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	switch {

@@ -24,6 +24,16 @@ func Page(reason string) (string, bool) {
 	return string(b), err == nil
 }
 
+// Find is the page at a path below the folder: REASON or REASON.md, and the list of all at README.md or nothing.
+func Find(path string) (text string, ok bool) {
+	name := strings.TrimSuffix(path, ".md")
+	if name == "" || name == "README" {
+		b, err := pages.ReadFile("README.md")
+		return string(b), err == nil
+	}
+	return Page(name)
+}
+
 // Reasons are those that have a page, sorted.
 func Reasons() (all []string) {
 	list, err := pages.ReadDir(".")

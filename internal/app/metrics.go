@@ -51,7 +51,7 @@ func newMetrics(version string, c *cache.Cache) *metrics {
 	m.requests = counter("mirror_requests_total", "Requests of clients under /v2/, by what the cache did.",
 		"upstream", "kind", "result")
 	m.clientBytes = counter("mirror_client_bytes_total", "Bytes of bodies sent to clients.", "upstream")
-	m.pulls = counter("mirror_pulls_total", "Pulls of images, a minute after their last request, by how they went.",
+	m.pulls = counter("mirror_pulls_total", "Pulls of images that are over, by how they went.",
 		"upstream", "outcome")
 	m.failures = counter("mirror_failures_total", "Pulls that failed, by the cause. What was declined is not among them.",
 		"upstream", "class", "reason")
