@@ -82,7 +82,7 @@ func TestNotReadyIsNotDead(t *testing.T) {
 // The pages about failures are those of this version, and want no token.
 func TestPagesAboutFailures(t *testing.T) {
 	t.Parallel()
-	h := admin.New(admin.Options{Token: func() string { return "secret" }, Loopback: true})
+	h := admin.New(admin.Options{Token: func() string { return "secret" }})
 	for path, want := range map[string]string{
 		"/docs/failures/": "# ", "/docs/failures/tag-not-found": "# tag-not-found\n", "/docs/failures/tag-not-found.md": "# tag-not-found\n",
 	} {
