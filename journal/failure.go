@@ -95,7 +95,8 @@ func (j *Journal) tell(ctx context.Context, p *opened, r Request) {
 func (j *Journal) count(p *opened, r Request) {
 	f := r.Finding
 	pulling := r.Kind == oci.KindManifest || r.Kind == oci.KindBlob
-	if !pulling && (r.Kind != 0 || f.Class != diagnose.ClassMirror || f.Reason == diagnose.BadRequest) {
+	wrongProtocol := f.Reason == diagnose.HTTPNotHTTPS || f.Reason == diagnose.HTTPSNotHTTP
+	if !pulling && (r.Kind != 0 || !wrongProtocol && (f.Class != diagnose.ClassMirror || f.Reason == diagnose.BadRequest)) {
 		return
 	}
 	x := Failure{

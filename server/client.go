@@ -5,6 +5,10 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/journal"
 )
 
 // clientOf names the client for records: the node that its configuration says it is, else its address, as the proxies that
@@ -70,4 +74,27 @@ func loops(r *http.Request, via string) bool {
 		}
 	}
 	return false
+}
+
+// Mismatch returns what Listen tells of clients that speak the other protocol: it leaves a record, and a line in the log.
+func (s *Server) Mismatch(tls bool) func(from net.Addr) {
+	finding := diagnose.Explain(diagnose.New(diagnose.HTTPNotHTTPS, "a client speaks HTTPS to the mirror, whose listener is plain HTTP",
+		"write http:// before the mirror's address in the client's configuration, or set tls in the mirror's"))
+	if tls {
+		finding = diagnose.Explain(diagnose.New(diagnose.HTTPSNotHTTP, "a client speaks plain HTTP to the mirror, whose listener is HTTPS",
+			"write https:// before the mirror's address in the client's configuration, and have it trust the mirror's CA"))
+	}
+	return func(from net.Addr) {
+		client, _, err := net.SplitHostPort(from.String())
+		if err != nil {
+			client = printable(from.String(), 100)
+		}
+		source := ""
+		if a, ok := from.(*net.TCPAddr); ok {
+			source = network(a.AddrPort().Addr().Unmap().WithZone(""))
+		}
+		f := finding
+		f.Evidence = []string{"the first bytes of a connection from " + client}
+		s.o.Observe(journal.Request{At: time.Now(), Client: client, Source: source, Status: http.StatusBadRequest, Finding: &f, ID: f.ID("")})
+	}
 }

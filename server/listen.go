@@ -72,7 +72,11 @@ type ListenOptions struct {
 	Limit int
 	// Proxies may say by the PROXY protocol who the client is: then that is the RemoteAddr of their connections.
 	Proxies Proxies
-	Log     *slog.Logger // nil: discard
+	// TLS says that clients have to speak TLS. Mismatch is told of one that speaks the other protocol, TLS or plain HTTP. It
+	// must not block. Nil: it is not told.
+	TLS      bool
+	Mismatch func(from net.Addr)
+	Log      *slog.Logger // nil: discard
 }
 
 // Listen wraps a TCP listener. Its connections end when the client takes nothing of what is written to them for a

@@ -85,22 +85,40 @@ func (p *preface) read(c *net.TCPConn) {
 func (c *conn) Read(b []byte) (int, error) {
 	if c.preface == nil {
 		n, err := c.TCPConn.Read(b)
-		if !c.began && n > 0 {
+		if !c.began && n > 0 && (bytes.HasPrefix(b[:n], proxyproto.SIGV2) || bytes.HasPrefix(b[:n], proxyproto.SIGV1)) {
 			c.began = true
-			if bytes.HasPrefix(b[:n], proxyproto.SIGV2) || bytes.HasPrefix(b[:n], proxyproto.SIGV1) {
-				c.l.stranger(c.TCPConn.RemoteAddr())
-			}
+			c.l.stranger(c.TCPConn.RemoteAddr())
 		}
-		return n, err
+		return c.judged(b, n, err)
 	}
 	c.preface.read(c.TCPConn)
 	if c.preface.err != nil {
 		return 0, c.preface.err
 	}
 	if c.preface.rest.Buffered() > 0 {
-		return c.preface.rest.Read(b)
+		n, err := c.preface.rest.Read(b)
+		return c.judged(b, n, err)
 	}
-	return c.TCPConn.Read(b)
+	n, err := c.TCPConn.Read(b)
+	return c.judged(b, n, err)
+}
+
+// judged passes on what was read. By the first byte it is told whether the client speaks the listener's protocol: net/http
+// only closes such a connection, and the client's own words name neither the cause nor the way out.
+func (c *conn) judged(b []byte, n int, err error) (int, error) {
+	if c.began || n == 0 {
+		return n, err
+	}
+	c.began = true
+	if c.l.Mismatch == nil {
+		return n, err
+	}
+	const handshake = 0x16 // a TLS record of that type, RFC 8446, 5.1
+	switch first := b[0]; {
+	case !c.l.TLS && first == handshake, c.l.TLS && 'A' <= first && first <= 'Z':
+		c.l.Mismatch(c.RemoteAddr())
+	}
+	return n, err
 }
 
 // sayAgain is how often it is told that somebody sends what is not taken.

@@ -289,7 +289,9 @@ func (a *App) Run(ctx context.Context) error {
 		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) }, About: a.about, Reload: a.again,
 	}), a.log)
 	served := make(chan error, 3)
-	l := server.Listen(a.main, server.ListenOptions{Limit: connections(a.log), Proxies: proxies(c), Log: a.log})
+	l := server.Listen(a.main, server.ListenOptions{
+		Limit: connections(a.log), Proxies: proxies(c), Log: a.log, TLS: c.TLS.Enabled(), Mismatch: a.server.Mismatch(c.TLS.Enabled()),
+	})
 	go func() {
 		if c.TLS.Enabled() {
 			served <- main.ServeTLS(l, "", "")

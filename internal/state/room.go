@@ -24,14 +24,15 @@ const (
 // Used is how many bytes of the file are in use. The rest of it is free pages, which the next writes take.
 func (db *DB) Used() int64 {
 	s := db.bolt.Stats()
-	var size int64
+	var size, page int64
 	_ = guard(func() error {
 		return db.bolt.View(func(tx *bbolt.Tx) error {
 			size = tx.Size()
+			page = int64(tx.DB().Info().PageSize) // in a transaction, which keeps the file from being mapped anew
 			return nil
 		})
 	})
-	return size - int64(s.FreePageN+s.PendingPageN)*int64(db.bolt.Info().PageSize)
+	return size - int64(s.FreePageN+s.PendingPageN)*page
 }
 
 // makeRoom keeps the file within its budget after a write to a table, if that is expendable.
