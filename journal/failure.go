@@ -75,8 +75,11 @@ func (j *Journal) tell(ctx context.Context, p *opened, r Request) {
 	attrs := []slog.Attr{
 		slog.String("ref", ref), slog.String("reason", string(f.Reason)), slog.String("class", string(f.Class)),
 		slog.String("id", r.ID), slog.String("summary", f.Summary), slog.String("remedy", f.Remedy),
-		slog.String("upstream", orElse(f.Upstream, r.Ref.Host)), slog.Int("status", f.Status),
+		slog.String("upstream", orElse(f.Upstream, r.Ref.Host)), slog.Int("status", r.Status), // that the client got
 		slog.String("client", r.Client),
+	}
+	if f.Status > 0 {
+		attrs = append(attrs, slog.Int("upstream_status", f.Status))
 	}
 	if f.Host != "" && f.Host != f.Upstream {
 		attrs = append(attrs, slog.String("host", f.Host))

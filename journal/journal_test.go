@@ -131,7 +131,7 @@ const (
 		" upstream=docker.io client=node-1 outcome="
 	warnStart     = `level=WARN msg="pull failed" ref=docker.io/library/nginx:1.27 `
 	declinedStart = `level=INFO msg="pull declined" ref=docker.io/library/nginx:1.27 `
-	warnEnd       = ` summary="it broke" remedy="mend it" upstream=docker.io status=503 client=node-1`
+	warnEnd       = ` summary="it broke" remedy="mend it" upstream=docker.io status=502 client=node-1 upstream_status=503`
 )
 
 func TestPull(t *testing.T) {
