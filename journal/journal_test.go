@@ -251,7 +251,7 @@ func TestOutcomes(t *testing.T) {
 				Reason: diagnose.BadRequest, Class: diagnose.ClassMirror, Summary: "bad", Remedy: "mend it",
 			}}}
 		}, []string{`level=WARN msg="request refused" ref="" reason=bad-request class=mirror id=aaaaaaaa summary=bad ` +
-			`remedy="mend it" upstream="" status=0 client=node-1`}},
+			`remedy="mend it" upstream="" status=400 client=node-1`}},
 		{"a blob without a manifest", func() []journal.Request {
 			return []journal.Request{asked(oci.KindBlob, layer, size(10))}
 		}, nil},
@@ -347,7 +347,7 @@ func TestSameFailureIsCounted(t *testing.T) {
 		want(t, log)
 		meet(101)
 		synctest.Wait()
-		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "client=node-101 again=50") {
+		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "client=node-101 upstream_status=503 again=50") {
 			t.Errorf("logged %q, want one line that counts", got)
 		}
 		j.Observe(asked(oci.KindManifest, "1.28", failing(diagnose.RateLimited, "bbbbbbbb")))
