@@ -97,11 +97,9 @@ func (p *Puller) store(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 	f := p.remember(doc).in(doc.MediaType)
 	point.Hit("pull/learnt")
 	if putErr == nil && learnErr == nil {
-		for _, ref := range p.words.meaning(st.generation, repo, doc.Digest) {
-			if w, ok := p.words.get(st.generation, ref); ok && w.desc.Digest == doc.Digest {
-				p.record(ctx, ref, w)
-				point.Hit("pull/recorded")
-			}
+		for ref, w := range p.words.meaning(st.generation, repo, doc.Digest) {
+			p.record(ctx, ref, w)
+			point.Hit("pull/recorded")
 		}
 	}
 	return f

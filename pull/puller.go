@@ -40,8 +40,8 @@ type Cache interface {
 type Catalog interface {
 	// Tag returns what is recorded of a tag, or catalog.ErrUnknown.
 	Tag(ref oci.Ref) (catalog.Tag, error)
-	// Moved records that the upstream has just been seen to mean a digest by the tag.
-	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest) (catalog.Tag, error)
+	// Moved records that at a time the upstream was seen to mean a digest by the tag.
+	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time) (catalog.Tag, error)
 	// Learn makes a manifest and what it refers to members of a repository.
 	Learn(repo oci.Repo, m *oci.Manifest) error
 	// LearnBlob makes a blob a member of a repository.
