@@ -111,6 +111,7 @@ func everything() http.Handler {
 				Cache:   &doctor.Cache{Digest: "sha256:aa", CheckedAt: doctor.At(at)},
 			}
 		},
+		Reset: func(name string) []string { return []string{name} },
 		Cache: func() admin.Cache { return admin.Cache{Bytes: 1, Degraded: true} },
 		Pulls: func(context.Context, bool) ([]journal.Pull, error) {
 			return []journal.Pull{{
@@ -203,6 +204,7 @@ func TestOpenAPITypes(t *testing.T) {
 		"FailureList": admin.FailureList{}, "Summary": journal.Summary{}, "Explanation": admin.Explanation{},
 		"PullList": admin.PullList{}, "UpstreamList": admin.UpstreamList{}, "Cache": admin.Cache{},
 		"DoctorRequest": admin.DoctorRequest{}, "Report": doctor.Report{},
+		"ResetRequest": admin.ResetRequest{}, "ResetAnswer": admin.ResetAnswer{},
 	} {
 		compare(t, doc, seen, name, schema{Ref: "/" + name}, reflect.TypeOf(v))
 	}
@@ -283,7 +285,8 @@ func compare(t *testing.T, doc document, seen map[string]bool, at string, s sche
 		if diff := gocmp.Diff(required, slices.Sorted(slices.Values(s.Required))); diff != "" {
 			t.Errorf("%s, required (-type +document):\n%s", at, diff)
 		}
-		if closed := s.Additional == false; closed != (typ == reflect.TypeFor[admin.DoctorRequest]()) { // answers may get more fields
+		request := typ == reflect.TypeFor[admin.DoctorRequest]() || typ == reflect.TypeFor[admin.ResetRequest]()
+		if closed := s.Additional == false; closed != request { // answers may get more fields
 			t.Errorf("%s: additionalProperties: %v", at, s.Additional)
 		}
 		for name, f := range fields {
@@ -340,8 +343,9 @@ func TestOpenAPIAnswers(t *testing.T) {
 		Pulls: func(context.Context, bool) ([]journal.Pull, error) { return nil, nil },
 	})
 	bodies := map[string]string{
-		"/api/v1/doctor":  `{"image":"docker.io/acme/app:1"}`,
-		"/api/v1/explain": "Failed to pull image \"acme/app:1\": 502 Bad Gateway (mirror: x; y [7f3a9c2e])\n",
+		"/api/v1/doctor":          `{"image":"docker.io/acme/app:1"}`,
+		"/api/v1/upstreams/reset": `{"upstream":"docker.io"}`,
+		"/api/v1/explain":         "Failed to pull image \"acme/app:1\": 502 Bad Gateway (mirror: x; y [7f3a9c2e])\n",
 	}
 	checked := 0
 	for path, methods := range doc.Paths {
@@ -361,7 +365,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 				"full": {full, "", s, "200"}, "empty": {empty, "", s, "200"},
 				"refused": {full, "?nonsense=1", problem, "400"},
 			} {
-				if path == "/api/v1/doctor" && name == "empty" || name == "refused" && len(op.Parameters) == 0 {
+				if (path == "/api/v1/doctor" || path == "/api/v1/upstreams/reset") && name == "empty" || name == "refused" && len(op.Parameters) == 0 {
 					continue
 				}
 				r := httptest.NewRequestWithContext(t.Context(), strings.ToUpper(method), path+tt.query, strings.NewReader(bodies[path]))

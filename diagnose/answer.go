@@ -355,8 +355,9 @@ func (c *facts) words() string {
 	return ""
 }
 
+// wait is how long to wait, where that is worth saying: seconds are over before the sentence is read.
 func (c *facts) wait() string {
-	if c.e.RetryAfter <= 0 {
+	if c.e.RetryAfter < 5*time.Second {
 		return ""
 	}
 	if b := c.e.Budget; b != nil && b.Reset.IsZero() && b.Window > 0 && b.Remaining == 0 {

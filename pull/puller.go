@@ -196,6 +196,11 @@ func (p *Puller) Forget(repo oci.Repo) {
 	p.lists.removeIf(func(k key) bool { return k.repo == repo })
 }
 
+// ForgetUpstream clears what is remembered of failures at an upstream.
+func (p *Puller) ForgetUpstream(host string) {
+	p.failures.known.removeIf(func(k key) bool { return k.repo.Host == host })
+}
+
 var errNoSetup = errors.New("no upstream is set up yet")
 
 func (p *Puller) route(r oci.Request) (*site, oci.Ref, error) {

@@ -250,7 +250,7 @@ func TestUpstreamThatRefusesServesTheCopy(t *testing.T) {
 		{"403", status(403)(""), 10 * time.Second},
 		{"404: a tag that was deleted is kept", status(404)(""), 10 * time.Second},
 		{"405", status(405)(""), 10 * time.Second},
-		{"429", status(429)(""), time.Minute},
+		{"429", status(429)(""), time.Second},
 		{"429 with Retry-After", limited, 90 * time.Second},
 		{"500", status(500)(""), 2 * time.Second},
 		{"no network", &upstream.Error{Op: "resolve", Err: errors.New("refused")}, 2 * time.Second},
@@ -474,8 +474,8 @@ func TestTagOfADiskThatIsFull(t *testing.T) {
 		im := w.hub.push(t, app, "1", "a")
 		w.fresh(w.get(ask(app, "1")), im.index)
 		w.hub.behave(status(503), nil)
-		time.Sleep(time.Hour)
-		w.stale(w.get(ask(app, "1")), im.index, time.Hour)
+		time.Sleep(2 * time.Minute) // what is in no file is forgotten with time
+		w.stale(w.get(ask(app, "1")), im.index, 2*time.Minute)
 
 		// Room again: the next check writes what is in memory, and records the tag.
 		w.shelf.fault = nil

@@ -158,7 +158,7 @@ func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response,
 		}
 		return nil, again, err
 	}
-	c.ep.budgets.given(c.classOf(s.cred, a))
+	c.ep.budgets.given(c.classOf(s.cred, a), began)
 	c.accepted(*s, g, resp.StatusCode)
 	return resp, false, nil
 }

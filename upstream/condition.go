@@ -24,7 +24,7 @@ const (
 	longestDown = time.Minute
 	steady      = time.Minute   // of being up, after which the next time down is short again
 	limitedFor  = time.Minute   // by a 429 that doesn't say how long
-	longestOut  = 6 * time.Hour // by one that does
+	longestOut  = longestBelief // by one that does
 )
 
 // kind is what for an endpoint is asked: a registry may limit, and its CDN break, the one and not the other.
@@ -239,6 +239,9 @@ func (c *call) note(ctx context.Context, k kind, err error) {
 	switch v {
 	case limiting:
 		r, _ := refusalIn(err)
+		if r.unsaid {
+			r.retryAfter = limitedFor
+		}
 		h.limited[k] = now.Add(min(orElse(r.retryAfter, limitedFor), longestOut))
 	case answered:
 		said = h.back(said, b, now)

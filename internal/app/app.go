@@ -215,6 +215,7 @@ func (a *App) Run(ctx context.Context) error {
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
 		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
 		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) },
+		Reset: a.reset,
 	}), a.log)
 	served := make(chan error, 3)
 	l := server.Listen(a.main, server.ListenOptions{Limit: maxConns, Proxies: proxies(c), Log: a.log})
