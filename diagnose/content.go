@@ -60,6 +60,13 @@ func (c *facts) content() bool {
 	case upstream.ContentLength:
 		c.set(UpstreamError, "%s doesn't say how large %s is", c.host, c.full())
 		c.remedy("tell the operator of %s; to download it works", c.up)
+	case upstream.ContentNextPage:
+		c.set(UpstreamError, "%s sent the first part of %s and a link to the next that leads nowhere: %s", c.host, c.asked(), e.Got)
+		c.f.Short = fmt.Sprintf("%s sent a list whose link to the next page leads nowhere", c.host)
+		c.remedy("tell the operator of %s", c.up)
+	case upstream.ContentEncoding:
+		c.set(UpstreamError, "%s sent %s packed (Content-Encoding: %s), and not as it is", c.host, c.full(), e.Got)
+		c.remedy("look for a proxy before %s that compresses, and turn that off for it", c.host)
 	case upstream.ContentSlow:
 		c.set(Stalled, "%s sends %s too slowly to end, %s", c.host, c.full(), e.Got)
 		c.remedy("pull again; if it stays look at the path between the mirror and %s", c.host)

@@ -30,6 +30,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		p.log.WarnContext(ctx, "catalog can't be read", "ref", ref.Name, "digest", ref.Digest, "err", err)
 		member = false
 	}
+	desc = sized(ref.Digest, desc)
 	n, here := p.cache.Stat(ref.Digest)
 	if !member || !here {
 		if err := p.failures.get(b.key); err != nil {
@@ -59,6 +60,14 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	return &Content{Ref: ref, Digest: ref.Digest, MediaType: blobType, Size: desc.Size, Status: s}, nil
 }
 
+// sized is what is known of a blob. Nothing but the empty blob has no bytes: some registries have said so to a HEAD.
+func sized(d oci.Digest, desc oci.Descriptor) oci.Descriptor {
+	if desc.Size == 0 && !oci.VerifyDigest(d, nil) {
+		desc.Size = -1
+	}
+	return desc
+}
+
 // blob is one client's way to a blob.
 type blob struct {
 	p     *Puller
@@ -76,7 +85,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		oci.Descriptor, error,
 	) {
 		// Between a client's look and its turn here another trip may have ended.
-		if desc, ok, err := p.member(b.st, b.ref.Repo, b.ref.Digest); err == nil && ok && desc.Size >= 0 {
+		if desc, ok, err := p.member(b.st, b.ref.Repo, b.ref.Digest); err == nil && ok && sized(b.ref.Digest, desc).Size >= 0 {
 			return desc, nil
 		}
 		if err := p.failures.get(b.key); err != nil {

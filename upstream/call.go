@@ -74,6 +74,7 @@ type fault struct {
 	err   error
 	step  Step
 	stage StepName // what for the request was that never got an answer; else empty
+	away  bool     // it was made to another host than the endpoint, where a redirect led
 }
 
 func (f *fault) Error() string {

@@ -177,6 +177,9 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 	f, _ := errors.AsType[*fault](err)
 	bodies = k == blobs && f != nil &&
 		(f.stage == StepBlobHost || f.step.Name == StepBlobHost || f.step.Name == StepBody)
+	if f != nil && f.away && f.stage == StepList {
+		return answered, bodies // what it was sent to for a list is another host's affair
+	}
 	if r, ok := refusalIn(err); ok {
 		switch {
 		case r.status == http.StatusTooManyRequests, r.status == http.StatusServiceUnavailable && r.retryAfter > 0:

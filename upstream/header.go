@@ -132,12 +132,18 @@ func parseDigits(s string) (int64, bool) {
 	return n, err == nil
 }
 
-// nextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. Nil: there is none.
-func nextLink(values []string, at *url.URL) *url.URL {
+// nextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. Nil: there is none. True: there is one,
+// which may be no URL.
+func nextLink(values []string, at *url.URL) (next *url.URL, is bool) {
 	for _, v := range values {
 		for v != "" {
 			start := strings.IndexByte(v, '<')
-			if start < 0 {
+			if start < 0 { // some leave the brackets out
+				target, params, _ := strings.Cut(v, ";")
+				if relNext(params) {
+					u, _ := at.Parse(strings.TrimSpace(target))
+					return u, true
+				}
 				break
 			}
 			end := strings.IndexByte(v[start:], '>')
@@ -153,19 +159,18 @@ func nextLink(values []string, at *url.URL) *url.URL {
 			if !relNext(params) {
 				continue
 			}
-			if u, err := at.Parse(target); err == nil {
-				return u
-			}
+			u, _ := at.Parse(strings.TrimSpace(target))
+			return u, true
 		}
 	}
-	return nil
+	return nil, false
 }
 
 func relNext(params string) bool {
 	for p := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ';' || r == ',' }) {
 		name, value, _ := strings.Cut(p, "=")
 		if strings.EqualFold(strings.TrimSpace(name), "rel") {
-			for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(value), `"`)) {
+			for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(value), `"'`)) {
 				if strings.EqualFold(rel, "next") {
 					return true
 				}
@@ -182,12 +187,22 @@ func isHTML(h http.Header) bool {
 	return t == "text/html" || t == "application/xhtml+xml"
 }
 
-// isIdentity reports whether an answer's bytes are the content itself.
-func isIdentity(h http.Header) bool {
+// encoding is the coding that an answer says its bytes are in, empty for the content itself. Object stores keep what was said
+// when the object was put, and say it with right bytes: aws-chunked, x-gzip, utf-8. Of those only what is a coding counts,
+// and whether the bytes are in it is for their digest to say.
+func encoding(h http.Header) string {
 	for _, v := range h.Values("Content-Encoding") {
-		if v = strings.TrimSpace(v); v != "" && !strings.EqualFold(v, "identity") {
-			return false
+		for coding := range strings.SplitSeq(v, ",") {
+			switch coding = strings.ToLower(strings.TrimSpace(coding)); coding {
+			case "gzip", "x-gzip", "compress", "x-compress", "deflate", "br", "zstd", "dcb", "dcz":
+				return coding
+			}
 		}
 	}
-	return true
+	return ""
+}
+
+// wrongEncoding is the error for bytes that are not the content, and said to be in a coding.
+func wrongEncoding(h http.Header) error {
+	return &ContentError{Kind: ContentEncoding, Want: "identity", Got: oneLine(h.Get("Content-Encoding"), 80)}
 }

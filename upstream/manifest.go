@@ -34,11 +34,11 @@ func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 		resp.Body.Close()
 		d, derr := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 		switch {
-		case derr != nil, isHTML(resp.Header), !isIdentity(resp.Header): // what a GET brings tells more
+		case derr != nil, isHTML(resp.Header), encoding(resp.Header) != "": // what a GET brings tells more
 		case resp.ContentLength > oci.MaxManifestSize:
 			return oci.Descriptor{}, tooLarge("a manifest", oci.MaxManifestSize, resp.ContentLength)
 		default:
-			return oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: mediaType(resp.Header)}, nil
+			return headed(d, resp), nil
 		}
 	}
 	m, err := c.manifest(ctx)
@@ -46,6 +46,23 @@ func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 		return oci.Descriptor{}, err
 	}
 	return oci.Descriptor{Digest: m.Digest, Size: int64(len(m.Bytes)), MediaType: m.MediaType}, nil
+}
+
+// smallestManifest is a size in bytes that no manifest is below. What answers a HEAD for a registry may say 0, or the size of
+// a text of its own.
+const smallestManifest = 20
+
+// headed is what a HEAD says of a manifest, without what is not of one: a size that none has, a type that servers give to
+// all that they send.
+func headed(d oci.Digest, resp *answer) oci.Descriptor {
+	desc := oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: mediaType(resp.Header)}
+	if desc.Size < smallestManifest {
+		desc.Size = -1
+	}
+	if t, _, ok := strings.Cut(strings.ToLower(desc.MediaType), "/vnd."); !ok || t != "application" {
+		desc.MediaType = ""
+	}
+	return desc
 }
 
 // unexplained reports whether an error is a refusal of a HEAD of which only a GET can tell the reason. What is missing
@@ -130,10 +147,17 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		asked = resp.Header.Get("Docker-Content-Digest")
 	}
 	want, derr := oci.ParseDigest(asked)
+	coded := encoding(resp.Header) != ""
 	if derr == nil && !oci.VerifyDigest(want, b) {
+		if coded {
+			return nil, wrongEncoding(resp.Header)
+		}
 		return nil, &ContentError{Kind: ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), b)
+	if err != nil && coded && derr != nil {
+		return nil, wrongEncoding(resp.Header)
+	}
 	if err != nil {
 		return nil, c.notManifest(resp.Header, b, err)
 	}
@@ -157,11 +181,6 @@ func (c *call) document(resp *answer, what string, limit int64) ([]byte, error) 
 	if isHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		return nil, &ContentError{Kind: ContentNotRegistry, Want: what, Got: c.whatIs(resp.Header, b)}
-	}
-	if !isIdentity(resp.Header) {
-		return nil, &ContentError{
-			Kind: ContentEncoding, Want: "identity", Got: oneLine(resp.Header.Get("Content-Encoding"), 80),
-		}
 	}
 	if resp.ContentLength > limit {
 		return nil, tooLarge(what, limit, resp.ContentLength)

@@ -293,7 +293,7 @@ func (c *call) tagsTell(ctx context.Context, tag string, named bool) *Probe {
 		return &Probe{Verdict: VerdictUntold, Step: f.step}
 	}
 	step := c.steps[len(c.steps)-1]
-	more := nextLink(resp.Header.Values("Link"), resp.url) != nil
+	_, more := nextLink(resp.Header.Values("Link"), resp.url)
 	b, err := c.document(resp, "a list of tags", maxTagList)
 	var doc struct {
 		Tags []string `json:"tags"`

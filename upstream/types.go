@@ -178,6 +178,7 @@ const (
 	ContentRange       ContentKind = "content-range"  // a 206 for another range, or none
 	ContentLength      ContentKind = "content-length" // no size where one is needed
 	ContentEncoding    ContentKind = "content-encoding"
+	ContentNextPage    ContentKind = "link to the next page" // of a list, which would end there unseen
 	ContentTooLarge    ContentKind = "too-large" // a manifest above 4 MiB
 	ContentNotManifest ContentKind = "not-a-manifest"
 	ContentNotRegistry ContentKind = "not-a-registry" // HTML where a registry answers JSON or bytes
