@@ -101,8 +101,11 @@ func (c *facts) stranger() bool {
 		return true
 	}
 	c.remedy("check tag and imagePullSecret, or give the mirror a credential for %s", c.up)
+	c.alone("check the image's name, or give the mirror a credential for %s", c.up)
 	if c.e.PublicOnly { // where the mirror has one, it is not for this
 		c.remedy("check tag and imagePullSecret, since under access: public the mirror pulls public images alone")
+		c.alone("check the image's name, or set access: rules for %s and a rule, since under access: public the mirror pulls "+
+			"public images alone", c.up)
 	}
 	if c.basic() && !c.noAccess() || c.says("please login", "please log in") || c.told(upstream.VerdictLoginNeeded) {
 		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
