@@ -41,6 +41,11 @@ func (c *facts) answer() bool {
 		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, s, c.prefix()+c.e.Repository,
 			c.quote())
 		c.remedy("check the image's name and the endpoint of %s", c.up)
+	case c.step.Name == upstream.StepList && slices.Contains([]int{400, 413, 414, 416, 422, 431}, s):
+		// What was asked is the client's: so many entries, or an odd place to begin.
+		c.set(BadRequest, "%s does not answer %s as it was asked, with %d%s", c.host, c.asked(), s, c.quote())
+		c.f.Short = fmt.Sprintf("%s answered %d%s", c.host, s, c.quote())
+		c.remedy("ask for fewer entries at a time, as n=100")
 	default:
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), s, c.quote())
 		c.remedy("ask the operator of %s", c.up)

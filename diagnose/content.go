@@ -30,6 +30,12 @@ func (c *facts) content() bool {
 			c.tooLarge()
 			return true
 		}
+		if e.Fault == oci.FaultSigned {
+			c.set(UnsupportedImage, "%s at %s is of Docker's signed schema 1, which no current runtime pulls", c.what(), c.up)
+			c.f.Short = "its manifest at " + c.up + " is of Docker's signed schema 1, which no current runtime pulls"
+			c.remedy("pull it with a current tool (skopeo copy --format oci) and push it again, or use a newer tag")
+			return true
+		}
 		c.set(UnsupportedImage, "%s at %s is not valid: %s", c.what(), c.up, e.Detail)
 		c.f.Short = fmt.Sprintf("its manifest at %s is not valid: %s", c.up, e.Detail)
 		c.remedy("push the image again with a current tool")
@@ -91,6 +97,12 @@ func (c *facts) refusedByUs() bool {
 	if e, ok := errors.AsType[*upstream.RealmError](c.err); ok {
 		c.set(AuthHostNotAllowed, "%s wants its tokens from %s://%s, which is not in its authHosts", c.up, e.Scheme, e.Host)
 		c.remedy("add %s to authHosts of %s, if that is right", e.Host, c.up)
+		if e.Plain {
+			c.set(AuthHostNotAllowed, "%s wants its tokens from %s://%s, and no login goes over http from a registry on https", c.up,
+				e.Scheme, e.Host)
+			c.f.Short = fmt.Sprintf("%s wants its tokens over http, from %s", c.up, e.Host)
+			c.remedy("correct the registry's own address in its settings to https://, as behind a proxy that ends TLS")
+		}
 		if e.Scheme == "malformed" {
 			c.set(AuthHostNotAllowed, "%s wants its tokens from %s, which is no URL", c.up, e.Host)
 			c.remedy("ask the operator of %s to correct the registry's own address in its settings", c.up)
@@ -107,6 +119,15 @@ func (c *facts) refusedByUs() bool {
 			c.remedy("check the endpoint of %s, then tell its operator", c.up)
 		}
 		c.f.Host = e.Host
+		return true
+	}
+	if e, ok := errors.AsType[*upstream.AwayError](c.err); ok {
+		c.set(AuthHostNotAllowed, "%s sends on to %s, which wants a login of its own", orElse(e.From, c.up), e.To)
+		c.remedy("make https://%s the endpoint of %s, or add it to redirectHosts and %s to authHosts", e.To, c.up, e.Realm)
+		if e.Realm == "" {
+			c.remedy("make https://%s the endpoint of %s", e.To, c.up)
+		}
+		c.f.Host = e.To
 		return true
 	}
 	if e, ok := errors.AsType[*upstream.AddressError](c.err); ok {

@@ -32,6 +32,7 @@ type registry struct {
 	fault     func(call string) error
 	delay     func(call string) time.Duration
 	lists     map[string]*upstream.Document
+	tagsOnly  bool // manifests are not known by digest
 }
 
 func newRegistry(host string) *registry {
@@ -93,6 +94,9 @@ func (r *registry) Manifest(ctx context.Context, repo, ref string) (*oci.Manifes
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.manifests[repo+"@"+ref]
+	if r.tagsOnly {
+		m = r.manifests[repo+"@"+r.tags[repo+":"+ref].String()]
+	}
 	if m == nil {
 		return nil, r.missing("manifest", repo, ref)
 	}

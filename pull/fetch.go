@@ -53,6 +53,9 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 		return nil, err
 	}
 	doc, err := st.Upstream.Manifest(ctx, ref.Name, ref.Digest.String())
+	if isMissing(err) {
+		doc, err = p.byItsTag(ctx, st, ref, err)
+	}
 	if err == nil && !oci.VerifyDigest(ref.Digest, doc.Bytes) {
 		err = &upstream.Error{
 			Op: "manifest", Upstream: ref.Host, Repository: ref.Name, Reference: ref.Digest.String(), Status: 200,
@@ -71,6 +74,22 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 	}
 	f := p.store(ctx, st, ref.Repo, doc)
 	return &f, nil
+}
+
+// byItsTag gets a manifest by a tag that means it, where the upstream has just said so and knows it by no digest: some
+// registries know tags alone. err is what the upstream says by the digest, and the answer where that does not help.
+func (p *Puller) byItsTag(ctx context.Context, st *site, ref oci.Ref, err error) (*oci.Manifest, error) {
+	for at, w := range p.words.meaning(st.generation, ref.Repo, ref.Digest) {
+		if last, ok := p.words.get(st.generation, at); !ok || last.desc.Digest != ref.Digest || time.Since(w.at) > st.Tags.MaxAge {
+			continue
+		}
+		doc, terr := st.Upstream.Manifest(ctx, ref.Name, at.Tag)
+		if terr != nil || !oci.VerifyDigest(ref.Digest, doc.Bytes) {
+			return nil, err
+		}
+		return doc, nil
+	}
+	return nil, err
 }
 
 // store writes what was fetched: bytes, then references, then the tags that wait for it. If one fails the next of kin

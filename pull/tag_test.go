@@ -488,3 +488,33 @@ func TestTagOfADiskThatIsFull(t *testing.T) {
 		w.stale(w.get(ask(app, "1")), im.index, time.Hour)
 	})
 }
+
+// A registry that knows its manifests by tag alone: what the tag means is served, by tag and by digest, and recorded.
+func TestRegistryThatKnowsTagsOnly(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.tagsOnly = true
+		d := im.index.Digest.String()
+		w.fresh(w.get(head(ask(app, "1"))), im.index)
+		w.fresh(w.get(ask(app, d)), im.index)
+		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+d, "GET acme/app:1")
+		w.fresh(w.get(ask(app, "1")), im.index)
+		w.hub.wants(t)
+		b := w.hub.push(t, app, "1", "b")
+		time.Sleep(time.Minute)
+		w.fresh(w.get(ask(app, "1")), b.index)
+		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+b.index.Digest.String(), "GET acme/app:1")
+	})
+	t.Run("another digest", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			im := w.hub.push(t, app, "1", "a")
+			w.hub.tagsOnly = true
+			w.get(head(ask(app, "1")))
+			w.hub.push(t, app, "1", "b")
+			_ = w.fails(ask(app, im.index.Digest.String()))
+			w.hub.asked()
+			_ = w.fails(ask(app, im.children[0].Digest.String()))
+			w.hub.wants(t, "GET acme/app@"+im.children[0].Digest.String())
+		})
+	})
+}

@@ -21,6 +21,7 @@ type grant struct {
 	value auth.Secret // of Authorization; zero: none
 	key   tokenKey
 	token *token // nil for Basic
+	bound origin // where it may be shown; zero: the endpoint
 	sure  bool   // its way was shown by this repository, not inferred from another
 	fresh bool   // the token was fetched just now
 }

@@ -192,7 +192,7 @@ func (c *call) exchange(ctx context.Context, rt http.RoundTripper, a ask, g gran
 	if err != nil {
 		return nil, &fault{err: err, step: Step{Name: a.step}}
 	}
-	if err := authorize(req, c.ep.origin, g.value); err != nil {
+	if err := authorize(req, orElse(g.bound, c.ep.origin), g.value); err != nil {
 		return nil, &fault{err: err, step: Step{Name: a.step}}
 	}
 	if g.token != nil {

@@ -208,6 +208,9 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 	if _, ok := errors.AsType[*oci.ManifestError](err); ok {
 		return answered, bodies
 	}
+	if _, ok := errors.AsType[*AwayError](err); ok {
+		return answered, bodies
+	}
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
 	case err == nil:

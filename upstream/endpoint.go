@@ -28,6 +28,7 @@ type endpoint struct {
 	credential auth.Source       // of its own; nil: the Registry's where it is the registry itself, else none
 	registry   http.RoundTripper // may carry credentials
 	blob       http.RoundTripper // refuses to
+	away       http.RoundTripper // may carry a token of another registry that the endpoint sends on to, and no certificate
 	idle       func()            // closes idle connections
 	known      knowledge
 	public     public
@@ -105,7 +106,7 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 	if e.Certificate != nil { // what leads away from the endpoint does not see who we are
 		registry.TLSClientConfig.Certificates = append(registry.TLSClientConfig.Certificates, *e.Certificate)
 	}
-	ep.registry, ep.blob = registry, bare{blob}
+	ep.registry, ep.blob, ep.away = registry, bare{blob}, blob
 	ep.idle = func() { registry.CloseIdleConnections(); blob.CloseIdleConnections() }
 	return ep, nil
 }

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -152,6 +153,11 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		if coded {
 			return nil, wrongEncoding(resp.Header)
 		}
+		if isSigned(resp.Header, b) {
+			return nil, fmt.Errorf("%w: %w", &ContentError{
+				Kind: ContentNotManifest, Want: "a manifest", Got: "a signed one of schema 1",
+			}, &oci.ManifestError{Fault: oci.FaultSigned, Detail: "it is of Docker's schema 1 and signed, which no current runtime pulls"})
+		}
 		return nil, &ContentError{Kind: ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), b)
@@ -165,6 +171,16 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		m.Digest = want
 	}
 	return m, nil
+}
+
+// isSigned reports whether bytes are a signed manifest of schema 1, whose digest is that of what was signed and not its own.
+func isSigned(h http.Header, b []byte) bool {
+	var doc struct {
+		Schema     int               `json:"schemaVersion"`
+		Signatures []json.RawMessage `json:"signatures"`
+	}
+	return json.Unmarshal(b, &doc) == nil && doc.Schema == 1 &&
+		(len(doc.Signatures) > 0 || mediaType(h) == oci.MediaTypeDockerSchema1Signed)
 }
 
 // notManifest tells a web page from a bad manifest.

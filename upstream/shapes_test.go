@@ -3,11 +3,13 @@ package upstream_test
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -339,5 +341,197 @@ func TestHeadsThatSayNothing(t *testing.T) {
 		if !slices.Equal(methods, tt.requests) {
 			t.Errorf("%s: %q", tt.name, methods)
 		}
+	}
+}
+
+// A token service that moves its requests within its own origin is asked once more, with the login; one that sends them
+// elsewhere, or on and on, is not.
+func TestTokenRequestThatMoves(t *testing.T) {
+	t.Parallel()
+	elsewhere := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"token":"x"}`) })
+	for _, tt := range []struct {
+		name, location string
+		status         int
+		ok             bool
+		tokens         int
+	}{
+		{"slash", "/service/token/?service=reg", 301, true, 2},
+		{"found", "/service/token/", 302, true, 2},
+		{"see other", "/service/token/", 303, true, 2},
+		{"temporary", "/service/token/", 307, true, 2},
+		{"permanent, absolute", "SELF/service/token/", 308, true, 2},
+		{"twice", "/again", 307, false, 2},
+		{"elsewhere", elsewhere.URL + "/token", 307, false, 1},
+		{"no Location", "", 307, false, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var s *server
+			s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path == "/service/token", r.URL.Path == "/again":
+					if tt.location != "" {
+						w.Header().Set("Location", strings.Replace(tt.location, "SELF", s.URL, 1))
+					}
+					w.WriteHeader(tt.status)
+				case r.URL.Path == "/service/token/" && r.Header.Get("Authorization") == basic("bot", "pw"):
+					_, _ = io.WriteString(w, `{"token":"good"}`)
+				case r.Header.Get("Authorization") == "Bearer good":
+					w.Header().Set("Content-Type", oci.MediaTypeOCIManifest)
+					_, _ = w.Write(manifest)
+				default:
+					w.Header().Set("WWW-Authenticate", `Bearer realm="/service/token",service="reg"`)
+					w.WriteHeader(http.StatusUnauthorized)
+				}
+			})
+			_, err := registry(t, s.URL, as(login("bot", "pw"))).Manifest(t.Context(), repo, string(digestOf(manifest)))
+			if (err == nil) != tt.ok {
+				t.Error(err)
+			}
+			as := 0
+			for _, line := range s.asked() {
+				if !strings.Contains(line, "/v2/") && strings.Contains(line, basic("bot", "pw")) {
+					as++
+				}
+			}
+			if as != tt.tokens {
+				t.Errorf("%d requests with the login, want %d", as, tt.tokens)
+			}
+		})
+	}
+	if n := len(elsewhere.asked()); n > 0 {
+		t.Errorf("another host was asked %d times", n)
+	}
+}
+
+// A registry behind a proxy that ends TLS names its token service by http: that it is listed does not help, and the error
+// says why.
+func TestRealmOverHTTP(t *testing.T) {
+	t.Parallel()
+	realm := ""
+	s := &server{}
+	s.Server = httptest.NewTLSServer(s.noted(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="`+realm+`",service="harbor-registry"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	t.Cleanup(s.Close)
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	for _, tt := range []struct {
+		realm string
+		plain bool
+	}{
+		{"http://127.0.0.1/service/token", true}, {"http://auth.example/token", true}, {"http://other.example/token", false},
+		{"https://other.example/token", false}, {"ftp://other.example/token", false},
+	} {
+		realm = tt.realm
+		_, err := registry(t, s.URL, func(o *upstream.Options) {
+			o.Endpoints[0].RootCAs, o.AuthHosts = pool, []string{"auth.example"}
+		}).Manifest(t.Context(), repo, "1")
+		if e, ok := errors.AsType[*upstream.RealmError](err); !ok || e.Plain != tt.plain {
+			t.Errorf("%s: %v", tt.realm, err)
+		}
+	}
+}
+
+// A signed manifest of schema 1 is known by the digest of what was signed.
+func TestSignedSchema1(t *testing.T) {
+	t.Parallel()
+	const signed = `{"schemaVersion":1,"name":"library/app","tag":"1","architecture":"amd64","fsLayers":[],"history":[],` +
+		`"signatures":[{"header":{"alg":"ES256"},"signature":"x","protected":"y"}]}`
+	payload := digestOf([]byte(`{"schemaVersion":1,"name":"library/app"}`))
+	for _, typ := range []string{oci.MediaTypeDockerSchema1Signed, "application/json"} {
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", typ)
+			w.Header().Set("Docker-Content-Digest", string(payload))
+			_, _ = io.WriteString(w, signed)
+		})
+		for _, reference := range []string{"1", string(payload)} {
+			_, err := registry(t, s.URL).Manifest(t.Context(), repo, reference)
+			if e, ok := errors.AsType[*oci.ManifestError](err); !ok || e.Fault != oci.FaultSigned {
+				t.Errorf("%s: %v", reference, err)
+			}
+		}
+	}
+}
+
+// A vanity host sends on to a registry with a challenge of its own. Where the operator has named it and its token service, it
+// is let in there, without the login that is for the vanity host; else the error says where to go.
+func TestVanityHost(t *testing.T) {
+	t.Parallel()
+	content := blobOf(1000)
+	for _, tt := range []struct {
+		name                     string
+		redirectHosts, authHosts bool
+		challenge                string // of the registry behind it
+		status                   int    // with the token; 0: 200
+		ok, away                 bool
+		tokens                   int
+	}{
+		{name: "both named", redirectHosts: true, authHosts: true, ok: true, tokens: 1},
+		{name: "token service not named", redirectHosts: true, away: true},
+		{name: "registry not named", authHosts: true, away: true},
+		{name: "a password", redirectHosts: true, authHosts: true, challenge: `Basic realm="x"`, away: true},
+		{name: "no challenge", redirectHosts: true, authHosts: true, challenge: "-"},
+		{name: "refused with the token, too", redirectHosts: true, authHosts: true, status: 401, tokens: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var behind *server
+			var at string
+			behind = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path == "/token":
+					_, _ = io.WriteString(w, `{"token":"there"}`)
+				case r.Header.Get("Authorization") != "Bearer there" || tt.status != 0:
+					c := orElse(tt.challenge, `Bearer realm="`+at+`/token",service="b",scope="repository:acme/app:pull"`)
+					if c != "-" {
+						w.Header().Set("WWW-Authenticate", c)
+					}
+					w.WriteHeader(http.StatusUnauthorized)
+				case strings.Contains(r.URL.Path, "/manifests/"):
+					w.Header().Set("Content-Type", oci.MediaTypeOCIManifest)
+					w.Header().Set("Docker-Content-Digest", string(digestOf(manifest)))
+					_, _ = w.Write(manifest)
+				default:
+					http.ServeContent(w, r, "", zeroTime, bytes.NewReader(content))
+				}
+			})
+			at = strings.Replace(behind.URL, "127.0.0.1", "localhost", 1) // an endpoint's own host is always named
+			front := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Authorization") == "" {
+					w.Header().Set("WWW-Authenticate", "Basic realm=front")
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				http.Redirect(w, r, at+strings.Replace(r.URL.Path, repo, "acme/app", 1), http.StatusTemporaryRedirect)
+			})
+			r := registry(t, front.URL, as(login("bot", "pw")), func(o *upstream.Options) {
+				if tt.redirectHosts {
+					o.RedirectHosts = []string{"localhost"}
+				}
+				if tt.authHosts {
+					o.AuthHosts = []string{"localhost"}
+				}
+			})
+			_, rerr := r.Resolve(t.Context(), repo, "1")
+			_, merr := r.Manifest(t.Context(), repo, "1")
+			berr := fetchFails(t, r, digestOf(content), flight.Want{To: -1})
+			for what, err := range map[string]error{"tag": rerr, "manifest": merr, "blob": berr} {
+				e, away := errors.AsType[*upstream.AwayError](err)
+				if (err == nil) != tt.ok || away != tt.away || away && e.To != strings.TrimPrefix(at, "http://") {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			if n := behind.count("/token"); n != tt.tokens {
+				t.Errorf("%d token requests, want %d", n, tt.tokens)
+			}
+			if n := behind.count("Basic"); n != 0 {
+				t.Errorf("our login went to another registry %d times", n)
+			}
+			if st := r.State()[0]; tt.away && st.State != upstream.EndpointUp {
+				t.Errorf("the endpoint is %s: %s", st.State, st.LastError)
+			}
+		})
 	}
 }

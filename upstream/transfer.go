@@ -471,6 +471,9 @@ func final(err error) bool {
 	if _, ok := errors.AsType[*AddressError](err); ok {
 		return true
 	}
+	if _, ok := errors.AsType[*AwayError](err); ok {
+		return true
+	}
 	if _, ok := errors.AsType[*ProxyError](err); ok {
 		return true
 	}
