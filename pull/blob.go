@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
@@ -24,7 +26,9 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := blob{p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start}
+	b := blob{
+		p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start, as: blobType,
+	}
 	desc, member, err := p.member(st, ref.Repo, ref.Digest)
 	if err != nil {
 		p.log.WarnContext(ctx, "catalog can't be read", "ref", ref.Name, "digest", ref.Digest, "err", err)
@@ -38,6 +42,12 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		}
 	}
 	s := Status{Outcome: cache.Hit}
+	if member && oci.IsManifest(desc.MediaType) {
+		if err := b.confirm(ctx, here); err != nil {
+			return nil, err
+		}
+		b.as = desc.MediaType
+	}
 	// Being cached is no right to read, so who does not belong asks first. And a HEAD needs a size, as a GET is better off
 	// with one: what the answer to that says is held against it.
 	if guard.Membership && !member || !here && desc.Size < 0 {
@@ -57,7 +67,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	if desc.Size < 0 {
 		return nil, b.sizeless()
 	}
-	return &Content{Ref: ref, Digest: ref.Digest, MediaType: blobType, Size: desc.Size, Status: s}, nil
+	return &Content{Ref: ref, Digest: ref.Digest, MediaType: b.as, Size: desc.Size, Status: s}, nil
 }
 
 // sized is what is known of a blob. Nothing but the empty blob has no bytes: some registries have said so to a HEAD.
@@ -75,7 +85,29 @@ type blob struct {
 	ref   oci.Ref
 	key   key
 	start time.Time
-	want  int64 // bytes as this client's repository has it, -1 where it does not say
+	want  int64  // bytes as this client's repository has it, -1 where it does not say
+	as    string // the media type of the answer
+}
+
+// confirm asks whether the upstream has a manifest among its blobs too: most have not. containerd asks for a digest there
+// when it does not get it as a manifest, and keeps what it gets for an image, by the type that the answer has. Where the
+// upstream does not answer, what is here is served, as what it is.
+func (b blob) confirm(ctx context.Context, here bool) error {
+	p := b.p
+	err := p.failures.get(b.key)
+	if err == nil {
+		_, _, err = p.sizing.do(ctx, "confirm "+b.key.String(), b.start.Add(p.wait), func(ctx context.Context) (oci.Descriptor, error) {
+			desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
+			if err != nil {
+				p.failures.put(b.key, err)
+			}
+			return desc, err
+		})
+	}
+	if err == nil || here && !isMissing(err) && ctx.Err() == nil {
+		return nil
+	}
+	return p.timeout(err, b.key, b.ref, b.start, p.wait)
 }
 
 // size asks the upstream for the blob's size, and so whether the repository has it: once for all who want to know.
@@ -121,7 +153,7 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 		return nil, err
 	}
 	return &Content{
-		Ref: b.ref, Digest: b.ref.Digest, MediaType: blobType, Size: o.Size(), Object: o,
+		Ref: b.ref, Digest: b.ref.Digest, MediaType: b.as, Size: o.Size(), Object: o,
 		Status: Status{Outcome: outcome, Collapsed: outcome == cache.Joined},
 		blob:   &b,
 	}, nil
@@ -138,6 +170,9 @@ func (b blob) source() cache.Source {
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 			w.By = b.start.Add(b.p.wait)
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
+			if isMissing(err) && oci.VerifyDigest(b.ref.Digest, []byte(emptyConfig)) {
+				return newEmptyConfig(w), nil
+			}
 			if err != nil {
 				b.p.failures.put(b.key, err)
 				return nil, err
@@ -146,6 +181,23 @@ func (b blob) source() cache.Source {
 		},
 	}
 }
+
+// emptyConfig is the content of configs that nothing is said in. Tools refer to it by its digest, and some registries do not
+// have it: it is answered as the HEAD of it is, by what the manifest says.
+const emptyConfig = "{}"
+
+type emptyConfigBody struct{ io.ReadCloser }
+
+func newEmptyConfig(w flight.Want) flight.Body {
+	to := int64(len(emptyConfig))
+	if w.To >= 0 {
+		to = min(w.To, to)
+	}
+	return emptyConfigBody{io.NopCloser(strings.NewReader(emptyConfig[min(w.From, to):to]))}
+}
+
+func (emptyConfigBody) Size() int64  { return int64(len(emptyConfig)) }
+func (emptyConfigBody) Host() string { return "" }
 
 // patient bounds a wait for the upstream by what is left of the client's time. end turns the outcome of the wait into
 // the error for the client. The context stays alive after it, since an object may go on using it.
