@@ -30,6 +30,7 @@ type call struct {
 	cred       auth.Credential // as it was when last asked for
 	sourceErr  error           // why there is none
 	headed     bool            // the endpoint was asked by HEAD
+	pinged     bool            // its root was asked how it lets people in
 	loyal      bool            // our credential's no is enough: nobody is not asked for after it
 	refused    []*token        // that were new, and no good all the same
 	failures   []failure       // one for each endpoint that was asked in vain: the last
@@ -45,6 +46,7 @@ func (r *Registry) call(op, repository, reference string) *call {
 func (c *call) at(ep *endpoint) {
 	if c.ep != ep {
 		c.ep, c.repository, c.cred, c.sourceErr, c.headed = ep, ep.prefix+c.name, noCredential, nil, false
+		c.pinged = false
 		c.chosen, c.choices = nil, nil
 	}
 }
