@@ -17,4 +17,5 @@ const (
 	Reservation  = off != "reservation"  // a download has its room before it begins
 	Membership   = off != "membership"   // being cached is no right to read
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
+	Away         = off != "away"         // a registry that the endpoint sends on to is asked for a token where the operator named it
 )

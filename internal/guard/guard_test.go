@@ -21,6 +21,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
 	"public":       {"./upstream", "TestPublicAlone"},
+	"away":         {"./upstream", "TestVanityHost"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
 }
 
