@@ -353,7 +353,9 @@ func TestManifestAmongBlobs(t *testing.T) {
 		}
 		w.hub.behave(nil, nil)
 		time.Sleep(time.Minute)
+		w.hub.mu.Lock()
 		w.hub.blobs[app+"@"+im.index.Digest.String()] = im.index.Bytes
+		w.hub.mu.Unlock()
 		c, err = w.Blob(t.Context(), a)
 		if err != nil || c.MediaType != im.index.MediaType {
 			t.Fatalf("the upstream has it: %+v, %v", c, err)

@@ -148,6 +148,12 @@ func (r *registry) asked() []string {
 	return calls
 }
 
+func (r *registry) knowsTagsOnly() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tagsOnly = true
+}
+
 func (r *registry) behave(fault func(string) error, delay func(string) time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -314,6 +320,13 @@ func (s *shelf) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gets
+}
+
+// breaks makes Put fail with what f returns; nil: it works.
+func (s *shelf) breaks(f func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = f
 }
 
 func (s *shelf) set(d oci.Digest, b []byte) {

@@ -199,7 +199,9 @@ func TestWrongBytesFromTheUpstream(t *testing.T) {
 			w.hub.wants(t, "GET acme/app@"+d)
 		}
 		time.Sleep(time.Minute)
+		w.hub.mu.Lock()
 		w.hub.manifests[app+"@"+d] = a.index
+		w.hub.mu.Unlock()
 		w.fresh(w.get(ask(app, d)), a.index)
 	})
 }

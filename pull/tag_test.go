@@ -470,7 +470,7 @@ func TestSlowManifestIsRecorded(t *testing.T) {
 func TestTagOfADiskThatIsFull(t *testing.T) {
 	full := errors.New("no space left on device")
 	inBubble(t, func(t *testing.T, w *world) {
-		w.shelf.fault = func() error { return full }
+		w.shelf.breaks(func() error { return full })
 		im := w.hub.push(t, app, "1", "a")
 		w.fresh(w.get(ask(app, "1")), im.index)
 		w.hub.behave(status(503), nil)
@@ -478,7 +478,7 @@ func TestTagOfADiskThatIsFull(t *testing.T) {
 		w.stale(w.get(ask(app, "1")), im.index, 2*time.Minute)
 
 		// Room again: the next check writes what is in memory, and records the tag.
-		w.shelf.fault = nil
+		w.shelf.breaks(nil)
 		w.hub.behave(nil, nil)
 		time.Sleep(time.Minute)
 		w.fresh(w.get(ask(app, "1")), im.index)
@@ -493,7 +493,7 @@ func TestTagOfADiskThatIsFull(t *testing.T) {
 func TestRegistryThatKnowsTagsOnly(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")
-		w.hub.tagsOnly = true
+		w.hub.knowsTagsOnly()
 		d := im.index.Digest.String()
 		w.fresh(w.get(head(ask(app, "1"))), im.index)
 		w.fresh(w.get(ask(app, d)), im.index)
@@ -508,7 +508,7 @@ func TestRegistryThatKnowsTagsOnly(t *testing.T) {
 	t.Run("another digest", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			im := w.hub.push(t, app, "1", "a")
-			w.hub.tagsOnly = true
+			w.hub.knowsTagsOnly()
 			w.get(head(ask(app, "1")))
 			w.hub.push(t, app, "1", "b")
 			_ = w.fails(ask(app, im.index.Digest.String()))
