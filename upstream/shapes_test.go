@@ -421,8 +421,11 @@ func TestRealmOverHTTP(t *testing.T) {
 		realm string
 		plain bool
 	}{
-		{"http://127.0.0.1/service/token", true}, {"http://auth.example/token", true}, {"http://other.example/token", false},
-		{"https://other.example/token", false}, {"ftp://other.example/token", false},
+		{"http://127.0.0.1/service/token", true},
+		{"http://auth.example/token", true},
+		{"http://other.example/token", false},
+		{"https://other.example/token", false},
+		{"ftp://other.example/token", false},
 	} {
 		realm = tt.realm
 		_, err := registry(t, s.URL, func(o *upstream.Options) {
