@@ -24,7 +24,7 @@ func (p policy) realm(endpoint origin, at *url.URL, realm string) (*url.URL, err
 	to, ok := originOf(u)
 	named := ok && u.User == nil && (to.host == endpoint.host && to.port == endpoint.port || p.authHosts.has(to))
 	secure := to.scheme == "https" || endpoint.scheme == "http"
-	if guard.Realm && !(named && secure) {
+	if guard.Realm && (!named || !secure) {
 		plain := !secure && (named || ok && u.User == nil && to.host == endpoint.host)
 		return nil, &RealmError{Host: oneLine(to.String(), 100), Scheme: oneLine(to.scheme, 20), Plain: plain}
 	}
