@@ -23,7 +23,7 @@ func IsIndex(mediaType string) bool {
 	return mediaType == MediaTypeOCIIndex || mediaType == MediaTypeDockerManifestList
 }
 
-// IsManifest reports whether the media type is one of a manifest or a list of them.
+// IsManifest reports whether the media type is one of a manifest that is known, an index included.
 func IsManifest(mediaType string) bool {
 	switch formOf(mediaType) {
 	case formIndex, formManifest, formArtifact, formSchema1:

@@ -1,16 +1,16 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
-	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -28,33 +28,49 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	}
 	b := blob{
 		p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start, as: blobType,
+		client: cmp.Or(a.Peer, a.Client),
 	}
-	desc, member, err := p.member(st, ref.Repo, ref.Digest)
-	if err != nil {
-		p.log.WarnContext(ctx, "catalog can't be read", "ref", ref.Name, "digest", ref.Digest, "err", err)
-		member = false
+	desc, may := p.member(ctx, st, ref.Repo, ref.Digest)
+	desc.Descriptor = sized(ref.Digest, desc.Descriptor)
+	b.given = may == mayServe && isEmptyConfig(ref.Digest)
+	isManifest := desc.Manifest || oci.IsManifest(desc.MediaType)
+	if isManifest {
+		b.as = cmp.Or(desc.MediaType, blobType)
 	}
-	desc = sized(ref.Digest, desc)
 	n, here := p.cache.Stat(ref.Digest)
-	if !member || !here {
+	if may == shouldAsk && here {
+		kind := oci.KindBlob
+		if isManifest { // that it is not among the blobs is no reason to forget it
+			kind = oci.KindManifest
+		}
+		if err := p.ask(ctx, st, kind, ref, start); err != nil {
+			return nil, err
+		}
+		may = mayServe
+	}
+	b.proven = may != mustAsk
+	if !b.proven || !here {
 		if err := p.failures.get(b.key); err != nil {
 			return nil, err
 		}
 	}
 	s := Status{Outcome: cache.Hit}
-	if member && oci.IsManifest(desc.MediaType) {
+	if isManifest && b.proven {
 		if err := b.confirm(ctx, here); err != nil {
 			return nil, err
 		}
-		b.as = desc.MediaType
 	}
-	// Being cached is no right to read, so who does not belong asks first. And a HEAD needs a size, as a GET is better off
-	// with one: what the answer to that says is held against it.
-	if guard.Membership && !member || !here && desc.Size < 0 {
+	// Being cached is not a right to read: the repository's registry has to show the content first. Where it has to be
+	// downloaded, that does. A HEAD needs a size, and a GET goes better with one: what it brings is held against it.
+	if !b.proven && (here || a.Request.Head || desc.Standing == catalog.Unknown) || !here && desc.Size < 0 {
 		var led bool
-		if desc, led, err = b.size(ctx); err != nil {
+		if desc.Descriptor, led, err = b.size(ctx); err != nil {
 			return nil, err
 		}
+		if here && !b.proven && desc.Size != n {
+			return nil, b.otherSize(n, desc.Size)
+		}
+		b.proven = true
 		s = trip(led)
 	}
 	if !a.Request.Head {
@@ -87,6 +103,11 @@ type blob struct {
 	start time.Time
 	want  int64  // bytes as this client's repository has it, -1 where it does not say
 	as    string // the media type of the answer
+	given bool   // what the upstream lacks of it is known all the same: it is the empty config, in a repository that may be read
+	// proven says that the repository's registry has shown the content, or that it may be served without that. Otherwise
+	// a download that this client's own source begins is what shows it.
+	proven bool
+	client string // that turns and bytes are shared by
 }
 
 // confirm asks whether the upstream has a manifest among its blobs too: most have not. containerd asks for a digest there
@@ -100,6 +121,7 @@ func (b blob) confirm(ctx context.Context, here bool) error {
 			desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
 			if err != nil {
 				p.failures.put(b.key, err)
+				p.refused(ctx, b.st, b.ref.Repo, err)
 			}
 			return desc, err
 		})
@@ -117,8 +139,8 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		oci.Descriptor, error,
 	) {
 		// Between a client's look and its turn here another trip may have ended.
-		if desc, ok, err := p.member(b.st, b.ref.Repo, b.ref.Digest); err == nil && ok && sized(b.ref.Digest, desc).Size >= 0 {
-			return desc, nil
+		if m, may := p.member(ctx, b.st, b.ref.Repo, b.ref.Digest); may == mayServe && sized(b.ref.Digest, m.Descriptor).Size >= 0 {
+			return m.Descriptor, nil
 		}
 		if err := p.failures.get(b.key); err != nil {
 			return oci.Descriptor{}, err
@@ -126,17 +148,16 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
 		if err != nil {
 			p.failures.put(b.key, err)
+			p.refused(ctx, b.st, b.ref.Repo, err)
 			return desc, err
 		}
 		p.failures.clear(b.key)
 		desc.Digest = b.ref.Digest
-		err = p.shown(b.st, b.ref.Repo)
-		if err == nil {
-			err = p.catalog.LearnBlob(b.ref.Repo, desc)
+		// An answer without the size, or with another one than the content's, shows nothing: any host can send it.
+		if n, here := p.cache.Stat(b.ref.Digest); here && desc.Size != n {
+			return desc, nil
 		}
-		if err != nil {
-			p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
-		}
+		b.learn(ctx, desc.Size)
 		return desc, nil
 	})
 	return desc, led, p.timeout(err, b.key, b.ref, b.start, p.wait)
@@ -149,8 +170,13 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 	ctx, end := b.patient(ctx)
 	o, outcome, err := b.p.cache.Open(ctx, b.ref.Digest, size, b.source())
 	if err = end(err); err != nil {
-		b.failed(err)
-		return nil, err
+		return nil, b.failed(err)
+	}
+	if _, onItsWay := o.(readier); !onItsWay { // another one's download has ended since it was looked for
+		if err := b.prove(ctx); err != nil {
+			_ = o.Close()
+			return nil, err
+		}
 	}
 	return &Content{
 		Ref: b.ref, Digest: b.ref.Digest, MediaType: b.as, Size: o.Size(), Object: o,
@@ -162,42 +188,78 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 // source is this client's own: it shares the fate of a fetch with those who ask the same upstream for the same
 // repository.
 func (b blob) source() cache.Source {
+	shows := &showing{b: b}
 	return cache.Source{
 		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
-		Live: true,
-		// Who wanted a part of it may have had that, and be gone, when the whole turns out to be wrong.
-		Wrong: b.failed,
+		Live: true, Client: b.client,
+		Open: b.st.by() == catalog.ShownToAll,
+		// A reader of a part may have had that, and be gone, when the whole turns out to be wrong.
+		Wrong: func(err error) {
+			shows.wrong()
+			_ = b.failed(err)
+		},
+		Whole: shows.whole,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 			w.By = b.start.Add(b.p.wait)
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
-			if isMissing(err) && oci.VerifyDigest(b.ref.Digest, []byte(emptyConfig)) {
-				return newEmptyConfig(w), nil
+			if b.given && isMissing(err) {
+				return shows.nothing(w), nil
 			}
 			if err != nil {
 				b.p.failures.put(b.key, err)
+				b.p.refused(ctx, b.st, b.ref.Repo, err)
 				return nil, err
 			}
-			return body, nil
+			return shows.begin(body), nil
 		},
 	}
 }
 
-// emptyConfig is the content of configs that nothing is said in. Tools refer to it by its digest, and some registries do not
-// have it: it is answered as the HEAD of it is, by what the manifest says.
-const emptyConfig = "{}"
-
-type emptyConfigBody struct{ io.ReadCloser }
-
-func newEmptyConfig(w flight.Want) flight.Body {
-	to := int64(len(emptyConfig))
-	if w.To >= 0 {
-		to = min(w.To, to)
+// learn records that the repository's registry has shown the blob. size is the registry's word, -1 where it gave none.
+func (b blob) learn(ctx context.Context, size int64) {
+	err := b.p.shown(b.st, b.ref.Repo)
+	if err == nil {
+		err = b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: size}, b.st.by())
 	}
-	return emptyConfigBody{io.NopCloser(strings.NewReader(emptyConfig[min(w.From, to):to]))}
+	if err != nil {
+		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+	}
 }
 
-func (emptyConfigBody) Size() int64  { return int64(len(emptyConfig)) }
-func (emptyConfigBody) Host() string { return "" }
+// prove returns nil once the repository's registry has shown the content, else why it does not.
+func (b *blob) prove(ctx context.Context) error {
+	if b.proven {
+		return nil
+	}
+	m, may := b.p.member(ctx, b.st, b.ref.Repo, b.ref.Digest)
+	if may == mustAsk {
+		desc, _, err := b.size(ctx)
+		if err != nil {
+			return err
+		}
+		if n, here := b.p.cache.Stat(b.ref.Digest); here && n != desc.Size {
+			return b.otherSize(n, desc.Size)
+		}
+		if m.Size >= 0 && desc.Size >= 0 && m.Size != desc.Size {
+			return b.otherSize(m.Size, desc.Size)
+		}
+	}
+	b.proven = true
+	return nil
+}
+
+// otherSize is the answer where a registry has another size for the blob than it has, or none.
+func (b blob) otherSize(want, got int64) error {
+	if got < 0 {
+		return b.sizeless()
+	}
+	return &upstream.Error{
+		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
+		Err: &upstream.ContentError{
+			Kind: upstream.ContentSize, Want: strconv.FormatInt(want, 10) + " bytes", Got: strconv.FormatInt(got, 10) + " bytes",
+		},
+	}
+}
 
 // patient bounds a wait for the upstream by what is left of the client's time. end turns the outcome of the wait into
 // the error for the client. The context stays alive after it, since an object may go on using it.
@@ -219,19 +281,32 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 	}
 }
 
-// failed remembers what the next client need not find out again. What a fetch itself ended with is remembered there.
-func (b blob) failed(err error) {
+// failed remembers what the next client need not find out again, and returns the error to answer with. What a fetch
+// itself ended with is remembered there.
+func (b blob) failed(err error) error {
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
-		return // a flight that somebody else began, whose manifest gives the blob a wrong size
+		return err // a flight that somebody else began, whose manifest gives the blob a wrong size
 	} else if ok && m.Got == "" && b.want >= 0 {
-		// Or ours is wrong. Where only the upstream has said it, before it sent another one, it is asked for again.
-		if err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}); err != nil {
-			b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
-		}
+		err = b.contradicted(m, err)
 	}
 	if _, slow := errors.AsType[*TimeoutError](err); slow || wrongContent(err) {
 		b.p.failures.put(b.key, err)
 	}
+	return err
+}
+
+// contradicted says whose word a size was that the source has contradicted. Where only the upstream has said it, before
+// it sent another one, it is asked for again.
+func (b blob) contradicted(m *flight.MismatchError, err error) error {
+	repo, d := b.ref.Repo, b.ref.Digest
+	if err := b.p.catalog.LearnBlob(repo, oci.Descriptor{Digest: d, Size: -1}, catalog.Named); err != nil {
+		b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", d, "err", err)
+	}
+	desc, _ := b.p.catalog.Member(repo, d)
+	if _, said := errors.AsType[*ClaimError](err); said || desc.Standing == catalog.Unknown || desc.Size != m.Size {
+		return err
+	}
+	return &ClaimError{Ref: b.ref, Claim: m.Size, Size: m.GotSize, Host: m.Host, Err: err}
 }
 
 // sizeless is the answer to a HEAD where nobody says how large the blob is: one without a size is of no use to clients.
@@ -258,9 +333,12 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 		return r.Ready(ctx, off, n)
 	}
 	ctx, end := c.blob.patient(ctx)
-	err := end(r.Ready(ctx, off, n))
-	if err != nil {
-		c.blob.failed(err)
+	err := r.Ready(ctx, off, n)
+	if err == nil {
+		err = c.blob.prove(ctx) // the bytes may be another source's
+	}
+	if err = end(err); err != nil {
+		err = c.blob.failed(err)
 	}
 	return err
 }
@@ -296,6 +374,6 @@ func (c *Content) Again(ctx context.Context, cause error) (cache.Object, error) 
 // nobody is sent for them again for a minute. A nil error, and one of the client's own, do nothing.
 func (c *Content) Failed(err error) {
 	if c.blob != nil && err != nil {
-		c.blob.failed(err)
+		_ = c.blob.failed(err)
 	}
 }

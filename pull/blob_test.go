@@ -10,6 +10,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/upstream"
@@ -61,10 +62,12 @@ func (w *world) layer(t *testing.T) (oci.Digest, []byte) {
 func TestBlobOfAKnownManifest(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d, b := w.layer(t)
-		if s := w.headBlob(t, askBlob(app, d), len(b)); s.Outcome != cache.Hit {
+		if s := w.headBlob(t, askBlob(app, d), len(b)); s.Outcome != cache.Miss {
 			t.Errorf("status %+v", s)
 		}
-		w.hub.wants(t) // its size stands in the manifest
+		w.hub.wants(t, "STAT acme/app@"+d.String()) // that it stands in the manifest is its publisher's word
+		w.headBlob(t, askBlob(app, d), len(b))
+		w.hub.wants(t)
 		if s := w.blob(t, askBlob(app, d), b); s.Outcome != cache.Miss {
 			t.Errorf("status %+v", s)
 		}
@@ -146,7 +149,7 @@ func TestBlobIsAskedForWhereItIsNotKnownToBelong(t *testing.T) {
 func TestBlobWhoseSizeNobodyKnows(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d := descriptor("", []byte("x")).Digest
-		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: -1}); err != nil {
+		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: -1}, catalog.ShownToAll); err != nil {
 			t.Fatal(err)
 		}
 		w.hub.blobs[app+"@"+d.String()] = []byte("x")
@@ -227,13 +230,44 @@ func TestSizeThatSomebodyElseGotWrongIsNotHeldAgainstUs(t *testing.T) {
 	})
 }
 
+// What is fetched for a client is fetched in the name of its address, whatever it calls itself.
+func TestBlobIsFetchedForItsClient(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		for peer, want := range map[string]string{"": "node-7", "192.0.2.9": "192.0.2.9"} {
+			a := askBlob(app, d)
+			a.Client, a.Peer = "node-7", peer
+			w.blob(t, a, b)
+			if got := w.shelf.source.Client; got != want {
+				t.Errorf("fetched for %q, want %q", got, want)
+			}
+			w.shelf.evict(d)
+		}
+	})
+}
+
+// A manifest gives a blob a wrong size: the error says so, now and while it is remembered.
+func TestSizeThatAManifestGotWrong(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		mismatch := &flight.MismatchError{Digest: d, Host: hub, Size: int64(len(b)), GotSize: 5}
+		for range 3 {
+			w.shelf.hold = mismatch
+			_, err := w.Blob(t.Context(), askBlob(app, d))
+			if e, ok := errors.AsType[*pull.ClaimError](err); !ok || e.Claim != int64(len(b)) || e.Size != 5 || !errors.Is(err, mismatch) {
+				t.Errorf("got %v", err)
+			}
+		}
+	})
+}
+
 // A HEAD has told a wrong size. It is not believed for good: the pull after the one that finds out asks again.
 func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		b := []byte("a layer")
 		d := descriptor("", b).Digest
 		w.hub.blobs[app+"@"+d.String()] = b
-		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: 35}); err != nil {
+		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: 35}, catalog.ShownToAll); err != nil {
 			t.Fatal(err)
 		}
 		w.shelf.hold = &flight.MismatchError{Host: hub, Size: 35, GotSize: int64(len(b))}
@@ -373,7 +407,7 @@ func status404(err error) bool {
 func TestSizeThatNoBlobHas(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d, content := w.layer(t)
-		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: "acme/other"}, oci.Descriptor{Digest: d}); err != nil {
+		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: "acme/other"}, oci.Descriptor{Digest: d}, catalog.ShownToAll); err != nil {
 			t.Fatal(err)
 		}
 		w.hub.blobs["acme/other@"+d.String()] = content

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"sync"
@@ -12,9 +14,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/cachetest"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/internal/state/statetest"
@@ -29,17 +33,33 @@ type chain struct {
 	*pull.Puller
 	hub, ghcr *origin.Origin
 	store     *cachetest.Store
-	tables    [2]state.Table
+	tables    [3]state.Table // tags, references, what is private
 	policy    catalog.Policy
+	rules     *access.Rules // of the hub; nil: it is public
+	setup     pull.Setup
+	memory    *memory.Budget                  // nil: that of New
+	learning  func(pull.Catalog) pull.Catalog // nil: the catalog itself
 	stop      func()
 }
 
 func newChain(t *testing.T, o origin.Options) *chain {
 	t.Helper()
+	return newChainOf(t, o, func(*chain) {})
+}
+
+// newChainWith is newChain with an upstream that behaves and other parts.
+func newChainWith(t *testing.T, adapt func(*chain)) *chain {
+	t.Helper()
+	return newChainOf(t, origin.Options{}, adapt)
+}
+
+func newChainOf(t *testing.T, o origin.Options, adapt func(*chain)) *chain {
+	t.Helper()
 	c := &chain{
 		hub: origin.Start(t, o), ghcr: origin.Start(t, o), store: cachetest.NewStore(),
-		tables: [2]state.Table{statetest.NewTable(), statetest.NewTable()}, policy: policy,
+		tables: [3]state.Table{statetest.NewTable(), statetest.NewTable(), statetest.NewTable()}, policy: policy,
 	}
+	adapt(c)
 	c.start(t)
 	t.Cleanup(func() { c.stop() })
 	return c
@@ -53,7 +73,13 @@ func (c *chain) start(t *testing.T) {
 	}
 	content := cache.New(cache.Options{Store: c.store, Size: 1 << 30})
 	known := catalog.New(c.tables[0], c.tables[1], catalog.Options{})
-	c.Puller = pull.New(pull.Options{Cache: content, Catalog: known})
+	books := pull.Catalog(known)
+	if c.learning != nil {
+		books = c.learning(known)
+	}
+	c.Puller = pull.New(pull.Options{
+		Cache: content, Catalog: books, Private: access.NewPrivate(c.tables[2], slog.New(slog.DiscardHandler)), Memory: c.memory,
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var group errgroup.Group
 	setup := pull.Setup{Sites: make(map[string]pull.Site)}
@@ -73,7 +99,8 @@ func (c *chain) start(t *testing.T) {
 	if setup.Routes, err = route.New([]route.Upstream{{Name: hub, Library: true}, {Name: ghcr}}, hub); err != nil {
 		t.Fatal(err)
 	}
-	c.Use(setup)
+	c.setup = setup
+	c.goBy(c.rules)
 	for _, run := range []func(context.Context) error{content.Run, known.Run, c.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
@@ -83,6 +110,17 @@ func (c *chain) start(t *testing.T) {
 			t.Errorf("run: %v", err)
 		}
 	}
+}
+
+// goBy has the hub go by rules from now on, or none.
+func (c *chain) goBy(rules *access.Rules) {
+	c.rules = rules
+	s := c.setup
+	s.Sites = maps.Clone(s.Sites)
+	site := s.Sites[hub]
+	site.Ruled = rules != nil
+	s.Sites[hub], s.Rules = site, rules
+	c.Use(s)
 }
 
 // pullImage takes an image of one platform as containerd does: HEAD of the tag, then everything by digest.

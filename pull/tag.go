@@ -3,10 +3,12 @@ package pull
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -50,7 +52,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 		}
 	}
 
-	// From here on the upstream has a say. Who has a copy does not wait long for it.
+	// From here on the upstream has a say. A client that can be given a copy does not wait long for it.
 	old, of, ok := p.copyOf(ctx, st, ref, b, now)
 	wait := p.wait
 	if ok {
@@ -60,11 +62,15 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 	if err == nil || !ok || ctx.Err() != nil {
 		return c, err
 	}
+	if st.Tags.DropDeleted && isMissing(err) {
+		p.deleted(ctx, ref, old)
+		return nil, err
+	}
 	p.log.DebugContext(ctx, "stale tag served", "ref", ref.Name, "tag", ref.Tag, "digest", old.digest, "err", err)
 	ref.Digest = old.digest
-	return p.answer(ref, old, head, Status{
+	return p.answer(ctx, ref, old, head, Status{
 		Outcome: cache.Hit, Stale: true, Age: now.Sub(of.Checked), Reason: err,
-	}, time.Now()), nil
+	}, time.Now())
 }
 
 // known answers without the upstream from what is believed of a tag, if that can be done.
@@ -73,8 +79,10 @@ func (p *Puller) known(ctx context.Context, st *site, ref oci.Ref, b belief, hea
 ) {
 	ref.Digest = b.Digest
 	s := Status{Outcome: cache.Hit, Age: now.Sub(b.Checked)}
-	if f, ok := p.local(ctx, st, ref.Repo, ref.Digest); ok {
-		return p.answer(ref, f, head, s, now), true
+	if f, may := p.local(ctx, st, ref.Repo, ref.Digest); may == mayServe {
+		if c, err := p.answer(ctx, ref, f, head, s, now); err == nil {
+			return c, true
+		}
 	}
 	if head && p.promises(st, ref.Repo, b.desc) {
 		return described(ref, b.desc, s), true
@@ -91,11 +99,33 @@ func (p *Puller) copyOf(ctx context.Context, st *site, ref oci.Ref, b belief, no
 		if t.Digest == "" || !t.Usable(st.Tags, now) {
 			continue
 		}
-		if f, ok := p.local(ctx, st, ref.Repo, t.Digest); ok {
+		if f, may := p.local(ctx, st, ref.Repo, t.Digest); may != mustAsk {
 			return f, t, true
 		}
 	}
 	return fetched{}, catalog.Tag{}, false
+}
+
+// deleted forgets a tag that the upstream no longer has, and what it meant: all of that has to be shown anew. What the
+// upstream still has costs it a question each.
+func (p *Puller) deleted(ctx context.Context, ref oci.Ref, old fetched) {
+	if err := p.catalog.Forget(ref); err != nil {
+		p.log.WarnContext(ctx, "tag can't be forgotten", "ref", ref.Name, "tag", ref.Tag, "err", err)
+	}
+	p.words.forget(ref.Repo)
+	parts := slices.Clone(old.parts)
+	for _, d := range old.parts[1:] { // the images of an index
+		if b, err := p.cache.Peek(d); err == nil && len(b) <= oci.MaxManifestSize {
+			if m, err := oci.ParseManifest("", b); err == nil {
+				for _, c := range m.Children {
+					parts = append(parts, c.Digest)
+				}
+			}
+		}
+	}
+	p.gone(ctx, ref.Repo, parts...)
+	p.log.InfoContext(ctx, "tag was deleted upstream; it is no longer served", "ref", ref.Name, "tag", ref.Tag,
+		"digest", old.digest)
 }
 
 // asked answers with the upstream's help: the tag is checked by HEAD, if check says so, and what it means is fetched if
@@ -114,9 +144,11 @@ func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, che
 		}
 		at.Digest, age = desc.Digest, 0
 		s := trip(led)
-		if f, ok := p.local(ctx, st, ref.Repo, at.Digest); ok {
+		if f, may := p.local(ctx, st, ref.Repo, at.Digest); may == mayServe {
 			s.Outcome = cache.Hit // what came from the upstream is that it is still the right one
-			return p.answer(at, f, head, s, time.Now()), nil
+			if c, err := p.answer(ctx, at, f, head, s, time.Now()); !errors.Is(err, errGone) {
+				return c, err
+			}
 		}
 		if head && p.promises(st, ref.Repo, desc) {
 			return described(at, desc, s), nil
@@ -184,6 +216,8 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 	if err := p.failures.get(k); err != nil {
 		return oci.Descriptor{}, err
 	}
+	ctx, hold := p.memory.Enter(ctx, memory.Work) // where HEAD is refused it is a GET
+	defer hold.Release()
 	begun := time.Now()
 	desc, err := st.Upstream.Resolve(ctx, ref.Name, ref.Tag)
 	if err == nil && desc.Digest.Validate() != nil {
@@ -192,9 +226,12 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 			Err: &upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a digest", Got: "none"},
 		}
 	}
-	st.note(time.Since(begun), err)
+	if !overloaded(err) {
+		st.note(time.Since(begun), err)
+	}
 	if err != nil {
 		p.failures.put(k, err)
+		p.refused(ctx, st, ref.Repo, err)
 		return desc, err
 	}
 	p.failures.clear(k)
@@ -203,20 +240,20 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 		p.log.WarnContext(ctx, "tag can't be recorded", "ref", ref.Name, "tag", ref.Tag, "err", err)
 		return desc, nil
 	}
-	p.settle(ctx, ref, w)
+	p.settle(ctx, st, ref, w)
 	return desc, nil
 }
 
 // settle records a word on a tag if what it means is on disk and known to belong to the repository. Else the word waits
 // in memory for that, see store. What is in memory alone, since it could not be written or was evicted, is written anew:
 // it can be served, so its tag must end in a record.
-func (p *Puller) settle(ctx context.Context, ref oci.Ref, w word) {
-	if _, member, err := p.catalog.Member(ref.Repo, w.desc.Digest); err != nil || !member {
+func (p *Puller) settle(ctx context.Context, st *site, ref oci.Ref, w word) {
+	if _, may := p.member(ctx, st, ref.Repo, w.desc.Digest); may == mustAsk {
 		return
 	}
 	if _, here := p.cache.Stat(w.desc.Digest); !here {
 		m, hot := p.hot.get(w.desc.Digest)
-		if !hot || p.cache.Put(ctx, m.digest, m.bytes) != nil {
+		if !hot || m.bytes == nil || p.cache.Put(ctx, m.digest, m.bytes) != nil {
 			return
 		}
 	}

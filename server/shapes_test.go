@@ -26,7 +26,9 @@ func TestFormsOfRequests(t *testing.T) {
 	} {
 		t.Run(form.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWire(t, wired{policy: catalog.Policy{MaxAge: time.Minute, Wait: 5 * time.Second}})
+			w := newWire(t, wired{policy: catalog.Policy{
+				MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: time.Hour,
+			}})
 			im := w.ghcr.AddImage("acme/app", "1", origin.Image{Index: true})
 			w.ghcr.AddReferrer("acme/app", im.Root, "application/spdx+json")
 			escape := func(s string) string {

@@ -217,10 +217,3 @@ func TestAnswerFromBeforeARefusal(t *testing.T) {
 		m.want(t, "then")
 	})
 }
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
-}

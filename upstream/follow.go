@@ -39,11 +39,11 @@ func (c *call) follow(ctx context.Context, a ask) (_ *answer, err error) {
 			a.reach = reachAny
 			resp, err = c.send(ctx, a) //nolint:bodyclose // the answer's; or refuse or spill closes it
 		} else {
-			resp, err = c.exchange(ctx, c.ep.blob, a, grant{}) //nolint:bodyclose // as above
+			resp, err = c.exchange(ctx, c.ep.blobs[a.reach], a, grant{}) //nolint:bodyclose // as above
 			if err == nil && resp.StatusCode == http.StatusUnauthorized {
 				var g grant
 				if g, err = c.grantAt(ctx, here, a, resp); err == nil {
-					resp, err = c.exchange(ctx, c.ep.away, a, g) //nolint:bodyclose // as above
+					resp, err = c.exchange(ctx, c.ep.away[a.reach], a, g) //nolint:bodyclose // as above
 				}
 			}
 		}

@@ -9,12 +9,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
 // The limits of lists.
 const (
-	maxList      = 4 << 20 // bytes of one page
+	maxList      = 4 << 20  // bytes of a page that is passed on as it is
+	maxListRead  = 64 << 20 // of one that is read at all
 	maxListQuery = 4 << 10
 	maxPage      = 1000 // entries asked for
 )
@@ -31,19 +33,6 @@ func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Do
 		return doc, err
 	})
 	return doc, c.wrap(err)
-}
-
-// withName is a list of tags of a repository that has another name for our callers.
-func withName(b []byte, name string) []byte {
-	var doc map[string]json.RawMessage
-	if json.Unmarshal(b, &doc) != nil || doc["name"] == nil {
-		return b
-	}
-	doc["name"], _ = json.Marshal(name) // a string always can
-	if named, err := json.Marshal(doc); err == nil {
-		return named
-	}
-	return b
 }
 
 // Referrers gets one page of what refers to a digest. Where the registry lacks that API, it is what the tag of the
@@ -150,7 +139,14 @@ func (c *call) list(ctx context.Context, path, accept, key string, q url.Values)
 	if err != nil {
 		return nil, err
 	}
-	b, query, err := c.readList(resp, key)
+	b, err := c.page(ctx, resp, key)
+	query := ""
+	if err == nil {
+		query, err = next(resp)
+	}
+	if _, full := errors.AsType[*memory.FullError](err); full {
+		return nil, err
+	}
 	if err != nil {
 		f, ok := errors.AsType[*fault](err)
 		if !ok {
@@ -163,21 +159,6 @@ func (c *call) list(ctx context.Context, path, accept, key string, q url.Values)
 		Bytes: b, MediaType: mediaType(resp.Header), Next: query,
 		Filters: oneLine(resp.Header.Get("OCI-Filters-Applied"), 200),
 	}, nil
-}
-
-// readList reads an answer that should be a list, and the query of its next page.
-func (c *call) readList(resp *answer, key string) (b []byte, query string, err error) {
-	if b, err = c.document(resp, "a list", maxList); err != nil {
-		return nil, "", err
-	}
-	switch {
-	case hasList(b, key):
-		query, err = next(resp)
-		return b, query, err
-	case encoding(resp.Header) != "":
-		return nil, "", wrongEncoding(resp.Header)
-	}
-	return nil, "", &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: c.whatIs(resp.Header, b)}
 }
 
 // listQuery is the query to pass on.
@@ -226,14 +207,4 @@ func next(resp *answer) (string, error) {
 		return "", bad // the first page again
 	}
 	return query, nil
-}
-
-// hasList reports whether b is one JSON object with a list, or null, at a key.
-func hasList(b []byte, key string) bool {
-	var doc map[string]json.RawMessage
-	if json.Unmarshal(b, &doc) != nil {
-		return false
-	}
-	v, ok := doc[key]
-	return ok && (string(v) == "null" || strings.HasPrefix(string(v), "["))
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -21,8 +22,25 @@ func manifestPath(repo, reference string) string { return "/v2/" + repo + "/mani
 // the upstream did not say; a size above 4 MiB is an error.
 func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error) {
 	c := r.call("resolve", repo, tag)
+	// Under Options.Public without our credential, which a HEAD does not need: so a repository that is public no longer is
+	// found out with the next check of a tag. Where that meets a limit, the credential may go on.
+	c.plain = true
 	desc, err := anywhere(ctx, c, c.resolve)
+	if refused, ok := refusalIn(err); ok && refused.status == http.StatusTooManyRequests && c.spends() {
+		again := r.call("resolve", repo, tag)
+		again.steps, c = c.steps, again
+		desc, err = anywhere(ctx, c, c.resolve)
+	}
 	return desc, c.told(ctx, err)
+}
+
+// spends reports whether the call could go on with a credential that it did not show so far.
+func (c *call) spends() bool {
+	if !c.anonymous() || c.withheld() {
+		return false
+	}
+	s, ok := c.source().(auth.Credential)
+	return !ok || !s.IsAnonymous()
 }
 
 func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
@@ -111,35 +129,12 @@ func (c *call) manifest(ctx context.Context) (*oci.Manifest, error) {
 	return m, err
 }
 
-// prove asks by HEAD, as nobody, whether a repository is public, where that is what keeps our credential from being
-// used: a HEAD is free on Docker Hub, and a GET as nobody would be spent on the limits of our address. Its error is of
-// the way there; why a registry refuses is for the GET to learn.
-func (c *call) prove(ctx context.Context) error {
-	if c.headed || !c.withheld() {
-		return nil
-	}
-	if s, ok := c.source().(auth.Credential); ok && s.IsAnonymous() {
-		return nil
-	}
-	c.headed = true
-	resp, err := c.follow(ctx, c.manifestAsk(http.MethodHead))
-	if err == nil {
-		resp.Body.Close()
-	} else if _, refused := refusalIn(err); !refused {
-		return err
-	}
-	return nil
-}
-
 func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
-	if err := c.prove(ctx); err != nil {
-		return nil, err
-	}
 	resp, err := c.follow(ctx, c.manifestAsk(http.MethodGet))
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.document(resp, "a manifest", oci.MaxManifestSize)
+	b, err := c.document(ctx, resp, paper{what: "a manifest", limit: oci.MaxManifestSize, cost: manifestCost})
 	if err != nil {
 		return nil, err
 	}
@@ -170,6 +165,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	if derr == nil {
 		m.Digest = want
 	}
+	c.provenBy(resp, derr == nil)
 	return m, nil
 }
 
@@ -191,27 +187,88 @@ func (c *call) notManifest(h http.Header, b []byte, err error) error {
 	return fmt.Errorf("%w: %w", &ContentError{Kind: ContentNotManifest, Want: "a manifest", Got: "JSON that is none"}, err)
 }
 
-// document reads an answer of JSON within a limit and closes it.
-func (c *call) document(resp *answer, what string, limit int64) ([]byte, error) {
+// paper is a kind of document.
+type paper struct {
+	what  string
+	limit int64               // bytes
+	cost  func(n int64) int64 // in memory of one of n bytes, with what is made of it; nil: its bytes
+}
+
+// manifestCost is what a manifest of n bytes takes until it is stored and its references are recorded: the more bytes, the
+// more entries, of which 10,000 take 8 MiB at every stage together.
+func manifestCost(n int64) int64 { return 16<<10 + n + min(10*n, 8<<20) }
+
+// begun is how much is read of a document that doesn't say its size before it counts as one of the largest.
+const begun = 64 << 10
+
+// room waits until a document of n bytes may be in memory.
+func (p paper) room(ctx context.Context, n int64) error {
+	if p.cost != nil {
+		n = p.cost(n)
+	}
+	return memory.Need(ctx, n)
+}
+
+// document reads an answer of JSON within a limit and closes it, once there is room for it in memory.
+func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, error) {
 	defer resp.Body.Close()
-	if isHTML(resp.Header) {
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: what, Got: c.whatIs(resp.Header, b)}
+	if err := c.readable(resp, p.what); err != nil {
+		return nil, err
 	}
-	if resp.ContentLength > limit {
-		return nil, tooLarge(what, limit, resp.ContentLength)
+	if resp.ContentLength > p.limit {
+		return nil, tooLarge(p.what, p.limit, resp.ContentLength)
 	}
-	b, err := readAll(resp.Body, resp.ContentLength, limit)
+	b, err := p.read(ctx, resp)
+	if _, full := errors.AsType[*memory.FullError](err); full {
+		return nil, err
+	}
 	switch {
 	case err != nil:
-		step := c.steps[len(c.steps)-1]
-		step.Name, step.Err = StepBody, err
-		c.trace(step)
-		return nil, &fault{err: err, step: step}
-	case int64(len(b)) > limit:
-		return nil, tooLarge(what, limit, -1)
+		return nil, c.cut(err)
+	case int64(len(b)) > p.limit:
+		return nil, tooLarge(p.what, p.limit, -1)
 	}
 	return b, nil
+}
+
+// readable tells a web page from a document. What an answer says of a coding is not looked at here: many have right bytes
+// all the same.
+func (c *call) readable(resp *answer, what string) error {
+	if isHTML(resp.Header) {
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		return &ContentError{Kind: ContentNotRegistry, Want: what, Got: c.whatIs(resp.Header, b)}
+	}
+	return nil
+}
+
+// cut is the error for a body that ended with err.
+func (c *call) cut(err error) error {
+	step := c.steps[len(c.steps)-1]
+	step.Name, step.Err = StepBody, err
+	c.trace(step)
+	return &fault{err: err, step: step}
+}
+
+// read reads to the end or one byte beyond the limit.
+func (p paper) read(ctx context.Context, resp *answer) ([]byte, error) {
+	if resp.ContentLength >= 0 {
+		if err := p.room(ctx, resp.ContentLength); err != nil {
+			return nil, err
+		}
+		return readAll(resp.Body, resp.ContentLength)
+	}
+	if err := p.room(ctx, min(begun, p.limit)); err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, min(begun, p.limit)+1))
+	if err != nil || len(b) <= begun {
+		return b, err
+	}
+	if err := p.room(ctx, p.limit); err != nil {
+		return nil, err
+	}
+	rest, err := io.ReadAll(io.LimitReader(resp.Body, p.limit+1-int64(len(b))))
+	return append(b, rest...), err
 }
 
 // tooLarge is the error for a document above a limit, of size bytes where that is said.
@@ -223,11 +280,8 @@ func tooLarge(what string, limit, size int64) *ContentError {
 	return e
 }
 
-// readAll reads to the end or one byte beyond limit, in one buffer where the size is known.
-func readAll(r io.Reader, size, limit int64) ([]byte, error) {
-	if size < 0 {
-		return io.ReadAll(io.LimitReader(r, limit+1))
-	}
+// readAll reads size bytes, which are all that there is.
+func readAll(r io.Reader, size int64) ([]byte, error) {
 	b := make([]byte, size)
 	n, err := io.ReadFull(r, b)
 	if err != nil {

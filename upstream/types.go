@@ -183,6 +183,9 @@ type ContentError struct {
 	Kind ContentKind
 	Want string
 	Got  string
+	// Claimed says that Want, or the size behind it, is the word of the image's publisher, in a manifest: no host of the
+	// upstream has said it. So the image may be at fault, and not the host that answered.
+	Claimed bool
 }
 
 // ContentKind says in which way an answer is wrong.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
@@ -85,6 +86,7 @@ type Store struct {
 var (
 	_ cache.Store   = (*Store)(nil)
 	_ cache.Resumer = (*Store)(nil)
+	_ cache.Checker = (*Store)(nil)
 )
 
 // Open takes the directory into use and makes it if it is not there. Where another process has it, Open waits and then
@@ -136,6 +138,7 @@ func (s *Store) open(on func(dir string) (volume, error)) (err error) {
 	if err := s.takeLock(); err != nil {
 		return err
 	}
+	s.strangers()
 	if name := networkFS(s.dir); name != "" {
 		s.o.Log.Warn("cache folder is on a network file system, where locks and renames are less reliable; "+
 			"a local disk is better", "dir", s.path, "fs", name)
@@ -269,6 +272,25 @@ func (s *Store) release() {
 	}
 }
 
+// Check implements cache.Checker: the folder is where it was, and may be written to.
+func (s *Store) Check() error {
+	is, err := os.Stat(s.path)
+	if err != nil {
+		return fmt.Errorf("look at the cache folder: %w", err)
+	}
+	was, err := s.dir.Stat()
+	if err != nil {
+		return fmt.Errorf("look at the cache folder: %w", err)
+	}
+	if !os.SameFile(is, was) {
+		return fmt.Errorf("look at the cache folder: another one is in its place: %w", fs.ErrNotExist)
+	}
+	if readOnly(s.dir) {
+		return &fs.PathError{Op: "write to", Path: s.path, Err: syscall.EROFS}
+	}
+	return nil
+}
+
 // Free tells what the file system has left for us.
 func (s *Store) Free() (cache.Space, error) {
 	sp, err := space(s.dir)
@@ -276,4 +298,24 @@ func (s *Store) Free() (cache.Space, error) {
 		return cache.Space{}, fmt.Errorf("free space of %s: %w", s.path, err)
 	}
 	return sp, nil
+}
+
+// SpaceAt is what there is on the disk that a folder is on, or would be on once it is made.
+func SpaceAt(path string) (cache.Space, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return cache.Space{}, err
+	}
+	for {
+		dir, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) && path != filepath.Dir(path) {
+			path = filepath.Dir(path)
+			continue
+		}
+		if err != nil {
+			return cache.Space{}, err
+		}
+		defer dir.Close()
+		return space(dir)
+	}
 }

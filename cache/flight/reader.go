@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -23,10 +25,12 @@ func newDigest(a digest.Algorithm, hex string) oci.Digest { return digest.NewDig
 type Reader struct {
 	f     *Flight
 	src   Source
+	waits needing
 	first bool  // started the flight
 	err   error // its source failed; guarded by the flight's mutex
 	left  bool  // closed; guarded by the flight's mutex
 	done  chan struct{}
+	sent  atomic.Int64 // bytes it has had
 
 	mu     sync.Mutex // guards what follows, between the reads and Close; no other lock is taken while holding it
 	busy   int        // reads that run
@@ -41,6 +45,12 @@ type Reader struct {
 	spoilt bool   // could not read the spool
 	took   bool   // has read from the spool
 	stream *stream
+}
+
+// needing is whether a reader waits for bytes. The flight's mutex guards it.
+type needing struct {
+	now  bool
+	last time.Time // when it has last done so
 }
 
 // span is what a call wants: [off, end) of the blob. whole says that its caller gets all that comes before off, too,
@@ -148,9 +158,11 @@ func (r *Reader) await(ctx context.Context, q span, ok func() bool) (to int64, e
 		if q.whole {
 			news = f.sure.news()
 		}
+		r.waits.now = true
 		f.mu.Unlock()
 		err := r.sleep(ctx, news)
 		f.mu.Lock()
+		r.waits = needing{last: time.Now()}
 		if err != nil {
 			return 0, err
 		}
@@ -234,6 +246,7 @@ func (r *Reader) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, 
 		}
 		m, err := r.send(ctx, w, q.off, min(to, q.end)-q.off)
 		q.off += m
+		r.sent.Add(m)
 		if _, spool := errors.AsType[*spoolError](err); spool {
 			r.spoilt = true
 			continue
@@ -354,6 +367,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	whole := r.pos == r.run
 	n, err := r.readSome(p, span{r.pos, size, whole})
 	r.pos += int64(n)
+	r.sent.Add(int64(n))
 	if whole {
 		r.run = r.pos
 	}

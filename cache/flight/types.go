@@ -19,9 +19,14 @@ type Want struct {
 	Part bool
 	// By is when those who wait for the beginning of these bytes give up; zero, or over: not known.
 	By time.Time
+	// Client is whom these bytes are fetched for first: the Client of the Source.
+	Client string
 	// Live reports whether a person waits for these bytes. It may turn true while the fetch runs: a pull joins a
 	// warm-up. Nil means true.
 	Live func() bool
+	// Needs are the clients that wait for the next bytes now, at most a few of them. None: all readers have more to read
+	// than they have read, so that the transfer may rest. Nil means Client.
+	Needs func() []string
 }
 
 // Body is a running transfer of the wanted range, and of nothing but it.
@@ -43,6 +48,8 @@ type Extender interface {
 type Source struct {
 	Key  string // readers with equal keys share the fate of a fetch
 	Live bool   // a client waits, as against a warm-up
+	// Client is who brings it, for what is bounded by client: an address, best. Empty: nothing is bounded.
+	Client string
 	// Fetch opens the range. It answers only once the source has agreed to send the bytes. It heals what breaks
 	// underneath; its error, and an error of the body, are final for this Key. The context ends with the flight's
 	// fetch, not with a client.
@@ -50,6 +57,11 @@ type Source struct {
 	// Wrong, where it is set, is told that the blob whose bytes came by this Key, perhaps among others, has another digest:
 	// before its readers are, with the error that they get, and also where no reader is left. It must not call the flight.
 	Wrong func(err error)
+	// Open says that this source needs no login: the bytes may be shown to every client.
+	Open bool
+	// Whole, where it is set, is told that the blob is whole and right, before it can be found in the store. open says that
+	// every byte of it came by sources that are Open. It must not call the flight.
+	Whole func(size int64, open bool)
 }
 
 // Spool is where a flight writes: sparse, local, in any order, read while written. Commit and Discard end it; readers
@@ -63,6 +75,12 @@ type Spool interface {
 	// Discard ends the spool: what is not committed is removed, what it holds open is released. The flight calls it
 	// last in any case, once its last reader has left.
 	Discard() error
+}
+
+// Parker is implemented by spools that hold room ahead of what is written.
+type Parker interface {
+	// Park says that nothing is written any more, until it is again: room that is held ahead can be given back.
+	Park()
 }
 
 // Object is content that can be read from any offset. The one a disk store returns embeds *os.File, which keeps

@@ -18,11 +18,21 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"contentrange": {"./upstream", "TestContentRangeIsChecked"},
 	"realm":        {"./upstream", "TestHostileRealms"},
 	"address":      {"./upstream", "TestDialCheckSeesTheAddressThatIsDialled"},
+	"embedded":     {"./upstream", "TestAddressClass"},
+	"claim":        {"./upstream", "TestLyingManifestOpensNoBreaker"},
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
+	"arrival":      {"./cache", "TestClaimedSizeEvictsNothing"},
+	"relay":        {"./cache/flight", "TestFasterSourceTakesOver"},
+	"unread":       {"./cache/flight", "TestBytesWithoutAReaderAreBounded"},
+	"held":         {"./cache", "TestSlowReadersPinNothing"},
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
+	"command":      {"./diagnose/symptom", "TestRemedies"},
 	"public":       {"./upstream", "TestPublicAlone"},
 	"away":         {"./upstream", "TestVanityHost"},
+	"memory":       {"./pull", "TestLargeManifestsAtOnce"},
+	"turns":        {"./upstream", "TestOneClientLeavesTurnsToOthers"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
+	"reference":    {"./pull", "TestReferencesAreNoProof"},
 }
 
 // TestGuardsAreWatched takes each guard away in turn and expects a test to turn red. With all of them those tests are
