@@ -2,7 +2,8 @@
 //
 // Promise: /healthz and /readyz answer anybody, at once, from memory; everything else wants the token where one is
 // set. What a browser sends for another site's page is refused everywhere (see gate.go). Nothing here can change what a
-// pull gets, but for a reload, which has the operator's own file read again. It does no I/O of its own.
+// pull gets, but for a reload, which has the operator's own file read again, and a reset of what an upstream is believed to
+// have left. It does no I/O of its own.
 package admin
 
 import (
@@ -37,6 +38,9 @@ type Options struct {
 	Hosts []string
 	// Upstreams says how the registries in use are. Nil: there is no /api/v1/upstreams.
 	Upstreams func() []Upstream
+	// Reset ends what is believed of an upstream: that it limits us or is down, and what was refused. It returns the names of
+	// the registries that it was done for. Nil: there is no /api/v1/upstreams/reset.
+	Reset func(upstream string) []string
 	// Failures is the record of pulls that failed. Nil: there is no /api/v1/failures.
 	Failures Failures
 	// Doctor examines an image from where the mirror stands. Nil: there is no /api/v1/doctor.
@@ -75,6 +79,9 @@ func New(o Options) http.Handler {
 		}
 		if o.Upstreams != nil {
 			r.Get("/api/v1/upstreams", upstreams(o.Upstreams))
+		}
+		if o.Reset != nil {
+			r.Post("/api/v1/upstreams/reset", reset(o.Reset, o.Log))
 		}
 		if o.Failures != nil {
 			r.Get("/api/v1/failures", failures(o.Failures))

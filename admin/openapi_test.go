@@ -113,6 +113,7 @@ func everythingOptions() admin.Options {
 				Cache:   &doctor.Cache{Digest: "sha256:aa", CheckedAt: doctor.At(at)},
 			}
 		},
+		Reset: func(name string) []string { return []string{name} },
 		Cache: func() admin.Cache { return admin.Cache{Bytes: 1, Degraded: true} },
 		About: func() admin.About {
 			return admin.About{Version: "v1.2.3", GoVersion: "go1.26", StartedAt: at, Config: admin.Config{
@@ -220,6 +221,7 @@ func TestOpenAPITypes(t *testing.T) {
 		"FailureList": admin.FailureList{}, "Summary": journal.Summary{}, "Explanation": admin.Explanation{},
 		"PullList": admin.PullList{}, "UpstreamList": admin.UpstreamList{}, "Cache": admin.Cache{},
 		"DoctorRequest": admin.DoctorRequest{}, "Report": doctor.Report{}, "Status": admin.Status{}, "Reloaded": admin.Reloaded{},
+		"ResetRequest": admin.ResetRequest{}, "ResetAnswer": admin.ResetAnswer{},
 	} {
 		compare(t, doc, seen, name, schema{Ref: "/" + name}, reflect.TypeOf(v))
 	}
@@ -300,7 +302,8 @@ func compare(t *testing.T, doc document, seen map[string]bool, at string, s sche
 		if diff := gocmp.Diff(required, slices.Sorted(slices.Values(s.Required))); diff != "" {
 			t.Errorf("%s, required (-type +document):\n%s", at, diff)
 		}
-		if closed := s.Additional == false; closed != (typ == reflect.TypeFor[admin.DoctorRequest]()) { // answers may get more fields
+		request := typ == reflect.TypeFor[admin.DoctorRequest]() || typ == reflect.TypeFor[admin.ResetRequest]()
+		if closed := s.Additional == false; closed != request { // answers may get more fields
 			t.Errorf("%s: additionalProperties: %v", at, s.Additional)
 		}
 		for name, f := range fields {
@@ -359,8 +362,9 @@ func TestOpenAPIAnswers(t *testing.T) {
 		Reload: func(context.Context) (admin.Reloaded, error) { return admin.Reloaded{}, nil },
 	})
 	bodies := map[string]string{
-		"/api/v1/doctor":  `{"image":"docker.io/acme/app:1"}`,
-		"/api/v1/explain": "Failed to pull image \"acme/app:1\": 502 Bad Gateway (mirror: x; y [7f3a9c2e])\n",
+		"/api/v1/doctor":          `{"image":"docker.io/acme/app:1"}`,
+		"/api/v1/upstreams/reset": `{"upstream":"docker.io"}`,
+		"/api/v1/explain":         "Failed to pull image \"acme/app:1\": 502 Bad Gateway (mirror: x; y [7f3a9c2e])\n",
 	}
 	checked := 0
 	for path, methods := range doc.Paths {
@@ -380,7 +384,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 				"full": {full, "", s, "200"}, "empty": {empty, "", s, "200"},
 				"refused": {full, "?nonsense=1", problem, "400"},
 			} {
-				if path == "/api/v1/doctor" && name == "empty" || name == "refused" && len(op.Parameters) == 0 {
+				if (path == "/api/v1/doctor" || path == "/api/v1/upstreams/reset") && name == "empty" || name == "refused" && len(op.Parameters) == 0 {
 					continue
 				}
 				r := httptest.NewRequestWithContext(t.Context(), strings.ToUpper(method), path+tt.query, strings.NewReader(bodies[path]))

@@ -73,22 +73,22 @@ func TestTagsMoveAndAreRemembered(t *testing.T) {
 			t.Fatalf("unknown tag: %v", err)
 		}
 		start := time.Now()
-		first, err := c.Moved(ref, catalog.Tag{}, aa)
+		first, err := c.Moved(ref, catalog.Tag{}, aa, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		if first, err = c.Moved(ref, first, aa); err != nil || !first.Checked.Equal(start.Add(time.Hour)) {
+		if first, err = c.Moved(ref, first, aa, time.Now()); err != nil || !first.Checked.Equal(start.Add(time.Hour)) {
 			t.Errorf("confirmed: %v, %v", first.Checked, err)
 		}
 		if n := tags.Writes(); n != 1 {
 			t.Errorf("%d writes; a confirmation costs none at once", n)
 		}
-		second, err := c.Moved(ref, first, bb)
+		second, err := c.Moved(ref, first, bb, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
-		third, err := c.Moved(ref, second, aa)
+		third, err := c.Moved(ref, second, aa, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,13 +119,13 @@ func TestConfirmationsAreFlushed(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); _ = c.Run(ctx) }()
 		ref := oci.Ref{Repo: nginx, Tag: "latest"}
-		tag, err := c.Moved(ref, catalog.Tag{}, aa)
+		tag, err := c.Moved(ref, catalog.Tag{}, aa, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 10 { // ten checks in half a minute: one write
 			time.Sleep(2 * time.Second)
-			if tag, err = c.Moved(ref, tag, aa); err != nil {
+			if tag, err = c.Moved(ref, tag, aa, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -135,7 +135,7 @@ func TestConfirmationsAreFlushed(t *testing.T) {
 			t.Errorf("%d writes, want 2", n)
 		}
 		// What a caller holds from before the flush still confirms and moves.
-		if tag, err = c.Moved(ref, tag, aa); err != nil || !tag.Checked.Equal(time.Now()) {
+		if tag, err = c.Moved(ref, tag, aa, time.Now()); err != nil || !tag.Checked.Equal(time.Now()) {
 			t.Errorf("confirmed by an older copy: %v, %v", tag.Checked, err)
 		}
 		last := tag.Checked
@@ -156,7 +156,7 @@ func TestMovesMeet(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() {
-			if _, err := c.Moved(ref, catalog.Tag{}, digest.FromString(fmt.Sprint(i%5))); err != nil {
+			if _, err := c.Moved(ref, catalog.Tag{}, digest.FromString(fmt.Sprint(i%5)), time.Now()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -179,7 +179,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	var tag catalog.Tag
 	var err error
 	for i := range 100 {
-		if tag, err = c.Moved(ref, tag, digest.FromString(fmt.Sprint(i))); err != nil {
+		if tag, err = c.Moved(ref, tag, digest.FromString(fmt.Sprint(i)), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -236,7 +236,7 @@ func TestATableThatFails(t *testing.T) {
 	tags.Fail = func() error { return broken }
 	refs.Fail = tags.Fail
 	c := catalog.New(tags, refs, catalog.Options{})
-	if _, err := c.Moved(oci.Ref{Repo: nginx, Tag: "x"}, catalog.Tag{}, aa); !errors.Is(err, broken) {
+	if _, err := c.Moved(oci.Ref{Repo: nginx, Tag: "x"}, catalog.Tag{}, aa, time.Now()); !errors.Is(err, broken) {
 		t.Errorf("Moved: %v", err)
 	}
 	if err := c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 1}, catalog.ShownToAll); !errors.Is(err, broken) {

@@ -83,11 +83,12 @@ func (c *Catalog) load(ref oci.Ref, key string) (Tag, error) {
 	return t, nil
 }
 
-// Moved records that the upstream has just been seen to mean digest to by ref's tag, and returns what is known then.
-// from is what the caller knew before it asked; its zero value means nothing. A digest that is the tag's already costs
-// no write. When somebody else has recorded a move since from, that move stands against a caller who found nothing
-// new, and falls to one who found another digest.
-func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest) (Tag, error) {
+// Moved records that at the given time the upstream was seen to mean digest to by ref's tag, and returns what is known
+// then. The time may be long ago: the record then is as old as that. from is what the caller knew before it asked; its
+// zero value means nothing. A digest that is the tag's already costs no write. When somebody else has recorded a move
+// since from, that move stands against a caller who found nothing new, and falls to one who found another digest, unless
+// what that one found is older.
+func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time) (Tag, error) {
 	key := tagKey(ref)
 	defer c.turn(key)()
 	now := time.Now()
@@ -98,13 +99,15 @@ func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest) (Tag, error) {
 		}
 		switch {
 		case err == nil && have.Digest == to:
-			return c.confirm(key, have, now), nil
+			return c.confirm(key, have, at, now), nil
 		case err == nil && from.Version != 0 && from.Digest == to:
+			return have, nil
+		case err == nil && newer(have, at, now):
 			return have, nil
 		}
 		next := Tag{
-			Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: to, Checked: now,
-			History: history(have.History, to, now),
+			Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: to, Checked: at,
+			History: history(have.History, to, at),
 		}
 		point.Hit("catalog/move")
 		if next.Version, err = c.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
@@ -130,12 +133,19 @@ func (c *Catalog) swap(key string, t Tag, old uint64) (uint64, error) {
 	return uint64(v), err
 }
 
-// confirm notes in memory that a digest is still the tag's. The caller has the key's turn.
-func (c *Catalog) confirm(key string, t Tag, now time.Time) Tag {
-	t.Checked = now
+// newer reports whether a record is of a later time than at. One from the future was written before the clock was set
+// back, and says nothing.
+func newer(t Tag, at, now time.Time) bool { return t.Checked.After(at) && !t.Checked.After(now) }
+
+// confirm notes in memory that a digest was the tag's at a time. The caller has the key's turn.
+func (c *Catalog) confirm(key string, t Tag, at, now time.Time) Tag {
+	if newer(t, at, now) {
+		return t
+	}
+	t.Checked = at
 	t.History = slices.Clone(t.History) // readers have the old one
 	if len(t.History) > 0 {
-		t.History[0].Last = now
+		t.History[0].Last = at
 	}
 	c.known.put(key, t)
 	c.mu.Lock()

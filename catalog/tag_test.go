@@ -28,7 +28,7 @@ var cc = digest.FromString("cc")
 
 func moved(t *testing.T, c *catalog.Catalog, ref oci.Ref, from catalog.Tag, to oci.Digest) catalog.Tag {
 	t.Helper()
-	tag, err := c.Moved(ref, from, to)
+	tag, err := c.Moved(ref, from, to, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestEverythingAtOnce(t *testing.T) {
 					if err == nil && from.Version < seen[ref.Tag] {
 						t.Errorf("tag %s: version %d after version %d", ref.Tag, from.Version, seen[ref.Tag])
 					}
-					to, err := c.Moved(ref, from, []oci.Digest{aa, bb, cc}[r.IntN(3)])
+					to, err := c.Moved(ref, from, []oci.Digest{aa, bb, cc}[r.IntN(3)], time.Now())
 					if err != nil {
 						t.Error(err)
 					}
@@ -361,7 +361,7 @@ func TestRestart(t *testing.T) {
 func BenchmarkTag(b *testing.B) {
 	c := catalog.New(statetest.NewTable(), statetest.NewTable(), catalog.Options{})
 	ref := oci.Ref{Repo: nginx, Tag: "1.27"}
-	if _, err := c.Moved(ref, catalog.Tag{}, aa); err != nil {
+	if _, err := c.Moved(ref, catalog.Tag{}, aa, time.Now()); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
@@ -371,5 +371,38 @@ func BenchmarkTag(b *testing.B) {
 				b.Error(err)
 			}
 		}
+	})
+}
+
+// What is recorded late is as old as what it says, and never takes the place of what is newer.
+func TestRecordedLate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := catalog.New(statetest.NewTable(), statetest.NewTable(), catalog.Options{})
+		ref := oci.Ref{Repo: nginx, Tag: "late"}
+		time.Sleep(time.Hour)
+		put := func(to oci.Digest, ago time.Duration) catalog.Tag {
+			t.Helper()
+			from, _ := c.Tag(ref)
+			tag, err := c.Moved(ref, from, to, time.Now().Add(-ago))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return tag
+		}
+		wants := func(tag catalog.Tag, d oci.Digest, age time.Duration) {
+			t.Helper()
+			if tag.Digest != d || time.Since(tag.Checked) != age || !tag.History[0].Last.Equal(tag.Checked) {
+				t.Errorf("%s of age %s, history %+v; want %s of age %s", tag.Digest, time.Since(tag.Checked), tag.History[0], d, age)
+			}
+		}
+		wants(put(aa, 10*time.Minute), aa, 10*time.Minute)
+		wants(put(aa, 20*time.Minute), aa, 10*time.Minute)
+		wants(put(bb, 20*time.Minute), aa, 10*time.Minute)
+		wants(put(aa, 5*time.Minute), aa, 5*time.Minute)
+		wants(put(bb, 4*time.Minute), bb, 4*time.Minute)
+		// The clock was ahead when this was written, and was set back.
+		wants(put(bb, -24*time.Hour), bb, -24*time.Hour)
+		wants(put(aa, 0), aa, 0)
 	})
 }

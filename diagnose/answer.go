@@ -41,6 +41,11 @@ func (c *facts) answer() bool {
 		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, s, c.prefix()+c.e.Repository,
 			c.quote())
 		c.remedy("check the image's name and the endpoint of %s", c.up)
+	case c.step.Name == upstream.StepList && slices.Contains([]int{400, 413, 414, 416, 422, 431}, s):
+		// What was asked is the client's: so many entries, or an odd place to begin.
+		c.set(BadRequest, "%s does not answer %s as it was asked, with %d%s", c.host, c.asked(), s, c.quote())
+		c.f.Short = fmt.Sprintf("%s answered %d%s", c.host, s, c.quote())
+		c.remedy("ask for fewer entries at a time, as n=100")
 	default:
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), s, c.quote())
 		c.remedy("ask the operator of %s", c.up)
@@ -101,8 +106,11 @@ func (c *facts) stranger() bool {
 		return true
 	}
 	c.remedy("check tag and imagePullSecret, or give the mirror a credential for %s", c.up)
+	c.alone("check the image's name, or give the mirror a credential for %s", c.up)
 	if c.e.PublicOnly { // where the mirror has one, it is not for this
 		c.remedy("check tag and imagePullSecret, since under access: public the mirror pulls public images alone")
+		c.alone("check the image's name, or set access: rules for %s and a rule, since under access: public the mirror pulls "+
+			"public images alone", c.up)
 	}
 	if c.basic() && !c.noAccess() || c.says("please login", "please log in") || c.told(upstream.VerdictLoginNeeded) {
 		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
@@ -355,8 +363,9 @@ func (c *facts) words() string {
 	return ""
 }
 
+// wait is how long to wait, where that is worth saying: seconds are over before the sentence is read.
 func (c *facts) wait() string {
-	if c.e.RetryAfter <= 0 {
+	if c.e.RetryAfter < 5*time.Second {
 		return ""
 	}
 	if b := c.e.Budget; b != nil && b.Reset.IsZero() && b.Window > 0 && b.Remaining == 0 {

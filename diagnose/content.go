@@ -38,6 +38,12 @@ func (c *facts) content() bool {
 			c.tooLarge()
 			return true
 		}
+		if e.Fault == oci.FaultSigned {
+			c.set(UnsupportedImage, "%s at %s is of Docker's signed schema 1, which no current runtime pulls", c.what(), c.up)
+			c.f.Short = "its manifest at " + c.up + " is of Docker's signed schema 1, which no current runtime pulls"
+			c.remedy("pull it with a current tool (skopeo copy --format oci) and push it again, or use a newer tag")
+			return true
+		}
 		c.set(UnsupportedImage, "%s at %s is not valid: %s", c.what(), c.up, e.Detail)
 		c.f.Short = fmt.Sprintf("its manifest at %s is not valid: %s", c.up, e.Detail)
 		c.remedy("push the image again with a current tool")
@@ -48,7 +54,7 @@ func (c *facts) content() bool {
 		return false
 	}
 	c.note("%s: wanted %s, got %s", e.Kind, orElse(e.Want, "nothing else"), orElse(e.Got, "nothing"))
-	if e.Claimed {
+	if e.Claimed && e.Kind == upstream.ContentSize {
 		want, _, _ := strings.Cut(e.Want, ",")
 		c.claim(oci.Digest(c.e.Reference), want, e.Got, c.host)
 		return true
@@ -73,6 +79,13 @@ func (c *facts) content() bool {
 	case upstream.ContentLength:
 		c.set(UpstreamError, "%s doesn't say how large %s is", c.host, c.full())
 		c.remedy("tell the operator of %s; to download it works", c.up)
+	case upstream.ContentNextPage:
+		c.set(UpstreamError, "%s sent the first part of %s and a link to the next that leads nowhere: %s", c.host, c.asked(), e.Got)
+		c.f.Short = fmt.Sprintf("%s sent a list whose link to the next page leads nowhere", c.host)
+		c.remedy("tell the operator of %s", c.up)
+	case upstream.ContentEncoding:
+		c.set(UpstreamError, "%s sent %s packed (Content-Encoding: %s), and not as it is", c.host, c.full(), e.Got)
+		c.remedy("look for a proxy before %s that compresses, and turn that off for it", c.host)
 	case upstream.ContentSlow:
 		c.set(Stalled, "%s sends %s too slowly to end, %s", c.host, c.full(), e.Got)
 		c.remedy("pull again; if it stays look at the path between the mirror and %s", c.host)
@@ -104,6 +117,12 @@ func (c *facts) refusedByUs() bool {
 	if e, ok := errors.AsType[*upstream.RealmError](c.err); ok {
 		c.set(AuthHostNotAllowed, "%s wants its tokens from %s://%s, which is not in its authHosts", c.up, e.Scheme, e.Host)
 		c.remedy("add %s to authHosts of %s, if that is right", e.Host, c.up)
+		if e.Plain {
+			c.set(AuthHostNotAllowed, "%s wants its tokens from %s://%s, and no login goes over http from a registry on https", c.up,
+				e.Scheme, e.Host)
+			c.f.Short = fmt.Sprintf("%s wants its tokens over http, from %s", c.up, e.Host)
+			c.remedy("correct the registry's own address in its settings to https://, as behind a proxy that ends TLS")
+		}
 		if e.Scheme == "malformed" {
 			c.set(AuthHostNotAllowed, "%s wants its tokens from %s, which is no URL", c.up, e.Host)
 			c.remedy("ask the operator of %s to correct the registry's own address in its settings", c.up)
@@ -120,6 +139,15 @@ func (c *facts) refusedByUs() bool {
 			c.remedy("check the endpoint of %s, then tell its operator", c.up)
 		}
 		c.f.Host = e.Host
+		return true
+	}
+	if e, ok := errors.AsType[*upstream.AwayError](c.err); ok {
+		c.set(AuthHostNotAllowed, "%s sends on to %s, which wants a login of its own", orElse(e.From, c.up), e.To)
+		c.remedy("make https://%s the endpoint of %s, or add it to redirectHosts and %s to authHosts", e.To, c.up, e.Realm)
+		if e.Realm == "" {
+			c.remedy("make https://%s the endpoint of %s", e.To, c.up)
+		}
+		c.f.Host = e.To
 		return true
 	}
 	if e, ok := errors.AsType[*upstream.AddressError](c.err); ok {

@@ -87,6 +87,9 @@ func (c *facts) set(r Reason, format string, args ...any) {
 
 func (c *facts) remedy(format string, args ...any) { c.f.Remedy = fmt.Sprintf(format, args...) }
 
+// alone is remedy where clients have nowhere else to go: the node's own login opens nothing there.
+func (c *facts) alone(format string, args ...any) { c.f.Alone = fmt.Sprintf(format, args...) }
+
 func (c *facts) note(format string, args ...any) {
 	c.f.Evidence = append(c.f.Evidence, fmt.Sprintf(format, args...))
 }
@@ -95,7 +98,7 @@ func (c *facts) note(format string, args ...any) {
 func (c *facts) finish() Finding {
 	f := c.f
 	f.Class = f.Reason.Class()
-	f.Summary, f.Remedy = Clean(f.Summary), Clean(f.Remedy)
+	f.Summary, f.Remedy, f.Alone = Clean(f.Summary), Clean(f.Remedy), Clean(f.Alone)
 	if f.Short = Clean(f.Short); f.Short == "" {
 		f.Short = c.short(f.Summary)
 	}
@@ -171,6 +174,7 @@ func (c *facts) request() bool {
 	if e, ok := errors.AsType[*route.UnknownError](c.err); ok {
 		c.set(UnknownUpstream, "the mirror has no upstream named %s", e.Key)
 		c.remedy("add %s to upstreams in the mirror's configuration, or pull from it directly", e.Key)
+		c.alone("add %s to upstreams in the mirror's configuration", e.Key)
 		if len(e.Have) > 0 {
 			c.note("configured upstreams: %s", strings.Join(e.Have, ", "))
 		}
@@ -200,6 +204,7 @@ func (c *facts) forbidden(e *access.ForbiddenError) {
 	c.remedy("add it to rules in the mirror's configuration; no login is accepted yet")
 	if e.Mirrored {
 		c.remedy("add it to rules in the mirror's configuration, or give the pod an imagePullSecret of %s", e.Repo.Host)
+		c.alone("add it to rules in the mirror's configuration")
 	}
 	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
 }

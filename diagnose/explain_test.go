@@ -303,6 +303,28 @@ var cases = []struct {
 		Scheme: "https",
 	})},
 
+	{"realm-over-http", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{
+		Host: "harbor.example", Scheme: "http", Plain: true,
+	})},
+	{"vanity-host", diagnose.AuthHostNotAllowed, hubError(upstream.StepManifest, "ghcr.io", of("images.example", func(e *upstream.Error) {
+		e.Status, e.Err = 401, &upstream.AwayError{From: "images.example", To: "ghcr.io", Realm: "ghcr.io"}
+	}))},
+	{"vanity-host-with-a-password", diagnose.AuthHostNotAllowed, hubError(upstream.StepManifest, "reg.example", of("images.example",
+		func(e *upstream.Error) {
+			e.Status, e.Err = 401, &upstream.AwayError{From: "images.example", To: "reg.example"}
+		}))},
+	{"signed-schema-1", diagnose.UnsupportedImage, broke(upstream.StepManifest, hub, &oci.ManifestError{Fault: oci.FaultSigned, Detail: "x"})},
+	{"list-that-is-too-long", diagnose.BadRequest, hubError(upstream.StepList, "quay.io", of("quay.io", func(e *upstream.Error) {
+		e.Op, e.Reference, e.Status, e.Message = "tags", "", 413, "Requested page size must be at most 100"
+	}))},
+	{"next-page", diagnose.UpstreamError, hubError(upstream.StepList, "quay.io", of("quay.io", func(e *upstream.Error) {
+		e.Op, e.Reference, e.Err = "tags", "", &upstream.ContentError{Kind: upstream.ContentNextPage, Want: "x", Got: "<%zz>; rel=next"}
+	}))},
+	{"packed", diagnose.UpstreamError, broke(upstream.StepManifest, hub, &upstream.ContentError{
+		Kind: upstream.ContentEncoding, Want: "identity", Got: "gzip",
+	})},
+	{"limited-for-a-second", diagnose.RateLimited, answered(429, func(e *upstream.Error) { e.RetryAfter = time.Second })},
+
 	{"tag-unknown", diagnose.TagNotFound, answered(404, func(e *upstream.Error) { e.Code = "MANIFEST_UNKNOWN" })},
 	{"tag-unknown-head", diagnose.TagNotFound, answered(404, nil)},
 	{"tag-expired", diagnose.TagNotFound, answered(404, func(e *upstream.Error) {

@@ -29,6 +29,7 @@ type Finding struct {
 	Summary  string   // one line that stands alone: what happened, at which host
 	Short    string   // Summary without the image, for where that stands beside it; empty: Summary has no more
 	Remedy   string   // what to do next
+	Alone    string   // the same, where clients have nowhere else to go; empty: Remedy fits there, too
 	Evidence []string // facts, one a line
 	Declined bool     // a refusal that leaves the node free to go on to the registry itself
 

@@ -18,6 +18,7 @@ const (
 	FaultMediaType     Fault = "bad-media-type"   // its mediaType is not one
 	FaultBadDescriptor Fault = "bad-descriptor"   // a digest, a size or the shape of a descriptor
 	FaultTooMany       Fault = "too-many-entries" // more than 10,000 descriptors
+	FaultSigned        Fault = "signed-schema-1"  // of a form that is known by the digest of a part of it
 )
 
 // ManifestError says why a document is not passed on as a manifest. The fault is the upstream's or the publisher's,

@@ -3,6 +3,7 @@ package oci
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
@@ -13,7 +14,7 @@ const root = "/v2/"
 // ParseRequest reads a request under /v2/ from its method and URL. It is read once, here, from its right end, since
 // a repository may be called "a/manifests" or "tags".
 //
-// The namespace is taken out of the query. Lists keep the rest of their query, since the next page of some registries
+// The path is decoded once, where that changes nothing of its form. The namespace is taken out of the query. Lists keep the rest of their query, since the next page of some registries
 // hangs on parameters of their own; other kinds have none. Errors are errcode.Error values: NAME_INVALID, TAG_INVALID,
 // DIGEST_INVALID, PAGINATION_NUMBER_INVALID, or UNSUPPORTED for writes and for paths that the mirror does not serve.
 func ParseRequest(method string, u *url.URL) (Request, error) {
@@ -21,10 +22,9 @@ func ParseRequest(method string, u *url.URL) (Request, error) {
 		return Request{}, refuse(errcode.ErrorCodeUnsupported,
 			"%s is not supported: the mirror is read-only; push to the registry itself", quote(method))
 	}
-	path := u.EscapedPath()
-	if strings.Contains(path, "%") {
-		return Request{}, refuse(errcode.ErrorCodeNameInvalid,
-			"path %s has a percent sign: names, tags and digests need no escapes; send them as they are", quote(path))
+	path, err := unescapePath(u.EscapedPath())
+	if err != nil {
+		return Request{}, err
 	}
 	r := Request{Head: method == http.MethodHead}
 	rest, ok := strings.CutPrefix(path, root)
@@ -47,6 +47,46 @@ func ParseRequest(method string, u *url.URL) (Request, error) {
 		}
 	}
 	return r, nil
+}
+
+// unescapePath decodes a path once. Some clients escape the colon of a digest, or every character that is not a letter.
+// What is decoded needs no escape in a path, and so means the same without it. Any other escape is refused: of a slash,
+// which would move a border; of a percent sign, which would be another escape; of what no name has.
+func unescapePath(path string) (string, error) {
+	if strings.IndexByte(path, '%') < 0 {
+		return path, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c == '%' {
+			escape := path[i:min(i+3, len(path))]
+			n, err := strconv.ParseUint(strings.TrimPrefix(escape, "%"), 16, 8)
+			if c = byte(n); err != nil || len(escape) < 3 || !needsNoEscape(c) {
+				return "", refuse(errcode.ErrorCodeNameInvalid,
+					"path %s has the escape %s, which is not decoded; send names, tags and digests as they are",
+					quote(path), quote(escape))
+			}
+			i += 2
+		}
+		b.WriteByte(c)
+	}
+	return b.String(), nil
+}
+
+// needsNoEscape reports whether a character is one that a path may have as it is, but for the slash and those that no
+// name, tag or digest has.
+func needsNoEscape(c byte) bool {
+	return isLowerAlnum(c) || 'A' <= c && c <= 'Z' || strings.IndexByte("-._:@+=", c) >= 0
+}
+
+// CheckRepository reports a name that is not that of a repository alone, without a host before it. ParseRequest lets a
+// host pass, with a port too, since it may be the registry that the query names as well. The error is NAME_INVALID.
+func CheckRepository(name string) error {
+	if bad, ok := checkName(name, false); !ok {
+		return badName(name, bad)
+	}
+	return nil
 }
 
 // Reference is the tag or digest that the request names; empty where its kind has none.
@@ -163,8 +203,7 @@ func (r *Request) checkName() error {
 			"repository name %s has %d bytes, at most %d are allowed; correct the image name", quote(r.Name), len(r.Name),
 			maxName)
 	}
-	// With ns the path is the repository and nothing else, so a port in it is a mistake.
-	if bad, ok := checkName(r.Name, r.Namespace == ""); !ok {
+	if bad, ok := checkName(r.Name, true); !ok {
 		return badName(r.Name, bad)
 	}
 	return nil

@@ -27,13 +27,23 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		return nil, err
 	}
 	b := blob{
-		p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start,
+		p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start, as: blobType,
 		client: cmp.Or(a.Peer, a.Client),
 	}
 	desc, may := p.member(ctx, st, ref.Repo, ref.Digest)
+	desc.Descriptor = sized(ref.Digest, desc.Descriptor)
+	b.given = may == mayServe && isEmptyConfig(ref.Digest)
+	isManifest := desc.Manifest || oci.IsManifest(desc.MediaType)
+	if isManifest {
+		b.as = cmp.Or(desc.MediaType, blobType)
+	}
 	n, here := p.cache.Stat(ref.Digest)
 	if may == shouldAsk && here {
-		if err := p.ask(ctx, st, oci.KindBlob, ref, start); err != nil {
+		kind := oci.KindBlob
+		if isManifest { // that it is not among the blobs is no reason to forget it
+			kind = oci.KindManifest
+		}
+		if err := p.ask(ctx, st, kind, ref, start); err != nil {
 			return nil, err
 		}
 		may = mayServe
@@ -45,6 +55,11 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		}
 	}
 	s := Status{Outcome: cache.Hit}
+	if isManifest && b.proven {
+		if err := b.confirm(ctx, here); err != nil {
+			return nil, err
+		}
+	}
 	// Being cached is not a right to read: the repository's registry has to show the content first. Where it has to be
 	// downloaded, that does. A HEAD needs a size, and a GET goes better with one: what it brings is held against it.
 	if !b.proven && (here || a.Request.Head || desc.Standing == catalog.Unknown) || !here && desc.Size < 0 {
@@ -68,7 +83,15 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	if desc.Size < 0 {
 		return nil, b.sizeless()
 	}
-	return &Content{Ref: ref, Digest: ref.Digest, MediaType: blobType, Size: desc.Size, Status: s}, nil
+	return &Content{Ref: ref, Digest: ref.Digest, MediaType: b.as, Size: desc.Size, Status: s}, nil
+}
+
+// sized is what is known of a blob. Nothing but the empty blob has no bytes: some registries have said so to a HEAD.
+func sized(d oci.Digest, desc oci.Descriptor) oci.Descriptor {
+	if desc.Size == 0 && !oci.VerifyDigest(d, nil) {
+		desc.Size = -1
+	}
+	return desc
 }
 
 // blob is one client's way to a blob.
@@ -78,11 +101,35 @@ type blob struct {
 	ref   oci.Ref
 	key   key
 	start time.Time
-	want  int64 // bytes as this client's repository has it, -1 where it does not say
+	want  int64  // bytes as this client's repository has it, -1 where it does not say
+	as    string // the media type of the answer
+	given bool   // what the upstream lacks of it is known all the same: it is the empty config, in a repository that may be read
 	// proven says that the repository's registry has shown the content, or that it may be served without that. Otherwise
 	// a download that this client's own source begins is what shows it.
 	proven bool
 	client string // that turns and bytes are shared by
+}
+
+// confirm asks whether the upstream has a manifest among its blobs too: most have not. containerd asks for a digest there
+// when it does not get it as a manifest, and keeps what it gets for an image, by the type that the answer has. Where the
+// upstream does not answer, what is here is served, as what it is.
+func (b blob) confirm(ctx context.Context, here bool) error {
+	p := b.p
+	err := p.failures.get(b.key)
+	if err == nil {
+		_, _, err = p.sizing.do(ctx, "confirm "+b.key.String(), b.start.Add(p.wait), func(ctx context.Context) (oci.Descriptor, error) {
+			desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
+			if err != nil {
+				p.failures.put(b.key, err)
+				p.refused(ctx, b.st, b.ref.Repo, err)
+			}
+			return desc, err
+		})
+	}
+	if err == nil || here && !isMissing(err) && ctx.Err() == nil {
+		return nil
+	}
+	return p.timeout(err, b.key, b.ref, b.start, p.wait)
 }
 
 // size asks the upstream for the blob's size, and so whether the repository has it: once for all who want to know.
@@ -92,7 +139,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		oci.Descriptor, error,
 	) {
 		// Between a client's look and its turn here another trip may have ended.
-		if m, may := p.member(ctx, b.st, b.ref.Repo, b.ref.Digest); may == mayServe && m.Size >= 0 {
+		if m, may := p.member(ctx, b.st, b.ref.Repo, b.ref.Digest); may == mayServe && sized(b.ref.Digest, m.Descriptor).Size >= 0 {
 			return m.Descriptor, nil
 		}
 		if err := p.failures.get(b.key); err != nil {
@@ -107,7 +154,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		p.failures.clear(b.key)
 		desc.Digest = b.ref.Digest
 		// An answer without the size, or with another one than the content's, shows nothing: any host can send it.
-		if n, here := p.cache.Stat(b.ref.Digest); here && desc.Size != n {
+		if n, here := p.cache.Stat(b.ref.Digest); desc.Size < 0 || here && desc.Size != n {
 			return desc, nil
 		}
 		b.learn(ctx, desc.Size)
@@ -132,7 +179,7 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 		}
 	}
 	return &Content{
-		Ref: b.ref, Digest: b.ref.Digest, MediaType: blobType, Size: o.Size(), Object: o,
+		Ref: b.ref, Digest: b.ref.Digest, MediaType: b.as, Size: o.Size(), Object: o,
 		Status: Status{Outcome: outcome, Collapsed: outcome == cache.Joined},
 		blob:   &b,
 	}, nil
@@ -141,30 +188,29 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 // source is this client's own: it shares the fate of a fetch with those who ask the same upstream for the same
 // repository.
 func (b blob) source() cache.Source {
+	shows := &showing{b: b}
 	return cache.Source{
 		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
 		Live: true, Client: b.client,
 		Open: b.st.by() == catalog.ShownToAll,
 		// A reader of a part may have had that, and be gone, when the whole turns out to be wrong.
 		Wrong: func(err error) {
-			if err := b.p.catalog.Unshow(b.ref.Repo, b.ref.Digest); err != nil {
-				b.p.log.Warn("record of a blob can't be taken back", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
-			}
+			shows.wrong()
 			_ = b.failed(err)
 		},
-		Whole: b.whole,
+		Whole: shows.whole,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 			w.By = b.start.Add(b.p.wait)
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
+			if b.given && isMissing(err) {
+				return shows.nothing(w), nil
+			}
 			if err != nil {
 				b.p.failures.put(b.key, err)
 				b.p.refused(ctx, b.st, b.ref.Repo, err)
 				return nil, err
 			}
-			// In memory, for the readers that wait for this. On disk it comes with the whole, and sooner where that takes long.
-			b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
-			b.p.behind(func(ctx context.Context) { b.learn(ctx, body.Size()) })
-			return body, nil
+			return shows.begin(body), nil
 		},
 	}
 }
@@ -176,19 +222,6 @@ func (b blob) learn(ctx context.Context, size int64) {
 		err = b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: size}, b.st.by())
 	}
 	if err != nil {
-		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
-	}
-}
-
-// whole records, before the blob can be found in the cache, that it came from this repository's registry: after a crash
-// between the two the upstream is perhaps down. open says that all of it came without a login.
-func (b blob) whole(size int64, open bool) {
-	ctx := context.Background()
-	b.learn(ctx, size)
-	if !open {
-		return
-	}
-	if err := b.p.catalog.Open(b.ref.Digest); err != nil {
 		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
 	}
 }

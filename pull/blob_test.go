@@ -363,3 +363,76 @@ func TestFetchThatWasGivenUpIsNotAFailure(t *testing.T) {
 		w.blob(t, askBlob(app, d), b)
 	})
 }
+
+// The digest of a manifest, asked for among blobs: as the upstream answers, and never as bytes of no type. Where it does
+// not answer, what is here is served as what it is.
+func TestManifestAmongBlobs(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.get(ask(app, "1"))
+		w.hub.asked()
+		a := askBlob(app, im.index.Digest)
+		for _, a := range []pull.Ask{head(a), a} {
+			if c, err := w.Blob(t.Context(), a); !status404(err) {
+				t.Errorf("%+v, %v; the upstream has no such blob", c, err)
+			}
+		}
+		w.hub.wants(t, "STAT acme/app@"+im.index.Digest.String()) // remembered in between
+
+		w.hub.behave(status(503), nil)
+		time.Sleep(time.Minute)
+		c, err := w.Blob(t.Context(), head(a))
+		if err != nil || c.MediaType != im.index.MediaType || c.Size != int64(len(im.index.Bytes)) {
+			t.Errorf("upstream down: %+v, %v", c, err)
+		}
+		w.hub.behave(nil, nil)
+		time.Sleep(time.Minute)
+		w.hub.mu.Lock()
+		w.hub.blobs[app+"@"+im.index.Digest.String()] = im.index.Bytes
+		w.hub.mu.Unlock()
+		c, err = w.Blob(t.Context(), a)
+		if err != nil || c.MediaType != im.index.MediaType {
+			t.Fatalf("the upstream has it: %+v, %v", c, err)
+		}
+		_ = c.Close()
+	})
+}
+
+func status404(err error) bool {
+	e, ok := errors.AsType[*upstream.Error](err)
+	return ok && e.Status == 404
+}
+
+// A size of 0 that was learnt from a HEAD, of what is not empty.
+func TestSizeThatNoBlobHas(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, content := w.layer(t)
+		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: "acme/other"}, oci.Descriptor{Digest: d}, catalog.ShownToAll); err != nil {
+			t.Fatal(err)
+		}
+		w.hub.blobs["acme/other@"+d.String()] = content
+		w.blob(t, askBlob("acme/other", d), content)
+		w.hub.wants(t, "STAT acme/other@"+d.String(), "BLOB acme/other@"+d.String())
+		w.headBlob(t, askBlob("acme/other", d), len(content))
+	})
+}
+
+// The empty config is answered the same by HEAD and GET where the upstream lacks it.
+func TestEmptyConfigThatIsMissing(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		empty := []byte("{}")
+		desc := descriptor("application/vnd.oci.empty.v1+json", empty)
+		m := document(t, oci.MediaTypeOCIManifest, map[string]any{"config": desc, "layers": []oci.Descriptor{desc}})
+		w.hub.manifests[app+"@"+m.Digest.String()] = m
+		w.get(ask(app, m.Digest.String()))
+		w.headBlob(t, askBlob(app, desc.Digest), 2)
+		w.blob(t, askBlob(app, desc.Digest), empty)
+		w.headBlob(t, askBlob(app, desc.Digest), 2)
+		// Of a repository that does not refer to it, it is as the upstream says.
+		for _, a := range []pull.Ask{head(askBlob("acme/other", desc.Digest)), askBlob("acme/other", desc.Digest)} {
+			if _, err := w.Blob(t.Context(), a); !status404(err) {
+				t.Errorf("another repository: %v", err)
+			}
+		}
+	})
+}

@@ -51,7 +51,7 @@ const (
 	memoryDigest   = 2 * time.Second  // a digest: it was named by somebody who has seen it, so it may well come
 	memoryRefused  = 10 * time.Second // 401, 403 and the other answers that mean no
 	memoryBroken   = 2 * time.Second  // 5xx, network, no answer in time
-	memoryLimited  = time.Minute      // 429 without Retry-After
+	memoryLimited  = time.Second      // 429 without Retry-After: the upstream's own pause gets longer, where it goes on
 	memoryLimitMax = time.Hour
 	memoryContent  = time.Minute      // bytes that are not what they were asked by, for the second time
 	memoryWrong    = 10 * time.Minute // within which a second time counts as one

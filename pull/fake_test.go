@@ -32,6 +32,7 @@ type registry struct {
 	fault     func(call string) error
 	delay     func(call string) time.Duration
 	lists     map[string]*upstream.Document
+	tagsOnly  bool // manifests are not known by digest
 }
 
 func newRegistry(host string) *registry {
@@ -96,6 +97,9 @@ func (r *registry) Manifest(ctx context.Context, repo, ref string) (*oci.Manifes
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.manifests[repo+"@"+ref]
+	if r.tagsOnly {
+		m = r.manifests[repo+"@"+r.tags[repo+":"+ref].String()]
+	}
 	if m == nil {
 		return nil, r.missing("manifest", repo, ref)
 	}
@@ -145,6 +149,12 @@ func (r *registry) asked() []string {
 	calls := r.calls
 	r.calls = nil
 	return calls
+}
+
+func (r *registry) knowsTagsOnly() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tagsOnly = true
 }
 
 func (r *registry) behave(fault func(string) error, delay func(string) time.Duration) {
@@ -313,6 +323,13 @@ func (s *shelf) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gets
+}
+
+// breaks makes Put fail with what f returns; nil: it works.
+func (s *shelf) breaks(f func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = f
 }
 
 func (s *shelf) set(d oci.Digest, b []byte) {

@@ -63,6 +63,9 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 		}
 	}()
 	doc, err := st.Upstream.Manifest(ctx, ref.Name, ref.Digest.String())
+	if isMissing(err) {
+		doc, err = p.byItsTag(ctx, st, ref, err)
+	}
 	if err == nil && !oci.VerifyDigest(ref.Digest, doc.Bytes) {
 		err = &upstream.Error{
 			Op: "manifest", Upstream: ref.Host, Repository: ref.Name, Reference: ref.Digest.String(), Status: 200,
@@ -83,6 +86,22 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 	kept = true
 	f := p.store(ctx, st, ref.Repo, doc, hold.Release)
 	return &f, nil
+}
+
+// byItsTag gets a manifest by a tag that means it, where the upstream has just said so and knows it by no digest: some
+// registries know tags alone. err is what the upstream says by the digest, and the answer where that does not help.
+func (p *Puller) byItsTag(ctx context.Context, st *site, ref oci.Ref, err error) (*oci.Manifest, error) {
+	for at, w := range p.words.meaning(st.generation, ref.Repo, ref.Digest) {
+		if last, ok := p.words.get(st.generation, at); !ok || last.desc.Digest != ref.Digest || time.Since(w.at) > st.Tags.MaxAge {
+			continue
+		}
+		doc, terr := st.Upstream.Manifest(ctx, ref.Name, at.Tag)
+		if terr != nil || !oci.VerifyDigest(ref.Digest, doc.Bytes) {
+			return nil, err
+		}
+		return doc, nil
+	}
+	return nil, err
 }
 
 // learnWait is how long a client waits for the references of its manifest to be recorded. They are on disk before the tag
@@ -167,11 +186,9 @@ func (p *Puller) learn(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 	if !stored {
 		return
 	}
-	for _, ref := range p.words.meaning(st.generation, repo, doc.Digest) {
-		if w, ok := p.words.get(st.generation, ref); ok && w.desc.Digest == doc.Digest {
-			p.record(ctx, ref, w)
-			point.Hit("pull/recorded")
-		}
+	for ref, w := range p.words.meaning(st.generation, repo, doc.Digest) {
+		p.record(ctx, ref, w)
+		point.Hit("pull/recorded")
 	}
 }
 

@@ -42,7 +42,7 @@ func (k key) byDigest() bool {
 type failure struct {
 	err       error
 	at, until time.Time
-	wrong     bool // a blob's bytes were
+	wrong     bool // the bytes were
 }
 
 func newFailures() *failures {
@@ -65,9 +65,9 @@ func (f *failures) get(k key) error {
 	return &later
 }
 
-// put remembers err for as long as its kind deserves. A blob whose bytes were wrong is fetched once more at once, since
-// most of that is an accident, and clients go on where they stopped; when it is wrong again soon after, nobody is sent
-// for it for a while: a layer may have gigabytes.
+// put remembers err for as long as its kind deserves. What came with wrong bytes is fetched once more, since most of that is
+// an accident: a blob at once, as clients go on where they stopped. When it is wrong again soon after, the upstream is not
+// asked for it for a while: a layer may have gigabytes.
 func (f *failures) put(k key, err error) {
 	d := remembered(err, k.byDigest())
 	if d <= 0 {
@@ -75,15 +75,18 @@ func (f *failures) put(k key, err error) {
 	}
 	now := time.Now()
 	v := failure{err: err, at: now, until: now.Add(d)}
-	if e, ok := errors.AsType[*flight.MismatchError](err); ok {
+	if wrongContent(err) {
 		last, known := f.known.get(k)
+		e, flown := errors.AsType[*flight.MismatchError](err)
 		before, _ := errors.AsType[*flight.MismatchError](last.err)
 		switch {
-		case e == before:
+		case flown && e == before:
 			return // another reader's word of the same download
 		case known && last.wrong && now.Sub(last.at) < memoryWrong:
-		default:
+		case flown:
 			v.until = now
+		default:
+			v.until = now.Add(memoryBroken)
 		}
 		v.wrong = true
 	}

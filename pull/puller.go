@@ -41,8 +41,8 @@ type Cache interface {
 type Catalog interface {
 	// Tag returns what is recorded of a tag, or catalog.ErrUnknown.
 	Tag(ref oci.Ref) (catalog.Tag, error)
-	// Moved records that the upstream has just been seen to mean a digest by the tag.
-	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest) (catalog.Tag, error)
+	// Moved records that at a time the upstream was seen to mean a digest by the tag.
+	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time) (catalog.Tag, error)
 	// Forget removes what is recorded of a tag.
 	Forget(ref oci.Ref) error
 	// Learn records that a registry has shown a manifest, and names what that refers to.
@@ -220,6 +220,11 @@ func (p *Puller) Forget(repo oci.Repo) {
 	p.failures.forget(repo)
 	p.words.forget(repo)
 	p.lists.removeIf(func(k key) bool { return k.repo == repo })
+}
+
+// ForgetUpstream clears what is remembered of failures at an upstream.
+func (p *Puller) ForgetUpstream(host string) {
+	p.failures.known.removeIf(func(k key) bool { return k.repo.Host == host })
 }
 
 var errNoSetup = errors.New("no upstream is set up yet")

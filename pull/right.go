@@ -65,6 +65,9 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 		if !guard.Reference {
 			return m, mayServe
 		}
+		if isEmptyConfig(d) {
+			break // everybody knows its bytes
+		}
 		if open, err := p.catalog.IsOpen(d); err != nil || !open {
 			return m, mustAsk
 		}

@@ -53,7 +53,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 	}
 
 	// From here on the upstream has a say. A client that can be given a copy does not wait long for it.
-	old, ok := p.copyOf(ctx, st, ref, b.kept, now)
+	old, of, ok := p.copyOf(ctx, st, ref, b, now)
 	wait := p.wait
 	if ok {
 		wait = p.patience(st)
@@ -69,7 +69,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 	p.log.DebugContext(ctx, "stale tag served", "ref", ref.Name, "tag", ref.Tag, "digest", old.digest, "err", err)
 	ref.Digest = old.digest
 	return p.answer(ctx, ref, old, head, Status{
-		Outcome: cache.Hit, Stale: true, Age: now.Sub(b.kept.Checked), Reason: err,
+		Outcome: cache.Hit, Stale: true, Age: now.Sub(of.Checked), Reason: err,
 	}, time.Now())
 }
 
@@ -90,13 +90,20 @@ func (p *Puller) known(ctx context.Context, st *site, ref oci.Ref, b belief, hea
 	return nil, false
 }
 
-// copyOf finds the manifest that a recorded tag means, if it is here and the policy allows to fall back on it.
-func (p *Puller) copyOf(ctx context.Context, st *site, ref oci.Ref, t catalog.Tag, now time.Time) (fetched, bool) {
-	if t.Digest == "" || !t.Usable(st.Tags, now) {
-		return fetched{}, false
+// copyOf finds the manifest that a tag means, if it is here and the policy allows to fall back on it: by the last word
+// on the tag, which may not be recorded since the disk is full, else by the record.
+func (p *Puller) copyOf(ctx context.Context, st *site, ref oci.Ref, b belief, now time.Time) (
+	f fetched, of catalog.Tag, ok bool,
+) {
+	for _, t := range []catalog.Tag{b.Tag, b.kept} {
+		if t.Digest == "" || !t.Usable(st.Tags, now) {
+			continue
+		}
+		if f, may := p.local(ctx, st, ref.Repo, t.Digest); may != mustAsk {
+			return f, t, true
+		}
 	}
-	f, may := p.local(ctx, st, ref.Repo, t.Digest)
-	return f, may != mustAsk
+	return fetched{}, catalog.Tag{}, false
 }
 
 // deleted forgets a tag that the upstream no longer has, and what it meant: all of that has to be shown anew. What the
@@ -237,36 +244,31 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 	return desc, nil
 }
 
-// maxLag is how old a word may be when it is recorded. The record will count from now, so a tag can pass for younger
-// than it is by as much.
-const maxLag = 10 * time.Second
-
 // settle records a word on a tag if what it means is on disk and known to belong to the repository. Else the word waits
-// in memory for that, see store.
+// in memory for that, see store. What is in memory alone, since it could not be written or was evicted, is written anew:
+// it can be served, so its tag must end in a record.
 func (p *Puller) settle(ctx context.Context, st *site, ref oci.Ref, w word) {
-	if _, here := p.cache.Stat(w.desc.Digest); !here {
-		return
-	}
 	if _, may := p.member(ctx, st, ref.Repo, w.desc.Digest); may == mustAsk {
 		return
+	}
+	if _, here := p.cache.Stat(w.desc.Digest); !here {
+		m, hot := p.hot.get(w.desc.Digest)
+		if !hot || m.bytes == nil || p.cache.Put(ctx, m.digest, m.bytes) != nil {
+			return
+		}
 	}
 	p.record(ctx, ref, w)
 }
 
-// record writes what a tag means. A tag that can't be written is served from memory, as long as its word is young.
+// record writes what a tag means, as of the time of the word: a slow client makes no tag younger, and loses none. A tag
+// that can't be written is served from memory.
 func (p *Puller) record(ctx context.Context, ref oci.Ref, w word) {
-	if time.Since(w.at) > maxLag {
-		return
-	}
 	from, err := p.catalog.Tag(ref)
 	if err != nil && !errors.Is(err, catalog.ErrUnknown) {
 		p.log.WarnContext(ctx, "tag can't be looked up", "ref", ref.Name, "tag", ref.Tag, "err", err)
 		return
 	}
-	if from.Checked.After(w.at) {
-		return // somebody knows better
-	}
-	if _, err := p.catalog.Moved(ref, from, w.desc.Digest); err != nil {
+	if _, err := p.catalog.Moved(ref, from, w.desc.Digest, w.at); err != nil {
 		p.log.WarnContext(ctx, "tag can't be recorded", "ref", ref.Name, "tag", ref.Tag, "err", err)
 	}
 }

@@ -250,7 +250,7 @@ func TestUpstreamThatRefusesServesTheCopy(t *testing.T) {
 		{"403", status(403)(""), 10 * time.Second},
 		{"404: a tag that was deleted is kept", status(404)(""), 10 * time.Second},
 		{"405", status(405)(""), 10 * time.Second},
-		{"429", status(429)(""), time.Minute},
+		{"429", status(429)(""), time.Second},
 		{"429 with Retry-After", limited, 90 * time.Second},
 		{"500", status(500)(""), 2 * time.Second},
 		{"no network", &upstream.Error{Op: "resolve", Err: errors.New("refused")}, 2 * time.Second},
@@ -362,7 +362,7 @@ func TestMovedTagWhoseManifestIsSlow(t *testing.T) {
 	})
 }
 
-// The record of a tag counts from when it is written, so an old word must not be.
+// The record of a tag counts from when the upstream said it, not from when it is written.
 func TestLateGetByDigestMakesNoTagYounger(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")
@@ -373,5 +373,148 @@ func TestLateGetByDigestMakesNoTagYounger(t *testing.T) {
 		w.hub.asked()
 		w.fresh(w.get(ask(app, "1")), im.index)
 		w.hub.wants(t, "HEAD acme/app:1")
+	})
+}
+
+// A tag that was asked for by HEAD is recorded once its manifest is here, however long after: a slow node, or a tool that
+// looked at the tag before the pull.
+func TestSlowClientLosesNoTag(t *testing.T) {
+	for _, lag := range []time.Duration{0, 11 * time.Second, 59 * time.Second, 10 * time.Minute, 3 * time.Hour} {
+		t.Run(lag.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				im := w.hub.push(t, app, "1", "a")
+				w.get(head(ask(app, "1")))
+				time.Sleep(lag)
+				w.pullDigest(t, app, im)
+				w.restart()
+				w.hub.asked()
+				w.hub.behave(status(503), nil)
+				time.Sleep(time.Hour)
+				w.stale(w.get(ask(app, "1")), im.index, time.Hour+lag)
+				w.hub.wants(t, "HEAD acme/app:1")
+			})
+		})
+	}
+}
+
+// pullDigest gets the index of an image as clients do that know its digest.
+func (w *world) pullDigest(t *testing.T, repo string, im image) {
+	t.Helper()
+	w.fresh(w.get(ask(repo, im.index.Digest.String())), im.index)
+}
+
+// The manifest comes, and by then the tag means another one, which nobody came for: what was served by the tag pulls.
+func TestSlowClientOfATagThatMoved(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a := w.hub.push(t, app, "1", "a")
+		w.get(head(ask(app, "1")))
+		b := w.hub.push(t, app, "1", "b")
+		time.Sleep(70 * time.Second)
+		w.fresh(w.get(head(ask(app, "1"))), b.index)
+		time.Sleep(10 * time.Second)
+		w.pullDigest(t, app, a)
+		w.hub.behave(status(503), nil)
+		time.Sleep(time.Hour)
+		w.stale(w.get(ask(app, "1")), a.index, time.Hour+80*time.Second)
+		w.restart()
+		w.stale(w.get(ask(app, "1")), a.index, time.Hour+80*time.Second)
+
+		// Whoever comes for the newer one makes it what the tag means, and the older one never takes its place again.
+		w.hub.behave(nil, nil)
+		time.Sleep(2 * time.Second)
+		w.fresh(w.get(ask(app, "1")), b.index)
+		w.restart()
+		w.hub.behave(status(503), nil)
+		time.Sleep(time.Hour)
+		w.stale(w.get(ask(app, "1")), b.index, time.Hour)
+	})
+}
+
+// Two words on a tag, whose manifests come in the wrong order.
+func TestManifestsThatComeInTheWrongOrder(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a := w.hub.push(t, app, "1", "a")
+		w.get(head(ask(app, "1")))
+		b := w.hub.push(t, app, "1", "b")
+		time.Sleep(70 * time.Second)
+		w.get(head(ask(app, "1")))
+		w.pullDigest(t, app, b)
+		w.pullDigest(t, app, a)
+		w.restart()
+		w.hub.behave(status(503), nil)
+		time.Sleep(time.Hour)
+		w.stale(w.get(ask(app, "1")), b.index, time.Hour)
+	})
+}
+
+// A GET by tag whose manifest takes long.
+func TestSlowManifestIsRecorded(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.behave(nil, func(call string) time.Duration {
+			if strings.HasPrefix(call, "GET") {
+				return 20 * time.Second
+			}
+			return 0
+		})
+		w.fresh(w.get(ask(app, "1")), im.index)
+		w.restart()
+		w.hub.asked()
+		w.hub.behave(status(503), nil)
+		time.Sleep(time.Hour)
+		w.stale(w.get(ask(app, "1")), im.index, time.Hour+20*time.Second)
+	})
+}
+
+// Nothing can be written, the manifest is in memory alone, and the upstream goes down.
+func TestTagOfADiskThatIsFull(t *testing.T) {
+	full := errors.New("no space left on device")
+	inBubble(t, func(t *testing.T, w *world) {
+		w.shelf.breaks(func() error { return full })
+		im := w.hub.push(t, app, "1", "a")
+		w.fresh(w.get(ask(app, "1")), im.index)
+		w.hub.behave(status(503), nil)
+		time.Sleep(2 * time.Minute) // what is in no file is forgotten with time
+		w.stale(w.get(ask(app, "1")), im.index, 2*time.Minute)
+
+		// Room again: the next check writes what is in memory, and records the tag.
+		w.shelf.breaks(nil)
+		w.hub.behave(nil, nil)
+		time.Sleep(time.Minute)
+		w.fresh(w.get(ask(app, "1")), im.index)
+		w.restart()
+		w.hub.behave(status(503), nil)
+		time.Sleep(time.Hour)
+		w.stale(w.get(ask(app, "1")), im.index, time.Hour)
+	})
+}
+
+// A registry that knows its manifests by tag alone: what the tag means is served, by tag and by digest, and recorded.
+func TestRegistryThatKnowsTagsOnly(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.knowsTagsOnly()
+		d := im.index.Digest.String()
+		w.fresh(w.get(head(ask(app, "1"))), im.index)
+		w.fresh(w.get(ask(app, d)), im.index)
+		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+d, "GET acme/app:1")
+		w.fresh(w.get(ask(app, "1")), im.index)
+		w.hub.wants(t)
+		b := w.hub.push(t, app, "1", "b")
+		time.Sleep(time.Minute)
+		w.fresh(w.get(ask(app, "1")), b.index)
+		w.hub.wants(t, "HEAD acme/app:1", "GET acme/app@"+b.index.Digest.String(), "GET acme/app:1")
+	})
+	t.Run("another digest", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			im := w.hub.push(t, app, "1", "a")
+			w.hub.knowsTagsOnly()
+			w.get(head(ask(app, "1")))
+			w.hub.push(t, app, "1", "b")
+			_ = w.fails(ask(app, im.index.Digest.String()))
+			w.hub.asked()
+			_ = w.fails(ask(app, im.children[0].Digest.String()))
+			w.hub.wants(t, "GET acme/app@"+im.children[0].Digest.String())
+		})
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// maxWords is how many tags' last words are remembered.
+// maxWords is how many tags' last words are remembered, and how many meanings of tags.
 const maxWords = 10_000
 
 // word is what an upstream last said a tag means.
@@ -18,12 +18,14 @@ type word struct {
 
 // words remembers the last word on each tag, in memory. The catalog's record lags behind it on purpose: a client that
 // asks by HEAD for a tag wants no manifest yet, and without the bytes the tag can't be recorded. It comes for them by
-// digest, and then nothing in its request says which tag it had come by. A word is of the site that was asked: another
+// digest, and then nothing in its request says which tag it had come by. It may be slow: by then the tag may have got
+// another word, so what a tag has meant is remembered beside what it means. A word is of the site that was asked: another
 // generation of it may have other rights.
 type words struct {
-	mu    sync.Mutex // guards what follows
-	known *lru[siteRef, word]
-	tags  map[siteRef]map[string]struct{} // by repository and digest: the tags that mean it by their last word
+	mu    sync.Mutex                      // guards what follows
+	known *lru[siteRef, word]             // by repository and tag
+	meant *lru[siteRef, time.Time]        // by repository, tag and digest: when the upstream said so last
+	tags  map[siteRef]map[string]struct{} // by repository and digest: the tags in meant
 }
 
 // siteRef is a reference at one generation of a site.
@@ -33,9 +35,12 @@ type siteRef struct {
 }
 
 func newWords() *words {
-	w := &words{known: newLRU[siteRef, word](maxWords), tags: make(map[siteRef]map[string]struct{})}
-	w.known.gone = func(ref siteRef, v word) {
-		at := siteRef{ref.site, oci.Ref{Repo: ref.Repo, Digest: v.desc.Digest}}
+	w := &words{
+		known: newLRU[siteRef, word](maxWords), meant: newLRU[siteRef, time.Time](maxWords),
+		tags: make(map[siteRef]map[string]struct{}),
+	}
+	w.meant.gone = func(ref siteRef, _ time.Time) {
+		at := siteRef{ref.site, oci.Ref{Repo: ref.Repo, Digest: ref.Digest}}
 		delete(w.tags[at], ref.Tag)
 		if len(w.tags[at]) == 0 {
 			delete(w.tags, at)
@@ -58,7 +63,9 @@ func (w *words) put(site uint64, ref oci.Ref, desc oci.Descriptor) word {
 	defer w.mu.Unlock()
 	v := word{desc: desc, at: time.Now()}
 	w.known.put(siteRef{site, ref}, v, 1)
-	at := siteRef{site, oci.Ref{Repo: ref.Repo, Digest: v.desc.Digest}}
+	ref.Digest = v.desc.Digest
+	w.meant.put(siteRef{site, ref}, v.at, 1)
+	at := siteRef{site, oci.Ref{Repo: ref.Repo, Digest: ref.Digest}}
 	if w.tags[at] == nil {
 		w.tags[at] = make(map[string]struct{})
 	}
@@ -66,20 +73,24 @@ func (w *words) put(site uint64, ref oci.Ref, desc oci.Descriptor) word {
 	return v
 }
 
-// meaning returns the tags that mean a digest by their last word.
-func (w *words) meaning(site uint64, repo oci.Repo, d oci.Digest) []oci.Ref {
+// meaning returns the tags that mean or have meant a digest, each with its word on that.
+func (w *words) meaning(site uint64, repo oci.Repo, d oci.Digest) map[oci.Ref]word {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var refs []oci.Ref
+	said := make(map[oci.Ref]word)
 	for tag := range w.tags[siteRef{site, oci.Ref{Repo: repo, Digest: d}}] {
-		refs = append(refs, oci.Ref{Repo: repo, Tag: tag})
+		if at, ok := w.meant.get(siteRef{site, oci.Ref{Repo: repo, Tag: tag, Digest: d}}); ok {
+			said[oci.Ref{Repo: repo, Tag: tag}] = word{desc: oci.Descriptor{Digest: d}, at: at}
+		}
 	}
-	return refs
+	return said
 }
 
 // forget drops the words on a repository's tags.
 func (w *words) forget(repo oci.Repo) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.known.removeIf(func(ref siteRef) bool { return ref.Repo == repo })
+	for _, forget := range []func(func(siteRef) bool){w.known.removeIf, w.meant.removeIf} {
+		forget(func(ref siteRef) bool { return ref.Repo == repo })
+	}
 }

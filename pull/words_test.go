@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"fmt"
 	"runtime"
 	"testing"
 	"time"
@@ -30,5 +31,32 @@ func TestWordIsNotOlderThanALookBeforeIt(t *testing.T) {
 		if at := (<-put).at; at.Before(since) {
 			t.Fatalf("the word is %v older than a look that did not find it", since.Sub(at))
 		}
+	}
+}
+
+// Tags that move again and again fill the memory of what they have meant: the oldest goes, and its index with it.
+func TestMeaningsAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWords()
+	repo := oci.Repo{Host: "docker.io", Name: "library/app"}
+	const over = 1000
+	for i := range maxWords + over {
+		w.put(1, oci.Ref{Repo: repo, Tag: fmt.Sprint("t", i%7)}, oci.Descriptor{Digest: digestOf(i)})
+	}
+	indexed := 0
+	for _, tags := range w.tags {
+		indexed += len(tags)
+	}
+	if n := w.meant.order.Len(); n != maxWords || indexed != maxWords || len(w.tags) != maxWords {
+		t.Errorf("%d meanings, %d tags of %d digests are remembered, want %d", n, indexed, len(w.tags), maxWords)
+	}
+	for i, want := range map[int]int{0: 0, over - 1: 0, over: 1, maxWords + over - 1: 1} {
+		if got := w.meaning(1, repo, digestOf(i)); len(got) != want {
+			t.Errorf("meaning %d: %v", i, got)
+		}
+	}
+	w.forget(repo)
+	if n := w.known.order.Len() + w.meant.order.Len() + len(w.tags); n != 0 {
+		t.Errorf("%d are left", n)
 	}
 }

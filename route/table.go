@@ -88,9 +88,11 @@ func isKey(s string) bool {
 }
 
 // Resolve says where the request leads. In order: the ns parameter; the first of several path components, where it
-// names an upstream; the default. With ns the path is the repository, whatever it starts with. A first component that
-// looks like a host is never taken for part of a repository, so that nobody is asked for "ghcr.io/acme/app" in the
-// name of another registry. The error is an *UnknownError. A ping leads nowhere: it gives the zero Target.
+// names an upstream; the default. With ns the path is the repository, but for a first component that leads to the same
+// upstream: clients whose mirror endpoint has a path (http://mirror/v2/ghcr.io) send both. Without ns a first component
+// that looks like a host is never taken for part of a repository, so that no registry is asked for "ghcr.io/acme/app" in
+// the name of another. The error is an *UnknownError, or NAME_INVALID for a name that is not one at that upstream. A ping
+// leads nowhere: it gives the zero Target.
 func (t *Table) Resolve(r oci.Request) (Target, error) {
 	if r.Kind == oci.KindPing {
 		return Target{}, nil
@@ -100,7 +102,16 @@ func (t *Table) Resolve(r oci.Request) (Target, error) {
 		if u == nil {
 			return Target{}, t.unknown(r.Namespace, ViaNamespace)
 		}
-		return u.target(host, r.Name, ViaNamespace), nil
+		name := r.Name
+		if first, rest, more := strings.Cut(name, "/"); more {
+			if same, at := t.find(first); same == u && at == host {
+				name = rest
+			}
+		}
+		if err := oci.CheckRepository(name); err != nil {
+			return Target{}, err
+		}
+		return u.target(host, name, ViaNamespace), nil
 	}
 	if first, rest, more := strings.Cut(r.Name, "/"); more {
 		if u, host := t.find(first); u != nil {

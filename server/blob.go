@@ -45,7 +45,7 @@ func (x *exchange) blob() error {
 	if x.req.Head { // RFC 9110, 14.2: Range is for GET
 		x.describe(c)
 		x.blobHeaders(etag)
-		x.begin(http.StatusOK, blobType, c.Size)
+		x.begin(http.StatusOK, orElse(c.MediaType, blobType), c.Size)
 		return nil
 	}
 	spans, kind := parseRange(x.rangeHeader(etag), c.Size)
@@ -78,14 +78,14 @@ func (x *exchange) blob() error {
 	x.blobHeaders(etag)
 	switch {
 	case kind == rangeNone:
-		x.begin(http.StatusOK, blobType, c.Size)
+		x.begin(http.StatusOK, orElse(c.MediaType, blobType), c.Size)
 	case len(spans) > 1:
 		err := x.multipart(c, spans)
 		c.Failed(err)
 		return err
 	default:
 		x.w.Header().Set("Content-Range", contentRange(spans[0], c.Size))
-		x.begin(http.StatusPartialContent, blobType, spans[0].n)
+		x.begin(http.StatusPartialContent, orElse(c.MediaType, blobType), spans[0].n)
 	}
 	x.promise(c.Object)
 	err = x.send(ctx, c, spans[0], kind == rangeNone)

@@ -154,7 +154,8 @@ func (x *exchange) explain(err error) *failure {
 	}
 	if !x.s.o.ClientsFallBack {
 		f.finding.Declined = false // nobody goes on from here
-		if f.finding.Reason == diagnose.UnknownUpstream {
+		f.finding.Remedy = orElse(f.finding.Alone, f.finding.Remedy)
+		if f.finding.Reason == diagnose.UnknownUpstream || a.Status == http.StatusNotFound && x.mustTell() {
 			a = denied
 		}
 	}

@@ -206,6 +206,91 @@ func TestNowhereElseToGo(t *testing.T) {
 	}
 }
 
+// Where clients have nowhere else to go, what is missing is told in a way that containerd prints. Tools that go by a 404
+// keep it.
+func TestMissingWithNowhereElseToGo(t *testing.T) {
+	t.Parallel()
+	const (
+		runtime = "containerd/v2.1.4"
+		d       = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+		hex     = "0000000000000000000000000000000000000000000000000000000000000000"
+	)
+	missing := func(op, reference, code string) error {
+		return &upstream.Error{Op: op, Upstream: "docker.io", Repository: "acme/app", Reference: reference, Status: 404, Code: code}
+	}
+	for _, tt := range []struct {
+		name, agent, path string
+		err               error
+		status            int
+	}{
+		{"tag", runtime, "manifests/v1", missing("resolve", "v1", "MANIFEST_UNKNOWN"), 403},
+		{"tag, by CRI-O", "cri-o/1.33.0 go/go1.24 os/linux arch/amd64", "manifests/v1", missing("resolve", "v1", "MANIFEST_UNKNOWN"), 403},
+		{"tag, by a client unheard of", "thing/1", "manifests/v1", missing("resolve", "v1", "MANIFEST_UNKNOWN"), 403},
+		{"repository", runtime, "manifests/v1", missing("resolve", "v1", "NAME_UNKNOWN"), 403},
+		{"digest", runtime, "manifests/" + d, missing("manifest", d, "MANIFEST_UNKNOWN"), 403},
+		{"signature", runtime, "manifests/sha256-" + hex + ".sig", missing("resolve", "x", "MANIFEST_UNKNOWN"), 404},
+		{"attestation", runtime, "manifests/sha256-" + hex + ".att", missing("resolve", "x", "MANIFEST_UNKNOWN"), 404},
+		{"referrers tag", runtime, "manifests/sha256-" + hex, missing("resolve", "x", "MANIFEST_UNKNOWN"), 404},
+		{"like a signature", runtime, "manifests/sha256-" + hex[1:] + ".sig", missing("resolve", "x", "MANIFEST_UNKNOWN"), 403},
+		{"cosign", "cosign/v3.0.2 (linux; amd64)", "manifests/v1", missing("resolve", "v1", "MANIFEST_UNKNOWN"), 404},
+		{"crane", "crane/0.22.1 go-containerregistry/0.22.1", "manifests/v1", missing("resolve", "v1", "MANIFEST_UNKNOWN"), 404},
+		{"Helm", "Helm/3.19.0", "manifests/v1", missing("resolve", "v1", "MANIFEST_UNKNOWN"), 404},
+		{"build cache", "buildkit/v0.25", "manifests/cache", missing("resolve", "cache", "MANIFEST_UNKNOWN"), 404},
+		{"blob", runtime, "blobs/" + d, missing("blob", d, "BLOB_UNKNOWN"), 404},
+		{"referrers", runtime, "referrers/" + d, missing("referrers", d, ""), 404},
+		{"tags", runtime, "tags/list", missing("tags", "", "NAME_UNKNOWN"), 404},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o := options(&puller{err: tt.err})
+			o.ClientsFallBack = false
+			ts, usual := serve(t, server.New(o)), serve(t, server.New(options(&puller{err: tt.err})))
+			for _, method := range []string{"HEAD", "GET"} {
+				res, body := do(t, ts, method, "/v2/acme/app/"+tt.path+"?ns=docker.io", "User-Agent", tt.agent)
+				if res.StatusCode != tt.status || !strings.HasSuffix(strings.Split(res.Header.Get("Mirror-Reason"), ";")[0], "not-found") {
+					t.Errorf("%s: %s %v", method, res.Status, res.Header)
+				}
+				if tt.status == 403 && (!strings.Contains(res.Status, "has no ") || method == "GET" && !strings.Contains(string(body), "DENIED")) {
+					t.Errorf("%s: %q does not say it: %s", method, res.Status, body)
+				}
+				if res, _ := do(t, usual, method, "/v2/acme/app/"+tt.path+"?ns=docker.io", "User-Agent", tt.agent); res.StatusCode != 404 {
+					t.Errorf("where they fall back: %s", res.Status)
+				}
+			}
+		})
+	}
+}
+
+// Remedies name what can be done: where clients have nowhere else to go, neither another way nor the node's own login.
+func TestRemediesWithNowhereElseToGo(t *testing.T) {
+	t.Parallel()
+	repo := oci.Repo{Host: "quay.io", Name: "acme/app"}
+	refused := func(public bool) error {
+		return &upstream.Error{Op: "resolve", Upstream: "quay.io", Repository: "acme/app", Reference: "v1", Status: 401, PublicOnly: public}
+	}
+	for name, err := range map[string]error{
+		"unknown":   &route.UnknownError{Key: "quay.io"},
+		"forbidden": &access.ForbiddenError{Repo: repo, Mirrored: true},
+		"stranger":  refused(false), "public": refused(true),
+	} {
+		o := options(&puller{err: err})
+		said := make(map[bool]string)
+		for _, falls := range []bool{true, false} {
+			o.ClientsFallBack = falls
+			res, body := do(t, serve(t, server.New(o)), "GET", "/v2/acme/app/manifests/v1?ns=quay.io")
+			said[falls] = res.Status + string(body)
+		}
+		for _, way := range []string{"directly", "imagePullSecret"} {
+			if strings.Contains(said[false], way) {
+				t.Errorf("%s: %s", name, said[false])
+			}
+		}
+		if !strings.Contains(said[true], "directly") && !strings.Contains(said[true], "imagePullSecret") {
+			t.Errorf("%s, where they fall back: %s", name, said[true])
+		}
+	}
+}
+
 func TestWritesAreRefused(t *testing.T) {
 	t.Parallel()
 	ts := serve(t, server.New(options(&puller{})))

@@ -22,6 +22,7 @@ type grant struct {
 	value auth.Secret // of Authorization; zero: none
 	key   tokenKey
 	token *token // nil for Basic
+	bound origin // where it may be shown; zero: the endpoint
 	sure  bool   // its way was shown by this repository, not inferred from another
 	fresh bool   // the token was fetched just now
 }
@@ -165,7 +166,7 @@ func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response,
 		}
 		return nil, again, err
 	}
-	c.ep.budgets.given(c.classOf(s.cred, a))
+	c.ep.budgets.given(c.classOf(s.cred, a), began)
 	c.accepted(*s, g, resp.StatusCode)
 	return resp, false, nil
 }
@@ -223,6 +224,9 @@ func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fa
 			return again, err
 		}
 	}
+	if g.value.IsZero() && len(f.challenges) == 0 && f.status != http.StatusForbidden && c.asksAtRoot(ctx, s) {
+		return true, nil
+	}
 	// Without a body a 400 or 403 says nothing. Who asks by HEAD asks again by GET.
 	mute := a.method == http.MethodHead && f.status != http.StatusUnauthorized
 	if g.value.IsZero() || mute || f.status == http.StatusBadRequest && !stale(f.refusal) {
@@ -240,6 +244,34 @@ func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fa
 	}
 	c.forsake(ctx, s, a, f)
 	return true, nil
+}
+
+// asksAtRoot learns how the registry lets people in from its answer at /v2/, where it refuses our request without a challenge.
+// A proxy repository of a Nexus says so there alone. False: nothing was learnt, or there is no credential that it would be
+// good for.
+func (c *call) asksAtRoot(ctx context.Context, s *session) bool {
+	if _, _, known := c.ep.known.of(c.repository); known || c.pinged || s.cred.IsAnonymous() {
+		return false
+	}
+	c.pinged = true
+	a := ask{step: StepPing, method: http.MethodGet, url: c.ep.at("/v2/", ""), reach: reachAny}
+	resp, err := c.exchange(ctx, c.ep.registry, a, grant{})
+	if err != nil {
+		return false
+	}
+	if resp.StatusCode != http.StatusUnauthorized {
+		spill(resp.Body)
+		return false
+	}
+	f := c.refuse(resp)
+	w, ok, err := c.ep.policy.choose(c.ep, c.repository, f.challenges, false)
+	if err != nil || !ok {
+		return false
+	}
+	c.steps[len(c.steps)-1].Err = nil // as it should be: we asked, and were told how
+	c.ep.known.learn(c.repository, w, false)
+	s.challenged = true
+	return true
 }
 
 // reread learns from the challenges of a 401. True: ask again with what was learned.

@@ -23,6 +23,9 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	a := c.blobAsk(d)
 	a.method = http.MethodHead
 	size, h, err := c.size(ctx, a)
+	if size == 0 && !oci.VerifyDigest(d, nil) {
+		size = -1 // some say 0 of all that they don't send
+	}
 	if err == nil && size < 0 || c.unexplained(err) {
 		// Not said, refused, or an error whose reason only a body tells.
 		a = c.blobAsk(d)
@@ -31,11 +34,15 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 			size, h, err = n, with, gerr
 		}
 	}
-	if r, refused := refusalIn(err); refused && r.size == 0 {
+	empty := oci.VerifyDigest(d, nil)
+	if r, refused := refusalIn(err); refused && r.size == 0 && empty {
 		return oci.Descriptor{Digest: d, Size: 0}, nil // an empty blob has no first byte
 	}
 	if err != nil {
 		return oci.Descriptor{}, err
+	}
+	if size == 0 && !empty {
+		size = -1
 	}
 	said, derr := oci.ParseDigest(h.Get("Docker-Content-Digest"))
 	switch {
@@ -58,7 +65,7 @@ func (c *call) size(ctx context.Context, a ask) (int64, http.Header, error) {
 	}
 	defer resp.Body.Close()
 	switch {
-	case !isIdentity(resp.Header):
+	case encoding(resp.Header) != "":
 		return -1, resp.Header, nil
 	case resp.StatusCode == http.StatusPartialContent:
 		r, ok := parseContentRange(resp.Header.Get("Content-Range"))

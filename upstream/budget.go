@@ -33,16 +33,14 @@ const longestWindow = 31 * 24 * time.Hour
 //	RateLimit-Policy: "a";q=100;w=60   RateLimit: "a";r=20;t=50
 func parseBudget(h http.Header, now time.Time) (Budget, bool) {
 	b := Budget{Limit: -1, Remaining: -1, At: now}
-	var reset int64 = -1
+	var reset string
 	take := func(to *int64, text string) {
 		if n, ok := parseDigits(strings.TrimSpace(text)); ok {
 			*to = n
 		}
 	}
 	var window int64
-	for field, to := range map[string]*int64{
-		"Ratelimit-Limit": &b.Limit, "Ratelimit-Remaining": &b.Remaining, "Ratelimit-Reset": &reset,
-	} {
+	for field, to := range map[string]*int64{"Ratelimit-Limit": &b.Limit, "Ratelimit-Remaining": &b.Remaining} {
 		first, _, _ := strings.Cut(h.Get(field), ",")
 		number, params, _ := strings.Cut(first, ";")
 		take(to, number)
@@ -50,11 +48,16 @@ func parseBudget(h http.Header, now time.Time) (Budget, bool) {
 			take(&window, param(params, "w"))
 		}
 	}
+	reset = h.Get("Ratelimit-Reset")
+	if _, isDate := parseWait(reset, now); !isDate { // a date has a comma of its own
+		reset, _, _ = strings.Cut(reset, ",")
+		reset, _, _ = strings.Cut(reset, ";")
+	}
 	all := h.Get("Ratelimit")
 	if strings.HasPrefix(strings.TrimSpace(all), `"`) {
 		first, _, _ := strings.Cut(all, ",")
 		take(&b.Remaining, param(first, "r"))
-		take(&reset, param(first, "t"))
+		reset = orElse(param(first, "t"), reset)
 		policy, _, _ := strings.Cut(h.Get("Ratelimit-Policy"), ",")
 		take(&b.Limit, param(policy, "q"))
 		take(&window, param(policy, "w"))
@@ -62,11 +65,13 @@ func parseBudget(h http.Header, now time.Time) (Budget, bool) {
 		all = strings.ReplaceAll(all, ",", ";")
 		take(&b.Limit, param(all, "limit"))
 		take(&b.Remaining, param(all, "remaining"))
-		take(&reset, param(all, "reset"))
+		reset = orElse(param(all, "reset"), reset)
 	}
-	b.Window = seconds(window)
-	if reset >= 0 {
-		b.Reset = now.Add(seconds(reset))
+	if window < unixSeconds { // else it is a time, and no window
+		b.Window = min(time.Duration(window)*time.Second, longestWindow)
+	}
+	if wait, ok := parseWait(reset, clockOf(h, now)); ok {
+		b.Reset = now.Add(min(wait, longestWindow))
 	}
 	b.Source = sourceOf(h.Get("Docker-Ratelimit-Source"))
 	return b, b.Remaining >= 0
@@ -80,10 +85,6 @@ func param(list, name string) string {
 		}
 	}
 	return ""
-}
-
-func seconds(n int64) time.Duration {
-	return time.Duration(min(n, int64(longestWindow/time.Second))) * time.Second
 }
 
 // sourceOf is an address. The identifier of an account, which Docker Hub sends to who logs in, is nobody's business.
@@ -119,6 +120,10 @@ const (
 // slides: the first of its requests are given back long before it is over.
 const lookEvery = 5 * time.Minute
 
+// longestBelief is how long a refusal is believed without a look: after it one request is made all the same, and another
+// every lookEvery. What a registry says of its end may be wrong, or mean something else.
+const longestBelief = time.Hour
+
 // class is a kind of request that a registry may limit by itself: Docker Hub counts manifests by GET, and neither HEAD nor
 // blobs.
 type class struct {
@@ -142,13 +147,21 @@ type budgets struct {
 	books  map[string]*ledger   // of each credential, what was spent
 	began  time.Time            // when the books were opened
 	live   *budgets             // of an examination: those of the registry that pulls, which has the books; nil: these have
+	ended  time.Time            // what was said before it keeps no request back any more; zero: all counts
 }
 
 // pause is how a class of requests was refused.
 type pause struct {
 	until time.Time
 	said  refusal
-	times int // in a row, without a word of its end
+	times int       // in a row, without a word of its end
+	at    time.Time // of the refusal
+	look  time.Time // when one request is made all the same
+}
+
+// pauseFrom makes a pause that begins now.
+func pauseFrom(now time.Time, d time.Duration, said refusal, times int) pause {
+	return pause{until: now.Add(d), said: said, times: times, at: now, look: now.Add(longestBelief)}
 }
 
 // learn takes in what an answer says to who has asked, and what it was spent on; empty: nothing that is counted. crossed: that
@@ -188,36 +201,49 @@ func (b *budgets) learn(h http.Header, credential, spentOn string, began time.Ti
 // low reports whether a tenth of a limit is left, or less.
 func low(limit, left int64) bool { return limit > 0 && left >= 0 && left <= limit/10 }
 
-// refused takes in a 429 and returns how long it is to be obeyed, as far as was said; else 0.
-func (b *budgets) refused(k class, r refusal) time.Duration {
+// refused takes in a 429 and returns how long it is to be obeyed, and whether that was said.
+func (b *budgets) refused(k class, r refusal) (d time.Duration, said bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now, was, retryAfter := time.Now(), b.paused[k], r.retryAfter
-	if left, ok := b.last(k.who); retryAfter == 0 && ok && k.costly() && left.Remaining == 0 {
+	if left, ok := b.binding(k.who); retryAfter == 0 && ok && k.costly() && left.Remaining == 0 {
 		retryAfter = max(left.MoreAt().Sub(now), 0)
 	}
 	if b.paused == nil || len(b.paused) >= maxIdentities {
 		b.paused = make(map[class]pause)
 	}
 	if retryAfter > 0 {
-		b.paused[k] = pause{until: now.Add(retryAfter), said: r}
-		return retryAfter
+		b.paused[k] = pauseFrom(now, retryAfter, r, 0)
+		return retryAfter, true
 	}
 	// Those that were asked at the same time and come back with the same are one time.
 	if now.Before(was.until) {
-		return 0
+		return was.until.Sub(now), false
 	}
-	b.paused[k] = pause{now.Add(min(silentLimit<<min(was.times, 10), longestSilent)), r, was.times + 1}
-	return 0
+	p := pauseFrom(now, min(silentLimit<<min(was.times, 10), longestSilent), r, was.times+1)
+	b.paused[k] = p
+	return p.until.Sub(now), false
 }
 
-// given takes in that a class is not refused.
-func (b *budgets) given(k class) {
+// given takes in that a request of a class that began at a time was not refused. One that was under way when the class was
+// refused says nothing; a later one was a look.
+func (b *budgets) given(k class, began time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if p, ok := b.paused[k]; ok && !time.Now().Before(p.until) {
+	if p, ok := b.paused[k]; ok && (!time.Now().Before(p.until) || began.After(p.at)) {
 		delete(b.paused, k)
 	}
+	// What was said long ago, and is not said any more, was wrong.
+	if left, ok := b.binding(k.who); ok && k.costly() && began.Sub(left.At) >= longestBelief {
+		b.list = slices.DeleteFunc(b.list, func(old Budget) bool { return old.Credential == k.who && !old.At.After(left.At) })
+	}
+}
+
+// reset ends what is believed of limits: who was refused, or had nothing left, is asked again.
+func (b *budgets) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.paused, b.looked, b.ended = nil, nil, time.Now()
 }
 
 // looks reports whether it is time to ask whether a credential that was said to have nothing left has some again. Of those
@@ -226,16 +252,20 @@ func (b *budgets) looks(k class) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	left, ok := b.last(k.who)
+	left, ok := b.binding(k.who)
 	if !ok || !k.costly() || now.Before(b.paused[k].until) || now.Sub(left.At) < lookEvery ||
 		now.Sub(b.looked[k.who]) < lookEvery {
 		return false
 	}
+	b.hasLooked(k.who, now)
+	return true
+}
+
+func (b *budgets) hasLooked(who string, now time.Time) {
 	if b.looked == nil || len(b.looked) >= maxIdentities {
 		b.looked = make(map[string]time.Time)
 	}
-	b.looked[k.who] = now
-	return true
+	b.looked[who] = now
 }
 
 // take makes a request part of what is left, until done: its answer was taken in. spent: who asks has nothing left for it,
@@ -244,7 +274,10 @@ func (b *budgets) looks(k class) bool {
 func (b *budgets) take(k class, reserve float64) (p pause, spent bool, done func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if p, spent = b.stops(k, reserve); spent || !k.costly() {
+	if p, spent = b.stops(k, reserve); spent && b.mayLook(k, p) {
+		spent = false
+	}
+	if spent || !k.costly() {
 		return p, spent, func() {}
 	}
 	if b.asking == nil {
@@ -260,11 +293,30 @@ func (b *budgets) take(k class, reserve float64) (p pause, spent bool, done func
 	}
 }
 
+// mayLook reports whether a class that is stopped by p has been believed for so long that one request is made all the same,
+// and makes that one this. The lock is held.
+func (b *budgets) mayLook(k class, p pause) bool {
+	now := time.Now()
+	if now.Before(p.look) {
+		return false
+	}
+	if own, ok := b.paused[k]; ok && own.until.Equal(p.until) {
+		own.look = now.Add(lookEvery)
+		b.paused[k] = own
+		return true
+	}
+	if now.Sub(b.looked[k.who]) < lookEvery {
+		return false
+	}
+	b.hasLooked(k.who, now)
+	return true
+}
+
 // spent reports whether there is nothing left for a class.
-func (b *budgets) spent(k class) bool {
+func (b *budgets) spent(k class, reserve float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, spent := b.stops(k, 0)
+	_, spent := b.stops(k, reserve)
 	return spent
 }
 
@@ -274,9 +326,12 @@ func (b *budgets) stops(k class, reserve float64) (pause, bool) {
 	if p := b.paused[k]; now.Before(p.until) {
 		return p, true
 	}
-	left, ok := b.last(k.who)
+	left, ok := b.binding(k.who)
 	if ok && k.costly() && left.Remaining-int64(b.asking[k.who]) <= int64(reserve*float64(max(left.Limit, 0))) {
-		p := pause{until: left.MoreAt(), said: refusal{status: http.StatusTooManyRequests, size: -1}}
+		p := pause{
+			until: left.MoreAt(), said: refusal{status: http.StatusTooManyRequests, size: -1},
+			at: left.At, look: left.At.Add(longestBelief),
+		}
 		return p, now.Before(p.until)
 	}
 	return pause{}, false
@@ -286,7 +341,7 @@ func (b *budgets) stops(k class, reserve float64) (pause, bool) {
 func (b *budgets) left(credential string) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l, ok := b.last(credential); ok && time.Now().Before(l.MoreAt()) {
+	if l, ok := b.binding(credential); ok && time.Now().Before(l.MoreAt()) {
 		return l.Remaining
 	}
 	return math.MaxInt64
@@ -340,6 +395,12 @@ func (b *budgets) of(credential string) (Budget, bool) {
 		l.Spent = b.spentOf(l)
 	}
 	return l, ok
+}
+
+// binding is last, where that still keeps requests back.
+func (b *budgets) binding(credential string) (Budget, bool) {
+	l, ok := b.last(credential)
+	return l, ok && (b.ended.IsZero() || l.At.After(b.ended))
 }
 
 // last is of with the lock held.

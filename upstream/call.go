@@ -30,6 +30,7 @@ type call struct {
 	cred       auth.Credential // as it was when last asked for
 	sourceErr  error           // why there is none
 	headed     bool            // the endpoint was asked by HEAD
+	pinged     bool            // its root was asked how it lets people in
 	plain      bool            // no login of ours is shown: the question is whether the repository is public
 	loyal      bool            // our credential's no is enough: nobody is not asked for after it
 	refused    []*token        // that were new, and no good all the same
@@ -46,6 +47,7 @@ func (r *Registry) call(op, repository, reference string) *call {
 func (c *call) at(ep *endpoint) {
 	if c.ep != ep {
 		c.ep, c.repository, c.cred, c.sourceErr, c.headed = ep, ep.prefix+c.name, noCredential, nil, false
+		c.pinged = false
 		c.chosen, c.choices = nil, nil
 	}
 }
@@ -80,6 +82,7 @@ type fault struct {
 	err   error
 	step  Step
 	stage StepName // what for the request was that never got an answer; else empty
+	away  bool     // it was made to another host than the endpoint, where a redirect led
 }
 
 func (f *fault) Error() string {
@@ -197,7 +200,7 @@ func (c *call) exchange(ctx context.Context, rt http.RoundTripper, a ask, g gran
 	if err != nil {
 		return nil, &fault{err: err, step: Step{Name: a.step}}
 	}
-	if err := authorize(req, c.ep.origin, g.value); err != nil {
+	if err := authorize(req, orElse(g.bound, c.ep.origin), g.value); err != nil {
 		return nil, &fault{err: err, step: Step{Name: a.step}}
 	}
 	if g.token != nil {

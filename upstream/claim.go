@@ -94,6 +94,17 @@ func (t *transfer) deny(size int64) *fault {
 	return f
 }
 
+// denyCoded is deny where the answer is said to be in a coding, which explains another size better than a wrong claim does.
+// As long as the size is a claim alone, that is no fault of the endpoint.
+func (t *transfer) denyCoded(size int64, coding string) *fault {
+	e := &ContentError{Kind: ContentEncoding, Want: "identity", Got: coding, Claimed: t.claimed()}
+	f := t.wrongBy(e)
+	if e.Claimed {
+		t.denied = append(t.denied, denial{t.c.ep, f, size})
+	}
+	return f
+}
+
 // beyond is what a refusal of bytes behind a blob's end says of its size.
 func (t *transfer) beyond(err error) error {
 	r, ok := refusalIn(err)

@@ -26,7 +26,7 @@ const (
 	longestDown = time.Minute
 	steady      = time.Minute   // of being up, after which the next time down is short again
 	limitedFor  = time.Minute   // by a 429 that doesn't say how long
-	longestOut  = 6 * time.Hour // by one that does
+	longestOut  = longestBelief // by one that does
 )
 
 // kind is what for an endpoint is asked: a registry may limit, and its CDN break, the one and not the other.
@@ -199,6 +199,9 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 	f, _ := errors.AsType[*fault](err)
 	bodies = k == blobs && f != nil &&
 		(f.stage == StepBlobHost || f.step.Name == StepBlobHost || f.step.Name == StepBody)
+	if f != nil && f.away && f.stage == StepList {
+		return answered, bodies // what it was sent to for a list is another host's affair
+	}
 	if r, ok := refusalIn(err); ok {
 		switch {
 		case r.status == http.StatusTooManyRequests, r.status == http.StatusServiceUnavailable && r.retryAfter > 0:
@@ -230,6 +233,9 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 		return stumbled, bodies
 	}
 	if _, ok := errors.AsType[*oci.ManifestError](err); ok {
+		return answered, bodies
+	}
+	if _, ok := errors.AsType[*AwayError](err); ok {
 		return answered, bodies
 	}
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
@@ -266,6 +272,9 @@ func (c *call) note(ctx context.Context, k kind, err error) {
 	switch v {
 	case limiting:
 		r, _ := refusalIn(err)
+		if r.unsaid {
+			r.retryAfter = limitedFor
+		}
 		h.limited[k] = now.Add(min(orElse(r.retryAfter, limitedFor), longestOut))
 	case answered:
 		said = h.back(said, b, now)

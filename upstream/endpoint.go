@@ -29,7 +29,10 @@ type endpoint struct {
 	registry   http.RoundTripper // may carry credentials
 	// blobs refuse to. One for each reach: a connection that was dialled with a wide one must not serve a request with a
 	// narrow one.
-	blobs     [reachAny + 1]http.RoundTripper
+	blobs [reachAny + 1]http.RoundTripper
+	// away, by reach like blobs and over the same connections, may carry a token of another registry that the endpoint sends
+	// on to, and no certificate.
+	away      [reachAny + 1]http.RoundTripper
 	idle      func() // closes idle connections
 	known     knowledge
 	public    public
@@ -114,7 +117,7 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 	transports := []*http.Transport{registry}
 	for i := range ep.blobs {
 		blob := newTransport(ep, e, o, d)
-		ep.blobs[i] = bare{blob}
+		ep.blobs[i], ep.away[i] = bare{blob}, blob
 		transports = append(transports, blob)
 	}
 	ep.idle = func() {

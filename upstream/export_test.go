@@ -38,7 +38,10 @@ func ParseBudget(h http.Header, now time.Time) (Budget, bool) { return parseBudg
 
 const MaxRetryAfter = maxRetryAfter
 
-func NextLink(values []string, at *url.URL) *url.URL { return nextLink(values, at) }
+func NextLink(values []string, at *url.URL) *url.URL {
+	u, _ := nextLink(values, at)
+	return u
+}
 
 func Redact(s string, c auth.Credential) string { return redact(s, c) }
 

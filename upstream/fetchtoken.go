@@ -51,6 +51,18 @@ func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 	}
 	resp, steps, err := c.roundTrip(ctx, c.ep.registry, req, a)
 	c.trace(steps...)
+	if to := movedWithin(bound, a, resp); err == nil && to != nil {
+		resp.Body.Close()
+		a.url = to
+		if req, err = c.request(a); err == nil {
+			err = authorize(req, bound, secret)
+		}
+		if err != nil {
+			return nil, &fault{err: err, step: Step{Name: StepToken, Host: bound.String(), Err: err}}
+		}
+		resp, steps, err = c.roundTrip(ctx, c.ep.registry, req, a)
+		c.trace(steps...)
+	}
 	step := steps[len(steps)-1]
 	if err != nil {
 		return nil, &fault{err: err, step: step, stage: StepToken}
@@ -76,6 +88,23 @@ func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 	}
 	step.Err = err
 	return nil, &fault{err: err, step: step}
+}
+
+// movedWithin is where a token service redirects within its own origin, as from /token to /token/: the login that is bound to
+// the origin may go there. Nil: nowhere, or elsewhere, or with a body that has been sent.
+func movedWithin(bound origin, a ask, resp *http.Response) *url.URL {
+	if resp == nil || !isRedirect(resp.StatusCode) || a.method != http.MethodGet {
+		return nil
+	}
+	u, err := a.url.Parse(resp.Header.Get("Location"))
+	if err != nil || resp.Header.Get("Location") == "" {
+		return nil
+	}
+	if to, ok := originOf(u); !ok || to != bound {
+		return nil
+	}
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	return u
 }
 
 // tokenRequest makes the request for a token: by GET, with the password as Basic, or by POST with a refresh token. It

@@ -23,10 +23,16 @@ type answer struct {
 
 // follow makes a request to the registry and follows its redirects by hand. Credentials stay with the endpoint, the
 // Range and Accept headers go along. What is neither 200 nor 206 is an error.
-func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
+func (c *call) follow(ctx context.Context, a ask) (_ *answer, err error) {
 	near := reachAny
+	var here origin
+	defer func() {
+		if f, ok := errors.AsType[*fault](err); ok && here != c.ep.origin {
+			f.away = true
+		}
+	}()
 	for hop := 0; ; hop++ {
-		here, _ := originOf(a.url)
+		here, _ = originOf(a.url)
 		var resp *http.Response
 		var err error
 		if here == c.ep.origin {
@@ -34,6 +40,12 @@ func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
 			resp, err = c.send(ctx, a) //nolint:bodyclose // the answer's; or refuse or spill closes it
 		} else {
 			resp, err = c.exchange(ctx, c.ep.blobs[a.reach], a, grant{}) //nolint:bodyclose // as above
+			if err == nil && resp.StatusCode == http.StatusUnauthorized {
+				var g grant
+				if g, err = c.grantAt(ctx, here, a, resp); err == nil {
+					resp, err = c.exchange(ctx, c.ep.away[a.reach], a, g) //nolint:bodyclose // as above
+				}
+			}
 		}
 		if err != nil {
 			return nil, err

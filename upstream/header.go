@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"errors"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -8,27 +10,80 @@ import (
 	"time"
 )
 
-// maxRetryAfter is the longest wait that we believe. Docker Hub's window, the longest one known, is six hours.
+// maxRetryAfter is the longest wait that is taken as it is said. Docker Hub's window, the longest one known, is six hours.
 const maxRetryAfter = 6 * time.Hour
 
-// parseRetryAfter reads seconds or a date (RFC 9110, section 10.2.3). 0: not said, or over.
+// parseRetryAfter reads a Retry-After, RFC 9110, section 10.2.3. 0: not said, or over.
 func parseRetryAfter(v string, now time.Time) time.Duration {
-	v = strings.TrimSpace(v)
-	if v == "" {
-		return 0
+	d, _ := parseWait(v, now)
+	return min(d, maxRetryAfter)
+}
+
+// parseWait reads how long it is until something: seconds, or a time. Registries write times where seconds belong, too, as
+// seconds since 1970 or in a smaller unit; no wait is as long as that number of seconds. False: it is not said, or over.
+func parseWait(v string, now time.Time) (time.Duration, bool) {
+	v = strings.Trim(v, " \t\"")
+	if n, err := strconv.ParseFloat(v, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return waitOf(n, now)
 	}
-	if strings.Trim(v, "0123456789") == "" {
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || n > int64(maxRetryAfter/time.Second) {
-			return maxRetryAfter
-		}
-		return time.Duration(n) * time.Second
+	if d, err := time.ParseDuration(v); err == nil {
+		return d, d >= 0
 	}
 	t, err := http.ParseTime(v)
-	if err != nil {
-		return 0
+	for _, layout := range []string{time.RFC3339, time.RFC1123Z, time.RFC1123} {
+		if err != nil {
+			t, err = time.Parse(layout, v)
+		}
 	}
-	return min(max(t.Sub(now), 0), maxRetryAfter)
+	if err != nil {
+		return 0, false
+	}
+	return until(t, now)
+}
+
+// The least numbers that are times since 1970, each in its unit: 1973 and later. As a wait it would be three years.
+const (
+	unixSeconds = 1e8
+	unixMillis  = 1e11
+	unixMicros  = 1e14
+	unixNanos   = 1e17
+	unixEnd     = 1e20 // no time in any unit
+)
+
+// waitOf is what a number says. NaN and negative ones say nothing.
+func waitOf(n float64, now time.Time) (time.Duration, bool) {
+	second := float64(time.Second)
+	switch {
+	case !(n >= 0): // NaN, too
+		return 0, false
+	case n < unixSeconds:
+		return time.Duration(math.Ceil(n*1000)) * time.Millisecond, true
+	case n < unixMillis:
+		return until(time.Unix(int64(n), 0), now)
+	case n < unixMicros:
+		return until(time.UnixMilli(int64(n)), now)
+	case n < unixNanos:
+		return until(time.UnixMicro(int64(n)), now)
+	case n < unixEnd:
+		return until(time.Unix(int64(n/second), 0), now)
+	}
+	return math.MaxInt64, true
+}
+
+func until(t, now time.Time) (time.Duration, bool) {
+	d := t.Sub(now)
+	return max(d, 0), d >= 0
+}
+
+// longestSkew is by how much the clock of a registry may differ from ours to be believed.
+const longestSkew = 24 * time.Hour
+
+// clockOf is the time by the clock of who sent an answer, for the times in it; ours where it does not say.
+func clockOf(h http.Header, now time.Time) time.Time {
+	if t, err := http.ParseTime(h.Get("Date")); err == nil && t.Sub(now).Abs() < longestSkew {
+		return t
+	}
+	return now
 }
 
 // contentRange is what a 206 says that it is: bytes from to end, exclusive, of size.
@@ -77,12 +132,18 @@ func parseDigits(s string) (int64, bool) {
 	return n, err == nil
 }
 
-// nextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. Nil: there is none.
-func nextLink(values []string, at *url.URL) *url.URL {
+// nextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. Nil: there is none. True: there is one,
+// which may be no URL.
+func nextLink(values []string, at *url.URL) (next *url.URL, is bool) {
 	for _, v := range values {
 		for v != "" {
 			start := strings.IndexByte(v, '<')
-			if start < 0 {
+			if start < 0 { // some leave the brackets out
+				target, params, _ := strings.Cut(v, ";")
+				if relNext(params) {
+					u, _ := at.Parse(strings.TrimSpace(target))
+					return u, true
+				}
 				break
 			}
 			end := strings.IndexByte(v[start:], '>')
@@ -98,19 +159,18 @@ func nextLink(values []string, at *url.URL) *url.URL {
 			if !relNext(params) {
 				continue
 			}
-			if u, err := at.Parse(target); err == nil {
-				return u
-			}
+			u, _ := at.Parse(strings.TrimSpace(target))
+			return u, true
 		}
 	}
-	return nil
+	return nil, false
 }
 
 func relNext(params string) bool {
 	for p := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ';' || r == ',' }) {
 		name, value, _ := strings.Cut(p, "=")
 		if strings.EqualFold(strings.TrimSpace(name), "rel") {
-			for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(value), `"`)) {
+			for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(value), `"'`)) {
 				if strings.EqualFold(rel, "next") {
 					return true
 				}
@@ -127,12 +187,22 @@ func isHTML(h http.Header) bool {
 	return t == "text/html" || t == "application/xhtml+xml"
 }
 
-// isIdentity reports whether an answer's bytes are the content itself.
-func isIdentity(h http.Header) bool {
+// encoding is the coding that an answer says its bytes are in, empty for the content itself. Object stores keep what was said
+// when the object was put, and say it with right bytes: aws-chunked, x-gzip, utf-8. Of those only what is a coding counts,
+// and whether the bytes are in it is for their digest to say.
+func encoding(h http.Header) string {
 	for _, v := range h.Values("Content-Encoding") {
-		if v = strings.TrimSpace(v); v != "" && !strings.EqualFold(v, "identity") {
-			return false
+		for coding := range strings.SplitSeq(v, ",") {
+			switch coding = strings.ToLower(strings.TrimSpace(coding)); coding {
+			case "gzip", "x-gzip", "compress", "x-compress", "deflate", "br", "zstd", "dcb", "dcz":
+				return coding
+			}
 		}
 	}
-	return true
+	return ""
+}
+
+// wrongEncoding is the error for bytes that are not the content, and said to be in a coding.
+func wrongEncoding(h http.Header) error {
+	return &ContentError{Kind: ContentEncoding, Want: "identity", Got: oneLine(h.Get("Content-Encoding"), 80)}
 }

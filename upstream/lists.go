@@ -2,11 +2,14 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -33,53 +36,103 @@ func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Do
 }
 
 // Referrers gets one page of what refers to a digest. Where the registry lacks that API, it is what the tag of the
-// referrers tag schema says, unfiltered; where there is no such tag either, an empty index.
+// referrers tag schema says, unfiltered; where there is no such tag either, an empty index. A digest never refers to itself.
 func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, query url.Values) (*Document, error) {
 	c := r.call("referrers", repo, d.String())
 	doc, err := anywhere(ctx, c, func(ctx context.Context) (*Document, error) {
 		doc, err := c.list(ctx, "/v2/"+c.repository+"/referrers/"+d.String(), oci.MediaTypeOCIIndex, "manifests", query)
-		if refused, ok := refusalIn(err); ok && lacksReferrers(refused.status) {
-			doc, err = c.referrersTag(ctx, d)
+		switch {
+		case err == nil && isReferrers(doc.MediaType, doc.Bytes, d):
+			return doc, nil
+		case ctx.Err() != nil, err != nil && !lacksReferrers(err) && !elsewhere(err):
+			return nil, err
 		}
-		return doc, err
+		sure, before := err == nil || lacksReferrers(err), *c
+		tagged, terr := c.referrersTag(ctx, d)
+		switch {
+		case tagged != nil:
+			return tagged, nil
+		case !sure:
+			*c = before // whether there are any is not known, and the API's answer says why
+			return nil, err
+		case terr != nil:
+			return nil, terr
+		case !c.ep.itself:
+			return nil, errNoReferrers
+		}
+		return &Document{Bytes: oci.EmptyIndex(), MediaType: oci.MediaTypeOCIIndex}, nil
 	})
 	return doc, c.wrap(err)
 }
 
-// lacksReferrers reports whether a status is what registries without the API answer. The spec knows 404 only.
-func lacksReferrers(status int) bool {
-	switch status {
+// errNoReferrers is of a mirror of the registry that has no list of referrers: the registry itself may have one.
+var errNoReferrers = &ContentError{Kind: ContentNotManifest, Want: "an index of referrers", Got: "another document"}
+
+// isReferrers reports whether a document can be the list of what refers to d. Registries that know tags alone take the
+// digest, or the tag of the tag schema, for what it is of, and send that: an index with its own parts.
+func isReferrers(mediaType string, b []byte, d oci.Digest) bool {
+	var doc struct {
+		MediaType string `json:"mediaType"`
+	}
+	if json.Unmarshal(b, &doc) != nil || oci.VerifyDigest(d, b) {
+		return false
+	}
+	is := orElse(doc.MediaType, mediaType)
+	return is == oci.MediaTypeOCIIndex || !strings.Contains(is, "/vnd.") // some say application/json
+}
+
+// elsewhere reports whether a request failed at another host, where a redirect of the registry's had led, or was to lead.
+func elsewhere(err error) bool {
+	if f, ok := errors.AsType[*fault](err); ok && f.away {
+		return true
+	}
+	_, ok := errors.AsType[*RedirectError](err)
+	return ok
+}
+
+// lacksReferrers reports whether an error is what registries without the API answer. The spec knows 404 only; others send
+// the client to a web site, which has a page, a login or a limit of its own.
+func lacksReferrers(err error) bool {
+	if e, ok := errors.AsType[*ContentError](err); ok {
+		return e.Kind == ContentNotRegistry
+	}
+	r, _ := refusalIn(err)
+	switch r.status {
 	case http.StatusNotFound, http.StatusGone, http.StatusBadRequest, http.StatusMethodNotAllowed,
 		http.StatusNotAcceptable, http.StatusNotImplemented:
 		return true
+	case http.StatusTooManyRequests:
+		return elsewhere(err)
 	}
 	return false
 }
 
+// referrersTag gets the index under the tag of the referrers tag schema. Nil without an error: the registry has none.
 func (c *call) referrersTag(ctx context.Context, d oci.Digest) (*Document, error) {
 	t := *c
 	t.reference, t.steps = oci.ReferrersTag(d), nil
 	m, err := t.manifest(ctx)
 	c.trace(t.steps...)
-	c.cred, c.sourceErr = t.cred, t.sourceErr
-	// A mirror that knows of none may just not have them.
-	if r, ok := refusalIn(err); ok && c.ep.itself &&
-		(r.status == http.StatusNotFound || r.status == http.StatusGone) {
-		return &Document{Bytes: oci.EmptyIndex(), MediaType: oci.MediaTypeOCIIndex}, nil
+	c.chosen, c.choices, c.cred, c.sourceErr = t.chosen, t.choices, t.cred, t.sourceErr
+	if r, ok := refusalIn(err); ok && (r.status == http.StatusNotFound || r.status == http.StatusGone) {
+		if c.ep.itself {
+			return nil, nil
+		}
+		return nil, err // a mirror that knows of none may just not have them
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !oci.IsIndex(m.MediaType) {
-		return nil, &ContentError{Kind: ContentNotManifest, Want: "an index", Got: oneLine(m.MediaType, 80)}
+	if m.MediaType != oci.MediaTypeOCIIndex || !isReferrers(m.MediaType, m.Bytes, d) {
+		return nil, nil // the subject itself, or what somebody has called by that name
 	}
 	return &Document{Bytes: m.Bytes, MediaType: m.MediaType}, nil
 }
 
 // list gets a JSON object that has a list at a key.
-func (c *call) list(ctx context.Context, path, accept, key string, query url.Values) (*Document, error) {
+func (c *call) list(ctx context.Context, path, accept, key string, q url.Values) (*Document, error) {
 	a := ask{
-		step: StepList, method: http.MethodGet, url: c.ep.at(path, listQuery(query)),
+		step: StepList, method: http.MethodGet, url: c.ep.at(path, listQuery(q)),
 		header: http.Header{"Accept": {accept}},
 	}
 	resp, err := c.follow(ctx, a)
@@ -87,11 +140,23 @@ func (c *call) list(ctx context.Context, path, accept, key string, query url.Val
 		return nil, err
 	}
 	b, err := c.page(ctx, resp, key)
-	if err != nil {
+	query := ""
+	if err == nil {
+		query, err = next(resp)
+	}
+	if _, full := errors.AsType[*memory.FullError](err); full {
 		return nil, err
 	}
+	if err != nil {
+		f, ok := errors.AsType[*fault](err)
+		if !ok {
+			f = &fault{err: err, step: c.steps[len(c.steps)-1], stage: StepList}
+		}
+		f.away = resp.host != c.ep.origin.String()
+		return nil, f
+	}
 	return &Document{
-		Bytes: b, MediaType: mediaType(resp.Header), Next: c.next(resp, a.url),
+		Bytes: b, MediaType: mediaType(resp.Header), Next: query,
 		Filters: oneLine(resp.Header.Get("OCI-Filters-Applied"), 200),
 	}, nil
 }
@@ -112,14 +177,22 @@ func listQuery(query url.Values) string {
 	return q.Encode()
 }
 
-// next is the query of the next page. A Link to somebody else is none: what it would list is not this upstream's.
-func (c *call) next(resp *answer, asked *url.URL) string {
-	u := nextLink(resp.Header.Values("Link"), asked)
-	if u == nil || !strings.EqualFold(u.Host, asked.Host) || len(u.RawQuery) > maxListQuery {
-		return ""
+// next is the query of the next page, empty where there is none. Registries behind proxies name themselves as they know
+// themselves: by another host, scheme or port. Nothing but the query is used, at our own endpoint, so that no Link leads
+// anywhere else. A Link that can't be followed is an error: a list that ends there would look whole.
+func next(resp *answer) (string, error) {
+	u, is := nextLink(resp.Header.Values("Link"), resp.url)
+	if !is {
+		return "", nil
+	}
+	bad := &ContentError{
+		Kind: ContentNextPage, Want: "the query of another page", Got: oneLine(strings.Join(resp.Header.Values("Link"), ", "), 100),
+	}
+	if u == nil || len(u.RawQuery) > maxListQuery {
+		return "", bad
 	}
 	if _, err := url.ParseQuery(u.RawQuery); err != nil {
-		return ""
+		return "", bad
 	}
 	// The rest is kept as it is written. ns would lead our client to another upstream.
 	var kept []string
@@ -129,5 +202,9 @@ func (c *call) next(resp *answer, asked *url.URL) string {
 			kept = append(kept, pair)
 		}
 	}
-	return strings.Join(kept, "&")
+	query := strings.Join(kept, "&")
+	if query == "" {
+		return "", bad // the first page again
+	}
+	return query, nil
 }

@@ -58,6 +58,7 @@ func TestTagsPageByPage(t *testing.T) {
 
 func TestListQueryAndLink(t *testing.T) {
 	t.Parallel()
+	const bad = "an error"
 	for _, tt := range []struct {
 		name, query, link, asked, next string
 	}{
@@ -68,10 +69,23 @@ func TestListQueryAndLink(t *testing.T) {
 		{"own parameters of a registry", "next_page=abc&n=5", "", "n=5&next_page=abc", ""},
 		{"relative", "", `</v2/library/app/tags/list?last=b&n=2>; rel="next"`, "", "last=b&n=2"},
 		{"absolute", "", `<SELF/v2/library/app/tags/list?last=b>; rel=next`, "", "last=b"},
-		{"elsewhere", "", `<https://evil.example/v2/library/app/tags/list?last=b>; rel="next"`, "", ""},
-		{"other port", "", `<http://127.0.0.1:1/v2/library/app/tags/list?last=b>; rel="next"`, "", ""},
+		{"elsewhere", "", `<https://internal.example/v2/library/app/tags/list?last=b>; rel="next"`, "", "last=b"},
+		{"other port", "", `<http://127.0.0.1:1/v2/library/app/tags/list?last=b>; rel="next"`, "", "last=b"},
+		{"other scheme", "", `<https://127.0.0.1/v2/library/app/tags/list?last=b>; rel="next"`, "", "last=b"},
+		{"other path", "", `</registry/v2/library/app/tags/list?last=b>; rel="next"`, "", "last=b"},
+		{"query alone", "", `<?last=b>; rel="next"`, "", "last=b"},
+		{"no scheme", "", `<//internal.example/v2/library/app/tags/list?last=b>; rel="next"`, "", "last=b"},
+		{"no brackets", "", `/v2/library/app/tags/list?last=b&n=2; rel="next"`, "", "last=b&n=2"},
+		{"single quotes", "", `</v2/library/app/tags/list?last=b>; rel='next'`, "", "last=b"},
+		{"several", "", `</v2/library/app/tags/list>; rel="first", </v2/library/app/tags/list?last=b>; rel="next"`, "", "last=b"},
+		{"ns is not passed on", "", `</v2/library/app/tags/list?last=b&ns=ghcr.io>; rel="next"`, "", "last=b"},
+		{"signed", "", `<https://internal.example/x?last=b%2Fc&sig=a+b%3D>; rel="next"`, "", "last=b%2Fc&sig=a+b%3D"},
 		{"not next", "", `</v2/library/app/tags/list?last=b>; rel="prev"`, "", ""},
-		{"bad query", "", `</v2/x?%zz>; rel="next"`, "", ""},
+		{"bad query", "", `</v2/x?%zz>; rel="next"`, "", bad},
+		{"bad URL", "", `<http://[::1?last=b>; rel="next"`, "", bad},
+		{"no query", "", `</v2/library/app/tags/list>; rel="next"`, "", bad},
+		{"nothing but ns", "", `</v2/library/app/tags/list?ns=a>; rel="next"`, "", bad},
+		{"too long", "", `</v2/library/app/tags/list?last=` + strings.Repeat("b", 5<<10) + `>; rel="next"`, "", bad},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -85,10 +99,13 @@ func TestListQueryAndLink(t *testing.T) {
 			})
 			query, _ := url.ParseQuery(tt.query)
 			doc, err := registry(t, s.URL).Tags(t.Context(), repo, query)
-			if err != nil {
+			if e, ok := errors.AsType[*upstream.ContentError](err); tt.next == bad {
+				if !ok || e.Kind != upstream.ContentNextPage {
+					t.Fatalf("%+v, %v: the list would look whole", doc, err)
+				}
+			} else if err != nil {
 				t.Fatal(err)
-			}
-			if doc.Next != tt.next {
+			} else if doc.Next != tt.next {
 				t.Errorf("next %q, want %q", doc.Next, tt.next)
 			}
 			want := "GET /v2/library/app/tags/list"
@@ -196,9 +213,9 @@ func TestReferrers(t *testing.T) {
 		s := origin.Start(t, origin.Options{NoReferrers: true})
 		built := s.AddImage(repo, "1", origin.Image{})
 		s.AddManifest(repo, oci.ReferrersTag(built.Root.Digest), oci.MediaTypeOCIManifest, manifest)
-		_, err := registry(t, s.URL()).Referrers(t.Context(), repo, built.Root.Digest, nil)
-		if got, ok := errors.AsType[*upstream.ContentError](err); !ok || got.Kind != upstream.ContentNotManifest {
-			t.Errorf("%v", err)
+		doc, err := registry(t, s.URL()).Referrers(t.Context(), repo, built.Root.Digest, nil)
+		if err != nil || list(t, doc) != 0 {
+			t.Errorf("%+v, %v", doc, err)
 		}
 	})
 	t.Run("down", func(t *testing.T) {

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -52,11 +53,11 @@ func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 		resp.Body.Close()
 		d, derr := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 		switch {
-		case derr != nil, isHTML(resp.Header), !isIdentity(resp.Header): // what a GET brings tells more
+		case derr != nil, isHTML(resp.Header), encoding(resp.Header) != "": // what a GET brings tells more
 		case resp.ContentLength > oci.MaxManifestSize:
 			return oci.Descriptor{}, tooLarge("a manifest", oci.MaxManifestSize, resp.ContentLength)
 		default:
-			return oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: mediaType(resp.Header)}, nil
+			return headed(d, resp), nil
 		}
 	}
 	m, err := c.manifest(ctx)
@@ -64,6 +65,23 @@ func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 		return oci.Descriptor{}, err
 	}
 	return oci.Descriptor{Digest: m.Digest, Size: int64(len(m.Bytes)), MediaType: m.MediaType}, nil
+}
+
+// smallestManifest is a size in bytes that no manifest is below. What answers a HEAD for a registry may say 0, or the size of
+// a text of its own.
+const smallestManifest = 20
+
+// headed is what a HEAD says of a manifest, without what is not of one: a size that none has, a type that servers give to
+// all that they send.
+func headed(d oci.Digest, resp *answer) oci.Descriptor {
+	desc := oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: mediaType(resp.Header)}
+	if desc.Size < smallestManifest {
+		desc.Size = -1
+	}
+	if t, _, ok := strings.Cut(strings.ToLower(desc.MediaType), "/vnd."); !ok || t != "application" {
+		desc.MediaType = ""
+	}
+	return desc
 }
 
 // unexplained reports whether an error is a refusal of a HEAD of which only a GET can tell the reason. What is missing
@@ -125,10 +143,22 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		asked = resp.Header.Get("Docker-Content-Digest")
 	}
 	want, derr := oci.ParseDigest(asked)
+	coded := encoding(resp.Header) != ""
 	if derr == nil && !oci.VerifyDigest(want, b) {
+		if coded {
+			return nil, wrongEncoding(resp.Header)
+		}
+		if isSigned(resp.Header, b) {
+			return nil, fmt.Errorf("%w: %w", &ContentError{
+				Kind: ContentNotManifest, Want: "a manifest", Got: "a signed one of schema 1",
+			}, &oci.ManifestError{Fault: oci.FaultSigned, Detail: "it is of Docker's schema 1 and signed, which no current runtime pulls"})
+		}
 		return nil, &ContentError{Kind: ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), b)
+	if err != nil && coded && derr != nil {
+		return nil, wrongEncoding(resp.Header)
+	}
 	if err != nil {
 		return nil, c.notManifest(resp.Header, b, err)
 	}
@@ -137,6 +167,16 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	}
 	c.provenBy(resp, derr == nil)
 	return m, nil
+}
+
+// isSigned reports whether bytes are a signed manifest of schema 1, whose digest is that of what was signed and not its own.
+func isSigned(h http.Header, b []byte) bool {
+	var doc struct {
+		Schema     int               `json:"schemaVersion"`
+		Signatures []json.RawMessage `json:"signatures"`
+	}
+	return json.Unmarshal(b, &doc) == nil && doc.Schema == 1 &&
+		(len(doc.Signatures) > 0 || mediaType(h) == oci.MediaTypeDockerSchema1Signed)
 }
 
 // notManifest tells a web page from a bad manifest.
@@ -191,16 +231,12 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 	return b, nil
 }
 
-// readable tells a web page, and what is encoded, from a document.
+// readable tells a web page from a document. What an answer says of a coding is not looked at here: many have right bytes
+// all the same.
 func (c *call) readable(resp *answer, what string) error {
 	if isHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		return &ContentError{Kind: ContentNotRegistry, Want: what, Got: c.whatIs(resp.Header, b)}
-	}
-	if !isIdentity(resp.Header) {
-		return &ContentError{
-			Kind: ContentEncoding, Want: "identity", Got: oneLine(resp.Header.Get("Content-Encoding"), 80),
-		}
 	}
 	return nil
 }

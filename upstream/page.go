@@ -52,12 +52,15 @@ func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, erro
 	}
 	_, full := errors.AsType[*memory.FullError](err)
 	_, content := errors.AsType[*ContentError](err)
+	notList := errors.Is(err, errNotJSON) || err == nil && !hasList(b, key)
 	switch {
+	case notList && encoding(resp.Header) != "":
+		err = wrongEncoding(resp.Header)
 	case errors.Is(err, errNotJSON):
 		err = &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: "something else"}
 	case err != nil && !full && !content:
 		err = c.cut(err)
-	case err == nil && !hasList(b, key):
+	case notList:
 		err = &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: c.whatIs(resp.Header, b)}
 	}
 	if err != nil {

@@ -22,11 +22,11 @@ func (p policy) realm(endpoint origin, at *url.URL, realm string) (*url.URL, err
 		return nil, &RealmError{Host: tidy(realm, 100), Scheme: "malformed"}
 	}
 	to, ok := originOf(u)
-	allowed := ok && u.User == nil &&
-		(to.scheme == "https" || endpoint.scheme == "http") &&
-		(to.host == endpoint.host && to.port == endpoint.port || p.authHosts.has(to))
-	if guard.Realm && !allowed {
-		return nil, &RealmError{Host: oneLine(to.String(), 100), Scheme: oneLine(to.scheme, 20)}
+	named := ok && u.User == nil && (to.host == endpoint.host && to.port == endpoint.port || p.authHosts.has(to))
+	secure := to.scheme == "https" || endpoint.scheme == "http"
+	if guard.Realm && (!named || !secure) {
+		plain := !secure && (named || ok && u.User == nil && to.host == endpoint.host)
+		return nil, &RealmError{Host: oneLine(to.String(), 100), Scheme: oneLine(to.scheme, 20), Plain: plain}
 	}
 	u.Fragment, u.RawFragment = "", ""
 	return u, nil

@@ -293,7 +293,7 @@ func (c *call) tagsTell(ctx context.Context, tag string, named bool) *Probe {
 		return &Probe{Verdict: VerdictUntold, Step: f.step}
 	}
 	step := c.steps[len(c.steps)-1]
-	more := nextLink(resp.Header.Values("Link"), resp.url) != nil
+	_, more := nextLink(resp.Header.Values("Link"), resp.url)
 	b, err := c.document(ctx, resp, paper{
 		what: "a list of tags", limit: maxTagList, cost: func(n int64) int64 { return 8 * n }, // short names
 	})

@@ -27,6 +27,7 @@ type refusal struct {
 	challenge  string
 	challenges []challenge
 	retryAfter time.Duration
+	unsaid     bool   // retryAfter is how long we obey what did not say how long
 	mirror     string // the reason of another mirror, or of this one
 	size       int64  // of what a range asked for lies beyond; -1: not said
 }
@@ -43,7 +44,7 @@ func readRefusal(resp *http.Response, known []auth.Credential) refusal {
 		status:     resp.StatusCode,
 		challenge:  tidy(strings.Join(values, ", "), maxChallenge, known...),
 		challenges: parseChallenges(values),
-		retryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		retryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), clockOf(resp.Header, time.Now())),
 	}
 	reason, _, _ := strings.Cut(resp.Header.Get("Mirror-Reason"), ";")
 	r.mirror = oneLine(reason, 40)

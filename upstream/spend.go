@@ -42,7 +42,7 @@ func (c *call) sources() []auth.Source {
 		for _, x := range all {
 			name := auth.Describe(x.Source).Name
 			st := standing{left: c.ep.budgets.left(name)}
-			if c.ep.budgets.spent(class{name, http.MethodGet, StepManifest}) {
+			if c.ep.budgets.spent(class{name, http.MethodGet, StepManifest}, 0) {
 				st.back++
 			}
 			if c.health.wasDeclined(errand{name, c.repository}) {
@@ -101,9 +101,15 @@ func counted(cred auth.Credential) bool { return cred.IsAnonymous() || cred.Name
 
 // spent reports whether a credential has nothing left for what is asked.
 func (c *call) spent(ctx context.Context, cred auth.Credential, a ask) bool {
-	_, spent, done := c.take(ctx, cred, a)
-	done()
-	return spent
+	return counted(cred) && c.ep.budgets.spent(c.classOf(cred, a), c.reserve(ctx))
+}
+
+// reserve is the part of limits that a request leaves to others.
+func (c *call) reserve(ctx context.Context) float64 {
+	if ctx.Value(spareKey{}) != nil {
+		return c.o.Reserve
+	}
+	return 0
 }
 
 // take is budgets.take for a credential.
@@ -111,11 +117,7 @@ func (c *call) take(ctx context.Context, cred auth.Credential, a ask) (p pause, 
 	if !counted(cred) {
 		return pause{}, false, func() {}
 	}
-	reserve := 0.0
-	if ctx.Value(spareKey{}) != nil {
-		reserve = c.o.Reserve
-	}
-	return c.ep.budgets.take(c.classOf(cred, a), reserve)
+	return c.ep.budgets.take(c.classOf(cred, a), c.reserve(ctx))
 }
 
 // saves goes on without what has nothing left: as another of our sources, or as nobody. The error is why not.
@@ -165,7 +167,8 @@ func (c *call) limited(s *session, a ask, f *fault) {
 	if !counted(s.cred) {
 		return
 	}
-	f.retryAfter = c.ep.budgets.refused(c.classOf(s.cred, a), f.refusal)
+	d, said := c.ep.budgets.refused(c.classOf(s.cred, a), f.refusal)
+	f.retryAfter, f.unsaid = d, !said
 }
 
 // looks asks by HEAD, which costs nothing where manifests are counted, whether there is more by now.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/guard"
@@ -41,13 +43,15 @@ type transfer struct {
 	ctx    context.Context // of the whole transfer, which is its life
 	c      *call
 	digest oci.Digest
-	pos    int64 // of the next byte to yield
-	end    int64 // exclusive; -1: not known yet
-	whole  bool  // the range is the whole blob, as far as we know
-	part   bool  // it is wanted by itself: a blob from its beginning is of no use
-	all    bool  // the whole blob comes, though a part of it was asked for
-	size   int64 // of the blob, as an endpoint has said it; -1: none has
-	claim  int64 // its size by whoever wants it, a manifest mostly; 0: not known
+	pos    int64     // of the next byte to yield
+	end    int64     // exclusive; -1: not known yet
+	whole  bool      // the range is the whole blob, as far as we know
+	part   bool      // it is wanted by itself: a blob from its beginning is of no use
+	all    bool      // the whole blob comes, though a part of it was asked for
+	size   int64     // of the blob, as an endpoint has said it; -1: none has
+	claim  int64     // its size by whoever wants it, a manifest mostly; 0: not known
+	coded  string    // the coding that the answer is said to be in
+	hash   hash.Hash // of the bytes of such an answer, which is the whole blob; nil: there is none
 	host   atomic.Pointer[string]
 	by     time.Time // when whoever wants it gives up; zero: not known
 	turn   *turn     // at the endpoint; nil: not yet
@@ -131,13 +135,23 @@ func (t *transfer) Read(p []byte) (int, error) {
 		t.turn.reading(true)
 		n, err := t.cur.Read(q)
 		t.turn.reading(false)
+		if t.hash != nil {
+			_, _ = t.hash.Write(q[:n])
+		}
 		t.advance(n)
 		slow := t.slow(n, time.Since(begun))
 		switch {
 		case t.end >= 0 && t.pos == t.end, t.end < 0 && errors.Is(err, io.EOF):
+			if err := t.decoded(); err != nil {
+				t.finish(t.c.wrap(err))
+				return 0, t.err
+			}
 			t.c.delivered()
 			t.finish(io.EOF)
 			return n, io.EOF
+		case errors.Is(err, io.EOF) && t.decoded() != nil: // a clean end before the content's
+			t.finish(t.c.wrap(t.wrong(ContentEncoding, "identity", t.coded)))
+			return 0, t.err
 		case slow != nil && t.crawls+1 >= max(2, len(t.c.endpoints)):
 			t.broke(slow)
 			t.finish(t.c.wrap(t.c.decide()))
@@ -224,6 +238,7 @@ func (t *transfer) broke(err error) {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // a clean end before the end is none
 	}
+	t.hash = nil // the rest comes by another answer
 	t.step.Name, t.step.Took, t.step.Err = StepBody, time.Since(t.opened), err
 	t.c.trace(t.step)
 	t.close()
@@ -444,6 +459,9 @@ func final(err error) bool {
 	if _, ok := errors.AsType[*AddressError](err); ok {
 		return true
 	}
+	if _, ok := errors.AsType[*AwayError](err); ok {
+		return true
+	}
 	if _, ok := errors.AsType[*ProxyError](err); ok {
 		return true
 	}
@@ -488,8 +506,10 @@ func (t *transfer) ask(ctx context.Context, a ask, ranged bool) (*answer, error)
 
 // take checks an answer against what was asked.
 func (t *transfer) take(resp *answer, ranged bool) error {
-	if !isIdentity(resp.Header) {
-		return t.wrong(ContentEncoding, "identity", oneLine(resp.Header.Get("Content-Encoding"), 80))
+	if coding := encoding(resp.Header); coding != "" {
+		if err := t.takeCoded(resp); err != nil {
+			return err
+		}
 	}
 	if resp.StatusCode == http.StatusPartialContent {
 		return t.takePart(resp, ranged)
@@ -511,6 +531,35 @@ func (t *transfer) take(resp *answer, ranged bool) error {
 	}
 	t.cur = resp.Body
 	return t.skip(t.pos)
+}
+
+// takeCoded judges an answer that is said to be in a coding. Many have right bytes all the same: what has the right size
+// passes, and what comes whole has to have the right digest at its end, so that the cause is named.
+func (t *transfer) takeCoded(resp *answer) error {
+	total := resp.ContentLength
+	if resp.StatusCode == http.StatusPartialContent {
+		r, _ := parseContentRange(resp.Header.Get("Content-Range"))
+		total = r.size
+	}
+	want := t.claim
+	if want == 0 && t.whole {
+		want = t.end
+	}
+	if want > 0 && total >= 0 && total != want {
+		return t.denyCoded(total, oneLine(resp.Header.Get("Content-Encoding"), 80))
+	}
+	if resp.StatusCode == http.StatusOK && t.pos == 0 {
+		t.coded, t.hash = oneLine(resp.Header.Get("Content-Encoding"), 80), t.digest.Algorithm().Hash()
+	}
+	return nil
+}
+
+// decoded reports, at the end of a blob that was said to be in a coding, that its bytes are in it. Nil: they are right.
+func (t *transfer) decoded() error {
+	if t.hash == nil || digest.NewDigest(t.digest.Algorithm(), t.hash) == t.digest {
+		return nil
+	}
+	return t.wrong(ContentEncoding, "identity", t.coded)
 }
 
 func (t *transfer) takePart(resp *answer, ranged bool) error {

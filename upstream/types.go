@@ -128,9 +128,15 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // RealmError says that a challenge named a token service that is neither the registry's own host nor one of the
 // upstream's authHosts. No request was sent to it.
-type RealmError struct{ Host, Scheme string }
+type RealmError struct {
+	Host, Scheme string
+	Plain        bool // the host may be asked, and not over http, where the registry is asked over https
+}
 
 func (e *RealmError) Error() string {
+	if e.Plain {
+		return fmt.Sprintf("token service %s://%s is not asked over http, since the registry is asked over https", e.Scheme, e.Host)
+	}
 	return fmt.Sprintf("token service %s://%s is not in authHosts", e.Scheme, e.Host)
 }
 
@@ -143,6 +149,17 @@ type RedirectError struct {
 
 func (e *RedirectError) Error() string {
 	return fmt.Sprintf("redirect to %s not followed: %s", e.Host, e.Why)
+}
+
+// AwayError says that the endpoint redirects to another registry, which wants a token of its own, and that the operator has
+// not named both that registry (redirectHosts) and its token service (authHosts).
+type AwayError struct {
+	From, To string // host[:port]
+	Realm    string // of the token service; empty: it wants a password
+}
+
+func (e *AwayError) Error() string {
+	return fmt.Sprintf("%s redirects to %s, which wants a login of its own", e.From, e.To)
 }
 
 // AddressError says that a host which the operator did not name resolved to an address that is not public.
@@ -166,8 +183,8 @@ type ContentError struct {
 	Kind ContentKind
 	Want string
 	Got  string
-	// Claimed says that Want is the word of the image's publisher, in a manifest: no host of the upstream has said it. So
-	// the image is at fault, not who answered.
+	// Claimed says that Want, or the size behind it, is the word of the image's publisher, in a manifest: no host of the
+	// upstream has said it. So the image may be at fault, and not the host that answered.
 	Claimed bool
 }
 
@@ -181,7 +198,8 @@ const (
 	ContentRange       ContentKind = "content-range"  // a 206 for another range, or none
 	ContentLength      ContentKind = "content-length" // no size where one is needed
 	ContentEncoding    ContentKind = "content-encoding"
-	ContentTooLarge    ContentKind = "too-large" // a manifest above 4 MiB
+	ContentNextPage    ContentKind = "link to the next page" // of a list, which would end there unseen
+	ContentTooLarge    ContentKind = "too-large"             // a manifest above 4 MiB
 	ContentNotManifest ContentKind = "not-a-manifest"
 	ContentNotRegistry ContentKind = "not-a-registry" // HTML where a registry answers JSON or bytes
 	ContentStalled     ContentKind = "stalled"        // no byte for the stall timeout

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -11,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/admin/client"
 )
 
 func newUpstreamsCmd() *cobra.Command {
@@ -56,6 +59,55 @@ answers.`,
 		},
 	}
 	flags.add(cmd, true)
+	cmd.AddCommand(newResetCmd())
+	return cmd
+}
+
+func newResetCmd() *cobra.Command {
+	var flags adminFlags
+	cmd := &cobra.Command{
+		Use:   "reset NAME",
+		Short: "End what is believed of a registry: limits, endpoints that are down, refusals",
+		Long: `End what a running mirror believes of a registry: that it limits us and until when, that
+nothing is left of a limit, that an endpoint is down, and what it has refused lately. The
+next pull asks it again. Use it when a registry has said a wrong time, or was repaired and
+the mirror does not know yet. Reloading the configuration does the same for all of them.
+
+NAME is a name or alias of the configuration, a pattern (all of its hosts), or a host that
+fits one.
+
+Exit codes: 0 it was done; 1 the mirror refuses, or has no such upstream; 2 usage; 4 no
+mirror answers.`,
+		Example: `  mirror upstreams reset docker.io
+  kubectl exec deploy/mirror -- mirror upstreams reset '*.azurecr.io'`,
+		Args: oneArg("an upstream, as in docker.io"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.output.check(); err != nil {
+				return err
+			}
+			ask, err := json.Marshal(admin.ResetRequest{Upstream: args[0]})
+			if err != nil {
+				return err
+			}
+			body, err := flags.ask(func(c *client.Client) ([]byte, error) {
+				ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+				defer cancel()
+				return c.Post(ctx, "upstreams/reset", ask)
+			})
+			if err != nil {
+				return err
+			}
+			if flags.output.encoded() {
+				return flags.print(cmd.OutOrStdout(), body)
+			}
+			var answer admin.ResetAnswer
+			if err := flags.read(body, &answer, "not a list of upstreams"); err != nil {
+				return err
+			}
+			return write(cmd.OutOrStdout(), []byte("reset: "+strings.Join(answer.Upstreams, ", ")+"\n"))
+		},
+	}
+	flags.add(cmd, false)
 	return cmd
 }
 

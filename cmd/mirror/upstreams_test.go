@@ -116,3 +116,25 @@ func TestUpstreamsExitCodes(t *testing.T) {
 		}
 	}
 }
+
+func TestUpstreamsReset(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(admin.New(admin.Options{Reset: func(name string) []string {
+		if name != "*.azurecr.io" {
+			return nil
+		}
+		return []string{"a.azurecr.io", "b.azurecr.io"}
+	}}))
+	t.Cleanup(s.Close)
+	code, out, text := commandLine(t, "upstreams", "reset", "*.azurecr.io", "--admin", s.URL)
+	if code != 0 || out != "reset: a.azurecr.io, b.azurecr.io\n" {
+		t.Errorf("%d %q %q", code, out, text)
+	}
+	if code, out, text = commandLine(t, "upstreams", "reset", "quay.io", "--admin", s.URL); code != 1 || out != "" ||
+		!strings.Contains(text, "mirror upstreams shows") {
+		t.Errorf("unknown: %d %q %q", code, out, text)
+	}
+	if code, _, text = commandLine(t, "upstreams", "reset", "--admin", s.URL); code != 2 {
+		t.Errorf("no name: %d %q", code, text)
+	}
+}

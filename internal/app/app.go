@@ -287,6 +287,7 @@ func (a *App) Run(ctx context.Context) error {
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
 		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
 		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) }, About: a.about, Reload: a.again,
+		Reset: a.reset,
 	}), a.log)
 	served := make(chan error, 3)
 	l := server.Listen(a.main, server.ListenOptions{

@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/config"
@@ -82,6 +83,41 @@ func (s *sites) trim(fresh int) {
 			s.drop(host)
 		}
 	}
+}
+
+// reset ends what is believed of a registry, by name, by alias, as a host that fits a pattern, or of all hosts of a pattern.
+// It returns their names.
+func (a *App) reset(name string) []string {
+	routes := a.routes.Load()
+	if routes == nil {
+		return nil
+	}
+	entry := routes.Entry(name)
+	names := a.sites.reset(func(host string, st *site) bool {
+		if st.pattern != nil {
+			return st.pattern.Name == name || strings.EqualFold(host, name)
+		}
+		return host == entry
+	})
+	for _, n := range names {
+		a.puller.ForgetUpstream(n)
+	}
+	return names
+}
+
+// reset resets the registries that match, and returns their names, sorted.
+func (s *sites) reset(match func(host string, st *site) bool) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for name, st := range s.registries() {
+		if match(name, st) {
+			st.registry.Reset()
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // entry is what metrics call an upstream: as the configuration does. Hosts of a pattern are of a client's choice, and no

@@ -155,12 +155,19 @@ func (s *sites) settle() {
 			old.stop()
 		}
 	}
+	for name, st := range s.next { // a reload is a word of the operator: what was refused may have been repaired
+		if s.running[name] == st && st.registry != nil {
+			st.registry.Reset()
+		}
+	}
 	s.running, s.next = s.next, nil
 	for host, st := range s.hosts {
 		now := s.running[st.pattern.Name]
 		if _, named := s.running[host]; named || now == nil || !reflect.DeepEqual(now.conf.At(host), st.conf) {
 			s.drop(host)
+			continue
 		}
+		st.registry.Reset()
 	}
 	if s.ctx == nil {
 		return // run has not begun

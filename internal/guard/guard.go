@@ -30,5 +30,6 @@ const (
 	Whole        = off != "whole"        // half a configuration is none
 	Seat         = off != "seat"         // one client's connections leave room for others'
 	Share        = off != "share"        // what one client fills is not taken from another
+	Away         = off != "away"         // a registry that the endpoint sends on to is asked for a token where the operator named it
 	Memory       = off != "memory"       // documents have their room before they are read
 )

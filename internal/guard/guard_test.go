@@ -32,6 +32,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"whole":        {"./config", "TestHalfAFileIsNone"},
 	"seat":         {"./server", "TestOneClientsConnectionsLeaveRoom"},
 	"share":        {"./journal", "TestOneClientsFloodLeavesTheOthers"},
+	"away":         {"./upstream", "TestVanityHost"},
 	"memory":       {"./pull", "TestLargeManifestsAtOnce"},
 	"turns":        {"./upstream", "TestOneClientLeavesTurnsToOthers"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},

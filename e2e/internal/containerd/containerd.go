@@ -46,6 +46,8 @@ const address = "http://127.0.0.1:5000"
 type Certs struct {
 	// Mirror is the mirror's URL.
 	Mirror string
+	// Path puts the registry's name into the path of the mirror's URL, with override_path: the form of other caches.
+	Path bool
 	// CA is the file with the certificate that the mirror's is signed by, on TLS.
 	CA string
 	// Server takes the place of the registry that containerd goes on to. Empty: it stays the real one, which is out of
@@ -85,7 +87,14 @@ func (c Certs) write(dst string) error {
 		if err != nil {
 			return err
 		}
-		text := strings.ReplaceAll(string(b), address, c.Mirror)
+		to := c.Mirror
+		if name := filepath.Base(filepath.Dir(path)); c.Path && name != "_default" {
+			to += "/v2/" + name
+		}
+		text := strings.ReplaceAll(string(b), address, to)
+		if to != c.Mirror {
+			text += "  override_path = true\n"
+		}
 		if text == string(b) && c.Mirror != address {
 			return fmt.Errorf("%s does not have %s in it", path, address)
 		}
@@ -95,11 +104,11 @@ func (c Certs) write(dst string) error {
 		if c.Server != "" {
 			text = withServer(text, c.Server)
 		}
-		to := filepath.Join(dst, rel)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		file := filepath.Join(dst, rel)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return err
 		}
-		return os.WriteFile(to, []byte(text), 0o600)
+		return os.WriteFile(file, []byte(text), 0o600)
 	}); err != nil {
 		return err
 	}

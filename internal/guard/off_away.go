@@ -1,0 +1,5 @@
+//go:build unguarded_away
+
+package guard
+
+const off = "away"

@@ -1,0 +1,122 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// showing is what a source's download shows: that the repository's registry has the blob. It is recorded as the download
+// begins, and taken back where what came was something else.
+type showing struct {
+	b blob
+
+	mu sync.Mutex // guards none, and the order of what is recorded
+	// none says that the registry has not shown the blob: what it sent is wrong, or it has sent nothing.
+	none bool
+}
+
+// begin records that the registry sends the blob: in memory, for the readers that wait for this. On disk it comes with the
+// whole, and sooner where that takes long.
+func (s *showing) begin(body *upstream.Body) flight.Body {
+	b := s.b
+	b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
+	b.p.behind(func(ctx context.Context) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.none {
+			b.learn(ctx, body.Size())
+		}
+	})
+	return &shownBody{body, s}
+}
+
+// shownBody is a body that is watched for an end which shows that it was something else. What has another digest is told
+// by the flight.
+type shownBody struct {
+	*upstream.Body
+	shows *showing
+}
+
+func (b *shownBody) Read(p []byte) (int, error) {
+	n, err := b.Body.Read(p)
+	if e, ok := errors.AsType[*upstream.ContentError](err); ok && e.Kind == upstream.ContentEncoding {
+		b.shows.wrong()
+		b.shows.forgetSize()
+	}
+	return n, err
+}
+
+// wrong takes back that the registry has shown the blob.
+func (s *showing) wrong() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.none = true
+	b := s.b
+	if err := b.p.catalog.Unshow(b.ref.Repo, b.ref.Digest); err != nil {
+		b.p.log.Warn("record of a blob can't be taken back", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+	}
+}
+
+// forgetSize takes back the size that the registry gave: it is that of what it has packed.
+func (s *showing) forgetSize() {
+	b := s.b
+	err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}, catalog.Named)
+	if err != nil {
+		b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+	}
+}
+
+// whole records, before the blob can be found in the cache, that it came from this repository's registry: after a crash
+// between the two the upstream is perhaps down. open says that all of it came without a login.
+func (s *showing) whole(size int64, open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.none {
+		return
+	}
+	ctx, b := context.Background(), s.b
+	b.learn(ctx, size)
+	if !open {
+		return
+	}
+	if err := b.p.catalog.Open(b.ref.Digest); err != nil {
+		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+	}
+}
+
+// emptyConfig is the content of configs that nothing is said in. Tools refer to it by its digest, and some registries do not
+// have it. Its bytes are no secret, so what names it in a repository that may be read is enough; and where the registry lacks
+// it, nothing is recorded of the repository.
+const emptyConfig = "{}"
+
+var emptyConfigs = [...]oci.Digest{digest.SHA256.FromString(emptyConfig), digest.SHA512.FromString(emptyConfig)}
+
+func isEmptyConfig(d oci.Digest) bool { return slices.Contains(emptyConfigs[:], d) }
+
+type emptyConfigBody struct{ io.ReadCloser }
+
+// nothing is the empty config, of which the registry has shown nothing.
+func (s *showing) nothing(w flight.Want) flight.Body {
+	s.mu.Lock()
+	s.none = true
+	s.mu.Unlock()
+	to := int64(len(emptyConfig))
+	if w.To >= 0 {
+		to = min(w.To, to)
+	}
+	return emptyConfigBody{io.NopCloser(strings.NewReader(emptyConfig[min(w.From, to):to]))}
+}
+
+func (emptyConfigBody) Size() int64  { return int64(len(emptyConfig)) }
+func (emptyConfigBody) Host() string { return "" }
