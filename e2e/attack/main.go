@@ -24,9 +24,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // options are the command line.
@@ -82,35 +85,56 @@ func parse(args []string) (o options, err error) {
 	return o, nil
 }
 
+// together is how many scenes are played at once, where their figures are not memory or time.
+const together = 16
+
 // run plays the scenes and returns how many figures miss their bound.
 func run(ctx context.Context, o options, out io.Writer) (misses int, err error) {
-	print := table(out)
+	show := table(out)
 	if o.asJSON {
-		print = lines(out)
+		show = lines(out)
 	}
-	for _, x := range scenes() {
-		if !o.run.MatchString(x.title()) || o.short && !x.short || x.earlier && o.earlier == "" || x.timed && o.raced {
-			continue
-		}
-		if o.list {
-			fmt.Fprintln(out, x.title())
-			continue
-		}
-		figures, err := perform(ctx, o, x)
-		if err != nil {
-			if ctx.Err() != nil {
-				return misses, ctx.Err()
+	var group errgroup.Group
+	group.SetLimit(together)
+	var mu sync.Mutex // guards out and misses
+	for _, timed := range []bool{false, true} {
+		for _, x := range scenes() {
+			if x.timed != timed || !x.wanted(o) {
+				continue
 			}
-			figures = append(figures, figure{Scene: x.title(), What: "the scene", Got: oneLine(err), Bound: "can be played"})
-		}
-		for _, f := range figures {
-			if !f.OK {
-				misses++
+			if o.list {
+				fmt.Fprintln(out, x.title())
+				continue
+			}
+			play := func() error {
+				figures, err := perform(ctx, o, x)
+				if err != nil {
+					figures = append(figures, figure{Scene: x.title(), What: "the scene", Got: oneLine(err), Bound: "can be played"})
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for _, f := range figures {
+					if !f.OK {
+						misses++
+					}
+				}
+				show(figures)
+				return nil
+			}
+			if !timed {
+				group.Go(play)
+			} else if ctx.Err() == nil {
+				_ = play()
 			}
 		}
-		print(figures)
+		_ = group.Wait() // figures tell
 	}
-	return misses, nil
+	return misses, ctx.Err()
+}
+
+// wanted reports whether the command line asks for the scene.
+func (x scene) wanted(o options) bool {
+	return o.run.MatchString(x.title()) && (x.short || !o.short) && !(x.earlier && o.earlier == "") && !(x.timed && o.raced)
 }
 
 // perform plays one scene on a stage of its own.

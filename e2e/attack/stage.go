@@ -92,6 +92,7 @@ type setup struct {
 // mirror is a running one.
 type mirror struct {
 	*mirrord.Mirror
+	setup setup // as it was started
 	base  string
 	pool  *x509.CertPool
 	http2 bool
@@ -99,7 +100,7 @@ type mirror struct {
 
 // start runs a mirror until the scene ends, or until it is stopped.
 func (s *stage) start(ctx context.Context, o setup) (*mirror, error) {
-	m := &mirror{http2: o.listener == http2}
+	m := &mirror{setup: o, http2: o.listener == http2}
 	scheme := "http://"
 	var err error
 	if o.Dir == "" {
