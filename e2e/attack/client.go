@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -141,3 +142,18 @@ func sip(ctx context.Context, body io.Reader, rate int) error {
 // The paths of a repository behind the mirror.
 func manifestPath(repo, ref string) string { return "/v2/" + repo + "/manifests/" + ref }
 func blobPath(repo, digest string) string  { return "/v2/" + repo + "/blobs/" + digest }
+
+// slowConnection has so small a buffer that the mirror's end waits for its reader.
+func slowConnection(ctx context.Context, host, from string) (net.Conn, error) {
+	dialer := &net.Dialer{
+		Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)},
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var err error
+			if e := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) }); e != nil {
+				return e
+			}
+			return err
+		},
+	}
+	return dialer.DialContext(ctx, "tcp", host)
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -29,28 +31,20 @@ func playFiles(ctx context.Context, s *stage, l listener) error {
 	if err != nil {
 		return err
 	}
+	var mu sync.Mutex // guards open
 	var open []net.Conn
 	defer func() {
 		for _, c := range open {
 			_ = c.Close()
 		}
 	}()
-	dialer := &net.Dialer{Timeout: 2 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(attackerAddress)}}
-	for i := range connections {
-		c, err := dialer.DialContext(ctx, "tcp", m.Host)
-		if err != nil {
-			break
+	each(ctx, connections, 50, func(int) {
+		if c := idle(ctx, m, l); c != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			open = append(open, c)
 		}
-		open = append(open, c)
-		switch {
-		case l != plain && i%2 == 0: // half of them are silent before the handshake
-			_ = c.SetDeadline(time.Now().Add(500 * time.Millisecond))
-			_ = tls.Client(c, &tls.Config{RootCAs: m.pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}).HandshakeContext(ctx)
-			_ = c.SetDeadline(time.Time{})
-		case l == plain && i%2 == 0: // half of them have asked before, and may stay
-			_, _ = fmt.Fprintf(c, "GET /v2/ HTTP/1.1\r\nHost: m\r\n\r\n")
-		}
-	}
+	})
 	pause(ctx, time.Second)
 	ask := s.coldManifest(ctx, g, m)
 	var list, health []answer
@@ -76,4 +70,28 @@ func playFiles(ctx context.Context, s *stage, l listener) error {
 	s.atLeast("warnings in the log", float64(said), 1, "")
 	s.atMost("warnings in the log", float64(said), 10, "")
 	return nil
+}
+
+// idle opens a connection that has asked once, and so may stay open for minutes. nil: it was refused.
+func idle(ctx context.Context, m *mirror, l listener) net.Conn {
+	dialer := &net.Dialer{Timeout: 2 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(attackerAddress)}}
+	c, err := dialer.DialContext(ctx, "tcp", m.Host)
+	if err != nil {
+		return nil
+	}
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second)) // those that are not accepted wait in vain
+	ask := "GET /v2/ HTTP/1.1\r\nHost: m\r\n\r\n"
+	protocols := []string{"http/1.1"}
+	if l == http2 {
+		ask = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // and empty SETTINGS
+		protocols = []string{"h2"}
+	}
+	var conn net.Conn = c
+	if l != plain {
+		conn = tls.Client(c, &tls.Config{RootCAs: m.pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12, NextProtos: protocols})
+	}
+	_, _ = io.WriteString(conn, ask)
+	_, _ = conn.Read(make([]byte, 1))
+	_ = c.SetDeadline(time.Time{})
+	return c
 }

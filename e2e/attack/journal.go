@@ -34,7 +34,7 @@ func playJournal(ctx context.Context, s *stage) error {
 	c := m.attacker()
 	defer c.close()
 	each(ctx, 12_000, 32, func(i int) { _ = c.get(ctx, manifestPath("docker.io/attacker/many", fmt.Sprint("t", i))) })
-	stop := flood(ctx, 32, func(int) { _ = c.get(ctx, manifestPath("docker.io/attacker/many", "missing")) })
+	stop := flood(ctx, 64, func(int) { _ = c.get(ctx, manifestPath("docker.io/attacker/many", "missing")) })
 	s.othersFail(ctx, m)
 	asked := stop()
 	pause(ctx, 3*time.Second)
@@ -64,7 +64,7 @@ func (s *stage) othersFail(ctx context.Context, m *mirror) {
 		c := newClient(m.base, fmt.Sprint("127.0.1.", i+1), m.pool, m.http2)
 		_ = c.get(ctx, manifestPath(fmt.Sprint("docker.io/victim/missing", i), "v1"))
 		c.close()
-		pause(ctx, 100*time.Millisecond)
+		pause(ctx, 250*time.Millisecond)
 	}
 }
 

@@ -76,6 +76,14 @@ func (l *larges) make(seed int) document {
 	return doc
 }
 
+// note makes a manifest whose entries are the same for every number.
+func (l *larges) note(n int) document {
+	doc := document{mediaType: manifestType, bytes: bytes.Clone(l.template)}
+	copy(doc.bytes[l.seeds[0]:], fmt.Sprintf("%0*x", seedDigits, n))
+	doc.digest = sum(doc.bytes)
+	return doc
+}
+
 // playAtOnce asks for a hundred manifests of nearly 4 MiB at once, half of them with thousands of entries, half with one
 // long annotation, while a victim pulls small cold ones.
 func playAtOnce(ctx context.Context, s *stage, l listener) error {
