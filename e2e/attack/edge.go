@@ -123,7 +123,7 @@ func playClear(ctx context.Context, s *stage) error {
 	text := strings.ToLower(r.Text())
 	s.add(figure{
 		What: "config check of a token in clear", Got: oneLine(errors.New(r.Text())), Bound: "warns, or refuses",
-		OK: err == nil && (strings.Contains(text, "tls") || strings.Contains(text, "clear")),
+		OK: err == nil && (strings.Contains(text, "in clear") || strings.Contains(text, "admin.tls")),
 	})
 	return nil
 }

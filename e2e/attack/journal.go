@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,7 +38,7 @@ func playJournal(ctx context.Context, s *stage) error {
 	c := m.attacker()
 	defer c.close()
 	each(ctx, 12_000, 32, func(i int) { _ = c.get(ctx, manifestPath("docker.io/attacker/many", fmt.Sprint("t", i))) })
-	stop := flood(ctx, 64, func(int) { _ = c.get(ctx, manifestPath("docker.io/attacker/many", "missing")) })
+	stop := flood(ctx, m, 32, manifestPath("docker.io/attacker/many", "missing"))
 	s.othersFail(ctx, m)
 	asked := stop()
 	pause(ctx, 3*time.Second)
@@ -43,18 +47,37 @@ func playJournal(ctx context.Context, s *stage) error {
 	return nil
 }
 
-// flood asks as fast as it goes until stop is called, which returns how often.
-func flood(ctx context.Context, at int, ask func(i int)) (stop func() int) {
+// flood repeats one request as fast as it goes, on connections that don't wait for answers before they ask again, until
+// stop is called, which returns how often it asked.
+func flood(ctx context.Context, m *mirror, connections int, path string) (stop func() int) {
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan int)
-	go func() {
-		n := 0
-		each(ctx, 10_000_000, at, func(i int) { ask(i); n = max(n, i) })
-		done <- n
-	}()
+	const batch = 50
+	asks := strings.Repeat("HEAD "+path+" HTTP/1.1\r\nHost: m\r\n\r\n", batch)
+	var asked atomic.Int64
+	var group sync.WaitGroup
+	for range connections {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(attackerAddress)}}).DialContext(ctx, "tcp", m.Host)
+				if err != nil {
+					return
+				}
+				go func() { _, _ = io.Copy(io.Discard, conn) }() // ends with the connection
+				for ctx.Err() == nil {
+					_ = conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
+					if _, err := io.WriteString(conn, asks); err != nil {
+						break
+					}
+					asked.Add(batch)
+				}
+				_ = conn.Close()
+			}
+		})
+	}
 	return func() int {
 		cancel()
-		return <-done
+		group.Wait()
+		return int(asked.Load())
 	}
 }
 
