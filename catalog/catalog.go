@@ -29,9 +29,11 @@ type Catalog struct {
 
 	known   *memory[Tag]
 	members *memory[member]
+	// repositories have entries in memory of what is not in the table, too.
+	repositories *memory[Repository]
 
 	seed  maphash.Seed
-	turns [256]sync.Mutex // by hash of the key of a tag; before mu
+	turns [256]sync.Mutex // by hash of the key of a tag or repository; before mu
 
 	pruning sync.Mutex // one Prune at a time; before removal's
 	removal removal
@@ -50,7 +52,8 @@ func New(tags, refs state.Table, o Options) *Catalog {
 	}
 	return &Catalog{
 		tags: tags, refs: refs, log: o.Log, most: o.Remembered, seed: maphash.MakeSeed(),
-		known: newMemory[Tag](o.Remembered / 5), members: newMemory[member](o.Remembered), dirty: make(map[string]Tag),
+		known: newMemory[Tag](o.Remembered / 5), members: newMemory[member](o.Remembered),
+		repositories: newMemory[Repository](o.Remembered / 5), dirty: make(map[string]Tag),
 	}
 }
 

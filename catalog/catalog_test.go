@@ -197,33 +197,34 @@ func TestMembersBelongToTheirRepositoryAlone(t *testing.T) {
 		Digest: aa, MediaType: "application/vnd.oci.image.manifest.v1+json", Bytes: []byte("{}"),
 		Children: []oci.Child{{Descriptor: layer}},
 	}
-	if err := c.Learn(nginx, m); err != nil {
+	if err := c.Learn(nginx, m, catalog.ShownToAll); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Learn(nginx, m); err != nil || refs.Writes() != 1 {
+	if err := c.Learn(nginx, m, catalog.ShownToAll); err != nil || refs.Writes() != 1 {
 		t.Errorf("%d writes, %v; the second time is known already", refs.Writes(), err)
 	}
+	if d, err := c.Member(nginx, bb); err != nil || d.Standing != catalog.Named || d.Size != 77 || d.MediaType != layer.MediaType {
+		t.Errorf("layer: %+v %v", d, err)
+	}
 	for _, c := range []*catalog.Catalog{c, catalog.New(tags, refs, catalog.Options{})} {
-		if d, ok, err := c.Member(nginx, bb); err != nil || !ok || d.Size != 77 || d.MediaType != layer.MediaType {
-			t.Errorf("layer: %+v %t %v", d, ok, err)
-		}
-		if d, ok, err := c.Member(nginx, aa); err != nil || !ok || d.Size != 2 || d.MediaType != m.MediaType {
-			t.Errorf("manifest: %+v %t %v", d, ok, err)
+		d, err := c.Member(nginx, aa)
+		if err != nil || d.Standing != catalog.ShownToAll || !d.Manifest || d.Size != 2 || d.MediaType != m.MediaType {
+			t.Errorf("manifest: %+v %v", d, err)
 		}
 		for _, other := range []oci.Repo{
 			acme,
 			{Host: nginx.Host, Name: "library/ngin"},
 			{Host: "quay.io", Name: nginx.Name},
 		} {
-			if _, ok, err := c.Member(other, bb); ok || err != nil {
+			if m, err := c.Member(other, bb); m.Standing != catalog.Unknown || err != nil {
 				t.Errorf("%s has what only %s refers to (%v)", other, nginx, err)
 			}
 		}
 	}
-	if err := c.LearnBlob(acme, layer); err != nil {
+	if err := c.LearnBlob(acme, layer, catalog.ShownToAll); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, _ := c.Member(acme, bb); !ok {
+	if m, _ := c.Member(acme, bb); m.Standing != catalog.ShownToAll {
 		t.Error("a learnt blob is no member")
 	}
 }
@@ -238,20 +239,20 @@ func TestATableThatFails(t *testing.T) {
 	if _, err := c.Moved(oci.Ref{Repo: nginx, Tag: "x"}, catalog.Tag{}, aa); !errors.Is(err, broken) {
 		t.Errorf("Moved: %v", err)
 	}
-	if err := c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 1}); !errors.Is(err, broken) {
+	if err := c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 1}, catalog.ShownToAll); !errors.Is(err, broken) {
 		t.Errorf("LearnBlob: %v", err)
 	}
-	if _, ok, err := c.Member(nginx, bb); ok || err != nil {
-		t.Errorf("what could not be written is no member: %t %v", ok, err)
+	if m, err := c.Member(nginx, bb); m.Standing != catalog.Unknown || err != nil {
+		t.Errorf("what could not be written is a member: %+v %v", m, err)
 	}
 }
 
 func BenchmarkMember(b *testing.B) {
 	c := catalog.New(statetest.NewTable(), statetest.NewTable(), catalog.Options{})
-	_ = c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 1})
+	_ = c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 1}, catalog.ShownToAll)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, ok, _ := c.Member(nginx, bb); !ok {
+		if m, _ := c.Member(nginx, bb); m.Standing == catalog.Unknown {
 			b.Fatal("no member")
 		}
 	}

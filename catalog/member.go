@@ -11,24 +11,53 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// member is a descriptor as it is stored: what identifies content, and no annotations. As with record, fields are only
-// ever added.
+// member is what identifies content in a repository, as it is stored: no annotations. As with record, fields are only
+// ever added. What earlier versions stored has no Shown, and so counts as named.
 type member struct {
 	MediaType string `json:"type,omitempty"`
-	Size      int64  `json:"size"`          // -1: nobody said
-	Own       bool   `json:"own,omitempty"` // by the content itself, a manifest; what others say of it counts no more
+	Size      int64  `json:"size"`          // -1: not known
+	Own       bool   `json:"own,omitempty"` // by the content itself, a manifest; other descriptions of it count no more
 	// Heard is set where the size is an upstream's word alone, and stands in no manifest.
 	Heard bool `json:"heard,omitempty"`
+	// Shown is set where the repository's registry has shown the content there.
+	Shown shown `json:"shown,omitempty"`
+
+	// unread says that only memory was looked at so far: the table may know more. It is never stored.
+	unread bool
 }
+
+// shown is by what kind of request a registry has shown content.
+type shown string
+
+const (
+	shownByLogin shown = "login"
+	shownToAll   shown = "all"
+)
+
+// everywhere takes the place of a repository in the keys of content that some registry has shown without a login. It is
+// not a name that a host can have.
+const everywhere = "*"
 
 func memberKey(repo oci.Repo, d oci.Digest) string { return repo.String() + "@" + string(d) }
 
-func (m member) descriptor(d oci.Digest) oci.Descriptor {
-	return oci.Descriptor{MediaType: m.MediaType, Digest: d, Size: m.Size}
+func openKey(d oci.Digest) string { return everywhere + "@" + string(d) }
+
+func (m member) standing() Standing {
+	switch m.Shown {
+	case shownToAll:
+		return ShownToAll
+	case shownByLogin:
+		return ShownByLogin
+	}
+	return Named
 }
 
-// with is what is known of content that m was known of, after somebody said n of it.
+// with is what is known of content that m was known of, after n was learnt of it.
 func (m member) with(n member) member {
+	if m.Shown == shownToAll || n.Shown == "" {
+		n.Shown = m.Shown
+	}
+	m.Shown = n.Shown
 	switch {
 	case n.Own:
 		return n
@@ -45,90 +74,211 @@ func (m member) with(n member) member {
 	return m
 }
 
-// Learn makes a manifest, and what it refers to, members of repo, in one write. What is known already costs none. The
-// manifest's own media type and size win over what an index says of it; a size of -1 never replaces one that is known.
-func (c *Catalog) Learn(repo oci.Repo, m *oci.Manifest) error {
-	list := make([]oci.Descriptor, 0, len(m.Children)+1)
-	list = append(list, oci.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: int64(len(m.Bytes))})
+// by is how a standing is stored.
+func by(s Standing) shown {
+	switch s {
+	case ShownToAll:
+		return shownToAll
+	case ShownByLogin:
+		return shownByLogin
+	}
+	return ""
+}
+
+// Learn records that the registry of repo has shown a manifest there, in one write of one or two items, however many
+// children it has. Its children become members by name alone, in memory: see Name. What is known already costs no write.
+func (c *Catalog) Learn(repo oci.Repo, m *oci.Manifest, s Standing) error {
+	own := member{MediaType: m.MediaType, Size: int64(len(m.Bytes)), Own: true, Shown: by(s)}
+	if err := c.learn(repo, m.Digest, own); err != nil {
+		return err
+	}
+	list := make([]oci.Descriptor, 0, len(m.Children))
 	for _, child := range m.Children {
 		list = append(list, child.Descriptor)
 	}
-	return c.learn(repo, list, member{Own: true}, member{})
+	c.Name(repo, list)
+	return nil
 }
 
-// LearnBlob makes a blob a member of repo, by an upstream's word: a size that stands in a manifest counts more. A size
-// of -1 takes back what was known by that word alone.
-func (c *Catalog) LearnBlob(repo oci.Repo, d oci.Descriptor) error {
-	return c.learn(repo, []oci.Descriptor{d}, member{Heard: true}, member{})
-}
-
-// learn writes what is new in a list, whose first element, and the others, are known in some way. Two that learn the same at the
-// same time may both write it; nothing is removed meanwhile, so that does no harm.
-func (c *Catalog) learn(repo oci.Repo, list []oci.Descriptor, first, others member) error {
-	var items []state.Item
-	fresh := make(map[string]member)
-	for i, d := range list {
+// Name makes content that a manifest of repo refers to members of repo by name: that tells its size and type, and is no
+// proof that the repository has it. It is remembered in memory alone, since the manifest tells it anew.
+func (c *Catalog) Name(repo oci.Repo, list []oci.Descriptor) {
+	for _, d := range list {
 		key := memberKey(repo, d.Digest)
 		c.removal.learns(key)
-		have, ok := fresh[key] // an image may have a layer twice
+		have, ok := c.members.get(key)
 		if !ok {
-			var err error
-			if have, ok, err = c.member(key); err != nil {
-				return fmt.Errorf("look up %s: %w", key, err)
-			}
+			have = member{Size: -1, unread: true}
 		}
-		if !ok {
-			have.Size = -1
+		next := have.with(member{MediaType: d.MediaType, Size: d.Size})
+		if !ok || next != have {
+			c.members.put(key, interned(next))
 		}
-		said := others
-		if i == 0 {
-			said = first
-		}
-		said.MediaType, said.Size = d.MediaType, d.Size
-		next := have.with(said)
-		if ok && next == have {
-			continue
-		}
-		b, err := json.Marshal(next)
-		if err != nil {
-			return fmt.Errorf("record %s: %w", key, err)
-		}
-		items = append(items, state.Item{Key: key, Value: b})
-		fresh[key] = next
 	}
-	if len(items) == 0 {
-		return nil
+}
+
+// LearnBlob records that the registry of repo has shown a blob there. A size that stands in a manifest counts more than
+// the registry's word; a size of -1 takes back what was known by that word alone. The media type is not recorded: a
+// registry answers for a blob with one that says nothing of the content.
+func (c *Catalog) LearnBlob(repo oci.Repo, d oci.Descriptor, s Standing) error {
+	return c.learn(repo, d.Digest, member{Size: d.Size, Heard: true, Shown: by(s)})
+}
+
+// Show is LearnBlob in memory alone: the registry has begun to send the blob, and LearnBlob follows.
+func (c *Catalog) Show(repo oci.Repo, d oci.Digest, s Standing) {
+	key := memberKey(repo, d)
+	c.removal.learns(key)
+	have, ok := c.members.get(key)
+	if !ok {
+		have = member{Size: -1, unread: true}
 	}
-	point.Hit("catalog/learn")
-	if err := c.refs.Write(items); err != nil {
-		return fmt.Errorf("record what %s refers to: %w", repo, err)
+	if next := have.with(member{Size: -1, Shown: by(s)}); !ok || next != have {
+		c.members.put(key, next)
 	}
-	point.Hit("catalog/learnt")
-	for key, m := range fresh {
-		c.members.put(key, interned(m))
+}
+
+// Open records that the bytes of content have come from a registry, whole and right, without a login.
+func (c *Catalog) Open(d oci.Digest) error {
+	key := openKey(d)
+	c.removal.learns(key)
+	if _, ok, err := c.member(key); err != nil || ok {
+		return err
+	}
+	return c.write(key, member{Size: -1, Shown: shownToAll})
+}
+
+// IsOpen reports whether content has come from a registry without a login, so that it may be served through every
+// repository that refers to it.
+func (c *Catalog) IsOpen(d oci.Digest) (bool, error) {
+	key := openKey(d)
+	c.removal.uses(key)
+	_, ok, err := c.member(key)
+	return ok, err
+}
+
+// Unlearn takes back all that is known of content in repo: its registry no longer has it, or what it sent was something
+// else.
+func (c *Catalog) Unlearn(repo oci.Repo, list ...oci.Digest) error {
+	items := make([]state.Item, 0, len(list))
+	for _, d := range list {
+		items = append(items, state.Item{Key: memberKey(repo, d)})
+	}
+	err := c.refs.Write(items)
+	for _, it := range items {
+		c.members.drop(it.Key)
+	}
+	if err != nil {
+		return fmt.Errorf("forget content of %s: %w", repo, err)
 	}
 	return nil
 }
 
-// Member reports whether content belongs to a repository, and as what. The size is -1 where nobody said it.
-func (c *Catalog) Member(repo oci.Repo, d oci.Digest) (oci.Descriptor, bool, error) {
+// Unshow takes back that the registry of repo has shown content: what it sent was something else.
+func (c *Catalog) Unshow(repo oci.Repo, d oci.Digest) error {
+	key := memberKey(repo, d)
+	m, ok, err := c.member(key)
+	if err != nil || !ok || m.Shown == "" {
+		return err
+	}
+	m.Shown = ""
+	return c.write(key, m)
+}
+
+// learn writes what is new of content. Two that learn the same at the same time may both write it, which does no harm.
+func (c *Catalog) learn(repo oci.Repo, d oci.Digest, said member) error {
+	key := memberKey(repo, d)
+	c.removal.learns(key)
+	have, ok, err := c.stored(key)
+	if err != nil {
+		return fmt.Errorf("look up %s: %w", key, err)
+	}
+	named, inMemory := c.members.get(key)
+	if !ok {
+		have = member{Size: -1}
+	}
+	next := have.with(said)
+	if inMemory && !named.Own && !next.Own { // a size by a manifest is better than a word
+		next = next.with(member{MediaType: named.MediaType, Size: sizeByName(named)})
+	}
+	if ok && next == have {
+		c.members.put(key, interned(next))
+		return nil
+	}
+	return c.write(key, next)
+}
+
+// sizeByName is the size that a manifest gives, -1 where none does.
+func sizeByName(m member) int64 {
+	if m.Heard || m.Size == 0 {
+		return -1
+	}
+	return m.Size
+}
+
+func (c *Catalog) write(key string, m member) error {
+	m.unread = false
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("record %s: %w", key, err)
+	}
+	point.Hit("catalog/learn")
+	if err := c.refs.Write([]state.Item{{Key: key, Value: b}}); err != nil {
+		return fmt.Errorf("record %s: %w", key, err)
+	}
+	point.Hit("catalog/learnt")
+	c.members.put(key, interned(m))
+	return nil
+}
+
+// Member returns what is known of content in a repository. The error says that the table can't be read.
+func (c *Catalog) Member(repo oci.Repo, d oci.Digest) (Member, error) {
 	key := memberKey(repo, d)
 	c.removal.uses(key)
 	m, ok, err := c.member(key)
 	switch {
 	case err != nil:
-		return oci.Descriptor{}, false, fmt.Errorf("look up %s: %w", key, err)
+		return Member{Descriptor: oci.Descriptor{Digest: d, Size: -1}}, fmt.Errorf("look up %s: %w", key, err)
 	case !ok:
-		return oci.Descriptor{}, false, nil
+		return Member{Descriptor: oci.Descriptor{Digest: d, Size: -1}}, nil
 	}
-	return m.descriptor(d), true, nil
+	return Member{
+		Descriptor: oci.Descriptor{MediaType: m.MediaType, Digest: d, Size: m.Size},
+		Standing:   m.standing(), Manifest: m.Own,
+	}, nil
 }
 
+// member finds what is known, in memory or in the table.
 func (c *Catalog) member(key string) (member, bool, error) {
-	if m, ok := c.members.get(key); ok {
+	m, ok := c.members.get(key)
+	if ok && !m.unread {
 		return m, true, nil
 	}
 	batch := c.removal.batches.Load()
+	have, stored, err := c.stored(key)
+	if err != nil {
+		return member{}, false, err
+	}
+	if ok { // known by name so far
+		if stored {
+			m = have.with(member{MediaType: m.MediaType, Size: m.Size, Heard: m.Heard, Shown: m.Shown})
+		}
+		m.unread = false
+		c.members.put(key, interned(m))
+		return m, true, nil
+	}
+	if !stored {
+		return member{}, false, nil
+	}
+	// A writer that came between the read and here has put what is newer.
+	m = c.members.offer(key, interned(have))
+	if c.removal.batches.Load() != batch { // perhaps it is no longer there
+		c.members.drop(key)
+	}
+	return m, true, nil
+}
+
+// stored reads the table.
+func (c *Catalog) stored(key string) (member, bool, error) {
 	it, err := c.refs.Get(key)
 	if errors.Is(err, state.ErrNotFound) {
 		return member{}, false, nil
@@ -137,21 +287,13 @@ func (c *Catalog) member(key string) (member, bool, error) {
 		return member{}, false, err
 	}
 	m, ok := c.decode(it)
-	if !ok {
-		return member{}, false, nil
-	}
-	// A writer that came between the read and here has put what is newer.
-	m = c.members.offer(key, interned(m))
-	if c.removal.batches.Load() != batch { // perhaps it is no longer there
-		c.members.drop(key)
-	}
-	return m, true, nil
+	return m, ok, nil
 }
 
 // decode reads what was recorded. False: it can't be read.
 func (c *Catalog) decode(it state.Item) (m member, ok bool) {
 	if err := json.Unmarshal(it.Value, &m); err != nil {
-		c.log.Warn("what was recorded of content can't be read; it is learnt again", "key", it.Key, "err", err)
+		c.log.Warn("record of content is damaged; it is learnt again", "key", it.Key, "err", err)
 		return member{}, false
 	}
 	return m, true

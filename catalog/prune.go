@@ -11,112 +11,76 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Cached is what Prune wants to know of the cache.
-type Cached struct {
-	// Has reports whether content is there, or may be. It must be quick.
-	Has func(d oci.Digest) bool
-	// Parts are what a manifest that is there refers to.
-	Parts func(mediaType string, d oci.Digest) ([]oci.Digest, error)
-}
-
 // pruneBatch is how many references are removed in one write; who learns one of them waits for it.
 const pruneBatch = 256
 
-// Prune forgets what leads to nothing: references to content that is not in the cache and that no manifest of the same
-// repository refers to that is. If such content is pulled again, its upstream is asked for it in any case, and it is learnt
-// anew; so nothing is lost by one that is removed too much. One Prune runs at a time; everything else goes on meanwhile, and
-// what is learnt or used during it stays.
+// Prune forgets what is known of content that is not in the cache: if it is pulled again its upstream is asked for it in any
+// case, and it is learnt anew. So nothing is lost by one that is removed too much. cached reports whether content is in the
+// cache, or may be; it must be quick. A repository of which nothing is left is forgotten, too. One Prune runs at a time;
+// everything else goes on meanwhile, and what is learnt or used during it stays.
 //
-// An error is that of the context or of the table. A repository of which a manifest can't be read stays as it is.
-func (c *Catalog) Prune(ctx context.Context, cached Cached) (removed int, err error) {
+// An error is that of the context or of the table.
+func (c *Catalog) Prune(ctx context.Context, cached func(d oci.Digest) bool) (removed int, err error) {
 	c.pruning.Lock()
 	defer c.pruning.Unlock()
 	c.removal.watch(true)
 	defer c.removal.watch(false)
 	var (
-		repo  string
-		known bool                // keep is repo's: it takes reading manifests, and most lack nothing
-		keep  map[oci.Digest]bool // nil: everything
 		batch []string
+		empty string // key of a repository of which nothing was found so far
 	)
 	flush := func() error {
-		n, err := c.prune(batch, cached.Has)
+		n, err := c.prune(batch, cached)
 		removed += n
 		batch = batch[:0]
 		return err
+	}
+	remove := func(key string) error {
+		if batch = append(batch, key); len(batch) == pruneBatch {
+			return flush()
+		}
+		return nil
 	}
 	for it, err := range c.refs.Scan("") {
 		if err == nil {
 			err = ctx.Err()
 		}
 		if err != nil {
-			return removed, fmt.Errorf("look for what references lead to: %w", err)
+			return removed, fmt.Errorf("look for records of content that is gone: %w", err)
 		}
 		at := strings.LastIndexByte(it.Key, '@')
 		if at < 0 {
 			continue
 		}
-		if it.Key[:at] != repo {
-			if err := flush(); err != nil {
+		repo, d := it.Key[:at+1], oci.Digest(it.Key[at+1:])
+		if empty != "" && repo != empty {
+			if err := remove(empty); err != nil {
 				return removed, err
 			}
-			repo, known = it.Key[:at], false
+			empty = ""
 		}
-		d := oci.Digest(it.Key[at+1:])
-		if cached.Has(d) {
-			continue
-		}
-		if !known {
-			if keep, err = c.inUse(ctx, repo, cached); err != nil {
-				return removed, err
-			}
-			known = true
-		}
-		if keep == nil || keep[d] {
-			continue
-		}
-		if batch = append(batch, it.Key); len(batch) == pruneBatch {
-			if err := flush(); err != nil {
+		switch {
+		case d == "":
+			empty = it.Key
+		case cached(d):
+			empty = ""
+		default:
+			if err := remove(it.Key); err != nil {
 				return removed, err
 			}
 		}
+	}
+	if empty != "" {
+		batch = append(batch, empty)
 	}
 	return removed, flush()
 }
 
-// inUse is what the manifests of a repository refer to that are there. Nil: one can't be read.
-func (c *Catalog) inUse(ctx context.Context, repo string, cached Cached) (map[oci.Digest]bool, error) {
-	keep := make(map[oci.Digest]bool)
-	for it, err := range c.refs.Scan(repo + "@") {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return nil, fmt.Errorf("look for what %s refers to: %w", repo, err)
-		}
-		m, ok := c.decode(it)
-		d := oci.Digest(it.Key[len(repo)+1:])
-		if !ok || !m.Own || !cached.Has(d) {
-			continue
-		}
-		parts, err := cached.Parts(m.MediaType, d)
-		if err != nil {
-			c.log.DebugContext(ctx, "a manifest can't be read; what its repository refers to stays recorded", "repository", repo,
-				"digest", d, "err", err)
-			return nil, ctx.Err()
-		}
-		for _, p := range parts {
-			keep[p] = true
-		}
-	}
-	return keep, nil
-}
-
-// prune removes references, but for those that have come into use since they were found.
+// prune removes records, but for those that have come into use since they were found.
 func (c *Catalog) prune(keys []string, has func(oci.Digest) bool) (int, error) {
 	var items []state.Item
 	for _, key := range keys {
-		if !has(oci.Digest(key[strings.LastIndexByte(key, '@')+1:])) {
+		if d := oci.Digest(key[strings.LastIndexByte(key, '@')+1:]); d == "" || !has(d) {
 			items = append(items, state.Item{Key: key})
 		}
 	}
@@ -131,9 +95,10 @@ func (c *Catalog) prune(keys []string, has func(oci.Digest) bool) (int, error) {
 	err := c.refs.Write(items)
 	for _, it := range items {
 		c.members.drop(it.Key)
+		c.repositories.drop(it.Key)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("remove %d references: %w", len(items), err)
+		return 0, fmt.Errorf("remove %d records: %w", len(items), err)
 	}
 	return len(items), nil
 }

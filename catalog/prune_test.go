@@ -21,34 +21,20 @@ import (
 // named is a digest that tests can read.
 func named(name string) oci.Digest { return digest.FromString(name) }
 
-// warehouse is a cache: what is there, and what the manifests among it refer to.
+// warehouse is a cache: what is there.
 type warehouse struct {
 	mu    sync.Mutex
 	there map[oci.Digest]bool
-	parts map[oci.Digest][]oci.Digest
-	fails map[oci.Digest]bool
-	asked func(d oci.Digest) // before an answer of Has
+	asked func(d oci.Digest) // before an answer
 }
 
-func (w *warehouse) cached() catalog.Cached {
-	return catalog.Cached{
-		Has: func(d oci.Digest) bool {
-			if w.asked != nil {
-				w.asked(d)
-			}
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.there[d]
-		},
-		Parts: func(mediaType string, d oci.Digest) ([]oci.Digest, error) {
-			if mediaType == "" || w.fails[d] {
-				return nil, errors.New("can't be read")
-			}
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.parts[d], nil
-		},
+func (w *warehouse) has(d oci.Digest) bool {
+	if w.asked != nil {
+		w.asked(d)
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.there[d]
 }
 
 func (w *warehouse) put(there bool, names ...string) {
@@ -59,38 +45,44 @@ func (w *warehouse) put(there bool, names ...string) {
 	}
 }
 
-// shelved has the images that the tests prune: "app" is here with its config, and "old" is gone but for a layer.
+// shelved has what the tests prune: "app" is here with its config, and "old" is gone but for a layer.
 func shelved(t *testing.T) (*catalog.Catalog, *statetest.Table, *warehouse) {
 	t.Helper()
 	refs := statetest.NewTable()
 	c := catalog.New(statetest.NewTable(), refs, catalog.Options{})
-	w := &warehouse{
-		there: make(map[oci.Digest]bool), parts: make(map[oci.Digest][]oci.Digest), fails: make(map[oci.Digest]bool),
-	}
-	learn := func(repo oci.Repo, mediaType, name string, parts ...string) {
+	w := &warehouse{there: make(map[oci.Digest]bool)}
+	learn := func(repo oci.Repo, mediaType, name string) {
 		m := &oci.Manifest{Digest: named(name), MediaType: mediaType, Bytes: []byte(name)}
-		for _, p := range parts {
-			m.Children = append(m.Children, child(named(p), layerType, 7))
-			w.parts[m.Digest] = append(w.parts[m.Digest], named(p))
-		}
-		if err := c.Learn(repo, m); err != nil {
+		if err := errors.Join(c.Learn(repo, m, catalog.ShownToAll), c.Open(m.Digest)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	learn(acme, manifestType, "app", "app config", "app layer", "shared layer")
-	learn(acme, manifestType, "old", "old config", "old layer", "kept layer")
-	learn(acme, indexType, "index", "app", "arm")
-	learn(nginx, manifestType, "web", "old layer")
-	if err := c.LearnBlob(acme, oci.Descriptor{Digest: named("heard of"), Size: 9}); err != nil {
-		t.Fatal(err)
+	blob := func(repo oci.Repo, name string) {
+		d := oci.Descriptor{Digest: named(name), Size: 9}
+		if err := errors.Join(c.LearnBlob(repo, d, catalog.ShownToAll), c.Open(d.Digest)); err != nil {
+			t.Fatal(err)
+		}
 	}
+	for _, repo := range []oci.Repo{acme, nginx} {
+		if err := c.NoteShown(repo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	learn(acme, manifestType, "app")
+	blob(acme, "app config")
+	blob(acme, "app layer")
+	learn(acme, manifestType, "old")
+	blob(acme, "old layer")
+	blob(acme, "kept layer")
+	learn(acme, indexType, "index")
+	learn(nginx, manifestType, "web")
+	blob(nginx, "old layer")
 	w.put(true, "app", "app config", "index", "kept layer", "web")
 	return c, refs, w
 }
 
 var names = []string{
-	"app", "app config", "app layer", "shared layer", "old", "old config", "old layer", "kept layer", "index", "arm", "web",
-	"heard of", "new", "new layer",
+	"app", "app config", "app layer", "old", "old layer", "kept layer", "index", "web", "new",
 }
 
 // knows is what is recorded of a repository, by name.
@@ -104,7 +96,7 @@ func knows(t *testing.T, refs state.Table, repo oci.Repo) (list []string) {
 	return list
 }
 
-// What leads to nothing is forgotten: on disk and in memory, in each repository for itself.
+// What is gone is forgotten: on disk and in memory, in each repository for itself, and at last the repository.
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	c, refs, w := shelved(t)
@@ -114,46 +106,36 @@ func TestPrune(t *testing.T) {
 			t.Errorf("%s, %s (-want +got):\n%s", when, repo, diff)
 		}
 		for _, n := range names {
-			if _, ok, err := c.Member(repo, named(n)); err != nil || ok != slices.Contains(want, n) {
-				t.Errorf("%s: %s of %s: %t %v", when, n, repo, ok, err)
+			if m, err := c.Member(repo, named(n)); err != nil || (m.Standing == catalog.ShownToAll) != slices.Contains(want, n) {
+				t.Errorf("%s: %s of %s: %+v %v", when, n, repo, m, err)
 			}
 		}
+		if r, err := c.Repository(repo); err != nil || r.Shown.IsZero() != (len(want) == 0) {
+			t.Errorf("%s: %s: %+v %v", when, repo, r, err)
+		}
 	}
-	n, err := c.Prune(t.Context(), w.cached())
-	if n != 4 || err != nil {
+	n, err := c.Prune(t.Context(), w.has)
+	if n != 7 || err != nil { // three of one, one of the other, and that they are open
 		t.Errorf("%d %v", n, err)
 	}
-	check("with two images", acme, "app", "app config", "app layer", "shared layer", "kept layer", "index", "arm")
-	check("with two images", nginx, "old layer", "web")
-	if n, err := c.Prune(t.Context(), w.cached()); n != 0 || err != nil {
+	check("with two images", acme, "app", "app config", "kept layer", "index")
+	check("with two images", nginx, "web")
+	for name, want := range map[string]bool{"app": true, "kept layer": true, "old": false, "old layer": false} {
+		if open, err := c.IsOpen(named(name)); open != want || err != nil {
+			t.Errorf("%s: open %t, %v", name, open, err)
+		}
+	}
+	if n, err := c.Prune(t.Context(), w.has); n != 0 || err != nil {
 		t.Errorf("once more: %d %v", n, err)
 	}
-	w.put(false, "app", "index")
-	if n, err := c.Prune(t.Context(), w.cached()); n != 5 || err != nil {
-		t.Errorf("without its manifest: %d %v", n, err)
-	}
-	check("without its manifest", acme, "app config", "kept layer")
-	check("without its manifest", nginx, "old layer", "web")
 	w.put(false, names...)
-	if n, err := c.Prune(t.Context(), w.cached()); n != 4 || err != nil {
+	if n, err := c.Prune(t.Context(), w.has); n != 5+5+2 || err != nil {
 		t.Errorf("of nothing: %d %v", n, err)
 	}
 	check("of nothing", acme)
 	check("of nothing", nginx)
-}
-
-// A repository of which a manifest can't be read stays whole; the others don't.
-func TestPruneKeepsWhatItCannotRead(t *testing.T) {
-	t.Parallel()
-	c, refs, w := shelved(t)
-	w.fails[named("app")] = true
-	w.put(false, "web")
-	before := knows(t, refs, acme)
-	if n, err := c.Prune(t.Context(), w.cached()); n != 2 || err != nil {
-		t.Errorf("%d %v", n, err)
-	}
-	if diff := cmp.Diff(before, knows(t, refs, acme)); diff != "" {
-		t.Error(diff)
+	for it, err := range refs.Scan("") {
+		t.Errorf("left: %s, %v", it.Key, err)
 	}
 }
 
@@ -161,16 +143,14 @@ func TestPruneKeepsWhatItCannotRead(t *testing.T) {
 func TestPruneLeavesWhatIsInUse(t *testing.T) {
 	t.Parallel()
 	for name, use := range map[string]func(c *catalog.Catalog) error{
-		"learnt with its manifest": func(c *catalog.Catalog) error {
-			return c.Learn(acme, &oci.Manifest{
-				Digest: named("new"), MediaType: manifestType, Bytes: []byte("new"), Children: []oci.Child{child(named("old layer"), layerType, 7)},
-			})
+		"learnt as a manifest": func(c *catalog.Catalog) error {
+			return c.Learn(acme, &oci.Manifest{Digest: named("old layer"), MediaType: manifestType, Bytes: []byte("new")}, catalog.ShownToAll)
 		},
 		"heard of": func(c *catalog.Catalog) error {
-			return c.LearnBlob(acme, oci.Descriptor{Digest: named("old layer"), Size: 7})
+			return c.LearnBlob(acme, oci.Descriptor{Digest: named("old layer"), Size: 7}, catalog.ShownToAll)
 		},
 		"looked up": func(c *catalog.Catalog) error {
-			_, _, err := c.Member(acme, named("old layer"))
+			_, err := c.Member(acme, named("old layer"))
 			return err
 		},
 	} {
@@ -183,10 +163,10 @@ func TestPruneLeavesWhatIsInUse(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if n, err := c.Prune(t.Context(), w.cached()); n != 3 || err != nil {
+			if n, err := c.Prune(t.Context(), w.has); n != 6 || err != nil {
 				t.Errorf("%d %v", n, err)
 			}
-			if _, ok, _ := c.Member(acme, named("old layer")); !ok || !slices.Contains(knows(t, refs, acme), "old layer") {
+			if m, _ := c.Member(acme, named("old layer")); m.Standing != catalog.ShownToAll || !slices.Contains(knows(t, refs, acme), "old layer") {
 				t.Error("it was forgotten")
 			}
 		})
@@ -214,17 +194,17 @@ func TestLearnWhatIsBeingRemoved(t *testing.T) {
 		c := catalog.New(statetest.NewTable(), refs, catalog.Options{})
 		w := &warehouse{there: make(map[oci.Digest]bool)}
 		heard := oci.Descriptor{Digest: aa, Size: 7}
-		if err := c.LearnBlob(acme, heard); err != nil {
+		if err := c.LearnBlob(acme, heard, catalog.ShownToAll); err != nil {
 			t.Fatal(err)
 		}
 		done := make(chan error, 2)
-		go func() { _, err := c.Prune(t.Context(), w.cached()); done <- err }()
+		go func() { _, err := c.Prune(t.Context(), w.has); done <- err }()
 		<-refs.began
-		go func() { done <- c.LearnBlob(acme, heard) }()
-		if err := c.LearnBlob(acme, oci.Descriptor{Digest: bb, Size: 8}); err != nil { // another one
+		go func() { done <- c.LearnBlob(acme, heard, catalog.ShownToAll) }()
+		if err := c.LearnBlob(acme, oci.Descriptor{Digest: bb, Size: 8}, catalog.ShownToAll); err != nil { // another one
 			t.Error(err)
 		}
-		_, _, _ = c.Member(acme, aa)
+		_, _ = c.Member(acme, aa)
 		synctest.Wait()
 		close(refs.end)
 		for range 2 {
@@ -246,16 +226,16 @@ func TestPruneFails(t *testing.T) {
 	c, refs, w := shelved(t)
 	broken := errors.New("no space left on device")
 	refs.SetFail(func() error { return broken })
-	if n, err := c.Prune(t.Context(), w.cached()); n != 0 || !errors.Is(err, broken) {
+	if n, err := c.Prune(t.Context(), w.has); n != 0 || !errors.Is(err, broken) {
 		t.Errorf("%d %v", n, err)
 	}
-	if _, ok, err := c.Member(acme, named("old")); !ok || err != nil {
-		t.Errorf("%t %v", ok, err)
+	if m, err := c.Member(acme, named("old")); m.Standing != catalog.ShownToAll || err != nil {
+		t.Errorf("%+v %v", m, err)
 	}
 	refs.SetFail(nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if n, err := c.Prune(ctx, w.cached()); n != 0 || !errors.Is(err, context.Canceled) {
+	if n, err := c.Prune(ctx, w.has); n != 0 || !errors.Is(err, context.Canceled) {
 		t.Errorf("%d %v", n, err)
 	}
 }
@@ -265,7 +245,7 @@ func TestPruneAmidPulls(t *testing.T) {
 	t.Parallel()
 	refs := statetest.NewTable()
 	c := catalog.New(statetest.NewTable(), refs, catalog.Options{Remembered: 64})
-	w := &warehouse{there: make(map[oci.Digest]bool), parts: make(map[oci.Digest][]oci.Digest)}
+	w := &warehouse{there: make(map[oci.Digest]bool)}
 	const images, rounds = 20, 50
 	var pulls, prunes sync.WaitGroup
 	stop := make(chan struct{})
@@ -276,7 +256,7 @@ func TestPruneAmidPulls(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := c.Prune(t.Context(), w.cached()); err != nil {
+			if _, err := c.Prune(t.Context(), w.has); err != nil {
 				t.Error(err)
 			}
 		}
@@ -286,15 +266,17 @@ func TestPruneAmidPulls(t *testing.T) {
 			name, layer := fmt.Sprint("image ", i), fmt.Sprint("layer ", i)
 			m := &oci.Manifest{Digest: named(name), MediaType: manifestType, Bytes: []byte(name), Children: []oci.Child{child(named(layer), layerType, 7)}}
 			for range rounds {
-				w.mu.Lock() // bytes, references, blob
-				w.there[m.Digest], w.parts[m.Digest] = true, []oci.Digest{named(layer)}
+				w.mu.Lock() // bytes, then records
+				w.there[m.Digest] = true
 				w.mu.Unlock()
-				if err := c.Learn(acme, m); err != nil {
+				w.put(true, layer)
+				if err := errors.Join(
+					c.Learn(acme, m, catalog.ShownToAll), c.LearnBlob(acme, m.Children[0].Descriptor, catalog.ShownToAll),
+				); err != nil {
 					t.Error(err)
 				}
-				w.put(true, layer)
 				for _, d := range []oci.Digest{m.Digest, named(layer)} {
-					if _, ok, err := c.Member(acme, d); !ok || err != nil {
+					if m, err := c.Member(acme, d); m.Standing != catalog.ShownToAll || err != nil {
 						t.Errorf("%s: what was learnt and is here is not known: %v", name, err)
 					}
 				}

@@ -296,18 +296,18 @@ func TestUnreadable(t *testing.T) {
 				t.Errorf("Tag: %v", err)
 			}
 			moved(t, c, ref, catalog.Tag{}, aa)
-			if _, ok, err := c.Member(nginx, bb); name != "no digest" && (ok || err != nil) {
-				t.Errorf("Member: %t, %v", ok, err)
+			if m, err := c.Member(nginx, bb); name != "no digest" && (m.Standing != catalog.Unknown || err != nil) {
+				t.Errorf("Member: %+v, %v", m, err)
 			}
-			if err := c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 5}); err != nil {
+			if err := c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 5}, catalog.ShownToAll); err != nil {
 				t.Fatal(err)
 			}
 			again := catalog.New(tags, refs, catalog.Options{})
 			if got, err := again.Tag(ref); err != nil || got.Digest != aa {
 				t.Errorf("learnt again: %+v, %v", got, err)
 			}
-			if d, ok, err := again.Member(nginx, bb); err != nil || !ok || d.Size != 5 {
-				t.Errorf("learnt again: %+v, %t, %v", d, ok, err)
+			if d, err := again.Member(nginx, bb); err != nil || d.Size != 5 {
+				t.Errorf("learnt again: %+v, %v", d, err)
 			}
 		})
 	}
@@ -337,11 +337,11 @@ func TestRestart(t *testing.T) {
 			if d := cmp.Diff(want, got); d != "" {
 				t.Errorf("round %d: %s", round, d)
 			}
-			if _, ok, err := c.Member(acme, bb); !ok || err != nil {
-				t.Errorf("round %d: member: %t, %v", round, ok, err)
+			if m, err := c.Member(acme, bb); m.Standing != catalog.ShownToAll || err != nil {
+				t.Errorf("round %d: member: %+v, %v", round, m, err)
 			}
 		}
-		if err := c.LearnBlob(acme, oci.Descriptor{Digest: bb, Size: 1}); err != nil {
+		if err := c.LearnBlob(acme, oci.Descriptor{Digest: bb, Size: 1}, catalog.ShownToAll); err != nil {
 			t.Fatal(err)
 		}
 		moved(t, c, ref, got, []oci.Digest{aa, bb, cc}[round])

@@ -28,6 +28,9 @@ type Policy struct {
 	MaxAge       time.Duration // younger copies are served without asking
 	Wait         time.Duration // how long a pull waits for the check of an older copy
 	StaleIfError time.Duration // how old a copy may be and still be served when the upstream does not answer
+	// DropDeleted says that a tag which the upstream no longer has is no longer served, nor what it meant. False: it is
+	// served for as long as StaleIfError allows.
+	DropDeleted bool
 }
 
 // Verdict is what a pull of a tag gets.
@@ -39,3 +42,35 @@ const (
 	Serve                      // the copy, without asking
 	ServeAndAsk                // the copy at once, and a check behind it
 )
+
+// Standing is how content belongs to a repository: whose word that is decides to whom it may be served.
+type Standing int
+
+// The standings, from the weakest to the strongest.
+const (
+	// Unknown: nothing is known of the content in this repository.
+	Unknown Standing = iota
+	// Named: a manifest of the repository refers to it. That is the word of the manifest's publisher, and no proof
+	// that the repository has the content.
+	Named
+	// ShownByLogin: the repository's registry has shown the content there, to a login of ours or under the rules.
+	ShownByLogin
+	// ShownToAll: the repository's registry has shown the content there to a request without a login.
+	ShownToAll
+)
+
+// Member is what is known of content in one repository.
+type Member struct {
+	oci.Descriptor // Size is -1 where it is not known
+	Standing       Standing
+	// Manifest reports that the registry has sent the content as a manifest of this repository. Otherwise the media type
+	// is that of a descriptor that names it, or empty.
+	Manifest bool
+}
+
+// Repository is when a registry last showed a repository to a request without a login, and when it last refused that.
+// A zero time means never, or not known.
+type Repository struct {
+	Shown   time.Time
+	Refused time.Time
+}

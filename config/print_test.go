@@ -104,6 +104,7 @@ upstreams:
       maxAge: 1m
       staleIfError: 168h
       wait: 5s
+      deleted: keep
   corp:
     endpoints: [{url: 'https://corp', ca: ca.crt}]
     authHosts: []
@@ -117,6 +118,7 @@ upstreams:
       maxAge: 1m
       staleIfError: 168h
       wait: 5s
+      deleted: keep
 kubernetes:
   events: false # a change needs a restart
   server: "" # a change needs a restart

@@ -19,7 +19,6 @@ var unavailable = map[string]row{
 	"upstreams.*.pins":                 {instead: "remove it"},
 	"upstreams.*.rateLimitReserve":     {instead: "remove it"},
 	"upstreams.*.tags.minAge":          {today: "0s", instead: "remove it"},
-	"upstreams.*.tags.deleted":         {today: "keep", instead: "remove it: a tag that was deleted is kept"},
 	"upstreams.*.tags.serveStaleFirst": {today: "false", instead: "remove it"},
 	"upstreams.*.tags.immutable":       {instead: "remove it"},
 	"upstreams.*.tags.patterns":        {instead: "remove it: tags.maxAge holds for every tag of the upstream"},

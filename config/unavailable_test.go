@@ -27,7 +27,6 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 		{"pins", hub("pins: {library/app:1.0: sha256:aa}"), "upstreams.docker.io.pins"},
 		{"rateLimitReserve", hub("rateLimitReserve: 20%"), "upstreams.docker.io.rateLimitReserve"},
 		{"minAge", hub("tags: {minAge: 1h}"), "upstreams.docker.io.tags.minAge"},
-		{"deleted", hub("tags: {deleted: drop}"), "upstreams.docker.io.tags.deleted"},
 		{"serveStaleFirst", hub("tags: {serveStaleFirst: true}"), "upstreams.docker.io.tags.serveStaleFirst"},
 		{"immutable", hub("tags: {immutable: ['^v']}"), "upstreams.docker.io.tags.immutable"},
 		{"patterns", hub("tags: {patterns: [{match: x}]}"), "upstreams.docker.io.tags.patterns"},

@@ -78,7 +78,7 @@ type Tags struct {
 	Wait time.Duration `yaml:"wait"`
 	// MinAge is how long a new digest must have been seen before it is served; the previous one is, meanwhile.
 	MinAge time.Duration `yaml:"minAge"`
-	// Deleted is keep (a tag that the registry deleted is served while it is in use) or drop.
+	// Deleted is keep (a tag that the registry deleted is served up to staleIfError) or drop (it is not).
 	Deleted string `yaml:"deleted" enum:"keep,drop"`
 	// ServeStaleFirst serves the copy at once and asks the registry meanwhile.
 	ServeStaleFirst bool `yaml:"serveStaleFirst"`

@@ -23,6 +23,15 @@ func IsIndex(mediaType string) bool {
 	return mediaType == MediaTypeOCIIndex || mediaType == MediaTypeDockerManifestList
 }
 
+// IsManifest reports whether the media type is one of a manifest that is known, an index included.
+func IsManifest(mediaType string) bool {
+	switch formOf(mediaType) {
+	case formIndex, formManifest, formArtifact, formSchema1:
+		return true
+	}
+	return false
+}
+
 // EmptyIndex returns an OCI index without entries: the answer to a question for referrers where there are none.
 func EmptyIndex() []byte {
 	return []byte(`{"schemaVersion":2,"mediaType":"` + MediaTypeOCIIndex + `","manifests":[]}`)

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
-	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -25,25 +26,32 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		return nil, err
 	}
 	b := blob{p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start}
-	desc, member, err := p.member(st, ref.Repo, ref.Digest)
-	if err != nil {
-		p.log.WarnContext(ctx, "catalog can't be read", "ref", ref.Name, "digest", ref.Digest, "err", err)
-		member = false
-	}
+	desc, may := p.member(ctx, st, ref.Repo, ref.Digest)
 	n, here := p.cache.Stat(ref.Digest)
-	if !member || !here {
+	if may == shouldAsk && here {
+		if err := p.ask(ctx, st, oci.KindBlob, ref, start); err != nil {
+			return nil, err
+		}
+		may = mayServe
+	}
+	b.proven = may != mustAsk
+	if !b.proven || !here {
 		if err := p.failures.get(b.key); err != nil {
 			return nil, err
 		}
 	}
 	s := Status{Outcome: cache.Hit}
-	// Being cached is no right to read, so who does not belong asks first. And a HEAD needs a size, as a GET is better off
-	// with one: what the answer to that says is held against it.
-	if guard.Membership && !member || !here && desc.Size < 0 {
+	// Being cached is not a right to read: the repository's registry has to show the content first. Where it has to be
+	// downloaded, that does. A HEAD needs a size, and a GET goes better with one: what it brings is held against it.
+	if !b.proven && (here || a.Request.Head || desc.Standing == catalog.Unknown) || !here && desc.Size < 0 {
 		var led bool
-		if desc, led, err = b.size(ctx); err != nil {
+		if desc.Descriptor, led, err = b.size(ctx); err != nil {
 			return nil, err
 		}
+		if here && !b.proven && desc.Size != n {
+			return nil, b.otherSize(n, desc.Size)
+		}
+		b.proven = true
 		s = trip(led)
 	}
 	if !a.Request.Head {
@@ -67,6 +75,9 @@ type blob struct {
 	key   key
 	start time.Time
 	want  int64 // bytes as this client's repository has it, -1 where it does not say
+	// proven says that the repository's registry has shown the content, or that it may be served without that. Otherwise
+	// a download that this client's own source begins is what shows it.
+	proven bool
 }
 
 // size asks the upstream for the blob's size, and so whether the repository has it: once for all who want to know.
@@ -76,8 +87,8 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		oci.Descriptor, error,
 	) {
 		// Between a client's look and its turn here another trip may have ended.
-		if desc, ok, err := p.member(b.st, b.ref.Repo, b.ref.Digest); err == nil && ok && desc.Size >= 0 {
-			return desc, nil
+		if m, may := p.member(ctx, b.st, b.ref.Repo, b.ref.Digest); may == mayServe && m.Size >= 0 {
+			return m.Descriptor, nil
 		}
 		if err := p.failures.get(b.key); err != nil {
 			return oci.Descriptor{}, err
@@ -85,17 +96,16 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
 		if err != nil {
 			p.failures.put(b.key, err)
+			p.refused(ctx, b.st, b.ref.Repo, err)
 			return desc, err
 		}
 		p.failures.clear(b.key)
 		desc.Digest = b.ref.Digest
-		err = p.shown(b.st, b.ref.Repo)
-		if err == nil {
-			err = p.catalog.LearnBlob(b.ref.Repo, desc)
+		// An answer without the size, or with another one than the content's, shows nothing: any host can send it.
+		if n, here := p.cache.Stat(b.ref.Digest); here && desc.Size != n {
+			return desc, nil
 		}
-		if err != nil {
-			p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
-		}
+		b.learn(ctx, desc.Size)
 		return desc, nil
 	})
 	return desc, led, p.timeout(err, b.key, b.ref, b.start, p.wait)
@@ -111,6 +121,12 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 		b.failed(err)
 		return nil, err
 	}
+	if _, onItsWay := o.(readier); !onItsWay { // another one's download has ended since it was looked for
+		if err := b.prove(ctx); err != nil {
+			_ = o.Close()
+			return nil, err
+		}
+	}
 	return &Content{
 		Ref: b.ref, Digest: b.ref.Digest, MediaType: blobType, Size: o.Size(), Object: o,
 		Status: Status{Outcome: outcome, Collapsed: outcome == cache.Joined},
@@ -124,16 +140,86 @@ func (b blob) source() cache.Source {
 	return cache.Source{
 		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
 		Live: true,
-		// Who wanted a part of it may have had that, and be gone, when the whole turns out to be wrong.
-		Wrong: b.failed,
+		Open: b.st.by() == catalog.ShownToAll,
+		// A reader of a part may have had that, and be gone, when the whole turns out to be wrong.
+		Wrong: func(err error) {
+			if err := b.p.catalog.Unshow(b.ref.Repo, b.ref.Digest); err != nil {
+				b.p.log.Warn("record of a blob can't be taken back", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+			}
+			b.failed(err)
+		},
+		Whole: b.whole,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 			w.By = b.start.Add(b.p.wait)
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
 			if err != nil {
 				b.p.failures.put(b.key, err)
+				b.p.refused(ctx, b.st, b.ref.Repo, err)
 				return nil, err
 			}
+			// In memory, for the readers that wait for this. On disk it comes with the whole, and sooner where that takes long.
+			b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
+			b.p.behind(func(ctx context.Context) { b.learn(ctx, body.Size()) })
 			return body, nil
+		},
+	}
+}
+
+// learn records that the repository's registry has shown the blob. size is the registry's word, -1 where it gave none.
+func (b blob) learn(ctx context.Context, size int64) {
+	err := b.p.shown(b.st, b.ref.Repo)
+	if err == nil {
+		err = b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: size}, b.st.by())
+	}
+	if err != nil {
+		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+	}
+}
+
+// whole records, before the blob can be found in the cache, that it came from this repository's registry: after a crash
+// between the two the upstream is perhaps down. open says that all of it came without a login.
+func (b blob) whole(size int64, open bool) {
+	ctx := context.Background()
+	b.learn(ctx, size)
+	if !open {
+		return
+	}
+	if err := b.p.catalog.Open(b.ref.Digest); err != nil {
+		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+	}
+}
+
+// prove returns nil once the repository's registry has shown the content, else why it does not.
+func (b *blob) prove(ctx context.Context) error {
+	if b.proven {
+		return nil
+	}
+	m, may := b.p.member(ctx, b.st, b.ref.Repo, b.ref.Digest)
+	if may == mustAsk {
+		desc, _, err := b.size(ctx)
+		if err != nil {
+			return err
+		}
+		if n, here := b.p.cache.Stat(b.ref.Digest); here && n != desc.Size {
+			return b.otherSize(n, desc.Size)
+		}
+		if m.Size >= 0 && desc.Size >= 0 && m.Size != desc.Size {
+			return b.otherSize(m.Size, desc.Size)
+		}
+	}
+	b.proven = true
+	return nil
+}
+
+// otherSize is the answer where a registry has another size for the blob than it has, or none.
+func (b blob) otherSize(want, got int64) error {
+	if got < 0 {
+		return b.sizeless()
+	}
+	return &upstream.Error{
+		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
+		Err: &upstream.ContentError{
+			Kind: upstream.ContentSize, Want: strconv.FormatInt(want, 10) + " bytes", Got: strconv.FormatInt(got, 10) + " bytes",
 		},
 	}
 }
@@ -164,7 +250,7 @@ func (b blob) failed(err error) {
 		return // a flight that somebody else began, whose manifest gives the blob a wrong size
 	} else if ok && m.Got == "" && b.want >= 0 {
 		// Or ours is wrong. Where only the upstream has said it, before it sent another one, it is asked for again.
-		if err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}); err != nil {
+		if err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}, catalog.Named); err != nil {
 			b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
 		}
 	}
@@ -197,8 +283,11 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 		return r.Ready(ctx, off, n)
 	}
 	ctx, end := c.blob.patient(ctx)
-	err := end(r.Ready(ctx, off, n))
-	if err != nil {
+	err := r.Ready(ctx, off, n)
+	if err == nil {
+		err = c.blob.prove(ctx) // the bytes may be another source's
+	}
+	if err = end(err); err != nil {
 		c.blob.failed(err)
 	}
 	return err

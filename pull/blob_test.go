@@ -10,6 +10,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/upstream"
@@ -61,10 +62,12 @@ func (w *world) layer(t *testing.T) (oci.Digest, []byte) {
 func TestBlobOfAKnownManifest(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d, b := w.layer(t)
-		if s := w.headBlob(t, askBlob(app, d), len(b)); s.Outcome != cache.Hit {
+		if s := w.headBlob(t, askBlob(app, d), len(b)); s.Outcome != cache.Miss {
 			t.Errorf("status %+v", s)
 		}
-		w.hub.wants(t) // its size stands in the manifest
+		w.hub.wants(t, "STAT acme/app@"+d.String()) // that it stands in the manifest is its publisher's word
+		w.headBlob(t, askBlob(app, d), len(b))
+		w.hub.wants(t)
 		if s := w.blob(t, askBlob(app, d), b); s.Outcome != cache.Miss {
 			t.Errorf("status %+v", s)
 		}
@@ -146,7 +149,7 @@ func TestBlobIsAskedForWhereItIsNotKnownToBelong(t *testing.T) {
 func TestBlobWhoseSizeNobodyKnows(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d := descriptor("", []byte("x")).Digest
-		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: -1}); err != nil {
+		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: -1}, catalog.ShownToAll); err != nil {
 			t.Fatal(err)
 		}
 		w.hub.blobs[app+"@"+d.String()] = []byte("x")
@@ -233,7 +236,7 @@ func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
 		b := []byte("a layer")
 		d := descriptor("", b).Digest
 		w.hub.blobs[app+"@"+d.String()] = b
-		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: 35}); err != nil {
+		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: 35}, catalog.ShownToAll); err != nil {
 			t.Fatal(err)
 		}
 		w.shelf.hold = &flight.MismatchError{Host: hub, Size: 35, GotSize: int64(len(b))}

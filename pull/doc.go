@@ -13,9 +13,10 @@
 //
 // Guarantees:
 //   - Who may not read is told so before anything is looked at, or asked, or joined.
-//   - What was learnt of a repository under rules is given to nobody else, until its upstream shows it to everybody.
-//   - Content is served only through a repository of an upstream that is known to refer to it; otherwise that upstream
-//     is asked for that repository first.
+//   - What was learnt of a repository under rules is served to no other client, until its upstream shows it to everybody.
+//   - Content is served only through a repository whose registry has shown it there, or that refers to it where it came
+//     without a login; otherwise the registry is asked first. A reference is not a proof (right.go has the table).
+//   - A repository that its registry refuses to everybody is served for as long as a stale tag is, and no longer.
 //   - Bytes are written before the references to them, and both before the tag, so a tag never leads to what can't be
 //     served. Where one of the writes fails, the client is served all the same.
 //   - A client that leaves takes nothing with it: trips to an upstream have a deadline of their own.

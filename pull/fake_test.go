@@ -80,6 +80,9 @@ func (r *registry) Resolve(ctx context.Context, repo, tag string) (oci.Descripto
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.manifests[repo+"@"+r.tags[repo+":"+tag].String()]
+	if m == nil { // by digest
+		m = r.manifests[repo+"@"+tag]
+	}
 	if m == nil {
 		return oci.Descriptor{}, r.missing("resolve", repo, tag)
 	}
@@ -357,6 +360,9 @@ func (s *shelf) Open(ctx context.Context, d oci.Digest, size int64, src cache.So
 	defer func() { _ = body.Close() }()
 	if b, err = io.ReadAll(body); err != nil {
 		return nil, "", err
+	}
+	if src.Whole != nil {
+		src.Whole(int64(len(b)), src.Open)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"time"
+	"unique"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
@@ -45,7 +47,7 @@ func (p *Puller) timeout(err error, k key, ref oci.Ref, start time.Time, wait ti
 // get is the trip of fetch.
 func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetched, error) {
 	// Between a client's look and its turn here another trip may have ended.
-	if f, ok := p.local(ctx, st, ref.Repo, ref.Digest); ok {
+	if f, may := p.local(ctx, st, ref.Repo, ref.Digest); may == mayServe {
 		f.here = true
 		return &f, nil
 	}
@@ -63,6 +65,7 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 	}
 	if err != nil {
 		p.failures.put(k, err)
+		p.refused(ctx, st, ref.Repo, err)
 		return nil, err
 	}
 	if doc.Digest != ref.Digest { // it is known by a sha512
@@ -89,7 +92,13 @@ func (p *Puller) store(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 	// References without bytes do no harm: they say what the upstream has said, that the content belongs there.
 	learnErr := p.shown(st, repo)
 	if learnErr == nil {
-		learnErr = p.catalog.Learn(repo, doc)
+		learnErr = p.public(st, repo)
+	}
+	if learnErr == nil {
+		learnErr = p.catalog.Learn(repo, doc, st.by())
+	}
+	if learnErr == nil && st.by() == catalog.ShownToAll {
+		learnErr = p.catalog.Open(doc.Digest)
 	}
 	if learnErr != nil {
 		p.log.WarnContext(ctx, "references of a manifest can't be recorded", "digest", doc.Digest, "err", learnErr)
@@ -107,6 +116,9 @@ func (p *Puller) store(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 	return f
 }
 
+// descriptorCost is what a descriptor of a child takes in memory, in bytes, its digest apart.
+const descriptorCost = 200
+
 // remember keeps a manifest in memory.
 func (p *Puller) remember(doc *oci.Manifest) *manifest {
 	var own struct {
@@ -120,8 +132,9 @@ func (p *Puller) remember(doc *oci.Manifest) *manifest {
 		if !seen[c.Digest] {
 			seen[c.Digest] = true
 			m.parts = append(m.parts, c.Digest)
+			m.names = append(m.names, oci.Descriptor{MediaType: unique.Make(c.MediaType).Value(), Digest: c.Digest, Size: c.Size})
 		}
 	}
-	p.hot.put(m.digest, m, int64(len(m.bytes)+len(m.parts)*len(m.digest)))
+	p.hot.put(m.digest, m, int64(len(m.bytes)+len(m.parts)*(len(m.digest)+descriptorCost)))
 	return m
 }

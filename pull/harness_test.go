@@ -49,18 +49,18 @@ func (b *books) Tag(ref oci.Ref) (catalog.Tag, error) {
 	return t, err
 }
 
-func (b *books) Member(repo oci.Repo, d oci.Digest) (oci.Descriptor, bool, error) {
-	desc, ok, err := b.Catalog.Member(repo, d)
+func (b *books) Member(repo oci.Repo, d oci.Digest) (catalog.Member, error) {
+	m, err := b.Catalog.Member(repo, d)
 	b.look("member")
-	return desc, ok, err
+	return m, err
 }
 
-func (b *books) Learn(repo oci.Repo, m *oci.Manifest) error {
+func (b *books) Learn(repo oci.Repo, m *oci.Manifest, s catalog.Standing) error {
 	if err := b.fail("learn"); err != nil {
 		return err
 	}
 	b.journal.add("references " + m.Digest.String())
-	return b.Catalog.Learn(repo, m)
+	return b.Catalog.Learn(repo, m, s)
 }
 
 func (b *books) Moved(ref oci.Ref, from catalog.Tag, to oci.Digest) (catalog.Tag, error) {

@@ -25,11 +25,11 @@ func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old := h.known[host]
-	same := old != nil && old.Upstream == up && old.Ruled == pattern.Ruled
+	same := old != nil && old.Upstream == up && old.Ruled == pattern.Ruled && old.Login == pattern.Login
 	if same && old.rules == pattern.rules && old.Tags == pattern.Tags {
 		return old, nil
 	}
-	st := &site{Site: Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled}, rules: pattern.rules}
+	st := &site{Site: Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login}, rules: pattern.rules}
 	if same {
 		st.generation, st.troubled = old.generation, old.troubled
 	} else {

@@ -124,11 +124,18 @@ func (p *Puller) tend(m *manifest, head bool, now time.Time) {
 		return
 	}
 	// The cache has lost it, or had no room when it came: it gets another one. No client waits for its disk.
+	p.behind(func(ctx context.Context) {
+		if err := p.cache.Put(ctx, m.digest, m.bytes); err != nil {
+			p.log.DebugContext(ctx, "manifest can't be cached", "digest", m.digest, "err", err)
+		}
+	})
+}
+
+// behind does work that no client waits for. Run ends with it.
+func (p *Puller) behind(f func(ctx context.Context)) {
 	go func() {
 		_ = p.work.do(context.Background(), p.limit, func(ctx context.Context) error {
-			if err := p.cache.Put(ctx, m.digest, m.bytes); err != nil {
-				p.log.DebugContext(ctx, "manifest can't be cached", "digest", m.digest, "err", err)
-			}
+			f(ctx)
 			return nil
 		})
 	}()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,9 +18,13 @@ import (
 type manifest struct {
 	digest oci.Digest
 	bytes  []byte
-	own    string       // the document's own media type, which wins; empty where it has none: then it is the repository's
-	read   string       // the media type it was read as, where the repository has none either
-	parts  []oci.Digest // what it needs kept to be pulled: itself and its children
+	own    string           // the document's own media type, which wins; empty where it has none: then it is the repository's
+	read   string           // the media type it was read as, where the repository has none either
+	parts  []oci.Digest     // what it needs kept to be pulled: itself and its children
+	names  []oci.Descriptor // its children, as it describes them
+
+	mu    sync.Mutex // guards named; a leaf
+	named []oci.Repo // where its children were named lately
 	// When its lease is due again, and a word to the cache that it is in use; in Unix nanoseconds.
 	renew, touch atomic.Int64
 }
@@ -48,7 +54,9 @@ func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
 func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool, start time.Time, wait time.Duration) (
 	*Content, error,
 ) {
-	if f, ok := p.local(ctx, st, ref.Repo, ref.Digest); ok {
+	if f, ok, err := p.served(ctx, st, ref, start); err != nil {
+		return nil, err
+	} else if ok {
 		return p.answer(ref, f, head, Status{Outcome: cache.Hit}, start), nil
 	}
 	f, led, err := p.fetch(ctx, st, ref, start, wait)
@@ -78,17 +86,39 @@ func (p *Puller) answer(ref oci.Ref, f fetched, head bool, s Status, now time.Ti
 	}
 }
 
-// local finds a manifest that is here, if the repository refers to it. A catalog that can't be read knows nothing, so
-// that the upstream is asked.
-func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Digest) (fetched, bool) {
-	desc, ok, err := p.member(st, repo, d)
-	if err != nil {
-		p.log.WarnContext(ctx, "catalog can't be read", "ref", repo.Name, "digest", d, "err", err)
+// served finds a manifest that is here and may be served, after its upstream was asked where it should be. The error is
+// the upstream's refusal.
+func (p *Puller) served(ctx context.Context, st *site, ref oci.Ref, start time.Time) (fetched, bool, error) {
+	f, may := p.local(ctx, st, ref.Repo, ref.Digest)
+	if may == shouldAsk {
+		if err := p.ask(ctx, st, oci.KindManifest, ref, start); err != nil {
+			return fetched{}, false, err
+		}
 	}
-	if guard.Membership && !ok {
-		return fetched{}, false
+	return f, may != mustAsk, nil
+}
+
+// local finds a manifest that is here, and whether it may be served through the repository: mustAsk also stands for one
+// that is not here.
+func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Digest) (fetched, right) {
+	desc, may := p.member(ctx, st, repo, d)
+	// Content that the registry has shown as a blob, or that a manifest names as one, is not known to be a manifest here:
+	// its type is for the registry to say.
+	if may == mustAsk || guard.Membership && !desc.Manifest && !oci.IsManifest(desc.MediaType) {
+		return fetched{}, mustAsk
 	}
+	f, ok := p.find(ctx, repo, desc.Descriptor)
+	if !ok {
+		return fetched{}, mustAsk
+	}
+	return f, may
+}
+
+// find reads a manifest that is here from memory or from the cache, and names what it refers to.
+func (p *Puller) find(ctx context.Context, repo oci.Repo, desc oci.Descriptor) (fetched, bool) {
+	d := desc.Digest
 	if m, ok := p.hot.get(d); ok {
+		m.nameIn(repo, p.catalog)
 		return m.in(desc.MediaType), true
 	}
 	if _, soon := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); soon {
@@ -110,10 +140,9 @@ func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Diges
 		p.log.WarnContext(ctx, "cached manifest is damaged", "digest", d, "err", err)
 		return fetched{}, false
 	}
-	if doc.MediaType == blobType && len(doc.Children) == 0 {
-		return fetched{}, false // known by a blob's HEAD only: whether it is a manifest is for the upstream to say
-	}
-	return p.remember(doc).in(desc.MediaType), true
+	m := p.remember(doc)
+	m.nameIn(repo, p.catalog)
+	return m.in(desc.MediaType), true
 }
 
 // parse reads and verifies a manifest.
@@ -138,4 +167,24 @@ func (m *manifest) in(mediaType string) fetched {
 		mediaType = m.read
 	}
 	return fetched{manifest: m, as: mediaType}
+}
+
+// maxNamed bounds in how many repositories a manifest is remembered to have named its children. With more it names them
+// more often.
+const maxNamed = 8
+
+// nameIn makes what the manifest refers to known by name in a repository that serves it.
+func (m *manifest) nameIn(repo oci.Repo, c Catalog) {
+	m.mu.Lock()
+	known := slices.Contains(m.named, repo)
+	if !known {
+		if len(m.named) >= maxNamed {
+			m.named = m.named[:0]
+		}
+		m.named = append(m.named, repo)
+	}
+	m.mu.Unlock()
+	if !known {
+		c.Name(repo, m.names)
+	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"sync"
@@ -12,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/cachetest"
 	"github.com/registrymirror/mirror/catalog"
@@ -29,8 +32,10 @@ type chain struct {
 	*pull.Puller
 	hub, ghcr *origin.Origin
 	store     *cachetest.Store
-	tables    [2]state.Table
+	tables    [3]state.Table // tags, references, what is private
 	policy    catalog.Policy
+	rules     *access.Rules // of the hub; nil: it is public
+	setup     pull.Setup
 	stop      func()
 }
 
@@ -38,7 +43,7 @@ func newChain(t *testing.T, o origin.Options) *chain {
 	t.Helper()
 	c := &chain{
 		hub: origin.Start(t, o), ghcr: origin.Start(t, o), store: cachetest.NewStore(),
-		tables: [2]state.Table{statetest.NewTable(), statetest.NewTable()}, policy: policy,
+		tables: [3]state.Table{statetest.NewTable(), statetest.NewTable(), statetest.NewTable()}, policy: policy,
 	}
 	c.start(t)
 	t.Cleanup(func() { c.stop() })
@@ -53,7 +58,9 @@ func (c *chain) start(t *testing.T) {
 	}
 	content := cache.New(cache.Options{Store: c.store, Size: 1 << 30})
 	known := catalog.New(c.tables[0], c.tables[1], catalog.Options{})
-	c.Puller = pull.New(pull.Options{Cache: content, Catalog: known})
+	c.Puller = pull.New(pull.Options{
+		Cache: content, Catalog: known, Private: access.NewPrivate(c.tables[2], slog.New(slog.DiscardHandler)),
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var group errgroup.Group
 	setup := pull.Setup{Sites: make(map[string]pull.Site)}
@@ -73,7 +80,8 @@ func (c *chain) start(t *testing.T) {
 	if setup.Routes, err = route.New([]route.Upstream{{Name: hub, Library: true}, {Name: ghcr}}, hub); err != nil {
 		t.Fatal(err)
 	}
-	c.Use(setup)
+	c.setup = setup
+	c.goBy(c.rules)
 	for _, run := range []func(context.Context) error{content.Run, known.Run, c.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
@@ -83,6 +91,17 @@ func (c *chain) start(t *testing.T) {
 			t.Errorf("run: %v", err)
 		}
 	}
+}
+
+// goBy has the hub go by rules from now on, or none.
+func (c *chain) goBy(rules *access.Rules) {
+	c.rules = rules
+	s := c.setup
+	s.Sites = maps.Clone(s.Sites)
+	site := s.Sites[hub]
+	site.Ruled = rules != nil
+	s.Sites[hub], s.Rules = site, rules
+	c.Use(s)
 }
 
 // pullImage takes an image of one platform as containerd does: HEAD of the tag, then everything by digest.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -32,26 +31,9 @@ func (p *Puller) pruneDaily(ctx context.Context) {
 // prune forgets what was learnt of content that is gone. Where it isn't known what is there, nothing is forgotten.
 func (p *Puller) prune(ctx context.Context) {
 	began := time.Now()
-	n, err := p.catalog.Prune(ctx, catalog.Cached{
-		Has: func(d oci.Digest) bool {
-			_, here := p.cache.Stat(d)
-			return here || !p.cache.Settled()
-		},
-		Parts: func(mediaType string, d oci.Digest) ([]oci.Digest, error) {
-			b, err := p.cache.Peek(d)
-			if err != nil {
-				return nil, err
-			}
-			m, err := oci.ParseManifest(mediaType, b)
-			if err != nil {
-				return nil, err
-			}
-			parts := make([]oci.Digest, 0, len(m.Children))
-			for _, c := range m.Children {
-				parts = append(parts, c.Digest)
-			}
-			return parts, nil
-		},
+	n, err := p.catalog.Prune(ctx, func(d oci.Digest) bool {
+		_, here := p.cache.Stat(d)
+		return here || !p.cache.Settled()
 	})
 	switch {
 	case ctx.Err() != nil:

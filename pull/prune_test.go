@@ -15,7 +15,7 @@ func (w *world) references(repo string) (n int) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if strings.HasPrefix(it.Key, hub+"/"+repo+"@") {
+		if strings.HasPrefix(it.Key, hub+"/"+repo+"@sha") {
 			n++
 		}
 	}

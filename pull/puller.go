@@ -42,14 +42,29 @@ type Catalog interface {
 	Tag(ref oci.Ref) (catalog.Tag, error)
 	// Moved records that the upstream has just been seen to mean a digest by the tag.
 	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest) (catalog.Tag, error)
-	// Learn makes a manifest and what it refers to members of a repository.
-	Learn(repo oci.Repo, m *oci.Manifest) error
-	// LearnBlob makes a blob a member of a repository.
-	LearnBlob(repo oci.Repo, d oci.Descriptor) error
-	// Member reports whether content belongs to a repository, and as what.
-	Member(repo oci.Repo, d oci.Digest) (oci.Descriptor, bool, error)
-	// Prune forgets what leads to nothing that is in the cache, and returns how much that was.
-	Prune(ctx context.Context, c catalog.Cached) (int, error)
+	// Forget removes what is recorded of a tag.
+	Forget(ref oci.Ref) error
+	// Learn records that a registry has shown a manifest, and names what that refers to.
+	Learn(repo oci.Repo, m *oci.Manifest, s catalog.Standing) error
+	// LearnBlob records that a registry has shown a blob; Show does so in memory alone.
+	LearnBlob(repo oci.Repo, d oci.Descriptor, s catalog.Standing) error
+	Show(repo oci.Repo, d oci.Digest, s catalog.Standing)
+	// Name makes content known by a manifest of the repository that refers to it, in memory.
+	Name(repo oci.Repo, list []oci.Descriptor)
+	// Unshow takes back that a registry has shown content, Unlearn all that is known of it.
+	Unshow(repo oci.Repo, d oci.Digest) error
+	Unlearn(repo oci.Repo, list ...oci.Digest) error
+	// Member returns what is known of content in a repository.
+	Member(repo oci.Repo, d oci.Digest) (catalog.Member, error)
+	// Open records that content has come without a login; IsOpen reports that.
+	Open(d oci.Digest) error
+	IsOpen(d oci.Digest) (bool, error)
+	// Repository returns when a repository was shown, and refused, without a login; NoteShown and NoteRefused record it.
+	Repository(repo oci.Repo) (catalog.Repository, error)
+	NoteShown(repo oci.Repo) error
+	NoteRefused(repo oci.Repo) error
+	// Prune forgets what is known of content that is not in the cache, and returns how much that was.
+	Prune(ctx context.Context, cached func(d oci.Digest) bool) (int, error)
 }
 
 // Options for a Puller. The zero value of a field means what its comment says.
@@ -151,7 +166,7 @@ func (p *Puller) Use(s Setup) {
 	next := &setup{Setup: s, sites: make(map[string]*site, len(s.Sites))}
 	for name, v := range s.Sites {
 		st := &site{Site: v, rules: s.Rules}
-		if o := old.sites[name]; o != nil && o.Upstream == v.Upstream && o.Ruled == v.Ruled {
+		if o := old.sites[name]; o != nil && o.Upstream == v.Upstream && o.Ruled == v.Ruled && o.Login == v.Login {
 			st.generation, st.troubled = o.generation, o.troubled
 		} else {
 			st.generation, st.troubled = p.sites.Add(1), new(atomic.Bool)

@@ -1,14 +1,19 @@
 package pull
 
 import (
+	"context"
+	"errors"
+	"time"
+
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
 )
 
 // admit routes a request and checks the client's right. Nothing that is known of the content has been looked at by then,
-// and nobody asked: to who may not read, what is there looks like what is not.
+// and no upstream asked: to a client that may not read, content that is there looks like content that is not.
 func (p *Puller) admit(r oci.Request) (*site, oci.Ref, error) {
 	st, ref, err := p.route(r)
 	if err == nil && st.Ruled && !st.rules.Allow(ref.Repo) {
@@ -20,18 +25,84 @@ func (p *Puller) admit(r oci.Request) (*site, oci.Ref, error) {
 	return st, ref, err
 }
 
-// hidden reports whether what is known of a repository is not for the clients of a site: it was learnt under rules, and
-// they are gone. The upstream, which is now asked as nobody first, has to show it anew.
-func (p *Puller) hidden(st *site, repo oci.Repo) bool {
-	return guard.Membership && !st.Ruled && p.private.Has(repo)
+// right is whether content that is here may be served through a repository.
+type right int
+
+const (
+	// mustAsk: only after the repository's registry has shown the content there.
+	mustAsk right = iota
+	// mayServe: without asking.
+	mayServe
+	// shouldAsk: the registry has not shown the repository for so long that it is asked again. Where it does not answer the
+	// content is served.
+	shouldAsk
+)
+
+// member returns what is known of content in a repository, and whether that is enough to serve it. A catalog that can't
+// be read knows nothing.
+//
+//	by the record of the content in this repository     and of the repository        right
+//	its registry has shown it there                      under rules                  mayServe
+//	                                                     shown lately                 mayServe
+//	                                                     refused, and shown lately    mayServe
+//	                                                     refused since long           mustAsk
+//	                                                     not shown since long         shouldAsk
+//	... to a login or by rules that are gone             since shown to everybody     as above, else mustAsk
+//	a manifest there refers to it                        as above, if some registry has shown the content without a
+//	                                                     login, else mustAsk
+func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Digest) (catalog.Member, right) {
+	m, err := p.catalog.Member(repo, d)
+	if err != nil {
+		p.log.WarnContext(ctx, "record of content can't be read", "ref", repo.Name, "digest", d, "err", err)
+	}
+	if !guard.Membership {
+		return m, mayServe
+	}
+	switch m.Standing {
+	case catalog.Unknown:
+		return m, mustAsk
+	case catalog.Named:
+		if !guard.Reference {
+			return m, mayServe
+		}
+		if open, err := p.catalog.IsOpen(d); err != nil || !open {
+			return m, mustAsk
+		}
+	case catalog.ShownByLogin:
+		if !st.Ruled && p.private.Has(repo) {
+			return m, mustAsk
+		}
+	case catalog.ShownToAll:
+	}
+	if st.Ruled {
+		return m, mayServe
+	}
+	return m, p.standing(ctx, st, repo, time.Now())
 }
 
-// member is the catalog's answer as far as it is for the clients of a site.
-func (p *Puller) member(st *site, repo oci.Repo, d oci.Digest) (oci.Descriptor, bool, error) {
-	if p.hidden(st, repo) {
-		return oci.Descriptor{Size: -1}, false, nil
+// standing is the right to serve content of a repository that everybody may read, as far as its registry still shows it
+// to everybody.
+func (p *Puller) standing(ctx context.Context, st *site, repo oci.Repo, now time.Time) right {
+	r, err := p.catalog.Repository(repo)
+	if err != nil {
+		p.log.WarnContext(ctx, "record of a repository can't be read", "ref", repo.Name, "err", err)
+		return shouldAsk
 	}
-	return p.catalog.Member(repo, d)
+	age := now.Sub(r.Shown)
+	switch {
+	// A clock that was set back must not make a repository public for longer than the policy says.
+	case age >= 0 && age <= st.Tags.StaleIfError:
+		return mayServe
+	case r.Refused.After(r.Shown):
+		return mustAsk
+	}
+	return shouldAsk
+}
+
+// hidden reports whether the tags that are recorded of a repository are not for the clients of a site: they were learnt
+// under rules, and those are gone. The upstream has to show them anew, to a request without a login.
+func (p *Puller) hidden(st *site, repo oci.Repo) bool {
+	return guard.Membership && !st.Ruled && p.private.Has(repo)
 }
 
 // kept is the catalog's record of a tag as far as it is for the clients of a site.
@@ -42,11 +113,99 @@ func (p *Puller) kept(st *site, ref oci.Ref) (catalog.Tag, error) {
 	return p.catalog.Tag(ref)
 }
 
-// shown notes for whom the upstream of a site has shown a repository, before anything of that is recorded: by the rules
+// by is the standing of content that the upstream of a site has sent.
+func (st *site) by() catalog.Standing {
+	if st.Ruled || st.Login {
+		return catalog.ShownByLogin
+	}
+	return catalog.ShownToAll
+}
+
+// shown notes for whom the upstream of a site has shown something of a repository, before that is recorded: by the rules
 // for some, else for everybody. After an error nothing may be recorded.
 func (p *Puller) shown(st *site, repo oci.Repo) error {
 	if st.Ruled {
 		return p.private.Add(repo)
 	}
+	return p.catalog.NoteShown(repo)
+}
+
+// public notes that the upstream of a site has sent a manifest of a repository whose bytes are right, which is what shows
+// that everybody may read it: a site without rules sends a login only after the registry has done that without one.
+func (p *Puller) public(st *site, repo oci.Repo) error {
+	if st.Ruled {
+		return nil
+	}
 	return p.private.Remove(repo)
+}
+
+// refused notes that the upstream of a site has refused a repository, where that was a request without a login.
+func (p *Puller) refused(ctx context.Context, st *site, repo oci.Repo, err error) {
+	if st.Ruled || !refusedWithoutLogin(err) {
+		return
+	}
+	if err := p.catalog.NoteRefused(repo); err != nil {
+		p.log.WarnContext(ctx, "refusal of a repository can't be recorded", "ref", repo.Name, "err", err)
+	}
+}
+
+// refusedWithoutLogin reports whether an upstream that is asked without a login, or was in the end, has said no.
+func refusedWithoutLogin(err error) bool {
+	e, ok := errors.AsType[*upstream.Error](err)
+	return ok && (e.Status == 401 || e.Status == 403)
+}
+
+// ask asks the upstream of a site whether it still shows a repository, by what a client wants of it, once for all who want
+// to know. It returns nil where content that is here may be served: the upstream shows it, or does not answer in time.
+func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, start time.Time) error {
+	k := st.key(kind, ref.Repo, ref.Digest.String())
+	if err := p.failures.get(k); err != nil {
+		return unlessUnanswered(err)
+	}
+	_, _, err := p.asking.do(ctx, "shown "+k.String(), start.Add(p.patience(st)), func(ctx context.Context) (
+		oci.Descriptor, error,
+	) {
+		begun := time.Now()
+		var (
+			desc oci.Descriptor
+			err  error
+		)
+		if kind == oci.KindManifest {
+			desc, err = st.Upstream.Resolve(ctx, ref.Name, ref.Digest.String())
+		} else {
+			desc, err = st.Upstream.Stat(ctx, ref.Name, ref.Digest)
+		}
+		st.note(time.Since(begun), err)
+		if err == nil {
+			if err := p.catalog.NoteShown(ref.Repo); err != nil {
+				p.log.WarnContext(ctx, "record of a repository can't be written", "ref", ref.Name, "err", err)
+			}
+			return desc, nil
+		}
+		p.failures.put(k, err)
+		if answered(err) {
+			p.gone(ctx, ref.Repo, ref.Digest)
+		}
+		p.refused(ctx, st, ref.Repo, err)
+		return desc, err
+	})
+	if errors.Is(err, errWaited) {
+		st.troubled.Store(true)
+	}
+	return unlessUnanswered(err)
+}
+
+// unlessUnanswered is an error that is an upstream's answer, else nil.
+func unlessUnanswered(err error) error {
+	if e, ok := errors.AsType[*upstream.Error](err); ok && answered(e) {
+		return err
+	}
+	return nil
+}
+
+// gone takes back what is known of content that its registry no longer shows.
+func (p *Puller) gone(ctx context.Context, repo oci.Repo, list ...oci.Digest) {
+	if err := p.catalog.Unlearn(repo, list...); err != nil {
+		p.log.WarnContext(ctx, "record of content can't be removed", "ref", repo.Name, "err", err)
+	}
 }

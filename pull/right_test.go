@@ -142,13 +142,19 @@ func TestWhatRulesHaveShownStaysPrivate(t *testing.T) {
 						t.Errorf("%s under rules: %v", what, err)
 					}
 				}
-				// It has become public: one word of the upstream's is enough for all of it.
+				// It has become public: one manifest of the upstream's is enough for all of it.
 				shown := w.hub
 				shown.behave(nil, nil)
 				w.use(&struct{ *registry }{shown}, policy)
 				shown.asked()
-				w.get(head(ask(app, "1")))
+				w.get(head(ask(app, "1"))) // headers prove nothing
 				shown.wants(t, "HEAD acme/app:1")
+				if _, err := w.Blob(t.Context(), askBlob(app, im.children[0].Children[1].Digest)); err != nil {
+					t.Error(err)
+				}
+				shown.wants(t, "STAT acme/app@"+im.children[0].Children[1].Digest.String())
+				w.get(ask(app, "1"))
+				shown.wants(t, "GET acme/app@"+im.index.Digest.String())
 				shown.behave(status(503), nil)
 				for what, err := range w.pulls(app, im) {
 					if err != nil && what != "tags" && what != "referrers" {

@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
@@ -50,7 +51,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 		}
 	}
 
-	// From here on the upstream has a say. Who has a copy does not wait long for it.
+	// From here on the upstream has a say. A client that can be given a copy does not wait long for it.
 	old, ok := p.copyOf(ctx, st, ref, b.kept, now)
 	wait := p.wait
 	if ok {
@@ -59,6 +60,10 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 	c, err := p.asked(ctx, st, ref, b, verdict == catalog.Ask, head, start, wait)
 	if err == nil || !ok || ctx.Err() != nil {
 		return c, err
+	}
+	if st.Tags.DropDeleted && isMissing(err) {
+		p.deleted(ctx, ref, old)
+		return nil, err
 	}
 	p.log.DebugContext(ctx, "stale tag served", "ref", ref.Name, "tag", ref.Tag, "digest", old.digest, "err", err)
 	ref.Digest = old.digest
@@ -73,7 +78,7 @@ func (p *Puller) known(ctx context.Context, st *site, ref oci.Ref, b belief, hea
 ) {
 	ref.Digest = b.Digest
 	s := Status{Outcome: cache.Hit, Age: now.Sub(b.Checked)}
-	if f, ok := p.local(ctx, st, ref.Repo, ref.Digest); ok {
+	if f, may := p.local(ctx, st, ref.Repo, ref.Digest); may == mayServe {
 		return p.answer(ref, f, head, s, now), true
 	}
 	if head && p.promises(st, ref.Repo, b.desc) {
@@ -87,7 +92,30 @@ func (p *Puller) copyOf(ctx context.Context, st *site, ref oci.Ref, t catalog.Ta
 	if t.Digest == "" || !t.Usable(st.Tags, now) {
 		return fetched{}, false
 	}
-	return p.local(ctx, st, ref.Repo, t.Digest)
+	f, may := p.local(ctx, st, ref.Repo, t.Digest)
+	return f, may != mustAsk
+}
+
+// deleted forgets a tag that the upstream no longer has, and what it meant: all of that has to be shown anew. What the
+// upstream still has costs it a question each.
+func (p *Puller) deleted(ctx context.Context, ref oci.Ref, old fetched) {
+	if err := p.catalog.Forget(ref); err != nil {
+		p.log.WarnContext(ctx, "tag can't be forgotten", "ref", ref.Name, "tag", ref.Tag, "err", err)
+	}
+	p.words.forget(ref.Repo)
+	parts := slices.Clone(old.parts)
+	for _, d := range old.parts[1:] { // the images of an index
+		if b, err := p.cache.Peek(d); err == nil && len(b) <= oci.MaxManifestSize {
+			if m, err := oci.ParseManifest("", b); err == nil {
+				for _, c := range m.Children {
+					parts = append(parts, c.Digest)
+				}
+			}
+		}
+	}
+	p.gone(ctx, ref.Repo, parts...)
+	p.log.InfoContext(ctx, "tag was deleted upstream; it is no longer served", "ref", ref.Name, "tag", ref.Tag,
+		"digest", old.digest)
 }
 
 // asked answers with the upstream's help: the tag is checked by HEAD, if check says so, and what it means is fetched if
@@ -106,7 +134,7 @@ func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, che
 		}
 		at.Digest, age = desc.Digest, 0
 		s := trip(led)
-		if f, ok := p.local(ctx, st, ref.Repo, at.Digest); ok {
+		if f, may := p.local(ctx, st, ref.Repo, at.Digest); may == mayServe {
 			s.Outcome = cache.Hit // what came from the upstream is that it is still the right one
 			return p.answer(at, f, head, s, time.Now()), nil
 		}
@@ -187,6 +215,7 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 	st.note(time.Since(begun), err)
 	if err != nil {
 		p.failures.put(k, err)
+		p.refused(ctx, st, ref.Repo, err)
 		return desc, err
 	}
 	p.failures.clear(k)
@@ -195,7 +224,7 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 		p.log.WarnContext(ctx, "tag can't be recorded", "ref", ref.Name, "tag", ref.Tag, "err", err)
 		return desc, nil
 	}
-	p.settle(ctx, ref, w)
+	p.settle(ctx, st, ref, w)
 	return desc, nil
 }
 
@@ -205,11 +234,11 @@ const maxLag = 10 * time.Second
 
 // settle records a word on a tag if what it means is on disk and known to belong to the repository. Else the word waits
 // in memory for that, see store.
-func (p *Puller) settle(ctx context.Context, ref oci.Ref, w word) {
+func (p *Puller) settle(ctx context.Context, st *site, ref oci.Ref, w word) {
 	if _, here := p.cache.Stat(w.desc.Digest); !here {
 		return
 	}
-	if _, member, err := p.catalog.Member(ref.Repo, w.desc.Digest); err != nil || !member {
+	if _, may := p.member(ctx, st, ref.Repo, w.desc.Digest); may == mustAsk {
 		return
 	}
 	p.record(ctx, ref, w)

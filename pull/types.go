@@ -37,6 +37,9 @@ type Site struct {
 	// Ruled says that Setup.Rules decide what clients may read of it, and that Upstream may be asked with a login for
 	// that. Otherwise it gives what anybody may have.
 	Ruled bool
+	// Login says that Upstream may be asked with a login of ours. What comes from it is then served through another
+	// repository only once that repository's registry has shown it there.
+	Login bool
 	// Open makes the site a pattern, and gives the upstream of a host that fits it; Upstream is nil then. It is called for
 	// each request of who may read there, and gives the same one for as long as it is in use. Nil: the site is one.
 	Open func(host string) (Upstream, error)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/guard"
 )
 
 var noCredential auth.Credential
@@ -135,6 +136,9 @@ func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response,
 			if c.noToken(ctx, s, a, g, err) {
 				return nil, true, nil
 			}
+			if r, refused := refusalIn(err); refused && s.cred.IsAnonymous() {
+				c.closed(r.status)
+			}
 			return nil, false, s.why(err)
 		}
 	}
@@ -154,6 +158,9 @@ func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response,
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
 		again, err = c.reconsider(ctx, s, a, g, c.refuse(resp))
 		if !again {
+			if s.cred.IsAnonymous() {
+				c.closed(resp.StatusCode)
+			}
 			err = s.why(err)
 		}
 		return nil, again, err
@@ -247,6 +254,11 @@ func (c *call) reread(ctx context.Context, s *session, a ask, g grant, f *fault)
 	if !ok {
 		return false, nil
 	}
+	if g.value.IsZero() && w.realm == "" && c.o.Public && c.as.own && guard.Public {
+		// No login is a part of Basic's way, and without one the registry refuses: our own must not be the answer to that.
+		c.closed(f.status)
+		s.cred = c.credential(ctx)
+	}
 	pending := s.pending
 	s.pending = nil
 	news := c.ep.known.learn(c.repository, w, pending != nil)
@@ -322,7 +334,7 @@ func (c *call) tokenWise() bool {
 // accepted notes what an answer says about our credential.
 func (c *call) accepted(s session, g grant, status int) {
 	if status < 400 && s.cred.IsAnonymous() {
-		c.ep.public.add(c.repository, time.Now())
+		c.ep.public.answered(time.Now())
 	}
 	switch f, _ := errors.AsType[*fault](s.first); {
 	case status >= 400:

@@ -30,6 +30,7 @@ type call struct {
 	cred       auth.Credential // as it was when last asked for
 	sourceErr  error           // why there is none
 	headed     bool            // the endpoint was asked by HEAD
+	plain      bool            // no login of ours is shown: the question is whether the repository is public
 	loyal      bool            // our credential's no is enough: nobody is not asked for after it
 	refused    []*token        // that were new, and no good all the same
 	failures   []failure       // one for each endpoint that was asked in vain: the last
@@ -52,6 +53,11 @@ func (c *call) at(ep *endpoint) {
 // withheld reports whether our credential must not be shown for the repository, since it may be private.
 func (c *call) withheld() bool {
 	return guard.Public && c.o.Public && c.as.own && !c.ep.public.has(c.repository, time.Now())
+}
+
+// anonymous reports whether the call goes without a credential of ours.
+func (c *call) anonymous() bool {
+	return c.withheld() || guard.Public && c.plain && c.o.Public && c.as.own
 }
 
 // maxSteps bounds what a call remembers: a large blob over a bad line is asked for hundreds of times. The first
@@ -145,7 +151,7 @@ const sourcePatience = 8 * time.Second
 // credential asks the source who we are now. A source that gives none is followed by the next that fits; where none gives
 // one we are nobody: public images still work, and for the others the error says why we had none.
 func (c *call) credential(ctx context.Context) auth.Credential {
-	if c.withheld() {
+	if c.anonymous() {
 		c.cred, c.sourceErr = noCredential, nil
 		return noCredential
 	}

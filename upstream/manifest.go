@@ -20,8 +20,25 @@ func manifestPath(repo, reference string) string { return "/v2/" + repo + "/mani
 // the upstream did not say; a size above 4 MiB is an error.
 func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error) {
 	c := r.call("resolve", repo, tag)
+	// Under Options.Public without our credential, which a HEAD does not need: so a repository that is public no longer is
+	// found out with the next check of a tag. Where that meets a limit, the credential may go on.
+	c.plain = true
 	desc, err := anywhere(ctx, c, c.resolve)
+	if refused, ok := refusalIn(err); ok && refused.status == http.StatusTooManyRequests && c.spends() {
+		again := r.call("resolve", repo, tag)
+		again.steps, c = c.steps, again
+		desc, err = anywhere(ctx, c, c.resolve)
+	}
 	return desc, c.told(ctx, err)
+}
+
+// spends reports whether the call could go on with a credential that it did not show so far.
+func (c *call) spends() bool {
+	if !c.anonymous() || c.withheld() {
+		return false
+	}
+	s, ok := c.source().(auth.Credential)
+	return !ok || !s.IsAnonymous()
 }
 
 func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
@@ -93,30 +110,7 @@ func (c *call) manifest(ctx context.Context) (*oci.Manifest, error) {
 	return m, err
 }
 
-// prove asks by HEAD, as nobody, whether a repository is public, where that is what keeps our credential from being
-// used: a HEAD is free on Docker Hub, and a GET as nobody would be spent on the limits of our address. Its error is of
-// the way there; why a registry refuses is for the GET to learn.
-func (c *call) prove(ctx context.Context) error {
-	if c.headed || !c.withheld() {
-		return nil
-	}
-	if s, ok := c.source().(auth.Credential); ok && s.IsAnonymous() {
-		return nil
-	}
-	c.headed = true
-	resp, err := c.follow(ctx, c.manifestAsk(http.MethodHead))
-	if err == nil {
-		resp.Body.Close()
-	} else if _, refused := refusalIn(err); !refused {
-		return err
-	}
-	return nil
-}
-
 func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
-	if err := c.prove(ctx); err != nil {
-		return nil, err
-	}
 	resp, err := c.follow(ctx, c.manifestAsk(http.MethodGet))
 	if err != nil {
 		return nil, err
@@ -140,6 +134,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	if derr == nil {
 		m.Digest = want
 	}
+	c.provenBy(resp, derr == nil)
 	return m, nil
 }
 

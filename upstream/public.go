@@ -1,21 +1,25 @@
 package upstream
 
 import (
+	"net/http"
 	"sync"
 	"time"
 )
 
 const (
-	// publicFor is how long a repository is taken for public after it has answered nobody.
+	// publicFor is how long a repository is taken for public after it has shown a manifest without a login.
 	publicFor = 24 * time.Hour
 	// maxPublic is how many such repositories are remembered. More of them are asked anonymously more often.
 	maxPublic = 16_384
 )
 
-// public are the repositories of an endpoint that have answered a request without a credential.
+// public are the repositories of an endpoint that have shown a manifest, whose bytes were right, to a request without a
+// login. No other answer proves that everybody may read a repository: a login page, a redirect to one, a list of tags or
+// the headers of a HEAD may come before content that is closed.
 type public struct {
 	mu    sync.Mutex // guards what follows; a leaf
 	until map[string]time.Time
+	some  time.Time // until when something is known to be given to requests without a login
 }
 
 func (p *public) has(repository string, now time.Time) bool {
@@ -24,16 +28,18 @@ func (p *public) has(repository string, now time.Time) bool {
 	return now.Before(p.until[repository])
 }
 
-// any reports whether there is one.
+// any reports whether the endpoint has answered a request without a login lately.
 func (p *public) any(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, until := range p.until {
-		if now.Before(until) {
-			return true
-		}
-	}
-	return false
+	return now.Before(p.some)
+}
+
+// answered notes that the endpoint has answered a request without a login.
+func (p *public) answered(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.some = now.Add(publicFor)
 }
 
 func (p *public) add(repository string, now time.Time) {
@@ -43,4 +49,31 @@ func (p *public) add(repository string, now time.Time) {
 		p.until = make(map[string]time.Time)
 	}
 	p.until[repository] = now.Add(publicFor)
+}
+
+// drop takes back that a repository is public.
+func (p *public) drop(repository string) (was bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, was = p.until[repository]
+	delete(p.until, repository)
+	return was
+}
+
+// provenBy notes that the endpoint has shown a manifest of the repository without a login. announced is the digest that was
+// asked for, or that the answer names; the bytes have it.
+func (c *call) provenBy(resp *answer, announced bool) {
+	if from, _ := originOf(resp.url); announced && from == c.ep.origin && c.cred.IsAnonymous() {
+		c.ep.public.add(c.repository, time.Now())
+	}
+}
+
+// closed takes back that a repository is public: its registry has refused it to a request without a login.
+func (c *call) closed(status int) {
+	if status != http.StatusUnauthorized && status != http.StatusForbidden {
+		return
+	}
+	if c.ep.public.drop(c.repository) && c.o.Public {
+		c.o.Log.Info("repository is no longer public; it is asked for without a credential", "repository", c.name)
+	}
 }

@@ -76,7 +76,7 @@ func (c *call) source() auth.Source {
 
 // turns goes on as the next of our sources that has something left for what is asked. False: there is none.
 func (c *call) turns(ctx context.Context, s *session, a ask) bool {
-	if s.cred.IsAnonymous() || c.withheld() {
+	if s.cred.IsAnonymous() || c.anonymous() {
 		return false
 	}
 	chosen, had, err := c.chosen, c.cred, c.sourceErr

@@ -119,6 +119,7 @@ func (f *Flight) finish(sum []byte, size int64) {
 		return
 	}
 	point.Hit("flight/right")
+	f.whole(size)
 	err := f.spool.Commit(f.digest, size)
 	if err != nil {
 		f.g.o.Log.WarnContext(f.ctx, "a blob was served and could not be kept; check the disk of cache.dir",
@@ -132,5 +133,20 @@ func (f *Flight) finish(sum []byte, size int64) {
 	f.ended = true
 	if f.idle != nil {
 		f.idle.Stop()
+	}
+}
+
+// whole tells the sources that the blob is about to be kept.
+func (f *Flight) whole(size int64) {
+	f.mu.Lock()
+	sources, open := f.sources, f.left == nil // of what a former process left, it is not known where it came from
+	f.mu.Unlock()
+	for _, s := range sources {
+		open = open && s.Open
+	}
+	for _, s := range sources {
+		if s.Whole != nil {
+			s.Whole(size, open)
+		}
 	}
 }

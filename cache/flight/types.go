@@ -50,6 +50,11 @@ type Source struct {
 	// Wrong, where it is set, is told that the blob whose bytes came by this Key, perhaps among others, has another digest:
 	// before its readers are, with the error that they get, and also where no reader is left. It must not call the flight.
 	Wrong func(err error)
+	// Open says that this source needs no login: the bytes may be shown to every client.
+	Open bool
+	// Whole, where it is set, is told that the blob is whole and right, before it can be found in the store. open says that
+	// every byte of it came by sources that are Open. It must not call the flight.
+	Whole func(size int64, open bool)
 }
 
 // Spool is where a flight writes: sparse, local, in any order, read while written. Commit and Discard end it; readers

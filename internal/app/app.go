@@ -120,6 +120,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.settle(c, setup)
+	a.sites.settle() // before the first request; their background work begins with Run
 	return a, nil
 }
 

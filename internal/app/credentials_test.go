@@ -135,7 +135,7 @@ func TestWrongPassword(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	o := limited(t)
-	o.AddImage("public/app", "2", origin.Image{})
+	o.AddImage("public/app", "2", origin.Image{Seed: 2})
 	pass := filepath.Join(dir, "pass")
 	write(t, pass, "wrong")
 	a, log := start(t, parse(t, dir, fmt.Sprintf("  %s: {endpoints: [%q], credentials: [{name: hub, username: bot, "+

@@ -170,20 +170,23 @@ func TestLimitsAreShown(t *testing.T) {
 		Limit: origin.Limit{Manifests: 100, Window: 6 * time.Hour},
 	})
 	o.AddImage("app", "1", origin.Image{})
+	o.AddImage("app", "2", origin.Image{Seed: 2})
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "pass"), []byte("s3cret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r := run(t, parse(t, t.TempDir(), fmt.Sprintf(
 		"  two.test: {endpoints: [%q], credentials: [{name: hub, username: bot, passwordFile: %q}]}\n", o.URL(), dir+"/pass")))
-	if status, body := get(t, "http://"+r.Addr().String()+"/v2/two.test/app/manifests/1"); status != http.StatusOK {
-		t.Fatalf("%d %s", status, body)
+	for _, tag := range []string{"1", "2"} {
+		if status, body := get(t, "http://"+r.Addr().String()+"/v2/two.test/app/manifests/"+tag); status != http.StatusOK {
+			t.Fatalf("%d %s", status, body)
+		}
 	}
 	_, text := get(t, "http://"+r.AdminAddr().String()+"/metrics")
 	for _, line := range []string{
 		`mirror_ratelimit_limit{credential="hub",upstream="two.test"} 100`,
 		`mirror_ratelimit_remaining{credential="hub",upstream="two.test"} 99`,
-		`mirror_ratelimit_remaining{credential="anonymous",upstream="two.test"} 100`, // by the HEAD that asks who may read it
+		`mirror_ratelimit_remaining{credential="anonymous",upstream="two.test"} 99`, // by the GET that shows that it is public
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no %s", line)
@@ -191,7 +194,7 @@ func TestLimitsAreShown(t *testing.T) {
 	}
 	_, text = get(t, "http://"+r.AdminAddr().String()+"/api/v1/upstreams")
 	for _, part := range []string{
-		`"limits":[{"source":"127.0.0.1",`, `"limit":100,"remaining":100,"windowSeconds":21600,"saidAt":`, `{"credential":"hub",`, `"remaining":99,`,
+		`"limits":[{"source":"127.0.0.1",`, `"limit":100,"remaining":99,"windowSeconds":21600,"saidAt":`, `{"credential":"hub",`, `"remaining":99,`,
 		`"requests":1,"repositories":[{"repository":"app","requests":1}]}`,
 	} {
 		if !strings.Contains(text, part) {

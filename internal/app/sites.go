@@ -6,6 +6,7 @@ import (
 	"iter"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -59,7 +60,8 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 	for _, u := range c.Upstreams {
 		to := pull.Site{Name: u.Name, Ruled: u.Access == "rules", Tags: catalog.Policy{
 			MaxAge: u.Tags.MaxAge, Wait: u.Tags.Wait, StaleIfError: u.Tags.StaleIfError,
-		}}
+			DropDeleted: u.Tags.Deleted == "drop",
+		}, Login: hasLogin(u)}
 		entry := route.Upstream{Name: u.Name, Aliases: u.Aliases, Library: u.Library}
 		if u.IsPattern() {
 			next[u.Name] = &site{conf: made(u)}
@@ -80,6 +82,13 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 	setup.Routes, setup.Rules = table, rulesOf(c)
 	s.next = next
 	return setup, nil
+}
+
+// hasLogin reports whether requests to an upstream may carry a login of ours: a credential, or a certificate.
+func hasLogin(u config.Upstream) bool {
+	return len(u.Credentials) > 0 || slices.ContainsFunc(u.Endpoints, func(e config.Endpoint) bool {
+		return e.ClientCert != ""
+	})
 }
 
 // rulesOf are the rules of a configuration. Each is for everybody: no other one is accepted yet.

@@ -16,5 +16,6 @@ const (
 	Lease        = off != "lease"        // what a pull will ask for next is not evicted
 	Reservation  = off != "reservation"  // a download has its room before it begins
 	Membership   = off != "membership"   // being cached is no right to read
+	Reference    = off != "reference"    // a manifest that names content is no proof that its repository has it
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
 )

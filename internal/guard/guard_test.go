@@ -22,6 +22,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
 	"public":       {"./upstream", "TestPublicAlone"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
+	"reference":    {"./pull", "TestReferencesAreNoProof"},
 }
 
 // TestGuardsAreWatched takes each guard away in turn and expects a test to turn red. With all of them those tests are

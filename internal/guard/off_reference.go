@@ -1,0 +1,5 @@
+//go:build unguarded_reference
+
+package guard
+
+const off = "reference"
