@@ -106,14 +106,7 @@ func (c *Catalog) Name(repo oci.Repo, list []oci.Descriptor) {
 	for _, d := range list {
 		key := memberKey(repo, d.Digest)
 		c.removal.learns(key)
-		have, ok := c.members.get(key)
-		if !ok {
-			have = member{Size: -1, unread: true}
-		}
-		next := have.with(member{MediaType: d.MediaType, Size: d.Size})
-		if !ok || next != have {
-			c.members.put(key, interned(next))
-		}
+		c.hear(key, interned(member{MediaType: d.MediaType, Size: d.Size}))
 	}
 }
 
@@ -128,13 +121,17 @@ func (c *Catalog) LearnBlob(repo oci.Repo, d oci.Descriptor, s Standing) error {
 func (c *Catalog) Show(repo oci.Repo, d oci.Digest, s Standing) {
 	key := memberKey(repo, d)
 	c.removal.learns(key)
-	have, ok := c.members.get(key)
-	if !ok {
-		have = member{Size: -1, unread: true}
-	}
-	if next := have.with(member{Size: -1, Shown: by(s)}); !ok || next != have {
-		c.members.put(key, next)
-	}
+	c.hear(key, member{Size: -1, Shown: by(s)})
+}
+
+// hear adds to what is known in memory.
+func (c *Catalog) hear(key string, said member) {
+	c.members.update(key, func(have member, ok bool) member {
+		if !ok {
+			have = member{Size: -1, unread: true}
+		}
+		return have.with(said)
+	})
 }
 
 // Open records that the bytes of content have come from a registry, whole and right, without a login.
@@ -144,7 +141,12 @@ func (c *Catalog) Open(d oci.Digest) error {
 	if _, ok, err := c.member(key); err != nil || ok {
 		return err
 	}
-	return c.write(key, member{Size: -1, Shown: shownToAll})
+	m := member{Size: -1, Shown: shownToAll}
+	if err := c.write(key, m); err != nil {
+		return err
+	}
+	c.put(key, m)
+	return nil
 }
 
 // IsOpen reports whether content has come from a registry without a login, so that it may be served through every
@@ -181,6 +183,7 @@ func (c *Catalog) Unshow(repo oci.Repo, d oci.Digest) error {
 		return err
 	}
 	m.Shown = ""
+	c.members.put(key, m)
 	return c.write(key, m)
 }
 
@@ -192,31 +195,55 @@ func (c *Catalog) learn(repo oci.Repo, d oci.Digest, said member) error {
 	if err != nil {
 		return fmt.Errorf("look up %s: %w", key, err)
 	}
-	named, inMemory := c.members.get(key)
 	if !ok {
 		have = member{Size: -1}
 	}
 	next := have.with(said)
-	if inMemory && !named.Own && !next.Own { // a size by a manifest is better than a word
-		next = next.with(member{MediaType: named.MediaType, Size: sizeByName(named)})
+	if named, ok := c.members.get(key); ok {
+		next = next.beside(named)
 	}
 	if ok && next == have {
-		c.members.put(key, interned(next))
+		c.put(key, next)
 		return nil
 	}
-	return c.write(key, next)
-}
-
-// sizeByName is the size that a manifest gives, -1 where none does.
-func sizeByName(m member) int64 {
-	if m.Heard || m.Size == 0 {
-		return -1
+	if err := c.write(key, next); err != nil {
+		return err
 	}
-	return m.Size
+	c.put(key, next)
+	return nil
 }
 
+// put has memory say what is on disk, and what more it has heard meanwhile.
+func (c *Catalog) put(key string, m member) {
+	m = interned(m)
+	c.members.update(key, func(have member, ok bool) member {
+		if !ok {
+			return m
+		}
+		return m.beside(have)
+	})
+}
+
+// beside is m with what another description of the same content has more: that it was shown, and a size and a type that
+// stand in a manifest.
+func (m member) beside(other member) member {
+	if m.Shown == "" || other.Shown == shownToAll {
+		m.Shown = other.Shown
+	}
+	if m.Own || other.Own || other.Heard {
+		return m
+	}
+	if other.Size > 0 {
+		m.Size, m.Heard = other.Size, false
+	}
+	if other.MediaType != "" {
+		m.MediaType = other.MediaType
+	}
+	return m
+}
+
+// write writes to the table alone.
 func (c *Catalog) write(key string, m member) error {
-	m.unread = false
 	b, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("record %s: %w", key, err)
@@ -226,7 +253,6 @@ func (c *Catalog) write(key string, m member) error {
 		return fmt.Errorf("record %s: %w", key, err)
 	}
 	point.Hit("catalog/learnt")
-	c.members.put(key, interned(m))
 	return nil
 }
 
@@ -259,12 +285,16 @@ func (c *Catalog) member(key string) (member, bool, error) {
 		return member{}, false, err
 	}
 	if ok { // known by name so far
-		if stored {
-			m = have.with(member{MediaType: m.MediaType, Size: m.Size, Heard: m.Heard, Shown: m.Shown})
-		}
-		m.unread = false
-		c.members.put(key, interned(m))
-		return m, true, nil
+		return c.members.update(key, func(m member, ok bool) member {
+			switch {
+			case stored && (!ok || m.unread):
+				m = interned(have).beside(m)
+			case !ok:
+				m = member{Size: -1}
+			}
+			m.unread = false
+			return m
+		}), true, nil
 	}
 	if !stored {
 		return member{}, false, nil

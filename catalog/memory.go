@@ -66,6 +66,16 @@ func (m *memory[V]) put(key string, v V) {
 	s.set(key, v)
 }
 
+// update changes what is at a key, in one step: f gets what is there and returns what shall be. It must not use the memory.
+func (m *memory[V]) update(key string, f func(have V, ok bool) V) V {
+	s := m.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := f(s.find(key))
+	s.set(key, v)
+	return v
+}
+
 // offer puts v where nothing is, and returns what is there then.
 func (m *memory[V]) offer(key string, v V) V {
 	s := m.shard(key)

@@ -33,6 +33,8 @@ type exchange struct {
 	failure *failure // nil: none
 	aborted bool
 	told    bool
+	pull    pullKey
+	tracked bool // pull is noted as under way
 	size    int64  // of the body that was promised, for blobs
 	index   []byte // that was sent
 
@@ -66,6 +68,9 @@ func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
 // end tells of the exchange, and turns a panic into an answer.
 func (x *exchange) end() {
 	p := recover()
+	if x.tracked {
+		x.s.pulls.end(x.pull, time.Now())
+	}
 	switch p {
 	case nil:
 		x.observe()
@@ -188,6 +193,9 @@ func (x *exchange) serve() error {
 		return err
 	}
 	x.ref, x.routed = ref, true
+	if err := x.underWay(); err != nil {
+		return err
+	}
 	if loops(x.r, x.s.o.Via) {
 		return diagnose.New(diagnose.Loop, "the mirror's own request to "+ref.Host+" came back to it",
 			"correct the endpoints of "+ref.Host+", of which one leads to the mirror itself")
@@ -203,6 +211,20 @@ func (x *exchange) serve() error {
 		return x.list(x.s.o.Puller.Referrers)
 	}
 	return fmt.Errorf("no handler for requests of kind %d", req.Kind)
+}
+
+// underWay notes that the client pulls the repository. While the mirror stops, a pull that was not under way is refused.
+func (x *exchange) underWay() error {
+	k := pullKey{x.client, x.ref.Repo}
+	known, tracked := x.s.pulls.begin(k, x.began)
+	if known || !x.s.draining.Load() {
+		x.pull, x.tracked = k, tracked
+		return nil
+	}
+	if tracked {
+		x.s.pulls.forget(k)
+	}
+	return diagnose.New(diagnose.Stopping, "the mirror is stopping", "pull again in a moment")
 }
 
 func (x *exchange) ask() pull.Ask { return pull.Ask{Request: x.req, Client: x.client} }

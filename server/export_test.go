@@ -44,3 +44,11 @@ type Pace struct{ p pace }
 
 // On is pace.on.
 func (p *Pace) On(n int64, queued int) bool { return p.p.on(n, queued) }
+
+// UnderWay is how many pulls are tracked.
+func (s *Server) UnderWay() (n int) {
+	for i := range s.pulls.shards {
+		n += len(s.pulls.shards[i].open)
+	}
+	return n
+}

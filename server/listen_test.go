@@ -452,9 +452,6 @@ func TestStopLetsRunningPullsFinish(t *testing.T) {
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Stop(t.Context(), 0, hs) }()
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-		t.Errorf("serve: %v", err)
-	}
 	select {
 	case err := <-stopped:
 		t.Fatalf("stopped before the pull was done: %v", err)
@@ -467,6 +464,9 @@ func TestStopLetsRunningPullsFinish(t *testing.T) {
 	}
 	if err := <-stopped; err != nil {
 		t.Errorf("stop: %v", err)
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		t.Errorf("serve: %v", err)
 	}
 	http.DefaultClient.CloseIdleConnections()
 }

@@ -65,13 +65,15 @@ type Server struct {
 	log      *slog.Logger
 	mux      *chi.Mux
 	active   tracker
-	stopping atomic.Bool
+	pulls    *underWay
+	stopping atomic.Bool // readiness is gone
+	draining atomic.Bool // no pull begins any more
 	stall    time.Duration // of a stream of HTTP/2, as that of a connection in Listen
 }
 
 // New makes a Server.
 func New(o Options) *Server {
-	s := &Server{o: o, log: o.Log, stall: stallTimeout}
+	s := &Server{o: o, log: o.Log, stall: stallTimeout, pulls: newUnderWay()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -155,37 +157,4 @@ func word(w http.ResponseWriter, r *http.Request, status int, text string) {
 	if r.Method != http.MethodHead {
 		_, _ = io.WriteString(w, text)
 	}
-}
-
-// Stop ends service without breaking what runs: readiness goes first, after notice the listeners of the servers, then
-// it waits for every request, those on hijacked connections included. When ctx ends before that, what still runs is
-// cut, and the context's cause returned.
-func (s *Server) Stop(ctx context.Context, notice time.Duration, servers ...*http.Server) error {
-	s.stopping.Store(true)
-	for _, h := range servers {
-		h.SetKeepAlivesEnabled(false) // clients that come back find another replica, or wait for the next process
-	}
-	if notice > 0 {
-		t := time.NewTimer(notice)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-		}
-	}
-	var err error
-	for _, h := range servers {
-		if e := h.Shutdown(ctx); e != nil && err == nil {
-			err = context.Cause(ctx)
-		}
-	}
-	if e := s.Wait(ctx); e != nil && err == nil {
-		err = e
-	}
-	if err != nil {
-		for _, h := range servers {
-			_ = h.Close()
-		}
-	}
-	return err
 }

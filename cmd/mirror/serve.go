@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +20,9 @@ func newServeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the mirror",
-		Long: `Run the mirror until SIGINT or SIGTERM; running pulls then finish within drain.
+		Long: `Run the mirror until SIGINT or SIGTERM. Clients that have a pull under way are then
+served until it is over, for as long as drain; others are refused. A second signal
+stops now.
 
 Without --config it serves the well-known registries anonymously on 127.0.0.1:5000,
 with the operator's side on 127.0.0.1:5001 and data in ./mirror-data. With it, the
@@ -63,7 +67,10 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 		defer close(done)
 		reload(ctx, a, file, c, log)
 	}()
+	over := make(chan struct{})
+	go stopNow(ctx, over, a)
 	err = a.Run(ctx)
+	close(over)
 	point.Hit("serve/stopped")
 	stop()
 	<-done
@@ -71,4 +78,21 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 		return &exitError{exitFailed, err}
 	}
 	return nil
+}
+
+// stopNow waits for a signal after the one that ended ctx, and has the mirror cut what still runs then.
+func stopNow(ctx context.Context, over <-chan struct{}, a *app.App) {
+	select {
+	case <-ctx.Done():
+	case <-over:
+		return
+	}
+	second := make(chan os.Signal, 1)
+	signal.Notify(second, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(second)
+	select {
+	case <-second:
+		a.StopNow()
+	case <-over:
+	}
 }

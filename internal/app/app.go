@@ -73,12 +73,15 @@ type App struct {
 
 	main, admin, scrape net.Listener // scrape may be nil
 	ready               atomic.Bool
+	hurry               context.Context // ends when Run is to stop without waiting for pulls
+	stopNow             context.CancelFunc
 }
 
 // New takes the data folder into use and listens. The context bounds the wait for another mirror that has the folder,
 // at most a minute; then the error is a *disk.LockedError.
 func New(ctx context.Context, o Options) (_ *App, err error) {
 	a := &App{log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12]}
+	a.hurry, a.stopNow = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			_ = a.close()
@@ -270,18 +273,31 @@ func (a *App) scrub(ctx context.Context) error {
 // stop lets what runs finish within the drain time.
 func (a *App) stop(main *http.Server, drain time.Duration) error {
 	a.ready.Store(false)
-	a.log.Info("stopping: running pulls may finish", "drain", drain)
+	a.log.Info("stopping: pulls under way may finish; a second signal stops now", "drain", drain)
 	ctx, cancel := context.WithTimeoutCause(context.Background(), drain, errDrained)
 	defer cancel()
+	ctx, now := context.WithCancelCause(ctx)
+	defer now(nil)
+	defer context.AfterFunc(a.hurry, func() { now(errHurried) })()
 	err := a.server.Stop(ctx, 0, main)
-	if errors.Is(err, errDrained) {
+	switch {
+	case errors.Is(err, errDrained):
 		a.log.Warn("pulls that were still running after the drain time were cut off; clients resume them", "drain", drain)
+		return nil
+	case errors.Is(err, errHurried):
+		a.log.Warn("pulls that were still running at the second signal were cut off; clients resume them")
 		return nil
 	}
 	return err
 }
 
-var errDrained = errors.New("the drain time is over")
+var (
+	errDrained = errors.New("the drain time is over")
+	errHurried = errors.New("told to stop now")
+)
+
+// StopNow has Run, which is stopping or will, cut the pulls that are under way.
+func (a *App) StopNow() { a.stopNow() }
 
 // close releases files and listeners. It is harmless for what is not open, and the second time.
 func (a *App) close() error {
@@ -290,6 +306,7 @@ func (a *App) close() error {
 			_ = l.Close()
 		}
 	}
+	a.stopNow()
 	var errs []error
 	if a.db != nil {
 		errs = append(errs, a.db.Close())
