@@ -15,7 +15,8 @@ import (
 // privateScenes read private content through another repository.
 func privateScenes() []scene {
 	list := []scene{
-		{line: 1, name: "private-through-a-public-repository", short: true, limit: 4 * time.Minute, play: playShown},
+		{line: 1, name: "public-through-a-public-repository", short: true, play: playShown},
+		{line: 1, name: "one-registrys-word-opens-no-others", short: true, play: playOneWord},
 	}
 	for _, through := range []string{"docker.io", "corp.example"} {
 		for _, x := range states {
@@ -101,6 +102,9 @@ var ways = []way{
 	}},
 	{"manifest under blobs", manifestIn, namesManifestAsLayer, func(ctx context.Context, c *client, repo string, p private) answer {
 		return c.get(ctx, blobPath(repo, p.manifest.digest))
+	}},
+	{"config under manifests", configOf, namesParts, func(ctx context.Context, c *client, repo string, p private) answer {
+		return c.get(ctx, manifestPath(repo, p.config.Digest))
 	}},
 	{"Range", layerOf, namesParts, func(ctx context.Context, c *client, repo string, p private) answer {
 		return c.get(ctx, blobPath(repo, p.layer.Digest), "Range", "bytes=0-99")

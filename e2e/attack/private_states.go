@@ -22,6 +22,8 @@ type state struct {
 var states = []state{
 	{name: "cached", reach: reachCached},
 	{name: "on-its-way", running: true, reach: reachRunning},
+	{name: "on-its-way-when-rules-became-public", running: true, reach: reachRunningPublic},
+	{name: "unfinished-over-a-restart", reach: reachUnfinished},
 	{name: "evicted", cache: "size: 4MiB, minFree: 0", reach: reachEvicted},
 	{name: "after-a-restart", reach: reachRestarted},
 	{name: "after-rules-became-public", reach: reachPublic},
@@ -69,6 +71,25 @@ func reachRunning(ctx context.Context, w *world) error {
 		}
 		return nil
 	})
+}
+
+// reachRunningPublic takes the right away while the image is on its way.
+func reachRunningPublic(ctx context.Context, w *world) error {
+	if err := reachRunning(ctx, w); err != nil {
+		return err
+	}
+	return w.m.reload(ctx, w.free)
+}
+
+// reachUnfinished stops the mirror in the middle of the download, and starts it without the right: what it has is kept
+// for those who come back.
+func reachUnfinished(ctx context.Context, w *world) (err error) {
+	if err := reachRunning(ctx, w); err != nil {
+		return err
+	}
+	w.m, err = w.restart(ctx, w.m, w.free)
+	w.release()
+	return err
 }
 
 // reachEvicted has other content take the private one's place. The restart ends the leases that serving has given.
@@ -238,5 +259,66 @@ func shared(ctx context.Context, w *world, c *client) error {
 	}
 	w.equal("downloads of the base layer", count("team/a", http.MethodGet)+count("team/b", http.MethodGet), 1)
 	w.atMost("HEAD requests for it by the second repository", float64(count("team/b", http.MethodHead)), 1, "")
+	return nil
+}
+
+// playOneWord has a third registry, which says yes to every HEAD, claim the private content for a repository of its own.
+// That must not open it for a repository of a registry that says no.
+func playOneWord(ctx context.Context, s *stage) error {
+	third, err := s.newRegistry()
+	if err != nil {
+		return err
+	}
+	w, err := newWorld(ctx, s, "")
+	if err != nil {
+		return err
+	}
+	defer w.release()
+	more := w.rules
+	more.Upstreams += "\nthird.example: {endpoints: [" + third.url() + "]}"
+	if err := w.m.reload(ctx, more); err != nil {
+		return err
+	}
+	if err := reachCached(ctx, w); err != nil {
+		return err
+	}
+	third.behave(func(out http.ResponseWriter, r *http.Request, q question) bool {
+		if r.Method != http.MethodHead {
+			return false
+		}
+		out.Header().Set("Docker-Content-Digest", q.ref)
+		switch q.ref {
+		case w.p.layer.Digest:
+			out.Header().Set("Content-Type", "application/octet-stream")
+			out.Header().Set("Content-Length", fmt.Sprint(w.p.layer.Size))
+		case w.p.manifest.digest:
+			sendDocument(out, w.p.manifest)
+		}
+		return true
+	})
+	c := w.m.attacker()
+	defer c.close()
+	for _, path := range []string{manifestPath("", w.p.manifest.digest), blobPath("", w.p.layer.Digest)} {
+		rest := strings.TrimPrefix(path, "/v2/")
+		for range 2 {
+			_ = c.head(ctx, "/v2/third.example/any/app"+rest)
+			_ = c.get(ctx, "/v2/third.example/any/app"+rest)
+		}
+	}
+	r := w.open.repo("attacker/evil")
+	w.open.change(func() {
+		r.put("v1", manifestOf("attacker", w.p.config, w.p.layer))
+		r.put("ix", indexOf("attacker", w.p.manifest.descriptor()))
+	})
+	for _, ref := range []string{"v1", "ix"} {
+		_ = c.get(ctx, manifestPath("docker.io/attacker/evil", ref))
+	}
+	leaks := 0
+	for _, path := range w.p.parts("docker.io/attacker/evil") {
+		if w.p.leaks(c.get(ctx, path)) {
+			leaks++
+		}
+	}
+	s.equal("private parts served for a registry that says no, after another has said yes", leaks, 0)
 	return nil
 }

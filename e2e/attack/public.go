@@ -75,7 +75,18 @@ var pretences = []pretence{
 		return page(w, manifestType, loginPage)
 	}},
 	{name: "JSON-that-is-not-a-manifest", answer: func(w http.ResponseWriter, _ *http.Request, _ question, _ facts) bool {
+		return page(w, "application/json", `{"login":"https://sso.example/"}`)
+	}},
+	{name: "JSON-labelled-as-manifest", answer: func(w http.ResponseWriter, _ *http.Request, _ question, _ facts) bool {
+		return page(w, manifestType, `{"login":"https://sso.example/"}`)
+	}},
+	{name: "JSON-with-a-version-labelled-as-manifest", answer: func(w http.ResponseWriter, _ *http.Request, _ question, _ facts) bool {
 		return page(w, manifestType, `{"login":"https://sso.example/","schemaVersion":2}`)
+	}},
+	{name: "JSON-with-its-own-digest-labelled-as-manifest", answer: func(w http.ResponseWriter, _ *http.Request, _ question, _ facts) bool {
+		const body = `{"login":"https://sso.example/","schemaVersion":2}`
+		w.Header().Set("Docker-Content-Digest", sum([]byte(body)))
+		return page(w, manifestType, body)
 	}},
 	{name: "empty-200", answer: func(w http.ResponseWriter, _ *http.Request, _ question, _ facts) bool {
 		return page(w, "application/json", "")
