@@ -57,7 +57,7 @@ func playPressure(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
-	s.atMost("state.db", mib(info.Size()), 64, "MiB")
+	s.atMost("state.db", mib(info.Size()), 192, "MiB")
 	began := time.Now()
 	if _, err := s.restart(ctx, m, m.setup); err != nil {
 		return err
