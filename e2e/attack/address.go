@@ -56,7 +56,7 @@ func playAddresses(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "unshare", "--net", self, "-mirror", s.options.mirror, "-json", "-run", "^20 redirects")
+	cmd := exec.CommandContext(ctx, "unshare", "--net", self, "-mirror", s.mirror, "-json", "-run", "^20 redirects")
 	cmd.Env = append(os.Environ(), insideVariable+"=1")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -83,12 +83,12 @@ func playInside(ctx context.Context, s *stage) error {
 			return fmt.Errorf("ip %s: %w %s", args, err, r.Text())
 		}
 	}
-	l, err := net.Listen("tcp4", publicAddress+":0")
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", publicAddress+":0")
 	if err != nil {
 		return err
 	}
 	g := s.serveRegistry(l)
-	canary, err := listenCanary()
+	canary, err := listenCanary(ctx)
 	if err != nil {
 		return err
 	}
@@ -138,9 +138,9 @@ type canary struct {
 	dialled   []string
 }
 
-func listenCanary() (*canary, error) {
+func listenCanary(ctx context.Context) (*canary, error) {
 	c := &canary{}
-	l, err := net.Listen("tcp", "[::]:0") // both families
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "[::]:0") // both families
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ var claims = []claim{
 
 // playClaim fills the cache, ends the leases by a restart, and has the attacker's manifest name one layer.
 func playClaim(ctx context.Context, s *stage, x claim) error {
-	g, err := s.newRegistry()
+	g, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}
@@ -129,11 +129,11 @@ func fill(ctx context.Context, g *registry, m *mirror) error {
 
 // playSlowSource asks for a layer through a slow registry first; a reader of a fast one must not wait for it.
 func playSlowSource(ctx context.Context, s *stage) error {
-	slow, err := s.newRegistry()
+	slow, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}
-	fast, err := s.newRegistry()
+	fast, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func playSlowSource(ctx context.Context, s *stage) error {
 // playLeave has one client begin a hundred downloads and leave each after its first bytes.
 func playLeave(ctx context.Context, s *stage) error {
 	const blobs, size = 100, 20 << 20
-	g, err := s.newRegistry()
+	g, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func settled(ctx context.Context, m *mirror) (int64, error) {
 // playLeaveQueued leaves downloads that wait for their turn: what has not begun must not begin.
 func playLeaveQueued(ctx context.Context, s *stage) error {
 	const blobs, size = 12, 2 << 20
-	g, err := s.newRegistry()
+	g, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}

@@ -30,11 +30,20 @@ func edgeScenes() []scene {
 
 // adminRoutes are what a page might want to read or do.
 var adminRoutes = []struct{ method, path string }{
-	{http.MethodGet, "/api/v1/cache"}, {http.MethodGet, "/api/v1/failures"}, {http.MethodGet, "/api/v1/failures/summary"},
-	{http.MethodGet, "/api/v1/pulls"}, {http.MethodGet, "/api/v1/upstreams"}, {http.MethodGet, "/api/v1/openapi.yaml"},
-	{http.MethodGet, "/metrics"}, {http.MethodGet, "/debug/pprof/"}, {http.MethodGet, "/debug/pprof/goroutine?debug=1"},
-	{http.MethodGet, "/debug/pprof/cmdline"}, {http.MethodPost, "/api/v1/explain"}, {http.MethodPost, "/api/v1/doctor"},
-	{http.MethodPost, "/api/v1/reload"}, {http.MethodPost, "/api/v1/upstreams/reset"},
+	{http.MethodGet, "/api/v1/cache"},
+	{http.MethodGet, "/api/v1/failures"},
+	{http.MethodGet, "/api/v1/failures/summary"},
+	{http.MethodGet, "/api/v1/pulls"},
+	{http.MethodGet, "/api/v1/upstreams"},
+	{http.MethodGet, "/api/v1/openapi.yaml"},
+	{http.MethodGet, "/metrics"},
+	{http.MethodGet, "/debug/pprof/"},
+	{http.MethodGet, "/debug/pprof/goroutine?debug=1"},
+	{http.MethodGet, "/debug/pprof/cmdline"},
+	{http.MethodPost, "/api/v1/explain"},
+	{http.MethodPost, "/api/v1/doctor"},
+	{http.MethodPost, "/api/v1/reload"},
+	{http.MethodPost, "/api/v1/upstreams/reset"},
 }
 
 // playAdmin asks all routes as a page in the operator's browser can, and as the operator does.

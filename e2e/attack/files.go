@@ -86,7 +86,7 @@ func idle(ctx context.Context, m *mirror, l listener) net.Conn {
 		ask = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" // and empty SETTINGS
 		protocols = []string{"h2"}
 	}
-	var conn net.Conn = c
+	conn := c
 	if l != plain {
 		conn = tls.Client(c, &tls.Config{RootCAs: m.pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12, NextProtos: protocols})
 	}

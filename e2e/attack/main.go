@@ -134,7 +134,7 @@ func run(ctx context.Context, o options, out io.Writer) (misses int, err error) 
 
 // wanted reports whether the command line asks for the scene.
 func (x scene) wanted(o options) bool {
-	return o.run.MatchString(x.title()) && (x.short || !o.short) && !(x.earlier && o.earlier == "") && !(x.timed && o.raced)
+	return o.run.MatchString(x.title()) && (x.short || !o.short) && (!x.earlier || o.earlier != "") && (!x.timed || !o.raced)
 }
 
 // perform plays one scene on a stage of its own.

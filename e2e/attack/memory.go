@@ -136,7 +136,7 @@ func (s *stage) coldManifest(ctx context.Context, g *registry, m *mirror) func(i
 
 // open starts a registry that is open to everybody, as docker.io, and a mirror before it.
 func (s *stage) open(ctx context.Context, o setup) (*registry, *mirror, error) {
-	g, err := s.newRegistry()
+	g, err := s.newRegistry(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

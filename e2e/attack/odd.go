@@ -55,7 +55,7 @@ func running(ctx context.Context, g *registry, m *mirror, seed uint64) (outcome 
 
 // playClock moves the clock by hours, forward and back, with a download under way.
 func playClock(ctx context.Context, s *stage) error {
-	g, err := s.newRegistry()
+	g, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}

@@ -181,10 +181,10 @@ type world struct {
 func newWorld(ctx context.Context, s *stage, cache string) (*world, error) {
 	w := &world{stage: s, gate: make(chan struct{})}
 	var err error
-	if w.closed, err = s.newRegistry(); err != nil {
+	if w.closed, err = s.newRegistry(ctx); err != nil {
 		return nil, err
 	}
-	if w.open, err = s.newRegistry(); err != nil {
+	if w.open, err = s.newRegistry(ctx); err != nil {
 		return nil, err
 	}
 	w.p = newPrivate(w.closed, "PRIVATE-ONE")

@@ -265,7 +265,7 @@ func shared(ctx context.Context, w *world, c *client) error {
 // playOneWord has a third registry, which says yes to every HEAD, claim the private content for a repository of its own.
 // That must not open it for a repository of a registry that says no.
 func playOneWord(ctx context.Context, s *stage) error {
-	third, err := s.newRegistry()
+	third, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}

@@ -149,7 +149,7 @@ func playPretence(ctx context.Context, s *stage, x pretence) error {
 	if err != nil {
 		return err
 	}
-	elsewhere, err := s.newRegistry()
+	elsewhere, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}
@@ -185,8 +185,10 @@ func playPretence(ctx context.Context, s *stage, x pretence) error {
 // closedRead asks for all of a closed image, slowly at first, so that neither a remembered refusal nor a breaker hides
 // what the mirror believes.
 func (s *stage) closedRead(ctx context.Context, c *client, g *registry, p private, repo string) {
-	all := []string{manifestPath(repo, "v1"), manifestPath(repo, p.index.digest), manifestPath(repo, p.manifest.digest),
-		blobPath(repo, p.config.Digest), blobPath(repo, p.layer.Digest)}
+	all := []string{
+		manifestPath(repo, "v1"), manifestPath(repo, p.index.digest), manifestPath(repo, p.manifest.digest),
+		blobPath(repo, p.config.Digest), blobPath(repo, p.layer.Digest),
+	}
 	leaks := 0
 	said := make(map[string]int)
 	for _, x := range []struct {
@@ -210,7 +212,7 @@ func (s *stage) closedRead(ctx context.Context, c *client, g *registry, p privat
 
 // behindLogin starts a registry with a closed image as docker.io, and a mirror with its login under access: public.
 func (s *stage) behindLogin(ctx context.Context) (*registry, *mirror, private, error) {
-	g, err := s.newRegistry()
+	g, err := s.newRegistry(ctx)
 	if err != nil {
 		return nil, nil, private{}, err
 	}
@@ -253,7 +255,7 @@ func playPortalBlob(ctx context.Context, s *stage) error {
 
 // revocable starts a mirror before a public image, pulls it, and returns when the image is cached.
 func (s *stage) revocable(ctx context.Context, tags string) (*registry, *mirror, private, error) {
-	g, err := s.newRegistry()
+	g, err := s.newRegistry(ctx)
 	if err != nil {
 		return nil, nil, private{}, err
 	}

@@ -21,11 +21,11 @@ func publisherScenes() []scene {
 
 // playSizes gets layers whose size the manifest has wrong, smaller and larger than it says.
 func playSizes(ctx context.Context, s *stage) error {
-	g, err := s.newRegistry()
+	g, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}
-	second, err := s.newRegistry()
+	second, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}

@@ -159,7 +159,7 @@ func playFairness(ctx context.Context, s *stage, l listener) error {
 
 // playOneTurn has an endpoint with one turn: the attacker waits with five repositories, a victim comes after them.
 func playOneTurn(ctx context.Context, s *stage) error {
-	g, err := s.newRegistry()
+	g, err := s.newRegistry(ctx)
 	if err != nil {
 		return err
 	}

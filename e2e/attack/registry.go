@@ -70,8 +70,8 @@ type hit struct {
 }
 
 // newRegistry runs one until the scene ends.
-func (s *stage) newRegistry() (*registry, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func (s *stage) newRegistry(ctx context.Context) (*registry, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
@@ -129,9 +129,6 @@ func (g *registry) hits(match func(hit) bool) int {
 func (g *registry) asked(repo, ref string) int {
 	return g.hits(func(h hit) bool { return h.repo == repo && h.ref == ref })
 }
-
-// forget drops the requests so far.
-func (g *registry) forget() { g.change(func() { g.log = nil }) }
 
 // questionOf reads a path by itself, so that the mirror's parser is not held against itself.
 func questionOf(r *http.Request) question {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -51,8 +52,8 @@ func (s *stage) close() (err error) {
 			err = errors.Join(err, fmt.Errorf("the race detector reports:\n%s", m.Tail()))
 		}
 	}
-	for i := len(s.ends) - 1; i >= 0; i-- {
-		s.ends[i]()
+	for _, end := range slices.Backward(s.ends) {
+		end()
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
@@ -109,7 +110,7 @@ func (s *stage) start(ctx context.Context, o setup) (*mirror, error) {
 		}
 	}
 	if o.Program == "" {
-		o.Program = s.options.mirror
+		o.Program = s.mirror
 	}
 	if o.Level == "" {
 		o.Level = "info"
@@ -252,5 +253,5 @@ func (m *mirror) resident() (now, most float64, err error) {
 func (s *stage) command(ctx context.Context, args ...string) (proc.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	return proc.Exec(ctx, proc.Options{Dir: s.dir}, s.options.mirror, args...)
+	return proc.Exec(ctx, proc.Options{Dir: s.dir}, s.mirror, args...)
 }

@@ -69,10 +69,10 @@ func playPressure(ctx context.Context, s *stage) error {
 // playEarlier has an earlier version record what a private image and an attacker's manifest refer to. The binary under
 // test must not take it for proof.
 func playEarlier(ctx context.Context, s *stage) error {
-	now := s.options.mirror
-	s.options.mirror = s.earlier
+	now := s.mirror
+	s.mirror = s.earlier
 	w, err := newWorld(ctx, s, "")
-	s.options.mirror = now
+	s.mirror = now
 	if err != nil {
 		return err
 	}
