@@ -2,10 +2,12 @@ package e2e_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/e2e/internal/mirrord"
 	"github.com/registrymirror/mirror/e2e/internal/proc"
@@ -19,7 +21,12 @@ func TestAttack(t *testing.T) {
 	t.Parallel()
 	bin := filepath.Join(t.TempDir(), "attack")
 	proc.Must(t, proc.Options{Env: []string{"CGO_ENABLED=0"}}, tool.System(t, "env"), "go", "build", "-o", bin, "./attack")
-	r := proc.Run(t, proc.Options{}, bin, "-mirror", mirrord.Binary, "-short", "-raced", "-json")
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
+	defer cancel()
+	r, err := proc.Exec(ctx, proc.Options{}, bin, "-mirror", mirrord.Binary, "-short", "-raced", "-json")
+	if err != nil {
+		t.Fatal(err)
+	}
 	type figure struct {
 		Scene, What, Got, Bound string
 		OK                      bool
