@@ -31,6 +31,12 @@ run: build ## run it, with CONFIG=FILE or without any configuration
 .PHONY: test
 test: install unit build e2e cross ## everything: unit tests, real registries and clients (as root on Debian), all platforms
 
+.PHONY: test-container
+test-container: ## what CI runs, in a container of Debian 12 with podman or docker: for machines that are something else
+	@engine=$$(command -v podman || command -v docker) || { echo "needs podman or docker"; exit 2; }; \
+	"$$engine" run --rm -it --privileged -v "$(CURDIR):/src" -w /src -v mirror-go:/go/pkg/mod -v mirror-cache:/root/.cache \
+	  golang:1.26-bookworm sh -c 'git config --global --add safe.directory /src && .ci/run'
+
 .PHONY: unit
 unit: ## the product's own tests under the race detector, which needs gcc; "go test ./..." does not
 	go vet ./...
@@ -54,7 +60,8 @@ reasons: install ## a place for each reason of docs/failures, pulled from by eve
 	cd e2e && go test -count=1 -timeout 20m -run '^TestReasons$$' . -reasons $(if $(UPDATE),-update)
 
 .PHONY: tour
-tour: build ## ten failures on this machine, offline: what a client prints without the mirror and with it
+tour: build ## ten failures on this machine, offline: what a client prints without the mirror and with it; mirror demo is quicker
+	@./e2e/install.sh tour
 	@cd e2e && go run ./tour -mirror ../bin/mirror
 
 .PHONY: kill
@@ -77,6 +84,29 @@ faults: ## the fault matrix, in full: 100,000 trials, a quarter of an hour; FAUL
 .PHONY: rotation
 rotation: ## logins that live 5 s and tokens that live 2 s, under 50 clients, for ROTATION=60s of the test's own clock
 	go test -count=1 -v ./upstream -run '^TestRotationUnderLoad$$' -rotation $(ROTATION)
+
+.PHONY: release
+release: ## binaries for every platform, checksums and notes, into bin/release; VERSION=v1.2.3
+	@[[ "$(VERSION)" =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?$$ ]] || { echo "write VERSION=v1.2.3"; exit 2; }
+	@rm -rf bin/release && mkdir -p bin/release
+	@$(MAKE) --no-print-directory release-notes VERSION=$(VERSION) >bin/release/NOTES.md
+	@for target in $(TARGETS); do \
+	  echo "build mirror-$(VERSION)-$${target%/*}-$${target#*/}"; \
+	  CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' \
+	    -o bin/release/mirror-$(VERSION)-$${target%/*}-$${target#*/} ./cmd/mirror; \
+	done
+	@cd bin/release && sha256sum mirror-* >SHA256SUMS && cat SHA256SUMS
+
+.PHONY: release-notes
+release-notes: ## the section of CHANGELOG.md for VERSION=v1.2.3, by kind; without VERSION what is not released yet
+	@go run ./internal/notes $(VERSION) <CHANGELOG.md
+
+.PHONY: licenses
+licenses: ## the modules that the binary is linked with, and where their licenses are
+	@go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/mirror | sort -u | \
+	  while read -r module version dir; do \
+	    printf '%-50s %-12s %s\n' "$$module" "$$version" "$$(cd "$$dir" && ls | grep -iE '^(licen[cs]e|copying|notice)' | tr '\n' ' ')"; \
+	  done
 
 .PHONY: cross
 cross: ## builds for every platform that is promised

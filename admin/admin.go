@@ -1,7 +1,8 @@
 // Package admin is the operator's side: health, metrics and profiles on a listener of their own.
 //
 // Promise: /healthz and /readyz answer anybody, at once, from memory; everything else wants the token where one is
-// set. Nothing here can change what a pull gets. It does no I/O of its own.
+// set. Nothing here can change what a pull gets, but for a reload, which has the operator's own file read again. It does no
+// I/O of its own.
 package admin
 
 import (
@@ -38,6 +39,10 @@ type Options struct {
 	Cache func() Cache
 	// Pulls gives the pulls that go on, or those that are over. Nil: there is no /api/v1/pulls.
 	Pulls func(ctx context.Context, active bool) ([]journal.Pull, error)
+	// About says what runs. Nil: there is no /api/v1/status.
+	About func() About
+	// Reload reads the configuration again and takes it; a *NotReloaded says why it did not. Nil: there is no /api/v1/reload.
+	Reload func(ctx context.Context) (Reloaded, error)
 }
 
 // New returns the handler of the admin listener.
@@ -71,6 +76,12 @@ func New(o Options) http.Handler {
 		}
 		if o.Cache != nil {
 			r.Get("/api/v1/cache", showCache(o.Cache))
+		}
+		if o.About != nil {
+			r.Get("/api/v1/status", o.status)
+		}
+		if o.Reload != nil {
+			r.Post("/api/v1/reload", reload(o.Reload))
 		}
 		r.Post("/api/v1/explain", explain(o.Failures))
 		r.Get("/api/v1/openapi.yaml", openAPI)

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
@@ -39,8 +42,10 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 			f.ID = v
 		case "reason":
 			f.Reason = diagnose.Reason(v)
+			err = known("reason", f.Reason, slices.Concat(diagnose.Reasons(), diagnose.Seen()))
 		case "class":
 			f.Class = diagnose.Class(v)
+			err = known("class", f.Class, diagnose.Classes())
 		case "image":
 			f.Image = v
 		case "client":
@@ -48,7 +53,9 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 		case "continue":
 			f.After = v
 		case "since":
-			f.Since, err = sinceOf(v, now)
+			if f.Since, err = Since(v, now); err != nil {
+				err = fmt.Errorf("since=%s: %w", v, err)
+			}
 		case "declined":
 			if f.Declined, err = strconv.ParseBool(v); err != nil {
 				err = fmt.Errorf("declined=%s: there are true and false", v)
@@ -66,17 +73,40 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 	return f, nil
 }
 
-// sinceOf reads a time or how long ago it was.
-func sinceOf(v string, now time.Time) (time.Time, error) {
-	if d, err := time.ParseDuration(v); err == nil && d >= 0 {
-		return now.Add(-d), nil
+// known refuses a word that no failure can have: a list without any would be taken for good news. Empty chooses all.
+func known[W ~string](name string, w W, words []W) error {
+	if w == "" || slices.Contains(words, w) {
+		return nil
 	}
-	t, err := time.Parse(time.RFC3339, v)
-	if err != nil {
-		return t, fmt.Errorf("since=%s: it is a duration, as in 1h30m, or a time, as in %s", v,
-			now.UTC().Format(time.RFC3339))
+	all := make([]string, len(words))
+	for i, x := range words {
+		all[i] = string(x)
 	}
-	return t, nil
+	slices.Sort(all)
+	return fmt.Errorf("%s=%s: there is none; there are %s", name, w, strings.Join(all, ", "))
+}
+
+var days = regexp.MustCompile(`^([0-9]{1,5})d(.*)$`)
+
+// Since reads a time (RFC 3339), or how long ago it was: a duration, before which days of 24 hours may stand.
+func Since(text string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	ago, rest := time.Duration(0), text
+	m := days.FindStringSubmatch(text)
+	if m != nil {
+		n, _ := strconv.Atoi(m[1]) // of digits
+		ago, rest = time.Duration(n)*24*time.Hour, m[2]
+	}
+	if rest != "" || m == nil {
+		d, err := time.ParseDuration(rest)
+		if err != nil || d < 0 {
+			return now, fmt.Errorf("it is a duration, as in 1h30m or 7d, or a time, as in %s", now.UTC().Format(time.RFC3339))
+		}
+		ago += d
+	}
+	return now.Add(-ago), nil
 }
 
 // failures answers with a page of the record.

@@ -75,10 +75,10 @@ func everything() http.Handler {
 		Upstreams: func() []admin.Upstream {
 			return []admin.Upstream{{
 				Name: "docker.io", Access: "public",
-				Endpoints: []admin.Endpoint{{URL: "https://registry-1.docker.io", State: "up", LastError: "x", LastErrorAt: at}},
+				Endpoints: []admin.Endpoint{{URL: "https://registry-1.docker.io", State: "up", LastError: "x", LastErrorAt: at, Since: at}},
 				Credentials: []admin.Credential{{
 					Name: "hub", Kind: "file", For: "docker.io", Repositories: []string{"**"}, State: "ok", ExpiresAt: at, LastRefresh: at,
-					LastError: "x",
+					LastError: "x", LastErrorAt: at, Since: at,
 				}},
 				Limits: []admin.Limit{
 					{
@@ -112,6 +112,14 @@ func everything() http.Handler {
 			}
 		},
 		Cache: func() admin.Cache { return admin.Cache{Bytes: 1, Degraded: true} },
+		About: func() admin.About {
+			return admin.About{Version: "v1.2.3", GoVersion: "go1.26", StartedAt: at, Config: admin.Config{
+				File: "/etc/mirror/config.yaml", TakenAt: at, LastError: "x", Restart: []string{"listen"},
+			}}
+		},
+		Reload: func(context.Context) (admin.Reloaded, error) {
+			return admin.Reloaded{Changed: []string{"log.level"}, Restart: []string{"listen"}}, nil
+		},
 		Pulls: func(context.Context, bool) ([]journal.Pull, error) {
 			return []journal.Pull{{
 				Ref:    oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Tag: "v1", Digest: "sha256:ab"},
@@ -168,6 +176,10 @@ func TestOpenAPIRoutes(t *testing.T) {
 					value = "1h"
 				case "continue":
 					value = "eA"
+				case "class":
+					value = "auth"
+				case "reason":
+					value = "never-pull"
 				}
 				if status, body, _ := get(t, h, strings.ToUpper(method), path+"?"+p.Name+"="+cmp.Or(value, "x"), ""); status != 200 {
 					t.Errorf("%s of %s: %d %s", p.Name, path, status, body)
@@ -202,7 +214,7 @@ func TestOpenAPITypes(t *testing.T) {
 	for name, v := range map[string]any{
 		"FailureList": admin.FailureList{}, "Summary": journal.Summary{}, "Explanation": admin.Explanation{},
 		"PullList": admin.PullList{}, "UpstreamList": admin.UpstreamList{}, "Cache": admin.Cache{},
-		"DoctorRequest": admin.DoctorRequest{}, "Report": doctor.Report{},
+		"DoctorRequest": admin.DoctorRequest{}, "Report": doctor.Report{}, "Status": admin.Status{}, "Reloaded": admin.Reloaded{},
 	} {
 		compare(t, doc, seen, name, schema{Ref: "/" + name}, reflect.TypeOf(v))
 	}
@@ -337,7 +349,9 @@ func TestOpenAPIAnswers(t *testing.T) {
 	}
 	empty := admin.New(admin.Options{
 		Upstreams: func() []admin.Upstream { return nil }, Failures: &kept{}, Cache: func() admin.Cache { return admin.Cache{} },
-		Pulls: func(context.Context, bool) ([]journal.Pull, error) { return nil, nil },
+		Pulls:  func(context.Context, bool) ([]journal.Pull, error) { return nil, nil },
+		About:  func() admin.About { return admin.About{} },
+		Reload: func(context.Context) (admin.Reloaded, error) { return admin.Reloaded{}, nil },
 	})
 	bodies := map[string]string{
 		"/api/v1/doctor":  `{"image":"docker.io/acme/app:1"}`,

@@ -26,6 +26,7 @@ type Upstream struct {
 type Endpoint struct {
 	URL         string    `json:"url"` // with the prefix of repositories as a path
 	State       string    `json:"state"`
+	Since       time.Time `json:"since,omitzero"` // when the state became what it is
 	LastError   string    `json:"lastError,omitempty"`
 	LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
 }
@@ -37,9 +38,11 @@ type Credential struct {
 	For          string    `json:"for,omitempty"` // the host for which its source was asked
 	Repositories []string  `json:"repositories,omitempty"`
 	State        string    `json:"state"`
+	Since        time.Time `json:"since,omitzero"` // when the state became what it is
 	ExpiresAt    time.Time `json:"expiresAt,omitzero"`
 	LastRefresh  time.Time `json:"lastRefresh,omitzero"`
 	LastError    string    `json:"lastError,omitempty"`
+	LastErrorAt  time.Time `json:"lastErrorAt,omitzero"`
 }
 
 // Limit is what a registry has last said is left of a limit of requests. What is unknown is absent.

@@ -58,7 +58,8 @@ const (
 // Reporter is a Source that knows more about its credential than the credential itself shows.
 type Reporter interface {
 	Source
-	// Status does not ask anybody: it says how the last attempt to get the credential went.
+	// Status asks neither a host nor a program: it says how the last attempt to get the credential went. A source that is
+	// a file looks at it.
 	Status() Status
 }
 
@@ -88,7 +89,9 @@ type Status struct {
 	Kind        string
 	For         string // what it is for: a host, with what else narrows it; empty where the source doesn't know
 	State       State
+	Since       time.Time // when the state became what it is; zero: not known
 	Expires     time.Time
 	LastRefresh time.Time
 	LastError   string
+	LastErrorAt time.Time // zero: not known
 }

@@ -138,6 +138,8 @@ type Refreshed struct {
 	err     error     // of the last attempt
 	failed  int       // attempts in vain since the last good one
 	tried   time.Time // when the last attempt ended
+	good    time.Time // when attempts began to succeed; zero: none did
+	bad     time.Time // when attempts began to fail; it counts while err is set
 	again   time.Time // no fetch on account of a refusal before; zero: at once
 	told    trouble
 	call    *refreshCall // nil: none runs
@@ -261,15 +263,16 @@ func (r *Refreshed) Status() Status {
 	s := Status{
 		Name: r.o.Name, Kind: r.o.Kind, For: r.o.For, State: StateOK, Expires: r.have.Expires, LastRefresh: r.fetched,
 	}
+	s.Since = r.good
 	if r.err != nil {
-		s.LastError = r.err.Error()
+		s.LastError, s.LastErrorAt, s.Since = r.err.Error(), r.tried, r.bad
 	}
 	expired := !r.have.Expires.IsZero() && !now.Before(r.have.Expires)
 	switch {
 	case r.fetched.IsZero() && r.err == nil:
 		s.State = StateUnknown
 	case expired:
-		s.State = StateExpired
+		s.State, s.Since = StateExpired, r.have.Expires
 	case r.err == nil:
 	case !r.fetched.IsZero() && !r.have.Expires.IsZero():
 		s.State = StateExpiring
@@ -430,7 +433,9 @@ func (r *Refreshed) fail(now time.Time, err error) {
 	}](err); ok {
 		pause = max(pause, e.RetryAfter())
 	}
-	r.failed++
+	if r.failed++; r.failed == 1 {
+		r.bad = now
+	}
 	// Up to a fifth later: a fleet of mirrors must not come back at one moment.
 	r.due = now.Add(pause + rand.N(pause/5+1))
 	r.warn(now)
@@ -460,6 +465,9 @@ func (r *Refreshed) take(now time.Time, g Grant) {
 	if r.told > fine {
 		r.o.Log.Info("credential is renewed again", "credential", r.o.Name, "kind", r.o.Kind, "for", r.o.For,
 			"expires", g.Expires)
+	}
+	if r.fetched.IsZero() || r.failed > 0 {
+		r.good = now
 	}
 	r.again = time.Time{}
 	if !r.fetched.IsZero() && r.same(g.Credential) {

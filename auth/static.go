@@ -2,11 +2,15 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -23,6 +27,7 @@ type Env struct {
 	Name     string
 	Username string
 	Variable string
+	Log      *slog.Logger // told when the variable is empty. Nil: discard
 }
 
 // Credential reads the variable.
@@ -44,24 +49,39 @@ func (e Env) Status() Status {
 	return s
 }
 
+// Run tells the log of a variable that is empty, before a pull needs it.
+func (e Env) Run(ctx context.Context) error {
+	if _, err := e.Credential(ctx); err != nil {
+		orDiscard(e.Log).Warn("the variable with the password of a credential is empty: only public images are pulled without it",
+			"credential", e.Name, "variable", e.Variable, "err", err)
+	}
+	return nil
+}
+
 // File is a credential whose password is the content of a file, without the line end. The file is read again once it
 // has changed, through symbolic links too, as in a mounted Kubernetes secret. While it can't be read, the password
 // that was read last stays in use and Status says what is wrong. Use it by pointer.
 type File struct {
 	Name     string
 	Username string
-	Path     string
+	Path     string       // absolute, since it stands in messages
+	Log      *slog.Logger // told when the file can't be read, and when it can again. Nil: discard
 
-	mu   sync.Mutex // guards what follows; held while the file is read
-	seen os.FileInfo
-	read time.Time
-	text Secret
-	err  error
+	mu    sync.Mutex // guards what follows; held while the file is read
+	seen  os.FileInfo
+	read  time.Time // when the password in use was read; zero: never
+	text  Secret
+	err   error     // of the last look
+	errAt time.Time // when err came first, or became another one
+	since time.Time // when the state became what it is; zero: no look yet
 }
 
 // settled is how long a file must have been left alone before its times tell whether it has changed: a second write
 // within one tick of the file system's clock does not show.
 const settled = 2 * time.Second
+
+// pollEvery is how often Run looks at the file.
+const pollEvery = 10 * time.Second
 
 // Credential gives the password as the file has it now.
 func (f *File) Credential(context.Context) (Credential, error) {
@@ -74,17 +94,36 @@ func (f *File) Credential(context.Context) (Credential, error) {
 	return Credential{Name: f.Name, Username: f.Username, Password: f.text}, nil
 }
 
-// Status says how the last look at the file went.
+// Status looks at the file and says how that went. So a file that is missing is never called ok, even before the
+// credential is first used.
 func (f *File) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := Status{Name: f.Name, Kind: "file", State: StateOK, LastRefresh: f.read}
+	f.refresh()
+	s := Status{Name: f.Name, Kind: "file", State: StateOK, Since: f.since, LastRefresh: f.read}
 	if f.err != nil {
-		s.State, s.LastError = StateFailing, f.err.Error()
+		s.State, s.LastError, s.LastErrorAt = StateFailing, f.err.Error(), f.errAt
 	}
 	return s
 }
 
+// Run looks at the file until the context ends, so that the log tells of a missing one before a pull needs it.
+func (f *File) Run(ctx context.Context) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		f.mu.Lock()
+		f.refresh()
+		f.mu.Unlock()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// refresh reads the file if it has changed. The lock is held.
 func (f *File) refresh() {
 	now, err := os.Stat(f.Path)
 	if err != nil {
@@ -100,8 +139,17 @@ func (f *File) refresh() {
 		f.fail(err)
 		return
 	}
-	f.seen, f.read, f.text, f.err = now, time.Now(), text, nil
+	read := time.Now()
+	if f.err != nil {
+		orDiscard(f.Log).Info("the password file of a credential can be read again", "credential", f.Name, "path", f.Path)
+	}
+	if f.err != nil || f.since.IsZero() {
+		f.since = read
+	}
+	f.seen, f.read, f.text, f.err, f.errAt = now, read, text, nil, time.Time{}
 }
+
+var errEmpty = errors.New("file is empty")
 
 func (f *File) load() (Secret, error) {
 	r, err := os.Open(f.Path)
@@ -114,16 +162,77 @@ func (f *File) load() (Secret, error) {
 		return Secret{}, err
 	}
 	if len(b) > maxSecretFile {
-		return Secret{}, fmt.Errorf("%s has more than %d bytes", f.Path, maxSecretFile)
+		return Secret{}, fmt.Errorf("it has more than %d bytes", maxSecretFile)
 	}
 	text := NewSecret(strings.TrimRight(string(b), "\r\n"))
 	if text.IsZero() {
-		return Secret{}, fmt.Errorf("%s is empty", f.Path)
+		return Secret{}, errEmpty
 	}
 	return text, nil
 }
 
+// fail notes that the file can't be read. The lock is held.
 func (f *File) fail(err error) {
 	f.seen = nil
-	f.err = fmt.Errorf("credential %s: %w; put the password into the file, or correct passwordFile", f.Name, err)
+	told := &FileError{Credential: f.Name, Path: f.Path, Kept: !f.text.IsZero(), Err: err}
+	if f.err != nil && f.err.Error() == told.Error() {
+		return
+	}
+	now := time.Now()
+	if f.err == nil {
+		f.since = now
+	}
+	f.err, f.errAt = told, now
+	what := "the password file of a credential can't be read: only public images are pulled until it can"
+	if told.Kept {
+		what = "the password file of a credential can't be read: the password that was read before stays in use"
+	}
+	orDiscard(f.Log).Warn(what, "credential", f.Name, "path", f.Path, "err", told)
+}
+
+func orDiscard(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return log
+}
+
+// FileError says that the password file of a credential can't be read, and what to do.
+type FileError struct {
+	Credential string
+	Path       string
+	Kept       bool // the password that was read before is still used
+	Err        error
+}
+
+// Error is one line: whose file, what is wrong with it, what to do.
+func (e *FileError) Error() string {
+	text := fmt.Sprintf("credential %s: its password file %s ", e.Credential, e.Path)
+	switch {
+	case errors.Is(e.Err, fs.ErrNotExist):
+		text += "does not exist; create it, or correct passwordFile"
+	case errors.Is(e.Err, errEmpty):
+		text += "is empty; write the password to it"
+	case errors.Is(e.Err, fs.ErrPermission):
+		text += "can't be read by the mirror's user: permission denied; let that user read it"
+	case errors.Is(e.Err, syscall.EISDIR):
+		text += "is a folder; name the file in it with passwordFile"
+	default:
+		text += fmt.Sprintf("can't be read: %v; correct it, or passwordFile", withoutPath(e.Err))
+	}
+	if e.Kept {
+		text += "; until then the password that was read before is used"
+	}
+	return text
+}
+
+// Unwrap gives the error of the look.
+func (e *FileError) Unwrap() error { return e.Err }
+
+// withoutPath is an error of a file without the name of the file.
+func withoutPath(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
 }

@@ -1,10 +1,13 @@
 package auth_test
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -103,6 +106,84 @@ func TestFileKeepsThePasswordWhileItCannotBeRead(t *testing.T) {
 	expect(t, f, "better")
 }
 
+// The file is looked at before the credential is used for the first time: its state is never a guess.
+func TestFileIsNeverOKWithoutAPassword(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(name, text string) string {
+		write(t, filepath.Join(dir, name), text)
+		return filepath.Join(dir, name)
+	}
+	for _, tt := range []struct{ name, path, says string }{
+		{"missing", filepath.Join(dir, "none"), "/none does not exist; create it, or correct passwordFile"},
+		{"empty", path("empty", ""), "/empty is empty; write the password to it"},
+		{"a line end", path("line", "\r\n"), "/line is empty; write the password to it"},
+		{"a folder", dir, " is a folder; name the file in it"},
+		{"no path to it", filepath.Join(path("file", "x"), "below"), "can't be read: not a directory"},
+		{"too large", path("large", strings.Repeat("x", 65<<10)), "can't be read: it has more than 65536 bytes"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := &auth.File{Name: "hub", Username: "bot", Path: tt.path}
+			got := f.Status()
+			if got.State != auth.StateFailing || !strings.Contains(got.LastError, tt.says) ||
+				!strings.Contains(got.LastError, "credential hub: its password file "+dir) ||
+				got.Since.IsZero() || got.LastErrorAt.IsZero() {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+func TestFileStatesHaveATime(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pass")
+	write(t, path, "good")
+	f := &auth.File{Name: "hub", Username: "bot", Path: path}
+	ok := f.Status()
+	if again := f.Status(); ok.State != auth.StateOK || ok.Since.IsZero() || !again.Since.Equal(ok.Since) {
+		t.Errorf("good: %+v, then %+v", ok, again)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	gone := f.Status()
+	if gone.State != auth.StateFailing || !gone.Since.After(ok.Since) || !strings.Contains(gone.LastError, "is used") {
+		t.Errorf("gone: %+v", gone)
+	}
+	write(t, path, "")
+	if empty := f.Status(); !empty.Since.Equal(gone.Since) || !strings.Contains(empty.LastError, "empty") {
+		t.Errorf("empty: %+v, was gone since %v", empty, gone.Since)
+	}
+	write(t, path, "good")
+	if back := f.Status(); back.State != auth.StateOK || !back.Since.After(gone.Since) || !back.LastErrorAt.IsZero() {
+		t.Errorf("back: %+v", back)
+	}
+}
+
+func TestTheLogTellsOfAMissingPasswordOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "pass")
+		var b strings.Builder
+		log := slog.New(slog.NewTextHandler(&b, nil))
+		ctx, stop := context.WithCancel(t.Context())
+		f := &auth.File{Name: "hub", Path: path, Log: log}
+		go func() { _ = f.Run(ctx) }()
+		time.Sleep(time.Minute) // of the bubble
+		write(t, path, "good")
+		time.Sleep(11 * time.Second)
+		stop()
+		synctest.Wait()
+		_ = auth.Env{Name: "ci", Variable: "MIRROR_TEST_NO_SUCH", Log: log}.Run(t.Context())
+		got := b.String()
+		if strings.Count(got, "level=WARN") != 2 || strings.Count(got, "level=INFO") != 1 ||
+			!strings.Contains(got, "only public images are pulled until it can") || !strings.Contains(got, "variable=MIRROR_TEST_NO_SUCH") {
+			t.Errorf("log:\n%s", got)
+		}
+	})
+}
+
 func TestEnv(t *testing.T) {
 	t.Setenv("MIRROR_TEST_PASSWORD", "")
 	e := auth.Env{Name: "hub", Username: "bot", Variable: "MIRROR_TEST_PASSWORD"}
@@ -138,7 +219,6 @@ func TestDescribe(t *testing.T) {
 			auth.Credential{Name: "hub", Password: auth.NewSecret("x"), Expires: past},
 			auth.Status{Name: "hub", Kind: "static", State: auth.StateExpired, Expires: past},
 		},
-		{"file", &auth.File{Name: "hub"}, auth.Status{Name: "hub", Kind: "file", State: auth.StateOK}},
 	} {
 		if diff := cmp.Diff(tt.want, auth.Describe(tt.source)); diff != "" {
 			t.Errorf("%s: (-want +got)\n%s", tt.name, diff)

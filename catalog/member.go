@@ -38,7 +38,10 @@ const (
 // not a name that a host can have.
 const everywhere = "*"
 
-func memberKey(repo oci.Repo, d oci.Digest) string { return repo.String() + "@" + string(d) }
+// memberKey is repo.String(), an at sign and the digest, in one allocation: it is made for each request.
+func memberKey(repo oci.Repo, d oci.Digest) string {
+	return repo.Host + "/" + repo.Name + "@" + string(d)
+}
 
 func openKey(d oci.Digest) string { return everywhere + "@" + string(d) }
 
@@ -267,9 +270,13 @@ func (c *Catalog) Member(repo oci.Repo, d oci.Digest) (Member, error) {
 	case !ok:
 		return Member{Descriptor: oci.Descriptor{Digest: d, Size: -1}}, nil
 	}
+	r, err := c.repository(key[:len(key)-len(d)]) // which is its key, and takes no memory
+	if err != nil {
+		return Member{Descriptor: oci.Descriptor{Digest: d, Size: -1}}, fmt.Errorf("look up %s: %w", repo, err)
+	}
 	return Member{
 		Descriptor: oci.Descriptor{MediaType: m.MediaType, Digest: d, Size: m.Size},
-		Standing:   m.standing(), Manifest: m.Own,
+		Standing:   m.standing(), Manifest: m.Own, Repository: r,
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/state"
@@ -20,21 +21,28 @@ type repository struct {
 }
 
 // repositoryKey sorts before the repository's content.
-func repositoryKey(repo oci.Repo) string { return repo.String() + "@" }
+func repositoryKey(repo oci.Repo) string { return repo.Host + "/" + repo.Name + "@" }
 
 // Repository returns when a repository was last shown without a login, and refused. The error says that the table can't
 // be read.
 func (c *Catalog) Repository(repo oci.Repo) (Repository, error) {
-	key := repositoryKey(repo)
+	r, err := c.repository(repositoryKey(repo))
+	if err != nil {
+		return Repository{}, fmt.Errorf("look up %s: %w", repo, err)
+	}
+	return r, nil
+}
+
+func (c *Catalog) repository(key string) (Repository, error) {
 	c.removal.uses(key)
 	if r, ok := c.repositories.get(key); ok {
 		return r, nil
 	}
 	r, err := c.storedRepository(key)
 	if err != nil {
-		return Repository{}, fmt.Errorf("look up %s: %w", repo, err)
+		return Repository{}, err
 	}
-	return c.repositories.offer(key, r), nil
+	return c.repositories.offer(strings.Clone(key), r), nil // the key may be a part of a longer one
 }
 
 func (c *Catalog) storedRepository(key string) (Repository, error) {

@@ -66,6 +66,8 @@ type Member struct {
 	// Manifest reports that the registry has sent the content as a manifest of this repository. Otherwise the media type
 	// is that of a descriptor that names it, or empty.
 	Manifest bool
+	// Repository is what is known of the repository. It is zero where that can't be read.
+	Repository Repository
 }
 
 // Repository is when a registry last showed a repository to a request without a login, and when it last refused that.

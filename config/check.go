@@ -151,8 +151,8 @@ func (d *decoder) checkCache(c *Config) {
 	if c.Cache.Dir == "" {
 		d.bad("cache.dir", "has no folder", "name one, as in /var/lib/mirror")
 	}
-	if c.Cache.Size < leastSize {
-		d.bad("cache.size", fmt.Sprintf("%d bytes is too little", c.Cache.Size), unitHint(c.Cache.Size))
+	if s := c.Cache.Size; s.Percent == 0 && s.Bytes < leastSize {
+		d.bad("cache.size", fmt.Sprintf("%d bytes is too little", s.Bytes), unitHint(s.Bytes))
 	}
 	if b := c.Cache.MinFree.Bytes; b > 0 && b < leastSize {
 		d.bad("cache.minFree", fmt.Sprintf("%d bytes is too little", b),

@@ -35,12 +35,12 @@ func (d *decoder) checkPlatforms(list []string) {
 		system, architecture := parts[0], parts[1]
 		switch other := otherNames[architecture]; {
 		case !slices.Contains(systems, system):
-			d.bad(at, quoted(text)+" is no platform: there is no system "+quoted(system), cmp.Or(didYouMean(nearest(system, systems)), hint))
+			d.bad(at, quoted(text)+" is no platform: there is no system "+quoted(system), cmp.Or(didYouMean(Nearest(system, systems)), hint))
 		case other != "":
 			d.bad(at, quoted(text)+" is no platform: images call it "+other, "write "+system+"/"+other)
 		case !slices.Contains(architectures, architecture):
 			d.bad(at, quoted(text)+" is no platform: there is no architecture "+quoted(architecture),
-				cmp.Or(didYouMean(nearest(architecture, architectures)), hint))
+				cmp.Or(didYouMean(Nearest(architecture, architectures)), hint))
 		case len(parts) == 3 && !variant.MatchString(parts[2]):
 			d.bad(at, quoted(text)+" is no platform: "+quoted(parts[2])+" is no variant", "as in linux/arm/v7")
 		case slices.Contains(list[:i], list[i]):

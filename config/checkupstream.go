@@ -47,6 +47,8 @@ func (d *decoder) checkName(u *Upstream, path string) {
 		d.bad(path, "a name is a host, without a path", "write "+host)
 	case !isHostPort(u.Name):
 		d.bad(path, quoted(u.Name)+" is not HOST or HOST:PORT", "write it as it stands in image names, as in ghcr.io")
+	case registryOf(u.Name) != "" && u.Endpoints == nil:
+		d.bad(path, quoted(u.Name)+" is not a registry", didYouMean(registryOf(u.Name)))
 	case canonical(u.Name) != "" && u.Endpoints == nil:
 		d.bad(path, "another name of "+canonical(u.Name), "write "+canonical(u.Name))
 	}
@@ -219,7 +221,7 @@ func (d *decoder) checkDefault(c *Config) {
 	for _, u := range whole.Upstreams {
 		names = append(names, u.Name)
 	}
-	hint := didYouMean(nearest(c.DefaultUpstream, names))
+	hint := didYouMean(Nearest(c.DefaultUpstream, names))
 	if hint == "" {
 		hint = "add it under upstreams, or write one that is there: " + strings.Join(names, ", ")
 	}

@@ -101,11 +101,11 @@ type Log struct {
 type Cache struct {
 	// Dir is the folder. One mirror at a time uses it.
 	Dir string `yaml:"dir" path:"dir" reload:"restart"`
-	// Size is how many bytes of content the folder may hold, as in 20GiB, 500GB, or a plain number of bytes. The
-	// least recently used goes first.
-	Size Size `yaml:"size" reload:"restart"`
+	// Size is how much content the folder may hold: a size, as in 20GiB, 500GB or a plain number of bytes, or a percentage
+	// of the disk that the folder is on, as in 80%. The least recently used goes first.
+	Size DiskShare `yaml:"size" reload:"restart"`
 	// MinFree is what stays free on the disk whatever size says: a percentage, as in 5%, or a size.
-	MinFree MinFree `yaml:"minFree" reload:"restart"`
+	MinFree DiskShare `yaml:"minFree" reload:"restart"`
 	// Durability is relaxed (after a crash of the machine, content not known to be on disk is hashed before it is
 	// served) or strict (each blob is synced to disk before it counts as cached, which is slower).
 	Durability string `yaml:"durability" enum:"relaxed,strict" reload:"restart"`
@@ -209,7 +209,7 @@ func defaults() *Config {
 		ErrorPhrase: true,
 		Log:         Log{Level: "info", Format: "auto"},
 		Cache: Cache{
-			Dir: "./mirror-data", Size: 20 << 30, MinFree: MinFree{Percent: 5}, Durability: "relaxed",
+			Dir: "./mirror-data", Size: DiskShare{Bytes: 20 << 30}, MinFree: DiskShare{Percent: 5}, Durability: "relaxed",
 			ParallelAbove: 64 << 20,
 			Scrub:         24 * time.Hour,
 		},

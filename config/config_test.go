@@ -57,7 +57,7 @@ func TestNoConfigurationAtAll(t *testing.T) {
 		t.Errorf("Load without a file is not Default:\n%s", diff)
 	}
 	got := []any{
-		c.Listen, c.Admin.Listen, c.Metrics.Listen, c.TLS.Enabled(), c.Cache.Dir, int64(c.Cache.Size),
+		c.Listen, c.Admin.Listen, c.Metrics.Listen, c.TLS.Enabled(), c.Cache.Dir, int64(c.Cache.Size.Bytes),
 		c.Cache.MinFree.Percent, c.Cache.Durability, c.Drain, c.ErrorPhrase, c.ClientsFallBack, c.Log.Level, c.Log.Format,
 		c.DefaultUpstream, len(c.Files()),
 	}
@@ -172,7 +172,7 @@ upstreams:
 		Drain:   90 * time.Minute,
 		Log:     config.Log{Level: "debug", Format: "json"},
 		Cache: config.Cache{
-			Dir: "/etc/mirror/data", Size: 3 << 39, MinFree: config.MinFree{Bytes: 10e9},
+			Dir: "/etc/mirror/data", Size: config.DiskShare{Bytes: 3 << 39}, MinFree: config.DiskShare{Bytes: 10e9},
 			Durability: "strict", ParallelAbove: 1 << 30,
 		},
 		DefaultUpstream: "registry.example.com:5000",
@@ -282,5 +282,29 @@ func TestLoadSaysWhatToDo(t *testing.T) {
 		if want := "read the configuration: " + path + " " + want; err == nil || err.Error() != want {
 			t.Errorf("error %q, want %q", err, want)
 		}
+	}
+}
+
+// What a file names is told with its full path, also where the file was named by a relative one.
+func TestPathsAreFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "c.yaml"), []byte("cache: {dir: data}\ntls: {cert: a, key: /b}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	c, err := config.Load("c.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Cache.Dir != filepath.Join(at, "data") || c.TLS.Cert != filepath.Join(at, "a") || c.TLS.Key != "/b" {
+		t.Errorf("%s, %s, %s", c.Cache.Dir, c.TLS.Cert, c.TLS.Key)
+	}
+	_, err = config.Parse("c.yaml", []byte("x: 1\n"), nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "c.yaml:1:1: ") {
+		t.Errorf("a problem has the name that was given: %v", err)
 	}
 }

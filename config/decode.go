@@ -142,7 +142,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, s spot) {
 	case isNull(n):
 		return
 	case n.Kind != yaml.SequenceNode:
-		d.at(n, s.path, "is "+kindOf(n)+" and must be a list", "write it in brackets: [a, b]")
+		d.at(n, s.path, "is "+kindOf(n)+" and must be a list", listHint(n))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), 0, min(len(n.Content), maxNodes)))
@@ -164,7 +164,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, s spot) {
 	d.mapping(n, s, func(key, value *yaml.Node) {
 		i := slices.IndexFunc(fields, func(f field) bool { return f.key == key.Value })
 		if i < 0 {
-			d.at(key, join(s.path, key.Value), "unknown key", suggest(key.Value, fields))
+			d.at(key, join(s.path, key.Value), "unknown key", suggest(key.Value, fields, s))
 			return
 		}
 		f := fields[i]
@@ -200,18 +200,26 @@ func (d *decoder) word(n *yaml.Node, f field, v reflect.Value, s spot) {
 	before := len(d.problems)
 	d.value(n, v, s)
 	if len(d.problems) == before {
-		if err := checkWord(f, v); err != nil {
+		if err := checkWord(f, v, s.pattern); err != nil {
 			message, hint := explain(err)
 			d.at(resolve(n), s.path, message, hint)
 		}
 	}
 }
 
-func checkWord(f field, v reflect.Value) error {
+func checkWord(f field, v reflect.Value, pattern string) error {
 	if f.enum == nil || slices.Contains(f.enum, v.String()) {
 		return nil
 	}
-	return badValue(v.String(), "one of "+strings.Join(f.enum, ", "), didYouMean(nearest(v.String(), f.enum)))
+	words := f.enum
+	if r, ok := unavailable[pattern]; ok {
+		words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w != r.today && w != r.also })
+	}
+	hint := meant(v.String(), pattern)
+	if hint == "" {
+		hint = didYouMean(Nearest(v.String(), words))
+	}
+	return badValue(v.String(), "one of "+strings.Join(words, ", "), hint)
 }
 
 // isToday reports whether v is what text says.
@@ -252,7 +260,7 @@ func (d *decoder) mapping(n *yaml.Node, s spot, fn func(key, value *yaml.Node)) 
 		if s.path == "" {
 			message = "the file " + message
 		}
-		d.at(n, s.path, message, "write KEY: VALUE, one a line")
+		d.at(n, s.path, message, mappingHint(n, s))
 		return
 	}
 	lines := map[string]int{}
@@ -278,6 +286,74 @@ func (d *decoder) mapping(n *yaml.Node, s spot, fn func(key, value *yaml.Node)) 
 		d.places[path] = place{line: max(key.Line, 1), column: max(key.Column, 1)}
 		fn(key, value)
 	}
+}
+
+// listHint is how to make a list of what is none.
+func listHint(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "put a - before its first key, or the whole in brackets: [{...}]"
+	case !strings.ContainsAny(n.Value, "\n,[]{}#") && len(n.Value) <= 80:
+		return "write it in brackets: [" + withoutUser(n.Value) + "]"
+	}
+	return "write it in brackets: [a, b]"
+}
+
+// mappingHint is how to make a mapping of what is none.
+func mappingHint(n *yaml.Node, s spot) string {
+	const general = "write KEY: VALUE, one a line"
+	name := ""
+	switch {
+	case n.Kind == yaml.ScalarNode:
+		name = n.Value
+	case n.Kind == yaml.SequenceNode && len(n.Content) > 0 && resolve(n.Content[0]).Kind == yaml.ScalarNode:
+		name = resolve(n.Content[0]).Value
+	}
+	if name == "" || len(name) > 80 || strings.ContainsAny(name, "\n,[]{}#") {
+		return general
+	}
+	name = withoutUser(name)
+	if s.pattern == "upstreams" {
+		if isHostPort(strings.ToLower(name)) {
+			return "write " + name + ": {}, one a line"
+		}
+		return general
+	}
+	if s.pattern == "upstreams.*" && n.Kind == yaml.ScalarNode {
+		if strings.Contains(name, "://") {
+			return "write {endpoints: [" + name + "]}"
+		}
+		return "write {}, or keys below it"
+	}
+	if _, err := parseBool(strings.ToLower(name)); err == nil && n.Kind == yaml.ScalarNode {
+		if wrap, ok := switches[s.pattern]; ok {
+			return "write " + wrap
+		}
+		return general
+	}
+	if wrap, ok := wraps[s.pattern]; ok {
+		return "write " + strings.ReplaceAll(wrap, "VALUE", name)
+	}
+	return general
+}
+
+// wraps are mappings of the one value that is often written in their place.
+var wraps = map[string]string{
+	"tls":                              "{cert: VALUE, key: FILE}",
+	"admin":                            "{listen: VALUE}",
+	"metrics":                          "{listen: VALUE}",
+	"log":                              "{level: VALUE}",
+	"rules.*":                          "{who: [anonymous], pull: [VALUE]}",
+	"upstreams.*.tags":                 "{maxAge: VALUE}",
+	"upstreams.*.credentials.*":        "{name: VALUE, username: USER, passwordFile: FILE}",
+	"upstreams.*.credentials.*.plugin": "{command: VALUE, args: []}",
+	"upstreams.*.credentials.*.gar":    "{keyFile: VALUE}",
+}
+
+// switches are mappings whose being there says something, in place of true.
+var switches = map[string]string{
+	"tls": "{cert: FILE, key: FILE}", "kubernetes": "{events: true}", "upstreams.*.credentials.*.ecr": "{}",
+	"upstreams.*.credentials.*.gar": "{}", "upstreams.*.credentials.*.acr": "{}",
 }
 
 func resolve(n *yaml.Node) *yaml.Node {

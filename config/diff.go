@@ -21,6 +21,42 @@ func Diff(running, wanted *Config) (restart []string) {
 	return restart
 }
 
+// Changed returns the settings that differ between two configurations, in the order of the file: each upstream is one, as
+// upstreams.ghcr.io, and so is each other list.
+func Changed(was, now *Config) []string {
+	return changed(reflect.ValueOf(was).Elem(), reflect.ValueOf(now).Elem(), spot{})
+}
+
+func changed(was, now reflect.Value, at spot) (paths []string) {
+	for _, f := range fieldsOf(was.Type()) {
+		a, b, here := was.Field(f.index), now.Field(f.index), at.key(f.key)
+		switch {
+		case reflect.DeepEqual(a.Interface(), b.Interface()):
+		case a.Type() == reflect.TypeFor[Upstreams]():
+			paths = append(paths, changedUpstreams(a.Interface().(Upstreams), b.Interface().(Upstreams), here)...)
+		case a.Kind() == reflect.Struct && !isText(a):
+			paths = append(paths, changed(a, b, here)...)
+		default:
+			paths = append(paths, here.path)
+		}
+	}
+	return paths
+}
+
+func changedUpstreams(was, now Upstreams, at spot) (paths []string) {
+	for _, u := range now {
+		if old, there := was.Get(u.Name); !there || !reflect.DeepEqual(old, u) {
+			paths = append(paths, at.chosen(u.Name).path)
+		}
+	}
+	for _, u := range was {
+		if _, there := now.Get(u.Name); !there {
+			paths = append(paths, at.chosen(u.Name).path)
+		}
+	}
+	return paths
+}
+
 // RestartPaths are the settings that take effect only when the mirror is started again. "tls" stands for switching it
 // on or off.
 func RestartPaths() []string {

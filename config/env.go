@@ -55,6 +55,42 @@ var envSettings = sync.OnceValue(func() map[string]string {
 	return names
 })
 
+// settingWords are what other programs call some of the settings.
+var settingWords = map[string]string{
+	"port": "listen", "p": "listen", "bind": "listen", "addr": "listen", "address": "listen", "listenaddress": "listen", "listenaddr": "listen",
+	"verbose": "log.level", "debug": "log.level", "loglevel": "log.level", "logformat": "log.format",
+	"d": "cache.dir", "data": "cache.dir", "datadir": "cache.dir", "storage": "cache.dir", "cachedir": "cache.dir", "root": "cache.dir",
+	"adminport": "admin.listen", "adminaddr": "admin.listen", "metricsport": "metrics.listen", "metricsaddr": "metrics.listen",
+	"cert": "tls.cert", "tlscert": "tls.cert", "key": "tls.key", "tlskey": "tls.key", "maxsize": "cache.size", "cachesize": "cache.size",
+}
+
+// SettingOf is the setting that a word is meant to be, and the variable that sets it: listen, cache-dir and cacheDir are
+// words for settings, as is the last part of a path where no other setting ends so.
+func SettingOf(word string) (path, variable string, ok bool) {
+	bare := func(s string) string {
+		return strings.ToLower(strings.NewReplacer("-", "", "_", "", ".", "").Replace(s))
+	}
+	if path := settingWords[bare(word)]; path != "" {
+		return path, EnvName(path), true
+	}
+	var ends []string
+	for _, p := range slices.Compact(slices.Sorted(maps.Values(envSettings()))) {
+		if v, _, _, missing := find(reflect.ValueOf(&Config{}).Elem(), p); missing || !isText(v) {
+			continue
+		}
+		if bare(p) == bare(word) {
+			return p, EnvName(p), true
+		}
+		if i := strings.LastIndexByte(p, '.'); bare(p[i+1:]) == bare(word) {
+			ends = append(ends, p)
+		}
+	}
+	if len(ends) != 1 {
+		return "", "", false
+	}
+	return ends[0], EnvName(ends[0]), true
+}
+
 // overlay sets in c what the variables say. Relative paths in them stay relative to the working folder.
 func (d *decoder) overlay(env []string, c *Config) {
 	values := map[string]string{}
@@ -95,7 +131,7 @@ func (d *decoder) setVariable(name, path, text string, c *Config) bool {
 	case isText(got):
 		err := setText(got, text)
 		if err == nil {
-			err = checkWord(f, got)
+			err = checkWord(f, got, path)
 		}
 		if err != nil {
 			message, hint := explain(err)
@@ -145,7 +181,7 @@ func (d *decoder) unknownVariable(name string) {
 		}
 	}
 	slices.Sort(known)
-	near := nearest(rest, known)
+	near := Nearest(rest, known)
 	if i := slices.IndexFunc(known, func(n string) bool { return strings.HasPrefix(n, rest) }); near == "" && i >= 0 {
 		near = known[i]
 	}

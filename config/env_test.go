@@ -18,7 +18,7 @@ func TestVariablesWin(t *testing.T) {
 		"MIRROR_LOG_LEVEL=debug", "MIRROR_CLIENTS_FALL_BACK=false", "MIRROR_DEFAULT_UPSTREAM=index.docker.io",
 		"PATH=/bin", "MIRROR", "mirror_listen=x")
 	got := []any{
-		c.Listen, c.Admin.Listen, c.Admin.TokenFile, c.Cache.MinFree.Percent, int64(c.Cache.Size), c.ErrorPhrase,
+		c.Listen, c.Admin.Listen, c.Admin.TokenFile, c.Cache.MinFree.Percent, int64(c.Cache.Size.Bytes), c.ErrorPhrase,
 		c.Log.Level, c.ClientsFallBack, c.DefaultUpstream, c.Drain,
 	}
 	want := []any{

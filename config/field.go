@@ -44,14 +44,6 @@ func fieldsOf(t reflect.Type) []field {
 	return fs
 }
 
-func keysOf(fs []field) []string {
-	keys := make([]string, len(fs))
-	for i, f := range fs {
-		keys[i] = f.key
-	}
-	return keys
-}
-
 // spot is the place of a value in the tree: its path as people see it, and as the table of unavailable settings has it,
 // with * for every key and index that the operator chose.
 type spot struct{ path, pattern string }
@@ -177,17 +169,34 @@ var paths = sync.OnceValue(func() []string {
 	return all
 })
 
-// suggest says what may have been meant by a key that a mapping with these fields doesn't have.
-func suggest(key string, fs []field) string {
-	if near := nearest(key, keysOf(fs)); near != "" {
-		return didYouMean(near)
+// suggest says what may have been meant by a key that the mapping at a place, which has these fields, doesn't have. It
+// names nothing that isn't available.
+func suggest(key string, fs []field, s spot) string {
+	if hint := meant(key, s.pattern); hint != "" {
+		return hint
 	}
-	for _, p := range paths() {
-		if p == key || strings.HasSuffix(p, "."+key) {
-			return "it belongs at " + strings.NewReplacer("upstreams.*", "upstreams.NAME", ".*", "[]").Replace(p)
+	var keys []string
+	for _, f := range fs {
+		if of := s.key(f.key).pattern; available(of) && anyAvailable(of) {
+			keys = append(keys, f.key)
 		}
 	}
-	keys := slices.Sorted(slices.Values(keysOf(fs)))
+	if near := Nearest(key, keys); near != "" {
+		return didYouMean(near)
+	}
+	// Below the mapping first: what is one level too high is nearer than a setting of the same name elsewhere.
+	for _, within := range []string{s.pattern, ""} {
+		for _, p := range paths() {
+			rest, inside := strings.CutPrefix(p, within)
+			if inside && (p == key || strings.HasSuffix(rest, "."+key)) && available(p) {
+				return "it belongs at " + strings.NewReplacer("upstreams.*", "upstreams.NAME", ".*", "[]").Replace(strings.TrimPrefix(rest, "."))
+			}
+		}
+	}
+	if path, _, ok := SettingOf(key); ok && s.path == "" && path != key {
+		return "it belongs at " + path
+	}
+	slices.Sort(keys)
 	if len(keys) == 0 {
 		return "nothing can be set here"
 	}

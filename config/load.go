@@ -15,7 +15,7 @@ import (
 
 // Load reads the file at path and lets the variables of env (NAME=VALUE, as from os.Environ) override it. With an empty
 // path there is no file: defaults and variables alone. The error is an *Invalid where the content is wrong, else what
-// kept the file from being read.
+// kept the file from being read. What is relative to the file has its full path, so that messages say where it is.
 func Load(path string, env []string) (*Config, error) {
 	if path == "" {
 		return Parse("", nil, env)
@@ -24,7 +24,11 @@ func Load(path string, env []string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	return Parse(path, data, env)
+	dir := filepath.Dir(path)
+	if full, err := filepath.Abs(dir); err == nil { // without a working folder it stays as it is
+		dir = full
+	}
+	return parse(path, dir, data, env)
 }
 
 // readFile reads a regular file, up to one byte more than may be in it. Anything else would be another one, or none, when
@@ -63,6 +67,11 @@ func unreadable(err error) error { return fmt.Errorf("%w; let the user that runs
 // Parse is Load for a file whose bytes are at hand. The name is that of the file: it stands in problems, and relative
 // paths in data are relative to its folder.
 func Parse(name string, data []byte, env []string) (*Config, error) {
+	return parse(name, filepath.Dir(name), data, env)
+}
+
+// parse is Parse with the folder that relative paths are relative to.
+func parse(name, dir string, data []byte, env []string) (*Config, error) {
 	d := &decoder{file: name, places: map[string]place{}, wrong: map[string]bool{}}
 	c := defaults()
 	whole := d.decode(data, c)
@@ -79,7 +88,7 @@ func Parse(name string, data []byte, env []string) (*Config, error) {
 	}
 	c.complete(d.places)
 	if name != "" {
-		c.locate(filepath.Dir(name), d.places)
+		c.locate(dir, d.places)
 	}
 	return c, nil
 }

@@ -40,6 +40,9 @@ func (p printer) mapping(v reflect.Value, s spot) *yaml.Node {
 		if sparse(s.pattern) && v.Field(f.index).IsZero() {
 			continue // of the few that have them
 		}
+		if at.pattern == "upstreams.*.endpoints" && v.Field(f.index).Len() == 0 {
+			continue // a pattern: it may have none
+		}
 		child := p.node(v.Field(f.index), at)
 		if child == nil {
 			continue

@@ -107,8 +107,8 @@ func sortProblems(ps []Problem) {
 	})
 }
 
-// nearest returns the word that was probably meant, or "".
-func nearest(word string, words []string) string {
+// Nearest returns the word that was probably meant, or "".
+func Nearest(word string, words []string) string {
 	best, least := "", max(1, len(word)/3)+1
 	for _, w := range words {
 		if strings.EqualFold(w, word) {

@@ -38,7 +38,7 @@ func TestProblems(t *testing.T) {
 			`config.yaml:1:9: listen: is a list and must be one value`,
 		}},
 		{"a value for a list", "upstreams: {ghcr.io: {authHosts: a.example.com}}\n", nil, []string{
-			`config.yaml:1:34: upstreams.ghcr.io.authHosts: is one value and must be a list (write it in brackets: [a, b])`,
+			`config.yaml:1:34: upstreams.ghcr.io.authHosts: is one value and must be a list (write it in brackets: [a.example.com])`,
 		}},
 		{"a value for a mapping", "cache: 20GiB\n", nil, []string{
 			`config.yaml:1:8: cache: is one value and must have keys (write KEY: VALUE, one a line)`,
@@ -92,8 +92,8 @@ func TestProblems(t *testing.T) {
 			`config.yaml:1:8: drain: "-1s" is not zero or more (write as in 60s)`,
 		}},
 		{"a bad size", "cache: {size: 20 apples}\n", nil, []string{
-			`config.yaml:1:15: cache.size: "20 apples" is not a size (write a number with KiB, MiB, GiB, TiB, KB, MB, GB ` +
-				`or TB, as in 20GiB)`,
+			`config.yaml:1:15: cache.size: "20 apples" is not a size or a percentage of the disk (write a number with KiB, MiB, ` +
+				`GiB, TiB, KB, MB, GB or TB, or a percentage, as in 20GiB or 80%)`,
 		}},
 		{"a size without a unit", "cache: {size: 20}\n", nil, []string{
 			`config.yaml:1:15: cache.size: 20 bytes is too little (write a unit, as in 20GiB)`,
@@ -340,8 +340,8 @@ func TestProblems(t *testing.T) {
 				`config.yaml:1:1: listne: unknown key (did you mean "listen"?)`,
 				`config.yaml:2:8: drain: "1" is not a duration (it has no unit: write 1s for seconds)`,
 				`config.yaml:4:20: upstreams.ghcr.io.tags.maxage: unknown key (did you mean "maxAge"?)`,
-				`MIRROR_CACHE_SIZE: cache.size: "x" is not a size (write a number with KiB, MiB, GiB, TiB, KB, MB, GB or ` +
-					`TB, as in 20GiB)`,
+				`MIRROR_CACHE_SIZE: cache.size: "x" is not a size or a percentage of the disk (write a number with ` +
+					`KiB, MiB, GiB, TiB, KB, MB, GB or TB, or a percentage, as in 20GiB or 80%)`,
 				`MIRROR_TLS_KEY: tls.cert: missing: tls.key needs its certificate ` +
 					`(set both, or neither for plain HTTP)`,
 			},

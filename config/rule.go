@@ -98,11 +98,11 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 	}
 	var ruled []string
 	for _, u := range us {
-		if u.Access == "rules" {
+		if u.Access == "rules" && !u.IsPattern() { // a pattern would let more be pulled than was meant
 			ruled = append(ruled, u.Name)
 		}
 	}
-	if hint = didYouMean(nearest(host, ruled)); hint == "" {
+	if hint = didYouMean(Nearest(host, ruled)); hint == "" {
 		hint = "add it under upstreams with access: rules"
 	}
 	return "no upstream is called " + quoted(host), hint
@@ -110,7 +110,52 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 
 // inGlob reports whether the first part of a rule's glob is about an upstream, or about some of a pattern's hosts.
 func (u Upstream) inGlob(host string) bool {
-	return matchHost(host, u.Name) || u.IsPattern() && u.Fits(host)
+	return matchHost(host, u.Name) || u.IsPattern() && (u.Fits(host) || strings.Contains(host, "*") && overlap(host, u.Name))
+}
+
+// overlap reports whether a host can fit both a rule's glob and a pattern, label by label.
+func overlap(glob, pattern string) bool {
+	return glob == "*" || overlapLabels(strings.Split(glob, "."), strings.Split(pattern, "."))
+}
+
+func overlapLabels(glob, pattern []string) bool {
+	for len(glob) > 0 && glob[0] != "**" {
+		if len(pattern) == 0 || !overlapLabel(glob[0], pattern[0]) {
+			return false
+		}
+		glob, pattern = glob[1:], pattern[1:]
+	}
+	if len(glob) == 0 {
+		return len(pattern) == 0
+	}
+	for i := 0; i <= len(pattern); i++ {
+		if overlapLabels(glob[1:], pattern[i:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// overlapLabel reports whether a label can fit two globs in which * stands for any letters.
+func overlapLabel(a, b string) bool {
+	// fits[j] says whether a label can fit what is left of a, and b from j on.
+	fits := make([]bool, len(b)+1)
+	for i := len(a); i >= 0; i-- {
+		after := slices.Clone(fits) // for a from i+1 on
+		for j := len(b); j >= 0; j-- {
+			switch {
+			case i == len(a) && j == len(b):
+				fits[j] = true
+			case i < len(a) && a[i] == '*':
+				fits[j] = after[j] || j < len(b) && fits[j+1]
+			case j < len(b) && b[j] == '*':
+				fits[j] = fits[j+1] || i < len(a) && after[j]
+			default:
+				fits[j] = i < len(a) && j < len(b) && a[i] == b[j] && after[j+1]
+			}
+		}
+	}
+	return fits[0]
 }
 
 // Ruled reports whether a rule is about an upstream, or a part of it.
@@ -129,10 +174,12 @@ func (c *Config) Ruled(u Upstream) bool {
 func (c *Config) Warnings() []string {
 	var list []string
 	for i, r := range c.Rules {
-		list = append(list, fmt.Sprintf("rules[%d] is for everybody who reaches the mirror (%s): whoever connects to it reads %s, "+
-			"and a kubelet that checks pull secrets (KEP-2535) takes the mirror's answer for proof of any secret, so keep the "+
-			"mirror to the network of your nodes, and to images that each of their pods may have", i, strings.Join(r.Who, ", "),
-			strings.Join(r.Pull, " ")))
+		list = append(list, fmt.Sprintf("rules[%d] is for everybody who reaches the mirror (%s): each client that can connect reads %s; "+
+			"keep the mirror to the network of your nodes", i, strings.Join(r.Who, ", "), strings.Join(r.Pull, " ")))
+	}
+	if len(c.Rules) > 0 {
+		list = append(list, "a kubelet that checks pull secrets (KEP-2535) takes the mirror's answer for proof of any secret; put into rules "+
+			"only what every pod of your nodes may have")
 	}
 	for _, u := range c.Upstreams {
 		if u.Access == "rules" && !c.Ruled(u) {

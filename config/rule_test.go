@@ -96,8 +96,8 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("of the defaults: %q", got)
 	}
 	got := parse(t, ruled("access: rules", "{who: ['*'], pull: [docker.io/acme/**]}")).Warnings()
-	if len(got) != 2 || !strings.Contains(got[0], "KEP-2535") || !strings.Contains(got[0], "docker.io/acme/**") ||
-		!strings.HasPrefix(got[1], "nobody may pull anything of a.azurecr.io") {
+	if len(got) != 3 || !strings.Contains(got[1], "KEP-2535") || !strings.Contains(got[0], "docker.io/acme/**") ||
+		!strings.HasPrefix(got[2], "nobody may pull anything of a.azurecr.io") {
 		t.Errorf("%q", got)
 	}
 }

@@ -108,7 +108,7 @@ func (g generator) value(t *testing.T, typ reflect.Type, s spot, standard reflec
 	case reflect.TypeFor[Size]():
 		m["type"], m["pattern"] = []string{"string", "integer"}, sizePattern
 		m["minimum"] = 0
-	case reflect.TypeFor[MinFree]():
+	case reflect.TypeFor[DiskShare]():
 		m["type"], m["pattern"] = []string{"string", "integer"}, sizePattern+"|"+percentPattern
 		m["minimum"] = 0
 	case reflect.TypeFor[Percent]():

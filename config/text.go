@@ -50,9 +50,45 @@ func (d *decoder) syntax(err error, data []byte) {
 		}
 		if tabs(data, line) {
 			message, hint = "a tab in the indentation", "indent with spaces"
+		} else if star := unquotedStar(data, line, column); star != "" {
+			message, hint = "a word that begins with * needs quotes", "write \""+star+"\""
 		}
 	}
 	d.add(line, column, "", "not YAML: "+message, hint)
+}
+
+// unquotedStar is the word at a place, if it begins with a *, which YAML takes for the name of an alias: a pattern of
+// hosts or repositories without its quotes. The parser tells of the * itself, or of what follows it.
+func unquotedStar(data []byte, line, column int) string {
+	n := 1
+	for text := range bytes.Lines(data) {
+		if n++; n <= line {
+			continue
+		}
+		at := bytes.LastIndexByte(text[:min(max(column, 1), len(text))], '*')
+		if at < 0 {
+			at = bytes.IndexByte(text, '*')
+		}
+		for at > 0 && text[at-1] == '*' {
+			at--
+		}
+		if at < 0 || at > 0 && !bytes.ContainsRune([]byte(" \t[{,"), rune(text[at-1])) {
+			return ""
+		}
+		word := text[at:]
+		for i, c := range word { // to the end of the key or value
+			if c == ',' || c == ']' || c == '}' || c == '#' || c == '\n' || c == '\r' ||
+				c == ':' && (i+1 == len(word) || bytes.ContainsRune([]byte(" \r\n"), rune(word[i+1]))) {
+				word = word[:i]
+				break
+			}
+		}
+		if word = bytes.TrimSpace(word); len(word) > 1 && !bytes.ContainsAny(word[1:], "*./:") {
+			return "" // the name of an alias, which is lacking
+		}
+		return string(word)
+	}
+	return ""
 }
 
 // tabs reports whether a line is indented by a tab.

@@ -1,5 +1,7 @@
 package config
 
+import "strings"
+
 // unavailable lists the settings that have a name and a meaning but aren't built yet. A file that sets one is refused:
 // a setting that is accepted works. A row is deleted with the change that builds it.
 //
@@ -34,6 +36,29 @@ type row struct {
 func isAvailable(pattern string) bool {
 	r, ok := unavailable[pattern]
 	return !ok || r.partly
+}
+
+// available reports whether a setting and all that it is part of are built, at least in part.
+func available(pattern string) bool {
+	for ; pattern != ""; pattern = parent(pattern) {
+		if !isAvailable(pattern) {
+			return false
+		}
+	}
+	return true
+}
+
+// anyAvailable reports whether something can be set at a path or below it.
+func anyAvailable(pattern string) bool {
+	leaf := true
+	for _, p := range paths() {
+		if strings.HasPrefix(p, pattern+".") {
+			if leaf = false; available(p) {
+				return true
+			}
+		}
+	}
+	return leaf
 }
 
 const notYet = "not available yet"

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Size is a number of bytes. As text it is a plain number or one with a unit: 20GiB, 20Gi (1024s), 20GB (1000s).
+// Size is a number of bytes. As text it is a plain number or one with a unit: 20GiB, 20Gi (1024s), 20GB, 20G (1000s).
 type Size int64
 
-// MinFree is what stays free of a disk: Percent of it where that is above zero, else Bytes.
-type MinFree struct {
+// DiskShare is a part of a disk: Percent of it where that is above zero, else Bytes.
+type DiskShare struct {
 	Percent float64
 	Bytes   Size
 }
@@ -28,15 +28,18 @@ var units = []struct {
 	{"GiB", "Gi", 1 << 30},
 	{"MiB", "Mi", 1 << 20},
 	{"KiB", "Ki", 1 << 10},
-	{"TB", "", 1e12},
-	{"GB", "", 1e9},
-	{"MB", "", 1e6},
-	{"KB", "", 1e3},
+	{"TB", "T", 1e12}, // the short ones as Kubernetes has them
+	{"GB", "G", 1e9},
+	{"MB", "M", 1e6},
+	{"KB", "K", 1e3},
 	{"B", "", 1},
 }
 
 // valueError is what is wrong with a value, and what to write instead.
-type valueError struct{ message, hint string }
+type valueError struct {
+	message, hint string
+	huge          bool // a size beyond all disks
+}
 
 func (e *valueError) Error() string {
 	if e.hint == "" {
@@ -75,7 +78,7 @@ func parseSize(text string) (int64, error) {
 		return 0, badValue(text, "a size", "write a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB, as in 20GiB")
 	}
 	if value*float64(factor) >= math.MaxInt64 {
-		return 0, badValue(text, "a size that any disk has", "write less, as in 20GiB")
+		return 0, &valueError{message: quoted(text) + " is not a size that any disk has", hint: "write less, as in 20GiB", huge: true}
 	}
 	if whole, err := strconv.ParseInt(number, 10, 64); err == nil {
 		return whole * factor, nil // exact, where a float isn't
@@ -94,25 +97,37 @@ func (s Size) String() string {
 	return strconv.FormatInt(number, 10) + unit
 }
 
+// Of is how many bytes it is of a disk with so many.
+func (m DiskShare) Of(total int64) int64 {
+	if m.Percent > 0 {
+		return int64(float64(total) * m.Percent / 100)
+	}
+	return int64(m.Bytes)
+}
+
 // UnmarshalText reads a percentage or a size.
-func (m *MinFree) UnmarshalText(text []byte) error {
+func (m *DiskShare) UnmarshalText(text []byte) error {
 	if strings.HasSuffix(string(text), "%") {
 		p, err := parsePercent(string(text))
 		if err == nil {
-			*m = MinFree{Percent: p}
+			*m = DiskShare{Percent: p}
 		}
 		return err
 	}
 	n, err := parseSize(string(text))
-	if err != nil {
-		return badValue(string(text), "a percentage or a size", "write as in 5% or 10GiB")
+	if e, ok := errors.AsType[*valueError](err); ok && e.huge {
+		return err
 	}
-	*m = MinFree{Bytes: Size(n)}
+	if err != nil {
+		return badValue(string(text), "a size or a percentage of the disk",
+			"write a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB, or a percentage, as in 20GiB or 80%")
+	}
+	*m = DiskShare{Bytes: Size(n)}
 	return nil
 }
 
 // String is the text that UnmarshalText reads.
-func (m MinFree) String() string {
+func (m DiskShare) String() string {
 	if m.Percent > 0 {
 		return Percent(m.Percent).String()
 	}

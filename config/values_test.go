@@ -46,10 +46,10 @@ func TestSize(t *testing.T) {
 
 func TestMinFreeAndPercent(t *testing.T) {
 	t.Parallel()
-	for text, want := range map[string]config.MinFree{
+	for text, want := range map[string]config.DiskShare{
 		"5%": {Percent: 5}, "0.5 %": {Percent: 0.5}, "10GiB": {Bytes: 10 << 30}, "0": {}, "0%": {}, "100%": {Percent: 100},
 	} {
-		var m, again config.MinFree
+		var m, again config.DiskShare
 		if err := m.UnmarshalText([]byte(text)); err != nil || m != want {
 			t.Errorf("%q is %+v, %v", text, m, err)
 		}
@@ -58,8 +58,8 @@ func TestMinFreeAndPercent(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "%", "-1%", "101%", "NaN%", "Inf%", "5%%", "much"} {
-		m, p := config.MinFree{Bytes: 7}, config.Percent(7)
-		if err := m.UnmarshalText([]byte(text)); err == nil || m != (config.MinFree{Bytes: 7}) {
+		m, p := config.DiskShare{Bytes: 7}, config.Percent(7)
+		if err := m.UnmarshalText([]byte(text)); err == nil || m != (config.DiskShare{Bytes: 7}) {
 			t.Errorf("minFree %q is %+v, %v", text, m, err)
 		}
 		if err := p.UnmarshalText([]byte(text)); err == nil || p != 7 {

@@ -3,14 +3,22 @@ package diagnose
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/upstream"
 )
 
 // content reads what is wrong with bytes that came with a good status.
 func (c *facts) content() bool {
+	if e, ok := errors.AsType[*pull.ClaimError](c.err); ok {
+		c.f.Host = orElse(e.Host, c.f.Host)
+		c.claim(e.Ref.Digest, fmt.Sprintf("%d bytes", e.Claim), fmt.Sprintf("%d bytes", e.Size), orElse(e.Host, e.Ref.Host))
+		c.note("%s: %d bytes by the manifest, %d bytes at %s", e.Ref.Digest, e.Claim, e.Size, orElse(e.Host, e.Ref.Host))
+		return true
+	}
 	if e, ok := errors.AsType[*flight.MismatchError](c.err); ok {
 		c.f.Host = orElse(e.Host, c.f.Host)
 		if e.Got == "" {
@@ -40,6 +48,11 @@ func (c *facts) content() bool {
 		return false
 	}
 	c.note("%s: wanted %s, got %s", e.Kind, orElse(e.Want, "nothing else"), orElse(e.Got, "nothing"))
+	if e.Claimed {
+		want, _, _ := strings.Cut(e.Want, ",")
+		c.claim(oci.Digest(c.e.Reference), want, e.Got, c.host)
+		return true
+	}
 	switch e.Kind {
 	case upstream.ContentDigest, upstream.ContentSize:
 		c.set(DigestMismatch, "what %s sent for %s is not what its digest says", c.host, c.full())
@@ -71,6 +84,13 @@ func (c *facts) content() bool {
 		c.remedy("pull again; if it stays tell the operator of %s", c.up)
 	}
 	return true
+}
+
+// claim says that a manifest gives a blob another size than a host has. The blob may be right: it is the image that is
+// at fault.
+func (c *facts) claim(d oci.Digest, want, got, host string) {
+	c.set(UnsupportedImage, "the image is wrong: its manifest says that %s has %s, and %s has %s", short(d), want, host, got)
+	c.remedy("push the image again with a current tool; no registry or network is at fault")
 }
 
 func (c *facts) tooLarge() {

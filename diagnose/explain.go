@@ -12,6 +12,7 @@ import (
 
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
@@ -30,7 +31,7 @@ func Explain(err error) Finding {
 	// From the most specific fact to the least: what we detected ourselves, what a server answered, what the network
 	// did, what our own clock did.
 	for _, read := range []func(*facts) bool{
-		(*facts).request, (*facts).content, (*facts).refusedByUs, (*facts).answer, (*facts).network, (*facts).ourselves,
+		(*facts).overloaded, (*facts).request, (*facts).content, (*facts).refusedByUs, (*facts).answer, (*facts).network, (*facts).ourselves,
 		(*facts).sourceFailed,
 	} {
 		if read(c) {
@@ -203,6 +204,18 @@ func (c *facts) forbidden(e *access.ForbiddenError) {
 	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
 }
 
+// overloaded reads that the mirror had no memory for a document. What else is known of the trip is not why.
+func (c *facts) overloaded() bool {
+	e, ok := errors.AsType[*memory.FullError](c.err)
+	if !ok {
+		return false
+	}
+	c.set(Overloaded, "the mirror has as many large manifests and lists in memory as it may have")
+	c.remedy("pull again in a moment; run more mirrors if it stays")
+	c.note("%d bytes were wanted of %d, for %s", e.Need, e.Size, e.Waited.Round(time.Millisecond))
+	return true
+}
+
 // ourselves reads what the mirror or its client decided.
 func (c *facts) ourselves() bool {
 	if e, ok := errors.AsType[*upstream.QueueError](c.err); ok {
@@ -259,7 +272,11 @@ func evidence(e *upstream.Error) []string {
 			shows[p.Verdict]))
 	}
 	if n := e.Credential.Name; n != "" {
-		lines = append(lines, fmt.Sprintf("credential %s: %s", n, orElse(string(e.Credential.State), "state unknown")))
+		line := fmt.Sprintf("credential %s: %s", n, orElse(string(e.Credential.State), "state unknown"))
+		if why := e.Credential.LastError; why != "" && e.Credential.State != "failing" { // that is in the summary
+			line += "; " + strings.TrimPrefix(why, "credential "+n+": ")
+		}
+		lines = append(lines, line)
 	}
 	return lines
 }

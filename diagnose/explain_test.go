@@ -461,6 +461,14 @@ var cases = []struct {
 		Digest: digest, Size: 10, GotSize: 12,
 		Host: "cdn.example",
 	}},
+	{"claimed-size", diagnose.UnsupportedImage, hubError(upstream.StepBlobRegistry, hub, func(e *upstream.Error) {
+		e.Op, e.Reference = "blob", digest
+		e.Err = &upstream.ContentError{Kind: upstream.ContentSize, Want: "777 bytes, by its manifest", Got: "5 bytes", Claimed: true}
+	})},
+	{"claimed-size-of-the-only-endpoint", diagnose.UnsupportedImage, &pull.ClaimError{
+		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Digest: digest}, Claim: 10, Size: 12, Host: "cdn.example",
+		Err: &flight.MismatchError{Digest: digest, Size: 10, GotSize: 12, Host: "cdn.example"},
+	}},
 	{"unheard-of", diagnose.UpstreamError, broke(upstream.StepManifest, hub, errors.New("http2: server sent GOAWAY"))},
 
 	{"unknown-upstream", diagnose.UnknownUpstream, &route.UnknownError{

@@ -162,6 +162,17 @@ func Seen() []Reason { return slices.Sorted(maps.Keys(seen)) }
 // Reasons returns every reason that Explain and the front end can give, sorted.
 func Reasons() []Reason { return slices.Sorted(maps.Keys(classes)) }
 
+// Classes returns every class that a reason has, sorted.
+func Classes() []Class {
+	all := map[Class]bool{ClassUnknown: true}
+	for _, of := range []map[Reason]Class{classes, seen} {
+		for _, c := range of {
+			all[c] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
 // ID is a fingerprint of what failed for whom: 8 hex digits over the reason, the image and the host at which it broke.
 // It is the same after a restart and on another machine, so that it can be quoted. image is canonical
 // ("docker.io/library/nginx:1.27"), empty where none is known.

@@ -2,9 +2,13 @@
 # Installs what the end-to-end tests and the comparison need and this machine lacks: Debian packages (as root), and Go
 # programs into $MIRROR_E2E_CACHE/bin. Nothing is done where everything is there. A bare machine takes some ten minutes,
 # nearly all of it for building containerd. With the argument "kubernetes" it also installs what runs a node of a cluster:
-# ten minutes more.
+# ten minutes more. With the argument "tour" it installs the packages alone that make the tour's client a containerd, where
+# that can be done: elsewhere the tour has another client.
+#
+# No package is removed for another one: where Docker's own packages are, install what is lacking by hand.
 set -euo pipefail
 cd "$(dirname "$0")"
+PATH=$PATH:/usr/sbin:/sbin # where some programs are that are looked for
 # shellcheck source=versions.env
 source ./versions.env
 
@@ -18,7 +22,7 @@ say() { printf 'install: %s\n' "$*"; }
 packages=(
   "containerd=$CONTAINERD1_DEBIAN /usr/bin/containerd"
   "runc runc"
-  "docker.io /usr/sbin/dockerd"
+  "docker.io dockerd"
   "podman podman"
   "skopeo skopeo"
   "nginx /usr/sbin/nginx"
@@ -32,6 +36,9 @@ packages=(
 if [ "${1:-}" = kubernetes ]; then
   packages+=("etcd-server /usr/bin/etcd")
 fi
+if [ "${1:-}" = tour ]; then
+  packages=("containerd /usr/bin/containerd" "runc runc" "iproute2 /sbin/ip")
+fi
 missing=()
 for entry in "${packages[@]}"; do
   read -r package proof <<<"$entry"
@@ -41,6 +48,10 @@ for entry in "${packages[@]}"; do
 done
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    if [ "${1:-}" = tour ]; then
+      say "there is no containerd, and it can't be installed without root on Debian: the tour's client is a library's"
+      exit 0
+    fi
     say "missing: ${missing[*]}; install them, or run this as root on Debian 12" >&2
     exit 1
   fi
@@ -54,7 +65,10 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q
-  apt-get install -q -y --no-install-recommends "${missing[@]}"
+  apt-get install -q -y --no-remove --no-install-recommends "${missing[@]}"
+fi
+if [ "${1:-}" = tour ]; then
+  exit 0
 fi
 case "$(/usr/bin/containerd --version)" in
   *" 1.6."*) ;;

@@ -176,6 +176,36 @@ func TestHostsFiles(t *testing.T) {
 	}
 }
 
+// TestNoWayAroundTheMirror pulls through the hosts.toml of nodes that have nowhere else to go. What the mirror refuses is
+// asked for nowhere else, and its sentence is what the node says.
+func TestNoWayAroundTheMirror(t *testing.T) {
+	t.Parallel()
+	upstream := registry.Start(t, registry.Options{})
+	want := image.Push(t, upstream.Host, "acme/tool", "v1", image.New(t, "linux/amd64", image.Layers{1 << 10}))
+	m := mirrord.Start(t, mirrord.Options{
+		Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}\nregistry.corp.example: {endpoints: [" + upstream.URL() + "]}",
+		More:      "clientsFallBack: false",
+	})
+	for _, line := range containerd.Lines {
+		t.Run(string(line), func(t *testing.T) {
+			t.Parallel()
+			c := containerd.Start(t, line, containerd.Certs{Mirror: m.URL(), Only: true})
+			for _, name := range []string{"docker.io", "registry.corp.example"} {
+				p, err := c.CRI(t, name+"/acme/tool:v1")
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+					continue
+				}
+				equal(t, "digest from "+name, p.Digest, want.String())
+			}
+			_, err := c.CRI(t, "other.example/acme/tool:v1")
+			if err == nil || !strings.Contains(err.Error(), "(mirror: ") || strings.Contains(err.Error(), "lookup ") {
+				t.Errorf("a registry that the mirror does not have: %v", err)
+			}
+		})
+	}
+}
+
 // TestArtifacts pulls what is no image: an artifact with media types that nobody knows, and what refers to an image.
 func TestArtifacts(t *testing.T) {
 	t.Parallel()

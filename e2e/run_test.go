@@ -26,8 +26,8 @@ import (
 	"github.com/registrymirror/mirror/e2e/internal/wait"
 )
 
-// TestGracefulStop sends SIGTERM while pulls run: readiness goes first, no new connection is taken, the pulls get all
-// their bytes, and then the process ends well.
+// TestGracefulStop sends SIGTERM while pulls run: readiness goes first, no other pull begins, the pulls get all their bytes
+// and the next parts of their image, and then the process ends well.
 func TestGracefulStop(t *testing.T) {
 	t.Parallel()
 	const pulls = 5
@@ -62,13 +62,18 @@ func TestGracefulStop(t *testing.T) {
 	if code, body := m.Get(t, "/healthz"); code != http.StatusOK {
 		t.Errorf("/healthz while pulls run: %d %s, want 200: a restart now would cut them", code, body)
 	}
-	wait.For(t, 10*time.Second, "mirror to take no new connections", func() error {
-		if c, err := net.DialTimeout("tcp", m.Host, time.Second); err == nil {
-			_ = c.Close()
-			return fmt.Errorf("%s still answers", m.Host)
+	// Another image is refused, and told why; the rest of the one that is being pulled is served.
+	wait.For(t, 10*time.Second, "mirror to take no new pulls", func() error {
+		if code, body := mirrord.Get(t, m.URL()+"/v2/docker.io/library/other/manifests/1"); code != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
+			return fmt.Errorf("%d %s", code, body)
 		}
 		return nil
 	})
+	config := x.Configs[0].Digest
+	p := puller{client: &http.Client{Transport: &http.Transport{}}, base: m.URL() + "/v2/docker.io/library/app/"}
+	if err := p.get(t.Context(), "blobs/"+config.String(), config.String(), io.Discard); err != nil {
+		t.Errorf("the next part of a pull under way: %v", err)
+	}
 	if err := m.Exited(); err != nil {
 		t.Fatalf("before the pulls were over: %v", err)
 	}
@@ -119,6 +124,43 @@ func TestDrainEnds(t *testing.T) {
 	}
 	if err := <-got; err == nil {
 		t.Error("the pull that was cut off looks whole to its client")
+	}
+}
+
+// TestSecondSignal has the mirror stop now, though a pull is under way and the drain time is long.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	upstream := origin.Start(t, origin.Options{})
+	x := upstream.AddImage("library/app", "v1", origin.Image{Layers: []int64{8 << 20}})
+	layer := x.Layers[0][0].Digest.String()
+	upstream.Script(origin.Rule{
+		Kind: origin.KindBlob, Ref: layer,
+		Do: origin.Fault{Stall: &origin.Stall{At: 6 << 20, Gate: origin.NewGate()}},
+	})
+	m := mirrord.Start(t, mirrord.Options{Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}", More: "drain: 10m"})
+	begun := make(chan struct{}, 1)
+	got := make(chan error, 1)
+	go func() {
+		p := puller{client: &http.Client{Transport: &http.Transport{}}, base: m.URL() + "/v2/docker.io/library/app/"}
+		got <- p.get(context.WithoutCancel(t.Context()), "blobs/"+layer, layer, &signal{ch: begun})
+	}()
+	<-begun
+	m.Signal(t, syscall.SIGINT)
+	wait.For(t, 10*time.Second, "the first signal to be taken", func() error {
+		if code, body := m.Get(t, "/readyz"); code != http.StatusServiceUnavailable {
+			return fmt.Errorf("%d %s", code, body)
+		}
+		return m.Exited()
+	})
+	m.Signal(t, syscall.SIGINT)
+	equal(t, "exit code", m.WaitExit(t, 20*time.Second), 0)
+	if err := <-got; err == nil {
+		t.Error("the pull that was cut off looks whole to its client")
+	}
+	for _, text := range []string{"a second signal stops now", "at the second signal were cut off"} {
+		if log := fmt.Sprint(m.Log()); !strings.Contains(log, text) {
+			t.Errorf("no %q in the log:\n%s", text, log)
+		}
 	}
 }
 

@@ -67,7 +67,7 @@ var shown = []string{"11", "17"}
 // inReadme holds the README to what the tour says, or writes it.
 func inReadme(t *testing.T, acts map[string]string) {
 	t.Helper()
-	const begin, end = "<!-- the tour: go test ./e2e -run TestTour -update -->\n```\n", "```\n<!-- the end of the tour -->\n"
+	const begin, end = "<!-- the tour: cd e2e && go test . -run TestTour -update -->\n```\n", "```\n<!-- the end of the tour -->\n"
 	page, err := os.ReadFile(readme)
 	if err != nil {
 		t.Fatal(err)

@@ -1,10 +1,10 @@
 package oci
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // descriptor is the one at a key, nil where it is missing.
@@ -12,14 +12,11 @@ func (d *document) descriptor(k key) (*Descriptor, error) {
 	if d.null(k) {
 		return nil, nil
 	}
-	v := new(Descriptor)
-	if err := json.Unmarshal(d.values[k], v); err != nil {
-		return nil, fault(FaultBadDescriptor, "%s: %s", keyNames[k], shape(err))
-	}
-	if err := checkDescriptor(v); err != nil {
+	v, err := readDescriptor(d.values[k])
+	if err != nil {
 		return nil, fault(FaultBadDescriptor, "%s: %v", keyNames[k], err)
 	}
-	return v, nil
+	return &v, nil
 }
 
 // children appends the descriptors at a key, one or a list. They are read one by one, so that a document of a million
@@ -35,24 +32,99 @@ func (d *document) children(to []Child, k key) ([]Child, error) {
 		}
 		return append(to, Child{Descriptor: *v}), nil
 	}
-	dec := json.NewDecoder(bytes.NewReader(d.values[k]))
-	if t, err := dec.Token(); err != nil || t != json.Delim('[') {
+	if d.values[k][0] != '[' {
 		return nil, fault(FaultBadDescriptor, "%s is not a list", keyNames[k])
 	}
-	for i := 0; dec.More(); i++ {
+	for i, b := range elements(d.values[k]) {
 		if len(to) == maxDescriptors {
-			return nil, fault(FaultTooMany, "it has more than %d descriptors", maxDescriptors)
+			return nil, fault(FaultTooMany, "it refers to more than %d pieces of content", maxDescriptors)
 		}
-		c := Child{Manifest: k == keyManifests}
-		if err := dec.Decode(&c.Descriptor); err != nil {
-			return nil, fault(FaultBadDescriptor, "%s[%d]: %s", keyNames[k], i, shape(err))
-		}
-		if err := checkDescriptor(&c.Descriptor); err != nil {
+		v, err := readDescriptor(b)
+		if err != nil {
 			return nil, fault(FaultBadDescriptor, "%s[%d]: %v", keyNames[k], i, err)
 		}
-		to = append(to, c)
+		if n := len(to); n > 0 && to[n-1].MediaType == v.MediaType {
+			v.MediaType = to[n-1].MediaType // one string for them all
+		}
+		to = append(to, Child{Descriptor: v, Manifest: k == keyManifests})
 	}
 	return to, nil
+}
+
+// described is what is read of a descriptor: never its annotations and data, which may be all of the document.
+type described struct {
+	MediaType    string    `json:"mediaType"`
+	Digest       string    `json:"digest"`
+	Size         int64     `json:"size"`
+	URLs         elsewhere `json:"urls"`
+	ArtifactType string    `json:"artifactType"`
+	Platform     *struct {
+		Architecture string `json:"architecture"`
+		OS           string `json:"os"`
+		OSVersion    string `json:"os.version"`
+		Variant      string `json:"variant"`
+	} `json:"platform"`
+}
+
+// elsewhere is the first of a list of addresses: it says that content is kept at another place, and they are never
+// followed.
+type elsewhere []string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (e *elsewhere) UnmarshalJSON(b []byte) error {
+	*e = nil
+	if string(b) == "null" {
+		return nil
+	}
+	if b[0] != '[' {
+		return fmt.Errorf("its urls are not a list")
+	}
+	for _, first := range elements(b) {
+		if first[0] != '"' {
+			return fmt.Errorf("one of its urls is not a string")
+		}
+		*e = elsewhere{unquoted(first)}
+		break
+	}
+	return nil
+}
+
+// plainDescriptor is up to how many bytes a descriptor is decoded as it is.
+const plainDescriptor = 512
+
+// abridged is an object with those members alone that are read. Keys are compared as the decoder does it.
+func abridged(b []byte) []byte {
+	short := []byte{'{'}
+	for name, v := range members(b) {
+		for _, want := range [...]string{"mediaType", "digest", "size", "urls", "artifactType", "platform"} {
+			if !strings.EqualFold(name, want) {
+				continue
+			}
+			if len(short) > 1 {
+				short = append(short, ',')
+			}
+			short = append(append(short, `"`+want+`":`...), v...)
+		}
+	}
+	return append(short, '}')
+}
+
+// readDescriptor reads one and checks it. Its error goes behind the name of its place.
+func readDescriptor(b []byte) (v Descriptor, err error) {
+	var d described
+	if len(b) > plainDescriptor && b[0] == '{' {
+		b = abridged(b)
+	}
+	if err := json.Unmarshal(b, &d); err != nil {
+		return v, errors.New(shape(err))
+	}
+	v = Descriptor{
+		MediaType: d.MediaType, Digest: Digest(d.Digest), Size: d.Size, URLs: d.URLs, ArtifactType: d.ArtifactType,
+	}
+	if p := d.Platform; p != nil {
+		v.Platform = &Platform{Architecture: p.Architecture, OS: p.OS, OSVersion: p.OSVersion, Variant: p.Variant}
+	}
+	return v, checkDescriptor(&v)
 }
 
 // checkDescriptor refuses what could never be fetched and verified. A size of zero with the digest of something is

@@ -1,10 +1,8 @@
 package oci
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 )
@@ -40,9 +38,10 @@ var keyNames = [keyCount]string{
 	keySchemaVersion: "schemaVersion",
 }
 
-// document is the top of a manifest. Values are not looked into yet; all of it is known to be valid JSON.
+// document is the top of a manifest. Values are not looked into yet, and are no copies; all of it is known to be valid
+// JSON.
 type document struct {
-	values [keyCount]json.RawMessage
+	values [keyCount][]byte
 	twice  [keyCount]bool   // the key is there more than once
 	like   [keyCount]string // a key that differs in case only, which some decoders take for this one
 }
@@ -51,29 +50,31 @@ func readDocument(b []byte) (*document, error) {
 	if d := depth(b); d > maxDepth {
 		return nil, fault(FaultTooDeep, "it is nested %d levels deep, at most %d are allowed", d, maxDepth)
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+	at := blank(b, 0)
+	if at == len(b) || b[at] != '{' {
 		return nil, fault(FaultNotJSON, "it does not begin as a JSON object")
 	}
+	if !json.Valid(b) {
+		err := json.Unmarshal(b, new(unread))
+		bad, _ := errors.AsType[*json.SyntaxError](err)
+		if end := value(b, at); bad != nil && bad.Offset > int64(end) {
+			return nil, fault(FaultNotJSON, "there is more data after the end of the object, at byte %d", end)
+		}
+		return nil, fault(FaultNotJSON, "at byte %d: %v", offset(bad, b), err)
+	}
 	d := new(document)
-	for dec.More() {
-		t, err := dec.Token()
-		if err != nil {
-			return nil, fault(FaultNotJSON, "at byte %d: %v", dec.InputOffset(), err)
-		}
-		var v json.RawMessage
-		if err := dec.Decode(&v); err != nil {
-			return nil, fault(FaultNotJSON, "at byte %d: %v", dec.InputOffset(), err)
-		}
-		d.set(t.(string), v) // between the braces of an object, More and Token yield keys, which are strings
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, fault(FaultNotJSON, "at byte %d: %v", dec.InputOffset(), err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, fault(FaultNotJSON, "there is more data after the end of the object, at byte %d", dec.InputOffset())
+	for name, v := range members(b[at:]) {
+		d.set(name, v)
 	}
 	return d, nil
+}
+
+// offset is where a syntax error is: at the end, if the decoder doesn't say.
+func offset(bad *json.SyntaxError, b []byte) int64 {
+	if bad == nil {
+		return int64(len(b))
+	}
+	return bad.Offset
 }
 
 // depth is how deep the brackets of b are nested, strings apart. What is not JSON is found out later.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -463,4 +464,35 @@ func manifest(mediaType string, d oci.Digest, size int64) oci.Child {
 	c := blob(mediaType, d, size)
 	c.Manifest = true
 	return c
+}
+
+// What a manifest of the largest size costs in memory: with little text for each entry it is its entries, with much it is
+// its bytes alone.
+func TestParseManifestCosts(t *testing.T) { //nolint:paralleltest // it counts what the process allocates
+	fill := func(entry string) []byte {
+		n := min(10_000, (oci.MaxManifestSize-30)/(len(entry)+1))
+		return []byte(`{"layers":[` + entry + strings.Repeat(","+entry, n-1) + `]}`)
+	}
+	plain := strings.TrimSuffix(desc(layerType, sum256, 1), "}")
+	for name, doc := range map[string][]byte{
+		"10,000 entries": fill(plain + `}`),
+		"annotations":    fill(plain + `,"annotations":{"k":"` + strings.Repeat("v", 300) + `"` + strings.Repeat(`,"kk":"v"`, 30) + `}}`),
+		"data":           fill(plain + `,"data":"` + strings.Repeat("QUJD", 80) + `"}`),
+		"addresses":      fill(plain + `,"urls":["",""` + strings.Repeat(`,""`, 100) + `]}`),
+		"features":       fill(plain + `,"platform":{"os":"linux","os.features":["x"` + strings.Repeat(`,"x"`, 60) + `]}}`),
+		"one of all":     fill(plain + `,"urls":["` + strings.Repeat("x", 4_000_000) + `"]}`),
+		"other keys":     []byte(`{"layers":[` + plain + `}]` + strings.Repeat(`,"a":1`, 600_000) + `}`),
+	} {
+		const most = 12 << 20 // beside the document itself, garbage included
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		m, err := oci.ParseManifest(oci.MediaTypeOCIManifest, doc)
+		runtime.ReadMemStats(&after)
+		if err != nil || len(m.Children) == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > most {
+			t.Errorf("%s: %d bytes took %d more, want at most %d", name, len(doc), got, most)
+		}
+	}
 }

@@ -71,7 +71,8 @@ type Manifest struct {
 }
 
 // Child is one descriptor that a manifest refers to. Its Size is -1 where the document does not really say: it left
-// the size out, or wrote 0 beside the digest of something. Its URLs are kept and never followed.
+// the size out, or wrote 0 beside the digest of something. Of its URLs the first is kept, and never followed; annotations,
+// data and features of the platform are not.
 type Child struct {
 	Descriptor
 	Manifest bool // it is itself fetched from /manifests/

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,10 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := blob{p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start}
+	b := blob{
+		p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start,
+		client: cmp.Or(a.Peer, a.Client),
+	}
 	desc, may := p.member(ctx, st, ref.Repo, ref.Digest)
 	n, here := p.cache.Stat(ref.Digest)
 	if may == shouldAsk && here {
@@ -78,6 +82,7 @@ type blob struct {
 	// proven says that the repository's registry has shown the content, or that it may be served without that. Otherwise
 	// a download that this client's own source begins is what shows it.
 	proven bool
+	client string // that turns and bytes are shared by
 }
 
 // size asks the upstream for the blob's size, and so whether the repository has it: once for all who want to know.
@@ -118,8 +123,7 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 	ctx, end := b.patient(ctx)
 	o, outcome, err := b.p.cache.Open(ctx, b.ref.Digest, size, b.source())
 	if err = end(err); err != nil {
-		b.failed(err)
-		return nil, err
+		return nil, b.failed(err)
 	}
 	if _, onItsWay := o.(readier); !onItsWay { // another one's download has ended since it was looked for
 		if err := b.prove(ctx); err != nil {
@@ -139,14 +143,14 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 func (b blob) source() cache.Source {
 	return cache.Source{
 		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
-		Live: true,
+		Live: true, Client: b.client,
 		Open: b.st.by() == catalog.ShownToAll,
 		// A reader of a part may have had that, and be gone, when the whole turns out to be wrong.
 		Wrong: func(err error) {
 			if err := b.p.catalog.Unshow(b.ref.Repo, b.ref.Digest); err != nil {
 				b.p.log.Warn("record of a blob can't be taken back", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
 			}
-			b.failed(err)
+			_ = b.failed(err)
 		},
 		Whole: b.whole,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
@@ -244,19 +248,32 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 	}
 }
 
-// failed remembers what the next client need not find out again. What a fetch itself ended with is remembered there.
-func (b blob) failed(err error) {
+// failed remembers what the next client need not find out again, and returns the error to answer with. What a fetch
+// itself ended with is remembered there.
+func (b blob) failed(err error) error {
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
-		return // a flight that somebody else began, whose manifest gives the blob a wrong size
+		return err // a flight that somebody else began, whose manifest gives the blob a wrong size
 	} else if ok && m.Got == "" && b.want >= 0 {
-		// Or ours is wrong. Where only the upstream has said it, before it sent another one, it is asked for again.
-		if err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}, catalog.Named); err != nil {
-			b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
-		}
+		err = b.contradicted(m, err)
 	}
 	if _, slow := errors.AsType[*TimeoutError](err); slow || wrongContent(err) {
 		b.p.failures.put(b.key, err)
 	}
+	return err
+}
+
+// contradicted says whose word a size was that the source has contradicted. Where only the upstream has said it, before
+// it sent another one, it is asked for again.
+func (b blob) contradicted(m *flight.MismatchError, err error) error {
+	repo, d := b.ref.Repo, b.ref.Digest
+	if err := b.p.catalog.LearnBlob(repo, oci.Descriptor{Digest: d, Size: -1}, catalog.Named); err != nil {
+		b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", d, "err", err)
+	}
+	desc, _ := b.p.catalog.Member(repo, d)
+	if _, said := errors.AsType[*ClaimError](err); said || desc.Standing == catalog.Unknown || desc.Size != m.Size {
+		return err
+	}
+	return &ClaimError{Ref: b.ref, Claim: m.Size, Size: m.GotSize, Host: m.Host, Err: err}
 }
 
 // sizeless is the answer to a HEAD where nobody says how large the blob is: one without a size is of no use to clients.
@@ -288,7 +305,7 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 		err = c.blob.prove(ctx) // the bytes may be another source's
 	}
 	if err = end(err); err != nil {
-		c.blob.failed(err)
+		err = c.blob.failed(err)
 	}
 	return err
 }
@@ -324,6 +341,6 @@ func (c *Content) Again(ctx context.Context, cause error) (cache.Object, error) 
 // nobody is sent for them again for a minute. A nil error, and one of the client's own, do nothing.
 func (c *Content) Failed(err error) {
 	if c.blob != nil && err != nil {
-		c.blob.failed(err)
+		_ = c.blob.failed(err)
 	}
 }

@@ -230,6 +230,37 @@ func TestSizeThatSomebodyElseGotWrongIsNotHeldAgainstUs(t *testing.T) {
 	})
 }
 
+// What is fetched for a client is fetched in the name of its address, whatever it calls itself.
+func TestBlobIsFetchedForItsClient(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		for peer, want := range map[string]string{"": "node-7", "192.0.2.9": "192.0.2.9"} {
+			a := askBlob(app, d)
+			a.Client, a.Peer = "node-7", peer
+			w.blob(t, a, b)
+			if got := w.shelf.source.Client; got != want {
+				t.Errorf("fetched for %q, want %q", got, want)
+			}
+			w.shelf.evict(d)
+		}
+	})
+}
+
+// A manifest gives a blob a wrong size: the error says so, now and while it is remembered.
+func TestSizeThatAManifestGotWrong(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		mismatch := &flight.MismatchError{Digest: d, Host: hub, Size: int64(len(b)), GotSize: 5}
+		for range 3 {
+			w.shelf.hold = mismatch
+			_, err := w.Blob(t.Context(), askBlob(app, d))
+			if e, ok := errors.AsType[*pull.ClaimError](err); !ok || e.Claim != int64(len(b)) || e.Size != 5 || !errors.Is(err, mismatch) {
+				t.Errorf("got %v", err)
+			}
+		}
+	})
+}
+
 // A HEAD has told a wrong size. It is not believed for good: the pull after the one that finds out asks again.
 func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

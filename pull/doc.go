@@ -18,7 +18,9 @@
 //     without a login; otherwise the registry is asked first. A reference is not a proof (right.go has the table).
 //   - A repository that its registry refuses to everybody is served for as long as a stale tag is, and no longer.
 //   - Bytes are written before the references to them, and both before the tag, so a tag never leads to what can't be
-//     served. Where one of the writes fails, the client is served all the same.
+//     served. Where one of the writes fails, or the references take long, the client is served all the same.
+//   - Documents in work, in memory and in answers stay within Options.Memory. A manifest above 64 KiB is an Object of the
+//     cache; a client that floods the mirror with large ones waits for its own.
 //   - A client that leaves takes nothing with it: trips to an upstream have a deadline of their own.
 //   - Nobody waits longer than Options.Wait; who has a copy waits as long as the tag's policy says.
 //

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -28,6 +29,22 @@ func (e *TimeoutError) Timeout() bool { return true }
 // Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
 func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
 
+// ClaimError says that a manifest gives a blob another size than the upstream has: the image is at fault. It wraps the
+// mismatch.
+type ClaimError struct {
+	Ref   oci.Ref
+	Claim int64 // bytes, by the manifest
+	Size  int64 // bytes, as Host has it
+	Host  string
+	Err   error
+}
+
+func (e *ClaimError) Error() string {
+	return fmt.Sprintf("%s@%s: its manifest says %d bytes, %s has %d", e.Ref.Repo, e.Ref.Digest, e.Claim, e.Host, e.Size)
+}
+
+func (e *ClaimError) Unwrap() error { return e.Err }
+
 // How long failures are remembered.
 const (
 	memoryMissing  = 10 * time.Second // a tag, a list
@@ -42,7 +59,7 @@ const (
 
 // remembered returns for how long err is the answer to everybody who asks for the same; 0: not at all.
 func remembered(err error, byDigest bool) time.Duration {
-	if errors.Is(err, context.Canceled) || errors.Is(err, errStopped) || errors.Is(err, flight.ErrClosed) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errStopped) || errors.Is(err, flight.ErrClosed) || overloaded(err) {
 		return 0 // it was we who gave up
 	}
 	if wrongContent(err) {
@@ -83,6 +100,12 @@ func wrongContent(err error) bool {
 	}
 	e, ok := errors.AsType[*upstream.ContentError](err)
 	return ok && (e.Kind == upstream.ContentDigest || e.Kind == upstream.ContentSize)
+}
+
+// overloaded reports that there was no memory for a document.
+func overloaded(err error) bool {
+	_, ok := errors.AsType[*memory.FullError](err)
+	return ok
 }
 
 // unfit reports a document that can't be served as a manifest. It would be as unfit, and perhaps as large, next time.

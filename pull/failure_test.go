@@ -16,6 +16,29 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
+// So many failures are remembered, those that were asked for last: a client that makes up tags pushes out its own.
+func TestFailuresAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		const most = 10_000
+		_ = w.fails(ask(app, "in-use"))
+		_ = w.fails(ask(app, "first"))
+		for i := range most {
+			_ = w.fails(ask(app, fmt.Sprint("made-up-", i)))
+			if i%100 == 0 {
+				_ = w.fails(ask(app, "in-use"))
+			}
+		}
+		w.hub.asked()
+		_ = w.fails(ask(app, "in-use"))
+		_ = w.fails(ask(app, fmt.Sprint("made-up-", most-1)))
+		w.hub.wants(t)
+		_ = w.fails(ask(app, "first"))
+		if n := len(w.hub.asked()); n == 0 {
+			t.Error("more failures are remembered than may be")
+		}
+	})
+}
+
 // A failure is the answer to everybody who asks for the same, by HEAD or GET, for a time that depends on its kind.
 func TestFailuresAreRemembered(t *testing.T) {
 	digest := descriptor("", []byte("nothing")).Digest

@@ -2,12 +2,13 @@ package pull
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"sync/atomic"
 	"time"
 	"unique"
 
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
@@ -54,6 +55,13 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 	if err := p.failures.get(k); err != nil {
 		return nil, err
 	}
+	ctx, hold := p.memory.Enter(ctx, memory.Work)
+	kept := false // by what goes on after this
+	defer func() {
+		if !kept {
+			hold.Release()
+		}
+	}()
 	doc, err := st.Upstream.Manifest(ctx, ref.Name, ref.Digest.String())
 	if err == nil && !oci.VerifyDigest(ref.Digest, doc.Bytes) {
 		err = &upstream.Error{
@@ -72,69 +80,124 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 		renamed := *doc
 		renamed.Digest, doc = ref.Digest, &renamed
 	}
-	f := p.store(ctx, st, ref.Repo, doc)
+	kept = true
+	f := p.store(ctx, st, ref.Repo, doc, hold.Release)
 	return &f, nil
 }
 
+// learnWait is how long a client waits for the references of its manifest to be recorded. They are on disk before the tag
+// is, as ever; who comes for a blob before they are has its upstream asked for that.
+const learnWait = 2 * time.Second
+
 // store writes what was fetched: bytes, then references, then the tags that wait for it. If one fails the next of kin
-// is left out, and the client is served all the same, from memory for as long as that lasts.
-func (p *Puller) store(ctx context.Context, st *site, repo oci.Repo, doc *oci.Manifest) fetched {
+// is left out, and the client is served all the same, from memory for as long as that lasts. done is called when all of it
+// is over, which may be after the return.
+func (p *Puller) store(ctx context.Context, st *site, repo oci.Repo, doc *oci.Manifest, done func()) fetched {
 	// Nobody else gets it before its parts are known to belong to the repository: they would be asked for in vain.
 	at := oci.Ref{Repo: repo, Digest: doc.Digest}
-	p.storing.Store(at, nil)
-	defer p.storing.Delete(at)
+	first := &soon{}
+	p.storing.Store(at, first)
 	point.Hit("pull/fetched")
 	putErr := p.cache.Put(ctx, doc.Digest, doc.Bytes)
 	if putErr != nil {
 		p.log.WarnContext(ctx, "manifest can't be cached", "digest", doc.Digest, "err", putErr)
 	}
 	point.Hit("pull/put")
-	// References without bytes do no harm: they say what the upstream has said, that the content belongs there.
-	learnErr := p.shown(st, repo)
-	if learnErr == nil {
-		learnErr = p.public(st, repo)
-	}
-	if learnErr == nil {
-		learnErr = p.catalog.Learn(repo, doc, st.by())
-	}
-	if learnErr == nil && st.by() == catalog.ShownToAll {
-		learnErr = p.catalog.Open(doc.Digest)
-	}
-	if learnErr != nil {
-		p.log.WarnContext(ctx, "references of a manifest can't be recorded", "digest", doc.Digest, "err", learnErr)
-	}
-	f := p.remember(doc).in(doc.MediaType)
-	point.Hit("pull/learnt")
-	if putErr == nil && learnErr == nil {
-		for _, ref := range p.words.meaning(st.generation, repo, doc.Digest) {
-			if w, ok := p.words.get(st.generation, ref); ok && w.desc.Digest == doc.Digest {
-				p.record(ctx, ref, w)
-				point.Hit("pull/recorded")
+	m := p.make(doc)
+	m.nameIn(repo, p.catalog)
+	f := m.in(doc.MediaType).with(doc.Bytes)
+	if f.whole != nil && putErr != nil { // it is sent from memory, and keeps its room for that
+		var needed atomic.Int32
+		needed.Store(2) // by the record of its references, and by its clients
+		release := done
+		done = func() {
+			if needed.Add(-1) == 0 {
+				release()
 			}
 		}
+		time.AfterFunc(handOver, p.sending.offer(doc.Bytes, done))
+	}
+	if !p.work.behind(ctx, p.limit, learnWait, func(ctx context.Context) {
+		defer done()
+		defer p.storing.Delete(at)
+		p.learn(ctx, st, repo, doc, m, putErr == nil)
+	}) {
+		p.log.DebugContext(ctx, "a manifest is served before its references are recorded", "ref", repo.Name, "digest", doc.Digest)
+		p.storing.CompareAndSwap(at, first, &soon{site: st.generation, f: &f})
 	}
 	return f
 }
 
-// descriptorCost is what a descriptor of a child takes in memory, in bytes, its digest apart.
-const descriptorCost = 200
+// soon is a manifest whose parts are about to be known.
+type soon struct {
+	site uint64   // generation of the site that it came for
+	f    *fetched // nil: its clients wait for that
+}
+
+// shownTo is the manifest for a client of a site: it does not wait for the parts any longer.
+func (s *soon) shownTo(st *site) (fetched, bool) {
+	if s.f == nil || s.site != st.generation {
+		return fetched{}, false
+	}
+	return *s.f, true
+}
+
+// learn records what a manifest refers to, and if its bytes are stored, the tags that mean it.
+func (p *Puller) learn(ctx context.Context, st *site, repo oci.Repo, doc *oci.Manifest, m *manifest, stored bool) {
+	// References without bytes do no harm: they say what the upstream has said, that the content belongs there.
+	err := p.shown(st, repo)
+	if err == nil {
+		err = p.public(st, repo)
+	}
+	if err == nil {
+		err = p.catalog.Learn(repo, doc, st.by())
+	}
+	if err == nil && st.by() == catalog.ShownToAll {
+		err = p.catalog.Open(doc.Digest)
+	}
+	if err != nil {
+		p.log.WarnContext(ctx, "references of a manifest can't be recorded", "digest", doc.Digest, "err", err)
+	}
+	p.keep(m)
+	point.Hit("pull/learnt")
+	if !stored || err != nil {
+		return
+	}
+	for _, ref := range p.words.meaning(st.generation, repo, doc.Digest) {
+		if w, ok := p.words.get(st.generation, ref); ok && w.desc.Digest == doc.Digest {
+			p.record(ctx, ref, w)
+			point.Hit("pull/recorded")
+		}
+	}
+}
 
 // remember keeps a manifest in memory.
 func (p *Puller) remember(doc *oci.Manifest) *manifest {
-	var own struct {
-		MediaType string `json:"mediaType"`
+	m := p.make(doc)
+	p.keep(m)
+	return m
+}
+
+// make is what is worth keeping of a manifest.
+func (p *Puller) make(doc *oci.Manifest) *manifest {
+	m := &manifest{digest: doc.Digest, size: int64(len(doc.Bytes)), own: oci.OwnMediaType(doc), read: doc.MediaType}
+	if m.size <= largeManifest {
+		m.bytes = doc.Bytes
 	}
-	_ = json.Unmarshal(doc.Bytes, &own) // what is not JSON has none
-	m := &manifest{digest: doc.Digest, bytes: doc.Bytes, own: own.MediaType, read: doc.MediaType}
 	seen := map[oci.Digest]bool{doc.Digest: true}
 	m.parts = append(m.parts, doc.Digest)
 	for _, c := range doc.Children {
 		if !seen[c.Digest] {
 			seen[c.Digest] = true
 			m.parts = append(m.parts, c.Digest)
-			m.names = append(m.names, oci.Descriptor{MediaType: unique.Make(c.MediaType).Value(), Digest: c.Digest, Size: c.Size})
+			m.named = append(m.named, named{unique.Make(c.MediaType).Value(), c.Size})
 		}
 	}
-	p.hot.put(m.digest, m, int64(len(m.bytes)+len(m.parts)*(len(m.digest)+descriptorCost)))
 	return m
+}
+
+// keep puts a manifest into memory, at what it costs there.
+func (p *Puller) keep(m *manifest) {
+	const object, part = 512, 16 + 80 + 24 // of the manifest and its place in the store; of a digest and what is said of it
+	p.hot.put(m.digest, m, int64(object+len(m.bytes)+len(m.parts)*part))
 }

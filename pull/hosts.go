@@ -7,14 +7,16 @@ import (
 )
 
 // maxHosts is how many sites of patterns are remembered. Clients name them, so there may be any number; who is forgotten
-// is asked anew for what had failed, and no more.
+// is asked anew for what had failed, and no more. It is the one that was asked for longest ago.
 const maxHosts = 1000
 
 // hosts are the sites of patterns: those of the hosts that clients have named.
 type hosts struct {
-	mu    sync.Mutex // guards what follows
-	known map[string]*site
+	mu    sync.Mutex // makes of a look and what follows from it one step
+	known *lru[string, *site]
 }
+
+func newHosts() *hosts { return &hosts{known: newLRU[string, *site](maxHosts)} }
 
 // site is that of a host that fits a pattern.
 func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
@@ -24,20 +26,17 @@ func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	old := h.known[host]
+	old, _ := h.known.get(host)
 	same := old != nil && old.Upstream == up && old.Ruled == pattern.Ruled && old.Login == pattern.Login
 	if same && old.rules == pattern.rules && old.Tags == pattern.Tags {
 		return old, nil
 	}
 	st := &site{Site: Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login}, rules: pattern.rules}
 	if same {
-		st.generation, st.troubled = old.generation, old.troubled
+		st.generation, st.troubled, st.linked = old.generation, old.troubled, old.linked
 	} else {
-		st.generation, st.troubled = p.sites.Add(1), new(atomic.Bool)
+		st.generation, st.troubled, st.linked = p.sites.Add(1), new(atomic.Bool), new(linked)
 	}
-	if h.known == nil || len(h.known) >= maxHosts {
-		h.known = make(map[string]*site)
-	}
-	h.known[host] = st
+	h.known.put(host, st, 1)
 	return st, nil
 }

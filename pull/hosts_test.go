@@ -2,6 +2,7 @@ package pull_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -67,6 +68,24 @@ func TestHostsOfAPattern(t *testing.T) {
 		digest.Request.Digest = c.Digest
 		_ = w.fails(digest)
 		hosts[two].wants(t, "GET "+app+"@"+c.Digest.String())
+
+		// Nor is it forgotten for hosts that a client makes up, while it is asked for.
+		hosts[two].asked()
+		for i := range 3000 {
+			name := fmt.Sprint("made", i, ".azurecr.io")
+			hosts[name] = hosts[two]
+			if i%100 == 0 {
+				_ = w.fails(at(two, "1"))
+			} else {
+				_, _ = w.Manifest(t.Context(), at(name, "1"))
+			}
+			if i == 0 {
+				hosts[two].wants(t)
+			}
+		}
+		hosts[two].asked()
+		_ = w.fails(at(two, "1"))
+		hosts[two].wants(t)
 
 		opened = nil
 		use(access.NewRules("one.azurecr.io/**"))

@@ -18,8 +18,10 @@ const (
 	// leaseMost ends a lease whose manifest was not served since, however often its blobs are asked for: a base layer that
 	// everything shares must not keep every image that was ever pulled.
 	leaseMost = time.Hour
-	// maxLeased bounds the memory of leases, in digests. Above it leases are still given, but blobs don't renew them.
-	maxLeased = 500_000
+	// maxLeased bounds the memory of leases, in digests: some 20 MB. Above it leases are still given to manifests of at
+	// most maxLate parts, but blobs don't renew them.
+	maxLeased = 100_000
+	maxLate   = 500
 )
 
 // leases knows which manifests were served lately, and so for whose sake a blob is fetched.
@@ -62,6 +64,9 @@ func (l *leases) grant(holder oci.Digest, parts []oci.Digest, now time.Time) {
 		g.served, g.until = now, now.Add(leaseFor)
 	}
 	l.mu.Unlock()
+	if g == nil && len(parts) > maxLate {
+		return
+	}
 	l.cache.Keep(holder.String(), now.Add(leaseFor), parts...)
 }
 
@@ -122,6 +127,9 @@ func (p *Puller) tend(m *manifest, head bool, now time.Time) {
 	if _, here := p.cache.Stat(m.digest); here {
 		p.cache.Touch(m.digest)
 		return
+	}
+	if m.bytes == nil {
+		return // it is fetched again
 	}
 	// The cache has lost it, or had no room when it came: it gets another one. No client waits for its disk.
 	p.behind(func(ctx context.Context) {

@@ -2,11 +2,13 @@ package pull
 
 import (
 	"context"
+	"net/url"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -27,55 +29,62 @@ func (l *lastList) young(st *site, now time.Time) bool { return now.Sub(l.at) < 
 // question; then it is asked, once for all who ask the same at the same time; if it does not answer, its last answer is
 // served for as long as a tag would be. The error is as for Manifest.
 func (p *Puller) Tags(ctx context.Context, a Ask) (*Content, error) {
-	return p.list(ctx, a, "", func(ctx context.Context, st *site, ref oci.Ref) (*upstream.Document, error) {
-		return st.Upstream.Tags(ctx, ref.Name, a.Request.Query)
+	return p.list(ctx, a, "", func(ctx context.Context, st *site, ref oci.Ref, q url.Values) (*upstream.Document, error) {
+		return st.Upstream.Tags(ctx, ref.Name, q)
 	})
 }
 
 // Referrers answers a GET or HEAD of referrers, in the same way.
 func (p *Puller) Referrers(ctx context.Context, a Ask) (*Content, error) {
 	of := a.Request.Digest.String()
-	return p.list(ctx, a, of, func(ctx context.Context, st *site, ref oci.Ref) (*upstream.Document, error) {
-		return st.Upstream.Referrers(ctx, ref.Name, ref.Digest, a.Request.Query)
+	return p.list(ctx, a, of, func(ctx context.Context, st *site, ref oci.Ref, q url.Values) (*upstream.Document, error) {
+		return st.Upstream.Referrers(ctx, ref.Name, ref.Digest, q)
 	})
 }
 
-func (p *Puller) list(ctx context.Context, a Ask, of string,
-	ask func(context.Context, *site, oci.Ref) (*upstream.Document, error),
-) (*Content, error) {
+// asklist asks an upstream for a list.
+type asklist func(ctx context.Context, st *site, ref oci.Ref, query url.Values) (*upstream.Document, error)
+
+func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Content, error) {
 	start := time.Now()
 	st, ref, err := p.admit(a.Request)
 	if err != nil {
 		return nil, err
 	}
+	ctx = memory.By(ctx, a.Client)
+	query := st.linked.known(a.Request.Query)
 	// A query is as long as the client likes; its digest is not.
-	k := st.key(a.Request.Kind, ref.Repo, of+"?"+digest.FromString(a.Request.Query.Encode()).String())
+	k := st.key(a.Request.Kind, ref.Repo, of+"?"+digest.FromString(query.Encode()).String())
 	wait := p.wait
 	old, ok := p.lists.get(k)
 	if ok && old.young(st, start) {
-		return document(ref, old.Document, Status{Outcome: cache.Hit, Age: start.Sub(old.at)}), nil
+		return p.document(ctx, ref, old.Document, Status{Outcome: cache.Hit, Age: start.Sub(old.at)})
 	}
 	if ok = ok && start.Sub(old.at) <= st.Tags.StaleIfError; ok {
 		wait = p.patience(st)
 	}
-	doc, led, err := p.asklist(ctx, st, k, ref, start, wait, ask)
+	c, err := p.newList(ctx, st, k, ref, start, wait, func(ctx context.Context) (*upstream.Document, error) {
+		return ask(ctx, st, ref, query)
+	})
 	if err == nil {
-		return document(ref, doc, trip(led)), nil
+		return c, nil
 	}
 	if !ok || ctx.Err() != nil || isMissing(err) {
 		return nil, err
 	}
-	return document(ref, old.Document, Status{
+	return p.document(ctx, ref, old.Document, Status{
 		Outcome: cache.Hit, Stale: true, Age: start.Sub(old.at), Reason: err,
-	}), nil
+	})
 }
 
-func (p *Puller) asklist(ctx context.Context, st *site, k key, ref oci.Ref, start time.Time, wait time.Duration,
-	ask func(context.Context, *site, oci.Ref) (*upstream.Document, error),
-) (*upstream.Document, bool, error) {
+// newList asks, once for all who ask the same.
+func (p *Puller) newList(ctx context.Context, st *site, k key, ref oci.Ref, start time.Time, wait time.Duration,
+	ask func(context.Context) (*upstream.Document, error),
+) (*Content, error) {
 	if err := p.failures.get(k); err != nil {
-		return nil, false, err
+		return nil, err
 	}
+	leave := func() {} // set by the trip, if it is this client's
 	doc, led, err := p.listing.do(ctx, k.String(), start.Add(wait), func(ctx context.Context) (
 		*upstream.Document, error,
 	) {
@@ -83,25 +92,28 @@ func (p *Puller) asklist(ctx context.Context, st *site, k key, ref oci.Ref, star
 		if last, ok := p.lists.get(k); ok && last.young(st, start) {
 			return last.Document, nil
 		}
-		doc, err := ask(ctx, st, ref)
+		ctx, hold := p.memory.Enter(ctx, memory.Answer)
+		doc, err := ask(ctx)
 		if err != nil {
+			hold.Release()
 			p.failures.put(k, err)
 			return nil, err
 		}
 		p.failures.clear(k)
+		st.linked.learn(doc.Next)
 		p.lists.put(k, &lastList{Document: doc, at: time.Now()}, int64(len(doc.Bytes)+len(doc.Next)+256))
+		// It keeps its room until those who waited have begun to take it: else they would all wait for room, with it in hand.
+		hold.Shrink(int64(len(doc.Bytes)))
+		leave = p.sending.offer(doc.Bytes, hold.Release)
+		time.AfterFunc(handOver, leave)
 		return doc, nil
 	})
-	return doc, led, p.timeout(err, k, ref, start, wait)
-}
-
-// document is an answer to a question for a list. The next page is asked for at the same path.
-func document(ref oci.Ref, doc *upstream.Document, s Status) *Content {
-	c := &Content{
-		Ref: ref, MediaType: doc.MediaType, Size: int64(len(doc.Bytes)), Bytes: doc.Bytes, Filters: doc.Filters, Status: s,
+	if err != nil {
+		return nil, p.timeout(err, k, ref, start, wait)
 	}
-	if doc.Next != "" {
-		c.Link = "?" + doc.Next
+	c, err := p.document(ctx, ref, doc, trip(led))
+	if led {
+		leave()
 	}
-	return c
+	return c, err
 }

@@ -3,14 +3,17 @@ package pull
 import (
 	"container/list"
 	"sync"
+
+	"github.com/registrymirror/mirror/internal/memory"
 )
 
 // lru is a map that forgets what was used longest ago once its costs exceed a budget. Safe for concurrent use.
 type lru[K comparable, V any] struct {
 	budget int64
-	gone   func(K, V) // called with mu held for what leaves, replaced values included; may be nil
+	gone   func(K, V)     // called with mu held for what leaves, replaced values included; may be nil
+	memory *memory.Budget // which the costs, in bytes, are part of; nil: of none
 
-	mu    sync.Mutex // guards what follows; a leaf
+	mu    sync.Mutex // guards what follows; before the budget's
 	spent int64
 	order *list.List // of *slot[K, V], the last used in front
 	slots map[K]*list.Element
@@ -20,6 +23,13 @@ type slot[K comparable, V any] struct {
 	key   K
 	value V
 	cost  int64
+}
+
+// within counts an lru of bytes in a budget.
+func (l *lru[K, V]) within(m *memory.Budget) *lru[K, V] {
+	l.memory = m
+	m.Register(l)
+	return l
 }
 
 func newLRU[K comparable, V any](budget int64) *lru[K, V] {
@@ -47,9 +57,24 @@ func (l *lru[K, V]) put(k K, v V, cost int64) {
 	if cost > l.budget {
 		return
 	}
+	for l.memory != nil && !l.memory.Keep(cost) {
+		if l.order.Len() == 0 {
+			return // all is in use
+		}
+		l.drop(l.order.Back())
+	}
 	l.slots[k] = l.order.PushFront(&slot[K, V]{key: k, value: v, cost: cost})
 	l.spent += cost
 	for l.spent > l.budget {
+		l.drop(l.order.Back())
+	}
+}
+
+// Shrink implements memory.Store.
+func (l *lru[K, V]) Shrink(n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for before := l.spent; l.order.Len() > 0 && before-l.spent < n; {
 		l.drop(l.order.Back())
 	}
 }
@@ -78,6 +103,9 @@ func (l *lru[K, V]) drop(e *list.Element) {
 	s := l.order.Remove(e).(*slot[K, V])
 	delete(l.slots, s.key)
 	l.spent -= s.cost
+	if l.memory != nil {
+		l.memory.Drop(s.cost)
+	}
 	if l.gone != nil {
 		l.gone(s.key, s.value)
 	}

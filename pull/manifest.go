@@ -11,20 +11,22 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
-// manifest is one in memory. Its bytes have been verified.
+// manifest is what is known of one. Its bytes have been verified.
 type manifest struct {
 	digest oci.Digest
-	bytes  []byte
-	own    string           // the document's own media type, which wins; empty where it has none: then it is the repository's
-	read   string           // the media type it was read as, where the repository has none either
-	parts  []oci.Digest     // what it needs kept to be pulled: itself and its children
-	names  []oci.Descriptor // its children, as it describes them
+	size   int64
+	bytes  []byte       // nil of a large one: it is sent from the cache
+	own    string       // the document's own media type, which wins; empty where it has none: then it is the repository's
+	read   string       // the media type it was read as, where the repository has none either
+	parts  []oci.Digest // what it needs kept to be pulled: itself and its children
+	named  []named      // what it says of each part but itself
 
-	mu    sync.Mutex // guards named; a leaf
-	named []oci.Repo // where its children were named lately
+	mu    sync.Mutex // guards where; a leaf
+	where []oci.Repo // where its parts were named lately
 	// When its lease is due again, and a word to the cache that it is in use; in Unix nanoseconds.
 	renew, touch atomic.Int64
 }
@@ -32,8 +34,9 @@ type manifest struct {
 // fetched is a manifest with the media type that counts in the repository it was asked for in.
 type fetched struct {
 	*manifest
-	as   string
-	here bool // it was found, after all, without a trip to the upstream
+	as    string
+	here  bool   // it was found, after all, without a trip to the upstream
+	whole []byte // of a large one that has just been read; nil: it is in the cache
 }
 
 // Manifest answers a GET or HEAD of a manifest by tag or by digest. Bytes may be nil for HEAD. The error is a
@@ -43,6 +46,7 @@ func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx = memory.By(ctx, a.Client)
 	if ref.Digest == "" {
 		return p.byTag(ctx, st, ref, a.Request.Head)
 	}
@@ -57,7 +61,9 @@ func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool,
 	if f, ok, err := p.served(ctx, st, ref, start); err != nil {
 		return nil, err
 	} else if ok {
-		return p.answer(ref, f, head, Status{Outcome: cache.Hit}, start), nil
+		if c, err := p.answer(ctx, ref, f, head, Status{Outcome: cache.Hit}, start); !errors.Is(err, errGone) {
+			return c, err
+		}
 	}
 	f, led, err := p.fetch(ctx, st, ref, start, wait)
 	if err != nil {
@@ -67,7 +73,7 @@ func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool,
 	if f.here {
 		s = Status{Outcome: cache.Hit}
 	}
-	return p.answer(ref, f, head, s, time.Now()), nil
+	return p.answer(ctx, ref, f, head, s, time.Now())
 }
 
 // trip is the status of an answer that somebody went to the upstream for.
@@ -76,14 +82,6 @@ func trip(led bool) Status {
 		return Status{Outcome: cache.Miss}
 	}
 	return Status{Outcome: cache.Joined, Collapsed: true}
-}
-
-// answer makes the content, and sees to it that what the client comes for next is still there then.
-func (p *Puller) answer(ref oci.Ref, f fetched, head bool, s Status, now time.Time) *Content {
-	p.tend(f.manifest, head, now)
-	return &Content{
-		Ref: ref, Digest: f.digest, MediaType: f.as, Size: int64(len(f.bytes)), Bytes: f.bytes, Status: s,
-	}
 }
 
 // served finds a manifest that is here and may be served, after its upstream was asked where it should be. The error is
@@ -102,12 +100,18 @@ func (p *Puller) served(ctx context.Context, st *site, ref oci.Ref, start time.T
 // that is not here.
 func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Digest) (fetched, right) {
 	desc, may := p.member(ctx, st, repo, d)
+	if v, wait := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); wait && may == mustAsk {
+		if f, ok := v.(*soon).shownTo(st); ok {
+			return f, mayServe
+		}
+		return fetched{}, mustAsk
+	}
 	// Content that the registry has shown as a blob, or that a manifest names as one, is not known to be a manifest here:
 	// its type is for the registry to say.
 	if may == mustAsk || guard.Membership && !desc.Manifest && !oci.IsManifest(desc.MediaType) {
 		return fetched{}, mustAsk
 	}
-	f, ok := p.find(ctx, repo, desc.Descriptor)
+	f, ok := p.find(ctx, st, repo, desc.Descriptor)
 	if !ok {
 		return fetched{}, mustAsk
 	}
@@ -115,18 +119,29 @@ func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Diges
 }
 
 // find reads a manifest that is here from memory or from the cache, and names what it refers to.
-func (p *Puller) find(ctx context.Context, repo oci.Repo, desc oci.Descriptor) (fetched, bool) {
+func (p *Puller) find(ctx context.Context, st *site, repo oci.Repo, desc oci.Descriptor) (fetched, bool) {
 	d := desc.Digest
-	if m, ok := p.hot.get(d); ok {
+	if m, ok := p.remembered(d); ok {
 		m.nameIn(repo, p.catalog)
 		return m.in(desc.MediaType), true
 	}
-	if _, soon := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); soon {
-		return fetched{}, false
+	if v, wait := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); wait {
+		return v.(*soon).shownTo(st)
 	}
 	// A layer can be asked for as a manifest; it must not be read into memory to find out.
-	if n, ok := p.cache.Stat(d); !ok || n > oci.MaxManifestSize {
+	n, ok := p.cache.Stat(d)
+	if !ok || n > oci.MaxManifestSize {
 		return fetched{}, false
+	}
+	ctx, hold := p.memory.Enter(ctx, memory.Work)
+	defer hold.Release()
+	if err := p.roomToRead(ctx, hold, n); err != nil {
+		p.log.DebugContext(ctx, "no memory to read a cached manifest", "digest", d, "err", err)
+		return fetched{}, false
+	}
+	if m, ok := p.remembered(d); ok { // another request has read it meanwhile
+		m.nameIn(repo, p.catalog)
+		return m.in(desc.MediaType), true
 	}
 	b, err := p.cache.Get(ctx, d)
 	if err != nil {
@@ -142,7 +157,7 @@ func (p *Puller) find(ctx context.Context, repo oci.Repo, desc oci.Descriptor) (
 	}
 	m := p.remember(doc)
 	m.nameIn(repo, p.catalog)
-	return m.in(desc.MediaType), true
+	return m.in(desc.MediaType).with(doc.Bytes), true
 }
 
 // parse reads and verifies a manifest.
@@ -169,22 +184,41 @@ func (m *manifest) in(mediaType string) fetched {
 	return fetched{manifest: m, as: mediaType}
 }
 
-// maxNamed bounds in how many repositories a manifest is remembered to have named its children. With more it names them
-// more often.
-const maxNamed = 8
+// with adds the bytes of a large one.
+func (f fetched) with(b []byte) fetched {
+	if f.bytes == nil {
+		f.whole = b
+	}
+	return f
+}
+
+// named is what a manifest says of one of its parts.
+type named struct {
+	mediaType string
+	size      int64
+}
+
+// maxWhere bounds in how many repositories a manifest is remembered to have named its parts. With more it names them more
+// often.
+const maxWhere = 8
 
 // nameIn makes what the manifest refers to known by name in a repository that serves it.
 func (m *manifest) nameIn(repo oci.Repo, c Catalog) {
 	m.mu.Lock()
-	known := slices.Contains(m.named, repo)
+	known := slices.Contains(m.where, repo)
 	if !known {
-		if len(m.named) >= maxNamed {
-			m.named = m.named[:0]
+		if len(m.where) >= maxWhere {
+			m.where = m.where[:0]
 		}
-		m.named = append(m.named, repo)
+		m.where = append(m.where, repo)
 	}
 	m.mu.Unlock()
-	if !known {
-		c.Name(repo, m.names)
+	if known {
+		return
 	}
+	list := make([]oci.Descriptor, len(m.named))
+	for i, n := range m.named {
+		list[i] = oci.Descriptor{MediaType: n.mediaType, Digest: m.parts[i+1], Size: n.size}
+	}
+	c.Name(repo, list)
 }

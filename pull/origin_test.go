@@ -18,6 +18,7 @@ import (
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/cachetest"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/internal/state/statetest"
@@ -36,15 +37,29 @@ type chain struct {
 	policy    catalog.Policy
 	rules     *access.Rules // of the hub; nil: it is public
 	setup     pull.Setup
+	memory    *memory.Budget                  // nil: that of New
+	learning  func(pull.Catalog) pull.Catalog // nil: the catalog itself
 	stop      func()
 }
 
 func newChain(t *testing.T, o origin.Options) *chain {
 	t.Helper()
+	return newChainOf(t, o, func(*chain) {})
+}
+
+// newChainWith is newChain with an upstream that behaves and other parts.
+func newChainWith(t *testing.T, adapt func(*chain)) *chain {
+	t.Helper()
+	return newChainOf(t, origin.Options{}, adapt)
+}
+
+func newChainOf(t *testing.T, o origin.Options, adapt func(*chain)) *chain {
+	t.Helper()
 	c := &chain{
 		hub: origin.Start(t, o), ghcr: origin.Start(t, o), store: cachetest.NewStore(),
 		tables: [3]state.Table{statetest.NewTable(), statetest.NewTable(), statetest.NewTable()}, policy: policy,
 	}
+	adapt(c)
 	c.start(t)
 	t.Cleanup(func() { c.stop() })
 	return c
@@ -58,8 +73,12 @@ func (c *chain) start(t *testing.T) {
 	}
 	content := cache.New(cache.Options{Store: c.store, Size: 1 << 30})
 	known := catalog.New(c.tables[0], c.tables[1], catalog.Options{})
+	books := pull.Catalog(known)
+	if c.learning != nil {
+		books = c.learning(known)
+	}
 	c.Puller = pull.New(pull.Options{
-		Cache: content, Catalog: known, Private: access.NewPrivate(c.tables[2], slog.New(slog.DiscardHandler)),
+		Cache: content, Catalog: books, Private: access.NewPrivate(c.tables[2], slog.New(slog.DiscardHandler)), Memory: c.memory,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var group errgroup.Group

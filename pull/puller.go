@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -59,8 +60,7 @@ type Catalog interface {
 	// Open records that content has come without a login; IsOpen reports that.
 	Open(d oci.Digest) error
 	IsOpen(d oci.Digest) (bool, error)
-	// Repository returns when a repository was shown, and refused, without a login; NoteShown and NoteRefused record it.
-	Repository(repo oci.Repo) (catalog.Repository, error)
+	// NoteShown and NoteRefused record that a repository was shown, or refused, without a login.
 	NoteShown(repo oci.Repo) error
 	NoteRefused(repo oci.Repo) error
 	// Prune forgets what is known of content that is not in the cache, and returns how much that was.
@@ -77,8 +77,10 @@ type Options struct {
 	Wait time.Duration
 	// Limit is how long a trip to an upstream may go on, with or without a client: 1 min.
 	Limit time.Duration
-	// Hot is how many bytes of manifests are kept in memory: 64 MiB.
+	// Hot is how many bytes of manifests are kept in memory at most: 32 MiB.
 	Hot int64
+	// Memory is what documents may take, those in memory included: 128 MiB.
+	Memory *memory.Budget
 }
 
 // Puller answers pulls. All methods are safe for concurrent use.
@@ -93,10 +95,12 @@ type Puller struct {
 	setup atomic.Pointer[setup]
 	using sync.Mutex    // one Use at a time
 	sites atomic.Uint64 // the last generation given out
-	hosts hosts
+	hosts *hosts
 
+	memory   *memory.Budget
+	sending  sending
 	hot      *lru[oci.Digest, *manifest]
-	storing  sync.Map // of oci.Ref: manifests whose parts are about to be known
+	storing  sync.Map // of oci.Ref to *soon
 	words    *words
 	failures *failures
 	lists    *lru[key, *lastList]
@@ -122,6 +126,8 @@ type site struct {
 	generation uint64 // changes with Site.Upstream and Site.Ruled
 	// troubled is set while the last check did not answer in time: then nobody waits long for the next one.
 	troubled *atomic.Bool
+	// linked are the parameters that its links to further pages have carried.
+	linked *linked
 }
 
 // New makes a Puller. It knows no upstream before the first Use.
@@ -136,15 +142,20 @@ func New(o Options) *Puller {
 		o.Limit = time.Minute
 	}
 	if o.Hot == 0 {
-		o.Hot = 64 << 20
+		o.Hot = 32 << 20
+	}
+	if o.Memory == nil {
+		o.Memory = memory.New(memory.Options{})
 	}
 	w := newWork(o.Log)
 	p := &Puller{
 		cache: o.Cache, catalog: o.Catalog, private: o.Private, log: o.Log, wait: o.Wait, limit: o.Limit,
-		hot:      newLRU[oci.Digest, *manifest](o.Hot),
+		hot:      newLRU[oci.Digest, *manifest](o.Hot).within(o.Memory),
+		memory:   o.Memory,
 		words:    newWords(),
+		hosts:    newHosts(),
 		failures: newFailures(),
-		lists:    newLRU[key, *lastList](maxLists),
+		lists:    newLRU[key, *lastList](maxLists).within(o.Memory),
 		leases:   newLeases(o.Cache),
 		work:     w,
 		fetching: calls[*fetched]{work: w, limit: o.Limit},
@@ -167,9 +178,9 @@ func (p *Puller) Use(s Setup) {
 	for name, v := range s.Sites {
 		st := &site{Site: v, rules: s.Rules}
 		if o := old.sites[name]; o != nil && o.Upstream == v.Upstream && o.Ruled == v.Ruled && o.Login == v.Login {
-			st.generation, st.troubled = o.generation, o.troubled
+			st.generation, st.troubled, st.linked = o.generation, o.troubled, o.linked
 		} else {
-			st.generation, st.troubled = p.sites.Add(1), new(atomic.Bool)
+			st.generation, st.troubled, st.linked = p.sites.Add(1), new(atomic.Bool), new(linked)
 		}
 		next.sites[name] = st
 	}

@@ -77,17 +77,12 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 	if st.Ruled {
 		return m, mayServe
 	}
-	return m, p.standing(ctx, st, repo)
+	return m, standing(st, m.Repository)
 }
 
 // standing is the right to serve content of a repository that everybody may read, as far as its registry still shows it
 // to everybody.
-func (p *Puller) standing(ctx context.Context, st *site, repo oci.Repo) right {
-	r, err := p.catalog.Repository(repo)
-	if err != nil {
-		p.log.WarnContext(ctx, "record of a repository can't be read", "ref", repo.Name, "err", err)
-		return shouldAsk
-	}
+func standing(st *site, r catalog.Repository) right {
 	age := time.Since(r.Shown) // by a clock that is read after the record, which may have just been made
 	switch {
 	// A clock that was set back must not make a repository public for longer than the policy says.

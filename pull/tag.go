@@ -8,6 +8,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -67,9 +68,9 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 	}
 	p.log.DebugContext(ctx, "stale tag served", "ref", ref.Name, "tag", ref.Tag, "digest", old.digest, "err", err)
 	ref.Digest = old.digest
-	return p.answer(ref, old, head, Status{
+	return p.answer(ctx, ref, old, head, Status{
 		Outcome: cache.Hit, Stale: true, Age: now.Sub(b.kept.Checked), Reason: err,
-	}, time.Now()), nil
+	}, time.Now())
 }
 
 // known answers without the upstream from what is believed of a tag, if that can be done.
@@ -79,7 +80,9 @@ func (p *Puller) known(ctx context.Context, st *site, ref oci.Ref, b belief, hea
 	ref.Digest = b.Digest
 	s := Status{Outcome: cache.Hit, Age: now.Sub(b.Checked)}
 	if f, may := p.local(ctx, st, ref.Repo, ref.Digest); may == mayServe {
-		return p.answer(ref, f, head, s, now), true
+		if c, err := p.answer(ctx, ref, f, head, s, now); err == nil {
+			return c, true
+		}
 	}
 	if head && p.promises(st, ref.Repo, b.desc) {
 		return described(ref, b.desc, s), true
@@ -136,7 +139,9 @@ func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, che
 		s := trip(led)
 		if f, may := p.local(ctx, st, ref.Repo, at.Digest); may == mayServe {
 			s.Outcome = cache.Hit // what came from the upstream is that it is still the right one
-			return p.answer(at, f, head, s, time.Now()), nil
+			if c, err := p.answer(ctx, at, f, head, s, time.Now()); !errors.Is(err, errGone) {
+				return c, err
+			}
 		}
 		if head && p.promises(st, ref.Repo, desc) {
 			return described(at, desc, s), nil
@@ -204,6 +209,8 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 	if err := p.failures.get(k); err != nil {
 		return oci.Descriptor{}, err
 	}
+	ctx, hold := p.memory.Enter(ctx, memory.Work) // where HEAD is refused it is a GET
+	defer hold.Release()
 	begun := time.Now()
 	desc, err := st.Upstream.Resolve(ctx, ref.Name, ref.Tag)
 	if err == nil && desc.Digest.Validate() != nil {
@@ -212,7 +219,9 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 			Err: &upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a digest", Got: "none"},
 		}
 	}
-	st.note(time.Since(begun), err)
+	if !overloaded(err) {
+		st.note(time.Since(begun), err)
+	}
 	if err != nil {
 		p.failures.put(k, err)
 		p.refused(ctx, st, ref.Repo, err)

@@ -55,7 +55,10 @@ type Setup struct {
 // Ask is one request of a client.
 type Ask struct {
 	Request oci.Request
-	Client  string // who asks: address or node, for records; not a right
+	Client  string // that asks: address or node, for records; not a right
+	// Peer is the address that the request comes from, where Client is not. Turns and bytes are shared fairly among
+	// these: a client may call itself by many names. Empty: Client.
+	Peer string
 }
 
 // Status says what the cache did for an answer; it becomes Cache-Status (RFC 9211).
@@ -68,26 +71,34 @@ type Status struct {
 	Reason error
 }
 
-// Content is an answer: a manifest (Bytes), a blob (Object), or a document (Bytes).
+// Content is an answer: a manifest (Bytes, or Object where it is large), a blob (Object), or a document (Bytes). The
+// receiver closes it.
 type Content struct {
 	Ref       oci.Ref // canonical, with the digest where there is one
 	Digest    oci.Digest
 	MediaType string
 	Size      int64 // bytes; always known
 	Bytes     []byte
-	// Object is nil for HEAD. The receiver closes it.
+	// Object is nil for HEAD.
 	Object cache.Object
 	Link   string // for lists: the rel=next target, relative to our own path; empty: no more
 	// Filters is the OCI-Filters-Applied header of a referrers answer.
 	Filters string
 	Status  Status
 
-	blob *blob // where Object comes from, nil if it isn't ours
+	blob    *blob  // where Object comes from, nil if it isn't ours
+	release func() // of the memory that Bytes take; nil: they take none of their own
 }
 
-// Close releases the object, if any.
+// Close releases the object, if any, and the memory of the bytes.
 func (c *Content) Close() error {
-	if c == nil || c.Object == nil {
+	if c == nil {
+		return nil
+	}
+	if c.release != nil {
+		c.release()
+	}
+	if c.Object == nil {
 		return nil
 	}
 	return c.Object.Close()

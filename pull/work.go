@@ -61,6 +61,37 @@ func (w *work) do(ctx context.Context, limit time.Duration, f func(context.Conte
 		return errStopped
 	}
 	defer w.wg.Done()
+	return w.run(ctx, limit, f)
+}
+
+// behind runs f as do does, and returns when it has ended, or false after a time: then f goes on. Where nothing may begin
+// any more, it is part of what its caller does.
+func (w *work) behind(ctx context.Context, limit, wait time.Duration, f func(context.Context)) bool {
+	if !w.begin() {
+		f(ctx)
+		return true
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer w.wg.Done()
+		defer close(ended)
+		_ = w.run(ctx, limit, func(ctx context.Context) error {
+			f(ctx)
+			return nil
+		})
+	}()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// run is do, of what has begun.
+func (w *work) run(ctx context.Context, limit time.Duration, f func(context.Context) error) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	defer context.AfterFunc(w.life, cancel)()

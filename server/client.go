@@ -13,6 +13,25 @@ func clientOf(r *http.Request, proxies Proxies) string {
 	if node := r.Header.Get("Mirror-Node"); node != "" && len(node) <= 253 && printable(node, 253) == node {
 		return node
 	}
+	return addressOf(r, proxies)
+}
+
+// peerOf is by what bytes and turns are shared fairly among clients: the address, as the proxies that we trust have it, or
+// of IPv6 its network, of which one machine may have all addresses. A client can't choose it, as it can its name.
+func peerOf(r *http.Request, proxies Proxies) string {
+	address := addressOf(r, proxies)
+	a, err := netip.ParseAddr(address)
+	if err != nil || a.Unmap().Is4() {
+		return address
+	}
+	network, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return address
+	}
+	return network.String()
+}
+
+func addressOf(r *http.Request, proxies Proxies) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		return printable(r.RemoteAddr, 100)

@@ -34,7 +34,7 @@ type exchange struct {
 	aborted bool
 	told    bool
 	pull    pullKey
-	tracked bool // pull is noted as under way
+	tracked bool   // pull is noted as under way
 	size    int64  // of the body that was promised, for blobs
 	index   []byte // that was sent
 
@@ -227,7 +227,13 @@ func (x *exchange) underWay() error {
 	return diagnose.New(diagnose.Stopping, "the mirror is stopping", "pull again in a moment")
 }
 
-func (x *exchange) ask() pull.Ask { return pull.Ask{Request: x.req, Client: x.client} }
+func (x *exchange) ask() pull.Ask {
+	a := pull.Ask{Request: x.req, Client: x.client}
+	if peer := peerOf(x.r, x.s.o.Proxies); peer != x.client {
+		a.Peer = peer
+	}
+	return a
+}
 
 func (x *exchange) ping() error {
 	h := x.w.Header()

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -17,8 +19,12 @@ import (
 // downloads whatever comes and calls that the manifest.
 var errIncomplete = errors.New("content without digest, size or bytes")
 
-// manifest answers a GET or HEAD of a manifest. It is small and in memory, and always sent whole: a Range is ignored,
-// as RFC 9110, 14.2 allows.
+// maxIndex is up to how many bytes an index is handed on to the journal, which looks for platforms in it. One of some
+// hundred entries has as many.
+const maxIndex = 64 << 10
+
+// manifest answers a GET or HEAD of a manifest. It is small and in memory, or sent from the cache, and always whole: a
+// Range is ignored, as RFC 9110, 14.2 allows.
 func (x *exchange) manifest() error {
 	c, err := x.s.o.Puller.Manifest(x.r.Context(), x.ask())
 	if err != nil {
@@ -26,7 +32,7 @@ func (x *exchange) manifest() error {
 	}
 	defer c.Close()
 	size := c.Size
-	if !x.req.Head {
+	if !x.req.Head && c.Object == nil {
 		size = int64(len(c.Bytes))
 	}
 	if c.Digest == "" || size <= 0 {
@@ -46,10 +52,32 @@ func (x *exchange) manifest() error {
 	if x.req.Head {
 		return nil
 	}
-	if oci.IsIndex(c.MediaType) {
+	if c.Object != nil {
+		n, err := x.copy(x.r.Context(), c.Object, span{0, size})
+		if err == nil && n != size {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	if oci.IsIndex(c.MediaType) && len(c.Bytes) <= maxIndex {
 		x.index = c.Bytes
 	}
-	_, err = x.w.Write(c.Bytes)
+	return x.sendBytes(c.Bytes)
+}
+
+// What is sent from memory has its time as a whole: half a minute, and what it takes at 128 KiB a second. Who takes it
+// more slowly would keep memory from others that wait for it.
+const (
+	sendTime = 30 * time.Second
+	sendRate = 128 << 10
+)
+
+// sendBytes writes a body that is in memory.
+func (x *exchange) sendBytes(b []byte) error {
+	if int64(len(b)) > maxIndex {
+		defer x.w.within(sendTime + time.Duration(len(b)/sendRate)*time.Second)()
+	}
+	_, err := x.w.Write(b)
 	return err
 }
 
@@ -74,8 +102,7 @@ func (x *exchange) list(get func(context.Context, pull.Ask) (*pull.Content, erro
 	if x.req.Head {
 		return nil
 	}
-	_, err = x.w.Write(c.Bytes)
-	return err
+	return x.sendBytes(c.Bytes)
 }
 
 // next makes the link to the next page from the upstream's query: on the path of this request, relative, since we don't

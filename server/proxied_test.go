@@ -74,6 +74,39 @@ func TestForwardedFor(t *testing.T) {
 	}
 }
 
+// Turns and bytes are shared among what a client can't choose.
+func TestPeers(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ from, forwarded, node, want string }{
+		{from: "192.0.2.9:99", want: ""}, // as the client
+		{from: "192.0.2.9:99", node: "node-7", want: "192.0.2.9"},
+		{from: "192.0.2.9:99", forwarded: "192.0.2.1", node: "node-7", want: "192.0.2.9"},
+		{from: "10.0.0.1:99", forwarded: "192.0.2.1", node: "node-7", want: "192.0.2.1"},
+		{from: "[2001:db8:1:2:3::7]:99", want: "2001:db8:1:2::/64"},
+		{from: "[2001:db8:1:2:3::8]:99", node: "node-8", want: "2001:db8:1:2::/64"},
+		{from: "[::ffff:192.0.2.9]:99", node: "node-7", want: "192.0.2.9"},
+	} {
+		t.Run(tt.from+" "+tt.forwarded+" "+tt.node, func(t *testing.T) {
+			t.Parallel()
+			p := &puller{manifest: &pull.Content{Digest: sum([]byte("{}")), Bytes: []byte("{}"), Size: 2, MediaType: "t"}}
+			o := options(p)
+			o.Proxies = networks("10.0.0.0/8")
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v2/a/manifests/b", nil)
+			r.RemoteAddr = tt.from
+			if tt.forwarded != "" {
+				r.Header.Add("X-Forwarded-For", tt.forwarded)
+			}
+			if tt.node != "" {
+				r.Header.Set("Mirror-Node", tt.node)
+			}
+			server.New(o).ServeHTTP(httptest.NewRecorder(), r)
+			if got := p.asks[0].Peer; got != tt.want {
+				t.Errorf("peer %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 // proxied sends a preface and a request, and returns the answer's status and body.
 func proxied(t *testing.T, ts *httptest.Server, preface, path string) (int, []byte, error) {
 	t.Helper()

@@ -17,6 +17,7 @@ type response struct {
 	stall  time.Duration // longest time that an HTTP/2 client may take nothing
 	status int           // 0: the headers are not written
 	bytes  int64         // of body
+	until  time.Time     // when the body must have been taken; zero: there is no such time
 }
 
 // Unwrap is for http.ResponseController.
@@ -87,8 +88,24 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // progress gives the next write of an HTTP/2 stream its time: its connection may be busy with others while this client
 // takes nothing. Under HTTP/1 the connection itself sees to that, without a hand in sendfile; see Listen.
 func (w *response) progress() {
-	if w.h2 {
-		_ = http.NewResponseController(w.under).SetWriteDeadline(time.Now().Add(w.stall))
+	if !w.h2 {
+		return
+	}
+	t := time.Now().Add(w.stall)
+	if !w.until.IsZero() && w.until.Before(t) {
+		t = w.until
+	}
+	_ = http.NewResponseController(w.under).SetWriteDeadline(t)
+}
+
+// within gives all that is written from now on its time. The caller ends that.
+func (w *response) within(d time.Duration) (end func()) {
+	w.until = time.Now().Add(d)
+	c := http.NewResponseController(w.under)
+	_ = c.SetWriteDeadline(w.until)
+	return func() {
+		w.until = time.Time{}
+		_ = c.SetWriteDeadline(time.Time{})
 	}
 }
 

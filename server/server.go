@@ -66,8 +66,8 @@ type Server struct {
 	mux      *chi.Mux
 	active   tracker
 	pulls    *underWay
-	stopping atomic.Bool // readiness is gone
-	draining atomic.Bool // no pull begins any more
+	stopping atomic.Bool   // readiness is gone
+	draining atomic.Bool   // no pull begins any more
 	stall    time.Duration // of a stream of HTTP/2, as that of a connection in Listen
 }
 

@@ -44,6 +44,9 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	case derr != nil && isHTML(h):
 		return oci.Descriptor{}, &ContentError{Kind: ContentNotRegistry, Want: "a blob", Got: "a web page"}
 	}
+	if size >= 0 {
+		c.ep.said.put(c.repository, d, size)
+	}
 	return oci.Descriptor{Digest: d, Size: size, MediaType: mediaType(h)}, nil
 }
 

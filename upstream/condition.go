@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -82,6 +84,7 @@ func (b *breaker) works(now time.Time) (news bool, after time.Duration) {
 type condition struct {
 	mu       sync.Mutex // guards what follows; a leaf
 	asked    bool
+	served   bool // it has given something that it was asked for
 	registry breaker
 	bodies   breaker // of blobs, and whatever host they come from
 	trial    bool    // somebody tries the bodies again
@@ -124,7 +127,7 @@ const (
 type EndpointStatus struct {
 	URL         string // with the prefix of repositories as a path
 	State       EndpointState
-	Since       time.Time // when it went down; zero: it did not
+	Since       time.Time // when the state became what it is; zero: not known
 	LastError   string
 	LastErrorAt time.Time
 	Running     int      // blob transfers
@@ -138,10 +141,25 @@ func (r *Registry) State() []EndpointStatus {
 	for i, ep := range r.endpoints {
 		list[i] = ep.condition.status(time.Now())
 		list[i].URL = ep.name
+		running, waiting := ep.small.length()
 		list[i].Running, list[i].Waiting = ep.queue.length()
+		list[i].Running, list[i].Waiting = list[i].Running+running, list[i].Waiting+waiting
 		list[i].Budgets = ep.budgets.all()
 	}
 	return list
+}
+
+// Served reports whether an endpoint has ever given something that it was asked for: the upstream is no invention.
+func (r *Registry) Served() bool {
+	for _, ep := range r.endpoints {
+		ep.condition.mu.Lock()
+		served := ep.condition.served
+		ep.condition.mu.Unlock()
+		if served {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *condition) status(now time.Time) EndpointStatus {
@@ -157,6 +175,10 @@ func (c *condition) status(now time.Time) EndpointStatus {
 		s.State, s.Since = EndpointDegraded, c.bodies.down
 	case c.registry.failed > 0, c.bodies.failed > 0, now.Before(c.limited[documents]), now.Before(c.limited[blobs]):
 		s.State = EndpointDegraded
+	default:
+		if s.Since = c.registry.up; c.bodies.up.After(s.Since) {
+			s.Since = c.bodies.up
+		}
 	}
 	return s
 }
@@ -189,15 +211,20 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 	if _, ours := errors.AsType[*QueueError](err); ours {
 		return silent, bodies
 	}
+	if _, ours := errors.AsType[*memory.FullError](err); ours {
+		return silent, bodies
+	}
 	_, impatient := errors.AsType[*patienceError](err)
 	if !impatient && ctx.Err() != nil {
 		return silent, bodies
 	}
 	if e, ok := errors.AsType[*ContentError](err); ok {
-		switch e.Kind {
-		case ContentStalled, ContentSlow:
+		switch {
+		case guard.Claim && e.Claimed:
+			return answered, bodies
+		case e.Kind == ContentStalled, e.Kind == ContentSlow:
 			return broken, bodies
-		case ContentTooLarge, ContentNotManifest:
+		case e.Kind == ContentTooLarge, e.Kind == ContentNotManifest:
 			return answered, bodies
 		}
 		return stumbled, bodies
@@ -226,7 +253,7 @@ func (c *call) note(ctx context.Context, k kind, err error) {
 	h, now := &c.ep.condition, time.Now()
 	h.mu.Lock()
 	var said []news
-	h.asked = true
+	h.asked, h.served = true, h.served || err == nil
 	if v != answered {
 		h.err, h.errAt = err.Error(), now
 	}

@@ -27,14 +27,18 @@ type endpoint struct {
 	proxy      func(*url.URL) (*url.URL, error)
 	credential auth.Source       // of its own; nil: the Registry's where it is the registry itself, else none
 	registry   http.RoundTripper // may carry credentials
-	blob       http.RoundTripper // refuses to
-	idle       func()            // closes idle connections
-	known      knowledge
-	public     public
-	inquiries  inquiries
-	condition  condition
-	budgets    budgets // left of its limits
-	queue      *queue
+	// blobs refuse to. One for each reach: a connection that was dialled with a wide one must not serve a request with a
+	// narrow one.
+	blobs     [reachAny + 1]http.RoundTripper
+	idle      func() // closes idle connections
+	known     knowledge
+	public    public
+	inquiries inquiries
+	condition condition
+	said      said
+	budgets   budgets // left of its limits
+	queue     *queue
+	small     *queue // of small blobs that find no turn in the other one
 }
 
 // newEndpoints makes the endpoints of Options whose zero fields are filled in.
@@ -79,6 +83,7 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 	ep := &endpoint{
 		url: &url.URL{Scheme: at.scheme, Host: e.URL.Host}, origin: at, itself: e.Registry, policy: common,
 		proxy: e.Proxy, credential: e.Credential, queue: newQueue(o.MaxTransfers),
+		small:   newQueue(max(1, o.MaxTransfers/4)),
 		budgets: budgets{began: time.Now()},
 	}
 	ep.name = ep.url.String()
@@ -101,12 +106,22 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 	}
 	ep.policy.redirectHosts = append(ep.policy.redirectHosts[:len(common.redirectHosts):len(common.redirectHosts)],
 		named{host: at.host})
-	registry, blob := newTransport(ep, e, o, d), newTransport(ep, e, o, d)
+	registry := newTransport(ep, e, o, d)
 	if e.Certificate != nil { // what leads away from the endpoint does not see who we are
 		registry.TLSClientConfig.Certificates = append(registry.TLSClientConfig.Certificates, *e.Certificate)
 	}
-	ep.registry, ep.blob = registry, bare{blob}
-	ep.idle = func() { registry.CloseIdleConnections(); blob.CloseIdleConnections() }
+	ep.registry = registry
+	transports := []*http.Transport{registry}
+	for i := range ep.blobs {
+		blob := newTransport(ep, e, o, d)
+		ep.blobs[i] = bare{blob}
+		transports = append(transports, blob)
+	}
+	ep.idle = func() {
+		for _, t := range transports {
+			t.CloseIdleConnections()
+		}
+	}
 	return ep, nil
 }
 

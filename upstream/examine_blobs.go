@@ -79,7 +79,7 @@ func (x *examination) config(ctx context.Context, c *call, d oci.Child) error {
 	if err != nil {
 		return err
 	}
-	b, err := c.document(resp, "the config of an image", oci.MaxManifestSize)
+	b, err := c.document(ctx, resp, paper{what: "the config of an image", limit: oci.MaxManifestSize})
 	if err != nil {
 		return err
 	}

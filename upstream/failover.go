@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -65,6 +66,9 @@ func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context)
 func (c *call) goesOn(err error) bool {
 	if _, ok := errors.AsType[*QueueError](err); ok {
 		return false // the time that somebody waits is over
+	}
+	if _, ok := errors.AsType[*memory.FullError](err); ok {
+		return false // nor has the mirror room for what another one sends
 	}
 	if f, ok := errors.AsType[*fault](err); ok && f.stage == StepBlobHost {
 		return true // the registry itself had agreed

@@ -33,7 +33,7 @@ func (c *call) follow(ctx context.Context, a ask) (*answer, error) {
 			a.reach = reachAny
 			resp, err = c.send(ctx, a) //nolint:bodyclose // the answer's; or refuse or spill closes it
 		} else {
-			resp, err = c.exchange(ctx, c.ep.blob, a, grant{}) //nolint:bodyclose // as above
+			resp, err = c.exchange(ctx, c.ep.blobs[a.reach], a, grant{}) //nolint:bodyclose // as above
 		}
 		if err != nil {
 			return nil, err

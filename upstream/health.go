@@ -67,6 +67,8 @@ func (h *health) wasDeclined(e errand) bool {
 type ailment struct {
 	state auth.State
 	why   string
+	since time.Time // of the state
+	at    time.Time // when why came
 }
 
 // maxIdentities bounds what is remembered: where clients bring their own credentials there are many.
@@ -114,8 +116,13 @@ func (h *health) mark(c auth.Credential, state auth.State, why string) bool {
 	if h.bad == nil || len(h.bad) > maxIdentities {
 		h.bad = make(map[identity]ailment)
 	}
+	now := time.Now()
 	old, known := h.bad[identityOf(c)]
-	h.bad[identityOf(c)] = ailment{state, why}
+	next := ailment{state: state, why: why, since: now, at: now}
+	if known && old.state == state {
+		next.since = old.since
+	}
+	h.bad[identityOf(c)] = next
 	return !known || old.state != state
 }
 
@@ -150,13 +157,12 @@ func (h *health) judge(st auth.Status) auth.Status {
 	switch {
 	case !bad:
 		return st
-	case st.State == auth.StateExpired, a.state == auth.StateExpired:
-		st.State = auth.StateExpired
+	case st.State == auth.StateExpired:
 	default:
-		st.State = a.state
+		st.State, st.Since = a.state, a.since
 	}
 	if st.LastError == "" {
-		st.LastError = a.why
+		st.LastError, st.LastErrorAt = a.why, a.at
 	}
 	return st
 }
@@ -182,8 +188,8 @@ func (h *health) status(s auth.Source, c auth.Credential, sourceErr error) auth.
 	case bad:
 		st.State = a.state
 	}
-	if bad {
-		st.LastError = a.why
+	if bad && st.LastError == "" { // a source that fails is why a refused credential is still in use
+		st.LastError, st.LastErrorAt = a.why, a.at
 	}
 	return st
 }

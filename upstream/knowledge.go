@@ -21,8 +21,12 @@ func (w way) scopeOf(repo string) string {
 	return "repository:" + repo + ":pull"
 }
 
-// maxWays is how many repositories with a way of their own are remembered.
-const maxWays = 4096
+const (
+	// maxWays is how many repositories with a way of their own are remembered.
+	maxWays = 4096
+	// maxWay is how many bytes a realm and a service may have.
+	maxWay = 4 << 10
+)
 
 // knowledge is what an endpoint's challenges have taught: one way for all repositories, and those that differ, as on
 // an Artifactory, whose token services are one per repository.
@@ -74,6 +78,9 @@ func (p policy) choose(ep *endpoint, repo string, all []challenge, sent bool) (w
 			return way{}, false, err
 		}
 		w := way{realm: u.String(), service: c.params["service"]}
+		if len(w.realm)+len(w.service) > maxWay {
+			return way{}, false, &RealmError{Host: oneLine(u.Host, 100), Scheme: "malformed"}
+		}
 		w.scope = scopeFrom(c.params["scope"], repo, u, ep.origin)
 		return w, true, nil
 	}

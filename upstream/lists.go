@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -13,7 +12,8 @@ import (
 
 // The limits of lists.
 const (
-	maxList      = 4 << 20 // bytes of one page
+	maxList      = 4 << 20  // bytes of a page that is passed on as it is
+	maxListRead  = 64 << 20 // of one that is read at all
 	maxListQuery = 4 << 10
 	maxPage      = 1000 // entries asked for
 )
@@ -30,19 +30,6 @@ func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Do
 		return doc, err
 	})
 	return doc, c.wrap(err)
-}
-
-// withName is a list of tags of a repository that has another name for our callers.
-func withName(b []byte, name string) []byte {
-	var doc map[string]json.RawMessage
-	if json.Unmarshal(b, &doc) != nil || doc["name"] == nil {
-		return b
-	}
-	doc["name"], _ = json.Marshal(name) // a string always can
-	if named, err := json.Marshal(doc); err == nil {
-		return named
-	}
-	return b
 }
 
 // Referrers gets one page of what refers to a digest. Where the registry lacks that API, it is what the tag of the
@@ -99,12 +86,9 @@ func (c *call) list(ctx context.Context, path, accept, key string, query url.Val
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.document(resp, "a list", maxList)
+	b, err := c.page(ctx, resp, key)
 	if err != nil {
 		return nil, err
-	}
-	if !hasList(b, key) {
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: c.whatIs(resp.Header, b)}
 	}
 	return &Document{
 		Bytes: b, MediaType: mediaType(resp.Header), Next: c.next(resp, a.url),
@@ -146,14 +130,4 @@ func (c *call) next(resp *answer, asked *url.URL) string {
 		}
 	}
 	return strings.Join(kept, "&")
-}
-
-// hasList reports whether b is one JSON object with a list, or null, at a key.
-func hasList(b []byte, key string) bool {
-	var doc map[string]json.RawMessage
-	if json.Unmarshal(b, &doc) != nil {
-		return false
-	}
-	v, ok := doc[key]
-	return ok && (string(v) == "null" || strings.HasPrefix(string(v), "["))
 }

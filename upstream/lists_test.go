@@ -113,7 +113,7 @@ func TestListsThatAreNone(t *testing.T) {
 		{"no JSON", "application/json", `tags: [a]`, upstream.ContentNotRegistry},
 		{"list of another kind", "application/json", `{"tags":"a"}`, upstream.ContentNotRegistry},
 		{"two documents", "application/json", `{"tags":[]}{"tags":[]}`, upstream.ContentNotRegistry},
-		{"too large", "application/json", `{"tags":["` + strings.Repeat("x", 4<<20) + `"]}`, upstream.ContentTooLarge},
+		{"too large", "application/json", `{"tags":["` + strings.Repeat("x", 64<<20) + `"]}`, upstream.ContentTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

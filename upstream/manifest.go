@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -115,7 +116,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.document(resp, "a manifest", oci.MaxManifestSize)
+	b, err := c.document(ctx, resp, paper{what: "a manifest", limit: oci.MaxManifestSize, cost: manifestCost})
 	if err != nil {
 		return nil, err
 	}
@@ -146,32 +147,92 @@ func (c *call) notManifest(h http.Header, b []byte, err error) error {
 	return fmt.Errorf("%w: %w", &ContentError{Kind: ContentNotManifest, Want: "a manifest", Got: "JSON that is none"}, err)
 }
 
-// document reads an answer of JSON within a limit and closes it.
-func (c *call) document(resp *answer, what string, limit int64) ([]byte, error) {
+// paper is a kind of document.
+type paper struct {
+	what  string
+	limit int64               // bytes
+	cost  func(n int64) int64 // in memory of one of n bytes, with what is made of it; nil: its bytes
+}
+
+// manifestCost is what a manifest of n bytes takes until it is stored and its references are recorded: the more bytes, the
+// more entries, of which 10,000 take 8 MiB at every stage together.
+func manifestCost(n int64) int64 { return 16<<10 + n + min(10*n, 8<<20) }
+
+// begun is how much is read of a document that doesn't say its size before it counts as one of the largest.
+const begun = 64 << 10
+
+// room waits until a document of n bytes may be in memory.
+func (p paper) room(ctx context.Context, n int64) error {
+	if p.cost != nil {
+		n = p.cost(n)
+	}
+	return memory.Need(ctx, n)
+}
+
+// document reads an answer of JSON within a limit and closes it, once there is room for it in memory.
+func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, error) {
 	defer resp.Body.Close()
+	if err := c.readable(resp, p.what); err != nil {
+		return nil, err
+	}
+	if resp.ContentLength > p.limit {
+		return nil, tooLarge(p.what, p.limit, resp.ContentLength)
+	}
+	b, err := p.read(ctx, resp)
+	if _, full := errors.AsType[*memory.FullError](err); full {
+		return nil, err
+	}
+	switch {
+	case err != nil:
+		return nil, c.cut(err)
+	case int64(len(b)) > p.limit:
+		return nil, tooLarge(p.what, p.limit, -1)
+	}
+	return b, nil
+}
+
+// readable tells a web page, and what is encoded, from a document.
+func (c *call) readable(resp *answer, what string) error {
 	if isHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: what, Got: c.whatIs(resp.Header, b)}
+		return &ContentError{Kind: ContentNotRegistry, Want: what, Got: c.whatIs(resp.Header, b)}
 	}
 	if !isIdentity(resp.Header) {
-		return nil, &ContentError{
+		return &ContentError{
 			Kind: ContentEncoding, Want: "identity", Got: oneLine(resp.Header.Get("Content-Encoding"), 80),
 		}
 	}
-	if resp.ContentLength > limit {
-		return nil, tooLarge(what, limit, resp.ContentLength)
+	return nil
+}
+
+// cut is the error for a body that ended with err.
+func (c *call) cut(err error) error {
+	step := c.steps[len(c.steps)-1]
+	step.Name, step.Err = StepBody, err
+	c.trace(step)
+	return &fault{err: err, step: step}
+}
+
+// read reads to the end or one byte beyond the limit.
+func (p paper) read(ctx context.Context, resp *answer) ([]byte, error) {
+	if resp.ContentLength >= 0 {
+		if err := p.room(ctx, resp.ContentLength); err != nil {
+			return nil, err
+		}
+		return readAll(resp.Body, resp.ContentLength)
 	}
-	b, err := readAll(resp.Body, resp.ContentLength, limit)
-	switch {
-	case err != nil:
-		step := c.steps[len(c.steps)-1]
-		step.Name, step.Err = StepBody, err
-		c.trace(step)
-		return nil, &fault{err: err, step: step}
-	case int64(len(b)) > limit:
-		return nil, tooLarge(what, limit, -1)
+	if err := p.room(ctx, min(begun, p.limit)); err != nil {
+		return nil, err
 	}
-	return b, nil
+	b, err := io.ReadAll(io.LimitReader(resp.Body, min(begun, p.limit)+1))
+	if err != nil || len(b) <= begun {
+		return b, err
+	}
+	if err := p.room(ctx, p.limit); err != nil {
+		return nil, err
+	}
+	rest, err := io.ReadAll(io.LimitReader(resp.Body, p.limit+1-int64(len(b))))
+	return append(b, rest...), err
 }
 
 // tooLarge is the error for a document above a limit, of size bytes where that is said.
@@ -183,11 +244,8 @@ func tooLarge(what string, limit, size int64) *ContentError {
 	return e
 }
 
-// readAll reads to the end or one byte beyond limit, in one buffer where the size is known.
-func readAll(r io.Reader, size, limit int64) ([]byte, error) {
-	if size < 0 {
-		return io.ReadAll(io.LimitReader(r, limit+1))
-	}
+// readAll reads size bytes, which are all that there is.
+func readAll(r io.Reader, size int64) ([]byte, error) {
 	b := make([]byte, size)
 	n, err := io.ReadFull(r, b)
 	if err != nil {

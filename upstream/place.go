@@ -77,7 +77,7 @@ func (c *call) part(ctx context.Context, a ask, d oci.Digest, anew bool) (*answe
 	}
 	if at, ok := c.as.places.get(k); ok {
 		b := a.redirected(at.url, at.reach, c.ep.origin)
-		resp, err := c.exchange(ctx, c.ep.blob, b, grant{}) //nolint:bodyclose // the answer's; or spill closes it
+		resp, err := c.exchange(ctx, c.ep.blobs[b.reach], b, grant{}) //nolint:bodyclose // the answer's; or spill closes it
 		if err == nil && resp.StatusCode == http.StatusPartialContent {
 			here, _ := originOf(at.url)
 			return &answer{Response: resp, host: here.String(), url: at.url, reach: at.reach}, nil

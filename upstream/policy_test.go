@@ -28,6 +28,31 @@ func TestAddressClass(t *testing.T) {
 		"::ffff:8.8.8.8": "public", "64:ff9b::10.0.0.1": "private", "64:ff9b::169.254.169.254": "never",
 		"64:ff9b::8.8.8.8": "public", "64:ff9b:1::7f00:1": "loopback", "2002:7f00:1::": "loopback",
 		"2002:a9fe:a9fe::": "never", "::127.0.0.1": "loopback", "::169.254.169.254": "never", "2001::1": "never",
+		// RFC 2765 and RFC 7915 (SIIT), RFC 6052 under the prefix of RFC 8215 with each length, RFC 5214 (ISATAP).
+		"::ffff:0:10.0.0.1": "private", "::ffff:0:a9fe:a9fe": "never", "::ffff:0:127.0.0.1": "loopback",
+		"::ffff:0:8.8.8.8": "public", "64:ff9b:1::": "private", "64:ff9b:1::8.8.8.8": "private",
+		"64:ff9b:1:a9fe:a9:fe00::": "never", "64:ff9b:1:a9:fea9:fe00::": "never", "64:ff9b:1:a9:fe:a9fe::": "never",
+		"64:ff9b:1:0:a9:fea9:fe00:0": "never", "64:ff9b:1:7f00:0:100::": "loopback", "64:ff9b:1:a00:0:100::": "private",
+		"64:ff9b:1:ffff:ffff:ffff:808:808": "never", "64:ff9b:2::8.8.8.8": "never", "64:ff9b::1:8.8.8.8": "never",
+		"2606:2800::5efe:10.0.0.1": "private", "2606:2800::200:5efe:127.0.0.1": "loopback",
+		"2606:2800::5efe:a9fe:a9fe": "never", "2606:2800::300:5efe:a9fe:a9fe": "never",
+		"2606:2800::5efe:8.8.8.8": "public", "fd12::5efe:169.254.169.254": "never", "fe80::5efe:8.8.8.8": "never",
+		"2002:808:808::": "public", "2002:808:808::5efe:10.0.0.1": "private", "2002:a00:1::5efe:8.8.8.8": "private",
+		"2001:0:0a00:1::": "never",
+		// IANA's registries of special-purpose addresses, IPv4: what is not globally reachable, and anycast of relays.
+		"100.127.255.255": "private", "169.254.0.1": "never", "192.0.0.1": "never", "192.0.0.8": "never",
+		"192.0.0.9": "never", "192.0.0.10": "never", "192.0.0.170": "never", "192.0.2.1": "private",
+		"192.88.99.1": "never", "198.19.255.255": "private", "198.51.100.1": "private", "203.0.113.1": "private",
+		"172.31.255.255": "private", "192.31.196.1": "public", "192.52.193.1": "public", "192.175.48.1": "public",
+		"223.255.255.255": "public", "239.255.255.255": "never",
+		// And IPv6.
+		"::2": "never", "100::1": "private", "100:0:0:1::1": "never", "2001:1::1": "never", "2001:2::1": "never",
+		"2001:3::1": "never", "2001:4:112::1": "never", "2001:10::1": "never", "2001:20::1": "never",
+		"2001:30::1": "never", "2001:1ff:ffff::1": "never", "2001:200::1": "public", "2001:db8::1": "private",
+		"2620:4f:8000::1": "public", "3fff::1": "private", "5f00::1": "never", "fc00::1": "private",
+		"fdff:ffff::1": "private", "fd00:ec2::23": "never", "fd20:ce::254": "never", "febf::1": "never",
+		"feff::1": "private", "200::1": "never", "400::1": "never", "4000::1": "never", "9000::1": "never",
+		"f000::1": "never", "ff0e::1": "never",
 	} {
 		if got := upstream.Class(netip.MustParseAddr(addr)); got != want {
 			t.Errorf("%s: %s, want %s", addr, got, want)

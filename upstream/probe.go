@@ -294,7 +294,9 @@ func (c *call) tagsTell(ctx context.Context, tag string, named bool) *Probe {
 	}
 	step := c.steps[len(c.steps)-1]
 	more := nextLink(resp.Header.Values("Link"), resp.url) != nil
-	b, err := c.document(resp, "a list of tags", maxTagList)
+	b, err := c.document(ctx, resp, paper{
+		what: "a list of tags", limit: maxTagList, cost: func(n int64) int64 { return 8 * n }, // short names
+	})
 	var doc struct {
 		Tags []string `json:"tags"`
 	}

@@ -163,6 +163,71 @@ func TestRedirectsToPrivateAddresses(t *testing.T) {
 	})
 }
 
+// TestRedirectsOfPrivateRegistries has a registry at a private address redirect, by way of other hosts: to private hosts, as
+// object stores are, and no further than a host at each step may.
+func TestRedirectsOfPrivateRegistries(t *testing.T) {
+	t.Parallel()
+	content := blobOf(1000)
+	addresses := map[string]string{
+		"reg.example": "10.0.0.1", "store.example": "192.168.7.7", "fd.example": "fd00::7", "public.example": "93.184.216.34",
+		"self.example": "127.0.0.1", "meta.example": "169.254.169.254", "pods.example": "fd00:ec2::23",
+		"nat.example": "64:ff9b:1:a9fe:a9:fe00::", "siit.example": "::ffff:0:a9fe:a9fe", "cgn.example": "100.64.0.9",
+	}
+	for _, tt := range []struct {
+		path    []string // of hosts after the registry
+		refused string   // the host that is not dialled; empty: the blob comes
+	}{
+		{[]string{"store.example"}, ""},
+		{[]string{"fd.example"}, ""},
+		{[]string{"cgn.example"}, ""},
+		{[]string{"public.example"}, ""},
+		{[]string{"store.example", "fd.example", "public.example"}, ""},
+		{[]string{"public.example", "store.example"}, "store.example"},
+		{[]string{"store.example", "public.example", "store.example"}, "store.example"},
+		{[]string{"self.example"}, "self.example"},
+		{[]string{"meta.example"}, "meta.example"},
+		{[]string{"pods.example"}, "pods.example"},
+		{[]string{"nat.example"}, "nat.example"},
+		{[]string{"siit.example"}, "siit.example"},
+		{[]string{"store.example", "meta.example"}, "meta.example"},
+	} {
+		t.Run(strings.Join(tt.path, " "), func(t *testing.T) {
+			t.Parallel()
+			var s *server
+			s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				step := strings.Count(strings.TrimPrefix(r.URL.Path, "/hop"), "/hop")
+				if !strings.HasPrefix(r.URL.Path, "/hop") {
+					http.Redirect(w, r, "http://"+tt.path[0]+":"+portOf(s)+"/hop", http.StatusTemporaryRedirect)
+				} else if step+1 < len(tt.path) {
+					http.Redirect(w, r, "http://"+tt.path[step+1]+":"+portOf(s)+r.URL.Path+"/hop", http.StatusTemporaryRedirect)
+				} else {
+					http.ServeContent(w, r, "", zeroTime, strings.NewReader(string(content)))
+				}
+			})
+			dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+				host, port, _ := net.SplitHostPort(addr)
+				var d net.Dialer
+				c, err := d.DialContext(ctx, network, "127.0.0.1:"+port)
+				if err != nil {
+					return nil, err
+				}
+				return at{c, &net.TCPAddr{IP: net.ParseIP(addresses[host]), Port: 80}}, nil
+			}
+			r := registry(t, "http://reg.example:"+portOf(s), func(o *upstream.Options) { o.Dial = dial })
+			b, _, err := fetch(t, r, digestOf(content), flight.Want{To: 1000})
+			if tt.refused == "" {
+				if err != nil || string(b) != string(content) {
+					t.Errorf("%d bytes, %v", len(b), err)
+				}
+				return
+			}
+			if got, ok := errors.AsType[*upstream.AddressError](err); !ok || got.Host != tt.refused {
+				t.Errorf("%v, want that %s is not dialled", err, tt.refused)
+			}
+		})
+	}
+}
+
 func TestDialCheckSeesTheAddressThatIsDialled(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

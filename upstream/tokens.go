@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,9 +32,10 @@ func identityOf(c auth.Credential) identity { return identity{c.Username, c.Pass
 type token struct {
 	value   auth.Secret
 	fetched time.Time
-	renewAt time.Time // when four fifths of its life are over
-	expires time.Time // a little before its end, so that it doesn't expire on the way
-	used    time.Time // guarded by the cache's mutex
+	renewAt time.Time                     // when four fifths of its life are over
+	expires time.Time                     // a little before its end, so that it doesn't expire on the way
+	used    time.Time                     // guarded by the cache's mutex
+	again   func(context.Context) fetched // gets the next one; set once it is in the cache
 }
 
 // newToken makes a token of what a service gave at a time, with the life that it said.
@@ -78,12 +80,12 @@ type tokens struct {
 	closed bool
 	have   map[tokenKey]*token
 	calls  map[tokenKey]*tokenCall
-	how    map[tokenKey]func(context.Context) fetched // how to get it again
-	no     map[tokenKey]refusedToken
+	no     map[tokenKey]refusedToken // of credentials; with have at most maxTokens
 }
 
 type tokenCall struct {
 	done    chan struct{}
+	fetch   func(context.Context) fetched
 	waiters int // guarded by the cache's mutex
 	cancel  context.CancelFunc
 	out     fetched // once done
@@ -98,7 +100,7 @@ func newTokens(log *slog.Logger) *tokens {
 	t := &tokens{
 		log: log, wake: make(chan struct{}, 1),
 		have: make(map[tokenKey]*token), calls: make(map[tokenKey]*tokenCall),
-		how: make(map[tokenKey]func(context.Context) fetched), no: make(map[tokenKey]refusedToken),
+		no: make(map[tokenKey]refusedToken),
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	return t
@@ -125,10 +127,9 @@ func (t *tokens) get(ctx context.Context, k tokenKey, fetch func(context.Context
 	if call == nil {
 		// Not the caller's context: when it leaves, the others still wait.
 		fctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		call = &tokenCall{done: make(chan struct{}), cancel: cancel}
+		call = &tokenCall{done: make(chan struct{}), fetch: fetch, cancel: cancel}
 		t.calls[k] = call
-		t.how[k] = fetch
-		go t.fetch(fctx, k, call, fetch)
+		go t.fetch(fctx, k, call)
 	}
 	call.waiters++
 	t.mu.Unlock()
@@ -153,20 +154,21 @@ func (t *tokens) leave(k tokenKey, call *tokenCall) {
 	}
 }
 
-func (t *tokens) fetch(ctx context.Context, k tokenKey, call *tokenCall, fetch func(context.Context) fetched) {
+func (t *tokens) fetch(ctx context.Context, k tokenKey, call *tokenCall) {
 	defer call.cancel()
-	call.out = fetch(ctx)
+	call.out = call.fetch(ctx)
 	t.mu.Lock()
 	if t.calls[k] == call {
 		delete(t.calls, k)
-		t.keep(k, call.out)
+		t.keep(k, call)
 	}
 	t.mu.Unlock()
 	close(call.done)
 }
 
 // keep takes an outcome into the cache. The lock is held.
-func (t *tokens) keep(k tokenKey, out fetched) {
+func (t *tokens) keep(k tokenKey, call *tokenCall) {
+	out := call.out
 	if out.token == nil {
 		if r, ok := refusalIn(out.err); ok && r.status < 500 && r.status != 429 && k.who != (identity{}) {
 			t.sweep()
@@ -175,7 +177,7 @@ func (t *tokens) keep(k tokenKey, out fetched) {
 		return
 	}
 	t.sweep()
-	out.token.used = out.token.fetched
+	out.token.used, out.token.again = out.token.fetched, call.fetch
 	t.have[k] = out.token
 	delete(t.no, k)
 	select {
@@ -184,7 +186,8 @@ func (t *tokens) keep(k tokenKey, out fetched) {
 	}
 }
 
-// sweep removes what is over, and everything where that isn't enough. The lock is held.
+// sweep makes room for one more: what is over goes first, then the quarter that was used least lately. So names that a
+// client makes up push out each other, not the tokens of repositories in use. The lock is held.
 func (t *tokens) sweep() {
 	if len(t.have)+len(t.no) < maxTokens {
 		return
@@ -192,13 +195,25 @@ func (t *tokens) sweep() {
 	now := time.Now()
 	maps.DeleteFunc(t.have, func(_ tokenKey, tok *token) bool { return now.After(tok.expires) })
 	maps.DeleteFunc(t.no, func(_ tokenKey, r refusedToken) bool { return now.After(r.until) })
-	if len(t.have)+len(t.no) >= maxTokens {
-		clear(t.have)
-		clear(t.no)
+	if len(t.have)+len(t.no) < maxTokens {
+		return
 	}
-	maps.DeleteFunc(t.how, func(k tokenKey, _ func(context.Context) fetched) bool {
-		return t.have[k] == nil && t.calls[k] == nil
-	})
+	clear(t.no)
+	used := make([]time.Time, 0, len(t.have))
+	for _, tok := range t.have {
+		used = append(used, tok.used)
+	}
+	slices.SortFunc(used, time.Time.Compare)
+	most := maxTokens * 3 / 4
+	if len(used) <= most {
+		return
+	}
+	last := used[len(used)-most-1]
+	for k, tok := range t.have {
+		if len(t.have) > most && !tok.used.After(last) {
+			delete(t.have, k)
+		}
+	}
 }
 
 // drop forgets a token that was not accepted, unless it has been replaced meanwhile.
@@ -212,15 +227,15 @@ func (t *tokens) drop(k tokenKey, tok *token) {
 
 // renew fetches a token again, in the background. What is there stays until it expires. The lock is held.
 func (t *tokens) renew(k tokenKey, old *token) {
-	fetch := t.how[k]
-	if t.closed || fetch == nil || t.calls[k] != nil {
+	if t.closed || t.calls[k] != nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(t.ctx)
-	call := &tokenCall{done: make(chan struct{}), cancel: cancel, waiters: 1} // the background waits: nobody cancels it
+	// The background waits, so that no client that leaves ends it.
+	call := &tokenCall{done: make(chan struct{}), fetch: old.again, cancel: cancel, waiters: 1}
 	t.calls[k] = call
 	t.wg.Go(func() {
-		t.fetch(ctx, k, call, fetch)
+		t.fetch(ctx, k, call)
 		if err := call.out.err; err != nil && ctx.Err() == nil {
 			t.mu.Lock()
 			old.renewAt = time.Now().Add(min(max(time.Until(old.expires)/2, time.Second), 30*time.Second))
@@ -255,9 +270,6 @@ func (t *tokens) renewDue(now time.Time) time.Time {
 		switch {
 		case now.After(tok.expires):
 			delete(t.have, k)
-			if t.calls[k] == nil {
-				delete(t.how, k)
-			}
 		case now.Before(tok.renewAt):
 			next = minTime(next, tok.renewAt)
 		case tok.used.After(tok.fetched.Add(tok.renewAt.Sub(tok.fetched) / 2)):

@@ -46,19 +46,26 @@ type transfer struct {
 	whole  bool  // the range is the whole blob, as far as we know
 	part   bool  // it is wanted by itself: a blob from its beginning is of no use
 	all    bool  // the whole blob comes, though a part of it was asked for
-	size   int64 // of the blob; -1: not known
+	size   int64 // of the blob, as an endpoint has said it; -1: none has
+	claim  int64 // its size by whoever wants it, a manifest mostly; 0: not known
 	host   atomic.Pointer[string]
 	by     time.Time // when whoever wants it gives up; zero: not known
 	turn   *turn     // at the endpoint; nil: not yet
+	asker  asker     // as which it waits for one
+	rested bool      // it was paused for long, and no byte has come since
 
 	cur      io.ReadCloser      // nil: to be opened
 	release  context.CancelFunc // of what cur holds
 	step     Step               // how cur came
 	opened   time.Time
+	unsized  bool   // cur came without a length: its end is all that tells one
+	early    denial // cur ended cleanly before its time, at endedAt, which nothing has explained yet
+	endedAt  int64
 	gained   int64              // bytes since the last break
 	breaks   int                // in a row, at this endpoint, with little in between
 	leave    bool               // the endpoint is too slow, or sends what is wrong
 	over     map[*endpoint]bool // those that have said what will not change
+	denied   []denial           // endpoints that have said another size than claim
 	attempts int                // rounds since the last byte
 	waited   time.Duration      // for the upstream, since the rate was last looked at
 	brought  int64              // bytes in that time
@@ -75,10 +82,8 @@ func newTransfer(ctx context.Context, c *call, d oci.Digest, w flight.Want) *tra
 			InitialInterval: 200 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second,
 		},
 	}
-	t.whole = isWhole(w)
-	if len(c.endpoints) > 1 && w.Size > 0 {
-		t.size = w.Size // an endpoint that has another one is passed by
-	}
+	t.whole, t.claim = isWhole(w), max(0, w.Size)
+	t.asker = asker{client: w.Client, repo: c.name, blob: d, part: w.Part, needs: w.Needs}
 	t.host.Store(new(string))
 	t.wait.Reset()
 	return t
@@ -108,6 +113,10 @@ func (t *transfer) Read(p []byte) (int, error) {
 		if len(p) == 0 {
 			return 0, nil
 		}
+		if err := t.mayRead(); err != nil {
+			t.finish(t.c.wrap(err))
+			break
+		}
 		begun := time.Now()
 		if t.cur == nil {
 			if err := t.reopen(); err != nil {
@@ -136,6 +145,8 @@ func (t *transfer) Read(p []byte) (int, error) {
 		case slow != nil: // perhaps another host is faster
 			t.crawls++
 			t.broke(slow)
+		case err != nil && t.rested: // no fault of the endpoint's: it was we who did not read
+			t.hangUp()
 		case err != nil:
 			t.broke(err)
 		}
@@ -175,7 +186,8 @@ func (t *transfer) advance(n int) {
 	}
 	t.pos += int64(n)
 	t.gained += int64(n)
-	t.attempts = 0
+	t.attempts, t.rested = 0, false
+	t.blame() // there was more to come
 }
 
 // Close ends the transfer.
@@ -190,6 +202,8 @@ func (t *transfer) finish(err error) {
 	if t.err == nil {
 		t.err = err
 	}
+	t.blame()
+	t.judge()
 	t.close()
 	// The next part of the blob is on its way to us.
 	t.leaveQueue(errors.Is(err, io.EOF) && !t.part && t.pos < t.size)
@@ -206,6 +220,7 @@ func (t *transfer) close() {
 
 // broke notes that the current answer ended too early.
 func (t *transfer) broke(err error) {
+	clean := errors.Is(err, io.EOF) && t.unsized && t.claimed()
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // a clean end before the end is none
 	}
@@ -213,8 +228,21 @@ func (t *transfer) broke(err error) {
 	t.c.trace(t.step)
 	t.close()
 	f := &fault{err: err, step: t.step, stage: StepBody}
+	switch {
+	case clean && t.early.ep == t.c.ep && t.endedAt == t.pos: // twice in the same place: it has no more
+		f = t.deny(t.pos)
+		t.over[t.c.ep], t.leave, t.early = true, true, denial{}
+	case clean:
+		t.blame()
+		t.early, t.endedAt = denial{t.c.ep, f, -1}, t.pos
+		t.c.failed(f)
+		return
+	}
+	t.blame()
 	t.c.failed(f)
-	t.c.note(t.ctx, blobs, f)
+	if e, ok := errors.AsType[*ContentError](f); !ok || !e.Claimed {
+		t.c.note(t.ctx, blobs, f)
+	}
 	if _, bad := errors.AsType[*ContentError](err); bad {
 		t.leave = true
 	}
@@ -340,7 +368,10 @@ func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 	ep.condition.try(t.c.o.StallTimeout)
 	ctx, calm, end := hurried(t.ctx, share)
 	err := t.open(ctx, calm)
-	t.c.note(t.ctx, blobs, err)
+	err = t.beyond(err)
+	if e, ok := errors.AsType[*ContentError](err); !ok || !e.Claimed { // else it is noted once it is known who is right
+		t.c.note(t.ctx, blobs, err)
+	}
 	if err != nil {
 		end()
 		t.c.failed(err)
@@ -349,48 +380,6 @@ func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 	t.release = end
 	t.turn.reading(false)
 	return nil
-}
-
-// enterQueue waits for a turn at the endpoint.
-func (t *transfer) enterQueue() error {
-	q := t.c.ep.queue
-	if t.turn != nil && t.turn.q == q {
-		return nil
-	}
-	t.leaveQueue(false)
-	patience, begun := t.c.o.HeaderTimeout-queueSpare, time.Now()
-	if left := time.Until(t.by) - queueSpare; left > 0 {
-		patience = min(patience, left)
-	}
-	ok := true
-	switch {
-	case !t.opened.IsZero(): // the beginning is with the client
-		t.turn = q.enter(t.c.name, t.digest)
-	case t.part:
-		t.turn = q.spare(t.c.name, t.digest)
-		ok = t.turn != nil
-	default:
-		t.turn, ok = q.wait(t.ctx, t.c.name, t.digest, patience)
-	}
-	if ok {
-		return nil
-	}
-	err := context.Cause(t.ctx)
-	if err == nil {
-		_, waiting := q.length()
-		err = &QueueError{Endpoint: t.c.ep.name, Most: q.most, Waiting: waiting, Waited: time.Since(begun)}
-	}
-	step := Step{Name: StepQueue, Host: t.c.ep.origin.String(), Took: time.Since(begun), Err: err}
-	t.c.trace(step)
-	return &fault{err: err, step: step}
-}
-
-// leaveQueue gives the turn back. keep: the next part of the blob may have it.
-func (t *transfer) leaveQueue(keep bool) {
-	if t.turn != nil {
-		t.turn.give(keep)
-		t.turn = nil
-	}
 }
 
 // gone is the error of a transfer whose context has ended.
@@ -516,7 +505,7 @@ func (t *transfer) take(resp *answer, ranged bool) error {
 	if err := t.learnSize(total); err != nil {
 		return err
 	}
-	t.all = ranged && t.pos == 0
+	t.all, t.unsized = ranged && t.pos == 0, total < 0
 	if t.end < 0 {
 		t.end = t.size
 	}
@@ -528,6 +517,9 @@ func (t *transfer) takePart(resp *answer, ranged bool) error {
 	got := resp.Header.Get("Content-Range")
 	r, ok := parseContentRange(got)
 	length := resp.ContentLength
+	if ok && t.claim > 0 && r.from == t.pos && r.end == r.size && r.size < t.end {
+		return t.learnSize(r.size) // all that there is: it is the size that is another
+	}
 	right := ok && r.from == t.pos && (t.end >= 0 && r.end == t.end || t.end < 0 && r.size == r.end) &&
 		(length < 0 || length == r.end-r.from)
 	switch {
@@ -544,22 +536,8 @@ func (t *transfer) takePart(resp *answer, ranged bool) error {
 	if err := t.learnSize(r.size); err != nil {
 		return err
 	}
-	t.end = r.end
+	t.end, t.unsized = r.end, false
 	t.cur = resp.Body
-	return nil
-}
-
-// learnSize takes in the size that an answer says. It may not change, nor be less than the range needs.
-func (t *transfer) learnSize(size int64) error {
-	switch {
-	case size < 0:
-		return nil
-	case t.size >= 0 && size != t.size:
-		return t.wrong(ContentSize, fmt.Sprintf("%d bytes, as before", t.size), fmt.Sprintf("%d bytes", size))
-	case size < t.end, size < t.pos:
-		return t.wrong(ContentSize, fmt.Sprintf("at least %d bytes", max(t.end, t.pos)), fmt.Sprintf("%d bytes", size))
-	}
-	t.size = size
 	return nil
 }
 
@@ -580,8 +558,11 @@ func (t *transfer) skip(n int64) error {
 }
 
 // wrong is an answer that is not what was asked for.
-func (t *transfer) wrong(kind ContentKind, want, got string) error {
-	err := &ContentError{Kind: kind, Want: want, Got: got}
+func (t *transfer) wrong(kind ContentKind, want, got string) *fault {
+	return t.wrongBy(&ContentError{Kind: kind, Want: want, Got: got})
+}
+
+func (t *transfer) wrongBy(err *ContentError) *fault {
 	step := t.step
 	step.Err = err
 	if n := len(t.c.steps); n > 0 {

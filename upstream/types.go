@@ -166,6 +166,9 @@ type ContentError struct {
 	Kind ContentKind
 	Want string
 	Got  string
+	// Claimed says that Want is the word of the image's publisher, in a manifest: no host of the upstream has said it. So
+	// the image is at fault, not who answered.
+	Claimed bool
 }
 
 // ContentKind says in which way an answer is wrong.

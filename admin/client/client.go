@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -25,7 +26,7 @@ const maxBody = 64 << 20
 
 // Options say which mirror is asked.
 type Options struct {
-	URL   string // of the admin listener, as in http://127.0.0.1:5001
+	URL   string // of the admin listener, as in http://127.0.0.1:5001; HOST:PORT is plain HTTP
 	Token string // empty: none
 }
 
@@ -38,9 +39,13 @@ type Client struct {
 
 // New makes a Client. It asks nobody yet.
 func New(o Options) (*Client, error) {
-	u, err := url.Parse(o.URL)
+	where := o.URL
+	if host, port, err := net.SplitHostPort(where); err == nil && host != "" && port != "" && !strings.ContainsAny(where, "/?#@") {
+		where = "http://" + where
+	}
+	u, err := url.Parse(where)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
-		return nil, errors.New("the address of the mirror's admin listener must be a URL, as in http://127.0.0.1:5001")
+		return nil, errors.New("the address of the mirror's admin listener must be a URL or HOST:PORT, as in http://127.0.0.1:5001")
 	}
 	return &Client{base: u, token: o.Token, http: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -93,17 +98,26 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 	case resp.StatusCode == http.StatusUnauthorized:
 		return nil, fmt.Errorf("%s wants a token; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE", c.base)
 	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s answered %s%s", c.base, resp.Status, detail(body))
+		refused := &Refused{Base: c.base.String(), Status: resp.Status}
+		_ = json.Unmarshal(body, refused) // what is no document of ours has no detail
+		return nil, refused
 	}
 	return body, nil
 }
 
-// detail is what an error of RFC 9457 says.
-func detail(body []byte) string {
-	var doc struct{ Detail string }
-	if json.Unmarshal(body, &doc) != nil || doc.Detail == "" {
-		return ""
+// Refused is the answer of a mirror that does not do what it was asked.
+type Refused struct {
+	Base     string   `json:"-"` // the URL of the mirror
+	Status   string   `json:"-"` // of the answer
+	Detail   string   `json:"detail"`
+	Problems []string `json:"problems"` // one by one, where there are several
+}
+
+// Error is one line.
+func (e *Refused) Error() string {
+	text := e.Base + " answered " + e.Status
+	if line, _, _ := strings.Cut(e.Detail, "\n"); line != "" {
+		text += ": " + line
 	}
-	line, _, _ := strings.Cut(doc.Detail, "\n")
-	return ": " + line
+	return text
 }

@@ -2,6 +2,8 @@ package client_test
 
 import (
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -68,9 +70,51 @@ func TestGet(t *testing.T) {
 
 func TestBadURLs(t *testing.T) {
 	t.Parallel()
-	for _, u := range []string{"", "127.0.0.1:5001", "ftp://a", "http://", "http://a:b@c", "://"} {
+	for _, u := range []string{"", "ftp://a", "http://", "http://a:b@c", "://"} {
 		if _, err := client.New(client.Options{URL: u}); err == nil {
 			t.Errorf("%q is taken", u)
 		}
+	}
+}
+
+// HOST:PORT is what people write of a listener.
+func TestHostAndPort(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
+	t.Cleanup(s.Close)
+	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
+	for _, where := range []string{"127.0.0.1:" + port, "localhost:" + port} {
+		c, err := client.New(client.Options{URL: where})
+		if err != nil {
+			t.Errorf("%s: %v", where, err)
+			continue
+		}
+		if _, err := c.Get(t.Context(), "things", nil); err != nil {
+			t.Errorf("%s: %v", where, err)
+		}
+	}
+	for _, bad := range []string{"127.0.0.1", ":5001", "host:", "a:b@host:1"} {
+		if _, err := client.New(client.Options{URL: bad}); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// A refusal has each of its problems, and one line.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		_, _ = io.WriteString(w, `{"title":"x","status":422,"detail":"no\nmore","problems":["a","b"]}`)
+	}))
+	t.Cleanup(s.Close)
+	c, err := client.New(client.Options{URL: s.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Post(t.Context(), "reload", nil)
+	refused, ok := errors.AsType[*client.Refused](err)
+	if !ok || len(refused.Problems) != 2 || err.Error() != s.URL+" answered 422 Unprocessable Entity: no" {
+		t.Errorf("%#v", err)
 	}
 }

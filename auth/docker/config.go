@@ -51,7 +51,8 @@ type Config struct {
 	sum     [sha256.Size]byte
 	changed time.Time // when content came; zero: never
 	content content
-	err     error // of the last look
+	err     error     // of the last look
+	since   time.Time // when looks began to go as the last one did
 	helpers map[asked]*helper
 	ctx     context.Context // of Run while it lasts, else nil
 	wg      sync.WaitGroup  // the helpers' Run
@@ -89,7 +90,8 @@ func (c *Config) Renew(ctx context.Context, refused auth.Credential) (auth.Crede
 	return c.renew(ctx, refused, "")
 }
 
-// Status says how the last look went, and the helper where there is one. It asks nobody.
+// Status says how the last look at the files went, which is made now where it is long ago, and the helper where there is
+// one. No program is run for it.
 func (c *Config) Status() auth.Status { return c.status("") }
 
 // scoped is a Config for one repository.
@@ -143,11 +145,12 @@ func (c *Config) renew(ctx context.Context, refused auth.Credential, repository 
 func (c *Config) status(repository string) auth.Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.look(false) // a file that is missing is not called ok before it is needed
 	s := auth.Status{
-		Name: c.o.Name, Kind: "dockerConfig", For: c.o.Host, State: auth.StateOK, LastRefresh: c.changed,
+		Name: c.o.Name, Kind: "dockerConfig", For: c.o.Host, State: auth.StateOK, Since: c.since, LastRefresh: c.changed,
 	}
 	err := c.err
-	if !c.looked.IsZero() && !c.changed.IsZero() {
+	if !c.changed.IsZero() {
 		f, none := c.find(repository)
 		if err == nil {
 			err = none
@@ -159,11 +162,8 @@ func (c *Config) status(repository string) auth.Status {
 			err = f.problem
 		}
 	}
-	switch {
-	case err != nil:
-		s.State, s.LastError = auth.StateFailing, err.Error()
-	case c.looked.IsZero():
-		s.State = auth.StateUnknown
+	if err != nil {
+		s.State, s.LastError, s.LastErrorAt = auth.StateFailing, err.Error(), c.looked
 	}
 	return s
 }
@@ -257,6 +257,9 @@ func (c *Config) look(now bool) {
 	c.err = nil
 	if err != nil {
 		c.err = fmt.Errorf("credential %s: %w; put a docker config there, or correct dockerConfig", c.o.Name, err)
+	}
+	if c.since.IsZero() || (old == nil) != (c.err == nil) {
+		c.since = begun
 	}
 	log := c.o.Log.With("credential", c.o.Name, "path", c.o.Path)
 	switch {

@@ -83,7 +83,10 @@ func TestHelper(t *testing.T) {
 			}
 			want := auth.Status{Name: "pass", Kind: "helper", For: tt.host, State: auth.StateOK}
 			got := h.Status()
-			got.LastRefresh = time.Time{}
+			if got.Since.IsZero() {
+				t.Error("nothing says since when it is so")
+			}
+			got.LastRefresh, got.Since = time.Time{}, time.Time{}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("status (-want +got)\n%s", diff)
 			}

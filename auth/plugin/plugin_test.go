@@ -223,8 +223,11 @@ func TestFailures(t *testing.T) {
 				t.Errorf("the error shows a secret: %v", err)
 			}
 			st := s.Status()
-			want := auth.Status{Name: "node", Kind: "plugin", For: host, State: auth.StateFailing, LastError: st.LastError}
-			if diff := cmp.Diff(want, st); diff != "" || st.LastError == "" {
+			want := auth.Status{
+				Name: "node", Kind: "plugin", For: host, State: auth.StateFailing, LastError: st.LastError,
+				Since: st.Since, LastErrorAt: st.LastErrorAt,
+			}
+			if diff := cmp.Diff(want, st); diff != "" || st.LastError == "" || st.Since.IsZero() || st.LastErrorAt.IsZero() {
 				t.Errorf("status %+v\n%s", st, diff)
 			}
 		})

@@ -136,6 +136,7 @@ func (s *Store) open(on func(dir string) (volume, error)) (err error) {
 	if err := s.takeLock(); err != nil {
 		return err
 	}
+	s.strangers()
 	if name := networkFS(s.dir); name != "" {
 		s.o.Log.Warn("cache folder is on a network file system, where locks and renames are less reliable; "+
 			"a local disk is better", "dir", s.path, "fs", name)
@@ -276,4 +277,24 @@ func (s *Store) Free() (cache.Space, error) {
 		return cache.Space{}, fmt.Errorf("free space of %s: %w", s.path, err)
 	}
 	return sp, nil
+}
+
+// SpaceAt is what there is on the disk that a folder is on, or would be on once it is made.
+func SpaceAt(path string) (cache.Space, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return cache.Space{}, err
+	}
+	for {
+		dir, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) && path != filepath.Dir(path) {
+			path = filepath.Dir(path)
+			continue
+		}
+		if err != nil {
+			return cache.Space{}, err
+		}
+		defer dir.Close()
+		return space(dir)
+	}
 }

@@ -62,7 +62,7 @@ func (s *Store) takeLock() (err error) {
 			return locked
 		}
 		if !told {
-			s.o.Log.Warn("cache folder is in use by another mirror; waiting for it to leave", "dir", s.path,
+			s.o.Log.Warn("cache folder is in use by another mirror; waiting until that one stops", "dir", s.path,
 				"pid", locked.PID, "host", locked.Host, "since", locked.Since, "wait", s.o.Wait)
 		}
 		select {

@@ -62,7 +62,7 @@ func (r *Reader) fetch(ctx context.Context, from, to int64) (Body, error) {
 	}
 	unwatch := context.AfterFunc(ctx, cancel)
 	body, err := r.src.Fetch(own, Want{
-		From: from, To: to, Size: max(0, r.Size()), Live: func() bool { return r.src.Live },
+		From: from, To: to, Size: max(0, r.Size()), Client: r.src.Client, Live: func() bool { return r.src.Live },
 	})
 	if !unwatch() && err == nil {
 		_ = body.Close()

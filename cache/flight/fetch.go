@@ -236,6 +236,7 @@ func (f *Flight) transfer(ft *fetch) error {
 	f.mu.Lock()
 	w := Want{From: ft.pos, To: ft.to, Size: max(0, f.size), Part: ft.lane, Live: f.live}
 	f.mu.Unlock()
+	w.Client, w.Needs = ft.src.Client, f.needs
 	body, err := ft.src.Fetch(ft.ctx, w)
 	if err != nil {
 		return err

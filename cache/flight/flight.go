@@ -114,7 +114,7 @@ func (f *Flight) join(size int64, s Source) (*Reader, error) {
 	}
 	f.parked = false
 	f.wake()
-	r := &Reader{f: f, src: s, done: make(chan struct{})}
+	r := &Reader{f: f, src: s, done: make(chan struct{}), waits: needing{last: time.Now()}}
 	f.readers = append(f.readers, r)
 	f.users++
 	return r, nil
@@ -203,6 +203,28 @@ func (f *Flight) live() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.ContainsFunc(f.readers, func(r *Reader) bool { return r.src.Live })
+}
+
+const (
+	// behind is how long a reader has not waited for bytes once it has more to read than it has read.
+	behind = time.Second
+	// mostNeeds is how many clients needs tells.
+	mostNeeds = 8
+)
+
+// needs are the clients whose readers wait for bytes, or have done so lately.
+func (f *Flight) needs() (clients []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	for _, r := range f.readers {
+		if (r.waits.now || now.Sub(r.waits.last) < behind) && !slices.Contains(clients, r.src.Client) {
+			if clients = append(clients, r.src.Client); len(clients) == mostNeeds {
+				break
+			}
+		}
+	}
+	return clients
 }
 
 // sourceFailed ends the readers whose source has that key. Others who wait ask again, each through its own source.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -23,6 +24,7 @@ func newDigest(a digest.Algorithm, hex string) oci.Digest { return digest.NewDig
 type Reader struct {
 	f     *Flight
 	src   Source
+	waits needing
 	first bool  // started the flight
 	err   error // its source failed; guarded by the flight's mutex
 	left  bool  // closed; guarded by the flight's mutex
@@ -41,6 +43,12 @@ type Reader struct {
 	spoilt bool   // could not read the spool
 	took   bool   // has read from the spool
 	stream *stream
+}
+
+// needing is whether a reader waits for bytes. The flight's mutex guards it.
+type needing struct {
+	now  bool
+	last time.Time // when it has last done so
 }
 
 // span is what a call wants: [off, end) of the blob. whole says that its caller gets all that comes before off, too,
@@ -148,9 +156,11 @@ func (r *Reader) await(ctx context.Context, q span, ok func() bool) (to int64, e
 		if q.whole {
 			news = f.sure.news()
 		}
+		r.waits.now = true
 		f.mu.Unlock()
 		err := r.sleep(ctx, news)
 		f.mu.Lock()
+		r.waits = needing{last: time.Now()}
 		if err != nil {
 			return 0, err
 		}

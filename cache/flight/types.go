@@ -19,9 +19,14 @@ type Want struct {
 	Part bool
 	// By is when those who wait for the beginning of these bytes give up; zero, or over: not known.
 	By time.Time
+	// Client is whom these bytes are fetched for first: the Client of the Source.
+	Client string
 	// Live reports whether a person waits for these bytes. It may turn true while the fetch runs: a pull joins a
 	// warm-up. Nil means true.
 	Live func() bool
+	// Needs are the clients that wait for the next bytes now, at most a few of them. None: all readers have more to read
+	// than they have read, so that the transfer may rest. Nil means Client.
+	Needs func() []string
 }
 
 // Body is a running transfer of the wanted range, and of nothing but it.
@@ -43,6 +48,8 @@ type Extender interface {
 type Source struct {
 	Key  string // readers with equal keys share the fate of a fetch
 	Live bool   // a client waits, as against a warm-up
+	// Client is who brings it, for what is bounded by client: an address, best. Empty: nothing is bounded.
+	Client string
 	// Fetch opens the range. It answers only once the source has agreed to send the bytes. It heals what breaks
 	// underneath; its error, and an error of the body, are final for this Key. The context ends with the flight's
 	// fetch, not with a client.

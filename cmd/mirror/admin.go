@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"net/url"
@@ -23,22 +24,21 @@ const defaultAdmin = "http://127.0.0.1:5001"
 
 // adminFlags are those of commands that ask a running mirror.
 type adminFlags struct {
-	url, tokenFile, config, output string
+	url, tokenFile, config string
+	output                 output
 }
 
 // add adds the flags. wide says that there is more to show than fits a narrow terminal.
 func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 	cmd.Flags().StringVar(&f.url, "admin", os.Getenv("MIRROR_ADMIN"),
-		"the mirror's admin listener (that of --config or MIRROR_ADMIN_LISTEN, else "+defaultAdmin+")")
+		"`URL` or HOST:PORT of the mirror's admin listener; variable MIRROR_ADMIN (default: admin.listen of --config, "+
+			"else "+defaultAdmin+")")
 	cmd.Flags().StringVar(&f.config, "config", os.Getenv("MIRROR_CONFIG"),
-		"configuration file of the mirror, which says where it listens")
+		"configuration `file` of the mirror, which says where it listens; variable MIRROR_CONFIG")
 	cmd.Flags().StringVar(&f.tokenFile, "admin-token-file", os.Getenv("MIRROR_ADMIN_TOKEN_FILE"),
-		"file with the token that it wants (that of --config)")
-	formats := "json"
-	if wide {
-		formats = "json or wide"
-	}
-	cmd.Flags().StringVarP(&f.output, "output", "o", "", "another form of output: "+formats)
+		"`file` with the token that it wants; variable MIRROR_ADMIN_TOKEN_FILE (default: admin.tokenFile of --config)")
+	completesFiles(cmd, "config", "yaml", "yml")
+	f.output.add(cmd, wide)
 }
 
 // get asks for /api/v1/PATH.
@@ -52,6 +52,15 @@ func (f *adminFlags) read(body []byte, into any, otherwise string) error {
 		return &exitError{exitFailed, fmt.Errorf("%s answered with what is %s; is it a mirror?", f.url, otherwise)}
 	}
 	return nil
+}
+
+// print prints an answer in the form that -o wants; text for people is printed as it is.
+func (f *adminFlags) print(out io.Writer, body []byte) error {
+	text, err := f.output.encode(body)
+	if err != nil {
+		return err
+	}
+	return write(out, text)
 }
 
 // ask puts a question to the mirror's admin listener.

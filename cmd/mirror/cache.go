@@ -15,11 +15,12 @@ import (
 
 func newCacheCmd() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "cache",
-		Short: "Show how full the cache is, and check what is in it",
-		Long:  `Show how full the cache of a running mirror is, and check what is in the folder of cache.dir.`,
-		Args:  subcommand,
-		RunE:  help,
+		Use:        "cache",
+		SuggestFor: []string{"stats", "verify", "du", "disk"},
+		Short:      "Show how full the cache is, and check what is in it",
+		Long:       `Show how full the cache of a running mirror is, and check what is in the folder of cache.dir.`,
+		Args:       subcommand,
+		RunE:       help,
 	}
 	cmd.AddCommand(newCacheStatsCmd(), newCacheVerifyCmd())
 	return cmd
@@ -46,7 +47,7 @@ mirror also does so by itself, slowly. Ctrl-C ends it with what was found so far
 Exit codes: 0 all is right; 1 something is damaged, or not all could be read; 2 usage.`,
 		Example: `  mirror cache verify
   mirror cache verify --config /etc/mirror/config.yaml --remove`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(cmd.ErrOrStderr(), file, "verify again")
 			if err != nil {
@@ -56,7 +57,8 @@ Exit codes: 0 all is right; 1 something is damaged, or not all could be read; 2 
 			return v.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
+	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` (YAML); variable MIRROR_CONFIG")
+	completesFiles(cmd, "config", "yaml", "yml")
 	cmd.Flags().BoolVar(&remove, "remove", false, "remove what is damaged")
 	return cmd
 }

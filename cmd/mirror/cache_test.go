@@ -173,7 +173,7 @@ func TestCacheUsage(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
 		"cache verfy":         `did you mean "verify"`,
-		"cache verify extra":  "unknown command",
+		"cache verify extra":  `cache verify takes no argument, and was given "extra"`,
 		"cache verify --rm":   "unknown flag",
 		"cache check-nothing": `unknown command "check-nothing" for "mirror cache"`,
 	} {

@@ -22,17 +22,17 @@ started: how many blobs came from it, and how many bytes of upstreams it saved.
 Exit codes: 0 it was shown; 1 the mirror refuses; 2 usage; 4 no mirror answers.`,
 		Example: `  mirror cache stats
   mirror cache stats -o json | jq '.bytes / .size'`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o := flags.output; o != "" && o != "json" {
-				return fmt.Errorf("-o %s: there is json", o)
+			if err := flags.output.check(); err != nil {
+				return err
 			}
 			body, err := flags.get(cmd.Context(), "cache", nil)
 			if err != nil {
 				return err
 			}
-			if flags.output == "json" {
-				return write(cmd.OutOrStdout(), body)
+			if flags.output.encoded() {
+				return flags.print(cmd.OutOrStdout(), body)
 			}
 			var c admin.Cache
 			if err := flags.read(body, &c, "no account of a cache"); err != nil {
@@ -55,13 +55,17 @@ func showCache(out io.Writer, c admin.Cache) error {
 	}
 	line("stored", "%s in %d blobs and manifests", stored, c.Objects)
 	if c.Reserved > 0 {
-		line("reserved", "%s for downloads that go on, and %d that wait for somebody to come back", amount(c.Reserved), c.Parked)
+		line("reserved", "%s for downloads that run or are paused; %d are paused", amount(c.Reserved), c.Parked)
 	}
 	if c.Degraded {
 		line("disk", "fails: what is not cached is passed on without being stored; look at the mirror's log")
 	}
-	line("blobs", "%d from the cache, %d downloaded, %d joined a download, %d passed on", c.Hits, c.Misses, c.Joined, c.Uncached)
-	line("evicted", "%d, %s", c.Evicted, amount(c.EvictedBytes))
+	line("blobs", "%d from the cache, %d downloaded, %d shared a running download, %d streamed without caching", c.Hits, c.Misses, c.Joined, c.Uncached)
+	if c.Evicted > 0 {
+		line("evicted", "%d, %s", c.Evicted, amount(c.EvictedBytes))
+	} else {
+		line("evicted", "nothing")
+	}
 	sent := amount(c.ClientBytes) + " to clients"
 	if c.ClientBytes > c.UpstreamBytes {
 		sent += fmt.Sprintf(", %d%% of it from the cache", (c.ClientBytes-c.UpstreamBytes)*100/c.ClientBytes)

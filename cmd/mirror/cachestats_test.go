@@ -21,16 +21,16 @@ func TestCacheStats(t *testing.T) {
 		want  string
 	}{
 		{c, `stored    3.0 GiB of 20.0 GiB (15%) in 40 blobs and manifests
-reserved  1.0 MiB for downloads that go on, and 2 that wait for somebody to come back
+reserved  1.0 MiB for downloads that run or are paused; 2 are paused
 disk      fails: what is not cached is passed on without being stored; look at the mirror's log
-blobs     90 from the cache, 10 downloaded, 5 joined a download, 1 passed on
+blobs     90 from the cache, 10 downloaded, 5 shared a running download, 1 streamed without caching
 evicted   3, 2.0 KiB
 received  1000 bytes from upstreams
 sent      3.9 KiB to clients, 75% of it from the cache
 `},
 		{admin.Cache{}, `stored    0 bytes of 0 bytes in 0 blobs and manifests
-blobs     0 from the cache, 0 downloaded, 0 joined a download, 0 passed on
-evicted   0, 0 bytes
+blobs     0 from the cache, 0 downloaded, 0 shared a running download, 0 streamed without caching
+evicted   nothing
 received  0 bytes from upstreams
 sent      0 bytes to clients
 `},

@@ -10,14 +10,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/config"
 )
 
 func newConfigCmd() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "config",
-		Short: "Check, print or describe the configuration",
+		Use:        "config",
+		SuggestFor: []string{"check", "validate", "init", "print", "settings", "configure"},
+		Short:      "Check, print or describe the configuration",
 		Long: `Check, print or describe the configuration.
 
 It is read from the file of --config alone, no file is searched for, and from
@@ -26,42 +28,54 @@ of registries are keys, so upstreams are set in the file.`,
 		Args: subcommand,
 		RunE: help,
 	}
-	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
-	cmd.AddCommand(newConfigCheckCmd(&file), newConfigPrintCmd(&file), newConfigSchemaCmd())
+	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` (YAML); variable MIRROR_CONFIG")
+	if err := cmd.MarkPersistentFlagFilename("config", "yaml", "yml"); err != nil {
+		panic(err) // there is no such flag: a mistake of ours
+	}
+	cmd.AddCommand(newConfigCheckCmd(&file), newConfigPrintCmd(&file), newConfigSchemaCmd(), newConfigInitCmd())
 	return cmd
 }
 
 func newConfigCheckCmd(file *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "check",
+		Use:   "check [FILE]",
 		Short: "Say what a configuration means, or all that is wrong with it",
 		Long: `Say what a configuration means, or all that is wrong with it, with line and column.
 Nothing is started and no host is asked.
 
 Exit codes: 0 valid; 1 invalid, or the file can't be read; 2 usage.`,
-		Example: `  mirror config check --config config.yaml`,
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.ErrOrStderr(), *file, "check again")
+		Example: `  mirror config check config.yaml
+  mirror config check --config /etc/mirror/config.yaml`,
+		Args: mostOneArg("one file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, err := configFileOf(cmd, *file, args)
 			if err != nil {
 				return err
 			}
-			return explainConfig(cmd.OutOrStdout(), *file, c)
+			c, err := loadConfig(cmd.ErrOrStderr(), file, "check again")
+			if err != nil {
+				return err
+			}
+			return explainConfig(cmd.OutOrStdout(), file, c)
 		},
 	}
 }
 
 func newConfigPrintCmd(file *string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "print",
+		Use:   "print [FILE]",
 		Short: "Print the configuration in effect, defaults filled in",
 		Long: `Print the configuration in effect as YAML: the file, defaults filled in, what is known of
 each upstream added, variables applied. Secrets are in files of their own and not shown.`,
 		Example: `  mirror config print
   MIRROR_CACHE_SIZE=1TiB mirror config print --config config.yaml`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.ErrOrStderr(), *file, "print again")
+		Args: mostOneArg("one file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, err := configFileOf(cmd, *file, args)
+			if err != nil {
+				return err
+			}
+			c, err := loadConfig(cmd.ErrOrStderr(), file, "print again")
 			if err != nil {
 				return err
 			}
@@ -83,7 +97,7 @@ and name it in the first line of the file, as in
 
   # yaml-language-server: $schema=./mirror.schema.json`,
 		Example: `  mirror config schema > mirror.schema.json`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return write(cmd.OutOrStdout(), config.Schema())
 		},
@@ -128,9 +142,10 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 	row("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
 	row("admin", "%s, %s", c.Admin.Listen, choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
 	row("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
-	row("cache", "%s, up to %s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size, c.Cache.MinFree,
+	row("cache", "%s, up to %s%s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size,
+		choose(c.Cache.Size.Percent > 0, " of the disk", ""), c.Cache.MinFree,
 		c.Cache.Durability)
-	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry"))
+	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry, so Docker's registry-mirrors does not work"))
 	row("upstreams", "%d, all others are refused", len(c.Upstreams))
 	for _, u := range c.Upstreams {
 		ruled := choose(u.Access == "rules", "; the rules say what may be pulled", "")
@@ -159,9 +174,8 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 		return &exitError{exitFailed, fmt.Errorf("write the output: %w", err)}
 	}
 
-	fmt.Fprintf(&b, "\nA running mirror takes up changes of the file, except for these, which need a restart:\n  %s\n",
-		strings.Join(config.RestartPaths(), ", "))
-	for _, text := range c.Warnings() {
+	b.WriteString("\nA running mirror takes up changes of this file; mirror config print marks the settings that need a restart.\n")
+	for _, text := range append(c.Warnings(), diskWarnings(c)...) {
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
 	}
 	for _, f := range c.Files() {
@@ -170,6 +184,19 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 		}
 	}
 	return write(out, []byte(b.String()))
+}
+
+// diskWarnings are what the disk of the cache has to say of its settings, where it is a disk of this machine.
+func diskWarnings(c *config.Config) []string {
+	sp, err := disk.SpaceAt(c.Cache.Dir)
+	if err != nil {
+		return nil // the configuration may be for another machine
+	}
+	if size := c.Cache.Size.Of(sp.Total); size > sp.Total {
+		return []string{fmt.Sprintf("cache.size is %s, and the disk of %s has %s: it is full long before; write less, or a percentage, "+
+			"as in 80%%", amount(size), c.Cache.Dir, amount(sp.Total))}
+	}
+	return nil
 }
 
 func choose(yes bool, this, that string) string {

@@ -54,15 +54,12 @@ listen                       127.0.0.1:5000, TLS by DIR/tls.crt
 admin                        127.0.0.1:5001, no token
 metrics                      :9090, no token
 cache                        DIR/mirror-data, up to 20GiB, 5% of the disk stays free, relaxed
-default                      none: requests must name a registry
+default                      none: requests must name a registry, so Docker's registry-mirrors does not work
 upstreams                    2, all others are refused
   ghcr.io                    https://ghcr.io, also called gh
   registry.example.com:5000  http://10.0.0.5:5000
 
-A running mirror takes up changes of the file, except for these, which need a restart:
-  listen, tls, tls.http2, admin.listen, metrics.listen, drain, errorPhrase, log.format, cache.dir, cache.size, cache.minFree, ` +
-		`cache.durability, cache.parallelAbove, cache.scrub, clientsFallBack, trustedProxies, kubernetes.events, kubernetes.server, ` +
-		`kubernetes.tokenFile, kubernetes.caFile
+A running mirror takes up changes of this file; mirror config print marks the settings that need a restart.
 
 warning: stat DIR/tls.crt: no such file or directory; the mirror will not start without it
 `
@@ -100,12 +97,26 @@ func TestConfigCheckWarnsOfRules(t *testing.T) {
 	for _, want := range []string{
 		"also called index.docker.io and registry-1.docker.io; the rules say what may be pulled\n",
 		"as hub (passwordFile) for all: what the rules let clients pull", "everybody who reaches the mirror may pull docker.io/acme/**",
-		"warning: rules[0] is for everybody who reaches the mirror (*): whoever connects to it reads docker.io/acme/**, and a kubelet " +
-			"that checks pull secrets (KEP-2535)",
+		"warning: rules[0] is for everybody who reaches the mirror (*): each client that can connect reads docker.io/acme/**; keep the " +
+			"mirror to the network of your nodes\n",
+		"warning: a kubelet that checks pull secrets (KEP-2535)",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
 		}
+	}
+}
+
+// A cache that no disk holds, and one that is a part of its disk.
+func TestConfigCheckLooksAtTheDisk(t *testing.T) {
+	t.Parallel()
+	stdout, _, err := runConfig(t, "check", "--config", configFile(t, "cache: {size: 9000000TB}\n"))
+	if err != nil || !strings.Contains(stdout, "warning: cache.size is ") || !strings.Contains(stdout, "write less, or a percentage, as in 80%") {
+		t.Errorf("%v\n%s", err, stdout)
+	}
+	stdout, _, err = runConfig(t, "check", "--config", configFile(t, "cache: {dir: not/there/yet, size: 80%}\n"))
+	if err != nil || strings.Contains(stdout, "warning") || !strings.Contains(stdout, "up to 80% of the disk, 5% of the disk stays free") {
+		t.Errorf("%v\n%s", err, stdout)
 	}
 }
 
@@ -176,7 +187,7 @@ func TestConfigSchemaIsJSON(t *testing.T) {
 
 func TestConfigUsage(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"chek"}, {"check", "config.yaml"}, {"check", "--confg", "x"}} {
+	for _, args := range [][]string{{"chek"}, {"check", "a.yaml", "b.yaml"}, {"check", "a.yaml", "--config", "b.yaml"}, {"schema", "a.yaml"}, {"check", "--confg", "x"}} {
 		_, _, err := runConfig(t, args...)
 		if _, ours := errors.AsType[*exitError](err); err == nil || ours {
 			t.Errorf("%q: error %#v, want one of cobra's, which main takes for wrong usage", args, err)

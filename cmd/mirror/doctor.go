@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,8 +24,14 @@ func newDoctorCmd() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look for what is wrong, step by step",
 		Long:  `Look for what is wrong, step by step.`,
-		Args:  subcommand,
-		RunE:  help,
+		Args: func(cmd *cobra.Command, args []string) error {
+			err := subcommand(cmd, args)
+			if err != nil && strings.ContainsAny(args[0], "/:.") {
+				err = fmt.Errorf("%w; an image goes behind image, as in mirror doctor image %s", err, args[0])
+			}
+			return err
+		},
+		RunE: help,
 	}
 	cmd.AddCommand(newDoctorImageCmd())
 	return cmd
@@ -59,11 +66,12 @@ Exit codes: 0 the image can be pulled; 1 it can't, or an invalid configuration; 
   mirror doctor image --config config.yaml --platform linux/arm64 ghcr.io/acme/app:v2
   mirror doctor image --admin http://127.0.0.1:5001 ghcr.io/acme/app:v2
   mirror doctor image -o json quay.io/acme/app:v2 | jq .failure`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg("an image, as in nginx:1.27"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.output.check(); err != nil {
+				return err
+			}
 			switch {
-			case flags.output != "" && flags.output != "json" && flags.output != "wide":
-				return fmt.Errorf("-o %s: there are json and wide", flags.output)
 			case platform != "" && !platformFlag.MatchString(platform):
 				return fmt.Errorf("--platform %s: write OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64", platform)
 			case straight && cmd.Flags().Changed("admin"):
@@ -85,10 +93,10 @@ Exit codes: 0 the image can be pulled; 1 it can't, or an invalid configuration; 
 			if err != nil {
 				return err
 			}
-			if flags.output != "json" {
-				body = []byte(examined(report, flags.output == "wide", coloured(cmd.OutOrStdout())))
+			if !flags.output.encoded() {
+				body = []byte(examined(report, flags.output.form == "wide", coloured(cmd.OutOrStdout())))
 			}
-			if err := write(cmd.OutOrStdout(), body); err != nil {
+			if err := flags.print(cmd.OutOrStdout(), body); err != nil {
 				return err
 			}
 			if !report.OK {
@@ -99,10 +107,11 @@ Exit codes: 0 the image can be pulled; 1 it can't, or an invalid configuration; 
 	}
 	cmd.Flags().StringVar(&platform, "platform", "", "OS/ARCH[/VARIANT] that the image is wanted for (linux on this machine's "+
 		"architecture, where the image has it)")
+	completes(cmd, "platform", "linux/amd64", "linux/arm64", "linux/arm/v7", "windows/amd64")
 	cmd.Flags().BoolVar(&straight, "straight", false, "look from here, even where MIRROR_ADMIN names a mirror")
 	flags.add(cmd, true)
-	cmd.Flags().Lookup("admin").Usage = "the admin listener of a mirror that is to look, instead of this command"
-	cmd.Flags().Lookup("config").Usage = "configuration file, with the registries and credentials to look with"
+	cmd.Flags().Lookup("admin").Usage = "`URL` or HOST:PORT of the admin listener of a mirror that is to look, instead of this command; variable MIRROR_ADMIN"
+	cmd.Flags().Lookup("config").Usage = "configuration `file`, with the registries and credentials to look with; variable MIRROR_CONFIG"
 	return cmd
 }
 

@@ -158,9 +158,9 @@ func TestDoctorExitCodes(t *testing.T) {
 		code int
 		says string
 	}{
-		{"no image", nil, exitUsage, "accepts 1 arg"},
+		{"no image", nil, exitUsage, "doctor image needs an image, as in nginx:1.27"},
 		{"a platform that is none", []string{"--platform", "arm64", "nginx"}, exitUsage, "as in linux/arm64"},
-		{"an output that there is not", []string{"-o", "yaml", "nginx"}, exitUsage, "json and wide"},
+		{"an output that there is not", []string{"-o", "xml", "nginx"}, exitUsage, "json, yaml and wide"},
 		{"here and there", []string{"--straight", "--admin", odd.URL, "nginx"}, exitUsage, "exclude"},
 		{"a mirror that can't", []string{"--admin", odd.URL, "nginx"}, exitFailed, "404"},
 		{"no mirror", []string{"--admin", "http://127.0.0.1:1", "nginx"}, exitUnreachable, "no mirror answers"},

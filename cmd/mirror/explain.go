@@ -23,8 +23,9 @@ const mostJoined = 100
 func newExplainCmd() *cobra.Command {
 	var flags adminFlags
 	cmd := &cobra.Command{
-		Use:   "explain [FILE|-]",
-		Short: "Read events and logs of failing pulls, and say why they fail",
+		Use:        "explain [FILE|-]",
+		SuggestFor: []string{"why", "diagnose", "analyze", "analyse"},
+		Short:      "Read events and logs of failing pulls, and say why they fail",
 		Long: `Read what clients print when a pull fails, and say for each failure why, what to do, and
 how often it is there. The input is a file, or what comes by standard input (-, or no
 argument): events and pods of kubectl, as text or JSON, and logs of the kubelet, containerd,
@@ -41,27 +42,27 @@ Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 usage
   kubectl describe pod web-1 | mirror explain
   journalctl -u kubelet -u containerd --since -1h | mirror explain -
   mirror explain -o json events.json | jq '.classes'`,
-		Args: cobra.MaximumNArgs(1),
+		Args: mostOneArg("one file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if o := flags.output; o != "" && o != "json" && o != "wide" {
-				return fmt.Errorf("-o %s: there are json and wide", o)
+			if err := flags.output.check(); err != nil {
+				return err
 			}
 			report, err := readSymptoms(cmd.InOrStdin(), args)
 			if err != nil {
 				return &exitError{exitFailed, err}
 			}
-			if flags.output == "json" {
+			if flags.output.encoded() {
 				body, err := json.Marshal(report)
 				if err != nil {
 					return &exitError{exitFailed, err}
 				}
-				return write(cmd.OutOrStdout(), append(body, '\n'))
+				return flags.print(cmd.OutOrStdout(), append(body, '\n'))
 			}
 			known, note := flags.join(cmd.Context(), report)
 			if note != "" {
 				fmt.Fprintln(cmd.ErrOrStderr(), "mirror:", note)
 			}
-			return write(cmd.OutOrStdout(), []byte(explained(report, known, flags.output == "wide")))
+			return write(cmd.OutOrStdout(), []byte(explained(report, known, flags.output.form == "wide")))
 		},
 	}
 	flags.add(cmd, true)

@@ -88,8 +88,8 @@ func TestExplainUsage(t *testing.T) {
 		says string
 	}{
 		"/nowhere/at/all": {exitFailed, "no such file"},
-		"-o yaml":         {exitUsage, "there are json and wide"},
-		"a b":             {exitUsage, "at most 1 arg"},
+		"-o xml":          {exitUsage, "there are json, yaml and wide"},
+		"a b":             {exitUsage, "takes one file"},
 	} {
 		code, _, errs := commandLine(t, append([]string{"explain"}, strings.Fields(args)...)...)
 		if code != want.code || !strings.Contains(errs, want.says) {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -32,8 +34,9 @@ type failureFlags struct {
 func newFailuresCmd() *cobra.Command {
 	var f failureFlags
 	cmd := &cobra.Command{
-		Use:   "failures [ID]",
-		Short: "Show why pulls failed, and what to do",
+		Use:        "failures [ID]",
+		SuggestFor: []string{"errors", "events", "failed", "failure", "list"},
+		Short:      "Show why pulls failed, and what to do",
 		Long: `Show why pulls failed, and what to do, as a running mirror has recorded it: each failure
 with its cause and remedy, the one seen last first. The same reason for the same image at
 the same host is one failure, with a count of the pulls that met it. With an ID, the eight
@@ -52,7 +55,7 @@ ID; 2 usage; 4 no mirror answers.`,
   mirror failures --by class --since 1h
   mirror failures --image 'docker.io/acme/*' --watch
   mirror failures -o json | jq -r '.failures[].remedy'`,
-		Args: cobra.MaximumNArgs(1),
+		Args: mostOneArg("one ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.run(cmd.Context(), cmd.OutOrStdout(), args)
 		},
@@ -60,25 +63,34 @@ ID; 2 usage; 4 no mirror answers.`,
 	f.add(cmd, true)
 	flags := cmd.Flags()
 	flags.StringVar(&f.by, "by", "", "count the pulls instead, by class, reason, image or client")
-	flags.StringVar(&f.since, "since", "", "only what was seen since: a duration (1h30m) or a time (RFC 3339)")
-	flags.StringVar(&f.reason, "reason", "", "only this reason")
-	flags.StringVar(&f.class, "class", "", "only this class: network, tls, auth, missing, ...")
+	flags.StringVar(&f.since, "since", "", "only what was seen since: a duration (1h30m, 1d) or a time (RFC 3339)")
+	flags.StringVar(&f.reason, "reason", "", "only this `reason`, as in tag-not-found")
+	flags.StringVar(&f.class, "class", "", "only this `class`: "+strings.Join(classes(), ", "))
 	flags.StringVar(&f.image, "image", "", "only this image or repository; * stands for any characters")
 	flags.StringVar(&f.client, "client", "", "only what this node or address met")
 	flags.BoolVar(&f.declined, "declined", false, "also what was declined")
 	flags.BoolVar(&f.watch, "watch", false, "go on and show what comes, until interrupted")
-	flags.IntVar(&f.limit, "limit", 50, "show at most so many, up to 1000")
+	flags.IntVar(&f.limit, "limit", 50, "show at most so many, up to 1000; with --watch at most so many that were there before")
+	completes(cmd, "by", counted...)
+	completes(cmd, "class", classes()...)
+	completes(cmd, "reason", reasons()...)
+	completes(cmd, "since", "1h", "1d", "7d")
 	return cmd
 }
 
 func (f *failureFlags) run(ctx context.Context, out io.Writer, args []string) error {
+	if err := errors.Join(f.output.check(), oneOf("by", f.by, counted), oneOf("class", f.class, classes()),
+		oneOf("reason", f.reason, reasons())); err != nil {
+		return err
+	}
+	since, err := moment(f.since, time.Now())
+	if err != nil {
+		return fmt.Errorf("--since %s: %w", f.since, err)
+	}
+	f.since = since
 	switch {
-	case f.output != "" && f.output != "json" && f.output != "wide":
-		return fmt.Errorf("-o %s: there are json and wide", f.output)
-	case !slices.Contains([]string{"", "class", "reason", "image", "client"}, f.by):
-		return fmt.Errorf("--by %s: there are class, reason, image and client", f.by)
-	case f.watch && (f.by != "" || f.output == "json" || len(args) > 0):
-		return fmt.Errorf("--watch shows failures as they come; leave out --by, -o json and the ID")
+	case f.watch && (f.by != "" || f.output.encoded() || len(args) > 0):
+		return fmt.Errorf("--watch shows failures as they come; leave out --by, -o json, -o yaml and the ID")
 	case f.limit < 1 || f.limit > 1000:
 		return fmt.Errorf("--limit %d: it is from 1 to 1000", f.limit)
 	}
@@ -106,19 +118,83 @@ func (f *failureFlags) run(ctx context.Context, out io.Writer, args []string) er
 	if err != nil {
 		return err
 	}
-	if f.output == "json" {
-		return write(out, body)
+	if f.output.encoded() {
+		return f.print(out, body)
 	}
 	if len(list.Failures) == 0 {
-		return write(out, []byte("No pull has failed"+choose(len(q) > 1, " that fits", "")+".\n"))
+		err = write(out, []byte("No pull has failed"+choose(len(q) > 1, " that fits", "")+".\n"))
+	} else {
+		err = showFailures(out, list.Failures, f.output.form == "wide", time.Now())
 	}
-	if err := showFailures(out, list.Failures, f.output == "wide", time.Now()); err != nil {
+	if err == nil && list.Continue != "" {
+		err = write(out, []byte("\nThere are more; --limit shows up to 1000, --since, --image and --class choose.\n"))
+	}
+	if err != nil || f.declined {
 		return err
 	}
-	if list.Continue != "" {
-		return write(out, fmt.Appendf(nil, "\nThere are more; --limit shows up to 1000, --since, --image and --class choose.\n"))
+	return write(out, []byte(f.left(ctx, q, time.Now())))
+}
+
+// lately is the time for which what was declined is announced.
+const lately = time.Hour
+
+// left says how many images were left to the nodes lately: where nodes have nowhere else to go, that is why they fail.
+// It is a note below the table, so an error of it is not told.
+func (f *failureFlags) left(ctx context.Context, q url.Values, now time.Time) string {
+	q = maps.Clone(q)
+	q.Set("declined", "true")
+	q.Set("limit", "1000")
+	since := now.Add(-lately)
+	if t, err := time.Parse(time.RFC3339, f.since); err != nil || t.Before(since) {
+		q.Set("since", since.UTC().Format(time.RFC3339))
 	}
-	return nil
+	list, _, err := f.list(ctx, q)
+	if err != nil {
+		return ""
+	}
+	images := make(map[string]bool)
+	for _, x := range list.Failures {
+		if x.Outcome == journal.Declined {
+			images[x.Image] = true
+		}
+	}
+	if len(images) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\nPulls of %d image%s were left to the nodes in the last hour; --declined shows them.\n", len(images),
+		choose(len(images) == 1, "", "s"))
+}
+
+// counted are the words of --by.
+var counted = []string{"class", "reason", "image", "client"}
+
+// classes are the words of --class.
+func classes() (words []string) {
+	for _, c := range diagnose.Classes() {
+		words = append(words, string(c))
+	}
+	return words
+}
+
+// reasons are the words of --reason.
+func reasons() (words []string) {
+	for _, r := range slices.Concat(diagnose.Reasons(), diagnose.Seen()) {
+		words = append(words, string(r))
+	}
+	slices.Sort(words)
+	return words
+}
+
+// moment is a time, or how long ago it was, as RFC 3339 has it. Empty stays empty.
+func moment(text string, now time.Time) (string, error) {
+	if text == "" {
+		return "", nil
+	}
+	t, err := admin.Since(text, now)
+	if err != nil {
+		return "", err
+	}
+	return t.Format(time.RFC3339Nano), nil
 }
 
 // list asks for failures.
@@ -138,8 +214,8 @@ func (f *failureFlags) one(ctx context.Context, out io.Writer, id string) error 
 	case len(list.Failures) == 0:
 		return &exitError{exitFailed, fmt.Errorf("the mirror knows no failure %s; it keeps them for a week, and "+
 			"another mirror may have met it", id)}
-	case f.output == "json":
-		return write(out, body)
+	case f.output.encoded():
+		return f.print(out, body)
 	}
 	now := time.Now()
 	for i, x := range list.Failures {
@@ -192,7 +268,11 @@ func detail(x journal.Failure, now time.Time) string {
 
 // whose is a client. An address may stand for many, behind a NAT for all of a cluster.
 func whose(client string) string {
-	if _, err := netip.ParseAddr(client); err == nil {
+	switch ip, err := netip.ParseAddr(client); {
+	case err != nil:
+	case ip.IsLoopback():
+		return client + ", the mirror's own machine"
+	default:
 		return client + ", perhaps shared"
 	}
 	return client
@@ -219,8 +299,8 @@ func (f *failureFlags) counts(ctx context.Context, out io.Writer, q url.Values) 
 	if err != nil {
 		return err
 	}
-	if f.output == "json" {
-		return write(out, body)
+	if f.output.encoded() {
+		return f.print(out, body)
 	}
 	var s journal.Summary
 	if err := f.read(body, &s, "no record of failures"); err != nil {
@@ -250,8 +330,8 @@ func (f *failureFlags) counts(ctx context.Context, out io.Writer, q url.Values) 
 func (f *failureFlags) follow(ctx context.Context, out io.Writer, q url.Values) error {
 	q.Set("limit", "1000")
 	seen := make(map[string]int64)
-	wide := f.output == "wide"
-	for {
+	wide := f.output.form == "wide"
+	for first := true; ; first = false {
 		list, _, err := f.list(ctx, q)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -260,10 +340,10 @@ func (f *failureFlags) follow(ctx context.Context, out io.Writer, q url.Values) 
 			return err
 		}
 		now := make(map[string]int64, len(list.Failures))
-		for _, x := range slices.Backward(list.Failures) {
+		for i, x := range slices.Backward(list.Failures) { // the last seen is the first
 			k := x.ID + string(x.Outcome)
 			now[k] = x.Count
-			if seen[k] >= x.Count {
+			if seen[k] >= x.Count || first && i >= f.limit {
 				continue
 			}
 			line := fmt.Sprintf("%s  %s  %s  %s  (%s%s)\n  %s; %s\n", x.LastSeen.Format(time.RFC3339), x.ID, x.Reason,

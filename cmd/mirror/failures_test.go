@@ -139,10 +139,15 @@ func TestFailuresUsage(t *testing.T) {
 	_, where := failuresOf(t)
 	for args, says := range map[string]string{
 		"--by node":              "there are class, reason, image and client",
-		"-o yaml":                "there are json and wide",
+		"-o xml":                 "there are json, yaml and wide",
+		"--class autth":          `did you mean "auth"`,
+		"--class foo":            "there are auth, client, limit, mirror, missing, network, tls, undecided, unknown and upstream",
+		"--reason tag-not-foun":  `did you mean "tag-not-found"`,
+		"--since 1x":             "as in 1h30m or 7d",
+		"--since -1h":            "as in 1h30m or 7d",
 		"--watch --by class":     "leave out --by",
 		"--limit 0":              "from 1 to 1000",
-		"a b":                    "at most 1 arg",
+		"a b":                    "takes one ID",
 		"--watch --since never":  "a duration, as in 1h30m",
 		"--since never --by now": "there are class",
 	} {

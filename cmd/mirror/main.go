@@ -48,7 +48,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var exit *exitError
 	switch {
 	case err == nil:
@@ -59,7 +59,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 		}
 		return exit.code
 	default: // cobra's own: an unknown command or flag, arguments that are too many
-		fmt.Fprintf(stderr, "mirror: %v\nRun 'mirror --help' for the commands and flags there are.\n", err)
+		misused(stderr, cmd, err)
 		return exitUsage
 	}
 }
@@ -74,15 +74,20 @@ the upstream is down or rate limited, and says why a pull fails and what to do.
 
 Try it, with no configuration at all:
 
+  mirror demo
   mirror serve
   crane pull 127.0.0.1:5000/docker.io/library/alpine:3.22 alpine.tar`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          subcommand,
 		RunE:          help,
+		Version:       versionText(),
 	}
-	root.AddCommand(newServeCmd(), newConfigCmd(), newCacheCmd(), newUpstreamsCmd(), newFailuresCmd(), newExplainCmd(), newDoctorCmd(),
-		newVersionCmd())
+	root.SetVersionTemplate(versionLine())
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelpCmd())
+	root.AddCommand(newServeCmd(), newConfigCmd(), newStatusCmd(), newReloadCmd(), newCacheCmd(), newUpstreamsCmd(), newFailuresCmd(),
+		newPullsCmd(), newExplainCmd(), newDoctorCmd(), newDemoCmd(), newVersionCmd())
 	return root
 }
 

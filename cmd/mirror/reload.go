@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
 	"reflect"
 	"slices"
+	"strings"
 	"syscall"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/point"
 )
@@ -24,34 +27,89 @@ type reloader interface {
 //
 // Whatever is read is watched before, so that no change falls between: where the file names others than those that are
 // watched, the watch begins anew with them, and the file is read again. One whose reload was refused is watched too,
-// since it may be what is to be mended.
-func reload(ctx context.Context, a reloader, file string, c *config.Config, log *slog.Logger) {
+// since it may be what is to be mended. Who asks by way of asks is told how it went.
+func reload(ctx context.Context, a reloader, file string, c *config.Config, log *slog.Logger, asks <-chan chan<- reloaded) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	names := c.Files()
+	names, first := c.Files(), c
+	var reply chan<- reloaded // of somebody who asked; nil: nobody did
 	for asked := false; ; asked = true {
 		next, changed, stop, err := watched(ctx, file, names, log)
+		var how reloaded
 		switch {
 		case err != nil:
+			how.err = err
 			a.NotReloaded(err)
 		case asked || !reflect.DeepEqual(next, c):
 			names = next.Files()
 			point.Hit("serve/reload")
-			if a.Reload(next) == nil {
+			if how.err = a.Reload(next); how.err == nil {
+				how.changed = config.Changed(c, next)
 				c = next
 			}
 			point.Hit("serve/reloaded")
+		}
+		if reply != nil {
+			how.restart = config.Diff(first, c)
+			how.changed = slices.DeleteFunc(how.changed, func(path string) bool { return waits(path, how.restart) })
+			reply <- how // it has room
+			reply = nil
 		}
 		select {
 		case <-ctx.Done():
 			stop()
 			return
 		case <-hup:
+		case reply = <-asks:
 		case <-changed:
 		}
 		stop()
 	}
+}
+
+// reloaded is how a reload ended that was asked for.
+type reloaded struct {
+	changed, restart []string
+	err              error // why the old configuration stays
+}
+
+// waits reports whether the change of a setting needs a restart: "tls" stands for its keys.
+func waits(path string, restart []string) bool {
+	return slices.ContainsFunc(restart, func(r string) bool { return path == r || strings.HasPrefix(path, r+".") })
+}
+
+// asker gives the admin listener a way to ask reload, which reads from asks.
+func asker(asks chan<- chan<- reloaded) func(context.Context) (admin.Reloaded, error) {
+	return func(ctx context.Context) (admin.Reloaded, error) {
+		reply := make(chan reloaded, 1)
+		select {
+		case asks <- reply:
+		case <-ctx.Done():
+			return admin.Reloaded{}, errors.New("the mirror is busy with another reload, or it stops")
+		}
+		select {
+		case how := <-reply:
+			return how.told()
+		case <-ctx.Done():
+			return admin.Reloaded{}, errors.New("it takes too long")
+		}
+	}
+}
+
+func (r reloaded) told() (admin.Reloaded, error) {
+	if r.err == nil {
+		return admin.Reloaded{Changed: r.changed, Restart: r.restart}, nil
+	}
+	refused := &admin.NotReloaded{}
+	if invalid, ok := errors.AsType[*config.Invalid](r.err); ok {
+		for _, p := range invalid.Problems {
+			refused.Problems = append(refused.Problems, p.String())
+		}
+	} else {
+		refused.Problems = []string{r.err.Error()}
+	}
+	return admin.Reloaded{}, refused
 }
 
 // watched returns the configuration, and a watch over the file and all that it names which began before they are read.

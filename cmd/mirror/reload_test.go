@@ -84,7 +84,7 @@ func reloading(t *testing.T) (a taker, put func(name, text string)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reload(ctx, a, file, c, slog.New(slog.DiscardHandler))
+		reload(ctx, a, file, c, slog.New(slog.DiscardHandler), nil)
 	}()
 	t.Cleanup(func() {
 		cancel()

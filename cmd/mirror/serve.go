@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -18,25 +19,29 @@ import (
 func newServeCmd() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
-		Use:   "serve",
-		Short: "Run the mirror",
+		Use:        "serve",
+		SuggestFor: []string{"run", "start", "up", "proxy", "daemon"},
+		Short:      "Run the mirror",
 		Long: `Run the mirror until SIGINT or SIGTERM. Clients that have a pull under way are then
 served until it is over, for as long as drain; others are refused. A second signal
 stops now.
 
 Without --config it serves the well-known registries anonymously on 127.0.0.1:5000,
 with the operator's side on 127.0.0.1:5001 and data in ./mirror-data. With it, the
-file is read again when it changes and on SIGHUP.
+file is read again when it changes, on SIGHUP and by mirror reload. Every setting of the
+file but upstreams, rules and clients can also be set by a variable: MIRROR_LISTEN sets
+listen, MIRROR_CACHE_DIR cache.dir. mirror config print shows what is in effect.
 
 Exit codes: 0 stopped in order; 1 could not start, as an invalid configuration or a
 port in use; 2 usage; 3 another mirror has the data folder.`,
 		Example: `  mirror serve
   mirror serve --config /etc/mirror/config.yaml
   MIRROR_LISTEN=0.0.0.0:5000 mirror serve`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), cmd.ErrOrStderr(), file) },
 	}
-	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration file (YAML)")
+	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` (YAML); variable MIRROR_CONFIG")
+	completesFiles(cmd, "config", "yaml", "yml")
 	return cmd
 }
 
@@ -50,7 +55,14 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 		return err
 	}
 	log, level := app.NewLog(stderr, c.Log.Format, c.Log.Level)
-	a, err := app.New(ctx, app.Options{Config: c, Version: versionText(), Log: log, Level: level})
+	asks := make(chan chan<- reloaded)
+	shown := file
+	if abs, err := filepath.Abs(file); err == nil && file != "" {
+		shown = abs
+	}
+	a, err := app.New(ctx, app.Options{
+		Config: c, Version: versionText(), Log: log, Level: level, File: shown, Again: asker(asks),
+	})
 	var locked *disk.LockedError
 	switch {
 	case err == nil:
@@ -65,7 +77,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reload(ctx, a, file, c, log)
+		reload(ctx, a, file, c, log, asks)
 	}()
 	over := make(chan struct{})
 	go stopNow(ctx, over, a)

@@ -16,15 +16,18 @@ import (
 func newUpstreamsCmd() *cobra.Command {
 	var flags adminFlags
 	cmd := &cobra.Command{
-		Use:   "upstreams",
-		Short: "Show the registries that are mirrored, their endpoints, credentials and limits",
+		Use:        "upstreams",
+		SuggestFor: []string{"registries", "endpoints", "credentials", "limits", "upstream"},
+		Short:      "Show the registries that are mirrored, their endpoints, credentials and limits",
 		Long: `Show the registries that are mirrored, their endpoints and credentials, how each of them
 is, and what is left of rate limits, as a running mirror knows it. Nobody is asked for it.
 
-Endpoints are up, degraded (not always, not for blobs, or limiting), open (down: others
-are asked first) or unknown (not asked yet). Credentials are ok, expiring (can't be
-renewed and still works), expired, rejected (by the registry), failing (their source) or
-unknown (not asked yet). Secrets are never shown. Limits are those that registries tell
+Endpoints are up, degraded (not always, not for blobs, or limiting), down (others are
+asked first; the API calls it open) or unknown (not asked yet). Credentials are ok,
+expiring (can't be renewed and still works), expired, rejected (by the registry), failing
+(their source, as a password file that is missing) or unknown (not asked yet). SINCE is
+when the state became what it is, and the last error stays after it is over. Secrets are
+never shown. Limits are those that registries tell
 with their answers; SPENT ON says for which repositories this mirror spent them in the
 time that the limit is for, and how much others spent of them.
 
@@ -33,23 +36,23 @@ answers.`,
 		Example: `  mirror upstreams
   mirror upstreams -o json | jq '.upstreams[].credentials[] | select(.state != "ok")'
   kubectl exec deploy/mirror -- mirror upstreams -o wide`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o := flags.output; o != "" && o != "json" && o != "wide" {
-				return fmt.Errorf("-o %s: there are json and wide", o)
+			if err := flags.output.check(); err != nil {
+				return err
 			}
 			body, err := flags.get(cmd.Context(), "upstreams", nil)
 			if err != nil {
 				return err
 			}
-			if flags.output == "json" {
-				return write(cmd.OutOrStdout(), body)
+			if flags.output.encoded() {
+				return flags.print(cmd.OutOrStdout(), body)
 			}
 			var list admin.UpstreamList
 			if err := flags.read(body, &list, "not a list of upstreams"); err != nil {
 				return err
 			}
-			return showUpstreams(cmd.OutOrStdout(), list.Upstreams, flags.output == "wide", time.Now())
+			return showUpstreams(cmd.OutOrStdout(), list.Upstreams, flags.output.form == "wide", time.Now())
 		},
 	}
 	flags.add(cmd, true)
@@ -60,14 +63,15 @@ answers.`,
 func showUpstreams(out io.Writer, list []admin.Upstream, wide bool, now time.Time) error {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "UPSTREAM\tENDPOINT\tSTATE\tERROR")
+	fmt.Fprintln(w, "UPSTREAM\tENDPOINT\tSTATE\tSINCE\tLAST ERROR")
 	credentials := false
 	for _, u := range list {
 		for _, e := range u.Endpoints {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", u.Name, e.URL, e.State, shorten(e.LastError, wide))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Name, e.URL, choose(e.State == "open", "down", e.State), since(e.Since, now),
+				dated(shorten(e.LastError, wide), e.LastErrorAt, now))
 		}
 		if len(u.Endpoints) == 0 { // a pattern; its hosts have rows of their own
-			fmt.Fprintf(w, "%s\t%s\t-\t\n", u.Name, "each host that fits")
+			fmt.Fprintf(w, "%s\t%s\t-\t-\t\n", u.Name, "each host that fits")
 		}
 		credentials = credentials || len(u.Credentials) > 0
 	}
@@ -76,15 +80,15 @@ func showUpstreams(out io.Writer, list []admin.Upstream, wide bool, now time.Tim
 	}
 	if credentials {
 		b.WriteByte('\n')
-		fmt.Fprintln(w, "UPSTREAM\tCREDENTIAL\tKIND\tSTATE\tEXPIRES\tREFRESHED\t"+choose(wide, "FOR\tREPOSITORIES\t", "")+"ERROR")
+		fmt.Fprintln(w, "UPSTREAM\tCREDENTIAL\tKIND\tSTATE\tSINCE\tEXPIRES\tREFRESHED\t"+choose(wide, "FOR\tREPOSITORIES\t", "")+"LAST ERROR")
 		for _, u := range list {
 			for _, c := range u.Credentials {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t", u.Name, c.Name, c.Kind, c.State, until(c.ExpiresAt, now),
-					since(c.LastRefresh, now))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t", u.Name, c.Name, c.Kind, c.State, since(c.Since, now),
+					until(c.ExpiresAt, now), since(c.LastRefresh, now))
 				if wide {
 					fmt.Fprintf(w, "%s\t%s\t", c.For, choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"))
 				}
-				fmt.Fprintln(w, shorten(c.LastError, wide))
+				fmt.Fprintln(w, dated(c.LastError, c.LastErrorAt, now)) // in full: often it stands nowhere else
 			}
 		}
 		if err := w.Flush(); err != nil {
@@ -159,6 +163,14 @@ func shorten(text string, wide bool) string {
 		return string(r[:most]) + "..."
 	}
 	return text
+}
+
+// dated is an error with how long ago it was.
+func dated(text string, at, now time.Time) string {
+	if text == "" || at.IsZero() {
+		return text
+	}
+	return since(at, now) + ": " + text
 }
 
 func until(t, now time.Time) string {

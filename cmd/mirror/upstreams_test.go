@@ -21,12 +21,13 @@ func upstreamsOf(t *testing.T, token string) string {
 			return []admin.Upstream{
 				{
 					Name: "docker.io", Access: "public",
-					Endpoints: []admin.Endpoint{{URL: "https://registry-1.docker.io", State: "open", LastError: strings.Repeat("x", 120)}},
+					Endpoints: []admin.Endpoint{{URL: "https://registry-1.docker.io", State: "open", Since: now.Add(-time.Minute), LastError: strings.Repeat("x", 120), LastErrorAt: now.Add(-4 * time.Second)}},
 					Credentials: []admin.Credential{
 						{Name: "hub", Kind: "file", State: "ok"},
 						{
 							Name: "node", Kind: "plugin", For: "docker.io", Repositories: []string{"a/**"}, State: "expiring",
 							ExpiresAt: now.Add(time.Hour + 200*time.Millisecond), LastRefresh: now.Add(-time.Hour), LastError: "exit status 1",
+							Since: now.Add(-9 * time.Second), LastErrorAt: now.Add(-3 * time.Second),
 						},
 						{Name: "old", Kind: "ecr", State: "expired", ExpiresAt: now.Add(-time.Minute)},
 					},
@@ -55,15 +56,15 @@ func upstreamsOf(t *testing.T, token string) string {
 func TestUpstreamsTable(t *testing.T) {
 	t.Parallel()
 	where := upstreamsOf(t, "")
-	want := `UPSTREAM      ENDPOINT                      STATE    ERROR
-*.azurecr.io  each host that fits           -
-docker.io     https://registry-1.docker.io  open     ` + strings.Repeat("x", 100) + `...
-ghcr.io       https://ghcr.io               unknown
+	want := `UPSTREAM      ENDPOINT                      STATE    SINCE     LAST ERROR
+*.azurecr.io  each host that fits           -        -
+docker.io     https://registry-1.docker.io  down     1m0s ago  4s ago: ` + strings.Repeat("x", 100) + `...
+ghcr.io       https://ghcr.io               unknown  -
 
-UPSTREAM   CREDENTIAL  KIND    STATE     EXPIRES    REFRESHED   ERROR
-docker.io  hub         file    ok        -          -
-docker.io  node        plugin  expiring  in 1h0m0s  1h0m0s ago  exit status 1
-docker.io  old         ecr     expired   1m0s ago   -
+UPSTREAM   CREDENTIAL  KIND    STATE     SINCE   EXPIRES    REFRESHED   LAST ERROR
+docker.io  hub         file    ok        -       -          -
+docker.io  node        plugin  expiring  9s ago  in 1h0m0s  1h0m0s ago  3s ago: exit status 1
+docker.io  old         ecr     expired   -       1m0s ago   -
 
 UPSTREAM   LIMIT OF                LEFT      MORE           SAID      SPENT ON
 docker.io  anonymous at 192.0.2.1  0 of 100  within 6h0m0s  1m0s ago  library/nginx 40, acme/app 30, acme/base 10, others 8, not by this mirror 12
@@ -100,8 +101,9 @@ func TestUpstreamsExitCodes(t *testing.T) {
 		{"--admin " + where + " --config /nowhere --admin-token-file " + token, exitOK, ""},
 		{"--admin " + where, exitFailed, "--admin-token-file or MIRROR_ADMIN_TOKEN_FILE"},
 		{"--admin " + where + " --admin-token-file /nowhere", exitFailed, "--admin-token-file: open /nowhere"},
-		{"--admin " + where + " -o yaml", exitUsage, "-o yaml: there are json and wide"},
-		{"--admin 127.0.0.1:5001", exitUsage, "must be a URL"},
+		{"--admin " + where + " -o xml", exitUsage, "-o xml: there are json, yaml and wide"},
+		{"--admin 127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
+		{"--admin 127.0.0.1", exitUsage, "must be a URL or HOST:PORT"},
 		{"--admin http://127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
 		{"docker.io", exitUsage, "docker.io"},
 	} {

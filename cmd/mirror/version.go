@@ -34,11 +34,14 @@ func newVersionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Long:  `Print the version of mirror, that of Go it was built with, and the platform, as --version does.`,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "mirror %s %s %s/%s\n", versionText(), runtime.Version(),
-				runtime.GOOS, runtime.GOARCH)
-			return err
+			return write(cmd.OutOrStdout(), []byte(versionLine()))
 		},
 	}
+}
+
+func versionLine() string {
+	return fmt.Sprintf("mirror %s %s %s/%s\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

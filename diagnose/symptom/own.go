@@ -40,7 +40,7 @@ var own = []struct {
 	{diagnose.RepositoryNotFound, regexp.MustCompile(`^\S+ has no repository `)},
 	{diagnose.UnknownUpstream, regexp.MustCompile(`^(the mirror )?has no upstream named`)},
 	{diagnose.ClientForbidden, regexp.MustCompile(`^(the mirror )?has no rule that lets clients pull `)},
-	{diagnose.Overloaded, regexp.MustCompile(`has as many connections as it may have`)},
+	{diagnose.Overloaded, regexp.MustCompile(`has as many (connections|large manifests and lists in memory) as it may have`)},
 	{diagnose.Stopping, regexp.MustCompile(`^(the mirror )?is stopping`)},
 	{diagnose.QueueTimeout, regexp.MustCompile(`waited .* for its turn|waited \S+: all \d+ transfers`)},
 	{diagnose.AuthHostNotAllowed, regexp.MustCompile(`wants its tokens from`)},

@@ -27,6 +27,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/kube"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/pull"
@@ -43,6 +44,9 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Level   *slog.LevelVar // of Log; a reload may change it. Nil: it may not
+	File    string         // that the configuration came from, to be shown; empty: none
+	// Again reads the configuration again and has Reload take it, for the admin listener. Nil: that can't be asked.
+	Again func(context.Context) (admin.Reloaded, error)
 }
 
 // App is a running mirror.
@@ -53,7 +57,11 @@ type App struct {
 	via     string
 
 	config *config.Config // since the start: what needs a restart is as it says
-	reload sync.Mutex     // one Reload at a time; guards sites
+	file   string
+	again  func(context.Context) (admin.Reloaded, error)
+	began  time.Time
+	taken  atomic.Pointer[admin.Config] // what is told of the configuration in use
+	reload sync.Mutex                   // one Reload at a time; guards sites
 	sites  *sites
 
 	store   *disk.Store
@@ -61,6 +69,7 @@ type App struct {
 	db      *state.DB
 	catalog *catalog.Catalog
 	cache   *cache.Cache
+	memory  *memory.Budget // for documents
 	puller  *pull.Puller
 	journal *journal.Journal
 	record  *journal.Record
@@ -78,10 +87,14 @@ type App struct {
 }
 
 // New takes the data folder into use and listens. The context bounds the wait for another mirror that has the folder,
-// at most a minute; then the error is a *disk.LockedError.
+// at most a minute, in which nothing listens; then the error is a *disk.LockedError.
 func New(ctx context.Context, o Options) (_ *App, err error) {
-	a := &App{log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12]}
+	a := &App{
+		log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12],
+		file: o.File, again: o.Again, began: time.Now(),
+	}
 	a.hurry, a.stopNow = context.WithCancel(context.Background())
+	a.taken.Store(&admin.Config{File: a.file, TakenAt: a.began.UTC().Truncate(time.Millisecond)})
 	defer func() {
 		if err != nil {
 			_ = a.close()
@@ -92,23 +105,12 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// Ports first: two mirrors by mistake are told at once, not after the wait for the folder.
-	if a.main, err = listen(ctx, c.Listen, "listen"); err != nil {
+	// A port that is taken is told at once, not after the wait for the folder. But nothing listens during that wait: a node
+	// that is refused goes on to the registry, one whose connection is never answered hangs.
+	if err := a.listen(ctx, c, f.token); err != nil {
 		return nil, err
 	}
-	if a.admin, err = listen(ctx, c.Admin.Listen, "admin.listen"); err != nil {
-		return nil, err
-	}
-	if f.token == "" && !isLoopback(a.admin.Addr()) {
-		return nil, fmt.Errorf("admin.listen: %s is %s here, which other machines may reach, and there is no token; "+
-			"set admin.tokenFile, or listen on 127.0.0.1", c.Admin.Listen, a.admin.Addr())
-	}
-	a.use(f)
-	if c.Metrics.Listen != "" {
-		if a.scrape, err = listen(ctx, c.Metrics.Listen, "metrics.listen"); err != nil {
-			return nil, err
-		}
-	}
+	a.unlisten()
 	if c.Kubernetes.Events {
 		if a.poster, err = newPoster(c.Kubernetes, a.canonical, a.log); err != nil {
 			return nil, err
@@ -117,7 +119,13 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.open(ctx, c); err != nil {
 		return nil, err
 	}
-	a.build(c)
+	if err := a.listen(ctx, c, f.token); err != nil {
+		return nil, err
+	}
+	a.use(f)
+	if err := a.build(c); err != nil {
+		return nil, err
+	}
 	setup, err := a.sites.setup(c)
 	if err != nil {
 		return nil, err
@@ -125,6 +133,34 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.settle(c, setup)
 	a.sites.settle() // before the first request; their background work begins with Run
 	return a, nil
+}
+
+// listen opens the ports. An admin listener that others reach needs a token.
+func (a *App) listen(ctx context.Context, c *config.Config, token string) (err error) {
+	if a.main, err = listen(ctx, c.Listen, "listen"); err != nil {
+		return err
+	}
+	if a.admin, err = listen(ctx, c.Admin.Listen, "admin.listen"); err != nil {
+		return err
+	}
+	if token == "" && !isLoopback(a.admin.Addr()) {
+		return fmt.Errorf("admin.listen: %s is %s here, which other machines may reach, and there is no token; "+
+			"set admin.tokenFile, or listen on 127.0.0.1", c.Admin.Listen, a.admin.Addr())
+	}
+	if c.Metrics.Listen != "" {
+		a.scrape, err = listen(ctx, c.Metrics.Listen, "metrics.listen")
+	}
+	return err
+}
+
+// unlisten closes the ports.
+func (a *App) unlisten() {
+	for _, l := range []net.Listener{a.main, a.admin, a.scrape} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	a.main, a.admin, a.scrape = nil, nil, nil
 }
 
 // open takes the data folder and what is in it.
@@ -141,20 +177,28 @@ func (a *App) open(ctx context.Context, c *config.Config) (err error) {
 	if a.index, err = boltindex.Open(filepath.Join(c.Cache.Dir, "index.db"), a.log); err != nil {
 		return err
 	}
-	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{Log: a.log})
+	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{
+		Log: a.log, Expendable: []string{"refs"},
+	})
 	return err
 }
 
 // build makes the components. Nothing runs yet.
-func (a *App) build(c *config.Config) {
+func (a *App) build(c *config.Config) error {
+	size, err := a.size(c)
+	if err != nil {
+		return err
+	}
 	a.catalog = catalog.New(a.db.Table("tags"), a.db.Table("refs"), catalog.Options{Log: a.log})
 	a.cache = cache.New(cache.Options{
-		Store: a.store, Index: a.index, Size: int64(c.Cache.Size), Free: a.store.Free,
+		Store: a.store, Index: a.index, Size: size, Free: a.store.Free,
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
 		ParallelAbove: int64(c.Cache.ParallelAbove),
 	})
+	a.memory = memory.New(memory.Options{})
 	a.puller = pull.New(pull.Options{
-		Cache: a.cache, Catalog: a.catalog, Private: access.NewPrivate(a.db.Table("private"), a.log), Log: a.log,
+		Memory: a.memory,
+		Cache:  a.cache, Catalog: a.catalog, Private: access.NewPrivate(a.db.Table("private"), a.log), Log: a.log,
 	})
 	a.metrics = newMetrics(a.version, a.cache)
 	a.metrics.entry = a.entry
@@ -173,7 +217,25 @@ func (a *App) build(c *config.Config) {
 	})
 	a.metrics.server(a.server)
 	a.sites = newSites(a.version, a.via, a.metrics, a.log)
-	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.State), newCredentialCollector(a.sites.Credentials))
+	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.endpointSeries), newCredentialCollector(a.sites.credentialSeries))
+	return nil
+}
+
+// size is the budget of the cache in bytes. One that the disk can't hold is told: the disk is full long before.
+func (a *App) size(c *config.Config) (int64, error) {
+	disk, err := a.store.Free()
+	if err != nil {
+		if c.Cache.Size.Percent > 0 {
+			return 0, fmt.Errorf("cache.size: %w; write a size, as in 20GiB", err)
+		}
+		return int64(c.Cache.Size.Bytes), nil // the cache copes with a disk that does not say
+	}
+	size := c.Cache.Size.Of(disk.Total)
+	if size > disk.Total {
+		a.log.Warn("cache.size is more than the disk of cache.dir has: content goes when the disk is full, long before that; write less, or "+
+			"a percentage of the disk, as in 80%", "cache", c.Cache.Dir, "size", config.Size(size).String(), "disk_bytes", disk.Total)
+	}
+	return size, nil
 }
 
 // proxies are those of the configuration, which has checked them.
@@ -218,7 +280,7 @@ func (a *App) Run(ctx context.Context) error {
 	side := sideServer(admin.New(admin.Options{
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
 		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
-		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) },
+		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) }, About: a.about, Reload: a.again,
 	}), a.log)
 	served := make(chan error, 3)
 	l := server.Listen(a.main, server.ListenOptions{Limit: maxConns, Proxies: proxies(c), Log: a.log})
@@ -301,7 +363,7 @@ func (a *App) StopNow() { a.stopNow() }
 
 // close releases files and listeners. It is harmless for what is not open, and the second time.
 func (a *App) close() error {
-	for _, l := range []net.Listener{a.main, a.admin, a.scrape} {
+	for _, l := range []net.Listener{a.main, a.admin, a.scrape} { // they stay there to be asked for their addresses
 		if l != nil {
 			_ = l.Close()
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -40,9 +41,13 @@ func (s *sites) source(u config.Upstream, c config.Credential, label string) (au
 	r := auth.Refresh{Name: c.Name, Lifetime: c.Lifetime, Log: log, Observe: s.metrics.fetched(label)}
 	switch {
 	case c.PasswordFile != "":
-		return &auth.File{Name: c.Name, Username: c.Username, Path: c.PasswordFile}, nil
+		path, err := filepath.Abs(c.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		return &auth.File{Name: c.Name, Username: c.Username, Path: path, Log: log}, nil
 	case c.PasswordEnv != "":
-		return auth.Env{Name: c.Name, Username: c.Username, Variable: c.PasswordEnv}, nil
+		return auth.Env{Name: c.Name, Username: c.Username, Variable: c.PasswordEnv, Log: log}, nil
 	case c.DockerConfig != "":
 		return docker.NewConfig(docker.Options{
 			Name: c.Name, Path: c.DockerConfig, Host: u.Name, Lifetime: c.Lifetime, Log: log, Observe: r.Observe,
@@ -67,14 +72,16 @@ func (s *sites) source(u config.Upstream, c config.Credential, label string) (au
 	return nil, errors.New("it has no source")
 }
 
-// Credentials says how the credentials of each upstream in use are. It asks nobody.
+// Credentials says how the credentials of each upstream in use are. It asks no host and no program.
 func (s *sites) Credentials() map[string][]auth.Status {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[string][]auth.Status, len(s.running))
-	for name, st := range s.registries() {
-		for _, m := range st.login {
-			all[name] = append(all[name], st.registry.Judge(auth.Describe(m.Source)))
+	used := maps.Collect(s.registries())
+	s.mu.Unlock()
+	// Without the lock: files are looked at, and a disk may hang.
+	all := make(map[string][]auth.Status, len(used))
+	for name, st := range used {
+		if list := st.credentials(); list != nil {
+			all[name] = list
 		}
 	}
 	return all
@@ -82,6 +89,9 @@ func (s *sites) Credentials() map[string][]auth.Status {
 
 // upstreams says how the registries in use are, for the operator's side.
 func (s *sites) upstreams() []admin.Upstream {
+	s.mu.Lock()
+	s.trim(maxNewHosts)
+	s.mu.Unlock()
 	endpoints, credentials := s.State(), s.Credentials()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,7 +110,8 @@ func (s *sites) upstreams() []admin.Upstream {
 		}
 		for _, e := range endpoints[name] {
 			u.Endpoints = append(u.Endpoints, admin.Endpoint{
-				URL: e.URL, State: string(e.State), LastError: e.LastError, LastErrorAt: e.LastErrorAt.UTC(),
+				URL: e.URL, State: string(e.State), Since: e.Since.UTC(),
+				LastError: e.LastError, LastErrorAt: e.LastErrorAt.UTC(),
 			})
 			for _, b := range e.Budgets {
 				u.Limits = append(u.Limits, admin.Limit{
@@ -112,8 +123,9 @@ func (s *sites) upstreams() []admin.Upstream {
 		}
 		for i, st := range credentials[name] {
 			c := admin.Credential{
-				Name: st.Name, Kind: st.Kind, For: st.For, State: string(st.State), ExpiresAt: st.Expires.UTC(),
-				LastRefresh: st.LastRefresh.UTC(), LastError: st.LastError,
+				Name: st.Name, Kind: st.Kind, For: st.For, State: string(st.State), Since: st.Since.UTC(),
+				ExpiresAt: st.Expires.UTC(), LastRefresh: st.LastRefresh.UTC(),
+				LastError: st.LastError, LastErrorAt: st.LastErrorAt.UTC(),
 			}
 			if i < len(conf.Credentials) { // a reload in between may have made them fewer
 				c.Repositories = conf.Credentials[i].Repositories

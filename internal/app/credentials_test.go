@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/auth/acr"
@@ -18,6 +19,7 @@ import (
 	"github.com/registrymirror/mirror/auth/gar"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/origin"
+	"github.com/registrymirror/mirror/internal/testlog"
 )
 
 // secret is a password that must show nowhere.
@@ -187,6 +189,94 @@ func TestSourceThatIsNotThere(t *testing.T) {
 	}
 	if text := log.Take(); !strings.Contains(text, "credential can't be fetched: only public images are pulled") {
 		t.Errorf("log:\n%s", text)
+	}
+}
+
+// logged waits for a line that a goroutine of the mirror writes.
+func logged(t *testing.T, log *testlog.Log, text string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for range 2000 {
+		if strings.Contains(log.String(), text) {
+			return
+		}
+		<-tick.C
+	}
+	t.Fatalf("the log never says %q:\n%s", text, log.String())
+}
+
+// A credential that does not exist is failing from the start, before a pull needs it: in the API, in the metric that
+// alerts are made of, and in the log.
+func TestACredentialThatIsNotThereIsNeverOK(t *testing.T) {
+	t.Setenv("MIRROR_TEST_PASSWORD", "")
+	for _, tt := range []struct{ name, source, says string }{
+		{"missing file", "username: bot, passwordFile: none", "none does not exist; create it"},
+		{"empty file", "username: bot, passwordFile: empty", "empty is empty; write the password to it"},
+		{"empty variable", "username: bot, passwordEnv: MIRROR_TEST_PASSWORD", "MIRROR_TEST_PASSWORD is empty"},
+		{"missing docker config", "dockerConfig: none.json", "none.json: no such file"},
+		{"docker config without an entry", "dockerConfig: other.json", "has no entry for"},
+		{"missing helper", "helper: docker-credential-none-such", "executable file not found"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "empty"), "\n")
+			write(t, filepath.Join(dir, "other.json"), `{"auths":{"other.example":{"auth":"Ym90OngK"}}}`)
+			o := limited(t)
+			a, log := start(t, parse(t, dir, fmt.Sprintf("  %s: {endpoints: [%q], credentials: [{name: hub, %s}]}\n", nameOf(o), o.URL(),
+				tt.source)))
+			if tt.name == "missing helper" { // it is run once the mirror runs
+				logged(t, log, "credential can't be fetched")
+			}
+			_, api := get(t, "http://"+a.AdminAddr().String()+"/api/v1/upstreams")
+			var list admin.UpstreamList
+			if err := json.Unmarshal([]byte(api), &list); err != nil {
+				t.Fatal(err)
+			}
+			c := list.Upstreams[0].Credentials[0]
+			if c.State != "failing" || !strings.Contains(c.LastError, tt.says) {
+				t.Errorf("%+v", c)
+			}
+			_, text := get(t, "http://"+a.AdminAddr().String()+"/metrics")
+			want := fmt.Sprintf(`mirror_credential_state{credential="hub",state="failing",upstream=%q} 1`, nameOf(o))
+			if !strings.Contains(text, "\n"+want) {
+				t.Errorf("no %s", want)
+			}
+			if tt.name != "docker config without an entry" { // that may be meant: the file is read, and others use it
+				logged(t, log, "credential=hub")
+			}
+			if n := len(o.Requests()); n != 0 {
+				t.Errorf("the registry was asked %d times", n)
+			}
+		})
+	}
+}
+
+// A password file that was emptied while the mirror runs: the old password is still used, and where the registry refuses it
+// the failure says what is the matter with the file.
+func TestAnEmptiedPasswordFileIsInTheEvidence(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	o := limited(t)
+	pass := filepath.Join(dir, "pass")
+	write(t, pass, "last year's")
+	c := parse(t, dir, fmt.Sprintf("  %s: {endpoints: [%q], access: rules, credentials: [{name: hub, username: bot, passwordFile: pass}]}\n"+
+		"rules: [{who: [anonymous], pull: ['**']}]\n", nameOf(o), o.URL()))
+	a, log := start(t, c)
+	get(t, "http://"+a.AdminAddr().String()+"/api/v1/upstreams") // it is read
+	write(t, pass, "")
+	status, text := get(t, "http://"+a.Addr().String()+"/v2/"+nameOf(o)+"/private/app/manifests/1")
+	if status != http.StatusForbidden || !strings.Contains(text, "rejects credential hub") {
+		t.Errorf("%d %s", status, text)
+	}
+	_, text = get(t, "http://"+a.AdminAddr().String()+"/api/v1/failures")
+	want := "credential hub: rejected; its password file " + pass + " is empty; write the password to it; until then the password that " +
+		"was read before is used"
+	if !strings.Contains(text, want) {
+		t.Errorf("no %q in\n%s", want, text)
+	}
+	if !strings.Contains(log.String(), "the password that was read before stays in use") {
+		t.Errorf("log:\n%s", log)
 	}
 }
 

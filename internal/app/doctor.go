@@ -8,6 +8,7 @@ import (
 
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/route"
 )
@@ -48,6 +49,8 @@ func named(c *config.Config, host string) bool {
 
 // examine is Examine from a running mirror, with what that has of the image.
 func (a *App) examine(ctx context.Context, image, platform string) *doctor.Report {
+	ctx, hold := a.memory.Enter(memory.By(ctx, "doctor"), memory.Work)
+	defer hold.Release()
 	o := doctor.Options{Image: image, Platform: platform, Nodes: a.journal.Nodes(), At: "mirror", Cached: a.cached}
 	ref, err := oci.ParseRef(image)
 	if err != nil {

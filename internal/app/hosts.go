@@ -2,15 +2,20 @@ package app
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/pull"
 )
 
-// maxHosts is how many registries of patterns are in use at a time. Clients name them, and each has connections, tokens and
-// a login; of one that is dropped nothing is lost but these.
-const maxHosts = 100
+// Registries of patterns are in use at a time up to these numbers. Clients name them, and each has connections, tokens and a
+// login; of one that is dropped nothing is lost but these. Those that have never given anything may be inventions of a
+// client's: they push out each other, not those that have.
+const (
+	maxHosts    = 100
+	maxNewHosts = 50
+)
 
 // opener gives the registries of hosts that fit a pattern. They are made when somebody first asks for them, and ask
 // nobody before.
@@ -32,9 +37,7 @@ func (s *sites) opener(u *config.Upstream) func(host string) (pull.Upstream, err
 			return st.registry, nil
 		}
 		s.drop(host)
-		if len(s.hosts) >= maxHosts {
-			s.dropOldest()
-		}
+		s.trim(maxNewHosts - 1)
 		s.hosts[host] = next
 		if s.ctx != nil {
 			s.start(host, next)
@@ -64,14 +67,21 @@ func (s *sites) drop(host string) {
 	delete(s.hosts, host)
 }
 
-func (s *sites) dropOldest() {
-	oldest := ""
+// trim drops the hosts that nobody has asked for longest, until at most fresh are left of those that have not given
+// anything, and maxHosts of the others. The lock is held.
+func (s *sites) trim(fresh int) {
+	most := map[bool]int{true: maxHosts, false: fresh}
+	of := make(map[bool][]string)
 	for host, st := range s.hosts {
-		if oldest == "" || st.used.Before(s.hosts[oldest].used) {
-			oldest = host
+		served := st.registry.Served()
+		of[served] = append(of[served], host)
+	}
+	for served, list := range of {
+		slices.SortFunc(list, func(a, b string) int { return s.hosts[a].used.Compare(s.hosts[b].used) })
+		for _, host := range list[:max(0, len(list)-most[served])] {
+			s.drop(host)
 		}
 	}
-	s.drop(oldest)
 }
 
 // entry is what metrics call an upstream: as the configuration does. Hosts of a pattern are of a client's choice, and no

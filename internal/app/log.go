@@ -12,7 +12,7 @@ import (
 )
 
 // NewLog returns the process's logger and the switch of its level, which starts at the one named. Format is "text",
-// "json", or "auto": text on a terminal, JSON elsewhere.
+// "json", or "auto": text on a terminal, JSON elsewhere. Lines with the same message are capped.
 func NewLog(w io.Writer, format, name string) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
 	if l, err := parseLevel(name); err == nil { // a valid configuration names a level
@@ -21,13 +21,13 @@ func NewLog(w io.Writer, format, name string) (*slog.Logger, *slog.LevelVar) {
 	f, isFile := w.(*os.File)
 	tty := isFile && term.IsTerminal(int(f.Fd()))
 	if format == "json" || format == "auto" && !tty {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: legible})), level
+		return slog.New(newCapped(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: legible}))), level
 	}
-	return slog.New(tint.NewTextHandler(w, &tint.Options{
+	return slog.New(newCapped(tint.NewTextHandler(w, &tint.Options{
 		Level:      level,
 		TimeFormat: time.TimeOnly,
 		NoColor:    !tty || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb",
-	})), level
+	}))), level
 }
 
 // legible writes durations as people and Go read them, not as nanoseconds.

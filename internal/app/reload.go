@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
+	"time"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
 )
 
@@ -70,9 +73,11 @@ func (a *App) Reload(c *config.Config) error {
 	kept, err := a.apply(c)
 	a.metrics.reloaded(err)
 	if err != nil {
+		a.refused(err)
 		a.log.Error("the configuration was not reloaded; the old one stays in use", "err", err)
 		return err
 	}
+	a.taken.Store(&admin.Config{File: a.file, TakenAt: time.Now().UTC().Truncate(time.Millisecond), Restart: config.Diff(a.config, c)})
 	if kept {
 		a.log.Warn("admin.tokenFile is not set any more, but the admin listener can be reached from other machines "+
 			"until the restart: the old token stays in force until then", "admin", a.AdminAddr().String())
@@ -114,6 +119,7 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 // in a line of its own.
 func (a *App) NotReloaded(err error) {
 	a.metrics.reloaded(err)
+	a.refused(err)
 	invalid, ok := errors.AsType[*config.Invalid](err)
 	if !ok {
 		a.log.Error("the configuration was not reloaded; the old one stays in use", "err", err)
@@ -125,4 +131,22 @@ func (a *App) NotReloaded(err error) {
 	}
 	a.log.Error("the configuration was not reloaded; the old one stays in use until this one is corrected",
 		"problems", len(invalid.Problems))
+}
+
+// refused notes for the operator's side why a configuration was not taken.
+func (a *App) refused(err error) {
+	next := *a.taken.Load()
+	next.LastError = err.Error()
+	if invalid, ok := errors.AsType[*config.Invalid](err); ok && len(invalid.Problems) > 0 {
+		next.LastError = invalid.Problems[0].String()
+		if n := len(invalid.Problems) - 1; n > 0 {
+			next.LastError += fmt.Sprintf("; and %d more", n)
+		}
+	}
+	a.taken.Store(&next)
+}
+
+// about is what runs here.
+func (a *App) about() admin.About {
+	return admin.About{Version: a.version, GoVersion: runtime.Version(), StartedAt: a.began.UTC().Truncate(time.Millisecond), Config: *a.taken.Load()}
 }

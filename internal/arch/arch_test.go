@@ -29,8 +29,8 @@ var floors = [][]string{
 	{"upstream", "access", "catalog", "cache", "auth/*"},
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
-	{"oci", "internal/state", "internal/arch", "internal/guard", "internal/faults"},
-	{"internal/point", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
+	{"oci", "internal/state", "internal/arch", "internal/memory", "internal/faults", "internal/demo", "internal/notes"},
+	{"internal/guard", "internal/point", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
 	{"auth/internal/clean"},
 }
 

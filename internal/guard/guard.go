@@ -13,9 +13,13 @@ const (
 	ContentRange = off != "contentrange" // a part of a blob is the part that was asked for
 	Realm        = off != "realm"        // tokens are asked for where the operator said
 	Address      = off != "address"      // a host that nobody named is dialled at public addresses alone
+	Embedded     = off != "embedded"     // an IPv6 address that stands for an IPv4 address is judged as that one, too
+	Claim        = off != "claim"        // what contradicts a publisher's word is no fault of the endpoint
 	Lease        = off != "lease"        // what a pull will ask for next is not evicted
 	Reservation  = off != "reservation"  // a download has its room before it begins
+	Turns        = off != "turns"        // one client does not keep all transfers of an endpoint
 	Membership   = off != "membership"   // being cached is no right to read
 	Reference    = off != "reference"    // a manifest that names content is no proof that its repository has it
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
+	Memory       = off != "memory"       // documents have their room before they are read
 )

@@ -18,9 +18,13 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"contentrange": {"./upstream", "TestContentRangeIsChecked"},
 	"realm":        {"./upstream", "TestHostileRealms"},
 	"address":      {"./upstream", "TestDialCheckSeesTheAddressThatIsDialled"},
+	"embedded":     {"./upstream", "TestAddressClass"},
+	"claim":        {"./upstream", "TestLyingManifestOpensNoBreaker"},
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
 	"reservation":  {"./cache", "TestNeverOverTheBudget"},
 	"public":       {"./upstream", "TestPublicAlone"},
+	"memory":       {"./pull", "TestLargeManifestsAtOnce"},
+	"turns":        {"./upstream", "TestOneClientLeavesTurnsToOthers"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
 	"reference":    {"./pull", "TestReferencesAreNoProof"},
 }

@@ -17,6 +17,10 @@ import (
 type Options struct {
 	Log   *slog.Logger  // nil: discard
 	Every time.Duration // between copies to the last good one; 24 h
+	// Most is how large the state may grow, in bytes; 128 MiB. Above it items of Expendable make room.
+	Most int64
+	// Expendable are tables whose items can be learnt anew: where there is no room the largest go, then any.
+	Expendable []string
 }
 
 // DB is state.db: all tables in one bbolt file. It is safe for concurrent use; writers that meet share a transaction.
@@ -28,9 +32,13 @@ type DB struct {
 	o    Options
 
 	mu      sync.Mutex // guards all below; never held during a transaction
-	queue   []*write
-	writing bool  // somebody runs a transaction, and will call the first of the queue
+	queue   queue
+	writing bool  // somebody leads, and will call the next one to
 	broken  error // a write met damage; bbolt may still hold its lock
+
+	evicting sync.Mutex        // one eviction at a time; guards below; before mu
+	hand     map[string]string // by table: the key from which the next one looks
+	told     time.Time         // when the log was last told
 }
 
 // firstCopy is how long after the start the first copy is made: a process that restarts in a loop has better things to
@@ -61,19 +69,19 @@ func (db *DB) Run(ctx context.Context) error {
 	}
 }
 
-// Copy makes path.good a copy of the present state. A damaged one is no copy: its error keeps the one before.
+// Copy makes path.good a copy of the present state, without its free pages where they are most of it. A damaged one is no copy: its error keeps the one before.
 func (db *DB) Copy() error {
+	sparse := db.sparse()
 	err := replace(db.path+".good", func(w io.Writer) error {
 		return guard(func() error {
+			if err := db.bolt.View(checkItems); err != nil {
+				return err
+			}
+			if sparse {
+				return db.rewriteTo(w)
+			}
 			return db.bolt.View(func(tx *bbolt.Tx) error {
-				all, err := findRot(tx)
-				if err != nil {
-					return err
-				}
-				if len(all) > 0 {
-					return damaged("table %s: item %q is not what was written", all[0].table, all[0].keys[0])
-				}
-				_, err = tx.WriteTo(w)
+				_, err := tx.WriteTo(w)
 				return err
 			})
 		})
@@ -82,6 +90,15 @@ func (db *DB) Copy() error {
 		return fmt.Errorf("copy state to %s.good: %w", db.path, err)
 	}
 	return nil
+}
+
+// checkItems is the error of the first item that is not what was written.
+func checkItems(tx *bbolt.Tx) error {
+	all, err := findRot(tx)
+	if err == nil && len(all) > 0 {
+		err = damaged("table %s: item %q is not what was written", all[0].table, all[0].keys[0])
+	}
+	return err
 }
 
 // Close closes the file. Every write that returned is on disk.

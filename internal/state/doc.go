@@ -7,7 +7,11 @@
 // the file itself, else the last good copy, else an empty one, and it logs what was lost.
 //
 // Guarantees:
-//   - Writers that meet share a transaction and its fsync; nobody waits for a timer.
+//   - Writers that meet share a transaction and its fsync; nobody waits for a timer. Transactions are bounded, in items and
+//     bytes: large writes come in pieces and take turns, and a small one waits for no more than the piece that is being
+//     written.
+//   - The file stays within a budget: above it, tables that can be learnt anew make room. It is written anew at a start that
+//     finds it mostly free, and the last good copy likewise.
 //   - A copy replaces the last good one only when it has been checked, so damage never spreads to it.
 //   - An item that is not what was written, under that key in that table, is never read. Open puts that of the last good
 //     copy in its place.

@@ -34,7 +34,7 @@ func findRot(tx *bbolt.Tx) (all []rot, err error) {
 			if v == nil {
 				continue // a bucket: none of ours
 			}
-			if _, sound := t.decode(string(k), v); sound {
+			if t.sound(k, v) {
 				if run != nil {
 					run.hi = bytes.Clone(k)
 					all, run = append(all, *run), nil

@@ -34,6 +34,9 @@ func Open(path string, o Options) (*DB, error) {
 	if o.Every == 0 {
 		o.Every = 24 * time.Hour
 	}
+	if o.Most == 0 {
+		o.Most = 128 << 20
+	}
 	db := &DB{path: path, log: o.Log, o: o}
 	if left, err := filepath.Glob(globbed(path) + "*" + tmpMark + "*"); err == nil {
 		for _, f := range left { // of copies that a crash cut short
@@ -43,6 +46,9 @@ func Open(path string, o Options) (*DB, error) {
 	err := db.open()
 	if damage, ok := errors.AsType[*damageError](err); ok {
 		err = db.recover(damage)
+	}
+	if err == nil {
+		err = db.compact()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open state %s: %w", path, err)
@@ -91,25 +97,8 @@ func (db *DB) open() error {
 	if err := db.first(); err != nil {
 		return err
 	}
-	db.file = nil
-	openFile := func(name string, flag int, mode fs.FileMode) (*os.File, error) {
-		f, err := os.OpenFile(name, flag, mode)
-		if db.file == nil {
-			db.file = f // later calls are for copies
-		}
-		return f, err
-	}
-	err = guard(func() error {
-		db.bolt, err = bbolt.Open(db.path, 0o600, &bbolt.Options{
-			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, OpenFile: openFile,
-		})
+	if err := db.openFile(); err != nil {
 		return err
-	})
-	if err != nil {
-		if db.file != nil {
-			abandon(db.file) // a panic left it open; else it is closed already
-		}
-		return classify(err)
 	}
 	if fresh { // a new file is only there for good with its folder
 		if err := syncFolder(db.path); err != nil {
@@ -124,6 +113,31 @@ func (db *DB) open() error {
 	if half {
 		db.log.Error("one of the two roots of the state was damaged: its last change may be lost, and is learnt again; "+
 			"check the disk", "file", db.path)
+	}
+	return nil
+}
+
+// openFile opens the file as it is.
+func (db *DB) openFile() error {
+	db.file = nil
+	openFile := func(name string, flag int, mode fs.FileMode) (*os.File, error) {
+		f, err := os.OpenFile(name, flag, mode)
+		if db.file == nil {
+			db.file = f // later calls are for copies
+		}
+		return f, err
+	}
+	err := guard(func() (err error) {
+		db.bolt, err = bbolt.Open(db.path, 0o600, &bbolt.Options{
+			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, OpenFile: openFile,
+		})
+		return err
+	})
+	if err != nil {
+		if db.file != nil {
+			abandon(db.file) // a panic left it open; else it is closed already
+		}
+		return classify(err)
 	}
 	return nil
 }

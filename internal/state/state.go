@@ -30,7 +30,8 @@ type Table interface {
 	// Swap writes v if the key's version is old (0: it must not exist) and returns the new version; else ErrConflict.
 	// A nil v removes the key.
 	Swap(key string, old Version, v []byte) (Version, error)
-	// Write puts all items in one transaction, whatever their versions. Concurrent writes share a transaction.
+	// Write puts all items, whatever their versions. Concurrent writes share a transaction; 500 items, or 256 KiB, are
+	// written at once or not at all, more of them in pieces, in order: after an error those before it may be there.
 	Write(items []Item) error
 	// Scan yields the items whose keys start with prefix, in order of their keys.
 	Scan(prefix string) iter.Seq2[Item, error]

@@ -28,6 +28,16 @@ func (t *table) checksum(key string, version, v []byte) uint32 {
 	return crc32.Update(crc32.Update(sum, castagnoli, version), castagnoli, v)
 }
 
+// sound reports whether a value's bytes are those that were written.
+func (t *table) sound(key, raw []byte) bool {
+	if len(raw) < valueHead {
+		return false
+	}
+	sum := crc32.Update(crc32.Update(0, castagnoli, t.name), castagnoli, key)
+	sum = crc32.Update(crc32.Update(sum, castagnoli, raw[:8]), castagnoli, raw[valueHead:])
+	return binary.BigEndian.Uint32(raw[8:]) == sum
+}
+
 // decode returns the item, and false where its bytes are not those that were written. The value is a copy.
 func (t *table) decode(key string, raw []byte) (Item, bool) {
 	if len(raw) < valueHead || binary.BigEndian.Uint32(raw[8:]) != t.checksum(key, raw[:8], raw[valueHead:]) {
@@ -107,7 +117,7 @@ func (t *table) Get(key string) (item Item, err error) {
 // Swap implements Table.
 func (t *table) Swap(key string, old Version, v []byte) (next Version, err error) {
 	var conflict bool
-	err = t.db.update(func(tx *bbolt.Tx) error {
+	err = t.db.update(1, len(key)+len(v), func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(t.name)
 		if err != nil {
 			return err
@@ -125,12 +135,38 @@ func (t *table) Swap(key string, old Version, v []byte) (next Version, err error
 	case conflict:
 		return 0, ErrConflict
 	}
+	t.db.makeRoom(t, 1)
 	return next, nil
 }
 
 // Write implements Table.
 func (t *table) Write(items []Item) error {
-	err := t.db.update(func(tx *bbolt.Tx) error {
+	for left := items; len(left) > 0; {
+		n, bytes := piece(left)
+		if err := t.write(left[:n], bytes); err != nil {
+			return fmt.Errorf("write %d items of state %s: %w", len(items), t.name, err)
+		}
+		left = left[n:]
+	}
+	t.db.makeRoom(t, len(items))
+	return nil
+}
+
+// piece is how many of the items are written in one transaction, and how many bytes they have.
+func piece(items []Item) (n, bytes int) {
+	for n < len(items) && n < pieceItems {
+		size := len(items[n].Key) + len(items[n].Value)
+		if n > 0 && bytes+size > pieceBytes {
+			break
+		}
+		n, bytes = n+1, bytes+size
+	}
+	return n, bytes
+}
+
+// write is one piece.
+func (t *table) write(items []Item, bytes int) error {
+	return t.db.update(len(items), bytes, func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(t.name)
 		if err != nil {
 			return err
@@ -142,10 +178,6 @@ func (t *table) Write(items []Item) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("write %d items of state %s: %w", len(items), t.name, err)
-	}
-	return nil
 }
 
 // scanPage is how many items one read transaction yields: a long scan must not keep bbolt from reusing pages.

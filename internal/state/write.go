@@ -8,53 +8,122 @@ import (
 	"github.com/registrymirror/mirror/internal/point"
 )
 
-// Writers queue. The first becomes the leader: it takes all that wait, runs them in one transaction, calls the next in
-// the queue to lead, and tells the others of its batch their results. Who comes during a transaction waits for that
-// one and its own, and none waits longer: bbolt's own Batch would hold each writer back by 10 ms in the hope of
-// another.
-
-// batchMost is how many writes share a transaction.
-const batchMost = 1000
+// Writers queue. The first becomes the leader: it runs transactions, each with as many of those that wait as may share
+// one, until its own write is done; then it calls another one to lead. Who comes during a transaction waits for that one
+// and its own: bbolt's own Batch would hold each writer back by 10 ms in the hope of another.
+//
+//	small writes ──┐
+//	               ├──► a transaction: small ones first, then one piece or more of large ones, within bounds
+//	large, in ─────┘
+//	pieces, in turn
+//
+// A large write comes in pieces, each with a transaction of its own and at the end of the queue again, so that writers take
+// turns; and a small one, which a client waits for, never waits for more than the piece that is being written.
+const (
+	batchMost  = 1000      // writes that share a transaction
+	batchItems = 1000      // items of theirs
+	batchBytes = 512 << 10 // of those items, if there is more than one write
+	pieceItems = 500
+	pieceBytes = 256 << 10
+	smallItems = 64 // up to which a write is small
+	smallBytes = 16 << 10
+)
 
 // write is one writer in the queue.
 type write struct {
-	f    func(*bbolt.Tx) error // may run twice: it sets its results anew
-	err  error
-	turn chan bool // true: lead; false: it is done
+	f     func(*bbolt.Tx) error // may run twice: it sets its results anew
+	items int
+	bytes int
+	err   error
+	done  bool      // guarded by the DB's mutex
+	turn  chan bool // true: lead; false: it is done
 }
 
-// update runs f in a transaction that others may share. An error of f undoes what f did, and nothing of others.
-func (db *DB) update(f func(*bbolt.Tx) error) error {
-	w := &write{f: f, turn: make(chan bool, 1)}
+func (w *write) small() bool { return w.items <= smallItems && w.bytes <= smallBytes }
+
+// queue is who waits to write.
+type queue struct{ small, large []*write }
+
+func (q *queue) add(w *write) {
+	if w.small() {
+		q.small = append(q.small, w)
+	} else {
+		q.large = append(q.large, w)
+	}
+}
+
+// next is who leads next, nil where nobody waits.
+func (q *queue) next() *write {
+	switch {
+	case len(q.small) > 0:
+		return q.small[0]
+	case len(q.large) > 0:
+		return q.large[0]
+	}
+	return nil
+}
+
+// batch takes those out that share a transaction.
+func (q *queue) batch() (list []*write) {
+	items, bytes := 0, 0
+	take := func(from []*write, least int) []*write {
+		n := 0
+		for n < len(from) && len(list) < batchMost &&
+			(n < least || items+from[n].items <= batchItems && bytes+from[n].bytes <= batchBytes) {
+			items, bytes = items+from[n].items, bytes+from[n].bytes
+			list = append(list, from[n])
+			n++
+		}
+		if n == len(from) {
+			return nil
+		}
+		return from[n:]
+	}
+	q.small = take(q.small, 1)
+	q.large = take(q.large, 1) // one in any case: small ones that never end must not keep it waiting
+	return list
+}
+
+// update runs f, which writes so many items and bytes, in a transaction that others may share. An error of f undoes what f
+// did, and nothing of others.
+func (db *DB) update(items, bytes int, f func(*bbolt.Tx) error) error {
+	w := &write{f: f, items: items, bytes: bytes, turn: make(chan bool, 1)}
 	db.mu.Lock()
-	db.queue = append(db.queue, w)
+	db.queue.add(w)
 	leads := !db.writing
 	db.writing = true
 	db.mu.Unlock()
 	if !leads && !<-w.turn {
 		return w.err
 	}
+	for !db.lead(w) {
+	}
+	return w.err
+}
+
+// lead runs one transaction and reports whether w was in it. Then another one leads.
+func (db *DB) lead(w *write) bool {
 	db.mu.Lock()
-	n := min(len(db.queue), batchMost)
-	batch := db.queue[:n:n]
-	db.queue = db.queue[n:]
+	batch := db.queue.batch()
 	db.mu.Unlock()
 
 	db.commit(batch)
 
 	db.mu.Lock()
-	if len(db.queue) > 0 {
-		db.queue[0].turn <- true
-	} else {
-		db.writing, db.queue = false, nil
-	}
-	db.mu.Unlock()
 	for _, other := range batch {
-		if other != w {
+		if other.done = true; other != w {
 			other.turn <- false
 		}
 	}
-	return w.err
+	if w.done {
+		if next := db.queue.next(); next != nil {
+			next.turn <- true
+		} else {
+			db.writing = false
+		}
+	}
+	db.mu.Unlock()
+	return w.done
 }
 
 // commit runs a batch and sets the error of each.

@@ -54,6 +54,8 @@ type Certs struct {
 	// Hosts are further registries, and where containerd goes on for them. Without a Mirror there is nothing else: it
 	// goes there at once.
 	Hosts map[string]string
+	// Only takes the files of nodes that pull through the mirror alone.
+	Only bool
 }
 
 // Write makes the folder out of the files for nodes.
@@ -68,6 +70,9 @@ func (c Certs) Write(t testing.TB) string {
 
 func (c Certs) write(dst string) error {
 	src := filepath.Join(Deploy, "certs.d")
+	if c.Only {
+		src = filepath.Join(Deploy, "mirror-only")
+	}
 	if err := filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -98,17 +103,19 @@ func (c Certs) write(dst string) error {
 	}); err != nil {
 		return err
 	}
-	b, err := os.ReadFile(filepath.Join(dst, "docker.io", "hosts.toml"))
+	b, err := os.ReadFile(filepath.Join(Deploy, "certs.d", "docker.io", "hosts.toml"))
 	if err != nil {
 		return err
 	}
+	b = []byte(strings.ReplaceAll(string(b), address, c.Mirror))
 	for host, server := range c.Hosts {
 		if err := os.MkdirAll(filepath.Join(dst, host), 0o755); err != nil {
 			return err
 		}
 		text := withServer(string(b), server)
 		if c.Mirror == "" {
-			text = fmt.Sprintf("server = %q\n", server)
+			// Both: the old line takes a file without a [host] for broken, and goes to the real registry.
+			text = fmt.Sprintf("server = %q\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", server, server)
 		}
 		if err := os.WriteFile(filepath.Join(dst, host, "hosts.toml"), []byte(text), 0o600); err != nil {
 			return err

@@ -1,0 +1,124 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/registrymirror/mirror/journal"
+)
+
+// lately is the time for which a status counts failures.
+const lately = time.Hour
+
+// About is what a mirror says of its own process.
+type About struct {
+	Version   string    `json:"version"`
+	GoVersion string    `json:"goVersion"`
+	StartedAt time.Time `json:"startedAt"`
+	Config    Config    `json:"config"`
+}
+
+// Config is the configuration that is in use. What is unknown is absent.
+type Config struct {
+	File      string    `json:"file,omitempty"`      // absent: the mirror runs without one
+	TakenAt   time.Time `json:"takenAt"`             // when it was last read and taken
+	LastError string    `json:"lastError,omitempty"` // why the last reload was refused; absent: it was not
+	Restart   []string  `json:"restart,omitempty"`   // settings whose change waits for a restart
+}
+
+// Status is the body of GET /api/v1/status: whether all is well, and what is not.
+type Status struct {
+	About
+	Uptime      string             `json:"uptime"`
+	Ready       bool               `json:"ready"`
+	Upstreams   int                `json:"upstreams"`       // how many there are
+	Endpoints   []StatusEndpoint   `json:"endpoints"`       // those that are degraded or open
+	Credentials []StatusCredential `json:"credentials"`     // those that are neither ok nor unknown
+	Pulls       *int               `json:"pulls,omitempty"` // that go on
+	Cache       *Cache             `json:"cache,omitempty"`
+	Failures    *StatusFailures    `json:"failures,omitempty"`
+}
+
+// StatusEndpoint is an endpoint with its upstream.
+type StatusEndpoint struct {
+	Upstream string `json:"upstream"`
+	Endpoint
+}
+
+// StatusCredential is a credential with its upstream.
+type StatusCredential struct {
+	Upstream string `json:"upstream"`
+	Credential
+}
+
+// StatusFailures counts the failures that were seen lately, each once, however many pulls met it.
+type StatusFailures struct {
+	Since    time.Time        `json:"since"`
+	Classes  map[string]int64 `json:"classes"`
+	Declined int              `json:"declined"` // images whose pulls were left to the nodes
+}
+
+// status answers with how the mirror is.
+func (o Options) status(w http.ResponseWriter, r *http.Request) {
+	s := Status{About: o.About(), Ready: o.Ready == nil || o.Ready() == nil}
+	s.Uptime = time.Since(s.StartedAt).Round(time.Second).String()
+	s.Endpoints, s.Credentials = []StatusEndpoint{}, []StatusCredential{}
+	if o.Upstreams != nil {
+		s.unwell(o.Upstreams())
+	}
+	if o.Cache != nil {
+		c := o.Cache()
+		s.Cache = &c
+	}
+	if o.Pulls != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+		defer cancel()
+		if list, err := o.Pulls(ctx, true); err == nil { // the rest is worth showing without it
+			n := len(list)
+			s.Pulls = &n
+		}
+	}
+	if o.Failures != nil {
+		s.Failures = failuresSince(o.Failures, time.Now().Add(-lately))
+	}
+	writeJSON(w, s)
+}
+
+// unwell takes in what of the upstreams is not as it should be.
+func (s *Status) unwell(list []Upstream) {
+	s.Upstreams = len(list)
+	slices.SortFunc(list, func(a, b Upstream) int { return cmp.Compare(a.Name, b.Name) })
+	for _, u := range list {
+		for _, e := range u.Endpoints {
+			if e.State != "up" && e.State != "unknown" {
+				s.Endpoints = append(s.Endpoints, StatusEndpoint{u.Name, e})
+			}
+		}
+		for _, c := range u.Credentials {
+			if c.State != "ok" && c.State != "unknown" {
+				s.Credentials = append(s.Credentials, StatusCredential{u.Name, c})
+			}
+		}
+	}
+}
+
+func failuresSince(record Failures, since time.Time) *StatusFailures {
+	s := &StatusFailures{Since: since.UTC(), Classes: map[string]int64{}}
+	list, _, err := record.Failures(journal.Filter{Since: since, Declined: true})
+	if err != nil {
+		return nil
+	}
+	left := map[string]bool{}
+	for _, f := range list {
+		if f.Outcome == journal.Declined {
+			left[f.Image] = true
+		} else {
+			s.Classes[string(f.Class)]++
+		}
+	}
+	s.Declined = len(left)
+	return s
+}

@@ -1,0 +1,5 @@
+//go:build unguarded_claim
+
+package guard
+
+const off = "claim"

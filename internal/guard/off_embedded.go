@@ -1,0 +1,5 @@
+//go:build unguarded_embedded
+
+package guard
+
+const off = "embedded"

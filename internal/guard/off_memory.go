@@ -1,0 +1,5 @@
+//go:build unguarded_memory
+
+package guard
+
+const off = "memory"

@@ -1,0 +1,5 @@
+//go:build unguarded_turns
+
+package guard
+
+const off = "turns"

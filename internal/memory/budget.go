@@ -1,0 +1,285 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/internal/guard"
+)
+
+// The shares of the pools, in 128ths of the budget. Answers have room for one list of the largest size.
+const (
+	shares      = 128
+	sharesSmall = 12
+	sharesLarge = 48
+	sharesSend  = 68
+)
+
+// Small is up to what cost, in bytes, a document is small: it waits for other small ones only.
+const Small = 512 << 10
+
+// maxWaiting is how many may wait in a pool. One more takes the place of the last one of the longest line.
+const maxWaiting = 1000
+
+// Class says what memory is for.
+type Class int
+
+// The classes.
+const (
+	Work   Class = iota // a document is fetched, verified, parsed
+	Answer              // a list is fetched, or an answer is sent from memory, at the client's pace
+)
+
+// Options for a Budget. The zero value of a field means what its comment says.
+type Options struct {
+	Size int64         // bytes; 128 MiB
+	Wait time.Duration // for room, at most; 10 s
+}
+
+// FullError says that a document had to wait for memory for too long, or that too many waited already.
+type FullError struct {
+	Need   int64         // bytes
+	Size   int64         // of the pool
+	Waited time.Duration // 0: too many waited
+	Err    error         // why the wait ended before its time; nil: it did not
+}
+
+// Unwrap returns Err.
+func (e *FullError) Unwrap() error { return e.Err }
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("all memory for documents is in use: %d of %d bytes needed, after %s", e.Need, e.Size,
+		e.Waited.Round(time.Millisecond))
+}
+
+// Budget is safe for concurrent use.
+type Budget struct {
+	size int64
+	wait time.Duration
+
+	mu     sync.Mutex // guards what follows; a leaf: stores are asked without it
+	kept   int64      // bytes in stores
+	small  pool
+	large  pool
+	send   pool
+	stores []Store
+}
+
+// Store keeps documents for later.
+type Store interface {
+	// Shrink gives back n bytes or more, by Drop, if it has them. It is called without any lock of the budget.
+	Shrink(n int64)
+}
+
+// pool is one part of the budget, with those who wait for it.
+type pool struct {
+	most, used int64
+	lines      map[string][]*waiter // by client, in order
+	order      []string             // clients that have a line: the first one is served next
+	waiting    int
+}
+
+// waiter is one who waits.
+type waiter struct {
+	n     int64
+	ready chan bool // true: it has its room; false: it was sent away
+}
+
+// New makes a budget of which nothing is in use.
+func New(o Options) *Budget {
+	if o.Size == 0 {
+		o.Size = 128 << 20
+	}
+	if o.Wait == 0 {
+		o.Wait = 10 * time.Second
+	}
+	part := func(n int64) pool { return pool{most: o.Size / shares * n, lines: make(map[string][]*waiter)} }
+	return &Budget{size: o.Size, wait: o.Wait, small: part(sharesSmall), large: part(sharesLarge), send: part(sharesSend)}
+}
+
+// Register adds a store that is asked to shrink where a pool needs room.
+func (b *Budget) Register(s Store) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.stores = append(b.stores, s)
+}
+
+// Keep counts n bytes as a store's, or reports that there is no room for them now.
+func (b *Budget) Keep(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used()+n > b.size {
+		return false
+	}
+	b.kept += n
+	return true
+}
+
+// Drop gives n bytes of a store back.
+func (b *Budget) Drop(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kept -= n
+}
+
+// Used is how many bytes are in use.
+func (b *Budget) Used() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used()
+}
+
+// used is Used with the lock held.
+func (b *Budget) used() int64 { return b.kept + b.small.used + b.large.used + b.send.used }
+
+// pool is the one for a need.
+func (b *Budget) pool(c Class, n int64) *pool {
+	switch {
+	case c == Answer:
+		return &b.send
+	case n <= Small:
+		return &b.small
+	}
+	return &b.large
+}
+
+// acquire waits for n bytes, and returns how many it has: never more than all of the pool.
+func (b *Budget) acquire(ctx context.Context, p *pool, who string, n int64) (int64, error) {
+	if !guard.Memory {
+		return 0, nil
+	}
+	n = min(n, p.most)
+	b.mu.Lock()
+	if p.waiting == 0 && p.used+n <= p.most {
+		p.used += n
+		b.mu.Unlock()
+		b.shrink()
+		return n, nil
+	}
+	w := &waiter{n: n, ready: make(chan bool, 1)}
+	if p.waiting >= maxWaiting && !p.shed(who) {
+		b.mu.Unlock()
+		return 0, &FullError{Need: n, Size: p.most}
+	}
+	p.enter(who, w)
+	b.mu.Unlock()
+
+	began := time.Now()
+	timer := time.NewTimer(b.wait)
+	defer timer.Stop()
+	var err error
+	select {
+	case ok := <-w.ready:
+		if !ok {
+			return 0, &FullError{Need: n, Size: p.most, Waited: time.Since(began)}
+		}
+		b.shrink()
+		return n, nil
+	case <-timer.C:
+		err = &FullError{Need: n, Size: p.most, Waited: time.Since(began)}
+	case <-ctx.Done():
+		err = &FullError{Need: n, Size: p.most, Waited: time.Since(began), Err: context.Cause(ctx)}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !p.leave(who, w) && <-w.ready { // it has got its room in this very moment
+		p.used -= n
+	}
+	p.serve()
+	return 0, err
+}
+
+// release gives n bytes back, to those who wait.
+func (b *Budget) release(p *pool, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p.used -= n
+	p.serve()
+}
+
+// shrink has the stores give back what the budget is exceeded by.
+func (b *Budget) shrink() {
+	b.mu.Lock()
+	over := b.used() - b.size
+	stores := slices.Clip(b.stores)
+	b.mu.Unlock()
+	for _, s := range stores {
+		if over <= 0 {
+			return
+		}
+		s.Shrink(over)
+		b.mu.Lock()
+		over = b.used() - b.size
+		b.mu.Unlock()
+	}
+}
+
+// enter puts a waiter into its client's line.
+func (p *pool) enter(who string, w *waiter) {
+	if len(p.lines[who]) == 0 {
+		p.order = append(p.order, who)
+	}
+	p.lines[who] = append(p.lines[who], w)
+	p.waiting++
+}
+
+// shed sends the last of the longest line away, in favour of a client whose own line is shorter. False: there is none.
+func (p *pool) shed(who string) bool {
+	longest, most := "", len(p.lines[who])+1
+	for other, line := range p.lines {
+		if len(line) > most {
+			longest, most = other, len(line)
+		}
+	}
+	if longest == "" {
+		return false
+	}
+	line := p.lines[longest]
+	w := line[len(line)-1]
+	p.leave(longest, w)
+	w.ready <- false
+	return true
+}
+
+// leave takes a waiter out. False: it is not in its line any more.
+func (p *pool) leave(who string, w *waiter) bool {
+	i := slices.Index(p.lines[who], w)
+	if i < 0 {
+		return false
+	}
+	p.lines[who] = slices.Delete(p.lines[who], i, i+1)
+	p.waiting--
+	if len(p.lines[who]) == 0 {
+		p.end(who)
+	}
+	return true
+}
+
+// end removes a client without waiters.
+func (p *pool) end(who string) {
+	delete(p.lines, who)
+	if i := slices.Index(p.order, who); i >= 0 {
+		p.order = slices.Delete(p.order, i, i+1)
+	}
+}
+
+// serve gives room to those who wait, a client after the other, as far as it goes. Who is next is not passed by, so that
+// a large document gets its room as well.
+func (p *pool) serve() {
+	for len(p.order) > 0 {
+		who := p.order[0]
+		w := p.lines[who][0]
+		if p.used+w.n > p.most {
+			return
+		}
+		p.used += w.n
+		p.leave(who, w)
+		if len(p.lines[who]) > 0 {
+			p.order = append(p.order[1:], who)
+		}
+		w.ready <- true
+	}
+}

@@ -1,0 +1,20 @@
+// Package memory is the one budget of bytes for documents: manifests and lists while they are fetched, verified, parsed and
+// answered, and those that are kept for the next request.
+//
+//	Enter ──► Need(n) ──► room in the pool ──────────────► work ──► Release
+//	             │                                  ▲
+//	             └──► waits in its client's line ───┴── the lines in turn
+//	                     └──► after 10 s, or where too many wait: a *FullError
+//
+// Promise: what is counted never exceeds Options.Size, whoever asks for whatever at the same time, and one client's large
+// documents keep another client's small ones waiting for no more than the end of a piece of work.
+//
+// Guarantees:
+//   - Three pools have room of their own: small documents, large ones, and answers that are being sent. None can use up
+//     another one's. Stores have what the pools leave, and give it back when a pool needs it.
+//   - Within a pool clients take turns, whatever the number of their requests.
+//   - A holder never waits with room in its hands: Need gives back what it has before it waits. So there is no deadlock.
+//   - Waiting ends: with the context, after Options.Wait, or at once where more than a thousand wait.
+//
+// Not here: what a document costs, which its reader knows.
+package memory

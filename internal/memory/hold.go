@@ -1,0 +1,84 @@
+package memory
+
+import (
+	"context"
+	"sync"
+)
+
+// Hold is the room of one piece of work. Its methods are safe for concurrent use, its Need is for one caller at a time.
+type Hold struct {
+	b     *Budget
+	class Class
+	who   string
+
+	mu   sync.Mutex // guards what follows; before the budget's
+	pool *pool
+	n    int64
+}
+
+type (
+	holdKey   struct{}
+	clientKey struct{}
+)
+
+// By notes in a context for which client memory is asked for.
+func By(ctx context.Context, client string) context.Context {
+	return context.WithValue(ctx, clientKey{}, client)
+}
+
+// Enter begins a piece of work that has nothing yet. Those below it that are handed the context count on it by Need. The
+// caller releases the hold.
+func (b *Budget) Enter(ctx context.Context, c Class) (context.Context, *Hold) {
+	who, _ := ctx.Value(clientKey{}).(string)
+	h := &Hold{b: b, class: c, who: who}
+	return context.WithValue(ctx, holdKey{}, h), h
+}
+
+// Need is that of the context's hold. Without one nothing is counted.
+func Need(ctx context.Context, n int64) error {
+	if h, ok := ctx.Value(holdKey{}).(*Hold); ok {
+		return h.Need(ctx, n)
+	}
+	return nil
+}
+
+// Need waits until the hold has n bytes. What it had is given back before it waits: a hold is for one document at a time,
+// and the one before is garbage by now. The error is a *FullError.
+func (h *Hold) Need(ctx context.Context, n int64) error {
+	h.mu.Lock()
+	have := h.n
+	h.mu.Unlock()
+	if n <= have {
+		return nil
+	}
+	h.Release()
+	p := h.b.pool(h.class, n)
+	got, err := h.b.acquire(ctx, p, h.who, n)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pool, h.n = p, got
+	return nil
+}
+
+// Shrink gives back what the hold has beyond n bytes.
+func (h *Hold) Shrink(n int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.n > n {
+		h.b.release(h.pool, h.n-n)
+		h.n = n
+	}
+}
+
+// Release gives everything back. It may be called again.
+func (h *Hold) Release() { h.Shrink(0) }
+
+// Shrink is that of the context's hold.
+func Shrink(ctx context.Context, n int64) {
+	if h, ok := ctx.Value(holdKey{}).(*Hold); ok {
+		h.Shrink(n)
+	}
+}

@@ -1,0 +1,281 @@
+package state_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/registrymirror/mirror/internal/state"
+	"github.com/registrymirror/mirror/internal/testlog"
+)
+
+// openWith is open with options.
+func openWith(t testing.TB, path string, o state.Options) *state.DB {
+	t.Helper()
+	db, err := state.Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func sized(name string, n, size int) []state.Item {
+	items := make([]state.Item, n)
+	for i := range items {
+		items[i] = state.Item{Key: fmt.Sprintf("%s/%08d", name, i), Value: bytes.Repeat([]byte{'v'}, size)}
+	}
+	return items
+}
+
+// What strangers make the mirror learn fills the state to its budget and no further; what can't be learnt again stays, and
+// so do many small items beside few large ones.
+func TestStateStaysWithinItsBudget(t *testing.T) {
+	t.Parallel()
+	const most = 8 << 20
+	log := new(testlog.Log)
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openWith(t, path, state.Options{
+		Most: most, Expendable: []string{"refs"}, Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	tags, refs := db.Table("tags"), db.Table("refs")
+	if err := tags.Write(sized("tag", 2000, 300)); err != nil {
+		t.Fatal(err)
+	}
+	if err := refs.Write(sized("honest", 2000, 100)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 { // 50 MB of large ones
+		if err := refs.Write(sized(fmt.Sprint("large", i), 5, 100<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if used := db.Used(); used > most+most/8 {
+			t.Fatalf("after %d: %d bytes are in use of %d", i, used, most)
+		}
+	}
+	count := func(tb state.Table, prefix string) (n int) {
+		for _, err := range tb.Scan(prefix) {
+			if n++; err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	if n := count(tags, "tag"); n != 2000 {
+		t.Errorf("%d tags are left of 2000", n)
+	}
+	if n := count(refs, "honest"); n < 1500 {
+		t.Errorf("%d small references are left of 2000", n)
+	}
+	for i := range 12 { // 24 MB of small ones
+		if err := refs.Write(sized(fmt.Sprint("small", i), 10_000, 120)); err != nil {
+			t.Fatal(err)
+		}
+		if used := db.Used(); used > most+most/8 {
+			t.Fatalf("small ones, after %d: %d bytes are in use of %d", i, used, most)
+		}
+	}
+	if n := count(tags, "tag"); n != 2000 {
+		t.Errorf("%d tags are left of 2000", n)
+	}
+	if n := strings.Count(log.String(), "has reached its budget"); n != 1 {
+		t.Errorf("the log says %d times that it makes room:\n%s", n, log)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() > 3*most {
+		t.Errorf("the file has %d bytes (%v)", info.Size(), err)
+	}
+}
+
+// A file that is mostly free pages is small again after a start, with all that was in it; its copy is at once. A crash in
+// between leaves one of both.
+func TestCompaction(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "state.db")
+	db := openWith(t, path, state.Options{})
+	tb := db.Table("t")
+	items := sized("k", 4000, 10<<10)
+	if err := tb.Write(items); err != nil {
+		t.Fatal(err)
+	}
+	v, err := tb.Swap("version", 0, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err = tb.Swap("version", v, []byte("y")); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := tb.Swap("gone", 0, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tb.Swap("gone", gone, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range items[100:] {
+		items[100+i].Value = nil
+	}
+	if err := tb.Write(items[100:]); err != nil {
+		t.Fatal(err)
+	}
+	before := fileSize(t, path)
+	if err := db.Copy(); err != nil {
+		t.Fatal(err)
+	}
+	if n := fileSize(t, path+".good"); n > before/4 {
+		t.Errorf("the copy has %d bytes of %d", n, before)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left := path + ".tmp-compact" // of a start that was killed
+	if err := os.WriteFile(left, []byte("half of a file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and it stays as it is
+		db = openWith(t, path, state.Options{})
+		if n := fileSize(t, path); n > before/4 {
+			t.Errorf("%d bytes after the start, %d before", n, before)
+		}
+		if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("what was left is there: %v", err)
+		}
+		tb = db.Table("t")
+		n := 0
+		for it, err := range tb.Scan("k/") {
+			if n++; err != nil || len(it.Value) != 10<<10 {
+				t.Errorf("%s: %d bytes, %v", it.Key, len(it.Value), err)
+			}
+		}
+		it, err := tb.Get("version")
+		if n != 100 || err != nil || it.Version != v || string(it.Value) != "y" {
+			t.Errorf("%d items; %+v, %v", n, it, err)
+		}
+		again, err := tb.Swap("gone", 0, []byte("x"))
+		if err != nil || again <= gone {
+			t.Errorf("a key that was removed comes back with version %d after %d (%v)", again, gone, err)
+		}
+		if _, err := tb.Swap("gone", again, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func fileSize(t *testing.T, path string) int64 {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
+
+// While 40 writers have 10,000 items each to write, one that has a single item waits for no more than what is being
+// written at that moment: it is counted in transactions, whatever the disk takes.
+func TestSmallWritesGoFirst(t *testing.T) {
+	t.Parallel()
+	db := openWith(t, filepath.Join(t.TempDir(), "state.db"), state.Options{})
+	refs, tags := db.Table("refs"), db.Table("tags")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	ended := 0
+	const writers, each = 40, 10_000
+	for i := range writers {
+		items := sized(fmt.Sprint("w", i), each, 60)
+		wg.Go(func() {
+			if err := refs.Write(items); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			ended++
+		})
+	}
+	var worst int
+	var longest time.Duration
+	for i := range 20 {
+		before, began := db.Transactions(), time.Now()
+		if _, err := tags.Swap(fmt.Sprint("small", i), 0, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		worst, longest = max(worst, db.Transactions()-before), max(longest, time.Since(began))
+	}
+	mu.Lock()
+	if ended == writers {
+		t.Error("the large writes had ended: nothing was shown")
+	}
+	mu.Unlock()
+	if worst > 3 {
+		t.Errorf("a small write took %d transactions", worst)
+	}
+	wg.Wait()
+	t.Logf("at most %d transactions and %s", worst, longest)
+	n := 0
+	for _, err := range refs.Scan("") {
+		if n++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != writers*each {
+		t.Errorf("%d items, want %d", n, writers*each)
+	}
+}
+
+// Writers of large things take turns: who comes with one piece is not behind all pieces of another.
+func TestLargeWritesTakeTurns(t *testing.T) {
+	t.Parallel()
+	db := openWith(t, filepath.Join(t.TempDir(), "state.db"), state.Options{})
+	tb := db.Table("t")
+	done := make(chan error, 1)
+	go func() { done <- tb.Write(sized("huge", 100_000, 60)) }()
+	for db.Transactions() < 3 { // it has begun
+		time.Sleep(0)
+	}
+	if err := tb.Write(sized("large", 400, 60)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		t.Errorf("the first one ended before the second (%v)", err)
+	default:
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// BenchmarkOpen is a start with what 100 manifests of 10,000 entries leave, each entry an item, and each manifest.
+func BenchmarkOpen(b *testing.B) {
+	for name, shape := range map[string][3]int{"a million small": {100, 10_000, 120}, "a hundred large": {100, 1, 1 << 20}} {
+		b.Run(name, func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "state.db")
+			db := openWith(b, path, state.Options{Most: 1 << 30})
+			for i := range shape[0] {
+				if err := db.Table("refs").Write(sized(fmt.Sprintf("docker.io/acme/app%d@sha256:%064d", i, i), shape[1], shape[2])); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := db.Close(); err != nil {
+				b.Fatal(err)
+			}
+			info, _ := os.Stat(path)
+			b.SetBytes(info.Size())
+			for b.Loop() {
+				db, err := state.Open(path, state.Options{Most: 1 << 30})
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = db.Close()
+			}
+		})
+	}
+}

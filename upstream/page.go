@@ -1,0 +1,266 @@
+package upstream
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/registrymirror/mirror/internal/memory"
+)
+
+// A page of a list is passed on as it is up to 4 MiB. Some registries put more into one: gcr.io has, beside the tags, all
+// that it knows of each manifest. Of those the list itself is kept, and what is beside it is dropped while it is read.
+
+// listParts are the members of a list that are kept of a large page.
+var listParts = []string{
+	"name", "tags", "schemaVersion", "mediaType", "artifactType", "manifests", "subject", "annotations",
+}
+
+// listPaper is a page that is passed on as it is. Where the repository has another name for our callers it is copied.
+func (c *call) listPaper() paper {
+	return paper{what: "a list", limit: maxList, cost: func(n int64) int64 {
+		if c.ep.prefix != "" {
+			n *= 2
+		}
+		return 16<<10 + n
+	}}
+}
+
+// page reads a page of a list, which is at a key.
+func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, error) {
+	defer resp.Body.Close()
+	p := c.listPaper()
+	if err := c.readable(resp, p.what); err != nil {
+		return nil, err
+	}
+	size := resp.ContentLength
+	if size > maxListRead {
+		return nil, tooLarge(p.what, maxListRead, size)
+	}
+	var b []byte
+	var err error
+	if size <= maxList {
+		b, err = p.read(ctx, resp)
+	}
+	if err == nil && (size > maxList || int64(len(b)) > maxList) {
+		b, err = sifted(ctx, b, resp.Body, size)
+	}
+	_, full := errors.AsType[*memory.FullError](err)
+	_, content := errors.AsType[*ContentError](err)
+	switch {
+	case errors.Is(err, errNotJSON):
+		err = &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: "something else"}
+	case err != nil && !full && !content:
+		err = c.cut(err)
+	case err == nil && !hasList(b, key):
+		err = &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: c.whatIs(resp.Header, b)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// sifted is what is kept of a large page, of which head was read already. size is -1 where it is not known.
+func sifted(ctx context.Context, head []byte, rest io.Reader, size int64) ([]byte, error) {
+	if size < 0 {
+		size = maxListRead
+	}
+	if err := memory.Need(ctx, size); err != nil {
+		return nil, err
+	}
+	counted := &io.LimitedReader{R: io.MultiReader(bytes.NewReader(head), rest), N: maxListRead + 1}
+	var out bytes.Buffer
+	out.WriteByte('{')
+	err := sift(bufio.NewReaderSize(counted, 64<<10), func(name string) func(byte) {
+		if !slices.Contains(listParts, name) {
+			return nil
+		}
+		if out.Len() > 1 {
+			out.WriteByte(',')
+		}
+		out.WriteString(`"` + name + `":`)
+		return func(c byte) { out.WriteByte(c) }
+	})
+	if counted.N <= 0 {
+		return nil, tooLarge("a list", maxListRead, -1)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out.WriteByte('}')
+	memory.Shrink(ctx, int64(out.Cap()))
+	return out.Bytes(), nil
+}
+
+// withName is a list of tags of a repository that has another name for our callers.
+func withName(b []byte, name string) []byte {
+	text, _ := json.Marshal(name) // a string always can
+	out := bytes.NewBuffer(make([]byte, 0, len(b)+len(text)))
+	out.WriteByte('{')
+	err := sift(bytes.NewReader(b), func(member string) func(byte) {
+		if out.Len() > 1 {
+			out.WriteByte(',')
+		}
+		key, _ := json.Marshal(member)
+		out.Write(key)
+		out.WriteByte(':')
+		if member == "name" {
+			out.Write(text)
+			return nil
+		}
+		return func(c byte) { out.WriteByte(c) }
+	})
+	out.WriteByte('}')
+	if err != nil || !json.Valid(out.Bytes()) {
+		return b
+	}
+	return out.Bytes()
+}
+
+// hasList reports whether b is one JSON object with a list, or null, at a key.
+func hasList(b []byte, key string) bool {
+	if !json.Valid(b) {
+		return false
+	}
+	var value []byte // its beginning
+	err := sift(bytes.NewReader(b), func(name string) func(byte) {
+		if name != key {
+			return nil
+		}
+		value = value[:0]
+		return func(c byte) {
+			if len(value) < len("null") {
+				value = append(value, c)
+			}
+		}
+	})
+	return err == nil && (string(value) == "null" || strings.HasPrefix(string(value), "["))
+}
+
+// errNotJSON says that an answer is no JSON object.
+var errNotJSON = errors.New("it is not a JSON object")
+
+// sift reads a JSON object and hands the bytes of each member's value to what member returns for its name, nil where it
+// is not wanted. What is dropped is not checked beyond its brackets and strings.
+func sift(r io.ByteScanner, member func(name string) func(byte)) error {
+	s := sieve{r: r}
+	if s.solid() != '{' {
+		return s.bad()
+	}
+	c := s.solid()
+	for c == '"' {
+		name := s.name()
+		if s.solid() != ':' {
+			return s.bad()
+		}
+		s.value(member(name))
+		if c = s.solid(); c != ',' {
+			break
+		}
+		if c = s.solid(); c == '}' {
+			return s.bad() // a comma before it
+		}
+	}
+	if c != '}' || s.err != nil {
+		return s.bad()
+	}
+	if s.solid(); !errors.Is(s.err, io.EOF) {
+		return s.bad()
+	}
+	return nil
+}
+
+// sieve is the state of sift. After an error all it reads is zero.
+type sieve struct {
+	r   io.ByteScanner
+	err error
+}
+
+// bad is why it can't go on: the reader's error, or what was read.
+func (s *sieve) bad() error {
+	switch {
+	case errors.Is(s.err, io.EOF):
+		return io.ErrUnexpectedEOF
+	case s.err != nil:
+		return s.err
+	}
+	return errNotJSON
+}
+
+func (s *sieve) next() (c byte) {
+	if s.err == nil {
+		c, s.err = s.r.ReadByte()
+	}
+	if s.err != nil {
+		return 0
+	}
+	return c
+}
+
+// solid is the next byte that is not blank.
+func (s *sieve) solid() byte {
+	for {
+		if c := s.next(); c != ' ' && c != '\t' && c != '\n' && c != '\r' {
+			return c
+		}
+	}
+}
+
+// maxName is how much of a member's name is looked at.
+const maxName = 256
+
+// name is the rest of a string, of which the quote is read. A long one is nobody's that we look for.
+func (s *sieve) name() string {
+	quoted := []byte{'"'}
+	s.text(func(c byte) {
+		if len(quoted) <= maxName {
+			quoted = append(quoted, c)
+		}
+	})
+	var name string
+	_ = json.Unmarshal(quoted, &name)
+	return name
+}
+
+// text hands the rest of a string on, of which the quote is read.
+func (s *sieve) text(to func(byte)) {
+	for s.err == nil {
+		c := s.next()
+		if to(c); c == '\\' {
+			to(s.next())
+		} else if c == '"' {
+			return
+		}
+	}
+}
+
+// value hands a value on, or drops it.
+func (s *sieve) value(to func(byte)) {
+	if to == nil {
+		to = func(byte) {}
+	}
+	depth := 0
+	for c := s.solid(); s.err == nil; c = s.next() {
+		switch {
+		case depth == 0 && (c == ',' || c == '}' || c == ' ' || c == '\t' || c == '\n' || c == '\r'):
+			s.err = s.r.UnreadByte() // behind a number or a word
+			return
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		}
+		if to(c); c == '"' {
+			s.text(to)
+		}
+		if depth == 0 && (c == '"' || c == '}' || c == ']') {
+			return
+		}
+	}
+}
