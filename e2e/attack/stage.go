@@ -45,6 +45,9 @@ func newStage(o options, x scene) (*stage, error) {
 // close ends what the scene has started.
 func (s *stage) close() (err error) {
 	for _, m := range s.mirrors {
+		if ended := m.Exited(); ended != nil && !m.stopped {
+			err = errors.Join(err, fmt.Errorf("by itself: %w", ended))
+		}
 		if !m.End() {
 			err = errors.Join(err, errors.New("the mirror did not end when it was asked to"))
 		}
@@ -93,10 +96,11 @@ type setup struct {
 // mirror is a running one.
 type mirror struct {
 	*mirrord.Mirror
-	setup setup // as it was started
-	base  string
-	pool  *x509.CertPool
-	http2 bool
+	setup   setup // as it was started
+	base    string
+	stopped bool // by the scene
+	pool    *x509.CertPool
+	http2   bool
 }
 
 // start runs a mirror until the scene ends, or until it is stopped.
@@ -155,6 +159,7 @@ func (s *stage) restart(ctx context.Context, m *mirror, o setup) (*mirror, error
 
 // stop ends it in order. Its folder stays.
 func (m *mirror) stop(context.Context) error {
+	m.stopped = true
 	if !m.End() {
 		return errors.New("the mirror did not end when it was asked to")
 	}
