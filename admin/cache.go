@@ -1,6 +1,9 @@
 package admin
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // Cache is the body of GET /api/v1/cache: what is stored now, and what happened since the mirror was started.
 type Cache struct {
@@ -9,7 +12,9 @@ type Cache struct {
 	Reserved int64 `json:"reserved"` // of it, for downloads that go on or wait for somebody to come back
 	Objects  int64 `json:"objects"`  // stored blobs and manifests
 	Parked   int64 `json:"parked"`   // downloads that wait for somebody to come back
-	Degraded bool  `json:"degraded"` // the disk fails: what is not cached is passed on without being stored
+	Degraded bool  `json:"degraded"` // the disk is full or fails: what is not cached is passed on without being stored
+
+	Disk *CacheDisk `json:"disk,omitempty"`
 
 	Hits         int64 `json:"hits"`     // answered from the store
 	Misses       int64 `json:"misses"`   // that began a download
@@ -20,6 +25,16 @@ type Cache struct {
 
 	UpstreamBytes int64 `json:"upstreamBytes"` // bodies received from upstreams
 	ClientBytes   int64 `json:"clientBytes"`   // bodies sent to clients
+}
+
+// CacheDisk is the disk of the cache folder.
+type CacheDisk struct {
+	State string    `json:"state"` // ok, full, read-only, gone, failing
+	Since time.Time `json:"since"`
+	Text  string    `json:"text"`            // what is the matter, and what to do
+	Free  int64     `json:"free,omitempty"`  // bytes that the mirror may write
+	Total int64     `json:"total,omitempty"` // bytes; absent where not known
+	Floor int64     `json:"floor,omitempty"` // bytes that cache.minFree keeps free
 }
 
 // showCache answers with what stats gives.

@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/symptom"
 	"github.com/registrymirror/mirror/journal"
+	"github.com/registrymirror/mirror/oci"
 )
 
 // Explanation is the answer to POST /api/v1/explain, the most frequent failure first.
@@ -17,11 +19,24 @@ type Explanation struct {
 	Classes map[string]int64 `json:"classes"`
 }
 
-// Explained is a failure that a text tells of. Where the text shows the id of a failure that the mirror has recorded,
-// it says what the mirror knows.
+// Explained is a failure that a text tells of. Where the mirror has recorded it, it says what the mirror knows.
 type Explained struct {
 	symptom.Failure
 	Evidence []string `json:"evidence,omitempty"` // the mirror's
+	// TextReason is what the text says where the mirror knows another reason.
+	TextReason diagnose.Reason `json:"textReason,omitempty"`
+}
+
+// Join puts what a mirror has recorded in the place of what a text says.
+func (x *Explained) Join(k journal.Failure) {
+	if k.Reason != x.Reason && x.Reason != diagnose.Unknown {
+		x.TextReason = x.Reason
+	}
+	x.Reason, x.Class, x.Summary, x.Remedy, x.Evidence = k.Reason, k.Class, k.Summary, k.Remedy, k.Evidence
+	x.Command, x.Page, x.ID = "", symptom.Page(k.Reason), k.ID
+	if k.Host != "" {
+		x.Host = k.Host
+	}
 }
 
 const (
@@ -66,8 +81,8 @@ func explain(record Failures) http.HandlerFunc {
 		body := Explanation{Failures: make([]Explained, 0, len(report.Failures)), Classes: make(map[string]int64)}
 		for _, f := range report.Failures {
 			x := Explained{Failure: f}
-			if k, ok := recorded(record, f.ID); ok {
-				x.Reason, x.Class, x.Summary, x.Remedy, x.Evidence = k.Reason, k.Class, k.Summary, k.Remedy, k.Evidence
+			if k, ok := recorded(record, f); ok {
+				x.Join(k)
 			}
 			body.Failures = append(body.Failures, x)
 			body.Classes[string(x.Class)] += x.Count
@@ -76,14 +91,74 @@ func explain(record Failures) http.HandlerFunc {
 	}
 }
 
-// recorded looks a failure up that a text shows the id of.
-func recorded(record Failures, id string) (journal.Failure, bool) {
-	if record == nil || id == "" {
+// recorded looks up what the mirror knows of a failure that a text tells of.
+func recorded(record Failures, f symptom.Failure) (journal.Failure, bool) {
+	if record == nil {
 		return journal.Failure{}, false
 	}
-	list, _, err := record.Failures(journal.Filter{ID: id, Declined: true, Limit: 1})
-	if err != nil || len(list) == 0 {
-		return journal.Failure{}, false
+	for _, q := range Lookups(f) {
+		q.Declined, q.Limit = true, mostCandidates
+		if list, _, err := record.Failures(q); err == nil {
+			if k, ok := Same(f, list, time.Now()); ok {
+				return k, true
+			}
+		}
 	}
-	return list[0], true
+	return journal.Failure{}, false
+}
+
+const (
+	mostCandidates = 20
+	// slack is how far the clocks of a node and of the mirror, and the ends of a long pull, may be apart.
+	slack = 15 * time.Minute
+	// undated is how old a record may be for a text without times.
+	undated = 24 * time.Hour
+)
+
+// Lookups are the questions to a record, of which the first with an answer finds a failure: by the id that the text shows,
+// else by the image. What the node met by itself is in no record.
+func Lookups(f symptom.Failure) (all []journal.Filter) {
+	if f.ID != "" {
+		all = append(all, journal.Filter{ID: f.ID})
+	}
+	if ref, err := oci.ParseRef(f.Image); err == nil && (f.Class != diagnose.ClassClient || f.Reason == diagnose.ClientGone) {
+		if ref.Digest != "" {
+			ref.Tag = ""
+		}
+		all = append(all, journal.Filter{Image: ref.String()})
+	}
+	return all
+}
+
+// Same is the record of a failure that a text tells of: that of its id, else the one of its image that was seen next to
+// the time of the text.
+func Same(f symptom.Failure, list []journal.Failure, now time.Time) (best journal.Failure, found bool) {
+	ref, err := oci.ParseRef(f.Image)
+	if ref.Digest != "" {
+		ref.Tag = ""
+	}
+	near := time.Duration(-1)
+	for _, k := range list {
+		if f.ID != "" && k.ID == f.ID {
+			return k, true
+		}
+		if err != nil || k.Image != ref.String() {
+			continue
+		}
+		away, ok := apart(f, k, now)
+		if ok && (near < 0 || away < near) {
+			best, near = k, away
+		}
+	}
+	return best, near >= 0
+}
+
+// apart is how long before or after a text a record was seen, and whether both may be one failure.
+func apart(f symptom.Failure, k journal.Failure, now time.Time) (time.Duration, bool) {
+	if f.Last.IsZero() {
+		away := now.Sub(k.LastSeen)
+		return max(away, 0), away <= undated
+	}
+	away := max(k.FirstSeen.Sub(f.Last), f.First.Sub(k.LastSeen), 0)
+	return away, away <= slack
 }

@@ -60,6 +60,7 @@ func TestExplain(t *testing.T) {
 	}
 	want := admin.Explained{Failure: symptom.Failure{
 		Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Image: "docker.io/acme/app:1", ID: "7f3a9c2e", Count: 1,
+		Host: "docker.io", Page: "docs/failures/credentials-expired.md",
 	}, Evidence: []string{"e"}}
 	if diff := gocmp.Diff(want, got.Failures[0]); diff != "" || !k.asked.Declined || k.asked.ID != "7f3a9c2e" {
 		t.Errorf("asked for %+v (-want +got):\n%s", k.asked, diff)
@@ -91,6 +92,33 @@ func TestExplain(t *testing.T) {
 	} {
 		if status, body := told(t, h, tt.body); status != tt.status || !strings.Contains(body, tt.want) {
 			t.Errorf("%s: %d %s", tt.name, status, body)
+		}
+	}
+}
+
+// What the text shows no id of is found by the image and the time.
+func TestExplainByImage(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	k := &kept{list: []journal.Failure{{
+		ID: "7f3a9c2e", Reason: "tag-not-found", Class: "missing", Summary: "s", Remedy: "r", Image: "ghcr.io/acme/app:2", Host: "ghcr.io",
+		FirstSeen: at.Add(-time.Hour), LastSeen: at.Add(-time.Minute),
+	}}}
+	h := admin.New(admin.Options{Failures: k})
+	for _, tt := range []struct{ name, at, image, want, textReason string }{
+		{"at that time", "2026-11-23T12:00:00Z", "ghcr.io/acme/app:2", "tag-not-found", "dns-not-found"},
+		{"while it was seen", "2026-11-23T11:30:00Z", "ghcr.io/acme/app:2", "tag-not-found", "dns-not-found"},
+		{"the day after", "2026-11-24T12:00:00Z", "ghcr.io/acme/app:2", "dns-not-found", ""},
+		{"another tag", "2026-11-23T12:00:00Z", "ghcr.io/acme/app:3", "dns-not-found", ""},
+	} {
+		status, body := told(t, h, strings.NewReader(`{"kind":"Event","reason":"Failed","lastTimestamp":"`+tt.at+
+			`","message":"Failed to pull image \"`+tt.image+`\": dial tcp: lookup ghcr.io on 10.0.0.10:53: no such host"}`))
+		var got admin.Explanation
+		if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 || len(got.Failures) != 1 {
+			t.Fatalf("%s: %d %v %s", tt.name, status, err, body)
+		}
+		if f := got.Failures[0]; string(f.Reason) != tt.want || string(f.TextReason) != tt.textReason || got.Classes[string(f.Class)] != 1 {
+			t.Errorf("%s: %s", tt.name, body)
 		}
 	}
 }

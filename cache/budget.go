@@ -2,26 +2,31 @@ package cache
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
-	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
-// step is by how much the reservation of a blob of unknown size grows.
-const step = 1 << 20
+// A download reserves what has arrived and as much again, at least firstStep and at most aheadMost bytes more: a size that
+// a manifest or a registry claims evicts nothing by itself.
+const (
+	firstStep = 1 << 20
+	aheadMost = 64 << 20
+)
 
-// room sees to it that size bytes could be reserved now.
+// What a download is going to need is claimed from others that would begin, without evicting for it: up to claimLeast bytes
+// at its first byte, and claimFactor times what has arrived from then on. So two downloads that don't fit beside each other
+// find out early, and a registry that announces terabytes and sends nothing keeps nobody from the cache.
+const (
+	claimLeast  = 64 << 20
+	claimFactor = 16
+)
+
+// room finds out whether a blob of size bytes could be stored beside what must stay, and evicts nothing.
 func (c *Cache) room(ctx context.Context, size int64) error {
 	if c.broken.Load() {
-		return errDisk
+		return &DiskError{c.health.now()}
 	}
 	select {
 	case <-c.loadedC:
@@ -36,46 +41,93 @@ func (c *Cache) room(ctx context.Context, size int64) error {
 			return context.Cause(ctx)
 		}
 	}
-	return c.fit(max(0, size), false)
+	return c.fits(max(0, size))
 }
 
-// reserve takes n bytes of the budget, evicting what it must. placed follows when the disk has given them, unreserve
-// when they are not needed any more.
-func (c *Cache) reserve(n int64) error { return c.fit(n, true) }
-
-// fit makes room for n bytes, and reserves them if it shall.
-func (c *Cache) fit(n int64, reserve bool) error {
+// fits reports whether n bytes more could be had beside what downloads claim, if what may be evicted were. The error is a
+// *NoRoomError.
+func (c *Cache) fits(n int64) error {
 	if n > c.o.Size {
-		return fmt.Errorf("%d bytes, and cache.size is %d: %w", n, c.o.Size, ErrNoRoom)
+		return &NoRoomError{Need: n, Why: TooLarge, Size: c.o.Size}
 	}
-	if c.take(n, reserve).none() {
+	disk, now := c.belowFloor(), time.Now()
+	c.mu.Lock()
+	missing := lack{
+		bytes: max(disk.bytes+n+c.pending+c.claimed-c.reserved, c.stored+c.claimed+n-c.o.Size),
+		files: disk.files,
+	}
+	fits := !guard.Reservation || missing.none() || c.evictable(missing, now)
+	c.mu.Unlock()
+	if fits {
+		return nil
+	}
+	return c.noRoom(n)
+}
+
+// claim takes what a download that has written so many bytes may still need from others that would begin.
+func (c *Cache) claim(s *spool, written int64) error {
+	want := max(claimLeast, written)
+	if written < s.size/claimFactor {
+		want = max(want, written*claimFactor)
+	} else {
+		want = s.size
+	}
+	want = min(want, s.size)
+	c.mu.Lock()
+	more := want - s.claimed
+	c.mu.Unlock()
+	if more <= 0 {
+		return nil
+	}
+	if err := c.fits(more); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.ended {
+		c.claimed += more
+		s.claimed += more
+	}
+	return nil
+}
+
+// reserve takes n bytes of the budget for a spool, evicting what it must. placed follows when the disk has given them.
+func (c *Cache) reserve(s *spool, n int64) error {
+	if n > c.o.Size {
+		return &NoRoomError{Need: n, Why: TooLarge, Size: c.o.Size}
+	}
+	if c.take(s, n).none() {
 		return nil
 	}
 	c.evicting.Lock()
 	defer c.evicting.Unlock()
 	var late <-chan time.Time
+	waited := false
 	for {
-		missing := c.take(n, reserve)
+		missing := c.take(s, n)
 		if missing.none() {
 			return nil
 		}
-		if c.evict(missing) {
+		if c.evict(missing, closed) {
 			continue
 		}
-		noRoom := fmt.Errorf("%d bytes: all there is must stay: %w", n, ErrNoRoom)
-		if late == nil {
-			if c.parked() == 0 {
-				return noRoom
-			}
+		if late == nil && c.parked() > 0 {
 			c.flights.DropParked()
 			late = time.After(time.Second)
 		}
-		// What a dropped download held is given back when its last goroutine has left.
-		select {
-		case <-c.freed:
-		case <-late:
-			return noRoom
+		if late != nil && !waited {
+			// What a dropped download held is given back when its last goroutine has left.
+			select {
+			case <-c.freed:
+			case <-late:
+				waited = true
+			}
+			continue
 		}
+		if !c.evict(missing, openLong) {
+			return c.noRoom(n)
+		}
+		c.cutHeld()
 	}
 }
 
@@ -84,9 +136,8 @@ type lack struct{ bytes, files int64 }
 
 func (l lack) none() bool { return l.bytes <= 0 && l.files <= 0 }
 
-// take reserves n bytes, if it shall, where there is room in the budget and on the disk; else it returns what is
-// missing.
-func (c *Cache) take(n int64, reserve bool) lack {
+// take reserves n bytes where there is room in the budget and on the disk; else it returns what is missing.
+func (c *Cache) take(s *spool, n int64) lack {
 	missing := c.belowFloor()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,11 +145,19 @@ func (c *Cache) take(n int64, reserve bool) lack {
 	if !guard.Reservation {
 		return lack{}
 	}
-	if !missing.none() || !reserve {
+	if !missing.none() {
 		return missing
 	}
-	c.reserved += n
 	c.pending += n
+	if s.ended {
+		return lack{}
+	}
+	c.reserved += n
+	s.reserved += n
+	if more := s.reserved - s.claimed; more > 0 {
+		c.claimed += more
+		s.claimed += more
+	}
 	if c.tooMuch() {
 		c.poke()
 	}
@@ -115,14 +174,20 @@ func (c *Cache) placed(n int64) {
 	c.pending -= n
 }
 
-func (c *Cache) unreserve(n int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.reserved -= n
+// noticeFreed wakes a download that waits for room.
+func (c *Cache) noticeFreed() {
 	select {
 	case c.freed <- struct{}{}:
 	default:
 	}
+}
+
+// floors are what MinFree is on a disk: bytes, and files where their number is limited.
+func (m MinFree) floors(s Space) (bytes, files int64) {
+	if m.Percent > 0 {
+		return int64(float64(s.Total) / 100 * m.Percent), int64(float64(s.AllInodes) / 100 * m.Percent)
+	}
+	return m.Bytes, 0
 }
 
 // belowFloor is what the disk lacks to have MinFree free; negative bytes: it has that much more.
@@ -134,157 +199,12 @@ func (c *Cache) belowFloor() lack {
 	if err != nil || s.Total == 0 {
 		return lack{bytes: -1 << 62} // the disk will say itself
 	}
-	floor := c.o.MinFree.Bytes
-	var files int64
-	if p := c.o.MinFree.Percent; p > 0 {
-		floor = int64(float64(s.Total) / 100 * p)
-		files = int64(float64(s.AllInodes)/100*p) - s.FreeInodes // no total: no floor
+	c.health.saw(s)
+	bytes, files := c.o.MinFree.floors(s)
+	if s.AllInodes == 0 || c.o.MinFree.Percent <= 0 {
+		files = s.FreeInodes // no total: no floor
 	}
-	return lack{bytes: floor - s.Free, files: files}
-}
-
-// create is the flights': it makes the spool of a blob.
-func (c *Cache) create(d oci.Digest, size int64) (Spool, error) {
-	s, err := c.reservedSpool(size)
-	if err != nil {
-		c.failed.Store(d, struct{}{})
-	}
-	return s, err
-}
-
-// reservedSpool makes a spool whose bytes are reserved.
-func (c *Cache) reservedSpool(size int64) (Spool, error) {
-	n := max(0, size)
-	if err := c.reserve(n); err != nil {
-		return nil, err
-	}
-	s, err := c.o.Store.Create(size)
-	if noSpace(err) {
-		// The disk has less than it said, or than we were told we may use: others write to it as well.
-		c.evicting.Lock()
-		more := c.evict(lack{bytes: max(n, step)})
-		c.evicting.Unlock()
-		if more {
-			s, err = c.o.Store.Create(size)
-		}
-	}
-	c.placed(n)
-	if err != nil {
-		c.unreserve(n)
-		if !noSpace(err) { // a smaller one may well fit
-			c.diskFailed(err)
-		}
-		return nil, err
-	}
-	return c.withReservation(s, n), nil
-}
-
-// withReservation is a store's spool with n bytes that are reserved for it.
-func (c *Cache) withReservation(s Spool, n int64) Spool {
-	p := &spool{Spool: s, c: c}
-	p.reserved.Store(n)
-	if o, ok := s.(flight.Opener); ok {
-		return &openerSpool{spool: p, Opener: o}
-	}
-	return p
-}
-
-func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
-
-// spool is a store's spool with its reservation.
-type spool struct {
-	Spool
-	c        *Cache
-	reserved atomic.Int64
-	mu       sync.Mutex // guards the growth of reserved, and its end
-	ended    bool
-}
-
-// openerSpool keeps the readers' own file positions.
-type openerSpool struct {
-	*spool
-	flight.Opener
-}
-
-// WriteAt writes within the reservation, which grows where the size is not known.
-func (s *spool) WriteAt(p []byte, off int64) (int, error) {
-	if end := off + int64(len(p)); end > s.reserved.Load() {
-		if err := s.grow(end); err != nil {
-			return 0, err
-		}
-	}
-	n, err := s.Spool.WriteAt(p, off)
-	if err != nil {
-		s.c.diskFailed(err)
-	}
-	return n, err
-}
-
-// grow has the reservation reach to end: by a step, or where there is no room for that, just so.
-func (s *spool) grow(end int64) error {
-	for _, to := range []int64{end + step, end} {
-		n := to - s.reserved.Load()
-		if n <= 0 {
-			return nil // another write was faster
-		}
-		err := s.c.reserve(n)
-		if errors.Is(err, ErrNoRoom) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		s.c.placed(n)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.ended {
-			s.c.unreserve(n)
-			return fs.ErrClosed
-		}
-		s.reserved.Add(n)
-		return nil
-	}
-	return fmt.Errorf("%d bytes and more: %w", end, ErrNoRoom)
-}
-
-// Commit turns the reservation into stored content.
-func (s *spool) Commit(d oci.Digest, size int64) error {
-	l := s.c.stripe(d)
-	l.Lock()
-	defer l.Unlock()
-	if err := s.Spool.Commit(d, size); err != nil {
-		s.c.diskFailed(err)
-		return err
-	}
-	n := s.end()
-	s.c.mu.Lock()
-	defer s.c.mu.Unlock()
-	s.c.reserved -= n
-	s.c.add(d, size, true)
-	return nil
-}
-
-// Keep implements flight.Keeper, where the store's spool does.
-func (s *spool) Keep(r flight.Rest) error {
-	if k, ok := s.Spool.(flight.Keeper); ok {
-		return k.Keep(r)
-	}
-	return errors.ErrUnsupported
-}
-
-// Discard gives back what is still reserved.
-func (s *spool) Discard() error {
-	err := s.Spool.Discard()
-	s.c.unreserve(s.end())
-	return err
-}
-
-// end ends the reservation and returns what it was.
-func (s *spool) end() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = true
-	return s.reserved.Swap(0)
+	return lack{bytes: bytes - s.Free, files: files - s.FreeInodes}
 }
 
 // add takes content in, or notes that it came anew. The lock and the digest's stripe are held.
@@ -320,6 +240,7 @@ func (c *Cache) forget(d oci.Digest) {
 	c.stored -= e.size
 	delete(c.dirty, d)
 	c.gone[d] = struct{}{}
+	c.lingers(e)
 }
 
 // poke has Run look whether there is too much.
@@ -328,13 +249,4 @@ func (c *Cache) poke() {
 	case c.wake <- struct{}{}:
 	default:
 	}
-}
-
-// diskFailed has misses served uncached until a probe succeeds.
-func (c *Cache) diskFailed(err error) {
-	if errors.Is(err, fs.ErrClosed) || c.broken.Swap(true) {
-		return
-	}
-	c.o.Log.Error("the cache's disk fails: what is cached is served, the rest comes straight from the upstreams until "+
-		"the disk works again; look at the disk of cache.dir", "err", err)
 }

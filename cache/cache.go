@@ -64,6 +64,12 @@ type Resumer interface {
 	Resume() []Unfinished
 }
 
+// Checker is implemented by stores that can tell that they don't work without being written to.
+type Checker interface {
+	// Check returns why nothing can be stored, nil where it can, as far as that shows.
+	Check() error
+}
+
 // Unfinished is a download that the process before has left.
 type Unfinished struct {
 	flight.Rest

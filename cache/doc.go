@@ -6,16 +6,16 @@
 //	Open ── in the store? ──────────────────────────────────────────> hit
 //	  └─ no ── room? ── no: larger than the cache, all kept, disk ──> uncached, from the caller's own source
 //	            └─ yes ── in flight? ── yes ────────────────────────> joined
-//	                        └─ no ── reserve, spool, download ──────> miss
+//	                        └─ no ── spool, download, reserve ──────> miss
 //
 // The store's files are the truth. What this package knows of them in memory (size, recency, who keeps them) is for
 // eviction, and follows them where the two differ. A hit writes nothing: recency goes to the Index in batches.
 //
 // Eviction is segmented LRU. New content is on probation; content used again in a later minute is protected, up to two
 // thirds of the budget. Victims come from the end of the probation, then from that of the protected. Above 90 % of the
-// budget the cache evicts down to 80 %, and as much as a download needs before it begins; below the floor of free bytes
-// and inodes of the disk, up to the floor. Content that somebody keeps, that is open, or that is on its way is left
-// alone.
+// budget the cache evicts down to 80 %, and as much as a download needs as its bytes arrive (see spool); below the floor
+// of free bytes and inodes of the disk, up to the floor. Content that somebody keeps, or that is on its way, is left alone,
+// and so is for a minute what is open (see held).
 //
 // How much room there is nobody knows before Run has found out what is stored. Until then hits are served, misses wait
 // a few seconds for it and are uncached after that, and nothing is evicted: holders assert their keeps before Run.

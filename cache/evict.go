@@ -6,11 +6,14 @@ import (
 	"github.com/registrymirror/mirror/internal/point"
 )
 
+// may says what evict may take.
+type may func(c *Cache, e *entry, now time.Time) bool
+
 // evict removes content until what is missing is there, or nothing more may go. It reports whether anything went.
 // c.evicting is held.
-func (c *Cache) evict(missing lack) bool {
+func (c *Cache) evict(missing lack, which may) bool {
 	went := false
-	victims := c.pick(missing)
+	victims := c.pick(missing, which)
 	for i, e := range victims {
 		gone, err := c.remove(e)
 		if err != nil {
@@ -24,7 +27,7 @@ func (c *Cache) evict(missing lack) bool {
 }
 
 // pick chooses victims and takes them off their lists.
-func (c *Cache) pick(missing lack) []*entry {
+func (c *Cache) pick(missing lack, which may) []*entry {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -36,7 +39,7 @@ func (c *Cache) pick(missing lack) []*entry {
 		if missing.none() {
 			break
 		}
-		if e.open > 0 || c.leases.kept(e.digest, now) {
+		if !which(c, e, now) || c.leases.has(e.digest, now) {
 			continue
 		}
 		e.unlink()
@@ -44,9 +47,41 @@ func (c *Cache) pick(missing lack) []*entry {
 		missing.bytes -= e.size
 		missing.files--
 		list = append(list, e)
+		if e.oldest != nil { // one at a time: whether another one may be held so depends on it
+			break
+		}
 	}
 	return list
 }
+
+// evictable reports whether what is missing could be had by eviction. The lock is held.
+func (c *Cache) evictable(missing lack, now time.Time) bool {
+	if now.Before(c.full.until) && missing.bytes >= c.full.lack.bytes && missing.files >= c.full.lack.files {
+		return false
+	}
+	least := missing
+	missing.bytes -= c.parkedBytes
+	if c.loaded {
+		for e := range c.lru.victims {
+			if missing.none() {
+				break
+			}
+			if openLong(c, e, now) && !c.leases.has(e.digest, now) {
+				missing.bytes -= e.size
+				missing.files--
+			}
+		}
+	}
+	if missing.none() {
+		return true
+	}
+	// Looking through all of it takes its time with much content, and every miss asks.
+	c.full.lack, c.full.until = least, now.Add(fullFor)
+	return false
+}
+
+// fullFor is how long it is believed that nothing more can be evicted.
+const fullFor = time.Second
 
 // remove takes a victim's content away. False: it is in use by now, and spared.
 func (c *Cache) remove(e *entry) (bool, error) {
@@ -98,7 +133,7 @@ func (c *Cache) trim() {
 	}
 	c.mu.Unlock()
 	if over > 0 {
-		c.evict(lack{bytes: over})
+		c.evict(lack{bytes: over}, closed)
 	}
 }
 
@@ -107,6 +142,6 @@ func (c *Cache) relieve() {
 	c.evicting.Lock()
 	defer c.evicting.Unlock()
 	if missing := c.belowFloor(); !missing.none() {
-		c.evict(missing)
+		c.evict(missing, closed)
 	}
 }

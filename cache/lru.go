@@ -11,9 +11,11 @@ type entry struct {
 	digest oci.Digest
 	size   int64  // bytes
 	used   uint32 // minutes since 1970
-	open   int32  // objects not closed
 	known  bool   // the size is that of verified content, not only of the file
 	going  bool   // picked as a victim: on no list
+
+	oldest, newest *hold // its open files
+	lingering      bool  // taken out while they were
 
 	prev, next *entry
 	list       *list

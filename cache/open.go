@@ -21,6 +21,7 @@ type Options struct {
 	// Free tells what the disk has left. Nil: MinFree is not looked at.
 	Free    func() (Space, error)
 	MinFree MinFree
+	Dir     string       // of the store, for messages
 	Log     *slog.Logger // nil: discard
 
 	// How long a download goes on without readers, how long what it has is kept, and how many bytes may be missing for
@@ -40,13 +41,7 @@ type MinFree struct {
 	Bytes   int64
 }
 
-// ErrNoRoom says that content can't be stored: it is larger than the cache, or all there is must stay.
-var ErrNoRoom = errors.New("no room in the cache")
-
-var (
-	errDisk    = errors.New("the cache's disk fails")
-	errLoading = errors.New("what is stored is not known yet, shortly after the start")
-)
+var errLoading = errors.New("what is stored is not known yet, shortly after the start")
 
 // patience is how long a miss waits for Run to have found out what is stored, before it is served uncached: without
 // that nobody knows how much room there is.
@@ -60,27 +55,37 @@ type Cache struct {
 	wake    chan struct{} // has Run look whether there is too much; capacity 1
 	freed   chan struct{} // a reservation was given back; capacity 1
 	broken  atomic.Bool   // the disk failed; Run probes it
+	health  *health
+	began   time.Time // when it was made
 
 	hits, misses, joined, uncached, evicted, evictedBytes atomic.Int64
-	warned                                                atomic.Int64 // when it last said that there is no room
+	warned                                                atomic.Int64 // since began, when it last said that there is no room
 
 	// Locks are taken in this order: evicting, a stripe, mu. A flight's locks come before mu too, and none of them is
 	// ever waited for with mu held.
 	evicting sync.Mutex     // one who makes room at a time, so that none mistakes another's victims for a lack
 	stripes  [64]sync.Mutex // by digest: what happens to a file and to its entry happens at once
 
+	leases *leases // has a lock of its own, which is a leaf
+
 	mu      sync.Mutex // guards what follows; nothing is called while holding it
 	entries map[oci.Digest]*entry
 	lru     segments
 	stored  int64 // bytes of all entries
-	// reserved is what downloads may still write; pending the part of it that the disk does not know of yet.
-	reserved, pending int64
-	dirty             map[oci.Digest]struct{} // to be recorded in the index
-	gone              map[oci.Digest]struct{} // to be taken out of the index
-	leases            leases
-	loaded            bool
-	loadedC           chan struct{}           // closed when it is
-	removed           map[oci.Digest]struct{} // while not loaded: what the load must not bring back
+	// reserved is what downloads hold and may write; pending the part of it that the disk does not know of yet; claimed
+	// is reserved and what they are going to need; parkedBytes is the part of reserved that may be dropped.
+	reserved, pending, claimed, parkedBytes int64
+	held                                    map[*entry]time.Time // taken out while open, and since when
+	heldBytes                               int64                // of them
+	full                                    struct {             // what could not be had by eviction, and how long that is believed
+		lack  lack
+		until time.Time
+	}
+	dirty   map[oci.Digest]struct{} // to be recorded in the index
+	gone    map[oci.Digest]struct{} // to be taken out of the index
+	loaded  bool
+	loadedC chan struct{}           // closed when it is
+	removed map[oci.Digest]struct{} // while not loaded: what the load must not bring back
 }
 
 // New makes a cache. Nothing runs, and nothing is read, before Run.
@@ -97,7 +102,10 @@ func New(o Options) *Cache {
 		gone:    make(map[oci.Digest]struct{}),
 		removed: make(map[oci.Digest]struct{}),
 		loadedC: make(chan struct{}),
-		leases:  newLeases(),
+		held:    make(map[*entry]time.Time),
+		leases:  newLeases(maxKept),
+		health:  newHealth(o),
+		began:   time.Now(),
 	}
 	c.lru.init(o.Size / 3 * 2)
 	c.flights = flight.New(flight.Options{
@@ -164,12 +172,11 @@ func (c *Cache) direct(ctx context.Context, d oci.Digest, size int64, s Source) 
 
 // sayUncached logs why, once a minute.
 func (c *Cache) sayUncached(ctx context.Context, d oci.Digest, size int64, err error) {
-	now, last := time.Now().Unix(), c.warned.Load()
-	if now-last < 60 || !c.warned.CompareAndSwap(last, now) {
+	now, last := int64(time.Since(c.began)), c.warned.Load()
+	if last != 0 && now-last < int64(time.Minute) || !c.warned.CompareAndSwap(last, max(now, 1)) {
 		return
 	}
-	c.o.Log.WarnContext(ctx, "content is served without being cached; raise cache.size or free the disk of cache.dir",
-		"digest", d, "size", size, "err", err)
+	c.o.Log.WarnContext(ctx, "content is served without being cached", "digest", d, "size", size, "err", err)
 }
 
 // hit opens stored content, or returns nil.
@@ -225,6 +232,15 @@ func (c *Cache) again(d oci.Digest) (Object, error) {
 
 // use notes a use, and that the content is open until o is closed.
 func (c *Cache) use(d oci.Digest, o Object) {
+	var h *hold
+	if n, ok := o.(CloseNotifier); ok {
+		h = &hold{o: o}
+		n.OnClose(func() { // before anybody else can close it
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.letGo(h)
+		})
+	}
 	c.mu.Lock()
 	e := c.entries[d]
 	if e == nil {
@@ -237,25 +253,21 @@ func (c *Cache) use(d oci.Digest, o Object) {
 		}
 	}
 	c.touch(e)
-	n, ok := o.(CloseNotifier)
-	if ok {
-		e.open++
+	if h != nil {
+		c.hold(e, h)
 	}
 	c.mu.Unlock()
-	if ok {
-		n.OnClose(func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			e.open--
-		})
-	}
 }
 
 // touch makes an entry the latest used. The lock is held.
 func (c *Cache) touch(e *entry) {
-	c.lru.touch(e, minute(time.Now()))
+	c.lru.touch(e, minute(c.now()))
 	c.dirty[e.digest] = struct{}{}
 }
+
+// now is the time for recency: what the clock said at the start, and what has passed since. So a clock that is set makes
+// nothing old or new.
+func (c *Cache) now() time.Time { return c.began.Add(time.Since(c.began)) }
 
 // adopt takes content in that is in the store and was not known: not loaded yet, or put there by hand.
 func (c *Cache) adopt(d oci.Digest) {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 
@@ -9,10 +10,14 @@ import (
 )
 
 // Reopen is Open for who was reading o, a hit, and could not go on because of err: that content is removed, unless
-// something else is in its place by now, and fetched anew. The caller still closes o.
+// something else is in its place by now, and fetched anew. Where the cache has closed o itself, since its content was evicted
+// and o was read slowly, the caller goes on from its own source. The caller still closes o.
 func (c *Cache) Reopen(
 	ctx context.Context, o Object, err error, d oci.Digest, size int64, s Source,
 ) (Object, Outcome, error) {
+	if errors.Is(err, fs.ErrClosed) { // by us, for its space: a slow reader gets no other one of ours
+		return c.direct(ctx, d, size, s)
+	}
 	if !c.replaced(o, d) {
 		c.o.Log.WarnContext(ctx, "cached content can't be read; it is removed and fetched again: check the disk of "+
 			"cache.dir", "digest", d, "size", size, "err", err)

@@ -32,15 +32,20 @@ func (c *Cache) resume(ctx context.Context) {
 }
 
 func (c *Cache) resumeOne(u Unfinished) bool {
-	n := max(0, u.Size)
-	if len(u.Have) > 0 {
-		n = max(n, u.Have[len(u.Have)-1].To)
+	var n int64
+	for _, x := range u.Have {
+		n += x.To - x.From
 	}
+	s := &spool{Spool: u.Spool, c: c, size: u.Size}
+	s.written.Store(n)
 	room := c.belowFloor().none() // the disk has given them already, so these bytes are not asked of it
 	c.mu.Lock()
-	room = room && n <= c.o.Size-c.stored-c.reserved
+	room = room && n <= c.o.Size-c.stored-c.claimed
 	if room {
 		c.reserved += n
+		c.claimed += n
+		s.reserved, s.claimed = n, n
+		s.limit.Store(n)
 	}
 	c.mu.Unlock()
 	if !room {
@@ -49,8 +54,8 @@ func (c *Cache) resumeOne(u Unfinished) bool {
 		}
 		return false
 	}
-	s := c.withReservation(u.Spool, n)
-	if c.flights.Restore(u.Rest, s) {
+	s.Park()
+	if c.flights.Restore(u.Rest, s.withPositions()) {
 		return true
 	}
 	if err := s.Discard(); err != nil {

@@ -105,7 +105,7 @@ func TestUnfinishedWithinTheBudget(t *testing.T) {
 	for i, life := range []struct {
 		budget       int64
 		parked, left int
-	}{{900_000, 2, 4}, {300_000, 0, 0}} {
+	}{{500_000, 2, 4}, {150_000, 0, 0}} {
 		m = onDisk(t, dir, life.budget)
 		d, _ := up.add(uint64(7+i), 10)
 		o, _, err := m.Open(t.Context(), d, 10, up.source(d)) // waits until what is stored is known

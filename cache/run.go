@@ -38,15 +38,10 @@ func (c *Cache) Run(ctx context.Context) error {
 		case <-c.wake:
 			c.trim()
 		case <-look.C:
-			c.relieve()
-			if c.broken.Load() {
-				c.probe()
-			}
+			c.look()
 		case <-flush.C:
 			c.flush()
-			c.mu.Lock()
 			c.leases.sweep(time.Now())
-			c.mu.Unlock()
 		}
 	}
 }
@@ -66,7 +61,7 @@ func (c *Cache) load(ctx context.Context) {
 			known[a.Digest] = a
 		}
 	}
-	now := minute(time.Now())
+	now := minute(c.now())
 	var found []*entry
 	for e, err := range c.o.Store.All() {
 		if ctx.Err() != nil {
@@ -89,7 +84,7 @@ func (c *Cache) load(ctx context.Context) {
 		delete(known, e.Digest)
 		x := &entry{digest: e.Digest, size: e.Size, used: now, known: recorded}
 		if recorded {
-			x.used = minute(a.Used)
+			x.used = min(minute(a.Used), now) // the clock may have been wrong
 		}
 		found = append(found, x)
 	}
@@ -173,18 +168,4 @@ func (c *Cache) flush() {
 			c.gone[d] = struct{}{}
 		}
 	}
-}
-
-// probe finds out whether the disk works again.
-func (c *Cache) probe() {
-	s, err := c.o.Store.Create(probeSize)
-	if err != nil {
-		return
-	}
-	_, err = s.WriteAt(make([]byte, probeSize), 0)
-	if err = errors.Join(err, s.Discard()); err != nil {
-		return
-	}
-	c.broken.Store(false)
-	c.o.Log.Info("the cache's disk works again")
 }

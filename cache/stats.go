@@ -5,6 +5,7 @@ type Stats struct {
 	Bytes    int64 // stored
 	Size     int64 // the budget
 	Reserved int64 // bytes, for downloads under way and parked
+	Held     int64 // bytes, evicted and still open
 	Objects  int64 // stored pieces of content
 	Parked   int64 // unfinished downloads that wait for somebody to come back
 
@@ -15,7 +16,8 @@ type Stats struct {
 	Evicted      int64 // pieces of content
 	EvictedBytes int64
 
-	Degraded bool // the disk fails: misses are uncached
+	Degraded bool // the disk is full, or fails: misses are uncached
+	Disk     Disk
 	Loaded   bool // what is stored is known
 }
 
@@ -24,11 +26,12 @@ func (c *Cache) Stats() Stats {
 	s := Stats{
 		Size: c.o.Size, Hits: c.hits.Load(), Misses: c.misses.Load(), Joined: c.joined.Load(),
 		Uncached: c.uncached.Load(), Evicted: c.evicted.Load(), EvictedBytes: c.evictedBytes.Load(),
-		Degraded: c.broken.Load(), Parked: c.parked(),
+		Parked: c.parked(), Disk: c.health.now(),
 	}
+	s.Degraded = s.Disk.State != DiskOK
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Bytes, s.Reserved, s.Objects, s.Loaded = c.stored, c.reserved, int64(len(c.entries)), c.loaded
+	s.Bytes, s.Reserved, s.Held, s.Objects, s.Loaded = c.stored, c.reserved, c.heldBytes, int64(len(c.entries)), c.loaded
 	return s
 }
 

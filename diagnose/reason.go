@@ -75,6 +75,11 @@ const (
 	NameInvalid  Reason = "name-invalid"
 	NeverPull    Reason = "never-pull"
 
+	RuntimeDown     Reason = "runtime-down"
+	SignaturePolicy Reason = "signature-policy"
+	UnpackFailed    Reason = "unpack-failed"
+	PullQPS         Reason = "pull-qps"
+
 	// Unknown is for text that can't be told; never a guess.
 	Unknown Reason = "unknown"
 )
@@ -85,6 +90,10 @@ var seen = map[Reason]Class{
 	NodeDiskFull:    ClassClient,
 	NameInvalid:     ClassClient,
 	NeverPull:       ClassClient,
+	RuntimeDown:     ClassClient,
+	SignaturePolicy: ClassClient,
+	UnpackFailed:    ClassClient,
+	PullQPS:         ClassClient,
 	Unknown:         ClassUnknown,
 }
 

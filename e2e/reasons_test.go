@@ -347,7 +347,9 @@ func everyReason(t *testing.T, places []*trouble.Place) {
 	if err != nil || len(pages) < 40 {
 		t.Fatalf("%d pages: %v", len(pages), err)
 	}
-	node := []string{"node-disk-full", "name-invalid", "never-pull", "unknown"} // mirror explain alone gives these
+	node := []string{ // mirror explain alone gives these
+		"node-disk-full", "name-invalid", "never-pull", "runtime-down", "signature-policy", "unpack-failed", "pull-qps", "unknown",
+	}
 	for _, page := range pages {
 		reason := strings.TrimSuffix(filepath.Base(page), ".md")
 		_, elsewhere := trouble.Elsewhere[reason]

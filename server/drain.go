@@ -13,7 +13,7 @@ import (
 const (
 	// pause is how long a client takes between two requests of one pull at most: when the mirror stops, a pull is over
 	// that long after its last answer. containerd asks for the next layer at once.
-	pause = 5 * time.Second
+	pause = 3 * time.Second
 	// maxUnderWay bounds the pulls that are tracked, in each of the shards. Requests beyond are served, and refused once the
 	// mirror stops.
 	maxUnderWay = 512

@@ -52,7 +52,7 @@ func TestPullsUnderWayAreServedToTheirEnd(t *testing.T) {
 		if code := get("10.0.0.9", "/v2/library/old/manifests/1"); code != 200 {
 			t.Fatal(code)
 		}
-		time.Sleep(4 * time.Second)
+		time.Sleep(2 * time.Second)
 		stopped := make(chan error, 1)
 		began := time.Now()
 		if code := get("10.0.0.1", layer); code != 200 {
@@ -74,7 +74,7 @@ func TestPullsUnderWayAreServedToTheirEnd(t *testing.T) {
 			if code := get("10.0.0.2", "/healthz"); code != 200 {
 				t.Errorf("health: %d", code)
 			}
-			time.Sleep(4 * time.Second)
+			time.Sleep(2 * time.Second)
 		}
 		if code := get("10.0.0.9", "/v2/library/old/manifests/1"); code != 503 {
 			t.Errorf("a pull that was over: %d", code)
@@ -82,8 +82,8 @@ func TestPullsUnderWayAreServedToTheirEnd(t *testing.T) {
 		if err := <-stopped; err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(began); took != 13*time.Second {
-			t.Errorf("stopped after %s, want 5 s after the last layer, which was asked for after 8", took)
+		if took := time.Since(began); took != 7*time.Second {
+			t.Errorf("stopped after %s, want 3 s after the last layer, which was asked for after 4", took)
 		}
 	})
 	t.Run("none", func(t *testing.T) {

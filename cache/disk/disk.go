@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
@@ -85,6 +86,7 @@ type Store struct {
 var (
 	_ cache.Store   = (*Store)(nil)
 	_ cache.Resumer = (*Store)(nil)
+	_ cache.Checker = (*Store)(nil)
 )
 
 // Open takes the directory into use and makes it if it is not there. Where another process has it, Open waits and then
@@ -268,6 +270,25 @@ func (s *Store) release() {
 	if s.root != nil {
 		_ = s.root.Close()
 	}
+}
+
+// Check implements cache.Checker: the folder is where it was, and may be written to.
+func (s *Store) Check() error {
+	is, err := os.Stat(s.path)
+	if err != nil {
+		return fmt.Errorf("look at the cache folder: %w", err)
+	}
+	was, err := s.dir.Stat()
+	if err != nil {
+		return fmt.Errorf("look at the cache folder: %w", err)
+	}
+	if !os.SameFile(is, was) {
+		return fmt.Errorf("look at the cache folder: another one is in its place: %w", fs.ErrNotExist)
+	}
+	if readOnly(s.dir) {
+		return &fs.PathError{Op: "write to", Path: s.path, Err: syscall.EROFS}
+	}
+	return nil
 }
 
 // Free tells what the file system has left for us.

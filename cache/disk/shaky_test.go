@@ -585,8 +585,8 @@ func (v *shakyVolume) Truncate(f *os.File, size int64) error {
 	return v.change("truncate", v.file(f), func() error { return v.Volume.Truncate(f, size) })
 }
 
-func (v *shakyVolume) Allocate(f *os.File, size int64) error {
-	return v.change("allocate", v.file(f), func() error { return v.Volume.Allocate(f, size) })
+func (v *shakyVolume) Allocate(f *os.File, off, n int64) error {
+	return v.change("allocate", v.file(f), func() error { return v.Volume.Allocate(f, off, n) })
 }
 
 func (v *shakyVolume) Uncache(f *os.File) {

@@ -31,13 +31,13 @@ type spool struct {
 }
 
 var (
-	_ cache.Spool   = (*spool)(nil)
-	_ flight.Opener = (*spool)(nil)
-	_ flight.Keeper = (*spool)(nil)
+	_ cache.Spool     = (*spool)(nil)
+	_ cache.Allocator = (*spool)(nil)
+	_ flight.Opener   = (*spool)(nil)
+	_ flight.Keeper   = (*spool)(nil)
 )
 
-// Create makes a spool. Where the file system can, the space is taken at once, so that a full disk is known before the
-// download and not after.
+// Create makes a spool. It takes no space yet: see Allocate.
 func (s *Store) Create(size int64) (cache.Spool, error) {
 	name := rand.Text()
 	s.uses(name)
@@ -55,15 +55,19 @@ func (s *Store) Create(size int64) (cache.Spool, error) {
 	}
 	p.File = f
 	point.Hit("disk/spooled")
-	if size > 0 {
-		if err := s.root.Allocate(f, size); err != nil {
-			_ = f.Close()
-			p.drop()
-			return nil, fmt.Errorf("make spool of %d bytes: %w", size, err)
-		}
+	return p, nil
+}
+
+// Allocate implements cache.Allocator.
+func (p *spool) Allocate(off, n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	if err := p.s.root.Allocate(p.File, off, n); err != nil {
+		return fmt.Errorf("take %d bytes of the disk for a spool: %w", n, err)
 	}
 	point.Hit("disk/allocated")
-	return p, nil
+	return nil
 }
 
 func (p *spool) ReadAt(b []byte, off int64) (int, error)  { return p.s.root.ReadAt(p.File, b, off) }

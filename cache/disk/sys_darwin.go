@@ -18,7 +18,7 @@ func bootID() string {
 }
 
 // allocate does nothing: F_PREALLOCATE is not kept over a truncate, and APFS shares its space among volumes.
-func allocate(*os.File, int64) error { return nil }
+func allocate(*os.File, int64, int64) error { return nil }
 
 // uncache does nothing: darwin has no call for it.
 func uncache(*os.File, int64, int64) {}
@@ -38,6 +38,12 @@ func space(dir *os.File) (cache.Space, error) {
 		Free: int64(st.Bavail) * int64(st.Bsize), Total: int64(st.Blocks) * int64(st.Bsize),
 		FreeInodes: int64(st.Ffree), AllInodes: int64(st.Files),
 	}, nil
+}
+
+// readOnly reports whether the file system takes no writes.
+func readOnly(dir *os.File) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(int(dir.Fd()), &st) == nil && st.Flags&unix.MNT_RDONLY != 0
 }
 
 // networkFS names the network file system that the folder is on. Empty: a local one.

@@ -20,15 +20,15 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
-// allocate takes size bytes of the disk for f without changing its length. Where the file system can't, nothing
+// allocate takes n bytes of the disk for f at off without changing its length. Where the file system can't, nothing
 // happens.
-func allocate(f *os.File, size int64) error {
+func allocate(f *os.File, off, n int64) error {
 	// What doesn't fit is not tried: ext4 takes all there is before it gives up, and starves everybody meanwhile.
-	if sp, err := space(f); err == nil && sp.Total > 0 && size > sp.Free {
+	if sp, err := space(f); err == nil && sp.Total > 0 && n > sp.Free {
 		return &os.PathError{Op: "fallocate", Path: f.Name(), Err: unix.ENOSPC}
 	}
 	for {
-		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -105,6 +105,12 @@ func space(dir *os.File) (cache.Space, error) {
 		Free: int64(st.Bavail) * block, Total: int64(st.Blocks) * block,
 		FreeInodes: int64(st.Ffree), AllInodes: int64(st.Files),
 	}, nil
+}
+
+// readOnly reports whether the file system takes no writes.
+func readOnly(dir *os.File) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(int(dir.Fd()), &st) == nil && st.Flags&unix.ST_RDONLY != 0
 }
 
 // networkFS names the network file system that the folder is on. Empty: a local one.

@@ -35,8 +35,8 @@ type volume interface {
 	ReadCold(f *os.File, p []byte, off int64) (int, error)
 	WriteAt(f *os.File, p []byte, off int64) (int, error)
 	Truncate(f *os.File, size int64) error
-	// Allocate takes size bytes of the disk for the file without changing its length, where the file system can.
-	Allocate(f *os.File, size int64) error
+	// Allocate takes n bytes of the disk for the file at off without changing its length, where the file system can.
+	Allocate(f *os.File, off, n int64) error
 	// Uncache has the kernel forget what it holds of a file and has on disk: the next read is the disk's. It is a wish.
 	Uncache(f *os.File)
 	// Names lists the next n names of a folder, in no order, and io.EOF at its end.
@@ -74,7 +74,7 @@ func (system) ReadAt(f *os.File, p []byte, off int64) (int, error)   { return f.
 func (system) ReadCold(f *os.File, p []byte, off int64) (int, error) { return readCold(f, p, off) }
 func (system) WriteAt(f *os.File, p []byte, off int64) (int, error)  { return f.WriteAt(p, off) }
 func (system) Truncate(f *os.File, size int64) error                 { return f.Truncate(size) }
-func (system) Allocate(f *os.File, size int64) error                 { return allocate(f, size) }
+func (system) Allocate(f *os.File, off, n int64) error               { return allocate(f, off, n) }
 func (system) Uncache(f *os.File)                                    { uncache(f, 0, 0) }
 func (system) Names(dir *os.File, n int) ([]string, error)           { return dir.Readdirnames(n) }
 func (system) Sync(f *os.File) error                                 { return f.Sync() }

@@ -47,7 +47,13 @@ func TestCloseTwiceAtOnce(t *testing.T) {
 			return &slowlyGone{s, gate}, err
 		}
 		g := flight.New(opts)
-		obj, _ := join(t, g, o, o.source("a", fault{gate: make(chan struct{})}))
+		one := make(chan struct{}, 1)
+		one <- struct{}{}
+		o.chunk = 1000
+		obj, _ := join(t, g, o, o.source("a", fault{gate: one}))
+		if _, err := obj.Read(make([]byte, 10)); err != nil { // or it would be gone with its reader
+			t.Error(err)
+		}
 		_ = obj.Close()
 		ends := make(chan struct{}, 2)
 		for range 2 {

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/internal/point"
@@ -24,6 +25,8 @@ type fetch struct {
 	// Guarded by the flight's mutex.
 	fill    bool   // extends the prefix to the end; others may cut its region short behind claimed()
 	lane    bool   // goes beside the fill, and may be cut like it; see lanes
+	trial   bool   // a part that another source is tried with; see relay
+	came    int64  // bytes it has brought
 	host    string // of a lane
 	pos, to int64  // what is still to come: [pos, to); to is -1 where the size is not known
 	writing int64  // end of the write that is under way
@@ -82,7 +85,7 @@ func (f *Flight) demand(r *Reader, off, end int64) {
 		end = min(end, f.size)
 	}
 	if off == f.prefix() && toEnd && !slices.ContainsFunc(f.fetches, func(ft *fetch) bool { return ft.fill }) {
-		f.start(&fetch{src: r.src, fill: true, pos: off, to: f.partEnd(off)})
+		f.start(&fetch{src: f.sourceFor(r), fill: true, pos: off, to: f.partEnd(off)})
 		return
 	}
 	s := f.g.sizes
@@ -102,7 +105,7 @@ func (f *Flight) demand(r *Reader, off, end int64) {
 			ft.to = from // it goes on behind this extent
 		}
 	}
-	f.start(&fetch{src: r.src, pos: from, to: to})
+	f.start(&fetch{src: f.sourceFor(r), pos: from, to: to})
 }
 
 // gapEnd is where the bytes that nobody has or brings end, seen from off. -1: the size is not known and nothing lies
@@ -147,9 +150,13 @@ func (f *Flight) over(ft *fetch) {
 	if ft.lane {
 		f.g.hosts.give(ft.host)
 	}
+	if tr := f.relay.trial; tr != nil && tr.ft == ft && tr.ended.IsZero() { // stopped, or its spool has failed
+		tr.ended, tr.failed = time.Now(), true
+	}
 	f.tell() // readers that counted on it ask again
 	f.release()
 	f.settle()
+	f.rested()
 }
 
 // run is the goroutine of a fetch: one body, and for the fill and its lanes one for each part until the blob is whole.
@@ -163,6 +170,9 @@ func (f *Flight) run(ft *fetch) {
 			return
 		case errors.As(err, &disk):
 			f.breakSpool(disk.err)
+			return
+		case ft.trial:
+			f.tried(ft, err)
 			return
 		case err != nil && ft.lane:
 			f.laneFailed(ft, err)
@@ -234,7 +244,7 @@ func (f *Flight) guarded(ft *fetch) (err error) {
 // transfer brings [pos, to) of one fetch into the spool.
 func (f *Flight) transfer(ft *fetch) error {
 	f.mu.Lock()
-	w := Want{From: ft.pos, To: ft.to, Size: max(0, f.size), Part: ft.lane, Live: f.live}
+	w := Want{From: ft.pos, To: ft.to, Size: max(0, f.size), Part: ft.lane || ft.trial, Client: ft.src.Client, Live: f.live}
 	f.mu.Unlock()
 	w.Client, w.Needs = ft.src.Client, f.needs
 	body, err := ft.src.Fetch(ft.ctx, w)
@@ -345,6 +355,7 @@ func (f *Flight) write(ft *fetch, p []byte) error {
 	}
 	f.mu.Lock()
 	ft.pos = pos + int64(len(p))
+	ft.came += ft.pos - pos
 	f.wrote(pos, ft.pos)
 	f.mu.Unlock()
 	point.Hit("flight/wrote")

@@ -21,11 +21,13 @@ type sizes struct {
 	verify   int64 // up to here a blob is verified before its headers go out, if that takes less than verifyWait
 	// pace is how often it is looked whether lanes pay; a blob that will be there in nearly needs none.
 	pace, nearly time.Duration
+	// watch is how often it is looked whether another reader's source is faster.
+	watch time.Duration
 }
 
 var usual = sizes{
 	extent: 4 << 20, most: 16 << 20, holdBack: 64 << 10, verify: 4 << 20,
-	pace: 500 * time.Millisecond, nearly: 2 * time.Second,
+	pace: 500 * time.Millisecond, nearly: 2 * time.Second, watch: time.Second,
 }
 
 const verifyWait = 2 * time.Second
@@ -52,6 +54,7 @@ func (e *MismatchError) Error() string {
 type Flight struct {
 	g      *Group
 	digest oci.Digest
+	began  time.Time
 	left   *Rest           // by a former process; nil: nothing
 	ctx    context.Context // of every fetch; ends with the flight
 	cancel context.CancelFunc
@@ -82,6 +85,10 @@ type Flight struct {
 	damaged  bool      // what a former process left is not what it had
 
 	lanes lanes
+	relay relay
+
+	client string // of the reader who left last: what is fetched without readers is for its sake
+	paid   int64  // bytes that it had, and so many may be fetched without counting
 
 	came bell          // bytes are in the spool
 	sure bell          // bytes are hashed
@@ -89,7 +96,7 @@ type Flight struct {
 }
 
 func newFlight(g *Group, d oci.Digest, size int64) *Flight {
-	f := &Flight{g: g, digest: d, size: size, more: make(chan struct{}, 1)}
+	f := &Flight{g: g, digest: d, size: size, began: time.Now(), more: make(chan struct{}, 1)}
 	f.came.mu, f.sure.mu = &f.mu, &f.mu
 	f.ctx, f.cancel = context.WithCancel(g.ctx)
 	return f
@@ -117,6 +124,7 @@ func (f *Flight) join(size int64, s Source) (*Reader, error) {
 	r := &Reader{f: f, src: s, done: make(chan struct{}), waits: needing{last: time.Now()}}
 	f.readers = append(f.readers, r)
 	f.users++
+	f.relayed()
 	return r, nil
 }
 
@@ -187,6 +195,9 @@ func (f *Flight) wrote(from, to int64) {
 	f.have.add(from, to)
 	f.poke()
 	f.lanes.came += to - from
+	if len(f.readers) == 0 && !f.affords(to-from) {
+		f.hurry()
+	}
 	f.came.progress(to - from)
 }
 
@@ -231,6 +242,9 @@ func (f *Flight) needs() (clients []string) {
 func (f *Flight) sourceFailed(key string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if best := f.relay.best; best != nil && best.Key == key {
+		f.relay.best = nil
+	}
 	f.readers = slices.DeleteFunc(f.readers, func(r *Reader) bool {
 		if r.src.Key != key {
 			return false
@@ -278,7 +292,7 @@ func (f *Flight) breakSpool(err error) {
 		f.g.forget(f)
 	}
 	if first {
-		f.g.o.Log.WarnContext(f.ctx, "cache is bypassed for one blob: its spool failed; check the disk of cache.dir",
+		f.g.o.Log.WarnContext(f.ctx, "a download is not cached any further: each of its clients goes on from its upstream",
 			"digest", f.digest, "err", err)
 	}
 }
@@ -291,6 +305,26 @@ func (f *Flight) leave(r *Reader) {
 		f.readers = slices.Delete(f.readers, i, i+1)
 	}
 	r.left = true
+	if len(f.readers) == 0 {
+		f.client, f.paid = r.src.Client, r.sent.Load()
+	}
+	f.settle()
+}
+
+// affords reports whether n bytes may come without a reader: as many as the last one had, and what its client has of an
+// allowance. The lock is held.
+func (f *Flight) affords(n int64) bool {
+	free := min(n, f.paid)
+	f.paid -= free
+	return f.g.unread.spend(f.client, n-free) || f.paid > 0
+}
+
+// hurry has the flight parked now, instead of after a while. The lock is held.
+func (f *Flight) hurry() {
+	if f.idle != nil && !f.parked {
+		f.idle.Stop()
+		f.idle = nil
+	}
 	f.settle()
 }
 
@@ -325,7 +359,8 @@ func (f *Flight) settle() {
 		return
 	}
 	linger := f.g.o.Linger
-	if f.disputed {
+	// Who has waited for long is followed by others who wait: the answer may be near.
+	if unbegun := len(f.have) == 0 && time.Since(f.began) < linger; f.disputed || unbegun || !f.affords(0) {
 		linger = 0
 	}
 	f.idle = time.AfterFunc(linger, f.park)
@@ -338,7 +373,7 @@ func (f *Flight) goesOn() bool {
 		return true
 	}
 	for _, ft := range f.fetches {
-		if ft.fill && !ft.stopped && f.size >= 0 {
+		if ft.fill && !ft.stopped && f.size >= 0 && len(f.have) > 0 && f.affords(0) {
 			missing := f.size - f.have.bytes()
 			return missing <= f.g.o.GoOn || missing <= f.size/2
 		}
@@ -361,10 +396,18 @@ func (f *Flight) park() {
 	if keep {
 		f.parked, f.until = true, time.Now().Add(f.g.o.Park)
 		f.idle = time.AfterFunc(f.g.o.Park, f.expire)
+		f.rested()
 	}
 	f.mu.Unlock()
 	if !keep {
 		f.expire()
+	}
+}
+
+// rested tells the spool of a parked flight once nothing writes to it any more. The lock is held.
+func (f *Flight) rested() {
+	if p, ok := f.spool.(Parker); ok && f.parked && len(f.fetches) == 0 && !f.released {
+		p.Park()
 	}
 }
 

@@ -23,9 +23,12 @@ type Options struct {
 	// ParallelAbove is the size in bytes above which a blob is fetched in several parts at a time while that is faster.
 	// 0: none is.
 	ParallelAbove int64
-	Lanes         int          // most parts of one blob at a time; 4
-	LanesPerHost  int          // most parts beyond each blob's first, of all blobs from one host; 12
-	Log           *slog.Logger // nil: discard
+	Lanes         int // most parts of one blob at a time; 4
+	LanesPerHost  int // most parts beyond each blob's first, of all blobs from one host; 12
+	// Unread is how many bytes may be fetched with no reader left for the sake of one client, in ten minutes; 64 MiB.
+	// Negative: any number.
+	Unread int64
+	Log    *slog.Logger // nil: discard
 }
 
 // Group holds the flights of a cache, one per digest.
@@ -33,6 +36,7 @@ type Group struct {
 	o      Options
 	sizes  sizes
 	hosts  hosts
+	unread unread
 	ctx    context.Context // ends with Close: the life of every fetch
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // every goroutine of every flight
@@ -67,6 +71,9 @@ func New(o Options) *Group {
 	if o.LanesPerHost == 0 {
 		o.LanesPerHost = 12
 	}
+	if o.Unread == 0 {
+		o.Unread = 64 << 20
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -74,7 +81,8 @@ func New(o Options) *Group {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Group{
 		o: o, sizes: usual, ctx: ctx, cancel: cancel, over: make(chan struct{}), flights: make(map[oci.Digest]*Flight),
-		hosts: hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
+		hosts:  hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
+		unread: unread{most: o.Unread, clients: make(map[string]*spent)},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,6 +30,7 @@ type Reader struct {
 	err   error // its source failed; guarded by the flight's mutex
 	left  bool  // closed; guarded by the flight's mutex
 	done  chan struct{}
+	sent  atomic.Int64 // bytes it has had
 
 	mu     sync.Mutex // guards what follows, between the reads and Close; no other lock is taken while holding it
 	busy   int        // reads that run
@@ -244,6 +246,7 @@ func (r *Reader) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, 
 		}
 		m, err := r.send(ctx, w, q.off, min(to, q.end)-q.off)
 		q.off += m
+		r.sent.Add(m)
 		if _, spool := errors.AsType[*spoolError](err); spool {
 			r.spoilt = true
 			continue
@@ -364,6 +367,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	whole := r.pos == r.run
 	n, err := r.readSome(p, span{r.pos, size, whole})
 	r.pos += int64(n)
+	r.sent.Add(int64(n))
 	if whole {
 		r.run = r.pos
 	}

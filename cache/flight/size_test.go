@@ -252,8 +252,8 @@ func TestDisputedSizeIsNotKept(t *testing.T) {
 		came  int64 // bytes that her source gives before it breaks
 		says  int64 // what the second one's source says
 	}{
-		{"the first reader expects less", 100 * kib, 0, size},
-		{"the first reader expects more", 400 * kib, 0, size},
+		{"the first reader expects less", 100 * kib, 10 * kib, size},
+		{"the first reader expects more", 400 * kib, 10 * kib, size},
 		{"more is there than the second source says", -1, 200 * kib, 150 * kib},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -77,6 +77,12 @@ type Spool interface {
 	Discard() error
 }
 
+// Parker is implemented by spools that hold room ahead of what is written.
+type Parker interface {
+	// Park says that nothing is written any more, until it is again: room that is held ahead can be given back.
+	Park()
+}
+
 // Object is content that can be read from any offset. The one a disk store returns embeds *os.File, which keeps
 // sendfile; nobody wraps it again.
 type Object interface {

@@ -57,8 +57,13 @@ func showCache(out io.Writer, c admin.Cache) error {
 	if c.Reserved > 0 {
 		line("reserved", "%s for downloads that run or are paused; %d are paused", amount(c.Reserved), c.Parked)
 	}
-	if c.Degraded {
-		line("disk", "fails: what is not cached is passed on without being stored; look at the mirror's log")
+	switch {
+	case c.Disk != nil && c.Degraded:
+		line("disk", "%s: new content is served and not kept; %s", strings.ToUpper(c.Disk.State), c.Disk.Text)
+	case c.Disk != nil && c.Disk.Total > 0:
+		line("disk", "%s of %s free", amount(c.Disk.Free), amount(c.Disk.Total))
+	case c.Degraded:
+		line("disk", "fails: new content is served and not kept; look at the mirror's log")
 	}
 	line("blobs", "%d from the cache, %d downloaded, %d shared a running download, %d streamed without caching", c.Hits, c.Misses, c.Joined, c.Uncached)
 	if c.Evicted > 0 {

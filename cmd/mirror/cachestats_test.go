@@ -15,6 +15,7 @@ func TestCacheStats(t *testing.T) {
 	c := admin.Cache{
 		Bytes: 3 << 30, Size: 20 << 30, Reserved: 1 << 20, Parked: 2, Objects: 40, Hits: 90, Misses: 10, Joined: 5, Uncached: 1, Evicted: 3,
 		EvictedBytes: 2048, UpstreamBytes: 1000, ClientBytes: 4000, Degraded: true,
+		Disk: &admin.CacheDisk{State: "full", Text: "the disk of /x is full: 0 bytes free, cache.minFree wants 5% (1.2 MiB)"},
 	}
 	for _, tt := range []struct {
 		cache admin.Cache
@@ -22,13 +23,14 @@ func TestCacheStats(t *testing.T) {
 	}{
 		{c, `stored    3.0 GiB of 20.0 GiB (15%) in 40 blobs and manifests
 reserved  1.0 MiB for downloads that run or are paused; 2 are paused
-disk      fails: what is not cached is passed on without being stored; look at the mirror's log
+disk      FULL: new content is served and not kept; the disk of /x is full: 0 bytes free, cache.minFree wants 5% (1.2 MiB)
 blobs     90 from the cache, 10 downloaded, 5 shared a running download, 1 streamed without caching
 evicted   3, 2.0 KiB
 received  1000 bytes from upstreams
 sent      3.9 KiB to clients, 75% of it from the cache
 `},
-		{admin.Cache{}, `stored    0 bytes of 0 bytes in 0 blobs and manifests
+		{admin.Cache{Disk: &admin.CacheDisk{State: "ok", Free: 3 << 30, Total: 4 << 30}}, `stored    0 bytes of 0 bytes in 0 blobs and manifests
+disk      3.0 GiB of 4.0 GiB free
 blobs     0 from the cache, 0 downloaded, 0 shared a running download, 0 streamed without caching
 evicted   nothing
 received  0 bytes from upstreams

@@ -1,6 +1,8 @@
 package symptom
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/registrymirror/mirror/diagnose"
@@ -20,7 +22,8 @@ func (c *counter) value(v any) {
 
 func (c *counter) object(o map[string]any) {
 	if text(o, "msg") == "pull failed" && text(o, "reason") != "" {
-		c.told(text(o, "reason"), text(o, "ref"), text(o, "id"), text(o, "summary"), text(o, "remedy"))
+		at, _ := stamp(text(o, "time"))
+		c.told(text(o, "reason"), text(o, "ref"), text(o, "id"), text(o, "summary"), text(o, "remedy"), at)
 		return
 	}
 	switch text(o, "kind") {
@@ -29,6 +32,10 @@ func (c *counter) object(o map[string]any) {
 		return
 	case "Pod":
 		c.pod(o)
+		return
+	}
+	if inner, ok := o["jsonPayload"].(map[string]any); ok { // Google's logs
+		c.object(inner)
 		return
 	}
 	for _, list := range []string{"items", "events"} {
@@ -52,13 +59,19 @@ func (c *counter) event(o map[string]any) {
 	if message == "" {
 		message = text(o, "note")
 	}
-	s := said{text: message, tier: event, count: 1}
+	s := said{text: message, tier: event, teller: "event", count: 1}
 	if n, ok := o["count"].(float64); ok && n >= 1 && n < 1e12 {
 		s.count = int64(n)
 	}
 	if series, ok := o["series"].(map[string]any); ok {
 		if n, ok := series["count"].(float64); ok && n >= 1 && n < 1e12 {
 			s.count = int64(n)
+		}
+		s.at, _ = stamp(text(series, "lastObservedTime"))
+	}
+	for _, k := range []string{"lastTimestamp", "deprecatedLastTimestamp", "eventTime", "firstTimestamp"} {
+		if s.at.IsZero() {
+			s.at, _ = stamp(text(o, k))
 		}
 	}
 	lower := strings.ToLower(message)
@@ -68,7 +81,7 @@ func (c *counter) event(o map[string]any) {
 	case backoff.in(lower) && !kubelet.in(lower), bare.MatchString(strings.TrimSpace(message)):
 		s.tier = status
 	}
-	c.add(s)
+	s.add(c)
 }
 
 // pod reads what the containers of a pod wait for.
@@ -81,35 +94,106 @@ func (c *counter) pod(o map[string]any) {
 			state, _ := cs["state"].(map[string]any)
 			waiting, _ := state["waiting"].(map[string]any)
 			reason := text(waiting, "reason")
-			s := said{text: reason + ": " + text(waiting, "message"), tier: status, count: 1, image: text(cs, "image")}
+			s := said{text: reason + ": " + text(waiting, "message"), tier: status, teller: "pod", count: 1, image: text(cs, "image")}
 			if reason == "ErrImageNeverPull" {
 				s.why = diagnose.NeverPull
 			}
-			c.add(s)
+			s.add(c)
 		}
 	}
 }
 
-// logged reads a log line.
+// tells are the fields in which programs put their errors, the message of a log line first.
+var tells = []string{"MESSAGE", "message", "msg", "log", "textPayload", "Log", "Msg", "error", "err"}
+
+// logged reads a log line, or any other document: the answer of a cloud, an operator or an API.
 func (c *counter) logged(o map[string]any) {
 	var parts []string
-	for _, k := range []string{"MESSAGE", "message", "msg", "log", "error", "err"} {
-		if t := text(o, k); t != "" {
+	for _, k := range tells {
+		if t := text(o, k); t != "" && !slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(p, t) }) {
 			parts = append(parts, t)
 		}
 	}
-	level := strings.ToLower(text(o, "level"))
-	if len(parts) == 0 || level == "info" || level == "debug" || level == "warning" {
+	if len(parts) > 0 && c.entry(o, parts) {
 		return
 	}
-	s := strings.Join(parts, ": ")
-	if strings.HasPrefix(strings.TrimSpace(s), "{") { // a line in a line leads nowhere good
-		s = strings.TrimLeft(strings.TrimSpace(s), "{")
+	c.walk(o, make(map[string]bool), deepest)
+}
+
+// entry reads a log line, and reports whether it tells of a pull that failed.
+func (c *counter) entry(o map[string]any, parts []string) bool {
+	all := strings.Join(parts, ": ")
+	if strings.HasPrefix(strings.TrimSpace(all), "{") { // a line in a line leads nowhere good
+		all = strings.TrimLeft(strings.TrimSpace(all), "{")
 	}
-	if img := text(o, "image"); img != "" && strings.TrimSpace(s) != "" {
-		s += ` image="` + img + `"`
+	first, rest, several := strings.Cut(all, "\n")
+	if several && rest != "" && len(parts) == 1 && !pulls(strings.ToLower(first)) {
+		before := len(c.found)
+		c.text(all)
+		return len(c.found) > before
 	}
-	c.line(s)
+	r := peel(strings.ReplaceAll(all, "\n", " "), deepestLine)
+	c.near.hear(r.text)
+	if l := text(o, "level") + text(o, "severity"); l != "" && r.level == "" {
+		r.level = levelOf(l)
+	}
+	if r.level == "debug" {
+		return true
+	}
+	if r.teller == "" {
+		r.teller = place(parts[0]) + " "
+	}
+	if img := text(o, "image"); img != "" {
+		r.image = img
+	}
+	for _, k := range []string{"ts", "time", "timestamp", "TimeStamp", "@timestamp"} {
+		if at, ok := stamp(text(o, k)); ok {
+			r.at = at
+		}
+	}
+	var s said
+	if n, ok := o["count"].(float64); ok && n >= 1 && n < 1e12 {
+		s.count = int64(n)
+	}
+	s.take(r)
+	return s.add(c)
+}
+
+// deepest is how far down documents are read, and mostSeen how many texts of one are compared.
+const (
+	deepest  = 24
+	mostSeen = 1000
+)
+
+// walk reads the texts of a document of an unknown kind. A text that stands there twice counts once.
+func (c *counter) walk(v any, seen map[string]bool, depth int) {
+	if depth == 0 {
+		return
+	}
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			c.walk(x, seen, depth-1)
+		}
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			c.walk(v[k], seen, depth-1)
+		}
+	case string:
+		if !relevant(v) {
+			return
+		}
+		for line := range strings.Lines(v) {
+			line = strings.TrimSpace(line)
+			if r := peel(line, deepestLine); line != "" && !seen[r.text] && len(seen) < mostSeen {
+				seen[r.text] = true
+				c.near.hear(r.text)
+				var s said
+				s.take(r)
+				s.add(c)
+			}
+		}
+	}
 }
 
 func text(o map[string]any, key string) string {

@@ -1,10 +1,12 @@
 package symptom_test
 
 import (
+	"encoding/json"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/text/encoding"
@@ -14,7 +16,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose/symptom"
 )
 
-func read(t *testing.T, input string) *symptom.Report {
+func read(t testing.TB, input string) *symptom.Report {
 	t.Helper()
 	r, err := symptom.Read(strings.NewReader(input))
 	if err != nil {
@@ -245,9 +247,16 @@ func TestJSON(t *testing.T) {
 
 func TestSecretsAreCut(t *testing.T) {
 	t.Parallel()
-	r := read(t, `Failed to pull image "registry.example.com/a:1": failed to copy: httpReadSeeker: failed open: Get "https://u:hunter2@cdn.example.com/b?X-Amz-Signature=topsecret": dial tcp 10.0.0.1:443: i/o timeout`)
-	if len(r.Failures) != 1 || strings.Contains(r.Failures[0].Text, "topsecret") || strings.Contains(r.Failures[0].Text, "hunter2") {
-		t.Errorf("%+v", r.Failures)
+	for _, text := range []string{
+		`Failed to pull image "registry.example.com/a:1": failed to copy: httpReadSeeker: failed open: Get "https://u:hunter2@cdn.example.com/b?X-Amz-Signature=topsecret": dial tcp 10.0.0.1:443: i/o timeout`,
+		`Error response from daemon: Get "https://hunter2@registry.example.com/v2/": unauthorized: authentication required`,
+		`Error: GET https://x:hunter2@registry.example.com/v2/a/manifests/1?token=topsecret: UNAUTHORIZED: authentication required`,
+	} {
+		r := read(t, text+"\n")
+		b, err := json.Marshal(r)
+		if err != nil || len(r.Failures) != 1 || strings.Contains(string(b), "topsecret") || strings.Contains(string(b), "hunter2") {
+			t.Errorf("%s, %v", b, err)
+		}
 	}
 }
 
@@ -287,6 +296,11 @@ func BenchmarkRead(b *testing.B) {
 func FuzzRead(f *testing.F) {
 	for _, s := range corpus(f) {
 		f.Add(s.line)
+	}
+	for _, file := range fields {
+		for _, p := range field(f, file) {
+			f.Add(p.Text)
+		}
 	}
 	f.Add(`{"kind":"List","items":[{"kind":"Event","message":"Failed to pull image \"a\": x","count":-1e300}]}`)
 	f.Add(`{"msg":"{\"msg\":\"pull failed\"}","error":"x"}`)
@@ -336,8 +350,9 @@ func TestOwnBodies(t *testing.T) {
 			continue
 		}
 		f := r.Failures[0]
-		f.Text = ""
+		f.Text, f.First, f.Last = "", time.Time{}, time.Time{}
 		want := symptom.Failure{
+			Page: "docs/failures/tag-not-found.md", Host: strings.TrimSuffix(tt.image[:max(0, strings.Index(tt.image, "/"))], "/"),
 			Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Summary: "ghcr.io has no acme/app:2",
 			Remedy: "check the image's name and tag", Image: tt.image, ID: "32da5e78", Count: 1,
 		}

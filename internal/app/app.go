@@ -193,6 +193,7 @@ func (a *App) build(c *config.Config) error {
 	a.cache = cache.New(cache.Options{
 		Store: a.store, Index: a.index, Size: size, Free: a.store.Free,
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
+		Dir:           c.Cache.Dir,
 		ParallelAbove: int64(c.Cache.ParallelAbove),
 	})
 	a.memory = memory.New(memory.Options{})

@@ -77,6 +77,7 @@ func run(t *testing.T, c *config.Config) *running {
 		return <-done
 	})}
 	t.Cleanup(func() {
+		a.StopNow() // no test pulls any more
 		if err := r.stop(); err != nil {
 			t.Errorf("stop: %v", err)
 		}

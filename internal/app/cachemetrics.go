@@ -34,7 +34,11 @@ func newCacheCollector(stats func() cache.Stats) *cacheCollector {
 		func(s cache.Stats) int64 { return s.Reserved })
 	add(gauge, "parked", "Unfinished downloads that wait for somebody to come back.",
 		func(s cache.Stats) int64 { return s.Parked })
-	add(gauge, "degraded", "1 if the disk fails, so that what is not cached is served uncached.",
+	add(gauge, "held_bytes", "Bytes of content that was evicted and is still read: on the disk, and not in mirror_cache_bytes.",
+		func(s cache.Stats) int64 { return s.Held })
+	add(gauge, "disk_free_bytes", "Bytes that the disk of cache.dir has left for the mirror, as it last looked.",
+		func(s cache.Stats) int64 { return s.Disk.Space.Free })
+	add(gauge, "degraded", "1 if the disk of cache.dir is full, read-only, gone or fails, so that new content is served uncached.",
 		func(s cache.Stats) int64 {
 			if s.Degraded {
 				return 1
@@ -56,7 +60,12 @@ func newCacheCollector(stats func() cache.Stats) *cacheCollector {
 
 // cached says how the cache is and what it did, for the operator's side.
 func (m *metrics) cached(s cache.Stats) admin.Cache {
+	disk := &admin.CacheDisk{
+		State: string(s.Disk.State), Since: s.Disk.Since.UTC(), Text: s.Disk.String(), Free: s.Disk.Space.Free,
+		Total: s.Disk.Space.Total, Floor: s.Disk.Floor,
+	}
 	return admin.Cache{
+		Disk:  disk,
 		Bytes: s.Bytes, Size: s.Size, Reserved: s.Reserved, Objects: s.Objects, Parked: s.Parked, Degraded: s.Degraded,
 		Hits: s.Hits, Misses: s.Misses, Joined: s.Joined, Uncached: s.Uncached, Evicted: s.Evicted, EvictedBytes: s.EvictedBytes,
 		UpstreamBytes: total(m.upBytes), ClientBytes: total(m.clientBytes),

@@ -26,6 +26,7 @@ func TestScrapeTakesTheCachesNumbersOnce(t *testing.T) {
 		return cache.Stats{
 			Bytes: n + 1, Size: n + 2, Reserved: n + 3, Objects: n + 4, Parked: n + 5, Hits: n + 6, Misses: n + 7,
 			Joined: n + 8, Uncached: n + 9, Evicted: n + 10, EvictedBytes: n + 11, Degraded: asked > 1,
+			Held: n + 12, Disk: cache.Disk{Space: cache.Space{Free: n + 13}},
 		}
 	}
 	r := prometheus.NewPedanticRegistry()
@@ -46,7 +47,7 @@ func TestScrapeTakesTheCachesNumbersOnce(t *testing.T) {
 			"mirror_cache_objects": n + 4, "mirror_cache_parked": n + 5, "mirror_cache_hits_total": n + 6,
 			"mirror_cache_misses_total": n + 7, "mirror_cache_joined_total": n + 8, "mirror_cache_uncached_total": n + 9,
 			"mirror_cache_evicted_total": n + 10, "mirror_cache_evicted_bytes_total": n + 11,
-			"mirror_cache_degraded": float64(scrape),
+			"mirror_cache_degraded": float64(scrape), "mirror_cache_held_bytes": n + 12, "mirror_cache_disk_free_bytes": n + 13,
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("scrape %d: %s", scrape, diff)

@@ -47,6 +47,7 @@ func start(t *testing.T, c *config.Config) (*app.App, *testlog.Log) {
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	t.Cleanup(func() {
+		a.StopNow() // no test pulls any more
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("stop: %v", err)

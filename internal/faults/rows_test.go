@@ -16,7 +16,7 @@ var rows = []row{
 	}},
 	{id: "F4", what: "stall of 10, 35 or 600 s in a body", shown: "upstream TestStallIsABreak, TestStallForGood", huge: true, plan: planStall},
 	{id: "F5", what: "stall before the header", huge: true, plan: planDelay},
-	{id: "F6", what: "1 byte a second, 10 KiB a second", shown: "upstream TestCrawlIsGivenUp", share: 50, plan: planDrip},
+	{id: "F6", what: "1 byte a second, 10 KiB a second", shown: "upstream TestCrawlIsGivenUp; cache/flight TestFasterSourceTakesOver", share: 50, plan: planDrip},
 	{id: "F7", what: "other bytes of the same length", shown: "server TestStreamOfWrongBytes; cache/flight TestWrongContentReachesNobody; e2e TestCorruptOnceThenHealthy", huge: true, plan: planLie(func(*trial) origin.Fault {
 		return origin.Fault{Wrong: true}
 	})},
@@ -24,7 +24,7 @@ var rows = []row{
 		return origin.Fault{Flip: []int64{pick(tr, 0, tr.size/2, tr.size-1, max(0, tr.size-64<<10), tr.r.Int64N(tr.size))}}
 	})},
 	{id: "F9", what: "longer than declared", plan: planLonger},
-	{id: "F10", what: "Content-Length missing, wrong or none", shown: "cache/flight TestUnknownSize, TestSourceThatSaysAnotherSize", plan: planLength},
+	{id: "F10", what: "Content-Length missing, wrong or none", shown: "cache/flight TestUnknownSize, TestSourceThatSaysAnotherSize; cache TestClaimedSizeEvictsNothing", plan: planLength},
 	{id: "F11", what: "Docker-Content-Digest of other content, absent, nonsense", plan: planDigestHeader},
 	{id: "F12", what: "206 of another range, 200 to a Range, 416", shown: "upstream TestContentRangeIsChecked, TestNeverBeyondTheRange", huge: true, plan: planRange},
 	{id: "F13", what: "429, Retry-After of all kinds", shown: "server TestNeverChallengesNorLimits", plan: planLimited},
@@ -45,7 +45,7 @@ var rows = []row{
 	{id: "F28", what: "quota used up at the k-th call", shown: "cache/disk TestFaultAtEveryCall", plan: failingCalls(syscall.EDQUOT, cachetest.Create, cachetest.WriteAt, cachetest.Commit)},
 	{id: "F29", what: "input/output error at the k-th call", shown: "cache/disk TestFaultAtEveryCall; cache/flight TestSpoolFailsAtEveryCall", plan: failingCalls(syscall.EIO, cachetest.Open, cachetest.Create,
 		cachetest.WriteAt, cachetest.ReadAt, cachetest.Commit, cachetest.Remove)},
-	{id: "F30", what: "disk turns read-only", shown: "cache/disk TestFaultAtEveryCall", plan: planReadOnly},
+	{id: "F30", what: "disk turns read-only", shown: "cache/disk TestFaultAtEveryCall; cache TestBrokenDisk, TestFolderThatVanishes", plan: planReadOnly},
 	{id: "F31", what: "no inode left", shown: "cache TestNoSpaceForASpool", plan: failingCalls(syscall.ENOSPC, cachetest.Create)},
 	{id: "F32", what: "disk of 64 KiB, 1 or 4 MiB a second", plan: planSlowDisk},
 	{id: "F33", what: "stored blob cut, longer, gone, empty, flipped, zeroed", shown: "cache/disk TestScrubFindsDamage, TestVerify, TestSuspects", plan: planDamage},
@@ -63,8 +63,8 @@ var rows = []row{
 	{id: "F44", what: "reloads in the middle of pulls", shown: "e2e TestReload; internal/app TestReload", share: 50, plan: planReload},
 	{id: "F45", what: "stopped for 30 s, then going on", shown: "not shown: what others see of it is F4 and F5, and there is one replica"},
 	{id: "F46", what: "the first client leaves", shown: "pull TestLeavingClientTakesNothingWithIt", huge: true, plan: planLeader},
-	{id: "F47", what: "all clients leave, and come back", shown: "cache/flight TestWithoutReaders", share: 50, plan: planAllLeave},
-	{id: "F48", what: "one slow among fast ones", shown: "cache/flight TestAStuckReaderHoldsNobody", plan: planOneSlow},
+	{id: "F47", what: "all clients leave, and come back", shown: "cache/flight TestWithoutReaders, TestBytesWithoutAReaderAreBounded", share: 50, plan: planAllLeave},
+	{id: "F48", what: "one slow among fast ones", shown: "cache/flight TestAStuckReaderHoldsNobody; cache TestSlowReadersPinNothing", plan: planOneSlow},
 	{id: "F49", what: "requests that never end", shown: "server TestBodyThatNeverComes, TestStuckClientEnds, TestConnectionLimit", share: 10, plan: planSlowloris},
 	{id: "F50", what: "ranges everywhere in a blob on its way", shown: "server TestBlobInFlight; cache/flight TestModel", huge: true, plan: planStorm},
 	{id: "F51", what: "HTTP/2 streams opened and reset", shown: "not shown: HTTP/2 is off unless tls.http2 is set, and its limits are those of net/http"},

@@ -16,10 +16,15 @@ const (
 	Embedded     = off != "embedded"     // an IPv6 address that stands for an IPv4 address is judged as that one, too
 	Claim        = off != "claim"        // what contradicts a publisher's word is no fault of the endpoint
 	Lease        = off != "lease"        // what a pull will ask for next is not evicted
+	Arrival      = off != "arrival"      // a size that is only claimed reserves nothing, and evicts nothing
+	Relay        = off != "relay"        // a slow source does not decide for readers who have another one
+	Unread       = off != "unread"       // what is fetched with no reader left is bounded by client
+	Held         = off != "held"         // slow readers keep nothing from being stored
 	Reservation  = off != "reservation"  // a download has its room before it begins
 	Turns        = off != "turns"        // one client does not keep all transfers of an endpoint
 	Membership   = off != "membership"   // being cached is no right to read
 	Reference    = off != "reference"    // a manifest that names content is no proof that its repository has it
+	Command      = off != "command"      // a command to paste holds no word of a foreign text that a shell would run
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
 	Memory       = off != "memory"       // documents have their room before they are read
 )

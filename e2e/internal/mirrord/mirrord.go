@@ -118,7 +118,7 @@ func Launch(ctx context.Context, o Options) (*Mirror, error) {
 			"unshare", "--mount", "sh", "-c", `mount --bind "$0" /etc/resolv.conf && exec "$@"`, o.Resolver,
 		}, command...)
 	}
-	m.Process, err = proc.Launch(proc.Options{Name: "mirror", Dir: o.Dir, Env: o.Env, Grace: 90 * time.Second},
+	m.Process, err = proc.Launch(proc.Options{Name: "mirror", Dir: o.Dir, Env: o.Env, Again: 300 * time.Millisecond, Grace: 90 * time.Second},
 		command[0], command[1:]...)
 	if err != nil || o.NoWait {
 		return m, err

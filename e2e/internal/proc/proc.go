@@ -28,6 +28,8 @@ type Options struct {
 	Dir   string   // empty: the test's
 	Env   []string // added to the environment
 	Stdin []byte
+	// Again is how long after the first signal a second one follows, for a server that then stops without waiting; 0: none.
+	Again time.Duration
 	// Stop is sent first to end a server, SIGTERM where it is zero; Grace is how long it may take, 10 seconds where
 	// it is zero.
 	Stop  syscall.Signal
@@ -172,10 +174,20 @@ func (p *Process) End() bool {
 	_ = p.cmd.Process.Signal(p.o.Stop)
 	timer := time.NewTimer(p.o.Grace)
 	defer timer.Stop()
-	select {
-	case <-p.done:
-		return true
-	case <-timer.C:
+	var again <-chan time.Time
+	if p.o.Again > 0 {
+		again = time.After(p.o.Again)
+	}
+	for {
+		select {
+		case <-p.done:
+			return true
+		case <-again:
+			_ = p.cmd.Process.Signal(p.o.Stop)
+			continue
+		case <-timer.C:
+		}
+		break
 	}
 	_ = syscall.Kill(-p.Pid(), syscall.SIGKILL)
 	<-p.done

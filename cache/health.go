@@ -1,0 +1,304 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// DiskState says how the disk of the store is.
+type DiskState string
+
+// The states of a disk. In each but DiskOK new content is served and not cached.
+const (
+	DiskOK       DiskState = "ok"
+	DiskFull     DiskState = "full"      // less is free than MinFree, and nothing may be evicted; or a write says so
+	DiskReadOnly DiskState = "read-only" // as after an error of the file system, or a remount
+	DiskGone     DiskState = "gone"      // the folder was removed, or its disk
+	DiskFailing  DiskState = "failing"   // any other error
+)
+
+// Disk is the state of the store's disk, with the numbers of the last look.
+type Disk struct {
+	State DiskState
+	Since time.Time // of the state
+	Dir   string    // of the store; empty: not known
+	Space Space     // Total 0: not known
+	// Floor and FloorInodes are what MinFree wants to be free, in bytes and files. 0: nothing.
+	Floor, FloorInodes int64
+	MinFree            MinFree
+	Err                error // what a call said; nil where only Space tells
+}
+
+// String says how the disk is, and what to do about it.
+func (d Disk) String() string {
+	disk, dir := "the cache's disk", "the cache's folder"
+	if d.Dir != "" {
+		disk, dir = "the disk of "+d.Dir, "the folder "+d.Dir
+	}
+	switch d.State {
+	case DiskFull:
+		return disk + " is full: " + d.shortage()
+	case DiskReadOnly:
+		return disk + " is read-only; mount it for writing (the kernel's log may say why it is)"
+	case DiskGone:
+		return dir + " is gone; bring it back and start the mirror again"
+	case DiskFailing:
+		return fmt.Sprintf("%s fails: %v; look at it, and at the kernel's log", disk, plain(d.Err))
+	}
+	if d.Space.Total > 0 {
+		return fmt.Sprintf("%s has %s of %s free", disk, amount(d.Space.Free), amount(d.Space.Total))
+	}
+	return disk + " works"
+}
+
+// shortage says what a full disk lacks.
+func (d Disk) shortage() string {
+	switch {
+	case errors.Is(d.Err, syscall.EDQUOT):
+		return "the quota is used up; raise it, or lower cache.size"
+	case d.Space.Total == 0:
+		return "no space left; free some"
+	case d.Space.AllInodes > 0 && d.Space.FreeInodes <= d.FloorInodes && d.Space.Free > d.Floor:
+		return fmt.Sprintf("%d files can still be made, %s; remove files there, or lower cache.minFree", d.Space.FreeInodes,
+			d.wants(strconv.FormatInt(d.FloorInodes, 10)))
+	case d.Floor > 0 && d.Space.Free < d.Floor:
+		return fmt.Sprintf("%s free, %s; free space, or lower cache.minFree", bytesFree(d.Space.Free),
+			d.wants(amount(d.Floor)))
+	}
+	return bytesFree(d.Space.Free) + " free; free space, or lower cache.size"
+}
+
+// wants names MinFree, as it was configured and as it is here.
+func (d Disk) wants(here string) string {
+	if p := d.MinFree.Percent; p > 0 {
+		return fmt.Sprintf("cache.minFree wants %s%% (%s)", strconv.FormatFloat(p, 'g', 4, 64), here)
+	}
+	return "cache.minFree wants " + here
+}
+
+// plain is an error without the names of calls and files around the one of the system.
+func plain(err error) error {
+	if n, ok := errors.AsType[syscall.Errno](err); ok {
+		return n
+	}
+	return err
+}
+
+func bytesFree(n int64) string {
+	if n == 0 {
+		return "0 bytes"
+	}
+	return amount(n)
+}
+
+// amount writes bytes for people: 1.2 MiB.
+func amount(n int64) string {
+	if n < 1<<10 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	f, unit := float64(n), -1
+	for f >= 1<<10 && unit < 4 {
+		f, unit = f/(1<<10), unit+1
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") + " " + "KMGTP"[unit:unit+1] + "iB"
+}
+
+// DiskError says that the disk is not tried: it failed, and does not work again.
+type DiskError struct{ Disk Disk }
+
+func (e *DiskError) Error() string { return e.Disk.String() }
+func (e *DiskError) Unwrap() error { return e.Disk.Err }
+
+// ErrNoRoom says that content can't be stored. The error that matches it is a *NoRoomError.
+var ErrNoRoom = errors.New("no room in the cache")
+
+// Shortage says why there is no room.
+type Shortage string
+
+// Why there is no room.
+const (
+	TooLarge  Shortage = "too large"  // for cache.size
+	InUse     Shortage = "in use"     // all that is stored is kept, open, or on its way
+	DiskLacks Shortage = "disk lacks" // the disk has not that much, beside MinFree
+)
+
+// NoRoomError says why content can't be stored, in numbers. It is ErrNoRoom.
+type NoRoomError struct {
+	Need int64 // bytes
+	Why  Shortage
+	Size int64 // of the budget, in bytes
+	Disk Disk
+	Err  error // of the disk; nil: none was asked
+}
+
+func (e *NoRoomError) Error() string {
+	switch e.Why {
+	case TooLarge:
+		return fmt.Sprintf("%s are more than cache.size, which is %s; raise it to cache them", amount(e.Need), amount(e.Size))
+	case DiskLacks:
+		if e.Disk.State == DiskFull {
+			return e.Disk.String()
+		}
+		return fmt.Sprintf("%s are needed, and %s; free space there", amount(e.Need), e.Disk)
+	}
+	return fmt.Sprintf("everything cached is in use, and %s are needed; raise cache.size, which is %s", amount(e.Need),
+		amount(e.Size))
+}
+
+// Is makes it ErrNoRoom.
+func (e *NoRoomError) Is(target error) bool { return target == ErrNoRoom }
+func (e *NoRoomError) Unwrap() error        { return e.Err }
+
+// health is what is known of the disk.
+type health struct {
+	dir     string
+	minFree MinFree
+	free    func() (Space, error)
+	log     *slog.Logger
+
+	mu    sync.Mutex // guards what follows; a leaf
+	state DiskState
+	since time.Time
+	space Space
+	err   error
+}
+
+func newHealth(o Options) *health {
+	return &health{dir: o.Dir, minFree: o.MinFree, free: o.Free, log: o.Log, state: DiskOK, since: time.Now()}
+}
+
+// saw takes in what the disk has.
+func (h *health) saw(s Space) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.space = s
+}
+
+// lookAgain asks the disk what it has.
+func (h *health) lookAgain() {
+	if h.free == nil {
+		return
+	}
+	if s, err := h.free(); err == nil {
+		h.saw(s)
+	}
+}
+
+func (h *health) now() Disk {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.disk()
+}
+
+// disk is now with the lock held.
+func (h *health) disk() Disk {
+	d := Disk{State: h.state, Since: h.since, Dir: h.dir, Space: h.space, MinFree: h.minFree, Err: h.err}
+	d.Floor, d.FloorInodes = h.minFree.floors(h.space)
+	return d
+}
+
+// turn changes the state, and says so once.
+func (h *health) turn(to DiskState, err error) {
+	h.mu.Lock()
+	if h.state == to {
+		h.mu.Unlock()
+		return
+	}
+	was := h.state
+	h.state, h.since, h.err = to, time.Now(), err
+	d := h.disk()
+	h.mu.Unlock()
+	if to == DiskOK {
+		h.log.Info("the cache's disk works again: new content is cached", "disk", d.String(), "was", string(was))
+		return
+	}
+	attrs := []any{"state", string(to), "dir", d.Dir}
+	if err != nil {
+		attrs = append(attrs, "err", err)
+	}
+	h.log.Error(d.String()+"; until then what is cached is served, and the rest comes from the upstreams uncached", attrs...)
+}
+
+// stateOf is what an error of the disk says.
+func stateOf(err error) DiskState {
+	switch {
+	case noSpace(err):
+		return DiskFull
+	case errors.Is(err, syscall.EROFS):
+		return DiskReadOnly
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ESTALE),
+		errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
+		return DiskGone
+	}
+	return DiskFailing
+}
+
+// diskFailed has misses served uncached until a probe succeeds. Errors that are not the disk's do nothing.
+func (c *Cache) diskFailed(err error) {
+	if errors.Is(err, fs.ErrClosed) || errors.Is(err, ErrNoRoom) {
+		return
+	}
+	c.broken.Store(true)
+	c.health.lookAgain()
+	c.health.turn(stateOf(err), err)
+}
+
+// noRoom is the error for n bytes that can't be had, and notes a disk that is full.
+func (c *Cache) noRoom(n int64) error {
+	e := &NoRoomError{Need: n, Why: InUse, Size: c.o.Size}
+	below := c.belowFloor()
+	if !below.none() {
+		c.health.turn(DiskFull, nil)
+	}
+	c.mu.Lock()
+	if below.files > 0 || below.bytes+n+c.pending > 0 {
+		e.Why = DiskLacks
+	}
+	c.mu.Unlock()
+	e.Disk = c.health.now()
+	return e
+}
+
+// look evicts up to the floor of the disk, and judges the disk anew.
+func (c *Cache) look() {
+	c.relieve()
+	err := c.check()
+	if err == nil && c.broken.Load() {
+		err = c.probe()
+	}
+	if err != nil {
+		c.diskFailed(err)
+		return
+	}
+	c.broken.Store(false)
+	if c.belowFloor().none() {
+		c.health.turn(DiskOK, nil)
+	} else {
+		c.health.turn(DiskFull, nil)
+	}
+}
+
+// check asks the store whether it works, where it can tell.
+func (c *Cache) check() error {
+	if s, ok := c.o.Store.(Checker); ok {
+		return s.Check()
+	}
+	return nil
+}
+
+// probe finds out whether the disk works.
+func (c *Cache) probe() error {
+	s, err := c.o.Store.Create(probeSize)
+	if err != nil {
+		return err
+	}
+	_, err = s.WriteAt(make([]byte, probeSize), 0)
+	return errors.Join(err, s.Discard())
+}

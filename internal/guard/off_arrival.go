@@ -1,0 +1,5 @@
+//go:build unguarded_arrival
+
+package guard
+
+const off = "arrival"

@@ -1,0 +1,5 @@
+//go:build unguarded_command
+
+package guard
+
+const off = "command"

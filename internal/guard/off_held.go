@@ -1,0 +1,5 @@
+//go:build unguarded_held
+
+package guard
+
+const off = "held"

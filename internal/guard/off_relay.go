@@ -1,0 +1,5 @@
+//go:build unguarded_relay
+
+package guard
+
+const off = "relay"

@@ -1,0 +1,5 @@
+//go:build unguarded_unread
+
+package guard
+
+const off = "unread"
