@@ -24,7 +24,8 @@ func clockScenes() []scene {
 		{line: 18, name: "stopped-for-3-seconds", short: true, play: func(ctx context.Context, s *stage) error { return playStopped(ctx, s, 3*time.Second) }},
 		{line: 18, name: "stopped-for-a-minute", limit: 4 * time.Minute, play: func(ctx context.Context, s *stage) error { return playStopped(ctx, s, time.Minute) }},
 		{line: 18, name: "cache-folder-vanishes", short: true, play: playVanished},
-		{line: 18, name: "disk-is-full", short: true, play: playFull},
+		{line: 18, name: "disk-is-full", short: true, play: func(ctx context.Context, s *stage) error { return playFull(ctx, s, "5%", "full", "bytes free") }},
+		{line: 18, name: "disk-is-full-without-a-floor", play: func(ctx context.Context, s *stage) error { return playFull(ctx, s, "0", "0 B", "free") }},
 	}
 }
 
@@ -196,7 +197,10 @@ func (s *stage) told(ctx context.Context, m *mirror, words ...string) {
 			break
 		}
 	}
-	s.add(figure{What: "one line of the log has " + strings.Join(words, ", "), Got: line, Bound: "is there", OK: line != ""})
+	if line == "" {
+		line = fmt.Sprint("no; warnings: ", m.warnings())
+	}
+	s.add(figure{What: "one line of the log has " + strings.Join(words, ", "), Got: line, Bound: "is there", OK: !strings.HasPrefix(line, "no; ")})
 	c, err := m.cache(ctx)
 	s.holds("the API says degraded", err == nil && c.Degraded, c.Degraded)
 	v, err := m.metric(ctx, "mirror_cache_degraded")
@@ -209,8 +213,18 @@ func (s *stage) told(ctx context.Context, m *mirror, words ...string) {
 	})
 }
 
+// warnings are the messages of the log at WARN and ERROR.
+func (m *mirror) warnings() (list []string) {
+	for _, l := range m.Log() {
+		if l["level"] == "WARN" || l["level"] == "ERROR" {
+			list = append(list, fmt.Sprint(l["msg"], ": ", l["err"]))
+		}
+	}
+	return list
+}
+
 // playFull fills the disk to its last byte.
-func playFull(ctx context.Context, s *stage) error {
+func playFull(ctx context.Context, s *stage, floor string, words ...string) error {
 	dir, err := s.folder()
 	if err != nil {
 		return err
@@ -223,7 +237,7 @@ func playFull(ctx context.Context, s *stage) error {
 		return err
 	}
 	s.ends = append(s.ends, func() { _ = unix.Unmount(data, 0) })
-	g, m, err := s.open(ctx, setup{Options: mirrord.Options{Dir: dir, Cache: "minFree: 0"}})
+	g, m, err := s.open(ctx, setup{Options: mirrord.Options{Dir: dir, Cache: "minFree: " + floor}})
 	if err != nil {
 		return err
 	}
@@ -246,6 +260,6 @@ func playFull(ctx context.Context, s *stage) error {
 		s.holds("the disk is full: a cold blob", a.code == http.StatusOK && a.err == nil, a)
 		s.within("time", a.took, 5*time.Second)
 	}
-	s.told(ctx, m, "full", "bytes free")
+	s.told(ctx, m, words...)
 	return nil
 }
