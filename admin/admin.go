@@ -1,8 +1,8 @@
 // Package admin is the operator's side: health, metrics and profiles on a listener of their own.
 //
 // Promise: /healthz and /readyz answer anybody, at once, from memory; everything else wants the token where one is
-// set. Nothing here can change what a pull gets, but for a reload, which has the operator's own file read again. It does no
-// I/O of its own.
+// set. What a browser sends for another site's page is refused everywhere (see gate.go). Nothing here can change what a
+// pull gets, but for a reload, which has the operator's own file read again. It does no I/O of its own.
 package admin
 
 import (
@@ -14,7 +14,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/pprof"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -29,6 +28,12 @@ type Options struct {
 	Ready   func() error  // nil or a nil error: ready; else why not, in a few words
 	Token   func() string // asked at each request, so that a rotated token holds at once; nil or "": none is wanted
 	Log     *slog.Logger  // nil: discard
+	// Loopback says that the listener can be reached from this machine alone. Then it answers to the names of loopback, and
+	// to Hosts.
+	Loopback bool
+	// Hosts are further names of the listener, without ports: that under which it was configured, and those by which a proxy
+	// in front of it calls it. Nil: there are none.
+	Hosts []string
 	// Upstreams says how the registries in use are. Nil: there is no /api/v1/upstreams.
 	Upstreams func() []Upstream
 	// Failures is the record of pulls that failed. Nil: there is no /api/v1/failures.
@@ -51,6 +56,7 @@ func New(o Options) http.Handler {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	r := chi.NewRouter()
+	r.Use(o.gate)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/openapi.yaml, which lists what there is, /metrics, "+
 			"/healthz, /readyz and /debug/pprof/", r.URL.EscapedPath()))
@@ -60,7 +66,7 @@ func New(o Options) http.Handler {
 	})
 	health(r, o.Ready)
 	r.Group(func(r chi.Router) {
-		r.Use(o.guard)
+		r.Use(o.guard, typed)
 		if o.Metrics != nil {
 			r.Method(http.MethodGet, "/metrics", o.Metrics)
 		}
@@ -88,20 +94,18 @@ func New(o Options) http.Handler {
 		if o.Doctor != nil {
 			r.Post("/api/v1/doctor", examine(o.Doctor))
 		}
-		r.HandleFunc("/debug/pprof/*", pprof.Index)
-		r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		r.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		r.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		profiles(r)
 	})
 	return r
 }
 
-// NewMetrics returns the handler of a metrics listener of its own, which wants no token.
-func NewMetrics(metrics http.Handler, ready func() error) http.Handler {
+// NewMetrics returns the handler of a metrics listener of its own, which wants no token. Of the options it goes by
+// Metrics, Ready, Loopback and Hosts.
+func NewMetrics(o Options) http.Handler {
 	r := chi.NewRouter()
-	health(r, ready)
-	r.Method(http.MethodGet, "/metrics", metrics)
+	r.Use(o.gate)
+	health(r, o.Ready)
+	r.Method(http.MethodGet, "/metrics", o.Metrics)
 	return r
 }
 

@@ -68,7 +68,7 @@ func TestNotReadyIsNotDead(t *testing.T) {
 	notReady := func() error { return errors.New("stopping") }
 	for name, h := range map[string]http.Handler{
 		"admin":   admin.New(admin.Options{Ready: notReady}),
-		"metrics": admin.NewMetrics(http.NotFoundHandler(), notReady),
+		"metrics": admin.NewMetrics(admin.Options{Metrics: http.NotFoundHandler(), Ready: notReady}),
 	} {
 		if status, body, _ := get(t, h, "GET", "/readyz", ""); status != 503 || body != "stopping\n" {
 			t.Errorf("%s: readyz %d %q", name, status, body)

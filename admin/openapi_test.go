@@ -68,9 +68,11 @@ type schema struct {
 func last(ref string) string { return ref[strings.LastIndex(ref, "/")+1:] }
 
 // everything is the admin listener with all that it can have.
-func everything() http.Handler {
+func everything() http.Handler { return admin.New(everythingOptions()) }
+
+func everythingOptions() admin.Options {
 	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	return admin.New(admin.Options{
+	return admin.Options{
 		Metrics: http.NotFoundHandler(),
 		Upstreams: func() []admin.Upstream {
 			return []admin.Upstream{{
@@ -126,7 +128,7 @@ func everything() http.Handler {
 				Client: "c", Outcome: journal.Stale, Began: at, Took: time.Second, ID: "7f3a9c2e",
 			}}, nil
 		},
-	})
+	}
 }
 
 // described reads the document as it is served.

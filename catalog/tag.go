@@ -75,6 +75,10 @@ func (c *Catalog) load(ref oci.Ref, key string) (Tag, error) {
 		Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: r.Digest, Checked: r.Checked, History: r.History,
 		Version: uint64(it.Version),
 	}
+	// A clock that was set back since: no word of the upstream would be newer than that until it has caught up.
+	if now := time.Now(); t.Checked.After(now) {
+		t.Checked = now
+	}
 	c.known.put(key, t)
 	return t, nil
 }

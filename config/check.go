@@ -43,6 +43,7 @@ func (d *decoder) bad(path, message, hint string, others ...string) {
 func (d *decoder) check(c *Config) {
 	d.checkListeners(c)
 	d.checkTLS(c)
+	d.checkAdminHosts(c.Admin.Hosts)
 	d.checkCache(c)
 	d.checkUpstreams(c)
 	d.checkRules(c)
@@ -137,13 +138,31 @@ func isLoopback(host string) bool {
 }
 
 func (d *decoder) checkTLS(c *Config) {
-	switch {
-	case c.TLS.Cert != "" && c.TLS.Key == "":
-		d.bad("tls.key", "missing: tls.cert needs its private key", "set both, or neither for plain HTTP", "tls.cert")
-	case c.TLS.Key != "" && c.TLS.Cert == "":
-		d.bad("tls.cert", "missing: tls.key needs its certificate", "set both, or neither for plain HTTP", "tls.key")
-	case c.TLS.HTTP2 && c.TLS.Cert == "":
+	d.checkPair("tls", c.TLS.Cert, c.TLS.Key)
+	d.checkPair("admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key)
+	if c.TLS.HTTP2 && c.TLS.Cert == "" && c.TLS.Key == "" {
 		d.bad("tls.http2", "true has no effect without a certificate", "set tls.cert and tls.key, or remove it")
+	}
+}
+
+// checkPair checks that a certificate and its key are both named.
+func (d *decoder) checkPair(at, cert, key string) {
+	switch {
+	case cert != "" && key == "":
+		d.bad(at+".key", "missing: "+at+".cert needs its private key", "set both, or neither for plain HTTP", at+".cert")
+	case key != "" && cert == "":
+		d.bad(at+".cert", "missing: "+at+".key needs its certificate", "set both, or neither for plain HTTP", at+".key")
+	}
+}
+
+// checkAdminHosts checks the further names of the admin listener.
+func (d *decoder) checkAdminHosts(list []string) {
+	for i, name := range list {
+		list[i] = strings.ToLower(name)
+		if _, err := netip.ParseAddr(name); err != nil && !isHost(list[i]) {
+			d.bad(spot{path: "admin.hosts"}.index(i).path, quoted(name)+" is not the name of a host",
+				"write it without https:// and port, as in mirror-admin.corp.example")
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
 //go:generate go test -run TestSchemaIsCurrent -update .
 
@@ -80,6 +83,30 @@ type Admin struct {
 	// Health checks need none. In the environment it is MIRROR_ADMIN_TOKENFILE, since MIRROR_ADMIN_TOKEN_FILE is
 	// the token with which the command line calls.
 	TokenFile string `yaml:"tokenFile" path:"file"`
+	// TLS is the certificate that callers see. Without it the listener speaks plain HTTP, and other than on loopback shows
+	// the token to the network.
+	TLS AdminTLS `yaml:"tls"`
+	// Hosts are further names, without ports, by which the admin and the metrics listener are called where they are on
+	// loopback, as by a proxy in front. Others than these, localhost and that of listen are refused, since a web page can
+	// make a browser call 127.0.0.1 by any name.
+	Hosts []string `yaml:"hosts" reload:"restart"`
+}
+
+// AdminTLS is the admin listener's certificate with its key.
+type AdminTLS struct {
+	// Cert is the file with the certificate and its chain, PEM. It is read again when it changes.
+	Cert string `yaml:"cert" path:"file"`
+	// Key is the file with the private key, PEM. It is read again when it changes.
+	Key string `yaml:"key" path:"file"`
+}
+
+// Enabled reports whether the admin listener speaks TLS.
+func (t AdminTLS) Enabled() bool { return t.Cert != "" }
+
+// InClear reports whether the admin listener takes its token, from other machines too, without TLS.
+func (a Admin) InClear() bool {
+	host, _, err := net.SplitHostPort(a.Listen)
+	return err == nil && !isLoopback(host) && !a.TLS.Enabled()
 }
 
 // Metrics is where Prometheus scrapes.
@@ -204,7 +231,7 @@ func Default() *Config {
 func defaults() *Config {
 	return &Config{
 		Listen:      "127.0.0.1:5000",
-		Admin:       Admin{Listen: "127.0.0.1:5001"},
+		Admin:       Admin{Listen: "127.0.0.1:5001", Hosts: []string{}},
 		Drain:       time.Minute,
 		ErrorPhrase: true,
 		Log:         Log{Level: "info", Format: "auto"},

@@ -114,7 +114,7 @@ func TestEverySettingThatIsBuilt(t *testing.T) {
 	c, err := config.Parse("/etc/mirror/config.yaml", []byte(`
 listen: 0.0.0.0:443
 tls: {cert: tls.crt, key: /run/tls.key, http2: false}
-admin: {listen: ":5001", tokenFile: admin.token}
+admin: {listen: ":5001", tokenFile: admin.token, tls: {cert: admin.crt, key: /run/admin.key}, hosts: [Mirror.Corp.Example, "::1"]}
 metrics: {listen: "[::1]:9090"}
 drain: 1h30m
 errorPhrase: false
@@ -165,9 +165,12 @@ upstreams:
 		return u
 	}
 	want := &config.Config{
-		Listen:  "0.0.0.0:443",
-		TLS:     config.TLS{Cert: "/etc/mirror/tls.crt", Key: "/run/tls.key"},
-		Admin:   config.Admin{Listen: ":5001", TokenFile: "/etc/mirror/admin.token"},
+		Listen: "0.0.0.0:443",
+		TLS:    config.TLS{Cert: "/etc/mirror/tls.crt", Key: "/run/tls.key"},
+		Admin: config.Admin{
+			Listen: ":5001", TokenFile: "/etc/mirror/admin.token", Hosts: []string{"mirror.corp.example", "::1"},
+			TLS: config.AdminTLS{Cert: "/etc/mirror/admin.crt", Key: "/run/admin.key"},
+		},
 		Metrics: config.Metrics{Listen: "[::1]:9090"},
 		Drain:   90 * time.Minute,
 		Log:     config.Log{Level: "debug", Format: "json"},
@@ -230,7 +233,7 @@ upstreams:
 		t.Error(diff)
 	}
 	files := []string{
-		"/etc/mirror/tls.crt", "/run/tls.key", "/etc/mirror/admin.token", "/etc/mirror/ca.crt",
+		"/etc/mirror/tls.crt", "/run/tls.key", "/etc/mirror/admin.token", "/etc/mirror/admin.crt", "/run/admin.key", "/etc/mirror/ca.crt",
 		"/etc/mirror/client.crt", "/run/client.key",
 	}
 	if diff := cmp.Diff(files, c.Files()); diff != "" {

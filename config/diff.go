@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// restartTLS is named where TLS is switched on or off. A running mirror does take another certificate.
-const restartTLS = "tls"
+// restartTLS is what is named where TLS is switched on or off, by the setting that does. A running mirror does take another
+// certificate.
+var restartTLS = map[string]string{"tls.cert": "tls", "admin.tls.cert": "admin.tls"}
 
 // Diff returns the paths of the settings that differ between what runs and what is wanted and that take effect only
 // when the mirror is started again, in the order of the file. The others a running mirror takes up.
@@ -57,14 +58,14 @@ func changedUpstreams(was, now Upstreams, at spot) (paths []string) {
 	return paths
 }
 
-// RestartPaths are the settings that take effect only when the mirror is started again. "tls" stands for switching it
-// on or off.
+// RestartPaths are the settings that take effect only when the mirror is started again. "tls" and "admin.tls" stand for
+// switching it on or off.
 func RestartPaths() []string {
 	var all []string
 	visit(reflect.ValueOf(&Config{}).Elem(), spot{}, func(s spot, f field, _ reflect.Value) {
 		switch {
-		case s.path == "tls.cert":
-			all = append(all, restartTLS)
+		case restartTLS[s.path] != "":
+			all = append(all, restartTLS[s.path])
 		case f.restart:
 			all = append(all, s.path)
 		}
@@ -85,7 +86,10 @@ func restartValues(c *Config) map[string]string {
 		values[s.path] = getText(v)
 	})
 	if c.TLS.Enabled() {
-		values[restartTLS] = "on"
+		values["tls"] = "on"
+	}
+	if c.Admin.TLS.Enabled() {
+		values["admin.tls"] = "on"
 	}
 	return values
 }

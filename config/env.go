@@ -13,7 +13,7 @@ import (
 const envPrefix = "MIRROR_"
 
 // notSettings are variables of ours that the command line reads: the file to load, and how to reach a running mirror.
-var notSettings = []string{"MIRROR_CONFIG", "MIRROR_ADMIN", "MIRROR_ADMIN_TOKEN_FILE"}
+var notSettings = []string{"MIRROR_CONFIG", "MIRROR_ADMIN", "MIRROR_ADMIN_TOKEN_FILE", "MIRROR_ADMIN_CA"}
 
 // serviceLinks are what a kubelet sets for every Service of the namespace; one called mirror, or mirror-admin, gives
 // MIRROR_PORT_5000_TCP_ADDR and a dozen more.

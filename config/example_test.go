@@ -81,7 +81,7 @@ func TestTheExampleHasEverySetting(t *testing.T) {
 
 // hasDefault reports whether a path is available and has a default that can be written.
 func hasDefault(path string) bool {
-	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "tls.http2", "admin.tokenFile", "kubernetes.server", "kubernetes.tokenFile", "kubernetes.caFile"}, path) {
+	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "tls.http2", "admin.tokenFile", "admin.tls", "admin.tls.cert", "admin.tls.key", "kubernetes.server", "kubernetes.tokenFile", "kubernetes.caFile"}, path) {
 		return false
 	}
 	if path == "rules" || strings.HasPrefix(path, "rules.") {

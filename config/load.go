@@ -17,18 +17,20 @@ import (
 // path there is no file: defaults and variables alone. The error is an *Invalid where the content is wrong, else what
 // kept the file from being read. What is relative to the file has its full path, so that messages say where it is.
 func Load(path string, env []string) (*Config, error) {
-	if path == "" {
-		return Parse("", nil, env)
-	}
-	data, err := readFile(path)
+	text, err := Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, err
 	}
+	return text.Parse(path, env)
+}
+
+// Parse is Load for a text that Read has read from path.
+func (t Text) Parse(path string, env []string) (*Config, error) {
 	dir := filepath.Dir(path)
 	if full, err := filepath.Abs(dir); err == nil { // without a working folder it stays as it is
 		dir = full
 	}
-	return parse(path, dir, data, env)
+	return parse(path, dir, t.Data, env)
 }
 
 // readFile reads a regular file, up to one byte more than may be in it. Anything else would be another one, or none, when

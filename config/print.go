@@ -82,7 +82,7 @@ func (p printer) node(v reflect.Value, s spot) *yaml.Node {
 		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Style: yaml.FlowStyle}
 	}
 	switch {
-	case s.path == "tls" && v.IsZero():
+	case restartTLS[s.path+".cert"] != "" && v.IsZero():
 		return nil // plain HTTP is told by there being no tls
 	case isText(v):
 		return scalar(v)

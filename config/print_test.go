@@ -70,6 +70,7 @@ func TestYAMLSaysWhatIsInEffect(t *testing.T) {
 admin:
   listen: 127.0.0.1:5001 # a change needs a restart
   tokenFile: ""
+  hosts: [] # a change needs a restart
 metrics:
   listen: "" # a change needs a restart
 drain: 1m # a change needs a restart
@@ -146,6 +147,8 @@ func TestDiff(t *testing.T) {
 		},
 		{"TLS on", "", withTLS, []string{"tls"}},
 		{"TLS off", withTLS, "", []string{"tls"}},
+		{"the admin listener's TLS on", "", "admin: {tls: {cert: a, key: b}}\n", []string{"admin.tls"}},
+		{"another certificate of it", "admin: {tls: {cert: a, key: b}}\n", "admin: {tls: {cert: c, key: b}}\n", nil},
 		{"HTTP/2", withTLS, "tls: {cert: a.crt, key: a.key, http2: true}", []string{"tls.http2"}},
 		{"another certificate", withTLS, "tls: {cert: b.crt, key: b.key}", nil},
 		{
@@ -169,7 +172,7 @@ func TestDiff(t *testing.T) {
 			}
 		})
 	}
-	want := "listen tls tls.http2 admin.listen metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
+	want := "listen tls tls.http2 admin.listen admin.tls admin.hosts metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
 		"cache.durability cache.parallelAbove cache.scrub clientsFallBack trustedProxies kubernetes.events kubernetes.server kubernetes.tokenFile kubernetes.caFile"
 	if got := strings.Join(config.RestartPaths(), " "); got != want {
 		t.Errorf("RestartPaths:\n%s, want\n%s", got, want)

@@ -173,6 +173,10 @@ func (c *Config) Ruled(u Upstream) bool {
 // Warnings are what a valid configuration may not be meant to say, and what to do about each.
 func (c *Config) Warnings() []string {
 	var list []string
+	if c.Admin.InClear() {
+		list = append(list, fmt.Sprintf("admin.listen %s is reached from other machines without TLS: the token is sent in clear; "+
+			"set admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", c.Admin.Listen))
+	}
 	for i, r := range c.Rules {
 		list = append(list, fmt.Sprintf("rules[%d] is for everybody who reaches the mirror (%s): each client that can connect reads %s; "+
 			"keep the mirror to the network of your nodes", i, strings.Join(r.Who, ", "), strings.Join(r.Pull, " ")))

@@ -100,6 +100,17 @@ func TestWarnings(t *testing.T) {
 		!strings.HasPrefix(got[2], "nobody may pull anything of a.azurecr.io") {
 		t.Errorf("%q", got)
 	}
+	for text, want := range map[string]int{
+		"admin: {listen: ':5001', tokenFile: t}\n":                         1,
+		"admin: {listen: '10.0.0.1:5001', tokenFile: t}\n":                 1,
+		"admin: {listen: ':5001', tokenFile: t, tls: {cert: c, key: k}}\n": 0,
+		"admin: {listen: '127.0.0.2:5001', tokenFile: t}\n":                0,
+		"admin: {listen: 'localhost:5001', tokenFile: t}\n":                0,
+	} {
+		if got := parse(t, text).Warnings(); len(got) != want || want > 0 && !strings.Contains(got[0], "in clear; set admin.tls.cert") {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
 }
 
 func TestMatchHost(t *testing.T) {

@@ -124,7 +124,7 @@ func TestWatchLooksWithoutEvents(t *testing.T) {
 		<-time.After(time.Second) // away from when it looks
 		for _, text := range []string{"two", ""} {
 			write(t, path, text)
-			if took, ok := after(w); !ok || took > pollTime {
+			if took, ok := after(w); !ok || took > pollTime+steady {
 				t.Errorf("%q: sent %v, after %s", text, ok, took)
 			}
 		}
@@ -153,7 +153,7 @@ func TestWatchWaitsForQuiet(t *testing.T) {
 			happened <- fsnotify.Event{}
 			<-time.After(settle / 2)
 		}
-		if took, ok := after(w); !ok || took != settle/2 {
+		if took, ok := after(w); !ok || took != settle/2+steady {
 			t.Errorf("sent %v, %s after the last step", ok, took+settle/2)
 		}
 		if took, ok := after(w); ok {
@@ -161,7 +161,7 @@ func TestWatchWaitsForQuiet(t *testing.T) {
 		}
 		write(t, path, "while the queue overflowed")
 		lost <- fsnotify.ErrEventOverflow
-		if took, ok := after(w); !ok || took != settle {
+		if took, ok := after(w); !ok || took != settle+steady {
 			t.Errorf("an overflow: sent %v, after %s", ok, took)
 		}
 	})

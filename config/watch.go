@@ -17,13 +17,15 @@ import (
 
 const (
 	settle   = 200 * time.Millisecond // from the last event: an editor, or a Secret, changes files in several steps
+	steady   = 500 * time.Millisecond // in which the files have to stay as they are: a copy may pause
 	pollTime = 30 * time.Second
 )
 
 // Watch sends when the content of the file at path, or of one of the others, is not what it was. It watches their
 // folders, since editors and mounted ConfigMaps put a new file, or a new link, in the place of the old one; and it
 // looks by itself every 30 s, where a file system tells nothing, a link leads elsewhere or a folder is missing. Changes
-// that come together are one. What is not there yet is watched for, what is not a regular file is not. Either argument
+// that come together are one, and what has changed is told of once it has been the same for half a second. What is not
+// there yet is watched for, what is not a regular file is not. Either argument
 // may be empty.
 //
 // What was is what the files hold when Watch is called: call it before they are read, so that no change falls between.
@@ -50,8 +52,9 @@ func Watch(ctx context.Context, path string, others []string, log *slog.Logger) 
 // watch compares the content of files with what it was.
 type watch struct {
 	files   []string
-	last    [sha256.Size]byte
-	changed chan struct{} // holds one: nobody needs to know twice
+	last    [sha256.Size]byte // that was told of
+	seen    [sha256.Size]byte // at the last look
+	changed chan struct{}     // holds one: nobody needs to know twice
 }
 
 func newWatch(path string, others []string) *watch {
@@ -62,6 +65,7 @@ func newWatch(path string, others []string) *watch {
 		}
 	}
 	w.last = w.sum()
+	w.seen = w.last
 	return w
 }
 
@@ -102,23 +106,33 @@ func (w *watch) run(ctx context.Context, happened <-chan fsnotify.Event, lost <-
 		case <-lost: //nolint:errcheck // the queue overflowed: something happened
 			quiet.Reset(settle)
 		case <-quiet.C:
-			w.look()
+			if !w.look() {
+				quiet.Reset(steady)
+			}
 		case <-poll.C:
-			w.look()
+			if !w.look() {
+				quiet.Reset(steady)
+			}
 		}
 	}
 }
 
-func (w *watch) look() {
+// look tells of a change that was there at the last look, too; false: another look is needed.
+func (w *watch) look() bool {
 	sum := w.sum()
+	if sum != w.seen {
+		w.seen = sum
+		return sum == w.last
+	}
 	if sum == w.last {
-		return
+		return true
 	}
 	w.last = sum
 	select {
 	case w.changed <- struct{}{}:
 	default:
 	}
+	return true
 }
 
 // sum is a hash over all files: name, whether it can be read, content.

@@ -207,8 +207,22 @@ func TestReload(t *testing.T) {
 	n := count(m, refused)
 	m.Signal(t, syscall.SIGHUP)
 	wait.For(t, 30*time.Second, "another refusal", func() error { return said(m, refused, n+1) })
+
+	// One that has lost its last lines may be half of what an editor writes, on SIGHUP too: the end of the document says
+	// that it is not.
+	const cut = "the configuration was not reloaded; the old one stays in use"
+	fewer := mirrord.Config(m.Dir, mirrord.Options{Upstreams: line})
+	rewrite(t, m.File, fewer)
+	m.Signal(t, syscall.SIGHUP)
+	wait.For(t, 30*time.Second, "the refusal of half a file", func() error { return said(m, cut, 1) })
+	if l, _ := m.Line(cut); !strings.Contains(fmt.Sprint(l["err"]), "looks cut off") {
+		t.Errorf("the refusal does not say why: %v", l)
+	}
+	if code, _ := mirrord.Get(t, url("registry.corp.example")); code != http.StatusOK {
+		t.Errorf("after half a configuration the upstream of the whole one answers %d", code)
+	}
 	n = count(m, reloaded)
-	rewrite(t, m.File, mirrord.Config(m.Dir, mirrord.Options{Upstreams: line}))
+	rewrite(t, m.File, fewer+"...\n")
 	m.Signal(t, syscall.SIGHUP)
 	wait.For(t, 30*time.Second, "the next one to be in use", func() error {
 		if code, _ := mirrord.Get(t, url("registry.corp.example")); code != http.StatusNotFound {

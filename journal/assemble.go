@@ -46,8 +46,16 @@ type opened struct {
 	left      map[part]Request // blobs that the client left in the middle of
 	closed    bool
 
-	group  *list.Element // in Journal.open
-	recent *list.Element // in Journal.recent
+	group  *list.Element   // in Journal.open
+	recent *list.Element   // in Journal.recent
+	same   *list.Element   // in Journal.digests; nil: its digest is not known
+	share  *share[*opened] // in Journal.held
+}
+
+// name is what a pull of a client in a repository can be found by: a tag or a digest.
+type name struct {
+	key
+	reference string
 }
 
 // part is a piece of content as it was asked for.
@@ -74,46 +82,79 @@ func (j *Journal) pullOf(ctx context.Context, e event) *opened {
 		return nil
 	}
 	k := key{e.Client, e.Ref.Repo}
-	group := j.open[k]
-	p := find(group, e.Request)
+	p := j.find(k, e.Request)
 	if p == nil {
 		if e.Kind != oci.KindManifest || probe(e.Ref) {
 			return nil
 		}
-		p = &opened{key: k, ref: e.Ref, at: e.Upstream, first: e.At}
-		if group == nil {
-			group = list.New()
-			j.open[k] = group
-		}
-		p.group, p.recent = group.PushFront(p), j.recent.PushFront(p)
-		if j.recent.Len() > maxOpen {
-			j.close(ctx, j.recent.Back().Value.(*opened))
-		}
+		p = j.begin(ctx, k, e)
 	}
 	p.last = e.At.Add(e.Took)
-	group.MoveToFront(p.group)
+	j.open[k].MoveToFront(p.group)
 	j.recent.MoveToFront(p.recent)
+	j.held.use(p.share)
+	if p.same != nil {
+		j.digests[name{k, p.ref.Digest.String()}].MoveToFront(p.same)
+	}
 	return p
 }
 
+// begin opens a pull. Where too many are open, one of the client that has most of them is closed.
+func (j *Journal) begin(ctx context.Context, k key, e event) *opened {
+	p := &opened{key: k, at: e.Upstream, first: e.At, last: e.At}
+	group := j.open[k]
+	if group == nil {
+		group = list.New()
+		j.open[k] = group
+	}
+	p.group, p.recent = group.PushFront(p), j.recent.PushFront(p)
+	if p.ref = e.Ref; p.ref.Tag != "" {
+		j.tags[name{k, p.ref.Tag}] = p
+	}
+	if p.ref.Digest != "" {
+		j.meant(p, p.ref.Digest)
+	}
+	added, victim := j.held.add(e.holder(), p)
+	p.share = added
+	if victim != nil {
+		j.close(ctx, victim.value)
+	}
+	return p
+}
+
+// meant says which digest a pull turned out to be of.
+func (j *Journal) meant(p *opened, d oci.Digest) {
+	p.ref.Digest = d
+	n := name{p.key, d.String()}
+	same := j.digests[n]
+	if same == nil {
+		same = list.New()
+		j.digests[n] = same
+	}
+	p.same = same.PushFront(p)
+}
+
 // find looks for the open pull that a request belongs to. A tag is a pull of its own. A digest is the pull that it
-// began with, else, as blobs, a part of the pull active last.
-func find(group *list.List, r Request) *opened {
+// began with, else, as blobs, a part of the pull active last. It takes the same time however many are open.
+func (j *Journal) find(k key, r Request) *opened {
+	group := j.open[k]
 	if group == nil {
 		return nil
 	}
-	for e := group.Front(); e != nil; e = e.Next() {
-		p := e.Value.(*opened)
-		switch {
-		case r.Kind == oci.KindManifest && r.Ref.Tag != "" && p.ref.Tag == r.Ref.Tag,
-			r.Kind == oci.KindManifest && r.Ref.Tag == "" && p.ref.Digest == r.Ref.Digest:
-			return p
+	last := group.Front().Value.(*opened)
+	if r.Kind != oci.KindManifest {
+		return last
+	}
+	if r.Ref.Tag != "" {
+		if last.ref.Tag == r.Ref.Tag {
+			return last
 		}
+		return j.tags[name{k, r.Ref.Tag}]
 	}
-	if r.Kind == oci.KindManifest && r.Ref.Tag != "" {
-		return nil
+	if same := j.digests[name{k, r.Ref.Digest.String()}]; last.ref.Digest != r.Ref.Digest && same != nil {
+		return same.Front().Value.(*opened)
 	}
-	return group.Front().Value.(*opened)
+	return last
 }
 
 // probe reports a tag under which signatures and the like are looked for: that it isn't there is the usual case, and
@@ -161,8 +202,8 @@ func (j *Journal) add(p *opened, r Request) {
 				delete(p.failing, partOf(r))
 				j.recovered(p, f.finding.Reason)
 			}
-			if p.ref.Digest == "" && r.Ref.Tag == p.ref.Tag {
-				p.ref.Digest = r.Ref.Digest
+			if p.ref.Digest == "" && r.Ref.Digest != "" && r.Ref.Tag == p.ref.Tag {
+				j.meant(p, r.Ref.Digest)
 			}
 		}
 		return
@@ -213,15 +254,27 @@ func (j *Journal) close(ctx context.Context, p *opened) {
 		delete(j.open, p.key)
 	}
 	j.recent.Remove(p.recent)
+	h := p.share.holder()
+	j.held.remove(p.share)
+	if n := (name{p.key, p.ref.Tag}); p.ref.Tag != "" && j.tags[n] == p {
+		delete(j.tags, n)
+	}
+	if p.same != nil {
+		n := name{p.key, p.ref.Digest.String()}
+		same := j.digests[n]
+		if same.Remove(p.same); same.Len() == 0 {
+			delete(j.digests, n)
+		}
+	}
 
 	done := p.sum()
-	j.remember(done)
-	j.say(ctx, done)
+	j.remember(h, done)
+	j.say(ctx, h.source, done)
 	j.onPull(done)
 }
 
 // say writes the one line of a pull.
-func (j *Journal) say(ctx context.Context, p Pull) {
+func (j *Journal) say(ctx context.Context, source string, p Pull) {
 	attrs := []slog.Attr{
 		slog.String("ref", tagged(p.Ref)),
 		slog.String("digest", p.Ref.Digest.String()),
@@ -237,7 +290,7 @@ func (j *Journal) say(ctx context.Context, p Pull) {
 			slog.String("class", string(p.Finding.Class)), slog.String("id", p.ID))
 	}
 	if p.Outcome == Failed || p.Outcome == Declined {
-		j.line(ctx, slog.LevelInfo, "pull", attrs...)
+		j.line(ctx, source, slog.LevelInfo, "pull", attrs...)
 		return
 	}
 	j.log.LogAttrs(ctx, slog.LevelInfo, "pull", attrs...)

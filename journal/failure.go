@@ -38,13 +38,12 @@ func (j *Journal) tell(ctx context.Context, p *opened, r Request) {
 	j.count(p, r)
 	now, again := time.Now(), 0
 	if e := j.seen[r.ID]; e != nil {
-		s := e.Value.(*said)
-		if now.Sub(s.at) < sayAgain {
-			s.again++
+		if j.said.lighten(e, r.holder()); now.Sub(e.value.at) < sayAgain {
+			e.value.again++
 			return
 		}
-		again = s.again
-		j.said.Remove(e)
+		again = e.value.again
+		j.said.remove(e)
 		delete(j.seen, r.ID)
 	}
 	ref := tagged(r.Ref)
@@ -58,10 +57,10 @@ func (j *Journal) tell(ctx context.Context, p *opened, r Request) {
 		p.told[f.Reason] = r.ID
 		ref = tagged(p.ref)
 	}
-	j.seen[r.ID] = j.said.PushFront(&said{id: r.ID, at: now})
-	if j.said.Len() > maxSeen {
-		oldest := j.said.Back()
-		delete(j.seen, j.said.Remove(oldest).(*said).id)
+	added, victim := j.said.add(r.holder(), &said{id: r.ID, at: now})
+	if j.seen[r.ID] = added; victim != nil {
+		j.said.remove(victim)
+		delete(j.seen, victim.value.id)
 	}
 
 	level, msg := slog.LevelWarn, "pull failed"
@@ -88,7 +87,7 @@ func (j *Journal) tell(ctx context.Context, p *opened, r Request) {
 	if again > 0 {
 		attrs = append(attrs, slog.Int("again", again))
 	}
-	j.line(ctx, level, msg, attrs...)
+	j.line(ctx, r.holder().source, level, msg, attrs...)
 }
 
 // count records a failure, of one pull each reason once. What is no pull is not recorded: lists, and requests that no
@@ -120,7 +119,7 @@ func (j *Journal) count(p *opened, r Request) {
 		p.counted[f.Reason] = counted{x.Outcome, x.ID}
 		x.Image, x.Platform = tagged(p.ref), p.wants
 	}
-	j.record.add(x)
+	j.record.add(x, r.holder())
 	j.onFail(x)
 }
 

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"cmp"
+	"container/list"
 	"context"
 	"fmt"
 	"regexp"
@@ -84,20 +85,29 @@ func (j *Journal) platform(client, agent string) string {
 	if m := agentPlatform.FindStringSubmatch(agent); m != nil {
 		return m[1] + "/" + m[2]
 	}
-	return j.learned[client]
+	if l := j.learned[client]; l != nil {
+		return l.value.platform
+	}
+	return ""
 }
 
-const several = "-" // in learned: a client that has chosen more than one platform
+const several = "-" // the platform of a client that has chosen more than one
 
-func (j *Journal) learn(client, platform string) {
-	switch have, ok := j.learned[client]; {
-	case ok && have != platform:
-		j.learned[client] = several
-	case !ok:
-		if len(j.learned) >= maxLearned {
-			clear(j.learned)
+// learnt is what a client is.
+type learnt struct{ client, platform string }
+
+func (j *Journal) learn(h holder, platform string) {
+	if l := j.learned[h.client]; l != nil {
+		if j.learnt.use(l); l.value.platform != platform {
+			l.value.platform = several
 		}
-		j.learned[client] = platform
+		return
+	}
+	added, victim := j.learnt.add(h, &learnt{h.client, platform})
+	j.learned[h.client] = added
+	if victim != nil {
+		j.learnt.remove(victim)
+		delete(j.learned, victim.value.client)
 	}
 }
 
@@ -110,7 +120,7 @@ func (j *Journal) choice(p *opened, r Request) {
 	if p.index != nil && !r.Head && (r.Kind == oci.KindBlob || r.Kind == oci.KindManifest && r.Ref.Tag == "") {
 		platform, child := p.index.children[r.Ref.Digest]
 		if child && ok {
-			j.learn(p.key.client, platform)
+			j.learn(p.share.holder(), platform)
 		}
 		if child || r.Kind == oci.KindBlob { // it goes on: with what it has, perhaps
 			p.index = nil
@@ -123,8 +133,8 @@ func (j *Journal) choice(p *opened, r Request) {
 	}
 	if r.Kind == oci.KindManifest && !r.Head && ok && len(r.Index) > 0 && !r.Aborted && isRuntime(r.UserAgent) {
 		if x := j.indexOf(r); x != nil {
-			if p.index == nil && len(j.doubts) < maxOpen {
-				j.doubts = append(j.doubts, doubt{p, r.At.Add(r.Took).Add(childWithin)})
+			if p.index == nil {
+				j.doubt(p, r.At.Add(r.Took).Add(childWithin))
 			}
 			p.index, p.agent = x, r.UserAgent
 		}
@@ -133,24 +143,38 @@ func (j *Journal) choice(p *opened, r Request) {
 
 // doubt is a pull that got an index and has not yet asked for more.
 type doubt struct {
-	p  *opened
-	at time.Time // when it is settled
+	p     *opened
+	at    time.Time // when it is settled
+	share *share[*list.Element]
+}
+
+// doubt waits for what a pull asks for next.
+func (j *Journal) doubt(p *opened, at time.Time) {
+	d := &doubt{p: p, at: at}
+	added, victim := j.doubted.add(p.share.holder(), j.doubts.PushBack(d))
+	d.share = added
+	if victim != nil {
+		j.settled(victim.value)
+	}
+}
+
+func (j *Journal) settled(e *list.Element) {
+	j.doubted.remove(j.doubts.Remove(e).(*doubt).share)
 }
 
 // settle decides on the pulls that have had their time to ask for a child, and returns how long the next one has; ok is
 // false where there is none.
 func (j *Journal) settle(ctx context.Context, now time.Time) (next time.Duration, ok bool) {
-	n := 0
-	for ; n < len(j.doubts) && !j.doubts[n].at.After(now); n++ {
-		if p := j.doubts[n].p; p.index != nil && !p.closed {
-			j.missing(ctx, p, now)
+	for e := j.doubts.Front(); e != nil; e = j.doubts.Front() {
+		d := e.Value.(*doubt)
+		if d.at.After(now) {
+			return max(d.at.Sub(now), time.Millisecond), true
+		}
+		if j.settled(e); d.p.index != nil && !d.p.closed {
+			j.missing(ctx, d.p, now)
 		}
 	}
-	j.doubts = slices.Delete(j.doubts, 0, n)
-	if len(j.doubts) == 0 {
-		return 0, false
-	}
-	return max(j.doubts[0].at.Sub(now), time.Millisecond), true
+	return 0, false
 }
 
 // missing says that an index lacks the platform of a client, if that is so: what the client is known to be, or else what
@@ -202,8 +226,8 @@ func (j *Journal) conclude(ctx context.Context, p *opened, f diagnose.Finding, n
 	}
 	p.failing[of] = failure{&f, id}
 	j.tell(ctx, p, Request{
-		At: now, Client: p.key.client, UserAgent: agent, Kind: oci.KindManifest, Ref: p.ref, Upstream: p.at,
-		Finding: &f, ID: id,
+		At: now, Client: p.key.client, Source: p.share.holder().source, UserAgent: agent, Kind: oci.KindManifest, Ref: p.ref,
+		Upstream: p.at, Finding: &f, ID: id,
 	})
 }
 

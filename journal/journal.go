@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -25,7 +26,8 @@ type Options struct {
 	Record *Record
 	// Idle is how long a pull stays open after its last request. Zero: 60 s.
 	Idle time.Duration
-	// Buffer is how many requests may wait to be recorded; further ones are lost, and counted. Zero: 4096.
+	// Buffer is how many requests may wait to be recorded, and as many again of clients that have few waiting; further ones
+	// are lost, and counted. Zero: 4096.
 	Buffer int
 }
 
@@ -33,7 +35,7 @@ const (
 	// gather is how long requests wait to be recorded together: at ten thousand a second, waking somebody for each would
 	// cost as much as finding the manifest. What failed is recorded at once.
 	gather    = 50 * time.Millisecond
-	maxOpen   = 10_000 // pulls; of more the longest idle ones are closed
+	maxOpen   = 10_000 // pulls; of more, those of the client that has most of them are closed, the longest idle one first
 	maxSeen   = 4096   // failures that are remembered for not being said again
 	sayAgain  = time.Minute
 	maxUnsure = 100 // failing parts of one pull
@@ -42,6 +44,8 @@ const (
 	// fails ten thousand pulls a second, and what there is to say of them is in the record.
 	lineWindow = 10 * time.Second
 	mostLines  = 500
+	// ownLines are those of each source that no other source's use up, up to mostLines of all such.
+	ownLines = 5
 )
 
 // Journal makes pulls out of requests. Observe and Begin may be called from anywhere, also without Run; then they fill
@@ -61,24 +65,33 @@ type Journal struct {
 
 	mu      sync.Mutex // guards what follows
 	waiting []event
+	sources map[string]int // how many of waiting are whose; counted only once there are many
 	dropped int64
 
 	// What follows is Run's alone.
 	taken   []event
 	open    map[key]*list.List       // pulls of a client in a repository, the one active last in front
 	recent  *list.List               // all open pulls, the one active last in front
-	seen    map[string]*list.Element // failures by what tells them apart
-	said    *list.List               // the same, the one said last in front
+	held    *shares[*opened]         // the same, by client
+	tags    map[name]*opened         // the same, by tag
+	digests map[name]*list.List      // those of a digest, the one active last in front
+	seen    map[string]*share[*said] // failures by what tells them apart
+	said    *shares[*said]           // the same, by client
 	lost    int64                    // of dropped, what has been reported
-	doubts  []doubt                  // pulls that got an index, by when they are settled
+	doubts  *list.List               // pulls that got an index, by when they are settled; each is a doubt
+	doubted *shares[*list.Element]   // the same, by client
 	indexes map[oci.Digest]*index
-	learned map[string]string // platforms of clients
+	learned map[string]*share[*learnt] // platforms of clients
+	learnt  *shares[*learnt]           // the same, by client
 	ending  bool
-	over    []Pull // the last ones
+	over    *list.List             // the last pulls that are over; each is a Pull
+	kept    *shares[*list.Element] // the same, by client
 
-	window time.Time // when the lines began to be counted
-	lines  int       // logged in that window
-	unsaid int       // lines that were not logged, and have not been reported
+	window time.Time      // when the lines began to be counted
+	lines  int            // logged in that window, without the own ones
+	own    map[string]int // lines of each source that were its own in that window
+	owned  int            // all of them
+	unsaid int            // lines that were not logged, and have not been reported
 }
 
 type event struct {
@@ -112,11 +125,14 @@ func New(o Options) *Journal {
 		o.Record = NewRecord(nil, o.Log)
 	}
 	j := &Journal{
-		record: o.Record, do: make(chan func()), log: o.Log, onPull: o.OnPull, onFail: o.OnFailure,
+		sources: make(map[string]int), record: o.Record, do: make(chan func()), log: o.Log, onPull: o.OnPull, onFail: o.OnFailure,
 		idle: o.Idle, buffer: o.Buffer, some: make(chan struct{}, 1), now: make(chan struct{}, 1),
-		open: make(map[key]*list.List), recent: list.New(),
-		indexes: make(map[oci.Digest]*index), learned: make(map[string]string),
-		seen: make(map[string]*list.Element), said: list.New(),
+		open: make(map[key]*list.List), recent: list.New(), held: newShares[*opened](maxOpen),
+		tags: make(map[name]*opened), digests: make(map[name]*list.List),
+		doubts: list.New(), doubted: newShares[*list.Element](maxOpen),
+		indexes: make(map[oci.Digest]*index), learned: make(map[string]*share[*learnt]), learnt: newShares[*learnt](maxLearned),
+		seen: make(map[string]*share[*said]), said: newShares[*said](maxSeen),
+		own: make(map[string]int), over: list.New(), kept: newShares[*list.Element](keepPulls),
 	}
 	j.Platforms(nil)
 	return j
@@ -142,7 +158,7 @@ func (j *Journal) Begin(r Request) { j.send(event{Request: r, begin: true}) }
 func (j *Journal) send(e event) {
 	j.mu.Lock()
 	n := len(j.waiting) + 1
-	if n > j.buffer {
+	if n > j.buffer/2 && !j.room(n, e.holder().source) {
 		j.dropped++
 		j.mu.Unlock()
 		return
@@ -155,6 +171,21 @@ func (j *Journal) send(e event) {
 	case n == 1:
 		tell(j.some)
 	}
+}
+
+// room reports whether the nth event may wait, which is of a source. When the buffer is full, as much again is for those
+// sources that have less than their part of it: one that floods loses its own events, and no others.
+func (j *Journal) room(n int, source string) bool {
+	if len(j.sources) == 0 {
+		for _, e := range j.waiting {
+			j.sources[e.holder().source]++
+		}
+	}
+	if n > j.buffer && (!guard.Share || n > 2*j.buffer || (j.sources[source]+1)*max(1, len(j.sources)) > j.buffer) {
+		return false
+	}
+	j.sources[source]++
+	return true
 }
 
 func tell(c chan<- struct{}) {
@@ -186,9 +217,9 @@ func (j *Journal) Run(ctx context.Context) error {
 	defer settling.Stop()
 	armed := true
 	for {
-		if len(j.doubts) > 0 && !armed {
+		if first := j.doubts.Front(); first != nil && !armed {
 			armed = true
-			settling.Reset(max(time.Until(j.doubts[0].at), time.Millisecond))
+			settling.Reset(max(time.Until(first.Value.(*doubt).at), time.Millisecond))
 		}
 		select {
 		case now := <-settling.C:
@@ -235,6 +266,7 @@ func (j *Journal) within(ctx context.Context, f func()) error {
 func (j *Journal) take(ctx context.Context) {
 	j.mu.Lock()
 	j.taken, j.waiting = j.waiting, j.taken[:0]
+	clear(j.sources)
 	j.mu.Unlock()
 	for _, e := range j.taken {
 		j.note(ctx, e)
@@ -283,16 +315,23 @@ func (j *Journal) reportLoss(ctx context.Context) {
 	}
 }
 
-// line logs a line of what went wrong, unless there were too many of late.
-func (j *Journal) line(ctx context.Context, level slog.Level, msg string, attrs ...slog.Attr) {
+// line logs a line of what went wrong for a client behind a source, unless there were too many of late. The first few of
+// each source are its own, so that one that floods the log leaves room for those of others.
+func (j *Journal) line(ctx context.Context, source string, level slog.Level, msg string, attrs ...slog.Attr) {
 	if now := time.Now(); now.Sub(j.window) >= lineWindow {
-		j.window, j.lines = now, 0
+		j.window, j.lines, j.owned = now, 0, 0
+		clear(j.own)
 	}
-	if j.lines >= mostLines {
+	switch {
+	case guard.Share && j.owned < mostLines && j.own[source] < ownLines:
+		j.own[source]++
+		j.owned++
+	case j.lines < mostLines:
+		j.lines++
+	default:
 		j.unsaid++
 		return
 	}
-	j.lines++
 	j.log.LogAttrs(ctx, level, msg, attrs...)
 }
 

@@ -1,11 +1,8 @@
 package journal
 
-import (
-	"context"
-	"slices"
-)
+import "context"
 
-// keepPulls is how many pulls that are over are remembered.
+// keepPulls is how many pulls that are over are remembered. Of more, the client of which there are most loses one.
 const keepPulls = 1000
 
 // Pulls returns the pulls that go on, the one active last first, or those that are over, the last first: at most 1,000
@@ -13,8 +10,9 @@ const keepPulls = 1000
 func (j *Journal) Pulls(ctx context.Context, active bool) (list []Pull, err error) {
 	err = j.within(ctx, func() {
 		if !active {
-			list = slices.Clone(j.over)
-			slices.Reverse(list)
+			for e := j.over.Back(); e != nil; e = e.Prev() {
+				list = append(list, e.Value.(Pull))
+			}
 			return
 		}
 		for e := j.recent.Front(); e != nil && len(list) < keepPulls; e = e.Next() {
@@ -34,9 +32,10 @@ func (p *opened) sum() Pull {
 }
 
 // remember keeps a pull that is over.
-func (j *Journal) remember(p Pull) {
-	if len(j.over) >= keepPulls {
-		j.over = slices.Delete(j.over, 0, 1+keepPulls/10) // rarely, so that it costs little
+func (j *Journal) remember(h holder, p Pull) {
+	_, victim := j.kept.add(h, j.over.PushBack(p))
+	if victim != nil {
+		j.kept.remove(victim)
+		j.over.Remove(victim.value)
 	}
-	j.over = append(j.over, p)
 }

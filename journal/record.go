@@ -46,7 +46,7 @@ type Failure struct {
 }
 
 const (
-	mostFailures = 1000 // of each outcome; of more, those seen longest ago are dropped
+	mostFailures = 1000 // of each outcome; of more, the client that has most loses the one seen longest ago
 	mostClients  = 16   // of one failure
 	keepFailure  = 7 * 24 * time.Hour
 	flushEvery   = 5 * time.Second
@@ -63,10 +63,23 @@ type Record struct {
 
 	mu     sync.Mutex // guards what follows; never held over I/O
 	all    map[string]*list.Element
-	order  map[Outcome]*list.List // of *Failure, the one seen last in front
-	dirty  map[string]bool        // keys that differ from the table
-	stored map[string]bool        // keys in the table
-	sick   bool                   // the last write failed
+	order  map[Outcome]*list.List             // of *recorded, the one seen last in front
+	held   map[Outcome]*shares[*list.Element] // the same, by client
+	dirty  map[string]bool                    // keys that differ from the table
+	stored map[string]bool                    // keys in the table
+	sick   bool                               // the last write failed
+}
+
+// recorded is a failure with what it is charged to.
+type recorded struct {
+	Failure
+	share *share[*list.Element]
+}
+
+// stored is the form of a failure in the table.
+type stored struct {
+	Failure
+	Source string `json:"source,omitempty"` // it is charged to, with Client
 }
 
 // NewRecord reads what an earlier run has recorded. Nil for table: nothing is kept over a restart.
@@ -77,6 +90,9 @@ func NewRecord(table state.Table, log *slog.Logger) *Record {
 	r := &Record{
 		table: table, log: log, all: make(map[string]*list.Element),
 		order: map[Outcome]*list.List{Failed: list.New(), Declined: list.New()},
+		held: map[Outcome]*shares[*list.Element]{
+			Failed: newShares[*list.Element](mostFailures), Declined: newShares[*list.Element](mostFailures),
+		},
 		dirty: make(map[string]bool), stored: make(map[string]bool),
 	}
 	if table != nil {
@@ -86,42 +102,46 @@ func NewRecord(table state.Table, log *slog.Logger) *Record {
 }
 
 func (r *Record) load() {
-	var found []*Failure
+	var found []*stored
 	for it, err := range r.table.Scan("") {
 		if err != nil {
 			r.log.Error("the record of failures can't be read; it begins anew", "err", err)
 			break
 		}
 		r.stored[it.Key] = true
-		f := &Failure{}
+		f := &stored{}
 		if json.Unmarshal(it.Value, f) != nil || keyOf(f.Outcome, f.ID) != it.Key || r.order[f.Outcome] == nil {
 			r.dirty[it.Key] = true // to be removed
 			continue
 		}
 		found = append(found, f)
 	}
-	slices.SortFunc(found, func(a, b *Failure) int { return a.LastSeen.Compare(b.LastSeen) })
+	slices.SortFunc(found, func(a, b *stored) int { return a.LastSeen.Compare(b.LastSeen) })
 	for _, f := range found {
-		r.put(f)
+		r.put(f.Failure, holder{orElse(f.Source, f.Client), f.Client})
 	}
 	r.expire(time.Now())
 }
 
 func keyOf(o Outcome, id string) string { return string(o) + "/" + id }
 
-// put takes a failure in as the one seen last, and pushes out another if there are too many.
-func (r *Record) put(f *Failure) {
-	l := r.order[f.Outcome]
-	r.all[keyOf(f.Outcome, f.ID)] = l.PushFront(f)
-	if l.Len() > mostFailures {
-		r.drop(l.Back())
+// put takes a failure in as the one seen last, and pushes out another if there are too many: one client's failures never
+// push out another's.
+func (r *Record) put(f Failure, h holder) {
+	x := &recorded{Failure: f}
+	e := r.order[f.Outcome].PushFront(x)
+	r.all[keyOf(f.Outcome, f.ID)] = e
+	added, victim := r.held[f.Outcome].add(h, e)
+	if x.share = added; victim != nil {
+		r.drop(victim.value)
 	}
 }
 
 func (r *Record) drop(e *list.Element) {
-	f := e.Value.(*Failure)
+	f := e.Value.(*recorded)
 	k := keyOf(f.Outcome, f.ID)
 	r.order[f.Outcome].Remove(e)
+	r.held[f.Outcome].remove(f.share)
 	delete(r.all, k)
 	if r.dirty[k] = true; !r.stored[k] {
 		delete(r.dirty, k)
@@ -130,14 +150,14 @@ func (r *Record) drop(e *list.Element) {
 
 func (r *Record) expire(now time.Time) {
 	for _, l := range r.order {
-		for e := l.Back(); e != nil && now.Sub(e.Value.(*Failure).LastSeen) > keepFailure; e = l.Back() {
+		for e := l.Back(); e != nil && now.Sub(e.Value.(*recorded).LastSeen) > keepFailure; e = l.Back() {
 			r.drop(e)
 		}
 	}
 }
 
-// add counts a failure of one more pull.
-func (r *Record) add(seen Failure) {
+// add counts a failure of one more pull, which is a holder's.
+func (r *Record) add(seen Failure, h holder) {
 	seen.LastSeen = seen.LastSeen.UTC().Round(0)
 	k := keyOf(seen.Outcome, seen.ID)
 	r.mu.Lock()
@@ -147,18 +167,19 @@ func (r *Record) add(seen Failure) {
 		seen.Count, seen.FirstSeen = 1, seen.LastSeen
 		seen.Clients = map[string]int64{seen.Client: 1}
 		r.dirty[k] = true
-		r.put(&seen)
+		r.put(seen, h)
 		return
 	}
-	f := e.Value.(*Failure)
+	f := e.Value.(*recorded)
 	seen.Count, seen.FirstSeen, seen.Clients = f.Count+1, f.FirstSeen, f.Clients
 	who := seen.Client
 	if _, ok := seen.Clients[who]; !ok && len(seen.Clients) >= mostClients {
 		who = others
 	}
 	seen.Clients[who]++
-	*f = seen
+	f.Failure = seen
 	r.order[f.Outcome].MoveToFront(e)
+	r.held[f.Outcome].lighten(f.share, h)
 	r.dirty[k] = true
 }
 
@@ -171,7 +192,7 @@ func (r *Record) retract(o Outcome, id, client string) {
 	if e == nil {
 		return
 	}
-	f := e.Value.(*Failure)
+	f := e.Value.(*recorded)
 	if f.Count--; f.Count <= 0 {
 		r.drop(e)
 		return
@@ -211,7 +232,8 @@ func (r *Record) flush() {
 	for k := range r.dirty {
 		it := state.Item{Key: k}
 		if e := r.all[k]; e != nil {
-			it.Value, _ = json.Marshal(e.Value) // of strings, numbers and times: it can't fail
+			f := e.Value.(*recorded)
+			it.Value, _ = json.Marshal(stored{f.Failure, f.share.holder().source}) // of strings, numbers and times: it can't fail
 		}
 		items = append(items, it)
 	}
@@ -319,7 +341,7 @@ func (r *Record) Failures(f Filter) (list []Failure, next string, err error) {
 	}
 	r.mu.Lock()
 	for _, e := range r.all {
-		if x := e.Value.(*Failure); f.match(x) && (f.After == "" || newestFirst(after, *x) < 0) {
+		if x := &e.Value.(*recorded).Failure; f.match(x) && (f.After == "" || newestFirst(after, *x) < 0) {
 			c := *x
 			c.Clients = maps.Clone(x.Clients)
 			list = append(list, c)

@@ -10,9 +10,12 @@ import (
 
 // Request is what the front end saw of one request: told after its last byte, or before the answer where that is a failure.
 type Request struct {
-	At        time.Time
-	Took      time.Duration
-	Client    string
+	At     time.Time
+	Took   time.Duration
+	Client string
+	// Source is the address that the client's requests come from, or the network of it that one owner is likely to have:
+	// what is bounded is shared out by it, since a client may call itself what it likes. Empty: Client.
+	Source    string
 	UserAgent string
 	Kind      oci.Kind
 	Head      bool
@@ -31,6 +34,9 @@ type Request struct {
 	Finding *diagnose.Finding
 	ID      string
 }
+
+// holder is to whom a request is charged.
+func (r *Request) holder() holder { return holder{orElse(r.Source, r.Client), r.Client} }
 
 // Pull is a pull that is over: what one client asked of one image.
 type Pull struct {

@@ -160,7 +160,11 @@ func (p *Puller) learn(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 	}
 	p.keep(m)
 	point.Hit("pull/learnt")
-	if !stored || err != nil {
+	if err != nil {
+		return
+	}
+	p.showParts(st, repo, m)
+	if !stored {
 		return
 	}
 	for _, ref := range p.words.meaning(st.generation, repo, doc.Digest) {
@@ -169,6 +173,37 @@ func (p *Puller) learn(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 			point.Hit("pull/recorded")
 		}
 	}
+}
+
+// mostParts is of how many parts of a manifest its registry is asked ahead of any client.
+const mostParts = 64
+
+// showParts asks the registry of a repository, behind the answer, for blobs of a new manifest that are here by another
+// repository and that may not be served through this one yet. A client that has a shared layer never asks for it; without
+// this the next one, that has not, could not get it here once the registry is down.
+func (p *Puller) showParts(st *site, repo oci.Repo, m *manifest) {
+	var parts []oci.Digest
+	for i, d := range m.parts[1:] {
+		if _, here := p.cache.Stat(d); here && !oci.IsManifest(m.named[i].mediaType) && len(parts) < mostParts {
+			parts = append(parts, d)
+		}
+	}
+	if len(parts) == 0 {
+		return
+	}
+	p.behind(func(ctx context.Context) {
+		for _, d := range parts {
+			if _, may := p.member(ctx, st, repo, d); may != mustAsk {
+				continue
+			}
+			b := blob{
+				p: p, st: st, ref: oci.Ref{Repo: repo, Digest: d}, key: st.key(oci.KindBlob, repo, d.String()), start: time.Now(),
+			}
+			if _, _, err := b.size(ctx); err != nil && !isMissing(err) {
+				return // nor would it answer for the next one
+			}
+		}
+	})
 }
 
 // remember keeps a manifest in memory.

@@ -151,6 +151,10 @@ func (p *Puller) behind(f func(ctx context.Context)) {
 
 // due reports whether a minute has passed since it last was true.
 func due(at *atomic.Int64, now time.Time) bool {
-	then := at.Load()
-	return now.UnixNano() >= then && at.CompareAndSwap(then, now.Add(leaseEvery).UnixNano())
+	then, is := at.Load(), now.Sub(epoch)
+	return (then == 0 || int64(is) >= then) && at.CompareAndSwap(then, int64(is+leaseEvery))
 }
+
+// epoch is a moment from which due counts, on the clock that never jumps: one that was set back would keep leases from being
+// renewed for as long.
+var epoch = time.Now()

@@ -495,3 +495,36 @@ func TestManifestThatWasABlobFirst(t *testing.T) {
 		})
 	}
 }
+
+// A layer that two images share, at a registry that is asked with a login: the registry is asked whether the second image's
+// repository has it when that image's manifest comes, so that it pulls while the registry is down though no client has asked
+// for the layer there before.
+func TestSharedLayersAreAskedForAhead(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, origin.Options{})
+	im := c.hub.AddImage("corp/app", "1", origin.Image{})
+	c.hub.AddImage("corp/other", "1", origin.Image{}) // the same content
+	c.goBy(byRules)
+	c.pullImage(t, "corp/app", "1", im)
+	c.hub.ClearRequests()
+	blobs := im.Blobs()
+	last := blobs[len(blobs)-1].Digest
+	asked := c.hub.Arrived(func(r origin.Request) bool {
+		return r.Kind == origin.KindBlob && r.Method == http.MethodHead && r.Ref == last.String()
+	})
+	if _, err := c.Manifest(t.Context(), ask("corp/other", "1")); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	// A client that asks now shares the answer, and waits for it.
+	if _, err := c.Blob(t.Context(), head(askBlob("corp/other", last))); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.hub.Count(origin.KindBlob); n != len(blobs) {
+		t.Errorf("%d questions for %d blobs", n, len(blobs))
+	}
+	c.start(t) // what was asked for is recorded by then
+	c.goBy(byRules)
+	c.hub.Down()
+	c.pullImage(t, "corp/other", "1", im)
+}

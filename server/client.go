@@ -16,21 +16,6 @@ func clientOf(r *http.Request, proxies Proxies) string {
 	return addressOf(r, proxies)
 }
 
-// peerOf is by what bytes and turns are shared fairly among clients: the address, as the proxies that we trust have it, or
-// of IPv6 its network, of which one machine may have all addresses. A client can't choose it, as it can its name.
-func peerOf(r *http.Request, proxies Proxies) string {
-	address := addressOf(r, proxies)
-	a, err := netip.ParseAddr(address)
-	if err != nil || a.Unmap().Is4() {
-		return address
-	}
-	network, err := a.WithZone("").Prefix(64)
-	if err != nil {
-		return address
-	}
-	return network.String()
-}
-
 func addressOf(r *http.Request, proxies Proxies) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -44,6 +29,31 @@ func addressOf(r *http.Request, proxies Proxies) string {
 		return host
 	}
 	return proxies.forwarded(from.Unmap().WithZone(""), r.Header).String()
+}
+
+// sourceOf is the address that a client can't choose, by which turns, bytes and all that is bounded are shared out: that of
+// the connection, or what a proxy that we trust says. Of IPv6 it is the network, since one owner has all of its addresses.
+func sourceOf(r *http.Request, proxies Proxies) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return printable(r.RemoteAddr, 100)
+	}
+	if len(proxies) == 0 && strings.IndexByte(host, ':') < 0 {
+		return host
+	}
+	from, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	return network(proxies.forwarded(from.Unmap().WithZone(""), r.Header))
+}
+
+// network is an address, or the /64 of an IPv6 one.
+func network(a netip.Addr) string {
+	if a.Is6() {
+		return netip.PrefixFrom(a, 64).Masked().String()
+	}
+	return a.String()
 }
 
 // loops reports whether a request has been through this process already.

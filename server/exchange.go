@@ -153,8 +153,9 @@ func (x *exchange) observe() {
 // record is what is known of the exchange by now.
 func (x *exchange) record() journal.Request {
 	q := journal.Request{
-		At: x.began, Took: time.Since(x.began), Client: x.client, UserAgent: printable(x.r.UserAgent(), 200),
-		Kind: x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
+		At: x.began, Took: time.Since(x.began), Client: x.client, Source: sourceOf(x.r, x.s.o.Proxies),
+		UserAgent: printable(x.r.UserAgent(), 200),
+		Kind:      x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
 		Outcome: x.status.Outcome, Collapsed: x.status.Collapsed, Stale: x.status.Stale, Aborted: x.aborted,
 		Size: x.size, Index: x.index,
 	}
@@ -229,7 +230,7 @@ func (x *exchange) underWay() error {
 
 func (x *exchange) ask() pull.Ask {
 	a := pull.Ask{Request: x.req, Client: x.client}
-	if peer := peerOf(x.r, x.s.o.Proxies); peer != x.client {
+	if peer := sourceOf(x.r, x.s.o.Proxies); peer != x.client {
 		a.Peer = peer
 	}
 	return a

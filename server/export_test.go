@@ -45,6 +45,20 @@ type Pace struct{ p pace }
 // On is pace.on.
 func (p *Pace) On(n int64, queued int) bool { return p.p.on(n, queued) }
 
+// WriteDeadline is what a connection's deadlines do, at times that are handed in.
+type WriteDeadline struct{ c conn }
+
+// NewWriteDeadline is that of a connection that may stand still for so long.
+func NewWriteDeadline(stall time.Duration) *WriteDeadline {
+	return &WriteDeadline{conn{l: &listener{stall: stall}}}
+}
+
+// Others is keep.
+func (w *WriteDeadline) Others(t time.Time) { w.c.keep(t) }
+
+// At is deadline.
+func (w *WriteDeadline) At(now time.Time) (time.Time, bool) { return w.c.deadline(now) }
+
 // UnderWay is how many pulls are tracked.
 func (s *Server) UnderWay() (n int) {
 	for i := range s.pulls.shards {

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -41,16 +40,23 @@ func (s *Server) HTTPServer(tlsConfig *tls.Config, http2 bool) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnState:         TrackConnections,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if t, ok := c.(*tls.Conn); ok {
-				c = t.NetConn()
-			}
-			if c, ok := c.(*conn); ok && c.over {
+			if c := ours(c); c != nil && c.over {
 				return context.WithValue(ctx, overKey{}, true)
 			}
 			return ctx
 		},
 	}
+}
+
+// ours is a connection as the listener gave it out; nil: it is of another listener.
+func ours(c net.Conn) *conn {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	mine, _ := c.(*conn)
+	return mine
 }
 
 type overKey struct{}
@@ -60,8 +66,9 @@ func overloaded(ctx context.Context) bool { return ctx.Value(overKey{}) != nil }
 
 // ListenOptions say how connections are taken. The zero value of a field means what its comment says.
 type ListenOptions struct {
-	// Limit is over how many connections requests under /v2/ are served. A few beyond are told that the mirror is overloaded,
-	// further ones wait. Zero: there is none.
+	// Limit is over how many connections requests under /v2/ are served. Near it, connections without a request are closed
+	// for new ones; a few beyond are told that the mirror is overloaded, if their address has many, and further ones wait.
+	// The server must have TrackConnections as its hook. Zero: there is none.
 	Limit int
 	// Proxies may say by the PROXY protocol who the client is: then that is the RemoteAddr of their connections.
 	Proxies Proxies
@@ -78,55 +85,51 @@ func listen(l net.Listener, o ListenOptions, stall time.Duration) net.Listener {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &listener{Listener: l, ListenOptions: o, stall: stall, closed: make(chan struct{})}
-	if o.Limit > 0 {
-		n.places = make(chan struct{}, o.Limit+spareConns)
-	}
-	return n
+	return &listener{Listener: l, ListenOptions: o, stall: stall, seats: newSeats(o.Limit, o.Log)}
 }
 
 type listener struct {
 	net.Listener
 	ListenOptions
 	stall  time.Duration
-	places chan struct{} // holds one entry per connection; nil: no limit
-	once   sync.Once
-	closed chan struct{}
-	warned atomic.Int64 // when strangers were last told of, in Unix nanoseconds
+	seats  *seats
+	warned atomic.Int64 // when strangers were last told of, by steady; 0: never
 }
 
 func (l *listener) Accept() (net.Conn, error) {
-	if l.places != nil {
-		select {
-		case l.places <- struct{}{}:
-		case <-l.closed:
+	for {
+		if !l.seats.wait() {
 			return nil, fmt.Errorf("accept: %w", net.ErrClosed)
 		}
+		c, err := l.Listener.Accept()
+		if err != nil {
+			l.seats.failed(err)
+			return nil, err
+		}
+		t, ok := c.(*net.TCPConn)
+		if !ok {
+			_ = c.Close()
+			return nil, fmt.Errorf("accept: %T is not a TCP connection", c)
+		}
+		mine := &conn{TCPConn: t, l: l, preface: l.Proxies.preface(t)}
+		if mine.over, ok = l.seats.take(mine, sourceOfConn(t)); ok {
+			return mine, nil
+		}
+		_ = mine.Close()
 	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		l.leave()
-		return nil, err
-	}
-	t, ok := c.(*net.TCPConn)
-	if !ok {
-		l.leave()
-		_ = c.Close()
-		return nil, fmt.Errorf("accept: %T is not a TCP connection", c)
-	}
-	return &conn{
-		TCPConn: t, l: l, over: l.Limit > 0 && len(l.places) > l.Limit, preface: l.Proxies.preface(t),
-	}, nil
 }
 
-func (l *listener) leave() {
-	if l.places != nil {
-		<-l.places
+// sourceOfConn is the source of a connection, as sourceOf is that of a request.
+func sourceOfConn(c *net.TCPConn) string {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return ""
 	}
+	return network(a.AddrPort().Addr().Unmap().WithZone(""))
 }
 
 func (l *listener) Close() error {
-	l.once.Do(func() { close(l.closed) })
+	l.seats.close()
 	return l.Listener.Close()
 }
 
@@ -135,16 +138,28 @@ func (l *listener) Close() error {
 type conn struct {
 	*net.TCPConn
 	l    *listener
-	once sync.Once
+	seat seat
 	over bool
 
 	preface *preface // nil: there is none
 	began   bool     // something was read
-	// until is the write deadline that others have set, in Unix nanoseconds; 0: none. Ours is never later: a TLS
-	// connection that is closed gives its last words five seconds, not sixty.
+	// until is the write deadline that others have set, by steady; 0: none. Ours is never later: a TLS connection that is
+	// closed gives its last words five seconds, not sixty.
 	until atomic.Int64
-	// since is when ours was set last, in Unix nanoseconds; 0: another one is set.
+	// since is when ours was set last, by steady; 0: another one is set.
 	since atomic.Int64
+}
+
+// epoch is a moment from which steady counts.
+var epoch = time.Now()
+
+// steady is a time as nanoseconds on a clock that never jumps, never 0: a machine's clock that is set back would have a
+// deadline that is never renewed, and running downloads cut.
+func steady(t time.Time) int64 {
+	if n := int64(t.Sub(epoch)); n != 0 {
+		return n
+	}
+	return 1
 }
 
 // SetDeadline is net.Conn's.
@@ -164,29 +179,36 @@ func (c *conn) keep(t time.Time) {
 	if t.IsZero() {
 		c.until.Store(0)
 	} else {
-		c.until.Store(t.UnixNano())
+		c.until.Store(steady(t))
 	}
 }
 
 // extend gives the next write its time: half of what a client may stand still for, see pace. One that was set a moment
 // ago will do, since each time costs a timer.
 func (c *conn) extend() error {
-	now := time.Now()
-	if since := c.since.Load(); since != 0 && now.UnixNano()-since < int64(c.l.stall/64) {
+	t, ok := c.deadline(time.Now())
+	if !ok {
 		return nil
-	}
-	t := now.Add(c.l.stall / 2)
-	if u := c.until.Load(); u != 0 && u < t.UnixNano() {
-		t = time.Unix(0, u)
-	} else {
-		c.since.Store(now.UnixNano())
 	}
 	return c.TCPConn.SetWriteDeadline(t)
 }
 
+// deadline is the one for a write that begins now; not ok: that which is set will do.
+func (c *conn) deadline(now time.Time) (t time.Time, ok bool) {
+	if since := c.since.Load(); since != 0 && steady(now)-since < int64(c.l.stall/64) {
+		return t, false
+	}
+	t = now.Add(c.l.stall / 2)
+	if u := c.until.Load(); u != 0 && u < steady(t) {
+		return epoch.Add(time.Duration(u)), true
+	}
+	c.since.Store(steady(now))
+	return t, true
+}
+
 // Close gives the connection's place to another one.
 func (c *conn) Close() error {
-	c.once.Do(c.l.leave)
+	c.l.seats.leave(c)
 	return c.TCPConn.Close()
 }
 

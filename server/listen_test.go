@@ -289,12 +289,11 @@ func TestConnectionLimit(t *testing.T) {
 	t.Parallel()
 	content := []byte(`{}`)
 	o := options(&puller{manifest: &pull.Content{Digest: sum(content), Bytes: content, Size: 2, MediaType: "t"}})
+	h := newHolder(o.Puller)
+	o.Puller = h
 	ts := serveOn(t, server.New(o), func(l net.Listener) net.Listener { return server.Listen(l, server.ListenOptions{Limit: 1}) })
 	const path = "/v2/a/manifests/b"
-	c, _, res := get(t, ts, path)
-	if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 200 {
-		t.Fatalf("%s: %v", res.Status, err)
-	}
+	c := h.busy(t, ts.Listener.Addr().String(), "127.0.0.1")
 	over, body := do(t, ts, "GET", path)
 	if over.StatusCode != 503 || over.Header.Get("Retry-After") != "5" || !strings.Contains(string(body), "UNAVAILABLE") ||
 		!strings.HasPrefix(over.Header.Get("Mirror-Reason"), "overloaded") {
@@ -304,6 +303,7 @@ func TestConnectionLimit(t *testing.T) {
 		t.Errorf("the probe of a full mirror: %s", res.Status)
 	}
 	// A place that is left is given away.
+	close(h.end)
 	c.Close()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -314,6 +314,60 @@ func TestConnectionLimit(t *testing.T) {
 			t.Fatal("the place was not given away")
 		}
 	}
+}
+
+// holder answers as another puller does, but for repositories called held: their requests go on until it ends.
+type holder struct {
+	server.Puller
+	began, end chan struct{}
+}
+
+func newHolder(p server.Puller) *holder {
+	return &holder{Puller: p, began: make(chan struct{}), end: make(chan struct{})}
+}
+
+func (h *holder) Manifest(ctx context.Context, a pull.Ask) (*pull.Content, error) {
+	if a.Request.Name == "held" {
+		h.began <- struct{}{}
+		<-h.end
+	}
+	return h.Puller.Manifest(ctx, a)
+}
+
+// busy is a connection from an address with a request under way.
+func (h *holder) busy(t *testing.T, addr, from string) net.Conn {
+	t.Helper()
+	c := idle(t, addr, from)
+	if _, err := io.WriteString(c, "GET /v2/held/manifests/b HTTP/1.1\r\nHost: m\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-h.began:
+	case <-closed(c): // it was refused
+	}
+	return c
+}
+
+// closed is closed when the other side has said something, or has closed the connection.
+func closed(c net.Conn) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = c.Read(make([]byte, 1))
+	}()
+	return done
+}
+
+// idle is a connection without a request, from an address.
+func idle(t *testing.T, addr, from string) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.DialContext(t.Context(), "tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
 }
 
 // A header as large as clients send is taken; one that has no end is refused, and costs no more than its limit.

@@ -108,7 +108,7 @@ const sayAgain = time.Minute
 
 // stranger tells of a proxy that is not one of ours: its clients get a 400, and nobody else knows why.
 func (l *listener) stranger(from net.Addr) {
-	now, last := time.Now().UnixNano(), l.warned.Load()
+	now, last := steady(time.Now()), l.warned.Load()
 	if last != 0 && now-last < int64(sayAgain) || !l.warned.CompareAndSwap(last, now) {
 		return
 	}

@@ -74,6 +74,38 @@ func TestForwardedFor(t *testing.T) {
 	}
 }
 
+// What is bounded is shared out by what a client can't choose: never by the name that it gives itself, nor by which of its
+// IPv6 addresses it takes.
+func TestSource(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, from, forwarded, want string
+		proxies                     server.Proxies
+	}{
+		{name: "IPv4", from: "192.0.2.9:99", want: "192.0.2.9"},
+		{name: "IPv6", from: "[2001:db8::1:2:3:4]:99", want: "2001:db8::/64"},
+		{name: "IPv6 with a zone", from: "[fe80::1%eth0]:99", want: "fe80::/64"},
+		{name: "IPv4 in IPv6", from: "[::ffff:192.0.2.9]:99", want: "192.0.2.9"},
+		{name: "a stranger's word", from: "192.0.2.9:99", forwarded: "203.0.113.7", want: "192.0.2.9"},
+		{name: "a proxy's word", from: "10.0.0.1:99", forwarded: "2001:db8::7", proxies: networks("10.0.0.0/8"), want: "2001:db8::/64"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var seen records
+			o := options(&puller{manifest: &pull.Content{Digest: sum([]byte("{}")), Bytes: []byte("{}"), Size: 2, MediaType: "t"}})
+			o.Observe, o.Proxies = seen.observe, tt.proxies
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v2/a/manifests/b", nil)
+			r.RemoteAddr = tt.from
+			r.Header.Set("X-Forwarded-For", tt.forwarded)
+			r.Header.Set("Mirror-Node", "node-7")
+			server.New(o).ServeHTTP(httptest.NewRecorder(), r)
+			if list := seen.all(); len(list) != 1 || list[0].Source != tt.want || list[0].Client != "node-7" {
+				t.Errorf("%+v", list)
+			}
+		})
+	}
+}
+
 // Turns and bytes are shared among what a client can't choose.
 func TestPeers(t *testing.T) {
 	t.Parallel()

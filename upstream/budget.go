@@ -141,6 +141,7 @@ type budgets struct {
 	asking map[string]int       // of each credential, requests that count and have no answer yet
 	books  map[string]*ledger   // of each credential, what was spent
 	began  time.Time            // when the books were opened
+	live   *budgets             // of an examination: those of the registry that pulls, which has the books; nil: these have
 }
 
 // pause is how a class of requests was refused.
@@ -165,7 +166,7 @@ func (b *budgets) learn(h http.Header, credential, spentOn string, began time.Ti
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if spentOn != "" {
-		b.book(credential).spend(spentOn, news.Window, news.At)
+		b.spend(credential, spentOn, news)
 	}
 	before := int64(-1)
 	if i := slices.IndexFunc(b.list, func(old Budget) bool {
@@ -302,13 +303,41 @@ func (b *budgets) book(credential string) *ledger {
 	return b.books[credential]
 }
 
+// spend enters what a credential has spent. The lock is held.
+func (b *budgets) spend(credential, on string, said Budget) {
+	if b.live != nil { // its lock is taken under ours, and never the other way round
+		b.live.mu.Lock()
+		defer b.live.mu.Unlock()
+		b = b.live
+	}
+	b.book(credential).spend(on, said.Window, said.At)
+}
+
+// spentOf is who has spent what a budget says. An examination without a mirror, whose registry has just been made, knows
+// nothing of that. The lock is held.
+func (b *budgets) spentOf(l Budget) Spent {
+	if b.live == nil {
+		return b.book(l.Credential).spent(l, b.began)
+	}
+	b.live.mu.Lock()
+	defer b.live.mu.Unlock()
+	s := b.live.book(l.Credential).spent(l, b.live.began)
+	if l.At.Sub(b.live.began) < examinationTime && s.Requests <= 1 { // its own
+		return Spent{}
+	}
+	return s
+}
+
+// examinationTime is how long a registry must have been in use to know who spends its limit.
+const examinationTime = time.Minute
+
 // of is the newest budget of a credential, and who has spent it.
 func (b *budgets) of(credential string) (Budget, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l, ok := b.last(credential)
 	if ok {
-		l.Spent = b.book(credential).spent(l, b.began)
+		l.Spent = b.spentOf(l)
 	}
 	return l, ok
 }
@@ -332,7 +361,7 @@ func (b *budgets) all() []Budget {
 	for i := range slices.Backward(list) {
 		if l := &list[i]; !told[l.Credential] {
 			told[l.Credential] = true
-			l.Spent = b.book(l.Credential).spent(*l, b.began)
+			l.Spent = b.spentOf(*l)
 		}
 	}
 	return list

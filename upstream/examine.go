@@ -65,7 +65,8 @@ func (r *Registry) Examine(ctx context.Context, repo, reference, platform string
 		}
 		seen := &handshakes{m: make(map[string][]*x509.Certificate)}
 		fresh.look = seen.look
-		for _, ep := range fresh.endpoints {
+		for i, ep := range fresh.endpoints {
+			ep.budgets.live = &r.endpoints[i].budgets
 			x := &examination{
 				r: fresh, ep: ep, repo: repo, reference: reference, want: platform, yield: yield, seen: seen,
 			}

@@ -7,6 +7,8 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +23,9 @@ import (
 // ErrUnreachable is wrapped by errors that say that nobody answered.
 var ErrUnreachable = errors.New("no mirror answers")
 
+// ErrCA says that Options.CA holds no certificate.
+var ErrCA = errors.New("there is no PEM certificate in it; one begins with -----BEGIN CERTIFICATE-----")
+
 // maxBody bounds an answer.
 const maxBody = 64 << 20
 
@@ -28,6 +33,11 @@ const maxBody = 64 << 20
 type Options struct {
 	URL   string // of the admin listener, as in http://127.0.0.1:5001; HOST:PORT is plain HTTP
 	Token string // empty: none
+	// CA are certificates, PEM, that a listener's own is signed by, beside those of the system; or the listener's own.
+	// Empty: those of the system alone.
+	CA []byte
+	// ServerName is the name that the listener's certificate must have. Empty: the host of URL.
+	ServerName string
 }
 
 // Client asks one mirror. It is safe for concurrent use.
@@ -47,7 +57,20 @@ func New(o Options) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" {
 		return nil, errors.New("the address of the mirror's admin listener must be a URL or HOST:PORT, as in http://127.0.0.1:5001")
 	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: o.ServerName}
+	if len(o.CA) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool() // a machine without any: the operator's are enough
+		}
+		if !pool.AppendCertsFromPEM(o.CA) {
+			return nil, ErrCA
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}
 	return &Client{base: u, token: o.Token, http: &http.Client{
+		Transport:     t,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
@@ -80,7 +103,12 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	defer c.http.CloseIdleConnections()
 	resp, err := c.http.Do(req)
+	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
+		return nil, fmt.Errorf("%w at %s with a certificate that is trusted: %w; give the one that signs it with --admin-ca or "+
+			"MIRROR_ADMIN_CA", ErrUnreachable, c.base, errors.Unwrap(err))
+	}
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err
@@ -100,6 +128,9 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 	case resp.StatusCode != http.StatusOK:
 		refused := &Refused{Base: c.base.String(), Status: resp.Status}
 		_ = json.Unmarshal(body, refused) // what is no document of ours has no detail
+		if resp.StatusCode == http.StatusBadRequest && c.base.Scheme == "http" && refused.Detail == "" {
+			return nil, fmt.Errorf("%s answered %s; where it speaks TLS (admin.tls), write https://", c.base, resp.Status)
+		}
 		return nil, refused
 	}
 	return body, nil

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -24,8 +26,10 @@ const defaultAdmin = "http://127.0.0.1:5001"
 
 // adminFlags are those of commands that ask a running mirror.
 type adminFlags struct {
-	url, tokenFile, config string
-	output                 output
+	url, tokenFile, ca, config string
+	output                     output
+
+	serverName string // of the certificate in ca, where that is the listener's own
 }
 
 // add adds the flags. wide says that there is more to show than fits a narrow terminal.
@@ -37,6 +41,9 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 		"configuration `file` of the mirror, which says where it listens; variable MIRROR_CONFIG")
 	cmd.Flags().StringVar(&f.tokenFile, "admin-token-file", os.Getenv("MIRROR_ADMIN_TOKEN_FILE"),
 		"`file` with the token that it wants; variable MIRROR_ADMIN_TOKEN_FILE (default: admin.tokenFile of --config)")
+	cmd.Flags().StringVar(&f.ca, "admin-ca", os.Getenv("MIRROR_ADMIN_CA"),
+		"`file` with the certificate that signs the listener's own, for https; variable MIRROR_ADMIN_CA (default: "+
+			"admin.tls.cert of --config)")
 	completesFiles(cmd, "config", "yaml", "yml")
 	f.output.add(cmd, wide)
 }
@@ -72,7 +79,16 @@ func (f *adminFlags) ask(question func(*client.Client) ([]byte, error)) ([]byte,
 	if err != nil {
 		return nil, &exitError{exitFailed, err}
 	}
-	c, err := client.New(client.Options{URL: f.url, Token: token})
+	o := client.Options{URL: f.url, Token: token, ServerName: f.serverName}
+	if f.ca != "" {
+		if o.CA, err = os.ReadFile(f.ca); err != nil {
+			return nil, &exitError{exitFailed, fmt.Errorf("--admin-ca: %w", err)}
+		}
+	}
+	c, err := client.New(o)
+	if errors.Is(err, client.ErrCA) {
+		return nil, &exitError{exitUsage, fmt.Errorf("--admin-ca %s: %w", f.ca, err)}
+	}
 	if err != nil {
 		return nil, &exitError{exitUsage, fmt.Errorf("--admin: %w", err)}
 	}
@@ -106,11 +122,40 @@ func (f *adminFlags) fromConfig() error {
 	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	f.url = "http://" + net.JoinHostPort(host, port)
+	f.url = choose(c.Admin.TLS.Enabled(), "https://", "http://") + net.JoinHostPort(host, port)
+	if c.Admin.TLS.Enabled() && f.ca == "" {
+		f.ca = c.Admin.TLS.Cert // the listener's own
+		if f.serverName, err = certificateName(f.ca); err != nil {
+			return &exitError{exitFailed, fmt.Errorf("admin.tls.cert: %w", err)}
+		}
+	}
 	if f.tokenFile == "" {
 		f.tokenFile = c.Admin.TokenFile
 	}
 	return nil
+}
+
+// certificateName is a name that the first certificate of a file is for, since it need not be that under which its listener
+// is called from its own machine.
+func certificateName(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return "", fmt.Errorf("%s: %w", path, client.ErrCA)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s: %w", path, err)
+	case len(cert.DNSNames) > 0:
+		return strings.Replace(cert.DNSNames[0], "*", "mirror", 1), nil
+	case len(cert.IPAddresses) > 0:
+		return cert.IPAddresses[0].String(), nil
+	}
+	return "", nil
 }
 
 func (f *adminFlags) token() (string, error) {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/app"
 )
 
 func newConfigCmd() *cobra.Command {
@@ -37,28 +40,72 @@ of registries are keys, so upstreams are set in the file.`,
 }
 
 func newConfigCheckCmd(file *string) *cobra.Command {
-	return &cobra.Command{
+	var noFiles bool
+	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Say what a configuration means, or all that is wrong with it",
 		Long: `Say what a configuration means, or all that is wrong with it, with line and column.
-Nothing is started and no host is asked.
+Nothing is started and no host is asked. Certificates, keys, passwords and tokens that it
+names are read, too, and all that is wrong with them is told, and the disk of the cache is
+looked at: with --no-files they are not, for a machine that does not have them.
 
-Exit codes: 0 valid; 1 invalid, or the file can't be read; 2 usage.`,
+Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 usage.`,
 		Example: `  mirror config check config.yaml
-  mirror config check --config /etc/mirror/config.yaml`,
+  mirror config check --config /etc/mirror/config.yaml
+  mirror config check --no-files config.yaml`,
 		Args: mostOneArg("one file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file, err := configFileOf(cmd, *file, args)
 			if err != nil {
 				return err
 			}
-			c, err := loadConfig(cmd.ErrOrStderr(), file, "check again")
+			c, text, err := loadText(cmd.ErrOrStderr(), file, "check again")
 			if err != nil {
 				return err
 			}
-			return explainConfig(cmd.OutOrStdout(), file, c)
+			warnings := c.Warnings()
+			if !noFiles {
+				wrong, more := wrongFiles(c)
+				if err := printFiles(cmd.ErrOrStderr(), file, text, wrong, "check again (--no-files leaves files out)"); err != nil {
+					return err
+				}
+				warnings = slices.Concat(warnings, diskWarnings(c), more)
+			}
+			return explainConfig(cmd.OutOrStdout(), file, c, warnings)
 		},
 	}
+	cmd.Flags().BoolVar(&noFiles, "no-files", false, "do not read the files that it names: certificates, passwords, tokens")
+	return cmd
+}
+
+// wrongFiles are the files that a configuration names and the mirror can't use, and what is to be warned of.
+func wrongFiles(c *config.Config) (wrong []app.FileProblem, warnings []string) {
+	for _, p := range app.CheckFiles(c) {
+		if p.Warning {
+			warnings = append(warnings, fmt.Sprintf("%s: %s; %s", p.Setting, p.Message, p.Hint))
+		} else {
+			wrong = append(wrong, p)
+		}
+	}
+	return wrong, warnings
+}
+
+// printFiles prints what is wrong with files that a configuration names, as mistakes in it are printed. The error is nil where
+// nothing is.
+func printFiles(stderr io.Writer, file string, text config.Text, wrong []app.FileProblem, next string) error {
+	if len(wrong) == 0 {
+		return nil
+	}
+	place := config.Places(file, text.Data, os.Environ())
+	invalid := &config.Invalid{File: file}
+	for _, p := range wrong {
+		invalid.Problems = append(invalid.Problems, place(p.Setting, p.Message, p.Hint))
+	}
+	slices.SortStableFunc(invalid.Problems, func(a, b config.Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	fmt.Fprintf(stderr, "%v with files that it names; correct %s, then %s\n", invalid, choose(len(wrong) > 1, "them", "it"), next)
+	return &exitError{exitFailed, nil}
 }
 
 func newConfigPrintCmd(file *string) *cobra.Command {
@@ -107,19 +154,29 @@ and name it in the first line of the file, as in
 // loadConfig loads the configuration, or prints what is wrong: one problem a line, so that editors find the place, and
 // in the last line how many there are and what to do next.
 func loadConfig(stderr io.Writer, file, next string) (*config.Config, error) {
-	c, err := config.Load(file, os.Environ())
+	c, _, err := loadText(stderr, file, next)
+	return c, err
+}
+
+// loadText is loadConfig, with the text of the file.
+func loadText(stderr io.Writer, file, next string) (*config.Config, config.Text, error) {
+	text, err := config.Read(file)
+	if err != nil {
+		return nil, text, &exitError{exitFailed, err}
+	}
+	c, err := text.Parse(file, os.Environ())
 	if invalid, ok := errors.AsType[*config.Invalid](err); ok {
 		them := "it"
 		if len(invalid.Problems) > 1 {
 			them = "them"
 		}
 		fmt.Fprintf(stderr, "%v; correct %s, then %s\n", invalid, them, next)
-		return nil, &exitError{exitFailed, nil}
+		return nil, text, &exitError{exitFailed, nil}
 	}
 	if err != nil {
-		return nil, &exitError{exitFailed, err}
+		return nil, text, &exitError{exitFailed, err}
 	}
-	return c, nil
+	return c, text, nil
 }
 
 func write(w io.Writer, text []byte) error {
@@ -130,7 +187,7 @@ func write(w io.Writer, text []byte) error {
 }
 
 // explainConfig says what a valid configuration means.
-func explainConfig(out io.Writer, file string, c *config.Config) error {
+func explainConfig(out io.Writer, file string, c *config.Config, warnings []string) error {
 	var b strings.Builder
 	if file == "" {
 		file = "no file, built-in defaults"
@@ -140,7 +197,7 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 
 	row("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
-	row("admin", "%s, %s", c.Admin.Listen, choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
+	row("admin", "%s, %s%s", c.Admin.Listen, choose(c.Admin.TLS.Enabled(), "TLS by "+c.Admin.TLS.Cert+", ", ""), choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
 	row("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
 	row("cache", "%s, up to %s%s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size,
 		choose(c.Cache.Size.Percent > 0, " of the disk", ""), c.Cache.MinFree,
@@ -175,13 +232,8 @@ func explainConfig(out io.Writer, file string, c *config.Config) error {
 	}
 
 	b.WriteString("\nA running mirror takes up changes of this file; mirror config print marks the settings that need a restart.\n")
-	for _, text := range append(c.Warnings(), diskWarnings(c)...) {
+	for _, text := range warnings {
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
-	}
-	for _, f := range c.Files() {
-		if _, err := os.Stat(f); err != nil {
-			fmt.Fprintf(&b, "\nwarning: %v; the mirror will not start without it\n", err)
-		}
 	}
 	return write(out, []byte(b.String()))
 }

@@ -60,8 +60,11 @@ It looks from here, with the registries and credentials of --config; without tha
 registry, as nobody. With --admin or MIRROR_ADMIN the running mirror looks, from where it
 stands, and says what it has cached.
 
-Exit codes: 0 the image can be pulled; 1 it can't, or an invalid configuration; 2 usage;
-4 no mirror answers.`,
+The mirror's own rules are asked too, those of --config or of the running mirror.
+
+Exit codes: 0 the image can be pulled; 1 it can't, or not run on this machine (or on any node,
+where the configuration says what those are; --platform says what it is for), or an invalid
+configuration; 2 usage; 4 no mirror answers.`,
 		Example: `  mirror doctor image nginx:1.27
   mirror doctor image --config config.yaml --platform linux/arm64 ghcr.io/acme/app:v2
   mirror doctor image --admin http://127.0.0.1:5001 ghcr.io/acme/app:v2
@@ -99,7 +102,7 @@ Exit codes: 0 the image can be pulled; 1 it can't, or an invalid configuration; 
 			if err := flags.print(cmd.OutOrStdout(), body); err != nil {
 				return err
 			}
-			if !report.OK {
+			if !report.OK || report.CannotRun != "" {
 				return &exitError{exitFailed, nil}
 			}
 			return nil

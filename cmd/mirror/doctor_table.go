@@ -74,7 +74,8 @@ func examined(r *doctor.Report, wide, colour bool) string {
 		}
 		return trimLines(b.String())
 	}
-	fmt.Fprintf(&b, "\nIt can be pulled%s, %s.\n", choose(r.Digest == "", "", ", "+r.Digest), r.Took)
+	fmt.Fprintf(&b, "\nIt can be pulled%s%s, %s.\n", choose(r.CannotRun == "", "", ", but not run on "+r.CannotRun),
+		choose(r.Digest == "", "", ", "+r.Digest), r.Took)
 	return trimLines(b.String())
 }
 

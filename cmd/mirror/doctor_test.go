@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -144,6 +146,76 @@ func TestDoctorFromHere(t *testing.T) {
 	code, out, errs := commandLine(t, "doctor", "image", "--straight", "--config", "", "localhost:"+port+"/acme/app:1")
 	if code != exitFailed || errs != "" || !strings.Contains(out, "http-not-https (tls)") {
 		t.Errorf("%d %s\n%s", code, errs, out)
+	}
+}
+
+// What the doctor says is what a pull gets: the mirror's own rules refuse, an image for another platform does not run here,
+// and a login that is refused is no manifest that went well.
+func TestDoctorIsRight(t *testing.T) {
+	t.Parallel()
+	o := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "s3cret"}})
+	foreign := "linux/s390x"
+	o.AddImage("acme/app", "1", origin.Image{Platforms: []string{foreign}})
+	o.AddImage("acme/here", "1", origin.Image{Platforms: []string{"linux/" + runtime.GOARCH, foreign}})
+	_, port, _ := strings.Cut(o.Host(), ":")
+	name := "port" + port + ".test"
+	file := func(password, rule, more string) string {
+		return configFile(t, fmt.Sprintf("upstreams:\n  %s: {endpoints: [%q], access: rules, credentials: [{name: hub, username: bot, "+
+			"passwordFile: %q}]}\nrules: [{who: [anonymous], pull: ['%s/%s']}]\n%s", name, o.URL(), configFile(t, password), name, rule, more))
+	}
+	for _, tt := range []struct {
+		name, file string
+		args       []string
+		code       int
+		says       []string
+		not        string
+	}{
+		{
+			"no rule", file("s3cret", "other/**", ""), nil, exitFailed,
+			[]string{"parse          ok", "route          ok", "access         BROKEN", "client-forbidden (mirror)", "dns            not tried"},
+			"It can be pulled",
+		},
+		{
+			"a rule", file("s3cret", "acme/**", ""),
+			[]string{"--platform", foreign},
+			exitOK,
+			[]string{"access         ok", "a rule of the mirror lets clients pull it", "It can be pulled, sha256:"},
+			"but not run",
+		},
+		{
+			"another platform", file("s3cret", "acme/**", ""), nil, exitFailed,
+			[]string{"It can be pulled, but not run on linux/" + runtime.GOARCH + ", which this machine is, sha256:", "platform-missing"},
+			"",
+		},
+		{
+			"another platform than all nodes", file("s3cret", "acme/**", "platforms: [linux/ppc64le, linux/riscv64]\n"), nil, exitFailed,
+			[]string{"It can be pulled, but not run on linux/ppc64le, linux/riscv64, "},
+			"",
+		},
+		{
+			"another platform than some nodes", file("s3cret", "acme/**", "platforms: ["+foreign+", linux/riscv64]\n"), nil, exitOK,
+			[]string{"It can be pulled, sha256:", "platform-missing", "nothing for linux/riscv64"},
+			"but not run",
+		},
+		{
+			"a wrong password", file("wrong", "acme/**", ""), nil, exitFailed,
+			[]string{"token          BROKEN", "credentials-rejected"},
+			"manifest       ok",
+		},
+	} {
+		code, out, errs := commandLine(t, append([]string{"doctor", "image", "--straight", "--config", tt.file, name + "/acme/app:1"}, tt.args...)...)
+		missing := slices.DeleteFunc(slices.Clone(tt.says), func(s string) bool { return strings.Contains(out, s) })
+		if code != tt.code || len(missing) > 0 || tt.not != "" && strings.Contains(out, tt.not) {
+			t.Errorf("%s: %d, lacks %q or has %q\n%s%s", tt.name, code, missing, tt.not, out, errs)
+		}
+	}
+	o.ClearRequests()
+	commandLine(t, "doctor", "image", "--straight", "--config", file("s3cret", "other/**", ""), name+"/acme/app:1")
+	if n := len(o.Requests()); n != 0 {
+		t.Errorf("the registry was asked %d times for what the rules refuse", n)
+	}
+	if code, out, _ := commandLine(t, "doctor", "image", "--straight", "--config", file("s3cret", "acme/**", ""), name+"/acme/here:1"); code != exitOK {
+		t.Errorf("an image for here: %d\n%s", code, out)
 	}
 }
 

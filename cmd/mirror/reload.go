@@ -22,31 +22,40 @@ type reloader interface {
 	NotReloaded(err error)
 }
 
+// A change is taken up once the files have been the same for half a second, on SIGHUP and when a reload is asked for at
+// once; half a file is taken up in no case (see config.Text).
+//
 // reload has a take the configuration again when the file changes, or one of those that it names, and on SIGHUP. c is
 // the configuration in use. It ends with the context.
 //
 // Whatever is read is watched before, so that no change falls between: where the file names others than those that are
 // watched, the watch begins anew with them, and the file is read again. One whose reload was refused is watched too,
 // since it may be what is to be mended. Who asks by way of asks is told how it went.
-func reload(ctx context.Context, a reloader, file string, c *config.Config, log *slog.Logger, asks <-chan chan<- reloaded) {
+func reload(
+	ctx context.Context, a reloader, file string, c *config.Config, text config.Text, log *slog.Logger, asks <-chan chan<- reloaded,
+) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	names, first := c.Files(), c
 	var reply chan<- reloaded // of somebody who asked; nil: nobody did
 	for asked := false; ; asked = true {
-		next, changed, stop, err := watched(ctx, file, names, log)
 		var how reloaded
+		next, now, changed, stop, err := watched(ctx, file, names, log)
+		same := err == nil && reflect.DeepEqual(next, c)
+		if err == nil && !same {
+			err = now.Whole(file, text)
+		}
 		switch {
 		case err != nil:
 			how.err = err
 			a.NotReloaded(err)
-		case asked || !reflect.DeepEqual(next, c):
+		case asked || !same:
 			names = next.Files()
 			point.Hit("serve/reload")
 			if how.err = a.Reload(next); how.err == nil {
 				how.changed = config.Changed(c, next)
-				c = next
+				c, text = next, now
 			}
 			point.Hit("serve/reloaded")
 		}
@@ -115,18 +124,22 @@ func (r reloaded) told() (admin.Reloaded, error) {
 // watched returns the configuration, and a watch over the file and all that it names which began before they are read.
 // names are those to begin with; they stay watched, the more so where the file can't be read.
 func watched(ctx context.Context, file string, names []string, log *slog.Logger) (
-	next *config.Config, changed <-chan struct{}, stop context.CancelFunc, err error,
+	next *config.Config, text config.Text, changed <-chan struct{}, stop context.CancelFunc, err error,
 ) {
 	for {
 		watch, stop := context.WithCancel(ctx)
 		changed := config.Watch(watch, file, names, log)
-		next, err := config.Load(file, os.Environ())
+		text, err := config.Read(file)
 		if err != nil {
-			return nil, changed, stop, err
+			return nil, text, changed, stop, err
+		}
+		next, err := text.Parse(file, os.Environ())
+		if err != nil {
+			return nil, text, changed, stop, err
 		}
 		more := slices.DeleteFunc(next.Files(), func(f string) bool { return slices.Contains(names, f) })
 		if len(more) == 0 {
-			return next, changed, stop, nil
+			return next, text, changed, stop, nil
 		}
 		stop()
 		names = slices.Concat(names, more)

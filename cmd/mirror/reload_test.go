@@ -75,7 +75,11 @@ func (a taker) want(t *testing.T, want string) {
 func reloading(t *testing.T) (a taker, put func(name, text string)) {
 	t.Helper()
 	file := configFile(t, plain)
-	c, err := config.Load(file, nil)
+	text, err := config.Read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Parse(file, text.Data, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +88,7 @@ func reloading(t *testing.T) (a taker, put func(name, text string)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reload(ctx, a, file, c, slog.New(slog.DiscardHandler), nil)
+		reload(ctx, a, file, c, text, slog.New(slog.DiscardHandler), nil)
 	}()
 	t.Cleanup(func() {
 		cancel()

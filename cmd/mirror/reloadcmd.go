@@ -18,7 +18,8 @@ func newReloadCmd() *cobra.Command {
 		Short: "Have a running mirror read its configuration again",
 		Long: `Have a running mirror read its configuration again, as it does by itself when the file
 changes, and say what came of it: which settings are in use now, which need a restart, or
-all that is wrong with the file. A file with a mistake changes nothing.
+all that is wrong with the file. A file with a mistake changes nothing, nor does one that
+looks cut off at its end.
 
 Exit codes: 0 it is in use; 1 it was refused, and the old one stays in use; 2 usage; 4 no
 mirror answers.`,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -50,9 +51,15 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	if file != "" {
 		check += " --config " + file
 	}
-	c, err := loadConfig(stderr, file, "start again ("+check+" looks without starting)")
+	c, text, err := loadText(stderr, file, "start again ("+check+" looks without starting)")
 	if err != nil {
 		return err
+	}
+	// Of several all at once, which New would tell one by one. Without a password it starts.
+	wrong, _ := wrongFiles(c)
+	wrong = slices.DeleteFunc(wrong, func(p app.FileProblem) bool { return !slices.Contains(c.Files(), p.File) })
+	if len(wrong) > 1 {
+		return printFiles(stderr, file, text, wrong, "start again")
 	}
 	log, level := app.NewLog(stderr, c.Log.Format, c.Log.Level)
 	asks := make(chan chan<- reloaded)
@@ -77,7 +84,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reload(ctx, a, file, c, log, asks)
+		reload(ctx, a, file, c, text, log, asks)
 	}()
 	over := make(chan struct{})
 	go stopNow(ctx, over, a)

@@ -43,14 +43,14 @@ func TestServeSaysWhyItDoesNotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	file := configFile(t, "")
+	file, garbage := configFile(t, ""), configFile(t, "garbage")
 	const rest = "admin: {listen: '127.0.0.1:0'}\ncache: {dir: data}\n"
 	tests := []struct {
 		name, config, want string
 	}{
 		{"port in use", "listen: " + l.Addr().String() + "\n" + rest, "choose another port"},
 		{
-			"no certificate", "listen: 127.0.0.1:0\ntls: {cert: a.crt, key: a.key}\n" + rest,
+			"no certificate", "listen: 127.0.0.1:0\ntls: {cert: " + garbage + ", key: " + garbage + "}\n" + rest,
 			"they must be PEM files that belong together",
 		},
 		{"no token", "admin: {tokenFile: missing}\n", "a file that this user can read, with a long random token"},

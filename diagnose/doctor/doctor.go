@@ -34,7 +34,8 @@ type Options struct {
 	Nodes    []string
 	At       string // who looks: see Report
 	Registry *upstream.Registry
-	Err      error // why there is none: the name is wrong, or of no upstream
+	Err      error // why there is none: the name is wrong, of no upstream, or not for clients
+	Ruled    bool  // the mirror's own rules let clients pull it
 	// Cached says what a mirror has of the reference, and of the digests that belong to it. Nil: nobody knows.
 	Cached func(ref oci.Ref, image []oci.Digest) *Cache
 }
@@ -47,15 +48,23 @@ func Image(ctx context.Context, o Options) *Report {
 	if o.Platform != "" {
 		o.Nodes = nil
 	}
-	b := &builder{nodes: o.Nodes, report: &Report{Image: o.Image, Platform: o.Platform, At: o.At, Began: At(began)}}
+	b := &builder{nodes: o.Nodes, any: o.Platform == "", machine: "which this machine is", report: &Report{Image: o.Image, Platform: o.Platform, At: o.At, Began: At(began)}}
+	if o.At == "mirror" {
+		b.machine = "which the mirror's machine is"
+	}
 	r := b.report
+	if o.Ref.Name != "" {
+		r.Image, r.Upstream = o.Ref.String(), o.Ref.Host
+		b.add(Step{Stage: StageParse, State: OK, Detail: r.Image})
+	}
 	if o.Err != nil {
 		b.refused(o.Err)
 		r.Took = Duration(time.Since(began))
 		return r
 	}
-	r.Image, r.Upstream = o.Ref.String(), o.Ref.Host
-	b.add(Step{Stage: StageParse, State: OK, Detail: r.Image})
+	if o.Ruled {
+		b.add(Step{Stage: StageAccess, State: OK, Detail: "a rule of the mirror lets clients pull it"})
+	}
 	reference := o.Ref.Tag
 	if o.Ref.Digest != "" {
 		reference = o.Ref.Digest.String()
@@ -83,6 +92,8 @@ func Image(ctx context.Context, o Options) *Report {
 type builder struct {
 	report   *Report
 	nodes    []string
+	any      bool   // no platform was asked for
+	machine  string // whose platform that of this machine is, in words
 	endpoint string // whose steps come now
 	broken   string // the stage of it that broke
 	whole    bool   // a blob of it was reached: nothing came after it that broke
@@ -99,13 +110,18 @@ func (b *builder) refused(err error) {
 	if f.Reason == diagnose.BadRequest || f.Reason == diagnose.NameInvalid {
 		stage = StageParse
 	}
+	if f.Reason == diagnose.ClientForbidden {
+		stage = StageAccess
+		b.add(Step{Stage: StageRoute, State: OK, Detail: f.Upstream})
+	}
 	f.Stage = stage
 	b.report.Failure = failureOf(f)
 	b.add(Step{Stage: stage, State: Broken, Detail: f.Summary, Reason: string(f.Reason), Remedy: f.Remedy})
 	for _, later := range []string{StageRoute, "dns", "dial", "tls", "ping", "manifest", "platform", "blob-registry"} {
-		if later != stage {
-			b.add(Step{Stage: later, State: NotTried})
+		if later == StageRoute && stage != StageParse {
+			continue
 		}
+		b.add(Step{Stage: later, State: NotTried})
 	}
 }
 
@@ -166,6 +182,11 @@ func (b *builder) examined(e upstream.Examined) {
 	b.shown(&s, e)
 	if e.Err != nil {
 		b.broke(&s, e)
+	}
+	if e.Name == upstream.StepManifest && e.Err == nil && e.Status == 401 { // on the way to a token that did not come
+		s.Stage, s.Detail = StageChallenge, "the registry wants a login or a token for it"
+		b.add(s)
+		return
 	}
 	// An image without blobs of its own, as an artifact, is whole with its manifest.
 	b.whole = b.whole || e.Name == upstream.StepManifest || e.Name == upstream.StepBlobRegistry

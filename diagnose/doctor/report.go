@@ -21,6 +21,10 @@ const (
 const (
 	StageParse = "parse" // the image's name
 	StageRoute = "route" // which upstream it means
+	// StageAccess is what the mirror's own rules say, for an upstream that goes by them.
+	StageAccess = "access"
+	// StageChallenge is a registry's answer that it wants a login or a token, where there is none to be had.
+	StageChallenge = "challenge"
 )
 
 // Report is what an examination has shown. What is unknown is absent.
@@ -30,11 +34,14 @@ type Report struct {
 	Upstream string `json:"upstream,omitempty"`
 	Digest   string `json:"digest,omitempty"` // that the reference means
 	// OK says that the image can be pulled: an endpoint gave all that belongs to it.
-	OK    bool     `json:"ok"`
-	At    string   `json:"at"` // who looked: "here", or "mirror" for the running one
-	Began Time     `json:"began"`
-	Took  Duration `json:"took"`
-	Steps []Step   `json:"steps"`
+	OK bool `json:"ok"`
+	// CannotRun is for what there is nothing in an image that can be pulled, and whose platform that is: this machine's, or
+	// that of all nodes. It is never set where a platform was asked for.
+	CannotRun string   `json:"cannotRun,omitempty"`
+	At        string   `json:"at"` // who looked: "here", or "mirror" for the running one
+	Began     Time     `json:"began"`
+	Took      Duration `json:"took"`
+	Steps     []Step   `json:"steps"`
 	// Failure is why it can't be pulled: that of the first step that broke. Nil where it can.
 	Failure *Failure `json:"failure,omitempty"`
 	Cache   *Cache   `json:"cache,omitempty"` // of a running mirror alone

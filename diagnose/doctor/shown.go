@@ -3,6 +3,7 @@ package doctor
 import (
 	"crypto/x509"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -133,9 +134,24 @@ func (b *builder) lacking(s *Step, e upstream.Examined) {
 	for i, p := range have {
 		there[i] = oci.ParsePlatform(p)
 	}
-	if lack, whose := diagnose.Lacking(b.nodes, there); len(lack) > 0 && have[0] != "" {
-		s.warn(diagnose.PlatformMissing, "build the image for "+some(lack)+", or run it on nodes of another platform",
-			"it has %s, and nothing for %s, %s", some(clean(have)), some(lack), whose)
+	if !b.any || have[0] == "" {
+		return
+	}
+	nodes, whose := b.nodes, b.machine
+	if len(nodes) == 0 {
+		nodes = []string{"linux/" + runtime.GOARCH}
+	}
+	lack, theirs := diagnose.Lacking(nodes, there)
+	if len(b.nodes) > 0 {
+		whose = theirs
+	}
+	if len(lack) == 0 {
+		return
+	}
+	s.warn(diagnose.PlatformMissing, "build the image for "+some(lack)+", or run it on nodes of another platform",
+		"it has %s, and nothing for %s, %s", some(clean(have)), some(lack), whose)
+	if len(lack) == len(nodes) {
+		b.report.CannotRun = some(lack) + ", " + whose
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,9 +35,6 @@ import (
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/server"
 )
-
-// maxConns bounds the connections of the main listener: 20,000 idle ones cost some 400 MB.
-const maxConns = 20_000
 
 // Options for an App.
 type Options struct {
@@ -64,21 +62,23 @@ type App struct {
 	reload sync.Mutex                   // one Reload at a time; guards sites
 	sites  *sites
 
-	store   *disk.Store
-	index   *boltindex.Index
-	db      *state.DB
-	catalog *catalog.Catalog
-	cache   *cache.Cache
-	memory  *memory.Budget // for documents
-	puller  *pull.Puller
-	journal *journal.Journal
-	record  *journal.Record
-	server  *server.Server
-	metrics *metrics
-	poster  *kube.Poster // nil: no Events
-	routes  atomic.Pointer[route.Table]
-	cert    certificate
-	token   atomic.Pointer[string]
+	store     *disk.Store
+	index     *boltindex.Index
+	db        *state.DB
+	catalog   *catalog.Catalog
+	cache     *cache.Cache
+	memory    *memory.Budget // for documents
+	puller    *pull.Puller
+	journal   *journal.Journal
+	record    *journal.Record
+	server    *server.Server
+	metrics   *metrics
+	poster    *kube.Poster // nil: no Events
+	routes    atomic.Pointer[route.Table]
+	setup     atomic.Pointer[pull.Setup]
+	cert      certificate
+	adminCert certificate
+	token     atomic.Pointer[string]
 
 	main, admin, scrape net.Listener // scrape may be nil
 	ready               atomic.Bool
@@ -121,6 +121,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	if err := a.listen(ctx, c, f.token); err != nil {
 		return nil, err
+	}
+	if c.Admin.InClear() {
+		a.log.WarnContext(ctx, "the admin listener is reached from other machines without TLS: its token is sent in clear; set "+
+			"admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", "admin", c.Admin.Listen)
 	}
 	a.use(f)
 	if err := a.build(c); err != nil {
@@ -279,12 +283,13 @@ func (a *App) Run(ctx context.Context) error {
 
 	main := a.server.HTTPServer(a.tls(c), c.TLS.HTTP2)
 	side := sideServer(admin.New(admin.Options{
+		Loopback: isLoopback(a.admin.Addr()), Hosts: names(c, c.Admin.Listen),
 		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
 		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
 		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) }, About: a.about, Reload: a.again,
 	}), a.log)
 	served := make(chan error, 3)
-	l := server.Listen(a.main, server.ListenOptions{Limit: maxConns, Proxies: proxies(c), Log: a.log})
+	l := server.Listen(a.main, server.ListenOptions{Limit: connections(a.log), Proxies: proxies(c), Log: a.log})
 	go func() {
 		if c.TLS.Enabled() {
 			served <- main.ServeTLS(l, "", "")
@@ -292,12 +297,21 @@ func (a *App) Run(ctx context.Context) error {
 			served <- main.Serve(l)
 		}
 	}()
-	go func() { served <- side.Serve(a.admin) }()
+	go func() {
+		if c.Admin.TLS.Enabled() {
+			side.TLSConfig = a.adminCert.config()
+			served <- side.ServeTLS(a.side(a.admin), "", "")
+		} else {
+			served <- side.Serve(a.side(a.admin))
+		}
+	}()
 	servers := []*http.Server{side}
 	if a.scrape != nil {
-		s := sideServer(admin.NewMetrics(a.metrics.handler(), a.readiness), a.log)
+		s := sideServer(admin.NewMetrics(admin.Options{
+			Loopback: isLoopback(a.scrape.Addr()), Hosts: names(c, c.Metrics.Listen), Metrics: a.metrics.handler(), Ready: a.readiness,
+		}), a.log)
 		servers = append(servers, s)
-		go func() { served <- s.Serve(a.scrape) }()
+		go func() { served <- s.Serve(a.side(a.scrape)) }()
 	}
 	a.ready.Store(true)
 	a.log.InfoContext(ctx, "mirror is ready", "listen", a.Addr().String(), "admin", a.AdminAddr().String(),
@@ -410,11 +424,25 @@ func listen(ctx context.Context, addr, setting string) (net.Listener, error) {
 	return l, nil
 }
 
+// names are those of a listener on the operator's side: the host that it is configured with, and the operator's own.
+func names(c *config.Config, listen string) []string {
+	list := slices.Clone(c.Admin.Hosts)
+	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" {
+		list = append(list, host)
+	}
+	return list
+}
+
+// side is a listener for operators, with few connections: they are out of those that are kept from clients.
+func (a *App) side(l net.Listener) net.Listener {
+	return server.Listen(l, server.ListenOptions{Limit: maxSideConns, Log: a.log})
+}
+
 // sideServer is the server of a listener for operators. Profiles take as long as they are asked to: no write timeout.
 func sideServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), ConnState: server.TrackConnections,
 	}
 }
 

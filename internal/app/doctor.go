@@ -6,11 +6,12 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/route"
+	"github.com/registrymirror/mirror/pull"
 )
 
 // Examine walks the pull of an image from here, with the upstreams and credentials of a configuration, and no mirror
@@ -36,7 +37,7 @@ func Examine(
 	}
 	s.settle()
 	defer s.close()
-	s.find(&o, setup.Routes, ref)
+	s.find(&o, setup, ref)
 	return doctor.Image(ctx, o), nil
 }
 
@@ -56,19 +57,29 @@ func (a *App) examine(ctx context.Context, image, platform string) *doctor.Repor
 	if err != nil {
 		o.Err = err
 	} else {
-		a.sites.find(&o, a.routes.Load(), a.canonical(ref))
+		a.sites.find(&o, *a.setup.Load(), a.canonical(ref))
 	}
 	return doctor.Image(ctx, o)
 }
 
-// find looks up the registry of a reference.
-func (s *sites) find(o *doctor.Options, routes *route.Table, ref oci.Ref) {
-	t, err := routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: ref.Host, Name: ref.Name})
+// find looks up the registry of a reference, once the rules of the mirror let clients read of it, as they are asked before
+// a pull.
+func (s *sites) find(o *doctor.Options, setup pull.Setup, ref oci.Ref) {
+	t, err := setup.Routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: ref.Host, Name: ref.Name})
 	if err != nil {
 		o.Err = err
 		return
 	}
 	ref.Repo = t.Repo
+	name := t.Pattern
+	if name == "" {
+		name = t.Host
+	}
+	o.Ref, o.Ruled = ref, setup.Sites[name].Ruled
+	if o.Ruled && !setup.Rules.Allow(ref.Repo) {
+		o.Err = &access.ForbiddenError{Repo: ref.Repo}
+		return
+	}
 	if t.Pattern != "" {
 		s.openHost(t.Pattern, t.Host)
 	}
@@ -82,7 +93,7 @@ func (s *sites) find(o *doctor.Options, routes *route.Table, ref oci.Ref) {
 		o.Err = fmt.Errorf("upstream %s is not in use any more", t.Host)
 		return
 	}
-	o.Ref, o.Registry = ref, st.registry
+	o.Registry = st.registry
 }
 
 // close ends the registries of a setup that never ran.

@@ -86,3 +86,26 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("no name: %+v", got.Failure)
 	}
 }
+
+// A running mirror is asked about its rules as a client's pull is: what they refuse can't be pulled, and nobody is asked.
+func TestDoctorAsksTheRules(t *testing.T) {
+	t.Parallel()
+	o := limited(t)
+	dir := t.TempDir()
+	a, _ := start(t, ruled(t, dir, o, "private/app"))
+	r := &running{App: a}
+	o.ClearRequests()
+	got := r.examine(t, nameOf(o)+"/public/app:1", "linux/amd64")
+	if got.OK || got.Failure == nil || got.Failure.Reason != "client-forbidden" || got.Failure.Stage != "access" || len(o.Requests()) != 0 {
+		t.Errorf("no rule: %+v, %d requests", got.Failure, len(o.Requests()))
+	}
+	if got = r.examine(t, nameOf(o)+"/private/app:1", "linux/amd64"); !got.OK || got.Failure != nil {
+		t.Errorf("a rule: %+v", got.Failure)
+	}
+	if err := a.Reload(ruled(t, dir, o, "public/app")); err != nil {
+		t.Fatal(err)
+	}
+	if got = r.examine(t, nameOf(o)+"/private/app:1", "linux/amd64"); got.OK || got.Failure == nil || got.Failure.Stage != "access" {
+		t.Errorf("after a reload: %+v", got.Failure)
+	}
+}

@@ -54,6 +54,7 @@ func (a *App) journalOptions() journal.Options {
 // settle puts a setup into use.
 func (a *App) settle(c *config.Config, setup pull.Setup) {
 	a.routes.Store(setup.Routes)
+	a.setup.Store(&setup)
 	a.puller.Use(setup)
 	a.journal.Platforms(c.Platforms)
 }

@@ -11,19 +11,26 @@ import (
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/guard"
 )
 
 // files are what a configuration refers to, read: nothing of them is in use before use.
 type files struct {
 	cert  *tls.Certificate // nil: the configuration has no TLS
+	admin *tls.Certificate // the admin listener's; nil: it has no TLS
 	token string           // empty: it has no tokenFile
 }
 
-// readFiles reads what a configuration refers to: certificate and token.
+// readFiles reads what a configuration refers to: certificates and token.
 func readFiles(c *config.Config) (f files, err error) {
 	if c.TLS.Enabled() {
 		if f.cert, err = loadCertificate(c.TLS.Cert, c.TLS.Key); err != nil {
 			return files{}, fmt.Errorf("tls: %w", err)
+		}
+	}
+	if c.Admin.TLS.Enabled() {
+		if f.admin, err = loadCertificate(c.Admin.TLS.Cert, c.Admin.TLS.Key); err != nil {
+			return files{}, fmt.Errorf("admin.tls: %w", err)
 		}
 	}
 	if c.Admin.TokenFile != "" {
@@ -39,6 +46,9 @@ func readFiles(c *config.Config) (f files, err error) {
 func (a *App) use(f files) (kept bool) {
 	if f.cert != nil {
 		a.cert.current.Store(f.cert)
+	}
+	if f.admin != nil {
+		a.adminCert.current.Store(f.admin)
 	}
 	if f.token == "" && a.token.Load() != nil && !isLoopback(a.admin.Addr()) {
 		return true
@@ -97,6 +107,10 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 	f, err := readFiles(c)
 	if err != nil {
 		return false, err
+	}
+	if was := a.adminToken(); guard.Whole && f.token != "" && f.token != was && strings.HasPrefix(was, f.token) {
+		return false, fmt.Errorf("admin.tokenFile: %s holds the beginning of the token in use, so it looks cut off; write all of it, "+
+			"or a token that begins otherwise", c.Admin.TokenFile)
 	}
 	level, err := parseLevel(c.Log.Level)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// certificate is the main listener's, reloaded when its files change.
+// certificate is a listener's, reloaded when its files change.
 type certificate struct {
 	current atomic.Pointer[tls.Certificate]
 }

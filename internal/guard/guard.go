@@ -26,5 +26,9 @@ const (
 	Reference    = off != "reference"    // a manifest that names content is no proof that its repository has it
 	Command      = off != "command"      // a command to paste holds no word of a foreign text that a shell would run
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
+	Site         = off != "site"         // no web page asks the operator's side for somebody else
+	Whole        = off != "whole"        // half a configuration is none
+	Seat         = off != "seat"         // one client's connections leave room for others'
+	Share        = off != "share"        // what one client fills is not taken from another
 	Memory       = off != "memory"       // documents have their room before they are read
 )

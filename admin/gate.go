@@ -1,0 +1,111 @@
+package admin
+
+import (
+	"fmt"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/registrymirror/mirror/internal/guard"
+)
+
+// A browser is the one client that acts for others than its user: any web page can have it send requests to
+// 127.0.0.1, and after DNS rebinding read the answers, too. So a listener on loopback answers to its own names alone,
+// and no listener answers what another site's page has sent. What is no browser sends neither Origin nor Sec-Fetch-Site.
+
+// gate refuses what a browser sends for another site, on every route.
+func (o Options) gate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !guard.Site {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if o.Loopback && !o.mine(r.Host) {
+			Problem(w, http.StatusMisdirectedRequest, fmt.Sprintf("this listener is not called %s; ask it as localhost or 127.0.0.1, "+
+				"or add the name to admin.hosts", shortly(r.Host)))
+			return
+		}
+		if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
+			Problem(w, http.StatusForbidden, "the page of another site has sent this; open the address itself")
+			return
+		}
+		for _, origin := range r.Header.Values("Origin") {
+			if !o.same(origin, r.Host) {
+				Problem(w, http.StatusForbidden, fmt.Sprintf("a page of %s has sent this, which is another site; open the address itself, "+
+					"or add the name of a proxy in front to admin.hosts", shortly(origin)))
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// mine reports whether the Host of a request is a name of a listener on loopback.
+func (o Options) mine(host string) bool {
+	name := strings.ToLower(strings.TrimSuffix(hostname(host), "."))
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") { // RFC 6761: loopback, without DNS
+		return true
+	}
+	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" && ip.Unmap().IsLoopback() {
+		return true
+	}
+	return slices.ContainsFunc(o.Hosts, func(h string) bool { return strings.EqualFold(h, name) })
+}
+
+// same reports whether an Origin is the listener's own: what the request is addressed to, or a name that the operator
+// has given it.
+func (o Options) same(origin, host string) bool {
+	u, err := url.Parse(origin)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return false
+	}
+	return strings.EqualFold(u.Host, host) ||
+		slices.ContainsFunc(o.Hosts, func(h string) bool { return strings.EqualFold(h, u.Hostname()) })
+}
+
+// hostname is a Host without its port and brackets.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+}
+
+// shortly is what a client sent, as it is repeated to it.
+func shortly(text string) string {
+	const most = 100
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+// otherTypes are the routes that take more than JSON.
+var otherTypes = map[string][]string{
+	"/api/v1/explain": {"text/plain", "application/yaml", "application/x-yaml", "application/x-ndjson", "application/octet-stream", ""},
+}
+
+// typed refuses a body that is not said to be JSON, or of what else the route takes. A web page's form can't say so, and
+// its script is asked first whether it may, which nothing here answers.
+func typed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		said := r.Header.Get("Content-Type")
+		t, _, err := mime.ParseMediaType(said)
+		bare := said == "" && (r.Body == nil || r.Body == http.NoBody)
+		if r.Method == http.MethodGet || r.Method == http.MethodHead || bare || err == nil && t == "application/json" ||
+			slices.Contains(otherTypes[r.URL.Path], t) && (err == nil || said == "") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		also := ""
+		if len(otherTypes[r.URL.Path]) > 0 {
+			also = ", or text as text/plain"
+		}
+		Problem(w, http.StatusUnsupportedMediaType, fmt.Sprintf("the body is %s; send JSON with Content-Type: application/json%s",
+			shortly(said), also))
+	})
+}

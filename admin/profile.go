@@ -1,0 +1,75 @@
+package admin
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+)
+
+const (
+	// longestProfile is how long a profile or trace may record. A trace of a busy mirror is megabytes a second.
+	longestProfile = time.Minute
+	// dumpPatience is how long one that is taken at once waits for another such.
+	dumpPatience = 10 * time.Second
+)
+
+// profiles has the profiles and traces of the Go runtime. One that records for a time runs at once, and one that is
+// taken at once beside it: each slows all of the process.
+func profiles(r chi.Router) {
+	recording, dumping := make(chan struct{}, 1), make(chan struct{}, 1)
+	bounded := func(long bool, h http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			turns, patience := dumping, dumpPatience
+			switch seconds := r.FormValue("seconds"); {
+			case seconds != "":
+				n, err := strconv.ParseFloat(seconds, 64)
+				if err != nil || !(n > 0 && n <= longestProfile.Seconds()) {
+					Problem(w, http.StatusBadRequest, fmt.Sprintf("seconds=%s: write a number of seconds, at most %.0f", seconds,
+						longestProfile.Seconds()))
+					return
+				}
+				turns, patience = recording, 0
+			case long: // of a length of its own
+				turns, patience = recording, 0
+			}
+			if !take(r, turns, patience) {
+				w.Header().Set("Retry-After", strconv.Itoa(int(longestProfile.Seconds())))
+				Problem(w, http.StatusServiceUnavailable, "another profile or trace is being recorded; ask again when it has ended, "+
+					"within a minute")
+				return
+			}
+			defer func() { <-turns }()
+			h(w, r)
+		}
+	}
+	r.Get("/debug/pprof/*", bounded(false, pprof.Index))
+	r.Get("/debug/pprof/cmdline", pprof.Cmdline)
+	r.Get("/debug/pprof/profile", bounded(true, pprof.Profile))
+	r.Get("/debug/pprof/symbol", pprof.Symbol)
+	r.Get("/debug/pprof/trace", bounded(true, pprof.Trace))
+}
+
+// take takes a turn, if there is one within a time.
+func take(r *http.Request, turns chan<- struct{}, patience time.Duration) bool {
+	select {
+	case turns <- struct{}{}:
+		return true
+	default:
+	}
+	if patience == 0 {
+		return false
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case turns <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-r.Context().Done():
+	}
+	return false
+}

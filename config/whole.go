@@ -1,0 +1,180 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+
+	"github.com/registrymirror/mirror/internal/guard"
+)
+
+// Text is a configuration's file as it was read.
+type Text struct {
+	Data []byte
+	at   string // where the file is once links are followed
+}
+
+// Read reads the file at path as Load does. With an empty path there is none.
+func Read(path string) (Text, error) {
+	if path == "" {
+		return Text{}, nil
+	}
+	at, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		at = path // that it isn't there is said below
+	}
+	data, err := readFile(path)
+	if err != nil {
+		return Text{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	return Text{Data: data, at: at}, nil
+}
+
+// CutError says that a file looks as if an editor or a copy had not come to its end.
+type CutError struct {
+	File string
+	// Line is the last line there is, from 1.
+	Line int
+	// Why says what shows it.
+	Why string
+}
+
+func (e *CutError) Error() string {
+	return fmt.Sprintf("%s ends at line %d, and %s: it looks cut off; write it to its end, or, if all of it is there, add ... as its "+
+		"last line, which ends a YAML document", e.File, e.Line, e.Why)
+}
+
+// Whole reports, as a *CutError, that a file which is to take the place of the one in use looks cut off. Nothing in YAML tells
+// half a file from a whole one, and half of one is often valid: a file without its upstreams opens the well-known ones to
+// everybody. So a file is refused that
+//   - ends where the one in use goes on: its last lines stand in the middle of that, or one of its last lines does, with
+//     fewer behind it;
+//   - ends within a line, where the one in use does not;
+//   - has lost upstreams or rules, with everything behind them.
+//
+// A last line of three dots says that all of it is there. What came by another link, as a mounted ConfigMap does, was whole
+// before the link pointed to it.
+func (t Text) Whole(file string, running Text) error {
+	next, was := bytes.TrimRight(t.Data, " \t\r\n"), bytes.TrimRight(running.Data, " \t\r\n")
+	if !guard.Whole || len(was) == 0 || t.at != running.at || ended(next) || bytes.Equal(next, was) {
+		return nil
+	}
+	cut := &CutError{File: file, Line: 1 + bytes.Count(next, []byte("\n"))}
+	switch lost := lost(next, was); {
+	case ended(was):
+		cut.Why = "the one in use ends with the line ..."
+	case bytes.HasPrefix(was, next), !bytes.HasSuffix(was, tail(next)) && goesOn(was, tail(next)), shorter(next, was):
+		cut.Why = "the one in use goes on there"
+	case !bytes.HasSuffix(t.Data, []byte("\n")) && bytes.HasSuffix(running.Data, []byte("\n")):
+		cut.Why = "there is no line break behind it"
+	case lost != "":
+		cut.Why = "the one in use has " + lost + " and this one has not"
+	default:
+		return nil
+	}
+	return cut
+}
+
+// ended reports whether a text ends with the line that ends a YAML document.
+func ended(text []byte) bool {
+	return bytes.Equal(text, []byte("...")) || bytes.HasSuffix(text, []byte("\n..."))
+}
+
+// tail is the last two lines of a text that say something; the last one may be half of one.
+func tail(text []byte) []byte {
+	from := len(text)
+	for range 2 {
+		for from > 0 {
+			line := text[bytes.LastIndexByte(text[:from], '\n')+1 : from]
+			from = max(0, from-len(line)-1)
+			if len(bytes.TrimSpace(line)) > 0 {
+				break
+			}
+		}
+	}
+	if from > 0 {
+		from++ // the line break
+	}
+	return text[from:]
+}
+
+// goesOn reports whether some lines stand in a text, and more than comments behind them.
+func goesOn(text, lines []byte) bool {
+	if bytes.IndexByte(lines, '\n') < 0 {
+		return false // one line alone may well end two files
+	}
+	for at := 0; ; {
+		i := bytes.Index(text[at:], lines)
+		if i < 0 {
+			return false
+		}
+		begin, end := at+i, at+i+len(lines)
+		if (begin == 0 || text[begin-1] == '\n') && says(text[end:]) {
+			return true
+		}
+		at = begin + 1
+	}
+}
+
+// shorter reports whether, behind the last line that both texts have, and that one of them once, there is less in next than
+// in was: what was edited last in a file that is cut is not in the one in use.
+func shorter(next, was []byte) bool {
+	const look = 5
+	for behind := 0; behind < look && len(next) > 0; behind++ {
+		next = bytes.TrimRight(next, " \t\r\n")
+		line := next[bytes.LastIndexByte(next, '\n')+1:]
+		next = next[:len(next)-len(line)]
+		if i := bytes.Index(was, line); says(line) && i >= 0 && (i == 0 || was[i-1] == '\n') &&
+			bytes.Count(was, line) == 1 && starts(was[i+len(line):]) {
+			return lines(was[i+len(line):]) > behind
+		}
+		if !says(line) {
+			behind--
+		}
+	}
+	return false
+}
+
+// starts reports whether a line ends where a text begins.
+func starts(text []byte) bool {
+	return len(text) == 0 || text[0] == '\n' || text[0] == '\r'
+}
+
+// lines counts the lines that are more than blanks and comments.
+func lines(text []byte) (n int) {
+	for line := range bytes.Lines(text) {
+		if says(line) {
+			n++
+		}
+	}
+	return n
+}
+
+// says reports whether a text is more than blanks and comments.
+func says(text []byte) bool {
+	for line := range bytes.Lines(text) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+			return true
+		}
+	}
+	return false
+}
+
+// lost is the key of upstreams or rules where a text has it no more, while it had.
+func lost(next, was []byte) string {
+	for _, key := range []string{"upstreams:", "rules:"} {
+		if hasKey(was, key) && !hasKey(next, key) {
+			return key[:len(key)-1]
+		}
+	}
+	return ""
+}
+
+func hasKey(text []byte, key string) bool {
+	for line := range bytes.Lines(text) {
+		if bytes.HasPrefix(line, []byte(key)) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,5 @@
+//go:build unguarded_seat
+
+package guard
+
+const off = "seat"

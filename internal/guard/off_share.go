@@ -1,0 +1,5 @@
+//go:build unguarded_share
+
+package guard
+
+const off = "share"

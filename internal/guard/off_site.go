@@ -1,0 +1,5 @@
+//go:build unguarded_site
+
+package guard
+
+const off = "site"

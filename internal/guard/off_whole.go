@@ -1,0 +1,5 @@
+//go:build unguarded_whole
+
+package guard
+
+const off = "whole"

@@ -1,0 +1,4 @@
+package pull
+
+// Due is due.
+var Due = due
