@@ -178,7 +178,8 @@ func (m *mirror) reload(ctx context.Context, o setup) error {
 		o.Level = "info"
 	}
 	o.More += "\ndrain: 1s"
-	if err := replace(m.File, mirrord.Config(o.Dir, o.Options)); err != nil {
+	// The line at its end says that all of it is there, where it has less than the running one.
+	if err := replace(m.File, mirrord.Config(o.Dir, o.Options)+"...\n"); err != nil {
 		return err
 	}
 	if err := m.signal(syscall.SIGHUP); err != nil {
