@@ -10,6 +10,7 @@ CRASH_ROUNDS ?= 20
 CRASH_KILLS ?= 1000
 CRASH_FOR ?= 20m
 ROTATION ?= 60s
+EARLIER ?= 0d06215
 CONFIG ?=
 VERSION ?=
 TOOL := go tool -modfile=tools/go.mod
@@ -67,6 +68,13 @@ tour: build ## ten failures on this machine, offline: what a client prints witho
 kill: ## kill -9 of the binary at every named point and at random, in full: an hour or so; CRASH_SEED=N repeats a run
 	cd e2e && CRASH_ROUNDS=$(CRASH_ROUNDS) CRASH_KILLS=$(CRASH_KILLS) CRASH_FOR=$(CRASH_FOR) \
 	  go test -count=1 -timeout 90m -v -run '^(TestKill|TestPoints)' . | grep -v '^=== '
+
+.PHONY: attack
+attack: install build ## a hostile registry, publisher and client against the binary, floods in full: half an hour; RUN=REGEXP for some scenes
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; mkdir "$$dir/source"; \
+	git archive $(EARLIER) | tar -x -C "$$dir/source"; \
+	(cd "$$dir/source" && CGO_ENABLED=0 go build -pgo=off -o "$$dir/earlier" ./cmd/mirror); \
+	cd e2e && go run ./attack -mirror ../bin/mirror -earlier "$$dir/earlier" $(if $(RUN),-run '$(RUN)')
 
 .PHONY: faults
 faults: ## the fault matrix, in full: 100,000 trials, a quarter of an hour; FAULTS='-only F8 -seed 7 -trials 1' for one
