@@ -166,6 +166,10 @@ func TestPostIsJSON(t *testing.T) {
 			continue
 		}
 		text := route[1] == "/api/v1/explain"
+		body := `{"image":"nginx"}`
+		if strings.HasPrefix(route[1], "/api/v1/upstreams/") {
+			body = `{"upstream":"docker.io"}`
+		}
 		for contentType, ok := range map[string]bool{
 			"application/json": true, "Application/JSON; charset=utf-8": true,
 			"application/x-www-form-urlencoded": false, "multipart/form-data; boundary=x": false, "application/jsonp": false,
@@ -175,7 +179,7 @@ func TestPostIsJSON(t *testing.T) {
 			if contentType == "" {
 				headers = nil
 			}
-			w := asks(t, h, route[0], route[1], "localhost", `{"image":"nginx"}`, headers...)
+			w := asks(t, h, route[0], route[1], "localhost", body, headers...)
 			if ok && w.Code != 200 || !ok && (w.Code != 415 || !strings.Contains(w.Body.String(), "application/json")) {
 				t.Errorf("%s as %q: %d %s", route, contentType, w.Code, w.Body)
 			}

@@ -36,6 +36,9 @@ type Disk struct {
 	Err                error // what a call said; nil where only Space tells
 }
 
+// exhausted reports whether so little is free that no content fits, whatever MinFree wants.
+func (d Disk) exhausted() bool { return d.Space.Total > 0 && d.Space.Free < 64<<10 }
+
 // String says how the disk is, and what to do about it.
 func (d Disk) String() string {
 	disk, dir := "the cache's disk", "the cache's folder"
@@ -262,7 +265,10 @@ func (c *Cache) noRoom(n int64) error {
 		e.Why = DiskLacks
 	}
 	c.mu.Unlock()
-	e.Disk = c.health.now()
+	if e.Disk = c.health.now(); e.Disk.exhausted() {
+		c.health.turn(DiskFull, nil)
+		e.Disk = c.health.now()
+	}
 	return e
 }
 
@@ -278,7 +284,7 @@ func (c *Cache) look() {
 		return
 	}
 	c.broken.Store(false)
-	if c.belowFloor().none() {
+	if c.belowFloor().none() && !c.health.now().exhausted() {
 		c.health.turn(DiskOK, nil)
 	} else {
 		c.health.turn(DiskFull, nil)

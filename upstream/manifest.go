@@ -165,7 +165,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	if derr == nil {
 		m.Digest = want
 	}
-	c.provenBy(resp, derr == nil)
+	c.provenBy(resp, m, derr == nil)
 	return m, nil
 }
 

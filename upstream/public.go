@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/registrymirror/mirror/oci"
 )
 
 const (
@@ -19,7 +21,30 @@ const (
 type public struct {
 	mu    sync.Mutex // guards what follows; a leaf
 	until map[string]time.Time
-	some  time.Time // until when something is known to be given to requests without a login
+	some  time.Time       // until when something is known to be given to requests without a login
+	own   map[string]bool // by repository and digest: that we made of bytes for which the registry announced none
+}
+
+// maxOwn bounds own. Once it is full, each digest that an answer does not announce counts as one of them.
+const maxOwn = 4096
+
+// make notes a digest that is our own word.
+func (p *public) make(repository string, d oci.Digest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.own == nil {
+		p.own = make(map[string]bool)
+	}
+	if len(p.own) < maxOwn {
+		p.own[repository+"@"+string(d)] = true
+	}
+}
+
+// made reports whether a digest is our own word.
+func (p *public) made(repository string, d oci.Digest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.own[repository+"@"+string(d)] || len(p.own) >= maxOwn
 }
 
 func (p *public) has(repository string, now time.Time) bool {
@@ -60,10 +85,16 @@ func (p *public) drop(repository string) (was bool) {
 	return was
 }
 
-// provenBy notes that the endpoint has shown a manifest of the repository without a login. announced is the digest that was
-// asked for, or that the answer names; the bytes have it.
-func (c *call) provenBy(resp *answer, announced bool) {
-	if from, _ := originOf(resp.url); announced && from == c.ep.origin && c.cred.IsAnonymous() {
+// provenBy notes that the endpoint has shown a manifest of the repository without a login, where that is what an answer shows:
+// a document with parts, by the registry itself, whose bytes have the digest that it announced or was asked by. A digest that
+// was made from the bytes of an answer without one announces nothing when it is asked for later.
+func (c *call) provenBy(resp *answer, m *oci.Manifest, announced bool) {
+	switch from, _ := originOf(resp.url); {
+	case !c.cred.IsAnonymous() || from != c.ep.origin || len(m.Children) == 0 || !oci.IsManifest(m.MediaType):
+	case !announced:
+		c.ep.public.make(c.repository, m.Digest)
+	case resp.Header.Get("Docker-Content-Digest") == "" && c.ep.public.made(c.repository, m.Digest):
+	default:
 		c.ep.public.add(c.repository, time.Now())
 	}
 }

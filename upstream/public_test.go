@@ -104,9 +104,13 @@ func (s *shop) registry(t *testing.T) *upstream.Registry {
 func everything(t *testing.T, r *upstream.Registry) {
 	t.Helper()
 	d := digestOf(manifest)
-	_, _ = r.Resolve(t.Context(), "app", "1")
+	if desc, err := r.Resolve(t.Context(), "app", "1"); err == nil { // what follows a tag in a pull
+		_, _ = r.Manifest(t.Context(), "app", string(desc.Digest))
+	}
+	if m, err := r.Manifest(t.Context(), "app", "1"); err == nil {
+		_, _ = r.Manifest(t.Context(), "app", string(m.Digest))
+	}
 	_, _ = r.Resolve(t.Context(), "app", string(d))
-	_, _ = r.Manifest(t.Context(), "app", "1")
 	_, _ = r.Manifest(t.Context(), "app", string(d))
 	_, _ = r.Stat(t.Context(), "app", digestOf([]byte("layer")))
 	_, _ = r.Tags(t.Context(), "app", nil)
@@ -124,6 +128,12 @@ func TestWhatIsNotAProofOfPublic(t *testing.T) {
 			if r.Method == http.MethodGet {
 				_, _ = w.Write([]byte(text))
 			}
+		}
+	}
+	digested := func(h http.HandlerFunc, text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Docker-Content-Digest", string(digestOf([]byte(text))))
+			h(w, r)
 		}
 	}
 	elsewhere := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -157,6 +167,12 @@ func TestWhatIsNotAProofOfPublic(t *testing.T) {
 		"a login page called JSON":      page("application/json", "<html>sign in</html>"),
 		"a page that looks like one":    page("application/json", `{"status":"ok"}`),
 		"a page with a manifest's type": page(oci.MediaTypeOCIManifest, `{"schemaVersion":2,"mediaType":"`+oci.MediaTypeOCIManifest+`","config":{"mediaType":"a/b","digest":"`+string(digestOf(nil))+`","size":0},"layers":[]}`),
+		"JSON of a login":               page("application/json", `{"login":"https://sso.example/"}`),
+		"JSON as a manifest":            page(oci.MediaTypeOCIManifest, `{"login":"https://sso.example/"}`),
+		"JSON as an index":              page(oci.MediaTypeOCIIndex, `{"login":"https://sso.example/"}`),
+		"JSON that says its digest":     digested(page("application/json", `{"login":"https://sso.example/"}`), `{"login":"https://sso.example/"}`),
+		"JSON as a manifest, digest":    digested(page(oci.MediaTypeOCIManifest, `{"login":"https://sso.example/"}`), `{"login":"https://sso.example/"}`),
+		"an empty index":                digested(page(oci.MediaTypeOCIIndex, string(oci.EmptyIndex())), string(oci.EmptyIndex())),
 		"nothing":                       page("text/plain", ""),
 		"a redirect to a login page":    to(http.StatusFound, elsewhere.URL+"/login"),
 		"303 to a login page":           to(http.StatusSeeOther, elsewhere.URL+"/login"),

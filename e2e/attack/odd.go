@@ -25,7 +25,7 @@ func clockScenes() []scene {
 		{line: 18, name: "stopped-for-a-minute", limit: 4 * time.Minute, play: func(ctx context.Context, s *stage) error { return playStopped(ctx, s, time.Minute) }},
 		{line: 18, name: "cache-folder-vanishes", short: true, play: playVanished},
 		{line: 18, name: "disk-is-full", short: true, play: func(ctx context.Context, s *stage) error { return playFull(ctx, s, "5%", "full", "bytes free") }},
-		{line: 18, name: "disk-is-full-without-a-floor", play: func(ctx context.Context, s *stage) error { return playFull(ctx, s, "0", "0 B", "free") }},
+		{line: 18, name: "disk-is-full-without-a-floor", play: func(ctx context.Context, s *stage) error { return playFull(ctx, s, "0", "0 bytes", "free") }},
 	}
 }
 
