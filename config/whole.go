@@ -22,6 +22,15 @@ func (t Text) rewritten(before Text) bool {
 	return t.at == before.at && (t.info == nil || before.info == nil || os.SameFile(t.info, before.info))
 }
 
+// SeenAt is t, that is in use, with the file of a text that was read after it: what is written into that file next is held
+// against t, though its own content was refused.
+func (t Text) SeenAt(later Text) Text {
+	if later.at != "" {
+		t.at, t.info = later.at, later.info
+	}
+	return t
+}
+
 // Read reads the file at path as Load does. With an empty path there is none.
 func Read(path string) (Text, error) {
 	if path == "" {

@@ -49,6 +49,7 @@ func reload(
 		switch {
 		case err != nil:
 			how.err = err
+			text = text.SeenAt(now)
 			a.NotReloaded(err)
 		case asked || !same:
 			names = next.Files()
@@ -56,6 +57,8 @@ func reload(
 			if how.err = a.Reload(next); how.err == nil {
 				how.changed = config.Changed(c, next)
 				c, text = next, now
+			} else {
+				text = text.SeenAt(now)
 			}
 			point.Hit("serve/reloaded")
 		}

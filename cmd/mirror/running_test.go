@@ -86,14 +86,16 @@ func TestAskARunningMirror(t *testing.T) {
 	}
 	ask(exitOK, "the last reload was refused: "+file+":6:1", "status")
 	// What a file lost at its end may be what an editor has not written yet, also where a reload is asked for.
-	put(text)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	refused = ask(exitFailed, "the configuration was not reloaded, the old one stays in use", "reload")
 	if !strings.Contains(refused, file+" ends at line 5") {
 		t.Errorf("half a file:\n%s", refused)
 	}
 	ask(exitOK, "the last reload was refused: "+file+" ends at line 5", "status")
 	ask(exitOK, "waits for a restart: drain", "status")
-	put(text + "...\n")
+	put(text) // renamed into place, it is whole
 	ask(exitOK, "", "reload")
 	if s := ask(exitOK, "ready", "status"); strings.Contains(s, "restart") || strings.Contains(s, "refused") {
 		t.Errorf("mended:\n%s", s)
