@@ -178,8 +178,8 @@ func (c *Config) Warnings() []string {
 			"set admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", c.Admin.Listen))
 	}
 	for i, r := range c.Rules {
-		list = append(list, fmt.Sprintf("rules[%d] is for everybody who reaches the mirror (%s): each client that can connect reads %s; "+
-			"keep the mirror to the network of your nodes", i, strings.Join(r.Who, ", "), strings.Join(r.Pull, " ")))
+		list = append(list, fmt.Sprintf("rules[%d] (%s) lets each client that can connect to the mirror pull %s; "+
+			"allow connections from the network of your nodes only", i, strings.Join(r.Who, ", "), strings.Join(r.Pull, " ")))
 	}
 	if len(c.Rules) > 0 {
 		list = append(list, "a kubelet that checks pull secrets (KEP-2535) takes the mirror's answer for proof of any secret; put into rules "+
@@ -187,7 +187,7 @@ func (c *Config) Warnings() []string {
 	}
 	for _, u := range c.Upstreams {
 		if u.Access == "rules" && !c.Ruled(u) {
-			list = append(list, fmt.Sprintf("nobody may pull anything of %s: it has access: rules, and no rule is for it; add one, "+
+			list = append(list, fmt.Sprintf("no client may pull anything of %s: it has access: rules, and no rule names it; add one, "+
 				"as in %s", u.Name, ruleFor(u.Name)))
 		}
 	}

@@ -97,7 +97,7 @@ func TestWarnings(t *testing.T) {
 	}
 	got := parse(t, ruled("access: rules", "{who: ['*'], pull: [docker.io/acme/**]}")).Warnings()
 	if len(got) != 3 || !strings.Contains(got[1], "KEP-2535") || !strings.Contains(got[0], "docker.io/acme/**") ||
-		!strings.HasPrefix(got[2], "nobody may pull anything of a.azurecr.io") {
+		!strings.HasPrefix(got[2], "no client may pull anything of a.azurecr.io") {
 		t.Errorf("%q", got)
 	}
 	for text, want := range map[string]int{

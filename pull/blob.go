@@ -285,7 +285,7 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 // itself ended with is remembered there.
 func (b blob) failed(err error) error {
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
-		return err // a flight that somebody else began, whose manifest gives the blob a wrong size
+		return err // another request began the flight, and its manifest gives the blob a wrong size
 	} else if ok && m.Got == "" && b.want >= 0 {
 		err = b.contradicted(m, err)
 	}

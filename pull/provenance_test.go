@@ -286,7 +286,7 @@ func TestRunningDownloadsAreNoProof(t *testing.T) {
 	if _, err := io.Copy(io.Discard, mine.Object); err != nil {
 		t.Error(err)
 	}
-	// Verified and kept by now. It came by a login, so it is open to nobody but those who were shown it.
+	// Verified and kept by now. It came by a login, so only the repository that has shown it may serve it.
 	for what, err := range c.takes(t, evil, layer.Digest) {
 		if !refused(err) {
 			t.Errorf("%s once it is here: %v", what, err)

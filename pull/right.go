@@ -153,8 +153,8 @@ func refusedWithoutLogin(err error) bool {
 	return ok && (e.Status == 401 || e.Status == 403)
 }
 
-// ask asks the upstream of a site whether it still shows a repository, by what a client wants of it, once for all who want
-// to know. It returns nil where content that is here may be served: the upstream shows it, or does not answer in time.
+// ask asks the upstream of a site whether it still shows a repository, by what a client wants of it, once for all requests
+// that want to know. It returns nil where content that is here may be served: the upstream shows it, or does not answer in time.
 func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, start time.Time) error {
 	k := st.key(kind, ref.Repo, ref.Digest.String())
 	if err := p.failures.get(k); err != nil {

@@ -69,7 +69,7 @@ func TestOneClientLeavesTurnsToOthers(t *testing.T) {
 	})
 }
 
-// TestManyClientsShare has eight clients with 50 blobs each: each has as many turns, whoever came first.
+// TestManyClientsShare has eight clients with 50 blobs each: each has as many turns, in whatever order they came.
 func TestManyClientsShare(t *testing.T) {
 	t.Parallel()
 	var p paced
@@ -134,7 +134,7 @@ func TestTransfersThatNoReaderWaitsForRest(t *testing.T) {
 		if took := time.Since(begin); took > 11*time.Second {
 			t.Errorf("behind a transfer that no reader waits for it took %s", took)
 		}
-		// It goes on when nobody else wants the turn.
+		// It goes on when no other transfer wants the turn.
 		begin = time.Now()
 		if err := <-slow; err != nil {
 			t.Error(err)

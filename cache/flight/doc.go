@@ -38,11 +38,12 @@
 // its start and passes on what he lacks, if what he was sent is what the hasher had seen.
 //
 // With no reader left, a flight of which nothing has come ends. A fill goes on if at most GoOn bytes (64 MiB) or half the
-// blob is missing; else it stops after Linger, and the spool is parked with its extents for Park: who comes back goes on where
-// it stopped. What comes without a reader is on its client's account (see unread): when that is used up, it is parked at once.
+// blob is missing; else it stops after Linger, and the spool is parked with its extents for Park: the next
+// reader goes on where it stopped. Bytes that come without a reader are charged to the client that left last (see unread):
+// when its allowance is used up, the spool is parked at once.
 //
-// Where the fill is slow and a reader has a source with another Key, that is tried, and the faster one brings the rest: see
-// relay.
+// Where the fill is slow and a reader has a source with another Key, that source is tried, and the faster of the two brings
+// the rest: see relay.
 //
 // Not here: which content is whole (the store), space (the cache), retries and ranges that upstreams get wrong (the
 // source), rights (whoever calls Join).

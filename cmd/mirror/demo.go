@@ -69,8 +69,8 @@ var acts = []act{
 		about: "The registry has a limit of pulls for each address.",
 	},
 	{
-		host: "lab.example", kind: demo.Portal, title: "It is no registry",
-		about: "The network wants a login, and answers for the registry with a page of its own.",
+		host: "lab.example", kind: demo.Portal, title: "It is not a registry",
+		about: "The network wants a login, and answers with its own page in place of the registry.",
 	},
 	{
 		host: "team.example", kind: demo.Healthy, down: true, title: "The registry is down",
