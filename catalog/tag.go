@@ -111,7 +111,7 @@ func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time) (Tag
 		}
 		point.Hit("catalog/move")
 		if next.Version, err = c.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
-			c.forget(key) // somebody else on the table; what they wrote counts
+			c.forget(key) // another writer has written to the table; what it wrote counts
 			continue
 		}
 		if err != nil {

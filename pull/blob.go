@@ -40,7 +40,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	n, here := p.cache.Stat(ref.Digest)
 	if may == shouldAsk && here {
 		kind := oci.KindBlob
-		if isManifest { // that it is not among the blobs is no reason to forget it
+		if isManifest { // it is not among the blobs, and must not be forgotten for that
 			kind = oci.KindManifest
 		}
 		if err := p.ask(ctx, st, kind, ref, start); err != nil {

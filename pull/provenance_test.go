@@ -317,8 +317,8 @@ func TestWhatIsOpenIsServedWhereverItIsNamed(t *testing.T) {
 	}
 }
 
-// A repository that everybody could read and that now refuses is served for as long as a stale tag is, and no longer; one
-// that is not asked about for so long is asked about again, and served where its registry does not answer.
+// A repository that all clients could read and that now refuses is served for as long as a stale tag is, and no longer. After
+// that time without a question the registry is asked again, and the repository is served where it does not answer.
 func TestRepositoryThatIsPublicNoMore(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {

@@ -112,7 +112,7 @@ func orElse(s, other string) string {
 	return s
 }
 
-// What is no list, or cut, is refused when it is large, too.
+// A document that is not a list, or is cut, is refused when it is large, too.
 func TestLargePagesThatAreNone(t *testing.T) {
 	t.Parallel()
 	pad := `"x":"` + strings.Repeat("x", 4<<20) + `"`

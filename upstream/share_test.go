@@ -269,7 +269,7 @@ func TestSmallBlobsDoNotWait(t *testing.T) {
 		if took := time.Since(begin); took != 10*time.Second {
 			t.Errorf("a small one took %s, want its 10 s", took)
 		}
-		// A flood of small ones is no better.
+		// A flood of small ones gets no more either.
 		for i := range 300 {
 			flood = append(flood, asks(ctx, r, fmt.Sprint("many", i), small("10.0.0.66")))
 		}

@@ -19,7 +19,7 @@ type Kind int
 
 // The kinds of registries.
 const (
-	Healthy  Kind = iota // it gives its image to everybody
+	Healthy  Kind = iota // it gives its image to every client
 	Private              // it wants a login, and accepts none: the password has expired
 	Limiting             // it has given this address enough for today
 	Portal               // it is not a registry: the network's login page answers for it
