@@ -10,8 +10,8 @@ import (
 // ruleHostPattern is a glob of upstreams: the letters of hosts and ports, and *.
 var ruleHostPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*\[]([a-z0-9._*:\[\]-]*[a-z0-9*\]])?)$`)
 
-// everybody are the words of who that mean everybody who reaches the mirror: the only ones, as long as nobody can say who
-// they are.
+// everybody are the values of who that mean each client that can connect to the mirror. There are no others, as long as clients
+// can't identify themselves.
 var everybody = []string{"anonymous", "*"}
 
 // ruleFor is a rule for an upstream, as an example.
@@ -40,19 +40,19 @@ func (d *decoder) checkRules(c *Config) {
 	for _, u := range c.Upstreams {
 		if u.Access == "rules" && len(u.Credentials) > 0 && !c.Ruled(u) {
 			d.bad(spot{}.key("upstreams").chosen(u.Name).path+".credentials",
-				"nobody may have what they are for: there is no rule for "+u.Name, "add one to rules, as in "+ruleFor(u.Name))
+				"no client may pull anything with them: there is no rule for "+u.Name, "add one to rules, as in "+ruleFor(u.Name))
 		}
 	}
 }
 
 func (d *decoder) checkWho(r Rule, at string) {
 	if len(r.Who) == 0 {
-		d.bad(at+".who", "a rule is for nobody", "add who: [anonymous]")
+		d.bad(at+".who", "the rule names no client", "add who: [anonymous]")
 	}
 	for j, who := range r.Who {
 		if !slices.Contains(everybody, who) {
 			d.bad(spot{path: at + ".who"}.index(j).path, quoted(who)+" has to be known to the mirror, and that is "+notYet,
-				`write anonymous or "*": a rule is for everybody who reaches the mirror`)
+				`write anonymous or "*": a rule is for each client that can connect to the mirror`)
 		}
 	}
 }
