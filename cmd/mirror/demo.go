@@ -70,7 +70,7 @@ var acts = []act{
 	},
 	{
 		host: "lab.example", kind: demo.Portal, title: "It is not a registry",
-		about: "The network wants a login, and answers with its own page in place of the registry.",
+		about: "The network wants a login, and answers for the registry with a page of its own.",
 	},
 	{
 		host: "team.example", kind: demo.Healthy, down: true, title: "The registry is down",

@@ -17,7 +17,7 @@ const (
 	Claim        = off != "claim"        // an endpoint that contradicts a publisher's manifest is not at fault
 	Lease        = off != "lease"        // what a pull will ask for next is not evicted
 	Arrival      = off != "arrival"      // a size that is only claimed reserves nothing, and evicts nothing
-	Relay        = off != "relay"        // a slow source does not decide for readers who have another one
+	Relay        = off != "relay"        // a slow source does not slow down readers that have another one
 	Unread       = off != "unread"       // what is fetched with no reader left is bounded by client
 	Held         = off != "held"         // slow readers don't keep new content from being stored
 	Reservation  = off != "reservation"  // a download has its room before it begins
