@@ -9,9 +9,9 @@ import (
 type Cache struct {
 	Bytes    int64 `json:"bytes"`    // stored
 	Size     int64 `json:"size"`     // the budget
-	Reserved int64 `json:"reserved"` // of it, for downloads that go on or wait for somebody to come back
+	Reserved int64 `json:"reserved"` // of it, for downloads that go on or wait for a client to come back
 	Objects  int64 `json:"objects"`  // stored blobs and manifests
-	Parked   int64 `json:"parked"`   // downloads that wait for somebody to come back
+	Parked   int64 `json:"parked"`   // downloads that wait for a client to come back
 	Degraded bool  `json:"degraded"` // the disk is full or fails: what is not cached is passed on without being stored
 
 	Disk *CacheDisk `json:"disk,omitempty"`

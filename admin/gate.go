@@ -15,7 +15,8 @@ import (
 
 // A browser is the one client that acts for others than its user: any web page can have it send requests to
 // 127.0.0.1, and after DNS rebinding read the answers, too. So a listener on loopback answers to its own names alone,
-// and no listener answers what another site's page has sent. What is no browser sends neither Origin nor Sec-Fetch-Site.
+// and no listener answers what another site's page has sent. Clients that are not browsers send neither Origin nor
+// Sec-Fetch-Site.
 
 // gate refuses what a browser sends for another site, on every route.
 func (o Options) gate(next http.Handler) http.Handler {

@@ -114,8 +114,8 @@ func local() http.Handler {
 	return admin.New(o)
 }
 
-// What is no page of another site is answered: the command line, kubectl port-forward, the browser's own address bar, a
-// page of the listener itself, a proxy in front.
+// Requests that don't come from a page of another site are answered: from the command line, kubectl port-forward, the
+// browser's own address bar, a page of the listener itself, a proxy in front.
 func TestOwnSite(t *testing.T) {
 	t.Parallel()
 	o := everythingOptions()

@@ -28,7 +28,7 @@ func (e *NotReloaded) Error() string {
 	return fmt.Sprintf("the configuration was not reloaded, the old one stays in use: it has %d problems", len(e.Problems))
 }
 
-// reloadPatience is how long a reload may take: it reads files, and asks nobody.
+// reloadPatience is how long a reload may take: it reads files, and asks no host.
 const reloadPatience = 20 * time.Second
 
 // reload has the configuration read again.

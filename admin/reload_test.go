@@ -42,7 +42,7 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// A class or reason that there is not is no reason to say that nothing failed.
+// For an unknown class or reason the answer is an error, not an empty list.
 func TestUnknownWordsAreRefused(t *testing.T) {
 	t.Parallel()
 	h := admin.New(admin.Options{Failures: &kept{}})

@@ -25,7 +25,7 @@ const maxResetBody = 16 << 10
 // reset ends what is believed of an upstream. It returns the names of the registries, none for a name that is not known.
 func reset(do func(upstream string) []string, log *slog.Logger) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		// A web page can't send this type to another site without being asked first, which nobody here answers.
+		// A browser asks a site (by OPTIONS) before a page of another site may send it this type, and we never permit it.
 		if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
 			Problem(w, http.StatusUnsupportedMediaType, "send application/json, as in {\"upstream\":\"docker.io\"}")
 			return
@@ -39,7 +39,7 @@ func reset(do func(upstream string) []string, log *slog.Logger) http.HandlerFunc
 		}
 		names := do(q.Upstream)
 		if len(names) == 0 {
-			Problem(w, http.StatusNotFound, fmt.Sprintf("%q is not an upstream of this mirror, or nobody has asked for it yet; "+
+			Problem(w, http.StatusNotFound, fmt.Sprintf("%q is not an upstream of this mirror, or no client has asked for it yet; "+
 				"mirror upstreams shows those that there are", q.Upstream))
 			return
 		}

@@ -133,7 +133,7 @@ func TestConfirmedSizeEvictsWhatArrives(t *testing.T) {
 	})
 }
 
-// Downloads that don't fit beside each other find out before much has come, and everybody gets his bytes.
+// Downloads that don't fit beside each other find out before much has come, and each reader gets its bytes.
 func TestDownloadsThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -163,8 +163,8 @@ func TestDownloadsThatDoNotFit(t *testing.T) {
 	})
 }
 
-// Readers who take a byte now and then keep nothing from being stored: what they read goes, and they keep their file for a
-// while.
+// Readers that take a byte now and then don't keep new content from being stored: what they read is evicted, and they keep its
+// file open for a while.
 func TestSlowReadersPinNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -208,12 +208,13 @@ func TestSlowReadersPinNothing(t *testing.T) {
 			_ = o.Close()
 		}
 		if st := b.Stats(); st.Held != 0 {
-			t.Errorf("%d bytes are held by nobody", st.Held)
+			t.Errorf("%d bytes are held after every reader has closed", st.Held)
 		}
 	})
 }
 
-// What is read slowly on its way, and evicted since, is held as well; who reads it goes on from his own source.
+// Content that is read slowly while it arrives, and is evicted after that, is held as well. When its file is closed, the reader
+// goes on from its own source.
 func TestSlowReaderOfADownload(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -279,7 +280,7 @@ func TestManyLeases(t *testing.T) {
 	})
 }
 
-// Who is refused room reads why, in numbers, and so does who looks at the cache.
+// The error of a download that gets no room says why, in numbers, and so do the cache's statistics.
 func TestNoRoomSaysWhy(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -304,7 +305,7 @@ func TestNoRoomSaysWhy(t *testing.T) {
 			}
 			no, ok := errors.AsType[*cache.NoRoomError](err)
 			if !ok {
-				t.Fatalf("%v is no NoRoomError", err)
+				t.Fatalf("%v is not a NoRoomError", err)
 			}
 			return no.Error()
 		}

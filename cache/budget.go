@@ -17,7 +17,8 @@ const (
 
 // What a download is going to need is claimed from others that would begin, without evicting for it: up to claimLeast bytes
 // at its first byte, and claimFactor times what has arrived from then on. So two downloads that don't fit beside each other
-// find out early, and a registry that announces terabytes and sends nothing keeps nobody from the cache.
+// find out early, and a registry that announces terabytes and sends nothing keeps no other download from
+// the cache.
 const (
 	claimLeast  = 64 << 20
 	claimFactor = 16

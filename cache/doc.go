@@ -14,8 +14,8 @@
 // Eviction is segmented LRU. New content is on probation; content used again in a later minute is protected, up to two
 // thirds of the budget. Victims come from the end of the probation, then from that of the protected. Above 90 % of the
 // budget the cache evicts down to 80 %, and as much as a download needs as its bytes arrive (see spool); below the floor
-// of free bytes and inodes of the disk, up to the floor. Content that somebody keeps, or that is on its way, is left alone,
-// and so is for a minute what is open (see held).
+// of free bytes and inodes of the disk, up to the floor. Content with a keep, or on its way, is left alone, and so is
+// content that has been open for less than a minute (see held).
 //
 // How much room there is nobody knows before Run has found out what is stored. Until then hits are served, misses wait
 // a few seconds for it and are uncached after that, and nothing is evicted: holders assert their keeps before Run.

@@ -10,8 +10,8 @@ import (
 // Content that is open can be evicted, too: its readers keep the file, and the disk its bytes, until they close it. The
 // budget does not count those bytes any more, so they are bounded:
 //
-//	stored, open < openFor ── stays: somebody is at it
-//	stored, open for longer ── goes when nothing else can, while what is held so is at most heldShare of the budget
+//	stored, open < openFor ── stays: a reader is likely to be at it
+//	stored, open for longer ── goes when nothing else can, while all that is held is at most heldShare of the budget
 //	held for heldFor, or beyond the share ── its files are closed, and its readers go on from their own sources
 const (
 	openFor   = time.Minute

@@ -235,7 +235,7 @@ func (c *Cache) use(d oci.Digest, o Object) {
 	var h *hold
 	if n, ok := o.(CloseNotifier); ok {
 		h = &hold{o: o}
-		n.OnClose(func() { // before anybody else can close it
+		n.OnClose(func() { // before another goroutine can close it
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.letGo(h)

@@ -20,8 +20,8 @@ type Allocator interface {
 	Allocate(off, n int64) error
 }
 
-// create is the flights': it makes the spool of a blob. Nothing is reserved for it before its first byte: until then nobody
-// but a manifest has said that there are any.
+// create is for flights: it makes the spool of a blob. Nothing is reserved for it before its first byte: until then only a
+// manifest says that the blob has any.
 func (c *Cache) create(d oci.Digest, size int64) (Spool, error) {
 	s := &spool{c: c, size: size}
 	err := c.makeSpool(s)
@@ -91,7 +91,7 @@ type spool struct {
 	reserved int64 // bytes
 	claimed  int64 // bytes kept from others that would begin, reserved ones included
 	ended    bool
-	parked   bool  // nobody writes, and it may be dropped for its room
+	parked   bool  // no flight writes to it, and it may be dropped for its room
 	held     *hold // on the content that it became
 
 	reading positions

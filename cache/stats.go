@@ -7,7 +7,7 @@ type Stats struct {
 	Reserved int64 // bytes, for downloads under way and parked
 	Held     int64 // bytes, evicted and still open
 	Objects  int64 // stored pieces of content
-	Parked   int64 // unfinished downloads that wait for somebody to come back
+	Parked   int64 // unfinished downloads that wait for a client to come back
 
 	Hits         int64 // Opens answered from the store
 	Misses       int64 // that started a download

@@ -12,8 +12,8 @@ import (
 	"github.com/registrymirror/mirror/cache/disk"
 )
 
-// A folder that vanishes is said to be gone before anybody asks for content, pulls go on, and when it is back so is the
-// cache.
+// A folder that vanishes is reported as gone before a client asks for content, pulls go on, and when the folder is back so is
+// the cache.
 func TestFolderThatVanishes(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cache")

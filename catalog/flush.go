@@ -74,7 +74,7 @@ func (c *Catalog) flushOne(key string) error {
 	}
 	v, err := c.swap(key, t, t.Version)
 	if errors.Is(err, state.ErrConflict) {
-		c.forget(key) // somebody else on the table knows better
+		c.forget(key) // another writer to the table knows better
 		return nil
 	}
 	if err != nil {

@@ -85,9 +85,9 @@ func (c *Catalog) load(ref oci.Ref, key string) (Tag, error) {
 
 // Moved records that at the given time the upstream was seen to mean digest to by ref's tag, and returns what is known
 // then. The time may be long ago: the record then is as old as that. from is what the caller knew before it asked; its
-// zero value means nothing. A digest that is the tag's already costs no write. When somebody else has recorded a move
-// since from, that move stands against a caller who found nothing new, and falls to one who found another digest, unless
-// what that one found is older.
+// zero value means nothing. A digest that is the tag's already costs no write. When another caller has recorded
+// a move since from, that move stays if this caller has found nothing new, or if what it has found is older. Otherwise
+// what this caller has found replaces it.
 func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time) (Tag, error) {
 	key := tagKey(ref)
 	defer c.turn(key)()
@@ -111,7 +111,7 @@ func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time) (Tag
 		}
 		point.Hit("catalog/move")
 		if next.Version, err = c.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
-			c.forget(key) // somebody else on the table; what they wrote counts
+			c.forget(key) // another writer has written to the table; what it wrote counts
 			continue
 		}
 		if err != nil {

@@ -29,20 +29,20 @@ func (d *decoder) checkPlatforms(list []string) {
 		list[i] = strings.ToLower(text)
 		parts := strings.Split(list[i], "/")
 		if len(parts) < 2 || len(parts) > 3 {
-			d.bad(at, quoted(text)+" is no platform", hint)
+			d.bad(at, quoted(text)+" is not a platform", hint)
 			continue
 		}
 		system, architecture := parts[0], parts[1]
 		switch other := otherNames[architecture]; {
 		case !slices.Contains(systems, system):
-			d.bad(at, quoted(text)+" is no platform: there is no system "+quoted(system), cmp.Or(didYouMean(Nearest(system, systems)), hint))
+			d.bad(at, quoted(text)+" is not a platform: there is no system "+quoted(system), cmp.Or(didYouMean(Nearest(system, systems)), hint))
 		case other != "":
-			d.bad(at, quoted(text)+" is no platform: images call it "+other, "write "+system+"/"+other)
+			d.bad(at, quoted(text)+" is not a platform: images call it "+other, "write "+system+"/"+other)
 		case !slices.Contains(architectures, architecture):
-			d.bad(at, quoted(text)+" is no platform: there is no architecture "+quoted(architecture),
+			d.bad(at, quoted(text)+" is not a platform: there is no architecture "+quoted(architecture),
 				cmp.Or(didYouMean(Nearest(architecture, architectures)), hint))
 		case len(parts) == 3 && !variant.MatchString(parts[2]):
-			d.bad(at, quoted(text)+" is no platform: "+quoted(parts[2])+" is no variant", "as in linux/arm/v7")
+			d.bad(at, quoted(text)+" is not a platform: "+quoted(parts[2])+" is not a variant", "as in linux/arm/v7")
 		case slices.Contains(list[:i], list[i]):
 			d.bad(at, quoted(text)+" is there already", "remove one")
 		}

@@ -7,8 +7,8 @@ import (
 	"github.com/registrymirror/mirror/config"
 )
 
-// What people write who have not read the documentation, and what they are told: what to write instead, never a setting
-// that isn't available yet.
+// Mistakes of people that have not read the documentation yet. The message says what to write instead, and never suggests a
+// setting that isn't available yet.
 func TestTypicalMistakes(t *testing.T) {
 	t.Parallel()
 	hub := "upstreams:\n  docker.io:\n    "

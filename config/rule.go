@@ -10,8 +10,8 @@ import (
 // ruleHostPattern is a glob of upstreams: the letters of hosts and ports, and *.
 var ruleHostPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*\[]([a-z0-9._*:\[\]-]*[a-z0-9*\]])?)$`)
 
-// everybody are the words of who that mean everybody who reaches the mirror: the only ones, as long as nobody can say who
-// they are.
+// everybody are the values of who that mean each client that can connect to the mirror. There are no others, as long as clients
+// can't identify themselves.
 var everybody = []string{"anonymous", "*"}
 
 // ruleFor is a rule for an upstream, as an example.
@@ -40,19 +40,19 @@ func (d *decoder) checkRules(c *Config) {
 	for _, u := range c.Upstreams {
 		if u.Access == "rules" && len(u.Credentials) > 0 && !c.Ruled(u) {
 			d.bad(spot{}.key("upstreams").chosen(u.Name).path+".credentials",
-				"nobody may have what they are for: there is no rule for "+u.Name, "add one to rules, as in "+ruleFor(u.Name))
+				"no client may pull anything with them: there is no rule for "+u.Name, "add one to rules, as in "+ruleFor(u.Name))
 		}
 	}
 }
 
 func (d *decoder) checkWho(r Rule, at string) {
 	if len(r.Who) == 0 {
-		d.bad(at+".who", "a rule is for nobody", "add who: [anonymous]")
+		d.bad(at+".who", "the rule names no client", "add who: [anonymous]")
 	}
 	for j, who := range r.Who {
 		if !slices.Contains(everybody, who) {
 			d.bad(spot{path: at + ".who"}.index(j).path, quoted(who)+" has to be known to the mirror, and that is "+notYet,
-				`write anonymous or "*": a rule is for everybody who reaches the mirror`)
+				`write anonymous or "*": a rule is for each client that can connect to the mirror`)
 		}
 	}
 }
@@ -178,8 +178,8 @@ func (c *Config) Warnings() []string {
 			"set admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", c.Admin.Listen))
 	}
 	for i, r := range c.Rules {
-		list = append(list, fmt.Sprintf("rules[%d] is for everybody who reaches the mirror (%s): each client that can connect reads %s; "+
-			"keep the mirror to the network of your nodes", i, strings.Join(r.Who, ", "), strings.Join(r.Pull, " ")))
+		list = append(list, fmt.Sprintf("rules[%d] (%s) lets each client that can connect to the mirror pull %s; "+
+			"allow connections from the network of your nodes only", i, strings.Join(r.Who, ", "), strings.Join(r.Pull, " ")))
 	}
 	if len(c.Rules) > 0 {
 		list = append(list, "a kubelet that checks pull secrets (KEP-2535) takes the mirror's answer for proof of any secret; put into rules "+
@@ -187,7 +187,7 @@ func (c *Config) Warnings() []string {
 	}
 	for _, u := range c.Upstreams {
 		if u.Access == "rules" && !c.Ruled(u) {
-			list = append(list, fmt.Sprintf("nobody may pull anything of %s: it has access: rules, and no rule is for it; add one, "+
+			list = append(list, fmt.Sprintf("no client may pull anything of %s: it has access: rules, and no rule names it; add one, "+
 				"as in %s", u.Name, ruleFor(u.Name)))
 		}
 	}

@@ -36,7 +36,7 @@ func TestRulesWithMistakes(t *testing.T) {
 	t.Parallel()
 	const hub = "access: rules"
 	for _, tt := range []struct{ name, of, rule, want string }{
-		{"nobody", hub, "{pull: ['**']}", "6:5: rules[0].who: a rule is for nobody (add who: [anonymous])"},
+		{"no client", hub, "{pull: ['**']}", "6:5: rules[0].who: the rule names no client (add who: [anonymous])"},
 		{"nothing", hub, "{who: [anonymous]}", "6:5: rules[0].pull: a rule names no repositories (add pull,"},
 		{"a user", hub, "{who: [alice], pull: ['**']}", `6:12: rules[0].who[0]: "alice" has to be known to the mirror, and that is not available yet (write anonymous or "*"`},
 		{"a service account", hub, "{who: ['sa:a/b'], pull: ['**']}", `rules[0].who[0]: "sa:a/b" has to be known`},
@@ -54,7 +54,7 @@ func TestRulesWithMistakes(t *testing.T) {
 		{
 			"a credential without a rule", "access: rules, credentials: [{name: hub, helper: docker-credential-a}]",
 			"{who: [anonymous], pull: ['a.azurecr.io/**']}",
-			"2:30: upstreams.docker.io.credentials: nobody may have what they are for: there is no rule for docker.io (add one to rules, " +
+			"2:30: upstreams.docker.io.credentials: no client may pull anything with them: there is no rule for docker.io (add one to rules, " +
 				`as in {who: [anonymous], pull: ["docker.io/**"]})`,
 		},
 		{"everything", hub, "{who: [anonymous], pull: ['**']}", ""},
@@ -97,7 +97,7 @@ func TestWarnings(t *testing.T) {
 	}
 	got := parse(t, ruled("access: rules", "{who: ['*'], pull: [docker.io/acme/**]}")).Warnings()
 	if len(got) != 3 || !strings.Contains(got[1], "KEP-2535") || !strings.Contains(got[0], "docker.io/acme/**") ||
-		!strings.HasPrefix(got[2], "nobody may pull anything of a.azurecr.io") {
+		!strings.HasPrefix(got[2], "no client may pull anything of a.azurecr.io") {
 		t.Errorf("%q", got)
 	}
 	for text, want := range map[string]int{

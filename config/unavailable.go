@@ -9,7 +9,7 @@ import "strings"
 // as it is and may therefore be written; without it only an empty list or mapping may. Instead says what to do. Also is
 // another value that may be written.
 var unavailable = map[string]row{
-	"clients":         {instead: "remove it: everybody who reaches the mirror is a client"},
+	"clients":         {instead: "remove it: each client that can connect to the mirror may use it"},
 	"webhooks":        {instead: "remove it: tags are checked when they are older than tags.maxAge"},
 	"kubernetes.feed": {today: "false", instead: "remove it"},
 	"warm.schedules":  {instead: "remove it"},

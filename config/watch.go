@@ -54,7 +54,7 @@ type watch struct {
 	files   []string
 	last    [sha256.Size]byte // that was told of
 	seen    [sha256.Size]byte // at the last look
-	changed chan struct{}     // holds one: nobody needs to know twice
+	changed chan struct{}     // holds one: a second change before it is read needs no second notice
 }
 
 func newWatch(path string, others []string) *watch {

@@ -67,11 +67,11 @@ func (e *CutError) Error() string {
 
 // Whole reports, as a *CutError, that a file which is to take the place of the one in use looks cut off. Nothing in YAML tells
 // half a file from a whole one, and half of one is often valid: a file without its upstreams opens the well-known ones to
-// everybody. So a file is refused that
-//   - ends where the one in use goes on: its last lines stand in the middle of that, or one of its last lines does, with
-//     fewer behind it;
+// all clients. So a file is refused that
+//   - ends where the one in use goes on: its last lines are in the middle of that one, or one of its last lines is, with
+//     fewer lines after it;
 //   - ends within a line, where the one in use does not;
-//   - has lost upstreams or rules, with everything behind them.
+//   - has lost upstreams or rules, with everything after them.
 //
 // A last line of three dots says that all of it is there. What was renamed into place, as most editors and tools do, or came by
 // another link, as a mounted ConfigMap does, was whole before.
@@ -87,7 +87,7 @@ func (t Text) Whole(file string, running Text) error {
 	case bytes.HasPrefix(was, next), !bytes.HasSuffix(was, tail(next)) && goesOn(was, tail(next)), shorter(next, was):
 		cut.Why = "the one in use goes on there"
 	case !bytes.HasSuffix(t.Data, []byte("\n")) && bytes.HasSuffix(running.Data, []byte("\n")):
-		cut.Why = "there is no line break behind it"
+		cut.Why = "it has no line break at its end"
 	case lost != "":
 		cut.Why = "the one in use has " + lost + " and this one has not"
 	default:

@@ -69,7 +69,7 @@ func text(t *testing.T, path, data string) config.Text {
 	return got
 }
 
-// parsed is what a text means; nil: it is no configuration.
+// parsed is what a text means; nil: it is not a configuration.
 func parsed(path string, of config.Text) *config.Config {
 	c, err := config.Parse(path, of.Data, nil)
 	if err != nil {
@@ -120,7 +120,7 @@ func TestHalfAFileIsNone(t *testing.T) {
 					// What lacks nothing but comments is what was meant, and what makes no difference is not taken.
 					if c := parsed(path, half); c != nil && !reflect.DeepEqual(c, is) && !reflect.DeepEqual(c, want) {
 						if strings.HasPrefix(next[n:], "drain: ") && edit == "edited in the middle" && file == "production" {
-							continue // one line less at the end, and one more: somebody may have meant that
+							continue // one line less at the end, and one more: that may be meant
 						}
 						t.Fatalf("cut at byte %d of %d, after %q, it is taken", n, len(next), next[max(0, n-60):n])
 					}
@@ -146,7 +146,7 @@ func TestWholeFilesAreTaken(t *testing.T) {
 		"the end is removed":            {less, "ends at line 40, and the one in use goes on there: it looks cut off"},
 		"the end is removed, and said":  {less + "...\n", ""},
 		"three dots without a break":    {less + "...", ""},
-		"no line break at the end":      {strings.TrimSuffix(production, "\n") + "0", "there is no line break behind it"},
+		"no line break at the end":      {strings.TrimSuffix(production, "\n") + "0", "it has no line break at its end"},
 		"no upstreams":                  {"rules: []\nlog: {level: debug}\n", "has upstreams and this one has not"},
 		"no rules":                      {"upstreams: {docker.io: {}}\n", "has rules and this one has not"},
 	} {

@@ -26,7 +26,7 @@ import (
 var memoryFull = flag.Bool("memory-full", false, "TestMemory with all that its gates name: some minutes")
 
 // TestMemory has clients ask for what is large, and for much of it, and looks at the most memory that the process ever had.
-// Somebody else's small manifest comes meanwhile.
+// Another client's small manifest still comes meanwhile.
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	program, err := build(t.TempDir(), "mirror", false) // the race detector takes memory of its own
@@ -231,7 +231,7 @@ func (g *glutton) manifests(t *testing.T, from, n, width int) {
 	}
 }
 
-// besides runs f, while somebody else asks for small manifests that are not here yet.
+// besides runs f, while another client asks for small manifests that are not here yet.
 func (g *glutton) besides(t *testing.T, f func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

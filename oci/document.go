@@ -38,7 +38,7 @@ var keyNames = [keyCount]string{
 	keySchemaVersion: "schemaVersion",
 }
 
-// document is the top of a manifest. Values are not looked into yet, and are no copies; all of it is known to be valid
+// document is the top of a manifest. Values are not looked into yet, and are not copied; all of it is known to be valid
 // JSON.
 type document struct {
 	values [keyCount][]byte

@@ -36,7 +36,7 @@ func text(b []byte, i int) int {
 	return len(b)
 }
 
-// value is where the value that begins at i ends. In what is no JSON it is somewhere, and not beyond the end.
+// value is where the value that begins at i ends. In text that is not JSON it is somewhere, and not beyond the end.
 func value(b []byte, i int) int {
 	for depth := 0; i < len(b); {
 		switch b[i] {

@@ -87,7 +87,8 @@ var nowhere = cache.Source{
 	Fetch: func(context.Context, flight.Want) (flight.Body, error) { return nil, errGone },
 }
 
-// inMemory gives the content its bytes, which count as an answer's until it is closed: once for all who are sent the same.
+// inMemory gives the content its bytes, which count as an answer's until it is closed: once for all clients that are sent the
+// same.
 func (p *Puller) inMemory(ctx context.Context, c *Content, b []byte) error {
 	leave, err := p.sending.take(ctx, p.memory, b)
 	if err != nil {
@@ -180,7 +181,7 @@ func (s *sending) leaver(b []byte) func() {
 	})
 }
 
-// handOver is for how long what a trip has brought keeps its room for those who waited for it.
+// handOver is how long a fetched document keeps its room for the requests that waited for it.
 const handOver = 5 * time.Second
 
 // document is an answer to a question for a list. The next page is asked for at the same path.

@@ -40,7 +40,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	n, here := p.cache.Stat(ref.Digest)
 	if may == shouldAsk && here {
 		kind := oci.KindBlob
-		if isManifest { // that it is not among the blobs is no reason to forget it
+		if isManifest { // it is not among the blobs, and must not be forgotten for that
 			kind = oci.KindManifest
 		}
 		if err := p.ask(ctx, st, kind, ref, start); err != nil {
@@ -285,7 +285,7 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 // itself ended with is remembered there.
 func (b blob) failed(err error) error {
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
-		return err // a flight that somebody else began, whose manifest gives the blob a wrong size
+		return err // another request began the flight, and its manifest gives the blob a wrong size
 	} else if ok && m.Got == "" && b.want >= 0 {
 		err = b.contradicted(m, err)
 	}

@@ -12,11 +12,11 @@
 // upstream is down, slow, limiting, or refusing our credential.
 //
 // Guarantees:
-//   - Who may not read is told so before anything is looked at, or asked, or joined.
-//   - What was learnt of a repository under rules is served to no other client, until its upstream shows it to everybody.
+//   - A client that may not read is told so before anything is looked at, or asked, or joined.
+//   - What was learnt of a repository under rules is served to no other client, until its upstream shows it to all clients.
 //   - Content is served only through a repository whose registry has shown it there, or that refers to it where it came
 //     without a login; otherwise the registry is asked first. A reference is not a proof (right.go has the table).
-//   - A repository that its registry refuses to everybody is served for as long as a stale tag is, and no longer.
+//   - A repository that its registry refuses to all clients is served for as long as a stale tag is, and no longer.
 //   - Bytes are written before the references to them, and both before the tag, so a tag never leads to what can't be
 //     served. Where one of the writes fails, or the references take long, the client is served all the same.
 //   - Documents in work, in memory and in answers stay within Options.Memory. A manifest above 64 KiB is an Object of the

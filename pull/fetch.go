@@ -104,8 +104,8 @@ func (p *Puller) byItsTag(ctx context.Context, st *site, ref oci.Ref, err error)
 	return nil, err
 }
 
-// learnWait is how long a client waits for the references of its manifest to be recorded. They are on disk before the tag
-// is, as ever; who comes for a blob before they are has its upstream asked for that.
+// learnWait is how long a client waits for the references of its manifest to be recorded. They are still on disk
+// before the tag is; for a client that asks for a blob before they are, the mirror asks the upstream.
 const learnWait = 2 * time.Second
 
 // store writes what was fetched: bytes, then references, then the tags that wait for it. If one fails the next of kin

@@ -49,14 +49,14 @@ func (g *gated) Learn(repo oci.Repo, m *oci.Manifest, s catalog.Standing) error 
 	return g.Catalog.Learn(repo, m, s)
 }
 
-// largeDoc is a manifest of some size, with text that nobody needs.
+// largeDoc is a manifest of some size, with text that no client needs.
 func largeDoc(i, size int) []byte {
 	return fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"layers":[],"annotations":{"n":"%d","x":"%s"}}`,
 		oci.MediaTypeOCIManifest, i, strings.Repeat("x", size))
 }
 
 // Of one client's flood of large manifests there are as many in work as there is memory for; another client's small ones,
-// and small ones that are here, are served meanwhile. In the end everybody has the right bytes.
+// and small ones that are here, are served meanwhile. In the end every client has the right bytes.
 func TestLargeManifestsAtOnce(t *testing.T) {
 	t.Parallel()
 	const (
@@ -124,7 +124,7 @@ func TestLargeManifestsAtOnce(t *testing.T) {
 }
 
 // A large manifest is sent from the cache. Where that has lost it, it is fetched again; where it had no room for it, it is
-// sent from memory, which counts until the answer is closed, once for all who are sent the same.
+// sent from memory, which counts until the answer is closed, once for all clients that are sent the same.
 func TestLargeManifestIsSentFromTheCache(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		b := largeDoc(1, 100<<10)
@@ -171,8 +171,8 @@ func TestLargeManifestIsSentFromTheCache(t *testing.T) {
 	})
 }
 
-// While references can't be written, the client waits for two seconds; those who come after it don't wait at all, and ask
-// nobody. The writes keep their order.
+// While references can't be written, the client waits for two seconds; clients that come after it don't wait at all, and the
+// registry is not asked for them. The writes keep their order.
 func TestManifestDoesNotWaitForReferences(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")

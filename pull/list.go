@@ -77,7 +77,7 @@ func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Cont
 	})
 }
 
-// newList asks, once for all who ask the same.
+// newList asks the upstream, once for all clients that want the same list.
 func (p *Puller) newList(ctx context.Context, st *site, k key, ref oci.Ref, start time.Time, wait time.Duration,
 	ask func(context.Context) (*upstream.Document, error),
 ) (*Content, error) {
@@ -102,7 +102,8 @@ func (p *Puller) newList(ctx context.Context, st *site, k key, ref oci.Ref, star
 		p.failures.clear(k)
 		st.linked.learn(doc.Next)
 		p.lists.put(k, &lastList{Document: doc, at: time.Now()}, int64(len(doc.Bytes)+len(doc.Next)+256))
-		// It keeps its room until those who waited have begun to take it: else they would all wait for room, with it in hand.
+		// It keeps its room until the requests that waited have begun to take it: else each of them would wait for room for a
+		// document that is already in memory.
 		hold.Shrink(int64(len(doc.Bytes)))
 		leave = p.sending.offer(doc.Bytes, hold.Release)
 		time.AfterFunc(handOver, leave)

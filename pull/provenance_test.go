@@ -286,7 +286,7 @@ func TestRunningDownloadsAreNoProof(t *testing.T) {
 	if _, err := io.Copy(io.Discard, mine.Object); err != nil {
 		t.Error(err)
 	}
-	// Verified and kept by now. It came by a login, so it is open to nobody but those who were shown it.
+	// Verified and kept by now. It came by a login, so only the repository that has shown it may serve it.
 	for what, err := range c.takes(t, evil, layer.Digest) {
 		if !refused(err) {
 			t.Errorf("%s once it is here: %v", what, err)
@@ -317,8 +317,8 @@ func TestWhatIsOpenIsServedWhereverItIsNamed(t *testing.T) {
 	}
 }
 
-// A repository that everybody could read and that now refuses is served for as long as a stale tag is, and no longer; one
-// that is not asked about for so long is asked about again, and served where its registry does not answer.
+// A repository that all clients could read and that now refuses is served for as long as a stale tag is, and no longer. After
+// that time without a question the registry is asked again, and the repository is served where it does not answer.
 func TestRepositoryThatIsPublicNoMore(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {

@@ -49,7 +49,7 @@ func (l *linked) known(query url.Values) url.Values {
 	q := make(url.Values, len(names))
 	for _, name := range names {
 		if v := query[name]; len(v) > 0 {
-			q[name] = v[:1] // servers read one of them; so two are no second question
+			q[name] = v[:1] // servers read one of them, so two make no other question
 		}
 	}
 	if n := q.Get("n"); n != "" && strings.Trim(n, "0123456789") == "" {

@@ -66,7 +66,7 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 			return m, mayServe
 		}
 		if isEmptyConfig(d) {
-			break // everybody knows its bytes
+			break // its bytes are public knowledge
 		}
 		if open, err := p.catalog.IsOpen(d); err != nil || !open {
 			return m, mustAsk
@@ -83,8 +83,8 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 	return m, standing(st, m.Repository)
 }
 
-// standing is the right to serve content of a repository that everybody may read, as far as its registry still shows it
-// to everybody.
+// standing is the right to serve content of a repository that all clients may read, as far as its registry still shows
+// it to them.
 func standing(st *site, r catalog.Repository) right {
 	age := time.Since(r.Shown) // by a clock that is read after the record, which may have just been made
 	switch {
@@ -128,8 +128,8 @@ func (p *Puller) shown(st *site, repo oci.Repo) error {
 	return p.catalog.NoteShown(repo)
 }
 
-// public notes that the upstream of a site has sent a manifest of a repository whose bytes are right, which is what shows
-// that everybody may read it: a site without rules sends a login only after the registry has done that without one.
+// public notes that the upstream of a site has sent a manifest of a repository whose bytes are right, which shows that
+// all clients may read it: a site without rules sends a login only after the registry has done that without one.
 func (p *Puller) public(st *site, repo oci.Repo) error {
 	if st.Ruled {
 		return nil
@@ -153,8 +153,8 @@ func refusedWithoutLogin(err error) bool {
 	return ok && (e.Status == 401 || e.Status == 403)
 }
 
-// ask asks the upstream of a site whether it still shows a repository, by what a client wants of it, once for all who want
-// to know. It returns nil where content that is here may be served: the upstream shows it, or does not answer in time.
+// ask asks the upstream of a site whether it still shows a repository, by what a client wants of it, once for all requests
+// that want to know. It returns nil where content that is here may be served: the upstream shows it, or does not answer in time.
 func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, start time.Time) error {
 	k := st.key(kind, ref.Repo, ref.Digest.String())
 	if err := p.failures.get(k); err != nil {

@@ -96,8 +96,8 @@ func (s *showing) whole(size int64, open bool) {
 }
 
 // emptyConfig is the content of configs that nothing is said in. Tools refer to it by its digest, and some registries do not
-// have it. Its bytes are no secret, so what names it in a repository that may be read is enough; and where the registry lacks
-// it, nothing is recorded of the repository.
+// have it. Its bytes are not secret, so a manifest that names it, in a repository that may be read, is enough; and where the
+// registry lacks it, nothing is recorded of the repository.
 const emptyConfig = "{}"
 
 var emptyConfigs = [...]oci.Digest{digest.SHA256.FromString(emptyConfig), digest.SHA512.FromString(emptyConfig)}

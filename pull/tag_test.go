@@ -403,7 +403,7 @@ func (w *world) pullDigest(t *testing.T, repo string, im image) {
 	w.fresh(w.get(ask(repo, im.index.Digest.String())), im.index)
 }
 
-// The manifest comes, and by then the tag means another one, which nobody came for: what was served by the tag pulls.
+// The manifest comes, and by then the tag means another one, which no client has asked for: what was served by the tag pulls.
 func TestSlowClientOfATagThatMoved(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		a := w.hub.push(t, app, "1", "a")
@@ -419,7 +419,7 @@ func TestSlowClientOfATagThatMoved(t *testing.T) {
 		w.restart()
 		w.stale(w.get(ask(app, "1")), a.index, time.Hour+80*time.Second)
 
-		// Whoever comes for the newer one makes it what the tag means, and the older one never takes its place again.
+		// Once a client has asked for the newer one, the tag means that, and the older one never takes its place again.
 		w.hub.behave(nil, nil)
 		time.Sleep(2 * time.Second)
 		w.fresh(w.get(ask(app, "1")), b.index)

@@ -384,7 +384,8 @@ func TestNewCopies(t *testing.T) {
 }
 
 // FuzzResolve holds the promise: whatever a client sends, the answer is an upstream of the list, an *UnknownError, or
-// NAME_INVALID for a name that ns doesn't explain, and a name that carries a foreign host is never asked of somebody else without ns.
+// NAME_INVALID for a name that ns doesn't explain, and a name that carries a foreign host is never asked of another registry
+// without ns.
 func FuzzResolve(f *testing.F) {
 	for _, uri := range []string{
 		"/v2/", "/v2/nginx/manifests/v1", "/v2/a/b/tags/list?ns=ghcr.io", "/v2/ghcr.io/a/b/manifests/v1",

@@ -66,8 +66,8 @@ func (x *exchange) manifest() error {
 	return x.sendBytes(c.Bytes)
 }
 
-// What is sent from memory has its time as a whole: half a minute, and what it takes at 128 KiB a second. Who takes it
-// more slowly would keep memory from others that wait for it.
+// An answer from memory has to be taken in half a minute, and the time that its bytes take at 128 KiB a second. A client
+// that takes it more slowly would keep memory from requests that wait for it.
 const (
 	sendTime = 30 * time.Second
 	sendRate = 128 << 10

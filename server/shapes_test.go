@@ -89,7 +89,7 @@ func TestPagesOfAPathAndNS(t *testing.T) {
 	}
 }
 
-// A path with another registry than ns names is no endpoint with a path.
+// A path with another registry than the one in ns is not taken for the path of an endpoint.
 func TestPathOfAnotherRegistry(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{})

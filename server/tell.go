@@ -20,8 +20,8 @@ var lookers = []string{
 }
 
 // mustTell reports whether a 404 is to be a 403, where clients have nowhere else to go. containerd drops the text of a 404,
-// and tells the person of the next host, which is not there: a name that does not resolve. It prints that of a 403. Who
-// asks for a blob, a list or a signature goes by the status.
+// and then reports the next host, which does not exist: a name that does not resolve. It prints the text of a 403. A client
+// that asks for a blob, a list or a signature goes by the status.
 func (x *exchange) mustTell() bool {
 	if x.req.Kind != oci.KindManifest || signatureTag.MatchString(x.req.Tag) {
 		return false

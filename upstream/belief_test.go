@@ -50,7 +50,7 @@ func TestTimesOfALimit(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			m := &metered{limit: map[string]int{"nobody": 0}, silent: true}
+			m := &metered{limit: map[string]int{"anonymous": 0}, silent: true}
 			meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 				header := orElse(tt.header, "Retry-After")
 				m.header = http.Header{header: {tt.value(time.Now().Add(5 * time.Second))}}
@@ -67,7 +67,7 @@ func TestTimesOfALimit(t *testing.T) {
 				}
 				m.again()
 				m.limit = nil
-				m.want(t, "at first", "1 GET app as nobody")
+				m.want(t, "at first", "1 GET app as anonymous")
 				if !tt.silent {
 					time.Sleep(wait - 1500*time.Millisecond)
 					_, err = gets(t.Context(), r, "other", 1)
@@ -81,7 +81,7 @@ func TestTimesOfALimit(t *testing.T) {
 				if came, err := gets(t.Context(), r, "other", 1); came != 1 {
 					t.Error(err)
 				}
-				m.want(t, "when it is over", "1 GET other as nobody")
+				m.want(t, "when it is over", "1 GET other as anonymous")
 			})
 		})
 	}
@@ -100,7 +100,7 @@ func TestLongRefusalsAreLookedAt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := &metered{limit: map[string]int{"nobody": 0}, silent: true, header: header}
+			m := &metered{limit: map[string]int{"anonymous": 0}, silent: true, header: header}
 			meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 				ask := func(n int) int {
 					came, _ := gets(t.Context(), r, "app", n)
@@ -121,22 +121,22 @@ func TestLongRefusalsAreLookedAt(t *testing.T) {
 				if n := ask(10); n != 0 {
 					t.Errorf("%d came", n)
 				}
-				m.want(t, "after an hour", "1 GET app as nobody")
+				m.want(t, "after an hour", "1 GET app as anonymous")
 				m.limit = nil
 				time.Sleep(time.Hour)
 				if n := ask(10); n != 10 {
 					t.Errorf("%d of 10 came, though it gives all", n)
 				}
-				m.want(t, "after another hour", "10 GET app as nobody")
+				m.want(t, "after another hour", "10 GET app as anonymous")
 			})
 		})
 	}
 }
 
-// What a registry has said of its limit long ago and says no more keeps nobody back for a month.
+// What a registry said of its limit long ago, and does not say any more, does not hold requests back for a month.
 func TestBudgetThatIsNotSaidAnyMore(t *testing.T) {
 	t.Parallel()
-	m := &metered{limit: map[string]int{"nobody": 1}}
+	m := &metered{limit: map[string]int{"anonymous": 1}}
 	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 		m.window = ";w=2000000"
 		if came, err := gets(t.Context(), r, "app", 2); came != 1 {
@@ -148,7 +148,7 @@ func TestBudgetThatIsNotSaidAnyMore(t *testing.T) {
 		if came, err := gets(t.Context(), r, "app", 5); came != 5 {
 			t.Error(came, err)
 		}
-		m.want(t, "after an hour", "5 GET app as nobody")
+		m.want(t, "after an hour", "5 GET app as anonymous")
 	})
 }
 
@@ -161,10 +161,10 @@ func TestReset(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := &metered{limit: map[string]int{"nobody": 0}, silent: true, header: header}
+			m := &metered{limit: map[string]int{"anonymous": 0}, silent: true, header: header}
 			meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 				_, _ = gets(t.Context(), r, "app", 2)
-				m.want(t, "refused", "1 GET app as nobody")
+				m.want(t, "refused", "1 GET app as anonymous")
 				if s := r.State()[0]; s.State != upstream.EndpointDegraded {
 					t.Errorf("%+v", s)
 				}
@@ -186,7 +186,7 @@ func TestReset(t *testing.T) {
 func TestAnswerFromBeforeARefusal(t *testing.T) {
 	t.Parallel()
 	var slow chan struct{}
-	m := &metered{limit: map[string]int{"nobody": 1}, silent: true, header: http.Header{"Retry-After": {"600"}}}
+	m := &metered{limit: map[string]int{"anonymous": 1}, silent: true, header: http.Header{"Retry-After": {"600"}}}
 	bubble(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/slow/manifests/"+string(digestOf(manifest)) && r.Header.Get("Authorization") != "" {
 			<-slow

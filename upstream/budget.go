@@ -239,7 +239,8 @@ func (b *budgets) given(k class, began time.Time) {
 	}
 }
 
-// reset ends what is believed of limits: who was refused, or had nothing left, is asked again.
+// reset ends what is believed of limits: the registry is asked again by credentials that were refused or had nothing
+// left.
 func (b *budgets) reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -368,8 +369,8 @@ func (b *budgets) spend(credential, on string, said Budget) {
 	b.book(credential).spend(on, said.Window, said.At)
 }
 
-// spentOf is who has spent what a budget says. An examination without a mirror, whose registry has just been made, knows
-// nothing of that. The lock is held.
+// spentOf says how much of a budget the mirror has spent, and how much others. An examination without a mirror, whose registry
+// has just been made, can't say that. The lock is held.
 func (b *budgets) spentOf(l Budget) Spent {
 	if b.live == nil {
 		return b.book(l.Credential).spent(l, b.began)
@@ -383,10 +384,10 @@ func (b *budgets) spentOf(l Budget) Spent {
 	return s
 }
 
-// examinationTime is how long a registry must have been in use to know who spends its limit.
+// examinationTime is how long a registry must have been in use to tell what the mirror spends of its limit.
 const examinationTime = time.Minute
 
-// of is the newest budget of a credential, and who has spent it.
+// of is the newest budget of a credential, with what the mirror has spent of it.
 func (b *budgets) of(credential string) (Budget, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -9,10 +9,10 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// A blob is asked for with the size that its manifest gives it, and that is the word of a publisher. An endpoint that has
-// another one is passed by, since the blob is of no use to the client, but that is no fault of the endpoint: else whoever
-// can push an image could have the breakers of good endpoints opened. It is one where the endpoint contradicts what was
-// said by an endpoint: by itself, or by another one of which the size is the one that the manifest gives.
+// A blob is asked for with the size that its manifest gives it, which only a publisher has claimed. If an endpoint says
+// another size, the next one is asked, since the blob is of no use to the client; but that is not a fault of the endpoint:
+// else a person that can push an image could have the breakers of good endpoints opened. It is a fault if the endpoint
+// contradicts what it has said itself, or if another endpoint has the size that the manifest gives.
 
 // denial is an endpoint that has said another size than was claimed.
 type denial struct {
@@ -95,7 +95,7 @@ func (t *transfer) deny(size int64) *fault {
 }
 
 // denyCoded is deny where the answer is said to be in a coding, which explains another size better than a wrong claim does.
-// As long as the size is a claim alone, that is no fault of the endpoint.
+// As long as the size is only a claim, that is not a fault of the endpoint.
 func (t *transfer) denyCoded(size int64, coding string) *fault {
 	e := &ContentError{Kind: ContentEncoding, Want: "identity", Got: coding, Claimed: t.claimed()}
 	f := t.wrongBy(e)
@@ -124,7 +124,7 @@ func (t *transfer) beyond(err error) error {
 	return t.deny(size)
 }
 
-// judge notes the answers of those who have denied a claim that no endpoint has confirmed.
+// judge notes the denials of a claim at their endpoints, where no endpoint has confirmed the claim.
 func (t *transfer) judge() {
 	for _, d := range t.denied {
 		t.noteAt(d.ep, d.err)
@@ -132,8 +132,7 @@ func (t *transfer) judge() {
 	t.denied = nil
 }
 
-// blame holds an early end of a body against its endpoint, once it is not explained by a blob that is shorter than was
-// claimed.
+// blame notes an early end of a body at its endpoint, once a blob that is shorter than was claimed does not explain it.
 func (t *transfer) blame() {
 	if d := t.early; d.ep != nil {
 		t.early = denial{}
@@ -141,7 +140,7 @@ func (t *transfer) blame() {
 	}
 }
 
-// noteAt notes how a request to an endpoint has ended that is not the one which is asked now.
+// noteAt notes how a request to an endpoint has ended, where another endpoint is asked by now.
 func (t *transfer) noteAt(ep *endpoint, f *fault) {
 	here := t.c.ep
 	t.c.ep = ep
@@ -149,7 +148,7 @@ func (t *transfer) noteAt(ep *endpoint, f *fault) {
 	t.c.ep = here
 }
 
-// confirm holds it against those that have denied a size that an endpoint has: it was no invention.
+// confirm notes a wrong size at the endpoints that have denied the claim, once another endpoint has said that size, too.
 func (t *transfer) confirm() {
 	for _, d := range t.denied {
 		f := *d.err

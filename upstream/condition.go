@@ -149,7 +149,7 @@ func (r *Registry) State() []EndpointStatus {
 	return list
 }
 
-// Served reports whether an endpoint has ever given something that it was asked for: the upstream is no invention.
+// Served reports whether an endpoint has ever given something that it was asked for, so that the upstream is known to exist.
 func (r *Registry) Served() bool {
 	for _, ep := range r.endpoints {
 		ep.condition.mu.Lock()

@@ -86,7 +86,7 @@ func (g *guarded) serve(w http.ResponseWriter, r *http.Request) {
 
 func (g *guarded) note(what, user string) {
 	if user == "" {
-		user = "nobody"
+		user = "anonymous"
 	}
 	g.asked = append(g.asked, what+" as "+user)
 }
@@ -142,14 +142,14 @@ func TestRefusedCredentialIsRenewedOnce(t *testing.T) {
 	}{
 		{
 			"basic", false,
-			[]string{"HEAD app as nobody", "HEAD app as u1"},
+			[]string{"HEAD app as anonymous", "HEAD app as u1"},
 			[]string{"HEAD app as u1", "HEAD app as u2"},
 		},
 		{
 			"bearer", true,
-			[]string{"HEAD app as nobody", "token as u1", "HEAD app as u1"},
+			[]string{"HEAD app as anonymous", "token as u1", "HEAD app as u1"},
 			// The token of u1 is refused; a new one isn't to be had as u1. Is that the right token service? It is. So as u2.
-			[]string{"HEAD app as u1", "token as u1", "HEAD app as nobody", "token as u2", "HEAD app as u2"},
+			[]string{"HEAD app as u1", "token as u1", "HEAD app as anonymous", "token as u2", "HEAD app as u2"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -343,7 +343,7 @@ func TestCredentialsByRepository(t *testing.T) {
 		}
 	}
 	want := []string{
-		"HEAD team/app as nobody", "HEAD team/app as team", "HEAD app as rest", "HEAD team/app as team", "HEAD app as rest",
+		"HEAD team/app as anonymous", "HEAD team/app as team", "HEAD app as rest", "HEAD team/app as team", "HEAD app as rest",
 	}
 	if diff := cmp.Diff(want, g.requests()); diff != "" {
 		t.Error(diff)
@@ -379,7 +379,7 @@ func TestPublicAlone(t *testing.T) {
 					} else if e := upstreamError(t, err); e.Credential != (auth.Status{}) || !e.PublicOnly {
 						t.Errorf("credential in the error %+v, public alone %v", e.Credential, e.PublicOnly)
 					}
-					if got := as(); got != "nobody" {
+					if got := as(); got != "anonymous" {
 						t.Errorf("a private repository was asked as %s", got)
 					}
 				}
@@ -392,10 +392,10 @@ func TestPublicAlone(t *testing.T) {
 						t.Errorf("asked as %s, want %s", got, want)
 					}
 				}
-				get("nobody")
+				get("anonymous")
 				want := "bot"
 				if !tokens {
-					want = "nobody" // it has never asked for a login
+					want = "anonymous" // it has never asked for a login
 					if _, err := r.Resolve(t.Context(), "private", "1"); err == nil {
 						t.Error("a private repository was read")
 					}
@@ -409,11 +409,11 @@ func TestPublicAlone(t *testing.T) {
 					get("bot")
 				}
 				time.Sleep(2 * time.Minute)
-				get("nobody")
+				get("anonymous")
 				if _, err := r.Resolve(t.Context(), "private", "1"); err == nil {
 					t.Error("a private repository was read")
 				}
-				if got := as(); got != "nobody" {
+				if got := as(); got != "anonymous" {
 					t.Errorf("a private repository was asked as %s", got)
 				}
 			})
@@ -432,25 +432,31 @@ func TestPublicIsShownByAManifest(t *testing.T) {
 	}{
 		{
 			"public", "public/app", login("bot", "pw"),
-			[]string{"GET public/app as nobody", "token as nobody", "GET public/app as nobody", "token as bot", "GET public/app as bot"},
+			[]string{
+				"GET public/app as anonymous", "token as anonymous", "GET public/app as anonymous",
+				"token as bot", "GET public/app as bot",
+			},
 		},
 		{
 			"private", "app", login("bot", "pw"),
 			[]string{
-				"GET app as nobody", "token as nobody", "GET app as nobody", "GET app as nobody", "token as nobody", "GET app as nobody",
+				"GET app as anonymous", "token as anonymous", "GET app as anonymous",
+				"GET app as anonymous", "token as anonymous", "GET app as anonymous",
 			},
 		},
 		{
 			"without a login", "public/app", auth.Anonymous,
 			[]string{
-				"GET public/app as nobody", "token as nobody", "GET public/app as nobody", "GET public/app as nobody",
+				"GET public/app as anonymous", "token as anonymous",
+				"GET public/app as anonymous", "GET public/app as anonymous",
 			},
 		},
 		{
 			"a login for other repositories", "public/app",
 			auth.Pool{{Source: login("bot", "pw"), Repositories: []string{"other/**"}}},
 			[]string{
-				"GET public/app as nobody", "token as nobody", "GET public/app as nobody", "GET public/app as nobody",
+				"GET public/app as anonymous", "token as anonymous",
+				"GET public/app as anonymous", "GET public/app as anonymous",
 			},
 		},
 	} {

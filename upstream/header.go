@@ -78,7 +78,7 @@ func until(t, now time.Time) (time.Duration, bool) {
 // longestSkew is by how much the clock of a registry may differ from ours to be believed.
 const longestSkew = 24 * time.Hour
 
-// clockOf is the time by the clock of who sent an answer, for the times in it; ours where it does not say.
+// clockOf is the time by the clock of the server that sent an answer, for the times in it; ours where the answer does not say.
 func clockOf(h http.Header, now time.Time) time.Time {
 	if t, err := http.ParseTime(h.Get("Date")); err == nil && t.Sub(now).Abs() < longestSkew {
 		return t

@@ -25,7 +25,7 @@ func (t *transfer) mayRead() error {
 	return nil
 }
 
-// hangUp closes the connection of a transfer that goes on later. That is no break.
+// hangUp closes the connection of a transfer that goes on later. It does not count as a break.
 func (t *transfer) hangUp() {
 	t.close()
 	t.gained, t.rested = fairProgress, false

@@ -124,7 +124,7 @@ func (c *call) referrersTag(ctx context.Context, d oci.Digest) (*Document, error
 		return nil, err
 	}
 	if m.MediaType != oci.MediaTypeOCIIndex || !isReferrers(m.MediaType, m.Bytes, d) {
-		return nil, nil // the subject itself, or what somebody has called by that name
+		return nil, nil // the subject itself, or other content with that tag
 	}
 	return &Document{Bytes: m.Bytes, MediaType: m.MediaType}, nil
 }

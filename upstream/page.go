@@ -146,7 +146,7 @@ func hasList(b []byte, key string) bool {
 	return err == nil && (string(value) == "null" || strings.HasPrefix(string(value), "["))
 }
 
-// errNotJSON says that an answer is no JSON object.
+// errNotJSON says that an answer is not a JSON object.
 var errNotJSON = errors.New("it is not a JSON object")
 
 // sift reads a JSON object and hands the bytes of each member's value to what member returns for its name, nil where it
@@ -218,7 +218,7 @@ func (s *sieve) solid() byte {
 // maxName is how much of a member's name is looked at.
 const maxName = 256
 
-// name is the rest of a string, of which the quote is read. A long one is nobody's that we look for.
+// name is the rest of a string, of which the quote is read. A name that is too long is not one that we look for.
 func (s *sieve) name() string {
 	quoted := []byte{'"'}
 	s.text(func(c byte) {

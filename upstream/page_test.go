@@ -112,7 +112,7 @@ func orElse(s, other string) string {
 	return s
 }
 
-// What is no list, or cut, is refused when it is large, too.
+// A document that is not a list, or is cut, is refused when it is large, too.
 func TestLargePagesThatAreNone(t *testing.T) {
 	t.Parallel()
 	pad := `"x":"` + strings.Repeat("x", 4<<20) + `"`
@@ -176,7 +176,8 @@ func TestNameInAList(t *testing.T) {
 	}
 }
 
-// A document waits for its memory before its bytes are read; who gets none is told so, and the endpoint is not blamed for it.
+// A document waits for its memory before its bytes are read. A request that gets none fails with that reason, and the endpoint
+// is not blamed for it.
 func TestDocumentsWaitForMemory(t *testing.T) {
 	t.Parallel()
 	body := `{"schemaVersion":2,"mediaType":"` + oci.MediaTypeOCIManifest + `","layers":[],"x":"` + strings.Repeat("x", 1<<20) + `"}`

@@ -16,7 +16,7 @@ const (
 )
 
 // public are the repositories of an endpoint that have shown a manifest, whose bytes were right, to a request without a
-// login. No other answer proves that everybody may read a repository: a login page, a redirect to one, a list of tags or
+// login. No other answer proves that all clients may read a repository: a login page, a redirect to one, a list of tags or
 // the headers of a HEAD may come before content that is closed.
 type public struct {
 	mu    sync.Mutex // guards what follows; a leaf

@@ -17,7 +17,7 @@ import (
 type shop struct {
 	mu     sync.Mutex
 	front  http.HandlerFunc // nil: 401
-	tokens bool             // Bearer, and the token service gives everybody a token
+	tokens bool             // Bearer, and the token service gives every client a token
 	logins []string         // requests with bot's login
 }
 

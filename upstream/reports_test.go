@@ -105,7 +105,7 @@ func TestPublicReports(t *testing.T) {
 			requests: []string{"HEAD 1", "GET list"}, status: 404,
 		},
 		{
-			report: "enroot#273, che-plugin-registry#2082: old forms to who names no new ones", answer: func(w http.ResponseWriter, r *http.Request) {
+			report: "enroot#273, che-plugin-registry#2082: old forms to a client that names no new ones", answer: func(w http.ResponseWriter, r *http.Request) {
 				if !strings.Contains(r.Header.Get("Accept"), oci.MediaTypeOCIManifest) {
 					w.WriteHeader(http.StatusNotFound)
 					return

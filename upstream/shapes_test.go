@@ -158,7 +158,7 @@ func TestReferrersOfOddRegistries(t *testing.T) {
 			if n := len(s.asked()) + len(site.asked()); n != tt.requests {
 				t.Errorf("%d requests, want %d", n, tt.requests)
 			}
-			// What another host has said keeps nobody from pulling, and is no mark of the registry's.
+			// What another host has said stops no pull, and does not count against the registry.
 			if _, err := r.Manifest(t.Context(), repo, "1"); err != nil {
 				t.Errorf("then: %v", err)
 			}

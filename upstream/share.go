@@ -249,7 +249,7 @@ func (q *queue) charge(t *turn, clients []string) {
 // countEvery is for how long turns stay with those that they were charged to.
 const countEvery = 50 * time.Millisecond
 
-// count charges each turn to those who wait for its bytes. The lock is held.
+// count charges each turn to the clients that wait for its bytes. The lock is held.
 func (q *queue) count() {
 	now := time.Now()
 	if now.Sub(q.counted) < countEvery {

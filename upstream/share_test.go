@@ -69,7 +69,7 @@ func TestOneClientLeavesTurnsToOthers(t *testing.T) {
 	})
 }
 
-// TestManyClientsShare has eight clients with 50 blobs each: each has as many turns, whoever came first.
+// TestManyClientsShare has eight clients with 50 blobs each: each has as many turns, in whatever order they came.
 func TestManyClientsShare(t *testing.T) {
 	t.Parallel()
 	var p paced
@@ -134,7 +134,7 @@ func TestTransfersThatNoReaderWaitsForRest(t *testing.T) {
 		if took := time.Since(begin); took > 11*time.Second {
 			t.Errorf("behind a transfer that no reader waits for it took %s", took)
 		}
-		// It goes on when nobody else wants the turn.
+		// It goes on when no other transfer wants the turn.
 		begin = time.Now()
 		if err := <-slow; err != nil {
 			t.Error(err)
@@ -269,7 +269,7 @@ func TestSmallBlobsDoNotWait(t *testing.T) {
 		if took := time.Since(begin); took != 10*time.Second {
 			t.Errorf("a small one took %s, want its 10 s", took)
 		}
-		// A flood of small ones is no better.
+		// A flood of small ones gets no more either.
 		for i := range 300 {
 			flood = append(flood, asks(ctx, r, fmt.Sprint("many", i), small("10.0.0.66")))
 		}

@@ -39,7 +39,7 @@ func (m *metered) serve(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if r.URL.Path == "/token" {
-		login := "nobody:"
+		login := "anonymous:"
 		if text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Basic "); ok {
 			b, _ := base64.StdEncoding.DecodeString(text)
 			login = string(b)
@@ -155,12 +155,12 @@ func meter(t *testing.T, m *metered, s auth.Source, f func(t *testing.T, r *upst
 func TestNothingLeftIsNotAskedFor(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	m := &metered{limit: map[string]int{"nobody": 20}, window: ";w=240"}
+	m := &metered{limit: map[string]int{"anonymous": 20}, window: ";w=240"}
 	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 		if came, err := gets(t.Context(), r, "app", 20); came != 20 {
 			t.Fatal(err)
 		}
-		m.want(t, "within the limit", "20 GET app as nobody")
+		m.want(t, "within the limit", "20 GET app as anonymous")
 		said := time.Now()
 		time.Sleep(time.Minute)
 		came, err := gets(t.Context(), r, "app", 50)
@@ -178,7 +178,7 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 		if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
 			t.Errorf("HEAD, which is not counted: %v", err)
 		}
-		m.want(t, "when nothing is left", "1 HEAD app as nobody")
+		m.want(t, "when nothing is left", "1 HEAD app as anonymous")
 		time.Sleep(4 * time.Minute)
 		m.again()
 		if came, err := gets(t.Context(), r, "app", 1); came != 1 {
@@ -194,7 +194,7 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 // Who has spent a limit is told: which of our repositories, and how much others with the same account or address.
 func TestWhoSpentIt(t *testing.T) {
 	t.Parallel()
-	m := &metered{limit: map[string]int{"nobody": 5000, "bot": 200}, window: ";w=2400"}
+	m := &metered{limit: map[string]int{"anonymous": 5000, "bot": 200}, window: ";w=2400"}
 	spent := func(r *upstream.Registry, credential string) upstream.Spent {
 		list := r.State()[0].Budgets
 		i := slices.IndexFunc(list, func(b upstream.Budget) bool { return b.Credential == credential })
@@ -220,13 +220,13 @@ func TestWhoSpentIt(t *testing.T) {
 		spend(r, "app", 3)
 		spend(r, "base", 3)
 		spend(r.As(auth.Credential{Name: "bot", Username: "bot", Password: auth.NewSecret("x")}), "team", 4)
-		m.used["nobody"] += 60
+		m.used["anonymous"] += 60
 		spend(r, "base", 1)
 		check("before the mirror has seen a whole window", spent(r, ""), upstream.Spent{
 			Since: start, Requests: 9, By: []upstream.Use{{Repository: "base", Requests: 4}, {Repository: "app", Requests: 3}, {Repository: "old", Requests: 2}}, Elsewhere: -1,
 		})
 		time.Sleep(20 * time.Minute)
-		m.used["nobody"] -= 2 // those are given back
+		m.used["anonymous"] -= 2 // those are given back
 		spend(r, "new", 1)
 		check("when the first has left the window", spent(r, ""), upstream.Spent{
 			Since:    time.Now().Add(-40 * time.Minute),
@@ -253,7 +253,7 @@ func TestWhoSpentIt(t *testing.T) {
 // A window slides: whether there is more is asked by HEAD, now and then, by one of those who want it.
 func TestMoreIsNoticedBeforeTheWindowIsOver(t *testing.T) {
 	t.Parallel()
-	m := &metered{limit: map[string]int{"nobody": 3}, window: ";w=21600"}
+	m := &metered{limit: map[string]int{"anonymous": 3}, window: ";w=21600"}
 	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 		_, _ = gets(t.Context(), r, "app", 3)
 		m.requests()
@@ -261,20 +261,20 @@ func TestMoreIsNoticedBeforeTheWindowIsOver(t *testing.T) {
 			time.Sleep(time.Minute)
 			_, _ = gets(t.Context(), r, "app", 10)
 		}
-		m.want(t, "for twenty minutes", "4 HEAD app as nobody")
+		m.want(t, "for twenty minutes", "4 HEAD app as anonymous")
 		m.silent = true
 		for range 20 {
 			time.Sleep(time.Minute)
 			_, _ = gets(t.Context(), r, "app", 10)
 		}
-		m.want(t, "of a registry that says no more", "4 HEAD app as nobody")
+		m.want(t, "of a registry that says no more", "4 HEAD app as anonymous")
 		m.again()
 		m.silent = false
 		time.Sleep(5 * time.Minute)
 		if came, err := gets(t.Context(), r, "app", 2); came != 2 {
 			t.Error(err)
 		}
-		m.want(t, "when there is more", "1 HEAD app as nobody", "2 GET app as nobody")
+		m.want(t, "when there is more", "1 HEAD app as anonymous", "2 GET app as anonymous")
 	})
 }
 
@@ -283,7 +283,7 @@ func TestRefusedIsNotAskedAgain(t *testing.T) {
 	t.Parallel()
 	t.Run("said", func(t *testing.T) {
 		t.Parallel()
-		m := &metered{limit: map[string]int{"nobody": 0}, silent: true, header: http.Header{"Retry-After": {"60"}}}
+		m := &metered{limit: map[string]int{"anonymous": 0}, silent: true, header: http.Header{"Retry-After": {"60"}}}
 		meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 			for range 12 {
 				_, err := gets(t.Context(), r, "app", 5)
@@ -295,12 +295,12 @@ func TestRefusedIsNotAskedAgain(t *testing.T) {
 			if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
 				t.Errorf("HEAD: %v", err)
 			}
-			m.want(t, "in two minutes", "2 GET app as nobody", "1 HEAD app as nobody")
+			m.want(t, "in two minutes", "2 GET app as anonymous", "1 HEAD app as anonymous")
 		})
 	})
 	t.Run("not said", func(t *testing.T) {
 		t.Parallel()
-		m := &metered{limit: map[string]int{"nobody": 0}, silent: true}
+		m := &metered{limit: map[string]int{"anonymous": 0}, silent: true}
 		meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 			for range 300 {
 				_, err := gets(t.Context(), r, "app", 2)
@@ -310,7 +310,7 @@ func TestRefusedIsNotAskedAgain(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 			// After 1, 2, 4, 8, 16, 32 s, then each minute.
-			m.want(t, "in five minutes", "11 GET app as nobody")
+			m.want(t, "in five minutes", "11 GET app as anonymous")
 			m.limit = nil
 			time.Sleep(time.Minute)
 			if came, err := gets(t.Context(), r, "app", 2); came != 2 {
@@ -323,7 +323,7 @@ func TestRefusedIsNotAskedAgain(t *testing.T) {
 // A registry that takes so many a second is left alone for a moment by all, and none of those who come meanwhile fails.
 func TestShortPauseIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	m := &metered{limit: map[string]int{"nobody": 10}, silent: true}
+	m := &metered{limit: map[string]int{"anonymous": 10}, silent: true}
 	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 		_, _ = gets(t.Context(), r, "app", 10)
 		if _, err := gets(t.Context(), r, "app", 1); upstreamError(t, err).Status != 429 {
@@ -343,7 +343,7 @@ func TestShortPauseIsWaitedFor(t *testing.T) {
 		if took := time.Since(begin); came.Load() != 10 || took != time.Second {
 			t.Errorf("%d came after %s", came.Load(), took)
 		}
-		m.want(t, "all", "21 GET app as nobody")
+		m.want(t, "all", "21 GET app as anonymous")
 	})
 }
 
@@ -351,7 +351,7 @@ func TestShortPauseIsWaitedFor(t *testing.T) {
 // said of whom there was nothing left.
 func TestPoolSpendsWhatIsMost(t *testing.T) {
 	t.Parallel()
-	m := &metered{limit: map[string]int{"a": 10, "b": 20, "nobody": 4}, window: ";w=240"}
+	m := &metered{limit: map[string]int{"a": 10, "b": 20, "anonymous": 4}, window: ";w=240"}
 	meter(t, m, pool("a", "b"), func(t *testing.T, r *upstream.Registry) {
 		if came, err := gets(t.Context(), r, "app", 12); came != 12 {
 			t.Error(err)
@@ -362,7 +362,7 @@ func TestPoolSpendsWhatIsMost(t *testing.T) {
 			t.Errorf("%d came, want 22", came)
 		}
 		m.mu.Lock()
-		if diff := cmp.Diff(map[string]int{"a": 10, "b": 20, "nobody": 4}, m.used); diff != "" {
+		if diff := cmp.Diff(map[string]int{"a": 10, "b": 20, "anonymous": 4}, m.used); diff != "" {
 			t.Errorf("spent (-want +got):\n%s", diff)
 		}
 		refused := len(m.asked) - 22
@@ -380,7 +380,7 @@ func TestPoolSpendsWhatIsMost(t *testing.T) {
 // Requests on their way are taken into account: a herd that is larger than what is left is not refused by the registry.
 func TestHerdStaysWithinTheLimit(t *testing.T) {
 	t.Parallel()
-	m := &metered{limit: map[string]int{"nobody": 21}, window: ";w=240"}
+	m := &metered{limit: map[string]int{"anonymous": 21}, window: ";w=240"}
 	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 		_, _ = gets(t.Context(), r, "app", 1)
 		var came atomic.Int32
@@ -397,14 +397,14 @@ func TestHerdStaysWithinTheLimit(t *testing.T) {
 		if n := int(came.Load()); n < 10 || n+rest != 20 {
 			t.Errorf("%d and then %d came, want 20", n, rest)
 		}
-		m.want(t, "all", "21 GET app as nobody")
+		m.want(t, "all", "21 GET app as anonymous")
 	})
 }
 
 // What says more of a repository goes before what has more left.
 func TestPoolPrefersWhatFits(t *testing.T) {
 	t.Parallel()
-	m := &metered{limit: map[string]int{"all": 100, "team": 3, "nobody": 100}, window: ";w=240"}
+	m := &metered{limit: map[string]int{"all": 100, "team": 3, "anonymous": 100}, window: ";w=240"}
 	meter(t, m, pool("all", "team=team/*"), func(t *testing.T, r *upstream.Registry) {
 		if came, err := gets(t.Context(), r, "team/app", 5); came != 5 {
 			t.Error(err)
@@ -433,7 +433,7 @@ func TestPoolMovesOnOnce(t *testing.T) {
 		if came, err := gets(t.Context(), r, "x", 1); came != 1 {
 			t.Error(err)
 		}
-		m.want(t, "refused to all of ours", "1 GET x as a", "1 GET x as b", "1 GET x as nobody")
+		m.want(t, "refused to all of ours", "1 GET x as a", "1 GET x as b", "1 GET x as anonymous")
 		time.Sleep(11 * time.Minute)
 		if came, err := gets(t.Context(), r, "app", 1); came != 1 {
 			t.Error(err)
@@ -455,20 +455,20 @@ func TestPoolGoesOnAfterASourceThatFails(t *testing.T) {
 		}
 		m.want(t, "a source that fails", "2 GET app as a")
 	})
-	m = &metered{denied: map[string]string{"nobody app": "no"}}
+	m = &metered{denied: map[string]string{"anonymous app": "no"}}
 	meter(t, m, auth.Pool{missing("x"), missing("y")}, func(t *testing.T, r *upstream.Registry) {
 		_, err := gets(t.Context(), r, "app", 1)
 		if e := upstreamError(t, err); e.Credential.Name != "x" || !strings.Contains(e.Credential.LastError, "/nowhere/x") {
 			t.Errorf("%+v", e.Credential)
 		}
-		m.want(t, "two that fail", "1 GET app as nobody")
+		m.want(t, "two that fail", "1 GET app as anonymous")
 	})
 }
 
 // What nobody waits for leaves a part of a limit to what somebody waits for.
 func TestSpareLeavesTheReserve(t *testing.T) {
 	t.Parallel()
-	m := &metered{limit: map[string]int{"nobody": 10}, window: ";w=240"}
+	m := &metered{limit: map[string]int{"anonymous": 10}, window: ";w=240"}
 	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 		came, err := gets(upstream.Spare(t.Context()), r, "app", 20)
 		if came != 7 {
@@ -480,6 +480,6 @@ func TestSpareLeavesTheReserve(t *testing.T) {
 		if came, err := gets(t.Context(), r, "app", 3); came != 3 {
 			t.Error(err)
 		}
-		m.want(t, "all", "10 GET app as nobody")
+		m.want(t, "all", "10 GET app as anonymous")
 	}, func(o *upstream.Options) { o.Reserve = .3 })
 }

@@ -49,11 +49,11 @@ type transfer struct {
 	part   bool      // it is wanted by itself: a blob from its beginning is of no use
 	all    bool      // the whole blob comes, though a part of it was asked for
 	size   int64     // of the blob, as an endpoint has said it; -1: none has
-	claim  int64     // its size by whoever wants it, a manifest mostly; 0: not known
+	claim  int64     // its size as the caller claims it, mostly from a manifest; 0: not known
 	coded  string    // the coding that the answer is said to be in
 	hash   hash.Hash // of the bytes of such an answer, which is the whole blob; nil: there is none
 	host   atomic.Pointer[string]
-	by     time.Time // when whoever wants it gives up; zero: not known
+	by     time.Time // when the caller gives up; zero: not known
 	turn   *turn     // at the endpoint; nil: not yet
 	asker  asker     // as which it waits for one
 	rested bool      // it was paused for long, and no byte has come since
@@ -69,7 +69,7 @@ type transfer struct {
 	breaks   int                // in a row, at this endpoint, with little in between
 	leave    bool               // the endpoint is too slow, or sends what is wrong
 	over     map[*endpoint]bool // those that have said what will not change
-	denied   []denial           // endpoints that have said another size than claim
+	denied   []denial           // sizes that endpoints have said, other than claim
 	attempts int                // rounds since the last byte
 	waited   time.Duration      // for the upstream, since the rate was last looked at
 	brought  int64              // bytes in that time
@@ -159,7 +159,7 @@ func (t *transfer) Read(p []byte) (int, error) {
 		case slow != nil: // perhaps another host is faster
 			t.crawls++
 			t.broke(slow)
-		case err != nil && t.rested: // no fault of the endpoint's: it was we who did not read
+		case err != nil && t.rested: // not a fault of the endpoint: we did not read
 			t.hangUp()
 		case err != nil:
 			t.broke(err)
@@ -384,7 +384,7 @@ func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 	ctx, calm, end := hurried(t.ctx, share)
 	err := t.open(ctx, calm)
 	err = t.beyond(err)
-	if e, ok := errors.AsType[*ContentError](err); !ok || !e.Claimed { // else it is noted once it is known who is right
+	if e, ok := errors.AsType[*ContentError](err); !ok || !e.Claimed { // else noted once it is known which is right
 		t.c.note(t.ctx, blobs, err)
 	}
 	if err != nil {

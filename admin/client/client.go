@@ -127,7 +127,7 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 		return nil, fmt.Errorf("%s wants a token; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE", c.base)
 	case resp.StatusCode != http.StatusOK:
 		refused := &Refused{Base: c.base.String(), Status: resp.Status}
-		_ = json.Unmarshal(body, refused) // what is no document of ours has no detail
+		_ = json.Unmarshal(body, refused) // a body that is not our document has no detail
 		if resp.StatusCode == http.StatusBadRequest && c.base.Scheme == "http" && refused.Detail == "" {
 			return nil, fmt.Errorf("%s answered %s; where it speaks TLS (admin.tls), write https://", c.base, resp.Status)
 		}

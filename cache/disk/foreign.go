@@ -20,7 +20,7 @@ const mostNamed = 5
 func (s *Store) strangers() {
 	d, err := s.root.Open(".")
 	if err != nil {
-		return // who uses the folder finds out
+		return // the calls that need the folder report it
 	}
 	defer d.Close()
 	var found []string

@@ -20,30 +20,31 @@
 //   - A reader waits until the byte it wants is published, then copies from the spool with a file position of its own.
 //     What no running fetch is about to bring, it has fetched through its own source.
 //
-// Beside the fill of a large blob run lanes, each with the first part that nobody has or brings, for as long as the blob
-// comes faster for them.
+// Beside the fill of a large blob run lanes, each with the first part that is not there and that no other fetch brings, for
+// as long as the blob comes faster with them.
 //
 // Ends are per reader. When a source fails, the readers with its Key end with that error; a reader with another key
-// starts over from the first missing byte with its own source. Wrong content ends everybody: the digest is the
-// blob's. A source that says another size than the reader who started the flight expected ends its own readers; who
-// comes with another expectation goes past the flight.
+// starts over from the first missing byte with its own source. Wrong content ends all readers: the digest is the
+// blob's. A source that says another size than the reader that started the flight expected ends its own readers; a reader
+// that expects another size goes past the flight.
 //
 // The last 64 KiB of the prefix are held back until the digest is known to be right, so no response that came out of
 // the prefix ends cleanly with wrong bytes. A range that lies ahead of the prefix is as right as its source.
 //
-// A spool that fails (disk full, input/output error, a file that was cut) ends nobody: each reader goes on from its
-// offset straight from its own source. A reader of the whole blob then verifies for himself, and holds back the last
-// 64 KiB for that. So that the hash of what he was sent is known, he never gets ahead of the hasher: mostly he drains
-// the spool and goes on with the hasher's state. Where the spool can't be read any more, he fetches the blob again from
-// its start and passes on what he lacks, if what he was sent is what the hasher had seen.
+// A spool that fails (disk full, input/output error, a file that was cut) ends no reader: each one goes on from its
+// offset straight from its own source. A reader of the whole blob then verifies by itself, and holds back the last
+// 64 KiB for that. So that the hash of what it was sent is known, it never gets ahead of the hasher: mostly it drains
+// the spool and goes on with the hasher's state. Where the spool can't be read any more, it fetches the blob again from
+// its start and passes on what it lacks, if what it was sent is what the hasher had seen.
 //
 // With no reader left, a flight of which nothing has come ends. A fill goes on if at most GoOn bytes (64 MiB) or half the
-// blob is missing; else it stops after Linger, and the spool is parked with its extents for Park: who comes back goes on where
-// it stopped. What comes without a reader is on its client's account (see unread): when that is used up, it is parked at once.
+// blob is missing; else it stops after Linger, and the spool is parked with its extents for Park: the next
+// reader goes on where it stopped. Bytes that come without a reader are charged to the client that left last (see unread):
+// when its allowance is used up, the spool is parked at once.
 //
-// Where the fill is slow and a reader has a source with another Key, that is tried, and the faster one brings the rest: see
-// relay.
+// Where the fill is slow and a reader has a source with another Key, that source is tried, and the faster of the two brings
+// the rest: see relay.
 //
 // Not here: which content is whole (the store), space (the cache), retries and ranges that upstreams get wrong (the
-// source), rights (whoever calls Join).
+// source), rights (the caller of Join).
 package flight

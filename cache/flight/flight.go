@@ -87,7 +87,7 @@ type Flight struct {
 	lanes lanes
 	relay relay
 
-	client string // of the reader who left last: what is fetched without readers is for its sake
+	client string // of the reader that left last: what is fetched without readers is charged to it
 	paid   int64  // bytes that it had, and so many may be fetched without counting
 
 	came bell          // bytes are in the spool
@@ -359,7 +359,7 @@ func (f *Flight) settle() {
 		return
 	}
 	linger := f.g.o.Linger
-	// Who has waited for long is followed by others who wait: the answer may be near.
+	// A flight that has waited for its first byte for longer than Linger is kept for as long again: the answer may be near.
 	if unbegun := len(f.have) == 0 && time.Since(f.began) < linger; f.disputed || unbegun || !f.affords(0) {
 		linger = 0
 	}
@@ -381,7 +381,7 @@ func (f *Flight) goesOn() bool {
 	return false
 }
 
-// park stops what runs, and keeps what is there for whoever comes back.
+// park stops what runs, and keeps what is there for readers that come back.
 func (f *Flight) park() {
 	f.mu.Lock()
 	f.idle = nil

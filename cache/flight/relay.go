@@ -7,16 +7,16 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
-// The source of the reader who came first decides for everybody, unless it is slow and somebody else has another one:
+// All readers get the bytes of the first reader's source, unless it is slow and another reader has another source:
 //
 //	 prefix        fill, from a.example, 20 KB/s                     trial, from b.example
 //	|██████|█>                                             |         |████|
 //	0                                                              end-4 MiB   end
 //
-// Once a second it is looked whether the fill is slow, and whether a reader has a source with another Key. That one's gets
-// a part from the end of the blob, or of half of what is left where that is not much: what the fill would have reached
-// last, so that no byte comes twice. The source that is faster by a good part fetches the rest. Readers with the Key of the
-// fill never have a trial: what they share is asked for once, however slow it is.
+// Once a second the flight looks whether the fill is slow, and whether a reader has a source with another Key. That source is
+// tried with a part from the end of the blob, or with half of what is left if that is less: the part that the fill would have
+// reached last, so that no byte comes twice. If it is clearly faster (see sharp), it fetches the rest. A source with the Key of
+// the fill is never tried: it is asked once for all its readers, however slow it is.
 
 // sharp is how much faster another source has to be to become the fill.
 const sharp = 1.5
@@ -93,7 +93,7 @@ func (f *Flight) watch() {
 	}
 }
 
-// look judges the fill, and the trial. False: nobody has another source any more. The lock is held.
+// look judges the fill, and the trial. False: no reader has another source any more. The lock is held.
 func (f *Flight) look(now time.Time) bool {
 	r := &f.relay
 	fill := f.filling()

@@ -33,8 +33,8 @@ func pullWhole(t *testing.T, g *flight.Group, o *origin, s flight.Source) time.D
 	return time.Since(start)
 }
 
-// A slow registry that is asked first does not decide for who comes through a fast one; nor does one that stands still,
-// does not answer at all, or is fast until it has won.
+// A slow registry that is asked first does not slow the readers of a fast one; nor does a registry that stops sending, does
+// not answer at all, or is fast until it has won.
 func TestFasterSourceTakesOver(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{100 << 10, 1 << 20, 10 << 20, 16 << 20} {
@@ -73,7 +73,7 @@ func TestFasterSourceTakesOver(t *testing.T) {
 	}
 }
 
-// However slow it is: who shares a source shares what it brings.
+// Readers that share a source share the bytes of one request to it, however slow it is.
 func TestSameSourceIsAskedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -95,7 +95,7 @@ func TestSameSourceIsAskedOnce(t *testing.T) {
 	})
 }
 
-// A fast source is left alone, and one that is no better has cost two requests at most, and no byte twice.
+// A fast source is left alone. A trial of one that is not faster costs two requests at most, and no byte comes twice.
 func TestTrialThatIsLost(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -171,7 +171,7 @@ func TestSourceThatTurnsSlow(t *testing.T) {
 	})
 }
 
-// Many sources that are no better than the first keep the one that is from its turn for a moment, not for ever.
+// Trials of many sources that are not faster than the first one delay the trial of a faster one, but don't prevent it.
 func TestManySlowSourcesAndAFastOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestManySlowSourcesAndAFastOne(t *testing.T) {
 	})
 }
 
-// A slow source decides for nobody either when the reader who brought it has left.
+// A slow source is replaced even when the reader that brought it has left.
 func TestSlowSourceWhoseReaderHasLeft(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -221,7 +221,7 @@ func TestSlowSourceWhoseReaderHasLeft(t *testing.T) {
 	})
 }
 
-// Where nobody knows the size a source that does not answer is left for another one.
+// A source that does not answer is left for another one, also where the size of the blob is not known.
 func TestNoAnswerAndNoSize(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -48,7 +48,8 @@ type Extender interface {
 type Source struct {
 	Key  string // readers with equal keys share the fate of a fetch
 	Live bool   // a client waits, as against a warm-up
-	// Client is who brings it, for what is bounded by client: an address, best. Empty: nothing is bounded.
+	// Client is the name of the client that the source belongs to, its address for example, for the bounds that each client
+	// has. Empty: no such bound applies.
 	Client string
 	// Fetch opens the range. It answers only once the source has agreed to send the bytes. It heals what breaks
 	// underneath; its error, and an error of the body, are final for this Key. The context ends with the flight's

@@ -9,7 +9,7 @@ import (
 
 // Bytes that are fetched with no reader left are fetched for a client that may come back, and cost the upstream's limit and
 // the cache's room. Each client has an allowance of them that fills up again in unreadEvery, and all together have
-// unreadAll times as much: who makes up names of clients gets no more than that.
+// unreadAll times as much, so that made-up names of clients get no more than that.
 const (
 	unreadEvery   = 10 * time.Minute
 	unreadAll     = 16
@@ -60,7 +60,7 @@ func (u *unread) of(client string, now time.Time) *spent {
 			u.sweep(now)
 		}
 		if len(u.clients) >= unreadClients {
-			client = "" // of which there is no other account
+			client = "" // the account that all others share
 			s = u.clients[client]
 		}
 	}
@@ -72,7 +72,7 @@ func (u *unread) of(client string, now time.Time) *spent {
 	return s
 }
 
-// sweep forgets those who owe nothing. The lock is held.
+// sweep forgets the clients that have nothing charged any more. The lock is held.
 func (u *unread) sweep(now time.Time) {
 	for c, s := range u.clients {
 		if s.settle(now, float64(u.most)); s.bytes == 0 {

@@ -40,7 +40,7 @@ func TestBytesWithoutAReaderAreBounded(t *testing.T) {
 		"before the first byte":    {func(int) string { return "a" }, 0, 40 * chunk, 0},
 		"four clients":             {func(i int) string { return fmt.Sprint(i % 4) }, 100, 4*unread + slack, 3 * unread},
 		"as many as there are":     {func(i int) string { return fmt.Sprint(i) }, 100, 16*unread + slack, 25 << 20},
-		"those who have had most":  {func(int) string { return "a" }, 3 * size / 4, 40 * size, 40 * size},
+		"most of it has been read": {func(int) string { return "a" }, 3 * size / 4, 40 * size, 40 * size},
 		"no client, as of warming": {func(int) string { return "" }, 100, 40 * size, 40 * size},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestBytesWithoutAReaderAreBounded(t *testing.T) {
 	}
 }
 
-// The allowance comes back, and what was parked is gone on with by who comes back for it.
+// The allowance comes back, and a client that comes back for a parked download goes on with it.
 func TestAllowanceComesBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -222,7 +222,7 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 		}
 	}
 	for _, r := range c.Rules {
-		row("rule", "everybody who reaches the mirror may pull %s", strings.Join(r.Pull, " "))
+		row("rule", "each client that can connect to the mirror may pull %s", strings.Join(r.Pull, " "))
 	}
 	for _, o := range c.Overrides {
 		row(o.Path, "from %s", o.Variable)

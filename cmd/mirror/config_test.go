@@ -94,9 +94,9 @@ func TestConfigCheckWarnsOfRules(t *testing.T) {
 	}
 	for _, want := range []string{
 		"also called index.docker.io and registry-1.docker.io; the rules say what may be pulled\n",
-		"as hub (passwordFile) for all: what the rules let clients pull", "everybody who reaches the mirror may pull docker.io/acme/**",
-		"warning: rules[0] is for everybody who reaches the mirror (*): each client that can connect reads docker.io/acme/**; keep the " +
-			"mirror to the network of your nodes\n",
+		"as hub (passwordFile) for all: what the rules let clients pull", "each client that can connect to the mirror may pull docker.io/acme/**",
+		"warning: rules[0] (*) lets each client that can connect to the mirror pull docker.io/acme/**; allow connections from the " +
+			"network of your nodes only\n",
 		"warning: a kubelet that checks pull secrets (KEP-2535)",
 	} {
 		if !strings.Contains(stdout, want) {

@@ -69,7 +69,7 @@ var acts = []act{
 		about: "The registry has a limit of pulls for each address.",
 	},
 	{
-		host: "lab.example", kind: demo.Portal, title: "It is no registry",
+		host: "lab.example", kind: demo.Portal, title: "It is not a registry",
 		about: "The network wants a login, and answers for the registry with a page of its own.",
 	},
 	{

@@ -150,7 +150,7 @@ func TestDoctorFromHere(t *testing.T) {
 }
 
 // What the doctor says is what a pull gets: the mirror's own rules refuse, an image for another platform does not run here,
-// and a login that is refused is no manifest that went well.
+// and a manifest whose login is refused is a failure.
 func TestDoctorIsRight(t *testing.T) {
 	t.Parallel()
 	o := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Username: "bot", Password: "s3cret"}})

@@ -35,8 +35,8 @@ func newExplainCmd() *cobra.Command {
 how often it is there. The input is a file, or what comes by standard input (-, or no
 argument): events and pods of kubectl, as text, YAML or JSON, and logs and errors of the
 kubelet, containerd, CRI-O, Docker, Podman, builders, CI systems, Helm, Flux, Argo CD,
-Tekton, clouds and the mirror. What is no failing pull is left out; what the text does not
-say is unknown, and shown.
+Tekton, clouds and the mirror. Text that is not about a failing pull is left out. A failure
+whose cause the text does not say is unknown, and shown.
 
 Neither a cluster nor a mirror is needed. Where --admin, MIRROR_ADMIN or --config says where
 a mirror is, its own evidence is shown beside each failure that it has recorded: by the ID

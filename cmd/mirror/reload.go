@@ -30,7 +30,7 @@ type reloader interface {
 //
 // Whatever is read is watched before, so that no change falls between: where the file names others than those that are
 // watched, the watch begins anew with them, and the file is read again. One whose reload was refused is watched too,
-// since it may be what is to be mended. Who asks by way of asks is told how it went.
+// since it may be what is to be mended. A caller that asks by way of asks is told how it went.
 func reload(
 	ctx context.Context, a reloader, file string, c *config.Config, text config.Text, log *slog.Logger, asks <-chan chan<- reloaded,
 ) {
@@ -38,7 +38,7 @@ func reload(
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	names, first := c.Files(), c
-	var reply chan<- reloaded // of somebody who asked; nil: nobody did
+	var reply chan<- reloaded // of a caller that asked; nil: none did
 	for asked := false; ; asked = true {
 		var how reloaded
 		next, now, changed, stop, err := watched(ctx, file, names, log)

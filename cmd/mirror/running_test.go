@@ -102,7 +102,7 @@ func TestAskARunningMirror(t *testing.T) {
 	}
 }
 
-// What is answered to somebody who asks for a reload.
+// The answer to a request for a reload says how it went.
 func TestHowAReloadIsTold(t *testing.T) {
 	t.Parallel()
 	_, invalid := config.Parse("c.yaml", []byte("a: 1\nb: 2\n"), nil)

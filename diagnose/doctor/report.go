@@ -38,7 +38,7 @@ type Report struct {
 	// CannotRun is for what there is nothing in an image that can be pulled, and whose platform that is: this machine's, or
 	// that of all nodes. It is never set where a platform was asked for.
 	CannotRun string   `json:"cannotRun,omitempty"`
-	At        string   `json:"at"` // who looked: "here", or "mirror" for the running one
+	At        string   `json:"at"` // where the examination ran: "here", or "mirror" for the running one
 	Began     Time     `json:"began"`
 	Took      Duration `json:"took"`
 	Steps     []Step   `json:"steps"`

@@ -281,7 +281,7 @@ func (e *entry) place() site {
 }
 
 // harmless matches words without characters that a shell interprets: people paste a suggested command, and its parts come
-// from a text that anybody may have written.
+// from a text that an attacker may have written.
 var harmless = regexp.MustCompile(`^[\w/][\w./:@-]*$`)
 
 func (p site) filler(command bool) *strings.Replacer {

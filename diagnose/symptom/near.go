@@ -22,7 +22,7 @@ type heard struct {
 	step  string // of BuildKit
 	began bool   // a pull
 	ended bool
-	push  bool // a push, of which errors are no concern of ours
+	push  bool // a push: its errors are left out
 }
 
 func (n *near) hear(raw string) {

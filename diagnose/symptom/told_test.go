@@ -10,7 +10,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose/symptom"
 )
 
-// What to do fits the place: whose registry it is, and who pulls.
+// The remedy fits the registry (its operator, its kind) and the client that pulls.
 func TestRemedies(t *testing.T) {
 	t.Parallel()
 	const refused = ": unexpected status from HEAD request to https://%/v2/x/manifests/1: 401 Unauthorized"

@@ -11,7 +11,7 @@ import (
 	"github.com/registrymirror/mirror/e2e/internal/mirrord"
 )
 
-// cacheScenes have others' content evicted, or the mirror download what nobody reads.
+// cacheScenes try to have others' content evicted, or to have the mirror download what no client reads.
 func cacheScenes() []scene {
 	var list []scene
 	for _, x := range claims {

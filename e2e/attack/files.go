@@ -24,7 +24,7 @@ func fileScenes() []scene {
 }
 
 // playFiles opens more idle connections than the process may have files, and then pulls and asks the admin listener as
-// somebody else.
+// another client.
 func playFiles(ctx context.Context, s *stage, l listener) error {
 	const limit, connections = 512, 700
 	g, m, err := s.open(ctx, setup{listener: l, files: limit})

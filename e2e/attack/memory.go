@@ -122,7 +122,7 @@ func playAtOnce(ctx context.Context, s *stage, l listener) error {
 	return nil
 }
 
-// coldManifest asks for a small manifest of a victim that nobody has asked for.
+// coldManifest asks for a small manifest of a victim that no client has asked for.
 func (s *stage) coldManifest(ctx context.Context, g *registry, m *mirror) func(i int) answer {
 	c := m.victim()
 	s.ends = append(s.ends, c.close)
@@ -134,7 +134,7 @@ func (s *stage) coldManifest(ctx context.Context, g *registry, m *mirror) func(i
 	}
 }
 
-// open starts a registry that is open to everybody, as docker.io, and a mirror before it.
+// open starts a registry that needs no login, as docker.io, and a mirror before it.
 func (s *stage) open(ctx context.Context, o setup) (*registry, *mirror, error) {
 	g, err := s.newRegistry(ctx)
 	if err != nil {

@@ -66,7 +66,7 @@ func reachRunning(ctx context.Context, w *world) error {
 	return waitFor(ctx, 20*time.Second, func() error {
 		for digest := range parts {
 			if w.closed.hits(func(h hit) bool { return h.ref == digest && h.method == http.MethodGet && h.login }) == 0 {
-				return fmt.Errorf("nobody has asked for %s", digest)
+				return fmt.Errorf("the mirror has not asked for %s yet", digest)
 			}
 		}
 		return nil
@@ -82,7 +82,7 @@ func reachRunningPublic(ctx context.Context, w *world) error {
 }
 
 // reachUnfinished stops the mirror in the middle of the download, and starts it without the right: what it has is kept
-// for those who come back.
+// for clients that come back.
 func reachUnfinished(ctx context.Context, w *world) (err error) {
 	if err := reachRunning(ctx, w); err != nil {
 		return err

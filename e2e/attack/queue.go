@@ -75,7 +75,7 @@ func hogs(ctx context.Context, g *registry, m *mirror) (stop func(), err error) 
 	return stop, err
 }
 
-// coldBlob asks for a blob of a victim that nobody has asked for.
+// coldBlob asks for a blob of a victim that no client has asked for.
 func (s *stage) coldBlob(ctx context.Context, g *registry, m *mirror, size int64, rate int) func(i int) answer {
 	c := m.victim()
 	s.ends = append(s.ends, c.close)
@@ -116,7 +116,7 @@ func playTurns(ctx context.Context, s *stage) error {
 	return nil
 }
 
-// playFairness compares a victim's cold blobs of 1 MiB beside the attacker with those of a mirror that nobody attacks,
+// playFairness compares a victim's cold blobs of 1 MiB beside the attacker with those of a mirror that is not attacked,
 // one of each in turn.
 func playFairness(ctx context.Context, s *stage, l listener) error {
 	const samples = 100

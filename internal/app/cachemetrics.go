@@ -32,7 +32,7 @@ func newCacheCollector(stats func() cache.Stats) *cacheCollector {
 	add(gauge, "objects", "Pieces of content in the cache.", func(s cache.Stats) int64 { return s.Objects })
 	add(gauge, "reserved_bytes", "Bytes reserved for downloads under way and parked.",
 		func(s cache.Stats) int64 { return s.Reserved })
-	add(gauge, "parked", "Unfinished downloads that wait for somebody to come back.",
+	add(gauge, "parked", "Unfinished downloads that wait for a client to come back.",
 		func(s cache.Stats) int64 { return s.Parked })
 	add(gauge, "held_bytes", "Bytes of content that was evicted and is still read: on the disk, and not in mirror_cache_bytes.",
 		func(s cache.Stats) int64 { return s.Held })

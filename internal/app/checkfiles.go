@@ -24,8 +24,8 @@ type FileProblem struct {
 }
 
 // CheckFiles reads every file that a configuration names, as the mirror will, and tells all that is wrong with them:
-// certificates and keys that don't belong together, what is no certificate, empty passwords and tokens. What it reads is
-// never shown.
+// certificates and keys that don't belong together, files that are not certificates, empty passwords and tokens. What it reads
+// is never shown.
 func CheckFiles(c *config.Config) (list []FileProblem) {
 	named := c.Named()
 	files := make(map[string]string, len(named)) // by setting

@@ -10,8 +10,8 @@ const (
 	maxConns = 20_000
 	// maxSideConns bounds those of each listener for operators.
 	maxSideConns = 16
-	// ownFiles is how many file descriptors are kept at most for what is no client's connection: files that are sent or
-	// written, upstreams, the listeners for operators. It is half of what there is, where that is less.
+	// ownFiles is how many file descriptors are kept at most for anything but clients' connections: files that are sent
+	// or written, upstreams, the listeners for operators. It is half of what there is, where that is less.
 	ownFiles = 8192
 	// fewFiles is a limit on open files below which a busy mirror refuses clients.
 	fewFiles = 4096

@@ -87,7 +87,8 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// A running mirror is asked about its rules as a client's pull is: what they refuse can't be pulled, and nobody is asked.
+// A running mirror is asked about its rules as a client's pull is: what they refuse can't be pulled, and the registry is
+// not asked.
 func TestDoctorAsksTheRules(t *testing.T) {
 	t.Parallel()
 	o := limited(t)

@@ -68,8 +68,8 @@ func (s *sites) drop(host string) {
 	delete(s.hosts, host)
 }
 
-// trim drops the hosts that nobody has asked for longest, until at most fresh are left of those that have not given
-// anything, and maxHosts of the others. The lock is held.
+// trim drops the hosts that clients have not asked for the longest time, until at most fresh are left of those that have not
+// given anything, and maxHosts of the others. The lock is held.
 func (s *sites) trim(fresh int) {
 	most := map[bool]int{true: maxHosts, false: fresh}
 	of := make(map[bool][]string)

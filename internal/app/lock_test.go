@@ -28,7 +28,7 @@ func freePort(t *testing.T) string {
 }
 
 // While another mirror has the folder, nothing listens: a node whose connection is taken and never answered hangs, one
-// that is refused goes on. The log names who has it at once. A port that is taken is told at once, too.
+// that is refused goes on. The log names the process that has it at once. A port that is taken is told at once, too.
 func TestPortsAreClosedWhileAnotherMirrorHasTheFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

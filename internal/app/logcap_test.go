@@ -66,7 +66,7 @@ func TestLogLinesAreCapped(t *testing.T) {
 		if text = out.take(); strings.Count(text, `"msg":"pull"`) != 9001 || strings.Contains(text, "suppressed") {
 			t.Errorf("%d lines of 9001", strings.Count(text, `"msg":"pull"`))
 		}
-		for i := range 10_000 { // messages that are no constants are a mistake, and bounded all the same
+		for i := range 10_000 { // messages that are not constant are a mistake, and are bounded all the same
 			log.Info(fmt.Sprint("odd ", i))
 		}
 		if n := strings.Count(out.take(), "\n"); n > 2600 {

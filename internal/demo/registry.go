@@ -19,10 +19,10 @@ type Kind int
 
 // The kinds of registries.
 const (
-	Healthy  Kind = iota // it gives its image to everybody
+	Healthy  Kind = iota // it gives its image to every client
 	Private              // it wants a login, and accepts none: the password has expired
 	Limiting             // it has given this address enough for today
-	Portal               // it is no registry: the network's login page answers for it
+	Portal               // it is not a registry: the network's login page answers for it
 )
 
 // Repository and Tag name the one image that each registry has.

@@ -14,19 +14,19 @@ const (
 	Realm        = off != "realm"        // tokens are asked for where the operator said
 	Address      = off != "address"      // a host that nobody named is dialled at public addresses alone
 	Embedded     = off != "embedded"     // an IPv6 address that stands for an IPv4 address is judged as that one, too
-	Claim        = off != "claim"        // what contradicts a publisher's word is no fault of the endpoint
+	Claim        = off != "claim"        // an endpoint that contradicts a publisher's manifest is not at fault
 	Lease        = off != "lease"        // what a pull will ask for next is not evicted
 	Arrival      = off != "arrival"      // a size that is only claimed reserves nothing, and evicts nothing
-	Relay        = off != "relay"        // a slow source does not decide for readers who have another one
+	Relay        = off != "relay"        // a slow source does not slow down readers that have another one
 	Unread       = off != "unread"       // what is fetched with no reader left is bounded by client
-	Held         = off != "held"         // slow readers keep nothing from being stored
+	Held         = off != "held"         // slow readers don't keep new content from being stored
 	Reservation  = off != "reservation"  // a download has its room before it begins
 	Turns        = off != "turns"        // one client does not keep all transfers of an endpoint
-	Membership   = off != "membership"   // being cached is no right to read
-	Reference    = off != "reference"    // a manifest that names content is no proof that its repository has it
+	Membership   = off != "membership"   // that content is cached gives no client a right to read it
+	Reference    = off != "reference"    // a manifest that names content does not prove that its repository has it
 	Command      = off != "command"      // a command to paste holds no word of a foreign text that a shell would run
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
-	Site         = off != "site"         // no web page asks the operator's side for somebody else
+	Site         = off != "site"         // a page of another site can't use the operator's side through a browser
 	Whole        = off != "whole"        // half a configuration is none
 	Seat         = off != "seat"         // one client's connections leave room for others'
 	Share        = off != "share"        // what one client fills is not taken from another

@@ -74,7 +74,7 @@ type Store interface {
 	Shrink(n int64)
 }
 
-// pool is one part of the budget, with those who wait for it.
+// pool is one part of the budget, with the requests that wait for it.
 type pool struct {
 	most, used int64
 	lines      map[string][]*waiter // by client, in order
@@ -82,7 +82,7 @@ type pool struct {
 	waiting    int
 }
 
-// waiter is one who waits.
+// waiter is a request for room that waits.
 type waiter struct {
 	n     int64
 	ready chan bool // true: it has its room; false: it was sent away
@@ -147,7 +147,7 @@ func (b *Budget) pool(c Class, n int64) *pool {
 }
 
 // acquire waits for n bytes, and returns how many it has: never more than all of the pool.
-func (b *Budget) acquire(ctx context.Context, p *pool, who string, n int64) (int64, error) {
+func (b *Budget) acquire(ctx context.Context, p *pool, client string, n int64) (int64, error) {
 	if !guard.Memory {
 		return 0, nil
 	}
@@ -160,11 +160,11 @@ func (b *Budget) acquire(ctx context.Context, p *pool, who string, n int64) (int
 		return n, nil
 	}
 	w := &waiter{n: n, ready: make(chan bool, 1)}
-	if p.waiting >= maxWaiting && !p.shed(who) {
+	if p.waiting >= maxWaiting && !p.shed(client) {
 		b.mu.Unlock()
 		return 0, &FullError{Need: n, Size: p.most}
 	}
-	p.enter(who, w)
+	p.enter(client, w)
 	b.mu.Unlock()
 
 	began := time.Now()
@@ -185,14 +185,14 @@ func (b *Budget) acquire(ctx context.Context, p *pool, who string, n int64) (int
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !p.leave(who, w) && <-w.ready { // it has got its room in this very moment
+	if !p.leave(client, w) && <-w.ready { // it has got its room in this very moment
 		p.used -= n
 	}
 	p.serve()
 	return 0, err
 }
 
-// release gives n bytes back, to those who wait.
+// release gives n bytes back, for the requests that wait.
 func (b *Budget) release(p *pool, n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -218,17 +218,17 @@ func (b *Budget) shrink() {
 }
 
 // enter puts a waiter into its client's line.
-func (p *pool) enter(who string, w *waiter) {
-	if len(p.lines[who]) == 0 {
-		p.order = append(p.order, who)
+func (p *pool) enter(client string, w *waiter) {
+	if len(p.lines[client]) == 0 {
+		p.order = append(p.order, client)
 	}
-	p.lines[who] = append(p.lines[who], w)
+	p.lines[client] = append(p.lines[client], w)
 	p.waiting++
 }
 
 // shed sends the last of the longest line away, in favour of a client whose own line is shorter. False: there is none.
-func (p *pool) shed(who string) bool {
-	longest, most := "", len(p.lines[who])+1
+func (p *pool) shed(client string) bool {
+	longest, most := "", len(p.lines[client])+1
 	for other, line := range p.lines {
 		if len(line) > most {
 			longest, most = other, len(line)
@@ -245,40 +245,40 @@ func (p *pool) shed(who string) bool {
 }
 
 // leave takes a waiter out. False: it is not in its line any more.
-func (p *pool) leave(who string, w *waiter) bool {
-	i := slices.Index(p.lines[who], w)
+func (p *pool) leave(client string, w *waiter) bool {
+	i := slices.Index(p.lines[client], w)
 	if i < 0 {
 		return false
 	}
-	p.lines[who] = slices.Delete(p.lines[who], i, i+1)
+	p.lines[client] = slices.Delete(p.lines[client], i, i+1)
 	p.waiting--
-	if len(p.lines[who]) == 0 {
-		p.end(who)
+	if len(p.lines[client]) == 0 {
+		p.end(client)
 	}
 	return true
 }
 
 // end removes a client without waiters.
-func (p *pool) end(who string) {
-	delete(p.lines, who)
-	if i := slices.Index(p.order, who); i >= 0 {
+func (p *pool) end(client string) {
+	delete(p.lines, client)
+	if i := slices.Index(p.order, client); i >= 0 {
 		p.order = slices.Delete(p.order, i, i+1)
 	}
 }
 
-// serve gives room to those who wait, a client after the other, as far as it goes. Who is next is not passed by, so that
-// a large document gets its room as well.
+// serve gives room to the requests that wait, one client after the other, as far as it goes. It never serves another request
+// before the next one in turn, so that a large document gets its room as well.
 func (p *pool) serve() {
 	for len(p.order) > 0 {
-		who := p.order[0]
-		w := p.lines[who][0]
+		client := p.order[0]
+		w := p.lines[client][0]
 		if p.used+w.n > p.most {
 			return
 		}
 		p.used += w.n
-		p.leave(who, w)
-		if len(p.lines[who]) > 0 {
-			p.order = append(p.order[1:], who)
+		p.leave(client, w)
+		if len(p.lines[client]) > 0 {
+			p.order = append(p.order[1:], client)
 		}
 		w.ready <- true
 	}

@@ -27,8 +27,8 @@ const (
 // client is a context of a client's request.
 func client(ctx context.Context, name string) context.Context { return memory.By(ctx, name) }
 
-// Whatever is asked for by whomever: never more than the budget is in use, everybody gets room in the end, and nothing
-// stays in use.
+// Whatever the clients ask for: never more than the budget is in use, every request gets room in the end, and nothing stays
+// in use.
 func TestNeverMoreThanTheBudget(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestNeverMoreThanTheBudget(t *testing.T) {
 	})
 }
 
-// A flood of large documents keeps nobody's small one waiting, and another client's large one for the end of one alone.
+// A flood of large documents delays no small one, and another client's large one only until one of them is done.
 func TestClientsTakeTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -107,8 +107,8 @@ func TestClientsTakeTurns(t *testing.T) {
 	})
 }
 
-// Who waits is told when it is over: after a time, when it leaves, and at once where too many wait, of which those of the
-// longest line go first.
+// A request that waits ends with an error after a time, when its client leaves, and at once where too many wait: then those
+// of the longest line go first.
 func TestWaitsEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

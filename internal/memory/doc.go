@@ -6,8 +6,8 @@
 //	             └──► waits in its client's line ───┴── the lines in turn
 //	                     └──► after 10 s, or where too many wait: a *FullError
 //
-// Promise: what is counted never exceeds Options.Size, whoever asks for whatever at the same time, and one client's large
-// documents keep another client's small ones waiting for no more than the end of a piece of work.
+// Promise: what is counted never exceeds Options.Size, whatever clients ask for at the same time; and one client's large
+// documents delay another client's small ones by no more than the end of one piece of work.
 //
 // Guarantees:
 //   - Three pools have room of their own: small documents, large ones, and answers that are being sent. None can use up

@@ -7,9 +7,9 @@ import (
 
 // Hold is the room of one piece of work. Its methods are safe for concurrent use, its Need is for one caller at a time.
 type Hold struct {
-	b     *Budget
-	class Class
-	who   string
+	b      *Budget
+	class  Class
+	client string
 
 	mu   sync.Mutex // guards what follows; before the budget's
 	pool *pool
@@ -26,11 +26,11 @@ func By(ctx context.Context, client string) context.Context {
 	return context.WithValue(ctx, clientKey{}, client)
 }
 
-// Enter begins a piece of work that has nothing yet. Those below it that are handed the context count on it by Need. The
+// Enter begins a piece of work that has nothing yet. The functions that get the context count on it by Need. The
 // caller releases the hold.
 func (b *Budget) Enter(ctx context.Context, c Class) (context.Context, *Hold) {
-	who, _ := ctx.Value(clientKey{}).(string)
-	h := &Hold{b: b, class: c, who: who}
+	client, _ := ctx.Value(clientKey{}).(string)
+	h := &Hold{b: b, class: c, client: client}
 	return context.WithValue(ctx, holdKey{}, h), h
 }
 
@@ -53,7 +53,7 @@ func (h *Hold) Need(ctx context.Context, n int64) error {
 	}
 	h.Release()
 	p := h.b.pool(h.class, n)
-	got, err := h.b.acquire(ctx, p, h.who, n)
+	got, err := h.b.acquire(ctx, p, h.client, n)
 	if err != nil {
 		return err
 	}

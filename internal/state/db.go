@@ -33,7 +33,7 @@ type DB struct {
 
 	mu      sync.Mutex // guards all below; never held during a transaction
 	queue   queue
-	writing bool  // somebody leads, and will call the next one to
+	writing bool  // a writer leads, and will call the next one to lead
 	broken  error // a write met damage; bbolt may still hold its lock
 
 	evicting sync.Mutex        // one eviction at a time; guards below; before mu
@@ -69,7 +69,8 @@ func (db *DB) Run(ctx context.Context) error {
 	}
 }
 
-// Copy makes path.good a copy of the present state, without its free pages where they are most of it. A damaged one is no copy: its error keeps the one before.
+// Copy makes path.good a copy of the present state, without its free pages where they are most of it. If the state is damaged,
+// it returns an error and keeps the copy before.
 func (db *DB) Copy() error {
 	sparse := db.sparse()
 	err := replace(db.path+".good", func(w io.Writer) error {

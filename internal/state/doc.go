@@ -7,7 +7,7 @@
 // the file itself, else the last good copy, else an empty one, and it logs what was lost.
 //
 // Guarantees:
-//   - Writers that meet share a transaction and its fsync; nobody waits for a timer. Transactions are bounded, in items and
+//   - Writers that meet share a transaction and its fsync; no writer waits for a timer. Transactions are bounded, in items and
 //     bytes: large writes come in pieces and take turns, and a small one waits for no more than the piece that is being
 //     written.
 //   - The file stays within a budget: above it, tables that can be learnt anew make room. It is written anew at a start that

@@ -10,10 +10,10 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// The file has a budget of its own: what strangers can make the mirror learn must not make it grow for ever. Above it,
-// whoever writes to an expendable table makes room there: from a place that moves on, some thousand items are looked at, and
-// room is made where a thousand take most: what takes much is rarely what many need. Where a few of those are most of the
-// bytes, they go; else half of them, side by side, so that whole pages become free.
+// The file has a budget of its own: what strangers can make the mirror learn must not make it grow for ever. Above it, each
+// write to an expendable table makes room there: some thousand items are looked at, from a place that moves on, and room is
+// made where a thousand items take the most bytes, since large items are rarely what many clients need. If a few of that
+// thousand take most of the bytes, they go; else half of the thousand go, side by side, so that whole pages become free.
 const (
 	roomLook   = 1000
 	roomPlaces = 16

@@ -230,7 +230,7 @@ func TestSmallWritesGoFirst(t *testing.T) {
 	}
 }
 
-// Writers of large things take turns: who comes with one piece is not behind all pieces of another.
+// Writers of large things take turns: a writer with one piece does not wait for all pieces of another writer.
 func TestLargeWritesTakeTurns(t *testing.T) {
 	t.Parallel()
 	db := openWith(t, filepath.Join(t.TempDir(), "state.db"), state.Options{})

@@ -9,8 +9,8 @@ import (
 )
 
 // Writers queue. The first becomes the leader: it runs transactions, each with as many of those that wait as may share
-// one, until its own write is done; then it calls another one to lead. Who comes during a transaction waits for that one
-// and its own: bbolt's own Batch would hold each writer back by 10 ms in the hope of another.
+// one, until its own write is done; then it calls another one to lead. A writer that comes during a transaction waits for
+// that one and its own. bbolt's own Batch would delay each writer by 10 ms, to wait for others.
 //
 //	small writes ──┐
 //	               ├──► a transaction: small ones first, then one piece or more of large ones, within bounds
@@ -41,7 +41,7 @@ type write struct {
 
 func (w *write) small() bool { return w.items <= smallItems && w.bytes <= smallBytes }
 
-// queue is who waits to write.
+// queue holds the writes that wait.
 type queue struct{ small, large []*write }
 
 func (q *queue) add(w *write) {
@@ -52,7 +52,7 @@ func (q *queue) add(w *write) {
 	}
 }
 
-// next is who leads next, nil where nobody waits.
+// next is the write that leads next, nil where none waits.
 func (q *queue) next() *write {
 	switch {
 	case len(q.small) > 0:
