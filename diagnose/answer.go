@@ -108,9 +108,9 @@ func (c *facts) stranger() bool {
 	c.remedy("check tag and imagePullSecret, or give the mirror a credential for %s", c.up)
 	c.alone("check the image's name, or give the mirror a credential for %s", c.up)
 	if c.e.PublicOnly { // where the mirror has one, it is not for this
-		c.remedy("check tag and imagePullSecret, since under access: public the mirror pulls public images alone")
-		c.alone("check the image's name, or set access: rules for %s and a rule, since under access: public the mirror pulls "+
-			"public images alone", c.up)
+		c.remedy("check tag and imagePullSecret: under access: public the mirror pulls only public images")
+		c.alone("check the image's name, or set access: rules for %s and a rule: under access: public the mirror pulls only "+
+			"public images", c.up)
 	}
 	if c.basic() && !c.noAccess() || c.says("please login", "please log in") || c.told(upstream.VerdictLoginNeeded) {
 		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
@@ -134,7 +134,7 @@ func (c *facts) sourceFailed() bool {
 	why := strings.TrimPrefix(orElse(cred.LastError, "no details"), name+": ")
 	c.set(CredentialSourceFailed, "%s of %s can't be fetched: %s", name, c.up, why)
 	c.f.Short = name + ": " + Cut(why, 64)
-	c.remedy("repair what it comes from (%s), or the credentials of %s in the mirror's configuration", kind, c.up)
+	c.remedy("correct its source (%s), or the credentials of %s in the mirror's configuration", kind, c.up)
 	return true
 }
 
@@ -148,7 +148,7 @@ func (c *facts) missing() bool {
 		c.noRepository()
 	case c.e.Op == "blob":
 		c.set(DigestNotFound, "%s has no blob %s", c.up, named(c.e.Repository, c.e.Reference))
-		c.remedy("pull the tag again; if it stays, push the image again")
+		c.remedy("pull the tag again; if it still fails, push the image again")
 	case strings.Contains(c.e.Reference, ":"):
 		c.set(DigestNotFound, "%s has no %s", c.up, c.image())
 		c.remedy("check the digest; what was pushed over a tag may have been deleted")

@@ -25,12 +25,12 @@ func (c *facts) content() bool {
 			c.set(DigestMismatch, "%s sent %d bytes for %s, which has %d", orElse(e.Host, c.up), e.GotSize,
 				short(e.Digest), e.Size)
 		} else {
-			c.set(DigestMismatch, "what %s sent for %s has the digest %s", orElse(e.Host, c.up), short(e.Digest),
+			c.set(DigestMismatch, "%s sent corrupt data for %s (got %s)", orElse(e.Host, c.up), short(e.Digest),
 				short(e.Got))
 		}
 		c.note("wanted %s of %d bytes, got %s of %d bytes", e.Digest, e.Size, orElse(e.Got.String(), "nothing hashed"),
 			e.GotSize)
-		c.remedy("pull again; if it stays something between the mirror and that host alters content")
+		c.remedy("pull again; if it keeps failing, something between the mirror and that host alters the data")
 		return true
 	}
 	if e, ok := errors.AsType[*oci.ManifestError](c.err); ok {
@@ -61,8 +61,8 @@ func (c *facts) content() bool {
 	}
 	switch e.Kind {
 	case upstream.ContentDigest, upstream.ContentSize:
-		c.set(DigestMismatch, "what %s sent for %s is not what its digest says", c.host, c.full())
-		c.remedy("pull again; if it stays something between the mirror and %s alters content", c.host)
+		c.set(DigestMismatch, "%s sent corrupt data for %s", c.host, c.full())
+		c.remedy("pull again; if it keeps failing, something between the mirror and %s alters the data", c.host)
 	case upstream.ContentTooLarge:
 		if c.step.Name == upstream.StepToken || c.e.Op == "tags" || c.e.Op == "referrers" {
 			c.set(UpstreamError, "%s sent more than the mirror reads for %s", c.host, c.asked())

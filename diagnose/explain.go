@@ -201,7 +201,7 @@ func (c *facts) request() bool {
 // forbidden reads what our own rules say. A node that has somewhere else to go may do better there.
 func (c *facts) forbidden(e *access.ForbiddenError) {
 	c.set(ClientForbidden, "the mirror has no rule that lets clients pull %s", e.Repo)
-	c.remedy("add it to rules in the mirror's configuration; no login is accepted yet")
+	c.remedy("add a rule for it to the mirror's configuration")
 	if e.Mirrored {
 		c.remedy("add it to rules in the mirror's configuration, or give the pod an imagePullSecret of %s", e.Repo.Host)
 		c.alone("add it to rules in the mirror's configuration")
@@ -273,7 +273,7 @@ func evidence(e *upstream.Error) []string {
 		lines = append(lines, fmt.Sprintf("%s: status %d%s", e.Upstream, e.Status, said(e)))
 	}
 	if p := e.Probe; p != nil {
-		lines = append(lines, fmt.Sprintf("asked further: %s %s: status %d, %s", p.Step.Name, p.Step.Host, p.Step.Status,
+		lines = append(lines, fmt.Sprintf("also asked for the %s at %s: status %d, %s", p.Step.Name, p.Step.Host, p.Step.Status,
 			shows[p.Verdict]))
 	}
 	if n := e.Credential.Name; n != "" {

@@ -66,7 +66,7 @@ func (j *Journal) tell(ctx context.Context, p *opened, r Request) {
 	level, msg := slog.LevelWarn, "pull failed"
 	switch {
 	case f.Declined:
-		level, msg = slog.LevelInfo, "pull declined"
+		level, msg = slog.LevelInfo, "pull left to the node"
 	case r.Kind == oci.KindTags || r.Kind == oci.KindReferrers:
 		msg = "list failed"
 	case r.Kind == 0:

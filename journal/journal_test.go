@@ -130,7 +130,7 @@ const (
 	pullStart = "level=INFO msg=pull ref=docker.io/library/nginx:1.27 digest=" + index +
 		" upstream=docker.io client=node-1 outcome="
 	warnStart     = `level=WARN msg="pull failed" ref=docker.io/library/nginx:1.27 `
-	declinedStart = `level=INFO msg="pull declined" ref=docker.io/library/nginx:1.27 `
+	declinedStart = `level=INFO msg="pull left to the node" ref=docker.io/library/nginx:1.27 `
 	warnEnd       = ` summary="it broke" remedy="mend it" upstream=docker.io status=502 client=node-1 upstream_status=503`
 )
 

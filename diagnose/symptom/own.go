@@ -52,7 +52,7 @@ var own = []struct {
 	{diagnose.ProxyRefused, regexp.MustCompile(`^proxy \S+ answered \d{3}`)},
 	{diagnose.UpstreamBlocked, regexp.MustCompile(`answered \d{3} .*(with a web page|, which \S+ granted)`)},
 	{diagnose.UpstreamError, regexp.MustCompile(`^\S+ answered 5\d\d( to |: |$)`)},
-	{diagnose.DigestMismatch, regexp.MustCompile(`has the digest`)},
+	{diagnose.DigestMismatch, regexp.MustCompile(`has the digest|sent corrupt data`)},
 }
 
 func classifyOwn(summary string) diagnose.Reason {
