@@ -1,6 +1,9 @@
 package journal
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // keepPulls is how many pulls that are over are remembered. Of more, the client of which there are most loses one.
 const keepPulls = 1000
@@ -16,11 +19,17 @@ func (j *Journal) Pulls(ctx context.Context, active bool) (list []Pull, err erro
 			return
 		}
 		for e := j.recent.Front(); e != nil && len(list) < keepPulls; e = e.Next() {
-			list = append(list, e.Value.(*opened).sum())
+			if p := e.Value.(*opened); p.sending > 0 || time.Since(p.last) < pausing {
+				list = append(list, p.sum())
+			}
 		}
 	})
 	return list, err
 }
+
+// pausing is how long after its last request a pull still goes on, for those that ask: a client waits as long for an answer.
+// It is open for longer, since what follows may be a part of it.
+const pausing = 30 * time.Second
 
 // sum is what is known of a pull by now.
 func (p *opened) sum() Pull {

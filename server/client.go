@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
@@ -95,6 +97,61 @@ func (s *Server) Mismatch(tls bool) func(from net.Addr) {
 		}
 		f := finding
 		f.Evidence = []string{"the first bytes of a connection from " + client}
-		s.o.Observe(journal.Request{At: time.Now(), Client: client, Source: source, Status: http.StatusBadRequest, Finding: &f, ID: f.ID("")})
+		r := journal.Request{At: time.Now(), Client: client, Source: source, Status: http.StatusBadRequest, Finding: &f, ID: f.ID("")}
+		s.suspects.add(client, func() { s.o.Observe(r) })
 	}
+}
+
+const (
+	// suspectFor is how long a client that spoke the wrong protocol has to speak the right one: many try HTTPS first.
+	suspectFor = 10 * time.Second
+	// maxSuspects bounds how many are waited for. Others count at once.
+	maxSuspects = 1000
+)
+
+// suspects are clients, by address, that have spoken the wrong protocol a moment ago.
+type suspects struct {
+	some atomic.Int64 // how many there are: nearly always none, and each request asks
+
+	mu    sync.Mutex // guards known; a leaf
+	known map[string]*time.Timer
+}
+
+// add has tell called, unless the client speaks the right protocol soon.
+func (s *suspects) add(client string, tell func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known[client] != nil {
+		return // it is waited for already
+	}
+	if len(s.known) >= maxSuspects {
+		tell()
+		return
+	}
+	if s.known == nil {
+		s.known = make(map[string]*time.Timer)
+	}
+	s.some.Add(1)
+	s.known[client] = time.AfterFunc(suspectFor, func() {
+		if s.clear(client) {
+			tell()
+		}
+	})
+}
+
+// clear says that a client speaks the right protocol. False: it was not waited for.
+func (s *suspects) clear(client string) bool {
+	if s.some.Load() == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.known[client]
+	if t == nil {
+		return false
+	}
+	t.Stop()
+	delete(s.known, client)
+	s.some.Add(-1)
+	return true
 }

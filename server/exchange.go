@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -60,6 +61,10 @@ func (x *exchange) header(name, value string) {
 func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{s: s, r: r, began: time.Now(), client: clientOf(r, s.o.Proxies), answer: response{under: w, h2: r.ProtoMajor >= 2, stall: s.stall}}
 	x.w = &x.answer
+	if s.suspects.some.Load() > 0 {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		s.suspects.clear(host)
+	}
 	defer x.end()
 	if err := x.serve(); err != nil {
 		x.fail(err)

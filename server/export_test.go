@@ -66,3 +66,12 @@ func (s *Server) UnderWay() (n int) {
 	}
 	return n
 }
+
+// SuspectsNow has what is waited for of clients with the wrong protocol be over.
+func (s *Server) SuspectsNow() {
+	s.suspects.mu.Lock()
+	defer s.suspects.mu.Unlock()
+	for _, t := range s.suspects.known {
+		t.Reset(0)
+	}
+}

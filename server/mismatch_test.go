@@ -10,6 +10,8 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -60,6 +62,10 @@ func TestWrongProtocolIsRecorded(t *testing.T) {
 				t.Errorf("the right protocol: %+v", <-seen)
 			}
 			speak(!secure)
+			if len(seen) != 0 {
+				t.Errorf("a client that may be about to try the other one: %+v", <-seen)
+			}
+			s.SuspectsNow()
 			r := <-seen
 			want := diagnose.HTTPNotHTTPS
 			if secure {
@@ -68,8 +74,18 @@ func TestWrongProtocolIsRecorded(t *testing.T) {
 			if r.Finding == nil || r.Finding.Reason != want || r.Finding.Remedy == "" || r.Client != "127.0.0.1" || r.ID == "" {
 				t.Errorf("%+v, %+v", r, r.Finding)
 			}
-			if len(seen) != 0 {
-				t.Errorf("and %+v", <-seen)
+			// A client that tries the wrong one first, and is served by the other, has not failed.
+			speak(!secure)
+			s.ServeHTTP(httptest.NewRecorder(), func() *http.Request {
+				r := httptest.NewRequest(http.MethodGet, "/v2/", nil)
+				r.RemoteAddr = "127.0.0.1:1"
+				return r
+			}())
+			s.SuspectsNow()
+			for len(seen) > 0 {
+				if r := <-seen; r.Finding != nil {
+					t.Errorf("and %+v", r)
+				}
 			}
 		})
 	}

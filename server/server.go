@@ -72,6 +72,7 @@ type Server struct {
 	mux      *chi.Mux
 	active   tracker
 	pulls    *underWay
+	suspects suspects
 	stopping atomic.Bool   // readiness is gone
 	draining atomic.Bool   // no pull begins any more
 	stall    time.Duration // of a stream of HTTP/2, as that of a connection in Listen

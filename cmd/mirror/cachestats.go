@@ -72,7 +72,7 @@ func showCache(out io.Writer, c admin.Cache) error {
 		line("evicted", "nothing")
 	}
 	sent := amount(c.ClientBytes) + " to clients"
-	if c.ClientBytes > c.UpstreamBytes {
+	if c.Hits > 0 && c.ClientBytes > c.UpstreamBytes {
 		sent += fmt.Sprintf(", %d%% of it from the cache", (c.ClientBytes-c.UpstreamBytes)*100/c.ClientBytes)
 	}
 	line("received", "%s from upstreams", amount(c.UpstreamBytes))
