@@ -89,8 +89,10 @@ func (p *public) drop(repository string) (was bool) {
 // a document with parts, by the registry itself, whose bytes have the digest that it announced or was asked by. A digest that
 // was made from the bytes of an answer without one announces nothing when it is asked for later.
 func (c *call) provenBy(resp *answer, m *oci.Manifest, announced bool) {
-	switch from, _ := originOf(resp.url); {
-	case !c.cred.IsAnonymous() || from != c.ep.origin || len(m.Children) == 0 || !oci.IsManifest(m.MediaType):
+	// Not by way of a redirect, either: that may lead to a manifest of a repository that is open, and back.
+	asked := c.ep.at(manifestPath(c.repository, c.reference), "")
+	switch {
+	case !c.cred.IsAnonymous() || resp.url.String() != asked.String() || len(m.Children) == 0 || !oci.IsManifest(m.MediaType):
 	case !announced:
 		c.ep.public.make(c.repository, m.Digest)
 	case resp.Header.Get("Docker-Content-Digest") == "" && c.ep.public.made(c.repository, m.Digest):

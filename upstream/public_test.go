@@ -178,6 +178,19 @@ func TestWhatIsNotAProofOfPublic(t *testing.T) {
 		"303 to a login page":           to(http.StatusSeeOther, elsewhere.URL+"/login"),
 		"307 to a login page":           to(http.StatusTemporaryRedirect, elsewhere.URL+"/login"),
 		"a redirect within the origin":  to(http.StatusFound, "/login"),
+		"a redirect to an open repository": func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/v2/open/") {
+				honest(w, r)
+				return
+			}
+			if strings.HasSuffix(r.URL.Path, "/manifests/1") {
+				w.Header().Set("Location", "/v2/open/manifests/1")
+				w.WriteHeader(http.StatusTemporaryRedirect)
+				return
+			}
+			w.Header().Set("WWW-Authenticate", `Basic realm="reg"`)
+			http.Error(w, `{}`, http.StatusUnauthorized)
+		},
 		"another host has the manifest": to(http.StatusTemporaryRedirect, ""),
 		"lists are open":                only("/tags/", honest),
 		"referrers are open":            only("/referrers/", honest),
