@@ -21,7 +21,7 @@ type ownText struct{ summary, remedy, id string }
 // ownOf finds a mirror's sentence in a text: in brackets, as a status line has it.
 func ownOf(text string) (o ownText, ok bool) {
 	if !strings.Contains(text, "(mirror: ") {
-		return o, false
+		return inBody(text)
 	}
 	m := sentence.FindStringSubmatch(text)
 	if m != nil {
@@ -31,6 +31,25 @@ func ownOf(text string) (o ownText, ok bool) {
 	}
 	o.summary, o.remedy, _ = strings.Cut(m[1], "; ")
 	return o, true
+}
+
+// codes matches what clients put before the message of a registry's error body.
+var codes = regexp.MustCompile(`(?i)\b(?:denied|unauthorized|unavailable|unknown|toomanyrequests|too many requests|unsupported|invalid): `)
+
+// inBody finds a mirror's sentence where a client has printed only the message of the error body: Podman and CRI-O, whose
+// error goes on with what they met at the next host. Only a sentence whose words tell its reason is taken.
+func inBody(text string) (o ownText, ok bool) {
+	for _, at := range codes.FindAllStringIndex(text, 16) {
+		said := text[at[1]:]
+		if i := strings.IndexByte(said, ']'); i >= 0 {
+			said = said[:i]
+		}
+		o.summary, o.remedy, _ = strings.Cut(strings.TrimRight(said, "\"' "), "; ")
+		if classifyOwn(o.summary) != diagnose.Unknown {
+			return o, true
+		}
+	}
+	return ownText{}, false
 }
 
 // mostNames bounds how many names of hosts in a sentence are tried with its id.
