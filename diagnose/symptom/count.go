@@ -230,6 +230,7 @@ type memory struct {
 	subjects map[string]subject
 	reasons  map[[2]string]diagnose.Reason
 	owns     map[[2]string]ownReason
+	misses   int // of ids that told nothing
 }
 
 // ownReason is why a pull failed, and where, as a mirror's sentence tells it.
@@ -238,7 +239,10 @@ type ownReason struct {
 	host   string // empty: the id does not tell it
 }
 
-const remembered = 500 // texts
+const (
+	remembered = 500  // texts
+	mostMisses = 1000 // ids that tell nothing: of a mirror that is called otherwise, or made up; then the words tell
+)
 
 func (m *memory) subject(text string) subject {
 	about, ok := m.subjects[text]
@@ -265,12 +269,14 @@ func (m *memory) reason(text, image string) diagnose.Reason {
 
 // own is the reason of a mirror's sentence: by its id, else by its words.
 func (m *memory) own(o ownText, text, image string) (diagnose.Reason, string) {
-	k := [2]string{text, image}
+	k := [2]string{o.summary + "; " + o.remedy + o.id, image}
 	known, ok := m.owns[k]
 	if !ok {
 		r, host, found := diagnose.Unknown, "", false
-		if o.id != "" {
-			r, host, found = byID(o, text, image)
+		if o.id != "" && m.misses < mostMisses {
+			if r, host, found = byID(o, text, image); !found {
+				m.misses++
+			}
 		}
 		if !found {
 			r = classifyOwn(o.summary)

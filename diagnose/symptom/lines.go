@@ -343,8 +343,8 @@ func (l *lines) mirrors(joined *line, n int) int {
 	closed := func() bool { return strings.Contains(text[open:], "])") || strings.Contains(text[open:], "] )") }
 	for ; end < mostJoined && (!closed() || strings.HasSuffix(text, "):")); end++ {
 		row, ok := l.peek(end)
-		if !ok || len(row) > widest || strings.TrimSpace(row) == "" {
-			break
+		if !ok || len(row) > widest || strings.TrimSpace(row) == "" || strings.Contains(strings.ToLower(row), mirrorsFailed) {
+			break // the list has no end
 		}
 		text = strings.TrimRight(text, " ") + " " + strings.TrimSpace(row)
 	}

@@ -53,7 +53,7 @@ func inBody(text string) (o ownText, ok bool) {
 }
 
 // mostNames bounds how many names of hosts in a sentence are tried with its id.
-const mostNames = 16
+const mostNames = 8
 
 // named matches what may be the name or address of a host.
 var named = regexp.MustCompile(`\[[0-9a-fA-F:]+\](?::\d+)?|[A-Za-z0-9][\w-]*(?:\.[\w-]+)*(?::\d{1,5}\b)?`)
@@ -70,7 +70,7 @@ func byID(o ownText, text string, names ...string) (r diagnose.Reason, host stri
 			hosts = append(hosts, h)
 		}
 	}
-	images := []string{""}
+	var images []string
 	addImage := func(image string) {
 		if !slices.Contains(images, image) {
 			images = append(images, image)
@@ -90,6 +90,9 @@ func byID(o ownText, text string, names ...string) (r diagnose.Reason, host stri
 			addHost(h)
 		}
 	}
+	if len(images) == 0 {
+		images = append(images, "")
+	}
 	for _, said := range []string{o.summary, o.remedy} {
 		for _, h := range named.FindAllString(said, 8*mostNames) {
 			if strings.ContainsAny(h, ".:") || h == "localhost" {
@@ -97,7 +100,7 @@ func byID(o ownText, text string, names ...string) (r diagnose.Reason, host stri
 			}
 		}
 	}
-	reasons := slices.Concat([]diagnose.Reason{classifyOwn(o.summary)}, diagnose.Reasons(), diagnose.Seen())
+	reasons := slices.Concat([]diagnose.Reason{classifyOwn(o.summary)}, diagnose.Reasons(), []diagnose.Reason{diagnose.PlatformMissing, diagnose.TooSlow})
 	for _, r := range reasons {
 		for _, h := range hosts {
 			for _, image := range images {

@@ -65,7 +65,7 @@ var readers = map[string]phrases{
 		`docker pull (returned|failed)`, `layer does not exist`, `docker api responded with status code`,
 		`unauthorized: authentication required`, `denied: requested access`, `wrong diff id`, `docker-credential-\S+\W.*(not found|no such file|exited|exit status|fail|denied)`, `error getting credentials - err`,
 		`error processing tar file`, `open //\./pipe/docker\S*`, `no valid trust data`, `remote trust data`,
-		`could not be accessed on a registry`, `failed to get token from \S+, [45]\d\d`, `error from registry`, `invalid reference format`,
+		`could not be accessed on a registry`, `failed to get token from \S+ \(?[45]\d\d\b`, `error from registry`, `invalid reference format`,
 	),
 	"builders": phrasesOf(
 		`failed to solve: .*(: not found|oauth|token|denied|unauthorized|pull|dial tcp|status)`, `error building image: `,

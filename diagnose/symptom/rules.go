@@ -160,7 +160,7 @@ var (
 	// engine is the status of Docker's own API, which is 500 whatever a registry said.
 	engine = regexp.MustCompile(`api error \(\d{3}\)|\(http code \d{3}\)|status \d{3}: \{|(?:client|server) error(?: for \S+)?: |\b(?:404 client|500 server|4\d\d client) error\b[^("']*|status code=\w+, response=|server error - |notfoundexception: status 404`)
 	// answered is the status of a registry's, by its number.
-	answered = regexp.MustCompile(`(?:status(?: code)?(?: from \S+ request to \S+| from registry| \[[^\]]*\])?[:= ]+|http status: |response |http |code |returned |error |cause: |token from \S+, |https?://\S+: |: )\(?([45]\d\d)\b`)
+	answered = regexp.MustCompile(`(?:status(?: code)?(?: from \S+ request to \S+| from registry| \[[^\]]*\])?[:= ]+|http status: |response |http |code |returned |error |cause: |token from \S+ |https?://\S+: |: )\(?([45]\d\d)\b`)
 	spelled  = regexp.MustCompile(`(?:: |status: ?|; )(unauthorized|forbidden|not found|bad request|service unavailable|bad gateway|internal server error|too many requests|precondition failed|not acceptable|request entity too large)\W*$`)
 	numbered = map[string]string{
 		"unauthorized": "401", "forbidden": "403", "not found": "404", "bad request": "400", "service unavailable": "503",

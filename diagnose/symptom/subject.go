@@ -14,6 +14,7 @@ var (
 	images = []*regexp.Regexp{
 		regexp.MustCompile(`(?i)(?:failed to pull image|pull and unpack image|pulling image|back-off pulling image|default image tag|container image|sandbox image|image name|image reference|inspect (?:remote )?image|fetch image|pullimage|failed to pull|unable to pull|can't get docker image|could not pull image|read the image,?) (?:from \S+ )?\\*["'` + "`" + `]([^"'` + "`" + `\\\s]+)`),
 		regexp.MustCompile(`(?i)(?:resolve reference|resolve image|image=|image pull failed for|getting image|docker image) ?\\*"([^"\\\s]+)\\*"`),
+		regexp.MustCompile(`(?i)\(mirrors also failed: .*\]\): ([a-z0-9][^\s"]*/[^\s"]*\w): `),
 		regexp.MustCompile(`(?:docker|oci)://([^\s:'"]+(?::\d+/[^\s:'"]+)?(?::[\w.*-]+)?(?:@sha256:[0-9a-f]+)?)`),
 		regexp.MustCompile(`(?i)failed to resolve source metadata for ([^\s"]+): `),
 		regexp.MustCompile(`(?i)(?:load metadata for|\bref|artifact tag for|FROM) ((?:[a-z0-9-]+\.)[^\s"',]+[\w])`),

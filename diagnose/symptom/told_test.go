@@ -1,6 +1,7 @@
 package symptom_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -174,6 +175,9 @@ func TestBounds(t *testing.T) {
 		"prefixes":                 strings.Repeat("2024-05-01T10:00:00Z ", 5000) + refused,
 		"many programs":            strings.Repeat(`E0920 10:00:37.382000 1 a`+"x"+`.go:1] `+refused+"\n", 5000),
 		"quotes":                   strings.Repeat(`time="`, 20_000) + refused,
+		"hosts in a sentence":      strings.TrimSuffix(refused, "manifest unknown") + "502 Bad Gateway (mirror: " + strings.Repeat("a.example b.example:5000 ", 300) + "[00000000])",
+		"many ids":                 manyIDs(500),
+		"mirrors that never end":   strings.Repeat("Error: initializing source docker://quay.io/acme/app:1: (Mirrors also failed: [m1: manifest unknown]\n", 2_000),
 		"braces":                   strings.Repeat(`{"a":`, 5000) + refused,
 	} {
 		r := read(t, text)
@@ -183,6 +187,15 @@ func TestBounds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// manyIDs are as many events, each with a mirror's sentence of its own, whose id tells nothing.
+func manyIDs(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "Failed to pull image \"quay.io/acme/a:%d\": 502 Bad Gateway (mirror: h%d.example and i.example and j.example and k.example sent no bread [%08x])\n", i, i, i)
+	}
+	return b.String()
 }
 
 // Windows says what its network met in the language of its user.
