@@ -149,7 +149,12 @@ var advices = map[diagnose.Reason]advice{
 }
 
 // facts describe the place where a failure happened, as far as its texts show it.
-type facts struct{ sandbox, kubernetes, helm, podman, ecs, openshift, builder bool }
+type facts struct {
+	sandbox, kubernetes, helm, podman, docker, ecs, openshift, builder bool
+
+	proxyMisnamed bool // its address has a scheme too many
+	ambiguous     bool // the image's short name fits several registries
+}
 
 var (
 	ecr = regexp.MustCompile(`^(\d{12}|\*+)\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com`)
@@ -170,7 +175,10 @@ func (f *facts) hear(text string) {
 	f.sandbox = f.sandbox || has("sandbox")
 	f.kubernetes = f.kubernetes || has("failed to pull image \"", "errimagepull", "imagepullbackoff", "back-off pulling", "sandbox", "pullimage", "kubelet", "failed to pull and unpack image")
 	f.helm = f.helm || has("oci://", "installation failed", "upgrade failed", "chart")
-	f.podman = f.podman || has("initializing source docker", "copying system image", "trying to reuse blob") && !f.kubernetes
+	f.podman = f.podman || has("initializing source docker", "copying system image", "trying to reuse blob", "adding layer with blob", "processing tar file(") && !f.kubernetes
+	f.docker = f.docker || has("response from daemon", "failed to register layer") && !f.kubernetes
+	f.proxyMisnamed = f.proxyMisnamed || misnamed.MatchString(text)
+	f.ambiguous = f.ambiguous || ambiguous.MatchString(text)
 	f.ecs = f.ecs || has("cannotpull", "resourceinitializationerror")
 	f.builder = f.builder || has("failed to solve", "error building image")
 	f.openshift = f.openshift || has("image-registry.openshift-image-registry")
@@ -189,6 +197,24 @@ func (e *entry) advise() (summary, remedy, command string) {
 		a.remedy, a.command = sentenceOf(a.remedy, how, e.key.reason), by
 	case diagnose.RateLimited, diagnose.DataLimited:
 		_, a.command = e.facts.login(p)
+	case diagnose.ProxyRefused:
+		if e.facts.proxyMisnamed {
+			a.summary = "the proxy's address is malformed: the client takes its scheme, as \"http\", for the name of a host, and does not reach {host}"
+			a.remedy = "write HTTPS_PROXY and HTTP_PROXY of the client or its service with one scheme, as http://proxy.example:3128"
+		}
+	case diagnose.NameInvalid:
+		if e.facts.ambiguous {
+			a.summary = "{image} is a short name that fits several registries, and the client must not choose"
+			a.remedy = "write the name with its registry, as docker.io/library/{image}, or set one alias in /etc/containers/registries.conf.d"
+		}
+	case diagnose.UnpackFailed:
+		switch {
+		case e.facts.kubernetes:
+		case e.facts.podman:
+			a.command = "podman rmi {image}; dmesg | tail"
+		case e.facts.docker:
+			a.command = "docker rmi {image}; dmesg | tail"
+		}
 	case diagnose.CredentialSourceFailed:
 		if p.provider != "" {
 			a.remedy = "on the node: " + a.remedy
@@ -300,10 +326,10 @@ func (p site) filler(command bool) *strings.Replacer {
 	if p.host == "" {
 		address = ""
 	}
-	image := "the image"
+	image, host := "the image", "the registry"
 	if command {
-		image = "IMAGE"
+		image, host = "IMAGE", "REGISTRY"
 	}
-	return strings.NewReplacer("{host}", or(p.host, "the registry"), "{registry}", or(p.registry, "REGISTRY"), "{image}", or(p.image, image), "{such}", or(p.image, "such image"),
+	return strings.NewReplacer("{host}", or(p.host, host), "{registry}", or(p.registry, "REGISTRY"), "{image}", or(p.image, image), "{such}", or(p.image, "such image"),
 		"{repository}", or(p.repository, "REPOSITORY"), "{path}", or(p.path, "REPOSITORY"), "{address}", or(address, "HOST:443"), "{name}", or(name, "HOST"), "{provider}", or(p.provider, "PROGRAM"))
 }

@@ -176,12 +176,12 @@ func (s *said) add(c *counter) bool {
 		g.host = about.host
 	}
 	var summary, remedy string
-	if m := sentence.FindStringSubmatch(text); m != nil {
-		g.id = m[2]
-		about.host = hostOf("", about.image) // where it broke the mirror knows
-		summary, remedy, _ = strings.Cut(m[1], "; ")
+	if o, ok := ownOf(text); ok {
+		g.id, summary, remedy = o.id, o.summary, o.remedy
+		r, host := c.known.own(o, text, about.image)
+		about.host = cmp.Or(host, hostOf("", about.image)) // where it broke the mirror knows
 		if g.reason == "" {
-			g.reason = classifyOwn(summary)
+			g.reason = r
 		}
 	}
 	if whole != nil && g.id == "" {
@@ -229,9 +229,20 @@ func (s *said) ends(c *counter, lower string) bool {
 type memory struct {
 	subjects map[string]subject
 	reasons  map[[2]string]diagnose.Reason
+	owns     map[[2]string]ownReason
+	misses   int // of ids that told nothing
 }
 
-const remembered = 500 // texts
+// ownReason is why a pull failed, and where, as a mirror's sentence tells it.
+type ownReason struct {
+	reason diagnose.Reason
+	host   string // empty: the id does not tell it
+}
+
+const (
+	remembered = 500  // texts
+	mostMisses = 1000 // ids that tell nothing: of a mirror that is called otherwise, or made up; then the words tell
+)
 
 func (m *memory) subject(text string) subject {
 	about, ok := m.subjects[text]
@@ -254,6 +265,28 @@ func (m *memory) reason(text, image string) diagnose.Reason {
 		m.reasons[k] = r
 	}
 	return r
+}
+
+// own is the reason of a mirror's sentence: by its id, else by its words.
+func (m *memory) own(o ownText, text, image string) (diagnose.Reason, string) {
+	k := [2]string{o.summary + "; " + o.remedy + o.id, image}
+	known, ok := m.owns[k]
+	if !ok {
+		r, host, found := diagnose.Unknown, "", false
+		if o.id != "" && m.misses < mostMisses {
+			if r, host, found = byID(o, text, image); !found {
+				m.misses++
+			}
+		}
+		if !found {
+			r = classifyOwn(o.summary)
+		}
+		if known = (ownReason{r, host}); m.owns == nil || len(m.owns) >= remembered {
+			m.owns = make(map[[2]string]ownReason)
+		}
+		m.owns[k] = known
+	}
+	return known.reason, known.host
 }
 
 // subject finds the image and host of a text, in the text itself or in the lines above it.

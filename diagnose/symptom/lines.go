@@ -315,6 +315,7 @@ func (l *lines) wrapped(first string) line {
 		joined = line{text: joined.text + " " + strings.TrimSpace(row)}
 		n++
 	}
+	n = l.mirrors(&joined, n)
 	for n < mostJoined { // further lines of an error
 		row, ok := l.peek(n)
 		if !ok || len(row) > widest || !more.MatchString(row) || !mayTell(joined.text) {
@@ -330,6 +331,29 @@ func (l *lines) wrapped(first string) line {
 	}
 	l.drop(n)
 	return joined
+}
+
+// mirrors joins a list of what each mirror of a registry answered, which has a row for each, with the error that it is in.
+func (l *lines) mirrors(joined *line, n int) int {
+	open := strings.LastIndex(strings.ToLower(joined.text), strings.TrimSpace(mirrorsFailed))
+	if open < 0 {
+		return n
+	}
+	text, end := joined.text, n
+	closed := func() bool { return strings.Contains(text[open:], "])") || strings.Contains(text[open:], "] )") }
+	for ; end < mostJoined && (!closed() || strings.HasSuffix(text, "):")); end++ {
+		row, ok := l.peek(end)
+		if !ok || len(row) > widest || strings.TrimSpace(row) == "" || strings.Contains(strings.ToLower(row), mirrorsFailed) {
+			break // the list has no end
+		}
+		text = strings.TrimRight(text, " ") + " " + strings.TrimSpace(row)
+	}
+	if !closed() || end == n {
+		return n
+	}
+	text = strings.Replace(text[:open]+strings.ReplaceAll(text[open:], "] )", "])"), "failed:[", "failed: [", 1)
+	*joined = line{text: text, key: joined.key}
+	return end
 }
 
 // lacks reports whether rows tell of a pull that failed, without its cause, and another goes on in the middle of a

@@ -31,7 +31,7 @@ var readers = map[string]phrases{
 		`image pull failed`, `registryunavailable`, `signaturevalidationfailed`, `trying and failing to pull image`, `image can't be pulled`,
 		`failed to inspect (sandbox )?image`, `failed to get sandbox image`, `failed to apply default image tag`,
 		`couldn't parse image (reference|name)`, `with pull policy of never`, `back-off pulling image`, `pull qps exceeded`, `\bpulling image: .*: `,
-		`external registry credential provider`, `(error|fail).*credential provider plugin`,
+		`external registry credential provider`, `error unpacking image`, `(error|fail).*credential provider plugin`,
 	),
 	"containerd": phrasesOf(
 		`failed to resolve (reference|image|source metadata|ref|digest|bundle)\b`, `failed to copy: `, `httpread(er)?seeker`,
@@ -41,7 +41,8 @@ var readers = map[string]phrases{
 		`unexpected status (code )?from (get|head|post) request`, `failed to prepare extraction`, `failed to convert whiteout`,
 		`failed to stat snapshot`, `no match(ing)? (manifest|for) .*(manifest|platform)`, `unexpected status code \[manifests `,
 		`error creating overlay mount`, `pull access denied`, `unexpected status code https?://\S+/v2/`,
-		`unexpected commit (digest|size)`,
+		`unexpected commit (digest|size)`, `failed to lease content`, `(?:ctr|fata\S*|error response from daemon): .*\blease \S+ not found`,
+		`content at \S+/(manifests|blobs)/\S+ not found`,
 	),
 	"containers": phrasesOf( // Podman, CRI-O, Buildah, Skopeo
 		`initializing source (docker|oci)`, `reading manifest \S+ in `, `(pinging|ping attempt to) (container|docker) registry`,
@@ -51,7 +52,7 @@ var readers = map[string]phrases{
 		`requesting bear(er)? token`, `short-name \S+ did not resolve`, `no image found in (manifest list|image index)`,
 		`a signature was required`, `containers/policy\.json: `, `creating build container: `, `unable to pull`,
 		`error pulling (image|candidate)`, `error copying (image|docker)`, `setting up to read manifest`, `rejected by policy`,
-		`insufficient uids or gids`,
+		`insufficient uids or gids`, `returns ambiguous list`, `short-name resolution enforced`, `media ?type in \S+ should be '`,
 	),
 	"docker": phrasesOf(
 		`error response from daemon: "?(get "?https?://|head "?(https?://)?|manifest |pull access|error parsing|toomanyrequests|received unexpected|no matching manifest|unauthorized|denied|error pulling|errors:|missing signature|unknown: |failed to)`,
@@ -64,7 +65,7 @@ var readers = map[string]phrases{
 		`docker pull (returned|failed)`, `layer does not exist`, `docker api responded with status code`,
 		`unauthorized: authentication required`, `denied: requested access`, `wrong diff id`, `docker-credential-\S+\W.*(not found|no such file|exited|exit status|fail|denied)`, `error getting credentials - err`,
 		`error processing tar file`, `open //\./pipe/docker\S*`, `no valid trust data`, `remote trust data`,
-		`could not be accessed on a registry`, `error from registry`, `invalid reference format`,
+		`could not be accessed on a registry`, `failed to get token from \S+ \(?[45]\d\d\b`, `error from registry`, `invalid reference format`,
 	),
 	"builders": phrasesOf(
 		`failed to solve: .*(: not found|oauth|token|denied|unauthorized|pull|dial tcp|status)`, `error building image: `,

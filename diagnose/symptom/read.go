@@ -76,8 +76,7 @@ const pages = "/docs/failures/"
 
 var (
 	// ours is a line of a mirror's log, as it is written for machines and for terminals.
-	ours     = regexp.MustCompile(`(?i)\blevel="?(?:warn|warning)"? .*msg="pull failed"|\bWRN pull failed\b`)
-	sentence = regexp.MustCompile(`\(mirror: (.*?) ?\[([0-9a-f]{8})\]\)`)
+	ours = regexp.MustCompile(`(?i)\blevel="?(?:warn|warning)"? .*msg="pull failed"|\bWRN pull failed\b`)
 	// mirrors is an Event that a mirror has posted.
 	mirrors = regexp.MustCompile(`Failed to pull image \\?"[^"]*\\?": \(mirror: `)
 	// page is the end of a mirror's error body, as clients print it that print all of it: the id, and the reason's page.

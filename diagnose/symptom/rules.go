@@ -32,7 +32,7 @@ var rules = []rule{
 	of(diagnose.NeverPull, `errimageneverpull`, `not present with pull policy of never`),
 	of(diagnose.NameInvalid, `couldn't parse image (reference|name)`, `invalid reference format`, `could not parse reference`,
 		`failed to parse (image )?reference`, `invalid repository name`, `invalid tag format`, `\bname_invalid\b`, `invalid image name`,
-		`repository name \(?\S* ?must be (lowercase|canonical)`, `invalidimagename`, `short.name\S* .*(did not resolve|ambiguous)`,
+		`repository name \(?\S* ?must be (lowercase|canonical)`, `invalidimagename`, `short.name\S* .*(did not resolve|ambiguous)`, `returns ambiguous list`,
 		`invalid checksum digest (length|format)`, `is not a valid repository/tag`, `repository can only contain`),
 	of(diagnose.SignaturePolicy, `source image rejected`, `a signature was required`, `signaturevalidationfailed`,
 		`none of the signatures were accepted`, `containers/policy\.json`, `is rejected by policy`, `no valid trust data`,
@@ -54,7 +54,7 @@ var rules = []rule{
 		`unsupported mediatype`, `unsupported (manifest )?media ?type`, `missing signature key`,
 		`accept header does not support (oci|manifest list)`, `encountered unknown type`, `unknown (manifest )?(media ?type|mime ?type)`,
 		`unsupported (manifest|image) (format|type|schema)`, `not a (valid )?(runnable )?(image|container image)`, `not implemented for image type`,
-		`invalid mediatype`, `unrecognized (config|manifest)`, `could not fetch content descriptor`),
+		`invalid mediatype`, `media ?type in \S+ should be`, `unrecognized (config|manifest)`, `could not fetch content descriptor`),
 	of(diagnose.PlatformMissing, `no match for (current )?platform`, `no matching manifest for`, `no match for platform`,
 		`no image found in (manifest list|image index) for`, `no child with platform`, `does not provide the specified platform`,
 		`image operating system .* cannot be used on this platform`, `no matching platform`,
@@ -64,7 +64,7 @@ var rules = []rule{
 		`insufficient uids or gids`, `hcsshim::`, `failed to register layer: (rename|symlink|link|mkdir|lchown|open|lstat|operation|re-exec|applylayer|error processing tar|exit status|driver|failed to|invalid|devmapper|unlinkat|unexpected|lsetxattr|container)`,
 		`failed to extract layer .*(no such file|not a directory|directory not empty|operation not permitted|permission denied|read-only|invalid argument|file exists|mount|link|lchown|input/output|cannot allocate|exit status|whiteout|structure needs cleaning|not supported)`,
 		`failed to extract layer sha256:\S+: (mkparent|link|mount|failed to mount|unlinkat|lchown|open|apply|symlink|rename|mkdir|chmod|unpigz|gzip|archive|exit|failed to create|failed to convert)`,
-		`failed to prepare extraction`, `error creating overlay mount`, `failed to convert whiteout`, `failed to (create|stat|prepare|commit|mount) snapshot`,
+		`error unpacking image`, `failed to lease content`, `\blease \S+ (not found|does not exist)`, `failed to prepare extraction`, `error creating overlay mount`, `failed to convert whiteout`, `failed to (create|stat|prepare|commit|mount) snapshot`,
 		`snapshotter (not loaded|.*not (found|exist))`, `error processing tar file`, `processing tar file`, `applylayer`, `adding layer with blob`,
 		`read-only file system`, `archive/tar: `, `layer does not exist`, `failed to get filesystem from image`, `input/output error`,
 		`failed to unpack image on snapshotter`, `unlinkat .*directory not empty`, `failed to mount .*tmpmounts`),
@@ -88,7 +88,7 @@ var rules = []rule{
 		`first record does not look like a tls handshake`, `unrecognized ssl message`),
 	of(diagnose.HTTPSNotHTTP, `malformed http response "\\*x1[56]\\*x03`, `http request to an https server`, `plain http request was sent to https`),
 	of(diagnose.TLSUntrusted, `x509: `, `failed to verify certificate`),
-	of(diagnose.ProxyRefused, `proxyconnect tcp`, `proxy authentication required`, `socks connect`, `cannot connect to proxy`, `tunnel connection failed`,
+	of(diagnose.ProxyRefused, `proxyconnect tcp`, `connecting to proxy`, `invalid proxy (url|address)`, `proxy authentication required`, `socks connect`, `cannot connect to proxy`, `tunnel connection failed`,
 		`unable to tunnel through proxy`, `proxy error`),
 
 	// The network.
@@ -141,10 +141,10 @@ var rules = []rule{
 	of(diagnose.TokenServiceRefused, `failed to fetch (oauth|anonymous) token: .*4\d\d\b`),
 
 	// Missing images.
-	of(diagnose.DigestNotFound, `blob[ _]unknown`, `@sha256:[0-9a-f]+\\?"?: not found`, `manifest for \S+@sha256:[0-9a-f]+ not found`, `blob upload unknown`),
+	of(diagnose.DigestNotFound, `blob[ _]unknown`, `content at \S+/sha256:[0-9a-f]+ not found`, `@sha256:[0-9a-f]+\\?"?: not found`, `manifest for \S+@sha256:[0-9a-f]+ not found`, `blob upload unknown`),
 	of(diagnose.RepositoryNotFound, `name[ _]unknown`, `repository name not known to registry`, `the repository with name .* does not exist`, `repository \S+ (was )?not found`, `repo(sitory)? not found`, `project \S+ not found`,
 		`repository \S+ does not exist`),
-	of(diagnose.TagNotFound, `manifest[ _]unknown`, `manifest for \S+ not found`, `tag \S+ (was )?not found`, `unknown tag`, `no such manifest`, `failed to resolve (reference|image|source metadata|ref|digest).*: not found`,
+	of(diagnose.TagNotFound, `manifest[ _]unknown`, `content at \S+/manifests/\S+ not found`, `manifest for \S+ not found`, `tag \S+ (was )?not found`, `unknown tag`, `no such manifest`, `failed to resolve (reference|image|source metadata|ref|digest).*: not found`,
 		`failed to resolve (reference|image).* 404 not found`, `manifests/[^\s"]+"?:? .*\b404\b`, `manifests/\S+ 404 not found`, `['"]?image['"]? \S*[/:]\S* (was )?not found`, `failed to resolve \S+: \S+/\S+: not found`, `^\W*(error: |.*failed: )?\S+/\S+:\S+: not found\W*$`,
 		`\[manifests [^\]]+\]: 404`, `dockerimage\S* \S+ not found`, `source image \S+ does not exist`, `image \S+ (does not|doesn't) exist`, `oci://\S+: not found`, `failed to solve: .*: not found`,
 		`chart doesn't exist`, `no such image`, `manifest .*not found`, `tag .* (does not|doesn't) exist`, `image not found`, `image not known`, `could not find image`),
@@ -160,7 +160,7 @@ var (
 	// engine is the status of Docker's own API, which is 500 whatever a registry said.
 	engine = regexp.MustCompile(`api error \(\d{3}\)|\(http code \d{3}\)|status \d{3}: \{|(?:client|server) error(?: for \S+)?: |\b(?:404 client|500 server|4\d\d client) error\b[^("']*|status code=\w+, response=|server error - |notfoundexception: status 404`)
 	// answered is the status of a registry's, by its number.
-	answered = regexp.MustCompile(`(?:status(?: code)?(?: from \S+ request to \S+| from registry| \[[^\]]*\])?[:= ]+|http status: |response |http |code |returned |error |cause: |https?://\S+: |: )\(?([45]\d\d)\b`)
+	answered = regexp.MustCompile(`(?:status(?: code)?(?: from \S+ request to \S+| from registry| \[[^\]]*\])?[:= ]+|http status: |response |http |code |returned |error |cause: |token from \S+ |https?://\S+: |: )\(?([45]\d\d)\b`)
 	spelled  = regexp.MustCompile(`(?:: |status: ?|; )(unauthorized|forbidden|not found|bad request|service unavailable|bad gateway|internal server error|too many requests|precondition failed|not acceptable|request entity too large)\W*$`)
 	numbered = map[string]string{
 		"unauthorized": "401", "forbidden": "403", "not found": "404", "bad request": "400", "service unavailable": "503",
@@ -183,11 +183,20 @@ func classify(text, image string) diagnose.Reason {
 	return best
 }
 
+// mirrorsFailed begins the list of what mirrors answered, in an error of Podman and CRI-O in lower case.
+const mirrorsFailed = "(mirrors also failed: "
+
 // attempts are the errors of a list: the kubelet's, one for each login it has, and those of tools that look in several
 // places.
 func attempts(text string) []string {
 	if strings.Contains(text, "errors occurred") {
 		return strings.Split(text, " * ")
+	}
+	if strings.Contains(text, mirrorsFailed) {
+		// The registry's own answer is at the end, and goes before those of its mirrors.
+		if from, to := strings.Index(text, mirrorsFailed), strings.LastIndex(text, "])"); to > from {
+			return append([]string{text[:from] + text[to+len("])"):]}, strings.Split(text[from:to], "] [")...)
+		}
 	}
 	if strings.Contains(text, "[rpc error: ") {
 		return strings.Split(text, ", rpc error: ")

@@ -14,6 +14,7 @@ var (
 	images = []*regexp.Regexp{
 		regexp.MustCompile(`(?i)(?:failed to pull image|pull and unpack image|pulling image|back-off pulling image|default image tag|container image|sandbox image|image name|image reference|inspect (?:remote )?image|fetch image|pullimage|failed to pull|unable to pull|can't get docker image|could not pull image|read the image,?) (?:from \S+ )?\\*["'` + "`" + `]([^"'` + "`" + `\\\s]+)`),
 		regexp.MustCompile(`(?i)(?:resolve reference|resolve image|image=|image pull failed for|getting image|docker image) ?\\*"([^"\\\s]+)\\*"`),
+		regexp.MustCompile(`(?i)\(mirrors also failed: .*\]\): ([a-z0-9][^\s"]*/[^\s"]*\w): `),
 		regexp.MustCompile(`(?:docker|oci)://([^\s:'"]+(?::\d+/[^\s:'"]+)?(?::[\w.*-]+)?(?:@sha256:[0-9a-f]+)?)`),
 		regexp.MustCompile(`(?i)failed to resolve source metadata for ([^\s"]+): `),
 		regexp.MustCompile(`(?i)(?:load metadata for|\bref|artifact tag for|FROM) ((?:[a-z0-9-]+\.)[^\s"',]+[\w])`),
@@ -43,6 +44,11 @@ var (
 	service   = regexp.MustCompile(`[?&]service=((?:[a-z0-9-]+\.)+[a-z0-9-]+)(?:[:&"%\s]|$)`)
 	anyURL    = regexp.MustCompile(`(?i)https?://(?:[^/\s"@]*@)?([\w.-]+(?::\d+)?|\[[0-9a-f:]+\](?::\d+)?)(?:/|\b)`)
 	lookedUp  = regexp.MustCompile(`(?i)\blookup ([\w.-]+)(?: on |:| )`)
+	// proxied begins what a client says about its proxy, and misnamed is a proxy's address that begins with two schemes.
+	proxied  = regexp.MustCompile(`(?i)\bproxyconnect tcp\b|\b(?:connecting|connect) to (?:the )?proxy\b`)
+	misnamed = regexp.MustCompile(`(?i)(?:proxyconnect tcp|connect(?:ing)? to (?:the )?proxy)\b.*\blookup (?:https?|socks5h?|tcp)(?:[:/ ]|$)|(?:proxyconnect tcp|to (?:the )?proxy)\b.*invalid domain name`)
+	// ambiguous says that a short name fits several registries.
+	ambiguous = regexp.MustCompile(`(?i)\bimage name \\*"?([^\s"\\]+)\\*"? returns ambiguous list`)
 	pinged    = regexp.MustCompile(`(?i)(?:container|docker) registry ([\w.-]+(?::\d+)?)|pulling from host ([\w.-]+(?::\d+)?)`)
 
 	// mentions are lines beside a failure that name the image.
@@ -69,6 +75,9 @@ type subject struct {
 
 // subjectOf reads image and host out of a message.
 func subjectOf(text string) (s subject) {
+	if m := ambiguous.FindStringSubmatch(text); m != nil {
+		return subject{image: m[1], relative: true} // of no registry
+	}
 	s.image = imageOf(text)
 	if u := requestedFrom(text); s.image == "" || better(u, s.image) {
 		if u != "" {
@@ -118,13 +127,19 @@ func split(image string) (repo, rest string) {
 	return image[:end], image[end:]
 }
 
+// verbatim is how many of images find a name between quotes, which is the name as it was written.
+const verbatim = 2
+
 func imageOf(text string) string {
-	for _, re := range images {
+	for i, re := range images {
 		m := re.FindStringSubmatch(text)
 		if m == nil {
 			continue
 		}
-		image := strings.TrimRight(m[1], `:.,;)'"`)
+		image := m[1]
+		if i >= verbatim {
+			image = strings.TrimRight(image, `:.,;)'"`)
+		}
 		if image == "" || strings.HasPrefix(image, "sha256:") {
 			continue
 		}
@@ -209,6 +224,9 @@ func hub(host string) string {
 // hostOf is the host at which a pull broke: the last one that the text asks, else the image's registry.
 func hostOf(text, image string) string {
 	last, at := "", -1
+	if m := proxied.FindStringIndex(text); m != nil {
+		text = text[:m[0]] // what follows is about the proxy
+	}
 	for _, re := range []*regexp.Regexp{anyURL, lookedUp} {
 		all := re.FindAllStringSubmatchIndex(text, 16)
 		for _, m := range slices.Backward(all) {

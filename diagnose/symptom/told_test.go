@@ -1,6 +1,7 @@
 package symptom_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -19,22 +20,27 @@ func TestRemedies(t *testing.T) {
 		return `Failed to pull image "` + image + `"` + strings.ReplaceAll(refused, "%", host)
 	}
 	for name, tt := range map[string]struct{ text, remedy, command string }{
-		"ECR and a pod":     {kubelet("123456789012.dkr.ecr.eu-west-1.amazonaws.com/acme/app:1"), "node's role", "aws ecr describe-images --registry-id 123456789012 --region eu-west-1 --repository-name acme/app"},
-		"ECR and a sandbox": {`Failed to create pod sandbox: failed to get sandbox image "123456789012.dkr.ecr.eu-west-1.amazonaws.com/eks/pause:3.5": failed to pull image: 401 Unauthorized`, "no imagePullSecret helps", "--repository-name eks/pause"},
-		"ECR and ECS":       {"CannotPullContainerError: failed to resolve ref 123456789012.dkr.ecr.us-west-2.amazonaws.com/x:1: unexpected status from HEAD request to https://123456789012.dkr.ecr.us-west-2.amazonaws.com/v2/x/manifests/1: 403 Forbidden", "task execution role", "--repository-name x"},
-		"ECR and Docker":    {`Error response from daemon: Head "https://123456789012.dkr.ecr.us-east-2.amazonaws.com/v2/x/manifests/3": no basic auth credentials`, "12 hours", "aws ecr get-login-password --region us-east-2 | docker login"},
-		"ACR and a pod":     {kubelet("acme.azurecr.io/app:1"), "managed identity", "az aks update -n CLUSTER -g GROUP --attach-acr acme"},
-		"no logins":         {kubelet("registry.k8s.io/pause:99"), "registry.k8s.io has no logins", "crane ls registry.k8s.io/pause"},
-		"GAR and a pod":     {kubelet("europe-docker.pkg.dev/acme/r/app:1"), "roles/artifactregistry.reader", "gcloud artifacts docker tags list europe-docker.pkg.dev/acme/r/app"},
-		"a pod":             {kubelet("quay.io/acme/app:1"), "imagePullSecret", "kubectl create secret docker-registry NAME -n NAMESPACE --docker-server=quay.io"},
-		"Docker Hub's pod":  {kubelet("docker.io/acme/app:1"), "imagePullSecret", "--docker-server=https://index.docker.io/v1/ "},
-		"Docker":            {`Error response from daemon: Head "https://ghcr.io/v2/acme/app/manifests/1": denied`, "log in", "docker login ghcr.io"},
-		"Podman":            {"Error: initializing source docker://quay.io/acme/app:1: reading manifest 1 in quay.io/acme/app: unauthorized: access to the requested resource is not authorized", "log in", "podman login quay.io"},
-		"Helm":              {`Error: INSTALLATION FAILED: GET "https://ghcr.io/v2/acme/charts/x/tags/list": GET "https://ghcr.io/token?scope=repository%3Aacme%2Fcharts%2Fx%3Apull&service=ghcr.io": response status code 403: denied: denied`, "registry of the chart", "helm registry login ghcr.io"},
-		"a missing tag":     {`Failed to pull image "quay.io/acme/app:9": failed to resolve reference "quay.io/acme/app:9": quay.io/acme/app:9: not found`, "check name and tag", "crane ls quay.io/acme/app"},
-		"a missing helper":  {"Failed getting credential from external registry credential provider: error execing credential provider plugin ecr-credential-provider for image 123456789012.dkr.ecr.eu-central-1.amazonaws.com/x: fork/exec /opt/bin/ecr-credential-provider: no such file or directory: ", "install it", "ls -l /opt/bin/ecr-credential-provider"},
-		"a masked name":     {kubelet("***.dkr.ecr.us-east-1.amazonaws.com/***:***"), "node's role", "--repository-name REPOSITORY"},
-		"a shell's word":    {"Failed to pull image \"quay.io/$(reboot)/x:1\": manifest unknown", "check", "crane ls REPOSITORY"},
+		"ECR and a pod":      {kubelet("123456789012.dkr.ecr.eu-west-1.amazonaws.com/acme/app:1"), "node's role", "aws ecr describe-images --registry-id 123456789012 --region eu-west-1 --repository-name acme/app"},
+		"ECR and a sandbox":  {`Failed to create pod sandbox: failed to get sandbox image "123456789012.dkr.ecr.eu-west-1.amazonaws.com/eks/pause:3.5": failed to pull image: 401 Unauthorized`, "no imagePullSecret helps", "--repository-name eks/pause"},
+		"ECR and ECS":        {"CannotPullContainerError: failed to resolve ref 123456789012.dkr.ecr.us-west-2.amazonaws.com/x:1: unexpected status from HEAD request to https://123456789012.dkr.ecr.us-west-2.amazonaws.com/v2/x/manifests/1: 403 Forbidden", "task execution role", "--repository-name x"},
+		"ECR and Docker":     {`Error response from daemon: Head "https://123456789012.dkr.ecr.us-east-2.amazonaws.com/v2/x/manifests/3": no basic auth credentials`, "12 hours", "aws ecr get-login-password --region us-east-2 | docker login"},
+		"ACR and a pod":      {kubelet("acme.azurecr.io/app:1"), "managed identity", "az aks update -n CLUSTER -g GROUP --attach-acr acme"},
+		"no logins":          {kubelet("registry.k8s.io/pause:99"), "registry.k8s.io has no logins", "crane ls registry.k8s.io/pause"},
+		"GAR and a pod":      {kubelet("europe-docker.pkg.dev/acme/r/app:1"), "roles/artifactregistry.reader", "gcloud artifacts docker tags list europe-docker.pkg.dev/acme/r/app"},
+		"a pod":              {kubelet("quay.io/acme/app:1"), "imagePullSecret", "kubectl create secret docker-registry NAME -n NAMESPACE --docker-server=quay.io"},
+		"Docker Hub's pod":   {kubelet("docker.io/acme/app:1"), "imagePullSecret", "--docker-server=https://index.docker.io/v1/ "},
+		"Docker":             {`Error response from daemon: Head "https://ghcr.io/v2/acme/app/manifests/1": denied`, "log in", "docker login ghcr.io"},
+		"Podman":             {"Error: initializing source docker://quay.io/acme/app:1: reading manifest 1 in quay.io/acme/app: unauthorized: access to the requested resource is not authorized", "log in", "podman login quay.io"},
+		"Helm":               {`Error: INSTALLATION FAILED: GET "https://ghcr.io/v2/acme/charts/x/tags/list": GET "https://ghcr.io/token?scope=repository%3Aacme%2Fcharts%2Fx%3Apull&service=ghcr.io": response status code 403: denied: denied`, "registry of the chart", "helm registry login ghcr.io"},
+		"a missing tag":      {`Failed to pull image "quay.io/acme/app:9": failed to resolve reference "quay.io/acme/app:9": quay.io/acme/app:9: not found`, "check name and tag", "crane ls quay.io/acme/app"},
+		"a missing helper":   {"Failed getting credential from external registry credential provider: error execing credential provider plugin ecr-credential-provider for image 123456789012.dkr.ecr.eu-central-1.amazonaws.com/x: fork/exec /opt/bin/ecr-credential-provider: no such file or directory: ", "install it", "ls -l /opt/bin/ecr-credential-provider"},
+		"a masked name":      {kubelet("***.dkr.ecr.us-east-1.amazonaws.com/***:***"), "node's role", "--repository-name REPOSITORY"},
+		"an unnamed host":    {"Error: writing blob: storing blob to file: connect: connection refused", "port is right", "curl -v https://REGISTRY/v2/"},
+		"Podman's disk":      {"Error: copying system image from manifest list: writing blob: adding layer with blob \"sha256:11\": processing tar file(open /x: no such file or directory): exit status 1", "remove the image", "podman rmi IMAGE"},
+		"Docker's disk":      {"Error response from daemon: failed to register layer: lchown /x: operation not permitted", "remove the image", "docker rmi IMAGE"},
+		"a proxy's scheme":   {`Error response from daemon: Get "https://quay.io/v2/acme/a/manifests/1": proxyconnect tcp: dial tcp: lookup http on 10.0.0.2:53: no such host`, "with one scheme", "systemctl show"},
+		"several registries": {`Failed to pull image "myapp:1": short name mode is enforcing, but image name myapp:1 returns ambiguous list`, "docker.io/library/myapp:1", ""},
+		"a shell's word":     {"Failed to pull image \"quay.io/$(reboot)/x:1\": manifest unknown", "check", "crane ls REPOSITORY"},
 	} {
 		r := read(t, tt.text+"\n")
 		if len(r.Failures) != 1 {
@@ -169,6 +175,9 @@ func TestBounds(t *testing.T) {
 		"prefixes":                 strings.Repeat("2024-05-01T10:00:00Z ", 5000) + refused,
 		"many programs":            strings.Repeat(`E0920 10:00:37.382000 1 a`+"x"+`.go:1] `+refused+"\n", 5000),
 		"quotes":                   strings.Repeat(`time="`, 20_000) + refused,
+		"hosts in a sentence":      strings.TrimSuffix(refused, "manifest unknown") + "502 Bad Gateway (mirror: " + strings.Repeat("a.example b.example:5000 ", 300) + "[00000000])",
+		"many ids":                 manyIDs(500),
+		"mirrors that never end":   strings.Repeat("Error: initializing source docker://quay.io/acme/app:1: (Mirrors also failed: [m1: manifest unknown]\n", 2_000),
 		"braces":                   strings.Repeat(`{"a":`, 5000) + refused,
 	} {
 		r := read(t, text)
@@ -178,6 +187,15 @@ func TestBounds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// manyIDs are as many events, each with a mirror's sentence of its own, whose id tells nothing.
+func manyIDs(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "Failed to pull image \"quay.io/acme/a:%d\": 502 Bad Gateway (mirror: h%d.example and i.example and j.example and k.example sent no bread [%08x])\n", i, i, i)
+	}
+	return b.String()
 }
 
 // Windows says what its network met in the language of its user.

@@ -5,6 +5,8 @@ package failures
 import (
 	"embed"
 	"io/fs"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -15,21 +17,40 @@ var pages embed.FS
 // Pages are the files: README.md, which is the list, and REASON.md.
 func Pages() fs.FS { return pages }
 
-// Page is the page of a reason, in Markdown, and false where there is none.
+// outside matches a link to a file that is not among the pages.
+var outside = regexp.MustCompile(`\[([^\]]*)\]\((\.\./[^)\s]*)\)`)
+
+// offline is a page as it is read without the repository around it: a link to a file that is not among the pages becomes
+// its text, and the file's path in the repository.
+func offline(page string) string {
+	return outside.ReplaceAllStringFunc(page, func(link string) string {
+		m := outside.FindStringSubmatch(link)
+		text, target := m[1], m[2]
+		file, _, _ := strings.Cut(target, "#")
+		file = path.Join("docs/failures", file)
+		if text == path.Base(file) {
+			return file
+		}
+		return text + " (" + file + ")"
+	})
+}
+
+// Page is the page of a reason, in Markdown, as it is read offline, and false where there is none.
 func Page(reason string) (string, bool) {
 	if reason == "README" || strings.ContainsAny(reason, "/.") {
 		return "", false
 	}
 	b, err := pages.ReadFile(reason + ".md")
-	return string(b), err == nil
+	return offline(string(b)), err == nil
 }
 
-// Find is the page at a path below the folder: REASON or REASON.md, and the list of all at README.md or nothing.
-func Find(path string) (text string, ok bool) {
-	name := strings.TrimSuffix(path, ".md")
+// Find is the page at a path below the folder, as Page gives it: REASON or REASON.md, and the list of all at README.md or
+// nothing.
+func Find(at string) (text string, ok bool) {
+	name := strings.TrimSuffix(at, ".md")
 	if name == "" || name == "README" {
 		b, err := pages.ReadFile("README.md")
-		return string(b), err == nil
+		return offline(string(b)), err == nil
 	}
 	return Page(name)
 }

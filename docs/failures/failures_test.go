@@ -2,6 +2,8 @@ package failures_test
 
 import (
 	"io/fs"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,5 +29,46 @@ func TestPages(t *testing.T) {
 	}
 	if _, err := fs.Stat(failures.Pages(), "README.md"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A page that the mirror serves or prints has no link to a file that the mirror does not serve; the files that it speaks of
+// are there in the repository.
+func TestPagesHaveNoDeadLinks(t *testing.T) {
+	t.Parallel()
+	links := regexp.MustCompile(`\]\(([^)]*)\)`)
+	paths := regexp.MustCompile(`docs/[\w./-]*\w\.md`)
+	told := 0
+	for _, name := range append(failures.Reasons(), "README") {
+		page, ok := failures.Find(name + ".md")
+		if !ok {
+			t.Errorf("%s: no page", name)
+		}
+		for _, m := range links.FindAllStringSubmatch(page, -1) {
+			target, _, _ := strings.Cut(m[1], "#")
+			if strings.HasPrefix(target, "https://") || target == "" {
+				continue
+			}
+			if _, ok := failures.Find(target); !ok || !strings.HasSuffix(target, ".md") {
+				t.Errorf("%s: a dead link to %s", name, m[1])
+			}
+		}
+		for _, file := range paths.FindAllString(page, -1) {
+			told++
+			if _, err := fs.Stat(os.DirFS("../.."), file); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if told == 0 {
+		t.Error("no page tells of another file")
+	}
+	page, _ := failures.Page("tag-not-found")
+	if !strings.Contains(page, "See docs/clients.md.") {
+		t.Errorf("%s", page)
+	}
+	page, _ = failures.Page("credentials-expired")
+	if !strings.Contains(page, "see credentials (docs/credentials.md)") {
+		t.Errorf("%s", page)
 	}
 }
