@@ -444,7 +444,7 @@ var cases = []struct {
 	{"web-page", diagnose.NotARegistry, broke(upstream.StepManifest, hub,
 		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a manifest", Got: "a web page \"Welcome\""})},
 	{"token-service-page", diagnose.NotARegistry, broke(upstream.StepToken, "auth.docker.io",
-		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "JSON with a token", Got: `a web page "Login"`})},
+		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "JSON with a token", Got: "a web page, 63 bytes"})},
 	{"list-too-large", diagnose.UpstreamError, hubError(upstream.StepManifest, hub, func(e *upstream.Error) {
 		e.Op, e.Reference = "tags", ""
 		e.Err = &upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 1 byte", Got: "more"}

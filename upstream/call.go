@@ -217,8 +217,8 @@ func (c *call) exchange(ctx context.Context, rt http.RoundTripper, a ask, g gran
 // refuse makes a failed answer a fault, and closes it.
 func (c *call) refuse(resp *http.Response) *fault {
 	defer resp.Body.Close()
-	f := &fault{refusal: readRefusal(resp, c.secrets())}
 	last := &c.steps[len(c.steps)-1] // of the exchange that gave the answer
+	f := &fault{refusal: readRefusal(resp, c.secrets(), last.Name == StepToken)}
 	last.Err = errors.New(f.Error())
 	f.step, f.stage = *last, last.Name
 	return f
