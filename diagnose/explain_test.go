@@ -306,6 +306,9 @@ var cases = []struct {
 	{"realm-over-http", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{
 		Host: "harbor.example", Scheme: "http", Plain: true,
 	})},
+	{"realm-malformed", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{
+		Host: "harbor.example", Scheme: "null", Malformed: "null://harbor.example/service/token",
+	})},
 	{"vanity-host", diagnose.AuthHostNotAllowed, hubError(upstream.StepManifest, "ghcr.io", of("images.example", func(e *upstream.Error) {
 		e.Status, e.Err = 401, &upstream.AwayError{From: "images.example", To: "ghcr.io", Realm: "ghcr.io"}
 	}))},

@@ -130,10 +130,16 @@ func (e *Error) Unwrap() error { return e.Err }
 // upstream's authHosts. No request was sent to it.
 type RealmError struct {
 	Host, Scheme string
-	Plain        bool // the host may be asked, and not over http, where the registry is asked over https
+	// Malformed is the address as the challenge has it, where it is not one that can be asked: no host, a scheme other than http
+	// and https, a user in it. Without what may be secret. Empty: it is well formed.
+	Malformed string
+	Plain     bool // the host may be asked, and not over http, where the registry is asked over https
 }
 
 func (e *RealmError) Error() string {
+	if e.Malformed != "" {
+		return fmt.Sprintf("the address of the token service is malformed: %s", e.Malformed)
+	}
 	if e.Plain {
 		return fmt.Sprintf("token service %s://%s is not asked over http, since the registry is asked over https", e.Scheme, e.Host)
 	}
