@@ -31,6 +31,7 @@ type call struct {
 	sourceErr  error           // why there is none
 	headed     bool            // the endpoint was asked by HEAD
 	pinged     bool            // its root was asked how it lets people in
+	open       bool            // the endpoint had shown a manifest of the repository without a login, when the call turned to it
 	plain      bool            // no login of ours is shown: the question is whether the repository is public
 	loyal      bool            // our credential's no is enough: nobody is not asked for after it
 	refused    []*token        // that were new, and no good all the same
@@ -47,7 +48,7 @@ func (r *Registry) call(op, repository, reference string) *call {
 func (c *call) at(ep *endpoint) {
 	if c.ep != ep {
 		c.ep, c.repository, c.cred, c.sourceErr, c.headed = ep, ep.prefix+c.name, noCredential, nil, false
-		c.pinged = false
+		c.pinged, c.open = false, ep.public.has(c.repository, time.Now())
 		c.chosen, c.choices = nil, nil
 	}
 }
@@ -109,7 +110,7 @@ func (c *call) wrap(err error) error {
 	}
 	e := &Error{
 		Op: c.op, Upstream: c.o.Name, Repository: c.name, Reference: c.reference,
-		Credential: c.status(), PublicOnly: c.withheld(), Err: err,
+		Credential: c.status(), PublicOnly: c.withheld(), Open: c.open, Err: err,
 	}
 	if f, ok := errors.AsType[*fault](err); ok {
 		e.Status, e.Code, e.Message, e.BodyKind = f.status, f.code, f.message, f.kind

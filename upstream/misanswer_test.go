@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
@@ -121,5 +122,52 @@ func TestADigestIsBelieved(t *testing.T) {
 	}
 	if _, ok := errors.AsType[*upstream.Error](err); ok {
 		t.Error(err)
+	}
+}
+
+// A registry that shows a manifest to everybody and keeps a blob of it back has a reason of its own, in its own words.
+func TestBlobKeptBack(t *testing.T) {
+	t.Parallel()
+	const xray = `{"errors":[{"code":"FORBIDDEN","message":"Artifact is blocked by policy high-severity"}]}`
+	const expired = `<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>`
+	for _, tt := range []struct {
+		name, body, challenge string
+		shown                 bool
+		reason                diagnose.Reason
+		words                 string
+	}{
+		{"policy", xray, "", true, diagnose.UpstreamBlocked, "blocked by policy high-severity"},
+		{"policy, manifest not seen", xray, "", false, diagnose.NotFoundOrNoAccess, "no credentials"},
+		{"object store", expired, "", true, diagnose.UpstreamBlocked, "Request has expired"},
+		{"object store, manifest not seen", expired, "", false, diagnose.UpstreamBlocked, "Request has expired"},
+		{"without words", "", "", true, diagnose.NotFoundOrNoAccess, "no credentials"},
+		{"wants a login", xray, `Basic realm="x"`, true, diagnose.NotFoundOrNoAccess, "no credentials"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if strings.Contains(r.URL.Path, "/manifests/") {
+					w.Header().Set("Content-Type", oci.MediaTypeOCIManifest)
+					w.Header().Set("Docker-Content-Digest", string(digestOf(manifest)))
+					_, _ = w.Write(manifest)
+					return
+				}
+				if tt.challenge != "" {
+					w.Header().Set("WWW-Authenticate", tt.challenge)
+				}
+				w.WriteHeader(http.StatusForbidden)
+				_, _ = io.WriteString(w, tt.body)
+			})
+			r := registry(t, s.URL)
+			if tt.shown {
+				if _, err := r.Manifest(t.Context(), repo, string(digestOf(manifest))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := r.Blob(t.Context(), repo, digestOf([]byte("{}")), flight.Want{To: -1})
+			if f := diagnose.Explain(err); f.Reason != tt.reason || !strings.Contains(f.Summary, tt.words) {
+				t.Errorf("%s: %s; want %s and %q", f.Reason, f.Summary, tt.reason, tt.words)
+			}
+		})
 	}
 }

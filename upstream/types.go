@@ -65,6 +65,7 @@ type Error struct {
 	MirrorReason string
 	Credential   auth.Status // zero: anonymous
 	PublicOnly   bool        // no credential of ours was shown, or would be, for what may be private: see Options.Public
+	Open         bool        // the registry had shown a manifest of the repository without a login: what it refuses is not private
 	Budget       *Budget     // of who was limited, as last said; nil: not said, or nobody was limited
 	Steps        []Step
 	Probe        *Probe // what a further question has shown; nil: none was asked, or nothing came of it
