@@ -70,6 +70,11 @@ func (c *facts) denied() bool {
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), c.e.Status, c.quote())
 		c.remedy("ask the operator of %s, whose firewall or policy it is", c.up)
 		return true
+	case c.blobKept():
+		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), c.e.Status, c.quote())
+		c.f.Short = fmt.Sprintf("%s refuses the blob with %d%s", c.host, c.e.Status, c.quote())
+		c.remedy("ask the operator of %s, whose policy or object store it is", c.up)
+		return true
 	case c.sourceFailed():
 		return true
 	case !c.named():
@@ -97,6 +102,13 @@ func (c *facts) denied() bool {
 		c.remedy("check the image's name, then what credential %s may pull at %s", cred.Name, c.up)
 	}
 	return true
+}
+
+// blobKept reports that a registry keeps a blob back with words of its own, and not for want of a login: it has shown the image's
+// manifest without one, or what speaks is an object store behind it. Artifactory's Xray and expired signatures are such.
+func (c *facts) blobKept() bool {
+	return c.e.Op == "blob" && c.e.Status == 403 && !c.named() && c.e.Challenge == "" && c.e.Message != "" &&
+		(c.e.Open || c.e.BodyKind == upstream.BodyXML)
 }
 
 // stranger reads a refusal of a request without a credential: the node's own may do better, so it is declined.

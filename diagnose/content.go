@@ -115,6 +115,11 @@ func (c *facts) tooLarge() {
 // refusedByUs reads where our own rules kept a request from being sent.
 func (c *facts) refusedByUs() bool {
 	if e, ok := errors.AsType[*upstream.RealmError](c.err); ok {
+		if e.Malformed != "" {
+			c.set(AuthHostNotAllowed, "the address of the token service that %s names is malformed: %s", c.up, e.Malformed)
+			c.remedy("set the external URL in the settings of %s to https://HOST; the mirror needs no change", c.up)
+			return true
+		}
 		c.set(AuthHostNotAllowed, "%s wants its tokens from %s://%s, which is not in its authHosts", c.up, e.Scheme, e.Host)
 		c.remedy("add %s to authHosts of %s, if that is right", e.Host, c.up)
 		if e.Plain {
@@ -122,11 +127,6 @@ func (c *facts) refusedByUs() bool {
 				e.Scheme, e.Host)
 			c.f.Short = fmt.Sprintf("%s wants its tokens over http, from %s", c.up, e.Host)
 			c.remedy("correct the registry's own address in its settings to https://, as behind a proxy that ends TLS")
-		}
-		if e.Scheme == "malformed" {
-			c.set(AuthHostNotAllowed, "%s wants its tokens from %s, which is no URL", c.up, e.Host)
-			c.remedy("ask the operator of %s to correct the registry's own address in its settings", c.up)
-			return true
 		}
 		c.f.Host = e.Host
 		return true

@@ -306,6 +306,9 @@ var cases = []struct {
 	{"realm-over-http", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{
 		Host: "harbor.example", Scheme: "http", Plain: true,
 	})},
+	{"realm-malformed", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{
+		Host: "harbor.example", Scheme: "null", Malformed: "null://harbor.example/service/token",
+	})},
 	{"vanity-host", diagnose.AuthHostNotAllowed, hubError(upstream.StepManifest, "ghcr.io", of("images.example", func(e *upstream.Error) {
 		e.Status, e.Err = 401, &upstream.AwayError{From: "images.example", To: "ghcr.io", Realm: "ghcr.io"}
 	}))},
@@ -444,7 +447,7 @@ var cases = []struct {
 	{"web-page", diagnose.NotARegistry, broke(upstream.StepManifest, hub,
 		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a manifest", Got: "a web page \"Welcome\""})},
 	{"token-service-page", diagnose.NotARegistry, broke(upstream.StepToken, "auth.docker.io",
-		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "JSON with a token", Got: `a web page "Login"`})},
+		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "JSON with a token", Got: "a web page, 63 bytes"})},
 	{"list-too-large", diagnose.UpstreamError, hubError(upstream.StepManifest, hub, func(e *upstream.Error) {
 		e.Op, e.Reference = "tags", ""
 		e.Err = &upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 1 byte", Got: "more"}

@@ -1,6 +1,9 @@
 package oci
 
-import "fmt"
+import (
+	"encoding/json"
+	"fmt"
+)
 
 // maxDescriptors is how many descriptors a manifest may have. Images have at most 127 layers in Docker and 500 in ECR;
 // artifacts with a layer for each file, and lists of signatures, are known with 1,400 and some 4,000.
@@ -92,6 +95,30 @@ func (d *document) fill(m *Manifest, f form) (err error) {
 		m.Artifact = m.Children[0].MediaType
 	}
 	return nil
+}
+
+// Resembles reports whether a document can be a manifest at all: it has a key of those that list what a manifest is made of,
+// or it is of a media type of somebody else's, that only its makers know. An error of a web service in JSON is neither, with
+// whatever type it was sent. Of what is not JSON, ParseManifest says so.
+func Resembles(contentType string, b []byte) bool {
+	at := blank(b, 0)
+	if at == len(b) || b[at] != '{' || !json.Valid(b) {
+		return true
+	}
+	own, failed := "", false
+	for name, v := range members(b[at:]) {
+		switch name {
+		case keyNames[keyManifests], keyNames[keyConfig], keyNames[keyLayers], keyNames[keyBlobs], keyNames[keyFSLayers]:
+			return true
+		case keyNames[keyMediaType]:
+			if v[0] == '"' {
+				own = unquoted(v)
+			}
+		case "errors":
+			failed = v[0] == '[' && v[blank(v, 1)] != ']'
+		}
+	}
+	return isForeign(own) || !failed && isForeign(bareType(contentType))
 }
 
 // OwnMediaType is the mediaType that stands in a manifest, which has been parsed; empty where there is none.

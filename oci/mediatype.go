@@ -65,6 +65,18 @@ func formOf(mediaType string) form {
 	return formUnknown
 }
 
+// isForeign reports whether a media type is of documents that only their makers know: not of a manifest that we know, and not
+// one that web services give to whatever they send.
+func isForeign(mediaType string) bool {
+	t := strings.ToLower(mediaType)
+	switch t {
+	case "application/problem+json", "application/vnd.api+json", "application/hal+json", "application/x-json", "application/xml",
+		"application/javascript", "application/x-javascript", "application/x-www-form-urlencoded":
+		return false
+	}
+	return formOf(t) == formUnknown && !strings.HasPrefix(t, "text/")
+}
+
 // bareType cuts the parameters off a Content-Type; what is no media type becomes empty.
 func bareType(contentType string) string {
 	t, _, _ := strings.Cut(contentType, ";")

@@ -233,6 +233,39 @@ func TestWarmImageWithItsUpstreamDown(t *testing.T) {
 	}
 }
 
+// An error that comes with status 200 does not take the place of what a tag means.
+func TestTagOutlivesAnErrorWithStatus200(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"nothing in it": `{}`,
+		"a limit":       `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`,
+		"a message":     `{"code":500,"message":"oops"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newChain(t, origin.Options{})
+			im := c.hub.AddImage(app, "1", twoPlatforms)
+			c.pullImage(t, app, "1", im)
+			c.hub.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{
+				Status: 200, Body: body, Header: http.Header{"Content-Type": {oci.MediaTypeOCIManifest}},
+			}})
+			c.policy.MaxAge = 0
+			c.start(t)
+			for range 2 {
+				if stale := c.pullImage(t, app, "1", im); !stale {
+					t.Error("an unchecked tag is not said to be stale")
+				}
+			}
+			if n := c.hub.CountRef(origin.KindManifest, "1"); n < 2 {
+				t.Errorf("the tag was asked for %d times", n)
+			}
+			if _, err := c.Manifest(t.Context(), ask(app, "2")); err == nil {
+				t.Error("a tag that is not here was served")
+			}
+		})
+	}
+}
+
 func TestCachedContentOfOthersIsAskedFor(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, origin.Options{})

@@ -278,7 +278,7 @@ func (c *call) asksAtRoot(ctx context.Context, s *session) bool {
 func (c *call) reread(ctx context.Context, s *session, a ask, g grant, f *fault) (bool, error) {
 	w, ok, err := c.ep.policy.choose(c.ep, c.repository, f.challenges, !g.value.IsZero())
 	if e, wrong := errors.AsType[*RealmError](err); wrong {
-		step := Step{Name: StepToken, Host: e.Host, Err: err}
+		step := Step{Name: StepToken, Host: orElse(e.Host, c.ep.origin.String()), Err: err}
 		c.trace(step)
 		f.err, f.step = err, step
 		return false, f

@@ -31,6 +31,7 @@ type call struct {
 	sourceErr  error           // why there is none
 	headed     bool            // the endpoint was asked by HEAD
 	pinged     bool            // its root was asked how it lets people in
+	open       bool            // the endpoint had shown a manifest of the repository without a login, when the call turned to it
 	plain      bool            // no login of ours is shown: the question is whether the repository is public
 	loyal      bool            // our credential's no is enough: nobody is not asked for after it
 	refused    []*token        // that were new, and no good all the same
@@ -47,7 +48,7 @@ func (r *Registry) call(op, repository, reference string) *call {
 func (c *call) at(ep *endpoint) {
 	if c.ep != ep {
 		c.ep, c.repository, c.cred, c.sourceErr, c.headed = ep, ep.prefix+c.name, noCredential, nil, false
-		c.pinged = false
+		c.pinged, c.open = false, ep.public.has(c.repository, time.Now())
 		c.chosen, c.choices = nil, nil
 	}
 }
@@ -109,7 +110,7 @@ func (c *call) wrap(err error) error {
 	}
 	e := &Error{
 		Op: c.op, Upstream: c.o.Name, Repository: c.name, Reference: c.reference,
-		Credential: c.status(), PublicOnly: c.withheld(), Err: err,
+		Credential: c.status(), PublicOnly: c.withheld(), Open: c.open, Err: err,
 	}
 	if f, ok := errors.AsType[*fault](err); ok {
 		e.Status, e.Code, e.Message, e.BodyKind = f.status, f.code, f.message, f.kind
@@ -217,8 +218,8 @@ func (c *call) exchange(ctx context.Context, rt http.RoundTripper, a ask, g gran
 // refuse makes a failed answer a fault, and closes it.
 func (c *call) refuse(resp *http.Response) *fault {
 	defer resp.Body.Close()
-	f := &fault{refusal: readRefusal(resp, c.secrets())}
 	last := &c.steps[len(c.steps)-1] // of the exchange that gave the answer
+	f := &fault{refusal: readRefusal(resp, c.secrets(), last.Name == StepToken)}
 	last.Err = errors.New(f.Error())
 	f.step, f.stage = *last, last.Name
 	return f

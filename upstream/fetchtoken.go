@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/auth"
 )
@@ -76,7 +78,7 @@ func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 			host = oneLine(to.String(), 100)
 		}
 		err = &RedirectError{Host: host, Why: "token requests are not redirected", Final: true}
-	case resp.StatusCode != http.StatusOK:
+	case resp.StatusCode >= 400: // any 2xx may bring a token, as 201 from some
 		f := c.refuse(resp)
 		return nil, f
 	default:
@@ -158,12 +160,13 @@ func (c *call) readToken(resp *http.Response, begun time.Time) (*token, error) {
 		AccessToken string          `json:"access_token"`
 		ExpiresIn   json.RawMessage `json:"expires_in"` // a number, and from some a string
 	}
+	b = bytes.TrimPrefix(b, []byte(byteOrderMark))
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: c.whatIs(resp.Header, b)}
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: shapeOf(b)}
 	}
 	value := orElse(doc.Token, doc.AccessToken)
 	if value == "" {
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: "JSON without one"}
+		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: fmt.Sprintf("JSON without one, %d bytes", len(b))}
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, &ContentError{Kind: ContentNotRegistry, Want: "a token", Got: "one that can't be sent in a header"}
@@ -203,7 +206,34 @@ func jwtLife(value string, now time.Time) time.Duration {
 	return time.Duration(min(claims.Exp-begin, maxTokenLife.Seconds()) * float64(time.Second))
 }
 
-// whatIs describes bytes that are not what they should be.
+// shapeOf describes a successful answer of a token service that can't be read. It quotes nothing: what is there may be a token.
+func shapeOf(b []byte) string {
+	text := bytes.TrimSpace(b)
+	what := "text"
+	switch first := json.NewDecoder(bytes.NewReader(text)).Decode(new(json.RawMessage)); {
+	case len(b) == 0:
+		return "nothing"
+	case len(text) == 0:
+		what = "blanks"
+	case json.Valid(text) && text[0] != '{':
+		what = "JSON that is not an object"
+	case json.Valid(text):
+		what = "JSON with a token that is not a string"
+	case first == nil && text[0] == '{':
+		what = "JSON with something after it"
+	case text[0] == '{':
+		what = "broken JSON"
+	case isHTMLBody(text):
+		what = "a web page"
+	case text[0] == '<':
+		what = "XML"
+	case !utf8.Valid(text):
+		what = "data that is not text"
+	}
+	return fmt.Sprintf("%s, %d bytes", what, len(b))
+}
+
+// whatIs describes bytes that are not what they should be. Not those of a token service, see shapeOf.
 func (c *call) whatIs(h http.Header, b []byte) string {
 	kind, _, text := readErrorBody(b, h.Get("Content-Type"))
 	text = tidy(text, 80, c.secrets()...)

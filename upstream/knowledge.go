@@ -79,7 +79,7 @@ func (p policy) choose(ep *endpoint, repo string, all []challenge, sent bool) (w
 		}
 		w := way{realm: u.String(), service: c.params["service"]}
 		if len(w.realm)+len(w.service) > maxWay {
-			return way{}, false, &RealmError{Host: oneLine(u.Host, 100), Scheme: "malformed"}
+			return way{}, false, malformed(c.params["realm"], origin{scheme: u.Scheme, host: u.Hostname()})
 		}
 		w.scope = scopeFrom(c.params["scope"], repo, u, ep.origin)
 		return w, true, nil

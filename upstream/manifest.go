@@ -153,6 +153,9 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 				Kind: ContentNotManifest, Want: "a manifest", Got: "a signed one of schema 1",
 			}, &oci.ManifestError{Fault: oci.FaultSigned, Detail: "it is of Docker's schema 1 and signed, which no current runtime pulls"})
 		}
+		if err := c.misanswered(resp, b, want); err != nil {
+			return nil, err
+		}
 		return nil, &ContentError{Kind: ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), b)
@@ -161,6 +164,9 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	}
 	if err != nil {
 		return nil, c.notManifest(resp.Header, b, err)
+	}
+	if err := c.misanswered(resp, b, want); err != nil {
+		return nil, err
 	}
 	if derr == nil {
 		m.Digest = want
@@ -177,6 +183,64 @@ func isSigned(h http.Header, b []byte) bool {
 	}
 	return json.Unmarshal(b, &doc) == nil && doc.Schema == 1 &&
 		(len(doc.Signatures) > 0 || mediaType(h) == oci.MediaTypeDockerSchema1Signed)
+}
+
+// misanswered is the error for JSON that came with status 200 and is no more a manifest than a web page is: an error of the
+// registry, or of what stands before it, or a document of something else. What was asked for by the digest that it has is
+// what it is, unless it is an error. Nil: it may be a manifest.
+func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
+	if oci.Resembles(resp.Header.Get("Content-Type"), b) {
+		return nil
+	}
+	step := c.steps[len(c.steps)-1]
+	kind, code, message := readErrorBody(b, resp.Header.Get("Content-Type"))
+	if kind == BodyMessage {
+		code = orElse(code, codeOf(b))
+	}
+	known := append(c.secrets(), tokensIn(b)...)
+	code, message = tidy(code, 80, known...), tidy(message, maxMessage, known...)
+	head, _, _ := strings.Cut(message, ":")
+	own := strings.Contains(c.reference, ":") && want.String() == c.reference && oci.VerifyDigest(want, b)
+	switch {
+	case kind == BodyText && own:
+		return nil
+	case kind == BodyText:
+		return &ContentError{
+			Kind: ContentNotRegistry, Want: "a manifest", Got: oneLine(fmt.Sprintf("JSON that is not a manifest, %q", tidy(message, 80)), maxMessage),
+		}
+	case saysLimit(code), saysLimit(head):
+		retry := parseRetryAfter(resp.Header.Get("Retry-After"), clockOf(resp.Header, time.Now()))
+		return &fault{refusal: refusal{
+			status: http.StatusTooManyRequests, code: code, message: message, kind: kind, retryAfter: retry, size: -1,
+		}, step: step, stage: step.Name}
+	}
+	got := strings.TrimSpace(fmt.Sprintf("an error with status %d %s", resp.StatusCode, code))
+	if message != "" {
+		got += fmt.Sprintf(" %q", tidy(message, 120))
+	}
+	return &ContentError{Kind: ContentNotRegistry, Want: "a manifest", Got: oneLine(got, maxMessage)}
+}
+
+// codeOf is the code at the top of an error that is not in a registry's form, or the status that it gives instead.
+func codeOf(b []byte) string {
+	var doc struct {
+		Code       json.RawMessage `json:"code"`
+		Status     json.RawMessage `json:"status"`
+		StatusCode json.RawMessage `json:"statusCode"`
+	}
+	if json.Unmarshal(b, &doc) != nil {
+		return ""
+	}
+	return orElse(jsonText(doc.Code), orElse(jsonText(doc.StatusCode), jsonText(doc.Status)))
+}
+
+// saysLimit reports whether a code of an error is of a limit that is reached.
+func saysLimit(code string) bool {
+	switch strings.ToUpper(strings.NewReplacer("_", "", "-", "", " ", "").Replace(code)) {
+	case "TOOMANYREQUESTS", "429":
+		return true
+	}
+	return false
 }
 
 // notManifest tells a web page from a bad manifest.

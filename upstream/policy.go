@@ -19,17 +19,38 @@ type policy struct {
 func (p policy) realm(endpoint origin, at *url.URL, realm string) (*url.URL, error) {
 	u, err := at.Parse(strings.TrimSpace(realm))
 	if err != nil {
-		return nil, &RealmError{Host: tidy(realm, 100), Scheme: "malformed"}
+		return nil, malformed(realm, origin{})
 	}
 	to, ok := originOf(u)
-	named := ok && u.User == nil && (to.host == endpoint.host && to.port == endpoint.port || p.authHosts.has(to))
+	if guard.Realm && (!ok || u.User != nil) {
+		return nil, malformed(realm, to)
+	}
+	named := ok && (to.host == endpoint.host && to.port == endpoint.port || p.authHosts.has(to))
 	secure := to.scheme == "https" || endpoint.scheme == "http"
 	if guard.Realm && (!named || !secure) {
-		plain := !secure && (named || ok && u.User == nil && to.host == endpoint.host)
+		plain := !secure && (named || to.host == endpoint.host)
 		return nil, &RealmError{Host: oneLine(to.String(), 100), Scheme: oneLine(to.scheme, 20), Plain: plain}
 	}
 	u.Fragment, u.RawFragment = "", ""
 	return u, nil
+}
+
+// malformed is the error for the address of a token service that can't be asked.
+func malformed(realm string, to origin) *RealmError {
+	shown := strings.TrimSpace(realm)
+	if i := strings.IndexAny(shown, "?#"); i >= 0 {
+		shown = shown[:i]
+	}
+	scheme := ""
+	if i := strings.Index(shown, "//"); i >= 0 {
+		scheme, shown = shown[:i+2], shown[i+2:]
+	}
+	if at := strings.LastIndexByte(shown, '@'); at >= 0 { // what is before it may be a login, whatever it looks like
+		shown = "***" + shown[at:]
+	}
+	return &RealmError{
+		Host: oneLine(to.String(), 100), Scheme: oneLine(to.scheme, 20), Malformed: orElse(tidy(scheme+shown, 100), "nothing"),
+	}
 }
 
 // maxRedirects is how many redirects of one request are followed.

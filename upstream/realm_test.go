@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -42,6 +43,42 @@ func TestHostileRealms(t *testing.T) {
 	}
 	if got := sniffer.asked(); len(got) > 0 {
 		t.Errorf("the sniffer was asked: %q", got)
+	}
+}
+
+// A registry whose own address is set wrong names a token service that can't be asked: the error has that address as it is
+// written, without a login, and doesn't say that its host should be named.
+func TestMalformedRealms(t *testing.T) {
+	t.Parallel()
+	for realm, want := range map[string]string{
+		"null://H/token":                 "null://H/token",
+		"ftp://H/token":                  "ftp://H/token",
+		"http://u:p4ss@H/token":          "http://***@H/token",
+		"https://u:p4/ss@H/token":        "https://***@H/token",
+		"//u:p4ss@H/token":               "//***@H/token",
+		"null://u:p4ss@H/token?p=p4ss#x": "null://***@H/token",
+		"HTTPS:H/token":                  "HTTPS:H/token",
+		"https:///token":                 "https:///token",
+		"https://H:99999/token":          "https://H:99999/token",
+		"localhost:5000/token":           "localhost:5000/token",
+		"https://{registry}/token":       "https://{registry}/token",
+		"{registry}:5002/v2/token":       "{registry}:5002/v2/token",
+	} {
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Add("WWW-Authenticate", `Bearer realm="`+realm+`",service="reg"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		})
+		_, err := registry(t, s.URL, func(o *upstream.Options) { o.AuthHosts = []string{"h"} }).Manifest(t.Context(), "app", "1")
+		e, ok := errors.AsType[*upstream.RealmError](err)
+		if !ok || e.Malformed != want {
+			t.Errorf("realm %s: %v, want %s", realm, err, want)
+			continue
+		}
+		f := diagnose.Explain(err)
+		if !strings.Contains(f.Summary, "malformed: "+diagnose.Clean(want)) || !strings.Contains(f.Remedy, "external URL") ||
+			strings.Contains(f.Summary+f.Remedy, "authHosts") || strings.Contains(strings.Join(f.Evidence, " ")+err.Error()+e.Host, "p4") {
+			t.Errorf("realm %s: %+v", realm, f)
+		}
 	}
 }
 

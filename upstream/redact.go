@@ -38,6 +38,41 @@ var redactions = []struct {
 			`[^\s&"'<>]+`),
 		"${1}=***",
 	},
+	{tokenMember, "${1}${2}***"},
+	{regexp.MustCompile(`(?i)(\b(?:[a-z]+_)?token["']?\s*[:=]\s*)[A-Za-z0-9+/=._~-]{16,}`), "${1}***"},
+}
+
+// tokenMember is a member of JSON, or of what looks like it, that has a token or a secret: its name, the quote, the value.
+var tokenMember = regexp.MustCompile(`(?i)(["'](?:(?:access|refresh|id)_?token|token|password|client_secret|authorization)\\?["']\s*[:=]\s*\\?)(["'])` +
+	`((?:[^"'\\]|\\[^"'])*)`)
+
+// tokensIn are the values that a document has as tokens: no other part of it may repeat them.
+func tokensIn(b []byte) []auth.Credential {
+	const shortest, most = 8, 16
+	var all []auth.Credential
+	for _, m := range tokenMember.FindAllSubmatch(b, most) {
+		if len(m[3]) >= shortest {
+			all = append(all, auth.Credential{Identity: auth.NewSecret(string(m[3]))})
+		}
+	}
+	return all
+}
+
+var (
+	opaqueWord = regexp.MustCompile(`[A-Za-z0-9_~=+-]{20,}`)
+	uuid       = regexp.MustCompile(`^(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+)
+
+// withoutOpaque is a text of a token service without words that could be a token: long ones with letters and digits. An id by
+// which its operator finds the request stays.
+func withoutOpaque(s string) string {
+	return opaqueWord.ReplaceAllStringFunc(s, func(word string) string {
+		if uuid.MatchString(word) || !strings.ContainsAny(word, "0123456789") ||
+			!strings.ContainsFunc(word, unicode.IsLetter) {
+			return word
+		}
+		return "***"
+	})
 }
 
 // redact takes what may be secret out of a text of an upstream: what looks like it, and what we know to be.

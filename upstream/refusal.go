@@ -15,6 +15,9 @@ import (
 	"github.com/registrymirror/mirror/auth"
 )
 
+// byteOrderMark is what some put before JSON.
+const byteOrderMark = "\xef\xbb\xbf"
+
 // maxErrorBody is how much of an error's body is read, in bytes.
 const maxErrorBody = 64 << 10
 
@@ -32,8 +35,8 @@ type refusal struct {
 	size       int64  // of what a range asked for lies beyond; -1: not said
 }
 
-// readRefusal reads what a failed answer says. It does not close the body.
-func readRefusal(resp *http.Response, known []auth.Credential) refusal {
+// readRefusal reads what a failed answer says. It does not close the body. tokens says that it came from a token service.
+func readRefusal(resp *http.Response, known []auth.Credential, tokens bool) refusal {
 	values := resp.Header.Values("WWW-Authenticate")
 	size, ok := parseUnsatisfied(resp.Header.Get("Content-Range"))
 	if !ok || resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
@@ -51,8 +54,16 @@ func readRefusal(resp *http.Response, known []auth.Credential) refusal {
 	if resp.Body == nil || resp.Request != nil && resp.Request.Method == http.MethodHead {
 		return r
 	}
+	if tokens && resp.StatusCode < http.StatusBadRequest {
+		return r // what is in it may be a token
+	}
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what arrived before a break explains as well
 	r.kind, r.code, r.message = readErrorBody(b, resp.Header.Get("Content-Type"))
+	known = append(known, tokensIn(b)...)
+	if tokens {
+		r.code, r.message, r.challenge = withoutOpaque(r.code), withoutOpaque(r.message), withoutOpaque(r.challenge)
+	}
+	r.challenge = redact(r.challenge, known...)
 	r.code = tidy(r.code, 80, known...)
 	r.message = tidy(r.message, maxMessage, known...)
 	return r
@@ -71,7 +82,7 @@ func (r refusal) says(words ...string) bool {
 
 // readErrorBody tells the shapes apart by what the body is, since its Content-Type is often wrong.
 func readErrorBody(b []byte, contentType string) (kind BodyKind, code, message string) {
-	b = bytes.TrimSpace(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")))
+	b = bytes.TrimSpace(bytes.TrimPrefix(b, []byte(byteOrderMark)))
 	if len(b) == 0 {
 		return BodyNone, "", ""
 	}

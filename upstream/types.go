@@ -65,6 +65,7 @@ type Error struct {
 	MirrorReason string
 	Credential   auth.Status // zero: anonymous
 	PublicOnly   bool        // no credential of ours was shown, or would be, for what may be private: see Options.Public
+	Open         bool        // the registry had shown a manifest of the repository without a login: what it refuses is not private
 	Budget       *Budget     // of who was limited, as last said; nil: not said, or nobody was limited
 	Steps        []Step
 	Probe        *Probe // what a further question has shown; nil: none was asked, or nothing came of it
@@ -130,10 +131,16 @@ func (e *Error) Unwrap() error { return e.Err }
 // upstream's authHosts. No request was sent to it.
 type RealmError struct {
 	Host, Scheme string
-	Plain        bool // the host may be asked, and not over http, where the registry is asked over https
+	// Malformed is the address as the challenge has it, where it is not one that can be asked: no host, a scheme other than http
+	// and https, a user in it. Without what may be secret. Empty: it is well formed.
+	Malformed string
+	Plain     bool // the host may be asked, and not over http, where the registry is asked over https
 }
 
 func (e *RealmError) Error() string {
+	if e.Malformed != "" {
+		return fmt.Sprintf("the address of the token service is malformed: %s", e.Malformed)
+	}
 	if e.Plain {
 		return fmt.Sprintf("token service %s://%s is not asked over http, since the registry is asked over https", e.Scheme, e.Host)
 	}

@@ -93,7 +93,8 @@ func client(rt http.RoundTripper, proxy func(*http.Request) (*url.URL, error)) *
 	}
 }
 
-// Do asks within limit. Any status but 200 is an *Error. Secrets are what must not be in an error.
+// Do asks within limit. Any status but 2xx is an *Error. It says what the answer said only of a status from 400: what is in
+// others may be a secret. Secrets are what must not be in an error.
 func Do(ctx context.Context, c *http.Client, req *http.Request, limit time.Duration, secrets ...string) (*Answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, timeout{req.URL.Host, limit})
 	defer cancel()
@@ -103,17 +104,20 @@ func Do(ctx context.Context, c *http.Client, req *http.Request, limit time.Durat
 	}
 	defer resp.Body.Close()
 	most := int64(maxAnswer)
-	if resp.StatusCode != http.StatusOK {
+	succeeded := resp.StatusCode/100 == 2
+	if !succeeded {
 		most = maxError
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
-	if err != nil && resp.StatusCode == http.StatusOK {
+	if err != nil && succeeded {
 		return nil, failed(ctx, req, err, secrets)
 	}
 	date, _ := http.ParseTime(resp.Header.Get("Date"))
-	if resp.StatusCode != http.StatusOK {
+	if !succeeded {
 		e := &Error{Host: req.URL.Host, Status: resp.StatusCode, Date: date, wait: retryAfter(resp.Header)}
-		e.Code, e.Text = reason(resp.Header, body[:min(int64(len(body)), maxError)], secrets)
+		if e.Status >= http.StatusBadRequest {
+			e.Code, e.Text = reason(resp.Header, body[:min(int64(len(body)), maxError)], secrets)
+		}
 		return nil, e
 	}
 	if int64(len(body)) > most {
