@@ -182,7 +182,7 @@ func (a *App) open(ctx context.Context, c *config.Config) (err error) {
 		return err
 	}
 	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{
-		Log: a.log, Expendable: []string{"refs"},
+		Log: a.log, Expendable: []string{"refs", "tags"}, Owner: catalog.Owner, Age: catalog.Age,
 	})
 	return err
 }

@@ -17,10 +17,16 @@ import (
 type Options struct {
 	Log   *slog.Logger  // nil: discard
 	Every time.Duration // between copies to the last good one; 24 h
-	// Most is how large the state may grow, in bytes; 128 MiB. Above it items of Expendable make room.
+	// Most is how large the state may grow, in bytes; 128 MiB.
 	Most int64
-	// Expendable are tables whose items can be learnt anew: where there is no room the largest go, then any.
+	// Expendable are tables whose items can be learnt anew. Each has an equal part of Most, above which its own items make
+	// room.
 	Expendable []string
+	// Owner is how many bytes of a key of these tables are its upstream's, and its repository's, each with what ends it.
+	// Nil: up to the first, and to the last slash.
+	Owner func(key string) (upstream, repository int)
+	// Age puts the items of one owner in order, the smallest goes first.
+	Age func(table string, value []byte) int64
 }
 
 // DB is state.db: all tables in one bbolt file. It is safe for concurrent use; writers that meet share a transaction.
@@ -36,9 +42,8 @@ type DB struct {
 	writing bool  // a writer leads, and will call the next one to lead
 	broken  error // a write met damage; bbolt may still hold its lock
 
-	evicting sync.Mutex        // one eviction at a time; guards below; before mu
-	hand     map[string]string // by table: the key from which the next one looks
-	told     time.Time         // when the log was last told
+	evicting sync.Mutex       // one eviction at a time; guards below; before mu
+	rooms    map[string]*room // by table
 }
 
 // firstCopy is how long after the start the first copy is made: a process that restarts in a loop has better things to

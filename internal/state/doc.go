@@ -10,7 +10,7 @@
 //   - Writers that meet share a transaction and its fsync; no writer waits for a timer. Transactions are bounded, in items and
 //     bytes: large writes come in pieces and take turns, and a small one waits for no more than the piece that is being
 //     written.
-//   - The file stays within a budget: above it, tables that can be learnt anew make room. It is written anew at a start that
+//   - Tables that can be learnt anew have a budget each: above it, the owners with most in that table make room. The file is written anew at a start that
 //     finds it mostly free, and the last good copy likewise.
 //   - A copy replaces the last good one only when it has been checked, so damage never spreads to it.
 //   - An item that is not what was written, under that key in that table, is never read. Open puts that of the last good

@@ -10,15 +10,18 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// The file has a budget of its own: what strangers can make the mirror learn must not make it grow for ever. Above it, each
-// write to an expendable table makes room there: some thousand items are looked at, from a place that moves on, and room is
-// made where a thousand items take the most bytes, since large items are rarely what many clients need. If a few of that
-// thousand take most of the bytes, they go; else half of the thousand go, side by side, so that whole pages become free.
+// What strangers can make the mirror learn must not make the file grow for ever. Each expendable table has a budget of its own,
+// and counts its own pages alone: what fills one table takes nothing from another. Above it, a write to the table makes room
+// there. It is made by owner: repositories that have a quarter of a table go down to the level at which the rest fits, so that
+// a flood in one repository takes that repository's items. Where none has, a flood is in many repositories, and it is the
+// upstreams with the most bytes that pay, each with its largest repositories. Of one owner the oldest items
+// go, by the time that Options.Age reads from them. Where large items take most of a table, they alone count.
 const (
-	roomLook   = 1000
-	roomPlaces = 16
-	roomRounds = 4         // at most, and as many again for each 100 items written, after each of which others may write
-	roomTell   = time.Hour // between lines in the log
+	roomItems  = 20_000    // that one write removes at most, and as many again as it has itself, four times
+	roomRounds = 4         // at most: what is removed here and there leaves pages half full
+	roomShare  = 4         // the part of a table above which a repository pays before others
+	roomLarge  = 8 << 10   // bytes of an item that is rarely what many clients need
+	roomTell   = time.Hour // between lines in the log, for each table
 )
 
 // Used is how many bytes of the file are in use. The rest of it is free pages, which the next writes take.
@@ -35,58 +38,236 @@ func (db *DB) Used() int64 {
 	return size - int64(s.FreePageN+s.PendingPageN)*page
 }
 
-// makeRoom keeps the file within its budget after a write to a table, if that is expendable.
-func (db *DB) makeRoom(t *table, wrote int) {
-	if !slices.Contains(db.o.Expendable, string(t.name)) || db.Used() <= db.o.Most {
+// room is what a table takes. DB.evicting guards it.
+type room struct {
+	known bool
+	bytes int64     // of its pages, at most: what was measured, and all that was written since
+	told  time.Time // when the log was last told
+}
+
+// budget is how many bytes the pages of an expendable table may take. An eighth of the file is for other tables.
+func (db *DB) budget() int64 { return (db.o.Most - db.o.Most/8) / int64(len(db.o.Expendable)) }
+
+// makeRoom keeps a table within its budget after a write of items with so many bytes, if it is expendable.
+func (db *DB) makeRoom(t *table, wrote, size int) {
+	if !slices.Contains(db.o.Expendable, string(t.name)) {
 		return
 	}
 	db.evicting.Lock()
 	defer db.evicting.Unlock()
-	removed := 0
-	for range roomRounds + wrote/100*roomRounds {
-		if db.Used() <= db.o.Most-db.o.Most/16 {
+	r := db.rooms[string(t.name)]
+	if r == nil {
+		r = new(room)
+		if db.rooms == nil {
+			db.rooms = make(map[string]*room)
+		}
+		db.rooms[string(t.name)] = r
+	}
+	r.bytes += 2 * int64(size+wrote*(valueHead+elemSize)) // pages are half full at least
+	if r.known && r.bytes <= db.budget() {
+		return
+	}
+	removed, err := db.shrink(t, r, roomItems+4*wrote)
+	if err != nil {
+		db.log.Warn("the state is over its budget, and no room can be made in it", "file", db.path, "most", db.budget(),
+			"table", string(t.name), "err", err)
+		return
+	}
+	if now := time.Now(); now.Sub(r.told) >= roomTell && removed > 0 {
+		r.told = now
+		db.log.Warn("the state has reached its budget; what can be learnt again from the upstreams makes room",
+			"file", db.path, "most", db.budget(), "table", string(t.name), "items", removed)
+	}
+}
+
+// shrink measures a table and removes up to most items of it. It stays an eighth below its budget, so that the next time is
+// not soon.
+func (db *DB) shrink(t *table, r *room, most int) (removed int, err error) {
+	for range roomRounds {
+		owners, pages, err := db.owners(t)
+		if err != nil {
+			return removed, err
+		}
+		r.known, r.bytes = true, pages
+		if pages <= db.budget()-db.budget()/16 || removed >= most {
+			return removed, nil
+		}
+		all := bytesOf(owners)
+		goal := db.budget() - db.budget()/8
+		need := all - int64(float64(all)*float64(goal)/float64(pages)) // in bytes of items
+		list, err := t.choose(owners, need, most-removed)
+		if err != nil {
+			return removed, err
+		}
+		n, err := db.remove(t, list)
+		if removed += n; err != nil {
+			return removed, err
+		}
+	}
+	_, r.bytes, err = db.owners(t)
+	return removed, err
+}
+
+// owner is a repository, or an upstream, with the bytes of its items.
+type owner struct {
+	prefix   string // of its keys
+	upstream int    // the length of the prefix that is its upstream's
+	bytes    int64
+	large    int64 // of these, in items of more than roomLarge
+}
+
+// owners measures a table: its owners in order, and the bytes of its pages.
+func (db *DB) owners(t *table) (list []owner, pages int64, err error) {
+	err = t.view(func(b *bbolt.Bucket) error {
+		s := b.Stats()
+		pages = int64(s.LeafAlloc + s.BranchAlloc)
+		c := b.Cursor()
+		for k, v := c.First(); k != nil; k, v = c.Next() {
+			n := len(list)
+			if n == 0 || !bytes.HasPrefix(k, []byte(list[n-1].prefix)) {
+				upstream, repository := db.owner(string(k))
+				list = append(list, owner{prefix: string(k[:repository]), upstream: upstream})
+				n++
+			}
+			size := int64(len(k) + len(v))
+			if list[n-1].bytes += size; size > roomLarge {
+				list[n-1].large += size
+			}
+		}
+		return nil
+	})
+	return list, pages, err
+}
+
+// owner is how much of a key is its upstream's and its repository's, both with what separates them from the rest.
+func (db *DB) owner(key string) (upstream, repository int) {
+	if db.o.Owner != nil {
+		return db.o.Owner(key)
+	}
+	return strings.IndexByte(key, '/') + 1, strings.LastIndexByte(key, '/') + 1
+}
+
+func bytesOf(list []owner) (n int64) {
+	for _, o := range list {
+		n += o.bytes
+	}
+	return n
+}
+
+// level is the number of bytes down to which owners go so that need bytes become free.
+func level(list []owner, need int64) int64 {
+	sum := int64(0)
+	list = slices.SortedFunc(slices.Values(list), largest)
+	for i, o := range list {
+		sum += o.bytes
+		next := int64(0)
+		if i+1 < len(list) {
+			next = list[i+1].bytes
+		}
+		if n := int64(i + 1); sum-next*n >= need {
+			return (sum - need) / n
+		}
+	}
+	return 0
+}
+
+func largest(a, b owner) int { return cmp.Or(cmp.Compare(b.bytes, a.bytes), strings.Compare(a.prefix, b.prefix)) }
+
+// choose returns at most so many keys of items that go, with need bytes.
+func (t *table) choose(owners []owner, need int64, most int) (keys []string, err error) {
+	large := int64(0)
+	for _, o := range owners {
+		large += o.large
+	}
+	if large > bytesOf(owners)/2 {
+		owners = slices.Clone(owners)
+		for i := range owners {
+			owners[i].bytes = owners[i].large
+		}
+		return t.take(nil, owners, min(need, large), most)
+	}
+	share := bytesOf(owners) / roomShare
+	if slices.ContainsFunc(owners, func(o owner) bool { return o.bytes >= share }) {
+		owners = slices.DeleteFunc(slices.Clone(owners), func(o owner) bool { return o.bytes < share/2 })
+		return t.take(nil, owners, need, most)
+	}
+	groups := make(map[string][]owner)
+	var upstreams []owner
+	for _, o := range owners {
+		name := o.prefix[:o.upstream]
+		groups[name] = append(groups[name], o)
+	}
+	for name, group := range groups {
+		upstreams = append(upstreams, owner{prefix: name, bytes: bytesOf(group)})
+	}
+	down := level(upstreams, need)
+	slices.SortFunc(upstreams, largest)
+	for _, up := range upstreams {
+		if up.bytes <= down {
 			break
 		}
-		n, err := db.evict(t)
-		if removed += n; err != nil {
-			db.log.Warn("the state is over its budget, and no room can be made in it", "file", db.path, "most", db.o.Most, "err", err)
-			return
+		if keys, err = t.take(keys, groups[up.prefix], up.bytes-down, most); err != nil {
+			return nil, err
 		}
 	}
-	if now := time.Now(); now.Sub(db.told) >= roomTell && removed > 0 {
-		db.told = now
-		db.log.Warn("the state has reached its budget; what can be learnt again from the upstreams makes room",
-			"file", db.path, "most", db.o.Most, "table", string(t.name), "items", removed)
+	return keys, nil
+}
+
+// take adds keys of the largest of some owners.
+func (t *table) take(keys []string, owners []owner, need int64, most int) ([]string, error) {
+	down := level(owners, need)
+	for _, o := range slices.SortedFunc(slices.Values(owners), largest) {
+		if o.bytes <= down || need <= 0 || len(keys) >= most {
+			break
+		}
+		list, err := t.held(o)
+		if err != nil {
+			return nil, err
+		}
+		for left := o.bytes - down; len(list) > 0 && left > 0 && need > 0 && len(keys) < most; list = list[1:] {
+			keys = append(keys, list[0].key)
+			left, need = left-list[0].size, need-list[0].size
+		}
 	}
+	return keys, nil
 }
 
 // held is an item that may go.
 type held struct {
 	key  string
-	size int
+	size int64
+	age  int64 // less goes first
 }
 
-// evict removes some items of a table, in one transaction of pieces of a bounded size.
-func (db *DB) evict(t *table) (removed int, err error) {
-	var list []held
-	for range roomPlaces {
-		next, err := db.window(t)
-		if err != nil {
-			return 0, err
+// held returns the items of an owner, those that go first before others.
+func (t *table) held(o owner) (list []held, err error) {
+	err = t.view(func(b *bbolt.Bucket) error {
+		c := b.Cursor()
+		for k, v := c.Seek([]byte(o.prefix)); k != nil && bytes.HasPrefix(k, []byte(o.prefix)); k, v = c.Next() {
+			it := held{key: string(k), size: int64(len(k) + len(v))}
+			if t.db.o.Age != nil && len(v) > valueHead {
+				it.age = t.db.o.Age(string(t.name), v[valueHead:])
+			}
+			list = append(list, it)
 		}
-		if bytesOf(next) > bytesOf(list) {
-			list = next
-		}
-	}
-	list = expend(list)
-	for piece := range slices.Chunk(list, pieceItems) {
+		return nil
+	})
+	slices.SortFunc(list, func(a, b held) int { // of equals the last: they are side by side, and whole pages become free
+		return cmp.Or(cmp.Compare(b.size/roomLarge, a.size/roomLarge), cmp.Compare(a.age, b.age), strings.Compare(b.key, a.key))
+	})
+	return list, err
+}
+
+// remove removes items, in transactions of a bounded size.
+func (db *DB) remove(t *table, keys []string) (removed int, err error) {
+	for piece := range slices.Chunk(keys, pieceItems) {
 		err := db.update(len(piece), pieceBytes, func(tx *bbolt.Tx) error {
 			b := tx.Bucket(t.name)
 			if b == nil {
 				return nil
 			}
-			for _, it := range piece {
-				if _, err := t.put(b, it.key, t.versionOf(b, it.key), nil); err != nil {
+			for _, key := range piece {
+				if _, err := t.put(b, key, t.versionOf(b, key), nil); err != nil {
 					return err
 				}
 			}
@@ -98,50 +279,4 @@ func (db *DB) evict(t *table) (removed int, err error) {
 		removed += len(piece)
 	}
 	return removed, nil
-}
-
-// window is the next items to look at. evicting is held.
-func (db *DB) window(t *table) (list []held, err error) {
-	from := db.hand[string(t.name)]
-	err = t.view(func(b *bbolt.Bucket) error {
-		c := b.Cursor()
-		k, v := c.Seek([]byte(from))
-		if k == nil { // round again
-			k, v = c.First()
-		}
-		for ; k != nil && len(list) < roomLook; k, v = c.Next() {
-			list = append(list, held{string(bytes.Clone(k)), len(k) + len(v)})
-		}
-		return nil
-	})
-	if n := len(list); n > 0 {
-		if db.hand == nil {
-			db.hand = make(map[string]string)
-		}
-		db.hand[string(t.name)] = list[n-1].key + "\x00"
-	}
-	return list, err
-}
-
-func bytesOf(list []held) (n int) {
-	for _, it := range list {
-		n += it.size
-	}
-	return n
-}
-
-// expend chooses those that go.
-func expend(list []held) []held {
-	all := bytesOf(list)
-	large := slices.Clone(list)
-	slices.SortFunc(large, func(a, b held) int { return cmp.Or(b.size-a.size, strings.Compare(a.key, b.key)) })
-	few, sum := 0, 0
-	for few < len(large)/8 && sum < all/2 {
-		sum += large[few].size
-		few++
-	}
-	if sum >= all/2 {
-		return large[:few]
-	}
-	return list[:(len(list)+1)/2]
 }

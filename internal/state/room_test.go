@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -277,5 +278,80 @@ func BenchmarkOpen(b *testing.B) {
 				_ = db.Close()
 			}
 		})
+	}
+}
+
+// owned is a flood, or what an honest repository has: n keys of one repository, from one number on.
+func owned(repo string, from, n int) []state.Item {
+	items := make([]state.Item, n)
+	for i := range items {
+		items[i] = state.Item{Key: fmt.Sprintf("%s/%08d", repo, from+i), Value: fmt.Appendf(nil, "%09d", from+i)}
+		items[i].Value = append(items[i].Value, bytes.Repeat([]byte{'v'}, 200)...)
+	}
+	return items
+}
+
+func count(t *testing.T, tb state.Table, prefix string) (n int) {
+	t.Helper()
+	for _, err := range tb.Scan(prefix) {
+		if n++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// A flood in one repository, or in many of one upstream, with keys shorter or longer than those of others, takes the room of
+// the repository or upstream that it comes from: what others have, in that table and in any other, stays. Of the flood itself
+// the newest stay.
+func TestFloodPaysForItself(t *testing.T) {
+	t.Parallel()
+	const most, honest = 8 << 20, 1000
+	for name, repo := range map[string]func(i int) string{
+		"short keys": func(int) string { return "e.io/a" },
+		"long keys":  func(int) string { return "e.io/" + strings.Repeat("a", 200) },
+		"many":       func(i int) string { return fmt.Sprintf("e.io/%d", i) },
+		"neighbour":  func(int) string { return "honest.example/other" },
+	} {
+		for _, flooded := range []string{"tags", "refs"} {
+			t.Run(name+"/"+flooded, func(t *testing.T) {
+				t.Parallel()
+				db := openWith(t, filepath.Join(t.TempDir(), "state.db"), state.Options{
+					Most: most, Expendable: []string{"refs", "tags"},
+					Age: func(_ string, v []byte) int64 {
+						n, _ := strconv.ParseInt(string(v[:9]), 10, 64)
+						return n
+					},
+				})
+				tables := []state.Table{db.Table("tags"), db.Table("refs")}
+				for _, tb := range tables {
+					if err := tb.Write(owned("honest.example/team/app", 0, honest)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				tb, last := db.Table(flooded), ""
+				for i := range 600 { // 60,000 items
+					items := owned("x", i*100, 100)
+					for j := range items {
+						last = repo(i*100+j) + "/" + items[j].Key
+						items[j].Key = last
+					}
+					if err := tb.Write(items); err != nil {
+						t.Fatal(err)
+					}
+					if used := db.Used(); used > most {
+						t.Fatalf("after %d: %d bytes are in use of %d", i, used, most)
+					}
+				}
+				for i, tb := range tables {
+					if n := count(t, tb, "honest.example/team/app"); n != honest {
+						t.Errorf("table %d: %d honest items are left of %d", i, n, honest)
+					}
+				}
+				if _, err := tb.Get(last); err != nil {
+					t.Errorf("the newest of the flood: %v", err)
+				}
+			})
+		}
 	}
 }

@@ -135,20 +135,21 @@ func (t *table) Swap(key string, old Version, v []byte) (next Version, err error
 	case conflict:
 		return 0, ErrConflict
 	}
-	t.db.makeRoom(t, 1)
+	t.db.makeRoom(t, 1, len(key)+len(v))
 	return next, nil
 }
 
 // Write implements Table.
 func (t *table) Write(items []Item) error {
+	size := 0
 	for left := items; len(left) > 0; {
 		n, bytes := piece(left)
 		if err := t.write(left[:n], bytes); err != nil {
 			return fmt.Errorf("write %d items of state %s: %w", len(items), t.name, err)
 		}
-		left = left[n:]
+		left, size = left[n:], size+bytes
 	}
-	t.db.makeRoom(t, len(items))
+	t.db.makeRoom(t, len(items), size)
 	return nil
 }
 
