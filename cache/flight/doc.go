@@ -39,7 +39,7 @@
 //
 // With no reader left, a flight of which nothing has come ends. A fill goes on if at most GoOn bytes (64 MiB) or half the
 // blob is missing; else it stops after Linger, and the spool is parked with its extents for Park: the next
-// reader goes on where it stopped. Bytes that come without a reader are charged to the client that left last (see unread):
+// reader goes on where it stopped, if bytes came by its Key (see apart). Bytes that come without a reader are charged to the client that left last (see unread):
 // when its allowance is used up, the spool is parked at once.
 //
 // Where the fill is slow and a reader has a source with another Key, that source is tried, and the faster of the two brings

@@ -355,6 +355,9 @@ func (f *Flight) write(ft *fetch, p []byte) error {
 	}
 	f.mu.Lock()
 	ft.pos = pos + int64(len(p))
+	if ft.came == 0 && !slices.Contains(f.brought, ft.src.Key) {
+		f.brought = append(f.brought, ft.src.Key)
+	}
 	ft.came += ft.pos - pos
 	f.wrote(pos, ft.pos)
 	f.mu.Unlock()

@@ -76,6 +76,7 @@ type Flight struct {
 	readers  []*Reader
 	fetches  []*fetch
 	sources  []Source // that bytes were asked of, one for each Key
+	brought  []string // the Keys that bytes came by
 	host     string   // that the last bytes came from: evidence
 	idle     *time.Timer
 	parked   bool

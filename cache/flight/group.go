@@ -118,11 +118,21 @@ func (g *Group) Join(ctx context.Context, d oci.Digest, size int64, s Source) (o
 
 // attach finds or makes the flight, and a reader on it.
 func (g *Group) attach(d oci.Digest, size int64, s Source) (*Flight, *Reader, Object, error) {
+	var strange *Flight
+	defer func() { // without the lock
+		if strange != nil {
+			strange.end(ErrClosed)
+		}
+	}()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for {
 		if g.closed {
 			return nil, nil, nil, ErrClosed
+		}
+		if f := g.flights[d]; f != nil && f.strange(s.Key) {
+			strange = f
+			g.drop(f)
 		}
 		seen, ends := g.flights[d], g.ends
 		if seen != nil {
