@@ -89,13 +89,16 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 }
 
 // byItsTag gets a manifest by a tag that means it, where the upstream has just said so and knows it by no digest: some
-// registries know tags alone. err is what the upstream says by the digest, and the answer where that does not help.
+// registries know tags alone. err is what the upstream says by the digest, and the answer where that does not help. Where the mirror has no memory for the document, that is the answer.
 func (p *Puller) byItsTag(ctx context.Context, st *site, ref oci.Ref, err error) (*oci.Manifest, error) {
 	for at, w := range p.words.meaning(st.generation, ref.Repo, ref.Digest) {
 		if last, ok := p.words.get(st.generation, at); !ok || last.desc.Digest != ref.Digest || time.Since(w.at) > st.Tags.MaxAge {
 			continue
 		}
 		doc, terr := st.Upstream.Manifest(ctx, ref.Name, at.Tag)
+		if overloaded(terr) {
+			return nil, terr
+		}
 		if terr != nil || !oci.VerifyDigest(ref.Digest, doc.Bytes) {
 			return nil, err
 		}

@@ -230,6 +230,32 @@ func TestNoMemory(t *testing.T) {
 	})
 }
 
+// A registry that knows its manifests by tag alone is not said to lack one that the mirror has no memory for.
+func TestNoMemoryForAManifestByItsTag(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "1", "a")
+		w.hub.knowsTagsOnly()
+		w.get(head(ask(app, "1")))
+		w.hub.behave(func(call string) error {
+			if call != "GET acme/app:1" {
+				return nil
+			}
+			return &upstream.Error{Op: "manifest", Upstream: hub, Err: &memory.FullError{Need: 1}}
+		}, nil)
+		byDigest := ask(app, im.index.Digest.String())
+		if err := w.fails(byDigest); !isFull(err) {
+			t.Errorf("it is another error: %v", err)
+		}
+		w.hub.behave(nil, nil)
+		w.fresh(w.get(byDigest), im.index)
+	})
+}
+
+func isFull(err error) bool {
+	_, ok := errors.AsType[*memory.FullError](err)
+	return ok
+}
+
 // A parameter that means nothing does not make another question of one. What a link of the registry's had is passed on.
 func TestQueriesThatMeanNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"net/url"
 	"time"
@@ -51,7 +52,7 @@ func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Cont
 	if err != nil {
 		return nil, err
 	}
-	ctx = memory.By(ctx, a.Client)
+	ctx = memory.By(ctx, cmp.Or(a.Peer, a.Client))
 	query := st.linked.known(a.Request.Query)
 	// A query is as long as the client likes; its digest is not.
 	k := st.key(a.Request.Kind, ref.Repo, of+"?"+digest.FromString(query.Encode()).String())

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx = memory.By(ctx, a.Client)
+	ctx = memory.By(ctx, cmp.Or(a.Peer, a.Client))
 	if ref.Digest == "" {
 		return p.byTag(ctx, st, ref, a.Request.Head)
 	}

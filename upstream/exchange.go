@@ -96,6 +96,8 @@ type meter struct {
 	body     io.ReadCloser
 	stall    time.Duration
 	timer    *time.Timer
+	grace    time.Duration // of a document: see paced; 0: it has no least pace
+	waited   time.Duration // in Read
 	begun    time.Time
 	observe  func(Exchange)
 	received func(int)
@@ -105,13 +107,11 @@ type meter struct {
 
 func (m *meter) Read(p []byte) (int, error) {
 	if m.timer == nil {
-		m.timer = time.AfterFunc(m.stall, func() {
-			m.cancel(&ContentError{Kind: ContentStalled, Want: fmt.Sprintf("a byte within %s", m.stall), Got: "none"})
-		})
+		m.timer = time.AfterFunc(m.patience(), m.giveUp)
 	} else {
-		m.timer.Reset(m.stall)
+		m.timer.Reset(m.patience())
 	}
-	n, err := m.body.Read(p)
+	n, err := m.timed(p)
 	m.timer.Stop()
 	if n > 0 {
 		m.x.Bytes += int64(n)
@@ -121,9 +121,21 @@ func (m *meter) Read(p []byte) (int, error) {
 		if cause := context.Cause(m.ctx); cause != nil {
 			err = cause
 		}
+		if errors.Is(err, errPace) {
+			err = &paceError{got: m.x.Bytes, took: m.waited}
+		}
 		m.x.Err = err
 	}
 	return n, err
+}
+
+// giveUp ends a read that waits for too long.
+func (m *meter) giveUp() {
+	if m.grace > 0 {
+		m.cancel(errPace)
+		return
+	}
+	m.cancel(&ContentError{Kind: ContentStalled, Want: fmt.Sprintf("a byte within %s", m.stall), Got: "none"})
 }
 
 // Close ends the exchange. Not while Read waits: to end that, cancel the context.

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -134,7 +135,9 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.document(ctx, resp, paper{what: "a manifest", limit: oci.MaxManifestSize, cost: manifestCost})
+	b, err := c.document(ctx, resp, paper{
+		what: "a manifest", limit: oci.MaxManifestSize, cost: manifestCost, grace: paceManifest,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -256,14 +259,16 @@ type paper struct {
 	what  string
 	limit int64               // bytes
 	cost  func(n int64) int64 // in memory of one of n bytes, with what is made of it; nil: its bytes
+	grace time.Duration       // how long it may take, beside the least pace; 0: as long as bytes come
 }
 
 // manifestCost is what a manifest of n bytes takes until it is stored and its references are recorded: the more bytes, the
 // more entries, of which 10,000 take 8 MiB at every stage together.
 func manifestCost(n int64) int64 { return 16<<10 + n + min(10*n, 8<<20) }
 
-// begun is how much is read of a document that doesn't say its size before it counts as one of the largest.
-const begun = 64 << 10
+// steps is how much is read of a document with room for that alone: what a registry claims holds no memory. Behind the last
+// step it counts as what it is said to be, or as one of the largest.
+var steps = [...]int64{4 << 10, 16 << 10, 64 << 10}
 
 // room waits until a document of n bytes may be in memory.
 func (p paper) room(ctx context.Context, n int64) error {
@@ -283,6 +288,9 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 		return nil, tooLarge(p.what, p.limit, resp.ContentLength)
 	}
 	b, err := p.read(ctx, resp)
+	if err != nil {
+		memory.Shrink(ctx, 0) // now: what comes next may take a while
+	}
 	if _, full := errors.AsType[*memory.FullError](err); full {
 		return nil, err
 	}
@@ -315,24 +323,47 @@ func (c *call) cut(err error) error {
 
 // read reads to the end or one byte beyond the limit.
 func (p paper) read(ctx context.Context, resp *answer) ([]byte, error) {
-	if resp.ContentLength >= 0 {
-		if err := p.room(ctx, resp.ContentLength); err != nil {
+	paced(resp, p.grace)
+	size := resp.ContentLength
+	if size < 0 {
+		size = p.limit
+	}
+	all := size + 1 // the byte that is not there makes the connection ready for the next request
+	var b []byte
+	var err error
+	for _, step := range steps {
+		if err := memory.Need(ctx, min(step, all)); err != nil {
 			return nil, err
 		}
-		return readAll(resp.Body, resp.ContentLength)
+		if b, err = fill(b, resp.Body, min(step, all)); err != nil {
+			return p.ended(ctx, b, resp.ContentLength, err)
+		}
 	}
-	if err := p.room(ctx, min(begun, p.limit)); err != nil {
+	if err := p.room(ctx, size); err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, min(begun, p.limit)+1))
-	if err != nil || len(b) <= begun {
-		return b, err
+	if resp.ContentLength < 0 {
+		rest, err := io.ReadAll(io.LimitReader(resp.Body, all-int64(len(b))))
+		return append(b, rest...), err
 	}
-	if err := p.room(ctx, p.limit); err != nil {
+	if b, err = fill(b, resp.Body, all); err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return p.ended(ctx, b, size, err)
+}
+
+// ended is a document at its end, with room for all that is made of it. size is -1 where it is not known.
+func (p paper) ended(ctx context.Context, b []byte, size int64, err error) ([]byte, error) {
+	switch {
+	case !errors.Is(err, io.EOF):
 		return nil, err
+	case size >= 0 && int64(len(b)) != size:
+		return nil, fmt.Errorf("after %d bytes: %w", len(b), io.ErrUnexpectedEOF)
 	}
-	rest, err := io.ReadAll(io.LimitReader(resp.Body, p.limit+1-int64(len(b))))
-	return append(b, rest...), err
+	if cap(b) > 2*len(b) {
+		b = bytes.Clone(b)
+	}
+	return b, p.room(ctx, int64(len(b)))
 }
 
 // tooLarge is the error for a document above a limit, of size bytes where that is said.
@@ -342,21 +373,6 @@ func tooLarge(what string, limit, size int64) *ContentError {
 		e.Got = fmt.Sprintf("%d bytes", size)
 	}
 	return e
-}
-
-// readAll reads size bytes, which are all that there is.
-func readAll(r io.Reader, size int64) ([]byte, error) {
-	b := make([]byte, size)
-	n, err := io.ReadFull(r, b)
-	if err != nil {
-		return nil, err
-	}
-	// The byte that is not there makes the connection ready for the next request.
-	var one [1]byte
-	if _, err := io.ReadFull(r, one[:]); err != io.EOF {
-		return nil, fmt.Errorf("after %d bytes: %w", n, orElse(err, io.ErrUnexpectedEOF))
-	}
-	return b, nil
 }
 
 // mediaType is the Content-Type without its parameters.

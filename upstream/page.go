@@ -23,7 +23,7 @@ var listParts = []string{
 
 // listPaper is a page that is passed on as it is. Where the repository has another name for our callers it is copied.
 func (c *call) listPaper() paper {
-	return paper{what: "a list", limit: maxList, cost: func(n int64) int64 {
+	return paper{what: "a list", limit: maxList, grace: paceList, cost: func(n int64) int64 {
 		if c.ep.prefix != "" {
 			n *= 2
 		}
@@ -44,6 +44,7 @@ func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, erro
 	}
 	var b []byte
 	var err error
+	paced(resp, p.grace)
 	if size <= maxList {
 		b, err = p.read(ctx, resp)
 	}

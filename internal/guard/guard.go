@@ -31,5 +31,6 @@ const (
 	Seat         = off != "seat"         // one client's connections leave room for others'
 	Share        = off != "share"        // what one client fills is not taken from another
 	Away         = off != "away"         // a registry that the endpoint sends on to is asked for a token where the operator named it
+	Pace         = off != "pace"         // a document that comes too slowly is given up
 	Memory       = off != "memory"       // documents have their room before they are read
 )

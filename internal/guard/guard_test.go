@@ -34,6 +34,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"share":        {"./journal", "TestOneClientsFloodLeavesTheOthers"},
 	"away":         {"./upstream", "TestVanityHost"},
 	"memory":       {"./pull", "TestLargeManifestsAtOnce"},
+	"pace":         {"./upstream", "TestSlowDocumentsHoldNoMemory"},
 	"turns":        {"./upstream", "TestOneClientLeavesTurnsToOthers"},
 	"membership":   {"./pull", "TestBlobIsAskedForWhereItIsNotKnownToBelong"},
 	"reference":    {"./pull", "TestReferencesAreNoProof"},

@@ -21,6 +21,13 @@ const (
 // Small is up to what cost, in bytes, a document is small: it waits for other small ones only.
 const Small = 512 << 10
 
+// A waiter that needs little passes a client whose turn it is and whose need is larger than what is free: one that needs up to
+// a 256th of the pool, until those that have passed had an eighth of it together.
+const (
+	little  = 256
+	passing = 8
+)
+
 // maxWaiting is how many may wait in a pool. One more takes the place of the last one of the longest line.
 const maxWaiting = 1000
 
@@ -84,8 +91,9 @@ type pool struct {
 
 // waiter is a request for room that waits.
 type waiter struct {
-	n     int64
-	ready chan bool // true: it has its room; false: it was sent away
+	n      int64
+	passed int64     // bytes of waiters that were served in its turn
+	ready  chan bool // true: it has its room; false: it was sent away
 }
 
 // New makes a budget of which nothing is in use.
@@ -165,6 +173,7 @@ func (b *Budget) acquire(ctx context.Context, p *pool, client string, n int64) (
 		return 0, &FullError{Need: n, Size: p.most}
 	}
 	p.enter(client, w)
+	p.serve() // it may need little
 	b.mu.Unlock()
 
 	began := time.Now()
@@ -266,20 +275,35 @@ func (p *pool) end(client string) {
 	}
 }
 
-// serve gives room to the requests that wait, one client after the other, as far as it goes. It never serves another request
-// before the next one in turn, so that a large document gets its room as well.
+// serve gives room to the requests that wait, one client after the other, as far as it goes. Before the next one in turn only
+// others that need little are served, and not many of them, so that a large document gets its room as well.
 func (p *pool) serve() {
 	for len(p.order) > 0 {
 		client := p.order[0]
 		w := p.lines[client][0]
 		if p.used+w.n > p.most {
-			return
+			if client, w = p.pass(w); w == nil {
+				return
+			}
 		}
 		p.used += w.n
 		p.leave(client, w)
 		if len(p.lines[client]) > 0 {
-			p.order = append(p.order[1:], client)
+			i := slices.Index(p.order, client)
+			p.order = append(slices.Delete(p.order, i, i+1), client)
 		}
 		w.ready <- true
 	}
+}
+
+// pass finds the next waiter, of another client, that needs little and that first lets pass.
+func (p *pool) pass(first *waiter) (string, *waiter) {
+	for _, client := range p.order[1:] {
+		w := p.lines[client][0]
+		if w.n <= p.most/little && w.n < first.n && p.used+w.n <= p.most && first.passed+w.n <= p.most/passing {
+			first.passed += w.n
+			return client, w
+		}
+	}
+	return "", nil
 }

@@ -107,6 +107,63 @@ func TestClientsTakeTurns(t *testing.T) {
 	})
 }
 
+// A waiter that needs more than is free does not keep another client's that needs little from what is free; nor do many of
+// those keep it from its turn.
+func TestLittleIsNotBlockedByMuch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const small = size / 128 * 12
+		b := memory.New(memory.Options{Size: size, Wait: time.Hour})
+		var held []*memory.Hold
+		for range small / memory.Small {
+			_, h := b.Enter(client(t.Context(), "flood"), memory.Work)
+			if err := h.Need(t.Context(), memory.Small); err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, h)
+		}
+		held[0].Shrink(memory.Small / 2) // 256 KiB are free
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			_, h := b.Enter(client(t.Context(), "flood"), memory.Work)
+			defer h.Release()
+			if err := h.Need(t.Context(), memory.Small); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		const need = 20 << 10
+		passed := 0
+		for i := range 1000 {
+			ctx, cancel := context.WithTimeout(client(t.Context(), fmt.Sprint("victim-", i%7)), time.Second)
+			_, h := b.Enter(ctx, memory.Work)
+			if h.Need(ctx, need) == nil {
+				passed++
+			}
+			h.Release()
+			cancel()
+		}
+		if want := small / 8 / need; passed != want {
+			t.Errorf("%d passed a large one, want %d", passed, want)
+		}
+		held[1].Release()
+		synctest.Wait()
+		select {
+		case <-served:
+		default:
+			t.Error("the large one has not had its turn")
+		}
+		for _, h := range held {
+			h.Release()
+		}
+		<-served
+		if n := b.Used(); n != 0 {
+			t.Errorf("%d bytes are in use", n)
+		}
+	})
+}
+
 // A request that waits ends with an error after a time, when its client leaves, and at once where too many wait: then those
 // of the longest line go first.
 func TestWaitsEnd(t *testing.T) {

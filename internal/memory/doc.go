@@ -12,7 +12,8 @@
 // Guarantees:
 //   - Three pools have room of their own: small documents, large ones, and answers that are being sent. None can use up
 //     another one's. Stores have what the pools leave, and give it back when a pool needs it.
-//   - Within a pool clients take turns, whatever the number of their requests.
+//   - Within a pool clients take turns, whatever the number of their requests. A request that needs little passes one that needs more than
+//     is free, for a while.
 //   - A holder never waits with room in its hands: Need gives back what it has before it waits. So there is no deadlock.
 //   - Waiting ends: with the context, after Options.Wait, or at once where more than a thousand wait.
 //

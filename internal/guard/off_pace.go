@@ -1,0 +1,5 @@
+//go:build unguarded_pace
+
+package guard
+
+const off = "pace"
