@@ -190,7 +190,7 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 func (b blob) source() cache.Source {
 	shows := &showing{b: b}
 	return cache.Source{
-		Key:  fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation),
+		Key:  b.sourceKey(),
 		Live: true, Client: b.client,
 		Open: b.st.by() == catalog.ShownToAll,
 		// A reader of a part may have had that, and be gone, when the whole turns out to be wrong.
@@ -213,6 +213,10 @@ func (b blob) source() cache.Source {
 			return shows.begin(body), nil
 		},
 	}
+}
+
+func (b blob) sourceKey() string {
+	return fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation)
 }
 
 // learn records that the repository's registry has shown the blob. size is the registry's word, -1 where it gave none.
@@ -284,6 +288,9 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 // failed remembers what the next client need not find out again, and returns the error to answer with. What a fetch
 // itself ended with is remembered there.
 func (b blob) failed(err error) error {
+	if m, ok := errors.AsType[*flight.MismatchError](err); ok && !m.FaultOf(b.sourceKey()) {
+		return err // the next download comes from this repository alone
+	}
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
 		return err // another request began the flight, and its manifest gives the blob a wrong size
 	} else if ok && m.Got == "" && b.want >= 0 {

@@ -72,7 +72,8 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 			return m, mustAsk
 		}
 	case catalog.ShownByLogin:
-		if !st.Ruled && p.private.Has(repo) {
+		// Of a repository that was never shown to everybody it was learnt by rules, even if the record of that is lost.
+		if !st.Ruled && (p.private.Has(repo) || m.Repository.Shown.IsZero()) {
 			return m, mustAsk
 		}
 	case catalog.ShownToAll:

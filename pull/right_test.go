@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/access"
+	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/upstream"
@@ -164,4 +165,27 @@ func TestWhatRulesHaveShownStaysPrivate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The record that a repository is private can be lost to a bad disk. What was learnt of it by rules is still for nobody else.
+func TestLostPrivateRecordOpensNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.useRules(w.hub, policy, access.NewRules("**"))
+		im := w.hub.push(t, app, "1", "a")
+		if pulled := w.pulls(app, im); pulled["tag"] != nil || pulled["blob"] != nil {
+			t.Fatal(pulled)
+		}
+		if err := w.marks.Write([]state.Item{{Key: hub + "/" + app}}); err != nil {
+			t.Fatal(err)
+		}
+		w.restart()
+		down := newRegistry(hub)
+		down.behave(status(503), nil)
+		w.use(down, policy)
+		for what, err := range w.pulls(app, im) {
+			if err == nil {
+				t.Errorf("%s is served", what)
+			}
+		}
+	})
 }

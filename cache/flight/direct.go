@@ -21,7 +21,7 @@ func (g *Group) Direct(ctx context.Context, d oci.Digest, size int64, s Source) 
 	if g.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	f := newFlight(g, d, size)
+	f := newFlight(g, place{digest: d}, size)
 	f.broken, f.ended = ErrUncached, true
 	r := &Reader{f: f, src: s, done: make(chan struct{})}
 	f.users++

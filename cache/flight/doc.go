@@ -25,7 +25,7 @@
 //
 // Ends are per reader. When a source fails, the readers with its Key end with that error; a reader with another key
 // starts over from the first missing byte with its own source. Wrong content ends all readers: the digest is the
-// blob's. A source that says another size than the reader that started the flight expected ends its own readers; a reader
+// blob's. Where it came by several Keys, each has a flight of its own for a while: see apart. A source that says another size than the reader that started the flight expected ends its own readers; a reader
 // that expects another size goes past the flight.
 //
 // The last 64 KiB of the prefix are held back until the digest is known to be right, so no response that came out of

@@ -1,6 +1,10 @@
 package flight
 
-import "time"
+import (
+	"time"
+
+	"github.com/registrymirror/mirror/oci"
+)
 
 // Small makes flights go by a 16th of the usual bytes. It comes before the first Join.
 func (g *Group) Small() {
@@ -23,3 +27,8 @@ func (r *Reader) Over() <-chan struct{} { return r.f.ctx.Done() }
 // Spend notes n bytes that came for a client without a reader; Unread is how many clients have an account of them.
 func (g *Group) Spend(client string, n int64) { g.unread.spend(client, n) }
 func (g *Group) Unread() int                  { return len(g.unread.clients) }
+
+// Spoil keeps the Keys that bring d apart; Spoilt is of how many digests, and IsSpoilt of which.
+func (g *Group) Spoil(d oci.Digest)         { g.spoil(d) }
+func (g *Group) Spoilt() int                { return len(g.spoilt) }
+func (g *Group) IsSpoilt(d oci.Digest) bool { return g.place(d, "key").key != "" }

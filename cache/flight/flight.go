@@ -41,11 +41,16 @@ type MismatchError struct {
 	GotSize  int64      // bytes that came or were announced
 	Host     string
 	Verified int64 // bytes hashed when it was found
+
+	by []string // the Keys that the bytes came by; none: the one Key that was asked
 }
 
 func (e *MismatchError) Error() string {
 	if e.Got == "" {
 		return fmt.Sprintf("%s: %s sent %d bytes, expected %d", e.Digest, e.Host, e.GotSize, e.Size)
+	}
+	if len(e.by) > 1 {
+		return fmt.Sprintf("%s: what %s and others sent together has digest %s", e.Digest, e.Host, e.Got)
 	}
 	return fmt.Sprintf("%s: what %s sent has digest %s", e.Digest, e.Host, e.Got)
 }
@@ -54,6 +59,7 @@ func (e *MismatchError) Error() string {
 type Flight struct {
 	g      *Group
 	digest oci.Digest
+	place  place // among the group's flights
 	began  time.Time
 	left   *Rest           // by a former process; nil: nothing
 	ctx    context.Context // of every fetch; ends with the flight
@@ -96,8 +102,8 @@ type Flight struct {
 	more chan struct{} // wakes the hasher; capacity 1
 }
 
-func newFlight(g *Group, d oci.Digest, size int64) *Flight {
-	f := &Flight{g: g, digest: d, size: size, began: time.Now(), more: make(chan struct{}, 1)}
+func newFlight(g *Group, at place, size int64) *Flight {
+	f := &Flight{g: g, digest: at.digest, place: at, size: size, began: time.Now(), more: make(chan struct{}, 1)}
 	f.came.mu, f.sure.mu = &f.mu, &f.mu
 	f.ctx, f.cancel = context.WithCancel(g.ctx)
 	return f

@@ -31,7 +31,7 @@ type Options struct {
 	Log    *slog.Logger // nil: discard
 }
 
-// Group holds the flights of a cache, one per digest.
+// Group holds the flights of a cache, one per digest, or of one that was spoilt, one per Key.
 type Group struct {
 	o      Options
 	sizes  sizes
@@ -43,8 +43,9 @@ type Group struct {
 	over   chan struct{}  // closed at the end of Close
 
 	mu      sync.Mutex // guards what follows; taken before a Flight's mutex, never while holding one
-	flights map[oci.Digest]*Flight
-	ends    uint64 // how many flights have been taken out
+	flights map[place]*Flight
+	spoilt  map[oci.Digest]time.Time // that had bytes of several Keys, and were wrong: until when they are not mixed
+	ends    uint64                   // how many flights have been taken out
 	closed  bool
 }
 
@@ -80,7 +81,8 @@ func New(o Options) *Group {
 	// The context is the group's own: fetches outlive the requests that started them.
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Group{
-		o: o, sizes: usual, ctx: ctx, cancel: cancel, over: make(chan struct{}), flights: make(map[oci.Digest]*Flight),
+		o: o, sizes: usual, ctx: ctx, cancel: cancel, over: make(chan struct{}), flights: make(map[place]*Flight),
+		spoilt: make(map[oci.Digest]time.Time),
 		hosts:  hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
 		unread: unread{most: o.Unread, clients: make(map[string]*spent)},
 	}
@@ -130,11 +132,12 @@ func (g *Group) attach(d oci.Digest, size int64, s Source) (*Flight, *Reader, Ob
 		if g.closed {
 			return nil, nil, nil, ErrClosed
 		}
-		if f := g.flights[d]; f != nil && f.strange(s.Key) {
+		at := g.place(d, s.Key)
+		if f := g.flights[at]; f != nil && f.strange(s.Key) {
 			strange = f
 			g.drop(f)
 		}
-		seen, ends := g.flights[d], g.ends
+		seen, ends := g.flights[at], g.ends
 		if seen != nil {
 			if r, err := seen.join(size, s); r != nil || err != nil {
 				return seen, r, nil, err
@@ -143,15 +146,15 @@ func (g *Group) attach(d oci.Digest, size int64, s Source) (*Flight, *Reader, Ob
 		if o := g.open(d); o != nil {
 			return nil, nil, o, nil
 		}
-		if g.closed || g.flights[d] != seen || g.ends != ends {
+		if g.closed || g.flights[at] != seen || g.ends != ends {
 			continue // somebody was quicker, or has committed what was not there
 		}
-		f := newFlight(g, d, size)
+		f := newFlight(g, at, size)
 		r, err := f.join(size, s)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		g.flights[d] = f
+		g.flights[at] = f
 		r.first = true
 		return f, r, nil, nil
 	}
@@ -180,8 +183,8 @@ func (g *Group) forget(f *Flight) {
 
 // drop is forget with the lock held.
 func (g *Group) drop(f *Flight) {
-	if g.flights[f.digest] == f {
-		delete(g.flights, f.digest)
+	if g.flights[f.place] == f {
+		delete(g.flights, f.place)
 		g.ends++
 	}
 }
@@ -190,7 +193,15 @@ func (g *Group) drop(f *Flight) {
 func (g *Group) Flying(d oci.Digest) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.flights[d] != nil
+	if _, apart := g.spoilt[d]; !apart {
+		return g.flights[place{digest: d}] != nil
+	}
+	for at := range g.flights {
+		if at.digest == d {
+			return true
+		}
+	}
+	return false
 }
 
 // Info describes a flight.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/internal/point"
@@ -97,13 +98,17 @@ func (f *Flight) finish(sum []byte, size int64) {
 		}
 		f.mu.Lock()
 		host, sources := f.host, f.sources
-		f.mu.Unlock()
 		err := &MismatchError{
 			Digest: f.digest, Got: newDigest(f.digest.Algorithm(), got), Size: size, GotSize: size, Host: host,
-			Verified: size,
+			Verified: size, by: slices.Clone(f.brought),
+		}
+		mixed := slices.ContainsFunc(f.readers, func(r *Reader) bool { return !err.FaultOf(r.src.Key) })
+		f.mu.Unlock()
+		if mixed || len(err.by) > 1 {
+			f.g.spoil(f.digest)
 		}
 		for _, s := range sources {
-			if s.Wrong != nil {
+			if s.Wrong != nil && err.FaultOf(s.Key) {
 				s.Wrong(err)
 			}
 		}

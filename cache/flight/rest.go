@@ -55,10 +55,11 @@ func (g *Group) Restore(r Rest, s Spool) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed || g.flights[r.Digest] != nil {
+	at := place{digest: r.Digest}
+	if g.closed || g.flights[at] != nil {
 		return false
 	}
-	f := newFlight(g, r.Digest, r.Size)
+	f := newFlight(g, at, r.Size)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, x := range r.Have {
@@ -67,7 +68,7 @@ func (g *Group) Restore(r Rest, s Spool) bool {
 	f.spool, f.left, f.asleep = s, &r, true
 	f.parked, f.until = true, time.Now().Add(left)
 	f.idle = time.AfterFunc(left, f.expire)
-	g.flights[r.Digest] = f
+	g.flights[at] = f
 	return true
 }
 
@@ -129,7 +130,7 @@ func (f *Flight) keep() (kept int64) {
 	f.held = false
 	defer f.release()
 	k, ok := f.spool.(Keeper)
-	if !ok || f.verified || f.broken != nil || f.disputed || !errors.Is(f.failed, ErrClosed) || len(f.have) == 0 {
+	if !ok || f.place.key != "" || f.verified || f.broken != nil || f.disputed || !errors.Is(f.failed, ErrClosed) || len(f.have) == 0 {
 		return 0
 	}
 	if err := k.Keep(f.rest()); err != nil {

@@ -84,6 +84,9 @@ func (s *stream) verify(ctx context.Context) error {
 		if s.body != nil {
 			wrong.Host = s.body.Host()
 		}
+		if s.r.took {
+			wrong.by = f.broughtTo(s.r.src.Key)
+		}
 		return wrong
 	}
 	s.right = true

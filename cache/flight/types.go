@@ -55,7 +55,7 @@ type Source struct {
 	// underneath; its error, and an error of the body, are final for this Key. The context ends with the flight's
 	// fetch, not with a client.
 	Fetch func(ctx context.Context, w Want) (Body, error)
-	// Wrong, where it is set, is told that the blob whose bytes came by this Key, perhaps among others, has another digest:
+	// Wrong, where it is set, is told that the blob whose bytes came by this Key, and by no other, has another digest:
 	// before its readers are, with the error that they get, and also where no reader is left. It must not call the flight.
 	Wrong func(err error)
 	// Open says that this source needs no login: the bytes may be shown to every client.

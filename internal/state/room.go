@@ -171,7 +171,9 @@ func level(list []owner, need int64) int64 {
 	return 0
 }
 
-func largest(a, b owner) int { return cmp.Or(cmp.Compare(b.bytes, a.bytes), strings.Compare(a.prefix, b.prefix)) }
+func largest(a, b owner) int {
+	return cmp.Or(cmp.Compare(b.bytes, a.bytes), strings.Compare(a.prefix, b.prefix))
+}
 
 // choose returns at most so many keys of items that go, with need bytes.
 func (t *table) choose(owners []owner, need int64, most int) (keys []string, err error) {

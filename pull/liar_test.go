@@ -1,0 +1,62 @@
+package pull_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/origin"
+)
+
+// What another registry's wrong bytes have spoilt is not held against a repository: neither remembered, nor counted as the
+// first of two times.
+func TestLiarsBlobIsNotHeldAgainstAnotherRepository(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, origin.Options{})
+	im := c.hub.AddImage(app, "1", twoPlatforms)
+	layer := im.Layers[0][0]
+	c.ghcr.AddBlob(app, im.Bytes(layer.Digest))
+	gate := origin.NewGate()
+	c.ghcr.Script(origin.Rule{
+		Method: http.MethodGet, Ref: layer.Digest.String(), Do: origin.Fault{Wrong: true, Gate: gate},
+	})
+	read := func(ref string, began func(cache.Outcome)) error {
+		b, err := c.Blob(t.Context(), askBlob(ref, layer.Digest))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = b.Close() }()
+		began(b.Status.Outcome)
+		if err := b.Ready(t.Context(), 0, b.Size); err != nil {
+			return err
+		}
+		got, err := io.ReadAll(b.Object)
+		if err == nil && !bytes.Equal(got, im.Bytes(layer.Digest)) {
+			t.Error("other bytes")
+		}
+		b.Failed(err)
+		return err
+	}
+	none := func(cache.Outcome) {}
+	liar := make(chan error, 1)
+	go func() { liar <- read("ghcr.io/"+app, none) }()
+	<-gate.Arrived()
+	err := read(app, func(o cache.Outcome) {
+		if o != cache.Joined {
+			t.Errorf("%s, want it to join", o)
+		}
+		gate.Open()
+	})
+	if lied := <-liar; err == nil || lied == nil {
+		t.Fatalf("wrong bytes were served: %v, %v", err, lied)
+	}
+	c.hub.Script(origin.Rule{Method: http.MethodGet, Ref: layer.Digest.String(), Times: 1, Do: origin.Fault{Wrong: true}})
+	if err := read(app, none); err == nil {
+		t.Fatal("wrong bytes were served")
+	}
+	if err := read(app, none); err != nil {
+		t.Errorf("it was the first time: %v", err)
+	}
+}
