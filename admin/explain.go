@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -41,10 +42,13 @@ func (x *Explained) Join(k journal.Failure) {
 
 const (
 	// maxText is how many bytes of events and logs are read, one text at a time: reading takes many times the memory of
-	// what is read. Who comes meanwhile waits for readerPatience, and who sends it has textTime.
+	// what is read. The next text waits for readerPatience, has textTime to arrive, and readTime to arrive and be read.
 	maxText        = 8 << 20
 	readerPatience = 10 * time.Second
 	textTime       = 30 * time.Second
+	readTime       = time.Minute
+	// mostLooked is how many failures of one text are looked up in the mirror's record, the most frequent first.
+	mostLooked = 1000
 )
 
 // explain answers with why the pulls failed that a text tells of. Nil for record: there is no evidence of our own.
@@ -68,10 +72,21 @@ func explain(record Failures) http.HandlerFunc {
 			return
 		}
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
-		report, err := symptom.Read(http.MaxBytesReader(w, r.Body, maxText))
+		ctx, cancel := context.WithTimeout(r.Context(), readTime)
+		defer cancel()
+		report, err := symptom.ReadContext(ctx, http.MaxBytesReader(w, r.Body, maxText))
 		if _, long := errors.AsType[*http.MaxBytesError](err); long {
 			Problem(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the text is longer than %d MiB; send it in parts, or use "+
 				"mirror explain, which reads 256 MiB by itself", maxText>>20))
+			return
+		}
+		if r.Context().Err() != nil { // the client has left
+			return
+		}
+		if ctx.Err() != nil {
+			w.Header().Set("Retry-After", "10")
+			Problem(w, http.StatusServiceUnavailable, "the text was not read within "+readTime.String()+"; send it in parts, or use "+
+				"mirror explain, which takes its time")
 			return
 		}
 		if err != nil {
@@ -79,10 +94,12 @@ func explain(record Failures) http.HandlerFunc {
 			return
 		}
 		body := Explanation{Failures: make([]Explained, 0, len(report.Failures)), Classes: make(map[string]int64)}
-		for _, f := range report.Failures {
+		for i, f := range report.Failures {
 			x := Explained{Failure: f}
-			if k, ok := recorded(record, f); ok {
-				x.Join(k)
+			if i < mostLooked && ctx.Err() == nil {
+				if k, ok := recorded(record, f); ok {
+					x.Join(k)
+				}
 			}
 			body.Failures = append(body.Failures, x)
 			body.Classes[string(x.Class)] += x.Count

@@ -2,8 +2,10 @@ package admin_test
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -159,4 +161,59 @@ func (h *held) Read([]byte) (int, error) {
 	h.began <- struct{}{}
 	<-h.end
 	return 0, io.EOF
+}
+
+// A text whose client has left is read no further, and none is read for longer than a minute.
+func TestExplainEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const text = `Failed to pull image "quay.io/acme/app:2": quay.io/acme/app:2: not found` + "\n"
+		k := &kept{}
+		h := admin.New(admin.Options{Failures: k})
+		ctx, leave := context.WithCancel(t.Context())
+		body := io.MultiReader(strings.NewReader(text), at(leave))
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/explain", body))
+		if w.Body.Len() > 0 || k.asked.Image != "" {
+			t.Errorf("after the client has left: %s, %+v", w.Body, k.asked)
+		}
+		body = io.MultiReader(strings.NewReader(text), at(func() { time.Sleep(61 * time.Second) }))
+		if status, answer := told(t, h, body); status != 503 || !strings.Contains(answer, "in parts") || k.asked.Image != "" {
+			t.Errorf("after a minute: %d %s", status, answer)
+		}
+	})
+}
+
+// at is a reader that does something at its end.
+type at func()
+
+func (f at) Read([]byte) (int, error) {
+	f()
+	return 0, io.EOF
+}
+
+// counting counts what it is asked.
+type counting struct {
+	kept
+	n int
+}
+
+func (c *counting) Failures(f journal.Filter) ([]journal.Failure, string, error) {
+	c.n++
+	return c.kept.Failures(f)
+}
+
+// Of many failures the most frequent are looked up in the record.
+func TestExplainLooksUpSoMany(t *testing.T) {
+	t.Parallel()
+	var events []string
+	for i := range 1100 {
+		events = append(events, fmt.Sprintf(`{"kind":"Event","reason":"Failed","message":"Failed to pull image \"quay.io/a/b:%d\": not found"}`, i))
+	}
+	c := &counting{}
+	status, body := told(t, admin.New(admin.Options{Failures: c}), strings.NewReader(`{"kind":"List","items":[`+strings.Join(events, ",")+`]}`))
+	var got admin.Explanation
+	if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 || len(got.Failures) != 1100 || c.n != 1000 {
+		t.Errorf("%d %v: %d failures, %d questions", status, err, len(got.Failures), c.n)
+	}
 }

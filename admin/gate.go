@@ -48,23 +48,29 @@ func (o Options) gate(next http.Handler) http.Handler {
 // mine reports whether the Host of a request is a name of a listener on loopback.
 func (o Options) mine(host string) bool {
 	name := strings.ToLower(strings.TrimSuffix(hostname(host), "."))
+	return onLoopback(name) || slices.ContainsFunc(o.Hosts, func(h string) bool { return strings.EqualFold(h, name) })
+}
+
+// onLoopback reports whether a name, in lower case, is this machine's own.
+func onLoopback(name string) bool {
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") { // RFC 6761: loopback, without DNS
 		return true
 	}
-	if ip, err := netip.ParseAddr(name); err == nil && ip.Zone() == "" && ip.Unmap().IsLoopback() {
-		return true
-	}
-	return slices.ContainsFunc(o.Hosts, func(h string) bool { return strings.EqualFold(h, name) })
+	ip, err := netip.ParseAddr(name)
+	return err == nil && ip.Zone() == "" && ip.Unmap().IsLoopback()
 }
 
 // same reports whether an Origin is the listener's own: what the request is addressed to, or a name that the operator
-// has given it.
+// has given it. On loopback another port is another site: any user of the machine may serve it.
 func (o Options) same(origin, host string) bool {
 	u, err := url.Parse(origin)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return false
 	}
-	return strings.EqualFold(u.Host, host) ||
+	if strings.EqualFold(u.Host, host) {
+		return true
+	}
+	return !onLoopback(strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))) &&
 		slices.ContainsFunc(o.Hosts, func(h string) bool { return strings.EqualFold(h, u.Hostname()) })
 }
 

@@ -98,6 +98,22 @@ func TestNoOtherSite(t *testing.T) {
 	}
 }
 
+// Another port of loopback is another site, also where the listener was configured by that name.
+func TestAnotherPortIsAnotherSite(t *testing.T) {
+	t.Parallel()
+	o := everythingOptions()
+	o.Loopback, o.Hosts = true, []string{"127.0.0.1", "localhost", "::1", "mirror.localhost", "proxy.corp.example"}
+	h := admin.New(o)
+	for origin, status := range map[string]int{
+		"http://127.0.0.1:1": 403, "http://127.0.0.1": 403, "http://localhost:5001": 403, "http://localhost.:1": 403, "http://[::1]:5001": 403,
+		"http://mirror.localhost:8000": 403, "http://127.0.0.1:5001": 200, "https://proxy.corp.example": 200,
+	} {
+		if w := asks(t, h, "GET", "/api/v1/failures", "127.0.0.1:5001", "", "Origin", origin); w.Code != status {
+			t.Errorf("%s: %d, want %d: %s", origin, w.Code, status, w.Body)
+		}
+	}
+}
+
 // gone serves requests whose clients have left, so that a profile that begins against all rules ends at once.
 func gone(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -191,6 +191,24 @@ func (c *Config) Warnings() []string {
 				"as in %s", u.Name, ruleFor(u.Name)))
 		}
 	}
+	return append(list, c.Certificates()...)
+}
+
+// Certificates warns of client certificates with which the mirror reads what clients may then read of it: under access:
+// public nothing tells what a registry would show without one.
+func (c *Config) Certificates() (list []string) {
+	for _, u := range c.Upstreams {
+		if u.Access == "rules" {
+			continue
+		}
+		for i, e := range u.Endpoints {
+			if e.ClientCert != "" {
+				list = append(list, fmt.Sprintf("upstreams.%s.endpoints[%d].clientCert is a login, and access is public: each client that can "+
+					"connect to the mirror can pull all that this certificate may read, private images too; write access: rules, with "+
+					"rules of what clients may pull", u.Name, i))
+			}
+		}
+	}
 	return list
 }
 

@@ -113,6 +113,21 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// With a client certificate under access: public each client can pull what it may read.
+func TestWarnsOfCertificates(t *testing.T) {
+	t.Parallel()
+	const endpoint = "endpoints: [{url: 'https://m.example'}, {url: 'https://r.example', clientCert: c, clientKey: k}]"
+	got := parse(t, "upstreams: {r.example: {"+endpoint+"}}\ndefaultUpstream: ''\n").Warnings()
+	if len(got) != 1 || !strings.Contains(got[0], "upstreams.r.example.endpoints[1].clientCert") || !strings.Contains(got[0], "access: rules") {
+		t.Errorf("%q", got)
+	}
+	c := parse(t, "upstreams: {r.example: {access: rules, "+endpoint+"}}\ndefaultUpstream: ''\n"+
+		"rules: [{who: [anonymous], pull: ['r.example/base/**']}]\n")
+	if got := c.Certificates(); len(got) > 0 {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestMatchHost(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -350,6 +350,20 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 	return err
 }
 
+// Shown waits until the content's own registry has shown it, as an answer needs that says of content that it is there and
+// has none of its bytes. Its error is the one to answer with.
+func (c *Content) Shown(ctx context.Context) error {
+	if c.blob == nil {
+		return nil
+	}
+	ctx, end := c.blob.patient(ctx)
+	err := end(c.blob.prove(ctx))
+	if err != nil {
+		err = c.blob.failed(err)
+	}
+	return err
+}
+
 // reopener is a cache that can replace stored content that can't be read. *cache.Cache is one.
 type reopener interface {
 	Reopen(ctx context.Context, o cache.Object, err error, d oci.Digest, size int64, src cache.Source) (

@@ -37,6 +37,9 @@ func (x *exchange) blob() error {
 	c.Digest = x.req.Digest
 	etag := entityTag(c)
 	if notModified(x.r, etag) {
+		if err := c.Shown(ctx); err != nil {
+			return err
+		}
 		x.describe(c)
 		x.blobHeaders(etag)
 		x.w.WriteHeader(http.StatusNotModified)

@@ -221,3 +221,48 @@ func TestMembershipOfARunningDownload(t *testing.T) {
 		}
 	}
 }
+
+// A manifest that names the layer of another repository is no right to a 304 of it either, while it is on its way or not.
+func TestNotModifiedIsShown(t *testing.T) {
+	t.Parallel()
+	for _, runs := range []bool{true, false} {
+		t.Run(fmt.Sprint("runs ", runs), func(t *testing.T) {
+			t.Parallel()
+			m := newMembership(t, largeLayer)
+			naming := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"a/b","digest":%q,"size":%d},"layers":[{"mediaType":`+
+				`"a/b","digest":%q,"size":%d}]}`, oci.MediaTypeOCIManifest, m.config(), len(m.image.Bytes(m.config())), m.layer(), largeLayer)
+			m.hub.AddManifest("acme/other", "naming", oci.MediaTypeOCIManifest, naming)
+			if res, _ := m.do(t, "GET", "/v2/acme/other/manifests/naming"); res.StatusCode != 200 {
+				t.Fatal(res.Status)
+			}
+			gate := origin.NewGate()
+			t.Cleanup(gate.Open)
+			if runs {
+				m.hub.Script(origin.Rule{
+					Kind: origin.KindBlob, Method: "GET", Ref: m.layer().String(),
+					Do: origin.Fault{Stall: &origin.Stall{At: largeLayer / 2, Gate: gate}},
+				})
+				conn, r := m.dial(t)
+				defer conn.Close()
+				if _, err := io.WriteString(conn, "GET /v2/acme/secret/blobs/"+m.layer().String()+" HTTP/1.1\r\nHost: m\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				res, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				if _, err := io.ReadFull(res.Body, make([]byte, 1000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, match := range []string{"*", `"` + m.layer().String() + `"`} {
+				res, _ := m.do(t, "GET", "/v2/acme/other/blobs/"+m.layer().String(), "If-None-Match", match)
+				if res.StatusCode != 404 || res.Header.Get("Etag") != "" {
+					t.Errorf("%s: %s %v", match, res.Status, res.Header)
+				}
+			}
+			gate.Open() // before the response is closed, which reads it to its end
+		})
+	}
+}

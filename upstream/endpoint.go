@@ -27,6 +27,7 @@ type endpoint struct {
 	proxy      func(*url.URL) (*url.URL, error)
 	credential auth.Source       // of its own; nil: the Registry's where it is the registry itself, else none
 	registry   http.RoundTripper // may carry credentials
+	certified  bool              // it shows our certificate, which is a login
 	// blobs refuse to. One for each reach: a connection that was dialled with a wide one must not serve a request with a
 	// narrow one.
 	blobs [reachAny + 1]http.RoundTripper
@@ -112,6 +113,7 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 	registry := newTransport(ep, e, o, d)
 	if e.Certificate != nil { // what leads away from the endpoint does not see who we are
 		registry.TLSClientConfig.Certificates = append(registry.TLSClientConfig.Certificates, *e.Certificate)
+		ep.certified = true
 	}
 	ep.registry = registry
 	transports := []*http.Transport{registry}

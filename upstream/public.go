@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -87,12 +88,14 @@ func (p *public) drop(repository string) (was bool) {
 
 // provenBy notes that the endpoint has shown a manifest of the repository without a login, where that is what an answer shows:
 // a document with parts, by the registry itself, whose bytes have the digest that it announced or was asked by. A digest that
-// was made from the bytes of an answer without one announces nothing when it is asked for later.
+// was made from the bytes of an answer without one announces nothing when it is asked for later. What an endpoint shows to
+// our certificate is shown to a login.
 func (c *call) provenBy(resp *answer, m *oci.Manifest, announced bool) {
 	// Not by way of a redirect, either: that may lead to a manifest of a repository that is open, and back.
 	asked := c.ep.at(manifestPath(c.repository, c.reference), "")
 	switch {
-	case !c.cred.IsAnonymous() || resp.url.String() != asked.String() || len(m.Children) == 0 || !oci.IsManifest(m.MediaType):
+	case !c.cred.IsAnonymous() || guard.Public && c.ep.certified || resp.url.String() != asked.String() ||
+		len(m.Children) == 0 || !oci.IsManifest(m.MediaType):
 	case !announced:
 		c.ep.public.make(c.repository, m.Digest)
 	case resp.Header.Get("Docker-Content-Digest") == "" && c.ep.public.made(c.repository, m.Digest):

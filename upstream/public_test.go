@@ -1,8 +1,11 @@
 package upstream_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -306,5 +309,35 @@ func TestTagsAreCheckedWithoutALogin(t *testing.T) {
 	}
 	if got := s.shown(); len(got) > 0 {
 		t.Errorf("our login was shown: %v", got)
+	}
+}
+
+// What a registry shows to our certificate is shown to a login, and proves nothing of a repository.
+func TestACertificateIsALogin(t *testing.T) {
+	t.Parallel()
+	s := &shop{tokens: true}
+	s.stands(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TLS.PeerCertificates) == 0 || r.Header.Get("Authorization") == "" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="/token",service="reg"`)
+			http.Error(w, `{}`, http.StatusUnauthorized)
+			return
+		}
+		honest(w, r)
+	})
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	r := registry(t, srv.URL, as(login("bot", "pw")), func(o *upstream.Options) {
+		pool := x509.NewCertPool()
+		pool.AddCert(srv.Certificate())
+		o.Public, o.Endpoints[0].RootCAs, o.Endpoints[0].Certificate = true, pool, &srv.TLS.Certificates[0]
+	})
+	if _, err := r.Manifest(t.Context(), "app", "1"); err != nil {
+		t.Fatal(err)
+	}
+	everything(t, r)
+	if got := s.shown(); len(got) > 0 {
+		t.Errorf("by our certificate the repository was taken for public, and our login was shown: %v", got)
 	}
 }

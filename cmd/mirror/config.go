@@ -216,6 +216,11 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 		if u.Access == "rules" {
 			what = "what the rules let clients pull"
 		}
+		for _, e := range u.Endpoints {
+			if e.ClientCert != "" {
+				row("", "by %s at %s: %s", e.ClientCert, e.URL, choose(u.Access == "rules", what, "all that it may read, to each client"))
+			}
+		}
 		for _, c := range u.Credentials {
 			row("", "as %s (%s) for %s: %s", c.Name, c.Sources()[0],
 				choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"), what)

@@ -84,6 +84,22 @@ func TestConfigCheckNamesCredentials(t *testing.T) {
 	}
 }
 
+func TestConfigCheckWarnsOfCertificates(t *testing.T) {
+	t.Parallel()
+	path := configFile(t, "upstreams: {r.example: {endpoints: [{url: 'https://r.example', clientCert: /c, clientKey: /k}]}}\ndefaultUpstream: ''\n")
+	stdout, _, err := runConfig(t, "check", "--no-files", "--config", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"by /c at https://r.example: all that it may read, to each client", "warning: upstreams.r.example.endpoints[0].clientCert is a login",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in\n%s", want, stdout)
+		}
+	}
+}
+
 func TestConfigCheckWarnsOfRules(t *testing.T) {
 	t.Parallel()
 	path := configFile(t, "upstreams: {docker.io: {access: rules, credentials: [{name: hub, username: u, passwordFile: p}]}}\n"+

@@ -48,7 +48,8 @@ type counter struct {
 	columns columns
 	near    near
 	known   memory
-	count   int64 // of the Event whose message comes next, as a line above it says; 0: none says so
+	err     func() error // why reading ends early; nil: it goes on
+	count   int64        // of the Event whose message comes next, as a line above it says; 0: none says so
 }
 
 // said is one text that a client or the kubelet has said.

@@ -39,8 +39,8 @@ func (c *counter) entries() []*entry {
 	return all
 }
 
-// join makes one entry of the several accounts of one failure.
-func join(all []*entry) {
+// join makes one entry of the several accounts of one failure. It returns how many of mostPairs are left.
+func join(all []*entry) (left int) {
 	worried := slices.ContainsFunc(all, func(e *entry) bool { return e.by != hint })
 	byImage, byReason := make(map[string][]*entry), make(map[diagnose.Reason][]*entry)
 	for _, e := range all {
@@ -56,10 +56,12 @@ func join(all []*entry) {
 	for _, same := range byImage {
 		mirrored(same)
 	}
+	left = mostPairs
 	for _, same := range byReason {
-		unnamed(same)
+		unnamed(same, &left)
 	}
-	echoes(all, byImage)
+	echoes(all)
+	return max(left, 0)
 }
 
 // mirrored joins the kubelet's events with those that a mirror has posted about the same image, which knows why.
@@ -78,22 +80,115 @@ func mirrored(same []*entry) {
 	same[i].total = max(same[i].total, n)
 }
 
-// unnamed joins an entry without an image or a tag with an entry of the same reason that has one.
-func unnamed(same []*entry) {
+const (
+	// mostPairs is how many pairs of entries are held against each other for one report. Beyond, entries stay apart: they are
+	// counted without being joined.
+	mostPairs = 1 << 20
+	// mostSegments is how many segments of an image's name are looked at from its end, for the short name that a registry uses.
+	mostSegments = 16
+)
+
+// unnamed joins an entry without an image or a tag with an entry of the same reason that has one. It holds as many pairs
+// against each other as are left.
+func unnamed(same []*entry, left *int) {
+	by := namesOf(same)
 	for _, e := range same {
 		if e.key.id != "" || e.total == 0 {
 			continue
 		}
 		var n int64
-		for _, o := range same {
-			if o == e || o.total == 0 || o.key.id != "" || !o.names(e) {
-				continue
+		for _, list := range by.candidates(e) {
+			for _, o := range list {
+				if *left--; *left < 0 {
+					return
+				}
+				if o == e || o.total == 0 || !o.names(e) {
+					continue
+				}
+				n += o.total
+				o.text = cmp.Or(o.text, e.text)
 			}
-			n += o.total
-			o.text = cmp.Or(o.text, e.text)
 		}
 		e.total = max(0, e.total-n)
 	}
+}
+
+// exact are the entries that may name the image of another one more exactly, by what such an other one has.
+type exact struct {
+	all    []*entry
+	byHost map[string][]*entry
+	byName map[string][]*entry // the whole name without tag, and its last segments where an entry has these for a name
+}
+
+func namesOf(same []*entry) exact {
+	x := exact{byHost: make(map[string][]*entry), byName: make(map[string][]*entry)}
+	wanted := make(map[string]bool)
+	for _, e := range same {
+		if name, ok := e.inexact(); ok {
+			wanted[name] = true
+		}
+	}
+	for _, o := range same {
+		if o.key.id != "" || o.key.image == "" {
+			continue
+		}
+		x.all = append(x.all, o)
+		x.byHost[hub(o.host)] = append(x.byHost[hub(o.host)], o)
+		name, _ := split(o.image)
+		if wanted[name] {
+			x.byName[name] = append(x.byName[name], o)
+		}
+		end := len(name)
+		for range mostSegments {
+			if end = strings.LastIndexByte(name[:end], '/'); end < 0 {
+				break
+			}
+			if last := name[end:]; wanted[last] {
+				x.byName[last] = append(x.byName[last], o)
+			}
+		}
+	}
+	return x
+}
+
+// inexact is what the name ends with of an entry that names the image of this one more exactly. False: none can.
+func (e *entry) inexact() (string, bool) {
+	name, rest := split(e.image)
+	switch {
+	case e.key.id != "" || e.key.image == "" || rest != "":
+		return "", false
+	case asItsRegistryNamesIt(name):
+		return "/" + name, true
+	case strings.HasPrefix(name, hubPrefix):
+		return ofHub(name), true
+	}
+	return name, true
+}
+
+// candidates are the entries that may name the image of this one more exactly.
+func (x *exact) candidates(e *entry) [][]*entry {
+	if e.key.image == "" {
+		if e.host == "" || strings.HasPrefix(e.host, "auth.") {
+			return [][]*entry{x.all}
+		}
+		return [][]*entry{x.byHost[hub(e.host)], x.byHost[""]}
+	}
+	if name, ok := e.inexact(); ok {
+		return [][]*entry{x.byName[name]}
+	}
+	return nil
+}
+
+const hubPrefix = "docker.io/"
+
+// ofHub is how the names end that registries have for an image of Docker Hub.
+func ofHub(name string) string {
+	return "/" + strings.TrimPrefix(strings.TrimPrefix(name, hubPrefix), "library/")
+}
+
+func asItsRegistryNamesIt(name string) bool {
+	first, _, _ := strings.Cut(name, "/")
+	return !strings.ContainsAny(first, ".:")
 }
 
 // names reports whether an entry names the image of another one more exactly.
@@ -109,45 +204,42 @@ func (e *entry) names(o *entry) bool {
 	if none != "" || tag == "" && mine == other {
 		return false
 	}
-	if first, _, _ := strings.Cut(other, "/"); !strings.ContainsAny(first, ".:") { // as its registry names it
+	if asItsRegistryNamesIt(other) {
 		return strings.HasSuffix(mine, "/"+other)
 	}
-	return mine == other || strings.HasPrefix(other, "docker.io/") && strings.HasSuffix(mine, strings.TrimPrefix(strings.TrimPrefix(other, "docker.io"), "/library"))
+	return mine == other || strings.HasPrefix(other, hubPrefix) && strings.HasSuffix(mine, ofHub(other))
 }
 
 // echoes drops entries that only repeat another one: a back-off, an exit code, an error without its cause.
-func echoes(all []*entry, byImage map[string][]*entry) {
-	known := func(e *entry) bool { return e.key.reason != diagnose.Unknown && e.total > 0 }
+func echoes(all []*entry) {
 	anyKnown, anyTold := false, false
+	// By the image, and by another name of it, too: a pod's short name beside the runtime's full one.
+	explained, repositories := make(map[string]bool), make(map[string]bool)
 	for _, e := range all {
-		anyKnown = anyKnown || known(e)
-		anyTold = anyTold || e.total > 0 && e.by < status
-	}
-	for _, e := range all {
-		if e.total == 0 || e.by != status {
+		if e.total == 0 {
 			continue
 		}
-		same := byImage[e.key.image]
-		switch {
-		case e.key.reason == diagnose.Unknown && e.key.image == "" && (anyKnown || anyTold),
-			e.key.reason == diagnose.Unknown && slices.ContainsFunc(same, known),
-			e.key.reason == diagnose.Unknown && slices.ContainsFunc(same, func(o *entry) bool { return o != e && o.total > 0 && o.by < status }):
-			e.total = 0
-		case e.key.reason == diagnose.Unknown && e.key.image != "":
-			// By another name: a pod's short name beside the runtime's full one.
-			for _, o := range all {
-				if known(o) && sameRepository(o.image, e.image) {
-					e.total = 0
-				}
-			}
+		known, first := e.key.reason != diagnose.Unknown, e.by < status
+		anyKnown, anyTold = anyKnown || known, anyTold || first
+		if known || first {
+			explained[e.key.image] = true
+		}
+		if name, _ := split(e.image); known && name != "" {
+			repositories[name] = true
 		}
 	}
-}
-
-func sameRepository(a, b string) bool {
-	a, _ = split(a)
-	b, _ = split(b)
-	return a != "" && a == b
+	for _, e := range all {
+		if e.total == 0 || e.by != status || e.key.reason != diagnose.Unknown {
+			continue
+		}
+		if name, _ := split(e.image); e.key.image == "" {
+			if anyKnown || anyTold {
+				e.total = 0
+			}
+		} else if explained[e.key.image] || repositories[name] {
+			e.total = 0
+		}
+	}
 }
 
 // report makes the report of all failures that were found.

@@ -10,6 +10,9 @@ import (
 
 // value reads what kubectl -o json, journalctl -o json and the JSON logs of runtimes and of the mirror write.
 func (c *counter) value(v any) {
+	if c.err() != nil {
+		return
+	}
 	switch v := v.(type) {
 	case []any:
 		for _, x := range v {
@@ -41,6 +44,9 @@ func (c *counter) object(o map[string]any) {
 	for _, list := range []string{"items", "events"} {
 		if l, ok := o[list].([]any); ok {
 			for _, x := range l {
+				if c.err() != nil {
+					return
+				}
 				if e, ok := x.(map[string]any); ok && text(e, "kind") == "" && text(e, "message") != "" {
 					c.event(e)
 				} else {

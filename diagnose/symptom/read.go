@@ -3,6 +3,7 @@ package symptom
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,7 +53,10 @@ const MaxInput = 256 << 20
 var ErrTooLarge = errors.New("the input is larger than 256 MiB; give it in parts")
 
 // Read reads an input to its end. Its errors are the reader's, and ErrTooLarge.
-func Read(r io.Reader) (*Report, error) {
+func Read(r io.Reader) (*Report, error) { return ReadContext(context.Background(), r) }
+
+// ReadContext is Read that ends early, with the context's error, where the context does.
+func ReadContext(ctx context.Context, r io.Reader) (*Report, error) {
 	b, err := io.ReadAll(io.LimitReader(r, MaxInput+1))
 	if err != nil {
 		return nil, fmt.Errorf("read: %w", err)
@@ -64,9 +68,12 @@ func Read(r io.Reader) (*Report, error) {
 	if b, _, err = transform.Bytes(unicode.BOMOverride(transform.Nop), b); err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	c := &counter{found: make(map[group]*tally)}
+	c := &counter{found: make(map[group]*tally), err: ctx.Err}
 	if !c.document(b) {
 		c.text(string(b))
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("read: %w", err)
 	}
 	return c.report(), nil
 }
@@ -97,7 +104,7 @@ func (c *counter) text(s string) {
 	l := lines{rest: s}
 	for {
 		ln, ok := l.next()
-		if !ok {
+		if !ok || c.err() != nil {
 			return
 		}
 		c.lines++

@@ -126,6 +126,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		a.log.WarnContext(ctx, "the admin listener is reached from other machines without TLS: its token is sent in clear; set "+
 			"admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", "admin", c.Admin.Listen)
 	}
+	a.warnOfCertificates(c)
 	a.use(f)
 	if err := a.build(c); err != nil {
 		return nil, err

@@ -92,6 +92,7 @@ func (a *App) Reload(c *config.Config) error {
 		a.log.Warn("admin.tokenFile is not set any more, but the admin listener can be reached from other machines "+
 			"until the restart: the old token stays in force until then", "admin", a.AdminAddr().String())
 	}
+	a.warnOfCertificates(c)
 	// Against what runs since the start: a change that waits for the restart stays named.
 	if keys := config.Diff(a.config, c); len(keys) > 0 {
 		a.log.Warn("the configuration was reloaded, but some changes need a restart",
@@ -100,6 +101,12 @@ func (a *App) Reload(c *config.Config) error {
 		a.log.Info("the configuration was reloaded", "upstreams", len(c.Upstreams))
 	}
 	return nil
+}
+
+func (a *App) warnOfCertificates(c *config.Config) {
+	for _, text := range c.Certificates() {
+		a.log.Warn(text)
+	}
 }
 
 // apply puts a configuration into use once all that can fail has not.

@@ -286,3 +286,27 @@ func TestMistakesInTheLog(t *testing.T) {
 		t.Errorf("log:\n%s", text)
 	}
 }
+
+// That each client can read what a client certificate may read is said at the start and with each reload.
+func TestWarnsOfCertificates(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pair(t, dir, "client.test")
+	c, err := config.Parse(filepath.Join(dir, "config.yaml"), []byte("listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\n"+
+		"defaultUpstream: ''\ncache: {dir: data, size: 1GiB}\n"+
+		"upstreams: {r.example: {endpoints: [{url: 'https://r.example', clientCert: tls.crt, clientKey: tls.key}]}}\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, log := start(t, c)
+	const warning = "clientCert is a login, and access is public"
+	if n := strings.Count(log.String(), warning); n != 1 {
+		t.Errorf("%d warnings at the start: %s", n, log)
+	}
+	if err := a.Reload(c); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), warning); n != 2 {
+		t.Errorf("%d warnings after a reload: %s", n, log)
+	}
+}
