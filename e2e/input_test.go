@@ -64,7 +64,7 @@ func TestBadInput(t *testing.T) {
 			{name: "long name", path: "/v2/docker.io/" + long + "/manifests/v1", status: 400, code: "NAME_INVALID", says: []string{"255"}},
 			{name: "dots", path: "/v2/docker.io/library/../app/manifests/v1", status: 400, code: "NAME_INVALID", says: []string{".."}},
 			{name: "escaped", path: "/v2/docker.io/library%2Fapp/manifests/v1", status: 400, code: "NAME_INVALID", says: []string{"%"}},
-			{name: "escaped dots", path: "/v2/docker.io/%2e%2e/app/manifests/v1", status: 400, code: "NAME_INVALID", says: []string{"%"}},
+			{name: "escaped dots", path: "/v2/docker.io/%2e%2e/app/manifests/v1", status: 400, code: "NAME_INVALID", says: []string{".."}},
 			{name: "tag", path: base + "/manifests/-v1", status: 400, code: "TAG_INVALID", says: []string{"-v1", "correct the tag"}},
 			{name: "digest", path: base + "/blobs/sha256:abc", status: 400, code: "DIGEST_INVALID", says: []string{"sha256:abc"}},
 			{name: "algorithm", path: base + "/blobs/md5:" + strings.Repeat("0", 32), status: 400, code: "DIGEST_INVALID", says: []string{"md5"}},

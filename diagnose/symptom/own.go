@@ -151,7 +151,7 @@ var own = []struct {
 	{diagnose.Overloaded, regexp.MustCompile(`has as many (connections|large manifests and lists in memory) as it may have`)},
 	{diagnose.Stopping, regexp.MustCompile(`^(the mirror )?is stopping`)},
 	{diagnose.QueueTimeout, regexp.MustCompile(`waited .* for its turn|waited \S+: all \d+ transfers`)},
-	{diagnose.AuthHostNotAllowed, regexp.MustCompile(`wants its tokens (from|over)|sends on to \S+, which wants a login`)},
+	{diagnose.AuthHostNotAllowed, regexp.MustCompile(`wants its tokens (from|over)|sends on to \S+, which wants a login|the address of the token service that`)},
 	{diagnose.UnsupportedImage, regexp.MustCompile(`is of Docker's signed schema 1`)},
 	{diagnose.RedirectNotAllowed, regexp.MustCompile(`which is not followed`)},
 	{diagnose.ManifestTooLarge, regexp.MustCompile(`is larger than 4 MiB`)},

