@@ -80,8 +80,8 @@ func TestBadInput(t *testing.T) {
 			{name: "a page", path: base + "/manifests/page", status: 502, code: "UNAVAILABLE", says: []string{"web page", up.Host()}},
 			{name: "a huge manifest", path: base + "/manifests/huge", status: 502, code: "UNAVAILABLE", says: []string{"4 MiB", repo}},
 			{name: "an ambiguous manifest", path: base + "/manifests/both", status: 502, code: "UNAVAILABLE", says: []string{"both", repo}},
-			{name: "a forged manifest", path: base + "/manifests/" + forged.Digest.String(), status: 502, code: "UNAVAILABLE", says: []string{"digest"}},
-			{name: "a wrong blob", path: base + "/blobs/" + wrong.Digest.String(), status: 502, code: "UNAVAILABLE", says: []string{"digest"}},
+			{name: "a forged manifest", path: base + "/manifests/" + forged.Digest.String(), status: 502, code: "UNAVAILABLE", says: []string{"corrupt data"}},
+			{name: "a wrong blob", path: base + "/blobs/" + wrong.Digest.String(), status: 502, code: "UNAVAILABLE", says: []string{"corrupt data"}},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				t.Parallel()
