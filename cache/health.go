@@ -291,6 +291,13 @@ func (c *Cache) look() {
 	}
 }
 
+// roomAgain ends the state of a full disk as soon as something was stored and more fits, instead of at the next look.
+func (c *Cache) roomAgain() {
+	if c.health.now().State == DiskFull && !c.broken.Load() && c.belowFloor().none() && !c.health.now().exhausted() {
+		c.health.turn(DiskOK, nil)
+	}
+}
+
 // check asks the store whether it works, where it can tell.
 func (c *Cache) check() error {
 	if s, ok := c.o.Store.(Checker); ok {

@@ -217,6 +217,7 @@ func (s *spool) Commit(d oci.Digest, size int64) error {
 		s.c.diskFailed(err)
 		return err
 	}
+	s.c.roomAgain()
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.endLocked()

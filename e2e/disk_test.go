@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,9 +64,18 @@ func TestDiskIsFull(t *testing.T) {
 				p := puller{client: &http.Client{Transport: tr}, base: m.URL() + "/v2/docker.io/" + repo + "/"}
 				return p.image(t.Context(), "v1", built[repo].Root.Digest.String(), "amd64")
 			}
+			stored := func(repo string) error { // the client has the last byte a moment before the cache has committed
+				for _, d := range append(slices.Clone(built[repo].Layers[0]), built[repo].Configs[0]) {
+					if got := cacheStatus(t, m, repo, d.Digest.String()); !strings.HasSuffix(got, "; hit") {
+						return fmt.Errorf("Cache-Status of %s: %s", d.Digest, got)
+					}
+				}
+				return nil
+			}
 			if err := pull("library/old"); err != nil {
 				t.Fatal(err)
 			}
+			wait.For(t, 10*time.Second, "the image to be stored", func() error { return stored("library/old") })
 			junk := filepath.Join(data, "junk")
 			if err := os.Mkdir(junk, 0o700); err != nil {
 				t.Fatal(err)
@@ -107,10 +117,13 @@ func TestDiskIsFull(t *testing.T) {
 				if err := pull("library/new"); err != nil {
 					t.Errorf("with room again: %v", err)
 				}
-				if got := cacheStatus(t, m, "library/new", layer); !strings.HasSuffix(got, "; hit") {
-					return fmt.Errorf("Cache-Status: %s", got)
+				if err := stored("library/new"); err != nil {
+					return err
 				}
-				return nil
+				if metric(t, m, "mirror_cache_degraded") != 0 {
+					return errors.New("it is still degraded")
+				}
+				return pull("library/new") // the manifest and the configuration too
 			})
 			if n := metric(t, m, "mirror_cache_degraded"); n != 0 {
 				t.Errorf("still degraded: %d", n)

@@ -73,6 +73,10 @@ func playClaim(ctx context.Context, s *stage, x claim) error {
 		return err
 	}
 	before, err := m.cache(ctx)
+	for i := 0; i < 100 && err == nil && before.Bytes < cachedAll*cachedOne; i++ { // it reads what is stored in the background
+		pause(ctx, 100*time.Millisecond)
+		before, err = m.cache(ctx)
+	}
 	if err != nil {
 		return err
 	}
