@@ -284,7 +284,7 @@ func (c *Cache) look() {
 		return
 	}
 	c.broken.Store(false)
-	if c.belowFloor().none() && !c.health.now().exhausted() {
+	if c.hasRoom() {
 		c.health.turn(DiskOK, nil)
 	} else {
 		c.health.turn(DiskFull, nil)
@@ -293,9 +293,14 @@ func (c *Cache) look() {
 
 // roomAgain ends the state of a full disk as soon as something was stored and more fits, instead of at the next look.
 func (c *Cache) roomAgain() {
-	if c.health.now().State == DiskFull && !c.broken.Load() && c.belowFloor().none() && !c.health.now().exhausted() {
+	if c.health.now().State == DiskFull && !c.broken.Load() && c.hasRoom() {
 		c.health.turn(DiskOK, nil)
 	}
+}
+
+// hasRoom asks the disk whether MinFree is free, and whether any content fits.
+func (c *Cache) hasRoom() bool {
+	return c.belowFloor().none() && !c.health.now().exhausted()
 }
 
 // check asks the store whether it works, where it can tell.

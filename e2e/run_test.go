@@ -98,9 +98,9 @@ func (s *signal) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestDrainEnds holds the mirror to its drain time where a pull would never end.
-func TestDrainEnds(t *testing.T) {
-	t.Parallel()
+// endless starts a mirror with that drain time, and a pull through it that has begun and does not end by itself.
+func endless(t *testing.T, drain string) (*mirrord.Mirror, <-chan error) {
+	t.Helper()
 	upstream := origin.Start(t, origin.Options{})
 	x := upstream.AddImage("library/app", "v1", origin.Image{Layers: []int64{8 << 20}})
 	layer := x.Layers[0][0].Digest.String()
@@ -108,7 +108,7 @@ func TestDrainEnds(t *testing.T) {
 		Kind: origin.KindBlob, Ref: layer,
 		Do: origin.Fault{Stall: &origin.Stall{At: 6 << 20, Gate: origin.NewGate()}},
 	})
-	m := mirrord.Start(t, mirrord.Options{Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}", More: "drain: 1s"})
+	m := mirrord.Start(t, mirrord.Options{Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}", More: "drain: " + drain})
 	begun := make(chan struct{}, 1)
 	got := make(chan error, 1)
 	go func() {
@@ -116,6 +116,13 @@ func TestDrainEnds(t *testing.T) {
 		got <- p.get(context.WithoutCancel(t.Context()), "blobs/"+layer, layer, &signal{ch: begun})
 	}()
 	<-begun
+	return m, got
+}
+
+// TestDrainEnds holds the mirror to its drain time where a pull would never end.
+func TestDrainEnds(t *testing.T) {
+	t.Parallel()
+	m, got := endless(t, "1s")
 	start := time.Now()
 	m.Signal(t, syscall.SIGTERM)
 	equal(t, "exit code", m.WaitExit(t, 20*time.Second), 0)
@@ -130,21 +137,7 @@ func TestDrainEnds(t *testing.T) {
 // TestSecondSignal has the mirror stop now, though a pull is under way and the drain time is long.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
-	upstream := origin.Start(t, origin.Options{})
-	x := upstream.AddImage("library/app", "v1", origin.Image{Layers: []int64{8 << 20}})
-	layer := x.Layers[0][0].Digest.String()
-	upstream.Script(origin.Rule{
-		Kind: origin.KindBlob, Ref: layer,
-		Do: origin.Fault{Stall: &origin.Stall{At: 6 << 20, Gate: origin.NewGate()}},
-	})
-	m := mirrord.Start(t, mirrord.Options{Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}", More: "drain: 10m"})
-	begun := make(chan struct{}, 1)
-	got := make(chan error, 1)
-	go func() {
-		p := puller{client: &http.Client{Transport: &http.Transport{}}, base: m.URL() + "/v2/docker.io/library/app/"}
-		got <- p.get(context.WithoutCancel(t.Context()), "blobs/"+layer, layer, &signal{ch: begun})
-	}()
-	<-begun
+	m, got := endless(t, "10m")
 	m.Signal(t, syscall.SIGINT)
 	wait.For(t, 10*time.Second, "the first signal to be taken", func() error {
 		if code, body := m.Get(t, "/readyz"); code != http.StatusServiceUnavailable {
