@@ -120,7 +120,7 @@ func (c *facts) stranger() bool {
 	c.remedy("check tag and imagePullSecret, or give the mirror a credential for %s", c.up)
 	c.alone("check the image's name, or give the mirror a credential for %s", c.up)
 	if c.e.PublicOnly { // where the mirror has one, it is not for this
-		c.remedy("check tag and imagePullSecret: under access: public the mirror pulls only public images")
+		c.remedy("check tag and imagePullSecret; under access: public the mirror pulls only public images")
 		c.alone("check the image's name, or set access: rules for %s and a rule: under access: public the mirror pulls only "+
 			"public images", c.up)
 	}

@@ -191,7 +191,7 @@ func logins() []Scene {
 			}
 			script, err := w.file("docker-credential-broken", []byte("#!/bin/sh\necho the keychain is locked\nexit 1\n"), 0o700)
 			p.credential("name: ci, lifetime: 1h, helper: " + script)
-			p.Says = says("credential ci", "keychain is locked", "repair")
+			p.Says = says("credential ci", "keychain is locked", "correct its source")
 			return err
 		}},
 		{Reason: "upstream-forbidden", Name: "forbidden", set: loggedIn(basic, password, answers(http.StatusForbidden,
