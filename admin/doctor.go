@@ -2,9 +2,8 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"sync"
 
@@ -18,83 +17,71 @@ type DoctorRequest struct {
 	Platform string `json:"platform,omitempty"` // OS/ARCH[/VARIANT]; absent: that of the mirror's machine
 }
 
-const (
-	// maxExaminations is how many images are examined at once: each may keep a connection to an upstream for a minute.
-	maxExaminations = 4
-	maxDoctorBody   = 16 << 10
-)
+// maxExaminations is how many images are examined at once: each may keep a connection to an upstream for a minute.
+const maxExaminations = 4
 
-// examinations are those that go on. Who asks for one of them gets its outcome.
+// examinations are the running examinations. A second request for one of them waits for its result.
 type examinations struct {
 	examine func(ctx context.Context, image, platform string) *doctor.Report
 
-	mu sync.Mutex // guards m; a leaf
-	m  map[DoctorRequest]*examination
+	mu      sync.Mutex // guards running; a leaf
+	running map[DoctorRequest]*examination
 }
 
 type examination struct {
-	waiting int // guarded by the lock of examinations
+	waiting int // requests; guarded by the lock of examinations
 	stop    context.CancelFunc
 	done    chan struct{}
-	report  *doctor.Report // once done
+	report  *doctor.Report // set once done
 }
 
-// examine answers with what an examination has shown.
-func examine(f func(ctx context.Context, image, platform string) *doctor.Report) http.HandlerFunc {
-	x := &examinations{examine: f, m: make(map[DoctorRequest]*examination)}
-	return func(w http.ResponseWriter, r *http.Request) {
-		var q DoctorRequest
-		body := json.NewDecoder(io.LimitReader(r.Body, maxDoctorBody))
-		body.DisallowUnknownFields()
-		if err := body.Decode(&q); err != nil || q.Image == "" {
-			Problem(w, http.StatusBadRequest, "the body must be {\"image\":\"NAME\"}, with \"platform\":\"OS/ARCH\" where that "+
-				"matters")
-			return
-		}
-		e := x.join(q)
-		if e == nil {
-			w.Header().Set("Retry-After", "10")
-			Problem(w, http.StatusServiceUnavailable, fmt.Sprintf("%d images are being examined; ask again in a moment",
-				maxExaminations))
-			return
-		}
-		defer x.leave(e)
-		select {
-		case <-e.done:
-			writeJSON(w, e.report)
-		case <-r.Context().Done():
-		}
+// examineImage answers with the report of an examination.
+func (x *examinations) examineImage(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var q DoctorRequest
+	if err := readJSON(r, &q); err != nil || q.Image == "" {
+		return nil, badRequest(errors.New("the body must be {\"image\":\"NAME\"}, with \"platform\":\"OS/ARCH\" where that matters"))
+	}
+	e := x.join(q)
+	if e == nil {
+		return nil, busy(fmt.Sprintf("%d images are being examined; ask again in a moment", maxExaminations))
+	}
+	defer x.leave(e)
+	select {
+	case <-e.done:
+		return e.report, nil
+	case <-r.Context().Done():
+		return nil, errGone
 	}
 }
 
-// join gives the examination of an image: the one that goes on, or a new one. Nil: there are too many.
+// join returns the running examination of an image, or a new one. Nil: too many run.
 func (x *examinations) join(q DoctorRequest) *examination {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if e := x.m[q]; e != nil {
+	if e := x.running[q]; e != nil {
 		e.waiting++
 		return e
 	}
-	if len(x.m) >= maxExaminations {
+	if len(x.running) >= maxExaminations {
 		return nil
 	}
-	// It belongs to all who wait for it, and ends with the last of them.
+	// It belongs to all requests that wait for it, and ends with the last of them.
 	ctx, stop := context.WithCancel(context.Background())
 	e := &examination{waiting: 1, stop: stop, done: make(chan struct{})}
-	x.m[q] = e
+	x.running[q] = e
 	go func() {
 		defer stop()
 		report := x.examine(ctx, q.Image, q.Platform)
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		delete(x.m, q)
+		delete(x.running, q)
 		e.report = report
 		close(e.done)
 	}()
 	return e
 }
 
-// leave ends an examination that nobody waits for.
+// leave ends an examination that no request waits for.
 func (x *examinations) leave(e *examination) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
