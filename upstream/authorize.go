@@ -122,9 +122,9 @@ func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
 
 // try is one turn of send. again: the session has learned something.
 func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response, again bool, err error) {
-	p, spent, done := c.take(ctx, s.cred, a)
+	p, ok, done := c.admit(ctx, s.cred, a)
 	defer done()
-	if spent {
+	if !ok {
 		if c.looks(ctx, s, a) || s.waits(ctx, p) {
 			return nil, true, nil
 		}
@@ -166,7 +166,7 @@ func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response,
 		}
 		return nil, again, err
 	}
-	c.ep.budgets.given(c.classOf(s.cred, a), began)
+	c.ep.limits.Accepted(c.classOf(s.cred, a), began)
 	c.accepted(*s, g, resp.StatusCode)
 	return resp, false, nil
 }

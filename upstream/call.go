@@ -116,7 +116,7 @@ func (c *call) wrap(err error) error {
 		e.Status, e.Code, e.Message, e.BodyKind = f.status, f.code, f.message, f.kind
 		e.Challenge, e.RetryAfter, e.MirrorReason, e.Err = f.challenge, f.retryAfter, f.mirror, f.err
 		if f.status == http.StatusTooManyRequests {
-			if b, ok := c.ep.budgets.of(c.cred.Name); ok {
+			if b, ok := c.ep.limits.Of(c.cred.Name); ok {
 				e.Budget = &b
 			}
 		}

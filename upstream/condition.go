@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // The breaker of an endpoint. It decides about the order alone: an endpoint that is down is asked after the others, so
@@ -25,8 +26,6 @@ const (
 	firstDown   = time.Second // until the first ping
 	longestDown = time.Minute
 	steady      = time.Minute   // of being up, after which the next time down is short again
-	limitedFor  = time.Minute   // by a 429 that doesn't say how long
-	longestOut  = longestBelief // by one that does
 )
 
 // kind is what for an endpoint is asked: a registry may limit, and its CDN break, the one and not the other.
@@ -132,7 +131,7 @@ type EndpointStatus struct {
 	LastErrorAt time.Time
 	Running     int      // blob transfers
 	Waiting     int      // that wait for their turn
-	Budgets     []Budget // what it has said is left of its limits, the newest last
+	Budgets     []limit.Budget // what it has said is left of its limits, the newest last
 }
 
 // State says how the endpoints are, in their order. It asks nobody.
@@ -144,7 +143,7 @@ func (r *Registry) State() []EndpointStatus {
 		running, waiting := ep.small.length()
 		list[i].Running, list[i].Waiting = ep.queue.length()
 		list[i].Running, list[i].Waiting = list[i].Running+running, list[i].Waiting+waiting
-		list[i].Budgets = ep.budgets.all()
+		list[i].Budgets = ep.limits.All()
 	}
 	return list
 }
@@ -273,9 +272,9 @@ func (c *call) note(ctx context.Context, k kind, err error) {
 	case limiting:
 		r, _ := refusalIn(err)
 		if r.unsaid {
-			r.retryAfter = limitedFor
+			r.retryAfter = limit.DefaultPause
 		}
-		h.limited[k] = now.Add(min(orElse(r.retryAfter, limitedFor), longestOut))
+		h.limited[k] = now.Add(min(orElse(r.retryAfter, limit.DefaultPause), limit.LongestTrust))
 	case answered:
 		said = h.back(said, b, now)
 	default:

@@ -8,9 +8,9 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // repositoryPrefix is what repositories can begin with, by the grammar of the distribution spec.
@@ -40,7 +40,7 @@ type endpoint struct {
 	inquiries inquiries
 	condition condition
 	said      said
-	budgets   budgets // left of its limits
+	limits    *limit.Limits
 	queue     *queue
 	small     *queue // of small blobs that find no turn in the other one
 }
@@ -88,7 +88,7 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 		url: &url.URL{Scheme: at.scheme, Host: e.URL.Host}, origin: at, itself: e.Registry, policy: common,
 		proxy: e.Proxy, credential: e.Credential, queue: newQueue(o.MaxTransfers),
 		small:   newQueue(max(1, o.MaxTransfers/4)),
-		budgets: budgets{began: time.Now()},
+		limits:  limit.New(nil),
 	}
 	ep.name = ep.url.String()
 	if prefix := strings.Trim(e.Prefix, "/"); prefix != "" {

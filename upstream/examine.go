@@ -17,6 +17,7 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // Examined is one step of an examination, with what it has shown. Err is why the endpoint gave no more: an *Error, or a
@@ -66,7 +67,7 @@ func (r *Registry) Examine(ctx context.Context, repo, reference, platform string
 		seen := &handshakes{m: make(map[string][]*x509.Certificate)}
 		fresh.look = seen.look
 		for i, ep := range fresh.endpoints {
-			ep.budgets.live = &r.endpoints[i].budgets
+			ep.limits = limit.New(r.endpoints[i].limits.Spending())
 			x := &examination{
 				r: fresh, ep: ep, repo: repo, reference: reference, want: platform, yield: yield, seen: seen,
 			}
@@ -254,7 +255,7 @@ func (x *examination) manifest(ctx context.Context) bool {
 	if st := c.status(); st.Name != "" && !x.say(Examined{Step: Step{Name: StepCredential, Host: host}, Credential: st}) {
 		return false
 	}
-	if list := x.ep.budgets.all(); len(list) > 0 {
+	if list := x.ep.limits.All(); len(list) > 0 {
 		return x.say(Examined{Step: Step{Name: StepLimit, Host: host}, Budgets: list})
 	}
 	return true

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -31,12 +32,6 @@ func ParseContentRange(v string) (from, end, size int64, ok bool) {
 	r, ok := parseContentRange(v)
 	return r.from, r.end, r.size, ok
 }
-
-func ParseRetryAfter(v string, now time.Time) time.Duration { return parseRetryAfter(v, now) }
-
-func ParseBudget(h http.Header, now time.Time) (Budget, bool) { return parseBudget(h, now) }
-
-const MaxRetryAfter = maxRetryAfter
 
 func NextLink(values []string, at *url.URL) *url.URL {
 	u, _ := nextLink(values, at)
@@ -162,9 +157,12 @@ func Held(r *Registry) map[string][2]int {
 		"in vain":       {len(r.health.vain), maxIdentities},
 		"declined":      {len(r.health.no), maxIdentities},
 		"shown":         {len(r.shown.known), maxShown},
-		"budgets":       {len(ep.budgets.list), maxBudgets},
-		"books":         {len(ep.budgets.books), maxIdentities},
-		"paused limits": {len(ep.budgets.paused), maxIdentities},
+		"budgets":       {lengthOf(ep.limits, "budgets"), 64},
+		"ledgers":       {lengthOf(ep.limits.Spending(), "ledgers"), 1024},
+		"paused limits": {lengthOf(ep.limits, "pauses"), 1024},
 		"queues":        {QueueHolds(r), 0},
 	}
 }
+
+// lengthOf is the length of an unexported field of a type of another package.
+func lengthOf(p any, field string) int { return reflect.ValueOf(p).Elem().FieldByName(field).Len() }

@@ -139,18 +139,6 @@ func FuzzContentRange(f *testing.F) {
 	})
 }
 
-func FuzzRetryAfter(f *testing.F) {
-	for _, s := range []string{"60", "Mon, 23 Nov 2026 12:02:00 GMT", "-1", "1e9", "99999999999999999999"} {
-		f.Add(s)
-	}
-	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	f.Fuzz(func(t *testing.T, s string) {
-		if d := upstream.ParseRetryAfter(s, now); d < 0 || d > upstream.MaxRetryAfter {
-			t.Errorf("%q: %s", s, d)
-		}
-	})
-}
-
 func FuzzErrorBody(f *testing.F) {
 	for _, s := range []string{
 		`{"errors":[{"code":"A","message":"b"}]}`, "<html><title>x</title>",

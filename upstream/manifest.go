@@ -14,6 +14,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 func manifestPath(repo, reference string) string { return "/v2/" + repo + "/manifests/" + reference }
@@ -212,7 +213,7 @@ func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 			Kind: ContentNotRegistry, Want: "a manifest", Got: oneLine(fmt.Sprintf("JSON that is not a manifest, %q", tidy(message, 80)), maxMessage),
 		}
 	case saysLimit(code), saysLimit(head):
-		retry := parseRetryAfter(resp.Header.Get("Retry-After"), clockOf(resp.Header, time.Now()))
+		retry := limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now()))
 		return &fault{refusal: refusal{
 			status: http.StatusTooManyRequests, code: code, message: message, kind: kind, retryAfter: retry, size: -1,
 		}, step: step, stage: step.Name}

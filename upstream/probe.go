@@ -214,7 +214,7 @@ func (c *call) may(now time.Time) bool {
 	if !c.ep.condition.ready(documents, now) {
 		return false
 	}
-	for _, b := range c.ep.budgets.all() {
+	for _, b := range c.ep.limits.All() {
 		if b.Remaining == 0 && b.Credential == c.cred.Name && now.Before(orElse(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
 			return false
 		}

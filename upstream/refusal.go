@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // byteOrderMark is what some put before JSON.
@@ -47,7 +48,7 @@ func readRefusal(resp *http.Response, known []auth.Credential, tokens bool) refu
 		status:     resp.StatusCode,
 		challenge:  tidy(strings.Join(values, ", "), maxChallenge, known...),
 		challenges: parseChallenges(values),
-		retryAfter: parseRetryAfter(resp.Header.Get("Retry-After"), clockOf(resp.Header, time.Now())),
+		retryAfter: limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now())),
 	}
 	reason, _, _ := strings.Cut(resp.Header.Get("Mirror-Reason"), ";")
 	r.mirror = oneLine(reason, 40)

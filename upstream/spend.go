@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // Spare returns a context for work that nobody waits for: requests under it leave the part Options.Reserve of a limit to
@@ -41,8 +42,8 @@ func (c *call) sources() []auth.Source {
 		of := make(map[string]standing, len(all))
 		for _, x := range all {
 			name := auth.Describe(x.Source).Name
-			st := standing{left: c.ep.budgets.left(name)}
-			if c.ep.budgets.spent(class{name, http.MethodGet, StepManifest}, 0) {
+			st := standing{left: c.ep.limits.Left(name)}
+			if c.ep.limits.Exhausted(limit.Class{Credential: name, Method: http.MethodGet, Target: limit.TargetManifest}, 0) {
 				st.back++
 			}
 			if c.health.wasDeclined(errand{name, c.repository}) {
@@ -94,14 +95,16 @@ func (c *call) turns(ctx context.Context, s *session, a ask) bool {
 	return false
 }
 
-func (c *call) classOf(cred auth.Credential, a ask) class { return class{cred.Name, a.method, a.step} }
+func (c *call) classOf(cred auth.Credential, a ask) limit.Class {
+	return limit.Class{Credential: cred.Name, Method: a.method, Target: string(a.step)}
+}
 
 // counted reports whether we keep what a credential has left. Those of clients, which have no name, are their own business.
 func counted(cred auth.Credential) bool { return cred.IsAnonymous() || cred.Name != "" }
 
 // spent reports whether a credential has nothing left for what is asked.
 func (c *call) spent(ctx context.Context, cred auth.Credential, a ask) bool {
-	return counted(cred) && c.ep.budgets.spent(c.classOf(cred, a), c.reserve(ctx))
+	return counted(cred) && c.ep.limits.Exhausted(c.classOf(cred, a), c.reserve(ctx))
 }
 
 // reserve is the part of limits that a request leaves to others.
@@ -112,12 +115,12 @@ func (c *call) reserve(ctx context.Context) float64 {
 	return 0
 }
 
-// take is budgets.take for a credential.
-func (c *call) take(ctx context.Context, cred auth.Credential, a ask) (p pause, spent bool, done func()) {
+// admit is limit.Limits.Admit for a credential.
+func (c *call) admit(ctx context.Context, cred auth.Credential, a ask) (p limit.Pause, ok bool, done func()) {
 	if !counted(cred) {
-		return pause{}, false, func() {}
+		return limit.Pause{}, true, func() {}
 	}
-	return c.ep.budgets.take(c.classOf(cred, a), c.reserve(ctx))
+	return c.ep.limits.Admit(c.classOf(cred, a), c.reserve(ctx))
 }
 
 // saves goes on without what has nothing left: as another of our sources, or as nobody. The error is why not.
@@ -137,9 +140,9 @@ func (c *call) saves(ctx context.Context, s *session, a ask, f *fault) (again bo
 }
 
 // waits lets a pause pass that is nearly over, once: those who come while a registry catches its breath need not fail.
-func (s *session) waits(ctx context.Context, p pause) bool {
-	d := time.Until(p.until)
-	if s.waited || d > silentLimit {
+func (s *session) waits(ctx context.Context, p limit.Pause) bool {
+	d := time.Until(p.Until)
+	if s.waited || d > limit.ShortestPause {
 		return false
 	}
 	s.waited = true
@@ -154,10 +157,14 @@ func (s *session) waits(ctx context.Context, p pause) bool {
 }
 
 // stopped is the failure of a request that is not made: what was last said to one like it.
-func (c *call) stopped(a ask, p pause) *fault {
+func (c *call) stopped(a ask, p limit.Pause) *fault {
 	host, _ := originOf(a.url)
-	f := &fault{refusal: p.said, stage: a.step, step: Step{Name: a.step, Host: host.String(), Err: ErrNotAsked}}
-	f.retryAfter = max(time.Until(p.until), time.Second)
+	f := &fault{stage: a.step, step: Step{Name: a.step, Host: host.String(), Err: ErrNotAsked}}
+	var refused bool
+	if f.refusal, refused = refusalIn(p.Cause); !refused {
+		f.refusal = refusal{status: http.StatusTooManyRequests, size: -1}
+	}
+	f.retryAfter = max(time.Until(p.Until), time.Second)
 	c.trace(f.step)
 	return f
 }
@@ -167,13 +174,14 @@ func (c *call) limited(s *session, a ask, f *fault) {
 	if !counted(s.cred) {
 		return
 	}
-	d, said := c.ep.budgets.refused(c.classOf(s.cred, a), f.refusal)
-	f.retryAfter, f.unsaid = d, !said
+	cause := *f
+	d, stated := c.ep.limits.Refused(c.classOf(s.cred, a), f.retryAfter, &cause)
+	f.retryAfter, f.unsaid = d, !stated
 }
 
 // looks asks by HEAD, which costs nothing where manifests are counted, whether there is more by now.
 func (c *call) looks(ctx context.Context, s *session, a ask) bool {
-	if !counted(s.cred) || !c.ep.budgets.looks(c.classOf(s.cred, a)) {
+	if !counted(s.cred) || !c.ep.limits.RecheckDue(c.classOf(s.cred, a)) {
 		return false
 	}
 	head := a
@@ -197,21 +205,20 @@ func (c *call) count(cred auth.Credential, g grant, a ask, resp *http.Response, 
 		return
 	}
 	spentOn := ""
-	if resp.StatusCode == http.StatusOK && c.classOf(cred, a).costly() {
+	if resp.StatusCode == http.StatusOK && c.classOf(cred, a).Counted() {
 		spentOn = c.name
 	}
-	b, news := c.ep.budgets.learn(resp.Header, who, spentOn, began)
-	if !news {
+	b, crossed := c.ep.limits.Learn(resp.Header, who, spentOn, began)
+	if !crossed {
 		return
 	}
 	attrs := []any{
 		"endpoint", c.ep.name, "credential", orElse(who, "anonymous"), "limit", b.Limit, "remaining", b.Remaining,
-		"more", b.MoreAt().UTC().Format(time.RFC3339),
+		"reset_at", b.MoreAt().UTC().Format(time.RFC3339),
 	}
 	if b.Remaining == 0 {
-		c.o.Log.Warn("nothing is left of a limit: until there is more, what is cached is served, and manifests that are not "+
-			"can't be had", attrs...)
+		c.o.Log.Warn("rate limit exhausted; serving cached content until it resets", attrs...)
 		return
 	}
-	c.o.Log.Warn("little is left of a limit", attrs...)
+	c.o.Log.Warn("rate limit nearly exhausted", attrs...)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // StepName is a stage of a pull as seen from here, in the order in which they happen.
@@ -71,6 +72,13 @@ type Error struct {
 	Probe        *Probe // what a further question has shown; nil: none was asked, or nothing came of it
 	Err          error  // the cause below, may be nil where Status says it all
 }
+
+// What a registry says of its limits, and what was spent of them.
+type (
+	Budget = limit.Budget
+	Spent  = limit.Spent
+	Use    = limit.Use
+)
 
 // BodyKind is the shape of an error body.
 type BodyKind string
