@@ -25,7 +25,7 @@ const (
 	stumbles    = 3           // in a row that are no chance any more
 	firstDown   = time.Second // until the first ping
 	longestDown = time.Minute
-	steady      = time.Minute   // of being up, after which the next time down is short again
+	steady      = time.Minute // of being up, after which the next time down is short again
 )
 
 // kind is what for an endpoint is asked: a registry may limit, and its CDN break, the one and not the other.
@@ -129,8 +129,8 @@ type EndpointStatus struct {
 	Since       time.Time // when the state became what it is; zero: not known
 	LastError   string
 	LastErrorAt time.Time
-	Running     int      // blob transfers
-	Waiting     int      // that wait for their turn
+	Running     int            // blob transfers
+	Waiting     int            // that wait for their turn
 	Budgets     []limit.Budget // what it has said is left of its limits, the newest last
 }
 

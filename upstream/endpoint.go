@@ -87,8 +87,8 @@ func newEndpoint(e Endpoint, o Options, common policy, d *dialer) (*endpoint, er
 	ep := &endpoint{
 		url: &url.URL{Scheme: at.scheme, Host: e.URL.Host}, origin: at, itself: e.Registry, policy: common,
 		proxy: e.Proxy, credential: e.Credential, queue: newQueue(o.MaxTransfers),
-		small:   newQueue(max(1, o.MaxTransfers/4)),
-		limits:  limit.New(nil),
+		small:  newQueue(max(1, o.MaxTransfers/4)),
+		limits: limit.New(nil),
 	}
 	ep.name = ep.url.String()
 	if prefix := strings.Trim(e.Prefix, "/"); prefix != "" {

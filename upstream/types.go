@@ -73,11 +73,10 @@ type Error struct {
 	Err          error  // the cause below, may be nil where Status says it all
 }
 
-// What a registry says of its limits, and what was spent of them.
 type (
-	Budget = limit.Budget
-	Spent  = limit.Spent
-	Use    = limit.Use
+	Budget = limit.Budget // what a registry has said is left of a limit
+	Spent  = limit.Spent  // what used it up
+	Use    = limit.Use    // a part of that
 )
 
 // BodyKind is the shape of an error body.

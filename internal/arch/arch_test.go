@@ -27,6 +27,7 @@ var floors = [][]string{
 	{"diagnose"},
 	{"pull", "cache/disk", "cache/boltindex", "cache/cachetest"},
 	{"upstream", "access", "catalog", "cache", "auth/*"},
+	{"upstream/limit"},
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
 	{"oci", "internal/state", "internal/arch", "internal/memory", "internal/faults", "internal/demo", "internal/notes"},
