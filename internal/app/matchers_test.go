@@ -58,7 +58,7 @@ func TestHostPatterns(t *testing.T) {
 		if got := !login.IsAnonymous(); got != tt.entry {
 			t.Errorf("the entry %s for %s: %v", tt.pattern, tt.host, got)
 		}
-		if got := access.NewRules(tt.pattern+"/app").Allow(oci.Repo{Host: tt.host, Name: "app"}); got != tt.rule {
+		if got := access.NewRules(tt.pattern + "/app").Allow(oci.Repo{Host: tt.host, Name: "app"}); got != tt.rule {
 			t.Errorf("the rule %s/app for %s: %v", tt.pattern, tt.host, got)
 		}
 	}

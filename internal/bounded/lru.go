@@ -79,6 +79,13 @@ func (l *LRU[K, V]) Put(key K, value V, cost int64) {
 	}
 }
 
+// Len is the number of entries.
+func (l *LRU[K, V]) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.order.Len()
+}
+
 // Remove forgets an entry.
 func (l *LRU[K, V]) Remove(key K) {
 	l.mu.Lock()
