@@ -280,7 +280,6 @@ func TestWording(t *testing.T) {
 		"for nobody's requests":                                 true,
 		"an operator who reads this at night":                   false,
 		"people whose pods do not start":                        false,
-		"the request whose answer is late":                      true,
 		`"x" is no platform`:                                    true,
 		"there is no host in DNS":                               false,
 		"it is no longer there":                                 false,
