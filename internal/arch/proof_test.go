@@ -1,3 +1,5 @@
+//go:build words
+
 package arch_test
 
 import (
