@@ -32,6 +32,7 @@ var floors = [][]string{
 	{"oci", "internal/state", "internal/arch", "internal/memory", "internal/faults", "internal/demo", "internal/notes"},
 	{"internal/guard", "internal/point", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
 	{"auth/internal/clean", "docs/failures"},
+	{"internal/glob", "internal/coalesce", "internal/bounded", "internal/text", "internal/backoff"},
 }
 
 var rules = arch.Rules{
