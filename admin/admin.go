@@ -20,6 +20,7 @@ import (
 
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	pages "github.com/registrymirror/mirror/docs/failures"
+	"github.com/registrymirror/mirror/internal/coalesce"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -102,7 +103,7 @@ func New(o Options) http.Handler {
 		r.Post("/api/v1/explain", answer(x.explain))
 		r.Get("/api/v1/openapi.yaml", openAPI)
 		if o.Doctor != nil {
-			x := &examinations{examine: o.Doctor, running: make(map[DoctorRequest]*examination)}
+			x := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
 			r.Post("/api/v1/doctor", answer(x.examineImage))
 		}
 		profiles(r)

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
 
 	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/internal/coalesce"
 )
 
 // DoctorRequest is the body of POST /api/v1/doctor. The answer is a doctor.Report, with status 200 also where the image
@@ -20,19 +20,10 @@ type DoctorRequest struct {
 // maxExaminations is how many images are examined at once: each may keep a connection to an upstream for a minute.
 const maxExaminations = 4
 
-// examinations are the running examinations. A second request for one of them waits for its result.
+// examinations runs examinations, at most maxExaminations at once. A second request for the same one waits for its result.
 type examinations struct {
 	examine func(ctx context.Context, image, platform string) *doctor.Report
-
-	mu      sync.Mutex // guards running; a leaf
-	running map[DoctorRequest]*examination
-}
-
-type examination struct {
-	waiting int // requests; guarded by the lock of examinations
-	stop    context.CancelFunc
-	done    chan struct{}
-	report  *doctor.Report // set once done
+	running coalesce.Group[DoctorRequest, *doctor.Report]
 }
 
 // examineImage answers with the report of an examination.
@@ -41,51 +32,14 @@ func (x *examinations) examineImage(_ http.ResponseWriter, r *http.Request) (any
 	if err := readJSON(r, &q); err != nil || q.Image == "" {
 		return nil, badRequest(errors.New("the body must be {\"image\":\"NAME\"}, with \"platform\":\"OS/ARCH\" where that matters"))
 	}
-	e := x.join(q)
-	if e == nil {
+	report, _, err := x.running.Do(r.Context(), q, func(ctx context.Context) (*doctor.Report, error) {
+		return x.examine(ctx, q.Image, q.Platform), nil
+	})
+	switch {
+	case errors.Is(err, coalesce.ErrFull):
 		return nil, busy(fmt.Sprintf("%d images are being examined; ask again in a moment", maxExaminations))
-	}
-	defer x.leave(e)
-	select {
-	case <-e.done:
-		return e.report, nil
-	case <-r.Context().Done():
+	case err != nil:
 		return nil, errGone
 	}
-}
-
-// join returns the running examination of an image, or a new one. Nil: too many run.
-func (x *examinations) join(q DoctorRequest) *examination {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if e := x.running[q]; e != nil {
-		e.waiting++
-		return e
-	}
-	if len(x.running) >= maxExaminations {
-		return nil
-	}
-	// It belongs to all requests that wait for it, and ends with the last of them.
-	ctx, stop := context.WithCancel(context.Background())
-	e := &examination{waiting: 1, stop: stop, done: make(chan struct{})}
-	x.running[q] = e
-	go func() {
-		defer stop()
-		report := x.examine(ctx, q.Image, q.Platform)
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		delete(x.running, q)
-		e.report = report
-		close(e.done)
-	}()
-	return e
-}
-
-// leave ends an examination that no request waits for.
-func (x *examinations) leave(e *examination) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if e.waiting--; e.waiting == 0 {
-		e.stop()
-	}
+	return report, nil
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/glob"
 )
 
 // Filter chooses failures. The zero value of a field chooses all.
@@ -27,7 +28,7 @@ func (f *Filter) match(x *Failure) bool {
 	if _, ok := x.Clients[f.Client]; f.Client != "" && f.Client != x.Client && !ok {
 		return false
 	}
-	return f.Image == "" || glob(f.Image, x.Image) || glob(f.Image, repository(x.Image))
+	return f.Image == "" || glob.Text(f.Image, x.Image) || glob.Text(f.Image, repository(x.Image))
 }
 
 // repository is an image without its tag and digest.
@@ -37,27 +38,6 @@ func repository(image string) string {
 		image = image[:i]
 	}
 	return image
-}
-
-// glob matches with * for any characters, in linear time for each of them.
-func glob(pattern, s string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return pattern == s
-	}
-	if !strings.HasPrefix(s, parts[0]) {
-		return false
-	}
-	s = s[len(parts[0]):]
-	last := parts[len(parts)-1]
-	for _, p := range parts[1 : len(parts)-1] {
-		_, rest, ok := strings.Cut(s, p)
-		if !ok {
-			return false
-		}
-		s = rest
-	}
-	return strings.HasSuffix(s, last)
 }
 
 // Summary counts failed pulls.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -62,7 +63,7 @@ type inference struct {
 
 func newInference() *inference {
 	return &inference{
-		waiting: list.New(), shares: newShares[*list.Element](maxOpen), indexes: make(map[oci.Digest]*index),
+		waiting: list.New(), shares: newShares[*list.Element](maxOpen),
 		platforms: make(map[string]*share[*learned]), known: newShares[*learned](maxLearned),
 	}
 }
@@ -85,11 +86,8 @@ func (i *inference) indexOf(r Request) *index {
 	if x, ok := i.indexes[r.Ref.Digest]; ok {
 		return x
 	}
-	if len(i.indexes) >= maxIndexes {
-		clear(i.indexes)
-	}
 	x := parseIndex(r.Index)
-	i.indexes[r.Ref.Digest] = x
+	bounded.Put(&i.indexes, r.Ref.Digest, x, maxIndexes)
 	return x
 }
 

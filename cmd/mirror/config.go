@@ -216,12 +216,13 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 	for _, o := range c.Overrides {
 		t.field(o.Path, "from %s", o.Variable)
 	}
-	text := fmt.Sprintf("%s: valid\n\n%s\nA running mirror reads this file again when it changes; mirror config print marks the "+
-		"settings that need a restart.\n", cmp.Or(file, "no file, built-in defaults"), &t)
-	for _, warning := range warnings {
-		text += fmt.Sprintf("\nwarning: %s\n", warning)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: valid\n\n%s\nA running mirror reads this file again when it changes; mirror config print marks the settings that "+
+		"need a restart.\n", cmp.Or(file, "no file, built-in defaults"), &t)
+	for _, text := range warnings {
+		fmt.Fprintf(&b, "\nwarning: %s\n", text)
 	}
-	return write(out, text)
+	return write(out, b.String())
 }
 
 // diskWarnings are warnings about settings that the disk of the cache does not allow, where it is a disk of this machine.
