@@ -26,9 +26,9 @@ func All() []Scene {
 // Elsewhere are the reasons that no scene is about, and why.
 var Elsewhere = map[string]string{
 	"overloaded":     "it takes ten thousand connections",
-	"stopping":       "who pulls is served to the end, and nobody else gets in",
+	"stopping":       "pulls under way are served to the end, and no other begins",
 	"bad-request":    "no client sends one: it refuses the image's name itself",
-	"internal-error": "none is known",
+	"internal-error": "no way to cause it is known",
 	"client-gone":    "the client has left",
 	"too-slow":       "the client has left",
 }
@@ -262,7 +262,7 @@ func limits() []Scene {
 			return err
 		}},
 		{Reason: "data-limited", Name: "data", set: limited(origin.ErrorBody("TOOMANYREQUESTS", "Data limit exceeded"),
-			"data.example limits how many bytes", "give the mirror a credential")},
+			"data.example has a monthly download quota", "give the mirror a credential")},
 	}
 }
 
