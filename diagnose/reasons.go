@@ -121,19 +121,11 @@ var reasons = []properties{
 	},
 	{
 		reason: DNSFailed, class: ClassNetwork, answer: unavailable,
-		advice: Advice{
-			"DNS did not answer for {host}",
-			"check the resolvers in /etc/resolv.conf where the client runs",
-			"nslookup {name}",
-		},
+		advice: Advice{"DNS did not answer for {host}", "check the resolvers in /etc/resolv.conf where the client runs", "nslookup {name}"},
 	},
 	{
 		reason: ConnectRefused, class: ClassNetwork, answer: unavailable,
-		advice: Advice{
-			"{host} refuses the connection: nothing listens there",
-			"see that it runs, and that the port is right",
-			askHost,
-		},
+		advice: Advice{"{host} refuses the connection: nothing listens there", "see that it runs, and that the port is right", askHost},
 	},
 	{
 		reason: ConnectTimeout, class: ClassNetwork, answer: unavailable,
@@ -161,11 +153,7 @@ var reasons = []properties{
 	},
 	{
 		reason: UpstreamTimeout, class: ClassNetwork, answer: late,
-		advice: Advice{
-			"{host} took too long to answer",
-			"pull again; if it stays, see how the registry and the path to it are",
-			askHost,
-		},
+		advice: Advice{"{host} took too long to answer", "pull again; if it stays, see how the registry and the path to it are", askHost},
 	},
 	{reason: Stalled, class: ClassNetwork, answer: late},
 	{
@@ -196,11 +184,7 @@ var reasons = []properties{
 	},
 	{
 		reason: TLSExpired, class: ClassTLS, answer: unavailable,
-		advice: Advice{
-			"the certificate of {host} has expired",
-			"renew it there; if it has not expired, the client's clock is ahead",
-			showCert,
-		},
+		advice: Advice{"the certificate of {host} has expired", "renew it there; if it has not expired, the client's clock is ahead", showCert},
 	},
 	{
 		reason: TLSHandshake, class: ClassTLS, answer: unavailable,
@@ -220,44 +204,24 @@ var reasons = []properties{
 	},
 	{
 		reason: HTTPSNotHTTP, class: ClassTLS, answer: unavailable,
-		advice: Advice{
-			"the client speaks plain http, and {host} answers TLS",
-			"write https:// for this host in the client's registry configuration",
-			askHost,
-		},
+		advice: Advice{"the client speaks plain http, and {host} answers TLS", "write https:// for this host in the client's registry configuration", askHost},
 	},
 	{
 		reason: ClockSkew, class: ClassTLS, answer: unavailable,
-		advice: Advice{
-			"by the client's clock the certificate of {host} is not valid yet",
-			"set the clock",
-			"timedatectl",
-		},
+		advice: Advice{"by the client's clock the certificate of {host} is not valid yet", "set the clock", "timedatectl"},
 	},
 
 	{
 		reason: CredentialsMissing, class: ClassAuth, answer: denied,
-		advice: Advice{
-			"{host} wants a login, and got none that it takes",
-			"",
-			"",
-		},
+		advice: Advice{"{host} wants a login, and got none that it takes", "", ""},
 	},
 	{
 		reason: CredentialsRejected, class: ClassAuth, answer: denied,
-		advice: Advice{
-			"{host} says that the login is wrong",
-			"correct the login; the password or token may have been changed",
-			"",
-		},
+		advice: Advice{"{host} says that the login is wrong", "correct the login; the password or token may have been changed", ""},
 	},
 	{
 		reason: CredentialsExpired, class: ClassAuth, answer: denied,
-		advice: Advice{
-			"the login for {host} has expired",
-			"renew it",
-			"",
-		},
+		advice: Advice{"the login for {host} has expired", "renew it", ""},
 	},
 	{
 		reason: CredentialSourceFailed, class: ClassAuth, answer: denied,
@@ -269,45 +233,25 @@ var reasons = []properties{
 	},
 	{
 		reason: UpstreamForbidden, class: ClassAuth, answer: denied,
-		advice: Advice{
-			"this client may not pull {image}",
-			"give the user, role or identity that pulls the right to read this repository",
-			"",
-		},
+		advice: Advice{"this client may not pull {image}", "give the user, role or identity that pulls the right to read this repository", ""},
 	},
 	{
 		reason: TokenServiceRefused, class: ClassAuth, answer: denied,
-		advice: Advice{
-			"the token service of {host} refused the request",
-			"check the login, and the name of the repository",
-			askHost,
-		},
+		advice: Advice{"the token service of {host} refused the request", "check the login, and the name of the repository", askHost},
 	},
 	{reason: AuthHostNotAllowed, class: ClassAuth, answer: unavailable},
 
 	{
 		reason: TagNotFound, class: ClassMissing, answer: missing,
-		advice: Advice{
-			"the registry has no {such}",
-			"check name and tag, or push it",
-			listTags,
-		},
+		advice: Advice{"the registry has no {such}", "check name and tag, or push it", listTags},
 	},
 	{
 		reason: RepositoryNotFound, class: ClassMissing, answer: noName,
-		advice: Advice{
-			"{host} has no such repository",
-			"check the image's name",
-			listTags,
-		},
+		advice: Advice{"{host} has no such repository", "check the image's name", listTags},
 	},
 	{
 		reason: DigestNotFound, class: ClassMissing, answer: missing,
-		advice: Advice{
-			"{host} does not have that digest",
-			"use a tag or digest that is there; it may have been removed",
-			listTags,
-		},
+		advice: Advice{"{host} does not have that digest", "use a tag or digest that is there; it may have been removed", listTags},
 	},
 	{
 		reason: PlatformMissing, class: ClassMissing, origin: Inferred,
@@ -320,45 +264,25 @@ var reasons = []properties{
 
 	{
 		reason: NotFoundOrNoAccess, class: ClassUndecided, answer: denied,
-		advice: Advice{
-			"{image} does not exist, or is private; {host} does not say which",
-			"check name and tag",
-			"",
-		},
+		advice: Advice{"{image} does not exist, or is private; {host} does not say which", "check name and tag", ""},
 	},
 
 	{
 		reason: RateLimited, class: ClassLimit, answer: limited,
-		advice: Advice{
-			"the limit on pulls of {host} is used up",
-			"pull with a login, or through a mirror; the limit resets by itself",
-			"",
-		},
+		advice: Advice{"the limit on pulls of {host} is used up", "pull with a login, or through a mirror; the limit resets by itself", ""},
 	},
 	{
 		reason: AbuseLimited, class: ClassLimit, answer: limited,
-		advice: Advice{
-			"{host} gets too many requests from this address",
-			"spread the pulls, or send them through a mirror",
-			"",
-		},
+		advice: Advice{"{host} gets too many requests from this address", "spread the pulls, or send them through a mirror", ""},
 	},
 	{
 		reason: DataLimited, class: ClassLimit, answer: limited,
-		advice: Advice{
-			"the limit on anonymous downloads of {host} is used up",
-			"pull with a login, or through a mirror",
-			"",
-		},
+		advice: Advice{"the limit on anonymous downloads of {host} is used up", "pull with a login, or through a mirror", ""},
 	},
 
 	{
 		reason: UpstreamError, class: ClassUpstream, answer: unavailable,
-		advice: Advice{
-			"{host} failed",
-			"pull again; if it stays, see its status page or its log",
-			askHost,
-		},
+		advice: Advice{"{host} failed", "pull again; if it stays, see its status page or its log", askHost},
 	},
 	{
 		reason: UpstreamBlocked, class: ClassUpstream, answer: denied,
@@ -370,11 +294,7 @@ var reasons = []properties{
 	},
 	{
 		reason: NotARegistry, class: ClassUpstream, answer: unavailable,
-		advice: Advice{
-			"what answered for {host} is not a registry",
-			"check the host in the image's name, and for a proxy or login page before it",
-			askHost,
-		},
+		advice: Advice{"what answered for {host} is not a registry", "check the host in the image's name, and for a proxy or login page before it", askHost},
 	},
 	{
 		reason: UnsupportedImage, class: ClassUpstream, answer: unavailable,
@@ -397,11 +317,7 @@ var reasons = []properties{
 	{reason: UnknownUpstream, class: ClassMirror, answer: noName},
 	{
 		reason: ClientForbidden, class: ClassMirror, answer: denied,
-		advice: Advice{
-			"no rule of the mirror lets clients pull it",
-			"add it to rules in the mirror's configuration, or pull it from the registry itself",
-			"",
-		},
+		advice: Advice{"no rule of the mirror lets clients pull it", "add it to rules in the mirror's configuration, or pull it from the registry itself", ""},
 	},
 	{reason: Overloaded, class: ClassMirror, answer: busy},
 	{reason: QueueTimeout, class: ClassMirror, answer: late},
@@ -478,10 +394,6 @@ var reasons = []properties{
 	},
 	{
 		reason: Unknown, class: ClassUnknown, origin: OnNode,
-		advice: Advice{
-			"the text does not say why",
-			"look at the runtime's log there, or ask the registry step by step",
-			"mirror doctor image {image}",
-		},
+		advice: Advice{"the text does not say why", "look at the runtime's log there, or ask the registry step by step", "mirror doctor image {image}"},
 	},
 }
