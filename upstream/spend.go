@@ -3,12 +3,13 @@ package upstream
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/limit"
 )
 
@@ -18,10 +19,6 @@ func Spare(ctx context.Context) context.Context { return context.WithValue(ctx, 
 
 type spareKey struct{}
 
-// ErrNotAsked is in the Step of a request that was not made, since the limit that it counts for is reached: the status of
-// the Error is what was said before.
-var ErrNotAsked = errors.New("the limit is reached, so nobody was asked")
-
 // sources are who we may be to the endpoint for the repository, in the order in which that is tried: of those that fit
 // best the one with most left of its limits first, and behind all of them those that have nothing left or that the
 // repository has refused lately. There is always one; a credential is never shown to another endpoint than its own.
@@ -30,7 +27,7 @@ func (c *call) sources() []auth.Source {
 	switch {
 	case c.as.own && c.ep.credential != nil:
 		s = c.ep.credential
-	case c.ep.itself:
+	case c.ep.IsRegistry:
 		s = c.as.source
 	}
 	all := auth.All(s, c.name)
@@ -76,7 +73,7 @@ func (c *call) source() auth.Source {
 }
 
 // turns goes on as the next of our sources that has something left for what is asked. False: there is none.
-func (c *call) turns(ctx context.Context, s *session, a ask) bool {
+func (c *call) turns(ctx context.Context, s *session, a endpoint.Request) bool {
 	if s.cred.IsAnonymous() || c.anonymous() {
 		return false
 	}
@@ -95,15 +92,15 @@ func (c *call) turns(ctx context.Context, s *session, a ask) bool {
 	return false
 }
 
-func (c *call) classOf(cred auth.Credential, a ask) limit.Class {
-	return limit.Class{Credential: cred.Name, Method: a.method, Target: string(a.step)}
+func (c *call) classOf(cred auth.Credential, a endpoint.Request) limit.Class {
+	return limit.Class{Credential: cred.Name, Method: a.Method, Target: string(a.Step)}
 }
 
 // counted reports whether we keep what a credential has left. Those of clients, which have no name, are their own business.
 func counted(cred auth.Credential) bool { return cred.IsAnonymous() || cred.Name != "" }
 
 // spent reports whether a credential has nothing left for what is asked.
-func (c *call) spent(ctx context.Context, cred auth.Credential, a ask) bool {
+func (c *call) spent(ctx context.Context, cred auth.Credential, a endpoint.Request) bool {
 	return counted(cred) && c.ep.limits.Exhausted(c.classOf(cred, a), c.reserve(ctx))
 }
 
@@ -116,7 +113,7 @@ func (c *call) reserve(ctx context.Context) float64 {
 }
 
 // admit is limit.Limits.Admit for a credential.
-func (c *call) admit(ctx context.Context, cred auth.Credential, a ask) (p limit.Pause, ok bool, done func()) {
+func (c *call) admit(ctx context.Context, cred auth.Credential, a endpoint.Request) (p limit.Pause, ok bool, done func()) {
 	if !counted(cred) {
 		return limit.Pause{}, true, func() {}
 	}
@@ -124,7 +121,7 @@ func (c *call) admit(ctx context.Context, cred auth.Credential, a ask) (p limit.
 }
 
 // saves goes on without what has nothing left: as another of our sources, or as nobody. The error is why not.
-func (c *call) saves(ctx context.Context, s *session, a ask, f *fault) (again bool, err error) {
+func (c *call) saves(ctx context.Context, s *session, a endpoint.Request, f *fault.Failure) (again bool, err error) {
 	if s.spent == nil || !s.cred.IsAnonymous() {
 		s.spent = f
 	}
@@ -157,35 +154,35 @@ func (s *session) waits(ctx context.Context, p limit.Pause) bool {
 }
 
 // stopped is the failure of a request that is not made: what was last said to one like it.
-func (c *call) stopped(a ask, p limit.Pause) *fault {
-	host, _ := originOf(a.url)
-	f := &fault{stage: a.step, step: Step{Name: a.step, Host: host.String(), Err: ErrNotAsked}}
+func (c *call) stopped(a endpoint.Request, p limit.Pause) *fault.Failure {
+	host, _ := endpoint.OriginOf(a.URL)
+	f := &fault.Failure{Stage: a.Step, Step: fault.Step{Name: a.Step, Host: host.String(), Err: fault.ErrNotAsked}}
 	var refused bool
-	if f.refusal, refused = refusalIn(p.Cause); !refused {
-		f.refusal = refusal{status: http.StatusTooManyRequests, size: -1}
+	if f.Refusal, refused = fault.RefusalIn(p.Cause); !refused {
+		f.Refusal = fault.Refusal{Status: http.StatusTooManyRequests, Size: -1}
 	}
-	f.retryAfter = max(time.Until(p.Until), time.Second)
-	c.trace(f.step)
+	f.RetryAfter = max(time.Until(p.Until), time.Second)
+	c.trace.Add(f.Step)
 	return f
 }
 
 // limited takes in a 429.
-func (c *call) limited(s *session, a ask, f *fault) {
+func (c *call) limited(s *session, a endpoint.Request, f *fault.Failure) {
 	if !counted(s.cred) {
 		return
 	}
 	cause := *f
-	d, stated := c.ep.limits.Refused(c.classOf(s.cred, a), f.retryAfter, &cause)
-	f.retryAfter, f.unsaid = d, !stated
+	d, stated := c.ep.limits.Refused(c.classOf(s.cred, a), f.RetryAfter, &cause)
+	f.RetryAfter, f.Assumed = d, !stated
 }
 
 // looks asks by HEAD, which costs nothing where manifests are counted, whether there is more by now.
-func (c *call) looks(ctx context.Context, s *session, a ask) bool {
+func (c *call) looks(ctx context.Context, s *session, a endpoint.Request) bool {
 	if !counted(s.cred) || !c.ep.limits.RecheckDue(c.classOf(s.cred, a)) {
 		return false
 	}
 	head := a
-	head.method = http.MethodHead
+	head.Method = http.MethodHead
 	resp, err := c.send(ctx, head)
 	if err == nil {
 		_ = resp.Body.Close()
@@ -194,10 +191,10 @@ func (c *call) looks(ctx context.Context, s *session, a ask) bool {
 }
 
 // why is the error of a session that has come to its end with err: what our credential met first, if it met something.
-func (s *session) why(err error) error { return orElse(s.first, orElse(s.spent, err)) }
+func (s *session) why(err error) error { return cmp.Or(s.first, cmp.Or(s.spent, err)) }
 
 // count takes in what an answer says of our limits. Those of clients' own credentials are not kept.
-func (c *call) count(cred auth.Credential, g grant, a ask, resp *http.Response, began time.Time) {
+func (c *call) count(cred auth.Credential, g grant, a endpoint.Request, resp *http.Response, began time.Time) {
 	who := cred.Name
 	if g.value.IsZero() {
 		who = ""
@@ -213,7 +210,7 @@ func (c *call) count(cred auth.Credential, g grant, a ask, resp *http.Response, 
 		return
 	}
 	attrs := []any{
-		"endpoint", c.ep.name, "credential", orElse(who, "anonymous"), "limit", b.Limit, "remaining", b.Remaining,
+		"endpoint", c.ep.Name, "credential", cmp.Or(who, "anonymous"), "limit", b.Limit, "remaining", b.Remaining,
 		"reset_at", b.MoreAt().UTC().Format(time.RFC3339),
 	}
 	if b.Remaining == 0 {

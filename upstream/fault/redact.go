@@ -1,4 +1,4 @@
-package upstream
+package fault
 
 import (
 	"encoding/base64"
@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -16,7 +15,7 @@ import (
 
 // The most that is kept of what an upstream says, in bytes.
 const (
-	maxMessage   = 300
+	MaxMessage   = 300
 	maxChallenge = 600
 )
 
@@ -47,7 +46,7 @@ var tokenMember = regexp.MustCompile(`(?i)(["'](?:(?:access|refresh|id)_?token|t
 	`((?:[^"'\\]|\\[^"'])*)`)
 
 // tokensIn are the values that a document has as tokens: no other part of it may repeat them.
-func tokensIn(b []byte) []auth.Credential {
+func TokensIn(b []byte) []auth.Credential {
 	const shortest, most = 8, 16
 	var all []auth.Credential
 	for _, m := range tokenMember.FindAllSubmatch(b, most) {
@@ -93,8 +92,8 @@ func redact(s string, known ...auth.Credential) string {
 }
 
 // tidy is a text of an upstream as it may be shown: one line of at most n bytes without secrets.
-func tidy(s string, n int, known ...auth.Credential) string {
-	return oneLine(redact(oneLine(s, maxErrorBody), known...), n)
+func Tidy(s string, n int, known ...auth.Credential) string {
+	return OneLine(redact(OneLine(s, MaxErrorBody), known...), n)
 }
 
 // secretTexts are the forms in which an upstream could repeat our credential: as it is, as it was sent, and as either is
@@ -121,45 +120,8 @@ func secretTexts(c auth.Credential) []string {
 	return slices.Compact(texts)
 }
 
-// maxShown is how many tokens are kept out of messages.
-const maxShown = 64
-
-// shown are the tokens that were shown last: who has seen one can repeat it, to anybody.
-type shown struct {
-	mu    sync.Mutex // guards what follows; a leaf
-	known map[auth.Secret]bool
-	order []auth.Secret
-}
-
-func (s *shown) add(token auth.Secret) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.known[token]:
-		return
-	case s.known == nil:
-		s.known = make(map[auth.Secret]bool)
-	case len(s.order) == maxShown:
-		delete(s.known, s.order[0])
-		s.order = s.order[1:]
-	}
-	s.known[token] = true
-	s.order = append(s.order, token)
-}
-
-// secrets are what must be in no message.
-func (c *core) secrets() []auth.Credential {
-	all := c.health.secrets()
-	c.shown.mu.Lock()
-	defer c.shown.mu.Unlock()
-	for _, token := range c.shown.order {
-		all = append(all, auth.Credential{Identity: token})
-	}
-	return all
-}
-
 // oneLine makes a text one printable line of at most n bytes.
-func oneLine(s string, n int) string {
+func OneLine(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r), r == utf8.RuneError:

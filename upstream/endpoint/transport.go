@@ -1,4 +1,4 @@
-package upstream
+package endpoint
 
 import (
 	"context"
@@ -7,21 +7,23 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // newTransport makes connections of one kind. They speak HTTP/1.1: registries that keep their blobs send them over
 // the same connections as manifests, and one stream of Go's HTTP/2 is slower and stops at its window of 4 MiB per
 // round trip.
-func newTransport(ep *endpoint, e Endpoint, o Options, d *dialer) *http.Transport {
+func newTransport(e *Endpoint) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:                  func(r *http.Request) (*url.URL, error) { return ep.proxy(r.URL) },
+		Proxy:                  func(r *http.Request) (*url.URL, error) { return e.Proxy(r.URL) },
 		OnProxyConnectResponse: refusedByProxy,
-		DialContext:            d.dial,
-		TLSClientConfig:        &tls.Config{RootCAs: e.RootCAs, MinVersion: tls.VersionTLS12},
+		DialContext:            e.o.Dialer.Dial,
+		TLSClientConfig:        &tls.Config{RootCAs: e.o.RootCAs, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    10 * time.Second,
-		ResponseHeaderTimeout:  o.HeaderTimeout,
+		ResponseHeaderTimeout:  e.o.HeaderTimeout,
 		// A blob's digest is of the bytes as they are stored: nobody may unpack them on the way.
 		DisableCompression:     true,
 		Protocols:              protocols,
@@ -36,7 +38,7 @@ func refusedByProxy(_ context.Context, proxy *url.URL, req *http.Request, resp *
 	if resp.StatusCode == http.StatusOK {
 		return nil
 	}
-	return &ProxyError{Proxy: proxy.Host, Target: req.Host, Status: resp.StatusCode}
+	return &fault.ProxyError{Proxy: proxy.Host, Target: req.Host, Status: resp.StatusCode}
 }
 
 // bare carries no credentials: what leads away from the registry goes over it.

@@ -1,8 +1,9 @@
-package upstream
+package fault
 
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -64,20 +65,14 @@ type Error struct {
 	RetryAfter time.Duration // 0: not said
 	// MirrorReason is the reason in the Mirror-Reason header of that answer: it came from a mirror, perhaps from this one.
 	MirrorReason string
-	Credential   auth.Status // zero: anonymous
-	PublicOnly   bool        // no credential of ours was shown, or would be, for what may be private: see Options.Public
-	Open         bool        // the registry had shown a manifest of the repository without a login: what it refuses is not private
-	Budget       *Budget     // of who was limited, as last said; nil: not said, or nobody was limited
+	Credential   auth.Status   // zero: anonymous
+	PublicOnly   bool          // no credential of ours was shown, or would be, for what may be private: see Options.Public
+	Open         bool          // the registry had shown a manifest of the repository without a login: what it refuses is not private
+	Budget       *limit.Budget // of who was limited, as last said; nil: not said, or nobody was limited
 	Steps        []Step
 	Probe        *Probe // what a further question has shown; nil: none was asked, or nothing came of it
 	Err          error  // the cause below, may be nil where Status says it all
 }
-
-type (
-	Budget = limit.Budget // what a registry has said is left of a limit
-	Spent  = limit.Spent  // what used it up
-	Use    = limit.Use    // a part of that
-)
 
 // BodyKind is the shape of an error body.
 type BodyKind string
@@ -222,4 +217,34 @@ const (
 
 func (e *ContentError) Error() string {
 	return fmt.Sprintf("%s: want %s, got %s", e.Kind, e.Want, e.Got)
+}
+
+// QueueError says that a blob waited too long for its turn, since the mirror was busy with others of that endpoint.
+type QueueError struct {
+	Endpoint string        // as Registry.State names it
+	Most     int           // transfers at once
+	Waiting  int           // when it gave up
+	Waited   time.Duration // 0: it doesn't wait
+}
+
+func (e *QueueError) Error() string {
+	return fmt.Sprintf("all %d transfers from %s are in use, after %s", e.Most, e.Endpoint, e.Waited.Round(time.Millisecond))
+}
+
+// ErrNotAsked is in the Step of a request that was not made, since the limit that it counts for is reached: the status of
+// the Error is what was said before.
+var ErrNotAsked = errors.New("the limit is reached, so nobody was asked")
+
+// wrongEncoding is the error for bytes that are not the content, and said to be in a coding.
+func WrongCoding(h http.Header) error {
+	return &ContentError{Kind: ContentEncoding, Want: "identity", Got: OneLine(h.Get("Content-Encoding"), 80)}
+}
+
+// tooLarge is the error for a document above a limit, of size bytes where that is said.
+func TooLarge(what string, limit, size int64) *ContentError {
+	e := &ContentError{Kind: ContentTooLarge, Want: fmt.Sprintf("%s of at most %d bytes", what, limit), Got: "more"}
+	if size >= 0 {
+		e.Got = fmt.Sprintf("%d bytes", size)
+	}
+	return e
 }

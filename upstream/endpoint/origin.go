@@ -1,4 +1,4 @@
-package upstream
+package endpoint
 
 import (
 	"fmt"
@@ -10,19 +10,19 @@ import (
 )
 
 // origin is where a URL leads: what credentials are bound to.
-type origin struct{ scheme, host, port string }
+type Origin struct{ Scheme, Host, port string }
 
 // originOf reads a URL's origin, with the default port filled in. False: it is none that we would ask.
-func originOf(u *url.URL) (origin, bool) {
-	o := origin{scheme: strings.ToLower(u.Scheme), host: strings.ToLower(u.Hostname()), port: u.Port()}
-	if u.Opaque != "" || !isHost(o.host) {
+func OriginOf(u *url.URL) (Origin, bool) {
+	o := Origin{Scheme: strings.ToLower(u.Scheme), Host: strings.ToLower(u.Hostname()), port: u.Port()}
+	if u.Opaque != "" || !isHost(o.Host) {
 		return o, false
 	}
 	switch {
-	case o.scheme != "https" && o.scheme != "http":
+	case o.Scheme != "https" && o.Scheme != "http":
 		return o, false
 	case o.port == "":
-		o.port = defaultPort(o.scheme)
+		o.port = defaultPort(o.Scheme)
 	default:
 		n, err := strconv.ParseUint(o.port, 10, 16)
 		if err != nil || n == 0 {
@@ -41,19 +41,19 @@ func defaultPort(scheme string) string {
 }
 
 // String is host[:port], without the port that goes without saying.
-func (o origin) String() string {
-	if o.port == defaultPort(o.scheme) || o.port == "" {
-		if strings.Contains(o.host, ":") {
-			return "[" + o.host + "]"
+func (o Origin) String() string {
+	if o.port == defaultPort(o.Scheme) || o.port == "" {
+		if strings.Contains(o.Host, ":") {
+			return "[" + o.Host + "]"
 		}
-		return o.host
+		return o.Host
 	}
-	return net.JoinHostPort(o.host, o.port)
+	return net.JoinHostPort(o.Host, o.port)
 }
 
 // literal is the host as an address, where it is one.
-func (o origin) literal() (netip.Addr, bool) {
-	a, err := netip.ParseAddr(o.host)
+func (o Origin) literal() (netip.Addr, bool) {
+	a, err := netip.ParseAddr(o.Host)
 	return a, err == nil
 }
 
@@ -82,7 +82,7 @@ type names []named
 
 type named struct{ host, port string }
 
-func parseNames(list []string) (names, error) {
+func ParseNames(list []string) (names, error) {
 	var ns names
 	for _, s := range list {
 		host, port := strings.ToLower(s), ""
@@ -101,9 +101,9 @@ func parseNames(list []string) (names, error) {
 	return ns, nil
 }
 
-func (ns names) has(o origin) bool {
+func (ns names) Has(o Origin) bool {
 	for _, n := range ns {
-		if (n.port == "" || n.port == o.port) && matchHost(n.host, o.host) {
+		if (n.port == "" || n.port == o.port) && matchHost(n.host, o.Host) {
 			return true
 		}
 	}

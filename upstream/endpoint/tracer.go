@@ -1,4 +1,4 @@
-package upstream
+package endpoint
 
 import (
 	"crypto/tls"
@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // tracer notes what one request went through. Its hooks are called from goroutines of the transport, some of them
@@ -71,20 +73,20 @@ func (t *tracer) hooks() *httptrace.ClientTrace {
 
 // steps ends the tracing and gives what happened, in order. The last step is the request itself, or the part of the
 // connection that broke with err.
-func (t *tracer) steps(last Step, proxy *url.URL) []Step {
+func (t *tracer) steps(last fault.Step, proxy *url.URL) []fault.Step {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
 	last.Addr = t.addr
 	t.tls.addr = t.dial.addr
-	var steps []Step
+	var steps []fault.Step
 	if !t.reused {
 		for _, s := range []struct {
-			name StepName
+			name fault.StepName
 			*stage
-		}{{StepDNS, &t.dns}, {StepDial, &t.dial}, {StepTLS, &t.tls}} {
+		}{{fault.StepDNS, &t.dns}, {fault.StepDial, &t.dial}, {fault.StepTLS, &t.tls}} {
 			if s.ended {
-				steps = append(steps, Step{Name: s.name, Host: last.Host, Addr: s.addr, Took: s.took, Err: s.err})
+				steps = append(steps, fault.Step{Name: s.name, Host: last.Host, Addr: s.addr, Took: s.took, Err: s.err})
 			}
 		}
 	}
@@ -92,7 +94,7 @@ func (t *tracer) steps(last Step, proxy *url.URL) []Step {
 		return append(steps, last)
 	}
 	last.For, last.Name, last.Addr = last.Name, t.broken(last.Err, proxy != nil), t.dial.addr
-	if last.Name == StepProxy && proxy != nil {
+	if last.Name == fault.StepProxy && proxy != nil {
 		last.Host = proxy.Host
 	}
 	if n := len(steps); n > 0 && steps[n-1].Name == last.Name {
@@ -102,23 +104,23 @@ func (t *tracer) steps(last Step, proxy *url.URL) []Step {
 }
 
 // broken is the part that a connection which never came about broke in. The lock is held.
-func (t *tracer) broken(err error, proxied bool) StepName {
-	if _, ok := errors.AsType[*ProxyError](err); ok {
-		return StepProxy
+func (t *tracer) broken(err error, proxied bool) fault.StepName {
+	if _, ok := errors.AsType[*fault.ProxyError](err); ok {
+		return fault.StepProxy
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "proxyconnect" {
-		return StepProxy
+		return fault.StepProxy
 	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
-		return StepDNS
+		return fault.StepDNS
 	}
 	switch {
 	case !t.tls.begun.IsZero():
-		return StepTLS
+		return fault.StepTLS
 	case !t.dns.begun.IsZero() && !t.dns.ended:
-		return StepDNS
+		return fault.StepDNS
 	case proxied && t.dial.ended && t.dial.err == nil: // it took the connection and did not answer the CONNECT
-		return StepProxy
+		return fault.StepProxy
 	}
-	return StepDial
+	return fault.StepDial
 }

@@ -1,11 +1,10 @@
-package upstream
+package endpoint
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/guard"
@@ -13,9 +12,7 @@ import (
 
 // A document is read at a least pace: a registry that sends a byte now and then would keep the memory that its document has.
 const (
-	paceRate     = 16 << 10         // bytes a second, on top of which a document has
-	paceManifest = 3 * time.Second  // a manifest
-	paceList     = 10 * time.Second // a list: some registries put it together while they send it
+	paceRate = 16 << 10 // bytes a second, on top of which a document has
 )
 
 // paceError says that a document came too slowly.
@@ -35,8 +32,8 @@ func (e *paceError) Timeout() bool { return true }
 func (e *paceError) Unwrap() error { return context.DeadlineExceeded }
 
 // paced has an answer's body end with a *paceError where it comes too slowly. Only the time of its reads counts.
-func paced(resp *answer, grace time.Duration) {
-	if m, ok := resp.Body.(*meter); ok {
+func SetPace(body io.Reader, grace time.Duration) {
+	if m, ok := body.(*meter); ok {
 		m.grace = grace
 	}
 }
@@ -61,17 +58,4 @@ func (m *meter) timed(p []byte) (int, error) {
 	n, err := m.body.Read(p)
 	m.waited += time.Since(began)
 	return n, err
-}
-
-// fill reads on until b has n bytes. Its error is that of the body, io.EOF at its end.
-func fill(b []byte, r io.Reader, n int64) ([]byte, error) {
-	b = slices.Grow(b, max(0, int(n)-len(b)))
-	for int64(len(b)) < n {
-		got, err := r.Read(b[len(b):n])
-		b = b[:len(b)+got]
-		if err != nil {
-			return b, err
-		}
-	}
-	return b, nil
 }

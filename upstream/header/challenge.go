@@ -1,11 +1,11 @@
-package upstream
+package header
 
 import "strings"
 
 // challenge is one way in that a WWW-Authenticate header offers (RFC 9110, section 11.6.1).
-type challenge struct {
-	scheme string            // in lower case
-	params map[string]string // names in lower case; of two with one name the first
+type Challenge struct {
+	Scheme string            // in lower case
+	Params map[string]string // names in lower case; of two with one name the first
 }
 
 // The most of a header that is looked at.
@@ -16,8 +16,8 @@ const (
 
 // parseChallenges reads every challenge of every value. It is lenient, since registries are: unquoted URLs, no space
 // after commas, a quote that never ends. What it can't read it leaves out.
-func parseChallenges(values []string) []challenge {
-	var all []challenge
+func ParseChallenges(values []string) []Challenge {
+	var all []Challenge
 	for _, v := range values {
 		all = append(all, parseChallenge(v[:min(len(v), maxChallengeBytes)])...)
 		if len(all) >= maxChallenges {
@@ -27,7 +27,7 @@ func parseChallenges(values []string) []challenge {
 	return all
 }
 
-func parseChallenge(s string) (all []challenge) {
+func parseChallenge(s string) (all []Challenge) {
 	for {
 		s = strings.TrimLeft(s, " \t,")
 		word := s[:tokenLen(s)]
@@ -41,7 +41,7 @@ func parseChallenge(s string) (all []challenge) {
 		s = s[len(word):]
 		rest := strings.TrimLeft(s, " \t")
 		if !strings.HasPrefix(rest, "=") {
-			all = append(all, challenge{scheme: strings.ToLower(word), params: make(map[string]string)})
+			all = append(all, Challenge{Scheme: strings.ToLower(word), Params: make(map[string]string)})
 			continue
 		}
 		if after := strings.TrimLeft(rest, "="); after == "" || after[0] == ',' {
@@ -53,8 +53,8 @@ func parseChallenge(s string) (all []challenge) {
 		if len(all) == 0 {
 			continue // a parameter of nothing
 		}
-		if name := strings.ToLower(word); all[len(all)-1].params[name] == "" {
-			all[len(all)-1].params[name] = value
+		if name := strings.ToLower(word); all[len(all)-1].Params[name] == "" {
+			all[len(all)-1].Params[name] = value
 		}
 	}
 }
@@ -95,11 +95,11 @@ func tokenLen(s string) int {
 }
 
 // find is the first challenge of a scheme that has what it needs: Bearer a realm, Basic nothing.
-func find(all []challenge, scheme string) (challenge, bool) {
+func FindChallenge(all []Challenge, scheme string) (Challenge, bool) {
 	for _, c := range all {
-		if c.scheme == scheme && (scheme != "bearer" || c.params["realm"] != "") {
+		if c.Scheme == scheme && (scheme != "bearer" || c.Params["realm"] != "") {
 			return c, true
 		}
 	}
-	return challenge{}, false
+	return Challenge{}, false
 }

@@ -1,9 +1,11 @@
-package upstream
+package fault
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"html"
 	"io"
 	"mime"
@@ -11,68 +13,70 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/header"
 	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // byteOrderMark is what some put before JSON.
-const byteOrderMark = "\xef\xbb\xbf"
+const ByteOrderMark = "\xef\xbb\xbf"
 
 // maxErrorBody is how much of an error's body is read, in bytes.
-const maxErrorBody = 64 << 10
+const MaxErrorBody = 64 << 10
 
 // refusal is a failed answer as far as it explains itself.
-type refusal struct {
-	status     int
-	code       string
-	message    string
-	kind       BodyKind
-	challenge  string
-	challenges []challenge
-	retryAfter time.Duration
-	unsaid     bool   // retryAfter is how long we obey what did not say how long
-	mirror     string // the reason of another mirror, or of this one
-	size       int64  // of what a range asked for lies beyond; -1: not said
+type Refusal struct {
+	Status     int
+	Code       string
+	Message    string
+	BodyKind   BodyKind
+	Challenge  string
+	Challenges []header.Challenge
+	RetryAfter time.Duration
+	Assumed    bool   // retryAfter is how long we obey what did not say how long
+	Mirror     string // the reason of another mirror, or of this one
+	Size       int64  // of what a range asked for lies beyond; -1: not said
 }
 
 // readRefusal reads what a failed answer says. It does not close the body. tokens says that it came from a token service.
-func readRefusal(resp *http.Response, known []auth.Credential, tokens bool) refusal {
+func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refusal {
 	values := resp.Header.Values("WWW-Authenticate")
-	size, ok := parseUnsatisfied(resp.Header.Get("Content-Range"))
+	size, ok := header.ParseUnsatisfied(resp.Header.Get("Content-Range"))
 	if !ok || resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
 		size = -1
 	}
-	r := refusal{
-		size:       size,
-		status:     resp.StatusCode,
-		challenge:  tidy(strings.Join(values, ", "), maxChallenge, known...),
-		challenges: parseChallenges(values),
-		retryAfter: limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now())),
+	r := Refusal{
+		Size:       size,
+		Status:     resp.StatusCode,
+		Challenge:  Tidy(strings.Join(values, ", "), maxChallenge, known...),
+		Challenges: header.ParseChallenges(values),
+		RetryAfter: limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now())),
 	}
 	reason, _, _ := strings.Cut(resp.Header.Get("Mirror-Reason"), ";")
-	r.mirror = oneLine(reason, 40)
+	r.Mirror = OneLine(reason, 40)
 	if resp.Body == nil || resp.Request != nil && resp.Request.Method == http.MethodHead {
 		return r
 	}
 	if tokens && resp.StatusCode < http.StatusBadRequest {
 		return r // what is in it may be a token
 	}
-	b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what arrived before a break explains as well
-	r.kind, r.code, r.message = readErrorBody(b, resp.Header.Get("Content-Type"))
-	known = append(known, tokensIn(b)...)
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, MaxErrorBody)) // what arrived before a break explains as well
+	r.BodyKind, r.Code, r.Message = ReadErrorBody(b, resp.Header.Get("Content-Type"))
+	known = append(known, TokensIn(b)...)
 	if tokens {
-		r.code, r.message, r.challenge = withoutOpaque(r.code), withoutOpaque(r.message), withoutOpaque(r.challenge)
+		r.Code, r.Message, r.Challenge = withoutOpaque(r.Code), withoutOpaque(r.Message), withoutOpaque(r.Challenge)
 	}
-	r.challenge = redact(r.challenge, known...)
-	r.code = tidy(r.code, 80, known...)
-	r.message = tidy(r.message, maxMessage, known...)
+	r.Challenge = redact(r.Challenge, known...)
+	r.Code = Tidy(r.Code, 80, known...)
+	r.Message = Tidy(r.Message, MaxMessage, known...)
 	return r
 }
 
 // says reports whether the message has one of the words, which are in lower case.
-func (r refusal) says(words ...string) bool {
-	m := strings.ToLower(r.message)
+func (r Refusal) Says(words ...string) bool {
+	m := strings.ToLower(r.Message)
 	for _, w := range words {
 		if strings.Contains(m, w) {
 			return true
@@ -82,8 +86,8 @@ func (r refusal) says(words ...string) bool {
 }
 
 // readErrorBody tells the shapes apart by what the body is, since its Content-Type is often wrong.
-func readErrorBody(b []byte, contentType string) (kind BodyKind, code, message string) {
-	b = bytes.TrimSpace(bytes.TrimPrefix(b, []byte(byteOrderMark)))
+func ReadErrorBody(b []byte, contentType string) (kind BodyKind, code, message string) {
+	b = bytes.TrimSpace(bytes.TrimPrefix(b, []byte(ByteOrderMark)))
 	if len(b) == 0 {
 		return BodyNone, "", ""
 	}
@@ -124,21 +128,21 @@ func readErrorJSON(b []byte) (kind BodyKind, code, message string) {
 		e := doc.Errors[0]
 		message = e.Message
 		if message == "" {
-			message = jsonText(e.Detail)
+			message = JsonText(e.Detail)
 		}
-		return BodyErrors, jsonText(e.Code), message
-	case jsonText(doc.Details) != "":
-		return BodyDetails, "", jsonText(doc.Details)
-	case jsonText(doc.Message) != "":
-		return BodyMessage, "", jsonText(doc.Message)
-	case jsonText(doc.Error) != "":
-		return BodyMessage, "", strings.TrimSpace(jsonText(doc.Error) + " " + doc.Desc)
+		return BodyErrors, JsonText(e.Code), message
+	case JsonText(doc.Details) != "":
+		return BodyDetails, "", JsonText(doc.Details)
+	case JsonText(doc.Message) != "":
+		return BodyMessage, "", JsonText(doc.Message)
+	case JsonText(doc.Error) != "":
+		return BodyMessage, "", strings.TrimSpace(JsonText(doc.Error) + " " + doc.Desc)
 	}
 	return BodyNone, "", ""
 }
 
 // jsonText is a JSON string's text, and any other value as it is written; empty for what says nothing.
-func jsonText(v json.RawMessage) string {
+func JsonText(v json.RawMessage) string {
 	var s string
 	if json.Unmarshal(v, &s) == nil {
 		return s
@@ -183,4 +187,45 @@ func htmlText(b []byte) string {
 		return html.UnescapeString(string(m[1]))
 	}
 	return html.UnescapeString(string(htmlSkip.ReplaceAll(b, []byte(" "))))
+}
+
+// shapeOf describes a successful answer of a token service that can't be read. It quotes nothing: what is there may be a token.
+func Shape(b []byte) string {
+	text := bytes.TrimSpace(b)
+	what := "text"
+	switch first := json.NewDecoder(bytes.NewReader(text)).Decode(new(json.RawMessage)); {
+	case len(b) == 0:
+		return "nothing"
+	case len(text) == 0:
+		what = "blanks"
+	case json.Valid(text) && text[0] != '{':
+		what = "JSON that is not an object"
+	case json.Valid(text):
+		what = "JSON with a token that is not a string"
+	case first == nil && text[0] == '{':
+		what = "JSON with something after it"
+	case text[0] == '{':
+		what = "broken JSON"
+	case isHTMLBody(text):
+		what = "a web page"
+	case text[0] == '<':
+		what = "XML"
+	case !utf8.Valid(text):
+		what = "data that is not text"
+	}
+	return fmt.Sprintf("%s, %d bytes", what, len(b))
+}
+
+// describe says what an answer is that is not what was asked for, without secrets. The answer of a token service may be a token
+// as a whole: see shapeOf.
+func Describe(h http.Header, b []byte, known ...auth.Credential) string {
+	kind, _, text := ReadErrorBody(b, h.Get("Content-Type"))
+	text = Tidy(text, 80, known...)
+	switch {
+	case len(b) == 0:
+		return "nothing"
+	case kind == BodyHTML:
+		return fmt.Sprintf("a web page %q", text)
+	}
+	return OneLine(fmt.Sprintf("%s %q", cmp.Or(header.MediaType(h), string(kind)), text), MaxMessage)
 }

@@ -1,4 +1,4 @@
-package upstream
+package endpoint
 
 import (
 	"context"
@@ -6,29 +6,31 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // reach is which addresses may be dialled.
-type reach int
+type Reach int
 
 const (
-	reachPublic   reach = iota // the default: an unmarked dial is a checked one
+	reachPublic   Reach = iota // the default: an unmarked dial is a checked one
 	reachPrivate               // private ones too
 	reachLoopback              // private ones and this machine too
-	reachAny                   // the operator named the host
+	ReachAny                   // the operator named the host
 )
 
 type reachKey struct{}
 
 // withReach marks a request's context with what its dial may reach.
-func withReach(ctx context.Context, r reach) context.Context {
+func withReach(ctx context.Context, r Reach) context.Context {
 	return context.WithValue(ctx, reachKey{}, r)
 }
 
-func reachOf(ctx context.Context) reach {
-	r, _ := ctx.Value(reachKey{}).(reach)
+func reachOf(ctx context.Context) Reach {
+	r, _ := ctx.Value(reachKey{}).(Reach)
 	return r
 }
 
@@ -66,7 +68,7 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 
 // needs is the least reach with which an address may be dialled. Where an address stands for an IPv4 address, it takes
 // what that one takes: a translator or a tunnel on the way may lead there.
-func needs(a netip.Addr) reach {
+func needs(a netip.Addr) Reach {
 	a = a.WithZone("").Unmap()
 	r := own(a)
 	if guard.Embedded && a.Is6() {
@@ -78,11 +80,11 @@ func needs(a netip.Addr) reach {
 }
 
 // own is what an address takes by itself.
-func own(a netip.Addr) reach {
+func own(a netip.Addr) Reach {
 	switch {
 	case !a.IsValid(), a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(), a.IsInterfaceLocalMulticast(),
 		within(deniedNets, a):
-		return reachAny
+		return ReachAny
 	case a.IsLoopback():
 		return reachLoopback
 	case a.IsPrivate(), within(privateNets, a), nat64Local.Contains(a):
@@ -90,7 +92,7 @@ func own(a netip.Addr) reach {
 	case a.Is4(), globalV6.Contains(a), nat64.Contains(a), siit.Contains(a), ipv4Compat.Contains(a):
 		return reachPublic
 	}
-	return reachAny
+	return ReachAny
 }
 
 // embedded are the IPv4 addresses that an IPv6 address may stand for. Under RFC 8215's prefix that depends on the
@@ -121,7 +123,7 @@ func embedded(a netip.Addr) (list []netip.Addr) {
 }
 
 // reachFrom is what a host at an address may redirect to: a private one to private ones, this machine to itself.
-func reachFrom(addr string) reach {
+func reachFrom(addr string) Reach {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return reachPublic
@@ -133,8 +135,8 @@ func reachFrom(addr string) reach {
 }
 
 // checkAddress refuses an address that is beyond a reach.
-func checkAddress(r reach, host, address string) error {
-	if !guard.Address || r == reachAny {
+func checkAddress(r Reach, host, address string) error {
+	if !guard.Address || r == ReachAny {
 		return nil
 	}
 	ap, err := netip.ParseAddrPort(address)
@@ -142,7 +144,7 @@ func checkAddress(r reach, host, address string) error {
 		if err == nil {
 			address = ap.Addr().String()
 		}
-		return &AddressError{Host: host, Addr: address}
+		return &fault.AddressError{Host: host, Addr: address}
 	}
 	return nil
 }
@@ -151,15 +153,18 @@ type hostKey struct{}
 
 // dialer dials what transports ask for. The check sits in the socket's control hook: there the address is the one
 // that is connected to, whatever DNS says a moment later.
-type dialer struct {
+type Dialer struct {
 	net  net.Dialer
 	hook func(ctx context.Context, network, addr string) (net.Conn, error) // instead of net, where set
 }
 
-func newDialer(o Options) *dialer {
-	d := &dialer{hook: o.Dial}
-	d.net.Timeout = o.DialTimeout
-	d.net.Resolver = o.Resolver
+// newDialer makes a dialer. Hook replaces the network; nil: the real one. Resolver replaces DNS; nil: the system's.
+func NewDialer(
+	hook func(ctx context.Context, network, addr string) (net.Conn, error), resolver *net.Resolver, timeout time.Duration,
+) *Dialer {
+	d := &Dialer{hook: hook}
+	d.net.Timeout = timeout
+	d.net.Resolver = resolver
 	d.net.ControlContext = func(ctx context.Context, _, address string, _ syscall.RawConn) error {
 		host, _ := ctx.Value(hostKey{}).(string)
 		return checkAddress(reachOf(ctx), host, address)
@@ -167,7 +172,8 @@ func newDialer(o Options) *dialer {
 	return d
 }
 
-func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+// Dial connects to an address, if the context allows for it: see withReach.
+func (d *Dialer) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package upstream
+package header
 
 import (
 	"net/http"
@@ -8,36 +8,36 @@ import (
 )
 
 // contentRange is what a 206 says that it is: bytes from to end, exclusive, of size.
-type contentRange struct{ from, end, size int64 } // size is -1 where it is "*"
+type Range struct{ From, End, Size int64 } // size is -1 where it is "*"
 
 // parseContentRange reads "bytes 0-99/200" and "bytes 0-99/*" (RFC 9110, section 14.4), strictly.
-func parseContentRange(v string) (contentRange, bool) {
+func ParseRange(v string) (Range, bool) {
 	unit, rest, ok := strings.Cut(v, " ")
 	if !ok || !strings.EqualFold(unit, "bytes") {
-		return contentRange{}, false
+		return Range{}, false
 	}
 	span, total, ok := strings.Cut(rest, "/")
 	first, last, ok2 := strings.Cut(span, "-")
 	if !ok || !ok2 {
-		return contentRange{}, false
+		return Range{}, false
 	}
 	from, ok := parseDigits(first)
 	end, ok2 := parseDigits(last)
 	if !ok || !ok2 || end < from || end == 1<<63-1 {
-		return contentRange{}, false
+		return Range{}, false
 	}
-	c := contentRange{from: from, end: end + 1, size: -1}
+	c := Range{From: from, End: end + 1, Size: -1}
 	if total == "*" {
 		return c, true
 	}
-	if c.size, ok = parseDigits(total); !ok || c.size < c.end {
-		return contentRange{}, false
+	if c.Size, ok = parseDigits(total); !ok || c.Size < c.End {
+		return Range{}, false
 	}
 	return c, true
 }
 
 // parseUnsatisfied reads the size out of the "bytes */200" of a 416.
-func parseUnsatisfied(v string) (int64, bool) {
+func ParseUnsatisfied(v string) (int64, bool) {
 	rest, ok := strings.CutPrefix(v, "bytes */")
 	if !ok {
 		return 0, false
@@ -52,7 +52,7 @@ func parseDigits(s string) (int64, bool) {
 
 // nextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. Nil: there is none. True: there is one,
 // which may be no URL.
-func nextLink(values []string, at *url.URL) (next *url.URL, is bool) {
+func NextLink(values []string, at *url.URL) (next *url.URL, is bool) {
 	for _, v := range values {
 		for v != "" {
 			start := strings.IndexByte(v, '<')
@@ -99,7 +99,7 @@ func relNext(params string) bool {
 }
 
 // isHTML reports whether an answer says that it is a web page.
-func isHTML(h http.Header) bool {
+func IsHTML(h http.Header) bool {
 	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	t = strings.ToLower(strings.TrimSpace(t))
 	return t == "text/html" || t == "application/xhtml+xml"
@@ -108,7 +108,7 @@ func isHTML(h http.Header) bool {
 // encoding is the coding that an answer says its bytes are in, empty for the content itself. Object stores keep what was said
 // when the object was put, and say it with right bytes: aws-chunked, x-gzip, utf-8. Of those only what is a coding counts,
 // and whether the bytes are in it is for their digest to say.
-func encoding(h http.Header) string {
+func Coding(h http.Header) string {
 	for _, v := range h.Values("Content-Encoding") {
 		for coding := range strings.SplitSeq(v, ",") {
 			switch coding = strings.ToLower(strings.TrimSpace(coding)); coding {
@@ -120,7 +120,8 @@ func encoding(h http.Header) string {
 	return ""
 }
 
-// wrongEncoding is the error for bytes that are not the content, and said to be in a coding.
-func wrongEncoding(h http.Header) error {
-	return &ContentError{Kind: ContentEncoding, Want: "identity", Got: oneLine(h.Get("Content-Encoding"), 80)}
+// mediaType is the Content-Type without its parameters.
+func MediaType(h http.Header) string {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.TrimSpace(t)
 }
