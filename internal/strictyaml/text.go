@@ -1,4 +1,4 @@
-package config
+package strictyaml
 
 import (
 	"bytes"
@@ -9,25 +9,25 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// binary reports the first byte that no text has: the parser says of it neither where it is nor that the file may be the
-// wrong one. A file in UTF-16, which begins with its mark, is the parser's.
-func (d *decoder) binary(data []byte) bool {
+// binary reports the first byte that is not text: the parser would not say where it is. UTF-16, which begins with its byte
+// order mark, is left to the parser.
+func (d *Document) binary(data []byte) bool {
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
 		return false
 	}
 	line, begin := 1, 0
 	for i := 0; i < len(data); {
 		r, n := utf8.DecodeRune(data[i:])
-		what := fmt.Sprintf("the control character 0x%02x", data[i])
+		found := fmt.Sprintf("the control character 0x%02x", data[i])
 		switch {
 		case r == '\n':
 			line, begin = line+1, i+1
 		case r == '\t', r == '\r', r >= ' ' && r != 0x7f && (r != utf8.RuneError || n > 1):
 		default:
 			if r == utf8.RuneError {
-				what = fmt.Sprintf("the byte 0x%02x, which is not UTF-8", data[i])
+				found = fmt.Sprintf("the byte 0x%02x, which is not UTF-8", data[i])
 			}
-			d.add(line, utf8.RuneCount(data[begin:i])+1, "", "not text: here is "+what, "is it the right file?")
+			d.add(line, utf8.RuneCount(data[begin:i])+1, "", "not text: here is "+found, "is it the right file?")
 			return true
 		}
 		i += n
@@ -35,8 +35,8 @@ func (d *decoder) binary(data []byte) bool {
 	return false
 }
 
-// syntax reports what the parser says.
-func (d *decoder) syntax(err error, data []byte) {
+// syntax reports an error of the parser.
+func (d *Document) syntax(err error, data []byte) {
 	line, column, message := 1, 1, err.Error()
 	hint := "check quotes, brackets and indentation, which is by spaces"
 	if e, ok := errors.AsType[*yaml.LoadError](err); ok {
@@ -57,8 +57,8 @@ func (d *decoder) syntax(err error, data []byte) {
 	d.add(line, column, "", "not YAML: "+message, hint)
 }
 
-// unquotedStar is the word at a place, if it begins with a *, which YAML takes for the name of an alias: a pattern of
-// hosts or repositories without its quotes. The parser tells of the * itself, or of what follows it.
+// unquotedStar is the word at a place, if it begins with a *: YAML takes that for the name of an alias, and it was meant as
+// a pattern. The parser points at the * itself or behind it.
 func unquotedStar(data []byte, line, column int) string {
 	n := 1
 	for text := range bytes.Lines(data) {
@@ -84,7 +84,7 @@ func unquotedStar(data []byte, line, column int) string {
 			}
 		}
 		if word = bytes.TrimSpace(word); len(word) > 1 && !bytes.ContainsAny(word[1:], "*./:") {
-			return "" // the name of an alias, which is lacking
+			return "" // the name of an alias that is not defined
 		}
 		return string(word)
 	}

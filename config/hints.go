@@ -5,9 +5,8 @@ import (
 	"strings"
 )
 
-// words are keys and values that other programs have, or that a person would guess, by the place where they are written:
-// what to write here instead. A * is any key or index.
-var words = map[string]map[string]string{
+// hints say what to write instead of a key or value that other programs use, by the path where it stands.
+var hints = map[string]map[string]string{
 	"": {
 		"port":       "the port is part of listen, as in listen: 127.0.0.1:5000",
 		"address":    `did you mean "listen"?`,
@@ -74,17 +73,46 @@ const (
 		`{who: [anonymous], pull: ["registry.example.com/base/**"]}`
 )
 
-// meant is what to write instead of a word at a place; empty: nothing is known.
-func meant(word, pattern string) string {
-	for known, hint := range words[pattern] {
-		if strings.EqualFold(known, word) {
-			return hint
-		}
+// mappingHint says what to write where a mapping should be and a value is, or a list that begins with it.
+func mappingHint(path, value string, list bool) string {
+	isBool := strings.EqualFold(value, "true") || strings.EqualFold(value, "false")
+	switch {
+	case path == "upstreams" && isHostPort(strings.ToLower(value)):
+		return "write " + value + ": {}, one a line"
+	case path == "upstreams":
+		return ""
+	case path == "upstreams.*" && !list && strings.Contains(value, "://"):
+		return "write {endpoints: [" + value + "]}"
+	case path == "upstreams.*" && !list:
+		return "write {}, or keys below it"
+	case isBool && !list && switches[path] != "":
+		return "write " + switches[path]
+	case isBool && !list, wraps[path] == "":
+		return ""
 	}
-	return ""
+	return "write " + strings.ReplaceAll(wraps[path], "VALUE", value)
 }
 
-// webHosts are names of sites and companies that are taken for those of registries, by the registry that is meant.
+// wraps are mappings of the one value that is often written in their place.
+var wraps = map[string]string{
+	"tls":                              "{cert: VALUE, key: FILE}",
+	"admin":                            "{listen: VALUE}",
+	"metrics":                          "{listen: VALUE}",
+	"log":                              "{level: VALUE}",
+	"rules.*":                          "{who: [anonymous], pull: [VALUE]}",
+	"upstreams.*.tags":                 "{maxAge: VALUE}",
+	"upstreams.*.credentials.*":        "{name: VALUE, username: USER, passwordFile: FILE}",
+	"upstreams.*.credentials.*.plugin": "{command: VALUE, args: []}",
+	"upstreams.*.credentials.*.gar":    "{keyFile: VALUE}",
+}
+
+// switches are mappings that are often written as true: what to write to switch them on.
+var switches = map[string]string{
+	"tls": "{cert: FILE, key: FILE}", "kubernetes": "{events: true}", "upstreams.*.credentials.*.ecr": "{}",
+	"upstreams.*.credentials.*.gar": "{}", "upstreams.*.credentials.*.acr": "{}",
+}
+
+// webHosts are names of web sites and companies that people take for registries, by the registry that they mean.
 var webHosts = map[string][]string{
 	"docker.io": {
 		"hub.docker.com", "registry.hub.docker.com", "www.docker.com", "docker.com", "dockerhub", "docker-hub", "dockerhub.com", "docker", "hub",
@@ -103,7 +131,7 @@ var webHosts = map[string][]string{
 	"cgr.dev":                    {"images.chainguard.dev", "chainguard.dev"},
 }
 
-// registryOf is the registry that is meant by the name of a site; empty: none is known.
+// registryOf is the registry that people mean by the name of a web site; empty: none is known.
 func registryOf(site string) string {
 	for registry, sites := range webHosts {
 		if slices.Contains(sites, site) {

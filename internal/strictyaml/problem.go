@@ -1,4 +1,4 @@
-package config
+package strictyaml
 
 import (
 	"cmp"
@@ -10,11 +10,11 @@ import (
 
 // Problem is one mistake. It has a Line, or it has a Variable.
 type Problem struct {
-	File     string // as it was named; empty where the value came from the environment
+	File     string // as it was named; empty: the value came from the environment
 	Line     int    // from 1
 	Column   int    // from 1
 	Variable string // the environment variable that is wrong
-	Path     string // of the setting: upstreams.ghcr.io.endpoints[0]; empty for the file as a whole
+	Path     string // of the setting: servers.main.hosts[0]; empty: the file as a whole
 	Message  string
 	Hint     string // what to do
 }
@@ -39,18 +39,18 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// userInfo is a user and password before a host, as far as free text shows where it begins. What is quoted was redacted
-// with its bounds known.
+// userInfo is a user and password before a host in free text. Quoted values were redacted before, see Quoted.
 var userInfo = regexp.MustCompile(`[^\s"'/.(]+:[^\s"'/]*@`)
 
-// redact hides passwords that stand in URLs: neither a URL nor a name may have one, and logs last.
-func (p *Problem) redact() {
+// redacted returns the problem without the passwords of URLs: messages go into logs.
+func (p Problem) redacted() Problem {
 	for _, text := range []*string{&p.Path, &p.Message, &p.Hint} {
 		*text = userInfo.ReplaceAllString(*text, "***@")
 	}
+	return p
 }
 
-// withoutUser is a value without what stands before an @ in it.
+// withoutUser is a value with *** for the part before an @.
 func withoutUser(text string) string {
 	at := strings.LastIndexByte(text, '@')
 	if at < 0 {
@@ -63,9 +63,9 @@ func withoutUser(text string) string {
 	return text[:begin] + "***" + text[at:]
 }
 
-// Invalid is a configuration with mistakes: all of them, in the order of the file, those of the environment last.
+// Invalid is a document with mistakes: all of them, in the order of the document, those of the environment last.
 type Invalid struct {
-	File     string // as it was named; empty without one
+	File     string // as it was named; empty: there is only the environment
 	Problems []Problem
 }
 
@@ -86,14 +86,11 @@ func (e *Invalid) Error() string {
 
 // Count is the last line of Error.
 func (e *Invalid) Count() string {
-	what := e.File
-	if what == "" {
-		what = "environment"
-	}
+	source := cmp.Or(e.File, "environment")
 	if len(e.Problems) == 1 {
-		return what + ": 1 problem"
+		return source + ": 1 problem"
 	}
-	return fmt.Sprintf("%s: %d problems", what, len(e.Problems))
+	return fmt.Sprintf("%s: %d problems", source, len(e.Problems))
 }
 
 func sortProblems(ps []Problem) {
@@ -107,7 +104,7 @@ func sortProblems(ps []Problem) {
 	})
 }
 
-// Nearest returns the word that was probably meant, or "".
+// Nearest returns the one of the words that word is probably a misspelling of, or "".
 func Nearest(word string, words []string) string {
 	best, least := "", max(1, len(word)/3)+1
 	for _, w := range words {
@@ -126,7 +123,7 @@ func Nearest(word string, words []string) string {
 
 func abs(n int) int { return max(n, -n) }
 
-// distance is the number of bytes to insert, remove, change or swap with their neighbour to make b of a.
+// distance is the number of bytes to insert, remove, change or swap with their neighbour to turn a into b.
 func distance(a, b string) int {
 	const longest = 64
 	if len(a) > longest || len(b) > longest {
@@ -156,7 +153,8 @@ func distance(a, b string) int {
 	return rows[len(a)][len(b)]
 }
 
-func didYouMean(word string) string {
+// DidYouMean is a hint that names a word, empty for an empty one.
+func DidYouMean(word string) string {
 	if word == "" {
 		return ""
 	}
