@@ -10,7 +10,8 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
-// A document is read at a least pace: a registry that sends a byte now and then would keep the memory that its document has.
+// A document has a least pace: a registry that sends a byte now and then would otherwise hold the memory that was reserved for
+// the document.
 const (
 	paceRate = 16 << 10 // bytes a second, on top of which a document has
 )
@@ -49,7 +50,7 @@ func (m *meter) patience() time.Duration {
 	return max(0, min(m.stall, m.grace+time.Duration(m.x.Bytes)*time.Second/paceRate-m.waited))
 }
 
-// timed reads, and counts the time that a document takes.
+// timed reads, and adds up the time of the reads of a document.
 func (m *meter) timed(p []byte) (int, error) {
 	if m.grace == 0 {
 		return m.body.Read(p)
