@@ -52,7 +52,7 @@ var Names = []string{
 	"pull/learnt",     // the tag is not
 	"catalog/move",    // the tag is about to be recorded
 	"catalog/moved",   // and is
-	"pull/recorded",   // all is, and nobody has been told
+	"pull/recorded",   // all is, and no caller has been told
 	"catalog/flushed", // the time of a tag's check is recorded
 	"state/tx",        // a transaction of state.db begins
 	"state/in-tx",     // all is in it, and nothing is committed

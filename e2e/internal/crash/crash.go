@@ -107,7 +107,7 @@ func Strange(data string) ([]string, error) {
 			continue
 		}
 		if strings.HasPrefix(name, "index.db.bad-") || strings.HasPrefix(name, "state.db.bad-") {
-			continue // set aside, for whoever wants to look
+			continue // set aside, for inspection
 		}
 		names = append(names, name)
 	}
