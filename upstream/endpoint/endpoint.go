@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -79,8 +80,7 @@ func New(o Options) (*Endpoint, error) {
 		e.Name += "/" + prefix
 	}
 	// It may redirect to itself, at any address.
-	e.Policy.RedirectHosts = append(e.Policy.RedirectHosts[:len(e.Policy.RedirectHosts):len(e.Policy.RedirectHosts)],
-		named{host: at.Host})
+	e.Policy.RedirectHosts = append(slices.Clip(e.Policy.RedirectHosts), named{host: at.Host})
 	registry := newTransport(e)
 	if o.Certificate != nil { // a host that it redirects to is not shown the certificate
 		registry.TLSClientConfig.Certificates = append(registry.TLSClientConfig.Certificates, *o.Certificate)

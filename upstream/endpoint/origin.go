@@ -82,6 +82,7 @@ type names []named
 
 type named struct{ host, port string }
 
+// ParseNames reads a list of hosts.
 func ParseNames(list []string) (names, error) {
 	var ns names
 	for _, s := range list {

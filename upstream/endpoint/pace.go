@@ -32,7 +32,8 @@ func (e *paceError) Timeout() bool { return true }
 // Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
 func (e *paceError) Unwrap() error { return context.DeadlineExceeded }
 
-// paced has an answer's body end with a *paceError where it comes too slowly. Only the time of its reads counts.
+// SetPace makes the body of an answer fail where it comes at less than the least pace after the grace. Only the time of its
+// reads counts.
 func SetPace(body io.Reader, grace time.Duration) {
 	if m, ok := body.(*meter); ok {
 		m.grace = grace

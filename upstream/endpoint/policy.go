@@ -37,7 +37,7 @@ func (p Policy) Realm(endpoint Origin, at *url.URL, realm string) (*url.URL, err
 	return u, nil
 }
 
-// malformed is the error for a token service whose address is not valid.
+// Malformed is the error for a token service whose address is not valid.
 func Malformed(realm string, to Origin) *fault.RealmError {
 	shown := strings.TrimSpace(realm)
 	if i := strings.IndexAny(shown, "?#"); i >= 0 {
