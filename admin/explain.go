@@ -55,7 +55,7 @@ func (x *Explained) Join(k Failure) {
 		x.TextReason = x.Reason
 	}
 	x.Reason, x.Class, x.Summary, x.Remedy, x.Evidence = k.Reason, k.Class, k.Summary, k.Remedy, k.Evidence
-	x.Command, x.Page, x.ID = "", symptom.Page(k.Reason), k.ID
+	x.Command, x.Page, x.ID = "", k.Reason.Page(), k.ID
 	x.Host = cmp.Or(k.Host, x.Host)
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -70,7 +69,6 @@ func newInference() *inference {
 
 // index is what a client may choose from.
 type index struct {
-	names     []string // OS/ARCH, sorted, each once
 	platforms []oci.Platform
 	children  map[oci.Digest]string // manifest to OS/ARCH
 }
@@ -102,15 +100,12 @@ func parseIndex(document []byte) *index {
 		if p == nil || p.OS == "" || p.Architecture == "" || p.OS == "unknown" || p.Architecture == "unknown" {
 			continue
 		}
-		name := p.OS + "/" + p.Architecture
-		x.platforms, x.names = append(x.platforms, *p), append(x.names, name)
-		x.children[c.Digest] = name
+		x.platforms = append(x.platforms, *p)
+		x.children[c.Digest] = p.OS + "/" + p.Architecture
 	}
-	if len(x.names) == 0 {
+	if len(x.platforms) == 0 {
 		return nil
 	}
-	slices.Sort(x.names)
-	x.names = slices.Compact(x.names)
 	return x
 }
 
@@ -220,42 +215,18 @@ func (j *Journal) inferMissing(ctx context.Context, now time.Time) {
 	}
 }
 
-// checkPlatform records that an index lacks the platform of a client, if that is so: the client's own where it is known,
-// else those that the nodes are configured with.
+// checkPlatform records that an index lacks the platform of a client, if that is so.
 func (j *Journal) checkPlatform(ctx context.Context, p *pull, now time.Time) {
-	x := p.offer
-	have := strings.Join(x.names, ", ")
-	whose := fmt.Sprintf("which %s is", p.key.client)
-	evidence := []string{
-		"platforms in the index: " + have,
-		fmt.Sprintf("the client got the index and requested nothing in it within %s", childWithin),
+	x := diagnose.UnusedIndex{
+		Image: tagged(p.ref), Platforms: p.offer.platforms, Client: p.key.client,
+		Platform: j.inference.platform(p.key.client, p.offer.agent), Nodes: j.nodes.list(), Waited: childWithin,
 	}
-	var wants []string
-	if client := j.inference.platform(p.key.client, x.agent); client == "" {
-		nodes := j.nodes.list()
-		wants, whose = diagnose.Lacking(nodes, x.platforms)
-		evidence = append(evidence, fmt.Sprintf("platforms in the configuration: %s; it is not known which of them %s is",
-			strings.Join(nodes, ", "), p.key.client))
-	} else if !slices.Contains(x.names, client) {
-		wants = []string{client}
-	}
-	if len(wants) == 0 {
+	lacks, f, ok := x.Missing()
+	if !ok {
 		return
 	}
-	p.platform = strings.Join(wants, ", ")
-	e := diagnose.New(diagnose.PlatformMissing,
-		fmt.Sprintf("%s has %s, and nothing for %s, %s", tagged(p.ref), have, and(wants), whose),
-		"build the image for "+and(wants)+", or run it on a node of another platform")
-	e.Finding.Evidence = evidence
-	j.infer(ctx, p, e.Finding, now, x.agent, platformPart)
-}
-
-// and joins a list for a sentence.
-func and(list []string) string {
-	if n := len(list); n > 1 {
-		return strings.Join(list[:n-1], ", ") + " and " + list[n-1]
-	}
-	return strings.Join(list, "")
+	p.platform = strings.Join(lacks, ", ")
+	j.infer(ctx, p, f, now, p.offer.agent, platformPart)
 }
 
 // infer makes an inferred finding a failure of the pull.
