@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
 // leastLifetime is the shortest time for which a helper's answer holds: less would run it for nearly each request.
@@ -25,25 +27,6 @@ var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // globPattern is a glob of repositories: segments with * for letters, or ** for segments.
 var globPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*]([a-z0-9._*-]*[a-z0-9*])?)(/(\*\*|[a-z0-9*]([a-z0-9._*-]*[a-z0-9*])?))*$`)
-
-// cloud is a source that knows which registries it is for. The packages of auth have the last word, before a login goes
-// anywhere; here it is for a mistake to be told with its line.
-type cloud struct {
-	whose, example string
-	host           *regexp.Regexp
-}
-
-var clouds = map[string]cloud{
-	"ecr": {"Amazon's", "public.ecr.aws or ACCOUNT.dkr.ecr.REGION.amazonaws.com", regexp.MustCompile(
-		`^(public\.ecr\.aws|ecr-public\.aws\.com|[0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9][a-z0-9-]*\.` +
-			`(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn|` +
-			`sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov))$`,
-	)},
-	"gar": {"Google's", "gcr.io, *.gcr.io or *-docker.pkg.dev", regexp.MustCompile(
-		`^(([a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev)$`,
-	)},
-	"acr": {"Azure's", "NAME.azurecr.io", regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)?\.azurecr\.(io|cn|us)$`)},
-}
 
 // CloudHost is the host for which a source of a cloud (ecr, gar, acr) logs in: the upstream's name where that is a
 // registry of the cloud, else the endpoint to which the credential goes. False: neither is.
@@ -68,7 +51,7 @@ func (u Upstream) CloudHost(source string) (string, bool) {
 		}
 	}
 	for _, h := range hosts {
-		if clouds[source].host.MatchString(h) {
+		if clouds.Named(source).Is(h) {
 			return h, true
 		}
 	}
@@ -89,9 +72,6 @@ func (c Credential) Sources() []string {
 	}
 	return list
 }
-
-// publicECR reports whether a registry of Amazon's has images for everybody.
-func publicECR(host string) bool { return host == "public.ecr.aws" || host == "ecr-public.aws.com" }
 
 func (d *decoder) checkCredentials(u *Upstream, path string) {
 	names := map[string]int{}
@@ -209,10 +189,10 @@ func (d *decoder) checkPlugin(p *Plugin, at string) {
 // checkCloud checks that a source of a cloud is for a registry of that cloud, and of use.
 func (d *decoder) checkCloud(u *Upstream, source, at string) {
 	host, ok := u.CloudHost(source)
-	switch c := clouds[source]; {
+	switch c := clouds.Named(source); {
 	case !ok:
-		d.bad(at, quoted(u.Name)+" is not a registry of "+c.whose, source+" is for "+c.example)
-	case u.Access == "public" && source == "ecr" && !publicECR(host):
+		d.bad(at, fmt.Sprintf("%s is not a registry of %s's", quoted(u.Name), c.Owner), source+" is for "+c.Example)
+	case u.Access == "public" && source == "ecr" && !clouds.PublicECR(host):
 		// Under access: public a login is spent on what the registry gives to anybody, which is nothing here.
 		d.bad(at, "a registry without public images has no use for it under access: public",
 			"set access: rules, and say in rules who may pull what, as in "+ruleFor(u.Name))

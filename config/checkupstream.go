@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/registrymirror/mirror/oci"
 )
 
 func (d *decoder) checkUpstreams(c *Config) {
@@ -89,12 +90,9 @@ func (d *decoder) checkEndpoints(u *Upstream, path string) {
 	}
 }
 
-// prefixPattern is what repositories can begin with, by the grammar of the distribution spec.
-var prefixPattern = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-
 // checkEndpoint checks what an endpoint has besides its URL.
 func (d *decoder) checkEndpoint(e *Endpoint, at string) {
-	if e.Prefix != "" && !prefixPattern.MatchString(e.Prefix) {
+	if e.Prefix != "" && !oci.IsRepository(e.Prefix) {
 		d.bad(at+".prefix", quoted(e.Prefix)+" is not what a repository can begin with",
 			"lower case, without host and tag, as in hub-proxy")
 	}
