@@ -169,7 +169,7 @@ func (x *exchange) copy(ctx context.Context, o cache.Object, s span) (int64, err
 // goOn writes what is missing of a span after the stored content could not be read because of cause. Where the client
 // takes the end of the response for that of the right blob, it is fetched from its start and verified.
 func (x *exchange) goOn(ctx context.Context, c *pull.Content, cause error, s span, whole bool) (int64, error) {
-	o, err := c.Again(ctx, cause)
+	o, err := c.Reopen(ctx, cause)
 	if err != nil {
 		return 0, err
 	}
