@@ -18,7 +18,9 @@ type hosts struct {
 	known *bounded.LRU[string, *site]
 }
 
-func newHosts() *hosts { return &hosts{known: bounded.NewLRU(bounded.Options[string, *site]{Budget: maxHosts})} }
+func newHosts() *hosts {
+	return &hosts{known: bounded.NewLRU(bounded.Options[string, *site]{Budget: maxHosts})}
+}
 
 // site is that of a host that fits a pattern.
 func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {

@@ -204,4 +204,3 @@ func (c *client) exchange(ctx context.Context, token string) (auth.Grant, error)
 	}
 	return g, nil
 }
-
