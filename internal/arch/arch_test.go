@@ -21,6 +21,7 @@ import (
 var floors = [][]string{
 	{"cmd/mirror"},
 	{"internal/app", "admin/client"},
+	{"internal/metrics"},
 	{"server", "admin", "internal/kube"},
 	{"warm"},
 	{"journal", "diagnose/*"},
