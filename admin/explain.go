@@ -34,7 +34,7 @@ func (x *Explained) Join(k journal.Failure) {
 		x.TextReason = x.Reason
 	}
 	x.Reason, x.Class, x.Summary, x.Remedy, x.Evidence = k.Reason, k.Class, k.Summary, k.Remedy, k.Evidence
-	x.Command, x.Page, x.ID = "", symptom.Page(k.Reason), k.ID
+	x.Command, x.Page, x.ID = "", k.Reason.Page(), k.ID
 	if k.Host != "" {
 		x.Host = k.Host
 	}

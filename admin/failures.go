@@ -42,7 +42,7 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 			f.ID = v
 		case "reason":
 			f.Reason = diagnose.Reason(v)
-			err = known("reason", f.Reason, slices.Concat(diagnose.Reasons(), diagnose.Seen()))
+			err = known("reason", f.Reason, diagnose.Reasons())
 		case "class":
 			f.Class = diagnose.Class(v)
 			err = known("class", f.Class, diagnose.Classes())

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -41,9 +40,8 @@ func isRuntime(agent string) bool {
 
 // index is what a pull may choose from.
 type index struct {
-	platforms []string // OS/ARCH, sorted, each once
-	there     []oci.Platform
-	children  map[oci.Digest]string
+	there    []oci.Platform
+	children map[oci.Digest]string
 }
 
 // indexOf reads an index, or remembers it; nil where it names no platforms.
@@ -63,13 +61,9 @@ func (j *Journal) indexOf(r Request) *index {
 				continue
 			}
 			x.there = append(x.there, *p)
-			name := p.OS + "/" + p.Architecture
-			x.children[c.Digest] = name
-			x.platforms = append(x.platforms, name)
+			x.children[c.Digest] = p.OS + "/" + p.Architecture
 		}
-		slices.Sort(x.platforms)
-		x.platforms = slices.Compact(x.platforms)
-		if len(x.platforms) == 0 {
+		if len(x.there) == 0 {
 			x = nil
 		}
 	}
@@ -177,44 +171,21 @@ func (j *Journal) settle(ctx context.Context, now time.Time) (next time.Duration
 	return 0, false
 }
 
-// missing says that an index lacks the platform of a client, if that is so: what the client is known to be, or else what
-// the nodes are said to be, of which it is one.
+// missing says that an index lacks the platform of a client, if that is so.
 func (j *Journal) missing(ctx context.Context, p *opened, now time.Time) {
-	have := strings.Join(p.index.platforms, ", ")
-	whose := fmt.Sprintf("which %s is", p.key.client)
-	evidence := []string{
-		"platforms in the index: " + have,
-		fmt.Sprintf("the client got the index and asked for nothing in it within %s", childWithin),
+	x := diagnose.UnusedIndex{
+		Image: tagged(p.ref), Platforms: p.index.there, Client: p.key.client, Platform: j.platform(p.key.client, p.agent),
+		Nodes: *j.nodes.Load(), Waited: childWithin,
 	}
-	var wants []string
-	switch client := j.platform(p.key.client, p.agent); client {
-	case "", several:
-		nodes := *j.nodes.Load()
-		wants, whose = diagnose.Lacking(nodes, p.index.there)
-		evidence = append(evidence, "platforms in the configuration: "+strings.Join(nodes, ", ")+
-			"; which of them "+p.key.client+" is, is not known")
-	default:
-		if !slices.Contains(p.index.platforms, client) {
-			wants = []string{client}
-		}
+	if x.Platform == several {
+		x.Platform = ""
 	}
-	if len(wants) == 0 {
+	lacks, f, ok := x.Missing()
+	if !ok {
 		return
 	}
-	p.wants = strings.Join(wants, ", ")
-	e := diagnose.New(diagnose.PlatformMissing,
-		fmt.Sprintf("%s has %s, and nothing for %s, %s", tagged(p.ref), have, and(wants), whose),
-		"build the image for "+and(wants)+", or run it on a node of another platform")
-	e.Finding.Evidence = evidence
-	j.conclude(ctx, p, e.Finding, now, p.agent, platformPart)
-}
-
-// and puts a list into a sentence.
-func and(list []string) string {
-	if n := len(list); n > 1 {
-		return strings.Join(list[:n-1], ", ") + " and " + list[n-1]
-	}
-	return strings.Join(list, "")
+	p.wants = strings.Join(lacks, ", ")
+	j.conclude(ctx, p, f, now, p.agent, platformPart)
 }
 
 // conclude makes a conclusion a failure of the pull.

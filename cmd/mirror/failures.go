@@ -178,7 +178,7 @@ func classes() (words []string) {
 
 // reasons are the words of --reason.
 func reasons() (words []string) {
-	for _, r := range slices.Concat(diagnose.Reasons(), diagnose.Seen()) {
+	for _, r := range diagnose.Reasons() {
 		words = append(words, string(r))
 	}
 	slices.Sort(words)

@@ -21,11 +21,12 @@ import (
 var floors = [][]string{
 	{"cmd/mirror"},
 	{"internal/app", "admin/client"},
+	{"internal/metrics"},
 	{"server", "admin", "internal/kube"},
 	{"warm"},
 	{"journal", "diagnose/*"},
 	{"diagnose"},
-	{"pull", "cache/disk", "cache/boltindex", "cache/cachetest"},
+	{"pull", "cache/disk", "cache/recency", "cache/cachetest"},
 	{"upstream", "access", "catalog", "cache", "auth/*"},
 	{"upstream/login", "upstream/transfer"},
 	{"upstream/endpoint"},
@@ -34,7 +35,7 @@ var floors = [][]string{
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
 	{"oci", "internal/state", "internal/arch", "internal/memory", "internal/faults", "internal/demo", "internal/notes"},
-	{"internal/guard", "internal/point", "internal/strictyaml", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
+	{"internal/boltfile", "internal/guard", "internal/point", "internal/strictyaml", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
 	{"auth/internal/clean", "docs/failures"},
 	{"internal/glob", "internal/coalesce", "internal/bounded", "internal/text", "internal/backoff"},
 }

@@ -1,4 +1,4 @@
-package app
+package metrics
 
 import (
 	"maps"
@@ -12,17 +12,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// metrics are what operators alert on. Labels take values from the configuration and from closed lists alone: a client
-// can't make series.
-type metrics struct {
+// Metrics counts, and serves what it has counted. Its methods may be called from anywhere.
+type Metrics struct {
 	registry *prometheus.Registry
-	entry    func(host string) string // what the configuration calls an upstream
+	entry    func(host string) string // the name of an upstream in the configuration
 
 	requests, clientBytes, pulls, failures *prometheus.CounterVec
 	upRequests, upBytes                    *prometheus.CounterVec
@@ -33,8 +31,13 @@ type metrics struct {
 	answers resolved[answer, counters]
 }
 
-func newMetrics(version string, c *cache.Cache) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), entry: func(host string) string { return host }}
+// New returns Metrics of a build. entry returns the name of an upstream in the configuration: hosts that fit a pattern count
+// under the pattern, since clients choose them. Nil: hosts are counted as they are called.
+func New(version string, entry func(host string) string) *Metrics {
+	if entry == nil {
+		entry = func(host string) string { return host }
+	}
+	m := &Metrics{registry: prometheus.NewRegistry(), entry: entry}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
@@ -53,7 +56,7 @@ func newMetrics(version string, c *cache.Cache) *metrics {
 	m.clientBytes = counter("mirror_client_bytes_total", "Bytes of bodies sent to clients.", "upstream")
 	m.pulls = counter("mirror_pulls_total", "Pulls of images that are over, by how they went.",
 		"upstream", "outcome")
-	m.failures = counter("mirror_failures_total", "Pulls that failed, by the cause. What was declined is not among them.",
+	m.failures = counter("mirror_failures_total", "Pulls that failed, by the cause, without those that were declined.",
 		"upstream", "class", "reason")
 	m.seconds = histogram("mirror_request_seconds", "Time from a client's request to the last byte of its answer.",
 		"kind")
@@ -79,12 +82,13 @@ func newMetrics(version string, c *cache.Cache) *metrics {
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "mirror_build_info", Help: "1; the labels tell the build."},
 		[]string{"version", "goversion"})
 	info.WithLabelValues(version, runtime.Version()).Set(1)
-	m.registry.MustRegister(m.reloadOK, m.reloadAt, info, newCacheCollector(c.Stats), collectors.NewGoCollector(),
+	m.registry.MustRegister(m.reloadOK, m.reloadAt, info, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
-func (m *metrics) handler() http.Handler {
+// Handler serves a scrape.
+func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
@@ -104,11 +108,11 @@ func kindLabel(k oci.Kind) string {
 	return "other"
 }
 
-// request counts what the front end tells.
-func (m *metrics) request(r journal.Request) {
+// Request counts a request that was answered.
+func (m *Metrics) Request(r journal.Request) {
 	name, kind := m.entry(r.Upstream), kindLabel(r.Kind)
 	if name == "" {
-		name = "none" // not one of ours
+		name = "none" // of no upstream in the configuration
 	}
 	result := string(r.Outcome)
 	switch {
@@ -127,7 +131,7 @@ func (m *metrics) request(r journal.Request) {
 	x.seconds.Observe(r.Took.Seconds())
 }
 
-// answer is what requests are counted by.
+// answer is the labels by which requests are counted.
 type answer struct{ upstream, kind, result string }
 
 // counters are the series of an answer. Finding them by their labels is a tenth of what a manifest costs.
@@ -136,7 +140,7 @@ type counters struct {
 	seconds         prometheus.Observer
 }
 
-func (m *metrics) resolve(a answer) counters {
+func (m *Metrics) resolve(a answer) counters {
 	return counters{
 		requests: m.requests.WithLabelValues(a.upstream, a.kind, a.result),
 		bytes:    m.clientBytes.WithLabelValues(a.upstream),
@@ -144,7 +148,7 @@ func (m *metrics) resolve(a answer) counters {
 	}
 }
 
-// resolved is a map that is read without a lock, and copied to be written to: its keys are few, and soon all there.
+// resolved is a map that is read without a lock, and copied for each new key: its keys are few, and soon complete.
 type resolved[K comparable, V any] struct {
 	mu sync.Mutex // guards writing
 	m  atomic.Pointer[map[K]V]
@@ -168,8 +172,8 @@ func (r *resolved[K, V]) get(k K, resolve func(K) V) V {
 	return v
 }
 
-// pull counts what the journal has made of requests.
-func (m *metrics) pull(p journal.Pull) {
+// Pull counts a pull that is over.
+func (m *Metrics) Pull(p journal.Pull) {
 	name := m.entry(p.Upstream)
 	if name == "" {
 		name = "none"
@@ -180,14 +184,14 @@ func (m *metrics) pull(p journal.Pull) {
 	}
 }
 
-// received returns what counts an upstream's bytes as they arrive.
-func (m *metrics) received(name string) func(int) {
+// Received returns the function that counts the bytes of an upstream as they arrive.
+func (m *Metrics) Received(name string) func(int) {
 	c := m.upBytes.WithLabelValues(name)
 	return func(n int) { c.Add(float64(n)) }
 }
 
-// exchange returns what counts an upstream's exchanges.
-func (m *metrics) exchange(name string) func(upstream.Exchange) {
+// Exchange returns the function that counts the requests to an upstream.
+func (m *Metrics) Exchange(name string) func(upstream.Exchange) {
 	return func(x upstream.Exchange) {
 		kind := string(x.Kind)
 		m.upRequests.WithLabelValues(name, kind, strconv.Itoa(x.Status)).Inc()
@@ -195,20 +199,40 @@ func (m *metrics) exchange(name string) func(upstream.Exchange) {
 	}
 }
 
-// server adds what the front end knows of itself.
-func (m *metrics) server(s interface{ InFlight() int }) {
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "mirror_requests_in_flight",
-		Help: "Requests of clients that are being answered.",
-	}, func() float64 { return float64(s.InFlight()) }))
+// Refreshed returns the function that counts the attempts to get a credential of an upstream from its source.
+func (m *Metrics) Refreshed(name string) func(credential string, err error) {
+	return func(credential string, err error) {
+		result := "ok"
+		if err != nil {
+			result = "error"
+		}
+		m.credentials.WithLabelValues(name, credential, result).Inc()
+	}
 }
 
-// reloaded tells how a reload ended.
-func (m *metrics) reloaded(err error) {
+// Reloaded counts a reload of the configuration. A nil error: it was taken.
+func (m *Metrics) Reloaded(err error) {
 	if err != nil {
 		m.reloadOK.Set(0)
 		return
 	}
 	m.reloadOK.Set(1)
 	m.reloadAt.SetToCurrentTime()
+}
+
+// Bytes are the bytes of bodies that upstreams have sent, and that clients have been sent, since the start.
+func (m *Metrics) Bytes() (upstreams, clients int64) { return sum(m.upBytes), sum(m.clientBytes) }
+
+// sum is the sum over all series of a counter.
+func sum(c prometheus.Collector) int64 {
+	r := prometheus.NewRegistry()
+	r.MustRegister(c)
+	families, _ := r.Gather() // an error is that of a single series, which doesn't count then
+	total := 0.0
+	for _, f := range families {
+		for _, series := range f.GetMetric() {
+			total += series.GetCounter().GetValue()
+		}
+	}
+	return int64(total)
 }

@@ -11,12 +11,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/registrymirror/mirror/internal/boltfile"
 	"github.com/registrymirror/mirror/internal/state"
 )
 
 // An item that is not what was written is not believed, though the file around it is sound: that of the last good copy
 // takes its place, and without one it is missing. What is sound stays as it is.
-func TestRottenItem(t *testing.T) {
+func TestDamagedItem(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name     string
@@ -83,7 +84,7 @@ func TestRottenItem(t *testing.T) {
 	}
 }
 
-// A file that is gone, or has nothing in it, is no first start where there is a copy of it.
+// A file that is gone, or has nothing in it, is not a first start where there is a copy of it.
 func TestFileIsGone(t *testing.T) {
 	t.Parallel()
 	for name, harm := range map[string]func(path string) error{
@@ -183,8 +184,8 @@ func TestItemOfAnotherTable(t *testing.T) {
 	}
 }
 
-// A state with a rotten item is no copy: it would take the place of the one that has it right.
-func TestRotIsNotCopied(t *testing.T) {
+// A state with a damaged item is not copied: it would take the place of the one that has it right.
+func TestDamagedItemIsNotCopied(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state.db")
 	db := open(t, path)
@@ -208,8 +209,8 @@ func TestRotIsNotCopied(t *testing.T) {
 		}
 		copy(b[at:], "presious")
 	}
-	if err := db.Copy(); !state.IsDamage(err) {
-		t.Errorf("copy of a rotten item: %v", err)
+	if err := db.Copy(); !boltfile.IsDamage(err) {
+		t.Errorf("copy of a damaged item: %v", err)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)

@@ -1,13 +1,12 @@
-package app
+package metrics_test
 
 import (
 	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/registrymirror/mirror/cache"
-	"github.com/registrymirror/mirror/cache/cachetest"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -15,7 +14,7 @@ import (
 // has none.
 func TestPullsAreCounted(t *testing.T) {
 	t.Parallel()
-	m := newMetrics("1", cache.New(cache.Options{Store: cachetest.NewStore()}))
+	m := metrics.New("1", nil)
 	why := &diagnose.Finding{Reason: diagnose.DNSFailed, Class: diagnose.ClassNetwork}
 	for _, p := range []journal.Pull{
 		{Upstream: "docker.io", Outcome: journal.Served},
@@ -23,11 +22,11 @@ func TestPullsAreCounted(t *testing.T) {
 		{Upstream: "docker.io", Outcome: journal.Failed, Finding: why},
 		{Outcome: journal.Declined, Finding: why},
 	} {
-		m.pull(p)
+		m.Pull(p)
 	}
-	m.received("docker.io")(100)
+	m.Received("docker.io")(100)
 	w := httptest.NewRecorder()
-	m.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
 		`mirror_pulls_total{outcome="served",upstream="docker.io"} 2`,
 		`mirror_pulls_total{outcome="failed",upstream="docker.io"} 1`,

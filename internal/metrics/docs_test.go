@@ -1,4 +1,4 @@
-package app
+package metrics
 
 import (
 	"os"
@@ -13,19 +13,14 @@ import (
 
 var descPattern = regexp.MustCompile(`fqName: "(mirror_[a-z_]+)", help: "(.*?)", (?:unit: ".*?", )?constLabels: \{.*?\}, variableLabels: \{(.*?)\}`)
 
-// unused is a server without a client.
-type unused struct{}
-
-func (unused) InFlight() int { return 0 }
-
 // docs/metrics.md has a row for each metric, with its labels and its help.
 func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
-	m := newMetrics("test", nil)
-	s := &sites{}
-	m.server(unused{})
-	m.scrubber(nil)
-	m.registry.MustRegister(newEndpointCollector(s.endpointSeries), newCredentialCollector(s.credentialSeries), newPosterCollector(nil))
+	m := New("test", nil)
+	m.ReadCache(nil, nil)
+	m.ReadUpstreams(nil, nil)
+	m.ReadEvents(nil)
+	m.ReadServer(nil)
 	descs := make(chan *prometheus.Desc, 1000)
 	m.registry.Describe(descs)
 	close(descs)

@@ -1,22 +1,18 @@
-package state
+package boltfile
 
 import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"io"
 	"os"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// bbolt trusts its file: on damaged pages it panics, faults on another goroutine than ours, recurses without end or
-// takes all memory, and none but the first can be caught. So the file is read here first, page by page and with every
-// length checked, before bbolt maps it. The format is bbolt's version 2, in the byte order of the machine.
+// MaxChecked is the size in bytes up to which a file is checked: 400 MiB, a million keys, take half a second.
+const MaxChecked = 1 << 30
 
+// The file format of bbolt, version 2, in the byte order of the machine.
 const (
 	pageHead = 16 // id, flags, count, overflow
 	elemSize = 16 // of a branch: position, key size, page; of a leaf: flags, position, key size, value size
@@ -45,61 +41,47 @@ type checker struct {
 	f     *os.File
 	size  int64
 	m     meta
-	used  []bool // pages that were met
-	metas int    // that are whole
+	used  []bool // by page: it was read, or is free
+	metas int    // how many are whole
 }
 
 // subtree is a page to be read, with the keys that its own must be within.
 type subtree struct {
 	id     uint64
-	lo, hi []byte // lo <= keys < hi; nil: no bound
+	lo, hi []byte // lo is its first key, all are below hi; nil: no bound
 }
 
-// check reads a file that no other process may be writing to and says what is wrong with it: a *damageError, or what
-// the disk says. An empty file is sound.
-func check(path string) error {
-	_, err := examine(path)
+// Check reads a file that no other process may be writing to and says what is wrong with it: a *DamageError, or the
+// disk's error. An empty file is sound.
+func Check(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := lock(f); err != nil {
+		return err
+	}
+	_, err = check(f)
 	return err
 }
 
-// examine is check. half says that one of the two metas is not whole: the other is in use, which may be the older one,
-// without the last write.
-func examine(path string) (half bool, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
+// check is Check of an open file that is locked. oneRoot says that one of the two metas is not whole: the other is in use,
+// which may be the older one, without the last write.
+func check(f *os.File) (oneRoot bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return false, err
 	}
 	if !info.Mode().IsRegular() {
-		return false, damaged("it is no file")
-	}
-	if err := lock(f); err != nil {
-		return false, fmt.Errorf("%s is in use by another process: %w", path, err)
+		return false, Damaged("not a regular file")
 	}
 	c := &checker{f: f, size: info.Size()}
-	if c.size == 0 || c.size > checkMost {
+	if c.size == 0 || c.size > MaxChecked {
 		return false, nil
 	}
 	err = c.run()
 	return c.metas == 1, err
-}
-
-// lock takes bbolt's lock until the file is closed, and waits for it for a second.
-func lock(f *os.File) (err error) {
-	for end := time.Now().Add(time.Second); ; time.Sleep(50 * time.Millisecond) {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
-			return err
-		}
-	}
-}
-
-func damaged(format string, args ...any) error {
-	return &damageError{fmt.Errorf(format, args...)}
 }
 
 func (c *checker) run() error {
@@ -107,7 +89,7 @@ func (c *checker) run() error {
 		return err
 	}
 	if c.m.high < 2 || c.m.high > uint64(c.size/c.m.pageSize) {
-		return damaged("the file has %d bytes, its pages need %d of %d bytes", c.size, c.m.high, c.m.pageSize)
+		return Damaged("the file has %d bytes, its pages need %d of %d bytes", c.size, c.m.high, c.m.pageSize)
 	}
 	c.used = make([]bool, c.m.high)
 	c.used[0], c.used[1] = true, true
@@ -145,7 +127,7 @@ func (c *checker) findMeta() error {
 		}
 	}
 	if !found {
-		return damaged("neither of its two meta pages is whole")
+		return Damaged("neither of its two meta pages is whole")
 	}
 	return nil
 }
@@ -172,7 +154,7 @@ func (c *checker) meta(at int64) (m meta, ok bool, err error) {
 // page reads a page with its overflow, which nothing else may refer to.
 func (c *checker) page(id uint64) ([]byte, error) {
 	if id < 2 || id >= c.m.high {
-		return nil, damaged("page %d is outside of the file", id)
+		return nil, Damaged("page %d is outside of the file", id)
 	}
 	head := make([]byte, pageHead)
 	if _, err := c.f.ReadAt(head, int64(id)*c.m.pageSize); err != nil {
@@ -180,11 +162,11 @@ func (c *checker) page(id uint64) ([]byte, error) {
 	}
 	n := uint64(native.Uint32(head[12:])) + 1
 	if got := native.Uint64(head); got != id || n > c.m.high-id {
-		return nil, damaged("page %d says to be %d with %d pages", id, got, n)
+		return nil, Damaged("page %d has the number %d and %d pages", id, got, n)
 	}
 	for i := id; i < id+n; i++ {
 		if c.used[i] {
-			return nil, damaged("page %d is referred to twice", i)
+			return nil, Damaged("page %d is referred to twice", i)
 		}
 		c.used[i] = true
 	}
@@ -207,9 +189,12 @@ func (c *checker) elements(t subtree, b []byte) (more []subtree, err error) {
 	flags, count := native.Uint16(b[8:]), int(native.Uint16(b[10:]))
 	if flags != flagBranch && flags != flagLeaf || flags == flagBranch && count == 0 ||
 		pageHead+count*elemSize > len(b) {
-		return nil, damaged("page %d: flags %#x, %d elements in %d bytes", t.id, flags, count, len(b))
+		return nil, Damaged("page %d: flags %#x, %d elements in %d bytes", t.id, flags, count, len(b))
 	}
-	last, open := t.lo, true // open: the first key may be equal to it
+	if count == 0 && t.lo != nil { // only a root may be empty
+		return nil, Damaged("page %d: no elements", t.id)
+	}
+	last := t.lo
 	for i := range count {
 		at := pageHead + i*elemSize
 		e := b[at:]
@@ -220,14 +205,16 @@ func (c *checker) elements(t subtree, b []byte) (more []subtree, err error) {
 		from := uint64(at) + uint64(pos)
 		end := from + uint64(keySize) + uint64(valueSize)
 		if end > uint64(len(b)) {
-			return nil, damaged("page %d: element %d ends at %d of %d bytes", t.id, i, end, len(b))
+			return nil, Damaged("page %d: element %d ends at %d of %d bytes", t.id, i, end, len(b))
 		}
 		key := b[from : from+uint64(keySize)]
-		if d := bytes.Compare(key, last); last != nil && (d < 0 || d == 0 && !open) ||
+		// bbolt finds a page in the one above by its first key, and adds it once more if that is another.
+		order := bytes.Compare(last, key)
+		if keySize == 0 || i > 0 && order >= 0 || i == 0 && last != nil && order != 0 ||
 			t.hi != nil && bytes.Compare(key, t.hi) >= 0 {
-			return nil, damaged("page %d: key %d is out of order", t.id, i)
+			return nil, Damaged("page %d: key %d is out of order", t.id, i)
 		}
-		last, open = key, false
+		last = key
 		switch {
 		case flags == flagBranch:
 			if i > 0 {
@@ -248,13 +235,13 @@ func (c *checker) elements(t subtree, b []byte) (more []subtree, err error) {
 // bucket checks the value that is one: its root page and sequence, and behind them all of it where it has no page.
 func (c *checker) bucket(page uint64, v []byte) ([]subtree, error) {
 	if len(v) < 16 {
-		return nil, damaged("page %d: a bucket of %d bytes", page, len(v))
+		return nil, Damaged("page %d: a bucket of %d bytes", page, len(v))
 	}
 	if root := native.Uint64(v); root != 0 {
 		return []subtree{{id: root}}, nil
 	}
 	if len(v) < 16+pageHead {
-		return nil, damaged("page %d: a bucket of %d bytes", page, len(v))
+		return nil, Damaged("page %d: a bucket of %d bytes", page, len(v))
 	}
 	return c.elements(subtree{id: page}, v[16:])
 }
@@ -273,12 +260,12 @@ func (c *checker) freelist() error {
 		count, ids = native.Uint64(ids), ids[8:]
 	}
 	if native.Uint16(b[8:]) != flagFreelist || count > uint64(len(ids)/8) {
-		return damaged("page %d is no list of %d free pages", c.m.freelist, count)
+		return Damaged("page %d is not a list of %d free pages", c.m.freelist, count)
 	}
 	for i := range count {
 		id := native.Uint64(ids[i*8:])
 		if id < 2 || id >= c.m.high || c.used[id] {
-			return damaged("page %d is free and in use", id)
+			return Damaged("page %d is free and in use", id)
 		}
 		c.used[id] = true
 	}

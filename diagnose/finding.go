@@ -1,6 +1,10 @@
 package diagnose
 
-import "time"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
 
 // Class answers the coarse question: whose problem is it?
 type Class string
@@ -19,9 +23,6 @@ const (
 	ClassUnknown   Class = "unknown"
 )
 
-// Reason is a cause with a page of its own: kebab-case, stable.
-type Reason string
-
 // Finding is why a pull failed: cause, evidence, remedy.
 type Finding struct {
 	Reason   Reason
@@ -39,3 +40,26 @@ type Finding struct {
 	Status     int           // the upstream's HTTP status, 0 where it gave none
 	RetryAfter time.Duration // what the upstream asked for, 0: nothing
 }
+
+// ID is a fingerprint of what failed for whom: 8 hex digits over the reason, the image and the host at which it broke.
+// It is the same after a restart and on another machine, so that it can be quoted. image is canonical
+// ("docker.io/library/nginx:1.27"), empty where none is known.
+func (f Finding) ID(image string) string {
+	sum := sha256.Sum256([]byte(string(f.Reason) + "\x00" + image + "\x00" + f.Host))
+	return hex.EncodeToString(sum[:4])
+}
+
+// Error is an error whose finding is known where it arises. Explain returns that finding.
+type Error struct {
+	Finding Finding
+	Err     error // the cause, may be nil
+}
+
+// New makes an Error of a reason. summary and remedy are cleaned as every text of a Finding is.
+func New(r Reason, summary, remedy string) *Error {
+	return &Error{Finding: Finding{Reason: r, Class: r.Class(), Summary: Clean(summary), Remedy: Clean(remedy)}}
+}
+
+func (e *Error) Error() string { return string(e.Finding.Reason) + ": " + e.Finding.Summary }
+
+func (e *Error) Unwrap() error { return e.Err }

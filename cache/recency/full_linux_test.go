@@ -1,9 +1,8 @@
-package boltindex_test
+package recency_test
 
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,8 +20,11 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	path := filepath.Join(memDir(t), "index.db")
-	x := open(t, path)
+	dir := memDir(t)
+	x := open(t, dir)
+	if err := x.Write(nil, nil); err != nil {
+		t.Fatal(err)
+	}
 	want := make(map[oci.Digest]cache.Access)
 	refused := 0
 	for i := range 60 {
@@ -36,7 +38,7 @@ func TestDiskFull(t *testing.T) {
 			}
 			continue
 		}
-		// The file that bbolt writes to becomes one that is full; what it has mapped stays.
+		// The file that is written to becomes one that is full.
 		f := x.File()
 		fd, err := unix.Dup(int(f.Fd()))
 		if err != nil {
@@ -64,10 +66,10 @@ func TestDiskFull(t *testing.T) {
 	if err := x.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, recorded(t, open(t, path))); diff != "" {
+	if diff := cmp.Diff(want, recorded(t, open(t, dir))); diff != "" {
 		t.Errorf("after a restart (-want +got):\n%s", diff)
 	}
-	if bad := aside(t, path); len(bad) > 0 {
+	if bad := aside(t, dir); len(bad) > 0 {
 		t.Errorf("set aside: %v", bad)
 	}
 	if refused != 20 {
