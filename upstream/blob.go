@@ -139,6 +139,10 @@ func (b blobCall) Decide() error { return b.decide() }
 
 func (b blobCall) Wrap(err error) error { return b.wrap(err) }
 
+// Corrupt reports that the bytes of a blob that Blob brought last do not have its digest. Another endpoint is asked for it
+// then, and an endpoint that sends one wrong blob after another is taken for down.
+func (r *Registry) Corrupt(repo string, d oci.Digest, err error) { r.transfers.Corrupt(repo, d, err) }
+
 // Blob opens a range of a blob. It answers once the upstream has begun to send it. The body goes on through breaks
 // until the range is complete; the context ends it at any time.
 func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*Body, error) {

@@ -36,6 +36,7 @@ func (r *Registry) Reset() {
 		ep.limits.Reset()
 		ep.Health.Reset()
 	}
+	r.transfers.Reset()
 }
 
 // watch gives the endpoints their health.
