@@ -29,10 +29,10 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	a.Method = http.MethodHead
 	size, h, err := c.size(ctx, a)
 	if size == 0 && !oci.VerifyDigest(d, nil) {
-		size = -1 // some say 0 of all that they don't send
+		size = -1 // some registries say 0 of each body that they don't send
 	}
 	if err == nil && size < 0 || c.unexplained(err) {
-		// Not said, refused, or an error whose reason only a body tells.
+		// Not said, refused, or an error whose reason only a body has.
 		a = c.blobAsk(d)
 		a.Header = http.Header{"Range": {"bytes=0-0"}}
 		if n, with, gerr := c.size(ctx, a); err != nil || gerr == nil {
