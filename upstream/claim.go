@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
@@ -143,10 +144,7 @@ func (t *transfer) blame() {
 
 // noteAt notes how a request to an endpoint has ended, where another endpoint is asked by now.
 func (t *transfer) noteAt(ep *target, f *fault.Failure) {
-	here := t.c.ep
-	t.c.ep = ep
-	t.c.note(t.ctx, blobs, f)
-	t.c.ep = here
+	ep.Health.Record(t.ctx, endpoint.Blobs, f)
 }
 
 // confirm notes a wrong size at the endpoints that have denied the claim, once another endpoint has said that size, too.

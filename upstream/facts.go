@@ -28,7 +28,17 @@ type (
 	Spent  = limit.Spent
 	Use    = limit.Use
 
-	Exchange = endpoint.Exchange
+	Exchange       = endpoint.Exchange
+	EndpointState  = endpoint.State
+	EndpointStatus = endpoint.Status
+)
+
+// The states of an endpoint.
+const (
+	EndpointUnknown  = endpoint.StateUnknown
+	EndpointUp       = endpoint.StateUp
+	EndpointDegraded = endpoint.StateDegraded
+	EndpointOpen     = endpoint.StateOpen
 )
 
 // ErrNotAsked is in the Step of a request that was not made: see fault.ErrNotAsked.

@@ -137,6 +137,7 @@ func New(o Options) (*Registry, error) {
 		return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
 	}
 	c := &core{o: o, endpoints: endpoints, tokens: newTokens(o.Log), probes: newBackground()}
+	c.watch()
 	return &Registry{core: c, source: o.Credential, own: true}, nil
 }
 

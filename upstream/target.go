@@ -20,7 +20,6 @@ type target struct {
 	known      knowledge
 	public     public
 	inquiries  inquiries
-	condition  condition
 	said       said
 	limits     *limit.Limits
 	queue      *queue
@@ -85,7 +84,7 @@ func newTarget(e Endpoint, o Options, p endpoint.Policy, d *endpoint.Dialer) (*t
 	}, nil
 }
 
-// ping asks whether the registry's API answers at all. What it answers matters little: most want a login.
+// ping asks whether the registry's API answers at all. Most registries answer that a login is needed, which is an answer.
 func (c *core) ping(ctx context.Context, ep *target) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout)
 	defer cancel()

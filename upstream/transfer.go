@@ -148,7 +148,7 @@ func (t *transfer) Read(p []byte) (int, error) {
 				t.finish(t.c.wrap(err))
 				return 0, t.err
 			}
-			t.c.delivered()
+			t.c.ep.Health.Delivered()
 			t.finish(io.EOF)
 			return n, io.EOF
 		case errors.Is(err, io.EOF) && t.decoded() != nil: // a clean end before the content's
@@ -198,7 +198,7 @@ func (t *transfer) advance(n int) {
 		return
 	}
 	if t.gained < fairProgress && t.gained+int64(n) >= fairProgress {
-		t.c.delivered()
+		t.c.ep.Health.Delivered()
 	}
 	t.pos += int64(n)
 	t.gained += int64(n)
@@ -258,7 +258,7 @@ func (t *transfer) broke(err error) {
 	t.blame()
 	t.c.failed(f)
 	if e, ok := errors.AsType[*fault.ContentError](f); !ok || !e.Claimed {
-		t.c.note(t.ctx, blobs, f)
+		t.c.ep.Health.Record(t.ctx, endpoint.Blobs, f)
 	}
 	if _, bad := errors.AsType[*fault.ContentError](err); bad {
 		t.leave = true
@@ -308,7 +308,7 @@ func (t *transfer) others(ep *target) bool {
 
 // order is in which order endpoints are asked after one that broke: that one first, or after those that are well.
 func (t *transfer) order(broke *target, first bool) []*target {
-	plan, ready := t.c.plan(blobs)
+	plan, ready := endpoint.Order(t.c.endpoints, endpoint.Blobs)
 	at := slices.Index(plan, broke)
 	switch plan = slices.Delete(plan, at, at+1); {
 	case first:
@@ -330,7 +330,7 @@ func (t *transfer) seek(order []*target, first bool) error {
 	}
 	for ; ; order = nil {
 		if order == nil {
-			order, _ = t.c.plan(blobs)
+			order, _ = endpoint.Order(t.c.endpoints, endpoint.Blobs)
 		}
 		order = slices.DeleteFunc(order, func(ep *target) bool { return t.over[ep] })
 		if t.attempts >= most || len(order) == 0 {
@@ -338,7 +338,7 @@ func (t *transfer) seek(order []*target, first bool) error {
 		}
 		t.attempts++
 		for i, ep := range order {
-			err := t.openAt(ep, t.c.share(len(order)-1-i))
+			err := t.openAt(ep, endpoint.Share(t.c.o.HeaderTimeout, len(order)-1-i))
 			switch {
 			case err == nil:
 				return nil
@@ -382,12 +382,12 @@ func (t *transfer) openAt(ep *target, share time.Duration) error {
 		t.c.failed(err)
 		return err
 	}
-	ep.condition.try(t.c.o.StallTimeout)
-	ctx, calm, end := hurried(t.ctx, share)
+	ep.Health.TryBlobs(t.c.o.StallTimeout)
+	ctx, calm, end := endpoint.WithPatience(t.ctx, share)
 	err := t.open(ctx, calm)
 	err = t.beyond(err)
 	if e, ok := errors.AsType[*fault.ContentError](err); !ok || !e.Claimed { // else noted once it is known which is right
-		t.c.note(t.ctx, blobs, err)
+		t.c.ep.Health.Record(t.ctx, endpoint.Blobs, err)
 	}
 	if err != nil {
 		end()
