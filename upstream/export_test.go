@@ -56,12 +56,20 @@ func TokensHeld(r *Registry) int {
 
 // QueueHolds is how many turns, clients and transfers the queues of the first endpoint remember.
 func QueueHolds(r *Registry) (n int) {
-	for _, q := range []*queue{r.endpoints[0].queue, r.endpoints[0].small} {
-		q.mu.Lock()
-		n += len(q.running) + len(q.held) + len(q.clients) + len(q.order) + len(q.paused) + q.waiting
-		q.mu.Unlock()
+	for _, field := range []string{"queue", "small"} {
+		q := siteOf(r).FieldByName(field).Elem()
+		for _, list := range []string{"running", "charged", "clients", "order", "paused"} {
+			n += q.FieldByName(list).Len()
+		}
+		n += int(q.FieldByName("waiting").Int())
 	}
 	return n
+}
+
+// siteOf is what the transfers keep of the first endpoint.
+func siteOf(r *Registry) reflect.Value {
+	sites := reflect.ValueOf(r.transfers).Elem().FieldByName("sites")
+	return sites.MapIndex(reflect.ValueOf(r.endpoints[0].Endpoint)).Elem()
 }
 
 // Held is how many entries each memory of a registry's first endpoint has, and how many it may have.
@@ -74,7 +82,7 @@ func Held(r *Registry) map[string][2]int {
 		"public":        {len(ep.public.until), maxPublic},
 		"inquiries":     {len(ep.inquiries.m), maxProbes},
 		"known to be":   {len(ep.inquiries.exists), maxExists},
-		"said sizes":    {len(ep.said.m), maxSaid},
+		"said sizes":    {siteOf(r).FieldByName("sizes").FieldByName("known").Len(), 1024},
 		"places":        {len(r.places.m), maxPlaces},
 		"refused":       {len(r.health.bad), maxIdentities + 1},
 		"in vain":       {len(r.health.vain), maxIdentities},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
 // Options say what a Registry speaks to, as whom, and how long it waits.
@@ -110,6 +111,7 @@ type core struct {
 	tokens    *tokens
 	health    health
 	shown     shown
+	transfers *transfer.Pool
 	probes    *background
 }
 
@@ -119,7 +121,7 @@ func New(o Options) (*Registry, error) {
 	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 25*time.Second)
 	o.DialTimeout = cmp.Or(o.DialTimeout, 10*time.Second)
 	o.UserAgent = cmp.Or(o.UserAgent, "mirror")
-	o.MaxTransfers = cmp.Or(o.MaxTransfers, defaultTransfers)
+	o.MaxTransfers = cmp.Or(o.MaxTransfers, transfer.DefaultTransfers)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -138,6 +140,13 @@ func New(o Options) (*Registry, error) {
 	}
 	c := &core{o: o, endpoints: endpoints, tokens: newTokens(o.Log), probes: newBackground()}
 	c.watch()
+	list := make([]*endpoint.Endpoint, len(endpoints))
+	for i, ep := range endpoints {
+		list[i] = ep.Endpoint
+	}
+	c.transfers = transfer.NewPool(list, transfer.Options{
+		MaxTransfers: o.MaxTransfers, StallTimeout: o.StallTimeout, HeaderTimeout: o.HeaderTimeout,
+	})
 	return &Registry{core: c, source: o.Credential, own: true}, nil
 }
 

@@ -13,9 +13,7 @@ func (r *Registry) State() []EndpointStatus {
 	for i, ep := range r.endpoints {
 		list[i] = ep.Health.Status(time.Now())
 		list[i].URL = ep.Name
-		running, waiting := ep.small.length()
-		list[i].Running, list[i].Waiting = ep.queue.length()
-		list[i].Running, list[i].Waiting = list[i].Running+running, list[i].Waiting+waiting
+		list[i].Running, list[i].Waiting = r.transfers.Load(ep.Endpoint)
 		list[i].Budgets = ep.limits.All()
 	}
 	return list

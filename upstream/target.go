@@ -20,10 +20,7 @@ type target struct {
 	known      knowledge
 	public     public
 	inquiries  inquiries
-	said       said
 	limits     *limit.Limits
-	queue      *queue
-	small      *queue // of small blobs that find no turn in the other one
 }
 
 // newTargets makes the endpoints of Options whose zero fields are filled in.
@@ -79,8 +76,7 @@ func newTarget(e Endpoint, o Options, p endpoint.Policy, d *endpoint.Dialer) (*t
 		return nil, err
 	}
 	return &target{
-		Endpoint: at, credential: e.Credential, queue: newQueue(o.MaxTransfers), small: newQueue(max(1, o.MaxTransfers/4)),
-		limits: limit.New(nil),
+		Endpoint: at, credential: e.Credential, limits: limit.New(nil),
 	}, nil
 }
 
