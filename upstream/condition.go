@@ -145,7 +145,7 @@ func (r *Registry) State() []EndpointStatus {
 		running, waiting := ep.small.length()
 		list[i].Running, list[i].Waiting = ep.queue.length()
 		list[i].Running, list[i].Waiting = list[i].Running+running, list[i].Waiting+waiting
-		list[i].Budgets = ep.limits.All()
+		list[i].Budgets = ep.Limits.All()
 	}
 	return list
 }

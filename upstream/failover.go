@@ -7,20 +7,18 @@ import (
 	"slices"
 	"time"
 
-	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/login"
 )
 
 // failure is how an endpoint failed a call, for the last time.
 type failure struct {
-	ep        *target
-	err       error
-	step      fault.Step
-	chosen    auth.Source
-	cred      auth.Credential
-	sourceErr error
+	ep    *target
+	err   error
+	step  fault.Step
+	login *login.Transport
 }
 
 // plan is the order in which endpoints are asked: as they were given, those that are down or limit us behind the
@@ -89,7 +87,7 @@ func (c *call) goesOn(err error) bool {
 
 // failed notes how the endpoint has failed.
 func (c *call) failed(err error) {
-	f := failure{ep: c.ep, err: err, chosen: c.chosen, cred: c.cred, sourceErr: c.sourceErr}
+	f := failure{ep: c.ep, err: err, login: c.login}
 	if last := c.trace.Last(); last != nil {
 		c.trace.Blame(err)
 		f.step = *last
@@ -113,7 +111,7 @@ func (c *call) decide() error {
 		}
 	}
 	c.at(f.ep)
-	c.chosen, c.cred, c.sourceErr = f.chosen, f.cred, f.sourceErr
+	c.login = f.login
 	if f.step.Name != "" {
 		c.trace.Decided(f.step)
 	}

@@ -7,7 +7,7 @@ import "time"
 // said is still shown.
 func (r *Registry) Reset() {
 	for _, ep := range r.endpoints {
-		ep.limits.Reset()
+		ep.Limits.Reset()
 		ep.condition.reset()
 	}
 }
