@@ -42,7 +42,7 @@ func (c *call) at(ep *target) {
 	if c.ep != ep {
 		c.trace.Endpoint = ep.Name
 		c.ep, c.repository = ep, ep.Prefix+c.how.Name
-		c.login, c.open = c.up.New(ep.Endpoint, c.as.Identity, c.how), ep.IsPublic(c.repository)
+		c.login, c.open = c.logins.New(ep.Known, c.as.Identity, c.how), ep.IsPublic(c.repository)
 	}
 }
 

@@ -11,30 +11,38 @@ func (r *Registry) CloseIdle() {
 
 // QueueHolds is how many turns, clients and transfers the queues of the first endpoint remember.
 func QueueHolds(r *Registry) (n int) {
-	for _, q := range []*queue{r.endpoints[0].queue, r.endpoints[0].small} {
-		q.mu.Lock()
-		n += len(q.running) + len(q.held) + len(q.clients) + len(q.order) + len(q.paused) + q.waiting
-		q.mu.Unlock()
+	for _, field := range []string{"queue", "small"} {
+		q := siteOf(r).FieldByName(field).Elem()
+		for _, list := range []string{"running", "charged", "clients", "order", "paused"} {
+			n += q.FieldByName(list).Len()
+		}
+		n += int(q.FieldByName("waiting").Int())
 	}
 	return n
+}
+
+// siteOf is what the transfers keep of the first endpoint.
+func siteOf(r *Registry) reflect.Value {
+	sites := reflect.ValueOf(r.transfers).Elem().FieldByName("sites")
+	return sites.MapIndex(reflect.ValueOf(r.endpoints[0].Endpoint)).Elem()
 }
 
 // Held is how many entries each memory of a registry's first endpoint has, and how many it may have.
 func Held(r *Registry) map[string][2]int {
 	ep := r.endpoints[0]
 	return map[string][2]int{
-		"tokens":           {length(r.up, "tokens", "have") + length(r.up, "tokens", "refusals"), 10_000},
-		"token calls":      {length(r.up, "tokens", "calls", "calls"), 0},
-		"schemes":          {length(ep.Endpoint, "schemes", "own"), 4096},
-		"public":           {length(ep.Endpoint, "public", "until"), 16_384},
-		"computed digests": {length(ep.Endpoint, "public", "made"), 4096},
-		"problems":         {length(r.up, "standing", "problems"), 1024},
-		"failed renewals":  {length(r.up, "standing", "failedRenewals"), 1024},
-		"refusals":         {length(r.up, "standing", "refusals"), 1024},
-		"shown":            {length(r.up, "shown", "known"), 64},
+		"tokens":           {length(r.logins, "tokens", "have") + length(r.logins, "tokens", "refusals"), 10_000},
+		"token calls":      {length(r.logins, "tokens", "calls", "calls"), 0},
+		"schemes":          {length(ep.Known, "schemes", "own"), 4096},
+		"public":           {length(ep.Known, "public", "until"), 16_384},
+		"computed digests": {length(ep.Known, "public", "made"), 4096},
+		"problems":         {length(r.logins, "standing", "problems"), 1024},
+		"failed renewals":  {length(r.logins, "standing", "failedRenewals"), 1024},
+		"refusals":         {length(r.logins, "standing", "refusals"), 1024},
+		"shown":            {length(r.logins, "shown", "known"), 64},
 		"inquiries":        {len(ep.inquiries.m), maxProbes},
 		"known to be":      {len(ep.inquiries.exists), maxExists},
-		"said sizes":       {len(ep.said.m), maxSaid},
+		"said sizes":       {siteOf(r).FieldByName("sizes").FieldByName("known").Len(), 1024},
 		"places":           {len(r.places.m), maxPlaces},
 		"budgets":          {length(ep.Limits, "budgets"), 64},
 		"ledgers":          {length(ep.Limits.Spending(), "ledgers"), 1024},

@@ -197,7 +197,7 @@ func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 	if kind == fault.BodyMessage {
 		code = cmp.Or(code, codeOf(b))
 	}
-	known := append(c.up.Secrets(), fault.TokensIn(b)...)
+	known := append(c.logins.Secrets(), fault.TokensIn(b)...)
 	code, message = fault.Tidy(code, 80, known...), fault.Tidy(message, fault.MaxMessage, known...)
 	head, _, _ := strings.Cut(message, ":")
 	own := strings.Contains(c.reference, ":") && want.String() == c.reference && oci.VerifyDigest(want, b)
@@ -246,7 +246,7 @@ func saysLimit(code string) bool {
 // notManifest tells a web page from a bad manifest.
 func (c *call) notManifest(h http.Header, b []byte, err error) error {
 	if text := strings.TrimSpace(string(b[:min(len(b), 512)])); text == "" || text[0] != '{' {
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.Describe(h, b, c.up.Secrets()...)}
+		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.Describe(h, b, c.logins.Secrets()...)}
 	}
 	return fmt.Errorf("%w: %w", &fault.ContentError{Kind: fault.ContentNotManifest, Want: "a manifest", Got: "JSON that is none"}, err)
 }
@@ -305,7 +305,7 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 func (c *call) readable(resp *answer, what string) error {
 	if header.IsHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, fault.MaxErrorBody))
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.up.Secrets()...)}
+		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}
 	}
 	return nil
 }

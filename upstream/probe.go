@@ -194,7 +194,7 @@ func (c *call) inquire(ctx context.Context, err error) error {
 
 // may reports whether the endpoint has requests to spare.
 func (c *call) may(now time.Time) bool {
-	if !c.ep.condition.ready(documents, now) {
+	if !c.ep.Health.Ready(endpoint.Documents, now) {
 		return false
 	}
 	for _, b := range c.ep.Limits.All() {

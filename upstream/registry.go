@@ -15,6 +15,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/login"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
 // Options say what a Registry speaks to, as whom, and how long it waits.
@@ -99,7 +100,8 @@ type Registry struct {
 type core struct {
 	o         Options
 	endpoints []*target
-	up        *login.Upstream
+	logins    *login.Upstream
+	transfers *transfer.Pool
 	probes    *background
 }
 
@@ -109,7 +111,7 @@ func New(o Options) (*Registry, error) {
 	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 25*time.Second)
 	o.DialTimeout = cmp.Or(o.DialTimeout, 10*time.Second)
 	o.UserAgent = cmp.Or(o.UserAgent, "mirror")
-	o.MaxTransfers = cmp.Or(o.MaxTransfers, defaultTransfers)
+	o.MaxTransfers = cmp.Or(o.MaxTransfers, transfer.DefaultTransfers)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -126,10 +128,18 @@ func New(o Options) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
 	}
-	up := login.NewUpstream(login.Options{
+	logins := login.NewUpstream(login.Options{
 		Public: o.Public, Reserve: o.Reserve, TokenTimeout: o.DialTimeout + o.HeaderTimeout, Log: o.Log,
 	})
-	c := &core{o: o, endpoints: endpoints, up: up, probes: newBackground()}
+	c := &core{o: o, endpoints: endpoints, logins: logins, probes: newBackground()}
+	c.watch()
+	list := make([]*endpoint.Endpoint, len(endpoints))
+	for i, ep := range endpoints {
+		list[i] = ep.Endpoint
+	}
+	c.transfers = transfer.NewPool(list, transfer.Options{
+		MaxTransfers: o.MaxTransfers, StallTimeout: o.StallTimeout, HeaderTimeout: o.HeaderTimeout,
+	})
 	return &Registry{core: c, Identity: &login.Identity{Source: o.Credential, Configured: true}}, nil
 }
 
@@ -149,22 +159,22 @@ func Spare(ctx context.Context) context.Context { return login.Spare(ctx) }
 
 // Credential is the health of the credential that this Registry asks with, the zero Status for none.
 func (r *Registry) Credential() auth.Status {
-	return r.up.Status(r.Identity)
+	return r.logins.Status(r.Identity)
 }
 
 // Judge adds what the upstream has said of a credential, by its name, to what its source says of it.
-func (r *Registry) Judge(st auth.Status) auth.Status { return r.up.Judge(st) }
+func (r *Registry) Judge(st auth.Status) auth.Status { return r.logins.Judge(st) }
 
 // Run renews the tokens that are in use until the context ends, then closes. It returns nil.
 func (r *Registry) Run(ctx context.Context) error {
-	r.up.Run(ctx)
+	r.logins.Run(ctx)
 	r.Close()
 	return nil
 }
 
 // Close ends what runs in the background and closes idle connections. Requests under way go on.
 func (r *Registry) Close() {
-	r.up.Close()
+	r.logins.Close()
 	r.probes.close()
 	for _, ep := range r.endpoints {
 		ep.CloseIdle()

@@ -15,12 +15,8 @@ import (
 
 // target is one endpoint with all that is kept of it.
 type target struct {
-	*login.Endpoint
+	*login.Known
 	inquiries inquiries
-	condition condition
-	said      said
-	queue     *queue
-	small     *queue // of small blobs that find no turn in the other one
 }
 
 // newTargets makes the endpoints of Options whose zero fields are filled in.
@@ -75,17 +71,14 @@ func newTarget(e Endpoint, o Options, p endpoint.Policy, d *endpoint.Dialer) (*t
 	if err != nil {
 		return nil, err
 	}
-	return &target{
-		Endpoint: login.NewEndpoint(at, e.Credential),
-		queue:    newQueue(o.MaxTransfers), small: newQueue(max(1, o.MaxTransfers/4)),
-	}, nil
+	return &target{Known: login.NewKnown(at, e.Credential)}, nil
 }
 
-// ping asks whether the registry's API answers at all. What it answers matters little: most want a login.
+// ping asks whether the registry's API answers at all. Most registries answer that a login is needed, which is an answer.
 func (c *core) ping(ctx context.Context, ep *target) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout)
 	defer cancel()
-	p := c.up.New(ep.Endpoint, &login.Identity{Source: auth.Anonymous}, login.Operation{Trace: &fault.Trace{Endpoint: ep.Name}})
+	p := c.logins.New(ep.Known, &login.Identity{Source: auth.Anonymous}, login.Operation{Trace: &fault.Trace{Endpoint: ep.Name}})
 	a := endpoint.Request{Step: fault.StepPing, Method: http.MethodGet, URL: ep.At("/v2/", ""), Reach: endpoint.ReachAny}
 	resp, err := p.Bare(ctx, ep.Registry, a)
 	switch {

@@ -26,7 +26,7 @@ const (
 )
 
 // fetchToken asks a token service for one token of one scope (distribution's token specification).
-func (u *Upstream) fetchToken(ctx context.Context, ep *Endpoint, k tokenKey, cred auth.Credential) fetched {
+func (u *Upstream) fetchToken(ctx context.Context, ep *Known, k tokenKey, cred auth.Credential) fetched {
 	// A timeout of its own: operations that wait for it have theirs.
 	ctx, cancel := context.WithTimeout(ctx, u.o.TokenTimeout)
 	defer cancel()

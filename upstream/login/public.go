@@ -80,10 +80,10 @@ func (p *public) isMade(repository string, d oci.Digest) bool {
 }
 
 // IsPublic reports whether a repository, by the endpoint's name for it, has shown a manifest without a login lately.
-func (e *Endpoint) IsPublic(repository string) bool { return e.public.has(repository, time.Now()) }
+func (e *Known) IsPublic(repository string) bool { return e.public.has(repository, time.Now()) }
 
 // AnswersAnonymously reports whether the endpoint has answered any request without a login lately.
-func (e *Endpoint) AnswersAnonymously() bool { return e.public.any(time.Now()) }
+func (e *Known) AnswersAnonymously() bool { return e.public.any(time.Now()) }
 
 // NoteManifest records that the repository is public, if the answer to a request for a manifest shows it: a document with
 // parts, sent by the registry itself to a request without a login, whose bytes have the digest that it announced or was asked

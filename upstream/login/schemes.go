@@ -71,7 +71,7 @@ func (s *schemes) learn(repository string, sc scheme, sure bool) (news bool) {
 
 // choose reads a scheme from challenges. Sent says whether the request had an Authorization: Harbor then offers Basic where it
 // otherwise offers Bearer. False: there is none that we can answer.
-func (e *Endpoint) choose(repository string, all []header.Challenge, sent bool) (scheme, bool, error) {
+func (e *Known) choose(repository string, all []header.Challenge, sent bool) (scheme, bool, error) {
 	if c, ok := header.FindChallenge(all, "bearer"); ok {
 		u, err := e.Policy.Realm(e.Origin, e.URL, c.Params["realm"])
 		if err != nil {

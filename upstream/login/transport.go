@@ -25,7 +25,7 @@ var noCredential auth.Credential
 // goroutine.
 type Transport struct {
 	up         *Upstream
-	ep         *Endpoint
+	ep         *Known
 	as         *Identity
 	op         Operation
 	repository string // as the endpoint knows it
@@ -50,7 +50,7 @@ type Operation struct {
 }
 
 // New makes a Transport.
-func (u *Upstream) New(ep *Endpoint, as *Identity, op Operation) *Transport {
+func (u *Upstream) New(ep *Known, as *Identity, op Operation) *Transport {
 	return &Transport{up: u, ep: ep, as: as, op: op, repository: ep.Prefix + op.Name}
 }
 

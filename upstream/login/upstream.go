@@ -47,8 +47,8 @@ func (u *Upstream) Judge(st auth.Status) auth.Status { return u.standing.judge(s
 // Secrets are the credentials and tokens that must be in no message.
 func (u *Upstream) Secrets() []auth.Credential { return append(u.standing.secrets(), u.shown.all()...) }
 
-// Endpoint is what is known of how one endpoint lets requests in. It is safe for concurrent use.
-type Endpoint struct {
+// Known is one endpoint with what is known of how it lets requests in. It is safe for concurrent use.
+type Known struct {
 	*endpoint.Endpoint
 	Limits  *limit.Limits
 	source  auth.Source // of its own; nil: that of the Identity where it is the registry itself, else none
@@ -56,13 +56,13 @@ type Endpoint struct {
 	public  public
 }
 
-// NewEndpoint makes an Endpoint. Source is the endpoint's own credential; nil: it has none.
-func NewEndpoint(e *endpoint.Endpoint, source auth.Source) *Endpoint {
-	return &Endpoint{Endpoint: e, Limits: limit.New(nil), source: source}
+// NewKnown makes a Known of which nothing is known yet. Source is the endpoint's own credential; nil: it has none.
+func NewKnown(e *endpoint.Endpoint, source auth.Source) *Known {
+	return &Known{Endpoint: e, Limits: limit.New(nil), source: source}
 }
 
 // givesTokens reports whether a repository is known to ask for tokens: a 401 to one is about rights, not about passwords.
-func (e *Endpoint) givesTokens(repository string) bool {
+func (e *Known) givesTokens(repository string) bool {
 	sc, _, known := e.schemes.of(repository)
 	return known && sc.realm != ""
 }

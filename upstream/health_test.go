@@ -133,9 +133,9 @@ func TestBlackHole(t *testing.T) {
 	}, func(o *upstream.Options) { o.Log = textLog(locked{&mu, &log}) })
 	mu.Lock()
 	defer mu.Unlock()
-	down, back := strings.Count(log.String(), "is down"), strings.Count(log.String(), "is back")
+	down, back := strings.Count(log.String(), "is down"), strings.Count(log.String(), "is up again")
 	if down != 2 || back != 2 {
-		t.Errorf("%d lines that it is down, %d that it is back, want 2 and 2:\n%s", down, back, &log)
+		t.Errorf("%d lines that it is down, %d that it is up again, want 2 and 2:\n%s", down, back, &log)
 	}
 }
 

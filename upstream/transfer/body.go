@@ -1,4 +1,4 @@
-package upstream
+package transfer
 
 import "io"
 
@@ -7,10 +7,10 @@ type Body struct {
 	io.ReadCloser
 	size int64
 	host string
-	from *transfer // nil for one of NewBody
+	from *transfer // nil for a Body made by NewBody
 }
 
-// NewBody makes a body of bytes that come from somewhere else than a Registry.
+// NewBody makes a body of bytes that do not come from a Pool.
 func NewBody(rc io.ReadCloser, size int64, host string) *Body {
 	return &Body{ReadCloser: rc, size: size, host: host}
 }
@@ -18,8 +18,8 @@ func NewBody(rc io.ReadCloser, size int64, host string) *Body {
 // Size is that of the whole blob in bytes, -1 where the upstream did not say.
 func (b *Body) Size() int64 { return b.size }
 
-// Extend has the body go on to the blob's end, if the upstream sends all of it though a part was wanted, and says how
-// much that is. It reports whether. It comes before the first Read.
+// Extend makes the body go on to the end of the blob, if the upstream sends all of it though a part was wanted, and reports
+// whether it does. It must be called before the first Read.
 func (b *Body) Extend() bool {
 	t := b.from
 	if t == nil || !t.all || t.size < 0 {
@@ -29,8 +29,8 @@ func (b *Body) Extend() bool {
 	return true
 }
 
-// Host is what the bytes come from, after redirects. It may change when a transfer goes on after a break. It is safe
-// to ask at any time.
+// Host is the host that the bytes come from, after redirects. It may change when a transfer goes on after a break. It may be
+// called at any time.
 func (b *Body) Host() string {
 	if b.from != nil {
 		return *b.from.host.Load()
