@@ -58,7 +58,7 @@ func TestRefusedNamesLeaveNothing(t *testing.T) { //nolint:paralleltest // see a
 			}
 			before := 3000
 			if kind == "yes" { // until as many tokens are kept as ever
-				before = 13_000
+				before = 16_000
 			}
 			for i := range before {
 				ask(-1 - i)
