@@ -6,21 +6,19 @@ import (
 	"net/http"
 	"slices"
 
-	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/login"
 )
 
 // failure is how an endpoint has failed a call the last time.
 type failure struct {
-	ep        *target
-	err       error
-	step      fault.Step
-	chosen    auth.Source
-	cred      auth.Credential
-	sourceErr error
+	ep    *target
+	err   error
+	step  fault.Step
+	login *login.Transport
 }
 
 // anywhere asks one endpoint after another, until one has given what is asked for, or has refused in a way that is final.
@@ -74,7 +72,7 @@ func (c *call) goesOn(err error) bool {
 
 // failed records how the endpoint has failed.
 func (c *call) failed(err error) {
-	f := failure{ep: c.ep, err: err, chosen: c.chosen, cred: c.cred, sourceErr: c.sourceErr}
+	f := failure{ep: c.ep, err: err, login: c.login}
 	if last := c.trace.Last(); last != nil {
 		c.trace.Blame(err)
 		f.step = *last
@@ -98,7 +96,7 @@ func (c *call) decide() error {
 		}
 	}
 	c.at(f.ep)
-	c.chosen, c.cred, c.sourceErr = f.chosen, f.cred, f.sourceErr
+	c.login = f.login
 	if f.step.Name != "" {
 		c.trace.Decided(f.step)
 	}
