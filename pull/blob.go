@@ -190,9 +190,9 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 func (b blob) source() cache.Source {
 	shows := &showing{b: b}
 	return cache.Source{
-		Key:  b.sourceKey(),
-		Live: true, Client: b.client,
-		Open: b.st.by() == catalog.ShownToAll,
+		Key:    b.sourceKey(),
+		Client: b.client,
+		Open:   b.st.by() == catalog.ShownToAll,
 		// A reader of a part may have had that, and be gone, when the whole turns out to be wrong.
 		Wrong: func(err error) {
 			shows.wrong()
