@@ -12,9 +12,9 @@ import (
 // ErrNotFound says that content is not in the store.
 var ErrNotFound = errors.New("not in the cache")
 
-// ErrReset says that an index was found damaged while it was written to, and was started anew, empty. Whoever gets it
-// records everything again.
-var ErrReset = errors.New("the index was damaged and has been started anew")
+// ErrReset says that an index was found damaged while it was written to, and that only the last batch is recorded. The
+// caller records everything again.
+var ErrReset = errors.New("the index was damaged and is started again")
 
 type (
 	// Object is what readers read, stored or arriving.
@@ -83,13 +83,13 @@ type Access struct {
 	Used   time.Time
 }
 
-// Index remembers recency over a restart. It is disposable: without it the cache serves the same bytes and only
-// evicts less wisely. Safe for concurrent use.
+// Index remembers recency over a restart. It is disposable: without it the cache serves the same bytes, and its eviction is
+// less exact. Safe for concurrent use.
 type Index interface {
-	// Write records accesses, and removals of digests, in one batch.
+	// Load returns what is recorded.
+	Load() (map[oci.Digest]Access, error)
+	// Write records removals, and accesses, in this order. ErrReset in its error says that earlier records are lost.
 	Write(used []Access, removed []oci.Digest) error
-	// All yields what is recorded, in no order.
-	All() iter.Seq2[Access, error]
 }
 
 // Outcome says how an Open was answered.

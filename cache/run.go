@@ -50,15 +50,11 @@ func (c *Cache) Run(ctx context.Context) error {
 func (c *Cache) load(ctx context.Context) {
 	known := make(map[oci.Digest]Access)
 	if c.o.Index != nil {
-		for a, err := range c.o.Index.All() {
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				c.o.Log.WarnContext(ctx, "index can't be read; until content is used again, eviction is less wise", "err", err)
-				break
-			}
-			known[a.Digest] = a
+		recorded, err := c.o.Index.Load()
+		if err != nil {
+			c.o.Log.WarnContext(ctx, "recency index can't be read; eviction is less exact until content is used again", "error", err)
+		} else {
+			known = recorded
 		}
 	}
 	now := minute(c.now())

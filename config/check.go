@@ -6,80 +6,80 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
-// maxWait is how long a pull waits for an upstream at most; clients give up soon after.
+// maxWait is the longest that a pull may wait for an upstream: clients give up soon after.
 const maxWait = 25 * time.Second
 
-// leastSize is the smallest size that anybody means. Less is a number that lost its unit.
+// leastSize is the smallest size that makes sense. A smaller one is a number without its unit.
 const leastSize = 1 << 20
 
-// bad reports a mistake in the value at path. Where that has its default, the mistake is in what it goes with: the
-// first of the other paths that is set.
-func (d *decoder) bad(path, message, hint string, others ...string) {
-	if d.wrong[path] {
-		return
-	}
-	p := Problem{File: d.file, Path: path, Message: message, Hint: hint}
-	at, ok := d.places[path]
-	for i := 0; !ok && i < len(others); i++ {
-		at, ok = d.places[others[i]]
-	}
-	for up := parent(path); !ok && up != ""; up = parent(up) {
-		at, ok = d.places[up]
-	}
-	if p.Variable = at.variable; p.Variable != "" {
-		p.File = ""
-	} else {
-		p.Line, p.Column = max(at.line, 1), max(at.column, 1)
-	}
-	d.problems = append(d.problems, p)
+// mistakes are what checks have found, in the order in which they looked.
+type mistakes []strictyaml.Mistake
+
+// add notes a mistake in the value at a path. Where that has its default, the mistake is in the first of the settings beside
+// it that is set.
+func (m *mistakes) add(path, message, hint string, beside ...string) {
+	*m = append(*m, strictyaml.Mistake{Path: path, Message: message, Hint: hint, Beside: beside})
 }
 
-// check reports the mistakes that no single type shows: addresses, URLs, names, and what goes with what.
-func (d *decoder) check(c *Config) {
-	d.checkListeners(c)
-	d.checkTLS(c)
-	d.checkAdminHosts(c.Admin.Hosts)
-	d.checkCache(c)
-	d.checkUpstreams(c)
-	d.checkRules(c)
-	d.checkKubernetes(c.Kubernetes)
-	d.checkPlatforms(c.Platforms)
-	d.checkProxies(c.TrustedProxies)
+// quoted is text as a message shows it, without a password.
+func quoted(text string) string { return strictyaml.Quoted(text) }
+
+// Check returns the mistakes that no single type shows: in addresses, URLs and names, and in combinations of settings. It
+// puts names and addresses into their usual form.
+func (c *Config) Check() []strictyaml.Mistake {
+	return slices.Concat(
+		c.checkListeners(),
+		checkPair("tls", c.TLS.Cert, c.TLS.Key),
+		checkPair("admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key),
+		c.TLS.checkHTTP2(),
+		c.Admin.checkHosts(),
+		c.Cache.check(),
+		c.checkUpstreams(),
+		c.checkRules(),
+		c.Kubernetes.check(),
+		c.checkPlatforms(),
+		c.checkProxies(),
+	)
 }
 
-// checkProxies checks networks, and writes them as networks are written.
-func (d *decoder) checkProxies(list []string) {
-	for i, text := range list {
-		at := spot{path: "trustedProxies"}.index(i).path
+// checkProxies checks networks, and clears the bits behind their prefixes.
+func (c *Config) checkProxies() (found mistakes) {
+	for i, text := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(text)
 		if err == nil && p.Addr().Is4In6() {
 			err = errors.New("IPv4 in IPv6")
 		}
 		if err == nil {
-			list[i] = p.Masked().String()
+			c.TrustedProxies[i] = p.Masked().String()
 			continue
 		}
 		hint := "as in 10.0.0.0/8 or fd00::/8"
 		if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" && !a.Is4In6() {
 			hint = "write " + netip.PrefixFrom(a, a.BitLen()).String() + " for one address"
 		}
-		d.bad(at, quoted(text)+" is no network in CIDR notation", hint)
+		found.add(strictyaml.Index("trustedProxies", i), quoted(text)+" is not a network in CIDR notation", hint)
 	}
+	return found
 }
 
-func (d *decoder) checkKubernetes(k Kubernetes) {
+func (k Kubernetes) check() (found mistakes) {
 	if u, err := url.Parse(k.Server); k.Server != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil ||
 		u.RawQuery != "" || strings.Trim(u.Path, "/") != "") {
-		d.bad("kubernetes.server", quoted(k.Server)+" is no URL of an API server", "write https://HOST:PORT; plain HTTP would show the token")
+		found.add("kubernetes.server", quoted(k.Server)+" is not the URL of an API server",
+			"write https://HOST:PORT; plain HTTP would show the token")
 	}
+	return found
 }
 
-func (d *decoder) checkListeners(c *Config) {
+func (c *Config) checkListeners() (found mistakes) {
 	listeners := []struct{ path, addr string }{
 		{"listen", c.Listen}, {"admin.listen", c.Admin.Listen}, {"metrics.listen", c.Metrics.Listen},
 	}
@@ -89,7 +89,7 @@ func (d *decoder) checkListeners(c *Config) {
 		}
 		host, port, message := splitListen(l.addr)
 		if message != "" {
-			d.bad(l.path, message, "write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface")
+			found.add(l.path, message, "write HOST:PORT, as in 127.0.0.1:5000; :5000 is every interface")
 			continue
 		}
 		for _, other := range listeners[:i] {
@@ -98,15 +98,16 @@ func (d *decoder) checkListeners(c *Config) {
 				continue
 			}
 			if host == otherHost || isWildcard(host) || isWildcard(otherHost) {
-				d.bad(l.path, fmt.Sprintf("%s is taken: %s is %s", l.addr, other.path, quoted(other.addr)),
+				found.add(l.path, fmt.Sprintf("%s is taken: %s is %s", l.addr, other.path, quoted(other.addr)),
 					"give each listener a port of its own", other.path)
 			}
 		}
 		if l.path == "admin.listen" && !isLoopback(host) && c.Admin.TokenFile == "" {
-			d.bad(l.path, quoted(l.addr)+" is not a loopback address, and there is no token",
+			found.add(l.path, quoted(l.addr)+" is not a loopback address, and there is no token",
 				"set admin.tokenFile, or listen on 127.0.0.1")
 		}
 	}
+	return found
 }
 
 // splitListen returns the parts of an address to listen on, or what is wrong with it.
@@ -137,46 +138,48 @@ func isLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
-func (d *decoder) checkTLS(c *Config) {
-	d.checkPair("tls", c.TLS.Cert, c.TLS.Key)
-	d.checkPair("admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key)
-	if c.TLS.HTTP2 && c.TLS.Cert == "" && c.TLS.Key == "" {
-		d.bad("tls.http2", "true has no effect without a certificate", "set tls.cert and tls.key, or remove it")
+func (t TLS) checkHTTP2() (found mistakes) {
+	if t.HTTP2 && t.Cert == "" && t.Key == "" {
+		found.add("tls.http2", "true has no effect without a certificate", "set tls.cert and tls.key, or remove it")
 	}
+	return found
 }
 
 // checkPair checks that a certificate and its key are both named.
-func (d *decoder) checkPair(at, cert, key string) {
+func checkPair(at, cert, key string) (found mistakes) {
 	switch {
 	case cert != "" && key == "":
-		d.bad(at+".key", "missing: "+at+".cert needs its private key", "set both, or neither for plain HTTP", at+".cert")
+		found.add(at+".key", "missing: "+at+".cert needs its private key", "set both, or neither for plain HTTP", at+".cert")
 	case key != "" && cert == "":
-		d.bad(at+".cert", "missing: "+at+".key needs its certificate", "set both, or neither for plain HTTP", at+".key")
+		found.add(at+".cert", "missing: "+at+".key needs its certificate", "set both, or neither for plain HTTP", at+".key")
 	}
+	return found
 }
 
-// checkAdminHosts checks the further names of the admin listener.
-func (d *decoder) checkAdminHosts(list []string) {
-	for i, name := range list {
-		list[i] = strings.ToLower(name)
-		if _, err := netip.ParseAddr(name); err != nil && !isHost(list[i]) {
-			d.bad(spot{path: "admin.hosts"}.index(i).path, quoted(name)+" is not the name of a host",
+// checkHosts checks the further names of the admin listener, and puts them in lower case.
+func (a *Admin) checkHosts() (found mistakes) {
+	for i, name := range a.Hosts {
+		a.Hosts[i] = strings.ToLower(name)
+		if _, err := netip.ParseAddr(name); err != nil && !isHost(a.Hosts[i]) {
+			found.add(strictyaml.Index("admin.hosts", i), quoted(name)+" is not the name of a host",
 				"write it without https:// and port, as in mirror-admin.corp.example")
 		}
 	}
+	return found
 }
 
-func (d *decoder) checkCache(c *Config) {
-	if c.Cache.Dir == "" {
-		d.bad("cache.dir", "has no folder", "name one, as in /var/lib/mirror")
+func (c Cache) check() (found mistakes) {
+	if c.Dir == "" {
+		found.add("cache.dir", "has no folder", "name one, as in /var/lib/mirror")
 	}
-	if s := c.Cache.Size; s.Percent == 0 && s.Bytes < leastSize {
-		d.bad("cache.size", fmt.Sprintf("%d bytes is too little", s.Bytes), unitHint(s.Bytes))
+	if s := c.Size; s.Percent == 0 && s.Bytes < leastSize {
+		found.add("cache.size", fmt.Sprintf("%d bytes is too little", s.Bytes), unitHint(s.Bytes))
 	}
-	if b := c.Cache.MinFree.Bytes; b > 0 && b < leastSize {
-		d.bad("cache.minFree", fmt.Sprintf("%d bytes is too little", b),
+	if b := c.MinFree.Bytes; b > 0 && b < leastSize {
+		found.add("cache.minFree", fmt.Sprintf("%d bytes is too little", b),
 			fmt.Sprintf("write a unit, as in %d%% or 10GiB; 0 turns it off", min(int64(b), 5)))
 	}
+	return found
 }
 
 func unitHint(s Size) string {
@@ -239,7 +242,7 @@ func checkURL(text string) (message, hint string) {
 	case strings.Trim(u.Path, "/") == "v2":
 		return quoted(text) + " has more than a host", "remove /v2: it is added to each request"
 	case strings.Trim(u.Path, "/") != "":
-		return "a path below the host is " + notYet, "where it begins the names of its repositories, write it as prefix"
+		return "a path below the host is " + strictyaml.NotYet, "where it begins the names of its repositories, write it as prefix"
 	}
 	return "", ""
 }

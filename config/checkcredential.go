@@ -9,15 +9,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
-// leastLifetime is the shortest time for which a helper's answer holds: less would run it for nearly each request.
+// leastLifetime is the shortest lifetime of a helper's answer: with a shorter one it would run for nearly each request.
 const leastLifetime = 10 * time.Second
 
 // namePattern is what a credential may be called: it is a label of metrics.
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 
-// anonymousName stands in the metrics of limits for who has no credential.
+// anonymousName stands in the metrics of limits for requests without a credential.
 const anonymousName = "anonymous"
 
 // variablePattern is what an environment variable may be called.
@@ -26,8 +28,8 @@ var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 // globPattern is a glob of repositories: segments with * for letters, or ** for segments.
 var globPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*]([a-z0-9._*-]*[a-z0-9*])?)(/(\*\*|[a-z0-9*]([a-z0-9._*-]*[a-z0-9*])?))*$`)
 
-// cloud is a source that knows which registries it is for. The packages of auth have the last word, before a login goes
-// anywhere; here it is for a mistake to be told with its line.
+// cloud is a source that knows which registries it is for. The packages of auth decide, before a login is sent; this copy
+// reports the mistake with its line.
 type cloud struct {
 	whose, example string
 	host           *regexp.Regexp
@@ -90,140 +92,133 @@ func (c Credential) Sources() []string {
 	return list
 }
 
-// publicECR reports whether a registry of Amazon's has images for everybody.
+// publicECR reports whether a registry of Amazon's has public images.
 func publicECR(host string) bool { return host == "public.ecr.aws" || host == "ecr-public.aws.com" }
 
-func (d *decoder) checkCredentials(u *Upstream, path string) {
+// checkCredentials checks the credentials of an upstream, at their path.
+func (u *Upstream) checkCredentials(path string) (found mistakes) {
 	names := map[string]int{}
 	for i, c := range u.Credentials {
-		at := spot{path: path}.index(i).path
-		if d.wrongBelow(at) {
-			continue // it isn't known what it should be
-		}
+		at := strictyaml.Index(path, i)
 		switch first, twice := names[c.Name]; {
 		case c.Name == "":
-			d.bad(at+".name", "a credential has no name", "add one, as in name: hub: it is what logs and metrics call it")
+			found.add(at+".name", "a credential has no name", "add one, as in name: hub: it is what logs and metrics call it")
 		case !namePattern.MatchString(c.Name):
-			d.bad(at+".name", quoted(c.Name)+" is not a name", "write letters, digits, -, . or _, at most 63")
+			found.add(at+".name", quoted(c.Name)+" is not a name", "write letters, digits, -, . or _, at most 63")
 		case c.Name == anonymousName:
-			d.bad(at+".name", "is what the mirror calls pulls without a credential", "choose another")
+			found.add(at+".name", "is what the mirror calls pulls without a credential", "choose another")
 		case twice:
-			d.bad(at+".name", fmt.Sprintf("%q is credentials[%d] already", c.Name, first), "give each its own")
+			found.add(at+".name", fmt.Sprintf("%q is credentials[%d] already", c.Name, first), "give each its own")
 		default:
 			names[c.Name] = i
 		}
-		d.checkSource(u, c, at)
-		d.checkRepositories(c, at)
+		found = slices.Concat(found, u.checkSource(c, at), c.checkRepositories(at))
 	}
-}
-
-// wrongBelow reports whether something below a path has a problem already.
-func (d *decoder) wrongBelow(path string) bool {
-	for p := range d.wrong {
-		if strings.HasPrefix(p, path+".") {
-			return true
-		}
-	}
-	return false
+	return found
 }
 
 // checkSource checks where a credential comes from.
-func (d *decoder) checkSource(u *Upstream, c Credential, at string) {
+func (u *Upstream) checkSource(c Credential, at string) (found mistakes) {
 	sources := c.Sources()
 	const all = "passwordFile, passwordEnv, dockerConfig, helper, plugin, ecr, gar or acr"
 	switch len(sources) {
 	case 0:
-		d.bad(at, "a credential has no source", "add one of "+all)
-		return
+		found.add(at, "a credential has no source", "add one of "+all)
+		return found
 	case 1:
 	default:
-		d.bad(at+"."+sources[1], "a second source, beside "+sources[0],
+		found.add(at+"."+sources[1], "a second source, beside "+sources[0],
 			"a credential has one: remove it, or write another credential")
-		return
+		return found
 	}
 	source := sources[0]
 	password := source == "passwordFile" || source == "passwordEnv"
 	switch {
 	case password && c.Username == "":
-		d.bad(at+"."+source, "has no username", "add it beside "+source)
+		found.add(at+"."+source, "has no username", "add it beside "+source)
 	case !password && c.Username != "":
-		d.bad(at+".username", source+" brings its own", "remove it")
+		found.add(at+".username", source+" brings its own", "remove it")
 	}
 	switch {
 	case c.Lifetime == 0:
 	case source != "helper" && source != "dockerConfig":
-		d.bad(at+".lifetime", "it is of what helpers say, and this is "+source, "remove it")
+		found.add(at+".lifetime", "is for the answers of helpers, and this is "+source, "remove it")
 	case c.Lifetime < leastLifetime:
-		d.bad(at+".lifetime", formatDuration(c.Lifetime)+" is too short: the helper would run all the time",
-			"write at least "+formatDuration(leastLifetime)+", as in 1h")
+		found.add(at+".lifetime", strictyaml.FormatDuration(c.Lifetime)+" is too short: the helper would run all the time",
+			"write at least "+strictyaml.FormatDuration(leastLifetime)+", as in 1h")
 	}
 	switch source {
 	case "passwordEnv":
 		if !variablePattern.MatchString(c.PasswordEnv) { // never shown: it may be the password
-			d.bad(at+".passwordEnv", "is not the name of a variable", "write its name, as in HUB_PASSWORD, not the password")
+			found.add(at+".passwordEnv", "is not the name of a variable", "write its name, as in HUB_PASSWORD, not the password")
 		}
 	case "helper":
-		d.checkHelper(c.Helper, at+".helper")
+		found = append(found, checkHelper(c.Helper, at+".helper")...)
 	case "plugin":
-		d.checkPlugin(c.Plugin, at+".plugin")
+		found = append(found, c.Plugin.check(at+".plugin")...)
 	case "ecr", "gar", "acr":
-		d.checkCloud(u, source, at+"."+source)
+		found = append(found, u.checkCloud(source, at+"."+source)...)
 	}
+	return found
 }
 
-func (d *decoder) checkHelper(helper, at string) {
+func checkHelper(helper, at string) (found mistakes) {
 	switch name := filepath.Base(helper); {
 	case strings.ContainsAny(helper, " \t\r\n"):
-		d.bad(at, quoted(helper)+" is more than a program", "it takes no arguments: write docker-credential-NAME")
+		found.add(at, quoted(helper)+" is more than a program", "it takes no arguments: write docker-credential-NAME")
 	case strings.Contains(helper, "/") && !filepath.IsAbs(helper):
-		d.bad(at, quoted(helper)+" is neither a name nor a full path", "write docker-credential-NAME, or begin with /")
+		found.add(at, quoted(helper)+" is neither a name nor a full path", "write docker-credential-NAME, or begin with /")
 	case !strings.Contains(helper, "/") && !strings.HasPrefix(name, "docker-credential-"):
-		d.bad(at, quoted(helper)+" is not the name of a credential helper", "write docker-credential-"+strings.ToLower(name))
+		found.add(at, quoted(helper)+" is not the name of a credential helper", "write docker-credential-"+strings.ToLower(name))
 	}
+	return found
 }
 
 // secretWords are in the names of variables that hold secrets.
 var secretWords = []string{"SECRET", "TOKEN", "PASS", "CREDENTIAL", "PRIVATE", "ACCESS_KEY", "API_KEY"}
 
-func (d *decoder) checkPlugin(p *Plugin, at string) {
+func (p *Plugin) check(at string) (found mistakes) {
 	switch {
 	case p.Command == "":
-		d.bad(at+".command", "a plugin has no command", "add the program, as in command: ecr-credential-provider")
+		found.add(at+".command", "a plugin has no command", "add the program, as in command: ecr-credential-provider")
 	case strings.Contains(p.Command, "/") && !filepath.IsAbs(p.Command):
-		d.bad(at+".command", quoted(p.Command)+" is neither a name nor a full path", "write a name, or begin with /")
+		found.add(at+".command", quoted(p.Command)+" is neither a name nor a full path", "write a name, or begin with /")
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Env)) {
 		upper := strings.ToUpper(name)
 		secret := slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(upper, w) })
-		switch key := join(at+".env", name); {
+		switch key := strictyaml.Join(at+".env", name); {
 		case !variablePattern.MatchString(name):
-			d.bad(key, quoted(name)+" is not the name of a variable", "write letters, digits and _")
+			found.add(key, quoted(name)+" is not the name of a variable", "write letters, digits and _")
 		case secret && !slices.ContainsFunc([]string{"_FILE", "_URI", "_PATH", "_DIR"}, func(end string) bool {
 			return strings.HasSuffix(upper, end)
 		}):
-			d.bad(key, "a secret has no place in this file", "set the variable for the mirror itself: the plugin gets it too")
+			found.add(key, "a secret has no place in this file", "set the variable for the mirror itself: the plugin gets it too")
 		}
 	}
+	return found
 }
 
 // checkCloud checks that a source of a cloud is for a registry of that cloud, and of use.
-func (d *decoder) checkCloud(u *Upstream, source, at string) {
+func (u *Upstream) checkCloud(source, at string) (found mistakes) {
 	host, ok := u.CloudHost(source)
 	switch c := clouds[source]; {
 	case !ok:
-		d.bad(at, quoted(u.Name)+" is not a registry of "+c.whose, source+" is for "+c.example)
+		found.add(at, quoted(u.Name)+" is not a registry of "+c.whose, source+" is for "+c.example)
 	case u.Access == "public" && source == "ecr" && !publicECR(host):
-		// Under access: public a login is spent on what the registry gives to anybody, which is nothing here.
-		d.bad(at, "a registry without public images has no use for it under access: public",
+		// Under access: public a login is used for public images alone, and this registry has none.
+		found.add(at, "a registry without public images has no use for it under access: public",
 			"set access: rules, and say in rules who may pull what, as in "+ruleFor(u.Name))
 	}
+	return found
 }
 
-func (d *decoder) checkRepositories(c Credential, at string) {
+func (c Credential) checkRepositories(at string) (found mistakes) {
 	for i, g := range c.Repositories {
 		if !globPattern.MatchString(g) {
-			d.bad(spot{path: at + ".repositories"}.index(i).path, quoted(g)+" is not a glob of repositories",
+			found.add(strictyaml.Index(at+".repositories", i), quoted(g)+" is not a glob of repositories",
 				"write them as the registry calls them, without its name, as in acme/** or library/nginx")
 		}
 	}
+	return found
 }

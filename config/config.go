@@ -7,25 +7,24 @@ import (
 
 //go:generate go test -run TestSchemaIsCurrent -update .
 
-// Config is everything an operator can set. The comment of each field is also its description in the schema for
-// editors. Tags: yaml is the key; enum lists the words allowed; path marks a file or folder name, which is relative to
-// the configuration file ("own" one that who uses it reads again by itself); reload:"restart" marks what a running mirror can't change; short marks the field that a
-// plain value in place of the mapping sets.
+// Config is everything an operator can set. The comment of each field is also its description in the schema for editors.
+// The tags are those of strictyaml. path marks the name of a file or folder, which is relative to the configuration file:
+// "file" is watched and read again, "own" is read again by the component that uses it.
 type Config struct {
 	// Listen is the address, HOST:PORT, where clients pull. An empty host means every interface.
 	Listen string `yaml:"listen" reload:"restart"`
 	// TLS is the certificate that clients see. Without it the listener speaks plain HTTP.
-	TLS TLS `yaml:"tls"`
+	TLS TLS `yaml:"tls,omitzero"`
 	// Admin is the operator's side: API, health, metrics and profiles.
 	Admin Admin `yaml:"admin"`
 	// Metrics is where Prometheus scrapes.
 	Metrics Metrics `yaml:"metrics"`
-	// Drain is how long running pulls may go on after a signal to stop. What is left then is cut off.
+	// Drain is how long running pulls may go on after a signal to stop. Then they are cut off.
 	Drain time.Duration `yaml:"drain" reload:"restart"`
 	// ErrorPhrase puts the reason of a failure into the HTTP status line too. containerd and the kubelet print that
 	// line and not the body, so a person sees the reason in the pod's events.
 	ErrorPhrase bool `yaml:"errorPhrase" reload:"restart"`
-	// Log says what is written to standard error.
+	// Log says which lines are written to standard error.
 	Log Log `yaml:"log"`
 	// Cache is the folder with everything that was pulled, and its limits.
 	Cache Cache `yaml:"cache"`
@@ -39,20 +38,20 @@ type Config struct {
 	// TrustedProxies are the networks, as CIDR, whose X-Forwarded-For and PROXY protocol name the client in logs and
 	// records.
 	TrustedProxies []string `yaml:"trustedProxies" reload:"restart"`
-	// Platforms are those of the nodes, OS/ARCH or OS/ARCH/VARIANT: where an image has none for a node, and nobody knows
-	// what the node is, they tell that this is why it doesn't start.
+	// Platforms are those of the nodes, OS/ARCH or OS/ARCH/VARIANT. Where the platform of a node is not known, and an image
+	// has none of these, the failure is reported as a missing platform.
 	Platforms []string `yaml:"platforms"`
 	// Clients says how clients identify themselves.
 	Clients Clients `yaml:"clients"`
-	// Rules say who may pull what, for upstreams with access: rules. What no rule says is refused.
+	// Rules say which client may pull which images, for upstreams with access: rules. All other pulls of these are refused.
 	Rules []Rule `yaml:"rules"`
 	// Upstreams is the closed list of registries, by name: the host as it stands in image names. Without this key
 	// the list is that of the well-known registries. A well-known name brings its endpoints, authHosts, cdnHosts and
 	// aliases; for any other, endpoints is https://NAME. In the environment there is no name for it.
 	Upstreams Upstreams `yaml:"upstreams"`
-	// Webhooks are registries that tell of pushes, on the main listener below /webhooks/NAME.
+	// Webhooks are registries that report pushes, on the main listener below /webhooks/NAME.
 	Webhooks map[string]Webhook `yaml:"webhooks"`
-	// Kubernetes is what the mirror does with the API server of the cluster it runs in.
+	// Kubernetes is the use of the API server of the cluster that the mirror runs in.
 	Kubernetes Kubernetes `yaml:"kubernetes"`
 	// Warm pulls images ahead of time.
 	Warm Warm `yaml:"warm"`
@@ -68,7 +67,7 @@ type TLS struct {
 	// Key is the file with the private key, PEM. It is read again when it changes.
 	Key string `yaml:"key" path:"file"`
 	// HTTP2 offers HTTP/2. It costs more CPU for each byte than HTTP/1.1, and has no status line that could say why a pull
-	// failed; there is little to gain from it but for clients that speak nothing else.
+	// failed. Only clients that speak nothing else gain from it.
 	HTTP2 bool `yaml:"http2" reload:"restart"`
 }
 
@@ -77,18 +76,18 @@ func (t TLS) Enabled() bool { return t.Cert != "" }
 
 // Admin is the operator's listener.
 type Admin struct {
-	// Listen is the address, HOST:PORT, of the operator's side. Other than loopback needs tokenFile.
+	// Listen is the address, HOST:PORT, of the operator's side. An address that is not loopback needs tokenFile.
 	Listen string `yaml:"listen" reload:"restart"`
 	// TokenFile is a file whose text is the bearer token that callers must show. It is read again when it changes.
 	// Health checks need none. In the environment it is MIRROR_ADMIN_TOKENFILE, since MIRROR_ADMIN_TOKEN_FILE is
 	// the token with which the command line calls.
 	TokenFile string `yaml:"tokenFile" path:"file"`
-	// TLS is the certificate that callers see. Without it the listener speaks plain HTTP, and other than on loopback shows
-	// the token to the network.
-	TLS AdminTLS `yaml:"tls"`
+	// TLS is the certificate that callers see. Without it the listener speaks plain HTTP, which shows the token to the
+	// network unless the listener is on loopback.
+	TLS AdminTLS `yaml:"tls,omitzero"`
 	// Hosts are further names, without ports, by which the admin and the metrics listener are called where they are on
-	// loopback, as by a proxy in front. Others than these, localhost and that of listen are refused, since a web page can
-	// make a browser call 127.0.0.1 by any name.
+	// loopback, as by a proxy in front. Names other than these, localhost and that of listen are refused, since a web page
+	// can make a browser call 127.0.0.1 by any name.
 	Hosts []string `yaml:"hosts" reload:"restart"`
 }
 
@@ -116,7 +115,7 @@ type Metrics struct {
 	Listen string `yaml:"listen" reload:"restart"`
 }
 
-// Log says what is logged.
+// Log says which lines are logged, and how.
 type Log struct {
 	// Level is the least severe kind of line that is written.
 	Level string `yaml:"level" enum:"debug,info,warn,error"`
@@ -131,7 +130,7 @@ type Cache struct {
 	// Size is how much content the folder may hold: a size, as in 20GiB, 500GB or a plain number of bytes, or a percentage
 	// of the disk that the folder is on, as in 80%. The least recently used goes first.
 	Size DiskShare `yaml:"size" reload:"restart"`
-	// MinFree is what stays free on the disk whatever size says: a percentage, as in 5%, or a size.
+	// MinFree is the part of the disk that stays free whatever size says: a percentage, as in 5%, or a size.
 	MinFree DiskShare `yaml:"minFree" reload:"restart"`
 	// Durability is relaxed (after a crash of the machine, content not known to be on disk is hashed before it is
 	// served) or strict (each blob is synced to disk before it counts as cached, which is slower).
@@ -139,7 +138,7 @@ type Cache struct {
 	// ParallelAbove is the size above which a blob is fetched in parallel ranges, while that proves faster. 0 turns it
 	// off.
 	ParallelAbove Size `yaml:"parallelAbove" reload:"restart"`
-	// Scrub is how often all that is stored is read again, slowly and in the background, and what a disk has damaged
+	// Scrub is how often the whole cache is read again, slowly and in the background, and content that the disk has damaged
 	// is removed. A round takes at most a tenth of the time and 20 MiB a second, so a large cache takes longer. 0 turns
 	// it off.
 	Scrub time.Duration `yaml:"scrub" reload:"restart"`
@@ -163,17 +162,17 @@ type ClientsKubernetes struct {
 	Audience string `yaml:"audience"`
 }
 
-// Rule lets somebody pull something.
+// Rule lets some clients pull some images.
 type Rule struct {
-	// Who are users, node:NAME, sa:NAMESPACE/NAME, anonymous, or * for everybody. Only anonymous and * are available yet,
-	// and both are everybody.
+	// Who are users, node:NAME, sa:NAMESPACE/NAME, anonymous, or * for every client. Only anonymous and * are available yet,
+	// and both mean every client.
 	Who []string `yaml:"who"`
 	// Pull are repositories with their upstream, as in docker.io/acme/**: * is one segment of the path, one label of the
 	// upstream, or a part of either; ** is any number. * as the upstream is each that has access: rules.
 	Pull []string `yaml:"pull"`
 }
 
-// Webhook is a registry that tells of pushes.
+// Webhook is a registry that reports pushes.
 type Webhook struct {
 	// Type is the kind of registry that calls.
 	Type string `yaml:"type"`
@@ -181,7 +180,7 @@ type Webhook struct {
 	SecretFile string `yaml:"secretFile" path:"file"`
 }
 
-// Kubernetes is what the mirror does with the API server.
+// Kubernetes is the use of the API server.
 type Kubernetes struct {
 	// Events posts an Event, with cause and remedy, on each pod that waits for an image which the mirror could not get.
 	// The service account must be allowed to list pods, and to get, create and patch events.
@@ -210,24 +209,18 @@ type Schedule struct {
 	Images []string `yaml:"images"`
 	// Platforms are those of which the content is pulled.
 	Platforms []string `yaml:"platforms"`
-	// Keep is how long what was pulled is safe from eviction.
+	// Keep is how long the pulled content is safe from eviction.
 	Keep time.Duration `yaml:"keep"`
 }
 
-// Override is an environment variable that set something.
-type Override struct {
-	Variable string // MIRROR_CACHE_SIZE
-	Path     string // cache.size
-}
-
-// Default returns what holds where nothing is set: the well-known registries, anonymously.
+// Default returns the configuration where nothing is set: the well-known registries, anonymously.
 func Default() *Config {
 	c := defaults()
-	c.complete(nil)
+	c.complete(false)
 	return c
 }
 
-// defaults is Default before the list of upstreams is known.
+// defaults is Default before the list of upstreams is filled in.
 func defaults() *Config {
 	return &Config{
 		Listen:      "127.0.0.1:5000",
@@ -240,7 +233,6 @@ func defaults() *Config {
 			ParallelAbove: 64 << 20,
 			Scrub:         24 * time.Hour,
 		},
-		DefaultUpstream: defaultUpstream,
 		ClientsFallBack: true,
 		TrustedProxies:  []string{},
 		Platforms:       []string{},

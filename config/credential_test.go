@@ -21,7 +21,7 @@ func TestCredentialsWithMistakes(t *testing.T) {
 		{"a user too many", "{name: x, username: u, dockerConfig: p}", "4:29: upstreams.docker.io.credentials[0].username: dockerConfig brings"},
 		{"a password in its place", "{name: x, username: u, passwordEnv: 'hunter2!'}", "4:45: upstreams.docker.io.credentials[0].passwordEnv: is not"},
 		{"password", "{name: x, username: u, password: hunter2}", `credentials[0].password: unknown key (a secret does not go here: put it into a file`},
-		{"lifetime of a file", "{name: x, username: u, passwordFile: p, lifetime: 1h}", "it is of what helpers say, and this is passwordFile"},
+		{"lifetime of a file", "{name: x, username: u, passwordFile: p, lifetime: 1h}", "is for the answers of helpers, and this is passwordFile"},
 		{"too short a lifetime", "{name: x, helper: docker-credential-a, lifetime: 1s}", "1s is too short: the helper would run all the time"},
 		{"helper's suffix", "{name: x, helper: Pass}", `"Pass" is not the name of a credential helper (write docker-credential-pass)`},
 		{"helper with arguments", "{name: x, helper: docker-credential-a get}", "is more than a program"},

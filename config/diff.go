@@ -3,14 +3,16 @@ package config
 import (
 	"reflect"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
-// restartTLS is what is named where TLS is switched on or off, by the setting that does. A running mirror does take another
-// certificate.
-var restartTLS = map[string]string{"tls.cert": "tls", "admin.tls.cert": "admin.tls"}
+// tlsSwitches are the settings that switch TLS on or off, which needs a restart, by the certificate's. A running mirror
+// takes up another certificate.
+var tlsSwitches = map[string]string{"tls.cert": "tls", "admin.tls.cert": "admin.tls"}
 
 // Diff returns the paths of the settings that differ between what runs and what is wanted and that take effect only
-// when the mirror is started again, in the order of the file. The others a running mirror takes up.
+// when the mirror is started again, in the order of the file. A running mirror takes up the others.
 func Diff(running, wanted *Config) (restart []string) {
 	was := restartValues(running)
 	values := restartValues(wanted)
@@ -25,34 +27,34 @@ func Diff(running, wanted *Config) (restart []string) {
 // Changed returns the settings that differ between two configurations, in the order of the file: each upstream is one, as
 // upstreams.ghcr.io, and so is each other list.
 func Changed(was, now *Config) []string {
-	return changed(reflect.ValueOf(was).Elem(), reflect.ValueOf(now).Elem(), spot{})
+	return changed(reflect.ValueOf(was).Elem(), reflect.ValueOf(now).Elem(), "")
 }
 
-func changed(was, now reflect.Value, at spot) (paths []string) {
-	for _, f := range fieldsOf(was.Type()) {
-		a, b, here := was.Field(f.index), now.Field(f.index), at.key(f.key)
+func changed(was, now reflect.Value, at string) (paths []string) {
+	for _, f := range strictyaml.Fields(was.Type()) {
+		a, b, here := was.Field(f.Index), now.Field(f.Index), strictyaml.Join(at, f.Key)
 		switch {
 		case reflect.DeepEqual(a.Interface(), b.Interface()):
 		case a.Type() == reflect.TypeFor[Upstreams]():
-			paths = append(paths, changedUpstreams(a.Interface().(Upstreams), b.Interface().(Upstreams), here)...)
-		case a.Kind() == reflect.Struct && !isText(a):
+			paths = append(paths, changedUpstreams(a.Interface().(Upstreams), b.Interface().(Upstreams))...)
+		case a.Kind() == reflect.Struct && !strictyaml.IsText(a):
 			paths = append(paths, changed(a, b, here)...)
 		default:
-			paths = append(paths, here.path)
+			paths = append(paths, here)
 		}
 	}
 	return paths
 }
 
-func changedUpstreams(was, now Upstreams, at spot) (paths []string) {
+func changedUpstreams(was, now Upstreams) (paths []string) {
 	for _, u := range now {
 		if old, there := was.Get(u.Name); !there || !reflect.DeepEqual(old, u) {
-			paths = append(paths, at.chosen(u.Name).path)
+			paths = append(paths, u.path())
 		}
 	}
 	for _, u := range was {
 		if _, there := now.Get(u.Name); !there {
-			paths = append(paths, at.chosen(u.Name).path)
+			paths = append(paths, u.path())
 		}
 	}
 	return paths
@@ -62,12 +64,12 @@ func changedUpstreams(was, now Upstreams, at spot) (paths []string) {
 // switching it on or off.
 func RestartPaths() []string {
 	var all []string
-	visit(reflect.ValueOf(&Config{}).Elem(), spot{}, func(s spot, f field, _ reflect.Value) {
+	schema.Visit(&Config{}, func(s strictyaml.Setting) {
 		switch {
-		case restartTLS[s.path] != "":
-			all = append(all, restartTLS[s.path])
-		case f.restart:
-			all = append(all, s.path)
+		case tlsSwitches[s.Path] != "":
+			all = append(all, tlsSwitches[s.Path])
+		case s.Restart:
+			all = append(all, s.Path)
 		}
 	})
 	return all
@@ -75,15 +77,15 @@ func RestartPaths() []string {
 
 func restartValues(c *Config) map[string]string {
 	values := map[string]string{}
-	visit(reflect.ValueOf(c).Elem(), spot{}, func(s spot, f field, v reflect.Value) {
-		if !f.restart {
+	schema.Visit(c, func(s strictyaml.Setting) {
+		if !s.Restart {
 			return
 		}
-		if list, ok := reflect.TypeAssert[[]string](v); ok {
-			values[s.path] = strings.Join(list, " ")
+		if list, ok := reflect.TypeAssert[[]string](s.Value); ok {
+			values[s.Path] = strings.Join(list, " ")
 			return
 		}
-		values[s.path] = getText(v)
+		values[s.Path] = strictyaml.Text(s.Value)
 	})
 	if c.TLS.Enabled() {
 		values["tls"] = "on"

@@ -45,14 +45,14 @@ func TestVariablesWin(t *testing.T) {
 	}
 }
 
-func TestEnvName(t *testing.T) {
+func TestVariable(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{
 		"listen": "MIRROR_LISTEN", "cache.minFree": "MIRROR_CACHE_MIN_FREE", "tls.http2": "MIRROR_TLS_HTTP2",
 		"clientsFallBack": "MIRROR_CLIENTS_FALL_BACK", "admin.tokenFile": "MIRROR_ADMIN_TOKENFILE",
 	} {
-		if got := config.EnvName(path); got != want {
-			t.Errorf("EnvName(%q) = %q, want %q", path, got, want)
+		if got := config.Variable(path); got != want {
+			t.Errorf("Variable(%q) = %q, want %q", path, got, want)
 		}
 	}
 }

@@ -6,12 +6,15 @@ import (
 )
 
 // Paths are those of all settings, sorted, with * for a key or index that the operator chooses.
-func Paths() []string { return slices.Sorted(slices.Values(paths())) }
+func Paths() []string { return slices.Sorted(slices.Values(schema.Paths())) }
 
 // Unavailable are the paths of the settings of which nothing is built.
 func Unavailable() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), isAvailable)
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), func(path string) bool { return unavailable[path].Partly })
 }
+
+// Variable is the variable that sets a path.
+func Variable(path string) string { return schema.Variable(path) }
 
 // MatchHost is matchHost.
 func MatchHost(glob, host string) bool { return matchHost(glob, host) }

@@ -8,14 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
 // Load reads the file at path and lets the variables of env (NAME=VALUE, as from os.Environ) override it. With an empty
-// path there is no file: defaults and variables alone. The error is an *Invalid where the content is wrong, else what
-// kept the file from being read. What is relative to the file has its full path, so that messages say where it is.
+// path there is no file: defaults and variables alone. The error is an *Invalid where the content is wrong, else the reason
+// why the file could not be read. Paths that are relative to the file become full ones, so that messages say where it is.
 func Load(path string, env []string) (*Config, error) {
 	text, err := Read(path)
 	if err != nil {
@@ -33,8 +34,8 @@ func (t Text) Parse(path string, env []string) (*Config, error) {
 	return parse(path, dir, t.Data, env)
 }
 
-// readFile reads a regular file, up to one byte more than may be in it. Anything else would be another one, or none, when
-// it is read again; and a file without a byte is what an accident leaves, not what somebody wrote.
+// readFile reads a regular file, up to one byte more than may be in it. A pipe or device could not be read twice. An empty
+// file is an accident: an operator who wants the defaults names no file.
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -57,7 +58,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, strictyaml.MaxSize+1))
 	if err == nil && len(bytes.TrimSpace(data)) == 0 {
 		return nil, fmt.Errorf("%s is empty; write settings to it, or leave out --config for the defaults", path)
 	}
@@ -66,37 +67,45 @@ func readFile(path string) ([]byte, error) {
 
 func unreadable(err error) error { return fmt.Errorf("%w; let the user that runs mirror read it", err) }
 
-// Parse is Load for a file whose bytes are at hand. The name is that of the file: it stands in problems, and relative
-// paths in data are relative to its folder.
+// Parse is Load for a file that was read. The name is that of the file: it stands in problems, and relative paths in data
+// are relative to its folder.
 func Parse(name string, data []byte, env []string) (*Config, error) {
 	return parse(name, filepath.Dir(name), data, env)
 }
 
 // parse is Parse with the folder that relative paths are relative to.
 func parse(name, dir string, data []byte, env []string) (*Config, error) {
-	d := &decoder{file: name, places: map[string]place{}, wrong: map[string]bool{}}
 	c := defaults()
-	whole := d.decode(data, c)
-	d.overlay(env, c)
-	if whole {
-		d.check(c)
+	doc := schema.Decode(name, data, env, c)
+	if doc.Readable() {
+		doc.Report(c.Check()...)
 	}
-	if len(d.problems) > 0 {
-		sortProblems(d.problems)
-		for i := range d.problems {
-			d.problems[i].redact()
-		}
-		return nil, &Invalid{File: name, Problems: d.problems}
+	if err := doc.Err(); err != nil {
+		return nil, err
 	}
-	c.complete(d.places)
+	c.Overrides = doc.Overrides()
+	c.complete(doc.IsSet("defaultUpstream"))
 	if name != "" {
-		c.locate(dir, d.places)
+		c.locate(dir, doc)
 	}
 	return c, nil
 }
 
-// complete fills in what depends on other settings: the list of upstreams and what is known of each.
-func (c *Config) complete(places map[string]place) {
+// complete fills in the values that depend on other settings.
+func (c *Config) complete(defaultIsSet bool) {
+	c.completeUpstreams()
+	if !defaultIsSet {
+		c.DefaultUpstream = defaultUpstream
+	}
+	if u := c.Upstreams.named(c.DefaultUpstream); u != nil {
+		c.DefaultUpstream = u.Name
+	} else if !defaultIsSet {
+		c.DefaultUpstream = ""
+	}
+}
+
+// completeUpstreams fills in the list of upstreams, and the known settings of each.
+func (c *Config) completeUpstreams() {
 	if c.Upstreams == nil {
 		for _, k := range wellKnown {
 			c.Upstreams = append(c.Upstreams, newUpstream(k.Name))
@@ -123,19 +132,14 @@ func (c *Config) complete(places map[string]place) {
 			u.Endpoints = endpointsOf(u.Name)
 		}
 		for _, alias := range k.Aliases {
-			if !taken[alias] { // what the operator says of a name goes first
+			if !taken[alias] { // the operator's own use of a name goes first
 				u.Aliases = append(u.Aliases, alias)
 			}
 		}
 	}
-	if u := c.Upstreams.named(c.DefaultUpstream); u != nil {
-		c.DefaultUpstream = u.Name
-	} else if _, set := places["defaultUpstream"]; !set {
-		c.DefaultUpstream = ""
-	}
 }
 
-// endpointsOf is where a name leads without further words; a pattern leads nowhere itself.
+// endpointsOf are the endpoints of a name that has none configured. A pattern has none.
 func endpointsOf(name string) []Endpoint {
 	if strings.Contains(name, "*") {
 		return nil
@@ -157,26 +161,26 @@ func (us Upstreams) named(name string) *Upstream {
 	return nil
 }
 
-// locate makes the relative paths of the file, and of defaults, relative to dir. What a variable says is relative to
-// the working folder, as for any other program.
-func (c *Config) locate(dir string, places map[string]place) {
-	visit(reflect.ValueOf(c).Elem(), spot{}, func(s spot, f field, v reflect.Value) {
-		switch text := v.String(); {
-		case f.path == "" || text == "":
-		case filepath.IsAbs(text) || places[s.path].variable != "":
-			v.SetString(filepath.Clean(text))
+// locate makes the relative paths of the file, and of defaults, relative to dir. Those of variables are relative to the
+// working folder, as for any other program.
+func (c *Config) locate(dir string, doc *strictyaml.Document) {
+	schema.Visit(c, func(s strictyaml.Setting) {
+		switch text := s.Value.String(); {
+		case s.Field.Path == "" || text == "":
+		case filepath.IsAbs(text) || doc.FromVariable(s.Path):
+			s.Value.SetString(filepath.Clean(text))
 		default:
-			v.SetString(filepath.Join(dir, text))
+			s.Value.SetString(filepath.Join(dir, text))
 		}
 	})
 }
 
-// Files are the files that settings name, without cache.dir: whoever watches the configuration watches them too.
+// Files are the files to watch for changes that take effect: those that settings name, without cache.dir.
 func (c *Config) Files() []string {
 	var files []string
-	visit(reflect.ValueOf(c).Elem(), spot{}, func(_ spot, f field, v reflect.Value) {
-		if f.path == "file" && v.String() != "" && !slices.Contains(files, v.String()) {
-			files = append(files, v.String())
+	schema.Visit(c, func(s strictyaml.Setting) {
+		if s.Field.Path == "file" && s.Value.String() != "" && !slices.Contains(files, s.Value.String()) {
+			files = append(files, s.Value.String())
 		}
 	})
 	return files

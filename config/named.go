@@ -1,6 +1,6 @@
 package config
 
-import "reflect"
+import "github.com/registrymirror/mirror/internal/strictyaml"
 
 // Named is a file, or folder, that a setting names.
 type Named struct {
@@ -11,27 +11,19 @@ type Named struct {
 
 // Named are all files that settings name, without cache.dir, in the order of the file.
 func (c *Config) Named() (list []Named) {
-	visit(reflect.ValueOf(c).Elem(), spot{}, func(s spot, f field, v reflect.Value) {
-		if (f.path == "file" || f.path == "own") && v.String() != "" {
-			list = append(list, Named{Path: s.path, Key: f.key, File: v.String()})
+	schema.Visit(c, func(s strictyaml.Setting) {
+		if (s.Field.Path == "file" || s.Field.Path == "own") && s.Value.String() != "" {
+			list = append(list, Named{Path: s.Path, Key: s.Key, File: s.Value.String()})
 		}
 	})
 	return list
 }
 
-// Places returns what makes a Problem of a setting of a file whose bytes are at hand: it has the place where the setting is
-// written. For what is wrong with it elsewhere, as with a file that it names.
+// Places returns a function that makes a Problem, with its place, of a mistake that shows outside of a configuration, as in
+// a file that a setting names.
 func Places(name string, data []byte, env []string) func(path, message, hint string) Problem {
-	d := &decoder{file: name, places: map[string]place{}, wrong: map[string]bool{}}
-	c := defaults()
-	d.decode(data, c)
-	d.overlay(env, c)
+	doc := schema.Decode(name, data, env, defaults())
 	return func(path, message, hint string) Problem {
-		d.problems = nil
-		d.wrong = map[string]bool{}
-		d.bad(path, message, hint)
-		p := d.problems[0]
-		p.redact()
-		return p
+		return doc.Problem(strictyaml.Mistake{Path: path, Message: message, Hint: hint})
 	}
 }

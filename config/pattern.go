@@ -4,13 +4,15 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
-// patternPattern is what a pattern of names may be: labels, in which * stands for any letters of one.
-var patternPattern = regexp.MustCompile(`^[a-z0-9*-]+(\.[a-z0-9*-]+)+$`)
+// hostPattern is what a pattern of names may be: labels, in which * stands for any letters of one.
+var hostPattern = regexp.MustCompile(`^[a-z0-9*-]+(\.[a-z0-9*-]+)+$`)
 
-// domains are those below which the clouds have their registries. The hosts of a pattern are further held to what the
-// cloud calls a registry, so that a pattern with few letters leads nowhere else.
+// domains are those below which the clouds have their registries. A host that fits a pattern must also be a registry by the
+// cloud's own grammar, so that a short pattern leads nowhere else.
 var domains = map[string][]string{
 	"ecr": {
 		"amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "on.aws", "on.amazonwebservices.com.cn", "sc2s.sgov.gov",
@@ -35,7 +37,7 @@ func (u Upstream) At(host string) Upstream {
 	return u
 }
 
-// cloudOf is the source of the cloud in whose domain a pattern ends; empty: in none.
+// cloudOf is the source of the cloud in whose domain a pattern ends; empty: there is none.
 func cloudOf(pattern string) string {
 	_, tail, _ := strings.Cut(pattern[strings.LastIndexByte(pattern, '*')+1:], ".") // the labels that have no *
 	for cloud, list := range domains {
@@ -46,30 +48,31 @@ func cloudOf(pattern string) string {
 	return ""
 }
 
-// checkPattern checks a name with a *, and what goes with it: each host is asked at its own name, with a login that is
-// minted for it alone, so that whoever names a host can send nothing of ours elsewhere.
-func (d *decoder) checkPattern(u *Upstream, path string) {
+// checkPattern checks a name with a *, and its settings. Each host is asked at its own name, with a login that is made for
+// it alone: a client that names a host can send no credential of the mirror's elsewhere.
+func (u *Upstream) checkPattern(path string) (found mistakes) {
 	const of = "*.azurecr.io, *-docker.pkg.dev or *.dkr.ecr.eu-west-1.amazonaws.com"
 	switch {
-	case strings.Contains(u.Name, "**") || !patternPattern.MatchString(u.Name):
-		d.bad(path, quoted(u.Name)+" is not a pattern of hosts", "a * stands for letters of one label, as in "+of)
-		return
+	case strings.Contains(u.Name, "**") || !hostPattern.MatchString(u.Name):
+		found.add(path, quoted(u.Name)+" is not a pattern of hosts", "a * stands for letters of one label, as in "+of)
+		return found
 	case cloudOf(u.Name) == "":
-		d.bad(path, quoted(u.Name)+" ends in no domain of Amazon's, Google's or Azure's registries",
+		found.add(path, quoted(u.Name)+" does not end in a domain of Amazon's, Google's or Azure's registries",
 			"name each registry in full; patterns are for theirs, as in "+of)
-		return
+		return found
 	}
 	if u.Endpoints != nil {
-		d.bad(path+".endpoints", "a pattern has none: each host is asked at its own name", "remove it")
+		found.add(path+".endpoints", "a pattern has none: each host is asked at its own name", "remove it")
 	}
 	if len(u.Aliases) > 0 {
-		d.bad(path+".aliases", "a pattern has none", "remove it")
+		found.add(path+".aliases", "a pattern has none", "remove it")
 	}
 	for i, c := range u.Credentials {
-		at := spot{path: path + ".credentials"}.index(i).path
+		at := strictyaml.Index(path+".credentials", i)
 		if sources := c.Sources(); len(sources) == 1 && !slices.Contains([]string{"ecr", "gar", "acr"}, sources[0]) {
-			d.bad(at+"."+sources[0], "the same login would go to every host that fits the pattern",
+			found.add(at+"."+sources[0], "the same login would go to every host that fits the pattern",
 				"use "+cloudOf(u.Name)+", which gives each its own, or name the registry in full")
 		}
 	}
+	return found
 }

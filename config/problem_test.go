@@ -163,7 +163,7 @@ func TestProblems(t *testing.T) {
 		}},
 
 		{"an API server without TLS", "kubernetes: {events: true, server: \"http://10.0.0.1:8080\"}\n", nil, []string{
-			`config.yaml:1:36: kubernetes.server: "http://10.0.0.1:8080" is no URL of an API server ` +
+			`config.yaml:1:36: kubernetes.server: "http://10.0.0.1:8080" is not the URL of an API server ` +
 				`(write https://HOST:PORT; plain HTTP would show the token)`,
 		}},
 

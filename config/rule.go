@@ -5,59 +5,59 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
 // ruleHostPattern is a glob of upstreams: the letters of hosts and ports, and *.
 var ruleHostPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*\[]([a-z0-9._*:\[\]-]*[a-z0-9*\]])?)$`)
 
-// everybody are the values of who that mean each client that can connect to the mirror. There are no others, as long as clients
-// can't identify themselves.
-var everybody = []string{"anonymous", "*"}
+// anyClient are the values of who that mean each client that can connect to the mirror. There are no others as long as
+// clients can't identify themselves.
+var anyClient = []string{"anonymous", "*"}
 
 // ruleFor is a rule for an upstream, as an example.
 func ruleFor(upstream string) string {
 	return fmt.Sprintf("{who: [anonymous], pull: [%q]}", upstream+"/**")
 }
 
-// checkRules checks the rules, and that what needs one has one.
-func (d *decoder) checkRules(c *Config) {
+// checkRules checks the rules, and that an upstream that needs one has one.
+func (c *Config) checkRules() (found mistakes) {
 	for i, r := range c.Rules {
-		at := spot{path: "rules"}.index(i).path
-		if d.wrongBelow(at) {
-			continue
-		}
-		d.checkWho(r, at)
+		at := strictyaml.Index("rules", i)
+		found = append(found, r.checkWho(at)...)
 		if len(r.Pull) == 0 {
-			d.bad(at+".pull", "a rule names no repositories", "add pull, as in docker.io/acme/**")
+			found.add(at+".pull", "a rule names no repositories", "add pull, as in docker.io/acme/**")
 		}
 		for j, glob := range r.Pull {
-			key := spot{path: at + ".pull"}.index(j).path
 			if message, hint := c.Upstreams.checkGlob(glob); message != "" {
-				d.bad(key, message, hint)
+				found.add(strictyaml.Index(at+".pull", j), message, hint)
 			}
 		}
 	}
 	for _, u := range c.Upstreams {
 		if u.Access == "rules" && len(u.Credentials) > 0 && !c.Ruled(u) {
-			d.bad(spot{}.key("upstreams").chosen(u.Name).path+".credentials",
-				"no client may pull anything with them: there is no rule for "+u.Name, "add one to rules, as in "+ruleFor(u.Name))
+			found.add(u.path()+".credentials", "these credentials are never used: no rule covers "+u.Name,
+				"add one to rules, as in "+ruleFor(u.Name))
 		}
 	}
+	return found
 }
 
-func (d *decoder) checkWho(r Rule, at string) {
+func (r Rule) checkWho(at string) (found mistakes) {
 	if len(r.Who) == 0 {
-		d.bad(at+".who", "the rule names no client", "add who: [anonymous]")
+		found.add(at+".who", "the rule names no client", "add who: [anonymous]")
 	}
 	for j, who := range r.Who {
-		if !slices.Contains(everybody, who) {
-			d.bad(spot{path: at + ".who"}.index(j).path, quoted(who)+" has to be known to the mirror, and that is "+notYet,
+		if !slices.Contains(anyClient, who) {
+			found.add(strictyaml.Index(at+".who", j), quoted(who)+" has to be known to the mirror, and that is "+strictyaml.NotYet,
 				`write anonymous or "*": a rule is for each client that can connect to the mirror`)
 		}
 	}
+	return found
 }
 
-// checkGlob says what is wrong with a glob of a rule. One that fits nothing is a mistake: somebody would rely on it.
+// checkGlob says what is wrong with a glob of a rule. One that matches nothing is a mistake: the operator relies on it.
 func (us Upstreams) checkGlob(glob string) (message, hint string) {
 	host, name, found := strings.Cut(glob, "/")
 	switch {
@@ -85,7 +85,7 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 		case u.Access == "rules":
 			k, _ := known(u.Name)
 			if k.Library && host == u.Name && !strings.Contains(name, "/") && name != "**" {
-				return fmt.Sprintf("%q is no repository of %s: they have at least two parts there", name, u.Name),
+				return fmt.Sprintf("%q is not a repository of %s: they have at least two parts there", name, u.Name),
 					"write " + u.Name + "/library/" + name
 			}
 			return "", ""
@@ -93,7 +93,7 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 		others = append(others, u.Name)
 	}
 	if len(others) > 0 {
-		return fmt.Sprintf("rules have no say at %s, whose access is public", strings.Join(others, " and ")),
+		return fmt.Sprintf("rules do not apply to %s, whose access is public", strings.Join(others, " and ")),
 			"set access: rules there, or remove this"
 	}
 	var ruled []string
@@ -102,7 +102,7 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 			ruled = append(ruled, u.Name)
 		}
 	}
-	if hint = didYouMean(Nearest(host, ruled)); hint == "" {
+	if hint = strictyaml.DidYouMean(strictyaml.Nearest(host, ruled)); hint == "" {
 		hint = "add it under upstreams with access: rules"
 	}
 	return "no upstream is called " + quoted(host), hint
@@ -170,7 +170,7 @@ func (c *Config) Ruled(u Upstream) bool {
 	return false
 }
 
-// Warnings are what a valid configuration may not be meant to say, and what to do about each.
+// Warnings name what is valid and perhaps not meant, and say what to do about each.
 func (c *Config) Warnings() []string {
 	var list []string
 	if c.Admin.InClear() {

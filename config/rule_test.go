@@ -48,13 +48,13 @@ func TestRulesWithMistakes(t *testing.T) {
 		{"an alias", hub, "{who: [anonymous], pull: ['index.docker.io/acme/*']}", `"index.docker.io" is another name of docker.io (write docker.io`},
 		{"an unknown upstream", hub, "{who: [anonymous], pull: ['quay.example/**']}", `no upstream is called "quay.example" (add it under upstreams`},
 		{"a mistyped upstream", hub, "{who: [anonymous], pull: ['dcoker.io/**']}", `(did you mean "docker.io"?)`},
-		{"a public upstream", hub, "{who: [anonymous], pull: ['ghcr.io/**']}", "rules have no say at ghcr.io, whose access is public (set access: rules there"},
-		{"a glob of public ones", hub, "{who: [anonymous], pull: ['ghcr.*/**']}", "rules have no say at ghcr.io"},
-		{"one part on Docker Hub", hub, "{who: [anonymous], pull: [docker.io/nginx]}", `"nginx" is no repository of docker.io: they have at least two parts there (write docker.io/library/nginx)`},
+		{"a public upstream", hub, "{who: [anonymous], pull: ['ghcr.io/**']}", "rules do not apply to ghcr.io, whose access is public (set access: rules there"},
+		{"a glob of public ones", hub, "{who: [anonymous], pull: ['ghcr.*/**']}", "rules do not apply to ghcr.io"},
+		{"one part on Docker Hub", hub, "{who: [anonymous], pull: [docker.io/nginx]}", `"nginx" is not a repository of docker.io: they have at least two parts there (write docker.io/library/nginx)`},
 		{
 			"a credential without a rule", "access: rules, credentials: [{name: hub, helper: docker-credential-a}]",
 			"{who: [anonymous], pull: ['a.azurecr.io/**']}",
-			"2:30: upstreams.docker.io.credentials: no client may pull anything with them: there is no rule for docker.io (add one to rules, " +
+			"2:30: upstreams.docker.io.credentials: these credentials are never used: no rule covers docker.io (add one to rules, " +
 				`as in {who: [anonymous], pull: ["docker.io/**"]})`,
 		},
 		{"everything", hub, "{who: [anonymous], pull: ['**']}", ""},

@@ -16,13 +16,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
-var update = flag.Bool("update", false, "write schema.json anew")
+var update = flag.Bool("update", false, "write schema.json")
 
 func TestSchemaIsCurrent(t *testing.T) {
 	g := generator{docs: fieldDocs(t, "config.go", "upstream.go", "credential.go")}
-	root := g.object(t, reflect.TypeFor[Config](), spot{}, reflect.ValueOf(Default()).Elem())
+	root := g.object(t, reflect.TypeFor[Config](), "", reflect.ValueOf(Default()).Elem())
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "Configuration of mirror"
 	var want bytes.Buffer
@@ -51,40 +53,40 @@ const (
 	durationPattern = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`
 	sizePattern     = `^[0-9]+(\.[0-9]+)? ?([KkMmGgTt]([Ii]([Bb])?|[Bb])|[Bb])?$`
 	percentPattern  = `^[0-9]+(\.[0-9]+)? ?%$`
-	hostPattern     = `^[A-Za-z0-9._*-]+(:[0-9]+)?$|^\[[0-9A-Fa-f:.]+\](:[0-9]+)?$`
+	nameSchema      = `^[A-Za-z0-9._*-]+(:[0-9]+)?$|^\[[0-9A-Fa-f:.]+\](:[0-9]+)?$`
 )
 
 // object is the schema of a struct. Where defaults is valid, its fields are those that hold when nothing is set.
-func (g generator) object(t *testing.T, typ reflect.Type, s spot, defaults reflect.Value) map[string]any {
+func (g generator) object(t *testing.T, typ reflect.Type, at string, defaults reflect.Value) map[string]any {
 	properties := map[string]any{}
 	var short map[string]any
-	for _, f := range fieldsOf(typ) {
-		at := s.key(f.key)
+	for _, f := range strictyaml.Fields(typ) {
+		here := strictyaml.Join(at, f.Key)
 		var standard reflect.Value
 		if defaults.IsValid() {
-			standard = defaults.Field(f.index)
+			standard = defaults.Field(f.Index)
 		}
-		p := g.value(t, typ.Field(f.index).Type, at, standard)
-		if f.enum != nil {
-			p["enum"] = f.enum
+		p := g.value(t, typ.Field(f.Index).Type, here, standard)
+		if f.Enum != nil {
+			p["enum"] = f.Enum
 		}
-		doc := g.docs[typ.Name()+"."+typ.Field(f.index).Name]
+		doc := g.docs[typ.Name()+"."+typ.Field(f.Index).Name]
 		if doc == "" {
-			t.Errorf("%s.%s has no comment", typ.Name(), typ.Field(f.index).Name)
+			t.Errorf("%s.%s has no comment", typ.Name(), typ.Field(f.Index).Name)
 		}
-		if r, ok := unavailable[at.pattern]; ok {
+		if r, ok := unavailable[here]; ok {
 			switch {
-			case r.also != "":
-				doc += " Only " + r.today + " and " + r.also + " are available yet."
-			case r.today != "":
-				doc += " Not available yet: it may only be " + r.today + "."
+			case r.Also != "":
+				doc += " Only " + r.Today + " and " + r.Also + " are available yet."
+			case r.Today != "":
+				doc += " Not available yet: it may only be " + r.Today + "."
 			default:
 				doc += " Not available yet."
 			}
 		}
 		p["description"] = doc
-		properties[f.key] = p
-		if f.short {
+		properties[f.Key] = p
+		if f.Short {
 			short = p
 		}
 	}
@@ -99,7 +101,7 @@ func (g generator) object(t *testing.T, typ reflect.Type, s spot, defaults refle
 	return object
 }
 
-func (g generator) value(t *testing.T, typ reflect.Type, s spot, standard reflect.Value) map[string]any {
+func (g generator) value(t *testing.T, typ reflect.Type, at string, standard reflect.Value) map[string]any {
 	m := map[string]any{}
 	switch typ {
 	case reflect.TypeFor[time.Duration]():
@@ -118,13 +120,13 @@ func (g generator) value(t *testing.T, typ reflect.Type, s spot, standard reflec
 		return map[string]any{
 			"type":                 "object",
 			"minProperties":        1,
-			"propertyNames":        map[string]any{"pattern": hostPattern},
-			"additionalProperties": g.object(t, reflect.TypeFor[Upstream](), s.chosen("*"), reflect.ValueOf(&u).Elem()),
+			"propertyNames":        map[string]any{"pattern": nameSchema},
+			"additionalProperties": g.object(t, reflect.TypeFor[Upstream](), strictyaml.Join(at, "*"), reflect.ValueOf(&u).Elem()),
 		}
 	default:
 		switch typ.Kind() {
 		case reflect.Pointer:
-			return g.object(t, typ.Elem(), s, reflect.Value{})
+			return g.object(t, typ.Elem(), at, reflect.Value{})
 		case reflect.String:
 			m["type"] = "string"
 		case reflect.Bool:
@@ -132,23 +134,23 @@ func (g generator) value(t *testing.T, typ reflect.Type, s spot, standard reflec
 		case reflect.Int:
 			m["type"], m["minimum"] = "integer", 1
 		case reflect.Struct:
-			return g.object(t, typ, s, standard)
+			return g.object(t, typ, at, standard)
 		case reflect.Slice:
 			return map[string]any{
 				"type":  []string{"array", "null"},
-				"items": g.value(t, typ.Elem(), s.chosen("*"), reflect.Value{}),
+				"items": g.value(t, typ.Elem(), strictyaml.Join(at, "*"), reflect.Value{}),
 			}
 		case reflect.Map:
 			return map[string]any{
 				"type":                 []string{"object", "null"},
-				"additionalProperties": g.value(t, typ.Elem(), s.chosen("*"), reflect.Value{}),
+				"additionalProperties": g.value(t, typ.Elem(), strictyaml.Join(at, "*"), reflect.Value{}),
 			}
 		default:
-			t.Fatalf("%s: no schema for %s", s.path, typ)
+			t.Fatalf("%s: no schema for %s", at, typ)
 		}
 	}
 	if standard.IsValid() && (typ.Kind() != reflect.String || standard.String() != "") {
-		m["default"] = getText(standard)
+		m["default"] = strictyaml.Text(standard)
 		if typ.Kind() == reflect.Bool || typ == reflect.TypeFor[int]() {
 			m["default"] = standard.Interface()
 		}

@@ -15,27 +15,28 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
 func TestUnavailableNamesSettingsThatExist(t *testing.T) {
 	t.Parallel()
-	for path, r := range unavailable {
-		if !slices.Contains(paths(), path) {
-			t.Errorf("%s is no setting", path)
+	for path, u := range unavailable {
+		if !slices.Contains(schema.Paths(), path) {
+			t.Errorf("%s is not a setting", path)
 		}
-		if !strings.HasPrefix(r.instead, "remove it") {
-			t.Errorf("%s: %q doesn't say what to do", path, r.instead)
+		if !strings.HasPrefix(u.Instead, "remove it") {
+			t.Errorf("%s: %q doesn't say what to do", path, u.Instead)
 		}
 	}
 }
 
-// Where a value that is true today is not the default, a file without the key would say something else than the mirror
-// does.
+// If a value that describes the mirror of today were not the default, a file without the key would promise something else.
 func TestTodayIsTheDefault(t *testing.T) {
 	t.Parallel()
 	u := newUpstream("")
-	for path, r := range unavailable {
-		if r.today == "" {
+	for path, row := range unavailable {
+		if row.Today == "" {
 			continue
 		}
 		v := reflect.ValueOf(Default()).Elem()
@@ -43,11 +44,11 @@ func TestTodayIsTheDefault(t *testing.T) {
 			v, path = reflect.ValueOf(&u).Elem(), rest
 		}
 		for key := range strings.SplitSeq(path, ".") {
-			fields := fieldsOf(v.Type())
-			v = v.Field(fields[slices.IndexFunc(fields, func(f field) bool { return f.key == key })].index)
+			fields := strictyaml.Fields(v.Type())
+			v = v.Field(fields[slices.IndexFunc(fields, func(f strictyaml.Field) bool { return f.Key == key })].Index)
 		}
-		if !isToday(v, r.today) {
-			t.Errorf("%s is %s by default, and %s today", path, getText(v), r.today)
+		if got := strictyaml.Text(v); got != row.Today {
+			t.Errorf("%s is %s by default, and %s today", path, got, row.Today)
 		}
 	}
 }
@@ -55,19 +56,17 @@ func TestTodayIsTheDefault(t *testing.T) {
 func TestNoVariableSetsTwoPaths(t *testing.T) {
 	t.Parallel()
 	names := map[string]string{}
-	for _, path := range paths() {
+	for _, path := range schema.Paths() {
 		if strings.Contains(path, "*") {
 			continue
 		}
-		if v, _, _, _ := find(reflect.ValueOf(&Config{}).Elem(), path); !isText(v) {
-			continue
-		}
-		for _, name := range []string{EnvName(path), plainEnvName(path)} {
+		plain := "MIRROR_" + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+		for _, name := range []string{schema.Variable(path), plain} {
 			if other, taken := names[name]; taken && other != path {
 				t.Errorf("%s sets both %s and %s", name, other, path)
 			}
 			names[name] = path
-			if slices.Contains(notSettings, name) {
+			if slices.Contains(commandVariables, name) && path != "admin" {
 				t.Errorf("%s sets %s, and is the command line's", name, path)
 			}
 			if serviceLinks.MatchString(name) {
@@ -79,10 +78,8 @@ func TestNoVariableSetsTwoPaths(t *testing.T) {
 
 func TestWellKnownIsValid(t *testing.T) {
 	t.Parallel()
-	d := &decoder{places: map[string]place{}}
-	d.check(Default())
-	if len(d.problems) > 0 {
-		t.Error(d.problems)
+	if found := Default().Check(); len(found) > 0 {
+		t.Error(found)
 	}
 }
 
@@ -124,7 +121,7 @@ func TestWatchLooksWithoutEvents(t *testing.T) {
 		<-time.After(time.Second) // away from when it looks
 		for _, text := range []string{"two", ""} {
 			write(t, path, text)
-			if took, ok := after(w); !ok || took > pollTime+steady {
+			if took, ok := after(w); !ok || took > pollInterval+steadyTime {
 				t.Errorf("%q: sent %v, after %s", text, ok, took)
 			}
 		}
@@ -151,17 +148,17 @@ func TestWatchWaitsForQuiet(t *testing.T) {
 		for _, text := range []string{"", "half of i", "all of it"} {
 			write(t, path, text)
 			happened <- fsnotify.Event{}
-			<-time.After(settle / 2)
+			<-time.After(quietTime / 2)
 		}
-		if took, ok := after(w); !ok || took != settle/2+steady {
-			t.Errorf("sent %v, %s after the last step", ok, took+settle/2)
+		if took, ok := after(w); !ok || took != quietTime/2+steadyTime {
+			t.Errorf("sent %v, %s after the last step", ok, took+quietTime/2)
 		}
 		if took, ok := after(w); ok {
 			t.Errorf("sent again after %s", took)
 		}
 		write(t, path, "while the queue overflowed")
 		lost <- fsnotify.ErrEventOverflow
-		if took, ok := after(w); !ok || took != settle+steady {
+		if took, ok := after(w); !ok || took != quietTime+steadyTime {
 			t.Errorf("an overflow: sent %v, after %s", ok, took)
 		}
 	})

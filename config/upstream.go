@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Upstreams is the list of registries, in the order in which they are written.
 type Upstreams []Upstream
@@ -10,13 +13,13 @@ type Upstream struct {
 	// Name is the key: the host, with a port where it has one, as it stands in image names; or a pattern of hosts. Lower
 	// case.
 	Name string `yaml:"-"`
-	// Library says that a repository of one component gets library/ before it, as on docker.io.
+	// Library puts library/ before a repository of one component, as on docker.io.
 	Library bool `yaml:"-"`
 
-	// Endpoints are where the registry is asked, in this order: the next one where one can't be reached, fails, or limits
-	// us. Each is a URL, or a mapping with url and more. The default is that of a well-known name, else https://NAME.
-	// Plain HTTP only where the URL says http.
-	Endpoints []Endpoint `yaml:"endpoints"`
+	// Endpoints are where the registry is asked, in this order: the next one is used while one can't be reached, fails, or
+	// limits the mirror. Each is a URL, or a mapping with url and more. The default is that of a well-known name, else
+	// https://NAME. Plain HTTP is used only where the URL says http.
+	Endpoints []Endpoint `yaml:"endpoints,omitzero"`
 	// AuthHosts are the hosts, HOST or HOST:PORT, besides the endpoint's own to which a token request, and so a
 	// credential, may go. They replace those of a well-known name.
 	AuthHosts []string `yaml:"authHosts"`
@@ -30,11 +33,11 @@ type Upstream struct {
 	// Aliases are other keys that mean this registry, as index.docker.io does: hosts, or a word that stands for a
 	// name with a port. They come on top of those of a well-known name.
 	Aliases []string `yaml:"aliases"`
-	// Access says who decides what is read: public (images that anybody may pull), rules, or client (the client's
-	// own credentials).
+	// Access says what clients may pull: public (images that need no login), rules (images that the rules name), or client
+	// (images that the client's own credentials may read).
 	Access string `yaml:"access" enum:"public,rules,client"`
-	// Credentials are who we are to the registry, each with one source, for all of its repositories or for some. Under
-	// access: public they are spent on public images alone, for the sake of the registry's rate limits.
+	// Credentials are the mirror's logins at the registry, each with one source, for all of its repositories or for some.
+	// Under access: public they are used for public images alone, for the sake of the registry's rate limits.
 	Credentials []Credential `yaml:"credentials"`
 	// MaxTransfers is how many blobs each endpoint sends at once, at least 1. Further ones wait for their turn.
 	MaxTransfers int `yaml:"maxTransfers"`
@@ -42,7 +45,7 @@ type Upstream struct {
 	Tags Tags `yaml:"tags"`
 	// Pins fix a tag, REPOSITORY:TAG, to a digest.
 	Pins map[string]string `yaml:"pins"`
-	// RateLimitReserve is the part of the registry's rate limit that is left to live pulls.
+	// RateLimitReserve is the part of the registry's rate limit that background work leaves to pulls of clients.
 	RateLimitReserve Percent `yaml:"rateLimitReserve"`
 }
 
@@ -52,20 +55,20 @@ type Endpoint struct {
 	URL string `yaml:"url,short"`
 	// Prefix goes before the repository of each request: the project of a Harbor, the repository of an Artifactory or an
 	// Artifact Registry, the prefix of an ECR pull-through rule.
-	Prefix string `yaml:"prefix"`
+	Prefix string `yaml:"prefix,omitzero"`
 	// CA is a file of certificates, PEM, that are trusted for this endpoint besides the system's. It is read again
 	// when it changes.
-	CA string `yaml:"ca" path:"file"`
+	CA string `yaml:"ca,omitzero" path:"file"`
 	// ClientCert is a file with the certificate, PEM, that is shown to this endpoint and its token services. It is read
 	// again when it changes.
-	ClientCert string `yaml:"clientCert" path:"file"`
+	ClientCert string `yaml:"clientCert,omitzero" path:"file"`
 	// ClientKey is a file with the key, PEM, of clientCert.
-	ClientKey string `yaml:"clientKey" path:"file"`
-	// Proxy is the URL of a proxy for this endpoint and what it leads to, or none for no proxy. Without it HTTPS_PROXY,
+	ClientKey string `yaml:"clientKey,omitzero" path:"file"`
+	// Proxy is the URL of a proxy for this endpoint and its redirects, or none for no proxy. Without it HTTPS_PROXY,
 	// HTTP_PROXY and NO_PROXY decide.
-	Proxy string `yaml:"proxy"`
+	Proxy string `yaml:"proxy,omitzero"`
 	// AuthHosts are those of this endpoint, instead of the upstream's.
-	AuthHosts []string `yaml:"authHosts"`
+	AuthHosts []string `yaml:"authHosts,omitzero"`
 }
 
 // Tags says how fresh a tag must be.
@@ -116,6 +119,12 @@ func newUpstream(name string) Upstream {
 		RateLimitReserve: 20,
 	}
 }
+
+// SetKey begins an upstream with the defaults that do not depend on its name. It is for decoding.
+func (u *Upstream) SetKey(written string) { *u = newUpstream(strings.ToLower(written)) } // hosts have no case
+
+// Key is its name. It is for decoding.
+func (u *Upstream) Key() string { return u.Name }
 
 // Get returns the upstream of that canonical name.
 func (us Upstreams) Get(name string) (Upstream, bool) {

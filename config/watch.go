@@ -13,23 +13,24 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
 const (
-	settle   = 200 * time.Millisecond // from the last event: an editor, or a Secret, changes files in several steps
-	steady   = 500 * time.Millisecond // in which the files have to stay as they are: a copy may pause
-	pollTime = 30 * time.Second
+	quietTime    = 200 * time.Millisecond // after the last event: an editor, or a Secret, changes files in several steps
+	steadyTime   = 500 * time.Millisecond // without a change of the content: a copy may pause
+	pollInterval = 30 * time.Second
 )
 
-// Watch sends when the content of the file at path, or of one of the others, is not what it was. It watches their
-// folders, since editors and mounted ConfigMaps put a new file, or a new link, in the place of the old one; and it
-// looks by itself every 30 s, where a file system tells nothing, a link leads elsewhere or a folder is missing. Changes
-// that come together are one, and what has changed is told of once it has been the same for half a second. What is not
-// there yet is watched for, what is not a regular file is not. Either argument
-// may be empty.
+// Watch sends when the content of the file at path, or of one of the others, has changed. Changes that come together are
+// one; they are sent once the content has been the same for half a second. It watches the folders of the files, since
+// editors and mounted ConfigMaps put a new file, or a new link, in the place of the old one, and it compares the content
+// every 30 s, for file systems that report no changes, links that lead elsewhere and folders that are missing. A file that
+// does not exist yet is watched for; a file that is not regular is not watched. Either argument may be empty.
 //
-// What was is what the files hold when Watch is called: call it before they are read, so that no change falls between.
-// It ends with the context. The channel is never closed.
+// The content is compared with that at the time of the call: call it before the files are read, so that no change falls
+// between. It ends with the context. The channel is never closed.
 func Watch(ctx context.Context, path string, others []string, log *slog.Logger) <-chan struct{} {
 	w := newWatch(path, others)
 	if len(w.files) == 0 {
@@ -37,8 +38,8 @@ func Watch(ctx context.Context, path string, others []string, log *slog.Logger) 
 	}
 	events, err := w.subscribe()
 	if err != nil {
-		log.WarnContext(ctx, "changes of the configuration are not noticed at once, only by looking now and then",
-			"every", pollTime, "err", err)
+		log.WarnContext(ctx, "cannot watch the configuration for changes; it is compared at an interval instead",
+			"interval", pollInterval, "error", err)
 		go w.run(ctx, nil, nil)
 		return w.changed
 	}
@@ -49,12 +50,12 @@ func Watch(ctx context.Context, path string, others []string, log *slog.Logger) 
 	return w.changed
 }
 
-// watch compares the content of files with what it was.
+// watch compares the content of files with what it was before.
 type watch struct {
 	files   []string
-	last    [sha256.Size]byte // that was told of
-	seen    [sha256.Size]byte // at the last look
-	changed chan struct{}     // holds one: a second change before it is read needs no second notice
+	last    [sha256.Size]byte // the content when changed was last sent on, or at the start
+	seen    [sha256.Size]byte // the content at the last look
+	changed chan struct{}     // holds one: a second change before it is received needs no second notice
 }
 
 func newWatch(path string, others []string) *watch {
@@ -77,11 +78,11 @@ func (w *watch) subscribe() (*fsnotify.Watcher, error) {
 	}
 	for _, f := range w.files {
 		info, err := os.Stat(f)
-		missing := errors.Is(err, fs.ErrNotExist) // not yet, or while an editor is about to put another in its place
+		missing := errors.Is(err, fs.ErrNotExist) // not there yet, or just being replaced by an editor
 		if !missing && (err != nil || !info.Mode().IsRegular()) {
 			continue
 		}
-		err = events.Add(filepath.Dir(f)) // a folder that is there already is not an error
+		err = events.Add(filepath.Dir(f)) // adding a folder twice is not an error
 		if err != nil && (!missing || !errors.Is(err, fs.ErrNotExist)) {
 			_ = events.Close()
 			return nil, err
@@ -90,34 +91,34 @@ func (w *watch) subscribe() (*fsnotify.Watcher, error) {
 	return events, nil
 }
 
-// run looks when nothing has happened for a moment after something has, and every pollTime. It ends with the context.
+// run looks quietTime after the last event, and every pollInterval. It ends with the context.
 func (w *watch) run(ctx context.Context, happened <-chan fsnotify.Event, lost <-chan error) {
-	quiet := time.NewTimer(settle)
+	quiet := time.NewTimer(quietTime)
 	quiet.Stop()
 	defer quiet.Stop()
-	poll := time.NewTicker(pollTime)
+	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-happened:
-			quiet.Reset(settle)
-		case <-lost: //nolint:errcheck // the queue overflowed: something happened
-			quiet.Reset(settle)
+			quiet.Reset(quietTime)
+		case <-lost: //nolint:errcheck // the queue overflowed, so there were events
+			quiet.Reset(quietTime)
 		case <-quiet.C:
 			if !w.look() {
-				quiet.Reset(steady)
+				quiet.Reset(steadyTime)
 			}
 		case <-poll.C:
 			if !w.look() {
-				quiet.Reset(steady)
+				quiet.Reset(steadyTime)
 			}
 		}
 	}
 }
 
-// look tells of a change that was there at the last look, too; false: another look is needed.
+// look sends if the content has changed and is the same as at the last look. It returns false where another look is needed.
 func (w *watch) look() bool {
 	sum := w.sum()
 	if sum != w.seen {
@@ -135,7 +136,7 @@ func (w *watch) look() bool {
 	return true
 }
 
-// sum is a hash over all files: name, whether it can be read, content.
+// sum is a hash over all files: the name, whether it can be read, and the content.
 func (w *watch) sum() (sum [sha256.Size]byte) {
 	all := sha256.New()
 	for _, f := range w.files {
@@ -150,7 +151,7 @@ func (w *watch) sum() (sum [sha256.Size]byte) {
 	return sum
 }
 
-// hashFile adds what the file holds. It never opens a pipe or device, where reading takes something away.
+// hashFile adds the content of a file. It never opens a pipe or device, where reading takes data away.
 func hashFile(to io.Writer, path string) error {
 	if !isRegular(path) {
 		return nil
@@ -160,7 +161,7 @@ func hashFile(to io.Writer, path string) error {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(to, io.LimitReader(f, maxFile+1))
+	_, err = io.Copy(to, io.LimitReader(f, strictyaml.MaxSize+1))
 	return err
 }
 

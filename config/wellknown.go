@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// defaultUpstream is where a name without a registry leads, as everywhere in the world of images.
+// defaultUpstream is the registry of an image name without one.
 const defaultUpstream = "docker.io"
 
 // googleStorage is where Google's registries, and others that keep their content there, may send a download.
@@ -14,8 +14,8 @@ const googleStorage = "storage.googleapis.com"
 
 // wellKnown are the registries that need no configuration, in the order in which they are listed. AuthHosts are the
 // hosts of token services that are not the registry's own; a token request to any other host is refused. CDNHosts are
-// where they send downloads, by what they tell those who must open a firewall; one that is lacking here matters behind
-// a proxy alone, and is named in the error.
+// where they redirect downloads, by their own lists for firewalls. One that is missing here matters behind a proxy alone,
+// and is named in the error.
 var wellKnown = []Upstream{
 	// Image names say docker.io, the registry is registry-1.docker.io, tokens come from auth.docker.io. Old clients
 	// and config files say index.docker.io. Which of its CDNs a download comes from varies from one to the next.
@@ -72,8 +72,8 @@ func canonical(name string) string {
 	return ""
 }
 
-// Itself reports whether an endpoint is the registry that images are named after, not another one like it, nor a mirror:
-// its no is believed. It goes by the host.
+// Itself reports, by the host, whether an endpoint is the registry that images are named after, and not a copy or a mirror of
+// it: only the registry itself decides that an image does not exist.
 func (u Upstream) Itself(e Endpoint) bool {
 	at, err := url.Parse(e.URL)
 	if err != nil || e.Prefix != "" {

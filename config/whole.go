@@ -12,18 +12,18 @@ import (
 // Text is a configuration's file as it was read.
 type Text struct {
 	Data []byte
-	at   string      // where the file is once links are followed
-	info os.FileInfo // of the file, which tells one that was renamed into place; nil: not known
+	at   string      // the path of the file once links are followed
+	info os.FileInfo // identifies the file, so that one which was renamed into place is another; nil: not known
 }
 
-// rewritten reports whether a text stands in the very file that another one stood in, so that it may be half written. A file
-// that was renamed into place, or that a link points to anew, as a mounted ConfigMap's, was whole before.
+// rewritten reports whether a text was written into the same file as another one before, so that it may be half written. A
+// file that was renamed into place, or that a link now points to, as in a mounted ConfigMap, was complete before.
 func (t Text) rewritten(before Text) bool {
 	return t.at == before.at && (t.info == nil || before.info == nil || os.SameFile(t.info, before.info))
 }
 
-// SeenAt is t, that is in use, with the file of a text that was read after it: what is written into that file next is held
-// against t, though its own content was refused.
+// SeenAt is t, which is in use, with the file of a later text that was refused: the next text in that file is compared with
+// t.
 func (t Text) SeenAt(later Text) Text {
 	if later.at != "" {
 		t.at, t.info = later.at, later.info
@@ -38,11 +38,11 @@ func Read(path string) (Text, error) {
 	}
 	at, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		at = path // that it isn't there is said below
+		at = path // reading it reports the error
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		info = nil // likewise
+		info = nil // the same
 	}
 	data, err := readFile(path)
 	if err != nil {
@@ -51,12 +51,12 @@ func Read(path string) (Text, error) {
 	return Text{Data: data, at: at, info: info}, nil
 }
 
-// CutError says that a file looks as if an editor or a copy had not come to its end.
+// CutError says that a file looks cut off, as if an editor or a copy were not finished.
 type CutError struct {
 	File string
 	// Line is the last line there is, from 1.
 	Line int
-	// Why says what shows it.
+	// Why is the sign of it, as the end of a sentence.
 	Why string
 }
 
@@ -65,23 +65,23 @@ func (e *CutError) Error() string {
 		"last line, which ends a YAML document", e.File, e.Line, e.Why)
 }
 
-// Whole reports, as a *CutError, that a file which is to take the place of the one in use looks cut off. Nothing in YAML tells
-// half a file from a whole one, and half of one is often valid: a file without its upstreams opens the well-known ones to
-// all clients. So a file is refused that
+// Whole reports, as a *CutError, that a file which is to replace the one in use looks cut off. YAML has no end that must be
+// there, and half a file is often valid: one without its upstreams opens the well-known ones to all clients. So a file is
+// refused that
 //   - ends where the one in use goes on: its last lines are in the middle of that one, or one of its last lines is, with
 //     fewer lines after it;
 //   - ends within a line, where the one in use does not;
 //   - has lost upstreams or rules, with everything after them.
 //
-// A last line of three dots says that all of it is there. What was renamed into place, as most editors and tools do, or came by
-// another link, as a mounted ConfigMap does, was whole before.
+// A last line of three dots says that the file is complete. A file that was renamed into place, as most editors and tools do,
+// or that came by another link, as a mounted ConfigMap does, was complete before.
 func (t Text) Whole(file string, running Text) error {
 	next, was := bytes.TrimRight(t.Data, " \t\r\n"), bytes.TrimRight(running.Data, " \t\r\n")
 	if !guard.Whole || len(was) == 0 || !t.rewritten(running) || ended(next) || bytes.Equal(next, was) {
 		return nil
 	}
 	cut := &CutError{File: file, Line: 1 + bytes.Count(next, []byte("\n"))}
-	switch lost := lost(next, was); {
+	switch lost := lostKey(next, was); {
 	case ended(was):
 		cut.Why = "the one in use ends with the line ..."
 	case bytes.HasPrefix(was, next), !bytes.HasSuffix(was, tail(next)) && goesOn(was, tail(next)), shorter(next, was):
@@ -101,7 +101,7 @@ func ended(text []byte) bool {
 	return bytes.Equal(text, []byte("...")) || bytes.HasSuffix(text, []byte("\n..."))
 }
 
-// tail is the last two lines of a text that say something; the last one may be half of one.
+// tail is the last two lines of a text that have content; the last one may be cut.
 func tail(text []byte) []byte {
 	from := len(text)
 	for range 2 {
@@ -119,10 +119,10 @@ func tail(text []byte) []byte {
 	return text[from:]
 }
 
-// goesOn reports whether some lines stand in a text, and more than comments behind them.
+// goesOn reports whether some lines stand in a text, with more than comments behind them.
 func goesOn(text, lines []byte) bool {
 	if bytes.IndexByte(lines, '\n') < 0 {
-		return false // one line alone may well end two files
+		return false // two files may well end with the same line
 	}
 	for at := 0; ; {
 		i := bytes.Index(text[at:], lines)
@@ -130,49 +130,49 @@ func goesOn(text, lines []byte) bool {
 			return false
 		}
 		begin, end := at+i, at+i+len(lines)
-		if (begin == 0 || text[begin-1] == '\n') && says(text[end:]) {
+		if (begin == 0 || text[begin-1] == '\n') && hasContent(text[end:]) {
 			return true
 		}
 		at = begin + 1
 	}
 }
 
-// shorter reports whether, behind the last line that both texts have, and that one of them once, there is less in next than
-// in was: what was edited last in a file that is cut is not in the one in use.
+// shorter reports whether next has fewer lines than was behind the last line that both have, and was once only: the lines
+// that were edited last in a file that is cut off are not in the one in use.
 func shorter(next, was []byte) bool {
 	const look = 5
 	for behind := 0; behind < look && len(next) > 0; behind++ {
 		next = bytes.TrimRight(next, " \t\r\n")
 		line := next[bytes.LastIndexByte(next, '\n')+1:]
 		next = next[:len(next)-len(line)]
-		if i := bytes.Index(was, line); says(line) && i >= 0 && (i == 0 || was[i-1] == '\n') &&
-			bytes.Count(was, line) == 1 && starts(was[i+len(line):]) {
-			return lines(was[i+len(line):]) > behind
+		if i := bytes.Index(was, line); hasContent(line) && i >= 0 && (i == 0 || was[i-1] == '\n') &&
+			bytes.Count(was, line) == 1 && atLineEnd(was[i+len(line):]) {
+			return countLines(was[i+len(line):]) > behind
 		}
-		if !says(line) {
+		if !hasContent(line) {
 			behind--
 		}
 	}
 	return false
 }
 
-// starts reports whether a line ends where a text begins.
-func starts(text []byte) bool {
+// atLineEnd reports whether a line ends where a text begins.
+func atLineEnd(text []byte) bool {
 	return len(text) == 0 || text[0] == '\n' || text[0] == '\r'
 }
 
-// lines counts the lines that are more than blanks and comments.
-func lines(text []byte) (n int) {
+// countLines counts the lines that are more than blanks and comments.
+func countLines(text []byte) (n int) {
 	for line := range bytes.Lines(text) {
-		if says(line) {
+		if hasContent(line) {
 			n++
 		}
 	}
 	return n
 }
 
-// says reports whether a text is more than blanks and comments.
-func says(text []byte) bool {
+// hasContent reports whether a text is more than blanks and comments.
+func hasContent(text []byte) bool {
 	for line := range bytes.Lines(text) {
 		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
 			return true
@@ -181,8 +181,8 @@ func says(text []byte) bool {
 	return false
 }
 
-// lost is the key of upstreams or rules where a text has it no more, while it had.
-func lost(next, was []byte) string {
+// lostKey is upstreams or rules, if was has that key and next does not; else empty.
+func lostKey(next, was []byte) string {
 	for _, key := range []string{"upstreams:", "rules:"} {
 		if hasKey(was, key) && !hasKey(next, key) {
 			return key[:len(key)-1]

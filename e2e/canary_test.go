@@ -78,11 +78,11 @@ var services = []string{
 type world struct {
 	mu      sync.Mutex
 	act     act
-	told    map[string]bool // kinds that it was shown by who should
+	told    map[string]bool // kinds that the right requests have shown
 	strange []string        // what it was shown and should not have been
 }
 
-// act says who refuses.
+// act names the side that refuses.
 type act string
 
 const (
@@ -110,7 +110,7 @@ func (w *world) saw(kind string) {
 	w.told[kind] = true
 }
 
-// heard is all that a request tells, in every form that somebody could repeat it in.
+// heard is all that a request tells, in every form in which it could be repeated.
 func heard(r *http.Request) string {
 	_ = r.ParseForm()
 	said := []string{r.URL.RawQuery, r.Form.Encode()}
@@ -164,7 +164,7 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(rw, `<R><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>AKIDEXAMPLE</AccessKeyId>`+
 			`<SecretAccessKey>%s</SecretAccessKey><SessionToken>%s</SessionToken></Credentials></AssumeRoleWithWebIdentityResult></R>`,
 			canary("aws-key"), canary("aws-session"))
-		w.saw("aws-key") // with which it signs; nobody is ever shown it
+		w.saw("aws-key") // with which it signs; it is never sent
 	case "api.ecr.eu-west-1.amazonaws.com":
 		if !is(r.Header.Get("X-Amz-Security-Token"), "aws-session") || now == second {
 			no()
@@ -299,7 +299,7 @@ func (w *world) registry(rw http.ResponseWriter, r *http.Request, host, text str
 	}
 }
 
-// proxy connects to the world, whatever host is asked for, for who knows its password.
+// proxy connects to the world, whatever host is asked for, for requests with its password.
 func (w *world) proxy(t *testing.T, to string) *httptest.Server {
 	want := "Basic " + base64.StdEncoding.EncodeToString([]byte("px:"+canary("proxy")))
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -374,7 +374,7 @@ func TestCanaries(t *testing.T) {
 		`"credHelpers":{"configured.test":"canary"}}`,
 		base64.StdEncoding.EncodeToString([]byte("bot:"+canary("auths"))), canary("identity")), 0o600)
 	write("mounted/.dockerconfigjson", fmt.Sprintf(`{"auths":{"entry.test":{"username":"bot","password":%q}}}`, canary("entry")), 0o600)
-	// They print their answer, and fail all the same; and tell their secret, as bad programs do, to who knows it already.
+	// They print their answer, and fail all the same; and print their secret, as bad programs do, once it is known.
 	write("docker-credential-canary", `#!/bin/sh
 read host
 kind=${host%.test}
@@ -432,7 +432,7 @@ echo '"cacheDuration":"1h","auth":{"plugin.test":{"username":"bot","password":"c
 	}
 	for _, kind := range kinds {
 		if !w.told[kind] {
-			t.Errorf("nobody was shown the secret of %s: the test proves nothing of it", kind)
+			t.Errorf("no request has shown the secret of %s: the test proves nothing of it", kind)
 		}
 	}
 	if len(w.strange) > 0 {

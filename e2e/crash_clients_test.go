@@ -21,7 +21,7 @@ import (
 	"github.com/registrymirror/mirror/e2e/internal/mirrord"
 )
 
-// crowd has clients pull everything at once, each in an order of its own. Its error is that of one who failed; wrong
+// crowd has clients pull everything at once, each in an order of its own. Its error is that of one client that failed; wrong
 // bytes come first.
 func (g *stage) crowd(ctx context.Context, m *mirrord.Mirror, clients int) error {
 	errs := make([]error, clients)

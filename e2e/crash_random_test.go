@@ -221,7 +221,7 @@ func lives(ctx context.Context, m *mirrord.Mirror, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-m.Done():
-		return fmt.Errorf("nobody has killed it: %w", m.Exited())
+		return fmt.Errorf("it ended without being killed: %w", m.Exited())
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -50,7 +50,7 @@ type stage struct {
 	fresh  subject   // not pulled before
 	old    []subject // pulled in the life before, where the budget is small
 
-	gates []*origin.Gate // what the upstream waits for in answers that nobody waits for any more
+	gates []*origin.Gate // what the upstream waits for in answers without a client
 
 	mu   sync.Mutex
 	done map[string]digest.Digest // by repository: what a client has pulled by tag and to the end, the last one

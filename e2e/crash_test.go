@@ -90,7 +90,7 @@ func TestPoints(t *testing.T) {
 	t.Parallel()
 	for _, name := range point.Names {
 		if !slices.ContainsFunc(scenes, func(s scene) bool { return s.point == name }) {
-			t.Errorf("nobody dies at %s", name)
+			t.Errorf("no process dies at %s", name)
 		}
 	}
 	for _, s := range scenes {

@@ -34,7 +34,7 @@ import (
 )
 
 // tokens is a token service as distribution's specification has it, for a registry whose repositories below public/ are
-// for everybody. As on Docker Hub, a token for what somebody may not read is given, and says nothing.
+// for all clients. As on Docker Hub, a token without any right is given where the client may not read.
 type tokens struct {
 	*httptest.Server
 	key  *ecdsa.PrivateKey
@@ -88,7 +88,7 @@ func (s *tokens) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	line := parts[1] + " as " + user
 	if !login {
-		line += "nobody"
+		line += "anonymous"
 	}
 	if login && !right {
 		line += "!"
@@ -205,10 +205,10 @@ echo '"cacheDuration":"1h","auth":{"*.test":{"username":"bot","password":"'$(cat
 	if err := pull("public/one"); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "tokens of nobody", s.count("public/one as nobody"), 1)
+	equal(t, "anonymous tokens", s.count("public/one as anonymous"), 1)
 	equal(t, "tokens of bot", s.count("public/one as bot"), 1)
 
-	// The password is another one now: the provider is asked again, and nobody notices.
+	// The password is another one now: the provider is asked again, and no client notices.
 	s.let("bot", canary+"-2")
 	write(password, canary+"-2", 0o600)
 	if err := pull("public/two"); err != nil {

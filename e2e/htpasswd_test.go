@@ -122,7 +122,7 @@ echo '{"ServerURL":"reg.test","Username":"bot","Secret":"'$(cat `+password+`)'"}
 	write("password", htpasswdCanary, 0o600)
 	wait.For(t, time.Minute, "the right password to be used", func() error { return pull("private/two") })
 	if err := pull("private/three"); err != nil {
-		t.Errorf("the right password, for what nobody has asked for: %v", err)
+		t.Errorf("the right password, for an image that was not asked for yet: %v", err)
 	}
 	state("ok")
 

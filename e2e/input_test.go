@@ -59,7 +59,7 @@ func TestBadInput(t *testing.T) {
 				name: "unknown ns", path: "/v2/acme/app/manifests/v1?ns=registry.acme.example", status: 404, code: "NAME_UNKNOWN",
 				says: []string{"registry.acme.example", "upstreams"},
 			},
-			{name: "ns that is no host", path: "/v2/acme/app/manifests/v1?ns=a/b", status: 400, code: "NAME_INVALID", says: []string{"a/b"}},
+			{name: "ns that is not a host", path: "/v2/acme/app/manifests/v1?ns=a/b", status: 400, code: "NAME_INVALID", says: []string{"a/b"}},
 			{name: "upper case", path: "/v2/docker.io/Library/app/manifests/v1", status: 400, code: "NAME_INVALID", says: []string{"Library/app"}},
 			{name: "long name", path: "/v2/docker.io/" + long + "/manifests/v1", status: 400, code: "NAME_INVALID", says: []string{"255"}},
 			{name: "dots", path: "/v2/docker.io/library/../app/manifests/v1", status: 400, code: "NAME_INVALID", says: []string{".."}},

@@ -111,7 +111,7 @@ func TestUnfinishedOverARestart(t *testing.T) {
 			m = mirrord.Start(t, o)
 			p.base = m.URL() + "/v2/docker.io/library/app/"
 			err := p.blob(t.Context(), blob)
-			if err != nil && tt.name == "damaged" { // who has had some of it begins again
+			if err != nil && tt.name == "damaged" { // a client that has some of it begins again
 				err = p.blob(t.Context(), blob)
 			}
 			if err != nil {

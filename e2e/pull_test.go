@@ -206,7 +206,7 @@ func TestNoWayAroundTheMirror(t *testing.T) {
 	}
 }
 
-// TestArtifacts pulls what is no image: an artifact with media types that nobody knows, and what refers to an image.
+// TestArtifacts pulls an artifact, with unknown media types, and what refers to an image.
 func TestArtifacts(t *testing.T) {
 	t.Parallel()
 	upstream := registry.Start(t, registry.Options{})

@@ -120,7 +120,7 @@ func readersOf(t *testing.T, m *mirrord.Mirror, places []*trouble.Place) []reade
 	t.Helper()
 	hosts := make(map[string]string)
 	for _, p := range places {
-		hosts[p.Host] = cmp.Or(p.Node, "http://127.0.0.1:9") // nobody listens there
+		hosts[p.Host] = cmp.Or(p.Node, "http://127.0.0.1:9") // nothing listens there
 	}
 	lines := []containerd.Line{containerd.V2}
 	if *everything {
@@ -182,7 +182,7 @@ func read(t *testing.T, m *mirrord.Mirror, p *trouble.Place, r reader) (cell str
 		t.Errorf("%s: it was pulled", at)
 		return "?"
 	}
-	if p.Unsaid && r.name == "crane" { // it is no runtime, so it is not thought to be a node
+	if p.Unsaid && r.name == "crane" { // it is not a runtime, so it is not taken for a node
 		return noUnsaid
 	}
 	var f finding

@@ -257,7 +257,7 @@ func rewrite(t *testing.T, file, text string) {
 	}
 }
 
-// TestSecondProcess starts a mirror on the data of one that runs. It waits a minute for it, then says who has it.
+// TestSecondProcess starts a mirror on the data of one that runs. It waits a minute for it, then names the holder.
 func TestSecondProcess(t *testing.T) {
 	t.Parallel()
 	o := mirrord.Options{Upstreams: "ghcr.io: {}", Dir: t.TempDir()}
@@ -275,7 +275,7 @@ func TestSecondProcess(t *testing.T) {
 	}
 }
 
-// TestPortInUse starts a mirror on ports that somebody has.
+// TestPortInUse starts a mirror on ports that are in use.
 func TestPortInUse(t *testing.T) {
 	t.Parallel()
 	for _, setting := range []string{"listen", "admin.listen"} {

@@ -32,7 +32,7 @@ func overTLS(t *testing.T, more string) (m *mirrord.Mirror, x *image.Index, ca s
 	return m, x, files.Cert
 }
 
-// TestTLS pulls over TLS from a mirror with a certificate that nobody but the node's hosts.toml trusts. The mirror's
+// TestTLS pulls over TLS from a mirror with a certificate that only the node's hosts.toml trusts. The mirror's
 // sentence gets through there too.
 func TestTLS(t *testing.T) {
 	t.Parallel()

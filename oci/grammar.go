@@ -55,6 +55,13 @@ func LooksLikeHost(component string) bool {
 	return component == "localhost" || strings.IndexByte(component, '.') >= 0 || strings.IndexByte(component, ':') >= 0
 }
 
+// IsRepository reports whether a name can be a repository's, or what the names of repositories begin with: components
+// between slashes, without a host.
+func IsRepository(name string) bool {
+	_, ok := checkName(name, false)
+	return ok && len(name) <= maxName
+}
+
 // checkName reports the component that keeps name from being a repository name, and whether there is one. Where
 // hostFirst is set, the first of several components may be a host with a port.
 func checkName(name string, hostFirst bool) (bad string, ok bool) {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -13,6 +14,9 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
 )
 
 var noCredential auth.Credential
@@ -21,19 +25,19 @@ var noCredential auth.Credential
 type grant struct {
 	value auth.Secret // of Authorization; zero: none
 	key   tokenKey
-	token *token // nil for Basic
-	bound origin // where it may be shown; zero: the endpoint
-	sure  bool   // its way was shown by this repository, not inferred from another
-	fresh bool   // the token was fetched just now
+	token *token          // nil for Basic
+	bound endpoint.Origin // where it may be shown; zero: the endpoint
+	sure  bool            // its way was shown by this repository, not inferred from another
+	fresh bool            // the token was fetched just now
 }
 
 // authorize is the only place where a request gets credentials. They are bound to an origin; that a request leads
 // elsewhere is a mistake of ours, and must not become a leak.
-func authorize(req *http.Request, bound origin, value auth.Secret) error {
+func authorize(req *http.Request, bound endpoint.Origin, value auth.Secret) error {
 	if value.IsZero() {
 		return nil
 	}
-	if to, ok := originOf(req.URL); !ok || to != bound {
+	if to, ok := endpoint.OriginOf(req.URL); !ok || to != bound {
 		return fmt.Errorf("credentials for %s must not go to %s", bound, to)
 	}
 	req.Header.Set("Authorization", value.Reveal())
@@ -58,11 +62,11 @@ func (c *call) grant(ctx context.Context, cred auth.Credential) (grant, error) {
 		return grant{value: basicAuth(cred), sure: sure}, nil
 	}
 	g := grant{sure: sure, key: tokenKey{
-		endpoint: c.ep.origin, realm: w.realm, service: w.service, scope: w.scopeOf(c.repository), who: identityOf(cred),
+		endpoint: c.ep.Origin, realm: w.realm, service: w.service, scope: w.scopeOf(c.repository), who: identityOf(cred),
 	}}
 	core, ep, key := c.core, c.ep, g.key
 	out, fresh := c.tokens.get(ctx, key, func(ctx context.Context) fetched { return core.fetchToken(ctx, ep, key, cred) })
-	c.trace(out.steps...)
+	c.trace.Add(out.steps...)
 	if out.err != nil {
 		return g, c.atTokenService(w, out.err)
 	}
@@ -72,16 +76,16 @@ func (c *call) grant(ctx context.Context, cred auth.Credential) (grant, error) {
 
 // atTokenService says where an error belongs that came while we waited for somebody else's token request.
 func (c *call) atTokenService(w way, err error) error {
-	if _, ok := errors.AsType[*fault](err); ok {
+	if _, ok := errors.AsType[*fault.Failure](err); ok {
 		return err
 	}
-	step := Step{Name: StepToken, Err: err}
+	step := fault.Step{Name: fault.StepToken, Err: err}
 	if u, perr := url.Parse(w.realm); perr == nil {
-		o, _ := originOf(u)
+		o, _ := endpoint.OriginOf(u)
 		step.Host = o.String()
 	}
-	c.trace(step)
-	return &fault{err: err, step: step}
+	c.trace.Add(step)
+	return &fault.Failure{Err: err, Step: step}
 }
 
 // doubt is how old a token must be for "insufficient_scope" to mean that rights may have changed since.
@@ -110,7 +114,7 @@ type session struct {
 //	                ──refused──► once as another of ours that fits the repository, where there is one
 //	                ──refused──► once as nobody; if that is refused too, the refusal of ours is the error
 //	nothing left of a limit, or 429 ──► as another of ours, else as nobody; who has nothing left is not asked
-func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
+func (c *call) send(ctx context.Context, a endpoint.Request) (*http.Response, error) {
 	s := session{cred: c.credential(ctx)}
 	for {
 		resp, again, err := c.try(ctx, &s, a)
@@ -121,10 +125,10 @@ func (c *call) send(ctx context.Context, a ask) (*http.Response, error) {
 }
 
 // try is one turn of send. again: the session has learned something.
-func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response, again bool, err error) {
-	p, spent, done := c.take(ctx, s.cred, a)
+func (c *call) try(ctx context.Context, s *session, a endpoint.Request) (resp *http.Response, again bool, err error) {
+	p, ok, done := c.admit(ctx, s.cred, a)
 	defer done()
-	if spent {
+	if !ok {
 		if c.looks(ctx, s, a) || s.waits(ctx, p) {
 			return nil, true, nil
 		}
@@ -137,15 +141,15 @@ func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response,
 			if c.noToken(ctx, s, a, g, err) {
 				return nil, true, nil
 			}
-			if r, refused := refusalIn(err); refused && s.cred.IsAnonymous() {
-				c.closed(r.status)
+			if r, refused := fault.RefusalIn(err); refused && s.cred.IsAnonymous() {
+				c.closed(r.Status)
 			}
 			return nil, false, s.why(err)
 		}
 	}
 	s.bare = false
 	began := time.Now()
-	resp, err = c.exchange(ctx, c.ep.registry, a, g)
+	resp, err = c.exchange(ctx, c.ep.Registry, a, g)
 	if err != nil {
 		return nil, false, s.why(err)
 	}
@@ -166,16 +170,16 @@ func (c *call) try(ctx context.Context, s *session, a ask) (resp *http.Response,
 		}
 		return nil, again, err
 	}
-	c.ep.budgets.given(c.classOf(s.cred, a), began)
+	c.ep.limits.Accepted(c.classOf(s.cred, a), began)
 	c.accepted(*s, g, resp.StatusCode)
 	return resp, false, nil
 }
 
 // noToken decides what follows a token that was not to be had. False: nothing.
-func (c *call) noToken(ctx context.Context, s *session, a ask, g grant, err error) bool {
-	r, refused := refusalIn(err)
+func (c *call) noToken(ctx context.Context, s *session, a endpoint.Request, g grant, err error) bool {
+	r, refused := fault.RefusalIn(err)
 	switch {
-	case !refused || r.status >= 500 || r.status == http.StatusTooManyRequests:
+	case !refused || r.Status >= 500 || r.Status == http.StatusTooManyRequests:
 		return false
 	case !g.sure && !s.challenged && s.pending == nil:
 		s.bare, s.pending = true, err
@@ -217,23 +221,23 @@ func (c *call) exchanges(ctx context.Context, s *session) bool {
 }
 
 // reconsider decides what follows a refusal of the registry. False: the error it returns.
-func (c *call) reconsider(ctx context.Context, s *session, a ask, g grant, f *fault) (bool, error) {
-	if f.status == http.StatusUnauthorized {
+func (c *call) reconsider(ctx context.Context, s *session, a endpoint.Request, g grant, f *fault.Failure) (bool, error) {
+	if f.Status == http.StatusUnauthorized {
 		again, err := c.reread(ctx, s, a, g, f)
 		if again || err != nil {
 			return again, err
 		}
 	}
-	if g.value.IsZero() && len(f.challenges) == 0 && f.status != http.StatusForbidden && c.asksAtRoot(ctx, s) {
+	if g.value.IsZero() && len(f.Challenges) == 0 && f.Status != http.StatusForbidden && c.asksAtRoot(ctx, s) {
 		return true, nil
 	}
 	// Without a body a 400 or 403 says nothing. Who asks by HEAD asks again by GET.
-	mute := a.method == http.MethodHead && f.status != http.StatusUnauthorized
-	if g.value.IsZero() || mute || f.status == http.StatusBadRequest && !stale(f.refusal) {
+	mute := a.Method == http.MethodHead && f.Status != http.StatusUnauthorized
+	if g.value.IsZero() || mute || f.Status == http.StatusBadRequest && !stale(f.Refusal) {
 		return false, f
 	}
 	switch {
-	case g.token == nil && (f.status == http.StatusUnauthorized || stale(f.refusal)) && c.exchanges(ctx, s):
+	case g.token == nil && (f.Status == http.StatusUnauthorized || stale(f.Refusal)) && c.exchanges(ctx, s):
 		return true, nil
 	case g.token != nil && c.renewable(s, g, f):
 		s.renewed = true
@@ -254,33 +258,33 @@ func (c *call) asksAtRoot(ctx context.Context, s *session) bool {
 		return false
 	}
 	c.pinged = true
-	a := ask{step: StepPing, method: http.MethodGet, url: c.ep.at("/v2/", ""), reach: reachAny}
-	resp, err := c.exchange(ctx, c.ep.registry, a, grant{})
+	a := endpoint.Request{Step: fault.StepPing, Method: http.MethodGet, URL: c.ep.At("/v2/", ""), Reach: endpoint.ReachAny}
+	resp, err := c.exchange(ctx, c.ep.Registry, a, grant{})
 	if err != nil {
 		return false
 	}
 	if resp.StatusCode != http.StatusUnauthorized {
-		spill(resp.Body)
+		endpoint.Drain(resp.Body)
 		return false
 	}
 	f := c.refuse(resp)
-	w, ok, err := c.ep.policy.choose(c.ep, c.repository, f.challenges, false)
+	w, ok, err := c.ep.choose(c.repository, f.Challenges, false)
 	if err != nil || !ok {
 		return false
 	}
-	c.steps[len(c.steps)-1].Err = nil // as it should be: we asked, and were told how
+	c.trace.Last().Err = nil // as it should be: we asked, and were told how
 	c.ep.known.learn(c.repository, w, false)
 	s.challenged = true
 	return true
 }
 
 // reread learns from the challenges of a 401. True: ask again with what was learned.
-func (c *call) reread(ctx context.Context, s *session, a ask, g grant, f *fault) (bool, error) {
-	w, ok, err := c.ep.policy.choose(c.ep, c.repository, f.challenges, !g.value.IsZero())
-	if e, wrong := errors.AsType[*RealmError](err); wrong {
-		step := Step{Name: StepToken, Host: orElse(e.Host, c.ep.origin.String()), Err: err}
-		c.trace(step)
-		f.err, f.step = err, step
+func (c *call) reread(ctx context.Context, s *session, a endpoint.Request, g grant, f *fault.Failure) (bool, error) {
+	w, ok, err := c.ep.choose(c.repository, f.Challenges, !g.value.IsZero())
+	if e, wrong := errors.AsType[*fault.RealmError](err); wrong {
+		step := fault.Step{Name: fault.StepToken, Host: cmp.Or(e.Host, c.ep.Origin.String()), Err: err}
+		c.trace.Add(step)
+		f.Err, f.Step = err, step
 		return false, f
 	}
 	if !ok {
@@ -288,7 +292,7 @@ func (c *call) reread(ctx context.Context, s *session, a ask, g grant, f *fault)
 	}
 	if g.value.IsZero() && w.realm == "" && c.o.Public && c.as.own && guard.Public {
 		// No login is a part of Basic's way, and without one the registry refuses: our own must not be the answer to that.
-		c.closed(f.status)
+		c.closed(f.Status)
 		s.cred = c.credential(ctx)
 	}
 	pending := s.pending
@@ -306,7 +310,7 @@ func (c *call) reread(ctx context.Context, s *session, a ask, g grant, f *fault)
 		return true, nil
 	case g.value.IsZero() && !s.challenged && (w.realm != "" || !s.cred.IsAnonymous()):
 		s.challenged = true
-		c.steps[len(c.steps)-1].Err = nil // as it should be: we asked, and were told how
+		c.trace.Last().Err = nil // as it should be: we asked, and were told how
 		return true, nil
 	case !g.value.IsZero() && news && !s.relearned:
 		s.relearned = true
@@ -317,20 +321,20 @@ func (c *call) reread(ctx context.Context, s *session, a ask, g grant, f *fault)
 
 // stale reports whether a refusal is about a token or password that is no longer good: ECR says 403 and public ECR
 // 400 where others say 401.
-func stale(r refusal) bool {
-	return r.says("expired", "authorization token is invalid", "reauthenticate")
+func stale(r fault.Refusal) bool {
+	return r.Says("expired", "authorization token is invalid", "reauthenticate")
 }
 
 // renewable reports whether a newer token than the one that was refused may do better, and makes way for it.
-func (c *call) renewable(s *session, g grant, f *fault) bool {
+func (c *call) renewable(s *session, g grant, f *fault.Failure) bool {
 	if g.fresh {
 		c.refused = append(c.refused, g.token)
 	}
 	// To the GET that repeats a HEAD a token is as new as it was to the HEAD.
-	if s.renewed || slices.Contains(c.refused, g.token) || f.status != http.StatusUnauthorized && !stale(f.refusal) {
+	if s.renewed || slices.Contains(c.refused, g.token) || f.Status != http.StatusUnauthorized && !stale(f.Refusal) {
 		return false
 	}
-	if c, ok := find(f.challenges, "bearer"); ok && c.params["error"] == "insufficient_scope" &&
+	if c, ok := header.FindChallenge(f.Challenges, "bearer"); ok && c.Params["error"] == "insufficient_scope" &&
 		time.Since(g.token.fetched) < doubt {
 		return false
 	}
@@ -339,13 +343,13 @@ func (c *call) renewable(s *session, g grant, f *fault) bool {
 }
 
 // forsake goes on as another of our credentials, once, or as nobody, after ours was refused.
-func (c *call) forsake(ctx context.Context, s *session, a ask, err error) {
-	f, _ := errors.AsType[*fault](err)
+func (c *call) forsake(ctx context.Context, s *session, a endpoint.Request, err error) {
+	f, _ := errors.AsType[*fault.Failure](err)
 	switch {
 	case f == nil:
-	case f.says("has expired", "is expired", "token expired"): // not GitLab's "incorrect, expired, or improperly scoped"
+	case f.Says("has expired", "is expired", "token expired"): // not GitLab's "incorrect, expired, or improperly scoped"
 		c.ails(auth.StateExpired, f)
-	case f.status == http.StatusUnauthorized && (f.step.Name == StepToken || !c.tokenWise()), stale(f.refusal):
+	case f.Status == http.StatusUnauthorized && (f.Step.Name == fault.StepToken || !c.tokenWise()), stale(f.Refusal):
 		c.ails(auth.StateRejected, f)
 	}
 	c.health.declined(errand{s.cred.Name, c.repository})
@@ -368,7 +372,7 @@ func (c *call) accepted(s session, g grant, status int) {
 	if status < 400 && s.cred.IsAnonymous() {
 		c.ep.public.answered(time.Now())
 	}
-	switch f, _ := errors.AsType[*fault](s.first); {
+	switch f, _ := errors.AsType[*fault.Failure](s.first); {
 	case status >= 400:
 	case f != nil: // nobody may what our credential may not: it is no good
 		c.ails(auth.StateRejected, f)
@@ -378,8 +382,8 @@ func (c *call) accepted(s session, g grant, status int) {
 }
 
 // ails notes that our credential is no good, and says so once.
-func (c *call) ails(state auth.State, f *fault) {
-	why := strings.TrimSpace(fmt.Sprintf("%s answered %d %s %s", f.step.Host, f.status, f.code, f.message))
+func (c *call) ails(state auth.State, f *fault.Failure) {
+	why := strings.TrimSpace(fmt.Sprintf("%s answered %d %s %s", f.Step.Host, f.Status, f.Code, f.Message))
 	if old := c.health.status(c.source(), c.cred, nil); state == auth.StateRejected && old.State == auth.StateExpired {
 		state = auth.StateExpired
 	}

@@ -7,6 +7,9 @@ import (
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
 )
 
 func blobPath(repo string, d oci.Digest) string { return "/v2/" + repo + "/blobs/" + d.String() }
@@ -21,7 +24,7 @@ func (r *Registry) Stat(ctx context.Context, repo string, d oci.Digest) (oci.Des
 
 func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	a := c.blobAsk(d)
-	a.method = http.MethodHead
+	a.Method = http.MethodHead
 	size, h, err := c.size(ctx, a)
 	if size == 0 && !oci.VerifyDigest(d, nil) {
 		size = -1 // some say 0 of all that they don't send
@@ -29,13 +32,13 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	if err == nil && size < 0 || c.unexplained(err) {
 		// Not said, refused, or an error whose reason only a body tells.
 		a = c.blobAsk(d)
-		a.header = http.Header{"Range": {"bytes=0-0"}}
+		a.Header = http.Header{"Range": {"bytes=0-0"}}
 		if n, with, gerr := c.size(ctx, a); err != nil || gerr == nil {
 			size, h, err = n, with, gerr
 		}
 	}
 	empty := oci.VerifyDigest(d, nil)
-	if r, refused := refusalIn(err); refused && r.size == 0 && empty {
+	if r, refused := fault.RefusalIn(err); refused && r.Size == 0 && empty {
 		return oci.Descriptor{Digest: d, Size: 0}, nil // an empty blob has no first byte
 	}
 	if err != nil {
@@ -47,39 +50,39 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	said, derr := oci.ParseDigest(h.Get("Docker-Content-Digest"))
 	switch {
 	case derr == nil && said.Algorithm() == d.Algorithm() && said != d:
-		return oci.Descriptor{}, &ContentError{Kind: ContentDigest, Want: d.String(), Got: said.String()}
-	case derr != nil && isHTML(h):
-		return oci.Descriptor{}, &ContentError{Kind: ContentNotRegistry, Want: "a blob", Got: "a web page"}
+		return oci.Descriptor{}, &fault.ContentError{Kind: fault.ContentDigest, Want: d.String(), Got: said.String()}
+	case derr != nil && header.IsHTML(h):
+		return oci.Descriptor{}, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a blob", Got: "a web page"}
 	}
 	if size >= 0 {
 		c.ep.said.put(c.repository, d, size)
 	}
-	return oci.Descriptor{Digest: d, Size: size, MediaType: mediaType(h)}, nil
+	return oci.Descriptor{Digest: d, Size: size, MediaType: header.MediaType(h)}, nil
 }
 
 // size makes a request and reads the size of the blob off its answer.
-func (c *call) size(ctx context.Context, a ask) (int64, http.Header, error) {
+func (c *call) size(ctx context.Context, a endpoint.Request) (int64, http.Header, error) {
 	resp, err := c.follow(ctx, a)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer resp.Body.Close()
 	switch {
-	case encoding(resp.Header) != "":
+	case header.Coding(resp.Header) != "":
 		return -1, resp.Header, nil
 	case resp.StatusCode == http.StatusPartialContent:
-		r, ok := parseContentRange(resp.Header.Get("Content-Range"))
+		r, ok := header.ParseRange(resp.Header.Get("Content-Range"))
 		if !ok {
 			return -1, resp.Header, nil
 		}
-		spill(resp.Body) // one byte
-		return r.size, resp.Header, nil
+		endpoint.Drain(resp.Body) // one byte
+		return r.Size, resp.Header, nil
 	}
 	return resp.ContentLength, resp.Header, nil
 }
 
-func (c *call) blobAsk(d oci.Digest) ask {
-	return ask{step: StepBlobRegistry, method: http.MethodGet, url: c.ep.at(blobPath(c.repository, d), "")}
+func (c *call) blobAsk(d oci.Digest) endpoint.Request {
+	return endpoint.Request{Step: fault.StepBlobRegistry, Method: http.MethodGet, URL: c.ep.At(blobPath(c.repository, d), "")}
 }
 
 // Blob opens a range of a blob. It answers once the upstream has begun to send it. The body goes on through breaks

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // A blob is asked for with the size that its manifest gives it, which only a publisher has claimed. If an endpoint says
@@ -16,8 +17,8 @@ import (
 
 // denial is an endpoint that has said another size than was claimed.
 type denial struct {
-	ep   *endpoint
-	err  *fault
+	ep   *target
+	err  *fault.Failure
 	size int64 // that it said
 }
 
@@ -56,8 +57,8 @@ func (s *said) is(repo string, d oci.Digest, size int64) bool {
 
 // claimed reports whether the size that a transfer goes by is the word of a manifest alone.
 func (t *transfer) claimed() bool {
-	return t.claim > 0 && !slices.ContainsFunc(t.c.endpoints, func(ep *endpoint) bool {
-		return ep.said.is(ep.prefix+t.c.name, t.digest, t.claim)
+	return t.claim > 0 && !slices.ContainsFunc(t.c.endpoints, func(ep *target) bool {
+		return ep.said.is(ep.Prefix+t.c.name, t.digest, t.claim)
 	})
 }
 
@@ -68,11 +69,11 @@ func (t *transfer) learnSize(size int64) error {
 	case size < 0:
 		return nil
 	case t.size >= 0 && size != t.size:
-		return t.wrong(ContentSize, fmt.Sprintf("%d bytes, as before", t.size), fmt.Sprintf("%d bytes", size))
+		return t.wrong(fault.ContentSize, fmt.Sprintf("%d bytes, as before", t.size), fmt.Sprintf("%d bytes", size))
 	case t.claim > 0 && size != t.claim && (size < max(t.end, t.pos) || len(t.c.endpoints) > 1):
 		return t.deny(size)
 	case size < t.end, size < t.pos:
-		return t.wrong(ContentSize, fmt.Sprintf("at least %d bytes", max(t.end, t.pos)), fmt.Sprintf("%d bytes", size))
+		return t.wrong(fault.ContentSize, fmt.Sprintf("at least %d bytes", max(t.end, t.pos)), fmt.Sprintf("%d bytes", size))
 	}
 	t.size = size
 	if size == t.claim {
@@ -82,12 +83,12 @@ func (t *transfer) learnSize(size int64) error {
 }
 
 // deny is the error of an endpoint that has another size than was claimed.
-func (t *transfer) deny(size int64) *fault {
+func (t *transfer) deny(size int64) *fault.Failure {
 	if !t.claimed() {
-		return t.wrong(ContentSize, fmt.Sprintf("%d bytes, as before", t.claim), fmt.Sprintf("%d bytes", size))
+		return t.wrong(fault.ContentSize, fmt.Sprintf("%d bytes, as before", t.claim), fmt.Sprintf("%d bytes", size))
 	}
-	f := t.wrongBy(&ContentError{
-		Kind: ContentSize, Want: fmt.Sprintf("%d bytes, by its manifest", t.claim), Got: fmt.Sprintf("%d bytes", size),
+	f := t.wrongBy(&fault.ContentError{
+		Kind: fault.ContentSize, Want: fmt.Sprintf("%d bytes, by its manifest", t.claim), Got: fmt.Sprintf("%d bytes", size),
 		Claimed: true,
 	})
 	t.denied = append(t.denied, denial{t.c.ep, f, size})
@@ -96,8 +97,8 @@ func (t *transfer) deny(size int64) *fault {
 
 // denyCoded is deny where the answer is said to be in a coding, which explains another size better than a wrong claim does.
 // As long as the size is only a claim, that is not a fault of the endpoint.
-func (t *transfer) denyCoded(size int64, coding string) *fault {
-	e := &ContentError{Kind: ContentEncoding, Want: "identity", Got: coding, Claimed: t.claimed()}
+func (t *transfer) denyCoded(size int64, coding string) *fault.Failure {
+	e := &fault.ContentError{Kind: fault.ContentEncoding, Want: "identity", Got: coding, Claimed: t.claimed()}
 	f := t.wrongBy(e)
 	if e.Claimed {
 		t.denied = append(t.denied, denial{t.c.ep, f, size})
@@ -107,11 +108,11 @@ func (t *transfer) denyCoded(size int64, coding string) *fault {
 
 // beyond is what a refusal of bytes behind a blob's end says of its size.
 func (t *transfer) beyond(err error) error {
-	r, ok := refusalIn(err)
-	if !ok || r.status != http.StatusRequestedRangeNotSatisfiable {
+	r, ok := fault.RefusalIn(err)
+	if !ok || r.Status != http.StatusRequestedRangeNotSatisfiable {
 		return err
 	}
-	size := r.size
+	size := r.Size
 	if size < 0 && t.early.ep == t.c.ep {
 		size = t.endedAt
 	}
@@ -141,7 +142,7 @@ func (t *transfer) blame() {
 }
 
 // noteAt notes how a request to an endpoint has ended, where another endpoint is asked by now.
-func (t *transfer) noteAt(ep *endpoint, f *fault) {
+func (t *transfer) noteAt(ep *target, f *fault.Failure) {
 	here := t.c.ep
 	t.c.ep = ep
 	t.c.note(t.ctx, blobs, f)
@@ -152,8 +153,8 @@ func (t *transfer) noteAt(ep *endpoint, f *fault) {
 func (t *transfer) confirm() {
 	for _, d := range t.denied {
 		f := *d.err
-		f.err = &ContentError{
-			Kind: ContentSize, Want: fmt.Sprintf("%d bytes, as %s has", t.claim, t.c.ep.name),
+		f.Err = &fault.ContentError{
+			Kind: fault.ContentSize, Want: fmt.Sprintf("%d bytes, as %s has", t.claim, t.c.ep.Name),
 			Got: fmt.Sprintf("%d bytes", d.size),
 		}
 		t.noteAt(d.ep, &f)

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // The breaker of an endpoint. It decides about the order alone: an endpoint that is down is asked after the others, so
@@ -24,9 +27,7 @@ const (
 	stumbles    = 3           // in a row that are no chance any more
 	firstDown   = time.Second // until the first ping
 	longestDown = time.Minute
-	steady      = time.Minute   // of being up, after which the next time down is short again
-	limitedFor  = time.Minute   // by a 429 that doesn't say how long
-	longestOut  = longestBelief // by one that does
+	steady      = time.Minute // of being up, after which the next time down is short again
 )
 
 // kind is what for an endpoint is asked: a registry may limit, and its CDN break, the one and not the other.
@@ -130,9 +131,9 @@ type EndpointStatus struct {
 	Since       time.Time // when the state became what it is; zero: not known
 	LastError   string
 	LastErrorAt time.Time
-	Running     int      // blob transfers
-	Waiting     int      // that wait for their turn
-	Budgets     []Budget // what it has said is left of its limits, the newest last
+	Running     int            // blob transfers
+	Waiting     int            // that wait for their turn
+	Budgets     []limit.Budget // what it has said is left of its limits, the newest last
 }
 
 // State says how the endpoints are, in their order. It asks nobody.
@@ -140,11 +141,11 @@ func (r *Registry) State() []EndpointStatus {
 	list := make([]EndpointStatus, len(r.endpoints))
 	for i, ep := range r.endpoints {
 		list[i] = ep.condition.status(time.Now())
-		list[i].URL = ep.name
+		list[i].URL = ep.Name
 		running, waiting := ep.small.length()
 		list[i].Running, list[i].Waiting = ep.queue.length()
 		list[i].Running, list[i].Waiting = list[i].Running+running, list[i].Waiting+waiting
-		list[i].Budgets = ep.budgets.all()
+		list[i].Budgets = ep.limits.All()
 	}
 	return list
 }
@@ -196,38 +197,38 @@ const (
 
 // judge says what an error means for the endpoint. bodies: it is about blobs on their way.
 func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
-	f, _ := errors.AsType[*fault](err)
+	f, _ := errors.AsType[*fault.Failure](err)
 	bodies = k == blobs && f != nil &&
-		(f.stage == StepBlobHost || f.step.Name == StepBlobHost || f.step.Name == StepBody)
-	if f != nil && f.away && f.stage == StepList {
+		(f.Stage == fault.StepBlobHost || f.Step.Name == fault.StepBlobHost || f.Step.Name == fault.StepBody)
+	if f != nil && f.Redirected && f.Stage == fault.StepList {
 		return answered, bodies // what it was sent to for a list is another host's affair
 	}
-	if r, ok := refusalIn(err); ok {
+	if r, ok := fault.RefusalIn(err); ok {
 		switch {
-		case r.status == http.StatusTooManyRequests, r.status == http.StatusServiceUnavailable && r.retryAfter > 0:
+		case r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable && r.RetryAfter > 0:
 			return limiting, bodies
-		case r.status >= 500 && r.status != http.StatusNotImplemented:
+		case r.Status >= 500 && r.Status != http.StatusNotImplemented:
 			return stumbled, bodies
 		}
 		return answered, bodies
 	}
-	if _, ours := errors.AsType[*QueueError](err); ours {
+	if _, ours := errors.AsType[*fault.QueueError](err); ours {
 		return silent, bodies
 	}
 	if _, ours := errors.AsType[*memory.FullError](err); ours {
 		return silent, bodies
 	}
-	_, impatient := errors.AsType[*patienceError](err)
+	_, impatient := errors.AsType[*fault.PatienceError](err)
 	if !impatient && ctx.Err() != nil {
 		return silent, bodies
 	}
-	if e, ok := errors.AsType[*ContentError](err); ok {
+	if e, ok := errors.AsType[*fault.ContentError](err); ok {
 		switch {
 		case guard.Claim && e.Claimed:
 			return answered, bodies
-		case e.Kind == ContentStalled, e.Kind == ContentSlow:
+		case e.Kind == fault.ContentStalled, e.Kind == fault.ContentSlow:
 			return broken, bodies
-		case e.Kind == ContentTooLarge, e.Kind == ContentNotManifest:
+		case e.Kind == fault.ContentTooLarge, e.Kind == fault.ContentNotManifest:
 			return answered, bodies
 		}
 		return stumbled, bodies
@@ -235,7 +236,7 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 	if _, ok := errors.AsType[*oci.ManifestError](err); ok {
 		return answered, bodies
 	}
-	if _, ok := errors.AsType[*AwayError](err); ok {
+	if _, ok := errors.AsType[*fault.AwayError](err); ok {
 		return answered, bodies
 	}
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
@@ -244,7 +245,7 @@ func judge(ctx context.Context, k kind, err error) (v verdict, bodies bool) {
 		return answered, bodies
 	case untrusted:
 		return broken, bodies
-	case broke(err), final(err):
+	case fault.IsBroken(err), fault.IsPermanent(err):
 		return stumbled, bodies
 	}
 	return broken, bodies
@@ -271,11 +272,11 @@ func (c *call) note(ctx context.Context, k kind, err error) {
 	}
 	switch v {
 	case limiting:
-		r, _ := refusalIn(err)
-		if r.unsaid {
-			r.retryAfter = limitedFor
+		r, _ := fault.RefusalIn(err)
+		if r.Assumed {
+			r.RetryAfter = limit.DefaultPause
 		}
-		h.limited[k] = now.Add(min(orElse(r.retryAfter, limitedFor), longestOut))
+		h.limited[k] = now.Add(min(cmp.Or(r.RetryAfter, limit.DefaultPause), limit.LongestTrust))
 	case answered:
 		said = h.back(said, b, now)
 	default:
@@ -326,24 +327,24 @@ func (c *condition) nameOf(b *breaker) string {
 }
 
 // tell logs news of an endpoint.
-func (c *core) tell(ep *endpoint, said []news) {
+func (c *core) tell(ep *target, said []news) {
 	for _, n := range said {
 		switch {
 		case n.err == nil:
-			c.o.Log.Info("an endpoint is back", "endpoint", ep.name, "what", n.what, "after",
+			c.o.Log.Info("an endpoint is back", "endpoint", ep.Name, "what", n.what, "after",
 				n.after.Round(time.Millisecond))
 		case len(c.endpoints) > 1:
-			c.o.Log.Warn("an endpoint is down: others are asked before it", "endpoint", ep.name, "what", n.what,
+			c.o.Log.Warn("an endpoint is down: others are asked before it", "endpoint", ep.Name, "what", n.what,
 				"err", n.err)
 		default:
-			c.o.Log.Warn("the endpoint is down", "endpoint", ep.name, "what", n.what, "err", n.err)
+			c.o.Log.Warn("the endpoint is down", "endpoint", ep.Name, "what", n.what, "err", n.err)
 		}
 	}
 }
 
 // probe has an endpoint that is down pinged until it answers. The only endpoint there is gets no pings: it is asked in
 // any case. The condition's lock is held.
-func (c *core) probe(ep *endpoint) {
+func (c *core) probe(ep *target) {
 	h := &ep.condition
 	if h.probing || len(c.endpoints) == 1 {
 		return

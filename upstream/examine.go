@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,17 +18,21 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // Examined is one step of an examination, with what it has shown. Err is why the endpoint gave no more: an *Error, or a
 // *PlatformError; no further step of that endpoint follows.
 type Examined struct {
-	Step
+	fault.Step
 	Requests     int                 // that it took: several for the same at one host are one step
 	Certificates []*x509.Certificate // that the host showed, its own first; of StepTLS
 	Skew         time.Duration       // by which the host's clock is before ours; of StepClock
 	Credential   auth.Status         // of StepCredential
-	Budgets      []Budget            // of StepLimit
+	Budgets      []limit.Budget      // of StepLimit
 	Digest       oci.Digest          // of StepManifest: what the reference means. Of StepPlatform: what was chosen
 	Platform     string              // of StepPlatform: that was chosen
 	Platforms    []string            // of StepPlatform: those that there are
@@ -54,19 +59,20 @@ const maxExamined = 64
 // ends it.
 func (r *Registry) Examine(ctx context.Context, repo, reference, platform string) iter.Seq[Examined] {
 	return func(yield func(Examined) bool) {
-		fresh, err := New(r.o)
+		seen := &handshakes{m: make(map[string][]*x509.Certificate)}
+		o := r.o
+		o.handshake = seen.look
+		fresh, err := New(o)
 		if err != nil {
-			yield(Examined{Step: Step{Err: &Error{Op: "examine", Upstream: r.o.Name, Repository: repo, Err: err}}})
+			yield(Examined{Step: fault.Step{Err: &fault.Error{Op: "examine", Upstream: r.o.Name, Repository: repo, Err: err}}})
 			return
 		}
 		defer fresh.Close()
 		if !r.own {
 			fresh = fresh.As(r.source)
 		}
-		seen := &handshakes{m: make(map[string][]*x509.Certificate)}
-		fresh.look = seen.look
 		for i, ep := range fresh.endpoints {
-			ep.budgets.live = &r.endpoints[i].budgets
+			ep.limits = limit.New(r.endpoints[i].limits.Spending())
 			x := &examination{
 				r: fresh, ep: ep, repo: repo, reference: reference, want: platform, yield: yield, seen: seen,
 			}
@@ -104,7 +110,7 @@ func (h *handshakes) of(host string, err error) []*x509.Certificate {
 // examination is of one endpoint.
 type examination struct {
 	r               *Registry
-	ep              *endpoint
+	ep              *target
 	repo, reference string
 	want            string // platform; may be empty
 	yield           func(Examined) bool
@@ -122,7 +128,7 @@ func (x *examination) call(op, reference string) *call {
 }
 
 func (x *examination) say(e Examined) bool {
-	e.Endpoint = x.ep.name
+	e.Endpoint = x.ep.Name
 	if !x.left && !x.yield(e) {
 		x.left = true
 	}
@@ -132,10 +138,10 @@ func (x *examination) say(e Examined) bool {
 // tell says what a call went through, and what broke it. What it went through several times at one host is told once.
 // last adds to the last step.
 func (x *examination) tell(c *call, err error, last func(*Examined)) bool {
-	rows := rowsOf(c.steps, err == nil)
-	c.steps = nil
+	rows := rowsOf(c.trace.Steps, err == nil)
+	c.trace.Steps = nil
 	if len(rows) == 0 && err != nil {
-		rows = []Examined{{Step: Step{Name: StepManifest}}}
+		rows = []Examined{{Step: fault.Step{Name: fault.StepManifest}}}
 	}
 	for i, e := range rows {
 		e.Err = nil
@@ -145,18 +151,18 @@ func (x *examination) tell(c *call, err error, last func(*Examined)) bool {
 				last(&e)
 			}
 		}
-		if e.Name == StepTLS {
+		if e.Name == fault.StepTLS {
 			e.Certificates = x.seen.of(e.Host, err)
 		}
 		proxy := x.proxyOf(e.Host)
-		if proxy != "" && (e.Name == StepDNS || e.Name == StepDial) {
+		if proxy != "" && (e.Name == fault.StepDNS || e.Name == fault.StepDial) {
 			e.Host = proxy
 		}
 		if !x.say(e) {
 			return false
 		}
-		ahead := i+1 < len(rows) && rows[i+1].Name == StepProxy
-		if proxy != "" && e.Name == StepDial && !ahead && !x.say(Examined{Step: Step{Name: StepProxy, Host: proxy}}) {
+		ahead := i+1 < len(rows) && rows[i+1].Name == fault.StepProxy
+		if proxy != "" && e.Name == fault.StepDial && !ahead && !x.say(Examined{Step: fault.Step{Name: fault.StepProxy, Host: proxy}}) {
 			return false
 		}
 	}
@@ -165,15 +171,15 @@ func (x *examination) tell(c *call, err error, last func(*Examined)) bool {
 
 // rowsOf makes one step of those of a kind at one host. Where all went well, refusals on the way to it are left out: that
 // of a credential is told of that. Where it did not, the last step is the one that broke.
-func rowsOf(steps []Step, well bool) (rows []Examined) {
+func rowsOf(steps []fault.Step, well bool) (rows []Examined) {
 	for i, s := range steps {
 		end, final := steps[len(steps)-1], i == len(steps)-1
 		switch {
-		case well && s.Name == StepToken && s.Status >= 400:
+		case well && s.Name == fault.StepToken && s.Status >= 400:
 			continue
-		case !well && !final && s.Err != nil && s.Status == 0 && (s.Host == end.Host || end.Name == StepProxy):
+		case !well && !final && s.Err != nil && s.Status == 0 && (s.Host == end.Host || end.Name == fault.StepProxy):
 			continue // what broke, told before by what it is a part of
-		case !well && !final && s.Status >= 400 && !slices.ContainsFunc(steps[i+1:], func(t Step) bool {
+		case !well && !final && s.Status >= 400 && !slices.ContainsFunc(steps[i+1:], func(t fault.Step) bool {
 			return t.Name == s.Name && t.Host == s.Host
 		}):
 			continue // a refusal on the way to the one that was meant
@@ -185,7 +191,7 @@ func rowsOf(steps []Step, well bool) (rows []Examined) {
 			e.Took += rows[at].Took
 		}
 		switch {
-		case at >= 0 && s.Name == StepBlobRegistry && (well || !final):
+		case at >= 0 && s.Name == fault.StepBlobRegistry && (well || !final):
 			rows[at] = e // before the hosts that it leads to
 			continue
 		case at >= 0:
@@ -198,7 +204,7 @@ func rowsOf(steps []Step, well bool) (rows []Examined) {
 
 // proxyOf is the proxy through which a host is reached; empty: none.
 func (x *examination) proxyOf(host string) string {
-	p, err := x.ep.proxy(&url.URL{Scheme: x.ep.origin.scheme, Host: host})
+	p, err := x.ep.Proxy(&url.URL{Scheme: x.ep.Origin.Scheme, Host: host})
 	if err != nil || p == nil {
 		return ""
 	}
@@ -209,8 +215,8 @@ func (x *examination) proxyOf(host string) string {
 func (x *examination) ping(ctx context.Context) bool {
 	c := x.call("manifest", x.reference)
 	sent := time.Now()
-	a := ask{step: StepPing, method: http.MethodGet, url: x.ep.at("/v2/", ""), reach: reachAny}
-	resp, err := c.exchange(ctx, x.ep.registry, a, grant{})
+	a := endpoint.Request{Step: fault.StepPing, Method: http.MethodGet, URL: x.ep.At("/v2/", ""), Reach: endpoint.ReachAny}
+	resp, err := c.exchange(ctx, x.ep.Registry, a, grant{})
 	if err != nil {
 		return x.tell(c, c.wrap(err), nil)
 	}
@@ -219,13 +225,13 @@ func (x *examination) ping(ctx context.Context) bool {
 	switch {
 	case resp.StatusCode >= 500, resp.StatusCode == http.StatusForbidden:
 		notice = c.wrap(c.refuse(resp))
-	case resp.StatusCode == http.StatusOK && isHTML(resp.Header):
-		notice = c.wrap(&fault{
-			err:  &ContentError{Kind: ContentNotRegistry, Want: "a registry", Got: "a web page"},
-			step: c.steps[len(c.steps)-1],
+	case resp.StatusCode == http.StatusOK && header.IsHTML(resp.Header):
+		notice = c.wrap(&fault.Failure{
+			Err:  &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a registry", Got: "a web page"},
+			Step: *c.trace.Last(),
 		})
 	}
-	spill(resp.Body)
+	endpoint.Drain(resp.Body)
 	if !x.tell(c, nil, func(e *Examined) { e.Notice = notice }) {
 		return false
 	}
@@ -234,7 +240,7 @@ func (x *examination) ping(ctx context.Context) bool {
 		if skew.Abs() <= 2*time.Second { // what a clock of seconds, and the way, can't tell
 			skew = 0
 		}
-		return x.say(Examined{Step: Step{Name: StepClock, Host: x.ep.origin.String()}, Skew: skew})
+		return x.say(Examined{Step: fault.Step{Name: fault.StepClock, Host: x.ep.Origin.String()}, Skew: skew})
 	}
 	return true
 }
@@ -250,12 +256,12 @@ func (x *examination) manifest(ctx context.Context) bool {
 	}) {
 		return false
 	}
-	host := x.ep.origin.String()
-	if st := c.status(); st.Name != "" && !x.say(Examined{Step: Step{Name: StepCredential, Host: host}, Credential: st}) {
+	host := x.ep.Origin.String()
+	if st := c.status(); st.Name != "" && !x.say(Examined{Step: fault.Step{Name: fault.StepCredential, Host: host}, Credential: st}) {
 		return false
 	}
-	if list := x.ep.budgets.all(); len(list) > 0 {
-		return x.say(Examined{Step: Step{Name: StepLimit, Host: host}, Budgets: list})
+	if list := x.ep.limits.All(); len(list) > 0 {
+		return x.say(Examined{Step: fault.Step{Name: fault.StepLimit, Host: host}, Budgets: list})
 	}
 	return true
 }
@@ -291,17 +297,17 @@ func (x *examination) platform(ctx context.Context) bool {
 			continue
 		}
 		have = append(have, p)
-		if found == "" && fits(p, orElse(x.want, "linux/"+runtime.GOARCH)) {
+		if found == "" && fits(p, cmp.Or(x.want, "linux/"+runtime.GOARCH)) {
 			chosen, found = d, p
 		}
 	}
-	host := x.ep.origin.String()
-	step := Examined{Step: Step{Name: StepPlatform, Host: host}, Platform: found, Platforms: have}
+	host := x.ep.Origin.String()
+	step := Examined{Step: fault.Step{Name: fault.StepPlatform, Host: host}, Platform: found, Platforms: have}
 	switch {
 	case !x.index: // the config says
 		return true
 	case found == "" && x.want != "", len(have) == 0:
-		step.Platform, step.Err = x.want, &PlatformError{Want: orElse(x.want, "any platform"), Have: have}
+		step.Platform, step.Err = x.want, &PlatformError{Want: cmp.Or(x.want, "any platform"), Have: have}
 		return x.say(step)
 	case found == "":
 		i := slices.IndexFunc(x.image.Children, func(d oci.Child) bool { return platformText(d) != "" })
@@ -313,7 +319,7 @@ func (x *examination) platform(ctx context.Context) bool {
 		return x.tell(c, c.wrap(err), nil)
 	}
 	x.image = m
-	for _, s := range c.steps {
+	for _, s := range c.trace.Steps {
 		step.Took += s.Took
 	}
 	step.Digest, step.Blobs = m.Digest, blobsOf(m)

@@ -8,6 +8,9 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
 )
 
 // blobs reads the config and asks for each further blob, and each host that a redirect leads to for a byte.
@@ -28,14 +31,14 @@ func (x *examination) blobs(ctx context.Context) bool {
 		} else {
 			err = peek(ctx, c, d, hosts)
 		}
-		for _, s := range c.steps {
-			if s.Name == StepBlobHost {
+		for _, s := range c.trace.Steps {
+			if s.Name == fault.StepBlobHost {
 				hosts[s.Host] = true
 			}
 		}
 		if p, ok := errors.AsType[*PlatformError](err); ok {
 			_ = x.tell(c, nil, nil) && x.say(Examined{
-				Step:     Step{Name: StepPlatform, Host: x.ep.origin.String(), Err: p},
+				Step:     fault.Step{Name: fault.StepPlatform, Host: x.ep.Origin.String(), Err: p},
 				Platform: p.Want, Platforms: p.Have,
 			})
 			return false
@@ -50,21 +53,20 @@ func (x *examination) blobs(ctx context.Context) bool {
 // peek asks for a byte of a blob. A host that is known is not asked again.
 func peek(ctx context.Context, c *call, d oci.Child, hosts map[string]bool) error {
 	a := c.blobAsk(d.Digest)
-	a.header = http.Header{"Range": {"bytes=0-0"}}
-	a.known = func(host string) bool { return hosts[host] }
-	resp, err := c.follow(ctx, a)
-	r, refused := refusalIn(err)
+	a.Header = http.Header{"Range": {"bytes=0-0"}}
+	resp, err := c.followPast(ctx, a, func(host string) bool { return hosts[host] })
+	r, refused := fault.RefusalIn(err)
 	switch {
-	case errors.Is(err, errKnownHost), refused && r.size == 0: // an empty blob has no first byte
+	case errors.Is(err, errKnownHost), refused && r.Size == 0: // an empty blob has no first byte
 		return nil
 	case err != nil:
 		return err
-	case isHTML(resp.Header):
+	case header.IsHTML(resp.Header):
 		resp.Body.Close()
-		err := &ContentError{Kind: ContentNotRegistry, Want: "a blob", Got: "a web page"}
-		return &fault{err: err, step: c.steps[len(c.steps)-1]}
+		err := &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a blob", Got: "a web page"}
+		return &fault.Failure{Err: err, Step: *c.trace.Last()}
 	}
-	spill(resp.Body)
+	endpoint.Drain(resp.Body)
 	return nil
 }
 
@@ -85,7 +87,7 @@ func (x *examination) config(ctx context.Context, c *call, d oci.Child) error {
 	}
 	if !oci.VerifyDigest(d.Digest, b) {
 		got := d.Digest.Algorithm().FromBytes(b).String()
-		return &ContentError{Kind: ContentDigest, Want: d.Digest.String(), Got: got}
+		return &fault.ContentError{Kind: fault.ContentDigest, Want: d.Digest.String(), Got: got}
 	}
 	var conf struct{ OS, Architecture, Variant string }
 	if x.index || json.Unmarshal(b, &conf) != nil || conf.OS == "" {
@@ -96,7 +98,7 @@ func (x *examination) config(ctx context.Context, c *call, d oci.Child) error {
 		return &PlatformError{Want: x.want, Have: []string{have}}
 	}
 	x.say(Examined{
-		Step:     Step{Name: StepPlatform, Host: x.ep.origin.String()},
+		Step:     fault.Step{Name: fault.StepPlatform, Host: x.ep.Origin.String()},
 		Platform: have, Platforms: []string{have}, Digest: x.image.Digest, Blobs: blobsOf(x.image),
 	})
 	return nil

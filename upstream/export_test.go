@@ -1,103 +1,21 @@
 package upstream
 
 import (
-	"context"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
+	"reflect"
 	"strconv"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // The pure parts, for tables and fuzzing.
 
-type Challenge struct {
-	Scheme string
-	Params map[string]string
-}
-
-func ParseChallenges(values ...string) []Challenge {
-	var all []Challenge
-	for _, c := range parseChallenges(values) {
-		all = append(all, Challenge{c.scheme, c.params})
-	}
-	return all
-}
-
-func ParseContentRange(v string) (from, end, size int64, ok bool) {
-	r, ok := parseContentRange(v)
-	return r.from, r.end, r.size, ok
-}
-
-func ParseRetryAfter(v string, now time.Time) time.Duration { return parseRetryAfter(v, now) }
-
-func ParseBudget(h http.Header, now time.Time) (Budget, bool) { return parseBudget(h, now) }
-
-const MaxRetryAfter = maxRetryAfter
-
-func NextLink(values []string, at *url.URL) *url.URL {
-	u, _ := nextLink(values, at)
-	return u
-}
-
-func Redact(s string, c auth.Credential) string { return redact(s, c) }
-
-func Tidy(s string, n int, c auth.Credential) string { return tidy(s, n, c) }
-
-func OneLine(s string, n int) string { return oneLine(s, n) }
-
-func ReadErrorBody(b []byte, contentType string) (BodyKind, string, string) {
-	return readErrorBody(b, contentType)
-}
-
 func LifeOf(value, expiresIn string, now time.Time) time.Duration {
 	return lifeOf(value, expiresIn, now)
 }
-
-// Class names what it takes to dial an address.
-func Class(a netip.Addr) string {
-	return [...]string{
-		reachPublic: "public", reachPrivate: "private", reachLoopback: "loopback",
-		reachAny: "never",
-	}[needs(a)]
-}
-
-// DialPublic dials as for a host that nobody named.
-func DialPublic(ctx context.Context, o Options, addr string) (net.Conn, error) {
-	return newDialer(o).dial(withReach(ctx, reachPublic), "tcp", addr)
-}
-
-type Policy struct{ p policy }
-
-func NewPolicy(authHosts, redirectHosts []string) (Policy, error) {
-	var p Policy
-	var err error
-	if p.p.authHosts, err = parseNames(authHosts); err != nil {
-		return p, err
-	}
-	p.p.redirectHosts, err = parseNames(redirectHosts)
-	return p, err
-}
-
-func (p Policy) Realm(endpoint *url.URL, realm string) (*url.URL, error) {
-	o, _ := originOf(endpoint)
-	return p.p.realm(o, endpoint, realm)
-}
-
-// Redirect judges a redirect of a host at an address.
-func (p Policy) Redirect(endpoint, from *url.URL, location, addr string, proxied bool) (to *url.URL, anywhere bool,
-	err error,
-) {
-	o, _ := originOf(endpoint)
-	u, r, err := p.p.redirect(o, from, location, reachFrom(addr), func(*url.URL) bool { return proxied })
-	return u, r == reachAny, err
-}
-
-// BareTransport is the blob host's, over another.
-func BareTransport(rt http.RoundTripper) http.RoundTripper { return bare{rt} }
 
 // Authorize attaches credentials that are bound to a place.
 func Authorize(req *http.Request, bound string) error {
@@ -105,14 +23,14 @@ func Authorize(req *http.Request, bound string) error {
 	if err != nil {
 		return err
 	}
-	o, _ := originOf(u)
+	o, _ := endpoint.OriginOf(u)
 	return authorize(req, o, auth.NewSecret("Basic x"))
 }
 
 // CloseIdle has the next request make a connection.
 func (r *Registry) CloseIdle() {
 	for _, ep := range r.endpoints {
-		ep.idle()
+		ep.CloseIdle()
 	}
 }
 
@@ -162,9 +80,12 @@ func Held(r *Registry) map[string][2]int {
 		"in vain":       {len(r.health.vain), maxIdentities},
 		"declined":      {len(r.health.no), maxIdentities},
 		"shown":         {len(r.shown.known), maxShown},
-		"budgets":       {len(ep.budgets.list), maxBudgets},
-		"books":         {len(ep.budgets.books), maxIdentities},
-		"paused limits": {len(ep.budgets.paused), maxIdentities},
+		"budgets":       {lengthOf(ep.limits, "budgets"), 64},
+		"ledgers":       {lengthOf(ep.limits.Spending(), "ledgers"), 1024},
+		"paused limits": {lengthOf(ep.limits, "pauses"), 1024},
 		"queues":        {QueueHolds(r), 0},
 	}
 }
+
+// lengthOf is the length of an unexported field of a type of another package.
+func lengthOf(p any, field string) int { return reflect.ValueOf(p).Elem().FieldByName(field).Len() }

@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -11,13 +10,14 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // failure is how an endpoint failed a call, for the last time.
 type failure struct {
-	ep        *endpoint
+	ep        *target
 	err       error
-	step      Step
+	step      fault.Step
 	chosen    auth.Source
 	cred      auth.Credential
 	sourceErr error
@@ -25,9 +25,9 @@ type failure struct {
 
 // plan is the order in which endpoints are asked: as they were given, those that are down or limit us behind the
 // others. ready is how many are not.
-func (c *core) plan(k kind) (order []*endpoint, ready int) {
+func (c *core) plan(k kind) (order []*target, ready int) {
 	now := time.Now()
-	var later []*endpoint
+	var later []*target
 	for _, ep := range c.endpoints {
 		if ep.condition.ready(k, now) {
 			order = append(order, ep)
@@ -64,25 +64,25 @@ func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context)
 // may lack what the registry has, and not know us; the no of the registry itself is one, and what it keeps from us
 // nobody else shall give us.
 func (c *call) goesOn(err error) bool {
-	if _, ok := errors.AsType[*QueueError](err); ok {
+	if _, ok := errors.AsType[*fault.QueueError](err); ok {
 		return false // the time that somebody waits is over
 	}
 	if _, ok := errors.AsType[*memory.FullError](err); ok {
 		return false // nor has the mirror room for what another one sends
 	}
-	if f, ok := errors.AsType[*fault](err); ok && f.stage == StepBlobHost {
+	if f, ok := errors.AsType[*fault.Failure](err); ok && f.Stage == fault.StepBlobHost {
 		return true // the registry itself had agreed
 	}
-	if r, ok := refusalIn(err); ok && (r.status >= 500 || r.status == http.StatusTooManyRequests) {
+	if r, ok := fault.RefusalIn(err); ok && (r.Status >= 500 || r.Status == http.StatusTooManyRequests) {
 		return true
 	} else if ok {
-		return !c.ep.itself
+		return !c.ep.IsRegistry
 	}
-	if e, ok := errors.AsType[*ContentError](err); ok && (e.Kind == ContentTooLarge || e.Kind == ContentNotManifest) {
-		return !c.ep.itself
+	if e, ok := errors.AsType[*fault.ContentError](err); ok && (e.Kind == fault.ContentTooLarge || e.Kind == fault.ContentNotManifest) {
+		return !c.ep.IsRegistry
 	}
 	if _, ok := errors.AsType[*oci.ManifestError](err); ok {
-		return !c.ep.itself
+		return !c.ep.IsRegistry
 	}
 	return true
 }
@@ -90,14 +90,12 @@ func (c *call) goesOn(err error) bool {
 // failed notes how the endpoint has failed.
 func (c *call) failed(err error) {
 	f := failure{ep: c.ep, err: err, chosen: c.chosen, cred: c.cred, sourceErr: c.sourceErr}
-	if n := len(c.steps); n > 0 {
-		if c.steps[n-1].Err == nil {
-			c.steps[n-1].Err = err
-		}
-		f.step = c.steps[n-1]
+	if last := c.trace.Last(); last != nil {
+		c.trace.Blame(err)
+		f.step = *last
 	}
-	if t, ok := errors.AsType[*fault](err); ok {
-		f.step = t.step
+	if t, ok := errors.AsType[*fault.Failure](err); ok {
+		f.step = t.Step
 	}
 	c.failures = append(slices.DeleteFunc(c.failures, func(old failure) bool { return old.ep == c.ep }), f)
 }
@@ -110,30 +108,17 @@ func (c *call) decide() error {
 	}
 	f := c.failures[len(c.failures)-1]
 	for _, other := range c.failures {
-		if other.ep.itself {
+		if other.ep.IsRegistry {
 			f = other
 		}
 	}
 	c.at(f.ep)
 	c.chosen, c.cred, c.sourceErr = f.chosen, f.cred, f.sourceErr
 	if f.step.Name != "" {
-		c.lastIs(f.step)
+		c.trace.Decided(f.step)
 	}
 	return f.err
 }
-
-// patienceError says that an endpoint took too long, as there were others to ask.
-type patienceError struct{ d time.Duration }
-
-func (e *patienceError) Error() string {
-	return fmt.Sprintf("no answer within %s", e.d.Round(time.Millisecond))
-}
-
-// Timeout is true, as net.Error has it.
-func (e *patienceError) Timeout() bool { return true }
-
-// Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
-func (e *patienceError) Unwrap() error { return context.DeadlineExceeded }
 
 // share is how long an endpoint may take while there are others to ask after it: they share the time for which somebody
 // waits. 0: as long as it takes.
@@ -151,6 +136,6 @@ func hurried(ctx context.Context, d time.Duration) (_ context.Context, calm func
 	if d == 0 {
 		return ctx, func() {}, end
 	}
-	timer := time.AfterFunc(d, func() { cancel(&patienceError{d}) })
+	timer := time.AfterFunc(d, func() { cancel(&fault.PatienceError{After: d}) })
 	return ctx, func() { timer.Stop() }, end
 }

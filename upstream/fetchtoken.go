@@ -2,10 +2,10 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,9 +13,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // The limits of a token service's answer.
@@ -26,58 +27,58 @@ const (
 )
 
 // fetchToken asks a token service for one token of one scope (distribution's token specification).
-func (c *core) fetchToken(ctx context.Context, ep *endpoint, k tokenKey, cred auth.Credential) fetched {
+func (c *core) fetchToken(ctx context.Context, ep *target, k tokenKey, cred auth.Credential) fetched {
 	// A budget of its own: those who wait for it have theirs.
 	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout+c.o.HeaderTimeout)
 	defer cancel()
-	t := &call{core: c, ep: ep, cred: cred}
+	t := &call{core: c, ep: ep, cred: cred, trace: &fault.Trace{Endpoint: ep.Name}}
 	tok, err := t.fetchToken(ctx, k)
-	if broke(err) && ctx.Err() == nil {
+	if fault.IsBroken(err) && ctx.Err() == nil {
 		tok, err = t.fetchToken(ctx, k)
 	}
-	return fetched{token: tok, steps: t.steps, err: err}
+	return fetched{token: tok, steps: t.trace.Steps, err: err}
 }
 
 func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 	begun := time.Now()
 	a, bound, secret, err := c.tokenRequest(k)
 	if err != nil {
-		return nil, &fault{err: err, step: Step{Name: StepToken, Err: err}}
+		return nil, &fault.Failure{Err: err, Step: fault.Step{Name: fault.StepToken, Err: err}}
 	}
-	req, err := c.request(a)
+	req, err := c.ep.NewRequest(a)
 	if err == nil {
 		err = authorize(req, bound, secret)
 	}
 	if err != nil {
-		return nil, &fault{err: err, step: Step{Name: StepToken, Host: bound.String(), Err: err}}
+		return nil, &fault.Failure{Err: err, Step: fault.Step{Name: fault.StepToken, Host: bound.String(), Err: err}}
 	}
-	resp, steps, err := c.roundTrip(ctx, c.ep.registry, req, a)
-	c.trace(steps...)
+	resp, steps, err := c.ep.RoundTrip(ctx, c.ep.Registry, req, a)
+	c.trace.Add(steps...)
 	if to := movedWithin(bound, a, resp); err == nil && to != nil {
 		resp.Body.Close()
-		a.url = to
-		if req, err = c.request(a); err == nil {
+		a.URL = to
+		if req, err = c.ep.NewRequest(a); err == nil {
 			err = authorize(req, bound, secret)
 		}
 		if err != nil {
-			return nil, &fault{err: err, step: Step{Name: StepToken, Host: bound.String(), Err: err}}
+			return nil, &fault.Failure{Err: err, Step: fault.Step{Name: fault.StepToken, Host: bound.String(), Err: err}}
 		}
-		resp, steps, err = c.roundTrip(ctx, c.ep.registry, req, a)
-		c.trace(steps...)
+		resp, steps, err = c.ep.RoundTrip(ctx, c.ep.Registry, req, a)
+		c.trace.Add(steps...)
 	}
 	step := steps[len(steps)-1]
 	if err != nil {
-		return nil, &fault{err: err, step: step, stage: StepToken}
+		return nil, &fault.Failure{Err: err, Step: step, Stage: fault.StepToken}
 	}
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		defer resp.Body.Close()
 		host := bound.String()
-		if u, err := a.url.Parse(resp.Header.Get("Location")); err == nil {
-			to, _ := originOf(u)
-			host = oneLine(to.String(), 100)
+		if u, err := a.URL.Parse(resp.Header.Get("Location")); err == nil {
+			to, _ := endpoint.OriginOf(u)
+			host = fault.OneLine(to.String(), 100)
 		}
-		err = &RedirectError{Host: host, Why: "token requests are not redirected", Final: true}
+		err = &fault.RedirectError{Host: host, Why: "token requests are not redirected", Final: true}
 	case resp.StatusCode >= 400: // any 2xx may bring a token, as 201 from some
 		f := c.refuse(resp)
 		return nil, f
@@ -89,20 +90,20 @@ func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 		}
 	}
 	step.Err = err
-	return nil, &fault{err: err, step: step}
+	return nil, &fault.Failure{Err: err, Step: step}
 }
 
 // movedWithin is where a token service redirects within its own origin, as from /token to /token/: the login that is bound to
 // the origin may go there. Nil: nowhere, or elsewhere, or with a body that has been sent.
-func movedWithin(bound origin, a ask, resp *http.Response) *url.URL {
-	if resp == nil || !isRedirect(resp.StatusCode) || a.method != http.MethodGet {
+func movedWithin(bound endpoint.Origin, a endpoint.Request, resp *http.Response) *url.URL {
+	if resp == nil || !endpoint.IsRedirect(resp.StatusCode) || a.Method != http.MethodGet {
 		return nil
 	}
-	u, err := a.url.Parse(resp.Header.Get("Location"))
+	u, err := a.URL.Parse(resp.Header.Get("Location"))
 	if err != nil || resp.Header.Get("Location") == "" {
 		return nil
 	}
-	if to, ok := originOf(u); !ok || to != bound {
+	if to, ok := endpoint.OriginOf(u); !ok || to != bound {
 		return nil
 	}
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
@@ -111,15 +112,15 @@ func movedWithin(bound origin, a ask, resp *http.Response) *url.URL {
 
 // tokenRequest makes the request for a token: by GET, with the password as Basic, or by POST with a refresh token. It
 // says to which origin the secret is bound.
-func (c *call) tokenRequest(k tokenKey) (ask, origin, auth.Secret, error) {
-	u, err := c.ep.policy.realm(c.ep.origin, c.ep.url, k.realm)
+func (c *call) tokenRequest(k tokenKey) (endpoint.Request, endpoint.Origin, auth.Secret, error) {
+	u, err := c.ep.Policy.Realm(c.ep.Origin, c.ep.URL, k.realm)
 	if err != nil {
-		return ask{}, origin{}, auth.Secret{}, err
+		return endpoint.Request{}, endpoint.Origin{}, auth.Secret{}, err
 	}
-	bound, _ := originOf(u)
-	a := ask{
-		step: StepToken, method: http.MethodGet, url: u, reach: reachAny,
-		header: http.Header{"Accept": {"application/json"}},
+	bound, _ := endpoint.OriginOf(u)
+	a := endpoint.Request{
+		Step: fault.StepToken, Method: http.MethodGet, URL: u, Reach: endpoint.ReachAny,
+		Header: http.Header{"Accept": {"application/json"}},
 	}
 	q := url.Values{}
 	if k.service != "" {
@@ -132,8 +133,8 @@ func (c *call) tokenRequest(k tokenKey) (ask, origin, auth.Secret, error) {
 		q.Set("grant_type", "refresh_token")
 		q.Set("client_id", "mirror")
 		q.Set("refresh_token", c.cred.Identity.Reveal())
-		a.method, a.body = http.MethodPost, strings.NewReader(q.Encode())
-		a.header.Set("Content-Type", "application/x-www-form-urlencoded")
+		a.Method, a.Body = http.MethodPost, strings.NewReader(q.Encode())
+		a.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		return a, bound, auth.Secret{}, nil
 	}
 	to := *u
@@ -141,7 +142,7 @@ func (c *call) tokenRequest(k tokenKey) (ask, origin, auth.Secret, error) {
 		to.RawQuery += "&"
 	}
 	to.RawQuery += q.Encode()
-	a.url = &to
+	a.URL = &to
 	return a, bound, basicAuth(c.cred), nil
 }
 
@@ -151,8 +152,8 @@ func (c *call) readToken(resp *http.Response, begun time.Time) (*token, error) {
 		return nil, err
 	}
 	if len(b) > maxTokenAnswer {
-		return nil, &ContentError{
-			Kind: ContentTooLarge, Want: fmt.Sprintf("a token answer of at most %d bytes", maxTokenAnswer), Got: "more",
+		return nil, &fault.ContentError{
+			Kind: fault.ContentTooLarge, Want: fmt.Sprintf("a token answer of at most %d bytes", maxTokenAnswer), Got: "more",
 		}
 	}
 	var doc struct {
@@ -160,16 +161,16 @@ func (c *call) readToken(resp *http.Response, begun time.Time) (*token, error) {
 		AccessToken string          `json:"access_token"`
 		ExpiresIn   json.RawMessage `json:"expires_in"` // a number, and from some a string
 	}
-	b = bytes.TrimPrefix(b, []byte(byteOrderMark))
+	b = bytes.TrimPrefix(b, []byte(fault.ByteOrderMark))
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: shapeOf(b)}
+		return nil, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with a token", Got: fault.Shape(b)}
 	}
-	value := orElse(doc.Token, doc.AccessToken)
+	value := cmp.Or(doc.Token, doc.AccessToken)
 	if value == "" {
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: "JSON with a token", Got: fmt.Sprintf("JSON without one, %d bytes", len(b))}
+		return nil, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with a token", Got: fmt.Sprintf("JSON without one, %d bytes", len(b))}
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, &ContentError{Kind: ContentNotRegistry, Want: "a token", Got: "one that can't be sent in a header"}
+		return nil, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a token", Got: "one that can't be sent in a header"}
 	}
 	return newToken(value, lifeOf(value, string(doc.ExpiresIn), begun), begun), nil
 }
@@ -204,53 +205,4 @@ func jwtLife(value string, now time.Time) time.Duration {
 		begin = claims.Iat // its clock may not be ours
 	}
 	return time.Duration(min(claims.Exp-begin, maxTokenLife.Seconds()) * float64(time.Second))
-}
-
-// shapeOf describes a successful answer of a token service that can't be read. It quotes nothing: what is there may be a token.
-func shapeOf(b []byte) string {
-	text := bytes.TrimSpace(b)
-	what := "text"
-	switch first := json.NewDecoder(bytes.NewReader(text)).Decode(new(json.RawMessage)); {
-	case len(b) == 0:
-		return "nothing"
-	case len(text) == 0:
-		what = "blanks"
-	case json.Valid(text) && text[0] != '{':
-		what = "JSON that is not an object"
-	case json.Valid(text):
-		what = "JSON with a token that is not a string"
-	case first == nil && text[0] == '{':
-		what = "JSON with something after it"
-	case text[0] == '{':
-		what = "broken JSON"
-	case isHTMLBody(text):
-		what = "a web page"
-	case text[0] == '<':
-		what = "XML"
-	case !utf8.Valid(text):
-		what = "data that is not text"
-	}
-	return fmt.Sprintf("%s, %d bytes", what, len(b))
-}
-
-// whatIs describes bytes that are not what they should be. Not those of a token service, see shapeOf.
-func (c *call) whatIs(h http.Header, b []byte) string {
-	kind, _, text := readErrorBody(b, h.Get("Content-Type"))
-	text = tidy(text, 80, c.secrets()...)
-	switch {
-	case len(b) == 0:
-		return "nothing"
-	case kind == BodyHTML:
-		return fmt.Sprintf("a web page %q", text)
-	}
-	return oneLine(fmt.Sprintf("%s %q", orElse(mediaType(h), string(kind)), text), maxMessage)
-}
-
-// broke reports whether a connection broke, as against an answer or a host that can't be reached: a second attempt
-// may find another.
-func broke(err error) bool {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
-	return errors.Is(err, io.ErrUnexpectedEOF) || isReset(err)
 }

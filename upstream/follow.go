@@ -6,109 +6,82 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"syscall"
-)
 
-func isReset(err error) bool {
-	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNABORTED)
-}
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+)
 
 // answer is a successful one, and where it came from.
 type answer struct {
 	*http.Response
 	host  string
 	url   *url.URL
-	reach reach // of that host
+	reach endpoint.Reach // of that host
 }
 
 // follow makes a request to the registry and follows its redirects by hand. Credentials stay with the endpoint, the
 // Range and Accept headers go along. What is neither 200 nor 206 is an error.
-func (c *call) follow(ctx context.Context, a ask) (_ *answer, err error) {
-	near := reachAny
-	var here origin
+func (c *call) follow(ctx context.Context, a endpoint.Request) (*answer, error) {
+	return c.followPast(ctx, a, nil)
+}
+
+// followPast is follow, but for hosts that need not be asked: the error of a redirect to one is errKnownHost. Nil: all are asked.
+func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(host string) bool) (_ *answer, err error) {
+	near := endpoint.ReachAny
+	var here endpoint.Origin
 	defer func() {
-		if f, ok := errors.AsType[*fault](err); ok && here != c.ep.origin {
-			f.away = true
+		if f, ok := errors.AsType[*fault.Failure](err); ok && here != c.ep.Origin {
+			f.Redirected = true
 		}
 	}()
 	for hop := 0; ; hop++ {
-		here, _ = originOf(a.url)
+		here, _ = endpoint.OriginOf(a.URL)
 		var resp *http.Response
 		var err error
-		if here == c.ep.origin {
-			a.reach = reachAny
+		if here == c.ep.Origin {
+			a.Reach = endpoint.ReachAny
 			resp, err = c.send(ctx, a) //nolint:bodyclose // the answer's; or refuse or spill closes it
 		} else {
-			resp, err = c.exchange(ctx, c.ep.blobs[a.reach], a, grant{}) //nolint:bodyclose // as above
+			resp, err = c.exchange(ctx, c.ep.Blobs[a.Reach], a, grant{}) //nolint:bodyclose // as above
 			if err == nil && resp.StatusCode == http.StatusUnauthorized {
 				var g grant
 				if g, err = c.grantAt(ctx, here, a, resp); err == nil {
-					resp, err = c.exchange(ctx, c.ep.away[a.reach], a, g) //nolint:bodyclose // as above
+					resp, err = c.exchange(ctx, c.ep.Elsewhere[a.Reach], a, g) //nolint:bodyclose // as above
 				}
 			}
 		}
 		if err != nil {
 			return nil, err
 		}
-		step := c.steps[len(c.steps)-1]
+		step := *c.trace.Last()
 		switch {
 		case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusPartialContent:
-			return &answer{Response: resp, host: here.String(), url: a.url, reach: a.reach}, nil
+			return &answer{Response: resp, host: here.String(), url: a.URL, reach: a.Reach}, nil
 		case resp.StatusCode/100 == 2: // accepted, or without content: nothing that a registry says to a GET
-			spill(resp.Body)
-			err := &ContentError{
-				Kind: ContentNotRegistry, Want: "status 200", Got: fmt.Sprintf("status %d", resp.StatusCode),
+			endpoint.Drain(resp.Body)
+			err := &fault.ContentError{
+				Kind: fault.ContentNotRegistry, Want: "status 200", Got: fmt.Sprintf("status %d", resp.StatusCode),
 			}
-			return nil, &fault{err: err, step: step}
-		case !isRedirect(resp.StatusCode):
+			return nil, &fault.Failure{Err: err, Step: step}
+		case !endpoint.IsRedirect(resp.StatusCode):
 			return nil, c.refuse(resp)
 		}
 		location := resp.Header.Get("Location")
-		spill(resp.Body)
-		near = min(near, c.reachOf(a.url, step.Addr))
-		if hop == maxRedirects {
-			err := &RedirectError{Host: here.String(), Why: "more than 5 redirects", Final: true}
-			return nil, &fault{err: err, step: step}
+		endpoint.Drain(resp.Body)
+		near = min(near, c.ep.ReachOf(a.URL, step.Addr))
+		if hop == endpoint.MaxRedirects {
+			err := &fault.RedirectError{Host: here.String(), Why: "more than 5 redirects", Final: true}
+			return nil, &fault.Failure{Err: err, Step: step}
 		}
-		next, reach, err := c.ep.policy.redirect(c.ep.origin, a.url, location, near, c.ep.proxied)
+		next, reach, err := c.ep.Policy.Redirect(c.ep.Origin, a.URL, location, near, c.ep.Proxied)
 		if err != nil {
-			return nil, &fault{err: err, step: step}
+			return nil, &fault.Failure{Err: err, Step: step}
 		}
-		if to, _ := originOf(next); a.known != nil && a.known(to.String()) {
+		if to, _ := endpoint.OriginOf(next); known != nil && known(to.String()) {
 			return nil, errKnownHost
 		}
-		a = a.redirected(next, reach, c.ep.origin)
+		a = a.Redirected(next, reach, c.ep.Origin)
 	}
 }
 
 var errKnownHost = errors.New("a redirect to a host that need not be asked")
-
-// redirected is the request to where a redirect leads.
-func (a ask) redirected(to *url.URL, r reach, endpoint origin) ask {
-	a.url, a.reach = to, r
-	if o, _ := originOf(to); o != endpoint && a.step == StepBlobRegistry {
-		a.step = StepBlobHost
-	}
-	if a.method == http.MethodHead && (a.step == StepBlobRegistry || a.step == StepBlobHost) {
-		// Signed URLs of object stores are good for one method, and that is GET.
-		a.method, a.header = http.MethodGet, http.Header{"Range": {"bytes=0-0"}}
-	}
-	return a
-}
-
-func isRedirect(status int) bool {
-	switch status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
-		http.StatusPermanentRedirect:
-		return true
-	}
-	return false
-}
-
-// reachOf is what the host of a URL, which answered from addr, may redirect to. A proxy hides where it is.
-func (c *call) reachOf(u *url.URL, addr string) reach {
-	if c.ep.proxied(u) {
-		return reachPublic
-	}
-	return reachFrom(addr)
-}

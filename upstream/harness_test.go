@@ -124,6 +124,15 @@ func registry(t testing.TB, rawURL string, change ...func(*upstream.Options)) *u
 	return r
 }
 
+func parse(t testing.TB, s string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
 func digestOf(b []byte) oci.Digest { return oci.Digest(fmt.Sprintf("sha256:%x", sha256.Sum256(b))) }
 
 // manifest is a small image manifest.

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -177,8 +178,8 @@ func (h *health) status(s auth.Source, c auth.Credential, sourceErr error) auth.
 	if c.IsAnonymous() {
 		return auth.Status{}
 	}
-	st.Name = orElse(st.Name, c.Name)
-	st.Expires = orElse(st.Expires, c.Expires)
+	st.Name = cmp.Or(st.Name, c.Name)
+	st.Expires = cmp.Or(st.Expires, c.Expires)
 	h.mu.Lock()
 	a, bad := h.bad[identityOf(c)]
 	h.mu.Unlock()

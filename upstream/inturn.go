@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // How a transfer waits for its turn, and goes on after a pause.
@@ -63,15 +64,15 @@ func (t *transfer) enterQueue() error {
 	err := context.Cause(t.ctx)
 	if err == nil {
 		_, waiting := q.length()
-		err = &QueueError{Endpoint: t.c.ep.name, Most: q.most, Waiting: waiting, Waited: time.Since(begun)}
+		err = &fault.QueueError{Endpoint: t.c.ep.Name, Most: q.most, Waiting: waiting, Waited: time.Since(begun)}
 	}
 	return t.queueFault(err, time.Since(begun))
 }
 
 func (t *transfer) queueFault(err error, took time.Duration) error {
-	step := Step{Name: StepQueue, Host: t.c.ep.origin.String(), Took: took, Err: err}
-	t.c.trace(step)
-	return &fault{err: err, step: step}
+	step := fault.Step{Name: fault.StepQueue, Host: t.c.ep.Origin.String(), Took: took, Err: err}
+	t.c.trace.Add(step)
+	return &fault.Failure{Err: err, Step: step}
 }
 
 // leaveQueue gives the turn back. keep: the next part of the blob may have it.

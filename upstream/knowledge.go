@@ -4,6 +4,9 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/header"
 )
 
 // way is how a registry lets people in, as its challenges say.
@@ -71,20 +74,20 @@ func (k *knowledge) learn(repo string, w way, sure bool) (news bool) {
 
 // choose reads a way out of challenges. sent says whether the request had an Authorization: Harbor then offers Basic
 // to whom it otherwise offers Bearer. False: nothing that we can do.
-func (p policy) choose(ep *endpoint, repo string, all []challenge, sent bool) (way, bool, error) {
-	if c, ok := find(all, "bearer"); ok {
-		u, err := p.realm(ep.origin, ep.url, c.params["realm"])
+func (ep *target) choose(repo string, all []header.Challenge, sent bool) (way, bool, error) {
+	if c, ok := header.FindChallenge(all, "bearer"); ok {
+		u, err := ep.Policy.Realm(ep.Origin, ep.URL, c.Params["realm"])
 		if err != nil {
 			return way{}, false, err
 		}
-		w := way{realm: u.String(), service: c.params["service"]}
+		w := way{realm: u.String(), service: c.Params["service"]}
 		if len(w.realm)+len(w.service) > maxWay {
-			return way{}, false, malformed(c.params["realm"], origin{scheme: u.Scheme, host: u.Hostname()})
+			return way{}, false, endpoint.Malformed(c.Params["realm"], endpoint.Origin{Scheme: u.Scheme, Host: u.Hostname()})
 		}
-		w.scope = scopeFrom(c.params["scope"], repo, u, ep.origin)
+		w.scope = scopeFrom(c.Params["scope"], repo, u, ep.Origin)
 		return w, true, nil
 	}
-	if _, ok := find(all, "basic"); ok {
+	if _, ok := header.FindChallenge(all, "basic"); ok {
 		if old, _, known := ep.known.of(repo); sent && known && old.realm != "" {
 			return old, true, nil
 		}
@@ -96,12 +99,12 @@ func (p policy) choose(ep *endpoint, repo string, all []challenge, sent bool) (w
 // scopeFrom is the scope to take from a challenge instead of our own. One without a type is the registry's only one
 // (public ECR says "aws"). One of another repository is believed only where the registry is its own token service: a
 // shared service would hand a dishonest endpoint our token for whatever repository it likes.
-func scopeFrom(scope, repo string, realm *url.URL, endpoint origin) string {
-	to, _ := originOf(realm)
+func scopeFrom(scope, repo string, realm *url.URL, shown endpoint.Origin) string {
+	to, _ := endpoint.OriginOf(realm)
 	switch {
 	case scope == "", len(scope) > 1<<10, scope == way{}.scopeOf(repo):
 		return ""
-	case !strings.Contains(scope, ":"), to == endpoint:
+	case !strings.Contains(scope, ":"), to == shown:
 		return scope
 	}
 	return ""

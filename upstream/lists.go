@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
 )
 
 // The limits of lists.
@@ -27,7 +31,7 @@ func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Do
 	c := r.call("tags", repo, "")
 	doc, err := anywhere(ctx, c, func(ctx context.Context) (*Document, error) {
 		doc, err := c.list(ctx, "/v2/"+c.repository+"/tags/list", "application/json", "tags", query)
-		if err == nil && c.ep.prefix != "" {
+		if err == nil && c.ep.Prefix != "" {
 			doc.Bytes = withName(doc.Bytes, c.name)
 		}
 		return doc, err
@@ -47,17 +51,17 @@ func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, que
 		case ctx.Err() != nil, err != nil && !lacksReferrers(err) && !elsewhere(err):
 			return nil, err
 		}
-		sure, before := err == nil || lacksReferrers(err), *c
+		sure, before, steps := err == nil || lacksReferrers(err), *c, c.trace.Steps
 		tagged, terr := c.referrersTag(ctx, d)
 		switch {
 		case tagged != nil:
 			return tagged, nil
 		case !sure:
-			*c = before // whether there are any is not known, and the API's answer says why
+			*c, c.trace.Steps = before, steps // whether there are any is not known, and the API's answer says why
 			return nil, err
 		case terr != nil:
 			return nil, terr
-		case !c.ep.itself:
+		case !c.ep.IsRegistry:
 			return nil, errNoReferrers
 		}
 		return &Document{Bytes: oci.EmptyIndex(), MediaType: oci.MediaTypeOCIIndex}, nil
@@ -66,7 +70,7 @@ func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, que
 }
 
 // errNoReferrers is of a mirror of the registry that has no list of referrers: the registry itself may have one.
-var errNoReferrers = &ContentError{Kind: ContentNotManifest, Want: "an index of referrers", Got: "another document"}
+var errNoReferrers = &fault.ContentError{Kind: fault.ContentNotManifest, Want: "an index of referrers", Got: "another document"}
 
 // isReferrers reports whether a document can be the list of what refers to d. Registries that know tags alone take the
 // digest, or the tag of the tag schema, for what it is of, and send that: an index with its own parts.
@@ -77,27 +81,27 @@ func isReferrers(mediaType string, b []byte, d oci.Digest) bool {
 	if json.Unmarshal(b, &doc) != nil || oci.VerifyDigest(d, b) {
 		return false
 	}
-	is := orElse(doc.MediaType, mediaType)
+	is := cmp.Or(doc.MediaType, mediaType)
 	return is == oci.MediaTypeOCIIndex || !strings.Contains(is, "/vnd.") // some say application/json
 }
 
 // elsewhere reports whether a request failed at another host, where a redirect of the registry's had led, or was to lead.
 func elsewhere(err error) bool {
-	if f, ok := errors.AsType[*fault](err); ok && f.away {
+	if f, ok := errors.AsType[*fault.Failure](err); ok && f.Redirected {
 		return true
 	}
-	_, ok := errors.AsType[*RedirectError](err)
+	_, ok := errors.AsType[*fault.RedirectError](err)
 	return ok
 }
 
 // lacksReferrers reports whether an error is what registries without the API answer. The spec knows 404 only; others send
 // the client to a web site, which has a page, a login or a limit of its own.
 func lacksReferrers(err error) bool {
-	if e, ok := errors.AsType[*ContentError](err); ok {
-		return e.Kind == ContentNotRegistry
+	if e, ok := errors.AsType[*fault.ContentError](err); ok {
+		return e.Kind == fault.ContentNotRegistry
 	}
-	r, _ := refusalIn(err)
-	switch r.status {
+	r, _ := fault.RefusalIn(err)
+	switch r.Status {
 	case http.StatusNotFound, http.StatusGone, http.StatusBadRequest, http.StatusMethodNotAllowed,
 		http.StatusNotAcceptable, http.StatusNotImplemented:
 		return true
@@ -110,12 +114,12 @@ func lacksReferrers(err error) bool {
 // referrersTag gets the index under the tag of the referrers tag schema. Nil without an error: the registry has none.
 func (c *call) referrersTag(ctx context.Context, d oci.Digest) (*Document, error) {
 	t := *c
-	t.reference, t.steps = oci.ReferrersTag(d), nil
+	t.reference, t.trace = oci.ReferrersTag(d), &fault.Trace{Endpoint: c.ep.Name}
 	m, err := t.manifest(ctx)
-	c.trace(t.steps...)
+	c.trace.Add(t.trace.Steps...)
 	c.chosen, c.choices, c.cred, c.sourceErr = t.chosen, t.choices, t.cred, t.sourceErr
-	if r, ok := refusalIn(err); ok && (r.status == http.StatusNotFound || r.status == http.StatusGone) {
-		if c.ep.itself {
+	if r, ok := fault.RefusalIn(err); ok && (r.Status == http.StatusNotFound || r.Status == http.StatusGone) {
+		if c.ep.IsRegistry {
 			return nil, nil
 		}
 		return nil, err // a mirror that knows of none may just not have them
@@ -131,9 +135,9 @@ func (c *call) referrersTag(ctx context.Context, d oci.Digest) (*Document, error
 
 // list gets a JSON object that has a list at a key.
 func (c *call) list(ctx context.Context, path, accept, key string, q url.Values) (*Document, error) {
-	a := ask{
-		step: StepList, method: http.MethodGet, url: c.ep.at(path, listQuery(q)),
-		header: http.Header{"Accept": {accept}},
+	a := endpoint.Request{
+		Step: fault.StepList, Method: http.MethodGet, URL: c.ep.At(path, listQuery(q)),
+		Header: http.Header{"Accept": {accept}},
 	}
 	resp, err := c.follow(ctx, a)
 	if err != nil {
@@ -148,16 +152,16 @@ func (c *call) list(ctx context.Context, path, accept, key string, q url.Values)
 		return nil, err
 	}
 	if err != nil {
-		f, ok := errors.AsType[*fault](err)
+		f, ok := errors.AsType[*fault.Failure](err)
 		if !ok {
-			f = &fault{err: err, step: c.steps[len(c.steps)-1], stage: StepList}
+			f = &fault.Failure{Err: err, Step: *c.trace.Last(), Stage: fault.StepList}
 		}
-		f.away = resp.host != c.ep.origin.String()
+		f.Redirected = resp.host != c.ep.Origin.String()
 		return nil, f
 	}
 	return &Document{
-		Bytes: b, MediaType: mediaType(resp.Header), Next: query,
-		Filters: oneLine(resp.Header.Get("OCI-Filters-Applied"), 200),
+		Bytes: b, MediaType: header.MediaType(resp.Header), Next: query,
+		Filters: fault.OneLine(resp.Header.Get("OCI-Filters-Applied"), 200),
 	}, nil
 }
 
@@ -181,12 +185,12 @@ func listQuery(query url.Values) string {
 // themselves: by another host, scheme or port. Nothing but the query is used, at our own endpoint, so that no Link leads
 // anywhere else. A Link that can't be followed is an error: a list that ends there would look whole.
 func next(resp *answer) (string, error) {
-	u, is := nextLink(resp.Header.Values("Link"), resp.url)
+	u, is := header.NextLink(resp.Header.Values("Link"), resp.url)
 	if !is {
 		return "", nil
 	}
-	bad := &ContentError{
-		Kind: ContentNextPage, Want: "the query of another page", Got: oneLine(strings.Join(resp.Header.Values("Link"), ", "), 100),
+	bad := &fault.ContentError{
+		Kind: fault.ContentNextPage, Want: "the query of another page", Got: fault.OneLine(strings.Join(resp.Header.Values("Link"), ", "), 100),
 	}
 	if u == nil || len(u.RawQuery) > maxListQuery {
 		return "", bad

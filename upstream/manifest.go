@@ -2,18 +2,24 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 func manifestPath(repo, reference string) string { return "/v2/" + repo + "/manifests/" + reference }
@@ -27,9 +33,9 @@ func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descripto
 	// found out with the next check of a tag. Where that meets a limit, the credential may go on.
 	c.plain = true
 	desc, err := anywhere(ctx, c, c.resolve)
-	if refused, ok := refusalIn(err); ok && refused.status == http.StatusTooManyRequests && c.spends() {
+	if refused, ok := fault.RefusalIn(err); ok && refused.Status == http.StatusTooManyRequests && c.spends() {
 		again := r.call("resolve", repo, tag)
-		again.steps, c = c.steps, again
+		again.trace.Steps, c = c.trace.Steps, again
 		desc, err = anywhere(ctx, c, c.resolve)
 	}
 	return desc, c.told(ctx, err)
@@ -54,9 +60,9 @@ func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 		resp.Body.Close()
 		d, derr := oci.ParseDigest(resp.Header.Get("Docker-Content-Digest"))
 		switch {
-		case derr != nil, isHTML(resp.Header), encoding(resp.Header) != "": // what a GET brings tells more
+		case derr != nil, header.IsHTML(resp.Header), header.Coding(resp.Header) != "": // what a GET brings tells more
 		case resp.ContentLength > oci.MaxManifestSize:
-			return oci.Descriptor{}, tooLarge("a manifest", oci.MaxManifestSize, resp.ContentLength)
+			return oci.Descriptor{}, fault.TooLarge("a manifest", oci.MaxManifestSize, resp.ContentLength)
 		default:
 			return headed(d, resp), nil
 		}
@@ -75,7 +81,7 @@ const smallestManifest = 20
 // headed is what a HEAD says of a manifest, without what is not of one: a size that none has, a type that servers give to
 // all that they send.
 func headed(d oci.Digest, resp *answer) oci.Descriptor {
-	desc := oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: mediaType(resp.Header)}
+	desc := oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: header.MediaType(resp.Header)}
 	if desc.Size < smallestManifest {
 		desc.Size = -1
 	}
@@ -89,13 +95,13 @@ func headed(d oci.Digest, resp *answer) oci.Descriptor {
 // needs none, and a limit would be hit harder. Token services, who are asked by GET, have said why; then one thing alone
 // is worth a GET: a registry that answers no HEAD at all, which says so to nobody by another status than 401.
 func (c *call) unexplained(err error) bool {
-	r, refused := refusalIn(err)
-	if !refused || r.status == http.StatusNotFound || r.status == http.StatusTooManyRequests {
+	r, refused := fault.RefusalIn(err)
+	if !refused || r.Status == http.StatusNotFound || r.Status == http.StatusTooManyRequests {
 		return false
 	}
-	f, _ := errors.AsType[*fault](err)
-	last := c.steps[len(c.steps)-1]
-	return f.step.Name != StepToken || last.Name != StepToken && last.Status != http.StatusUnauthorized
+	f, _ := errors.AsType[*fault.Failure](err)
+	last := *c.trace.Last()
+	return f.Step.Name != fault.StepToken || last.Name != fault.StepToken && last.Status != http.StatusUnauthorized
 }
 
 // Manifest gets a manifest by tag or digest. It has the digest that it was asked by, else the one that the upstream
@@ -115,16 +121,16 @@ func (c *call) told(ctx context.Context, err error) error {
 	return c.inquire(ctx, c.wrap(err))
 }
 
-func (c *call) manifestAsk(method string) ask {
-	return ask{
-		step: StepManifest, method: method, url: c.ep.at(manifestPath(c.repository, c.reference), ""),
-		header: http.Header{"Accept": {oci.AcceptManifests}},
+func (c *call) manifestAsk(method string) endpoint.Request {
+	return endpoint.Request{
+		Step: fault.StepManifest, Method: method, URL: c.ep.At(manifestPath(c.repository, c.reference), ""),
+		Header: http.Header{"Accept": {oci.AcceptManifests}},
 	}
 }
 
 func (c *call) manifest(ctx context.Context) (*oci.Manifest, error) {
 	m, err := c.getManifest(ctx)
-	if broke(err) && ctx.Err() == nil {
+	if fault.IsBroken(err) && ctx.Err() == nil {
 		m, err = c.getManifest(ctx)
 	}
 	return m, err
@@ -146,24 +152,24 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		asked = resp.Header.Get("Docker-Content-Digest")
 	}
 	want, derr := oci.ParseDigest(asked)
-	coded := encoding(resp.Header) != ""
+	coded := header.Coding(resp.Header) != ""
 	if derr == nil && !oci.VerifyDigest(want, b) {
 		if coded {
-			return nil, wrongEncoding(resp.Header)
+			return nil, fault.WrongCoding(resp.Header)
 		}
 		if isSigned(resp.Header, b) {
-			return nil, fmt.Errorf("%w: %w", &ContentError{
-				Kind: ContentNotManifest, Want: "a manifest", Got: "a signed one of schema 1",
+			return nil, fmt.Errorf("%w: %w", &fault.ContentError{
+				Kind: fault.ContentNotManifest, Want: "a manifest", Got: "a signed one of schema 1",
 			}, &oci.ManifestError{Fault: oci.FaultSigned, Detail: "it is of Docker's schema 1 and signed, which no current runtime pulls"})
 		}
 		if err := c.misanswered(resp, b, want); err != nil {
 			return nil, err
 		}
-		return nil, &ContentError{Kind: ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
+		return nil, &fault.ContentError{Kind: fault.ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), b)
 	if err != nil && coded && derr != nil {
-		return nil, wrongEncoding(resp.Header)
+		return nil, fault.WrongCoding(resp.Header)
 	}
 	if err != nil {
 		return nil, c.notManifest(resp.Header, b, err)
@@ -185,7 +191,7 @@ func isSigned(h http.Header, b []byte) bool {
 		Signatures []json.RawMessage `json:"signatures"`
 	}
 	return json.Unmarshal(b, &doc) == nil && doc.Schema == 1 &&
-		(len(doc.Signatures) > 0 || mediaType(h) == oci.MediaTypeDockerSchema1Signed)
+		(len(doc.Signatures) > 0 || header.MediaType(h) == oci.MediaTypeDockerSchema1Signed)
 }
 
 // misanswered is the error for JSON that came with status 200 and is no more a manifest than a web page is: an error of the
@@ -195,33 +201,33 @@ func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 	if oci.Resembles(resp.Header.Get("Content-Type"), b) {
 		return nil
 	}
-	step := c.steps[len(c.steps)-1]
-	kind, code, message := readErrorBody(b, resp.Header.Get("Content-Type"))
-	if kind == BodyMessage {
-		code = orElse(code, codeOf(b))
+	step := *c.trace.Last()
+	kind, code, message := fault.ReadErrorBody(b, resp.Header.Get("Content-Type"))
+	if kind == fault.BodyMessage {
+		code = cmp.Or(code, codeOf(b))
 	}
-	known := append(c.secrets(), tokensIn(b)...)
-	code, message = tidy(code, 80, known...), tidy(message, maxMessage, known...)
+	known := append(c.secrets(), fault.TokensIn(b)...)
+	code, message = fault.Tidy(code, 80, known...), fault.Tidy(message, fault.MaxMessage, known...)
 	head, _, _ := strings.Cut(message, ":")
 	own := strings.Contains(c.reference, ":") && want.String() == c.reference && oci.VerifyDigest(want, b)
 	switch {
-	case kind == BodyText && own:
+	case kind == fault.BodyText && own:
 		return nil
-	case kind == BodyText:
-		return &ContentError{
-			Kind: ContentNotRegistry, Want: "a manifest", Got: oneLine(fmt.Sprintf("JSON that is not a manifest, %q", tidy(message, 80)), maxMessage),
+	case kind == fault.BodyText:
+		return &fault.ContentError{
+			Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.OneLine(fmt.Sprintf("JSON that is not a manifest, %q", fault.Tidy(message, 80)), fault.MaxMessage),
 		}
 	case saysLimit(code), saysLimit(head):
-		retry := parseRetryAfter(resp.Header.Get("Retry-After"), clockOf(resp.Header, time.Now()))
-		return &fault{refusal: refusal{
-			status: http.StatusTooManyRequests, code: code, message: message, kind: kind, retryAfter: retry, size: -1,
-		}, step: step, stage: step.Name}
+		retry := limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now()))
+		return &fault.Failure{Refusal: fault.Refusal{
+			Status: http.StatusTooManyRequests, Code: code, Message: message, BodyKind: kind, RetryAfter: retry, Size: -1,
+		}, Step: step, Stage: step.Name}
 	}
 	got := strings.TrimSpace(fmt.Sprintf("an error with status %d %s", resp.StatusCode, code))
 	if message != "" {
-		got += fmt.Sprintf(" %q", tidy(message, 120))
+		got += fmt.Sprintf(" %q", fault.Tidy(message, 120))
 	}
-	return &ContentError{Kind: ContentNotRegistry, Want: "a manifest", Got: oneLine(got, maxMessage)}
+	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.OneLine(got, fault.MaxMessage)}
 }
 
 // codeOf is the code at the top of an error that is not in a registry's form, or the status that it gives instead.
@@ -234,7 +240,7 @@ func codeOf(b []byte) string {
 	if json.Unmarshal(b, &doc) != nil {
 		return ""
 	}
-	return orElse(jsonText(doc.Code), orElse(jsonText(doc.StatusCode), jsonText(doc.Status)))
+	return cmp.Or(fault.JsonText(doc.Code), cmp.Or(fault.JsonText(doc.StatusCode), fault.JsonText(doc.Status)))
 }
 
 // saysLimit reports whether a code of an error is of a limit that is reached.
@@ -249,9 +255,9 @@ func saysLimit(code string) bool {
 // notManifest tells a web page from a bad manifest.
 func (c *call) notManifest(h http.Header, b []byte, err error) error {
 	if text := strings.TrimSpace(string(b[:min(len(b), 512)])); text == "" || text[0] != '{' {
-		return &ContentError{Kind: ContentNotRegistry, Want: "a manifest", Got: c.whatIs(h, b)}
+		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.Describe(h, b, c.secrets()...)}
 	}
-	return fmt.Errorf("%w: %w", &ContentError{Kind: ContentNotManifest, Want: "a manifest", Got: "JSON that is none"}, err)
+	return fmt.Errorf("%w: %w", &fault.ContentError{Kind: fault.ContentNotManifest, Want: "a manifest", Got: "JSON that is none"}, err)
 }
 
 // paper is a kind of document.
@@ -285,7 +291,7 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 		return nil, err
 	}
 	if resp.ContentLength > p.limit {
-		return nil, tooLarge(p.what, p.limit, resp.ContentLength)
+		return nil, fault.TooLarge(p.what, p.limit, resp.ContentLength)
 	}
 	b, err := p.read(ctx, resp)
 	if err != nil {
@@ -298,7 +304,7 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 	case err != nil:
 		return nil, c.cut(err)
 	case int64(len(b)) > p.limit:
-		return nil, tooLarge(p.what, p.limit, -1)
+		return nil, fault.TooLarge(p.what, p.limit, -1)
 	}
 	return b, nil
 }
@@ -306,24 +312,24 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 // readable tells a web page from a document. What an answer says of a coding is not looked at here: many have right bytes
 // all the same.
 func (c *call) readable(resp *answer, what string) error {
-	if isHTML(resp.Header) {
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-		return &ContentError{Kind: ContentNotRegistry, Want: what, Got: c.whatIs(resp.Header, b)}
+	if header.IsHTML(resp.Header) {
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, fault.MaxErrorBody))
+		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.secrets()...)}
 	}
 	return nil
 }
 
 // cut is the error for a body that ended with err.
 func (c *call) cut(err error) error {
-	step := c.steps[len(c.steps)-1]
-	step.Name, step.Err = StepBody, err
-	c.trace(step)
-	return &fault{err: err, step: step}
+	step := *c.trace.Last()
+	step.Name, step.Err = fault.StepBody, err
+	c.trace.Add(step)
+	return &fault.Failure{Err: err, Step: step}
 }
 
 // read reads to the end or one byte beyond the limit.
 func (p paper) read(ctx context.Context, resp *answer) ([]byte, error) {
-	paced(resp, p.grace)
+	endpoint.SetPace(resp.Body, p.grace)
 	size := resp.ContentLength
 	if size < 0 {
 		size = p.limit
@@ -366,17 +372,21 @@ func (p paper) ended(ctx context.Context, b []byte, size int64, err error) ([]by
 	return b, p.room(ctx, int64(len(b)))
 }
 
-// tooLarge is the error for a document above a limit, of size bytes where that is said.
-func tooLarge(what string, limit, size int64) *ContentError {
-	e := &ContentError{Kind: ContentTooLarge, Want: fmt.Sprintf("%s of at most %d bytes", what, limit), Got: "more"}
-	if size >= 0 {
-		e.Got = fmt.Sprintf("%d bytes", size)
-	}
-	return e
-}
+// How long a document may take beside the least pace.
+const (
+	paceManifest = 3 * time.Second  // a manifest
+	paceList     = 10 * time.Second // a list: some registries put it together while they send it
+)
 
-// mediaType is the Content-Type without its parameters.
-func mediaType(h http.Header) string {
-	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	return strings.TrimSpace(t)
+// fill reads on until b has n bytes. Its error is that of the body, io.EOF at its end.
+func fill(b []byte, r io.Reader, n int64) ([]byte, error) {
+	b = slices.Grow(b, max(0, int(n)-len(b)))
+	for int64(len(b)) < n {
+		got, err := r.Read(b[len(b):n])
+		b = b[:len(b)+got]
+		if err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }

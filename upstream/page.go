@@ -11,6 +11,9 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
 )
 
 // A page of a list is passed on as it is up to 4 MiB. Some registries put more into one: gcr.io has, beside the tags, all
@@ -24,7 +27,7 @@ var listParts = []string{
 // listPaper is a page that is passed on as it is. Where the repository has another name for our callers it is copied.
 func (c *call) listPaper() paper {
 	return paper{what: "a list", limit: maxList, grace: paceList, cost: func(n int64) int64 {
-		if c.ep.prefix != "" {
+		if c.ep.Prefix != "" {
 			n *= 2
 		}
 		return 16<<10 + n
@@ -40,11 +43,11 @@ func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, erro
 	}
 	size := resp.ContentLength
 	if size > maxListRead {
-		return nil, tooLarge(p.what, maxListRead, size)
+		return nil, fault.TooLarge(p.what, maxListRead, size)
 	}
 	var b []byte
 	var err error
-	paced(resp, p.grace)
+	endpoint.SetPace(resp.Body, p.grace)
 	if size <= maxList {
 		b, err = p.read(ctx, resp)
 	}
@@ -52,17 +55,17 @@ func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, erro
 		b, err = sifted(ctx, b, resp.Body, size)
 	}
 	_, full := errors.AsType[*memory.FullError](err)
-	_, content := errors.AsType[*ContentError](err)
+	_, content := errors.AsType[*fault.ContentError](err)
 	notList := errors.Is(err, errNotJSON) || err == nil && !hasList(b, key)
 	switch {
-	case notList && encoding(resp.Header) != "":
-		err = wrongEncoding(resp.Header)
+	case notList && header.Coding(resp.Header) != "":
+		err = fault.WrongCoding(resp.Header)
 	case errors.Is(err, errNotJSON):
-		err = &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: "something else"}
+		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: "something else"}
 	case err != nil && !full && !content:
 		err = c.cut(err)
 	case notList:
-		err = &ContentError{Kind: ContentNotRegistry, Want: "JSON with " + key, Got: c.whatIs(resp.Header, b)}
+		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: fault.Describe(resp.Header, b, c.secrets()...)}
 	}
 	if err != nil {
 		return nil, err
@@ -92,7 +95,7 @@ func sifted(ctx context.Context, head []byte, rest io.Reader, size int64) ([]byt
 		return func(c byte) { out.WriteByte(c) }
 	})
 	if counted.N <= 0 {
-		return nil, tooLarge("a list", maxListRead, -1)
+		return nil, fault.TooLarge("a list", maxListRead, -1)
 	}
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 const (
@@ -25,14 +26,14 @@ type places struct {
 }
 
 type placeKey struct {
-	endpoint   origin
+	endpoint   endpoint.Origin
 	repository string
 	digest     oci.Digest
 }
 
 type place struct {
 	url   *url.URL
-	reach reach // of its host
+	reach endpoint.Reach // of its host
 	until time.Time
 }
 
@@ -47,7 +48,7 @@ func (p *places) get(k placeKey) (place, bool) {
 	return at, ok
 }
 
-func (p *places) put(k placeKey, to *url.URL, r reach) {
+func (p *places) put(k placeKey, to *url.URL, r endpoint.Reach) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.m == nil {
@@ -70,21 +71,21 @@ func (p *places) drop(k placeKey) {
 
 // part makes a request for a part of a blob: of the host that the registry has redirected to for another part, or else,
 // and anew, of the registry: a new address may lead to a host that works.
-func (c *call) part(ctx context.Context, a ask, d oci.Digest, anew bool) (*answer, error) {
-	k := placeKey{c.ep.origin, c.repository, d}
+func (c *call) part(ctx context.Context, a endpoint.Request, d oci.Digest, anew bool) (*answer, error) {
+	k := placeKey{c.ep.Origin, c.repository, d}
 	if anew {
 		c.as.places.drop(k)
 	}
 	if at, ok := c.as.places.get(k); ok {
-		b := a.redirected(at.url, at.reach, c.ep.origin)
-		resp, err := c.exchange(ctx, c.ep.blobs[b.reach], b, grant{}) //nolint:bodyclose // the answer's; or spill closes it
+		b := a.Redirected(at.url, at.reach, c.ep.Origin)
+		resp, err := c.exchange(ctx, c.ep.Blobs[b.Reach], b, grant{}) //nolint:bodyclose // the answer's; or spill closes it
 		if err == nil && resp.StatusCode == http.StatusPartialContent {
-			here, _ := originOf(at.url)
+			here, _ := endpoint.OriginOf(at.url)
 			return &answer{Response: resp, host: here.String(), url: at.url, reach: at.reach}, nil
 		}
 		c.as.places.drop(k)
 		if err == nil {
-			spill(resp.Body)
+			endpoint.Drain(resp.Body)
 		} else if ctx.Err() != nil {
 			return nil, err
 		}
@@ -93,7 +94,7 @@ func (c *call) part(ctx context.Context, a ask, d oci.Digest, anew bool) (*answe
 	if err != nil {
 		return nil, err
 	}
-	if here, _ := originOf(resp.url); here != c.ep.origin && resp.StatusCode == http.StatusPartialContent {
+	if here, _ := endpoint.OriginOf(resp.url); here != c.ep.Origin && resp.StatusCode == http.StatusPartialContent {
 		c.as.places.put(k, resp.url, resp.reach)
 	}
 	return resp, nil

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,9 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
 )
 
 // Missing or private? Most registries answer a stranger the same for what is private and for what is not there. Some can
@@ -23,28 +27,6 @@ import (
 //
 // A question is asked after a failure alone, by one of all who wait for its answer, which stands for a while. It is not
 // asked where a limit is reached, nor of a repository that has answered before.
-
-// Verdict is what a further question has shown of what was refused or not found.
-type Verdict string
-
-// The verdicts.
-const (
-	// VerdictRepositoryMissing is a registry's own word, to its list of tags, that there is no such repository.
-	VerdictRepositoryMissing Verdict = "repository-missing"
-	// VerdictTagMissing is a list of tags that can be read and that lacks the tag, or is of a repository which has no
-	// manifest for it.
-	VerdictTagMissing Verdict = "tag-missing"
-	// VerdictLoginNeeded is a token service that gives nobody a token without a login, not even one that opens nothing.
-	VerdictLoginNeeded Verdict = "login-needed"
-	// VerdictUntold is a registry that was asked and does not say.
-	VerdictUntold Verdict = "untold"
-)
-
-// Probe is a further question, and what came of it.
-type Probe struct {
-	Verdict Verdict
-	Step    Step // the question
-}
 
 const (
 	// probePatience is how much longer a client waits for its error at most.
@@ -96,7 +78,7 @@ type inquiry struct {
 // probing is a question that was put. Once done is closed the others don't change.
 type probing struct {
 	done  chan struct{}
-	probe *Probe // nil: nothing came of it
+	probe *fault.Probe // nil: nothing came of it
 	until time.Time
 }
 
@@ -152,7 +134,7 @@ func (q *inquiries) join(k inquiry, now time.Time) (p *probing, first bool) {
 }
 
 // settle ends a question with its answer.
-func (q *inquiries) settle(k inquiry, p *probing, answer *Probe, now time.Time) {
+func (q *inquiries) settle(k inquiry, p *probing, answer *fault.Probe, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.running--
@@ -160,7 +142,7 @@ func (q *inquiries) settle(k inquiry, p *probing, answer *Probe, now time.Time) 
 	if q.untold == nil {
 		q.untold, q.lastOne = make(map[question]int), make(map[question]time.Time)
 	}
-	if answer != nil && answer.Verdict == VerdictUntold {
+	if answer != nil && answer.Verdict == fault.VerdictUntold {
 		q.untold[k.question]++
 		q.lastOne[k.question] = now
 	} else if answer != nil {
@@ -172,8 +154,8 @@ func (q *inquiries) settle(k inquiry, p *probing, answer *Probe, now time.Time) 
 // inquire asks further where an error does not say whether something is missing or kept from us, and adds what came of
 // it to the error. It takes two seconds at most.
 func (c *call) inquire(ctx context.Context, err error) error {
-	e, ok := errors.AsType[*Error](err)
-	if !ok || !c.ep.itself || e.MirrorReason != "" || ctx.Err() != nil || !c.may(time.Now()) {
+	e, ok := errors.AsType[*fault.Error](err)
+	if !ok || !c.ep.IsRegistry || e.MirrorReason != "" || ctx.Err() != nil || !c.may(time.Now()) {
 		return err
 	}
 	q, ok := c.questionAfter(e)
@@ -194,7 +176,7 @@ func (c *call) inquire(ctx context.Context, err error) error {
 	if first {
 		ask := c.inquirer(q)
 		if !c.probes.start(func(ctx context.Context) {
-			ctx, cancel := context.WithTimeoutCause(ctx, probePatience, &patienceError{probePatience})
+			ctx, cancel := context.WithTimeoutCause(ctx, probePatience, &fault.PatienceError{After: probePatience})
 			defer cancel()
 			c.ep.inquiries.settle(k, p, ask(ctx), time.Now())
 		}) {
@@ -214,8 +196,8 @@ func (c *call) may(now time.Time) bool {
 	if !c.ep.condition.ready(documents, now) {
 		return false
 	}
-	for _, b := range c.ep.budgets.all() {
-		if b.Remaining == 0 && b.Credential == c.cred.Name && now.Before(orElse(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
+	for _, b := range c.ep.limits.All() {
+		if b.Remaining == 0 && b.Credential == c.cred.Name && now.Before(cmp.Or(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
 			return false
 		}
 	}
@@ -223,28 +205,28 @@ func (c *call) may(now time.Time) bool {
 }
 
 // questionAfter is what to ask after a failure. False: it says enough.
-func (c *call) questionAfter(e *Error) (question, bool) {
+func (c *call) questionAfter(e *fault.Error) (question, bool) {
 	step := e.Step().Name
 	switch {
-	case e.Err != nil, c.sourceErr != nil, e.BodyKind == BodyHTML,
+	case e.Err != nil, c.sourceErr != nil, e.BodyKind == fault.BodyHTML,
 		e.Credential.State == auth.StateExpired, e.Credential.State == auth.StateRejected:
 		return "", false
 	case e.Status == http.StatusNotFound || e.Status == http.StatusGone:
 		// That a digest is missing says enough: who has it got it from somewhere.
-		ok := step == StepManifest && e.Code != "NAME_UNKNOWN" && e.Code != "TAG_EXPIRED" && !isDigest(e.Reference)
+		ok := step == fault.StepManifest && e.Code != "NAME_UNKNOWN" && e.Code != "TAG_EXPIRED" && !isDigest(e.Reference)
 		return askTags, ok
 	case e.Status != http.StatusUnauthorized && e.Status != http.StatusForbidden:
 		return "", false
-	case step == StepToken:
+	case step == fault.StepToken:
 		// "Authentication required", which is not "denied".
 		w, _, ok := c.ep.known.of(c.repository)
 		ok = ok && w.realm != "" && w.scope == "" && e.Status == http.StatusUnauthorized && e.Code == "UNAUTHORIZED" &&
 			c.cred.IsAnonymous() && !c.ep.public.any(time.Now())
 		return askToken, ok
-	case step == StepManifest:
+	case step == fault.StepManifest:
 		scheme := ""
-		if all := parseChallenges([]string{e.Challenge}); len(all) > 0 {
-			scheme = all[0].scheme
+		if all := header.ParseChallenges([]string{e.Challenge}); len(all) > 0 {
+			scheme = all[0].Scheme
 		}
 		// A registry that wants a password of everybody has nothing to show to nobody.
 		return askList, scheme != "basic" && !isDigest(e.Reference) && e.Code != ""
@@ -255,45 +237,45 @@ func (c *call) questionAfter(e *Error) (question, bool) {
 func isDigest(reference string) bool { return slices.Contains([]byte(reference), ':') }
 
 // inquirer makes what puts a question. It runs apart from the call, which may end before.
-func (c *call) inquirer(q question) func(context.Context) *Probe {
+func (c *call) inquirer(q question) func(context.Context) *fault.Probe {
 	p := c.as.call("tags", c.name, "")
 	p.at(c.ep)
 	p.loyal, p.refused = true, slices.Clone(c.refused)
 	if q == askToken {
 		w, _, _ := c.ep.known.of(c.repository)
-		return func(ctx context.Context) *Probe { return p.tokenForNothing(ctx, w) }
+		return func(ctx context.Context) *fault.Probe { return p.tokenForNothing(ctx, w) }
 	}
 	tag, named := c.reference, q == askList
-	return func(ctx context.Context) *Probe { return p.tagsTell(ctx, tag, named) }
+	return func(ctx context.Context) *fault.Probe { return p.tagsTell(ctx, tag, named) }
 }
 
 // tagsTell asks for the list of tags. named: it matters whether it has the tag.
-func (c *call) tagsTell(ctx context.Context, tag string, named bool) *Probe {
+func (c *call) tagsTell(ctx context.Context, tag string, named bool) *fault.Probe {
 	query := url.Values{"n": {strconv.Itoa(maxPage)}}
 	if !named {
 		query.Set("n", "1")
 	}
-	a := ask{
-		step: StepList, method: http.MethodGet, url: c.ep.at("/v2/"+c.repository+"/tags/list", query.Encode()),
-		header: http.Header{"Accept": {"application/json"}},
+	a := endpoint.Request{
+		Step: fault.StepList, Method: http.MethodGet, URL: c.ep.At("/v2/"+c.repository+"/tags/list", query.Encode()),
+		Header: http.Header{"Accept": {"application/json"}},
 	}
 	resp, err := c.follow(ctx, a)
 	if err != nil {
-		f, _ := errors.AsType[*fault](err)
-		r, refused := refusalIn(err)
+		f, _ := errors.AsType[*fault.Failure](err)
+		r, refused := fault.RefusalIn(err)
 		switch {
-		case !refused || f.step.Name != StepList && f.step.Name != StepToken:
+		case !refused || f.Step.Name != fault.StepList && f.Step.Name != fault.StepToken:
 			return nil
-		case (r.status == http.StatusNotFound || r.status == http.StatusGone) && r.kind == BodyErrors &&
-			(r.code == "NAME_UNKNOWN" || r.code == "NOT_FOUND"): // the latter is Harbor's
-			return &Probe{Verdict: VerdictRepositoryMissing, Step: f.step}
-		case r.status >= 500 || r.status == http.StatusTooManyRequests:
+		case (r.Status == http.StatusNotFound || r.Status == http.StatusGone) && r.BodyKind == fault.BodyErrors &&
+			(r.Code == "NAME_UNKNOWN" || r.Code == "NOT_FOUND"): // the latter is Harbor's
+			return &fault.Probe{Verdict: fault.VerdictRepositoryMissing, Step: f.Step}
+		case r.Status >= 500 || r.Status == http.StatusTooManyRequests:
 			return nil
 		}
-		return &Probe{Verdict: VerdictUntold, Step: f.step}
+		return &fault.Probe{Verdict: fault.VerdictUntold, Step: f.Step}
 	}
-	step := c.steps[len(c.steps)-1]
-	_, more := nextLink(resp.Header.Values("Link"), resp.url)
+	step := *c.trace.Last()
+	_, more := header.NextLink(resp.Header.Values("Link"), resp.url)
 	b, err := c.document(ctx, resp, paper{
 		what: "a list of tags", limit: maxTagList, cost: func(n int64) int64 { return 8 * n }, // short names
 	})
@@ -304,25 +286,25 @@ func (c *call) tagsTell(ctx context.Context, tag string, named bool) *Probe {
 	case err != nil || json.Unmarshal(b, &doc) != nil:
 		return nil
 	case named && (more || slices.Contains(doc.Tags, tag)):
-		return &Probe{Verdict: VerdictUntold, Step: step}
+		return &fault.Probe{Verdict: fault.VerdictUntold, Step: step}
 	}
 	c.ep.inquiries.known(c.repository, time.Now())
-	return &Probe{Verdict: VerdictTagMissing, Step: step}
+	return &fault.Probe{Verdict: fault.VerdictTagMissing, Step: step}
 }
 
 // tokenForNothing asks, as nobody, for a token without a scope.
-func (c *call) tokenForNothing(ctx context.Context, w way) *Probe {
-	_, err := c.fetchToken(ctx, tokenKey{endpoint: c.ep.origin, realm: w.realm, service: w.service})
-	step := Step{Name: StepToken}
-	if n := len(c.steps); n > 0 {
-		step = c.steps[n-1]
+func (c *call) tokenForNothing(ctx context.Context, w way) *fault.Probe {
+	_, err := c.fetchToken(ctx, tokenKey{endpoint: c.ep.Origin, realm: w.realm, service: w.service})
+	step := fault.Step{Name: fault.StepToken}
+	if last := c.trace.Last(); last != nil {
+		step = *last
 	}
-	r, refused := refusalIn(err)
+	r, refused := fault.RefusalIn(err)
 	switch {
-	case refused && r.status == http.StatusUnauthorized && r.code == "UNAUTHORIZED":
-		return &Probe{Verdict: VerdictLoginNeeded, Step: step}
-	case refused && (r.status >= 500 || r.status == http.StatusTooManyRequests), err != nil && !refused:
+	case refused && r.Status == http.StatusUnauthorized && r.Code == "UNAUTHORIZED":
+		return &fault.Probe{Verdict: fault.VerdictLoginNeeded, Step: step}
+	case refused && (r.Status >= 500 || r.Status == http.StatusTooManyRequests), err != nil && !refused:
 		return nil
 	}
-	return &Probe{Verdict: VerdictUntold, Step: step}
+	return &fault.Probe{Verdict: fault.VerdictUntold, Step: step}
 }

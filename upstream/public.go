@@ -92,9 +92,9 @@ func (p *public) drop(repository string) (was bool) {
 // our certificate is shown to a login.
 func (c *call) provenBy(resp *answer, m *oci.Manifest, announced bool) {
 	// Not by way of a redirect, either: that may lead to a manifest of a repository that is open, and back.
-	asked := c.ep.at(manifestPath(c.repository, c.reference), "")
+	asked := c.ep.At(manifestPath(c.repository, c.reference), "")
 	switch {
-	case !c.cred.IsAnonymous() || guard.Public && c.ep.certified || resp.url.String() != asked.String() ||
+	case !c.cred.IsAnonymous() || guard.Public && c.ep.Certified() || resp.url.String() != asked.String() ||
 		len(m.Children) == 0 || !oci.IsManifest(m.MediaType):
 	case !announced:
 		c.ep.public.make(c.repository, m.Digest)

@@ -37,18 +37,6 @@ const (
 	pausedOpen       = 8                      // times the turns: how many paused transfers keep their connection
 )
 
-// QueueError says that a blob waited too long for its turn, since the mirror was busy with others of that endpoint.
-type QueueError struct {
-	Endpoint string        // as Registry.State names it
-	Most     int           // transfers at once
-	Waiting  int           // when it gave up
-	Waited   time.Duration // 0: it doesn't wait
-}
-
-func (e *QueueError) Error() string {
-	return fmt.Sprintf("all %d transfers from %s are in use, after %s", e.Most, e.Endpoint, e.Waited.Round(time.Millisecond))
-}
-
 // errTaken ends what goes beside a blob's first connection.
 var errTaken = fmt.Errorf("its turn was needed for the first connection of another blob")
 

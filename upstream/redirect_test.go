@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // TestRedirectsTakeNoCredentials has a registry that wants a password redirect to servers that listen for it.
@@ -236,9 +238,9 @@ func TestDialCheckSeesTheAddressThatIsDialled(t *testing.T) {
 	}
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	o := upstream.Options{Resolver: names(t, map[string]string{"rebind.example": "127.0.0.1", "six.example": "::1"})}
+	d := endpoint.NewDialer(nil, names(t, map[string]string{"rebind.example": "127.0.0.1", "six.example": "::1"}), time.Second)
 	for _, host := range []string{"127.0.0.1", "rebind.example", "six.example", "::ffff:127.0.0.1", "0.0.0.0"} {
-		c, err := upstream.DialPublic(t.Context(), o, net.JoinHostPort(host, port))
+		c, err := d.Dial(t.Context(), "tcp", net.JoinHostPort(host, port))
 		if err == nil {
 			c.Close()
 			t.Errorf("%s was dialled", host)

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // Options say what a Registry speaks to, as whom, and how long it waits.
@@ -54,11 +56,13 @@ type Options struct {
 	// HTTPS_PROXY, HTTP_PROXY and NO_PROXY as http.ProxyFromEnvironment reads them.
 	Proxy func(u *url.URL) (*url.URL, error)
 
-	Observe func(Exchange) // called for every HTTP exchange once it is over, from any goroutine; nil: nobody
+	Observe func(endpoint.Exchange) // called for every HTTP exchange once it is over, from any goroutine; nil: nobody
 	// Received is called for bytes of bodies as they arrive, from any goroutine and often; nil: nobody. In the end they
 	// are those of all Exchanges: a large blob's would else come hours later, and all at once.
 	Received func(bytes int)
 	Log      *slog.Logger // nil: discarded
+
+	handshake func(host string, s tls.ConnectionState) // of examinations; nil: handshakes are not observed
 }
 
 // Endpoint is one address of the upstream.
@@ -84,20 +88,6 @@ type Endpoint struct {
 	Credential auth.Source
 }
 
-// Exchange is one HTTP request and its answer, for metrics.
-type Exchange struct {
-	Upstream string
-	Kind     StepName // what the request was for
-	Endpoint string   // on whose behalf, as State names it
-	Method   string
-	Host     string
-	Status   int   // 0: no answer
-	From     int64 // offset of the first byte that was asked for
-	Bytes    int64 // of the body, as many as were read
-	Took     time.Duration
-	Err      error // what broke it, an answer of any status is none
-}
-
 // Registry speaks to one upstream. It is safe for concurrent use.
 type Registry struct {
 	*core
@@ -116,22 +106,20 @@ type lastCredential struct {
 // core is what a Registry shares with its copies under other credentials.
 type core struct {
 	o         Options
-	endpoints []*endpoint
+	endpoints []*target
 	tokens    *tokens
 	health    health
 	shown     shown
 	probes    *background
-	// look is shown each TLS handshake with a host, from any goroutine; nil: nobody looks.
-	look func(host string, s tls.ConnectionState)
 }
 
 // New makes a Registry. It speaks to nobody yet. Call Run, or Close when done with it.
 func New(o Options) (*Registry, error) {
-	o.StallTimeout = orElse(o.StallTimeout, 30*time.Second)
-	o.HeaderTimeout = orElse(o.HeaderTimeout, 25*time.Second)
-	o.DialTimeout = orElse(o.DialTimeout, 10*time.Second)
-	o.UserAgent = orElse(o.UserAgent, "mirror")
-	o.MaxTransfers = orElse(o.MaxTransfers, defaultTransfers)
+	o.StallTimeout = cmp.Or(o.StallTimeout, 30*time.Second)
+	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 25*time.Second)
+	o.DialTimeout = cmp.Or(o.DialTimeout, 10*time.Second)
+	o.UserAgent = cmp.Or(o.UserAgent, "mirror")
+	o.MaxTransfers = cmp.Or(o.MaxTransfers, defaultTransfers)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -144,7 +132,7 @@ func New(o Options) (*Registry, error) {
 	if o.Received == nil {
 		o.Received = func(int) {}
 	}
-	endpoints, err := newEndpoints(o)
+	endpoints, err := newTargets(o)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
 	}
@@ -185,14 +173,6 @@ func (r *Registry) Close() {
 	r.tokens.close()
 	r.probes.close()
 	for _, ep := range r.endpoints {
-		ep.idle()
+		ep.CloseIdle()
 	}
-}
-
-func orElse[T comparable](v, other T) T {
-	var zero T
-	if v == zero {
-		return other
-	}
-	return v
 }

@@ -7,7 +7,7 @@ import "time"
 // said is still shown.
 func (r *Registry) Reset() {
 	for _, ep := range r.endpoints {
-		ep.budgets.reset()
+		ep.limits.Reset()
 		ep.condition.reset()
 	}
 }

@@ -3,12 +3,14 @@ package upstream
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // Spare returns a context for work that nobody waits for: requests under it leave the part Options.Reserve of a limit to
@@ -16,10 +18,6 @@ import (
 func Spare(ctx context.Context) context.Context { return context.WithValue(ctx, spareKey{}, true) }
 
 type spareKey struct{}
-
-// ErrNotAsked is in the Step of a request that was not made, since the limit that it counts for is reached: the status of
-// the Error is what was said before.
-var ErrNotAsked = errors.New("the limit is reached, so nobody was asked")
 
 // sources are who we may be to the endpoint for the repository, in the order in which that is tried: of those that fit
 // best the one with most left of its limits first, and behind all of them those that have nothing left or that the
@@ -29,7 +27,7 @@ func (c *call) sources() []auth.Source {
 	switch {
 	case c.as.own && c.ep.credential != nil:
 		s = c.ep.credential
-	case c.ep.itself:
+	case c.ep.IsRegistry:
 		s = c.as.source
 	}
 	all := auth.All(s, c.name)
@@ -41,8 +39,8 @@ func (c *call) sources() []auth.Source {
 		of := make(map[string]standing, len(all))
 		for _, x := range all {
 			name := auth.Describe(x.Source).Name
-			st := standing{left: c.ep.budgets.left(name)}
-			if c.ep.budgets.spent(class{name, http.MethodGet, StepManifest}, 0) {
+			st := standing{left: c.ep.limits.Left(name)}
+			if c.ep.limits.Exhausted(limit.Class{Credential: name, Method: http.MethodGet, Target: limit.TargetManifest}, 0) {
 				st.back++
 			}
 			if c.health.wasDeclined(errand{name, c.repository}) {
@@ -75,7 +73,7 @@ func (c *call) source() auth.Source {
 }
 
 // turns goes on as the next of our sources that has something left for what is asked. False: there is none.
-func (c *call) turns(ctx context.Context, s *session, a ask) bool {
+func (c *call) turns(ctx context.Context, s *session, a endpoint.Request) bool {
 	if s.cred.IsAnonymous() || c.anonymous() {
 		return false
 	}
@@ -94,14 +92,16 @@ func (c *call) turns(ctx context.Context, s *session, a ask) bool {
 	return false
 }
 
-func (c *call) classOf(cred auth.Credential, a ask) class { return class{cred.Name, a.method, a.step} }
+func (c *call) classOf(cred auth.Credential, a endpoint.Request) limit.Class {
+	return limit.Class{Credential: cred.Name, Method: a.Method, Target: string(a.Step)}
+}
 
 // counted reports whether we keep what a credential has left. Those of clients, which have no name, are their own business.
 func counted(cred auth.Credential) bool { return cred.IsAnonymous() || cred.Name != "" }
 
 // spent reports whether a credential has nothing left for what is asked.
-func (c *call) spent(ctx context.Context, cred auth.Credential, a ask) bool {
-	return counted(cred) && c.ep.budgets.spent(c.classOf(cred, a), c.reserve(ctx))
+func (c *call) spent(ctx context.Context, cred auth.Credential, a endpoint.Request) bool {
+	return counted(cred) && c.ep.limits.Exhausted(c.classOf(cred, a), c.reserve(ctx))
 }
 
 // reserve is the part of limits that a request leaves to others.
@@ -112,16 +112,16 @@ func (c *call) reserve(ctx context.Context) float64 {
 	return 0
 }
 
-// take is budgets.take for a credential.
-func (c *call) take(ctx context.Context, cred auth.Credential, a ask) (p pause, spent bool, done func()) {
+// admit is limit.Limits.Admit for a credential.
+func (c *call) admit(ctx context.Context, cred auth.Credential, a endpoint.Request) (p limit.Pause, ok bool, done func()) {
 	if !counted(cred) {
-		return pause{}, false, func() {}
+		return limit.Pause{}, true, func() {}
 	}
-	return c.ep.budgets.take(c.classOf(cred, a), c.reserve(ctx))
+	return c.ep.limits.Admit(c.classOf(cred, a), c.reserve(ctx))
 }
 
 // saves goes on without what has nothing left: as another of our sources, or as nobody. The error is why not.
-func (c *call) saves(ctx context.Context, s *session, a ask, f *fault) (again bool, err error) {
+func (c *call) saves(ctx context.Context, s *session, a endpoint.Request, f *fault.Failure) (again bool, err error) {
 	if s.spent == nil || !s.cred.IsAnonymous() {
 		s.spent = f
 	}
@@ -137,9 +137,9 @@ func (c *call) saves(ctx context.Context, s *session, a ask, f *fault) (again bo
 }
 
 // waits lets a pause pass that is nearly over, once: those who come while a registry catches its breath need not fail.
-func (s *session) waits(ctx context.Context, p pause) bool {
-	d := time.Until(p.until)
-	if s.waited || d > silentLimit {
+func (s *session) waits(ctx context.Context, p limit.Pause) bool {
+	d := time.Until(p.Until)
+	if s.waited || d > limit.ShortestPause {
 		return false
 	}
 	s.waited = true
@@ -154,30 +154,35 @@ func (s *session) waits(ctx context.Context, p pause) bool {
 }
 
 // stopped is the failure of a request that is not made: what was last said to one like it.
-func (c *call) stopped(a ask, p pause) *fault {
-	host, _ := originOf(a.url)
-	f := &fault{refusal: p.said, stage: a.step, step: Step{Name: a.step, Host: host.String(), Err: ErrNotAsked}}
-	f.retryAfter = max(time.Until(p.until), time.Second)
-	c.trace(f.step)
+func (c *call) stopped(a endpoint.Request, p limit.Pause) *fault.Failure {
+	host, _ := endpoint.OriginOf(a.URL)
+	f := &fault.Failure{Stage: a.Step, Step: fault.Step{Name: a.Step, Host: host.String(), Err: fault.ErrNotAsked}}
+	var refused bool
+	if f.Refusal, refused = fault.RefusalIn(p.Cause); !refused {
+		f.Refusal = fault.Refusal{Status: http.StatusTooManyRequests, Size: -1}
+	}
+	f.RetryAfter = max(time.Until(p.Until), time.Second)
+	c.trace.Add(f.Step)
 	return f
 }
 
 // limited takes in a 429.
-func (c *call) limited(s *session, a ask, f *fault) {
+func (c *call) limited(s *session, a endpoint.Request, f *fault.Failure) {
 	if !counted(s.cred) {
 		return
 	}
-	d, said := c.ep.budgets.refused(c.classOf(s.cred, a), f.refusal)
-	f.retryAfter, f.unsaid = d, !said
+	cause := *f
+	d, stated := c.ep.limits.Refused(c.classOf(s.cred, a), f.RetryAfter, &cause)
+	f.RetryAfter, f.Assumed = d, !stated
 }
 
 // looks asks by HEAD, which costs nothing where manifests are counted, whether there is more by now.
-func (c *call) looks(ctx context.Context, s *session, a ask) bool {
-	if !counted(s.cred) || !c.ep.budgets.looks(c.classOf(s.cred, a)) {
+func (c *call) looks(ctx context.Context, s *session, a endpoint.Request) bool {
+	if !counted(s.cred) || !c.ep.limits.RecheckDue(c.classOf(s.cred, a)) {
 		return false
 	}
 	head := a
-	head.method = http.MethodHead
+	head.Method = http.MethodHead
 	resp, err := c.send(ctx, head)
 	if err == nil {
 		_ = resp.Body.Close()
@@ -186,10 +191,10 @@ func (c *call) looks(ctx context.Context, s *session, a ask) bool {
 }
 
 // why is the error of a session that has come to its end with err: what our credential met first, if it met something.
-func (s *session) why(err error) error { return orElse(s.first, orElse(s.spent, err)) }
+func (s *session) why(err error) error { return cmp.Or(s.first, cmp.Or(s.spent, err)) }
 
 // count takes in what an answer says of our limits. Those of clients' own credentials are not kept.
-func (c *call) count(cred auth.Credential, g grant, a ask, resp *http.Response, began time.Time) {
+func (c *call) count(cred auth.Credential, g grant, a endpoint.Request, resp *http.Response, began time.Time) {
 	who := cred.Name
 	if g.value.IsZero() {
 		who = ""
@@ -197,21 +202,20 @@ func (c *call) count(cred auth.Credential, g grant, a ask, resp *http.Response, 
 		return
 	}
 	spentOn := ""
-	if resp.StatusCode == http.StatusOK && c.classOf(cred, a).costly() {
+	if resp.StatusCode == http.StatusOK && c.classOf(cred, a).Counted() {
 		spentOn = c.name
 	}
-	b, news := c.ep.budgets.learn(resp.Header, who, spentOn, began)
-	if !news {
+	b, crossed := c.ep.limits.Learn(resp.Header, who, spentOn, began)
+	if !crossed {
 		return
 	}
 	attrs := []any{
-		"endpoint", c.ep.name, "credential", orElse(who, "anonymous"), "limit", b.Limit, "remaining", b.Remaining,
-		"more", b.MoreAt().UTC().Format(time.RFC3339),
+		"endpoint", c.ep.Name, "credential", cmp.Or(who, "anonymous"), "limit", b.Limit, "remaining", b.Remaining,
+		"reset_at", b.MoreAt().UTC().Format(time.RFC3339),
 	}
 	if b.Remaining == 0 {
-		c.o.Log.Warn("nothing is left of a limit: until there is more, what is cached is served, and manifests that are not "+
-			"can't be had", attrs...)
+		c.o.Log.Warn("rate limit exhausted; serving cached content until it resets", attrs...)
 		return
 	}
-	c.o.Log.Warn("little is left of a limit", attrs...)
+	c.o.Log.Warn("rate limit nearly exhausted", attrs...)
 }

@@ -184,8 +184,8 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 		if came, err := gets(t.Context(), r, "app", 1); came != 1 {
 			t.Error(err)
 		}
-		if n := strings.Count(log.String(), "level=WARN"); n != 2 || !strings.Contains(log.String(), "little is left of a limit") ||
-			!strings.Contains(log.String(), "nothing is left of a limit") {
+		if n := strings.Count(log.String(), "level=WARN"); n != 2 || !strings.Contains(log.String(), "rate limit nearly exhausted") ||
+			!strings.Contains(log.String(), "rate limit exhausted; serving cached content until it resets") {
 			t.Errorf("log:\n%s", log.String())
 		}
 	}, func(o *upstream.Options) { o.Log = textLog(&log) })

@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // tokenKey says what a token is for, and whose it is.
 type tokenKey struct {
-	endpoint origin // where it is shown
-	realm    string // where it came from
+	endpoint endpoint.Origin // where it is shown
+	realm    string          // where it came from
 	service  string
 	scope    string
 	who      identity
@@ -51,7 +53,7 @@ func newToken(value string, life time.Duration, fetched time.Time) *token {
 // fetched is the outcome of a token request, shared by all who waited for it.
 type fetched struct {
 	token *token
-	steps []Step
+	steps []fault.Step
 	err   error
 }
 
@@ -170,7 +172,7 @@ func (t *tokens) fetch(ctx context.Context, k tokenKey, call *tokenCall) {
 func (t *tokens) keep(k tokenKey, call *tokenCall) {
 	out := call.out
 	if out.token == nil {
-		if r, ok := refusalIn(out.err); ok && r.status < 500 && r.status != 429 && k.who != (identity{}) {
+		if r, ok := fault.RefusalIn(out.err); ok && r.Status < 500 && r.Status != 429 && k.who != (identity{}) {
 			t.sweep()
 			t.no[k] = refusedToken{until: time.Now().Add(refusedFor), out: out}
 		}

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash"
@@ -18,6 +17,9 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
 )
 
 const (
@@ -60,20 +62,20 @@ type transfer struct {
 
 	cur      io.ReadCloser      // nil: to be opened
 	release  context.CancelFunc // of what cur holds
-	step     Step               // how cur came
+	step     fault.Step         // how cur came
 	opened   time.Time
 	unsized  bool   // cur came without a length: its end is all that tells one
 	early    denial // cur ended cleanly before its time, at endedAt, which nothing has explained yet
 	endedAt  int64
-	gained   int64              // bytes since the last break
-	breaks   int                // in a row, at this endpoint, with little in between
-	leave    bool               // the endpoint is too slow, or sends what is wrong
-	over     map[*endpoint]bool // those that have said what will not change
-	denied   []denial           // sizes that endpoints have said, other than claim
-	attempts int                // rounds since the last byte
-	waited   time.Duration      // for the upstream, since the rate was last looked at
-	brought  int64              // bytes in that time
-	crawls   int                // times in a row that there were too few
+	gained   int64            // bytes since the last break
+	breaks   int              // in a row, at this endpoint, with little in between
+	leave    bool             // the endpoint is too slow, or sends what is wrong
+	over     map[*target]bool // those that have said what will not change
+	denied   []denial         // sizes that endpoints have said, other than claim
+	attempts int              // rounds since the last byte
+	waited   time.Duration    // for the upstream, since the rate was last looked at
+	brought  int64            // bytes in that time
+	crawls   int              // times in a row that there were too few
 	wait     *backoff.ExponentialBackOff
 	err      error // how it ended
 }
@@ -81,7 +83,7 @@ type transfer struct {
 func newTransfer(ctx context.Context, c *call, d oci.Digest, w flight.Want) *transfer {
 	t := &transfer{
 		ctx: ctx, c: c, digest: d, pos: w.From, end: w.To, size: -1, part: w.Part, by: w.By,
-		over: make(map[*endpoint]bool),
+		over: make(map[*target]bool),
 		wait: &backoff.ExponentialBackOff{
 			InitialInterval: 200 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 10 * time.Second,
 		},
@@ -150,7 +152,7 @@ func (t *transfer) Read(p []byte) (int, error) {
 			t.finish(io.EOF)
 			return n, io.EOF
 		case errors.Is(err, io.EOF) && t.decoded() != nil: // a clean end before the content's
-			t.finish(t.c.wrap(t.wrong(ContentEncoding, "identity", t.coded)))
+			t.finish(t.c.wrap(t.wrong(fault.ContentEncoding, "identity", t.coded)))
 			return 0, t.err
 		case slow != nil && t.crawls+1 >= max(2, len(t.c.endpoints)):
 			t.broke(slow)
@@ -185,8 +187,8 @@ func (t *transfer) slow(n int, d time.Duration) error {
 		t.crawls = 0
 		return nil
 	}
-	return &ContentError{
-		Kind: ContentSlow, Want: fmt.Sprintf("%d bytes in %s", slowBytes, slowTime),
+	return &fault.ContentError{
+		Kind: fault.ContentSlow, Want: fmt.Sprintf("%d bytes in %s", slowBytes, slowTime),
 		Got: fmt.Sprintf("%d bytes in %s", brought, waited.Round(time.Second)),
 	}
 }
@@ -239,10 +241,10 @@ func (t *transfer) broke(err error) {
 		err = io.ErrUnexpectedEOF // a clean end before the end is none
 	}
 	t.hash = nil // the rest comes by another answer
-	t.step.Name, t.step.Took, t.step.Err = StepBody, time.Since(t.opened), err
-	t.c.trace(t.step)
+	t.step.Name, t.step.Took, t.step.Err = fault.StepBody, time.Since(t.opened), err
+	t.c.trace.Add(t.step)
 	t.close()
-	f := &fault{err: err, step: t.step, stage: StepBody}
+	f := &fault.Failure{Err: err, Step: t.step, Stage: fault.StepBody}
 	switch {
 	case clean && t.early.ep == t.c.ep && t.endedAt == t.pos: // twice in the same place: it has no more
 		f = t.deny(t.pos)
@@ -255,10 +257,10 @@ func (t *transfer) broke(err error) {
 	}
 	t.blame()
 	t.c.failed(f)
-	if e, ok := errors.AsType[*ContentError](f); !ok || !e.Claimed {
+	if e, ok := errors.AsType[*fault.ContentError](f); !ok || !e.Claimed {
 		t.c.note(t.ctx, blobs, f)
 	}
-	if _, bad := errors.AsType[*ContentError](err); bad {
+	if _, bad := errors.AsType[*fault.ContentError](err); bad {
 		t.leave = true
 	}
 }
@@ -295,7 +297,7 @@ func (t *transfer) reopen() error {
 }
 
 // others reports whether somebody else may have the rest.
-func (t *transfer) others(ep *endpoint) bool {
+func (t *transfer) others(ep *target) bool {
 	for _, other := range t.c.endpoints {
 		if other != ep && !t.over[other] {
 			return true
@@ -305,7 +307,7 @@ func (t *transfer) others(ep *endpoint) bool {
 }
 
 // order is in which order endpoints are asked after one that broke: that one first, or after those that are well.
-func (t *transfer) order(broke *endpoint, first bool) []*endpoint {
+func (t *transfer) order(broke *target, first bool) []*target {
 	plan, ready := t.c.plan(blobs)
 	at := slices.Index(plan, broke)
 	switch plan = slices.Delete(plan, at, at+1); {
@@ -321,7 +323,7 @@ func (t *transfer) order(broke *endpoint, first bool) []*endpoint {
 
 // seek asks one endpoint after another until one sends the rest: a round in an order, then, after a pause, as planned.
 // It ends when nobody is left who may change his mind, or when there were rounds enough.
-func (t *transfer) seek(order []*endpoint, first bool) error {
+func (t *transfer) seek(order []*target, first bool) error {
 	most := maxAttempts
 	if first {
 		most = firstAttempts
@@ -330,7 +332,7 @@ func (t *transfer) seek(order []*endpoint, first bool) error {
 		if order == nil {
 			order, _ = t.c.plan(blobs)
 		}
-		order = slices.DeleteFunc(order, func(ep *endpoint) bool { return t.over[ep] })
+		order = slices.DeleteFunc(order, func(ep *target) bool { return t.over[ep] })
 		if t.attempts >= most || len(order) == 0 {
 			return t.c.decide()
 		}
@@ -349,7 +351,7 @@ func (t *transfer) seek(order []*endpoint, first bool) error {
 			}
 			t.over[ep] = !t.worthAnother(err, first)
 		}
-		if t.attempts >= most || !slices.ContainsFunc(order, func(ep *endpoint) bool { return !t.over[ep] }) {
+		if t.attempts >= most || !slices.ContainsFunc(order, func(ep *target) bool { return !t.over[ep] }) {
 			return t.c.decide()
 		}
 		if !t.pause() {
@@ -374,7 +376,7 @@ func (t *transfer) pause() bool {
 
 // openAt asks an endpoint for what is left. It may take share to answer, where there are others to ask; 0: as long as
 // it takes.
-func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
+func (t *transfer) openAt(ep *target, share time.Duration) error {
 	t.c.at(ep)
 	if err := t.enterQueue(); err != nil {
 		t.c.failed(err)
@@ -384,7 +386,7 @@ func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 	ctx, calm, end := hurried(t.ctx, share)
 	err := t.open(ctx, calm)
 	err = t.beyond(err)
-	if e, ok := errors.AsType[*ContentError](err); !ok || !e.Claimed { // else noted once it is known which is right
+	if e, ok := errors.AsType[*fault.ContentError](err); !ok || !e.Claimed { // else noted once it is known which is right
 		t.c.note(t.ctx, blobs, err)
 	}
 	if err != nil {
@@ -399,7 +401,7 @@ func (t *transfer) openAt(ep *endpoint, share time.Duration) error {
 
 // gone is the error of a transfer whose context has ended.
 func (t *transfer) gone() error {
-	return &fault{err: context.Cause(t.ctx), step: Step{Name: StepBody, Host: *t.host.Load(), Err: context.Cause(t.ctx)}}
+	return &fault.Failure{Err: context.Cause(t.ctx), Step: fault.Step{Name: fault.StepBody, Host: *t.host.Load(), Err: context.Cause(t.ctx)}}
 }
 
 func (t *transfer) sleep(d time.Duration) bool {
@@ -414,79 +416,58 @@ func (t *transfer) sleep(d time.Duration) bool {
 }
 
 func retryAfter(err error) time.Duration {
-	r, _ := refusalIn(err)
-	return r.retryAfter
+	r, _ := fault.RefusalIn(err)
+	return r.RetryAfter
 }
 
 // worthAnother reports whether asking again may help. Before the first byte only a broken connection or a stumbling
 // server is given a second chance: somebody waits.
 func (t *transfer) worthAnother(err error, first bool) bool {
-	if _, ok := errors.AsType[*QueueError](err); ok {
+	if _, ok := errors.AsType[*fault.QueueError](err); ok {
 		return false
 	}
-	if r, ok := refusalIn(err); ok {
-		f, _ := errors.AsType[*fault](err)
-		elsewhere := f.step.Name == StepBlobHost
+	if r, ok := fault.RefusalIn(err); ok {
+		f, _ := errors.AsType[*fault.Failure](err)
+		elsewhere := f.Step.Name == fault.StepBlobHost
 		switch {
-		case r.retryAfter > longestWait, first && r.retryAfter > time.Second:
+		case r.RetryAfter > longestWait, first && r.RetryAfter > time.Second:
 			return false
-		case r.status >= 500:
-			return r.status != http.StatusNotImplemented
-		case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden, r.status == http.StatusBadRequest:
-			return elsewhere || !first && r.status != http.StatusBadRequest // a signed URL that has expired
-		case r.status == http.StatusNotFound, r.status == http.StatusGone:
+		case r.Status >= 500:
+			return r.Status != http.StatusNotImplemented
+		case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden, r.Status == http.StatusBadRequest:
+			return elsewhere || !first && r.Status != http.StatusBadRequest // a signed URL that has expired
+		case r.Status == http.StatusNotFound, r.Status == http.StatusGone:
 			return elsewhere && !first
-		case r.status == http.StatusRequestTimeout, r.status == http.StatusTooEarly,
-			r.status == http.StatusTooManyRequests, r.status == http.StatusRequestedRangeNotSatisfiable:
+		case r.Status == http.StatusRequestTimeout, r.Status == http.StatusTooEarly,
+			r.Status == http.StatusTooManyRequests, r.Status == http.StatusRequestedRangeNotSatisfiable:
 			return !first
 		}
 		return false
 	}
-	if e, ok := errors.AsType[*ContentError](err); ok {
-		return !t.part && (!first || e.Kind == ContentRange || e.Kind == ContentStalled)
+	if e, ok := errors.AsType[*fault.ContentError](err); ok {
+		return !t.part && (!first || e.Kind == fault.ContentRange || e.Kind == fault.ContentStalled)
 	}
-	return !final(err) && (!first || broke(err))
-}
-
-// final reports whether an error stays, however often one asks.
-func final(err error) bool {
-	if _, ok := errors.AsType[*RealmError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*RedirectError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*AddressError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*AwayError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*ProxyError](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[*tls.CertificateVerificationError](err)
-	return ok
+	return !fault.IsPermanent(err) && (!first || fault.IsBroken(err))
 }
 
 // open asks for what is left of the range, and leaves an answer that begins with it in cur.
 func (t *transfer) open(ctx context.Context, calm func()) error {
 	a := t.c.blobAsk(t.digest)
-	a.from = t.pos
+	a.From = t.pos
 	ranged := t.pos > 0 || !t.whole
 	if ranged {
 		last := ""
 		if t.end >= 0 {
 			last = fmt.Sprint(t.end - 1)
 		}
-		a.header = http.Header{"Range": {fmt.Sprintf("bytes=%d-%s", t.pos, last)}}
+		a.Header = http.Header{"Range": {fmt.Sprintf("bytes=%d-%s", t.pos, last)}}
 	}
 	resp, err := t.ask(ctx, a, ranged)
 	calm()
 	if err != nil {
 		return err
 	}
-	t.step, t.opened = t.c.steps[len(t.c.steps)-1], time.Now()
+	t.step, t.opened = *t.c.trace.Last(), time.Now()
 	t.host.Store(&resp.host)
 	if err := t.take(resp, ranged); err != nil {
 		resp.Body.Close()
@@ -497,7 +478,7 @@ func (t *transfer) open(ctx context.Context, calm func()) error {
 }
 
 // ask makes the request: parts of a blob go to where the registry has sent us for another part.
-func (t *transfer) ask(ctx context.Context, a ask, ranged bool) (*answer, error) {
+func (t *transfer) ask(ctx context.Context, a endpoint.Request, ranged bool) (*answer, error) {
 	if ranged {
 		return t.c.part(ctx, a, t.digest, !t.opened.IsZero())
 	}
@@ -506,7 +487,7 @@ func (t *transfer) ask(ctx context.Context, a ask, ranged bool) (*answer, error)
 
 // take checks an answer against what was asked.
 func (t *transfer) take(resp *answer, ranged bool) error {
-	if coding := encoding(resp.Header); coding != "" {
+	if coding := header.Coding(resp.Header); coding != "" {
 		if err := t.takeCoded(resp); err != nil {
 			return err
 		}
@@ -515,12 +496,12 @@ func (t *transfer) take(resp *answer, ranged bool) error {
 		return t.takePart(resp, ranged)
 	}
 	total := resp.ContentLength
-	if isHTML(resp.Header) && (total < 0 || total != t.end) &&
+	if header.IsHTML(resp.Header) && (total < 0 || total != t.end) &&
 		resp.Header.Get("Docker-Content-Digest") != t.digest.String() {
-		return t.wrong(ContentNotRegistry, "a blob", "a web page")
+		return t.wrong(fault.ContentNotRegistry, "a blob", "a web page")
 	}
 	if t.part && t.pos > 0 {
-		return t.wrong(ContentRange, fmt.Sprintf("bytes %d-%d", t.pos, t.end-1), "the whole blob")
+		return t.wrong(fault.ContentRange, fmt.Sprintf("bytes %d-%d", t.pos, t.end-1), "the whole blob")
 	}
 	if err := t.learnSize(total); err != nil {
 		return err
@@ -538,18 +519,18 @@ func (t *transfer) take(resp *answer, ranged bool) error {
 func (t *transfer) takeCoded(resp *answer) error {
 	total := resp.ContentLength
 	if resp.StatusCode == http.StatusPartialContent {
-		r, _ := parseContentRange(resp.Header.Get("Content-Range"))
-		total = r.size
+		r, _ := header.ParseRange(resp.Header.Get("Content-Range"))
+		total = r.Size
 	}
 	want := t.claim
 	if want == 0 && t.whole {
 		want = t.end
 	}
 	if want > 0 && total >= 0 && total != want {
-		return t.denyCoded(total, oneLine(resp.Header.Get("Content-Encoding"), 80))
+		return t.denyCoded(total, fault.OneLine(resp.Header.Get("Content-Encoding"), 80))
 	}
 	if resp.StatusCode == http.StatusOK && t.pos == 0 {
-		t.coded, t.hash = oneLine(resp.Header.Get("Content-Encoding"), 80), t.digest.Algorithm().Hash()
+		t.coded, t.hash = fault.OneLine(resp.Header.Get("Content-Encoding"), 80), t.digest.Algorithm().Hash()
 	}
 	return nil
 }
@@ -559,33 +540,33 @@ func (t *transfer) decoded() error {
 	if t.hash == nil || digest.NewDigest(t.digest.Algorithm(), t.hash) == t.digest {
 		return nil
 	}
-	return t.wrong(ContentEncoding, "identity", t.coded)
+	return t.wrong(fault.ContentEncoding, "identity", t.coded)
 }
 
 func (t *transfer) takePart(resp *answer, ranged bool) error {
 	got := resp.Header.Get("Content-Range")
-	r, ok := parseContentRange(got)
+	r, ok := header.ParseRange(got)
 	length := resp.ContentLength
-	if ok && t.claim > 0 && r.from == t.pos && r.end == r.size && r.size < t.end {
-		return t.learnSize(r.size) // all that there is: it is the size that is another
+	if ok && t.claim > 0 && r.From == t.pos && r.End == r.Size && r.Size < t.end {
+		return t.learnSize(r.Size) // all that there is: it is the size that is another
 	}
-	right := ok && r.from == t.pos && (t.end >= 0 && r.end == t.end || t.end < 0 && r.size == r.end) &&
-		(length < 0 || length == r.end-r.from)
+	right := ok && r.From == t.pos && (t.end >= 0 && r.End == t.end || t.end < 0 && r.Size == r.End) &&
+		(length < 0 || length == r.End-r.From)
 	switch {
 	case !ranged:
-		return t.wrong(ContentRange, "the whole blob", "a part of it")
+		return t.wrong(fault.ContentRange, "the whole blob", "a part of it")
 	case guard.ContentRange && !right:
 		last := ""
 		if t.end >= 0 {
 			last = fmt.Sprint(t.end - 1)
 		}
-		return t.wrong(ContentRange, fmt.Sprintf("bytes %d-%s", t.pos, last),
-			fmt.Sprintf("%q with %d bytes", oneLine(got, 80), length))
+		return t.wrong(fault.ContentRange, fmt.Sprintf("bytes %d-%s", t.pos, last),
+			fmt.Sprintf("%q with %d bytes", fault.OneLine(got, 80), length))
 	}
-	if err := t.learnSize(r.size); err != nil {
+	if err := t.learnSize(r.Size); err != nil {
 		return err
 	}
-	t.end, t.unsized = r.end, false
+	t.end, t.unsized = r.End, false
 	t.cur = resp.Body
 	return nil
 }
@@ -600,22 +581,22 @@ func (t *transfer) skip(n int64) error {
 		err = io.ErrUnexpectedEOF
 	}
 	step := t.step
-	step.Name, step.Took, step.Err = StepBody, time.Since(t.opened), fmt.Errorf("after %d bytes of %d to skip: %w", m, n,
+	step.Name, step.Took, step.Err = fault.StepBody, time.Since(t.opened), fmt.Errorf("after %d bytes of %d to skip: %w", m, n,
 		err)
-	t.c.trace(step)
-	return &fault{err: step.Err, step: step}
+	t.c.trace.Add(step)
+	return &fault.Failure{Err: step.Err, Step: step}
 }
 
 // wrong is an answer that is not what was asked for.
-func (t *transfer) wrong(kind ContentKind, want, got string) *fault {
-	return t.wrongBy(&ContentError{Kind: kind, Want: want, Got: got})
+func (t *transfer) wrong(kind fault.ContentKind, want, got string) *fault.Failure {
+	return t.wrongBy(&fault.ContentError{Kind: kind, Want: want, Got: got})
 }
 
-func (t *transfer) wrongBy(err *ContentError) *fault {
+func (t *transfer) wrongBy(err *fault.ContentError) *fault.Failure {
 	step := t.step
 	step.Err = err
-	if n := len(t.c.steps); n > 0 {
-		t.c.steps[n-1].Err = err
+	if last := t.c.trace.Last(); last != nil {
+		last.Err = err
 	}
-	return &fault{err: err, step: step}
+	return &fault.Failure{Err: err, Step: step}
 }

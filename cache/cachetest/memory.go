@@ -236,18 +236,11 @@ func (x *Index) Write(used []cache.Access, removed []oci.Digest) error {
 	return nil
 }
 
-// All yields a snapshot.
-func (x *Index) All() iter.Seq2[cache.Access, error] {
-	return func(yield func(cache.Access, error) bool) {
-		x.mu.Lock()
-		used := maps.Clone(x.used)
-		x.mu.Unlock()
-		for _, a := range used {
-			if !yield(a, nil) {
-				return
-			}
-		}
-	}
+// Load returns a copy.
+func (x *Index) Load() (map[oci.Digest]cache.Access, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return maps.Clone(x.used), nil
 }
 
 // Writes is how many batches were written.

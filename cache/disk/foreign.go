@@ -9,7 +9,7 @@ import (
 
 // ours are the names, or the beginnings of names, that a mirror's folder has in it.
 var ours = []string{
-	lockFile, blobsDir, spoolDir, bootFile, scrubFile, "index.db", "state.db", "lost+found", ".",
+	lockFile, blobsDir, spoolDir, bootFile, scrubFile, "recency.bin", "index.db", "state.db", "lost+found", ".",
 }
 
 // mostNamed is how many foreign files a warning names.

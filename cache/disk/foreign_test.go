@@ -26,7 +26,7 @@ func TestFolderWithFilesOfOthers(t *testing.T) {
 		}
 		return b.String()
 	}
-	for _, name := range []string{"index.db", "state.db", "state.db.good", "index.db.bad-20260101", "lost+found", ".keep"} {
+	for _, name := range []string{"recency.bin", "index.db", "state.db", "state.db.good", "recency.bin.bad-20260101", "lost+found", ".keep"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}

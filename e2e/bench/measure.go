@@ -75,7 +75,7 @@ func with(ctx context.Context, l *lab, name string, k kind, do func(up, s *subje
 	return nil
 }
 
-// measureHerd: 50 clients pull 100 MB at once that nobody has, from an upstream that gives each connection 50 MB/s; and
+// measureHerd: 50 clients pull 100 MB at once that are not cached, from an upstream that gives each connection 50 MB/s; and
 // one client alone, for comparison.
 func measureHerd(ctx context.Context, l *lab, x images, into *results) error {
 	for _, name := range []string{direct, distribution, nginxCache, nginxStatic, mirror} {
@@ -113,7 +113,7 @@ func measureHerd(ctx context.Context, l *lab, x images, into *results) error {
 	return nil
 }
 
-// measureCold: one client, that checks digests, pulls what nobody has.
+// measureCold: one client, that checks digests, pulls an image that is not cached.
 func measureCold(ctx context.Context, l *lab, x images, into *results) error {
 	for _, c := range []struct {
 		key   string
@@ -213,7 +213,7 @@ func measureRate(ctx context.Context, l *lab, x images, into *results) error {
 	return nil
 }
 
-// measureThousand: a thousand clients, each with connections of its own, pull one image that nobody has, and check all
+// measureThousand: a thousand clients, each with connections of its own, pull one image that is not cached, and check all
 // digests. nginx knows no tokens, so its upstream asks for none.
 func measureThousand(ctx context.Context, l *lab, x images, into *results) error {
 	for _, c := range []struct {
@@ -255,7 +255,7 @@ func measureThousand(ctx context.Context, l *lab, x images, into *results) error
 	return nil
 }
 
-// measureSlow: one client pulls what nobody has from an upstream that gives each connection 20 MB/s.
+// measureSlow: one client pulls an image that is not cached from an upstream that gives each connection 20 MB/s.
 func measureSlow(ctx context.Context, l *lab, x images, into *results) error {
 	for _, name := range []string{direct, distribution, nginxCache, mirror} {
 		err := with(ctx, l, name, kind{rate: lowRate}, func(up, s *subject) error {
@@ -278,8 +278,8 @@ func measureSlow(ctx context.Context, l *lab, x images, into *results) error {
 	return nil
 }
 
-// measureCut: one client pulls what nobody has from an upstream that closes the connection after every 20 MB. Who does
-// not survive that has no figures but "fails".
+// measureCut: one client pulls an image that is not cached from an upstream that closes the connection
+// after every 20 MB. A server that does not survive that has no figures but "fails".
 func measureCut(ctx context.Context, l *lab, x images, into *results) error {
 	for _, name := range []string{distribution, nginxCache, mirror} {
 		err := with(ctx, l, name, kind{cut: cutAfter}, func(up, s *subject) error {

@@ -26,7 +26,7 @@ const (
 // giantRates are the speeds, in bytes per second, of the clients that do not read the giant to its end.
 var giantRates = []int{100_000, 1 * mb, 5 * mb, 20 * mb, 40 * mb}
 
-// measureGiant: 50 clients of mixed speeds want 10 GiB that nobody has. Those that read at full speed check all of it;
+// measureGiant: 50 clients of mixed speeds want 10 GiB that are not cached. Those that read at full speed check all of it;
 // the others read for as long as those take.
 func measureGiant(ctx context.Context, l *lab, _ images, into *results) error {
 	x, err := l.giant()

@@ -81,7 +81,7 @@ func profile(ctx context.Context, args []string) (err error) {
 		return fmt.Errorf("merge the profiles: %w", err)
 	}
 	for _, m := range merged.Mapping {
-		m.File = filepath.Base(m.File) // where the binary was is nobody's business
+		m.File = filepath.Base(m.File) // the path of the binary does not matter
 	}
 	var b bytes.Buffer
 	if err := merged.Write(&b); err != nil {

@@ -39,7 +39,7 @@ func median(list []float64) float64 {
 	}
 }
 
-// most is the largest of all runs: what must never happen is no matter of medians.
+// most is the largest of all runs: medians don't count for what must never happen.
 func (r *results) most(key, subject string) float64 {
 	list := r.runs[key][subject]
 	if len(list) == 0 {

@@ -50,11 +50,11 @@ func acts() []*act {
 		},
 		{
 			number: 13, title: "The :latest trap", scene: trouble.Healthy("latest", "", 4<<10), play: moving,
-			story: "Two nodes pull app:v1, and somebody pushes over it in between.",
+			story: "Two nodes pull app:v1, and a push moves the tag in between.",
 		},
 		{
 			number: 14, title: "imagePullSecrets are missing", scene: trouble.By("private"), play: fails,
-			story: "Nobody has a login. The registry does not tell a private image from one that isn't there.",
+			story: "No side has a login. The registry does not tell a private image from one that isn't there.",
 		},
 		{
 			number: 15, title: "The credential has expired", scene: trouble.By("expired"), play: fails,
@@ -78,7 +78,7 @@ func acts() []*act {
 		},
 		{
 			number: 20, title: "The zombie image", scene: trouble.Healthy("zombie", "tags: {maxAge: 0s}", 4<<10), play: zombie,
-			story: "Somebody pushes over app:v1; then the registry is down.",
+			story: "A push moves app:v1; then the registry is down.",
 		},
 	}
 }
@@ -108,7 +108,7 @@ func moving(ctx context.Context, s *stage, p *trouble.Place) error {
 	if err := s.pulls(ctx, p.Ref()); err != nil {
 		return err
 	}
-	s.page.part("", "0", "Within maxAge (1 minute, unless set) all nodes get the same. Who got which digest over time, and "+
+	s.page.part("", "0", "Within maxAge (1 minute, unless set) all nodes get the same. A history of digests by client, and "+
 		"pins, are not built yet.")
 	return nil
 }
@@ -143,7 +143,7 @@ func limit(ctx context.Context, s *stage, p *trouble.Place) error {
 		return err
 	}
 	other := p.Host + "/acme/app:v2"
-	s.page.part("", "0", "What nobody has pulled yet has to wait:")
+	s.page.part("", "0", "An image that is not cached has to wait:")
 	if _, err := s.pull(ctx, "with", s.with, other); err == nil {
 		return fmt.Errorf("%s was pulled", other)
 	}

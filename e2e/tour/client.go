@@ -21,7 +21,7 @@ import (
 	"github.com/registrymirror/mirror/e2e/internal/trouble"
 )
 
-// client is somebody who pulls.
+// client is a program that pulls.
 type client struct {
 	pull  func(ctx context.Context, ref string) (digest string, err error)
 	close func()
@@ -32,7 +32,7 @@ func clients(ctx context.Context, who, dir string, m *mirrord.Mirror, places []*
 	direct, nowhere := make(map[string]string), make(map[string]string)
 	for _, p := range places {
 		direct[p.Host] = p.Direct
-		nowhere[p.Host] = cmp.Or(p.Node, "http://127.0.0.1:9") // where the node goes on by itself, or nobody
+		nowhere[p.Host] = cmp.Or(p.Node, "http://127.0.0.1:9") // where the node goes on by itself; nil: nowhere
 	}
 	line, ok := installed()
 	if who == "containerd" && !ok {

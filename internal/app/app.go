@@ -23,8 +23,8 @@ import (
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/cache"
-	"github.com/registrymirror/mirror/cache/boltindex"
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/cache/recency"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/kube"
@@ -63,7 +63,7 @@ type App struct {
 	sites  *sites
 
 	store     *disk.Store
-	index     *boltindex.Index
+	index     *recency.Index
 	db        *state.DB
 	catalog   *catalog.Catalog
 	cache     *cache.Cache
@@ -179,9 +179,7 @@ func (a *App) open(ctx context.Context, c *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if a.index, err = boltindex.Open(filepath.Join(c.Cache.Dir, "index.db"), a.log); err != nil {
-		return err
-	}
+	a.index = recency.Open(c.Cache.Dir, a.log)
 	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{
 		Log: a.log, Expendable: []string{"refs", "tags"}, Owner: catalog.Owner, Age: catalog.Age,
 	})

@@ -29,9 +29,9 @@ type Rules struct {
 	Bans   []Ban
 }
 
-// Ban says who may not import what, whatever the floors say.
+// Ban forbids packages an import, whatever the floors say.
 type Ban struct {
-	Who     []string // empty: everybody
+	Who     []string // empty: all
 	But     []string // except these
 	Import  []string // packages of the module
 	Foreign []string // packages of others

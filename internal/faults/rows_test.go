@@ -49,12 +49,12 @@ var rows = []row{
 	{id: "F31", what: "no inode left", shown: "cache TestNoSpaceForASpool", plan: failingCalls(syscall.ENOSPC, cachetest.Create)},
 	{id: "F32", what: "disk of 64 KiB, 1 or 4 MiB a second", plan: planSlowDisk},
 	{id: "F33", what: "stored blob cut, longer, gone, empty, flipped, zeroed", shown: "cache/disk TestScrubFindsDamage, TestVerify, TestSuspects", plan: planDamage},
-	{id: "F34", what: "index damaged, of another version, or gone", shown: "cache/boltindex TestDamage, TestDamageWhileOpen, FuzzOpen; internal/state TestDamageAnywhere"},
+	{id: "F34", what: "index damaged, of another version, or gone", shown: "cache/recency TestDamage, TestDamageWhileOpen, FuzzLoad; internal/state TestDamageAnywhere"},
 	{id: "F35", what: "junk, foreign files, planted links", shown: "cache/disk TestForeignFiles, TestOpenRefuses"},
 	{id: "F36", what: "second process on the folder", shown: "cache/disk TestLockedByAnotherProcess; e2e TestSecondProcess", share: 20, plan: planSecond},
 	{id: "F37", what: "killed at a named point", shown: "e2e TestKillAtPoints"},
 	{id: "F38", what: "killed at random", shown: "e2e TestKillAtRandom"},
-	{id: "F39", what: "power loss", shown: "cache/disk TestPowerLossAtEveryCall, TestFaultsAndPowerLosses; cache/boltindex TestPowerLoss; " +
+	{id: "F39", what: "power loss", shown: "cache/disk TestPowerLossAtEveryCall, TestFaultsAndPowerLosses; cache/recency TestPowerLoss; " +
 		"internal/state TestPowerLoss"},
 	{id: "F40", what: "stop with pulls under way", shown: "server TestStopLetsRunningPullsFinish; e2e TestGracefulStop, TestDrainEnds", share: 50, plan: planStop},
 	{id: "F41", what: "killed for lack of memory", shown: "e2e TestKillAtRandom: the kernel sends the same SIGKILL. That little memory is needed is measured, not tested here"},

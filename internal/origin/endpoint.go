@@ -167,7 +167,7 @@ func (e *endpoint) swallow(ln net.Listener) {
 	}
 }
 
-// track keeps the connections that are open. A hijacked one is forgotten by whoever took it.
+// track keeps the connections that are open. A hijacked one belongs to its new owner.
 func (e *endpoint) track(c net.Conn, s http.ConnState) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -277,7 +277,7 @@ func TestCuts(t *testing.T) {
 	}
 }
 
-// A reset behind the last byte is there for who looks.
+// A reset behind the last byte is seen by a client that reads on.
 func TestResetBehindTheLastByte(t *testing.T) {
 	t.Parallel()
 	o, url, b := blobs(t, origin.Options{})
@@ -307,7 +307,7 @@ func TestDropsAndMisbehavingLengths(t *testing.T) {
 		{"no answer", origin.Fault{Drop: true}, io.EOF},
 		{"a reset for an answer", origin.Fault{Drop: true, Reset: true}, syscall.ECONNRESET},
 		{"a negative length", origin.Fault{Length: "-1"}, nil},
-		{"a length that is no number", origin.Fault{Length: "many"}, nil},
+		{"a length that is not a number", origin.Fault{Length: "many"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Limit is how many manifests who asks may GET, as Docker Hub has it: neither HEAD nor blobs are counted, the good answers
+// Limit is how many manifests a limited account or address may GET, as Docker Hub has it: neither HEAD nor blobs are counted, the good answers
 // say what is left, and nothing says when there is more.
 type Limit struct {
 	Manifests int           // 0: as many as they like
@@ -45,7 +45,7 @@ func (g *Origin) limited(w *wanted, r *http.Request, a *answer) *answer {
 	return a
 }
 
-// Spent is how many manifests were given to who is limited.
+// Spent is how many manifests were given within limits.
 func (g *Origin) Spent() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()

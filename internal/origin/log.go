@@ -91,7 +91,7 @@ func (g *Origin) enter(w *wanted, r *http.Request) *entry {
 		if s := e.snapshot(); w.match(s) {
 			select {
 			case w.ch <- s:
-			default: // somebody else was first
+			default: // another one was first
 			}
 		}
 	}

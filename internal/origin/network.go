@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Network is one in memory, for tests in a bubble of testing/synctest: who waits for its bytes is durably blocked, so
+// Network is one in memory, for tests in a bubble of testing/synctest: a goroutine that waits for its bytes is durably blocked, so
 // time goes on while everybody waits. Its addresses look like those of loopback. What has been written and was not read
 // yet is readable after the writer has closed or reset the connection, as with TCP where it has arrived.
 //
@@ -106,7 +106,7 @@ func (l *netListener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close stops listening, and resets connections that nobody has accepted.
+// Close stops listening, and resets connections that were not accepted.
 func (l *netListener) Close() error {
 	l.once.Do(func() {
 		l.n.mu.Lock()
@@ -130,14 +130,14 @@ func (l *netListener) Addr() net.Addr { return netAddr(l.addr) }
 // half is one direction of a connection.
 type half struct {
 	limit    int
-	readable chan struct{} // capacity 1: something may have changed for who reads
-	writable chan struct{} // capacity 1: and for who writes
+	readable chan struct{} // capacity 1: something may have changed for readers
+	writable chan struct{} // capacity 1: and for writers
 
 	mu   sync.Mutex // guards all below
 	buf  []byte     // buf[from:] is on its way
 	from int
 	end  error // what the reader gets behind it; nil: more may come
-	gone bool  // nobody reads any more
+	gone bool  // there is no reader any more
 }
 
 func newHalf(limit int) *half {
@@ -169,7 +169,7 @@ func (h *half) take(p []byte) (int, error, bool) {
 		}
 		return n, nil, true
 	case h.end != nil:
-		poke(h.readable) // for others who read
+		poke(h.readable) // for other readers
 		return 0, h.end, true
 	}
 	return 0, nil, false

@@ -68,7 +68,7 @@ func TestNetworkEnds(t *testing.T) {
 	}
 }
 
-// A writer waits for room, and who waits notices what happens to the other end.
+// A writer waits for room, and notices meanwhile what happens to the other end.
 func TestNetworkWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestNetworkRefuses(t *testing.T) {
 	}
 	_ = l.Close()
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("read of a connection that nobody accepted: %v", err)
+		t.Errorf("read of a connection that was not accepted: %v", err)
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept: %v", err)

@@ -17,7 +17,7 @@ type Options struct {
 	TLS         bool
 	Certificate Certificate // quirks of the certificate, with TLS
 	HTTP2       bool        // offer h2, with TLS. Faults of the connection are then resets of the stream
-	Auth        Auth        // zero: nobody is asked who they are
+	Auth        Auth        // zero: no login is asked for
 	Rate        int         // bytes per second of a body, 0: unlimited
 	Header      http.Header // added to each answer of the registry under /v2/, such as ratelimit-remaining
 	Limit       Limit       // zero: none
@@ -55,7 +55,7 @@ type Origin struct {
 	log      []*entry
 	watchers []*watcher
 	tokens   map[string]grant
-	spent    map[string]int // of a limit, by who asks
+	spent    map[string]int // of a limit, by account or address
 	username string
 	password string
 	epoch    int // of addresses on the blob host

@@ -117,7 +117,7 @@ func TestPull(t *testing.T) {
 					}
 					tr := tar.NewReader(bytes.NewReader(b))
 					if _, err := tr.Next(); err != nil {
-						t.Errorf("a layer is no tar: %v", err)
+						t.Errorf("a layer is not a tar: %v", err)
 					}
 					if _, err := tr.Next(); err != io.EOF {
 						t.Errorf("behind the file of a layer: %v", err)

@@ -27,7 +27,7 @@ type Play struct {
 // Line is the answer to requests that fit. Of several that fit the first one answers.
 type Line struct {
 	At     string // URL without query, as in "{aside}/token"; empty: manifests at the registry
-	As     string // "nobody", "login", "token", "stale"; empty: anybody
+	As     string // "anonymous", "login", "token", "stale"; empty: any
 	Status int
 	Header []string // "Name: value"
 	Body   string   // not sent to a HEAD
@@ -67,7 +67,7 @@ func Perform(t testing.TB, p Play) *Stage {
 }
 
 // Asked is the requests so far, and forgets them: "GET {aside}/token?service=x login 200", with "manifest" for the
-// path of the play's manifest. The third word is who asked: "nobody", "login", "token", "stale", or "stranger" for an
+// path of the play's manifest. The third word is the kind of login: "anonymous", "login", "token", "stale", or "stranger" for an
 // Authorization that the play does not know.
 func (s *Stage) Asked() []string {
 	s.mu.Lock()
@@ -96,7 +96,7 @@ func (s *Stage) Blank(text string) string {
 func (s *Stage) at(host string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		as, where := s.who(r), host+r.URL.Path
+		as, where := s.identity(r), host+r.URL.Path
 		what := host + r.URL.RequestURI()
 		if where == "{registry}/v2/"+PlayRepository+"/manifests/"+PlayTag {
 			where, what = "", "manifest"
@@ -111,15 +111,15 @@ func (s *Stage) at(host string) http.Handler {
 	})
 }
 
-// who needs mu.
-func (s *Stage) who(r *http.Request) string {
+// identity is the kind of login of a request. The caller holds mu.
+func (s *Stage) identity(r *http.Request) string {
 	value := r.Header.Get("Authorization")
 	token, bearer := strings.CutPrefix(value, "Bearer ")
 	stale, known := s.stale[token]
 	user, password, basic := r.BasicAuth()
 	switch {
 	case value == "":
-		return "nobody"
+		return "anonymous"
 	case bearer && known && stale:
 		return "stale"
 	case bearer && known:

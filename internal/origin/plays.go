@@ -74,7 +74,7 @@ func dockerHub() []Play {
 	const service = "{aside}/token"
 	tokens := elsewhere(service, says("", 200,
 		`{"token":"{token}","access_token":"{token}","expires_in":300,"issued_at":"2026-11-23T12:00:00.000000000Z"}`))
-	ask := says("nobody", 401, hubUnauthorized, hubBearer)
+	ask := says("anonymous", 401, hubUnauthorized, hubBearer)
 	expired := says("stale", 401, hubUnauthorized, hubBearer+`,error="invalid_token"`)
 	hub := []Line{tokens, ask, expired, image("token")}
 	noScope := says("token", 401, hubUnauthorized, hubBearer+`,error="insufficient_scope"`)
@@ -119,7 +119,7 @@ func ghcr() []Play {
 	bearer := `Www-Authenticate: Bearer realm="{registry}/token",service="ghcr.io",scope="repository:library/app:pull"`
 	own := []Line{
 		elsewhere(service, says("", 200, `{"token":"{token}"}`)),
-		says("nobody", 401, error1("UNAUTHORIZED", "authentication required"), bearer), image("token"),
+		says("anonymous", 401, error1("UNAUTHORIZED", "authentication required"), bearer), image("token"),
 	}
 	noToken := func(as string, status int, body string) Line { return elsewhere(service, says(as, status, body)) }
 	play := func(situation, password string, get bool, first ...Line) Play {
@@ -150,7 +150,7 @@ func quay() []Play {
 	bearer := `Www-Authenticate: Bearer realm="{registry}/v2/auth",service="quay.io",scope="repository:library/app:pull"`
 	own := []Line{
 		elsewhere(service, says("", 200, `{"token":"{jwt}"}`)),
-		says("nobody", 401, no, bearer), says("stale", 401, no, bearer), image("token"),
+		says("anonymous", 401, no, bearer), says("stale", 401, no, bearer), image("token"),
 	}
 	play := func(situation, user string, get bool, first ...Line) Play {
 		p := Play{Registry: "quay.io", Situation: situation, User: user, Get: get, Lines: lines(own, first...)}
@@ -195,7 +195,7 @@ func kubernetes() []Play {
 		play("public, from another host", false, at(image(""))),
 		play("no such tag", true, at(says("", 404, error1("MANIFEST_UNKNOWN", `Failed to fetch \"1\"`)))),
 		{
-			Registry: "registry.k8s.io", Situation: "a login that nobody asks for", User: "ci-bot", Password: "password",
+			Registry: "registry.k8s.io", Situation: "a login that is not asked for", User: "ci-bot", Password: "password",
 			Lines: at(image("")),
 		},
 	}
@@ -209,7 +209,7 @@ func google() []Play {
 		" "+resource)
 	own := []Line{
 		elsewhere(service, says("", 200, `{"token":"{token}"}`)),
-		says("nobody", 401, error1("UNAUTHORIZED", "authentication required"),
+		says("anonymous", 401, error1("UNAUTHORIZED", "authentication required"),
 			`Www-Authenticate: Bearer realm="{registry}/v2/token",service="europe-docker.pkg.dev",`+
 				`scope="repository:library/app:pull"`), image("token"),
 	}
@@ -224,7 +224,7 @@ func google() []Play {
 	return []Play{
 		play(ar, "public", "", false),
 		play(ar, "private or missing", "", false, says("token", 403, stranger)),
-		play(ar, "private or missing, by the token service", "", false, elsewhere(service, says("nobody", 403, stranger))),
+		play(ar, "private or missing, by the token service", "", false, elsewhere(service, says("anonymous", 403, stranger))),
 		play(ar, "no permission", login, false,
 			says("token", 403, error1("DENIED", "Permission "+permission+" denied "+resource))),
 		play(ar, "no such tag", "", true, says("token", 404, error1("MANIFEST_UNKNOWN", `Failed to fetch \"1\"`))),

@@ -5,7 +5,7 @@ func publicECR() []Play {
 	const invalid = `{"errors":[{"code":"DENIED","message":"Your Authorization Token is invalid."}]}`
 	own := []Line{
 		elsewhere(service, says("", 200, `{"token":"{token}"}`)),
-		says("nobody", 401, error1("DENIED", "Not Authorized"),
+		says("anonymous", 401, error1("DENIED", "Not Authorized"),
 			`Www-Authenticate: Bearer realm="{registry}/token/",service="public.ecr.aws",scope="aws"`),
 		says("stale", 400, invalid), says("login", 400, invalid), image("token"),
 	}
@@ -30,7 +30,7 @@ func publicECR() []Play {
 }
 
 func privateECR() []Play {
-	ask := text("nobody", 401, typeText, "Not Authorized\n",
+	ask := text("anonymous", 401, typeText, "Not Authorized\n",
 		`Www-Authenticate: Basic realm="{registry}/",service="ecr.amazonaws.com"`)
 	play := func(situation, user string, get bool, first ...Line) Play {
 		p := Play{
@@ -44,7 +44,7 @@ func privateECR() []Play {
 	}
 	return []Play{
 		play("private", "AWS", false),
-		play("private, nobody", "", false),
+		play("private, anonymous", "", false),
 		play("login expired", "AWS", false, says("login", 403,
 			error1("DENIED", "Your authorization token has expired. Reauthenticate and try again."))),
 		play("login expired, in old words", "AWS", true, text("login", 403, typeText, "Your Authorization Token has "+
@@ -64,7 +64,7 @@ func azure() []Play {
 	no := error1("UNAUTHORIZED", "authentication required")
 	own := []Line{
 		elsewhere(service, says("", 200, `{"access_token":"{token}"}`)),
-		says("nobody", 401, no, `Www-Authenticate: Bearer realm="{registry}/oauth2/token",service="acme.azurecr.io",`+
+		says("anonymous", 401, no, `Www-Authenticate: Bearer realm="{registry}/oauth2/token",service="acme.azurecr.io",`+
 			`scope="repository:library/app:pull"`), image("token"),
 	}
 	play := func(situation, user string, get bool, first ...Line) Play {
@@ -77,7 +77,7 @@ func azure() []Play {
 	const user = "00000000-0000-0000-0000-000000000000"
 	return []Play{
 		play("private, token under access_token", user, false),
-		play("private, nobody", "", false, elsewhere(service, says("nobody", 401, no))),
+		play("private, anonymous", "", false, elsewhere(service, says("anonymous", 401, no))),
 		play("wrong login", user, false, elsewhere(service, says("", 401, no))),
 		play("no such tag", user, true, says("token", 404,
 			`{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest tagged by \"1\" is not found","detail":{"Tag":"1"}}]}`)),
@@ -108,10 +108,10 @@ func redHat() []Play {
 	const service = "{aside}/auth/realms/rhcc/protocol/redhat-docker-v2/auth"
 	own := []Line{
 		elsewhere(service, says("", 401, login)),
-		says("nobody", 401, login, `Www-Authenticate: Bearer realm="`+service+`",service="docker-registry"`),
+		says("anonymous", 401, login, `Www-Authenticate: Bearer realm="`+service+`",service="docker-registry"`),
 	}
 	return []Play{
-		{Registry: "registry.redhat.io", Situation: "nobody", Lines: own},
+		{Registry: "registry.redhat.io", Situation: "anonymous", Lines: own},
 		{
 			Registry: "registry.redhat.io", Situation: "wrong password", User: "ci-bot", Password: "login-password",
 			Lines: own,
@@ -126,7 +126,7 @@ func nvidia() []Play {
 		"Required</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
 	own := []Line{
 		elsewhere(service, says("", 200, `{"token":"{token}"}`)),
-		text("nobody", 401, typeHTML, page, bearer), image("token"),
+		text("anonymous", 401, typeHTML, page, bearer), image("token"),
 	}
 	play := func(situation, user string, first ...Line) Play {
 		p := Play{Registry: "nvcr.io", Situation: situation, User: user, Lines: lines(own, first...)}

@@ -4,7 +4,7 @@ func gitlab() []Play {
 	const service = "{aside}/jwt/auth"
 	own := []Line{
 		elsewhere(service, says("", 200, `{"token":"{jwt}"}`)),
-		says("nobody", 401, error1("UNAUTHORIZED", "authentication required"), `Www-Authenticate: Bearer `+
+		says("anonymous", 401, error1("UNAUTHORIZED", "authentication required"), `Www-Authenticate: Bearer `+
 			`realm="{aside}/jwt/auth",service="container_registry",scope="repository:library/app:pull"`), image("token"),
 	}
 	play := func(situation, user string, get bool, first ...Line) Play {
@@ -35,7 +35,7 @@ func harbor() []Play {
 		`unauthorized to access repository: library/app, action: pull"}]}`
 	own := []Line{
 		elsewhere(service, says("", 200, `{"token":"{token}","access_token":"","expires_in":1800,"issued_at":"2026-11-23T12:00:00Z"}`)),
-		says("nobody", 401, no, `Www-Authenticate: Bearer realm="{registry}/service/token",service="harbor-registry",`+
+		says("anonymous", 401, no, `Www-Authenticate: Bearer realm="{registry}/service/token",service="harbor-registry",`+
 			`scope="repository:library/app:pull"`),
 		image("token"), says("", 401, no, `Www-Authenticate: Basic realm="harbor"`),
 	}
@@ -67,7 +67,7 @@ func artifactory() []Play {
 	no := error1("UNAUTHORIZED", "authentication required")
 	own := []Line{
 		elsewhere("{registry}/v2/token", says("", 200, `{"token":"{token}"}`)),
-		says("nobody", 401, no, `Www-Authenticate: Bearer realm="{registry}/v2/token",service="artifactory.example"`,
+		says("anonymous", 401, no, `Www-Authenticate: Bearer realm="{registry}/v2/token",service="artifactory.example"`,
 			`Www-Authenticate: Basic realm="Artifactory Realm"`), image("token"), image("login"),
 	}
 	play := func(situation, user string, get bool, first ...Line) Play {
@@ -79,9 +79,9 @@ func artifactory() []Play {
 	}
 	return []Play{
 		play("Bearer and Basic in two headers", "ci-bot", false),
-		play("Basic and Bearer in one header", "ci-bot", false, says("nobody", 401, no, `Www-Authenticate: Basic `+
+		play("Basic and Bearer in one header", "ci-bot", false, says("anonymous", 401, no, `Www-Authenticate: Basic `+
 			`realm="Artifactory Realm", Bearer realm="/v2/token",service="artifactory.example"`)),
-		play("private, nobody", "", false, elsewhere("{registry}/v2/token", says("", 401, no))),
+		play("private, anonymous", "", false, elsewhere("{registry}/v2/token", says("", 401, no))),
 		play("missing, or refused to it", "ci-bot", true, says("token", 404,
 			`{"errors":[{"code":"MANIFEST_UNKNOWN","message":"The named manifest is not known to the registry.",`+
 				`"detail":{"manifest":"library/app"}}]}`)),
@@ -117,7 +117,7 @@ func distribution() []Play {
 	body := `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":[{"Type":"repository",` +
 		`"Class":"","Name":"library/app","Action":"pull"}]}]}` + "\n"
 	own := []Line{
-		elsewhere(service, says("", 200, `{"token":"{token}"}`)), says("nobody", 401, body, no("")...),
+		elsewhere(service, says("", 200, `{"token":"{token}"}`)), says("anonymous", 401, body, no("")...),
 		says("stale", 401, body, no("invalid_token")...), image("token"),
 	}
 	basic := says("", 401, body, `Www-Authenticate: Basic realm="registry"`)
@@ -134,7 +134,7 @@ func distribution() []Play {
 		play("token", "ci-bot", false, own), expired,
 		play("no permission", "ci-bot", false, lines(own, says("token", 401, body, no("insufficient_scope")...))),
 		play("Basic", "ci-bot", false, []Line{image("login"), basic}),
-		play("Basic, nobody", "", false, []Line{basic}),
+		play("Basic, anonymous", "", false, []Line{basic}),
 		play("Basic, wrong password", "ci-bot", false, []Line{basic}),
 		play("no such repository", "", true, []Line{says("", 404, `{"errors":[{"code":"NAME_UNKNOWN","message":"repository `+
 			`name not known to registry","detail":{"name":"library/app"}}]}`+"\n")}),

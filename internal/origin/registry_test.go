@@ -425,7 +425,7 @@ func TestDownAndUp(t *testing.T) {
 			// The port is not for others.
 			if ln, err := net.Listen("tcp", o.Host()); err == nil {
 				_ = ln.Close()
-				t.Error("somebody else can have the port")
+				t.Error("another process can have the port")
 			}
 			o.Up()
 			remove()

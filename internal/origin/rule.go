@@ -16,7 +16,7 @@ type Rule struct {
 	Repo   string
 	Ref    string                   // tag or digest
 	Match  func(*http.Request) bool // further condition
-	Early  bool                     // also requests that are refused because of who asks
+	Early  bool                     // also requests that are refused for their login
 	Skip   int                      // this many matching requests pass first
 	Times  int                      // then this many go wrong, 0: all
 	Do     Fault

@@ -264,7 +264,7 @@ func (x *exchange) copy(ctx context.Context, to io.Writer, a *answer) bool {
 		if rate > 0 {
 			n = min(n, int64(max(1, rate/100))) // a hundred pieces a second
 			due := start.Add(time.Duration(float64(sent+n) / float64(rate) * float64(time.Second)))
-			if late := time.Since(due); late > 100*time.Millisecond { // who was slow does not catch up in a burst
+			if late := time.Since(due); late > 100*time.Millisecond { // a slow client does not catch up in a burst
 				start = start.Add(late)
 			}
 			if !x.g.sleep(ctx, time.Until(due)) {

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// Auth says whom the registry asks who they are. The zero value asks nobody.
+// Auth says for what the registry asks for a login. The zero value asks for none.
 type Auth struct {
 	Kind      string // "", "basic" or "bearer"
 	Username  string
 	Password  string
 	Identity  string // an identity token that the token service takes, as a refresh token
-	Anonymous bool   // who has no credential may read what is not private
+	Anonymous bool   // requests without a credential may read what is not private
 	// Private says which repositories need the credential. nil: all, or none with Anonymous.
 	Private func(repo string) bool
 
@@ -174,7 +174,7 @@ func (g *Origin) giveToken(r *http.Request) *answer {
 	if a.Kind != "bearer" {
 		return say(http.StatusNotFound, "text/plain; charset=utf-8", []byte("404 page not found\n"))
 	}
-	user, ok := g.who(r)
+	user, ok := g.identity(r)
 	switch {
 	case !ok:
 		status := http.StatusUnauthorized
@@ -208,8 +208,8 @@ func (g *Origin) giveToken(r *http.Request) *answer {
 	return g.issue(t)
 }
 
-// who reads the credential. user is set where there is one, ok where it is right or where there is none.
-func (g *Origin) who(r *http.Request) (user, ok bool) {
+// identity reads the credential. user is set where there is one, ok where it is right or where there is none.
+func (g *Origin) identity(r *http.Request) (user, ok bool) {
 	if username, password, given := r.BasicAuth(); given {
 		return true, g.rightPassword(username, password)
 	}
@@ -254,7 +254,7 @@ func (g *Origin) issue(t grant) *answer {
 	return say(http.StatusOK, "application/json", marshal(body))
 }
 
-// unsignedJWT is a JSON Web Token that nobody signed.
+// unsignedJWT is an unsigned JSON Web Token.
 func unsignedJWT(claims map[string]any) string {
 	enc := base64.RawURLEncoding.EncodeToString
 	return enc([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + enc(marshal(claims)) + "." + enc([]byte("unsigned"))

@@ -12,7 +12,7 @@ import (
 	"syscall"
 )
 
-// variable says where to die. It is taken out of the environment, where whoever reads settings would not know it.
+// variable says where to die. It is taken out of the environment, where readers of settings would not know it.
 const variable = "MIRROR_CRASH"
 
 // fatal is the point to die at, and how often the process may still come there, that time included.

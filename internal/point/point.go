@@ -22,7 +22,9 @@ var Names = []string{
 	"disk/suspect-removed", // it was wrong and is gone
 	"disk/settled",         // all of it is hashed and synced, and that is not noted
 	"disk/resumed",         // an unfinished download of the process before is open again, its record is still there
-	"index/aside",          // a damaged index is set aside, and there is no new one
+	"recency/aside",        // a damaged recency.bin is set aside, and there is no new one
+	"recency/snapshot",     // a new one is on disk under another name
+	"recency/renamed",      // it has its name, and the folder is not synced
 	"state/aside",          // a damaged state is set aside, and the last good copy is not in its place
 	"cache/loaded",         // what is stored is known
 
@@ -52,7 +54,7 @@ var Names = []string{
 	"pull/learnt",     // the tag is not
 	"catalog/move",    // the tag is about to be recorded
 	"catalog/moved",   // and is
-	"pull/recorded",   // all is, and nobody has been told
+	"pull/recorded",   // all is, and no caller has been told
 	"catalog/flushed", // the time of a tag's check is recorded
 	"state/tx",        // a transaction of state.db begins
 	"state/in-tx",     // all is in it, and nothing is committed
@@ -66,9 +68,9 @@ var Names = []string{
 	"disk/unlink",        // its file is about to go
 	"disk/unlinked",      // it is gone
 	"cache/evicted",      // and the cache knows
-	"index/tx",           // a transaction of index.db begins
-	"index/in-tx",        // all is in it, and nothing is committed
-	"index/committed",    // it is on disk
+	"recency/append",     // a batch is about to be appended to recency.bin
+	"recency/appended",   // it is, and is not synced
+	"recency/synced",     // it is on disk
 	"state/copied",       // the daily copy of state.db is made under another name
 	"state/copy-checked", // and found good
 	"state/copy-renamed", // it has its name, and the folder is not synced

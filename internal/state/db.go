@@ -2,15 +2,15 @@ package state
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/registrymirror/mirror/internal/boltfile"
 )
 
 // Options for a DB. The zero value of a field means what its comment says.
@@ -31,8 +31,7 @@ type Options struct {
 
 // DB is state.db: all tables in one bbolt file. It is safe for concurrent use; writers that meet share a transaction.
 type DB struct {
-	bolt *bbolt.DB
-	file *os.File // bolt's
+	bolt *boltfile.DB
 	path string
 	log  *slog.Logger
 	o    Options
@@ -63,7 +62,7 @@ func (db *DB) Run(ctx context.Context) error {
 		}
 		next = db.o.Every
 		if err := db.Copy(); err != nil {
-			if _, ok := errors.AsType[*damageError](err); ok {
+			if boltfile.IsDamage(err) {
 				db.log.ErrorContext(ctx, "the state is damaged; restart the mirror, it then opens the last good copy",
 					"file", db.path, "err", err)
 				continue
@@ -79,19 +78,17 @@ func (db *DB) Run(ctx context.Context) error {
 func (db *DB) Copy() error {
 	sparse := db.sparse()
 	err := replace(db.path+".good", func(w io.Writer) error {
-		return guard(func() error {
-			if err := db.bolt.View(checkItems); err != nil {
-				return err
-			}
-			if sparse {
-				return db.rewriteTo(w)
-			}
-			return db.bolt.View(func(tx *bbolt.Tx) error {
-				_, err := tx.WriteTo(w)
-				return err
-			})
+		if err := db.bolt.View(checkItems); err != nil {
+			return err
+		}
+		if sparse {
+			return db.rewriteTo(w)
+		}
+		return db.bolt.View(func(tx *bbolt.Tx) error {
+			_, err := tx.WriteTo(w)
+			return err
 		})
-	}, check)
+	}, boltfile.Check)
 	if err != nil {
 		return fmt.Errorf("copy state to %s.good: %w", db.path, err)
 	}
@@ -100,9 +97,9 @@ func (db *DB) Copy() error {
 
 // checkItems is the error of the first item that is not what was written.
 func checkItems(tx *bbolt.Tx) error {
-	all, err := findRot(tx)
+	all, err := findDamaged(tx)
 	if err == nil && len(all) > 0 {
-		err = damaged("table %s: item %q is not what was written", all[0].table, all[0].keys[0])
+		err = boltfile.Damaged("table %s: item %q is not what was written", all[0].table, all[0].keys[0])
 	}
 	return err
 }
@@ -113,7 +110,7 @@ func (db *DB) Close() error {
 	broken := db.broken
 	db.mu.Unlock()
 	if broken != nil {
-		abandon(db.file) // bbolt's Close would wait for the transaction that broke
+		db.bolt.Abandon() // Close would wait for the transaction that broke
 		return nil
 	}
 	if err := db.bolt.Close(); err != nil {

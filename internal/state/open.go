@@ -8,20 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
-	"syscall"
 	"time"
 
-	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/sys/unix"
-
+	"github.com/registrymirror/mirror/internal/boltfile"
 	"github.com/registrymirror/mirror/internal/point"
 )
-
-// checkMost is the size up to which a file is checked: 400 MiB, a million keys, take half a second. The state is not
-// meant to be larger.
-const checkMost = 1 << 30
 
 // Open opens the file at path, or makes it. A damaged one is set aside as path.bad-TIME, and the last good copy,
 // path.good, takes its place, as it does where the file is gone; without one the state starts empty. In a sound file,
@@ -44,8 +35,8 @@ func Open(path string, o Options) (*DB, error) {
 		}
 	}
 	err := db.open()
-	if damage, ok := errors.AsType[*damageError](err); ok {
-		err = db.recover(damage)
+	if boltfile.IsDamage(err) {
+		err = db.recover(err)
 	}
 	if err == nil {
 		err = db.compact()
@@ -69,81 +60,33 @@ func globbed(path string) string {
 	return string(b)
 }
 
-// damageError says that the file is there and is not sound.
-type damageError struct{ err error }
-
-func (e *damageError) Error() string { return e.err.Error() }
-func (e *damageError) Unwrap() error { return e.err }
-
-// guard turns a panic into a *damageError. bbolt panics on some kinds of damage, and touching a page that the disk
-// can't read, or that is behind the end of the file, is a fault.
-func guard(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = &damageError{fmt.Errorf("%v", p)}
-		}
-	}()
-	return f()
-}
-
 // open checks and opens the file, or makes it.
-func (db *DB) open() error {
-	half, err := examine(db.path)
-	fresh := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !fresh {
+func (db *DB) open() (err error) {
+	if err := db.checkPresent(); err != nil {
 		return err
 	}
-	if err := db.first(); err != nil {
+	if db.bolt, err = boltfile.Open(db.path); err != nil {
 		return err
 	}
-	if err := db.openFile(); err != nil {
-		return err
-	}
-	if fresh { // a new file is only there for good with its folder
+	if db.bolt.Created { // a new file is only there for good with its folder
 		if err := syncFolder(db.path); err != nil {
 			_ = db.bolt.Close()
 			return err
 		}
 	}
-	if err := db.heal(); err != nil {
-		_ = guard(db.bolt.Close)
+	if err := db.repair(); err != nil {
+		_ = db.bolt.Close()
 		return err
 	}
-	if half {
-		db.log.Error("one of the two roots of the state was damaged: its last change may be lost, and is learnt again; "+
+	if db.bolt.OneRoot {
+		db.log.Error("one of the two roots of the state was damaged: its last change may be lost, and is learned again; "+
 			"check the disk", "file", db.path)
 	}
 	return nil
 }
 
-// openFile opens the file as it is.
-func (db *DB) openFile() error {
-	db.file = nil
-	openFile := func(name string, flag int, mode fs.FileMode) (*os.File, error) {
-		f, err := os.OpenFile(name, flag, mode)
-		if db.file == nil {
-			db.file = f // later calls are for copies
-		}
-		return f, err
-	}
-	err := guard(func() (err error) {
-		db.bolt, err = bbolt.Open(db.path, 0o600, &bbolt.Options{
-			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, OpenFile: openFile,
-		})
-		return err
-	})
-	if err != nil {
-		if db.file != nil {
-			abandon(db.file) // a panic left it open; else it is closed already
-		}
-		return classify(err)
-	}
-	return nil
-}
-
-// first is damage where there is no file, or nothing in it, and yet there is a copy of one: it was there before.
-func (db *DB) first() error {
+// checkPresent is damage where there is no file, or an empty one, and yet there is a copy of one: it was there before.
+func (db *DB) checkPresent() error {
 	info, err := os.Stat(db.path)
 	if err == nil && info.Size() > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -151,27 +94,10 @@ func (db *DB) first() error {
 	if _, err := os.Stat(db.path + ".good"); err != nil {
 		return nil
 	}
-	if check(db.path+".good") != nil {
+	if boltfile.Check(db.path+".good") != nil {
 		return nil // it is of no use
 	}
-	return damaged("the file is gone, or empty")
-}
-
-// abandon closes a file that bbolt does not let go of. Its memory map keeps the lock, so that is ended first.
-func abandon(f *os.File) {
-	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-	_ = f.Close()
-}
-
-// classify tells what is wrong with the file from what is wrong with the disk.
-func classify(err error) error {
-	_, path := errors.AsType[*fs.PathError](err)
-	_, errno := errors.AsType[syscall.Errno](err)
-	_, damage := errors.AsType[*damageError](err)
-	if path || errno || damage || errors.Is(err, berrors.ErrTimeout) {
-		return err
-	}
-	return &damageError{err}
+	return boltfile.Damaged("the file is gone, or empty")
 }
 
 // recover puts the last good copy, or nothing, in the place of a damaged file.
@@ -180,7 +106,7 @@ func (db *DB) recover(damage error) error {
 	good := db.path + ".good"
 	info, err := os.Stat(good)
 	if err == nil {
-		err = check(good)
+		err = boltfile.Check(good)
 	}
 	if err != nil {
 		if err := os.Rename(db.path, bad); err != nil {

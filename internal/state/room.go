@@ -22,18 +22,17 @@ const (
 	roomShare  = 4         // the part of a table above which a repository pays before others
 	roomLarge  = 8 << 10   // bytes of an item that is rarely what many clients need
 	roomTell   = time.Hour // between lines in the log, for each table
+	itemHead   = 16        // bytes that bbolt needs for an item beside its key and value
 )
 
 // Used is how many bytes of the file are in use. The rest of it is free pages, which the next writes take.
 func (db *DB) Used() int64 {
 	s := db.bolt.Stats()
 	var size, page int64
-	_ = guard(func() error {
-		return db.bolt.View(func(tx *bbolt.Tx) error {
-			size = tx.Size()
-			page = int64(tx.DB().Info().PageSize) // in a transaction, which keeps the file from being mapped anew
-			return nil
-		})
+	_ = db.bolt.View(func(tx *bbolt.Tx) error {
+		size = tx.Size()
+		page = int64(tx.DB().Info().PageSize) // in a transaction, which keeps the file from being mapped anew
+		return nil
 	})
 	return size - int64(s.FreePageN+s.PendingPageN)*page
 }
@@ -63,7 +62,7 @@ func (db *DB) makeRoom(t *table, wrote, size int) {
 		}
 		db.rooms[string(t.name)] = r
 	}
-	r.bytes += 2 * int64(size+wrote*(valueHead+elemSize)) // pages are half full at least
+	r.bytes += 2 * int64(size+wrote*(valueHead+itemHead)) // pages are half full at least
 	if r.known && r.bytes <= db.budget() {
 		return
 	}

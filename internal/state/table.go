@@ -58,8 +58,8 @@ func (t *table) versionOf(b *bbolt.Bucket, key string) Version {
 	return it.Version
 }
 
-// rotten says that an item is damaged. It is taken for missing: its owner knows how to do without.
-func (t *table) rotten(key string) {
+// logDamaged reports an item that is damaged. It is taken for missing: the owner of the table can do without it.
+func (t *table) logDamaged(key string) {
 	t.db.log.Error("an item of the state is damaged and taken for missing; check the disk", "file", t.db.path,
 		"table", string(t.name), "key", key)
 }
@@ -82,13 +82,11 @@ func (t *table) put(b *bbolt.Bucket, key string, have Version, v []byte) (Versio
 
 // view runs f on the bucket, unless there is none yet.
 func (t *table) view(f func(*bbolt.Bucket) error) error {
-	return guard(func() error {
-		return t.db.bolt.View(func(tx *bbolt.Tx) error {
-			if b := tx.Bucket(t.name); b != nil {
-				return f(b)
-			}
-			return nil
-		})
+	return t.db.bolt.View(func(tx *bbolt.Tx) error {
+		if b := tx.Bucket(t.name); b != nil {
+			return f(b)
+		}
+		return nil
 	})
 }
 
@@ -101,7 +99,7 @@ func (t *table) Get(key string) (item Item, err error) {
 			return nil
 		}
 		if item, found = t.decode(key, v); !found {
-			t.rotten(key)
+			t.logDamaged(key)
 		}
 		return nil
 	})
@@ -220,7 +218,7 @@ func (t *table) page(from, prefix []byte) (page []Item, err error) {
 			if it, ok := t.decode(string(k), v); ok {
 				page = append(page, it)
 			} else {
-				t.rotten(string(k))
+				t.logDamaged(string(k))
 			}
 		}
 		return nil

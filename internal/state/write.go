@@ -5,6 +5,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/registrymirror/mirror/internal/boltfile"
 	"github.com/registrymirror/mirror/internal/point"
 )
 
@@ -157,13 +158,8 @@ func (db *DB) transact(f func(*bbolt.Tx) error) error {
 	if broken != nil {
 		return broken
 	}
-	panicked := true
-	err := guard(func() error {
-		err := db.bolt.Update(f)
-		panicked = false
-		return err
-	})
-	if panicked {
+	err := db.bolt.Update(f)
+	if boltfile.IsDamage(err) {
 		err = fmt.Errorf("state can't be written until the mirror is restarted: %w", err)
 		db.log.Error("the state is damaged; restart the mirror, it then opens the last good copy",
 			"file", db.path, "err", err)

@@ -214,7 +214,7 @@ func Referrer(t testing.TB, subject v1.Descriptor) v1.Image {
 	}
 	sub, ok := mutate.Subject(img, subject).(v1.Image)
 	if !ok {
-		t.Fatal("an image with a subject is no image")
+		t.Fatal("an image with a subject is not an image")
 	}
 	return sub
 }

@@ -202,7 +202,7 @@ func write(t testing.TB, file, text string) {
 	}
 }
 
-// free are ports that nobody has, for programs that don't take one of the kernel's choice.
+// free are unused ports, for programs that don't take one of the kernel's choice.
 func free(t testing.TB, n int) []string {
 	t.Helper()
 	var ports []string

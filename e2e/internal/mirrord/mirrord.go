@@ -166,13 +166,13 @@ func (m *Mirror) Line(msg string) (map[string]any, bool) {
 	return nil, false
 }
 
-// Get asks the operator's side. A code of 0 means that nobody answered.
+// Get asks the operator's side. A code of 0 means that there was no answer.
 func (m *Mirror) Get(t testing.TB, path string) (code int, body string) {
 	t.Helper()
 	return Get(t, m.Admin+path)
 }
 
-// Get asks for a URL on a connection of its own. A code of 0 means that nobody answered.
+// Get asks for a URL on a connection of its own. A code of 0 means that there was no answer.
 func Get(t testing.TB, url string) (code int, body string) {
 	t.Helper()
 	return get(t.Context(), url)

@@ -4,7 +4,7 @@
 // by force; and by the kernel where the test's own process dies.
 //
 // Nothing leaves the machine: unless asked otherwise, the programs get a proxy for every address but loopback, and
-// nobody listens there. Linux only.
+// nothing listens there. Linux only.
 package proc
 
 import (
@@ -36,7 +36,7 @@ type Options struct {
 	Grace time.Duration
 }
 
-// offline sends everything but loopback to a port where nobody listens.
+// offline sends everything but loopback to a port where nothing listens.
 var offline = []string{
 	"HTTP_PROXY=http://127.0.0.1:9", "HTTPS_PROXY=http://127.0.0.1:9", "ALL_PROXY=http://127.0.0.1:9",
 	"http_proxy=http://127.0.0.1:9", "https_proxy=http://127.0.0.1:9",
@@ -107,7 +107,7 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 // Output is everything that it has written to stdout and stderr so far.
 func (p *Process) Output() string { return p.out.String() }
 
-// Tail is its last lines, under a title, for whoever reads why a test failed.
+// Tail is its last lines, under a title, for the reader of a failed test.
 func (p *Process) Tail() string {
 	return fmt.Sprintf("--- %s said last:\n%s", p.Name, tail(p.Output(), 25))
 }
@@ -216,7 +216,7 @@ func Run(t testing.TB, o Options, program string, args ...string) Result {
 	return r
 }
 
-// Exec runs a command until the context ends. An exit code other than 0 is no error.
+// Exec runs a command until the context ends. An exit code other than 0 is not an error.
 func Exec(ctx context.Context, o Options, program string, args ...string) (Result, error) {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Env = o.Dir, Env(o.Env...)

@@ -44,7 +44,7 @@ func serveNames() (*nameserver, error) {
 	return nil, fmt.Errorf("listen for DNS: %w", all)
 }
 
-// resolvConf writes the file that makes a program ask it, and nobody else.
+// resolvConf writes the file that makes a program ask this server alone.
 func (n *nameserver) resolvConf(dir string) (string, error) {
 	file := filepath.Join(dir, "resolv.conf")
 	text := "nameserver " + n.ip + "\nsearch .\noptions timeout:1 attempts:2\n"

@@ -26,7 +26,7 @@ func All() []Scene {
 // Elsewhere are the reasons that no scene is about, and why.
 var Elsewhere = map[string]string{
 	"overloaded":     "it takes ten thousand connections",
-	"stopping":       "who pulls is served to the end, and nobody else gets in",
+	"stopping":       "a client that pulls is served to the end, and no other gets in",
 	"bad-request":    "no client sends one: it refuses the image's name itself",
 	"internal-error": "none is known",
 	"client-gone":    "the client has left",
@@ -335,7 +335,7 @@ func ours() []Scene {
 		}},
 		{Reason: "loop", Name: "loop", set: func(w *World, p *Place) error {
 			port, err := w.relay()
-			p.Image = "acme/round:v1" // what comes back is for docker.io, since it names nobody
+			p.Image = "acme/round:v1" // what comes back is for docker.io, since it names no registry
 			p.Says = says("came back", "endpoints of loop.example")
 			p.at("http", port)
 			return err

@@ -167,7 +167,7 @@ func (w *World) relay() (port int, err error) {
 	})
 }
 
-// closedPort is one where nobody listens, and nobody will until Close.
+// closedPort is one where nothing listens, until Close.
 func (w *World) closedPort() (port int, err error) {
 	fd, port, err := bound()
 	if err == nil {

@@ -1,0 +1,149 @@
+package strictyaml
+
+import (
+	"encoding"
+	"errors"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ValueError says what is wrong with the text of a value, and what to write instead. An UnmarshalText that returns one has
+// the two shown apart.
+type ValueError struct{ Message, Hint string }
+
+func (e *ValueError) Error() string {
+	if e.Hint == "" {
+		return e.Message
+	}
+	return e.Message + " (" + e.Hint + ")"
+}
+
+// BadValue is a *ValueError: text is not what the setting takes, as in "a size".
+func BadValue(text, what, hint string) error {
+	return &ValueError{Message: Quoted(text) + " is not " + what, Hint: hint}
+}
+
+// explain splits what is wrong with a value from what to write instead.
+func explain(err error) (message, hint string) {
+	if e, ok := errors.AsType[*ValueError](err); ok {
+		return e.Message, e.Hint
+	}
+	return err.Error(), ""
+}
+
+// Quoted is text as a message shows it: short, on one line, without control characters and passwords.
+func Quoted(text string) string {
+	text = withoutUser(text)
+	const most = 80
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return strconv.Quote(text)
+}
+
+// IsText reports whether v, which is addressable, is read from one plain value.
+func IsText(v reflect.Value) bool {
+	if _, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
+		return true
+	}
+	switch v.Addr().Interface().(type) {
+	case *string, *bool, *int, *time.Duration:
+		return true
+	}
+	return false
+}
+
+// setText parses text into v.
+func setText(v reflect.Value, text string) (err error) {
+	switch p := v.Addr().Interface().(type) {
+	case encoding.TextUnmarshaler:
+		return p.UnmarshalText([]byte(text))
+	case *string:
+		*p = text
+	case *bool:
+		*p, err = parseBool(text)
+	case *int:
+		*p, err = parseCount(text)
+	case *time.Duration:
+		*p, err = parseDuration(text)
+	default:
+		panic("strictyaml: no text for " + v.Type().String())
+	}
+	return err
+}
+
+// Text is the text of a single value, which is addressable, as Decode reads it.
+func Text(v reflect.Value) string {
+	switch p := v.Addr().Interface().(type) {
+	case *string:
+		return *p
+	case *bool:
+		return strconv.FormatBool(*p)
+	case *int:
+		return strconv.Itoa(*p)
+	case *time.Duration:
+		return FormatDuration(*p)
+	case interface{ String() string }:
+		return p.String()
+	}
+	panic("strictyaml: no text for " + v.Type().String())
+}
+
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	switch {
+	case err == nil && d < 0:
+		return 0, BadValue(text, "zero or more", "write as in 60s")
+	case err == nil:
+		return d, nil
+	}
+	hint := "write a number with ms, s, m or h, as in 60s or 1h30m"
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			hint = "a day is 24h: write " + strconv.FormatUint(n*24, 10) + "h"
+		}
+	} else if _, err := strconv.ParseUint(text, 10, 32); err == nil {
+		hint = "it has no unit: write " + text + "s for seconds"
+	}
+	return 0, BadValue(text, "a duration", hint)
+}
+
+// FormatDuration is Go's text without the zeros at its end: 168h, not 168h0m0s.
+func FormatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+func parseBool(text string) (bool, error) {
+	switch text {
+	case "true", "True", "TRUE":
+		return true, nil
+	case "false", "False", "FALSE":
+		return false, nil
+	}
+	hint := "write one of the two"
+	switch strings.ToLower(text) {
+	case "yes", "y", "on", "1":
+		hint = "write true"
+	case "no", "n", "off", "0":
+		hint = "write false"
+	}
+	return false, BadValue(text, "true or false", hint)
+}
+
+// parseCount reads a number of things, at least one.
+func parseCount(text string) (int, error) {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || n == 0 || text[0] == '0' {
+		return 0, BadValue(text, "a number from 1 on", "write digits alone, as in 32")
+	}
+	return int(n), nil
+}

@@ -1,0 +1,119 @@
+package endpoint
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// repositoryPrefix is what repositories can begin with, by the grammar of the distribution spec.
+var repositoryPrefix = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+
+// siteOptions say where an endpoint is and how it is reached.
+type Options struct {
+	Upstream string   // canonical name of the upstream, for Exchange
+	URL      *url.URL // scheme, host and port
+	Prefix   string   // before the repository of each request; slashes at its ends do not count
+	Registry bool     // it is the registry itself, not a mirror of it
+	Policy   Policy
+
+	RootCAs     *x509.CertPool   // nil: the system's
+	Certificate *tls.Certificate // shown to the endpoint and its token services alone; nil: none
+	// Proxy says through which proxy a URL is reached, nil for none.
+	Proxy  func(*url.URL) (*url.URL, error)
+	Dialer *Dialer
+
+	UserAgent     string
+	Via           string        // our name in the Via header; empty: no such header
+	StallTimeout  time.Duration // longest pause between two bytes of a body
+	HeaderTimeout time.Duration // from a request to its answer's headers
+
+	Observe  func(Exchange)  // called for every exchange once it is over; nil: it is not observed
+	Received func(bytes int) // called for bytes of bodies as they arrive
+	// Handshake is called for each TLS handshake with a host, from any goroutine; nil: it is not observed.
+	Handshake func(host string, s tls.ConnectionState)
+}
+
+// site is one address of a registry with its connections.
+type Endpoint struct {
+	Name       string // as people know it: URL and prefix
+	URL        *url.URL
+	Origin     Origin
+	Prefix     string // of repositories, with a slash at its end; empty: none
+	IsRegistry bool   // it is the registry, not a mirror of it
+	Policy     Policy
+	o          Options
+	Registry   http.RoundTripper // may carry credentials
+	// blobs refuse to carry credentials. One for each reach: a connection that was dialled with a wide one must not serve a
+	// request with a narrow one.
+	Blobs [ReachAny + 1]http.RoundTripper
+	// away, by reach like blobs and over the same connections, may carry a token of another registry that the endpoint sends
+	// on to, and no certificate.
+	Elsewhere [ReachAny + 1]http.RoundTripper
+	CloseIdle func() // closes idle connections
+}
+
+// newSite makes an endpoint. It speaks to no host yet.
+func New(o Options) (*Endpoint, error) {
+	if o.URL == nil {
+		return nil, errors.New("an endpoint without URL")
+	}
+	at, ok := OriginOf(o.URL)
+	if !ok || o.URL.User != nil || o.URL.RawQuery != "" || o.URL.Fragment != "" || o.URL.Path != "" && o.URL.Path != "/" {
+		return nil, fmt.Errorf("endpoint %s is not http(s)://HOST[:PORT]", o.URL.Redacted())
+	}
+	e := &Endpoint{URL: &url.URL{Scheme: at.Scheme, Host: o.URL.Host}, Origin: at, IsRegistry: o.Registry, Policy: o.Policy, o: o}
+	e.Name = e.URL.String()
+	if prefix := strings.Trim(o.Prefix, "/"); prefix != "" {
+		if !repositoryPrefix.MatchString(prefix) {
+			return nil, fmt.Errorf("endpoint %s: prefix %q is not what a repository can begin with", e.Name, o.Prefix)
+		}
+		e.Prefix = prefix + "/"
+		e.Name += "/" + prefix
+	}
+	// It may redirect to itself, wherever it is.
+	e.Policy.RedirectHosts = append(e.Policy.RedirectHosts[:len(e.Policy.RedirectHosts):len(e.Policy.RedirectHosts)],
+		named{host: at.Host})
+	registry := newTransport(e)
+	if o.Certificate != nil { // a host that it redirects to is not shown the certificate
+		registry.TLSClientConfig.Certificates = append(registry.TLSClientConfig.Certificates, *o.Certificate)
+	}
+	e.Registry = registry
+	transports := []*http.Transport{registry}
+	for i := range e.Blobs {
+		blob := newTransport(e)
+		e.Blobs[i], e.Elsewhere[i] = bare{blob}, blob
+		transports = append(transports, blob)
+	}
+	e.CloseIdle = func() {
+		for _, t := range transports {
+			t.CloseIdleConnections()
+		}
+	}
+	return e, nil
+}
+
+// at is a path of the registry's API as a URL.
+func (e *Endpoint) At(path, query string) *url.URL {
+	u := *e.URL
+	u.Path, u.RawQuery = path, query
+	return &u
+}
+
+// certified reports whether the endpoint is shown a certificate, which is a login.
+func (e *Endpoint) Certified() bool { return e.o.Certificate != nil }
+
+// proxy is the proxy through which a URL is reached; nil: none.
+func (e *Endpoint) Proxy(u *url.URL) (*url.URL, error) { return e.o.Proxy(u) }
+
+// proxied reports whether a URL is reached through a proxy, which then is what dials.
+func (e *Endpoint) Proxied(u *url.URL) bool {
+	p, err := e.Proxy(u)
+	return p != nil || err != nil
+}

@@ -1,0 +1,208 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/upstream/fault"
+)
+
+// ask is one HTTP request to be made.
+type Request struct {
+	Step   fault.StepName
+	Method string
+	URL    *url.URL
+	Header http.Header
+	Body   io.Reader // nil but for refresh tokens
+	Reach  Reach     // of the host
+	From   int64     // offset of the first byte asked for, for Observe
+}
+
+// Exchange is one HTTP request and its answer, for metrics.
+type Exchange struct {
+	Upstream string
+	Kind     fault.StepName // what the request was for
+	Endpoint string         // on whose behalf, as State names it
+	Method   string
+	Host     string
+	Status   int   // 0: no answer
+	From     int64 // offset of the first byte that was asked for
+	Bytes    int64 // of the body, as many as were read
+	Took     time.Duration
+	Err      error // what broke it, an answer of any status is none
+}
+
+// request makes an HTTP request with the headers that all of ours have.
+func (e *Endpoint) NewRequest(a Request) (*http.Request, error) {
+	// The context comes with the round trip: it ends with the body.
+	req, err := http.NewRequestWithContext(context.Background(), a.Method, a.URL.String(), a.Body)
+	if err != nil {
+		return nil, errors.New("malformed URL") // the error itself would repeat it, query and all
+	}
+	maps.Copy(req.Header, a.Header)
+	req.Header.Set("User-Agent", e.o.UserAgent)
+	req.Header.Set("Accept-Encoding", "identity")
+	if e.o.Via != "" && a.Step != fault.StepToken && a.Step != fault.StepBlobHost {
+		req.Header.Set("Via", "1.1 "+e.o.Via)
+	}
+	return req, nil
+}
+
+// roundTrip makes one exchange and says what happened on the way. The body of an answer is guarded against stalls,
+// and must be closed.
+func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *http.Request, a Request) (
+	*http.Response, []fault.Step, error,
+) {
+	at, _ := OriginOf(a.URL)
+	proxy, _ := e.Proxy(a.URL) // its error is the transport's to report
+	if proxy != nil {
+		a.Reach = ReachAny // what is dialled is the proxy
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	t := new(tracer)
+	m := &meter{
+		ctx: ctx, cancel: cancel, stall: e.o.StallTimeout, begun: time.Now(), observe: e.o.Observe,
+		received: e.o.Received,
+		x: Exchange{
+			Upstream: e.o.Upstream, Kind: a.Step, Endpoint: e.Name, Method: a.Method, Host: at.String(), From: a.From,
+		},
+	}
+	hooks := t.hooks()
+	if done := hooks.TLSHandshakeDone; e.o.Handshake != nil {
+		hooks.TLSHandshakeDone = func(s tls.ConnectionState, err error) {
+			e.o.Handshake(at.String(), s)
+			done(s, err)
+		}
+	}
+	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(withReach(ctx, a.Reach), hooks)))
+	if errors.Is(err, io.EOF) {
+		// Nobody may take a connection that was closed without an answer for the end of a body.
+		err = fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
+	}
+	if _, ours := errors.AsType[*fault.PatienceError](context.Cause(ctx)); ours && err != nil {
+		err = context.Cause(ctx)
+	}
+	last := fault.Step{Name: a.Step, Host: at.String(), Took: time.Since(m.begun), Err: err}
+	if err != nil {
+		m.fail(err)
+		return nil, t.steps(last, proxy), err
+	}
+	last.Status, m.x.Status = resp.StatusCode, resp.StatusCode
+	m.body, resp.Body = resp.Body, m
+	return resp, t.steps(last, proxy), nil
+}
+
+// meter is a body that counts, that gives up where no byte comes for too long, and that ends the exchange.
+type meter struct {
+	ctx      context.Context // of the exchange; it is the body's life
+	cancel   context.CancelCauseFunc
+	body     io.ReadCloser
+	stall    time.Duration
+	timer    *time.Timer
+	grace    time.Duration // of a document: see paced; 0: it has no least pace
+	waited   time.Duration // in Read
+	begun    time.Time
+	observe  func(Exchange)
+	received func(int)
+	once     sync.Once
+	x        Exchange
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	if m.timer == nil {
+		m.timer = time.AfterFunc(m.patience(), m.giveUp)
+	} else {
+		m.timer.Reset(m.patience())
+	}
+	n, err := m.timed(p)
+	m.timer.Stop()
+	if n > 0 {
+		m.x.Bytes += int64(n)
+		m.received(n)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		if cause := context.Cause(m.ctx); cause != nil {
+			err = cause
+		}
+		if errors.Is(err, errPace) {
+			err = &paceError{got: m.x.Bytes, took: m.waited}
+		}
+		m.x.Err = err
+	}
+	return n, err
+}
+
+// giveUp ends a read that waits for too long.
+func (m *meter) giveUp() {
+	if m.grace > 0 {
+		m.cancel(errPace)
+		return
+	}
+	m.cancel(&fault.ContentError{Kind: fault.ContentStalled, Want: fmt.Sprintf("a byte within %s", m.stall), Got: "none"})
+}
+
+// Close ends the exchange. Not while Read waits: to end that, cancel the context.
+func (m *meter) Close() error {
+	m.cancel(context.Canceled)
+	err := m.body.Close()
+	m.once.Do(m.end)
+	return err
+}
+
+func (m *meter) fail(err error) {
+	m.x.Err = err
+	m.cancel(err)
+	m.once.Do(m.end)
+}
+
+func (m *meter) end() {
+	m.x.Took = time.Since(m.begun)
+	if m.observe != nil {
+		m.observe(m.x)
+	}
+}
+
+// redirected is the request to where a redirect leads.
+func (a Request) Redirected(to *url.URL, r Reach, endpoint Origin) Request {
+	a.URL, a.Reach = to, r
+	if o, _ := OriginOf(to); o != endpoint && a.Step == fault.StepBlobRegistry {
+		a.Step = fault.StepBlobHost
+	}
+	if a.Method == http.MethodHead && (a.Step == fault.StepBlobRegistry || a.Step == fault.StepBlobHost) {
+		// Signed URLs of object stores are good for one method, and that is GET.
+		a.Method, a.Header = http.MethodGet, http.Header{"Range": {"bytes=0-0"}}
+	}
+	return a
+}
+
+func IsRedirect(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
+		http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// reachOf is what the host of a URL, which answered from addr, may redirect to. A proxy hides where it is.
+func (e *Endpoint) ReachOf(u *url.URL, addr string) Reach {
+	if e.Proxied(u) {
+		return reachPublic
+	}
+	return reachFrom(addr)
+}
+
+// spill reads a body that nobody wants, as far as that costs less than a new connection, and closes it.
+func Drain(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, fault.MaxErrorBody)
+	body.Close()
+}

@@ -1,0 +1,89 @@
+package upstream
+
+import (
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/limit"
+)
+
+// The facts that a Registry gives, under the names by which its callers know them: see packages fault, limit and endpoint.
+type (
+	Error    = fault.Error
+	Step     = fault.Step
+	StepName = fault.StepName
+	BodyKind = fault.BodyKind
+	Probe    = fault.Probe
+	Verdict  = fault.Verdict
+
+	RealmError    = fault.RealmError
+	RedirectError = fault.RedirectError
+	AwayError     = fault.AwayError
+	AddressError  = fault.AddressError
+	ProxyError    = fault.ProxyError
+	QueueError    = fault.QueueError
+	ContentError  = fault.ContentError
+	ContentKind   = fault.ContentKind
+
+	Budget = limit.Budget
+	Spent  = limit.Spent
+	Use    = limit.Use
+
+	Exchange = endpoint.Exchange
+)
+
+// ErrNotAsked is in the Step of a request that was not made: see fault.ErrNotAsked.
+var ErrNotAsked = fault.ErrNotAsked
+
+// The steps.
+const (
+	StepDNS          = fault.StepDNS
+	StepDial         = fault.StepDial
+	StepProxy        = fault.StepProxy
+	StepTLS          = fault.StepTLS
+	StepPing         = fault.StepPing
+	StepToken        = fault.StepToken
+	StepManifest     = fault.StepManifest
+	StepBlobRegistry = fault.StepBlobRegistry
+	StepBlobHost     = fault.StepBlobHost
+	StepBody         = fault.StepBody
+	StepList         = fault.StepList
+	StepQueue        = fault.StepQueue
+	StepClock        = fault.StepClock
+	StepCredential   = fault.StepCredential
+	StepLimit        = fault.StepLimit
+	StepPlatform     = fault.StepPlatform
+)
+
+// The shapes of error bodies.
+const (
+	BodyNone    = fault.BodyNone
+	BodyErrors  = fault.BodyErrors
+	BodyDetails = fault.BodyDetails
+	BodyMessage = fault.BodyMessage
+	BodyText    = fault.BodyText
+	BodyHTML    = fault.BodyHTML
+	BodyXML     = fault.BodyXML
+)
+
+// The ways in which a successful answer can be wrong.
+const (
+	ContentDigest      = fault.ContentDigest
+	ContentSize        = fault.ContentSize
+	ContentRange       = fault.ContentRange
+	ContentLength      = fault.ContentLength
+	ContentEncoding    = fault.ContentEncoding
+	ContentNextPage    = fault.ContentNextPage
+	ContentTooLarge    = fault.ContentTooLarge
+	ContentNotManifest = fault.ContentNotManifest
+	ContentNotRegistry = fault.ContentNotRegistry
+	ContentStalled     = fault.ContentStalled
+	ContentSlow        = fault.ContentSlow
+)
+
+// The verdicts.
+const (
+	VerdictRepositoryMissing = fault.VerdictRepositoryMissing
+	VerdictTagMissing        = fault.VerdictTagMissing
+	VerdictLoginNeeded       = fault.VerdictLoginNeeded
+	VerdictUntold            = fault.VerdictUntold
+)

@@ -1,0 +1,250 @@
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/limit"
+)
+
+// StepName is a stage of a pull as seen from here, in the order in which they happen.
+type StepName string
+
+// The steps. A failure names the one that broke; doctor shows them all.
+const (
+	StepDNS          StepName = "dns"
+	StepDial         StepName = "dial"
+	StepProxy        StepName = "proxy"
+	StepTLS          StepName = "tls"
+	StepPing         StepName = "ping"
+	StepToken        StepName = "token"
+	StepManifest     StepName = "manifest"
+	StepBlobRegistry StepName = "blob-registry" // the registry's answer to a blob request, before any redirect
+	StepBlobHost     StepName = "blob-host"     // the host that a redirect led to
+	StepBody         StepName = "body"          // bytes of a body that had begun
+	StepList         StepName = "list"          // tags or referrers
+	StepQueue        StepName = "queue"         // our own: nobody was asked
+)
+
+// The steps of examinations alone.
+const (
+	StepClock      StepName = "clock"      // ours against that of the registry
+	StepCredential StepName = "credential" // ours, as the registry takes it
+	StepLimit      StepName = "limit"      // of requests, and what is left of it
+	StepPlatform   StepName = "platform"   // what of an image is for which platform
+)
+
+// Step is one thing that was tried: what, against which host, how long it took, how it ended.
+type Step struct {
+	Name     StepName
+	For      StepName // what the connection was for, where it is the making of one that broke
+	Endpoint string   // on whose behalf, as Registry.State names it
+	Host     string   // host[:port] that was asked
+	Addr     string   // IP address and port, where one was reached
+	Status   int      // HTTP status, 0 where there was no answer
+	Took     time.Duration
+	Err      error // nil: it worked
+}
+
+// Error is why an upstream did not give what it was asked for: facts, not sentences. The last element of Steps is the
+// one that broke. It wraps the cause, so that errors.Is and errors.AsType reach *net.DNSError, x509 errors and errno.
+type Error struct {
+	Op         string // what we were doing: "resolve", "manifest", "blob", "tags", "referrers"
+	Upstream   string // canonical name
+	Repository string
+	Reference  string        // tag or digest
+	Status     int           // HTTP status of the answer that decided, 0 where there was none
+	Code       string        // errors[0].code of its body, where it had one
+	Message    string        // what its body said, redacted, at most 300 bytes
+	Challenge  string        // WWW-Authenticate of that answer
+	BodyKind   BodyKind      // the shape of that body
+	RetryAfter time.Duration // 0: not said
+	// MirrorReason is the reason in the Mirror-Reason header of that answer: it came from a mirror, perhaps from this one.
+	MirrorReason string
+	Credential   auth.Status   // zero: anonymous
+	PublicOnly   bool          // no credential of ours was shown, or would be, for what may be private: see Options.Public
+	Open         bool          // the registry had shown a manifest of the repository without a login: what it refuses is not private
+	Budget       *limit.Budget // of who was limited, as last said; nil: not said, or nobody was limited
+	Steps        []Step
+	Probe        *Probe // what a further question has shown; nil: none was asked, or nothing came of it
+	Err          error  // the cause below, may be nil where Status says it all
+}
+
+// BodyKind is the shape of an error body.
+type BodyKind string
+
+// The shapes of error bodies that registries, their token services and what stands in front of them send.
+const (
+	BodyNone    BodyKind = ""
+	BodyErrors  BodyKind = "errors"  // {"errors":[{"code","message","detail"}]}
+	BodyDetails BodyKind = "details" // {"details":"..."}: auth.docker.io
+	BodyMessage BodyKind = "message" // {"message":"..."}
+	BodyText    BodyKind = "text"
+	BodyHTML    BodyKind = "html"
+	BodyXML     BodyKind = "xml" // object stores: <Error><Code>AccessDenied</Code>
+)
+
+// Step returns the step that broke, or a zero Step.
+func (e *Error) Step() Step {
+	if len(e.Steps) == 0 {
+		return Step{}
+	}
+	return e.Steps[len(e.Steps)-1]
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s/%s", e.Op, e.Upstream, e.Repository)
+	if e.Reference != "" {
+		fmt.Fprintf(&b, "@%s", e.Reference)
+	}
+	if s := e.Step(); s.Name != "" {
+		fmt.Fprintf(&b, ": %s", s.Name)
+		if s.Host != "" {
+			fmt.Fprintf(&b, " %s", s.Host)
+		}
+	}
+	if e.Status != 0 {
+		fmt.Fprintf(&b, ": status %d", e.Status)
+	}
+	if e.Code != "" {
+		fmt.Fprintf(&b, " %s", e.Code)
+	}
+	if e.Message != "" {
+		fmt.Fprintf(&b, " %q", e.Message)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	} else if s := e.Step(); errors.Is(s.Err, ErrNotAsked) {
+		fmt.Fprintf(&b, ": %v", s.Err)
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// The causes that this package itself detects, as types for diagnosis.
+
+// RealmError says that a challenge named a token service that is neither the registry's own host nor one of the
+// upstream's authHosts. No request was sent to it.
+type RealmError struct {
+	Host, Scheme string
+	// Malformed is the address as the challenge has it, where it is not one that can be asked: no host, a scheme other than http
+	// and https, a user in it. Without what may be secret. Empty: it is well formed.
+	Malformed string
+	Plain     bool // the host may be asked, and not over http, where the registry is asked over https
+}
+
+func (e *RealmError) Error() string {
+	if e.Malformed != "" {
+		return fmt.Sprintf("the address of the token service is malformed: %s", e.Malformed)
+	}
+	if e.Plain {
+		return fmt.Sprintf("token service %s://%s is not asked over http, since the registry is asked over https", e.Scheme, e.Host)
+	}
+	return fmt.Sprintf("token service %s://%s is not in authHosts", e.Scheme, e.Host)
+}
+
+// RedirectError says that a redirect was not followed.
+type RedirectError struct {
+	Host  string
+	Why   string // "to http from https", "to a private address", "more than 5 redirects", "no Location"
+	Final bool   // no entry in redirectHosts would change that
+}
+
+func (e *RedirectError) Error() string {
+	return fmt.Sprintf("redirect to %s not followed: %s", e.Host, e.Why)
+}
+
+// AwayError says that the endpoint redirects to another registry, which wants a token of its own, and that the operator has
+// not named both that registry (redirectHosts) and its token service (authHosts).
+type AwayError struct {
+	From, To string // host[:port]
+	Realm    string // of the token service; empty: it wants a password
+}
+
+func (e *AwayError) Error() string {
+	return fmt.Sprintf("%s redirects to %s, which wants a login of its own", e.From, e.To)
+}
+
+// AddressError says that a host which the operator did not name resolved to an address that is not public.
+type AddressError struct{ Host, Addr string }
+
+func (e *AddressError) Error() string {
+	return fmt.Sprintf("%s resolves to %s, which is not a public address", e.Host, e.Addr)
+}
+
+// ProxyError says that the proxy of HTTPS_PROXY refused a CONNECT.
+type ProxyError struct {
+	Proxy  string
+	Target string // host:port that it was to connect to
+	Status int
+}
+
+func (e *ProxyError) Error() string { return fmt.Sprintf("proxy %s answered %d", e.Proxy, e.Status) }
+
+// ContentError says that an answer of the right status is not what a registry sends.
+type ContentError struct {
+	Kind ContentKind
+	Want string
+	Got  string
+	// Claimed says that Want, or the size behind it, is the word of the image's publisher, in a manifest: no host of the
+	// upstream has said it. So the image may be at fault, and not the host that answered.
+	Claimed bool
+}
+
+// ContentKind says in which way an answer is wrong.
+type ContentKind string
+
+// The ways in which a successful answer can be wrong.
+const (
+	ContentDigest      ContentKind = "digest"         // bytes do not have the digest they were asked by
+	ContentSize        ContentKind = "size"           // longer or shorter than said
+	ContentRange       ContentKind = "content-range"  // a 206 for another range, or none
+	ContentLength      ContentKind = "content-length" // no size where one is needed
+	ContentEncoding    ContentKind = "content-encoding"
+	ContentNextPage    ContentKind = "link to the next page" // of a list, which would end there unseen
+	ContentTooLarge    ContentKind = "too-large"             // a manifest above 4 MiB
+	ContentNotManifest ContentKind = "not-a-manifest"
+	ContentNotRegistry ContentKind = "not-a-registry" // HTML where a registry answers JSON or bytes
+	ContentStalled     ContentKind = "stalled"        // no byte for the stall timeout
+	ContentSlow        ContentKind = "slow"           // fewer bytes than are worth waiting for
+)
+
+func (e *ContentError) Error() string {
+	return fmt.Sprintf("%s: want %s, got %s", e.Kind, e.Want, e.Got)
+}
+
+// QueueError says that a blob waited too long for its turn, since the mirror was busy with others of that endpoint.
+type QueueError struct {
+	Endpoint string        // as Registry.State names it
+	Most     int           // transfers at once
+	Waiting  int           // when it gave up
+	Waited   time.Duration // 0: it doesn't wait
+}
+
+func (e *QueueError) Error() string {
+	return fmt.Sprintf("all %d transfers from %s are in use, after %s", e.Most, e.Endpoint, e.Waited.Round(time.Millisecond))
+}
+
+// ErrNotAsked is in the Step of a request that was not made, since the limit that it counts for is reached: the status of
+// the Error is what was said before.
+var ErrNotAsked = errors.New("the limit is reached, so nobody was asked")
+
+// wrongEncoding is the error for bytes that are not the content, and said to be in a coding.
+func WrongCoding(h http.Header) error {
+	return &ContentError{Kind: ContentEncoding, Want: "identity", Got: OneLine(h.Get("Content-Encoding"), 80)}
+}
+
+// tooLarge is the error for a document above a limit, of size bytes where that is said.
+func TooLarge(what string, limit, size int64) *ContentError {
+	e := &ContentError{Kind: ContentTooLarge, Want: fmt.Sprintf("%s of at most %d bytes", what, limit), Got: "more"}
+	if size >= 0 {
+		e.Got = fmt.Sprintf("%d bytes", size)
+	}
+	return e
+}

@@ -1,0 +1,127 @@
+package header
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// contentRange is what a 206 says that it is: bytes from to end, exclusive, of size.
+type Range struct{ From, End, Size int64 } // size is -1 where it is "*"
+
+// parseContentRange reads "bytes 0-99/200" and "bytes 0-99/*" (RFC 9110, section 14.4), strictly.
+func ParseRange(v string) (Range, bool) {
+	unit, rest, ok := strings.Cut(v, " ")
+	if !ok || !strings.EqualFold(unit, "bytes") {
+		return Range{}, false
+	}
+	span, total, ok := strings.Cut(rest, "/")
+	first, last, ok2 := strings.Cut(span, "-")
+	if !ok || !ok2 {
+		return Range{}, false
+	}
+	from, ok := parseDigits(first)
+	end, ok2 := parseDigits(last)
+	if !ok || !ok2 || end < from || end == 1<<63-1 {
+		return Range{}, false
+	}
+	c := Range{From: from, End: end + 1, Size: -1}
+	if total == "*" {
+		return c, true
+	}
+	if c.Size, ok = parseDigits(total); !ok || c.Size < c.End {
+		return Range{}, false
+	}
+	return c, true
+}
+
+// parseUnsatisfied reads the size out of the "bytes */200" of a 416.
+func ParseUnsatisfied(v string) (int64, bool) {
+	rest, ok := strings.CutPrefix(v, "bytes */")
+	if !ok {
+		return 0, false
+	}
+	return parseDigits(rest)
+}
+
+func parseDigits(s string) (int64, bool) {
+	n, err := strconv.ParseUint(s, 10, 63)
+	return int64(n), err == nil
+}
+
+// nextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. Nil: there is none. True: there is one,
+// which may be no URL.
+func NextLink(values []string, at *url.URL) (next *url.URL, is bool) {
+	for _, v := range values {
+		for v != "" {
+			start := strings.IndexByte(v, '<')
+			if start < 0 { // some leave the brackets out
+				target, params, _ := strings.Cut(v, ";")
+				if relNext(params) {
+					u, _ := at.Parse(strings.TrimSpace(target))
+					return u, true
+				}
+				break
+			}
+			end := strings.IndexByte(v[start:], '>')
+			if end < 0 {
+				break
+			}
+			target := v[start+1 : start+end]
+			params := v[start+end+1:]
+			v = ""
+			if i := strings.IndexByte(params, '<'); i >= 0 {
+				params, v = params[:i], params[i:]
+			}
+			if !relNext(params) {
+				continue
+			}
+			u, _ := at.Parse(strings.TrimSpace(target))
+			return u, true
+		}
+	}
+	return nil, false
+}
+
+func relNext(params string) bool {
+	for p := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ';' || r == ',' }) {
+		name, value, _ := strings.Cut(p, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "rel") {
+			for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(value), `"'`)) {
+				if strings.EqualFold(rel, "next") {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// isHTML reports whether an answer says that it is a web page.
+func IsHTML(h http.Header) bool {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	t = strings.ToLower(strings.TrimSpace(t))
+	return t == "text/html" || t == "application/xhtml+xml"
+}
+
+// encoding is the coding that an answer says its bytes are in, empty for the content itself. Object stores keep what was said
+// when the object was put, and say it with right bytes: aws-chunked, x-gzip, utf-8. Of those only what is a coding counts,
+// and whether the bytes are in it is for their digest to say.
+func Coding(h http.Header) string {
+	for _, v := range h.Values("Content-Encoding") {
+		for coding := range strings.SplitSeq(v, ",") {
+			switch coding = strings.ToLower(strings.TrimSpace(coding)); coding {
+			case "gzip", "x-gzip", "compress", "x-compress", "deflate", "br", "zstd", "dcb", "dcz":
+				return coding
+			}
+		}
+	}
+	return ""
+}
+
+// mediaType is the Content-Type without its parameters.
+func MediaType(h http.Header) string {
+	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	return strings.TrimSpace(t)
+}

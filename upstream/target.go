@@ -1,0 +1,105 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
+	"github.com/registrymirror/mirror/upstream/limit"
+)
+
+// target is one endpoint with all that is kept of it.
+type target struct {
+	*endpoint.Endpoint
+	credential auth.Source // of its own; nil: the Registry's where it is the registry itself, else none
+	known      knowledge
+	public     public
+	inquiries  inquiries
+	condition  condition
+	said       said
+	limits     *limit.Limits
+	queue      *queue
+	small      *queue // of small blobs that find no turn in the other one
+}
+
+// newTargets makes the endpoints of Options whose zero fields are filled in.
+func newTargets(o Options) ([]*target, error) {
+	if len(o.Endpoints) == 0 {
+		return nil, errors.New("no endpoint; give it a URL")
+	}
+	var common endpoint.Policy
+	var err error
+	if common.AuthHosts, err = endpoint.ParseNames(o.AuthHosts); err != nil {
+		return nil, fmt.Errorf("authHosts: %w", err)
+	}
+	if common.RedirectHosts, err = endpoint.ParseNames(o.RedirectHosts); err != nil {
+		return nil, fmt.Errorf("redirectHosts: %w", err)
+	}
+	if common.CDNHosts, err = endpoint.ParseNames(o.CDNHosts); err != nil {
+		return nil, fmt.Errorf("cdnHosts: %w", err)
+	}
+	dialer := endpoint.NewDialer(o.Dial, o.Resolver, o.DialTimeout)
+	list := make([]*target, len(o.Endpoints))
+	itself := false
+	for i, e := range o.Endpoints {
+		if list[i], err = newTarget(e, o, common, dialer); err != nil {
+			return nil, err
+		}
+		itself = itself || e.Registry
+	}
+	if !itself {
+		list[len(list)-1].IsRegistry = true
+	}
+	return list, nil
+}
+
+func newTarget(e Endpoint, o Options, p endpoint.Policy, d *endpoint.Dialer) (*target, error) {
+	if e.AuthHosts != nil && e.URL != nil {
+		own, err := endpoint.ParseNames(e.AuthHosts)
+		if err != nil {
+			return nil, fmt.Errorf("endpoint %s: authHosts: %w", e.URL.Redacted(), err)
+		}
+		p.AuthHosts = own
+	}
+	proxy := e.Proxy
+	if proxy == nil {
+		proxy = o.Proxy
+	}
+	at, err := endpoint.New(endpoint.Options{
+		Upstream: o.Name, URL: e.URL, Prefix: e.Prefix, Registry: e.Registry, Policy: p,
+		RootCAs: e.RootCAs, Certificate: e.Certificate, Proxy: proxy, Dialer: d,
+		UserAgent: o.UserAgent, Via: o.Via, StallTimeout: o.StallTimeout, HeaderTimeout: o.HeaderTimeout,
+		Observe: o.Observe, Received: o.Received, Handshake: o.handshake,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &target{
+		Endpoint: at, credential: e.Credential, queue: newQueue(o.MaxTransfers), small: newQueue(max(1, o.MaxTransfers/4)),
+		limits: limit.New(nil),
+	}, nil
+}
+
+// ping asks whether the registry's API answers at all. What it answers matters little: most want a login.
+func (c *core) ping(ctx context.Context, ep *target) error {
+	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout)
+	defer cancel()
+	p := &call{core: c, ep: ep, as: &Registry{core: c, source: auth.Anonymous}, trace: &fault.Trace{Endpoint: ep.Name}}
+	a := endpoint.Request{Step: fault.StepPing, Method: http.MethodGet, URL: ep.At("/v2/", ""), Reach: endpoint.ReachAny}
+	resp, err := p.exchange(ctx, ep.Registry, a, grant{})
+	switch {
+	case err != nil:
+		return err
+	case resp.StatusCode >= 500:
+		return p.refuse(resp)
+	case resp.StatusCode == http.StatusOK && header.IsHTML(resp.Header):
+		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a registry", Got: "a web page"}
+	}
+	endpoint.Drain(resp.Body)
+	return err
+}
