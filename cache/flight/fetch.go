@@ -34,8 +34,10 @@ func (f *Flight) demand(r *Reader, off, end int64) {
 	if f.spool == nil || f.life.ended || off >= 0 && f.readable(off) > off {
 		return
 	}
+	src := f.relay.sourceFor(r)
+	f.parallel.recall(src)
 	if c := f.plan.next(off, end); c != nil {
-		f.start(c, f.relay.sourceFor(r))
+		f.start(c, src)
 	}
 }
 
@@ -102,7 +104,9 @@ func (ft *fetch) run() {
 			f.mu.Unlock()
 			return
 		case err != nil && ft.kind == laneKind:
-			f.laneFailed(ft, err)
+			f.mu.Lock()
+			f.parallel.failed(ft, err)
+			f.mu.Unlock()
 			return
 		case err != nil:
 			f.sourceFailed(ft.src.Key, err)
@@ -245,7 +249,7 @@ func (ft *fetch) opened(body Body) error {
 		f.hasher.look() // the size may be all that it lacked
 	}
 	if ft.kind == fillKind {
-		f.pacing()
+		f.parallel.begun(ft)
 	}
 	f.tell()
 	return nil

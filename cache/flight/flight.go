@@ -18,7 +18,8 @@ type sizes struct {
 	most     int64 // how much of a client's closed range one request to the source asks for
 	holdBack int64 // how much of the prefix's end waits for the digest
 	verify   int64 // blobs up to this size are verified before their headers are sent, if that takes less than verifyWait
-	// pace is how often the flight checks whether lanes pay off; a blob that will be complete within nearly gets no more.
+	// pace is how often the flight checks whether connections pay off; a blob that will be complete within nearly gets no
+	// more of them.
 	pace, nearly time.Duration
 	// watch is how often the flight checks whether another reader's source is faster.
 	watch time.Duration
@@ -26,7 +27,7 @@ type sizes struct {
 
 var usual = sizes{
 	extent: 4 << 20, most: 16 << 20, holdBack: 64 << 10, verify: 4 << 20,
-	pace: 500 * time.Millisecond, nearly: 2 * time.Second, watch: time.Second,
+	pace: 250 * time.Millisecond, nearly: 1500 * time.Millisecond, watch: time.Second,
 }
 
 const verifyWait = 2 * time.Second
@@ -60,20 +61,20 @@ type Flight struct {
 	ctx    context.Context // of every fetch; ends with the flight
 	cancel context.CancelFunc
 
-	mu      sync.Mutex // guards the fields below
-	plan    plan       // which bytes are there, and which are fetched
-	spool   Spool      // nil until it is created
-	hasher  hasher
-	failed  error // ends every reader; nil: none
-	broken  error // of the spool, so that readers continue from their own sources; nil: none
-	life    life
-	readers []*Reader
-	fetches []*fetch
-	origins origins
-	idle    idle
-	former  former
-	paced   bool // the trial of more connections runs
-	relay   relay
+	mu       sync.Mutex // guards the fields below
+	plan     plan       // which bytes are there, and which are fetched
+	spool    Spool      // nil until it is created
+	hasher   hasher
+	failed   error // ends every reader; nil: none
+	broken   error // of the spool, so that readers continue from their own sources; nil: none
+	life     life
+	readers  []*Reader
+	fetches  []*fetch
+	origins  origins
+	idle     idle
+	former   former
+	parallel parallel
+	relay    relay
 
 	data   bell // rings for bytes in the spool
 	hashed bell // rings for bytes that are hashed
@@ -95,7 +96,7 @@ func newFlight(g *Group, at place, size int64) *Flight {
 		idle:   idle{began: time.Now()},
 	}
 	f.data.mu, f.hashed.mu = &f.mu, &f.mu
-	f.relay.f = f
+	f.parallel.f, f.relay.f = f, f
 	f.ctx, f.cancel = context.WithCancel(g.ctx)
 	return f
 }

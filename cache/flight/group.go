@@ -23,8 +23,8 @@ type Options struct {
 	// ParallelAbove is the size in bytes above which a blob is fetched in several parts at a time while that is faster.
 	// 0: none is.
 	ParallelAbove int64
-	Lanes         int // most parts of one blob at a time; 4
-	LanesPerHost  int // most parts beside each blob's first, of all blobs from one host; 12
+	Lanes         int // most parts of one blob at a time; 8
+	LanesPerHost  int // most parts beside each blob's first, of all blobs from one host; 21
 	// Unread is how many bytes are fetched without readers for one client, in ten minutes; 64 MiB. Negative: no limit.
 	Unread int64
 	Log    *slog.Logger // nil: discard
@@ -66,10 +66,10 @@ func New(o Options) *Group {
 		o.GoOn = 64 << 20
 	}
 	if o.Lanes == 0 {
-		o.Lanes = 4
+		o.Lanes = 8
 	}
 	if o.LanesPerHost == 0 {
-		o.LanesPerHost = 12
+		o.LanesPerHost = 21
 	}
 	if o.Unread == 0 {
 		o.Unread = 64 << 20
@@ -82,7 +82,7 @@ func New(o Options) *Group {
 	return &Group{
 		o: o, sizes: usual, ctx: ctx, cancel: cancel, ended: make(chan struct{}), flights: make(map[place]*Flight),
 		spoilt: make(map[oci.Digest]time.Time),
-		hosts:  hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
+		hosts:  hosts{most: o.LanesPerHost, lanes: make(map[string]int), proven: make(map[string]proven)},
 		unread: unread{most: o.Unread, clients: make(map[string]*spent)},
 	}
 }

@@ -27,7 +27,7 @@ type plan struct {
 	claims  []*claim
 	brought int64 // bytes that fetches have delivered
 
-	connections int  // that bring parts at the same time, with the fill's; 0 or 1: the fill's alone
+	connections int  // that bring parts at the same time, with the fill's; 1: the fill's alone; 0: the same, and not yet recalled
 	settled     bool // no more connections are tried
 }
 
@@ -114,6 +114,13 @@ func (p *plan) lanes() int {
 	return n
 }
 
+// allBring reports whether the fill and each lane have brought bytes.
+func (p *plan) allBring() bool {
+	return !slices.ContainsFunc(p.claims, func(c *claim) bool {
+		return (c.kind == fillKind || c.kind == laneKind) && c.brought == 0
+	})
+}
+
 // claim adds [from, to) as the region of a new fetch.
 func (p *plan) claim(k kind, from, to int64) *claim {
 	c := &claim{kind: k, pos: from, to: to}
@@ -192,7 +199,8 @@ func (p *plan) partEnd(off int64) int64 {
 	if !p.inParts() {
 		return end
 	}
-	part := p.above
+	// What one connection gives is not known at first: the parts are small enough that others can soon help, and grow.
+	part := min(p.above, max(p.sizes.most, off))
 	if n := int64(p.connections); n > 1 {
 		part = min(p.sizes.most, max(p.sizes.extent, (p.size-off)/(2*n)))
 	}
@@ -350,5 +358,5 @@ func (p *plan) end(c *claim) bool {
 
 // alone has the rest of the blob come by one connection.
 func (p *plan) alone() {
-	p.connections, p.settled = min(p.connections, 1), true
+	p.connections, p.settled = 1, true
 }

@@ -44,6 +44,9 @@ type Extender interface {
 // that a reader that is denied fails alone.
 type Source struct {
 	Key string // readers with equal Keys share the result of a fetch
+	// Upstream is the name of the upstream. The group remembers by it how many connections have paid off. Empty: nothing is
+	// remembered.
+	Upstream string
 	// Client is the name of the client that the source belongs to, its address for example, for limits by client. Empty: no
 	// such limit applies.
 	Client string
