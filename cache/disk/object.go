@@ -13,8 +13,8 @@ type Object struct {
 	done func()
 }
 
-// Size is the file's size in bytes when it was opened. Of a spool: the size it was made for, or what was written so far
-// where that is not known.
+// Size is the file's size in bytes when it was opened. Of a spool: the size it was made for, or, where
+// that is not known, the bytes written so far.
 func (o *Object) Size() int64 { return o.size }
 
 // OnClose has f called by the first Close.

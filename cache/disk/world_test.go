@@ -96,7 +96,7 @@ func (w *world) open() {
 		}
 	}
 	w.s = s
-	s.Settle()
+	s.WaitChecked()
 	w.resume()
 }
 
