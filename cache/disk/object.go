@@ -3,6 +3,14 @@ package disk
 import (
 	"os"
 	"sync"
+
+	"github.com/registrymirror/mirror/cache"
+)
+
+var (
+	_ cache.Object        = (*Object)(nil)
+	_ cache.CloseNotifier = (*Object)(nil)
+	_ cache.Stater        = (*Object)(nil)
 )
 
 // Object is a file to read. It embeds the *os.File, so that the kernel copies it to a socket (sendfile).
