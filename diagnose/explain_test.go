@@ -530,6 +530,8 @@ func TestExplain(t *testing.T) {
 			fmt.Fprintf(&got, "~ %s\n", f.Short)
 		}
 		fmt.Fprintf(&got, "-> %s\n", f.Remedy)
+		image := imageOf(c.err)
+		fmt.Fprintf(&got, "   image=%s id=%s\n", image, f.ID(image))
 		fmt.Fprintf(&got, "   upstream=%s host=%s stage=%s status=%d", f.Upstream, f.Host, f.Stage, f.Status)
 		if f.RetryAfter > 0 {
 			fmt.Fprintf(&got, " retry-after=%s", f.RetryAfter)
@@ -541,6 +543,31 @@ func TestExplain(t *testing.T) {
 		got.WriteByte('\n')
 	}
 	golden(t, "explain.golden", got.String())
+}
+
+// imageOf is the image of a failure's id, as the front end has it: without tag or digest for a blob or a list.
+func imageOf(err error) string {
+	if e, ok := errors.AsType[*upstream.Error](err); ok {
+		ref := oci.Ref{Repo: oci.Repo{Host: e.Upstream, Name: e.Repository}}
+		switch {
+		case e.Op != "manifest":
+		case strings.Contains(e.Reference, ":"):
+			ref.Digest = oci.Digest(e.Reference)
+		default:
+			ref.Tag = e.Reference
+		}
+		return ref.String()
+	}
+	if e, ok := errors.AsType[*pull.TimeoutError](err); ok {
+		return e.Ref.String()
+	}
+	if e, ok := errors.AsType[*access.ForbiddenError](err); ok {
+		return e.Repo.String() + ":1"
+	}
+	if e, ok := errors.AsType[*route.UnknownError](err); ok && e.Via != route.ViaDefault {
+		return e.Key + "/acme/app:1"
+	}
+	return "docker.io/library/nginx:1.27"
 }
 
 // Every finding must be fit to be shown, whatever came from the network.
@@ -569,7 +596,7 @@ func TestEveryReasonHasACase(t *testing.T) {
 		have[c.want] = true
 	}
 	for _, r := range diagnose.Reasons() {
-		if !have[r] {
+		if !have[r] && r.Origin() == diagnose.InRequest {
 			t.Errorf("reason %s has no case", r)
 		}
 	}

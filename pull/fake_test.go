@@ -253,6 +253,13 @@ type keep struct {
 	digests int
 }
 
+// Reopen has no other copy.
+func (s *shelf) Reopen(_ context.Context, _ cache.Object, err error, _ oci.Digest, _ int64, _ cache.Source) (
+	cache.Object, cache.Outcome, error,
+) {
+	return nil, "", err
+}
+
 func (s *shelf) Get(_ context.Context, d oci.Digest) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

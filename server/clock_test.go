@@ -39,7 +39,7 @@ func TestClockThatJumps(t *testing.T) {
 		if got, ok := w.At(jumped(later, jump)); !ok || got.Sub(later) != stall/2 {
 			t.Errorf("%s: a write later gets %s, %v", jump, got.Sub(later), ok)
 		}
-		w.Others(now.Add(5 * time.Second))
+		w.SetUntil(now.Add(5 * time.Second))
 		if got, ok := w.At(jumped(now, jump)); !ok || got.Sub(now) != 5*time.Second {
 			t.Errorf("%s: the last words get %s, %v", jump, got.Sub(now), ok)
 		}

@@ -245,7 +245,7 @@ func TestPace(t *testing.T) {
 	} {
 		var p server.Pace
 		for i, c := range ticks {
-			if got := p.On(c.n, c.queued); got != c.on {
+			if got := p.Progresses(c.n, c.queued); got != c.on {
 				t.Errorf("%s: tick %d goes on: %v, want %v", name, i, got, c.on)
 			}
 		}
@@ -302,16 +302,19 @@ func TestConnectionLimit(t *testing.T) {
 	if res, _ := do(t, ts, "GET", "/healthz"); res.StatusCode != 200 {
 		t.Errorf("the probe of a full mirror: %s", res.Status)
 	}
-	// A place that is left is given away.
+	// The seat of a closed connection goes to another one.
 	close(h.end)
 	c.Close()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		if res, _ := do(t, ts, "GET", path); res.StatusCode == 200 {
 			break
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the place was not given away")
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			t.Fatal("the seat was not freed")
 		}
 	}
 }

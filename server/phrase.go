@@ -38,8 +38,8 @@ func printable(s string, limit int) string {
 	return diagnose.Cut(strings.TrimRight(b.String(), " "), limit)
 }
 
-// sentence is what happened and what to do, in printable ASCII. What happened goes first; of what to do, as many
-// clauses as there is room for.
+// sentence is the summary and the remedy in printable ASCII. The summary goes first, with as many clauses of the remedy as
+// there is room for.
 func sentence(f diagnose.Finding, limit int) string {
 	s := printable(f.Summary, limit)
 	rest := printable(f.Remedy, maxMessage)
@@ -59,15 +59,15 @@ func sentence(f diagnose.Finding, limit int) string {
 	return s + "; " + rest
 }
 
-// phrase is the reason phrase of an answer: the standard words, so that those who parse them find them, then the
-// explanation and the failure's id.
+// phrase is the reason phrase of an answer: the standard words, for programs that parse them, then the explanation and the
+// failure's id.
 func phrase(status int, f diagnose.Finding, id string) string {
 	before, after := http.StatusText(status)+" (mirror: ", " ["+printable(id, 16)+"])"
 	limit := maxPhrase - len(before) - len(after)
-	if f.Short != "" && len(f.Summary)+2+len(f.Remedy) > limit { // what to do is worth more than the image's name
+	if f.Short != "" && len(f.Summary)+2+len(f.Remedy) > limit { // the remedy is worth more than the image's name
 		f.Summary = f.Short
 	}
-	f.Summary = strings.TrimPrefix(f.Summary, "the mirror ") // it has just been named
+	f.Summary = strings.TrimPrefix(f.Summary, "the mirror ") // the phrase has just named it
 	return before + sentence(f, limit) + after
 }
 

@@ -42,8 +42,8 @@ func TestOneClientsConnectionsLeaveRoom(t *testing.T) {
 		hold func(t *testing.T, h *holder, addr, source string)
 		says string
 	}{
-		"idle": {func(t *testing.T, _ *holder, addr, source string) { idle(t, addr, source) }, "those without a request are closed"},
-		"busy": {func(t *testing.T, h *holder, addr, source string) { h.busy(t, addr, source) }, "each with a request under way"},
+		"idle": {func(t *testing.T, _ *holder, addr, source string) { idle(t, addr, source) }, "closing idle connections for new ones"},
+		"busy": {func(t *testing.T, h *holder, addr, source string) { h.busy(t, addr, source) }, "connection limit reached"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -110,8 +110,8 @@ func (l *exhausted) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
-// That no connection can be accepted is said, once and with what to do, and ends by itself.
-func TestNoDescriptorIsSaid(t *testing.T) {
+// The log says once that no connection can be accepted, with the remedy, and the listener recovers by itself.
+func TestNoDescriptorIsLogged(t *testing.T) {
 	t.Parallel()
 	var log testlog.Log
 	ts := serveOn(t, server.New(options(&puller{})), func(l net.Listener) net.Listener {

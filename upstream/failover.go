@@ -5,49 +5,32 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"time"
 
-	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/login"
 )
 
 // failure is how an endpoint failed a call, for the last time.
 type failure struct {
-	ep        *target
-	err       error
-	step      fault.Step
-	chosen    auth.Source
-	cred      auth.Credential
-	sourceErr error
+	ep    *target
+	err   error
+	step  fault.Step
+	login *login.Transport
 }
 
-// plan is the order in which endpoints are asked: as they were given, those that are down or limit us behind the
-// others. ready is how many are not.
-func (c *core) plan(k kind) (order []*target, ready int) {
-	now := time.Now()
-	var later []*target
-	for _, ep := range c.endpoints {
-		if ep.condition.ready(k, now) {
-			order = append(order, ep)
-		} else {
-			later = append(later, ep)
-		}
-	}
-	return append(order, later...), len(order)
-}
-
-// anywhere asks one endpoint after another, until one has given it, or has said a no that is to be believed.
+// anywhere asks one endpoint after another, until one has given what is asked for, or has refused in a way that is final.
 func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context) (T, error)) (T, error) {
-	order, _ := c.plan(documents)
+	order, _ := endpoint.Order(c.endpoints, endpoint.Documents)
 	for i, ep := range order {
 		c.at(ep)
-		short, calm, end := hurried(ctx, c.share(len(order)-1-i))
+		short, answered, end := endpoint.WithPatience(ctx, endpoint.Share(c.o.HeaderTimeout, len(order)-1-i))
 		v, err := ask(short)
-		calm()
+		answered()
 		end()
-		c.note(ctx, documents, err)
+		ep.Health.Record(ctx, endpoint.Documents, err)
 		if err == nil {
 			return v, nil
 		}
@@ -89,7 +72,7 @@ func (c *call) goesOn(err error) bool {
 
 // failed notes how the endpoint has failed.
 func (c *call) failed(err error) {
-	f := failure{ep: c.ep, err: err, chosen: c.chosen, cred: c.cred, sourceErr: c.sourceErr}
+	f := failure{ep: c.ep, err: err, login: c.login}
 	if last := c.trace.Last(); last != nil {
 		c.trace.Blame(err)
 		f.step = *last
@@ -113,29 +96,9 @@ func (c *call) decide() error {
 		}
 	}
 	c.at(f.ep)
-	c.chosen, c.cred, c.sourceErr = f.chosen, f.cred, f.sourceErr
+	c.login = f.login
 	if f.step.Name != "" {
 		c.trace.Decided(f.step)
 	}
 	return f.err
-}
-
-// share is how long an endpoint may take while there are others to ask after it: they share the time for which somebody
-// waits. 0: as long as it takes.
-func (c *core) share(others int) time.Duration {
-	if others <= 0 {
-		return 0
-	}
-	return c.o.HeaderTimeout / time.Duration(others+1)
-}
-
-// hurried ends a context after d, unless calm is called before. d of 0 never does.
-func hurried(ctx context.Context, d time.Duration) (_ context.Context, calm func(), end context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	end = func() { cancel(nil) }
-	if d == 0 {
-		return ctx, func() {}, end
-	}
-	timer := time.AfterFunc(d, func() { cancel(&fault.PatienceError{After: d}) })
-	return ctx, func() { timer.Stop() }, end
 }

@@ -78,7 +78,7 @@ func (c *call) part(ctx context.Context, a endpoint.Request, d oci.Digest, anew 
 	}
 	if at, ok := c.as.places.get(k); ok {
 		b := a.Redirected(at.url, at.reach, c.ep.Origin)
-		resp, err := c.exchange(ctx, c.ep.Blobs[b.Reach], b, grant{}) //nolint:bodyclose // the answer's; or spill closes it
+		resp, err := c.login.Bare(ctx, c.ep.Blobs[b.Reach], b) //nolint:bodyclose // the answer's; or spill closes it
 		if err == nil && resp.StatusCode == http.StatusPartialContent {
 			here, _ := endpoint.OriginOf(at.url)
 			return &answer{Response: resp, host: here.String(), url: at.url, reach: at.reach}, nil

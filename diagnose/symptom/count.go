@@ -153,15 +153,12 @@ func (s *said) add(c *counter) bool {
 	if s.tier == tiers {
 		return false // steps on the way
 	}
-	var whole []int // where the end of a mirror's error body is
-	if strings.Contains(text, pages) {
-		whole = page.FindStringSubmatchIndex(text)
-	}
-	if lower := strings.ToLower(text); s.why == "" && (whole == nil && !pulls(lower) && !s.ends(c, lower) || not.in(lower) || c.near.pushing(lower)) {
+	isBody := wholeBody(text) != nil
+	if lower := strings.ToLower(text); s.why == "" && (!isBody && !pulls(lower) && !s.ends(c, lower) || not.in(lower) || c.near.pushing(lower)) {
 		return false
 	}
 	about := c.subject(text, s)
-	if whole != nil {
+	if isBody {
 		about.image = askedFor(text)
 		about.host = hostOf("", about.image)
 	}
@@ -176,23 +173,12 @@ func (s *said) add(c *counter) bool {
 	default:
 		g.host = about.host
 	}
-	var summary, remedy string
+	var own ownText
 	if o, ok := ownOf(text); ok {
-		g.id, summary, remedy = o.id, o.summary, o.remedy
-		r, host := c.known.own(o, text, about.image)
-		about.host = cmp.Or(host, hostOf("", about.image)) // where it broke the mirror knows
-		if g.reason == "" {
-			g.reason = r
-		}
-	}
-	if whole != nil && g.id == "" {
-		g.id = text[whole[2]:whole[3]]
-		words := text[:whole[0]]
-		if at := code.FindAllStringIndex(words, -1); at != nil {
-			summary, remedy, _ = strings.Cut(words[at[len(at)-1][1]:], "; ")
-		}
-		if r := diagnose.Reason(text[whole[4]:whole[5]]); g.reason == "" && r.Class() != diagnose.ClassUnknown {
-			g.reason = r
+		if r, host := c.known.own(o, text, about.image); o.certain || r != diagnose.Unknown {
+			own, g.id = o, o.id
+			g.reason = cmp.Or(g.reason, r)
+			about.host = cmp.Or(host, hostOf("", about.image)) // the mirror knows at which host the pull failed
 		}
 	}
 	if g.reason == "" {
@@ -215,8 +201,8 @@ func (s *said) add(c *counter) bool {
 	t.host = cmp.Or(t.host, about.host)
 	t.mirror = t.mirror || mirrors.MatchString(text)
 	t.facts.hear(text)
-	if summary != "" {
-		t.summary, t.remedy = diagnose.Clean(summary), diagnose.Clean(remedy)
+	if own.summary != "" {
+		t.summary, t.remedy = diagnose.Clean(own.summary), diagnose.Clean(own.remedy)
 	}
 	return true
 }
@@ -230,14 +216,20 @@ func (s *said) ends(c *counter, lower string) bool {
 type memory struct {
 	subjects map[string]subject
 	reasons  map[[2]string]diagnose.Reason
-	owns     map[[2]string]ownReason
+	owns     map[ownKey]ownReason
 	misses   int // of ids that told nothing
 }
 
-// ownReason is why a pull failed, and where, as a mirror's sentence tells it.
+// ownKey is a mirror's sentence beside an image.
+type ownKey struct {
+	own   ownText
+	image string
+}
+
+// ownReason is the reason of a mirror's sentence, and the host at which the pull failed.
 type ownReason struct {
 	reason diagnose.Reason
-	host   string // empty: the id does not tell it
+	host   string // empty: the id is of another image, or cut off
 }
 
 const (
@@ -268,22 +260,26 @@ func (m *memory) reason(text, image string) diagnose.Reason {
 	return r
 }
 
-// own is the reason of a mirror's sentence: by its id, else by its words.
+// own is the reason of a mirror's sentence and the host: by its id, else by its link, else by its words.
 func (m *memory) own(o ownText, text, image string) (diagnose.Reason, string) {
-	k := [2]string{o.summary + "; " + o.remedy + o.id, image}
+	k := ownKey{o, image}
 	known, ok := m.owns[k]
 	if !ok {
-		r, host, found := diagnose.Unknown, "", false
+		found := false
 		if o.id != "" && m.misses < mostMisses {
-			if r, host, found = byID(o, text, image); !found {
+			if known.reason, known.host, found = byID(o, text, image); !found {
 				m.misses++
 			}
 		}
-		if !found {
-			r = classifyOwn(o.summary)
+		switch page := diagnose.Reason(o.page); {
+		case found:
+		case page.Class() != diagnose.ClassUnknown:
+			known.reason = page
+		default:
+			known.reason = byWords(o.summary)
 		}
-		if known = (ownReason{r, host}); m.owns == nil || len(m.owns) >= remembered {
-			m.owns = make(map[[2]string]ownReason)
+		if m.owns == nil || len(m.owns) >= remembered {
+			m.owns = make(map[ownKey]ownReason)
 		}
 		m.owns[k] = known
 	}

@@ -253,7 +253,7 @@ func (c *counter) report() *Report {
 		}
 		f := Failure{
 			Reason: e.key.reason, Class: e.key.reason.Class(), Image: e.image, Host: diagnose.Clean(e.host), ID: e.key.id, Count: e.total,
-			Text: e.text, First: e.first, Last: e.last, Page: Page(e.key.reason),
+			Text: e.text, First: e.first, Last: e.last, Page: e.key.reason.Page(),
 		}
 		f.Summary, f.Remedy, f.Command = e.advise()
 		r.Failures = append(r.Failures, f)
@@ -265,6 +265,3 @@ func (c *counter) report() *Report {
 	})
 	return r
 }
-
-// Page is where the page about a reason is.
-func Page(r diagnose.Reason) string { return strings.TrimPrefix(pages, "/") + string(r) + ".md" }

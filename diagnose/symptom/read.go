@@ -86,9 +86,6 @@ var (
 	ours = regexp.MustCompile(`(?i)\blevel="?(?:warn|warning)"? .*msg="pull failed"|\bWRN pull failed\b`)
 	// mirrors is an Event that a mirror has posted.
 	mirrors = regexp.MustCompile(`Failed to pull image \\?"[^"]*\\?": \(mirror: `)
-	// page is the end of a mirror's error body, as clients print it that print all of it: the id, and the reason's page.
-	page = regexp.MustCompile(`;? failure ([0-9a-f]{8}), https?://\S+` + pages + `([a-z-]+)\.md`)
-	code = regexp.MustCompile(`\b[A-Z]+(_[A-Z]+)*: `)
 	// asked is the URL that such a client names.
 	asked = regexp.MustCompile(`://[^/\s]+/v2/([^\s?]+)/manifests/([^\s?:]+(?::[0-9a-f]+)?)(?:\?ns=([^\s&:]+))?`)
 	more  = regexp.MustCompile(`^\s*(\* |errors:|denied:|unauthorized:|unknown:|manifest unknown|name unknown|toomanyrequests:|unavailable:)`)

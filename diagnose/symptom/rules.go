@@ -42,7 +42,6 @@ var rules = []rule{
 		`is the docker daemon running`, `open //\./pipe/`, `//\./pipe/\S+: the system cannot find`, `transport: error while dialing`,
 		`all subconns are in transientfailure`, `code = unavailable desc = (connection error|transport)`,
 		`connection error: desc = `, `docker_engine`, `unknown service runtime\.v1`, `validate service connection`, `cri v1 image api is not implemented`, `container runtime is (down|not running)`),
-	of(diagnose.ClientForbidden, `has no rule that lets clients pull`), // in the words of a mirror's body
 
 	// The image.
 	of(diagnose.NotARegistry, `text/html`),

@@ -94,7 +94,7 @@ func TestRules(t *testing.T) {
 						got.reason != "client-forbidden" || (got.body == "") != (method == "HEAD") {
 						t.Errorf("%s %s: %+v", method, at, got)
 					}
-					body, _, _ := strings.Cut(got.body, `,"detail"`) // which has the failure's id
+					body, _, _ := strings.Cut(got.body, ` [`) // the failure's id, and the detail which has it too
 					seen[fmt.Sprint(ns)+strings.ReplaceAll(body, repo, "REPO")] = true
 				}
 			}
