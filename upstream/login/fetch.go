@@ -1,4 +1,4 @@
-package upstream
+package login
 
 import (
 	"bytes"
@@ -19,73 +19,57 @@ import (
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// The limits of a token service's answer.
 const (
-	maxTokenAnswer = 1 << 20
-	maxTokenLife   = 24 * time.Hour
-	tokenLife      = time.Minute // where nobody says how long
+	maxTokenAnswer   = 1 << 20 // bytes
+	maxTokenLife     = 24 * time.Hour
+	defaultTokenLife = time.Minute // where neither the service nor the token says how long
 )
 
 // fetchToken asks a token service for one token of one scope (distribution's token specification).
-func (c *core) fetchToken(ctx context.Context, ep *target, k tokenKey, cred auth.Credential) fetched {
-	// A budget of its own: those who wait for it have theirs.
-	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout+c.o.HeaderTimeout)
+func (u *Upstream) fetchToken(ctx context.Context, ep *Known, k tokenKey, cred auth.Credential) fetched {
+	// A timeout of its own: operations that wait for it have theirs.
+	ctx, cancel := context.WithTimeout(ctx, u.o.TokenTimeout)
 	defer cancel()
-	t := &call{core: c, ep: ep, cred: cred, trace: &fault.Trace{Endpoint: ep.Name}}
+	t := &Transport{up: u, ep: ep, credential: cred, op: Operation{Trace: &fault.Trace{Endpoint: ep.Name}}}
 	tok, err := t.fetchToken(ctx, k)
 	if fault.IsBroken(err) && ctx.Err() == nil {
 		tok, err = t.fetchToken(ctx, k)
 	}
-	return fetched{token: tok, steps: t.trace.Steps, err: err}
+	return fetched{token: tok, steps: t.op.Trace.Steps, err: err}
 }
 
-func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
-	begun := time.Now()
-	a, bound, secret, err := c.tokenRequest(k)
+func (t *Transport) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
+	began := time.Now()
+	r, bound, secret, err := t.tokenRequest(k)
 	if err != nil {
 		return nil, &fault.Failure{Err: err, Step: fault.Step{Name: fault.StepToken, Err: err}}
 	}
-	req, err := c.ep.NewRequest(a)
-	if err == nil {
-		err = authorize(req, bound, secret)
-	}
-	if err != nil {
-		return nil, &fault.Failure{Err: err, Step: fault.Step{Name: fault.StepToken, Host: bound.String(), Err: err}}
-	}
-	resp, steps, err := c.ep.RoundTrip(ctx, c.ep.Registry, req, a)
-	c.trace.Add(steps...)
-	if to := movedWithin(bound, a, resp); err == nil && to != nil {
+	g := grant{bound: bound, value: secret}
+	resp, err := t.exchange(ctx, t.ep.Registry, r, g)
+	if to := movedWithin(bound, r, resp); err == nil && to != nil {
 		resp.Body.Close()
-		a.URL = to
-		if req, err = c.ep.NewRequest(a); err == nil {
-			err = authorize(req, bound, secret)
-		}
-		if err != nil {
-			return nil, &fault.Failure{Err: err, Step: fault.Step{Name: fault.StepToken, Host: bound.String(), Err: err}}
-		}
-		resp, steps, err = c.ep.RoundTrip(ctx, c.ep.Registry, req, a)
-		c.trace.Add(steps...)
+		r.URL = to
+		resp, err = t.exchange(ctx, t.ep.Registry, r, g)
 	}
-	step := steps[len(steps)-1]
 	if err != nil {
-		return nil, &fault.Failure{Err: err, Step: step, Stage: fault.StepToken}
+		return nil, err
 	}
+	step := *t.op.Trace.Last()
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		defer resp.Body.Close()
 		host := bound.String()
-		if u, err := a.URL.Parse(resp.Header.Get("Location")); err == nil {
+		if u, err := r.URL.Parse(resp.Header.Get("Location")); err == nil {
 			to, _ := endpoint.OriginOf(u)
 			host = fault.OneLine(to.String(), 100)
 		}
 		err = &fault.RedirectError{Host: host, Why: "token requests are not redirected", Final: true}
 	case resp.StatusCode >= 400: // any 2xx may bring a token, as 201 from some
-		f := c.refuse(resp)
-		return nil, f
+		return nil, t.Refuse(resp)
 	default:
 		defer resp.Body.Close()
 		var tok *token
-		if tok, err = c.readToken(resp, begun); err == nil {
+		if tok, err = readToken(resp, began); err == nil {
 			return tok, nil
 		}
 	}
@@ -95,11 +79,11 @@ func (c *call) fetchToken(ctx context.Context, k tokenKey) (*token, error) {
 
 // movedWithin is where a token service redirects within its own origin, as from /token to /token/: the login that is bound to
 // the origin may go there. Nil: nowhere, or elsewhere, or with a body that has been sent.
-func movedWithin(bound endpoint.Origin, a endpoint.Request, resp *http.Response) *url.URL {
-	if resp == nil || !endpoint.IsRedirect(resp.StatusCode) || a.Method != http.MethodGet {
+func movedWithin(bound endpoint.Origin, r endpoint.Request, resp *http.Response) *url.URL {
+	if resp == nil || !endpoint.IsRedirect(resp.StatusCode) || r.Method != http.MethodGet {
 		return nil
 	}
-	u, err := a.URL.Parse(resp.Header.Get("Location"))
+	u, err := r.URL.Parse(resp.Header.Get("Location"))
 	if err != nil || resp.Header.Get("Location") == "" {
 		return nil
 	}
@@ -112,13 +96,13 @@ func movedWithin(bound endpoint.Origin, a endpoint.Request, resp *http.Response)
 
 // tokenRequest makes the request for a token: by GET, with the password as Basic, or by POST with a refresh token. It
 // says to which origin the secret is bound.
-func (c *call) tokenRequest(k tokenKey) (endpoint.Request, endpoint.Origin, auth.Secret, error) {
-	u, err := c.ep.Policy.Realm(c.ep.Origin, c.ep.URL, k.realm)
+func (t *Transport) tokenRequest(k tokenKey) (r endpoint.Request, bound endpoint.Origin, secret auth.Secret, err error) {
+	u, err := t.ep.Policy.Realm(t.ep.Origin, t.ep.URL, k.realm)
 	if err != nil {
-		return endpoint.Request{}, endpoint.Origin{}, auth.Secret{}, err
+		return r, bound, secret, err
 	}
-	bound, _ := endpoint.OriginOf(u)
-	a := endpoint.Request{
+	bound, _ = endpoint.OriginOf(u)
+	r = endpoint.Request{
 		Step: fault.StepToken, Method: http.MethodGet, URL: u, Reach: endpoint.ReachAny,
 		Header: http.Header{"Accept": {"application/json"}},
 	}
@@ -129,32 +113,30 @@ func (c *call) tokenRequest(k tokenKey) (endpoint.Request, endpoint.Origin, auth
 	if k.scope != "" {
 		q.Set("scope", k.scope)
 	}
-	if !c.cred.Identity.IsZero() {
+	if !t.credential.Identity.IsZero() {
 		q.Set("grant_type", "refresh_token")
 		q.Set("client_id", "mirror")
-		q.Set("refresh_token", c.cred.Identity.Reveal())
-		a.Method, a.Body = http.MethodPost, strings.NewReader(q.Encode())
-		a.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		return a, bound, auth.Secret{}, nil
+		q.Set("refresh_token", t.credential.Identity.Reveal())
+		r.Method, r.Body = http.MethodPost, strings.NewReader(q.Encode())
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		return r, bound, auth.Secret{}, nil
 	}
 	to := *u
 	if to.RawQuery != "" && len(q) > 0 {
 		to.RawQuery += "&"
 	}
 	to.RawQuery += q.Encode()
-	a.URL = &to
-	return a, bound, basicAuth(c.cred), nil
+	r.URL = &to
+	return r, bound, basicAuth(t.credential), nil
 }
 
-func (c *call) readToken(resp *http.Response, begun time.Time) (*token, error) {
+func readToken(resp *http.Response, began time.Time) (*token, error) {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(b) > maxTokenAnswer {
-		return nil, &fault.ContentError{
-			Kind: fault.ContentTooLarge, Want: fmt.Sprintf("a token answer of at most %d bytes", maxTokenAnswer), Got: "more",
-		}
+		return nil, fault.TooLarge("a token answer", maxTokenAnswer, -1)
 	}
 	var doc struct {
 		Token       string          `json:"token"`
@@ -163,30 +145,34 @@ func (c *call) readToken(resp *http.Response, begun time.Time) (*token, error) {
 	}
 	b = bytes.TrimPrefix(b, []byte(fault.ByteOrderMark))
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with a token", Got: fault.Shape(b)}
+		return nil, notToken("JSON with a token", fault.Shape(b))
 	}
 	value := cmp.Or(doc.Token, doc.AccessToken)
 	if value == "" {
-		return nil, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with a token", Got: fmt.Sprintf("JSON without one, %d bytes", len(b))}
+		return nil, notToken("JSON with a token", fmt.Sprintf("JSON without one, %d bytes", len(b)))
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a token", Got: "one that can't be sent in a header"}
+		return nil, notToken("a token", "one that can't be sent in a header")
 	}
-	return newToken(value, lifeOf(value, string(doc.ExpiresIn), begun), begun), nil
+	return newToken(value, tokenLife(value, string(doc.ExpiresIn), began), began), nil
 }
 
-// lifeOf is how long a token lives: as the service says, else as the token itself says, else a minute.
-func lifeOf(value, expiresIn string, now time.Time) time.Duration {
+func notToken(want, got string) error {
+	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: want, Got: got}
+}
+
+// tokenLife is how long a token lives: as the service says, else as the token itself says, else a minute.
+func tokenLife(value, expiresIn string, now time.Time) time.Duration {
 	if s, err := strconv.ParseFloat(strings.Trim(expiresIn, `"`), 64); err == nil && s > 0 {
 		return time.Duration(min(s, maxTokenLife.Seconds()) * float64(time.Second))
 	}
 	if life := jwtLife(value, now); life > 0 {
 		return min(life, maxTokenLife)
 	}
-	return tokenLife
+	return defaultTokenLife
 }
 
-// jwtLife is how long a JSON Web Token lives by its own clock, 0 where it doesn't say.
+// jwtLife is how long a JSON Web Token lives by its own clock, 0 where it does not say.
 func jwtLife(value string, now time.Time) time.Duration {
 	parts := strings.Split(value, ".")
 	if len(parts) != 3 {
@@ -205,4 +191,17 @@ func jwtLife(value string, now time.Time) time.Duration {
 		begin = claims.Iat // its clock may not be ours
 	}
 	return time.Duration(min(claims.Exp-begin, maxTokenLife.Seconds()) * float64(time.Second))
+}
+
+// TokenWithoutScope asks the repository's token service, anonymously, for a token that opens nothing. Nil: it gives one.
+func (t *Transport) TokenWithoutScope(ctx context.Context) error {
+	sc, _, _ := t.ep.schemes.of(t.repository)
+	_, err := t.fetchToken(ctx, tokenKey{endpoint: t.ep.Origin, realm: sc.realm, service: sc.service})
+	return err
+}
+
+// AsksForTokens reports whether the repository is known to ask for tokens with the scope of a repository.
+func (t *Transport) AsksForTokens() bool {
+	sc, _, known := t.ep.schemes.of(t.repository)
+	return known && sc.realm != "" && sc.scope == ""
 }
