@@ -10,8 +10,8 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
-// What another registry's wrong bytes have spoilt is not held against a repository: neither remembered, nor counted as the
-// first of two times.
+// A download that another registry's wrong bytes have spoilt is not held against a repository: neither remembered, nor counted
+// as the first of two times.
 func TestLiarsBlobIsNotHeldAgainstAnotherRepository(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, origin.Options{})
