@@ -13,10 +13,8 @@ func (r *Registry) State() []EndpointStatus {
 	for i, ep := range r.endpoints {
 		list[i] = ep.Health.Status(time.Now())
 		list[i].URL = ep.Name
-		running, waiting := ep.small.length()
-		list[i].Running, list[i].Waiting = ep.queue.length()
-		list[i].Running, list[i].Waiting = list[i].Running+running, list[i].Waiting+waiting
-		list[i].Budgets = ep.limits.All()
+		list[i].Running, list[i].Waiting = r.transfers.Load(ep.Endpoint)
+		list[i].Budgets = ep.Limits.All()
 	}
 	return list
 }
@@ -35,9 +33,10 @@ func (r *Registry) Served() bool {
 // of a limit, that they are down. Tokens and what was learned of logins stay, and State still shows what an endpoint has said.
 func (r *Registry) Reset() {
 	for _, ep := range r.endpoints {
-		ep.limits.Reset()
+		ep.Limits.Reset()
 		ep.Health.Reset()
 	}
+	r.transfers.Reset()
 }
 
 // watch gives the endpoints their health.

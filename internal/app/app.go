@@ -26,6 +26,7 @@ import (
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/cache/recency"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/internal/memory"
@@ -243,7 +244,7 @@ func (a *App) size(c *config.Config) (int64, error) {
 }
 
 // proxies are those of the configuration, which has checked them.
-func proxies(c *config.Config) (list server.Proxies) {
+func proxies(c *config.Config) (list client.Proxies) {
 	for _, text := range c.TrustedProxies {
 		if p, err := netip.ParsePrefix(text); err == nil {
 			list = append(list, p)

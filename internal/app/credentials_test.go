@@ -155,7 +155,7 @@ func TestWrongPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	state("rejected")
-	if n := strings.Count(log.Take(), "credential refused, going on without it"); n != 1 {
+	if n := strings.Count(log.Take(), "credential refused; continuing without it"); n != 1 {
 		t.Errorf("%d warnings in the log, want 1", n)
 	}
 	write(t, pass, secret)

@@ -1,16 +1,18 @@
 package endpoint
 
 import (
-	"math/rand/v2"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/backoff"
 )
 
 const (
 	maxFailures = 3           // in a row that open the breaker
-	firstDown   = time.Second // from opening to the first attempt to close it
-	longestDown = time.Minute
 	steadyAfter = time.Minute // of working, after which the next time down is short again
 )
+
+// downFor is how long it is until the next attempt to close a breaker.
+var downFor = backoff.Backoff{First: time.Second, Most: time.Minute}
 
 // breaker is a circuit breaker: whether something works. It refuses nothing, Health.Ready decides about the order alone. The
 // lock of Health guards it.
@@ -23,7 +25,7 @@ type breaker struct {
 	down     time.Time // since when it does not work; zero: it does
 	nextTry  time.Time // when to try again; only while it is down
 	failures int       // in a row
-	level    int       // of the last time down: each one is longer
+	level    int       // how many times in a row it was down: each one is longer
 	up       time.Time // since when it works again; zero: it was never down
 }
 
@@ -43,9 +45,9 @@ func (b *breaker) fail(now time.Time, severe bool) (opened bool) {
 
 // delay sets the next try later than the last one was.
 func (b *breaker) delay(now time.Time) {
-	d := min(firstDown<<min(b.level, 10), longestDown)
 	b.level++
-	b.nextTry = now.Add(d*3/4 + rand.N(d/2)) // not all mirrors at the same moment
+	d := downFor.After(b.level)
+	b.nextTry = now.Add(backoff.Between(d*3/4, d*5/4)) // not all mirrors at the same moment
 }
 
 // succeed records a success, and reports whether it closed the breaker, and how long it was down.
