@@ -189,7 +189,7 @@ func TestObserve(t *testing.T) {
 	ref := oci.Ref{Repo: oci.Repo{Host: "ghcr.io", Name: "acme/app"}, Digest: sum(content)}
 	want := []journal.Request{
 		{
-			Client: "node-7", Source: "127.0.0.1", UserAgent: "containerd/v2.4?", Kind: oci.KindBlob, Ref: ref, Upstream: "ghcr.io",
+			Client: "node-7", Source: "127.0.0.1", UserAgent: "containerd/v2.4", Kind: oci.KindBlob, Ref: ref, Upstream: "ghcr.io",
 			Status: 206, Bytes: 100, Size: 100,
 			Outcome: cache.Joined,
 		},

@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -29,7 +29,7 @@ func examined(r *doctor.Report, wide, colour bool) string {
 	if r.At == "mirror" {
 		from = "from the mirror"
 	}
-	fmt.Fprintf(&b, "%s %s%s\n\n", diagnose.Cut(r.Image, 300), choose(r.Platform == "", "", "for "+r.Platform+" "), from)
+	fmt.Fprintf(&b, "%s %s%s\n\n", text.Cut(r.Image, 300), choose(r.Platform == "", "", "for "+r.Platform+" "), from)
 	rows := [][]string{{"STEP", "STATE", "TOOK", "HOST", "WHAT IT SHOWS"}}
 	states := []doctor.State{""}
 	endpoint := ""
