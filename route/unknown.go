@@ -4,9 +4,14 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/text"
 )
 
-// Error is one line of at most 300 bytes: what was asked for, what there is, and how to add it.
+// maxShown is how much of a name is shown, in bytes: an ordinary host name fits.
+const maxShown = 63
+
+// Error is one line of at most 300 bytes: the requested name, the configured ones, and how to add it.
 func (e *UnknownError) Error() string {
 	if e.Via == ViaDefault {
 		return fmt.Sprintf("%s names no upstream and there is no default (configured: %s); send ns=HOST, put HOST/ "+
@@ -30,18 +35,9 @@ func listed(names []string) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(clip(name))
+		b.WriteString(text.Cut(name, maxShown))
 	}
 	return b.String()
 }
 
-func quote(s string) string { return strconv.QuoteToASCII(clip(s)) }
-
-// clip shortens what is longer than a host name of ordinary size.
-func clip(s string) string {
-	const most = 60
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "..."
-}
+func quote(s string) string { return strconv.QuoteToASCII(text.Cut(s, maxShown)) }
