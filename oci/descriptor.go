@@ -54,11 +54,11 @@ func (d *document) children(to []Child, k key) ([]Child, error) {
 // described are the fields of a descriptor that are read: never its annotations and data, which may be as large as the
 // document.
 type described struct {
-	MediaType    string    `json:"mediaType"`
-	Digest       string    `json:"digest"`
-	Size         int64     `json:"size"`
+	MediaType    string   `json:"mediaType"`
+	Digest       string   `json:"digest"`
+	Size         int64    `json:"size"`
 	URLs         firstURL `json:"urls"`
-	ArtifactType string    `json:"artifactType"`
+	ArtifactType string   `json:"artifactType"`
 	Platform     *struct {
 		Architecture string `json:"architecture"`
 		OS           string `json:"os"`
