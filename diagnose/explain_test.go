@@ -198,7 +198,7 @@ var cases = []struct {
 		tls.RecordHeaderError{Msg: "first record", RecordHeader: [5]byte([]byte("220 s"))})},
 	{"tls-alert", diagnose.TLSHandshake, broke(upstream.StepTLS, hub,
 		&net.OpError{Op: "remote error", Err: tls.AlertError(40)})},
-	// Closed at the first packet of TLS and closed later are told apart by the step alone.
+	// Only the step separates a connection closed at the first packet of TLS from one closed later.
 	{"reset-at-tls", diagnose.TLSHandshake, broke(upstream.StepTLS, hub,
 		&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)})},
 	{"silent-at-tls", diagnose.TLSHandshake, broke(upstream.StepTLS, hub, timeoutError{})},
@@ -426,7 +426,7 @@ var cases = []struct {
 	{"waf-page-401", diagnose.UpstreamBlocked, answered(401, func(e *upstream.Error) {
 		e.BodyKind, e.Message = upstream.BodyHTML, "Sign in to the network"
 	})},
-	// nginx in front of a registry with a password: the page is the one, the challenge what counts.
+	// nginx in front of a registry with a password: the answer is a page, but its challenge counts.
 	{"nginx-basic", diagnose.CredentialsMissing, answered(401, of("registry.corp", func(e *upstream.Error) {
 		e.BodyKind, e.Message = upstream.BodyHTML, "401 Authorization Required"
 		e.Challenge = `Basic realm="registry"`
@@ -452,7 +452,7 @@ var cases = []struct {
 		e.Op, e.Reference = "tags", ""
 		e.Err = &upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 1 byte", Got: "more"}
 	})},
-	// A source that fails makes us nobody, which is not why a host can't be reached.
+	// Without its source the mirror asks anonymously; an unreachable host has another cause.
 	{"credential-source-down-and-refused", diagnose.ConnectRefused, hubError(upstream.StepDial, hub,
 		func(e *upstream.Error) {
 			e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
@@ -613,7 +613,7 @@ func TestID(t *testing.T) {
 	t.Parallel()
 	f := diagnose.Finding{Reason: diagnose.RateLimited, Host: "docker.io", Summary: "a"}
 	id := f.ID("docker.io/library/nginx:1.27")
-	// Written down: people quote it, and it must survive a release.
+	// A constant: ids are quoted, and must be the same in the next release.
 	if id != "69dcaf4b" {
 		t.Errorf("id %s", id)
 	}
