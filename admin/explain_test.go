@@ -18,7 +18,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/admin"
-	"github.com/registrymirror/mirror/diagnose/symptom"
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -36,7 +36,8 @@ func told(t *testing.T, h http.Handler, body io.Reader) (int, string) {
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	k := &kept{list: []journal.Failure{{
-		ID: "7f3a9c2e", Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Evidence: []string{"e"},
+		Finding: diagnose.Finding{Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Evidence: []string{"e"}},
+		ID:      "7f3a9c2e",
 	}}}
 	h := admin.New(admin.Options{Token: func() string { return "s3cret" }, Failures: k})
 	const text = `Failed to pull image "docker.io/acme/app:1": failed to resolve image: unexpected status from HEAD request to ` +
@@ -60,10 +61,10 @@ func TestExplain(t *testing.T) {
 	if len(got.Failures) != 2 || got.Failures[1].Reason != "tag-not-found" {
 		t.Fatalf("%+v", got.Failures)
 	}
-	want := admin.Explained{Failure: symptom.Failure{
+	want := admin.Explained{
 		Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Image: "docker.io/acme/app:1", ID: "7f3a9c2e", Count: 1,
-		Host: "docker.io", Page: "docs/failures/credentials-expired.md",
-	}, Evidence: []string{"e"}}
+		Host: "docker.io", Page: "docs/failures/credentials-expired.md", Evidence: []string{"e"},
+	}
 	if diff := gocmp.Diff(want, got.Failures[0]); diff != "" || !k.asked.Declined || k.asked.ID != "7f3a9c2e" {
 		t.Errorf("asked for %+v (-want +got):\n%s", k.asked, diff)
 	}
@@ -103,8 +104,8 @@ func TestExplainByImage(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	k := &kept{list: []journal.Failure{{
-		ID: "7f3a9c2e", Reason: "tag-not-found", Class: "missing", Summary: "s", Remedy: "r", Image: "ghcr.io/acme/app:2", Host: "ghcr.io",
-		FirstSeen: at.Add(-time.Hour), LastSeen: at.Add(-time.Minute),
+		Finding: diagnose.Finding{Reason: "tag-not-found", Class: "missing", Summary: "s", Remedy: "r", Host: "ghcr.io"},
+		ID:      "7f3a9c2e", Image: "ghcr.io/acme/app:2", FirstSeen: at.Add(-time.Hour), LastSeen: at.Add(-time.Minute),
 	}}}
 	h := admin.New(admin.Options{Failures: k})
 	for _, tt := range []struct{ name, at, image, want, textReason string }{
@@ -198,7 +199,7 @@ type counting struct {
 	n int
 }
 
-func (c *counting) Failures(f journal.Filter) ([]journal.Failure, string, error) {
+func (c *counting) Failures(f journal.Filter) []journal.Failure {
 	c.n++
 	return c.kept.Failures(f)
 }

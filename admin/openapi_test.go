@@ -94,10 +94,13 @@ func everythingOptions() admin.Options {
 			}, {Name: "*.azurecr.io", Access: "rules", Endpoints: []admin.Endpoint{}, Credentials: []admin.Credential{}, Limits: []admin.Limit{}}}
 		},
 		Failures: &kept{list: []journal.Failure{{
-			ID: "7f3a9c2e", Reason: diagnose.DNSNotFound, Class: diagnose.ClassNetwork, Summary: "s", Remedy: "r", Evidence: []string{"e"},
-			Image: "docker.io/acme/app:1", Platform: "linux/arm64", Upstream: "docker.io", Host: "h", Stage: "dns", Status: 404,
-			Outcome: journal.Failed, Client: "c", UserAgent: "u", Clients: map[string]int64{"c": 1}, Count: 1, FirstSeen: at, LastSeen: at,
-		}}, next: "1-2f"},
+			Finding: diagnose.Finding{
+				Reason: diagnose.DNSNotFound, Class: diagnose.ClassNetwork, Summary: "s", Remedy: "r", Evidence: []string{"e"},
+				Upstream: "docker.io", Host: "h", Stage: "dns", Status: 404,
+			},
+			ID: "7f3a9c2e", Image: "docker.io/acme/app:1", Platform: "linux/arm64", Outcome: journal.Failed, Client: "c", UserAgent: "u",
+			Clients: map[string]int64{"c": 1}, Count: 1, FirstSeen: at, LastSeen: at,
+		}}},
 		Doctor: func(context.Context, string, string) *doctor.Report {
 			return &doctor.Report{
 				Image: "docker.io/acme/app:1", Platform: "linux/arm64", Upstream: "docker.io", Digest: "sha256:aa", At: "mirror",
@@ -218,7 +221,7 @@ func TestOpenAPITypes(t *testing.T) {
 	doc, _ := described(t, everything())
 	seen := make(map[string]bool)
 	for name, v := range map[string]any{
-		"FailureList": admin.FailureList{}, "Summary": journal.Summary{}, "Explanation": admin.Explanation{},
+		"FailureList": admin.FailureList{}, "Summary": admin.FailureSummary{}, "Explanation": admin.Explanation{},
 		"PullList": admin.PullList{}, "UpstreamList": admin.UpstreamList{}, "Cache": admin.Cache{},
 		"DoctorRequest": admin.DoctorRequest{}, "Report": doctor.Report{}, "Status": admin.Status{}, "Reloaded": admin.Reloaded{},
 		"ResetRequest": admin.ResetRequest{}, "ResetAnswer": admin.ResetAnswer{},

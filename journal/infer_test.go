@@ -158,7 +158,7 @@ func TestPlatformMissing(t *testing.T) {
 				func(j *journal.Journal, _ *lines) {
 					tt.do(j)
 					pass(11 * time.Second)
-					list, _, _ := record.Failures(journal.Filter{})
+					list := record.Failures(journal.Filter{})
 					var got []string
 					for _, f := range list {
 						got = append(got, string(f.Reason)+" "+f.Platform+" "+f.Summary)
@@ -223,7 +223,7 @@ func TestClientsThatLeave(t *testing.T) {
 				}
 				pass(4 * time.Minute)
 				got := ""
-				list, _, _ := record.Failures(journal.Filter{})
+				list := record.Failures(journal.Filter{})
 				for _, f := range list {
 					got += fmt.Sprint(f.Reason, ": ", f.Summary, " ", f.Evidence)
 				}

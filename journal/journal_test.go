@@ -149,7 +149,7 @@ func TestPull(t *testing.T) {
 		pass(59 * time.Second)
 		want(t, log)
 		pass(time.Second)
-		want(t, log, pullStart+"served bytes=1001700 fromCache=1700 took=4s")
+		want(t, log, pullStart+"served bytes=1001700 from_cache=1700 took=4s")
 	})
 }
 
@@ -162,13 +162,13 @@ func TestOutcomes(t *testing.T) {
 	}{
 		{"looked", func() []journal.Request {
 			return []journal.Request{asked(oci.KindManifest, "1.27", head)}
-		}, []string{pullStart + "looked bytes=0 fromCache=0 took=0s"}},
+		}, []string{pullStart + "looked bytes=0 from_cache=0 took=0s"}},
 		{"stale", func() []journal.Request {
 			return []journal.Request{
 				asked(oci.KindManifest, "1.27", func(r *journal.Request) { r.Stale = true }),
 				asked(oci.KindBlob, layer, size(10)),
 			}
-		}, []string{pullStart + "stale bytes=10 fromCache=10 took=0s"}},
+		}, []string{pullStart + "stale bytes=10 from_cache=10 took=0s"}},
 		{"failed", func() []journal.Request {
 			return []journal.Request{
 				asked(oci.KindManifest, "1.27", head),
@@ -176,7 +176,7 @@ func TestOutcomes(t *testing.T) {
 			}
 		}, []string{
 			warnStart + "reason=upstream-error class=upstream id=aaaaaaaa" + warnEnd,
-			pullStart + "failed bytes=0 fromCache=0 took=0s reason=upstream-error class=upstream id=aaaaaaaa",
+			pullStart + "failed bytes=0 from_cache=0 took=0s reason=upstream-error class=upstream id=aaaaaaaa",
 		}},
 		{"HEAD and GET of one failure are one", func() []journal.Request {
 			f := failing(diagnose.UpstreamError, "aaaaaaaa")
@@ -186,7 +186,7 @@ func TestOutcomes(t *testing.T) {
 		}, []string{
 			warnStart + "reason=upstream-error class=upstream id=aaaaaaaa" + warnEnd,
 			strings.Replace(pullStart, index, `""`, 1) +
-				"failed bytes=0 fromCache=0 took=0s reason=upstream-error class=upstream id=aaaaaaaa",
+				"failed bytes=0 from_cache=0 took=0s reason=upstream-error class=upstream id=aaaaaaaa",
 		}},
 		{"what went well after all is no failure", func() []journal.Request {
 			return []journal.Request{
@@ -198,14 +198,14 @@ func TestOutcomes(t *testing.T) {
 		}, []string{
 			// One line for one reason of one pull.
 			warnStart + "reason=connection-reset class=network id=aaaaaaaa" + warnEnd,
-			pullStart + "served bytes=10 fromCache=10 took=0s",
+			pullStart + "served bytes=10 from_cache=10 took=0s",
 		}},
 		{"declined", func() []journal.Request {
 			return []journal.Request{asked(oci.KindManifest, "1.27", declined)}
 		}, []string{
 			declinedStart + "reason=not-found-or-no-access class=undecided id=dddddddd" + warnEnd,
 			strings.Replace(pullStart, index, `""`, 1) +
-				"declined bytes=0 fromCache=0 took=0s reason=not-found-or-no-access class=undecided id=dddddddd",
+				"declined bytes=0 from_cache=0 took=0s reason=not-found-or-no-access class=undecided id=dddddddd",
 		}},
 		{"a failure counts more than a refusal", func() []journal.Request {
 			return []journal.Request{
@@ -216,7 +216,7 @@ func TestOutcomes(t *testing.T) {
 			declinedStart + "reason=not-found-or-no-access class=undecided id=dddddddd" + warnEnd,
 			warnStart + "reason=stalled class=network id=aaaaaaaa" + warnEnd,
 			strings.Replace(pullStart, index, `""`, 1) +
-				"failed bytes=0 fromCache=0 took=0s reason=stalled class=network id=aaaaaaaa",
+				"failed bytes=0 from_cache=0 took=0s reason=stalled class=network id=aaaaaaaa",
 		}},
 		{"a client that leaves", func() []journal.Request {
 			return []journal.Request{
@@ -224,7 +224,7 @@ func TestOutcomes(t *testing.T) {
 				asked(oci.KindBlob, layer, func(r *journal.Request) { r.Bytes, r.Aborted = 5, true }),
 				asked(oci.KindManifest, child, func(r *journal.Request) { r.Status, r.Aborted = 0, true }),
 			}
-		}, []string{pullStart + "served bytes=5 fromCache=5 took=0s"}},
+		}, []string{pullStart + "served bytes=5 from_cache=5 took=0s"}},
 		{"probes for signatures", func() []journal.Request {
 			tag := strings.Replace(index, ":", "-", 1)
 			f := failing(diagnose.TagNotFound, "aaaaaaaa")
@@ -237,7 +237,7 @@ func TestOutcomes(t *testing.T) {
 		}, []string{
 			strings.Replace(warnStart, "1.27", "sha256-1.27", 1) + "reason=tag-not-found class=missing id=aaaaaaaa" + warnEnd,
 			strings.Replace(strings.Replace(pullStart, index, `""`, 1), "1.27", "sha256-1.27", 1) +
-				"failed bytes=0 fromCache=0 took=0s reason=tag-not-found class=missing id=aaaaaaaa",
+				"failed bytes=0 from_cache=0 took=0s reason=tag-not-found class=missing id=aaaaaaaa",
 		}},
 		{"a list is no pull", func() []journal.Request {
 			return []journal.Request{
@@ -347,7 +347,7 @@ func TestSameFailureIsCounted(t *testing.T) {
 		want(t, log)
 		meet(101)
 		synctest.Wait()
-		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "client=node-101 upstream_status=503 again=50") {
+		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "client=node-101 upstream_status=503 repeats=50") {
 			t.Errorf("logged %q, want one line that counts", got)
 		}
 		j.Observe(asked(oci.KindManifest, "1.28", failing(diagnose.RateLimited, "bbbbbbbb")))
@@ -400,7 +400,7 @@ func TestLongBlobKeepsItsPullOpen(t *testing.T) {
 		b.Bytes, b.Took = 10<<30, 10*time.Minute
 		j.Observe(b)
 		pass(61 * time.Second)
-		want(t, log, pullStart+"served bytes=10737418240 fromCache=10737418240 took=10m0s")
+		want(t, log, pullStart+"served bytes=10737418240 from_cache=10737418240 took=10m0s")
 
 		// Should its end be lost, it is not kept for ever.
 		j.Observe(asked(oci.KindManifest, "1.27", nil))
@@ -443,7 +443,7 @@ func TestObserveNeverBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := strings.Join(log.take(), "\n"); !strings.Contains(got,
-		`msg="journal is overloaded: requests are not recorded" lost=3`) {
+		`msg="journal is overloaded; some requests are not recorded" count=3`) {
 		t.Errorf("logged %q", got)
 	}
 }

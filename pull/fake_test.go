@@ -230,6 +230,8 @@ func (r *registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight
 	return &upstream.Body{ReadCloser: io.NopCloser(bytes.NewReader(b[w.From:]))}, nil
 }
 
+func (r *registry) Corrupt(string, oci.Digest, error) {}
+
 // shelf is a cache in memory, which counts and fails as it is told, and whose flights are not shared.
 type shelf struct {
 	journal *journal
@@ -251,6 +253,13 @@ type keep struct {
 	holder  string
 	until   time.Time
 	digests int
+}
+
+// Reopen has no other copy.
+func (s *shelf) Reopen(_ context.Context, _ cache.Object, err error, _ oci.Digest, _ int64, _ cache.Source) (
+	cache.Object, cache.Outcome, error,
+) {
+	return nil, "", err
 }
 
 func (s *shelf) Get(_ context.Context, d oci.Digest) ([]byte, error) {

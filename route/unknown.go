@@ -8,9 +8,6 @@ import (
 	"github.com/registrymirror/mirror/internal/text"
 )
 
-// maxShown is how much of a name is shown, in bytes: an ordinary host name fits.
-const maxShown = 63
-
 // Error is one line of at most 300 bytes: the requested name, the configured ones, and how to add it.
 func (e *UnknownError) Error() string {
 	if e.Via == ViaDefault {
@@ -35,9 +32,12 @@ func listed(names []string) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(text.Cut(name, maxShown))
+		b.WriteString(shorten(name))
 	}
 	return b.String()
 }
 
-func quote(s string) string { return strconv.QuoteToASCII(text.Cut(s, maxShown)) }
+func quote(s string) string { return strconv.QuoteToASCII(shorten(s)) }
+
+// shorten cuts a name that is longer than most hosts' names.
+func shorten(name string) string { return text.Cut(name, 63) }

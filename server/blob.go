@@ -172,7 +172,7 @@ func (x *exchange) copy(ctx context.Context, o cache.Object, s span) (int64, err
 // resume writes the rest of a span after the stored content could not be read because of cause. Where the response is the
 // whole blob, the blob is fetched from its start and verified, since a client takes the end of the response for a right blob.
 func (x *exchange) resume(ctx context.Context, c *pull.Content, cause error, s span, whole bool) (int64, error) {
-	o, err := c.Again(ctx, cause)
+	o, err := c.Reopen(ctx, cause)
 	if err != nil {
 		return 0, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
@@ -45,7 +46,7 @@ type exchange struct {
 
 // v2 is the one adapter around everything under /v2/: handlers return errors, and v2 writes, logs and observes them.
 func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{s: s, r: r, began: time.Now(), client: clientOf(r, s.o.Proxies), answer: response{under: w, h2: r.ProtoMajor >= 2, stall: s.stall}}
+	x := &exchange{s: s, r: r, began: time.Now(), client: client.Name(r, s.o.Proxies), answer: response{under: w, h2: r.ProtoMajor >= 2, stall: s.stall}}
 	x.w = &x.answer
 	if s.suspects.some.Load() > 0 {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
@@ -145,7 +146,7 @@ func (x *exchange) observe() {
 // record describes the exchange as far as it is known.
 func (x *exchange) record() journal.Request {
 	q := journal.Request{
-		At: x.began, Took: time.Since(x.began), Client: x.client, Source: sourceOf(x.r, x.s.o.Proxies),
+		At: x.began, Took: time.Since(x.began), Client: x.client, Source: client.Source(x.r, x.s.o.Proxies),
 		UserAgent: printable(x.r.UserAgent(), 200),
 		Kind:      x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
 		Outcome: x.status.Outcome, Collapsed: x.status.Collapsed, Stale: x.status.Stale, Aborted: x.aborted,
@@ -222,7 +223,7 @@ func (x *exchange) track() error {
 
 func (x *exchange) ask() pull.Ask {
 	a := pull.Ask{Request: x.req, Client: x.client}
-	if peer := sourceOf(x.r, x.s.o.Proxies); peer != x.client {
+	if peer := client.Source(x.r, x.s.o.Proxies); peer != x.client {
 		a.Peer = peer
 	}
 	return a

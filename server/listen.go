@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/registrymirror/mirror/client"
 )
 
 const (
@@ -71,7 +73,7 @@ type ListenOptions struct {
 	// TrackConnections as its ConnState hook. Zero: no limit.
 	Limit int
 	// Proxies are trusted to name the client by the PROXY protocol: it is the RemoteAddr of their connections then.
-	Proxies Proxies
+	Proxies client.Proxies
 	// TLS says that clients have to speak TLS. Mismatch is called for one that speaks the other protocol, TLS or plain HTTP. It
 	// must not block. Nil: not called.
 	TLS      bool
@@ -115,21 +117,12 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = c.Close()
 			return nil, fmt.Errorf("accept: %T is not a TCP connection", c)
 		}
-		mine := &conn{TCPConn: t, l: l, preface: l.Proxies.preface(t)}
-		if mine.overLimit, ok = l.seats.take(mine, sourceOfConn(t)); ok {
+		mine := &conn{TCPConn: t, l: l, preface: l.Proxies.Preface(t, readHeaderTimeout)}
+		if mine.overLimit, ok = l.seats.take(mine, client.SourceOf(t.RemoteAddr())); ok {
 			return mine, nil
 		}
 		_ = mine.Close()
 	}
-}
-
-// sourceOfConn is the source of a connection, as sourceOf is that of a request.
-func sourceOfConn(c *net.TCPConn) string {
-	a, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return ""
-	}
-	return network(a.AddrPort().Addr().Unmap().WithZone(""))
 }
 
 func (l *listener) Close() error {
@@ -146,8 +139,8 @@ type conn struct {
 
 	overLimit bool
 
-	preface *preface // nil: the peer is not a trusted proxy
-	began   bool     // the first bytes were read
+	preface *client.Preface // nil: the peer is not a trusted proxy
+	began   bool            // the first bytes were read
 	// until is the write deadline that callers have set, by steady; 0: none. Its own is never later: closing a TLS connection
 	// allows five seconds for the last record, not sixty.
 	until atomic.Int64

@@ -176,7 +176,7 @@ func (s *seats) failed(err error) {
 // warn logs a warning, at most once a minute.
 func (s *seats) warn(msg string, attrs ...any) {
 	now := time.Now()
-	if last, ok := s.warned[msg]; ok && now.Sub(last) < sayAgain {
+	if last, ok := s.warned[msg]; ok && now.Sub(last) < warnInterval {
 		return
 	}
 	s.warned[msg] = now

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/docs/failures"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
@@ -49,7 +50,7 @@ type Options struct {
 	// it is a loop. Empty: not checked.
 	Via string
 	// Proxies are the trusted proxies, whose word for the client's address counts. Listen needs them, too.
-	Proxies Proxies
+	Proxies client.Proxies
 	// Help is the address below which every reason has a page, NAME.md. Empty: the server's own pages, by the host name of the
 	// request, which need no internet and are of this version.
 	Help string

@@ -68,11 +68,11 @@ func (r *Registry) Examine(ctx context.Context, repo, reference, platform string
 			return
 		}
 		defer fresh.Close()
-		if !r.own {
-			fresh = fresh.As(r.source)
+		if !r.Configured {
+			fresh = fresh.As(r.Source)
 		}
 		for i, ep := range fresh.endpoints {
-			ep.limits = limit.New(r.endpoints[i].limits.Spending())
+			ep.Limits = limit.New(r.endpoints[i].Limits.Spending())
 			x := &examination{
 				r: fresh, ep: ep, repo: repo, reference: reference, want: platform, yield: yield, seen: seen,
 			}
@@ -216,7 +216,7 @@ func (x *examination) ping(ctx context.Context) bool {
 	c := x.call("manifest", x.reference)
 	sent := time.Now()
 	a := endpoint.Request{Step: fault.StepPing, Method: http.MethodGet, URL: x.ep.At("/v2/", ""), Reach: endpoint.ReachAny}
-	resp, err := c.exchange(ctx, x.ep.Registry, a, grant{})
+	resp, err := c.login.Bare(ctx, x.ep.Registry, a)
 	if err != nil {
 		return x.tell(c, c.wrap(err), nil)
 	}
@@ -224,7 +224,7 @@ func (x *examination) ping(ctx context.Context) bool {
 	var notice error
 	switch {
 	case resp.StatusCode >= 500, resp.StatusCode == http.StatusForbidden:
-		notice = c.wrap(c.refuse(resp))
+		notice = c.wrap(c.login.Refuse(resp))
 	case resp.StatusCode == http.StatusOK && header.IsHTML(resp.Header):
 		notice = c.wrap(&fault.Failure{
 			Err:  &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a registry", Got: "a web page"},
@@ -257,10 +257,10 @@ func (x *examination) manifest(ctx context.Context) bool {
 		return false
 	}
 	host := x.ep.Origin.String()
-	if st := c.status(); st.Name != "" && !x.say(Examined{Step: fault.Step{Name: fault.StepCredential, Host: host}, Credential: st}) {
+	if st := c.login.Status(); st.Name != "" && !x.say(Examined{Step: fault.Step{Name: fault.StepCredential, Host: host}, Credential: st}) {
 		return false
 	}
-	if list := x.ep.limits.All(); len(list) > 0 {
+	if list := x.ep.Limits.All(); len(list) > 0 {
 		return x.say(Examined{Step: fault.Step{Name: fault.StepLimit, Host: host}, Budgets: list})
 	}
 	return true

@@ -40,14 +40,11 @@ func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(ho
 		var err error
 		if here == c.ep.Origin {
 			a.Reach = endpoint.ReachAny
-			resp, err = c.send(ctx, a) //nolint:bodyclose // the answer's; or refuse or spill closes it
+			resp, err = c.login.RoundTrip(ctx, a) //nolint:bodyclose // the answer's; or refuse or spill closes it
 		} else {
-			resp, err = c.exchange(ctx, c.ep.Blobs[a.Reach], a, grant{}) //nolint:bodyclose // as above
+			resp, err = c.login.Bare(ctx, c.ep.Blobs[a.Reach], a) //nolint:bodyclose // as above
 			if err == nil && resp.StatusCode == http.StatusUnauthorized {
-				var g grant
-				if g, err = c.grantAt(ctx, here, a, resp); err == nil {
-					resp, err = c.exchange(ctx, c.ep.Elsewhere[a.Reach], a, g) //nolint:bodyclose // as above
-				}
+				resp, err = c.login.Elsewhere(ctx, c.ep.Elsewhere[a.Reach], a, resp) //nolint:bodyclose // as above
 			}
 		}
 		if err != nil {
@@ -64,7 +61,7 @@ func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(ho
 			}
 			return nil, &fault.Failure{Err: err, Step: step}
 		case !endpoint.IsRedirect(resp.StatusCode):
-			return nil, c.refuse(resp)
+			return nil, c.login.Refuse(resp)
 		}
 		location := resp.Header.Get("Location")
 		endpoint.Drain(resp.Body)

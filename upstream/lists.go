@@ -51,13 +51,13 @@ func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, que
 		case ctx.Err() != nil, err != nil && !lacksReferrers(err) && !elsewhere(err):
 			return nil, err
 		}
-		sure, before, steps := err == nil || lacksReferrers(err), *c, c.trace.Steps
+		sure, steps, login := err == nil || lacksReferrers(err), c.trace.Steps, *c.login
 		tagged, terr := c.referrersTag(ctx, d)
 		switch {
 		case tagged != nil:
 			return tagged, nil
 		case !sure:
-			*c, c.trace.Steps = before, steps // whether there are any is not known, and the API's answer says why
+			c.trace.Steps, *c.login = steps, login // whether there are any is not known, and the API's answer says why
 			return nil, err
 		case terr != nil:
 			return nil, terr
@@ -114,10 +114,8 @@ func lacksReferrers(err error) bool {
 // referrersTag gets the index under the tag of the referrers tag schema. Nil without an error: the registry has none.
 func (c *call) referrersTag(ctx context.Context, d oci.Digest) (*Document, error) {
 	t := *c
-	t.reference, t.trace = oci.ReferrersTag(d), &fault.Trace{Endpoint: c.ep.Name}
+	t.reference = oci.ReferrersTag(d)
 	m, err := t.manifest(ctx)
-	c.trace.Add(t.trace.Steps...)
-	c.chosen, c.choices, c.cred, c.sourceErr = t.chosen, t.choices, t.cred, t.sourceErr
 	if r, ok := fault.RefusalIn(err); ok && (r.Status == http.StatusNotFound || r.Status == http.StatusGone) {
 		if c.ep.IsRegistry {
 			return nil, nil

@@ -13,13 +13,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
 	"github.com/registrymirror/mirror/upstream/limit"
+	"github.com/registrymirror/mirror/upstream/login"
 )
 
 func manifestPath(repo, reference string) string { return "/v2/" + repo + "/manifests/" + reference }
@@ -28,12 +28,11 @@ func manifestPath(repo, reference string) string { return "/v2/" + repo + "/mani
 // registry names no digest, or refuses HEAD, it gets the manifest and hashes it. Size is -1 and MediaType empty where
 // the upstream did not say; a size above 4 MiB is an error.
 func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error) {
-	c := r.call("resolve", repo, tag)
 	// Under Options.Public without our credential, which a HEAD does not need: so a repository that is public no longer is
 	// found out with the next check of a tag. Where that meets a limit, the credential may go on.
-	c.plain = true
+	c := r.callAs(login.Operation{Name: repo, WithoutLogin: true}, "resolve", tag)
 	desc, err := anywhere(ctx, c, c.resolve)
-	if refused, ok := fault.RefusalIn(err); ok && refused.Status == http.StatusTooManyRequests && c.spends() {
+	if refused, ok := fault.RefusalIn(err); ok && refused.Status == http.StatusTooManyRequests && c.login.CouldLogIn() {
 		again := r.call("resolve", repo, tag)
 		again.trace.Steps, c = c.trace.Steps, again
 		desc, err = anywhere(ctx, c, c.resolve)
@@ -41,17 +40,7 @@ func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descripto
 	return desc, c.told(ctx, err)
 }
 
-// spends reports whether the call could go on with a credential that it did not show so far.
-func (c *call) spends() bool {
-	if !c.anonymous() || c.withheld() {
-		return false
-	}
-	s, ok := c.source().(auth.Credential)
-	return !ok || !s.IsAnonymous()
-}
-
 func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
-	c.headed = true
 	resp, err := c.follow(ctx, c.manifestAsk(http.MethodHead))
 	if err != nil && !c.unexplained(err) {
 		return oci.Descriptor{}, err
@@ -180,7 +169,9 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	if derr == nil {
 		m.Digest = want
 	}
-	c.provenBy(resp, m, derr == nil)
+	// A redirect may lead to a manifest of a repository that is open, and back.
+	at := c.ep.At(manifestPath(c.repository, c.reference), "")
+	c.login.NoteManifest(m, resp.Header, derr == nil, resp.url.String() != at.String())
 	return m, nil
 }
 
@@ -206,7 +197,7 @@ func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 	if kind == fault.BodyMessage {
 		code = cmp.Or(code, codeOf(b))
 	}
-	known := append(c.secrets(), fault.TokensIn(b)...)
+	known := append(c.logins.Secrets(), fault.TokensIn(b)...)
 	code, message = fault.Tidy(code, 80, known...), fault.Tidy(message, fault.MaxMessage, known...)
 	head, _, _ := strings.Cut(message, ":")
 	own := strings.Contains(c.reference, ":") && want.String() == c.reference && oci.VerifyDigest(want, b)
@@ -255,7 +246,7 @@ func saysLimit(code string) bool {
 // notManifest tells a web page from a bad manifest.
 func (c *call) notManifest(h http.Header, b []byte, err error) error {
 	if text := strings.TrimSpace(string(b[:min(len(b), 512)])); text == "" || text[0] != '{' {
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.Describe(h, b, c.secrets()...)}
+		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.Describe(h, b, c.logins.Secrets()...)}
 	}
 	return fmt.Errorf("%w: %w", &fault.ContentError{Kind: fault.ContentNotManifest, Want: "a manifest", Got: "JSON that is none"}, err)
 }
@@ -314,7 +305,7 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 func (c *call) readable(resp *answer, what string) error {
 	if header.IsHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, fault.MaxErrorBody))
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.secrets()...)}
+		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, erro
 	case err != nil && !full && !content:
 		err = c.cut(err)
 	case notList:
-		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: fault.Describe(resp.Header, b, c.secrets()...)}
+		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}
 	}
 	if err != nil {
 		return nil, err

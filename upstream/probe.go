@@ -16,6 +16,7 @@ import (
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
+	"github.com/registrymirror/mirror/upstream/login"
 )
 
 // Missing or private? Most registries answer a stranger the same for what is private and for what is not there. Some can
@@ -71,7 +72,7 @@ type inquiry struct {
 	question   question
 	repository string // empty: of the endpoint
 	reference  string // of askList, whose answer is about the tag
-	who        identity
+	who        any    // as login.Transport has it
 	withheld   bool
 }
 
@@ -162,7 +163,7 @@ func (c *call) inquire(ctx context.Context, err error) error {
 	if !ok {
 		return err
 	}
-	k := inquiry{question: q, repository: c.repository, who: identityOf(c.cred), withheld: c.withheld()}
+	k := inquiry{question: q, repository: c.repository, who: c.login.Who(), withheld: c.login.Withheld()}
 	switch q {
 	case askToken:
 		k = inquiry{question: q}
@@ -193,11 +194,11 @@ func (c *call) inquire(ctx context.Context, err error) error {
 
 // may reports whether the endpoint has requests to spare.
 func (c *call) may(now time.Time) bool {
-	if !c.ep.condition.ready(documents, now) {
+	if !c.ep.Health.Ready(endpoint.Documents, now) {
 		return false
 	}
-	for _, b := range c.ep.limits.All() {
-		if b.Remaining == 0 && b.Credential == c.cred.Name && now.Before(cmp.Or(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
+	for _, b := range c.ep.Limits.All() {
+		if b.Remaining == 0 && b.Credential == c.login.Credential() && now.Before(cmp.Or(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
 			return false
 		}
 	}
@@ -208,7 +209,7 @@ func (c *call) may(now time.Time) bool {
 func (c *call) questionAfter(e *fault.Error) (question, bool) {
 	step := e.Step().Name
 	switch {
-	case e.Err != nil, c.sourceErr != nil, e.BodyKind == fault.BodyHTML,
+	case e.Err != nil, c.login.SourceFailed(), e.BodyKind == fault.BodyHTML,
 		e.Credential.State == auth.StateExpired, e.Credential.State == auth.StateRejected:
 		return "", false
 	case e.Status == http.StatusNotFound || e.Status == http.StatusGone:
@@ -219,9 +220,8 @@ func (c *call) questionAfter(e *fault.Error) (question, bool) {
 		return "", false
 	case step == fault.StepToken:
 		// "Authentication required", which is not "denied".
-		w, _, ok := c.ep.known.of(c.repository)
-		ok = ok && w.realm != "" && w.scope == "" && e.Status == http.StatusUnauthorized && e.Code == "UNAUTHORIZED" &&
-			c.cred.IsAnonymous() && !c.ep.public.any(time.Now())
+		ok := c.login.AsksForTokens() && e.Status == http.StatusUnauthorized && e.Code == "UNAUTHORIZED" &&
+			c.login.IsAnonymous() && !c.ep.AnswersAnonymously()
 		return askToken, ok
 	case step == fault.StepManifest:
 		scheme := ""
@@ -238,12 +238,11 @@ func isDigest(reference string) bool { return slices.Contains([]byte(reference),
 
 // inquirer makes what puts a question. It runs apart from the call, which may end before.
 func (c *call) inquirer(q question) func(context.Context) *fault.Probe {
-	p := c.as.call("tags", c.name, "")
+	p := c.as.callAs(login.Operation{Name: c.name, RefusalStands: true}, "tags", "")
 	p.at(c.ep)
-	p.loyal, p.refused = true, slices.Clone(c.refused)
+	p.login.Follows(c.login)
 	if q == askToken {
-		w, _, _ := c.ep.known.of(c.repository)
-		return func(ctx context.Context) *fault.Probe { return p.tokenForNothing(ctx, w) }
+		return p.tokenForNothing
 	}
 	tag, named := c.reference, q == askList
 	return func(ctx context.Context) *fault.Probe { return p.tagsTell(ctx, tag, named) }
@@ -293,8 +292,8 @@ func (c *call) tagsTell(ctx context.Context, tag string, named bool) *fault.Prob
 }
 
 // tokenForNothing asks, as nobody, for a token without a scope.
-func (c *call) tokenForNothing(ctx context.Context, w way) *fault.Probe {
-	_, err := c.fetchToken(ctx, tokenKey{endpoint: c.ep.Origin, realm: w.realm, service: w.service})
+func (c *call) tokenForNothing(ctx context.Context) *fault.Probe {
+	err := c.login.TokenWithoutScope(ctx)
 	step := fault.Step{Name: fault.StepToken}
 	if last := c.trace.Last(); last != nil {
 		step = *last

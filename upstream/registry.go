@@ -10,11 +10,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/login"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
 // Options say what a Registry speaks to, as whom, and how long it waits.
@@ -91,25 +92,16 @@ type Endpoint struct {
 // Registry speaks to one upstream. It is safe for concurrent use.
 type Registry struct {
 	*core
-	source auth.Source
-	own    bool // source is that of Options, and endpoints use their own
+	*login.Identity
 	places places
-	last   atomic.Pointer[lastCredential]
-}
-
-// lastCredential is what the source gave when it was last asked.
-type lastCredential struct {
-	cred auth.Credential
-	err  error
 }
 
 // core is what a Registry shares with its copies under other credentials.
 type core struct {
 	o         Options
 	endpoints []*target
-	tokens    *tokens
-	health    health
-	shown     shown
+	logins    *login.Upstream
+	transfers *transfer.Pool
 	probes    *background
 }
 
@@ -119,7 +111,7 @@ func New(o Options) (*Registry, error) {
 	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 25*time.Second)
 	o.DialTimeout = cmp.Or(o.DialTimeout, 10*time.Second)
 	o.UserAgent = cmp.Or(o.UserAgent, "mirror")
-	o.MaxTransfers = cmp.Or(o.MaxTransfers, defaultTransfers)
+	o.MaxTransfers = cmp.Or(o.MaxTransfers, transfer.DefaultTransfers)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -136,8 +128,19 @@ func New(o Options) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
 	}
-	c := &core{o: o, endpoints: endpoints, tokens: newTokens(o.Log), probes: newBackground()}
-	return &Registry{core: c, source: o.Credential, own: true}, nil
+	logins := login.NewUpstream(login.Options{
+		Public: o.Public, Reserve: o.Reserve, TokenTimeout: o.DialTimeout + o.HeaderTimeout, Log: o.Log,
+	})
+	c := &core{o: o, endpoints: endpoints, logins: logins, probes: newBackground()}
+	c.watch()
+	list := make([]*endpoint.Endpoint, len(endpoints))
+	for i, ep := range endpoints {
+		list[i] = ep.Endpoint
+	}
+	c.transfers = transfer.NewPool(list, transfer.Options{
+		MaxTransfers: o.MaxTransfers, StallTimeout: o.StallTimeout, HeaderTimeout: o.HeaderTimeout,
+	})
+	return &Registry{core: c, Identity: &login.Identity{Source: o.Credential, Configured: true}}, nil
 }
 
 // As is the same registry asked with another credential: connections, tokens and what was learned are shared, each
@@ -147,30 +150,31 @@ func (r *Registry) As(s auth.Source) *Registry {
 	if s == nil {
 		s = auth.Anonymous
 	}
-	return &Registry{core: r.core, source: s}
+	return &Registry{core: r.core, Identity: &login.Identity{Source: s}}
 }
+
+// Spare returns a context for work that can wait: requests under it leave the part Options.Reserve of a limit to others, and
+// fail as if the limit were reached.
+func Spare(ctx context.Context) context.Context { return login.Spare(ctx) }
 
 // Credential is the health of the credential that this Registry asks with, the zero Status for none.
 func (r *Registry) Credential() auth.Status {
-	if l := r.last.Load(); l != nil {
-		return r.health.status(r.source, l.cred, l.err)
-	}
-	return auth.Describe(r.source) // nobody has asked it yet
+	return r.logins.Status(r.Identity)
 }
 
 // Judge adds what the upstream has said of a credential, by its name, to what its source says of it.
-func (r *Registry) Judge(st auth.Status) auth.Status { return r.health.judge(st) }
+func (r *Registry) Judge(st auth.Status) auth.Status { return r.logins.Judge(st) }
 
 // Run renews the tokens that are in use until the context ends, then closes. It returns nil.
 func (r *Registry) Run(ctx context.Context) error {
-	r.tokens.run(ctx)
+	r.logins.Run(ctx)
 	r.Close()
 	return nil
 }
 
 // Close ends what runs in the background and closes idle connections. Requests under way go on.
 func (r *Registry) Close() {
-	r.tokens.close()
+	r.logins.Close()
 	r.probes.close()
 	for _, ep := range r.endpoints {
 		ep.CloseIdle()

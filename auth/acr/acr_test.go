@@ -23,6 +23,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/acr"
 	"github.com/registrymirror/mirror/auth/internal/standin"
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -326,7 +327,7 @@ func TestHosts(t *testing.T) {
 		"aazurecr.io": false, "a.azurecrxio": false, "evil.example/a.azurecr.io": false, "a.azurecr.io\n": false,
 		"a.azurecr.de": false, "mcr.microsoft.com": false, "": false,
 	} {
-		if got := acr.Is(host); got != want {
+		if got := clouds.ACR.Is(host); got != want {
 			t.Errorf("%q: %t", host, got)
 		}
 		if _, err := acr.New(acr.Options{Host: host}, auth.Refresh{}); (err == nil) != want {

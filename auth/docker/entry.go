@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/glob"
 )
 
 // entry is one login of a config.json.
@@ -169,39 +170,14 @@ func (k key) fits(host, repository string) bool {
 	return matchHost(k.host, host)
 }
 
+// matchHost matches a host with its port. Kubelets know no **: it is a * here, which is one label or a part of one.
 func matchHost(pattern, host string) bool {
-	pattern, pport, _ := strings.Cut(pattern, ":")
-	host, hport, _ := strings.Cut(host, ":")
-	ps, hs := strings.Split(pattern, "."), strings.Split(host, ".")
-	if pport != hport || len(ps) != len(hs) {
-		return false
+	for strings.Contains(pattern, "**") {
+		pattern = strings.ReplaceAll(pattern, "**", "*")
 	}
-	for i := range ps {
-		if !matchLabel(ps[i], hs[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-// matchLabel matches a label against a pattern in which * stands for any letters.
-func matchLabel(pattern, label string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return pattern == label
-	}
-	if !strings.HasPrefix(label, parts[0]) {
-		return false
-	}
-	label = label[len(parts[0]):]
-	for _, p := range parts[1 : len(parts)-1] {
-		i := strings.Index(label, p)
-		if i < 0 {
-			return false
-		}
-		label = label[i+len(p):]
-	}
-	return strings.HasSuffix(label, parts[len(parts)-1])
+	pattern, wantPort, _ := strings.Cut(pattern, ":")
+	host, port, _ := strings.Cut(host, ":")
+	return wantPort == port && glob.Host(pattern, host)
 }
 
 // better reports whether a says more about what it is for than b: a longer path, then a host with fewer *, then a

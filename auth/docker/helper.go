@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
-	"github.com/registrymirror/mirror/auth/internal/clean"
 	"github.com/registrymirror/mirror/auth/internal/run"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 // Helper says which docker credential helper is asked for what.
@@ -69,7 +69,7 @@ func (h Helper) get(ctx context.Context) (c auth.Credential, found bool, err err
 			return auth.Credential{}, false, nil
 		}
 		if e.Said == "" && !strings.ContainsAny(said, "{}") { // braces are of a credential
-			e.Said = clean.Line(said)
+			e.Said = text.FirstLine(said, run.MaxSaid)
 		}
 		return auth.Credential{}, false, e
 	}

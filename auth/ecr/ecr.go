@@ -16,11 +16,12 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/ask"
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
 // Options say whose login.
 type Options struct {
-	Host string // the registry; see Is
+	Host string // the registry; see clouds.ECR
 	// Env gives the variables that the AWS tools know. Nil: os.Getenv. Beside those of credentials they are
 	// AWS_ENDPOINT_URL_ECR, _ECR_PUBLIC and _STS, for endpoints in a private network.
 	Env func(name string) string
@@ -33,8 +34,7 @@ type Options struct {
 func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
 	p, ok := placeOf(o.Host)
 	if !ok {
-		return nil, fmt.Errorf("%s is not a registry of Amazon's: ecr gives a login for public.ecr.aws and "+
-			"ACCOUNT.dkr.ecr.REGION.amazonaws.com", o.Host)
+		return nil, fmt.Errorf("%s is not a registry of Amazon's: ecr gives a login for %s", o.Host, clouds.ECR.Example)
 	}
 	if o.Env == nil {
 		o.Env = os.Getenv

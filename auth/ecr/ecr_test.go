@@ -22,6 +22,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/ecr"
 	"github.com/registrymirror/mirror/auth/internal/standin"
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -520,7 +521,7 @@ func TestHosts(t *testing.T) {
 		"a.public.ecr.aws": "",
 		"docker.io":        "",
 	} {
-		if got := ecr.Is(host); got != (want != "") {
+		if got := clouds.ECR.Is(host); got != (want != "") {
 			t.Errorf("%q: %t", host, got)
 		}
 		var asked string
@@ -556,7 +557,7 @@ func FuzzHosts(f *testing.F) {
 	f.Add("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
 	f.Add("123456789012.dkr-ecr-fips.us-east-1.on.aws")
 	f.Fuzz(func(t *testing.T, host string) {
-		if !ecr.Is(host) {
+		if !clouds.ECR.Is(host) {
 			return
 		}
 		var asked string

@@ -13,7 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/ask"
-	"github.com/registrymirror/mirror/auth/internal/clean"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 const (
@@ -108,7 +108,7 @@ type answer struct {
 func (d answer) keys(source string) (keys, error) {
 	if d.Code != "" && d.Code != "Success" || d.AccessKeyID == "" || d.SecretAccessKey == "" {
 		return keys{}, fmt.Errorf("%s gave no keys: %s", source,
-			clean.Line(d.Code+" "+d.Message, d.SecretAccessKey, d.Token))
+			text.FirstLine(d.Code+" "+d.Message, ask.MaxText, d.SecretAccessKey, d.Token))
 	}
 	return keys{
 		id: d.AccessKeyID, secret: auth.NewSecret(d.SecretAccessKey), token: auth.NewSecret(d.Token),

@@ -8,23 +8,17 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/ask"
+	"github.com/registrymirror/mirror/internal/clouds"
 )
-
-// hosts are Google's registries. It is anchored at both ends, since what it matches is sent our login.
-var hosts = regexp.MustCompile(`^(([a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev)$`)
-
-// Is reports whether a host is a registry of Google's.
-func Is(host string) bool { return hosts.MatchString(host) }
 
 // Options say whose login, and as whom.
 type Options struct {
-	Host string // the registry; see Is
+	Host string // the registry; see clouds.GAR
 	// KeyFile is a service account's key, JSON. Empty: that of GOOGLE_APPLICATION_CREDENTIALS, else the metadata server.
 	KeyFile string
 	// Env gives the variables that Google's tools know: GOOGLE_APPLICATION_CREDENTIALS and GCE_METADATA_HOST. Nil:
@@ -44,9 +38,8 @@ const (
 
 // New makes the source of a registry's login. It asks nobody yet.
 func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
-	if !Is(o.Host) {
-		return nil, fmt.Errorf("%s is not a registry of Google's: gar gives a login for gcr.io, *.gcr.io and "+
-			"*-docker.pkg.dev", o.Host)
+	if !clouds.GAR.Is(o.Host) {
+		return nil, fmt.Errorf("%s is not a registry of Google's: gar gives a login for %s", o.Host, clouds.GAR.Example)
 	}
 	if o.Env == nil {
 		o.Env = os.Getenv

@@ -28,6 +28,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/gar"
 	"github.com/registrymirror/mirror/auth/internal/standin"
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -381,7 +382,7 @@ func TestHosts(t *testing.T) {
 		"us-docker.pkg.dev.evil.example": false, "evil.example/us-docker.pkg.dev": false, "us-npm.pkg.dev": false,
 		"x.us-docker.pkg.dev": false, "gcrxio": false, "gcr.io\n": false, "": false,
 	} {
-		if got := gar.Is(host); got != want {
+		if got := clouds.GAR.Is(host); got != want {
 			t.Errorf("%q: %t", host, got)
 		}
 		if _, err := gar.New(gar.Options{Host: host}, auth.Refresh{}); (err == nil) != want {

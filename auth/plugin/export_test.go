@@ -7,7 +7,7 @@ func Touch(p *Plugin, repository string) { p.pick(repository) }
 func Images(p *Plugin) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.images)
+	return p.images.Len()
 }
 
 // Parse reads an answer for an image: whose login it has, and whether it is one.

@@ -11,6 +11,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/ask"
 	"github.com/registrymirror/mirror/auth/internal/run"
+	"github.com/registrymirror/mirror/internal/bounded"
 )
 
 const (
@@ -44,27 +45,23 @@ type Plugin struct {
 	o Options
 	r auth.Refresh
 
+	whole *auth.Refreshed // for the registry as a whole
+
 	mu     sync.Mutex // guards what follows
 	keys   keyType    // of the last answer; empty: none came
-	whole  *source    // for the registry as a whole
-	images map[string]*source
-}
-
-type source struct {
-	*auth.Refreshed
-	used time.Time
+	images *bounded.LRU[string, *auth.Refreshed]
 }
 
 // New makes the source. It runs nothing yet.
 func New(o Options, r auth.Refresh) *Plugin {
 	r.Kind, r.For = "plugin", o.Host
-	p := &Plugin{o: o, r: r, images: make(map[string]*source)}
+	p := &Plugin{o: o, r: r, images: bounded.NewLRU(bounded.Options[string, *auth.Refreshed]{Budget: maxImages})}
 	p.whole = p.source("")
 	return p
 }
 
 // source makes the source of one repository, or of the registry as a whole.
-func (p *Plugin) source(repository string) *source {
+func (p *Plugin) source(repository string) *auth.Refreshed {
 	image := p.o.Host
 	r := p.r
 	if repository != "" {
@@ -72,7 +69,7 @@ func (p *Plugin) source(repository string) *source {
 		r.For = image
 	}
 	r.Fetch = func(ctx context.Context) (auth.Grant, error) { return p.fetch(ctx, image) }
-	return &source{Refreshed: auth.NewRefreshed(r)}
+	return auth.NewRefreshed(r)
 }
 
 func (p *Plugin) fetch(ctx context.Context, image string) (auth.Grant, error) {
@@ -148,18 +145,15 @@ func (s scoped) Renew(ctx context.Context, refused auth.Credential) (auth.Creden
 }
 
 func (s scoped) Status() auth.Status {
-	s.plugin.mu.Lock()
-	src := s.plugin.images[s.repository]
-	if src == nil {
-		src = s.plugin.whole
+	if src, ok := s.plugin.images.Get(s.repository); ok {
+		return src.Status()
 	}
-	s.plugin.mu.Unlock()
-	return src.Status()
+	return s.plugin.whole.Status()
 }
 
-// of is the source that answers for a repository. Where nothing is known yet of how the program's answers hold, it is
-// asked about the registry first.
-func (p *Plugin) of(ctx context.Context, repository string) (*source, error) {
+// of is the source that answers for a repository. Where it is not known yet for what the program's answers hold, the program
+// is asked about the registry first.
+func (p *Plugin) of(ctx context.Context, repository string) (*auth.Refreshed, error) {
 	p.mu.Lock()
 	known := p.keys != ""
 	p.mu.Unlock()
@@ -171,34 +165,18 @@ func (p *Plugin) of(ctx context.Context, repository string) (*source, error) {
 	return p.pick(repository), nil
 }
 
-func (p *Plugin) pick(repository string) *source {
+func (p *Plugin) pick(repository string) *auth.Refreshed {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.keys != keyImage || repository == "" {
 		return p.whole
 	}
-	s := p.images[repository]
-	if s == nil {
-		p.sweep()
+	s, ok := p.images.Get(repository)
+	if !ok {
 		s = p.source(repository)
-		p.images[repository] = s
+		p.images.Put(repository, s, 1)
 	}
-	s.used = time.Now()
 	return s
-}
-
-// sweep makes room for one more repository: the one that was used longest ago goes. The lock is held.
-func (p *Plugin) sweep() {
-	if len(p.images) < maxImages {
-		return
-	}
-	var oldest string
-	for name, s := range p.images {
-		if oldest == "" || s.used.Before(p.images[oldest].used) {
-			oldest = name
-		}
-	}
-	delete(p.images, oldest)
 }
 
 // Run asks ahead of time about the registry as a whole, until the context ends. What is known of one image alone is

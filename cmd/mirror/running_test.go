@@ -68,17 +68,17 @@ func TestAskARunningMirror(t *testing.T) {
 		return out + errs
 	}
 	ask(exitOK, "no setting has changed", "reload")
-	status := ask(exitOK, "config       "+file+", taken", "status")
+	status := ask(exitOK, "config       "+file+", read", "status")
 	if !strings.Contains(status, "credentials  1 is not well:\n             ghcr.io none is failing for ") ||
 		!strings.Contains(status, filepath.Join(filepath.Dir(file), "none")+" does not exist; create it") {
 		t.Errorf("status:\n%s", status)
 	}
-	ask(exitOK, "No pull goes on", "pulls")
-	ask(exitOK, "No pull is over yet", "pulls", "--over")
+	ask(exitOK, "No pull is running", "pulls")
+	ask(exitOK, "No pull is finished yet", "pulls", "--over")
 
 	put(text + "drain: 2m\n")
-	ask(exitOK, "These changes wait for a restart: drain.", "reload")
-	ask(exitOK, "waits for a restart: drain", "status")
+	ask(exitOK, "These changes need a restart: drain.", "reload")
+	ask(exitOK, "needs a restart: drain", "status")
 	put(text + "drian: 2m\nlisten: x\n")
 	refused := ask(exitFailed, "the configuration was not reloaded, the old one stays in use", "reload")
 	if !strings.Contains(refused, file+":6:1: drian: unknown key") || !strings.Contains(refused, file+":7:1: ") {
@@ -94,7 +94,7 @@ func TestAskARunningMirror(t *testing.T) {
 		t.Errorf("half a file:\n%s", refused)
 	}
 	ask(exitOK, "the last reload was refused: "+file+" ends at line 5", "status")
-	ask(exitOK, "waits for a restart: drain", "status")
+	ask(exitOK, "needs a restart: drain", "status")
 	put(text) // renamed into place, it is whole
 	ask(exitOK, "", "reload")
 	if s := ask(exitOK, "ready", "status"); strings.Contains(s, "restart") || strings.Contains(s, "refused") {
@@ -103,7 +103,7 @@ func TestAskARunningMirror(t *testing.T) {
 }
 
 // The answer to a request for a reload says how it went.
-func TestHowAReloadIsTold(t *testing.T) {
+func TestAnswerOfAReload(t *testing.T) {
 	t.Parallel()
 	_, invalid := config.Parse("c.yaml", []byte("a: 1\nb: 2\n"), nil)
 	for _, tt := range []struct {
@@ -115,9 +115,9 @@ func TestHowAReloadIsTold(t *testing.T) {
 		{reloaded{err: errors.New("x")}, admin.Reloaded{}, &admin.NotReloaded{Problems: []string{"x"}}},
 		{reloaded{err: invalid}, admin.Reloaded{}, &admin.NotReloaded{Problems: []string{"c.yaml:1:1: a: unknown key", "c.yaml:2:1: b: unknown key"}}},
 	} {
-		asks := make(chan chan<- reloaded)
-		go func() { (<-asks) <- tt.how }()
-		got, err := asker(asks)(t.Context())
+		requests := make(chan chan<- reloaded)
+		go func() { (<-requests) <- tt.how }()
+		got, err := requester(requests)(t.Context())
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Error(diff)
 		}
@@ -130,7 +130,7 @@ func TestHowAReloadIsTold(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := asker(make(chan chan<- reloaded))(ctx); err == nil {
+	if _, err := requester(make(chan chan<- reloaded))(ctx); err == nil {
 		t.Error("a mirror that does not answer")
 	}
 }

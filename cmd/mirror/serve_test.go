@@ -29,7 +29,7 @@ func TestServeListsEveryMistake(t *testing.T) {
 	code, stdout, stderr := commandLine(t, "serve", "--config", path)
 	want := path + `:1:1: listne: unknown key (did you mean "listen"?)
 ` + path + `:2:8: drain: "60" is not a duration (it has no unit: write 60s for seconds)
-` + path + `: 2 problems; correct them, then start again (mirror config check --config ` + path + ` looks without starting)
+` + path + `: 2 problems; correct them, then start again (mirror config check --config ` + path + ` checks without starting)
 `
 	if diff := cmp.Diff(want, stderr); diff != "" || code != exitFailed || stdout != "" {
 		t.Errorf("code %d, stdout %q\n%s", code, stdout, diff)

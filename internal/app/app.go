@@ -26,9 +26,11 @@ import (
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/cache/recency"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/pull"
@@ -72,7 +74,7 @@ type App struct {
 	journal   *journal.Journal
 	record    *journal.Record
 	server    *server.Server
-	metrics   *metrics
+	metrics   *metrics.Metrics
 	poster    *kube.Poster // nil: no Events
 	routes    atomic.Pointer[route.Table]
 	setup     atomic.Pointer[pull.Setup]
@@ -204,24 +206,23 @@ func (a *App) build(c *config.Config) error {
 		Memory: a.memory,
 		Cache:  a.cache, Catalog: a.catalog, Private: access.NewPrivate(a.db.Table("private"), a.log), Log: a.log,
 	})
-	a.metrics = newMetrics(a.version, a.cache)
-	a.metrics.entry = a.entry
-	a.metrics.scrubber(a.store.Scrubbed)
+	a.metrics = metrics.New(a.version, a.entry)
+	a.metrics.ReadCache(a.cache.Stats, a.store.Scrubbed)
 	a.record = journal.NewRecord(a.db.Table("failures"), a.log)
 	a.journal = journal.New(a.journalOptions())
 	a.server = server.New(server.Options{
 		Puller: a.puller,
 		Observe: func(r journal.Request) {
-			a.metrics.request(r)
+			a.metrics.Request(r)
 			a.journal.Observe(r)
 		},
 		Begin:       a.journal.Begin,
 		ErrorPhrase: c.ErrorPhrase, ClientsFallBack: c.ClientsFallBack, Via: a.via,
 		Ready: a.ready.Load, Log: a.log, Proxies: proxies(c),
 	})
-	a.metrics.server(a.server)
+	a.metrics.ReadServer(a.server.InFlight)
 	a.sites = newSites(a.version, a.via, a.metrics, a.log)
-	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.endpointSeries), newCredentialCollector(a.sites.credentialSeries))
+	a.metrics.ReadUpstreams(a.sites.endpointSeries, a.sites.credentialSeries)
 	return nil
 }
 
@@ -243,7 +244,7 @@ func (a *App) size(c *config.Config) (int64, error) {
 }
 
 // proxies are those of the configuration, which has checked them.
-func proxies(c *config.Config) (list server.Proxies) {
+func proxies(c *config.Config) (list client.Proxies) {
 	for _, text := range c.TrustedProxies {
 		if p, err := netip.ParsePrefix(text); err == nil {
 			list = append(list, p)
@@ -283,9 +284,13 @@ func (a *App) Run(ctx context.Context) error {
 	main := a.server.HTTPServer(a.tls(c), c.TLS.HTTP2)
 	side := sideServer(admin.New(admin.Options{
 		Loopback: isLoopback(a.admin.Addr()), Hosts: names(c, c.Admin.Listen),
-		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
+		Metrics: a.metrics.Handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
 		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
-		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) }, About: a.about, Reload: a.again,
+		Cache: func() admin.Cache {
+			upstreams, clients := a.metrics.Bytes()
+			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
+		},
+		About: a.about, Reload: a.again,
 		Reset: a.reset,
 	}), a.log)
 	served := make(chan error, 3)
@@ -310,7 +315,7 @@ func (a *App) Run(ctx context.Context) error {
 	servers := []*http.Server{side}
 	if a.scrape != nil {
 		s := sideServer(admin.NewMetrics(admin.Options{
-			Loopback: isLoopback(a.scrape.Addr()), Hosts: names(c, c.Metrics.Listen), Metrics: a.metrics.handler(), Ready: a.readiness,
+			Loopback: isLoopback(a.scrape.Addr()), Hosts: names(c, c.Metrics.Listen), Metrics: a.metrics.Handler(), Ready: a.readiness,
 		}), a.log)
 		servers = append(servers, s)
 		go func() { served <- s.Serve(a.side(a.scrape)) }()

@@ -10,6 +10,7 @@ import (
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 )
@@ -30,7 +31,7 @@ func Examine(
 			Name: ref.Host, Access: "public", Endpoints: []config.Endpoint{{URL: "https://" + ref.Host}},
 		})
 	}
-	s := newSites(version, "", newMetrics(version, nil), log)
+	s := newSites(version, "", metrics.New(version, nil), log)
 	setup, err := s.setup(c)
 	if err != nil {
 		return nil, err

@@ -2,9 +2,6 @@ package app
 
 import "net"
 
-// NewCacheCollector is the collector of the cache's numbers.
-var NewCacheCollector = newCacheCollector
-
 // MetricsAddr is where metrics have a listener of their own.
 func (a *App) MetricsAddr() net.Addr { return a.scrape.Addr() }
 

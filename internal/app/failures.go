@@ -13,7 +13,7 @@ type synced struct {
 	*journal.Record
 }
 
-func (s synced) Failures(f journal.Filter) ([]journal.Failure, string, error) {
+func (s synced) Failures(f journal.Filter) []journal.Failure {
 	s.sync()
 	return s.Record.Failures(f)
 }

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/journal"
@@ -43,10 +41,10 @@ func (a *App) post(ctx context.Context) error {
 }
 
 func (a *App) journalOptions() journal.Options {
-	o := journal.Options{Log: a.log, OnPull: a.metrics.pull, Record: a.record}
+	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.record}
 	if a.poster != nil {
 		o.OnFailure = a.poster.Failed
-		a.metrics.registry.MustRegister(newPosterCollector(a.poster.Stats))
+		a.metrics.ReadEvents(a.poster.Stats)
 	}
 	return o
 }
@@ -72,36 +70,4 @@ func (a *App) canonical(r oci.Ref) oci.Ref {
 		r.Repo = t.Repo
 	}
 	return r
-}
-
-type posterCollector struct {
-	stats                   func() kube.Stats
-	posted, dropped, errors *prometheus.Desc
-}
-
-func newPosterCollector(stats func() kube.Stats) *posterCollector {
-	return &posterCollector{
-		stats: stats,
-		posted: prometheus.NewDesc("mirror_kubernetes_events_total",
-			"Events posted on pods, or counted up.", nil, nil),
-		dropped: prometheus.NewDesc("mirror_kubernetes_events_dropped_total",
-			"Failures of which there is no Event, since there were too many at once.", nil, nil),
-		errors: prometheus.NewDesc("mirror_kubernetes_errors_total",
-			"Requests that the API server did not answer as it should; the log says why.", nil, nil),
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (c *posterCollector) Describe(to chan<- *prometheus.Desc) {
-	to <- c.posted
-	to <- c.dropped
-	to <- c.errors
-}
-
-// Collect implements prometheus.Collector.
-func (c *posterCollector) Collect(to chan<- prometheus.Metric) {
-	s := c.stats()
-	to <- prometheus.MustNewConstMetric(c.posted, prometheus.CounterValue, float64(s.Posted))
-	to <- prometheus.MustNewConstMetric(c.dropped, prometheus.CounterValue, float64(s.Dropped))
-	to <- prometheus.MustNewConstMetric(c.errors, prometheus.CounterValue, float64(s.Errors))
 }

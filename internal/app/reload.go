@@ -81,7 +81,7 @@ func (a *App) Reload(c *config.Config) error {
 	a.reload.Lock()
 	defer a.reload.Unlock()
 	kept, err := a.apply(c)
-	a.metrics.reloaded(err)
+	a.metrics.Reloaded(err)
 	if err != nil {
 		a.refused(err)
 		a.log.Error("the configuration was not reloaded; the old one stays in use", "err", err)
@@ -139,7 +139,7 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 // NotReloaded tells that a configuration was refused before it came to Reload: of an invalid one each problem, up to 20,
 // in a line of its own.
 func (a *App) NotReloaded(err error) {
-	a.metrics.reloaded(err)
+	a.metrics.Reloaded(err)
 	a.refused(err)
 	invalid, ok := errors.AsType[*config.Invalid](err)
 	if !ok {

@@ -97,7 +97,7 @@ func (s *sites) credentialSeries() map[string][]auth.Status {
 }
 
 func worse(a, b auth.Status) bool {
-	if x, y := slices.Index(states, a.State), slices.Index(states, b.State); x != y {
+	if x, y := slices.Index(upstream.CredentialStates, a.State), slices.Index(upstream.CredentialStates, b.State); x != y {
 		return x > y
 	}
 	return ends(a).Before(ends(b))

@@ -14,6 +14,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/upstream"
@@ -23,7 +24,7 @@ import (
 // it changes or drops loses its background work, and ends with the last pull that holds it.
 type sites struct {
 	version, via string
-	metrics      *metrics
+	metrics      *metrics.Metrics
 	log          *slog.Logger
 
 	mu      sync.Mutex // guards what follows
@@ -46,7 +47,7 @@ type site struct {
 	used    time.Time        // of a host: when somebody last asked for it
 }
 
-func newSites(version, via string, m *metrics, log *slog.Logger) *sites {
+func newSites(version, via string, m *metrics.Metrics, log *slog.Logger) *sites {
 	return &sites{version: version, via: via, metrics: m, log: log, running: make(map[string]*site), hosts: make(map[string]*site)}
 }
 
@@ -115,7 +116,7 @@ func (s *sites) site(u config.Upstream, label string, old *site) (*site, error) 
 		Name:   u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, CDNHosts: u.CDNHosts, Via: s.via,
 		UserAgent:    "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
 		MaxTransfers: u.MaxTransfers,
-		Observe:      s.metrics.exchange(label), Received: s.metrics.received(label), Log: s.log.With("upstream", u.Name),
+		Observe:      s.metrics.Exchange(label), Received: s.metrics.Received(label), Log: s.log.With("upstream", u.Name),
 	}
 	var files [][]byte
 	for _, e := range u.Endpoints {

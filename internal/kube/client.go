@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 const (
@@ -197,21 +199,12 @@ func refusal(op string, resp *http.Response, body []byte) error {
 	e := &APIError{Op: op, Status: resp.StatusCode}
 	var st struct{ Reason, Message string }
 	if json.Unmarshal(body, &st) == nil {
-		e.Reason, e.Message = clip(st.Reason, 60), clip(st.Message, 300)
+		e.Reason, e.Message = text.Line(st.Reason, 60), text.Line(st.Message, 300)
 	}
 	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
 		e.RetryAfter = min(time.Duration(n)*time.Second, maxPause)
 	}
 	return e
-}
-
-// clip is s on one line and in at most n bytes.
-func clip(s string, n int) string {
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n-3], "") + "..."
 }
 
 // Ready asks whether the API server lets us list pods: an error of Poster, before it matters.

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
@@ -255,7 +255,7 @@ func (p *Poster) settle(w *wanted, found bool, now time.Time) {
 func (p *Poster) look(ctx context.Context, due []*wanted) (map[oci.Repo][]holder, error) {
 	selectors := []string{"status.phase=Pending"}
 	for _, w := range due {
-		if s := "spec.nodeName=" + w.failure.Client; isNode(w.failure.Client) && len(selectors) <= maxNodes &&
+		if s := "spec.nodeName=" + w.failure.Client; client.IsNode(w.failure.Client) && len(selectors) <= maxNodes &&
 			!slices.Contains(selectors, s) {
 			selectors = append(selectors, s)
 		}
@@ -282,20 +282,6 @@ func (p *Poster) look(ctx context.Context, due []*wanted) (map[oci.Repo][]holder
 	return list, nil
 }
 
-// isNode reports whether a client is known by a name, which is its node's.
-func isNode(client string) bool {
-	if client == "" {
-		return false
-	}
-	for _, c := range []byte(client) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
-			return false
-		}
-	}
-	_, err := netip.ParseAddr(client)
-	return err != nil
-}
-
 // holder is a container that waits for an image.
 type holder struct {
 	pod *pod
@@ -317,7 +303,7 @@ func holders(list []holder, w *wanted) []holder {
 			near = append(near, h)
 		}
 	}
-	if len(near) > 0 || isNode(w.failure.Client) {
+	if len(near) > 0 || client.IsNode(w.failure.Client) {
 		return near
 	}
 	return all

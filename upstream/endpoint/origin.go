@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// origin is where a URL leads: what credentials are bound to.
+// Origin is the scheme, host and port of a URL. Credentials are bound to it.
 type Origin struct{ Scheme, Host, port string }
 
-// originOf reads a URL's origin, with the default port filled in. False: it is none that we would ask.
+// OriginOf reads a URL's origin, with the default port filled in. False: it is not a URL that may be asked.
 func OriginOf(u *url.URL) (Origin, bool) {
 	o := Origin{Scheme: strings.ToLower(u.Scheme), Host: strings.ToLower(u.Hostname()), port: u.Port()}
 	if u.Opaque != "" || !isHost(o.Host) {
@@ -40,7 +40,7 @@ func defaultPort(scheme string) string {
 	return "443"
 }
 
-// String is host[:port], without the port that goes without saying.
+// String is host[:port], without the default port of the scheme.
 func (o Origin) String() string {
 	if o.port == defaultPort(o.Scheme) || o.port == "" {
 		if strings.Contains(o.Host, ":") {
@@ -57,8 +57,8 @@ func (o Origin) literal() (netip.Addr, bool) {
 	return a, err == nil
 }
 
-// isHost reports whether s has only bytes of a DNS name or an address. What else is in a host is an attempt to be read
-// as two hosts by two readers.
+// isHost reports whether s has only bytes of a DNS name or an address. A host with other bytes is an attempt to be read as
+// two hosts by two readers.
 func isHost(s string) bool {
 	if s == "" || len(s) > 255 {
 		return false
@@ -77,11 +77,12 @@ func isHost(s string) bool {
 	return true
 }
 
-// names is a list of hosts that the operator named: "host" with any port, or "host:port". A label may be *.
+// Names is a list of hosts that the operator named: "host" with any port, or "host:port". A label may be *.
 type names []named
 
 type named struct{ host, port string }
 
+// ParseNames reads a list of hosts.
 func ParseNames(list []string) (names, error) {
 	var ns names
 	for _, s := range list {
