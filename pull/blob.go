@@ -197,6 +197,9 @@ func (b blob) source() cache.Source {
 		// A client that wanted a part may have left when the whole turns out to be wrong.
 		Wrong: func(err error) {
 			shows.wrong()
+			if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got != "" {
+				b.st.Upstream.Corrupt(b.ref.Name, b.ref.Digest, err)
+			}
 			_ = b.failed(err)
 		},
 		Whole: shows.whole,
