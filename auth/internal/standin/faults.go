@@ -3,6 +3,7 @@ package standin
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -53,9 +54,7 @@ func (l Login) at(a Answer) Answer {
 		if !strings.HasSuffix(r.URL.Path, l.Path) {
 			return false
 		}
-		for name, values := range l.Header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), l.Header)
 		return a(n, w, r)
 	}
 }
