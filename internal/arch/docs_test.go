@@ -109,7 +109,7 @@ func TestRecipesNameWhatExists(t *testing.T) {
 
 var (
 	path       = regexp.MustCompile(`^(\./)?[a-z0-9_.]+(/[A-Za-z0-9_.-]+)*(/|\.(go|md|ya?ml))?$`)
-	bareFile   = regexp.MustCompile("(?:^|[\\s(])((?:docs|deploy|e2e)/[a-z0-9_/.-]*[a-z0-9])")
+	bareFile   = regexp.MustCompile(`(?:^|[\s(])((?:docs|deploy|e2e)/[a-z0-9_/.-]*[a-z0-9])`)
 	identifier = regexp.MustCompile(`^([a-z][a-z0-9]*)\.([A-Z]\w*)$`)
 )
 
