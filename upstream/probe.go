@@ -234,8 +234,6 @@ func (c *call) questionAfter(e *fault.Error) (question, bool) {
 	return "", false
 }
 
-func isDigest(reference string) bool { return slices.Contains([]byte(reference), ':') }
-
 // inquirer makes what puts a question. It runs apart from the call, which may end before.
 func (c *call) inquirer(q question) func(context.Context) *fault.Probe {
 	p := c.as.callAs(login.Operation{Name: c.name, RefusalStands: true}, "tags", "")

@@ -30,14 +30,6 @@ const (
 	StepQueue        StepName = "queue"         // our own: nobody was asked
 )
 
-// The steps of examinations alone.
-const (
-	StepClock      StepName = "clock"      // ours against that of the registry
-	StepCredential StepName = "credential" // ours, as the registry takes it
-	StepLimit      StepName = "limit"      // of requests, and what is left of it
-	StepPlatform   StepName = "platform"   // what of an image is for which platform
-)
-
 // Step is one thing that was tried: what, against which host, how long it took, how it ended.
 type Step struct {
 	Name     StepName
