@@ -101,5 +101,5 @@ const (
 	VerdictRepositoryMissing = fault.VerdictRepositoryMissing
 	VerdictTagMissing        = fault.VerdictTagMissing
 	VerdictLoginNeeded       = fault.VerdictLoginNeeded
-	VerdictUntold            = fault.VerdictUntold
+	VerdictUnknown           = fault.VerdictUnknown
 )

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -159,7 +160,7 @@ func (c *call) list(ctx context.Context, path, accept, key string, q url.Values)
 	}
 	return &Document{
 		Bytes: b, MediaType: header.MediaType(resp.Header), Next: query,
-		Filters: fault.OneLine(resp.Header.Get("OCI-Filters-Applied"), 200),
+		Filters: text.Line(resp.Header.Get("OCI-Filters-Applied"), 200),
 	}, nil
 }
 
@@ -188,7 +189,7 @@ func next(resp *answer) (string, error) {
 		return "", nil
 	}
 	bad := &fault.ContentError{
-		Kind: fault.ContentNextPage, Want: "the query of another page", Got: fault.OneLine(strings.Join(resp.Header.Values("Link"), ", "), 100),
+		Kind: fault.ContentNextPage, Want: "the query of another page", Got: text.Line(strings.Join(resp.Header.Values("Link"), ", "), 100),
 	}
 	if u == nil || len(u.RawQuery) > maxListQuery {
 		return "", bad

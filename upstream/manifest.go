@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -206,7 +207,7 @@ func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 		return nil
 	case kind == fault.BodyText:
 		return &fault.ContentError{
-			Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.OneLine(fmt.Sprintf("JSON that is not a manifest, %q", fault.Tidy(message, 80)), fault.MaxMessage),
+			Kind: fault.ContentNotRegistry, Want: "a manifest", Got: text.Line(fmt.Sprintf("JSON that is not a manifest, %q", fault.Tidy(message, 80)), fault.MaxMessage),
 		}
 	case saysLimit(code), saysLimit(head):
 		retry := limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now()))
@@ -218,7 +219,7 @@ func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 	if message != "" {
 		got += fmt.Sprintf(" %q", fault.Tidy(message, 120))
 	}
-	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.OneLine(got, fault.MaxMessage)}
+	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: text.Line(got, fault.MaxMessage)}
 }
 
 // codeOf is the code at the top of an error that is not in a registry's form, or the status that it gives instead.
@@ -231,7 +232,7 @@ func codeOf(b []byte) string {
 	if json.Unmarshal(b, &doc) != nil {
 		return ""
 	}
-	return cmp.Or(fault.JsonText(doc.Code), cmp.Or(fault.JsonText(doc.StatusCode), fault.JsonText(doc.Status)))
+	return cmp.Or(fault.JSONText(doc.Code), cmp.Or(fault.JSONText(doc.StatusCode), fault.JSONText(doc.Status)))
 }
 
 // saysLimit reports whether a code of an error is of a limit that is reached.

@@ -143,7 +143,7 @@ func (q *inquiries) settle(k inquiry, p *probing, answer *fault.Probe, now time.
 	if q.untold == nil {
 		q.untold, q.lastOne = make(map[question]int), make(map[question]time.Time)
 	}
-	if answer != nil && answer.Verdict == fault.VerdictUntold {
+	if answer != nil && answer.Verdict == fault.VerdictUnknown {
 		q.untold[k.question]++
 		q.lastOne[k.question] = now
 	} else if answer != nil {
@@ -269,7 +269,7 @@ func (c *call) tagsTell(ctx context.Context, tag string, named bool) *fault.Prob
 		case r.Status >= 500 || r.Status == http.StatusTooManyRequests:
 			return nil
 		}
-		return &fault.Probe{Verdict: fault.VerdictUntold, Step: f.Step}
+		return &fault.Probe{Verdict: fault.VerdictUnknown, Step: f.Step}
 	}
 	step := *c.trace.Last()
 	_, more := header.NextLink(resp.Header.Values("Link"), resp.url)
@@ -283,7 +283,7 @@ func (c *call) tagsTell(ctx context.Context, tag string, named bool) *fault.Prob
 	case err != nil || json.Unmarshal(b, &doc) != nil:
 		return nil
 	case named && (more || slices.Contains(doc.Tags, tag)):
-		return &fault.Probe{Verdict: fault.VerdictUntold, Step: step}
+		return &fault.Probe{Verdict: fault.VerdictUnknown, Step: step}
 	}
 	c.ep.inquiries.known(c.repository, time.Now())
 	return &fault.Probe{Verdict: fault.VerdictTagMissing, Step: step}
@@ -303,5 +303,5 @@ func (c *call) tokenForNothing(ctx context.Context) *fault.Probe {
 	case refused && (r.Status >= 500 || r.Status == http.StatusTooManyRequests), err != nil && !refused:
 		return nil
 	}
-	return &fault.Probe{Verdict: fault.VerdictUntold, Step: step}
+	return &fault.Probe{Verdict: fault.VerdictUnknown, Step: step}
 }

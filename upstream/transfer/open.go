@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -116,7 +117,7 @@ func (t *transfer) acceptPart(a *Answer, ranged bool) error {
 	case !ranged:
 		return t.wrong(fault.ContentRange, "the whole blob", "a part of it")
 	case guard.ContentRange && !right:
-		return t.wrong(fault.ContentRange, "bytes "+t.span(), fmt.Sprintf("%q with %d bytes", fault.OneLine(got, 80), length))
+		return t.wrong(fault.ContentRange, "bytes "+t.span(), fmt.Sprintf("%q with %d bytes", text.Line(got, 80), length))
 	}
 	if err := t.learnSize(r.Size); err != nil {
 		return err
@@ -155,7 +156,7 @@ func (t *transfer) acceptCoded(a *Answer) error {
 	if want == 0 && t.whole {
 		want = t.end
 	}
-	name := fault.OneLine(a.Header.Get("Content-Encoding"), 80)
+	name := text.Line(a.Header.Get("Content-Encoding"), 80)
 	if want > 0 && total >= 0 && total != want {
 		return t.denyCoded(total, name)
 	}
