@@ -40,7 +40,7 @@ func TestFaultyFails(t *testing.T) {
 	}
 	defer p.Discard()
 	if _, ok := p.(flight.Opener); !ok {
-		t.Error("the spool is no Opener any more")
+		t.Error("the spool does not implement Opener any more")
 	}
 	if _, err := f.Create(4); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("second create: %v, want ENOSPC", err)

@@ -200,7 +200,7 @@ func TestSuspects(t *testing.T) {
 	if !marks(t, t.TempDir()) {
 		t.Log("no extended attributes here: everything is suspect after a crash")
 	}
-	// Blob 1 is synced, 3 and 4 are not; 1 and 3 get torn. What is served as it is tells who was hashed.
+	// Blob 1 is synced, 3 and 4 are not; 1 and 3 get torn. Damaged content that is served was not hashed.
 	for name, tt := range map[string]struct {
 		boot         bool // the machine was started anew
 		clean        bool // the process had stopped in peace

@@ -34,7 +34,7 @@ func memDir(t testing.TB) string {
 // world is a store on a shaky disk, and what is known of its content.
 type world struct {
 	t      testing.TB
-	about  string // which run this is, for who reads a failure
+	about  string // which run this is, for messages of failures
 	strict bool
 	dir    string
 	c      *shaky
@@ -90,13 +90,13 @@ func (w *world) open() {
 		return
 	}
 	if err != nil {
-		w.c.heal()
+		w.c.endFaults()
 		if s, err = disk.OpenOn(w.dir, o, w.c.on, boot); err != nil {
 			w.t.Fatalf("%s: open after the faults: %v", w.about, err)
 		}
 	}
 	w.s = s
-	s.Settle()
+	s.WaitChecked()
 	w.resume()
 }
 
@@ -223,7 +223,7 @@ func (w *world) play(steps int) {
 		default:
 			for e, err := range w.s.All() {
 				if b, ok := w.blobs[e.Digest]; err == nil && !ok {
-					w.errorf("lists %s, which nobody committed, of %d bytes", e.Digest, len(b))
+					w.errorf("lists %s, which was not committed, of %d bytes", e.Digest, len(b))
 				}
 			}
 		}

@@ -71,7 +71,7 @@ func TestUnfinishedOutlivesAStop(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	b, r := leave(t, dir, nil)
-	for range 2 { // nobody asks for it in the first life
+	for range 2 { // no client asks for it in the first life
 		if names := spooled(t, dir); len(names) != 2 {
 			t.Fatalf("in the spool: %v", names)
 		}
@@ -226,7 +226,7 @@ func TestUnfinishedIsSwept(t *testing.T) {
 	}
 }
 
-// link has a file of ours be a link to somebody else's.
+// link puts a link to a foreign file in the place of a file of the store.
 func link(dir, name string) error {
 	precious := filepath.Join(dir, "precious")
 	return errors.Join(os.Rename(name, precious), os.Symlink("../precious", name))
