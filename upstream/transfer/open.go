@@ -39,7 +39,7 @@ func (t *transfer) openAt(e *endpoint.Endpoint, share time.Duration) error {
 		t.call.Failed(err)
 		return err
 	}
-	t.pool.senders.add(blobKey(t.who.repo, t.digest), e, t.pos == 0)
+	t.pool.senders.add(blobKey(t.applicant.repo, t.digest), e, t.pos == 0)
 	t.cur.release = end
 	t.turn.reading(false)
 	return nil
@@ -90,7 +90,7 @@ func (t *transfer) accept(a *Answer, ranged bool) error {
 		a.Header.Get("Docker-Content-Digest") != t.digest.String() {
 		return t.wrong(fault.ContentNotRegistry, "a blob", "a web page")
 	}
-	if t.who.extra && t.pos > 0 {
+	if t.applicant.extra && t.pos > 0 {
 		return t.wrong(fault.ContentRange, "bytes "+t.span(), "the whole blob")
 	}
 	if err := t.learnSize(total); err != nil {
