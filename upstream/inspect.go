@@ -26,8 +26,8 @@ func (r *Registry) Inspect(handshake func(host string, s tls.ConnectionState)) (
 		return nil, nil, &fault.Error{Op: "examine", Upstream: r.o.Name, Err: err}
 	}
 	as := fresh
-	if !r.Configured {
-		as = fresh.As(r.Source)
+	if !r.identity.Configured {
+		as = fresh.As(r.identity.Source)
 	}
 	for i, ep := range fresh.endpoints {
 		ep.Limits = limit.New(r.endpoints[i].Limits.Spending())
@@ -116,13 +116,13 @@ func (a *Attempt) Manifest(ctx context.Context) (*oci.Manifest, error) {
 		c.op = "resolve"
 		desc, err := c.resolve(ctx)
 		if err != nil {
-			return nil, c.inquire(ctx, c.wrap(err))
+			return nil, c.addProbe(ctx, c.wrap(err))
 		}
 		c.op, c.reference = "manifest", desc.Digest.String()
 	}
 	m, err := c.manifest(ctx)
 	if err != nil {
-		return nil, c.inquire(ctx, c.wrap(err))
+		return nil, c.addProbe(ctx, c.wrap(err))
 	}
 	return m, nil
 }
