@@ -279,7 +279,7 @@ func TestParkedGivesWay(t *testing.T) {
 		d, _ := b.up.add(1, 900_000)
 		b.up.gate = make(chan struct{})
 		o, _, err := b.Open(t.Context(), d, 900_000,
-			cache.Source{Key: "key", Live: true, Fetch: b.up.stall(d, 100_000)})
+			cache.Source{Key: "key", Fetch: b.up.stall(d, 100_000)})
 		if err != nil {
 			t.Fatal(err)
 		}

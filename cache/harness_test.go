@@ -51,7 +51,7 @@ func (u *upstream) count(d oci.Digest) int {
 }
 
 func (u *upstream) source(d oci.Digest) cache.Source {
-	return cache.Source{Key: "key", Live: true, Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
+	return cache.Source{Key: "key", Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 		u.mu.Lock()
 		b, ok := u.blobs[d]
 		u.fetches[d]++

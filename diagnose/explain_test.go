@@ -480,7 +480,7 @@ var cases = []struct {
 		&upstream.ContentError{Kind: upstream.ContentRange, Want: "bytes 5-9/10", Got: "bytes 0-9/10"})},
 	{"flight-digest", diagnose.DigestMismatch, &flight.MismatchError{
 		Digest: digest, Got: "sha256:0000000000000000000000000000000000000000000000000000000000000000",
-		Size: 10, GotSize: 10, Host: "cdn.example", Verified: 10,
+		Size: 10, GotSize: 10, Host: "cdn.example",
 	}},
 	{"flight-size", diagnose.DigestMismatch, &flight.MismatchError{
 		Digest: digest, Size: 10, GotSize: 12,

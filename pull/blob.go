@@ -190,12 +190,16 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 func (b blob) source() cache.Source {
 	shows := &showing{b: b}
 	return cache.Source{
-		Key:  b.sourceKey(),
-		Live: true, Client: b.client,
-		Open: b.st.by() == catalog.ShownToAll,
+		Key:      b.sourceKey(),
+		Upstream: b.ref.Host,
+		Client:   b.client,
+		Open:     b.st.by() == catalog.ShownToAll,
 		// A client that wanted a part may have left when the whole turns out to be wrong.
 		Wrong: func(err error) {
 			shows.wrong()
+			if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got != "" {
+				b.st.Upstream.Corrupt(b.ref.Name, b.ref.Digest, err)
+			}
 			_ = b.failed(err)
 		},
 		Whole: shows.whole,
@@ -206,13 +210,24 @@ func (b blob) source() cache.Source {
 				return shows.emptyConfig(w), nil
 			}
 			if err != nil {
-				b.p.failures.put(b.key, err)
 				b.p.refused(ctx, b.st, b.ref.Repo, err)
+				if w.Part { // another fetch brings these bytes, so it is not the answer to the next client
+					return nil, partError(err)
+				}
+				b.p.failures.put(b.key, err)
 				return nil, err
 			}
 			return shows.begin(body), nil
 		},
 	}
+}
+
+// partError marks an error that comes from the mirror's own limit of transfers, and not from the upstream.
+func partError(err error) error {
+	if _, queued := errors.AsType[*upstream.QueueError](err); queued {
+		return fmt.Errorf("%w: %w", flight.ErrBusy, err)
+	}
+	return err
 }
 
 func (b blob) sourceKey() string {

@@ -436,3 +436,29 @@ func TestEmptyConfigThatIsMissing(t *testing.T) {
 		}
 	})
 }
+
+// A part that the upstream refuses is brought by another fetch of the same download: it is not the answer to the next client.
+func TestRefusedPartIsNotRemembered(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		busy bool // the mirror itself refused it
+	}{
+		"too many connections": {&upstream.Error{Status: 429, RetryAfter: time.Minute}, false},
+		"no turn":              {&upstream.Error{Err: &upstream.QueueError{Most: 10}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				d, b := w.layer(t)
+				w.blob(t, askBlob(app, d), b)
+				w.hub.behave(func(string) error { return tt.err }, nil)
+				_, err := w.shelf.source.Fetch(t.Context(), flight.Want{From: 1, To: 2, Size: int64(len(b)), Part: true})
+				if !errors.Is(err, tt.err) || errors.Is(err, flight.ErrBusy) != tt.busy {
+					t.Errorf("the part: %v", err)
+				}
+				w.hub.behave(nil, nil)
+				w.shelf.evict(d)
+				w.blob(t, askBlob(app, d), b)
+			})
+		})
+	}
+}

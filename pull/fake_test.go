@@ -230,6 +230,8 @@ func (r *registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight
 	return &upstream.Body{ReadCloser: io.NopCloser(bytes.NewReader(b[w.From:]))}, nil
 }
 
+func (r *registry) Corrupt(string, oci.Digest, error) {}
+
 // shelf is a cache in memory, which counts and fails as it is told, and whose flights are not shared.
 type shelf struct {
 	journal *journal

@@ -24,6 +24,8 @@ type Upstream interface {
 	Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error)
 	// Blob opens a range of a blob.
 	Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*upstream.Body, error)
+	// Corrupt reports that the bytes of a blob that Blob brought last do not have its digest.
+	Corrupt(repo string, d oci.Digest, err error)
 	// Tags and Referrers pass the query on and return the document and the Link header for the next page.
 	Tags(ctx context.Context, repo string, query url.Values) (*upstream.Document, error)
 	Referrers(ctx context.Context, repo string, d oci.Digest, query url.Values) (*upstream.Document, error)

@@ -70,7 +70,7 @@ func TestBlobInFlight(t *testing.T) {
 		Create: func(_ oci.Digest, size int64) (flight.Spool, error) { return store.Create(size) },
 	})}
 	defer p.group.Close()
-	p.source = flight.Source{Key: "a", Live: true, Fetch: func(_ context.Context, w flight.Want) (flight.Body, error) {
+	p.source = flight.Source{Key: "a", Fetch: func(_ context.Context, w flight.Want) (flight.Body, error) {
 		to := w.To
 		if to < 0 {
 			to = size

@@ -29,10 +29,10 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	a.Method = http.MethodHead
 	size, h, err := c.size(ctx, a)
 	if size == 0 && !oci.VerifyDigest(d, nil) {
-		size = -1 // some say 0 of all that they don't send
+		size = -1 // some registries say 0 of each body that they don't send
 	}
 	if err == nil && size < 0 || c.unexplained(err) {
-		// Not said, refused, or an error whose reason only a body tells.
+		// Not said, refused, or an error whose reason only a body has.
 		a = c.blobAsk(d)
 		a.Header = http.Header{"Range": {"bytes=0-0"}}
 		if n, with, gerr := c.size(ctx, a); err != nil || gerr == nil {
@@ -138,6 +138,10 @@ func (b blobCall) Continue(err error) bool { return b.goesOn(err) }
 func (b blobCall) Decide() error { return b.decide() }
 
 func (b blobCall) Wrap(err error) error { return b.wrap(err) }
+
+// Corrupt reports that the bytes of a blob that Blob brought last do not have its digest. Another endpoint is asked for it
+// then, and an endpoint that sends one wrong blob after another is taken for down.
+func (r *Registry) Corrupt(repo string, d oci.Digest, err error) { r.transfers.Corrupt(repo, d, err) }
 
 // Blob opens a range of a blob. It answers once the upstream has begun to send it. The body goes on through breaks
 // until the range is complete; the context ends it at any time.

@@ -13,7 +13,7 @@ import (
 	"github.com/registrymirror/mirror/upstream/login"
 )
 
-// failure is how an endpoint failed a call, for the last time.
+// failure is how an endpoint has failed a call the last time.
 type failure struct {
 	ep    *target
 	err   error
@@ -43,18 +43,18 @@ func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context)
 	return none, c.decide()
 }
 
-// goesOn reports whether another endpoint may do better than the one that has failed with err. A mirror of the registry
-// may lack what the registry has, and not know us; the no of the registry itself is one, and what it keeps from us
-// nobody else shall give us.
+// goesOn reports whether another endpoint may do better than the one that has failed with err. A mirror of the registry may lack
+// content that the registry has, and not know our credential. A refusal of the registry itself is final: no other endpoint may
+// give us content that the registry keeps from us.
 func (c *call) goesOn(err error) bool {
 	if _, ok := errors.AsType[*fault.QueueError](err); ok {
-		return false // the time that somebody waits is over
+		return false // the time for which a client waits is over
 	}
 	if _, ok := errors.AsType[*memory.FullError](err); ok {
-		return false // nor has the mirror room for what another one sends
+		return false // the mirror has no room for the answer of another one either
 	}
 	if f, ok := errors.AsType[*fault.Failure](err); ok && f.Stage == fault.StepBlobHost {
-		return true // the registry itself had agreed
+		return true // the registry itself had granted the request
 	}
 	if r, ok := fault.RefusalIn(err); ok && (r.Status >= 500 || r.Status == http.StatusTooManyRequests) {
 		return true
@@ -70,7 +70,7 @@ func (c *call) goesOn(err error) bool {
 	return true
 }
 
-// failed notes how the endpoint has failed.
+// failed records how the endpoint has failed.
 func (c *call) failed(err error) {
 	f := failure{ep: c.ep, err: err, login: c.login}
 	if last := c.trace.Last(); last != nil {
@@ -83,8 +83,8 @@ func (c *call) failed(err error) {
 	c.failures = append(slices.DeleteFunc(c.failures, func(old failure) bool { return old.ep == c.ep }), f)
 }
 
-// decide is the error of a call that has failed everywhere: that of the registry itself, whatever its mirrors say, for
-// they don't know. The call turns to the endpoint that it is from.
+// decide is the error of a call that has failed everywhere: that of the registry itself, if it was asked, since only its answer
+// is authoritative. The call turns to the endpoint that the error is from.
 func (c *call) decide() error {
 	if len(c.failures) == 0 {
 		return nil

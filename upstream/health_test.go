@@ -27,35 +27,35 @@ type registryOf struct {
 }
 
 func (g *registryOf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	what := "ping"
+	kind := "ping"
 	for _, k := range []string{"manifests", "blobs"} {
 		if strings.Contains(r.URL.Path, "/"+k+"/") {
-			what = k
+			kind = k
 		}
 	}
 	g.mu.Lock()
 	if g.got == nil {
 		g.got = make(map[string]int)
 	}
-	g.got[r.Host+" "+what]++
+	g.got[r.Host+" "+kind]++
 	do := g.do
 	g.mu.Unlock()
 	switch {
 	case do != nil && do(w, r):
-	case what == "manifests":
+	case kind == "manifests":
 		w.Header().Set("Docker-Content-Digest", string(digestOf(manifest)))
 		_, _ = w.Write(manifest)
-	case what == "blobs":
+	case kind == "blobs":
 		http.ServeContent(w, r, "", zeroTime, bytes.NewReader(g.blob))
 	}
 }
 
-// asked is how often a host was asked for something, and forgets it.
-func (g *registryOf) asked(what string) int {
+// asked is how often a host was asked for a kind since the last call; key is "HOST KIND".
+func (g *registryOf) asked(key string) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := g.got[what]
-	delete(g.got, what)
+	n := g.got[key]
+	delete(g.got, key)
 	return n
 }
 
@@ -65,8 +65,8 @@ func (g *registryOf) behave(do func(w http.ResponseWriter, r *http.Request) bool
 	g.do = do
 }
 
-// TestBlackHole has the first endpoint swallow everything: one pull pays for it, the next ones nothing, and it is back
-// soon after it answers.
+// TestBlackHole has the first endpoint swallow everything: one pull waits for it, the next ones do not, and it is up again soon
+// after it answers.
 func TestBlackHole(t *testing.T) {
 	t.Parallel()
 	g := &registryOf{blob: blobOf(1000)}
@@ -139,7 +139,7 @@ func TestBlackHole(t *testing.T) {
 	}
 }
 
-// locked makes a writer one for many.
+// locked makes a writer safe for many goroutines.
 type locked struct {
 	mu *sync.Mutex
 	w  io.Writer
@@ -190,8 +190,8 @@ func TestSilentEndpoint(t *testing.T) {
 	}
 }
 
-// TestStumbles has the first endpoint answer with errors now and then: only three in a row are too many.
-func TestStumbles(t *testing.T) {
+// TestFailuresInARow has the first endpoint answer with errors now and then: only three in a row are too many.
+func TestFailuresInARow(t *testing.T) {
 	t.Parallel()
 	g := new(registryOf)
 	var bad atomic.Bool
@@ -232,7 +232,7 @@ func TestStumbles(t *testing.T) {
 	})
 }
 
-// TestLimitedEndpoint is not asked for manifests until it says, but for blobs, which it does not count.
+// TestLimitedEndpoint has an endpoint limit manifests: it is not asked for them until the time that it names, but for blobs.
 func TestLimitedEndpoint(t *testing.T) {
 	t.Parallel()
 	g := &registryOf{blob: blobOf(1000)}
@@ -331,7 +331,7 @@ func TestStalledEndpointIsLeft(t *testing.T) {
 	}
 }
 
-// TestEverythingDown needs nothing at the start, and has no breaker in the way of those who come when it is over.
+// TestEverythingDown starts without a reachable endpoint, and no breaker is in the way of requests once one is up.
 func TestEverythingDown(t *testing.T) {
 	t.Parallel()
 	g := new(registryOf)
@@ -376,8 +376,8 @@ func TestEverythingDown(t *testing.T) {
 	})
 }
 
-// TestCallerWhoLeavesIsNoFailure of an endpoint.
-func TestCallerWhoLeavesIsNoFailure(t *testing.T) {
+// TestLeavingCallerIsNoFailure has callers leave: that is not a failure of the endpoint.
+func TestLeavingCallerIsNoFailure(t *testing.T) {
 	t.Parallel()
 	g := new(registryOf)
 	g.behave(func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true })

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// placeLife is how long an address that a registry redirected to is used for further parts of the blob. Signed URLs
-	// live for minutes; one that ends earlier is refused, and the registry is asked anew.
+	// placeLife is how long an address that a registry redirected to is used for further parts of the blob. Signed URLs live
+	// for minutes; one that has expired earlier is refused, and the registry is asked again.
 	placeLife = time.Minute
 	maxPlaces = 256
 )
@@ -21,7 +21,7 @@ const (
 // places remembers where a registry has redirected to for blobs that come in parts, so that not each part costs the
 // registry a request. They belong to one credential: an address is as good as the right to read.
 type places struct {
-	mu sync.Mutex // guards what follows; a leaf
+	mu sync.Mutex // guards m; a leaf
 	m  map[placeKey]place
 }
 

@@ -36,6 +36,7 @@ func (r *Registry) Reset() {
 		ep.Limits.Reset()
 		ep.Health.Reset()
 	}
+	r.transfers.Reset()
 }
 
 // watch gives the endpoints their health.

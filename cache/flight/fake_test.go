@@ -308,7 +308,7 @@ type fault struct {
 }
 
 func (o *origin) source(key string, f fault) flight.Source {
-	return flight.Source{Key: key, Live: true, Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
+	return flight.Source{Key: key, Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 		o.mu.Lock()
 		o.fetches = append(o.fetches, w)
 		o.mu.Unlock()

@@ -68,8 +68,8 @@ func TestLanesMakeALargeBlobFaster(t *testing.T) {
 		if took > largeAlone/2 {
 			t.Errorf("it took %v with lanes, %v alone", took, largeAlone)
 		}
-		if n := o.most(); n != 4 {
-			t.Errorf("%d connections at once, want 4", n)
+		if n := o.most(); n != 8 {
+			t.Errorf("%d connections at once, want 8", n)
 		}
 	})
 }

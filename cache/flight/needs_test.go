@@ -44,7 +44,7 @@ func TestNeeds(t *testing.T) {
 		var mu sync.Mutex
 		var want flight.Want
 		source := func(client string) flight.Source {
-			return flight.Source{Key: client, Client: client, Live: true, Fetch: func(_ context.Context, w flight.Want) (
+			return flight.Source{Key: client, Client: client, Fetch: func(_ context.Context, w flight.Want) (
 				flight.Body, error,
 			) {
 				mu.Lock()

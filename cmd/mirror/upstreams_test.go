@@ -106,7 +106,7 @@ func TestUpstreamsExitCodes(t *testing.T) {
 		{"--admin 127.0.0.1", exitUsage, "must be a URL or HOST:PORT"},
 		{"--admin http://127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
 		{"--admin " + where + " --admin-token-file " + token + " --admin-ca /nowhere", exitFailed, "--admin-ca: open /nowhere"},
-		{"--admin " + where + " --admin-token-file " + token + " --admin-ca " + token, exitUsage, "--admin-ca " + token + ": there is no PEM"},
+		{"--admin " + where + " --admin-token-file " + token + " --admin-ca " + token, exitUsage, "--admin-ca " + token + ": it has no PEM"},
 		{"--config " + configFile(t, "admin: {listen: '127.0.0.1:1', tls: {cert: '/nowhere', key: x}}\n"), exitFailed, "admin.tls.cert: open /nowhere"},
 		{"docker.io", exitUsage, "docker.io"},
 	} {

@@ -67,7 +67,9 @@ type Health struct {
 	trial    bool             // one request tries blobs again
 	limited  [kinds]time.Time // until when requests of a kind are limited
 	pinging  bool
-	err      string // the last failure
+	corrupt  int       // blobs in a row that did not have their digest
+	wrongAt  time.Time // when the last one of them came
+	err      string    // the last failure
 	errAt    time.Time
 }
 
@@ -125,7 +127,7 @@ func (h *Health) Status(now time.Time) Status {
 func (h *Health) Reset() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.registry, h.bodies, h.trial = breaker{}, breaker{}, false
+	h.registry, h.bodies, h.trial, h.corrupt = breaker{}, breaker{}, false, 0
 	h.limited = [kinds]time.Time{}
 }
 
@@ -184,6 +186,29 @@ func (h *Health) Delivered() {
 	h.mu.Lock()
 	h.trial = false
 	changes := h.succeeded(nil, &h.bodies, time.Now())
+	h.mu.Unlock()
+	h.log(changes)
+}
+
+// corruptFor is how long after a corrupt blob another one is the next in a row. The blobs that were right in between are not
+// known here: their readers report wrong ones alone.
+const corruptFor = 10 * time.Minute
+
+// Corrupt records that a blob from the endpoint did not have its digest. A third one in a row opens the breaker of blobs, and
+// each further one opens it again.
+func (h *Health) Corrupt(err error) {
+	now := time.Now()
+	h.mu.Lock()
+	if now.Sub(h.wrongAt) > corruptFor {
+		h.corrupt = 0
+	}
+	h.corrupt++
+	h.wrongAt = now
+	h.err, h.errAt = err.Error(), now
+	var changes []change
+	if h.corrupt >= maxFailures && h.bodies.fail(now, true) {
+		changes = append(changes, change{component: h.nameOf(&h.bodies), err: err})
+	}
 	h.mu.Unlock()
 	h.log(changes)
 }

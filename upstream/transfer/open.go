@@ -38,6 +38,7 @@ func (t *transfer) openAt(e *endpoint.Endpoint, share time.Duration) error {
 		t.call.Failed(err)
 		return err
 	}
+	t.pool.senders.add(blobKey(t.who.repo, t.digest), e, t.pos == 0)
 	t.cur.release = end
 	t.turn.reading(false)
 	return nil

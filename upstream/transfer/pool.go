@@ -28,6 +28,7 @@ type Pool struct {
 	o         Options
 	endpoints []*endpoint.Endpoint
 	sites     map[*endpoint.Endpoint]*site
+	senders   senders
 }
 
 // site is what is kept of an endpoint.

@@ -105,6 +105,7 @@ func (t *transfer) seek(order []*endpoint.Endpoint, first bool) error {
 	for ; ; order = nil {
 		if order == nil {
 			order, _ = endpoint.Order(t.pool.endpoints, endpoint.Blobs)
+			order = t.pool.senders.avoid(blobKey(t.who.repo, t.digest), order)
 		}
 		order = slices.DeleteFunc(order, done)
 		if t.retry.attempts >= most || len(order) == 0 {

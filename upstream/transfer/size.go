@@ -39,7 +39,8 @@ type sizes struct {
 	known map[string]int64
 }
 
-func sizeKey(repo string, d oci.Digest) string { return repo + "@" + d.String() }
+// blobKey is a blob of a repository.
+func blobKey(repo string, d oci.Digest) string { return repo + "@" + d.String() }
 
 func (s *sizes) set(repo string, d oci.Digest, size int64) {
 	s.mu.Lock()
@@ -53,13 +54,13 @@ func (s *sizes) set(repo string, d oci.Digest, size int64) {
 		}
 		delete(s.known, old) // any
 	}
-	s.known[sizeKey(repo, d)] = size
+	s.known[blobKey(repo, d)] = size
 }
 
 func (s *sizes) has(repo string, d oci.Digest, size int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, ok := s.known[sizeKey(repo, d)]
+	n, ok := s.known[blobKey(repo, d)]
 	return ok && n == size
 }
 
