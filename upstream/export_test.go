@@ -43,7 +43,7 @@ func Held(r *Registry) map[string][2]int {
 		"inquiries":        {len(ep.inquiries.m), maxProbes},
 		"known to be":      {len(ep.inquiries.exists), maxExists},
 		"said sizes":       {siteOf(r).FieldByName("sizes").FieldByName("known").Len(), 1024},
-		"places":           {len(r.places.m), maxPlaces},
+		"redirects":        {len(r.redirects.m), maxKnownRedirects},
 		"budgets":          {length(ep.Limits, "budgets"), 64},
 		"ledgers":          {length(ep.Limits.Spending(), "ledgers"), 1024},
 		"paused limits":    {length(ep.Limits, "pauses"), 1024},

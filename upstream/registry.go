@@ -93,7 +93,7 @@ type Endpoint struct {
 type Registry struct {
 	*core
 	*login.Identity
-	places places
+	redirects redirects
 }
 
 // core is what a Registry shares with its copies under other credentials.

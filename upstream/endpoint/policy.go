@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
@@ -31,7 +32,7 @@ func (p Policy) Realm(endpoint Origin, at *url.URL, realm string) (*url.URL, err
 	secure := to.Scheme == "https" || endpoint.Scheme == "http"
 	if guard.Realm && (!named || !secure) {
 		plain := !secure && (named || to.Host == endpoint.Host)
-		return nil, &fault.RealmError{Host: fault.OneLine(to.String(), 100), Scheme: fault.OneLine(to.Scheme, 20), Plain: plain}
+		return nil, &fault.RealmError{Host: text.Line(to.String(), 100), Scheme: text.Line(to.Scheme, 20), Plain: plain}
 	}
 	u.Fragment, u.RawFragment = "", ""
 	return u, nil
@@ -51,7 +52,7 @@ func Malformed(realm string, to Origin) *fault.RealmError {
 		shown = "***" + shown[at:]
 	}
 	return &fault.RealmError{
-		Host: fault.OneLine(to.String(), 100), Scheme: fault.OneLine(to.Scheme, 20), Malformed: cmp.Or(fault.Tidy(scheme+shown, 100), "nothing"),
+		Host: text.Line(to.String(), 100), Scheme: text.Line(to.Scheme, 20), Malformed: cmp.Or(fault.Tidy(scheme+shown, 100), "nothing"),
 	}
 }
 
@@ -73,7 +74,7 @@ func (p Policy) Redirect(endpoint Origin, from *url.URL, location string, near R
 		return nil, 0, &fault.RedirectError{Host: here.String(), Why: "malformed Location", Final: true}
 	}
 	to, ok := OriginOf(u)
-	host := fault.OneLine(to.String(), 100)
+	host := text.Line(to.String(), 100)
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
 	literal, isLiteral := to.literal()
 	switch {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/limit"
 )
 
@@ -237,7 +238,7 @@ var ErrNotAsked = errors.New("the limit is reached, so nobody was asked")
 
 // wrongEncoding is the error for bytes that are not the content, and said to be in a coding.
 func WrongCoding(h http.Header) error {
-	return &ContentError{Kind: ContentEncoding, Want: "identity", Got: OneLine(h.Get("Content-Encoding"), 80)}
+	return &ContentError{Kind: ContentEncoding, Want: "identity", Got: text.Line(h.Get("Content-Encoding"), 80)}
 }
 
 // tooLarge is the error for a document above a limit, of size bytes where that is said.

@@ -16,31 +16,33 @@ import (
 	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/header"
 	"github.com/registrymirror/mirror/upstream/limit"
 )
 
-// byteOrderMark is what some put before JSON.
+// ByteOrderMark is before the JSON of some services.
 const ByteOrderMark = "\xef\xbb\xbf"
 
-// maxErrorBody is how much of an error's body is read, in bytes.
+// MaxErrorBody is how much of an error's body is read, in bytes.
 const MaxErrorBody = 64 << 10
 
-// refusal is a failed answer as far as it explains itself.
+// Refusal is a failed answer as far as it explains itself.
 type Refusal struct {
 	Status     int
 	Code       string
-	Message    string
+	Message    string // redacted
 	BodyKind   BodyKind
-	Challenge  string
+	Challenge  string // WWW-Authenticate, redacted
 	Challenges []header.Challenge
-	RetryAfter time.Duration
-	Assumed    bool   // retryAfter is how long we obey what did not say how long
-	Mirror     string // the reason of another mirror, or of this one
-	Size       int64  // of what a range asked for lies beyond; -1: not said
+	RetryAfter time.Duration // 0: not said
+	Assumed    bool          // RetryAfter is our own, since the answer named no time
+	Mirror     string        // the reason of another mirror, or of this one
+	Size       int64         // of the blob that a range was beyond the end of; -1: not said
 }
 
-// readRefusal reads what a failed answer says. It does not close the body. tokens says that it came from a token service.
+// ReadRefusal reads a failed answer. It does not close the body. Tokens says that the answer came from a token service. No text
+// of it repeats one of the known credentials.
 func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refusal {
 	values := resp.Header.Values("WWW-Authenticate")
 	size, ok := header.ParseUnsatisfied(resp.Header.Get("Content-Range"))
@@ -55,14 +57,14 @@ func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refu
 		RetryAfter: limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now())),
 	}
 	reason, _, _ := strings.Cut(resp.Header.Get("Mirror-Reason"), ";")
-	r.Mirror = OneLine(reason, 40)
+	r.Mirror = text.Line(reason, 40)
 	if resp.Body == nil || resp.Request != nil && resp.Request.Method == http.MethodHead {
 		return r
 	}
 	if tokens && resp.StatusCode < http.StatusBadRequest {
-		return r // what is in it may be a token
+		return r // it may contain a token
 	}
-	b, _ := io.ReadAll(io.LimitReader(resp.Body, MaxErrorBody)) // what arrived before a break explains as well
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, MaxErrorBody)) // the part before a break explains as well
 	r.BodyKind, r.Code, r.Message = ReadErrorBody(b, resp.Header.Get("Content-Type"))
 	known = append(known, TokensIn(b)...)
 	if tokens {
@@ -74,7 +76,7 @@ func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refu
 	return r
 }
 
-// says reports whether the message has one of the words, which are in lower case.
+// Says reports whether the message has one of the words, which are in lower case.
 func (r Refusal) Says(words ...string) bool {
 	m := strings.ToLower(r.Message)
 	for _, w := range words {
@@ -85,7 +87,7 @@ func (r Refusal) Says(words ...string) bool {
 	return false
 }
 
-// readErrorBody tells the shapes apart by what the body is, since its Content-Type is often wrong.
+// ReadErrorBody tells the shapes apart by the bytes, since the Content-Type of errors is often wrong.
 func ReadErrorBody(b []byte, contentType string) (kind BodyKind, code, message string) {
 	b = bytes.TrimSpace(bytes.TrimPrefix(b, []byte(ByteOrderMark)))
 	if len(b) == 0 {
@@ -111,7 +113,7 @@ func ReadErrorBody(b []byte, contentType string) (kind BodyKind, code, message s
 func readErrorJSON(b []byte) (kind BodyKind, code, message string) {
 	var doc struct {
 		Errors []struct {
-			Code    json.RawMessage `json:"code"` // a number from some
+			Code    json.RawMessage `json:"code"` // some send a number
 			Message string          `json:"message"`
 			Detail  json.RawMessage `json:"detail"`
 		} `json:"errors"`
@@ -128,21 +130,21 @@ func readErrorJSON(b []byte) (kind BodyKind, code, message string) {
 		e := doc.Errors[0]
 		message = e.Message
 		if message == "" {
-			message = JsonText(e.Detail)
+			message = JSONText(e.Detail)
 		}
-		return BodyErrors, JsonText(e.Code), message
-	case JsonText(doc.Details) != "":
-		return BodyDetails, "", JsonText(doc.Details)
-	case JsonText(doc.Message) != "":
-		return BodyMessage, "", JsonText(doc.Message)
-	case JsonText(doc.Error) != "":
-		return BodyMessage, "", strings.TrimSpace(JsonText(doc.Error) + " " + doc.Desc)
+		return BodyErrors, JSONText(e.Code), message
+	case JSONText(doc.Details) != "":
+		return BodyDetails, "", JSONText(doc.Details)
+	case JSONText(doc.Message) != "":
+		return BodyMessage, "", JSONText(doc.Message)
+	case JSONText(doc.Error) != "":
+		return BodyMessage, "", strings.TrimSpace(JSONText(doc.Error) + " " + doc.Desc)
 	}
 	return BodyNone, "", ""
 }
 
-// jsonText is a JSON string's text, and any other value as it is written; empty for what says nothing.
-func JsonText(v json.RawMessage) string {
+// JSONText is the text of a JSON string, and any other value as it is written; empty for null, {} and [].
+func JSONText(v json.RawMessage) string {
 	var s string
 	if json.Unmarshal(v, &s) == nil {
 		return s
@@ -189,43 +191,43 @@ func htmlText(b []byte) string {
 	return html.UnescapeString(string(htmlSkip.ReplaceAll(b, []byte(" "))))
 }
 
-// shapeOf describes a successful answer of a token service that can't be read. It quotes nothing: what is there may be a token.
+// Shape describes a successful answer of a token service that is not valid. It quotes nothing, since any part may be a token.
 func Shape(b []byte) string {
 	text := bytes.TrimSpace(b)
-	what := "text"
+	kind := "text"
 	switch first := json.NewDecoder(bytes.NewReader(text)).Decode(new(json.RawMessage)); {
 	case len(b) == 0:
 		return "nothing"
 	case len(text) == 0:
-		what = "blanks"
+		kind = "blanks"
 	case json.Valid(text) && text[0] != '{':
-		what = "JSON that is not an object"
+		kind = "JSON that is not an object"
 	case json.Valid(text):
-		what = "JSON with a token that is not a string"
+		kind = "JSON with a token that is not a string"
 	case first == nil && text[0] == '{':
-		what = "JSON with something after it"
+		kind = "JSON with something after it"
 	case text[0] == '{':
-		what = "broken JSON"
+		kind = "broken JSON"
 	case isHTMLBody(text):
-		what = "a web page"
+		kind = "a web page"
 	case text[0] == '<':
-		what = "XML"
+		kind = "XML"
 	case !utf8.Valid(text):
-		what = "data that is not text"
+		kind = "data that is not text"
 	}
-	return fmt.Sprintf("%s, %d bytes", what, len(b))
+	return fmt.Sprintf("%s, %d bytes", kind, len(b))
 }
 
-// describe says what an answer is that is not what was asked for, without secrets. The answer of a token service may be a token
-// as a whole: see shapeOf.
+// Describe describes an answer that is not of the kind that was asked for, without secrets. For answers of token services see
+// Shape.
 func Describe(h http.Header, b []byte, known ...auth.Credential) string {
-	kind, _, text := ReadErrorBody(b, h.Get("Content-Type"))
-	text = Tidy(text, 80, known...)
+	kind, _, message := ReadErrorBody(b, h.Get("Content-Type"))
+	message = Tidy(message, 80, known...)
 	switch {
 	case len(b) == 0:
 		return "nothing"
 	case kind == BodyHTML:
-		return fmt.Sprintf("a web page %q", text)
+		return fmt.Sprintf("a web page %q", message)
 	}
-	return OneLine(fmt.Sprintf("%s %q", cmp.Or(header.MediaType(h), string(kind)), text), MaxMessage)
+	return text.Line(fmt.Sprintf("%s %q", cmp.Or(header.MediaType(h), string(kind)), message), MaxMessage)
 }

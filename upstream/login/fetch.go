@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
@@ -61,7 +62,7 @@ func (t *Transport) fetchToken(ctx context.Context, k tokenKey) (*token, error) 
 		host := bound.String()
 		if u, err := r.URL.Parse(resp.Header.Get("Location")); err == nil {
 			to, _ := endpoint.OriginOf(u)
-			host = fault.OneLine(to.String(), 100)
+			host = text.Line(to.String(), 100)
 		}
 		err = &fault.RedirectError{Host: host, Why: "token requests are not redirected", Final: true}
 	case resp.StatusCode >= 400: // any 2xx may bring a token, as 201 from some

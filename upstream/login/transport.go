@@ -13,6 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
@@ -505,7 +506,7 @@ func (t *Transport) Elsewhere(ctx context.Context, rt http.RoundTripper, r endpo
 	u, err := t.ep.Policy.Realm(t.ep.Origin, r.URL, bearer.Params["realm"])
 	if to, rerr := r.URL.Parse(bearer.Params["realm"]); ok && rerr == nil {
 		at, _ := endpoint.OriginOf(to)
-		away.Realm = fault.OneLine(at.String(), 100)
+		away.Realm = text.Line(at.String(), 100)
 	}
 	if !ok || err != nil || guard.Away && !t.ep.Policy.RedirectHosts.Has(here) {
 		f.Err = away

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -38,7 +39,7 @@ func (t *transfer) openAt(e *endpoint.Endpoint, share time.Duration) error {
 		t.call.Failed(err)
 		return err
 	}
-	t.pool.senders.add(blobKey(t.who.repo, t.digest), e, t.pos == 0)
+	t.pool.senders.add(blobKey(t.applicant.repo, t.digest), e, t.pos == 0)
 	t.cur.release = end
 	t.turn.reading(false)
 	return nil
@@ -89,7 +90,7 @@ func (t *transfer) accept(a *Answer, ranged bool) error {
 		a.Header.Get("Docker-Content-Digest") != t.digest.String() {
 		return t.wrong(fault.ContentNotRegistry, "a blob", "a web page")
 	}
-	if t.who.extra && t.pos > 0 {
+	if t.applicant.extra && t.pos > 0 {
 		return t.wrong(fault.ContentRange, "bytes "+t.span(), "the whole blob")
 	}
 	if err := t.learnSize(total); err != nil {
@@ -117,7 +118,7 @@ func (t *transfer) acceptPart(a *Answer, ranged bool) error {
 	case !ranged:
 		return t.wrong(fault.ContentRange, "the whole blob", "a part of it")
 	case guard.ContentRange && !right:
-		return t.wrong(fault.ContentRange, "bytes "+t.span(), fmt.Sprintf("%q with %d bytes", fault.OneLine(got, 80), length))
+		return t.wrong(fault.ContentRange, "bytes "+t.span(), fmt.Sprintf("%q with %d bytes", text.Line(got, 80), length))
 	}
 	if err := t.learnSize(r.Size); err != nil {
 		return err
@@ -156,7 +157,7 @@ func (t *transfer) acceptCoded(a *Answer) error {
 	if want == 0 && t.whole {
 		want = t.end
 	}
-	name := fault.OneLine(a.Header.Get("Content-Encoding"), 80)
+	name := text.Line(a.Header.Get("Content-Encoding"), 80)
 	if want > 0 && total >= 0 && total != want {
 		return t.denyCoded(total, name)
 	}

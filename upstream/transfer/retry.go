@@ -105,7 +105,7 @@ func (t *transfer) seek(order []*endpoint.Endpoint, first bool) error {
 	for ; ; order = nil {
 		if order == nil {
 			order, _ = endpoint.Order(t.pool.endpoints, endpoint.Blobs)
-			order = t.pool.senders.avoid(blobKey(t.who.repo, t.digest), order)
+			order = t.pool.senders.avoid(blobKey(t.applicant.repo, t.digest), order)
 		}
 		order = slices.DeleteFunc(order, done)
 		if t.retry.attempts >= most || len(order) == 0 {
@@ -124,7 +124,7 @@ func (t *transfer) seek(order []*endpoint.Endpoint, first bool) error {
 			case first && !t.call.Continue(err):
 				return t.call.Decide()
 			}
-			t.retry.done[e] = !worthRepeating(err, first, t.who.extra)
+			t.retry.done[e] = !worthRepeating(err, first, t.applicant.extra)
 		}
 		if t.retry.attempts >= most || !slices.ContainsFunc(order, func(e *endpoint.Endpoint) bool { return !done(e) }) {
 			return t.call.Decide()

@@ -70,7 +70,7 @@ func (t *transfer) claimed() bool {
 		return false
 	}
 	for _, s := range t.pool.sites {
-		if s.sizes.has(t.who.repo, t.digest, t.claim.size) {
+		if s.sizes.has(t.applicant.repo, t.digest, t.claim.size) {
 			return false
 		}
 	}

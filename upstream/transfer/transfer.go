@@ -41,14 +41,14 @@ type transfer struct {
 	by     time.Time // when the caller gives up; zero: not known
 	host   atomic.Pointer[string]
 
-	cur    current
-	claim  claim
-	retry  retry
-	rate   rate
-	turn   *turn     // at the endpoint; nil: none yet
-	who    applicant // that waits for turns
-	rested bool      // it was paused for long, and no byte has come since
-	err    error     // how it ended
+	cur       current
+	claim     claim
+	retry     retry
+	rate      rate
+	turn      *turn     // at the endpoint; nil: none yet
+	applicant applicant // that waits for turns
+	rested    bool      // it was paused for long, and no byte has come since
+	err       error     // how it ended
 }
 
 // current is the answer that bytes are read from.
@@ -64,9 +64,9 @@ type current struct {
 func newTransfer(ctx context.Context, p *Pool, c Call, d oci.Digest, w flight.Want) *transfer {
 	t := &transfer{
 		ctx: ctx, pool: p, call: c, digest: d, pos: w.From, end: w.To, size: -1, by: w.By, whole: isWhole(w),
-		claim: claim{size: max(0, w.Size)},
-		retry: retry{done: make(map[*endpoint.Endpoint]bool)},
-		who:   applicant{client: w.Client, repo: c.Repository(), blob: d, extra: w.Part, waiters: w.Needs},
+		claim:     claim{size: max(0, w.Size)},
+		retry:     retry{done: make(map[*endpoint.Endpoint]bool)},
+		applicant: applicant{client: w.Client, repo: c.Repository(), blob: d, extra: w.Part, waiters: w.Needs},
 	}
 	t.host.Store(new(string))
 	return t
@@ -190,7 +190,7 @@ func (t *transfer) finish(err error) {
 	t.blameDenials()
 	t.closeCurrent()
 	// The next part of the blob will be asked for in a moment.
-	t.leaveQueue(errors.Is(err, io.EOF) && !t.who.extra && t.pos < t.size)
+	t.leaveQueue(errors.Is(err, io.EOF) && !t.applicant.extra && t.pos < t.size)
 }
 
 // closeCurrent ends the current answer.

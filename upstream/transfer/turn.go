@@ -15,7 +15,7 @@ func (t *transfer) awaitTurn() error {
 	if t.turn == nil || !t.turn.revoked.Load() {
 		return nil
 	}
-	if t.who.extra {
+	if t.applicant.extra {
 		return t.queueFailure(errRevoked, 0)
 	}
 	begun := time.Now()
@@ -47,17 +47,17 @@ func (t *transfer) enterQueue() error {
 	ok := true
 	switch {
 	case !t.cur.opened.IsZero(): // its client has the beginning
-		t.turn = q.grantNow(t.who)
-	case t.who.extra:
-		t.turn = q.tryExtra(t.who)
+		t.turn = q.grantNow(t.applicant)
+	case t.applicant.extra:
+		t.turn = q.tryExtra(t.applicant)
 		ok = t.turn != nil
 	case guard.Turns && t.claim.size > 0 && t.claim.size <= smallBlob:
-		if t.turn = q.tryNow(t.who); t.turn == nil {
+		if t.turn = q.tryNow(t.applicant); t.turn == nil {
 			q = at.small
-			t.turn, ok = q.wait(t.ctx, t.who, patience)
+			t.turn, ok = q.wait(t.ctx, t.applicant, patience)
 		}
 	default:
-		t.turn, ok = q.wait(t.ctx, t.who, patience)
+		t.turn, ok = q.wait(t.ctx, t.applicant, patience)
 	}
 	if ok {
 		return nil
