@@ -223,7 +223,7 @@ func (s *Step) limits(list []upstream.Budget) {
 		case l.Source != "":
 			text += " for " + l.Source
 		default:
-			text += " for nobody's requests"
+			text += " for anonymous requests"
 		}
 		s.Limits, texts = append(s.Limits, v), append(texts, text)
 		empty = empty || l.Remaining == 0
