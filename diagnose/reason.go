@@ -12,7 +12,7 @@ import (
 // for one.
 type Reason string
 
-// Origin says what shows that a pull failed for a reason.
+// Origin is how a reason comes to light.
 type Origin int
 
 // The origins.
@@ -22,7 +22,7 @@ const (
 	OnNode                  // the text of a client: mirror explain alone gives the reason
 )
 
-// Answer is what a client gets for a reason of a request.
+// Answer is the answer that a client gets for a reason of a request.
 type Answer struct {
 	Status int
 	// Code is one that every client knows: containerd prints others as "unknown".
@@ -59,10 +59,10 @@ func (r Reason) row() properties {
 // Class returns the class that the reason belongs to.
 func (r Reason) Class() Class { return r.row().class }
 
-// Origin returns what shows the reason.
+// Origin returns how the reason comes to light.
 func (r Reason) Origin() Origin { return r.row().origin }
 
-// Answer returns what a client gets for the reason, that of InternalError for a reason that no request has.
+// Answer returns the answer that a client gets for the reason, that of InternalError for a reason that no request has.
 func (r Reason) Answer() Answer { return cmp.Or(r.row().answer, broken) }
 
 // Advice returns the sentence about the reason where only the text of a client is known.
