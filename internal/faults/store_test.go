@@ -15,9 +15,9 @@ type shakyStore struct {
 	rate atomic.Int64 // bytes a second of each spool; 0: as fast as it is
 }
 
-func (s *shakyStore) Heal() {
+func (s *shakyStore) EndFaults() {
 	s.rate.Store(0)
-	s.Faulty.Heal()
+	s.Faulty.EndFaults()
 }
 
 // Create makes a spool that may be slow.

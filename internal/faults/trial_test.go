@@ -338,7 +338,7 @@ func (tr *trial) recover(w *world, c *content, v *verdict) {
 		tr.heal(w)
 	}
 	if w.store != nil {
-		w.store.Heal()
+		w.store.EndFaults()
 	}
 	time.Sleep(3 * time.Minute)
 	ctx, cancel := context.WithTimeout(context.Background(), lifetime)

@@ -187,7 +187,7 @@ func (w *world) stop() error {
 		errs = append(errs, fmt.Errorf("run: %w", err))
 	}
 	if w.store != nil {
-		w.store.Heal()
+		w.store.EndFaults()
 	}
 	if err := w.real.Close(); err != nil {
 		errs = append(errs, err)
