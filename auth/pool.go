@@ -13,23 +13,23 @@ import (
 // Member is one credential of a Pool.
 type Member struct {
 	Source
-	// Repositories are globs of the repositories for which it is used: * is one path segment or a part of one, ** any
+	// Repositories are patterns of the repositories for which it is used: * is one path segment or a part of one, ** any
 	// number of segments. Nil: all.
 	Repositories []string
 }
 
-// Pool is a Source that has a credential for some repositories, and another one for others. Of two that fit, the one
-// whose glob says more is used. Where they say the same, All tells of both, and For has the first. Where none fits, it is
+// Pool is a Source that has a credential for some repositories, and another one for others. Of two that fit, the one with the
+// longer pattern, without its wildcards, is used. Of equal ones, All has both, and For the first. Where none fits, it is
 // anonymous.
 type Pool []Member
 
-// Candidate is a source that fits a repository. Rank is how much is said of it: more is better.
+// Candidate is a source that fits a repository. Rank is the length of its pattern without wildcards: more is better.
 type Candidate struct {
 	Source
 	Rank int
 }
 
-// All are the sources that fit a repository, the best first, and those alike as they were given.
+// All are the sources that fit a repository, the best first, and those of equal rank as they were given.
 func (p Pool) All(repository string) []Candidate {
 	var all []Candidate
 	for _, m := range p {
@@ -55,7 +55,7 @@ func All(s Source, repository string) []Candidate {
 	return []Candidate{{Source: For(s, repository)}}
 }
 
-// Credential is that for repositories of which nothing is known.
+// Credential is the credential for a request of no repository.
 func (p Pool) Credential(ctx context.Context) (Credential, error) { return p.For("").Credential(ctx) }
 
 // For is the source of a repository.

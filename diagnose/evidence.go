@@ -57,7 +57,7 @@ var verdicts = map[upstream.Verdict]string{
 	upstream.VerdictRepositoryMissing: "there is no such repository",
 	upstream.VerdictTagMissing:        "the repository is there, the tag is not",
 	upstream.VerdictLoginNeeded:       "the registry gives no token without a login",
-	upstream.VerdictUntold:            "which does not decide it either",
+	upstream.VerdictUnknown:            "which does not decide it either",
 }
 
 // errorText is the code and message of an answer.

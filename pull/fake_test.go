@@ -20,7 +20,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// registry is an upstream in memory, which counts what it is asked for. It waits by the clock of a synctest bubble.
+// registry is an upstream in memory, which counts its requests. It waits by the clock of a synctest bubble.
 type registry struct {
 	host string
 
@@ -241,9 +241,9 @@ type shelf struct {
 	gets    int
 	keeps   []keep
 	touched []oci.Digest
-	fault   func() error                // what Put fails with
-	hold    error                       // what Open fails with
-	wait    func(context.Context) error // what Ready does
+	fault   func() error                // the error of Put
+	hold    error                       // the error of Open
+	wait    func(context.Context) error // called by Ready
 	source  cache.Source                // the last one that was asked
 
 	unsettled bool
@@ -334,7 +334,7 @@ func (s *shelf) count() int {
 	return s.gets
 }
 
-// breaks makes Put fail with what f returns; nil: it works.
+// breaks makes Put fail with the error of f; nil: it works.
 func (s *shelf) breaks(f func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -355,7 +355,7 @@ func (s *shelf) evict(ds ...oci.Digest) {
 	}
 }
 
-// wrong finds that what the last source brought is not what it should be.
+// wrong reports that the last source brought wrong content.
 func (s *shelf) wrong(err *flight.MismatchError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// What another registry's wrong bytes have spoilt is not held against a repository: neither remembered, nor counted as the
-// first of two times.
+// A download that another registry's wrong bytes have spoilt is not held against a repository: neither remembered, nor counted
+// as the first of two times.
 func TestLiarsBlobIsNotHeldAgainstAnotherRepository(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, origin.Options{})

@@ -176,7 +176,7 @@ func headContent(ref oci.Ref, d oci.Descriptor, s Status) *Content {
 	return &Content{Ref: ref, Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Status: s}
 }
 
-// resolve asks the upstream what a tag means, once for all who want to know.
+// resolve asks the upstream which digest a tag means, once for all requests that wait for it.
 func (p *Puller) resolve(ctx context.Context, st *site, ref oci.Ref, start time.Time, wait time.Duration) (
 	desc oci.Descriptor, led bool, err error,
 ) {

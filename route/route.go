@@ -12,7 +12,7 @@ type Upstream struct {
 	Aliases []string // other keys that mean the same upstream: "index.docker.io"
 	Library bool     // a repository of one component gets "library/" before it, as on docker.io
 	// Fits makes the name a pattern: it reports whether a host, in lower case, is one of its upstreams. It must be quick,
-	// and ask nobody. A name or alias that is written out goes before patterns.
+	// and send no request. A name or alias that is written out goes before patterns.
 	Fits func(host string) bool
 }
 

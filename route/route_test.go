@@ -89,10 +89,10 @@ func TestResolve(t *testing.T) {
 		{"a key alone is a repository", table, "", "corp", target("docker.io", "library/corp", route.ViaDefault)},
 		{"a host alone is a repository", table, "", "node.js", target("docker.io", "library/node.js", route.ViaDefault)},
 		{
-			"a host further on is no prefix", table, "", "acme/ghcr.io/a",
+			"a host further on is not a prefix", table, "", "acme/ghcr.io/a",
 			target("docker.io", "acme/ghcr.io/a", route.ViaDefault),
 		},
-		{"a longer word is no prefix", table, "", "corporate/a", target("docker.io", "corporate/a", route.ViaDefault)},
+		{"a longer word is not a prefix", table, "", "corporate/a", target("docker.io", "corporate/a", route.ViaDefault)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -446,7 +446,7 @@ func FuzzResolve(f *testing.F) {
 			t.Fatalf("%+v leads to repository %q", r, got.Name)
 		}
 		if strings.Contains(got.Name, ":") || strings.ToLower(got.Name) != got.Name {
-			t.Fatalf("%+v leads to %q, which is no repository", r, got.Name)
+			t.Fatalf("%+v leads to %q, which is not a repository", r, got.Name)
 		}
 		switch first, _, more := strings.Cut(r.Name, "/"); {
 		case (got.Via == route.ViaNamespace) != (r.Namespace != ""):

@@ -14,7 +14,7 @@ type call struct {
 	*core
 	ep         *target // that is being asked
 	login      *login.Transport
-	as         *Registry
+	registry   *Registry
 	op         string
 	how        login.Operation
 	name       string       // of the repository, as our callers know it
@@ -32,7 +32,7 @@ func (r *Registry) call(op, repository, reference string) *call {
 // callAs is call in a certain way.
 func (r *Registry) callAs(how login.Operation, op, reference string) *call {
 	how.Trace = new(fault.Trace)
-	c := &call{core: r.core, as: r, op: op, how: how, name: how.Name, trace: how.Trace, reference: reference}
+	c := &call{core: r.core, registry: r, op: op, how: how, name: how.Name, trace: how.Trace, reference: reference}
 	c.at(r.endpoints[0])
 	return c
 }
@@ -42,7 +42,7 @@ func (c *call) at(ep *target) {
 	if c.ep != ep {
 		c.trace.Endpoint = ep.Name
 		c.ep, c.repository = ep, ep.Prefix+c.how.Name
-		c.login, c.open = c.logins.New(ep.Known, c.as.Identity, c.how), ep.IsPublic(c.repository)
+		c.login, c.open = c.logins.New(ep.Known, c.registry.identity, c.how), ep.IsPublic(c.repository)
 	}
 }
 

@@ -68,10 +68,6 @@ const (
 	StepBody         = fault.StepBody
 	StepList         = fault.StepList
 	StepQueue        = fault.StepQueue
-	StepClock        = fault.StepClock
-	StepCredential   = fault.StepCredential
-	StepLimit        = fault.StepLimit
-	StepPlatform     = fault.StepPlatform
 )
 
 // The shapes of error bodies.
@@ -105,5 +101,5 @@ const (
 	VerdictRepositoryMissing = fault.VerdictRepositoryMissing
 	VerdictTagMissing        = fault.VerdictTagMissing
 	VerdictLoginNeeded       = fault.VerdictLoginNeeded
-	VerdictUntold            = fault.VerdictUntold
+	VerdictUnknown           = fault.VerdictUnknown
 )

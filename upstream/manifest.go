@@ -105,10 +105,10 @@ func (r *Registry) Manifest(ctx context.Context, repo, reference string) (*oci.M
 // withProbe is the error of a call for a manifest, with what a probe has shown where the error leaves a doubt.
 func (c *call) withProbe(ctx context.Context, err error) error {
 	if err == nil {
-		c.ep.inquiries.known(c.repository, time.Now())
+		c.ep.probes.noteExists(c.repository, time.Now())
 		return nil
 	}
-	return c.inquire(ctx, c.wrap(err))
+	return c.addProbe(ctx, c.wrap(err))
 }
 
 func (c *call) manifestAsk(method string) endpoint.Request {

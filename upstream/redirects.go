@@ -66,16 +66,16 @@ func (r *redirects) drop(k redirectKey) {
 func (c *call) part(ctx context.Context, a endpoint.Request, d oci.Digest, again bool) (*answer, error) {
 	k := redirectKey{c.ep.Origin, c.repository, d}
 	if again {
-		c.as.redirects.drop(k)
+		c.registry.redirects.drop(k)
 	}
-	if at, ok := c.as.redirects.get(k); ok {
+	if at, ok := c.registry.redirects.get(k); ok {
 		b := a.Redirected(at.url, at.reach, c.ep.Origin)
 		resp, err := c.login.Bare(ctx, c.ep.Blobs[b.Reach], b) //nolint:bodyclose // the answer's; or Drain closes it
 		if err == nil && resp.StatusCode == http.StatusPartialContent {
 			here, _ := endpoint.OriginOf(at.url)
 			return &answer{Response: resp, host: here.String(), url: at.url, reach: at.reach}, nil
 		}
-		c.as.redirects.drop(k)
+		c.registry.redirects.drop(k)
 		if err == nil {
 			endpoint.Drain(resp.Body)
 		} else if ctx.Err() != nil {
@@ -87,7 +87,7 @@ func (c *call) part(ctx context.Context, a endpoint.Request, d oci.Digest, again
 		return nil, err
 	}
 	if here, _ := endpoint.OriginOf(resp.url); here != c.ep.Origin && resp.StatusCode == http.StatusPartialContent {
-		c.as.redirects.put(k, resp.url, resp.reach)
+		c.registry.redirects.put(k, resp.url, resp.reach)
 	}
 	return resp, nil
 }

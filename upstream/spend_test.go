@@ -173,7 +173,7 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 			Since: said, Requests: 20, By: []upstream.Use{{Repository: "app", Requests: 20}}, Elsewhere: -1,
 		}}
 		if e.Status != 429 || e.RetryAfter != 3*time.Minute || e.Budget == nil || !cmp.Equal(*e.Budget, want) ||
-			!strings.Contains(e.Error(), "nobody was asked") {
+			!strings.Contains(e.Error(), "the request was not made") {
 			t.Errorf("%v, after %s, of %+v", e, e.RetryAfter, e.Budget)
 		}
 		if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {

@@ -43,7 +43,7 @@ func (r *Registry) Reset() {
 func (c *core) watch() {
 	for _, ep := range c.endpoints {
 		ep.Health = endpoint.NewHealth(endpoint.HealthOptions{
-			Endpoint: ep.Name, Only: len(c.endpoints) == 1, Log: c.o.Log, Ping: func(ctx context.Context) error { return c.ping(ctx, ep) }, Start: c.probes.start,
+			Endpoint: ep.Name, Only: len(c.endpoints) == 1, Log: c.o.Log, Ping: func(ctx context.Context) error { return c.ping(ctx, ep) }, Start: c.background.start,
 		})
 	}
 }

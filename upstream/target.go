@@ -16,7 +16,7 @@ import (
 // target is one endpoint with all that is kept of it.
 type target struct {
 	*login.Known
-	inquiries inquiries
+	probes probes
 }
 
 // newTargets makes the endpoints of Options whose zero fields are filled in.

@@ -15,10 +15,10 @@ import (
 	"github.com/registrymirror/mirror/internal/clouds"
 )
 
-// audience is what Entra's token is for, in all of Azure's clouds.
+// audience is that of Entra's token, in all of Azure's clouds.
 const audience = "https://containerregistry.azure.net"
 
-// authorities are where Entra is, by the domain of a registry.
+// authorities are Entra's URLs, by the domain of a registry.
 var authorities = map[string]string{
 	"io": "https://login.microsoftonline.com/", "cn": "https://login.chinacloudapi.cn/",
 	"us": "https://login.microsoftonline.us/",
@@ -29,7 +29,7 @@ const (
 	localLimit   = 3 * time.Second // of one to the machine's metadata
 )
 
-// Options say whose login.
+// Options are the registry, and the identity.
 type Options struct {
 	Host string // the registry; see clouds.ACR
 	// Env gives the variables that Azure's tools know: AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_FEDERATED_TOKEN_FILE,
@@ -41,7 +41,7 @@ type Options struct {
 	Transport http.RoundTripper
 }
 
-// New makes the source of a registry's login. It asks nobody yet.
+// New makes the source of a registry's login. No request is sent yet.
 func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
 	if !clouds.ACR.Is(o.Host) {
 		return nil, fmt.Errorf("%s is not a registry of Azure's: acr gives a login for %s", o.Host, clouds.ACR.Example)
@@ -75,7 +75,7 @@ func (c *client) fetch(ctx context.Context) (auth.Grant, error) {
 	return g, nil
 }
 
-// entra gets a token for the registries' audience. The first identity that is configured is the one.
+// entra gets a token for the registries' audience. The first identity that is configured is used.
 func (c *client) entra(ctx context.Context) (string, error) {
 	id, tenant := c.o.Env("AZURE_CLIENT_ID"), c.o.Env("AZURE_TENANT_ID")
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {id}, "scope": {audience + "/.default"}}
@@ -118,7 +118,7 @@ func (c *client) entra(ctx context.Context) (string, error) {
 	return accessToken(a, where.Host)
 }
 
-// authority is where Entra is asked.
+// authority is Entra's URL.
 func (c *client) authority() (*url.URL, error) {
 	text := c.o.Env("AZURE_AUTHORITY_HOST")
 	if text == "" {

@@ -51,7 +51,7 @@ func clean(t *testing.T, what string, v any) {
 	}
 }
 
-// azure stands in for Entra, a machine's metadata, and a registry's exchange, and checks what it is sent as they do.
+// azure stands in for Entra, a machine's metadata, and a registry's exchange, and checks its requests as they do.
 type azure struct{ refused bool }
 
 func (s azure) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -336,7 +336,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// A token may say what it likes of its life.
+// A token may claim any life.
 func FuzzLife(f *testing.F) {
 	f.Add(`{"iat":1,"exp":3601}`)
 	f.Add(`{"exp":1e300}`)

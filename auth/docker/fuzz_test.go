@@ -9,7 +9,7 @@ import (
 	"github.com/registrymirror/mirror/auth/docker"
 )
 
-// A login is given out for a host that its entry names, and for no other; what is wrong with a text is said without it.
+// A login is given out for a host that its entry names, and for no other; an error quotes nothing of the text.
 func FuzzLogin(f *testing.F) {
 	f.Add(`{"auths":{"ghcr.io":{"auth":"Ym90OnB3"}}}`, "ghcr.io", "acme/app")
 	f.Add(`{"auths":{"*.gcr.io/acme":{"username":"u","password":"p"}}}`, "eu.gcr.io", "acme/app")

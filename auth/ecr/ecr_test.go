@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// What must not be in any error, log or state.
+// These must not be in any error, log or state.
 const (
 	secretKey     = "canary-secret-key-3c1f"
 	sessionToken  = "canary/session+token=9d"
@@ -54,7 +54,7 @@ const (
 	accKey = "AKIDEXAMPLE"
 )
 
-// aws stands in for STS, ECR, ECR public, and the endpoints of containers and instances. It checks what it is sent as
+// aws stands in for STS, ECR, ECR public, and the endpoints of containers and instances. It checks its requests as
 // AWS does.
 type aws struct {
 	t       *testing.T
@@ -121,7 +121,7 @@ func (s *aws) assume(w http.ResponseWriter, r *http.Request, body []byte) {
 		r.Header.Get("Authorization") != "" || r.FormValue("WebIdentityToken") != identityToken {
 		w.WriteHeader(http.StatusForbidden)
 		_, _ = fmt.Fprintf(w, `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>`+
-			`<Code>InvalidIdentityToken</Code><Message>the token %s is no good</Message></Error></ErrorResponse>`,
+			`<Code>InvalidIdentityToken</Code><Message>the token %s is not valid</Message></Error></ErrorResponse>`,
 			r.FormValue("WebIdentityToken"))
 		return
 	}
@@ -233,7 +233,7 @@ func TestKeys(t *testing.T) {
 				"GET /latest/meta-data/iam/security-credentials/node-role,POST /",
 		},
 		{
-			name: "web identity that is refused", err: "403 InvalidIdentityToken: the token *** is no good",
+			name: "web identity that is refused", err: "403 InvalidIdentityToken: the token *** is not valid",
 			env: map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": identity, "AWS_ROLE_ARN": "arn:other"}, asked: "POST /",
 		},
 		{
@@ -343,7 +343,7 @@ func TestClockSkew(t *testing.T) {
 				if left := time.Until(c.Expires); (left - 12*time.Hour).Abs() > 2*time.Second {
 					t.Errorf("expires in %s by our clock, want 12h", left)
 				}
-				if !strings.Contains(log.String(), "the clock of this machine is wrong") || len(service.Asked()) != 2 {
+				if !strings.Contains(log.String(), "local clock differs from AWS's") || len(service.Asked()) != 2 {
 					t.Errorf("asked %q, log:\n%s", service.Asked(), &log)
 				}
 			})
@@ -552,7 +552,7 @@ func (f transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, io.ErrUnexpectedEOF
 }
 
-// Where a name is taken for Amazon's, what is asked is below one of Amazon's own domains.
+// Where a name is taken for one of Amazon's, the host of the request is below one of Amazon's own domains.
 func FuzzHosts(f *testing.F) {
 	f.Add("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
 	f.Add("123456789012.dkr-ecr-fips.us-east-1.on.aws")

@@ -6,7 +6,7 @@ import (
 	"github.com/registrymirror/mirror/internal/clouds"
 )
 
-// place is where the login of a registry comes from.
+// place is the region and the services that a registry's login comes from.
 type place struct {
 	region string
 	public bool

@@ -21,12 +21,12 @@ const (
 	localLimit   = 2 * time.Second // of one to this machine's metadata
 )
 
-// errNoKeys is what there is to do where nothing is configured.
+// errNoKeys says what to do where no keys are configured.
 var errNoKeys = errors.New("no AWS credentials: give the mirror's service account or instance a role that may " +
 	"ecr:GetAuthorizationToken, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 
-// keys finds the keys with which to sign. The first place that is configured is the one: its error is not hidden by
-// trying the next.
+// keys finds the keys with which to sign. The first place that is configured is used: its error is not hidden by trying the
+// next.
 func (c *client) keys(ctx context.Context) (keys, error) {
 	env := c.o.Env
 	if id, secret := env("AWS_ACCESS_KEY_ID"), env("AWS_SECRET_ACCESS_KEY"); id != "" && secret != "" {
@@ -96,7 +96,7 @@ func (c *client) webIdentity(ctx context.Context, file, role string) (keys, erro
 	}, nil
 }
 
-// answer is what endpoints of containers and instances say.
+// answer is that of the endpoints of containers and instances.
 type answer struct {
 	Code            string
 	Message         string
@@ -159,8 +159,7 @@ func (c *client) container(ctx context.Context, full, relative string) (keys, er
 	return doc.keys("the container's endpoint")
 }
 
-// trusted reports whether a URL may be asked for keys, as the SDKs have it: over TLS, or at an address that leads no
-// farther than this machine.
+// trusted reports whether keys may be requested at a URL, by the rule of the SDKs: over TLS, or at an address of this machine.
 func trusted(u *url.URL) bool {
 	if u.Scheme == "https" {
 		return true

@@ -16,7 +16,7 @@ import (
 	"github.com/registrymirror/mirror/internal/clouds"
 )
 
-// Options say whose login, and as whom.
+// Options are the registry, and the identity.
 type Options struct {
 	Host string // the registry; see clouds.GAR
 	// KeyFile is a service account's key, JSON. Empty: that of GOOGLE_APPLICATION_CREDENTIALS, else the metadata server.
@@ -36,7 +36,7 @@ const (
 	localLimit   = 3 * time.Second // of one to the metadata server
 )
 
-// New makes the source of a registry's login. It asks nobody yet.
+// New makes the source of a registry's login. No request is sent yet.
 func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
 	if !clouds.GAR.Is(o.Host) {
 		return nil, fmt.Errorf("%s is not a registry of Google's: gar gives a login for %s", o.Host, clouds.GAR.Example)
@@ -93,7 +93,7 @@ func (c *client) metadata(ctx context.Context) (auth.Grant, error) {
 			"can't be asked (%w); elsewhere set gar.keyFile", err)
 	}
 	if a.Header.Get("Metadata-Flavor") != "Google" {
-		return auth.Grant{}, fmt.Errorf("what answers at %s is not Google's metadata server", host)
+		return auth.Grant{}, fmt.Errorf("%s is not Google's metadata server", host)
 	}
 	return read(a, host)
 }

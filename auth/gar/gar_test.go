@@ -55,7 +55,7 @@ func keyPEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: b}))
 }
 
-// clean reports what shows a token, a key, or a piece of one.
+// clean reports a text that shows a token, a key, or a piece of one.
 func clean(t *testing.T, what string, v any) {
 	t.Helper()
 	text := fmt.Sprintf("%+v", v)
@@ -66,7 +66,7 @@ func clean(t *testing.T, what string, v any) {
 	}
 }
 
-// google stands in for the metadata server and for the token service, and checks what it is sent as they do.
+// google stands in for the metadata server and for the token service, and checks its requests as they do.
 type google struct {
 	t      *testing.T
 	skew   time.Duration
@@ -266,7 +266,7 @@ func TestClockSkew(t *testing.T) {
 			}
 			c, err := src.Credential(t.Context())
 			if err != nil || time.Until(c.Expires) != 3599*time.Second || len(service.Asked()) != 2 ||
-				!strings.Contains(log.String(), "the clock of this machine is wrong") {
+				!strings.Contains(log.String(), "local clock differs from Google's") {
 				t.Errorf("%v, %v, asked %q, log %s", c, err, service.Asked(), &log)
 			}
 		})
@@ -303,7 +303,7 @@ func TestFaults(t *testing.T) {
 			name: "hangs 5 s", asked: 1, within: 3 * time.Second, err: "did not answer within 3s",
 			fault: func(_ int, _ http.ResponseWriter, r *http.Request) bool { standin.Hang(r, 5*time.Second); return false },
 		},
-		{name: "somebody else", asked: 1, fault: answer(200, "", `{"access_token":"`+access+`"}`), err: "is not Google's metadata server"},
+		{name: "another server", asked: 1, fault: answer(200, "", `{"access_token":"`+access+`"}`), err: "is not Google's metadata server"},
 		{name: "web page", asked: 1, fault: answer(200, "Google", "<html>"+access), err: "what is not JSON"},
 		{name: "no token", asked: 1, fault: answer(200, "Google", `{"expires_in":5}`), err: "without an access token"},
 		{name: "another type", asked: 1, fault: answer(200, "Google", `{"access_token":"`+access+`","token_type":"MAC"}`), err: "another type"},
@@ -342,7 +342,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// The metadata server gives a token of its cache, with what is left of its life: it is asked again before that is over.
+// The metadata server gives a token of its cache, with the rest of its life: it is asked again before that is over.
 func TestTokenOfACache(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

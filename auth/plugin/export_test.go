@@ -1,6 +1,6 @@
 package plugin
 
-// Touch uses what is known of a repository.
+// Touch uses the source of a repository.
 func Touch(p *Plugin, repository string) { p.pick(repository) }
 
 // Images is how many are remembered.

@@ -18,29 +18,28 @@ const (
 	// leastHold is the shortest time for which an answer is used, whatever its cacheDuration: the provider of GKE says 0,
 	// which would run it for each request.
 	leastHold = time.Minute
-	// defaultHold is how long an answer is used that doesn't say.
+	// defaultHold is how long an answer without a cacheDuration is used.
 	defaultHold = 10 * time.Minute
-	// maxHold bounds what an answer may say: a credential that was replaced must be found out.
+	// maxHold is the longest time for which an answer is used: a credential may have been replaced.
 	maxHold = 12 * time.Hour
-	// maxImages is of how many repositories answers for an image alone are remembered.
+	// maxImages is for how many repositories answers for an image alone are remembered.
 	maxImages = 256
 )
 
-// Options say which program is asked, and what about.
+// Options are the program, and the registry that it is asked for.
 type Options struct {
 	Command string // a name is looked up in PATH
 	Args    []string
 	Env     map[string]string // on top of our own environment
 	Host    string            // the registry, as it stands in image names
-	// TokenFile is a mounted service account's token that the program is given, for those that log in with it. Empty: none.
+	// TokenFile is a mounted service account's token, for programs that log in with it. Empty: none.
 	TokenFile string
-	// Annotations are those of the service account, as the program knows them ("eks.amazonaws.com/ecr-role-arn").
+	// Annotations are those of the service account, for the program ("eks.amazonaws.com/ecr-role-arn").
 	Annotations map[string]string
 	Timeout     time.Duration // of the program. 0: 30 s
 }
 
-// Plugin is the source of what a program says about the images of one registry. Make it by New. It is safe for concurrent
-// use.
+// Plugin is the source of a program's logins for the images of one registry. Make it by New. It is safe for concurrent use.
 type Plugin struct {
 	o Options
 	r auth.Refresh
@@ -48,11 +47,11 @@ type Plugin struct {
 	whole *auth.Refreshed // for the registry as a whole
 
 	mu     sync.Mutex // guards what follows
-	keys   keyType    // of the last answer; empty: none came
+	keys   keyType    // of the last answer; empty: there was none
 	images *bounded.LRU[string, *auth.Refreshed]
 }
 
-// New makes the source. It runs nothing yet.
+// New makes the source. The program is not run yet.
 func New(o Options, r auth.Refresh) *Plugin {
 	r.Kind, r.For = "plugin", o.Host
 	p := &Plugin{o: o, r: r, images: bounded.NewLRU(bounded.Options[string, *auth.Refreshed]{Budget: maxImages})}
@@ -116,7 +115,7 @@ func (p *Plugin) Renew(ctx context.Context, refused auth.Credential) (auth.Crede
 	return p.whole.Renew(ctx, refused)
 }
 
-// Status says how the last run for the registry as a whole went. It asks nobody.
+// Status says how the last run for the registry as a whole went. It does not run the program.
 func (p *Plugin) Status() auth.Status { return p.whole.Status() }
 
 // For is the source of one repository: that of the registry, unless the program says that its answers are for an image

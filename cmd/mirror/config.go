@@ -13,7 +13,6 @@ import (
 
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/config"
-	"github.com/registrymirror/mirror/internal/app"
 )
 
 func newConfigCmd() *cobra.Command {
@@ -78,8 +77,8 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 }
 
 // wrongFiles are the files that a configuration names and the mirror can't use, and the warnings about the others.
-func wrongFiles(c *config.Config) (wrong []app.FileProblem, warnings []string) {
-	for _, p := range app.CheckFiles(c) {
+func wrongFiles(c *config.Config) (wrong []fileProblem, warnings []string) {
+	for _, p := range checkFiles(c) {
 		if p.Warning {
 			warnings = append(warnings, fmt.Sprintf("%s: %s; %s", p.Setting, p.Message, p.Hint))
 		} else {
@@ -91,7 +90,7 @@ func wrongFiles(c *config.Config) (wrong []app.FileProblem, warnings []string) {
 
 // printFiles prints the problems of files that a configuration names in the form of mistakes in the configuration. The error
 // is nil where there are none.
-func printFiles(stderr io.Writer, file string, text config.Text, wrong []app.FileProblem, next string) error {
+func printFiles(stderr io.Writer, file string, text config.Text, wrong []fileProblem, next string) error {
 	if len(wrong) == 0 {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/internal/app"
+	"github.com/registrymirror/mirror/internal/logging"
 	"github.com/registrymirror/mirror/internal/point"
 )
 
@@ -59,18 +60,18 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	}
 	// Report several wrong files at once: New would stop at the first. The mirror starts without a password.
 	wrong, _ := wrongFiles(c)
-	wrong = slices.DeleteFunc(wrong, func(p app.FileProblem) bool { return !slices.Contains(c.Files(), p.File) })
+	wrong = slices.DeleteFunc(wrong, func(p fileProblem) bool { return !slices.Contains(c.Files(), p.File) })
 	if len(wrong) > 1 {
 		return printFiles(stderr, file, text, wrong, "start again")
 	}
-	log, level := app.NewLog(stderr, c.Log.Format, c.Log.Level)
+	log, level := logging.New(stderr, c.Log.Format, c.Log.Level)
 	requests := make(chan chan<- reloaded)
 	shown := file
 	if abs, err := filepath.Abs(file); err == nil && file != "" {
 		shown = abs
 	}
 	a, err := app.New(ctx, app.Options{
-		Config: c, Version: versionText(), Log: log, Level: level, File: shown, Again: requester(requests),
+		Config: c, Version: versionText(), Log: log, Level: level, File: shown, Reload: requester(requests),
 	})
 	var locked *disk.LockedError
 	switch {

@@ -21,6 +21,7 @@ import (
 var floors = [][]string{
 	{"cmd/mirror"},
 	{"internal/app", "admin/client"},
+	{"internal/registries"},
 	{"internal/metrics"},
 	{"server", "admin", "internal/kube"},
 	{"warm"},
@@ -35,7 +36,7 @@ var floors = [][]string{
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
 	{"oci", "client", "internal/state", "internal/arch", "internal/memory", "internal/faults", "internal/demo", "internal/notes"},
-	{"internal/boltfile", "internal/guard", "internal/point", "internal/strictyaml", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
+	{"internal/boltfile", "internal/guard", "internal/logging", "internal/point", "internal/strictyaml", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
 	{"docs/failures"},
 	{"internal/glob", "internal/coalesce", "internal/bounded", "internal/text", "internal/backoff", "internal/clouds"},
 }
@@ -55,11 +56,11 @@ var rules = arch.Rules{
 			Why: "the pull decision knows no HTTP, server above and upstream below speak it",
 		},
 		{
-			But: []string{"internal/app", "cmd/**"}, Import: []string{"config"},
-			Why: "components take their own options, only internal/app joins them to the configuration",
+			But: []string{"internal/app", "internal/registries", "cmd/**"}, Import: []string{"config"},
+			Why: "components take their own options, only internal/app and internal/registries join them to the configuration",
 		},
 		{
-			But: []string{"upstream/**", "auth/**", "internal/app"}, Import: []string{"auth/**"},
+			But: []string{"upstream/**", "auth/**", "internal/registries"}, Import: []string{"auth/**"},
 			Why: "what may hold our secrets is this list; read what is shown of a credential from upstream.Error",
 		},
 		{
@@ -113,8 +114,8 @@ func TestForged(t *testing.T) {
 		{"cache to files", foreign("cache/disk", "os", "net/url"), ""},
 		{"pull to HTTP", foreign("pull", "net/http"), "the pull decision knows no HTTP"},
 		{"upstream to HTTP", foreign("upstream", "net/http"), ""},
-		{"config in a component", pkg("server", "config"), "only internal/app joins them"},
-		{"config in a helper of app", pkg("admin/client", "config"), "only internal/app joins them"},
+		{"config in a component", pkg("server", "config"), "only internal/app and internal/registries join them"},
+		{"config in a helper of app", pkg("admin/client", "config"), "only internal/app and internal/registries join them"},
 		{"config in app", pkg("internal/app", "config"), ""},
 		{"config in the command", pkg("cmd/mirror", "config"), ""},
 		{"auth in pull", pkg("pull", "auth"), "what may hold our secrets"},
@@ -124,7 +125,8 @@ func TestForged(t *testing.T) {
 		{"auth where it belongs", pkg("upstream", "auth"), ""},
 		{"auth in access", pkg("access", "auth"), "what may hold our secrets"},
 		{"auth in a source", pkg("auth/ecr", "auth"), ""},
-		{"auth in app", pkg("internal/app", "auth", "auth/ecr"), ""},
+		{"auth in app", pkg("internal/app", "auth"), "may hold our secrets"},
+		{"auth where registries are built", pkg("internal/registries", "auth", "auth/ecr"), ""},
 		{"reference elsewhere", foreign("warm", "github.com/distribution/reference"), "names are parsed in oci alone"},
 		{"reference in oci", foreign("oci", "github.com/distribution/reference"), ""},
 		{"scripted upstream in product code", pkg("server", "internal/origin"), "which is for tests"},

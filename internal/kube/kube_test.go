@@ -93,7 +93,7 @@ func (c *cluster) serve(w *httptest.ResponseRecorder, r *http.Request) {
 		}
 	}
 	if r.Header.Get("Authorization") != "Bearer sesame" {
-		status(w, 401, "Unauthorized", "who are you?")
+		status(w, 401, "Unauthorized", "unknown token")
 		return
 	}
 	if r.URL.Path == "/api/v1/pods" {

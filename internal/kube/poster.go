@@ -138,7 +138,7 @@ func (p *Poster) Stats() Stats {
 func (p *Poster) Run(ctx context.Context) error {
 	defer p.client.Close()
 	if err := p.client.Ready(ctx); err != nil && ctx.Err() == nil {
-		p.ill(err) // said before somebody misses an Event
+		p.ill(err) // logged before an Event is missed
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -289,7 +289,7 @@ type holder struct {
 }
 
 // holders are the pods on the client's node, of those that wait for an image of the repository, that wait for this one.
-// Behind an address that is no node's of theirs is a cluster, perhaps: then they may be on any.
+// An address that is not one of their nodes' may be a whole cluster's: then they may be on any node.
 func holders(list []holder, w *wanted) []holder {
 	var all, near []holder
 	taken := make(map[*pod]bool) // one Event for a pod
@@ -402,7 +402,7 @@ func (p *Poster) ill(err error) time.Duration {
 	}
 	if fix != p.sick { // once for each cause
 		p.sick = fix
-		p.log.Warn("no Event on a pod whose pull fails", "err", err, "fix", fix)
+		p.log.Warn("cannot post Kubernetes Events for failed pulls", "error", err, "remedy", fix)
 	}
 	return pause
 }
@@ -410,6 +410,6 @@ func (p *Poster) ill(err error) time.Duration {
 func (p *Poster) well() {
 	if p.sick != "" {
 		p.sick = ""
-		p.log.Info("Events on pods whose pull fails are posted again")
+		p.log.Info("Kubernetes Events for failed pulls are posted again")
 	}
 }

@@ -11,14 +11,13 @@ import (
 	"time"
 )
 
-// Failure is why a request failed: an answer that refuses (Status is set), or Err. It travels inside upstream alone: callers
-// get an *Error.
+// Failure is why one request failed: an answer that refuses, with a Status, or Err.
 type Failure struct {
 	Refusal
 	Err        error
-	Step       Step     // that failed
-	Stage      StepName // what the request was for, where it got no answer; else empty
-	Redirected bool     // it was made to another host, to which the endpoint redirected
+	Step       Step     // that broke
+	Stage      StepName // the purpose of a request without an answer; else that of the step, or empty
+	Redirected bool     // the request went to another host than the endpoint, where a redirect led
 }
 
 func (f *Failure) Error() string {
@@ -30,7 +29,7 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// RefusalIn is the refusal that an error stands for. False: it is another error.
+// RefusalIn is the answer that an error stands for. False: it stands for none.
 func RefusalIn(err error) (Refusal, bool) {
 	if f, ok := errors.AsType[*Failure](err); ok && f.Status != 0 && f.Err == nil {
 		return f.Refusal, true
@@ -38,7 +37,7 @@ func RefusalIn(err error) (Refusal, bool) {
 	return Refusal{}, false
 }
 
-// PatienceError says that an endpoint, or a source of credentials, took longer than its share of the time that a client waits.
+// PatienceError says that an endpoint, or the source of a credential, took longer than could be waited for.
 type PatienceError struct{ After time.Duration }
 
 func (e *PatienceError) Error() string {
@@ -51,7 +50,8 @@ func (e *PatienceError) Timeout() bool { return true }
 // Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
 func (e *PatienceError) Unwrap() error { return context.DeadlineExceeded }
 
-// IsBroken reports whether a connection broke, as opposed to an answer or an unreachable host: a second attempt may succeed.
+// IsBroken reports whether a connection broke, rather than that there was an answer or that the host cannot be reached: a
+// second attempt may find another connection.
 func IsBroken(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
@@ -63,7 +63,7 @@ func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNABORTED)
 }
 
-// IsPermanent reports whether an error stays the same, however often the request is repeated.
+// IsPermanent reports whether an error stays the same with each attempt.
 func IsPermanent(err error) bool {
 	return Is[*RealmError](err) || Is[*RedirectError](err) || Is[*AddressError](err) || Is[*AwayError](err) ||
 		Is[*ProxyError](err) || Is[*tls.CertificateVerificationError](err)

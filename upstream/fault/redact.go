@@ -10,14 +10,14 @@ import (
 	"github.com/registrymirror/mirror/internal/text"
 )
 
-// The most that is kept of a text of an upstream, in bytes.
+// The most that is kept of what an upstream says, in bytes.
 const (
 	MaxMessage   = 300
 	maxChallenge = 600
 )
 
-// redactions are secrets that upstreams are known to put into messages. Docker Hub names the user and the token that has reached
-// its limit; object stores repeat signed URLs.
+// redactions find secrets that upstreams are known to put into messages. Docker Hub names the user and the token that have
+// reached a limit; object stores repeat signed URLs.
 var redactions = []struct {
 	find *regexp.Regexp
 	put  string
@@ -38,11 +38,11 @@ var redactions = []struct {
 	{regexp.MustCompile(`(?i)(\b(?:[a-z]+_)?token["']?\s*[:=]\s*)[A-Za-z0-9+/=._~-]{16,}`), "${1}***"},
 }
 
-// tokenMember matches a member of JSON, or of text that looks like it, with a token or a secret: its name, the quote, the value.
+// tokenMember finds a member of JSON, or of text like JSON, that has a token or a secret: its name, the quote, the value.
 var tokenMember = regexp.MustCompile(`(?i)(["'](?:(?:access|refresh|id)_?token|token|password|client_secret|authorization)\\?["']\s*[:=]\s*\\?)(["'])` +
 	`((?:[^"'\\]|\\[^"'])*)`)
 
-// TokensIn are the tokens in a document: no other part of it may repeat them.
+// TokensIn are the values that a document has as tokens. They must not be shown where another part of it repeats them.
 func TokensIn(b []byte) []auth.Credential {
 	const shortest, most = 8, 16
 	var all []auth.Credential
@@ -59,8 +59,8 @@ var (
 	uuid       = regexp.MustCompile(`^(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
-// withoutOpaque is a text of a token service without words that could be a token: long ones with letters and digits. A UUID
-// stays: its operator finds the request by it.
+// withoutOpaque is a text of a token service without words that could be a token: long ones with letters and digits. A UUID,
+// by which the operator of the service finds the request, stays.
 func withoutOpaque(s string) string {
 	return opaqueWord.ReplaceAllStringFunc(s, func(word string) string {
 		if uuid.MatchString(word) || !strings.ContainsAny(word, "0123456789") ||
@@ -71,7 +71,7 @@ func withoutOpaque(s string) string {
 	})
 }
 
-// redact takes possible secrets out of a text of an upstream: words that look like one, and the known credentials.
+// redact takes out of a text of an upstream what looks like a secret, and what is known to be one.
 func redact(s string, known ...auth.Credential) string {
 	var secrets []string
 	for _, c := range known {
@@ -89,14 +89,14 @@ func Tidy(s string, n int, known ...auth.Credential) string {
 	return text.Line(redact(text.Line(s, MaxErrorBody), known...), n)
 }
 
-// secretsOf are the texts in which an upstream could repeat a credential: as it is, and as the login that was sent.
+// secretsOf are the texts of a credential: its secrets, and the login as it is sent.
 func secretsOf(c auth.Credential) []string {
-	secrets := []string{c.Password.Reveal(), c.Identity.Reveal()}
+	list := []string{c.Password.Reveal(), c.Identity.Reveal()}
 	if !c.Password.IsZero() {
 		login := []byte(c.Username + ":" + c.Password.Reveal())
 		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
-			secrets = append(secrets, e.EncodeToString(login))
+			list = append(list, e.EncodeToString(login))
 		}
 	}
-	return secrets
+	return list
 }

@@ -21,28 +21,28 @@ import (
 	"github.com/registrymirror/mirror/upstream/limit"
 )
 
-// ByteOrderMark is before the JSON of some services.
+// ByteOrderMark stands before the JSON of some services.
 const ByteOrderMark = "\xef\xbb\xbf"
 
 // MaxErrorBody is how much of an error's body is read, in bytes.
 const MaxErrorBody = 64 << 10
 
-// Refusal is a failed answer as far as it explains itself.
+// Refusal is what a failed answer says.
 type Refusal struct {
 	Status     int
 	Code       string
-	Message    string // redacted
+	Message    string
 	BodyKind   BodyKind
-	Challenge  string // WWW-Authenticate, redacted
+	Challenge  string
 	Challenges []header.Challenge
 	RetryAfter time.Duration // 0: not said
-	Assumed    bool          // RetryAfter is our own, since the answer named no time
-	Mirror     string        // the reason of another mirror, or of this one
-	Size       int64         // of the blob that a range was beyond the end of; -1: not said
+	Assumed    bool          // RetryAfter is our own guess: the answer names no time
+	Mirror     string        // its Mirror-Reason, if it came from a mirror, perhaps from this one
+	Size       int64         // of the blob, where a range lies behind its end; -1: not said
 }
 
-// ReadRefusal reads a failed answer. It does not close the body. Tokens says that the answer came from a token service. No text
-// of it repeats one of the known credentials.
+// ReadRefusal reads a failed answer. It does not close the body. Known are the secrets to keep out of its texts; tokens says
+// that it came from a token service.
 func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refusal {
 	values := resp.Header.Values("WWW-Authenticate")
 	size, ok := header.ParseUnsatisfied(resp.Header.Get("Content-Range"))
@@ -62,9 +62,9 @@ func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refu
 		return r
 	}
 	if tokens && resp.StatusCode < http.StatusBadRequest {
-		return r // it may contain a token
+		return r // what is in it may be a token
 	}
-	b, _ := io.ReadAll(io.LimitReader(resp.Body, MaxErrorBody)) // the part before a break explains as well
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, MaxErrorBody)) // what arrived before a break explains as well
 	r.BodyKind, r.Code, r.Message = ReadErrorBody(b, resp.Header.Get("Content-Type"))
 	known = append(known, TokensIn(b)...)
 	if tokens {
@@ -87,7 +87,7 @@ func (r Refusal) Says(words ...string) bool {
 	return false
 }
 
-// ReadErrorBody tells the shapes apart by the bytes, since the Content-Type of errors is often wrong.
+// ReadErrorBody tells the shapes apart by the body itself, since its Content-Type is often wrong.
 func ReadErrorBody(b []byte, contentType string) (kind BodyKind, code, message string) {
 	b = bytes.TrimSpace(bytes.TrimPrefix(b, []byte(ByteOrderMark)))
 	if len(b) == 0 {
@@ -113,7 +113,7 @@ func ReadErrorBody(b []byte, contentType string) (kind BodyKind, code, message s
 func readErrorJSON(b []byte) (kind BodyKind, code, message string) {
 	var doc struct {
 		Errors []struct {
-			Code    json.RawMessage `json:"code"` // some send a number
+			Code    json.RawMessage `json:"code"` // a number from some
 			Message string          `json:"message"`
 			Detail  json.RawMessage `json:"detail"`
 		} `json:"errors"`
@@ -143,7 +143,7 @@ func readErrorJSON(b []byte) (kind BodyKind, code, message string) {
 	return BodyNone, "", ""
 }
 
-// JSONText is the text of a JSON string, and any other value as it is written; empty for null, {} and [].
+// JSONText is the text of a JSON string, and any other value as it is written; empty for null and for an empty value.
 func JSONText(v json.RawMessage) string {
 	var s string
 	if json.Unmarshal(v, &s) == nil {
@@ -183,7 +183,7 @@ var (
 	htmlSkip  = regexp.MustCompile(`(?is)<!--.*?-->|<(script|style)\b.*?</(script|style)>|<[^>]*>`)
 )
 
-// htmlText is a page's title, else its text.
+// htmlText is the title of a page, else its text.
 func htmlText(b []byte) string {
 	if m := htmlTitle.FindSubmatch(b); m != nil && len(bytes.TrimSpace(m[1])) > 0 {
 		return html.UnescapeString(string(m[1]))
@@ -191,35 +191,35 @@ func htmlText(b []byte) string {
 	return html.UnescapeString(string(htmlSkip.ReplaceAll(b, []byte(" "))))
 }
 
-// Shape describes a successful answer of a token service that is not valid. It quotes nothing, since any part may be a token.
+// Shape describes a successful answer of a token service that cannot be read. It quotes nothing: any part may be a token.
 func Shape(b []byte) string {
 	text := bytes.TrimSpace(b)
-	kind := "text"
+	what := "text"
 	switch first := json.NewDecoder(bytes.NewReader(text)).Decode(new(json.RawMessage)); {
 	case len(b) == 0:
 		return "nothing"
 	case len(text) == 0:
-		kind = "blanks"
+		what = "blanks"
 	case json.Valid(text) && text[0] != '{':
-		kind = "JSON that is not an object"
+		what = "JSON that is not an object"
 	case json.Valid(text):
-		kind = "JSON with a token that is not a string"
+		what = "JSON with a token that is not a string"
 	case first == nil && text[0] == '{':
-		kind = "JSON with something after it"
+		what = "JSON with something after it"
 	case text[0] == '{':
-		kind = "broken JSON"
+		what = "broken JSON"
 	case isHTMLBody(text):
-		kind = "a web page"
+		what = "a web page"
 	case text[0] == '<':
-		kind = "XML"
+		what = "XML"
 	case !utf8.Valid(text):
-		kind = "data that is not text"
+		what = "data that is not text"
 	}
-	return fmt.Sprintf("%s, %d bytes", kind, len(b))
+	return fmt.Sprintf("%s, %d bytes", what, len(b))
 }
 
-// Describe describes an answer that is not of the kind that was asked for, without secrets. For answers of token services see
-// Shape.
+// Describe describes an answer that is not what was asked for, without secrets. The answer of a token service may be a token
+// as a whole: see Shape.
 func Describe(h http.Header, b []byte, known ...auth.Credential) string {
 	kind, _, message := ReadErrorBody(b, h.Get("Content-Type"))
 	message = Tidy(message, 80, known...)

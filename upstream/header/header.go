@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Range is the range that a 206 claims to be: bytes From to End, exclusive, of Size; -1: the size is not said ("*").
+// Range is the range of a 206: bytes From to End, exclusive, of Size; -1 where that is "*".
 type Range struct{ From, End, Size int64 }
 
 // ParseRange reads "bytes 0-99/200" and "bytes 0-99/*" (RFC 9110, section 14.4), strictly.
@@ -50,9 +50,9 @@ func parseDigits(s string) (int64, bool) {
 	return int64(n), err == nil
 }
 
-// NextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. Found reports that there is one; next is nil
-// where its target is not a URL.
-func NextLink(values []string, at *url.URL) (next *url.URL, found bool) {
+// NextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. False: there is no such link. Nil and
+// true: its target is not a URL.
+func NextLink(values []string, at *url.URL) (next *url.URL, is bool) {
 	for _, v := range values {
 		for v != "" {
 			start := strings.IndexByte(v, '<')
@@ -98,16 +98,16 @@ func relNext(params string) bool {
 	return false
 }
 
-// IsHTML reports whether an answer says that it is a web page.
+// IsHTML reports whether the Content-Type of an answer is that of a web page.
 func IsHTML(h http.Header) bool {
 	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	t = strings.ToLower(strings.TrimSpace(t))
 	return t == "text/html" || t == "application/xhtml+xml"
 }
 
-// Coding is the content coding that an answer claims, empty for none. Object stores keep the Content-Encoding with which an
-// object was put, and send it with the right bytes: aws-chunked, x-gzip, utf-8. Only names of codings count, and the digest
-// decides whether the bytes are in one.
+// Coding is the coding that an answer names for its bytes; empty: none. Object stores repeat the header with which an object
+// was put, whatever its bytes are: aws-chunked, x-gzip, utf-8. Values that are not a coding are ignored, and whether the
+// bytes are in a coding is decided by their digest.
 func Coding(h http.Header) string {
 	for _, v := range h.Values("Content-Encoding") {
 		for coding := range strings.SplitSeq(v, ",") {

@@ -52,8 +52,8 @@ func (t *Transport) Budget() (limit.Budget, bool) { return t.ep.Limits.Of(t.cred
 // SourceFailed reports whether the source of the credential failed.
 func (t *Transport) SourceFailed() bool { return t.sourceErr != nil }
 
-// Who identifies the credential that the requests were made with: it is equal for the same one.
-func (t *Transport) Who() any { return identityOf(t.credential) }
+// CredentialKey is equal for requests that were made with the same credential.
+func (t *Transport) CredentialKey() any { return identityOf(t.credential) }
 
 // IsAnonymous reports whether the requests were made without a credential.
 func (t *Transport) IsAnonymous() bool { return t.credential.IsAnonymous() }

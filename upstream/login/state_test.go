@@ -27,15 +27,18 @@ func TestStep(t *testing.T) {
 		{"a challenge that was answered", challenged, state{tried: 1 << answerChallenge}, nil},
 		{"no challenge", unchallenged, state{}, []action{askAtRoot}},
 		{
-			"a guessed token service", guessRefused, state{},
+			"a guessed token service", guessRefused,
+			state{},
 			[]action{askWithoutLogin, renewCredential, noteFailedRenewal, leaveRefused},
 		},
 		{
-			"the token service that the challenge named", guessRefused, state{tried: 1 << answerChallenge},
+			"the token service that the challenge named", guessRefused,
+			state{tried: 1 << answerChallenge},
 			[]action{renewCredential, noteFailedRenewal, leaveRefused},
 		},
 		{
-			"a login", loginRefused, state{},
+			"a login", loginRefused,
+			state{},
 			[]action{answerNewChallenge, renewCredential, noteFailedRenewal, leaveRefused},
 		},
 		{"a login of a question", loginRefused, state{refusalStands: true}, []action{answerNewChallenge, renewCredential, noteFailedRenewal}},

@@ -17,11 +17,11 @@ import (
 
 // tokenKey says what a token is for, and whose it is.
 type tokenKey struct {
-	endpoint endpoint.Origin // where it is shown
-	realm    string          // where it came from
-	service  string
-	scope    string
-	who      identity
+	endpoint   endpoint.Origin // where it is shown
+	realm      string          // where it came from
+	service    string
+	scope      string
+	credential identity
 }
 
 // token is what a token service gave.
@@ -149,7 +149,7 @@ func (t *tokens) fetch(ctx context.Context, k tokenKey, f fetch) fetched {
 func (t *tokens) keep(k tokenKey, f fetch, out fetched) {
 	if out.token == nil {
 		r, ok := fault.RefusalIn(out.err)
-		if ok && r.Status < 500 && r.Status != http.StatusTooManyRequests && k.who != (identity{}) {
+		if ok && r.Status < 500 && r.Status != http.StatusTooManyRequests && k.credential != (identity{}) {
 			t.sweep()
 			t.refusals[k] = refusedToken{until: time.Now().Add(refusalLife), outcome: out}
 		}

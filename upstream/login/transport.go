@@ -421,7 +421,7 @@ func (t *Transport) grant(ctx context.Context, cred auth.Credential) (grant, err
 		return grant{value: basicAuth(cred), sure: sure}, nil
 	}
 	g := grant{sure: sure, key: tokenKey{
-		endpoint: t.ep.Origin, realm: sc.realm, service: sc.service, scope: sc.scopeOf(t.repository), who: identityOf(cred),
+		endpoint: t.ep.Origin, realm: sc.realm, service: sc.service, scope: sc.scopeOf(t.repository), credential: identityOf(cred),
 	}}
 	return t.withToken(ctx, g, cred)
 }
@@ -514,7 +514,7 @@ func (t *Transport) Elsewhere(ctx context.Context, rt http.RoundTripper, r endpo
 	}
 	g := grant{bound: here, key: tokenKey{
 		endpoint: here, realm: u.String(), service: bearer.Params["service"], scope: bearer.Params["scope"],
-		who: identityOf(noCredential),
+		credential: identityOf(noCredential),
 	}}
 	if len(g.key.scope) > maxScope || g.key.scope == "" {
 		g.key.scope = scheme{}.scopeOf(t.repository)

@@ -1,4 +1,6 @@
-package app
+// Package logging makes the process's logger: lines of text on a terminal, JSON elsewhere, and a bound on lines with the
+// same message, since their number is up to clients.
+package logging
 
 import (
 	"fmt"
@@ -11,11 +13,11 @@ import (
 	"golang.org/x/term"
 )
 
-// NewLog returns the process's logger and the switch of its level, which starts at the one named. Format is "text",
+// New returns the process's logger and the switch of its level, which starts at the one named. Format is "text",
 // "json", or "auto": text on a terminal, JSON elsewhere. Lines with the same message are capped.
-func NewLog(w io.Writer, format, name string) (*slog.Logger, *slog.LevelVar) {
+func New(w io.Writer, format, name string) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
-	if l, err := parseLevel(name); err == nil { // a valid configuration names a level
+	if l, err := ParseLevel(name); err == nil { // a valid configuration names a level
 		level.Set(l)
 	}
 	f, isFile := w.(*os.File)
@@ -38,8 +40,8 @@ func legible(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// parseLevel takes a level by its name in the configuration.
-func parseLevel(name string) (l slog.Level, err error) {
+// ParseLevel returns a level by its name in the configuration.
+func ParseLevel(name string) (l slog.Level, err error) {
 	if err := l.UnmarshalText([]byte(name)); err != nil {
 		return 0, fmt.Errorf("log.level: %w", err)
 	}

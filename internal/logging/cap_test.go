@@ -1,4 +1,4 @@
-package app_test
+package logging_test
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/registrymirror/mirror/internal/app"
+	"github.com/registrymirror/mirror/internal/logging"
 )
 
 // lines is a log that may be read while it is written.
@@ -37,7 +37,7 @@ func TestLogLinesAreCapped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out lines
-		log, _ := app.NewLog(&out, "json", "info")
+		log, _ := logging.New(&out, "json", "info")
 		for i := range 100_000 {
 			log.With("upstream", "docker.io").WithGroup("g").Info("pull", "client", fmt.Sprint("n", i))
 		}
@@ -52,7 +52,7 @@ func TestLogLinesAreCapped(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if text = out.take(); strings.Count(text, "\n") != 1 || !strings.Contains(text, `"message":"pull","suppressed":98000`) {
+		if text = out.take(); strings.Count(text, "\n") != 1 || !strings.Contains(text, `"line":"pull","suppressed":98000`) {
 			t.Errorf("a minute later: %.500s", text)
 		}
 		log.Info("pull")

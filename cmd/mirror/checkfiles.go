@@ -1,4 +1,4 @@
-package app
+package main
 
 import (
 	"crypto/tls"
@@ -14,8 +14,8 @@ import (
 	"github.com/registrymirror/mirror/config"
 )
 
-// FileProblem is what is wrong with a file that a setting names.
-type FileProblem struct {
+// fileProblem is a mistake in a file that a setting names.
+type fileProblem struct {
 	Setting string // its path
 	File    string
 	Message string
@@ -23,17 +23,17 @@ type FileProblem struct {
 	Warning bool   // the mirror works with it as it is
 }
 
-// CheckFiles reads every file that a configuration names, as the mirror will, and tells all that is wrong with them:
-// certificates and keys that don't belong together, files that are not certificates, empty passwords and tokens. What it reads
-// is never shown.
-func CheckFiles(c *config.Config) (list []FileProblem) {
+// checkFiles reads every file that a configuration names, as the mirror will, and returns everything that is wrong with them:
+// certificates and keys that don't belong together, files that are not certificates, empty passwords and tokens. It never
+// shows their content.
+func checkFiles(c *config.Config) (list []fileProblem) {
 	named := c.Named()
 	files := make(map[string]string, len(named)) // by setting
 	for _, n := range named {
 		files[n.Path] = n.File
 	}
 	for _, n := range named {
-		p := check(n, files)
+		p := checkFile(n, files)
 		if p == nil && secret[n.Key] {
 			p = exposed(n.File)
 		}
@@ -57,24 +57,24 @@ var partners = map[string]string{"cert": "key", "clientCert": "clientKey"}
 // largestFile is how much of a file is read.
 const largestFile = 4 << 20
 
-// check reads one file; nil: it is as it should be.
-func check(n config.Named, files map[string]string) *FileProblem {
+// checkFile reads one file; nil: it is as it should be.
+func checkFile(n config.Named, files map[string]string) *fileProblem {
 	info, err := os.Stat(n.File)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &FileProblem{Message: n.File + " does not exist", Hint: "create it, or correct the path"}
+		return &fileProblem{Message: n.File + " does not exist", Hint: "create it, or correct the path"}
 	case err != nil:
-		return &FileProblem{Message: err.Error(), Hint: "let the user that runs mirror read it"}
+		return &fileProblem{Message: err.Error(), Hint: "let the user that runs mirror read it"}
 	case info.IsDir() && n.Key == "dockerConfig":
 		return nil // of a mounted secret; what is in it may change at any time
 	case !info.Mode().IsRegular():
-		return &FileProblem{Message: n.File + " is not a regular file", Hint: "name a file"}
+		return &fileProblem{Message: n.File + " is not a regular file", Hint: "name a file"}
 	case info.Size() > largestFile:
-		return &FileProblem{Message: fmt.Sprintf("%s has more than %d MiB", n.File, largestFile>>20), Hint: "is it the right one?"}
+		return &fileProblem{Message: fmt.Sprintf("%s has more than %d MiB", n.File, largestFile>>20), Hint: "is it the right one?"}
 	}
 	text, err := os.ReadFile(n.File)
 	if err != nil {
-		return &FileProblem{Message: err.Error(), Hint: "let the user that runs mirror read it"}
+		return &fileProblem{Message: err.Error(), Hint: "let the user that runs mirror read it"}
 	}
 	empty := len(strings.TrimSpace(string(text))) == 0
 	switch n.Key {
@@ -82,33 +82,33 @@ func check(n config.Named, files map[string]string) *FileProblem {
 		return checkPair(n, files, text)
 	case "key", "clientKey":
 		if empty { // anything else shows beside its certificate
-			return &FileProblem{Message: n.File + " is empty", Hint: "write the private key, PEM, to it"}
+			return &fileProblem{Message: n.File + " is empty", Hint: "write the private key, PEM, to it"}
 		}
 	case "ca", "caFile":
 		if !x509.NewCertPool().AppendCertsFromPEM(text) {
-			return &FileProblem{
+			return &fileProblem{
 				Message: n.File + " holds no PEM certificate", Hint: "a certificate begins with -----BEGIN CERTIFICATE-----",
 			}
 		}
 	case "dockerConfig", "keyFile":
 		if !json.Valid(text) {
-			return &FileProblem{Message: n.File + " is not JSON", Hint: "write the whole of what was given out to it"}
+			return &fileProblem{Message: n.File + " is not JSON", Hint: "write the whole of what was given out to it"}
 		}
 	default:
 		if empty {
-			return &FileProblem{Message: n.File + " is empty", Hint: "write the secret to it, without quotes"}
+			return &fileProblem{Message: n.File + " is empty", Hint: "write the secret to it, without quotes"}
 		}
 	}
 	return nil
 }
 
 // checkPair reads a certificate with its key.
-func checkPair(n config.Named, files map[string]string, cert []byte) *FileProblem {
+func checkPair(n config.Named, files map[string]string, cert []byte) *fileProblem {
 	at := strings.TrimSuffix(n.Path, n.Key) + partners[n.Key]
 	key, err := os.ReadFile(files[at])
 	if err != nil || len(strings.TrimSpace(string(key))) == 0 { // its own problem
 		if !x509.NewCertPool().AppendCertsFromPEM(cert) {
-			return &FileProblem{
+			return &fileProblem{
 				Message: n.File + " holds no PEM certificate", Hint: "a certificate begins with -----BEGIN CERTIFICATE-----",
 			}
 		}
@@ -116,13 +116,13 @@ func checkPair(n config.Named, files map[string]string, cert []byte) *FileProble
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return &FileProblem{
+		return &fileProblem{
 			Message: fmt.Sprintf("%s with the key %s: %v", n.File, files[at], err),
 			Hint:    "they are PEM files that belong together, the certificate itself first",
 		}
 	}
 	if now := time.Now(); pair.Leaf != nil && now.After(pair.Leaf.NotAfter) {
-		return &FileProblem{
+		return &fileProblem{
 			Message: fmt.Sprintf("the certificate in %s expired on %s", n.File, pair.Leaf.NotAfter.UTC().Format(time.DateOnly)),
 			Hint:    "renew it", Warning: true,
 		}
@@ -131,12 +131,12 @@ func checkPair(n config.Named, files map[string]string, cert []byte) *FileProble
 }
 
 // exposed warns of a secret that every user of the machine can read.
-func exposed(path string) *FileProblem {
+func exposed(path string) *fileProblem {
 	info, err := os.Stat(path)
 	if err != nil || info.IsDir() || info.Mode().Perm()&0o004 == 0 {
 		return nil
 	}
-	return &FileProblem{
+	return &fileProblem{
 		Message: fmt.Sprintf("every user of this machine can read %s (mode %04o)", path, info.Mode().Perm()),
 		Hint:    "chmod o= " + path, Warning: true,
 	}

@@ -1,4 +1,4 @@
-package app_test
+package logging_test
 
 import (
 	"bytes"
@@ -6,13 +6,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/registrymirror/mirror/internal/app"
+	"github.com/registrymirror/mirror/internal/logging"
 )
 
 func TestLogLines(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
-	log, level := app.NewLog(&b, "auto", "warn") // not a terminal: JSON
+	log, level := logging.New(&b, "auto", "warn") // not a terminal: JSON
 	log.Info("too fine")
 	log.Warn("pull failed", "ref", "a\nb", "took", 1500*time.Millisecond)
 	var line map[string]any
@@ -28,7 +28,7 @@ func TestLogLines(t *testing.T) {
 		t.Error("the level was changed, and the line does not show")
 	}
 	b.Reset()
-	text, _ := app.NewLog(&b, "text", "info")
+	text, _ := logging.New(&b, "text", "info")
 	if text.Info("plain"); bytes.Contains(b.Bytes(), []byte("\x1b[")) {
 		t.Errorf("colour without a terminal: %q", b.String())
 	}

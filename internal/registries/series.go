@@ -1,4 +1,4 @@
-package app
+package registries
 
 import (
 	"maps"
@@ -9,14 +9,13 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// Metrics call an upstream as the configuration does. The hosts of a pattern are of a client's choice, and no client may
-// make series: they are told as one. What a host does that has never given anything says nothing of the pattern: it may be
-// an invention.
+// In metrics an upstream has its name in the configuration, so the hosts of a pattern count as one: clients choose them, and
+// must not make series. A host that has never served anything does not count against its pattern: it may be made up.
 
-// hostsOf are the hosts of patterns in use, by pattern, for what is told of the pattern: those that have given something,
-// and where there is none the one that was asked for last. The lock is held.
-func (s *sites) hostsOf() map[string][]*site {
-	served, last := make(map[string][]*site), make(map[string]*site)
+// patternHosts are the hosts that stand for each pattern: those that have served something, and if there are none, the one
+// that was used last. The lock is held.
+func (s *Registries) patternHosts() map[string][]*registryState {
+	served, last := make(map[string][]*registryState), make(map[string]*registryState)
 	for _, host := range slices.Sorted(maps.Keys(s.hosts)) {
 		st := s.hosts[host]
 		name := st.pattern.Name
@@ -29,15 +28,15 @@ func (s *sites) hostsOf() map[string][]*site {
 	}
 	for name, st := range last {
 		if served[name] == nil {
-			served[name] = []*site{st}
+			served[name] = []*registryState{st}
 		}
 	}
 	return served
 }
 
-// endpointSeries says how the endpoints of each upstream in use are. Those of a pattern's hosts are one, with the pattern
-// as its name: down while one that has worked is down, with the transfers of all.
-func (s *sites) endpointSeries() map[string][]upstream.EndpointStatus {
+// EndpointSeries is the state of the endpoints of each upstream in use. The hosts of a pattern are one endpoint with the
+// pattern as its name: it is down while one that has served is down, and has the transfers of all.
+func (s *Registries) EndpointSeries() map[string][]upstream.EndpointStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make(map[string][]upstream.EndpointStatus, len(s.running))
@@ -46,7 +45,7 @@ func (s *sites) endpointSeries() map[string][]upstream.EndpointStatus {
 			all[name] = st.registry.State()
 		}
 	}
-	for name, hosts := range s.hostsOf() {
+	for name, hosts := range s.patternHosts() {
 		sum := upstream.EndpointStatus{URL: name, State: upstream.EndpointUp}
 		for _, st := range hosts {
 			for _, e := range st.registry.State() {
@@ -58,7 +57,7 @@ func (s *sites) endpointSeries() map[string][]upstream.EndpointStatus {
 		}
 		all[name] = []upstream.EndpointStatus{sum}
 	}
-	for _, st := range s.hosts { // new ones are at work, too
+	for _, st := range s.hosts { // new ones have transfers, too
 		sum := &all[st.pattern.Name][0]
 		for _, e := range st.registry.State() {
 			sum.Running, sum.Waiting = sum.Running+e.Running, sum.Waiting+e.Waiting
@@ -67,13 +66,13 @@ func (s *sites) endpointSeries() map[string][]upstream.EndpointStatus {
 	return all
 }
 
-// credentialSeries says how the credentials of each upstream in use are. Of a pattern's hosts, which have a credential
-// each, it is the one in the worst state, or else the one that ends first.
-func (s *sites) credentialSeries() map[string][]auth.Status {
+// CredentialSeries is the state of the credentials of each upstream in use. The hosts of a pattern have a credential each: the
+// one in the worst state stands for all, and of several the one that expires first.
+func (s *Registries) CredentialSeries() map[string][]auth.Status {
 	s.mu.Lock()
-	running, patterns := maps.Clone(s.running), s.hostsOf()
+	running, patterns := maps.Clone(s.running), s.patternHosts()
 	s.mu.Unlock()
-	// Without the lock: files are looked at, and a disk may hang.
+	// Without the lock: the state of a file is read, and a disk may hang.
 	all := make(map[string][]auth.Status, len(running))
 	for name, st := range running {
 		if st.registry != nil {
@@ -111,8 +110,8 @@ func ends(s auth.Status) time.Time {
 	return s.Expires
 }
 
-// credentials says how those of a registry are.
-func (st *site) credentials() (list []auth.Status) {
+// credentials is the state of the credentials of a registry.
+func (st *registryState) credentials() (list []auth.Status) {
 	for _, m := range st.login {
 		list = append(list, st.registry.Judge(auth.Describe(m.Source)))
 	}

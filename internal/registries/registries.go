@@ -1,4 +1,4 @@
-package app
+package registries
 
 import (
 	"context"
@@ -20,42 +20,43 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// sites are the registries in use. One that a reload does not change is kept, with its tokens and connections; one that
-// it changes or drops loses its background work, and ends with the last pull that holds it.
-type sites struct {
+// Registries are the registries in use. One that a reload does not change is kept, with its tokens and connections. One that
+// it changes or removes loses its background work, and ends with the last pull that uses it.
+type Registries struct {
 	version, via string
 	metrics      *metrics.Metrics
 	log          *slog.Logger
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields that follow
 	ctx     context.Context
 	wg      sync.WaitGroup
-	running map[string]*site // in use
-	next    map[string]*site // of a setup that is not in use yet
-	hosts   map[string]*site // of patterns in use, those that clients have named
+	running map[string]*registryState // in use, by name in the configuration
+	next    map[string]*registryState // of a setup that is not in use yet
+	hosts   map[string]*registryState // the hosts of patterns in use that clients have named
 }
 
-// site is a registry with what it was made of.
-type site struct {
+// registryState is a registry with what it was built from.
+type registryState struct {
 	conf     config.Upstream
-	files    [][]byte           // what its endpoints name, as it was read
+	files    [][]byte           // the content of the files that its endpoints name
 	registry *upstream.Registry // nil: it is a pattern
-	login    auth.Pool          // who we are to it; nil: nobody
+	login    auth.Pool          // credentials; nil means anonymous
 	stop     context.CancelFunc // of its background work; nil while that doesn't run
 
-	pattern *config.Upstream // that the host fits; nil: the registry is written out
-	used    time.Time        // of a host: when somebody last asked for it
+	pattern *config.Upstream // that the host matches; nil: the registry has an entry of its own
+	used    time.Time        // of a host: when a client last asked for it
 }
 
-func newSites(version, via string, m *metrics.Metrics, log *slog.Logger) *sites {
-	return &sites{version: version, via: via, metrics: m, log: log, running: make(map[string]*site), hosts: make(map[string]*site)}
+// New returns Registries without any. via is the mirror's name in Via headers; empty: requests have none.
+func New(version, via string, m *metrics.Metrics, log *slog.Logger) *Registries {
+	return &Registries{version: version, via: via, metrics: m, log: log, running: make(map[string]*registryState), hosts: make(map[string]*registryState)}
 }
 
-// setup makes the Setup of a configuration. Nothing of it is in use before settle.
-func (s *sites) setup(c *config.Config) (pull.Setup, error) {
+// Setup builds the Setup of a configuration. It comes into use with UseNext.
+func (s *Registries) Setup(c *config.Config) (pull.Setup, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := make(map[string]*site, len(c.Upstreams))
+	next := make(map[string]*registryState, len(c.Upstreams))
 	setup := pull.Setup{Sites: make(map[string]pull.Site, len(c.Upstreams))}
 	var names []route.Upstream
 	for _, u := range c.Upstreams {
@@ -65,10 +66,10 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 		}, Login: hasLogin(u)}
 		entry := route.Upstream{Name: u.Name, Aliases: u.Aliases, Library: u.Library}
 		if u.IsPattern() {
-			next[u.Name] = &site{conf: made(u)}
+			next[u.Name] = &registryState{conf: buildSettings(u)}
 			entry.Fits, to.Open = u.Fits, s.opener(&u)
 		} else {
-			st, err := s.site(u, u.Name, s.running[u.Name])
+			st, err := s.build(u, u.Name, s.running[u.Name])
 			if err != nil {
 				return pull.Setup{}, fmt.Errorf("upstream %s: %w", u.Name, err)
 			}
@@ -85,14 +86,14 @@ func (s *sites) setup(c *config.Config) (pull.Setup, error) {
 	return setup, nil
 }
 
-// hasLogin reports whether requests to an upstream may carry a login of ours: a credential, or a certificate.
+// hasLogin reports whether requests to an upstream may carry a login of the mirror: a credential, or a certificate.
 func hasLogin(u config.Upstream) bool {
 	return len(u.Credentials) > 0 || slices.ContainsFunc(u.Endpoints, func(e config.Endpoint) bool {
 		return e.ClientCert != ""
 	})
 }
 
-// rulesOf are the rules of a configuration. Each is for everybody: no other one is accepted yet.
+// rulesOf are the rules of a configuration. Each is for every client: others are not accepted yet.
 func rulesOf(c *config.Config) *access.Rules {
 	var globs []string
 	for _, r := range c.Rules {
@@ -101,16 +102,16 @@ func rulesOf(c *config.Config) *access.Rules {
 	return access.NewRules(globs...)
 }
 
-// made is what of an upstream's settings its registry is made of. Policy is the puller's; it may change without a new
+// buildSettings are the settings that a registry is built from. Tag policies are the puller's: they may change without a new
 // registry.
-func made(u config.Upstream) config.Upstream {
+func buildSettings(u config.Upstream) config.Upstream {
 	u.Tags = config.Tags{}
 	return u
 }
 
-// site returns the registry of u: the old one, which may be nil, where nothing changed that it is made of. label is what
-// metrics call it. The lock is held.
-func (s *sites) site(u config.Upstream, label string, old *site) (*site, error) {
+// build returns the registry of u: the old one, which may be nil, where nothing changed that it was built from. label is its
+// name in metrics. The lock is held.
+func (s *Registries) build(u config.Upstream, label string, old *registryState) (*registryState, error) {
 	o := upstream.Options{
 		Public: u.Access == "public",
 		Name:   u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, CDNHosts: u.CDNHosts, Via: s.via,
@@ -127,7 +128,7 @@ func (s *sites) site(u config.Upstream, label string, old *site) (*site, error) 
 		files = append(files, read...)
 		o.Endpoints = append(o.Endpoints, endpoint)
 	}
-	if old != nil && reflect.DeepEqual(old.conf, made(u)) && reflect.DeepEqual(old.files, files) {
+	if old != nil && reflect.DeepEqual(old.conf, buildSettings(u)) && reflect.DeepEqual(old.files, files) {
 		return old, nil
 	}
 	login, err := s.login(u, label)
@@ -141,11 +142,11 @@ func (s *sites) site(u config.Upstream, label string, old *site) (*site, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &site{conf: made(u), files: files, registry: r, login: login}, nil
+	return &registryState{conf: buildSettings(u), files: files, registry: r, login: login}, nil
 }
 
-// settle makes the last setup the one in use: background work of new registries starts, that of others ends.
-func (s *sites) settle() {
+// UseNext puts the last setup into use: the background work of new registries starts, that of others ends.
+func (s *Registries) UseNext() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.next == nil {
@@ -156,7 +157,7 @@ func (s *sites) settle() {
 			old.stop()
 		}
 	}
-	for name, st := range s.next { // a reload is a word of the operator: what was refused may have been repaired
+	for name, st := range s.next { // by a reload the operator may say that a cause of refusals is mended
 		if s.running[name] == st && st.registry != nil {
 			st.registry.Reset()
 		}
@@ -171,17 +172,17 @@ func (s *sites) settle() {
 		st.registry.Reset()
 	}
 	if s.ctx == nil {
-		return // run has not begun
+		return // Run has not begun
 	}
-	for name, st := range s.registries() {
+	for name, st := range s.inUse() {
 		s.start(name, st)
 	}
 }
 
-// registries are all that are in use, by name: those that are written out, and the hosts of patterns. The lock is held.
-func (s *sites) registries() iter.Seq2[string, *site] {
-	return func(yield func(string, *site) bool) {
-		for _, all := range []map[string]*site{s.running, s.hosts} {
+// inUse are all registries in use, by name: those with an entry of their own, and the hosts of patterns. The lock is held.
+func (s *Registries) inUse() iter.Seq2[string, *registryState] {
+	return func(yield func(string, *registryState) bool) {
+		for _, all := range []map[string]*registryState{s.running, s.hosts} {
 			for name, st := range all {
 				if st.registry != nil && !yield(name, st) {
 					return
@@ -192,7 +193,7 @@ func (s *sites) registries() iter.Seq2[string, *site] {
 }
 
 // start starts the background work of a registry, unless it runs. The lock is held.
-func (s *sites) start(name string, st *site) {
+func (s *Registries) start(name string, st *registryState) {
 	if st.stop != nil {
 		return
 	}
@@ -200,27 +201,27 @@ func (s *sites) start(name string, st *site) {
 	st.stop = cancel
 	s.wg.Go(func() {
 		if err := auth.Run(ctx, st.login); err != nil && ctx.Err() == nil {
-			s.log.ErrorContext(ctx, "credentials of an upstream are not renewed ahead of time any more, but when they "+
-				"are needed", "upstream", name, "err", err)
+			s.log.ErrorContext(ctx, "renewal of credentials in the background stopped; they are renewed when a pull needs them",
+				"upstream", name, "error", err)
 		}
 	})
 	s.wg.Go(func() {
 		if err := st.registry.Run(ctx); err != nil && ctx.Err() == nil {
-			s.log.ErrorContext(ctx, "background work of an upstream ended; its tokens are now renewed when they "+
-				"are needed", "upstream", name, "err", err)
+			s.log.ErrorContext(ctx, "background work of an upstream stopped; its tokens are renewed when a pull needs them",
+				"upstream", name, "error", err)
 		}
 	})
 }
 
-// run owns the background work of all registries until ctx ends.
-func (s *sites) run(ctx context.Context) error {
+// Run owns the background work of all registries until ctx ends.
+func (s *Registries) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.ctx = ctx
 	if s.next == nil {
 		s.next = s.running
 	}
 	s.mu.Unlock()
-	s.settle()
+	s.UseNext()
 	<-ctx.Done()
 	s.mu.Lock()
 	s.ctx = nil // a reload that comes now starts nothing

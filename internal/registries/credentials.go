@@ -1,4 +1,4 @@
-package app
+package registries
 
 import (
 	"errors"
@@ -17,9 +17,8 @@ import (
 	"github.com/registrymirror/mirror/config"
 )
 
-// login makes the credentials of an upstream. They ask nobody yet.
-// label is what metrics call the upstream.
-func (s *sites) login(u config.Upstream, label string) (auth.Pool, error) {
+// login builds the credentials of an upstream, which fetch nothing yet. label is the upstream's name in metrics.
+func (s *Registries) login(u config.Upstream, label string) (auth.Pool, error) {
 	var pool auth.Pool
 	for _, c := range u.Credentials {
 		source, err := s.source(u, c, label)
@@ -31,8 +30,8 @@ func (s *sites) login(u config.Upstream, label string) (auth.Pool, error) {
 	return pool, nil
 }
 
-// source makes the source of one credential.
-func (s *sites) source(u config.Upstream, c config.Credential, label string) (auth.Source, error) {
+// source builds the source of one credential.
+func (s *Registries) source(u config.Upstream, c config.Credential, label string) (auth.Source, error) {
 	log := s.log.With("upstream", u.Name)
 	refreshed := s.metrics.Refreshed(label)
 	r := auth.Refresh{
@@ -60,7 +59,7 @@ func (s *sites) source(u config.Upstream, c config.Credential, label string) (au
 			TokenFile: c.Plugin.TokenFile, Annotations: c.Plugin.Annotations,
 		}, r), nil
 	case c.ECR != nil:
-		host, _ := u.CloudHost("ecr") // what is no host of its own is New's to refuse
+		host, _ := u.CloudHost("ecr") // New refuses a host that is not one of its own
 		return ecr.New(ecr.Options{Host: host}, r)
 	case c.GAR != nil:
 		host, _ := u.CloudHost("gar")
@@ -72,11 +71,11 @@ func (s *sites) source(u config.Upstream, c config.Credential, label string) (au
 	return nil, errors.New("it has no source")
 }
 
-// upstreams describes the registries in use, sorted by name.
-func (s *sites) upstreams() []admin.Upstream {
+// List describes the registries in use for the admin listener, sorted by name.
+func (s *Registries) List() []admin.Upstream {
 	s.mu.Lock()
 	s.trim(maxNewHosts)
-	used := maps.Collect(s.registries())
+	used := maps.Collect(s.inUse())
 	list := make([]admin.Upstream, 0, len(s.running)+len(s.hosts))
 	for name, st := range s.running {
 		if st.registry == nil { // a pattern
@@ -84,7 +83,7 @@ func (s *sites) upstreams() []admin.Upstream {
 		}
 	}
 	s.mu.Unlock()
-	// Without the lock: files are looked at, and a disk may hang.
+	// Without the lock: the state of a file is read, and a disk may hang.
 	for _, name := range slices.Sorted(maps.Keys(used)) {
 		st := used[name]
 		r := admin.Registry{Name: name, Access: st.conf.Access}

@@ -1,7 +1,8 @@
-package app
+package registries
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/url"
 	"os"
@@ -10,7 +11,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// endpointOf makes an endpoint of its settings. files are what it has read for it.
+// endpointOf builds an endpoint. files are the contents of the files that its settings name.
 func endpointOf(u config.Upstream, e config.Endpoint) (_ upstream.Endpoint, files [][]byte, err error) {
 	read := func(key, path string) (b []byte) {
 		if path == "" || err != nil {
@@ -56,4 +57,16 @@ func endpointOf(u config.Upstream, e config.Endpoint) (_ upstream.Endpoint, file
 		endpoint.Proxy = func(*url.URL) (*url.URL, error) { return proxy, nil }
 	}
 	return endpoint, files, nil
+}
+
+// withCA returns the system's certificates and those of an operator's file.
+func withCA(path string, pem []byte) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a machine without any: the operator's are enough
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("ca %s holds no PEM certificate; one begins with -----BEGIN CERTIFICATE-----", path)
+	}
+	return pool, nil
 }
