@@ -1,10 +1,10 @@
-// Package access is what a client may read. The operator's rules say it for the upstreams that go by them, and what was
-// learnt of a repository under them is not given to everybody when they are gone.
+// Package access decides which repositories clients may read. The operator's rules say so for the upstreams that have access:
+// rules. Content that was learnt under rules stays private when the rules are gone.
 //
 // Guarantees:
-//   - What no rule names is forbidden, whether it is there or not: to say no, nobody has to look.
-//   - Rules without a right to anything are the zero Rules, and nil.
+//   - A repository that no rule names is forbidden, whether it exists or not: to refuse it, nothing is looked up.
+//   - Rules that allow nothing are the zero Rules, and nil.
 //   - That a repository is private is on disk before anything else that was learnt of it, and survives a crash.
 //
-// Not here: who a client is. Nobody can identify themselves yet, so a rule is for everybody.
+// Not here: the identity of a client. Clients can't identify themselves yet, so a rule is for every client.
 package access

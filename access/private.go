@@ -9,28 +9,28 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Private is the repositories of which something was learnt that not everybody may know: with a login of ours, for those
-// whom the rules let. What is cached of one is given to nobody else, until its upstream has shown it to somebody
-// without a login. A nil *Private knows of none and remembers none. It is safe for concurrent use.
+// Private is the set of repositories whose content was learnt under rules, with a login of ours. The cached content of one is
+// served to no other client, until its upstream has answered a request for it without a login. A nil *Private has none and
+// remembers none. It is safe for concurrent use.
 type Private struct {
 	table state.Table
 	log   *slog.Logger
 
-	some atomic.Bool // there is one: most mirrors have none, and ask with each request
+	some atomic.Bool // there is at least one: most mirrors have none, and Has is called for each request
 
 	mu    sync.RWMutex // guards what follows; writers hold it while they write
-	all   bool         // the table can't be read: each may be one
+	all   bool         // the table can't be read: any repository may be private
 	repos map[string]bool
 }
 
-// NewPrivate reads a table, which is its alone. Of one that can't be read every repository counts as private.
+// NewPrivate reads a table, which no other code uses. If it can't be read, every repository counts as private.
 func NewPrivate(table state.Table, log *slog.Logger) *Private {
 	p := &Private{table: table, log: log, repos: make(map[string]bool)}
 	for it, err := range table.Scan("") {
 		if err != nil {
 			p.all = true
-			log.Error("which repositories are private can't be read: what is cached of any is served once its upstream has "+
-				"shown it anew; start the mirror again once its disk works", "err", err)
+			log.Error("cannot read the list of private repositories; cached content is served once its upstream has authorized it again; "+
+				"restart the mirror when its disk works", "error", err)
 			break
 		}
 		p.repos[it.Key] = true
@@ -53,7 +53,7 @@ func (p *Private) Has(repo oci.Repo) bool {
 // Add makes a repository private. That is on disk when it returns nil.
 func (p *Private) Add(repo oci.Repo) error { return p.set(repo, true) }
 
-// Remove makes a repository one like others: its upstream has shown it to somebody without a login.
+// Remove makes a repository public: its upstream has answered a request without a login.
 func (p *Private) Remove(repo oci.Repo) error { return p.set(repo, false) }
 
 func (p *Private) set(repo oci.Repo, private bool) error {

@@ -81,7 +81,7 @@ func (b *bad) Write(items []state.Item) error {
 	return errDisk
 }
 
-// What can't be read or written is never to somebody's advantage.
+// A table that can't be read or written never lets a client read more.
 func TestPrivateOnABadDisk(t *testing.T) {
 	t.Parallel()
 	p := access.NewPrivate(&bad{Table: statetest.NewTable(), writes: true}, quiet)

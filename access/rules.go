@@ -4,21 +4,21 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/glob"
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Rules say which repositories everybody may read. They are immutable.
-type Rules struct{ globs []glob }
+// Rules say which repositories every client may read. They are immutable.
+type Rules struct{ rules []rule }
 
-// glob is a glob of an upstream and its repositories, whose labels are separated as segments are.
-type glob struct{ host, name string }
+// rule is a pattern of upstreams, and one of their repositories.
+type rule struct{ host, name string }
 
-// NewRules makes rules of globs: UPSTREAM/REPOSITORY, in which * is one segment of the path, one label of the upstream,
+// NewRules makes rules of patterns: UPSTREAM/REPOSITORY, in which * is one segment of the path, one label of the upstream,
 // or a part of either, and ** any number. * as the whole upstream is every upstream.
-func NewRules(globs ...string) *Rules {
+func NewRules(patterns ...string) *Rules {
 	r := new(Rules)
-	for _, text := range globs {
+	for _, text := range patterns {
 		host, name, _ := strings.Cut(text, "/")
 		switch {
 		case text == "**":
@@ -26,32 +26,29 @@ func NewRules(globs ...string) *Rules {
 		case host == "*":
 			host = "**"
 		}
-		r.globs = append(r.globs, glob{labels(host), name})
+		r.rules = append(r.rules, rule{host, name})
 	}
 	return r
 }
-
-func labels(host string) string { return strings.ReplaceAll(host, ".", "/") }
 
 // Allow reports whether a repository may be read.
 func (r *Rules) Allow(repo oci.Repo) bool {
 	if r == nil {
 		return false
 	}
-	host := labels(repo.Host)
-	for _, g := range r.globs {
-		if auth.MatchRepository(g.name, repo.Name) && auth.MatchRepository(g.host, host) {
+	for _, rule := range r.rules {
+		if glob.Path(rule.name, repo.Name) && glob.Host(rule.host, repo.Host) {
 			return true
 		}
 	}
 	return false
 }
 
-// ForbiddenError says that no rule lets the client read a repository. Nobody has looked whether there is one.
+// ForbiddenError says that no rule lets the client read a repository, whether there is one or not.
 type ForbiddenError struct {
 	Repo oci.Repo
-	// Mirrored says that the client takes us for a mirror of a registry that it names beside: it can go on to that, and
-	// a challenge would make it send us what is meant for that.
+	// Mirrored says that the client takes the mirror for one of a registry that it names: it can go on to that registry, and
+	// a challenge would make it send the mirror a login that is meant for the registry.
 	Mirrored bool
 }
 

@@ -26,7 +26,7 @@ func TestAllow(t *testing.T) {
 		{"any segments", "docker.io/acme/**", "docker.io", "acme/app/x", true},
 		{"any is none, too", "docker.io/acme/**", "docker.io", "acme", true},
 		{"any in the middle", "docker.io/**/app", "docker.io", "a/b/app", true},
-		{"a prefix is no segment", "docker.io/acme/**", "docker.io", "acme-evil/app", false},
+		{"a prefix is not a segment", "docker.io/acme/**", "docker.io", "acme-evil/app", false},
 		{"everything of one", "docker.io/**", "docker.io", "library/nginx", true},
 		{"everything", "**", "registry.corp:5000", "a", true},
 		{"every upstream", "*/acme/**", "ghcr.io", "acme/app", true},

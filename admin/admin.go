@@ -1,18 +1,17 @@
-// Package admin is the operator's side: health, metrics and profiles on a listener of their own.
+// Package admin is the operator's side: the API, health, metrics and profiles, on a listener of their own. It owns the JSON
+// of the API: each body is a type of this package (or a doctor.Report), and openapi.yaml describes them.
 //
-// Promise: /healthz and /readyz answer anybody, at once, from memory; everything else wants the token where one is
-// set. What a browser sends for another site's page is refused everywhere (see gate.go). Nothing here can change what a
-// pull gets, but for a reload, which has the operator's own file read again, and a reset of what an upstream is believed to
-// have left. It does no I/O of its own.
+// Promise: /healthz and /readyz answer every client, at once, from memory; every other route requires the token where one
+// is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). Only two requests
+// have an effect on pulls: a reload, which reads the operator's own file again, and a reset of what the mirror believes of
+// an upstream. The package does no I/O of its own.
 package admin
 
 import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -21,37 +20,38 @@ import (
 
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	pages "github.com/registrymirror/mirror/docs/failures"
+	"github.com/registrymirror/mirror/internal/coalesce"
 	"github.com/registrymirror/mirror/journal"
 )
 
-// Options for the admin handler. The zero value of a field means what its comment says.
+// Options for the admin handler. A field's comment says what nil or zero means.
 type Options struct {
 	Metrics http.Handler  // nil: /metrics is 404
-	Ready   func() error  // nil or a nil error: ready; else why not, in a few words
-	Token   func() string // asked at each request, so that a rotated token holds at once; nil or "": none is wanted
+	Ready   func() error  // nil, or a nil error: ready; else why not, in a few words
+	Token   func() string // called at each request, so that a rotated token holds at once; nil or "": no token is required
 	Log     *slog.Logger  // nil: discard
 	// Loopback says that the listener can be reached from this machine alone. Then it answers to the names of loopback, and
 	// to Hosts.
 	Loopback bool
-	// Hosts are further names of the listener, without ports: that under which it was configured, and those by which a proxy
-	// in front of it calls it. Nil: there are none.
+	// Hosts are further names of the listener, without ports: the one under which it was configured, and those by which a
+	// proxy in front of it calls it. Nil: none.
 	Hosts []string
-	// Upstreams says how the registries in use are. Nil: there is no /api/v1/upstreams.
+	// Upstreams returns the state of the registries in use. Nil: there is no /api/v1/upstreams.
 	Upstreams func() []Upstream
-	// Reset ends what is believed of an upstream: that it limits us or is down, and what was refused. It returns the names of
-	// the registries that it was done for. Nil: there is no /api/v1/upstreams/reset.
+	// Reset forgets what is believed of an upstream: its limits, endpoints that are down, and refusals. It returns the names
+	// of the registries that it was done for, none for an unknown name. Nil: there is no /api/v1/upstreams/reset.
 	Reset func(upstream string) []string
 	// Failures is the record of pulls that failed. Nil: there is no /api/v1/failures.
-	Failures Failures
-	// Doctor examines an image from where the mirror stands. Nil: there is no /api/v1/doctor.
+	Failures Record
+	// Doctor examines an image from where the mirror runs. Nil: there is no /api/v1/doctor.
 	Doctor func(ctx context.Context, image, platform string) *doctor.Report
-	// Cache says what is cached. Nil: there is no /api/v1/cache.
+	// Cache returns what is cached. Nil: there is no /api/v1/cache.
 	Cache func() Cache
-	// Pulls gives the pulls that go on, or those that are over. Nil: there is no /api/v1/pulls.
+	// Pulls returns the running pulls, or the finished ones. Nil: there is no /api/v1/pulls.
 	Pulls func(ctx context.Context, active bool) ([]journal.Pull, error)
-	// About says what runs. Nil: there is no /api/v1/status.
+	// About describes the process. Nil: there is no /api/v1/status.
 	About func() About
-	// Reload reads the configuration again and takes it; a *NotReloaded says why it did not. Nil: there is no /api/v1/reload.
+	// Reload reads the configuration again and uses it; a *NotReloaded says why it did not. Nil: there is no /api/v1/reload.
 	Reload func(ctx context.Context) (Reloaded, error)
 }
 
@@ -63,11 +63,11 @@ func New(o Options) http.Handler {
 	r := chi.NewRouter()
 	r.Use(o.gate)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		Problem(w, http.StatusNotFound, fmt.Sprintf("there is no %s here; see /api/v1/openapi.yaml, which lists what there is, /metrics, "+
+		Problem(w, http.StatusNotFound, fmt.Sprintf("%s does not exist; /api/v1/openapi.yaml lists the API, and there are /metrics, "+
 			"/healthz, /readyz and /debug/pprof/", r.URL.EscapedPath()))
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
-		Problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not for %s", r.URL.EscapedPath(), r.Method))
+		Problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s does not support %s", r.URL.EscapedPath(), r.Method))
 	})
 	health(r, o.Ready)
 	r.Get("/docs/failures/", doc)
@@ -78,50 +78,52 @@ func New(o Options) http.Handler {
 			r.Method(http.MethodGet, "/metrics", o.Metrics)
 		}
 		if o.Upstreams != nil {
-			r.Get("/api/v1/upstreams", upstreams(o.Upstreams))
+			r.Get("/api/v1/upstreams", answer(o.listUpstreams))
 		}
 		if o.Reset != nil {
-			r.Post("/api/v1/upstreams/reset", reset(o.Reset, o.Log))
+			r.Post("/api/v1/upstreams/reset", answer(o.resetUpstream))
 		}
 		if o.Failures != nil {
-			r.Get("/api/v1/failures", failures(o.Failures))
-			r.Get("/api/v1/failures/summary", summary(o.Failures))
+			r.Get("/api/v1/failures", answer(o.listFailures))
+			r.Get("/api/v1/failures/summary", answer(o.summarizeFailures))
 		}
 		if o.Pulls != nil {
-			r.Get("/api/v1/pulls", pulls(o.Pulls))
+			r.Get("/api/v1/pulls", answer(o.listPulls))
 		}
 		if o.Cache != nil {
-			r.Get("/api/v1/cache", showCache(o.Cache))
+			r.Get("/api/v1/cache", answer(func(http.ResponseWriter, *http.Request) (any, error) { return o.Cache(), nil }))
 		}
 		if o.About != nil {
-			r.Get("/api/v1/status", o.status)
+			r.Get("/api/v1/status", answer(o.status))
 		}
 		if o.Reload != nil {
-			r.Post("/api/v1/reload", reload(o.Reload))
+			r.Post("/api/v1/reload", answer(o.reload))
 		}
-		r.Post("/api/v1/explain", explain(o.Failures))
+		x := &explainer{record: o.Failures, turn: make(chan struct{}, 1)}
+		r.Post("/api/v1/explain", answer(x.explain))
 		r.Get("/api/v1/openapi.yaml", openAPI)
 		if o.Doctor != nil {
-			r.Post("/api/v1/doctor", examine(o.Doctor))
+			x := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
+			r.Post("/api/v1/doctor", answer(x.examineImage))
 		}
 		profiles(r)
 	})
 	return r
 }
 
-// doc answers with a page about a reason why pulls fail, as it is in this version, or with the list of them. No token is
-// wanted: the pages are public.
+// doc answers with the page about a reason, as it is in this version, or with the list of reasons. No token is required: the
+// pages are public.
 func doc(w http.ResponseWriter, r *http.Request) {
 	text, ok := pages.Find(strings.TrimPrefix(r.URL.Path, "/docs/failures/"))
 	if !ok {
-		Problem(w, http.StatusNotFound, "there is no such page; /docs/failures/ lists those there are")
+		Problem(w, http.StatusNotFound, "there is no such page; /docs/failures/ lists the pages")
 		return
 	}
-	word(w, http.StatusOK, text)
+	writeText(w, http.StatusOK, text)
 }
 
-// NewMetrics returns the handler of a metrics listener of its own, which wants no token. Of the options it goes by
-// Metrics, Ready, Loopback and Hosts.
+// NewMetrics returns the handler of a listener for metrics alone, which requires no token. Of the options it uses Metrics,
+// Ready, Loopback and Hosts.
 func NewMetrics(o Options) http.Handler {
 	r := chi.NewRouter()
 	r.Use(o.gate)
@@ -131,26 +133,20 @@ func NewMetrics(o Options) http.Handler {
 }
 
 func health(r chi.Router, ready func() error) {
-	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { word(w, http.StatusOK, "ok") })
+	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
 	r.Get("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if ready != nil {
 			if err := ready(); err != nil {
-				word(w, http.StatusServiceUnavailable, err.Error())
+				writeText(w, http.StatusServiceUnavailable, err.Error())
 				return
 			}
 		}
-		word(w, http.StatusOK, "ready")
+		writeText(w, http.StatusOK, "ready")
 	})
 }
 
-func word(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text+"\n")
-}
-
-// guard lets a request pass that shows the token. Hashes are compared, so that the time taken tells nothing of the
-// token, its length included.
+// guard lets a request pass that has the token. Hashes are compared, so that the time taken shows nothing of the token, its
+// length included.
 func (o Options) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		want := ""
@@ -166,19 +162,10 @@ func (o Options) guard(next http.Handler) http.Handler {
 		if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
 			o.Log.InfoContext(r.Context(), "admin request refused", "path", r.URL.Path, "client", r.RemoteAddr)
 			w.Header().Set("WWW-Authenticate", `Bearer realm="mirror admin"`)
-			Problem(w, http.StatusUnauthorized, "this listener wants the token of admin.tokenFile, as "+
+			Problem(w, http.StatusUnauthorized, "this listener requires the token of admin.tokenFile, as "+
 				"Authorization: Bearer TOKEN")
 			return
 		}
 		next.ServeHTTP(w, r)
-	})
-}
-
-// Problem writes an error as RFC 9457 has it.
-func Problem(w http.ResponseWriter, status int, detail string) {
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{
-		"title": http.StatusText(status), "status": status, "detail": detail,
 	})
 }

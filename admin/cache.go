@@ -1,25 +1,22 @@
 package admin
 
-import (
-	"net/http"
-	"time"
-)
+import "time"
 
-// Cache is the body of GET /api/v1/cache: what is stored now, and what happened since the mirror was started.
+// Cache is the body of GET /api/v1/cache: the stored content now, and counts since the mirror was started.
 type Cache struct {
 	Bytes    int64 `json:"bytes"`    // stored
-	Size     int64 `json:"size"`     // the budget
-	Reserved int64 `json:"reserved"` // of it, for downloads that go on or wait for a client to come back
+	Size     int64 `json:"size"`     // the budget, in bytes
+	Reserved int64 `json:"reserved"` // bytes of the budget for running downloads, and for parked ones
 	Objects  int64 `json:"objects"`  // stored blobs and manifests
-	Parked   int64 `json:"parked"`   // downloads that wait for a client to come back
-	Degraded bool  `json:"degraded"` // the disk is full or fails: what is not cached is passed on without being stored
+	Parked   int64 `json:"parked"`   // unfinished downloads that are kept for a client to resume
+	Degraded bool  `json:"degraded"` // the disk is full or fails: new content is served without being stored
 
 	Disk *CacheDisk `json:"disk,omitempty"`
 
-	Hits         int64 `json:"hits"`     // answered from the store
-	Misses       int64 `json:"misses"`   // that began a download
-	Joined       int64 `json:"joined"`   // that joined one
-	Uncached     int64 `json:"uncached"` // passed on without being stored
+	Hits         int64 `json:"hits"`     // requests answered from the store
+	Misses       int64 `json:"misses"`   // requests that began a download
+	Joined       int64 `json:"joined"`   // requests that joined a running download
+	Uncached     int64 `json:"uncached"` // requests served without being stored
 	Evicted      int64 `json:"evicted"`
 	EvictedBytes int64 `json:"evictedBytes"`
 
@@ -31,13 +28,8 @@ type Cache struct {
 type CacheDisk struct {
 	State string    `json:"state"` // ok, full, read-only, gone, failing
 	Since time.Time `json:"since"`
-	Text  string    `json:"text"`            // what is the matter, and what to do
+	Text  string    `json:"text"`            // the problem, and what to do
 	Free  int64     `json:"free,omitempty"`  // bytes that the mirror may write
-	Total int64     `json:"total,omitempty"` // bytes; absent where not known
+	Total int64     `json:"total,omitempty"` // bytes; absent: not known
 	Floor int64     `json:"floor,omitempty"` // bytes that cache.minFree keeps free
-}
-
-// showCache answers with what stats gives.
-func showCache(stats func() Cache) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, stats()) }
 }

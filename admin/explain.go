@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,125 +16,141 @@ import (
 
 // Explanation is the answer to POST /api/v1/explain, the most frequent failure first.
 type Explanation struct {
-	Failures []Explained `json:"failures"`
-	// Classes counts the failures of each class, as often as the text has them.
-	Classes map[string]int64 `json:"classes"`
+	Failures []Explained      `json:"failures"`
+	Classes  map[string]int64 `json:"classes"` // failures by class, as often as the text has them
 }
 
-// Explained is a failure that a text tells of. Where the mirror has recorded it, it says what the mirror knows.
+// Explained is a failure that a text reports. Where the mirror has recorded the failure, it is what the mirror knows.
+// Unknown values are absent.
 type Explained struct {
-	symptom.Failure
-	Evidence []string `json:"evidence,omitempty"` // the mirror's
-	// TextReason is what the text says where the mirror knows another reason.
+	Reason   diagnose.Reason `json:"reason"`
+	Class    diagnose.Class  `json:"class"`
+	Summary  string          `json:"summary"`
+	Remedy   string          `json:"remedy"`
+	Image    string          `json:"image,omitempty"`
+	Host     string          `json:"host,omitempty"`    // at which it broke, as far as the text says
+	Command  string          `json:"command,omitempty"` // shows or corrects it
+	Page     string          `json:"page,omitempty"`    // about the reason; mirror explain REASON prints it
+	ID       string          `json:"id,omitempty"`      // of the mirror's record
+	Count    int64           `json:"count"`
+	Text     string          `json:"text,omitempty"` // the line of the text that says so, without secrets
+	First    time.Time       `json:"first,omitzero"` // first time in the text; absent: the text has no times
+	Last     time.Time       `json:"last,omitzero"`  // last time in the text
+	Evidence []string        `json:"evidence,omitempty"`
+	// TextReason is the reason according to the text, where the mirror knows another one.
 	TextReason diagnose.Reason `json:"textReason,omitempty"`
 }
 
-// Join puts what a mirror has recorded in the place of what a text says.
-func (x *Explained) Join(k journal.Failure) {
+// NewExplained is a failure as the text alone has it.
+func NewExplained(f symptom.Failure) Explained {
+	return Explained{
+		Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Image: f.Image, Host: f.Host, Command: f.Command,
+		Page: f.Page, ID: f.ID, Count: f.Count, Text: f.Text, First: f.First, Last: f.Last,
+	}
+}
+
+// Join replaces what the text says by what a mirror has recorded.
+func (x *Explained) Join(k Failure) {
 	if k.Reason != x.Reason && x.Reason != diagnose.Unknown {
 		x.TextReason = x.Reason
 	}
 	x.Reason, x.Class, x.Summary, x.Remedy, x.Evidence = k.Reason, k.Class, k.Summary, k.Remedy, k.Evidence
-	x.Command, x.Page, x.ID = "", symptom.Page(k.Reason), k.ID
-	if k.Host != "" {
-		x.Host = k.Host
-	}
+	x.Command, x.Page, x.ID = "", k.Reason.Page(), k.ID
+	x.Host = cmp.Or(k.Host, x.Host)
 }
 
 const (
-	// maxText is how many bytes of events and logs are read, one text at a time: reading takes many times the memory of
-	// what is read. The next text waits for readerPatience, has textTime to arrive, and readTime to arrive and be read.
+	// maxText is how many bytes of events and logs are read, one text at a time: reading takes many times the memory of the
+	// text. Other requests wait up to readerPatience; a client has textTime to send its text, and readTime to send it and
+	// have it read.
 	maxText        = 8 << 20
 	readerPatience = 10 * time.Second
 	textTime       = 30 * time.Second
 	readTime       = time.Minute
-	// mostLooked is how many failures of one text are looked up in the mirror's record, the most frequent first.
-	mostLooked = 1000
+	maxLookups     = 1000 // failures of one text that are looked up in the mirror's record, the most frequent first
 )
 
-// explain answers with why the pulls failed that a text tells of. Nil for record: there is no evidence of our own.
-func explain(record Failures) http.HandlerFunc {
-	turns := make(chan struct{}, 1)
-	return func(w http.ResponseWriter, r *http.Request) {
-		if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-			Problem(w, http.StatusUnsupportedMediaType, "send the text as it is, without a Content-Encoding")
-			return
-		}
-		patience := time.NewTimer(readerPatience)
-		defer patience.Stop()
-		select {
-		case turns <- struct{}{}:
-			defer func() { <-turns }()
-		case <-r.Context().Done():
-			return
-		case <-patience.C:
-			w.Header().Set("Retry-After", "10")
-			Problem(w, http.StatusServiceUnavailable, "another text is being read; send it again in a moment")
-			return
-		}
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
-		ctx, cancel := context.WithTimeout(r.Context(), readTime)
-		defer cancel()
-		report, err := symptom.ReadContext(ctx, http.MaxBytesReader(w, r.Body, maxText))
-		if _, long := errors.AsType[*http.MaxBytesError](err); long {
-			Problem(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the text is longer than %d MiB; send it in parts, or use "+
-				"mirror explain, which reads 256 MiB by itself", maxText>>20))
-			return
-		}
-		if r.Context().Err() != nil { // the client has left
-			return
-		}
-		if ctx.Err() != nil {
-			w.Header().Set("Retry-After", "10")
-			Problem(w, http.StatusServiceUnavailable, "the text was not read within "+readTime.String()+"; send it in parts, or use "+
-				"mirror explain, which takes its time")
-			return
-		}
-		if err != nil {
-			Problem(w, http.StatusBadRequest, "the text did not come to its end within "+textTime.String()+"; send it again")
-			return
-		}
-		body := Explanation{Failures: make([]Explained, 0, len(report.Failures)), Classes: make(map[string]int64)}
-		for i, f := range report.Failures {
-			x := Explained{Failure: f}
-			if i < mostLooked && ctx.Err() == nil {
-				if k, ok := recorded(record, f); ok {
-					x.Join(k)
-				}
-			}
-			body.Failures = append(body.Failures, x)
-			body.Classes[string(x.Class)] += x.Count
-		}
-		writeJSON(w, body)
-	}
+// explainer answers with why the pulls of a text failed.
+type explainer struct {
+	record Record        // nil: there is no evidence of the mirror's own
+	turn   chan struct{} // its one place is taken by the text that is being read
 }
 
-// recorded looks up what the mirror knows of a failure that a text tells of.
-func recorded(record Failures, f symptom.Failure) (journal.Failure, bool) {
-	if record == nil {
-		return journal.Failure{}, false
+func (x *explainer) explain(w http.ResponseWriter, r *http.Request) (any, error) {
+	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return nil, &refusal{status: http.StatusUnsupportedMediaType, detail: "send the text as it is, without a Content-Encoding"}
 	}
-	for _, q := range Lookups(f) {
-		q.Declined, q.Limit = true, mostCandidates
-		if list, _, err := record.Failures(q); err == nil {
-			if k, ok := Same(f, list, time.Now()); ok {
-				return k, true
+	patience := time.NewTimer(readerPatience)
+	defer patience.Stop()
+	select {
+	case x.turn <- struct{}{}:
+		defer func() { <-x.turn }()
+	case <-r.Context().Done():
+		return nil, errGone
+	case <-patience.C:
+		return nil, busy("another text is being read; send it again in a moment")
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
+	ctx, cancel := context.WithTimeout(r.Context(), readTime)
+	defer cancel()
+	report, err := symptom.ReadContext(ctx, http.MaxBytesReader(w, r.Body, maxText))
+	_, long := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case long:
+		return nil, &refusal{status: http.StatusRequestEntityTooLarge, detail: fmt.Sprintf("the text is longer than %d MiB; send it in "+
+			"parts, or use mirror explain, which reads 256 MiB by itself", maxText>>20)}
+	case r.Context().Err() != nil:
+		return nil, errGone
+	case ctx.Err() != nil:
+		return nil, busy("the text was not read within " + readTime.String() + "; send it in parts, or use mirror explain, which has " +
+			"no time limit")
+	case err != nil:
+		return nil, badRequest(fmt.Errorf("the text did not arrive whole within %s; send it again", textTime))
+	}
+	body := Explanation{Failures: make([]Explained, 0, len(report.Failures)), Classes: make(map[string]int64)}
+	for i, f := range report.Failures {
+		e := NewExplained(f)
+		if i < maxLookups && ctx.Err() == nil {
+			if k, ok := x.recorded(f); ok {
+				e.Join(k)
 			}
 		}
+		body.Failures = append(body.Failures, e)
+		body.Classes[string(e.Class)] += e.Count
 	}
-	return journal.Failure{}, false
+	return body, nil
+}
+
+// recorded looks up what the mirror knows of a failure that a text reports.
+func (x *explainer) recorded(f symptom.Failure) (Failure, bool) {
+	if x.record == nil {
+		return Failure{}, false
+	}
+	for _, q := range Lookups(f) {
+		q.Declined = true
+		var list []Failure
+		for _, k := range x.record.Failures(q) {
+			if list = append(list, failureOf(k)); len(list) == maxCandidates {
+				break
+			}
+		}
+		if k, ok := Same(f, list, time.Now()); ok {
+			return k, true
+		}
+	}
+	return Failure{}, false
 }
 
 const (
-	mostCandidates = 20
+	maxCandidates = 20 // failures of the record that are compared with one of the text
 	// slack is how far the clocks of a node and of the mirror, and the ends of a long pull, may be apart.
 	slack = 15 * time.Minute
-	// undated is how old a record may be for a text without times.
+	// undated is how old a recorded failure may be for a text without times.
 	undated = 24 * time.Hour
 )
 
-// Lookups are the questions to a record, of which the first with an answer finds a failure: by the id that the text shows,
-// else by the image. What the node met by itself is in no record.
+// Lookups are the filters with which a failure is looked up in a record, in order: by the id that the text shows, else by
+// the image. A failure of the node itself is not in the record.
 func Lookups(f symptom.Failure) (all []journal.Filter) {
 	if f.ID != "" {
 		all = append(all, journal.Filter{ID: f.ID})
@@ -147,9 +164,9 @@ func Lookups(f symptom.Failure) (all []journal.Filter) {
 	return all
 }
 
-// Same is the record of a failure that a text tells of: that of its id, else the one of its image that was seen next to
+// Same is the recorded failure that a text reports: the one with its id, else the one of its image that was seen nearest to
 // the time of the text.
-func Same(f symptom.Failure, list []journal.Failure, now time.Time) (best journal.Failure, found bool) {
+func Same(f symptom.Failure, list []Failure, now time.Time) (best Failure, found bool) {
 	ref, err := oci.ParseRef(f.Image)
 	if ref.Digest != "" {
 		ref.Tag = ""
@@ -170,8 +187,8 @@ func Same(f symptom.Failure, list []journal.Failure, now time.Time) (best journa
 	return best, near >= 0
 }
 
-// apart is how long before or after a text a record was seen, and whether both may be one failure.
-func apart(f symptom.Failure, k journal.Failure, now time.Time) (time.Duration, bool) {
+// apart is how long before or after a text a failure was recorded, and whether both may be the same.
+func apart(f symptom.Failure, k Failure, now time.Time) (time.Duration, bool) {
 	if f.Last.IsZero() {
 		away := now.Sub(k.LastSeen)
 		return max(away, 0), away <= undated

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -17,24 +16,64 @@ import (
 
 // FailureList is the body of GET /api/v1/failures, the failure seen last first.
 type FailureList struct {
-	Failures []journal.Failure `json:"failures"`
-	// Continue is the parameter that gets the next page; absent: there is none.
+	Failures []Failure `json:"failures"`
+	// Continue is the parameter for the next page; absent: this is the last one.
 	Continue string `json:"continue,omitempty"`
 }
 
-// Failures is what the API asks of the record. *journal.Record is the real one.
-type Failures interface {
-	Failures(journal.Filter) (list []journal.Failure, next string, err error)
-	Summary(journal.Filter) journal.Summary
+// Failure is why pulls failed: the same reason for the same image at the same host is one, with a count. Unknown values
+// are absent.
+type Failure struct {
+	ID        string           `json:"id"` // the fingerprint that the client's error message shows
+	Reason    diagnose.Reason  `json:"reason"`
+	Class     diagnose.Class   `json:"class"`
+	Summary   string           `json:"summary"`
+	Remedy    string           `json:"remedy"`
+	Evidence  []string         `json:"evidence,omitempty"` // of the last time
+	Image     string           `json:"image,omitempty"`
+	Platform  string           `json:"platform,omitempty"` // the missing one, where that is the reason
+	Upstream  string           `json:"upstream,omitempty"`
+	Host      string           `json:"host,omitempty"`
+	Stage     string           `json:"stage,omitempty"`  // step of the pull that broke
+	Status    int              `json:"status,omitempty"` // the upstream's
+	Outcome   journal.Outcome  `json:"outcome"`          // failed or declined
+	Client    string           `json:"client,omitempty"` // the last client that met it
+	UserAgent string           `json:"userAgent,omitempty"`
+	Clients   map[string]int64 `json:"clients,omitempty"` // pulls by client; beyond 16 clients the others are "others"
+	Count     int64            `json:"count"`             // pulls
+	FirstSeen time.Time        `json:"firstSeen"`
+	LastSeen  time.Time        `json:"lastSeen"`
 }
 
-const (
-	pageSize = 100 // where no limit is given
-	pageMost = 1000
-)
+func failureOf(f journal.Failure) Failure {
+	return Failure{
+		ID: f.ID, Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Evidence: f.Evidence, Image: f.Image,
+		Platform: f.Platform, Upstream: f.Upstream, Host: f.Host, Stage: f.Stage, Status: f.Status, Outcome: f.Outcome,
+		Client: f.Client, UserAgent: f.UserAgent, Clients: f.Clients, Count: f.Count, FirstSeen: f.FirstSeen, LastSeen: f.LastSeen,
+	}
+}
 
-// filterOf reads the parameters of a query. A mistake is an error that says what is allowed.
-func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
+// FailureSummary is the body of GET /api/v1/failures/summary: counts of pulls.
+type FailureSummary struct {
+	Classes map[string]int64 `json:"classes"`
+	Reasons map[string]int64 `json:"reasons"`
+	Images  map[string]int64 `json:"images"`
+	Clients map[string]int64 `json:"clients"`
+}
+
+// Record is the record of failures that the API shows. *journal.Record is the real one.
+type Record interface {
+	Failures(f journal.Filter) []journal.Failure
+	Summary(f journal.Filter) journal.Summary
+}
+
+const failuresPage = 100 // failures of a page, where no limit is given
+
+// filterOf reads the parameters of a query. The error says what is allowed.
+func filterOf(q url.Values, now time.Time) (f journal.Filter, p page, err error) {
+	if p, err = pageOf(q, failuresPage); err != nil {
+		return f, p, err
+	}
 	for name, values := range q {
 		v := values[len(values)-1]
 		switch name {
@@ -42,7 +81,7 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 			f.ID = v
 		case "reason":
 			f.Reason = diagnose.Reason(v)
-			err = known("reason", f.Reason, slices.Concat(diagnose.Reasons(), diagnose.Seen()))
+			err = known("reason", f.Reason, diagnose.Reasons())
 		case "class":
 			f.Class = diagnose.Class(v)
 			err = known("class", f.Class, diagnose.Classes())
@@ -50,30 +89,26 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, err error) {
 			f.Image = v
 		case "client":
 			f.Client = v
-		case "continue":
-			f.After = v
 		case "since":
 			if f.Since, err = Since(v, now); err != nil {
 				err = fmt.Errorf("since=%s: %w", v, err)
 			}
 		case "declined":
 			if f.Declined, err = strconv.ParseBool(v); err != nil {
-				err = fmt.Errorf("declined=%s: there are true and false", v)
+				err = fmt.Errorf("declined=%s: must be true or false", v)
 			}
-		case "limit":
-			f.Limit, err = limitOf(v)
 		default:
-			err = fmt.Errorf("there is no parameter %q; there are id, reason, class, image, client, since, declined, limit "+
-				"and continue", name)
+			err = fmt.Errorf("unknown parameter %q; the parameters are id, reason, class, image, client, since, declined, "+
+				"limit and continue", name)
 		}
 		if err != nil {
-			return f, err
+			return f, p, err
 		}
 	}
-	return f, nil
+	return f, p, nil
 }
 
-// known refuses a word that no failure can have: a list without any would be taken for good news. Empty chooses all.
+// known refuses a word that no failure can have: an empty list would be taken for good news. Empty chooses all.
 func known[W ~string](name string, w W, words []W) error {
 	if w == "" || slices.Contains(words, w) {
 		return nil
@@ -83,12 +118,12 @@ func known[W ~string](name string, w W, words []W) error {
 		all[i] = string(x)
 	}
 	slices.Sort(all)
-	return fmt.Errorf("%s=%s: there is none; there are %s", name, w, strings.Join(all, ", "))
+	return fmt.Errorf("%s=%s: must be one of %s", name, w, strings.Join(all, ", "))
 }
 
 var days = regexp.MustCompile(`^([0-9]{1,5})d(.*)$`)
 
-// Since reads a time (RFC 3339), or how long ago it was: a duration, before which days of 24 hours may stand.
+// Since reads a time (RFC 3339), or how long ago it was: a duration, which may begin with days of 24 hours.
 func Since(text string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, nil
@@ -102,48 +137,34 @@ func Since(text string, now time.Time) (time.Time, error) {
 	if rest != "" || m == nil {
 		d, err := time.ParseDuration(rest)
 		if err != nil || d < 0 {
-			return now, fmt.Errorf("it is a duration, as in 1h30m or 7d, or a time, as in %s", now.UTC().Format(time.RFC3339))
+			return now, fmt.Errorf("must be a duration, as in 1h30m or 7d, or a time, as in %s", now.UTC().Format(time.RFC3339))
 		}
 		ago += d
 	}
 	return now.Add(-ago), nil
 }
 
-// failures answers with a page of the record.
-func failures(record Failures) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		f, err := filterOf(r.URL.Query(), time.Now())
-		if err != nil {
-			Problem(w, http.StatusBadRequest, err.Error())
-			return
-		}
-		if f.Limit == 0 {
-			f.Limit = pageSize
-		}
-		body := FailureList{Failures: []journal.Failure{}}
-		list, next, err := record.Failures(f)
-		if err != nil {
-			Problem(w, http.StatusBadRequest, err.Error()+"; ask without it")
-			return
-		}
-		body.Failures, body.Continue = append(body.Failures, list...), next
-		writeJSON(w, body)
+// listFailures answers with a page of the record.
+func (o Options) listFailures(_ http.ResponseWriter, r *http.Request) (any, error) {
+	f, p, err := filterOf(r.URL.Query(), time.Now())
+	if err != nil {
+		return nil, badRequest(err)
 	}
+	list, next := cut(p, o.Failures.Failures(f), func(f journal.Failure) string {
+		return latestFirst(f.LastSeen, f.ID+" "+string(f.Outcome))
+	})
+	body := FailureList{Failures: make([]Failure, len(list)), Continue: next}
+	for i, f := range list {
+		body.Failures[i] = failureOf(f)
+	}
+	return body, nil
 }
 
-// summary answers with counts of failed pulls.
-func summary(record Failures) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		f, err := filterOf(r.URL.Query(), time.Now())
-		if err != nil {
-			Problem(w, http.StatusBadRequest, err.Error())
-			return
-		}
-		writeJSON(w, record.Summary(f))
+// summarizeFailures answers with counts of failed pulls.
+func (o Options) summarizeFailures(_ http.ResponseWriter, r *http.Request) (any, error) {
+	f, _, err := filterOf(r.URL.Query(), time.Now())
+	if err != nil {
+		return nil, badRequest(err)
 	}
-}
-
-func writeJSON(w http.ResponseWriter, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(body)
+	return FailureSummary(o.Failures.Summary(f)), nil
 }

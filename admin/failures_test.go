@@ -9,22 +9,19 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/journal"
 )
 
-// kept is a record that remembers what it was asked.
+// kept is a record that remembers the last filter.
 type kept struct {
 	asked journal.Filter
 	list  []journal.Failure
-	next  string
 }
 
-func (k *kept) Failures(f journal.Filter) ([]journal.Failure, string, error) {
+func (k *kept) Failures(f journal.Filter) []journal.Failure {
 	k.asked = f
-	if f.After == "wrong" {
-		return nil, "", journal.ErrContinue
-	}
-	return k.list, k.next, nil
+	return k.list
 }
 
 func (k *kept) Summary(f journal.Filter) journal.Summary {
@@ -46,28 +43,29 @@ func TestFailures(t *testing.T) {
 	if status, body, _ := get(t, h, "GET", "/api/v1/failures", "s3cret"); status != 200 || body != `{"failures":[]}`+"\n" {
 		t.Errorf("none: %d %s", status, body)
 	}
-	if diff := cmp.Diff(journal.Filter{Limit: 100}, k.asked); diff != "" {
+	if diff := cmp.Diff(journal.Filter{}, k.asked); diff != "" {
 		t.Error(diff)
 	}
 	k.list = []journal.Failure{{
-		ID: "7f3a9c2e", Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Evidence: []string{"e"},
-		Image: "docker.io/acme/app:v1", Upstream: "docker.io", Host: "auth.docker.io", Stage: "token", Status: 401,
-		Outcome: journal.Failed, Client: "node-1", UserAgent: "containerd/2.1", Clients: map[string]int64{"node-1": 2},
-		Count: 2, FirstSeen: at, LastSeen: at.Add(time.Hour),
+		Finding: diagnose.Finding{
+			Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Evidence: []string{"e"}, Short: "not in the answer",
+			Alone: "not in the answer", Upstream: "docker.io", Host: "auth.docker.io", Stage: "token", Status: 401, RetryAfter: time.Hour,
+		},
+		ID: "7f3a9c2e", Image: "docker.io/acme/app:v1", Outcome: journal.Failed, Client: "node-1", UserAgent: "containerd/2.1",
+		Clients: map[string]int64{"node-1": 2}, Count: 2, FirstSeen: at, LastSeen: at.Add(time.Hour),
 	}}
-	k.next = "more"
 	_, body, header := get(t, h, "GET", "/api/v1/failures?reason=credentials-expired&class=auth&image=docker.io/acme/*&"+
-		"client=node-1&since=2026-05-01T11:00:00Z&declined=true&limit=7&continue=x&id=7f3a9c2e", "s3cret")
+		"client=node-1&since=2026-05-01T11:00:00Z&declined=true&limit=7&id=7f3a9c2e", "s3cret")
 	want := `{"failures":[{"id":"7f3a9c2e","reason":"credentials-expired","class":"auth","summary":"s","remedy":"r",` +
 		`"evidence":["e"],"image":"docker.io/acme/app:v1","upstream":"docker.io","host":"auth.docker.io","stage":"token",` +
 		`"status":401,"outcome":"failed","client":"node-1","userAgent":"containerd/2.1","clients":{"node-1":2},"count":2,` +
-		`"firstSeen":"2026-05-01T12:00:00Z","lastSeen":"2026-05-01T13:00:00Z"}],"continue":"more"}` + "\n"
+		`"firstSeen":"2026-05-01T12:00:00Z","lastSeen":"2026-05-01T13:00:00Z"}]}` + "\n"
 	if body != want || header.Get("Content-Type") != "application/json" {
 		t.Errorf("%s\nwant\n%s", body, want)
 	}
 	if diff := cmp.Diff(journal.Filter{
 		ID: "7f3a9c2e", Reason: "credentials-expired", Class: "auth", Image: "docker.io/acme/*", Client: "node-1",
-		Since: at.Add(-time.Hour), Declined: true, Limit: 7, After: "x",
+		Since: at.Add(-time.Hour), Declined: true,
 	}, k.asked); diff != "" {
 		t.Error(diff)
 	}
@@ -86,20 +84,17 @@ func TestFailuresRefuses(t *testing.T) {
 	for query, says := range map[string]string{
 		"since=yesterday": "a duration, as in 1h30m",
 		"since=-1h":       "a duration",
-		"declined=maybe":  "true and false",
+		"declined=maybe":  "declined=maybe: must be true or false",
 		"limit=0":         "from 1 to 1000",
 		"limit=1001":      "from 1 to 1000",
 		"limit=x":         "from 1 to 1000",
 		"continue=wrong":  "ask without it",
-		"reasn=x":         "there are id, reason",
+		"reasn=x":         "the parameters are id, reason",
 	} {
 		status, body, _ := get(t, h, "GET", "/api/v1/failures?"+query, "")
 		var problem struct{ Detail string }
 		if err := json.Unmarshal([]byte(body), &problem); err != nil || status != 400 || !strings.Contains(problem.Detail, says) {
 			t.Errorf("%s: %d %s", query, status, body)
-		}
-		if strings.HasPrefix(query, "continue") {
-			continue
 		}
 		if status, _, _ := get(t, h, "GET", "/api/v1/failures/summary?"+query, ""); status != 400 {
 			t.Errorf("summary?%s: %d", query, status)

@@ -13,12 +13,12 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
-// A browser is the one client that acts for others than its user: any web page can have it send requests to
-// 127.0.0.1, and after DNS rebinding read the answers, too. So a listener on loopback answers to its own names alone,
-// and no listener answers what another site's page has sent. Clients that are not browsers send neither Origin nor
+// A browser is the one client that acts for parties other than its user: any web page can have it send requests to
+// 127.0.0.1, and after DNS rebinding read the answers, too. So a listener on loopback answers to its own names alone, and
+// no listener answers a request from another site's page. Clients that are not browsers send neither Origin nor
 // Sec-Fetch-Site.
 
-// gate refuses what a browser sends for another site, on every route.
+// gate refuses requests that a browser sends for another site, on every route.
 func (o Options) gate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !guard.Site {
@@ -26,18 +26,18 @@ func (o Options) gate(next http.Handler) http.Handler {
 			return
 		}
 		if o.Loopback && !o.mine(r.Host) {
-			Problem(w, http.StatusMisdirectedRequest, fmt.Sprintf("this listener is not called %s; ask it as localhost or 127.0.0.1, "+
-				"or add the name to admin.hosts", shortly(r.Host)))
+			Problem(w, http.StatusMisdirectedRequest, fmt.Sprintf("this listener is not called %s; use localhost or 127.0.0.1, "+
+				"or add the name to admin.hosts", quote(r.Host)))
 			return
 		}
 		if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
-			Problem(w, http.StatusForbidden, "the page of another site has sent this; open the address itself")
+			Problem(w, http.StatusForbidden, "a page of another site has sent this request; open the address itself")
 			return
 		}
 		for _, origin := range r.Header.Values("Origin") {
 			if !o.same(origin, r.Host) {
-				Problem(w, http.StatusForbidden, fmt.Sprintf("a page of %s has sent this, which is another site; open the address itself, "+
-					"or add the name of a proxy in front to admin.hosts", shortly(origin)))
+				Problem(w, http.StatusForbidden, fmt.Sprintf("a page of another site, %s, has sent this request; open the address itself, "+
+					"or add the name of a proxy in front to admin.hosts", quote(origin)))
 				return
 			}
 		}
@@ -60,8 +60,8 @@ func onLoopback(name string) bool {
 	return err == nil && ip.Zone() == "" && ip.Unmap().IsLoopback()
 }
 
-// same reports whether an Origin is the listener's own: what the request is addressed to, or a name that the operator
-// has given it. On loopback another port is another site: any user of the machine may serve it.
+// same reports whether an Origin is the listener's own: the host of the request, or a name that the operator has
+// configured. On loopback another port is another site: any user of the machine may serve it.
 func (o Options) same(origin, host string) bool {
 	u, err := url.Parse(origin)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -82,8 +82,8 @@ func hostname(host string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 }
 
-// shortly is what a client sent, as it is repeated to it.
-func shortly(text string) string {
+// quote quotes what a client sent, cut to a length that fits a message.
+func quote(text string) string {
 	const most = 100
 	if len(text) > most {
 		text = text[:most] + "..."
@@ -96,15 +96,15 @@ var otherTypes = map[string][]string{
 	"/api/v1/explain": {"text/plain", "application/yaml", "application/x-yaml", "application/x-ndjson", "application/octet-stream", ""},
 }
 
-// typed refuses a body that is not said to be JSON, or of what else the route takes. A web page's form can't say so, and
-// its script is asked first whether it may, which nothing here answers.
+// typed refuses a body whose Content-Type is neither JSON nor another type that the route takes. The form of a web page
+// can't send these types, and before its script may, the browser sends OPTIONS, which no route answers.
 func typed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		said := r.Header.Get("Content-Type")
-		t, _, err := mime.ParseMediaType(said)
-		bare := said == "" && (r.Body == nil || r.Body == http.NoBody)
+		header := r.Header.Get("Content-Type")
+		t, _, err := mime.ParseMediaType(header)
+		bare := header == "" && (r.Body == nil || r.Body == http.NoBody)
 		if r.Method == http.MethodGet || r.Method == http.MethodHead || bare || err == nil && t == "application/json" ||
-			slices.Contains(otherTypes[r.URL.Path], t) && (err == nil || said == "") {
+			slices.Contains(otherTypes[r.URL.Path], t) && (err == nil || header == "") {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -113,6 +113,6 @@ func typed(next http.Handler) http.Handler {
 			also = ", or text as text/plain"
 		}
 		Problem(w, http.StatusUnsupportedMediaType, fmt.Sprintf("the body is %s; send JSON with Content-Type: application/json%s",
-			shortly(said), also))
+			quote(header), also))
 	})
 }

@@ -94,10 +94,13 @@ func everythingOptions() admin.Options {
 			}, {Name: "*.azurecr.io", Access: "rules", Endpoints: []admin.Endpoint{}, Credentials: []admin.Credential{}, Limits: []admin.Limit{}}}
 		},
 		Failures: &kept{list: []journal.Failure{{
-			ID: "7f3a9c2e", Reason: diagnose.DNSNotFound, Class: diagnose.ClassNetwork, Summary: "s", Remedy: "r", Evidence: []string{"e"},
-			Image: "docker.io/acme/app:1", Platform: "linux/arm64", Upstream: "docker.io", Host: "h", Stage: "dns", Status: 404,
-			Outcome: journal.Failed, Client: "c", UserAgent: "u", Clients: map[string]int64{"c": 1}, Count: 1, FirstSeen: at, LastSeen: at,
-		}}, next: "1-2f"},
+			Finding: diagnose.Finding{
+				Reason: diagnose.DNSNotFound, Class: diagnose.ClassNetwork, Summary: "s", Remedy: "r", Evidence: []string{"e"},
+				Upstream: "docker.io", Host: "h", Stage: "dns", Status: 404,
+			},
+			ID: "7f3a9c2e", Image: "docker.io/acme/app:1", Platform: "linux/arm64", Outcome: journal.Failed, Client: "c", UserAgent: "u",
+			Clients: map[string]int64{"c": 1}, Count: 1, FirstSeen: at, LastSeen: at,
+		}}},
 		Doctor: func(context.Context, string, string) *doctor.Report {
 			return &doctor.Report{
 				Image: "docker.io/acme/app:1", Platform: "linux/arm64", Upstream: "docker.io", Digest: "sha256:aa", At: "mirror",
@@ -146,7 +149,7 @@ func described(t *testing.T, h http.Handler) (document, []byte) {
 	return doc, []byte(text)
 }
 
-// The document has every route, and no other; each of its parameters is taken, and no other.
+// The document has every route, and no other. Each of its parameters is accepted, and no other.
 func TestOpenAPIRoutes(t *testing.T) {
 	t.Parallel()
 	h := everything()
@@ -196,11 +199,11 @@ func TestOpenAPIRoutes(t *testing.T) {
 			}
 			status, body, _ := get(t, h, strings.ToUpper(method), path+"?nonsense=1", "")
 			if status != 400 {
-				t.Errorf("a parameter that %s has not: %d", path, status)
+				t.Errorf("unknown parameter of %s: %d", path, status)
 			}
-			for _, n := range names { // the sentence lists those that there are
+			for _, n := range names { // the sentence lists the known ones
 				if !strings.Contains(body, n) {
-					t.Errorf("%s does not say that there is %s: %s", path, n, body)
+					t.Errorf("%s does not list the parameter %s: %s", path, n, body)
 				}
 			}
 		}
@@ -212,13 +215,13 @@ func TestOpenAPIRoutes(t *testing.T) {
 	}
 }
 
-// The schemas have the fields of the types, which are required where they are never left out.
+// The schemas have the fields of the types. A field is required where it is never left out.
 func TestOpenAPITypes(t *testing.T) {
 	t.Parallel()
 	doc, _ := described(t, everything())
 	seen := make(map[string]bool)
 	for name, v := range map[string]any{
-		"FailureList": admin.FailureList{}, "Summary": journal.Summary{}, "Explanation": admin.Explanation{},
+		"FailureList": admin.FailureList{}, "Summary": admin.FailureSummary{}, "Explanation": admin.Explanation{},
 		"PullList": admin.PullList{}, "UpstreamList": admin.UpstreamList{}, "Cache": admin.Cache{},
 		"DoctorRequest": admin.DoctorRequest{}, "Report": doctor.Report{}, "Status": admin.Status{}, "Reloaded": admin.Reloaded{},
 		"ResetRequest": admin.ResetRequest{}, "ResetAnswer": admin.ResetAnswer{},
@@ -282,7 +285,7 @@ func compare(t *testing.T, doc document, seen map[string]bool, at string, s sche
 	case typ.Kind() == reflect.Slice:
 		want = "array "
 		if s.Items == nil {
-			t.Errorf("%s: an array of what?", at)
+			t.Errorf("%s: an array without items", at)
 			return
 		}
 		compare(t, doc, seen, at+"[]", *s.Items, typ.Elem())
@@ -334,7 +337,7 @@ func fieldsOf(typ reflect.Type) (fields map[string]reflect.Type, required []stri
 	return fields, required
 }
 
-// Answers are what the document says: with all that there can be, with nothing, and where they are refusals.
+// Answers fit the document: with every field set, with none set, and as errors.
 func TestOpenAPIAnswers(t *testing.T) {
 	t.Parallel()
 	full := everything()

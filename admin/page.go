@@ -4,29 +4,35 @@ import (
 	"cmp"
 	"encoding/base64"
 	"fmt"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 )
 
-// page is the part of a list that a query asks for, by limit and continue.
+const maxPage = 1000 // elements
+
+// page is the part of a list that a query asks for, by limit and continue. All lists of the API have it.
 type page struct {
 	limit int
-	after string // the key of the last element before it; empty: it is the first
+	after string // the key of the last element before the page; empty: it is the first page
 }
 
-// pageOf takes limit and continue out of a query. A mistake is an error that says what is allowed.
-func pageOf(q url.Values) (p page, err error) {
-	p.limit = pageMost
+// pageOf takes limit and continue out of a query; limit is the default. The error says what is allowed.
+func pageOf(q url.Values, limit int) (p page, err error) {
+	p.limit = limit
 	if q.Has("limit") {
-		if p.limit, err = limitOf(q.Get("limit")); err != nil {
-			return p, err
+		n, err := strconv.Atoi(q.Get("limit"))
+		if err != nil || n < 1 || n > maxPage {
+			return p, fmt.Errorf("limit=%s: must be a number from 1 to %d", q.Get("limit"), maxPage)
 		}
+		p.limit = n
 	}
 	if q.Has("continue") {
 		b, err := base64.RawURLEncoding.DecodeString(q.Get("continue"))
 		if err != nil || len(b) == 0 {
-			return p, fmt.Errorf("continue=%s: it is what the answer before has; ask without it", q.Get("continue"))
+			return p, fmt.Errorf("continue=%s: must be the continue of an earlier answer; ask without it", q.Get("continue"))
 		}
 		p.after = string(b)
 	}
@@ -35,28 +41,32 @@ func pageOf(q url.Values) (p page, err error) {
 	return p, nil
 }
 
-// limitOf reads how many elements a page has at most.
-func limitOf(v string) (int, error) {
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 1 || n > pageMost {
-		return 0, fmt.Errorf("limit=%s: it is a number from 1 to %d", v, pageMost)
+// cut sorts a list by its keys, which are unique, and returns the page of it, and the continue of the next page; empty:
+// there is none.
+func cut[T any](p page, list []T, key func(T) string) (part []T, next string) {
+	type element struct {
+		key  string
+		item T
 	}
-	return n, nil
+	var rest []element
+	for _, x := range list {
+		if k := key(x); k > p.after {
+			rest = append(rest, element{k, x})
+		}
+	}
+	slices.SortFunc(rest, func(a, b element) int { return cmp.Compare(a.key, b.key) })
+	if len(rest) > p.limit {
+		rest = rest[:p.limit]
+		next = base64.RawURLEncoding.EncodeToString([]byte(rest[p.limit-1].key))
+	}
+	part = make([]T, len(rest)) // never nil: it is a list in JSON
+	for i, e := range rest {
+		part[i] = e.item
+	}
+	return part, next
 }
 
-// cut sorts a list by its keys, which are unique, and returns the page of it, and what gets the next one; empty: there is none.
-func cut[T any](p page, list []T, key func(T) string) (part []T, next string) {
-	slices.SortFunc(list, func(a, b T) int { return cmp.Compare(key(a), key(b)) })
-	if p.after != "" {
-		i, found := slices.BinarySearchFunc(list, p.after, func(x T, k string) int { return cmp.Compare(key(x), k) })
-		if found {
-			i++
-		}
-		list = list[i:]
-	}
-	if len(list) > p.limit {
-		list = list[:p.limit]
-		next = base64.RawURLEncoding.EncodeToString([]byte(key(list[p.limit-1])))
-	}
-	return list, next
+// latestFirst is a key by which a list is sorted with the latest time in front. rest tells elements of the same time apart.
+func latestFirst(at time.Time, rest string) string {
+	return fmt.Sprintf("%020d %s", math.MaxInt64-at.UnixNano(), rest)
 }

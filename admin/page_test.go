@@ -16,22 +16,25 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Page by page everything comes, once and in order, while the first of it goes.
+// The pages of a list have every element once and in order, also where elements go away meanwhile.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	var pulls []journal.Pull
 	var upstreams []admin.Upstream
+	var failures []journal.Failure
 	for i := range 7 {
 		pulls = append(pulls, journal.Pull{
 			Ref:   oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: fmt.Sprintf("acme/%d", i%4)}, Tag: "v1"},
 			Began: at.Add(-time.Duration(i/2) * time.Second), Client: fmt.Sprint("node-", i%2),
 		})
 		upstreams = append(upstreams, admin.Upstream{Name: fmt.Sprintf("%d.example", i)})
+		failures = append(failures, journal.Failure{ID: fmt.Sprint("aaaaaaa", i), Outcome: journal.Failed, LastSeen: at})
 	}
 	h := admin.New(admin.Options{
 		Pulls:     func(context.Context, bool) ([]journal.Pull, error) { return slices.Clone(pulls), nil },
 		Upstreams: func() []admin.Upstream { return slices.Clone(upstreams) },
+		Failures:  &kept{list: append(failures, journal.Failure{ID: "aaaaaaa0", Outcome: journal.Declined, LastSeen: at})},
 	})
 	all := func(path string, names func(text string) (list []string, next string)) (got []string, pages int) {
 		t.Helper()
@@ -81,8 +84,21 @@ func TestPages(t *testing.T) {
 	if strings.Join(got, "") != "0123456" || pages != 3 {
 		t.Errorf("%s in %d pages", got, pages)
 	}
+	got, pages = all("/api/v1/failures", func(text string) (list []string, next string) { // seen at the same moment
+		var body admin.FailureList
+		if err := json.Unmarshal([]byte(text), &body); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range body.Failures {
+			list = append(list, f.ID[7:]+string(f.Outcome[:1]))
+		}
+		return list, body.Continue
+	})
+	if strings.Join(got, " ") != "0d 0f 1f 2f 3f 4f 5f 6f" || pages != 3 {
+		t.Errorf("%s in %d pages", got, pages)
+	}
 	for _, query := range []string{"limit=0", "limit=1001", "limit=", "limit=x", "continue=", "continue=%00", "continue=a===", "name=x"} {
-		for _, path := range []string{"/api/v1/pulls", "/api/v1/upstreams"} {
+		for _, path := range []string{"/api/v1/pulls", "/api/v1/upstreams", "/api/v1/failures"} {
 			if status, body, _ := get(t, h, "GET", path+"?"+query, ""); status != 400 {
 				t.Errorf("%s?%s: %d %s", path, query, status, body)
 			}

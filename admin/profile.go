@@ -13,12 +13,12 @@ import (
 const (
 	// longestProfile is how long a profile or trace may record. A trace of a busy mirror is megabytes a second.
 	longestProfile = time.Minute
-	// dumpPatience is how long one that is taken at once waits for another such.
+	// dumpPatience is how long a profile without a duration waits for another one.
 	dumpPatience = 10 * time.Second
 )
 
-// profiles has the profiles and traces of the Go runtime. One that records for a time runs at once, and one that is
-// taken at once beside it: each slows all of the process.
+// profiles serves the profiles and traces of the Go runtime: at a time one that records, and one without a duration beside
+// it, since each slows the whole process.
 func profiles(r chi.Router) {
 	recording, dumping := make(chan struct{}, 1), make(chan struct{}, 1)
 	bounded := func(long bool, h http.HandlerFunc) http.HandlerFunc {
@@ -28,18 +28,21 @@ func profiles(r chi.Router) {
 			case seconds != "":
 				n, err := strconv.ParseFloat(seconds, 64)
 				if err != nil || !(n > 0 && n <= longestProfile.Seconds()) {
-					Problem(w, http.StatusBadRequest, fmt.Sprintf("seconds=%s: write a number of seconds, at most %.0f", seconds,
+					Problem(w, http.StatusBadRequest, fmt.Sprintf("seconds=%s: must be a number of seconds, at most %.0f", seconds,
 						longestProfile.Seconds()))
 					return
 				}
 				turns, patience = recording, 0
-			case long: // of a length of its own
+			case long: // it has a duration of its own
 				turns, patience = recording, 0
 			}
 			if !take(r, turns, patience) {
-				w.Header().Set("Retry-After", strconv.Itoa(int(longestProfile.Seconds())))
-				Problem(w, http.StatusServiceUnavailable, "another profile or trace is being recorded; ask again when it has ended, "+
-					"within a minute")
+				refused := &refusal{
+					status:     http.StatusServiceUnavailable,
+					detail:     "another profile or trace is being recorded; ask again when it has ended, within a minute",
+					retryAfter: int(longestProfile.Seconds()),
+				}
+				refused.write(w)
 				return
 			}
 			defer func() { <-turns }()
@@ -53,7 +56,7 @@ func profiles(r chi.Router) {
 	r.Get("/debug/pprof/trace", bounded(true, pprof.Trace))
 }
 
-// take takes a turn, if there is one within a time.
+// take takes a turn, if one is free within patience.
 func take(r *http.Request, turns chan<- struct{}, patience time.Duration) bool {
 	select {
 	case turns <- struct{}{}:

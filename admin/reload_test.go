@@ -33,7 +33,7 @@ func TestReload(t *testing.T) {
 		Problems []string
 	}
 	if e := json.Unmarshal([]byte(body), &p); e != nil || status != 422 || header.Get("Content-Type") != "application/problem+json" ||
-		!slices.Equal(p.Problems, []string{"c.yaml:1:1: a", "c.yaml:2:1: b"}) || !strings.Contains(p.Detail, "the old one stays in use: it has 2 problems") {
+		!slices.Equal(p.Problems, []string{"c.yaml:1:1: a", "c.yaml:2:1: b"}) || !strings.Contains(p.Detail, "the old one stays in use: the new one has 2 problems") {
 		t.Errorf("refused: %d %s", status, body)
 	}
 	err = errors.New("busy")
@@ -47,7 +47,7 @@ func TestUnknownWordsAreRefused(t *testing.T) {
 	t.Parallel()
 	h := admin.New(admin.Options{Failures: &kept{}})
 	for query, says := range map[string]string{
-		"class=autth": "class=autth: there is none; there are auth, client,", "reason=foo": "tag-not-found",
+		"class=autth": "class=autth: must be one of auth, client,", "reason=foo": "tag-not-found",
 	} {
 		for _, path := range []string{"/api/v1/failures?", "/api/v1/failures/summary?"} {
 			if status, body, _ := get(t, h, "GET", path+query, ""); status != 400 || !strings.Contains(body, says) {

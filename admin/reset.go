@@ -1,10 +1,8 @@
 package admin
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"mime"
 	"net/http"
 )
@@ -16,34 +14,26 @@ type ResetRequest struct {
 
 // ResetAnswer is the answer to it.
 type ResetAnswer struct {
-	Upstreams []string `json:"upstreams"` // that were reset, sorted
+	Upstreams []string `json:"upstreams"` // those that were reset, sorted
 }
 
-// maxResetBody bounds the body of a ResetRequest.
-const maxResetBody = 16 << 10
-
-// reset ends what is believed of an upstream. It returns the names of the registries, none for a name that is not known.
-func reset(do func(upstream string) []string, log *slog.Logger) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		// A browser asks a site (by OPTIONS) before a page of another site may send it this type, and we never permit it.
-		if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
-			Problem(w, http.StatusUnsupportedMediaType, "send application/json, as in {\"upstream\":\"docker.io\"}")
-			return
+// resetUpstream forgets what is believed of an upstream.
+func (o Options) resetUpstream(_ http.ResponseWriter, r *http.Request) (any, error) {
+	// A browser asks a site (by OPTIONS) before a page of another site may send it this type, and we never permit it.
+	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
+		return nil, &refusal{
+			status: http.StatusUnsupportedMediaType, detail: "send application/json, as in {\"upstream\":\"docker.io\"}",
 		}
-		var q ResetRequest
-		body := json.NewDecoder(io.LimitReader(r.Body, maxResetBody))
-		body.DisallowUnknownFields()
-		if err := body.Decode(&q); err != nil || q.Upstream == "" {
-			Problem(w, http.StatusBadRequest, "the body must be {\"upstream\":\"NAME\"}")
-			return
-		}
-		names := do(q.Upstream)
-		if len(names) == 0 {
-			Problem(w, http.StatusNotFound, fmt.Sprintf("%q is not an upstream of this mirror, or no client has asked for it yet; "+
-				"mirror upstreams shows those that there are", q.Upstream))
-			return
-		}
-		log.InfoContext(r.Context(), "upstream reset", "upstreams", names, "client", r.RemoteAddr)
-		writeJSON(w, ResetAnswer{Upstreams: names})
 	}
+	var q ResetRequest
+	if err := readJSON(r, &q); err != nil || q.Upstream == "" {
+		return nil, badRequest(errors.New("the body must be {\"upstream\":\"NAME\"}"))
+	}
+	names := o.Reset(q.Upstream)
+	if len(names) == 0 {
+		return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("%q is not an upstream of this mirror, or no client "+
+			"has pulled from it yet; mirror upstreams lists the upstreams", q.Upstream)}
+	}
+	o.Log.InfoContext(r.Context(), "upstream reset", "upstream", names, "client", r.RemoteAddr)
+	return ResetAnswer{Upstreams: names}, nil
 }

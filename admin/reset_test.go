@@ -47,7 +47,7 @@ func TestReset(t *testing.T) {
 			t.Errorf("%s: %d %s", tt.name, w.Code, w.Body)
 		}
 	}
-	if len(asked) != 2 || strings.Count(log.String(), "upstream reset") != 1 || !strings.Contains(log.String(), "upstreams=[docker.io]") {
+	if len(asked) != 2 || strings.Count(log.String(), "upstream reset") != 1 || !strings.Contains(log.String(), "upstream=[docker.io]") {
 		t.Errorf("asked %q, log %s", asked, log.String())
 	}
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/registrymirror/mirror/journal"
 )
 
-// lately is the time for which a status counts failures.
+// lately is the time over which a status counts failures.
 const lately = time.Hour
 
-// About is what a mirror says of its own process.
+// About describes the process of a mirror.
 type About struct {
 	Version   string    `json:"version"`
 	GoVersion string    `json:"goVersion"`
@@ -21,23 +21,23 @@ type About struct {
 	Config    Config    `json:"config"`
 }
 
-// Config is the configuration that is in use. What is unknown is absent.
+// Config is the configuration in use. Unknown values are absent.
 type Config struct {
-	File      string    `json:"file,omitempty"`      // absent: the mirror runs without one
-	TakenAt   time.Time `json:"takenAt"`             // when it was last read and taken
-	LastError string    `json:"lastError,omitempty"` // why the last reload was refused; absent: it was not
-	Restart   []string  `json:"restart,omitempty"`   // settings whose change waits for a restart
+	File      string    `json:"file,omitempty"`      // absent: the mirror runs without a file
+	TakenAt   time.Time `json:"takenAt"`             // when it was last read and put into use
+	LastError string    `json:"lastError,omitempty"` // why the last reload was refused; absent: it was accepted
+	Restart   []string  `json:"restart,omitempty"`   // settings whose change needs a restart
 }
 
-// Status is the body of GET /api/v1/status: whether all is well, and what is not.
+// Status is the body of GET /api/v1/status: what is not well, and counts of the rest.
 type Status struct {
 	About
 	Uptime      string             `json:"uptime"`
 	Ready       bool               `json:"ready"`
-	Upstreams   int                `json:"upstreams"`       // how many there are
+	Upstreams   int                `json:"upstreams"`       // count
 	Endpoints   []StatusEndpoint   `json:"endpoints"`       // those that are degraded or open
 	Credentials []StatusCredential `json:"credentials"`     // those that are neither ok nor unknown
-	Pulls       *int               `json:"pulls,omitempty"` // that go on
+	Pulls       *int               `json:"pulls,omitempty"` // running
 	Cache       *Cache             `json:"cache,omitempty"`
 	Failures    *StatusFailures    `json:"failures,omitempty"`
 }
@@ -54,29 +54,29 @@ type StatusCredential struct {
 	Credential
 }
 
-// StatusFailures counts the failures that were seen lately, each once, however many pulls met it.
+// StatusFailures counts the failures of the last hour, each once, however many pulls met it.
 type StatusFailures struct {
 	Since    time.Time        `json:"since"`
 	Classes  map[string]int64 `json:"classes"`
 	Declined int              `json:"declined"` // images whose pulls were left to the nodes
 }
 
-// status answers with how the mirror is.
-func (o Options) status(w http.ResponseWriter, r *http.Request) {
+// status answers with the state of the mirror.
+func (o Options) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 	s := Status{About: o.About(), Ready: o.Ready == nil || o.Ready() == nil}
 	s.Uptime = time.Since(s.StartedAt).Round(time.Second).String()
 	s.Endpoints, s.Credentials = []StatusEndpoint{}, []StatusCredential{}
 	if o.Upstreams != nil {
-		s.unwell(o.Upstreams())
+		s.addUnwell(o.Upstreams())
 	}
 	if o.Cache != nil {
 		c := o.Cache()
 		s.Cache = &c
 	}
 	if o.Pulls != nil {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(r.Context(), journalPatience)
 		defer cancel()
-		if list, err := o.Pulls(ctx, true); err == nil { // the rest is worth showing without it
+		if list, err := o.Pulls(ctx, true); err == nil { // without it the rest is still worth showing
 			n := len(list)
 			s.Pulls = &n
 		}
@@ -84,11 +84,11 @@ func (o Options) status(w http.ResponseWriter, r *http.Request) {
 	if o.Failures != nil {
 		s.Failures = failuresSince(o.Failures, time.Now().Add(-lately))
 	}
-	writeJSON(w, s)
+	return s, nil
 }
 
-// unwell takes in what of the upstreams is not as it should be.
-func (s *Status) unwell(list []Upstream) {
+// addUnwell adds the endpoints and credentials that are not as they should be.
+func (s *Status) addUnwell(list []Upstream) {
 	s.Upstreams = len(list)
 	slices.SortFunc(list, func(a, b Upstream) int { return cmp.Compare(a.Name, b.Name) })
 	for _, u := range list {
@@ -105,14 +105,10 @@ func (s *Status) unwell(list []Upstream) {
 	}
 }
 
-func failuresSince(record Failures, since time.Time) *StatusFailures {
+func failuresSince(record Record, since time.Time) *StatusFailures {
 	s := &StatusFailures{Since: since.UTC(), Classes: map[string]int64{}}
-	list, _, err := record.Failures(journal.Filter{Since: since, Declined: true})
-	if err != nil {
-		return nil
-	}
 	left := map[string]bool{}
-	for _, f := range list {
+	for _, f := range record.Failures(journal.Filter{Since: since, Declined: true}) {
 		if f.Outcome == journal.Declined {
 			left[f.Image] = true
 		} else {

@@ -6,34 +6,36 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/registrymirror/mirror/internal/glob"
 )
 
 // Member is one credential of a Pool.
 type Member struct {
 	Source
-	// Repositories are globs of the repositories for which it is used: * is one path segment or a part of one, ** any
+	// Repositories are patterns of the repositories for which it is used: * is one path segment or a part of one, ** any
 	// number of segments. Nil: all.
 	Repositories []string
 }
 
-// Pool is a Source that has a credential for some repositories, and another one for others. Of two that fit, the one
-// whose glob says more is used. Where they say the same, All tells of both, and For has the first. Where none fits, it is
+// Pool is a Source that has a credential for some repositories, and another one for others. Of two that fit, the one with the
+// longer pattern, without its wildcards, is used. Of equal ones, All has both, and For the first. Where none fits, it is
 // anonymous.
 type Pool []Member
 
-// Candidate is a source that fits a repository. Rank is how much is said of it: more is better.
+// Candidate is a source that fits a repository. Rank is the length of its pattern without wildcards: more is better.
 type Candidate struct {
 	Source
 	Rank int
 }
 
-// All are the sources that fit a repository, the best first, and those alike as they were given.
+// All are the sources that fit a repository, the best first, and those of equal rank as they were given.
 func (p Pool) All(repository string) []Candidate {
 	var all []Candidate
 	for _, m := range p {
 		most := -1
-		for _, glob := range orAll(m.Repositories) {
-			if weight := literal(glob); weight > most && MatchRepository(glob, repository) {
+		for _, pattern := range orAll(m.Repositories) {
+			if weight := literal(pattern); weight > most && glob.Path(pattern, repository) {
 				most = weight
 			}
 		}
@@ -53,7 +55,7 @@ func All(s Source, repository string) []Candidate {
 	return []Candidate{{Source: For(s, repository)}}
 }
 
-// Credential is that for repositories of which nothing is known.
+// Credential is the credential for a request of no repository.
 func (p Pool) Credential(ctx context.Context) (Credential, error) { return p.For("").Credential(ctx) }
 
 // For is the source of a repository.
@@ -81,62 +83,12 @@ func (p Pool) Run(ctx context.Context) error {
 	return nil
 }
 
-func orAll(globs []string) []string {
-	if len(globs) == 0 {
+func orAll(patterns []string) []string {
+	if len(patterns) == 0 {
 		return []string{"**"}
 	}
-	return globs
+	return patterns
 }
 
-// literal is how much a glob says: its letters that stand for themselves.
-func literal(glob string) int { return len(glob) - strings.Count(glob, "*") }
-
-// MatchRepository reports whether a repository is one of a glob's: * is one path segment or a part of one, ** any number
-// of segments, none too.
-func MatchRepository(glob, repository string) bool {
-	return matchSegments(strings.Split(glob, "/"), strings.Split(repository, "/"))
-}
-
-func matchSegments(glob, name []string) bool {
-	for len(glob) > 0 && glob[0] != "**" {
-		if len(name) == 0 || !matchSegment(glob[0], name[0]) {
-			return false
-		}
-		glob, name = glob[1:], name[1:]
-	}
-	if len(glob) == 0 {
-		return len(name) == 0
-	}
-	for len(glob) > 1 && glob[1] == "**" { // two say no more than one
-		glob = glob[1:]
-	}
-	for i := 0; i <= len(name); i++ {
-		if matchSegments(glob[1:], name[i:]) {
-			return true
-		}
-	}
-	return false
-}
-
-// matchSegment matches a segment against a glob in which * stands for any letters.
-func matchSegment(glob, segment string) bool {
-	first, rest, star := strings.Cut(glob, "*")
-	if !star {
-		return glob == segment
-	}
-	segment, ok := strings.CutPrefix(segment, first)
-	if !ok {
-		return false
-	}
-	for {
-		next, more, star := strings.Cut(rest, "*")
-		if !star {
-			return strings.HasSuffix(segment, next)
-		}
-		i := strings.Index(segment, next)
-		if i < 0 {
-			return false
-		}
-		segment, rest = segment[i+len(next):], more
-	}
-}
+// literal is how much a pattern says: its characters that stand for themselves.
+func literal(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }

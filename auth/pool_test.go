@@ -4,49 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/registrymirror/mirror/auth"
 )
-
-func TestMatchRepository(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		glob, repository string
-		want             bool
-	}{
-		{"**", "", true},
-		{"**", "a/b/c", true},
-		{"*", "a", true},
-		{"*", "a/b", false},
-		{"a", "a", true},
-		{"a", "ab", false},
-		{"a", "b/a", false},
-		{"acme/*", "acme/app", true},
-		{"acme/*", "acme/team/app", false},
-		{"acme/*", "acme", false},
-		{"acme/**", "acme/team/app", true},
-		{"acme/**", "acme", true},
-		{"acme/**", "acmeevil/app", false},
-		{"acme/**/app", "acme/app", true},
-		{"acme/**/app", "acme/x/y/app", true},
-		{"acme/**/app", "acme/x/y/apps", false},
-		{"acme/app-*", "acme/app-1", true},
-		{"acme/app-*-x", "acme/app-1-x", true},
-		{"acme/app-*-x", "acme/app-x", false},
-		{"**/**/a", "a", true},
-		{"*-*-*", "a-b", false},
-	} {
-		if got := auth.MatchRepository(tt.glob, tt.repository); got != tt.want {
-			t.Errorf("%s of %q: %v", tt.glob, tt.repository, got)
-		}
-	}
-	// Many ** take no longer than few.
-	if auth.MatchRepository(strings.Repeat("**/", 50)+"x", strings.Repeat("a/", 100)+"y") {
-		t.Error("it fits")
-	}
-}
 
 func TestPool(t *testing.T) {
 	t.Parallel()

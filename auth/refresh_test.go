@@ -179,7 +179,7 @@ func TestOneFetchForMany(t *testing.T) {
 	})
 }
 
-// Who leaves does not end what others wait for.
+// A caller that leaves does not end the fetch that others wait for.
 func TestWhoLeavesLeavesAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -201,10 +201,10 @@ func TestWhoLeavesLeavesAlone(t *testing.T) {
 		time.Sleep(time.Second)
 		leave(gone)
 		if err := <-first; !errors.Is(err, gone) {
-			t.Errorf("who left: %v", err)
+			t.Errorf("the caller that left: %v", err)
 		}
 		if err := <-second; err != nil {
-			t.Errorf("who stayed: %v", err)
+			t.Errorf("the caller that stayed: %v", err)
 		}
 	})
 }
@@ -238,7 +238,7 @@ func TestOldOneStaysUntilItExpires(t *testing.T) {
 		if got := strings.Join(states, " "); got != "ok expiring expired" {
 			t.Errorf("states %s", got)
 		}
-		// A warning when the first attempt failed, an error before it hurts, one when it does; not one per attempt.
+		// A warning when the first attempt failed, an error before it expires, one when it has; not one per attempt.
 		if n := lines(); n != 3 || !strings.Contains(log.String(), "credential expires soon") {
 			t.Errorf("log:\n%s", &log)
 		}
@@ -257,7 +257,7 @@ func TestOldOneStaysUntilItExpires(t *testing.T) {
 	})
 }
 
-// The line before it hurts comes with time left to act, also where the pauses between attempts are long.
+// The line before it expires comes with time left to act, also where the pauses between attempts are long.
 func TestWarningBeforeItHurts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -284,7 +284,7 @@ func TestWarningBeforeItHurts(t *testing.T) {
 	})
 }
 
-// A cloud that hangs costs the first who asks; others get the error at once, or what there is.
+// A cloud that hangs delays the first caller; others get the error at once, or the old credential.
 func TestSourceThatHangs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -303,7 +303,7 @@ func TestSourceThatHangs(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		if d, err := took(); d != 2*time.Second || err == nil {
-			t.Errorf("who came when another attempt was due waited %s: %v", d, err)
+			t.Errorf("a caller that came when another attempt was due waited %s: %v", d, err)
 		}
 		time.Sleep(10 * time.Second)
 	})
@@ -385,7 +385,7 @@ func TestRenewThatBringsTheSame(t *testing.T) {
 	})
 }
 
-// At most once a second, whoever asks: a service that counts must not be hammered by refusals.
+// At most one fetch a second, for any number of callers: refusals must not hammer a service that counts requests.
 func TestOnceASecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -411,7 +411,7 @@ func TestOnceASecond(t *testing.T) {
 	})
 }
 
-// A source that fails may repeat what it gave before: a script that prints what it does, say.
+// A source that fails may repeat the secret that it gave before, as a script that prints its commands.
 func TestSourceThatRepeatsItsSecret(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -444,7 +444,7 @@ func TestSourceThatRepeatsItsSecret(t *testing.T) {
 	})
 }
 
-// What a helper said is asked for again at half of the configured life, and stays in use where the helper fails.
+// A helper's login is fetched again at half of the configured life, and stays in use where the helper fails.
 func TestLifetimeWithoutAnEnd(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -475,7 +475,7 @@ func TestLifetimeWithoutAnEnd(t *testing.T) {
 	})
 }
 
-// Without Run, one that nobody has used for longer than it is taken for fresh is fetched before it is used.
+// Without Run, a credential that was not used for longer than it counts as fresh is fetched before it is used.
 func TestStaleOneIsFetchedFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -508,7 +508,7 @@ func TestWhatComesExpired(t *testing.T) {
 	})
 }
 
-func TestRunEndsAFetchThatNobodyWaitsFor(t *testing.T) {
+func TestRunEndsAFetchWithoutWaiters(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var log testlog.Log
@@ -564,7 +564,7 @@ func TestRefreshedNeverShowsItsSecret(t *testing.T) {
 	}
 }
 
-// What is only a Source does the plain thing.
+// A type that is only a Source has the plain result.
 func TestPlainSources(t *testing.T) {
 	t.Parallel()
 	s := auth.Static("hub", "bot", auth.NewSecret("x"))

@@ -7,13 +7,13 @@ import (
 	"unique"
 )
 
-// mask is what a secret shows of itself.
+// mask is shown in the place of a secret.
 const mask = "***"
 
-// Secret is a password or token. The zero value is no secret at all. Secrets with equal text are equal by ==.
+// Secret is a password or token. The zero value is empty. Secrets with equal text are equal by ==.
 //
-// The text sits behind a handle, not in a string: printing a structure that has a Secret in an unexported field goes
-// past every method below, and then shows an address.
+// The text is behind a handle, not in a string: printing a structure that has a Secret in an unexported field calls none of
+// the methods below, and then shows an address.
 type Secret struct{ text unique.Handle[string] }
 
 // NewSecret wraps a text. The empty text is the zero Secret.
@@ -24,7 +24,7 @@ func NewSecret(text string) Secret {
 	return Secret{text: unique.Make(text)}
 }
 
-// Reveal gives the text, for the one place that sends it to whom it belongs.
+// Reveal gives the text, for the one place that sends it to its registry or service.
 func (s Secret) Reveal() string {
 	if s.IsZero() {
 		return ""
@@ -32,7 +32,7 @@ func (s Secret) Reveal() string {
 	return s.text.Value()
 }
 
-// IsZero reports whether there is no secret.
+// IsZero reports whether the secret is empty.
 func (s Secret) IsZero() bool { return s == Secret{} }
 
 // String is "***", or empty for the zero Secret; so are all other ways to show it.

@@ -27,7 +27,7 @@ type Env struct {
 	Name     string
 	Username string
 	Variable string
-	Log      *slog.Logger // told when the variable is empty. Nil: discard
+	Log      *slog.Logger // for a variable that is empty; nil: discard
 }
 
 // Credential reads the variable.
@@ -49,11 +49,11 @@ func (e Env) Status() Status {
 	return s
 }
 
-// Run tells the log of a variable that is empty, before a pull needs it.
+// Run logs a variable that is empty, before a pull needs it.
 func (e Env) Run(ctx context.Context) error {
 	if _, err := e.Credential(ctx); err != nil {
 		orDiscard(e.Log).Warn("the variable with the password of a credential is empty: only public images are pulled without it",
-			"credential", e.Name, "variable", e.Variable, "err", err)
+			"credential", e.Name, "name", e.Variable, "error", err)
 	}
 	return nil
 }
@@ -65,20 +65,20 @@ type File struct {
 	Name     string
 	Username string
 	Path     string       // absolute, since it stands in messages
-	Log      *slog.Logger // told when the file can't be read, and when it can again. Nil: discard
+	Log      *slog.Logger // for a file that can't be read, and can be again; nil: discard
 
-	mu    sync.Mutex // guards what follows; held while the file is read
-	seen  os.FileInfo
-	read  time.Time // when the password in use was read; zero: never
+	mu    sync.Mutex  // guards what follows; held while the file is read
+	seen  os.FileInfo // the file when it was read; nil: it has to be read
+	read  time.Time   // when the password in use was read; zero: never
 	text  Secret
 	err   error     // of the last look
-	errAt time.Time // when err came first, or became another one
-	since time.Time // when the state became what it is; zero: no look yet
+	errAt time.Time // when err first occurred, or became another one
+	since time.Time // when the present state began; zero: the file was not looked at yet
 }
 
-// settled is how long a file must have been left alone before its times tell whether it has changed: a second write
-// within one tick of the file system's clock does not show.
-const settled = 2 * time.Second
+// clockTick is how long after a write another write may not change the file's time: a file that is younger than that is read
+// again.
+const clockTick = 2 * time.Second
 
 // pollEvery is how often Run looks at the file.
 const pollEvery = 10 * time.Second
@@ -94,8 +94,8 @@ func (f *File) Credential(context.Context) (Credential, error) {
 	return Credential{Name: f.Name, Username: f.Username, Password: f.text}, nil
 }
 
-// Status looks at the file and says how that went. So a file that is missing is never called ok, even before the
-// credential is first used.
+// Status looks at the file and says how that went. So a file that is missing is never ok, even before the credential is first
+// used.
 func (f *File) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,7 +107,7 @@ func (f *File) Status() Status {
 	return s
 }
 
-// Run looks at the file until the context ends, so that the log tells of a missing one before a pull needs it.
+// Run looks at the file every 10 s until the context ends, so that a missing one is logged before a pull needs it.
 func (f *File) Run(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -131,7 +131,7 @@ func (f *File) refresh() {
 		return
 	}
 	if f.err == nil && f.seen != nil && os.SameFile(f.seen, now) && f.seen.Size() == now.Size() &&
-		f.seen.ModTime().Equal(now.ModTime()) && f.read.Sub(now.ModTime()).Abs() > settled {
+		f.seen.ModTime().Equal(now.ModTime()) && f.read.Sub(now.ModTime()).Abs() > clockTick {
 		return
 	}
 	text, err := f.load()
@@ -174,20 +174,20 @@ func (f *File) load() (Secret, error) {
 // fail notes that the file can't be read. The lock is held.
 func (f *File) fail(err error) {
 	f.seen = nil
-	told := &FileError{Credential: f.Name, Path: f.Path, Kept: !f.text.IsZero(), Err: err}
-	if f.err != nil && f.err.Error() == told.Error() {
+	news := &FileError{Credential: f.Name, Path: f.Path, Kept: !f.text.IsZero(), Err: err}
+	if f.err != nil && f.err.Error() == news.Error() {
 		return
 	}
 	now := time.Now()
 	if f.err == nil {
 		f.since = now
 	}
-	f.err, f.errAt = told, now
-	what := "the password file of a credential can't be read: only public images are pulled until it can"
-	if told.Kept {
-		what = "the password file of a credential can't be read: the password that was read before stays in use"
+	f.err, f.errAt = news, now
+	event := "the password file of a credential can't be read: only public images are pulled until it can"
+	if news.Kept {
+		event = "the password file of a credential can't be read: the password that was read before stays in use"
 	}
-	orDiscard(f.Log).Warn(what, "credential", f.Name, "path", f.Path, "err", told)
+	orDiscard(f.Log).Warn(event, "credential", f.Name, "path", f.Path, "error", news)
 }
 
 func orDiscard(log *slog.Logger) *slog.Logger {
@@ -205,7 +205,7 @@ type FileError struct {
 	Err        error
 }
 
-// Error is one line: whose file, what is wrong with it, what to do.
+// Error is one line: the credential, the file, the mistake, and what to do.
 func (e *FileError) Error() string {
 	text := fmt.Sprintf("credential %s: its password file %s ", e.Credential, e.Path)
 	switch {

@@ -178,7 +178,7 @@ func TestTheLogTellsOfAMissingPasswordOnce(t *testing.T) {
 		_ = auth.Env{Name: "ci", Variable: "MIRROR_TEST_NO_SUCH", Log: log}.Run(t.Context())
 		got := b.String()
 		if strings.Count(got, "level=WARN") != 2 || strings.Count(got, "level=INFO") != 1 ||
-			!strings.Contains(got, "only public images are pulled until it can") || !strings.Contains(got, "variable=MIRROR_TEST_NO_SUCH") {
+			!strings.Contains(got, "only public images are pulled until it can") || !strings.Contains(got, "name=MIRROR_TEST_NO_SUCH") {
 			t.Errorf("log:\n%s", got)
 		}
 	})

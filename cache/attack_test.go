@@ -47,7 +47,7 @@ func TestClaimedSizeEvictsNothing(t *testing.T) {
 			return b.up.source("sha256:" + oci.Digest(fmt.Sprintf("%064d", 7)))
 		}, read},
 		"the client leaves before the first byte": {func(*bench, oci.Digest) cache.Source {
-			return cache.Source{Key: "key", Live: true, Fetch: func(ctx context.Context, _ flight.Want) (flight.Body, error) {
+			return cache.Source{Key: "key", Fetch: func(ctx context.Context, _ flight.Want) (flight.Body, error) {
 				<-ctx.Done()
 				return nil, context.Cause(ctx)
 			}}
@@ -108,7 +108,7 @@ func TestConfirmedSizeEvictsWhatArrives(t *testing.T) {
 		for i := range 3 {
 			d, _ := b.up.add(uint64(i+1), 39_000_000)
 			wg.Go(func() {
-				o, _, err := b.Open(t.Context(), d, 39_000_000, cache.Source{Key: "key", Live: true, Fetch: b.up.stall(d, 5)})
+				o, _, err := b.Open(t.Context(), d, 39_000_000, cache.Source{Key: "key", Fetch: b.up.stall(d, 5)})
 				if err != nil {
 					t.Errorf("open: %v", err)
 					return

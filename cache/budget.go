@@ -1,253 +1,349 @@
 package cache
 
 import (
-	"context"
+	"io"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
 
-// A download reserves what has arrived and as much again, at least firstStep and at most aheadMost bytes more: a size that
-// a manifest or a registry claims evicts nothing by itself.
+// The marks of a budget. Above the high mark the cache evicts, down to the low one.
 const (
-	firstStep = 1 << 20
-	aheadMost = 64 << 20
+	highMark = 10 // below the size by this part of it: 90 %
+	lowMark  = 5  // 80 %
+	// protectedThirds is how much of the budget content may have that was used again, in thirds.
+	protectedThirds = 2
+	// heldPart is the part of the budget that evicted content may have while it is open: an eighth.
+	heldPart = 8
 )
 
-// What a download is going to need is claimed from others that would begin, without evicting for it: up to claimLeast bytes
-// at its first byte, and claimFactor times what has arrived from then on. So two downloads that don't fit beside each other
-// find out early, and a registry that announces terabytes and sends nothing keeps no other download from
-// the cache.
-const (
-	claimLeast  = 64 << 20
-	claimFactor = 16
-)
+// fullFor is how long nothing is looked for after there was nothing more to evict.
+const fullFor = time.Second
 
-// room finds out whether a blob of size bytes could be stored beside what must stay, and evicts nothing.
-func (c *Cache) room(ctx context.Context, size int64) error {
-	if c.broken.Load() {
-		return &DiskError{c.health.now()}
-	}
-	select {
-	case <-c.loadedC:
-	default:
-		late := time.NewTimer(patience)
-		defer late.Stop()
-		select {
-		case <-c.loadedC:
-		case <-late.C:
-			return errLoading
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return c.fits(max(0, size))
-}
+// budget is the account of a cache's bytes: what is stored, in which order it is evicted, what downloads hold and what is
+// open. It has no lock and no clock, and touches no disk: Cache.mu guards it.
+type budget struct {
+	size   int64                            // bytes, for stored and reserved
+	kept   func(oci.Digest, time.Time) bool // reports whether content is kept from eviction
+	loaded bool                             // what is stored is known; until then nothing is evicted
 
-// fits reports whether n bytes more could be had beside what downloads claim, if what may be evicted were. The error is a
-// *NoRoomError.
-func (c *Cache) fits(n int64) error {
-	if n > c.o.Size {
-		return &NoRoomError{Need: n, Why: TooLarge, Size: c.o.Size}
-	}
-	disk, now := c.belowFloor(), time.Now()
-	c.mu.Lock()
-	missing := lack{
-		bytes: max(disk.bytes+n+c.pending+c.claimed-c.reserved, c.stored+c.claimed+n-c.o.Size),
-		files: disk.files,
-	}
-	fits := !guard.Reservation || missing.none() || c.evictable(missing, now)
-	c.mu.Unlock()
-	if fits {
-		return nil
-	}
-	return c.noRoom(n)
-}
+	entries map[oci.Digest]*entry
+	lru     segments
+	stored  int64 // bytes of all entries
 
-// claim takes what a download that has written so many bytes may still need from others that would begin.
-func (c *Cache) claim(s *spool, written int64) error {
-	want := max(claimLeast, written)
-	if written < s.size/claimFactor {
-		want = max(want, written*claimFactor)
-	} else {
-		want = s.size
-	}
-	want = min(want, s.size)
-	c.mu.Lock()
-	more := want - s.claimed
-	c.mu.Unlock()
-	if more <= 0 {
-		return nil
-	}
-	if err := c.fits(more); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !s.ended {
-		c.claimed += more
-		s.claimed += more
-	}
-	return nil
-}
+	// reserved is what downloads hold and may write; pending the part of it that the disk does not know of yet; claimed is
+	// reserved and what they are going to need; parked is the part of reserved that may be dropped.
+	reserved, pending, claimed, parked int64
 
-// reserve takes n bytes of the budget for a spool, evicting what it must. placed follows when the disk has given them.
-func (c *Cache) reserve(s *spool, n int64) error {
-	if n > c.o.Size {
-		return &NoRoomError{Need: n, Why: TooLarge, Size: c.o.Size}
-	}
-	if c.take(s, n).none() {
-		return nil
-	}
-	c.evicting.Lock()
-	defer c.evicting.Unlock()
-	var late <-chan time.Time
-	waited := false
-	for {
-		missing := c.take(s, n)
-		if missing.none() {
-			return nil
-		}
-		if c.evict(missing, closed) {
-			continue
-		}
-		if late == nil && c.parked() > 0 {
-			c.flights.DropParked()
-			late = time.After(time.Second)
-		}
-		if late != nil && !waited {
-			// What a dropped download held is given back when its last goroutine has left.
-			select {
-			case <-c.freed:
-			case <-late:
-				waited = true
-			}
-			continue
-		}
-		if !c.evict(missing, openLong) {
-			return c.noRoom(n)
-		}
-		c.cutHeld()
+	held      map[*entry]time.Time // evicted while open, and when
+	heldBytes int64                // of these
+
+	full struct { // what could not be had by eviction, and how long that is believed
+		lack  shortfall
+		until time.Time
 	}
 }
 
-// lack is what is missing.
-type lack struct{ bytes, files int64 }
-
-func (l lack) none() bool { return l.bytes <= 0 && l.files <= 0 }
-
-// take reserves n bytes where there is room in the budget and on the disk; else it returns what is missing.
-func (c *Cache) take(s *spool, n int64) lack {
-	missing := c.belowFloor()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	missing.bytes = max(missing.bytes+n+c.pending, c.stored+c.reserved+n-c.o.Size)
-	if !guard.Reservation {
-		return lack{}
-	}
-	if !missing.none() {
-		return missing
-	}
-	c.pending += n
-	if s.ended {
-		return lack{}
-	}
-	c.reserved += n
-	s.reserved += n
-	if more := s.reserved - s.claimed; more > 0 {
-		c.claimed += more
-		s.claimed += more
-	}
-	if c.tooMuch() {
-		c.poke()
-	}
-	return lack{}
+func newBudget(size int64, kept func(oci.Digest, time.Time) bool) *budget {
+	b := &budget{size: size, kept: kept, entries: make(map[oci.Digest]*entry), held: make(map[*entry]time.Time)}
+	b.lru.init(size / 3 * protectedThirds)
+	return b
 }
 
-// tooMuch reports whether the high mark is passed. The lock is held.
-func (c *Cache) tooMuch() bool { return c.stored+c.reserved > c.o.Size-c.o.Size/10 }
+// shortfall is how much is missing. Negative: there is that much more.
+type shortfall struct{ bytes, files int64 }
 
-// placed says that the disk knows of n reserved bytes.
-func (c *Cache) placed(n int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pending -= n
+func (s shortfall) none() bool { return s.bytes <= 0 && s.files <= 0 }
+
+// reservation is what one download has of a budget.
+type reservation struct {
+	reserved int64 // bytes
+	claimed  int64 // bytes, the reserved ones included
+	ended    bool
+	parked   bool // no flight writes to it, and it may be dropped for its room
 }
 
-// noticeFreed wakes a download that waits for room.
-func (c *Cache) noticeFreed() {
-	select {
-	case c.freed <- struct{}{}:
-	default:
+// aboveHigh reports whether the high mark is passed.
+func (b *budget) aboveHigh() bool { return b.stored+b.reserved > b.size-b.size/highMark }
+
+// excess is how many bytes are to be evicted: down to the low mark once the high one is passed.
+func (b *budget) excess() int64 {
+	if !b.aboveHigh() {
+		return 0
 	}
+	return b.stored + b.reserved - (b.size - b.size/lowMark)
 }
 
-// floors are what MinFree is on a disk: bytes, and files where their number is limited.
-func (m MinFree) floors(s Space) (bytes, files int64) {
-	if m.Percent > 0 {
-		return int64(float64(s.Total) / 100 * m.Percent), int64(float64(s.AllInodes) / 100 * m.Percent)
-	}
-	return m.Bytes, 0
-}
-
-// belowFloor is what the disk lacks to have MinFree free; negative bytes: it has that much more.
-func (c *Cache) belowFloor() lack {
-	if c.o.Free == nil {
-		return lack{bytes: -1 << 62}
-	}
-	s, err := c.o.Free()
-	if err != nil || s.Total == 0 {
-		return lack{bytes: -1 << 62} // the disk will say itself
-	}
-	c.health.saw(s)
-	bytes, files := c.o.MinFree.floors(s)
-	if s.AllInodes == 0 || c.o.MinFree.Percent <= 0 {
-		files = s.FreeInodes // no total: no floor
-	}
-	return lack{bytes: bytes - s.Free, files: files - s.FreeInodes}
-}
-
-// add takes content in, or notes that it came anew. The lock and the digest's stripe are held.
-func (c *Cache) add(d oci.Digest, size int64, known bool) *entry {
-	e := c.entries[d]
+// add adds content, or updates its size. verified says that it was verified when it came.
+func (b *budget) add(d oci.Digest, size int64, verified bool) *entry {
+	e := b.entries[d]
 	if e == nil {
 		e = &entry{digest: d}
-		c.entries[d] = e
+		b.entries[d] = e
 	}
 	l := e.list
 	e.unlink() // its list counts bytes
-	c.stored += size - e.size
-	e.size, e.known = size, known
+	b.stored += size - e.size
+	e.size, e.verified = size, verified
 	if l != nil {
 		l.pushFront(e)
-	}
-	delete(c.gone, d)
-	c.touch(e)
-	if c.tooMuch() {
-		c.poke()
 	}
 	return e
 }
 
-// forget takes an entry out. The lock and the digest's stripe are held.
-func (c *Cache) forget(d oci.Digest) {
-	e := c.entries[d]
-	if e == nil {
-		return
-	}
-	e.unlink()
-	delete(c.entries, d)
-	c.stored -= e.size
-	delete(c.dirty, d)
-	c.gone[d] = struct{}{}
-	c.lingers(e)
+// addOldest adds content as the next to be evicted on probation.
+func (b *budget) addOldest(e *entry) {
+	b.entries[e.digest] = e
+	b.stored += e.size
+	b.lru.probation.pushBack(e)
 }
 
-// poke has Run look whether there is too much.
-func (c *Cache) poke() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
+// remove takes content out. It reports whether it was there.
+func (b *budget) remove(d oci.Digest, now time.Time) bool {
+	e := b.entries[d]
+	if e == nil {
+		return false
 	}
+	e.unlink()
+	delete(b.entries, d)
+	b.stored -= e.size
+	if e.oldest != nil && !e.lingering {
+		e.lingering = true
+		b.held[e] = now
+		b.heldBytes += e.size
+	}
+	return true
+}
+
+// fits reports whether n bytes more could be had beside what downloads claim, if all that may go were evicted. disk is what
+// the disk lacks.
+func (b *budget) fits(n int64, disk shortfall, now time.Time) bool {
+	missing := shortfall{
+		bytes: max(disk.bytes+n+b.pending+b.claimed-b.reserved, b.stored+b.claimed+n-b.size),
+		files: disk.files,
+	}
+	return !guard.Reservation || missing.none() || b.evictable(missing, now)
+}
+
+// reserve reserves n bytes where there is room in the budget and on the disk; else it returns what is missing. The bytes are
+// pending until placed.
+func (b *budget) reserve(r *reservation, n int64, disk shortfall) shortfall {
+	if !guard.Reservation {
+		return shortfall{}
+	}
+	missing := shortfall{bytes: max(disk.bytes+n+b.pending, b.stored+b.reserved+n-b.size), files: disk.files}
+	if !missing.none() {
+		return missing
+	}
+	b.pending += n
+	if r.ended {
+		return shortfall{}
+	}
+	b.reserved += n
+	r.reserved += n
+	if more := r.reserved - r.claimed; more > 0 {
+		b.claim(r, more)
+	}
+	return shortfall{}
+}
+
+// placed says that the disk knows of n reserved bytes.
+func (b *budget) placed(n int64) { b.pending -= n }
+
+// claim claims n bytes more.
+func (b *budget) claim(r *reservation, n int64) {
+	if !r.ended {
+		b.claimed += n
+		r.claimed += n
+	}
+}
+
+// park gives back what is reserved beyond the written bytes, and has the rest be dropped where room is needed.
+func (b *budget) park(r *reservation, written int64) {
+	if r.ended || r.parked {
+		return
+	}
+	kept := min(r.reserved, written)
+	b.reserved -= r.reserved - kept
+	b.claimed -= r.claimed - kept
+	r.reserved, r.claimed, r.parked = kept, kept, true
+	b.parked += kept
+}
+
+// unpark is for a download that is written to again.
+func (b *budget) unpark(r *reservation) {
+	if r.parked {
+		r.parked = false
+		b.parked -= r.reserved
+	}
+}
+
+// end gives back all of a reservation.
+func (b *budget) end(r *reservation) {
+	b.unpark(r)
+	b.reserved -= r.reserved
+	b.claimed -= r.claimed
+	r.reserved, r.claimed, r.ended = 0, 0, true
+}
+
+// resume reserves n bytes that the disk has already, if there is room without eviction.
+func (b *budget) resume(r *reservation, n int64) bool {
+	if n > b.size-b.stored-b.claimed {
+		return false
+	}
+	b.reserved += n
+	b.claimed += n
+	r.reserved, r.claimed = n, n
+	return true
+}
+
+// allowed says which content may be evicted.
+type allowed func(b *budget, e *entry, now time.Time) bool
+
+// pick chooses content to evict until nothing is missing, and takes it off its lists.
+func (b *budget) pick(missing shortfall, may allowed, now time.Time) (victims []*entry) {
+	if !b.loaded { // what was used last is not known yet
+		return nil
+	}
+	for e := range b.lru.victims {
+		if missing.none() {
+			break
+		}
+		if !may(b, e, now) || b.kept(e.digest, now) {
+			continue
+		}
+		e.unlink()
+		e.going = true
+		missing.bytes -= e.size
+		missing.files--
+		victims = append(victims, e)
+		if e.oldest != nil { // one at a time: whether another one may be held so depends on it
+			break
+		}
+	}
+	return victims
+}
+
+// spare puts victims back that were not evicted, as the next ones.
+func (b *budget) spare(victims []*entry) {
+	for _, e := range victims {
+		if e.going && b.entries[e.digest] == e {
+			e.going = false
+			b.lru.probation.pushBack(e)
+		}
+	}
+}
+
+// evictable reports whether what is missing could be had by eviction.
+func (b *budget) evictable(missing shortfall, now time.Time) bool {
+	if now.Before(b.full.until) && missing.bytes >= b.full.lack.bytes && missing.files >= b.full.lack.files {
+		return false
+	}
+	least := missing
+	missing.bytes -= b.parked
+	if b.loaded {
+		for e := range b.lru.victims {
+			if missing.none() {
+				break
+			}
+			if orOpenLong(b, e, now) && !b.kept(e.digest, now) {
+				missing.bytes -= e.size
+				missing.files--
+			}
+		}
+	}
+	if missing.none() {
+		return true
+	}
+	// To look through all of it takes time with much content, and every miss asks.
+	b.full.lack, b.full.until = least, now.Add(fullFor)
+	return false
+}
+
+// Content that is open can be evicted, too: its readers keep the file, and the disk its bytes, until they close it. The
+// budget does not count those bytes any more, so they are bounded:
+//
+//	stored, open < openFor ── stays: a reader is likely to be at it
+//	stored, open for longer ── goes when nothing else can, while all that is held is at most heldPart of the budget
+//	held for heldFor, or beyond that part ── its files are closed, and its readers go on from their own sources
+const (
+	openFor = time.Minute
+	heldFor = time.Minute
+)
+
+// hold is one open file of an entry, or the open files of the spool that it came by.
+type hold struct {
+	e          *entry
+	o          io.Closer // closing it ends the hold, sooner or later
+	since      time.Time
+	prev, next *hold // the entry's, the oldest first
+}
+
+// hold adds an open file to an entry.
+func (b *budget) hold(e *entry, h *hold, now time.Time) {
+	h.e, h.since, h.prev = e, now, e.newest
+	if h.prev != nil {
+		h.prev.next = h
+	} else {
+		e.oldest = h
+	}
+	e.newest = h
+}
+
+// release ends a hold, if it is one. It reports whether bytes that were held became free.
+func (b *budget) release(h *hold) bool {
+	e := h.e
+	if e == nil {
+		return false
+	}
+	if h.prev != nil {
+		h.prev.next = h.next
+	} else {
+		e.oldest = h.next
+	}
+	if h.next != nil {
+		h.next.prev = h.prev
+	} else {
+		e.newest = h.prev
+	}
+	if e.oldest != nil || !e.lingering {
+		return false
+	}
+	delete(b.held, e)
+	b.heldBytes -= e.size
+	return true
+}
+
+// onlyClosed allows content that is not open.
+func onlyClosed(_ *budget, e *entry, _ time.Time) bool { return e.oldest == nil }
+
+// orOpenLong allows content that has been open for a while as well.
+func orOpenLong(b *budget, e *entry, now time.Time) bool {
+	return e.oldest == nil || guard.Held && now.Sub(e.oldest.since) >= openFor && b.mayHold(e, now)
+}
+
+// mayHold reports whether an entry's bytes may stay on the disk uncounted, or those of others are about to be freed.
+func (b *budget) mayHold(e *entry, now time.Time) bool {
+	if b.heldBytes == 0 || b.heldBytes+e.size <= b.size/heldPart {
+		return true
+	}
+	for _, since := range b.held {
+		if now.Sub(since) >= heldFor {
+			return true
+		}
+	}
+	return false
+}
+
+// heldFiles returns the files of content that was evicted long ago; with all, of any that was evicted.
+func (b *budget) heldFiles(all bool, now time.Time) (list []io.Closer) {
+	for e, since := range b.held {
+		if all || now.Sub(since) >= heldFor {
+			for h := e.oldest; h != nil; h = h.next {
+				list = append(list, h.o)
+			}
+		}
+	}
+	return list
 }

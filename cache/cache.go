@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"io/fs"
 	"iter"
 	"time"
 
@@ -12,9 +13,9 @@ import (
 // ErrNotFound says that content is not in the store.
 var ErrNotFound = errors.New("not in the cache")
 
-// ErrReset says that an index was found damaged while it was written to, and was started anew, empty. Whoever gets it
-// records everything again.
-var ErrReset = errors.New("the index was damaged and has been started anew")
+// ErrReset says that an index was found damaged while it was written to, and that only the last batch is recorded. The
+// caller records everything again.
+var ErrReset = errors.New("the index was damaged and is started again")
 
 type (
 	// Object is what readers read, stored or arriving.
@@ -25,14 +26,20 @@ type (
 	Source = flight.Source
 )
 
-// CloseNotifier is implemented by objects that say when they are closed, so that the cache knows what is in use without
-// wrapping them.
+// CloseNotifier is implemented by objects that report their Close, so that the cache knows what is in use without wrapping
+// them.
 type CloseNotifier interface {
 	// OnClose has f called once, by the first Close. At most one f; before the object is handed on.
 	OnClose(f func())
 }
 
-// Space is what a file system has, for whoever may write to it. A total of zero: not known.
+// Stater is implemented by objects that are files, so that the cache can tell one from another of the same digest.
+type Stater interface {
+	// Stat is that of os.File.
+	Stat() (fs.FileInfo, error)
+}
+
+// Space is the space of a file system, for the user that the mirror runs as. A total of zero: not known.
 type Space struct {
 	Free, Total           int64 // bytes
 	FreeInodes, AllInodes int64 // files that can still be made, and that there can be
@@ -46,12 +53,12 @@ type Entry struct {
 
 // Store keeps content by digest. It is local. All methods are safe for concurrent use.
 type Store interface {
-	// Open returns the content, or ErrNotFound. The size of what it returns is that of the file at this moment.
+	// Open returns the content, or ErrNotFound. Its size is that of the file at this moment.
 	Open(d oci.Digest) (Object, error)
 	// Create makes a spool for a blob of size bytes, -1 where the size is not known. Content is not visible until
 	// Commit.
 	Create(size int64) (Spool, error)
-	// Remove takes the content away. Open objects stay readable. Removing what is not there is not an error.
+	// Remove removes the content. Open objects stay readable. To remove content that is not there is not an error.
 	Remove(d oci.Digest) error
 	// All yields every piece of content, in no order.
 	All() iter.Seq2[Entry, error]
@@ -59,18 +66,18 @@ type Store interface {
 
 // Resumer is implemented by stores whose spools can outlive the process: those that are a flight.Keeper.
 type Resumer interface {
-	// Resume returns what the process before has left unfinished, each once. The caller discards the spools that it does
-	// not go on with.
+	// Resume returns the unfinished downloads of the process before, each once. The caller discards the spools that it does
+	// not continue.
 	Resume() []Unfinished
 }
 
-// Checker is implemented by stores that can tell that they don't work without being written to.
+// Checker is implemented by stores that know without a write that they don't work.
 type Checker interface {
-	// Check returns why nothing can be stored, nil where it can, as far as that shows.
+	// Check returns why nothing can be stored, nil where that is not known to be so.
 	Check() error
 }
 
-// Unfinished is a download that the process before has left.
+// Unfinished is a download that the process before did not finish.
 type Unfinished struct {
 	flight.Rest
 	Spool Spool
@@ -83,16 +90,16 @@ type Access struct {
 	Used   time.Time
 }
 
-// Index remembers recency over a restart. It is disposable: without it the cache serves the same bytes and only
-// evicts less wisely. Safe for concurrent use.
+// Index remembers recency over a restart. It is disposable: without it the cache serves the same bytes, and its eviction is
+// less exact. Safe for concurrent use.
 type Index interface {
-	// Write records accesses, and removals of digests, in one batch.
+	// Load returns what is recorded.
+	Load() (map[oci.Digest]Access, error)
+	// Write records removals, and accesses, in this order. ErrReset in its error says that earlier records are lost.
 	Write(used []Access, removed []oci.Digest) error
-	// All yields what is recorded, in no order.
-	All() iter.Seq2[Access, error]
 }
 
-// Outcome says how an Open was answered.
+// Outcome is how an Open was answered.
 type Outcome string
 
 // The outcomes of Cache.Open.

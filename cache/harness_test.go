@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // upstream is what the network would be: it serves blobs and counts.
 type upstream struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	blobs   map[oci.Digest][]byte
 	fetches map[oci.Digest]int
 	sent    int64
@@ -51,7 +51,7 @@ func (u *upstream) count(d oci.Digest) int {
 }
 
 func (u *upstream) source(d oci.Digest) cache.Source {
-	return cache.Source{Key: "key", Live: true, Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
+	return cache.Source{Key: "key", Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 		u.mu.Lock()
 		b, ok := u.blobs[d]
 		u.fetches[d]++

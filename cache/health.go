@@ -8,11 +8,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// DiskState says how the disk of the store is.
+// minDiskFree is how many bytes a disk must have free for any content to fit.
+const minDiskFree = 64 << 10
+
+// DiskState is the state of the store's disk.
 type DiskState string
 
 // The states of a disk. In each but DiskOK new content is served and not cached.
@@ -24,7 +28,7 @@ const (
 	DiskFailing  DiskState = "failing"   // any other error
 )
 
-// Disk is the state of the store's disk, with the numbers of the last look.
+// Disk is the state of the store's disk, with the space at the last look.
 type Disk struct {
 	State DiskState
 	Since time.Time // of the state
@@ -33,13 +37,13 @@ type Disk struct {
 	// Floor and FloorInodes are what MinFree wants to be free, in bytes and files. 0: nothing.
 	Floor, FloorInodes int64
 	MinFree            MinFree
-	Err                error // what a call said; nil where only Space tells
+	Err                error // of a call; nil where only Space shows the state
 }
 
-// exhausted reports whether so little is free that no content fits, whatever MinFree wants.
-func (d Disk) exhausted() bool { return d.Space.Total > 0 && d.Space.Free < 64<<10 }
+// exhausted reports whether so little is free that no content fits, whatever MinFree is.
+func (d Disk) exhausted() bool { return d.Space.Total > 0 && d.Space.Free < minDiskFree }
 
-// String says how the disk is, and what to do about it.
+// String describes the state of the disk, and what to do about it.
 func (d Disk) String() string {
 	disk, dir := "the cache's disk", "the cache's folder"
 	if d.Dir != "" {
@@ -86,7 +90,7 @@ func (d Disk) wants(here string) string {
 	return "cache.minFree wants " + here
 }
 
-// plain is an error without the names of calls and files around the one of the system.
+// plain returns the system's error, without the names of calls and files around it.
 func plain(err error) error {
 	if n, ok := errors.AsType[syscall.Errno](err); ok {
 		return n
@@ -113,7 +117,7 @@ func amount(n int64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") + " " + "KMGTP"[unit:unit+1] + "iB"
 }
 
-// DiskError says that the disk is not tried: it failed, and does not work again.
+// DiskError says that the disk is not used: it failed, and does not work again yet.
 type DiskError struct{ Disk Disk }
 
 func (e *DiskError) Error() string { return e.Disk.String() }
@@ -138,7 +142,7 @@ type NoRoomError struct {
 	Why  Shortage
 	Size int64 // of the budget, in bytes
 	Disk Disk
-	Err  error // of the disk; nil: none was asked
+	Err  error // of the disk; nil: it was not asked
 }
 
 func (e *NoRoomError) Error() string {
@@ -159,14 +163,16 @@ func (e *NoRoomError) Error() string {
 func (e *NoRoomError) Is(target error) bool { return target == ErrNoRoom }
 func (e *NoRoomError) Unwrap() error        { return e.Err }
 
-// health is what is known of the disk.
+// health is the state of the disk, as calls and looks at it show.
 type health struct {
+	store   Store
 	dir     string
 	minFree MinFree
-	free    func() (Space, error)
+	free    func() (Space, error) // nil: not known
 	log     *slog.Logger
+	broken  atomic.Bool // a call failed, and no look has found the disk working since
 
-	mu    sync.Mutex // guards what follows; a leaf
+	mu    sync.Mutex // guards the fields below; a leaf
 	state DiskState
 	since time.Time
 	space Space
@@ -174,24 +180,45 @@ type health struct {
 }
 
 func newHealth(o Options) *health {
-	return &health{dir: o.Dir, minFree: o.MinFree, free: o.Free, log: o.Log, state: DiskOK, since: time.Now()}
+	return &health{
+		store: o.Store, dir: o.Dir, minFree: o.MinFree, free: o.Free, log: o.Log, state: DiskOK, since: time.Now(),
+	}
 }
 
-// saw takes in what the disk has.
-func (h *health) saw(s Space) {
+// refresh asks the disk for its space.
+func (h *health) refresh() (s Space, ok bool) {
+	if h.free == nil {
+		return s, false
+	}
+	s, err := h.free()
+	if err != nil {
+		return s, false
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.space = s
+	return s, s.Total > 0
 }
 
-// lookAgain asks the disk what it has.
-func (h *health) lookAgain() {
-	if h.free == nil {
-		return
+// floors are MinFree on a disk: bytes, and files where their number is limited.
+func (m MinFree) floors(s Space) (bytes, files int64) {
+	if m.Percent > 0 {
+		return int64(float64(s.Total) / 100 * m.Percent), int64(float64(s.AllInodes) / 100 * m.Percent)
 	}
-	if s, err := h.free(); err == nil {
-		h.saw(s)
+	return m.Bytes, 0
+}
+
+// lacks is what the disk lacks to have MinFree free.
+func (h *health) lacks() shortfall {
+	s, ok := h.refresh()
+	if !ok {
+		return shortfall{bytes: -1 << 62} // writes will tell
 	}
+	bytes, files := h.minFree.floors(s)
+	if s.AllInodes == 0 || h.minFree.Percent <= 0 {
+		files = s.FreeInodes // without a total there is no floor
+	}
+	return shortfall{bytes: bytes - s.Free, files: files - s.FreeInodes}
 }
 
 func (h *health) now() Disk {
@@ -207,29 +234,28 @@ func (h *health) disk() Disk {
 	return d
 }
 
-// turn changes the state, and says so once.
-func (h *health) turn(to DiskState, err error) {
+// change changes the state, and logs that once.
+func (h *health) change(to DiskState, err error) {
 	h.mu.Lock()
 	if h.state == to {
 		h.mu.Unlock()
 		return
 	}
-	was := h.state
 	h.state, h.since, h.err = to, time.Now(), err
 	d := h.disk()
 	h.mu.Unlock()
 	if to == DiskOK {
-		h.log.Info("the cache's disk works again: new content is cached", "disk", d.String(), "was", string(was))
+		h.log.Info("the cache's disk works again: new content is cached", "cache_dir", d.Dir, "free_bytes", d.Space.Free)
 		return
 	}
-	attrs := []any{"state", string(to), "dir", d.Dir}
+	attrs := []any{"state", string(to), "cache_dir", d.Dir}
 	if err != nil {
-		attrs = append(attrs, "err", err)
+		attrs = append(attrs, "error", err)
 	}
-	h.log.Error(d.String()+"; until then what is cached is served, and the rest comes from the upstreams uncached", attrs...)
+	h.log.Error(d.String()+"; until then cached content is served, and the rest comes from the upstreams uncached", attrs...)
 }
 
-// stateOf is what an error of the disk says.
+// stateOf is the state of a disk that returned an error.
 func stateOf(err error) DiskState {
 	switch {
 	case noSpace(err):
@@ -243,77 +269,57 @@ func stateOf(err error) DiskState {
 	return DiskFailing
 }
 
-// diskFailed has misses served uncached until a probe succeeds. Errors that are not the disk's do nothing.
-func (c *Cache) diskFailed(err error) {
+// fail has misses served uncached until a probe succeeds. Errors that are not the disk's do nothing.
+func (h *health) fail(err error) {
 	if errors.Is(err, fs.ErrClosed) || errors.Is(err, ErrNoRoom) {
 		return
 	}
-	c.broken.Store(true)
-	c.health.lookAgain()
-	c.health.turn(stateOf(err), err)
+	h.broken.Store(true)
+	h.refresh()
+	h.change(stateOf(err), err)
 }
 
-// noRoom is the error for n bytes that can't be had, and notes a disk that is full.
-func (c *Cache) noRoom(n int64) error {
-	e := &NoRoomError{Need: n, Why: InUse, Size: c.o.Size}
-	below := c.belowFloor()
-	if !below.none() {
-		c.health.turn(DiskFull, nil)
-	}
-	c.mu.Lock()
-	if below.files > 0 || below.bytes+n+c.pending > 0 {
-		e.Why = DiskLacks
-	}
-	c.mu.Unlock()
-	if e.Disk = c.health.now(); e.Disk.exhausted() {
-		c.health.turn(DiskFull, nil)
-		e.Disk = c.health.now()
-	}
-	return e
-}
-
-// look evicts up to the floor of the disk, and judges the disk anew.
-func (c *Cache) look() {
-	c.relieve()
-	err := c.check()
-	if err == nil && c.broken.Load() {
-		err = c.probe()
+// look judges the disk again.
+func (h *health) look() {
+	err := h.check()
+	if err == nil && h.broken.Load() {
+		err = h.probe()
 	}
 	if err != nil {
-		c.diskFailed(err)
+		h.fail(err)
 		return
 	}
-	c.broken.Store(false)
-	if c.hasRoom() {
-		c.health.turn(DiskOK, nil)
+	h.broken.Store(false)
+	if h.hasRoom() {
+		h.change(DiskOK, nil)
 	} else {
-		c.health.turn(DiskFull, nil)
+		h.change(DiskFull, nil)
 	}
 }
 
-// roomAgain ends the state of a full disk as soon as something was stored and more fits, instead of at the next look.
-func (c *Cache) roomAgain() {
-	if c.health.now().State == DiskFull && !c.broken.Load() && c.hasRoom() {
-		c.health.turn(DiskOK, nil)
+// stored ends the state of a full disk as soon as something was stored and more fits, instead of at the next look.
+func (h *health) stored() {
+	if h.now().State == DiskFull && !h.broken.Load() && h.hasRoom() {
+		h.change(DiskOK, nil)
 	}
 }
 
 // hasRoom asks the disk whether MinFree is free, and whether any content fits.
-func (c *Cache) hasRoom() bool {
-	return c.belowFloor().none() && !c.health.now().exhausted()
+func (h *health) hasRoom() bool {
+	return h.lacks().none() && !h.now().exhausted()
 }
 
-// check asks the store whether it works, where it can tell.
-func (c *Cache) check() error {
-	if s, ok := c.o.Store.(Checker); ok {
+// check asks the store whether it works, where it knows that without a write.
+func (h *health) check() error {
+	if s, ok := h.store.(Checker); ok {
 		return s.Check()
 	}
 	return nil
 }
 
-// probe finds out whether the disk works.
-func (c *Cache) probe() error {
-	s, err := c.o.Store.Create(probeSize)
+// probe finds out whether the disk works, by a small write.
+func (h *health) probe() error {
+	s, err := h.store.Create(probeSize)
 	if err != nil {
 		return err
 	}

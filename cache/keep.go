@@ -13,23 +13,23 @@ import (
 // replaces its earlier one; without digests, or with a time that has passed, it ends it. Keeps are in memory only:
 // holders assert them again at start, before Run.
 //
-// All keeps together are bounded by maxKept digests. Above it those with the most digests end first, of those that would
-// end within keptShort anyway: a manifest of thousands of layers costs no other image its place.
+// All keeps together are bounded by maxKept digests. Above it those with the most digests end first, among those that would
+// end within keptShort anyway: a manifest of thousands of layers takes the place of no other image.
 func (c *Cache) Keep(holder string, until time.Time, digests ...oci.Digest) {
 	c.leases.put(holder, until, digests, time.Now())
 }
 
 const (
 	maxKept   = 1_000_000
-	keptShort = 2 * time.Hour
+	keptShort = 2 * time.Hour // keeps with less to go may end early
 )
 
-// leases are the keeps, by holder and by digest. A lease ends in as many steps as it has digests, however many others
-// have the same ones: each knows its place in the lists.
+// leases are the keeps, by holder and by digest. A lease ends in as many steps as it has digests, however many others have
+// the same ones: it knows its places in the lists of the digests.
 type leases struct {
-	most int // digests of all leases
+	most int // bound of sum
 
-	mu    sync.Mutex // guards what follows; a leaf
+	mu    sync.Mutex // guards the fields below; a leaf
 	held  map[string]*lease
 	on    map[oci.Digest]*kept
 	sum   int                     // digests of all leases
@@ -41,7 +41,7 @@ type lease struct {
 	until   time.Time
 	digests []oci.Digest
 	on      []*kept // for each digest
-	at      []int32 // where in the list of that the lease is
+	at      []int32 // where in the list of each digest the lease is
 }
 
 // kept is a digest that leases have.
@@ -105,7 +105,7 @@ func (l *leases) put(holder string, until time.Time, digests []oci.Digest, now t
 	}
 }
 
-// file notes whether a lease may end early. The lock is held.
+// file records whether a lease may end early. The lock is held.
 func (l *leases) file(x *lease, now time.Time) {
 	list := l.short[bits.Len(uint(len(x.digests)))]
 	if x.until.Sub(now) <= keptShort {
@@ -115,7 +115,7 @@ func (l *leases) file(x *lease, now time.Time) {
 	}
 }
 
-// end takes a lease off. The lock is held.
+// end removes a lease. The lock is held.
 func (l *leases) end(x *lease) {
 	delete(l.held, x.holder)
 	delete(l.short[bits.Len(uint(len(x.digests)))], x)
@@ -141,7 +141,7 @@ func (l *leases) has(d oci.Digest, now time.Time) bool {
 	return k != nil && slices.ContainsFunc(k.places, func(p place) bool { return p.lease.until.After(now) })
 }
 
-// sweep forgets what has ended, one lease at a time: others don't wait for all of it.
+// sweep removes leases that have ended, one at a time, so that other calls don't wait for all of it.
 func (l *leases) sweep(now time.Time) {
 	l.mu.Lock()
 	var over []*lease

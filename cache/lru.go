@@ -8,14 +8,14 @@ import (
 
 // entry is one piece of stored content.
 type entry struct {
-	digest oci.Digest
-	size   int64  // bytes
-	used   uint32 // minutes since 1970
-	known  bool   // the size is that of verified content, not only of the file
-	going  bool   // picked as a victim: on no list
+	digest   oci.Digest
+	size     int64  // bytes
+	used     uint32 // minutes since 1970
+	verified bool   // the size is that of verified content, not only of the file
+	going    bool   // picked as a victim, and on no list
 
 	oldest, newest *hold // its open files
-	lingering      bool  // taken out while they were
+	lingering      bool  // evicted while they were open
 
 	prev, next *entry
 	list       *list
@@ -25,7 +25,7 @@ func (e *entry) access() Access {
 	return Access{Digest: e.digest, Size: e.size, Used: time.Unix(int64(e.used)*60, 0)}
 }
 
-// minute is when content was used, for an entry.
+// minute is the time of an entry.
 func minute(t time.Time) uint32 { return uint32(max(0, t.Unix()/60)) }
 
 // list holds entries, the latest used in front. It is a ring through root.
@@ -46,7 +46,7 @@ func (l *list) insert(e, after *entry) {
 func (l *list) pushFront(e *entry) { l.insert(e, &l.root) }
 func (l *list) pushBack(e *entry)  { l.insert(e, l.root.prev) }
 
-// back is the entry that was not used for longest, or nil.
+// back is the entry that was not used for the longest time, or nil.
 func (l *list) back() *entry { return l.before(&l.root) }
 
 // before is the next entry from the back, or nil.
@@ -67,7 +67,7 @@ func (e *entry) unlink() {
 	e.prev, e.next, e.list = nil, nil, nil
 }
 
-// segments is a segmented LRU: one look through a large folder pushes nothing out that is used again and again.
+// segments is a segmented LRU: content that is used once pushes out nothing that is used again and again.
 type segments struct {
 	probation, protected list
 	most                 int64 // bytes of protected
@@ -79,7 +79,7 @@ func (s *segments) init(most int64) {
 	s.most = most
 }
 
-// touch makes an entry the latest of its list; a new one, and a victim that gets away, goes on probation. One on
+// touch makes an entry the latest of its list; a new one, and a victim that is used, goes on probation. One on
 // probation that was last used in an earlier minute is protected from now on: fifty nodes that pull at once, or one
 // client's many ranges, are one use.
 func (s *segments) touch(e *entry, now uint32) {

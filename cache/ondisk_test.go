@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
-	"github.com/registrymirror/mirror/cache/boltindex"
 	"github.com/registrymirror/mirror/cache/cachetest"
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/cache/recency"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -33,10 +33,7 @@ func onDisk(t *testing.T, dir string, size int64) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	index, err := boltindex.Open(filepath.Join(dir, "index.db"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	index := recency.Open(dir, nil)
 	c := cache.New(cache.Options{
 		Store: store, Index: index, Size: size, Free: store.Free, MinFree: cache.MinFree{Bytes: 1 << 20},
 	})
@@ -79,8 +76,8 @@ func TestOnDisk(t *testing.T) {
 	for round, change := range []func(){
 		func() {},
 		func() {},
-		func() { _ = os.Remove(filepath.Join(dir, "index.db")) },
-		func() { _ = os.WriteFile(filepath.Join(dir, "index.db"), []byte("damage"), 0o600) },
+		func() { _ = os.Remove(filepath.Join(dir, "recency.bin")) },
+		func() { _ = os.WriteFile(filepath.Join(dir, "recency.bin"), []byte("damage"), 0o600) },
 	} {
 		change()
 		m := onDisk(t, dir, size)
@@ -113,7 +110,7 @@ func TestOnDisk(t *testing.T) {
 							t.Error(err)
 						}
 					case 1:
-						m.Keep("somebody", time.Now().Add(time.Millisecond), d)
+						m.Keep("holder", time.Now().Add(time.Millisecond), d)
 					case 2:
 						small, sd := cachetest.Bytes(uint64(1000+r.IntN(50)), 500)
 						if err := m.Put(t.Context(), sd, small); err != nil {

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// resume goes on with what the process before has left unfinished, as far as there is room without taking it from what
-// is stored. The latest come first.
+// resume takes the unfinished downloads of the process before, as far as there is room without eviction. The latest come
+// first.
 func (c *Cache) resume(ctx context.Context) {
 	r, ok := c.o.Store.(Resumer)
 	if !ok {
@@ -26,7 +26,7 @@ func (c *Cache) resume(ctx context.Context) {
 		}
 	}
 	if taken+dropped > 0 {
-		c.o.Log.InfoContext(ctx, "unfinished downloads from before the start are gone on with when they are asked for",
+		c.o.Log.InfoContext(ctx, "found unfinished downloads of the previous run; they continue when a client asks for them",
 			"downloads", taken, "dropped", dropped)
 	}
 }
@@ -38,19 +38,14 @@ func (c *Cache) resumeOne(u Unfinished) bool {
 	}
 	s := &spool{Spool: u.Spool, c: c, size: u.Size}
 	s.written.Store(n)
-	room := c.belowFloor().none() // the disk has given them already, so these bytes are not asked of it
+	disk := c.health.lacks() // the disk has given the bytes already, so they are not counted here
 	c.mu.Lock()
-	room = room && n <= c.o.Size-c.stored-c.claimed
-	if room {
-		c.reserved += n
-		c.claimed += n
-		s.reserved, s.claimed = n, n
-		s.limit.Store(n)
-	}
+	room := disk.none() && c.budget.resume(&s.room, n)
 	c.mu.Unlock()
+	s.limit.Store(n)
 	if !room {
 		if err := u.Spool.Discard(); err != nil {
-			c.o.Log.Warn("a spool could not be removed; it is swept at the next start", "digest", u.Digest, "err", err)
+			c.o.Log.Warn("spool file can't be removed; tried again at the next start", "digest", u.Digest, "error", err)
 		}
 		return false
 	}
@@ -59,7 +54,7 @@ func (c *Cache) resumeOne(u Unfinished) bool {
 		return true
 	}
 	if err := s.Discard(); err != nil {
-		c.o.Log.Warn("a spool could not be removed; it is swept at the next start", "digest", u.Digest, "err", err)
+		c.o.Log.Warn("spool file can't be removed; tried again at the next start", "digest", u.Digest, "error", err)
 	}
 	return false
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"time"
 
@@ -13,13 +12,14 @@ import (
 )
 
 const (
-	flushEvery = time.Minute     // recency to the index
-	lookEvery  = 5 * time.Second // at the free space, and whether a failed disk works again
-	probeSize  = 64 << 10
+	flushEvery = time.Minute     // how often recency goes to the index
+	lookEvery  = 5 * time.Second // how often the disk is looked at
+	probeSize  = 64 << 10        // bytes that are written to find out whether a failed disk works again
 )
 
-// Run does the work behind: it finds out what is stored, evicts, records recency, watches the disk. When ctx ends it
-// ends all downloads, leaves what they have to the next process where the store can, records once more and returns nil. Open works before and meanwhile.
+// Run does the work in the background: it finds out what is stored, evicts, records recency, watches the disk. When ctx ends
+// it ends all downloads, leaves their bytes to the next process where the store can, records once more and returns nil. Open
+// works before and meanwhile.
 func (c *Cache) Run(ctx context.Context) error {
 	defer func() {
 		c.flights.Close()
@@ -30,7 +30,7 @@ func (c *Cache) Run(ctx context.Context) error {
 	look, flush := time.NewTicker(lookEvery), time.NewTicker(flushEvery)
 	defer look.Stop()
 	defer flush.Stop()
-	c.poke()
+	c.wake.send()
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,7 +38,8 @@ func (c *Cache) Run(ctx context.Context) error {
 		case <-c.wake:
 			c.trim()
 		case <-look.C:
-			c.look()
+			c.relieve()
+			c.health.look()
 		case <-flush.C:
 			c.flush()
 			c.leases.sweep(time.Now())
@@ -46,19 +47,15 @@ func (c *Cache) Run(ctx context.Context) error {
 	}
 }
 
-// load finds out what is stored: from the store that it is there, from the index when it was used.
+// load finds out what is stored, from the store, and when it was used, from the index.
 func (c *Cache) load(ctx context.Context) {
 	known := make(map[oci.Digest]Access)
 	if c.o.Index != nil {
-		for a, err := range c.o.Index.All() {
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				c.o.Log.WarnContext(ctx, "index can't be read; until content is used again, eviction is less wise", "err", err)
-				break
-			}
-			known[a.Digest] = a
+		recorded, err := c.o.Index.Load()
+		if err != nil {
+			c.o.Log.WarnContext(ctx, "recency index can't be read; eviction is less exact until content is used again", "error", err)
+		} else {
+			known = recorded
 		}
 	}
 	now := minute(c.now())
@@ -68,21 +65,21 @@ func (c *Cache) load(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			c.o.Log.WarnContext(ctx, "part of the cache can't be listed; it is served all the same", "err", err)
+			c.o.Log.WarnContext(ctx, "part of the cache can't be listed; it is served all the same", "error", err)
 			continue
 		}
 		a, recorded := known[e.Digest]
 		if recorded && a.Size != e.Size {
 			c.o.Log.WarnContext(ctx, "cached content has the wrong size; it is removed", "digest", e.Digest,
-				"size", e.Size, "expected", a.Size)
+				"bytes", e.Size, "size", a.Size)
 			if err := c.Remove(e.Digest); err != nil {
-				c.diskFailed(err)
+				c.health.fail(err)
 			}
 			continue
 		}
-		// What the index does not have came just before a crash, or all of it is unknown: it is as good as new.
+		// Content that the index does not have came just before a crash, or the index was lost: it counts as new.
 		delete(known, e.Digest)
-		x := &entry{digest: e.Digest, size: e.Size, used: now, known: recorded}
+		x := &entry{digest: e.Digest, size: e.Size, used: now, verified: recorded}
 		if recorded {
 			x.used = min(minute(a.Used), now) // the clock may have been wrong
 		}
@@ -92,80 +89,67 @@ func (c *Cache) load(ctx context.Context) {
 		return cmp.Or(cmp.Compare(b.used, a.used), cmp.Compare(a.size, b.size)) // the large ones go first
 	})
 	c.mu.Lock()
-	c.takeIn(found, known)
+	c.addFound(found, known)
 	c.mu.Unlock()
-	c.resume(ctx) // before a miss may begin: it is to join
+	c.resume(ctx) // before a miss may begin, so that it joins
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removed = nil
-	c.loaded = true
+	c.budget.loaded = true
 	close(c.loadedC)
 	point.Hit("cache/loaded")
 }
 
-// takeIn takes in what was found in the store; known is what the index has, and the store has not. The lock is held.
-func (c *Cache) takeIn(found []*entry, known map[oci.Digest]Access) {
+// addFound adds content that was found in the store; missing is what the index has, and the store has not. The lock is held.
+func (c *Cache) addFound(found []*entry, missing map[oci.Digest]Access) {
 	for _, e := range found {
-		if _, gone := c.removed[e.digest]; gone || c.entries[e.digest] != nil {
-			continue // used, or removed, meanwhile
+		if _, removed := c.removed[e.digest]; removed || c.budget.entries[e.digest] != nil {
+			continue // removed, or used, meanwhile
 		}
-		c.entries[e.digest] = e
-		c.stored += e.size
-		c.lru.probation.pushBack(e)
-		if !e.known {
-			c.dirty[e.digest] = struct{}{}
+		c.budget.addOldest(e)
+		if !e.verified {
+			c.changes.use(e.digest)
 		}
 	}
-	for d := range known {
-		if c.entries[d] == nil {
-			c.gone[d] = struct{}{}
+	for d := range missing {
+		if c.budget.entries[d] == nil {
+			c.changes.remove(d)
 		}
 	}
 }
 
-// flush records recency in one batch. What could not be recorded is the next time.
+// flush records recency in one batch. Changes that can't be recorded are kept for the next time.
 func (c *Cache) flush() {
 	if c.o.Index == nil {
 		return
 	}
 	c.mu.Lock()
-	used := make([]Access, 0, len(c.dirty))
-	for d := range c.dirty {
-		if e := c.entries[d]; e != nil {
-			used = append(used, e.access())
-		}
-	}
-	gone := slices.Collect(maps.Keys(c.gone))
-	clear(c.dirty)
-	clear(c.gone)
+	used, removed := c.changes.take(c.budget.entries)
 	c.mu.Unlock()
-	if len(used) == 0 && len(gone) == 0 {
+	if len(used) == 0 && len(removed) == 0 {
 		return
 	}
-	err := c.o.Index.Write(used, gone)
+	err := c.o.Index.Write(used, removed)
 	if err == nil {
 		return
 	}
-	c.o.Log.Warn("recency can't be recorded; nothing else is affected", "err", err)
+	c.o.Log.Warn("recency can't be recorded; after a restart eviction may be less exact", "error", err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	again := func(d oci.Digest) {
-		if c.entries[d] != nil {
-			c.dirty[d] = struct{}{}
-		}
-	}
 	if errors.Is(err, ErrReset) {
-		for d := range c.entries {
-			again(d)
+		for d := range c.budget.entries {
+			c.changes.use(d)
 		}
 		return
 	}
 	for _, a := range used {
-		again(a.Digest)
+		if c.budget.entries[a.Digest] != nil {
+			c.changes.use(a.Digest)
+		}
 	}
-	for _, d := range gone {
-		if c.entries[d] == nil {
-			c.gone[d] = struct{}{}
+	for _, d := range removed {
+		if c.budget.entries[d] == nil {
+			c.changes.remove(d)
 		}
 	}
 }

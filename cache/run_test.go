@@ -19,12 +19,13 @@ import (
 // indexed returns what the index holds, as minutes ago.
 func (b *bench) indexed() map[oci.Digest]int {
 	b.t.Helper()
+	all, err := b.index.Load()
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	m := make(map[oci.Digest]int)
-	for a, err := range b.index.All() {
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		m[a.Digest] = int(time.Since(a.Used).Minutes())
+	for d, a := range all {
+		m[d] = int(time.Since(a.Used).Minutes())
 	}
 	return m
 }
@@ -32,17 +33,18 @@ func (b *bench) indexed() map[oci.Digest]int {
 // checkIndex checks that the index holds what is stored, with its size and time.
 func (b *bench) checkIndex() {
 	b.t.Helper()
-	want, got := make(map[oci.Digest]cache.Access), make(map[oci.Digest]cache.Access)
+	want := make(map[oci.Digest]cache.Access)
 	for a := range b.Entries() {
 		a.Used = a.Used.UTC()
 		want[a.Digest] = a
 	}
-	for a, err := range b.index.All() {
-		if err != nil {
-			b.t.Fatal(err)
-		}
+	got, err := b.index.Load()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for d, a := range got {
 		a.Used = a.Used.UTC()
-		got[a.Digest] = a
+		got[d] = a
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		b.t.Errorf("index (-stored +recorded):\n%s", diff)
@@ -104,7 +106,7 @@ func TestRestartWithLess(t *testing.T) {
 	})
 }
 
-// Without an index everything is served, and evicted less wisely.
+// Without an index everything is served, and eviction is less exact.
 func TestRestartWithoutIndex(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*cache.Options){
@@ -139,8 +141,8 @@ func TestRestartWithoutIndex(t *testing.T) {
 
 type brokenIndex struct{ cache.Index }
 
-func (brokenIndex) All() iter.Seq2[cache.Access, error] {
-	return func(yield func(cache.Access, error) bool) { yield(cache.Access{}, errors.New("index can't be read")) }
+func (brokenIndex) Load() (map[oci.Digest]cache.Access, error) {
+	return nil, errors.New("index can't be read")
 }
 
 // What the index has and the store has not is forgotten; what only the store has is taken in; what has another size
@@ -270,7 +272,7 @@ func (s gatedStore) All() iter.Seq2[cache.Entry, error] {
 	}
 }
 
-// While the cache finds out what it has, it serves it, and evicts nothing.
+// While the cache finds out what is stored, it serves it, and evicts nothing.
 func TestServesWhileLoading(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -289,7 +291,7 @@ func TestServesWhileLoading(t *testing.T) {
 		if err := b.Remove(list[2]); err != nil {
 			t.Fatal(err)
 		}
-		// How much room there is nobody knows: a miss waits for it, and then does without.
+		// It is not known how much room there is: a miss waits for it, and then does without.
 		began := time.Now()
 		b.want(list[8], cache.Uncached, b.get(list[8]))
 		if took := time.Since(began); took != 5*time.Second {

@@ -28,14 +28,14 @@ func (c *Cache) Get(ctx context.Context, d oci.Digest) ([]byte, error) {
 	if err == nil {
 		return b, nil
 	}
-	c.o.Log.WarnContext(ctx, "cached content is damaged; it is removed and fetched again", "digest", d, "err", err)
+	c.o.Log.WarnContext(ctx, "cached content is damaged; it is removed and fetched again", "digest", d, "error", err)
 	if err := c.Remove(d); err != nil {
-		c.diskFailed(err)
+		c.health.fail(err)
 	}
 	return nil, fmt.Errorf("get %s: it was damaged: %w", d, ErrNotFound)
 }
 
-// Peek is Get for who only looks: it is no use of the content, and damage is an error alone.
+// Peek is Get without recording a use; damaged content is an error, and is not removed.
 func (c *Cache) Peek(d oci.Digest) ([]byte, error) {
 	o, err := c.o.Store.Open(d)
 	if err != nil {
@@ -52,7 +52,7 @@ func (c *Cache) Peek(d oci.Digest) ([]byte, error) {
 	return b, nil
 }
 
-// verified reads all of an object, and fails where that is not the content of the digest.
+// verified reads all of an object. It fails where that is not the content of the digest.
 func verified(o Object, d oci.Digest) ([]byte, error) {
 	b := make([]byte, o.Size())
 	if _, err := io.ReadFull(o, b); err != nil {
@@ -82,13 +82,13 @@ func (c *Cache) Put(ctx context.Context, d oci.Digest, content []byte) (err erro
 	if err := c.room(ctx, int64(len(content))); err != nil {
 		return fmt.Errorf("put %s: %w", d, err)
 	}
-	s, err := c.reservedSpool(int64(len(content)))
+	s, err := newReservedSpool(c, int64(len(content)))
 	if err != nil {
 		return fmt.Errorf("put %s: %w", d, err)
 	}
 	defer func() {
 		if derr := s.Discard(); err == nil && derr != nil {
-			c.o.Log.WarnContext(ctx, "spool can't be closed", "digest", d, "err", derr)
+			c.o.Log.WarnContext(ctx, "spool can't be closed", "digest", d, "error", derr)
 		}
 	}()
 	if _, err := s.WriteAt(content, 0); err != nil {
@@ -101,10 +101,10 @@ func (c *Cache) Put(ctx context.Context, d oci.Digest, content []byte) (err erro
 	return nil
 }
 
-// Stat returns the size of stored content in bytes. It is no use of it, and once Run has loaded it reads no disk.
+// Stat returns the size of stored content in bytes. It records no use, and once Run has loaded it reads no disk.
 func (c *Cache) Stat(d oci.Digest) (size int64, ok bool) {
 	c.mu.Lock()
-	e, loaded := c.entries[d], c.loaded
+	e, loaded := c.budget.entries[d], c.budget.loaded
 	if e != nil {
 		size = e.size
 	}
@@ -120,25 +120,25 @@ func (c *Cache) Stat(d oci.Digest) (size int64, ok bool) {
 	return o.Size(), true
 }
 
-// Settled reports whether what Stat doesn't find isn't there: what is stored is known, and the disk works.
+// Settled reports whether content that Stat doesn't find is not stored: what is stored is known, and the disk works.
 func (c *Cache) Settled() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.loaded && !c.broken.Load()
+	return c.budget.loaded && !c.health.broken.Load()
 }
 
-// Touch notes a use of content that was served from elsewhere, from memory for one. What is not stored stays so.
+// Touch records a use of content that was served from elsewhere, from memory for one. Content that is not stored is left out.
 func (c *Cache) Touch(d oci.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.entries[d]; e != nil {
+	if e := c.budget.entries[d]; e != nil {
 		c.touch(e)
 	}
 }
 
-// Remove takes content away, kept or not. Open objects stay readable; a download under way goes on.
+// Remove removes content, kept or not. Open objects stay readable; a download under way goes on.
 func (c *Cache) Remove(d oci.Digest) error {
-	l := c.stripe(d)
+	l := c.stripes.of(d)
 	l.Lock()
 	defer l.Unlock()
 	if err := c.o.Store.Remove(d); err != nil {
@@ -146,19 +146,19 @@ func (c *Cache) Remove(d oci.Digest) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.forget(d)
-	if !c.loaded {
+	c.drop(d)
+	if !c.budget.loaded {
 		c.removed[d] = struct{}{}
 	}
 	return nil
 }
 
-// Entries yields what is stored and when it was last used, in no order, as of now.
+// Entries yields stored content and when it was last used, in no order, as of now.
 func (c *Cache) Entries() iter.Seq[Access] {
 	return func(yield func(Access) bool) {
 		c.mu.Lock()
-		list := make([]Access, 0, len(c.entries))
-		for _, e := range c.entries {
+		list := make([]Access, 0, len(c.budget.entries))
+		for _, e := range c.budget.entries {
 			list = append(list, e.access())
 		}
 		c.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/guard"
@@ -14,66 +15,52 @@ import (
 )
 
 // Allocator is implemented by spools that can take space of the disk ahead of the writes, so that a full disk is known
-// before they fail.
+// before a write fails.
 type Allocator interface {
 	// Allocate takes n bytes at off. Where the file system can't, nothing happens.
 	Allocate(off, n int64) error
 }
 
+var (
+	_ flight.Parker = (*spool)(nil)
+	_ flight.Keeper = (*spool)(nil)
+	_ flight.Opener = (*openerSpool)(nil)
+)
+
 // create is for flights: it makes the spool of a blob. Nothing is reserved for it before its first byte: until then only a
 // manifest says that the blob has any.
 func (c *Cache) create(d oci.Digest, size int64) (Spool, error) {
 	s := &spool{c: c, size: size}
-	err := c.makeSpool(s)
+	err := s.make()
 	if err == nil && !guard.Arrival && size > 0 {
-		err = c.reserve(s, size)
+		err = s.reserve(size)
 	}
 	if err != nil {
-		c.failed.Store(d, struct{}{})
+		c.spoolFailed.Store(d, struct{}{})
 		return nil, err
 	}
 	return s.withPositions(), nil
 }
 
-// reservedSpool makes a spool with all of its bytes reserved.
-func (c *Cache) reservedSpool(size int64) (Spool, error) {
+// newReservedSpool makes a spool with all of its bytes reserved.
+func newReservedSpool(c *Cache, size int64) (Spool, error) {
 	s := &spool{c: c, size: size}
-	if err := c.reserve(s, size); err != nil {
+	if err := s.reserve(size); err != nil {
 		return nil, err
 	}
 	s.limit.Store(size)
-	err := c.makeSpool(s)
+	err := s.make()
 	if err == nil {
 		if err = s.allocate(0, size); err != nil {
 			_ = s.Spool.Discard()
 		}
 	}
-	c.placed(size)
+	s.placed(size)
 	if err != nil {
 		s.end()
 		return nil, err
 	}
 	return s.withPositions(), nil
-}
-
-// makeSpool has the store make s's spool.
-func (c *Cache) makeSpool(s *spool) (err error) {
-	s.Spool, err = c.o.Store.Create(s.size)
-	if noSpace(err) && c.evictFor(firstStep) {
-		// The disk has less than it said, or than we were told we may use: others write to it as well.
-		s.Spool, err = c.o.Store.Create(s.size)
-	}
-	if err != nil {
-		c.diskFailed(err)
-	}
-	return err
-}
-
-// evictFor evicts n bytes, for a disk that has less than it says. It reports whether anything went.
-func (c *Cache) evictFor(n int64) bool {
-	c.evicting.Lock()
-	defer c.evicting.Unlock()
-	return c.evict(lack{bytes: n, files: 1}, closed)
 }
 
 func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
@@ -84,17 +71,28 @@ type spool struct {
 	c       *Cache
 	size    int64        // of the blob, in bytes; -1: not known
 	written atomic.Int64 // bytes
-	limit   atomic.Int64 // what is reserved, as Cache.mu has it in reserved
+	limit   atomic.Int64 // bytes that may be written: room.reserved, for use without the lock
 	growing sync.Mutex   // one growth at a time; taken before all of the cache's locks
 
 	// Guarded by Cache.mu.
-	reserved int64 // bytes
-	claimed  int64 // bytes kept from others that would begin, reserved ones included
-	ended    bool
-	parked   bool  // no flight writes to it, and it may be dropped for its room
-	held     *hold // on the content that it became
+	room reservation
+	held *hold // on the content that it became
 
 	reading positions
+}
+
+// make has the store make the spool.
+func (s *spool) make() (err error) {
+	store := s.c.o.Store
+	s.Spool, err = store.Create(s.size)
+	if noSpace(err) && s.c.evictFor(minAhead) {
+		// The disk has less than it said, or than this user may have: other programs write to it as well.
+		s.Spool, err = store.Create(s.size)
+	}
+	if err != nil {
+		s.c.health.fail(err)
+	}
+	return err
 }
 
 // withPositions is the spool with the readers' own file positions, where the store's spool gives them.
@@ -114,13 +112,13 @@ func (s *spool) WriteAt(p []byte, off int64) (int, error) {
 	}
 	n, err := s.Spool.WriteAt(p, off)
 	if err != nil {
-		s.c.diskFailed(err)
+		s.c.health.fail(err)
 	}
 	return n, err
 }
 
-// grow has the reservation reach to what is written, and ahead of it; or where there is no room for that, just so. off is
-// where the disk is going to be written to.
+// grow has the reservation cover the bytes written, and some ahead; where there is no room for these, only the written ones.
+// off is where the disk is going to be written to.
 func (s *spool) grow(off int64) error {
 	s.growing.Lock()
 	defer s.growing.Unlock()
@@ -129,25 +127,25 @@ func (s *spool) grow(off int64) error {
 		return nil // another write was faster
 	}
 	if s.size >= 0 {
-		if err := s.c.claim(s, written); err != nil {
+		if err := s.claim(written); err != nil {
 			return err
 		}
 	}
 	var err error
-	for _, to := range []int64{written + min(max(written, firstStep), aheadMost), written} {
+	for _, to := range []int64{written + min(max(written, minAhead), maxAhead), written} {
 		if s.size >= 0 {
 			to = max(min(to, s.size), written)
 		}
 		n := to - limit
-		if err = s.c.reserve(s, n); errors.Is(err, ErrNoRoom) {
+		if err = s.reserve(n); errors.Is(err, ErrNoRoom) {
 			continue
 		}
 		if err == nil {
 			err = s.allocate(off, n)
-			s.c.placed(n)
+			s.placed(n)
 		}
 		if err == nil {
-			s.c.unpark(s)
+			s.unpark()
 		}
 		return err
 	}
@@ -169,61 +167,51 @@ func (s *spool) allocate(off, n int64) error {
 		err = a.Allocate(off, n)
 	}
 	if noSpace(err) {
-		s.c.health.lookAgain()
+		s.c.health.refresh()
 		return &NoRoomError{Need: n, Why: DiskLacks, Size: s.c.o.Size, Disk: s.c.health.now(), Err: err}
 	}
 	if err != nil {
-		s.c.diskFailed(err)
+		s.c.health.fail(err)
 	}
 	return err
 }
 
-// unpark takes the new reservation of a spool for one that is written to.
-func (c *Cache) unpark(s *spool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s.parked {
-		s.parked = false
-		c.parkedBytes -= s.reserved
-	}
-	s.limit.Store(s.reserved)
+// unpark lets a spool be written to as far as its reservation goes.
+func (s *spool) unpark() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.budget.unpark(&s.room)
+	s.limit.Store(s.room.reserved)
 }
 
-// Park implements flight.Parker: what was reserved ahead is given back.
+// Park implements flight.Parker: bytes that were reserved ahead are given back.
 func (s *spool) Park() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if s.ended || s.parked {
+	if s.room.ended || s.room.parked {
 		return
 	}
-	s.c.reserved -= s.reserved
-	s.c.claimed -= s.claimed
-	s.reserved = min(s.reserved, s.written.Load())
-	s.claimed = s.reserved
-	s.c.reserved += s.reserved
-	s.c.claimed += s.claimed
-	s.limit.Store(s.reserved)
-	s.parked = true
-	s.c.parkedBytes += s.reserved
-	s.c.noticeFreed()
+	s.c.budget.park(&s.room, s.written.Load())
+	s.limit.Store(s.room.reserved)
+	s.c.freed.send()
 }
 
 // Commit turns the reservation into stored content.
 func (s *spool) Commit(d oci.Digest, size int64) error {
-	l := s.c.stripe(d)
+	l := s.c.stripes.of(d)
 	l.Lock()
 	defer l.Unlock()
 	if err := s.Spool.Commit(d, size); err != nil {
-		s.c.diskFailed(err)
+		s.c.health.fail(err)
 		return err
 	}
-	s.c.roomAgain()
+	s.c.health.stored()
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	s.endLocked()
+	s.c.budget.end(&s.room)
 	e := s.c.add(d, size, true)
 	s.held = &hold{o: &s.reading} // until it is discarded
-	s.c.hold(e, s.held)
+	s.c.budget.hold(e, s.held, time.Now())
 	return nil
 }
 
@@ -246,22 +234,12 @@ func (s *spool) Discard() error {
 func (s *spool) end() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	s.endLocked()
+	s.c.budget.end(&s.room)
 	if s.held != nil {
-		s.c.letGo(s.held)
+		s.c.budget.release(s.held)
 		s.held = nil
 	}
-	s.c.noticeFreed()
-}
-
-// endLocked is end with the lock held.
-func (s *spool) endLocked() {
-	s.c.reserved -= s.reserved
-	s.c.claimed -= s.claimed
-	if s.parked {
-		s.c.parkedBytes -= s.reserved
-	}
-	s.reserved, s.claimed, s.parked, s.ended = 0, 0, false, true
+	s.c.freed.send()
 }
 
 // ReadAt reads what is written.
@@ -272,7 +250,7 @@ func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 	return s.Spool.ReadAt(p, off)
 }
 
-// errTaken ends reads of content that was evicted, by readers whose file had to go as well.
+// errTaken ends reads of content that was evicted, by readers whose file was closed for its space.
 var errTaken = fmt.Errorf("it was read slowly, and its space is needed: %w", fs.ErrClosed)
 
 // openerSpool keeps the readers' own file positions.
@@ -293,7 +271,7 @@ func (s *openerSpool) Open() (Object, error) {
 // positions are the open files of the readers of a spool.
 type positions struct {
 	closed atomic.Bool
-	mu     sync.Mutex // guards what follows; a leaf
+	mu     sync.Mutex // guards open; a leaf
 	open   map[Object]struct{}
 }
 

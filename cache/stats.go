@@ -1,13 +1,15 @@
 package cache
 
-// Stats is what a cache holds and did. Counters are since start.
+import "github.com/registrymirror/mirror/cache/flight"
+
+// Stats are the numbers of a cache. Counters are since start.
 type Stats struct {
 	Bytes    int64 // stored
 	Size     int64 // the budget
 	Reserved int64 // bytes, for downloads under way and parked
 	Held     int64 // bytes, evicted and still open
 	Objects  int64 // stored pieces of content
-	Parked   int64 // unfinished downloads that wait for a client to come back
+	Parked   int64 // unfinished downloads that no client reads
 
 	Hits         int64 // Opens answered from the store
 	Misses       int64 // that started a download
@@ -24,19 +26,20 @@ type Stats struct {
 // Stats returns the present numbers.
 func (c *Cache) Stats() Stats {
 	s := Stats{
-		Size: c.o.Size, Hits: c.hits.Load(), Misses: c.misses.Load(), Joined: c.joined.Load(),
-		Uncached: c.uncached.Load(), Evicted: c.evicted.Load(), EvictedBytes: c.evictedBytes.Load(),
-		Parked: c.parked(), Disk: c.health.now(),
+		Size: c.o.Size, Hits: c.counts.hits.Load(), Misses: c.counts.misses.Load(), Joined: c.counts.joined.Load(),
+		Uncached: c.counts.uncached.Load(), Evicted: c.counts.evicted.Load(), EvictedBytes: c.counts.evictedBytes.Load(),
+		Parked: parked(c.flights), Disk: c.health.now(),
 	}
 	s.Degraded = s.Disk.State != DiskOK
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Bytes, s.Reserved, s.Held, s.Objects, s.Loaded = c.stored, c.reserved, c.heldBytes, int64(len(c.entries)), c.loaded
+	b := c.budget
+	s.Bytes, s.Reserved, s.Held, s.Objects, s.Loaded = b.stored, b.reserved, b.heldBytes, int64(len(b.entries)), b.loaded
 	return s
 }
 
-func (c *Cache) parked() (n int64) {
-	for _, f := range c.flights.Flights() {
+func parked(g *flight.Group) (n int64) {
+	for _, f := range g.Flights() {
 		if f.Parked {
 			n++
 		}

@@ -8,20 +8,20 @@ import (
 	"github.com/registrymirror/mirror/internal/state"
 )
 
-// remembered is how many members are held in memory, if Options don't say. A member takes some 300 bytes, a tag 600
-// and, when it has moved often, up to 4 KiB: so they are a fifth as many.
+// remembered is the default of Options.Remembered. A member takes some 300 bytes of memory, a tag 600 and, when it has moved
+// often, up to 4 KiB: so there is room for a fifth as many tags.
 const remembered = 100_000
 
-// Options for a Catalog. The zero value of a field means what its comment says.
+// Options for a Catalog.
 type Options struct {
 	Log        *slog.Logger // nil: discard
-	Remembered int          // members that are held in memory, and five times the tags; 100,000
+	Remembered int          // members in memory; a fifth as many tags are. 0: 100,000
 }
 
 // Catalog is safe for concurrent use.
 //
-// A key is written, and read into memory, by one goroutine at a time: who holds its turn. Without that, what was read
-// before a write could come into memory after it. Reads from memory take no turn.
+// A key is written, and read into memory, by one goroutine at a time: the one that holds its turn. Without that, a value that
+// was read before a write could come into memory after it. Reads from memory take no turn.
 type Catalog struct {
 	tags, refs state.Table
 	log        *slog.Logger
@@ -29,7 +29,7 @@ type Catalog struct {
 
 	known   *memory[Tag]
 	members *memory[member]
-	// repositories have entries in memory of what is not in the table, too.
+	// repositories has entries for repositories that are not in the table, too.
 	repositories *memory[Repository]
 
 	seed  maphash.Seed
@@ -39,10 +39,10 @@ type Catalog struct {
 	removal removal
 
 	mu    sync.Mutex     // guards dirty
-	dirty map[string]Tag // confirmed, and not written since
+	dirty map[string]Tag // tags that were confirmed, and not written since
 }
 
-// New makes a catalog on two tables, which are its alone.
+// New makes a catalog on two tables, which no other code uses.
 func New(tags, refs state.Table, o Options) *Catalog {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

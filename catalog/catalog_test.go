@@ -96,7 +96,7 @@ func TestTagsMoveAndAreRemembered(t *testing.T) {
 			!third.History[0].First.Equal(start) {
 			t.Errorf("history %+v", third.History)
 		}
-		// A restart: what is on disk is what was returned.
+		// A restart: the records on disk are those that were returned.
 		again, err := catalog.New(tags, refs, catalog.Options{}).Tag(ref)
 		if err != nil || again.Digest != aa || again.Version != third.Version || len(again.History) != 2 {
 			t.Errorf("after a restart: %+v, %v", again, err)
@@ -134,7 +134,7 @@ func TestConfirmationsAreFlushed(t *testing.T) {
 		if n := tags.Writes(); n != 2 {
 			t.Errorf("%d writes, want 2", n)
 		}
-		// What a caller holds from before the flush still confirms and moves.
+		// A tag from before the flush still confirms and moves.
 		if tag, err = c.Moved(ref, tag, aa, time.Now()); err != nil || !tag.Checked.Equal(time.Now()) {
 			t.Errorf("confirmed by an older copy: %v, %v", tag.Checked, err)
 		}
@@ -217,7 +217,7 @@ func TestMembersBelongToTheirRepositoryAlone(t *testing.T) {
 			{Host: "quay.io", Name: nginx.Name},
 		} {
 			if m, err := c.Member(other, bb); m.Standing != catalog.Unknown || err != nil {
-				t.Errorf("%s has what only %s refers to (%v)", other, nginx, err)
+				t.Errorf("%s has content that only %s refers to (%v)", other, nginx, err)
 			}
 		}
 	}
@@ -225,7 +225,7 @@ func TestMembersBelongToTheirRepositoryAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if m, _ := c.Member(acme, bb); m.Standing != catalog.ShownToAll {
-		t.Error("a learnt blob is no member")
+		t.Error("a learnt blob is not a member")
 	}
 }
 

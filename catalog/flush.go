@@ -26,7 +26,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			c.flush(context.WithoutCancel(ctx)) // for the log; there is no other time for it
+			c.flush(context.WithoutCancel(ctx)) // the last chance
 			return nil
 		case <-t.C:
 			c.flush(ctx)
@@ -34,7 +34,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 	}
 }
 
-// flush writes the tags that were confirmed. What can't be written is tried again with the next flush.
+// flush writes the tags that were confirmed. A tag that can't be written is tried again with the next flush.
 func (c *Catalog) flush(ctx context.Context) {
 	c.mu.Lock()
 	keys := slices.Collect(maps.Keys(c.dirty))
@@ -59,8 +59,8 @@ func (c *Catalog) flush(ctx context.Context) {
 	}
 	wg.Wait()
 	if failed > 0 {
-		c.log.WarnContext(ctx, "times of tag checks can't be written; until they are, a restart means a check more of each",
-			"tags", failed, "of", len(keys), "err", cause)
+		c.log.WarnContext(ctx, "cannot persist tag check times; after a restart each tag is checked again",
+			"items", failed, "error", cause)
 	}
 }
 
@@ -74,7 +74,7 @@ func (c *Catalog) flushOne(key string) error {
 	}
 	v, err := c.swap(key, t, t.Version)
 	if errors.Is(err, state.ErrConflict) {
-		c.forget(key) // another writer to the table knows better
+		c.forget(key) // another writer has changed it since
 		return nil
 	}
 	if err != nil {

@@ -2,7 +2,7 @@ package catalog
 
 import "time"
 
-// Judge says what a pull of the tag gets at a given time. It is pure. A Tag without a digest is always asked for.
+// Judge decides how a pull of the tag is answered at a given time. It is pure. A Tag without a digest is always asked for.
 func (t Tag) Judge(p Policy, now time.Time) Verdict {
 	if t.Digest == "" {
 		return Ask

@@ -11,22 +11,22 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// member is what identifies content in a repository, as it is stored: no annotations. As with record, fields are only
-// ever added. What earlier versions stored has no Shown, and so counts as named.
+// member is the record of content in a repository, as it is stored. As with record, fields are only ever added. Records of
+// earlier versions have no Shown, and so count as named.
 type member struct {
 	MediaType string `json:"type,omitempty"`
 	Size      int64  `json:"size"`          // -1: not known
-	Own       bool   `json:"own,omitempty"` // by the content itself, a manifest; other descriptions of it count no more
-	// Heard is set where the size is an upstream's word alone, and stands in no manifest.
+	Own       bool   `json:"own,omitempty"` // type and size are the content's own, a manifest's; other descriptions don't count
+	// Heard is set where the size comes from an upstream's answer, and not from a manifest.
 	Heard bool `json:"heard,omitempty"`
 	// Shown is set where the repository's registry has shown the content there.
 	Shown shown `json:"shown,omitempty"`
 
-	// unread says that only memory was looked at so far: the table may know more. It is never stored.
+	// unread says that only memory was looked at so far: the table may have more. It is never stored.
 	unread bool
 }
 
-// shown is by what kind of request a registry has shown content.
+// shown is the kind of request to which a registry has shown content.
 type shown string
 
 const (
@@ -55,7 +55,7 @@ func (m member) standing() Standing {
 	return Named
 }
 
-// with is what is known of content that m was known of, after n was learnt of it.
+// with is the record of content after n was learnt of it.
 func (m member) with(n member) member {
 	if m.Shown == shownToAll || n.Shown == "" {
 		n.Shown = m.Shown
@@ -77,7 +77,7 @@ func (m member) with(n member) member {
 	return m
 }
 
-// by is how a standing is stored.
+// by is the stored form of a standing.
 func by(s Standing) shown {
 	switch s {
 	case ShownToAll:
@@ -89,7 +89,7 @@ func by(s Standing) shown {
 }
 
 // Learn records that the registry of repo has shown a manifest there, in one write of one or two items, however many
-// children it has. Its children become members by name alone, in memory: see Name. What is known already costs no write.
+// children it has. Its children become members by name alone, in memory: see Name. A known manifest costs no write.
 func (c *Catalog) Learn(repo oci.Repo, m *oci.Manifest, s Standing) error {
 	own := member{MediaType: m.MediaType, Size: int64(len(m.Bytes)), Own: true, Shown: by(s)}
 	if err := c.learn(repo, m.Digest, own); err != nil {
@@ -103,8 +103,8 @@ func (c *Catalog) Learn(repo oci.Repo, m *oci.Manifest, s Standing) error {
 	return nil
 }
 
-// Name makes content that a manifest of repo refers to members of repo by name: that tells its size and type, and is no
-// proof that the repository has it. It is remembered in memory alone, since the manifest tells it anew.
+// Name makes the parts of a manifest of repo members of repo by name: that has their sizes and types, and does not prove that
+// the repository has them. It is remembered in memory alone, since the manifest has it.
 func (c *Catalog) Name(repo oci.Repo, list []oci.Descriptor) {
 	for _, d := range list {
 		key := memberKey(repo, d.Digest)
@@ -113,9 +113,9 @@ func (c *Catalog) Name(repo oci.Repo, list []oci.Descriptor) {
 	}
 }
 
-// LearnBlob records that the registry of repo has shown a blob there. A size that stands in a manifest counts more than
-// the registry's word; a size of -1 takes back what was known by that word alone. The media type is not recorded: a
-// registry answers for a blob with one that says nothing of the content.
+// LearnBlob records that the registry of repo has shown a blob there. A size from a manifest counts more than one from the
+// registry's answer; a size of -1 takes the latter back. The media type is not recorded: a registry's answer for a blob has
+// one that says nothing of the content.
 func (c *Catalog) LearnBlob(repo oci.Repo, d oci.Descriptor, s Standing) error {
 	return c.learn(repo, d.Digest, member{Size: d.Size, Heard: true, Shown: by(s)})
 }
@@ -127,7 +127,7 @@ func (c *Catalog) Show(repo oci.Repo, d oci.Digest, s Standing) {
 	c.hear(key, member{Size: -1, Shown: by(s)})
 }
 
-// hear adds to what is known in memory.
+// hear adds to the record in memory.
 func (c *Catalog) hear(key string, said member) {
 	c.members.update(key, func(have member, ok bool) member {
 		if !ok {
@@ -161,8 +161,7 @@ func (c *Catalog) IsOpen(d oci.Digest) (bool, error) {
 	return ok, err
 }
 
-// Unlearn takes back all that is known of content in repo: its registry no longer has it, or what it sent was something
-// else.
+// Unlearn removes the records of content in repo: its registry no longer has it, or has sent something else.
 func (c *Catalog) Unlearn(repo oci.Repo, list ...oci.Digest) error {
 	items := make([]state.Item, 0, len(list))
 	for _, d := range list {
@@ -178,7 +177,7 @@ func (c *Catalog) Unlearn(repo oci.Repo, list ...oci.Digest) error {
 	return nil
 }
 
-// Unshow takes back that the registry of repo has shown content: what it sent was something else.
+// Unshow takes back that the registry of repo has shown content: it has sent something else.
 func (c *Catalog) Unshow(repo oci.Repo, d oci.Digest) error {
 	key := memberKey(repo, d)
 	m, ok, err := c.member(key)
@@ -190,7 +189,7 @@ func (c *Catalog) Unshow(repo oci.Repo, d oci.Digest) error {
 	return c.write(key, m)
 }
 
-// learn writes what is new of content. Two that learn the same at the same time may both write it, which does no harm.
+// learn writes the news of content. Two callers that learn the same at the same time may both write it, which does no harm.
 func (c *Catalog) learn(repo oci.Repo, d oci.Digest, said member) error {
 	key := memberKey(repo, d)
 	c.removal.learns(key)
@@ -216,7 +215,7 @@ func (c *Catalog) learn(repo oci.Repo, d oci.Digest, said member) error {
 	return nil
 }
 
-// put has memory say what is on disk, and what more it has heard meanwhile.
+// put sets the record in memory to that on disk, and keeps the news that memory has got meanwhile.
 func (c *Catalog) put(key string, m member) {
 	m = interned(m)
 	c.members.update(key, func(have member, ok bool) member {
@@ -227,8 +226,8 @@ func (c *Catalog) put(key string, m member) {
 	})
 }
 
-// beside is m with what another description of the same content has more: that it was shown, and a size and a type that
-// stand in a manifest.
+// beside is m with the additions of another description of the same content: that it was shown, and a size and a type from a
+// manifest.
 func (m member) beside(other member) member {
 	if m.Shown == "" || other.Shown == shownToAll {
 		m.Shown = other.Shown
@@ -259,7 +258,7 @@ func (c *Catalog) write(key string, m member) error {
 	return nil
 }
 
-// Member returns what is known of content in a repository. The error says that the table can't be read.
+// Member returns the record of content in a repository. The error says that the table can't be read.
 func (c *Catalog) Member(repo oci.Repo, d oci.Digest) (Member, error) {
 	key := memberKey(repo, d)
 	c.removal.uses(key)
@@ -280,7 +279,7 @@ func (c *Catalog) Member(repo oci.Repo, d oci.Digest) (Member, error) {
 	}, nil
 }
 
-// member finds what is known, in memory or in the table.
+// member finds a record in memory or in the table.
 func (c *Catalog) member(key string) (member, bool, error) {
 	m, ok := c.members.get(key)
 	if ok && !m.unread {
@@ -306,7 +305,7 @@ func (c *Catalog) member(key string) (member, bool, error) {
 	if !stored {
 		return member{}, false, nil
 	}
-	// A writer that came between the read and here has put what is newer.
+	// A writer that came between the read and here has put a newer record.
 	m = c.members.offer(key, interned(have))
 	if c.removal.batches.Load() != batch { // perhaps it is no longer there
 		c.members.drop(key)
@@ -327,10 +326,10 @@ func (c *Catalog) stored(key string) (member, bool, error) {
 	return m, ok, nil
 }
 
-// decode reads what was recorded. False: it can't be read.
+// decode reads a record. False: it can't be read.
 func (c *Catalog) decode(it state.Item) (m member, ok bool) {
 	if err := json.Unmarshal(it.Value, &m); err != nil {
-		c.log.Warn("record of content is damaged; it is learnt again", "key", it.Key, "err", err)
+		c.log.Warn("record of content is damaged; its registry is asked again", "name", it.Key, "error", err)
 		return member{}, false
 	}
 	return m, true

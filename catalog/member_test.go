@@ -26,7 +26,7 @@ func child(d oci.Digest, mediaType string, size int64) oci.Child {
 	return oci.Child{Descriptor: oci.Descriptor{Digest: d, MediaType: mediaType, Size: size}}
 }
 
-// What is said of content, one after the other, and what is known in the end.
+// Statements about content, one after the other, and the record in the end.
 func TestWhatIsKnownOfContent(t *testing.T) {
 	t.Parallel()
 	manifest := oci.Manifest{Digest: aa, MediaType: manifestType, Bytes: make([]byte, 500)}
@@ -161,7 +161,7 @@ func TestStandingOfContent(t *testing.T) {
 	}
 }
 
-// What earlier versions have recorded of content says nothing of how they came by it: it counts as named.
+// Records of earlier versions do not say how the content was learnt: it counts as named.
 func TestRecordsOfEarlierVersionsAreNoProof(t *testing.T) {
 	t.Parallel()
 	refs := statetest.NewTable()
@@ -218,7 +218,7 @@ func TestWhenARepositoryWasShown(t *testing.T) {
 				t.Errorf("shown %s, refused %s, %v", r.Shown.Sub(start), r.Refused.Sub(start), err)
 			}
 		}
-		note(c.NoteRefused, 0) // of what was never shown
+		note(c.NoteRefused, 0) // it was never shown
 		check(-1, -1)
 		note(c.NoteShown, 1)
 		time.Sleep(time.Hour - 1)
@@ -270,7 +270,7 @@ func TestLearnIsOneWrite(t *testing.T) {
 	}
 	wg.Wait()
 	if n := refs.Writes(); n != 1 {
-		t.Errorf("%d writes of what is known", n)
+		t.Errorf("%d writes of known records", n)
 	}
 	for i := range 900 {
 		d, err := c.Member(acme, digest.FromString(fmt.Sprint(i)))

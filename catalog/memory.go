@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// memory is a bounded map: what is read often stays. It is split into shards so that readers on many cores don't meet.
-// Each shard has two generations: a full young one becomes the old one, and what is read in the old one moves up. That
-// is an LRU to within a factor of two, at the cost of a map look-up.
+// memory is a bounded map: entries that are read often stay. It is split into shards so that readers on many cores don't meet.
+// Each shard has two generations: a full young one becomes the old one, and an entry that is read in the old one moves up.
+// That is an LRU to within a factor of two, at the cost of a map look-up.
 type memory[V any] struct {
 	seed   maphash.Seed
 	shards [16]shard[V]
@@ -66,7 +66,7 @@ func (m *memory[V]) put(key string, v V) {
 	s.set(key, v)
 }
 
-// update changes what is at a key, in one step: f gets what is there and returns what shall be. It must not use the memory.
+// update replaces the value of a key in one step: f gets the old value and returns the new one. It must not use the memory.
 func (m *memory[V]) update(key string, f func(have V, ok bool) V) V {
 	s := m.shard(key)
 	s.mu.Lock()
@@ -76,7 +76,7 @@ func (m *memory[V]) update(key string, f func(have V, ok bool) V) V {
 	return v
 }
 
-// offer puts v where nothing is, and returns what is there then.
+// offer puts v if the key has no value, and returns its value.
 func (m *memory[V]) offer(key string, v V) V {
 	s := m.shard(key)
 	s.mu.Lock()
@@ -88,7 +88,7 @@ func (m *memory[V]) offer(key string, v V) V {
 	return v
 }
 
-// refresh puts v where something is, without using it.
+// refresh puts v if the key has a value, which is not a use.
 func (m *memory[V]) refresh(key string, v V) {
 	s := m.shard(key)
 	s.mu.Lock()

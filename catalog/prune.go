@@ -11,13 +11,13 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// pruneBatch is how many references are removed in one write; who learns one of them waits for it.
+// pruneBatch is how many records are removed in one write; a caller that learns one of them waits for it.
 const pruneBatch = 256
 
-// Prune forgets what is known of content that is not in the cache: if it is pulled again its upstream is asked for it in any
-// case, and it is learnt anew. So nothing is lost by one that is removed too much. cached reports whether content is in the
-// cache, or may be; it must be quick. A repository of which nothing is left is forgotten, too. One Prune runs at a time;
-// everything else goes on meanwhile, and what is learnt or used during it stays.
+// Prune removes the records of content that is not in the cache: if it is pulled again its upstream is asked for it in any
+// case, and it is learnt anew. So nothing is lost by a record that is removed too early. cached reports whether content is in
+// the cache, or may be; it must be quick. A repository without records is removed, too. One Prune runs at a time; all other
+// calls go on meanwhile, and records that are learnt or used during it stay.
 //
 // An error is that of the context or of the table.
 func (c *Catalog) Prune(ctx context.Context, cached func(d oci.Digest) bool) (removed int, err error) {
@@ -76,7 +76,7 @@ func (c *Catalog) Prune(ctx context.Context, cached func(d oci.Digest) bool) (re
 	return removed, flush()
 }
 
-// prune removes records, but for those that have come into use since they were found.
+// prune removes records, except those that have been used since they were found.
 func (c *Catalog) prune(keys []string, has func(oci.Digest) bool) (int, error) {
 	var items []state.Item
 	for _, key := range keys {
@@ -103,8 +103,8 @@ func (c *Catalog) prune(keys []string, has func(oci.Digest) bool) (int, error) {
 	return len(items), nil
 }
 
-// removal keeps what is removed apart from what is learnt and used at the same time. Nobody waits for it but who learns
-// what is just being removed.
+// removal keeps the records that are being removed apart from those that are learnt and used at the same time. Only a caller
+// that learns a record which is just being removed waits.
 type removal struct {
 	active  atomic.Bool   // a Prune runs
 	batches atomic.Uint64 // counts beginnings and ends of writes that remove
@@ -115,7 +115,7 @@ type removal struct {
 	gone  chan struct{}   // closed when they are
 }
 
-// watch forgets what was used, and begins or ends to note what is.
+// watch forgets the used keys, and begins or ends to note them.
 func (r *removal) watch(active bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

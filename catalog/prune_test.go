@@ -21,7 +21,7 @@ import (
 // named is a digest that tests can read.
 func named(name string) oci.Digest { return digest.FromString(name) }
 
-// warehouse is a cache: what is there.
+// warehouse is a cache: the content that is there.
 type warehouse struct {
 	mu    sync.Mutex
 	there map[oci.Digest]bool
@@ -85,7 +85,7 @@ var names = []string{
 	"app", "app config", "app layer", "old", "old layer", "kept layer", "index", "web", "new",
 }
 
-// knows is what is recorded of a repository, by name.
+// knows are the records of a repository, by name.
 func knows(t *testing.T, refs state.Table, repo oci.Repo) (list []string) {
 	t.Helper()
 	for _, n := range names {
@@ -96,7 +96,7 @@ func knows(t *testing.T, refs state.Table, repo oci.Repo) (list []string) {
 	return list
 }
 
-// What is gone is forgotten: on disk and in memory, in each repository for itself, and at last the repository.
+// Records of content that is gone are removed: on disk and in memory, in each repository for itself, and at last the repository.
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	c, refs, w := shelved(t)
@@ -139,7 +139,7 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// What is learnt or used while it runs stays.
+// Records that are learnt or used while it runs stay.
 func TestPruneLeavesWhatIsInUse(t *testing.T) {
 	t.Parallel()
 	for name, use := range map[string]func(c *catalog.Catalog) error{
@@ -187,7 +187,7 @@ func (s *slow) Write(items []state.Item) error {
 	return s.Table.Write(items)
 }
 
-// What is learnt while it is being removed is there afterwards. Who only asks does not wait.
+// A record that is learnt while it is being removed is there afterwards. A caller that only reads does not wait.
 func TestLearnWhatIsBeingRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refs := &slow{statetest.NewTable(), make(chan struct{}), make(chan struct{})}
@@ -240,7 +240,7 @@ func TestPruneFails(t *testing.T) {
 	}
 }
 
-// Pulls, evictions and prunes at once: what was learnt last of content is recorded, if nothing was removed since.
+// Pulls, evictions and prunes at once: the last news of content is recorded, if nothing was removed since.
 func TestPruneAmidPulls(t *testing.T) {
 	t.Parallel()
 	refs := statetest.NewTable()
@@ -277,7 +277,7 @@ func TestPruneAmidPulls(t *testing.T) {
 				}
 				for _, d := range []oci.Digest{m.Digest, named(layer)} {
 					if m, err := c.Member(acme, d); m.Standing != catalog.ShownToAll || err != nil {
-						t.Errorf("%s: what was learnt and is here is not known: %v", name, err)
+						t.Errorf("%s: content that was learnt and is here is not known: %v", name, err)
 					}
 				}
 				w.put(false, name, layer)

@@ -11,7 +11,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// shownEvery is how exact the time on disk is at which a repository was last shown: memory is exact.
+// shownEvery is the precision of the time on disk at which a repository was last shown; in memory it is exact.
 const shownEvery = time.Hour
 
 // repository is a Repository as it is stored. Fields are only ever added.
@@ -55,7 +55,7 @@ func (c *Catalog) storedRepository(key string) (Repository, error) {
 	}
 	var r repository
 	if err := json.Unmarshal(it.Value, &r); err != nil {
-		c.log.Warn("record of a repository is damaged; it is learnt again", "key", key, "err", err)
+		c.log.Warn("record of a repository is damaged; its registry is asked again", "name", key, "error", err)
 		return Repository{}, nil
 	}
 	return Repository(r), nil
@@ -75,7 +75,7 @@ func (c *Catalog) NoteShown(repo oci.Repo) error {
 // refusal since it was shown is kept.
 func (c *Catalog) NoteRefused(repo oci.Repo) error {
 	return c.note(repo, func(r *Repository, now time.Time) (write bool) {
-		if r.Shown.IsZero() || r.Refused.After(r.Shown) { // of what was never shown there is nothing to take back
+		if r.Shown.IsZero() || r.Refused.After(r.Shown) { // it was never shown: there is nothing to take back
 			return false
 		}
 		r.Refused = now
@@ -83,7 +83,7 @@ func (c *Catalog) NoteRefused(repo oci.Repo) error {
 	})
 }
 
-// note changes the record of a repository. The change that is on disk is never newer than the one in memory.
+// note changes the record of a repository. The record on disk is never newer than that in memory.
 func (c *Catalog) note(repo oci.Repo, change func(r *Repository, now time.Time) (write bool)) error {
 	key := repositoryKey(repo)
 	c.removal.learns(key)

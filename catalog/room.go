@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Owner is how much of a key of a tag, of content or of a repository is its upstream's, and its repository's, both with
-// what separates them from the rest.
+// Owner returns how many bytes of a key of a tag, of content or of a repository are the name of its upstream, and of its
+// repository, both with the separator.
 func Owner(key string) (upstream, repository int) {
 	upstream = strings.IndexByte(key, '/') + 1
 	if at := strings.IndexByte(key, '@'); at >= 0 {

@@ -12,14 +12,14 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// ErrUnknown says that nothing is known of a tag. It wraps state.ErrNotFound.
+// ErrUnknown says that there is no record of a tag. It wraps state.ErrNotFound.
 var ErrUnknown = fmt.Errorf("tag not known: %w", state.ErrNotFound)
 
 // historyMost is how many digests of a tag are remembered.
 const historyMost = 20
 
-// record is a Tag as it is stored: JSON, to which fields are only ever added. Another form would begin with another
-// byte than '{', and be unknown to who does not read it.
+// record is a Tag as it is stored: JSON, to which fields are only ever added. Another format would begin with another
+// byte than '{', and be unknown to a version that does not read it.
 type record struct {
 	Digest  oci.Digest `json:"digest"`
 	Checked time.Time  `json:"checked"`
@@ -32,7 +32,7 @@ func encodeTag(t Tag) ([]byte, error) {
 	return json.Marshal(record{Digest: t.Digest, Checked: t.Checked, History: t.History})
 }
 
-// Tag returns what is known of ref's tag, or ErrUnknown.
+// Tag returns the record of ref's tag, or ErrUnknown.
 func (c *Catalog) Tag(ref oci.Ref) (Tag, error) {
 	key := tagKey(ref)
 	if t, ok := c.known.get(key); ok {
@@ -68,14 +68,14 @@ func (c *Catalog) load(ref oci.Ref, key string) (Tag, error) {
 	}
 	var r record
 	if err := json.Unmarshal(it.Value, &r); err != nil || r.Digest.Validate() != nil {
-		c.log.Warn("what was recorded of a tag can't be read; it is learnt again", "ref", key, "err", err)
+		c.log.Warn("record of a tag is damaged; its registry is asked again", "name", key, "error", err)
 		return Tag{Version: uint64(it.Version)}, ErrUnknown
 	}
 	t = Tag{
 		Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: r.Digest, Checked: r.Checked, History: r.History,
 		Version: uint64(it.Version),
 	}
-	// A clock that was set back since: no word of the upstream would be newer than that until it has caught up.
+	// The clock was set back since: no report of the upstream would be newer than that until it has caught up.
 	if now := time.Now(); t.Checked.After(now) {
 		t.Checked = now
 	}
@@ -83,11 +83,10 @@ func (c *Catalog) load(ref oci.Ref, key string) (Tag, error) {
 	return t, nil
 }
 
-// Moved records that at the given time the upstream was seen to mean digest to by ref's tag, and returns what is known
-// then. The time may be long ago: the record then is as old as that. from is what the caller knew before it asked; its
-// zero value means nothing. A digest that is the tag's already costs no write. When another caller has recorded
-// a move since from, that move stays if this caller has found nothing new, or if what it has found is older. Otherwise
-// what this caller has found replaces it.
+// Moved records that at the given time ref's tag meant the digest to, and returns the record. The time may be long ago: the
+// record is then as old as that. from is the record that the caller knew before it asked the upstream; zero: none. A digest
+// that is the tag's already costs no write. When another caller has recorded a move since from, that move stays if this
+// caller has found nothing new, or an older state. Otherwise this caller's digest replaces it.
 func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time) (Tag, error) {
 	key := tagKey(ref)
 	defer c.turn(key)()
@@ -111,7 +110,7 @@ func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time) (Tag
 		}
 		point.Hit("catalog/move")
 		if next.Version, err = c.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
-			c.forget(key) // another writer has written to the table; what it wrote counts
+			c.forget(key) // another writer has written to the table; its record counts
 			continue
 		}
 		if err != nil {
@@ -134,7 +133,7 @@ func (c *Catalog) swap(key string, t Tag, old uint64) (uint64, error) {
 }
 
 // newer reports whether a record is of a later time than at. One from the future was written before the clock was set
-// back, and says nothing.
+// back, and does not count.
 func newer(t Tag, at, now time.Time) bool { return t.Checked.After(at) && !t.Checked.After(now) }
 
 // confirm notes in memory that a digest was the tag's at a time. The caller has the key's turn.
@@ -156,7 +155,7 @@ func (c *Catalog) confirm(key string, t Tag, at, now time.Time) Tag {
 	return t
 }
 
-// history puts a digest in front. One that the tag had before is one entry, first seen when it was first seen.
+// history puts a digest in front. A digest that the tag had before keeps its First.
 func history(old []Seen, to oci.Digest, now time.Time) []Seen {
 	h := make([]Seen, 0, len(old)+1)
 	h = append(h, Seen{Digest: to, First: now, Last: now})
@@ -170,7 +169,7 @@ func history(old []Seen, to oci.Digest, now time.Time) []Seen {
 	return h[:min(len(h), historyMost)]
 }
 
-// Forget removes what is known of a tag. A tag that is not known is no error.
+// Forget removes the record of a tag, if there is one.
 func (c *Catalog) Forget(ref oci.Ref) error {
 	key := tagKey(ref)
 	defer c.turn(key)()

@@ -35,14 +35,14 @@ func moved(t *testing.T, c *catalog.Catalog, ref oci.Ref, from catalog.Tag, to o
 	return tag
 }
 
-// Two checks of a tag overlap: who gets what, and what stays.
+// Two checks of a tag overlap: the result of each, and the record that stays.
 func TestWordsThatMeet(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
-		first oci.Digest // what a caller knew when it asked
-		other oci.Digest // what somebody else records meanwhile
-		found oci.Digest // what the caller then found
+		first oci.Digest // known to a caller when it asked
+		other oci.Digest // recorded by another caller meanwhile
+		found oci.Digest // found by the caller then
 		want  oci.Digest
 	}{
 		{"both found the same", aa, bb, bb, bb},
@@ -76,7 +76,7 @@ func TestWordsThatMeet(t *testing.T) {
 	}
 }
 
-// Somebody else on the same table is heard, and what was read of it before is not believed for longer.
+// The writes of another catalog on the same table count, and older values in memory are dropped.
 func TestTwoOnOneTable(t *testing.T) {
 	t.Parallel()
 	tags := statetest.NewTable()
@@ -116,7 +116,7 @@ func TestForgottenByMemory(t *testing.T) {
 		}
 		crowd()
 		if got := moved(t, c, ref, old, aa); got.Digest != bb {
-			t.Errorf("unchanged by who knew the older state: %s", got.Digest)
+			t.Errorf("unchanged by a caller that knew the older state: %s", got.Digest)
 		}
 		if got, err := c.Tag(ref); err != nil || got.Digest != bb {
 			t.Errorf("%s, %v", got.Digest, err)
@@ -152,7 +152,7 @@ func TestForgetIsForGood(t *testing.T) {
 		if _, err := restarted.Tag(ref); !errors.Is(err, catalog.ErrUnknown) {
 			t.Errorf("the flush brought it back: %v", err)
 		}
-		// Who still holds it may record it anew.
+		// A caller that still holds it may record it anew.
 		if again := moved(t, c, ref, tag, aa); again.Digest != aa || len(again.History) != 1 {
 			t.Errorf("%+v", again)
 		}
@@ -162,7 +162,7 @@ func TestForgetIsForGood(t *testing.T) {
 	})
 }
 
-// lazy is a table in which others come between what is done and its return.
+// lazy is a table in which others come between a write and its return.
 type lazy struct{ *statetest.Table }
 
 func (l lazy) Get(key string) (state.Item, error) {
@@ -181,8 +181,7 @@ func (l lazy) Swap(key string, old state.Version, v []byte) (state.Version, erro
 	return next, err
 }
 
-// Whatever meets whatever, nobody is told what is older than what he was told before, and memory and table end up
-// saying the same.
+// In any order of calls, no caller gets an older state than it got before, and memory and table end up equal.
 func TestEverythingAtOnce(t *testing.T) {
 	t.Parallel()
 	tags := lazy{statetest.NewTable()}
@@ -257,7 +256,7 @@ func TestFlushThatFails(t *testing.T) {
 		tags.SetFail(func() error { return errors.New("no space left on device") })
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "tags=500") {
+		if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "items=500") {
 			t.Errorf("%d lines: %s", n, log.String())
 		}
 		tags.SetFail(nil)
@@ -274,7 +273,7 @@ func TestFlushThatFails(t *testing.T) {
 	})
 }
 
-// What can't be read is unknown, and is learnt again.
+// A record that can't be read is unknown, and is learnt again.
 func TestUnreadable(t *testing.T) {
 	t.Parallel()
 	for name, v := range map[string]string{
@@ -374,7 +373,7 @@ func BenchmarkTag(b *testing.B) {
 	})
 }
 
-// What is recorded late is as old as what it says, and never takes the place of what is newer.
+// A late record is as old as its report, and never replaces a newer one.
 func TestRecordedLate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

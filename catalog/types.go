@@ -6,10 +6,10 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Tag is what is known of a tag: which digest it means and meant.
+// Tag is the record of a tag: which digest it means and meant.
 type Tag struct {
 	Ref     oci.Ref
-	Digest  oci.Digest // that it means now
+	Digest  oci.Digest // the present one
 	Checked time.Time  // when the upstream last confirmed that digest
 	History []Seen     // newest first, the present digest included; bounded
 	// Version is the table's, for Catalog.Moved.
@@ -28,30 +28,30 @@ type Policy struct {
 	MaxAge       time.Duration // younger copies are served without asking
 	Wait         time.Duration // how long a pull waits for the check of an older copy
 	StaleIfError time.Duration // how old a copy may be and still be served when the upstream does not answer
-	// DropDeleted says that a tag which the upstream no longer has is no longer served, nor what it meant. False: it is
+	// DropDeleted says that a tag which the upstream no longer has is no longer served, nor its content. False: it is
 	// served for as long as StaleIfError allows.
 	DropDeleted bool
 }
 
-// Verdict is what a pull of a tag gets.
+// Verdict is how a pull of a tag is answered.
 type Verdict int
 
 // The verdicts of Tag.Judge.
 const (
 	Ask         Verdict = iota // wait for the upstream; a copy, where there is one, is the fallback
 	Serve                      // the copy, without asking
-	ServeAndAsk                // the copy at once, and a check behind it
+	ServeAndAsk                // the copy at once, and a check in the background
 )
 
-// Standing is how content belongs to a repository: whose word that is decides to whom it may be served.
+// Standing is how it is known that content belongs to a repository: that decides to which clients it may be served.
 type Standing int
 
 // The standings, from the weakest to the strongest.
 const (
-	// Unknown: nothing is known of the content in this repository.
+	// Unknown: there is no record of the content in this repository.
 	Unknown Standing = iota
-	// Named: a manifest of the repository refers to it. That is the word of the manifest's publisher, and no proof
-	// that the repository has the content.
+	// Named: a manifest of the repository refers to it. The manifest's publisher says so, which does not prove that the
+	// repository has the content.
 	Named
 	// ShownByLogin: the repository's registry has shown the content there, to a login of ours or under the rules.
 	ShownByLogin
@@ -59,14 +59,14 @@ const (
 	ShownToAll
 )
 
-// Member is what is known of content in one repository.
+// Member is the record of content in one repository.
 type Member struct {
 	oci.Descriptor // Size is -1 where it is not known
 	Standing       Standing
 	// Manifest reports that the registry has sent the content as a manifest of this repository. Otherwise the media type
 	// is that of a descriptor that names it, or empty.
 	Manifest bool
-	// Repository is what is known of the repository. It is zero where that can't be read.
+	// Repository is the record of the repository; zero: it can't be read.
 	Repository Repository
 }
 

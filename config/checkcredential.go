@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/clouds"
 	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
@@ -27,25 +28,6 @@ var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // globPattern is a glob of repositories: segments with * for letters, or ** for segments.
 var globPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*]([a-z0-9._*-]*[a-z0-9*])?)(/(\*\*|[a-z0-9*]([a-z0-9._*-]*[a-z0-9*])?))*$`)
-
-// cloud is a source that knows which registries it is for. The packages of auth decide, before a login is sent; this copy
-// reports the mistake with its line.
-type cloud struct {
-	whose, example string
-	host           *regexp.Regexp
-}
-
-var clouds = map[string]cloud{
-	"ecr": {"Amazon's", "public.ecr.aws or ACCOUNT.dkr.ecr.REGION.amazonaws.com", regexp.MustCompile(
-		`^(public\.ecr\.aws|ecr-public\.aws\.com|[0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9][a-z0-9-]*\.` +
-			`(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn|` +
-			`sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov))$`,
-	)},
-	"gar": {"Google's", "gcr.io, *.gcr.io or *-docker.pkg.dev", regexp.MustCompile(
-		`^(([a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev)$`,
-	)},
-	"acr": {"Azure's", "NAME.azurecr.io", regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)?\.azurecr\.(io|cn|us)$`)},
-}
 
 // CloudHost is the host for which a source of a cloud (ecr, gar, acr) logs in: the upstream's name where that is a
 // registry of the cloud, else the endpoint to which the credential goes. False: neither is.
@@ -70,7 +52,7 @@ func (u Upstream) CloudHost(source string) (string, bool) {
 		}
 	}
 	for _, h := range hosts {
-		if clouds[source].host.MatchString(h) {
+		if clouds.Named(source).Is(h) {
 			return h, true
 		}
 	}
@@ -91,9 +73,6 @@ func (c Credential) Sources() []string {
 	}
 	return list
 }
-
-// publicECR reports whether a registry of Amazon's has public images.
-func publicECR(host string) bool { return host == "public.ecr.aws" || host == "ecr-public.aws.com" }
 
 // checkCredentials checks the credentials of an upstream, at their path.
 func (u *Upstream) checkCredentials(path string) (found mistakes) {
@@ -202,13 +181,14 @@ func (p *Plugin) check(at string) (found mistakes) {
 // checkCloud checks that a source of a cloud is for a registry of that cloud, and of use.
 func (u *Upstream) checkCloud(source, at string) (found mistakes) {
 	host, ok := u.CloudHost(source)
-	switch c := clouds[source]; {
+	switch c := clouds.Named(source); {
 	case !ok:
-		found.add(at, quoted(u.Name)+" is not a registry of "+c.whose, source+" is for "+c.example)
-	case u.Access == "public" && source == "ecr" && !publicECR(host):
+		found.add(at, fmt.Sprintf("%s is not a registry of %s's", quoted(u.Name), c.Owner),
+			source+" is for "+c.Example)
+	case u.Access == "public" && source == "ecr" && !clouds.PublicECR(host):
 		// Under access: public a login is used for public images alone, and this registry has none.
 		found.add(at, "a registry without public images has no use for it under access: public",
-			"set access: rules, and say in rules who may pull what, as in "+ruleFor(u.Name))
+			"set access: rules, and a rule that lets clients pull, as in "+ruleFor(u.Name))
 	}
 	return found
 }

@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/registrymirror/mirror/internal/strictyaml"
+	"github.com/registrymirror/mirror/oci"
 )
 
 func (c *Config) checkUpstreams() (found mistakes) {
@@ -100,12 +100,9 @@ func (u *Upstream) checkEndpoints(path string) (found mistakes) {
 	return found
 }
 
-// prefixPattern is what repositories can begin with, by the grammar of the distribution spec.
-var prefixPattern = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-
 // check checks the settings of an endpoint besides its URL.
 func (e *Endpoint) check(at string) (found mistakes) {
-	if e.Prefix != "" && !prefixPattern.MatchString(e.Prefix) {
+	if e.Prefix != "" && !oci.IsRepository(e.Prefix) {
 		found.add(at+".prefix", quoted(e.Prefix)+" is not what a repository can begin with",
 			"lower case, without host and tag, as in hub-proxy")
 	}

@@ -5,30 +5,22 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/registrymirror/mirror/internal/clouds"
+	"github.com/registrymirror/mirror/internal/glob"
 	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
 // hostPattern is what a pattern of names may be: labels, in which * stands for any letters of one.
 var hostPattern = regexp.MustCompile(`^[a-z0-9*-]+(\.[a-z0-9*-]+)+$`)
 
-// domains are those below which the clouds have their registries. A host that fits a pattern must also be a registry by the
-// cloud's own grammar, so that a short pattern leads nowhere else.
-var domains = map[string][]string{
-	"ecr": {
-		"amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "on.aws", "on.amazonwebservices.com.cn", "sc2s.sgov.gov",
-		"c2s.ic.gov", "cloud.adc-e.uk", "csp.hci.ic.gov",
-	},
-	"gar": {"gcr.io", "pkg.dev"},
-	"acr": {"azurecr.io", "azurecr.cn", "azurecr.us"},
-}
-
 // IsPattern reports whether the name stands for the hosts that fit it.
 func (u Upstream) IsPattern() bool { return strings.Contains(u.Name, "*") }
 
-// Fits reports whether a host, in lower case, is one of a pattern's: each label fits, and it is a registry of the cloud.
+// Fits reports whether a host, in lower case, is one of a pattern's: each label fits, and it is a registry by the cloud's own
+// grammar, so that a short pattern leads nowhere else.
 func (u Upstream) Fits(host string) bool {
-	cloud := cloudOf(u.Name)
-	return cloud != "" && len(host) <= 253 && clouds[cloud].host.MatchString(host) && matchHost(u.Name, host)
+	cloud := clouds.Named(cloudOf(u.Name))
+	return cloud != nil && len(host) <= 253 && cloud.Is(host) && glob.Host(u.Name, host)
 }
 
 // At is the upstream that a host of a pattern is.
@@ -40,9 +32,9 @@ func (u Upstream) At(host string) Upstream {
 // cloudOf is the source of the cloud in whose domain a pattern ends; empty: there is none.
 func cloudOf(pattern string) string {
 	_, tail, _ := strings.Cut(pattern[strings.LastIndexByte(pattern, '*')+1:], ".") // the labels that have no *
-	for cloud, list := range domains {
-		if slices.ContainsFunc(list, func(d string) bool { return tail == d || strings.HasSuffix(tail, "."+d) }) {
-			return cloud
+	for _, cloud := range clouds.All {
+		if cloud.Owns(tail) {
+			return cloud.Key
 		}
 	}
 	return ""

@@ -6,13 +6,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/registrymirror/mirror/internal/glob"
 	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
 // ruleHostPattern is a glob of upstreams: the letters of hosts and ports, and *.
 var ruleHostPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*\[]([a-z0-9._*:\[\]-]*[a-z0-9*\]])?)$`)
 
-// anyClient are the values of who that mean each client that can connect to the mirror. There are no others as long as
+// anyClient are the values of `who` that mean each client that can connect to the mirror. There are no others as long as
 // clients can't identify themselves.
 var anyClient = []string{"anonymous", "*"}
 
@@ -212,43 +213,5 @@ func (c *Config) Certificates() (list []string) {
 	return list
 }
 
-// matchHost matches a host against the first part of a rule's glob, or a pattern: label by label, with * for any letters
-// of one, and ** for any labels; * alone is any host.
-func matchHost(glob, host string) bool {
-	return glob == "*" || matchLabels(strings.Split(glob, "."), strings.Split(host, "."))
-}
-
-func matchLabels(glob, host []string) bool {
-	for len(glob) > 0 && glob[0] != "**" {
-		if len(host) == 0 || !matchLabel(glob[0], host[0]) {
-			return false
-		}
-		glob, host = glob[1:], host[1:]
-	}
-	if len(glob) == 0 {
-		return len(host) == 0
-	}
-	for len(glob) > 1 && glob[1] == "**" { // two say no more than one
-		glob = glob[1:]
-	}
-	for i := 0; i <= len(host); i++ {
-		if matchLabels(glob[1:], host[i:]) {
-			return true
-		}
-	}
-	return false
-}
-
-// matchLabel matches a label against a glob in which * stands for any letters.
-func matchLabel(glob, label string) bool {
-	first, rest, star := strings.Cut(glob, "*")
-	label, ok := strings.CutPrefix(label, first)
-	for ok && star {
-		var next string
-		if next, rest, star = strings.Cut(rest, "*"); !star {
-			return strings.HasSuffix(label, next)
-		}
-		_, label, ok = strings.Cut(label, next)
-	}
-	return ok && label == ""
-}
+// matchHost matches a host against the first part of a rule's glob, in which * alone is any host.
+func matchHost(pattern, host string) bool { return pattern == "*" || glob.Host(pattern, host) }

@@ -1,23 +1,24 @@
 package diagnose
 
 import (
+	"cmp"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// answer reads what a server said with a status. The same status means different things at different steps: 403 is the
+// answer reads the answer of a server. The same status means different things at different steps: 403 is the
 // firewall of a registry at its ping, a bad or an insufficient credential at its token service, and an egress filter
 // at a blob host.
-func (c *facts) answer() bool {
+func (c *draft) answer() bool {
 	switch s := c.e.Status; {
 	case s >= 300 && s < 400 && c.e.Err == nil:
-		c.set(UpstreamError, "%s answered %d to %s, which is no answer to that", c.host, s, c.asked())
-		c.remedy("check the endpoint of %s, then tell its operator", c.up)
+		c.set(UpstreamError, "%s answered %d to %s, which is not a valid answer", c.host, s, c.asked())
+		c.remedy("check the endpoint of %s, then report it to its operator", c.up)
 	case s < 400:
 		return false
 	case s == 429:
@@ -26,7 +27,7 @@ func (c *facts) answer() bool {
 		c.set(Loop, "the mirror's own request to %s came back to it", c.up)
 		c.remedy("correct the endpoints of %s, of which %s leads to the mirror itself", c.up, c.host)
 	case s >= 500:
-		c.set(UpstreamError, "%s answered %d to %s%s", c.host, s, c.asked(), c.words())
+		c.set(UpstreamError, "%s answered %d to %s%s", c.host, s, c.asked(), c.registryQuote())
 		c.remedy("wait for %s to recover, then pull again", c.host)
 	case s == 404, s == 410:
 		return c.missing()
@@ -35,14 +36,14 @@ func (c *facts) answer() bool {
 	case s == 400 && c.says("HTTP request to an HTTPS server", "plain HTTP request was sent to HTTPS port"):
 		c.set(HTTPSNotHTTP, "%s speaks HTTPS, and the endpoint of %s says http://", c.host, c.up)
 		c.remedy("write its endpoint with https://")
-	case s == 401, s == 403, s == 400 && c.named() && c.code("DENIED", "UNAUTHORIZED"):
+	case s == 401, s == 403, s == 400 && c.withCredential() && c.hasCode("DENIED", "UNAUTHORIZED"):
 		return c.denied()
 	case c.step.Name == upstream.StepToken:
 		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, s, c.prefix()+c.e.Repository,
 			c.quote())
 		c.remedy("check the image's name and the endpoint of %s", c.up)
 	case c.step.Name == upstream.StepList && slices.Contains([]int{400, 413, 414, 416, 422, 431}, s):
-		// What was asked is the client's: so many entries, or an odd place to begin.
+		// The parameters are the client's: the number of entries, or the place to begin.
 		c.set(BadRequest, "%s does not answer %s as it was asked, with %d%s", c.host, c.asked(), s, c.quote())
 		c.f.Short = fmt.Sprintf("%s answered %d%s", c.host, s, c.quote())
 		c.remedy("ask for fewer entries at a time, as n=100")
@@ -53,15 +54,15 @@ func (c *facts) answer() bool {
 	return true
 }
 
-// denied reads a 401 or 403. Many registries give the same to a stranger whether an image is private or not there.
-func (c *facts) denied() bool {
+// denied reads a 401 or 403. Without a login many registries answer the same for a private and for a missing image.
+func (c *draft) denied() bool {
 	switch {
 	case c.step.Name == upstream.StepPing && c.e.Status == 403:
 		c.set(UpstreamBlocked, "%s refuses the mirror's address%s", c.host, c.quote())
 		c.remedy("allow the mirror's address in the firewall of %s", c.up)
 		return true
 	case c.e.BodyKind == upstream.BodyHTML && c.e.Challenge == "" && c.step.Name != upstream.StepToken:
-		// Registries refuse in JSON. This is what stands before one: a firewall, a proxy, a portal.
+		// Registries refuse in JSON. A web page is of a firewall, a proxy or a portal before the registry.
 		c.set(UpstreamBlocked, "%s answered %d to %s with a web page%s", c.host, c.e.Status, c.asked(), c.quote())
 		c.remedy("check what stands before it: firewall, proxy, login page")
 		return true
@@ -70,31 +71,31 @@ func (c *facts) denied() bool {
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), c.e.Status, c.quote())
 		c.remedy("ask the operator of %s, whose firewall or policy it is", c.up)
 		return true
-	case c.blobKept():
+	case c.keepsBlob():
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), c.e.Status, c.quote())
 		c.f.Short = fmt.Sprintf("%s refuses the blob with %d%s", c.host, c.e.Status, c.quote())
 		c.remedy("ask the operator of %s, whose policy or object store it is", c.up)
 		return true
 	case c.sourceFailed():
 		return true
-	case !c.named():
-		return c.stranger()
+	case !c.withCredential():
+		return c.anonymous()
 	}
 	cred := c.e.Credential
 	switch {
 	case c.decided():
-	case c.noAccess():
+	case c.aboutRepository():
 		c.set(NotFoundOrNoAccess, "%s/%s doesn't exist, or credential %s may not pull it", c.up, c.e.Repository, cred.Name)
 		c.remedy("check the image's name, then what credential %s may pull at %s", cred.Name, c.up)
 	case cred.State == "expired", c.says("token has expired", "token is expired", "token expired"):
 		c.set(CredentialsExpired, "credential %s of %s has expired%s", cred.Name, c.up, since(cred.Expires))
 		c.remedy("renew credential %s", cred.Name)
-	case cred.State == "rejected", c.step.Name == upstream.StepToken && c.e.Status == 401, c.basic(),
+	case cred.State == "rejected", c.step.Name == upstream.StepToken && c.e.Status == 401, c.wantsPassword(),
 		c.says("authorization token is invalid"):
 		c.set(CredentialsRejected, "%s rejects credential %s for %s%s", c.host, cred.Name, c.prefix()+c.e.Repository,
 			c.quote())
 		c.remedy("renew credential %s of %s", cred.Name, c.up)
-	case c.step.Name != upstream.StepToken && c.e.Status == 403 && !c.says("may not exist") && !c.hides():
+	case c.step.Name != upstream.StepToken && c.e.Status == 403 && !c.says("may not exist") && !c.hidesMissing():
 		c.set(UpstreamForbidden, "%s doesn't let credential %s pull %s%s", c.up, cred.Name, c.e.Repository, c.quote())
 		c.remedy("give credential %s the right to pull it, at %s", cred.Name, c.up)
 	default:
@@ -104,27 +105,20 @@ func (c *facts) denied() bool {
 	return true
 }
 
-// blobKept reports that a registry keeps a blob back with words of its own, and not for want of a login: it has shown the image's
-// manifest without one, or what speaks is an object store behind it. Artifactory's Xray and expired signatures are such.
-func (c *facts) blobKept() bool {
-	return c.e.Op == "blob" && c.e.Status == 403 && !c.named() && c.e.Challenge == "" && c.e.Message != "" &&
-		(c.e.Open || c.e.BodyKind == upstream.BodyXML)
-}
-
-// stranger reads a refusal of a request without a credential: the node's own may do better, so it is declined.
-func (c *facts) stranger() bool {
+// anonymous reads a refusal of a request without a credential: that of the node may do better, so the mirror declines.
+func (c *draft) anonymous() bool {
 	c.f.Declined = true
 	if c.decided() {
 		return true
 	}
 	c.remedy("check tag and imagePullSecret, or give the mirror a credential for %s", c.up)
 	c.alone("check the image's name, or give the mirror a credential for %s", c.up)
-	if c.e.PublicOnly { // where the mirror has one, it is not for this
+	if c.e.PublicOnly { // a credential of the mirror is not used then
 		c.remedy("check tag and imagePullSecret; under access: public the mirror pulls only public images")
 		c.alone("check the image's name, or set access: rules for %s and a rule: under access: public the mirror pulls only "+
 			"public images", c.up)
 	}
-	if c.basic() && !c.noAccess() || c.says("please login", "please log in") || c.told(upstream.VerdictLoginNeeded) {
+	if c.wantsPassword() && !c.aboutRepository() || c.says("please login", "please log in") || c.probed(upstream.VerdictLoginNeeded) {
 		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
 		return true
 	}
@@ -133,30 +127,30 @@ func (c *facts) stranger() bool {
 	return true
 }
 
-// sourceFailed reads a credential that could not be had at all.
-func (c *facts) sourceFailed() bool {
+// sourceFailed reads that the source of the credential failed.
+func (c *draft) sourceFailed() bool {
 	cred := c.e.Credential
 	if cred.State != "failing" {
 		return false
 	}
-	name, kind := "the credential", orElse(cred.Kind, "source")
+	name, kind := "the credential", cmp.Or(cred.Kind, "source")
 	if cred.Name != "" {
 		name = "credential " + cred.Name
 	}
-	why := strings.TrimPrefix(orElse(cred.LastError, "no details"), name+": ")
+	why := strings.TrimPrefix(cmp.Or(cred.LastError, "no details"), name+": ")
 	c.set(CredentialSourceFailed, "%s of %s can't be fetched: %s", name, c.up, why)
-	c.f.Short = name + ": " + Cut(why, 64)
+	c.f.Short = name + ": " + text.Cut(why, 64)
 	c.remedy("correct its source (%s), or the credentials of %s in the mirror's configuration", kind, c.up)
 	return true
 }
 
-func (c *facts) missing() bool {
+func (c *draft) missing() bool {
 	switch {
 	case c.step.Name == upstream.StepToken:
 		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, c.e.Status,
 			c.prefix()+c.e.Repository, c.quote())
 		c.remedy("check the image's name and the endpoint of %s", c.up)
-	case c.code("NAME_UNKNOWN"), c.e.Op == "tags", c.told(upstream.VerdictRepositoryMissing):
+	case c.hasCode("NAME_UNKNOWN"), c.e.Op == "tags", c.probed(upstream.VerdictRepositoryMissing):
 		c.noRepository()
 	case c.e.Op == "blob":
 		c.set(DigestNotFound, "%s has no blob %s", c.up, named(c.e.Repository, c.e.Reference))
@@ -164,7 +158,7 @@ func (c *facts) missing() bool {
 	case strings.Contains(c.e.Reference, ":"):
 		c.set(DigestNotFound, "%s has no %s", c.up, c.image())
 		c.remedy("check the digest; what was pushed over a tag may have been deleted")
-	case c.code("TAG_EXPIRED"):
+	case c.hasCode("TAG_EXPIRED"):
 		c.set(TagNotFound, "%s let the tag %s expire", c.up, c.image())
 		c.remedy("choose a tag that exists, or push this one again")
 	default:
@@ -174,20 +168,17 @@ func (c *facts) missing() bool {
 	return true
 }
 
-func (c *facts) noRepository() {
+func (c *draft) noRepository() {
 	c.set(RepositoryNotFound, "%s has no repository %s", c.up, c.e.Repository)
 	c.remedy("check the image's name")
 }
 
-// told reports what a further question has shown.
-func (c *facts) told(v upstream.Verdict) bool { return c.e.Probe != nil && c.e.Probe.Verdict == v }
-
-// decided reads a refusal after which a further question has shown that something is missing.
-func (c *facts) decided() bool {
+// decided reads a refusal after which a further request has shown that the repository or tag is missing.
+func (c *draft) decided() bool {
 	switch {
-	case c.told(upstream.VerdictRepositoryMissing):
+	case c.probed(upstream.VerdictRepositoryMissing):
 		c.noRepository()
-	case c.told(upstream.VerdictTagMissing):
+	case c.probed(upstream.VerdictTagMissing):
 		c.set(TagNotFound, "%s has no %s among the tags that it lists", c.up, c.image())
 		c.remedy("check the image's tag")
 	default:
@@ -196,33 +187,33 @@ func (c *facts) decided() bool {
 	return true
 }
 
-func (c *facts) limited() bool {
-	who := "anonymous pulls from the mirror's address"
+func (c *draft) limited() bool {
+	whose := "anonymous pulls from the mirror's address"
 	if n := c.e.Credential.Name; n != "" {
-		who = "credential " + n
+		whose = "credential " + n
 	}
 	switch {
 	case c.says("data limit exceeded"):
-		c.set(DataLimited, "%s limits how many bytes a month %s may get", c.up, who)
-		c.f.Short = fmt.Sprintf("%s limits how many bytes a month %s", c.up, strings.TrimSuffix(who, " from the mirror's address")+" may get")
+		c.set(DataLimited, "%s has a monthly download quota for %s, and it is used up", c.up, whose)
+		c.f.Short = fmt.Sprintf("%s has a monthly download quota for %s", c.up, strings.TrimSuffix(whose, " from the mirror's address"))
 		c.remedy("give the mirror a credential for %s, with a larger allowance", c.up)
 	case c.up == "docker.io" && c.e.BodyKind == upstream.BodyText:
 		// Docker Hub answers its pull limit in JSON and its abuse limit, which paid accounts have too, in plain text.
 		c.set(AbuseLimited, "docker.io gets too many requests a minute from the mirror's address")
-		c.remedy("wait%s, and find who else at this address uses docker.io", c.wait())
+		c.remedy("wait%s, and find the other users of docker.io at this address", c.wait())
 	default:
-		c.set(RateLimited, "%s limits %s, and the limit is reached", c.up, who)
+		c.set(RateLimited, "%s limits %s, and the limit is reached", c.up, whose)
 		c.remedy("wait%s, or give the mirror a credential for %s with a higher limit", c.wait(), c.up)
 		if b := c.e.Budget; b != nil && b.Spent.Elsewhere > b.Limit/2 {
-			c.remedy("wait%s, or find who else pulls from %s %s, and let them use the mirror", c.wait(), c.up, shared(b))
+			c.remedy("wait%s, or find the other clients that pull from %s %s, and let them use the mirror", c.wait(), c.up, shared(b))
 		}
 		c.budget()
 	}
 	return true
 }
 
-// budget notes what the registry has said of the limit.
-func (c *facts) budget() {
+// budget notes the limit as the registry reported it.
+func (c *draft) budget() {
 	b := c.e.Budget
 	if b == nil {
 		return
@@ -244,8 +235,8 @@ func (c *facts) budget() {
 	c.spent(b)
 }
 
-// spent notes who has spent the limit.
-func (c *facts) spent(b *upstream.Budget) {
+// spent notes which pulls have used up the limit.
+func (c *draft) spent(b *upstream.Budget) {
 	const named = 3
 	s := b.Spent
 	if s.Since.IsZero() {
@@ -270,7 +261,7 @@ func (c *facts) spent(b *upstream.Budget) {
 	c.note("%s", text)
 }
 
-// shared is what others have in common with us where they spend the same limit.
+// shared says what the other clients that use up the limit have in common with the mirror.
 func shared(b *upstream.Budget) string {
 	if b.Credential != "" {
 		return "with the account of credential " + b.Credential
@@ -290,8 +281,8 @@ func shortly(d time.Duration) string {
 	return text
 }
 
-// blobHost reads a refusal by the host that the registry sent us to for a blob, with a signed URL that was fresh.
-func (c *facts) blobHost() bool {
+// blobHost reads a refusal by the host to which the registry redirected a blob request, with a fresh signed URL.
+func (c *draft) blobHost() bool {
 	c.set(UpstreamBlocked, "%s answered %d to %s, which %s granted", c.host, c.e.Status, c.what(), c.up)
 	c.remedy("allow %s in the egress filter or proxy of the mirror", c.host)
 	if c.e.BodyKind == upstream.BodyXML {
@@ -300,90 +291,6 @@ func (c *facts) blobHost() bool {
 		c.remedy("check the clock of the mirror's machine, and policies for %s (VPC endpoint)", c.host)
 	}
 	return true
-}
-
-// asked is what the answer was an answer to.
-func (c *facts) asked() string {
-	switch c.step.Name {
-	case upstream.StepToken:
-		return "the token request for " + c.prefix() + c.e.Repository
-	case upstream.StepPing:
-		return "a ping"
-	}
-	return c.full()
-}
-
-// prefix names the upstream where another host is the subject.
-func (c *facts) prefix() string {
-	if c.host == c.up {
-		return ""
-	}
-	return c.up + "/"
-}
-
-// named reports that the request was made with a credential.
-func (c *facts) named() bool { return c.e.Credential.Name != "" || c.e.Credential.Kind != "" }
-
-// basic reports a challenge for a password: who sends it knows no anonymous access at all.
-func (c *facts) basic() bool {
-	scheme, _, _ := strings.Cut(c.e.Challenge, " ")
-	return c.e.Status == 401 && strings.EqualFold(scheme, "Basic")
-}
-
-// noAccess reports that the answer is about this repository, and not about who asks. Harbor says so beside a challenge for
-// a password, which it sends with each 401.
-func (c *facts) noAccess() bool { return c.says("unauthorized to access repository") }
-
-// hides reports that the upstream gives 403 for what does not exist too: Google's registries do.
-func (c *facts) hides() bool {
-	host := c.up
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	return host == "gcr.io" || strings.HasSuffix(host, ".gcr.io") || strings.HasSuffix(host, ".pkg.dev")
-}
-
-func (c *facts) code(codes ...string) bool {
-	return slices.Contains(codes, c.e.Code)
-}
-
-// says looks for words of the registry in what it wrote, for cases in which its status and code do not tell.
-func (c *facts) says(phrases ...string) bool {
-	text := strings.ToLower(c.e.Message)
-	for _, p := range phrases {
-		if strings.Contains(text, strings.ToLower(p)) {
-			return true
-		}
-	}
-	return false
-}
-
-// quote appends what the server said.
-func (c *facts) quote() string {
-	if c.e.Message == "" {
-		return ""
-	}
-	return ": " + Cut(c.e.Message, 120)
-}
-
-// words is quote where a registry speaks; a web page says no more than its status.
-func (c *facts) words() string {
-	switch c.e.BodyKind {
-	case upstream.BodyErrors, upstream.BodyDetails, upstream.BodyMessage:
-		return c.quote()
-	}
-	return ""
-}
-
-// wait is how long to wait, where that is worth saying: seconds are over before the sentence is read.
-func (c *facts) wait() string {
-	if c.e.RetryAfter < 5*time.Second {
-		return ""
-	}
-	if b := c.e.Budget; b != nil && b.Reset.IsZero() && b.Window > 0 && b.Remaining == 0 {
-		return " up to " + shortly(c.e.RetryAfter) // a window slides: some of it comes back before
-	}
-	return " " + shortly(c.e.RetryAfter)
 }
 
 func since(t time.Time) string {

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,24 +12,24 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// content reads what is wrong with bytes that came with a good status.
-func (c *facts) content() bool {
+// content reads a mistake in content that came with a good status.
+func (c *draft) content() bool {
 	if e, ok := errors.AsType[*pull.ClaimError](c.err); ok {
-		c.f.Host = orElse(e.Host, c.f.Host)
-		c.claim(e.Ref.Digest, fmt.Sprintf("%d bytes", e.Claim), fmt.Sprintf("%d bytes", e.Size), orElse(e.Host, e.Ref.Host))
-		c.note("%s: %d bytes by the manifest, %d bytes at %s", e.Ref.Digest, e.Claim, e.Size, orElse(e.Host, e.Ref.Host))
+		c.f.Host = cmp.Or(e.Host, c.f.Host)
+		c.claim(e.Ref.Digest, fmt.Sprintf("%d bytes", e.Claim), fmt.Sprintf("%d bytes", e.Size), cmp.Or(e.Host, e.Ref.Host))
+		c.note("%s: %d bytes by the manifest, %d bytes at %s", e.Ref.Digest, e.Claim, e.Size, cmp.Or(e.Host, e.Ref.Host))
 		return true
 	}
 	if e, ok := errors.AsType[*flight.MismatchError](c.err); ok {
-		c.f.Host = orElse(e.Host, c.f.Host)
+		c.f.Host = cmp.Or(e.Host, c.f.Host)
 		if e.Got == "" {
-			c.set(DigestMismatch, "%s sent %d bytes for %s, which has %d", orElse(e.Host, c.up), e.GotSize,
+			c.set(DigestMismatch, "%s sent %d bytes for %s, which has %d", cmp.Or(e.Host, c.up), e.GotSize,
 				short(e.Digest), e.Size)
 		} else {
-			c.set(DigestMismatch, "%s sent corrupt data for %s (got %s)", orElse(e.Host, c.up), short(e.Digest),
+			c.set(DigestMismatch, "%s sent corrupt data for %s (got %s)", cmp.Or(e.Host, c.up), short(e.Digest),
 				short(e.Got))
 		}
-		c.note("wanted %s of %d bytes, got %s of %d bytes", e.Digest, e.Size, orElse(e.Got.String(), "nothing hashed"),
+		c.note("wanted %s of %d bytes, got %s of %d bytes", e.Digest, e.Size, cmp.Or(e.Got.String(), "nothing hashed"),
 			e.GotSize)
 		c.remedy("pull again; if it keeps failing, something between the mirror and that host alters the data")
 		return true
@@ -53,7 +54,7 @@ func (c *facts) content() bool {
 	if !ok {
 		return false
 	}
-	c.note("%s: wanted %s, got %s", e.Kind, orElse(e.Want, "nothing else"), orElse(e.Got, "nothing"))
+	c.note("%s: wanted %s, got %s", e.Kind, cmp.Or(e.Want, "nothing else"), cmp.Or(e.Got, "nothing"))
 	if e.Claimed && e.Kind == upstream.ContentSize {
 		want, _, _ := strings.Cut(e.Want, ",")
 		c.claim(oci.Digest(c.e.Reference), want, e.Got, c.host)
@@ -66,23 +67,23 @@ func (c *facts) content() bool {
 	case upstream.ContentTooLarge:
 		if c.step.Name == upstream.StepToken || c.e.Op == "tags" || c.e.Op == "referrers" {
 			c.set(UpstreamError, "%s sent more than the mirror reads for %s", c.host, c.asked())
-			c.remedy("tell the operator of %s", c.up)
+			c.remedy("report it to the operator of %s", c.up)
 			return true
 		}
 		c.tooLarge()
 	case upstream.ContentNotManifest:
-		c.set(UnsupportedImage, "what %s has as %s is no image manifest or index", c.up, orElse(c.image(), "the manifest"))
+		c.set(UnsupportedImage, "%s at %s is not an image manifest or index", cmp.Or(c.image(), "the manifest"), c.up)
 		c.remedy("push the image again with a current tool")
 	case upstream.ContentNotRegistry:
-		c.set(NotARegistry, "%s sent %s for %s", c.host, orElse(e.Got, "what no registry sends"), c.asked())
+		c.set(NotARegistry, "%s sent %s for %s", c.host, cmp.Or(e.Got, "unexpected content"), c.asked())
 		c.remedy("check the endpoint of %s, and whether a proxy or login page stands before it", c.up)
 	case upstream.ContentLength:
 		c.set(UpstreamError, "%s doesn't say how large %s is", c.host, c.full())
-		c.remedy("tell the operator of %s; to download it works", c.up)
+		c.remedy("report it to the operator of %s; downloads still work", c.up)
 	case upstream.ContentNextPage:
 		c.set(UpstreamError, "%s sent the first part of %s and a link to the next that leads nowhere: %s", c.host, c.asked(), e.Got)
 		c.f.Short = fmt.Sprintf("%s sent a list whose link to the next page leads nowhere", c.host)
-		c.remedy("tell the operator of %s", c.up)
+		c.remedy("report it to the operator of %s", c.up)
 	case upstream.ContentEncoding:
 		c.set(UpstreamError, "%s sent %s packed (Content-Encoding: %s), and not as it is", c.host, c.full(), e.Got)
 		c.remedy("look for a proxy before %s that compresses, and turn that off for it", c.host)
@@ -94,26 +95,25 @@ func (c *facts) content() bool {
 		c.remedy("pull again; if it stays look at the path between the mirror and %s", c.host)
 	default:
 		c.set(UpstreamError, "%s sent %s with a wrong %s", c.host, c.full(), e.Kind)
-		c.remedy("pull again; if it stays tell the operator of %s", c.up)
+		c.remedy("pull again; if it stays report it to the operator of %s", c.up)
 	}
 	return true
 }
 
-// claim says that a manifest gives a blob another size than a host has. The blob may be right: it is the image that is
-// at fault.
-func (c *facts) claim(d oci.Digest, want, got, host string) {
+// claim says that a manifest and a host differ in the size of a blob. The blob may be right: the image is wrong.
+func (c *draft) claim(d oci.Digest, want, got, host string) {
 	c.set(UnsupportedImage, "the image is wrong: its manifest says that %s has %s, and %s has %s", short(d), want, host, got)
 	c.remedy("push the image again with a current tool; no registry or network is at fault")
 }
 
-func (c *facts) tooLarge() {
+func (c *draft) tooLarge() {
 	c.set(ManifestTooLarge, "%s at %s is larger than 4 MiB, which no runtime accepts", c.what(), c.up)
 	c.f.Short = "its manifest at " + c.up + " is larger than 4 MiB, which no runtime accepts"
 	c.remedy("push it with fewer layers or annotations")
 }
 
-// refusedByUs reads where our own rules kept a request from being sent.
-func (c *facts) refusedByUs() bool {
+// notSent reads that the rules for hosts kept a request from being sent.
+func (c *draft) notSent() bool {
 	if e, ok := errors.AsType[*upstream.RealmError](c.err); ok {
 		if e.Malformed != "" {
 			c.set(AuthHostNotAllowed, "the address of the token service that %s names is malformed: %s", c.up, e.Malformed)
@@ -136,13 +136,13 @@ func (c *facts) refusedByUs() bool {
 		c.f.Short = fmt.Sprintf("%s redirects to %s, which is not followed: %s", c.up, e.Host, e.Why)
 		c.remedy("add %s to redirectHosts of %s, if that is right", e.Host, c.up)
 		if e.Final {
-			c.remedy("check the endpoint of %s, then tell its operator", c.up)
+			c.remedy("check the endpoint of %s, then report it to its operator", c.up)
 		}
 		c.f.Host = e.Host
 		return true
 	}
 	if e, ok := errors.AsType[*upstream.AwayError](c.err); ok {
-		c.set(AuthHostNotAllowed, "%s sends on to %s, which wants a login of its own", orElse(e.From, c.up), e.To)
+		c.set(AuthHostNotAllowed, "%s sends on to %s, which wants a login of its own", cmp.Or(e.From, c.up), e.To)
 		c.remedy("make https://%s the endpoint of %s, or add it to redirectHosts and %s to authHosts", e.To, c.up, e.Realm)
 		if e.Realm == "" {
 			c.remedy("make https://%s the endpoint of %s", e.To, c.up)

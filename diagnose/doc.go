@@ -5,12 +5,16 @@
 //
 // Guarantees:
 //   - Explain reads typed facts: *upstream.Error with its steps, status and code, the types of net, crypto/x509 and
-//     syscall below it, and the types of our own packages. It never matches the text of our own errors. What a
-//     registry wrote is read in the few places where registries say in words alone what went wrong.
+//     syscall below it, and the types of our own packages. It never matches the text of our own errors. The
+//     message of a registry is read only where registries do not separate two causes by status and code.
 //   - Every text of a Finding is one line of printable characters without URL queries, so that it can go into a
 //     header, a log or an Event as it is.
 //   - Explain is deterministic and does no I/O. It looks at the clock for one thing: whether a certificate that is not
 //     valid has expired or is not yet valid.
 //
-// Not here: HTTP statuses (server has that table), counting and remembering (journal), what clients print (symptom).
+// The table of reasons (reasons.go) is the one place for what is constant for a reason: class, the status and code that a
+// client gets, and the advice where only the text of a client is known. Package server answers by it, symptom explains by it,
+// and tests hold the pages and the list in docs/failures to it.
+//
+// Not here: writing an answer (server), counting and remembering (journal), reading the text of clients (symptom).
 package diagnose

@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,18 +18,18 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// network reads what net, tls and the kernel said. The order matters: a DNS timeout is a timeout too, a refused proxy
+// network reads the errors of net, tls and the kernel. The order matters: a DNS timeout is a timeout too, a refused proxy
 // is a refused connection too, and a TLS alert comes as a network error.
-func (c *facts) network() bool {
+func (c *draft) network() bool {
 	return c.dns() || c.proxy() || c.certificate() || c.handshake() || c.connection() || c.timeout() || c.broken()
 }
 
-func (c *facts) dns() bool {
+func (c *draft) dns() bool {
 	e, ok := errors.AsType[*net.DNSError](c.err)
 	if !ok {
 		return false
 	}
-	host, server := orElse(e.Name, c.host), "the mirror's DNS"
+	host, server := cmp.Or(e.Name, c.host), "the mirror's DNS"
 	if e.Server != "" {
 		server = "DNS server " + e.Server
 	}
@@ -47,10 +48,10 @@ func (c *facts) dns() bool {
 	return true
 }
 
-func (c *facts) proxy() bool {
+func (c *draft) proxy() bool {
 	if e, ok := errors.AsType[*upstream.ProxyError](c.err); ok {
 		proxy := e.Proxy[strings.LastIndexByte(e.Proxy, '@')+1:]
-		target := strings.TrimSuffix(orElse(e.Target, c.host), ":443")
+		target := strings.TrimSuffix(cmp.Or(e.Target, c.host), ":443")
 		c.set(ProxyRefused, "proxy %s answered %d to a connection to %s for %s", proxy, e.Status, target, c.full())
 		if e.Status == http.StatusProxyAuthRequired {
 			c.remedy("put its user and password into HTTPS_PROXY, or into proxy of the endpoint")
@@ -68,12 +69,12 @@ func (c *facts) proxy() bool {
 	return true
 }
 
-func (c *facts) certificate() bool {
+func (c *draft) certificate() bool {
 	var cert *x509.Certificate
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](c.err); ok && len(e.UnverifiedCertificates) > 0 {
 		cert = e.UnverifiedCertificates[0]
-		c.note("certificate of %s: subject %s, issuer %s, valid %s to %s", c.host, orElse(cert.Subject.String(), "none"),
-			orElse(cert.Issuer.String(), "none"), day(cert.NotBefore), day(cert.NotAfter))
+		c.note("certificate of %s: subject %s, issuer %s, valid %s to %s", c.host, cmp.Or(cert.Subject.String(), "none"),
+			cmp.Or(cert.Issuer.String(), "none"), day(cert.NotBefore), day(cert.NotAfter))
 	}
 	if e, ok := errors.AsType[x509.UnknownAuthorityError](c.err); ok {
 		if cert == nil {
@@ -98,7 +99,7 @@ func (c *facts) certificate() bool {
 		}
 		return false
 	}
-	bad := orCert(e.Cert, cert)
+	bad := cmp.Or(e.Cert, cert)
 	switch {
 	case e.Reason == x509.Expired && bad != nil && time.Now().Before(bad.NotBefore):
 		c.set(ClockSkew, "certificate of %s is valid only from %s on", c.at(), day(bad.NotBefore))
@@ -116,7 +117,7 @@ func (c *facts) certificate() bool {
 	return true
 }
 
-func (c *facts) handshake() bool {
+func (c *draft) handshake() bool {
 	const plain = "write the endpoint with http://, or fix TLS on %s"
 	if errors.Is(c.err, http.ErrSchemeMismatch) {
 		c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.at())
@@ -153,7 +154,7 @@ func (c *facts) handshake() bool {
 	return false
 }
 
-func (c *facts) connection() bool {
+func (c *draft) connection() bool {
 	firewall := "allow the mirror to reach " + c.host + " in the firewall, or set HTTPS_PROXY"
 	switch {
 	case errors.Is(c.err, syscall.ECONNREFUSED):
@@ -179,7 +180,7 @@ func (c *facts) connection() bool {
 	return true
 }
 
-func (c *facts) timeout() bool {
+func (c *draft) timeout() bool {
 	if e, ok := errors.AsType[*pull.TimeoutError](c.err); ok {
 		c.set(UpstreamTimeout, "%s did not answer for %s within %s", c.up, c.what(), e.Waited.Round(time.Second))
 	} else if timedOut(c.err) {
@@ -191,7 +192,7 @@ func (c *facts) timeout() bool {
 	return true
 }
 
-func (c *facts) broken() bool {
+func (c *draft) broken() bool {
 	if !errors.Is(c.err, syscall.ECONNRESET) && !errors.Is(c.err, syscall.EPIPE) &&
 		!errors.Is(c.err, io.ErrUnexpectedEOF) && !errors.Is(c.err, io.EOF) {
 		return false
@@ -199,39 +200,6 @@ func (c *facts) broken() bool {
 	c.set(ConnectionReset, "%s broke the connection while sending %s", c.host, c.full())
 	c.remedy("pull again; if it stays check proxies and firewalls on the way to %s", c.host)
 	return true
-}
-
-// at is the host with the upstream that it serves.
-func (c *facts) at() string {
-	if c.host == c.up || strings.HasPrefix(c.host, c.up+":") || c.f.Upstream == "" {
-		return c.host
-	}
-	return c.host + " (" + c.up + ")"
-}
-
-// atBlobHost reports that what broke is the way to where a redirect of a blob led.
-func (c *facts) atBlobHost() bool {
-	return c.step.Name == upstream.StepBlobHost || c.step.For == upstream.StepBlobHost
-}
-
-// dialing reports whether it was the connection that failed, not what went over it.
-func (c *facts) dialing() bool {
-	if e, ok := errors.AsType[*net.OpError](c.err); ok {
-		return e.Op == "dial"
-	}
-	return c.step.Name == upstream.StepDial
-}
-
-// where is the host with the address that was tried.
-func (c *facts) where() string {
-	addr := c.step.Addr
-	if e, ok := errors.AsType[*net.OpError](c.err); ok && addr == "" && e.Addr != nil {
-		addr = e.Addr.String()
-	}
-	if addr == "" || addr == c.host {
-		return c.host
-	}
-	return c.host + " (" + addr + ")"
 }
 
 func timedOut(err error) bool {
@@ -263,7 +231,7 @@ func issuer(cert *x509.Certificate) string {
 	if cn := cert.Issuer.CommonName; cn != "" {
 		return "CN=" + cn
 	}
-	return orElse(cert.Issuer.String(), "a CA without a name")
+	return cmp.Or(cert.Issuer.String(), "a CA without a name")
 }
 
 func names(cert *x509.Certificate) string {
@@ -281,13 +249,6 @@ func names(cert *x509.Certificate) string {
 		return strings.Join(all[:3], ", ") + " and others"
 	}
 	return strings.Join(all, ", ")
-}
-
-func orCert(a, b *x509.Certificate) *x509.Certificate {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

@@ -1,206 +1,101 @@
 package diagnose
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"maps"
 	"slices"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
 )
 
-// The reasons that can arise in a running mirror.
+// Reason is a cause with a page of its own: kebab-case, stable. The table of reasons, in reasons.go, has all that is constant
+// for one.
+type Reason string
+
+// Origin says what shows that a pull failed for a reason.
+type Origin int
+
+// The origins.
 const (
-	DNSNotFound        Reason = "dns-not-found"
-	DNSFailed          Reason = "dns-failed"
-	ConnectRefused     Reason = "connect-refused"
-	ConnectTimeout     Reason = "connect-timeout"
-	Unreachable        Reason = "unreachable"
-	ConnectionReset    Reason = "connection-reset"
-	UpstreamTimeout    Reason = "upstream-timeout"
-	Stalled            Reason = "stalled"
-	ProxyRefused       Reason = "proxy-refused"
-	RedirectNotAllowed Reason = "redirect-not-allowed"
-
-	TLSUntrusted Reason = "tls-untrusted"
-	TLSWrongHost Reason = "tls-wrong-host"
-	TLSExpired   Reason = "tls-expired"
-	TLSHandshake Reason = "tls-handshake"
-	HTTPNotHTTPS Reason = "http-not-https"
-	HTTPSNotHTTP Reason = "https-not-http"
-	ClockSkew    Reason = "clock-skew"
-
-	CredentialsMissing     Reason = "credentials-missing"
-	CredentialsRejected    Reason = "credentials-rejected"
-	CredentialsExpired     Reason = "credentials-expired"
-	CredentialSourceFailed Reason = "credential-source-failed"
-	UpstreamForbidden      Reason = "upstream-forbidden"
-	TokenServiceRefused    Reason = "token-service-refused"
-	AuthHostNotAllowed     Reason = "auth-host-not-allowed"
-
-	TagNotFound        Reason = "tag-not-found"
-	RepositoryNotFound Reason = "repository-not-found"
-	DigestNotFound     Reason = "digest-not-found"
-
-	NotFoundOrNoAccess Reason = "not-found-or-no-access"
-
-	RateLimited  Reason = "rate-limited"
-	AbuseLimited Reason = "abuse-limited"
-	DataLimited  Reason = "data-limited"
-
-	UpstreamError    Reason = "upstream-error"
-	UpstreamBlocked  Reason = "upstream-blocked"
-	NotARegistry     Reason = "not-a-registry"
-	UnsupportedImage Reason = "unsupported-image"
-	ManifestTooLarge Reason = "manifest-too-large"
-	DigestMismatch   Reason = "digest-mismatch"
-
-	UnknownUpstream Reason = "unknown-upstream"
-	ClientForbidden Reason = "client-forbidden"
-	Overloaded      Reason = "overloaded"
-	QueueTimeout    Reason = "queue-timeout"
-	Stopping        Reason = "stopping"
-	BadRequest      Reason = "bad-request"
-	Loop            Reason = "loop"
-	InternalError   Reason = "internal-error"
-
-	ClientGone Reason = "client-gone"
+	InRequest Origin = iota // the error of a request: Explain or the front end gives the reason
+	Inferred                // requests that did not come: the journal gives the reason
+	OnNode                  // the text of a client: mirror explain alone gives the reason
 )
 
-// The reasons that no error in the mirror stands for: what it concludes from what did not happen, and what only the
-// node sees.
-const (
-	PlatformMissing Reason = "platform-missing"
-	TooSlow         Reason = "too-slow"
-
-	NodeDiskFull Reason = "node-disk-full"
-	NameInvalid  Reason = "name-invalid"
-	NeverPull    Reason = "never-pull"
-
-	RuntimeDown     Reason = "runtime-down"
-	SignaturePolicy Reason = "signature-policy"
-	UnpackFailed    Reason = "unpack-failed"
-	PullQPS         Reason = "pull-qps"
-
-	// Unknown is for text that can't be told; never a guess.
-	Unknown Reason = "unknown"
-)
-
-var seen = map[Reason]Class{
-	PlatformMissing: ClassMissing,
-	TooSlow:         ClassClient,
-	NodeDiskFull:    ClassClient,
-	NameInvalid:     ClassClient,
-	NeverPull:       ClassClient,
-	RuntimeDown:     ClassClient,
-	SignaturePolicy: ClassClient,
-	UnpackFailed:    ClassClient,
-	PullQPS:         ClassClient,
-	Unknown:         ClassUnknown,
+// Answer is what a client gets for a reason of a request.
+type Answer struct {
+	Status int
+	// Code is one that every client knows: containerd prints others as "unknown".
+	Code errcode.ErrorCode
+	// RetryAfter is sent where the upstream did not ask for another time. Zero: the header is not sent.
+	RetryAfter time.Duration
 }
 
-var classes = map[Reason]Class{
-	DNSNotFound:        ClassNetwork,
-	DNSFailed:          ClassNetwork,
-	ConnectRefused:     ClassNetwork,
-	ConnectTimeout:     ClassNetwork,
-	Unreachable:        ClassNetwork,
-	ConnectionReset:    ClassNetwork,
-	UpstreamTimeout:    ClassNetwork,
-	Stalled:            ClassNetwork,
-	ProxyRefused:       ClassNetwork,
-	RedirectNotAllowed: ClassNetwork,
-
-	TLSUntrusted: ClassTLS,
-	TLSWrongHost: ClassTLS,
-	TLSExpired:   ClassTLS,
-	TLSHandshake: ClassTLS,
-	HTTPNotHTTPS: ClassTLS,
-	HTTPSNotHTTP: ClassTLS,
-	ClockSkew:    ClassTLS,
-
-	CredentialsMissing:     ClassAuth,
-	CredentialsRejected:    ClassAuth,
-	CredentialsExpired:     ClassAuth,
-	CredentialSourceFailed: ClassAuth,
-	UpstreamForbidden:      ClassAuth,
-	TokenServiceRefused:    ClassAuth,
-	AuthHostNotAllowed:     ClassAuth,
-
-	TagNotFound:        ClassMissing,
-	RepositoryNotFound: ClassMissing,
-	DigestNotFound:     ClassMissing,
-
-	NotFoundOrNoAccess: ClassUndecided,
-
-	RateLimited:  ClassLimit,
-	AbuseLimited: ClassLimit,
-	DataLimited:  ClassLimit,
-
-	UpstreamError:    ClassUpstream,
-	UpstreamBlocked:  ClassUpstream,
-	NotARegistry:     ClassUpstream,
-	UnsupportedImage: ClassUpstream,
-	ManifestTooLarge: ClassUpstream,
-	DigestMismatch:   ClassUpstream,
-
-	UnknownUpstream: ClassMirror,
-	ClientForbidden: ClassMirror,
-	Overloaded:      ClassMirror,
-	QueueTimeout:    ClassMirror,
-	Stopping:        ClassMirror,
-	BadRequest:      ClassMirror,
-	Loop:            ClassMirror,
-	InternalError:   ClassMirror,
-
-	ClientGone: ClassClient,
+// Advice is the meaning of a reason and the remedy where only the text of a client is known, as for mirror explain. The
+// placeholders {host}, {registry}, {image}, {repository}, {such}, {address}, {name} and {provider} are filled in by the reader.
+type Advice struct {
+	Summary string
+	Remedy  string
+	Command string // that shows the cause or mends it; empty: none does
 }
 
-// Class returns the class that the reason belongs to, ClassUnknown for a reason that is not in the list.
-func (r Reason) Class() Class {
-	if c, ok := classes[r]; ok {
-		return c
+var rows = func() map[Reason]*properties {
+	byReason := make(map[Reason]*properties, len(reasons))
+	for i := range reasons {
+		byReason[reasons[i].reason] = &reasons[i]
 	}
-	if c, ok := seen[r]; ok {
-		return c
+	return byReason
+}()
+
+// Reasons returns every reason, in the order of the table.
+func Reasons() []Reason {
+	all := make([]Reason, len(reasons))
+	for i, p := range reasons {
+		all[i] = p.reason
+	}
+	return all
+}
+
+// Classes returns every class that a reason has, sorted.
+func Classes() []Class {
+	all := make([]Class, len(reasons))
+	for i, p := range reasons {
+		all[i] = p.class
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Class returns the class that the reason belongs to, ClassUnknown for a reason that is not in the table.
+func (r Reason) Class() Class {
+	if p, ok := rows[r]; ok {
+		return p.class
 	}
 	return ClassUnknown
 }
 
-// Seen returns the reasons that Explain never gives, sorted: those that are concluded, and those of the node.
-func Seen() []Reason { return slices.Sorted(maps.Keys(seen)) }
-
-// Reasons returns every reason that Explain and the front end can give, sorted.
-func Reasons() []Reason { return slices.Sorted(maps.Keys(classes)) }
-
-// Classes returns every class that a reason has, sorted.
-func Classes() []Class {
-	all := map[Class]bool{ClassUnknown: true}
-	for _, of := range []map[Reason]Class{classes, seen} {
-		for _, c := range of {
-			all[c] = true
-		}
+// Origin returns what shows the reason, OnNode for a reason that is not in the table.
+func (r Reason) Origin() Origin {
+	if p, ok := rows[r]; ok {
+		return p.origin
 	}
-	return slices.Sorted(maps.Keys(all))
+	return OnNode
 }
 
-// ID is a fingerprint of what failed for whom: 8 hex digits over the reason, the image and the host at which it broke.
-// It is the same after a restart and on another machine, so that it can be quoted. image is canonical
-// ("docker.io/library/nginx:1.27"), empty where none is known.
-func (f Finding) ID(image string) string {
-	sum := sha256.Sum256([]byte(string(f.Reason) + "\x00" + image + "\x00" + f.Host))
-	return hex.EncodeToString(sum[:4])
+// Answer returns what a client gets for the reason, that of InternalError for a reason without an answer.
+func (r Reason) Answer() Answer {
+	if p, ok := rows[r]; ok && p.answer != (Answer{}) {
+		return p.answer
+	}
+	return broken
 }
 
-// Error is an error whose finding is known where it arises. Explain returns that finding.
-type Error struct {
-	Finding Finding
-	Err     error // the cause, may be nil
+// Advice returns what to tell about the reason where only the text of a client is known.
+func (r Reason) Advice() Advice {
+	if p, ok := rows[r]; ok {
+		return p.advice
+	}
+	return Advice{}
 }
 
-// New makes an Error of a reason. summary and remedy are cleaned as every text of a Finding is.
-func New(r Reason, summary, remedy string) *Error {
-	return &Error{Finding: Finding{Reason: r, Class: r.Class(), Summary: Clean(summary), Remedy: Clean(remedy)}}
-}
-
-func (e *Error) Error() string { return string(e.Finding.Reason) + ": " + e.Finding.Summary }
-
-func (e *Error) Unwrap() error { return e.Err }
+// Page returns where the page about the reason is, below the root of the repository and of the listeners.
+func (r Reason) Page() string { return "docs/failures/" + string(r) + ".md" }

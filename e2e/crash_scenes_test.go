@@ -82,7 +82,9 @@ var scenes = []scene{
 	{point: "disk/suspect-removed", drive: atStart, prepare: damage, damages: true},
 	{point: "disk/settled", drive: atStart, prepare: loseMachine},
 	{point: "disk/resumed", drive: atStart, prepare: unfinished},
-	{point: "index/aside", drive: atStart, prepare: scribbleIndex},
+	{point: "recency/aside", drive: atStart, prepare: scribbleIndex},
+	{point: "recency/snapshot", drive: atStart, prepare: scribbleIndex},
+	{point: "recency/renamed", drive: atStart, prepare: scribbleIndex},
 	{point: "state/aside", drive: atStart, prepare: scribbleState},
 	{point: "state/copied", drive: atStart, prepare: scribbleState},
 	{point: "state/copy-checked", drive: atStart, prepare: scribbleState},
@@ -132,9 +134,9 @@ var scenes = []scene{
 	{point: "disk/unlink", most: 2, cache: small},
 	{point: "disk/unlinked", most: 2, cache: small},
 	{point: "cache/evicted", most: 2, cache: small},
-	{point: "index/tx", drive: byStop},
-	{point: "index/in-tx", drive: byStop},
-	{point: "index/committed", drive: byStop},
+	{point: "recency/append", drive: byStop},
+	{point: "recency/appended", drive: byStop},
+	{point: "recency/synced", drive: byStop},
 	{point: "state/copied", drive: byTime},
 	{point: "state/copy-checked", drive: byTime},
 	{point: "state/copy-renamed", drive: byTime},
@@ -202,7 +204,7 @@ func loseSpool(g *stage) error {
 }
 
 func scribbleIndex(_ context.Context, g *stage) error {
-	return crash.Scribble(filepath.Join(g.data, "index.db"))
+	return crash.Scribble(filepath.Join(g.data, "recency.bin"))
 }
 
 // scribbleState damages the state after its daily copy.

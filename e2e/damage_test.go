@@ -20,7 +20,7 @@ import (
 	"github.com/registrymirror/mirror/e2e/internal/wait"
 )
 
-const pageSize = 4096
+const pageSize = int64(4096)
 
 // harm is a way to damage a file.
 type harm struct {
@@ -28,8 +28,10 @@ type harm struct {
 	do   func(path string) error
 }
 
-// harms are the ways for a file of that size: cut at each page and within one, metas zeroed, garbage, gone.
+// harms are the ways for a file of that size: cut at each page and within one, metas zeroed, garbage, gone. A small file has
+// pages of an eighth of it.
 func harms(size int64) (list []harm) {
+	pageSize := min(pageSize, size/8)
 	for at := int64(0); at < size; at += pageSize {
 		list = append(list, harm{fmt.Sprint("cut at page ", at/pageSize), func(path string) error {
 			return os.Truncate(path, at)
@@ -97,7 +99,7 @@ func TestDamagedFiles(t *testing.T) {
 		return p.image(t.Context(), "v1", built[repo].Root.Digest.String(), "amd64")
 	}
 	data := filepath.Join(o.Dir, "data")
-	state, index := filepath.Join(data, "state.db"), filepath.Join(data, "index.db")
+	state, index := filepath.Join(data, "state.db"), filepath.Join(data, "recency.bin")
 	for _, repo := range []string{"library/app", "library/late"} {
 		m := mirrord.Start(t, o)
 		if err := pull(t, m, repo); err != nil {

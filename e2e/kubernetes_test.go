@@ -119,7 +119,7 @@ func TestKubernetes(t *testing.T) {
 		"rules: [{who: [anonymous], pull: [\"quay.io/acme/**\"]}]\nkubernetes: {events: true, server: %q, tokenFile: %q, caFile: %q}",
 		c.Server, c.Account(t, "mirror", "mirror"), c.CA)})
 	wait.For(t, 30*time.Second, "the mirror to miss its rights", func() error {
-		if line, ok := m.Line("no Event on a pod whose pull fails"); ok && strings.Contains(fmt.Sprint(line["fix"]), "deploy/kubernetes/events.yaml") {
+		if line, ok := m.Line("cannot post Kubernetes Events for failed pulls"); ok && strings.Contains(fmt.Sprint(line["remedy"]), "deploy/kubernetes/events.yaml") {
 			return nil
 		}
 		return fmt.Errorf("it has not said what it needs")

@@ -189,7 +189,7 @@ func TestReload(t *testing.T) {
 	// An invalid one.
 	rewrite(t, m.File, strings.Replace(mirrord.Config(m.Dir, mirrord.Options{Upstreams: line}), "listen:", "lisen:", 1))
 	wait.For(t, 30*time.Second, "the refusal", func() error { return said(m, refused, 1) })
-	if l, _ := m.Line("the configuration has a mistake"); !strings.Contains(fmt.Sprint(l["problem"]), "lisen") {
+	if l, _ := m.Line("the configuration has a mistake"); !strings.Contains(fmt.Sprint(l["error"]), "lisen") {
 		t.Errorf("the refusal does not name the mistake: %v", l)
 	}
 	if code, _ := mirrord.Get(t, url("registry.corp.example")); code != http.StatusOK {

@@ -1,22 +1,26 @@
-// Package journal keeps what happened: it makes pulls out of the requests that the front end saw, and says of each pull
-// how it went, and of each failing one why.
+// Package journal keeps what happened: it assembles pulls from the requests that the front end saw, and records for each
+// pull how it went, and for each failing pull why.
 //
-// A pull is what one client asks of one image: it opens with a request for a manifest and closes when a minute has
-// passed in which nothing more of it was asked, and nothing of it is being sent. By tag or digest the manifests tell
-// pulls of a repository apart; their blobs can't, and belong to the one that was active last.
+// A pull is one client fetching one image: it opens with a request for a manifest and closes when the client has been idle
+// for a minute and nothing is being sent to it. Manifest requests tell the pulls of a repository apart by tag or digest.
+// Blob requests can't, and count for the pull that was active last.
 //
-//	Observe ─> bounded channel ─> Run ─┬─> at once:     "pull failed", the first time in a minute
-//	            (full: counted, lost)  │                and counted in the Record, which is written every 5 s
-//	                                   └─> at its end:  "pull", with outcome and bytes
+//	Observe ─> queue ─> Run ─┬─> at once:     log "pull failed", once a minute per failure;
+//	        (full: counted)  │                count it in the Record, which is written every 5 s
+//	                         └─> at its end:  log "pull", with outcome and bytes
 //
-// Promise: a pull never waits for its record. What is lost under load is counted, and said.
+// The parts of a Journal, each in a file of its own: queue (events that wait), openPulls (which pull a request belongs
+// to), pull (what is known of one), inference (failures that no response shows), failureLog (which lines are
+// written), history (finished pulls), Record (failures).
+//
+// Promise: a pull never waits for its record. Events lost under load are counted, and the log says so.
 //
 // Guarantees:
-//   - Nothing that worked is called a failure: what failed and then went well in the same pull is served; a probe for a
-//     signature that isn't there, and a client that leaves, are nobody's failure.
+//   - Nothing that worked is called a failure: a request that failed and then succeeded in the same pull is served; a
+//     look-up of a signature that does not exist is not a failure, and neither is a client that leaves.
 //   - A refusal that leaves the client free to go on to the registry is declined, not failed.
-//   - Memory, what is written to disk and what is logged of failures are bounded, whatever clients do.
-//   - The record of failures survives a restart, but for the last five seconds before a crash.
+//   - Memory, disk writes and log lines about failures are bounded, whatever clients do.
+//   - The record of failures survives a restart, except for the last five seconds before a crash.
 //
-// Not here: why something failed (diagnose), and the file that keeps the record (internal/state).
+// What it does not do: explain why something failed (diagnose), store the record (internal/state), or show it (admin).
 package journal

@@ -1,101 +1,49 @@
 package journal
 
 import (
+	"cmp"
 	"context"
-	"log/slog"
-	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 )
 
-// said is a failure that has been logged.
-type said struct {
-	id    string
-	at    time.Time // when
-	again int       // how often it came since
+// ignored reports a failing request that is not a failure of a pull.
+func ignored(r Request) bool {
+	return r.Finding.Reason == diagnose.ClientGone || r.Finding.Class == diagnose.ClassMissing && isProbe(r.Ref) || isLookup(r)
 }
 
-// failed says why a request failed, unless that has just been said: of one pull each reason once, and of one failure no
-// more than a line a minute, however many clients meet it.
-func (j *Journal) failed(ctx context.Context, p *opened, r Request) {
-	f := r.Finding
-	if f.Reason == diagnose.ClientGone || f.Class == diagnose.ClassMissing && probe(r.Ref) || lookup(r) {
-		return
-	}
-	j.tell(ctx, p, r)
-}
-
-// lookup reports the answer "there is none" to somebody who wanted to know just that: crane digest, or what watches tags
-// for drift. A runtime asks by HEAD too, and pulls nothing after that answer.
-func lookup(r Request) bool {
+// isLookup reports a HEAD for content that does not exist, from a client that wants to know just that: crane digest, or a
+// watcher of tags. A runtime sends HEAD too, and pulls nothing after that answer.
+func isLookup(r Request) bool {
 	return r.Head && r.Finding != nil && r.Finding.Class == diagnose.ClassMissing && !isRuntime(r.UserAgent)
 }
 
-// tell counts a failure, and says it once.
-func (j *Journal) tell(ctx context.Context, p *opened, r Request) {
-	f := r.Finding
+// fail counts a failure and logs it, unless the log has it already: each reason of a pull once, and each failure at
+// most once a minute, however many clients meet it.
+func (j *Journal) fail(ctx context.Context, p *pull, r Request) {
 	j.count(p, r)
-	now, again := time.Now(), 0
-	if e := j.seen[r.ID]; e != nil {
-		if j.said.lighten(e, r.holder()); now.Sub(e.value.at) < sayAgain {
-			e.value.again++
-			return
-		}
-		again = e.value.again
-		j.said.remove(e)
-		delete(j.seen, r.ID)
+	repeats, due := j.log.due(r)
+	if !due {
+		return
 	}
-	ref := tagged(r.Ref)
+	ref := r.Ref
 	if p != nil {
-		if _, ok := p.told[f.Reason]; ok {
+		if p.logged[r.Finding.Reason] {
 			return
 		}
-		if p.told == nil {
-			p.told = make(map[diagnose.Reason]string)
+		if p.logged == nil {
+			p.logged = make(map[diagnose.Reason]bool)
 		}
-		p.told[f.Reason] = r.ID
-		ref = tagged(p.ref)
+		p.logged[r.Finding.Reason] = true
+		ref = p.ref
 	}
-	added, victim := j.said.add(r.holder(), &said{id: r.ID, at: now})
-	if j.seen[r.ID] = added; victim != nil {
-		j.said.remove(victim)
-		delete(j.seen, victim.value.id)
-	}
-
-	level, msg := slog.LevelWarn, "pull failed"
-	switch {
-	case f.Declined:
-		level, msg = slog.LevelInfo, "pull left to the node"
-	case r.Kind == oci.KindTags || r.Kind == oci.KindReferrers:
-		msg = "list failed"
-	case r.Kind == 0:
-		msg = "request refused"
-	}
-	attrs := []slog.Attr{
-		slog.String("ref", ref), slog.String("reason", string(f.Reason)), slog.String("class", string(f.Class)),
-		slog.String("id", r.ID), slog.String("summary", f.Summary), slog.String("remedy", f.Remedy),
-		slog.String("upstream", orElse(f.Upstream, r.Ref.Host)), slog.Int("status", r.Status), // that the client got
-		slog.String("client", r.Client),
-	}
-	if f.Status > 0 {
-		attrs = append(attrs, slog.Int("upstream_status", f.Status))
-	}
-	if f.Host != "" && f.Host != f.Upstream {
-		attrs = append(attrs, slog.String("host", f.Host))
-	}
-	if len(f.Evidence) > 0 {
-		attrs = append(attrs, slog.Any("evidence", f.Evidence))
-	}
-	if again > 0 {
-		attrs = append(attrs, slog.Int("again", again))
-	}
-	j.line(ctx, r.holder().source, level, msg, attrs...)
+	j.log.failure(ctx, tagged(ref), r, repeats)
 }
 
-// count records a failure, of one pull each reason once. What is no pull is not recorded: lists, and requests that no
-// client of a registry sends.
-func (j *Journal) count(p *opened, r Request) {
+// count records a failure, of one pull each reason once. Requests that are not pulls are not recorded: lists, and requests
+// that no registry's client sends.
+func (j *Journal) count(p *pull, r Request) {
 	f := r.Finding
 	pulling := r.Kind == oci.KindManifest || r.Kind == oci.KindBlob
 	wrongProtocol := f.Reason == diagnose.HTTPNotHTTPS || f.Reason == diagnose.HTTPSNotHTTP
@@ -103,10 +51,9 @@ func (j *Journal) count(p *opened, r Request) {
 		return
 	}
 	x := Failure{
-		ID: r.ID, Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Evidence: f.Evidence,
-		Upstream: orElse(f.Upstream, r.Ref.Host), Host: f.Host, Stage: f.Stage, Status: f.Status, Outcome: Failed,
-		Client: r.Client, UserAgent: r.UserAgent, LastSeen: r.At.Add(r.Took),
+		Finding: *f, ID: r.ID, Outcome: Failed, Client: r.Client, UserAgent: r.UserAgent, LastSeen: r.At.Add(r.Took),
 	}
+	x.Upstream = cmp.Or(f.Upstream, r.Ref.Host)
 	if f.Declined {
 		x.Outcome = Declined
 	}
@@ -121,20 +68,14 @@ func (j *Journal) count(p *opened, r Request) {
 			p.counted = make(map[diagnose.Reason]counted)
 		}
 		p.counted[f.Reason] = counted{x.Outcome, x.ID}
-		x.Image, x.Platform = tagged(p.ref), p.wants
+		x.Image, x.Platform = tagged(p.ref), p.platform
 	}
 	j.record.add(x, r.holder())
-	j.onFail(x)
+	j.onFailure(x)
 }
 
-// counted is a failure that a pull has counted.
-type counted struct {
-	outcome Outcome
-	id      string
-}
-
-// recovered takes back what a pull has counted of a reason that has gone.
-func (j *Journal) recovered(p *opened, r diagnose.Reason) {
+// retract takes back what a pull has counted of a reason, once no part of it fails for that reason.
+func (j *Journal) retract(p *pull, r diagnose.Reason) {
 	c, ok := p.counted[r]
 	if !ok {
 		return
@@ -146,11 +87,4 @@ func (j *Journal) recovered(p *opened, r diagnose.Reason) {
 	}
 	delete(p.counted, r)
 	j.record.retract(c.outcome, c.id, p.key.client)
-}
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }

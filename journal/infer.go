@@ -6,30 +6,31 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Some failures are nowhere an error: the image lacks the node's platform, and the client asks no further; the client
-// leaves; it leaves since it got too little in too long a time. They are concluded from what did not happen, for
-// runtimes alone: others look at an index, or at the start of a layer, and have all they want.
+// No response shows some failures: the image lacks the node's platform, and the client requests nothing more; or the client
+// leaves, perhaps because it got too little in too long a time. They are inferred from what the client does next, for
+// runtimes alone: other clients may want just the index, or just the start of a layer.
 
 const (
-	// childWithin is how long after an index a runtime asks for the manifest in it: at once, by all that is known.
+	// childWithin is how long after an index a runtime requests a manifest in it. All known runtimes do at once.
 	childWithin = 10 * time.Second
 	maxIndexes  = 512
-	maxLearned  = 10_000 // clients of which a platform is known
+	maxLearned  = 10_000 // clients whose platform is known
 
-	// A client that leaves after so long, and got less than that in a second, left since it was too slow.
+	// A client that leaves after slowAfter, and got less than slowRate bytes a second, left because it was too slow.
 	slowAfter = time.Minute
 	slowRate  = 1 << 20
 )
 
-// isRuntime reports whether who calls itself so pulls images in order to run them.
+// isRuntime reports a user agent that pulls images in order to run them.
 func isRuntime(agent string) bool {
 	for _, name := range [...]string{"containerd/", "docker/", "buildkit/", "cri-o/", "containers/", "libpod/", "podman/"} {
 		if strings.HasPrefix(agent, name) {
@@ -39,229 +40,237 @@ func isRuntime(agent string) bool {
 	return false
 }
 
-// index is what a pull may choose from.
-type index struct {
-	platforms []string // OS/ARCH, sorted, each once
-	there     []oci.Platform
-	children  map[oci.Digest]string
+// nodePlatforms are the platforms of the nodes, as far as they are configured.
+type nodePlatforms struct{ atomic.Pointer[[]string] }
+
+func (n *nodePlatforms) list() []string {
+	if p := n.Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
-// indexOf reads an index, or remembers it; nil where it names no platforms.
-func (j *Journal) indexOf(r Request) *index {
-	if x, ok := j.indexes[r.Ref.Digest]; ok {
+// inference holds the pulls that may lack a platform, and what is known of platforms.
+type inference struct {
+	waiting *list.List             // pulls whose client got an index and has not requested more; each is a pendingChoice
+	shares  *shares[*list.Element] // of waiting
+
+	indexes   map[oci.Digest]*index // nil: it names no platforms
+	platforms map[string]*share[*learned]
+	known     *shares[*learned] // of platforms
+}
+
+func newInference() *inference {
+	return &inference{
+		waiting: list.New(), shares: newShares[*list.Element](maxOpen),
+		platforms: make(map[string]*share[*learned]), known: newShares[*learned](maxLearned),
+	}
+}
+
+// index is what a client may choose from.
+type index struct {
+	platforms []oci.Platform
+	children  map[oci.Digest]string // manifest to OS/ARCH
+}
+
+// offer is an index that a client got.
+type offer struct {
+	*index
+	agent string // the client's user agent
+}
+
+// indexOf returns the index that a request got, nil where it names no platforms.
+func (i *inference) indexOf(r Request) *index {
+	if x, ok := i.indexes[r.Ref.Digest]; ok {
 		return x
 	}
-	if len(j.indexes) >= maxIndexes {
-		clear(j.indexes)
+	x := parseIndex(r.Index)
+	bounded.Put(&i.indexes, r.Ref.Digest, x, maxIndexes)
+	return x
+}
+
+func parseIndex(document []byte) *index {
+	m, err := oci.ParseManifest("", document)
+	if err != nil {
+		return nil
 	}
-	var x *index
-	if m, err := oci.ParseManifest("", r.Index); err == nil {
-		x = &index{children: make(map[oci.Digest]string)}
-		for _, c := range m.Children {
-			p := c.Platform
-			if p == nil || p.OS == "" || p.Architecture == "" || p.OS == "unknown" || p.Architecture == "unknown" {
-				continue
-			}
-			x.there = append(x.there, *p)
-			name := p.OS + "/" + p.Architecture
-			x.children[c.Digest] = name
-			x.platforms = append(x.platforms, name)
+	x := &index{children: make(map[oci.Digest]string)}
+	for _, c := range m.Children {
+		p := c.Platform
+		if p == nil || p.OS == "" || p.Architecture == "" || p.OS == "unknown" || p.Architecture == "unknown" {
+			continue
 		}
-		slices.Sort(x.platforms)
-		x.platforms = slices.Compact(x.platforms)
-		if len(x.platforms) == 0 {
-			x = nil
-		}
+		x.platforms = append(x.platforms, *p)
+		x.children[c.Digest] = p.OS + "/" + p.Architecture
 	}
-	j.indexes[r.Ref.Digest] = x
+	if len(x.platforms) == 0 {
+		return nil
+	}
 	return x
 }
 
 var agentPlatform = regexp.MustCompile(`\bos/(\w+) arch/(\w+)`)
 
-// platform is what the client is as far as that is known: Docker says so, and of others it is what they have chosen
-// from other indexes. Empty where it is not known, or more than one: a cluster behind one address.
-func (j *Journal) platform(client, agent string) string {
+// platform is the platform of a client: Docker sends it, and other clients show it by what they choose from other
+// indexes. Empty where it is not known, or where there are several: a cluster behind one address.
+func (i *inference) platform(client, agent string) string {
 	if m := agentPlatform.FindStringSubmatch(agent); m != nil {
 		return m[1] + "/" + m[2]
 	}
-	if l := j.learned[client]; l != nil {
+	if l := i.platforms[client]; l != nil && !l.value.mixed {
 		return l.value.platform
 	}
 	return ""
 }
 
-const several = "-" // the platform of a client that has chosen more than one
+// learned is the platform that a client has chosen.
+type learned struct {
+	client, platform string
+	mixed            bool // it has chosen others, too
+}
 
-// learnt is what a client is.
-type learnt struct{ client, platform string }
-
-func (j *Journal) learn(h holder, platform string) {
-	if l := j.learned[h.client]; l != nil {
-		if j.learnt.use(l); l.value.platform != platform {
-			l.value.platform = several
-		}
+func (i *inference) learn(h holder, platform string) {
+	if l := i.platforms[h.client]; l != nil {
+		i.known.use(l)
+		l.value.mixed = l.value.mixed || l.value.platform != platform
 		return
 	}
-	added, victim := j.learnt.add(h, &learnt{h.client, platform})
-	j.learned[h.client] = added
+	added, victim := i.known.add(h, &learned{client: h.client, platform: platform})
+	i.platforms[h.client] = added
 	if victim != nil {
-		j.learnt.remove(victim)
-		delete(j.learned, victim.value.client)
+		i.known.remove(victim)
+		delete(i.platforms, victim.value.client)
 	}
 }
 
-// platformPart stands for the child that a pull has not asked for.
+// pendingChoice is a pull whose client got an index and has not yet requested more.
+type pendingChoice struct {
+	pull  *pull
+	until time.Time // then its client is taken to want nothing in the index
+	share *share[*list.Element]
+}
+
+// await waits for what the client of a pull requests next.
+func (i *inference) await(p *pull, until time.Time) {
+	c := &pendingChoice{pull: p, until: until}
+	added, victim := i.shares.add(p.share.holder(), i.waiting.PushBack(c))
+	c.share = added
+	if victim != nil {
+		i.drop(victim.value)
+	}
+}
+
+func (i *inference) drop(e *list.Element) {
+	i.shares.remove(i.waiting.Remove(e).(*pendingChoice).share)
+}
+
+// next is when the next pull has waited long enough, the zero time if none waits.
+func (i *inference) next() time.Time {
+	if e := i.waiting.Front(); e != nil {
+		return e.Value.(*pendingChoice).until
+	}
+	return time.Time{}
+}
+
+// platformPart stands for the child that a pull has not requested.
 var platformPart = part{reference: "platform"}
 
-// choice follows what a runtime chooses from an index.
-func (j *Journal) choice(p *opened, r Request) {
+// followChoice notes what a runtime chooses from an index.
+func (j *Journal) followChoice(p *pull, r Request) {
 	ok := r.Status/100 == 2 && r.Finding == nil
-	if p.index != nil && !r.Head && (r.Kind == oci.KindBlob || r.Kind == oci.KindManifest && r.Ref.Tag == "") {
-		platform, child := p.index.children[r.Ref.Digest]
+	if p.offer != nil && !r.Head && (r.Kind == oci.KindBlob || r.Kind == oci.KindManifest && r.Ref.Tag == "") {
+		platform, child := p.offer.children[r.Ref.Digest]
 		if child && ok {
-			j.learn(p.share.holder(), platform)
+			j.inference.learn(p.share.holder(), platform)
 		}
-		if child || r.Kind == oci.KindBlob { // it goes on: with what it has, perhaps
-			p.index = nil
+		if child || r.Kind == oci.KindBlob { // the pull goes on, perhaps with content that the client had
+			p.offer = nil
 			if _, ok := p.failing[platformPart]; ok {
 				delete(p.failing, platformPart)
-				p.wants = ""
-				j.recovered(p, diagnose.PlatformMissing)
+				p.platform = ""
+				j.retract(p, diagnose.PlatformMissing)
 			}
 		}
 	}
 	if r.Kind == oci.KindManifest && !r.Head && ok && len(r.Index) > 0 && !r.Aborted && isRuntime(r.UserAgent) {
-		if x := j.indexOf(r); x != nil {
-			if p.index == nil {
-				j.doubt(p, r.At.Add(r.Took).Add(childWithin))
+		if x := j.inference.indexOf(r); x != nil {
+			if p.offer == nil {
+				j.inference.await(p, r.At.Add(r.Took).Add(childWithin))
 			}
-			p.index, p.agent = x, r.UserAgent
+			p.offer = &offer{x, r.UserAgent}
 		}
 	}
 }
 
-// doubt is a pull that got an index and has not yet asked for more.
-type doubt struct {
-	p     *opened
-	at    time.Time // when it is settled
-	share *share[*list.Element]
-}
-
-// doubt waits for what a pull asks for next.
-func (j *Journal) doubt(p *opened, at time.Time) {
-	d := &doubt{p: p, at: at}
-	added, victim := j.doubted.add(p.share.holder(), j.doubts.PushBack(d))
-	d.share = added
-	if victim != nil {
-		j.settled(victim.value)
-	}
-}
-
-func (j *Journal) settled(e *list.Element) {
-	j.doubted.remove(j.doubts.Remove(e).(*doubt).share)
-}
-
-// settle decides on the pulls that have had their time to ask for a child, and returns how long the next one has; ok is
-// false where there is none.
-func (j *Journal) settle(ctx context.Context, now time.Time) (next time.Duration, ok bool) {
-	for e := j.doubts.Front(); e != nil; e = j.doubts.Front() {
-		d := e.Value.(*doubt)
-		if d.at.After(now) {
-			return max(d.at.Sub(now), time.Millisecond), true
+// inferMissing decides about the pulls whose clients have had their time to request a child.
+func (j *Journal) inferMissing(ctx context.Context, now time.Time) {
+	for e := j.inference.waiting.Front(); e != nil; e = j.inference.waiting.Front() {
+		c := e.Value.(*pendingChoice)
+		if c.until.After(now) {
+			return
 		}
-		if j.settled(e); d.p.index != nil && !d.p.closed {
-			j.missing(ctx, d.p, now)
+		if j.inference.drop(e); c.pull.offer != nil && !c.pull.closed {
+			j.checkPlatform(ctx, c.pull, now)
 		}
 	}
-	return 0, false
 }
 
-// missing says that an index lacks the platform of a client, if that is so: what the client is known to be, or else what
-// the nodes are said to be, of which it is one.
-func (j *Journal) missing(ctx context.Context, p *opened, now time.Time) {
-	have := strings.Join(p.index.platforms, ", ")
-	whose := fmt.Sprintf("which %s is", p.key.client)
-	evidence := []string{
-		"platforms in the index: " + have,
-		fmt.Sprintf("the client got the index and asked for nothing in it within %s", childWithin),
+// checkPlatform records that an index lacks the platform of a client, if that is so.
+func (j *Journal) checkPlatform(ctx context.Context, p *pull, now time.Time) {
+	x := diagnose.UnusedIndex{
+		Image: tagged(p.ref), Platforms: p.offer.platforms, Client: p.key.client,
+		Platform: j.inference.platform(p.key.client, p.offer.agent), Nodes: j.nodes.list(), Waited: childWithin,
 	}
-	var wants []string
-	switch client := j.platform(p.key.client, p.agent); client {
-	case "", several:
-		nodes := *j.nodes.Load()
-		wants, whose = diagnose.Lacking(nodes, p.index.there)
-		evidence = append(evidence, "platforms in the configuration: "+strings.Join(nodes, ", ")+
-			"; which of them "+p.key.client+" is, is not known")
-	default:
-		if !slices.Contains(p.index.platforms, client) {
-			wants = []string{client}
-		}
-	}
-	if len(wants) == 0 {
+	lacks, f, ok := x.Missing()
+	if !ok {
 		return
 	}
-	p.wants = strings.Join(wants, ", ")
-	e := diagnose.New(diagnose.PlatformMissing,
-		fmt.Sprintf("%s has %s, and nothing for %s, %s", tagged(p.ref), have, and(wants), whose),
-		"build the image for "+and(wants)+", or run it on a node of another platform")
-	e.Finding.Evidence = evidence
-	j.conclude(ctx, p, e.Finding, now, p.agent, platformPart)
+	p.platform = strings.Join(lacks, ", ")
+	j.infer(ctx, p, f, now, p.offer.agent, platformPart)
 }
 
-// and puts a list into a sentence.
-func and(list []string) string {
-	if n := len(list); n > 1 {
-		return strings.Join(list[:n-1], ", ") + " and " + list[n-1]
-	}
-	return strings.Join(list, "")
-}
-
-// conclude makes a conclusion a failure of the pull.
-func (j *Journal) conclude(ctx context.Context, p *opened, f diagnose.Finding, now time.Time, agent string, of part) {
-	f.Upstream, f.Host = p.at, p.at
+// infer makes an inferred finding a failure of the pull.
+func (j *Journal) infer(ctx context.Context, p *pull, f diagnose.Finding, now time.Time, agent string, of part) {
+	f.Upstream, f.Host = p.upstream, p.upstream
 	id := f.ID(tagged(p.ref))
-	if p.failing == nil {
-		p.failing = make(map[part]failure)
-	}
-	p.failing[of] = failure{&f, id}
-	j.tell(ctx, p, Request{
+	p.setFailing(of, cause{&f, id})
+	j.fail(ctx, p, Request{
 		At: now, Client: p.key.client, Source: p.share.holder().source, UserAgent: agent, Kind: oci.KindManifest, Ref: p.ref,
-		Upstream: p.at, Finding: &f, ID: id,
+		Upstream: p.upstream, Finding: &f, ID: id,
 	})
 }
 
-// leaving follows who leaves in the middle of a blob, and comes back for it.
-func (p *opened) leaving(r Request) {
+// followUnfinished notes a client that leaves in the middle of a blob, or comes back for it.
+func (p *pull) followUnfinished(r Request) {
 	if r.Kind != oci.KindBlob || r.Head || r.Finding != nil {
 		return
 	}
 	switch {
-	// A range is what lazy pullers ask for and drop, and what others come back with.
+	// Not a range: lazy pullers request ranges and drop them, and other clients resume with one.
 	case r.Aborted && r.Status == 200 && r.Bytes < r.Size && isRuntime(r.UserAgent):
-		if p.left == nil {
-			p.left = make(map[part]Request)
+		if p.unfinished == nil {
+			p.unfinished = make(map[part]Request)
 		}
-		if len(p.left) < maxUnsure {
-			p.left[partOf(r)] = r
+		if len(p.unfinished) < maxParts {
+			p.unfinished[partOf(r)] = r
 		}
 	case !r.Aborted && r.Status/100 == 2:
-		delete(p.left, partOf(r))
+		delete(p.unfinished, partOf(r))
 	}
 }
 
-// gone says that a client has left, and whether since it was too slow, if nothing else has failed.
-func (j *Journal) gone(ctx context.Context, p *opened) {
-	if len(p.left) == 0 || len(p.failing) > 0 {
+// inferLeft records that a client has left, and whether because it was too slow, if nothing else has failed.
+func (j *Journal) inferLeft(ctx context.Context, p *pull) {
+	if len(p.unfinished) == 0 || len(p.failing) > 0 {
 		return
 	}
 	var last Request
-	for _, r := range p.left { // the largest tells most
+	for _, r := range p.unfinished { // the largest tells most
 		if last.Size < r.Size || last.Size == r.Size && cmp.Less(last.Ref.Digest, r.Ref.Digest) {
 			last = r
 		}
 	}
-	what := fmt.Sprintf("%s left after %s of %s of a layer of %s, in %s", p.key.client, megabytes(last.Bytes),
+	summary := fmt.Sprintf("%s left after %s of %s of a layer of %s, in %s", p.key.client, megabytes(last.Bytes),
 		megabytes(last.Size), tagged(p.ref), last.Took.Round(time.Second))
 	reason, remedy := diagnose.ClientGone, "nothing, if the pod was removed; else look at the client for why it gave up"
 	evidence := []string{"layer " + last.Ref.Digest.String()}
@@ -278,12 +287,12 @@ func (j *Journal) gone(ctx context.Context, p *opened) {
 			evidence = append(evidence, limit)
 		}
 	}
-	e := diagnose.New(reason, what, remedy)
+	e := diagnose.New(reason, summary, remedy)
 	e.Finding.Evidence = evidence
-	j.conclude(ctx, p, e.Finding, last.At.Add(last.Took), last.UserAgent, partOf(last))
+	j.infer(ctx, p, e.Finding, last.At.Add(last.Took), last.UserAgent, partOf(last))
 }
 
-// progressTimeout is what a runtime does about a pull that does not get on.
+// progressTimeout describes when a runtime ends a pull that makes no progress.
 func progressTimeout(agent string) string {
 	switch {
 	case strings.HasPrefix(agent, "containerd/"):

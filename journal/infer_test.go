@@ -158,7 +158,7 @@ func TestPlatformMissing(t *testing.T) {
 				func(j *journal.Journal, _ *lines) {
 					tt.do(j)
 					pass(11 * time.Second)
-					list, _, _ := record.Failures(journal.Filter{})
+					list := record.Failures(journal.Filter{})
 					var got []string
 					for _, f := range list {
 						got = append(got, string(f.Reason)+" "+f.Platform+" "+f.Summary)
@@ -223,7 +223,7 @@ func TestClientsThatLeave(t *testing.T) {
 				}
 				pass(4 * time.Minute)
 				got := ""
-				list, _, _ := record.Failures(journal.Filter{})
+				list := record.Failures(journal.Filter{})
 				for _, f := range list {
 					got += fmt.Sprint(f.Reason, ": ", f.Summary, " ", f.Evidence)
 				}
@@ -235,8 +235,8 @@ func TestClientsThatLeave(t *testing.T) {
 	}
 }
 
-// Who is cut off by the mirror's own stop has not left.
-func TestStopIsNoLeaving(t *testing.T) {
+// A client that the mirror's own stop cuts off has not left.
+func TestStopIsNotLeaving(t *testing.T) {
 	t.Parallel()
 	record := journal.NewRecord(nil, nil)
 	bubble(t, journal.Options{Record: record}, func(j *journal.Journal, _ *lines) {

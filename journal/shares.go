@@ -4,33 +4,34 @@ import (
 	"cmp"
 	"container/heap"
 	"container/list"
+	"iter"
 
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
-// holder is to whom a bounded thing is charged: a client, behind the address that its requests come from. A client may
-// call itself what it likes (Mirror-Node); the address is what it can't choose.
+// holder is the party that an element of a bounded set is charged to: a client, at the address that its requests come
+// from. A client can choose its name (Mirror-Node), but not its address.
 type holder struct{ source, client string }
 
 // shares is a bounded set in which one client's elements never displace another's: when there are too many, the source
-// that holds most gives one up, of that the client that holds most, and of that the element used longest ago. A client
-// that is alone may fill it. Each operation takes logarithmic time in the number of holders.
+// with the most elements gives one up, of that source the client with the most, and of that client the element used
+// longest ago. A client that is alone may fill the set. Each operation takes logarithmic time in the number of holders.
 type shares[T any] struct {
-	most  int
+	max   int
 	clock int64 // counts uses
 	root  *pile
 }
 
-// pile is what one source holds, or one client of it; the root is what all of them hold.
+// pile is the elements of one source, or of one client of it; the root is all of them.
 type pile struct {
-	name   string
-	n      int
-	oldest int64 // when the element of it used longest ago was used
-	place  int   // in up.order
-	up     *pile // nil: it is the root
-	below  map[string]*pile
-	order  piles      // those below: the one that gives up first in front
-	list   *list.List // of a client: *share, the one used last in front
+	name     string
+	n        int   // elements
+	oldest   int64 // when the element of it used longest ago was used
+	position int   // in parent.order
+	parent   *pile // nil: it is the root
+	children map[string]*pile
+	order    piles      // children, the one that gives up first in front
+	list     *list.List // of a client: *share, the one used last in front
 }
 
 // share is one element.
@@ -38,18 +39,18 @@ type share[T any] struct {
 	value T
 	used  int64
 	pile  *pile
-	place *list.Element
+	place *list.Element // in pile.list
 }
 
 func newShares[T any](most int) *shares[T] {
-	return &shares[T]{most: most, root: new(pile)}
+	return &shares[T]{max: most, root: new(pile)}
 }
 
-// add takes an element in, and returns the one that has to go for it; nil: none has to.
+// add takes in an element, and returns the one that has to be removed for it; nil: none has to.
 func (s *shares[T]) add(h holder, value T) (added, victim *share[T]) {
 	added = &share[T]{value: value}
 	s.charge(added, h)
-	if s.root.n > s.most {
+	if s.root.n > s.max {
 		victim = s.victim()
 	}
 	return added, victim
@@ -64,13 +65,28 @@ func (s *shares[T]) victim() *share[T] {
 	return p.list.Back().Value.(*share[T])
 }
 
-// use says that an element is used now.
+// all yields the elements, in no order.
+func (s *shares[T]) all() iter.Seq[*share[T]] {
+	return func(yield func(*share[T]) bool) {
+		for _, source := range s.root.children {
+			for _, client := range source.children {
+				for e := client.list.Front(); e != nil; e = e.Next() {
+					if !yield(e.Value.(*share[T])) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// use makes an element the one used last.
 func (s *shares[T]) use(e *share[T]) {
 	s.clock++
 	e.used = s.clock
 	p := e.pile
 	p.list.MoveToFront(e.place)
-	p.settle(p.list.Back().Value.(*share[T]).used)
+	p.reorder(p.list.Back().Value.(*share[T]).used)
 }
 
 // remove takes an element out.
@@ -78,43 +94,43 @@ func (s *shares[T]) remove(e *share[T]) {
 	p := e.pile
 	p.list.Remove(e.place)
 	e.pile = nil
-	for q := p; q != nil; q = q.up {
+	for q := p; q != nil; q = q.parent {
 		q.n--
 	}
-	for p.n == 0 && p.up != nil {
-		heap.Remove(&p.up.order, p.place)
-		delete(p.up.below, p.name)
-		p = p.up
+	for p.n == 0 && p.parent != nil {
+		heap.Remove(&p.parent.order, p.position)
+		delete(p.parent.children, p.name)
+		p = p.parent
 	}
 	switch {
 	case p.list != nil:
-		p.settle(p.list.Back().Value.(*share[T]).used)
+		p.reorder(p.list.Back().Value.(*share[T]).used)
 	case len(p.order) > 0:
-		p.settle(p.order[0].oldest)
+		p.reorder(p.order[0].oldest)
 	}
 }
 
 // charge gives an element, which is in no pile, to a holder.
 func (s *shares[T]) charge(e *share[T], h holder) {
-	p := s.root.under(h.source).under(h.client)
+	p := s.root.child(h.source).child(h.client)
 	if p.list == nil {
 		p.list = list.New()
 	}
 	e.pile, e.place = p, p.list.PushFront(e)
-	for q := p; q != nil; q = q.up {
+	for q := p; q != nil; q = q.parent {
 		q.n++
 	}
 	s.use(e)
 }
 
-// lighten charges an element to another holder that meets it too, if its source holds less: what a client shares with
-// one that floods stays as long as what it has alone.
-func (s *shares[T]) lighten(e *share[T], h holder) {
+// recharge uses an element for another holder that meets it too, and charges it to that one if its source has fewer
+// elements: an element that a client shares with a source that floods stays as long as one that it has alone.
+func (s *shares[T]) recharge(e *share[T], h holder) {
 	var n int
-	if other := s.root.below[h.source]; other != nil {
+	if other := s.root.children[h.source]; other != nil {
 		n = other.n
 	}
-	if e.pile.up.name == h.source || n+1 >= e.pile.up.n {
+	if e.pile.parent.name == h.source || n+1 >= e.pile.parent.n {
 		s.use(e)
 		return
 	}
@@ -122,33 +138,33 @@ func (s *shares[T]) lighten(e *share[T], h holder) {
 	s.charge(e, h)
 }
 
-// holder is to whom an element is charged.
-func (e *share[T]) holder() holder { return holder{e.pile.up.name, e.pile.name} }
+// holder is the party that an element is charged to.
+func (e *share[T]) holder() holder { return holder{e.pile.parent.name, e.pile.name} }
 
-// under is the pile of a name below p.
-func (p *pile) under(name string) *pile {
-	q := p.below[name]
+// child is the pile of a name below p.
+func (p *pile) child(name string) *pile {
+	q := p.children[name]
 	if q == nil {
-		q = &pile{name: name, up: p}
-		if p.below == nil {
-			p.below = make(map[string]*pile)
+		q = &pile{name: name, parent: p}
+		if p.children == nil {
+			p.children = make(map[string]*pile)
 		}
-		p.below[name] = q
+		p.children[name] = q
 		heap.Push(&p.order, q)
 	}
 	return q
 }
 
-// settle puts a pile in its place after what it holds has changed.
-func (p *pile) settle(oldest int64) {
+// reorder puts a pile in its position after its elements have changed.
+func (p *pile) reorder(oldest int64) {
 	p.oldest = oldest
-	for ; p.up != nil; p = p.up {
-		heap.Fix(&p.up.order, p.place)
-		p.up.oldest = p.up.order[0].oldest
+	for ; p.parent != nil; p = p.parent {
+		heap.Fix(&p.parent.order, p.position)
+		p.parent.oldest = p.parent.order[0].oldest
 	}
 }
 
-// piles is a heap: the pile that holds most in front, of equal ones that whose element was used longest ago.
+// piles is a heap: the pile with the most elements in front, of equal ones that whose element was used longest ago.
 type piles []*pile
 
 func (p piles) Len() int { return len(p) }
@@ -162,13 +178,13 @@ func (p piles) Less(i, j int) bool {
 
 func (p piles) Swap(i, j int) {
 	p[i], p[j] = p[j], p[i]
-	p[i].place, p[j].place = i, j
+	p[i].position, p[j].position = i, j
 }
 
 // Push is heap.Interface's.
 func (p *piles) Push(x any) {
 	q := x.(*pile)
-	q.place = len(*p)
+	q.position = len(*p)
 	*p = append(*p, q)
 }
 

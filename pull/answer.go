@@ -18,14 +18,14 @@ import (
 // connections that they go out on.
 const largeManifest = 64 << 10
 
-// roomWait is how long a request waits for memory to read what is in the cache, before it goes where it would go if that
-// were not there.
+// roomWait is how long a request waits for memory to read cached content. After that it is treated as if the content were not
+// cached.
 const roomWait = 3 * time.Second
 
 // errGone says that a manifest was in the cache a moment ago.
 var errGone = errors.New("the manifest is no longer in the cache")
 
-// readCost is what a manifest of n bytes takes to be read and checked.
+// readCost is how many bytes of memory it takes to read and check a manifest of n bytes.
 func readCost(n int64) int64 { return 16<<10 + n + min(5*n, 4<<20) }
 
 // roomToRead waits for memory for a cached manifest of n bytes.
@@ -37,14 +37,14 @@ func (p *Puller) roomToRead(ctx context.Context, hold *memory.Hold, n int64) err
 
 // remembered is a manifest in memory. A large one is of use only with its bytes in the cache.
 func (p *Puller) remembered(d oci.Digest) (*manifest, bool) {
-	m, ok := p.hot.get(d)
+	m, ok := p.hot.Get(d)
 	if ok && m.bytes == nil {
 		_, ok = p.cache.Stat(d)
 	}
 	return m, ok
 }
 
-// answer makes the content, and sees to it that what the client comes for next is still there then. Its error is errGone,
+// answer makes the content, and keeps the parts of the manifest cached for the client's next requests. Its error is errGone,
 // a *memory.FullError, or the context's.
 func (p *Puller) answer(ctx context.Context, ref oci.Ref, f fetched, head bool, s Status, now time.Time) (*Content, error) {
 	c := &Content{Ref: ref, Digest: f.digest, MediaType: f.as, Size: f.size, Bytes: f.bytes, Status: s}
@@ -56,12 +56,12 @@ func (p *Puller) answer(ctx context.Context, ref oci.Ref, f fetched, head bool, 
 			return nil, err
 		}
 	}
-	p.tend(f.manifest, head, now)
+	p.noteUse(f.manifest, head, now)
 	return c, nil
 }
 
-// attach adds the bytes of a large manifest: out of the cache, or those that have just been read, where it has no room for
-// them.
+// attach adds the bytes of a large manifest: from the cache, or where that has no room for them, those that have just been
+// read.
 func (p *Puller) attach(ctx context.Context, c *Content, whole []byte) error {
 	o, _, err := p.cache.Open(ctx, c.Digest, c.Size, nowhere)
 	if err == nil && o.Size() == c.Size {
@@ -75,20 +75,19 @@ func (p *Puller) attach(ctx context.Context, c *Content, whole []byte) error {
 		return context.Cause(ctx)
 	}
 	if whole == nil {
-		p.hot.remove(c.Digest)
+		p.hot.Remove(c.Digest)
 		return errGone
 	}
 	return p.inMemory(ctx, c, whole)
 }
 
-// nowhere is the source of what can only be had from the cache.
+// nowhere is the source of content that can only be had from the cache.
 var nowhere = cache.Source{
 	Key:   "the cache alone",
 	Fetch: func(context.Context, flight.Want) (flight.Body, error) { return nil, errGone },
 }
 
-// inMemory gives the content its bytes, which count as an answer's until it is closed: once for all clients that are sent the
-// same.
+// inMemory gives the content its bytes. They take memory until it is closed: once for all clients that are sent the same.
 func (p *Puller) inMemory(ctx context.Context, c *Content, b []byte) error {
 	leave, err := p.sending.take(ctx, p.memory, b)
 	if err != nil {
@@ -98,19 +97,19 @@ func (p *Puller) inMemory(ctx context.Context, c *Content, b []byte) error {
 	return nil
 }
 
-// sending knows what is being sent from memory.
+// sending knows the documents that are being sent from memory.
 type sending struct {
 	mu    sync.Mutex // guards what follows; a leaf
 	known map[*byte]*sent
 }
 
-// sent is a document that clients take.
+// sent is a document that is being sent to clients.
 type sent struct {
-	release func() // of its memory
+	release func() // releases its memory
 	clients int
 }
 
-// take waits for room for a document, unless it has some already. The caller calls leave once.
+// take waits for memory for a document, unless it has it already. The caller calls leave once.
 func (s *sending) take(ctx context.Context, m *memory.Budget, b []byte) (leave func(), err error) {
 	if len(b) <= largeManifest {
 		return func() {}, nil
@@ -125,7 +124,7 @@ func (s *sending) take(ctx context.Context, m *memory.Budget, b []byte) (leave f
 	return s.offer(b, hold.Release), nil
 }
 
-// offer says that a document has its room, which is released when the last client has left; the caller is one.
+// offer adds a document that has its memory, which is released when the last client has left; the caller counts as one.
 func (s *sending) offer(b []byte, release func()) (leave func()) {
 	if len(b) <= largeManifest {
 		release()
@@ -153,7 +152,7 @@ func (s *sending) offer(b []byte, release func()) (leave func()) {
 	return s.leaver(b)
 }
 
-// join adds a client to a document that has its room.
+// join adds a client to a document that has its memory.
 func (s *sending) join(b []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,7 +163,7 @@ func (s *sending) join(b []byte) bool {
 	return d != nil
 }
 
-// leaver returns what ends a client's part.
+// leaver returns the function by which a client leaves.
 func (s *sending) leaver(b []byte) func() {
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
@@ -181,7 +180,7 @@ func (s *sending) leaver(b []byte) func() {
 	})
 }
 
-// handOver is how long a fetched document keeps its room for the requests that waited for it.
+// handOver is how long a fetched document keeps its memory for the requests that waited for it.
 const handOver = 5 * time.Second
 
 // document is an answer to a question for a list. The next page is asked for at the same path.

@@ -32,7 +32,7 @@ func BenchmarkWarm(b *testing.B) {
 	}
 }
 
-// The warm path is look-ups: what it allocates is the answer, and keys.
+// The warm path is look-ups: it allocates the answer, and keys.
 func TestWarmPathIsCheap(t *testing.T) {
 	w := newWorld(t)
 	defer func() { w.stop() }()

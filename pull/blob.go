@@ -19,7 +19,7 @@ import (
 const blobType = "application/octet-stream"
 
 // Blob answers a GET or HEAD of a blob. HEAD never downloads. The content's object may still be on its way: call
-// Content.Ready before its first byte is promised to anybody. The error is as for Manifest.
+// Content.Ready before a status is sent to the client. The error is as for Manifest.
 func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	start := time.Now()
 	st, ref, err := p.admit(a.Request)
@@ -32,7 +32,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	}
 	desc, may := p.member(ctx, st, ref.Repo, ref.Digest)
 	desc.Descriptor = sized(ref.Digest, desc.Descriptor)
-	b.given = may == mayServe && isEmptyConfig(ref.Digest)
+	b.known = may == mayServe && isEmptyConfig(ref.Digest)
 	isManifest := desc.Manifest || oci.IsManifest(desc.MediaType)
 	if isManifest {
 		b.as = cmp.Or(desc.MediaType, blobType)
@@ -40,7 +40,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	n, here := p.cache.Stat(ref.Digest)
 	if may == shouldAsk && here {
 		kind := oci.KindBlob
-		if isManifest { // it is not among the blobs, and must not be forgotten for that
+		if isManifest { // the registry does not have it as a blob, which must not remove its record
 			kind = oci.KindManifest
 		}
 		if err := p.ask(ctx, st, kind, ref, start); err != nil {
@@ -61,32 +61,32 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		}
 	}
 	// Being cached is not a right to read: the repository's registry has to show the content first. Where it has to be
-	// downloaded, that does. A HEAD needs a size, and a GET goes better with one: what it brings is held against it.
+	// downloaded, the download shows it. A HEAD needs a size, and a GET is better with one: its bytes are held against it.
 	if !b.proven && (here || a.Request.Head || desc.Standing == catalog.Unknown) || !here && desc.Size < 0 {
 		var led bool
 		if desc.Descriptor, led, err = b.size(ctx); err != nil {
 			return nil, err
 		}
 		if here && !b.proven && desc.Size != n {
-			return nil, b.otherSize(n, desc.Size)
+			return nil, b.wrongSize(n, desc.Size)
 		}
 		b.proven = true
-		s = trip(led)
+		s = fetchStatus(led)
 	}
 	if !a.Request.Head {
-		// With the size by the manifest, not by the file, which may be what a crash has left of it.
+		// With the size by the manifest, not by the file, which may be the remains of a crash.
 		return b.open(ctx, desc.Size)
 	}
 	if desc.Size < 0 && here {
 		desc.Size = n
 	}
 	if desc.Size < 0 {
-		return nil, b.sizeless()
+		return nil, b.noSize()
 	}
 	return &Content{Ref: ref, Digest: ref.Digest, MediaType: b.as, Size: desc.Size, Status: s}, nil
 }
 
-// sized is what is known of a blob. Nothing but the empty blob has no bytes: some registries have said so to a HEAD.
+// sized is a descriptor of a blob without a size of 0, unless it is the empty blob: some registries answer a HEAD with it.
 func sized(d oci.Digest, desc oci.Descriptor) oci.Descriptor {
 	if desc.Size == 0 && !oci.VerifyDigest(d, nil) {
 		desc.Size = -1
@@ -101,18 +101,18 @@ type blob struct {
 	ref   oci.Ref
 	key   key
 	start time.Time
-	want  int64  // bytes as this client's repository has it, -1 where it does not say
+	want  int64  // its size in bytes by this client's repository; -1: not known
 	as    string // the media type of the answer
-	given bool   // what the upstream lacks of it is known all the same: it is the empty config, in a repository that may be read
+	known bool   // it is the empty config, in a repository that may be read: it is served even if the upstream lacks it
 	// proven says that the repository's registry has shown the content, or that it may be served without that. Otherwise
 	// a download that this client's own source begins is what shows it.
 	proven bool
-	client string // that turns and bytes are shared by
+	client string // among these turns and bytes are shared
 }
 
 // confirm asks whether the upstream has a manifest among its blobs too: most have not. containerd asks for a digest there
-// when it does not get it as a manifest, and keeps what it gets for an image, by the type that the answer has. Where the
-// upstream does not answer, what is here is served, as what it is.
+// when it does not get it as a manifest, and takes the answer for an image, by the answer's type. Where the upstream does
+// not answer, a cached manifest is served, with its own type.
 func (b blob) confirm(ctx context.Context, here bool) error {
 	p := b.p
 	err := p.failures.get(b.key)
@@ -132,7 +132,7 @@ func (b blob) confirm(ctx context.Context, here bool) error {
 	return p.timeout(err, b.key, b.ref, b.start, p.wait)
 }
 
-// size asks the upstream for the blob's size, and so whether the repository has it: once for all who want to know.
+// size asks the upstream for the blob's size, and so whether the repository has it: once for all requests that wait for it.
 func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err error) {
 	p := b.p
 	desc, led, err = p.sizing.do(ctx, b.key.String(), b.start.Add(p.wait), func(ctx context.Context) (
@@ -153,7 +153,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		}
 		p.failures.clear(b.key)
 		desc.Digest = b.ref.Digest
-		// An answer without the size, or with another one than the content's, shows nothing: any host can send it.
+		// An answer without the size, or with another size than the content's, shows nothing: any host can send it.
 		if n, here := p.cache.Stat(b.ref.Digest); desc.Size < 0 || here && desc.Size != n {
 			return desc, nil
 		}
@@ -167,12 +167,12 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 	b.want = size
 	b.p.leases.renew(b.ref.Digest, b.start)
-	ctx, end := b.patient(ctx)
+	ctx, end := b.bounded(ctx)
 	o, outcome, err := b.p.cache.Open(ctx, b.ref.Digest, size, b.source())
 	if err = end(err); err != nil {
 		return nil, b.failed(err)
 	}
-	if _, onItsWay := o.(readier); !onItsWay { // another one's download has ended since it was looked for
+	if _, partial := o.(readier); !partial { // another request's download has ended meanwhile
 		if err := b.prove(ctx); err != nil {
 			_ = o.Close()
 			return nil, err
@@ -185,29 +185,36 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 	}, nil
 }
 
-// source is this client's own: it shares the fate of a fetch with those who ask the same upstream for the same
-// repository.
+// source is this client's own source. A failed fetch fails all clients that ask the same upstream for the same repository, and
+// no others.
 func (b blob) source() cache.Source {
 	shows := &showing{b: b}
 	return cache.Source{
-		Key:  b.sourceKey(),
-		Live: true, Client: b.client,
-		Open: b.st.by() == catalog.ShownToAll,
-		// A reader of a part may have had that, and be gone, when the whole turns out to be wrong.
+		Key:      b.sourceKey(),
+		Upstream: b.ref.Host,
+		Client:   b.client,
+		Open:     b.st.by() == catalog.ShownToAll,
+		// A client that wanted a part may have left when the whole turns out to be wrong.
 		Wrong: func(err error) {
 			shows.wrong()
+			if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got != "" {
+				b.st.Upstream.Corrupt(b.ref.Name, b.ref.Digest, err)
+			}
 			_ = b.failed(err)
 		},
 		Whole: shows.whole,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
 			w.By = b.start.Add(b.p.wait)
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
-			if b.given && isMissing(err) {
-				return shows.nothing(w), nil
+			if b.known && isMissing(err) {
+				return shows.emptyConfig(w), nil
 			}
 			if err != nil {
-				b.p.failures.put(b.key, err)
 				b.p.refused(ctx, b.st, b.ref.Repo, err)
+				if w.Part { // another fetch brings these bytes, so it is not the answer to the next client
+					return nil, partError(err)
+				}
+				b.p.failures.put(b.key, err)
 				return nil, err
 			}
 			return shows.begin(body), nil
@@ -215,22 +222,31 @@ func (b blob) source() cache.Source {
 	}
 }
 
+// partError marks an error that comes from the mirror's own limit of transfers, and not from the upstream.
+func partError(err error) error {
+	if _, queued := errors.AsType[*upstream.QueueError](err); queued {
+		return fmt.Errorf("%w: %w", flight.ErrBusy, err)
+	}
+	return err
+}
+
 func (b blob) sourceKey() string {
 	return fmt.Sprintf("%s/%s#%d", b.ref.Host, b.ref.Name, b.st.generation)
 }
 
-// learn records that the repository's registry has shown the blob. size is the registry's word, -1 where it gave none.
+// learn records that the repository's registry has shown the blob, with a size by its answer; -1: it gave none.
 func (b blob) learn(ctx context.Context, size int64) {
 	err := b.p.shown(b.st, b.ref.Repo)
 	if err == nil {
 		err = b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: size}, b.st.by())
 	}
 	if err != nil {
-		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+		b.p.log.WarnContext(ctx, "cannot record a blob; its registry is asked again", "repository", b.ref.Repo.String(),
+			"digest", b.ref.Digest, "error", err)
 	}
 }
 
-// prove returns nil once the repository's registry has shown the content, else why it does not.
+// prove returns nil once the repository's registry has shown the content, else the reason why it has not.
 func (b *blob) prove(ctx context.Context) error {
 	if b.proven {
 		return nil
@@ -242,20 +258,20 @@ func (b *blob) prove(ctx context.Context) error {
 			return err
 		}
 		if n, here := b.p.cache.Stat(b.ref.Digest); here && n != desc.Size {
-			return b.otherSize(n, desc.Size)
+			return b.wrongSize(n, desc.Size)
 		}
 		if m.Size >= 0 && desc.Size >= 0 && m.Size != desc.Size {
-			return b.otherSize(m.Size, desc.Size)
+			return b.wrongSize(m.Size, desc.Size)
 		}
 	}
 	b.proven = true
 	return nil
 }
 
-// otherSize is the answer where a registry has another size for the blob than it has, or none.
-func (b blob) otherSize(want, got int64) error {
+// wrongSize is the error where a registry gives another size than the blob has, or none.
+func (b blob) wrongSize(want, got int64) error {
 	if got < 0 {
-		return b.sizeless()
+		return b.noSize()
 	}
 	return &upstream.Error{
 		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
@@ -265,9 +281,9 @@ func (b blob) otherSize(want, got int64) error {
 	}
 }
 
-// patient bounds a wait for the upstream by what is left of the client's time. end turns the outcome of the wait into
-// the error for the client. The context stays alive after it, since an object may go on using it.
-func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) error) {
+// bounded bounds a wait for the upstream by the rest of the client's time. end turns the outcome of the wait into the error for
+// the client. The context stays alive after it, since an object may go on using it.
+func (b blob) bounded(ctx context.Context) (_ context.Context, end func(error) error) {
 	late := &TimeoutError{Ref: b.ref}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(time.Until(b.start.Add(b.p.wait)), func() { cancel(late) })
@@ -285,11 +301,11 @@ func (b blob) patient(ctx context.Context) (_ context.Context, end func(error) e
 	}
 }
 
-// failed remembers what the next client need not find out again, and returns the error to answer with. What a fetch
-// itself ended with is remembered there.
+// failed remembers an error that the next client need not wait for again, and returns the error to answer with. The error of a
+// fetch is remembered by the fetch.
 func (b blob) failed(err error) error {
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && !m.FaultOf(b.sourceKey()) {
-		return err // the next download comes from this repository alone
+		return err // the next download is from this repository alone
 	}
 	if m, ok := errors.AsType[*flight.MismatchError](err); ok && m.Got == "" && m.Size != b.want {
 		return err // another request began the flight, and its manifest gives the blob a wrong size
@@ -302,35 +318,38 @@ func (b blob) failed(err error) error {
 	return err
 }
 
-// contradicted says whose word a size was that the source has contradicted. Where only the upstream has said it, before
-// it sent another one, it is asked for again.
+// contradicted finds where a size came from that the source has contradicted. Where it came from the upstream alone, which then
+// sent another one, the upstream is asked for it again.
 func (b blob) contradicted(m *flight.MismatchError, err error) error {
 	repo, d := b.ref.Repo, b.ref.Digest
 	if err := b.p.catalog.LearnBlob(repo, oci.Descriptor{Digest: d, Size: -1}, catalog.Named); err != nil {
-		b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", d, "err", err)
+		b.p.log.Warn("cannot remove a wrong size of a blob", "repository", repo.String(), "digest", d, "error", err)
 	}
 	desc, _ := b.p.catalog.Member(repo, d)
-	if _, said := errors.AsType[*ClaimError](err); said || desc.Standing == catalog.Unknown || desc.Size != m.Size {
+	if _, known := errors.AsType[*ClaimError](err); known || desc.Standing == catalog.Unknown || desc.Size != m.Size {
 		return err
 	}
 	return &ClaimError{Ref: b.ref, Claim: m.Size, Size: m.GotSize, Host: m.Host, Err: err}
 }
 
-// sizeless is the answer to a HEAD where nobody says how large the blob is: one without a size is of no use to clients.
-func (b blob) sizeless() error {
+// noSize is the error for a HEAD of a blob whose size neither a manifest nor the upstream gives: clients have no use for an
+// answer without it.
+func (b blob) noSize() error {
 	return &upstream.Error{
 		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
 		Err: &upstream.ContentError{Kind: upstream.ContentLength, Want: "a size", Got: "none"},
 	}
 }
 
-// readier is an object whose bytes may still be on their way. *flight.Reader is one.
+// readier is an object whose bytes may still be on their way.
 type readier interface {
 	Ready(ctx context.Context, off, n int64) error
 }
 
-// Ready waits until it is certain that n bytes of the object at off can begin, or for the rest of the time that a
-// client waits. Its error is the one to answer with. Content that is here is ready at once.
+var _ readier = (*flight.Reader)(nil)
+
+// Ready waits until it is certain that n bytes of the object at off can be sent, or for the rest of the time that a
+// client waits. Its error is the one to answer with. Cached content is ready at once.
 func (c *Content) Ready(ctx context.Context, off, n int64) error {
 	r, ok := c.Object.(readier)
 	if !ok {
@@ -339,10 +358,10 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 	if c.blob == nil {
 		return r.Ready(ctx, off, n)
 	}
-	ctx, end := c.blob.patient(ctx)
+	ctx, end := c.blob.bounded(ctx)
 	err := r.Ready(ctx, off, n)
 	if err == nil {
-		err = c.blob.prove(ctx) // the bytes may be another source's
+		err = c.blob.prove(ctx) // the bytes may come from another source
 	}
 	if err = end(err); err != nil {
 		err = c.blob.failed(err)
@@ -350,13 +369,13 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 	return err
 }
 
-// Shown waits until the content's own registry has shown it, as an answer needs that says of content that it is there and
-// has none of its bytes. Its error is the one to answer with.
+// Shown waits until the content's own registry has shown it. An answer needs that which has none of the content's bytes and says
+// that the content exists. Its error is the one to answer with.
 func (c *Content) Shown(ctx context.Context) error {
 	if c.blob == nil {
 		return nil
 	}
-	ctx, end := c.blob.patient(ctx)
+	ctx, end := c.blob.bounded(ctx)
 	err := end(c.blob.prove(ctx))
 	if err != nil {
 		err = c.blob.failed(err)
@@ -364,23 +383,13 @@ func (c *Content) Shown(ctx context.Context) error {
 	return err
 }
 
-// reopener is a cache that can replace stored content that can't be read. *cache.Cache is one.
-type reopener interface {
-	Reopen(ctx context.Context, o cache.Object, err error, d oci.Digest, size int64, src cache.Source) (
-		cache.Object, cache.Outcome, error)
-}
-
-// Again returns another object, after c.Object, which was here, could not be read any further because of cause. The
-// caller closes both. The error is cause where nobody can help.
-func (c *Content) Again(ctx context.Context, cause error) (cache.Object, error) {
+// Reopen returns another object, after c.Object, which was cached, could not be read any further because of cause. The
+// caller closes both. The error wraps cause where there is no other object.
+func (c *Content) Reopen(ctx context.Context, cause error) (cache.Object, error) {
 	if c.blob == nil || c.Status.Outcome != cache.Hit {
 		return nil, cause
 	}
-	r, ok := c.blob.p.cache.(reopener)
-	if !ok {
-		return nil, cause
-	}
-	o, _, err := r.Reopen(ctx, c.Object, cause, c.Digest, c.Size, c.blob.source())
+	o, _, err := c.blob.p.cache.Reopen(ctx, c.Object, cause, c.Digest, c.Size, c.blob.source())
 	if err != nil {
 		return nil, fmt.Errorf("%w; then: %w", cause, err)
 	}
@@ -391,8 +400,8 @@ func (c *Content) Again(ctx context.Context, cause error) (cache.Object, error) 
 	return o, nil
 }
 
-// Failed tells that the object's bytes ended with an error: where they were not what their digest says, twice in a row,
-// nobody is sent for them again for a minute. A nil error, and one of the client's own, do nothing.
+// Failed says that the object's bytes ended with an error: where they had another digest twice in a row, they are not fetched
+// again for a minute. A nil error, and one of the client's own, do nothing.
 func (c *Content) Failed(err error) {
 	if c.blob != nil && err != nil {
 		_ = c.blob.failed(err)

@@ -146,7 +146,7 @@ func TestBlobIsAskedForWhereItIsNotKnownToBelong(t *testing.T) {
 	}
 }
 
-func TestBlobWhoseSizeNobodyKnows(t *testing.T) {
+func TestBlobOfUnknownSize(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d := descriptor("", []byte("x")).Digest
 		if err := w.books.LearnBlob(oci.Repo{Host: hub, Name: app}, oci.Descriptor{Digest: d, Size: -1}, catalog.ShownToAll); err != nil {
@@ -218,7 +218,7 @@ func TestSecondMismatchIsRememberedForAMinute(t *testing.T) {
 	}
 }
 
-func TestSizeThatSomebodyElseGotWrongIsNotHeldAgainstUs(t *testing.T) {
+func TestWrongSizeOfAnotherRequestIsNotRemembered(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d, b := w.layer(t)
 		w.shelf.hold = &flight.MismatchError{Host: hub, Size: 7, GotSize: int64(len(b))}
@@ -230,7 +230,7 @@ func TestSizeThatSomebodyElseGotWrongIsNotHeldAgainstUs(t *testing.T) {
 	})
 }
 
-// What is fetched for a client is fetched in the name of its address, whatever it calls itself.
+// A fetch for a client counts for its address, whatever name the client gives itself.
 func TestBlobIsFetchedForItsClient(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d, b := w.layer(t)
@@ -283,7 +283,7 @@ func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
 	})
 }
 
-// Content that turns out to be wrong when nobody reads it any more is remembered as well.
+// Content that turns out to be wrong when no client reads it any more is remembered as well.
 func TestWrongContentWithoutAReader(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		b := []byte("a layer")
@@ -365,7 +365,7 @@ func TestFetchThatWasGivenUpIsNotAFailure(t *testing.T) {
 }
 
 // The digest of a manifest, asked for among blobs: as the upstream answers, and never as bytes of no type. Where it does
-// not answer, what is here is served as what it is.
+// not answer, the cached manifest is served with its own type.
 func TestManifestAmongBlobs(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")
@@ -403,7 +403,7 @@ func status404(err error) bool {
 	return ok && e.Status == 404
 }
 
-// A size of 0 that was learnt from a HEAD, of what is not empty.
+// A size of 0 that was learnt from a HEAD, of a blob that is not empty.
 func TestSizeThatNoBlobHas(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d, content := w.layer(t)
@@ -435,4 +435,30 @@ func TestEmptyConfigThatIsMissing(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A part that the upstream refuses is brought by another fetch of the same download: it is not the answer to the next client.
+func TestRefusedPartIsNotRemembered(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		busy bool // the mirror itself refused it
+	}{
+		"too many connections": {&upstream.Error{Status: 429, RetryAfter: time.Minute}, false},
+		"no turn":              {&upstream.Error{Err: &upstream.QueueError{Most: 10}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				d, b := w.layer(t)
+				w.blob(t, askBlob(app, d), b)
+				w.hub.behave(func(string) error { return tt.err }, nil)
+				_, err := w.shelf.source.Fetch(t.Context(), flight.Want{From: 1, To: 2, Size: int64(len(b)), Part: true})
+				if !errors.Is(err, tt.err) || errors.Is(err, flight.ErrBusy) != tt.busy {
+					t.Errorf("the part: %v", err)
+				}
+				w.hub.behave(nil, nil)
+				w.shelf.evict(d)
+				w.blob(t, askBlob(app, d), b)
+			})
+		})
+	}
 }

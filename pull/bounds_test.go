@@ -10,7 +10,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// Leases remember so many digests, and nothing of what is over; parts that many manifests share end in time.
+// Leases remember a bounded number of digests, and none of leases that have ended; parts that many manifests share end in time.
 func TestLeasesAreBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

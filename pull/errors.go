@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// TimeoutError says that the upstream did not answer in the time that a client can wait. The trip to it may still go
+// TimeoutError says that the upstream did not answer in the time that a client can wait. The request to it may still go
 // on, so that the next client finds its result.
 type TimeoutError struct {
 	Ref    oci.Ref
@@ -48,19 +48,19 @@ func (e *ClaimError) Unwrap() error { return e.Err }
 // How long failures are remembered.
 const (
 	memoryMissing  = 10 * time.Second // a tag, a list
-	memoryDigest   = 2 * time.Second  // a digest: it was named by somebody who has seen it, so it may well come
+	memoryDigest   = 2 * time.Second  // a digest: a client that names it has seen it, so it may well come
 	memoryRefused  = 10 * time.Second // 401, 403 and the other answers that mean no
 	memoryBroken   = 2 * time.Second  // 5xx, network, no answer in time
 	memoryLimited  = time.Second      // 429 without Retry-After: the upstream's own pause gets longer, where it goes on
 	memoryLimitMax = time.Hour
-	memoryContent  = time.Minute      // bytes that are not what they were asked by, for the second time
-	memoryWrong    = 10 * time.Minute // within which a second time counts as one
+	memoryContent  = time.Minute      // bytes of another digest or size than was asked for, for the second time
+	memoryWrong    = 10 * time.Minute // in which the second time has to come
 )
 
-// remembered returns for how long err is the answer to everybody who asks for the same; 0: not at all.
+// remembered returns for how long err is the answer to all requests for the same; 0: not at all.
 func remembered(err error, byDigest bool) time.Duration {
 	if errors.Is(err, context.Canceled) || errors.Is(err, errStopped) || errors.Is(err, flight.ErrClosed) || overloaded(err) {
-		return 0 // it was we who gave up
+		return 0 // the mirror gave up, and the upstream has not failed
 	}
 	if wrongContent(err) {
 		return memoryContent
@@ -76,7 +76,7 @@ func remembered(err error, byDigest bool) time.Duration {
 	case missing(e):
 		return memoryMissing
 	case errors.Is(e.Step().Err, upstream.ErrNotAsked):
-		return memoryBroken // who decides that sees sooner than we that there is more
+		return memoryBroken // upstream decides that anew, and sees first that the limit was reset
 	case e.Status == 429 && e.RetryAfter > 0:
 		return min(e.RetryAfter, memoryLimitMax)
 	case e.Status == 429:
@@ -85,7 +85,7 @@ func remembered(err error, byDigest bool) time.Duration {
 	return memoryRefused
 }
 
-// missing reports that the upstream says there is no such thing.
+// missing reports that the upstream says it does not exist.
 func missing(e *upstream.Error) bool { return e.Status == 404 || e.Status == 410 }
 
 func isMissing(err error) bool {
@@ -93,7 +93,7 @@ func isMissing(err error) bool {
 	return ok && missing(e)
 }
 
-// wrongContent reports bytes of another digest or size than they were asked by.
+// wrongContent reports bytes of another digest or size than was asked for.
 func wrongContent(err error) bool {
 	if _, ok := errors.AsType[*flight.MismatchError](err); ok {
 		return true
@@ -114,8 +114,8 @@ func unfit(err error) bool {
 	return ok && (e.Kind == upstream.ContentNotManifest || e.Kind == upstream.ContentTooLarge)
 }
 
-// answered reports whether the upstream did answer: a "no" is an answer, and so worth waiting for next time; a limit, a
-// 5xx, a broken connection and a page that no registry sends are none.
+// answered reports whether the upstream did answer. A refusal is an answer, and so worth waiting for next time. A limit, a
+// 5xx, a broken connection and a page that no registry sends are not.
 func answered(err error) bool {
 	if err == nil {
 		return true

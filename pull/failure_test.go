@@ -39,7 +39,7 @@ func TestFailuresAreBounded(t *testing.T) {
 	})
 }
 
-// A failure is the answer to everybody who asks for the same, by HEAD or GET, for a time that depends on its kind.
+// A failure is the answer to all requests for the same, by HEAD or GET, for a time that depends on its kind.
 func TestFailuresAreRemembered(t *testing.T) {
 	digest := descriptor("", []byte("nothing")).Digest
 	byTag := func(w *world, head bool) error {
@@ -82,7 +82,7 @@ func TestFailuresAreRemembered(t *testing.T) {
 		{"tag 429", byTag, fault(429), time.Second},
 		{"tag 429 for 30 s", byTag, limited(30 * time.Second), 30 * time.Second},
 		{"tag 429 for 6 h", byTag, limited(6 * time.Hour), time.Hour},
-		{"tag 429 that nobody was asked for", byTag, unasked, 2 * time.Second},
+		{"tag 429 without a request", byTag, unasked, 2 * time.Second},
 		{"tag HTML", byTag, content(upstream.ContentNotRegistry), 2 * time.Second},
 		{"digest 404", byDigest, fault(404), 2 * time.Second},
 		{"digest 403", byDigest, fault(403), 10 * time.Second},
@@ -127,7 +127,7 @@ func TestFailuresAreRemembered(t *testing.T) {
 	}
 }
 
-// sameBut reports whether an error is another one, some time later: what it says of when to come back counts down.
+// sameBut reports whether an error is another one, some time later: its RetryAfter counts down.
 func sameBut(err, first error, later time.Duration) bool {
 	e, ok := errors.AsType[*upstream.Error](err)
 	f, ok2 := errors.AsType[*upstream.Error](first)
@@ -170,8 +170,8 @@ func TestForgetClearsARepository(t *testing.T) {
 	})
 }
 
-// A reload may have repaired what failed, and it can't be told what by looking at the upstream: a password file has the
-// same name with another password in it.
+// A reload may have repaired the cause of a failure, and the upstream does not show it: a password file has the same name with
+// another password in it.
 func TestUseClearsFailures(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.behave(status(403), nil)
@@ -270,7 +270,7 @@ func TestRunEndsWhatOutlivedItsClient(t *testing.T) {
 		if took := since(w.stop); took != 0 {
 			t.Errorf("Run took %s to end", took)
 		}
-		w.fresh(w.get(ask(app, "1")), im.index) // what is here is served
+		w.fresh(w.get(ask(app, "1")), im.index) // the cached manifest is served
 		w.hub.asked()
 		_ = w.fails(ask(app, "3"))
 		w.hub.wants(t)
@@ -296,6 +296,6 @@ func TestTimeoutErrorSaysWho(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Error("it is no DeadlineExceeded")
+		t.Error("it is not a DeadlineExceeded")
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// registry is an upstream in memory, which counts what it is asked for. It waits by the clock of a synctest bubble.
+// registry is an upstream in memory, which counts its requests. It waits by the clock of a synctest bubble.
 type registry struct {
 	host string
 
@@ -230,6 +230,8 @@ func (r *registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight
 	return &upstream.Body{ReadCloser: io.NopCloser(bytes.NewReader(b[w.From:]))}, nil
 }
 
+func (r *registry) Corrupt(string, oci.Digest, error) {}
+
 // shelf is a cache in memory, which counts and fails as it is told, and whose flights are not shared.
 type shelf struct {
 	journal *journal
@@ -239,9 +241,9 @@ type shelf struct {
 	gets    int
 	keeps   []keep
 	touched []oci.Digest
-	fault   func() error                // what Put fails with
-	hold    error                       // what Open fails with
-	wait    func(context.Context) error // what Ready does
+	fault   func() error                // the error of Put
+	hold    error                       // the error of Open
+	wait    func(context.Context) error // called by Ready
 	source  cache.Source                // the last one that was asked
 
 	unsettled bool
@@ -251,6 +253,13 @@ type keep struct {
 	holder  string
 	until   time.Time
 	digests int
+}
+
+// Reopen has no other copy.
+func (s *shelf) Reopen(_ context.Context, _ cache.Object, err error, _ oci.Digest, _ int64, _ cache.Source) (
+	cache.Object, cache.Outcome, error,
+) {
+	return nil, "", err
 }
 
 func (s *shelf) Get(_ context.Context, d oci.Digest) ([]byte, error) {
@@ -325,7 +334,7 @@ func (s *shelf) count() int {
 	return s.gets
 }
 
-// breaks makes Put fail with what f returns; nil: it works.
+// breaks makes Put fail with the error of f; nil: it works.
 func (s *shelf) breaks(f func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -346,7 +355,7 @@ func (s *shelf) evict(ds ...oci.Digest) {
 	}
 }
 
-// wrong finds that what the last source brought is not what it should be.
+// wrong reports that the last source brought wrong content.
 func (s *shelf) wrong(err *flight.MismatchError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// fetch gets a manifest by digest from the upstream, once for all who want it. A client that can wait no longer leaves
-// the trip going.
+// fetch gets a manifest by digest from the upstream, once for all clients that want it. A client that can wait no longer
+// leaves the trip going.
 func (p *Puller) fetch(ctx context.Context, st *site, ref oci.Ref, start time.Time, wait time.Duration) (
 	f fetched, led bool, err error,
 ) {
@@ -32,8 +32,8 @@ func (p *Puller) fetch(ctx context.Context, st *site, ref oci.Ref, start time.Ti
 	return *got, led, nil
 }
 
-// timeout turns errWaited into what a client is told. Who had no copy to wait with is answered the same for a moment:
-// a client's next request must not wait all over again.
+// timeout turns errWaited into the error for the client. A client that waited the full time, since there is no copy, is
+// answered the same for a moment: its next request must not wait all over again.
 func (p *Puller) timeout(err error, k key, ref oci.Ref, start time.Time, wait time.Duration) error {
 	if !errors.Is(err, errWaited) {
 		return err
@@ -56,7 +56,7 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 		return nil, err
 	}
 	ctx, hold := p.memory.Enter(ctx, memory.Work)
-	kept := false // by what goes on after this
+	kept := false // the memory is released by store
 	defer func() {
 		if !kept {
 			hold.Release()
@@ -64,7 +64,7 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 	}()
 	doc, err := st.Upstream.Manifest(ctx, ref.Name, ref.Digest.String())
 	if isMissing(err) {
-		doc, err = p.byItsTag(ctx, st, ref, err)
+		doc, err = p.byTagOf(ctx, st, ref, err)
 	}
 	if err == nil && !oci.VerifyDigest(ref.Digest, doc.Bytes) {
 		err = &upstream.Error{
@@ -88,11 +88,13 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 	return &f, nil
 }
 
-// byItsTag gets a manifest by a tag that means it, where the upstream has just said so and knows it by no digest: some
-// registries know tags alone. err is what the upstream says by the digest, and the answer where that does not help. Where the mirror has no memory for the document, that is the answer.
-func (p *Puller) byItsTag(ctx context.Context, st *site, ref oci.Ref, err error) (*oci.Manifest, error) {
-	for at, w := range p.words.meaning(st.generation, ref.Repo, ref.Digest) {
-		if last, ok := p.words.get(st.generation, at); !ok || last.desc.Digest != ref.Digest || time.Since(w.at) > st.Tags.MaxAge {
+// byTagOf gets a manifest by a tag that means it, where the upstream has just said so and knows no digest: some registries
+// know tags alone. err is the upstream's answer by the digest, and the result where that does not help, unless the mirror
+// has no memory for the document.
+func (p *Puller) byTagOf(ctx context.Context, st *site, ref oci.Ref, err error) (*oci.Manifest, error) {
+	for at, r := range p.reports.of(st.generation, ref.Repo, ref.Digest) {
+		last, ok := p.reports.get(st.generation, at)
+		if !ok || last.desc.Digest != ref.Digest || time.Since(r.at) > st.Tags.MaxAge {
 			continue
 		}
 		doc, terr := st.Upstream.Manifest(ctx, ref.Name, at.Tag)
@@ -111,21 +113,21 @@ func (p *Puller) byItsTag(ctx context.Context, st *site, ref oci.Ref, err error)
 // before the tag is; for a client that asks for a blob before they are, the mirror asks the upstream.
 const learnWait = 2 * time.Second
 
-// store writes what was fetched: bytes, then references, then the tags that wait for it. If one fails the next of kin
-// is left out, and the client is served all the same, from memory for as long as that lasts. done is called when all of it
-// is over, which may be after the return.
+// store writes a fetched manifest: its bytes, then its references, then the tags that wait for it. If one of these fails, those
+// after it are left out, and the client is served all the same, from memory for as long as that lasts. done is called when
+// all of it is over, which may be after the return.
 func (p *Puller) store(ctx context.Context, st *site, repo oci.Repo, doc *oci.Manifest, done func()) fetched {
-	// Nobody else gets it before its parts are known to belong to the repository: they would be asked for in vain.
+	// No other client gets it before its parts are known to belong to the repository: they would be refused.
 	at := oci.Ref{Repo: repo, Digest: doc.Digest}
-	first := &soon{}
+	first := &unrecorded{}
 	p.storing.Store(at, first)
 	point.Hit("pull/fetched")
 	putErr := p.cache.Put(ctx, doc.Digest, doc.Bytes)
 	if putErr != nil {
-		p.log.WarnContext(ctx, "manifest can't be cached", "digest", doc.Digest, "err", putErr)
+		p.log.WarnContext(ctx, "cannot cache a manifest; it is served from memory", "digest", doc.Digest, "error", putErr)
 	}
 	point.Hit("pull/put")
-	m := p.make(doc)
+	m := newManifest(doc)
 	m.nameIn(repo, p.catalog)
 	f := m.in(doc.MediaType).with(doc.Bytes)
 	if f.whole != nil && putErr != nil { // it is sent from memory, and keeps its room for that
@@ -139,34 +141,35 @@ func (p *Puller) store(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 		}
 		time.AfterFunc(handOver, p.sending.offer(doc.Bytes, done))
 	}
-	if !p.work.behind(ctx, p.limit, learnWait, func(ctx context.Context) {
+	if !p.work.doWithin(ctx, p.limit, learnWait, func(ctx context.Context) {
 		defer done()
 		defer p.storing.Delete(at)
 		p.learn(ctx, st, repo, doc, m, putErr == nil)
 	}) {
-		p.log.DebugContext(ctx, "a manifest is served before its references are recorded", "ref", repo.Name, "digest", doc.Digest)
-		p.storing.CompareAndSwap(at, first, &soon{site: st.generation, f: &f})
+		p.log.DebugContext(ctx, "manifest served before its references are recorded", "repository", repo.String(),
+			"digest", doc.Digest)
+		p.storing.CompareAndSwap(at, first, &unrecorded{site: st.generation, f: &f})
 	}
 	return f
 }
 
-// soon is a manifest whose parts are about to be known.
-type soon struct {
-	site uint64   // generation of the site that it came for
-	f    *fetched // nil: its clients wait for that
+// unrecorded is a manifest whose references are being recorded.
+type unrecorded struct {
+	site uint64   // generation of the site that it was fetched for
+	f    *fetched // nil: clients wait until its references are recorded
 }
 
-// shownTo is the manifest for a client of a site: it does not wait for the parts any longer.
-func (s *soon) shownTo(st *site) (fetched, bool) {
-	if s.f == nil || s.site != st.generation {
+// shownTo is the manifest for a client of a site, which does not wait for the references any longer.
+func (u *unrecorded) shownTo(st *site) (fetched, bool) {
+	if u.f == nil || u.site != st.generation {
 		return fetched{}, false
 	}
-	return *s.f, true
+	return *u.f, true
 }
 
-// learn records what a manifest refers to, and if its bytes are stored, the tags that mean it.
+// learn records the references of a manifest, and if its bytes are stored, the tags that mean it.
 func (p *Puller) learn(ctx context.Context, st *site, repo oci.Repo, doc *oci.Manifest, m *manifest, stored bool) {
-	// References without bytes do no harm: they say what the upstream has said, that the content belongs there.
+	// References without bytes do no harm: by the upstream's own word the content belongs there.
 	err := p.shown(st, repo)
 	if err == nil {
 		err = p.public(st, repo)
@@ -178,7 +181,8 @@ func (p *Puller) learn(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 		err = p.catalog.Open(doc.Digest)
 	}
 	if err != nil {
-		p.log.WarnContext(ctx, "references of a manifest can't be recorded", "digest", doc.Digest, "err", err)
+		p.log.WarnContext(ctx, "cannot record the references of a manifest; its registry is asked again for each", "digest", doc.Digest,
+			"error", err)
 	}
 	p.keep(m)
 	point.Hit("pull/learnt")
@@ -189,29 +193,29 @@ func (p *Puller) learn(ctx context.Context, st *site, repo oci.Repo, doc *oci.Ma
 	if !stored {
 		return
 	}
-	for ref, w := range p.words.meaning(st.generation, repo, doc.Digest) {
-		p.record(ctx, ref, w)
+	for ref, r := range p.reports.of(st.generation, repo, doc.Digest) {
+		p.record(ctx, ref, r)
 		point.Hit("pull/recorded")
 	}
 }
 
-// mostParts is of how many parts of a manifest its registry is asked ahead of any client.
-const mostParts = 64
+// maxShownParts is for how many parts of a manifest its registry is asked before any client needs them.
+const maxShownParts = 64
 
-// showParts asks the registry of a repository, behind the answer, for blobs of a new manifest that are here by another
-// repository and that may not be served through this one yet. A client that has a shared layer never asks for it; without
-// this the next one, that has not, could not get it here once the registry is down.
+// showParts asks the registry of a repository, in the background, for blobs of a new manifest that are cached by way of
+// another repository and may not be served through this one yet. A client that has a shared layer never asks for it; without
+// this the next client, which lacks it, could not get it here once the registry is down.
 func (p *Puller) showParts(st *site, repo oci.Repo, m *manifest) {
 	var parts []oci.Digest
 	for i, d := range m.parts[1:] {
-		if _, here := p.cache.Stat(d); here && !oci.IsManifest(m.named[i].mediaType) && len(parts) < mostParts {
+		if _, here := p.cache.Stat(d); here && !oci.IsManifest(m.named[i].mediaType) && len(parts) < maxShownParts {
 			parts = append(parts, d)
 		}
 	}
 	if len(parts) == 0 {
 		return
 	}
-	p.behind(func(ctx context.Context) {
+	p.inBackground(func(ctx context.Context) {
 		for _, d := range parts {
 			if _, may := p.member(ctx, st, repo, d); may != mustAsk {
 				continue
@@ -220,7 +224,7 @@ func (p *Puller) showParts(st *site, repo oci.Repo, m *manifest) {
 				p: p, st: st, ref: oci.Ref{Repo: repo, Digest: d}, key: st.key(oci.KindBlob, repo, d.String()), start: time.Now(),
 			}
 			if _, _, err := b.size(ctx); err != nil && !isMissing(err) {
-				return // nor would it answer for the next one
+				return // the registry would not answer for the next one either
 			}
 		}
 	})
@@ -228,13 +232,13 @@ func (p *Puller) showParts(st *site, repo oci.Repo, m *manifest) {
 
 // remember keeps a manifest in memory.
 func (p *Puller) remember(doc *oci.Manifest) *manifest {
-	m := p.make(doc)
+	m := newManifest(doc)
 	p.keep(m)
 	return m
 }
 
-// make is what is worth keeping of a manifest.
-func (p *Puller) make(doc *oci.Manifest) *manifest {
+// newManifest is the part of a document that is kept in memory.
+func newManifest(doc *oci.Manifest) *manifest {
 	m := &manifest{digest: doc.Digest, size: int64(len(doc.Bytes)), own: oci.OwnMediaType(doc), read: doc.MediaType}
 	if m.size <= largeManifest {
 		m.bytes = doc.Bytes
@@ -253,6 +257,6 @@ func (p *Puller) make(doc *oci.Manifest) *manifest {
 
 // keep puts a manifest into memory, at what it costs there.
 func (p *Puller) keep(m *manifest) {
-	const object, part = 512, 16 + 80 + 24 // of the manifest and its place in the store; of a digest and what is said of it
-	p.hot.put(m.digest, m, int64(object+len(m.bytes)+len(m.parts)*part))
+	const object, part = 512, 16 + 80 + 24 // bytes: a manifest and its entry; a digest with its type and size
+	p.hot.Put(m.digest, m, int64(object+len(m.bytes)+len(m.parts)*part))
 }

@@ -39,7 +39,7 @@ type books struct {
 	journal *journal
 	fail    func(op string) error
 	begin   func(op string) // called before a look-up of a tag
-	look    func(op string) // called after a look-up, before its result is known to who looked
+	look    func(op string) // called after a look-up, before its result is known to the caller
 }
 
 func (b *books) Tag(ref oci.Ref) (catalog.Tag, error) {
@@ -80,7 +80,7 @@ type world struct {
 	shelf  *shelf
 	books  *books
 	tables [2]state.Table
-	marks  state.Table // of what is private
+	marks  state.Table // of private repositories
 	stop   func()
 }
 
@@ -194,7 +194,7 @@ func (w *world) fails(a pull.Ask) error {
 	return err
 }
 
-// wants compares the calls of a registry since the last time with what they should be, in any order.
+// wants compares the calls of a registry since the last time with those that are wanted, in any order.
 func (r *registry) wants(t testing.TB, want ...string) {
 	t.Helper()
 	got := r.asked()

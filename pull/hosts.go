@@ -4,19 +4,23 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+
+	"github.com/registrymirror/mirror/internal/bounded"
 )
 
-// maxHosts is how many sites of patterns are remembered. Clients name them, so there may be any number; who is forgotten
-// is asked anew for what had failed, and no more. It is the one that was asked for longest ago.
+// maxHosts is how many sites of patterns are remembered. Clients name them, so there may be any number. The one that was
+// used longest ago is forgotten: what had failed there is asked for anew, and no more.
 const maxHosts = 1000
 
 // hosts are the sites of patterns: those of the hosts that clients have named.
 type hosts struct {
-	mu    sync.Mutex // makes of a look and what follows from it one step
-	known *lru[string, *site]
+	mu    sync.Mutex // held from looking a site up until it is replaced
+	known *bounded.LRU[string, *site]
 }
 
-func newHosts() *hosts { return &hosts{known: newLRU[string, *site](maxHosts)} }
+func newHosts() *hosts {
+	return &hosts{known: bounded.NewLRU(bounded.Options[string, *site]{Budget: maxHosts})}
+}
 
 // site is that of a host that fits a pattern.
 func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
@@ -26,7 +30,7 @@ func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	old, _ := h.known.get(host)
+	old, _ := h.known.Get(host)
 	same := old != nil && old.Upstream == up && old.Ruled == pattern.Ruled && old.Login == pattern.Login
 	if same && old.rules == pattern.rules && old.Tags == pattern.Tags {
 		return old, nil
@@ -37,6 +41,6 @@ func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
 	} else {
 		st.generation, st.troubled, st.linked = p.sites.Add(1), new(atomic.Bool), new(linked)
 	}
-	h.known.put(host, st, 1)
+	h.known.Put(host, st, 1)
 	return st, nil
 }

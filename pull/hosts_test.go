@@ -19,8 +19,8 @@ func at(host, tag string) pull.Ask {
 	return pull.Ask{Request: oci.Request{Kind: oci.KindManifest, Namespace: host, Name: app, Tag: tag}}
 }
 
-// Each host of a pattern is a registry of its own, which is opened for who may read there, and keeps what is remembered
-// of it for as long as it is the same.
+// Each host of a pattern is a registry of its own, which is opened for clients that may read there, and keeps its state for as
+// long as it is the same.
 func TestHostsOfAPattern(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		const one, two = "one.azurecr.io", "two.azurecr.io"
@@ -62,7 +62,7 @@ func TestHostsOfAPattern(t *testing.T) {
 		hosts[two].asked()
 		_ = w.fails(at(two, "1"))
 		hosts[two].wants(t)
-		// What one has is not two's.
+		// Content of one is not two's.
 		hosts[two].asked()
 		digest := at(two, "")
 		digest.Request.Digest = c.Digest
@@ -95,7 +95,7 @@ func TestHostsOfAPattern(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if diff := cmp.Diff([]string{one}, opened); diff != "" {
-			t.Errorf("opened for who may not read there: %s", diff)
+			t.Errorf("opened for a client that may not read there: %s", diff)
 		}
 	})
 }

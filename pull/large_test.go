@@ -205,8 +205,8 @@ func TestManifestDoesNotWaitForReferences(t *testing.T) {
 	})
 }
 
-// What the mirror has no memory for is refused as that, for no longer than it is so, and an upstream is not blamed; a tag is
-// served from the copy.
+// A document that the mirror has no memory for is refused for that reason, only while there is none, and an upstream is not
+// blamed; a tag is served from the copy.
 func TestNoMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")

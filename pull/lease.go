@@ -10,13 +10,13 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// What a manifest refers to is kept for leaseFor after the manifest was served, or after one of its blobs was asked for
+// The parts of a manifest are kept for leaseFor after the manifest was served, or after one of its blobs was requested
 // since: a client fetches layers for as long as the largest of them takes. Leases are renewed at most every leaseEvery.
 const (
 	leaseFor   = 15 * time.Minute
 	leaseEvery = time.Minute
-	// leaseMost ends a lease whose manifest was not served since, however often its blobs are asked for: a base layer that
-	// everything shares must not keep every image that was ever pulled.
+	// leaseMost ends a lease whose manifest was not served since, however often its blobs are requested: a base layer that
+	// all images share must not keep every image that was ever pulled.
 	leaseMost = time.Hour
 	// maxLeased bounds the memory of leases, in digests: some 20 MB. Above it leases are still given to manifests of at
 	// most maxLate parts, but blobs don't renew them.
@@ -24,7 +24,7 @@ const (
 	maxLate   = 500
 )
 
-// leases knows which manifests were served lately, and so for whose sake a blob is fetched.
+// leases knows which manifests were served lately, and so which images a blob is fetched for.
 type leases struct {
 	cache Cache
 
@@ -115,9 +115,9 @@ func without(list []*lease, g *lease) []*lease {
 	return kept
 }
 
-// tend sees to what a manifest in memory needs of the cache, at most once a minute however often it is served: its
-// children are leased to a client that got it, and it counts as used itself, which the cache can't know otherwise.
-func (p *Puller) tend(m *manifest, head bool, now time.Time) {
+// noteUse tells the cache that a manifest in memory is used, at most once a minute however often it is served: its children
+// are leased for a client that got it, and it counts as used itself. The cache can't know either otherwise.
+func (p *Puller) noteUse(m *manifest, head bool, now time.Time) {
 	if !head && due(&m.renew, now) {
 		p.leases.grant(m.digest, m.parts, now)
 	}
@@ -131,16 +131,16 @@ func (p *Puller) tend(m *manifest, head bool, now time.Time) {
 	if m.bytes == nil {
 		return // it is fetched again
 	}
-	// The cache has lost it, or had no room when it came: it gets another one. No client waits for its disk.
-	p.behind(func(ctx context.Context) {
+	// The cache has lost it, or had no room when it came: it is stored again. No client waits for the disk.
+	p.inBackground(func(ctx context.Context) {
 		if err := p.cache.Put(ctx, m.digest, m.bytes); err != nil {
-			p.log.DebugContext(ctx, "manifest can't be cached", "digest", m.digest, "err", err)
+			p.log.DebugContext(ctx, "cannot cache a manifest; it is served from memory", "digest", m.digest, "error", err)
 		}
 	})
 }
 
-// behind does work that no client waits for. Run ends with it.
-func (p *Puller) behind(f func(ctx context.Context)) {
+// inBackground does work that no client waits for. Run waits for its end.
+func (p *Puller) inBackground(f func(ctx context.Context)) {
 	go func() {
 		_ = p.work.do(context.Background(), p.limit, func(ctx context.Context) error {
 			f(ctx)

@@ -7,7 +7,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// However many large manifests are pulled, the leases of them have a bound; what is of normal size is leased all the same.
+// However many large manifests are pulled, their leases have a bound; manifests of normal size are leased all the same.
 func TestLargeManifestsAreLeasedWithinABound(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		for i := range 15 { // of 10,000 parts each

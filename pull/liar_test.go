@@ -4,14 +4,16 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"net/url"
 	"testing"
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/internal/origin"
+	"github.com/registrymirror/mirror/upstream"
 )
 
-// What another registry's wrong bytes have spoilt is not held against a repository: neither remembered, nor counted as the
-// first of two times.
+// A download that another registry's wrong bytes have spoilt is not held against a repository: neither remembered, nor counted
+// as the first of two times.
 func TestLiarsBlobIsNotHeldAgainstAnotherRepository(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, origin.Options{})
@@ -58,5 +60,48 @@ func TestLiarsBlobIsNotHeldAgainstAnotherRepository(t *testing.T) {
 	}
 	if err := read(app, none); err != nil {
 		t.Errorf("it was the first time: %v", err)
+	}
+}
+
+// TestCorruptBlobComesFromTheNextEndpoint has the first of two endpoints send other bytes for a blob: the next pull of it gets
+// the right ones from the second.
+func TestCorruptBlobComesFromTheNextEndpoint(t *testing.T) {
+	t.Parallel()
+	c := newChain(t, origin.Options{})
+	im := c.hub.AddImage(app, "1", twoPlatforms)
+	layer := im.Layers[0][0]
+	c.ghcr.AddBlob(app, im.Bytes(layer.Digest))
+	c.ghcr.Script(origin.Rule{Method: http.MethodGet, Ref: layer.Digest.String(), Do: origin.Fault{Wrong: true}})
+	var endpoints []upstream.Endpoint
+	for _, at := range []*origin.Origin{c.ghcr, c.hub} {
+		endpoints = append(endpoints, upstream.Endpoint{URL: &url.URL{Scheme: "http", Host: at.Host()}})
+	}
+	r, err := upstream.New(upstream.Options{Name: hub, Endpoints: endpoints})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	site := c.setup.Sites[hub]
+	site.Upstream = r
+	c.setup.Sites[hub] = site
+	c.goBy(nil)
+	read := func() error {
+		b, err := c.Blob(t.Context(), askBlob(app, layer.Digest))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = b.Close() }()
+		got, err := io.ReadAll(b.Object)
+		if err == nil && !bytes.Equal(got, im.Bytes(layer.Digest)) {
+			t.Error("other bytes")
+		}
+		b.Failed(err)
+		return err
+	}
+	if err := read(); err == nil {
+		t.Fatal("wrong bytes were served")
+	}
+	if err := read(); err != nil {
+		t.Errorf("the second endpoint has it: %v", err)
 	}
 }

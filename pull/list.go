@@ -23,11 +23,11 @@ type lastList struct {
 	at time.Time
 }
 
-// young reports whether it is answer enough to who asks at a time: a list is as old as a tag may be.
+// young reports whether it is a good answer to a request at a time: a list may be as old as a tag may be.
 func (l *lastList) young(st *site, now time.Time) bool { return now.Sub(l.at) < st.Tags.MaxAge }
 
-// Tags answers a GET or HEAD of tags/list: for as long as a tag is not checked, with the upstream's last answer to the same
-// question; then it is asked, once for all who ask the same at the same time; if it does not answer, its last answer is
+// Tags answers a GET or HEAD of tags/list: with the upstream's last answer to the same question, for as long as a tag is not
+// checked. Then the upstream is asked, once for all requests for the same list. If it does not answer, its last answer is
 // served for as long as a tag would be. The error is as for Manifest.
 func (p *Puller) Tags(ctx context.Context, a Ask) (*Content, error) {
 	return p.list(ctx, a, "", func(ctx context.Context, st *site, ref oci.Ref, q url.Values) (*upstream.Document, error) {
@@ -54,10 +54,10 @@ func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Cont
 	}
 	ctx = memory.By(ctx, cmp.Or(a.Peer, a.Client))
 	query := st.linked.known(a.Request.Query)
-	// A query is as long as the client likes; its digest is not.
+	// A query has any length; its digest has not.
 	k := st.key(a.Request.Kind, ref.Repo, of+"?"+digest.FromString(query.Encode()).String())
 	wait := p.wait
-	old, ok := p.lists.get(k)
+	old, ok := p.lists.Get(k)
 	if ok && old.young(st, start) {
 		return p.document(ctx, ref, old.Document, Status{Outcome: cache.Hit, Age: start.Sub(old.at)})
 	}
@@ -90,7 +90,7 @@ func (p *Puller) newList(ctx context.Context, st *site, k key, ref oci.Ref, star
 		*upstream.Document, error,
 	) {
 		// Between a client's look and its turn here another trip may have ended.
-		if last, ok := p.lists.get(k); ok && last.young(st, start) {
+		if last, ok := p.lists.Get(k); ok && last.young(st, start) {
 			return last.Document, nil
 		}
 		ctx, hold := p.memory.Enter(ctx, memory.Answer)
@@ -102,9 +102,9 @@ func (p *Puller) newList(ctx context.Context, st *site, k key, ref oci.Ref, star
 		}
 		p.failures.clear(k)
 		st.linked.learn(doc.Next)
-		p.lists.put(k, &lastList{Document: doc, at: time.Now()}, int64(len(doc.Bytes)+len(doc.Next)+256))
-		// It keeps its room until the requests that waited have begun to take it: else each of them would wait for room for a
-		// document that is already in memory.
+		p.lists.Put(k, &lastList{Document: doc, at: time.Now()}, int64(len(doc.Bytes)+len(doc.Next)+256))
+		// It keeps its memory until the requests that waited have begun to take it: else each of them would wait for memory for
+		// a document that is there already.
 		hold.Shrink(int64(len(doc.Bytes)))
 		leave = p.sending.offer(doc.Bytes, hold.Release)
 		time.AfterFunc(handOver, leave)
@@ -113,7 +113,7 @@ func (p *Puller) newList(ctx context.Context, st *site, k key, ref oci.Ref, star
 	if err != nil {
 		return nil, p.timeout(err, k, ref, start, wait)
 	}
-	c, err := p.document(ctx, ref, doc, trip(led))
+	c, err := p.document(ctx, ref, doc, fetchStatus(led))
 	if led {
 		leave()
 	}

@@ -96,7 +96,7 @@ func TestListsAreServedStale(t *testing.T) {
 	})
 }
 
-// A list is as old as a tag may be. Who knows that something has changed asks again.
+// A list is as old as a tag may be. After Forget it is asked for again.
 func TestListsHaveATimeToLive(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.lists[app] = &upstream.Document{Bytes: []byte(`{"tags":["1"]}`)}

@@ -16,19 +16,19 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// manifest is what is known of one. Its bytes have been verified.
+// manifest is a manifest in memory. Its bytes have been verified.
 type manifest struct {
 	digest oci.Digest
 	size   int64
-	bytes  []byte       // nil of a large one: it is sent from the cache
-	own    string       // the document's own media type, which wins; empty where it has none: then it is the repository's
-	read   string       // the media type it was read as, where the repository has none either
-	parts  []oci.Digest // what it needs kept to be pulled: itself and its children
-	named  []named      // what it says of each part but itself
+	bytes  []byte       // nil: it is large, and sent from the cache
+	own    string       // the document's own media type, which goes first; empty: it has none, and the repository's counts
+	read   string       // the media type it was read as, for a repository that has none either
+	parts  []oci.Digest // the content that it takes to pull it: itself and its children
+	named  []named      // type and size of each part but itself
 
 	mu    sync.Mutex // guards where; a leaf
-	where []oci.Repo // where its parts were named lately
-	// When its lease is due again, and a word to the cache that it is in use; in Unix nanoseconds.
+	where []oci.Repo // repositories in which its parts were named lately
+	// When its lease is to be renewed, and when the cache is to be told again that it is used; nanoseconds since epoch.
 	renew, touch atomic.Int64
 }
 
@@ -36,8 +36,8 @@ type manifest struct {
 type fetched struct {
 	*manifest
 	as    string
-	here  bool   // it was found, after all, without a trip to the upstream
-	whole []byte // of a large one that has just been read; nil: it is in the cache
+	here  bool   // another trip had brought it: no upstream was asked
+	whole []byte // the bytes of a large one that has just been read; nil: it is in the cache
 }
 
 // Manifest answers a GET or HEAD of a manifest by tag or by digest. Bytes may be nil for HEAD. The error is a
@@ -54,8 +54,8 @@ func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
 	return p.byDigest(ctx, st, ref, a.Request.Head, time.Now(), p.wait)
 }
 
-// byDigest answers from memory, from the cache, or from the upstream within wait of start. Two things ask for the
-// upstream: bytes that are not here, and a repository that is not known to refer to them.
+// byDigest answers from memory, from the cache, or from the upstream within wait of start. The upstream is asked where the
+// bytes are not here, and where the repository is not known to have them.
 func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool, start time.Time, wait time.Duration) (
 	*Content, error,
 ) {
@@ -70,23 +70,23 @@ func (p *Puller) byDigest(ctx context.Context, st *site, ref oci.Ref, head bool,
 	if err != nil {
 		return nil, err
 	}
-	s := trip(led)
+	s := fetchStatus(led)
 	if f.here {
 		s = Status{Outcome: cache.Hit}
 	}
 	return p.answer(ctx, ref, f, head, s, time.Now())
 }
 
-// trip is the status of an answer that somebody went to the upstream for.
-func trip(led bool) Status {
+// fetchStatus is the status of an answer for which the upstream was asked: by this request, or by one that it joined.
+func fetchStatus(led bool) Status {
 	if led {
 		return Status{Outcome: cache.Miss}
 	}
 	return Status{Outcome: cache.Joined, Collapsed: true}
 }
 
-// served finds a manifest that is here and may be served, after its upstream was asked where it should be. The error is
-// the upstream's refusal.
+// served finds a manifest that is here and may be served, after its upstream was asked if that is due. The error is the
+// upstream's refusal.
 func (p *Puller) served(ctx context.Context, st *site, ref oci.Ref, start time.Time) (fetched, bool, error) {
 	f, may := p.local(ctx, st, ref.Repo, ref.Digest)
 	if may == shouldAsk {
@@ -102,7 +102,7 @@ func (p *Puller) served(ctx context.Context, st *site, ref oci.Ref, start time.T
 func (p *Puller) local(ctx context.Context, st *site, repo oci.Repo, d oci.Digest) (fetched, right) {
 	desc, may := p.member(ctx, st, repo, d)
 	if v, wait := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); wait && may == mustAsk {
-		if f, ok := v.(*soon).shownTo(st); ok {
+		if f, ok := v.(*unrecorded).shownTo(st); ok {
 			return f, mayServe
 		}
 		return fetched{}, mustAsk
@@ -127,7 +127,7 @@ func (p *Puller) find(ctx context.Context, st *site, repo oci.Repo, desc oci.Des
 		return m.in(desc.MediaType), true
 	}
 	if v, wait := p.storing.Load(oci.Ref{Repo: repo, Digest: d}); wait {
-		return v.(*soon).shownTo(st)
+		return v.(*unrecorded).shownTo(st)
 	}
 	// A layer can be asked for as a manifest; it must not be read into memory to find out.
 	n, ok := p.cache.Stat(d)
@@ -137,7 +137,7 @@ func (p *Puller) find(ctx context.Context, st *site, repo oci.Repo, desc oci.Des
 	ctx, hold := p.memory.Enter(ctx, memory.Work)
 	defer hold.Release()
 	if err := p.roomToRead(ctx, hold, n); err != nil {
-		p.log.DebugContext(ctx, "no memory to read a cached manifest", "digest", d, "err", err)
+		p.log.DebugContext(ctx, "no memory to read a cached manifest; the upstream is asked", "digest", d, "error", err)
 		return fetched{}, false
 	}
 	if m, ok := p.remembered(d); ok { // another request has read it meanwhile
@@ -147,13 +147,13 @@ func (p *Puller) find(ctx context.Context, st *site, repo oci.Repo, desc oci.Des
 	b, err := p.cache.Get(ctx, d)
 	if err != nil {
 		if !errors.Is(err, cache.ErrNotFound) {
-			p.log.WarnContext(ctx, "cached manifest can't be read", "digest", d, "err", err)
+			p.log.WarnContext(ctx, "cannot read a cached manifest; the upstream is asked", "digest", d, "error", err)
 		}
 		return fetched{}, false
 	}
 	doc, err := parse(d, desc.MediaType, b)
 	if err != nil {
-		p.log.WarnContext(ctx, "cached manifest is damaged", "digest", d, "err", err)
+		p.log.WarnContext(ctx, "cached manifest is damaged; the upstream is asked", "digest", d, "error", err)
 		return fetched{}, false
 	}
 	m := p.remember(doc)
@@ -170,7 +170,7 @@ func parse(d oci.Digest, mediaType string, b []byte) (*oci.Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", d, err)
 	}
-	doc.Digest = d // the one it is known by may be a sha512
+	doc.Digest = d // it may be known by its sha512
 	return doc, nil
 }
 
@@ -193,17 +193,16 @@ func (f fetched) with(b []byte) fetched {
 	return f
 }
 
-// named is what a manifest says of one of its parts.
+// named is a manifest's description of one of its parts.
 type named struct {
 	mediaType string
 	size      int64
 }
 
-// maxWhere bounds in how many repositories a manifest is remembered to have named its parts. With more it names them more
-// often.
+// maxWhere bounds the repositories of a manifest's where. With more of them its parts are named more often.
 const maxWhere = 8
 
-// nameIn makes what the manifest refers to known by name in a repository that serves it.
+// nameIn makes the parts of the manifest known by name in a repository that serves it.
 func (m *manifest) nameIn(repo oci.Repo, c Catalog) {
 	m.mu.Lock()
 	known := slices.Contains(m.where, repo)

@@ -20,7 +20,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// What one repository, or one upstream, has brought into the cache is not to be had through another.
+// Content that one repository, or one upstream, has brought into the cache is not served through another.
 func TestManifestIsAskedForWhereItIsNotKnownToBelong(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -106,7 +106,7 @@ func TestCrashBetweenWritesLeavesNoTagThatCantBeServed(t *testing.T) {
 					return
 				}
 				if err == nil {
-					t.Fatalf("served %s, which nobody has recorded", c.Digest)
+					t.Fatalf("served %s, which was never recorded", c.Digest)
 				}
 				w.hub.behave(nil, nil)
 				time.Sleep(time.Minute)
@@ -189,7 +189,7 @@ func TestWrongBytesFromTheUpstream(t *testing.T) {
 			t.Error("wrong bytes were cached")
 		}
 		w.hub.asked()
-		// Once may be an accident; what is wrong again is left alone for a minute.
+		// Once may be an accident; content that is wrong again is left alone for a minute.
 		for _, memory := range []time.Duration{2 * time.Second, time.Minute} {
 			time.Sleep(memory - 1)
 			_ = w.fails(ask(app, d))
@@ -245,7 +245,7 @@ func TestServedManifestLeasesItsChildren(t *testing.T) {
 		w.get(ask(app, m.Digest.String()))
 		want(lease())
 
-		// A client that still fetches layers keeps what it will fetch next.
+		// A client that still fetches layers keeps the next ones cached.
 		layer := m.Children[1]
 		for range 70 {
 			time.Sleep(time.Minute)
@@ -256,12 +256,12 @@ func TestServedManifestLeasesItsChildren(t *testing.T) {
 		}
 		time.Sleep(15 * time.Minute)
 		w.blob(t, askBlob(app, layer.Digest), im.blobs[layer.Digest])
-		w.get(head(ask(app, m.Digest.String()))) // nobody fetches anything yet
+		w.get(head(ask(app, m.Digest.String()))) // no client fetches anything yet
 		want()
 	})
 }
 
-// The cache sees nothing of what is served from memory; it must not take it for unused, nor lose it.
+// The cache does not see manifests that are served from memory; it must not take them for unused, nor lose them.
 func TestManifestInMemoryIsTendedInTheCache(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
@@ -14,13 +15,13 @@ import (
 // maxFailures is how many failures are remembered at once.
 const maxFailures = 10_000
 
-// failures remembers for seconds what an upstream refused, so that a follow-up request gets the same answer and a herd
+// failures remembers for seconds an upstream's refusals, so that a follow-up request gets the same answer and a herd
 // does not ask again.
 type failures struct {
-	known *lru[key, failure]
+	known *bounded.LRU[key, failure]
 }
 
-// key is what an upstream is asked for. HEAD and GET share it. The kind is part of it since clients look for a digest
+// key identifies a question to an upstream. HEAD and GET share it. The kind is part of it since clients look for a digest
 // first among manifests and then among blobs.
 type key struct {
 	site uint64 // generation: an upstream that was reconfigured starts afresh
@@ -34,7 +35,7 @@ func (k key) String() string {
 	return fmt.Sprintf("%d %d %s %s %s", k.site, k.kind, k.repo.Host, k.repo.Name, k.what)
 }
 
-// byDigest reports whether the key is that of content, which is or is not, as against what may come and go.
+// byDigest reports whether the key is that of content, as against a tag or a list, which come and go.
 func (k key) byDigest() bool {
 	return (k.kind == oci.KindManifest || k.kind == oci.KindBlob) && strings.Contains(k.what, ":")
 }
@@ -42,16 +43,16 @@ func (k key) byDigest() bool {
 type failure struct {
 	err       error
 	at, until time.Time
-	wrong     bool // the bytes were
+	wrong     bool // the bytes had another digest or size
 }
 
 func newFailures() *failures {
-	return &failures{known: newLRU[key, failure](maxFailures)}
+	return &failures{known: bounded.NewLRU(bounded.Options[key, failure]{Budget: maxFailures})}
 }
 
-// get returns the error, or nil. What it says of when to come back counts from now.
+// get returns the error, or nil. Its RetryAfter counts from now.
 func (f *failures) get(k key) error {
-	v, ok := f.known.get(k)
+	v, ok := f.known.Get(k)
 	now := time.Now()
 	if !ok || !now.Before(v.until) {
 		return nil
@@ -65,7 +66,7 @@ func (f *failures) get(k key) error {
 	return &later
 }
 
-// put remembers err for as long as its kind deserves. What came with wrong bytes is fetched once more, since most of that is
+// put remembers err for a time that depends on its kind. Content with wrong bytes is fetched once more, since that is mostly
 // an accident: a blob at once, as clients go on where they stopped. When it is wrong again soon after, the upstream is not
 // asked for it for a while: a layer may have gigabytes.
 func (f *failures) put(k key, err error) {
@@ -76,12 +77,12 @@ func (f *failures) put(k key, err error) {
 	now := time.Now()
 	v := failure{err: err, at: now, until: now.Add(d)}
 	if wrongContent(err) {
-		last, known := f.known.get(k)
+		last, known := f.known.Get(k)
 		e, flown := errors.AsType[*flight.MismatchError](err)
 		before, _ := errors.AsType[*flight.MismatchError](last.err)
 		switch {
 		case flown && e == before:
-			return // another reader's word of the same download
+			return // another reader of the same download has reported it
 		case known && last.wrong && now.Sub(last.at) < memoryWrong:
 		case flown:
 			v.until = now
@@ -90,16 +91,16 @@ func (f *failures) put(k key, err error) {
 		}
 		v.wrong = true
 	}
-	f.known.put(k, v, 1)
+	f.known.Put(k, v, 1)
 }
 
-// clear forgets one failure: the upstream has answered after all.
-func (f *failures) clear(k key) { f.known.remove(k) }
+// clear forgets one failure: the upstream has answered since.
+func (f *failures) clear(k key) { f.known.Remove(k) }
 
 // forgetAll clears everything.
-func (f *failures) forgetAll() { f.known.removeIf(func(key) bool { return true }) }
+func (f *failures) forgetAll() { f.known.RemoveIf(func(key) bool { return true }) }
 
 // forget clears what is remembered of a repository.
 func (f *failures) forget(repo oci.Repo) {
-	f.known.removeIf(func(k key) bool { return k.repo == repo })
+	f.known.RemoveIf(func(k key) bool { return k.repo == repo })
 }

@@ -33,7 +33,7 @@ type chain struct {
 	*pull.Puller
 	hub, ghcr *origin.Origin
 	store     *cachetest.Store
-	tables    [3]state.Table // tags, references, what is private
+	tables    [3]state.Table // tags, references, private repositories
 	policy    catalog.Policy
 	rules     *access.Rules // of the hub; nil: it is public
 	setup     pull.Setup
@@ -65,7 +65,7 @@ func newChainOf(t *testing.T, o origin.Options, adapt func(*chain)) *chain {
 	return c
 }
 
-// start runs everything on what the store and the tables hold, as a new process would.
+// start runs everything on the store and the tables, as a new process would.
 func (c *chain) start(t *testing.T) {
 	t.Helper()
 	if c.stop != nil {
@@ -233,7 +233,7 @@ func TestWarmImageWithItsUpstreamDown(t *testing.T) {
 	}
 }
 
-// An error that comes with status 200 does not take the place of what a tag means.
+// An error that comes with status 200 does not replace the digest of a tag.
 func TestTagOutlivesAnErrorWithStatus200(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
@@ -290,7 +290,7 @@ func TestCachedContentOfOthersIsAskedFor(t *testing.T) {
 		c.ghcr.CountRef(origin.KindBlob, layer.Digest.String()) == 0 {
 		t.Error("the upstream was not asked")
 	}
-	// Who has the blob gets it out of the cache, once its upstream has said so.
+	// A repository that has the blob gets it out of the cache, once its upstream has said so.
 	c.ghcr.AddBlob(app, im.Bytes(layer.Digest))
 	c.Forget(oci.Repo{Host: ghcr, Name: app})
 	c.pullBlob(t, "ghcr.io/"+app, layer, im.Bytes(layer.Digest))
@@ -349,6 +349,6 @@ func TestWrongBlobIsRefused(t *testing.T) {
 		t.Error("wrong bytes were served")
 	}
 	if n := c.hub.Count(origin.KindBlob); n != 0 {
-		t.Errorf("%d more downloads of what is known to be wrong", n)
+		t.Errorf("%d more downloads of content that is known to be wrong", n)
 	}
 }

@@ -24,7 +24,7 @@ import (
 
 const (
 	secret = "corp/secret"           // private, on the hub
-	evil   = "ghcr.io/mallory/evil"  // its publisher names what it does not have
+	evil   = "ghcr.io/mallory/evil"  // its publisher names content that it does not have
 	honest = "ghcr.io/builders/base" // has the same content
 )
 
@@ -65,7 +65,7 @@ func poison(t *testing.T, at *origin.Origin, im origin.Built) {
 	push("swapped", oci.MediaTypeOCIIndex, map[string]any{"manifests": list})
 }
 
-// takes is what a client can try to read content by, and what it got.
+// takes tries each way in which a client can read content, and returns the errors.
 func (c *chain) takes(t *testing.T, repo string, d oci.Digest) map[string]error {
 	t.Helper()
 	got := make(map[string]error)
@@ -213,7 +213,7 @@ func TestReferencesAreNoProof(t *testing.T) {
 			c.ghcr.ClearRequests()
 			c.pullImage(t, honest, "1", im)
 			if n := c.ghcr.Count(origin.KindBlob) + c.ghcr.Count(origin.KindManifest, http.MethodGet); n > 0 {
-				t.Errorf("%d questions for what was shown", n)
+				t.Errorf("%d requests for content that was shown", n)
 			}
 			// That makes nothing of it open to the other one, which came by a login first: unless this was without one.
 			for _, d := range im.Blobs() {
@@ -294,9 +294,9 @@ func TestRunningDownloadsAreNoProof(t *testing.T) {
 	}
 }
 
-// What a registry has sent without a login is served through each repository that names it, without a question: also after
-// a restart, and while the registry is down.
-func TestWhatIsOpenIsServedWhereverItIsNamed(t *testing.T) {
+// Content that a registry has sent without a login is served through each repository that names it, without a request: also
+// after a restart, and while the registry is down.
+func TestOpenContentIsServedWhereItIsNamed(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, origin.Options{})
 	im := c.hub.AddImage(app, "1", twoPlatforms)
@@ -304,14 +304,14 @@ func TestWhatIsOpenIsServedWhereverItIsNamed(t *testing.T) {
 	other := c.ghcr.AddImage("builders/base", "1", twoPlatforms)
 	c.pullImage(t, honest, "1", other)
 	if n := c.ghcr.Count(origin.KindBlob); n > 0 {
-		t.Errorf("%d questions for blobs that are open", n)
+		t.Errorf("%d requests for blobs that are open", n)
 	}
 	c.start(t)
 	c.hub.Down()
 	c.ghcr.Down()
 	c.pullImage(t, app, "1", im)
 	c.pullImage(t, honest, "1", other)
-	// What no manifest of the repository names is not served through it.
+	// Content that no manifest of the repository names is not served through it.
 	if _, err := c.Blob(t.Context(), askBlob("ghcr.io/builders/empty", im.Blobs()[0].Digest)); err == nil {
 		t.Error("served through a repository that does not name it")
 	}
@@ -386,7 +386,7 @@ func TestRepositoryThatIsPublicNoMore(t *testing.T) {
 	})
 }
 
-// A tag that was deleted upstream is kept, or no longer served, nor what it meant, from the first 404 on.
+// A tag that was deleted upstream is kept, or no longer served, nor its content, from the first 404 on.
 func TestDeletedTag(t *testing.T) {
 	for _, drop := range []bool{false, true} {
 		t.Run(fmt.Sprintf("drop %t", drop), func(t *testing.T) {

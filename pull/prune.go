@@ -7,7 +7,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// What was learnt of content that has left the cache is forgotten each day, and first an hour after the start, when what is
+// Records of content that has left the cache are removed once a day, and first an hour after the start, when content that is
 // pulled every day is likely to be back.
 const (
 	pruneFirst = time.Hour
@@ -28,7 +28,7 @@ func (p *Puller) pruneDaily(ctx context.Context) {
 	}
 }
 
-// prune forgets what was learnt of content that is gone. Where it isn't known what is there, nothing is forgotten.
+// prune removes the records of content that is no longer cached. While the cache is still being listed, nothing is removed.
 func (p *Puller) prune(ctx context.Context) {
 	began := time.Now()
 	n, err := p.catalog.Prune(ctx, func(d oci.Digest) bool {
@@ -38,10 +38,9 @@ func (p *Puller) prune(ctx context.Context) {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		p.log.WarnContext(ctx, "what was learnt of content that is gone can't be forgotten; the state grows until it can",
-			"forgotten", n, "err", err)
+		p.log.WarnContext(ctx, "pruning records of evicted content failed; state.db keeps growing", "items", n, "error", err)
 	case n > 0:
-		p.log.DebugContext(ctx, "forgot what was learnt of content that is gone", "references", n,
-			"took", time.Since(began).Round(time.Millisecond))
+		p.log.DebugContext(ctx, "pruned records of evicted content", "items", n, "took",
+			time.Since(began).Round(time.Millisecond))
 	}
 }

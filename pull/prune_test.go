@@ -34,8 +34,8 @@ func (im image) digests() []oci.Digest {
 	return list
 }
 
-// What was learnt of an image that has left the cache is forgotten; of one that is there nothing is, and it can be pulled
-// while its upstream is down. Where the cache doesn't know what it has, nothing is forgotten.
+// The records of an image that has left the cache are removed; those of one that is there stay, and it can be pulled while
+// its upstream is down. While the cache is still being listed, nothing is removed.
 func TestWhatIsGoneIsForgotten(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		gone, stays := w.hub.push(t, app, "1", "a"), w.hub.push(t, "acme/stays", "1", "b")
@@ -56,17 +56,17 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 		w.shelf.evict(gone.digests()...)
 		time.Sleep(2 * time.Hour)
 		if n := w.references(app); n != known {
-			t.Errorf("while it isn't known what is there: %d references of %d", n, known)
+			t.Errorf("while the cache is being listed: %d references of %d", n, known)
 		}
 		w.shelf.mu.Lock()
 		w.shelf.unsettled = false
 		w.shelf.mu.Unlock()
 		time.Sleep(24 * time.Hour)
 		if n := w.references(app); n != 0 {
-			t.Errorf("%d references of what is gone", n)
+			t.Errorf("%d references of content that is gone", n)
 		}
 		if n := w.references("acme/stays"); n != known {
-			t.Errorf("%d references of %d of what is there", n, known)
+			t.Errorf("%d references of %d of content that is there", n, known)
 		}
 
 		w.hub.asked()
@@ -79,7 +79,7 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 				w.get(ask("acme/stays", d.String()))
 			}
 		}
-		w.hub.wants(t) // nobody was asked
+		w.hub.wants(t) // no request was sent
 		w.hub.behave(nil, nil)
 		w.pull(t, app, "1", gone)
 		if n := w.references(app); n != known {

@@ -12,24 +12,28 @@ import (
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// Cache is what a pull needs of the cache. *cache.Cache is the real one.
+// Cache is the part of the cache that a pull needs. *cache.Cache is the real one.
 type Cache interface {
 	// Open returns the content, or joins or starts the flight that brings it. size is -1 where it is not known.
 	Open(ctx context.Context, d oci.Digest, size int64, src cache.Source) (cache.Object, cache.Outcome, error)
+	// Reopen replaces an object whose stored content can't be read because of err.
+	Reopen(ctx context.Context, o cache.Object, err error, d oci.Digest, size int64, src cache.Source) (
+		cache.Object, cache.Outcome, error)
 	// Get returns a small piece of content, or cache.ErrNotFound.
 	Get(ctx context.Context, d oci.Digest) ([]byte, error)
 	// Put stores a small piece of content.
 	Put(ctx context.Context, d oci.Digest, content []byte) error
 	// Stat returns the size of content that is there in bytes.
 	Stat(d oci.Digest) (size int64, ok bool)
-	// Settled reports whether what Stat doesn't find isn't there.
+	// Settled reports whether all content has been listed: content that Stat doesn't find is not there.
 	Settled() bool
-	// Peek is Get, and no use of the content.
+	// Peek is Get without recording a use.
 	Peek(d oci.Digest) ([]byte, error)
 	// Touch notes a use of content that was served from memory.
 	Touch(d oci.Digest)
@@ -37,25 +41,25 @@ type Cache interface {
 	Keep(holder string, until time.Time, digests ...oci.Digest)
 }
 
-// Catalog is what a pull needs of the catalog. *catalog.Catalog is the real one.
+// Catalog is the part of the catalog that a pull needs. *catalog.Catalog is the real one.
 type Catalog interface {
-	// Tag returns what is recorded of a tag, or catalog.ErrUnknown.
+	// Tag returns the record of a tag, or catalog.ErrUnknown.
 	Tag(ref oci.Ref) (catalog.Tag, error)
 	// Moved records that at a time the upstream was seen to mean a digest by the tag.
 	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time) (catalog.Tag, error)
-	// Forget removes what is recorded of a tag.
+	// Forget removes the record of a tag.
 	Forget(ref oci.Ref) error
-	// Learn records that a registry has shown a manifest, and names what that refers to.
+	// Learn records that a registry has shown a manifest, and names its parts.
 	Learn(repo oci.Repo, m *oci.Manifest, s catalog.Standing) error
 	// LearnBlob records that a registry has shown a blob; Show does so in memory alone.
 	LearnBlob(repo oci.Repo, d oci.Descriptor, s catalog.Standing) error
 	Show(repo oci.Repo, d oci.Digest, s catalog.Standing)
 	// Name makes content known by a manifest of the repository that refers to it, in memory.
 	Name(repo oci.Repo, list []oci.Descriptor)
-	// Unshow takes back that a registry has shown content, Unlearn all that is known of it.
+	// Unshow takes back that a registry has shown content, Unlearn the whole record of it.
 	Unshow(repo oci.Repo, d oci.Digest) error
 	Unlearn(repo oci.Repo, list ...oci.Digest) error
-	// Member returns what is known of content in a repository.
+	// Member returns the record of content in a repository.
 	Member(repo oci.Repo, d oci.Digest) (catalog.Member, error)
 	// Open records that content has come without a login; IsOpen reports that.
 	Open(d oci.Digest) error
@@ -63,23 +67,23 @@ type Catalog interface {
 	// NoteShown and NoteRefused record that a repository was shown, or refused, without a login.
 	NoteShown(repo oci.Repo) error
 	NoteRefused(repo oci.Repo) error
-	// Prune forgets what is known of content that is not in the cache, and returns how much that was.
+	// Prune removes the records of content that is not in the cache, and returns how many.
 	Prune(ctx context.Context, cached func(d oci.Digest) bool) (int, error)
 }
 
-// Options for a Puller. The zero value of a field means what its comment says.
+// Options for a Puller.
 type Options struct {
 	Cache   Cache
 	Catalog Catalog
-	Private *access.Private // nil: what was learnt for some is not told from what was learnt for everybody
+	Private *access.Private // the private repositories; nil: there are none
 	Log     *slog.Logger    // nil: discard
-	// Wait is how long a client waits for an upstream at most: 25 s, since containerd gives up on headers after 30.
+	// Wait is how long a client waits for an upstream at most. 0: 25 s, since containerd gives up on headers after 30.
 	Wait time.Duration
-	// Limit is how long a trip to an upstream may go on, with or without a client: 1 min.
+	// Limit is how long a trip to an upstream may go on, with or without a client. 0: 1 min.
 	Limit time.Duration
-	// Hot is how many bytes of manifests are kept in memory at most: 32 MiB.
+	// Hot is how many bytes of manifests are kept in memory at most. 0: 32 MiB.
 	Hot int64
-	// Memory is what documents may take, those in memory included: 128 MiB.
+	// Memory is the budget of bytes for documents, those that are kept in memory included. Nil: one of 128 MiB.
 	Memory *memory.Budget
 }
 
@@ -99,21 +103,21 @@ type Puller struct {
 
 	memory   *memory.Budget
 	sending  sending
-	hot      *lru[oci.Digest, *manifest]
-	storing  sync.Map // of oci.Ref to *soon
-	words    *words
+	hot      *bounded.LRU[oci.Digest, *manifest]
+	storing  sync.Map // of oci.Ref to *unrecorded
+	reports  *reports
 	failures *failures
-	lists    *lru[key, *lastList]
+	lists    *bounded.LRU[key, *lastList]
 	leases   *leases
 
 	work     *work
-	fetching calls[*fetched]
-	asking   calls[oci.Descriptor] // tags
-	sizing   calls[oci.Descriptor] // blobs
-	listing  calls[*upstream.Document]
+	fetching *calls[*fetched]
+	asking   *calls[oci.Descriptor] // tags
+	sizing   *calls[oci.Descriptor] // blobs
+	listing  *calls[*upstream.Document]
 }
 
-// setup is a Setup with what belongs to each site at run time.
+// setup is a Setup with the state of each site.
 type setup struct {
 	Setup
 	sites map[string]*site
@@ -124,9 +128,9 @@ type site struct {
 	Site
 	rules      *access.Rules
 	generation uint64 // changes with Site.Upstream and Site.Ruled
-	// troubled is set while the last check did not answer in time: then nobody waits long for the next one.
+	// troubled is set while the last check was not answered in time: then no client waits long for the next one.
 	troubled *atomic.Bool
-	// linked are the parameters that its links to further pages have carried.
+	// linked are the parameters that its links to further pages have had.
 	linked *linked
 }
 
@@ -150,26 +154,33 @@ func New(o Options) *Puller {
 	w := newWork(o.Log)
 	p := &Puller{
 		cache: o.Cache, catalog: o.Catalog, private: o.Private, log: o.Log, wait: o.Wait, limit: o.Limit,
-		hot:      newLRU[oci.Digest, *manifest](o.Hot).within(o.Memory),
+		hot:      newDocuments[oci.Digest, *manifest](o.Hot, o.Memory),
 		memory:   o.Memory,
-		words:    newWords(),
+		reports:  newReports(),
 		hosts:    newHosts(),
 		failures: newFailures(),
-		lists:    newLRU[key, *lastList](maxLists).within(o.Memory),
+		lists:    newDocuments[key, *lastList](maxLists, o.Memory),
 		leases:   newLeases(o.Cache),
 		work:     w,
-		fetching: calls[*fetched]{work: w, limit: o.Limit},
-		asking:   calls[oci.Descriptor]{work: w, limit: o.Limit},
-		sizing:   calls[oci.Descriptor]{work: w, limit: o.Limit},
-		listing:  calls[*upstream.Document]{work: w, limit: o.Limit},
+		fetching: newCalls[*fetched](w, o.Limit),
+		asking:   newCalls[oci.Descriptor](w, o.Limit),
+		sizing:   newCalls[oci.Descriptor](w, o.Limit),
+		listing:  newCalls[*upstream.Document](w, o.Limit),
 	}
 	p.setup.Store(&setup{})
 	return p
 }
 
-// Use makes s the setup of all requests that come from now on; those that run keep theirs. Failures are forgotten, since
-// what they came from may have been repaired; that an upstream was slow is remembered of one that is the same as before:
-// compared by ==, so an Upstream is a pointer.
+// newDocuments makes an LRU of documents, whose bytes are a part of the memory of all documents.
+func newDocuments[K comparable, V any](budget int64, m *memory.Budget) *bounded.LRU[K, V] {
+	l := bounded.NewLRU(bounded.Options[K, V]{Budget: budget, Memory: m})
+	m.Register(l)
+	return l
+}
+
+// Use makes s the setup of all requests from now on; those that run keep theirs. Failures are forgotten, since their causes may
+// have been repaired. That an upstream was slow is remembered if it is the same as before: it is compared by ==, so an
+// Upstream is a pointer.
 func (p *Puller) Use(s Setup) {
 	p.using.Lock()
 	defer p.using.Unlock()
@@ -188,8 +199,8 @@ func (p *Puller) Use(s Setup) {
 	p.failures.forgetAll()
 }
 
-// Run ends with ctx, and takes with it what has outlived its clients: it returns when the last of that has ended. After
-// it, whatever needs an upstream is refused. Content in memory and in the cache is served without Run, too.
+// Run ends with ctx, and cancels the trips that have outlived their clients: it returns when the last of them has ended. After
+// it, requests that need an upstream are refused. Content in memory and in the cache is served without Run, too.
 func (p *Puller) Run(ctx context.Context) error {
 	var pruner sync.WaitGroup
 	defer pruner.Wait()
@@ -207,24 +218,23 @@ func (p *Puller) Run(ctx context.Context) error {
 	}
 }
 
-// Route returns the canonical reference that a request means, for records of it, even where the pull fails. The error
-// is *route.UnknownError.
+// Route returns the canonical reference that a request means, for logs and records, even where the pull fails. The error
+// is a *route.UnknownError.
 func (p *Puller) Route(r oci.Request) (oci.Ref, error) {
 	_, ref, err := p.route(r)
 	return ref, err
 }
 
-// Forget clears what is remembered of a repository's failures and lists, and of tags that are not recorded yet: something
-// has changed there.
+// Forget clears the remembered failures and lists of a repository, and the reports on its tags: something has changed there.
 func (p *Puller) Forget(repo oci.Repo) {
 	p.failures.forget(repo)
-	p.words.forget(repo)
-	p.lists.removeIf(func(k key) bool { return k.repo == repo })
+	p.reports.forget(repo)
+	p.lists.RemoveIf(func(k key) bool { return k.repo == repo })
 }
 
-// ForgetUpstream clears what is remembered of failures at an upstream.
+// ForgetUpstream clears the remembered failures of an upstream.
 func (p *Puller) ForgetUpstream(host string) {
-	p.failures.known.removeIf(func(k key) bool { return k.repo.Host == host })
+	p.failures.known.RemoveIf(func(k key) bool { return k.repo.Host == host })
 }
 
 var errNoSetup = errors.New("no upstream is set up yet")
@@ -254,7 +264,7 @@ func (st *site) key(kind oci.Kind, repo oci.Repo, what string) key {
 	return key{site: st.generation, kind: kind, repo: repo, what: what}
 }
 
-// patience is how long a client waits that could be given a copy.
+// patience is how long a client waits for the upstream if there is a copy for it.
 func (p *Puller) patience(st *site) time.Duration {
 	if st.troubled.Load() {
 		return min(st.Tags.Wait, time.Second)
@@ -262,7 +272,7 @@ func (p *Puller) patience(st *site) time.Duration {
 	return min(st.Tags.Wait, p.wait)
 }
 
-// note records how a check that took so long ended.
+// note records how a check ended, and how long it took.
 func (st *site) note(took time.Duration, err error) {
 	st.troubled.Store(!answered(err) || took > st.Tags.Wait)
 }

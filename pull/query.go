@@ -11,15 +11,15 @@ import (
 const (
 	// maxPage is how many entries of a list a client may ask for at once.
 	maxPage = 1000
-	// maxLinked is how many parameters of its own a registry may put into its links, and how long their names may be.
+	// A registry may have so many parameters of its own in its links, with names of so many bytes.
 	maxLinked, maxLinkedName = 8, 64
 )
 
 // passed are the parameters of lists that mean something: by the spec, or to Quay.
 var passed = []string{"n", "last", "artifactType", "next_page"}
 
-// linked is what a site's links to further pages have carried beside that. Any other parameter is the client's alone: to
-// pass it on would make one question as many as the client likes. Safe for concurrent use.
+// linked are the other parameters that a site's links to further pages have had. Any parameter beside these is the client's own:
+// if it were passed on, one question could be made any number of different ones. Safe for concurrent use.
 type linked struct {
 	mu    sync.Mutex // guards names; a leaf
 	names []string
@@ -49,7 +49,7 @@ func (l *linked) known(query url.Values) url.Values {
 	q := make(url.Values, len(names))
 	for _, name := range names {
 		if v := query[name]; len(v) > 0 {
-			q[name] = v[:1] // servers read one of them, so two make no other question
+			q[name] = v[:1] // servers read one value, so a second one does not make another question
 		}
 	}
 	if n := q.Get("n"); n != "" && strings.Trim(n, "0123456789") == "" {

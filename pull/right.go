@@ -12,8 +12,8 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// admit routes a request and checks the client's right. Nothing that is known of the content has been looked at by then,
-// and no upstream asked: to a client that may not read, content that is there looks like content that is not.
+// admit routes a request and checks the client's right. No record of the content has been read by then, and no upstream was
+// asked: to a client that may not read, content that is there looks like content that is not.
 func (p *Puller) admit(r oci.Request) (*site, oci.Ref, error) {
 	st, ref, err := p.route(r)
 	if err == nil && st.Ruled && !st.rules.Allow(ref.Repo) {
@@ -47,13 +47,14 @@ const (
 //	                                                     refused, and shown lately    mayServe
 //	                                                     refused since long           mustAsk
 //	                                                     not shown since long         shouldAsk
-//	... to a login or by rules that are gone             since shown to everybody     as above, else mustAsk
+//	... to a login or by rules that are gone             since shown to all clients   as above, else mustAsk
 //	a manifest there refers to it                        as above, if some registry has shown the content without a
 //	                                                     login, else mustAsk
 func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Digest) (catalog.Member, right) {
 	m, err := p.catalog.Member(repo, d)
 	if err != nil {
-		p.log.WarnContext(ctx, "record of content can't be read", "ref", repo.Name, "digest", d, "err", err)
+		p.log.WarnContext(ctx, "cannot read the record of content; its registry is asked again", "repository", repo.String(), "digest", d,
+			"error", err)
 	}
 	if !guard.Membership {
 		return m, mayServe
@@ -72,7 +73,7 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 			return m, mustAsk
 		}
 	case catalog.ShownByLogin:
-		// Of a repository that was never shown to everybody it was learnt by rules, even if the record of that is lost.
+		// In a repository that was never shown to all clients it was learnt by rules, even if the record of that is lost.
 		if !st.Ruled && (p.private.Has(repo) || m.Repository.Shown.IsZero()) {
 			return m, mustAsk
 		}
@@ -87,7 +88,7 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 // standing is the right to serve content of a repository that all clients may read, as far as its registry still shows
 // it to them.
 func standing(st *site, r catalog.Repository) right {
-	age := time.Since(r.Shown) // by a clock that is read after the record, which may have just been made
+	age := time.Since(r.Shown) // the clock is read after the record, which may have just been made
 	switch {
 	// A clock that was set back must not make a repository public for longer than the policy says.
 	case age >= 0 && age <= st.Tags.StaleIfError:
@@ -104,8 +105,8 @@ func (p *Puller) hidden(st *site, repo oci.Repo) bool {
 	return guard.Membership && !st.Ruled && p.private.Has(repo)
 }
 
-// kept is the catalog's record of a tag as far as it is for the clients of a site.
-func (p *Puller) kept(st *site, ref oci.Ref) (catalog.Tag, error) {
+// recorded is the catalog's record of a tag as far as it is for the clients of a site.
+func (p *Puller) recorded(st *site, ref oci.Ref) (catalog.Tag, error) {
 	if p.hidden(st, ref.Repo) {
 		return catalog.Tag{}, catalog.ErrUnknown
 	}
@@ -120,8 +121,8 @@ func (st *site) by() catalog.Standing {
 	return catalog.ShownToAll
 }
 
-// shown notes for whom the upstream of a site has shown something of a repository, before that is recorded: by the rules
-// for some, else for everybody. After an error nothing may be recorded.
+// shown notes for which clients the upstream of a site has shown content of a repository, before that content is recorded:
+// under rules for some, else for all. After an error nothing may be recorded.
 func (p *Puller) shown(st *site, repo oci.Repo) error {
 	if st.Ruled {
 		return p.private.Add(repo)
@@ -144,18 +145,19 @@ func (p *Puller) refused(ctx context.Context, st *site, repo oci.Repo, err error
 		return
 	}
 	if err := p.catalog.NoteRefused(repo); err != nil {
-		p.log.WarnContext(ctx, "refusal of a repository can't be recorded", "ref", repo.Name, "err", err)
+		p.log.WarnContext(ctx, "cannot record that a repository was refused", "repository", repo.String(), "error", err)
 	}
 }
 
-// refusedWithoutLogin reports whether an upstream that is asked without a login, or was in the end, has said no.
+// refusedWithoutLogin reports whether an upstream has refused a request that had no login, or had none in the end.
 func refusedWithoutLogin(err error) bool {
 	e, ok := errors.AsType[*upstream.Error](err)
 	return ok && (e.Status == 401 || e.Status == 403)
 }
 
-// ask asks the upstream of a site whether it still shows a repository, by what a client wants of it, once for all requests
-// that want to know. It returns nil where content that is here may be served: the upstream shows it, or does not answer in time.
+// ask asks the upstream of a site whether it still shows a repository, by the content that a client wants of it, once for all
+// requests that wait for it. It returns nil where cached content may be served: the upstream shows it, or does not answer
+// in time.
 func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, start time.Time) error {
 	k := st.key(kind, ref.Repo, ref.Digest.String())
 	if err := p.failures.get(k); err != nil {
@@ -177,13 +179,13 @@ func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, 
 		st.note(time.Since(begun), err)
 		if err == nil {
 			if err := p.catalog.NoteShown(ref.Repo); err != nil {
-				p.log.WarnContext(ctx, "record of a repository can't be written", "ref", ref.Name, "err", err)
+				p.log.WarnContext(ctx, "cannot record that a repository was shown", "repository", ref.Repo.String(), "error", err)
 			}
 			return desc, nil
 		}
 		p.failures.put(k, err)
 		if answered(err) {
-			p.gone(ctx, ref.Repo, ref.Digest)
+			p.unlearn(ctx, ref.Repo, ref.Digest)
 		}
 		p.refused(ctx, st, ref.Repo, err)
 		return desc, err
@@ -202,9 +204,9 @@ func unlessUnanswered(err error) error {
 	return nil
 }
 
-// gone takes back what is known of content that its registry no longer shows.
-func (p *Puller) gone(ctx context.Context, repo oci.Repo, list ...oci.Digest) {
+// unlearn removes the records of content that its registry no longer shows.
+func (p *Puller) unlearn(ctx context.Context, repo oci.Repo, list ...oci.Digest) {
 	if err := p.catalog.Unlearn(repo, list...); err != nil {
-		p.log.WarnContext(ctx, "record of content can't be removed", "ref", repo.Name, "err", err)
+		p.log.WarnContext(ctx, "cannot remove the record of content that is gone upstream", "repository", repo.String(), "error", err)
 	}
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// in asks as who takes us for a mirror of docker.io.
+// in asks as a client that takes the mirror for one of docker.io.
 func in(a pull.Ask) pull.Ask {
 	a.Request.Namespace = hub
 	return a
 }
 
-// pulls makes each request that a client can make of an image, and returns the errors by what was asked for.
+// pulls makes each request that a client can make of an image, and returns the errors by the kind of request.
 func (w *world) pulls(repo string, im image) map[string]error {
 	ctx := context.Background()
 	errs := make(map[string]error)
@@ -41,15 +41,15 @@ func (w *world) pulls(repo string, im image) map[string]error {
 	return errs
 }
 
-// What no rule lets clients read is refused before anybody looks whether it is there, or asks.
+// A repository that no rule allows is refused before a record is read or a request is sent.
 func TestRulesComeFirst(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.useRules(w.hub, policy, access.NewRules("docker.io/acme/app"))
 		im := w.hub.push(t, app, "1", "a")
-		w.hub.push(t, "acme/other", "1", "a") // the same content, which nobody may have through this one
+		w.hub.push(t, "acme/other", "1", "a") // the same content, which no client may have through this one
 		for what, err := range w.pulls(app, im) {
 			if err != nil && what != "tags" && what != "referrers" { // it has none
-				t.Errorf("%s of what is allowed: %v", what, err)
+				t.Errorf("%s of an allowed repository: %v", what, err)
 			}
 		}
 		w.hub.asked()
@@ -66,7 +66,7 @@ func TestRulesComeFirst(t *testing.T) {
 			}
 		}
 		w.hub.wants(t)
-		// Who comes by a rule that is gone gets nothing, though it is all here.
+		// Without the rule a client gets nothing, though all is here.
 		w.useRules(w.hub, policy, access.NewRules("docker.io/acme/other"))
 		for what, err := range w.pulls(app, im) {
 			if _, ok := errors.AsType[*access.ForbiddenError](err); !ok {
@@ -77,7 +77,7 @@ func TestRulesComeFirst(t *testing.T) {
 	})
 }
 
-// A download that runs is joined by nobody who may not read it.
+// A download that runs is joined by no client that may not read it.
 func TestRulesComeBeforeARunningDownload(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.useRules(w.hub, policy, access.NewRules("docker.io/acme/app"))
@@ -107,8 +107,8 @@ func TestRulesComeBeforeARunningDownload(t *testing.T) {
 	})
 }
 
-// What was learnt by rules is for those whom they let. Without them the upstream has to show it anew, to nobody in
-// particular, over a restart too; then what is here is served.
+// Content that was learnt under rules is for the clients that they allow. Without the rules the upstream has to show it anew,
+// without a login, over a restart too; then the cached content is served.
 func TestWhatRulesHaveShownStaysPrivate(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		name := "reload"
@@ -159,7 +159,7 @@ func TestWhatRulesHaveShownStaysPrivate(t *testing.T) {
 				shown.behave(status(503), nil)
 				for what, err := range w.pulls(app, im) {
 					if err != nil && what != "tags" && what != "referrers" {
-						t.Errorf("%s, shown to everybody: %v", what, err)
+						t.Errorf("%s, shown to all clients: %v", what, err)
 					}
 				}
 			})
@@ -167,7 +167,8 @@ func TestWhatRulesHaveShownStaysPrivate(t *testing.T) {
 	}
 }
 
-// The record that a repository is private can be lost to a bad disk. What was learnt of it by rules is still for nobody else.
+// The record that a repository is private can be lost to a bad disk. Content that was learnt under rules is still served to no
+// other client.
 func TestLostPrivateRecordOpensNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.useRules(w.hub, policy, access.NewRules("**"))

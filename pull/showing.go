@@ -16,22 +16,22 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// showing is what a source's download shows: that the repository's registry has the blob. It is recorded as the download
-// begins, and taken back where what came was something else.
+// showing records that the repository's registry has a blob, which a source's download shows. It is recorded as the download
+// begins, and taken back where the content turns out to be something else.
 type showing struct {
 	b blob
 
-	mu sync.Mutex // guards none, and the order of what is recorded
-	// none says that the registry has not shown the blob: what it sent is wrong, or it has sent nothing.
+	mu sync.Mutex // guards none, and orders the records
+	// none says that the registry has not shown the blob: it sent something else, or nothing.
 	none bool
 }
 
-// begin records that the registry sends the blob: in memory, for the readers that wait for this. On disk it comes with the
-// whole, and sooner where that takes long.
+// begin records that the registry sends the blob: in memory, for the readers that wait for this. On disk it is recorded with
+// the whole blob, and sooner where that takes long.
 func (s *showing) begin(body *upstream.Body) flight.Body {
 	b := s.b
 	b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
-	b.p.behind(func(ctx context.Context) {
+	b.p.inBackground(func(ctx context.Context) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if !s.none {
@@ -41,8 +41,7 @@ func (s *showing) begin(body *upstream.Body) flight.Body {
 	return &shownBody{body, s}
 }
 
-// shownBody is a body that is watched for an end which shows that it was something else. What has another digest is told
-// by the flight.
+// shownBody is a body that is watched for an end which shows that it was something else. The flight tells of another digest.
 type shownBody struct {
 	*upstream.Body
 	shows *showing
@@ -64,16 +63,18 @@ func (s *showing) wrong() {
 	s.none = true
 	b := s.b
 	if err := b.p.catalog.Unshow(b.ref.Repo, b.ref.Digest); err != nil {
-		b.p.log.Warn("record of a blob can't be taken back", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+		b.p.log.Warn("cannot take back the record of a blob", "repository", b.ref.Repo.String(), "digest", b.ref.Digest,
+			"error", err)
 	}
 }
 
-// forgetSize takes back the size that the registry gave: it is that of what it has packed.
+// forgetSize takes back the size that the registry gave: it is that of the encoded content.
 func (s *showing) forgetSize() {
 	b := s.b
 	err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}, catalog.Named)
 	if err != nil {
-		b.p.log.Warn("size of a blob can't be forgotten", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+		b.p.log.Warn("cannot remove a wrong size of a blob", "repository", b.ref.Repo.String(), "digest", b.ref.Digest,
+			"error", err)
 	}
 }
 
@@ -91,13 +92,14 @@ func (s *showing) whole(size int64, open bool) {
 		return
 	}
 	if err := b.p.catalog.Open(b.ref.Digest); err != nil {
-		b.p.log.WarnContext(ctx, "blob can't be recorded", "ref", b.ref.Name, "digest", b.ref.Digest, "err", err)
+		b.p.log.WarnContext(ctx, "cannot record a blob; its registry is asked again", "repository", b.ref.Repo.String(),
+			"digest", b.ref.Digest, "error", err)
 	}
 }
 
-// emptyConfig is the content of configs that nothing is said in. Tools refer to it by its digest, and some registries do not
-// have it. Its bytes are not secret, so a manifest that names it, in a repository that may be read, is enough; and where the
-// registry lacks it, nothing is recorded of the repository.
+// emptyConfig is the content of an empty config. Tools refer to it by its digest, and some registries do not have it. Its
+// bytes are not secret, so a manifest that names it, in a repository that may be read, is enough; and where the registry
+// lacks it, nothing is recorded of the repository.
 const emptyConfig = "{}"
 
 var emptyConfigs = [...]oci.Digest{digest.SHA256.FromString(emptyConfig), digest.SHA512.FromString(emptyConfig)}
@@ -106,8 +108,8 @@ func isEmptyConfig(d oci.Digest) bool { return slices.Contains(emptyConfigs[:], 
 
 type emptyConfigBody struct{ io.ReadCloser }
 
-// nothing is the empty config, of which the registry has shown nothing.
-func (s *showing) nothing(w flight.Want) flight.Body {
+// emptyConfig is the body of the empty config, which the registry has not shown.
+func (s *showing) emptyConfig(w flight.Want) flight.Body {
 	s.mu.Lock()
 	s.none = true
 	s.mu.Unlock()

@@ -13,52 +13,49 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// belief is what is believed of a tag.
-type belief struct {
-	catalog.Tag                // by the last word on it, recorded or not
-	desc        oci.Descriptor // that word's, where it is in memory
-	kept        catalog.Tag    // the recorded one: the copy to fall back on
+// tagState is what is known of a tag.
+type tagState struct {
+	catalog.Tag                // by the last report on it, recorded or not
+	desc        oci.Descriptor // that report's, where it is in memory
+	recorded    catalog.Tag    // the copy to fall back on
 }
 
-// believe puts together the catalog's record and the last word.
-func (p *Puller) believe(ctx context.Context, st *site, ref oci.Ref) belief {
-	kept, err := p.kept(st, ref)
+// tagState puts together the catalog's record and the last report.
+func (p *Puller) tagState(ctx context.Context, st *site, ref oci.Ref) tagState {
+	recorded, err := p.recorded(st, ref)
 	if err != nil && !errors.Is(err, catalog.ErrUnknown) {
-		p.log.WarnContext(ctx, "tag can't be looked up", "ref", ref.Name, "tag", ref.Tag, "err", err)
+		p.log.WarnContext(ctx, "cannot read the record of a tag", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 	}
-	b := belief{Tag: kept, kept: kept}
-	if w, ok := p.words.get(st.generation, ref); ok && (kept.Digest == "" || w.at.After(kept.Checked)) {
-		b.Tag, b.desc = catalog.Tag{Ref: ref, Digest: w.desc.Digest, Checked: w.at}, w.desc
+	t := tagState{Tag: recorded, recorded: recorded}
+	if r, ok := p.reports.get(st.generation, ref); ok && (recorded.Digest == "" || r.at.After(recorded.Checked)) {
+		t.Tag, t.desc = catalog.Tag{Ref: ref, Digest: r.desc.Digest, Checked: r.at}, r.desc
 	}
-	return b
+	return t
 }
 
 // byTag answers a request for a tag: with what it means by the record, if that is young enough, else with what the
 // upstream says by HEAD, else, where that does not come in time, with the copy.
 func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*Content, error) {
 	start := time.Now()
-	b := p.believe(ctx, st, ref)
-	now := time.Now() // what was recorded in between is not from the future
-	verdict := catalog.Ask
-	if b.Digest != "" {
-		verdict = b.Judge(st.Tags, now)
-	}
+	t := p.tagState(ctx, st, ref)
+	now := time.Now() // a record that was made in between is not from the future
+	verdict := t.Judge(st.Tags, now)
 	if verdict == catalog.ServeAndAsk {
-		p.checkBehind(ctx, st, ref, start)
+		p.checkInBackground(st, ref, start)
 	}
 	if verdict != catalog.Ask {
-		if c, ok := p.known(ctx, st, ref, b, head, now); ok {
+		if c, ok := p.known(ctx, st, ref, t, head, now); ok {
 			return c, nil
 		}
 	}
 
 	// From here on the upstream has a say. A client that can be given a copy does not wait long for it.
-	old, of, ok := p.copyOf(ctx, st, ref, b, now)
+	old, of, ok := p.copyOf(ctx, st, ref, t, now)
 	wait := p.wait
 	if ok {
 		wait = p.patience(st)
 	}
-	c, err := p.asked(ctx, st, ref, b, verdict == catalog.Ask, head, start, wait)
+	c, err := p.fromUpstream(ctx, st, ref, t, verdict == catalog.Ask, head, start, wait)
 	if err == nil || !ok || ctx.Err() != nil {
 		return c, err
 	}
@@ -66,36 +63,36 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, head bool) (*
 		p.deleted(ctx, ref, old)
 		return nil, err
 	}
-	p.log.DebugContext(ctx, "stale tag served", "ref", ref.Name, "tag", ref.Tag, "digest", old.digest, "err", err)
+	p.log.DebugContext(ctx, "stale tag served", "repository", ref.Repo.String(), "tag", ref.Tag, "digest", old.digest, "error", err)
 	ref.Digest = old.digest
 	return p.answer(ctx, ref, old, head, Status{
 		Outcome: cache.Hit, Stale: true, Age: now.Sub(of.Checked), Reason: err,
 	}, time.Now())
 }
 
-// known answers without the upstream from what is believed of a tag, if that can be done.
-func (p *Puller) known(ctx context.Context, st *site, ref oci.Ref, b belief, head bool, now time.Time) (
+// known answers without the upstream from what is known of a tag, if that can be done.
+func (p *Puller) known(ctx context.Context, st *site, ref oci.Ref, t tagState, head bool, now time.Time) (
 	*Content, bool,
 ) {
-	ref.Digest = b.Digest
-	s := Status{Outcome: cache.Hit, Age: now.Sub(b.Checked)}
+	ref.Digest = t.Digest
+	s := Status{Outcome: cache.Hit, Age: now.Sub(t.Checked)}
 	if f, may := p.local(ctx, st, ref.Repo, ref.Digest); may == mayServe {
 		if c, err := p.answer(ctx, ref, f, head, s, now); err == nil {
 			return c, true
 		}
 	}
-	if head && p.promises(st, ref.Repo, b.desc) {
-		return described(ref, b.desc, s), true
+	if head && p.answersHead(st, ref.Repo, t.desc) {
+		return headContent(ref, t.desc, s), true
 	}
 	return nil, false
 }
 
-// copyOf finds the manifest that a tag means, if it is here and the policy allows to fall back on it: by the last word
+// copyOf finds the manifest that a tag means, if it is here and the policy allows to fall back on it: by the last report
 // on the tag, which may not be recorded since the disk is full, else by the record.
-func (p *Puller) copyOf(ctx context.Context, st *site, ref oci.Ref, b belief, now time.Time) (
+func (p *Puller) copyOf(ctx context.Context, st *site, ref oci.Ref, state tagState, now time.Time) (
 	f fetched, of catalog.Tag, ok bool,
 ) {
-	for _, t := range []catalog.Tag{b.Tag, b.kept} {
+	for _, t := range []catalog.Tag{state.Tag, state.recorded} {
 		if t.Digest == "" || !t.Usable(st.Tags, now) {
 			continue
 		}
@@ -106,13 +103,13 @@ func (p *Puller) copyOf(ctx context.Context, st *site, ref oci.Ref, b belief, no
 	return fetched{}, catalog.Tag{}, false
 }
 
-// deleted forgets a tag that the upstream no longer has, and what it meant: all of that has to be shown anew. What the
-// upstream still has costs it a question each.
+// deleted forgets a tag that the upstream no longer has, and the content that it meant: all of that has to be shown anew.
+// Content that the upstream still has costs one request each.
 func (p *Puller) deleted(ctx context.Context, ref oci.Ref, old fetched) {
 	if err := p.catalog.Forget(ref); err != nil {
-		p.log.WarnContext(ctx, "tag can't be forgotten", "ref", ref.Name, "tag", ref.Tag, "err", err)
+		p.log.WarnContext(ctx, "cannot remove the record of a tag that was deleted upstream", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 	}
-	p.words.forget(ref.Repo)
+	p.reports.forget(ref.Repo)
 	parts := slices.Clone(old.parts)
 	for _, d := range old.parts[1:] { // the images of an index
 		if b, err := p.cache.Peek(d); err == nil && len(b) <= oci.MaxManifestSize {
@@ -123,35 +120,35 @@ func (p *Puller) deleted(ctx context.Context, ref oci.Ref, old fetched) {
 			}
 		}
 	}
-	p.gone(ctx, ref.Repo, parts...)
-	p.log.InfoContext(ctx, "tag was deleted upstream; it is no longer served", "ref", ref.Name, "tag", ref.Tag,
+	p.unlearn(ctx, ref.Repo, parts...)
+	p.log.InfoContext(ctx, "tag deleted upstream; it is no longer served", "repository", ref.Repo.String(), "tag", ref.Tag,
 		"digest", old.digest)
 }
 
-// asked answers with the upstream's help: the tag is checked by HEAD, if check says so, and what it means is fetched if
-// it is not here. A client that sent HEAD itself is answered by the upstream's HEAD alone: it comes for the manifest
+// fromUpstream answers with the upstream's help: the tag is checked by HEAD, if check says so, and its manifest is fetched
+// if it is not here. A client that sent HEAD itself is answered by the upstream's HEAD alone: it comes for the manifest
 // when it wants it, by digest.
-func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, check, head bool,
+func (p *Puller) fromUpstream(ctx context.Context, st *site, ref oci.Ref, t tagState, check, head bool,
 	start time.Time, wait time.Duration,
 ) (*Content, error) {
 	at := ref
-	at.Digest = b.Digest
-	age := max(0, start.Sub(b.Checked))
+	at.Digest = t.Digest
+	age := max(0, start.Sub(t.Checked))
 	if check {
 		desc, led, err := p.resolve(ctx, st, ref, start, wait)
 		if err != nil {
 			return nil, err
 		}
 		at.Digest, age = desc.Digest, 0
-		s := trip(led)
+		s := fetchStatus(led)
 		if f, may := p.local(ctx, st, ref.Repo, at.Digest); may == mayServe {
-			s.Outcome = cache.Hit // what came from the upstream is that it is still the right one
+			s.Outcome = cache.Hit // the upstream has only said that it is still the right one
 			if c, err := p.answer(ctx, at, f, head, s, time.Now()); !errors.Is(err, errGone) {
 				return c, err
 			}
 		}
-		if head && p.promises(st, ref.Repo, desc) {
-			return described(at, desc, s), nil
+		if head && p.answersHead(st, ref.Repo, desc) {
+			return headContent(at, desc, s), nil
 		}
 	}
 	c, err := p.byDigest(ctx, st, at, head, start, wait)
@@ -159,27 +156,27 @@ func (p *Puller) asked(ctx context.Context, st *site, ref oci.Ref, b belief, che
 	case err == nil:
 		c.Status.Age = age
 	case isMissing(err) && !check:
-		// The record led to what is gone, and the bytes are no longer here: the tag must have moved.
-		return p.asked(ctx, st, ref, b, true, head, start, wait)
+		// The digest of the record is gone upstream, and its bytes are no longer here: the tag must have moved.
+		return p.fromUpstream(ctx, st, ref, t, true, head, start, wait)
 	case errors.Is(err, context.DeadlineExceeded):
 		st.troubled.Store(true)
 	}
 	return c, err
 }
 
-// promises reports whether a descriptor says all that a HEAD is answered with, of a manifest that a GET has not just been
-// found not to bring.
-func (p *Puller) promises(st *site, repo oci.Repo, d oci.Descriptor) bool {
+// answersHead reports whether a descriptor has all that a HEAD is answered with, and is not of a manifest that a GET has just
+// failed to bring.
+func (p *Puller) answersHead(st *site, repo oci.Repo, d oci.Descriptor) bool {
 	return d.Digest != "" && d.Size > 0 && d.MediaType != "" &&
 		p.failures.get(st.key(oci.KindManifest, repo, d.Digest.String())) == nil
 }
 
-// described answers a HEAD with a descriptor alone.
-func described(ref oci.Ref, d oci.Descriptor, s Status) *Content {
+// headContent answers a HEAD with a descriptor alone.
+func headContent(ref oci.Ref, d oci.Descriptor, s Status) *Content {
 	return &Content{Ref: ref, Digest: d.Digest, MediaType: d.MediaType, Size: d.Size, Status: s}
 }
 
-// resolve asks the upstream what a tag means, once for all who want to know.
+// resolve asks the upstream which digest a tag means, once for all requests that wait for it.
 func (p *Puller) resolve(ctx context.Context, st *site, ref oci.Ref, start time.Time, wait time.Duration) (
 	desc oci.Descriptor, led bool, err error,
 ) {
@@ -196,22 +193,16 @@ func (p *Puller) resolve(ctx context.Context, st *site, ref oci.Ref, start time.
 	return desc, led, p.timeout(err, k, ref, start, wait)
 }
 
-// checkBehind checks a tag that has been answered already.
-func (p *Puller) checkBehind(ctx context.Context, st *site, ref oci.Ref, now time.Time) {
-	k := st.key(oci.KindManifest, ref.Repo, ref.Tag)
-	if p.failures.get(k) != nil {
-		return
-	}
-	p.asking.start(ctx, k.String(), new(bool), func(ctx context.Context) (oci.Descriptor, error) {
-		return p.check(ctx, st, k, ref, now)
-	})
+// checkInBackground checks a tag that was answered already.
+func (p *Puller) checkInBackground(st *site, ref oci.Ref, start time.Time) {
+	p.inBackground(func(ctx context.Context) { _, _, _ = p.resolve(ctx, st, ref, start, p.limit) })
 }
 
-// check is the trip of resolve. What it learns is recorded even if nobody waits any more.
+// check is the trip of resolve. Its result is recorded even if no client waits any more.
 func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since time.Time) (oci.Descriptor, error) {
 	// Between a client's look and its turn here another check may have ended.
-	if w, ok := p.words.get(st.generation, ref); ok && !w.at.Before(since) {
-		return w.desc, nil
+	if r, ok := p.reports.get(st.generation, ref); ok && !r.at.Before(since) {
+		return r.desc, nil
 	}
 	if err := p.failures.get(k); err != nil {
 		return oci.Descriptor{}, err
@@ -235,40 +226,40 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 		return desc, err
 	}
 	p.failures.clear(k)
-	w := p.words.put(st.generation, ref, desc)
+	r := p.reports.put(st.generation, ref, desc)
 	if err := p.shown(st, ref.Repo); err != nil {
-		p.log.WarnContext(ctx, "tag can't be recorded", "ref", ref.Name, "tag", ref.Tag, "err", err)
+		p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 		return desc, nil
 	}
-	p.settle(ctx, st, ref, w)
+	p.recordIfStored(ctx, st, ref, r)
 	return desc, nil
 }
 
-// settle records a word on a tag if what it means is on disk and known to belong to the repository. Else the word waits
-// in memory for that, see store. What is in memory alone, since it could not be written or was evicted, is written anew:
-// it can be served, so its tag must end in a record.
-func (p *Puller) settle(ctx context.Context, st *site, ref oci.Ref, w word) {
-	if _, may := p.member(ctx, st, ref.Repo, w.desc.Digest); may == mustAsk {
+// recordIfStored records a report on a tag if its manifest is on disk and known to belong to the repository. Else the report
+// waits in memory for that, see store. A manifest that is in memory alone, since it could not be written or was evicted, is
+// written anew: it can be served, so its tag must end in a record.
+func (p *Puller) recordIfStored(ctx context.Context, st *site, ref oci.Ref, r report) {
+	if _, may := p.member(ctx, st, ref.Repo, r.desc.Digest); may == mustAsk {
 		return
 	}
-	if _, here := p.cache.Stat(w.desc.Digest); !here {
-		m, hot := p.hot.get(w.desc.Digest)
+	if _, here := p.cache.Stat(r.desc.Digest); !here {
+		m, hot := p.hot.Get(r.desc.Digest)
 		if !hot || m.bytes == nil || p.cache.Put(ctx, m.digest, m.bytes) != nil {
 			return
 		}
 	}
-	p.record(ctx, ref, w)
+	p.record(ctx, ref, r)
 }
 
-// record writes what a tag means, as of the time of the word: a slow client makes no tag younger, and loses none. A tag
+// record writes what a tag means, as of the time of the report: a slow client makes no tag younger, and loses none. A tag
 // that can't be written is served from memory.
-func (p *Puller) record(ctx context.Context, ref oci.Ref, w word) {
+func (p *Puller) record(ctx context.Context, ref oci.Ref, r report) {
 	from, err := p.catalog.Tag(ref)
 	if err != nil && !errors.Is(err, catalog.ErrUnknown) {
-		p.log.WarnContext(ctx, "tag can't be looked up", "ref", ref.Name, "tag", ref.Tag, "err", err)
+		p.log.WarnContext(ctx, "cannot read the record of a tag", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 		return
 	}
-	if _, err := p.catalog.Moved(ref, from, w.desc.Digest, w.at); err != nil {
-		p.log.WarnContext(ctx, "tag can't be recorded", "ref", ref.Name, "tag", ref.Tag, "err", err)
+	if _, err := p.catalog.Moved(ref, from, r.desc.Digest, r.at); err != nil {
+		p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 	}
 }

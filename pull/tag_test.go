@@ -13,7 +13,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// fresh says what a right answer looks like that is not stale.
+// fresh checks an answer that is right and not stale.
 func (w *world) fresh(c *pull.Content, want *oci.Manifest) {
 	w.t.Helper()
 	if c.Digest != want.Digest || c.MediaType != want.MediaType || c.Size != int64(len(want.Bytes)) || c.Status.Stale {
@@ -138,7 +138,7 @@ func TestOlderTagIsChecked(t *testing.T) {
 			}, nil)
 			time.Sleep(time.Hour)
 			w.stale(w.get(ask(app, "1")), a.index, time.Hour)
-			w.restart() // what is recorded is what can be served
+			w.restart() // recorded content can be served
 			w.hub.behave(status(500), nil)
 			w.stale(w.get(ask(app, "1")), a.index, time.Hour)
 			w.hub.behave(nil, nil)
@@ -146,7 +146,7 @@ func TestOlderTagIsChecked(t *testing.T) {
 			w.fresh(w.get(ask(app, "1")), b.index)
 		})
 	})
-	t.Run("moved back to what is here", func(t *testing.T) {
+	t.Run("moved back to a cached digest", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			a := w.hub.push(t, app, "1", "a")
 			w.get(ask(app, "1"))
@@ -180,7 +180,7 @@ func TestSlowCheckServesTheCopyAndGoesOn(t *testing.T) {
 		if e, ok := errors.AsType[*pull.TimeoutError](c.Status.Reason); !ok || e.Waited != 5*time.Second {
 			t.Errorf("reason is %v", c.Status.Reason)
 		}
-		// The upstream is in trouble by now: nobody waits long for the check that is still going on.
+		// The upstream is in trouble by now: no client waits long for the check that still runs.
 		if took := since(func() { c = w.get(ask(app, "1")) }); took != time.Second {
 			t.Errorf("the second waited %s, want 1 s", took)
 		}
@@ -403,7 +403,7 @@ func (w *world) pullDigest(t *testing.T, repo string, im image) {
 	w.fresh(w.get(ask(repo, im.index.Digest.String())), im.index)
 }
 
-// The manifest comes, and by then the tag means another one, which no client has asked for: what was served by the tag pulls.
+// The manifest comes, and by then the tag means another one, which no client has asked for: the digest that was served by the tag pulls.
 func TestSlowClientOfATagThatMoved(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		a := w.hub.push(t, app, "1", "a")
@@ -430,7 +430,7 @@ func TestSlowClientOfATagThatMoved(t *testing.T) {
 	})
 }
 
-// Two words on a tag, whose manifests come in the wrong order.
+// Two reports on a tag, whose manifests come in the wrong order.
 func TestManifestsThatComeInTheWrongOrder(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		a := w.hub.push(t, app, "1", "a")
@@ -474,10 +474,10 @@ func TestTagOfADiskThatIsFull(t *testing.T) {
 		im := w.hub.push(t, app, "1", "a")
 		w.fresh(w.get(ask(app, "1")), im.index)
 		w.hub.behave(status(503), nil)
-		time.Sleep(2 * time.Minute) // what is in no file is forgotten with time
+		time.Sleep(2 * time.Minute) // content that is in no file is forgotten with time
 		w.stale(w.get(ask(app, "1")), im.index, 2*time.Minute)
 
-		// Room again: the next check writes what is in memory, and records the tag.
+		// Room again: the next check writes the manifest that is in memory, and records the tag.
 		w.shelf.breaks(nil)
 		w.hub.behave(nil, nil)
 		time.Sleep(time.Minute)
@@ -489,7 +489,7 @@ func TestTagOfADiskThatIsFull(t *testing.T) {
 	})
 }
 
-// A registry that knows its manifests by tag alone: what the tag means is served, by tag and by digest, and recorded.
+// A registry that knows its manifests by tag alone: the manifest of the tag is served, by tag and by digest, and recorded.
 func TestRegistryThatKnowsTagsOnly(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")

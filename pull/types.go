@@ -14,16 +14,18 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// Upstream is what a pull needs of a registry. *upstream.Registry is the real one. Errors are *upstream.Error.
+// Upstream is the part of a registry that a pull needs. *upstream.Registry is the real one. Errors are *upstream.Error.
 type Upstream interface {
-	// Resolve asks by HEAD which digest a tag means. Size and MediaType are set where the upstream said them.
+	// Resolve asks by HEAD which digest a tag means. Size and MediaType are set where the upstream gave them.
 	Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error)
 	// Manifest gets a manifest by tag or digest, verified against the digest it was asked by, at most 4 MiB.
 	Manifest(ctx context.Context, repo, reference string) (*oci.Manifest, error)
-	// Stat asks by HEAD for the size of a blob; Size is -1 where the upstream did not say.
+	// Stat asks by HEAD for the size of a blob; Size is -1 where the upstream did not give it.
 	Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error)
 	// Blob opens a range of a blob.
 	Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*upstream.Body, error)
+	// Corrupt reports that the bytes of a blob that Blob brought last do not have its digest.
+	Corrupt(repo string, d oci.Digest, err error)
 	// Tags and Referrers pass the query on and return the document and the Link header for the next page.
 	Tags(ctx context.Context, repo string, query url.Values) (*upstream.Document, error)
 	Referrers(ctx context.Context, repo string, d oci.Digest, query url.Values) (*upstream.Document, error)
@@ -34,30 +36,31 @@ type Site struct {
 	Name     string // canonical
 	Upstream Upstream
 	Tags     catalog.Policy
-	// Ruled says that Setup.Rules decide what clients may read of it, and that Upstream may be asked with a login for
-	// that. Otherwise it gives what anybody may have.
+	// Ruled says that Setup.Rules decide which repositories clients may read, and that Upstream may use a login for that.
+	// Otherwise all clients may read all that it shows.
 	Ruled bool
-	// Login says that Upstream may be asked with a login of ours. What comes from it is then served through another
-	// repository only once that repository's registry has shown it there.
+	// Login says that Upstream may use a login of ours. Its content is then served through another repository only once
+	// that repository's registry has shown it there.
 	Login bool
 	// Open makes the site a pattern, and gives the upstream of a host that fits it; Upstream is nil then. It is called for
-	// each request of who may read there, and gives the same one for as long as it is in use. Nil: the site is one.
+	// each request that may read there, and gives the same one for as long as it is in use. Nil: the site is not a pattern.
 	Open func(host string) (Upstream, error)
 }
 
-// Setup is everything a pull looks up. It is immutable; Puller.Use swaps it, and a request takes one snapshot.
+// Setup is the part of the configuration that a pull looks up. It is immutable; Puller.Use swaps it, and a request takes one
+// snapshot.
 type Setup struct {
 	Routes *route.Table
-	Rules  *access.Rules   // for sites that are Ruled; nil: nobody may read of them
+	Rules  *access.Rules   // for sites that are Ruled; nil: no client may read them
 	Sites  map[string]Site // by canonical name, or pattern
 }
 
 // Ask is one request of a client.
 type Ask struct {
 	Request oci.Request
-	Client  string // that asks: address or node, for records; not a right
+	Client  string // address or node, for records; it gives no right
 	// Peer is the address that the request comes from, where Client is not. Turns and bytes are shared fairly among
-	// these: a client may call itself by many names. Empty: Client.
+	// these: a client may give itself many names. Empty: Client.
 	Peer string
 }
 
@@ -67,7 +70,7 @@ type Status struct {
 	Collapsed bool          // shared another request's trip to the upstream
 	Stale     bool          // older than its policy wants, since the upstream did not answer
 	Age       time.Duration // of a tag's last confirmation, where that matters
-	// Reason is why a stale answer is stale: the upstream's error. Nil where not stale.
+	// Reason is the upstream's error that made the answer stale. Nil: it is not stale.
 	Reason error
 }
 
@@ -82,14 +85,14 @@ type Content struct {
 	// Object is nil for HEAD.
 	Object cache.Object
 	Link   string // for lists: the rel=next target, relative to our own path; empty: no more
-	// Parts is the content that an image's manifest needs, not to be changed; nil for others.
+	// Parts are the parts of an image's manifest, not to be changed; nil for others.
 	Parts []oci.Digest
 	// Filters is the OCI-Filters-Applied header of a referrers answer.
 	Filters string
 	Status  Status
 
-	blob    *blob  // where Object comes from, nil if it isn't ours
-	release func() // of the memory that Bytes take; nil: they take none of their own
+	blob    *blob  // the request that Object is for; nil: Object is not a blob's
+	release func() // releases the memory of Bytes; nil: they take none of their own
 }
 
 // Close releases the object, if any, and the memory of the bytes.

@@ -9,18 +9,18 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/singleflight"
+	"github.com/registrymirror/mirror/internal/coalesce"
 )
 
-// errStopped answers who comes after the end of Run.
+// errStopped is the answer to requests after the end of Run.
 var errStopped = errors.New("the mirror is stopping")
 
 // errWaited says that the time a client waits is over. The work goes on. It never leaves this package.
 var errWaited = errors.New("still waiting for the upstream")
 
-// work owns what outlives the client that asked for it. It ends with Run.
+// work owns the trips that outlive the clients that asked for them. They end with Run.
 type work struct {
-	life context.Context // of all of it; the one place where a context is kept
+	life context.Context // of all trips; the one place where a context is kept
 	end  context.CancelFunc
 	log  *slog.Logger
 
@@ -45,7 +45,7 @@ func (w *work) begin() bool {
 	return true
 }
 
-// close cancels everything and returns when the last of it has ended.
+// close cancels all trips, and returns when the last of them has ended.
 func (w *work) close() {
 	w.mu.Lock()
 	w.closed = true
@@ -55,7 +55,7 @@ func (w *work) close() {
 }
 
 // do runs f now, with the values of ctx and none of its cancellation: other clients want the result too, and a check
-// of a tag is worth recording even if nobody waits for it any more.
+// of a tag is worth recording even if no client waits for it any more.
 func (w *work) do(ctx context.Context, limit time.Duration, f func(context.Context) error) (err error) {
 	if !w.begin() {
 		return errStopped
@@ -64,9 +64,9 @@ func (w *work) do(ctx context.Context, limit time.Duration, f func(context.Conte
 	return w.run(ctx, limit, f)
 }
 
-// behind runs f as do does, and returns when it has ended, or false after a time: then f goes on. Where nothing may begin
-// any more, it is part of what its caller does.
-func (w *work) behind(ctx context.Context, limit, wait time.Duration, f func(context.Context)) bool {
+// doWithin runs f as do does, and waits for it. It returns false after a time: then f goes on. After close, f is run as a
+// part of its caller.
+func (w *work) doWithin(ctx context.Context, limit, wait time.Duration, f func(context.Context)) bool {
 	if !w.begin() {
 		f(ctx)
 		return true
@@ -90,7 +90,7 @@ func (w *work) behind(ctx context.Context, limit, wait time.Duration, f func(con
 	}
 }
 
-// run is do, of what has begun.
+// run is do, after begin.
 func (w *work) run(ctx context.Context, limit time.Duration, f func(context.Context) error) (err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
@@ -105,11 +105,16 @@ func (w *work) run(ctx context.Context, limit time.Duration, f func(context.Cont
 	return f(ctx)
 }
 
-// calls makes one call of all that are made with the same key at the same time.
+// calls makes one call of all that are made with the same key at the same time. A call goes on when no client waits for it
+// any more.
 type calls[T any] struct {
 	work  *work
 	limit time.Duration // of one call
-	group singleflight.Group
+	group coalesce.Group[string, T]
+}
+
+func newCalls[T any](w *work, limit time.Duration) *calls[T] {
+	return &calls[T]{work: w, limit: limit, group: coalesce.Group[string, T]{Lasting: true}}
 }
 
 // do waits for the result of f until the given time, then returns errWaited while f goes on. led is true for the one
@@ -117,29 +122,10 @@ type calls[T any] struct {
 func (c *calls[T]) do(ctx context.Context, key string, until time.Time, f func(context.Context) (T, error)) (
 	v T, led bool, err error,
 ) {
-	var first bool // read only after a receive: what came before a send is seen after it
-	ch := c.start(ctx, key, &first, f)
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
-	select {
-	case r := <-ch:
-		v, _ = r.Val.(T)
-		return v, first, r.Err
-	case <-timer.C:
-		return v, false, errWaited
-	case <-ctx.Done():
-		return v, false, context.Cause(ctx)
-	}
-}
-
-// start begins f, or joins it. first is set before the result is sent.
-func (c *calls[T]) start(ctx context.Context, key string, first *bool, f func(context.Context) (T, error)) (
-	ch <-chan singleflight.Result,
-) {
-	return c.group.DoChan(key, func() (any, error) {
-		*first = true
-		var v T
-		err := c.work.do(ctx, c.limit, func(ctx context.Context) (err error) {
+	ctx, cancel := context.WithDeadlineCause(ctx, until, errWaited)
+	defer cancel()
+	return c.group.Do(ctx, key, func(ctx context.Context) (v T, err error) {
+		err = c.work.do(ctx, c.limit, func(ctx context.Context) (err error) {
 			v, err = f(ctx)
 			return err
 		})

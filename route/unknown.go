@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/text"
 )
 
-// Error is one line of at most 300 bytes: what was asked for, what there is, and how to add it.
+// Error is one line of at most 300 bytes: the requested name, the configured ones, and how to add it.
 func (e *UnknownError) Error() string {
 	if e.Via == ViaDefault {
 		return fmt.Sprintf("%s names no upstream and there is no default (configured: %s); send ns=HOST, put HOST/ "+
@@ -30,18 +32,12 @@ func listed(names []string) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(clip(name))
+		b.WriteString(shorten(name))
 	}
 	return b.String()
 }
 
-func quote(s string) string { return strconv.QuoteToASCII(clip(s)) }
+func quote(s string) string { return strconv.QuoteToASCII(shorten(s)) }
 
-// clip shortens what is longer than a host name of ordinary size.
-func clip(s string) string {
-	const most = 60
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "..."
-}
+// shorten cuts a name that is longer than most hosts' names.
+func shorten(name string) string { return text.Cut(name, 63) }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -18,10 +19,12 @@ import (
 
 const blobType = "application/octet-stream"
 
-// copier is an object that knows best how its bytes get to a socket: one that is on its way. *flight.Reader is one.
+// copier is an object that is still being downloaded, and writes its bytes as they arrive.
 type copier interface {
 	CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error)
 }
+
+var _ copier = (*flight.Reader)(nil)
 
 // blob answers a GET or HEAD of a blob, whole or in ranges.
 func (x *exchange) blob() error {
@@ -48,7 +51,7 @@ func (x *exchange) blob() error {
 	if x.req.Head { // RFC 9110, 14.2: Range is for GET
 		x.describe(c)
 		x.blobHeaders(etag)
-		x.begin(http.StatusOK, orElse(c.MediaType, blobType), c.Size)
+		x.begin(http.StatusOK, cmp.Or(c.MediaType, blobType), c.Size)
 		return nil
 	}
 	spans, kind := parseRange(x.rangeHeader(etag), c.Size)
@@ -60,14 +63,14 @@ func (x *exchange) blob() error {
 	switch kind {
 	case rangeUnsatisfiable:
 		return &refusal{
-			answer: Answer{Status: http.StatusRequestedRangeNotSatisfiable, Code: errcode.ErrorCodeRangeInvalid},
+			answer: diagnose.Answer{Status: http.StatusRequestedRangeNotSatisfiable, Code: errcode.ErrorCodeRangeInvalid},
 			header: [2]string{"Content-Range", "bytes */" + strconv.FormatInt(c.Size, 10)},
 			err: diagnose.New(diagnose.BadRequest, fmt.Sprintf("range %q is not within the blob's %d bytes",
 				printable(x.r.Header.Get("Range"), 60), c.Size), "ask for bytes=FIRST-LAST within the blob"),
 		}
 	case rangeTooMuch:
 		return &refusal{
-			answer: Answer{Status: http.StatusBadRequest, Code: errcode.ErrorCodeUnsupported},
+			answer: diagnose.Answer{Status: http.StatusBadRequest, Code: errcode.ErrorCodeUnsupported},
 			err: diagnose.New(diagnose.BadRequest, "the request asks for more than 1024 ranges, or for more bytes than "+
 				"the blob has", "ask for fewer ranges, or for the whole blob"),
 		}
@@ -81,18 +84,18 @@ func (x *exchange) blob() error {
 	x.blobHeaders(etag)
 	switch {
 	case kind == rangeNone:
-		x.begin(http.StatusOK, orElse(c.MediaType, blobType), c.Size)
+		x.begin(http.StatusOK, cmp.Or(c.MediaType, blobType), c.Size)
 	case len(spans) > 1:
 		err := x.multipart(c, spans)
 		c.Failed(err)
 		return err
 	default:
 		x.w.Header().Set("Content-Range", contentRange(spans[0], c.Size))
-		x.begin(http.StatusPartialContent, orElse(c.MediaType, blobType), spans[0].n)
+		x.begin(http.StatusPartialContent, cmp.Or(c.MediaType, blobType), spans[0].n)
 	}
-	x.promise(c.Object)
+	x.flushHeader(c.Object)
 	err = x.send(ctx, c, spans[0], kind == rangeNone)
-	c.Failed(err) // where the bytes were wrong, nobody is sent for them again for a while
+	c.Failed(err) // wrong bytes are not fetched again for a while
 	return err
 }
 
@@ -115,15 +118,15 @@ func (x *exchange) begin(status int, contentType string, size int64) {
 	}
 }
 
-// promise sends the header of a blob that is on its way, without its first byte: that may be long in coming, and clients
-// wait 30 seconds for a header. What is here goes out with its header, in one piece.
-func (x *exchange) promise(o cache.Object) {
+// flushHeader sends the header of a blob that is being downloaded before its first byte: that may take long, and clients wait
+// 30 seconds for a header. A stored blob is sent with its header, in one piece.
+func (x *exchange) flushHeader(o cache.Object) {
 	if _, ok := o.(copier); ok {
 		x.w.Flush()
 	}
 }
 
-// rangeHeader is the Range to go by: none if If-Range names other content. A date never matches, since blobs have none.
+// rangeHeader is the Range that applies: empty if If-Range names other content. A date never matches, since blobs have none.
 func (x *exchange) rangeHeader(etag string) string {
 	if want := x.r.Header.Get("If-Range"); want != "" && want != etag {
 		return ""
@@ -131,17 +134,17 @@ func (x *exchange) rangeHeader(etag string) string {
 	return x.r.Header.Get("Range")
 }
 
-// send writes a span of the content, or an error: never less without one. Where what is stored can't be read any
-// further, it goes on from the upstream. whole says that the response ends with the blob, and began with it.
+// send writes a span of the content. It writes all of it, or returns an error. Where the stored content can't be read any
+// further, the rest comes from the upstream. whole says that the response is the whole blob.
 func (x *exchange) send(ctx context.Context, c *pull.Content, s span, whole bool) error {
 	if s.n == 0 {
 		return nil
 	}
 	n, err := x.copy(ctx, c.Object, s)
-	if _, onItsWay := c.Object.(copier); !onItsWay && n < s.n && ctx.Err() == nil {
+	if _, downloading := c.Object.(copier); !downloading && n < s.n && ctx.Err() == nil {
 		if cause := flight.Unreadable(c.Object, s.off+n, err); cause != nil {
 			var m int64
-			m, err = x.goOn(ctx, c, cause, span{s.off + n, s.n - n}, whole)
+			m, err = x.resume(ctx, c, cause, span{s.off + n, s.n - n}, whole)
 			n += m
 		}
 	}
@@ -166,41 +169,42 @@ func (x *exchange) copy(ctx context.Context, o cache.Object, s span) (int64, err
 	return x.w.ReadFrom(&io.LimitedReader{R: o, N: s.n})
 }
 
-// goOn writes what is missing of a span after the stored content could not be read because of cause. Where the client
-// takes the end of the response for that of the right blob, it is fetched from its start and verified.
-func (x *exchange) goOn(ctx context.Context, c *pull.Content, cause error, s span, whole bool) (int64, error) {
-	o, err := c.Again(ctx, cause)
+// resume writes the rest of a span after the stored content could not be read because of cause. Where the response is the
+// whole blob, the blob is fetched from its start and verified, since a client takes the end of the response for a right blob.
+func (x *exchange) resume(ctx context.Context, c *pull.Content, cause error, s span, whole bool) (int64, error) {
+	o, err := c.Reopen(ctx, cause)
 	if err != nil {
 		return 0, err
 	}
 	defer o.Close()
-	f, onItsWay := o.(copier)
-	if !onItsWay || !whole {
+	download, ok := o.(copier)
+	if !ok || !whole {
 		return x.copy(ctx, o, s)
 	}
-	behind := &behind{w: x.w, skip: s.off}
-	_, err = f.CopyTo(ctx, behind, 0, c.Size)
-	return behind.n, err
+	rest := &skipWriter{w: x.w, skip: s.off}
+	_, err = download.CopyTo(ctx, rest, 0, c.Size)
+	return rest.written, err
 }
 
-// behind passes on what comes behind the first bytes.
-type behind struct {
+// skipWriter writes all but the first bytes.
+type skipWriter struct {
 	w       io.Writer
-	skip, n int64
+	skip    int64 // bytes that are still to be left out
+	written int64 // bytes
 }
 
-func (b *behind) Write(p []byte) (int, error) {
-	k := min(b.skip, int64(len(p)))
-	b.skip -= k
+func (w *skipWriter) Write(p []byte) (int, error) {
+	k := min(w.skip, int64(len(p)))
+	w.skip -= k
 	if k == int64(len(p)) {
 		return len(p), nil
 	}
-	n, err := b.w.Write(p[k:])
-	b.n += int64(n)
+	n, err := w.w.Write(p[k:])
+	w.written += int64(n)
 	return int(k) + n, err
 }
 
-// multipart writes the spans as parts, in the order in which they were asked for.
+// multipart writes the spans as parts, in the order of the request.
 func (x *exchange) multipart(c *pull.Content, spans []span) error {
 	boundary := rand.Text()
 	end := "\r\n--" + boundary + "--\r\n"
@@ -216,7 +220,7 @@ func (x *exchange) multipart(c *pull.Content, spans []span) error {
 		size += int64(len(heads[i])) + s.n
 	}
 	x.begin(http.StatusPartialContent, "multipart/byteranges; boundary="+boundary, size)
-	x.promise(c.Object)
+	x.flushHeader(c.Object)
 	for i, s := range spans {
 		if _, err := io.WriteString(x.w, heads[i]); err != nil {
 			return err

@@ -8,7 +8,7 @@ import (
 	"github.com/registrymirror/mirror/server"
 )
 
-// jumped is a time as a clock shows it that has been set by d: the same moment, another time of day.
+// jumped is the same moment on a clock that was set by d: another time of day.
 func jumped(t time.Time, d time.Duration) time.Time {
 	const monotonic, second = 1 << 63, 1 << 30 // of time.Time's first word
 	wall := (*uint64)(unsafe.Pointer(&t))
@@ -19,8 +19,8 @@ func jumped(t time.Time, d time.Duration) time.Time {
 	return t
 }
 
-// A clock that is set while a download runs changes nothing of how long the client may stand still: not the time it is given
-// for each write, nor a deadline that others have set.
+// Setting the clock during a download does not change for how long the client may stall: neither the deadline of each write,
+// nor one that a caller set.
 func TestClockThatJumps(t *testing.T) {
 	t.Parallel()
 	const stall = time.Minute
@@ -39,7 +39,7 @@ func TestClockThatJumps(t *testing.T) {
 		if got, ok := w.At(jumped(later, jump)); !ok || got.Sub(later) != stall/2 {
 			t.Errorf("%s: a write later gets %s, %v", jump, got.Sub(later), ok)
 		}
-		w.Others(now.Add(5 * time.Second))
+		w.SetUntil(now.Add(5 * time.Second))
 		if got, ok := w.At(jumped(now, jump)); !ok || got.Sub(now) != 5*time.Second {
 			t.Errorf("%s: the last words get %s, %v", jump, got.Sub(now), ok)
 		}

@@ -1,102 +1,55 @@
 package server_test
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/registrymirror/mirror/diagnose"
+	pages "github.com/registrymirror/mirror/docs/failures"
 	"github.com/registrymirror/mirror/server"
+	"github.com/registrymirror/mirror/upstream"
 )
 
-const failures = "../docs/failures"
-
-// TestEveryReasonHasAPage holds docs/failures to the reasons there are: to it lead the links in error bodies.
-func TestEveryReasonHasAPage(t *testing.T) {
+// The link in an error's body leads to a page of the mirror itself, by the host of the request, unless the Host header is
+// malformed.
+func TestLinksInErrorsWorkOffline(t *testing.T) {
 	t.Parallel()
-	golden := read(t, "../diagnose/testdata/explain.golden")
-	index := read(t, filepath.Join(failures, "README.md"))
-	for _, r := range diagnose.Reasons() {
-		page := read(t, filepath.Join(failures, string(r)+".md"))
-		if !strings.HasPrefix(page, "# "+string(r)+"\n\n") {
-			t.Errorf("%s: its page has another title", r)
+	o := options(&puller{err: &upstream.Error{Op: "resolve", Upstream: "docker.io", Repository: "library/app", Reference: "1", Status: 404, Code: "MANIFEST_UNKNOWN"}})
+	o.Help = ""
+	ts := serve(t, server.New(o))
+	link := func(host string) string {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodGet, "/v2/library/app/manifests/1", nil)
+		r.Host = host
+		w := httptest.NewRecorder()
+		server.New(o).ServeHTTP(w, r)
+		var body struct{ Errors []struct{ Detail string } }
+		if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || len(body.Errors) != 1 {
+			t.Fatalf("%v: %s", err, w.Body)
 		}
-		at := 0
-		for _, title := range []string{"What you see", "Why", "What to do", "What the mirror does meanwhile"} {
-			i := strings.Index(page, "\n## "+title+"\n")
-			if i < at {
-				t.Errorf("%s: no section %q, or not in its place", r, title)
-			}
-			at = max(at, i)
-		}
-		if want := fmt.Sprintf("Class `%s`.", r.Class()); !strings.Contains(page, want) {
-			t.Errorf("%s: its page does not say %q", r, want)
-		}
-		if answer := server.AnswerTo(r).Status; r.Class() != diagnose.ClassClient && !strings.Contains(page, fmt.Sprint(answer)) {
-			t.Errorf("%s: its page does not say that the answer is %d", r, answer)
-		}
-		if !strings.Contains(index, fmt.Sprintf("\n| [%[1]s](%[1]s.md) | ", r)) {
-			t.Errorf("%s is not in the list", r)
-		}
-		// What the page shows is what is said.
-		_, seen, _ := strings.Cut(page, "```\n")
-		seen, _, _ = strings.Cut(seen, "\n```")
-		summary, _, _ := strings.Cut(seen, "; ")
-		said := regexp.MustCompile(fmt.Sprintf(`\n%s \(%s\)(, declined)?\n%s`, r, r.Class(), regexp.QuoteMeta(summary)))
-		if r != diagnose.Overloaded && !said.MatchString(golden) {
-			t.Errorf("%s: nobody says %q", r, summary)
+		_, link, _ := strings.Cut(body.Errors[0].Detail, ", ")
+		return link
+	}
+	here := strings.TrimPrefix(ts.URL, "http://")
+	if got := link(here); got != ts.URL+"/docs/failures/tag-not-found.md" {
+		t.Errorf("%s", got)
+	}
+	for _, host := range []string{"", `a"b`, "a b", "a/b", "evil\r\nx", strings.Repeat("a", 256)} {
+		if got := link(host); !strings.HasPrefix(got, "https://github.com/") {
+			t.Errorf("Host %q: %s", host, got)
 		}
 	}
-}
-
-// TestWhatIsSeenHasAPage holds them to the reasons that no error stands for, too.
-func TestWhatIsSeenHasAPage(t *testing.T) {
-	t.Parallel()
-	index := read(t, filepath.Join(failures, "README.md"))
-	for _, r := range diagnose.Seen() {
-		page := read(t, filepath.Join(failures, string(r)+".md"))
-		if !strings.HasPrefix(page, "# "+string(r)+"\n\n") || !strings.Contains(page, fmt.Sprintf("Class `%s`.", r.Class())) {
-			t.Errorf("%s: its page has another title or class", r)
-		}
-		if !strings.Contains(index, fmt.Sprintf("\n| [%[1]s](%[1]s.md) | ", r)) {
-			t.Errorf("%s is not in the list", r)
+	page, _ := pages.Page("tag-not-found")
+	for _, path := range []string{"tag-not-found.md", "tag-not-found"} {
+		if res, body := do(t, ts, "GET", "/docs/failures/"+path); res.StatusCode != 200 || string(body) != page {
+			t.Errorf("%s: %s, %d bytes", path, res.Status, len(body))
 		}
 	}
-}
-
-// TestPagesOfReasonsAlone has no page without a reason, and no link that leads nowhere.
-func TestPagesOfReasonsAlone(t *testing.T) {
-	t.Parallel()
-	list, err := filepath.Glob(filepath.Join(failures, "*.md"))
-	if err != nil || len(list) == 0 {
-		t.Fatalf("no pages: %v", err)
-	}
-	link := regexp.MustCompile(`\]\(([^)#]+)[)#]`)
-	for _, file := range list {
-		name := strings.TrimSuffix(filepath.Base(file), ".md")
-		if name != "README" && !slices.Contains(append(diagnose.Reasons(), diagnose.Seen()...), diagnose.Reason(name)) {
-			t.Errorf("%s is no reason", name)
-		}
-		for _, m := range link.FindAllStringSubmatch(read(t, file), -1) {
-			if strings.Contains(m[1], "://") {
-				continue
-			}
-			if _, err := os.Stat(filepath.Join(failures, m[1])); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
+	for path, status := range map[string]int{"": 200, "README.md": 200, "none": 404, "../reliability.md": 404, "%2e%2e/x": 404} {
+		if res, _ := do(t, ts, "GET", "/docs/failures/"+path); res.StatusCode != status {
+			t.Errorf("%q: %s, want %d", path, res.Status, status)
 		}
 	}
-}
-
-func read(t *testing.T, file string) string {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }

@@ -11,23 +11,23 @@ import (
 )
 
 const (
-	// pause is how long a client takes between two requests of one pull at most: when the mirror stops, a pull is over
-	// that long after its last answer. containerd asks for the next layer at once.
-	pause = 3 * time.Second
-	// maxUnderWay bounds the pulls that are tracked, in each of the shards. Requests beyond are served, and refused once the
-	// mirror stops.
-	maxUnderWay = 512
+	// pullGap is the longest time between two requests of one pull: when the mirror stops, a pull has ended that long after
+	// its last answer. containerd asks for the next layer at once.
+	pullGap = 3 * time.Second
+	// maxActivePulls bounds the tracked pulls in each shard. Requests of further pulls are served, and refused once the mirror
+	// stops.
+	maxActivePulls = 512
 )
 
-// underWay is the pulls of clients that are under way: while the mirror stops these go on, and no other begins. A pull is
-// told by client and repository. It is safe for concurrent use.
-type underWay struct {
+// activePulls are the pulls under way: while the mirror stops they continue, and no other begins. A pull is identified by
+// client and repository. It is safe for concurrent use.
+type activePulls struct {
 	seed   maphash.Seed
 	shards [16]pulls
 }
 
 type pulls struct {
-	mu   sync.Mutex // guards what follows; a leaf
+	mu   sync.Mutex // guards open; a leaf
 	open map[pullKey]pullState
 }
 
@@ -37,39 +37,39 @@ type pullKey struct {
 }
 
 type pullState struct {
-	requests int       // being answered
-	last     time.Time // end of the last one
+	requests int       // that are being answered
+	last     time.Time // end of the last request
 }
 
-// over reports whether no further request of the pull is expected.
-func (p pullState) over(now time.Time) bool { return p.requests == 0 && now.Sub(p.last) >= pause }
+// ended reports whether no further request of the pull is expected.
+func (p pullState) ended(now time.Time) bool { return p.requests == 0 && now.Sub(p.last) >= pullGap }
 
-func newUnderWay() *underWay {
-	u := &underWay{seed: maphash.MakeSeed()}
+func newActivePulls() *activePulls {
+	u := &activePulls{seed: maphash.MakeSeed()}
 	for i := range u.shards {
 		u.shards[i].open = make(map[pullKey]pullState)
 	}
 	return u
 }
 
-func (u *underWay) shard(k pullKey) *pulls {
+func (u *activePulls) shard(k pullKey) *pulls {
 	return &u.shards[maphash.Comparable(u.seed, k)%uint64(len(u.shards))]
 }
 
-// begin notes a request. known reports whether its pull was under way; tracked, that end must follow.
-func (u *underWay) begin(k pullKey, now time.Time) (known, tracked bool) {
+// begin notes a request. known reports whether its pull was under way; tracked, that the caller must call end.
+func (u *activePulls) begin(k pullKey, now time.Time) (known, tracked bool) {
 	s := u.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, ok := s.open[k]
-	known = ok && !p.over(now)
-	if !ok && len(s.open) >= maxUnderWay {
+	known = ok && !p.ended(now)
+	if !ok && len(s.open) >= maxActivePulls {
 		for k, p := range s.open {
-			if p.over(now) {
+			if p.ended(now) {
 				delete(s.open, k)
 			}
 		}
-		if len(s.open) >= maxUnderWay {
+		if len(s.open) >= maxActivePulls {
 			return false, false
 		}
 	}
@@ -79,7 +79,7 @@ func (u *underWay) begin(k pullKey, now time.Time) (known, tracked bool) {
 }
 
 // end notes that a request was answered.
-func (u *underWay) end(k pullKey, now time.Time) {
+func (u *activePulls) end(k pullKey, now time.Time) {
 	s := u.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,8 +88,8 @@ func (u *underWay) end(k pullKey, now time.Time) {
 	s.open[k] = p
 }
 
-// forget takes a request back whose pull is not to go on.
-func (u *underWay) forget(k pullKey) {
+// forget takes back a request whose pull is refused.
+func (u *activePulls) forget(k pullKey) {
 	s := u.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,14 +101,14 @@ func (u *underWay) forget(k pullKey) {
 	delete(s.open, k)
 }
 
-// left is how long it takes until all pulls are over that have no request being answered. Zero: there are none.
-func (u *underWay) left(now time.Time) (d time.Duration) {
+// remaining is the time until all pulls without a request have ended. Zero: there are none.
+func (u *activePulls) remaining(now time.Time) (d time.Duration) {
 	for i := range u.shards {
 		s := &u.shards[i]
 		s.mu.Lock()
 		for _, p := range s.open {
 			if p.requests == 0 {
-				d = max(d, pause-now.Sub(p.last))
+				d = max(d, pullGap-now.Sub(p.last))
 			}
 		}
 		s.mu.Unlock()
@@ -116,13 +116,13 @@ func (u *underWay) left(now time.Time) (d time.Duration) {
 	return d
 }
 
-// Stop ends service without breaking what runs: readiness goes first; after notice the clients that have a pull under way are
-// served until that is over, and no other is; then the listeners of the servers are closed. When ctx ends before that, what still
-// runs is cut, and the context's cause returned.
+// Stop ends service without breaking pulls: readiness goes first; after notice the pulls under way are served to their end, and
+// no other begins; then the listeners of the servers are closed. When ctx ends before that, the remaining connections are
+// closed, and the context's cause is returned.
 func (s *Server) Stop(ctx context.Context, notice time.Duration, servers ...*http.Server) error {
 	s.stopping.Store(true)
 	for _, h := range servers {
-		h.SetKeepAlivesEnabled(false) // clients that come back find another replica, or wait for the next process
+		h.SetKeepAlivesEnabled(false) // clients that return find another replica, or wait for the next process
 	}
 	sleep(ctx, notice)
 	s.draining.Store(true)
@@ -130,11 +130,11 @@ func (s *Server) Stop(ctx context.Context, notice time.Duration, servers ...*htt
 		if s.Wait(ctx) != nil {
 			break
 		}
-		left := s.pulls.left(time.Now())
-		if left <= 0 {
+		remaining := s.pulls.remaining(time.Now())
+		if remaining <= 0 {
 			break
 		}
-		sleep(ctx, left)
+		sleep(ctx, remaining)
 	}
 	var err error
 	for _, h := range servers {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -13,103 +14,10 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Answer is what a client gets for a reason.
-type Answer struct {
-	Status int
-	// Code is one that every client knows: containerd prints others as "unknown".
-	Code errcode.ErrorCode
-	// RetryAfter is sent where the upstream did not ask for another time. Zero: the header is not sent.
-	RetryAfter time.Duration
-}
-
-var (
-	denied      = Answer{Status: http.StatusForbidden, Code: errcode.ErrorCodeDenied}
-	missing     = Answer{Status: http.StatusNotFound, Code: errcode.ErrorCodeManifestUnknown}
-	unavailable = Answer{Status: http.StatusBadGateway, Code: errcode.ErrorCodeUnavailable}
-	late        = Answer{Status: http.StatusGatewayTimeout, Code: errcode.ErrorCodeUnavailable}
-	// A mirror's 429 makes containerd send the request again at once, up to six times.
-	limited = Answer{
-		Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeTooManyRequests,
-		RetryAfter: time.Minute,
-	}
-	busy = Answer{
-		Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeUnavailable,
-		RetryAfter: 5 * time.Second,
-	}
-)
-
-// answers is the one table that turns a reason into a status and a code. A 502 is what clients never repeat at the same
-// host, so it is the answer where another one may do better at once. There is no 401 in it: containerd would answer
-// that with the pod's secret. Who takes us for the registry itself gets one where it is forbidden, see explain.
-var answers = map[diagnose.Reason]Answer{
-	diagnose.DNSNotFound:        unavailable,
-	diagnose.DNSFailed:          unavailable,
-	diagnose.ConnectRefused:     unavailable,
-	diagnose.ConnectTimeout:     unavailable,
-	diagnose.Unreachable:        unavailable,
-	diagnose.ConnectionReset:    unavailable,
-	diagnose.UpstreamTimeout:    late,
-	diagnose.Stalled:            late,
-	diagnose.ProxyRefused:       unavailable,
-	diagnose.RedirectNotAllowed: unavailable,
-
-	diagnose.TLSUntrusted: unavailable,
-	diagnose.TLSWrongHost: unavailable,
-	diagnose.TLSExpired:   unavailable,
-	diagnose.TLSHandshake: unavailable,
-	diagnose.HTTPNotHTTPS: unavailable,
-	diagnose.HTTPSNotHTTP: unavailable,
-	diagnose.ClockSkew:    unavailable,
-
-	diagnose.CredentialsMissing:     denied,
-	diagnose.CredentialsRejected:    denied,
-	diagnose.CredentialsExpired:     denied,
-	diagnose.CredentialSourceFailed: denied,
-	diagnose.UpstreamForbidden:      denied,
-	diagnose.TokenServiceRefused:    denied,
-	diagnose.AuthHostNotAllowed:     unavailable,
-	diagnose.NotFoundOrNoAccess:     denied,
-
-	diagnose.TagNotFound:        missing,
-	diagnose.DigestNotFound:     missing, // BLOB_UNKNOWN where a blob was asked for
-	diagnose.RepositoryNotFound: {Status: http.StatusNotFound, Code: errcode.ErrorCodeNameUnknown},
-
-	diagnose.RateLimited:  limited,
-	diagnose.AbuseLimited: limited,
-	diagnose.DataLimited:  limited,
-
-	diagnose.UpstreamError:    unavailable,
-	diagnose.UpstreamBlocked:  denied,
-	diagnose.NotARegistry:     unavailable,
-	diagnose.UnsupportedImage: unavailable,
-	diagnose.ManifestTooLarge: unavailable,
-	diagnose.DigestMismatch:   unavailable,
-
-	// 403 DENIED where clients have nowhere else to go.
-	diagnose.UnknownUpstream: {Status: http.StatusNotFound, Code: errcode.ErrorCodeNameUnknown},
-	diagnose.ClientForbidden: denied,
-	diagnose.Overloaded:      busy,
-	diagnose.QueueTimeout:    late,
-	diagnose.Stopping:        busy,
-	diagnose.BadRequest:      {Status: http.StatusBadRequest, Code: errcode.ErrorCodeUnsupported},
-	diagnose.Loop:            unavailable,
-	diagnose.InternalError:   {Status: http.StatusInternalServerError, Code: errcode.ErrorCodeUnknown},
-
-	diagnose.ClientGone: late, // it is not there to read it, but a proxy before us may be
-}
-
-// AnswerTo returns what a client gets for a reason.
-func AnswerTo(r diagnose.Reason) Answer {
-	if a, ok := answers[r]; ok {
-		return a
-	}
-	return answers[diagnose.InternalError]
-}
-
-// refusal is an error whose answer the front end itself decides on.
+// refusal is an error with an answer of its own.
 type refusal struct {
-	answer Answer
-	header [2]string // one more header, if any
+	answer diagnose.Answer
+	header [2]string // name and value of one more header; empty: none
 	err    error     // its finding
 }
 
@@ -130,9 +38,9 @@ type failure struct {
 func (x *exchange) explain(err error) *failure {
 	f := &failure{finding: diagnose.Explain(err)}
 	if f.finding.Upstream == "" && f.finding.Class != diagnose.ClassMirror && f.finding.Class != diagnose.ClassClient {
-		f.finding.Upstream = x.ref.Host // an error of the cache's knows the content, not whose it is
+		f.finding.Upstream = x.ref.Host // an error of the cache names the content, and no upstream
 	}
-	a := AnswerTo(f.finding.Reason)
+	a := f.finding.Reason.Answer()
 	if e, ok := errors.AsType[*refusal](err); ok {
 		a, f.header = e.answer, e.header
 	}
@@ -140,23 +48,23 @@ func (x *exchange) explain(err error) *failure {
 	case isBad && bad.Code != errcode.ErrorCodeUnsupported:
 		a.Code = bad.Code
 	case isBad && x.r.Method != http.MethodGet && x.r.Method != http.MethodHead:
-		a = Answer{Status: http.StatusMethodNotAllowed, Code: bad.Code}
+		a = diagnose.Answer{Status: http.StatusMethodNotAllowed, Code: bad.Code}
 		f.header = [2]string{"Allow", "GET, HEAD"}
 	case isBad:
-		a = Answer{Status: http.StatusNotFound, Code: bad.Code}
+		a = diagnose.Answer{Status: http.StatusNotFound, Code: bad.Code}
 	case f.finding.Reason == diagnose.ClientForbidden && x.req.Namespace == "":
-		a = Answer{Status: http.StatusUnauthorized, Code: errcode.ErrorCodeUnauthorized}
+		a = diagnose.Answer{Status: http.StatusUnauthorized, Code: errcode.ErrorCodeUnauthorized}
 		f.header = [2]string{"Www-Authenticate", `Basic realm="mirror"`}
-	case a == missing && x.req.Kind == oci.KindBlob:
+	case a.Code == errcode.ErrorCodeManifestUnknown && x.req.Kind == oci.KindBlob:
 		a.Code = errcode.ErrorCodeBlobUnknown
-	case a == missing && x.req.Kind != oci.KindManifest:
+	case a.Code == errcode.ErrorCodeManifestUnknown && x.req.Kind != oci.KindManifest:
 		a.Code = errcode.ErrorCodeNameUnknown
 	}
 	if !x.s.o.ClientsFallBack {
-		f.finding.Declined = false // nobody goes on from here
-		f.finding.Remedy = orElse(f.finding.Alone, f.finding.Remedy)
-		if f.finding.Reason == diagnose.UnknownUpstream || a.Status == http.StatusNotFound && x.mustTell() {
-			a = denied
+		f.finding.Declined = false // the client has no other host to go on to
+		f.finding.Remedy = cmp.Or(f.finding.Alone, f.finding.Remedy)
+		if f.finding.Reason == diagnose.UnknownUpstream || a.Status == http.StatusNotFound && x.forbids404() {
+			a = diagnose.ClientForbidden.Answer()
 		}
 	}
 	f.status, f.id = a.Status, f.finding.ID(x.image())
@@ -167,8 +75,8 @@ func (x *exchange) explain(err error) *failure {
 	return f
 }
 
-// image is what a failure is about, for its fingerprint: the image, or its repository for a blob, since a pull that
-// fails at three of its layers has failed once.
+// image is the image of a failure, for its fingerprint. For a blob it is the repository: a pull that fails at three of its
+// layers has failed once.
 func (x *exchange) image() string {
 	switch {
 	case x.ref.Name == "":
@@ -179,17 +87,18 @@ func (x *exchange) image() string {
 	return x.ref.Repo.String()
 }
 
-// document is the body of an error as the distribution spec has it. Its detail is a string, since that is what Docker
-// prints of one.
+// document is the body of an error as the distribution spec has it. The message ends with the failure's id, since Podman and
+// CRI-O print the message alone. The detail is a string, since Docker prints it as one.
 func (x *exchange) document(f *failure, code errcode.ErrorCode) []byte {
 	type entry struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 		Detail  string `json:"detail"`
 	}
+	id := " [" + f.id + "]"
 	b, err := json.Marshal(map[string][]entry{"errors": {{
 		Code:    code.String(),
-		Message: sentence(f.finding, maxMessage),
+		Message: sentence(f.finding, maxMessage-len(id)) + id,
 		Detail:  "failure " + f.id + ", " + x.s.help(x.r, string(f.finding.Reason)),
 	}}})
 	if err != nil { // strings can't fail to marshal
@@ -216,7 +125,7 @@ func (x *exchange) writeFailure() {
 		h.Set(f.header[0], f.header[1])
 	}
 	if x.r.Body != nil && x.r.Body != http.NoBody || f.finding.Reason == diagnose.Overloaded {
-		h.Set("Connection", "close") // rather than read a body that nobody wants, or keep a connection too many
+		h.Set("Connection", "close") // do not read an unwanted body, or keep a connection above the limit
 	}
 	if x.writePhrase() {
 		return

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
@@ -27,39 +28,25 @@ type exchange struct {
 	began  time.Time
 	client string
 
-	req     oci.Request // zero until it is read
-	ref     oci.Ref     // as far as it is known
-	routed  bool        // ref is at an upstream of ours
-	status  pull.Status
-	failure *failure // nil: none
-	aborted bool
-	told    bool
-	pull    pullKey
-	tracked bool         // pull is noted as under way
-	size    int64        // of the body that was promised, for blobs
-	index   []byte       // that was sent
-	parts   []oci.Digest // of the manifest that was sent
+	req      oci.Request // zero until it is parsed
+	ref      oci.Ref     // as far as it is known
+	routed   bool        // ref is at a configured upstream
+	status   pull.Status
+	failure  *failure // nil: the request has not failed
+	aborted  bool
+	observed bool // Options.Observe was called
+	pull     pullKey
+	tracked  bool         // pull is in Server.pulls, and has to be ended
+	size     int64        // bytes of the announced body of a blob
+	index    []byte       // the index that was sent, for the journal
+	parts    []oci.Digest // of the manifest that was sent
 
-	answer response  // what is here and not behind a pointer saves an allocation
-	values [8]string // of headers, likewise
-	set    int
+	answer response // a value, and not a pointer: that saves an allocation
 }
 
-// header sets one of the answer's headers. Its name is in canonical form.
-func (x *exchange) header(name, value string) {
-	if x.set == len(x.values) {
-		x.w.Header()[name] = []string{value}
-		return
-	}
-	x.values[x.set] = value
-	x.set++
-	x.w.Header()[name] = x.values[x.set-1 : x.set : x.set]
-}
-
-// v2 is the one adapter around everything under /v2/: handlers return errors, and here they are written, logged and
-// observed.
+// v2 is the one adapter around everything under /v2/: handlers return errors, and v2 writes, logs and observes them.
 func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{s: s, r: r, began: time.Now(), client: clientOf(r, s.o.Proxies), answer: response{under: w, h2: r.ProtoMajor >= 2, stall: s.stall}}
+	x := &exchange{s: s, r: r, began: time.Now(), client: client.Name(r, s.o.Proxies), answer: response{under: w, h2: r.ProtoMajor >= 2, stall: s.stall}}
 	x.w = &x.answer
 	if s.suspects.some.Load() > 0 {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
@@ -71,7 +58,7 @@ func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// end tells of the exchange, and turns a panic into an answer.
+// end observes the exchange, and turns a panic into an answer.
 func (x *exchange) end() {
 	p := recover()
 	if x.tracked {
@@ -110,7 +97,7 @@ func (x *exchange) fail(err error) {
 			x.failure = x.explain(err)
 		}
 		x.s.log.DebugContext(ctx, "response aborted", "ref", x.ref.String(), "client", x.client, "bytes", x.w.bytes,
-			"err", err)
+			"error", err)
 		x.observe()
 		if !x.w.h2 {
 			panic(http.ErrAbortHandler)
@@ -119,20 +106,20 @@ func (x *exchange) fail(err error) {
 		// don't resume from.
 		return
 	case left && errors.Is(err, context.Canceled):
-		// Nobody is there to answer, or so it seems: a client that has closed its side of the connection may still read.
-		// To return would be an answer, 200 and empty.
+		// The client seems to have left, but one that has only closed its side of the connection may still read: to return
+		// would be an answer, 200 and empty.
 		x.aborted = true
 		x.observe()
 		panic(http.ErrAbortHandler)
 	}
 	x.failure = x.explain(err)
 	x.s.log.DebugContext(ctx, "request failed", "ref", x.ref.String(), "client", x.client, "id", x.failure.id,
-		"reason", x.failure.finding.Reason, "status", x.failure.status, "err", diagnose.Clean(err.Error()))
-	x.observe() // before the answer ends, so that who got it finds it in the records
+		"reason", x.failure.finding.Reason, "status", x.failure.status, "error", diagnose.Clean(err.Error()))
+	x.observe() // before the answer ends: a client that has it finds its failure in the records
 	x.writeFailure()
 }
 
-// fromSource reports whether an error in mid-body is the source's, as against a client that went away or took nothing.
+// fromSource reports whether an error in the middle of a body is of its source, and not of a client that left or stalled.
 func fromSource(err error) bool {
 	if _, ok := errors.AsType[*upstream.Error](err); ok {
 		return true
@@ -147,19 +134,19 @@ func fromSource(err error) bool {
 	return ok
 }
 
-// observe tells of the exchange, once.
+// observe calls Options.Observe, once.
 func (x *exchange) observe() {
-	if x.told {
+	if x.observed {
 		return
 	}
-	x.told = true
+	x.observed = true
 	x.s.o.Observe(x.record())
 }
 
-// record is what is known of the exchange by now.
+// record describes the exchange as far as it is known.
 func (x *exchange) record() journal.Request {
 	q := journal.Request{
-		At: x.began, Took: time.Since(x.began), Client: x.client, Source: sourceOf(x.r, x.s.o.Proxies),
+		At: x.began, Took: time.Since(x.began), Client: x.client, Source: client.Source(x.r, x.s.o.Proxies),
 		UserAgent: printable(x.r.UserAgent(), 200),
 		Kind:      x.req.Kind, Head: x.r.Method == http.MethodHead, Ref: x.ref, Status: x.w.status, Bytes: x.w.bytes,
 		Outcome: x.status.Outcome, Collapsed: x.status.Collapsed, Stale: x.status.Stale, Aborted: x.aborted,
@@ -200,7 +187,7 @@ func (x *exchange) serve() error {
 		return err
 	}
 	x.ref, x.routed = ref, true
-	if err := x.underWay(); err != nil {
+	if err := x.track(); err != nil {
 		return err
 	}
 	if loops(x.r, x.s.o.Via) {
@@ -220,8 +207,8 @@ func (x *exchange) serve() error {
 	return fmt.Errorf("no handler for requests of kind %d", req.Kind)
 }
 
-// underWay notes that the client pulls the repository. While the mirror stops, a pull that was not under way is refused.
-func (x *exchange) underWay() error {
+// track notes that the client pulls the repository. While the mirror stops, a pull that was not under way is refused.
+func (x *exchange) track() error {
 	k := pullKey{x.client, x.ref.Repo}
 	known, tracked := x.s.pulls.begin(k, x.began)
 	if known || !x.s.draining.Load() {
@@ -236,7 +223,7 @@ func (x *exchange) underWay() error {
 
 func (x *exchange) ask() pull.Ask {
 	a := pull.Ask{Request: x.req, Client: x.client}
-	if peer := sourceOf(x.r, x.s.o.Proxies); peer != x.client {
+	if peer := client.Source(x.r, x.s.o.Proxies); peer != x.client {
 		a.Peer = peer
 	}
 	return a
@@ -244,7 +231,7 @@ func (x *exchange) ask() pull.Ask {
 
 func (x *exchange) ping() error {
 	h := x.w.Header()
-	h.Set("Docker-Distribution-Api-Version", apiVersion) // by which clients of old know a registry
+	h.Set("Docker-Distribution-Api-Version", apiVersion) // old clients recognise a registry by it
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", "2")
 	h.Set("Cache-Status", cacheName+"; hit")

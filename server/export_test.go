@@ -31,35 +31,35 @@ func Warning(text string) string { return warning(text) }
 // Sentence is sentence.
 func Sentence(f diagnose.Finding, limit int) string { return sentence(f, limit) }
 
-// ListenStall is Listen with another time without progress.
+// ListenStall is Listen with another limit for a client that stalls.
 func ListenStall(l net.Listener, limit int, stall time.Duration) net.Listener {
 	return listen(l, ListenOptions{Limit: limit}, stall)
 }
 
-// SetStall sets how long a stream of HTTP/2 may stand still.
+// SetStall sets for how long a stream of HTTP/2 may stall.
 func (s *Server) SetStall(d time.Duration) { s.stall = d }
 
 // Pace is pace.
 type Pace struct{ p pace }
 
-// On is pace.on.
-func (p *Pace) On(n int64, queued int) bool { return p.p.on(n, queued) }
+// Progresses is pace.progresses.
+func (p *Pace) Progresses(n int64, queued int) bool { return p.p.progresses(n, queued) }
 
-// WriteDeadline is what a connection's deadlines do, at times that are handed in.
+// WriteDeadline has the deadlines of a connection, at given times.
 type WriteDeadline struct{ c conn }
 
-// NewWriteDeadline is that of a connection that may stand still for so long.
+// NewWriteDeadline is that of a connection that may stall for so long.
 func NewWriteDeadline(stall time.Duration) *WriteDeadline {
 	return &WriteDeadline{conn{l: &listener{stall: stall}}}
 }
 
-// Others is keep.
-func (w *WriteDeadline) Others(t time.Time) { w.c.keep(t) }
+// SetUntil is setUntil.
+func (w *WriteDeadline) SetUntil(t time.Time) { w.c.setUntil(t) }
 
 // At is deadline.
 func (w *WriteDeadline) At(now time.Time) (time.Time, bool) { return w.c.deadline(now) }
 
-// UnderWay is how many pulls are tracked.
+// UnderWay is the number of tracked pulls.
 func (s *Server) UnderWay() (n int) {
 	for i := range s.pulls.shards {
 		n += len(s.pulls.shards[i].open)
@@ -67,7 +67,7 @@ func (s *Server) UnderWay() (n int) {
 	return n
 }
 
-// SuspectsNow has what is waited for of clients with the wrong protocol be over.
+// SuspectsNow ends the wait for clients that spoke the wrong protocol.
 func (s *Server) SuspectsNow() {
 	s.suspects.mu.Lock()
 	defer s.suspects.mu.Unlock()

@@ -15,8 +15,8 @@ const (
 	lingerTimeout = 500 * time.Millisecond
 )
 
-// writePhrase writes the failure with its reason phrase, which net/http can't set, and closes the connection. It is
-// false where that can't be done or is not wanted, and nothing has been written then.
+// writePhrase writes the failure with its reason phrase, which net/http can't set, and closes the connection. It returns
+// false, and has written nothing, where that is not possible or not configured.
 //
 // Only HTTP/1.1 has reason phrases. A request with a body is left to net/http, which knows how much of it is still to
 // come. Clients drop the phrase of a 404, and probes for signatures make many of those, so they keep their connection.
@@ -41,7 +41,7 @@ func (x *exchange) writePhrase() bool {
 	}
 	conn, _, err := x.w.Hijack()
 	if err != nil {
-		return false // HTTP/2, or a ResponseWriter of somebody else's
+		return false // HTTP/2, or the ResponseWriter of another server
 	}
 	defer conn.Close()
 	x.w.status = f.status

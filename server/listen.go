@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/registrymirror/mirror/client"
 )
 
 const (
@@ -20,14 +22,14 @@ const (
 	idleTimeout       = 120 * time.Second
 	maxHeaderBytes    = 32 << 10 // containers/image sends 1,024 ranges in one header
 	stallTimeout      = 60 * time.Second
-	// spareConns is how many connections beyond the limit are answered that the mirror is overloaded, and that it
-	// lives; those beyond them wait to be accepted.
+	// spareConns is how many connections above the limit are accepted, to answer that the mirror is overloaded, and health
+	// checks. Further ones wait to be accepted.
 	spareConns = 64
 )
 
 // HTTPServer returns a server of s with its timeouts and limits. There is no write timeout: a pull may take hours, as
-// long as it moves; see Listen. tlsConfig may be nil, for Serve. HTTP/2 is offered only if http2 is set and there is
-// TLS: over HTTP/1.1 bytes cost half as much, and no pulling client asks for the other.
+// long as it makes progress; see Listen. tlsConfig may be nil, for Serve. HTTP/2 is offered only if http2 is set and there is
+// TLS: over HTTP/1.1 bytes cost half as much, and no runtime asks for HTTP/2.
 func (s *Server) HTTPServer(tlsConfig *tls.Config, http2 bool) *http.Server {
 	var p http.Protocols
 	p.SetHTTP1(true)
@@ -42,16 +44,16 @@ func (s *Server) HTTPServer(tlsConfig *tls.Config, http2 bool) *http.Server {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnState:         TrackConnections,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if c := ours(c); c != nil && c.over {
-				return context.WithValue(ctx, overKey{}, true)
+			if c := connOf(c); c != nil && c.overLimit {
+				return context.WithValue(ctx, overLimitKey{}, true)
 			}
 			return ctx
 		},
 	}
 }
 
-// ours is a connection as the listener gave it out; nil: it is of another listener.
-func ours(c net.Conn) *conn {
+// connOf is the connection that the listener of Listen returned; nil: it is of another listener.
+func connOf(c net.Conn) *conn {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
@@ -59,30 +61,30 @@ func ours(c net.Conn) *conn {
 	return mine
 }
 
-type overKey struct{}
+type overLimitKey struct{}
 
-// overloaded reports whether a request came over a connection beyond the limit.
-func overloaded(ctx context.Context) bool { return ctx.Value(overKey{}) != nil }
+// overloaded reports whether a request came over a connection above the limit.
+func overloaded(ctx context.Context) bool { return ctx.Value(overLimitKey{}) != nil }
 
-// ListenOptions say how connections are taken. The zero value of a field means what its comment says.
+// ListenOptions say how connections are accepted.
 type ListenOptions struct {
-	// Limit is over how many connections requests under /v2/ are served. Near it, connections without a request are closed
-	// for new ones; a few beyond are told that the mirror is overloaded, if their address has many, and further ones wait.
-	// The server must have TrackConnections as its hook. Zero: there is none.
+	// Limit is the number of connections. Near it, connections without a request are closed for new ones; a few above it get
+	// the answer that the mirror is overloaded, if their address has many, and further ones wait. The server must have
+	// TrackConnections as its ConnState hook. Zero: no limit.
 	Limit int
-	// Proxies may say by the PROXY protocol who the client is: then that is the RemoteAddr of their connections.
-	Proxies Proxies
-	// TLS says that clients have to speak TLS. Mismatch is told of one that speaks the other protocol, TLS or plain HTTP. It
-	// must not block. Nil: it is not told.
+	// Proxies are trusted to name the client by the PROXY protocol: it is the RemoteAddr of their connections then.
+	Proxies client.Proxies
+	// TLS says that clients have to speak TLS. Mismatch is called for one that speaks the other protocol, TLS or plain HTTP. It
+	// must not block. Nil: not called.
 	TLS      bool
 	Mismatch func(from net.Addr)
 	Log      *slog.Logger // nil: discard
 }
 
-// Listen wraps a TCP listener. Its connections end when the client takes nothing of what is written to them for a
-// minute, however long a response takes.
+// Listen wraps a TCP listener. Its connections end when the client reads nothing of the written bytes for a minute, however
+// long a response takes.
 //
-// Pass it to Serve or ServeTLS as it is: who wraps it again loses sendfile.
+// Pass it to Serve or ServeTLS as it is: another wrapper would lose sendfile.
 func Listen(l net.Listener, o ListenOptions) net.Listener { return listen(l, o, stallTimeout) }
 
 func listen(l net.Listener, o ListenOptions, stall time.Duration) net.Listener {
@@ -97,7 +99,7 @@ type listener struct {
 	ListenOptions
 	stall  time.Duration
 	seats  *seats
-	warned atomic.Int64 // when strangers were last told of, by steady; 0: never
+	warned atomic.Int64 // when a PROXY header of an untrusted address was last logged, by steady; 0: never
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -115,21 +117,12 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = c.Close()
 			return nil, fmt.Errorf("accept: %T is not a TCP connection", c)
 		}
-		mine := &conn{TCPConn: t, l: l, preface: l.Proxies.preface(t)}
-		if mine.over, ok = l.seats.take(mine, sourceOfConn(t)); ok {
+		mine := &conn{TCPConn: t, l: l, preface: l.Proxies.Preface(t, readHeaderTimeout)}
+		if mine.overLimit, ok = l.seats.take(mine, client.SourceOf(t.RemoteAddr())); ok {
 			return mine, nil
 		}
 		_ = mine.Close()
 	}
-}
-
-// sourceOfConn is the source of a connection, as sourceOf is that of a request.
-func sourceOfConn(c *net.TCPConn) string {
-	a, ok := c.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return ""
-	}
-	return network(a.AddrPort().Addr().Unmap().WithZone(""))
 }
 
 func (l *listener) Close() error {
@@ -137,28 +130,29 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-// conn is a TCP connection whose writes have to make progress. It keeps sendfile: *net.TCPConn's ReadFrom is what does
-// it, and only bounded pieces are handed to that, each with time of its own.
+// conn is a TCP connection whose writes have to make progress. It keeps sendfile, which is in the ReadFrom of *net.TCPConn:
+// that gets bounded pieces, each with its own deadline.
 type conn struct {
 	*net.TCPConn
 	l    *listener
 	seat seat
-	over bool
 
-	preface *preface // nil: there is none
-	began   bool     // something was read
-	// until is the write deadline that others have set, by steady; 0: none. Ours is never later: a TLS connection that is
-	// closed gives its last words five seconds, not sixty.
+	overLimit bool
+
+	preface *client.Preface // nil: the peer is not a trusted proxy
+	began   bool            // the first bytes were read
+	// until is the write deadline that callers have set, by steady; 0: none. Its own is never later: closing a TLS connection
+	// allows five seconds for the last record, not sixty.
 	until atomic.Int64
-	// since is when ours was set last, by steady; 0: another one is set.
+	// since is when its own deadline was last set, by steady; 0: the deadline of a caller is set.
 	since atomic.Int64
 }
 
-// epoch is a moment from which steady counts.
+// epoch is the time from which steady counts.
 var epoch = time.Now()
 
-// steady is a time as nanoseconds on a clock that never jumps, never 0: a machine's clock that is set back would have a
-// deadline that is never renewed, and running downloads cut.
+// steady is a time in nanoseconds on a clock that never jumps, never 0: with the clock of the machine, setting it back would
+// leave a deadline that is never renewed, and end running downloads.
 func steady(t time.Time) int64 {
 	if n := int64(t.Sub(epoch)); n != 0 {
 		return n
@@ -168,17 +162,17 @@ func steady(t time.Time) int64 {
 
 // SetDeadline is net.Conn's.
 func (c *conn) SetDeadline(t time.Time) error {
-	c.keep(t)
+	c.setUntil(t)
 	return c.TCPConn.SetDeadline(t)
 }
 
 // SetWriteDeadline is net.Conn's.
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.keep(t)
+	c.setUntil(t)
 	return c.TCPConn.SetWriteDeadline(t)
 }
 
-func (c *conn) keep(t time.Time) {
+func (c *conn) setUntil(t time.Time) {
 	c.since.Store(0)
 	if t.IsZero() {
 		c.until.Store(0)
@@ -187,8 +181,8 @@ func (c *conn) keep(t time.Time) {
 	}
 }
 
-// extend gives the next write its time: half of what a client may stand still for, see pace. One that was set a moment
-// ago will do, since each time costs a timer.
+// extend sets the deadline of the next write: half of the time for which a client may stall, see pace. A deadline that was
+// set a moment ago stays, since each costs a timer.
 func (c *conn) extend() error {
 	t, ok := c.deadline(time.Now())
 	if !ok {
@@ -197,7 +191,7 @@ func (c *conn) extend() error {
 	return c.TCPConn.SetWriteDeadline(t)
 }
 
-// deadline is the one for a write that begins now; not ok: that which is set will do.
+// deadline is the deadline of a write that begins now; not ok: the deadline that is set stays.
 func (c *conn) deadline(now time.Time) (t time.Time, ok bool) {
 	if since := c.since.Load(); since != 0 && steady(now)-since < int64(c.l.stall/64) {
 		return t, false
@@ -210,31 +204,32 @@ func (c *conn) deadline(now time.Time) (t time.Time, ok bool) {
 	return t, true
 }
 
-// Close gives the connection's place to another one.
+// Close frees the connection's seat.
 func (c *conn) Close() error {
 	c.l.seats.leave(c)
 	return c.TCPConn.Close()
 }
 
-// pace judges whether a client moves. A full socket can be written to again only after a third of it has been taken,
-// which are megabytes; so a slow client shows in how much of it is still queued, long before a write gets on.
+// pace judges whether a client makes progress. A full socket accepts writes again only after a third of it was read, which is
+// megabytes; so the progress of a slow client shows in the queued bytes long before a write continues.
 type pace struct {
-	still  int // deadlines in a row at which nothing had moved
-	queued int // bytes in the socket at the last one; -1: not known
+	stalled int // deadlines in a row without progress
+	queued  int // bytes in the socket at the last deadline; -1: not known
 }
 
-// on is asked after a deadline before which n bytes were written, with the bytes that are queued now.
-func (p *pace) on(n int64, queued int) bool {
+// progresses reports, after a deadline, whether the client still makes progress: n bytes were written before it, and queued
+// bytes are in the socket now.
+func (p *pace) progresses(n int64, queued int) bool {
 	if n > 0 || queued >= 0 && queued < p.queued {
-		p.still = 0
+		p.stalled = 0
 	} else {
-		p.still++
+		p.stalled++
 	}
 	p.queued = queued
-	return p.still < 2
+	return p.stalled < 2
 }
 
-// Write goes on as long as the client takes something.
+// Write continues as long as the client reads.
 func (c *conn) Write(b []byte) (n int, err error) {
 	var p pace
 	for {
@@ -243,14 +238,14 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		}
 		m, err := c.TCPConn.Write(b[n:])
 		n += m
-		if n == len(b) || !errors.Is(err, os.ErrDeadlineExceeded) || !p.on(int64(m), queued(c.TCPConn)) {
+		if n == len(b) || !errors.Is(err, os.ErrDeadlineExceeded) || !p.progresses(int64(m), queued(c.TCPConn)) {
 			return n, err
 		}
 	}
 }
 
-// ReadFrom sends a file, or an io.LimitedReader of one, by sendfile, and goes on as long as the client takes something.
-// The kernel is handed the whole of it. What is no file is copied.
+// ReadFrom sends an io.LimitedReader of a file by sendfile, and continues as long as the client reads. The kernel gets all of
+// it at once. Other readers are copied.
 func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	lr, ok := src.(*io.LimitedReader)
 	if !ok {
@@ -275,10 +270,10 @@ func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 		m, err := c.TCPConn.ReadFrom(&io.LimitedReader{R: file, N: lr.N})
 		n += m
 		lr.N -= m
-		if !errors.Is(err, os.ErrDeadlineExceeded) || !p.on(m, queued(c.TCPConn)) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !p.progresses(m, queued(c.TCPConn)) {
 			return n, err // all of it, the end of the file, or an error
 		}
-		// Where the kernel can't do it, net has read more than it has written.
+		// Where the kernel has no sendfile for it, net has read more than it has written.
 		if _, err := file.Seek(start+n, io.SeekStart); err != nil {
 			return n, err
 		}

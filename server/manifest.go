@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,12 +16,12 @@ import (
 	"github.com/registrymirror/mirror/pull"
 )
 
-// errIncomplete guards an answer that old containerd would take badly: after a HEAD 200 without digest or length it
-// downloads whatever comes and calls that the manifest.
+// errIncomplete guards against an answer that old containerd misreads: after a HEAD 200 without digest or length it takes any
+// content that it downloads for the manifest.
 var errIncomplete = errors.New("content without digest, size or bytes")
 
-// maxIndex is up to how many bytes an index is handed on to the journal, which looks for platforms in it. One of some
-// hundred entries has as many.
+// maxIndex is the size in bytes up to which an index is handed to the journal, which looks for platforms in it. An index of
+// some hundred entries is as large.
 const maxIndex = 64 << 10
 
 // manifest answers a GET or HEAD of a manifest. It is small and in memory, or sent from the cache, and always whole: a
@@ -40,14 +41,15 @@ func (x *exchange) manifest() error {
 	}
 	x.describe(c)
 	etag := entityTag(c)
-	x.header("Docker-Content-Digest", c.Digest.String())
-	x.header("Etag", etag)
+	h := x.w.Header()
+	h.Set("Docker-Content-Digest", c.Digest.String())
+	h.Set("Etag", etag)
 	if notModified(x.r, etag) {
 		x.w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	x.header("Content-Type", orElse(c.MediaType, "application/octet-stream"))
-	x.header("Content-Length", strconv.FormatInt(size, 10))
+	h.Set("Content-Type", cmp.Or(c.MediaType, blobType))
+	h.Set("Content-Length", strconv.FormatInt(size, 10))
 	x.w.WriteHeader(http.StatusOK)
 	if x.req.Head {
 		return nil
@@ -91,7 +93,7 @@ func (x *exchange) list(get func(context.Context, pull.Ask) (*pull.Content, erro
 	defer c.Close()
 	x.describe(c)
 	h := x.w.Header()
-	h.Set("Content-Type", orElse(c.MediaType, "application/json"))
+	h.Set("Content-Type", cmp.Or(c.MediaType, "application/json"))
 	h.Set("Content-Length", strconv.Itoa(len(c.Bytes)))
 	if c.Filters != "" {
 		h.Set("OCI-Filters-Applied", printable(c.Filters, 200))
@@ -106,8 +108,8 @@ func (x *exchange) list(get func(context.Context, pull.Ask) (*pull.Content, erro
 	return x.sendBytes(c.Bytes)
 }
 
-// next makes the link to the next page from the upstream's query: on the path of this request, relative, since we don't
-// know what clients call us, and with the namespace that the client named.
+// next makes the link to the next page from the upstream's query: on the path of this request, relative, since the mirror
+// does not know the name by which clients reach it, and with the namespace that the client named.
 func (x *exchange) next(query string) string {
 	if i := strings.LastIndexByte(query, '?'); i >= 0 {
 		query = query[i+1:]
@@ -129,11 +131,4 @@ func (x *exchange) next(query string) string {
 		b.WriteString("&ns=" + url.QueryEscape(ns))
 	}
 	return b.String()
-}
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }

@@ -3,8 +3,10 @@ package server
 import (
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 const (
@@ -14,32 +16,32 @@ const (
 
 // printable is s in printable ASCII on one line and in at most limit bytes: a header or a status line can carry it.
 func printable(s string, limit int) string {
-	var b strings.Builder
-	b.Grow(min(len(s), limit+4))
-	space := true // at the start: drop it
-	for _, r := range s {
-		switch {
-		case r <= ' ' || r == 0x7f || r == 0x85 || r == 0xa0 || r == 0x2028 || r == 0x2029:
-			if !space {
-				b.WriteByte(' ')
-			}
-			space = true
-			continue
-		case r > '~':
-			b.WriteByte('?')
-		default:
-			b.WriteByte(byte(r))
-		}
-		space = false
-		if b.Len() > limit+3 {
-			break
-		}
+	if len(s) <= limit && isPrintable(s) {
+		return s // without a copy, for each request
 	}
-	return diagnose.Cut(strings.TrimRight(b.String(), " "), limit)
+	ascii := strings.Map(func(r rune) rune {
+		if r > '~' {
+			return '?'
+		}
+		return r
+	}, text.Line(s, utf8.UTFMax*max(limit, 0)))
+	return text.Cut(ascii, limit)
 }
 
-// sentence is what happened and what to do, in printable ASCII. What happened goes first; of what to do, as many
-// clauses as there is room for.
+// isPrintable reports whether printable would leave s as it is.
+func isPrintable(s string) bool {
+	space := true
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' || s[i] == ' ' && space {
+			return false
+		}
+		space = s[i] == ' '
+	}
+	return s == "" || !space
+}
+
+// sentence is the summary and the remedy in printable ASCII. The summary goes first, with as many clauses of the remedy as
+// there is room for.
 func sentence(f diagnose.Finding, limit int) string {
 	s := printable(f.Summary, limit)
 	rest := printable(f.Remedy, maxMessage)
@@ -59,15 +61,15 @@ func sentence(f diagnose.Finding, limit int) string {
 	return s + "; " + rest
 }
 
-// phrase is the reason phrase of an answer: the standard words, so that those who parse them find them, then the
-// explanation and the failure's id.
+// phrase is the reason phrase of an answer: the standard words, for programs that parse them, then the explanation and the
+// failure's id.
 func phrase(status int, f diagnose.Finding, id string) string {
 	before, after := http.StatusText(status)+" (mirror: ", " ["+printable(id, 16)+"])"
 	limit := maxPhrase - len(before) - len(after)
-	if f.Short != "" && len(f.Summary)+2+len(f.Remedy) > limit { // what to do is worth more than the image's name
+	if f.Short != "" && len(f.Summary)+2+len(f.Remedy) > limit { // the remedy is worth more than the image's name
 		f.Summary = f.Short
 	}
-	f.Summary = strings.TrimPrefix(f.Summary, "the mirror ") // it has just been named
+	f.Summary = strings.TrimPrefix(f.Summary, "the mirror ") // the phrase has just named it
 	return before + sentence(f, limit) + after
 }
 

@@ -16,97 +16,20 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/pires/go-proxyproto"
 
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/internal/testlog"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
 )
 
-func networks(list ...string) (p server.Proxies) {
+func networks(list ...string) (p client.Proxies) {
 	for _, text := range list {
 		p = append(p, netip.MustParsePrefix(text))
 	}
 	return p
 }
 
-// Who the client is, behind proxies that are trusted and others.
-func TestForwardedFor(t *testing.T) {
-	t.Parallel()
-	trusted := networks("10.0.0.0/8", "fd00::/8", "127.0.0.1/32")
-	for _, tt := range []struct {
-		name, from string
-		proxies    server.Proxies
-		forwarded  []string
-		node, want string
-	}{
-		{name: "nobody is trusted", from: "10.0.0.1:99", forwarded: []string{"192.0.2.1"}, want: "10.0.0.1"},
-		{name: "not the one who says it", from: "192.0.2.9:99", proxies: trusted, forwarded: []string{"192.0.2.1"}, want: "192.0.2.9"},
-		{name: "the one who says it", from: "10.0.0.1:99", proxies: trusted, forwarded: []string{"192.0.2.1"}, want: "192.0.2.1"},
-		{name: "who says nothing", from: "10.0.0.1:99", proxies: trusted, want: "10.0.0.1"},
-		{name: "what the client made up", from: "10.0.0.1:99", proxies: trusted, forwarded: []string{"203.0.113.7, 192.0.2.1"}, want: "192.0.2.1"},
-		{name: "two proxies", from: "10.0.0.1:99", proxies: trusted, forwarded: []string{"203.0.113.7, 192.0.2.1, 10.9.9.9"}, want: "192.0.2.1"},
-		{name: "in two lines", from: "10.0.0.1:99", proxies: trusted, forwarded: []string{"203.0.113.7,192.0.2.1", "10.9.9.9"}, want: "192.0.2.1"},
-		{name: "proxies alone", from: "10.0.0.1:99", proxies: trusted, forwarded: []string{"10.0.0.3, 10.0.0.2"}, want: "10.0.0.3"},
-		{name: "with ports", from: "[fd00::1]:99", proxies: trusted, forwarded: []string{"[2001:db8::7]:4711, 10.0.0.2:80"}, want: "2001:db8::7"},
-		{name: "in brackets", from: "[fd00::1]:99", proxies: trusted, forwarded: []string{"[2001:db8::7]"}, want: "2001:db8::7"},
-		{name: "IPv4 in IPv6", from: "[::ffff:10.0.0.1]:99", proxies: trusted, forwarded: []string{"::ffff:192.0.2.1"}, want: "192.0.2.1"},
-		{name: "no address", from: "10.0.0.1:99", proxies: trusted, forwarded: []string{"192.0.2.1, unknown"}, want: "10.0.0.1"},
-		{name: "no address behind one", from: "10.0.0.1:99", proxies: trusted, forwarded: []string{"evil\x00, 10.0.0.2"}, want: "10.0.0.2"},
-		{name: "the node's own name", from: "10.0.0.1:99", proxies: trusted, forwarded: []string{"192.0.2.1"}, node: "node-7", want: "node-7"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			var seen records
-			o := options(&puller{manifest: &pull.Content{Digest: sum([]byte("{}")), Bytes: []byte("{}"), Size: 2, MediaType: "t"}})
-			o.Observe, o.Proxies = seen.observe, tt.proxies
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v2/a/manifests/b", nil)
-			r.RemoteAddr = tt.from
-			for _, line := range tt.forwarded {
-				r.Header.Add("X-Forwarded-For", line)
-			}
-			if tt.node != "" {
-				r.Header.Set("Mirror-Node", tt.node)
-			}
-			server.New(o).ServeHTTP(httptest.NewRecorder(), r)
-			if list := seen.all(); len(list) != 1 || list[0].Client != tt.want {
-				t.Errorf("%+v", list)
-			}
-		})
-	}
-}
-
-// What is bounded is shared out by what a client can't choose: never by the name that it gives itself, nor by which of its
-// IPv6 addresses it takes.
-func TestSource(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		name, from, forwarded, want string
-		proxies                     server.Proxies
-	}{
-		{name: "IPv4", from: "192.0.2.9:99", want: "192.0.2.9"},
-		{name: "IPv6", from: "[2001:db8::1:2:3:4]:99", want: "2001:db8::/64"},
-		{name: "IPv6 with a zone", from: "[fe80::1%eth0]:99", want: "fe80::/64"},
-		{name: "IPv4 in IPv6", from: "[::ffff:192.0.2.9]:99", want: "192.0.2.9"},
-		{name: "a stranger's word", from: "192.0.2.9:99", forwarded: "203.0.113.7", want: "192.0.2.9"},
-		{name: "a proxy's word", from: "10.0.0.1:99", forwarded: "2001:db8::7", proxies: networks("10.0.0.0/8"), want: "2001:db8::/64"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			var seen records
-			o := options(&puller{manifest: &pull.Content{Digest: sum([]byte("{}")), Bytes: []byte("{}"), Size: 2, MediaType: "t"}})
-			o.Observe, o.Proxies = seen.observe, tt.proxies
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v2/a/manifests/b", nil)
-			r.RemoteAddr = tt.from
-			r.Header.Set("X-Forwarded-For", tt.forwarded)
-			r.Header.Set("Mirror-Node", "node-7")
-			server.New(o).ServeHTTP(httptest.NewRecorder(), r)
-			if list := seen.all(); len(list) != 1 || list[0].Source != tt.want || list[0].Client != "node-7" {
-				t.Errorf("%+v", list)
-			}
-		})
-	}
-}
-
-// Turns and bytes are shared among what a client can't choose.
+// Turns and bytes are shared out by the address, which a client can't choose.
 func TestPeers(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ from, forwarded, node, want string }{
@@ -147,7 +70,7 @@ func proxied(t *testing.T, ts *httptest.Server, preface, path string) (int, []by
 		t.Fatal(err)
 	}
 	defer c.Close()
-	// In one piece: what comes behind the preface must not be lost.
+	// In one piece: the bytes behind the preface must not be lost.
 	if _, err := io.WriteString(c, preface+"GET "+path+" HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -175,8 +98,8 @@ func header(t *testing.T, version byte, command proxyproto.ProtocolVersionAndCom
 	return string(b)
 }
 
-// A proxy says who the client is before the client's first byte, in both versions, or says nothing; sendfile stays. From
-// others it is not taken.
+// A trusted proxy names the client before the client's first byte, in both versions, or does not; sendfile works all the
+// same. Other proxies are refused.
 func TestProxyProtocol(t *testing.T) {
 	t.Parallel()
 	content := pattern(9 << 20)
@@ -184,7 +107,7 @@ func TestProxyProtocol(t *testing.T) {
 	v2 := header(t, 2, proxyproto.PROXY, from, to)
 	for _, tt := range []struct {
 		name, preface string
-		proxies       server.Proxies
+		proxies       client.Proxies
 		status        int
 		client, warns string
 	}{
@@ -194,7 +117,7 @@ func TestProxyProtocol(t *testing.T) {
 		{"a check of the proxy's own", header(t, 2, proxyproto.LOCAL, from, to), networks("127.0.0.0/8"), 200, "127.0.0.1", ""},
 		{"an unknown client", "PROXY UNKNOWN\r\n", networks("127.0.0.0/8"), 200, "127.0.0.1", ""},
 		{"none", "", networks("127.0.0.0/8"), 200, "127.0.0.1", ""},
-		{"from who is no proxy", v2, networks("10.0.0.0/8"), 400, "", "trustedProxies"},
+		{"from an address that is not a proxy", v2, networks("10.0.0.0/8"), 400, "", "trustedProxies"},
 		{"while there are no proxies", v2, nil, 400, "", "trustedProxies"},
 		{"a broken one", "PROXY TCP4 192.0.2.1 nonsense\r\n", networks("127.0.0.0/8"), 400, "", ""},
 		{"version 1, while there are no proxies", header(t, 1, proxyproto.PROXY, from, to), nil, 400, "", "trustedProxies"},
@@ -212,7 +135,7 @@ func TestProxyProtocol(t *testing.T) {
 				return server.Listen(l, server.ListenOptions{Proxies: tt.proxies, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			})
 			status, body, err := proxied(t, ts, tt.preface, "/v2/a/blobs/"+string(sum(content)))
-			if status != tt.status && (tt.status == 200 || err == nil) { // what is refused may end before its answer is read
+			if status != tt.status && (tt.status == 200 || err == nil) { // a refused connection may end before its answer is read
 				t.Fatalf("%d, %v, want %d", status, err, tt.status)
 			}
 			if got := log.String(); (got != "") != (tt.warns != "") || !strings.Contains(got, tt.warns) {
@@ -235,7 +158,7 @@ func TestProxyProtocol(t *testing.T) {
 	}
 }
 
-// A connection that is kept says once who its client is.
+// A connection that is kept alive names its client once.
 func TestProxyProtocolOfAKeptConnection(t *testing.T) {
 	t.Parallel()
 	var seen records

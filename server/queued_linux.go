@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queued is how many bytes of a connection's socket the client has not confirmed, -1 where that can't be told.
+// queued is how many bytes in a connection's socket the client has not acknowledged, -1 where the system does not say.
 func queued(c *net.TCPConn) int {
 	n := -1
 	rc, err := c.SyscallConn()

@@ -4,5 +4,5 @@ package server
 
 import "net"
 
-// queued is not told by this system.
+// queued is not known on this system.
 func queued(*net.TCPConn) int { return -1 }

@@ -12,24 +12,23 @@ const maxRanges = 1024
 // span is n bytes from off, within the blob.
 type span struct{ off, n int64 }
 
-// rangeKind says what becomes of a Range header.
+// rangeKind says how a Range header is answered.
 type rangeKind int
 
 const (
 	rangeNone          rangeKind = iota // answer 200 with everything
 	rangeParts                          // answer 206 with the spans
 	rangeUnsatisfiable                  // answer 416
-	rangeTooMuch                        // answer 400: more parts or bytes than anybody needs
+	rangeTooMuch                        // answer 400: more parts or bytes than a client needs
 )
 
 // parseRange reads a Range header for a blob of size bytes. Spans are in the order of the header, clipped to the blob;
 // they are not merged, since clients of zstd:chunked images count the parts.
 //
-// By RFC 9110, 14.2 a unit that we don't know is ignored. An invalid set of byte ranges may be ignored or rejected: it
-// is rejected with 416, as the distribution spec's vectors (500-0) have it, so that nobody gets 10 GiB for a typing
-// error. A range that lies behind the end makes a set unsatisfiable only if all do. Everything of an empty blob is
-// nothing: bytes=0- and a suffix are answered 200, since containerd begins a download with bytes=0- and takes 416 for
-// a failure.
+// By RFC 9110, 14.2 an unknown unit is ignored. An invalid set of byte ranges may be ignored or rejected: it is rejected
+// with 416, as in the distribution spec's vectors (500-0), so that a typing error does not cost 10 GiB. A range behind the
+// end makes a set unsatisfiable only if all ranges are. For an empty blob, bytes=0- and a suffix are answered 200, since
+// containerd begins a download with bytes=0- and takes 416 for a failure.
 func parseRange(header string, size int64) ([]span, rangeKind) {
 	if header == "" {
 		return nil, rangeNone
@@ -120,7 +119,7 @@ func parseSpec(spec string, size int64) (span, specKind) {
 	return span{from, min(to, size-1) - from + 1}, specSpan
 }
 
-// parseOffset reads digits, and nothing else. What is larger than any blob is as good as the largest number.
+// parseOffset reads digits, and nothing else. A number that is larger than any blob becomes the largest one.
 func parseOffset(s string) (int64, bool) {
 	if s == "" {
 		return 0, false

@@ -9,15 +9,14 @@ import (
 	"time"
 )
 
-// response is the one wrapper between handlers and net/http: it counts, and it keeps io.ReaderFrom, on which sendfile
-// hangs.
+// response is the one wrapper between handlers and net/http: it counts, and it keeps io.ReaderFrom, which sendfile needs.
 type response struct {
 	under  http.ResponseWriter
 	h2     bool
 	stall  time.Duration // longest time that an HTTP/2 client may take nothing
 	status int           // 0: the headers are not written
 	bytes  int64         // of body
-	until  time.Time     // when the body must have been taken; zero: there is no such time
+	until  time.Time     // deadline of the whole body; zero: none
 }
 
 // Unwrap is for http.ResponseController.
@@ -45,7 +44,7 @@ func (w *response) Write(p []byte) (int, error) {
 		w.bytes += int64(n)
 		return n, err
 	}
-	// A stream has its time for each piece: whoever takes a large one slowly moves, too.
+	// Each piece of a stream has its own deadline: a client that reads slowly makes progress, too.
 	written := 0
 	for {
 		w.progress()
@@ -61,7 +60,7 @@ func (w *response) Write(p []byte) (int, error) {
 const piece = 64 << 10
 
 // ReadFrom hands src to net/http, which hands it to the connection: a file, or an io.LimitedReader of one, goes from
-// the page cache to the socket without passing through us.
+// the page cache to the socket without passing through this process.
 func (w *response) ReadFrom(src io.Reader) (int64, error) {
 	if !w.begun() {
 		w.WriteHeader(http.StatusOK)
@@ -85,8 +84,8 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(w.under).Hijack()
 }
 
-// progress gives the next write of an HTTP/2 stream its time: its connection may be busy with others while this client
-// takes nothing. Under HTTP/1 the connection itself sees to that, without a hand in sendfile; see Listen.
+// progress sets the deadline of the next write of an HTTP/2 stream: the connection may be busy with other streams while the
+// client reads nothing of this one. Under HTTP/1 the connection of Listen does that, without getting in the way of sendfile.
 func (w *response) progress() {
 	if !w.h2 {
 		return
@@ -98,7 +97,7 @@ func (w *response) progress() {
 	_ = http.NewResponseController(w.under).SetWriteDeadline(t)
 }
 
-// within gives all that is written from now on its time. The caller ends that.
+// within sets a deadline for all writes from now on. The caller ends it.
 func (w *response) within(d time.Duration) (end func()) {
 	w.until = time.Now().Add(d)
 	c := http.NewResponseController(w.under)

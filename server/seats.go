@@ -10,57 +10,58 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
-// seats share out a listener's connections. Up to seven eighths of the limit they are for the taking. Above, each new
-// connection closes one on which no request is under way. Above the limit a source has its part of it and no more: further
-// connections of one that has more are told that the mirror is overloaded, or closed; those of others are served.
+// seats limit a listener's connections. Up to seven eighths of the limit each connection gets a seat. Above, each new
+// connection closes one without a request. Above the limit each source has an equal share: further connections of a source
+// with more are answered that the mirror is overloaded, or closed; those of other sources are served.
 //
-// A source is an address, or the /64 of an IPv6 one. A cluster behind one address is one source, and alone has all.
+// A source is an address, or the /64 of an IPv6 one. A cluster behind one address is one source; without others it has all.
 type seats struct {
-	limit int // zero: there is none
+	limit int // connections; zero: no limit
 	log   *slog.Logger
 
-	mu      sync.Mutex // guards what follows, and the seats of connections
-	given   sync.Cond  // something of it has become free; its lock is mu
-	n       int
-	sources map[string]int
-	idle    seat // the ring of those of connections without a request under way: behind it the one idle longest
+	mu      sync.Mutex     // guards the fields below, and the seats of connections
+	freed   sync.Cond      // a seat was freed, or the listener closed; its lock is mu
+	n       int            // connections
+	sources map[string]int // connections of each source
+	idle    seat           // the ring of connections without a request; the next one is idle longest
 	closed  bool
-	told    map[string]time.Time // when each warning was last logged
+	warned  map[string]time.Time // when each warning was last logged
 }
 
-// lookAt is how many idle connections are looked at for one of the source that has most.
-const lookAt = 64
+// maxExamined is how many idle connections are examined for one of the source with most connections.
+const maxExamined = 64
 
-// seat is a connection's. What is in it is guarded by the lock of seats. It is its own list, since it is put there and
-// taken off with each request.
+// seat is the seat of a connection, guarded by the lock of seats. It is an element of the idle ring, since each request puts
+// it there and takes it off.
 type seat struct {
 	conn       *conn
 	source     string
-	prev, next *seat // nil: a request is under way, or the connection is closed
-	left       bool
+	prev, next *seat // in the ring; nil: a request is under way, or the connection is closed
+	freed      bool
 }
 
 func newSeats(limit int, log *slog.Logger) *seats {
-	s := &seats{limit: limit, log: log, sources: make(map[string]int), told: make(map[string]time.Time)}
-	s.given.L = &s.mu
+	s := &seats{limit: limit, log: log, sources: make(map[string]int), warned: make(map[string]time.Time)}
+	s.freed.L = &s.mu
 	s.idle.prev, s.idle.next = &s.idle, &s.idle
 	return s
 }
 
-// wait returns when there may be one connection more; false: the listener is closed.
+// wait returns when the listener may accept one more connection; false: the listener is closed.
 func (s *seats) wait() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.closed && s.limit > 0 && s.n >= s.limit+spareConns {
 		if s.makeRoom() == nil {
-			s.given.Wait()
+			s.freed.Wait()
 		}
 	}
 	return !s.closed
 }
 
-// take gives a connection its seat. Over: it is told that the mirror is overloaded. Not ok: it has to be closed.
-func (s *seats) take(c *conn, source string) (over, ok bool) {
+// take gives a connection its seat. overLimit: its requests are answered that the mirror is overloaded. Not ok: the caller
+// closes the connection.
+func (s *seats) take(c *conn, source string) (overLimit, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var evicted *conn
@@ -70,70 +71,70 @@ func (s *seats) take(c *conn, source string) (over, ok bool) {
 	s.n++
 	s.sources[source]++
 	c.seat = seat{conn: c, source: source}
-	s.spare(&c.seat)
+	s.addIdle(&c.seat)
 	if evicted != nil {
-		s.warn("nearly as many connections are open as may be: for new ones those without a request are closed; raise the limit on open "+
-			"files (LimitNOFILE, ulimit -n) if it stays", "open", s.n, "limit", s.limit, "from", source, "ofThose", s.sources[source])
+		s.warn("connection limit nearly reached; closing idle connections for new ones; raise the limit on open files "+
+			"(LimitNOFILE, ulimit -n) if it stays", "count", s.n, "limit", s.limit, "source", source, "source_count", s.sources[source])
 	}
 	if s.limit == 0 || s.n <= s.limit {
 		return false, true
 	}
 	share := max(1, s.limit/len(s.sources))
-	over = !guard.Seat || s.sources[source] > share
-	ok = !over || !guard.Seat || s.n <= s.limit+spareConns/2
+	overLimit = !guard.Seat || s.sources[source] > share
+	ok = !overLimit || !guard.Seat || s.n <= s.limit+spareConns/2
 	if evicted == nil {
-		s.warn("as many connections are open as may be, each with a request under way: further ones of addresses that have many are "+
-			"refused; raise the limit on open files (LimitNOFILE, ulimit -n), or run more mirrors", "open", s.n, "limit", s.limit,
-			"from", source, "ofThose", s.sources[source])
+		s.warn("connection limit reached; refusing further connections of addresses with many; raise the limit on open files "+
+			"(LimitNOFILE, ulimit -n), or run more mirrors", "count", s.n, "limit", s.limit, "source", source,
+			"source_count", s.sources[source])
 	}
-	return over, ok
+	return overLimit, ok
 }
 
-// makeRoom closes the connection without a request that can be spared most, among those idle longest that of the source
-// which has most; nil: there is none.
-func (s *seats) makeRoom() (spared *conn) {
+// makeRoom closes a connection without a request and returns it: among those idle longest, one of the source with most
+// connections. nil: each connection has a request.
+func (s *seats) makeRoom() (victim *conn) {
 	most := 0
-	for at, i := s.idle.next, 0; guard.Seat && at != &s.idle && i < lookAt; at, i = at.next, i+1 {
+	for at, i := s.idle.next, 0; guard.Seat && at != &s.idle && i < maxExamined; at, i = at.next, i+1 {
 		if n := s.sources[at.source]; n > most {
-			spared, most = at.conn, n
+			victim, most = at.conn, n
 		}
 	}
-	if spared != nil {
-		s.free(spared)
-		_ = spared.TCPConn.Close() // it does not wait
+	if victim != nil {
+		s.free(victim)
+		_ = victim.TCPConn.Close() // it does not wait
 	}
-	return spared
+	return victim
 }
 
-// state follows what a connection does.
+// state follows the state of a connection.
 func (s *seats) state(c *conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case c.seat.left:
+	case c.seat.freed:
 	case state == http.StateIdle && c.seat.next == nil:
-		s.spare(&c.seat)
-		s.given.Signal()
+		s.addIdle(&c.seat)
+		s.freed.Signal()
 	case state == http.StateActive || state == http.StateHijacked:
-		c.seat.busy()
+		c.seat.removeIdle()
 	}
 }
 
-// spare puts a seat behind those that can be spared.
-func (s *seats) spare(at *seat) {
+// addIdle puts a seat at the end of the idle ring.
+func (s *seats) addIdle(at *seat) {
 	at.prev, at.next = s.idle.prev, &s.idle
 	at.prev.next, s.idle.prev = at, at
 }
 
-// busy takes a seat off those that can be spared.
-func (at *seat) busy() {
+// removeIdle takes a seat off the idle ring, if it is there.
+func (at *seat) removeIdle() {
 	if at.next != nil {
 		at.prev.next, at.next.prev = at.next, at.prev
 		at.prev, at.next = nil, nil
 	}
 }
 
-// leave gives the seat of a connection back.
+// leave frees the seat of a connection.
 func (s *seats) leave(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,26 +142,26 @@ func (s *seats) leave(c *conn) {
 }
 
 func (s *seats) free(c *conn) {
-	if c.seat.left {
+	if c.seat.freed {
 		return
 	}
-	c.seat.left = true
-	c.seat.busy()
+	c.seat.freed = true
+	c.seat.removeIdle()
 	s.n--
 	if s.sources[c.seat.source]--; s.sources[c.seat.source] == 0 {
 		delete(s.sources, c.seat.source)
 	}
-	s.given.Signal()
+	s.freed.Signal()
 }
 
 func (s *seats) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.given.Broadcast()
+	s.freed.Broadcast()
 }
 
-// failed tells of a connection that could not be accepted, and closes one that can be spared.
+// failed logs that a connection could not be accepted, and closes an idle one.
 func (s *seats) failed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,23 +169,23 @@ func (s *seats) failed(err error) {
 		return
 	}
 	s.makeRoom()
-	s.warn("a connection can't be accepted, so that clients wait; raise the limit on open files (LimitNOFILE, ulimit -n) if it is "+
-		"used up", "err", err, "open", s.n)
+	s.warn("a connection can't be accepted; clients wait; raise the limit on open files (LimitNOFILE, ulimit -n) if it is used up",
+		"error", err, "count", s.n)
 }
 
 // warn logs a warning, at most once a minute.
 func (s *seats) warn(msg string, attrs ...any) {
 	now := time.Now()
-	if last, ok := s.told[msg]; ok && now.Sub(last) < sayAgain {
+	if last, ok := s.warned[msg]; ok && now.Sub(last) < warnInterval {
 		return
 	}
-	s.told[msg] = now
+	s.warned[msg] = now
 	s.log.Warn(msg, attrs...)
 }
 
-// TrackConnections is the hook by which a server that serves a listener of Listen says what its connections do.
+// TrackConnections is the ConnState hook of a server that serves a listener of Listen.
 func TrackConnections(c net.Conn, state http.ConnState) {
-	if c := ours(c); c != nil {
+	if c := connOf(c); c != nil {
 		c.l.seats.state(c, state)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/docs/failures"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
@@ -34,24 +35,24 @@ type Puller interface {
 // Options for a Server.
 type Options struct {
 	Puller Puller // required
-	// Observe is told of every request under /v2/ once its answer is known: of a success after its last byte, of a
-	// failure before its answer goes out. It must not block. Nil: nobody is told.
+	// Observe is called for every request under /v2/ once its answer is known: for a success after its last byte, for a
+	// failure before its answer goes out. It must not block. Nil: not called.
 	Observe func(journal.Request)
-	// Begin is told when the body of a blob begins to be sent, since its end may be hours away. Observe follows. It
-	// must not block. Nil: nobody is told.
+	// Begin is called before the body of a blob is sent, since its end may be hours away. Observe follows. It must not
+	// block. Nil: not called.
 	Begin func(journal.Request)
 	// ErrorPhrase puts the explanation of an error into the status line where the protocol allows it.
 	ErrorPhrase bool
 	// ClientsFallBack says that clients go on to the registry itself where the mirror refuses them. Without it a name
-	// that is not configured is refused with 403 and the missing key, since nobody else will explain.
+	// that is not configured is refused with 403 and the missing key, since no registry will explain it.
 	ClientsFallBack bool
 	// Via is the name that this process puts into the Via header of its requests to upstreams. A request that carries
 	// it is a loop. Empty: not checked.
 	Via string
-	// Proxies say who the client is, where they stand between. Listen wants them, too.
-	Proxies Proxies
-	// Help is the address below which every reason has a page, NAME.md. Empty: the server's own, by the name that the client
-	// calls it by, which needs no internet and is of this version.
+	// Proxies are the trusted proxies, whose word for the client's address counts. Listen needs them, too.
+	Proxies client.Proxies
+	// Help is the address below which every reason has a page, NAME.md. Empty: the server's own pages, by the host name of the
+	// request, which need no internet and are of this version.
 	Help string
 	// Ready says whether the mirror can answer requests. Nil: always.
 	Ready func() bool
@@ -59,7 +60,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// docs is where the pages about failures are, and defaultHelp where they are besides.
+// docs is where this server has the pages about failures, and defaultHelp where the internet has them.
 const (
 	docs        = "/docs/failures/"
 	defaultHelp = "https://github.com/registrymirror/mirror/blob/main/docs/failures/"
@@ -71,16 +72,16 @@ type Server struct {
 	log      *slog.Logger
 	mux      *chi.Mux
 	active   tracker
-	pulls    *underWay
+	pulls    *activePulls
 	suspects suspects
 	stopping atomic.Bool   // readiness is gone
-	draining atomic.Bool   // no pull begins any more
+	draining atomic.Bool   // no new pull begins
 	stall    time.Duration // of a stream of HTTP/2, as that of a connection in Listen
 }
 
 // New makes a Server.
 func New(o Options) *Server {
-	s := &Server{o: o, log: o.Log, stall: stallTimeout, pulls: newUnderWay()}
+	s := &Server{o: o, log: o.Log, stall: stallTimeout, pulls: newActivePulls()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -126,8 +127,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // bodyTimeout is how long the rest of a request's body may take once it has been answered.
 const bodyTimeout = 3 * time.Second
 
-// limitBody keeps who announces a body and never sends it from having the connection for ever: net/http reads what the
-// handler has left, and has no deadline for it. It sets its own before the next request.
+// limitBody keeps a client that announces a body and never sends it from holding the connection for ever: net/http reads the
+// rest of the body without a deadline. It sets its own before the next request.
 func limitBody(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 }
@@ -148,7 +149,7 @@ func (s *Server) doc(w http.ResponseWriter, r *http.Request) {
 		word(w, r, http.StatusOK, text)
 		return
 	}
-	word(w, r, http.StatusNotFound, "there is no such page; "+docs+" lists those there are")
+	word(w, r, http.StatusNotFound, "no such page; "+docs+" lists all pages")
 }
 
 // help is the address of the page about a reason.
@@ -166,7 +167,7 @@ func (s *Server) help(r *http.Request, reason string) string {
 	return at + reason + ".md"
 }
 
-// hostChars are what a host, with its port, is made of.
+// hostChars are the characters of a host with its port.
 const hostChars = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]"
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {

@@ -12,11 +12,11 @@ import (
 	"github.com/registrymirror/mirror/pull"
 )
 
-// cacheName is how we call ourselves in Cache-Status.
+// cacheName is the name of this cache in Cache-Status.
 const cacheName = "mirror"
 
-// cacheStatus says what the cache did, as RFC 9211 has it: "hit" and "fwd" exclude each other; a stale copy served
-// because the upstream did not answer is a hit, and a detail tells.
+// cacheStatus describes how the cache handled the request, by RFC 9211: "hit" and "fwd" exclude each other; a stale copy
+// that is served because the upstream did not answer is a hit with a detail.
 func cacheStatus(s pull.Status) string {
 	switch {
 	case s.Stale:
@@ -33,7 +33,7 @@ func cacheStatus(s pull.Status) string {
 	return cacheName + "; fwd=miss"
 }
 
-// cacheStatus of a failure: what the upstream answered, or why it was not asked.
+// cacheStatus of a failure has the status of the upstream, or the reason why no request was sent to it.
 func (f *failure) cacheStatus() string {
 	switch {
 	case f.finding.Status > 0:
@@ -44,18 +44,19 @@ func (f *failure) cacheStatus() string {
 	return cacheName + "; detail=" + string(f.finding.Reason)
 }
 
-// describe sets the headers that say where an answer comes from and how old it is.
+// describe sets the headers about the source and the age of an answer.
 func (x *exchange) describe(c *pull.Content) {
 	x.status = c.Status
 	if c.Ref.Name != "" {
 		x.ref = c.Ref
 	}
-	x.header("Cache-Status", cacheStatus(c.Status))
+	h := x.w.Header()
+	h.Set("Cache-Status", cacheStatus(c.Status))
 	if age := int64(c.Status.Age / time.Second); age > 0 {
-		x.header("Age", strconv.FormatInt(age, 10))
+		h.Set("Age", strconv.FormatInt(age, 10))
 	}
 	if c.Status.Stale {
-		x.header("Warning", warning(staleText(c)))
+		h.Set("Warning", warning(staleText(c)))
 	}
 }
 

@@ -5,12 +5,12 @@ import (
 	"sync"
 )
 
-// tracker counts what runs, and tells when nothing does. A sync.WaitGroup would not do: requests may begin while
-// somebody waits.
+// tracker counts requests, and reports when there are none. It is not a sync.WaitGroup, since requests may begin during a
+// wait.
 type tracker struct {
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards the fields below
 	n    int
-	idle chan struct{} // closed when n becomes 0; nil: nobody waits
+	idle chan struct{} // closed when n becomes 0; nil: no call of wait needs it
 }
 
 func (t *tracker) add() {

@@ -2,14 +2,16 @@ package upstream
 
 import (
 	"context"
-	"fmt"
 	"net/http"
+	"slices"
+	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
 func blobPath(repo string, d oci.Digest) string { return "/v2/" + repo + "/blobs/" + d.String() }
@@ -27,10 +29,10 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	a.Method = http.MethodHead
 	size, h, err := c.size(ctx, a)
 	if size == 0 && !oci.VerifyDigest(d, nil) {
-		size = -1 // some say 0 of all that they don't send
+		size = -1 // some registries say 0 of each body that they don't send
 	}
 	if err == nil && size < 0 || c.unexplained(err) {
-		// Not said, refused, or an error whose reason only a body tells.
+		// Not said, refused, or an error whose reason only a body has.
 		a = c.blobAsk(d)
 		a.Header = http.Header{"Range": {"bytes=0-0"}}
 		if n, with, gerr := c.size(ctx, a); err != nil || gerr == nil {
@@ -55,7 +57,7 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 		return oci.Descriptor{}, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a blob", Got: "a web page"}
 	}
 	if size >= 0 {
-		c.ep.said.put(c.repository, d, size)
+		c.transfers.SetSize(c.ep.Endpoint, c.name, d, size)
 	}
 	return oci.Descriptor{Digest: d, Size: size, MediaType: header.MediaType(h)}, nil
 }
@@ -85,17 +87,64 @@ func (c *call) blobAsk(d oci.Digest) endpoint.Request {
 	return endpoint.Request{Step: fault.StepBlobRegistry, Method: http.MethodGet, URL: c.ep.At(blobPath(c.repository, d), "")}
 }
 
+// blobCall makes the requests of a transfer.
+type blobCall struct {
+	*call
+	digest oci.Digest
+}
+
+var _ transfer.Call = blobCall{}
+
+func (b blobCall) Repository() string { return b.name }
+
+func (b blobCall) Use(e *endpoint.Endpoint) {
+	i := slices.IndexFunc(b.endpoints, func(t *target) bool { return t.Endpoint == e })
+	b.at(b.endpoints[i])
+}
+
+// Get asks for a range where the registry has redirected to for another one: see part.
+func (b blobCall) Get(ctx context.Context, from int64, h http.Header, again bool) (*transfer.Answer, error) {
+	a := b.blobAsk(b.digest)
+	a.From, a.Header = from, h
+	var resp *answer
+	var err error
+	if h == nil {
+		resp, err = b.follow(ctx, a)
+	} else {
+		resp, err = b.part(ctx, a, b.digest, again)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &transfer.Answer{Response: resp.Response, Host: resp.host, Step: *b.trace.Last()}, nil
+}
+
+func (b blobCall) Trace() *fault.Trace { return b.trace }
+
+func (b blobCall) Failed(err error) { b.failed(err) }
+
+func (b blobCall) RetryAfter(e *endpoint.Endpoint) (time.Duration, bool) {
+	for _, f := range b.failures {
+		if f.ep.Endpoint == e {
+			r, _ := fault.RefusalIn(f.err)
+			return r.RetryAfter, true
+		}
+	}
+	return 0, false
+}
+
+func (b blobCall) Continue(err error) bool { return b.goesOn(err) }
+
+func (b blobCall) Decide() error { return b.decide() }
+
+func (b blobCall) Wrap(err error) error { return b.wrap(err) }
+
+// Corrupt reports that the bytes of a blob that Blob brought last do not have its digest. Another endpoint is asked for it
+// then, and an endpoint that sends one wrong blob after another is taken for down.
+func (r *Registry) Corrupt(repo string, d oci.Digest, err error) { r.transfers.Corrupt(repo, d, err) }
+
 // Blob opens a range of a blob. It answers once the upstream has begun to send it. The body goes on through breaks
 // until the range is complete; the context ends it at any time.
 func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*Body, error) {
-	c := r.call("blob", repo, d.String())
-	if w.From < 0 || w.To >= 0 && w.To < w.From || w.To == w.From && w.From > 0 {
-		return nil, c.wrap(fmt.Errorf("a range from %d to %d", w.From, w.To))
-	}
-	t := newTransfer(ctx, c, d, w)
-	if err := t.begin(); err != nil {
-		t.Close()
-		return nil, c.wrap(err)
-	}
-	return &Body{ReadCloser: t, size: t.size, from: t}, nil
+	return r.transfers.Open(ctx, blobCall{r.call("blob", repo, d.String()), d}, d, w)
 }

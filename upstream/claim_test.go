@@ -84,8 +84,8 @@ func TestLyingManifestOpensNoBreaker(t *testing.T) {
 	}
 }
 
-// TestWhoContradictsAnEndpointIsAtFault has an endpoint contradict itself, and a mirror contradict the registry.
-func TestWhoContradictsAnEndpointIsAtFault(t *testing.T) {
+// TestEndpointThatContradictsAnEndpointIsAtFault has an endpoint contradict itself, and a mirror contradict the registry.
+func TestEndpointThatContradictsAnEndpointIsAtFault(t *testing.T) {
 	t.Parallel()
 	content := blobOf(1000)
 	wrong := func(w http.ResponseWriter, r *http.Request) bool {

@@ -313,7 +313,7 @@ func TestRotationIsOneRenewalForAll(t *testing.T) {
 				if n := fetches(); n != 2 {
 					t.Errorf("%d credentials were fetched, want 2", n)
 				}
-				if n := strings.Count(out.String(), "credential was refused, and renewed"); n != 1 || strings.Contains(out.String(), "level=WARN") {
+				if n := strings.Count(out.String(), "renewed a refused credential"); n != 1 || strings.Contains(out.String(), "level=WARN") {
 					t.Errorf("%d lines about it:\n%s", n, &out)
 				}
 				count := map[string]int{}

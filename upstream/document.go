@@ -4,6 +4,6 @@ package upstream
 type Document struct {
 	Bytes     []byte
 	MediaType string
-	Next      string // query of the next page ("n=100&last=x"), empty: no more
+	Next      string // query of the next page ("n=100&last=x"); empty: this is the last one
 	Filters   string // OCI-Filters-Applied
 }

@@ -1,31 +1,6 @@
 package upstream
 
-import (
-	"net/http"
-	"net/url"
-	"reflect"
-	"strconv"
-	"time"
-
-	"github.com/registrymirror/mirror/auth"
-	"github.com/registrymirror/mirror/upstream/endpoint"
-)
-
-// The pure parts, for tables and fuzzing.
-
-func LifeOf(value, expiresIn string, now time.Time) time.Duration {
-	return lifeOf(value, expiresIn, now)
-}
-
-// Authorize attaches credentials that are bound to a place.
-func Authorize(req *http.Request, bound string) error {
-	u, err := url.Parse(bound)
-	if err != nil {
-		return err
-	}
-	o, _ := endpoint.OriginOf(u)
-	return authorize(req, o, auth.NewSecret("Basic x"))
-}
+import "reflect"
 
 // CloseIdle has the next request make a connection.
 func (r *Registry) CloseIdle() {
@@ -34,58 +9,53 @@ func (r *Registry) CloseIdle() {
 	}
 }
 
-// MaxTokens is how many tokens and refusals are kept.
-const MaxTokens = maxTokens
-
-// FillTokens has a registry hold as many tokens as it may, none of which is in use.
-func FillTokens(r *Registry) {
-	for i := 0; TokensHeld(r) < maxTokens-1; i++ {
-		k := tokenKey{scope: "repository:filler" + strconv.Itoa(i) + ":pull"}
-		r.tokens.mu.Lock()
-		r.tokens.keep(k, &tokenCall{out: fetched{token: newToken("t", time.Hour, time.Now().Add(-time.Minute))}})
-		r.tokens.mu.Unlock()
-	}
-}
-
-// TokensHeld is how many tokens and refusals a registry holds.
-func TokensHeld(r *Registry) int {
-	r.tokens.mu.Lock()
-	defer r.tokens.mu.Unlock()
-	return len(r.tokens.have) + len(r.tokens.no)
-}
-
 // QueueHolds is how many turns, clients and transfers the queues of the first endpoint remember.
 func QueueHolds(r *Registry) (n int) {
-	for _, q := range []*queue{r.endpoints[0].queue, r.endpoints[0].small} {
-		q.mu.Lock()
-		n += len(q.running) + len(q.held) + len(q.clients) + len(q.order) + len(q.paused) + q.waiting
-		q.mu.Unlock()
+	for _, field := range []string{"queue", "small"} {
+		q := siteOf(r).FieldByName(field).Elem()
+		for _, list := range []string{"running", "charged", "clients", "order", "paused"} {
+			n += q.FieldByName(list).Len()
+		}
+		n += int(q.FieldByName("waiting").Int())
 	}
 	return n
+}
+
+// siteOf is what the transfers keep of the first endpoint.
+func siteOf(r *Registry) reflect.Value {
+	sites := reflect.ValueOf(r.transfers).Elem().FieldByName("sites")
+	return sites.MapIndex(reflect.ValueOf(r.endpoints[0].Endpoint)).Elem()
 }
 
 // Held is how many entries each memory of a registry's first endpoint has, and how many it may have.
 func Held(r *Registry) map[string][2]int {
 	ep := r.endpoints[0]
 	return map[string][2]int{
-		"tokens":        {TokensHeld(r), maxTokens},
-		"token calls":   {len(r.tokens.calls), 0},
-		"ways":          {len(ep.known.repos), maxWays},
-		"public":        {len(ep.public.until), maxPublic},
-		"inquiries":     {len(ep.inquiries.m), maxProbes},
-		"known to be":   {len(ep.inquiries.exists), maxExists},
-		"said sizes":    {len(ep.said.m), maxSaid},
-		"places":        {len(r.places.m), maxPlaces},
-		"refused":       {len(r.health.bad), maxIdentities + 1},
-		"in vain":       {len(r.health.vain), maxIdentities},
-		"declined":      {len(r.health.no), maxIdentities},
-		"shown":         {len(r.shown.known), maxShown},
-		"budgets":       {lengthOf(ep.limits, "budgets"), 64},
-		"ledgers":       {lengthOf(ep.limits.Spending(), "ledgers"), 1024},
-		"paused limits": {lengthOf(ep.limits, "pauses"), 1024},
-		"queues":        {QueueHolds(r), 0},
+		"tokens":           {length(r.logins, "tokens", "have") + length(r.logins, "tokens", "refusals"), 10_000},
+		"token calls":      {length(r.logins, "tokens", "calls", "calls"), 0},
+		"schemes":          {length(ep.Known, "schemes", "own"), 4096},
+		"public":           {length(ep.Known, "public", "until"), 16_384},
+		"computed digests": {length(ep.Known, "public", "made"), 4096},
+		"problems":         {length(r.logins, "standing", "problems"), 1024},
+		"failed renewals":  {length(r.logins, "standing", "failedRenewals"), 1024},
+		"refusals":         {length(r.logins, "standing", "refusals"), 1024},
+		"shown":            {length(r.logins, "shown", "known"), 64},
+		"probes":           {len(ep.probes.m), maxProbes},
+		"known to exist":   {len(ep.probes.exists), maxExists},
+		"said sizes":       {siteOf(r).FieldByName("sizes").FieldByName("known").Len(), 1024},
+		"redirects":        {len(r.redirects.m), maxKnownRedirects},
+		"budgets":          {length(ep.Limits, "budgets"), 64},
+		"ledgers":          {length(ep.Limits.Spending(), "ledgers"), 1024},
+		"paused limits":    {length(ep.Limits, "pauses"), 1024},
+		"queues":           {QueueHolds(r), 0},
 	}
 }
 
-// lengthOf is the length of an unexported field of a type of another package.
-func lengthOf(p any, field string) int { return reflect.ValueOf(p).Elem().FieldByName(field).Len() }
+// length is that of a field at a path of unexported fields, of a type of another package.
+func length(p any, path ...string) int {
+	v := reflect.ValueOf(p)
+	for _, field := range path {
+		v = reflect.Indirect(v).FieldByName(field)
+	}
+	return v.Len()
+}

@@ -1,9 +1,12 @@
 package upstream
 
 import (
+	"io"
+
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/limit"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
 // The facts that a Registry gives, under the names by which its callers know them: see packages fault, limit and endpoint.
@@ -28,7 +31,24 @@ type (
 	Spent  = limit.Spent
 	Use    = limit.Use
 
-	Exchange = endpoint.Exchange
+	Exchange       = endpoint.Exchange
+	EndpointState  = endpoint.State
+	EndpointStatus = endpoint.Status
+
+	Body = transfer.Body
+)
+
+// NewBody makes a body of bytes that come from somewhere else than a Registry.
+func NewBody(rc io.ReadCloser, size int64, host string) *Body {
+	return transfer.NewBody(rc, size, host)
+}
+
+// The states of an endpoint.
+const (
+	EndpointUnknown  = endpoint.StateUnknown
+	EndpointUp       = endpoint.StateUp
+	EndpointDegraded = endpoint.StateDegraded
+	EndpointOpen     = endpoint.StateOpen
 )
 
 // ErrNotAsked is in the Step of a request that was not made: see fault.ErrNotAsked.
@@ -48,10 +68,6 @@ const (
 	StepBody         = fault.StepBody
 	StepList         = fault.StepList
 	StepQueue        = fault.StepQueue
-	StepClock        = fault.StepClock
-	StepCredential   = fault.StepCredential
-	StepLimit        = fault.StepLimit
-	StepPlatform     = fault.StepPlatform
 )
 
 // The shapes of error bodies.
@@ -85,5 +101,5 @@ const (
 	VerdictRepositoryMissing = fault.VerdictRepositoryMissing
 	VerdictTagMissing        = fault.VerdictTagMissing
 	VerdictLoginNeeded       = fault.VerdictLoginNeeded
-	VerdictUntold            = fault.VerdictUntold
+	VerdictUnknown           = fault.VerdictUnknown
 )

@@ -5,49 +5,32 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"time"
 
-	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/login"
 )
 
-// failure is how an endpoint failed a call, for the last time.
+// failure is how an endpoint has failed a call the last time.
 type failure struct {
-	ep        *target
-	err       error
-	step      fault.Step
-	chosen    auth.Source
-	cred      auth.Credential
-	sourceErr error
+	ep    *target
+	err   error
+	step  fault.Step
+	login *login.Transport
 }
 
-// plan is the order in which endpoints are asked: as they were given, those that are down or limit us behind the
-// others. ready is how many are not.
-func (c *core) plan(k kind) (order []*target, ready int) {
-	now := time.Now()
-	var later []*target
-	for _, ep := range c.endpoints {
-		if ep.condition.ready(k, now) {
-			order = append(order, ep)
-		} else {
-			later = append(later, ep)
-		}
-	}
-	return append(order, later...), len(order)
-}
-
-// anywhere asks one endpoint after another, until one has given it, or has said a no that is to be believed.
+// anywhere asks one endpoint after another, until one has given what is asked for, or has refused in a way that is final.
 func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context) (T, error)) (T, error) {
-	order, _ := c.plan(documents)
+	order, _ := endpoint.Order(c.endpoints, endpoint.Documents)
 	for i, ep := range order {
 		c.at(ep)
-		short, calm, end := hurried(ctx, c.share(len(order)-1-i))
+		short, answered, end := endpoint.WithPatience(ctx, endpoint.Share(c.o.HeaderTimeout, len(order)-1-i))
 		v, err := ask(short)
-		calm()
+		answered()
 		end()
-		c.note(ctx, documents, err)
+		ep.Health.Record(ctx, endpoint.Documents, err)
 		if err == nil {
 			return v, nil
 		}
@@ -60,18 +43,18 @@ func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context)
 	return none, c.decide()
 }
 
-// goesOn reports whether another endpoint may do better than the one that has failed with err. A mirror of the registry
-// may lack what the registry has, and not know us; the no of the registry itself is one, and what it keeps from us
-// nobody else shall give us.
+// goesOn reports whether another endpoint may do better than the one that has failed with err. A mirror of the registry may lack
+// content that the registry has, and not know our credential. A refusal of the registry itself is final: no other endpoint may
+// give us content that the registry keeps from us.
 func (c *call) goesOn(err error) bool {
 	if _, ok := errors.AsType[*fault.QueueError](err); ok {
-		return false // the time that somebody waits is over
+		return false // the time for which a client waits is over
 	}
 	if _, ok := errors.AsType[*memory.FullError](err); ok {
-		return false // nor has the mirror room for what another one sends
+		return false // the mirror has no room for the answer of another one either
 	}
 	if f, ok := errors.AsType[*fault.Failure](err); ok && f.Stage == fault.StepBlobHost {
-		return true // the registry itself had agreed
+		return true // the registry itself had granted the request
 	}
 	if r, ok := fault.RefusalIn(err); ok && (r.Status >= 500 || r.Status == http.StatusTooManyRequests) {
 		return true
@@ -87,9 +70,9 @@ func (c *call) goesOn(err error) bool {
 	return true
 }
 
-// failed notes how the endpoint has failed.
+// failed records how the endpoint has failed.
 func (c *call) failed(err error) {
-	f := failure{ep: c.ep, err: err, chosen: c.chosen, cred: c.cred, sourceErr: c.sourceErr}
+	f := failure{ep: c.ep, err: err, login: c.login}
 	if last := c.trace.Last(); last != nil {
 		c.trace.Blame(err)
 		f.step = *last
@@ -100,8 +83,8 @@ func (c *call) failed(err error) {
 	c.failures = append(slices.DeleteFunc(c.failures, func(old failure) bool { return old.ep == c.ep }), f)
 }
 
-// decide is the error of a call that has failed everywhere: that of the registry itself, whatever its mirrors say, for
-// they don't know. The call turns to the endpoint that it is from.
+// decide is the error of a call that has failed everywhere: that of the registry itself, if it was asked, since only its answer
+// is authoritative. The call turns to the endpoint that the error is from.
 func (c *call) decide() error {
 	if len(c.failures) == 0 {
 		return nil
@@ -113,29 +96,9 @@ func (c *call) decide() error {
 		}
 	}
 	c.at(f.ep)
-	c.chosen, c.cred, c.sourceErr = f.chosen, f.cred, f.sourceErr
+	c.login = f.login
 	if f.step.Name != "" {
 		c.trace.Decided(f.step)
 	}
 	return f.err
-}
-
-// share is how long an endpoint may take while there are others to ask after it: they share the time for which somebody
-// waits. 0: as long as it takes.
-func (c *core) share(others int) time.Duration {
-	if others <= 0 {
-		return 0
-	}
-	return c.o.HeaderTimeout / time.Duration(others+1)
-}
-
-// hurried ends a context after d, unless calm is called before. d of 0 never does.
-func hurried(ctx context.Context, d time.Duration) (_ context.Context, calm func(), end context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	end = func() { cancel(nil) }
-	if d == 0 {
-		return ctx, func() {}, end
-	}
-	timer := time.AfterFunc(d, func() { cancel(&fault.PatienceError{After: d}) })
-	return ctx, func() { timer.Stop() }, end
 }

@@ -43,7 +43,7 @@ func itself(i int) func(*upstream.Options) {
 	return func(o *upstream.Options) { o.Endpoints[i].Registry = true }
 }
 
-// dies has an origin send the beginning of a blob, and then no answer to anybody.
+// dies has an origin send the beginning of a blob, and then no answer to any request.
 func dies(s *origin.Origin, at int64) {
 	s.Script(origin.Rule{Do: origin.Fault{Drop: true}})
 	s.Script(origin.Rule{Kind: origin.KindBlob, Times: 1, Do: origin.Fault{Cut: &origin.Cut{At: at}}})
@@ -146,9 +146,9 @@ func TestFailoverIsChecked(t *testing.T) {
 	}
 }
 
-// TestNobodyHasTheRest has the first endpoint die in the middle, and the second one never send what was asked for: the
-// error says what was tried where.
-func TestNobodyHasTheRest(t *testing.T) {
+// TestNoEndpointHasTheRest has the first endpoint die in the middle, and the second one never send the rest: the error has the
+// steps at both.
+func TestNoEndpointHasTheRest(t *testing.T) {
 	t.Parallel()
 	for name, rest := range map[string]http.HandlerFunc{
 		"wrong range": func(w http.ResponseWriter, _ *http.Request) {
@@ -195,11 +195,11 @@ func TestNobodyHasTheRest(t *testing.T) {
 	}
 }
 
-// network is one in memory, on which addresses can be cut off.
+// network is a network in memory on which addresses can be cut off.
 type network struct {
 	*pipes
 	mu    sync.Mutex
-	black map[string]bool // by host:port; nobody answers there, not even that nobody is there
+	black map[string]bool // by host:port: connections to it get no answer at all
 	asked map[string]int  // dials
 }
 
@@ -237,14 +237,14 @@ func hosts(t *testing.T, h http.HandlerFunc, f func(t *testing.T, r *upstream.Re
 	})
 }
 
-// TestWhoIsAskedNext has a mirror of a registry, and the registry itself, fail in turn.
-func TestWhoIsAskedNext(t *testing.T) {
+// TestNextEndpoint has a mirror of a registry, and the registry itself, fail in turn.
+func TestNextEndpoint(t *testing.T) {
 	t.Parallel()
 	status := func(code int) origin.Fault { return origin.Fault{Status: code} }
 	refused := origin.Fault{Status: -1} // no connection at all
 	for _, tt := range []struct {
 		name          string
-		first, second *origin.Fault // nil: it has what is wanted
+		first, second *origin.Fault // nil: it answers well
 		itself        int
 		asked         bool // the second endpoint
 		status        int  // of the error; -1: the connection was refused; 0: none
@@ -324,7 +324,7 @@ func TestWhoIsAskedNext(t *testing.T) {
 	}
 }
 
-// TestCredentialStaysWithItsEndpoint has everybody ask for a login: each sees its own password alone.
+// TestCredentialStaysWithItsEndpoint has each endpoint ask for a login: each sees its own password alone.
 func TestCredentialStaysWithItsEndpoint(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"basic", "bearer"} {
@@ -348,12 +348,12 @@ func TestCredentialStaysWithItsEndpoint(t *testing.T) {
 				}
 				hub.RevokeTokens()
 				hub.ClearRequests()
-				// As somebody else, the mirror's own credential is not for them either.
+				// A request with another credential does not use the mirror's own one either.
 				if _, err := r.As(login("h", "hubpw")).Manifest(t.Context(), repo, "1"); err != nil {
 					t.Fatal(err)
 				}
 				if hub.Count(origin.KindManifest) == 0 {
-					t.Error("a mirror has answered somebody with our own credential")
+					t.Error("a mirror has answered a request with another credential by our own one")
 				}
 				for s, foreign := range map[*origin.Origin]string{mirror: "h", hub: "m"} {
 					for _, q := range s.Requests() {

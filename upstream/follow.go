@@ -11,7 +11,7 @@ import (
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// answer is a successful one, and where it came from.
+// answer is a successful answer, and where it came from.
 type answer struct {
 	*http.Response
 	host  string
@@ -19,13 +19,13 @@ type answer struct {
 	reach endpoint.Reach // of that host
 }
 
-// follow makes a request to the registry and follows its redirects by hand. Credentials stay with the endpoint, the
-// Range and Accept headers go along. What is neither 200 nor 206 is an error.
+// follow makes a request to the registry and follows its redirects by hand. Credentials stay with the endpoint, the Range and
+// Accept headers go along. Any status but 200 and 206 is an error.
 func (c *call) follow(ctx context.Context, a endpoint.Request) (*answer, error) {
 	return c.followPast(ctx, a, nil)
 }
 
-// followPast is follow, but for hosts that need not be asked: the error of a redirect to one is errKnownHost. Nil: all are asked.
+// followPast is follow, except that a redirect to a known host is not followed: its error is errKnownHost. Nil: no host is known.
 func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(host string) bool) (_ *answer, err error) {
 	near := endpoint.ReachAny
 	var here endpoint.Origin
@@ -40,14 +40,11 @@ func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(ho
 		var err error
 		if here == c.ep.Origin {
 			a.Reach = endpoint.ReachAny
-			resp, err = c.send(ctx, a) //nolint:bodyclose // the answer's; or refuse or spill closes it
+			resp, err = c.login.RoundTrip(ctx, a) //nolint:bodyclose // the answer's; or Refuse or Drain closes it
 		} else {
-			resp, err = c.exchange(ctx, c.ep.Blobs[a.Reach], a, grant{}) //nolint:bodyclose // as above
+			resp, err = c.login.Bare(ctx, c.ep.Blobs[a.Reach], a) //nolint:bodyclose // as above
 			if err == nil && resp.StatusCode == http.StatusUnauthorized {
-				var g grant
-				if g, err = c.grantAt(ctx, here, a, resp); err == nil {
-					resp, err = c.exchange(ctx, c.ep.Elsewhere[a.Reach], a, g) //nolint:bodyclose // as above
-				}
+				resp, err = c.login.Elsewhere(ctx, c.ep.Elsewhere[a.Reach], a, resp) //nolint:bodyclose // as above
 			}
 		}
 		if err != nil {
@@ -57,14 +54,14 @@ func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(ho
 		switch {
 		case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusPartialContent:
 			return &answer{Response: resp, host: here.String(), url: a.URL, reach: a.Reach}, nil
-		case resp.StatusCode/100 == 2: // accepted, or without content: nothing that a registry says to a GET
+		case resp.StatusCode/100 == 2: // accepted, or without content: not an answer of a registry to a GET
 			endpoint.Drain(resp.Body)
 			err := &fault.ContentError{
 				Kind: fault.ContentNotRegistry, Want: "status 200", Got: fmt.Sprintf("status %d", resp.StatusCode),
 			}
 			return nil, &fault.Failure{Err: err, Step: step}
 		case !endpoint.IsRedirect(resp.StatusCode):
-			return nil, c.refuse(resp)
+			return nil, c.login.Refuse(resp)
 		}
 		location := resp.Header.Get("Location")
 		endpoint.Drain(resp.Body)

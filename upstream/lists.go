@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -20,13 +21,13 @@ import (
 // The limits of lists.
 const (
 	maxList      = 4 << 20  // bytes of a page that is passed on as it is
-	maxListRead  = 64 << 20 // of one that is read at all
-	maxListQuery = 4 << 10
-	maxPage      = 1000 // entries asked for
+	maxListRead  = 64 << 20 // bytes of a page that is read at all
+	maxListQuery = 4 << 10  // bytes of the query of a next page
+	maxPage      = 1000     // entries of a page that are asked for
 )
 
-// Tags gets one page of a repository's tags. The query is passed on: n, which is clamped to 1,000, last, and what
-// else a registry's own Link asked for.
+// Tags gets one page of a repository's tags. The query is passed on: n, which is clamped to 1,000, last, and any other parameter,
+// since a registry's own Link may have it.
 func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Document, error) {
 	c := r.call("tags", repo, "")
 	doc, err := anywhere(ctx, c, func(ctx context.Context) (*Document, error) {
@@ -39,8 +40,8 @@ func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Do
 	return doc, c.wrap(err)
 }
 
-// Referrers gets one page of what refers to a digest. Where the registry lacks that API, it is what the tag of the
-// referrers tag schema says, unfiltered; where there is no such tag either, an empty index. A digest never refers to itself.
+// Referrers gets one page of the referrers of a digest. Where the registry lacks that API, it is the index under the tag of the
+// referrers tag schema, unfiltered; where there is no such tag either, an empty index. A digest never refers to itself.
 func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, query url.Values) (*Document, error) {
 	c := r.call("referrers", repo, d.String())
 	doc, err := anywhere(ctx, c, func(ctx context.Context) (*Document, error) {
@@ -51,13 +52,13 @@ func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, que
 		case ctx.Err() != nil, err != nil && !lacksReferrers(err) && !elsewhere(err):
 			return nil, err
 		}
-		sure, before, steps := err == nil || lacksReferrers(err), *c, c.trace.Steps
+		sure, steps, login := err == nil || lacksReferrers(err), c.trace.Steps, *c.login
 		tagged, terr := c.referrersTag(ctx, d)
 		switch {
 		case tagged != nil:
 			return tagged, nil
 		case !sure:
-			*c, c.trace.Steps = before, steps // whether there are any is not known, and the API's answer says why
+			c.trace.Steps, *c.login = steps, login // whether there are any is not known, and the answer of the API says why
 			return nil, err
 		case terr != nil:
 			return nil, terr
@@ -72,8 +73,8 @@ func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, que
 // errNoReferrers is of a mirror of the registry that has no list of referrers: the registry itself may have one.
 var errNoReferrers = &fault.ContentError{Kind: fault.ContentNotManifest, Want: "an index of referrers", Got: "another document"}
 
-// isReferrers reports whether a document can be the list of what refers to d. Registries that know tags alone take the
-// digest, or the tag of the tag schema, for what it is of, and send that: an index with its own parts.
+// isReferrers reports whether a document can be the list of referrers of d. Registries that know tags alone take the digest, or
+// the tag of the tag schema, for a reference to the subject, and send that: an index with its own parts.
 func isReferrers(mediaType string, b []byte, d oci.Digest) bool {
 	var doc struct {
 		MediaType string `json:"mediaType"`
@@ -85,7 +86,7 @@ func isReferrers(mediaType string, b []byte, d oci.Digest) bool {
 	return is == oci.MediaTypeOCIIndex || !strings.Contains(is, "/vnd.") // some say application/json
 }
 
-// elsewhere reports whether a request failed at another host, where a redirect of the registry's had led, or was to lead.
+// elsewhere reports whether a request failed at another host, to which the registry redirects.
 func elsewhere(err error) bool {
 	if f, ok := errors.AsType[*fault.Failure](err); ok && f.Redirected {
 		return true
@@ -94,8 +95,8 @@ func elsewhere(err error) bool {
 	return ok
 }
 
-// lacksReferrers reports whether an error is what registries without the API answer. The spec knows 404 only; others send
-// the client to a web site, which has a page, a login or a limit of its own.
+// lacksReferrers reports whether an error is the answer of a registry without the API. The spec has 404 only; some registries
+// redirect to a web site, which has a page, a login or a limit of its own.
 func lacksReferrers(err error) bool {
 	if e, ok := errors.AsType[*fault.ContentError](err); ok {
 		return e.Kind == fault.ContentNotRegistry
@@ -114,15 +115,13 @@ func lacksReferrers(err error) bool {
 // referrersTag gets the index under the tag of the referrers tag schema. Nil without an error: the registry has none.
 func (c *call) referrersTag(ctx context.Context, d oci.Digest) (*Document, error) {
 	t := *c
-	t.reference, t.trace = oci.ReferrersTag(d), &fault.Trace{Endpoint: c.ep.Name}
+	t.reference = oci.ReferrersTag(d)
 	m, err := t.manifest(ctx)
-	c.trace.Add(t.trace.Steps...)
-	c.chosen, c.choices, c.cred, c.sourceErr = t.chosen, t.choices, t.cred, t.sourceErr
 	if r, ok := fault.RefusalIn(err); ok && (r.Status == http.StatusNotFound || r.Status == http.StatusGone) {
 		if c.ep.IsRegistry {
 			return nil, nil
 		}
-		return nil, err // a mirror that knows of none may just not have them
+		return nil, err // a mirror without the tag may lack what the registry has
 	}
 	if err != nil {
 		return nil, err
@@ -161,7 +160,7 @@ func (c *call) list(ctx context.Context, path, accept, key string, q url.Values)
 	}
 	return &Document{
 		Bytes: b, MediaType: header.MediaType(resp.Header), Next: query,
-		Filters: fault.OneLine(resp.Header.Get("OCI-Filters-Applied"), 200),
+		Filters: text.Line(resp.Header.Get("OCI-Filters-Applied"), 200),
 	}, nil
 }
 
@@ -169,7 +168,7 @@ func (c *call) list(ctx context.Context, path, accept, key string, q url.Values)
 func listQuery(query url.Values) string {
 	q := make(url.Values, len(query))
 	for name, values := range query {
-		if name != "ns" { // what it means is between our clients and us
+		if name != "ns" { // it is for this mirror alone
 			q[name] = values
 		}
 	}
@@ -181,16 +180,16 @@ func listQuery(query url.Values) string {
 	return q.Encode()
 }
 
-// next is the query of the next page, empty where there is none. Registries behind proxies name themselves as they know
-// themselves: by another host, scheme or port. Nothing but the query is used, at our own endpoint, so that no Link leads
-// anywhere else. A Link that can't be followed is an error: a list that ends there would look whole.
+// next is the query of the next page, empty where there is none. Registries behind proxies often write their internal host,
+// scheme or port. The query alone is used, at the same endpoint, so that no Link leads anywhere else. A Link that can't be
+// followed is an error: a list that ends there would look complete.
 func next(resp *answer) (string, error) {
-	u, is := header.NextLink(resp.Header.Values("Link"), resp.url)
-	if !is {
+	u, found := header.NextLink(resp.Header.Values("Link"), resp.url)
+	if !found {
 		return "", nil
 	}
 	bad := &fault.ContentError{
-		Kind: fault.ContentNextPage, Want: "the query of another page", Got: fault.OneLine(strings.Join(resp.Header.Values("Link"), ", "), 100),
+		Kind: fault.ContentNextPage, Want: "the query of another page", Got: text.Line(strings.Join(resp.Header.Values("Link"), ", "), 100),
 	}
 	if u == nil || len(u.RawQuery) > maxListQuery {
 		return "", bad
@@ -198,7 +197,7 @@ func next(resp *answer) (string, error) {
 	if _, err := url.ParseQuery(u.RawQuery); err != nil {
 		return "", bad
 	}
-	// The rest is kept as it is written. ns would lead our client to another upstream.
+	// The other parameters are kept as they are written. ns would lead the client to another upstream.
 	var kept []string
 	for pair := range strings.SplitSeq(u.RawQuery, "&") {
 		name, _, _ := strings.Cut(pair, "=")

@@ -13,45 +13,35 @@ import (
 	"strings"
 	"time"
 
-	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
 	"github.com/registrymirror/mirror/upstream/limit"
+	"github.com/registrymirror/mirror/upstream/login"
 )
 
 func manifestPath(repo, reference string) string { return "/v2/" + repo + "/manifests/" + reference }
 
-// Resolve asks by HEAD which digest a tag means: that is free on Docker Hub, where a GET counts as a pull. Where the
-// registry names no digest, or refuses HEAD, it gets the manifest and hashes it. Size is -1 and MediaType empty where
-// the upstream did not say; a size above 4 MiB is an error.
+// Resolve asks by HEAD which digest a tag means: that is free on Docker Hub, where a GET counts as a pull. Where the registry
+// names no digest, or refuses HEAD, it gets the manifest and hashes it. Size is -1 and MediaType empty where the upstream did not
+// say; a size above 4 MiB is an error.
 func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error) {
-	c := r.call("resolve", repo, tag)
-	// Under Options.Public without our credential, which a HEAD does not need: so a repository that is public no longer is
-	// found out with the next check of a tag. Where that meets a limit, the credential may go on.
-	c.plain = true
+	// Under Options.Public without our credential, which a HEAD does not need: so the next check of a tag notices that a
+	// repository is no longer public. Where that meets a limit, the credential may be used.
+	c := r.callAs(login.Operation{Name: repo, WithoutLogin: true}, "resolve", tag)
 	desc, err := anywhere(ctx, c, c.resolve)
-	if refused, ok := fault.RefusalIn(err); ok && refused.Status == http.StatusTooManyRequests && c.spends() {
+	if refused, ok := fault.RefusalIn(err); ok && refused.Status == http.StatusTooManyRequests && c.login.CouldLogIn() {
 		again := r.call("resolve", repo, tag)
 		again.trace.Steps, c = c.trace.Steps, again
 		desc, err = anywhere(ctx, c, c.resolve)
 	}
-	return desc, c.told(ctx, err)
-}
-
-// spends reports whether the call could go on with a credential that it did not show so far.
-func (c *call) spends() bool {
-	if !c.anonymous() || c.withheld() {
-		return false
-	}
-	s, ok := c.source().(auth.Credential)
-	return !ok || !s.IsAnonymous()
+	return desc, c.withProbe(ctx, err)
 }
 
 func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
-	c.headed = true
 	resp, err := c.follow(ctx, c.manifestAsk(http.MethodHead))
 	if err != nil && !c.unexplained(err) {
 		return oci.Descriptor{}, err
@@ -74,12 +64,12 @@ func (c *call) resolve(ctx context.Context) (oci.Descriptor, error) {
 	return oci.Descriptor{Digest: m.Digest, Size: int64(len(m.Bytes)), MediaType: m.MediaType}, nil
 }
 
-// smallestManifest is a size in bytes that no manifest is below. What answers a HEAD for a registry may say 0, or the size of
-// a text of its own.
+// smallestManifest is a size in bytes that no manifest is below. A proxy that answers a HEAD for a registry may say 0, or the size
+// of a text of its own.
 const smallestManifest = 20
 
-// headed is what a HEAD says of a manifest, without what is not of one: a size that none has, a type that servers give to
-// all that they send.
+// headed is the descriptor in an answer to a HEAD, without values that no manifest has: a size that is too small, a media type that
+// servers give to all content.
 func headed(d oci.Digest, resp *answer) oci.Descriptor {
 	desc := oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: header.MediaType(resp.Header)}
 	if desc.Size < smallestManifest {
@@ -91,9 +81,9 @@ func headed(d oci.Digest, resp *answer) oci.Descriptor {
 	return desc
 }
 
-// unexplained reports whether an error is a refusal of a HEAD of which only a GET can tell the reason. What is missing
-// needs none, and a limit would be hit harder. Token services, who are asked by GET, have said why; then one thing alone
-// is worth a GET: a registry that answers no HEAD at all, which says so to nobody by another status than 401.
+// unexplained reports whether an error is a refusal of a HEAD whose reason only a GET can show. Missing content needs none, and a
+// limit would be hit harder. Token services are asked by GET and have said why; then a GET is only of use where the registry
+// answers no HEAD at all, which it does by another status than 401.
 func (c *call) unexplained(err error) bool {
 	r, refused := fault.RefusalIn(err)
 	if !refused || r.Status == http.StatusNotFound || r.Status == http.StatusTooManyRequests {
@@ -104,21 +94,21 @@ func (c *call) unexplained(err error) bool {
 	return f.Step.Name != fault.StepToken || last.Name != fault.StepToken && last.Status != http.StatusUnauthorized
 }
 
-// Manifest gets a manifest by tag or digest. It has the digest that it was asked by, else the one that the upstream
-// said that it has, and at most 4 MiB.
+// Manifest gets a manifest by tag or digest. It has the digest that it was asked by, else the one that the upstream named, and at
+// most 4 MiB.
 func (r *Registry) Manifest(ctx context.Context, repo, reference string) (*oci.Manifest, error) {
 	c := r.call("manifest", repo, reference)
 	m, err := anywhere(ctx, c, c.manifest)
-	return m, c.told(ctx, err)
+	return m, c.withProbe(ctx, err)
 }
 
-// told is how a call for a manifest ended, with what a further question has shown.
-func (c *call) told(ctx context.Context, err error) error {
+// withProbe is the error of a call for a manifest, with what a probe has shown where the error leaves a doubt.
+func (c *call) withProbe(ctx context.Context, err error) error {
 	if err == nil {
-		c.ep.inquiries.known(c.repository, time.Now())
+		c.ep.probes.noteExists(c.repository, time.Now())
 		return nil
 	}
-	return c.inquire(ctx, c.wrap(err))
+	return c.addProbe(ctx, c.wrap(err))
 }
 
 func (c *call) manifestAsk(method string) endpoint.Request {
@@ -148,7 +138,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		return nil, err
 	}
 	asked := c.reference
-	if !strings.Contains(asked, ":") { // a tag: then the upstream's own word must hold
+	if !strings.Contains(asked, ":") { // a tag: then the digest that the upstream names must be right
 		asked = resp.Header.Get("Docker-Content-Digest")
 	}
 	want, derr := oci.ParseDigest(asked)
@@ -180,11 +170,13 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	if derr == nil {
 		m.Digest = want
 	}
-	c.provenBy(resp, m, derr == nil)
+	// A redirect may lead to a manifest of a repository that is open, and back.
+	at := c.ep.At(manifestPath(c.repository, c.reference), "")
+	c.login.NoteManifest(m, resp.Header, derr == nil, resp.url.String() != at.String())
 	return m, nil
 }
 
-// isSigned reports whether bytes are a signed manifest of schema 1, whose digest is that of what was signed and not its own.
+// isSigned reports whether bytes are a signed manifest of schema 1, whose digest is that of the signed part.
 func isSigned(h http.Header, b []byte) bool {
 	var doc struct {
 		Schema     int               `json:"schemaVersion"`
@@ -194,9 +186,9 @@ func isSigned(h http.Header, b []byte) bool {
 		(len(doc.Signatures) > 0 || header.MediaType(h) == oci.MediaTypeDockerSchema1Signed)
 }
 
-// misanswered is the error for JSON that came with status 200 and is no more a manifest than a web page is: an error of the
-// registry, or of what stands before it, or a document of something else. What was asked for by the digest that it has is
-// what it is, unless it is an error. Nil: it may be a manifest.
+// misanswered is the error for JSON that came with status 200 and is not a manifest: an error of the registry, or of a proxy before
+// it, or another document. A document with the digest that was asked for is the content, unless it is an error. Nil: it may be a
+// manifest.
 func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 	if oci.Resembles(resp.Header.Get("Content-Type"), b) {
 		return nil
@@ -206,7 +198,7 @@ func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 	if kind == fault.BodyMessage {
 		code = cmp.Or(code, codeOf(b))
 	}
-	known := append(c.secrets(), fault.TokensIn(b)...)
+	known := append(c.logins.Secrets(), fault.TokensIn(b)...)
 	code, message = fault.Tidy(code, 80, known...), fault.Tidy(message, fault.MaxMessage, known...)
 	head, _, _ := strings.Cut(message, ":")
 	own := strings.Contains(c.reference, ":") && want.String() == c.reference && oci.VerifyDigest(want, b)
@@ -215,7 +207,7 @@ func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 		return nil
 	case kind == fault.BodyText:
 		return &fault.ContentError{
-			Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.OneLine(fmt.Sprintf("JSON that is not a manifest, %q", fault.Tidy(message, 80)), fault.MaxMessage),
+			Kind: fault.ContentNotRegistry, Want: "a manifest", Got: text.Line(fmt.Sprintf("JSON that is not a manifest, %q", fault.Tidy(message, 80)), fault.MaxMessage),
 		}
 	case saysLimit(code), saysLimit(head):
 		retry := limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now()))
@@ -227,10 +219,10 @@ func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
 	if message != "" {
 		got += fmt.Sprintf(" %q", fault.Tidy(message, 120))
 	}
-	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.OneLine(got, fault.MaxMessage)}
+	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: text.Line(got, fault.MaxMessage)}
 }
 
-// codeOf is the code at the top of an error that is not in a registry's form, or the status that it gives instead.
+// codeOf is the code of an error that is not in the form of registries, or the status that it has instead.
 func codeOf(b []byte) string {
 	var doc struct {
 		Code       json.RawMessage `json:"code"`
@@ -240,10 +232,10 @@ func codeOf(b []byte) string {
 	if json.Unmarshal(b, &doc) != nil {
 		return ""
 	}
-	return cmp.Or(fault.JsonText(doc.Code), cmp.Or(fault.JsonText(doc.StatusCode), fault.JsonText(doc.Status)))
+	return cmp.Or(fault.JSONText(doc.Code), cmp.Or(fault.JSONText(doc.StatusCode), fault.JSONText(doc.Status)))
 }
 
-// saysLimit reports whether a code of an error is of a limit that is reached.
+// saysLimit reports whether the code of an error says that a limit is reached.
 func saysLimit(code string) bool {
 	switch strings.ToUpper(strings.NewReplacer("_", "", "-", "", " ", "").Replace(code)) {
 	case "TOOMANYREQUESTS", "429":
@@ -255,25 +247,25 @@ func saysLimit(code string) bool {
 // notManifest tells a web page from a bad manifest.
 func (c *call) notManifest(h http.Header, b []byte, err error) error {
 	if text := strings.TrimSpace(string(b[:min(len(b), 512)])); text == "" || text[0] != '{' {
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.Describe(h, b, c.secrets()...)}
+		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.Describe(h, b, c.logins.Secrets()...)}
 	}
-	return fmt.Errorf("%w: %w", &fault.ContentError{Kind: fault.ContentNotManifest, Want: "a manifest", Got: "JSON that is none"}, err)
+	return fmt.Errorf("%w: %w", &fault.ContentError{Kind: fault.ContentNotManifest, Want: "a manifest", Got: "JSON that is not one"}, err)
 }
 
 // paper is a kind of document.
 type paper struct {
 	what  string
 	limit int64               // bytes
-	cost  func(n int64) int64 // in memory of one of n bytes, with what is made of it; nil: its bytes
+	cost  func(n int64) int64 // memory of one of n bytes, with all that is made of it; nil: its bytes
 	grace time.Duration       // how long it may take, beside the least pace; 0: as long as bytes come
 }
 
-// manifestCost is what a manifest of n bytes takes until it is stored and its references are recorded: the more bytes, the
-// more entries, of which 10,000 take 8 MiB at every stage together.
+// manifestCost is the memory that a manifest of n bytes takes until it is stored and its references are recorded: the more bytes,
+// the more entries, and 10,000 entries take 8 MiB at all stages together.
 func manifestCost(n int64) int64 { return 16<<10 + n + min(10*n, 8<<20) }
 
-// steps is how much is read of a document with room for that alone: what a registry claims holds no memory. Behind the last
-// step it counts as what it is said to be, or as one of the largest.
+// steps are how many bytes of a document are read with memory for these alone: a claimed size reserves no memory. After the last
+// step the document counts as large as it claims to be, or as one of the largest.
 var steps = [...]int64{4 << 10, 16 << 10, 64 << 10}
 
 // room waits until a document of n bytes may be in memory.
@@ -295,7 +287,7 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 	}
 	b, err := p.read(ctx, resp)
 	if err != nil {
-		memory.Shrink(ctx, 0) // now: what comes next may take a while
+		memory.Shrink(ctx, 0) // now: the next step may take a while
 	}
 	if _, full := errors.AsType[*memory.FullError](err); full {
 		return nil, err
@@ -309,12 +301,12 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 	return b, nil
 }
 
-// readable tells a web page from a document. What an answer says of a coding is not looked at here: many have right bytes
-// all the same.
+// readable tells a web page from a document. A Content-Encoding is not checked here: many such answers have the right bytes all the
+// same.
 func (c *call) readable(resp *answer, what string) error {
 	if header.IsHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, fault.MaxErrorBody))
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.secrets()...)}
+		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}
 	}
 	return nil
 }
@@ -334,7 +326,7 @@ func (p paper) read(ctx context.Context, resp *answer) ([]byte, error) {
 	if size < 0 {
 		size = p.limit
 	}
-	all := size + 1 // the byte that is not there makes the connection ready for the next request
+	all := size + 1 // reading beyond the end makes the connection ready for the next request
 	var b []byte
 	var err error
 	for _, step := range steps {
@@ -358,7 +350,7 @@ func (p paper) read(ctx context.Context, resp *answer) ([]byte, error) {
 	return p.ended(ctx, b, size, err)
 }
 
-// ended is a document at its end, with room for all that is made of it. size is -1 where it is not known.
+// ended is a document at its end, with memory for all that is made of it. Size is -1 where it is not known.
 func (p paper) ended(ctx context.Context, b []byte, size int64, err error) ([]byte, error) {
 	switch {
 	case !errors.Is(err, io.EOF):

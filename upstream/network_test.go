@@ -133,7 +133,7 @@ func TestHosts(t *testing.T) {
 			_, err := r.Manifest(t.Context(), repo, "1")
 			e := upstreamError(t, err)
 			if !tt.is(err) {
-				t.Errorf("%v (%T) is not what it should be", err, e.Err)
+				t.Errorf("unexpected error %v (%T)", err, e.Err)
 			}
 			step := e.Step()
 			host := parse(t, tt.url).Host

@@ -80,7 +80,7 @@ func TestSlowDocumentsHoldNoMemory(t *testing.T) {
 				time.Sleep(time.Second)
 				synctest.Wait()
 				if used := b.Used(); used > 100*(64<<10) {
-					t.Errorf("%d bytes are in use for what has not arrived", used)
+					t.Errorf("%d bytes are in use for documents that have not arrived", used)
 				}
 				began := time.Now()
 				ctx, hold := b.Enter(memory.By(t.Context(), "victim"), memory.Work)

@@ -16,15 +16,15 @@ import (
 	"github.com/registrymirror/mirror/upstream/header"
 )
 
-// A page of a list is passed on as it is up to 4 MiB. Some registries put more into one: gcr.io has, beside the tags, all
-// that it knows of each manifest. Of those the list itself is kept, and what is beside it is dropped while it is read.
+// A page of a list is passed on as it is, up to 4 MiB. Some registries put more into one: gcr.io has, beside the tags, details of
+// each manifest. Of those the list itself is kept, and the other members are dropped while they are read.
 
 // listParts are the members of a list that are kept of a large page.
 var listParts = []string{
 	"name", "tags", "schemaVersion", "mediaType", "artifactType", "manifests", "subject", "annotations",
 }
 
-// listPaper is a page that is passed on as it is. Where the repository has another name for our callers it is copied.
+// listPaper is a page that is passed on as it is. It is copied where the endpoint has a prefix, to change the name in it.
 func (c *call) listPaper() paper {
 	return paper{what: "a list", limit: maxList, grace: paceList, cost: func(n int64) int64 {
 		if c.ep.Prefix != "" {
@@ -65,7 +65,7 @@ func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, erro
 	case err != nil && !full && !content:
 		err = c.cut(err)
 	case notList:
-		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: fault.Describe(resp.Header, b, c.secrets()...)}
+		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}
 	}
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, erro
 	return b, nil
 }
 
-// sifted is what is kept of a large page, of which head was read already. size is -1 where it is not known.
+// sifted is the kept part of a large page, of which head was read already. Size is -1 where it is not known.
 func sifted(ctx context.Context, head []byte, rest io.Reader, size int64) ([]byte, error) {
 	if size < 0 {
 		size = maxListRead
@@ -105,9 +105,9 @@ func sifted(ctx context.Context, head []byte, rest io.Reader, size int64) ([]byt
 	return out.Bytes(), nil
 }
 
-// withName is a list of tags of a repository that has another name for our callers.
+// withName is a list of tags with the name of the repository that clients know.
 func withName(b []byte, name string) []byte {
-	text, _ := json.Marshal(name) // a string always can
+	text, _ := json.Marshal(name) // never fails for a string
 	out := bytes.NewBuffer(make([]byte, 0, len(b)+len(text)))
 	out.WriteByte('{')
 	err := sift(bytes.NewReader(b), func(member string) func(byte) {
@@ -153,8 +153,8 @@ func hasList(b []byte, key string) bool {
 // errNotJSON says that an answer is not a JSON object.
 var errNotJSON = errors.New("it is not a JSON object")
 
-// sift reads a JSON object and hands the bytes of each member's value to what member returns for its name, nil where it
-// is not wanted. What is dropped is not checked beyond its brackets and strings.
+// sift reads a JSON object and passes the bytes of each member's value to the function that member returns for its name; nil: the
+// value is dropped. Dropped values are not checked beyond their brackets and strings.
 func sift(r io.ByteScanner, member func(name string) func(byte)) error {
 	s := sieve{r: r}
 	if s.solid() != '{' {
@@ -189,7 +189,7 @@ type sieve struct {
 	err error
 }
 
-// bad is why it can't go on: the reader's error, or what was read.
+// bad is the error of a sieve that can't go on: the reader's, or errNotJSON.
 func (s *sieve) bad() error {
 	switch {
 	case errors.Is(s.err, io.EOF):
@@ -219,10 +219,10 @@ func (s *sieve) solid() byte {
 	}
 }
 
-// maxName is how much of a member's name is looked at.
+// maxName is how much of a member's name is read, in bytes.
 const maxName = 256
 
-// name is the rest of a string, of which the quote is read. A name that is too long is not one that we look for.
+// name is the rest of a string whose quote was read. A longer name than maxName is not one of listParts.
 func (s *sieve) name() string {
 	quoted := []byte{'"'}
 	s.text(func(c byte) {
@@ -235,7 +235,7 @@ func (s *sieve) name() string {
 	return name
 }
 
-// text hands the rest of a string on, of which the quote is read.
+// text passes on the rest of a string whose quote was read.
 func (s *sieve) text(to func(byte)) {
 	for s.err == nil {
 		c := s.next()
@@ -247,7 +247,7 @@ func (s *sieve) text(to func(byte)) {
 	}
 }
 
-// value hands a value on, or drops it.
+// value passes on a value, or drops it.
 func (s *sieve) value(to func(byte)) {
 	if to == nil {
 		to = func(byte) {}

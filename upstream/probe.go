@@ -13,244 +13,238 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
+	"github.com/registrymirror/mirror/upstream/login"
 )
 
-// Missing or private? Most registries answer a stranger the same for what is private and for what is not there. Some can
-// be made to say more, by one further question at most:
+// Missing or private? Most registries give an anonymous client the same answer for a private repository and for one that
+// does not exist. One further question, a probe, can tell them apart at some registries:
 //
-//	the manifest  404, not of the name ──► the list of tags: there ► the tag is missing; 404 ► the repository is
-//	the manifest  401, 403             ──► the list of tags, likewise; refused, too ► it can't be told
-//	a token       401, "log in"        ──► a token for nothing: 401, "log in" ► nobody is let in without a login
+//	the manifest  404, not of the name ──► the list of tags: it exists ► the tag is missing; 404 ► the repository is
+//	the manifest  401, 403             ──► the list of tags, likewise; refused, too ► unknown
+//	a token       401, "log in"        ──► a token without a scope: 401, "log in" ► no client is let in without a login
 //
-// A question is asked after a failure alone, by one of all who wait for its answer, which stands for a while. It is not
-// asked where a limit is reached, nor of a repository that has answered before.
+// Only a failure is followed by a probe. One runs for all calls that wait for its answer, which is valid for a while. There
+// is none where a limit is reached, nor for a repository that has answered before.
 
 const (
 	// probePatience is how much longer a client waits for its error at most.
 	probePatience = 2 * time.Second
-	// probeFor is how long an answer stands. It is that of a 404 in the puller's memory, or a little more.
-	probeFor = 15 * time.Second
-	// existsFor is how long a repository that has answered is not asked about.
+	// probeLife is how long an answer is valid: as long as a 404 in the puller's memory, or a little longer.
+	probeLife = 15 * time.Second
+	// existsFor is how long a repository that has answered is not probed.
 	existsFor = time.Hour
-	// stumpedBy in a row that did not tell, the last one stumpedFor ago at most: this registry doesn't.
-	stumpedBy  = 3
-	stumpedFor = 10 * time.Minute
-
-	// maxInquiries go on at once. Whose failure comes in between is told without.
-	maxInquiries = 8
+	// After maxUnknown answers in a row that did not decide, the last one less than unknownFor ago, the registry is not probed.
+	maxUnknown = 3
+	unknownFor = 10 * time.Minute
+	// maxRunning probes run at once. A failure that comes while they are busy is reported without a probe.
+	maxRunning = 8
 
 	maxProbes  = 1024
 	maxExists  = 16_384
 	maxTagList = 1 << 20 // bytes of one page
 )
 
-// inquiries are the further questions of one endpoint.
-type inquiries struct {
-	mu      sync.Mutex // guards what follows; a leaf
-	m       map[inquiry]*probing
-	running int
-	exists  map[string]time.Time // until when repositories are taken for there
-	untold  map[question]int     // in a row
-	lastOne map[question]time.Time
-}
-
-// question is a kind of question: what a registry does not tell to one it may to another.
+// question is what a probe asks for: a registry whose answer to one question does not decide may decide another one.
 type question string
 
 const (
 	askTags  question = "the list of tags, after a 404"
 	askList  question = "the list of tags, after a refusal"
-	askToken question = "a token for nothing"
+	askToken question = "a token without a scope"
 )
 
-// inquiry is what is asked, as whom.
-type inquiry struct {
+// probes are those of one endpoint.
+type probes struct {
+	mu          sync.Mutex // guards the following fields; a leaf
+	m           map[probeKey]*probe
+	running     int
+	exists      map[string]time.Time // by repository: until when it counts as existing
+	unknown     map[question]int     // answers in a row that did not decide
+	lastUnknown map[question]time.Time
+}
+
+// probeKey says what is asked, and with which credential.
+type probeKey struct {
 	question   question
-	repository string // empty: of the endpoint
+	repository string // empty: the question is about the endpoint
 	reference  string // of askList, whose answer is about the tag
-	who        identity
+	credential any    // as login.Transport.CredentialKey has it
 	withheld   bool
 }
 
-// probing is a question that was put. Once done is closed the others don't change.
-type probing struct {
-	done  chan struct{}
-	probe *fault.Probe // nil: nothing came of it
-	until time.Time
+// probe is one that runs, or has run. Once done is closed the other fields do not change.
+type probe struct {
+	done   chan struct{}
+	result *fault.Probe // nil: it failed
+	until  time.Time    // when the result is no longer valid
 }
 
-// known notes that a repository is there.
-func (q *inquiries) known(repository string, now time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.exists == nil || len(q.exists) >= maxExists {
-		q.exists = make(map[string]time.Time)
-	}
-	q.exists[repository] = now.Add(existsFor)
+// noteExists records that a repository exists.
+func (p *probes) noteExists(repository string, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	bounded.Put(&p.exists, repository, now.Add(existsFor), maxExists)
 }
 
-// join gives the question that somebody has put already. first: nobody has. Nil: it is not worth asking.
-func (q *inquiries) join(k inquiry, now time.Time) (p *probing, first bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if k.question == askTags && now.Before(q.exists[k.repository]) {
+// join gives the probe of a key. First: the caller has to run it. Nil: there is to be none.
+func (p *probes) join(k probeKey, now time.Time) (_ *probe, first bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k.question == askTags && now.Before(p.exists[k.repository]) {
 		return nil, false
 	}
-	if p, ok := q.m[k]; ok {
+	if old, ok := p.m[k]; ok {
 		select {
-		case <-p.done:
-			if now.Before(p.until) {
-				return p, false
+		case <-old.done:
+			if now.Before(old.until) {
+				return old, false
 			}
 		default:
-			return p, false
+			return old, false
 		}
 	}
-	if q.untold[k.question] >= stumpedBy && now.Sub(q.lastOne[k.question]) < stumpedFor {
+	if p.unknown[k.question] >= maxUnknown && now.Sub(p.lastUnknown[k.question]) < unknownFor {
 		return nil, false
 	}
-	if q.running >= maxInquiries {
+	if p.running >= maxRunning {
 		return nil, false
 	}
-	if len(q.m) >= maxProbes {
-		for old, p := range q.m {
+	if len(p.m) >= maxProbes {
+		for k, old := range p.m {
 			select {
-			case <-p.done:
-				delete(q.m, old)
+			case <-old.done:
+				delete(p.m, k)
 			default:
 			}
 		}
 	}
-	if q.m == nil {
-		q.m = make(map[inquiry]*probing)
+	if p.m == nil {
+		p.m = make(map[probeKey]*probe)
 	}
-	p = &probing{done: make(chan struct{})}
-	q.m[k] = p
-	q.running++
-	return p, true
+	started := &probe{done: make(chan struct{})}
+	p.m[k] = started
+	p.running++
+	return started, true
 }
 
-// settle ends a question with its answer.
-func (q *inquiries) settle(k inquiry, p *probing, answer *fault.Probe, now time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.running--
-	p.probe, p.until = answer, now.Add(probeFor)
-	if q.untold == nil {
-		q.untold, q.lastOne = make(map[question]int), make(map[question]time.Time)
+// finish ends a probe with its result.
+func (p *probes) finish(k probeKey, ended *probe, result *fault.Probe, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running--
+	ended.result, ended.until = result, now.Add(probeLife)
+	if p.unknown == nil {
+		p.unknown, p.lastUnknown = make(map[question]int), make(map[question]time.Time)
 	}
-	if answer != nil && answer.Verdict == fault.VerdictUntold {
-		q.untold[k.question]++
-		q.lastOne[k.question] = now
-	} else if answer != nil {
-		q.untold[k.question] = 0
+	if result != nil && result.Verdict == fault.VerdictUnknown {
+		p.unknown[k.question]++
+		p.lastUnknown[k.question] = now
+	} else if result != nil {
+		p.unknown[k.question] = 0
 	}
-	close(p.done)
+	close(ended.done)
 }
 
-// inquire asks further where an error does not say whether something is missing or kept from us, and adds what came of
-// it to the error. It takes two seconds at most.
-func (c *call) inquire(ctx context.Context, err error) error {
+// addProbe probes further where an error does not say whether something is missing or private, and adds the result to the
+// error. It takes two seconds at most.
+func (c *call) addProbe(ctx context.Context, err error) error {
 	e, ok := errors.AsType[*fault.Error](err)
-	if !ok || !c.ep.IsRegistry || e.MirrorReason != "" || ctx.Err() != nil || !c.may(time.Now()) {
+	if !ok || !c.ep.IsRegistry || e.MirrorReason != "" || ctx.Err() != nil || !c.mayProbe(time.Now()) {
 		return err
 	}
 	q, ok := c.questionAfter(e)
 	if !ok {
 		return err
 	}
-	k := inquiry{question: q, repository: c.repository, who: identityOf(c.cred), withheld: c.withheld()}
+	k := probeKey{question: q, repository: c.repository, credential: c.login.CredentialKey(), withheld: c.login.Withheld()}
 	switch q {
 	case askToken:
-		k = inquiry{question: q}
+		k = probeKey{question: q}
 	case askList:
 		k.reference = c.reference
 	}
-	p, first := c.ep.inquiries.join(k, time.Now())
+	p, first := c.ep.probes.join(k, time.Now())
 	if p == nil {
 		return err
 	}
 	if first {
-		ask := c.inquirer(q)
-		if !c.probes.start(func(ctx context.Context) {
+		ask := c.prober(q)
+		if !c.background.start(func(ctx context.Context) {
 			ctx, cancel := context.WithTimeoutCause(ctx, probePatience, &fault.PatienceError{After: probePatience})
 			defer cancel()
-			c.ep.inquiries.settle(k, p, ask(ctx), time.Now())
+			c.ep.probes.finish(k, p, ask(ctx), time.Now())
 		}) {
-			c.ep.inquiries.settle(k, p, nil, time.Now())
+			c.ep.probes.finish(k, p, nil, time.Now())
 		}
 	}
 	select {
 	case <-p.done:
-		e.Probe = p.probe
+		e.Probe = p.result
 	case <-ctx.Done():
 	}
 	return err
 }
 
-// may reports whether the endpoint has requests to spare.
-func (c *call) may(now time.Time) bool {
-	if !c.ep.condition.ready(documents, now) {
+// mayProbe reports whether the endpoint is well and has requests left.
+func (c *call) mayProbe(now time.Time) bool {
+	if !c.ep.Health.Ready(endpoint.Documents, now) {
 		return false
 	}
-	for _, b := range c.ep.limits.All() {
-		if b.Remaining == 0 && b.Credential == c.cred.Name && now.Before(cmp.Or(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
+	for _, b := range c.ep.Limits.All() {
+		if b.Remaining == 0 && b.Credential == c.login.Credential() && now.Before(cmp.Or(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
 			return false
 		}
 	}
 	return true
 }
 
-// questionAfter is what to ask after a failure. False: it says enough.
+// questionAfter is the question to ask after a failure. False: the failure says enough.
 func (c *call) questionAfter(e *fault.Error) (question, bool) {
 	step := e.Step().Name
 	switch {
-	case e.Err != nil, c.sourceErr != nil, e.BodyKind == fault.BodyHTML,
+	case e.Err != nil, c.login.SourceFailed(), e.BodyKind == fault.BodyHTML,
 		e.Credential.State == auth.StateExpired, e.Credential.State == auth.StateRejected:
 		return "", false
 	case e.Status == http.StatusNotFound || e.Status == http.StatusGone:
-		// That a digest is missing says enough: who has it got it from somewhere.
+		// A digest that is missing needs no question: the client got the digest from somewhere.
 		ok := step == fault.StepManifest && e.Code != "NAME_UNKNOWN" && e.Code != "TAG_EXPIRED" && !isDigest(e.Reference)
 		return askTags, ok
 	case e.Status != http.StatusUnauthorized && e.Status != http.StatusForbidden:
 		return "", false
 	case step == fault.StepToken:
 		// "Authentication required", which is not "denied".
-		w, _, ok := c.ep.known.of(c.repository)
-		ok = ok && w.realm != "" && w.scope == "" && e.Status == http.StatusUnauthorized && e.Code == "UNAUTHORIZED" &&
-			c.cred.IsAnonymous() && !c.ep.public.any(time.Now())
+		ok := c.login.AsksForTokens() && e.Status == http.StatusUnauthorized && e.Code == "UNAUTHORIZED" &&
+			c.login.IsAnonymous() && !c.ep.AnswersAnonymously()
 		return askToken, ok
 	case step == fault.StepManifest:
 		scheme := ""
 		if all := header.ParseChallenges([]string{e.Challenge}); len(all) > 0 {
 			scheme = all[0].Scheme
 		}
-		// A registry that wants a password of everybody has nothing to show to nobody.
+		// A registry that asks each client for a password shows nothing to an anonymous one.
 		return askList, scheme != "basic" && !isDigest(e.Reference) && e.Code != ""
 	}
 	return "", false
 }
 
-func isDigest(reference string) bool { return slices.Contains([]byte(reference), ':') }
-
-// inquirer makes what puts a question. It runs apart from the call, which may end before.
-func (c *call) inquirer(q question) func(context.Context) *fault.Probe {
-	p := c.as.call("tags", c.name, "")
+// prober makes the function that asks a question. It runs apart from the call, which may end before.
+func (c *call) prober(q question) func(context.Context) *fault.Probe {
+	p := c.registry.callAs(login.Operation{Name: c.name, RefusalStands: true}, "tags", "")
 	p.at(c.ep)
-	p.loyal, p.refused = true, slices.Clone(c.refused)
+	p.login.Follows(c.login)
 	if q == askToken {
-		w, _, _ := c.ep.known.of(c.repository)
-		return func(ctx context.Context) *fault.Probe { return p.tokenForNothing(ctx, w) }
+		return p.probeToken
 	}
 	tag, named := c.reference, q == askList
-	return func(ctx context.Context) *fault.Probe { return p.tagsTell(ctx, tag, named) }
+	return func(ctx context.Context) *fault.Probe { return p.probeTags(ctx, tag, named) }
 }
 
-// tagsTell asks for the list of tags. named: it matters whether it has the tag.
-func (c *call) tagsTell(ctx context.Context, tag string, named bool) *fault.Probe {
+// probeTags asks for the list of tags. Named says that it matters whether the tag is in it.
+func (c *call) probeTags(ctx context.Context, tag string, named bool) *fault.Probe {
 	query := url.Values{"n": {strconv.Itoa(maxPage)}}
 	if !named {
 		query.Set("n", "1")
@@ -267,12 +261,12 @@ func (c *call) tagsTell(ctx context.Context, tag string, named bool) *fault.Prob
 		case !refused || f.Step.Name != fault.StepList && f.Step.Name != fault.StepToken:
 			return nil
 		case (r.Status == http.StatusNotFound || r.Status == http.StatusGone) && r.BodyKind == fault.BodyErrors &&
-			(r.Code == "NAME_UNKNOWN" || r.Code == "NOT_FOUND"): // the latter is Harbor's
+			(r.Code == "NAME_UNKNOWN" || r.Code == "NOT_FOUND"): // Harbor sends the latter
 			return &fault.Probe{Verdict: fault.VerdictRepositoryMissing, Step: f.Step}
 		case r.Status >= 500 || r.Status == http.StatusTooManyRequests:
 			return nil
 		}
-		return &fault.Probe{Verdict: fault.VerdictUntold, Step: f.Step}
+		return &fault.Probe{Verdict: fault.VerdictUnknown, Step: f.Step}
 	}
 	step := *c.trace.Last()
 	_, more := header.NextLink(resp.Header.Values("Link"), resp.url)
@@ -286,15 +280,15 @@ func (c *call) tagsTell(ctx context.Context, tag string, named bool) *fault.Prob
 	case err != nil || json.Unmarshal(b, &doc) != nil:
 		return nil
 	case named && (more || slices.Contains(doc.Tags, tag)):
-		return &fault.Probe{Verdict: fault.VerdictUntold, Step: step}
+		return &fault.Probe{Verdict: fault.VerdictUnknown, Step: step}
 	}
-	c.ep.inquiries.known(c.repository, time.Now())
+	c.ep.probes.noteExists(c.repository, time.Now())
 	return &fault.Probe{Verdict: fault.VerdictTagMissing, Step: step}
 }
 
-// tokenForNothing asks, as nobody, for a token without a scope.
-func (c *call) tokenForNothing(ctx context.Context, w way) *fault.Probe {
-	_, err := c.fetchToken(ctx, tokenKey{endpoint: c.ep.Origin, realm: w.realm, service: w.service})
+// probeToken asks anonymously for a token without a scope.
+func (c *call) probeToken(ctx context.Context) *fault.Probe {
+	err := c.login.TokenWithoutScope(ctx)
 	step := fault.Step{Name: fault.StepToken}
 	if last := c.trace.Last(); last != nil {
 		step = *last
@@ -306,5 +300,5 @@ func (c *call) tokenForNothing(ctx context.Context, w way) *fault.Probe {
 	case refused && (r.Status >= 500 || r.Status == http.StatusTooManyRequests), err != nil && !refused:
 		return nil
 	}
-	return &fault.Probe{Verdict: fault.VerdictUntold, Step: step}
+	return &fault.Probe{Verdict: fault.VerdictUnknown, Step: step}
 }

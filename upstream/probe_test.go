@@ -89,11 +89,11 @@ func TestMissingOrPrivate(t *testing.T) {
 			answers: answers{manifest: unknown, list: tagList("2", "3")},
 		},
 		{
-			name: "404, and the list is refused", want: upstream.VerdictUntold, asked: list,
+			name: "404, and the list is refused", want: upstream.VerdictUnknown, asked: list,
 			answers: answers{manifest: unknown, list: denied},
 		},
 		{
-			name: "404, and the list is a 404 of something else", want: upstream.VerdictUntold, asked: list,
+			name: "404, and the list is a 404 of something else", want: upstream.VerdictUnknown, asked: list,
 			answers: answers{manifest: unknown, list: says(404, "PAGE_UNKNOWN", "no")},
 		},
 		{
@@ -118,18 +118,18 @@ func TestMissingOrPrivate(t *testing.T) {
 			answers: answers{manifest: denied, list: tagList("2")},
 		},
 		{
-			name: "403, and the tag is there", want: upstream.VerdictUntold, asked: list,
+			name: "403, and the tag is there", want: upstream.VerdictUnknown, asked: list,
 			answers: answers{manifest: denied, list: tagList("2", "1")},
 		},
 		{
-			name: "403, and a list that goes on", want: upstream.VerdictUntold, asked: list,
+			name: "403, and a list that goes on", want: upstream.VerdictUnknown, asked: list,
 			answers: answers{manifest: denied, list: func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Link", `</v2/app/tags/list?last=2>; rel="next"`)
 				tagList("2")(w, r)
 			}},
 		},
 		{
-			name: "403 with a token, and the same again", want: upstream.VerdictUntold, asked: list,
+			name: "403 with a token, and the same again", want: upstream.VerdictUnknown, asked: list,
 			answers: answers{token: token, manifest: denied, list: denied},
 		},
 		{
@@ -137,11 +137,11 @@ func TestMissingOrPrivate(t *testing.T) {
 			answers: answers{token: says(401, "UNAUTHORIZED", please), nothing: says(401, "UNAUTHORIZED", please)},
 		},
 		{
-			name: "no token, and one for nothing", want: upstream.VerdictUntold, asked: none,
+			name: "no token, and one for nothing", want: upstream.VerdictUnknown, asked: none,
 			answers: answers{token: says(401, "UNAUTHORIZED", please), nothing: token},
 		},
 		{
-			name: "no token, and for nothing another no", want: upstream.VerdictUntold, asked: none,
+			name: "no token, and for nothing another no", want: upstream.VerdictUnknown, asked: none,
 			answers: answers{token: says(401, "UNAUTHORIZED", please), nothing: denied},
 		},
 		{name: "a token denied is not one for which to log in", answers: answers{token: denied}},

@@ -22,7 +22,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// paced serves blobs of 10 bytes, one a second, and what else there is at once. It notes who begins.
+// paced serves blobs of 10 bytes, one a second, and everything else at once. It records which repositories begin.
 type paced struct {
 	mu      sync.Mutex
 	begun   []string // repositories
@@ -124,7 +124,7 @@ func TestTurnsAreFair(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		// The second half of what a has goes to b and c at once: the rest of it comes later.
+		// Half of the turns of a go to b and c at once: the rest of its blobs comes later.
 		slices.Sort(p.begun[6:9]) // at the same time
 		if diff := cmp.Diff([]string{"a", "a", "a", "a", "b", "c", "a", "a", "b"}, p.begun); diff != "" {
 			t.Errorf("order of turns (-want +got):\n%s", diff)
@@ -132,8 +132,8 @@ func TestTurnsAreFair(t *testing.T) {
 	}, most(4))
 }
 
-// TestNobodyElseWaits has the queue full, and asks for what is no blob.
-func TestNobodyElseWaits(t *testing.T) {
+// TestOnlyBlobsWait has the queue full, and makes requests that are not for the bytes of blobs.
+func TestOnlyBlobsWait(t *testing.T) {
 	t.Parallel()
 	var p paced
 	bubble(t, p.ServeHTTP, func(t *testing.T, r *upstream.Registry, _ *pipes) {
@@ -158,7 +158,7 @@ func TestNobodyElseWaits(t *testing.T) {
 	}, most(1))
 }
 
-// TestTurnDeadline has somebody wait for longer than its client does.
+// TestTurnDeadline has a transfer wait for longer than its client does.
 func TestTurnDeadline(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -234,16 +234,16 @@ func TestWhoLeavesLeavesTheQueue(t *testing.T) {
 	}, most(1))
 }
 
-// TestLaneStepsBack has a blob fetched over further connections: they take what is spare, and never wait.
-func TestLaneStepsBack(t *testing.T) {
+// TestExtraConnectionsStepBack has a blob fetched over further connections: they take spare turns, and never wait.
+func TestExtraConnectionsStepBack(t *testing.T) {
 	t.Parallel()
-	lane := flight.Want{From: 5, To: 9, Part: true}
+	extra := flight.Want{From: 5, To: 9, Part: true}
 	var p paced
 	bubble(t, p.ServeHTTP, func(t *testing.T, r *upstream.Registry, _ *pipes) {
 		var all []<-chan error
 		refused := func(want bool) {
 			t.Helper()
-			done := asks(t.Context(), r, "a", lane)
+			done := asks(t.Context(), r, "a", extra)
 			synctest.Wait()
 			select {
 			case err := <-done:
@@ -264,9 +264,9 @@ func TestLaneStepsBack(t *testing.T) {
 		first("a")
 		refused(false)
 		refused(false)
-		refused(true) // the last one of four is for somebody's first connection
+		refused(true) // the last one of four is for the first connection of a blob
 		first("b")
-		first("c") // which takes the turn of a lane
+		first("c") // which takes the turn of an extra connection
 		if s := r.State()[0]; s.Running != 4 || s.Waiting != 0 {
 			t.Errorf("%d run and %d wait, want 4 and none", s.Running, s.Waiting)
 		}
@@ -274,26 +274,26 @@ func TestLaneStepsBack(t *testing.T) {
 		ended := 0
 		for i, done := range all {
 			err := <-done
-			if err != nil && i != 1 && i != 2 { // the lanes
+			if err != nil && i != 1 && i != 2 { // the extra connections
 				t.Errorf("%d: %v", i, err)
 			} else if err != nil {
 				ended++
 			}
 		}
 		if ended != 1 {
-			t.Errorf("%d lanes ended early, want 1", ended)
+			t.Errorf("%d extra connections ended early, want 1", ended)
 		}
 	}, most(4))
 	p = paced{}
 	bubble(t, p.ServeHTTP, func(t *testing.T, r *upstream.Registry, _ *pipes) {
-		if _, ok := errors.AsType[*upstream.QueueError](<-asks(t.Context(), r, "a", lane)); !ok {
-			t.Error("the only turn went to a lane")
+		if _, ok := errors.AsType[*upstream.QueueError](<-asks(t.Context(), r, "a", extra)); !ok {
+			t.Error("the only turn went to an extra connection")
 		}
 	}, most(1))
 }
 
-// TestSlowReaderKeepsNobodyWaiting has somebody open a blob and not read it.
-func TestSlowReaderKeepsNobodyWaiting(t *testing.T) {
+// TestSlowReaderKeepsNoTurn has a reader open a blob and not read it.
+func TestSlowReaderKeepsNoTurn(t *testing.T) {
 	t.Parallel()
 	var p paced
 	bubble(t, p.ServeHTTP, func(t *testing.T, r *upstream.Registry, _ *pipes) {
@@ -318,7 +318,7 @@ func TestSlowReaderKeepsNobodyWaiting(t *testing.T) {
 	}, most(1))
 }
 
-// TestPartsFollow has a blob come in parts: who has begun one is not sent to the end of the queue with each.
+// TestPartsFollow has a blob come in parts: a client that has its beginning is not sent to the end of the queue with each part.
 func TestPartsFollow(t *testing.T) {
 	t.Parallel()
 	for _, follows := range []bool{true, false} {
@@ -401,7 +401,7 @@ func TestFailoverDoesNotQueue(t *testing.T) {
 	}, most(1))
 }
 
-// TestManyTurns has many want blobs, and some leave: no more run at once than may, and in the end nobody is left.
+// TestManyTurns has many clients want blobs, and some leave: no more run at once than may, and in the end none is left.
 func TestManyTurns(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()

@@ -315,11 +315,11 @@ func TestPartsFromOneAddress(t *testing.T) {
 		if again := s.Count(origin.KindBlob) - asked; again != 1 {
 			t.Errorf("%d requests of the registry after the address had expired, want 1", again)
 		}
-		// An address is as good as the right to read: others have none.
+		// An address is as good as the right to read: another credential gets none.
 		asked = s.Count(origin.KindBlob)
 		_, err := r.As(login("bot", "wrong")).Blob(t.Context(), repo, d.Digest, flight.Want{To: 100, Size: n, Part: true})
 		if err == nil || s.Count(origin.KindBlob) == asked {
-			t.Errorf("somebody else got a part without being asked who they are: %v", err)
+			t.Errorf("a request with another credential got a part without a login: %v", err)
 		}
 	}
 }

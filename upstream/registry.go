@@ -10,14 +10,15 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/login"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
-// Options say what a Registry speaks to, as whom, and how long it waits.
+// Options say which registry a Registry speaks to, with which credentials, and how long it waits.
 type Options struct {
 	Name      string     // canonical name of the upstream, for errors and metrics
 	Endpoints []Endpoint // at least one, in the order in which they are asked
@@ -27,22 +28,22 @@ type Options struct {
 	// CDNHosts may be redirected to behind a proxy, which hides addresses. Elsewhere they are checked like any other: no
 	// entry leads to a private address that is dialled from here. Entries as above.
 	CDNHosts []string
-	// Credential is who we are to the endpoints that are the registry itself. To others we are Endpoint.Credential. Nil:
-	// anonymous.
+	// Credential is shown to the endpoints that are the registry itself. Others are shown Endpoint.Credential. Nil: requests
+	// are anonymous.
 	Credential auth.Source
-	// Public says that Credential, and those of endpoints, are spent on public repositories alone: one is asked with them
-	// once it has answered nobody, and for a day after. So they never read what is private.
+	// Public says that Credential, and those of endpoints, are used for public repositories alone: a repository is asked for
+	// with them once it has answered an anonymous request, and for a day after. So they never read private content.
 	Public    bool
 	UserAgent string // of every request; empty: "mirror"
-	// Via is our name in the Via header of requests to the registry, by which we know a request that comes back to us.
-	// Empty: none.
+	// Via is our name in the Via header of requests to the registry: it marks a request that comes back to us. Empty: no such
+	// header.
 	Via string
 
 	// Reserve is the part of each limit, 0 to 1, that requests under Spare leave to others.
 	Reserve float64
 
-	// MaxTransfers is how many blobs each endpoint sends at once; further ones wait for their turn. 0: 32, negative: as
-	// many as there are.
+	// MaxTransfers is how many blobs each endpoint sends at once; further ones wait for their turn. 0: 32, negative: any
+	// number.
 	MaxTransfers int
 
 	StallTimeout  time.Duration // longest pause between two bytes of a body; 0: 30 s
@@ -56,9 +57,9 @@ type Options struct {
 	// HTTPS_PROXY, HTTP_PROXY and NO_PROXY as http.ProxyFromEnvironment reads them.
 	Proxy func(u *url.URL) (*url.URL, error)
 
-	Observe func(endpoint.Exchange) // called for every HTTP exchange once it is over, from any goroutine; nil: nobody
-	// Received is called for bytes of bodies as they arrive, from any goroutine and often; nil: nobody. In the end they
-	// are those of all Exchanges: a large blob's would else come hours later, and all at once.
+	Observe func(endpoint.Exchange) // called for every HTTP exchange once it is over, from any goroutine; nil: exchanges are not observed
+	// Received is called for bytes of bodies as they arrive, from any goroutine and often; nil: they are not observed. The
+	// Exchange of a large blob comes hours later, with all its bytes at once; the sums are equal.
 	Received func(bytes int)
 	Log      *slog.Logger // nil: discarded
 
@@ -74,8 +75,8 @@ type Endpoint struct {
 	// Prefix goes before the repository of each request, as in a project of Harbor, a repository of Artifactory, or an
 	// ECR pull-through rule. Slashes at its ends do not count.
 	Prefix string
-	// Registry says that this is the registry itself, not a mirror of it: when it says that there is no such thing, or
-	// that we may not have it, nobody else is asked. Where no endpoint is, the last one is.
+	// Registry says that this is the registry itself, not a mirror of it: when it answers that content does not exist, or that
+	// we have no right to it, no other endpoint is asked. If no endpoint has Registry set, the last one counts as the registry.
 	Registry bool
 	// Certificate is shown to the endpoint and its token services, never to where it redirects. Nil: none.
 	Certificate *tls.Certificate
@@ -83,43 +84,34 @@ type Endpoint struct {
 	Proxy func(u *url.URL) (*url.URL, error)
 	// AuthHosts are as in Options, and instead of those. Nil: those of Options.
 	AuthHosts []string
-	// Credential is who we are to this endpoint. No other one sees it. Nil: Options.Credential where this is the registry
-	// itself, else anonymous. A Registry made by As doesn't use it.
+	// Credential is shown to this endpoint and to no other one. Nil: Options.Credential where this is the registry itself, else
+	// requests are anonymous. A Registry made by As does not use it.
 	Credential auth.Source
 }
 
 // Registry speaks to one upstream. It is safe for concurrent use.
 type Registry struct {
 	*core
-	source auth.Source
-	own    bool // source is that of Options, and endpoints use their own
-	places places
-	last   atomic.Pointer[lastCredential]
-}
-
-// lastCredential is what the source gave when it was last asked.
-type lastCredential struct {
-	cred auth.Credential
-	err  error
+	identity  *login.Identity
+	redirects redirects
 }
 
 // core is what a Registry shares with its copies under other credentials.
 type core struct {
-	o         Options
-	endpoints []*target
-	tokens    *tokens
-	health    health
-	shown     shown
-	probes    *background
+	o          Options
+	endpoints  []*target
+	logins     *login.Upstream
+	transfers  *transfer.Pool
+	background *background
 }
 
-// New makes a Registry. It speaks to nobody yet. Call Run, or Close when done with it.
+// New makes a Registry. It makes no request yet. Call Run, or Close when done with it.
 func New(o Options) (*Registry, error) {
 	o.StallTimeout = cmp.Or(o.StallTimeout, 30*time.Second)
 	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 25*time.Second)
 	o.DialTimeout = cmp.Or(o.DialTimeout, 10*time.Second)
 	o.UserAgent = cmp.Or(o.UserAgent, "mirror")
-	o.MaxTransfers = cmp.Or(o.MaxTransfers, defaultTransfers)
+	o.MaxTransfers = cmp.Or(o.MaxTransfers, transfer.DefaultTransfers)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -136,42 +128,54 @@ func New(o Options) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
 	}
-	c := &core{o: o, endpoints: endpoints, tokens: newTokens(o.Log), probes: newBackground()}
-	return &Registry{core: c, source: o.Credential, own: true}, nil
+	logins := login.NewUpstream(login.Options{
+		Public: o.Public, Reserve: o.Reserve, TokenTimeout: o.DialTimeout + o.HeaderTimeout, Log: o.Log,
+	})
+	c := &core{o: o, endpoints: endpoints, logins: logins, background: newBackground()}
+	c.watch()
+	list := make([]*endpoint.Endpoint, len(endpoints))
+	for i, ep := range endpoints {
+		list[i] = ep.Endpoint
+	}
+	c.transfers = transfer.NewPool(list, transfer.Options{
+		MaxTransfers: o.MaxTransfers, StallTimeout: o.StallTimeout, HeaderTimeout: o.HeaderTimeout,
+	})
+	return &Registry{core: c, identity: &login.Identity{Source: o.Credential, Configured: true}}, nil
 }
 
 // As is the same registry asked with another credential: connections, tokens and what was learned are shared, each
-// token stays with the credential that got it. Endpoints that are mirrors of the registry do not see it: they are asked
-// as nobody. An auth.Credential is a source of itself.
+// token stays with the credential that got it. Endpoints that are mirrors of the registry are not shown it: they
+// are asked anonymously. An auth.Credential is a source of itself.
 func (r *Registry) As(s auth.Source) *Registry {
 	if s == nil {
 		s = auth.Anonymous
 	}
-	return &Registry{core: r.core, source: s}
+	return &Registry{core: r.core, identity: &login.Identity{Source: s}}
 }
+
+// Spare returns a context for work that can wait: requests under it leave the part Options.Reserve of a limit to others, and
+// fail as if the limit were reached.
+func Spare(ctx context.Context) context.Context { return login.Spare(ctx) }
 
 // Credential is the health of the credential that this Registry asks with, the zero Status for none.
 func (r *Registry) Credential() auth.Status {
-	if l := r.last.Load(); l != nil {
-		return r.health.status(r.source, l.cred, l.err)
-	}
-	return auth.Describe(r.source) // nobody has asked it yet
+	return r.logins.Status(r.identity)
 }
 
 // Judge adds what the upstream has said of a credential, by its name, to what its source says of it.
-func (r *Registry) Judge(st auth.Status) auth.Status { return r.health.judge(st) }
+func (r *Registry) Judge(st auth.Status) auth.Status { return r.logins.Judge(st) }
 
 // Run renews the tokens that are in use until the context ends, then closes. It returns nil.
 func (r *Registry) Run(ctx context.Context) error {
-	r.tokens.run(ctx)
+	r.logins.Run(ctx)
 	r.Close()
 	return nil
 }
 
 // Close ends what runs in the background and closes idle connections. Requests under way go on.
 func (r *Registry) Close() {
-	r.tokens.close()
-	r.probes.close()
+	r.logins.Close()
+	r.background.close()
 	for _, ep := range r.endpoints {
 		ep.CloseIdle()
 	}

@@ -32,7 +32,7 @@ func TestOneClientLeavesTurnsToOthers(t *testing.T) {
 		}
 		synctest.Wait()
 		if s := r.State()[0]; s.Running != 32 || s.Waiting != 268 {
-			t.Errorf("%d run and %d wait, want 32 and 268: no one else wants a turn", s.Running, s.Waiting)
+			t.Errorf("%d run and %d wait, want 32 and 268: no other client wants a turn", s.Running, s.Waiting)
 		}
 		time.Sleep(1500 * time.Millisecond)
 		begin := time.Now()
@@ -111,8 +111,8 @@ func TestManyClientsShare(t *testing.T) {
 	})
 }
 
-// TestTransfersThatNoReaderWaitsForRest has slow readers: what they have not read yet keeps no turn, even from the same
-// client; and once they have read it, they get more.
+// TestTransfersThatNoReaderWaitsForRest has slow readers: a transfer with unread bytes keeps no turn from another one, even of
+// the same client; once they are read, it goes on.
 func TestTransfersThatNoReaderWaitsForRest(t *testing.T) {
 	t.Parallel()
 	var p paced
@@ -164,7 +164,7 @@ func TestTransfersThatNoReaderWaitsForRest(t *testing.T) {
 	}, most(1))
 }
 
-// TestSharedTransfersStay has a reader of another client on a transfer of one that has too many: it is theirs.
+// TestSharedTransfersStay has a reader of another client on a transfer of a client that has too many: it counts for both.
 func TestSharedTransfersStay(t *testing.T) {
 	t.Parallel()
 	var p paced
@@ -291,7 +291,7 @@ func TestSmallBlobsDoNotWait(t *testing.T) {
 	})
 }
 
-// pausing serves blobs of 30 bytes, one a second, and counts what is sent and how many answers are under way.
+// pausing serves blobs of 30 bytes, one a second, and counts the bytes sent and the answers under way.
 type pausing struct {
 	sent, open atomic.Int64
 	cut        sync.Map // repositories that are hung up on
@@ -389,7 +389,7 @@ func TestPausedKeepFewConnections(t *testing.T) {
 	}, most(1))
 }
 
-// TestQueueHoldsNothing has many clients come and go: what the queue remembers of them goes with them.
+// TestQueueHoldsNothing has many clients come and go: the queue remembers nothing of them.
 func TestQueueHoldsNothing(t *testing.T) {
 	t.Parallel()
 	var p paced

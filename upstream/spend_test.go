@@ -22,11 +22,11 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// metered is a registry that lets everybody get a number of manifests, by login, and counts no HEAD, as Docker Hub.
+// metered is a registry that limits how many manifests each login may get, and does not count HEADs, as Docker Hub.
 type metered struct {
-	limit  map[string]int    // of each user; "" is nobody. Who has none is not limited
+	limit  map[string]int    // by user, "" for anonymous requests; a user without an entry is not limited
 	window string            // as in ";w=60"
-	silent bool              // nothing is said of what is left
+	silent bool              // answers do not say what is left
 	denied map[string]string // USER REPOSITORY: a word
 	header http.Header       // of a 429
 
@@ -85,14 +85,14 @@ func (m *metered) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// again gives everybody all of their limit.
+// again gives each user the whole limit.
 func (m *metered) again() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.used = nil
 }
 
-// requests are those for manifests since it was last asked for them, each with how often in a row.
+// requests are those for manifests since the last call, each with how often in a row.
 func (m *metered) requests() (list []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -151,7 +151,8 @@ func meter(t *testing.T, m *metered, s auth.Source, f func(t *testing.T, r *upst
 	}, append(change, as(s))...)
 }
 
-// What a registry says is left is kept, and once nothing is, nobody asks it for what it counts until its window is over.
+// TestNothingLeftIsNotAskedFor has a registry say what is left. Once nothing is, no counted request is made until the window is
+// over.
 func TestNothingLeftIsNotAskedFor(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -172,7 +173,7 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 			Since: said, Requests: 20, By: []upstream.Use{{Repository: "app", Requests: 20}}, Elsewhere: -1,
 		}}
 		if e.Status != 429 || e.RetryAfter != 3*time.Minute || e.Budget == nil || !cmp.Equal(*e.Budget, want) ||
-			!strings.Contains(e.Error(), "nobody was asked") {
+			!strings.Contains(e.Error(), "the request was not made") {
 			t.Errorf("%v, after %s, of %+v", e, e.RetryAfter, e.Budget)
 		}
 		if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
@@ -191,8 +192,8 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 	}, func(o *upstream.Options) { o.Log = textLog(&log) })
 }
 
-// Who has spent a limit is told: which of our repositories, and how much others with the same account or address.
-func TestWhoSpentIt(t *testing.T) {
+// TestSpentByRepository has a limit spent by several repositories, and by others with the same account or address.
+func TestSpentByRepository(t *testing.T) {
 	t.Parallel()
 	m := &metered{limit: map[string]int{"anonymous": 5000, "bot": 200}, window: ";w=2400"}
 	spent := func(r *upstream.Registry, credential string) upstream.Spent {
@@ -250,7 +251,8 @@ func TestWhoSpentIt(t *testing.T) {
 	})
 }
 
-// A window slides: whether there is more is asked by HEAD, now and then, by one of those who want it.
+// TestMoreIsNoticedBeforeTheWindowIsOver has a window slide: one of the waiting requests checks by HEAD, now and then, whether
+// there is more.
 func TestMoreIsNoticedBeforeTheWindowIsOver(t *testing.T) {
 	t.Parallel()
 	m := &metered{limit: map[string]int{"anonymous": 3}, window: ";w=21600"}
@@ -278,7 +280,8 @@ func TestMoreIsNoticedBeforeTheWindowIsOver(t *testing.T) {
 	})
 }
 
-// A 429 is obeyed for as long as it says; else for a moment, and longer each time. It is about what was asked alone.
+// TestRefusedIsNotAskedAgain has a 429 obeyed for as long as it says; else for a moment, and longer each time. It concerns the
+// kind of request that was refused, and no other.
 func TestRefusedIsNotAskedAgain(t *testing.T) {
 	t.Parallel()
 	t.Run("said", func(t *testing.T) {
@@ -320,7 +323,8 @@ func TestRefusedIsNotAskedAgain(t *testing.T) {
 	})
 }
 
-// A registry that takes so many a second is left alone for a moment by all, and none of those who come meanwhile fails.
+// TestShortPauseIsWaitedFor has a registry with a limit a second: all requests pause for a moment, and none of those that come
+// in it fails.
 func TestShortPauseIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	m := &metered{limit: map[string]int{"anonymous": 10}, silent: true}
@@ -347,8 +351,8 @@ func TestShortPauseIsWaitedFor(t *testing.T) {
 	})
 }
 
-// Of several credentials for the same that one is used which has most left; nobody's limit is spent last; and then it is
-// said of whom there was nothing left.
+// TestPoolSpendsWhatIsMost has several credentials for a repository: the one with most left is used, the anonymous limit last,
+// and the error names the credential that had nothing left.
 func TestPoolSpendsWhatIsMost(t *testing.T) {
 	t.Parallel()
 	m := &metered{limit: map[string]int{"a": 10, "b": 20, "anonymous": 4}, window: ";w=240"}
@@ -368,7 +372,7 @@ func TestPoolSpendsWhatIsMost(t *testing.T) {
 		refused := len(m.asked) - 22
 		m.mu.Unlock()
 		if refused != 0 {
-			t.Errorf("%d requests were refused: what was left had been said", refused)
+			t.Errorf("%d requests were refused, though the registry had said what was left", refused)
 		}
 		e := upstreamError(t, err)
 		if e.Credential.Name == "" || e.Budget == nil || e.Budget.Credential != e.Credential.Name || e.Budget.Remaining != 0 {
@@ -377,7 +381,8 @@ func TestPoolSpendsWhatIsMost(t *testing.T) {
 	})
 }
 
-// Requests on their way are taken into account: a herd that is larger than what is left is not refused by the registry.
+// TestHerdStaysWithinTheLimit has more requests at once than are left: those under way are counted, so none is refused by the
+// registry.
 func TestHerdStaysWithinTheLimit(t *testing.T) {
 	t.Parallel()
 	m := &metered{limit: map[string]int{"anonymous": 21}, window: ";w=240"}
@@ -392,7 +397,7 @@ func TestHerdStaysWithinTheLimit(t *testing.T) {
 			})
 		}
 		herd.Wait()
-		// An answer that is overtaken on its way is taken off twice until it is there: the last ones left are for who comes next.
+		// An answer that is overtaken on its way is taken off twice until it is there: the last ones left are for later requests.
 		rest, _ := gets(t.Context(), r, "app", 50)
 		if n := int(came.Load()); n < 10 || n+rest != 20 {
 			t.Errorf("%d and then %d came, want 20", n, rest)
@@ -401,7 +406,7 @@ func TestHerdStaysWithinTheLimit(t *testing.T) {
 	})
 }
 
-// What says more of a repository goes before what has more left.
+// TestPoolPrefersWhatFits has a credential whose glob names more of a repository go before one with more left.
 func TestPoolPrefersWhatFits(t *testing.T) {
 	t.Parallel()
 	m := &metered{limit: map[string]int{"all": 100, "team": 3, "anonymous": 100}, window: ";w=240"}
@@ -417,7 +422,7 @@ func TestPoolPrefersWhatFits(t *testing.T) {
 	})
 }
 
-// A credential that a repository refuses is followed by the next, once, and the repository remembers it.
+// TestPoolMovesOnOnce has a repository refuse a credential: the next one follows, once, and that is remembered.
 func TestPoolMovesOnOnce(t *testing.T) {
 	t.Parallel()
 	m := &metered{denied: map[string]string{"a app": "no", "a x": "no", "b x": "no", "c x": "no"}}
@@ -442,7 +447,8 @@ func TestPoolMovesOnOnce(t *testing.T) {
 	})
 }
 
-// A source that gives no credential is followed by the next; the error is that of the first where none gives one.
+// TestPoolGoesOnAfterASourceThatFails has a source without a credential followed by the next; the error is that of the first
+// where none has one.
 func TestPoolGoesOnAfterASourceThatFails(t *testing.T) {
 	t.Parallel()
 	missing := func(name string) auth.Member {
@@ -465,7 +471,7 @@ func TestPoolGoesOnAfterASourceThatFails(t *testing.T) {
 	})
 }
 
-// What nobody waits for leaves a part of a limit to what somebody waits for.
+// TestSpareLeavesTheReserve has requests that no client waits for leave a part of a limit to the others.
 func TestSpareLeavesTheReserve(t *testing.T) {
 	t.Parallel()
 	m := &metered{limit: map[string]int{"anonymous": 10}, window: ";w=240"}

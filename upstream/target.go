@@ -10,21 +10,13 @@ import (
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
-	"github.com/registrymirror/mirror/upstream/limit"
+	"github.com/registrymirror/mirror/upstream/login"
 )
 
 // target is one endpoint with all that is kept of it.
 type target struct {
-	*endpoint.Endpoint
-	credential auth.Source // of its own; nil: the Registry's where it is the registry itself, else none
-	known      knowledge
-	public     public
-	inquiries  inquiries
-	condition  condition
-	said       said
-	limits     *limit.Limits
-	queue      *queue
-	small      *queue // of small blobs that find no turn in the other one
+	*login.Known
+	probes probes
 }
 
 // newTargets makes the endpoints of Options whose zero fields are filled in.
@@ -79,24 +71,21 @@ func newTarget(e Endpoint, o Options, p endpoint.Policy, d *endpoint.Dialer) (*t
 	if err != nil {
 		return nil, err
 	}
-	return &target{
-		Endpoint: at, credential: e.Credential, queue: newQueue(o.MaxTransfers), small: newQueue(max(1, o.MaxTransfers/4)),
-		limits: limit.New(nil),
-	}, nil
+	return &target{Known: login.NewKnown(at, e.Credential)}, nil
 }
 
-// ping asks whether the registry's API answers at all. What it answers matters little: most want a login.
+// ping asks whether the registry's API answers at all. Most registries answer that a login is needed, which is an answer.
 func (c *core) ping(ctx context.Context, ep *target) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout)
 	defer cancel()
-	p := &call{core: c, ep: ep, as: &Registry{core: c, source: auth.Anonymous}, trace: &fault.Trace{Endpoint: ep.Name}}
+	p := c.logins.New(ep.Known, &login.Identity{Source: auth.Anonymous}, login.Operation{Trace: &fault.Trace{Endpoint: ep.Name}})
 	a := endpoint.Request{Step: fault.StepPing, Method: http.MethodGet, URL: ep.At("/v2/", ""), Reach: endpoint.ReachAny}
-	resp, err := p.exchange(ctx, ep.Registry, a, grant{})
+	resp, err := p.Bare(ctx, ep.Registry, a)
 	switch {
 	case err != nil:
 		return err
 	case resp.StatusCode >= 500:
-		return p.refuse(resp)
+		return p.Refuse(resp)
 	case resp.StatusCode == http.StatusOK && header.IsHTML(resp.Header):
 		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a registry", Got: "a web page"}
 	}

@@ -160,7 +160,7 @@ func TestContextEndsABody(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int32
 	bubble(t, stalling(&asked, func(int32) int { return 10 }), func(t *testing.T, r *upstream.Registry, _ *pipes) {
-		why := errors.New("nobody wants it")
+		why := errors.New("no reader is left")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		body, err := r.Blob(ctx, "app", digestOf([]byte("x")), flight.Want{To: 100})
 		if err != nil {

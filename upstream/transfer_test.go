@@ -53,7 +53,7 @@ func TestBreaks(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name    string
-		kind    origin.Kind // empty: whoever sends the bytes
+		kind    origin.Kind // empty: the host that sends the bytes
 		fault   origin.Fault
 		times   int
 		skip    int
@@ -98,7 +98,7 @@ func TestBreaks(t *testing.T) {
 				}
 			}
 			s.Script(origin.Rule{Kind: kind, Skip: tt.skip, Times: tt.times, Do: tt.fault})
-			if tt.skip > 0 { // what goes wrong is the answer after a break
+			if tt.skip > 0 { // the answer after a break is the wrong one
 				s.Script(origin.Rule{Kind: kind, Times: 1, Do: cut(300_000, origin.CutFIN)})
 			}
 			b, body, err := fetch(t, registry(t, s.URL()), d.Digest, flight.Want{To: n})
@@ -287,8 +287,8 @@ func TestSizeChangesInTheMiddle(t *testing.T) {
 	})
 }
 
-// TestNoFalseEnd has bodies that end cleanly and too early, and connections that are closed without an answer. What
-// comes of it must not look like the end of the blob.
+// TestNoFalseEnd has bodies that end cleanly and too early, and connections that are closed without an answer. Neither may look
+// like the end of the blob.
 func TestNoFalseEnd(t *testing.T) {
 	t.Parallel()
 	for name, rest := range map[string]http.HandlerFunc{
@@ -350,7 +350,7 @@ func TestLineThatBreaksNowAndThen(t *testing.T) {
 	})
 }
 
-// TestRandomFaults pulls random ranges over a line that breaks at random: what comes is right, or an error says so.
+// TestRandomFaults pulls random ranges over a connection that breaks at random: the bytes are right, or there is an error.
 func TestRandomFaults(t *testing.T) {
 	t.Parallel()
 	const n = 300_000

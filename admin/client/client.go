@@ -1,7 +1,7 @@
-// Package client asks a running mirror's admin listener, for the command line.
+// Package client sends requests to the admin listener of a running mirror, for the command line.
 //
-// Promise: an error says whether nobody answered (ErrUnreachable) or the mirror refused, and what to do. The token goes
-// to the URL that was given and nowhere else: redirects are not followed.
+// Promise: an error says whether no mirror answered (ErrUnreachable) or the mirror refused the request, and what to do. The
+// token goes to the given URL and nowhere else: redirects are not followed.
 package client
 
 import (
@@ -20,34 +20,34 @@ import (
 	"time"
 )
 
-// ErrUnreachable is wrapped by errors that say that nobody answered.
+// ErrUnreachable is wrapped by the errors of requests that were not answered.
 var ErrUnreachable = errors.New("no mirror answers")
 
-// ErrCA says that Options.CA holds no certificate.
-var ErrCA = errors.New("there is no PEM certificate in it; one begins with -----BEGIN CERTIFICATE-----")
+// ErrCA says that Options.CA has no certificate.
+var ErrCA = errors.New("it has no PEM certificate, which begins with -----BEGIN CERTIFICATE-----")
 
 // maxBody bounds an answer.
 const maxBody = 64 << 20
 
-// Options say which mirror is asked.
+// Options of a Client.
 type Options struct {
 	URL   string // of the admin listener, as in http://127.0.0.1:5001; HOST:PORT is plain HTTP
-	Token string // empty: none
-	// CA are certificates, PEM, that a listener's own is signed by, beside those of the system; or the listener's own.
+	Token string // empty: no token is sent
+	// CA is PEM certificates that may have signed that of the listener, besides those of the system; or the listener's own.
 	// Empty: those of the system alone.
 	CA []byte
 	// ServerName is the name that the listener's certificate must have. Empty: the host of URL.
 	ServerName string
 }
 
-// Client asks one mirror. It is safe for concurrent use.
+// Client sends requests to one mirror. It is safe for concurrent use.
 type Client struct {
 	base  *url.URL
 	token string
 	http  *http.Client
 }
 
-// New makes a Client. It asks nobody yet.
+// New makes a Client. It sends nothing yet.
 func New(o Options) (*Client, error) {
 	where := o.URL
 	if host, port, err := net.SplitHostPort(where); err == nil && host != "" && port != "" && !strings.ContainsAny(where, "/?#@") {
@@ -62,7 +62,7 @@ func New(o Options) (*Client, error) {
 	if len(o.CA) > 0 {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
-			pool = x509.NewCertPool() // a machine without any: the operator's are enough
+			pool = x509.NewCertPool() // the machine has none: the operator's are enough
 		}
 		if !pool.AppendCertsFromPEM(o.CA) {
 			return nil, ErrCA
@@ -75,7 +75,7 @@ func New(o Options) (*Client, error) {
 	}}, nil
 }
 
-// Get reads /api/v1/PATH. It gives the body as it came.
+// Get requests /api/v1/PATH, and returns the body as it came.
 func (c *Client) Get(ctx context.Context, path string, query url.Values) ([]byte, error) {
 	u := c.base.JoinPath("api/v1", path)
 	u.RawQuery = query.Encode()
@@ -88,7 +88,7 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values) ([]byte
 	return c.do(req)
 }
 
-// Post sends JSON to /api/v1/PATH. It gives the body as it came. The context says how long it may take.
+// Post sends JSON to /api/v1/PATH, and returns the body as it came. The context limits how long that may take.
 func (c *Client) Post(ctx context.Context, path string, body []byte) ([]byte, error) {
 	u := c.base.JoinPath("api/v1", path)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
@@ -106,14 +106,14 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 	defer c.http.CloseIdleConnections()
 	resp, err := c.http.Do(req)
 	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
-		return nil, fmt.Errorf("%w at %s with a certificate that is trusted: %w; give the one that signs it with --admin-ca or "+
+		return nil, fmt.Errorf("%w at %s with a trusted certificate: %w; give the certificate that signed it with --admin-ca or "+
 			"MIRROR_ADMIN_CA", ErrUnreachable, c.base, errors.Unwrap(err))
 	}
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err
 		}
-		return nil, fmt.Errorf("%w at %s: %w; start it, or say where it is with --admin or MIRROR_ADMIN", ErrUnreachable, c.base,
+		return nil, fmt.Errorf("%w at %s: %w; start it, or give its address with --admin or MIRROR_ADMIN", ErrUnreachable, c.base,
 			err)
 	}
 	defer resp.Body.Close()
@@ -124,24 +124,24 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 	case len(body) > maxBody:
 		return nil, fmt.Errorf("%s answered with more than %d MiB", c.base, maxBody>>20)
 	case resp.StatusCode == http.StatusUnauthorized:
-		return nil, fmt.Errorf("%s wants a token; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE", c.base)
+		return nil, fmt.Errorf("%s requires a token; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE", c.base)
 	case resp.StatusCode != http.StatusOK:
 		refused := &Refused{Base: c.base.String(), Status: resp.Status}
 		_ = json.Unmarshal(body, refused) // a body that is not our document has no detail
 		if resp.StatusCode == http.StatusBadRequest && c.base.Scheme == "http" && refused.Detail == "" {
-			return nil, fmt.Errorf("%s answered %s; where it speaks TLS (admin.tls), write https://", c.base, resp.Status)
+			return nil, fmt.Errorf("%s answered %s; if it uses TLS (admin.tls), write https://", c.base, resp.Status)
 		}
 		return nil, refused
 	}
 	return body, nil
 }
 
-// Refused is the answer of a mirror that does not do what it was asked.
+// Refused is the answer of a mirror that refuses a request.
 type Refused struct {
 	Base     string   `json:"-"` // the URL of the mirror
 	Status   string   `json:"-"` // of the answer
 	Detail   string   `json:"detail"`
-	Problems []string `json:"problems"` // one by one, where there are several
+	Problems []string `json:"problems"` // each problem, where there are several
 }
 
 // Error is one line.

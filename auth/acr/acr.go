@@ -2,31 +2,23 @@ package acr
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/ask"
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
-// hosts are Azure's registries. It is anchored at both ends, since what it matches is sent our login.
-var hosts = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)?\.azurecr\.(io|cn|us)$`)
-
-// Is reports whether a host is a registry of Azure's.
-func Is(host string) bool { return hosts.MatchString(host) }
-
-// audience is what Entra's token is for, in all of Azure's clouds.
+// audience is that of Entra's token, in all of Azure's clouds.
 const audience = "https://containerregistry.azure.net"
 
-// authorities are where Entra is, by the domain of a registry.
+// authorities are Entra's URLs, by the domain of a registry.
 var authorities = map[string]string{
 	"io": "https://login.microsoftonline.com/", "cn": "https://login.chinacloudapi.cn/",
 	"us": "https://login.microsoftonline.us/",
@@ -37,9 +29,9 @@ const (
 	localLimit   = 3 * time.Second // of one to the machine's metadata
 )
 
-// Options say whose login.
+// Options are the registry, and the identity.
 type Options struct {
-	Host string // the registry; see Is
+	Host string // the registry; see clouds.ACR
 	// Env gives the variables that Azure's tools know: AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_FEDERATED_TOKEN_FILE,
 	// AZURE_CLIENT_SECRET, AZURE_AUTHORITY_HOST, AZURE_POD_IDENTITY_AUTHORITY_HOST (of the metadata). Nil: os.Getenv.
 	Env func(name string) string
@@ -49,10 +41,10 @@ type Options struct {
 	Transport http.RoundTripper
 }
 
-// New makes the source of a registry's login. It asks nobody yet.
+// New makes the source of a registry's login. No request is sent yet.
 func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
-	if !Is(o.Host) {
-		return nil, fmt.Errorf("%s is not a registry of Azure's: acr gives a login for NAME.azurecr.io", o.Host)
+	if !clouds.ACR.Is(o.Host) {
+		return nil, fmt.Errorf("%s is not a registry of Azure's: acr gives a login for %s", o.Host, clouds.ACR.Example)
 	}
 	if o.Env == nil {
 		o.Env = os.Getenv
@@ -83,7 +75,7 @@ func (c *client) fetch(ctx context.Context) (auth.Grant, error) {
 	return g, nil
 }
 
-// entra gets a token for the registries' audience. The first identity that is configured is the one.
+// entra gets a token for the registries' audience. The first identity that is configured is used.
 func (c *client) entra(ctx context.Context) (string, error) {
 	id, tenant := c.o.Env("AZURE_CLIENT_ID"), c.o.Env("AZURE_TENANT_ID")
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {id}, "scope": {audience + "/.default"}}
@@ -126,7 +118,7 @@ func (c *client) entra(ctx context.Context) (string, error) {
 	return accessToken(a, where.Host)
 }
 
-// authority is where Entra is asked.
+// authority is Entra's URL.
 func (c *client) authority() (*url.URL, error) {
 	text := c.o.Env("AZURE_AUTHORITY_HOST")
 	if text == "" {
@@ -205,34 +197,10 @@ func (c *client) exchange(ctx context.Context, token string) (auth.Grant, error)
 		return auth.Grant{}, fmt.Errorf("%s answered without a refresh token", where.Host)
 	}
 	g := auth.Grant{Credential: auth.Credential{Identity: auth.NewSecret(doc.RefreshToken)}}
-	if life := lifeOf(doc.RefreshToken); life > 0 {
+	if life := auth.TokenLife(doc.RefreshToken, time.Now()); life > 0 {
 		g.Expires = time.Now().Add(life)
 	} else {
 		g.Hold = 30 * time.Minute // they live about three hours
 	}
 	return g, nil
-}
-
-// maxLife bounds what a token may say of its own life.
-const maxLife = 24 * time.Hour
-
-// lifeOf is how long a JSON Web Token lives by its own clock, from now; 0 where it doesn't say.
-func lifeOf(token string) time.Duration {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return 0
-	}
-	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	var claims struct{ Exp, Iat, Nbf float64 }
-	if err != nil || json.Unmarshal(b, &claims) != nil {
-		return 0
-	}
-	begin := claims.Iat
-	if begin <= 0 {
-		begin = claims.Nbf
-	}
-	if begin <= 0 || claims.Exp <= begin {
-		return 0
-	}
-	return time.Duration(min(claims.Exp-begin, maxLife.Seconds()) * float64(time.Second))
 }

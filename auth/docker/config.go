@@ -21,7 +21,7 @@ import (
 const (
 	maxFile  = 1 << 20 // bytes of a config.json; a Kubernetes secret has at most so many
 	maxFiles = 64      // of a folder
-	// pollEvery is how often the content is looked at, where a file system tells nothing.
+	// pollEvery is how often the content is looked at, for file systems that report no changes.
 	pollEvery = 10 * time.Second
 )
 
@@ -33,33 +33,33 @@ type Options struct {
 	Path string
 	Host string // the registry, as it stands in image names
 
-	Lifetime time.Duration // of what helpers say. 0: an hour
+	Lifetime time.Duration // of a helper's answer. 0: an hour
 	Timeout  time.Duration // of a helper. 0: 30 s
 	Log      *slog.Logger  // nil: discard
-	// Observe is told of each look that found something new or went wrong, and of each answer of a helper, from any
-	// goroutine. It must not call back. Nil: nobody.
+	// Observe is called after each look that found new content or failed, and after each answer of a helper, from any
+	// goroutine. It must not call back. Nil: nothing is called.
 	Observe func(auth.Fetched)
 }
 
 // Config is the source of the logins of one registry in a docker config. Make it by NewConfig. It is safe for concurrent
-// use. While the file can't be read, what was read last stays in use.
+// use. While the file can't be read, the content that was read last stays in use.
 type Config struct {
 	o Options
 
 	mu      sync.Mutex // guards what follows; held while files are read
 	looked  time.Time
 	sum     [sha256.Size]byte
-	changed time.Time // when content came; zero: never
+	changed time.Time // when the content was read; zero: never
 	content content
 	err     error     // of the last look
-	since   time.Time // when looks began to go as the last one did
-	helpers map[asked]*helper
-	ctx     context.Context // of Run while it lasts, else nil
+	since   time.Time // when looks began to succeed, or to fail, as the last one did
+	helpers map[question]*helper
+	ctx     context.Context // of Run; nil: it does not run
 	wg      sync.WaitGroup  // the helpers' Run
 }
 
-// asked names a helper with what it is asked for.
-type asked struct{ program, host string }
+// question is a helper and the host that it is asked for.
+type question struct{ program, host string }
 
 type helper struct {
 	*auth.Refreshed
@@ -74,7 +74,7 @@ func NewConfig(o Options) *Config {
 	if o.Observe == nil {
 		o.Observe = func(auth.Fetched) {}
 	}
-	return &Config{o: o, helpers: make(map[asked]*helper)}
+	return &Config{o: o, helpers: make(map[question]*helper)}
 }
 
 // Credential is the login for the registry as a whole.
@@ -90,8 +90,8 @@ func (c *Config) Renew(ctx context.Context, refused auth.Credential) (auth.Crede
 	return c.renew(ctx, refused, "")
 }
 
-// Status says how the last look at the files went, which is made now where it is long ago, and the helper where there is
-// one. No program is run for it.
+// Status says how the last look at the files went, and the helper's last answer. The files are looked at now if that is long
+// ago. No program is run.
 func (c *Config) Status() auth.Status { return c.status("") }
 
 // scoped is a Config for one repository.
@@ -145,7 +145,7 @@ func (c *Config) renew(ctx context.Context, refused auth.Credential, repository 
 func (c *Config) status(repository string) auth.Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.look(false) // a file that is missing is not called ok before it is needed
+	c.look(false) // a file that is missing is not ok before it is needed
 	s := auth.Status{
 		Name: c.o.Name, Kind: "dockerConfig", For: c.o.Host, State: auth.StateOK, Since: c.since, LastRefresh: c.changed,
 	}
@@ -168,7 +168,8 @@ func (c *Config) status(repository string) auth.Status {
 	return s
 }
 
-// found is what a config has for a repository: a helper, else or after it a login, which may be no good.
+// found is the part of a config for a repository: a helper, and a login for where the helper has none. The problem says why the
+// login can't be used.
 type found struct {
 	helper  *helper
 	login   auth.Credential
@@ -196,7 +197,7 @@ func (c *Config) find(repository string) (found, error) {
 	case ok && e.problem == "":
 		f.login = auth.Credential{Name: c.o.Name, Username: e.username, Password: e.password, Identity: e.identity}
 	case ok && f.helper == nil:
-		f.problem = fmt.Errorf("credential %s: the entry %s of %s is no login: %s", c.o.Name, at, c.o.Path, e.problem)
+		f.problem = fmt.Errorf("credential %s: the entry %s of %s is not a login: %s", c.o.Name, at, c.o.Path, e.problem)
 	case ok || f.helper != nil, c.partly():
 	default:
 		f.problem = fmt.Errorf("credential %s: %s has no entry for %s; add one, or remove dockerConfig from the credentials "+
@@ -217,7 +218,7 @@ func (c *Config) partly() bool {
 
 // helper is the source of a helper, made once. The lock is held.
 func (c *Config) helper(suffix string) *helper {
-	k := asked{"docker-credential-" + suffix, c.o.Host}
+	k := question{"docker-credential-" + suffix, c.o.Host}
 	h := c.helpers[k]
 	if h != nil {
 		return h
@@ -226,7 +227,7 @@ func (c *Config) helper(suffix string) *helper {
 	h = &helper{Refreshed: auth.NewRefreshed(auth.Refresh{
 		Name: c.o.Name, Kind: "helper", For: c.o.Host, Lifetime: c.o.Lifetime, Log: c.o.Log, Observe: c.o.Observe,
 		Fetch: func(ctx context.Context) (auth.Grant, error) {
-			cred, _, err := ask.get(ctx) // a store may have nothing of this registry
+			cred, _, err := ask.get(ctx) // a store may have no login for this registry
 			return auth.Grant{Credential: cred}, err
 		},
 	})}
@@ -242,7 +243,7 @@ func (c *Config) run(h *helper) {
 	}
 	ctx, stop := context.WithCancel(c.ctx)
 	h.stop = stop
-	c.wg.Go(func() { _ = h.Run(ctx) }) // its error is nil, as it says
+	c.wg.Go(func() { _ = h.Run(ctx) }) // it returns nil
 }
 
 // look reads the files if they have not been looked at for a while, or at once. The lock is held.
@@ -264,18 +265,18 @@ func (c *Config) look(now bool) {
 	log := c.o.Log.With("credential", c.o.Name, "path", c.o.Path)
 	switch {
 	case err != nil && old == nil && c.changed.IsZero():
-		log.Error("docker config can't be read: only public images are pulled until it can", "err", err)
+		log.Error("docker config can't be read: only public images are pulled until it can", "error", err)
 	case err != nil && old == nil:
-		log.Warn("docker config can't be read: what was read before stays in use", "err", err)
+		log.Warn("docker config can't be read: the content that was read before stays in use", "error", err)
 	case err == nil && (news || old != nil):
-		log.Info("docker config is read", "for", c.o.Host)
+		log.Info("docker config is read", "host", c.o.Host)
 	}
 	if news || err != nil {
 		c.o.Observe(auth.Fetched{Name: c.o.Name, Kind: "dockerConfig", Took: time.Since(begun), Err: c.err})
 	}
 }
 
-// read takes the content into use if it is not what it was. The lock is held.
+// read takes the content into use if it has changed. The lock is held.
 func (c *Config) read() (news bool, err error) {
 	texts, err := load(c.o.Path)
 	if err != nil {
@@ -293,7 +294,7 @@ func (c *Config) read() (news bool, err error) {
 	} else {
 		c.sum, c.content, c.changed = now, merged, time.Now()
 	}
-	for _, h := range c.helpers { // another helper may be meant, or another login of the same
+	for _, h := range c.helpers { // the new content may name another helper, or the same one may have another login
 		if h.stop != nil {
 			h.stop()
 		}
@@ -360,7 +361,7 @@ func loadFile(path string) ([]byte, error) {
 	return b, err
 }
 
-// merge puts what several files say together; the first one wins.
+// merge puts several files together; the first one wins.
 func merge(files []file) (content, error) {
 	all := content{auths: map[key]entry{}, helpers: map[key]string{}}
 	for _, f := range slices.Backward(files) {

@@ -231,7 +231,7 @@ func TestFileIsPolled(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		expect(t, src, "bot:two:")
 
-		// What is broken or gone changes nothing but the state.
+		// A file that is broken or gone changes nothing but the state.
 		for _, broken := range []string{"", "{", canary} {
 			put(broken)
 			time.Sleep(10 * time.Second)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/glob"
 )
 
 // entry is one login of a config.json.
@@ -15,17 +16,17 @@ type entry struct {
 	username string
 	password auth.Secret
 	identity auth.Secret
-	problem  string // why it has neither, for people
+	problem  string // why it has neither password nor identity; empty: it has one
 }
 
-// content is what is read of a config.json.
+// content is the logins of a config.json.
 type content struct {
 	auths   map[key]entry
 	helpers map[key]string // credHelpers: the suffix of the helper's name
 	store   string         // credsStore
 }
 
-// key is what an entry is for: a host, in which a label may hold *, and the beginning of repositories.
+// key is the scope of an entry: a host, in which a label may hold *, and the beginning of repositories.
 type key struct{ host, path string }
 
 func (k key) String() string {
@@ -35,8 +36,8 @@ func (k key) String() string {
 	return k.host + "/" + k.path
 }
 
-// parse reads a config.json, a .dockerconfigjson, or the .dockercfg of old, which is the auths alone. An error has
-// nothing of the text in it.
+// parse reads a config.json, a .dockerconfigjson, or an old .dockercfg, which is the auths alone. An error quotes nothing of
+// the text.
 func parse(b []byte) (content, error) {
 	var doc struct {
 		Auths       map[string]json.RawMessage `json:"auths"`
@@ -80,7 +81,7 @@ func parse(b []byte) (content, error) {
 	return c, nil
 }
 
-// jsonError says where JSON is wrong without a piece of it, which may be a password.
+// jsonError says where JSON is wrong without quoting it: it may be a password.
 func jsonError(err error) error {
 	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Errorf("is not JSON, at byte %d", e.Offset)
@@ -123,7 +124,7 @@ func parseEntry(b []byte) entry {
 	}
 	switch {
 	case !e.identity.IsZero():
-		e.username, e.password = "", auth.Secret{} // a refresh token is shown instead
+		e.username, e.password = "", auth.Secret{} // the refresh token is used instead
 	case !e.password.IsZero():
 	case doc.RegistryToken != "":
 		e.problem = "it has a registrytoken alone, which can't be renewed; log in with a user name and password"
@@ -133,7 +134,7 @@ func parseEntry(b []byte) entry {
 	return e
 }
 
-// hub are the names under which Docker Hub stands in such files.
+// hub are the names of Docker Hub in such files.
 var hub = map[string]bool{"docker.io": true, "index.docker.io": true, "registry-1.docker.io": true}
 
 // hubKey is the name under which helpers keep the login of Docker Hub.
@@ -157,8 +158,8 @@ func parseKey(s string) key {
 	return key{host: host, path: path}
 }
 
-// fits reports whether an entry is for a repository. The host must fit label by label, in which * stands for any
-// letters; the path must be the repository or a folder above it. An unknown repository fits entries without a path.
+// fits reports whether an entry is for a repository. The host must fit label by label, with * for any letters of one; the path
+// must be the repository or a folder above it. The empty repository fits entries without a path.
 func (k key) fits(host, repository string) bool {
 	if hub[host] {
 		host = "docker.io"
@@ -169,43 +170,18 @@ func (k key) fits(host, repository string) bool {
 	return matchHost(k.host, host)
 }
 
+// matchHost matches a host with its port. Kubelets know no **: it is a * here, which is one label or a part of one.
 func matchHost(pattern, host string) bool {
-	pattern, pport, _ := strings.Cut(pattern, ":")
-	host, hport, _ := strings.Cut(host, ":")
-	ps, hs := strings.Split(pattern, "."), strings.Split(host, ".")
-	if pport != hport || len(ps) != len(hs) {
-		return false
+	for strings.Contains(pattern, "**") {
+		pattern = strings.ReplaceAll(pattern, "**", "*")
 	}
-	for i := range ps {
-		if !matchLabel(ps[i], hs[i]) {
-			return false
-		}
-	}
-	return true
+	pattern, wantPort, _ := strings.Cut(pattern, ":")
+	host, port, _ := strings.Cut(host, ":")
+	return wantPort == port && glob.Host(pattern, host)
 }
 
-// matchLabel matches a label against a pattern in which * stands for any letters.
-func matchLabel(pattern, label string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return pattern == label
-	}
-	if !strings.HasPrefix(label, parts[0]) {
-		return false
-	}
-	label = label[len(parts[0]):]
-	for _, p := range parts[1 : len(parts)-1] {
-		i := strings.Index(label, p)
-		if i < 0 {
-			return false
-		}
-		label = label[i+len(p):]
-	}
-	return strings.HasSuffix(label, parts[len(parts)-1])
-}
-
-// better reports whether a says more about what it is for than b: a longer path, then a host with fewer *, then a
-// longer one. Among equals the order of letters decides, so that it is always the same one.
+// better reports whether a is more specific than b: a longer path, then a host with fewer *, then a longer host. Among equals the
+// order of letters decides, so that it is always the same one.
 func better(a, b key) bool {
 	if x, y := len(a.path), len(b.path); x != y {
 		return x > y

@@ -2,7 +2,7 @@ package docker
 
 import "github.com/registrymirror/mirror/auth"
 
-// Login is what the text of a docker config has for a repository: nothing where it is no config, or has no entry.
+// Login is the login of a docker config for a repository: empty where the text is not a config, or has no entry.
 func Login(text []byte, host, repository string) (login auth.Credential, fits string, problem string) {
 	c, err := parse(text)
 	if err != nil {
@@ -15,7 +15,7 @@ func Login(text []byte, host, repository string) (login auth.Credential, fits st
 	return auth.Credential{Username: e.username, Password: e.password, Identity: e.identity}, at.String(), e.problem
 }
 
-// Answer reads what a helper printed.
+// Answer reads the output of a helper.
 func Answer(out []byte) (auth.Credential, bool, error) { return parseAnswer("helper", out) }
 
 // Matches reports whether a name with * is for a host.

@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
-	"github.com/registrymirror/mirror/auth/internal/clean"
 	"github.com/registrymirror/mirror/auth/internal/run"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
-// Helper says which docker credential helper is asked for what.
+// Helper is a docker credential helper and the host that it is asked for.
 type Helper struct {
 	Program string // docker-credential-pass, or a path; a name without a slash is looked up in PATH
 	Host    string // as it stands in image names
@@ -23,14 +23,14 @@ type Helper struct {
 	Timeout time.Duration // 0: 30 s
 }
 
-// notFound is what helpers print for a host that they know nothing of: it is a word of their protocol.
+// notFound is the output of helpers for a host that they have no login for: it is a part of their protocol.
 const notFound = "credentials not found in native keychain"
 
 // tokenUser is the user name with which a helper says that the secret is a refresh token.
 const tokenUser = "<token>"
 
-// NewHelper makes the source of what a helper says. The program is asked again when half of r.Lifetime is over, and when
-// the registry refuses what it said.
+// NewHelper makes the source of a helper's login. The program is asked again when half of r.Lifetime is over, and when the
+// registry refuses the login.
 func NewHelper(h Helper, r auth.Refresh) *auth.Refreshed {
 	r.Kind, r.For = "helper", h.Host
 	r.Fetch = func(ctx context.Context) (auth.Grant, error) {
@@ -54,7 +54,7 @@ func (h Helper) key() string {
 	return h.Host
 }
 
-// get asks the helper. found is false where it knows nothing of the host.
+// get asks the helper. found is false where it has no login for the host.
 func (h Helper) get(ctx context.Context) (c auth.Credential, found bool, err error) {
 	out, err := run.Output(ctx, run.Program{
 		Path: h.Program, Args: []string{"get"}, Env: h.Env, Timeout: h.Timeout,
@@ -69,24 +69,24 @@ func (h Helper) get(ctx context.Context) (c auth.Credential, found bool, err err
 			return auth.Credential{}, false, nil
 		}
 		if e.Said == "" && !strings.ContainsAny(said, "{}") { // braces are of a credential
-			e.Said = clean.Line(said)
+			e.Said = text.FirstLine(said, run.MaxSaid)
 		}
 		return auth.Credential{}, false, e
 	}
 	return parseAnswer(h.Program, out)
 }
 
-// parseAnswer reads what a helper printed. An error has nothing of it.
+// parseAnswer reads the output of a helper. An error quotes nothing of it.
 func parseAnswer(program string, out []byte) (c auth.Credential, found bool, err error) {
 	var doc struct{ Username, Secret string }
 	if err := json.Unmarshal(out, &doc); err != nil {
-		return auth.Credential{}, false, fmt.Errorf("%s: what it printed %w", program, jsonError(err))
+		return auth.Credential{}, false, fmt.Errorf("%s: its output %w", program, jsonError(err))
 	}
 	switch {
 	case doc.Username == "" && doc.Secret == "":
 		return auth.Credential{}, false, nil
 	case doc.Secret == "":
-		return auth.Credential{}, false, fmt.Errorf("%s: what it printed has no Secret", program)
+		return auth.Credential{}, false, fmt.Errorf("%s: its output has no Secret", program)
 	case doc.Username == tokenUser:
 		return auth.Credential{Identity: auth.NewSecret(doc.Secret)}, true, nil
 	}

@@ -47,7 +47,7 @@ func TestHelper(t *testing.T) {
 			name: "prints a credential and fails", host: "h6.example", say: &say{Out: `{"Secret":"` + canary + `"}`, Code: 1},
 			err: "exit status 1",
 		},
-		{name: "garbage", host: "h7.example", say: &say{Out: canary}, err: "what it printed is not JSON, at byte 1"},
+		{name: "garbage", host: "h7.example", say: &say{Out: canary}, err: "its output is not JSON, at byte 1"},
 		{
 			name: "wrong types", host: "h8.example", say: &say{Out: `{"Username":"x","Secret":["` + canary + `"]}`},
 			err: `has the wrong type of value in "Secret"`,
@@ -71,7 +71,7 @@ func TestHelper(t *testing.T) {
 					t.Fatalf("error %v, want one with %q", err, tt.err)
 				}
 				if strings.Contains(err.Error(), canary) {
-					t.Errorf("the error shows what was printed: %v", err)
+					t.Errorf("the error quotes the output: %v", err)
 				}
 				if st := h.Status(); st.State != auth.StateFailing || st.LastError == "" {
 					t.Errorf("status %+v", st)
@@ -103,7 +103,7 @@ func TestHelperThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A helper that hangs is ended, with what it has started.
+// A helper that hangs is ended, with the processes that it has started.
 func TestHelperThatHangs(t *testing.T) {
 	t.Parallel()
 	teach(t, "hang.example", say{Hang: true})
@@ -129,7 +129,7 @@ func TestHelperThatHangs(t *testing.T) {
 	}
 }
 
-// gone reports whether a process has ended, if perhaps nobody has asked how.
+// gone reports whether a process has ended, even where its parent has not waited for it.
 func gone(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return true

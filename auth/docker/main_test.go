@@ -14,10 +14,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-// folder holds what helpers say, a file for each host.
+// folder holds the helpers' answers, a file for each host.
 const folder = "MIRROR_TEST_HELPERS"
 
-// say is what the helper does for a host.
+// say is the behaviour of the helper for a host.
 type say struct {
 	Out, Err string
 	Code     int
@@ -92,7 +92,7 @@ func fileOf(host string) string {
 	return filepath.Join(os.Getenv(folder), strings.NewReplacer("/", "_", ":", "_").Replace(host)+".say")
 }
 
-// teach says what the helper does for a host from now on.
+// teach sets the behaviour of the helper for a host.
 func teach(t *testing.T, host string, s say) {
 	t.Helper()
 	b, err := json.Marshal(s)

@@ -9,19 +9,19 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is how long after an event the files are looked at: what writes them does so in several steps.
-const settle = 100 * time.Millisecond
+// quiet is how long after an event the files are looked at: they are written in several steps.
+const quiet = 100 * time.Millisecond
 
-// Run looks at the files when they change, and every 10 s in any case, and keeps what helpers say fresh, until the
-// context ends.
+// Run looks at the files when they change, and every 10 s in any case, and keeps the helpers' logins fresh, until the context
+// ends.
 func (c *Config) Run(ctx context.Context) error {
 	// First, so that no change falls between the look and the watch.
 	var events <-chan fsnotify.Event // nil: no news
 	var lost <-chan error
 	w, err := c.subscribe()
 	if err != nil {
-		c.o.Log.WarnContext(ctx, "changes of a docker config are not noticed at once, only by looking every 10s",
-			"credential", c.o.Name, "path", c.o.Path, "err", err)
+		c.o.Log.WarnContext(ctx, "cannot watch a docker config; it is read every 10s instead", "credential", c.o.Name, "path", c.o.Path,
+			"error", err)
 	} else {
 		events, lost = w.Events, w.Errors
 		defer w.Close()
@@ -42,10 +42,10 @@ func (c *Config) Run(ctx context.Context) error {
 		case <-events:
 			if !soon {
 				soon = true
-				timer.Reset(settle)
+				timer.Reset(quiet)
 			}
-		case err := <-lost: // looking by itself makes up for it
-			c.o.Log.DebugContext(ctx, "events of a docker config are lost", "credential", c.o.Name, "err", err)
+		case err := <-lost: // the look every 10 s makes up for it
+			c.o.Log.DebugContext(ctx, "events of a docker config were lost", "credential", c.o.Name, "error", err)
 		case <-timer.C:
 			soon = false
 			c.mu.Lock()
@@ -67,7 +67,7 @@ func (c *Config) Run(ctx context.Context) error {
 // held.
 func (c *Config) warm() {
 	if !c.changed.IsZero() {
-		_, _ = c.find("") // what is wrong with it is in the state
+		_, _ = c.find("") // its error is in the state
 	}
 }
 

@@ -16,11 +16,12 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/ask"
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
-// Options say whose login.
+// Options are the registry, and the identity.
 type Options struct {
-	Host string // the registry; see Is
+	Host string // the registry; see clouds.ECR
 	// Env gives the variables that the AWS tools know. Nil: os.Getenv. Beside those of credentials they are
 	// AWS_ENDPOINT_URL_ECR, _ECR_PUBLIC and _STS, for endpoints in a private network.
 	Env func(name string) string
@@ -29,12 +30,11 @@ type Options struct {
 	Transport http.RoundTripper
 }
 
-// New makes the source of a registry's login. It asks nobody yet.
+// New makes the source of a registry's login. No request is sent yet.
 func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
 	p, ok := placeOf(o.Host)
 	if !ok {
-		return nil, fmt.Errorf("%s is not a registry of Amazon's: ecr gives a login for public.ecr.aws and "+
-			"ACCOUNT.dkr.ecr.REGION.amazonaws.com", o.Host)
+		return nil, fmt.Errorf("%s is not a registry of Amazon's: ecr gives a login for %s", o.Host, clouds.ECR.Example)
 	}
 	if o.Env == nil {
 		o.Env = os.Getenv
@@ -54,7 +54,7 @@ type client struct {
 	log       *slog.Logger
 }
 
-// endpoint is where a service is asked: as the environment says, else at host.
+// endpoint is the URL of a service: that of the environment, else that of host.
 func (c *client) endpoint(service, host string) (string, error) {
 	where := c.o.Env("AWS_ENDPOINT_URL_" + service)
 	if where == "" {
@@ -84,7 +84,7 @@ func (c *client) fetch(ctx context.Context) (auth.Grant, error) {
 	return g, nil
 }
 
-// skewed is how far our clock may be from AWS's: beyond five minutes it refuses what we sign.
+// skewed is how far our clock may be from AWS's: beyond five minutes AWS refuses our signatures.
 const skewed = 4 * time.Minute
 
 // authorization asks for the login. Where our clock is wrong, it asks again by the clock of the answer.
@@ -116,8 +116,8 @@ func (c *client) authorization(ctx context.Context, k keys) (*ask.Answer, error)
 	}
 	ahead = time.Until(e.Date)
 	if a, again := ask.Patiently(ctx, try); again == nil {
-		c.log.WarnContext(ctx, "the clock of this machine is wrong: AWS would refuse us, so its clock is used",
-			"off", -ahead.Round(time.Second))
+		c.log.WarnContext(ctx, "local clock differs from AWS's; using AWS's time",
+			"clock_skew", -ahead.Round(time.Second))
 		return a, nil
 	}
 	return nil, fmt.Errorf("%w (the clock of this machine is off by %s)", err, -ahead.Round(time.Second))

@@ -22,11 +22,12 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/ecr"
 	"github.com/registrymirror/mirror/auth/internal/standin"
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// What must not be in any error, log or state.
+// These must not be in any error, log or state.
 const (
 	secretKey     = "canary-secret-key-3c1f"
 	sessionToken  = "canary/session+token=9d"
@@ -53,7 +54,7 @@ const (
 	accKey = "AKIDEXAMPLE"
 )
 
-// aws stands in for STS, ECR, ECR public, and the endpoints of containers and instances. It checks what it is sent as
+// aws stands in for STS, ECR, ECR public, and the endpoints of containers and instances. It checks its requests as
 // AWS does.
 type aws struct {
 	t       *testing.T
@@ -120,7 +121,7 @@ func (s *aws) assume(w http.ResponseWriter, r *http.Request, body []byte) {
 		r.Header.Get("Authorization") != "" || r.FormValue("WebIdentityToken") != identityToken {
 		w.WriteHeader(http.StatusForbidden)
 		_, _ = fmt.Fprintf(w, `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>`+
-			`<Code>InvalidIdentityToken</Code><Message>the token %s is no good</Message></Error></ErrorResponse>`,
+			`<Code>InvalidIdentityToken</Code><Message>the token %s is not valid</Message></Error></ErrorResponse>`,
 			r.FormValue("WebIdentityToken"))
 		return
 	}
@@ -232,7 +233,7 @@ func TestKeys(t *testing.T) {
 				"GET /latest/meta-data/iam/security-credentials/node-role,POST /",
 		},
 		{
-			name: "web identity that is refused", err: "403 InvalidIdentityToken: the token *** is no good",
+			name: "web identity that is refused", err: "403 InvalidIdentityToken: the token *** is not valid",
 			env: map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": identity, "AWS_ROLE_ARN": "arn:other"}, asked: "POST /",
 		},
 		{
@@ -342,7 +343,7 @@ func TestClockSkew(t *testing.T) {
 				if left := time.Until(c.Expires); (left - 12*time.Hour).Abs() > 2*time.Second {
 					t.Errorf("expires in %s by our clock, want 12h", left)
 				}
-				if !strings.Contains(log.String(), "the clock of this machine is wrong") || len(service.Asked()) != 2 {
+				if !strings.Contains(log.String(), "local clock differs from AWS's") || len(service.Asked()) != 2 {
 					t.Errorf("asked %q, log:\n%s", service.Asked(), &log)
 				}
 			})
@@ -363,118 +364,57 @@ func source(t *testing.T, service *standin.Service, log io.Writer) *auth.Refresh
 }
 
 func TestFaults(t *testing.T) {
-	t.Parallel()
-	answer := func(status int, kind, body string) func(int, http.ResponseWriter, *http.Request) bool {
+	l := standin.Login{
+		Host: "api.ecr.eu-west-1.amazonaws.com", Header: http.Header{"Content-Type": {"application/x-amz-json-1.1"}},
+		Limit: 8 * time.Second, Secret: secretKey, Clean: clean,
+		Try: func(t *testing.T, service *standin.Service) (bool, any, error) {
+			s := private(t)
+			s.token, service.Handler = "", s
+			var log bytes.Buffer
+			src := source(t, service, &log)
+			c, err := src.Credential(t.Context())
+			return c.Password.Reveal() == password, []any{log.String(), src.Status()}, err
+		},
+	}
+	refused := func(code, message string) standin.Answer {
 		return func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-			w.Header().Set("Content-Type", kind)
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
+			refuse(w, 400, code, message)
 			return true
 		}
 	}
-	const js = "application/x-amz-json-1.1"
-	b64 := base64.StdEncoding.EncodeToString
-	for _, tt := range []struct {
-		name   string
-		fault  func(n int, w http.ResponseWriter, r *http.Request) bool
-		err    string // empty: it works
-		asked  int
-		within time.Duration
-	}{
-		{
-			name: "throttled once", asked: 2, within: 3 * time.Second,
-			fault: func(n int, w http.ResponseWriter, _ *http.Request) bool {
-				if n == 1 {
-					refuse(w, 400, "ThrottlingException", "Rate exceeded")
-				}
-				return n == 1
-			},
-		},
-		{
-			name: "throttled for good", asked: 3, within: 4 * time.Second, err: "400 ThrottlingException: Rate exceeded",
-			fault: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-				refuse(w, 400, "ThrottlingException", "Rate exceeded")
-				return true
-			},
-		},
-		{
-			name: "throttled for long", asked: 1, err: "answered 429",
-			fault: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-				w.Header().Set("Retry-After", "120")
-				w.WriteHeader(429)
-				return true
-			},
-		},
-		{
-			name: "hangs 5 s", asked: 1, within: 5 * time.Second,
-			fault: func(_ int, _ http.ResponseWriter, r *http.Request) bool { standin.Hang(r, 5*time.Second); return false },
-		},
-		{
-			name: "hangs for ever", asked: 1, within: 8 * time.Second,
-			err:   "api.ecr.eu-west-1.amazonaws.com did not answer within 8s",
-			fault: func(_ int, _ http.ResponseWriter, r *http.Request) bool { standin.Hang(r, time.Hour); return true },
-		},
-		{name: "no right", asked: 1, fault: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-			refuse(w, 400, "AccessDeniedException", "User: arn:aws:x is not authorized to perform: ecr:GetAuthorizationToken")
-			return true
-		}, err: "400 AccessDeniedException: User: arn:aws:x is not authorized to perform"},
-		{name: "web page", asked: 1, fault: answer(200, "text/html", "<html>"+password), err: "what is not JSON (text/html)"},
-		{name: "web page as a refusal", asked: 1, fault: answer(403, "text/html", "<html>"+secretKey), err: "answered 403: a web page"},
-		{name: "refusal that repeats", asked: 1, fault: answer(400, "text/plain", "bad key "+secretKey), err: "answered 400: bad key ***"},
-		{name: "down", asked: 3, within: 4 * time.Second, fault: answer(503, "text/plain", ""), err: "answered 503"},
-		{name: "nothing", asked: 1, fault: answer(200, js, ""), err: "what is not JSON"},
-		{name: "cut", asked: 1, fault: answer(200, js, `{"authorizationData":[{"authorizationToken":"`+password), err: "what is not JSON"},
-		{name: "no data", asked: 1, fault: answer(200, js, `{}`), err: "answered without a login"},
-		{name: "empty list", asked: 1, fault: answer(200, js, `{"authorizationData":[]}`), err: "answered without a login"},
-		{
-			name: "not base64", asked: 1, fault: answer(200, js, `{"authorizationData":[{"authorizationToken":"`+password+`!"}]}`),
-			err: "not the base64 of USER:PASSWORD",
-		},
-		{
-			name: "no password", asked: 1, err: "not the base64 of USER:PASSWORD",
-			fault: answer(200, js, `{"authorizationData":[{"authorizationToken":"`+b64([]byte("AWS"))+`"}]}`),
-		},
-		{
-			name: "expired", asked: 1, err: "a login that has expired",
-			fault: answer(200, js, `{"authorizationData":[{"authorizationToken":"`+b64([]byte("AWS:"+password))+`","expiresAt":1}]}`),
-		},
-		{name: "without end", asked: 1, fault: answer(200, js, strings.Repeat(" ", 2<<20)), err: "more than 1048576 bytes"},
-		{
-			name: "redirect", asked: 1, err: "answered 307",
-			fault: func(_ int, w http.ResponseWriter, r *http.Request) bool {
-				http.Redirect(w, r, "https://evil.example/", http.StatusTemporaryRedirect)
-				return true
-			},
-		},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				s := private(t)
-				s.token = ""
-				service := &standin.Service{Handler: s, Fault: tt.fault}
-				var log bytes.Buffer
-				src := source(t, service, &log)
-				begun := time.Now()
-				c, err := src.Credential(t.Context())
-				if d := time.Since(begun); d > tt.within {
-					t.Errorf("took %s", d)
-				}
-				clean(t, "error", err)
-				clean(t, "log", log.String())
-				clean(t, "state", src.Status())
-				if (tt.err == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("error %v, want %q", err, tt.err)
-				}
-				if (err == nil) != (c.Password.Reveal() == password) {
-					t.Errorf("password %q with %v", c.Password.Reveal(), err)
-				}
-				if n := len(service.Asked()); n != tt.asked {
-					t.Errorf("asked %d times, want %d", n, tt.asked)
-				}
-			})
-		})
+	throttled := refused("ThrottlingException", "Rate exceeded")
+	token := func(login, rest string) standin.Answer {
+		return l.Reply(200, `{"authorizationData":[{"authorizationToken":"`+login+`"`+rest+`}]}`)
 	}
+	b64 := base64.StdEncoding.EncodeToString
+	standin.TestFaults(
+		t, l,
+		standin.Fault{
+			Name: "throttled once", Asked: 2, Within: 3 * time.Second,
+			Answer: func(n int, w http.ResponseWriter, r *http.Request) bool { return n == 1 && throttled(n, w, r) },
+		},
+		standin.Fault{
+			Name: "throttled for good", Asked: 3, Within: 4 * time.Second, Err: "400 ThrottlingException: Rate exceeded",
+			Answer: throttled,
+		},
+		standin.Fault{
+			Name: "no right", Asked: 1, Err: "400 AccessDeniedException: User: arn:aws:x is not authorized to perform",
+			Answer: refused("AccessDeniedException", "User: arn:aws:x is not authorized to perform: ecr:GetAuthorizationToken"),
+		},
+		standin.Fault{
+			Name: "empty list", Asked: 1, Err: "answered without a login", Answer: l.Reply(200, `{"authorizationData":[]}`),
+		},
+		standin.Fault{
+			Name: "not base64", Asked: 1, Err: "not the base64 of USER:PASSWORD", Answer: token(password+"!", ""),
+		},
+		standin.Fault{
+			Name: "no password", Asked: 1, Err: "not the base64 of USER:PASSWORD", Answer: token(b64([]byte("AWS")), ""),
+		},
+		standin.Fault{
+			Name: "expired", Asked: 1, Err: "a login that has expired",
+			Answer: token(b64([]byte("AWS:"+password)), `,"expiresAt":1`),
+		},
+	)
 }
 
 // The instance's metadata can't be reached from a container with a hop limit of 1: it says nothing.
@@ -520,7 +460,7 @@ func TestHosts(t *testing.T) {
 		"a.public.ecr.aws": "",
 		"docker.io":        "",
 	} {
-		if got := ecr.Is(host); got != (want != "") {
+		if got := clouds.ECR.Is(host); got != (want != "") {
 			t.Errorf("%q: %t", host, got)
 		}
 		var asked string
@@ -551,12 +491,12 @@ func (f transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, io.ErrUnexpectedEOF
 }
 
-// Where a name is taken for Amazon's, what is asked is below one of Amazon's own domains.
+// Where a name is taken for one of Amazon's, the host of the request is below one of Amazon's own domains.
 func FuzzHosts(f *testing.F) {
 	f.Add("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
 	f.Add("123456789012.dkr-ecr-fips.us-east-1.on.aws")
 	f.Fuzz(func(t *testing.T, host string) {
-		if !ecr.Is(host) {
+		if !clouds.ECR.Is(host) {
 			return
 		}
 		var asked string

@@ -1,23 +1,12 @@
 package ecr
 
 import (
-	"regexp"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
-// private are the names of private registries: account, region and partition. It is anchored at both ends, since what
-// it matches is sent our login.
-var private = regexp.MustCompile(`^([0-9]{12})\.dkr([.-])ecr(-fips)?\.([a-z0-9][a-z0-9-]*)\.` +
-	`(amazonaws\.com|amazonaws\.com\.cn|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn|` +
-	`sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`)
-
-// Is reports whether a host is a registry of Amazon's.
-func Is(host string) bool {
-	_, ok := placeOf(host)
-	return ok
-}
-
-// place is where the login of a registry comes from.
+// place is the region and the services that a registry's login comes from.
 type place struct {
 	region string
 	public bool
@@ -26,17 +15,16 @@ type place struct {
 }
 
 func placeOf(host string) (place, bool) {
-	if host == "public.ecr.aws" || host == "ecr-public.aws.com" {
+	if clouds.PublicECR(host) {
 		return place{
 			region: "us-east-1", public: true,
 			api: "api.ecr-public.us-east-1.amazonaws.com", sts: "sts.us-east-1.amazonaws.com",
 		}, true
 	}
-	m := private.FindStringSubmatch(host)
-	if m == nil {
+	fips, region, domain, ok := clouds.PrivateECR(host)
+	if !ok {
 		return place{}, false
 	}
-	fips, region, domain := m[3], m[4], m[5]
 	p := place{region: region, api: "api.ecr." + region + "." + domain, sts: "sts." + region + "." + domain}
 	if fips != "" {
 		p.api = "ecr-fips." + region + "." + domain

@@ -13,7 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/ask"
-	"github.com/registrymirror/mirror/auth/internal/clean"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 const (
@@ -21,12 +21,12 @@ const (
 	localLimit   = 2 * time.Second // of one to this machine's metadata
 )
 
-// errNoKeys is what there is to do where nothing is configured.
+// errNoKeys says what to do where no keys are configured.
 var errNoKeys = errors.New("no AWS credentials: give the mirror's service account or instance a role that may " +
 	"ecr:GetAuthorizationToken, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 
-// keys finds the keys with which to sign. The first place that is configured is the one: its error is not hidden by
-// trying the next.
+// keys finds the keys with which to sign. The first place that is configured is used: its error is not hidden by trying the
+// next.
 func (c *client) keys(ctx context.Context) (keys, error) {
 	env := c.o.Env
 	if id, secret := env("AWS_ACCESS_KEY_ID"), env("AWS_SECRET_ACCESS_KEY"); id != "" && secret != "" {
@@ -96,7 +96,7 @@ func (c *client) webIdentity(ctx context.Context, file, role string) (keys, erro
 	}, nil
 }
 
-// answer is what endpoints of containers and instances say.
+// answer is that of the endpoints of containers and instances.
 type answer struct {
 	Code            string
 	Message         string
@@ -108,7 +108,7 @@ type answer struct {
 func (d answer) keys(source string) (keys, error) {
 	if d.Code != "" && d.Code != "Success" || d.AccessKeyID == "" || d.SecretAccessKey == "" {
 		return keys{}, fmt.Errorf("%s gave no keys: %s", source,
-			clean.Line(d.Code+" "+d.Message, d.SecretAccessKey, d.Token))
+			text.FirstLine(d.Code+" "+d.Message, ask.MaxText, d.SecretAccessKey, d.Token))
 	}
 	return keys{
 		id: d.AccessKeyID, secret: auth.NewSecret(d.SecretAccessKey), token: auth.NewSecret(d.Token),
@@ -159,8 +159,7 @@ func (c *client) container(ctx context.Context, full, relative string) (keys, er
 	return doc.keys("the container's endpoint")
 }
 
-// trusted reports whether a URL may be asked for keys, as the SDKs have it: over TLS, or at an address that leads no
-// farther than this machine.
+// trusted reports whether keys may be requested at a URL, by the rule of the SDKs: over TLS, or at an address of this machine.
 func trusted(u *url.URL) bool {
 	if u.Scheme == "https" {
 		return true

@@ -19,10 +19,10 @@ type keys struct {
 	id     string
 	secret auth.Secret
 	token  auth.Secret // of a session; zero for a user's own keys
-	source string      // where they come from, for people
+	source string      // the place where they were found, for people
 }
 
-// secrets are the texts to keep out of messages.
+// secrets are the texts that must not be in messages.
 func (k keys) secrets() []string { return []string{k.secret.Reveal(), k.token.Reveal()} }
 
 // The words of Signature Version 4.

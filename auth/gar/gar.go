@@ -8,23 +8,17 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/ask"
+	"github.com/registrymirror/mirror/internal/clouds"
 )
 
-// hosts are Google's registries. It is anchored at both ends, since what it matches is sent our login.
-var hosts = regexp.MustCompile(`^(([a-z0-9-]+\.)?gcr\.io|[a-z0-9-]+-docker\.pkg\.dev)$`)
-
-// Is reports whether a host is a registry of Google's.
-func Is(host string) bool { return hosts.MatchString(host) }
-
-// Options say whose login, and as whom.
+// Options are the registry, and the identity.
 type Options struct {
-	Host string // the registry; see Is
+	Host string // the registry; see clouds.GAR
 	// KeyFile is a service account's key, JSON. Empty: that of GOOGLE_APPLICATION_CREDENTIALS, else the metadata server.
 	KeyFile string
 	// Env gives the variables that Google's tools know: GOOGLE_APPLICATION_CREDENTIALS and GCE_METADATA_HOST. Nil:
@@ -42,11 +36,10 @@ const (
 	localLimit   = 3 * time.Second // of one to the metadata server
 )
 
-// New makes the source of a registry's login. It asks nobody yet.
+// New makes the source of a registry's login. No request is sent yet.
 func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
-	if !Is(o.Host) {
-		return nil, fmt.Errorf("%s is not a registry of Google's: gar gives a login for gcr.io, *.gcr.io and "+
-			"*-docker.pkg.dev", o.Host)
+	if !clouds.GAR.Is(o.Host) {
+		return nil, fmt.Errorf("%s is not a registry of Google's: gar gives a login for %s", o.Host, clouds.GAR.Example)
 	}
 	if o.Env == nil {
 		o.Env = os.Getenv
@@ -100,7 +93,7 @@ func (c *client) metadata(ctx context.Context) (auth.Grant, error) {
 			"can't be asked (%w); elsewhere set gar.keyFile", err)
 	}
 	if a.Header.Get("Metadata-Flavor") != "Google" {
-		return auth.Grant{}, fmt.Errorf("what answers at %s is not Google's metadata server", host)
+		return auth.Grant{}, fmt.Errorf("%s is not Google's metadata server", host)
 	}
 	return read(a, host)
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/registrymirror/mirror/auth/internal/ask"
 )
 
-// scope is what a token is good for. Nothing narrower lets Artifact Registry be read.
+// scope is the scope of a token. A narrower one does not let Artifact Registry be read.
 const scope = "https://www.googleapis.com/auth/cloud-platform"
 
 // skewed is how far our clock may be from Google's.
@@ -32,10 +32,10 @@ const skewed = 4 * time.Minute
 type serviceAccount struct {
 	email, id string
 	key       *rsa.PrivateKey
-	tokens    *url.URL // where its key is traded for an access token
+	tokens    *url.URL // of the service that trades its key for an access token
 }
 
-// parseKey reads a service account's key. An error has nothing of it.
+// parseKey reads a service account's key. An error quotes nothing of it.
 func parseKey(text string) (serviceAccount, error) {
 	var doc struct {
 		Type         string `json:"type"`
@@ -81,7 +81,7 @@ func loopback(u *url.URL) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// assertion is a JSON Web Token that says who we are, signed (RFC 7523).
+// assertion is a signed JSON Web Token with the name of the account (RFC 7523).
 func (a serviceAccount) assertion(now time.Time) (string, error) {
 	part := func(v any) string {
 		b, _ := json.Marshal(v) // maps of texts and numbers
@@ -135,7 +135,7 @@ func (c *client) withKey(ctx context.Context, file string) (auth.Grant, error) {
 		if e != nil {
 			return auth.Grant{}, fmt.Errorf("log in as %s: %w (the clock of this machine is off by %s)", account.email, err, off)
 		}
-		c.log.WarnContext(ctx, "the clock of this machine is wrong: Google would refuse us, so its clock is used", "off", off)
+		c.log.WarnContext(ctx, "local clock differs from Google's; using Google's time", "clock_skew", off)
 		a, err = again, nil
 	}
 	if err != nil {

@@ -1,13 +1,13 @@
 package plugin
 
-// Touch uses what is known of a repository.
+// Touch uses the source of a repository.
 func Touch(p *Plugin, repository string) { p.pick(repository) }
 
 // Images is how many are remembered.
 func Images(p *Plugin) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.images)
+	return p.images.Len()
 }
 
 // Parse reads an answer for an image: whose login it has, and whether it is one.

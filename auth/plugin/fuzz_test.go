@@ -23,7 +23,7 @@ func FuzzAnswer(f *testing.F) {
 				t.Errorf("a login with an error: %v", err)
 			}
 			if strings.Contains(err.Error(), canary) {
-				t.Errorf("the error repeats what was printed: %v", err)
+				t.Errorf("the error quotes the output: %v", err)
 			}
 			return
 		}
@@ -34,7 +34,7 @@ func FuzzAnswer(f *testing.F) {
 			Auth map[string]struct{ Password string }
 		}
 		if err := json.Unmarshal([]byte(out), &doc); err != nil {
-			t.Fatalf("a login out of what is not JSON: %v", err)
+			t.Fatalf("a login from a text that is not JSON: %v", err)
 		}
 		for name, entry := range doc.Auth {
 			if entry.Password == password && shape(name) == shape(image) {

@@ -40,14 +40,14 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// say is what the provider does: Out is printed, with IMAGE for the image that it is asked about.
+// say is the behaviour of the provider: Out is printed, with IMAGE for the image of the request.
 type say struct {
 	Out, Err string
 	Code     int
 }
 
 // provide speaks the protocol as the kubelet's documentation has it: a request on standard input, an answer on standard
-// output. What it is asked is noted in the folder SAY.
+// output. Its requests are noted in the folder SAY.
 func provide() int {
 	in, err := io.ReadAll(os.Stdin)
 	if err != nil {
@@ -86,7 +86,7 @@ func newProvider(t *testing.T, s say) provider {
 	return p
 }
 
-// teach says what it does from now on.
+// teach sets its behaviour.
 func (p provider) teach(t *testing.T, s say) {
 	t.Helper()
 	b, err := json.Marshal(s)
@@ -102,7 +102,7 @@ func (p provider) teach(t *testing.T, s say) {
 	}
 }
 
-// env is what the program needs. The race detector would have each of its runs last a second longer.
+// env is the environment of the program. The race detector would have each of its runs last a second longer.
 func (p provider) env() map[string]string {
 	return map[string]string{"SAY": p.dir, "GORACE": "atexit_sleep_ms=0"}
 }
@@ -132,7 +132,7 @@ func (p provider) images(t *testing.T) []string {
 	return list
 }
 
-// answer is what a provider prints.
+// answer is the output of a provider.
 func answer(keys, duration, auth string) string {
 	doc := `{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1","cacheKeyType":"` +
 		keys + `"`

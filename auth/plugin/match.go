@@ -42,7 +42,7 @@ func (p pattern) fits(image string) bool {
 	return true
 }
 
-// better reports whether a says more about its image than b.
+// better reports whether p is more specific than q.
 func (p pattern) better(q pattern) bool {
 	if a, b := len(p.path), len(q.path); a != b {
 		return a > b

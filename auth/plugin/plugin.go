@@ -11,60 +11,56 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/auth/internal/ask"
 	"github.com/registrymirror/mirror/auth/internal/run"
+	"github.com/registrymirror/mirror/internal/bounded"
 )
 
 const (
 	// leastHold is the shortest time for which an answer is used, whatever its cacheDuration: the provider of GKE says 0,
 	// which would run it for each request.
 	leastHold = time.Minute
-	// defaultHold is how long an answer is used that doesn't say.
+	// defaultHold is how long an answer without a cacheDuration is used.
 	defaultHold = 10 * time.Minute
-	// maxHold bounds what an answer may say: a credential that was replaced must be found out.
+	// maxHold is the longest time for which an answer is used: a credential may have been replaced.
 	maxHold = 12 * time.Hour
-	// maxImages is of how many repositories answers for an image alone are remembered.
+	// maxImages is for how many repositories answers for an image alone are remembered.
 	maxImages = 256
 )
 
-// Options say which program is asked, and what about.
+// Options are the program, and the registry that it is asked for.
 type Options struct {
 	Command string // a name is looked up in PATH
 	Args    []string
 	Env     map[string]string // on top of our own environment
 	Host    string            // the registry, as it stands in image names
-	// TokenFile is a mounted service account's token that the program is given, for those that log in with it. Empty: none.
+	// TokenFile is a mounted service account's token, for programs that log in with it. Empty: none.
 	TokenFile string
-	// Annotations are those of the service account, as the program knows them ("eks.amazonaws.com/ecr-role-arn").
+	// Annotations are those of the service account, for the program ("eks.amazonaws.com/ecr-role-arn").
 	Annotations map[string]string
 	Timeout     time.Duration // of the program. 0: 30 s
 }
 
-// Plugin is the source of what a program says about the images of one registry. Make it by New. It is safe for concurrent
-// use.
+// Plugin is the source of a program's logins for the images of one registry. Make it by New. It is safe for concurrent use.
 type Plugin struct {
 	o Options
 	r auth.Refresh
 
+	whole *auth.Refreshed // for the registry as a whole
+
 	mu     sync.Mutex // guards what follows
-	keys   keyType    // of the last answer; empty: none came
-	whole  *source    // for the registry as a whole
-	images map[string]*source
+	keys   keyType    // of the last answer; empty: there was none
+	images *bounded.LRU[string, *auth.Refreshed]
 }
 
-type source struct {
-	*auth.Refreshed
-	used time.Time
-}
-
-// New makes the source. It runs nothing yet.
+// New makes the source. The program is not run yet.
 func New(o Options, r auth.Refresh) *Plugin {
 	r.Kind, r.For = "plugin", o.Host
-	p := &Plugin{o: o, r: r, images: make(map[string]*source)}
+	p := &Plugin{o: o, r: r, images: bounded.NewLRU(bounded.Options[string, *auth.Refreshed]{Budget: maxImages})}
 	p.whole = p.source("")
 	return p
 }
 
 // source makes the source of one repository, or of the registry as a whole.
-func (p *Plugin) source(repository string) *source {
+func (p *Plugin) source(repository string) *auth.Refreshed {
 	image := p.o.Host
 	r := p.r
 	if repository != "" {
@@ -72,7 +68,7 @@ func (p *Plugin) source(repository string) *source {
 		r.For = image
 	}
 	r.Fetch = func(ctx context.Context) (auth.Grant, error) { return p.fetch(ctx, image) }
-	return &source{Refreshed: auth.NewRefreshed(r)}
+	return auth.NewRefreshed(r)
 }
 
 func (p *Plugin) fetch(ctx context.Context, image string) (auth.Grant, error) {
@@ -119,7 +115,7 @@ func (p *Plugin) Renew(ctx context.Context, refused auth.Credential) (auth.Crede
 	return p.whole.Renew(ctx, refused)
 }
 
-// Status says how the last run for the registry as a whole went. It asks nobody.
+// Status says how the last run for the registry as a whole went. It does not run the program.
 func (p *Plugin) Status() auth.Status { return p.whole.Status() }
 
 // For is the source of one repository: that of the registry, unless the program says that its answers are for an image
@@ -148,18 +144,15 @@ func (s scoped) Renew(ctx context.Context, refused auth.Credential) (auth.Creden
 }
 
 func (s scoped) Status() auth.Status {
-	s.plugin.mu.Lock()
-	src := s.plugin.images[s.repository]
-	if src == nil {
-		src = s.plugin.whole
+	if src, ok := s.plugin.images.Get(s.repository); ok {
+		return src.Status()
 	}
-	s.plugin.mu.Unlock()
-	return src.Status()
+	return s.plugin.whole.Status()
 }
 
-// of is the source that answers for a repository. Where nothing is known yet of how the program's answers hold, it is
-// asked about the registry first.
-func (p *Plugin) of(ctx context.Context, repository string) (*source, error) {
+// of is the source that answers for a repository. Where it is not known yet for what the program's answers hold, the program
+// is asked about the registry first.
+func (p *Plugin) of(ctx context.Context, repository string) (*auth.Refreshed, error) {
 	p.mu.Lock()
 	known := p.keys != ""
 	p.mu.Unlock()
@@ -171,34 +164,18 @@ func (p *Plugin) of(ctx context.Context, repository string) (*source, error) {
 	return p.pick(repository), nil
 }
 
-func (p *Plugin) pick(repository string) *source {
+func (p *Plugin) pick(repository string) *auth.Refreshed {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.keys != keyImage || repository == "" {
 		return p.whole
 	}
-	s := p.images[repository]
-	if s == nil {
-		p.sweep()
+	s, ok := p.images.Get(repository)
+	if !ok {
 		s = p.source(repository)
-		p.images[repository] = s
+		p.images.Put(repository, s, 1)
 	}
-	s.used = time.Now()
 	return s
-}
-
-// sweep makes room for one more repository: the one that was used longest ago goes. The lock is held.
-func (p *Plugin) sweep() {
-	if len(p.images) < maxImages {
-		return
-	}
-	var oldest string
-	for name, s := range p.images {
-		if oldest == "" || s.used.Before(p.images[oldest].used) {
-			oldest = name
-		}
-	}
-	delete(p.images, oldest)
 }
 
 // Run asks ahead of time about the registry as a whole, until the context ends. What is known of one image alone is

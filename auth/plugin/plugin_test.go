@@ -31,7 +31,7 @@ func (p provider) source(change ...func(*plugin.Options)) *plugin.Plugin {
 	return plugin.New(o, auth.Refresh{Name: "node"})
 }
 
-// user is the user name that a repository is asked with; empty: nobody.
+// user is the user name for a repository; empty: none.
 func user(t *testing.T, s auth.Source, repository string) string {
 	t.Helper()
 	c, err := auth.For(s, repository).Credential(t.Context())
@@ -88,7 +88,7 @@ func TestWhichEntryIsUsed(t *testing.T) {
 	}
 }
 
-// An entry without a password is what some providers say where they have no login.
+// Some providers answer with an entry without a password where they have no login.
 func TestEmptyEntryHidesNoOther(t *testing.T) {
 	t.Parallel()
 	p := newProvider(t, say{Out: answer("Image", "1h", `"reg.example:5000/acme":{"username":"AWS","password":""},`+
@@ -183,7 +183,7 @@ func TestCacheDuration(t *testing.T) {
 	}
 }
 
-// What a provider says wrongly, or not, is told of without a word of a secret in it.
+// The error about a wrong answer, or none, has nothing of a secret.
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	const kind = `"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1"`
@@ -247,7 +247,7 @@ func TestProgramThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A program that begins to fail is told of, and what it said last stays in use. Once it works again, that is used.
+// A program that begins to fail is logged, and its last answer stays in use. Once it works again, its new answer is used.
 func TestLastAnswerStaysInUse(t *testing.T) {
 	t.Parallel()
 	p := newProvider(t, say{Out: answer("Registry", "10m", login(host, "old"))})
@@ -318,7 +318,7 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// Run asks ahead of time, so that nobody waits.
+// Run asks ahead of time, so that no request waits.
 func TestRunAsksAheadOfTime(t *testing.T) {
 	t.Parallel()
 	p := newProvider(t, say{Out: answer("Registry", "10m", login(host, "bot"))})
@@ -339,7 +339,7 @@ func TestRunAsksAheadOfTime(t *testing.T) {
 	})
 }
 
-// What is remembered of images alone has a bound.
+// The sources of single images have a bound.
 func TestManyImages(t *testing.T) {
 	t.Parallel()
 	p := newProvider(t, say{Out: answer("Image", "1h", login("IMAGE", "bot"))})

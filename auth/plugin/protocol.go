@@ -16,7 +16,7 @@ const (
 	responseKind = "CredentialProviderResponse"
 )
 
-// keyType says for what an answer holds.
+// keyType is the scope of an answer.
 type keyType string
 
 const (
@@ -36,11 +36,11 @@ type request struct {
 // response is an answer for one image.
 type response struct {
 	keys keyType
-	hold time.Duration // as the program says; -1: it doesn't
+	hold time.Duration // how long it may be used; -1: not given
 	cred auth.Credential
 }
 
-// parse reads an answer. An error has nothing of it.
+// parse reads an answer. An error quotes nothing of it.
 func parse(out []byte, image string) (response, error) {
 	var doc struct {
 		APIVersion    string  `json:"apiVersion"`
@@ -54,30 +54,30 @@ func parse(out []byte, image string) (response, error) {
 	}
 	if err := json.Unmarshal(out, &doc); err != nil {
 		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return response{}, fmt.Errorf("what it printed has the wrong type of value in %q", e.Field)
+			return response{}, fmt.Errorf("its output has the wrong type of value in %q", e.Field)
 		}
-		return response{}, errors.New("what it printed is not JSON")
+		return response{}, errors.New("its output is not JSON")
 	}
 	if doc.Kind != responseKind || doc.APIVersion != apiVersion {
-		return response{}, fmt.Errorf("what it printed is not a %s of %s; give it the arguments with which it speaks that "+
+		return response{}, fmt.Errorf("its output is not a %s of %s; give it the arguments with which it speaks that "+
 			"version", responseKind, apiVersion)
 	}
 	r := response{keys: doc.CacheKeyType, hold: -1}
 	switch r.keys {
 	case keyImage, keyRegistry, keyGlobal:
 	default:
-		return response{}, errors.New("what it printed has none of the cacheKeyTypes Image, Registry and Global")
+		return response{}, errors.New("its output has none of the cacheKeyTypes Image, Registry and Global")
 	}
 	if doc.CacheDuration != nil {
 		d, err := time.ParseDuration(*doc.CacheDuration)
 		if err != nil || d < 0 {
-			return response{}, errors.New("what it printed has a cacheDuration that is not one")
+			return response{}, errors.New("its output has a cacheDuration that is not one")
 		}
 		r.hold = d
 	}
 	var best pattern
 	for name, login := range doc.Auth {
-		// Some answer with an empty login where they have none: it must not hide another one.
+		// Some programs answer with an empty login where they have none: it must not hide another one.
 		p, ok := parsePattern(name)
 		if login.Password == "" || !ok || !p.fits(image) {
 			continue

@@ -40,7 +40,7 @@ func TestFaultyFails(t *testing.T) {
 	}
 	defer p.Discard()
 	if _, ok := p.(flight.Opener); !ok {
-		t.Error("the spool is no Opener any more")
+		t.Error("the spool does not implement Opener any more")
 	}
 	if _, err := f.Create(4); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("second create: %v, want ENOSPC", err)
@@ -57,10 +57,10 @@ func TestFaultyFails(t *testing.T) {
 			t.Fatalf("write: %d, %v, want 2, EIO", n, err)
 		}
 	}
-	f.Heal()
+	f.EndFaults()
 	b, d := cachetest.Bytes(1, 4)
 	if _, err := p.WriteAt(b, 0); err != nil {
-		t.Fatalf("write after heal: %v", err)
+		t.Fatalf("write after the faults: %v", err)
 	}
 	f.FailOnce(cachetest.Commit, 1, syscall.EIO)
 	if err := p.Commit(d, 4); !errors.Is(err, syscall.EIO) {

@@ -17,7 +17,7 @@ import (
 
 // Store is a cache.Store in memory.
 type Store struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	blobs  map[oci.Digest][]byte
 	spools int
 }
@@ -109,7 +109,7 @@ type spool struct {
 	s    *Store
 	size int64
 
-	mu        sync.RWMutex // guards what follows; the store's is taken while holding it
+	mu        sync.RWMutex // guards the fields below; the store's is taken while holding it
 	data      []byte
 	committed bool
 	discarded bool
@@ -207,7 +207,7 @@ func (v *view) ReadAt(b []byte, off int64) (int, error) {
 
 // Index is a cache.Index in memory.
 type Index struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	used   map[oci.Digest]cache.Access
 	writes int
 	err    error
@@ -236,18 +236,11 @@ func (x *Index) Write(used []cache.Access, removed []oci.Digest) error {
 	return nil
 }
 
-// All yields a snapshot.
-func (x *Index) All() iter.Seq2[cache.Access, error] {
-	return func(yield func(cache.Access, error) bool) {
-		x.mu.Lock()
-		used := maps.Clone(x.used)
-		x.mu.Unlock()
-		for _, a := range used {
-			if !yield(a, nil) {
-				return
-			}
-		}
-	}
+// Load returns a copy.
+func (x *Index) Load() (map[oci.Digest]cache.Access, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return maps.Clone(x.used), nil
 }
 
 // Writes is how many batches were written.

@@ -4,15 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/coalesce"
 	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -23,7 +24,7 @@ type Options struct {
 	Strict bool
 	// Wait is how long Open waits for another process to leave the folder: 1 min; negative: not at all.
 	Wait time.Duration
-	// Stop ends that wait when it is closed. Nil: only Wait does.
+	// Stop ends that wait when it is closed. Nil: only Wait ends it.
 	Stop <-chan struct{}
 	// Sync is the time between two syncs of fresh content: 30 s.
 	Sync time.Duration
@@ -39,48 +40,30 @@ const (
 
 // Store is a cache.Store on a directory. Make one with Open; it is safe for concurrent use until Close.
 type Store struct {
-	o    Options
-	path string
-	root volume
-	dir  *os.File // the directory itself, for syncfs and statfs
-	lock *os.File
-	boot string // of the machine, as it runs
+	o      Options
+	bootID string // of the machine, as it runs
+
+	folder    *folder
+	lock      *os.File // of the folder
+	boot      bootRecord
+	contents  *contents
+	spools    *spools
+	scrubbed  scrubbed
+	verifying coalesce.Group[oci.Digest, struct{}] // hashes of suspect content
 
 	stop    chan struct{}
-	settled chan struct{} // closed when settle is over
+	checked chan struct{} // closed when checkUnmarked has ended
 	wg      sync.WaitGroup
 	end     sync.Once
 
-	// doubt is true while content without a mark may be from before a crash of the machine.
-	doubt    atomic.Bool
-	noMarks  atomic.Bool // the file system keeps no extended attributes
-	untidy   atomic.Bool // something is left in the spool that could not be removed
-	buried   atomic.Bool // dead is not empty
-	foreign  atomic.Int64
-	scrubbed scrubbed
+	// Locks are taken in this order: syncing, naming, those of the parts above.
+	syncing sync.Mutex // one sync at a time
 
-	// Locks are taken in this order: promoting, naming, noting, mu.
-	promoting sync.Mutex // one sync at a time
-
-	// naming is held to read by who gives content its name, until that is in fresh, and to write by who relies on a
-	// name and fresh to agree. It guards what follows.
+	// naming is held to read while content gets its name, until that is in contents, and to write by code that relies on
+	// names and contents to agree. It guards the fields below.
 	naming   sync.RWMutex
 	failures int // of syncs: what was being written at that time may have lost bytes
 	closed   bool
-
-	noting   sync.Mutex // guards boot.json, and what follows
-	promised boot       // what boot.json says, or has to before anything is committed
-	noted    atomic.Bool
-
-	mu        sync.Mutex // guards what follows; nothing is called while holding it
-	fresh     map[oci.Digest]struct{}
-	sound     map[oci.Digest]struct{} // while in doubt: committed or hashed by this process
-	dead      map[oci.Digest]struct{} // to be removed, and not there for anybody until then
-	kept      map[string]struct{}     // folders whose own names are known to be on disk, under strict durability
-	inUse     map[string]struct{}     // names in the spool folder
-	lefts     []left                  // spools of the process before, for Resume
-	keeps     map[string]int          // spools for the next process, and the failures by then
-	verifying map[oci.Digest]*verification
 }
 
 var (
@@ -95,7 +78,7 @@ var (
 func Open(dir string, o Options) (*Store, error) { return openOn(dir, o, openSystem, bootID()) }
 
 // openOn is Open on a volume, at a boot of the machine.
-func openOn(dir string, o Options, on func(dir string) (volume, error), boot string) (*Store, error) {
+func openOn(dir string, o Options, on func(dir string) (volume, error), bootID string) (*Store, error) {
 	if o.Wait == 0 {
 		o.Wait = time.Minute
 	}
@@ -106,114 +89,78 @@ func openOn(dir string, o Options, on func(dir string) (volume, error), boot str
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		o: o, path: dir, boot: boot, stop: make(chan struct{}), settled: make(chan struct{}),
-		fresh:     make(map[oci.Digest]struct{}),
-		sound:     make(map[oci.Digest]struct{}),
-		dead:      make(map[oci.Digest]struct{}),
-		kept:      make(map[string]struct{}),
-		inUse:     make(map[string]struct{}),
-		keeps:     make(map[string]int),
-		verifying: make(map[oci.Digest]*verification),
+		o: o, bootID: bootID, contents: newContents(), stop: make(chan struct{}), checked: make(chan struct{}),
 	}
-	if err := s.open(on); err != nil {
-		s.release()
-		if _, ok := errors.AsType[*LockedError](err); ok {
-			return nil, err // says it all
+	err := makeFolder(dir)
+	if err == nil {
+		s.folder, err = openFolder(dir, on, o.Log)
+	}
+	if err == nil {
+		if err = s.open(); err != nil {
+			s.release()
 		}
+	}
+	if _, ok := errors.AsType[*LockedError](err); ok {
+		return nil, err // it names the folder
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open cache folder %s: %w", dir, err)
 	}
 	return s, nil
 }
 
-func (s *Store) open(on func(dir string) (volume, error)) (err error) {
-	if err := makeFolder(s.path); err != nil {
+func (s *Store) open() (err error) {
+	f := s.folder
+	s.boot.folder, s.spools = f, newSpools(f)
+	if f.self, err = f.root.Open("."); err != nil {
 		return err
 	}
-	if s.root, err = on(s.path); err != nil {
+	if s.lock, err = f.lock(s.o.Wait, s.o.Stop); err != nil {
 		return err
 	}
-	if s.dir, err = s.root.Open("."); err != nil {
-		return err
-	}
-	if err := s.takeLock(); err != nil {
-		return err
-	}
-	s.strangers()
-	if name := networkFS(s.dir); name != "" {
-		s.o.Log.Warn("cache folder is on a network file system, where locks and renames are less reliable; "+
-			"a local disk is better", "dir", s.path, "fs", name)
+	f.warnOfForeign()
+	if name := networkFS(f.self); name != "" {
+		f.report(slog.LevelWarn, "cache folder is on a network file system, where locks and renames are less reliable; "+
+			"a local disk is better", "type", name)
 	}
 	for _, name := range []string{blobsDir, spoolDir} {
-		if err := s.folder(name); err != nil {
+		if err := f.make(name); err != nil {
 			return err
 		}
 	}
-	last := s.recall()
+	last := s.boot.read()
 	if last.Clean {
-		s.findLeft()
+		s.spools.findLeftovers()
 	}
-	s.sweep()
-	// Where there are marks, what has none is not known to be on disk. That the machine runs on is no proof: a disk that
-	// failed may have been mounted anew since. The note is changed before the first commit.
-	s.mark(s.lock)
-	settled := last.Clean || s.noMarks.Load() && last.Boot != "" && last.Boot == s.boot
-	s.promised = boot{Boot: s.boot}
-	if !settled {
-		s.promised.Boot = last.Boot // until everything from before is hashed
-	}
-	if err := s.begin(); err != nil {
-		s.o.Log.Warn("note about this start can't be written: the disk of the cache folder is full, read-only or fails; "+
-			"nothing is cached until it can", "dir", s.path, "err", err)
-		// Such a disk may have lost what the process before could neither sync nor remove.
-		settled = last.Clean
-	}
-	s.doubt.Store(!settled)
+	s.spools.sweep(slog.LevelWarn)
+	s.begin(last)
 	s.wg.Go(func() {
-		defer close(s.settled)
+		defer close(s.checked)
 		if !last.Clean {
-			s.settle()
+			s.checkUnmarked()
 		}
 	})
 	s.wg.Go(s.run)
 	return nil
 }
 
-// makeFolder makes a folder, and those above it. The names of new ones are brought to the disk.
-func makeFolder(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
+// begin decides from the record of the process before whether content without a mark is suspect, and writes the record of
+// this one. Where there are marks, content without one is not known to be on disk. That the machine runs on proves
+// nothing: a disk that failed may have been mounted again since.
+func (s *Store) begin(last boot) {
+	s.folder.mark(s.lock) // to find out whether there are marks
+	trusted := last.Clean || s.folder.noMarks.Load() && last.Boot != "" && last.Boot == s.bootID
+	s.boot.want = boot{Boot: s.bootID}
+	if !trusted {
+		s.boot.want.Boot = last.Boot // until everything from before is hashed
 	}
-	above := filepath.Dir(filepath.Clean(dir))
-	if above != dir {
-		if err := makeFolder(above); err != nil {
-			return err
-		}
+	if err := s.boot.ensure(); err != nil {
+		s.folder.report(slog.LevelWarn, "the record of this start can't be written: the disk of the cache folder is full, "+
+			"read-only or fails; nothing is cached until it can", "error", err)
+		// Such a disk may have lost content that the process before could neither sync nor remove.
+		trusted = last.Clean
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	f, err := os.Open(above)
-	if err != nil {
-		return nil // a folder that may be passed and not read: it is as lasting as it gets
-	}
-	defer f.Close()
-	_ = f.Sync()
-	return nil
-}
-
-// folder makes a folder of ours, and refuses anything else in its place.
-func (s *Store) folder(name string) error {
-	if err := s.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	fi, err := s.root.Lstat(name)
-	if err != nil {
-		return err
-	}
-	if !fi.IsDir() {
-		return fmt.Errorf("%s is not a folder; move it away, or name another cache.dir", name)
-	}
-	return nil
+	s.contents.suspect.Store(!trusted)
 }
 
 // run syncs fresh content from time to time.
@@ -226,14 +173,14 @@ func (s *Store) run() {
 			return
 		case <-tick.C:
 			if err := s.Sync(); err != nil {
-				s.o.Log.Error("cache folder could not be synced; what was not on disk yet is dropped, look at the disk",
-					"dir", s.path, "err", err)
+				s.folder.report(slog.LevelError, "cache folder could not be synced; content that was not on disk yet is dropped: "+
+					"check the disk", "error", err)
 			}
 		}
 	}
 }
 
-// Close syncs what is fresh, notes that it did, and gives the directory back. Open objects stay readable; spools and
+// Close syncs what is fresh, records that it did, and gives the directory back. Open objects stay readable; spools and
 // further calls fail. Closing twice is not an error.
 func (s *Store) Close() error {
 	var err error
@@ -242,20 +189,21 @@ func (s *Store) Close() error {
 		s.wg.Wait()
 		s.naming.Lock()
 		s.closed = true
+		failed := s.failures
 		s.naming.Unlock()
-		// Whatever is fresh: a start that was cut short has not looked at what the process before left.
+		// Whatever is fresh: a start that was cut short has not looked at all content of the process before.
 		if err = s.sync(true); err == nil {
-			err = s.dropLost()
+			err = s.spools.removeKeptBefore(failed)
 		}
-		if err == nil && !s.doubt.Load() && !s.buried.Load() {
+		if err == nil && !s.contents.suspect.Load() && !s.contents.removing.Load() {
 			point.Hit("disk/closing")
-			err = s.note(boot{Boot: s.boot, Clean: true})
+			err = s.boot.write(boot{Boot: s.bootID, Clean: true})
 			point.Hit("disk/clean")
 		}
 		s.release()
 	})
 	if err != nil {
-		return fmt.Errorf("close cache folder %s: %w", s.path, err)
+		return fmt.Errorf("close cache folder %s: %w", s.folder.path, err)
 	}
 	return nil
 }
@@ -264,43 +212,94 @@ func (s *Store) release() {
 	if s.lock != nil {
 		_ = s.lock.Close() // ends the flock
 	}
-	if s.dir != nil {
-		_ = s.dir.Close()
-	}
-	if s.root != nil {
-		_ = s.root.Close()
-	}
+	s.folder.close()
 }
+
+// Open returns the content, as an object that embeds the *os.File, so that the kernel can copy it to a socket. Content
+// that is suspect after a crash of the machine is hashed first; concurrent callers share that.
+func (s *Store) Open(d oci.Digest) (cache.Object, error) {
+	name, err := blobPath(d)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", cache.ErrNotFound, err)
+	}
+	if s.contents.isRemoved(d) {
+		return nil, fmt.Errorf("open %s: it could not be synced: %w", name, cache.ErrNotFound)
+	}
+	o, err := s.folder.open(name)
+	if err != nil {
+		return nil, err
+	}
+	if !s.isSuspect(d, o.File) {
+		return o, nil
+	}
+	_ = o.Close()
+	if err := s.verify(d); err != nil {
+		return nil, err
+	}
+	if o, err = s.folder.open(name); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Remove takes the content away. Open objects stay readable, since the file lives as long as they do.
+func (s *Store) Remove(d oci.Digest) error {
+	name, err := blobPath(d)
+	if err != nil {
+		return nil // it was never stored
+	}
+	fi, err := s.folder.root.Lstat(name)
+	if err != nil {
+		if errors.Is(missing(name, err), cache.ErrNotFound) {
+			return nil
+		}
+		return fmt.Errorf("remove %s: %w", d, err)
+	}
+	if !fi.Mode().IsRegular() {
+		s.folder.reportForeign(name)
+		return nil
+	}
+	point.Hit("disk/unlink")
+	if err := s.folder.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", d, err)
+	}
+	point.Hit("disk/unlinked")
+	s.contents.remove(d)
+	return nil
+}
+
+// All yields every piece of content. Foreign files are left out and logged.
+func (s *Store) All() iter.Seq2[cache.Entry, error] { return s.folder.all() }
 
 // Check implements cache.Checker: the folder is where it was, and may be written to.
 func (s *Store) Check() error {
-	is, err := os.Stat(s.path)
+	is, err := os.Stat(s.folder.path)
 	if err != nil {
 		return fmt.Errorf("look at the cache folder: %w", err)
 	}
-	was, err := s.dir.Stat()
+	was, err := s.folder.self.Stat()
 	if err != nil {
 		return fmt.Errorf("look at the cache folder: %w", err)
 	}
 	if !os.SameFile(is, was) {
 		return fmt.Errorf("look at the cache folder: another one is in its place: %w", fs.ErrNotExist)
 	}
-	if readOnly(s.dir) {
-		return &fs.PathError{Op: "write to", Path: s.path, Err: syscall.EROFS}
+	if readOnly(s.folder.self) {
+		return &fs.PathError{Op: "write to", Path: s.folder.path, Err: syscall.EROFS}
 	}
 	return nil
 }
 
-// Free tells what the file system has left for us.
+// Free tells what the file system has left for the cache.
 func (s *Store) Free() (cache.Space, error) {
-	sp, err := space(s.dir)
+	sp, err := space(s.folder.self)
 	if err != nil {
-		return cache.Space{}, fmt.Errorf("free space of %s: %w", s.path, err)
+		return cache.Space{}, fmt.Errorf("free space of %s: %w", s.folder.path, err)
 	}
 	return sp, nil
 }
 
-// SpaceAt is what there is on the disk that a folder is on, or would be on once it is made.
+// SpaceAt is the space of the disk that a folder is on, or would be on once it is made.
 func SpaceAt(path string) (cache.Space, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -16,8 +16,8 @@ func OpenOn(dir string, o Options, on func(dir string) (Volume, error), boot str
 	return openOn(dir, o, on, boot)
 }
 
-// Settle waits until what was there at the start has been looked at.
-func (s *Store) Settle() { <-s.settled }
+// WaitChecked waits until the content that was there at the start has been looked at.
+func (s *Store) WaitChecked() { <-s.checked }
 
 // Rest rests after n bytes that took some time, at a rate of bytes a second.
 func Rest(ctx context.Context, rate int64, n int, took time.Duration) error {
@@ -33,10 +33,10 @@ var (
 
 // FailSyncs has every sync from the n-th on (of one file or folder, or of the file system) fail with err.
 func (s *Store) FailSyncs(n int, err error) {
-	<-s.settled
-	s.promoting.Lock()
-	defer s.promoting.Unlock()
-	s.root = &failSyncs{volume: s.root, n: n, err: err}
+	<-s.checked
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	s.folder.root = &failSyncs{volume: s.folder.root, n: n, err: err}
 }
 
 type failSyncs struct {

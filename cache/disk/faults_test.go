@@ -55,7 +55,7 @@ func faultAt(t *testing.T, strict, lasting bool, errno syscall.Errno, k int) boo
 	w.play(20)
 	w.discard()
 	w.c.dropCaches()
-	w.c.heal()
+	w.c.endFaults()
 	hit := len(w.c.faults()) > 0
 	w.works()
 	w.stop(k%2 == 0)
@@ -148,19 +148,19 @@ func history(t *testing.T, seed uint64, ends map[string]int) {
 			w.play(5)
 		}
 		if r.IntN(2) == 0 {
-			w.c.heal()
+			w.c.endFaults()
 			w.works()
 		}
 		switch r.IntN(4) {
 		case 0:
-			w.c.heal()
+			w.c.endFaults()
 			w.stop(true)
 			ends["closed"]++
 		case 1:
 			w.stop(false)
 			ends["killed"]++
 		default:
-			w.c.heal()
+			w.c.endFaults()
 			w.powerLoss([]loss{loseAll, loseData, loseNames, loseSome, loseSome}[r.IntN(5)])
 			ends["power"]++
 			if r.IntN(2) == 0 { // else the faults of the next round meet what is left
@@ -189,7 +189,7 @@ func (w *world) chance(r *rand.Rand) {
 		return
 	}
 	if w.c.noMarks {
-		// A failed sync, after which nothing can be removed nor noted, is forgotten by who comes after a kill.
+		// A failed sync, after which nothing can be removed nor noted, is not known to the process that starts after a kill.
 		most = 1
 	}
 	failed := 0

@@ -26,7 +26,7 @@ func TestFolderWithFilesOfOthers(t *testing.T) {
 		}
 		return b.String()
 	}
-	for _, name := range []string{"index.db", "state.db", "state.db.good", "index.db.bad-20260101", "lost+found", ".keep"} {
+	for _, name := range []string{"recency.bin", "index.db", "state.db", "state.db.good", "recency.bin.bad-20260101", "lost+found", ".keep"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -41,8 +41,8 @@ func TestFolderWithFilesOfOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if text := open(); !strings.Contains(text, `level=WARN msg="the cache folder has files of others in it`) ||
-		!strings.Contains(text, `files="holiday.jpg thesis.doc"`) {
+	if text := open(); !strings.Contains(text, `level=WARN msg="the cache folder has files of other programs in it`) ||
+		!strings.Contains(text, `name="holiday.jpg thesis.doc"`) {
 		t.Errorf("others: %s", text)
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, "thesis.doc")); err != nil || string(b) != "x" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -16,21 +17,20 @@ import (
 // LockedError says that another process has the folder.
 type LockedError struct {
 	Dir   string
-	PID   int       // 0: it didn't say
-	Host  string    // empty: it didn't say
-	Since time.Time // when it took the folder; zero: it didn't say
+	PID   int       // of that process; 0: unknown
+	Host  string    // it runs on; empty: unknown
+	Since time.Time // when it took the folder; zero: unknown
 }
 
 func (e *LockedError) Error() string {
-	who := "another mirror"
+	by := "another mirror"
 	if e.PID != 0 {
-		who = fmt.Sprintf("another mirror: process %d on %s, since %s", e.PID, e.Host, e.Since.Format(time.RFC3339))
+		by = fmt.Sprintf("another mirror: process %d on %s, since %s", e.PID, e.Host, e.Since.Format(time.RFC3339))
 	}
-	return fmt.Sprintf("cache folder %s is in use by %s; stop that one, or give this one a cache.dir of its own",
-		e.Dir, who)
+	return fmt.Sprintf("cache folder %s is in use by %s; stop that one, or give this one a cache.dir of its own", e.Dir, by)
 }
 
-// holder is what the lock file says.
+// holder is the content of the lock file.
 type holder struct {
 	PID   int       `json:"pid"`
 	Host  string    `json:"host"`
@@ -40,34 +40,48 @@ type holder struct {
 // lockPoll is how often a waiting process tries again.
 const lockPoll = 50 * time.Millisecond
 
-// takeLock makes the folder ours, waiting for who has it.
-func (s *Store) takeLock() (err error) {
-	if s.lock, err = s.root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return err
+// lock locks the folder for this process, after waiting for another one that has it. The lock ends when the file is closed.
+func (f *folder) lock(wait time.Duration, stop <-chan struct{}) (*os.File, error) {
+	file, err := f.root.OpenFile(lockFile, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
 	}
+	if err := f.waitForLock(file, wait, stop); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	point.Hit("disk/locked")
+	if err := signLock(file); err != nil {
+		// The holder's name is only for people: a full disk must not keep the mirror from serving.
+		f.report(slog.LevelWarn, "lock file can't be written", "error", err)
+	}
+	return file, nil
+}
+
+func (f *folder) waitForLock(file *os.File, wait time.Duration, stop <-chan struct{}) error {
 	tick := time.NewTicker(lockPoll)
 	defer tick.Stop()
-	deadline := time.After(max(0, s.o.Wait))
-	for told := false; ; told = true {
-		err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	deadline := time.After(max(0, wait))
+	for reported := false; ; reported = true {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			point.Hit("disk/locked")
-			return s.signLock()
+			return nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("lock: %w", err)
 		}
-		locked := s.lockedBy()
-		if s.o.Wait < 0 {
+		locked := lockedBy(file)
+		locked.Dir = f.path
+		if wait < 0 {
 			return locked
 		}
-		if !told {
-			s.o.Log.Warn("cache folder is in use by another mirror; waiting until that one stops", "dir", s.path,
-				"pid", locked.PID, "host", locked.Host, "since", locked.Since, "wait", s.o.Wait)
+		if !reported {
+			f.report(slog.LevelWarn, "cache folder is in use by another mirror; waiting until that one stops",
+				"pid", locked.PID, "host", locked.Host, "since", locked.Since, "wait", wait)
 		}
 		select {
 		case <-tick.C:
-		case <-s.o.Stop:
+		case <-stop:
 			return locked
 		case <-deadline:
 			return locked
@@ -75,27 +89,23 @@ func (s *Store) takeLock() (err error) {
 	}
 }
 
-// signLock writes who we are, for the others to read.
-func (s *Store) signLock() error {
+// signLock writes into the lock file which process has it, for others to read.
+func signLock(file *os.File) error {
 	host, _ := os.Hostname() // only for people
 	b, err := json.Marshal(holder{PID: os.Getpid(), Host: host, Since: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return err
 	}
-	// The holder's name is a courtesy: a full disk must not keep the mirror from serving.
-	if err := s.lock.Truncate(0); err != nil {
-		s.o.Log.Warn("lock file can't be written", "dir", s.path, "err", err)
-		return nil
+	if err := file.Truncate(0); err != nil {
+		return err
 	}
-	if _, err := s.lock.WriteAt(append(b, '\n'), 0); err != nil {
-		s.o.Log.Warn("lock file can't be written", "dir", s.path, "err", err)
-	}
-	return nil
+	_, err = file.WriteAt(append(b, '\n'), 0)
+	return err
 }
 
-func (s *Store) lockedBy() *LockedError {
-	e := &LockedError{Dir: s.path}
-	b, err := io.ReadAll(io.NewSectionReader(s.lock, 0, 4096))
+func lockedBy(file *os.File) *LockedError {
+	e := &LockedError{}
+	b, err := io.ReadAll(io.NewSectionReader(file, 0, 4096))
 	var h holder
 	if err == nil && json.Unmarshal(b, &h) == nil {
 		e.PID, e.Host, e.Since = h.PID, h.Host, h.Since

@@ -136,7 +136,7 @@ func TestUnreadableSuspects(t *testing.T) {
 				t.Error("no fault")
 			}
 			w.check(d)
-			w.c.heal()
+			w.c.endFaults()
 			w.check(d)
 			w.works()
 			w.stop(true)
@@ -167,7 +167,7 @@ func TestNoteCantBeWritten(t *testing.T) {
 			if b, d := cachetest.Bytes(w.next, 5000); w.fill(b, d) {
 				t.Error("committed while the note says that all is well")
 			}
-			w.c.heal()
+			w.c.endFaults()
 			d := w.must(100)
 			w.powerLoss(loseSome)
 			w.open()
@@ -206,7 +206,7 @@ func TestNoteIsOnDisk(t *testing.T) {
 	}
 }
 
-// Who closes before all was looked at does not say that all is on disk.
+// A Close before all content was looked at does not record that all is on disk.
 func TestCloseBeforeSettled(t *testing.T) {
 	t.Parallel()
 	for _, noMarks := range []bool{false, true} {
@@ -216,7 +216,7 @@ func TestCloseBeforeSettled(t *testing.T) {
 		w.stop(false)
 		w.c.fail = only(syscall.EIO, "readdir")
 		w.open()
-		w.c.heal()
+		w.c.endFaults()
 		w.stop(true)
 		w.powerLoss(loseData)
 		w.open()
@@ -225,7 +225,7 @@ func TestCloseBeforeSettled(t *testing.T) {
 	}
 }
 
-// What could neither be synced nor removed is hashed as the disk has it, by who comes after a kill.
+// Content that could neither be synced nor removed is hashed, as the disk has it, by the process that starts after a kill.
 func TestKilledOnAFailingDisk(t *testing.T) {
 	t.Parallel()
 	w := opened(t, false)
@@ -247,7 +247,7 @@ func TestKilledOnAFailingDisk(t *testing.T) {
 	w.works()
 }
 
-// Of two who commit the same at once, each is only told so when it is on disk, whatever comes of the other.
+// Of two commits of the same content at once, each returns only when it is on disk, whatever happens to the other.
 func TestStrictCommitOfTheSame(t *testing.T) {
 	t.Parallel()
 	w := opened(t, true)
@@ -263,7 +263,7 @@ func TestStrictCommitOfTheSame(t *testing.T) {
 	}
 	b, same := cachetest.Bytes(1, 200_000)
 	if w.fill(b, same); d != same {
-		t.Fatal("nobody came in between")
+		t.Fatal("no commit came in between")
 	}
 	w.powerLoss(loseAll)
 	w.safe[d] = true
@@ -271,7 +271,7 @@ func TestStrictCommitOfTheSame(t *testing.T) {
 	w.survived()
 }
 
-// Folders that were made by who failed, or under relaxed durability, are brought to the disk by who commits below them.
+// Folders that a failed commit made, or one under relaxed durability, are brought to the disk by the next commit below them.
 func TestStrictBelowFoldersOfOthers(t *testing.T) {
 	t.Parallel()
 	w := opened(t, true)
@@ -319,7 +319,7 @@ func TestDoubtOutlivesAStop(t *testing.T) {
 	w.works()
 }
 
-// Who commits while the store is closed may come too late to be synced.
+// A commit while the store is closed may come too late to be synced.
 func TestCommitDuringClose(t *testing.T) {
 	t.Parallel()
 	w := opened(t, false)

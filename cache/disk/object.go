@@ -3,6 +3,14 @@ package disk
 import (
 	"os"
 	"sync"
+
+	"github.com/registrymirror/mirror/cache"
+)
+
+var (
+	_ cache.Object        = (*Object)(nil)
+	_ cache.CloseNotifier = (*Object)(nil)
+	_ cache.Stater        = (*Object)(nil)
 )
 
 // Object is a file to read. It embeds the *os.File, so that the kernel copies it to a socket (sendfile).
@@ -13,8 +21,8 @@ type Object struct {
 	done func()
 }
 
-// Size is the file's size in bytes when it was opened. Of a spool: the size it was made for, or what was written so far
-// where that is not known.
+// Size is the file's size in bytes when it was opened. Of a spool: the size it was made for, or, where
+// that is not known, the bytes written so far.
 func (o *Object) Size() int64 { return o.size }
 
 // OnClose has f called by the first Close.

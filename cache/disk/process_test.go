@@ -155,7 +155,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	}
 }
 
-// otherBoot makes the folder look as if the machine had been started anew since it was used.
+// otherBoot makes the folder look as if the machine had been restarted since it was used.
 func otherBoot(t *testing.T, dir string) {
 	t.Helper()
 	name := filepath.Join(dir, "boot.json")
@@ -200,9 +200,9 @@ func TestSuspects(t *testing.T) {
 	if !marks(t, t.TempDir()) {
 		t.Log("no extended attributes here: everything is suspect after a crash")
 	}
-	// Blob 1 is synced, 3 and 4 are not; 1 and 3 get torn. What is served as it is tells who was hashed.
+	// Blob 1 is synced, 3 and 4 are not; 1 and 3 get torn. Damaged content that is served was not hashed.
 	for name, tt := range map[string]struct {
-		boot         bool // the machine was started anew
+		boot         bool // the machine was restarted
 		clean        bool // the process had stopped in peace
 		wrong, right []uint64
 		hashedNever  []uint64 // torn, and still trusted

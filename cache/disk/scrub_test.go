@@ -213,7 +213,7 @@ func TestScrubReadErrors(t *testing.T) {
 					w.c.fail = only(errno, op)
 					x.run(disk.ScrubOptions{Every: time.Hour})
 					time.Sleep(30 * time.Minute)
-					w.c.heal()
+					w.c.endFaults()
 					want := damaged
 					if op != "read" {
 						want = 0
@@ -235,7 +235,7 @@ func TestScrubReadErrors(t *testing.T) {
 	}
 }
 
-// Damage is taken away by who is asked to.
+// Damaged content is removed by ScrubOptions.Remove.
 func TestScrubRemovesThrough(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -27,7 +27,7 @@ type shaky struct {
 	t   testing.TB
 	dir string // the real folder
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	calls   int
 	fail    func(op, name string, call int) error // nil: nothing fails
 	hits    []string                              // the calls that did
@@ -151,8 +151,8 @@ func (c *shaky) on(dir string) (disk.Volume, error) {
 	return &shakyVolume{Volume: v, c: c}, nil
 }
 
-// heal ends all faults.
-func (c *shaky) heal() {
+// endFaults ends all faults.
+func (c *shaky) endFaults() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fail = nil
@@ -250,7 +250,7 @@ func (c *shaky) flush() {
 	}
 }
 
-// giveUp is a sync that failed: what was not on disk may never be, and nobody will say so again.
+// giveUp is a sync that failed: bytes that were not on disk may never be, and no later call says so again.
 func (c *shaky) giveUp(n *node) {
 	if n.names != nil {
 		return // names are tried again
@@ -627,7 +627,7 @@ func (v *shakyVolume) Sync(f *os.File) error {
 	defer v.c.mu.Unlock()
 	n := v.c.files[f]
 	if n == nil {
-		v.c.t.Errorf("sync of %s, which nobody opened", f.Name())
+		v.c.t.Errorf("sync of %s, which was not opened", f.Name())
 		return syscall.EBADF
 	}
 	return v.sync("sync", v.file(f), n)

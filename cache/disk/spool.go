@@ -21,13 +21,13 @@ type spool struct {
 	*os.File
 	s        *Store
 	size     int64 // as declared; -1: not known
-	failures int   // of syncs, when it was made
+	failures int   // Store.failures when it was made
 
-	mu        sync.RWMutex // guards what follows: the file's name against who opens it
-	name      string       // in the root; empty: nowhere any more
+	mu        sync.RWMutex // guards the fields below, and the name against calls that open it
+	name      string       // in the root; empty: the file is removed
 	committed bool
 	discarded bool
-	kept      bool // outlives Discard
+	kept      bool // for the next process: Discard does not remove it
 }
 
 var (
@@ -40,17 +40,14 @@ var (
 // Create makes a spool. It takes no space yet: see Allocate.
 func (s *Store) Create(size int64) (cache.Spool, error) {
 	name := rand.Text()
-	s.uses(name)
-	p := &spool{s: s, size: size, name: path.Join(spoolDir, name)}
-	s.naming.RLock()
-	p.failures = s.failures
-	s.naming.RUnlock()
-	f, err := s.root.OpenFile(p.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrNotExist) && s.folder(spoolDir) == nil { // somebody tidied up
-		f, err = s.root.OpenFile(p.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	s.spools.use(name)
+	p := s.newSpool(path.Join(spoolDir, name), size)
+	f, err := s.folder.root.OpenFile(p.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrNotExist) && s.folder.make(spoolDir) == nil { // the folder was removed
+		f, err = s.folder.root.OpenFile(p.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	if err != nil {
-		s.unused(p.name)
+		s.spools.release(p.name)
 		return nil, fmt.Errorf("make spool: %w", err)
 	}
 	p.File = f
@@ -58,20 +55,32 @@ func (s *Store) Create(size int64) (cache.Spool, error) {
 	return p, nil
 }
 
+// newSpool makes a spool without its file.
+func (s *Store) newSpool(name string, size int64) *spool {
+	s.naming.RLock()
+	defer s.naming.RUnlock()
+	return &spool{s: s, size: size, name: name, failures: s.failures}
+}
+
 // Allocate implements cache.Allocator.
 func (p *spool) Allocate(off, n int64) error {
 	if n <= 0 {
 		return nil
 	}
-	if err := p.s.root.Allocate(p.File, off, n); err != nil {
+	if err := p.s.folder.root.Allocate(p.File, off, n); err != nil {
 		return fmt.Errorf("take %d bytes of the disk for a spool: %w", n, err)
 	}
 	point.Hit("disk/allocated")
 	return nil
 }
 
-func (p *spool) ReadAt(b []byte, off int64) (int, error)  { return p.s.root.ReadAt(p.File, b, off) }
-func (p *spool) WriteAt(b []byte, off int64) (int, error) { return p.s.root.WriteAt(p.File, b, off) }
+func (p *spool) ReadAt(b []byte, off int64) (int, error) {
+	return p.s.folder.root.ReadAt(p.File, b, off)
+}
+
+func (p *spool) WriteAt(b []byte, off int64) (int, error) {
+	return p.s.folder.root.WriteAt(p.File, b, off)
+}
 
 // Open returns the spool's bytes with a file position of their own.
 func (p *spool) Open() (cache.Object, error) {
@@ -80,7 +89,7 @@ func (p *spool) Open() (cache.Object, error) {
 	if p.name == "" || p.discarded {
 		return nil, fmt.Errorf("open spool: %w", fs.ErrClosed)
 	}
-	o, err := p.s.openFile(p.name)
+	o, err := p.s.folder.open(p.name)
 	if err != nil {
 		return nil, err
 	}
@@ -119,17 +128,17 @@ func (p *spool) Commit(d oci.Digest, size int64) (err error) {
 		p.name, p.committed = name, true
 		return nil
 	}
-	if err := p.s.begin(); err != nil {
+	if err := p.s.boot.ensure(); err != nil {
 		return err
 	}
-	if err := p.s.mkdir(path.Dir(name)); err != nil {
+	if err := p.s.folder.makeAll(path.Dir(name)); err != nil {
 		return err
 	}
 	point.Hit("disk/folder")
 	if p.s.o.Strict {
 		// The mark comes first: one sync covers it, and a crash in between leaves a spool, which is swept.
-		p.s.mark(p.File)
-		if err := p.s.root.Sync(p.File); err != nil {
+		p.s.folder.mark(p.File)
+		if err := p.s.folder.root.Sync(p.File); err != nil {
 			return err
 		}
 		point.Hit("disk/synced")
@@ -139,10 +148,10 @@ func (p *spool) Commit(d oci.Digest, size int64) (err error) {
 	}
 	point.Hit("disk/renamed")
 	if p.s.o.Strict {
-		if err := p.s.syncFolder(path.Dir(name)); err != nil {
+		if err := p.s.folder.sync(path.Dir(name)); err != nil {
 			p.name = ""
-			p.s.condemn(d)
-			p.s.bury(slog.LevelWarn)
+			p.s.contents.queueRemovals(digests{d: {}})
+			p.s.removeQueued(slog.LevelWarn)
 			return err
 		}
 		point.Hit("disk/folder-synced")
@@ -153,7 +162,7 @@ func (p *spool) Commit(d oci.Digest, size int64) (err error) {
 
 var errLost = errors.New("a sync of the disk failed while it was written, bytes may be lost")
 
-// rename gives the spool its name as content, and notes that.
+// rename gives the spool its name as content.
 func (p *spool) rename(d oci.Digest, name string) error {
 	p.s.naming.RLock()
 	defer p.s.naming.RUnlock()
@@ -163,16 +172,16 @@ func (p *spool) rename(d oci.Digest, name string) error {
 	case p.failures != p.s.failures:
 		return errLost
 	}
-	if err := p.s.root.Rename(p.name, name); err != nil {
+	if err := p.s.folder.root.Rename(p.name, name); err != nil {
 		return err
 	}
-	p.s.unused(p.name)
+	p.s.spools.release(p.name)
 	p.name = name
-	p.s.committed(d)
+	p.s.contents.commit(d, p.s.o.Strict)
 	return nil
 }
 
-// trim checks that what is there is size bytes, and gives back what was allocated behind.
+// trim checks that the file has size bytes, and gives back what was allocated behind them.
 func (p *spool) trim(size int64) error {
 	fi, err := p.Stat()
 	if err != nil {
@@ -182,7 +191,7 @@ func (p *spool) trim(size int64) error {
 		return fmt.Errorf("spool holds %d bytes, expected %d", fi.Size(), size)
 	}
 	if fi.Size() > size || p.size > size {
-		return p.s.root.Truncate(p.File, size)
+		return p.s.folder.root.Truncate(p.File, size)
 	}
 	return nil
 }
@@ -192,23 +201,11 @@ func (p *spool) drop() {
 	if p.name == "" {
 		return
 	}
-	err := p.s.root.Remove(p.name)
-	p.s.unused(p.name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		p.s.untidy.Store(true)
-		p.s.say(slog.LevelWarn, "spool file can't be removed; it is tried again", "name", p.name, "err", err)
-	}
+	p.s.spools.remove(p.name)
 	p.name = ""
 }
 
-// unused says that nothing is at a name in the spool folder any more, or should be.
-func (s *Store) unused(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.inUse, path.Base(name))
-}
-
-// Discard ends the spool. What was not committed, nor kept, is removed.
+// Discard ends the spool. Unless it was committed or kept, its file is removed.
 func (p *spool) Discard() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -222,25 +219,12 @@ func (p *spool) Discard() error {
 	return p.Close()
 }
 
-// has reports whether the content is there already, and sound.
+// has reports whether the content is stored already, and can be served.
 func (s *Store) has(d oci.Digest, name string, size int64) bool {
-	o, err := s.openFile(name)
+	o, err := s.folder.open(name)
 	if err != nil {
 		return false
 	}
 	defer o.Close()
-	return o.size == size && !s.isDead(d) && !s.doubted(d, o.File)
-}
-
-// mkdir makes the folder of a blob.
-func (s *Store) mkdir(dir string) error {
-	if _, err := s.root.Lstat(dir); err == nil {
-		return nil
-	}
-	s.mu.Lock()
-	for name := dir; name != "."; name = path.Dir(name) {
-		delete(s.kept, name)
-	}
-	s.mu.Unlock()
-	return s.root.MkdirAll(dir, 0o700)
+	return o.size == size && !s.contents.isRemoved(d) && !s.isSuspect(d, o.File)
 }

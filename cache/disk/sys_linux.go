@@ -23,7 +23,7 @@ func bootID() string {
 // allocate takes n bytes of the disk for f at off without changing its length. Where the file system can't, nothing
 // happens.
 func allocate(f *os.File, off, n int64) error {
-	// What doesn't fit is not tried: ext4 takes all there is before it gives up, and starves everybody meanwhile.
+	// What doesn't fit is not tried: ext4 takes all free space before it gives up, and other writers get none meanwhile.
 	if sp, err := space(f); err == nil && sp.Total > 0 && n > sp.Free {
 		return &os.PathError{Op: "fallocate", Path: f.Name(), Err: unix.ENOSPC}
 	}
@@ -46,7 +46,7 @@ func uncache(f *os.File, off, length int64) {
 	_ = unix.Fadvise(int(f.Fd()), off, length, unix.FADV_DONTNEED)
 }
 
-// readCold is ReadAt that leaves in memory what was there before, and nothing else: who reads everything once must not
+// readCold is ReadAt that leaves no more of the file in memory than before: a scrubber that reads everything once must not
 // push out what clients read again and again. Read-ahead would bring in more than is asked for, so f has none.
 func readCold(f *os.File, p []byte, off int64) (int, error) {
 	if off == 0 {

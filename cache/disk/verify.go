@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Amount is how much content there is, or was looked at.
+// Amount is how much content there is, or was read.
 type Amount struct{ Blobs, Bytes int64 }
 
 // Damage is a piece of content that is not what its name says.
@@ -26,8 +26,8 @@ type Damage struct {
 // VerifyOptions for Verify. The zero value of a field means what its comment says.
 type VerifyOptions struct {
 	Remove   bool                   // damaged content; else it is only reported
-	Damaged  func(Damage)           // called for each piece; nil: nobody is told
-	Progress func(done, all Amount) // called for each piece of at most 256 KiB; nil: nobody is told
+	Damaged  func(Damage)           // called for each piece; nil: not called
+	Progress func(done, all Amount) // called for each piece of at most 256 KiB; nil: not called
 }
 
 // Verified is what a Verify has found.
@@ -37,20 +37,20 @@ type Verified struct {
 }
 
 // Verify reads all content of a cache folder and compares it with its digests, as fast as the disk can. It takes no
-// lock, so a mirror may use the folder meanwhile: content never changes, what goes is passed over, and what is removed
-// is fetched again. When ctx ends it returns what it has found so far, and the cause.
+// lock, so a mirror may use the folder meanwhile: content never changes, content that is removed meanwhile is passed over, and damaged content that is
+// removed is fetched again. When ctx ends it returns what it has found so far, and the cause.
 func Verify(ctx context.Context, dir string, o VerifyOptions) (v Verified, err error) {
-	s := &Store{path: dir, o: Options{Log: slog.New(slog.DiscardHandler)}}
-	if s.root, err = openSystem(dir); err != nil {
+	f, err := openFolder(dir, openSystem, slog.New(slog.DiscardHandler))
+	if err != nil {
 		return v, fmt.Errorf("open cache folder: %w", err)
 	}
-	defer s.release()
-	if _, err := s.root.Lstat(blobsDir); errors.Is(err, fs.ErrNotExist) {
-		return v, fmt.Errorf("%s is no cache folder: it has no %s in it", dir, filepath.Base(blobsDir))
+	defer f.close()
+	if _, err := f.root.Lstat(blobsDir); errors.Is(err, fs.ErrNotExist) {
+		return v, fmt.Errorf("%s is not a cache folder: it has no %s in it", dir, filepath.Base(blobsDir))
 	}
 	var all Amount
 	var unlisted error
-	for e, err := range s.All() {
+	for e, err := range f.all() {
 		if ctx.Err() != nil {
 			return v, context.Cause(ctx)
 		}
@@ -59,7 +59,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (v Verified, err e
 			all.Bytes += e.Size
 		}
 	}
-	for e, err := range s.inOrder(firstDigest) {
+	for e, err := range f.inOrder(firstDigest) {
 		if ctx.Err() != nil {
 			return v, context.Cause(ctx)
 		}
@@ -67,7 +67,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (v Verified, err e
 			unlisted = errors.Join(unlisted, err)
 			continue
 		}
-		if err := s.verifyOne(ctx, o, e.Digest, &v, all); err != nil {
+		if err := f.verify(ctx, o, e.Digest, &v, all); err != nil {
 			return v, err
 		}
 	}
@@ -77,23 +77,24 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (v Verified, err e
 	return v, nil
 }
 
-func (s *Store) verifyOne(ctx context.Context, o VerifyOptions, d oci.Digest, v *Verified, all Amount) error {
+// verify reads one piece of content.
+func (f *folder) verify(ctx context.Context, opts VerifyOptions, d oci.Digest, v *Verified, all Amount) error {
 	name, err := blobPath(d)
 	if err != nil {
 		return err
 	}
-	f, err := s.openFile(name)
+	o, err := f.open(name)
 	if errors.Is(err, cache.ErrNotFound) {
-		return nil // it has gone meanwhile
+		return nil // removed meanwhile
 	}
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	why, err := s.examine(f, d, s.root.ReadCold, func(n int) error {
+	defer o.Close()
+	wrong, err := f.examine(o, d, func(n int) error {
 		v.Bytes += int64(n)
-		if o.Progress != nil {
-			o.Progress(v.Amount, all)
+		if opts.Progress != nil {
+			opts.Progress(v.Amount, all)
 		}
 		return context.Cause(ctx)
 	})
@@ -101,20 +102,20 @@ func (s *Store) verifyOne(ctx context.Context, o VerifyOptions, d oci.Digest, v 
 		return err
 	}
 	v.Blobs++
-	if why == "" || !s.still(name, f) {
+	if wrong == "" || !f.sameFile(name, o) {
 		return nil
 	}
 	v.Damaged++
-	found := Damage{Digest: d, Size: f.size, Why: why}
-	if o.Remove {
-		if err := s.removeFile(name, f); err != nil {
+	found := Damage{Digest: d, Size: o.size, Why: wrong}
+	if opts.Remove {
+		if err := f.removeFile(name, o); err != nil {
 			return fmt.Errorf("remove damaged %s: %w", d, err)
 		}
 		found.Removed = true
 		v.Removed++
 	}
-	if o.Damaged != nil {
-		o.Damaged(found)
+	if opts.Damaged != nil {
+		opts.Damaged(found)
 	}
 	return nil
 }

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// volume is what a store asks of the file system. Names are relative to the folder and can't leave it. The product has
+// volume is the part of the file system that a store uses. Names are relative to the folder and can't leave it. The product has
 // one, system; tests have one that fails at any call, and that forgets what was not synced.
 //
-// Files are the system's own whoever opened them: what a hit reads goes from the kernel to the socket, past this.
+// Files are always the system's own: the bytes of a hit go from the kernel to the socket, past this interface.
 type volume interface {
 	// As os.Root has them.
 	Open(name string) (*os.File, error)
@@ -29,15 +29,15 @@ type volume interface {
 	// Sub is the volume of a folder below. It is closed on its own.
 	Sub(name string) (volume, error)
 
-	// What is done with an open file.
+	// Calls for an open file.
 	ReadAt(f *os.File, p []byte, off int64) (int, error)
-	// ReadCold is ReadAt that leaves in memory what was there before, and nothing else.
+	// ReadCold is ReadAt that leaves no more of the file in memory than before.
 	ReadCold(f *os.File, p []byte, off int64) (int, error)
 	WriteAt(f *os.File, p []byte, off int64) (int, error)
 	Truncate(f *os.File, size int64) error
 	// Allocate takes n bytes of the disk for the file at off without changing its length, where the file system can.
 	Allocate(f *os.File, off, n int64) error
-	// Uncache has the kernel forget what it holds of a file and has on disk: the next read is the disk's. It is a wish.
+	// Uncache asks the kernel to drop the clean pages of a file, so that the next read is the disk's.
 	Uncache(f *os.File)
 	// Names lists the next n names of a folder, in no order, and io.EOF at its end.
 	Names(dir *os.File, n int) ([]string, error)
@@ -80,8 +80,8 @@ func (system) Names(dir *os.File, n int) ([]string, error)           { return di
 func (system) Sync(f *os.File) error                                 { return f.Sync() }
 func (system) SyncFS(dir *os.File) error                             { return syncFS(dir) }
 
-// attr is the mark. It is in the inode and not in a list, so that it is lost with the file, and it survives who changes
-// modes and owners (kubelet does, for fsGroup).
+// attr is the mark. It is in the inode and not in a list, so that it is lost with the file, and it survives changes of modes
+// and owners (the kubelet makes them, for fsGroup).
 const attr = "user.mirror.synced"
 
 func (system) Mark(f *os.File) error { return unix.Fsetxattr(int(f.Fd()), attr, []byte{'1'}, 0) }

@@ -34,7 +34,7 @@ func memDir(t testing.TB) string {
 // world is a store on a shaky disk, and what is known of its content.
 type world struct {
 	t      testing.TB
-	about  string // which run this is, for who reads a failure
+	about  string // which run this is, for messages of failures
 	strict bool
 	dir    string
 	c      *shaky
@@ -72,7 +72,7 @@ func (w *world) errorf(format string, args ...any) {
 	w.t.Errorf("%s: %s (faults: %v)", w.about, fmt.Sprintf(format, args...), w.c.faults())
 }
 
-// past gives the folder a history, of which there are two, and has calls counted anew.
+// past gives the folder a history, of which there are two, and restarts the count of calls.
 func (w *world) past(k int) {
 	w.open()
 	w.play(8)
@@ -90,17 +90,17 @@ func (w *world) open() {
 		return
 	}
 	if err != nil {
-		w.c.heal()
+		w.c.endFaults()
 		if s, err = disk.OpenOn(w.dir, o, w.c.on, boot); err != nil {
 			w.t.Fatalf("%s: open after the faults: %v", w.about, err)
 		}
 	}
 	w.s = s
-	s.Settle()
+	s.WaitChecked()
 	w.resume()
 }
 
-// resume goes on with what the process before has kept: it is what was written, or not there.
+// resume continues the downloads that the process before has kept: it is what was written, or not there.
 func (w *world) resume() {
 	w.t.Helper()
 	for _, u := range w.s.Resume() {
@@ -223,7 +223,7 @@ func (w *world) play(steps int) {
 		default:
 			for e, err := range w.s.All() {
 				if b, ok := w.blobs[e.Digest]; err == nil && !ok {
-					w.errorf("lists %s, which nobody committed, of %d bytes", e.Digest, len(b))
+					w.errorf("lists %s, which was not committed, of %d bytes", e.Digest, len(b))
 				}
 			}
 		}

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// A progress is told to waiting readers at most every tellEvery, or after tellBytes: fifty readers that wake for every
-// packet cost more than the copy.
+// Waiting readers are told of progress every tellEvery, or after tellBytes: fifty readers that wake for every packet cost
+// more than the copy.
 const (
 	tellEvery = 4 * time.Millisecond
 	tellBytes = 1 << 20
 )
 
-// bell wakes those who wait for progress of one kind.
+// bell wakes the goroutines that wait for progress of one kind.
 type bell struct {
-	mu     *sync.Mutex   // the flight's, which guards what follows. All methods are called with it held
-	change chan struct{} // closed, and replaced, when there is news; nil while nobody waits
-	untold int64         // bytes since the last news
-	told   time.Time
-	timer  *time.Timer
+	mu     *sync.Mutex   // the flight's, which guards the fields below and is held in every call
+	change chan struct{} // closed, and replaced, when there is news; nil while no goroutine waits
+	bytes  int64         // since the last news
+	rung   time.Time     // when there was news last
+	timer  *time.Timer   // that rings soon; nil: none
 }
 
 // news is the channel that closes at the next ring.
@@ -29,13 +29,13 @@ func (b *bell) news() <-chan struct{} {
 	return b.change
 }
 
-// ring wakes everybody now.
+// ring wakes all of them now.
 func (b *bell) ring() {
 	if b.timer != nil {
 		b.timer.Stop()
 		b.timer = nil
 	}
-	b.untold, b.told = 0, time.Now()
+	b.bytes, b.rung = 0, time.Now()
 	if b.change != nil {
 		close(b.change)
 		b.change = nil
@@ -44,13 +44,13 @@ func (b *bell) ring() {
 
 // progress rings for n more bytes, now or soon.
 func (b *bell) progress(n int64) {
-	b.untold += n
+	b.bytes += n
 	if b.change == nil {
 		return
 	}
-	since := time.Since(b.told)
+	since := time.Since(b.rung)
 	switch {
-	case b.untold >= tellBytes || since >= tellEvery:
+	case b.bytes >= tellBytes || since >= tellEvery:
 		b.ring()
 	case b.timer == nil:
 		b.timer = time.AfterFunc(tellEvery-since, func() {

@@ -14,7 +14,7 @@ func (e *extents) add(from, to int64) {
 		return
 	}
 	s := *e
-	// The first that touches or follows from; the first that lies wholly behind to.
+	// i is the first extent that touches from or follows it; j the first that lies wholly behind to.
 	i, _ := slices.BinarySearchFunc(s, from, func(x extent, v int64) int {
 		if x.to < v {
 			return -1

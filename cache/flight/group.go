@@ -12,26 +12,25 @@ import (
 
 // Options for a Group. The zero value of a field means what its comment says.
 type Options struct {
-	// Open looks for finished content. The group asks before it starts a flight, and again if one has ended meanwhile,
-	// so that a commit and a Join never miss each other. Any error means that it is not there. Nil: there is never any.
+	// Open looks for finished content. The group calls it before it starts a flight, and again if a flight has ended
+	// meanwhile, so that a commit and a Join never miss each other. Any error means that there is none. Nil: there never is.
 	Open func(d oci.Digest) (Object, error)
 	// Create reserves space and makes the spool of a blob of size bytes, -1 where that is not known.
 	Create func(d oci.Digest, size int64) (Spool, error)
 	Linger time.Duration // after the last reader has left; 10 s
 	Park   time.Duration // how long an unfinished spool is kept; 1 h
-	GoOn   int64         // bytes that may be missing for a fill to go on without readers; 64 MiB
+	GoOn   int64         // bytes that may be missing for a fill to continue without readers; 64 MiB
 	// ParallelAbove is the size in bytes above which a blob is fetched in several parts at a time while that is faster.
 	// 0: none is.
 	ParallelAbove int64
-	Lanes         int // most parts of one blob at a time; 4
-	LanesPerHost  int // most parts beyond each blob's first, of all blobs from one host; 12
-	// Unread is how many bytes may be fetched with no reader left for the sake of one client, in ten minutes; 64 MiB.
-	// Negative: any number.
+	Lanes         int // most parts of one blob at a time; 8
+	LanesPerHost  int // most parts beside each blob's first, of all blobs from one host; 21
+	// Unread is how many bytes are fetched without readers for one client, in ten minutes; 64 MiB. Negative: no limit.
 	Unread int64
 	Log    *slog.Logger // nil: discard
 }
 
-// Group holds the flights of a cache, one per digest, or of one that was spoilt, one per Key.
+// Group holds the flights of a cache: one for each digest, and of a digest that was spoilt, one for each Key.
 type Group struct {
 	o      Options
 	sizes  sizes
@@ -40,12 +39,12 @@ type Group struct {
 	ctx    context.Context // ends with Close: the life of every fetch
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // every goroutine of every flight
-	over   chan struct{}  // closed at the end of Close
+	ended  chan struct{}  // closed at the end of Close
 
-	mu      sync.Mutex // guards what follows; taken before a Flight's mutex, never while holding one
+	mu      sync.Mutex // guards the fields below; taken before a Flight's mutex, never while one is held
 	flights map[place]*Flight
-	spoilt  map[oci.Digest]time.Time // that had bytes of several Keys, and were wrong: until when they are not mixed
-	ends    uint64                   // how many flights have been taken out
+	spoilt  map[oci.Digest]time.Time // whose bytes of several Keys were wrong: until when Keys are kept apart
+	ends    uint64                   // how many flights have been removed
 	closed  bool
 }
 
@@ -53,7 +52,7 @@ type Group struct {
 var ErrClosed = errors.New("the cache is closed")
 
 // errOtherSize sends a reader past a flight. It never leaves this package.
-var errOtherSize = errors.New("the flight goes by another size")
+var errOtherSize = errors.New("the flight has another size")
 
 // New makes a group. Close ends it.
 func New(o Options) *Group {
@@ -67,10 +66,10 @@ func New(o Options) *Group {
 		o.GoOn = 64 << 20
 	}
 	if o.Lanes == 0 {
-		o.Lanes = 4
+		o.Lanes = 8
 	}
 	if o.LanesPerHost == 0 {
-		o.LanesPerHost = 12
+		o.LanesPerHost = 21
 	}
 	if o.Unread == 0 {
 		o.Unread = 64 << 20
@@ -81,7 +80,7 @@ func New(o Options) *Group {
 	// The context is the group's own: fetches outlive the requests that started them.
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Group{
-		o: o, sizes: usual, ctx: ctx, cancel: cancel, over: make(chan struct{}), flights: make(map[place]*Flight),
+		o: o, sizes: usual, ctx: ctx, cancel: cancel, ended: make(chan struct{}), flights: make(map[place]*Flight),
 		spoilt: make(map[oci.Digest]time.Time),
 		hosts:  hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
 		unread: unread{most: o.Unread, clients: make(map[string]*spent)},
@@ -89,11 +88,11 @@ func New(o Options) *Group {
 }
 
 // Join returns the blob's finished content, or a *Reader of the flight that brings it, which it starts if there is
-// none. joined is true when a flight was there already. size is -1 where it is not known; then Join waits for it. Where a
-// flight goes by another size, which is not known to be the right one, the Reader goes past it to its own source. The
-// context bounds the waits for sources, alone.
+// none. joined is true when there was a flight already. size is -1 where it is not known; then Join waits for it. Where a
+// flight has another size, which is not known to be the right one, the Reader bypasses the flight. The context bounds only
+// the waits for sources.
 func (g *Group) Join(ctx context.Context, d oci.Digest, size int64, s Source) (o Object, joined bool, err error) {
-	f, r, o, err := g.attach(d, size, s)
+	r, o, joined, err := g.attach(d, size, s)
 	if errors.Is(err, errOtherSize) {
 		r, err := g.Direct(ctx, d, size, s)
 		if err != nil {
@@ -106,11 +105,13 @@ func (g *Group) Join(ctx context.Context, d oci.Digest, size int64, s Source) (o
 	}
 	sized := false
 	defer func() {
-		if !sized { // by a panic, perhaps: the reader would hold the spool for good
+		if !sized { // a panic included: the reader would hold the spool for good
 			_ = r.Close()
 		}
 	}()
-	joined = f.spoolReady(r)
+	if !joined {
+		r.f.makeSpool()
+	}
 	if err := r.sized(ctx); err != nil {
 		return nil, joined, err
 	}
@@ -118,49 +119,48 @@ func (g *Group) Join(ctx context.Context, d oci.Digest, size int64, s Source) (o
 	return r, joined, nil
 }
 
-// attach finds or makes the flight, and a reader on it.
-func (g *Group) attach(d oci.Digest, size int64, s Source) (*Flight, *Reader, Object, error) {
-	var strange *Flight
+// attach returns the finished content, or a reader of the flight, which it makes where there is none.
+func (g *Group) attach(d oci.Digest, size int64, s Source) (r *Reader, o Object, joined bool, err error) {
+	var foreign *Flight
 	defer func() { // without the lock
-		if strange != nil {
-			strange.end(ErrClosed)
+		if foreign != nil {
+			foreign.end(ErrClosed)
 		}
 	}()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for {
 		if g.closed {
-			return nil, nil, nil, ErrClosed
+			return nil, nil, false, ErrClosed
 		}
 		at := g.place(d, s.Key)
-		if f := g.flights[at]; f != nil && f.strange(s.Key) {
-			strange = f
+		if f := g.flights[at]; f != nil && f.endForeign(s.Key) {
+			foreign = f
 			g.drop(f)
 		}
 		seen, ends := g.flights[at], g.ends
 		if seen != nil {
 			if r, err := seen.join(size, s); r != nil || err != nil {
-				return seen, r, nil, err
+				return r, nil, true, err
 			}
 		}
 		if o := g.open(d); o != nil {
-			return nil, nil, o, nil
+			return nil, o, false, nil
 		}
 		if g.closed || g.flights[at] != seen || g.ends != ends {
-			continue // somebody was quicker, or has committed what was not there
+			continue // another Join was faster, or a flight has committed the content since
 		}
 		f := newFlight(g, at, size)
 		r, err := f.join(size, s)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, nil, false, err
 		}
 		g.flights[at] = f
-		r.first = true
-		return f, r, nil, nil
+		return r, nil, false, nil
 	}
 }
 
-// open looks for finished content, without the lock, which is held: a disk may take its time.
+// open looks for finished content. The lock is held, and released meanwhile: a disk may be slow.
 func (g *Group) open(d oci.Digest) Object {
 	if g.o.Open == nil {
 		return nil
@@ -174,7 +174,7 @@ func (g *Group) open(d oci.Digest) Object {
 	return o
 }
 
-// forget takes an ended flight out of the group.
+// forget removes a flight that has ended from the group.
 func (g *Group) forget(f *Flight) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -210,7 +210,7 @@ type Info struct {
 	Size    int64 // bytes; -1: not known yet
 	Have    int64 // bytes in the spool
 	Readers int
-	Parked  bool // no reader and no fetch: kept for who comes back
+	Parked  bool // it has neither readers nor fetches, and is kept for readers that return
 }
 
 // Flights lists the flights, in no order.
@@ -224,7 +224,7 @@ func (g *Group) Flights() []Info {
 	return list
 }
 
-// DropParked ends the parked flights, for their space.
+// DropParked ends the parked flights, to free their space.
 func (g *Group) DropParked() {
 	g.mu.Lock()
 	var parked []*Flight
@@ -240,15 +240,15 @@ func (g *Group) DropParked() {
 }
 
 // Close ends every flight: fetches are cancelled, readers get ErrClosed, unfinished spools that can outlive the process
-// are kept for the next one, others discarded. It returns when the last goroutine has ended, whoever called it first.
+// are kept for the next one, others are discarded. It returns when the last goroutine has ended, in every call.
 func (g *Group) Close() {
 	g.mu.Lock()
 	if g.closed {
 		g.mu.Unlock()
-		<-g.over
+		<-g.ended
 		return
 	}
-	defer close(g.over)
+	defer close(g.ended)
 	g.closed = true
 	var all []*Flight
 	for _, f := range g.flights {

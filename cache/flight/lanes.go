@@ -1,150 +1,144 @@
 package flight
 
 import (
-	"sync"
+	"errors"
 	"time"
 )
 
-// A large blob comes in parts, several at a time for as long as that is faster:
+// A large blob begins with as many connections as its upstream has proven, one at first. While it comes, their number is
+// doubled for as long as the blob comes faster for it:
 //
-//	 prefix         fill           lane           lane
-//	|██████████████|███>          |██>           |█████>        |
-//	0              one part       the next       the next       size
+//	one connection ──looks──> two ──it pays──> four ──it pays──> eight
+//	                           │                 │
+//	                           └─it does not─────┴──> back to those before, for this blob and the next ones
 //
-// The fill begins alone, with one large part: what a connection gives must be known before another one can prove
-// anything. From then on pace opens a lane at a time, and looks whether the blob comes faster for it. Each of them takes
-// the first part that nobody has or brings, so that bytes come near enough in order for readers, who follow the prefix.
-// The parts are closed ranges: nothing is asked for that another one brings. A source that knows no ranges, and one that
-// fails in a lane, has the blob go on by the fill alone.
+// So a blob that comes at full speed by one connection has one, and a host that limits each connection gives eight times
+// as much.
 
-// pays is how much faster the blob has to come for a lane to stay.
-const pays = 1.15
+// ErrBusy is wrapped by the errors of a source that is too busy to fetch a part beside others now. It says nothing about the
+// host.
+var ErrBusy = errors.New("too busy to fetch another part")
 
-// lanes says how a large blob is fetched. The flight's lock guards it.
-type lanes struct {
-	want    int   // fetches side by side now, the fill included
-	settled bool  // no more are tried
-	paced   bool  // pace runs
-	came    int64 // bytes since the flight began
+const (
+	// gain is how much of what new connections could bring at most, if each brought as much as one before, they have to
+	// bring to stay.
+	gain = 1.0 / 3
+	// stepLooks is how many looks new connections have to prove themselves, once all of them bring bytes.
+	stepLooks = 4
+	// startLooks is how many looks they have to bring their first bytes.
+	startLooks = 20
+)
+
+// pace judges whether more connections pay off. It is a value: the caller tells it the time and how much has arrived.
+type pace struct {
+	at      time.Time // of the last look
+	brought int64     // bytes by the last look
+	rate    float64   // bytes a second at the last look
+
+	// The step that is on trial.
+	before, after int     // connections; 0: no step is
+	base          float64 // bytes a second before it
+	looks         int     // since it began, or since all of its connections bring bytes
+	measured      bool    // all of them do
 }
 
-// hosts counts the lanes at each host, of all flights.
-type hosts struct {
-	mu    sync.Mutex // a leaf
-	most  int
-	lanes map[string]int
+// verdict is what pace has found.
+type verdict int
+
+const (
+	undecided verdict = iota // look again
+	paid                     // the step has paid off, or none is on trial
+	failed                   // the step has not paid off
+)
+
+// step puts a step from before to after connections on trial.
+func (p *pace) step(before, after int) {
+	p.before, p.after, p.base, p.looks, p.measured = before, after, p.rate, 0, false
 }
 
-func (h *hosts) take(host string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.lanes[host] >= h.most {
-		return false
+// look judges the step by the bytes that have arrived. all reports whether each connection has brought some.
+func (p *pace) look(now time.Time, brought int64, all bool) verdict {
+	p.rate = float64(brought-p.brought) / max(now.Sub(p.at).Seconds(), 1e-9)
+	p.at, p.brought = now, brought
+	p.looks++
+	switch {
+	case !all && p.before > 0 && p.looks >= startLooks:
+		return failed
+	case !all:
+		return undecided
+	case p.before == 0:
+		return paid
+	case !p.measured: // they began since the last look
+		p.measured, p.looks = true, 0
+		return undecided
 	}
-	h.lanes[host]++
-	return true
+	could := float64(p.after-p.before) / float64(p.before)
+	switch {
+	case p.rate >= p.base*(1+gain*could):
+		return paid
+	case p.looks >= stepLooks:
+		return failed
+	}
+	return undecided
 }
 
-func (h *hosts) give(host string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.lanes[host]--; h.lanes[host] <= 0 {
-		delete(h.lanes, host)
+// parallel has a blob fetched by several connections. The flight's lock guards it, and is held in every method but run.
+type parallel struct {
+	f    *Flight
+	pace pace
+	runs bool // run does
+}
+
+// recall begins a plan with the connections that the upstream has proven.
+func (p *parallel) recall(src Source) {
+	plan, o := &p.f.plan, p.f.g.o
+	if plan.connections == 0 {
+		n, settled := p.f.g.hosts.recall(src.Upstream)
+		plan.connections, plan.settled = min(n, o.Lanes), settled
 	}
 }
 
-// inParts reports whether the blob is one that comes in parts. The lock is held.
-func (f *Flight) inParts() bool {
-	above := f.g.o.ParallelAbove
-	return above > 0 && f.size > above && (f.lanes.want > 1 || !f.lanes.settled)
-}
-
-// partEnd is where the fill or a lane that goes on at off ends. The lock is held.
-func (f *Flight) partEnd(off int64) int64 {
-	end := f.gapEnd(off)
-	if !f.inParts() {
-		return end
-	}
-	s, part := f.g.sizes, f.g.o.ParallelAbove
-	if n := int64(f.lanes.want); n > 1 {
-		part = min(s.most, max(s.extent, (f.size-off)/(2*n)))
-	}
-	return min(end, s.up(off+part))
-}
-
-// nextPart is the first part that nobody has or brings. The lock is held, and whoever asks claims nothing.
-func (f *Flight) nextPart() (from, to int64, ok bool) {
-	off := f.prefix()
-	for {
-		off = f.have.run(off)
-		if off >= f.size {
-			return 0, 0, false
+// widen starts lanes until as many connections as the plan wants bring parts, or as there can be.
+func (p *parallel) widen(src Source) {
+	f := p.f
+	for f.plan.lanes()+1 < f.plan.connections {
+		if !f.g.hosts.take(f.origins.host) {
+			break
 		}
-		end := off
-		for _, ft := range f.fetches {
-			if off >= ft.pos && off < ft.to {
-				end = max(end, ft.to)
-			}
+		c := f.plan.addLane()
+		if c == nil {
+			f.g.hosts.give(f.origins.host)
+			break
 		}
-		if end == off {
-			return off, f.partEnd(off), true
-		}
-		off = end
+		f.start(c, src)
+	}
+	f.plan.connections = min(f.plan.connections, f.plan.lanes()+1)
+}
+
+// begun starts the lanes that the plan wants beside a fill whose source has agreed to send, and the trial of more.
+func (p *parallel) begun(fill *fetch) {
+	f := p.f
+	if !f.plan.inParts() {
+		return
+	}
+	if f.plan.connections > 1 {
+		p.widen(fill.src)
+	}
+	if !f.plan.settled && !p.runs {
+		p.runs = true
+		p.pace = pace{at: time.Now(), brought: f.plan.brought}
+		f.g.wg.Go(p.run)
 	}
 }
 
-// nextLane moves a lane to its next part. False: there is none, or there are lanes enough without it.
-func (f *Flight) nextLane(ft *fetch) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if ft.stopped || f.lanes.want <= f.laneCount() {
-		return false
-	}
-	ft.pos, ft.to, ft.open = 0, 0, false
-	from, to, ok := f.nextPart()
-	ft.pos, ft.to = from, to
-	return ok
-}
-
-func (f *Flight) laneCount() int {
-	n := 0
-	for _, ft := range f.fetches {
-		if ft.lane {
-			n++
-		}
-	}
-	return n
-}
-
-// laneFailed goes on without lanes: many hosts give fewer connections than one wants. What the lane leaves is the
-// fill's, whose own error counts.
-func (f *Flight) laneFailed(ft *fetch, err error) {
-	f.g.o.Log.DebugContext(f.ctx, "a blob is fetched in one piece: a second connection failed", "digest", f.digest,
-		"host", ft.host, "err", err)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.lanes.want, f.lanes.settled = 1, true
-}
-
-// pacing has pace run, if there is something for it to do. The lock is held.
-func (f *Flight) pacing() {
-	if f.inParts() && !f.lanes.settled && !f.lanes.paced {
-		f.lanes.paced = true
-		if f.lanes.want == 0 {
-			f.lanes.want = 1
-		}
-		f.g.wg.Go(f.pace)
-	}
-}
-
-// pace opens lanes while they pay.
-func (f *Flight) pace() {
+// run adds connections while they pay off.
+func (p *parallel) run() {
+	f := p.f
 	t := time.NewTicker(f.g.sizes.pace)
 	defer t.Stop()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	defer func() { f.lanes.paced = false }()
-	p := pacer{f: f, last: f.lanes.came, at: time.Now()}
+	defer func() { p.runs = false }()
 	for {
 		f.mu.Unlock()
 		select {
@@ -152,63 +146,57 @@ func (f *Flight) pace() {
 		case <-f.ctx.Done():
 		}
 		f.mu.Lock()
-		if f.ctx.Err() != nil || !p.look() {
+		if f.ctx.Err() != nil || !p.look(time.Now()) {
 			return
 		}
 	}
 }
 
-// pacer is what pace has seen.
-type pacer struct {
-	f     *Flight
-	last  int64 // bytes by the last look
-	at    time.Time
-	base  float64 // bytes per second before the last lane
-	tried bool    // a lane was opened, and is to prove itself
-	young bool    // since the last look: it does not count yet
-}
-
-// look judges the last lane, and opens another one. False: there is nothing to be gained any more.
-func (p *pacer) look() bool {
-	f, now := p.f, time.Now()
-	rate := float64(f.lanes.came-p.last) / now.Sub(p.at).Seconds()
-	p.last, p.at = f.lanes.came, now
+// look judges the connections, and adds some. It returns false where there is nothing more to gain.
+func (p *parallel) look(now time.Time) bool {
+	f := p.f
 	fill := f.filling()
-	if f.lanes.settled || fill == nil {
+	if _, _, more := f.plan.nextPart(); f.plan.settled || fill == nil || !more {
 		return false
 	}
-	if p.young {
-		p.young = false
+	upstream := fill.src.Upstream
+	switch p.pace.look(now, f.plan.brought, f.plan.allBring()) {
+	case undecided:
+		return true
+	case failed:
+		f.plan.connections, f.plan.settled = min(f.plan.connections, p.pace.before), true
+		f.g.hosts.remember(upstream, p.pace.before, true, provenFor)
+		return false
+	}
+	if p.pace.before > 0 {
+		f.g.hosts.remember(upstream, p.pace.after, false, provenFor)
+		p.pace.before = 0
+	}
+	n := f.plan.connections
+	if n >= f.g.o.Lanes {
+		f.plan.settled = true
+		return false
+	}
+	if soon := p.pace.rate * f.g.sizes.nearly.Seconds(); float64(f.plan.missing()) < soon || !fill.open {
 		return true
 	}
-	if p.tried && rate < p.base*pays {
-		f.lanes.want--
-		f.lanes.settled = true
-		return false
+	f.plan.connections = min(2*n, f.g.o.Lanes)
+	p.widen(fill.src)
+	if f.plan.connections > n {
+		p.pace.step(n, f.plan.connections)
 	}
-	p.tried, p.base = false, rate
-	left := float64(f.size - f.have.bytes())
-	if f.lanes.want >= f.g.o.Lanes || left < rate*f.g.sizes.nearly.Seconds() || !fill.open || !f.g.hosts.take(f.host) {
-		return true
-	}
-	f.lanes.want++
-	from, to, ok := f.nextPart()
-	if !ok {
-		f.lanes.want--
-		f.g.hosts.give(f.host)
-		return false
-	}
-	p.tried, p.young = true, true
-	f.start(&fetch{src: fill.src, lane: true, host: f.host, pos: from, to: to})
 	return true
 }
 
-// filling is the running fill. The lock is held.
-func (f *Flight) filling() *fetch {
-	for _, ft := range f.fetches {
-		if ft.fill && !ft.stopped {
-			return ft
-		}
+// failed has the blob come by the connections that are left: many hosts refuse a second one, or one more than some. The
+// bytes that the lane lacks are for the others, and for the fill, whose own error counts.
+func (p *parallel) failed(ft *fetch, err error) {
+	f := p.f
+	f.g.o.Log.DebugContext(f.ctx, "a blob is fetched by fewer connections: one failed", "digest", f.digest,
+		"host", ft.host, "error", err)
+	left := max(1, f.plan.lanes()) // the fill, and all lanes but this one
+	f.plan.connections, f.plan.settled = min(f.plan.connections, left), true
+	if ft.brought == 0 && !errors.Is(err, ErrBusy) {
+		f.g.hosts.remember(ft.src.Upstream, f.plan.connections, true, refusedFor)
 	}
-	return nil
 }

@@ -16,24 +16,75 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 60, "how many random crowds TestModel drives")
-	first = flag.Uint64("first", 0, "seed of the first one")
+	seeds = flag.Int("seeds", 60, "how many random scenarios TestModel plays")
+	first = flag.Uint64("first", 0, "seed of the first scenario")
 )
 
-// TestModel drives a flight with a random crowd: readers of the whole and of ranges, in any order and by any call, who
-// leave early, pause, come back, hang up or are closed in the middle, who know the size, don't, or know a wrong one;
-// whose sources are of two kinds, of which one may be denied, cut, slow, stuck, short, wrong or panic; on a disk that
-// may fail at any call, in a mirror that may stop. The reference is small: the bytes are the blob's; a reader whose
-// source is sound gets all of them; nobody takes wrong ones for a whole blob; no byte is written twice; and where
-// nothing failed, none is fetched twice but what was in transit at a cut.
+// TestModel plays random scenarios. Clients read the whole blob or a range of it, in any order and by any call; they
+// pause, hang up, come back or are closed in the middle; they know the size, or do not, or know a wrong one. There are
+// two sources: the first is sound or sends wrong bytes; the second may also be denied, cut, slow, stuck, short, or panic.
+// The disk may fail at any call, and the group may be closed.
+//
+// What must hold: the bytes are those of the blob; a client whose source is sound gets all of them; wrong bytes never
+// pass for a whole blob; no byte is written twice; and where nothing failed, no byte is fetched twice except those that
+// were in transit at a cut.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(*seeds) {
-		synctest.Test(t, func(t *testing.T) { model(t, *first+seed) })
+		synctest.Test(t, func(t *testing.T) {
+			s := planScenario(*first + seed)
+			s.judge(t, s.play(t))
+		})
 	}
 }
 
-// comparer holds what is written to it against what it should be.
+// The second source of a scenario misbehaves in one of these ways. From soundKind on it is sound.
+const (
+	wrongKind   = iota // it sends a wrong byte
+	deniedKind         // it answers no request
+	cutKind            // its connection breaks
+	stuckKind          // it stalls, and then breaks as for a watchdog
+	shortKind          // it ends early, and cleanly
+	panicKind          // it panics
+	soundKind          // nothing is wrong with it
+	scenarioEnd = 9    // a third of the scenarios have a sound second source
+)
+
+// scenario is what happens in one run of the model, all of it drawn from its seed.
+type scenario struct {
+	seed      uint64
+	size      int
+	chunk     int // most bytes of a read; 0: all
+	small     bool
+	kind      int
+	good, bad *origin
+	slow      fault // of the bad source
+	store     *store
+	group     *flight.Group
+	sources   [2]flight.Source
+	relays    bool // faster sources take over
+	clients   []modelClient
+	closed    bool // the group is closed in the middle
+	closeAt   time.Duration
+
+	wrong  bool // wrong bytes may arrive
+	ranges bool // a client reads a part of the blob
+	liars  bool // a client expects a wrong size
+}
+
+// modelClient is a reader of a scenario.
+type modelClient struct {
+	start  time.Duration
+	source int
+	size   int64 // that it expects; -1: it does not know
+	how    int   // 1: ReadAt, 2: Read, else CopyTo
+	off, n int64
+	leave  int64         // it hangs up after that many bytes; 0: it stays
+	closed time.Duration // it is closed after that time; 0: at its end
+	gone   time.Duration // its context ends after that time; 0: never
+}
+
+// comparer compares what is written to it with what is expected.
 type comparer struct {
 	want    []byte
 	n       int64
@@ -48,240 +99,307 @@ func (c *comparer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func model(t *testing.T, seed uint64) {
+// planScenario draws a scenario.
+func planScenario(seed uint64) *scenario {
 	r := rand.New(rand.NewPCG(seed, 7))
-	small := r.IntN(4) > 0
+	s := &scenario{seed: seed, small: r.IntN(4) > 0}
 	sizes := []int{1, 1000, 64 << 10, 300 << 10, 4 << 20, 4<<20 + 1, 13<<20 + 77}
-	size := sizes[r.IntN(len(sizes))]
-	chunk := []int{0, 10 << 10, 64 << 10, 333_333}[r.IntN(4)]
-	if small {
-		size, chunk = max(1, size/16), chunk/16
-	} else if size > 1<<20 && chunk == 10<<10 {
-		chunk = 100 << 10
+	s.size = sizes[r.IntN(len(sizes))]
+	s.chunk = []int{0, 10 << 10, 64 << 10, 333_333}[r.IntN(4)]
+	if s.small {
+		s.size, s.chunk = max(1, s.size/16), s.chunk/16
+	} else if s.size > 1<<20 && s.chunk == 10<<10 {
+		s.chunk = 100 << 10
 	}
-	o := newOrigin(seed, size)
-	o.chunk = chunk
+	s.good = newOrigin(seed, s.size)
+	s.good.chunk = s.chunk
 	if r.IntN(5) == 0 {
-		o.size = -1 // no source tells it
+		s.good.size = -1 // no source tells it
 	}
-	st := &store{positions: r.IntN(2) == 0}
+	s.planStore(r)
+	s.planSources(r)
+	opts := s.store.options()
+	if r.IntN(2) == 0 {
+		opts.ParallelAbove = 1 + r.Int64N(int64(s.size))
+	}
+	s.group = flight.New(opts)
+	if s.small {
+		s.group.Small()
+	}
+	if s.relays = r.IntN(2) == 0; s.relays {
+		s.group.Watch(5 * time.Millisecond)
+	}
+	s.clients = make([]modelClient, 1+r.IntN(12))
+	for i := range s.clients {
+		s.clients[i] = s.planClient(r)
+	}
+	if s.closed = r.IntN(10) == 0; s.closed {
+		s.closeAt = time.Duration(r.IntN(80)) * time.Millisecond
+	}
+	return s
+}
+
+// planStore draws what fails on the disk.
+func (s *scenario) planStore(r *rand.Rand) {
+	s.store = &store{positions: r.IntN(2) == 0}
 	switch r.IntN(6) {
 	case 0:
-		st.faults = &faults{op: opWrite, k: 1 + r.IntN(20), once: r.IntN(2) == 0}
+		s.store.faults = &faults{op: opWrite, k: 1 + r.IntN(20), once: r.IntN(2) == 0}
 	case 1:
 		ops := []op{opRead, opOwn, opSeek, opShort, opOpen, opCommit}
-		st.faults = &faults{op: ops[r.IntN(len(ops))], k: 1 + r.IntN(60), once: r.IntN(2) == 0}
+		s.store.faults = &faults{op: ops[r.IntN(len(ops))], k: 1 + r.IntN(60), once: r.IntN(2) == 0}
 	case 2:
 		if r.IntN(4) == 0 {
-			st.noSpool = errDisk
+			s.store.noSpool = errDisk
 		}
 	}
-	bad := fault{wait: time.Duration(r.IntN(3)) * time.Millisecond}
-	badOrigin := &origin{content: o.content, size: o.size, flip: -1, chunk: chunk, given: make(map[string]int64)}
+}
+
+// planSources draws what is wrong with the sources.
+func (s *scenario) planSources(r *rand.Rand) {
+	s.slow = fault{wait: time.Duration(r.IntN(3)) * time.Millisecond}
+	s.bad = &origin{content: s.good.content, size: s.good.size, flip: -1, chunk: s.chunk, given: make(map[string]int64)}
+	s.kind = r.IntN(scenarioEnd)
+	at := r.Int64N(int64(s.size))
 	odd := func(_ flight.Want, b flight.Body) flight.Body { return b }
-	kind := r.IntN(9)
-	wrong := kind == 0
-	at := r.Int64N(int64(size))
-	switch kind {
-	case 0:
-		badOrigin.flip = at
+	switch s.kind {
+	case wrongKind:
+		s.wrong, s.bad.flip = true, at
 		if r.IntN(2) == 0 {
-			o.flip = at // no source is right
+			s.good.flip = at // no source is right
 		}
-	case 1:
-		bad.deny = errors.New("denied")
-	case 2:
-		bad.cutAt = 1 + at
-	case 3: // as of a watchdog that gives up
-		odd = func(_ flight.Want, b flight.Body) flight.Body {
-			var n int64
-			return &changed{Body: b, read: func(b flight.Body, p []byte) (int, error) {
-				if n > at {
-					time.Sleep(30 * time.Second)
-					return 0, errCut
-				}
-				m, err := b.Read(p)
-				n += int64(m)
-				return m, err
-			}}
-		}
-	case 4: // short
-		odd = func(_ flight.Want, b flight.Body) flight.Body {
-			var n int64
-			return &changed{Body: b, read: func(b flight.Body, p []byte) (int, error) {
-				m, err := b.Read(p[:min(int64(len(p)), at-n)])
-				n += int64(m)
-				if n == at {
-					err = io.EOF
-				}
-				return m, err
-			}}
-		}
-		wrong = wrong || o.size < 0 // then it passes for the whole
-	case 5:
+	case deniedKind:
+		s.slow.deny = errors.New("denied")
+	case cutKind:
+		s.slow.cutAt = 1 + at
+	case stuckKind:
+		odd = func(_ flight.Want, b flight.Body) flight.Body { return stuckAfter(b, at) }
+	case shortKind:
+		odd = func(_ flight.Want, b flight.Body) flight.Body { return endsAfter(b, at) }
+		s.wrong = s.good.size < 0 // the short body passes for the whole blob
+	case panicKind:
 		odd = func(flight.Want, flight.Body) flight.Body { panic("odd") }
 	}
-	sources := []flight.Source{
-		o.source("good", fault{wait: time.Duration(r.IntN(4)) * time.Millisecond}),
-		change(badOrigin.source("bad", bad), odd),
+	s.sources = [2]flight.Source{
+		s.good.source("good", fault{wait: time.Duration(r.IntN(4)) * time.Millisecond}),
+		change(s.bad.source("bad", s.slow), odd),
 	}
-	opts := st.options()
-	if r.IntN(2) == 0 {
-		opts.ParallelAbove = 1 + r.Int64N(int64(size))
-	}
-	g := flight.New(opts)
-	if small {
-		g.Small()
-	}
-	relays := r.IntN(2) == 0
-	if relays {
-		g.Watch(5 * time.Millisecond)
-	}
+}
 
-	type client struct {
-		start  time.Duration
-		src    int
-		size   int64 // as it knows it
-		how    int   // it reads
-		off, n int64
-		leave  int64         // hangs up after so many bytes; 0: stays
-		closed time.Duration // is closed after that long; 0: not
-		gone   time.Duration // its context ends after that long; 0: not
+// stuckAfter is a body that stalls after at bytes, until a watchdog breaks it.
+func stuckAfter(b flight.Body, at int64) flight.Body {
+	var n int64
+	return &changed{Body: b, read: func(b flight.Body, p []byte) (int, error) {
+		if n > at {
+			time.Sleep(30 * time.Second)
+			return 0, errCut
+		}
+		m, err := b.Read(p)
+		n += int64(m)
+		return m, err
+	}}
+}
+
+// endsAfter is a body that ends cleanly after at bytes.
+func endsAfter(b flight.Body, at int64) flight.Body {
+	var n int64
+	return &changed{Body: b, read: func(b flight.Body, p []byte) (int, error) {
+		m, err := b.Read(p[:min(int64(len(p)), at-n)])
+		n += int64(m)
+		if n == at {
+			err = io.EOF
+		}
+		return m, err
+	}}
+}
+
+// planClient draws a client.
+func (s *scenario) planClient(r *rand.Rand) modelClient {
+	size := int64(s.size)
+	c := modelClient{start: time.Duration(r.IntN(60)) * time.Millisecond, source: r.IntN(2), size: size, n: size}
+	if r.IntN(3) == 0 {
+		s.ranges = true
+		c.off = r.Int64N(size)
+		c.n = 1 + r.Int64N(size-c.off)
 	}
-	crowd := make([]client, 1+r.IntN(12))
-	ranges, liars := false, false
-	for i := range crowd {
-		c := client{start: time.Duration(r.IntN(60)) * time.Millisecond, src: r.IntN(2), size: int64(size), n: int64(size)}
-		if r.IntN(3) == 0 {
-			ranges = true
-			c.off = r.Int64N(int64(size))
-			c.n = 1 + r.Int64N(int64(size)-c.off)
-		}
-		if r.IntN(4) == 0 {
-			c.leave = 1 + r.Int64N(c.n)
-		}
-		if r.IntN(10) == 0 {
-			c.start += time.Duration(r.IntN(3)) * time.Hour
-		}
-		c.how = max(0, r.IntN(6)-3)
-		switch r.IntN(12) {
-		case 0:
-			c.closed = time.Duration(1+r.IntN(40)) * time.Millisecond
-		case 1:
-			c.gone = time.Duration(1+r.IntN(40)) * time.Millisecond
-		case 2, 3:
-			c.size = -1
-		case 4:
-			if c.src == 1 && kind >= 6 {
-				c.size, liars = 1+r.Int64N(2*int64(size)), true
-			}
-		}
-		crowd[i] = c
+	if r.IntN(4) == 0 {
+		c.leave = 1 + r.Int64N(c.n)
 	}
-	stopped := r.IntN(10) == 0
-	if stopped {
-		time.AfterFunc(time.Duration(r.IntN(80))*time.Millisecond, g.Close)
+	if r.IntN(10) == 0 {
+		c.start += time.Duration(r.IntN(3)) * time.Hour
 	}
-	results := make(chan string, len(crowd))
-	for i, c := range crowd {
+	c.how = max(0, r.IntN(6)-3)
+	switch r.IntN(12) {
+	case 0:
+		c.closed = time.Duration(1+r.IntN(40)) * time.Millisecond
+	case 1:
+		c.gone = time.Duration(1+r.IntN(40)) * time.Millisecond
+	case 2, 3:
+		c.size = -1
+	case 4:
+		if c.source == 1 && s.kind >= soundKind {
+			c.size, s.liars = 1+r.Int64N(2*size), true
+		}
+	}
+	return c
+}
+
+// result is how a client's read ended.
+type result struct {
+	client   int
+	joinErr  error
+	size     int64 // of the object
+	err      error
+	got      comparer
+	panicked any
+}
+
+// play runs a scenario to its end.
+func (s *scenario) play(t *testing.T) []result {
+	if s.closed {
+		time.AfterFunc(s.closeAt, s.group.Close)
+	}
+	ended := make(chan result, len(s.clients))
+	for i, c := range s.clients {
 		go func() {
-			results <- func() (msg string) {
-				time.Sleep(c.start)
-				ctx := t.Context()
-				if c.gone > 0 {
-					var cancel context.CancelFunc
-					ctx, cancel = context.WithTimeout(ctx, c.gone)
-					defer cancel()
-				}
-				frail := stopped || c.leave > 0 || c.gone > 0 || c.closed > 0 || c.src == 1 || c.size != int64(size) && liars
-				defer func() { // a source that is asked on the caller's goroutine
-					if p := recover(); p != nil && (p != "odd" || c.src == 0) {
-						msg = fmt.Sprintf("client %d: panic: %v", i, p)
-					}
-				}()
-				obj, _, err := g.Join(ctx, o.digest(), c.size, sources[c.src])
-				if err != nil {
-					if frail || wrong {
-						return ""
-					}
-					return fmt.Sprintf("client %d: join: %v", i, err)
-				}
-				defer obj.Close()
-				if obj.Size() != int64(size) {
-					if liars || wrong {
-						return ""
-					}
-					return fmt.Sprintf("client %d: size %d", i, obj.Size())
-				}
-				if c.closed > 0 {
-					time.AfterFunc(c.closed, func() { _ = obj.Close() })
-				}
-				got := &comparer{want: o.content[c.off : c.off+c.n]}
-				w := io.Writer(got)
-				if c.leave > 0 {
-					w = io.MultiWriter(got, &leaver{left: c.leave})
-				}
-				rd, flying := obj.(*flight.Reader)
-				switch {
-				case !flying || c.how == 1:
-					_, err = io.CopyBuffer(writerOnly{w}, io.NewSectionReader(obj, c.off, c.n), make([]byte, 50_000))
-				case c.how == 2:
-					if _, err = rd.Seek(c.off, io.SeekStart); err == nil {
-						_, err = io.CopyBuffer(writerOnly{w}, io.LimitReader(rd, c.n), make([]byte, 50_000))
-					}
-				default:
-					if err = rd.Ready(ctx, c.off, c.n); err == nil {
-						_, err = rd.CopyTo(ctx, w, c.off, c.n)
-					}
-				}
-				whole := c.n == int64(size) && c.how != 1
-				switch {
-				case !wrong && got.differs:
-					return fmt.Sprintf("client %d: wrong bytes", i)
-				case err == nil && got.differs && whole:
-					return fmt.Sprintf("client %d: wrong bytes ended cleanly", i)
-				case err == nil && got.n != c.n:
-					return fmt.Sprintf("client %d: clean end after %d of %d", i, got.n, c.n)
-				case err != nil && !wrong && !frail:
-					return fmt.Sprintf("client %d (%+v): sound source, and yet: %v", i, c, err)
-				}
-				return ""
+			res := result{client: i}
+			defer func() {
+				res.panicked = recover() // a source may panic in the reader's own goroutine
+				ended <- res
 			}()
+			s.read(t.Context(), c, &res)
 		}()
 	}
-	for range crowd {
-		if msg := <-results; msg != "" {
-			t.Errorf("seed %d (size %d, chunk %d, small %t, kind %d, %+v, disk %v): %s", seed, size, chunk, small, kind, bad,
-				st.faults, msg)
+	var results []result
+	for range s.clients {
+		results = append(results, <-ended)
+	}
+	s.group.Close()
+	return results
+}
+
+// read is what a client does.
+func (s *scenario) read(ctx context.Context, c modelClient, res *result) {
+	time.Sleep(c.start)
+	if c.gone > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.gone)
+		defer cancel()
+	}
+	obj, _, err := s.group.Join(ctx, s.good.digest(), c.size, s.sources[c.source])
+	if err != nil {
+		res.joinErr = err
+		return
+	}
+	defer obj.Close()
+	if res.size = obj.Size(); res.size != int64(s.size) {
+		return
+	}
+	if c.closed > 0 {
+		time.AfterFunc(c.closed, func() { _ = obj.Close() })
+	}
+	res.got.want = s.good.content[c.off : c.off+c.n]
+	w := io.Writer(&res.got)
+	if c.leave > 0 {
+		w = io.MultiWriter(&res.got, &leaver{left: c.leave})
+	}
+	rd, flying := obj.(*flight.Reader)
+	switch {
+	case !flying || c.how == 1:
+		_, res.err = io.CopyBuffer(writerOnly{w}, io.NewSectionReader(obj, c.off, c.n), make([]byte, 50_000))
+	case c.how == 2:
+		if _, res.err = rd.Seek(c.off, io.SeekStart); res.err == nil {
+			_, res.err = io.CopyBuffer(writerOnly{w}, io.LimitReader(rd, c.n), make([]byte, 50_000))
+		}
+	default:
+		if res.err = rd.Ready(ctx, c.off, c.n); res.err == nil {
+			_, res.err = rd.CopyTo(ctx, w, c.off, c.n)
 		}
 	}
-	g.Close()
+}
+
+// mayFail reports whether a client may end without its bytes: it leaves, the group is closed, its own source is bad, or
+// it does not know the size and so takes that of a client that expects a wrong one.
+func (s *scenario) mayFail(c modelClient) bool {
+	leaves := c.leave > 0 || c.gone > 0 || c.closed > 0
+	badSource := c.source == 1 && s.kind < soundKind
+	misled := c.size != int64(s.size) && s.liars
+	return s.closed || leaves || badSource || misled
+}
+
+// fault is what a client's result does not keep of the promises; empty: nothing.
+func (s *scenario) fault(res result) string {
+	c := s.clients[res.client]
+	whole := c.n == int64(s.size) && c.how != 1
+	switch {
+	case res.panicked != nil && (res.panicked != "odd" || c.source == 0):
+		return fmt.Sprintf("panic: %v", res.panicked)
+	case res.panicked != nil:
+		return ""
+	case res.joinErr != nil && !s.mayFail(c) && !s.wrong:
+		return fmt.Sprintf("join: %v", res.joinErr)
+	case res.joinErr != nil:
+		return ""
+	case res.size != int64(s.size) && !s.liars && !s.wrong:
+		return fmt.Sprintf("size %d", res.size)
+	case res.size != int64(s.size):
+		return ""
+	case !s.wrong && res.got.differs:
+		return "wrong bytes"
+	case res.err == nil && res.got.differs && whole:
+		return "wrong bytes ended cleanly"
+	case res.err == nil && res.got.n != c.n:
+		return fmt.Sprintf("clean end after %d of %d", res.got.n, c.n)
+	case res.err != nil && !s.wrong && !s.mayFail(c):
+		return fmt.Sprintf("its source is sound, and it ended with: %v", res.err)
+	}
+	return ""
+}
+
+// judge holds what happened against the promises.
+func (s *scenario) judge(t *testing.T, results []result) {
+	for _, res := range results {
+		if msg := s.fault(res); msg != "" {
+			t.Errorf("%v: client %d (%+v): %s", s, res.client, s.clients[res.client], msg)
+		}
+	}
 	ok := !t.Failed()
-	st.check(t)
+	s.store.check(t)
 	if ok && t.Failed() {
-		t.Logf("seed %d (size %d, kind %d, disk %v, stopped %t): %+v", seed, size, kind, st.faults, stopped, crowd)
+		t.Logf("%v: %+v", s, s.clients)
 	}
-	if o.open+badOrigin.open != 0 && kind != 5 {
-		t.Errorf("seed %d: %d bodies left open", seed, o.open+badOrigin.open)
+	if n := s.good.open + s.bad.open; n != 0 && s.kind != panicKind {
+		t.Errorf("%v: %d bodies left open", s, n)
 	}
-	late := false
-	for _, c := range crowd {
-		late = late || c.start >= time.Hour
+	s.judgeBytes(t)
+}
+
+// judgeBytes holds the bytes that were fetched against the size of the blob, where nothing failed.
+func (s *scenario) judgeBytes(t *testing.T) {
+	calm := s.kind >= soundKind && s.store.faults == nil && s.store.noSpool == nil && !s.liars
+	for _, c := range s.clients {
+		calm = calm && c.start < time.Hour
 	}
-	total := o.total() + badOrigin.total()
-	calm := kind >= 6 && st.faults == nil && st.noSpool == nil && !late && !liars
-	// What another source is tried with may cut short what has just been read, each time.
-	if tries := int64(len(o.fetches) + len(badOrigin.fetches)); calm && relays && !ranges &&
-		total > int64(size)+(tries-1)*max(int64(o.chunk), 256<<10) {
-		t.Errorf("seed %d: %d bytes fetched of a blob of %d, in %d requests", seed, total, size, tries)
+	if !calm {
+		return
 	}
-	if calm && !relays && !ranges && total > int64(size) {
-		t.Errorf("seed %d: %d bytes fetched of a blob of %d", seed, total, size)
+	// A cut may lose what one read has brought: each range that is fetched ahead cuts the fill, and so does each trial of
+	// another source.
+	cuts := int64(0)
+	tries := int64(len(s.good.fetches) + len(s.bad.fetches))
+	switch {
+	case s.ranges:
+		cuts = int64(len(s.clients))
+	case s.relays:
+		cuts = max(0, tries-1)
 	}
-	if calm && ranges {
-		// Each cut may lose what one read had brought.
-		if most := int64(size) + int64(len(crowd))*max(int64(o.chunk), 256<<10); total > most {
-			t.Errorf("seed %d: %d bytes fetched of a blob of %d", seed, total, size)
-		}
+	fetched := s.good.total() + s.bad.total()
+	if most := int64(s.size) + cuts*max(int64(s.chunk), 256<<10); fetched > most {
+		t.Errorf("%v: %d bytes fetched of %d, in %d requests; want at most %d", s, fetched, s.size, tries, most)
 	}
+}
+
+func (s *scenario) String() string {
+	return fmt.Sprintf("seed %d (size %d, chunk %d, small %t, kind %d, %+v, disk %v, closed %t)",
+		s.seed, s.size, s.chunk, s.small, s.kind, s.slow, s.store.faults, s.closed)
 }

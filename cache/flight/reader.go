@@ -21,63 +21,74 @@ import (
 func newDigest(a digest.Algorithm, hex string) oci.Digest { return digest.NewDigestFromEncoded(a, hex) }
 
 // Reader is one client's view of a blob on its way. It is an Object: reads wait for the bytes they want. One goroutine
-// at a time may use it; Close may be called from any, and ends what another one waits for.
+// at a time may use it; Close may be called from any, and ends a wait of another one.
 type Reader struct {
 	f     *Flight
 	src   Source
-	waits needing
-	first bool  // started the flight
-	err   error // its source failed; guarded by the flight's mutex
-	left  bool  // closed; guarded by the flight's mutex
-	done  chan struct{}
-	sent  atomic.Int64 // bytes it has had
+	life  context.Context // ends with Close
+	end   context.CancelFunc
+	sent  atomic.Int64 // bytes that were read
+	waits needing      // the flight's mutex guards it
+	err   error        // of its source; nil: none. The flight's mutex guards it
 
-	mu     sync.Mutex // guards what follows, between the reads and Close; no other lock is taken while holding it
+	mu     sync.Mutex // guards busy and closed; no other lock is taken while it is held
 	busy   int        // reads that run
 	closed bool
-	cancel context.CancelFunc // of the stream
 
-	// Of the reading goroutine.
-	pos    int64  // for Read
-	run    int64  // how far Read has come from the start without a gap
-	file   Object // a file position of its own, where the spool gives one
-	filed  bool   // asked the spool for one
-	spoilt bool   // could not read the spool
-	took   bool   // has read from the spool
-	stream *stream
+	// Only the reading goroutine uses the fields below.
+	pos    int64 // of Read
+	run    int64 // how far Read has come from the start without a gap
+	view   view
+	direct direct
 }
 
-// needing is whether a reader waits for bytes. The flight's mutex guards it.
+// needing is whether a reader waits for bytes.
 type needing struct {
 	now  bool
-	last time.Time // when it has last done so
+	last time.Time // when it last did
 }
 
-// span is what a call wants: [off, end) of the blob. whole says that its caller gets all that comes before off, too,
-// and takes end for the end of a response: then wrong content must not get that far.
+// view is how a reader reads the spool.
+type view struct {
+	file   Object // a file position of its own; nil: the spool gives none
+	asked  bool   // for the file position
+	used   bool   // bytes were read from the spool
+	failed bool   // the spool can't be read
+}
+
+// span is the range that a call wants: [off, end) of the blob. whole says that its caller gets all bytes before off, too,
+// and takes end for the end of a response, so that wrong content must not get that far.
 type span struct {
 	off, end int64
 	whole    bool
 }
 
-// errBroken sends a reader on to its own source. It never leaves this package.
+// errBroken sends a reader to its own source. It never leaves this package.
 var errBroken = errors.New("the spool is broken")
 
-// errLeft is what a closed reader's waits return.
+// errLeft is the error of waits of a closed reader.
 var errLeft = errors.New("the reader is closed")
+
+func newReader(f *Flight, s Source) *Reader {
+	r := &Reader{f: f, src: s, waits: needing{last: time.Now()}}
+	// The reader's own: it ends with Close, and not with a request.
+	r.life, r.end = context.WithCancel(context.Background())
+	r.direct = direct{group: f.g, digest: f.digest, src: s, life: r.life}
+	return r
+}
 
 // Size is the blob's size in bytes.
 func (r *Reader) Size() int64 {
 	r.f.mu.Lock()
 	defer r.f.mu.Unlock()
-	return r.f.size
+	return r.f.plan.size
 }
 
-// ErrRange says that bytes were asked for that the blob doesn't have.
+// ErrRange says that bytes were asked for that the blob does not have.
 var ErrRange = errors.New("not within the blob")
 
-// within checks that the blob has n bytes at off, and returns its size. Of an empty blob that is all there is to check,
-// so that is where its digest is.
+// within checks that the blob has n bytes at off, and returns its size. It also checks the digest of an empty blob, of
+// which no byte is ever read.
 func (r *Reader) within(off, n int64) (size int64, err error) {
 	size = r.Size()
 	if off < 0 || n < 0 || n > size-off {
@@ -93,15 +104,15 @@ func (r *Reader) within(off, n int64) (size int64, err error) {
 
 // sized waits until the size is known.
 func (r *Reader) sized(ctx context.Context) error {
-	_, err := r.await(ctx, span{off: firstMissing}, func() bool { return r.f.size >= 0 })
+	_, err := r.await(ctx, span{off: firstMissing}, func() bool { return r.f.plan.size >= 0 })
 	if errors.Is(err, errBroken) {
 		return r.sizeDirect(ctx)
 	}
 	return err
 }
 
-// Ready waits until it is certain that n bytes at off can begin: the first of them is there, or the source has agreed to
-// send them. A small blob is verified first, if that doesn't take long. Its error is the one to answer with.
+// Ready waits until n bytes at off can be answered: the first of them is there, or the source has agreed to send them. A
+// small blob is verified first, if that does not take long. Its error is the one to answer with.
 func (r *Reader) Ready(ctx context.Context, off, n int64) error {
 	if err := r.enter(); err != nil {
 		return err
@@ -113,7 +124,7 @@ func (r *Reader) Ready(ctx context.Context, off, n int64) error {
 	}
 	if size <= r.f.g.sizes.verify {
 		ctx, cancel := context.WithTimeoutCause(ctx, verifyWait, errSlow)
-		_, err := r.await(ctx, span{off: firstMissing}, func() bool { return r.f.verified })
+		_, err := r.await(ctx, span{off: firstMissing}, func() bool { return r.f.hasher.verified })
 		cancel()
 		if !errors.Is(err, errSlow) && !errors.Is(err, errBroken) {
 			return err
@@ -121,42 +132,42 @@ func (r *Reader) Ready(ctx context.Context, off, n int64) error {
 	}
 	q := span{off, off + n, off == 0 && n == size}
 	_, err = r.await(ctx, q, func() bool {
-		ft := r.f.covered(r.f.have.run(off)) // the byte may be there and held back
-		return r.f.readable(off) > off || ft != nil && ft.open && !ft.stopped && r.f.broken == nil
+		c := r.f.plan.covered(r.f.plan.have.run(off)) // the byte may be there and held back
+		return r.f.readable(off) > off || c != nil && c.open && !c.stopped && r.f.broken == nil
 	})
 	if errors.Is(err, errBroken) {
-		return r.openStream(ctx, q)
+		return r.openDirect(ctx, q)
 	}
 	return err
 }
 
 var errSlow = errors.New("verification takes long")
 
-// await waits until ok, called with the lock held, and has the span fetched meanwhile, or from firstMissing on all the
-// rest. It returns the end of what can be read of the span.
+// await waits until ok, which is called with the lock held, and has the span fetched meanwhile, or all the rest where its
+// offset is firstMissing. It returns the end of the bytes of the span that can be read.
 func (r *Reader) await(ctx context.Context, q span, ok func() bool) (to int64, err error) {
 	f := r.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
 		switch {
-		case r.left:
+		case r.life.Err() != nil:
 			return 0, errLeft
 		case r.err != nil:
 			return 0, r.err
 		case f.failed != nil:
 			return 0, f.failed
-		case r.spoilt:
+		case r.view.failed:
 			return 0, errBroken
 		case ok():
 			return r.readable(q), nil
-		case f.broken != nil && (!q.whole || !f.hashing):
+		case f.broken != nil && (!q.whole || !f.hasher.runs):
 			return 0, errBroken
 		}
 		f.demand(r, q.off, q.end)
-		news := f.came.news()
+		news := f.data.news()
 		if q.whole {
-			news = f.sure.news()
+			news = f.hashed.news()
 		}
 		r.waits.now = true
 		f.mu.Unlock()
@@ -176,12 +187,12 @@ func (r *Reader) sleep(ctx context.Context, news <-chan struct{}) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-r.done:
+	case <-r.life.Done():
 		return errLeft
 	}
 }
 
-// readable returns the end of what may be read at q.off now. The flight's lock is held.
+// readable is the end of the bytes at q.off that may be read now. The flight's lock is held.
 func (r *Reader) readable(q span) int64 {
 	if q.whole {
 		return r.f.sound(q.off)
@@ -194,8 +205,8 @@ func (r *Reader) wait(ctx context.Context, q span) (int64, error) {
 	return r.await(ctx, q, func() bool { return r.readable(q) > q.off })
 }
 
-// enter and exit surround what uses the spool or the reader's own source. The last one to exit after a Close gives back
-// what the reader holds.
+// enter and exit surround each use of the spool and of the reader's own source. The last exit after a Close releases
+// them.
 func (r *Reader) enter() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -212,15 +223,15 @@ func (r *Reader) exit() {
 	last := r.closed && r.busy == 0
 	r.mu.Unlock()
 	if last {
-		r.giveBack()
+		r.release()
 	}
 }
 
-func (r *Reader) giveBack() {
-	if r.file != nil {
-		_ = r.file.Close()
+func (r *Reader) release() {
+	if r.view.file != nil {
+		_ = r.view.file.Close()
 	}
-	r.endStream()
+	r.direct.close()
 	r.f.done()
 }
 
@@ -238,7 +249,7 @@ func (r *Reader) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, 
 	for q.off < q.end {
 		to, err := r.wait(ctx, q)
 		if errors.Is(err, errBroken) {
-			m, err := r.copyStream(ctx, w, q)
+			m, err := r.copyDirect(ctx, w, q)
 			return q.off - off + m, err
 		}
 		if err != nil {
@@ -248,7 +259,7 @@ func (r *Reader) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, 
 		q.off += m
 		r.sent.Add(m)
 		if _, spool := errors.AsType[*spoolError](err); spool {
-			r.spoilt = true
+			r.view.failed = true
 			continue
 		}
 		if err != nil {
@@ -258,20 +269,20 @@ func (r *Reader) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, 
 	return n, nil
 }
 
-// send copies n bytes that are in the spool. Its error is a *spoolError where that could not be read; else it is w's.
+// send copies n bytes of the spool. Its error is a *spoolError where they could not be read; else it is that of w.
 func (r *Reader) send(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	r.took = true
-	f := r.own()
+	r.view.used = true
+	f := r.file()
 	if f == nil {
 		src := &watched{Reader: io.NewSectionReader(r.f.spool, off, n)}
 		m, err := copyTo(w, src)
-		if m < n && m == src.n && (err == nil || src.err != nil) {
-			return m, r.spool(off+m, src.err)
+		if src.err != nil || err == nil && m < n {
+			return m, r.unreadable(off+src.n, src.err)
 		}
 		return m, err
 	}
 	if _, err := f.Seek(off, io.SeekStart); err != nil {
-		return 0, r.spool(off, err)
+		return 0, r.unreadable(off, err)
 	}
 	m, err := copyTo(w, &io.LimitedReader{R: f, N: n}) // not watched, for the sake of sendfile
 	if m >= n || ctx.Err() != nil {
@@ -282,13 +293,13 @@ func (r *Reader) send(ctx context.Context, w io.Writer, off, n int64) (int64, er
 		return m, err
 	}
 	if err == nil || perr != nil {
-		return m, r.spool(off+m, cmp.Or(perr, err))
+		return m, r.unreadable(off+m, cmp.Or(perr, err))
 	}
-	return m, &spoolError{err} // it only failed once: nobody else has to go for that
+	return m, &spoolError{err} // it failed only once: other readers can stay
 }
 
-// ofFile reports whether an error of a copy from a file to a connection is the file's. Where the kernel copies, its
-// number tells, or that the file can't be read now. In doubt it is the connection's, which is no place to go on writing.
+// ofFile reports whether an error of a copy from a file to a connection is the file's. Where the kernel copies, the error
+// number tells, or that the file can't be read now. In doubt it is the connection's, to which nothing more is written.
 func ofFile(err error, unreadable bool) bool {
 	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Op != "write"
@@ -297,17 +308,17 @@ func ofFile(err error, unreadable bool) bool {
 	return ok && call.Syscall == "sendfile" && (unreadable || errors.Is(err, syscall.EIO))
 }
 
-// spool tells the flight that its spool could not be read at off.
-func (r *Reader) spool(off int64, err error) error {
+// unreadable breaks the flight's spool, which could not be read at off.
+func (r *Reader) unreadable(off int64, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF // somebody has cut the file
+		err = io.ErrUnexpectedEOF // the file was cut
 	}
 	err = fmt.Errorf("read spool of %s at %d: %w", r.f.digest, off, err)
 	r.f.breakSpool(err)
 	return &spoolError{err}
 }
 
-// watched knows whether it was the reader that failed, and not the writer.
+// watched keeps the reader's error, which tells it from the writer's.
 type watched struct {
 	io.Reader
 	n   int64
@@ -330,22 +341,22 @@ func copyTo(w io.Writer, r io.Reader) (int64, error) {
 	return io.Copy(w, r)
 }
 
-// own opens a file position of the reader's own, once.
-func (r *Reader) own() Object {
-	if r.filed {
-		return r.file
+// file opens a file position of the reader's own, once.
+func (r *Reader) file() Object {
+	if r.view.asked {
+		return r.view.file
 	}
-	r.filed = true
+	r.view.asked = true
 	if o, ok := r.f.spool.(Opener); ok {
 		if f, err := o.Open(); err == nil {
-			r.file = f
+			r.view.file = f
 		}
 	}
-	return r.file
+	return r.view.file
 }
 
-// Read waits for at least one byte at the reader's position. Who reads from the start to the end has the right bytes
-// when that comes without an error.
+// Read waits for at least one byte at the reader's position. A caller that reads from the start to the end without an
+// error has the right bytes.
 func (r *Reader) Read(p []byte) (int, error) {
 	if err := r.enter(); err != nil {
 		return 0, err
@@ -402,23 +413,23 @@ func (r *Reader) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// readSome reads what there is at q.off, waiting for the first byte.
+// readSome reads the bytes that are there at q.off, and waits for the first.
 func (r *Reader) readSome(p []byte, q span) (int, error) {
 	ctx := context.Background() // io.Reader has none; Close ends the wait
 	p = p[:min(int64(len(p)), q.end-q.off)]
 	to, err := r.wait(ctx, q)
 	if err == nil {
-		r.took = true
+		r.view.used = true
 		n, err := r.f.spool.ReadAt(p[:min(int64(len(p)), to-q.off)], q.off)
 		if n > 0 {
 			return n, nil
 		}
-		_ = r.spool(q.off, err)
-		r.spoilt = true
+		_ = r.unreadable(q.off, err)
+		r.view.failed = true
 	} else if !errors.Is(err, errBroken) {
 		return 0, err
 	}
-	return r.readStream(ctx, p, q)
+	return r.readDirect(ctx, p, q)
 }
 
 // Seek moves the position for Read.
@@ -436,7 +447,7 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Close leaves the flight. The download's fate is the flight's to decide.
+// Close leaves the flight, which decides whether the download continues.
 func (r *Reader) Close() error {
 	r.mu.Lock()
 	if r.closed {
@@ -444,15 +455,12 @@ func (r *Reader) Close() error {
 		return nil
 	}
 	r.closed = true
-	idle := r.busy == 0
-	if r.cancel != nil {
-		r.cancel()
-	}
+	unused := r.busy == 0
 	r.mu.Unlock()
-	close(r.done)
+	r.end()
 	r.f.leave(r)
-	if idle {
-		r.giveBack()
+	if unused {
+		r.release()
 	}
 	return nil
 }

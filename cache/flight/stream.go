@@ -9,29 +9,29 @@ import (
 	"io"
 )
 
-// stream is what a reader has opened for itself: [pos, end) of the blob, from its own source. Of the whole blob, the
-// last 64 KiB are held back until the digest is right. A range is as right as its source.
+// stream is [pos, end) of the blob, from a reader's own source. Of the whole blob, the last 64 KiB are held back until
+// the digest is known to be right. A range is as right as its source.
 //
-//	0 ........... pos ........ tailAt ........ end
-//	 had already      passed on      held back
+//	0 .............. pos ........ tailAt ........ end
+//	 the reader has      passed on      held back
 //
-// The body may begin before pos: then what the reader had already is only hashed.
+// The body may begin before pos: then the bytes that the reader has are only hashed.
 type stream struct {
-	r      *Reader
+	d      *direct
 	body   Body  // nil: there is nothing to fetch
 	at     int64 // of the body's next byte
 	pos    int64 // of the next byte to pass on
-	tailAt int64 // where what is held back begins; end for a range
+	tailAt int64 // where the bytes begin that are held back; end for a range
 	end    int64
 	hash   hash.Hash // of [0, at); nil for a range
-	mark   int64     // up to here the hasher had seen what was sent,
-	sum    []byte    // and that was its hash; nil: nothing to compare
+	mark   int64     // the bytes that were sent had the hash sum up to here, as the hasher saw them
+	sum    []byte    // nil: nothing to compare
 	tail   []byte    // [tailAt, at)
-	right  bool      // the digest is
-	err    error     // the body's, which came with its last bytes
+	right  bool      // the digest is right
+	err    error     // of the body, which came with its last bytes
 }
 
-// read passes on at least one byte, or an error. Never io.EOF: nobody reads on at the end.
+// read passes on at least one byte, or an error, which is never io.EOF: no call follows at the end.
 func (s *stream) read(ctx context.Context, p []byte) (int, error) {
 	if s.at < s.pos {
 		if err := s.skip(ctx); err != nil {
@@ -53,7 +53,7 @@ func (s *stream) read(ctx context.Context, p []byte) (int, error) {
 	return n, nil
 }
 
-// skip hashes what the reader had already.
+// skip hashes the bytes that the reader has.
 func (s *stream) skip(ctx context.Context) error {
 	buf := pieces.Get().(*[]byte)
 	defer pieces.Put(buf)
@@ -65,7 +65,7 @@ func (s *stream) skip(ctx context.Context) error {
 	return nil
 }
 
-// verify reads what is held back, and has it passed on if the digest is right.
+// verify reads the bytes that are held back, and releases them if the digest is right.
 func (s *stream) verify(ctx context.Context) error {
 	if s.tail == nil {
 		s.tail = make([]byte, 0, s.end-s.tailAt)
@@ -78,14 +78,11 @@ func (s *stream) verify(ctx context.Context) error {
 			return err
 		}
 	}
-	f := s.r.f
-	if got := newDigest(f.digest.Algorithm(), fmt.Sprintf("%x", s.hash.Sum(nil))); got != f.digest {
-		wrong := &MismatchError{Digest: f.digest, Got: got, Size: s.end, GotSize: s.end, Verified: s.end}
+	d := s.d.digest
+	if got := newDigest(d.Algorithm(), fmt.Sprintf("%x", s.hash.Sum(nil))); got != d {
+		wrong := &MismatchError{Digest: d, Got: got, Size: s.end, GotSize: s.end}
 		if s.body != nil {
 			wrong.Host = s.body.Host()
-		}
-		if s.r.took {
-			wrong.by = f.broughtTo(s.r.src.Key)
 		}
 		return wrong
 	}
@@ -94,7 +91,7 @@ func (s *stream) verify(ctx context.Context) error {
 }
 
 // errDiffers says that a source sent other bytes than were sent to the client before.
-var errDiffers = errors.New("it is not what was sent before")
+var errDiffers = errors.New("its bytes differ from those that were sent before")
 
 // more reads from the body, up to end.
 func (s *stream) more(ctx context.Context, p []byte, end int64) (int, error) {
@@ -110,14 +107,14 @@ func (s *stream) more(ctx context.Context, p []byte, end int64) (int, error) {
 		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("ended at byte %d of %d: %w", s.at, s.end, io.ErrUnexpectedEOF)
 		}
-		return 0, fmt.Errorf("read %s from %s: %w", s.r.f.digest, s.body.Host(), s.r.why(ctx, err))
+		return 0, fmt.Errorf("read %s from %s: %w", s.d.digest, s.body.Host(), s.d.cause(ctx, err))
 	}
 	if s.hash == nil {
 		return n, nil
 	}
 	s.hash.Write(p[:n])
 	if s.at == s.mark && !bytes.Equal(s.hash.Sum(nil), s.sum) {
-		return 0, fmt.Errorf("read %s again from %s: %w", s.r.f.digest, s.body.Host(), errDiffers)
+		return 0, fmt.Errorf("read %s again from %s: %w", s.d.digest, s.body.Host(), errDiffers)
 	}
 	return n, nil
 }
@@ -127,7 +124,7 @@ func (s *stream) readBody(ctx context.Context, p []byte) (int, error) {
 	if owned, ok := s.body.(*ownedBody); ok {
 		defer context.AfterFunc(ctx, owned.end)()
 	}
-	if err := s.r.why(ctx, nil); err != nil {
+	if err := s.d.cause(ctx, nil); err != nil {
 		return 0, err
 	}
 	return readFrom(s.body, p)
@@ -146,7 +143,7 @@ func (s *stream) count(ctx context.Context) (int64, error) {
 			s.end, s.tailAt = s.at, s.at
 			return s.at, s.verify(ctx)
 		case err != nil:
-			return 0, fmt.Errorf("read %s from %s: %w", s.r.f.digest, s.body.Host(), s.r.why(ctx, err))
+			return 0, fmt.Errorf("read %s from %s: %w", s.d.digest, s.body.Host(), s.d.cause(ctx, err))
 		}
 	}
 }

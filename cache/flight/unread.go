@@ -7,37 +7,37 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
-// Bytes that are fetched with no reader left are fetched for a client that may come back, and cost the upstream's limit and
-// the cache's room. Each client has an allowance of them that fills up again in unreadEvery, and all together have
-// unreadAll times as much, so that made-up names of clients get no more than that.
+// Bytes that are fetched without a reader are for a client that may return. They cost the upstream's rate limit and the
+// cache's room. Each client has an allowance of them that is full again after unreadEvery, and all clients together have
+// unreadAll times as much, so that invented names of clients get no more than that.
 const (
 	unreadEvery   = 10 * time.Minute
 	unreadAll     = 16
-	unreadClients = 10_000 // that are remembered; others share one allowance
+	unreadClients = 10_000 // that have an account; others share one
 )
 
 // unread is the account of such bytes.
 type unread struct {
-	most int64 // bytes of one client; negative: any number
+	most int64 // bytes of one client; negative: no limit
 
-	mu      sync.Mutex // guards what follows; a leaf
+	mu      sync.Mutex // guards the fields below; no other lock is taken while it is held
 	clients map[string]*spent
 	all     spent
 }
 
-// spent is what is left to make up for of an allowance.
+// spent is how much of an allowance is used up.
 type spent struct {
 	bytes float64
-	at    time.Time
+	at    time.Time // when bytes was right
 }
 
-// settle has what was spent fade. most is the allowance.
+// settle gives back what time has made free. most is the allowance.
 func (s *spent) settle(now time.Time, most float64) {
 	s.bytes = max(0, s.bytes-most*now.Sub(s.at).Seconds()/unreadEvery.Seconds())
 	s.at = now
 }
 
-// spend notes n bytes for a client, and reports whether it may go on. n may be 0. The empty client has no bound.
+// spend charges n bytes to a client, and reports whether more may follow. n may be 0. The empty client has no limit.
 func (u *unread) spend(client string, n int64) bool {
 	if client == "" || u.most < 0 || !guard.Unread {
 		return true
@@ -60,7 +60,7 @@ func (u *unread) of(client string, now time.Time) *spent {
 			u.sweep(now)
 		}
 		if len(u.clients) >= unreadClients {
-			client = "" // the account that all others share
+			client = "" // the shared account
 			s = u.clients[client]
 		}
 	}
@@ -72,7 +72,7 @@ func (u *unread) of(client string, now time.Time) *spent {
 	return s
 }
 
-// sweep forgets the clients that have nothing charged any more. The lock is held.
+// sweep removes the accounts that are fully available again. The lock is held.
 func (u *unread) sweep(now time.Time) {
 	for c, s := range u.clients {
 		if s.settle(now, float64(u.most)); s.bytes == 0 {

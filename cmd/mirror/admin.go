@@ -20,11 +20,9 @@ import (
 	"github.com/registrymirror/mirror/config"
 )
 
-const exitUnreachable = 4 // the mirror that was to be asked
-
 const defaultAdmin = "http://127.0.0.1:5001"
 
-// adminFlags are those of commands that ask a running mirror.
+// adminFlags are the flags of the commands that talk to a running mirror.
 type adminFlags struct {
 	url, tokenFile, ca, config string
 	output                     output
@@ -32,15 +30,15 @@ type adminFlags struct {
 	serverName string // of the certificate in ca, where that is the listener's own
 }
 
-// add adds the flags. wide says that there is more to show than fits a narrow terminal.
+// add adds the flags. wide says that the command has more to show than fits a narrow terminal.
 func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 	cmd.Flags().StringVar(&f.url, "admin", os.Getenv("MIRROR_ADMIN"),
 		"`URL` or HOST:PORT of the mirror's admin listener; variable MIRROR_ADMIN (default: admin.listen of --config, "+
 			"else "+defaultAdmin+")")
 	cmd.Flags().StringVar(&f.config, "config", os.Getenv("MIRROR_CONFIG"),
-		"configuration `file` of the mirror, which says where it listens; variable MIRROR_CONFIG")
+		"configuration `file` of the mirror, for its admin address and token; variable MIRROR_CONFIG")
 	cmd.Flags().StringVar(&f.tokenFile, "admin-token-file", os.Getenv("MIRROR_ADMIN_TOKEN_FILE"),
-		"`file` with the token that it wants; variable MIRROR_ADMIN_TOKEN_FILE (default: admin.tokenFile of --config)")
+		"`file` with the token of the admin listener; variable MIRROR_ADMIN_TOKEN_FILE (default: admin.tokenFile of --config)")
 	cmd.Flags().StringVar(&f.ca, "admin-ca", os.Getenv("MIRROR_ADMIN_CA"),
 		"`file` with the certificate that signs the listener's own, for https; variable MIRROR_ADMIN_CA (default: "+
 			"admin.tls.cert of --config)")
@@ -48,30 +46,47 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 	f.output.add(cmd, wide)
 }
 
-// get asks for /api/v1/PATH.
+// get requests /api/v1/PATH.
 func (f *adminFlags) get(ctx context.Context, path string, query url.Values) ([]byte, error) {
 	return f.ask(func(c *client.Client) ([]byte, error) { return c.Get(ctx, path, query) })
 }
 
-// read reads an answer; otherwise says what it is where it can't be read.
-func (f *adminFlags) read(body []byte, into any, otherwise string) error {
+// decode reads an answer, which is to be a thing of that kind.
+func (f *adminFlags) decode(body []byte, into any, kind string) error {
 	if err := json.Unmarshal(body, into); err != nil {
-		return &exitError{exitFailed, fmt.Errorf("%s answered with what is %s; is it a mirror?", f.url, otherwise)}
+		return f.isNot(kind)
 	}
 	return nil
 }
 
-// print prints an answer in the form that -o wants; text for people is printed as it is.
+// isNot is the error for an answer that is not of that kind.
+func (f *adminFlags) isNot(kind string) error {
+	return &exitError{exitFailed, fmt.Errorf("%s did not return %s; is it a mirror's admin address?", f.url, kind)}
+}
+
+// show prints an answer in the form of -o, or as the text that is made of it. kind names what the answer is to be.
+func show[T any](cmd *cobra.Command, f *adminFlags, body []byte, kind string, text func(T) string) error {
+	var answer T
+	if !f.output.encoded() {
+		if err := f.decode(body, &answer, kind); err != nil {
+			return err
+		}
+		return write(cmd.OutOrStdout(), text(answer))
+	}
+	return f.print(cmd.OutOrStdout(), body)
+}
+
+// print prints an answer, which is JSON, in the form of -o.
 func (f *adminFlags) print(out io.Writer, body []byte) error {
 	text, err := f.output.encode(body)
 	if err != nil {
 		return err
 	}
-	return write(out, text)
+	return write(out, string(text))
 }
 
-// ask puts a question to the mirror's admin listener.
-func (f *adminFlags) ask(question func(*client.Client) ([]byte, error)) ([]byte, error) {
+// ask sends a request to the mirror's admin listener.
+func (f *adminFlags) ask(request func(*client.Client) ([]byte, error)) ([]byte, error) {
 	if err := f.fromConfig(); err != nil {
 		return nil, err
 	}
@@ -92,7 +107,7 @@ func (f *adminFlags) ask(question func(*client.Client) ([]byte, error)) ([]byte,
 	if err != nil {
 		return nil, &exitError{exitUsage, fmt.Errorf("--admin: %w", err)}
 	}
-	body, err := question(c)
+	body, err := request(c)
 	switch {
 	case errors.Is(err, client.ErrUnreachable):
 		return nil, &exitError{exitUnreachable, err}
@@ -102,7 +117,7 @@ func (f *adminFlags) ask(question func(*client.Client) ([]byte, error)) ([]byte,
 	return body, nil
 }
 
-// fromConfig fills in from the configuration what neither a flag nor a variable says.
+// fromConfig takes from the configuration what neither a flag nor a variable sets.
 func (f *adminFlags) fromConfig() error {
 	if f.url != "" {
 		return nil
@@ -113,7 +128,7 @@ func (f *adminFlags) fromConfig() error {
 	}
 	c, err := config.Load(f.config, os.Environ())
 	if err != nil {
-		return &exitError{exitFailed, fmt.Errorf("%w; correct it, or say where the mirror is with --admin", err)}
+		return &exitError{exitFailed, fmt.Errorf("%w; correct it, or give the mirror's address with --admin", err)}
 	}
 	host, port, err := net.SplitHostPort(c.Admin.Listen)
 	if err != nil {
@@ -135,8 +150,8 @@ func (f *adminFlags) fromConfig() error {
 	return nil
 }
 
-// certificateName is a name that the first certificate of a file is for, since it need not be that under which its listener
-// is called from its own machine.
+// certificateName is a name that the first certificate of a file is for. The certificate need not have the name under which
+// the listener is reached from its own machine.
 func certificateName(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -17,8 +17,8 @@ func newCacheCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:        "cache",
 		SuggestFor: []string{"stats", "verify", "du", "disk"},
-		Short:      "Show how full the cache is, and check what is in it",
-		Long:       `Show how full the cache of a running mirror is, and check what is in the folder of cache.dir.`,
+		Short:      "Show how full the cache is, and check its content",
+		Long:       `Show how full the cache of a running mirror is, and check the content of cache.dir.`,
 		Args:       subcommand,
 		RunE:       help,
 	}
@@ -33,18 +33,20 @@ func newCacheVerifyCmd() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "verify",
-		Short: "Read all that is cached, and name what is damaged",
-		Long: `Read all that is cached and compare it with its digests. What is damaged is named, a
-line each: the digest, the size of its file, what is wrong. With --remove it is removed,
-and fetched again when it is next pulled; clients that are reading it are not cut off.
+		Short: "Read all cached content, and list what is damaged",
+		Long: `Read all cached content and compare it with its digests. Damaged content is listed, one
+line each: the digest, the size of its file, and what is wrong. With --remove it is also
+removed; the mirror downloads it again at the next pull. Clients that are reading it are
+not interrupted.
 
-The folder is found as mirror serve finds it: by the file of --config, or without it
-./mirror-data, and by MIRROR_CACHE_DIR, which wins. A mirror may be running meanwhile.
+The folder is the one that mirror serve would use: cache.dir of --config, else
+./mirror-data; MIRROR_CACHE_DIR wins over both. A mirror may be running in it.
 
-It reads as fast as the disk can, and a running mirror may be slower meanwhile. That
-mirror also does so by itself, slowly. Ctrl-C ends it with what was found so far.
+The command reads as fast as the disk allows, and may slow down a running mirror, which
+also does the same check by itself, slowly. Ctrl-C ends it with the result so far.
 
-Exit codes: 0 all is right; 1 something is damaged, or not all could be read; 2 usage.`,
+Exit codes: 0 nothing is damaged; 1 something is damaged, or not everything could be read;
+2 wrong usage.`,
 		Example: `  mirror cache verify
   mirror cache verify --config /etc/mirror/config.yaml --remove`,
 		Args: noArgs,
@@ -59,7 +61,7 @@ Exit codes: 0 all is right; 1 something is damaged, or not all could be read; 2 
 	}
 	cmd.Flags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` (YAML); variable MIRROR_CONFIG")
 	completesFiles(cmd, "config", "yaml", "yml")
-	cmd.Flags().BoolVar(&remove, "remove", false, "remove what is damaged")
+	cmd.Flags().BoolVar(&remove, "remove", false, "remove damaged content")
 	return cmd
 }
 
@@ -69,9 +71,9 @@ type verifier struct {
 	remove   bool
 	out, err io.Writer
 
-	tty   bool // err is a terminal: progress is shown on it
+	tty   bool // err is a terminal: it shows the progress
 	began time.Time
-	shown time.Time // when the progress was last
+	shown time.Time // when the progress was shown last
 }
 
 func (v *verifier) run(ctx context.Context) error {
@@ -96,13 +98,13 @@ func (v *verifier) run(ctx context.Context) error {
 	v.clear()
 	switch {
 	case ctx.Err() != nil:
-		err = fmt.Errorf("stopped before all was read; so far %s", v.found(got))
+		err = fmt.Errorf("stopped before everything was read; so far %s", v.found(got))
 	case err != nil:
 		err = fmt.Errorf("%w; so far %s; check cache.dir, and that this user may read and write there", err, v.found(got))
 	case got.Damaged > 0:
 		err = fmt.Errorf("%s. %s", v.found(got), v.next())
 	case broken == nil:
-		_, broken = fmt.Fprintf(v.out, "%s: all is right\n", v.read(got))
+		_, broken = fmt.Fprintf(v.out, "%s: nothing is damaged\n", v.read(got))
 	}
 	if broken != nil && err == nil {
 		err = fmt.Errorf("write the output: %w", broken)
@@ -113,7 +115,7 @@ func (v *verifier) run(ctx context.Context) error {
 	return nil
 }
 
-// found says what was found.
+// found is the result in words.
 func (v *verifier) found(got disk.Verified) string {
 	if got.Damaged == 0 {
 		return v.read(got) + ", nothing damaged"
@@ -129,12 +131,12 @@ func (v *verifier) read(got disk.Verified) string {
 	return fmt.Sprintf("%s: read %d blobs, %s", v.dir, got.Blobs, amount(got.Bytes))
 }
 
-// next says what to do about damage.
+// next is what to do about damage.
 func (v *verifier) next() string {
 	if v.remove {
-		return "What was removed is fetched again when it is next pulled; check the disk of cache.dir"
+		return "The mirror downloads the removed content again at the next pull. Check the disk of cache.dir"
 	}
-	return "Run it again with --remove, then it is fetched again when it is next pulled; and check the disk of cache.dir"
+	return "Run it again with --remove: the mirror downloads the content again at the next pull. Check the disk of cache.dir"
 }
 
 // progressEvery is the time between two lines of progress.
@@ -154,21 +156,9 @@ func (v *verifier) progress(done, all disk.Amount) {
 	fmt.Fprintf(v.err, "\r\x1b[K%s", line)
 }
 
-// clear takes the progress away, for a line to take its place.
+// clear removes the progress, to make room for a line.
 func (v *verifier) clear() {
 	if v.tty && !v.shown.IsZero() {
 		fmt.Fprint(v.err, "\r\x1b[K")
 	}
-}
-
-// amount is a number of bytes for people.
-func amount(n int64) string {
-	f, unit := float64(n), 0
-	for ; f >= 1024 && unit < 4; unit++ {
-		f /= 1024
-	}
-	if unit == 0 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGT"[unit-1])
 }

@@ -74,19 +74,19 @@ func TestCacheVerify(t *testing.T) {
 		code            int
 		stdout, stderr  string
 	}{
-		{name: "all right", stdout: "DIR: read 5 blobs, 14.6 KiB: all is right\n"},
-		{name: "all right, to be removed", remove: true, stdout: "DIR: read 5 blobs, 14.6 KiB: all is right\n"},
+		{name: "all right", stdout: "DIR: read 5 blobs, 14.6 KiB: nothing is damaged\n"},
+		{name: "all right, to be removed", remove: true, stdout: "DIR: read 5 blobs, 14.6 KiB: nothing is damaged\n"},
 		{
 			name: "damaged", damaged: true, code: 1,
 			stdout: "TWO  2000 bytes  hash: its bytes are WRONG\nFOUR  0 bytes  size: the file is empty\n",
-			stderr: "mirror: DIR: read 5 blobs, 10.7 KiB, 2 damaged. Run it again with --remove, then it is fetched again " +
-				"when it is next pulled; and check the disk of cache.dir\n",
+			stderr: "mirror: DIR: read 5 blobs, 10.7 KiB, 2 damaged. Run it again with --remove: the mirror downloads " +
+				"the content again at the next pull. Check the disk of cache.dir\n",
 		},
 		{
 			name: "damaged, to be removed", damaged: true, remove: true, code: 1,
 			stdout: "TWO  2000 bytes  hash: its bytes are WRONG; removed\nFOUR  0 bytes  size: the file is empty; removed\n",
-			stderr: "mirror: DIR: read 5 blobs, 10.7 KiB, 2 damaged, 2 removed. What was removed is fetched again when it is " +
-				"next pulled; check the disk of cache.dir\n",
+			stderr: "mirror: DIR: read 5 blobs, 10.7 KiB, 2 damaged, 2 removed. The mirror downloads the removed content again " +
+				"at the next pull. Check the disk of cache.dir\n",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestCacheVerifyIsStopped(t *testing.T) {
 	var stderr bytes.Buffer
 	code := run(ctx, stdout, &stderr, "cache", "verify", "--config", config)
 	if code != exitFailed || strings.Count(stdout.String(), "\n") != 1 ||
-		stderr.String() != "mirror: stopped before all was read; so far "+dir+": read 1 blobs, 7 bytes, 1 damaged\n" {
+		stderr.String() != "mirror: stopped before everything was read; so far "+dir+": read 1 blobs, 7 bytes, 1 damaged\n" {
 		t.Errorf("exit code %d\n%s%s", code, stdout.String(), &stderr)
 	}
 }
@@ -173,7 +173,7 @@ func TestCacheUsage(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
 		"cache verfy":         `did you mean "verify"`,
-		"cache verify extra":  `cache verify takes no argument, and was given "extra"`,
+		"cache verify extra":  `cache verify takes no argument, but got "extra"`,
 		"cache verify --rm":   "unknown flag",
 		"cache check-nothing": `unknown command "check-nothing" for "mirror cache"`,
 	} {
@@ -190,7 +190,7 @@ func TestCacheUsage(t *testing.T) {
 	}
 }
 
-// Progress is for terminals; a line of what was found is never behind it.
+// Progress is shown on a terminal alone, and makes room for each line of the result.
 func TestCacheVerifyProgress(t *testing.T) {
 	t.Parallel()
 	_, dir, _ := cacheDir(t, true)

@@ -8,13 +8,11 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/config"
-	"github.com/registrymirror/mirror/internal/app"
 )
 
 func newConfigCmd() *cobra.Command {
@@ -25,15 +23,15 @@ func newConfigCmd() *cobra.Command {
 		Short:      "Check, print or describe the configuration",
 		Long: `Check, print or describe the configuration.
 
-It is read from the file of --config alone, no file is searched for, and from
-variables: MIRROR_CACHE_MIN_FREE sets cache.minFree and wins over the file. The names
-of registries are keys, so upstreams are set in the file.`,
+The configuration comes from the file of --config and from environment variables. No
+default file is searched for. A variable wins over the file: MIRROR_CACHE_MIN_FREE sets
+cache.minFree. Upstreams, rules and clients can be set in the file only.`,
 		Args: subcommand,
 		RunE: help,
 	}
 	cmd.PersistentFlags().StringVar(&file, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` (YAML); variable MIRROR_CONFIG")
 	if err := cmd.MarkPersistentFlagFilename("config", "yaml", "yml"); err != nil {
-		panic(err) // there is no such flag: a mistake of ours
+		panic(err) // the flag does not exist: a mistake of ours
 	}
 	cmd.AddCommand(newConfigCheckCmd(&file), newConfigPrintCmd(&file), newConfigSchemaCmd(), newConfigInitCmd())
 	return cmd
@@ -43,13 +41,13 @@ func newConfigCheckCmd(file *string) *cobra.Command {
 	var noFiles bool
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "Say what a configuration means, or all that is wrong with it",
-		Long: `Say what a configuration means, or all that is wrong with it, with line and column.
-Nothing is started and no host is asked. Certificates, keys, passwords and tokens that it
-names are read, too, and all that is wrong with them is told, and the disk of the cache is
-looked at: with --no-files they are not, for a machine that does not have them.
+		Short: "Explain a configuration, or list every mistake in it",
+		Long: `Explain a configuration, or list every mistake in it with line and column. Nothing is
+started and no host is contacted. The command also checks the certificates, keys,
+passwords and tokens that the configuration names, and the disk of the cache. --no-files
+skips these checks, for a machine that does not have the files.
 
-Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 usage.`,
+Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 		Example: `  mirror config check config.yaml
   mirror config check --config /etc/mirror/config.yaml
   mirror config check --no-files config.yaml`,
@@ -66,7 +64,7 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 usage.`,
 			warnings := c.Warnings()
 			if !noFiles {
 				wrong, more := wrongFiles(c)
-				if err := printFiles(cmd.ErrOrStderr(), file, text, wrong, "check again (--no-files leaves files out)"); err != nil {
+				if err := printFiles(cmd.ErrOrStderr(), file, text, wrong, "check again (--no-files skips the files)"); err != nil {
 					return err
 				}
 				warnings = slices.Concat(warnings, diskWarnings(c), more)
@@ -74,13 +72,13 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 usage.`,
 			return explainConfig(cmd.OutOrStdout(), file, c, warnings)
 		},
 	}
-	cmd.Flags().BoolVar(&noFiles, "no-files", false, "do not read the files that it names: certificates, passwords, tokens")
+	cmd.Flags().BoolVar(&noFiles, "no-files", false, "do not check the files that the configuration names: certificates, passwords, tokens")
 	return cmd
 }
 
-// wrongFiles are the files that a configuration names and the mirror can't use, and what is to be warned of.
-func wrongFiles(c *config.Config) (wrong []app.FileProblem, warnings []string) {
-	for _, p := range app.CheckFiles(c) {
+// wrongFiles are the files that a configuration names and the mirror can't use, and the warnings about the others.
+func wrongFiles(c *config.Config) (wrong []fileProblem, warnings []string) {
+	for _, p := range checkFiles(c) {
 		if p.Warning {
 			warnings = append(warnings, fmt.Sprintf("%s: %s; %s", p.Setting, p.Message, p.Hint))
 		} else {
@@ -90,9 +88,9 @@ func wrongFiles(c *config.Config) (wrong []app.FileProblem, warnings []string) {
 	return wrong, warnings
 }
 
-// printFiles prints what is wrong with files that a configuration names, as mistakes in it are printed. The error is nil where
-// nothing is.
-func printFiles(stderr io.Writer, file string, text config.Text, wrong []app.FileProblem, next string) error {
+// printFiles prints the problems of files that a configuration names in the form of mistakes in the configuration. The error
+// is nil where there are none.
+func printFiles(stderr io.Writer, file string, text config.Text, wrong []fileProblem, next string) error {
 	if len(wrong) == 0 {
 		return nil
 	}
@@ -112,8 +110,11 @@ func newConfigPrintCmd(file *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "print [FILE]",
 		Short: "Print the configuration in effect, defaults filled in",
-		Long: `Print the configuration in effect as YAML: the file, defaults filled in, what is known of
-each upstream added, variables applied. Secrets are in files of their own and not shown.`,
+		Long: `Print the configuration in effect as YAML: the file with defaults filled in, with what is
+known of each registry, and with environment variables applied. Secrets are in files of
+their own and are not shown.
+
+Exit codes: 0 printed; 1 the configuration is invalid, or can't be read; 2 wrong usage.`,
 		Example: `  mirror config print
   MIRROR_CACHE_SIZE=1TiB mirror config print --config config.yaml`,
 		Args: mostOneArg("one file"),
@@ -130,7 +131,7 @@ each upstream added, variables applied. Secrets are in files of their own and no
 			if err != nil {
 				return &exitError{exitFailed, err}
 			}
-			return write(cmd.OutOrStdout(), text)
+			return write(cmd.OutOrStdout(), string(text))
 		},
 	}
 }
@@ -139,20 +140,22 @@ func newConfigSchemaCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON schema of the configuration, for editors",
-		Long: `Print the JSON schema of the configuration. Editors complete and check with it: save it
-and name it in the first line of the file, as in
+		Long: `Print the JSON schema of the configuration, with which editors complete and check it. Save
+the schema, and name it in the first line of the configuration:
 
-  # yaml-language-server: $schema=./mirror.schema.json`,
+  # yaml-language-server: $schema=./mirror.schema.json
+
+Exit codes: 0 printed; 2 wrong usage.`,
 		Example: `  mirror config schema > mirror.schema.json`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return write(cmd.OutOrStdout(), config.Schema())
+			return write(cmd.OutOrStdout(), string(config.Schema()))
 		},
 	}
 }
 
-// loadConfig loads the configuration, or prints what is wrong: one problem a line, so that editors find the place, and
-// in the last line how many there are and what to do next.
+// loadConfig loads the configuration, or prints its mistakes: one a line, so that editors find the place, and in the last
+// line how many there are and what to do next.
 func loadConfig(stderr io.Writer, file, next string) (*config.Config, error) {
 	c, _, err := loadText(stderr, file, next)
 	return c, err
@@ -166,11 +169,7 @@ func loadText(stderr io.Writer, file, next string) (*config.Config, config.Text,
 	}
 	c, err := text.Parse(file, os.Environ())
 	if invalid, ok := errors.AsType[*config.Invalid](err); ok {
-		them := "it"
-		if len(invalid.Problems) > 1 {
-			them = "them"
-		}
-		fmt.Fprintf(stderr, "%v; correct %s, then %s\n", invalid, them, next)
+		fmt.Fprintf(stderr, "%v; correct %s, then %s\n", invalid, choose(len(invalid.Problems) > 1, "them", "it"), next)
 		return nil, text, &exitError{exitFailed, nil}
 	}
 	if err != nil {
@@ -179,86 +178,63 @@ func loadText(stderr io.Writer, file, next string) (*config.Config, config.Text,
 	return c, text, nil
 }
 
-func write(w io.Writer, text []byte) error {
-	if _, err := w.Write(text); err != nil {
-		return &exitError{exitFailed, fmt.Errorf("write the output: %w", err)}
-	}
-	return nil
-}
-
-// explainConfig says what a valid configuration means.
+// explainConfig prints the meaning of a valid configuration.
 func explainConfig(out io.Writer, file string, c *config.Config, warnings []string) error {
-	var b strings.Builder
-	if file == "" {
-		file = "no file, built-in defaults"
-	}
-	fmt.Fprintf(&b, "%s: valid\n\n", file)
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-
-	row("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
-	row("admin", "%s, %s%s", c.Admin.Listen, choose(c.Admin.TLS.Enabled(), "TLS by "+c.Admin.TLS.Cert+", ", ""), choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
-	row("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
-	row("cache", "%s, up to %s%s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size,
+	var t table
+	t.field("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
+	t.field("admin", "%s, %s%s", c.Admin.Listen, choose(c.Admin.TLS.Enabled(), "TLS by "+c.Admin.TLS.Cert+", ", ""), choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
+	t.field("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
+	t.field("cache", "%s, up to %s%s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size,
 		choose(c.Cache.Size.Percent > 0, " of the disk", ""), c.Cache.MinFree,
 		c.Cache.Durability)
-	row("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry, so Docker's registry-mirrors does not work"))
-	row("upstreams", "%d, all others are refused", len(c.Upstreams))
+	t.field("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry, so Docker's registry-mirrors does not work"))
+	t.field("upstreams", "%d, all others are refused", len(c.Upstreams))
 	for _, u := range c.Upstreams {
-		ruled := choose(u.Access == "rules", "; the rules say what may be pulled", "")
+		ruled := choose(u.Access == "rules", "; the rules say which images may be pulled", "")
 		if u.IsPattern() {
-			row("  "+u.Name, "each host that fits, at https://HOST%s", ruled)
+			t.field("  "+u.Name, "each host that matches, at https://HOST%s", ruled)
 		} else {
-			row("  "+u.Name, "%s%s%s", u.Endpoints[0].URL,
+			t.field("  "+u.Name, "%s%s%s", u.Endpoints[0].URL,
 				choose(len(u.Aliases) > 0, ", also called "+strings.Join(u.Aliases, " and "), ""), ruled)
 		}
-		what := "public images alone, for the sake of its limits; private ones need access: rules"
+		scope := "only public images, for the higher rate limit; private ones need access: rules"
 		if u.Access == "rules" {
-			what = "what the rules let clients pull"
+			scope = "the images that the rules allow"
 		}
 		for _, e := range u.Endpoints {
 			if e.ClientCert != "" {
-				row("", "by %s at %s: %s", e.ClientCert, e.URL, choose(u.Access == "rules", what, "all that it may read, to each client"))
+				t.field("", "by %s at %s: %s", e.ClientCert, e.URL, choose(u.Access == "rules", scope, "everything that it may read, to each client"))
 			}
 		}
 		for _, c := range u.Credentials {
-			row("", "as %s (%s) for %s: %s", c.Name, c.Sources()[0],
-				choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"), what)
+			t.field("", "as %s (%s) for %s: %s", c.Name, c.Sources()[0],
+				choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"), scope)
 		}
 	}
 	for _, r := range c.Rules {
-		row("rule", "each client that can connect to the mirror may pull %s", strings.Join(r.Pull, " "))
+		t.field("rule", "each client that can connect to the mirror may pull %s", strings.Join(r.Pull, " "))
 	}
 	for _, o := range c.Overrides {
-		row(o.Path, "from %s", o.Variable)
+		t.field(o.Path, "from %s", o.Variable)
 	}
-	if err := w.Flush(); err != nil {
-		return &exitError{exitFailed, fmt.Errorf("write the output: %w", err)}
-	}
-
-	b.WriteString("\nA running mirror takes up changes of this file; mirror config print marks the settings that need a restart.\n")
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: valid\n\n%s\nA running mirror reads this file again when it changes; mirror config print marks the settings that "+
+		"need a restart.\n", cmp.Or(file, "no file, built-in defaults"), &t)
 	for _, text := range warnings {
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
 	}
-	return write(out, []byte(b.String()))
+	return write(out, b.String())
 }
 
-// diskWarnings are what the disk of the cache has to say of its settings, where it is a disk of this machine.
+// diskWarnings are warnings about settings that the disk of the cache does not allow, where it is a disk of this machine.
 func diskWarnings(c *config.Config) []string {
 	sp, err := disk.SpaceAt(c.Cache.Dir)
 	if err != nil {
 		return nil // the configuration may be for another machine
 	}
 	if size := c.Cache.Size.Of(sp.Total); size > sp.Total {
-		return []string{fmt.Sprintf("cache.size is %s, and the disk of %s has %s: it is full long before; write less, or a percentage, "+
+		return []string{fmt.Sprintf("cache.size is %s, and the disk of %s has %s: the disk is full before the cache is; set a smaller size, or a percentage, "+
 			"as in 80%%", amount(size), c.Cache.Dir, amount(sp.Total))}
 	}
 	return nil
-}
-
-func choose(yes bool, this, that string) string {
-	if yes {
-		return this
-	}
-	return that
 }

@@ -59,7 +59,7 @@ upstreams                    2, all others are refused
   ghcr.io                    https://ghcr.io, also called gh
   registry.example.com:5000  http://10.0.0.5:5000
 
-A running mirror takes up changes of this file; mirror config print marks the settings that need a restart.
+A running mirror reads this file again when it changes; mirror config print marks the settings that need a restart.
 `
 	got := strings.ReplaceAll(strings.ReplaceAll(stdout, path, "FILE"), dir, "DIR")
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -76,7 +76,7 @@ func TestConfigCheckNamesCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"as hub (passwordFile) for all: public images alone", "as node (plugin) for a b/*: public images alone",
+		"as hub (passwordFile) for all: only public images", "as node (plugin) for a b/*: only public images",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
@@ -92,7 +92,7 @@ func TestConfigCheckWarnsOfCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"by /c at https://r.example: all that it may read, to each client", "warning: upstreams.r.example.endpoints[0].clientCert is a login",
+		"by /c at https://r.example: everything that it may read, to each client", "warning: upstreams.r.example.endpoints[0].clientCert is a login",
 	} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in\n%s", want, stdout)
@@ -109,8 +109,8 @@ func TestConfigCheckWarnsOfRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"also called index.docker.io and registry-1.docker.io; the rules say what may be pulled\n",
-		"as hub (passwordFile) for all: what the rules let clients pull", "each client that can connect to the mirror may pull docker.io/acme/**",
+		"also called index.docker.io and registry-1.docker.io; the rules say which images may be pulled\n",
+		"as hub (passwordFile) for all: the images that the rules allow", "each client that can connect to the mirror may pull docker.io/acme/**",
 		"warning: rules[0] (*) lets each client that can connect to the mirror pull docker.io/acme/**; allow connections from the " +
 			"network of your nodes only\n",
 		"warning: a kubelet that checks pull secrets (KEP-2535)",
@@ -121,11 +121,11 @@ func TestConfigCheckWarnsOfRules(t *testing.T) {
 	}
 }
 
-// A cache that no disk holds, and one that is a part of its disk.
+// A cache that is larger than its disk, and one that is a percentage of its disk.
 func TestConfigCheckLooksAtTheDisk(t *testing.T) {
 	t.Parallel()
 	stdout, _, err := runConfig(t, "check", "--config", configFile(t, "cache: {size: 9000000TB}\n"))
-	if err != nil || !strings.Contains(stdout, "warning: cache.size is ") || !strings.Contains(stdout, "write less, or a percentage, as in 80%") {
+	if err != nil || !strings.Contains(stdout, "warning: cache.size is ") || !strings.Contains(stdout, "set a smaller size, or a percentage, as in 80%") {
 		t.Errorf("%v\n%s", err, stdout)
 	}
 	stdout, _, err = runConfig(t, "check", "--config", configFile(t, "cache: {dir: not/there/yet, size: 80%}\n"))
@@ -209,7 +209,7 @@ func TestConfigUsage(t *testing.T) {
 	}
 }
 
-// MIRROR_CONFIG is the file where the flag doesn't say it, and variables win over the file.
+// MIRROR_CONFIG names the file where the flag does not, and variables win over the file.
 func TestConfigByVariables(t *testing.T) {
 	t.Setenv("MIRROR_CONFIG", configFile(t, "listen: :6000\ndrain: 2m\n"))
 	t.Setenv("MIRROR_DRAIN", "3m")

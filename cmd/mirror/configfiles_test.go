@@ -79,7 +79,7 @@ func TestConfigCheckReadsFiles(t *testing.T) {
 				"endpoints[0].ca: DIR/corp.crt does not exist", "credentials[1].dockerConfig: DIR/config.json does not exist",
 				"gar.keyFile: DIR/gcp.json does not exist", "endpoints[0].clientKey: DIR/client.key does not exist",
 				"kubernetes.caFile: DIR/kube.crt does not exist", "kubernetes.tokenFile: DIR/kube.token does not exist",
-				"10 problems with files that it names; correct them, then check again (--no-files leaves files out)",
+				"10 problems with files that it names; correct them, then check again (--no-files skips the files)",
 			},
 			"",
 		},

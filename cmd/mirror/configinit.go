@@ -20,10 +20,10 @@ func newConfigInitCmd() *cobra.Command {
 		Use:   "init [FILE|-]",
 		Short: "Write a configuration to start with",
 		Long: `Write a configuration to start with: a few registries and the settings that most mirrors
-change, with comments. The file is config.yaml unless another one is named; - is standard
-output. A file that is there already is left as it is.
+change, with comments. FILE is config.yaml by default; - is standard output. An existing
+file is not overwritten.
 
-Exit codes: 0 it was written; 1 the file is there already, or can't be written; 2 usage.`,
+Exit codes: 0 written; 1 the file exists already, or can't be written; 2 wrong usage.`,
 		Example: `  mirror config init
   mirror config init /etc/mirror/config.yaml
   mirror config init - | less`,
@@ -34,23 +34,23 @@ Exit codes: 0 it was written; 1 the file is there already, or can't be written; 
 				file = args[0]
 			}
 			if file == "-" {
-				return write(cmd.OutOrStdout(), startingConfig)
+				return write(cmd.OutOrStdout(), string(startingConfig))
 			}
 			if err := createFile(file, startingConfig); err != nil {
 				return &exitError{exitFailed, err}
 			}
-			return write(cmd.OutOrStdout(), fmt.Appendf(nil, "%s is written. Change it, then:\n\n  mirror config check %s\n  mirror serve --config %s\n",
+			return write(cmd.OutOrStdout(), fmt.Sprintf("%s was written. Change it, then:\n\n  mirror config check %s\n  mirror serve --config %s\n",
 				file, file, file))
 		},
 	}
 }
 
-// createFile writes a file that must not be there yet.
+// createFile writes a file that must not exist yet.
 func createFile(path string, text []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // it holds no secret: the service's user reads it
 	switch {
 	case errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("%s is there already and was left as it is; name another file, or remove it", path)
+		return fmt.Errorf("%s exists already and was not changed; name another file, or remove it", path)
 	case err != nil:
 		return fmt.Errorf("write the configuration: %w", err)
 	}

@@ -26,16 +26,16 @@ func newDemoCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:        "demo",
 		SuggestFor: []string{"tour", "example", "try", "quickstart"},
-		Short:      "Show in a few seconds what the mirror says when pulls fail",
-		Long: `Show in a few seconds what a node says of pulls that fail, without the mirror and with it,
+		Short:      "Show in a few seconds how the mirror explains failing pulls",
+		Long: `Show in a few seconds what a node prints when pulls fail, without the mirror and with it,
 and what the mirror has recorded. Registries, mirror and client run in this process, on
-ports of 127.0.0.1: no network, Docker or root is needed, and nothing stays. The client
-asks as containerd does and prints what containerd prints; addresses are shown as the
-names of the registries.
+ports of 127.0.0.1. The demo needs no network, Docker or root, and leaves nothing behind.
+The client pulls as containerd does and prints what containerd prints; addresses are shown
+as the names of the registries.
 
-With --stay the mirror goes on until Ctrl-C, for you to try other commands on it.
+With --stay the mirror keeps running until Ctrl-C, so that you can try other commands.
 
-Exit codes: 0 all was shown; 1 it could not be; 2 usage.`,
+Exit codes: 0 shown; 1 it failed; 2 wrong usage.`,
 		Example: `  mirror demo
   mirror demo --stay`,
 		Args: noArgs,
@@ -46,7 +46,7 @@ Exit codes: 0 all was shown; 1 it could not be; 2 usage.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&stay, "stay", false, "let the mirror go on until Ctrl-C")
+	cmd.Flags().BoolVar(&stay, "stay", false, "keep the mirror running until Ctrl-C")
 	return cmd
 }
 
@@ -55,7 +55,7 @@ type act struct {
 	host, title, about string
 	kind               demo.Kind
 	settings           string // of the upstream besides its endpoint
-	down               bool   // the registry goes down after a first pull through the mirror
+	down               bool   // the registry goes down after the first pull through the mirror
 }
 
 var acts = []act{
@@ -70,17 +70,17 @@ var acts = []act{
 	},
 	{
 		host: "lab.example", kind: demo.Portal, title: "It is not a registry",
-		about: "The network wants a login, and answers for the registry with a page of its own.",
+		about: "The network requires a login, and answers for the registry with a page of its own.",
 	},
 	{
 		host: "team.example", kind: demo.Healthy, down: true, title: "The registry is down",
 		about: "The image was pulled once through the mirror. Now the registry does not answer any more.",
-		// A tag is asked for each time, so that it shows what happens where it can't be.
+		// The tag is checked at each pull, so that the failing check shows.
 		settings: ", tags: {maxAge: 0s}",
 	},
 }
 
-// stage is where the acts play.
+// stage has the registries and the mirror of the demo.
 type stage struct {
 	out        io.Writer
 	registries []*demo.Registry
@@ -121,7 +121,7 @@ func showDemo(ctx context.Context, out io.Writer, stay bool) (err error) {
 	if stay {
 		return s.stay(ctx)
 	}
-	return s.say("This was a demo. The real one: mirror serve, and README.md says how to point clients at it.\n")
+	return s.say("This was a demo. To run a mirror: mirror serve; README.md says how to point clients at it.\n")
 }
 
 // open starts the registries and makes the mirror.
@@ -171,13 +171,13 @@ func (s *stage) play(ctx context.Context, i int, a act) error {
 		return context.Cause(ctx)
 	}
 	text := fmt.Sprintf("%d  %s\n   %s\n\n", i+1, a.title, a.about)
-	text += s.told("without", without, got)
-	text += s.told("with", with, got)
+	text += s.printed("without", without, got)
+	text += s.printed("with", with, got)
 	return s.say(text + "\n")
 }
 
-// told is what the node says of a pull, in lines that fit a terminal.
-func (s *stage) told(name string, err error, got demo.Pulled) string {
+// printed is what the node prints about a pull, in lines that fit a terminal.
+func (s *stage) printed(name string, err error, got demo.Pulled) string {
 	text := fmt.Sprintf("pulled %s, %s of it from the mirror's cache", amount(got.Bytes), choose(got.Stale, "all", "some"))
 	if err != nil {
 		text = s.names.Replace(err.Error())
@@ -195,7 +195,7 @@ func (s *stage) told(name string, err error, got demo.Pulled) string {
 	return b.String() + line + "\n"
 }
 
-// record shows what mirror failures says.
+// record shows the output of mirror failures.
 func (s *stage) record(ctx context.Context) error {
 	c, err := client.New(client.Options{URL: "http://" + s.app.AdminAddr().String()})
 	if err != nil {
@@ -209,16 +209,13 @@ func (s *stage) record(ctx context.Context) error {
 	if err := json.Unmarshal(body, &list); err != nil {
 		return err
 	}
-	var b strings.Builder
-	if err := showFailures(&b, list.Failures, false, time.Now()); err != nil {
-		return err
-	}
-	return s.say("What mirror failures says of all this:\n\n" + s.names.Replace(b.String()) + "\n")
+	text := failuresText(list.Failures, false, time.Now())
+	return s.say("mirror failures then shows:\n\n" + s.names.Replace(text) + "\n")
 }
 
-// stay lets the mirror go on.
+// stay keeps the mirror running.
 func (s *stage) stay(ctx context.Context) error {
-	if err := s.say(fmt.Sprintf("The mirror goes on until Ctrl-C. Try, in another terminal:\n\n  export MIRROR_ADMIN=http://%s\n"+
+	if err := s.say(fmt.Sprintf("The mirror runs until Ctrl-C. Try, in another terminal:\n\n  export MIRROR_ADMIN=http://%s\n"+
 		"  mirror status\n  mirror upstreams\n  mirror failures --by class\n  curl -i http://%s/v2/%s/%s/manifests/%s\n",
 		s.app.AdminAddr(), s.app.Addr(), acts[2].host, demo.Repository, demo.Tag)); err != nil {
 		return err

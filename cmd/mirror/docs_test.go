@@ -162,7 +162,23 @@ func TestCommandsOfTheDocuments(t *testing.T) {
 	}
 }
 
-// And those that the help shows.
+// The help of each command that does something lists its exit codes.
+func TestHelpListsExitCodes(t *testing.T) {
+	t.Parallel()
+	commands := newRoot().Commands()
+	for len(commands) > 0 {
+		c := commands[0]
+		commands = append(commands[1:], c.Commands()...)
+		if !c.HasSubCommands() && c.Name() != "help" && !strings.Contains(c.Long, "\nExit codes: 0 ") {
+			t.Errorf("%s does not list its exit codes", c.CommandPath())
+		}
+	}
+	if long := newRoot().Long; !strings.Contains(long, "\nExit codes of all commands: ") {
+		t.Errorf("mirror does not list the exit codes:\n%s", long)
+	}
+}
+
+// The examples in the help are commands, too.
 func TestExamplesOfTheHelp(t *testing.T) {
 	t.Parallel()
 	var walk func(c *cobra.Command)
@@ -266,7 +282,7 @@ func route(args []string) error {
 	return nil
 }
 
-// The README shows the first line of the log as it is, and the demo as it is.
+// The README shows the first line of the log, and the first act of the demo, as they are.
 func TestReadmeShowsWhatIsPrinted(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(filepath.Join(root, "README.md"))

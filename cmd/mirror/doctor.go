@@ -22,12 +22,12 @@ import (
 func newDoctorCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Look for what is wrong, step by step",
-		Long:  `Look for what is wrong, step by step.`,
+		Short: "Check step by step what is wrong",
+		Long:  `Check step by step what is wrong.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			err := subcommand(cmd, args)
 			if err != nil && strings.ContainsAny(args[0], "/:.") {
-				err = fmt.Errorf("%w; an image goes behind image, as in mirror doctor image %s", err, args[0])
+				err = fmt.Errorf("%w; to check an image, run mirror doctor image %s", err, args[0])
 			}
 			return err
 		},
@@ -37,7 +37,7 @@ func newDoctorCmd() *cobra.Command {
 	return cmd
 }
 
-// examinationPatience is how long the mirror may take: a minute of its own, and the way.
+// examinationPatience is how long the mirror may take: its own limit of a minute, and some time for the network.
 const examinationPatience = 70 * time.Second
 
 var platformFlag = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?$`)
@@ -48,37 +48,34 @@ func newDoctorImageCmd() *cobra.Command {
 	var straight bool
 	cmd := &cobra.Command{
 		Use:   "image REF",
-		Short: "Walk the pull of an image step by step, and explain the first that breaks",
-		Long: `Walk the pull of an image step by step, and explain the first that breaks: name, DNS,
-connection, proxy, TLS, ping, token, manifest, platform, config, and each host that the
-registry sends clients to for layers, often the only one that is blocked. Certificates,
-clocks, credentials and rate limits are looked at on the way. It is the code that pulls,
-with nothing cached and nothing remembered; a layer costs one byte. On Docker Hub it
-counts as a pull.
+		Short: "Go through the pull of an image step by step, and explain the first step that fails",
+		Long: `Go through the pull of an image step by step, and explain the first step that fails: name,
+DNS, connection, proxy, TLS, ping, token, manifest, platform, config, and each host that
+the registry redirects layers to, which is often the only one that is blocked. On the way
+the command checks certificates, clocks, credentials and rate limits. It uses the same
+code as a pull, without anything cached or remembered, and reads one byte of a layer. On
+Docker Hub it counts as a pull.
 
-It looks from here, with the registries and credentials of --config; without that, at any
-registry, as nobody. With --admin or MIRROR_ADMIN the running mirror looks, from where it
-stands, and says what it has cached.
+The checks run from this machine, with the registries and credentials of --config;
+without --config, against any registry, anonymously. With --admin or MIRROR_ADMIN the
+running mirror does the checks from where it runs, and also shows what it has cached.
 
-The mirror's own rules are asked too, those of --config or of the running mirror.
+The mirror's own rules are checked too: those of --config, or of the running mirror.
 
-Exit codes: 0 the image can be pulled; 1 it can't, or not run on this machine (or on any node,
-where the configuration says what those are; --platform says what it is for), or an invalid
-configuration; 2 usage; 4 no mirror answers.`,
+Exit codes: 0 the image can be pulled; 1 it can't, or it can't run on this machine (or on
+any node, where the configuration names their platforms; --platform names one), or the
+configuration is invalid; 2 wrong usage; 4 no mirror answers.`,
 		Example: `  mirror doctor image nginx:1.27
   mirror doctor image --config config.yaml --platform linux/arm64 ghcr.io/acme/app:v2
   mirror doctor image --admin http://127.0.0.1:5001 ghcr.io/acme/app:v2
   mirror doctor image -o json quay.io/acme/app:v2 | jq .failure`,
 		Args: oneArg("an image, as in nginx:1.27"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := flags.output.check(); err != nil {
-				return err
-			}
 			switch {
 			case platform != "" && !platformFlag.MatchString(platform):
-				return fmt.Errorf("--platform %s: write OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64", platform)
+				return fmt.Errorf("--platform %s: must be OS/ARCH or OS/ARCH/VARIANT, as in linux/arm64", platform)
 			case straight && cmd.Flags().Changed("admin"):
-				return errors.New("--straight and --admin exclude each other")
+				return errors.New("--straight can't be combined with --admin")
 			}
 			var report *doctor.Report
 			var body []byte
@@ -90,14 +87,14 @@ configuration; 2 usage; 4 no mirror answers.`,
 				}
 			} else if body, err = flags.examine(cmd.Context(), args[0], platform); err == nil {
 				if json.Unmarshal(body, &report) != nil || report == nil || len(report.Steps) == 0 {
-					err = &exitError{exitFailed, fmt.Errorf("%s answered with what is no examination; is it a mirror?", flags.url)}
+					err = flags.isNot("a doctor report")
 				}
 			}
 			if err != nil {
 				return err
 			}
 			if !flags.output.encoded() {
-				body = []byte(examined(report, flags.output.form == "wide", coloured(cmd.OutOrStdout())))
+				body = []byte(reportText(report, flags.output.wide(), coloured(cmd.OutOrStdout())))
 			}
 			if err := flags.print(cmd.OutOrStdout(), body); err != nil {
 				return err
@@ -108,19 +105,19 @@ configuration; 2 usage; 4 no mirror answers.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&platform, "platform", "", "OS/ARCH[/VARIANT] that the image is wanted for (linux on this machine's "+
-		"architecture, where the image has it)")
+	cmd.Flags().StringVar(&platform, "platform", "", "check the image for OS/ARCH[/VARIANT] (default: linux on this machine's "+
+		"architecture, if the image has it)")
 	completes(cmd, "platform", "linux/amd64", "linux/arm64", "linux/arm/v7", "windows/amd64")
-	cmd.Flags().BoolVar(&straight, "straight", false, "look from here, even where MIRROR_ADMIN names a mirror")
+	cmd.Flags().BoolVar(&straight, "straight", false, "run the checks from this machine, even if MIRROR_ADMIN is set")
 	flags.add(cmd, true)
-	cmd.Flags().Lookup("admin").Usage = "`URL` or HOST:PORT of the admin listener of a mirror that is to look, instead of this command; variable MIRROR_ADMIN"
-	cmd.Flags().Lookup("config").Usage = "configuration `file`, with the registries and credentials to look with; variable MIRROR_CONFIG"
+	cmd.Flags().Lookup("admin").Usage = "`URL` or HOST:PORT of the admin listener of a mirror, which then runs the checks; variable MIRROR_ADMIN"
+	cmd.Flags().Lookup("config").Usage = "configuration `file` with the registries and credentials to use; variable MIRROR_CONFIG"
 	return cmd
 }
 
-// examineHere looks from here.
+// examineHere runs the checks from this machine.
 func examineHere(cmd *cobra.Command, file, image, platform string) (*doctor.Report, error) {
-	c, err := loadConfig(cmd.ErrOrStderr(), file, "look again")
+	c, err := loadConfig(cmd.ErrOrStderr(), file, "run it again")
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +131,7 @@ func examineHere(cmd *cobra.Command, file, image, platform string) (*doctor.Repo
 	return report, nil
 }
 
-// examine has the running mirror look.
+// examine has the running mirror do the checks.
 func (f *adminFlags) examine(ctx context.Context, image, platform string) ([]byte, error) {
 	q, err := json.Marshal(admin.DoctorRequest{Image: image, Platform: platform})
 	if err != nil {
@@ -142,7 +139,7 @@ func (f *adminFlags) examine(ctx context.Context, image, platform string) ([]byt
 	}
 	ctx, cancel := context.WithTimeout(ctx, examinationPatience)
 	defer cancel()
-	if f.tokenFile == "" && f.config != "" { // --admin says where, --config with which token
+	if f.tokenFile == "" && f.config != "" { // --admin gives the address, --config the token
 		at := *f
 		at.url = ""
 		if err := at.fromConfig(); err != nil {
@@ -153,7 +150,7 @@ func (f *adminFlags) examine(ctx context.Context, image, platform string) ([]byt
 	return f.ask(func(c *client.Client) ([]byte, error) { return c.Post(ctx, "doctor", q) })
 }
 
-// coloured reports whether out is a terminal of somebody who likes colours.
+// coloured reports whether out is a terminal that is to have colours.
 func coloured(out any) bool {
 	f, ok := out.(*os.File)
 	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(f)

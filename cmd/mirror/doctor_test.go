@@ -60,7 +60,7 @@ func TestDoctorTable(t *testing.T) {
 		return r
 	})
 	const table = `
-STEP   STATE      TOOK  HOST                  WHAT IT SHOWS
+STEP   STATE      TOOK  HOST                  RESULT
 parse  ok                                     docker.io/library/%[1]s
 at https://cache.corp
 dial   BROKEN     2ms   cache.corp            %[2]s
@@ -94,13 +94,13 @@ clock  warning          registry-1.docker.io  our clock is 5m0s behind
 	if !strings.Contains(out, "registry-1.docker.io  status 401,") {
 		t.Errorf("wide:\n%s", out)
 	}
-	if text := examined(&doctor.Report{Steps: []doctor.Step{{Stage: "dns", State: doctor.Broken}}}, false, true); !strings.Contains(
+	if text := reportText(&doctor.Report{Steps: []doctor.Step{{Stage: "dns", State: doctor.Broken}}}, false, true); !strings.Contains(
 		text, "dns   \x1b[31mBROKEN\x1b[0m\n") {
 		t.Errorf("in colour: %q", text)
 	}
 }
 
-// TestDoctorFromHere has no mirror: a configuration, or none.
+// TestDoctorFromHere runs the checks without a mirror: with a configuration, and without one.
 func TestDoctorFromHere(t *testing.T) {
 	t.Parallel()
 	o := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Anonymous: true}, Redirect: true})
@@ -231,12 +231,12 @@ func TestDoctorExitCodes(t *testing.T) {
 		says string
 	}{
 		{"no image", nil, exitUsage, "doctor image needs an image, as in nginx:1.27"},
-		{"a platform that is none", []string{"--platform", "arm64", "nginx"}, exitUsage, "as in linux/arm64"},
-		{"an output that there is not", []string{"-o", "xml", "nginx"}, exitUsage, "json, yaml and wide"},
-		{"here and there", []string{"--straight", "--admin", odd.URL, "nginx"}, exitUsage, "exclude"},
-		{"a mirror that can't", []string{"--admin", odd.URL, "nginx"}, exitFailed, "404"},
+		{"not a platform", []string{"--platform", "arm64", "nginx"}, exitUsage, "as in linux/arm64"},
+		{"an unknown output", []string{"-o", "xml", "nginx"}, exitUsage, "json, yaml or wide"},
+		{"from here and from the mirror", []string{"--straight", "--admin", odd.URL, "nginx"}, exitUsage, "--straight can't be combined with --admin"},
+		{"a mirror without a doctor", []string{"--admin", odd.URL, "nginx"}, exitFailed, "404"},
 		{"no mirror", []string{"--admin", "http://127.0.0.1:1", "nginx"}, exitUnreachable, "no mirror answers"},
-		{"a configuration with a mistake", []string{"--straight", "--config", bad, "nginx"}, exitFailed, "then look again"},
+		{"a configuration with a mistake", []string{"--straight", "--config", bad, "nginx"}, exitFailed, "then run it again"},
 	} {
 		code, out, errs := commandLine(t, append([]string{"doctor", "image"}, tt.args...)...)
 		if code != tt.code || out != "" || !strings.Contains(errs, tt.says) {
@@ -248,8 +248,8 @@ func TestDoctorExitCodes(t *testing.T) {
 	}
 }
 
-// TestAdminListenVariable has the command line find the mirror where the variable has it listen. It changes the
-// environment, and so is not parallel.
+// TestAdminListenVariable finds the mirror by the variable that sets its address. It changes the environment, and so is not
+// parallel.
 func TestAdminListenVariable(t *testing.T) {
 	s := httptest.NewServer(admin.New(admin.Options{Upstreams: func() []admin.Upstream { return nil }}))
 	defer s.Close()

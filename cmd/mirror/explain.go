@@ -22,32 +22,33 @@ import (
 	"github.com/registrymirror/mirror/journal"
 )
 
-// mostJoined bounds how often a mirror is asked for one report.
-const mostJoined = 100
+// maxLookups is how many failures of one text are looked up at a mirror.
+const maxLookups = 100
 
 func newExplainCmd() *cobra.Command {
 	var flags adminFlags
 	cmd := &cobra.Command{
 		Use:        "explain [FILE|-|REASON]",
 		SuggestFor: []string{"why", "diagnose", "analyze", "analyse"},
-		Short:      "Read events and logs of failing pulls, and say why they fail",
-		Long: `Read what clients print when a pull fails, and say for each failure why, what to do, and
-how often it is there. The input is a file, or what comes by standard input (-, or no
-argument): events and pods of kubectl, as text, YAML or JSON, and logs and errors of the
-kubelet, containerd, CRI-O, Docker, Podman, builders, CI systems, Helm, Flux, Argo CD,
-Tekton, clouds and the mirror. Text that is not about a failing pull is left out. A failure
-whose cause the text does not say is unknown, and shown.
+		Short:      "Read events and logs of failing pulls, and explain why they fail",
+		Long: `Read the text that clients print when a pull fails, and explain each failure: why it
+happened, what to do, and how often it is in the text. The input is a file, or standard
+input (-, or no argument): events and pods of kubectl, as text, YAML or JSON, and logs and
+errors of the kubelet, containerd, CRI-O, Docker, Podman, builders, CI systems, Helm, Flux,
+Argo CD, Tekton, clouds and the mirror. Text that is not about a failing pull is left out.
+A failure without a cause in the text is shown as unknown.
 
-Neither a cluster nor a mirror is needed. Where --admin, MIRROR_ADMIN or --config says where
-a mirror is, its own evidence is shown beside each failure that it has recorded: by the ID
-that the text shows, else by image and time.
+The command needs neither a cluster nor a mirror. Where --admin, MIRROR_ADMIN or --config
+names a mirror, its own evidence is shown with each failure that it has recorded, which is
+found by the ID in the text, or by image and time.
 
-With the name of a reason, as in mirror explain tag-not-found, its page is printed: what
-happened, why, and what to do. The pages are those of this version and need no network.
+With the name of a reason, for example mirror explain tag-not-found, the page about it is
+printed: what happened, why, and what to do. The pages belong to this version and need no
+network.
 
-The last line counts: how many are authentication, and how many missing images.
+The last line counts the failures by class.
 
-Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 usage.`,
+Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 wrong usage.`,
 		Example: `  kubectl get events -A --field-selector reason=Failed -o json | mirror explain
   kubectl describe pod web-1 | mirror explain
   journalctl -u kubelet -u containerd --since -1h | mirror explain -
@@ -55,12 +56,9 @@ Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 usage
   mirror explain credentials-missing`,
 		Args: mostOneArg("one file or reason"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := flags.output.check(); err != nil {
-				return err
-			}
-			if len(args) == 1 && !there(args[0]) {
+			if len(args) == 1 && !exists(args[0]) {
 				if page, ok := failures.Page(args[0]); ok {
-					return write(cmd.OutOrStdout(), []byte(page))
+					return write(cmd.OutOrStdout(), page)
 				}
 			}
 			report, err := readSymptoms(cmd.InOrStdin(), args)
@@ -78,15 +76,15 @@ Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 usage
 				}
 				return flags.print(cmd.OutOrStdout(), append(body, '\n'))
 			}
-			return write(cmd.OutOrStdout(), []byte(explained(report, list, flags.output.form == "wide")))
+			return write(cmd.OutOrStdout(), explainedText(report, list, flags.output.wide()))
 		},
 	}
 	flags.add(cmd, true)
 	return cmd
 }
 
-// there reports whether a file has that name, which goes before a reason of that name.
-func there(name string) bool {
+// exists reports whether a file has that name. It takes precedence over a reason of the same name.
+func exists(name string) bool {
 	_, err := os.Stat(name)
 	return err == nil
 }
@@ -98,7 +96,7 @@ func readSymptoms(stdin io.Reader, args []string) (*symptom.Report, error) {
 	}
 	f, err := os.Open(args[0])
 	if errors.Is(err, fs.ErrNotExist) && reasonLike.MatchString(args[0]) {
-		return nil, fmt.Errorf("%s: there is no such file, and no reason of that name; the reasons are %s", args[0],
+		return nil, fmt.Errorf("%s is neither a file nor a reason; the reasons are %s", args[0],
 			strings.Join(failures.Reasons(), ", "))
 	}
 	if err != nil {
@@ -114,17 +112,17 @@ func readSymptoms(stdin io.Reader, args []string) (*symptom.Report, error) {
 
 var reasonLike = regexp.MustCompile(`^[a-z]+(-[a-z]+)+$`)
 
-// join asks a mirror, if one is named, for what it knows of the failures of a report, and counts their classes anew.
+// join looks up the failures of a report at a mirror, if one is named, and counts their classes anew.
 func (f *adminFlags) join(ctx context.Context, r *symptom.Report) (list []admin.Explained, note string) {
 	list = make([]admin.Explained, 0, len(r.Failures))
-	asked := 0
+	lookups := 0
 	for _, x := range r.Failures {
-		e := admin.Explained{Failure: x}
+		e := admin.NewExplained(x)
 		for _, q := range admin.Lookups(x) {
-			if note != "" || f.url == "" && f.config == "" || asked >= mostJoined {
+			if note != "" || f.url == "" && f.config == "" || lookups >= maxLookups {
 				break
 			}
-			asked++
+			lookups++
 			k, ok, err := f.recorded(ctx, x, q)
 			if err != nil {
 				note = fmt.Sprintf("without the mirror's own evidence: %v", err)
@@ -144,8 +142,8 @@ func (f *adminFlags) join(ctx context.Context, r *symptom.Report) (list []admin.
 	return list, note
 }
 
-// recorded asks a mirror one question about a failure.
-func (f *adminFlags) recorded(ctx context.Context, x symptom.Failure, q journal.Filter) (journal.Failure, bool, error) {
+// recorded looks up a failure at the mirror.
+func (f *adminFlags) recorded(ctx context.Context, x symptom.Failure, q journal.Filter) (k admin.Failure, ok bool, err error) {
 	query := url.Values{"declined": {"true"}}
 	if q.ID != "" {
 		query.Set("id", q.ID)
@@ -160,11 +158,10 @@ func (f *adminFlags) recorded(ctx context.Context, x symptom.Failure, q journal.
 	if e, ok := errors.AsType[*exitError](err); ok {
 		err = e.err
 	}
-	if err != nil {
-		return journal.Failure{}, false, err
+	if err == nil {
+		k, ok = admin.Same(x, list.Failures, time.Now())
 	}
-	k, ok := admin.Same(x, list.Failures, time.Now())
-	return k, ok, nil
+	return k, ok, err
 }
 
 // subjectOf is the image of a failure, else the host at which it broke.
@@ -178,8 +175,8 @@ func subjectOf(f admin.Explained) string {
 	return "-"
 }
 
-// explained is a report as text. Where a mirror knows more of a failure, what it knows is told instead.
-func explained(r *symptom.Report, list []admin.Explained, wide bool) string {
+// explainedText is a report. Where a mirror knows more of a failure, its record is shown instead.
+func explainedText(r *symptom.Report, list []admin.Explained, wide bool) string {
 	var b strings.Builder
 	for _, f := range list {
 		fmt.Fprintf(&b, "%dx  %s (%s)  %s", f.Count, f.Reason, f.Class, subjectOf(f))
@@ -194,10 +191,10 @@ func explained(r *symptom.Report, list []admin.Explained, wide bool) string {
 			fmt.Fprintf(&b, "  mirror: %s\n", e)
 		}
 		if f.TextReason != "" {
-			fmt.Fprintf(&b, "  the text alone would be %s\n", f.TextReason)
+			fmt.Fprintf(&b, "  according to the text alone: %s\n", f.TextReason)
 		}
 		if f.Text != "" && (wide || f.Reason == diagnose.Unknown) {
-			fmt.Fprintf(&b, "  said: %s\n", f.Text)
+			fmt.Fprintf(&b, "  text: %s\n", f.Text)
 		}
 		fmt.Fprintf(&b, "  page: %s (mirror explain %s)\n\n", f.Page, f.Reason)
 	}

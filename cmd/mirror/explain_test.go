@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/admin"
-	"github.com/registrymirror/mirror/diagnose/symptom"
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -48,7 +48,7 @@ func TestExplain(t *testing.T) {
 1x  unknown (unknown)  docker.io/acme/app:v1  [e27f787d]
   something new
   > do this
-  said: Warning Failed 4m kubelet Failed to pull image "acme/app:v1": unexpected status from HEAD request to http://m:5000/v2/acme/app/manifests/v1: 502 Bad Gateway (mirror: something new; do this [e27f787d])
+  text: Warning Failed 4m kubelet Failed to pull image "acme/app:v1": unexpected status from HEAD request to http://m:5000/v2/acme/app/manifests/v1: 502 Bad Gateway (mirror: something new; do this [e27f787d])
   page: docs/failures/unknown.md (mirror explain unknown)
 
 6 failures: 3 authentication, 2 missing images, 1 other
@@ -57,7 +57,7 @@ func TestExplain(t *testing.T) {
 		t.Errorf("%d %s\n%s", code, errs, diff)
 	}
 	_, out, _ = commandLine(t, "explain", "-o", "json", inputFile(t, podEvents))
-	var r symptom.Report
+	var r admin.Explanation
 	if err := json.Unmarshal([]byte(out), &r); err != nil || len(r.Failures) != 3 || r.Classes["auth"] != 3 {
 		t.Errorf("json: %v\n%s", err, out)
 	}
@@ -67,7 +67,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// The name of a reason prints its page, where no file has that name.
+// The name of a reason prints its page, unless a file has that name.
 func TestExplainReason(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []string{"tag-not-found", "runtime-down", "unknown"} {
@@ -77,24 +77,28 @@ func TestExplainReason(t *testing.T) {
 		}
 	}
 	code, out, errs := commandLine(t, "explain", "tag-not-there")
-	if code != exitFailed || out != "" || !strings.Contains(errs, "no reason of that name; the reasons are abuse-limited, ") {
+	if code != exitFailed || out != "" || !strings.Contains(errs, "tag-not-there is neither a file nor a reason; the reasons are abuse-limited, ") {
 		t.Errorf("%d %q %s", code, out, errs)
 	}
 }
 
-// An event without an ID is joined by image and time: containerd 1.6 tells of a host that is not in DNS, since it asked the
-// registry itself after the mirror had said that the tag is not there.
+// An event without an ID is joined by image and time: containerd 1.6 reports a host that is not in DNS, since it contacted the
+// registry itself after the mirror had answered that the tag does not exist.
 func TestExplainJoinsByImage(t *testing.T) {
 	t.Parallel()
 	day := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	f := &fixed{list: []journal.Failure{
 		{
-			ID: "0a0a0a0a", Reason: "connect-refused", Class: "network", Summary: "long ago", Image: "ghcr.io/acme/app:2",
+			Finding: diagnose.Finding{Reason: "connect-refused", Class: "network", Summary: "long ago"},
+			ID:      "0a0a0a0a", Image: "ghcr.io/acme/app:2",
 			FirstSeen: day.Add(-30 * time.Hour), LastSeen: day.Add(-29 * time.Hour),
 		},
 		{
-			ID: "e27f787d", Reason: "tag-not-found", Class: "missing", Summary: "ghcr.io has no acme/app:2", Remedy: "check the tag",
-			Evidence: []string{"manifest ghcr.io: status 404"}, Image: "ghcr.io/acme/app:2", Host: "ghcr.io",
+			Finding: diagnose.Finding{
+				Reason: "tag-not-found", Class: "missing", Summary: "ghcr.io has no acme/app:2", Remedy: "check the tag",
+				Evidence: []string{"manifest ghcr.io: status 404"}, Host: "ghcr.io",
+			},
+			ID: "e27f787d", Image: "ghcr.io/acme/app:2",
 			FirstSeen: day.Add(-time.Minute), LastSeen: day.Add(-time.Minute),
 		},
 	}}
@@ -107,11 +111,11 @@ func TestExplainJoinsByImage(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, text, want string }{
 		{"at that time", event(day, cause), "1x  tag-not-found (missing)  ghcr.io/acme/app:2  [e27f787d]\n  ghcr.io has no acme/app:2\n  > check the tag\n" +
-			"  mirror: manifest ghcr.io: status 404\n  the text alone would be dns-not-found\n"},
+			"  mirror: manifest ghcr.io: status 404\n  according to the text alone: dns-not-found\n"},
 		{"the other time", event(day.Add(-29*time.Hour), cause), "connect-refused (network)"},
 		{"long before", event(day.Add(-1000*time.Hour), cause), "dns-not-found (network)"},
 		{"another image", event(day, strings.ReplaceAll(cause, "app", "other")), "dns-not-found (network)"},
-		{"what the node met by itself", event(day, `Failed to pull image \"ghcr.io/acme/app:2\": write /x: no space left on device`), "node-disk-full (client)"},
+		{"a failure of the node itself", event(day, `Failed to pull image \"ghcr.io/acme/app:2\": write /x: no space left on device`), "node-disk-full (client)"},
 	} {
 		code, out, errs := commandLine(t, "explain", "--admin", s.URL, inputFile(t, tt.text))
 		if code != 0 || errs != "" || !strings.Contains(out, tt.want) {
@@ -120,12 +124,15 @@ func TestExplainJoinsByImage(t *testing.T) {
 	}
 }
 
-// What the mirror knows of a failure whose ID the input shows is told instead of what the text says.
+// For a failure whose ID is in the input, the mirror's record is shown instead of the text's cause.
 func TestExplainJoins(t *testing.T) {
 	t.Parallel()
 	f := &fixed{list: []journal.Failure{{
-		ID: "e27f787d", Reason: "credentials-expired", Class: "auth", Summary: "hub has expired", Remedy: "renew hub",
-		Evidence: []string{"token auth.docker.io: status 401"},
+		Finding: diagnose.Finding{
+			Reason: "credentials-expired", Class: "auth", Summary: "hub has expired", Remedy: "renew hub",
+			Evidence: []string{"token auth.docker.io: status 401"},
+		},
+		ID: "e27f787d",
 	}}}
 	s := httptest.NewServer(admin.New(admin.Options{Failures: f}))
 	defer s.Close()
@@ -148,7 +155,7 @@ func TestExplainUsage(t *testing.T) {
 		says string
 	}{
 		"/nowhere/at/all": {exitFailed, "no such file"},
-		"-o xml":          {exitUsage, "there are json, yaml and wide"},
+		"-o xml":          {exitUsage, "-o xml: must be json, yaml or wide"},
 		"a b":             {exitUsage, "takes one file"},
 	} {
 		code, _, errs := commandLine(t, append([]string{"explain"}, strings.Fields(args)...)...)

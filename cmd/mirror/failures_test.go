@@ -13,24 +13,25 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/journal"
 )
 
-// fixed is a record that says the same whatever it is asked, but for an unknown ID.
+// fixed is a record with the same answer to every filter, except for an unknown ID or client.
 type fixed struct {
 	mu    sync.Mutex
 	list  []journal.Failure
 	asked journal.Filter
 }
 
-func (f *fixed) Failures(q journal.Filter) ([]journal.Failure, string, error) {
+func (f *fixed) Failures(q journal.Filter) []journal.Failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = q
-	if q.ID == "00000000" || q.Client == "nobody" {
-		return nil, "", nil
+	if q.ID == "00000000" || q.Client == "node-99" {
+		return nil
 	}
-	return f.list, "", nil
+	return f.list
 }
 
 func (f *fixed) Summary(journal.Filter) journal.Summary {
@@ -45,15 +46,21 @@ func failuresOf(t *testing.T) (*fixed, string) {
 	now := time.Now()
 	f := &fixed{list: []journal.Failure{
 		{
-			ID: "7f3a9c2e", Reason: "credentials-expired", Class: "auth", Summary: "docker.io says that hub has expired",
-			Remedy: "renew hub", Evidence: []string{"token auth.docker.io: status 401"}, Image: "docker.io/acme/app:v1",
-			Upstream: "docker.io", Host: "auth.docker.io", Stage: "token", Status: 401, Outcome: journal.Failed, Client: "node-1",
-			UserAgent: "containerd/2.1", Clients: map[string]int64{"node-1": 2, "node-2": 1}, Count: 3,
+			Finding: diagnose.Finding{
+				Reason: "credentials-expired", Class: "auth", Summary: "docker.io says that hub has expired", Remedy: "renew hub",
+				Evidence: []string{"token auth.docker.io: status 401"}, Upstream: "docker.io", Host: "auth.docker.io", Stage: "token",
+				Status: 401,
+			},
+			ID: "7f3a9c2e", Image: "docker.io/acme/app:v1", Outcome: journal.Failed, Client: "node-1", UserAgent: "containerd/2.1",
+			Clients: map[string]int64{"node-1": 2, "node-2": 1}, Count: 3,
 			FirstSeen: now.Add(-time.Hour), LastSeen: now.Add(-time.Minute),
 		},
 		{
-			ID: "1b2c3d4e", Reason: "overloaded", Class: "mirror", Summary: "the mirror has as many connections as it may have",
-			Remedy: "pull again in a moment", Outcome: journal.Failed, Client: "10.0.0.7", Count: 1,
+			Finding: diagnose.Finding{
+				Reason: "overloaded", Class: "mirror", Summary: "the mirror has as many connections as it may have",
+				Remedy: "pull again in a moment",
+			},
+			ID: "1b2c3d4e", Outcome: journal.Failed, Client: "10.0.0.7", Count: 1,
 			Clients:   map[string]int64{"10.0.0.7": 1},
 			FirstSeen: now.Add(-2 * time.Minute), LastSeen: now.Add(-2 * time.Minute),
 		},
@@ -78,7 +85,7 @@ func TestFailuresTable(t *testing.T) {
 	if diff := cmp.Diff(want, out); code != 0 || errs != "" || diff != "" {
 		t.Errorf("%d %s\n%s", code, errs, diff)
 	}
-	if f.asked.Class != "auth" || !f.asked.Declined || f.asked.Limit != 50 || time.Since(f.asked.Since) < 2*time.Hour {
+	if f.asked.Class != "auth" || !f.asked.Declined || time.Since(f.asked.Since) < 2*time.Hour {
 		t.Errorf("asked for %+v", f.asked)
 	}
 	_, out, _ = commandLine(t, "failures", "--admin", where, "-o", "wide")
@@ -89,8 +96,8 @@ func TestFailuresTable(t *testing.T) {
 	if !strings.HasPrefix(out, `{"failures":[{"id":"7f3a9c2e",`) {
 		t.Errorf("json:\n%s", out)
 	}
-	_, out, _ = commandLine(t, "failures", "--admin", where, "--client", "nobody")
-	if out != "No pull has failed that fits.\n" {
+	_, out, _ = commandLine(t, "failures", "--admin", where, "--client", "node-99")
+	if out != "No pull has failed that matches.\n" {
 		t.Errorf("none:\n%s", out)
 	}
 }
@@ -138,18 +145,18 @@ func TestFailuresUsage(t *testing.T) {
 	t.Parallel()
 	_, where := failuresOf(t)
 	for args, says := range map[string]string{
-		"--by node":              "there are class, reason, image and client",
-		"-o xml":                 "there are json, yaml and wide",
+		"--by node":              "--by node: must be class, reason, image or client",
+		"-o xml":                 "-o xml: must be json, yaml or wide",
 		"--class autth":          `did you mean "auth"`,
-		"--class foo":            "there are auth, client, limit, mirror, missing, network, tls, undecided, unknown and upstream",
+		"--class foo":            "--class foo: must be auth, client, limit, mirror, missing, network, tls, undecided, unknown or upstream",
 		"--reason tag-not-foun":  `did you mean "tag-not-found"`,
 		"--since 1x":             "as in 1h30m or 7d",
 		"--since -1h":            "as in 1h30m or 7d",
-		"--watch --by class":     "leave out --by",
+		"--watch --by class":     "--watch can't be combined with --by",
 		"--limit 0":              "from 1 to 1000",
 		"a b":                    "takes one ID",
 		"--watch --since never":  "a duration, as in 1h30m",
-		"--since never --by now": "there are class",
+		"--since never --by now": "--by now: must be class",
 	} {
 		code, _, errs := commandLine(t, append([]string{"failures", "--admin", where}, strings.Fields(args)...)...)
 		if code == 0 || !strings.Contains(errs, says) {
@@ -186,7 +193,7 @@ func TestFailuresWatch(t *testing.T) {
 	f.list = []journal.Failure{again, f.list[1]}
 	f.mu.Unlock()
 	if got := next(); !strings.Contains(got, "7f3a9c2e") || !strings.Contains(got, "4 pulls so far") {
-		t.Errorf("what came again: %s", got)
+		t.Errorf("the repeated failure: %s", got)
 	}
 	cancel()
 	if got := <-code; got != exitOK {

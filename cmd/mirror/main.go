@@ -15,13 +15,14 @@ import (
 
 // Exit codes. They are part of the command line's contract.
 const (
-	exitOK     = 0
-	exitFailed = 1 // what was checked or asked failed: an invalid config, a port in use
-	exitUsage  = 2 // the command line itself
-	exitLocked = 3 // another mirror has the data folder
+	exitOK          = 0
+	exitFailed      = 1 // the check or the request failed: an invalid config, a port in use
+	exitUsage       = 2 // the command line is wrong
+	exitLocked      = 3 // another mirror uses the data folder
+	exitUnreachable = 4 // no mirror answers
 )
 
-// exitError carries an exit code past cobra. What it wraps is printed once, unless it is nil.
+// exitError carries an exit code past cobra. The wrapped error is printed once, unless it is nil.
 type exitError struct {
 	code int
 	err  error
@@ -58,7 +59,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 			fmt.Fprintln(stderr, "mirror:", exit.err)
 		}
 		return exit.code
-	default: // cobra's own: an unknown command or flag, arguments that are too many
+	default: // of the command line: an unknown command or flag, too many arguments
 		misused(stderr, cmd, err)
 		return exitUsage
 	}
@@ -69,14 +70,18 @@ func newRoot() *cobra.Command {
 		Use:   "mirror",
 		Short: "A pull-through caching mirror for container registries",
 		Long: `mirror stands between a cluster and docker.io, ghcr.io, quay.io and any other OCI
-registry. It downloads each image once however many nodes ask, keeps pulling when
-the upstream is down or rate limited, and says why a pull fails and what to do.
+registry. It downloads each image once, however many nodes pull it. It serves cached
+images when the upstream is down or rate limited. It explains why a pull fails and what
+to do.
 
 Try it, with no configuration at all:
 
   mirror demo
   mirror serve
-  crane pull 127.0.0.1:5000/docker.io/library/alpine:3.22 alpine.tar`,
+  crane pull 127.0.0.1:5000/docker.io/library/alpine:3.22 alpine.tar
+
+Exit codes of all commands: 0 success; 1 the check or the request failed; 2 wrong usage;
+3 another mirror uses the data folder; 4 no mirror answers.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          subcommand,
@@ -91,8 +96,8 @@ Try it, with no configuration at all:
 	return root
 }
 
-// subcommand is the Args of a command that only has others below it. Without it, cobra takes a mistyped one for a call
-// for help, and ends well.
+// subcommand is the Args of a command that only has subcommands. Without it, cobra takes a mistyped one for a request for
+// help, and the exit code is 0.
 func subcommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

@@ -3,47 +3,34 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"slices"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v4"
 )
 
-// output is the form in which a command prints.
-type output struct {
-	form string
-	wide bool // there is more to show than fits a narrow terminal
-}
+// output is the form in which a command prints: empty (text), json, yaml or wide (text with more columns).
+type output string
 
-// add adds the flag -o.
+// add adds the flag -o. wide says that the command has more to show than fits a narrow terminal.
 func (o *output) add(cmd *cobra.Command, wide bool) {
-	o.wide = wide
-	cmd.Flags().StringVarP(&o.form, "output", "o", "", "another `form` of output: "+strings.Join(o.forms(), ", "))
-	completes(cmd, "output", o.forms()...)
-}
-
-func (o *output) forms() []string {
-	if o.wide {
-		return []string{"json", "yaml", "wide"}
+	forms := []string{"json", "yaml"}
+	if wide {
+		forms = append(forms, "wide")
 	}
-	return []string{"json", "yaml"}
+	addChoice(cmd, (*string)(o), "output", "o", forms, "another `form` of output: "+strings.Join(forms, ", "))
 }
 
-// check says what is wrong with the value of -o.
-func (o *output) check() error {
-	if o.form == "" || slices.Contains(o.forms(), o.form) {
-		return nil
-	}
-	return fmt.Errorf("-o %s: there are %s", o.form, list(o.forms()))
-}
+// wide reports whether there is room for more columns.
+func (o output) wide() bool { return o == "wide" }
 
-// encoded reports whether what was answered is printed for programs to read.
-func (o *output) encoded() bool { return o.form == "json" || o.form == "yaml" }
+// encoded reports whether the output is for programs.
+func (o output) encoded() bool { return o == "json" || o == "yaml" }
 
-// encode is an answer, which is JSON, in the form that is wanted.
-func (o *output) encode(body []byte) ([]byte, error) {
-	if o.form != "yaml" {
+// encode puts an answer, which is JSON, into the form of -o.
+func (o output) encode(body []byte) ([]byte, error) {
+	if o != "yaml" {
 		return body, nil
 	}
 	text, err := asYAML(body)
@@ -53,25 +40,33 @@ func (o *output) encode(body []byte) ([]byte, error) {
 	return text, nil
 }
 
-// asYAML is a JSON document as YAML, in the order in which it is.
+// asYAML is a JSON document as YAML, in the same order.
 func asYAML(body []byte) ([]byte, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(bytes.TrimSpace(body), &doc); err != nil { // JSON is YAML
 		return nil, err
 	}
-	unquoted(&doc)
+	unquote(&doc)
 	return yaml.Dump(&doc, yaml.WithIndent(2), yaml.WithLineWidth(-1))
 }
 
-// unquoted takes the brackets and quotes of JSON away, where YAML needs none.
-func unquoted(n *yaml.Node) {
+// unquote removes the brackets and quotes of JSON where YAML needs none.
+func unquote(n *yaml.Node) {
 	if n.Kind != yaml.ScalarNode && len(n.Content) > 0 {
 		n.Style = 0
 	}
 	if n.Kind == yaml.ScalarNode && n.Style == yaml.DoubleQuotedStyle && n.Tag == "!!str" && n.Value != "" {
-		n.Style = 0 // the encoder quotes what would be read as another type
+		n.Style = 0 // the encoder quotes a text that would be read as another type
 	}
 	for _, c := range n.Content {
-		unquoted(c)
+		unquote(c)
 	}
+}
+
+// write prints text. An output that can't be written is a failure.
+func write(w io.Writer, text string) error {
+	if _, err := io.WriteString(w, text); err != nil {
+		return &exitError{exitFailed, fmt.Errorf("write the output: %w", err)}
+	}
+	return nil
 }

@@ -16,30 +16,30 @@ import (
 	"github.com/registrymirror/mirror/internal/point"
 )
 
-// reloader is what takes a configuration while it runs.
+// reloader takes a new configuration while it runs.
 type reloader interface {
 	Reload(c *config.Config) error
 	NotReloaded(err error)
 }
 
-// A change is taken up once the files have been the same for half a second, on SIGHUP and when a reload is asked for at
-// once; half a file is taken up in no case (see config.Text).
+// reload gives a the configuration again when the file or a file that it names has changed, on SIGHUP, and when a request
+// comes in by requests, which is answered. c is the configuration in use. It ends with the context.
 //
-// reload has a take the configuration again when the file changes, or one of those that it names, and on SIGHUP. c is
-// the configuration in use. It ends with the context.
+// A change is used once the files have been the same for half a second; on SIGHUP or a request, at once. Half a file is
+// never used (see config.Text).
 //
-// Whatever is read is watched before, so that no change falls between: where the file names others than those that are
-// watched, the watch begins anew with them, and the file is read again. One whose reload was refused is watched too,
-// since it may be what is to be mended. A caller that asks by way of asks is told how it went.
+// A file is watched before it is read, so that no change is missed: where the configuration names files that are not
+// watched yet, the watch begins anew with them, and the configuration is read again. The files of a refused configuration
+// are watched too, since one of them may be the one to correct.
 func reload(
-	ctx context.Context, a reloader, file string, c *config.Config, text config.Text, log *slog.Logger, asks <-chan chan<- reloaded,
+	ctx context.Context, a reloader, file string, c *config.Config, text config.Text, log *slog.Logger, requests <-chan chan<- reloaded,
 ) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	names, first := c.Files(), c
-	var reply chan<- reloaded // of a caller that asked; nil: none did
-	for asked := false; ; asked = true {
+	var reply chan<- reloaded // of the request that is being done; nil: there is none
+	for again := false; ; again = true {
 		var how reloaded
 		next, now, changed, stop, err := watched(ctx, file, names, log)
 		same := err == nil && reflect.DeepEqual(next, c)
@@ -51,7 +51,7 @@ func reload(
 			how.err = err
 			text = text.SeenAt(now)
 			a.NotReloaded(err)
-		case asked || !same:
+		case again || !same:
 			names = next.Files()
 			point.Hit("serve/reload")
 			if how.err = a.Reload(next); how.err == nil {
@@ -64,7 +64,7 @@ func reload(
 		}
 		if reply != nil {
 			how.restart = config.Diff(first, c)
-			how.changed = slices.DeleteFunc(how.changed, func(path string) bool { return waits(path, how.restart) })
+			how.changed = slices.DeleteFunc(how.changed, func(path string) bool { return needsRestart(path, how.restart) })
 			reply <- how // it has room
 			reply = nil
 		}
@@ -73,43 +73,43 @@ func reload(
 			stop()
 			return
 		case <-hup:
-		case reply = <-asks:
+		case reply = <-requests:
 		case <-changed:
 		}
 		stop()
 	}
 }
 
-// reloaded is how a reload ended that was asked for.
+// reloaded is the result of a reload.
 type reloaded struct {
 	changed, restart []string
 	err              error // why the old configuration stays
 }
 
-// waits reports whether the change of a setting needs a restart: "tls" stands for its keys.
-func waits(path string, restart []string) bool {
+// needsRestart reports whether the change of a setting needs a restart: "tls" stands for its keys.
+func needsRestart(path string, restart []string) bool {
 	return slices.ContainsFunc(restart, func(r string) bool { return path == r || strings.HasPrefix(path, r+".") })
 }
 
-// asker gives the admin listener a way to ask reload, which reads from asks.
-func asker(asks chan<- chan<- reloaded) func(context.Context) (admin.Reloaded, error) {
+// requester returns a function with which the admin listener requests a reload, which reads from requests.
+func requester(requests chan<- chan<- reloaded) func(context.Context) (admin.Reloaded, error) {
 	return func(ctx context.Context) (admin.Reloaded, error) {
 		reply := make(chan reloaded, 1)
 		select {
-		case asks <- reply:
+		case requests <- reply:
 		case <-ctx.Done():
-			return admin.Reloaded{}, errors.New("the mirror is busy with another reload, or it stops")
+			return admin.Reloaded{}, errors.New("the mirror is busy with another reload, or is stopping")
 		}
 		select {
 		case how := <-reply:
-			return how.told()
+			return how.answer()
 		case <-ctx.Done():
 			return admin.Reloaded{}, errors.New("it takes too long")
 		}
 	}
 }
 
-func (r reloaded) told() (admin.Reloaded, error) {
+func (r reloaded) answer() (admin.Reloaded, error) {
 	if r.err == nil {
 		return admin.Reloaded{Changed: r.changed, Restart: r.restart}, nil
 	}
@@ -124,8 +124,8 @@ func (r reloaded) told() (admin.Reloaded, error) {
 	return admin.Reloaded{}, refused
 }
 
-// watched returns the configuration, and a watch over the file and all that it names which began before they are read.
-// names are those to begin with; they stay watched, the more so where the file can't be read.
+// watched returns the configuration, and a watch over the file and the files that it names, which began before they were
+// read. names are the files to begin with; they stay watched, also where the configuration can't be read.
 func watched(ctx context.Context, file string, names []string, log *slog.Logger) (
 	next *config.Config, text config.Text, changed <-chan struct{}, stop context.CancelFunc, err error,
 ) {

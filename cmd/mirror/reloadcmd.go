@@ -17,19 +17,16 @@ func newReloadCmd() *cobra.Command {
 		Use:   "reload",
 		Short: "Have a running mirror read its configuration again",
 		Long: `Have a running mirror read its configuration again, as it does by itself when the file
-changes, and say what came of it: which settings are in use now, which need a restart, or
-all that is wrong with the file. A file with a mistake changes nothing, nor does one that
+changes. The command prints which settings are in use now and which need a restart, or
+every mistake in the file. A file with a mistake changes nothing; neither does a file that
 looks cut off at its end.
 
-Exit codes: 0 it is in use; 1 it was refused, and the old one stays in use; 2 usage; 4 no
-mirror answers.`,
+Exit codes: 0 the configuration is in use; 1 it was refused, and the old one stays in use;
+2 wrong usage; 4 no mirror answers.`,
 		Example: `  mirror reload
   mirror reload -o json | jq .restart`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := flags.output.check(); err != nil {
-				return err
-			}
 			ctx := cmd.Context()
 			body, err := flags.ask(func(c *client.Client) ([]byte, error) { return c.Post(ctx, "reload", nil) })
 			if refused, ok := errors.AsType[*client.Refused](err); ok && len(refused.Problems) > 0 {
@@ -39,26 +36,23 @@ mirror answers.`,
 			if err != nil {
 				return err
 			}
-			if flags.output.encoded() {
-				return flags.print(cmd.OutOrStdout(), body)
-			}
-			var r admin.Reloaded
-			if err := flags.read(body, &r, "not an account of a reload"); err != nil {
-				return err
-			}
-			text := "The configuration was read again; no setting has changed.\n"
-			switch {
-			case len(r.Changed) > 0:
-				text = "The configuration was read again. In use now: " + strings.Join(r.Changed, ", ") + ".\n"
-			case len(r.Restart) > 0:
-				text = "The configuration was read again.\n"
-			}
-			if len(r.Restart) > 0 {
-				text += "These changes wait for a restart: " + strings.Join(r.Restart, ", ") + ".\n"
-			}
-			return write(cmd.OutOrStdout(), []byte(text))
+			return show(cmd, &flags, body, "the result of a reload", reloadText)
 		},
 	}
 	flags.add(cmd, false)
 	return cmd
+}
+
+func reloadText(r admin.Reloaded) string {
+	text := "The configuration was read again; no setting has changed.\n"
+	switch {
+	case len(r.Changed) > 0:
+		text = "The configuration was read again. In use now: " + strings.Join(r.Changed, ", ") + ".\n"
+	case len(r.Restart) > 0:
+		text = "The configuration was read again.\n"
+	}
+	if len(r.Restart) > 0 {
+		text += "These changes need a restart: " + strings.Join(r.Restart, ", ") + ".\n"
+	}
+	return text
 }

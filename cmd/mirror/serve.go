@@ -14,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/internal/app"
+	"github.com/registrymirror/mirror/internal/logging"
 	"github.com/registrymirror/mirror/internal/point"
 )
 
@@ -23,18 +24,20 @@ func newServeCmd() *cobra.Command {
 		Use:        "serve",
 		SuggestFor: []string{"run", "start", "up", "proxy", "daemon"},
 		Short:      "Run the mirror",
-		Long: `Run the mirror until SIGINT or SIGTERM. Clients that have a pull under way are then
-served until it is over, for as long as drain; others are refused. A second signal
-stops now.
+		Long: `Run the mirror until SIGINT or SIGTERM. After the signal, running pulls are served to
+their end, for at most the time of the setting drain; new ones are refused. A second
+signal stops the mirror at once.
 
-Without --config it serves the well-known registries anonymously on 127.0.0.1:5000,
-with the operator's side on 127.0.0.1:5001 and data in ./mirror-data. With it, the
-file is read again when it changes, on SIGHUP and by mirror reload. Every setting of the
-file but upstreams, rules and clients can also be set by a variable: MIRROR_LISTEN sets
-listen, MIRROR_CACHE_DIR cache.dir. mirror config print shows what is in effect.
+Without --config the mirror serves the well-known registries anonymously on
+127.0.0.1:5000, has its admin listener on 127.0.0.1:5001 and its data in ./mirror-data.
+With --config the file is read again when it changes, on SIGHUP and by mirror reload.
 
-Exit codes: 0 stopped in order; 1 could not start, as an invalid configuration or a
-port in use; 2 usage; 3 another mirror has the data folder.`,
+Every setting of the file except upstreams, rules and clients can also be set by an
+environment variable: MIRROR_LISTEN sets listen, MIRROR_CACHE_DIR sets cache.dir.
+mirror config print shows the result.
+
+Exit codes: 0 stopped by a signal; 1 could not start (an invalid configuration or a port
+in use, for example); 2 wrong usage; 3 another mirror uses the data folder.`,
 		Example: `  mirror serve
   mirror serve --config /etc/mirror/config.yaml
   MIRROR_LISTEN=0.0.0.0:5000 mirror serve`,
@@ -51,24 +54,24 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	if file != "" {
 		check += " --config " + file
 	}
-	c, text, err := loadText(stderr, file, "start again ("+check+" looks without starting)")
+	c, text, err := loadText(stderr, file, "start again ("+check+" checks without starting)")
 	if err != nil {
 		return err
 	}
-	// Of several all at once, which New would tell one by one. Without a password it starts.
+	// Report several wrong files at once: New would stop at the first. The mirror starts without a password.
 	wrong, _ := wrongFiles(c)
-	wrong = slices.DeleteFunc(wrong, func(p app.FileProblem) bool { return !slices.Contains(c.Files(), p.File) })
+	wrong = slices.DeleteFunc(wrong, func(p fileProblem) bool { return !slices.Contains(c.Files(), p.File) })
 	if len(wrong) > 1 {
 		return printFiles(stderr, file, text, wrong, "start again")
 	}
-	log, level := app.NewLog(stderr, c.Log.Format, c.Log.Level)
-	asks := make(chan chan<- reloaded)
+	log, level := logging.New(stderr, c.Log.Format, c.Log.Level)
+	requests := make(chan chan<- reloaded)
 	shown := file
 	if abs, err := filepath.Abs(file); err == nil && file != "" {
 		shown = abs
 	}
 	a, err := app.New(ctx, app.Options{
-		Config: c, Version: versionText(), Log: log, Level: level, File: shown, Again: asker(asks),
+		Config: c, Version: versionText(), Log: log, Level: level, File: shown, Reload: requester(requests),
 	})
 	var locked *disk.LockedError
 	switch {
@@ -84,12 +87,12 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reload(ctx, a, file, c, text, log, asks)
+		reload(ctx, a, file, c, text, log, requests)
 	}()
-	over := make(chan struct{})
-	go stopNow(ctx, over, a)
+	stopped := make(chan struct{})
+	go stopNow(ctx, stopped, a)
 	err = a.Run(ctx)
-	close(over)
+	close(stopped)
 	point.Hit("serve/stopped")
 	stop()
 	<-done
@@ -99,11 +102,11 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	return nil
 }
 
-// stopNow waits for a signal after the one that ended ctx, and has the mirror cut what still runs then.
-func stopNow(ctx context.Context, over <-chan struct{}, a *app.App) {
+// stopNow waits for a signal after the one that ended ctx, and then stops the mirror without waiting for pulls.
+func stopNow(ctx context.Context, stopped <-chan struct{}, a *app.App) {
 	select {
 	case <-ctx.Done():
-	case <-over:
+	case <-stopped:
 		return
 	}
 	second := make(chan os.Signal, 1)
@@ -112,6 +115,6 @@ func stopNow(ctx context.Context, over <-chan struct{}, a *app.App) {
 	select {
 	case <-second:
 		a.StopNow()
-	case <-over:
+	case <-stopped:
 	}
 }

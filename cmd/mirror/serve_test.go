@@ -29,7 +29,7 @@ func TestServeListsEveryMistake(t *testing.T) {
 	code, stdout, stderr := commandLine(t, "serve", "--config", path)
 	want := path + `:1:1: listne: unknown key (did you mean "listen"?)
 ` + path + `:2:8: drain: "60" is not a duration (it has no unit: write 60s for seconds)
-` + path + `: 2 problems; correct them, then start again (mirror config check --config ` + path + ` looks without starting)
+` + path + `: 2 problems; correct them, then start again (mirror config check --config ` + path + ` checks without starting)
 `
 	if diff := cmp.Diff(want, stderr); diff != "" || code != exitFailed || stdout != "" {
 		t.Errorf("code %d, stdout %q\n%s", code, stdout, diff)
@@ -64,7 +64,7 @@ func TestServeSaysWhyItDoesNotStart(t *testing.T) {
 			"a file for the folder", "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: " + file + "/data}\n",
 			"cache.dir must be a folder that this user can make and write to",
 		},
-		{"somebody else's address", "listen: 192.0.2.1:5000\n" + rest, "write one that it has"},
+		{"an address of another machine", "listen: 192.0.2.1:5000\n" + rest, "write one that it has"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,11 +2,9 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,81 +17,66 @@ func newStatusCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:        "status",
 		SuggestFor: []string{"info", "health", "ping", "state"},
-		Short:      "Show on one screen whether all is well, and what is not",
-		Long: `Show on one screen how a running mirror is: its version and uptime, the registries and
-credentials that are not well, the pulls that go on, the cache, and the failures of the
-last hour. What is well is counted, what is not is named.
+		Short:      "Show on one screen what is not well",
+		Long: `Show the state of a running mirror on one screen: its version and uptime, the endpoints
+and credentials that are not well, the number of running pulls, the cache, and the
+failures of the last hour.
 
-Exit codes: 0 it was shown, however it is; 1 the mirror refuses; 2 usage; 4 no mirror
-answers.`,
+Exit codes: 0 shown, also where something is not well; 1 the mirror refused the request;
+2 wrong usage; 4 no mirror answers.`,
 		Example: `  mirror status
   mirror status -o json | jq '.credentials[].name'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := flags.output.check(); err != nil {
-				return err
-			}
 			body, err := flags.get(cmd.Context(), "status", nil)
 			if err != nil {
 				return err
 			}
-			if flags.output.encoded() {
-				return flags.print(cmd.OutOrStdout(), body)
-			}
-			var s admin.Status
-			if err := flags.read(body, &s, "not a status"); err != nil {
-				return err
-			}
-			return showStatus(cmd.OutOrStdout(), s, time.Now())
+			return show(cmd, &flags, body, "a status", func(s admin.Status) string { return statusText(s, time.Now()) })
 		},
 	}
 	flags.add(cmd, false)
 	return cmd
 }
 
-func showStatus(out io.Writer, s admin.Status, now time.Time) error {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-	row("mirror", "%s, up for %s, %s", s.Version, s.Uptime, choose(s.Ready, "ready", "stopping"))
-	row("config", "%s, taken %s", choose(s.Config.File == "", "built-in defaults", s.Config.File), since(s.Config.TakenAt, now))
+func statusText(s admin.Status, now time.Time) string {
+	var t table
+	t.field("mirror", "%s, up for %s, %s", s.Version, s.Uptime, choose(s.Ready, "ready", "stopping"))
+	t.field("config", "%s, read %s", choose(s.Config.File == "", "built-in defaults", s.Config.File), since(s.Config.TakenAt, now))
 	if s.Config.LastError != "" {
-		row("", "the last reload was refused: %s", s.Config.LastError)
+		t.field("", "the last reload was refused: %s", s.Config.LastError)
 	}
 	if len(s.Config.Restart) > 0 {
-		row("", "waits for a restart: %s", strings.Join(s.Config.Restart, ", "))
+		t.field("", "needs a restart: %s", strings.Join(s.Config.Restart, ", "))
 	}
-	row("upstreams", "%d, %s", s.Upstreams, choose(len(s.Endpoints) == 0, "none is down",
+	t.field("upstreams", "%d, %s", s.Upstreams, choose(len(s.Endpoints) == 0, "none is down",
 		fmt.Sprintf("%s not well:", plural(len(s.Endpoints), "endpoint is", "endpoints are"))))
 	for _, e := range s.Endpoints {
-		row("", "%s %s is %s%s%s", e.Upstream, e.URL, choose(e.State == "open", "down", e.State), sinceWhen(e.Since, now), because(e.LastError))
+		t.field("", "%s %s is %s%s%s", e.Upstream, e.URL, choose(e.State == "open", "down", e.State), sinceWhen(e.Since, now), because(e.LastError))
 	}
-	row("credentials", "%s", choose(len(s.Credentials) == 0, "none fails",
+	t.field("credentials", "%s", choose(len(s.Credentials) == 0, "none fails",
 		fmt.Sprintf("%s not well:", plural(len(s.Credentials), "is", "are"))))
 	for _, c := range s.Credentials {
-		row("", "%s %s is %s%s%s", c.Upstream, c.Name, c.State, sinceWhen(c.Since, now), because(c.LastError))
+		t.field("", "%s %s is %s%s%s", c.Upstream, c.Name, c.State, sinceWhen(c.Since, now), because(c.LastError))
 	}
 	if s.Pulls != nil {
-		row("pulls", "%d running", *s.Pulls)
+		t.field("pulls", "%d running", *s.Pulls)
 	}
 	if c := s.Cache; c != nil {
 		full := ""
 		if c.Size > 0 {
 			full = fmt.Sprintf(" (%d%%)", c.Bytes*100/c.Size)
 		}
-		row("cache", "%s of %s%s%s", amount(c.Bytes), amount(c.Size), full,
+		t.field("cache", "%s of %s%s%s", amount(c.Bytes), amount(c.Size), full,
 			choose(c.Degraded, "; the disk fails: new content is served and not kept", ""))
 	}
 	if f := s.Failures; f != nil {
-		row("failures", "%s", lastHour(f))
+		t.field("failures", "%s", lastHour(f))
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	return write(out, []byte(trimLines(b.String())))
+	return t.String()
 }
 
-// lastHour says how many pulls failed lately, and where they are listed.
+// lastHour is how many pulls failed lately, and the command that lists them.
 func lastHour(f *admin.StatusFailures) string {
 	var total int64
 	var parts []string
@@ -109,11 +92,6 @@ func lastHour(f *admin.StatusFailures) string {
 		text += fmt.Sprintf("; pulls of %s were left to the nodes (mirror failures --declined)", plural(f.Declined, "image", "images"))
 	}
 	return text
-}
-
-// plural is a number with its noun.
-func plural(n int, one, many string) string {
-	return fmt.Sprintf("%d %s", n, choose(n == 1, one, many))
 }
 
 func sinceWhen(t, now time.Time) string {

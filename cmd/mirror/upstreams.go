@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,40 +20,34 @@ func newUpstreamsCmd() *cobra.Command {
 		Use:        "upstreams",
 		SuggestFor: []string{"registries", "endpoints", "credentials", "limits", "upstream"},
 		Short:      "Show the registries that are mirrored, their endpoints, credentials and limits",
-		Long: `Show the registries that are mirrored, their endpoints and credentials, how each of them
-is, and what is left of rate limits, as a running mirror knows it. Nobody is asked for it.
+		Long: `Show the registries that are mirrored, the state of their endpoints and credentials, and
+what is left of rate limits, as a running mirror knows it. No registry is contacted.
 
-Endpoints are up, degraded (not always, not for blobs, or limiting), down (others are
-asked first; the API calls it open) or unknown (not asked yet). Credentials are ok,
-expiring (can't be renewed and still works), expired, rejected (by the registry), failing
-(their source, as a password file that is missing) or unknown (not asked yet). SINCE is
-when the state became what it is, and the last error stays after it is over. Secrets are
-never shown. Limits are those that registries tell
-with their answers; SPENT ON says for which repositories this mirror spent them in the
-time that the limit is for, and how much others spent of them.
+An endpoint is up; degraded (it fails at times or for blobs, or it limits us); down (other
+endpoints are tried first; the API calls this state open); or unknown (not used yet).
 
-Exit codes: 0 it was shown, however they are; 1 the mirror refuses; 2 usage; 4 no mirror
-answers.`,
+A credential is ok; expiring (it can't be renewed, and still works); expired; rejected (by
+the registry); failing (its source fails: a password file is missing, for example); or
+unknown (not used yet). Secrets are never shown.
+
+SINCE is when the state began. LAST ERROR stays after the problem is over. Limits are
+those that registries report with their answers; SPENT ON lists the repositories that
+used up the limit within its window, and what other clients used.
+
+Exit codes: 0 shown, also where something is not well; 1 the mirror refused the request;
+2 wrong usage; 4 no mirror answers.`,
 		Example: `  mirror upstreams
   mirror upstreams -o json | jq '.upstreams[].credentials[] | select(.state != "ok")'
   kubectl exec deploy/mirror -- mirror upstreams -o wide`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := flags.output.check(); err != nil {
-				return err
-			}
 			body, err := flags.get(cmd.Context(), "upstreams", nil)
 			if err != nil {
 				return err
 			}
-			if flags.output.encoded() {
-				return flags.print(cmd.OutOrStdout(), body)
-			}
-			var list admin.UpstreamList
-			if err := flags.read(body, &list, "not a list of upstreams"); err != nil {
-				return err
-			}
-			return showUpstreams(cmd.OutOrStdout(), list.Upstreams, flags.output.form == "wide", time.Now())
+			return show(cmd, &flags, body, "a list of upstreams", func(l admin.UpstreamList) string {
+				return upstreamsText(l.Upstreams, flags.output.wide(), time.Now())
+			})
 		},
 	}
 	flags.add(cmd, true)
@@ -67,124 +59,99 @@ func newResetCmd() *cobra.Command {
 	var flags adminFlags
 	cmd := &cobra.Command{
 		Use:   "reset NAME",
-		Short: "End what is believed of a registry: limits, endpoints that are down, refusals",
-		Long: `End what a running mirror believes of a registry: that it limits us and until when, that
-nothing is left of a limit, that an endpoint is down, and what it has refused lately. The
-next pull asks it again. Use it when a registry has said a wrong time, or was repaired and
-the mirror does not know yet. Reloading the configuration does the same for all of them.
+		Short: "Clear the limits, refusals and down states that are remembered of a registry",
+		Long: `Have a running mirror forget what it believes of a registry: that it limits us and until
+when, that a limit is used up, that an endpoint is down, and recent refusals. The next
+pull contacts the registry again. Use it when a registry has sent a wrong Retry-After, or
+was repaired and the mirror does not know yet. A reload of the configuration does the same
+for all registries.
 
 NAME is a name or alias of the configuration, a pattern (all of its hosts), or a host that
-fits one.
+matches a pattern.
 
-Exit codes: 0 it was done; 1 the mirror refuses, or has no such upstream; 2 usage; 4 no
-mirror answers.`,
+Exit codes: 0 done; 1 the mirror refused the request, or has no such upstream; 2 wrong
+usage; 4 no mirror answers.`,
 		Example: `  mirror upstreams reset docker.io
   kubectl exec deploy/mirror -- mirror upstreams reset '*.azurecr.io'`,
 		Args: oneArg("an upstream, as in docker.io"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := flags.output.check(); err != nil {
-				return err
-			}
-			ask, err := json.Marshal(admin.ResetRequest{Upstream: args[0]})
+			request, err := json.Marshal(admin.ResetRequest{Upstream: args[0]})
 			if err != nil {
 				return err
 			}
 			body, err := flags.ask(func(c *client.Client) ([]byte, error) {
 				ctx, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
 				defer cancel()
-				return c.Post(ctx, "upstreams/reset", ask)
+				return c.Post(ctx, "upstreams/reset", request)
 			})
 			if err != nil {
 				return err
 			}
-			if flags.output.encoded() {
-				return flags.print(cmd.OutOrStdout(), body)
-			}
-			var answer admin.ResetAnswer
-			if err := flags.read(body, &answer, "not a list of upstreams"); err != nil {
-				return err
-			}
-			return write(cmd.OutOrStdout(), []byte("reset: "+strings.Join(answer.Upstreams, ", ")+"\n"))
+			return show(cmd, &flags, body, "a list of upstreams", func(a admin.ResetAnswer) string {
+				return "reset: " + strings.Join(a.Upstreams, ", ") + "\n"
+			})
 		},
 	}
 	flags.add(cmd, false)
 	return cmd
 }
 
-// showUpstreams prints a line for each endpoint and each credential.
-func showUpstreams(out io.Writer, list []admin.Upstream, wide bool, now time.Time) error {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "UPSTREAM\tENDPOINT\tSTATE\tSINCE\tLAST ERROR")
-	credentials := false
+// upstreamsText has a line for each endpoint, each credential and each limit.
+func upstreamsText(list []admin.Upstream, wide bool, now time.Time) string {
+	var endpoints, credentials, limits table
+	endpoints.row("UPSTREAM", "ENDPOINT", "STATE", "SINCE", "LAST ERROR")
 	for _, u := range list {
 		for _, e := range u.Endpoints {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Name, e.URL, choose(e.State == "open", "down", e.State), since(e.Since, now),
+			endpoints.row(u.Name, e.URL, choose(e.State == "open", "down", e.State), since(e.Since, now),
 				dated(shorten(e.LastError, wide), e.LastErrorAt, now))
 		}
-		if len(u.Endpoints) == 0 { // a pattern; its hosts have rows of their own
-			fmt.Fprintf(w, "%s\t%s\t-\t-\t\n", u.Name, "each host that fits")
+		if len(u.Endpoints) == 0 { // a pattern; the hosts that match it have rows of their own
+			endpoints.row(u.Name, "each host that matches", "-", "-")
 		}
-		credentials = credentials || len(u.Credentials) > 0
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	if credentials {
-		b.WriteByte('\n')
-		fmt.Fprintln(w, "UPSTREAM\tCREDENTIAL\tKIND\tSTATE\tSINCE\tEXPIRES\tREFRESHED\t"+choose(wide, "FOR\tREPOSITORIES\t", "")+"LAST ERROR")
-		for _, u := range list {
-			for _, c := range u.Credentials {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t", u.Name, c.Name, c.Kind, c.State, since(c.Since, now),
-					until(c.ExpiresAt, now), since(c.LastRefresh, now))
-				if wide {
-					fmt.Fprintf(w, "%s\t%s\t", c.For, choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"))
-				}
-				fmt.Fprintln(w, dated(c.LastError, c.LastErrorAt, now)) // in full: often it stands nowhere else
+		for _, c := range u.Credentials {
+			cells := []string{
+				u.Name, c.Name, c.Kind, c.State, since(c.Since, now), until(c.ExpiresAt, now), since(c.LastRefresh, now),
 			}
+			if wide {
+				cells = append(cells, c.For, choose(len(c.Repositories) > 0, strings.Join(c.Repositories, " "), "all"))
+			}
+			credentials.row(append(cells, dated(c.LastError, c.LastErrorAt, now))...) // in full: often it stands nowhere else
 		}
-		if err := w.Flush(); err != nil {
-			return err
-		}
-	}
-	if err := showLimits(&b, list, wide, now); err != nil {
-		return err
-	}
-	return write(out, []byte(trimLines(b.String())))
-}
-
-// showLimits prints a line for each limit that is known.
-func showLimits(b *strings.Builder, list []admin.Upstream, wide bool, now time.Time) error {
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	head := "\nUPSTREAM\tLIMIT OF\tLEFT\tMORE\tSAID\tSPENT ON"
-	for _, u := range list {
 		for _, l := range u.Limits {
-			whose := l.Credential
-			if whose == "" {
-				whose = "anonymous"
-				if l.Source != "" {
-					whose += " at " + l.Source
-				}
-			}
-			left := strconv.FormatInt(l.Remaining, 10)
-			if l.Limit > 0 {
-				left += " of " + strconv.FormatInt(l.Limit, 10)
-			}
-			more := until(l.ResetAt, now)
-			if l.ResetAt.IsZero() && l.WindowSeconds > 0 {
-				more = "within " + (time.Duration(l.WindowSeconds) * time.Second).String()
-			}
-			if head != "" {
-				fmt.Fprintln(w, head)
-				head = ""
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", u.Name, whose, left, more, since(l.SaidAt, now), spentOn(l.Spent, wide))
+			limits.row(limitRow(u.Name, l, wide, now)...)
 		}
 	}
-	return w.Flush()
+	text := endpoints.String()
+	if len(credentials.rows) > 0 {
+		head := []string{"UPSTREAM", "CREDENTIAL", "KIND", "STATE", "SINCE", "EXPIRES", "REFRESHED"}
+		if wide {
+			head = append(head, "FOR", "REPOSITORIES")
+		}
+		text += "\n" + credentials.under(append(head, "LAST ERROR")...)
+	}
+	if len(limits.rows) > 0 {
+		text += "\n" + limits.under("UPSTREAM", "LIMIT OF", "LEFT", "MORE", "REPORTED", "SPENT ON")
+	}
+	return text
 }
 
-// spentOn lists what a limit was spent on: repositories, the others, and what others than this mirror spent.
+func limitRow(upstream string, l admin.Limit, wide bool, now time.Time) []string {
+	of := l.Credential
+	if of == "" {
+		of = "anonymous" + choose(l.Source != "", " at "+l.Source, "")
+	}
+	left := strconv.FormatInt(l.Remaining, 10)
+	if l.Limit > 0 {
+		left += " of " + strconv.FormatInt(l.Limit, 10)
+	}
+	more := until(l.ResetAt, now)
+	if l.ResetAt.IsZero() && l.WindowSeconds > 0 {
+		more = "within " + (time.Duration(l.WindowSeconds) * time.Second).String()
+	}
+	return []string{upstream, of, left, more, since(l.SaidAt, now), spentOn(l.Spent, wide)}
+}
+
+// spentOn lists what a limit was spent on: repositories of this mirror, and requests of other clients.
 func spentOn(s *admin.Spent, wide bool) string {
 	if s == nil {
 		return ""
@@ -208,46 +175,10 @@ func spentOn(s *admin.Spent, wide bool) string {
 	return strings.Join(parts, ", ")
 }
 
-// shorten cuts an error to what fits, unless there is room.
-func shorten(text string, wide bool) string {
-	const most = 100
-	if r := []rune(text); !wide && len(r) > most {
-		return string(r[:most]) + "..."
-	}
-	return text
-}
-
 // dated is an error with how long ago it was.
 func dated(text string, at, now time.Time) string {
 	if text == "" || at.IsZero() {
 		return text
 	}
 	return since(at, now) + ": " + text
-}
-
-func until(t, now time.Time) string {
-	switch d := t.Sub(now).Round(time.Second); {
-	case t.IsZero():
-		return "-"
-	case d <= 0:
-		return (-d).String() + " ago"
-	default:
-		return "in " + d.String()
-	}
-}
-
-func since(t, now time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return max(now.Sub(t), 0).Round(time.Second).String() + " ago"
-}
-
-// trimLines removes the spaces at the ends of lines, where a table has nothing in its last column.
-func trimLines(text string) string {
-	lines := strings.Split(text, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], " ")
-	}
-	return strings.Join(lines, "\n")
 }

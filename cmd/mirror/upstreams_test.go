@@ -57,7 +57,7 @@ func TestUpstreamsTable(t *testing.T) {
 	t.Parallel()
 	where := upstreamsOf(t, "")
 	want := `UPSTREAM      ENDPOINT                      STATE    SINCE     LAST ERROR
-*.azurecr.io  each host that fits           -        -
+*.azurecr.io  each host that matches        -        -
 docker.io     https://registry-1.docker.io  down     1m0s ago  4s ago: ` + strings.Repeat("x", 100) + `...
 ghcr.io       https://ghcr.io               unknown  -
 
@@ -66,7 +66,7 @@ docker.io  hub         file    ok        -       -          -
 docker.io  node        plugin  expiring  9s ago  in 1h0m0s  1h0m0s ago  3s ago: exit status 1
 docker.io  old         ecr     expired   -       1m0s ago   -
 
-UPSTREAM   LIMIT OF                LEFT      MORE           SAID      SPENT ON
+UPSTREAM   LIMIT OF                LEFT      MORE           REPORTED  SPENT ON
 docker.io  anonymous at 192.0.2.1  0 of 100  within 6h0m0s  1m0s ago  library/nginx 40, acme/app 30, acme/base 10, others 8, not by this mirror 12
 docker.io  hub                     7         in 1h0m0s      0s ago
 `
@@ -101,12 +101,12 @@ func TestUpstreamsExitCodes(t *testing.T) {
 		{"--admin " + where + " --config /nowhere --admin-token-file " + token, exitOK, ""},
 		{"--admin " + where, exitFailed, "--admin-token-file or MIRROR_ADMIN_TOKEN_FILE"},
 		{"--admin " + where + " --admin-token-file /nowhere", exitFailed, "--admin-token-file: open /nowhere"},
-		{"--admin " + where + " -o xml", exitUsage, "-o xml: there are json, yaml and wide"},
+		{"--admin " + where + " -o xml", exitUsage, "-o xml: must be json, yaml or wide"},
 		{"--admin 127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
 		{"--admin 127.0.0.1", exitUsage, "must be a URL or HOST:PORT"},
 		{"--admin http://127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
 		{"--admin " + where + " --admin-token-file " + token + " --admin-ca /nowhere", exitFailed, "--admin-ca: open /nowhere"},
-		{"--admin " + where + " --admin-token-file " + token + " --admin-ca " + token, exitUsage, "--admin-ca " + token + ": there is no PEM"},
+		{"--admin " + where + " --admin-token-file " + token + " --admin-ca " + token, exitUsage, "--admin-ca " + token + ": it has no PEM"},
 		{"--config " + configFile(t, "admin: {listen: '127.0.0.1:1', tls: {cert: '/nowhere', key: x}}\n"), exitFailed, "admin.tls.cert: open /nowhere"},
 		{"docker.io", exitUsage, "docker.io"},
 	} {
@@ -131,7 +131,7 @@ func TestUpstreamsReset(t *testing.T) {
 		t.Errorf("%d %q %q", code, out, text)
 	}
 	if code, out, text = commandLine(t, "upstreams", "reset", "quay.io", "--admin", s.URL); code != 1 || out != "" ||
-		!strings.Contains(text, "mirror upstreams shows") {
+		!strings.Contains(text, "mirror upstreams lists") {
 		t.Errorf("unknown: %d %q %q", code, out, text)
 	}
 	if code, _, text = commandLine(t, "upstreams", "reset", "--admin", s.URL); code != 2 {

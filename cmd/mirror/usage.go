@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,51 +12,51 @@ import (
 	"github.com/registrymirror/mirror/config"
 )
 
-// misused says what is wrong with a command line, and where the help for it is. cmd is the command that it came to.
+// misused prints what is wrong with a command line, and where its help is. cmd is the command that was found.
 func misused(stderr io.Writer, cmd *cobra.Command, err error) {
 	fmt.Fprintf(stderr, "mirror: %v\n", err)
 	if example, _, _ := strings.Cut(strings.TrimSpace(cmd.Example), "\n"); example != "" {
 		fmt.Fprintf(stderr, "For example: %s\n", example)
 	}
 	fmt.Fprintf(stderr, "Run '%s --help' for the %s.\n", cmd.CommandPath(),
-		choose(cmd.HasAvailableSubCommands(), "commands and flags there are", "flags there are, and examples"))
+		choose(cmd.HasAvailableSubCommands(), "commands and flags", "flags and examples"))
 }
 
-// called is a command without the name of the program, which stands before each message.
+// called is the name of a command without that of the program, which stands before each message.
 func called(cmd *cobra.Command) string { return strings.TrimPrefix(cmd.CommandPath(), "mirror ") }
 
-// noArgs is the Args of a command that takes none. A file is most often the configuration.
+// noArgs is the Args of a command that takes none. A file is most likely the configuration.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	err := fmt.Errorf("%s takes no argument, and was given %q", called(cmd), args[0])
+	err := fmt.Errorf("%s takes no argument, but got %q", called(cmd), args[0])
 	if ext := filepath.Ext(args[0]); cmd.Flag("config") != nil && (ext == ".yaml" || ext == ".yml" || ext == ".json") {
 		err = fmt.Errorf("%w; write --config %s", err, args[0])
 	}
 	return err
 }
 
-// oneArg is the Args of a command that takes exactly one, which is called what.
-func oneArg(what string) cobra.PositionalArgs {
+// oneArg is the Args of a command that takes exactly one, which noun describes.
+func oneArg(noun string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch len(args) {
 		case 0:
-			return fmt.Errorf("%s needs %s", called(cmd), what)
+			return fmt.Errorf("%s needs %s", called(cmd), noun)
 		case 1:
 			return nil
 		}
-		return fmt.Errorf("%s takes %s, and was given %d arguments: %s", called(cmd), what, len(args), strings.Join(args, " "))
+		return fmt.Errorf("%s takes %s, but got %d arguments: %s", called(cmd), noun, len(args), strings.Join(args, " "))
 	}
 }
 
-// mostOneArg is the Args of a command that takes at most one, which is called what.
-func mostOneArg(what string) cobra.PositionalArgs {
+// mostOneArg is the Args of a command that takes at most one, which noun describes.
+func mostOneArg(noun string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < 2 {
 			return nil
 		}
-		return oneArg(what)(cmd, args)
+		return oneArg(noun)(cmd, args)
 	}
 }
 
@@ -67,12 +66,12 @@ func configFileOf(cmd *cobra.Command, file string, args []string) (string, error
 	case len(args) == 0:
 		return file, nil
 	case cmd.Flags().Changed("config") && file != args[0]:
-		return "", fmt.Errorf("%s and --config %s are two files; write one", args[0], file)
+		return "", fmt.Errorf("%s and --config %s are two files; give only one", args[0], file)
 	}
 	return args[0], nil
 }
 
-// synonyms are flags of other programs, and letters for flags that have none here.
+// synonyms are flags of other programs, and letters of flags that have none here.
 var synonyms = map[string]string{
 	"c": "config", "f": "config", "file": "config", "conf": "config", "cfg": "config", "config-file": "config", "configuration": "config",
 	"a": "admin", "url": "admin", "host": "admin", "server": "admin", "address": "admin", "addr": "admin", "endpoint": "admin", "H": "admin",
@@ -81,8 +80,11 @@ var synonyms = map[string]string{
 	"arch": "platform", "os": "platform", "all": "declined", "group-by": "by",
 }
 
-// flagError says more of a flag that a command does not have: which one is meant, or that it is a setting.
+// flagError explains a flag that a command does not have: which one is meant, or that it is a setting.
 func flagError(cmd *cobra.Command, err error) error {
+	if wrong, ok := errors.AsType[*flagValueError](err); ok {
+		return wrong
+	}
 	unknown, ok := errors.AsType[interface {
 		error
 		GetSpecifiedName() string
@@ -92,13 +94,13 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	name := unknown.GetSpecifiedName()
 	if cmd.Flag(name) != nil || len(name) == 1 && cmd.Flags().ShorthandLookup(name) != nil {
-		return err // it is there, and lacks its value
+		return err // the flag exists; its value is missing
 	}
 	if known := synonyms[name]; known != "" && cmd.Flag(known) != nil {
 		return fmt.Errorf("%w; did you mean --%s?", err, known)
 	}
 	if path, variable, ok := config.SettingOf(name); ok {
-		return fmt.Errorf("there is no flag %s%s: it is the setting %s; set %s, or %s in the file of --config",
+		return fmt.Errorf("unknown flag: %s%s; it is the setting %s: set %s, or %s in the file of --config",
 			choose(len(name) == 1, "-", "--"), name, path, variable, path)
 	}
 	var names []string
@@ -115,7 +117,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	return err
 }
 
-// newHelpCmd is cobra's help, but an unknown topic is an error.
+// newHelpCmd is cobra's help command, with an error for an unknown topic.
 func newHelpCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
@@ -147,42 +149,4 @@ func newHelpCmd() *cobra.Command {
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
-}
-
-// values completes a flag with the words it may have.
-func values(words ...string) cobra.CompletionFunc {
-	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
-}
-
-// completes registers what completes the value of a flag.
-func completes(cmd *cobra.Command, flag string, words ...string) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, values(words...)); err != nil {
-		panic(err) // there is no such flag: a mistake of ours
-	}
-}
-
-// completesFiles registers that the value of a flag is a file with one of these endings.
-func completesFiles(cmd *cobra.Command, flag string, endings ...string) {
-	if err := cmd.MarkFlagFilename(flag, endings...); err != nil {
-		panic(err) // there is no such flag: a mistake of ours
-	}
-}
-
-// oneOf checks the value of a flag that has a closed list of them. Empty is not given.
-func oneOf(flag, value string, words []string) error {
-	if value == "" || slices.Contains(words, value) {
-		return nil
-	}
-	if near := config.Nearest(value, words); near != "" {
-		return fmt.Errorf("--%s %s: there is none; did you mean %q? There are %s", flag, value, near, list(words))
-	}
-	return fmt.Errorf("--%s %s: there is none; there are %s", flag, value, list(words))
-}
-
-// list is words as a sentence has them.
-func list(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }

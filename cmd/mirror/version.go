@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker for a release; else the build's own record is used.
+// version is set by the linker for a release. Empty: the version comes from the record of the build.
 var version string
 
 func versionText() string {
@@ -34,10 +34,12 @@ func newVersionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Long:  `Print the version of mirror, that of Go it was built with, and the platform, as --version does.`,
-		Args:  noArgs,
+		Long: `Print the version of mirror, the version of Go that built it, and the platform, as --version does.
+
+Exit codes: 0 printed; 2 wrong usage.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return write(cmd.OutOrStdout(), []byte(versionLine()))
+			return write(cmd.OutOrStdout(), versionLine())
 		},
 	}
 }

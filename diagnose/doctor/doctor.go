@@ -28,7 +28,7 @@ const (
 type Options struct {
 	Image    string  // as the operator wrote it
 	Ref      oci.Ref // what that means: canonical
-	Platform string  // OS/ARCH[/VARIANT]; empty: see upstream.Registry's Examine
+	Platform string  // OS/ARCH[/VARIANT]; empty: that of this machine, else the first of the image
 	// Nodes are what the nodes are, as Platform. Where no Platform is wanted, an image that has nothing for one of them is
 	// warned of.
 	Nodes    []string
@@ -69,7 +69,7 @@ func Image(ctx context.Context, o Options) *Report {
 	if o.Ref.Digest != "" {
 		reference = o.Ref.Digest.String()
 	}
-	for e := range o.Registry.Examine(ctx, o.Ref.Name, reference, o.Platform) {
+	for e := range walk(ctx, o.Registry, o.Ref.Name, reference, o.Platform) {
 		b.examined(e)
 	}
 	b.endpointDone()
@@ -129,7 +129,7 @@ func (b *builder) refused(err error) {
 var (
 	stages = []upstream.StepName{
 		upstream.StepDNS, upstream.StepDial, upstream.StepTLS, upstream.StepPing, upstream.StepManifest,
-		upstream.StepPlatform, upstream.StepBlobRegistry,
+		stepPlatform, upstream.StepBlobRegistry,
 	}
 	among = map[upstream.StepName]upstream.StepName{
 		upstream.StepProxy: upstream.StepDial, upstream.StepToken: upstream.StepPing, upstream.StepBody: upstream.StepManifest,
@@ -167,7 +167,7 @@ func (b *builder) had(stage upstream.StepName) bool {
 }
 
 // examined takes in one step.
-func (b *builder) examined(e upstream.Examined) {
+func (b *builder) examined(e examined) {
 	if e.Endpoint != b.endpoint {
 		b.endpointDone()
 		b.endpoint = e.Endpoint
@@ -176,8 +176,8 @@ func (b *builder) examined(e upstream.Examined) {
 		Stage: string(e.Name), State: OK, Endpoint: e.Endpoint, Host: e.Host, Addr: e.Addr, Status: e.Status,
 		Took: Duration(e.Took),
 	}
-	if e.Requests > 1 {
-		s.Requests = e.Requests
+	if e.requests > 1 {
+		s.Requests = e.requests
 	}
 	b.shown(&s, e)
 	if e.Err != nil {
@@ -194,15 +194,15 @@ func (b *builder) examined(e upstream.Examined) {
 }
 
 // broke says why, and what to do.
-func (b *builder) broke(s *Step, e upstream.Examined) {
+func (b *builder) broke(s *Step, e examined) {
 	var f diagnose.Finding
-	if p, ok := errors.AsType[*upstream.PlatformError](e.Err); ok {
-		have := some(clean(p.Have))
+	if p, ok := errors.AsType[*platformError](e.Err); ok {
+		have := some(clean(p.have))
 		if have == "" {
 			have = "nothing that runs"
 		}
-		d := diagnose.New(diagnose.PlatformMissing, fmt.Sprintf("%s has %s, and nothing for %s", b.report.Image, have, p.Want),
-			"build the image for "+p.Want+", or run it on a node of another platform")
+		d := diagnose.New(diagnose.PlatformMissing, fmt.Sprintf("%s has %s, and nothing for %s", b.report.Image, have, p.want),
+			"build the image for "+p.want+", or run it on a node of another platform")
 		f = d.Finding
 		f.Evidence = []string{diagnose.Clean("platforms of the image: " + have)}
 		f.Upstream, f.Host, f.Stage = b.report.Upstream, e.Host, s.Stage

@@ -20,37 +20,37 @@ func (s *Step) warn(r diagnose.Reason, remedy, format string, args ...any) {
 }
 
 // shown says what a step has shown.
-func (b *builder) shown(s *Step, e upstream.Examined) {
-	if e.Notice != nil {
-		f := diagnose.Explain(e.Notice)
+func (b *builder) shown(s *Step, e examined) {
+	if e.notice != nil {
+		f := diagnose.Explain(e.notice)
 		s.warn(f.Reason, f.Remedy, "%s", f.Summary)
 		return
 	}
 	switch e.Name {
 	case upstream.StepTLS:
-		s.tls(e.Certificates, time.Now())
+		s.tls(e.certificates, time.Now())
 	case upstream.StepProxy:
 		s.Detail = "the connection goes through a proxy"
 	case upstream.StepPing:
 		if s.Detail = "it is a registry"; e.Status == 401 {
 			s.Detail = "it is a registry that asks for a login or a token"
 		}
-	case upstream.StepClock:
-		s.clock(e.Skew)
+	case stepClock:
+		s.clock(e.skew)
 	case upstream.StepManifest:
-		if e.Digest != "" {
-			s.Detail = e.Digest.String()
+		if e.digest != "" {
+			s.Detail = e.digest.String()
 			b.report.Digest = s.Detail
-			b.blobs = []oci.Digest{e.Digest}
+			b.blobs = []oci.Digest{e.digest}
 		}
-	case upstream.StepPlatform:
+	case stepPlatform:
 		b.platform(s, e)
-	case upstream.StepCredential:
+	case stepCredential:
 		s.credential(e)
-	case upstream.StepLimit:
-		s.limits(e.Budgets)
+	case stepLimit:
+		s.limits(e.budgets)
 	case upstream.StepBlobRegistry:
-		s.Detail = count(e.Requests, "config and layers") // of which it redirects some
+		s.Detail = count(e.requests, "config and layers") // of which it redirects some
 	case upstream.StepBlobHost:
 		s.Detail = "the registry keeps blobs here"
 	}
@@ -109,26 +109,26 @@ func (s *Step) clock(skew time.Duration) {
 	}
 }
 
-func (b *builder) platform(s *Step, e upstream.Examined) {
-	s.Platforms = clean(e.Platforms)
+func (b *builder) platform(s *Step, e examined) {
+	s.Platforms = clean(e.platforms)
 	if e.Err != nil {
 		return
 	}
-	b.report.Platform = diagnose.Clean(e.Platform)
+	b.report.Platform = diagnose.Clean(e.platform)
 	s.Detail = b.report.Platform
 	if len(s.Platforms) > 1 {
 		s.Detail = diagnose.Clean(s.Detail + " of " + strings.Join(s.Platforms, ", "))
 	}
 	b.lacking(s, e)
-	b.blobs = append(b.blobs, e.Digest)
-	b.blobs = append(b.blobs, e.Blobs...)
+	b.blobs = append(b.blobs, e.digest)
+	b.blobs = append(b.blobs, e.blobs...)
 }
 
 // lacking warns of nodes for which there is nothing.
-func (b *builder) lacking(s *Step, e upstream.Examined) {
-	have := e.Platforms
+func (b *builder) lacking(s *Step, e examined) {
+	have := e.platforms
 	if len(have) == 0 {
-		have = []string{e.Platform}
+		have = []string{e.platform}
 	}
 	there := make([]oci.Platform, len(have))
 	for i, p := range have {
@@ -180,8 +180,8 @@ func some(platforms []string) string {
 	return strings.Join(list, ", ")
 }
 
-func (s *Step) credential(e upstream.Examined) {
-	c := e.Credential
+func (s *Step) credential(e examined) {
+	c := e.credential
 	s.Credential = &Credential{
 		Name: c.Name, Kind: c.Kind, State: string(c.State), ExpiresAt: At(c.Expires),
 		LastError: diagnose.Clean(c.LastError),
@@ -223,7 +223,7 @@ func (s *Step) limits(list []upstream.Budget) {
 		case l.Source != "":
 			text += " for " + l.Source
 		default:
-			text += " for nobody's requests"
+			text += " for anonymous requests"
 		}
 		s.Limits, texts = append(s.Limits, v), append(texts, text)
 		empty = empty || l.Remaining == 0

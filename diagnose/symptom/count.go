@@ -9,14 +9,14 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 )
 
-// tier says how near a line is to the failure: of several accounts of one failure the nearest counts.
+// tier is how near a message is to the failure: of several reports of one failure the nearest counts.
 type tier int
 
 const (
 	event  tier = iota // the kubelet's event of the failure
-	told               // a line of a log, or the error of a command
+	logged             // a line of a log, or the error of a command
 	status             // a pod's waiting state, a back-off, an exit code: they repeat an error
-	hint               // a line of level info or warning; it counts where no other line tells of a failure
+	hint               // a line of level info or warning; it counts where no other line reports a failure
 	tiers
 )
 
@@ -24,19 +24,19 @@ const (
 type group struct {
 	reason diagnose.Reason
 	image  string // canonical; empty: not known
-	id     string // of a mirror's record
-	host   string // where no image is known
+	id     string // of a mirror's record; empty: not from a mirror
+	host   string // only where no image is known
 }
 
-// tally counts how often each program told of the failures of a group. A failure that two programs tell of happened once;
-// a failure that one program tells of twice happened twice.
+// tally counts how often each program reports the failures of a group. A failure that two programs report happened once; a
+// failure that one program reports twice happened twice.
 type tally struct {
 	counts          [tiers]map[string]int64
 	image           string // as it is shown
 	host            string
 	text            string
 	summary, remedy string
-	mirror          bool // a mirror itself has said so
+	mirror          bool // a mirror itself reports it
 	facts           facts
 	first, last     time.Time
 }
@@ -48,20 +48,20 @@ type counter struct {
 	columns columns
 	near    near
 	known   memory
-	err     func() error // why reading ends early; nil: it goes on
-	count   int64        // of the Event whose message comes next, as a line above it says; 0: none says so
+	err     func() error // why reading ends early; nil: it continues
+	count   int64        // of the Event whose message comes next, from a line above it; 0: not given
 }
 
-// said is one text that a client or the kubelet has said.
-type said struct {
+// message is one text of a client or the kubelet.
+type message struct {
 	text   string
 	tier   tier
-	teller string
+	source string // the place in a program that writes it
 	count  int64
-	image  string          // where it is known beside the text
+	image  string          // where a field beside the text has it
 	step   string          // of BuildKit
-	worst  bool            // the program ended with it
-	why    diagnose.Reason // where it is known beside the text
+	fatal  bool            // the program ended with it
+	reason diagnose.Reason // where a field beside the text has it
 	at     time.Time
 }
 
@@ -71,17 +71,17 @@ var (
 	row = regexp.MustCompile(`(?:^|\s)(?:Warning|Normal)\s+\w+\s`)
 	// events is an event as the kubelet logs it.
 	events = regexp.MustCompile(`Event\(api\.ObjectReference|Event\(v1\.ObjectReference`)
-	// commands are the first words of a line, by which a program names itself or its part.
+	// commands are the first words of a line with which a program names itself or its part.
 	commands = regexp.MustCompile(`^(?:[✘✖!] |for |[a-z_]+(?:\.[a-z_]+)+:|(?:[\w./-]+: )?(?i:error response from daemon|error|fatal|failed to solve|ctr|failed|caused by|[\w.]+exception)\b)`)
 )
 
-// take fills in the fields of a record.
-func (s *said) take(r record) {
-	s.text, s.image, s.step, s.at, s.tier = r.text, r.image, r.step, r.at, told
-	s.teller, s.worst = cmp.Or(s.teller, r.teller), r.level == "fatal"
+// take fills in the fields from a record.
+func (s *message) take(r record) {
+	s.text, s.image, s.step, s.at, s.tier = r.text, r.image, r.step, r.at, logged
+	s.source, s.fatal = cmp.Or(s.source, r.source), r.level == "fatal"
 	lower := strings.ToLower(r.text)
 	if v := r.fields["message"]; v != "" && strings.EqualFold(r.fields["type"], "warning") {
-		s.text, s.teller, s.tier, r.level = v, "event", event, ""
+		s.text, s.source, s.tier, r.level = v, "event", event, ""
 		lower = strings.ToLower(v)
 	}
 	if m := times.FindStringSubmatch(r.text); m != nil {
@@ -92,15 +92,15 @@ func (s *said) take(r record) {
 	switch {
 	case backoff.in(lower) && !strings.Contains(lower, "failed to pull image \""), kind(repeated), bare.MatchString(lastWords(s.text)):
 		s.tier = status
-	case isRow, r.level == "" && r.teller == "" && kind(kubelet):
-		s.tier, s.teller = event, "event"
+	case isRow, r.level == "" && r.source == "" && kind(kubelet):
+		s.tier, s.source = event, "event"
 	case r.level == "info", r.level == "warning":
 		s.tier = hint
 	case r.level == "debug":
 		s.tier = tiers
 	}
-	if s.teller == "" || s.teller == r.level {
-		s.teller += strings.ToLower(commands.FindString(s.text)) + "-"
+	if s.source == "" || s.source == r.level {
+		s.source += strings.ToLower(commands.FindString(s.text)) + "-"
 	}
 }
 
@@ -111,11 +111,11 @@ func number(digits string) (n int64) {
 	return n
 }
 
-// told counts a failure that a mirror has explained.
-func (c *counter) told(reason, image, id, summary, remedy string, at time.Time) {
+// addOwn counts a failure that the log of a mirror explains.
+func (c *counter) addOwn(reason, image, id, summary, remedy string, at time.Time) {
 	if r := diagnose.Reason(reason); r.Class() != diagnose.ClassUnknown {
 		t := c.at(group{reason: r, image: canonical(image), id: id})
-		t.say(told, "mirror", 1, at)
+		t.add(logged, "mirror", 1, at)
 		t.image, t.mirror = canonical(image), true
 		t.summary, t.remedy = diagnose.Clean(summary), diagnose.Clean(remedy)
 	}
@@ -130,12 +130,12 @@ func (c *counter) at(g group) *tally {
 	return t
 }
 
-func (t *tally) say(by tier, teller string, n int64, at time.Time) {
+func (t *tally) add(by tier, source string, n int64, at time.Time) {
 	if t.counts[by] == nil {
 		t.counts[by] = make(map[string]int64)
 	}
-	if len(t.counts[by]) < 100 || t.counts[by][teller] > 0 {
-		t.counts[by][teller] += max(n, 1)
+	if len(t.counts[by]) < 100 || t.counts[by][source] > 0 {
+		t.counts[by][source] += max(n, 1)
 	}
 	if !at.IsZero() {
 		if t.first.IsZero() || at.Before(t.first) {
@@ -147,25 +147,22 @@ func (t *tally) say(by tier, teller string, n int64, at time.Time) {
 	}
 }
 
-// add counts a text, if it tells of a pull that failed, and reports whether it does.
-func (s *said) add(c *counter) bool {
+// add counts a message, if it is about a failed pull, and reports whether it is.
+func (s *message) add(c *counter) bool {
 	text := clip(strings.ReplaceAll(s.text, `\"`, `"`))
 	if s.tier == tiers {
-		return false // steps on the way
+		return false // a debug line
 	}
-	var whole []int // where the end of a mirror's error body is
-	if strings.Contains(text, pages) {
-		whole = page.FindStringSubmatchIndex(text)
-	}
-	if lower := strings.ToLower(text); s.why == "" && (whole == nil && !pulls(lower) && !s.ends(c, lower) || not.in(lower) || c.near.pushing(lower)) {
+	isBody := wholeBody(text) != nil
+	if lower := strings.ToLower(text); s.reason == "" && (!isBody && !pulls(lower) && !s.ends(c, lower) || not.in(lower) || c.near.pushing(lower)) {
 		return false
 	}
 	about := c.subject(text, s)
-	if whole != nil {
-		about.image = askedFor(text)
+	if isBody {
+		about.image = requestedOf(text)
 		about.host = hostOf("", about.image)
 	}
-	g := group{reason: s.why}
+	g := group{reason: s.reason}
 	name := shown(about.image)
 	switch {
 	case about.relative:
@@ -176,23 +173,12 @@ func (s *said) add(c *counter) bool {
 	default:
 		g.host = about.host
 	}
-	var summary, remedy string
+	var own ownText
 	if o, ok := ownOf(text); ok {
-		g.id, summary, remedy = o.id, o.summary, o.remedy
-		r, host := c.known.own(o, text, about.image)
-		about.host = cmp.Or(host, hostOf("", about.image)) // where it broke the mirror knows
-		if g.reason == "" {
-			g.reason = r
-		}
-	}
-	if whole != nil && g.id == "" {
-		g.id = text[whole[2]:whole[3]]
-		words := text[:whole[0]]
-		if at := code.FindAllStringIndex(words, -1); at != nil {
-			summary, remedy, _ = strings.Cut(words[at[len(at)-1][1]:], "; ")
-		}
-		if r := diagnose.Reason(text[whole[4]:whole[5]]); g.reason == "" && r.Class() != diagnose.ClassUnknown {
-			g.reason = r
+		if r, host := c.known.own(o, text, about.image); o.certain || r != diagnose.Unknown {
+			own, g.id = o, o.id
+			g.reason = cmp.Or(g.reason, r)
+			about.host = cmp.Or(host, hostOf("", about.image)) // the mirror knows at which host the pull failed
 		}
 	}
 	if g.reason == "" {
@@ -205,7 +191,7 @@ func (s *said) add(c *counter) bool {
 		g.host = ""
 	}
 	t := c.at(g)
-	t.say(s.tier, s.teller, s.count, s.at)
+	t.add(s.tier, s.source, s.count, s.at)
 	if t.text == "" || s.tier == event {
 		t.text = diagnose.Clean(text)
 	}
@@ -214,35 +200,41 @@ func (s *said) add(c *counter) bool {
 	}
 	t.host = cmp.Or(t.host, about.host)
 	t.mirror = t.mirror || mirrors.MatchString(text)
-	t.facts.hear(text)
-	if summary != "" {
-		t.summary, t.remedy = diagnose.Clean(summary), diagnose.Clean(remedy)
+	t.facts.add(text)
+	if own.summary != "" {
+		t.summary, t.remedy = diagnose.Clean(own.summary), diagnose.Clean(own.remedy)
 	}
 	return true
 }
 
-// ends reports whether a text is the error of the pull that a line above has begun.
-func (s *said) ends(c *counter, lower string) bool {
-	return (s.worst || after.MatchString(lower)) && !ran.in(lower) && c.near.awaits()
+// ends reports whether a text is the error of the pull that a line above began.
+func (s *message) ends(c *counter, lower string) bool {
+	return (s.fatal || after.MatchString(lower)) && !ran.in(lower) && c.near.awaits()
 }
 
-// memory keeps the results for texts that were read before: a log repeats a failure in the same words.
+// memory keeps the results for earlier texts: a log repeats a failure in the same words.
 type memory struct {
 	subjects map[string]subject
 	reasons  map[[2]string]diagnose.Reason
-	owns     map[[2]string]ownReason
-	misses   int // of ids that told nothing
+	owns     map[ownKey]ownReason
+	misses   int // ids for which no reason was found
 }
 
-// ownReason is why a pull failed, and where, as a mirror's sentence tells it.
+// ownKey is a mirror's sentence beside an image.
+type ownKey struct {
+	own   ownText
+	image string
+}
+
+// ownReason is the reason of a mirror's sentence, and the host at which the pull failed.
 type ownReason struct {
 	reason diagnose.Reason
-	host   string // empty: the id does not tell it
+	host   string // empty: the id is of another image, or cut off
 }
 
 const (
 	remembered = 500  // texts
-	mostMisses = 1000 // ids that tell nothing: of a mirror that is called otherwise, or made up; then the words tell
+	mostMisses = 1000 // ids for which no reason is found, since they are of another image or invented; further ones are not tried
 )
 
 func (m *memory) subject(text string) subject {
@@ -268,22 +260,26 @@ func (m *memory) reason(text, image string) diagnose.Reason {
 	return r
 }
 
-// own is the reason of a mirror's sentence: by its id, else by its words.
+// own is the reason of a mirror's sentence and the host: by its id, else by its link, else by its words.
 func (m *memory) own(o ownText, text, image string) (diagnose.Reason, string) {
-	k := [2]string{o.summary + "; " + o.remedy + o.id, image}
+	k := ownKey{o, image}
 	known, ok := m.owns[k]
 	if !ok {
-		r, host, found := diagnose.Unknown, "", false
+		found := false
 		if o.id != "" && m.misses < mostMisses {
-			if r, host, found = byID(o, text, image); !found {
+			if known.reason, known.host, found = byID(o, text, image); !found {
 				m.misses++
 			}
 		}
-		if !found {
-			r = classifyOwn(o.summary)
+		switch page := diagnose.Reason(o.page); {
+		case found:
+		case page.Class() != diagnose.ClassUnknown:
+			known.reason = page
+		default:
+			known.reason = byWords(o.summary)
 		}
-		if known = (ownReason{r, host}); m.owns == nil || len(m.owns) >= remembered {
-			m.owns = make(map[[2]string]ownReason)
+		if m.owns == nil || len(m.owns) >= remembered {
+			m.owns = make(map[ownKey]ownReason)
 		}
 		m.owns[k] = known
 	}
@@ -291,7 +287,7 @@ func (m *memory) own(o ownText, text, image string) (diagnose.Reason, string) {
 }
 
 // subject finds the image and host of a text, in the text itself or in the lines above it.
-func (c *counter) subject(text string, s *said) subject {
+func (c *counter) subject(text string, s *message) subject {
 	about := c.known.subject(text)
 	if s.image != "" {
 		about.image, about.relative = s.image, false
@@ -318,7 +314,7 @@ func (c *counter) subject(text string, s *said) subject {
 	return about
 }
 
-// fitting is the reading of a wrapped text that tells more.
+// fitting is the reading of a wrapped text that says more.
 func fitting(spaced, tight string) string {
 	worth := func(text string) (n int) {
 		about := subjectOf(text)
@@ -347,8 +343,8 @@ func lastWords(text string) string {
 	return text
 }
 
-// askedFor is the image that a mirror was asked for, by the URL; empty where that does not say of which registry it is.
-func askedFor(text string) string {
+// requestedOf is the image of a request to a mirror, by its URL; empty where that does not name the registry.
+func requestedOf(text string) string {
 	m := asked.FindStringSubmatch(text)
 	if m == nil {
 		return ""

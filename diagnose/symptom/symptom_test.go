@@ -2,6 +2,7 @@ package symptom_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/symptom"
+	"github.com/registrymirror/mirror/oci"
 )
 
 func read(t testing.TB, input string) *symptom.Report {
@@ -25,7 +27,7 @@ func read(t testing.TB, input string) *symptom.Report {
 	return r
 }
 
-// sample is a line of the corpus: what clients have printed, and what it means.
+// sample is a line of the corpus: the output of a client, and its reason.
 type sample struct{ reason, line string }
 
 func corpus(t testing.TB) (all []sample) {
@@ -43,8 +45,7 @@ func corpus(t testing.TB) (all []sample) {
 	return all
 }
 
-// TestCorpus holds the reader to what has been seen in the world: 95 of 100 right, the rest unknown, none in a wrong
-// class.
+// TestCorpus holds the reader to real output of clients: 95 of 100 right, the rest unknown, none in a wrong class.
 func TestCorpus(t *testing.T) {
 	t.Parallel()
 	all := corpus(t)
@@ -73,58 +74,112 @@ func TestCorpus(t *testing.T) {
 	}
 	for _, s := range all {
 		if !known[s.reason] {
-			t.Errorf("no line of %s is told", s.reason)
+			t.Errorf("no line of %s is read", s.reason)
 		}
 	}
 	t.Logf("%d of %d lines are right", right, len(all))
 }
 
-// Whatever a mirror says is told by its own words, or not at all.
-func TestOwnSentences(t *testing.T) {
-	t.Parallel()
+// ownSentence is a sentence of a mirror, with the image and host of its id.
+type ownSentence struct {
+	reason                        diagnose.Reason
+	summary, short, remedy, image string
+	host                          string
+}
+
+func (s ownSentence) id() string { return diagnose.Finding{Reason: s.reason, Host: s.host}.ID(s.image) }
+
+// ownSentences are those of diagnose's golden file, and those that the front end and the journal make.
+func ownSentences(t *testing.T) []ownSentence {
+	t.Helper()
 	b, err := os.ReadFile("../testdata/explain.golden")
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := func(sentence string) *symptom.Report {
-		return read(t, `Failed to pull image "acme/app:v1": unexpected status from HEAD request to http://m/v2/: 502 Bad Gateway (mirror: `+
-			sentence+" [7f3a9c2e])")
+	var all []ownSentence
+	finding := regexp.MustCompile(`(?m)^([a-z-]+) \([a-z]+\)(?:, declined)?\n(.+)\n(?:~ (.+)\n)?-> (.+)\n   image=(\S+) id=(\S+)\n   upstream=\S* host=(\S*)`)
+	for _, m := range finding.FindAllStringSubmatch(string(b), -1) {
+		s := ownSentence{diagnose.Reason(m[1]), m[2], m[3], m[4], m[5], m[7]}
+		if s.id() != m[6] {
+			t.Errorf("%s: the golden file says %s of it", s.id(), m[6])
+		}
+		all = append(all, s)
 	}
-	told := 0
-	all := regexp.MustCompile(`(?m)^([a-z-]+) \([a-z]+\)(?:, declined)?\n(.+)\n(?:~ (.+)\n)?-> (.+)$`).FindAllStringSubmatch(string(b), -1)
-	for _, m := range all {
-		reason, summary, short, remedy := diagnose.Reason(m[1]), m[2], m[3], m[4]
-		r := line(summary + "; " + remedy)
-		if len(r.Failures) != 1 {
-			t.Errorf("%d failures in %q", len(r.Failures), summary)
-			continue
+	const image, upstream = "docker.io/library/nginx:1.27", "docker.io"
+	_, f, _ := diagnose.UnusedIndex{
+		Image: image, Platforms: []oci.Platform{oci.ParsePlatform("linux/arm64")}, Client: "node-1", Platform: "linux/amd64",
+	}.Missing()
+	return append(all,
+		ownSentence{f.Reason, f.Summary, "", f.Remedy, image, upstream},
+		ownSentence{diagnose.TooSlow, "node-1 left after 12.0 MB of 1200.0 MB of a layer of " + image + ", in 2m0s", "", "find the slow part", image, upstream},
+		ownSentence{diagnose.ClientGone, "node-1 left after 12.0 MB of 1200.0 MB of a layer of " + image + ", in 2s", "", "nothing, if the pod was removed", image, upstream},
+		ownSentence{diagnose.Overloaded, "the mirror has as many connections as it may have", "", "pull again in a moment", "", ""},
+		ownSentence{diagnose.InternalError, "the mirror failed at this request", "", "look at the mirror's log for the panic, and report it", image, ""},
+	)
+}
+
+// Each sentence of a mirror is read back to its reason by its id, whatever its words are.
+func TestOwnSentences(t *testing.T) {
+	t.Parallel()
+	held := make(map[diagnose.Reason]bool)
+	for _, s := range ownSentences(t) {
+		pulled := s.image
+		switch {
+		case pulled == "":
+			pulled = "docker.io/library/nginx:1.27"
+		case !strings.ContainsAny(pulled[strings.LastIndex(pulled, "/"):], ":@"):
+			pulled += ":1.27" // a blob of it
 		}
-		f := r.Failures[0]
-		if f.Reason == reason {
-			told++
-		} else if f.Reason != diagnose.Unknown {
-			t.Errorf("%s, should be %s: %s", f.Reason, reason, summary)
-		}
-		if f.ID != "7f3a9c2e" {
-			t.Errorf("id %q: %s", f.ID, summary)
-		}
-		// As it stands in the status line, where the mirror has just been named, and the image beside it.
-		for _, s := range []string{summary, short} {
-			if s == "" {
-				continue
-			}
-			r = line(strings.TrimPrefix(s, "the mirror "))
-			if len(r.Failures) != 1 || r.Failures[0].Reason != f.Reason {
-				t.Errorf("%q: %+v, and %s in full", s, r.Failures, f.Reason)
+		for form, text := range map[string]string{
+			"a status line":          "Failed to pull image \"%s\": unexpected status from HEAD request to http://m/v2/: 502 Bad Gateway (mirror: %s)",
+			"the message of Podman":  "Error: initializing source docker://%s: reading manifest 1.27 in m/library/nginx: denied: %s",
+			"the message of CRI-O":   "Failed to pull image \"%s\": (Mirrors also failed: [m/library/nginx:1.27: reading manifest 1.27 in m/library/nginx: denied: %s]): docker.io/library/nginx:1.27: pinging container registry registry-1.docker.io: Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host",
+			"the message of a chart": "Error: INSTALLATION FAILED: failed to pull oci://%s: unknown: %s",
+		} {
+			// As it stands in a status line the mirror has just been named, the image may be beside it, and the remedy may be left out.
+			for _, sentence := range []string{s.summary + "; " + s.remedy, strings.TrimPrefix(s.summary, "the mirror "), strings.TrimPrefix(s.short, "the mirror ")} {
+				if sentence == "" {
+					continue
+				}
+				r := read(t, fmt.Sprintf(text, pulled, sentence+" ["+s.id()+"]"))
+				if len(r.Failures) != 1 {
+					t.Errorf("%s: %d failures in %q", form, len(r.Failures), sentence)
+					continue
+				}
+				summary, _, _ := strings.Cut(sentence, "; ")
+				if f := r.Failures[0]; f.Reason != s.reason || f.ID != s.id() || f.Summary != diagnose.Clean(summary) {
+					t.Errorf("%s: %s, id %q, %q; want %s, %s: %q", form, f.Reason, f.ID, f.Summary, s.reason, s.id(), summary)
+				}
+				held[s.reason] = true
 			}
 		}
 	}
-	if told < 20 {
-		t.Errorf("%d sentences are told", told)
+	for _, r := range diagnose.Reasons() {
+		if r.Origin() != diagnose.OnNode && !held[r] {
+			t.Errorf("no sentence of %s is read", r)
+		}
 	}
 }
 
-// Of one failure the events, the back-offs, the pod's state and the runtime's log speak; it is counted once.
+// The most common sentences are read by their words where a program has cut the id off; of others the reason is unknown.
+func TestOwnSentencesWithoutID(t *testing.T) {
+	t.Parallel()
+	for summary, want := range map[string]diagnose.Reason{
+		"registry-1.docker.io refused the connection":                                             diagnose.ConnectRefused,
+		"there is no host registry-1.docker.io in DNS, needed for the manifest":                   diagnose.DNSNotFound,
+		"the mirror has no credentials for docker.io/acme/app, which is private or doesn't exist": diagnose.NotFoundOrNoAccess,
+		"docker.io has no acme/app:v1":                                                            diagnose.TagNotFound,
+		"docker.io limits anonymous pulls from the mirror's address, and the limit is reached":    diagnose.RateLimited,
+		"docker.io did something else":                                                            diagnose.Unknown,
+	} {
+		r := read(t, `Failed to pull image "acme/app:v1": unexpected status from HEAD request to http://m/v2/: 502 Bad Gateway (mirror: `+summary+"; check th...")
+		if len(r.Failures) != 1 || r.Failures[0].Reason != want || r.Failures[0].ID != "" || r.Failures[0].Summary != summary {
+			t.Errorf("%s: %+v, want %s", summary, r.Failures, want)
+		}
+	}
+}
+
+// The events, the back-offs, the pod's state and the runtime's log report one failure; it is counted once.
 func TestDescribe(t *testing.T) {
 	t.Parallel()
 	r := read(t, `Name:             web-1
@@ -157,7 +212,7 @@ E0507 11:59:31.815103 2791 pod_workers.go:1300] "Error syncing pod, skipping" er
 	}
 }
 
-// What an error of several lines goes on with is not lost: containerd puts a registry's sentence on a line of its own.
+// The further lines of an error are read: containerd puts a registry's sentence on a line of its own.
 func TestSeveralLines(t *testing.T) {
 	t.Parallel()
 	r := read(t, `  Warning  Failed  4m (x2 over 5m)  kubelet  Failed to pull image "registry.example.com/a:1": failed to pull and unpack image "registry.example.com/a:1": failed to resolve image: unexpected status from HEAD request to https://registry.example.com/v2/a/manifests/1: 403 Forbidden
@@ -260,7 +315,7 @@ func TestSecretsAreCut(t *testing.T) {
 	}
 }
 
-// TestWords holds the words that patterns are looked for by to the patterns: were one too long, a text would be missed.
+// TestWords holds the word of each pattern to the pattern: were one too long, a text would be missed.
 func TestWords(t *testing.T) {
 	t.Parallel()
 	for pattern, want := range map[string]string{
@@ -327,22 +382,21 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// What prints a mirror's whole error body (crane and what else stands on go-containerregistry or ORAS) says which failure
-// it is.
+// Clients that print a mirror's whole error body (crane and others that use go-containerregistry or ORAS) print the failure's id.
 func TestOwnBodies(t *testing.T) {
 	t.Parallel()
 	const (
 		end    = "; failure 32da5e78, https://github.com/registrymirror/mirror/blob/main/docs/failures/tag-not-found.md"
-		said   = "MANIFEST_UNKNOWN: ghcr.io has no acme/app:2; check the image's name and tag" + end
+		body   = "MANIFEST_UNKNOWN: ghcr.io has no acme/app:2; check the image's name and tag [32da5e78]" + end
 		digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 	)
 	for _, tt := range []struct{ line, image string }{
-		{"Error: GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/2: " + said, "ghcr.io/acme/app:2"},
-		{"GET http://mirror.test:5000/v2/acme/app/manifests/2?ns=ghcr.io: " + said, "ghcr.io/acme/app:2"},
-		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/" + digest + ": " + said, "ghcr.io/acme/app@" + digest},
-		{"GET http://mirror.test:5000/v2/acme/app/manifests/2: " + said, ""}, // the default upstream's, whichever that is
-		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/blobs/" + digest + ": " + said, ""},
-		{`time="2026-11-23T12:00:00Z" msg="step failed: ` + said + `"`, ""},
+		{"Error: GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/2: " + body, "ghcr.io/acme/app:2"},
+		{"GET http://mirror.test:5000/v2/acme/app/manifests/2?ns=ghcr.io: " + body, "ghcr.io/acme/app:2"},
+		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/" + digest + ": " + body, "ghcr.io/acme/app@" + digest},
+		{"GET http://mirror.test:5000/v2/acme/app/manifests/2: " + body, ""}, // the default upstream's, whichever that is
+		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/blobs/" + digest + ": " + body, ""},
+		{`time="2026-11-23T12:00:00Z" msg="step failed: ` + body + `"`, ""},
 	} {
 		r, err := symptom.Read(strings.NewReader(tt.line + "\n"))
 		if err != nil || len(r.Failures) != 1 {
@@ -352,9 +406,11 @@ func TestOwnBodies(t *testing.T) {
 		f := r.Failures[0]
 		f.Text, f.First, f.Last = "", time.Time{}, time.Time{}
 		want := symptom.Failure{
-			Page: "docs/failures/tag-not-found.md", Host: strings.TrimSuffix(tt.image[:max(0, strings.Index(tt.image, "/"))], "/"),
-			Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Summary: "ghcr.io has no acme/app:2",
-			Remedy: "check the image's name and tag", Image: tt.image, ID: "32da5e78", Count: 1,
+			Finding: diagnose.Finding{
+				Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Summary: "ghcr.io has no acme/app:2",
+				Remedy: "check the image's name and tag", Host: strings.TrimSuffix(tt.image[:max(0, strings.Index(tt.image, "/"))], "/"),
+			},
+			Page: "docs/failures/tag-not-found.md", Image: tt.image, ID: "32da5e78", Count: 1,
 		}
 		if diff := cmp.Diff(want, f); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.line, diff)
@@ -363,7 +419,7 @@ func TestOwnBodies(t *testing.T) {
 	if r := read(t, "see https://github.com/registrymirror/mirror/blob/main/docs/failures/tag-not-found.md\n"); len(r.Failures) > 0 {
 		t.Errorf("a link alone: %+v", r.Failures)
 	}
-	// A page that there is not is no reason.
+	// A link to a page that does not exist gives no reason.
 	r, err := symptom.Read(strings.NewReader("x; failure 32da5e78, https://x.test/docs/failures/all-is-well.md\n"))
 	if err != nil || len(r.Failures) != 1 || r.Failures[0].Reason != diagnose.Unknown || r.Failures[0].ID != "32da5e78" {
 		t.Errorf("%+v, %v", r, err)

@@ -184,7 +184,7 @@ func playVanished(ctx context.Context, s *stage) error {
 func (s *stage) told(ctx context.Context, m *mirror, words ...string) {
 	line := ""
 	for _, l := range m.Log() {
-		text := fmt.Sprint(l["msg"], " ", l["err"], " ", l["dir"])
+		text := fmt.Sprint(l["msg"], " ", l["error"], " ", l["cache_dir"])
 		if l["level"] != "WARN" && l["level"] != "ERROR" {
 			continue
 		}
@@ -217,7 +217,7 @@ func (s *stage) told(ctx context.Context, m *mirror, words ...string) {
 func (m *mirror) warnings() (list []string) {
 	for _, l := range m.Log() {
 		if l["level"] == "WARN" || l["level"] == "ERROR" {
-			list = append(list, fmt.Sprint(l["msg"], ": ", l["err"]))
+			list = append(list, fmt.Sprint(l["msg"], ": ", l["error"]))
 		}
 	}
 	return list

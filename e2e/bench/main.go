@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string) (err error) {
 	runs := flags.Int("runs", 3, "how often everything is measured")
 	binary := flags.String("mirror", "../bin/mirror", "the binary")
 	write := flags.String("write", "", "Markdown file whose table is replaced")
-	only := flags.String("only", "", "regular expression of measurements: herd cold cpu rate thousand slow cut giant idle")
+	only := flags.String("only", "", "regular expression of measurements: herd cold cpu rate thousand slow known cut giant idle")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -119,6 +119,9 @@ func (l *lab) close() error { return os.RemoveAll(l.dir) }
 
 func makeImages(dir string) (x images, err error) {
 	if x.big, err = newImage(dir, "bench/big", layer{size: 100 * mb}); err != nil {
+		return x, err
+	}
+	if x.next, err = newImage(dir, "bench/next", layer{size: 100 * mb}); err != nil {
 		return x, err
 	}
 	if x.huge, err = newImage(dir, "bench/huge", layer{size: 512 << 20}); err != nil {

@@ -23,6 +23,7 @@ const (
 // images are what is pulled.
 type images struct {
 	big   *image // 100 MB in one layer
+	next  *image // the same size, with other bytes
 	huge  *image // 512 MiB in one layer
 	small *image // three layers below parallelAbove
 }
@@ -41,6 +42,7 @@ var measurements = []measurement{
 	{"rate", measureRate, false},
 	{"thousand", measureThousand, false},
 	{"slow", measureSlow, false},
+	{"known", measureKnown, false},
 	{"cut", measureCut, false},
 	{"giant", measureGiant, true},
 	{"idle", measureIdle, false},
@@ -270,6 +272,38 @@ func measureSlow(ctx context.Context, l *lab, x images, into *results) error {
 			into.add("slow.wall", name, h.wall.Seconds())
 			into.add("slow.bytes", name, float64(st.Bytes)/float64(x.huge.bytes()))
 			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureKnown: one client pulls 100 MB twice, of different images, and then 512 MiB, from an upstream that gives each
+// connection 20 MB/s. So the first image is the first that the server has from that upstream.
+func measureKnown(ctx context.Context, l *lab, x images, into *results) error {
+	pulls := []struct {
+		key   string
+		image *image
+	}{{"known.first", x.big}, {"known.second", x.next}, {"known.huge", x.huge}}
+	for _, name := range []string{direct, mirror} {
+		err := with(ctx, l, name, kind{rate: lowRate}, func(up, s *subject) error {
+			var size int64
+			for _, p := range pulls {
+				if name == direct && p.image == x.huge {
+					continue // measureSlow has it
+				}
+				h, err := pullHerd(ctx, 1, s.base, s.ca, true, p.image)
+				if err != nil {
+					return err
+				}
+				into.add(p.key, name, h.wall.Seconds())
+				size += p.image.bytes()
+			}
+			st, err := stats(ctx, up)
+			into.add("known.bytes", name, float64(st.Bytes)/float64(size))
+			return err
 		})
 		if err != nil {
 			return err

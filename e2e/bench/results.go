@@ -145,6 +145,20 @@ func (r *results) gates() []gate {
 		},
 		gate{"the same: bytes from the upstream", r.most("slow.bytes", mirror), 1.005, false, "%.3fx", "the worst run"},
 		gate{
+			"the same with 100 MB, the first large blob of the upstream: faster than straight over one",
+			1 / over("known.first", direct), 2, true, "%.2fx",
+			fmt.Sprintf("%.1f s, %.1f s", m("known.first"), r.median("known.first", direct)),
+		},
+		gate{
+			"the same with 100 MB, the second: faster than straight over one", 1 / over("known.second", direct), 3, true, "%.2fx",
+			fmt.Sprintf("%.1f s, %.1f s", m("known.second"), r.median("known.second", direct)),
+		},
+		gate{
+			"the same with 512 MiB, the third: faster than straight over one", r.median("slow.wall", direct) / m("known.huge"), 6, true,
+			"%.2fx", fmt.Sprintf("%.1f s, %.1f s", m("known.huge"), r.median("slow.wall", direct)),
+		},
+		gate{"all three: bytes from the upstream", r.most("known.bytes", mirror), 1.005, false, "%.3fx", "the worst run"},
+		gate{
 			"cold pull of 100 MB from an upstream that cuts after every 20 MB: bytes from the upstream", r.most("cut.bytes", mirror),
 			1.02, false, "%.3fx", "the worst run; it succeeds",
 		},
@@ -185,6 +199,10 @@ var rows = []row{
 	{"1,000 cold clients under TLS: most memory", "thousand.tls.rss", "%.0f MiB", 1, false},
 	{"cold pull with digest check, 512 MiB at 20 MB/s for each connection", "slow.wall", "%.1f s", 1, false},
 	{"the same: bytes from the upstream", "slow.bytes", "%.2fx", 1, true},
+	{"first cold pull of 100 MB at 20 MB/s for each connection", "known.first", "%.1f s", 1, false},
+	{"the second, of another image", "known.second", "%.1f s", 1, false},
+	{"the third, 512 MiB", "known.huge", "%.1f s", 1, false},
+	{"all three: bytes from the upstream", "known.bytes", "%.2fx", 1, true},
 	{"cold pull of 100 MB, cut after every 20 MB", "cut.wall", "%.2f s", 1, false},
 	{"the same: bytes from the upstream", "cut.bytes", "%.2fx", 1, true},
 	{"10 GiB, 50 cold clients of mixed speeds: most memory", "giant.rss", "%.0f MiB", 1, false},

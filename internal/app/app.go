@@ -4,18 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
+	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,16 +18,16 @@ import (
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/cache"
-	"github.com/registrymirror/mirror/cache/boltindex"
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/internal/memory"
-	"github.com/registrymirror/mirror/internal/state"
+	"github.com/registrymirror/mirror/internal/metrics"
+	"github.com/registrymirror/mirror/internal/registries"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/server"
 )
 
@@ -43,58 +38,45 @@ type Options struct {
 	Log     *slog.Logger
 	Level   *slog.LevelVar // of Log; a reload may change it. Nil: it may not
 	File    string         // that the configuration came from, to be shown; empty: none
-	// Again reads the configuration again and has Reload take it, for the admin listener. Nil: that can't be asked.
-	Again func(context.Context) (admin.Reloaded, error)
+	// Reload reads the configuration again and calls App.Reload with it, for the admin listener. Nil: it has no reload.
+	Reload func(context.Context) (admin.Reloaded, error)
 }
 
 // App is a running mirror.
 type App struct {
-	log     *slog.Logger
-	level   *slog.LevelVar
-	version string
-	via     string
+	o   Options // of the start: settings that need a restart are as they are here
+	log *slog.Logger
 
-	config *config.Config // since the start: what needs a restart is as it says
-	file   string
-	again  func(context.Context) (admin.Reloaded, error)
-	began  time.Time
-	taken  atomic.Pointer[admin.Config] // what is told of the configuration in use
-	reload sync.Mutex                   // one Reload at a time; guards sites
-	sites  *sites
+	folder     folder
+	catalog    *catalog.Catalog
+	cache      *cache.Cache
+	memory     *memory.Budget // for documents
+	puller     *pull.Puller
+	journal    *journal.Journal
+	failures   *journal.Record
+	server     *server.Server
+	metrics    *metrics.Metrics
+	poster     *kube.Poster // nil: no Events
+	registries *registries.Registries
 
-	store     *disk.Store
-	index     *boltindex.Index
-	db        *state.DB
-	catalog   *catalog.Catalog
-	cache     *cache.Cache
-	memory    *memory.Budget // for documents
-	puller    *pull.Puller
-	journal   *journal.Journal
-	record    *journal.Record
-	server    *server.Server
-	metrics   *metrics
-	poster    *kube.Poster // nil: no Events
-	routes    atomic.Pointer[route.Table]
+	reloading sync.Mutex // one reload at a time
+	files     inUse
 	setup     atomic.Pointer[pull.Setup]
-	cert      certificate
-	adminCert certificate
-	token     atomic.Pointer[string]
+	about     atomic.Pointer[admin.About] // this process, with the configuration in use
 
-	main, admin, scrape net.Listener // scrape may be nil
-	ready               atomic.Bool
-	hurry               context.Context // ends when Run is to stop without waiting for pulls
-	stopNow             context.CancelFunc
+	listeners listeners
+	ready     atomic.Bool
+	hurry     chan struct{} // holds one: Run is to stop without waiting for pulls
 }
 
 // New takes the data folder into use and listens. The context bounds the wait for another mirror that has the folder,
 // at most a minute, in which nothing listens; then the error is a *disk.LockedError.
 func New(ctx context.Context, o Options) (_ *App, err error) {
-	a := &App{
-		log: o.Log, level: o.Level, version: o.Version, config: o.Config, via: "mirror-" + rand.Text()[:12],
-		file: o.File, again: o.Again, began: time.Now(),
-	}
-	a.hurry, a.stopNow = context.WithCancel(context.Background())
-	a.taken.Store(&admin.Config{File: a.file, TakenAt: a.began.UTC().Truncate(time.Millisecond)})
+	a := &App{o: o, log: o.Log, hurry: make(chan struct{}, 1)}
+	now := stamp(time.Now())
+	a.about.Store(&admin.About{
+		Version: o.Version, GoVersion: runtime.Version(), StartedAt: now, Config: admin.Config{File: o.File, TakenAt: now},
+	})
 	defer func() {
 		if err != nil {
 			_ = a.close()
@@ -105,98 +87,52 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// A port that is taken is told at once, not after the wait for the folder. But nothing listens during that wait: a node
-	// that is refused goes on to the registry, one whose connection is never answered hangs.
-	if err := a.listen(ctx, c, f.token); err != nil {
+	// A port that is in use is reported at once, not after the wait for the folder. But nothing listens during that wait: a
+	// node whose connection is refused goes on to the registry, and one whose connection is never answered hangs.
+	if err := a.listeners.open(ctx, c, f.token); err != nil {
 		return nil, err
 	}
-	a.unlisten()
+	a.listeners.close()
+	a.listeners = listeners{}
 	if c.Kubernetes.Events {
 		if a.poster, err = newPoster(c.Kubernetes, a.canonical, a.log); err != nil {
 			return nil, err
 		}
 	}
-	if err := a.open(ctx, c); err != nil {
+	if err := a.folder.open(ctx, c, a.log); err != nil {
 		return nil, err
 	}
-	if err := a.listen(ctx, c, f.token); err != nil {
+	if err := a.listeners.open(ctx, c, f.token); err != nil {
 		return nil, err
 	}
 	if c.Admin.InClear() {
 		a.log.WarnContext(ctx, "the admin listener is reached from other machines without TLS: its token is sent in clear; set "+
-			"admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", "admin", c.Admin.Listen)
+			"admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", "addr", c.Admin.Listen)
 	}
 	a.warnOfCertificates(c)
-	a.use(f)
+	a.files.use(f, a.listeners.admin)
 	if err := a.build(c); err != nil {
 		return nil, err
 	}
-	setup, err := a.sites.setup(c)
+	setup, err := a.registries.Setup(c)
 	if err != nil {
 		return nil, err
 	}
-	a.settle(c, setup)
-	a.sites.settle() // before the first request; their background work begins with Run
+	a.use(c, setup) // before the first request; background work begins with Run
 	return a, nil
-}
-
-// listen opens the ports. An admin listener that others reach needs a token.
-func (a *App) listen(ctx context.Context, c *config.Config, token string) (err error) {
-	if a.main, err = listen(ctx, c.Listen, "listen"); err != nil {
-		return err
-	}
-	if a.admin, err = listen(ctx, c.Admin.Listen, "admin.listen"); err != nil {
-		return err
-	}
-	if token == "" && !isLoopback(a.admin.Addr()) {
-		return fmt.Errorf("admin.listen: %s is %s here, which other machines may reach, and there is no token; "+
-			"set admin.tokenFile, or listen on 127.0.0.1", c.Admin.Listen, a.admin.Addr())
-	}
-	if c.Metrics.Listen != "" {
-		a.scrape, err = listen(ctx, c.Metrics.Listen, "metrics.listen")
-	}
-	return err
-}
-
-// unlisten closes the ports.
-func (a *App) unlisten() {
-	for _, l := range []net.Listener{a.main, a.admin, a.scrape} {
-		if l != nil {
-			_ = l.Close()
-		}
-	}
-	a.main, a.admin, a.scrape = nil, nil, nil
-}
-
-// open takes the data folder and what is in it.
-func (a *App) open(ctx context.Context, c *config.Config) (err error) {
-	a.store, err = disk.Open(c.Cache.Dir, disk.Options{
-		Strict: c.Cache.Durability == "strict", Stop: ctx.Done(), Log: a.log,
-	})
-	if _, locked := errors.AsType[*disk.LockedError](err); err != nil && !locked && ctx.Err() == nil {
-		return fmt.Errorf("%w; cache.dir must be a folder that this user can make and write to", err)
-	}
-	if err != nil {
-		return err
-	}
-	if a.index, err = boltindex.Open(filepath.Join(c.Cache.Dir, "index.db"), a.log); err != nil {
-		return err
-	}
-	a.db, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{
-		Log: a.log, Expendable: []string{"refs", "tags"}, Owner: catalog.Owner, Age: catalog.Age,
-	})
-	return err
 }
 
 // build makes the components. Nothing runs yet.
 func (a *App) build(c *config.Config) error {
-	size, err := a.size(c)
+	size, err := a.folder.size(c, a.log)
 	if err != nil {
 		return err
 	}
-	a.catalog = catalog.New(a.db.Table("tags"), a.db.Table("refs"), catalog.Options{Log: a.log})
+	via := "mirror-" + rand.Text()[:12]
+	f := &a.folder
+	a.catalog = catalog.New(f.state.Table("tags"), f.state.Table("refs"), catalog.Options{Log: a.log})
 	a.cache = cache.New(cache.Options{
-		Store: a.store, Index: a.index, Size: size, Free: a.store.Free,
+		Store: f.store, Index: f.index, Size: size, Free: f.store.Free,
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
 		Dir:           c.Cache.Dir,
 		ParallelAbove: int64(c.Cache.ParallelAbove),
@@ -204,48 +140,62 @@ func (a *App) build(c *config.Config) error {
 	a.memory = memory.New(memory.Options{})
 	a.puller = pull.New(pull.Options{
 		Memory: a.memory,
-		Cache:  a.cache, Catalog: a.catalog, Private: access.NewPrivate(a.db.Table("private"), a.log), Log: a.log,
+		Cache:  a.cache, Catalog: a.catalog, Private: access.NewPrivate(f.state.Table("private"), a.log), Log: a.log,
 	})
-	a.metrics = newMetrics(a.version, a.cache)
-	a.metrics.entry = a.entry
-	a.metrics.scrubber(a.store.Scrubbed)
-	a.record = journal.NewRecord(a.db.Table("failures"), a.log)
-	a.journal = journal.New(a.journalOptions())
+	a.metrics = metrics.New(a.o.Version, a.entry)
+	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
+	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
+	if a.poster != nil {
+		o.OnFailure = a.poster.Failed
+		a.metrics.ReadEvents(a.poster.Stats)
+	}
+	a.journal = journal.New(o)
 	a.server = server.New(server.Options{
 		Puller: a.puller,
 		Observe: func(r journal.Request) {
-			a.metrics.request(r)
+			a.metrics.Request(r)
 			a.journal.Observe(r)
 		},
 		Begin:       a.journal.Begin,
-		ErrorPhrase: c.ErrorPhrase, ClientsFallBack: c.ClientsFallBack, Via: a.via,
+		ErrorPhrase: c.ErrorPhrase, ClientsFallBack: c.ClientsFallBack, Via: via,
 		Ready: a.ready.Load, Log: a.log, Proxies: proxies(c),
 	})
-	a.metrics.server(a.server)
-	a.sites = newSites(a.version, a.via, a.metrics, a.log)
-	a.metrics.registry.MustRegister(newEndpointCollector(a.sites.endpointSeries), newCredentialCollector(a.sites.credentialSeries))
+	a.registries = registries.New(a.o.Version, via, a.metrics, a.log)
+	a.metrics.ReadCache(a.cache.Stats, f.store.Scrubbed)
+	a.metrics.ReadServer(a.server.InFlight)
+	a.metrics.ReadUpstreams(a.registries.EndpointSeries, a.registries.CredentialSeries)
 	return nil
 }
 
-// size is the budget of the cache in bytes. One that the disk can't hold is told: the disk is full long before.
-func (a *App) size(c *config.Config) (int64, error) {
-	disk, err := a.store.Free()
-	if err != nil {
-		if c.Cache.Size.Percent > 0 {
-			return 0, fmt.Errorf("cache.size: %w; write a size, as in 20GiB", err)
-		}
-		return int64(c.Cache.Size.Bytes), nil // the cache copes with a disk that does not say
-	}
-	size := c.Cache.Size.Of(disk.Total)
-	if size > disk.Total {
-		a.log.Warn("cache.size is more than the disk of cache.dir has: content goes when the disk is full, long before that; write less, or "+
-			"a percentage of the disk, as in 80%", "cache", c.Cache.Dir, "size", config.Size(size).String(), "disk_bytes", disk.Total)
-	}
-	return size, nil
+// use puts a setup of a configuration into use.
+func (a *App) use(c *config.Config, setup pull.Setup) {
+	a.setup.Store(&setup)
+	a.puller.Use(setup)
+	a.journal.Platforms(c.Platforms)
+	a.registries.UseNext()
 }
 
-// proxies are those of the configuration, which has checked them.
-func proxies(c *config.Config) (list server.Proxies) {
+// entry is the name of an upstream in the configuration, which is its name in metrics. Clients choose the hosts of a pattern,
+// and must not make series.
+func (a *App) entry(host string) string {
+	if setup := a.setup.Load(); setup != nil && host != "" {
+		return setup.Routes.Entry(host)
+	}
+	return host
+}
+
+// reset forgets the limits, failures and refusals of a registry, given by name, by alias, as a host that matches a pattern, or
+// by a pattern for all of its hosts. It returns the names of the registries.
+func (a *App) reset(name string) []string {
+	names := a.registries.Reset(name, a.entry(name))
+	for _, n := range names {
+		a.puller.ForgetUpstream(n)
+	}
+	return names
+}
+
+// proxies are the trusted proxies of a configuration that has been checked.
+func proxies(c *config.Config) (list client.Proxies) {
 	for _, text := range c.TrustedProxies {
 		if p, err := netip.ParsePrefix(text); err == nil {
 			list = append(list, p)
@@ -255,71 +205,36 @@ func proxies(c *config.Config) (list server.Proxies) {
 }
 
 // Addr is where clients pull.
-func (a *App) Addr() net.Addr { return a.main.Addr() }
+func (a *App) Addr() net.Addr { return a.listeners.main.Addr() }
 
 // AdminAddr is the operator's side.
-func (a *App) AdminAddr() net.Addr { return a.admin.Addr() }
+func (a *App) AdminAddr() net.Addr { return a.listeners.admin.Addr() }
 
 // Run serves until ctx ends, then stops as the package says. Its error is nil after a stop in order.
 func (a *App) Run(ctx context.Context) error {
 	var stopping time.Time
 	defer func() {
 		if err := a.close(); err != nil {
-			a.log.Error("the data folder was not closed in order; nothing is lost", "err", err)
+			a.log.Error("closing the data folder failed; nothing is lost", "error", err)
 		}
 		if !stopping.IsZero() {
 			a.log.Info("stopped", "took", time.Since(stopping).Round(time.Millisecond))
 		}
 	}()
-	c := a.config
+	c := a.o.Config
 	// Background work ends after the last pull, not with the signal.
 	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range []func(context.Context) error{
-		a.cache.Run, a.catalog.Run, a.db.Run, a.puller.Run, a.journal.Run, a.sites.run, a.scrub, a.post,
+		a.cache.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
 	} {
 		work.Go(func() error { return run(bg) })
 	}
-
-	main := a.server.HTTPServer(a.tls(c), c.TLS.HTTP2)
-	side := sideServer(admin.New(admin.Options{
-		Loopback: isLoopback(a.admin.Addr()), Hosts: names(c, c.Admin.Listen),
-		Metrics: a.metrics.handler(), Ready: a.readiness, Token: a.adminToken, Log: a.log, Upstreams: a.sites.upstreams,
-		Failures: synced{a.journal, a.record}, Pulls: a.journal.Pulls, Doctor: a.examine,
-		Cache: func() admin.Cache { return a.metrics.cached(a.cache.Stats()) }, About: a.about, Reload: a.again,
-		Reset: a.reset,
-	}), a.log)
-	served := make(chan error, 3)
-	l := server.Listen(a.main, server.ListenOptions{
-		Limit: connections(a.log), Proxies: proxies(c), Log: a.log, TLS: c.TLS.Enabled(), Mismatch: a.server.Mismatch(c.TLS.Enabled()),
-	})
-	go func() {
-		if c.TLS.Enabled() {
-			served <- main.ServeTLS(l, "", "")
-		} else {
-			served <- main.Serve(l)
-		}
-	}()
-	go func() {
-		if c.Admin.TLS.Enabled() {
-			side.TLSConfig = a.adminCert.config()
-			served <- side.ServeTLS(a.side(a.admin), "", "")
-		} else {
-			served <- side.Serve(a.side(a.admin))
-		}
-	}()
-	servers := []*http.Server{side}
-	if a.scrape != nil {
-		s := sideServer(admin.NewMetrics(admin.Options{
-			Loopback: isLoopback(a.scrape.Addr()), Hosts: names(c, c.Metrics.Listen), Metrics: a.metrics.handler(), Ready: a.readiness,
-		}), a.log)
-		servers = append(servers, s)
-		go func() { served <- s.Serve(a.side(a.scrape)) }()
-	}
+	main, side, served := a.serve(c)
 	a.ready.Store(true)
 	a.log.InfoContext(ctx, "mirror is ready", "listen", a.Addr().String(), "admin", a.AdminAddr().String(),
-		"cache", c.Cache.Dir, "upstreams", len(c.Upstreams), "version", a.version)
+		"cache_dir", c.Cache.Dir, "upstreams", len(c.Upstreams), "version", a.o.Version)
 
 	var err error
 	select {
@@ -336,34 +251,80 @@ func (a *App) Run(ctx context.Context) error {
 	if e := work.Wait(); e != nil && !errors.Is(e, context.Canceled) && err == nil {
 		err = e
 	}
-	for _, s := range servers { // last, so that /readyz tells of the stop while it lasts
+	for _, s := range side { // last, so that /readyz reports the stop while it lasts
 		_ = s.Close()
 	}
 	return err
 }
 
-// scrub reads what is stored, again and again, unless it is turned off.
+// serve serves on all listeners. The channel has the error of the first server that ends.
+func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, served <-chan error) {
+	errs := make(chan error, 3)
+	main = a.server.HTTPServer(a.files.tls(c.TLS.Enabled(), mainCertificate), c.TLS.HTTP2)
+	clients := server.Listen(a.listeners.main, server.ListenOptions{
+		Limit: connections(a.log), Proxies: proxies(c), Log: a.log, TLS: c.TLS.Enabled(), Mismatch: a.server.Mismatch(c.TLS.Enabled()),
+	})
+	go func() { errs <- serveOn(main, clients) }()
+
+	operators := sideServer(admin.New(a.adminOptions(c)), a.log)
+	operators.TLSConfig = a.files.tls(c.Admin.TLS.Enabled(), adminCertificate)
+	go func() { errs <- serveOn(operators, sideListener(a.listeners.admin, a.log)) }()
+	side = append(side, operators)
+	if l := a.listeners.metrics; l != nil {
+		scrapes := sideServer(admin.NewMetrics(admin.Options{
+			Loopback: isLoopback(l.Addr()), Hosts: hostNames(c, c.Metrics.Listen), Metrics: a.metrics.Handler(), Ready: a.readiness,
+		}), a.log)
+		side = append(side, scrapes)
+		go func() { errs <- serveOn(scrapes, sideListener(l, a.log)) }()
+	}
+	return main, side, errs
+}
+
+// adminOptions joins the admin listener to the components.
+func (a *App) adminOptions(c *config.Config) admin.Options {
+	return admin.Options{
+		Loopback: isLoopback(a.AdminAddr()), Hosts: hostNames(c, c.Admin.Listen),
+		Metrics: a.metrics.Handler(), Ready: a.readiness, Token: a.files.adminToken, Log: a.log,
+		Upstreams: a.registries.List, Failures: synced{a.journal, a.failures}, Pulls: a.journal.Pulls, Doctor: a.examine,
+		Cache: func() admin.Cache {
+			upstreams, clients := a.metrics.Bytes()
+			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
+		},
+		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
+	}
+}
+
+// stamp is a time as the API shows it.
+func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+// scrub reads the stored content over and over, unless it is turned off.
 func (a *App) scrub(ctx context.Context) error {
-	every := a.config.Cache.Scrub
+	every := a.o.Config.Cache.Scrub
 	if every <= 0 {
 		return nil
 	}
-	return a.store.Scrub(ctx, disk.ScrubOptions{Every: every, Remove: a.cache.Remove})
+	return a.folder.store.Scrub(ctx, disk.ScrubOptions{Every: every, Remove: a.cache.Remove})
 }
 
-// stop lets what runs finish within the drain time.
+// stop lets running pulls finish within the drain time.
 func (a *App) stop(main *http.Server, drain time.Duration) error {
 	a.ready.Store(false)
-	a.log.Info("stopping: pulls under way may finish; a second signal stops now", "drain", drain)
+	a.log.Info("stopping: running pulls may finish; a second signal stops now", "limit", drain)
 	ctx, cancel := context.WithTimeoutCause(context.Background(), drain, errDrained)
 	defer cancel()
-	ctx, now := context.WithCancelCause(ctx)
-	defer now(nil)
-	defer context.AfterFunc(a.hurry, func() { now(errHurried) })()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		select {
+		case <-a.hurry:
+			end(errHurried)
+		case <-ctx.Done():
+		}
+	}()
 	err := a.server.Stop(ctx, 0, main)
 	switch {
 	case errors.Is(err, errDrained):
-		a.log.Warn("pulls that were still running after the drain time were cut off; clients resume them", "drain", drain)
+		a.log.Warn("pulls that were still running after the drain time were cut off; clients resume them", "limit", drain)
 		return nil
 	case errors.Is(err, errHurried):
 		a.log.Warn("pulls that were still running at the second signal were cut off; clients resume them")
@@ -374,31 +335,21 @@ func (a *App) stop(main *http.Server, drain time.Duration) error {
 
 var (
 	errDrained = errors.New("the drain time is over")
-	errHurried = errors.New("told to stop now")
+	errHurried = errors.New("stopped by a second signal")
 )
 
-// StopNow has Run, which is stopping or will, cut the pulls that are under way.
-func (a *App) StopNow() { a.stopNow() }
+// StopNow makes Run, which is stopping or will, cut off the running pulls.
+func (a *App) StopNow() {
+	select {
+	case a.hurry <- struct{}{}:
+	default: // told before
+	}
+}
 
-// close releases files and listeners. It is harmless for what is not open, and the second time.
+// close releases files and listeners. It may be called again, and before everything is open.
 func (a *App) close() error {
-	for _, l := range []net.Listener{a.main, a.admin, a.scrape} { // they stay there to be asked for their addresses
-		if l != nil {
-			_ = l.Close()
-		}
-	}
-	a.stopNow()
-	var errs []error
-	if a.db != nil {
-		errs = append(errs, a.db.Close())
-	}
-	if a.index != nil {
-		errs = append(errs, a.index.Close())
-	}
-	if a.store != nil { // last: it gives the folder back
-		errs = append(errs, a.store.Close())
-	}
-	return errors.Join(errs...)
+	a.listeners.close() // they stay there to be asked for their addresses
+	return a.folder.close()
 }
 
 func (a *App) readiness() error {
@@ -406,68 +357,4 @@ func (a *App) readiness() error {
 		return errors.New("stopping")
 	}
 	return nil
-}
-
-// listen opens a port, or says whose setting it is and what to do.
-func listen(ctx context.Context, addr, setting string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s: port %s is in use by another program, perhaps another mirror; "+
-			"stop it or choose another port: %w", setting, addr, err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("%s: %s is not an address of this machine; write one that it has, or leave out the host "+
-			"for all of them: %w", setting, addr, err)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("%s: %s needs a privilege that this process lacks; "+
-			"choose a port above 1023: %w", setting, addr, err)
-	case err != nil:
-		return nil, fmt.Errorf("%s: %w; write an address of this machine, as in 127.0.0.1:5000", setting, err)
-	}
-	return l, nil
-}
-
-// names are those of a listener on the operator's side: the host that it is configured with, and the operator's own.
-func names(c *config.Config, listen string) []string {
-	list := slices.Clone(c.Admin.Hosts)
-	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" {
-		list = append(list, host)
-	}
-	return list
-}
-
-// side is a listener for operators, with few connections: they are out of those that are kept from clients.
-func (a *App) side(l net.Listener) net.Listener {
-	return server.Listen(l, server.ListenOptions{Limit: maxSideConns, Log: a.log})
-}
-
-// sideServer is the server of a listener for operators. Profiles take as long as they are asked to: no write timeout.
-func sideServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), ConnState: server.TrackConnections,
-	}
-}
-
-// adminToken is the token that the admin listener wants now; empty where none is configured.
-func (a *App) adminToken() string {
-	if t := a.token.Load(); t != nil {
-		return *t
-	}
-	return ""
-}
-
-// readToken reads admin.tokenFile. An empty token would let everybody in, so it is refused.
-func readToken(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("admin.tokenFile: %w; it names a file that this user can read, with a long random token in it",
-			err)
-	}
-	token := strings.TrimSpace(string(b))
-	if token == "" {
-		return "", fmt.Errorf("admin.tokenFile: %s is empty; write a long random token to it", path)
-	}
-	return token, nil
 }

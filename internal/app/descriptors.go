@@ -11,7 +11,7 @@ const (
 	// maxSideConns bounds those of each listener for operators.
 	maxSideConns = 16
 	// ownFiles is how many file descriptors are kept at most for anything but clients' connections: files that are sent
-	// or written, upstreams, the listeners for operators. It is half of what there is, where that is less.
+	// or written, upstreams, the listeners for operators. Under a low limit it is half of that.
 	ownFiles = 8192
 	// fewFiles is a limit on open files below which a busy mirror refuses clients.
 	fewFiles = 4096
@@ -22,13 +22,13 @@ const (
 func connections(log *slog.Logger) int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		log.Warn("the limit on open files can't be read", "err", err)
+		log.Warn("cannot read the limit on open files", "error", err)
 		return maxConns
 	}
 	n := within(uint64(limit.Cur))
 	if limit.Cur < fewFiles {
-		log.Warn("the limit on open files is low, and so is that on connections; raise it (LimitNOFILE, ulimit -n)",
-			"files", limit.Cur, "connections", n)
+		log.Warn("the limit on open files is low, and limits the connections of clients; raise it (LimitNOFILE, ulimit -n)",
+			"limit", limit.Cur, "allowed", n)
 	}
 	return n
 }

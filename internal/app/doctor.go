@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -10,12 +11,14 @@ import (
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/internal/metrics"
+	"github.com/registrymirror/mirror/internal/registries"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 )
 
-// Examine walks the pull of an image from here, with the upstreams and credentials of a configuration, and no mirror
-// running. open says that a registry which the configuration does not have is asked at https://HOST, as nobody.
+// Examine checks each step of a pull of an image from this machine, with the upstreams and credentials of a configuration and
+// without a running mirror. With open, a registry that the configuration does not have is asked anonymously at https://HOST.
 func Examine(
 	ctx context.Context, c *config.Config, version string, log *slog.Logger, image, platform string, open bool,
 ) (*doctor.Report, error) {
@@ -30,14 +33,14 @@ func Examine(
 			Name: ref.Host, Access: "public", Endpoints: []config.Endpoint{{URL: "https://" + ref.Host}},
 		})
 	}
-	s := newSites(version, "", newMetrics(version, nil), log)
-	setup, err := s.setup(c)
+	s := registries.New(version, "", metrics.New(version, nil), log)
+	setup, err := s.Setup(c)
 	if err != nil {
 		return nil, err
 	}
-	s.settle()
-	defer s.close()
-	s.find(&o, setup, ref)
+	s.UseNext()
+	defer s.Close()
+	find(&o, s, setup, ref)
 	return doctor.Image(ctx, o), nil
 }
 
@@ -48,7 +51,7 @@ func named(c *config.Config, host string) bool {
 	})
 }
 
-// examine is Examine from a running mirror, with what that has of the image.
+// examine is Examine in a running mirror, with the cached parts of the image.
 func (a *App) examine(ctx context.Context, image, platform string) *doctor.Report {
 	ctx, hold := a.memory.Enter(memory.By(ctx, "doctor"), memory.Work)
 	defer hold.Release()
@@ -57,55 +60,31 @@ func (a *App) examine(ctx context.Context, image, platform string) *doctor.Repor
 	if err != nil {
 		o.Err = err
 	} else {
-		a.sites.find(&o, *a.setup.Load(), a.canonical(ref))
+		find(&o, a.registries, *a.setup.Load(), a.canonical(ref))
 	}
 	return doctor.Image(ctx, o)
 }
 
-// find looks up the registry of a reference, once the rules of the mirror let clients read of it, as they are asked before
-// a pull.
-func (s *sites) find(o *doctor.Options, setup pull.Setup, ref oci.Ref) {
+// find looks up the registry of a reference. As before a pull, the mirror's rules must let clients read of it.
+func find(o *doctor.Options, open *registries.Registries, setup pull.Setup, ref oci.Ref) {
 	t, err := setup.Routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: ref.Host, Name: ref.Name})
 	if err != nil {
 		o.Err = err
 		return
 	}
 	ref.Repo = t.Repo
-	name := t.Pattern
-	if name == "" {
-		name = t.Host
-	}
-	o.Ref, o.Ruled = ref, setup.Sites[name].Ruled
+	o.Ref, o.Ruled = ref, setup.Sites[cmp.Or(t.Pattern, t.Host)].Ruled
 	if o.Ruled && !setup.Rules.Allow(ref.Repo) {
 		o.Err = &access.ForbiddenError{Repo: ref.Repo}
 		return
 	}
-	if t.Pattern != "" {
-		s.openHost(t.Pattern, t.Host)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := s.running[t.Host]
-	if st == nil {
-		st = s.hosts[t.Host]
-	}
-	if st == nil { // a reload came in between
+	if o.Registry = open.Open(t.Host, t.Pattern); o.Registry == nil { // a reload came in between
 		o.Err = fmt.Errorf("upstream %s is not in use any more", t.Host)
-		return
-	}
-	o.Registry = st.registry
-}
-
-// close ends the registries of a setup that never ran.
-func (s *sites) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, st := range s.registries() {
-		st.registry.Close()
 	}
 }
 
-// cached is what there is of an image. Its digests are those of the index, of what is for the platform, and of the blobs.
+// cached describes the cached parts of an image, whose digests are those of the index, of the platform's manifest, and of the
+// blobs.
 func (a *App) cached(ref oci.Ref, image []oci.Digest) *doctor.Cache {
 	c := new(doctor.Cache)
 	want := ref.Digest

@@ -2,11 +2,8 @@ package app
 
 import "net"
 
-// NewCacheCollector is the collector of the cache's numbers.
-var NewCacheCollector = newCacheCollector
-
 // MetricsAddr is where metrics have a listener of their own.
-func (a *App) MetricsAddr() net.Addr { return a.scrape.Addr() }
+func (a *App) MetricsAddr() net.Addr { return a.listeners.metrics.Addr() }
 
 // Within is within.
 var Within = within

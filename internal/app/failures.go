@@ -7,13 +7,13 @@ import (
 	"github.com/registrymirror/mirror/journal"
 )
 
-// synced is the record of failures as of now: who was told of a failure and asks for it at once finds it.
+// synced is the record of failures as of now: a client that was told of a failure finds it at once.
 type synced struct {
 	*journal.Journal
 	*journal.Record
 }
 
-func (s synced) Failures(f journal.Filter) ([]journal.Failure, string, error) {
+func (s synced) Failures(f journal.Filter) []journal.Failure {
 	s.sync()
 	return s.Record.Failures(f)
 }
@@ -23,7 +23,7 @@ func (s synced) Summary(f journal.Filter) journal.Summary {
 	return s.Record.Summary(f)
 }
 
-// sync waits for what was observed before, for a moment: a journal that is stopping has nothing more to tell.
+// sync waits for the requests that were observed before, for a moment: a journal that is stopping records no more.
 func (s synced) sync() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -7,17 +7,13 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/kube"
-	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 )
 
-// newPoster makes who posts Events; canonical says what a pod means by the name of an image.
+// newPoster returns the Poster of Events. canonical returns the mirror's own reference of an image as a pod names it.
 func newPoster(k config.Kubernetes, canonical func(oci.Ref) oci.Ref, log *slog.Logger) (*kube.Poster, error) {
 	client, err := kube.NewClient(kube.ClientOptions{
 		Server:    k.Server,
@@ -31,77 +27,29 @@ func newPoster(k config.Kubernetes, canonical func(oci.Ref) oci.Ref, log *slog.L
 	return kube.NewPoster(kube.PosterOptions{Client: client, Canonical: canonical, Instance: instance, Log: log}), nil
 }
 
-// post posts Events where that is configured. Whatever becomes of it, the mirror serves on.
+// post posts Events where that is configured. An error does not stop the mirror.
 func (a *App) post(ctx context.Context) error {
 	if a.poster == nil {
 		return nil
 	}
 	if err := a.poster.Run(ctx); err != nil && ctx.Err() == nil {
-		a.log.ErrorContext(ctx, "Events are not posted any more; restart the mirror to have them again", "err", err)
+		a.log.ErrorContext(ctx, "posting of Kubernetes Events stopped; restart the mirror to start it again", "error", err)
 	}
 	return nil
 }
 
-func (a *App) journalOptions() journal.Options {
-	o := journal.Options{Log: a.log, OnPull: a.metrics.pull, Record: a.record}
-	if a.poster != nil {
-		o.OnFailure = a.poster.Failed
-		a.metrics.registry.MustRegister(newPosterCollector(a.poster.Stats))
-	}
-	return o
-}
-
-// settle puts a setup into use.
-func (a *App) settle(c *config.Config, setup pull.Setup) {
-	a.routes.Store(setup.Routes)
-	a.setup.Store(&setup)
-	a.puller.Use(setup)
-	a.journal.Platforms(c.Platforms)
-}
-
-// canonical is the reference under which the mirror knows what a pod calls by another name: by an alias of its
-// registry, or below a name of the mirror's own.
+// canonical is the mirror's own reference of an image that a pod names by an alias of its registry, or below a name of the
+// mirror.
 func (a *App) canonical(r oci.Ref) oci.Ref {
-	routes := a.routes.Load()
-	if routes == nil {
+	setup := a.setup.Load()
+	if setup == nil {
 		return r
 	}
+	routes := setup.Routes
 	if t, err := routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: r.Host, Name: r.Name}); err == nil {
 		r.Repo = t.Repo
 	} else if t, err := routes.Resolve(oci.Request{Kind: oci.KindManifest, Name: r.Name}); err == nil && t.Via == route.ViaPrefix {
 		r.Repo = t.Repo
 	}
 	return r
-}
-
-type posterCollector struct {
-	stats                   func() kube.Stats
-	posted, dropped, errors *prometheus.Desc
-}
-
-func newPosterCollector(stats func() kube.Stats) *posterCollector {
-	return &posterCollector{
-		stats: stats,
-		posted: prometheus.NewDesc("mirror_kubernetes_events_total",
-			"Events posted on pods, or counted up.", nil, nil),
-		dropped: prometheus.NewDesc("mirror_kubernetes_events_dropped_total",
-			"Failures of which there is no Event, since there were too many at once.", nil, nil),
-		errors: prometheus.NewDesc("mirror_kubernetes_errors_total",
-			"Requests that the API server did not answer as it should; the log says why.", nil, nil),
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (c *posterCollector) Describe(to chan<- *prometheus.Desc) {
-	to <- c.posted
-	to <- c.dropped
-	to <- c.errors
-}
-
-// Collect implements prometheus.Collector.
-func (c *posterCollector) Collect(to chan<- prometheus.Metric) {
-	s := c.stats()
-	to <- prometheus.MustNewConstMetric(c.posted, prometheus.CounterValue, float64(s.Posted))
-	to <- prometheus.MustNewConstMetric(c.dropped, prometheus.CounterValue, float64(s.Dropped))
-	to <- prometheus.MustNewConstMetric(c.errors, prometheus.CounterValue, float64(s.Errors))
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// TestHostPatterns tables what a pattern of hosts means in each place that has them, and so where the places differ. What
-// an entry of a docker config fits gets our login: it must never fit more than here.
+// TestHostPatterns tables the meaning of a pattern of hosts in each place that has them, and so where the places differ. A
+// host that fits an entry of a docker config gets our login: an entry must never fit more than here.
 func TestHostPatterns(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -64,7 +64,7 @@ func TestHostPatterns(t *testing.T) {
 	}
 }
 
-// TestRepositoryPatterns does the same of repositories.
+// TestRepositoryPatterns does the same for repositories.
 func TestRepositoryPatterns(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -85,7 +85,8 @@ func TestRepositoryPatterns(t *testing.T) {
 		{"**", "", false, true, true},
 		{"*", "acme", false, true, true},
 		{"*", "acme/app", false, false, false},
-		{"*", "", false, true, true},
+		// A request of no repository is for no segment, so * does not fit it.
+		{"*", "", false, false, false},
 	} {
 		file := filepath.Join(t.TempDir(), "config.json")
 		write(t, file, fmt.Sprintf(`{"auths": {"ghcr.io/%s": {"auth": "Ym90OnB3"}}}`, tt.pattern))

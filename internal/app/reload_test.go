@@ -56,7 +56,7 @@ func start(t *testing.T, c *config.Config) (*app.App, *testlog.Log) {
 	return a, log
 }
 
-// asked is the status with which the admin listener answers somebody with that token, by way of loopback.
+// asked is the status with which the admin listener answers a caller with that token, by way of loopback.
 func asked(t *testing.T, a *app.App, token string) int {
 	t.Helper()
 	_, port, err := net.SplitHostPort(a.AdminAddr().String())
@@ -104,7 +104,7 @@ func TestReloadNeverOpensTheAdminListener(t *testing.T) {
 		}
 		check(again, "first", "second")
 		if text := log.Take(); !strings.Contains(text, "the old token stays in force") ||
-			!strings.Contains(text, "restart=admin.listen") {
+			!strings.Contains(text, "items=admin.listen") {
 			t.Errorf("%s: the log does not say that the token stays:\n%s", again, text)
 		}
 	}
@@ -175,17 +175,17 @@ func TestReloadNamesWhatWaitsForARestart(t *testing.T) {
 	a, log := start(t, settings(t, dir, admin, ""))
 	log.Take()
 	for _, step := range []struct{ name, more, want string }{
-		{"changed", "drain: 2m\n", "restart=drain"},
-		{"the same again", "drain: 2m\n", "restart=drain"},
-		{"one more", "drain: 2m\nerrorPhrase: false\n", `restart="drain errorPhrase"`},
-		{"another value", "drain: 3m\n", "restart=drain"},
+		{"changed", "drain: 2m\n", "items=drain"},
+		{"the same again", "drain: 2m\n", "items=drain"},
+		{"one more", "drain: 2m\nerrorPhrase: false\n", `items="drain errorPhrase"`},
+		{"another value", "drain: 3m\n", "items=drain"},
 		{"back", "", ""},
 	} {
 		if err := a.Reload(settings(t, dir, admin, step.more)); err != nil {
 			t.Fatal(err)
 		}
 		text := log.Take()
-		if named := strings.Contains(text, "restart="); named != (step.want != "") || !strings.Contains(text, step.want) {
+		if named := strings.Contains(text, "items="); named != (step.want != "") || !strings.Contains(text, step.want) {
 			t.Errorf("%s: want %q in the log:\n%s", step.name, step.want, text)
 		}
 	}
@@ -281,7 +281,7 @@ func TestMistakesInTheLog(t *testing.T) {
 	_, err := config.Parse("config.yaml", []byte("listne: x\ndrain: 60\n"), nil)
 	a.NotReloaded(err)
 	text := log.Take()
-	if strings.Count(text, "problem=\"config.yaml:") != 2 || !strings.Contains(text, "problems=2") ||
+	if strings.Count(text, "error=\"config.yaml:") != 2 || !strings.Contains(text, "count=2") ||
 		!strings.Contains(text, "old one stays in use") || strings.Contains(text, `\n`) {
 		t.Errorf("log:\n%s", text)
 	}

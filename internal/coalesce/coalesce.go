@@ -1,7 +1,7 @@
 // Package coalesce makes one call of all that are made with the same key at the same time.
 //
 //	Do(key) ──no call runs──► start f ──┐
-//	   └──────one runs──────► join it ──┴─► all who wait get its result; each can leave when its own context ends
+//	   └──────one runs──────► join it ──┴─► all callers get its result; each can leave when its own context ends
 //
 // Promise: of one key at most one call runs. It belongs to all that wait for it: it has the values of the first caller's
 // context and none of its end, and is cancelled when the last waiter has left. A caller never waits longer than its own

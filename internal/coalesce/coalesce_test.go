@@ -103,7 +103,7 @@ func TestLeave(t *testing.T) {
 				}
 			})
 		}
-		do(100*time.Millisecond, gone) // the first one, to whom the call does not belong alone
+		do(100*time.Millisecond, gone) // the first one, to which the call does not belong alone
 		synctest.Wait()
 		do(2*time.Second, nil)
 		wg.Wait()

@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 const (
@@ -24,7 +26,7 @@ const (
 	askLimit  = 10 * time.Second
 )
 
-// ClientOptions are where the API server is and who we are to it.
+// ClientOptions are the address of the API server and our login.
 type ClientOptions struct {
 	// Server is its URL, https://HOST:PORT. Empty: that of the cluster whose pod this is, by the environment variables
 	// KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT.
@@ -66,10 +68,10 @@ func NewClient(o ClientOptions) (*Client, error) {
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no PEM certificate; it should be that which signs the API server's", o.CAFile)
+			return nil, fmt.Errorf("%s holds no PEM certificate; it should be the one that signs the API server's", o.CAFile)
 		}
 		o.Transport = &http.Transport{
-			// No proxy: an API server is next door, and its token nobody else's.
+			// No proxy: an API server is near, and no other host may see its token.
 			DialContext:            (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 			TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    5 * time.Second,
@@ -90,14 +92,14 @@ func server(s string) (*url.URL, error) {
 	if s == "" {
 		host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
 		if host == "" || port == "" {
-			return nil, errors.New("this is no pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set; " +
+			return nil, errors.New("this is not a pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set; " +
 				"set kubernetes.server to the URL of the API server")
 		}
 		s = "https://" + net.JoinHostPort(host, port)
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
-		return nil, fmt.Errorf("the API server %q is no https://HOST:PORT; correct it", s)
+		return nil, fmt.Errorf("the API server %q is not https://HOST:PORT; correct it", s)
 	}
 	return u, nil
 }
@@ -197,21 +199,12 @@ func refusal(op string, resp *http.Response, body []byte) error {
 	e := &APIError{Op: op, Status: resp.StatusCode}
 	var st struct{ Reason, Message string }
 	if json.Unmarshal(body, &st) == nil {
-		e.Reason, e.Message = clip(st.Reason, 60), clip(st.Message, 300)
+		e.Reason, e.Message = text.Line(st.Reason, 60), text.Line(st.Message, 300)
 	}
 	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
 		e.RetryAfter = min(time.Duration(n)*time.Second, maxPause)
 	}
 	return e
-}
-
-// clip is s on one line and in at most n bytes.
-func clip(s string, n int) string {
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n-3], "") + "..."
 }
 
 // Ready asks whether the API server lets us list pods: an error of Poster, before it matters.

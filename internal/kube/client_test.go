@@ -31,9 +31,9 @@ func TestNewClientSaysWhatIsWrong(t *testing.T) {
 		want string
 	}{
 		{"no pod", kube.ClientOptions{TokenFile: token}, "set kubernetes.server"},
-		{"plain HTTP", kube.ClientOptions{Server: "http://api.test", TokenFile: token}, "is no https://HOST:PORT"},
-		{"a path", kube.ClientOptions{Server: "https://api.test/k8s", TokenFile: token}, "is no https://HOST:PORT"},
-		{"a password", kube.ClientOptions{Server: "https://a:b@api.test", TokenFile: token}, "is no https://HOST:PORT"},
+		{"plain HTTP", kube.ClientOptions{Server: "http://api.test", TokenFile: token}, "is not https://HOST:PORT"},
+		{"a path", kube.ClientOptions{Server: "https://api.test/k8s", TokenFile: token}, "is not https://HOST:PORT"},
+		{"a password", kube.ClientOptions{Server: "https://a:b@api.test", TokenFile: token}, "is not https://HOST:PORT"},
 		{"no token", kube.ClientOptions{Server: "https://api.test", TokenFile: filepath.Join(dir, "none")}, "read the token"},
 		{"empty token", kube.ClientOptions{Server: "https://api.test", TokenFile: empty}, "holds no bearer token"},
 		{"two tokens", kube.ClientOptions{Server: "https://api.test", TokenFile: two}, "holds no bearer token"},

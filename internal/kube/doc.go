@@ -7,13 +7,13 @@
 //	Poster.Failed ─> bounded queue ─> Run: looks for pods that wait for the image, 2 s, 8 s, 20 s and 60 s later
 //	   (full: counted, lost)              └─> an Event on each: created, or its count raised
 //
-// Promise: nothing here is in the way of a pull. What can't be posted is counted and dropped, and the log says why, once.
+// Promise: nothing here delays a pull. An Event that can't be posted is counted and dropped, and the log says why, once.
 //
 // Guarantees:
-//   - Only pods whose own status says that they can't pull the image get an Event: a failure that the node has got over
-//     is nobody's.
-//   - One Event for each pod and failure. Its count goes up at most once in ten minutes; all of it is at most five
-//     requests a second.
+//   - Only pods whose own status says that they can't pull the image get an Event: a failure that the node has recovered from
+//     gets none.
+//   - One Event for each pod and failure. Its count goes up at most once in ten minutes; at most five requests are sent in a
+//     second.
 //   - The token goes to the configured API server alone, over TLS that is verified; no redirect is followed.
 //
 // Not here: why something failed (diagnose), and what is a failure (journal).

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -60,7 +61,7 @@ func newEvent(h holder, f journal.Failure, instance string) *event {
 			APIVersion: "v1", Kind: "Pod", Namespace: m.Namespace, Name: m.Name, UID: m.UID, FieldPath: h.field,
 		},
 		Reason: "Failed", Type: "Warning", Message: message(f),
-		Source: eventSource{Component: "mirror", Host: h.pod.Spec.NodeName}, Component: "mirror", Instance: clip(instance, 128),
+		Source: eventSource{Component: "mirror", Host: h.pod.Spec.NodeName}, Component: "mirror", Instance: text.Line(instance, 128),
 	}
 }
 
@@ -81,7 +82,7 @@ func message(f journal.Failure) string {
 	if f.Remedy != "" {
 		s += "; " + f.Remedy
 	}
-	return clip(s, maxText-len(end)) + end
+	return text.Line(s, maxText-len(end)) + end
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

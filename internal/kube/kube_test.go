@@ -93,7 +93,7 @@ func (c *cluster) serve(w *httptest.ResponseRecorder, r *http.Request) {
 		}
 	}
 	if r.Header.Get("Authorization") != "Bearer sesame" {
-		status(w, 401, "Unauthorized", "who are you?")
+		status(w, 401, "Unauthorized", "unknown token")
 		return
 	}
 	if r.URL.Path == "/api/v1/pods" {
@@ -252,8 +252,11 @@ func pass(d time.Duration) {
 
 func failure(image, client string) journal.Failure {
 	return journal.Failure{
-		ID: "7f3a0b1c", Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Image: image, Client: client,
-		Summary: "docker.io has no library/nginx:1.99", Remedy: "correct the tag", Outcome: journal.Failed,
+		Finding: diagnose.Finding{
+			Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Summary: "docker.io has no library/nginx:1.99",
+			Remedy: "correct the tag",
+		},
+		ID: "7f3a0b1c", Image: image, Client: client, Outcome: journal.Failed,
 	}
 }
 

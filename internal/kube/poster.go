@@ -6,13 +6,13 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
@@ -138,7 +138,7 @@ func (p *Poster) Stats() Stats {
 func (p *Poster) Run(ctx context.Context) error {
 	defer p.client.Close()
 	if err := p.client.Ready(ctx); err != nil && ctx.Err() == nil {
-		p.ill(err) // said before somebody misses an Event
+		p.ill(err) // logged before an Event is missed
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -255,7 +255,7 @@ func (p *Poster) settle(w *wanted, found bool, now time.Time) {
 func (p *Poster) look(ctx context.Context, due []*wanted) (map[oci.Repo][]holder, error) {
 	selectors := []string{"status.phase=Pending"}
 	for _, w := range due {
-		if s := "spec.nodeName=" + w.failure.Client; isNode(w.failure.Client) && len(selectors) <= maxNodes &&
+		if s := "spec.nodeName=" + w.failure.Client; client.IsNode(w.failure.Client) && len(selectors) <= maxNodes &&
 			!slices.Contains(selectors, s) {
 			selectors = append(selectors, s)
 		}
@@ -282,20 +282,6 @@ func (p *Poster) look(ctx context.Context, due []*wanted) (map[oci.Repo][]holder
 	return list, nil
 }
 
-// isNode reports whether a client is known by a name, which is its node's.
-func isNode(client string) bool {
-	if client == "" {
-		return false
-	}
-	for _, c := range []byte(client) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
-			return false
-		}
-	}
-	_, err := netip.ParseAddr(client)
-	return err != nil
-}
-
 // holder is a container that waits for an image.
 type holder struct {
 	pod *pod
@@ -303,7 +289,7 @@ type holder struct {
 }
 
 // holders are the pods on the client's node, of those that wait for an image of the repository, that wait for this one.
-// Behind an address that is no node's of theirs is a cluster, perhaps: then they may be on any.
+// An address that is not one of their nodes' may be a whole cluster's: then they may be on any node.
 func holders(list []holder, w *wanted) []holder {
 	var all, near []holder
 	taken := make(map[*pod]bool) // one Event for a pod
@@ -317,7 +303,7 @@ func holders(list []holder, w *wanted) []holder {
 			near = append(near, h)
 		}
 	}
-	if len(near) > 0 || isNode(w.failure.Client) {
+	if len(near) > 0 || client.IsNode(w.failure.Client) {
 		return near
 	}
 	return all
@@ -416,7 +402,7 @@ func (p *Poster) ill(err error) time.Duration {
 	}
 	if fix != p.sick { // once for each cause
 		p.sick = fix
-		p.log.Warn("no Event on a pod whose pull fails", "err", err, "fix", fix)
+		p.log.Warn("cannot post Kubernetes Events for failed pulls", "error", err, "remedy", fix)
 	}
 	return pause
 }
@@ -424,6 +410,6 @@ func (p *Poster) ill(err error) time.Duration {
 func (p *Poster) well() {
 	if p.sick != "" {
 		p.sick = ""
-		p.log.Info("Events on pods whose pull fails are posted again")
+		p.log.Info("Kubernetes Events for failed pulls are posted again")
 	}
 }

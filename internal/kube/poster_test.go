@@ -109,7 +109,7 @@ func TestWhoGetsAnEvent(t *testing.T) {
 			[]string{"two"},
 		},
 		{
-			"an address that is no node's", missing, "192.0.2.7",
+			"an address that is not a node's", missing, "192.0.2.7",
 			[]pod{waiting("one", "node-a", "10.0.0.1", "nginx:1.99"), waiting("two", "node-b", "10.0.0.2", "nginx:1.99"), waiting("three", "node-b", "10.0.0.2", "nginx:1")},
 			[]string{"one", "two"},
 		},
@@ -299,7 +299,7 @@ func TestTrouble(t *testing.T) {
 		{"server that asks for a day of rest", lists, 429, ``, http.Header{"Retry-After": {"86400"}}, "see whether the API server", 3},
 		{"server that isn't there", lists, 599, ``, nil, "see whether the API server can be reached", 61},
 		{"another server", lists, 404, `<html>`, nil, "see that kubernetes.server is the API server", 11},
-		{"answer that is no JSON", lists, 200, `<html>`, nil, "see whether the API server can be reached", 61},
+		{"answer that is not JSON", lists, 200, `<html>`, nil, "see whether the API server can be reached", 61},
 		{"Events can't be made for a time", creates, 503, ``, nil, "see whether the API server", 2 * 61},
 	}
 	for _, tt := range tests {
@@ -334,7 +334,7 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
-// TestNamespaceThatGoes: what can't be posted on one pod is in nobody's way.
+// TestNamespaceThatGoes: an Event that can't be posted on one pod delays no other.
 func TestNamespaceThatGoes(t *testing.T) {
 	t.Parallel()
 	gone := waiting("aaa", "node-a", "10.0.0.1", "nginx:1.99")

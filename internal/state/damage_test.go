@@ -15,6 +15,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/registrymirror/mirror/internal/boltfile"
 	"github.com/registrymirror/mirror/internal/state"
 )
 
@@ -73,7 +74,7 @@ func TestCheckBelievesWhatIsSound(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state.db")
 	want, _ := grown(t, path)
-	if err := state.Check(path); err != nil {
+	if err := boltfile.Check(path); err != nil {
 		t.Errorf("a sound file: %v", err)
 	}
 	b, err := bbolt.Open(path, 0o600, nil)
@@ -115,7 +116,7 @@ func TestCheckBelievesWhatIsSound(t *testing.T) {
 		if err := os.WriteFile(copied, whole, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := state.Check(copied); err != nil {
+		if err := boltfile.Check(copied); err != nil {
 			t.Fatalf("a sound file of %d bytes: %v", len(whole), err)
 		}
 	}
@@ -279,7 +280,7 @@ func TestWhatACrashLeftIsRemoved(t *testing.T) {
 	}
 }
 
-// A file that somebody else has open is not damaged, and stays where it is.
+// A file that another database has open is not damaged, and stays where it is.
 func TestInUse(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state.db")
@@ -356,7 +357,7 @@ func TestCheckFindsFreePagesInUse(t *testing.T) {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := state.Check(path); !state.IsDamage(err) {
+	if err := boltfile.Check(path); !boltfile.IsDamage(err) {
 		t.Errorf("err = %v", err)
 	}
 }

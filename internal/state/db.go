@@ -2,15 +2,15 @@ package state
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/registrymirror/mirror/internal/boltfile"
 )
 
 // Options for a DB. The zero value of a field means what its comment says.
@@ -19,35 +19,33 @@ type Options struct {
 	Every time.Duration // between copies to the last good one; 24 h
 	// Most is how large the state may grow, in bytes; 128 MiB.
 	Most int64
-	// Expendable are tables whose items can be learnt anew. Each has an equal part of Most, above which its own items make
-	// room.
+	// Expendable are tables whose items can be learned again. Each has an equal part of Most, above which its own items are
+	// removed.
 	Expendable []string
-	// Owner is how many bytes of a key of these tables are its upstream's, and its repository's, each with what ends it.
+	// Owner returns how many bytes of a key of these tables name its upstream, and its repository, each with its separator.
 	// Nil: up to the first, and to the last slash.
 	Owner func(key string) (upstream, repository int)
-	// Age puts the items of one owner in order, the smallest goes first.
+	// Age puts the items of one owner in order: the smallest is removed first. Nil: all are equal.
 	Age func(table string, value []byte) int64
 }
 
-// DB is state.db: all tables in one bbolt file. It is safe for concurrent use; writers that meet share a transaction.
+// DB is state.db: all tables in one bbolt file. It is safe for concurrent use; concurrent writers share a transaction.
 type DB struct {
-	bolt *bbolt.DB
-	file *os.File // bolt's
+	bolt *boltfile.DB
 	path string
 	log  *slog.Logger
 	o    Options
 
-	mu      sync.Mutex // guards all below; never held during a transaction
+	mu      sync.Mutex // guards the fields below; never held during a transaction
 	queue   queue
 	writing bool  // a writer leads, and will call the next one to lead
 	broken  error // a write met damage; bbolt may still hold its lock
 
-	evicting sync.Mutex       // one eviction at a time; guards below; before mu
+	evicting sync.Mutex       // one eviction at a time; guards rooms; taken before mu
 	rooms    map[string]*room // by table
 }
 
-// firstCopy is how long after the start the first copy is made: a process that restarts in a loop has better things to
-// do.
+// firstCopy is how long after the start the first copy is made: a process that restarts in a loop makes none.
 const firstCopy = time.Minute
 
 // Run copies the state once a day, starting soon after the start, until the context ends.
@@ -63,35 +61,33 @@ func (db *DB) Run(ctx context.Context) error {
 		}
 		next = db.o.Every
 		if err := db.Copy(); err != nil {
-			if _, ok := errors.AsType[*damageError](err); ok {
+			if boltfile.IsDamage(err) {
 				db.log.ErrorContext(ctx, "the state is damaged; restart the mirror, it then opens the last good copy",
-					"file", db.path, "err", err)
+					"path", db.path, "error", err)
 				continue
 			}
-			db.log.WarnContext(ctx, "the copy of the state failed; the one before is kept, and it is tried again",
-				"file", db.path, "again", next, "err", err)
+			db.log.WarnContext(ctx, "the copy of the state failed; the one before is kept",
+				"path", db.path, "next_try", next, "error", err)
 		}
 	}
 }
 
-// Copy makes path.good a copy of the present state, without its free pages where they are most of it. If the state is damaged,
-// it returns an error and keeps the copy before.
+// Copy makes path.good a copy of the present state, without its free pages where they are most of it. If the state is
+// damaged, it returns an error and keeps the former copy.
 func (db *DB) Copy() error {
 	sparse := db.sparse()
 	err := replace(db.path+".good", func(w io.Writer) error {
-		return guard(func() error {
-			if err := db.bolt.View(checkItems); err != nil {
-				return err
-			}
-			if sparse {
-				return db.rewriteTo(w)
-			}
-			return db.bolt.View(func(tx *bbolt.Tx) error {
-				_, err := tx.WriteTo(w)
-				return err
-			})
+		if err := db.bolt.View(checkItems); err != nil {
+			return err
+		}
+		if sparse {
+			return db.rewriteTo(w)
+		}
+		return db.bolt.View(func(tx *bbolt.Tx) error {
+			_, err := tx.WriteTo(w)
+			return err
 		})
-	}, check)
+	}, boltfile.Check)
 	if err != nil {
 		return fmt.Errorf("copy state to %s.good: %w", db.path, err)
 	}
@@ -100,9 +96,9 @@ func (db *DB) Copy() error {
 
 // checkItems is the error of the first item that is not what was written.
 func checkItems(tx *bbolt.Tx) error {
-	all, err := findRot(tx)
+	all, err := findDamaged(tx)
 	if err == nil && len(all) > 0 {
-		err = damaged("table %s: item %q is not what was written", all[0].table, all[0].keys[0])
+		err = boltfile.Damaged("table %s: item %q is not what was written", all[0].table, all[0].keys[0])
 	}
 	return err
 }
@@ -113,7 +109,7 @@ func (db *DB) Close() error {
 	broken := db.broken
 	db.mu.Unlock()
 	if broken != nil {
-		abandon(db.file) // bbolt's Close would wait for the transaction that broke
+		db.bolt.Abandon() // Close would wait for the transaction that broke
 		return nil
 	}
 	if err := db.bolt.Close(); err != nil {
@@ -122,5 +118,5 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// Table returns the table of that name. One noun owns it.
+// Table returns the table of that name.
 func (db *DB) Table(name string) Table { return &table{db: db, name: []byte(name)} }

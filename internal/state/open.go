@@ -8,25 +8,17 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
-	"syscall"
 	"time"
 
-	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/sys/unix"
-
+	"github.com/registrymirror/mirror/internal/boltfile"
 	"github.com/registrymirror/mirror/internal/point"
 )
-
-// checkMost is the size up to which a file is checked: 400 MiB, a million keys, take half a second. The state is not
-// meant to be larger.
-const checkMost = 1 << 30
 
 // Open opens the file at path, or makes it. A damaged one is set aside as path.bad-TIME, and the last good copy,
 // path.good, takes its place, as it does where the file is gone; without one the state starts empty. In a sound file,
 // items that are not what was written are replaced by those of the copy, and are missing where it has none. All of it is
-// logged as an error, since tags, rights or pins may be those of yesterday. The error of Open itself is the disk's, and then nothing was set aside.
+// logged as an error, since tags, rights or pins may be those of yesterday. The error of Open itself is the disk's, and then
+// nothing was set aside.
 func Open(path string, o Options) (*DB, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -38,14 +30,14 @@ func Open(path string, o Options) (*DB, error) {
 		o.Most = 128 << 20
 	}
 	db := &DB{path: path, log: o.Log, o: o}
-	if left, err := filepath.Glob(globbed(path) + "*" + tmpMark + "*"); err == nil {
+	if left, err := filepath.Glob(globQuoted(path) + "*" + tmpMark + "*"); err == nil {
 		for _, f := range left { // of copies that a crash cut short
 			_ = os.Remove(f)
 		}
 	}
 	err := db.open()
-	if damage, ok := errors.AsType[*damageError](err); ok {
-		err = db.recover(damage)
+	if boltfile.IsDamage(err) {
+		err = db.recover(err)
 	}
 	if err == nil {
 		err = db.compact()
@@ -56,8 +48,8 @@ func Open(path string, o Options) (*DB, error) {
 	return db, nil
 }
 
-// globbed is a path in which a pattern matches itself.
-func globbed(path string) string {
+// globQuoted is a pattern that matches a path and no other.
+func globQuoted(path string) string {
 	var b []byte
 	for i := range len(path) {
 		switch path[i] {
@@ -69,81 +61,33 @@ func globbed(path string) string {
 	return string(b)
 }
 
-// damageError says that the file is there and is not sound.
-type damageError struct{ err error }
-
-func (e *damageError) Error() string { return e.err.Error() }
-func (e *damageError) Unwrap() error { return e.err }
-
-// guard turns a panic into a *damageError. bbolt panics on some kinds of damage, and touching a page that the disk
-// can't read, or that is behind the end of the file, is a fault.
-func guard(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = &damageError{fmt.Errorf("%v", p)}
-		}
-	}()
-	return f()
-}
-
 // open checks and opens the file, or makes it.
-func (db *DB) open() error {
-	half, err := examine(db.path)
-	fresh := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !fresh {
+func (db *DB) open() (err error) {
+	if err := db.checkPresent(); err != nil {
 		return err
 	}
-	if err := db.first(); err != nil {
+	if db.bolt, err = boltfile.Open(db.path); err != nil {
 		return err
 	}
-	if err := db.openFile(); err != nil {
-		return err
-	}
-	if fresh { // a new file is only there for good with its folder
+	if db.bolt.Created { // a new file is only there for good with its folder
 		if err := syncFolder(db.path); err != nil {
 			_ = db.bolt.Close()
 			return err
 		}
 	}
-	if err := db.heal(); err != nil {
-		_ = guard(db.bolt.Close)
+	if err := db.repair(); err != nil {
+		_ = db.bolt.Close()
 		return err
 	}
-	if half {
-		db.log.Error("one of the two roots of the state was damaged: its last change may be lost, and is learnt again; "+
-			"check the disk", "file", db.path)
+	if db.bolt.OneRoot {
+		db.log.Error("one of the two roots of the state was damaged: its last change may be lost, and is learned again; "+
+			"check the disk", "path", db.path)
 	}
 	return nil
 }
 
-// openFile opens the file as it is.
-func (db *DB) openFile() error {
-	db.file = nil
-	openFile := func(name string, flag int, mode fs.FileMode) (*os.File, error) {
-		f, err := os.OpenFile(name, flag, mode)
-		if db.file == nil {
-			db.file = f // later calls are for copies
-		}
-		return f, err
-	}
-	err := guard(func() (err error) {
-		db.bolt, err = bbolt.Open(db.path, 0o600, &bbolt.Options{
-			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, OpenFile: openFile,
-		})
-		return err
-	})
-	if err != nil {
-		if db.file != nil {
-			abandon(db.file) // a panic left it open; else it is closed already
-		}
-		return classify(err)
-	}
-	return nil
-}
-
-// first is damage where there is no file, or nothing in it, and yet there is a copy of one: it was there before.
-func (db *DB) first() error {
+// checkPresent is damage where there is no file, or an empty one, and yet there is a copy of one: it was there before.
+func (db *DB) checkPresent() error {
 	info, err := os.Stat(db.path)
 	if err == nil && info.Size() > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -151,27 +95,10 @@ func (db *DB) first() error {
 	if _, err := os.Stat(db.path + ".good"); err != nil {
 		return nil
 	}
-	if check(db.path+".good") != nil {
+	if boltfile.Check(db.path+".good") != nil {
 		return nil // it is of no use
 	}
-	return damaged("the file is gone, or empty")
-}
-
-// abandon closes a file that bbolt does not let go of. Its memory map keeps the lock, so that is ended first.
-func abandon(f *os.File) {
-	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-	_ = f.Close()
-}
-
-// classify tells what is wrong with the file from what is wrong with the disk.
-func classify(err error) error {
-	_, path := errors.AsType[*fs.PathError](err)
-	_, errno := errors.AsType[syscall.Errno](err)
-	_, damage := errors.AsType[*damageError](err)
-	if path || errno || damage || errors.Is(err, berrors.ErrTimeout) {
-		return err
-	}
-	return &damageError{err}
+	return boltfile.Damaged("the file is gone, or empty")
 }
 
 // recover puts the last good copy, or nothing, in the place of a damaged file.
@@ -180,18 +107,18 @@ func (db *DB) recover(damage error) error {
 	good := db.path + ".good"
 	info, err := os.Stat(good)
 	if err == nil {
-		err = check(good)
+		err = boltfile.Check(good)
 	}
 	if err != nil {
 		if err := os.Rename(db.path, bad); err != nil {
 			return fmt.Errorf("set the damaged file aside: %w", err)
 		}
-		db.log.Error("state was damaged and there is no good copy: tags and references are learnt again from the upstreams",
-			"file", db.path, "aside", bad, "err", damage, "copy", err)
+		db.log.Error("state was damaged and there is no good copy: tags and references are learned again from the upstreams",
+			"path", db.path, "file", bad, "error", errors.Join(damage, err))
 		return db.open()
 	}
-	// The damaged file keeps its name as well until the copy takes it. Were there none, and the process died, the next
-	// one would take that for a first start, and the copy would be of no use. A file system may have no links.
+	// The damaged file keeps its name as well until the copy takes it. Without a file of that name, after a crash, the next
+	// process would take its start for the first one, and not use the copy. A file system may have no links.
 	if os.Link(db.path, bad) != nil {
 		if err := os.Rename(db.path, bad); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("set the damaged file aside: %w", err)
@@ -203,12 +130,12 @@ func (db *DB) recover(damage error) error {
 			return fmt.Errorf("put the last good copy in place: %w", err)
 		}
 	}
-	db.log.Error("state was damaged; the last good copy is in use: tags and references since then are learnt again",
-		"file", db.path, "aside", bad, "copyOf", info.ModTime().UTC().Format(time.RFC3339), "err", damage)
+	db.log.Error("state was damaged; the last good copy is in use: tags and references since then are learned again",
+		"path", db.path, "file", bad, "age", time.Since(info.ModTime()).Round(time.Second), "error", damage)
 	return db.open()
 }
 
-// tmpMark is in the name of what is not yet in its place.
+// tmpMark is in the names of files that are not yet in their place.
 const tmpMark = ".tmp-"
 
 // copyFile makes to a copy of from, whole or not at all.

@@ -3,7 +3,7 @@
 // Promise: what Line and FirstLine give is valid UTF-8, printable, on one line and no longer than asked for. What Hide gives
 // has none of the secrets that it was told, in any form in which a secret is commonly sent or repeated.
 //
-// It knows secrets by their text alone: what only looks like one is for the caller that knows who has written the text.
+// It knows secrets by their text alone: a caller that knows the author of a text looks for words that may be secrets.
 package text
 
 import (

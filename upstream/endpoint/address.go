@@ -12,14 +12,15 @@ import (
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// reach is which addresses may be dialled.
+// Reach is which addresses may be dialled. Each value includes the ones before it.
 type Reach int
 
 const (
-	reachPublic   Reach = iota // the default: an unmarked dial is a checked one
-	reachPrivate               // private ones too
-	reachLoopback              // private ones and this machine too
-	ReachAny                   // the operator named the host
+	reachPublic   Reach = iota // the default: a dial without a mark is checked
+	reachPrivate               // private addresses, too
+	reachLoopback              // this machine, too
+	// ReachAny is for hosts that the operator named.
+	ReachAny
 )
 
 type reachKey struct{}
@@ -29,7 +30,7 @@ func withReach(ctx context.Context, r Reach) context.Context {
 	return context.WithValue(ctx, reachKey{}, r)
 }
 
-func reachOf(ctx context.Context) Reach {
+func markedReach(ctx context.Context) Reach {
 	r, _ := ctx.Value(reachKey{}).(Reach)
 	return r
 }
@@ -40,11 +41,11 @@ var (
 	siit        = netip.MustParsePrefix("::ffff:0:0:0/96")
 	ipv4Compat  = netip.MustParsePrefix("::/96")
 	sixToFour   = netip.MustParsePrefix("2002::/16")
-	globalV6    = netip.MustParsePrefix("2000::/3") // what is neither in here nor private has no host
+	globalV6    = netip.MustParsePrefix("2000::/3") // an address outside it that is not private has no host
 	privateNets = prefixes("100.64.0.0/10", "198.18.0.0/15", "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24",
 		"fec0::/10", "2001:db8::/32", "3fff::/20", "100::/64")
-	// Services of clouds that hand out credentials or settings to whoever asks from the right machine, and addresses
-	// that no host has: what IANA's special-purpose registries call not globally reachable, and relays that lead elsewhere.
+	// Services of clouds that give credentials or settings to every request from the right machine, and addresses that no
+	// host has: those that IANA's special-purpose registries call not globally reachable, and relays that lead elsewhere.
 	deniedNets = prefixes("0.0.0.0/8", "192.0.0.0/24", "192.88.99.0/24", "240.0.0.0/4", "100.100.100.200/32",
 		"168.63.129.16/32", "fd00:ec2::/32", "fd20:ce::254/128", "fd00:42::42/128", "2001::/23")
 )
@@ -66,21 +67,21 @@ func within(list []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// needs is the least reach with which an address may be dialled. Where an address stands for an IPv4 address, it takes
-// what that one takes: a translator or a tunnel on the way may lead there.
-func needs(a netip.Addr) Reach {
+// requiredReach is the least reach with which an address may be dialled. An address that stands for an IPv4 address requires
+// at least the reach of that one: a translator or a tunnel on the way may lead there.
+func requiredReach(a netip.Addr) Reach {
 	a = a.WithZone("").Unmap()
-	r := own(a)
+	r := directReach(a)
 	if guard.Embedded && a.Is6() {
 		for _, v4 := range embedded(a) {
-			r = max(r, own(v4))
+			r = max(r, directReach(v4))
 		}
 	}
 	return r
 }
 
-// own is what an address takes by itself.
-func own(a netip.Addr) Reach {
+// directReach is requiredReach without regard to the IPv4 addresses that an address may stand for.
+func directReach(a netip.Addr) Reach {
 	switch {
 	case !a.IsValid(), a.IsUnspecified(), a.IsMulticast(), a.IsLinkLocalUnicast(), a.IsInterfaceLocalMulticast(),
 		within(deniedNets, a):
@@ -105,7 +106,7 @@ func embedded(a netip.Addr) (list []netip.Addr) {
 		return nil
 	case nat64Local.Contains(a): // RFC 6052, 2.2: byte 8 is always zero
 		for _, v := range []netip.Addr{v4(6, 7, 9, 10), v4(7, 9, 10, 11), v4(9, 10, 11, 12), v4(12, 13, 14, 15)} {
-			if v.As4()[0] != 0 { // what the other lengths leave empty
+			if v.As4()[0] != 0 { // zero where another length leaves it empty
 				list = append(list, v)
 			}
 		}
@@ -122,13 +123,14 @@ func embedded(a netip.Addr) (list []netip.Addr) {
 	return list
 }
 
-// reachFrom is what a host at an address may redirect to: a private one to private ones, this machine to itself.
+// reachFrom is the reach of redirects by a host at an address: a private host may redirect to private ones, this machine to
+// itself.
 func reachFrom(addr string) Reach {
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return reachPublic
 	}
-	if r := needs(ap.Addr()); r == reachPrivate || r == reachLoopback {
+	if r := requiredReach(ap.Addr()); r == reachPrivate || r == reachLoopback {
 		return r
 	}
 	return reachPublic
@@ -140,7 +142,7 @@ func checkAddress(r Reach, host, address string) error {
 		return nil
 	}
 	ap, err := netip.ParseAddrPort(address)
-	if err != nil || needs(ap.Addr()) > r {
+	if err != nil || requiredReach(ap.Addr()) > r {
 		if err == nil {
 			address = ap.Addr().String()
 		}
@@ -151,14 +153,14 @@ func checkAddress(r Reach, host, address string) error {
 
 type hostKey struct{}
 
-// dialer dials what transports ask for. The check sits in the socket's control hook: there the address is the one
-// that is connected to, whatever DNS says a moment later.
+// Dialer dials for transports. The check is in the socket's control hook: there the address is the one that is connected to,
+// whatever DNS answers a moment later.
 type Dialer struct {
 	net  net.Dialer
-	hook func(ctx context.Context, network, addr string) (net.Conn, error) // instead of net, where set
+	hook func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net dials
 }
 
-// newDialer makes a dialer. Hook replaces the network; nil: the real one. Resolver replaces DNS; nil: the system's.
+// NewDialer makes a dialer. Hook replaces the network; nil: the real one. Resolver replaces DNS; nil: the system's.
 func NewDialer(
 	hook func(ctx context.Context, network, addr string) (net.Conn, error), resolver *net.Resolver, timeout time.Duration,
 ) *Dialer {
@@ -167,12 +169,12 @@ func NewDialer(
 	d.net.Resolver = resolver
 	d.net.ControlContext = func(ctx context.Context, _, address string, _ syscall.RawConn) error {
 		host, _ := ctx.Value(hostKey{}).(string)
-		return checkAddress(reachOf(ctx), host, address)
+		return checkAddress(markedReach(ctx), host, address)
 	}
 	return d
 }
 
-// Dial connects to an address, if the context allows for it: see withReach.
+// Dial connects to an address, if the reach that marks the context allows it.
 func (d *Dialer) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -195,7 +197,7 @@ func (d *Dialer) Dial(ctx context.Context, network, addr string) (net.Conn, erro
 		return nil, err
 	}
 	if _, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		if err := checkAddress(reachOf(ctx), host, conn.RemoteAddr().String()); err != nil {
+		if err := checkAddress(markedReach(ctx), host, conn.RemoteAddr().String()); err != nil {
 			conn.Close()
 			return nil, err
 		}

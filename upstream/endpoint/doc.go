@@ -1,13 +1,13 @@
-// Package endpoint makes the connections of one address of a registry.
+// Package endpoint is one address of an upstream: what may be dialled on its behalf, the connections to it and to where it
+// redirects, single HTTP exchanges with their steps, and its health.
 //
 // It guarantees:
 //
-//   - An address that is not public is dialled only for hosts that the operator named, or where a registry which is itself
-//     private redirects to it. The check is made after DNS, on the address that is being dialled.
-//   - A token service is the endpoint's own host or one that the operator named; a redirect leads to no other host than the
-//     Policy allows.
-//   - A request to a host that a redirect led to goes over a transport that refuses to carry credentials.
-//   - An exchange says each step that it went through. Its body ends with an error where no byte comes for the stall timeout.
+//   - An address that is not public is dialled only for hosts that the operator named, or where a registry that is itself
+//     private redirects to it. It is checked after DNS, on the address that is being dialled.
+//   - Requests to other hosts go over transports that refuse credentials, or that do not have the endpoint's certificate.
+//   - Bodies are bounded in time: no longer pause between two bytes than the stall timeout, and a least pace for documents.
+//   - An endpoint that is down is asked after the others, never skipped: its health decides the order alone.
 //
-// It attaches no credential: that is the work of package login.
+// It attaches no credential, follows no redirect, and repeats no request: its callers do.
 package endpoint

@@ -7,15 +7,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/registrymirror/mirror/oci"
 )
 
-// repositoryPrefix is what repositories can begin with, by the grammar of the distribution spec.
-var repositoryPrefix = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-
-// siteOptions say where an endpoint is and how it is reached.
+// Options say where an endpoint is and how it is reached.
 type Options struct {
 	Upstream string   // canonical name of the upstream, for Exchange
 	URL      *url.URL // scheme, host and port
@@ -40,9 +39,9 @@ type Options struct {
 	Handshake func(host string, s tls.ConnectionState)
 }
 
-// site is one address of a registry with its connections.
+// Endpoint is one address of an upstream with its connections and its health. It is safe for concurrent use.
 type Endpoint struct {
-	Name       string // as people know it: URL and prefix
+	Name       string // URL and prefix, as operators know it
 	URL        *url.URL
 	Origin     Origin
 	Prefix     string // of repositories, with a slash at its end; empty: none
@@ -50,16 +49,17 @@ type Endpoint struct {
 	Policy     Policy
 	o          Options
 	Registry   http.RoundTripper // may carry credentials
-	// blobs refuse to carry credentials. One for each reach: a connection that was dialled with a wide one must not serve a
+	// Blobs refuse credentials. There is one for each reach: a connection that was dialled with a wide one must not serve a
 	// request with a narrow one.
 	Blobs [ReachAny + 1]http.RoundTripper
-	// away, by reach like blobs and over the same connections, may carry a token of another registry that the endpoint sends
-	// on to, and no certificate.
+	// Elsewhere, by reach like Blobs and over the same connections, may carry a token of another registry that the endpoint
+	// redirects to. It shows no certificate.
 	Elsewhere [ReachAny + 1]http.RoundTripper
-	CloseIdle func() // closes idle connections
+	CloseIdle func()  // closes idle connections
+	Health    *Health // set before the first request
 }
 
-// newSite makes an endpoint. It speaks to no host yet.
+// New makes an endpoint. It connects to nothing yet.
 func New(o Options) (*Endpoint, error) {
 	if o.URL == nil {
 		return nil, errors.New("an endpoint without URL")
@@ -71,15 +71,14 @@ func New(o Options) (*Endpoint, error) {
 	e := &Endpoint{URL: &url.URL{Scheme: at.Scheme, Host: o.URL.Host}, Origin: at, IsRegistry: o.Registry, Policy: o.Policy, o: o}
 	e.Name = e.URL.String()
 	if prefix := strings.Trim(o.Prefix, "/"); prefix != "" {
-		if !repositoryPrefix.MatchString(prefix) {
+		if !oci.IsRepository(prefix) {
 			return nil, fmt.Errorf("endpoint %s: prefix %q is not what a repository can begin with", e.Name, o.Prefix)
 		}
 		e.Prefix = prefix + "/"
 		e.Name += "/" + prefix
 	}
-	// It may redirect to itself, wherever it is.
-	e.Policy.RedirectHosts = append(e.Policy.RedirectHosts[:len(e.Policy.RedirectHosts):len(e.Policy.RedirectHosts)],
-		named{host: at.Host})
+	// It may redirect to itself, at any address.
+	e.Policy.RedirectHosts = append(slices.Clip(e.Policy.RedirectHosts), named{host: at.Host})
 	registry := newTransport(e)
 	if o.Certificate != nil { // a host that it redirects to is not shown the certificate
 		registry.TLSClientConfig.Certificates = append(registry.TLSClientConfig.Certificates, *o.Certificate)
@@ -99,21 +98,24 @@ func New(o Options) (*Endpoint, error) {
 	return e, nil
 }
 
-// at is a path of the registry's API as a URL.
+// At is a path of the registry's API as a URL.
 func (e *Endpoint) At(path, query string) *url.URL {
 	u := *e.URL
 	u.Path, u.RawQuery = path, query
 	return &u
 }
 
-// certified reports whether the endpoint is shown a certificate, which is a login.
+// Certified reports whether the endpoint is shown a certificate, which is a login.
 func (e *Endpoint) Certified() bool { return e.o.Certificate != nil }
 
-// proxy is the proxy through which a URL is reached; nil: none.
+// Proxy is the proxy through which a URL is reached; nil: none.
 func (e *Endpoint) Proxy(u *url.URL) (*url.URL, error) { return e.o.Proxy(u) }
 
-// proxied reports whether a URL is reached through a proxy, which then is what dials.
+// Proxied reports whether a URL is reached through a proxy, which then dials.
 func (e *Endpoint) Proxied(u *url.URL) bool {
 	p, err := e.Proxy(u)
 	return p != nil || err != nil
 }
+
+// Ready reports whether the endpoint is to be asked in its place, and not after the others.
+func (e *Endpoint) Ready(k Kind, now time.Time) bool { return e.Health.Ready(k, now) }

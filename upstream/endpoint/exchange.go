@@ -16,37 +16,37 @@ import (
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// ask is one HTTP request to be made.
+// Request is one HTTP request to be made.
 type Request struct {
-	Step   fault.StepName
+	Step   fault.StepName // what it is for
 	Method string
 	URL    *url.URL
 	Header http.Header
 	Body   io.Reader // nil but for refresh tokens
 	Reach  Reach     // of the host
-	From   int64     // offset of the first byte asked for, for Observe
+	From   int64     // offset of the first byte of a blob, for Exchange
 }
 
 // Exchange is one HTTP request and its answer, for metrics.
 type Exchange struct {
 	Upstream string
 	Kind     fault.StepName // what the request was for
-	Endpoint string         // on whose behalf, as State names it
+	Endpoint string         // name of the endpoint that it was made for
 	Method   string
 	Host     string
 	Status   int   // 0: no answer
 	From     int64 // offset of the first byte that was asked for
-	Bytes    int64 // of the body, as many as were read
+	Bytes    int64 // of the body that were read
 	Took     time.Duration
-	Err      error // what broke it, an answer of any status is none
+	Err      error // why it broke; nil after a complete answer of any status
 }
 
-// request makes an HTTP request with the headers that all of ours have.
+// NewRequest makes an HTTP request with the headers that all requests have.
 func (e *Endpoint) NewRequest(a Request) (*http.Request, error) {
 	// The context comes with the round trip: it ends with the body.
 	req, err := http.NewRequestWithContext(context.Background(), a.Method, a.URL.String(), a.Body)
 	if err != nil {
-		return nil, errors.New("malformed URL") // the error itself would repeat it, query and all
+		return nil, errors.New("malformed URL") // the error itself would repeat it with its query
 	}
 	maps.Copy(req.Header, a.Header)
 	req.Header.Set("User-Agent", e.o.UserAgent)
@@ -57,15 +57,15 @@ func (e *Endpoint) NewRequest(a Request) (*http.Request, error) {
 	return req, nil
 }
 
-// roundTrip makes one exchange and says what happened on the way. The body of an answer is guarded against stalls,
-// and must be closed.
+// RoundTrip makes one exchange over a transport of the endpoint, and returns its steps: at least one. The body of the answer
+// fails when it stalls, and must be closed.
 func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *http.Request, a Request) (
 	*http.Response, []fault.Step, error,
 ) {
 	at, _ := OriginOf(a.URL)
 	proxy, _ := e.Proxy(a.URL) // its error is the transport's to report
 	if proxy != nil {
-		a.Reach = ReachAny // what is dialled is the proxy
+		a.Reach = ReachAny // the address that is dialled is the proxy's
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	t := new(tracer)
@@ -85,7 +85,7 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 	}
 	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(withReach(ctx, a.Reach), hooks)))
 	if errors.Is(err, io.EOF) {
-		// Nobody may take a connection that was closed without an answer for the end of a body.
+		// A connection that was closed without an answer must not be taken for the end of a body.
 		err = fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
 	}
 	if _, ours := errors.AsType[*fault.PatienceError](context.Cause(ctx)); ours && err != nil {
@@ -101,12 +101,12 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 	return resp, t.steps(last, proxy), nil
 }
 
-// meter is a body that counts, that gives up where no byte comes for too long, and that ends the exchange.
+// meter is the body of an answer. It counts bytes, fails when no byte comes for too long, and ends the exchange.
 type meter struct {
-	ctx      context.Context // of the exchange; it is the body's life
+	ctx      context.Context // of the exchange, which ends with the body
 	cancel   context.CancelCauseFunc
 	body     io.ReadCloser
-	stall    time.Duration
+	stall    time.Duration // longest pause between two bytes
 	timer    *time.Timer
 	grace    time.Duration // of a document: see paced; 0: it has no least pace
 	waited   time.Duration // in Read
@@ -150,7 +150,7 @@ func (m *meter) giveUp() {
 	m.cancel(&fault.ContentError{Kind: fault.ContentStalled, Want: fmt.Sprintf("a byte within %s", m.stall), Got: "none"})
 }
 
-// Close ends the exchange. Not while Read waits: to end that, cancel the context.
+// Close ends the exchange. It must not be called while Read waits: cancel the context to end that.
 func (m *meter) Close() error {
 	m.cancel(context.Canceled)
 	err := m.body.Close()
@@ -171,7 +171,7 @@ func (m *meter) end() {
 	}
 }
 
-// redirected is the request to where a redirect leads.
+// Redirected is the request to where a redirect leads.
 func (a Request) Redirected(to *url.URL, r Reach, endpoint Origin) Request {
 	a.URL, a.Reach = to, r
 	if o, _ := OriginOf(to); o != endpoint && a.Step == fault.StepBlobRegistry {
@@ -184,6 +184,7 @@ func (a Request) Redirected(to *url.URL, r Reach, endpoint Origin) Request {
 	return a
 }
 
+// IsRedirect reports whether a status is of a redirect to another address.
 func IsRedirect(status int) bool {
 	switch status {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
@@ -193,7 +194,7 @@ func IsRedirect(status int) bool {
 	return false
 }
 
-// reachOf is what the host of a URL, which answered from addr, may redirect to. A proxy hides where it is.
+// ReachOf is the reach of redirects by the host of a URL, which answered from addr. A proxy hides that address.
 func (e *Endpoint) ReachOf(u *url.URL, addr string) Reach {
 	if e.Proxied(u) {
 		return reachPublic
@@ -201,7 +202,7 @@ func (e *Endpoint) ReachOf(u *url.URL, addr string) Reach {
 	return reachFrom(addr)
 }
 
-// spill reads a body that nobody wants, as far as that costs less than a new connection, and closes it.
+// Drain reads an unwanted body, as far as that costs less than a new connection, and closes it.
 func Drain(body io.ReadCloser) {
 	_, _ = io.CopyN(io.Discard, body, fault.MaxErrorBody)
 	body.Close()

@@ -6,9 +6,9 @@ import (
 	"net/url"
 )
 
-// Class names the reach that it takes to dial an address.
+// Class names the reach that an address requires.
 func Class(a netip.Addr) string {
-	return [...]string{reachPublic: "public", reachPrivate: "private", reachLoopback: "loopback", ReachAny: "never"}[needs(a)]
+	return [...]string{reachPublic: "public", reachPrivate: "private", reachLoopback: "loopback", ReachAny: "never"}[requiredReach(a)]
 }
 
 // Judge is a Policy as tables and fuzzing use it.

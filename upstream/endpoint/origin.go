@@ -7,12 +7,14 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/glob"
 )
 
-// origin is where a URL leads: what credentials are bound to.
+// Origin is the scheme, host and port of a URL. Credentials are bound to it.
 type Origin struct{ Scheme, Host, port string }
 
-// originOf reads a URL's origin, with the default port filled in. False: it is none that we would ask.
+// OriginOf reads a URL's origin, with the default port filled in. False: it is not a URL that may be asked.
 func OriginOf(u *url.URL) (Origin, bool) {
 	o := Origin{Scheme: strings.ToLower(u.Scheme), Host: strings.ToLower(u.Hostname()), port: u.Port()}
 	if u.Opaque != "" || !isHost(o.Host) {
@@ -40,7 +42,7 @@ func defaultPort(scheme string) string {
 	return "443"
 }
 
-// String is host[:port], without the port that goes without saying.
+// String is host[:port], without the default port of the scheme.
 func (o Origin) String() string {
 	if o.port == defaultPort(o.Scheme) || o.port == "" {
 		if strings.Contains(o.Host, ":") {
@@ -57,8 +59,8 @@ func (o Origin) literal() (netip.Addr, bool) {
 	return a, err == nil
 }
 
-// isHost reports whether s has only bytes of a DNS name or an address. What else is in a host is an attempt to be read
-// as two hosts by two readers.
+// isHost reports whether s has only bytes of a DNS name or an address. A host with other bytes is an attempt to be read as
+// two hosts by two readers.
 func isHost(s string) bool {
 	if s == "" || len(s) > 255 {
 		return false
@@ -77,11 +79,12 @@ func isHost(s string) bool {
 	return true
 }
 
-// names is a list of hosts that the operator named: "host" with any port, or "host:port". A label may be *.
+// Names is a list of hosts that the operator named: "host" with any port, or "host:port". A label may be *.
 type names []named
 
 type named struct{ host, port string }
 
+// ParseNames reads a list of hosts.
 func ParseNames(list []string) (names, error) {
 	var ns names
 	for _, s := range list {
@@ -96,6 +99,11 @@ func ParseNames(list []string) (names, error) {
 		if !isHost(strings.ReplaceAll(host, "*", "x")) {
 			return nil, fmt.Errorf("host %q is not HOST or HOST:PORT; leave out scheme and path", s)
 		}
+		for label := range strings.SplitSeq(host, ".") {
+			if strings.Contains(label, "*") && label != "*" {
+				return nil, fmt.Errorf("host %q: a * stands for a whole label", s)
+			}
+		}
 		ns = append(ns, named{host, port})
 	}
 	return ns, nil
@@ -103,29 +111,17 @@ func ParseNames(list []string) (names, error) {
 
 func (ns names) Has(o Origin) bool {
 	for _, n := range ns {
-		if (n.port == "" || n.port == o.port) && matchHost(n.host, o.Host) {
+		if (n.port == "" || n.port == o.port) && n.fits(o.Host) {
 			return true
 		}
 	}
 	return false
 }
 
-// matchHost compares label by label; * stands for one whole label of a name, never of an address.
-func matchHost(pattern, host string) bool {
-	if !strings.Contains(pattern, "*") {
-		return pattern == host
-	}
+// fits reports whether a host is one of the name's: * stands for one whole label of a name, never of an address.
+func (n named) fits(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
-		return false
+		return n.host == host
 	}
-	want, got := strings.Split(pattern, "."), strings.Split(host, ".")
-	if len(want) != len(got) {
-		return false
-	}
-	for i := range want {
-		if want[i] != got[i] && (want[i] != "*" || got[i] == "") {
-			return false
-		}
-	}
-	return true
+	return glob.Host(n.host, host)
 }

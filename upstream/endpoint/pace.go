@@ -10,7 +10,8 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
-// A document is read at a least pace: a registry that sends a byte now and then would keep the memory that its document has.
+// A document has a least pace: a registry that sends a byte now and then would otherwise hold the memory that was reserved for
+// the document.
 const (
 	paceRate = 16 << 10 // bytes a second, on top of which a document has
 )
@@ -31,7 +32,8 @@ func (e *paceError) Timeout() bool { return true }
 // Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
 func (e *paceError) Unwrap() error { return context.DeadlineExceeded }
 
-// paced has an answer's body end with a *paceError where it comes too slowly. Only the time of its reads counts.
+// SetPace makes the body of an answer fail where it comes at less than the least pace after the grace. Only the time of its
+// reads counts.
 func SetPace(body io.Reader, grace time.Duration) {
 	if m, ok := body.(*meter); ok {
 		m.grace = grace
@@ -49,7 +51,7 @@ func (m *meter) patience() time.Duration {
 	return max(0, min(m.stall, m.grace+time.Duration(m.x.Bytes)*time.Second/paceRate-m.waited))
 }
 
-// timed reads, and counts the time that a document takes.
+// timed reads, and adds up the time of the reads of a document.
 func (m *meter) timed(p []byte) (int, error) {
 	if m.grace == 0 {
 		return m.body.Read(p)

@@ -6,18 +6,19 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// policy is whom the operator named. It is pure.
+// Policy is the hosts that the operator named, and what follows for token services and redirects. It is pure.
 type Policy struct {
 	AuthHosts     names // may be asked for tokens
 	RedirectHosts names // may be redirected to, wherever they are
 	CDNHosts      names // may be redirected to behind a proxy, and where they are public
 }
 
-// realm says where a token is to be had, or with a *RealmError that it must not be asked there: the endpoint itself,
-// or a host of authHosts; over http only where the endpoint is http.
+// Realm is the URL of a token service that a challenge names. It has to be at the endpoint's own host or one of AuthHosts, and
+// over http only where the endpoint is http; else the error is a *fault.RealmError.
 func (p Policy) Realm(endpoint Origin, at *url.URL, realm string) (*url.URL, error) {
 	u, err := at.Parse(strings.TrimSpace(realm))
 	if err != nil {
@@ -31,13 +32,13 @@ func (p Policy) Realm(endpoint Origin, at *url.URL, realm string) (*url.URL, err
 	secure := to.Scheme == "https" || endpoint.Scheme == "http"
 	if guard.Realm && (!named || !secure) {
 		plain := !secure && (named || to.Host == endpoint.Host)
-		return nil, &fault.RealmError{Host: fault.OneLine(to.String(), 100), Scheme: fault.OneLine(to.Scheme, 20), Plain: plain}
+		return nil, &fault.RealmError{Host: text.Line(to.String(), 100), Scheme: text.Line(to.Scheme, 20), Plain: plain}
 	}
 	u.Fragment, u.RawFragment = "", ""
 	return u, nil
 }
 
-// malformed is the error for the address of a token service that can't be asked.
+// Malformed is the error for a token service whose address is not valid.
 func Malformed(realm string, to Origin) *fault.RealmError {
 	shown := strings.TrimSpace(realm)
 	if i := strings.IndexAny(shown, "?#"); i >= 0 {
@@ -51,16 +52,16 @@ func Malformed(realm string, to Origin) *fault.RealmError {
 		shown = "***" + shown[at:]
 	}
 	return &fault.RealmError{
-		Host: fault.OneLine(to.String(), 100), Scheme: fault.OneLine(to.Scheme, 20), Malformed: cmp.Or(fault.Tidy(scheme+shown, 100), "nothing"),
+		Host: text.Line(to.String(), 100), Scheme: text.Line(to.Scheme, 20), Malformed: cmp.Or(fault.Tidy(scheme+shown, 100), "nothing"),
 	}
 }
 
-// maxRedirects is how many redirects of one request are followed.
+// MaxRedirects is how many redirects of one request are followed.
 const MaxRedirects = 5
 
-// redirect says where a Location leads and what may be dialled there, or with a *RedirectError that it is not
-// followed. from is the URL that answered, near what its address may redirect to, proxied whether a URL is asked
-// through a proxy: it then is the proxy that dials, and for names only the lists decide.
+// Redirect is where a Location leads and what may be dialled there; the error of one that is not followed is a
+// *fault.RedirectError. From is the URL that answered, near the reach of its redirects, proxied whether a URL is reached
+// through a proxy: then the proxy dials, and for names the lists alone decide.
 func (p Policy) Redirect(endpoint Origin, from *url.URL, location string, near Reach, proxied func(*url.URL) bool) (
 	*url.URL, Reach, error,
 ) {
@@ -73,7 +74,7 @@ func (p Policy) Redirect(endpoint Origin, from *url.URL, location string, near R
 		return nil, 0, &fault.RedirectError{Host: here.String(), Why: "malformed Location", Final: true}
 	}
 	to, ok := OriginOf(u)
-	host := fault.OneLine(to.String(), 100)
+	host := text.Line(to.String(), 100)
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
 	literal, isLiteral := to.literal()
 	switch {
@@ -83,7 +84,7 @@ func (p Policy) Redirect(endpoint Origin, from *url.URL, location string, near R
 		return nil, 0, &fault.RedirectError{Host: host, Why: "to http from https", Final: true}
 	case to == endpoint, p.RedirectHosts.Has(to):
 		return u, ReachAny, nil
-	case isLiteral && needs(literal) > near:
+	case isLiteral && requiredReach(literal) > near:
 		return nil, 0, &fault.RedirectError{Host: host, Why: "to a private address"}
 	case !isLiteral && proxied(u) && !p.CDNHosts.Has(to):
 		return nil, 0, &fault.RedirectError{Host: host, Why: "behind a proxy, and not in redirectHosts"}

@@ -12,11 +12,11 @@ import (
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// tracer notes what one request went through. Its hooks are called from goroutines of the transport, some of them
-// after the request is over, since a dial goes on for whoever comes next.
+// tracer records the steps of one request. Its hooks are called from goroutines of the transport, some of them after the
+// request is over, since a dial goes on for the next request.
 type tracer struct {
-	mu             sync.Mutex // guards what follows
-	over           bool
+	mu             sync.Mutex // guards the following fields; a leaf
+	over           bool       // the steps have been read
 	dns, dial, tls stage
 	addr           string // of the connection that was used
 	connected      bool
@@ -42,7 +42,7 @@ func (s *stage) end(addr string, err error) {
 	s.took, s.addr, s.err, s.ended = time.Since(s.begun), addr, err, true
 }
 
-func (t *tracer) note(f func()) {
+func (t *tracer) record(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.over {
@@ -52,27 +52,27 @@ func (t *tracer) note(f func()) {
 
 func (t *tracer) hooks() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
-		DNSStart: func(httptrace.DNSStartInfo) { t.note(t.dns.begin) },
-		DNSDone:  func(i httptrace.DNSDoneInfo) { t.note(func() { t.dns.end("", i.Err) }) },
+		DNSStart: func(httptrace.DNSStartInfo) { t.record(t.dns.begin) },
+		DNSDone:  func(i httptrace.DNSDoneInfo) { t.record(func() { t.dns.end("", i.Err) }) },
 		ConnectStart: func(string, string) {
-			t.note(func() {
+			t.record(func() {
 				if t.dial.begun.IsZero() {
 					t.dial.begin()
 				}
 			})
 		},
-		ConnectDone:       func(_, addr string, err error) { t.note(func() { t.dial.end(addr, err) }) },
-		TLSHandshakeStart: func() { t.note(t.tls.begin) },
-		TLSHandshakeDone:  func(_ tls.ConnectionState, err error) { t.note(func() { t.tls.end("", err) }) },
+		ConnectDone:       func(_, addr string, err error) { t.record(func() { t.dial.end(addr, err) }) },
+		TLSHandshakeStart: func() { t.record(t.tls.begin) },
+		TLSHandshakeDone:  func(_ tls.ConnectionState, err error) { t.record(func() { t.tls.end("", err) }) },
 		GotConn: func(i httptrace.GotConnInfo) {
 			addr := i.Conn.RemoteAddr().String()
-			t.note(func() { t.addr, t.connected, t.reused = addr, true, i.Reused })
+			t.record(func() { t.addr, t.connected, t.reused = addr, true, i.Reused })
 		},
 	}
 }
 
-// steps ends the tracing and gives what happened, in order. The last step is the request itself, or the part of the
-// connection that broke with err.
+// steps ends the tracing and returns the steps in order. The last one is the request itself, or the part of the connection
+// that broke with its error.
 func (t *tracer) steps(last fault.Step, proxy *url.URL) []fault.Step {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,12 +98,12 @@ func (t *tracer) steps(last fault.Step, proxy *url.URL) []fault.Step {
 		last.Host = proxy.Host
 	}
 	if n := len(steps); n > 0 && steps[n-1].Name == last.Name {
-		steps = steps[:n-1] // told again, with the whole error
+		steps = steps[:n-1] // it comes again, with the whole error
 	}
 	return append(steps, last)
 }
 
-// broken is the part that a connection which never came about broke in. The lock is held.
+// broken is the step in which making a connection failed. The lock is held.
 func (t *tracer) broken(err error, proxied bool) fault.StepName {
 	if _, ok := errors.AsType[*fault.ProxyError](err); ok {
 		return fault.StepProxy
@@ -119,7 +119,7 @@ func (t *tracer) broken(err error, proxied bool) fault.StepName {
 		return fault.StepTLS
 	case !t.dns.begun.IsZero() && !t.dns.ended:
 		return fault.StepDNS
-	case proxied && t.dial.ended && t.dial.err == nil: // it took the connection and did not answer the CONNECT
+	case proxied && t.dial.ended && t.dial.err == nil: // it accepted the connection and did not answer the CONNECT
 		return fault.StepProxy
 	}
 	return fault.StepDial

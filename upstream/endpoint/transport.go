@@ -24,7 +24,7 @@ func newTransport(e *Endpoint) *http.Transport {
 		TLSClientConfig:        &tls.Config{RootCAs: e.o.RootCAs, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    10 * time.Second,
 		ResponseHeaderTimeout:  e.o.HeaderTimeout,
-		// A blob's digest is of the bytes as they are stored: nobody may unpack them on the way.
+		// The digest of a blob is of the bytes as they are stored: the transport must not decompress them.
 		DisableCompression:     true,
 		Protocols:              protocols,
 		MaxIdleConnsPerHost:    64,
@@ -41,7 +41,7 @@ func refusedByProxy(_ context.Context, proxy *url.URL, req *http.Request, resp *
 	return &fault.ProxyError{Proxy: proxy.Host, Target: req.Host, Status: resp.StatusCode}
 }
 
-// bare carries no credentials: what leads away from the registry goes over it.
+// bare refuses requests with credentials. Requests to where a registry redirects go over it.
 type bare struct{ http.RoundTripper }
 
 var errNotBare = errors.New("a request with credentials for a host that gets none")

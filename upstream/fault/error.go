@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/limit"
 )
 
-// StepName is a stage of a pull as seen from here, in the order in which they happen.
+// StepName is a stage of a pull.
 type StepName string
 
-// The steps. A failure names the one that broke; doctor shows them all.
+// The steps, in the order in which they happen. A failure names the one that broke; doctor shows them all.
 const (
 	StepDNS          StepName = "dns"
 	StepDial         StepName = "dial"
@@ -27,57 +28,49 @@ const (
 	StepBlobHost     StepName = "blob-host"     // the host that a redirect led to
 	StepBody         StepName = "body"          // bytes of a body that had begun
 	StepList         StepName = "list"          // tags or referrers
-	StepQueue        StepName = "queue"         // our own: nobody was asked
+	StepQueue        StepName = "queue"         // our own: no request was made
 )
 
-// The steps of examinations alone.
-const (
-	StepClock      StepName = "clock"      // ours against that of the registry
-	StepCredential StepName = "credential" // ours, as the registry takes it
-	StepLimit      StepName = "limit"      // of requests, and what is left of it
-	StepPlatform   StepName = "platform"   // what of an image is for which platform
-)
-
-// Step is one thing that was tried: what, against which host, how long it took, how it ended.
+// Step is one part of an operation that was tried.
 type Step struct {
 	Name     StepName
-	For      StepName // what the connection was for, where it is the making of one that broke
-	Endpoint string   // on whose behalf, as Registry.State names it
-	Host     string   // host[:port] that was asked
-	Addr     string   // IP address and port, where one was reached
-	Status   int      // HTTP status, 0 where there was no answer
+	For      StepName // the purpose of a connection that could not be made; else empty
+	Endpoint string   // as Registry.State names it
+	Host     string   // host[:port] of the request
+	Addr     string   // IP address and port; empty: none was reached
+	Status   int      // HTTP status; 0: there was no answer
 	Took     time.Duration
 	Err      error // nil: it worked
 }
 
-// Error is why an upstream did not give what it was asked for: facts, not sentences. The last element of Steps is the
-// one that broke. It wraps the cause, so that errors.Is and errors.AsType reach *net.DNSError, x509 errors and errno.
+// Error is why an upstream did not give the content that it was asked for: facts, not sentences. The last element of Steps is
+// the one that broke. It wraps the cause, so that errors.Is and errors.AsType reach *net.DNSError, x509 errors and errno.
 type Error struct {
-	Op         string // what we were doing: "resolve", "manifest", "blob", "tags", "referrers"
+	Op         string // the operation: "resolve", "manifest", "blob", "tags", "referrers"
 	Upstream   string // canonical name
 	Repository string
 	Reference  string        // tag or digest
-	Status     int           // HTTP status of the answer that decided, 0 where there was none
-	Code       string        // errors[0].code of its body, where it had one
-	Message    string        // what its body said, redacted, at most 300 bytes
+	Status     int           // HTTP status of the answer that decided; 0: there was no answer
+	Code       string        // errors[0].code of its body; empty: it has none
+	Message    string        // of its body, redacted, at most 300 bytes
 	Challenge  string        // WWW-Authenticate of that answer
 	BodyKind   BodyKind      // the shape of that body
 	RetryAfter time.Duration // 0: not said
 	// MirrorReason is the reason in the Mirror-Reason header of that answer: it came from a mirror, perhaps from this one.
 	MirrorReason string
 	Credential   auth.Status   // zero: anonymous
-	PublicOnly   bool          // no credential of ours was shown, or would be, for what may be private: see Options.Public
-	Open         bool          // the registry had shown a manifest of the repository without a login: what it refuses is not private
-	Budget       *limit.Budget // of who was limited, as last said; nil: not said, or nobody was limited
+	PublicOnly   bool          // no credential of ours is shown for the repository, which may be private: see Options.Public
+	Open         bool          // the registry had shown a manifest of the repository without a login: a refusal is not about private content
+	Budget       *limit.Budget // of the credential that met a limit, as last said; nil: not said, or no limit was met
 	Steps        []Step
-	Probe        *Probe // what a further question has shown; nil: none was asked, or nothing came of it
-	Err          error  // the cause below, may be nil where Status says it all
+	Probe        *Probe // a further question; nil: none was asked, or it was not answered
+	Err          error  // the cause; may be nil where Status is the cause
 }
 
 // BodyKind is the shape of an error body.
 type BodyKind string
 
-// The shapes of error bodies that registries, their token services and what stands in front of them send.
+// The shapes of error bodies that registries, their token services and the proxies in front of them send.
 const (
 	BodyNone    BodyKind = ""
 	BodyErrors  BodyKind = "errors"  // {"errors":[{"code","message","detail"}]}
@@ -133,10 +126,10 @@ func (e *Error) Unwrap() error { return e.Err }
 // upstream's authHosts. No request was sent to it.
 type RealmError struct {
 	Host, Scheme string
-	// Malformed is the address as the challenge has it, where it is not one that can be asked: no host, a scheme other than http
-	// and https, a user in it. Without what may be secret. Empty: it is well formed.
+	// Malformed is the address as the challenge has it, without parts that may be secret, if it has no host, a scheme other
+	// than http and https, or a user. Empty: it is well formed.
 	Malformed string
-	Plain     bool // the host may be asked, and not over http, where the registry is asked over https
+	Plain     bool // the host may be asked, but not over http where the registry is asked over https
 }
 
 func (e *RealmError) Error() string {
@@ -160,11 +153,11 @@ func (e *RedirectError) Error() string {
 	return fmt.Sprintf("redirect to %s not followed: %s", e.Host, e.Why)
 }
 
-// AwayError says that the endpoint redirects to another registry, which wants a token of its own, and that the operator has
-// not named both that registry (redirectHosts) and its token service (authHosts).
+// AwayError says that the endpoint redirects to another registry, which asks for a token of its own, and that the operator
+// has not named both that registry (redirectHosts) and its token service (authHosts).
 type AwayError struct {
 	From, To string // host[:port]
-	Realm    string // of the token service; empty: it wants a password
+	Realm    string // host[:port] of the token service; empty: it asks for a password
 }
 
 func (e *AwayError) Error() string {
@@ -192,12 +185,12 @@ type ContentError struct {
 	Kind ContentKind
 	Want string
 	Got  string
-	// Claimed says that Want, or the size behind it, is the word of the image's publisher, in a manifest: no host of the
-	// upstream has said it. So the image may be at fault, and not the host that answered.
+	// Claimed says that Want, or the size behind it, comes from a manifest alone, which the image's publisher has written, and
+	// from no host of the upstream. So the image may be wrong, and not the host that answered.
 	Claimed bool
 }
 
-// ContentKind says in which way an answer is wrong.
+// ContentKind is in which way an answer is wrong.
 type ContentKind string
 
 // The ways in which a successful answer can be wrong.
@@ -212,19 +205,19 @@ const (
 	ContentNotManifest ContentKind = "not-a-manifest"
 	ContentNotRegistry ContentKind = "not-a-registry" // HTML where a registry answers JSON or bytes
 	ContentStalled     ContentKind = "stalled"        // no byte for the stall timeout
-	ContentSlow        ContentKind = "slow"           // fewer bytes than are worth waiting for
+	ContentSlow        ContentKind = "slow"           // below the least rate
 )
 
 func (e *ContentError) Error() string {
 	return fmt.Sprintf("%s: want %s, got %s", e.Kind, e.Want, e.Got)
 }
 
-// QueueError says that a blob waited too long for its turn, since the mirror was busy with others of that endpoint.
+// QueueError says that a blob waited too long for its turn behind other blobs of that endpoint.
 type QueueError struct {
 	Endpoint string        // as Registry.State names it
 	Most     int           // transfers at once
-	Waiting  int           // when it gave up
-	Waited   time.Duration // 0: it doesn't wait
+	Waiting  int           // transfers that waited then
+	Waited   time.Duration // 0: it does not wait
 }
 
 func (e *QueueError) Error() string {
@@ -232,15 +225,15 @@ func (e *QueueError) Error() string {
 }
 
 // ErrNotAsked is in the Step of a request that was not made, since the limit that it counts for is reached: the status of
-// the Error is what was said before.
-var ErrNotAsked = errors.New("the limit is reached, so nobody was asked")
+// the Error is that of an earlier answer.
+var ErrNotAsked = errors.New("the limit is reached, so the request was not made")
 
-// wrongEncoding is the error for bytes that are not the content, and said to be in a coding.
+// WrongCoding is the error for bytes that are not the content, in an answer that names a coding.
 func WrongCoding(h http.Header) error {
-	return &ContentError{Kind: ContentEncoding, Want: "identity", Got: OneLine(h.Get("Content-Encoding"), 80)}
+	return &ContentError{Kind: ContentEncoding, Want: "identity", Got: text.Line(h.Get("Content-Encoding"), 80)}
 }
 
-// tooLarge is the error for a document above a limit, of size bytes where that is said.
+// TooLarge is the error for a document above a limit. Size is that of the document, -1 if not known.
 func TooLarge(what string, limit, size int64) *ContentError {
 	e := &ContentError{Kind: ContentTooLarge, Want: fmt.Sprintf("%s of at most %d bytes", what, limit), Got: "more"}
 	if size >= 0 {

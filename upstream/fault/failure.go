@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// fault is why a request failed: an answer that refuses (status is set), or err. Step is where.
+// Failure is why one request failed: an answer that refuses, with a Status, or Err.
 type Failure struct {
 	Refusal
 	Err        error
-	Step       Step
-	Stage      StepName // what for the request was that never got an answer; else empty
-	Redirected bool     // it was made to another host than the endpoint, where a redirect led
+	Step       Step     // that broke
+	Stage      StepName // the purpose of a request without an answer; else that of the step, or empty
+	Redirected bool     // the request went to another host than the endpoint, where a redirect led
 }
 
 func (f *Failure) Error() string {
@@ -29,7 +29,7 @@ func (f *Failure) Error() string {
 
 func (f *Failure) Unwrap() error { return f.Err }
 
-// refusalIn is the answer that an error stands for.
+// RefusalIn is the answer that an error stands for. False: it stands for none.
 func RefusalIn(err error) (Refusal, bool) {
 	if f, ok := errors.AsType[*Failure](err); ok && f.Status != 0 && f.Err == nil {
 		return f.Refusal, true
@@ -37,7 +37,7 @@ func RefusalIn(err error) (Refusal, bool) {
 	return Refusal{}, false
 }
 
-// patienceError says that an endpoint took too long, as there were others to ask.
+// PatienceError says that an endpoint, or the source of a credential, took longer than could be waited for.
 type PatienceError struct{ After time.Duration }
 
 func (e *PatienceError) Error() string {
@@ -50,8 +50,8 @@ func (e *PatienceError) Timeout() bool { return true }
 // Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
 func (e *PatienceError) Unwrap() error { return context.DeadlineExceeded }
 
-// broke reports whether a connection broke, as against an answer or a host that can't be reached: a second attempt
-// may find another.
+// IsBroken reports whether a connection broke, rather than that there was an answer or that the host cannot be reached: a
+// second attempt may find another connection.
 func IsBroken(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
@@ -63,7 +63,7 @@ func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNABORTED)
 }
 
-// final reports whether an error stays, however often one asks.
+// IsPermanent reports whether an error stays the same with each attempt.
 func IsPermanent(err error) bool {
 	if _, ok := errors.AsType[*RealmError](err); ok {
 		return true

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
@@ -66,7 +67,7 @@ func TestReadErrorBody(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			kind, code, message := fault.ReadErrorBody([]byte(tt.body), tt.contentType)
-			message = fault.OneLine(message, 300)
+			message = text.Line(message, 300)
 			if kind != tt.kind || code != tt.code || message != tt.message {
 				t.Errorf("got %q %q %q, want %q %q %q", kind, code, message, tt.kind, tt.code, tt.message)
 			}
@@ -112,25 +113,6 @@ func TestRedact(t *testing.T) {
 	} {
 		if got := fault.Redact("you sent "+in+" to us", cred); got != "you sent *** to us" {
 			t.Errorf("%q: %q", in, got)
-		}
-	}
-}
-
-func TestOneLine(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		in   string
-		n    int
-		want string
-	}{
-		{"a\r\nb\tc\x00\x1b[31m", 50, "a b c[31m"},
-		{"  x  ", 50, "x"},
-		{"abcdefghij", 8, "abcde..."},
-		{"ééééé", 8, "éé..."},
-		{"bad \xff byte", 50, "bad byte"},
-	} {
-		if got := fault.OneLine(tt.in, tt.n); got != tt.want {
-			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)
 		}
 	}
 }

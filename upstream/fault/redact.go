@@ -2,15 +2,12 @@ package fault
 
 import (
 	"encoding/base64"
-	"html"
-	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 // The most that is kept of what an upstream says, in bytes.
@@ -19,8 +16,8 @@ const (
 	maxChallenge = 600
 )
 
-// What upstreams are known to put into messages that is nobody else's business. Docker Hub names the user and the
-// token that has reached its limit; object stores repeat signed URLs.
+// redactions find secrets that upstreams are known to put into messages. Docker Hub names the user and the token that have
+// reached a limit; object stores repeat signed URLs.
 var redactions = []struct {
 	find *regexp.Regexp
 	put  string
@@ -41,11 +38,11 @@ var redactions = []struct {
 	{regexp.MustCompile(`(?i)(\b(?:[a-z]+_)?token["']?\s*[:=]\s*)[A-Za-z0-9+/=._~-]{16,}`), "${1}***"},
 }
 
-// tokenMember is a member of JSON, or of what looks like it, that has a token or a secret: its name, the quote, the value.
+// tokenMember finds a member of JSON, or of text like JSON, that has a token or a secret: its name, the quote, the value.
 var tokenMember = regexp.MustCompile(`(?i)(["'](?:(?:access|refresh|id)_?token|token|password|client_secret|authorization)\\?["']\s*[:=]\s*\\?)(["'])` +
 	`((?:[^"'\\]|\\[^"'])*)`)
 
-// tokensIn are the values that a document has as tokens: no other part of it may repeat them.
+// TokensIn are the values that a document has as tokens. They must not be shown where another part of it repeats them.
 func TokensIn(b []byte) []auth.Credential {
 	const shortest, most = 8, 16
 	var all []auth.Credential
@@ -62,8 +59,8 @@ var (
 	uuid       = regexp.MustCompile(`^(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
-// withoutOpaque is a text of a token service without words that could be a token: long ones with letters and digits. An id by
-// which its operator finds the request stays.
+// withoutOpaque is a text of a token service without words that could be a token: long ones with letters and digits. A UUID,
+// by which the operator of the service finds the request, stays.
 func withoutOpaque(s string) string {
 	return opaqueWord.ReplaceAllStringFunc(s, func(word string) string {
 		if uuid.MatchString(word) || !strings.ContainsAny(word, "0123456789") ||
@@ -74,70 +71,32 @@ func withoutOpaque(s string) string {
 	})
 }
 
-// redact takes what may be secret out of a text of an upstream: what looks like it, and what we know to be.
+// redact takes out of a text of an upstream what looks like a secret, and what is known to be one.
 func redact(s string, known ...auth.Credential) string {
-	var texts []string
+	var secrets []string
 	for _, c := range known {
-		texts = append(texts, secretTexts(c)...)
+		secrets = append(secrets, secretsOf(c)...)
 	}
-	// Longer ones first, since one may be a part of another.
-	slices.SortFunc(texts, func(a, b string) int { return len(b) - len(a) })
-	for _, secret := range texts {
-		s = strings.ReplaceAll(s, secret, "***")
-	}
+	s = text.Hide(s, secrets...)
 	for _, r := range redactions {
 		s = r.find.ReplaceAllString(s, r.put)
 	}
 	return s
 }
 
-// tidy is a text of an upstream as it may be shown: one line of at most n bytes without secrets.
+// Tidy is a text of an upstream as it may be shown: one line of at most n bytes without secrets.
 func Tidy(s string, n int, known ...auth.Credential) string {
-	return OneLine(redact(OneLine(s, MaxErrorBody), known...), n)
+	return text.Line(redact(text.Line(s, MaxErrorBody), known...), n)
 }
 
-// secretTexts are the forms in which an upstream could repeat our credential: as it is, as it was sent, and as either is
-// written in a URL, a form or a page.
-func secretTexts(c auth.Credential) []string {
-	var texts []string
-	for _, s := range []auth.Secret{c.Password, c.Identity} {
-		text := s.Reveal()
-		if len(text) < 4 { // a shorter one would blank out half of every message
-			continue
-		}
-		texts = append(texts, text, base64.StdEncoding.EncodeToString([]byte(text)), html.EscapeString(text))
-	}
+// secretsOf are the texts of a credential: its secrets, and the login as it is sent.
+func secretsOf(c auth.Credential) []string {
+	list := []string{c.Password.Reveal(), c.Identity.Reveal()}
 	if !c.Password.IsZero() {
 		login := []byte(c.Username + ":" + c.Password.Reveal())
 		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
-			texts = append(texts, e.EncodeToString(login))
+			list = append(list, e.EncodeToString(login))
 		}
 	}
-	for _, text := range slices.Clone(texts) {
-		texts = append(texts, url.QueryEscape(text), url.PathEscape(text))
-	}
-	slices.Sort(texts)
-	return slices.Compact(texts)
-}
-
-// oneLine makes a text one printable line of at most n bytes.
-func OneLine(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r), r == utf8.RuneError:
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	if len(s) <= n {
-		return s
-	}
-	s = s[:n-3]
-	for !utf8.ValidString(s) {
-		s = s[:len(s)-1]
-	}
-	return s + "..."
+	return list
 }

@@ -16,17 +16,18 @@ import (
 	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/header"
 	"github.com/registrymirror/mirror/upstream/limit"
 )
 
-// byteOrderMark is what some put before JSON.
+// ByteOrderMark stands before the JSON of some services.
 const ByteOrderMark = "\xef\xbb\xbf"
 
-// maxErrorBody is how much of an error's body is read, in bytes.
+// MaxErrorBody is how much of an error's body is read, in bytes.
 const MaxErrorBody = 64 << 10
 
-// refusal is a failed answer as far as it explains itself.
+// Refusal is what a failed answer says.
 type Refusal struct {
 	Status     int
 	Code       string
@@ -34,13 +35,14 @@ type Refusal struct {
 	BodyKind   BodyKind
 	Challenge  string
 	Challenges []header.Challenge
-	RetryAfter time.Duration
-	Assumed    bool   // retryAfter is how long we obey what did not say how long
-	Mirror     string // the reason of another mirror, or of this one
-	Size       int64  // of what a range asked for lies beyond; -1: not said
+	RetryAfter time.Duration // 0: not said
+	Assumed    bool          // RetryAfter is our own guess: the answer names no time
+	Mirror     string        // its Mirror-Reason, if it came from a mirror, perhaps from this one
+	Size       int64         // of the blob, where a range lies behind its end; -1: not said
 }
 
-// readRefusal reads what a failed answer says. It does not close the body. tokens says that it came from a token service.
+// ReadRefusal reads a failed answer. It does not close the body. Known are the secrets to keep out of its texts; tokens says
+// that it came from a token service.
 func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refusal {
 	values := resp.Header.Values("WWW-Authenticate")
 	size, ok := header.ParseUnsatisfied(resp.Header.Get("Content-Range"))
@@ -55,7 +57,7 @@ func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refu
 		RetryAfter: limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now())),
 	}
 	reason, _, _ := strings.Cut(resp.Header.Get("Mirror-Reason"), ";")
-	r.Mirror = OneLine(reason, 40)
+	r.Mirror = text.Line(reason, 40)
 	if resp.Body == nil || resp.Request != nil && resp.Request.Method == http.MethodHead {
 		return r
 	}
@@ -74,7 +76,7 @@ func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refu
 	return r
 }
 
-// says reports whether the message has one of the words, which are in lower case.
+// Says reports whether the message has one of the words, which are in lower case.
 func (r Refusal) Says(words ...string) bool {
 	m := strings.ToLower(r.Message)
 	for _, w := range words {
@@ -85,7 +87,7 @@ func (r Refusal) Says(words ...string) bool {
 	return false
 }
 
-// readErrorBody tells the shapes apart by what the body is, since its Content-Type is often wrong.
+// ReadErrorBody tells the shapes apart by the body itself, since its Content-Type is often wrong.
 func ReadErrorBody(b []byte, contentType string) (kind BodyKind, code, message string) {
 	b = bytes.TrimSpace(bytes.TrimPrefix(b, []byte(ByteOrderMark)))
 	if len(b) == 0 {
@@ -128,21 +130,21 @@ func readErrorJSON(b []byte) (kind BodyKind, code, message string) {
 		e := doc.Errors[0]
 		message = e.Message
 		if message == "" {
-			message = JsonText(e.Detail)
+			message = JSONText(e.Detail)
 		}
-		return BodyErrors, JsonText(e.Code), message
-	case JsonText(doc.Details) != "":
-		return BodyDetails, "", JsonText(doc.Details)
-	case JsonText(doc.Message) != "":
-		return BodyMessage, "", JsonText(doc.Message)
-	case JsonText(doc.Error) != "":
-		return BodyMessage, "", strings.TrimSpace(JsonText(doc.Error) + " " + doc.Desc)
+		return BodyErrors, JSONText(e.Code), message
+	case JSONText(doc.Details) != "":
+		return BodyDetails, "", JSONText(doc.Details)
+	case JSONText(doc.Message) != "":
+		return BodyMessage, "", JSONText(doc.Message)
+	case JSONText(doc.Error) != "":
+		return BodyMessage, "", strings.TrimSpace(JSONText(doc.Error) + " " + doc.Desc)
 	}
 	return BodyNone, "", ""
 }
 
-// jsonText is a JSON string's text, and any other value as it is written; empty for what says nothing.
-func JsonText(v json.RawMessage) string {
+// JSONText is the text of a JSON string, and any other value as it is written; empty for null and for an empty value.
+func JSONText(v json.RawMessage) string {
 	var s string
 	if json.Unmarshal(v, &s) == nil {
 		return s
@@ -181,7 +183,7 @@ var (
 	htmlSkip  = regexp.MustCompile(`(?is)<!--.*?-->|<(script|style)\b.*?</(script|style)>|<[^>]*>`)
 )
 
-// htmlText is a page's title, else its text.
+// htmlText is the title of a page, else its text.
 func htmlText(b []byte) string {
 	if m := htmlTitle.FindSubmatch(b); m != nil && len(bytes.TrimSpace(m[1])) > 0 {
 		return html.UnescapeString(string(m[1]))
@@ -189,7 +191,7 @@ func htmlText(b []byte) string {
 	return html.UnescapeString(string(htmlSkip.ReplaceAll(b, []byte(" "))))
 }
 
-// shapeOf describes a successful answer of a token service that can't be read. It quotes nothing: what is there may be a token.
+// Shape describes a successful answer of a token service that cannot be read. It quotes nothing: any part may be a token.
 func Shape(b []byte) string {
 	text := bytes.TrimSpace(b)
 	what := "text"
@@ -216,16 +218,16 @@ func Shape(b []byte) string {
 	return fmt.Sprintf("%s, %d bytes", what, len(b))
 }
 
-// describe says what an answer is that is not what was asked for, without secrets. The answer of a token service may be a token
-// as a whole: see shapeOf.
+// Describe describes an answer that is not what was asked for, without secrets. The answer of a token service may be a token
+// as a whole: see Shape.
 func Describe(h http.Header, b []byte, known ...auth.Credential) string {
-	kind, _, text := ReadErrorBody(b, h.Get("Content-Type"))
-	text = Tidy(text, 80, known...)
+	kind, _, message := ReadErrorBody(b, h.Get("Content-Type"))
+	message = Tidy(message, 80, known...)
 	switch {
 	case len(b) == 0:
 		return "nothing"
 	case kind == BodyHTML:
-		return fmt.Sprintf("a web page %q", text)
+		return fmt.Sprintf("a web page %q", message)
 	}
-	return OneLine(fmt.Sprintf("%s %q", cmp.Or(header.MediaType(h), string(kind)), text), MaxMessage)
+	return text.Line(fmt.Sprintf("%s %q", cmp.Or(header.MediaType(h), string(kind)), message), MaxMessage)
 }

@@ -2,7 +2,7 @@ package header
 
 import "strings"
 
-// challenge is one way in that a WWW-Authenticate header offers (RFC 9110, section 11.6.1).
+// Challenge is one scheme that a WWW-Authenticate header offers (RFC 9110, section 11.6.1).
 type Challenge struct {
 	Scheme string            // in lower case
 	Params map[string]string // names in lower case; of two with one name the first
@@ -14,8 +14,8 @@ const (
 	maxChallenges     = 16
 )
 
-// parseChallenges reads every challenge of every value. It is lenient, since registries are: unquoted URLs, no space
-// after commas, a quote that never ends. What it can't read it leaves out.
+// ParseChallenges reads every challenge of every value. It accepts the mistakes that registries make: unquoted URLs, no space
+// after commas, a quote that never ends. Parts that it cannot read are left out.
 func ParseChallenges(values []string) []Challenge {
 	var all []Challenge
 	for _, v := range values {
@@ -35,7 +35,7 @@ func parseChallenge(s string) (all []Challenge) {
 			if s == "" {
 				return all
 			}
-			s = s[1:] // not a token: nothing that a challenge begins with
+			s = s[1:] // a challenge begins with a token
 			continue
 		}
 		s = s[len(word):]
@@ -51,7 +51,7 @@ func parseChallenge(s string) (all []Challenge) {
 		value, after := parseValue(strings.TrimLeft(rest[1:], " \t"))
 		s = after
 		if len(all) == 0 {
-			continue // a parameter of nothing
+			continue // a parameter without a challenge
 		}
 		if name := strings.ToLower(word); all[len(all)-1].Params[name] == "" {
 			all[len(all)-1].Params[name] = value
@@ -59,7 +59,7 @@ func parseChallenge(s string) (all []Challenge) {
 	}
 }
 
-// parseValue reads a quoted string or a bare word, and gives what follows it.
+// parseValue reads a quoted string or a bare word. rest follows it.
 func parseValue(s string) (value, rest string) {
 	if !strings.HasPrefix(s, `"`) {
 		if i := strings.IndexAny(s, ", \t"); i >= 0 {
@@ -94,7 +94,7 @@ func tokenLen(s string) int {
 	return len(s)
 }
 
-// find is the first challenge of a scheme that has what it needs: Bearer a realm, Basic nothing.
+// FindChallenge is the first challenge of a scheme, of Bearer the first one with a realm.
 func FindChallenge(all []Challenge, scheme string) (Challenge, bool) {
 	for _, c := range all {
 		if c.Scheme == scheme && (scheme != "bearer" || c.Params["realm"] != "") {

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// contentRange is what a 206 says that it is: bytes from to end, exclusive, of size.
-type Range struct{ From, End, Size int64 } // size is -1 where it is "*"
+// Range is the range of a 206: bytes From to End, exclusive, of Size; -1 where that is "*".
+type Range struct{ From, End, Size int64 }
 
-// parseContentRange reads "bytes 0-99/200" and "bytes 0-99/*" (RFC 9110, section 14.4), strictly.
+// ParseRange reads "bytes 0-99/200" and "bytes 0-99/*" (RFC 9110, section 14.4), strictly.
 func ParseRange(v string) (Range, bool) {
 	unit, rest, ok := strings.Cut(v, " ")
 	if !ok || !strings.EqualFold(unit, "bytes") {
@@ -36,7 +36,7 @@ func ParseRange(v string) (Range, bool) {
 	return c, true
 }
 
-// parseUnsatisfied reads the size out of the "bytes */200" of a 416.
+// ParseUnsatisfied reads the size out of the "bytes */200" of a 416.
 func ParseUnsatisfied(v string) (int64, bool) {
 	rest, ok := strings.CutPrefix(v, "bytes */")
 	if !ok {
@@ -50,8 +50,8 @@ func parseDigits(s string) (int64, bool) {
 	return int64(n), err == nil
 }
 
-// nextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. Nil: there is none. True: there is one,
-// which may be no URL.
+// NextLink finds the target of rel="next" in Link headers (RFC 8288) and resolves it. False: there is no such link. Nil and
+// true: its target is not a URL.
 func NextLink(values []string, at *url.URL) (next *url.URL, is bool) {
 	for _, v := range values {
 		for v != "" {
@@ -98,16 +98,16 @@ func relNext(params string) bool {
 	return false
 }
 
-// isHTML reports whether an answer says that it is a web page.
+// IsHTML reports whether the Content-Type of an answer is that of a web page.
 func IsHTML(h http.Header) bool {
 	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	t = strings.ToLower(strings.TrimSpace(t))
 	return t == "text/html" || t == "application/xhtml+xml"
 }
 
-// encoding is the coding that an answer says its bytes are in, empty for the content itself. Object stores keep what was said
-// when the object was put, and say it with right bytes: aws-chunked, x-gzip, utf-8. Of those only what is a coding counts,
-// and whether the bytes are in it is for their digest to say.
+// Coding is the coding that an answer names for its bytes; empty: none. Object stores repeat the header with which an object
+// was put, whatever its bytes are: aws-chunked, x-gzip, utf-8. Values that are not a coding are ignored, and whether the
+// bytes are in a coding is decided by their digest.
 func Coding(h http.Header) string {
 	for _, v := range h.Values("Content-Encoding") {
 		for coding := range strings.SplitSeq(v, ",") {
@@ -120,7 +120,7 @@ func Coding(h http.Header) string {
 	return ""
 }
 
-// mediaType is the Content-Type without its parameters.
+// MediaType is the Content-Type without its parameters.
 func MediaType(h http.Header) string {
 	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	return strings.TrimSpace(t)

@@ -6,15 +6,16 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/backoff"
+	"github.com/registrymirror/mirror/internal/bounded"
 )
 
 const (
 	// DefaultPause is how long a limit is obeyed whose end was not named.
 	DefaultPause = time.Minute
-	// ShortestPause is how long the first 429 that names no end is obeyed, and longestPause the longest: each further one
-	// in a row is obeyed for twice as long as the one before.
+	// ShortestPause is how long the first 429 that names no end is obeyed.
 	ShortestPause = time.Second
-	longestPause  = time.Minute
 	// recheckEvery is how often an exhausted limit is checked again by HEAD, at a registry that does not count HEADs. A
 	// window slides: the first of its requests are given back long before it is over.
 	recheckEvery = 5 * time.Minute
@@ -25,6 +26,9 @@ const (
 	maxBudgets     = 64   // of one endpoint: the counted address may change with each request
 	maxCredentials = 1024 // that are remembered
 )
+
+// unstatedPause is how long 429s in a row that name no end are obeyed.
+var unstatedPause = backoff.Backoff{First: ShortestPause, Most: time.Minute}
 
 // Class is a kind of request that a registry may limit by itself: Docker Hub counts manifests by GET, and neither HEADs
 // nor blobs.
@@ -124,19 +128,16 @@ func (l *Limits) Refused(k Class, retryAfter time.Duration, cause error) (wait t
 	if b, ok := l.binding(k.Credential); retryAfter == 0 && ok && k.Counted() && b.Remaining == 0 {
 		retryAfter = max(b.MoreAt().Sub(now), 0)
 	}
-	if l.pauses == nil || len(l.pauses) >= maxCredentials {
-		l.pauses = make(map[Class]Pause)
-	}
 	if retryAfter > 0 {
-		l.pauses[k] = newPause(now, retryAfter, cause, 0)
+		bounded.Put(&l.pauses, k, newPause(now, retryAfter, cause, 0), maxCredentials)
 		return retryAfter, true
 	}
 	// Refusals of requests that were under way together count as one.
 	if now.Before(old.Until) {
 		return old.Until.Sub(now), false
 	}
-	wait = min(ShortestPause<<min(old.unstated, 10), longestPause)
-	l.pauses[k] = newPause(now, wait, cause, old.unstated+1)
+	wait = unstatedPause.After(old.unstated + 1)
+	bounded.Put(&l.pauses, k, newPause(now, wait, cause, old.unstated+1), maxCredentials)
 	return wait, false
 }
 
@@ -182,10 +183,7 @@ func (l *Limits) recheck(credential string, now time.Time) bool {
 	if now.Sub(l.rechecked[credential]) < recheckEvery {
 		return false
 	}
-	if l.rechecked == nil || len(l.rechecked) >= maxCredentials {
-		l.rechecked = make(map[string]time.Time)
-	}
-	l.rechecked[credential] = now
+	bounded.Put(&l.rechecked, credential, now, maxCredentials)
 	return true
 }
 

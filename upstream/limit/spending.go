@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/bounded"
 )
 
 // Spent is what used up a limit, as far as this mirror can know it. A registry counts an account or an address, which
@@ -51,10 +53,7 @@ func NewSpending(now time.Time) *Spending { return &Spending{began: now} }
 // ledger is what one credential has spent. The lock is held.
 func (s *Spending) ledger(credential string) *ledger {
 	if s.ledgers[credential] == nil {
-		if s.ledgers == nil || len(s.ledgers) >= maxCredentials {
-			s.ledgers = make(map[string]*ledger)
-		}
-		s.ledgers[credential] = new(ledger)
+		bounded.Put(&s.ledgers, credential, new(ledger), maxCredentials)
 	}
 	return s.ledgers[credential]
 }

@@ -8,13 +8,13 @@ package ask
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,8 +23,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/registrymirror/mirror/auth/internal/clean"
+	"github.com/registrymirror/mirror/internal/backoff"
+	"github.com/registrymirror/mirror/internal/text"
 )
+
+// MaxText is how many bytes of what a service says are shown.
+const MaxText = 240
 
 const (
 	maxAnswer = 1 << 20
@@ -38,7 +42,7 @@ type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
-	// Date is the clock of who answered, zero where it has none.
+	// Date is the time by the service's clock. Zero: it did not send it.
 	Date time.Time
 }
 
@@ -71,11 +75,11 @@ func (e *Error) Transient() bool {
 	return e.Status >= 500 || e.Status == http.StatusTooManyRequests || strings.Contains(e.Code, "Throttl")
 }
 
-// Client asks over rt. Nil: the network, by way of the proxy of the environment.
+// Client sends requests over rt. Nil: the network, by way of the proxy of the environment.
 func Client(rt http.RoundTripper) *http.Client { return client(rt, http.ProxyFromEnvironment) }
 
-// Local asks over rt. Nil: the network, without any proxy: a metadata server is this machine's own, and what it says is
-// nobody else's.
+// Local sends requests over rt. Nil: the network, without any proxy: a metadata server is this machine's own, and no other
+// machine may read what it answers.
 func Local(rt http.RoundTripper) *http.Client { return client(rt, nil) }
 
 func client(rt http.RoundTripper, proxy func(*http.Request) (*url.URL, error)) *http.Client {
@@ -93,8 +97,8 @@ func client(rt http.RoundTripper, proxy func(*http.Request) (*url.URL, error)) *
 	}
 }
 
-// Do asks within limit. Any status but 2xx is an *Error. It says what the answer said only of a status from 400: what is in
-// others may be a secret. Secrets are what must not be in an error.
+// Do sends a request and reads the answer, within limit. Any status but 2xx is an *Error. It quotes the answer only where the
+// status is 400 or more: another answer may hold a secret. Secrets are texts that must not be in an error.
 func Do(ctx context.Context, c *http.Client, req *http.Request, limit time.Duration, secrets ...string) (*Answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, timeout{req.URL.Host, limit})
 	defer cancel()
@@ -146,8 +150,8 @@ func failed(ctx context.Context, req *http.Request, err error, secrets []string)
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
-	if text := err.Error(); clean.Redact(text, secrets...) != text {
-		return fmt.Errorf("ask %s: %s", req.URL.Host, clean.Line(text, secrets...))
+	if shown := text.Hide(err.Error(), secrets...); shown != err.Error() {
+		return fmt.Errorf("ask %s: %s", req.URL.Host, text.FirstLine(shown, MaxText))
 	}
 	return fmt.Errorf("ask %s: %w", req.URL.Host, err)
 }
@@ -165,7 +169,7 @@ func retryAfter(h http.Header) time.Duration {
 
 // reason finds what a refusal says. AWS has {"__type","message"} or XML with Code and Message; Entra, Google and ACR have
 // {"error","error_description"}, {"error":{"status","message"}} or {"errors":[{"code","message"}]}.
-func reason(h http.Header, body []byte, secrets []string) (code, text string) {
+func reason(h http.Header, body []byte, secrets []string) (code, message string) {
 	var doc struct {
 		Type     string          `json:"__type"`
 		Code     json.RawMessage `json:"code"` // of some services a number
@@ -185,29 +189,29 @@ func reason(h http.Header, body []byte, secrets []string) (code, text string) {
 	trimmed := bytes.TrimSpace(body)
 	switch {
 	case json.Unmarshal(trimmed, &doc) == nil:
-		code, text = doc.Type, first(doc.Message, doc.Message2, doc.Detail)
+		code, message = doc.Type, cmp.Or(doc.Message, doc.Message2, doc.Detail)
 		if code == "" {
 			_ = json.Unmarshal(doc.Code, &code)
 		}
 		var named struct{ Status, Message string }
 		switch {
 		case json.Unmarshal(doc.Error, &named) == nil:
-			code, text = first(named.Status, code), first(named.Message, text)
+			code, message = cmp.Or(named.Status, code), cmp.Or(named.Message, message)
 		default:
 			var word string
 			if json.Unmarshal(doc.Error, &word) == nil {
-				code = first(word, code)
+				code = cmp.Or(word, code)
 			}
 		}
 		if len(doc.Errors) > 0 {
-			code, text = first(code, doc.Errors[0].Code), first(text, doc.Errors[0].Message)
+			code, message = cmp.Or(code, doc.Errors[0].Code), cmp.Or(message, doc.Errors[0].Message)
 		}
 	case bytes.HasPrefix(trimmed, []byte("<")) && xml.Unmarshal(trimmed, &x) == nil:
-		code, text = x.Code, x.Message
+		code, message = x.Code, x.Message
 	case bytes.HasPrefix(trimmed, []byte("<")):
-		text = "a web page"
+		message = "a web page"
 	default:
-		text = string(trimmed)
+		message = string(trimmed)
 	}
 	if code == "" {
 		code, _, _ = strings.Cut(h.Get("X-Amzn-Errortype"), ":")
@@ -215,28 +219,26 @@ func reason(h http.Header, body []byte, secrets []string) (code, text string) {
 	if i := strings.LastIndexByte(code, '#'); i >= 0 { // com.amazonaws.ecr#ServerException
 		code = code[i+1:]
 	}
-	return clean.Line(code, secrets...), clean.Line(text, secrets...)
+	return text.FirstLine(code, MaxText, secrets...), text.FirstLine(message, MaxText, secrets...)
 }
 
-func first(texts ...string) string {
-	for _, s := range texts {
-		if s != "" {
-			return s
-		}
-	}
-	return ""
-}
+// attempts is how often a busy service is asked.
+const attempts = 3
 
-// Patiently calls f again, up to twice, where a service says that it is only busy. Who hangs is not asked again: there
-// is no time for it.
+// busy is how long a busy service is left alone.
+var busy = backoff.Backoff{First: 500 * time.Millisecond, Most: time.Second}
+
+// Patiently calls f again, up to twice, where a service says that it is only busy. A service that hangs is not asked again:
+// there is no time for it.
 func Patiently(ctx context.Context, f func() (*Answer, error)) (*Answer, error) {
-	for pause := 250 * time.Millisecond; ; pause *= 4 {
+	for attempt := 1; ; attempt++ {
 		a, err := f()
 		e, refused := errors.AsType[*Error](err)
-		if !refused || !e.Transient() || pause > time.Second || e.wait > 3*time.Second {
+		if !refused || !e.Transient() || attempt == attempts || e.wait > 3*time.Second {
 			return a, err
 		}
-		timer := time.NewTimer(max(e.wait, pause+rand.N(pause)))
+		pause := busy.After(attempt)
+		timer := time.NewTimer(max(e.wait, backoff.Between(pause, 2*pause)))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -255,10 +257,10 @@ func (a *Answer) JSON(host string, doc any) error {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Errorf("%s answered with the wrong type of value in %q", host, e.Field)
 	}
-	return fmt.Errorf("%s answered with what is not JSON (%s)", host, clean.Line(a.Header.Get("Content-Type")))
+	return fmt.Errorf("%s answered with what is not JSON (%s)", host, text.FirstLine(a.Header.Get("Content-Type"), MaxText))
 }
 
-// Life is how long something lives that ends at a time of the clock of who answered, by ours.
+// Life is how long something lives that ends at a time of the service's clock.
 func (a *Answer) Life(end time.Time) time.Duration {
 	if a.Date.IsZero() {
 		return time.Until(end)
@@ -283,9 +285,9 @@ func File(path string) (string, error) {
 	if len(b) > maxSecretFile {
 		return "", fmt.Errorf("%s has more than %d bytes", path, maxSecretFile)
 	}
-	text := strings.TrimSpace(string(b))
-	if text == "" {
+	token := strings.TrimSpace(string(b))
+	if token == "" {
 		return "", fmt.Errorf("%s is empty", path)
 	}
-	return text, nil
+	return token, nil
 }

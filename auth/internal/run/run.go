@@ -19,23 +19,26 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/registrymirror/mirror/auth/internal/clean"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 const (
 	maxOutput  = 1 << 20 // bytes of standard output; credentials have some thousands
 	maxMessage = 4 << 10 // bytes of standard error that are looked at
-	// Timeout is how long a program may take where nobody says otherwise. Those of clouds ask a service or two.
+	// Timeout is how long a program may take if Program does not say. Those of clouds ask a service or two.
 	Timeout = 30 * time.Second
 )
 
-// Program is what is run.
+// MaxSaid is how many bytes of a program's message are shown.
+const MaxSaid = 240
+
+// Program is a program with its input.
 type Program struct {
 	Path    string            // a name is looked up in PATH
 	Args    []string          //
 	Env     map[string]string // on top of our own environment
 	Timeout time.Duration     // 0: Timeout
-	Secrets []string          // what of the input must not be in an error
+	Secrets []string          // texts of the input that must not be in an error
 }
 
 // Error is how a program failed.
@@ -104,7 +107,7 @@ func Output(ctx context.Context, p Program, input []byte) ([]byte, error) {
 		err = inner.Err
 	}
 	return nil, &Error{
-		Program: filepath.Base(p.Path), Err: err, Said: clean.Line(said.b.String(), p.secrets()...), Output: out.b.Bytes(),
+		Program: filepath.Base(p.Path), Err: err, Said: text.FirstLine(said.b.String(), MaxSaid, p.secrets()...), Output: out.b.Bytes(),
 	}
 }
 

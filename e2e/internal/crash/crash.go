@@ -103,10 +103,10 @@ func Strange(data string) ([]string, error) {
 	for _, e := range list {
 		name := e.Name()
 		switch name {
-		case "LOCK", "boot.json", "scrub.json", "blobs", "spool", "index.db", "state.db", "state.db.good":
+		case "LOCK", "boot.json", "scrub.json", "blobs", "spool", "recency.bin", "state.db", "state.db.good":
 			continue
 		}
-		if strings.HasPrefix(name, "index.db.bad-") || strings.HasPrefix(name, "state.db.bad-") {
+		if strings.HasPrefix(name, "recency.bin.bad-") || strings.HasPrefix(name, "state.db.bad-") {
 			continue // set aside, for inspection
 		}
 		names = append(names, name)

@@ -28,7 +28,7 @@ var Elsewhere = map[string]string{
 	"overloaded":     "it takes ten thousand connections",
 	"stopping":       "a client that pulls is served to the end, and no other gets in",
 	"bad-request":    "no client sends one: it refuses the image's name itself",
-	"internal-error": "none is known",
+	"internal-error": "no way to cause it is known",
 	"client-gone":    "the client has left",
 	"too-slow":       "the client has left",
 }
@@ -262,7 +262,7 @@ func limits() []Scene {
 			return err
 		}},
 		{Reason: "data-limited", Name: "data", set: limited(origin.ErrorBody("TOOMANYREQUESTS", "Data limit exceeded"),
-			"data.example limits how many bytes", "give the mirror a credential")},
+			"data.example has a monthly download quota", "give the mirror a credential")},
 	}
 }
 

@@ -1,0 +1,81 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+)
+
+// refusal is an error that a client is answered with.
+type refusal struct {
+	status     int
+	detail     string   // what is wrong, and what to do
+	retryAfter int      // seconds; 0: it is not said
+	problems   []string // one by one, where there are several
+}
+
+func (e *refusal) Error() string { return e.detail }
+
+func badRequest(err error) error { return &refusal{status: http.StatusBadRequest, detail: err.Error()} }
+
+// busy asks the client to send its request again in ten seconds.
+func busy(detail string) error {
+	return &refusal{status: http.StatusServiceUnavailable, detail: detail, retryAfter: 10}
+}
+
+// errGone is the error of a handler whose client has left: there is nothing to answer.
+var errGone = errors.New("the client has left")
+
+// answer makes a handler of a function that returns the body of its answer, which is JSON, or an error.
+func answer(f func(w http.ResponseWriter, r *http.Request) (body any, err error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := f(w, r)
+		refused, ok := errors.AsType[*refusal](err)
+		switch {
+		case err == nil:
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(body)
+		case ok:
+			refused.write(w)
+		case !errors.Is(err, errGone):
+			Problem(w, http.StatusInternalServerError, err.Error())
+		}
+	}
+}
+
+// write writes an error as RFC 9457 has it.
+func (e *refusal) write(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	if e.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(e.retryAfter))
+	}
+	w.WriteHeader(e.status)
+	body := map[string]any{"title": http.StatusText(e.status), "status": e.status, "detail": e.detail}
+	if len(e.problems) > 0 {
+		body["problems"] = e.problems
+	}
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+// Problem answers with an error as RFC 9457 has it.
+func Problem(w http.ResponseWriter, status int, detail string) {
+	(&refusal{status: status, detail: detail}).write(w)
+}
+
+// maxRequest is how many bytes of a JSON request are read.
+const maxRequest = 16 << 10
+
+// readJSON reads a request. A body that is not one, or has other fields, is an error.
+func readJSON(r *http.Request, into any) error {
+	body := json.NewDecoder(io.LimitReader(r.Body, maxRequest))
+	body.DisallowUnknownFields()
+	return body.Decode(into)
+}
+
+func writeText(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n")
+}

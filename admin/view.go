@@ -1,0 +1,71 @@
+package admin
+
+import (
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+// Registry is a registry in use, as the components report it.
+type Registry struct {
+	Name, Access string
+	Endpoints    []upstream.EndpointStatus
+	Credentials  []upstream.CredentialStatus
+	Repositories [][]string // those of each credential; a credential without an element is for all
+}
+
+// View is a registry as the API shows it.
+func (r Registry) View() Upstream {
+	u := Upstream{
+		Name: r.Name, Access: r.Access, Endpoints: []Endpoint{}, Credentials: []Credential{}, Limits: []Limit{},
+	}
+	for _, e := range r.Endpoints {
+		u.Endpoints = append(u.Endpoints, Endpoint{
+			URL: e.URL, State: string(e.State), Since: e.Since.UTC(), LastError: e.LastError, LastErrorAt: e.LastErrorAt.UTC(),
+		})
+		for _, b := range e.Budgets {
+			u.Limits = append(u.Limits, viewLimit(e, b))
+		}
+	}
+	for i, st := range r.Credentials {
+		c := Credential{
+			Name: st.Name, Kind: st.Kind, For: st.For, State: string(st.State), Since: st.Since.UTC(),
+			ExpiresAt: st.Expires.UTC(), LastRefresh: st.LastRefresh.UTC(), LastError: st.LastError, LastErrorAt: st.LastErrorAt.UTC(),
+		}
+		if i < len(r.Repositories) {
+			c.Repositories = r.Repositories[i]
+		}
+		u.Credentials = append(u.Credentials, c)
+	}
+	return u
+}
+
+func viewLimit(e upstream.EndpointStatus, b upstream.Budget) Limit {
+	l := Limit{
+		Credential: b.Credential, Source: b.Source, Endpoint: e.URL, Limit: max(b.Limit, 0), Remaining: b.Remaining,
+		WindowSeconds: int64(b.Window.Seconds()), ResetAt: b.Reset.UTC(), SaidAt: b.At.UTC(),
+	}
+	if b.Spent.Since.IsZero() { // another limit of the same credential has it
+		return l
+	}
+	l.Spent = &Spent{Since: b.Spent.Since.UTC(), Requests: b.Spent.Requests, Repositories: []Use{}}
+	for _, use := range b.Spent.By {
+		l.Spent.Repositories = append(l.Spent.Repositories, Use(use))
+	}
+	if b.Spent.Elsewhere >= 0 {
+		l.Spent.Elsewhere = &b.Spent.Elsewhere
+	}
+	return l
+}
+
+// ViewCache is the cache as the API shows it, with the bytes received from upstreams, and sent to clients.
+func ViewCache(s cache.Stats, upstreamBytes, clientBytes int64) Cache {
+	return Cache{
+		Disk: &CacheDisk{
+			State: string(s.Disk.State), Since: s.Disk.Since.UTC(), Text: s.Disk.String(), Free: s.Disk.Space.Free,
+			Total: s.Disk.Space.Total, Floor: s.Disk.Floor,
+		},
+		Bytes: s.Bytes, Size: s.Size, Reserved: s.Reserved, Objects: s.Objects, Parked: s.Parked, Degraded: s.Degraded,
+		Hits: s.Hits, Misses: s.Misses, Joined: s.Joined, Uncached: s.Uncached, Evicted: s.Evicted, EvictedBytes: s.EvictedBytes,
+		UpstreamBytes: upstreamBytes, ClientBytes: clientBytes,
+	}
+}

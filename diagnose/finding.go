@@ -1,0 +1,65 @@
+package diagnose
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+)
+
+// Class answers the coarse question: whose problem is it?
+type Class string
+
+// The classes.
+const (
+	ClassNetwork   Class = "network"
+	ClassTLS       Class = "tls"
+	ClassAuth      Class = "auth"
+	ClassMissing   Class = "missing"
+	ClassUndecided Class = "undecided"
+	ClassLimit     Class = "limit"
+	ClassUpstream  Class = "upstream"
+	ClassMirror    Class = "mirror"
+	ClassClient    Class = "client"
+	ClassUnknown   Class = "unknown"
+)
+
+// Finding is why a pull failed: cause, evidence, remedy.
+type Finding struct {
+	Reason   Reason
+	Class    Class
+	Summary  string   // one line that stands alone: what happened, at which host
+	Short    string   // Summary without the image, for where that stands beside it; empty: Summary has no more
+	Remedy   string   // what to do next
+	Alone    string   // the same, where clients have nowhere else to go; empty: Remedy fits there, too
+	Evidence []string // facts, one a line
+	Declined bool     // a refusal that leaves the node free to go on to the registry itself
+
+	Upstream   string        // canonical name; empty where no upstream was involved
+	Host       string        // host[:port] at which it broke; may differ from the upstream: a token service, a CDN
+	Stage      string        // step of the pull that broke, as upstream.StepName has it; may be empty
+	Status     int           // the upstream's HTTP status, 0 where it gave none
+	RetryAfter time.Duration // what the upstream asked for, 0: nothing
+}
+
+// ID is a fingerprint of what failed for whom: 8 hex digits over the reason, the image and the host at which it broke.
+// It is the same after a restart and on another machine, so that it can be quoted. image is canonical
+// ("docker.io/library/nginx:1.27"), empty where none is known.
+func (f Finding) ID(image string) string {
+	sum := sha256.Sum256([]byte(string(f.Reason) + "\x00" + image + "\x00" + f.Host))
+	return hex.EncodeToString(sum[:4])
+}
+
+// Error is an error whose finding is known where it arises. Explain returns that finding.
+type Error struct {
+	Finding Finding
+	Err     error // the cause, may be nil
+}
+
+// New makes an Error of a reason. summary and remedy are cleaned as every text of a Finding is.
+func New(r Reason, summary, remedy string) *Error {
+	return &Error{Finding: Finding{Reason: r, Class: r.Class(), Summary: Clean(summary), Remedy: Clean(remedy)}}
+}
+
+func (e *Error) Error() string { return string(e.Finding.Reason) + ": " + e.Finding.Summary }
+
+func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,399 @@
+package diagnose
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/api/errcode"
+)
+
+// The reasons, as they are in the table below. CONTRIBUTING.md has the recipe for a new one.
+const (
+	DNSNotFound        Reason = "dns-not-found"
+	DNSFailed          Reason = "dns-failed"
+	ConnectRefused     Reason = "connect-refused"
+	ConnectTimeout     Reason = "connect-timeout"
+	Unreachable        Reason = "unreachable"
+	ConnectionReset    Reason = "connection-reset"
+	UpstreamTimeout    Reason = "upstream-timeout"
+	Stalled            Reason = "stalled"
+	ProxyRefused       Reason = "proxy-refused"
+	RedirectNotAllowed Reason = "redirect-not-allowed"
+
+	TLSUntrusted Reason = "tls-untrusted"
+	TLSWrongHost Reason = "tls-wrong-host"
+	TLSExpired   Reason = "tls-expired"
+	TLSHandshake Reason = "tls-handshake"
+	HTTPNotHTTPS Reason = "http-not-https"
+	HTTPSNotHTTP Reason = "https-not-http"
+	ClockSkew    Reason = "clock-skew"
+
+	CredentialsMissing     Reason = "credentials-missing"
+	CredentialsRejected    Reason = "credentials-rejected"
+	CredentialsExpired     Reason = "credentials-expired"
+	CredentialSourceFailed Reason = "credential-source-failed"
+	UpstreamForbidden      Reason = "upstream-forbidden"
+	TokenServiceRefused    Reason = "token-service-refused"
+	AuthHostNotAllowed     Reason = "auth-host-not-allowed"
+
+	TagNotFound        Reason = "tag-not-found"
+	RepositoryNotFound Reason = "repository-not-found"
+	DigestNotFound     Reason = "digest-not-found"
+	PlatformMissing    Reason = "platform-missing"
+
+	NotFoundOrNoAccess Reason = "not-found-or-no-access"
+
+	RateLimited  Reason = "rate-limited"
+	AbuseLimited Reason = "abuse-limited"
+	DataLimited  Reason = "data-limited"
+
+	UpstreamError    Reason = "upstream-error"
+	UpstreamBlocked  Reason = "upstream-blocked"
+	NotARegistry     Reason = "not-a-registry"
+	UnsupportedImage Reason = "unsupported-image"
+	ManifestTooLarge Reason = "manifest-too-large"
+	DigestMismatch   Reason = "digest-mismatch"
+
+	UnknownUpstream Reason = "unknown-upstream"
+	ClientForbidden Reason = "client-forbidden"
+	Overloaded      Reason = "overloaded"
+	QueueTimeout    Reason = "queue-timeout"
+	Stopping        Reason = "stopping"
+	BadRequest      Reason = "bad-request"
+	Loop            Reason = "loop"
+	InternalError   Reason = "internal-error"
+
+	ClientGone Reason = "client-gone"
+	TooSlow    Reason = "too-slow"
+
+	NodeDiskFull    Reason = "node-disk-full"
+	NameInvalid     Reason = "name-invalid"
+	NeverPull       Reason = "never-pull"
+	RuntimeDown     Reason = "runtime-down"
+	SignaturePolicy Reason = "signature-policy"
+	UnpackFailed    Reason = "unpack-failed"
+	PullQPS         Reason = "pull-qps"
+
+	// Unknown is for a text that does not say why; never a guess.
+	Unknown Reason = "unknown"
+)
+
+// The answers that several reasons share. A 502 is never repeated at the same host, so it is the answer where the client
+// may do better at another one at once. No reason is answered 401: containerd would send the pod's secret.
+var (
+	denied      = Answer{Status: http.StatusForbidden, Code: errcode.ErrorCodeDenied}
+	missing     = Answer{Status: http.StatusNotFound, Code: errcode.ErrorCodeManifestUnknown}
+	noName      = Answer{Status: http.StatusNotFound, Code: errcode.ErrorCodeNameUnknown}
+	unavailable = Answer{Status: http.StatusBadGateway, Code: errcode.ErrorCodeUnavailable}
+	late        = Answer{Status: http.StatusGatewayTimeout, Code: errcode.ErrorCodeUnavailable}
+	invalid     = Answer{Status: http.StatusBadRequest, Code: errcode.ErrorCodeUnsupported}
+	broken      = Answer{Status: http.StatusInternalServerError, Code: errcode.ErrorCodeUnknown}
+	// A mirror's 429 makes containerd send the request again at once, up to six times.
+	limited = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeTooManyRequests, RetryAfter: time.Minute}
+	busy    = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeUnavailable, RetryAfter: 5 * time.Second}
+)
+
+const (
+	askHost  = "curl -v https://{host}/v2/"
+	listTags = "crane ls {repository}"
+	showCert = "openssl s_client -connect {address} -servername {name} </dev/null"
+)
+
+// properties are one row of the table.
+type properties struct {
+	reason Reason
+	class  Class
+	origin Origin
+	answer Answer // zero where no request is answered: Inferred, OnNode
+	advice Advice // zero where no text of a client shows the reason
+}
+
+// reasons is the one table of reasons, in the order of the list in docs/failures: by class, and what only the client sees
+// at the end.
+var reasons = []properties{
+	{
+		reason: DNSNotFound, class: ClassNetwork, answer: unavailable,
+		advice: Advice{
+			"DNS has no host {host}",
+			"check the registry's name in the image, and the DNS of the client for private names",
+			"nslookup {name}",
+		},
+	},
+	{
+		reason: DNSFailed, class: ClassNetwork, answer: unavailable,
+		advice: Advice{"DNS did not answer for {host}", "check the resolvers in /etc/resolv.conf where the client runs", "nslookup {name}"},
+	},
+	{
+		reason: ConnectRefused, class: ClassNetwork, answer: unavailable,
+		advice: Advice{"{host} refuses the connection: nothing listens there", "check that it runs, and that the port is right", askHost},
+	},
+	{
+		reason: ConnectTimeout, class: ClassNetwork, answer: unavailable,
+		advice: Advice{
+			"{host} does not accept a connection: no answer in time",
+			"allow the client to reach it on that port; a firewall drops, or the host is down",
+			askHost,
+		},
+	},
+	{
+		reason: Unreachable, class: ClassNetwork, answer: unavailable,
+		advice: Advice{
+			"the client has no route to {host}",
+			"check its routes, gateway and firewall, and whether it tries IPv6 without having any",
+			askHost,
+		},
+	},
+	{
+		reason: ConnectionReset, class: ClassNetwork, answer: unavailable,
+		advice: Advice{
+			"the connection to {host} broke while it was used",
+			"pull again; if it stays, look at firewalls and proxies between the client and that host",
+			askHost,
+		},
+	},
+	{
+		reason: UpstreamTimeout, class: ClassNetwork, answer: late,
+		advice: Advice{"{host} took too long to answer", "pull again; if it stays, see how the registry and the path to it are", askHost},
+	},
+	{reason: Stalled, class: ClassNetwork, answer: late},
+	{
+		reason: ProxyRefused, class: ClassNetwork, answer: unavailable,
+		advice: Advice{
+			"the proxy between the client and {host} did not let it through",
+			"check HTTPS_PROXY and NO_PROXY of the client or its service, the proxy's login, and what it allows",
+			"systemctl show --property=Environment containerd docker",
+		},
+	},
+	{reason: RedirectNotAllowed, class: ClassNetwork, answer: unavailable},
+
+	{
+		reason: TLSUntrusted, class: ClassTLS, answer: unavailable,
+		advice: Advice{
+			"the client does not trust the certificate of {host}",
+			"give the client the CA that signed it (containerd: ca in hosts.toml; Docker, Podman, CRI-O: certs.d/{registry}/ca.crt; builders and charts: the system's CA store)",
+			showCert,
+		},
+	},
+	{
+		reason: TLSWrongHost, class: ClassTLS, answer: unavailable,
+		advice: Advice{
+			"the certificate of {host} is for another name",
+			"pull by the name that it is for, or issue one with this name among its subject alternative names",
+			showCert,
+		},
+	},
+	{
+		reason: TLSExpired, class: ClassTLS, answer: unavailable,
+		advice: Advice{"the certificate of {host} has expired", "renew it there; if it has not expired, the client's clock is ahead", showCert},
+	},
+	{
+		reason: TLSHandshake, class: ClassTLS, answer: unavailable,
+		advice: Advice{
+			"the TLS handshake with {host} failed",
+			"check which TLS versions both sides speak, whether {host} wants a client certificate, and whether there is a proxy between them",
+			showCert,
+		},
+	},
+	{
+		reason: HTTPNotHTTPS, class: ClassTLS, answer: unavailable,
+		advice: Advice{
+			"the client speaks https, and {host} answers plain http",
+			"write http:// for this host in the client's registry configuration (Docker: insecure-registries), or serve TLS there",
+			"curl -v http://{host}/v2/",
+		},
+	},
+	{
+		reason: HTTPSNotHTTP, class: ClassTLS, answer: unavailable,
+		advice: Advice{"the client speaks plain http, and {host} answers TLS", "write https:// for this host in the client's registry configuration", askHost},
+	},
+	{
+		reason: ClockSkew, class: ClassTLS, answer: unavailable,
+		advice: Advice{"by the client's clock the certificate of {host} is not valid yet", "set the clock", "timedatectl"},
+	},
+
+	{
+		reason: CredentialsMissing, class: ClassAuth, answer: denied,
+		advice: Advice{"{host} wants a login, and got none that it takes", "", ""},
+	},
+	{
+		reason: CredentialsRejected, class: ClassAuth, answer: denied,
+		advice: Advice{"{host} says that the login is wrong", "correct the login; the password or token may have been changed", ""},
+	},
+	{
+		reason: CredentialsExpired, class: ClassAuth, answer: denied,
+		advice: Advice{"the login for {host} has expired", "renew it", ""},
+	},
+	{
+		reason: CredentialSourceFailed, class: ClassAuth, answer: denied,
+		advice: Advice{
+			"the program that fetches the login for {host} failed",
+			"install it where the kubelet or client looks for it, make it executable, and run it by hand to see what it says",
+			"",
+		},
+	},
+	{
+		reason: UpstreamForbidden, class: ClassAuth, answer: denied,
+		advice: Advice{"this client may not pull {image}", "give the user, role or identity that pulls the right to read this repository", ""},
+	},
+	{
+		reason: TokenServiceRefused, class: ClassAuth, answer: denied,
+		advice: Advice{"the token service of {host} refused the request", "check the login, and the name of the repository", askHost},
+	},
+	{reason: AuthHostNotAllowed, class: ClassAuth, answer: unavailable},
+
+	{
+		reason: TagNotFound, class: ClassMissing, answer: missing,
+		advice: Advice{"the registry has no {such}", "check name and tag, or push it", listTags},
+	},
+	{
+		reason: RepositoryNotFound, class: ClassMissing, answer: noName,
+		advice: Advice{"{host} has no such repository", "check the image's name", listTags},
+	},
+	{
+		reason: DigestNotFound, class: ClassMissing, answer: missing,
+		advice: Advice{"{host} does not have that digest", "use a tag or digest that is there; it may have been removed", listTags},
+	},
+	{
+		reason: PlatformMissing, class: ClassMissing, origin: Inferred,
+		advice: Advice{
+			"{image} has nothing for the platform of the client",
+			"build it for that platform, or run it on a node of a platform that it has",
+			"crane manifest {image}",
+		},
+	},
+
+	{
+		reason: NotFoundOrNoAccess, class: ClassUndecided, answer: denied,
+		advice: Advice{"{image} does not exist, or is private; {host} does not say which", "check name and tag", ""},
+	},
+
+	{
+		reason: RateLimited, class: ClassLimit, answer: limited,
+		advice: Advice{"the limit on pulls of {host} is used up", "pull with a login, or through a mirror; the limit resets by itself", ""},
+	},
+	{
+		reason: AbuseLimited, class: ClassLimit, answer: limited,
+		advice: Advice{"{host} gets too many requests from this address", "spread the pulls, or send them through a mirror", ""},
+	},
+	{
+		reason: DataLimited, class: ClassLimit, answer: limited,
+		advice: Advice{"the limit on anonymous downloads of {host} is used up", "pull with a login, or through a mirror", ""},
+	},
+
+	{
+		reason: UpstreamError, class: ClassUpstream, answer: unavailable,
+		advice: Advice{"{host} failed", "pull again; if it stays, see its status page or its log", askHost},
+	},
+	{
+		reason: UpstreamBlocked, class: ClassUpstream, answer: denied,
+		advice: Advice{
+			"{host} refuses to serve {image}: by its policy, its firewall, or where the client is",
+			"see the policy and the network rules of that registry or project",
+			"",
+		},
+	},
+	{
+		reason: NotARegistry, class: ClassUpstream, answer: unavailable,
+		advice: Advice{"the server that answered for {host} is not a registry", "check the host in the image's name, and for a proxy or login page before it", askHost},
+	},
+	{
+		reason: UnsupportedImage, class: ClassUpstream, answer: unavailable,
+		advice: Advice{
+			"{image} has a format that this client does not read",
+			"update the client, or push the image again with a current tool, or use a newer tag",
+			"crane manifest {image}",
+		},
+	},
+	{reason: ManifestTooLarge, class: ClassUpstream, answer: unavailable},
+	{
+		reason: DigestMismatch, class: ClassUpstream, answer: unavailable,
+		advice: Advice{
+			"the received content of {image} does not match its digest",
+			"pull again; if it stays, a proxy or mirror on the way alters or cuts content",
+			"crane validate --remote {image}",
+		},
+	},
+
+	{reason: UnknownUpstream, class: ClassMirror, answer: noName},
+	{
+		reason: ClientForbidden, class: ClassMirror, answer: denied,
+		advice: Advice{"no rule of the mirror lets clients pull it", "add it to rules in the mirror's configuration, or pull it from the registry itself", ""},
+	},
+	{reason: Overloaded, class: ClassMirror, answer: busy},
+	{reason: QueueTimeout, class: ClassMirror, answer: late},
+	{reason: Stopping, class: ClassMirror, answer: busy},
+	{reason: BadRequest, class: ClassMirror, answer: invalid},
+	{reason: Loop, class: ClassMirror, answer: unavailable},
+	{reason: InternalError, class: ClassMirror, answer: broken},
+
+	{
+		reason: ClientGone, class: ClassClient, answer: late,
+		advice: Advice{
+			"the client ended the pull before it was complete",
+			"see whether the pod was removed or the runtime restarted; if not, the pull was too slow for its progress timeout",
+			"",
+		},
+	},
+	{reason: TooSlow, class: ClassClient, origin: Inferred},
+
+	{
+		reason: NodeDiskFull, class: ClassClient, origin: OnNode,
+		advice: Advice{
+			"the disk is full where images are kept",
+			"free space there (docker system prune, crictl rmi --prune), or lower the kubelet's image garbage collection thresholds",
+			"df -h; df -i",
+		},
+	},
+	{
+		reason: NameInvalid, class: ClassClient, origin: OnNode,
+		advice: Advice{
+			"{image} is not the name of an image",
+			"correct it: lower case, no scheme, no empty parts, no unreplaced variables, with a registry where short names are not allowed",
+			"",
+		},
+	},
+	{
+		reason: NeverPull, class: ClassClient, origin: OnNode,
+		advice: Advice{
+			"the image is not on the node, and imagePullPolicy Never forbids to pull it",
+			"load it on the node, or set imagePullPolicy to IfNotPresent",
+			"ctr -n k8s.io images import FILE",
+		},
+	},
+	{
+		reason: RuntimeDown, class: ClassClient, origin: OnNode,
+		advice: Advice{
+			"the container runtime does not answer on its socket, so nothing was pulled",
+			"start it, check that the client uses its socket and may open it, and read its log",
+			"systemctl status containerd crio docker; journalctl -u containerd -n 50",
+		},
+	},
+	{
+		reason: SignaturePolicy, class: ClassClient, origin: OnNode,
+		advice: Advice{
+			"the signature policy of the node rejects {image}",
+			"sign the image with a key that the policy accepts, or correct the policy and its key files",
+			"cat /etc/containers/policy.json",
+		},
+	},
+	{
+		reason: UnpackFailed, class: ClassClient, origin: OnNode,
+		advice: Advice{
+			"the node got {image} and could not unpack it",
+			"remove the image and what is left of its layers and pull again; if it stays, check the disk and file system, and for rootless runtimes /etc/subuid and /etc/subgid",
+			"crictl rmi {image}; dmesg | tail",
+		},
+	},
+	{
+		reason: PullQPS, class: ClassClient, origin: OnNode,
+		advice: Advice{
+			"the kubelet starts more pulls a second than its registryPullQPS allows",
+			"nothing has to be done, since it tries again; to avoid it, raise registryPullQPS and registryBurst in the kubelet's configuration",
+			"kubectl get --raw /api/v1/nodes/NODE/proxy/configz",
+		},
+	},
+	{
+		reason: Unknown, class: ClassUnknown, origin: OnNode,
+		advice: Advice{"the text does not say why", "look at the runtime's log there, or ask the registry step by step", "mirror doctor image {image}"},
+	},
+}

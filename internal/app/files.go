@@ -1,0 +1,102 @@
+package app
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"github.com/registrymirror/mirror/config"
+)
+
+// files are the contents of the files that a configuration names for its listeners.
+type files struct {
+	cert      *tls.Certificate // nil: the configuration has no TLS
+	adminCert *tls.Certificate // the admin listener's; nil: it has no TLS
+	token     string           // empty: it has no tokenFile
+}
+
+// readFiles reads the certificates and the token of a configuration.
+func readFiles(c *config.Config) (f files, err error) {
+	if c.TLS.Enabled() {
+		if f.cert, err = readCertificate(c.TLS.Cert, c.TLS.Key); err != nil {
+			return files{}, fmt.Errorf("tls: %w", err)
+		}
+	}
+	if c.Admin.TLS.Enabled() {
+		if f.adminCert, err = readCertificate(c.Admin.TLS.Cert, c.Admin.TLS.Key); err != nil {
+			return files{}, fmt.Errorf("admin.tls: %w", err)
+		}
+	}
+	if c.Admin.TokenFile != "" {
+		if f.token, err = readToken(c.Admin.TokenFile); err != nil {
+			return files{}, err
+		}
+	}
+	return f, nil
+}
+
+func readCertificate(cert, key string) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("load certificate %s with key %s: %w; they must be PEM files that belong together and that "+
+			"this user can read", cert, key, err)
+	}
+	return &pair, nil
+}
+
+// readToken reads admin.tokenFile. An empty token would let every caller in, so it is refused.
+func readToken(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("admin.tokenFile: %w; it names a file that this user can read, with a long random token in it",
+			err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return "", fmt.Errorf("admin.tokenFile: %s is empty; write a long random token to it", path)
+	}
+	return token, nil
+}
+
+// inUse are the files in use. A reload replaces them.
+type inUse struct{ current atomic.Pointer[files] }
+
+// use puts files into use. It keeps the old token, and returns true, where the new configuration has none and other machines
+// reach the admin listener: its address changes with a restart alone, and until then it is not left without a token.
+func (u *inUse) use(f files, admin net.Listener) (keptToken bool) {
+	if old := u.current.Load(); old != nil {
+		if f.cert == nil { // the listener speaks TLS until the restart
+			f.cert = old.cert
+		}
+		if f.adminCert == nil {
+			f.adminCert = old.adminCert
+		}
+		if f.token == "" && old.token != "" && !isLoopback(admin.Addr()) {
+			f.token, keptToken = old.token, true
+		}
+	}
+	u.current.Store(&f)
+	return keptToken
+}
+
+// adminToken is the token of the admin listener; empty where none is configured.
+func (u *inUse) adminToken() string { return u.current.Load().token }
+
+func mainCertificate(f *files) *tls.Certificate  { return f.cert }
+func adminCertificate(f *files) *tls.Certificate { return f.adminCert }
+
+// tls is the configuration of a listener with one of the certificates; nil where it is not enabled.
+func (u *inUse) tls(enabled bool, certificate func(*files) *tls.Certificate) *tls.Config {
+	if !enabled {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return certificate(u.current.Load()), nil
+		},
+	}
+}

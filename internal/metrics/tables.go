@@ -1,0 +1,258 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/internal/kube"
+	"github.com/registrymirror/mirror/upstream"
+)
+
+const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+
+var cacheSeries = []series[cache.Stats]{
+	{
+		gauge, "mirror_cache_bytes", "Bytes of content in the cache.", nil,
+		single(func(s cache.Stats) int64 { return s.Bytes }),
+	},
+	{
+		gauge, "mirror_cache_size_bytes", "The budget of cache.size.", nil,
+		single(func(s cache.Stats) int64 { return s.Size }),
+	},
+	{
+		gauge, "mirror_cache_objects", "Pieces of content in the cache.", nil,
+		single(func(s cache.Stats) int64 { return s.Objects }),
+	},
+	{
+		gauge, "mirror_cache_reserved_bytes", "Bytes reserved for downloads under way and parked.", nil,
+		single(func(s cache.Stats) int64 { return s.Reserved }),
+	},
+	{
+		gauge, "mirror_cache_parked", "Unfinished downloads that wait for a client to come back.", nil,
+		single(func(s cache.Stats) int64 { return s.Parked }),
+	},
+	{
+		gauge, "mirror_cache_held_bytes",
+		"Bytes of content that was evicted and is still read: on the disk, and not in mirror_cache_bytes.", nil,
+		single(func(s cache.Stats) int64 { return s.Held }),
+	},
+	{
+		gauge, "mirror_cache_disk_free_bytes", "Free bytes of the disk of cache.dir, when it was last checked.", nil,
+		single(func(s cache.Stats) int64 { return s.Disk.Space.Free }),
+	},
+	{
+		gauge, "mirror_cache_degraded",
+		"1 if the disk of cache.dir is full, read-only, gone or fails, so that new content is served uncached.", nil,
+		single(func(s cache.Stats) int64 {
+			if s.Degraded {
+				return 1
+			}
+			return 0
+		}),
+	},
+	{
+		counter, "mirror_cache_hits_total", "Blobs that were served from the cache.", nil,
+		single(func(s cache.Stats) int64 { return s.Hits }),
+	},
+	{
+		counter, "mirror_cache_misses_total", "Blobs whose download a client began.", nil,
+		single(func(s cache.Stats) int64 { return s.Misses }),
+	},
+	{
+		counter, "mirror_cache_joined_total", "Blobs whose download under way a client joined.", nil,
+		single(func(s cache.Stats) int64 { return s.Joined }),
+	},
+	{
+		counter, "mirror_cache_uncached_total", "Blobs that were served straight from their upstream.", nil,
+		single(func(s cache.Stats) int64 { return s.Uncached }),
+	},
+	{
+		counter, "mirror_cache_evicted_total", "Pieces of content that were removed to make room.", nil,
+		single(func(s cache.Stats) int64 { return s.Evicted }),
+	},
+	{
+		counter, "mirror_cache_evicted_bytes_total", "Bytes of content that were removed to make room.", nil,
+		single(func(s cache.Stats) int64 { return s.EvictedBytes }),
+	},
+}
+
+var scrubSeries = []series[disk.ScrubStats]{
+	{
+		counter, "mirror_cache_scrubbed_total", "Pieces of content that were read again.", nil,
+		single(func(s disk.ScrubStats) int64 { return s.Blobs }),
+	},
+	{
+		counter, "mirror_cache_scrubbed_bytes_total", "Bytes of content that were read again.", nil,
+		single(func(s disk.ScrubStats) int64 { return s.Bytes }),
+	},
+	{
+		counter, "mirror_cache_damaged_total", "Pieces of content that were found damaged when they were read again, and removed.", nil,
+		single(func(s disk.ScrubStats) int64 { return s.Damaged }),
+	},
+}
+
+var eventSeries = []series[kube.Stats]{
+	{
+		counter, "mirror_kubernetes_events_total", "Events posted on pods, or counted up.", nil,
+		single(func(s kube.Stats) int64 { return s.Posted }),
+	},
+	{
+		counter, "mirror_kubernetes_events_dropped_total", "Failures without an Event, because there were too many at once.", nil,
+		single(func(s kube.Stats) int64 { return s.Dropped }),
+	},
+	{
+		counter, "mirror_kubernetes_errors_total", "Requests that the API server did not answer as it should; the log says why.", nil,
+		single(func(s kube.Stats) int64 { return s.Errors }),
+	},
+}
+
+// endpointMap are the endpoints of each upstream, by its name in the configuration.
+type endpointMap map[string][]upstream.EndpointStatus
+
+var endpointLabels, limitLabels = []string{"upstream", "endpoint"}, []string{"upstream", "credential"}
+
+var endpointSeries = []series[endpointMap]{
+	{
+		gauge, "mirror_upstream_endpoint_up", "0 while an endpoint of an upstream is down, so that others are asked before it; else 1.",
+		endpointLabels, perEndpoint(func(e upstream.EndpointStatus) float64 {
+			if e.State == upstream.EndpointOpen {
+				return 0
+			}
+			return 1
+		}),
+	},
+	{
+		gauge, "mirror_upstream_transfers", "Blobs that an endpoint sends now; maxTransfers is the most.",
+		endpointLabels, perEndpoint(func(e upstream.EndpointStatus) float64 { return float64(e.Running) }),
+	},
+	{
+		gauge, "mirror_upstream_transfers_waiting", "Blobs that wait for their turn at an endpoint.",
+		endpointLabels, perEndpoint(func(e upstream.EndpointStatus) float64 { return float64(e.Waiting) }),
+	},
+	{
+		gauge, "mirror_ratelimit_limit",
+		"The limit of requests of a credential, or of anonymous pulls, as the registry has last reported it.",
+		limitLabels, perLimit(func(b upstream.Budget) (float64, bool) { return float64(b.Limit), b.Limit >= 0 }),
+	},
+	{
+		gauge, "mirror_ratelimit_remaining",
+		"The requests that remain of the limit, as the registry has last reported it; absent where it reports nothing, and once the " +
+			"limit has been reset.",
+		limitLabels, perLimit(func(b upstream.Budget) (float64, bool) { return float64(b.Remaining), true }),
+	},
+}
+
+func perEndpoint(value func(upstream.EndpointStatus) float64) func(endpointMap, emit) {
+	return func(all endpointMap, emit emit) {
+		for name, list := range all {
+			for _, e := range list {
+				emit(value(e), name, e.URL)
+			}
+		}
+	}
+}
+
+// perLimit emits a value of each credential's limit. The most recent report counts, of whichever endpoint and address it is.
+func perLimit(value func(upstream.Budget) (float64, bool)) func(endpointMap, emit) {
+	return func(all endpointMap, emit emit) {
+		for name, list := range all {
+			last := make(map[string]upstream.Budget)
+			for _, e := range list {
+				for _, b := range e.Budgets {
+					if !b.At.Before(last[b.Credential].At) {
+						last[b.Credential] = b
+					}
+				}
+			}
+			for credential, b := range last {
+				if credential == "" {
+					credential = "anonymous"
+				}
+				if v, ok := value(b); ok && time.Now().Before(b.MoreAt()) {
+					emit(v, name, credential)
+				}
+			}
+		}
+	}
+}
+
+// credentialMap are the credentials of each upstream, by its name in the configuration.
+type credentialMap map[string][]upstream.CredentialStatus
+
+var credentialSeries = []series[credentialMap]{
+	{
+		gauge, "mirror_credential_expiry_seconds",
+		"How long until a credential expires; below zero once it has; absent where that isn't known. It is renewed when " +
+			"half of its life is over: little time left means that it can't be.",
+		limitLabels, perCredential(func(st upstream.CredentialStatus, emit emit, labels ...string) {
+			if !st.Expires.IsZero() {
+				emit(time.Until(st.Expires).Seconds(), labels...)
+			}
+		}),
+	},
+	{
+		gauge, "mirror_credential_refresh_timestamp_seconds", "When a credential last came from its source, as a time since 1970.",
+		limitLabels, perCredential(func(st upstream.CredentialStatus, emit emit, labels ...string) {
+			if !st.LastRefresh.IsZero() {
+				emit(float64(st.LastRefresh.Unix()), labels...)
+			}
+		}),
+	},
+	{
+		gauge, "mirror_credential_state",
+		"1 for the state that a credential is in: unknown, ok, expiring (it can't be renewed, and still works), expired, " +
+			"rejected (by the registry), or failing (its source).",
+		[]string{"upstream", "credential", "state"},
+		perCredential(func(st upstream.CredentialStatus, emit emit, labels ...string) {
+			for _, state := range upstream.CredentialStates {
+				is := 0.0
+				if st.State == state {
+					is = 1
+				}
+				emit(is, append(labels, string(state))...)
+			}
+		}),
+	},
+}
+
+func perCredential(values func(st upstream.CredentialStatus, emit emit, labels ...string)) func(credentialMap, emit) {
+	return func(all credentialMap, emit emit) {
+		for name, list := range all {
+			for _, st := range list {
+				values(st, emit, name, st.Name)
+			}
+		}
+	}
+}
+
+// ReadCache adds the numbers of the cache and of its scrubbing.
+func (m *Metrics) ReadCache(stats func() cache.Stats, scrubbed func() disk.ScrubStats) {
+	m.registry.MustRegister(newTable(stats, cacheSeries), newTable(scrubbed, scrubSeries))
+}
+
+// ReadUpstreams adds the state of endpoints, with the limits that they have reported, and of credentials, by the upstream's
+// name in the configuration.
+func (m *Metrics) ReadUpstreams(
+	endpoints func() map[string][]upstream.EndpointStatus, credentials func() map[string][]upstream.CredentialStatus,
+) {
+	m.registry.MustRegister(
+		newTable(func() endpointMap { return endpoints() }, endpointSeries),
+		newTable(func() credentialMap { return credentials() }, credentialSeries),
+	)
+}
+
+// ReadEvents adds the numbers of Events on pods.
+func (m *Metrics) ReadEvents(stats func() kube.Stats) {
+	m.registry.MustRegister(newTable(stats, eventSeries))
+}
+
+// ReadServer adds the number of requests that are being answered.
+func (m *Metrics) ReadServer(inFlight func() int) {
+	m.registry.MustRegister(newTable(inFlight, []series[int]{{
+		gauge, "mirror_requests_in_flight", "Requests of clients that are being answered.", nil,
+		single(func(n int) int64 { return int64(n) }),
+	}}))
+}

@@ -1,0 +1,160 @@
+package journal
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/oci"
+)
+
+const (
+	maxLogged   = 4096        // failures that are remembered for not being logged again
+	repeatAfter = time.Minute // after its last line a failure is logged again
+
+	// maxLines is how many lines about failing pulls are logged within a window; the others are counted. A broken
+	// deployment fails ten thousand pulls a second, and the record has what there is to know of them.
+	lineWindow = 10 * time.Second
+	maxLines   = 500
+	// ownLines are the first lines of each source, which no other source's use up, up to maxLines of all sources.
+	ownLines = 5
+)
+
+// failureLog writes one line for each pull, and for each failure at once. Lines about failures are bounded.
+type failureLog struct {
+	log    *slog.Logger
+	logged map[string]*share[*logged] // by failure id
+	shares *shares[*logged]
+
+	window     time.Time      // when counting of the fields below began
+	lines      int            // logged in the window, own lines apart
+	own        map[string]int // own lines of each source in the window
+	ownTotal   int            // own lines of all sources in the window
+	suppressed int            // lines not logged, and not reported yet
+}
+
+// logged is a failure that has been logged.
+type logged struct {
+	id      string
+	at      time.Time
+	repeats int // how often it came since
+}
+
+func newFailureLog(log *slog.Logger) *failureLog {
+	return &failureLog{
+		log: log, logged: make(map[string]*share[*logged]), shares: newShares[*logged](maxLogged), own: make(map[string]int),
+	}
+}
+
+// due reports whether a failure is to be logged, since it was not in the last minute, and how often it came since it was.
+func (l *failureLog) due(r Request) (repeats int, due bool) {
+	e := l.logged[r.ID]
+	if e == nil {
+		return 0, true
+	}
+	l.shares.recharge(e, r.holder())
+	if time.Since(e.value.at) < repeatAfter {
+		e.value.repeats++
+		return 0, false
+	}
+	l.forget(e)
+	return e.value.repeats, true
+}
+
+func (l *failureLog) forget(e *share[*logged]) {
+	l.shares.remove(e)
+	delete(l.logged, e.value.id)
+}
+
+// failure logs why a request failed.
+func (l *failureLog) failure(ctx context.Context, ref string, r Request, repeats int) {
+	added, victim := l.shares.add(r.holder(), &logged{id: r.ID, at: time.Now()})
+	if l.logged[r.ID] = added; victim != nil {
+		l.forget(victim)
+	}
+	f := r.Finding
+	level, msg := slog.LevelWarn, "pull failed"
+	switch {
+	case f.Declined:
+		level, msg = slog.LevelInfo, "pull left to the node"
+	case r.Kind == oci.KindTags || r.Kind == oci.KindReferrers:
+		msg = "list failed"
+	case r.Kind == 0:
+		msg = "request refused"
+	}
+	attrs := []slog.Attr{
+		slog.String("ref", ref), slog.String("reason", string(f.Reason)), slog.String("class", string(f.Class)),
+		slog.String("id", r.ID), slog.String("summary", f.Summary), slog.String("remedy", f.Remedy),
+		slog.String("upstream", cmp.Or(f.Upstream, r.Ref.Host)), slog.Int("status", r.Status), // the client's
+		slog.String("client", r.Client),
+	}
+	if f.Status > 0 {
+		attrs = append(attrs, slog.Int("upstream_status", f.Status))
+	}
+	if f.Host != "" && f.Host != f.Upstream {
+		attrs = append(attrs, slog.String("host", f.Host))
+	}
+	if len(f.Evidence) > 0 {
+		attrs = append(attrs, slog.Any("evidence", f.Evidence))
+	}
+	if repeats > 0 {
+		attrs = append(attrs, slog.Int("repeats", repeats))
+	}
+	l.line(ctx, r.holder().source, level, msg, attrs...)
+}
+
+// pull writes the one line of a finished pull.
+func (l *failureLog) pull(ctx context.Context, source string, p Pull) {
+	attrs := []slog.Attr{
+		slog.String("ref", tagged(p.Ref)),
+		slog.String("digest", p.Ref.Digest.String()),
+		slog.String("upstream", p.Ref.Host),
+		slog.String("client", p.Client),
+		slog.String("outcome", string(p.Outcome)),
+		slog.Int64("bytes", p.Bytes),
+		slog.Int64("from_cache", p.FromCache),
+		slog.Duration("took", p.Took),
+	}
+	if p.Finding != nil {
+		attrs = append(attrs, slog.String("reason", string(p.Finding.Reason)),
+			slog.String("class", string(p.Finding.Class)), slog.String("id", p.ID))
+	}
+	if p.Outcome == Failed || p.Outcome == Declined {
+		l.line(ctx, source, slog.LevelInfo, "pull", attrs...)
+		return
+	}
+	l.log.LogAttrs(ctx, slog.LevelInfo, "pull", attrs...)
+}
+
+// line logs a line about a failing pull of a source, unless there were too many of late. The first few lines of each
+// source are its own, so that a source that floods the log leaves room for the others.
+func (l *failureLog) line(ctx context.Context, source string, level slog.Level, msg string, attrs ...slog.Attr) {
+	if now := time.Now(); now.Sub(l.window) >= lineWindow {
+		l.window, l.lines, l.ownTotal = now, 0, 0
+		clear(l.own)
+	}
+	switch {
+	case guard.Share && l.ownTotal < maxLines && l.own[source] < ownLines:
+		l.own[source]++
+		l.ownTotal++
+	case l.lines < maxLines:
+		l.lines++
+	default:
+		l.suppressed++
+		return
+	}
+	l.log.LogAttrs(ctx, level, msg, attrs...)
+}
+
+// reportLoss logs what was not recorded or logged.
+func (l *failureLog) reportLoss(ctx context.Context, lost int64) {
+	if lost > 0 {
+		l.log.WarnContext(ctx, "journal is overloaded; some requests are not recorded", "count", lost)
+	}
+	if l.suppressed > 0 {
+		l.log.WarnContext(ctx, "too many failing pulls to log each; run mirror failures", "suppressed", l.suppressed)
+		l.suppressed = 0
+	}
+}

@@ -1,0 +1,240 @@
+package journal
+
+import (
+	"cmp"
+	"container/list"
+	"context"
+	"iter"
+	"time"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+const (
+	maxOpen = 10_000 // pulls; beyond that, the client with the most of them loses the one idle longest
+	// afterComplete is how long after a client has got everything that its image needs the pull is finished.
+	afterComplete = 2 * time.Second
+)
+
+// repoKey is a client in a repository.
+type repoKey struct {
+	client string
+	repo   oci.Repo
+}
+
+// name is a tag or a digest of a client's repository.
+type name struct {
+	repoKey
+	reference string
+}
+
+// groups are lists of pulls with the same key, the pull active last in front.
+type groups[K comparable] map[K]*list.List
+
+func (g groups[K]) push(k K, p *pull) *list.Element {
+	if g[k] == nil {
+		g[k] = list.New()
+	}
+	return g[k].PushFront(p)
+}
+
+func (g groups[K]) remove(k K, e *list.Element) {
+	if g[k].Remove(e); g[k].Len() == 0 {
+		delete(g, k)
+	}
+}
+
+// latest is the pull active last, nil if there is none.
+func (g groups[K]) latest(k K) *pull {
+	if g[k] == nil {
+		return nil
+	}
+	return g[k].Front().Value.(*pull)
+}
+
+// openPulls are the pulls that may go on. Finding the pull of a request takes the same time however many are open.
+type openPulls struct {
+	byRepo   groups[repoKey]
+	byTag    map[name]*pull
+	byDigest groups[name]
+	recent   *list.List // all of them, the one active last in front
+	complete *list.List // those whose clients have everything, in that order
+	shares   *shares[*pull]
+}
+
+func newOpenPulls() *openPulls {
+	return &openPulls{
+		byRepo: make(groups[repoKey]), byTag: make(map[name]*pull), byDigest: make(groups[name]),
+		recent: list.New(), complete: list.New(), shares: newShares[*pull](maxOpen),
+	}
+}
+
+// listed are the places of a pull in the lists of openPulls.
+type listed struct {
+	repo, recent *list.Element
+	digest       *list.Element // nil: its digest is not known
+	complete     *list.Element // nil: its client lacks something
+	share        *share[*pull]
+}
+
+// add takes in a pull that begins, and returns the one that has to be closed for it; nil: none has to.
+func (o *openPulls) add(p *pull, h holder) (victim *pull) {
+	p.repo, p.recent = o.byRepo.push(p.key, p), o.recent.PushFront(p)
+	if p.ref.Tag != "" {
+		o.byTag[name{p.key, p.ref.Tag}] = p
+	}
+	if p.ref.Digest != "" {
+		o.setDigest(p, p.ref.Digest)
+	}
+	added, displaced := o.shares.add(h, p)
+	if p.share = added; displaced != nil {
+		return displaced.value
+	}
+	return nil
+}
+
+// setDigest records which digest a pull turned out to be of.
+func (o *openPulls) setDigest(p *pull, d oci.Digest) {
+	p.ref.Digest = d
+	p.digest = o.byDigest.push(name{p.key, d.String()}, p)
+}
+
+// touch makes a pull the one active last.
+func (o *openPulls) touch(p *pull) {
+	o.byRepo[p.key].MoveToFront(p.repo)
+	o.recent.MoveToFront(p.recent)
+	o.shares.use(p.share)
+	if p.digest != nil {
+		o.byDigest[name{p.key, p.ref.Digest.String()}].MoveToFront(p.digest)
+	}
+}
+
+// find returns the pull that a request belongs to, nil if there is none. A tag is a pull of its own. A digest belongs to
+// the pull that began with it, else, as a blob does, to the pull active last.
+func (o *openPulls) find(k repoKey, r Request) *pull {
+	last := o.byRepo.latest(k)
+	switch {
+	case last == nil || r.Kind != oci.KindManifest:
+		return last
+	case r.Ref.Tag != "" && last.ref.Tag == r.Ref.Tag, r.Ref.Tag == "" && last.ref.Digest == r.Ref.Digest:
+		return last
+	case r.Ref.Tag != "":
+		return o.byTag[name{k, r.Ref.Tag}]
+	}
+	return cmp.Or(o.byDigest.latest(name{k, r.Ref.Digest.String()}), last)
+}
+
+// remove takes a pull out.
+func (o *openPulls) remove(p *pull) {
+	p.closed = true
+	o.byRepo.remove(p.key, p.repo)
+	o.recent.Remove(p.recent)
+	o.unmarkComplete(p)
+	o.shares.remove(p.share)
+	if n := (name{p.key, p.ref.Tag}); p.ref.Tag != "" && o.byTag[n] == p {
+		delete(o.byTag, n)
+	}
+	if p.digest != nil {
+		o.byDigest.remove(name{p.key, p.ref.Digest.String()}, p.digest)
+	}
+}
+
+// idlest is the pull that has been idle longest, nil if none is open.
+func (o *openPulls) idlest() *pull { return pullAt(o.recent.Back()) }
+
+// fromIdlest yields the pulls, the one idle longest first. The pull that is yielded may be removed.
+func (o *openPulls) fromIdlest() iter.Seq[*pull] {
+	return func(yield func(*pull) bool) {
+		for e := o.recent.Back(); e != nil; {
+			before := e.Prev()
+			if !yield(e.Value.(*pull)) {
+				return
+			}
+			e = before
+		}
+	}
+}
+
+// fromLatest yields the pulls, the one active last first.
+func (o *openPulls) fromLatest() iter.Seq[*pull] {
+	return func(yield func(*pull) bool) {
+		for e := o.recent.Front(); e != nil && yield(e.Value.(*pull)); e = e.Next() {
+		}
+	}
+}
+
+// markComplete has a pull end soon whose client has everything that its image needs: it is logged then, instead of a
+// minute later. A client that had a part of the image before never gets that far.
+func (o *openPulls) markComplete(p *pull) {
+	if p.missing == nil || len(p.missing) > 0 || p.sending > 0 || p.blobs == 0 || p.closed || p.complete != nil {
+		return
+	}
+	p.complete = o.complete.PushBack(p)
+}
+
+func (o *openPulls) unmarkComplete(p *pull) {
+	if p.complete != nil {
+		o.complete.Remove(p.complete)
+		p.complete = nil
+	}
+}
+
+// firstComplete is the pull that has been complete longest, nil if none is.
+func (o *openPulls) firstComplete() *pull { return pullAt(o.complete.Front()) }
+
+// nextComplete is when firstComplete is finished, the zero time if there is none.
+func (o *openPulls) nextComplete() time.Time {
+	if p := o.firstComplete(); p != nil {
+		return p.completeAt()
+	}
+	return time.Time{}
+}
+
+func pullAt(e *list.Element) *pull {
+	if e == nil {
+		return nil
+	}
+	return e.Value.(*pull)
+}
+
+// pullOf finds the pull that an event belongs to, or opens one; nil if it belongs to none.
+func (j *Journal) pullOf(ctx context.Context, e event) *pull {
+	if e.Ref.Name == "" || e.Kind != oci.KindManifest && e.Kind != oci.KindBlob {
+		return nil
+	}
+	k := repoKey{e.Client, e.Ref.Repo}
+	p := j.open.find(k, e.Request)
+	if p == nil {
+		if e.Kind != oci.KindManifest || isProbe(e.Ref) {
+			return nil
+		}
+		p = &pull{key: k, ref: e.Ref, upstream: e.Upstream, began: e.At}
+		if victim := j.open.add(p, e.holder()); victim != nil {
+			j.close(ctx, victim)
+		}
+	}
+	p.lastActive = e.At.Add(e.Took)
+	j.open.touch(p)
+	return p
+}
+
+// isProbe reports a tag under which clients look for signatures and the like. Usually it does not exist, and where it
+// does, looking for it is not a pull.
+func isProbe(r oci.Ref) bool {
+	for _, alg := range [...]struct {
+		prefix string
+		digits int
+	}{{"sha256-", 64}, {"sha512-", 128}} {
+		n := len(alg.prefix) + alg.digits
+		if len(r.Tag) < n || r.Tag[:len(alg.prefix)] != alg.prefix || len(r.Tag) > n && r.Tag[n] != '.' {
+			continue
+		}
+		for _, c := range []byte(r.Tag[len(alg.prefix):n]) {
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}

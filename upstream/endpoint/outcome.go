@@ -1,0 +1,82 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+
+	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/fault"
+)
+
+// outcome is what the end of a request says about its endpoint.
+type outcome int
+
+const (
+	inconclusive outcome = iota // it ended for a reason of our own
+	answered                    // it works: a refusal is an answer
+	limited
+	failed      // perhaps by chance
+	unreachable // or silent: no request gets through
+)
+
+// judge is the outcome of a request that ended with err. Bodies: it is about the bytes of blobs, which may come from another
+// host.
+func judge(ctx context.Context, k Kind, err error) (o outcome, bodies bool) {
+	f, _ := errors.AsType[*fault.Failure](err)
+	bodies = k == Blobs && f != nil &&
+		(f.Stage == fault.StepBlobHost || f.Step.Name == fault.StepBlobHost || f.Step.Name == fault.StepBody)
+	if f != nil && f.Redirected && f.Stage == fault.StepList {
+		return answered, bodies // a list that it redirected for is another host's
+	}
+	if r, ok := fault.RefusalIn(err); ok {
+		switch {
+		case r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable && r.RetryAfter > 0:
+			return limited, bodies
+		case r.Status >= 500 && r.Status != http.StatusNotImplemented:
+			return failed, bodies
+		}
+		return answered, bodies
+	}
+	if isOwn(ctx, err) {
+		return inconclusive, bodies
+	}
+	if e, ok := errors.AsType[*fault.ContentError](err); ok {
+		switch {
+		case guard.Claim && e.Claimed:
+			return answered, bodies
+		case e.Kind == fault.ContentStalled, e.Kind == fault.ContentSlow:
+			return unreachable, bodies
+		case e.Kind == fault.ContentTooLarge, e.Kind == fault.ContentNotManifest:
+			return answered, bodies
+		}
+		return failed, bodies
+	}
+	_, notManifest := errors.AsType[*oci.ManifestError](err)
+	_, away := errors.AsType[*fault.AwayError](err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	switch {
+	case err == nil, notManifest, away:
+		return answered, bodies
+	case untrusted:
+		return unreachable, bodies
+	case fault.IsBroken(err), fault.IsPermanent(err):
+		return failed, bodies
+	}
+	return unreachable, bodies
+}
+
+// isOwn reports whether a request ended for a reason of our own: no turn, no memory, or its client left.
+func isOwn(ctx context.Context, err error) bool {
+	if _, ok := errors.AsType[*fault.QueueError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*memory.FullError](err); ok {
+		return true
+	}
+	_, impatient := errors.AsType[*fault.PatienceError](err)
+	return !impatient && ctx.Err() != nil
+}

@@ -1,0 +1,170 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/header"
+	"github.com/registrymirror/mirror/upstream/limit"
+)
+
+// Inspect gives the endpoints of the registry, to be asked one by one by the code that pulls: over connections of their own,
+// with nothing remembered, whatever a breaker says, and with the credential of r. Handshake is called for each TLS handshake
+// with a host, from any goroutine. Call end when done with them.
+func (r *Registry) Inspect(handshake func(host string, s tls.ConnectionState)) (list []*Inspected, end func(), err error) {
+	o := r.o
+	o.handshake = handshake
+	fresh, err := New(o)
+	if err != nil {
+		return nil, nil, &fault.Error{Op: "examine", Upstream: r.o.Name, Err: err}
+	}
+	as := fresh
+	if !r.identity.Configured {
+		as = fresh.As(r.identity.Source)
+	}
+	for i, ep := range fresh.endpoints {
+		ep.Limits = limit.New(r.endpoints[i].Limits.Spending())
+		list = append(list, &Inspected{as, ep})
+	}
+	return list, fresh.Close, nil
+}
+
+// Inspected is an endpoint that is examined.
+type Inspected struct {
+	r  *Registry
+	ep *target
+}
+
+// Name is that of the endpoint, as State names it.
+func (i *Inspected) Name() string { return i.ep.Name }
+
+// Host is host[:port] of the endpoint.
+func (i *Inspected) Host() string { return i.ep.Origin.String() }
+
+// Proxy is the host of the proxy through which a host is reached; empty: none.
+func (i *Inspected) Proxy(host string) string {
+	p, err := i.ep.Proxy(&url.URL{Scheme: i.ep.Origin.Scheme, Host: host})
+	if err != nil || p == nil {
+		return ""
+	}
+	return p.Host
+}
+
+// Budgets are what the endpoint has said is left of its limits.
+func (i *Inspected) Budgets() []Budget { return i.ep.Limits.All() }
+
+// Attempt begins an operation. Op and reference are those of its errors.
+func (i *Inspected) Attempt(op, repository, reference string) *Attempt {
+	c := i.r.call(op, repository, reference)
+	c.at(i.ep)
+	return &Attempt{c}
+}
+
+// Attempt is one operation at an endpoint that is examined. Its errors are *Error. It is for one goroutine.
+type Attempt struct{ c *call }
+
+// Steps are those that were taken since the last Take.
+func (a *Attempt) Steps() []Step { return a.c.trace.Steps }
+
+// Take is Steps, and forgets them.
+func (a *Attempt) Take() []Step {
+	steps := a.c.trace.Steps
+	a.c.trace.Steps = nil
+	return steps
+}
+
+// Credential is the one that was shown, as it stands; zero: none.
+func (a *Attempt) Credential() CredentialStatus { return a.c.login.Status() }
+
+// Ping asks whether the registry's API answers, without a login, and gives the headers of the answer. Notice is what is wrong
+// with an answer that keeps no pull from going on.
+func (a *Attempt) Ping(ctx context.Context) (h http.Header, notice, err error) {
+	c := a.c
+	r := endpoint.Request{
+		Step: fault.StepPing, Method: http.MethodGet, URL: c.ep.At("/v2/", ""), Reach: endpoint.ReachAny,
+	}
+	resp, err := c.login.Bare(ctx, c.ep.Registry, r)
+	if err != nil {
+		return nil, nil, c.wrap(err)
+	}
+	switch {
+	case resp.StatusCode >= 500, resp.StatusCode == http.StatusForbidden:
+		notice = c.wrap(c.login.Refuse(resp))
+	case resp.StatusCode == http.StatusOK && header.IsHTML(resp.Header):
+		notice = c.wrap(a.notRegistry("a registry"))
+	}
+	endpoint.Drain(resp.Body)
+	return resp.Header, notice, nil
+}
+
+func (a *Attempt) notRegistry(want string) *fault.Failure {
+	err := &fault.ContentError{Kind: fault.ContentNotRegistry, Want: want, Got: "a web page"}
+	return &fault.Failure{Err: err, Step: *a.c.trace.Last()}
+}
+
+// Manifest gets the manifest as a pull does: of a tag it asks by HEAD first what that means.
+func (a *Attempt) Manifest(ctx context.Context) (*oci.Manifest, error) {
+	c := a.c
+	if !isDigest(c.reference) {
+		c.op = "resolve"
+		desc, err := c.resolve(ctx)
+		if err != nil {
+			return nil, c.addProbe(ctx, c.wrap(err))
+		}
+		c.op, c.reference = "manifest", desc.Digest.String()
+	}
+	m, err := c.manifest(ctx)
+	if err != nil {
+		return nil, c.addProbe(ctx, c.wrap(err))
+	}
+	return m, nil
+}
+
+// Peek asks for one byte of a blob. It does not follow a redirect to a host that is known.
+func (a *Attempt) Peek(ctx context.Context, d oci.Digest, known func(host string) bool) error {
+	c := a.c
+	c.reference = d.String()
+	r := c.blobAsk(d)
+	r.Header = http.Header{"Range": {"bytes=0-0"}}
+	resp, err := c.followPast(ctx, r, known)
+	refusal, refused := fault.RefusalIn(err)
+	switch {
+	case errors.Is(err, errKnownHost), refused && refusal.Size == 0: // an empty blob has no first byte
+		return nil
+	case err != nil:
+		return c.wrap(err)
+	case header.IsHTML(resp.Header):
+		resp.Body.Close()
+		return c.wrap(a.notRegistry("a blob"))
+	}
+	endpoint.Drain(resp.Body)
+	return nil
+}
+
+// Config reads the config of an image.
+func (a *Attempt) Config(ctx context.Context, d oci.Digest) ([]byte, error) {
+	c := a.c
+	c.reference = d.String()
+	resp, err := c.follow(ctx, c.blobAsk(d))
+	if err != nil {
+		return nil, c.wrap(err)
+	}
+	b, err := c.document(ctx, resp, paper{what: "the config of an image", limit: oci.MaxManifestSize})
+	if err != nil {
+		return nil, c.wrap(err)
+	}
+	if !oci.VerifyDigest(d, b) {
+		got := d.Algorithm().FromBytes(b).String()
+		return nil, c.wrap(&fault.ContentError{Kind: fault.ContentDigest, Want: d.String(), Got: got})
+	}
+	return b, nil
+}
+
+func isDigest(reference string) bool { return strings.Contains(reference, ":") }

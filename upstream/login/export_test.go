@@ -1,0 +1,51 @@
+package login
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+)
+
+func TokenLife(value, expiresIn string, now time.Time) time.Duration {
+	return tokenLife(value, expiresIn, now)
+}
+
+// Authorize attaches credentials that are bound to a URL's origin.
+func Authorize(req *http.Request, bound string) error {
+	u, err := url.Parse(bound)
+	if err != nil {
+		return err
+	}
+	o, _ := endpoint.OriginOf(u)
+	return authorize(req, o, auth.NewSecret("Basic x"))
+}
+
+// MaxTokens is how many tokens and refusals are kept.
+const MaxTokens = maxTokens
+
+// Tokens is the cache of tokens. Its tokens live for an hour.
+type Tokens struct{ t *tokens }
+
+func NewTokens() Tokens { return Tokens{newTokens(slog.New(slog.DiscardHandler))} }
+
+// Get gets the token of a repository, and reports whether it was fetched for that.
+func (t Tokens) Get(ctx context.Context, repository string) (fetchedNow bool) {
+	_, fetchedNow = t.t.get(ctx, tokenKey{scope: repository}, func(context.Context) fetched {
+		return fetched{token: newToken("t", time.Hour, time.Now())}
+	})
+	return fetchedNow
+}
+
+// Held is how many tokens and refusals are kept.
+func (t Tokens) Held() int {
+	t.t.mu.Lock()
+	defer t.t.mu.Unlock()
+	return len(t.t.have) + len(t.t.refusals)
+}
+
+func (t Tokens) Close() { t.t.close() }

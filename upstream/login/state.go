@@ -1,0 +1,150 @@
+package login
+
+import "github.com/registrymirror/mirror/auth"
+
+// phase says as whom the next request is made. It goes forward only.
+type phase int
+
+const (
+	asFirst     phase = iota // with the credential that fits best, or, past a limit, the next one with something left
+	asOther                  // with another one of ours, after a refusal
+	asAnonymous              // without a credential: there is none, or ours was refused, or has nothing left
+)
+
+// outcome is how a request ended, as far as it decides what follows.
+type outcome int
+
+const (
+	accepted      outcome = iota
+	failed                // in a way that no other login changes
+	exhausted             // it was not made: nothing is left of a limit
+	pausing               // it was not made, and the limit ends in a moment
+	limited               // status 429
+	challenged            // without an Authorization, and the registry says which one it asks for
+	unchallenged          // without an Authorization, and the registry does not say which one it asks for
+	guessRefused          // by the token service, which is that of another repository: this one may have its own
+	loginRefused          // the password by the registry, or the credential by the token service
+	tokenRefused          // by the registry
+	rightsRefused         // to the password, which is right
+)
+
+// action is what follows an outcome.
+type action int
+
+const (
+	finish             action = iota // the outcome stands
+	recheckLimit                     // ask by HEAD, which costs nothing, whether the limit still holds
+	waitForReset                     // let the pause pass
+	answerChallenge                  // with what the registry asks for
+	answerNewChallenge               // it asks for something else than it was given
+	askAtRoot                        // what /v2/ asks for
+	askWithoutLogin                  // so that the registry says which token service is this repository's
+	renewToken                       // get another token for the same credential
+	renewCredential                  // get another credential of the same source
+	noteFailedRenewal                // the renewed credential was refused, too: it is not renewed again for a while
+	leaveRefused                     // go on with another credential of ours, once, else anonymously
+	leaveExhausted                   // go on with another credential that has something left, else anonymously
+)
+
+// step is the action that follows an outcome: the first one that is possible and was not tried.
+func (s *state) step(o outcome) action {
+	switch o {
+	case exhausted:
+		return s.first(recheckLimit, leaveExhausted)
+	case pausing:
+		return s.first(recheckLimit, waitForReset, leaveExhausted)
+	case limited:
+		return s.first(leaveExhausted)
+	case challenged:
+		return s.first(answerChallenge)
+	case unchallenged:
+		return s.first(askAtRoot)
+	case guessRefused:
+		return s.first(askWithoutLogin, renewCredential, noteFailedRenewal, leaveRefused)
+	case loginRefused:
+		return s.first(answerNewChallenge, renewCredential, noteFailedRenewal, leaveRefused)
+	case tokenRefused:
+		return s.first(answerNewChallenge, renewToken, leaveRefused)
+	case rightsRefused:
+		return s.first(leaveRefused)
+	}
+	return finish // accepted, failed
+}
+
+// state is how far one request has come.
+type state struct {
+	phase         phase
+	credential    auth.Credential // with which the next request is made
+	tried         actions
+	refusalStands bool // see Operation
+
+	guessErr     error // why the token service refused, until a request without a login has shown whether it is the right one
+	refusedErr   error // what a credential of ours met, once the request is made without it
+	exhaustedErr error // the limit of a credential of ours, once the request is made without it
+}
+
+// first is the first action of a list that is possible and was not tried.
+func (s *state) first(list ...action) action {
+	for _, a := range list {
+		if !s.tried.has(a) && s.possible(a) {
+			return a
+		}
+	}
+	return finish
+}
+
+func (s *state) possible(a action) bool {
+	switch a {
+	case askWithoutLogin:
+		return !s.tried.has(answerChallenge) // it has said
+	case renewCredential, leaveExhausted:
+		return s.phase != asAnonymous
+	case noteFailedRenewal:
+		return s.phase != asAnonymous && s.tried.has(renewCredential)
+	case leaveRefused:
+		return s.phase != asAnonymous && !s.refusalStands
+	}
+	return true
+}
+
+// use goes on with another credential, to which each action is open again that is about the credential.
+func (s *state) use(c auth.Credential) {
+	s.credential, s.guessErr = c, nil
+	if c.IsAnonymous() {
+		s.phase = asAnonymous
+	}
+	s.tried.remove(
+		recheckLimit, answerNewChallenge, askWithoutLogin, renewToken, renewCredential, noteFailedRenewal, leaveRefused,
+		leaveExhausted,
+	)
+}
+
+// renew goes on with a newer credential of the same source.
+func (s *state) renew(c auth.Credential) {
+	s.credential, s.guessErr = c, nil
+	s.tried.remove(askWithoutLogin, renewToken)
+}
+
+// reason is the error of a request that ends with err: what our credential met, if the request was made without it.
+func (s *state) reason(err error) error {
+	switch {
+	case s.refusedErr != nil:
+		return s.refusedErr
+	case s.exhaustedErr != nil:
+		return s.exhaustedErr
+	}
+	return err
+}
+
+// actions is a set of them.
+type actions uint16
+
+func (t actions) has(a action) bool { return t&(1<<a) != 0 }
+
+func (t *actions) add(a action) { *t |= 1 << a }
+
+func (t *actions) remove(list ...action) {
+	for _, a := range list {
+		*t &^= 1 << a
+	}
+}

@@ -1,0 +1,279 @@
+package login
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/coalesce"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
+)
+
+// tokenKey says what a token is for, and whose it is.
+type tokenKey struct {
+	endpoint   endpoint.Origin // where it is shown
+	realm      string          // where it came from
+	service    string
+	scope      string
+	credential identity
+}
+
+// token is what a token service gave.
+type token struct {
+	value   auth.Secret
+	fetched time.Time
+	expires time.Time // a little before its end, so that it does not expire on the way
+	fetch   fetch     // gets the next one; set once it is in the cache
+
+	// The cache's mutex guards the following fields.
+	renewAt  time.Time // when four fifths of its life are over, or the next attempt is due
+	used     time.Time
+	renewing bool
+}
+
+// fetch gets a token. It must end soon after its context does.
+type fetch func(context.Context) fetched
+
+// fetched is the outcome of a token request, shared by all operations that waited for it.
+type fetched struct {
+	token *token
+	steps []fault.Step
+	err   error
+}
+
+// newToken makes a token of what a service gave at a time, with the life that it said.
+func newToken(value string, life time.Duration, at time.Time) *token {
+	return &token{
+		value:   auth.NewSecret(value),
+		fetched: at,
+		renewAt: at.Add(life * 4 / 5),
+		expires: at.Add(life - min(life/10, 10*time.Second)),
+	}
+}
+
+const (
+	// refusalLife is how long a token service's refusal of a credential stands: a wrong password that is sent with every
+	// pull locks the account. It is short, since the password may just be corrected.
+	refusalLife = 5 * time.Second
+	// maxTokens bounds the cache. A mirror of ten thousand repositories in use within five minutes is unheard of.
+	maxTokens = 10_000
+)
+
+// tokens is a cache of tokens. One request at a time runs for a key; it ends when no operation waits for it any more.
+//
+//	get ──have, young──────────────► token
+//	 │└───have, past renewAt───────► token, and a renewal in the background
+//	 └────have none──► join or start a fetch ──► all that wait get its outcome
+type tokens struct {
+	log   *slog.Logger
+	wake  chan struct{} // of run, when a token came
+	calls coalesce.Group[tokenKey, fetched]
+
+	ctx  context.Context // of renewals in the background
+	stop context.CancelFunc
+	wg   sync.WaitGroup // renewals in the background
+
+	mu       sync.Mutex // guards the following fields; a leaf
+	closed   bool
+	have     map[tokenKey]*token
+	refusals map[tokenKey]refusedToken // together with have at most maxTokens
+}
+
+type refusedToken struct {
+	until   time.Time
+	outcome fetched
+}
+
+func newTokens(log *slog.Logger) *tokens {
+	t := &tokens{
+		log: log, wake: make(chan struct{}, 1),
+		have: make(map[tokenKey]*token), refusals: make(map[tokenKey]refusedToken),
+	}
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	return t
+}
+
+// get gives a token from the cache, or by f. Fresh: it was fetched while the caller waited.
+func (t *tokens) get(ctx context.Context, k tokenKey, f fetch) (out fetched, fresh bool) {
+	if out, ok := t.cached(k); ok {
+		return out, false
+	}
+	out, _, err := t.calls.Do(ctx, k, func(ctx context.Context) (fetched, error) {
+		if out, ok := t.cached(k); ok { // another call has just ended
+			return out, nil
+		}
+		return t.fetch(ctx, k, f), nil
+	})
+	if err != nil {
+		return fetched{err: err}, false
+	}
+	return out, true
+}
+
+// cached is the outcome that is in the cache.
+func (t *tokens) cached(k tokenKey) (fetched, bool) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if tok := t.have[k]; tok != nil && now.Before(tok.expires) {
+		tok.used = now
+		if !now.Before(tok.renewAt) {
+			t.renew(k, tok)
+		}
+		return fetched{token: tok}, true
+	}
+	if r, ok := t.refusals[k]; ok && now.Before(r.until) {
+		return r.outcome, true
+	}
+	return fetched{}, false
+}
+
+// fetch gets a token and takes the outcome into the cache. An outcome that no operation waits for any more is dropped.
+func (t *tokens) fetch(ctx context.Context, k tokenKey, f fetch) fetched {
+	out := f(ctx)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if ctx.Err() == nil {
+		t.keep(k, f, out)
+	}
+	return out
+}
+
+// keep takes an outcome into the cache. The lock is held.
+func (t *tokens) keep(k tokenKey, f fetch, out fetched) {
+	if out.token == nil {
+		r, ok := fault.RefusalIn(out.err)
+		if ok && r.Status < 500 && r.Status != http.StatusTooManyRequests && k.credential != (identity{}) {
+			t.sweep()
+			t.refusals[k] = refusedToken{until: time.Now().Add(refusalLife), outcome: out}
+		}
+		return
+	}
+	t.sweep()
+	out.token.used, out.token.fetch = out.token.fetched, f
+	t.have[k] = out.token
+	delete(t.refusals, k)
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// sweep makes room for one more: expired ones go first, then the quarter that was used least lately. So names that a client
+// makes up push out each other, not the tokens of repositories in use. The lock is held.
+func (t *tokens) sweep() {
+	if len(t.have)+len(t.refusals) < maxTokens {
+		return
+	}
+	now := time.Now()
+	maps.DeleteFunc(t.have, func(_ tokenKey, tok *token) bool { return now.After(tok.expires) })
+	maps.DeleteFunc(t.refusals, func(_ tokenKey, r refusedToken) bool { return now.After(r.until) })
+	if len(t.have)+len(t.refusals) < maxTokens {
+		return
+	}
+	clear(t.refusals)
+	used := make([]time.Time, 0, len(t.have))
+	for _, tok := range t.have {
+		used = append(used, tok.used)
+	}
+	slices.SortFunc(used, time.Time.Compare)
+	most := maxTokens * 3 / 4
+	if len(used) <= most {
+		return
+	}
+	last := used[len(used)-most-1]
+	for k, tok := range t.have {
+		if len(t.have) > most && !tok.used.After(last) {
+			delete(t.have, k)
+		}
+	}
+}
+
+// drop forgets a token that was not accepted, unless it has been replaced meanwhile.
+func (t *tokens) drop(k tokenKey, tok *token) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.have[k] == tok {
+		delete(t.have, k)
+	}
+}
+
+// renew fetches a token again, in the background. The old one stays until it expires. The lock is held.
+func (t *tokens) renew(k tokenKey, old *token) {
+	if t.closed || old.renewing {
+		return
+	}
+	old.renewing = true
+	t.wg.Go(func() {
+		// As a waiter of its own, so that no client that leaves ends it.
+		out, _, err := t.calls.Do(t.ctx, k, func(ctx context.Context) (fetched, error) { return t.fetch(ctx, k, old.fetch), nil })
+		if err == nil {
+			err = out.err
+		}
+		failed := err != nil && t.ctx.Err() == nil
+		t.mu.Lock()
+		old.renewing = false
+		if failed {
+			old.renewAt = time.Now().Add(min(max(time.Until(old.expires)/2, time.Second), 30*time.Second))
+			delete(t.refusals, k) // the old one is still valid
+		}
+		t.mu.Unlock()
+		if failed {
+			t.log.Warn("cannot renew token; using the old one until it expires",
+				"host", k.endpoint.String(), "scope", k.scope, "expires_at", old.expires, "error", err)
+		}
+	})
+}
+
+// run renews tokens that were used in the second half of their lives, until the context ends.
+func (t *tokens) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(max(time.Until(t.renewDue(time.Now())), time.Second))
+		select {
+		case <-timer.C:
+		case <-t.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// renewDue starts the renewals that are due, and says when the next one is.
+func (t *tokens) renewDue(now time.Time) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := now.Add(time.Hour)
+	for k, tok := range t.have {
+		due := tok.expires
+		switch {
+		case now.After(tok.expires):
+			delete(t.have, k)
+			continue
+		case now.Before(tok.renewAt):
+			due = tok.renewAt
+		case tok.used.After(tok.fetched.Add(tok.renewAt.Sub(tok.fetched) / 2)):
+			t.renew(k, tok)
+		}
+		if due.Before(next) {
+			next = due
+		}
+	}
+	return next
+}
+
+// close ends renewals and waits for them.
+func (t *tokens) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.stop()
+	t.wg.Wait()
+}

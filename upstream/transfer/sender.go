@@ -1,0 +1,83 @@
+package transfer
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/internal/bounded"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+)
+
+const (
+	// maxSenders is how many blobs are remembered with the endpoint that sent them, and with one that sent them wrong.
+	maxSenders = 1024
+	// avoidFor is how long an endpoint that has sent a blob wrong is asked for it after the others.
+	avoidFor = 10 * time.Minute
+)
+
+// senders remembers which endpoint has sent the bytes of a blob, for when their reader finds that they do not have its digest.
+type senders struct {
+	mu    sync.Mutex                    // guards the following fields; a leaf
+	last  map[string]*endpoint.Endpoint // by blob; nil: several
+	wrong map[string]wrongSender        // by blob
+}
+
+type wrongSender struct {
+	ep    *endpoint.Endpoint
+	until time.Time
+}
+
+// add records that an endpoint sends bytes of a blob. First: those at its beginning, with which a download begins.
+func (s *senders) add(blob string, e *endpoint.Endpoint, first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, known := s.last[blob]; known && !first && old != e {
+		e = nil
+	}
+	bounded.Put(&s.last, blob, e, maxSenders)
+}
+
+// blame returns the endpoint that has sent all bytes of a blob, and records that they were wrong. Nil: it is not known, or
+// there were several.
+func (s *senders) blame(blob string) *endpoint.Endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.last[blob]
+	delete(s.last, blob)
+	if e != nil {
+		bounded.Put(&s.wrong, blob, wrongSender{e, time.Now().Add(avoidFor)}, maxSenders)
+	}
+	return e
+}
+
+// avoid puts an endpoint that has sent a blob wrong after the others.
+func (s *senders) avoid(blob string, order []*endpoint.Endpoint) []*endpoint.Endpoint {
+	s.mu.Lock()
+	w, known := s.wrong[blob]
+	s.mu.Unlock()
+	i := slices.Index(order, w.ep)
+	if !known || i < 0 || time.Now().After(w.until) {
+		return order
+	}
+	return append(slices.Delete(order, i, i+1), w.ep)
+}
+
+// reset forgets which endpoints have sent wrong blobs.
+func (s *senders) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wrong = nil
+}
+
+// Corrupt reports that the bytes of a blob that were sent last do not have its digest. If one endpoint has sent them all, it is
+// asked for this blob after the others, and for all blobs once that has happened three times.
+func (p *Pool) Corrupt(repo string, d oci.Digest, err error) {
+	if e := p.senders.blame(blobKey(repo, d)); e != nil {
+		e.Health.Corrupt(err)
+	}
+}
+
+// Reset makes all endpoints be asked in their order again, whatever they have sent.
+func (p *Pool) Reset() { p.senders.reset() }
