@@ -261,7 +261,7 @@ func (c *draft) spent(b *upstream.Budget) {
 	c.note("%s", text)
 }
 
-// shared says what the other clients that use up the limit have in common with the mirror.
+// shared is the property that other clients which use up the limit share with the mirror.
 func shared(b *upstream.Budget) string {
 	if b.Credential != "" {
 		return "with the account of credential " + b.Credential

@@ -11,7 +11,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// evidence says what was tried, one step a line.
+// evidence has the steps of the request, one a line.
 func evidence(e *upstream.Error) []string {
 	var lines []string
 	for i, s := range e.Steps {
@@ -52,7 +52,7 @@ func evidence(e *upstream.Error) []string {
 	return lines
 }
 
-// verdicts are the words for what a further request has shown.
+// verdicts describe the result of a further request.
 var verdicts = map[upstream.Verdict]string{
 	upstream.VerdictRepositoryMissing: "there is no such repository",
 	upstream.VerdictTagMissing:        "the repository is there, the tag is not",

@@ -14,7 +14,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// facts are what one error says, and the words for it.
+// facts are the facts of one error, and the words for them.
 type facts struct {
 	err      error
 	e        *upstream.Error // zero where no upstream was involved

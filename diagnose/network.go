@@ -141,7 +141,7 @@ func (c *draft) handshake() bool {
 		c.remedy("check which TLS versions and client certificate %s wants", c.host)
 		return true
 	}
-	// Closed or silent at the first packet of TLS, after TCP had been fine: what a filter on server names looks like.
+	// Closed or silent at the first packet of TLS, after TCP had succeeded: so does a filter on server names.
 	if c.step.Name == upstream.StepTLS && c.step.Err != nil {
 		how := "closed the connection in"
 		if timedOut(c.err) {

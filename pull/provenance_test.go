@@ -301,6 +301,7 @@ func TestOpenContentIsServedWhereItIsNamed(t *testing.T) {
 	c := newChain(t, origin.Options{})
 	im := c.hub.AddImage(app, "1", twoPlatforms)
 	c.pullImage(t, app, "1", im)
+	c.isOpen(t, im.Blobs())
 	other := c.ghcr.AddImage("builders/base", "1", twoPlatforms)
 	c.pullImage(t, honest, "1", other)
 	if n := c.ghcr.Count(origin.KindBlob); n > 0 {

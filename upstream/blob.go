@@ -133,7 +133,7 @@ func (b blobCall) RetryAfter(e *endpoint.Endpoint) (time.Duration, bool) {
 	return 0, false
 }
 
-func (b blobCall) Continue(err error) bool { return b.goesOn(err) }
+func (b blobCall) Continue(err error) bool { return b.mayContinue(err) }
 
 func (b blobCall) Decide() error { return b.decide() }
 

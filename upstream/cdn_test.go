@@ -14,7 +14,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// TestCDNHostsBehindAProxy has a registry redirect through a proxy, where no address can be looked at.
+// TestCDNHostsBehindAProxy has a registry redirect through a proxy, which hides the address.
 func TestCDNHostsBehindAProxy(t *testing.T) {
 	t.Parallel()
 	content := blobOf(1000)
@@ -58,8 +58,8 @@ func TestCDNHostsBehindAProxy(t *testing.T) {
 	}
 }
 
-// TestCDNHostsGrantNoPrivateAddress has a registry that seems to be public redirect to a name of its list which leads to
-// this machine. With no proxy in between the address is seen, and decides.
+// TestCDNHostsGrantNoPrivateAddress has a registry whose address looks public redirect to a name of cdnHosts that leads to this
+// machine. Without a proxy in between the address is known, and decides.
 func TestCDNHostsGrantNoPrivateAddress(t *testing.T) {
 	t.Parallel()
 	inside := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("the inside was asked") })

@@ -35,7 +35,7 @@ func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context)
 			return v, nil
 		}
 		c.failed(err)
-		if ctx.Err() != nil || !c.goesOn(err) {
+		if ctx.Err() != nil || !c.mayContinue(err) {
 			break
 		}
 	}
@@ -43,28 +43,22 @@ func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context)
 	return none, c.decide()
 }
 
-// goesOn reports whether another endpoint may do better than the one that has failed with err. A mirror of the registry may lack
+// mayContinue reports whether another endpoint may do better than the one that has failed with err. A mirror of the registry may lack
 // content that the registry has, and not know our credential. A refusal of the registry itself is final: no other endpoint may
 // give us content that the registry keeps from us.
-func (c *call) goesOn(err error) bool {
-	if _, ok := errors.AsType[*fault.QueueError](err); ok {
-		return false // the time for which a client waits is over
-	}
-	if _, ok := errors.AsType[*memory.FullError](err); ok {
-		return false // the mirror has no room for the answer of another one either
-	}
-	if f, ok := errors.AsType[*fault.Failure](err); ok && f.Stage == fault.StepBlobHost {
+func (c *call) mayContinue(err error) bool {
+	refusal, refused := fault.RefusalIn(err)
+	failure, _ := errors.AsType[*fault.Failure](err)
+	content, _ := errors.AsType[*fault.ContentError](err)
+	switch {
+	case fault.Is[*fault.QueueError](err), fault.Is[*memory.FullError](err):
+		return false // the time for which a client waits is over, or the mirror has no memory for the answer of another one either
+	case failure != nil && failure.Stage == fault.StepBlobHost:
 		return true // the registry itself had granted the request
-	}
-	if r, ok := fault.RefusalIn(err); ok && (r.Status >= 500 || r.Status == http.StatusTooManyRequests) {
+	case refused && (refusal.Status >= 500 || refusal.Status == http.StatusTooManyRequests):
 		return true
-	} else if ok {
-		return !c.ep.IsRegistry
-	}
-	if e, ok := errors.AsType[*fault.ContentError](err); ok && (e.Kind == fault.ContentTooLarge || e.Kind == fault.ContentNotManifest) {
-		return !c.ep.IsRegistry
-	}
-	if _, ok := errors.AsType[*oci.ManifestError](err); ok {
+	case refused, fault.Is[*oci.ManifestError](err),
+		content != nil && (content.Kind == fault.ContentTooLarge || content.Kind == fault.ContentNotManifest):
 		return !c.ep.IsRegistry
 	}
 	return true

@@ -91,8 +91,7 @@ func elsewhere(err error) bool {
 	if f, ok := errors.AsType[*fault.Failure](err); ok && f.Redirected {
 		return true
 	}
-	_, ok := errors.AsType[*fault.RedirectError](err)
-	return ok
+	return fault.Is[*fault.RedirectError](err)
 }
 
 // lacksReferrers reports whether an error is the answer of a registry without the API. The spec has 404 only; some registries
@@ -147,7 +146,7 @@ func (c *call) list(ctx context.Context, path, accept, key string, q url.Values)
 	if err == nil {
 		query, err = next(resp)
 	}
-	if _, full := errors.AsType[*memory.FullError](err); full {
+	if fault.Is[*memory.FullError](err) {
 		return nil, err
 	}
 	if err != nil {

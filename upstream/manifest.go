@@ -289,7 +289,7 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 	if err != nil {
 		memory.Shrink(ctx, 0) // now: the next step may take a while
 	}
-	if _, full := errors.AsType[*memory.FullError](err); full {
+	if fault.Is[*memory.FullError](err) {
 		return nil, err
 	}
 	switch {

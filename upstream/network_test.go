@@ -210,7 +210,7 @@ func TestTLSAndSteps(t *testing.T) {
 	}
 	mu.Unlock()
 
-	// The steps of a failure tell the same story.
+	// The steps of a failure agree with its error.
 	s.Script(origin.Rule{Kind: origin.KindCDN, Do: origin.Fault{Status: 403, Body: origin.XMLBody("AccessDenied",
 		"blocked by egress")}})
 	_, err := r.Blob(t.Context(), repo, d.Digest, flight.Want{To: 1000})
@@ -243,7 +243,7 @@ func TestVia(t *testing.T) {
 	}
 }
 
-// Bytes are counted while they arrive, and in the end no other number of them than exchanges tell.
+// Bytes are counted while they arrive, and in the end their number is that of the exchanges.
 func TestReceivedTellsOfBytesAsTheyArrive(t *testing.T) {
 	t.Parallel()
 	const n = 1 << 20
@@ -288,7 +288,7 @@ func TestNoSecretInErrorsAndLogs(t *testing.T) {
 	const canary = "canary-5up3r"
 	var s *server
 	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
-		// A server that repeats everything it was told.
+		// A server that repeats all that it was sent.
 		if strings.Contains(r.URL.Path, "page") {
 			_, _ = io.WriteString(w, "<html><title>"+canary+"</title>")
 			return

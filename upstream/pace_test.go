@@ -97,7 +97,7 @@ func TestSlowDocumentsHoldNoMemory(t *testing.T) {
 	}
 }
 
-// A document that comes slowly, and no more slowly than the least pace, is read to its end, however it is cut into pieces.
+// A document that comes slowly, but at the least pace, is read to its end, in whatever pieces it comes.
 func TestUnhurriedDocumentsAreRead(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{300, 4 << 10, 4<<10 + 1, 16 << 10, 64<<10 - 1, 64 << 10, 64<<10 + 1, 200 << 10} {

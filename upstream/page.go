@@ -54,15 +54,13 @@ func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, erro
 	if err == nil && (size > maxList || int64(len(b)) > maxList) {
 		b, err = sifted(ctx, b, resp.Body, size)
 	}
-	_, full := errors.AsType[*memory.FullError](err)
-	_, content := errors.AsType[*fault.ContentError](err)
 	notList := errors.Is(err, errNotJSON) || err == nil && !hasList(b, key)
 	switch {
 	case notList && header.Coding(resp.Header) != "":
 		err = fault.WrongCoding(resp.Header)
 	case errors.Is(err, errNotJSON):
 		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: "something else"}
-	case err != nil && !full && !content:
+	case err != nil && !fault.Is[*memory.FullError](err) && !fault.Is[*fault.ContentError](err):
 		err = c.cut(err)
 	case notList:
 		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}

@@ -23,8 +23,8 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// proxy is an HTTP proxy on loopback. refuse is the status that it answers, 0: it connects, wherever that is said to
-// be, to a server.
+// proxy is an HTTP proxy on loopback. Refuse is the status that it answers; 0: it connects every request to one server,
+// whatever host the request names.
 func proxy(t *testing.T, refuse int, to string) (*url.URL, func() []string) {
 	t.Helper()
 	var mu sync.Mutex

@@ -230,8 +230,8 @@ func TestStat(t *testing.T) {
 	})
 }
 
-// A part that is wanted by itself is not worth a blob from its beginning, and a first part of a blob that comes whole
-// need not be the last.
+// For a further connection's part no blob is read from its beginning; and where a whole blob comes for its first part, the body
+// may go on to the end.
 func TestPartsOfARegistryWithoutRanges(t *testing.T) {
 	t.Parallel()
 	const n = 100_000

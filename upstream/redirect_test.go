@@ -74,7 +74,7 @@ type at struct {
 
 func (a at) RemoteAddr() net.Addr { return a.addr }
 
-// TestRedirectsToPrivateAddresses has a registry that seems to be public redirect to a server on this machine.
+// TestRedirectsToPrivateAddresses has a registry whose address looks public redirect to a server on this machine.
 func TestRedirectsToPrivateAddresses(t *testing.T) {
 	t.Parallel()
 	content := blobOf(1000)
@@ -151,7 +151,7 @@ func TestRedirectsToPrivateAddresses(t *testing.T) {
 		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://meta.example/latest/", http.StatusTemporaryRedirect)
 		})
-		// No hook: what refuses is the socket's control hook, after DNS and before the first packet.
+		// Without Options.Dial it is the control hook of the socket that refuses, after DNS and before the first packet.
 		r := registry(t, s.URL, resolver(names(t, map[string]string{"meta.example": "169.254.169.254"})))
 		_, err := r.Blob(t.Context(), repo, digestOf(nil), flight.Want{To: 10})
 		e := upstreamError(t, err)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 )
@@ -51,16 +52,7 @@ func (r *redirects) get(k redirectKey) (redirect, bool) {
 func (r *redirects) put(k redirectKey, to *url.URL, reach endpoint.Reach) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.m == nil {
-		r.m = make(map[redirectKey]redirect)
-	}
-	now := time.Now()
-	for old, at := range r.m {
-		if len(r.m) >= maxKnownRedirects || now.After(at.until) {
-			delete(r.m, old)
-		}
-	}
-	r.m[k] = redirect{url: to, reach: reach, until: now.Add(redirectLife)}
+	bounded.Put(&r.m, k, redirect{url: to, reach: reach, until: time.Now().Add(redirectLife)}, maxKnownRedirects)
 }
 
 func (r *redirects) drop(k redirectKey) {

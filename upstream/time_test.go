@@ -19,7 +19,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// bubble runs a test in a bubble with a registry that speaks to h. wait lets it settle and ends it.
+// bubble runs a test in a bubble with a registry that speaks to h.
 func bubble(t *testing.T, h http.HandlerFunc, f func(t *testing.T, r *upstream.Registry, p *pipes),
 	change ...func(*upstream.Options),
 ) {
@@ -276,8 +276,8 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// A line that brings a byte now and then is never stalled, and never done: another answer gets a minute too, then it is
-// given up.
+// A connection that brings a byte now and then never stalls, and never finishes: a second answer gets a minute too, then the
+// transfer is given up.
 func TestCrawlIsGivenUp(t *testing.T) {
 	t.Parallel()
 	const size = 1 << 20

@@ -88,7 +88,7 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 		// A connection that was closed without an answer must not be taken for the end of a body.
 		err = fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
 	}
-	if _, ours := errors.AsType[*fault.PatienceError](context.Cause(ctx)); ours && err != nil {
+	if err != nil && fault.Is[*fault.PatienceError](context.Cause(ctx)) {
 		err = context.Cause(ctx)
 	}
 	last := fault.Step{Name: a.Step, Host: at.String(), Took: time.Since(m.begun), Err: err}

@@ -55,13 +55,10 @@ func judge(ctx context.Context, k Kind, err error) (o outcome, bodies bool) {
 		}
 		return failed, bodies
 	}
-	_, notManifest := errors.AsType[*oci.ManifestError](err)
-	_, away := errors.AsType[*fault.AwayError](err)
-	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
-	case err == nil, notManifest, away:
+	case err == nil, fault.Is[*oci.ManifestError](err), fault.Is[*fault.AwayError](err):
 		return answered, bodies
-	case untrusted:
+	case fault.Is[*tls.CertificateVerificationError](err):
 		return unreachable, bodies
 	case fault.IsBroken(err), fault.IsPermanent(err):
 		return failed, bodies
@@ -71,12 +68,6 @@ func judge(ctx context.Context, k Kind, err error) (o outcome, bodies bool) {
 
 // isOwn reports whether a request ended for a reason of our own: no turn, no memory, or its client left.
 func isOwn(ctx context.Context, err error) bool {
-	if _, ok := errors.AsType[*fault.QueueError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*memory.FullError](err); ok {
-		return true
-	}
-	_, impatient := errors.AsType[*fault.PatienceError](err)
-	return !impatient && ctx.Err() != nil
+	return fault.Is[*fault.QueueError](err) || fault.Is[*memory.FullError](err) ||
+		ctx.Err() != nil && !fault.Is[*fault.PatienceError](err)
 }

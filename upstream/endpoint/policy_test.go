@@ -22,7 +22,7 @@ func TestAddressClass(t *testing.T) {
 		"0.0.0.0": "never", "0.1.2.3": "never", "::": "never", "169.254.169.254": "never", "fe80::1": "never",
 		"224.0.0.1": "never", "ff02::1": "never", "255.255.255.255": "never", "240.0.0.1": "never",
 		"100.100.100.200": "never", "168.63.129.16": "never", "fd00:ec2::254": "never", "192.0.0.192": "never",
-		// What stands for an IPv4 address is judged as that one.
+		// An address that stands for an IPv4 address is judged as that one.
 		"::ffff:10.0.0.1": "private", "::ffff:127.0.0.1": "loopback", "::ffff:169.254.169.254": "never",
 		"::ffff:8.8.8.8": "public", "64:ff9b::10.0.0.1": "private", "64:ff9b::169.254.169.254": "never",
 		"64:ff9b::8.8.8.8": "public", "64:ff9b:1::7f00:1": "loopback", "2002:7f00:1::": "loopback",
@@ -38,7 +38,7 @@ func TestAddressClass(t *testing.T) {
 		"2606:2800::5efe:8.8.8.8": "public", "fd12::5efe:169.254.169.254": "never", "fe80::5efe:8.8.8.8": "never",
 		"2002:808:808::": "public", "2002:808:808::5efe:10.0.0.1": "private", "2002:a00:1::5efe:8.8.8.8": "private",
 		"2001:0:0a00:1::": "never",
-		// IANA's registries of special-purpose addresses, IPv4: what is not globally reachable, and anycast of relays.
+		// IANA's registries of special-purpose addresses, IPv4: those not globally reachable, and anycast of relays.
 		"100.127.255.255": "private", "169.254.0.1": "never", "192.0.0.1": "never", "192.0.0.8": "never",
 		"192.0.0.9": "never", "192.0.0.10": "never", "192.0.0.170": "never", "192.0.2.1": "private",
 		"192.88.99.1": "never", "198.19.255.255": "private", "198.51.100.1": "private", "203.0.113.1": "private",
@@ -266,7 +266,7 @@ func TestBlobTransportCarriesNoCredentials(t *testing.T) {
 	}
 }
 
-// FuzzRealm holds whatever realm a challenge names against the set that the operator named.
+// FuzzRealm compares each realm that a challenge names with the set that the operator named.
 func FuzzRealm(f *testing.F) {
 	for _, s := range []string{
 		"https://auth.example/token", "/token", "//evil.example/", "https://auth.example@evil.example/",
@@ -294,7 +294,7 @@ func FuzzRealm(f *testing.F) {
 			}
 			return
 		}
-		// As the HTTP client reads it, which is what counts.
+		// As the HTTP client reads it, since that decides.
 		req, err := http.NewRequest(http.MethodGet, u.String(), nil)
 		if err != nil {
 			t.Fatalf("%q: accepted, and no request can be made: %v", realm, err)
@@ -307,7 +307,7 @@ func FuzzRealm(f *testing.F) {
 	})
 }
 
-// FuzzRedirect holds whatever Location a server sends against the rules.
+// FuzzRedirect compares each Location that a server sends with the rules.
 func FuzzRedirect(f *testing.F) {
 	for _, s := range []string{
 		"https://cdn.example/x?sig=1", "/x", "//cdn.example/", "http://cdn.example/", "https://10.0.0.1/",

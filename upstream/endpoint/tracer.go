@@ -105,13 +105,13 @@ func (t *tracer) steps(last fault.Step, proxy *url.URL) []fault.Step {
 
 // broken is the step in which making a connection failed. The lock is held.
 func (t *tracer) broken(err error, proxied bool) fault.StepName {
-	if _, ok := errors.AsType[*fault.ProxyError](err); ok {
+	if fault.Is[*fault.ProxyError](err) {
 		return fault.StepProxy
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "proxyconnect" {
 		return fault.StepProxy
 	}
-	if _, ok := errors.AsType[*net.DNSError](err); ok {
+	if fault.Is[*net.DNSError](err) {
 		return fault.StepDNS
 	}
 	switch {

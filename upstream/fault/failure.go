@@ -65,21 +65,12 @@ func isReset(err error) bool {
 
 // IsPermanent reports whether an error stays the same with each attempt.
 func IsPermanent(err error) bool {
-	if _, ok := errors.AsType[*RealmError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*RedirectError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*AddressError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*AwayError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*ProxyError](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	return Is[*RealmError](err) || Is[*RedirectError](err) || Is[*AddressError](err) || Is[*AwayError](err) ||
+		Is[*ProxyError](err) || Is[*tls.CertificateVerificationError](err)
+}
+
+// Is reports whether an error is of a type, or wraps one that is.
+func Is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
 	return ok
 }

@@ -161,7 +161,7 @@ func (t *transfer) pause() bool {
 // worthRepeating reports whether asking the endpoint again may help. First: no byte has come yet, and a client waits: then only
 // a broken connection or a failing server is asked again. Extra: it is a further connection for the blob.
 func worthRepeating(err error, first, extra bool) bool {
-	if _, ok := errors.AsType[*fault.QueueError](err); ok {
+	if fault.Is[*fault.QueueError](err) {
 		return false
 	}
 	if r, ok := fault.RefusalIn(err); ok {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -45,16 +46,7 @@ func blobKey(repo string, d oci.Digest) string { return repo + "@" + d.String() 
 func (s *sizes) set(repo string, d oci.Digest, size int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known == nil {
-		s.known = make(map[string]int64)
-	}
-	for old := range s.known {
-		if len(s.known) < maxSizes {
-			break
-		}
-		delete(s.known, old) // any
-	}
-	s.known[blobKey(repo, d)] = size
+	bounded.Put(&s.known, blobKey(repo, d), size, maxSizes)
 }
 
 func (s *sizes) has(repo string, d oci.Digest, size int64) bool {

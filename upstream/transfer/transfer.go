@@ -226,7 +226,7 @@ func (t *transfer) broke(err error) {
 	t.blameEarly()
 	t.call.Failed(f)
 	t.record(f)
-	if _, wrong := errors.AsType[*fault.ContentError](err); wrong {
+	if fault.Is[*fault.ContentError](err) {
 		t.retry.leave = true
 	}
 }
