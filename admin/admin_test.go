@@ -79,7 +79,7 @@ func TestNotReadyIsNotDead(t *testing.T) {
 	}
 }
 
-// The pages about failures are those of this version, and want no token.
+// The pages about failures are those of this version, and require no token.
 func TestPagesAboutFailures(t *testing.T) {
 	t.Parallel()
 	h := admin.New(admin.Options{Token: func() string { return "secret" }})

@@ -68,8 +68,8 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorIsBounded has many ask for the same image, and for more images than are examined at once. What nobody waits
-// for ends.
+// Many requests for the same image share one examination. More images than are examined at once are refused. An examination
+// that no request waits for ends.
 func TestDoctorIsBounded(t *testing.T) {
 	t.Parallel()
 	var began atomic.Int32
@@ -104,7 +104,7 @@ func TestDoctorIsBounded(t *testing.T) {
 	if status != 503 || header.Get("Retry-After") == "" || !strings.Contains(body, "4 images are being examined") {
 		t.Errorf("a fifth image: %d %s", status, body)
 	}
-	// Those who ask for one that goes on take no further place, and that they leave again doesn't end it.
+	// Further requests for a running examination take no further place, and do not end it when they leave.
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 5 {
@@ -114,12 +114,12 @@ func TestDoctorIsBounded(t *testing.T) {
 	}
 	leave()
 	if image := <-ended; image != "d" {
-		t.Errorf("%s ended, want d, for which nobody waits", image)
+		t.Errorf("%s ended, want d, which no request waits for", image)
 	}
 	close(release)
 	wg.Wait()
 	if len(ended) != 0 {
-		t.Errorf("%s ended, for which somebody waited", <-ended)
+		t.Errorf("%s ended, although a request waited for it", <-ended)
 	}
 	if n := began.Load(); n != 4 {
 		t.Errorf("%d examinations, want 4", n)

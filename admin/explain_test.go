@@ -32,7 +32,7 @@ func told(t *testing.T, h http.Handler, body io.Reader) (int, string) {
 	return w.Code, w.Body.String()
 }
 
-// A text is read as mirror explain reads it, and what the mirror has recorded of a failure that it shows is told instead.
+// A text is read as mirror explain reads it. For a failure that the mirror has recorded, the answer has the record.
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	k := &kept{list: []journal.Failure{{
@@ -73,14 +73,14 @@ func TestExplain(t *testing.T) {
 	}
 	k.list = nil
 	if _, body := told(t, h, strings.NewReader(text)); strings.Contains(body, "credentials-expired") || strings.Contains(body, "evidence") {
-		t.Errorf("what nobody recorded: %s", body)
+		t.Errorf("without a record: %s", body)
 	}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/explain", strings.NewReader("\x1f\x8b"))
 	r.Header.Set("Authorization", "Bearer s3cret")
 	r.Header.Set("Content-Encoding", "gzip")
 	zipped := httptest.NewRecorder()
 	if h.ServeHTTP(zipped, r); zipped.Code != 415 {
-		t.Errorf("what is packed: %d %s", zipped.Code, zipped.Body)
+		t.Errorf("a compressed text: %d %s", zipped.Code, zipped.Body)
 	}
 	for _, tt := range []struct {
 		name   string
@@ -99,7 +99,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// What the text shows no id of is found by the image and the time.
+// A failure without an id in the text is found by its image and time.
 func TestExplainByImage(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -130,7 +130,7 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errors.New("connection reset") }
 
-// One text is read at a time, since that takes memory; who comes meanwhile waits, and not for long.
+// One text is read at a time, since that takes memory. Other requests wait for a short time.
 func TestExplainTakesTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -164,7 +164,7 @@ func (h *held) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// A text whose client has left is read no further, and none is read for longer than a minute.
+// Reading ends when the client leaves, and after a minute.
 func TestExplainEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -193,7 +193,7 @@ func (f at) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// counting counts what it is asked.
+// counting counts look-ups.
 type counting struct {
 	kept
 	n int
@@ -204,7 +204,7 @@ func (c *counting) Failures(f journal.Filter) []journal.Failure {
 	return c.kept.Failures(f)
 }
 
-// Of many failures the most frequent are looked up in the record.
+// Only the most frequent failures of a text are looked up in the record.
 func TestExplainLooksUpSoMany(t *testing.T) {
 	t.Parallel()
 	var events []string

@@ -46,7 +46,7 @@ func routes(t *testing.T, h http.Handler) (list [][2]string) {
 	return append(list, [2]string{"GET", "/nowhere"}, [2]string{"DELETE", "/healthz"}, [2]string{"POST", "/debug/pprof/profile"})
 }
 
-// No page of another site reads anything or does anything, on any route: not by DNS rebinding, which shows in Host, nor by
+// A page of another site reads nothing and changes nothing, on any route: not by DNS rebinding, which shows in Host, nor by
 // sending requests, which shows in Origin and Sec-Fetch-Site.
 func TestNoOtherSite(t *testing.T) {
 	t.Parallel()
@@ -173,7 +173,8 @@ func TestOwnSite(t *testing.T) {
 	}
 }
 
-// What is sent is JSON and says so, on every route but the one that reads what nodes print: no form can send that.
+// Each route takes JSON alone, and requires its Content-Type, except the one that reads text from nodes: the form of a web
+// page can't send that.
 func TestPostIsJSON(t *testing.T) {
 	t.Parallel()
 	h := everything()
@@ -203,7 +204,7 @@ func TestPostIsJSON(t *testing.T) {
 	}
 }
 
-// Profiles and traces cost: one runs at a time, for a minute at most.
+// Profiles and traces slow the process: one runs at a time, for a minute at most.
 func TestProfilesAreBounded(t *testing.T) {
 	t.Parallel()
 	h := admin.New(admin.Options{})

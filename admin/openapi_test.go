@@ -149,7 +149,7 @@ func described(t *testing.T, h http.Handler) (document, []byte) {
 	return doc, []byte(text)
 }
 
-// The document has every route, and no other; each of its parameters is taken, and no other.
+// The document has every route, and no other. Each of its parameters is accepted, and no other.
 func TestOpenAPIRoutes(t *testing.T) {
 	t.Parallel()
 	h := everything()
@@ -199,11 +199,11 @@ func TestOpenAPIRoutes(t *testing.T) {
 			}
 			status, body, _ := get(t, h, strings.ToUpper(method), path+"?nonsense=1", "")
 			if status != 400 {
-				t.Errorf("a parameter that %s has not: %d", path, status)
+				t.Errorf("unknown parameter of %s: %d", path, status)
 			}
-			for _, n := range names { // the sentence lists those that there are
+			for _, n := range names { // the sentence lists the known ones
 				if !strings.Contains(body, n) {
-					t.Errorf("%s does not say that there is %s: %s", path, n, body)
+					t.Errorf("%s does not list the parameter %s: %s", path, n, body)
 				}
 			}
 		}
@@ -215,7 +215,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 	}
 }
 
-// The schemas have the fields of the types, which are required where they are never left out.
+// The schemas have the fields of the types. A field is required where it is never left out.
 func TestOpenAPITypes(t *testing.T) {
 	t.Parallel()
 	doc, _ := described(t, everything())
@@ -285,7 +285,7 @@ func compare(t *testing.T, doc document, seen map[string]bool, at string, s sche
 	case typ.Kind() == reflect.Slice:
 		want = "array "
 		if s.Items == nil {
-			t.Errorf("%s: an array of what?", at)
+			t.Errorf("%s: an array without items", at)
 			return
 		}
 		compare(t, doc, seen, at+"[]", *s.Items, typ.Elem())
@@ -337,7 +337,7 @@ func fieldsOf(typ reflect.Type) (fields map[string]reflect.Type, required []stri
 	return fields, required
 }
 
-// Answers are what the document says: with all that there can be, with nothing, and where they are refusals.
+// Answers fit the document: with every field set, with none set, and as errors.
 func TestOpenAPIAnswers(t *testing.T) {
 	t.Parallel()
 	full := everything()

@@ -16,7 +16,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Page by page everything comes, once and in order, while the first of it goes.
+// The pages of a list have every element once and in order, also where elements go away meanwhile.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)

@@ -5,12 +5,12 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// Registry is a registry in use, as its components describe it.
+// Registry is a registry in use, as the components report it.
 type Registry struct {
 	Name, Access string
 	Endpoints    []upstream.EndpointStatus
 	Credentials  []upstream.CredentialStatus
-	Repositories [][]string // for which each of the credentials is; fewer: the others are for all
+	Repositories [][]string // those of each credential; a credential without an element is for all
 }
 
 // View is a registry as the API shows it.
@@ -57,7 +57,7 @@ func viewLimit(e upstream.EndpointStatus, b upstream.Budget) Limit {
 	return l
 }
 
-// ViewCache is the cache as the API shows it, with the bytes that upstreams sent, and that clients were sent.
+// ViewCache is the cache as the API shows it, with the bytes received from upstreams, and sent to clients.
 func ViewCache(s cache.Stats, upstreamBytes, clientBytes int64) Cache {
 	return Cache{
 		Disk: &CacheDisk{

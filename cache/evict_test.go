@@ -73,7 +73,7 @@ func TestEvictionOrder(t *testing.T) {
 	}
 }
 
-// Many uses within a minute are one: a rollout to fifty nodes makes nothing a favourite.
+// Many uses within a minute are one: a rollout to fifty nodes protects nothing.
 func TestUsesWithinAMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestKeepEnds(t *testing.T) {
 	})
 }
 
-// What all must stay leaves no room: it is served uncached, until a keep ends.
+// Where all content is kept there is no room: other content is served uncached, until a keep ends.
 func TestAllKept(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -242,7 +242,7 @@ func (s *hookedStore) Remove(d oci.Digest) error {
 	return s.Store.Remove(d)
 }
 
-// A victim that somebody opens before its turn comes gets away.
+// A victim that is opened before it is removed stays.
 func TestUsedBeforeItsTurn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -306,7 +306,7 @@ func TestParkedGivesWay(t *testing.T) {
 // meter counts what a store really holds.
 type meter struct {
 	cache.Store
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	now, most int64
 	sizes     map[oci.Digest]int64
 }
@@ -365,8 +365,8 @@ func (p *meteredSpool) Discard() error {
 	return p.Spool.Discard()
 }
 
-// However many pull what doesn't fit at once, the budget holds at every moment, by the store's own count, and everybody
-// gets the right bytes.
+// However many clients pull more at once than fits, the budget holds at every moment, by the store's own count, and each
+// client gets the right bytes.
 func TestNeverOverTheBudget(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

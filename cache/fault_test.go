@@ -56,7 +56,7 @@ func TestBrokenDisk(t *testing.T) {
 				d, content := b.up.add(2, 50_000)
 				b.get(d) // finds out
 				if !b.Stats().Degraded || !strings.Contains(log.String(), "is read-only") {
-					t.Errorf("nobody says that the disk fails: %s", &log)
+					t.Errorf("the log has no line of the failing disk: %s", &log)
 				}
 				creates := b.store.Calls(cachetest.Create)
 				b.want(d, cache.Uncached, b.get(d))
@@ -69,19 +69,19 @@ func TestBrokenDisk(t *testing.T) {
 				}
 				b.check()
 				if op == cachetest.Commit { // which a probe does not try
-					b.store.Heal()
+					b.store.EndFaults()
 				}
 				time.Sleep(30 * time.Second)
 				if degraded := b.Stats().Degraded; degraded != (op != cachetest.Commit) {
 					t.Errorf("after 30 s degraded: %t", degraded)
 				}
-				b.store.Heal()
+				b.store.EndFaults()
 				time.Sleep(6 * time.Second)
 				b.want(d, cache.Miss, b.get(d))
 				b.want(d, cache.Hit, b.get(d))
 				b.check()
 				if b.Stats().Degraded || !strings.Contains(log.String(), "works again") {
-					t.Errorf("nobody says that the disk works again: %s", &log)
+					t.Errorf("the log has no line of the disk that works again: %s", &log)
 				}
 				if left := b.store.Store.(*cachetest.Store).Spools(); left != 0 {
 					t.Errorf("%d spools are left", left)
@@ -124,7 +124,7 @@ func TestDiskFullAtEveryWrite(t *testing.T) {
 			if got := b.Stats().Reserved; got != 0 {
 				t.Errorf("write %d: %d bytes stay reserved", k, got)
 			}
-			b.store.Heal()
+			b.store.EndFaults()
 			time.Sleep(10 * time.Second)
 			b.get(d)
 			b.want(d, cache.Hit, b.get(d))
@@ -152,7 +152,7 @@ func TestOpenFails(t *testing.T) {
 		for range 2 {
 			b.get(d) // reads the right bytes
 		}
-		b.store.Heal()
+		b.store.EndFaults()
 		b.want(d, cache.Hit, b.get(d))
 		b.check()
 	})
@@ -175,7 +175,7 @@ func TestRemoveFails(t *testing.T) {
 		if got := b.names(list); got != "abcdefghi" {
 			t.Errorf("stored: %s, want all", got)
 		}
-		b.store.Heal()
+		b.store.EndFaults()
 		time.Sleep(6 * time.Second)
 		b.want(d, cache.Miss, b.get(d))
 		b.check()
@@ -185,7 +185,7 @@ func TestRemoveFails(t *testing.T) {
 	})
 }
 
-// Every call that can fail does so now and then, under eviction: nobody gets a wrong byte, and the books balance.
+// Every call that can fail does so now and then, under eviction: no reader gets a wrong byte, and the counts are right.
 func TestFlakyDisk(t *testing.T) {
 	t.Parallel()
 	ops := []cachetest.Op{cachetest.Open, cachetest.Create, cachetest.Remove, cachetest.WriteAt, cachetest.Commit}
@@ -205,7 +205,7 @@ func TestFlakyDisk(t *testing.T) {
 			cachetest.CheckBudget(t, b.Cache)
 			time.Sleep(time.Duration(i%3) * time.Second)
 		}
-		b.store.Heal()
+		b.store.EndFaults()
 		time.Sleep(2 * time.Hour)
 		b.check()
 		if st := b.Stats(); st.Reserved != 0 || st.Hits == 0 || st.Evicted == 0 || st.Uncached == 0 {

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // upstream is what the network would be: it serves blobs and counts.
 type upstream struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	blobs   map[oci.Digest][]byte
 	fetches map[oci.Digest]int
 	sent    int64

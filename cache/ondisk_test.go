@@ -110,7 +110,7 @@ func TestOnDisk(t *testing.T) {
 							t.Error(err)
 						}
 					case 1:
-						m.Keep("somebody", time.Now().Add(time.Millisecond), d)
+						m.Keep("holder", time.Now().Add(time.Millisecond), d)
 					case 2:
 						small, sd := cachetest.Bytes(uint64(1000+r.IntN(50)), 500)
 						if err := m.Put(t.Context(), sd, small); err != nil {

@@ -100,7 +100,7 @@ func TestUnknownSize(t *testing.T) {
 	})
 }
 
-// A blob whose size nobody tells is stored as far as there is room, and then served without.
+// A blob of unknown size is stored as far as there is room, and then served without.
 func TestUnknownSizeTooLarge(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -197,7 +197,7 @@ func TestWrongSize(t *testing.T) {
 			b.check()
 		}
 
-		// Without an index nobody knows better than the caller.
+		// Without an index the size that the caller expects counts.
 		b.index.Forget()
 		b.index.Fail(errors.New("no index"))
 		mem.Damage(d, content[:500])
@@ -325,7 +325,7 @@ func TestPutTooLarge(t *testing.T) {
 	})
 }
 
-// Stat reads no disk and is no use of the content.
+// Stat reads no disk and records no use of the content.
 func TestStat(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -355,7 +355,7 @@ func TestStat(t *testing.T) {
 	})
 }
 
-// Peek verifies as Get does, is no use of the content, and leaves damage to those who use it.
+// Peek verifies as Get does, records no use of the content, and does not remove it where it is damaged.
 func TestPeek(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -400,7 +400,7 @@ func TestSettled(t *testing.T) {
 		if b.Settled() {
 			t.Error("settled with a disk that fails")
 		}
-		b.store.Heal()
+		b.store.EndFaults()
 	})
 	if cache.New(cache.Options{Store: cachetest.NewStore(), Size: 1}).Settled() {
 		t.Error("settled before it has loaded")

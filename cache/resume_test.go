@@ -30,7 +30,7 @@ func begun(t *testing.T, m *machine, up *upstream, n, size int) (list []oci.Dige
 	return list
 }
 
-// Downloads that a stop cuts short are gone on with after it: no byte comes twice.
+// Downloads that a stop cuts short continue after it: no byte comes twice.
 func TestUnfinishedOverARestart(t *testing.T) {
 	t.Parallel()
 	const size, n = 400_000, 3
@@ -67,7 +67,7 @@ func TestUnfinishedOverARestart(t *testing.T) {
 	}
 }
 
-// What there is no room for any more is dropped, and what there is room for makes way for who needs it.
+// Unfinished downloads that there is no room for are dropped, and the others make way for a download that needs the room.
 func TestUnfinishedWithinTheBudget(t *testing.T) {
 	t.Parallel()
 	const size, n = 400_000, 3
@@ -92,7 +92,7 @@ func TestUnfinishedWithinTheBudget(t *testing.T) {
 	}
 	_ = o.Close()
 	if st := m.Stats(); st.Parked != 0 || st.Uncached != 0 {
-		t.Errorf("after who needed the room: %+v", st)
+		t.Errorf("after another download needed the room: %+v", st)
 	}
 	m.stop()
 

@@ -106,7 +106,7 @@ func TestRestartWithLess(t *testing.T) {
 	})
 }
 
-// Without an index everything is served, and evicted less wisely.
+// Without an index everything is served, and eviction is less exact.
 func TestRestartWithoutIndex(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*cache.Options){
@@ -272,7 +272,7 @@ func (s gatedStore) All() iter.Seq2[cache.Entry, error] {
 	}
 }
 
-// While the cache finds out what it has, it serves it, and evicts nothing.
+// While the cache finds out what is stored, it serves it, and evicts nothing.
 func TestServesWhileLoading(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -291,7 +291,7 @@ func TestServesWhileLoading(t *testing.T) {
 		if err := b.Remove(list[2]); err != nil {
 			t.Fatal(err)
 		}
-		// How much room there is nobody knows: a miss waits for it, and then does without.
+		// It is not known how much room there is: a miss waits for it, and then does without.
 		began := time.Now()
 		b.want(list[8], cache.Uncached, b.get(list[8]))
 		if took := time.Since(began); took != 5*time.Second {

@@ -1,4 +1,4 @@
-// Package client tells who a client is, of what its connection and its requests say.
+// Package client identifies clients by their connections and requests.
 //
 //	Name     what logs and records call it: the node's name, else its address
 //	Source   the address by which everything is shared out that is bounded

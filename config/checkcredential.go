@@ -188,7 +188,7 @@ func (u *Upstream) checkCloud(source, at string) (found mistakes) {
 	case u.Access == "public" && source == "ecr" && !clouds.PublicECR(host):
 		// Under access: public a login is used for public images alone, and this registry has none.
 		found.add(at, "a registry without public images has no use for it under access: public",
-			"set access: rules, and say in rules who may pull what, as in "+ruleFor(u.Name))
+			"set access: rules, and a rule that lets clients pull, as in "+ruleFor(u.Name))
 	}
 	return found
 }

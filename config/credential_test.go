@@ -44,7 +44,7 @@ func TestCredentialsWithMistakes(t *testing.T) {
 		{
 			"for the same", "{name: x, helper: docker-credential-a, repositories: [a, 'b/**']}\n      - {name: y, dockerConfig: p, repositories: ['b/**']}", "",
 		},
-		{"nobody's name", "{name: anonymous, helper: docker-credential-a}", "4:16: upstreams.docker.io.credentials[0].name: is what the mirror calls pulls without"},
+		{"the name of anonymous pulls", "{name: anonymous, helper: docker-credential-a}", "4:16: upstreams.docker.io.credentials[0].name: is what the mirror calls pulls without"},
 		{"for all and for some", "{name: x, helper: docker-credential-a}\n      - {name: y, dockerConfig: p, repositories: ['b/**']}", ""},
 		{"a variable that names a file", "{name: x, plugin: {command: p, env: {AWS_WEB_IDENTITY_TOKEN_FILE: /t}}}", ""},
 	} {

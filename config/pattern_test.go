@@ -59,7 +59,7 @@ rules:
 func TestPatternsWithMistakes(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, upstreams, want string }{
-		{"somebody's domain", `{"*.example.com": {}}`, `2:13: upstreams.*.example.com: "*.example.com" does not end in a domain of Amazon's, Google's or Azure's`},
+		{"another domain", `{"*.example.com": {}}`, `2:13: upstreams.*.example.com: "*.example.com" does not end in a domain of Amazon's, Google's or Azure's`},
 		{"a domain that ends like one", `{"*.evilazurecr.io": {}}`, "does not end in a domain of"},
 		{"the domain itself", `{"*.io": {}}`, "does not end in a domain of"},
 		{"no domain", `{"acme.azurecr.*": {}}`, "does not end in a domain of"},

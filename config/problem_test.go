@@ -185,7 +185,7 @@ func TestProblems(t *testing.T) {
 		{"an upstream with a path", "upstreams:\n  ghcr.io/acme: {}\n", nil, []string{
 			`config.yaml:2:3: upstreams.ghcr.io/acme: a name is a host, without a path (write ghcr.io)`,
 		}},
-		{"an upstream that is no host", "upstreams:\n  ghcr..io: {}\n", nil, []string{
+		{"an upstream that is not a host", "upstreams:\n  ghcr..io: {}\n", nil, []string{
 			`config.yaml:2:3: upstreams.ghcr..io: "ghcr..io" is not HOST or HOST:PORT ` +
 				`(write it as it stands in image names, as in ghcr.io)`,
 		}},
@@ -202,7 +202,7 @@ func TestProblems(t *testing.T) {
 					`(remove it from one of the two)`,
 			},
 		},
-		{"an alias that is no word", "upstreams: {ghcr.io: {aliases: [a b]}}\n", nil, []string{
+		{"an alias that is not a word", "upstreams: {ghcr.io: {aliases: [a b]}}\n", nil, []string{
 			`config.yaml:1:33: upstreams.ghcr.io.aliases[0]: "a b" is not a host or a word (as in index.docker.io or corp)`,
 		}},
 		{"hosts", "upstreams:\n  ghcr.io:\n    authHosts: [https://a, a:0]\n    redirectHosts: ['*.b', a/b]\n", nil, []string{
@@ -396,7 +396,7 @@ upstreams:
 	}
 }
 
-// Somebody who has thousands of mistakes in a file has one, and wants to read it.
+// A file with thousands of mistakes has one cause, and its operator wants to read the first.
 func TestTheListOfProblemsEnds(t *testing.T) {
 	t.Parallel()
 	_, err := config.Parse("config.yaml", []byte(strings.Repeat("a: 1\n", 1000)), nil)

@@ -13,7 +13,7 @@ import (
 // ruleHostPattern is a glob of upstreams: the letters of hosts and ports, and *.
 var ruleHostPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*\[]([a-z0-9._*:\[\]-]*[a-z0-9*\]])?)$`)
 
-// anyClient are the values of who that mean each client that can connect to the mirror. There are no others as long as
+// anyClient are the values of `who` that mean each client that can connect to the mirror. There are no others as long as
 // clients can't identify themselves.
 var anyClient = []string{"anonymous", "*"}
 

@@ -164,7 +164,7 @@ func TestWatchWaitsForQuiet(t *testing.T) {
 	})
 }
 
-// Opening a pipe would block until somebody writes, and reading it would take away what is for the mirror.
+// Opening a pipe would block until another process writes, and reading it would take away what is for the mirror.
 func TestWatchLeavesPipesAlone(t *testing.T) {
 	t.Parallel()
 	pipe := filepath.Join(t.TempDir(), "config.yaml")

@@ -53,7 +53,7 @@ func TestWhatIsKnownOfAnUpstream(t *testing.T) {
 			hub[1:], true, "docker.io",
 		},
 		{
-			"an alias that is somebody else's", "{docker.io: {}, corp: {aliases: [index.docker.io]}}",
+			"an alias that another upstream has", "{docker.io: {}, corp: {aliases: [index.docker.io]}}",
 			"https://registry-1.docker.io",
 			[]string{"auth.docker.io"},
 			hub[1:], true, "docker.io",
@@ -76,7 +76,7 @@ func TestWhatIsKnownOfAnUpstream(t *testing.T) {
 	}
 }
 
-// Behind a proxy downloads come from the hosts of these lists alone. They are no redirectHosts: those may have private
+// Behind a proxy downloads come from the hosts of these lists alone. They are not redirectHosts: those may have private
 // addresses, which is the operator's to grant.
 func TestWellKnownCDNs(t *testing.T) {
 	t.Parallel()

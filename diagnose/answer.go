@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream"
 )
 
@@ -138,7 +139,7 @@ func (c *draft) sourceFailed() bool {
 	}
 	why := strings.TrimPrefix(cmp.Or(cred.LastError, "no details"), name+": ")
 	c.set(CredentialSourceFailed, "%s of %s can't be fetched: %s", name, c.up, why)
-	c.f.Short = name + ": " + Cut(why, 64)
+	c.f.Short = name + ": " + text.Cut(why, 64)
 	c.remedy("correct its source (%s), or the credentials of %s in the mirror's configuration", kind, c.up)
 	return true
 }

@@ -2,28 +2,21 @@ package diagnose
 
 import (
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/registrymirror/mirror/internal/text"
 )
 
-// maxText is the most that any text of a Finding holds, in bytes: enough for a sentence, too little for a page.
+// maxText is the limit of each text of a Finding in bytes: enough for a sentence, too little for a page.
 const maxText = 400
 
-// Clean makes s one line of printable characters: what is not printable becomes a space, spaces are joined, and the
-// query, fragment and user of every URL in it are cut, since that is where signatures, tokens and passwords are.
-// At most 400 bytes are kept.
+// Clean makes s one line of printable characters, see text.Line, and cuts user, query and fragment of every URL in it: these
+// hold signatures, tokens and passwords. At most 400 bytes are kept.
 func Clean(s string) string {
-	var b strings.Builder
-	for i, f := range strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
-		if i > 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteString(withoutSecrets(f))
-		if b.Len() > maxText {
-			break
-		}
+	words := strings.Split(text.Line(s, len(s)), " ")
+	for i, w := range words {
+		words[i] = withoutSecrets(w)
 	}
-	return Cut(strings.ToValidUTF8(b.String(), "?"), maxText)
+	return text.Cut(strings.Join(words, " "), maxText)
 }
 
 // withoutSecrets cuts user, query and fragment of a URL in a word.
@@ -33,7 +26,7 @@ func withoutSecrets(word string) string {
 	if scheme >= 0 {
 		rest = word[scheme+3:]
 	} else if !strings.ContainsRune(word, '/') {
-		// No URL and no path: a question mark ends a question. What comes before a host may still be a password.
+		// Neither a URL nor a path: a question mark ends a question. Before a host there may still be a password.
 		user, host, ok := strings.Cut(word, "@")
 		if ok && strings.Contains(user, ":") && !strings.HasPrefix(host, "sha") {
 			return host
@@ -42,7 +35,7 @@ func withoutSecrets(word string) string {
 	}
 	tail := ""
 	if i := strings.IndexAny(rest, "?#"); i >= 0 {
-		// What closes a quote or bracket around the URL stays, so that what was a pair is one.
+		// A quote or bracket that closes behind the URL stays.
 		if end := len(strings.TrimRight(rest, "\"'>)]},;:.")); end > i {
 			tail = rest[end:]
 		}
@@ -59,24 +52,4 @@ func withoutSecrets(word string) string {
 		}
 	}
 	return rest + tail
-}
-
-// Cut shortens s to at most limit bytes, at the last space if there is one near, and marks the cut with "...".
-func Cut(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	const mark = "..."
-	if limit <= len(mark) {
-		return mark[:max(limit, 0)]
-	}
-	s = s[:limit-len(mark)+1]
-	if i := strings.LastIndexByte(s, ' '); i > limit/2 {
-		return strings.TrimRight(s[:i], " ,;:") + mark
-	}
-	s = s[:limit-len(mark)]
-	for !utf8.ValidString(s) && len(s) > 0 {
-		s = s[:len(s)-1]
-	}
-	return s + mark
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/upstream"
@@ -174,9 +175,9 @@ func (c *facts) hasCode(codes ...string) bool { return slices.Contains(codes, c.
 
 // says looks for phrases in the message of the registry, for cases that its status and code do not separate.
 func (c *facts) says(phrases ...string) bool {
-	text := strings.ToLower(c.e.Message)
+	message := strings.ToLower(c.e.Message)
 	for _, p := range phrases {
-		if strings.Contains(text, strings.ToLower(p)) {
+		if strings.Contains(message, strings.ToLower(p)) {
 			return true
 		}
 	}
@@ -188,7 +189,7 @@ func (c *facts) quote() string {
 	if c.e.Message == "" {
 		return ""
 	}
-	return ": " + Cut(c.e.Message, 120)
+	return ": " + text.Cut(c.e.Message, 120)
 }
 
 // registryQuote is quote where a registry wrote the message; a web page says no more than its status.

@@ -114,7 +114,7 @@ var reasons = []properties{
 	{
 		reason: DNSNotFound, class: ClassNetwork, answer: unavailable,
 		advice: Advice{
-			"there is no host {host}, says DNS",
+			"DNS has no host {host}",
 			"check the registry's name in the image, and the DNS of the client for private names",
 			"nslookup {name}",
 		},
@@ -125,7 +125,7 @@ var reasons = []properties{
 	},
 	{
 		reason: ConnectRefused, class: ClassNetwork, answer: unavailable,
-		advice: Advice{"{host} refuses the connection: nothing listens there", "see that it runs, and that the port is right", askHost},
+		advice: Advice{"{host} refuses the connection: nothing listens there", "check that it runs, and that the port is right", askHost},
 	},
 	{
 		reason: ConnectTimeout, class: ClassNetwork, answer: unavailable,
@@ -138,7 +138,7 @@ var reasons = []properties{
 	{
 		reason: Unreachable, class: ClassNetwork, answer: unavailable,
 		advice: Advice{
-			"there is no way to {host} from the client",
+			"the client has no route to {host}",
 			"check its routes, gateway and firewall, and whether it tries IPv6 without having any",
 			askHost,
 		},
@@ -189,8 +189,8 @@ var reasons = []properties{
 	{
 		reason: TLSHandshake, class: ClassTLS, answer: unavailable,
 		advice: Advice{
-			"TLS with {host} did not come about",
-			"see which TLS versions both sides speak, whether {host} wants a client certificate, and whether a proxy stands between",
+			"the TLS handshake with {host} failed",
+			"check which TLS versions both sides speak, whether {host} wants a client certificate, and whether there is a proxy between them",
 			showCert,
 		},
 	},
@@ -294,7 +294,7 @@ var reasons = []properties{
 	},
 	{
 		reason: NotARegistry, class: ClassUpstream, answer: unavailable,
-		advice: Advice{"what answered for {host} is not a registry", "check the host in the image's name, and for a proxy or login page before it", askHost},
+		advice: Advice{"the server that answered for {host} is not a registry", "check the host in the image's name, and for a proxy or login page before it", askHost},
 	},
 	{
 		reason: UnsupportedImage, class: ClassUpstream, answer: unavailable,
@@ -308,7 +308,7 @@ var reasons = []properties{
 	{
 		reason: DigestMismatch, class: ClassUpstream, answer: unavailable,
 		advice: Advice{
-			"the bytes that came are not those that the digest of {image} names",
+			"the received content of {image} does not match its digest",
 			"pull again; if it stays, a proxy or mirror on the way alters or cuts content",
 			"crane validate --remote {image}",
 		},
@@ -329,7 +329,7 @@ var reasons = []properties{
 	{
 		reason: ClientGone, class: ClassClient, answer: late,
 		advice: Advice{
-			"the client gave the pull up before it was done",
+			"the client ended the pull before it was complete",
 			"see whether the pod was removed or the runtime restarted; if not, the pull was too slow for its progress timeout",
 			"",
 		},
@@ -387,8 +387,8 @@ var reasons = []properties{
 	{
 		reason: PullQPS, class: ClassClient, origin: OnNode,
 		advice: Advice{
-			"the kubelet starts more pulls a second than its registryPullQPS lets it",
-			"nothing has to be done, since it tries again; to end it, raise registryPullQPS and registryBurst in the kubelet's configuration",
+			"the kubelet starts more pulls a second than its registryPullQPS allows",
+			"nothing has to be done, since it tries again; to avoid it, raise registryPullQPS and registryBurst in the kubelet's configuration",
 			"kubectl get --raw /api/v1/nodes/NODE/proxy/configz",
 		},
 	},

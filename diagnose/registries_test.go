@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// TestExplainRegistries holds what we say of each registry's refusals against testdata/registries.golden.
+// TestExplainRegistries holds the findings about each registry's refusals against testdata/registries.golden.
 func TestExplainRegistries(t *testing.T) {
 	t.Parallel()
 	var got strings.Builder
@@ -20,7 +20,7 @@ func TestExplainRegistries(t *testing.T) {
 		s := origin.Perform(t, p)
 		err := refused(t, p, s)
 		if err == nil {
-			continue // what goes well is for the tests of upstream
+			continue // success has its tests in upstream
 		}
 		f := diagnose.Explain(err)
 		fmt.Fprintf(&got, "%s: %s\n\t%s %d at %s", p.Registry, p.Situation, f.Reason, f.Status, s.Blank(f.Host))

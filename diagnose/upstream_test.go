@@ -18,7 +18,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// What the reasons are worth with a real registry, a real network and the real errors of upstream.
+// The reasons of the real errors of upstream, with a real registry and a real network.
 func TestExplainRealErrors(t *testing.T) {
 	t.Parallel()
 	type world struct {
@@ -42,7 +42,7 @@ func TestExplainRealErrors(t *testing.T) {
 		origin origin.Options
 		set    func(*world)
 		blob   bool
-		get    bool // by GET, whose failed answers explain themselves, as against HEAD's
+		get    bool // by GET, whose failed answers have a message, and not by HEAD
 		want   diagnose.Reason
 		host   func(*world) string // nil: the registry's
 	}{
@@ -231,7 +231,7 @@ func TestExplainRealErrors(t *testing.T) {
 			case c.get:
 				_, err = r.Manifest(ctx, "library/nginx", "1.27")
 			default:
-				// As a pull does it: the tag by HEAD, then what it means by GET.
+				// As in a pull: the tag by HEAD, then its manifest by GET.
 				var d oci.Descriptor
 				if d, err = r.Resolve(ctx, "library/nginx", "1.27"); err == nil {
 					_, err = r.Manifest(ctx, "library/nginx", d.Digest.String())

@@ -43,9 +43,9 @@ func TestEndpointWithAPath(t *testing.T) {
 	}
 }
 
-// TestMissingWithNowhereElseToGo pulls a tag that is not there: of clients that have nowhere else to go containerd prints
+// TestMissingWithoutFallback pulls a tag that is not there: of clients that have nowhere else to go containerd prints
 // what the mirror says, and not that the next host does not resolve.
-func TestMissingWithNowhereElseToGo(t *testing.T) {
+func TestMissingWithoutFallback(t *testing.T) {
 	t.Parallel()
 	upstream := registry.Start(t, registry.Options{})
 	image.PushIndex(t, upstream.Host, appRepository, "v1", image.Layers{1 << 10})

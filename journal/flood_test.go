@@ -37,9 +37,9 @@ func kept(t *testing.T, record *journal.Record) (n int) {
 	return n
 }
 
-// One client, under one name or under ten thousand that it makes up, opens pulls and fails without end. What others have
-// stays: their open pulls, their failures before the flood and in it, over a restart, their pulls that are over, and their
-// lines in the log.
+// One client, under one name or under ten thousand made-up names, opens pulls and fails without end. The other clients keep
+// everything: their open pulls, their failures from before and during the flood, over a restart, their finished pulls, and
+// their lines in the log.
 func TestOneClientsFloodLeavesTheOthers(t *testing.T) {
 	t.Parallel()
 	for name, flooder := range map[string]func(i int) string{
@@ -143,7 +143,7 @@ func TestOneClientsFloodLeavesTheOthers(t *testing.T) {
 	}
 }
 
-// A failure that a client shares with one that floods is not lost with what the other has.
+// A failure that a client shares with one that floods is not displaced with the other's failures.
 func TestSharedFailureStays(t *testing.T) {
 	t.Parallel()
 	record := journal.NewRecord(nil, nil)
@@ -166,7 +166,7 @@ func TestSharedFailureStays(t *testing.T) {
 	})
 }
 
-// While nothing is recorded for a moment, one client's requests don't take the room of others'.
+// While nothing is recorded for a moment, the requests of one client don't use up the room of the others.
 func TestBufferIsShared(t *testing.T) {
 	t.Parallel()
 	record := journal.NewRecord(nil, nil)
@@ -202,7 +202,7 @@ func TestBufferIsShared(t *testing.T) {
 	}
 }
 
-// BenchmarkFind is an event of one client that has so many pulls open in one repository.
+// BenchmarkFind measures an event of one client that has many pulls open in one repository.
 func BenchmarkFind(b *testing.B) {
 	for _, open := range []int{10, 10_000} {
 		b.Run(strconv.Itoa(open), func(b *testing.B) {

@@ -52,9 +52,9 @@ func TestPulls(t *testing.T) {
 	})
 }
 
-// A pull whose client has got all that its image needs is over two seconds later, and one that lacks something when it has
-// paused for a minute: the client may have the rest from before.
-func TestPullIsOverWhenTheClientHasAll(t *testing.T) {
+// A pull is finished two seconds after its client has everything that the image needs. One that lacks a part is finished
+// after a minute without a request: the client may have had the part before.
+func TestPullIsFinishedWhenComplete(t *testing.T) {
 	t.Parallel()
 	parts := func(r *journal.Request) { r.Parts = []oci.Digest{config, layer} }
 	bubble(t, journal.Options{}, func(j *journal.Journal, log *lines) {
@@ -90,7 +90,7 @@ func TestPullIsOverWhenTheClientHasAll(t *testing.T) {
 			t.Errorf("after a minute: %q", got)
 		}
 
-		// What follows at once is a part of the same pull.
+		// Requests that follow at once belong to the same pull.
 		j.Observe(asked(oci.KindManifest, "1.29", parts))
 		j.Observe(asked(oci.KindBlob, config, size(3)))
 		j.Observe(asked(oci.KindBlob, layer, size(9)))

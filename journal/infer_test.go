@@ -235,8 +235,8 @@ func TestClientsThatLeave(t *testing.T) {
 	}
 }
 
-// Who is cut off by the mirror's own stop has not left.
-func TestStopIsNoLeaving(t *testing.T) {
+// A client that the mirror's own stop cuts off has not left.
+func TestStopIsNotLeaving(t *testing.T) {
 	t.Parallel()
 	record := journal.NewRecord(nil, nil)
 	bubble(t, journal.Options{Record: record}, func(j *journal.Journal, _ *lines) {

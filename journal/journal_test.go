@@ -188,7 +188,7 @@ func TestOutcomes(t *testing.T) {
 			strings.Replace(pullStart, index, `""`, 1) +
 				"failed bytes=0 from_cache=0 took=0s reason=upstream-error class=upstream id=aaaaaaaa",
 		}},
-		{"what went well after all is no failure", func() []journal.Request {
+		{"a success in the end is not a failure", func() []journal.Request {
 			return []journal.Request{
 				asked(oci.KindManifest, "1.27", failing(diagnose.ConnectionReset, "aaaaaaaa")),
 				asked(oci.KindManifest, "1.27", nil),
@@ -239,14 +239,14 @@ func TestOutcomes(t *testing.T) {
 			strings.Replace(strings.Replace(pullStart, index, `""`, 1), "1.27", "sha256-1.27", 1) +
 				"failed bytes=0 from_cache=0 took=0s reason=tag-not-found class=missing id=aaaaaaaa",
 		}},
-		{"a list is no pull", func() []journal.Request {
+		{"a list is not a pull", func() []journal.Request {
 			return []journal.Request{
 				asked(oci.KindTags, "", func(r *journal.Request) { r.Ref.Digest = "" }),
 				asked(oci.KindTags, "", func(r *journal.Request) { r.Ref.Digest = ""; failing(diagnose.Stalled, "aaaaaaaa")(r) }),
 			}
 		}, []string{`level=WARN msg="list failed" ref=docker.io/library/nginx reason=stalled class=network id=aaaaaaaa` +
 			warnEnd}},
-		{"nor is what can't be read", func() []journal.Request {
+		{"neither is a malformed request", func() []journal.Request {
 			return []journal.Request{{Client: "node-1", Status: 400, ID: "aaaaaaaa", Finding: &diagnose.Finding{
 				Reason: diagnose.BadRequest, Class: diagnose.ClassMirror, Summary: "bad", Remedy: "mend it",
 			}}}
@@ -269,13 +269,13 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// Who counts pulls is told of each once, at its end, with what it came to.
+// OnPull gets each pull once, at its end, with its totals.
 func TestOnPull(t *testing.T) {
 	t.Parallel()
-	told := make(chan journal.Pull, 10)
+	finished := make(chan journal.Pull, 10)
 	var began time.Time
 	failure := failing(diagnose.Stalled, "aaaaaaaa")
-	bubble(t, journal.Options{OnPull: func(p journal.Pull) { told <- p }},
+	bubble(t, journal.Options{OnPull: func(p journal.Pull) { finished <- p }},
 		func(j *journal.Journal, log *lines) {
 			began = time.Now()
 			of := func(client, upstream string, r journal.Request) journal.Request {
@@ -290,8 +290,8 @@ func TestOnPull(t *testing.T) {
 			j.Observe(of("stranger", "", asked(oci.KindManifest, "1.27", declined)))
 			j.Observe(of("list", "docker.io", asked(oci.KindTags, "", failure)))
 			pass(59 * time.Second)
-			if len(told) > 0 {
-				t.Errorf("told before the end: %+v", <-told)
+			if len(finished) > 0 {
+				t.Errorf("called before the end: %+v", <-finished)
 			}
 			pass(10 * time.Second)
 			if n := len(log.take()); n < 3 {
@@ -316,17 +316,17 @@ func TestOnPull(t *testing.T) {
 			Finding: refused.Finding, ID: "dddddddd",
 		},
 	}
-	close(told)
+	close(finished)
 	var got []journal.Pull
-	for p := range told {
+	for p := range finished {
 		got = append(got, p)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("told (-want +got):\n%s", diff)
+		t.Errorf("called with (-want +got):\n%s", diff)
 	}
 }
 
-// Of one failure there is a line a minute, however many nodes meet it, and it says how often.
+// A failure is logged at most once a minute, however many nodes meet it, and the line says how often it came since.
 func TestSameFailureIsCounted(t *testing.T) {
 	t.Parallel()
 	bubble(t, journal.Options{Idle: time.Hour}, func(j *journal.Journal, log *lines) {
@@ -359,7 +359,7 @@ func TestSameFailureIsCounted(t *testing.T) {
 }
 
 // The warning does not wait for the pull's end.
-func TestFailureIsSaidAtOnce(t *testing.T) {
+func TestFailureIsLoggedAtOnce(t *testing.T) {
 	t.Parallel()
 	bubble(t, journal.Options{}, func(j *journal.Journal, log *lines) {
 		j.Observe(asked(oci.KindManifest, "1.27", failing(diagnose.Stalled, "aaaaaaaa")))
@@ -368,7 +368,7 @@ func TestFailureIsSaidAtOnce(t *testing.T) {
 	})
 }
 
-func TestPullsAreToldApart(t *testing.T) {
+func TestPullsAreSeparate(t *testing.T) {
 	t.Parallel()
 	bubble(t, journal.Options{}, func(j *journal.Journal, log *lines) {
 		other := func(change func(*journal.Request)) journal.Request {
@@ -402,7 +402,7 @@ func TestLongBlobKeepsItsPullOpen(t *testing.T) {
 		pass(61 * time.Second)
 		want(t, log, pullStart+"served bytes=10737418240 from_cache=10737418240 took=10m0s")
 
-		// Should its end be lost, it is not kept for ever.
+		// A pull whose end was lost is closed after a day.
 		j.Observe(asked(oci.KindManifest, "1.27", nil))
 		j.Begin(asked(oci.KindBlob, layer, nil))
 		pass(25 * time.Hour)
@@ -431,7 +431,7 @@ func TestObserveNeverBlocks(t *testing.T) {
 	t.Parallel()
 	log := &lines{}
 	j := journal.New(journal.Options{Log: log.logger(), Buffer: 2})
-	for range 5 { // nobody reads: this would hang
+	for range 5 { // Run does not run: a send that blocks would hang
 		j.Observe(asked(oci.KindManifest, "1.27", nil))
 	}
 	if n := j.Dropped(); n != 3 {
@@ -448,7 +448,7 @@ func TestObserveNeverBlocks(t *testing.T) {
 	}
 }
 
-// What failed is in the records before its answer has ended; what went well may wait a moment, for others.
+// A failure is recorded before its answer has ended. A success may wait a moment for others.
 func TestFailureIsRecordedAtOnce(t *testing.T) {
 	t.Parallel()
 	bubble(t, journal.Options{}, func(j *journal.Journal, log *lines) {

@@ -55,7 +55,7 @@ func TestFailuresAreRecorded(t *testing.T) {
 			pass(2 * time.Minute)
 			j.Observe(asked(oci.KindManifest, "1.27", broken))
 			j.Observe(asked(oci.KindManifest, "1", of("acme/secret", "node-3", declined)))
-			// What went well after all is no failure.
+			// A success in the end is not a failure.
 			j.Observe(asked(oci.KindManifest, "2", failing(diagnose.ConnectRefused, "bbbbbbbb")))
 			j.Observe(asked(oci.KindManifest, "2", nil))
 			// Nor are probes and lists.
@@ -124,8 +124,8 @@ func TestFailuresAreRecorded(t *testing.T) {
 	})
 }
 
-// A look-up that finds nothing is no failing pull: crane digest and what watches tags ask by HEAD alone. A runtime that
-// gets the same answer pulls no further, so its HEAD is one.
+// A look-up that finds nothing is not a failing pull: crane digest and watchers of tags send HEAD alone. A runtime that gets
+// the same answer pulls no further, so its HEAD is a failing pull.
 func TestLookUps(t *testing.T) {
 	t.Parallel()
 	gone := failing(diagnose.TagNotFound, "aaaaaaaa")
@@ -138,12 +138,12 @@ func TestLookUps(t *testing.T) {
 		outcome  journal.Outcome
 	}{
 		"crane digest":         {[]func(*journal.Request){agent("crane/0.22.1 go-containerregistry/0.22.1")}, 0, journal.Looked},
-		"nobody in particular": {[]func(*journal.Request){agent("")}, 0, journal.Looked},
+		"without a user agent": {[]func(*journal.Request){agent("")}, 0, journal.Looked},
 		"containerd":           {[]func(*journal.Request){agent("containerd/1.6.20~ds1")}, 1, journal.Failed},
 		"BuildKit":             {[]func(*journal.Request){agent("buildkit/v0.25")}, 1, journal.Failed},
 		"GET":                  {[]func(*journal.Request){gone}, 1, journal.Failed},
 		"HEAD, then GET":       {[]func(*journal.Request){agent(""), gone}, 1, journal.Failed},
-		"HEAD of what is down": {[]func(*journal.Request){func(r *journal.Request) {
+		"HEAD of a registry that is down": {[]func(*journal.Request){func(r *journal.Request) {
 			head(r)
 			failing(diagnose.ConnectRefused, "bbbbbbbb")(r)
 		}}, 1, journal.Failed},
@@ -184,7 +184,7 @@ func items(t *testing.T, table state.Table) (n int) {
 	return n
 }
 
-// A deployment that is broken altogether: 10,000 failing pulls a second of images and clients that never come again.
+// A broken deployment: 10,000 failing pulls a second, of images and clients that never come again.
 func TestFloodOfFailures(t *testing.T) {
 	t.Parallel()
 	table := statetest.NewTable()
@@ -234,7 +234,7 @@ func TestFloodOfFailures(t *testing.T) {
 	})
 }
 
-// The disk is no reason to lose what is known, nor to say so every five seconds.
+// A failing disk loses nothing from memory, and is logged once.
 func TestRecordOnAFailingDisk(t *testing.T) {
 	t.Parallel()
 	log := &lines{}
@@ -245,7 +245,7 @@ func TestRecordOnAFailingDisk(t *testing.T) {
 		j.Observe(asked(oci.KindManifest, "1.27", failing(diagnose.UpstreamError, "aaaaaaaa")))
 		pass(time.Minute)
 		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "cannot write") {
-			t.Errorf("said: %s", got)
+			t.Errorf("logged: %s", got)
 		}
 		table.SetFail(nil)
 		pass(10 * time.Second)

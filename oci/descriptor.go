@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// descriptor is the one at a key, nil where it is missing.
+// descriptor reads the descriptor at a key; nil where it is missing.
 func (d *document) descriptor(k key) (*Descriptor, error) {
 	if d.null(k) {
 		return nil, nil
@@ -51,13 +51,14 @@ func (d *document) children(to []Child, k key) ([]Child, error) {
 	return to, nil
 }
 
-// described is what is read of a descriptor: never its annotations and data, which may be all of the document.
+// described are the fields of a descriptor that are read: never its annotations and data, which may be as large as the
+// document.
 type described struct {
-	MediaType    string    `json:"mediaType"`
-	Digest       string    `json:"digest"`
-	Size         int64     `json:"size"`
-	URLs         elsewhere `json:"urls"`
-	ArtifactType string    `json:"artifactType"`
+	MediaType    string   `json:"mediaType"`
+	Digest       string   `json:"digest"`
+	Size         int64    `json:"size"`
+	URLs         firstURL `json:"urls"`
+	ArtifactType string   `json:"artifactType"`
 	Platform     *struct {
 		Architecture string `json:"architecture"`
 		OS           string `json:"os"`
@@ -66,13 +67,12 @@ type described struct {
 	} `json:"platform"`
 }
 
-// elsewhere is the first of a list of addresses: it says that content is kept at another place, and they are never
-// followed.
-type elsewhere []string
+// firstURL is the first of a descriptor's urls: it shows that the content is kept at another place. It is never followed.
+type firstURL []string
 
 // UnmarshalJSON implements json.Unmarshaler.
-func (e *elsewhere) UnmarshalJSON(b []byte) error {
-	*e = nil
+func (u *firstURL) UnmarshalJSON(b []byte) error {
+	*u = nil
 	if string(b) == "null" {
 		return nil
 	}
@@ -83,16 +83,16 @@ func (e *elsewhere) UnmarshalJSON(b []byte) error {
 		if first[0] != '"' {
 			return fmt.Errorf("one of its urls is not a string")
 		}
-		*e = elsewhere{unquoted(first)}
+		*u = firstURL{unquoted(first)}
 		break
 	}
 	return nil
 }
 
-// plainDescriptor is up to how many bytes a descriptor is decoded as it is.
+// plainDescriptor is the size in bytes up to which a descriptor is decoded as it is.
 const plainDescriptor = 512
 
-// abridged is an object with those members alone that are read. Keys are compared as the decoder does it.
+// abridged is an object with only the members that are read. Keys are compared as the decoder compares them.
 func abridged(b []byte) []byte {
 	short := []byte{'{'}
 	for name, v := range members(b) {
@@ -109,7 +109,7 @@ func abridged(b []byte) []byte {
 	return append(short, '}')
 }
 
-// readDescriptor reads one and checks it. Its error goes behind the name of its place.
+// readDescriptor reads and checks a descriptor. The caller puts its place before the error.
 func readDescriptor(b []byte) (v Descriptor, err error) {
 	var d described
 	if len(b) > plainDescriptor && b[0] == '{' {
@@ -127,8 +127,8 @@ func readDescriptor(b []byte) (v Descriptor, err error) {
 	return v, checkDescriptor(&v)
 }
 
-// checkDescriptor refuses what could never be fetched and verified. A size of zero with the digest of something is
-// how encoders write a size that they do not know; it becomes -1.
+// checkDescriptor refuses a descriptor whose content could never be fetched and verified. Encoders write zero for a size that
+// they do not know; unless the digest is that of no bytes, it becomes -1.
 func checkDescriptor(v *Descriptor) error {
 	d, err := ParseDigest(string(v.Digest))
 	if err != nil {
@@ -143,7 +143,7 @@ func checkDescriptor(v *Descriptor) error {
 	return nil
 }
 
-// shape says in words of the document what a decoder says in words of Go.
+// shape describes an error of the decoder in terms of the document, not of Go.
 func shape(err error) string {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		if e.Field == "" {

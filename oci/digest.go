@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Digests of nothing, which are the only ones that a size of zero fits.
+// Digests of no bytes: the only ones that a size of zero fits.
 const (
 	emptySHA256 Digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	emptySHA512 Digest = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce" +
@@ -48,7 +48,7 @@ func ParseDigest(s string) (Digest, error) {
 	return Digest(s), nil
 }
 
-// VerifyDigest reports whether b has the digest d. A digest that ParseDigest would refuse fits nothing.
+// VerifyDigest reports whether b has the digest d. A digest that ParseDigest refuses never matches.
 func VerifyDigest(d Digest, b []byte) bool {
 	alg, sum, _ := strings.Cut(string(d), ":")
 	switch alg {
@@ -62,7 +62,7 @@ func VerifyDigest(d Digest, b []byte) bool {
 	return false
 }
 
-// ReferrersTag is the tag under which registries without the referrers API keep the list of what refers to d, by the
+// ReferrersTag is the tag under which registries without the referrers API keep the list of referrers of d, by the
 // referrers tag schema of the distribution spec: algorithm, dash, and at most 64 characters of the digest.
 func ReferrersTag(d Digest) string {
 	alg, sum, _ := strings.Cut(string(d), ":")

@@ -38,8 +38,7 @@ var keyNames = [keyCount]string{
 	keySchemaVersion: "schemaVersion",
 }
 
-// document is the top of a manifest. Values are not looked into yet, and are not copied; all of it is known to be valid
-// JSON.
+// document is the top level of a manifest. Its values are neither parsed nor copied; all of it is valid JSON.
 type document struct {
 	values [keyCount][]byte
 	twice  [keyCount]bool   // the key is there more than once
@@ -69,7 +68,7 @@ func readDocument(b []byte) (*document, error) {
 	return d, nil
 }
 
-// offset is where a syntax error is: at the end, if the decoder doesn't say.
+// offset is the place of a syntax error: the end, if the decoder does not name one.
 func offset(bad *json.SyntaxError, b []byte) int64 {
 	if bad == nil {
 		return int64(len(b))
@@ -77,7 +76,7 @@ func offset(bad *json.SyntaxError, b []byte) int64 {
 	return bad.Offset
 }
 
-// depth is how deep the brackets of b are nested, strings apart. What is not JSON is found out later.
+// depth is how deep the brackets of b are nested, without those in strings. b need not be JSON.
 func depth(b []byte) int {
 	deepest, now, text := 0, 0, false
 	for i := 0; i < len(b); i++ {
@@ -129,7 +128,7 @@ func (d *document) unique(keys ...key) error {
 	return nil
 }
 
-// classify says how the document is read, and the media type to keep. contentType has no parameters.
+// classify decides how the document is read, and which media type is kept. contentType has no parameters.
 func (d *document) classify(contentType string) (form, string, error) {
 	if err := d.unique(keyMediaType); err != nil {
 		return 0, "", err
@@ -192,8 +191,8 @@ func (d *document) unambiguous(forms ...form) error {
 	return nil
 }
 
-// defaultTypes are what documents are that name no type and came without one. Docker's own forms require a mediaType,
-// schema 1 apart.
+// defaultTypes are the media types of documents that name none and came without one. Docker's own forms require a mediaType,
+// except schema 1.
 var defaultTypes = map[form]string{
 	formIndex:    MediaTypeOCIIndex,
 	formManifest: MediaTypeOCIManifest,
@@ -201,7 +200,7 @@ var defaultTypes = map[form]string{
 	formUnknown:  "application/json",
 }
 
-// guess reads the form off the keys.
+// guess derives the form from the keys.
 func (d *document) guess() form {
 	switch {
 	case d.has(keyManifests):

@@ -12,7 +12,7 @@ func refuse(code errcode.ErrorCode, format string, args ...any) error {
 	return code.WithMessage(fmt.Sprintf(format, args...))
 }
 
-// quote shows what a client sent: in ASCII, on one line and short, whatever it was.
+// quote shows the text of a client: in ASCII, on one line and short.
 func quote(s string) string {
 	const most = 40
 	if len(s) <= most {

@@ -14,8 +14,8 @@ const (
 	maxNamespace = 255
 )
 
-// domain is reference's own rule for a host with an optional port. It is asked only about components that are not
-// ordinary ones, so that the common request never runs a regular expression.
+// domain is reference's own rule for a host with an optional port. It runs only for components that are not
+// ordinary, so that the common request never runs a regular expression.
 var domain = regexp.MustCompile(`^(?:` + reference.DomainRegexp.String() + `)$`)
 
 // isComponent reports whether s is one component of a repository name: [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*. A fuzz
@@ -92,8 +92,8 @@ func isTag(s string) bool {
 	return true
 }
 
-// isHostText reports whether s has only bytes of a host with a port. It is a filter for what is shown and looked up,
-// not a grammar: names are keys into the operator's list.
+// isHostText reports whether s has only bytes of a host with a port. It filters names that are shown and looked up;
+// it is not a grammar, since names are keys into the operator's list.
 func isHostText(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {

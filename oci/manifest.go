@@ -9,7 +9,7 @@ import (
 // artifacts with a layer for each file, and lists of signatures, are known with 1,400 and some 4,000.
 const maxDescriptors = 10_000
 
-// Fault says in which way a manifest is refused.
+// Fault is the kind of mistake for which a manifest is refused.
 type Fault string
 
 // The faults of manifests.
@@ -21,7 +21,7 @@ const (
 	FaultMediaType     Fault = "bad-media-type"   // its mediaType is not one
 	FaultBadDescriptor Fault = "bad-descriptor"   // a digest, a size or the shape of a descriptor
 	FaultTooMany       Fault = "too-many-entries" // more than 10,000 descriptors
-	FaultSigned        Fault = "signed-schema-1"  // of a form that is known by the digest of a part of it
+	FaultSigned        Fault = "signed-schema-1"  // its digest is that of a part of it
 )
 
 // ManifestError says why a document is not passed on as a manifest. The fault is the upstream's or the publisher's,
@@ -40,9 +40,9 @@ func fault(f Fault, format string, args ...any) *ManifestError {
 }
 
 // ParseManifest reads a manifest or index. It keeps b, which the caller must not change, and computes its sha256
-// digest; whether that is the digest asked for is for the caller to say, with VerifyDigest.
+// digest; the caller compares it with the requested one, by VerifyDigest.
 //
-// The document's own mediaType wins over contentType, which may have parameters or be empty. A type that is not known
+// The document's own mediaType wins over contentType, which may have parameters or be empty. An unknown type
 // passes without children, as long as the document is a JSON object. Errors are *ManifestError.
 func ParseManifest(contentType string, b []byte) (*Manifest, error) {
 	if len(b) > MaxManifestSize {
@@ -66,7 +66,7 @@ func ParseManifest(contentType string, b []byte) (*Manifest, error) {
 	return m, nil
 }
 
-// fill sets what the manifest refers to, in document order of the spec: config, layers, blobs; or manifests.
+// fill sets the children of the manifest, in the order of the spec: config, layers, blobs; or manifests.
 func (d *document) fill(m *Manifest, f form) (err error) {
 	var keys []key
 	switch f {
@@ -97,9 +97,9 @@ func (d *document) fill(m *Manifest, f form) (err error) {
 	return nil
 }
 
-// Resembles reports whether a document can be a manifest at all: it has a key of those that list what a manifest is made of,
-// or it is of a media type of somebody else's, that only its makers know. An error of a web service in JSON is neither, with
-// whatever type it was sent. Of what is not JSON, ParseManifest says so.
+// Resembles reports whether a document can be a manifest at all: it has one of the keys that list children, or its media type
+// is of a format that this package does not know. An error of a web service in JSON is neither, whatever type it was sent with.
+// For a document that is not JSON it returns true: ParseManifest refuses it.
 func Resembles(contentType string, b []byte) bool {
 	at := blank(b, 0)
 	if at == len(b) || b[at] != '{' || !json.Valid(b) {
@@ -121,7 +121,7 @@ func Resembles(contentType string, b []byte) bool {
 	return isForeign(own) || !failed && isForeign(bareType(contentType))
 }
 
-// OwnMediaType is the mediaType that stands in a manifest, which has been parsed; empty where there is none.
+// OwnMediaType is the mediaType in the document of a parsed manifest; empty where it has none.
 func OwnMediaType(m *Manifest) string {
 	own := ""
 	for name, v := range members(m.Bytes[blank(m.Bytes, 0):]) {

@@ -405,8 +405,8 @@ func FuzzParseManifest(f *testing.F) {
 	})
 }
 
-// checkLikeContainerd reads the document as Go clients do, case folded and the last key winning: what they take for an
-// index we do, with the same entries, and the same for images.
+// checkLikeContainerd reads the document as Go clients do, case folded and with the last key winning: both agree on what is an
+// index, with its entries, and what is an image.
 func checkLikeContainerd(t *testing.T, m *oci.Manifest) {
 	t.Helper()
 	if !json.Valid(m.Bytes) {
@@ -466,8 +466,8 @@ func manifest(mediaType string, d oci.Digest, size int64) oci.Child {
 	return c
 }
 
-// What a manifest of the largest size costs in memory: with little text for each entry it is its entries, with much it is
-// its bytes alone.
+// The memory of a manifest of the largest size: with little text for each entry that of the entries, with much text that of the
+// bytes alone.
 func TestParseManifestCosts(t *testing.T) { //nolint:paralleltest // it counts what the process allocates
 	fill := func(entry string) []byte {
 		n := min(10_000, (oci.MaxManifestSize-30)/(len(entry)+1))

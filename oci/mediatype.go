@@ -14,7 +14,7 @@ const (
 )
 
 // AcceptManifests is the value of the Accept header of a request for a manifest: every type by name, since some
-// registries convert or refuse what is not named, and then whatever else there is.
+// registries convert or refuse a type that is not named, and then any other type.
 const AcceptManifests = MediaTypeDockerManifest + ", " + MediaTypeDockerManifestList + ", " +
 	MediaTypeOCIManifest + ", " + MediaTypeOCIIndex + ", " + MediaTypeOCIArtifactManifest + ", */*"
 
@@ -32,7 +32,7 @@ func IsManifest(mediaType string) bool {
 	return false
 }
 
-// EmptyIndex returns an OCI index without entries: the answer to a question for referrers where there are none.
+// EmptyIndex returns an OCI index without entries: the answer to a request for referrers where there are none.
 func EmptyIndex() []byte {
 	return []byte(`{"schemaVersion":2,"mediaType":"` + MediaTypeOCIIndex + `","manifests":[]}`)
 }
@@ -41,8 +41,8 @@ func EmptyIndex() []byte {
 type form int
 
 const (
-	formUnknown form = iota // a type of somebody else: passed on, not looked into
-	formGeneric             // a type that says nothing: the document's keys decide
+	formUnknown form = iota // a type that this package does not know: passed on, not parsed
+	formGeneric             // a type without meaning: the document's keys decide
 	formIndex
 	formManifest
 	formArtifact
@@ -65,8 +65,8 @@ func formOf(mediaType string) form {
 	return formUnknown
 }
 
-// isForeign reports whether a media type is of documents that only their makers know: not of a manifest that we know, and not
-// one that web services give to whatever they send.
+// isForeign reports whether a media type is of a format that this package does not know: it is not that of a known manifest, nor
+// a generic one of web services.
 func isForeign(mediaType string) bool {
 	t := strings.ToLower(mediaType)
 	switch t {
@@ -77,7 +77,7 @@ func isForeign(mediaType string) bool {
 	return formOf(t) == formUnknown && !strings.HasPrefix(t, "text/")
 }
 
-// bareType cuts the parameters off a Content-Type; what is no media type becomes empty.
+// bareType is a Content-Type without its parameters; empty if it is not a media type.
 func bareType(contentType string) string {
 	t, _, _ := strings.Cut(contentType, ";")
 	t = strings.TrimSpace(t)

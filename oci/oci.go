@@ -1,10 +1,9 @@
-// Package oci holds the words of the OCI distribution spec as the mirror uses them: references, /v2/ requests,
-// descriptors, and manifests with what they refer to. It is pure: no I/O, no state, nothing of ours.
+// Package oci has the terms of the OCI distribution spec as the mirror uses them: references, /v2/ requests, descriptors, and
+// manifests with their children. It is pure: no I/O, no state, no import of the mirror.
 //
-// Promise: whatever this package returned without an error is well formed by the spec's grammar, so that no later
-// floor checks a name, a tag or a digest again. What it refuses of a client, it refuses with an errcode.Error whose
-// message is one line of at most 300 bytes that names the offending part and the way out; what it refuses of an
-// upstream's documents, with a *ManifestError.
+// Promise: a value that this package returned without an error is well formed by the spec's grammar, so that no other
+// package checks a name, a tag or a digest again. It refuses the text of a client with an errcode.Error whose message is one
+// line of at most 300 bytes that names the offending part and the way out; the document of an upstream, with a *ManifestError.
 package oci
 
 import (
@@ -37,7 +36,7 @@ type Ref struct {
 	Digest Digest
 }
 
-// Kind is what a /v2/ request asks for.
+// Kind is the kind of a /v2/ request.
 type Kind int
 
 // The kinds of request that the mirror answers.
@@ -60,20 +59,20 @@ type Request struct {
 	Query     url.Values // n, last (tags), artifactType (referrers); ns removed
 }
 
-// Manifest is a manifest or index with its bytes exactly as received and what it refers to.
+// Manifest is a manifest or index with its children, and its bytes exactly as received.
 type Manifest struct {
 	Digest    Digest
 	MediaType string // the document's own mediaType, else the Content-Type it came with
 	Bytes     []byte
 	Children  []Child     // in document order: config, layers, blobs; or manifests. Empty for unknown types and schema 1
-	Subject   *Descriptor // what a referrer refers to
+	Subject   *Descriptor // of a referrer; nil: it has none
 	Artifact  string      // artifactType, else the config's media type; empty for an index without one
 }
 
-// Child is one descriptor that a manifest refers to. Its Size is -1 where the document does not really say: it left
-// the size out, or wrote 0 beside the digest of something. Of its URLs the first is kept, and never followed; annotations,
-// data and features of the platform are not.
+// Child is one descriptor that a manifest refers to. Its Size is -1 where the document does not give it: it left the size
+// out, or wrote 0 for content that is not empty. Of its URLs the first is kept, and never followed; annotations, data and
+// features of the platform are not kept.
 type Child struct {
 	Descriptor
-	Manifest bool // it is itself fetched from /manifests/
+	Manifest bool // it is fetched from /manifests/, not /blobs/
 }

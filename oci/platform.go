@@ -8,7 +8,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Platform is what an entry of an index is for, or what a node is. Only its OS, architecture and variant count here.
+// Platform is that of an entry of an index, or of a node. Only its OS, architecture and variant count here.
 type Platform = ocispec.Platform
 
 // ParsePlatform reads OS/ARCH or OS/ARCH/VARIANT.
@@ -22,8 +22,8 @@ func PlatformText(p Platform) string {
 	return strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
 }
 
-// level is a variant as a number, by which those of an architecture follow each other. What is not said is what runtimes
-// take it for.
+// level is a variant as a number: a node runs its own level and those below. Without a variant it is the one that runtimes
+// assume.
 func level(p Platform) float64 {
 	if n, err := strconv.ParseFloat(strings.TrimPrefix(p.Variant, "v"), 64); err == nil {
 		return n
@@ -31,17 +31,17 @@ func level(p Platform) float64 {
 	return map[string]float64{"arm": 7, "arm64": 8, "amd64": 1}[p.Architecture]
 }
 
-// Runs reports whether a node runs what is for a platform, as containerd has it: its own variant and what is below that.
-// Where nobody says what variant the node is, any may do.
+// Runs reports whether a node runs the images of a platform, by containerd's rule: its own variant and those below it. A node
+// without a variant runs any.
 func Runs(node, p Platform) bool {
 	return node.OS == p.OS && node.Architecture == p.Architecture && (node.Variant == "" || level(p) <= level(node))
 }
 
-// Lacking are those of the nodes, as text, that run nothing of what there is.
-func Lacking(nodes []string, there []Platform) (list []string) {
+// Lacking returns those of the nodes, as text, that run none of the platforms of an index.
+func Lacking(nodes []string, index []Platform) (list []string) {
 	for _, text := range nodes {
 		n := ParsePlatform(text)
-		if !slices.ContainsFunc(there, func(p Platform) bool { return Runs(n, p) }) {
+		if !slices.ContainsFunc(index, func(p Platform) bool { return Runs(n, p) }) {
 			list = append(list, text)
 		}
 	}

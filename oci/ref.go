@@ -55,7 +55,7 @@ func ParseRef(s string) (Ref, error) {
 		name = strings.ToLower(host) + "/" + path
 	}
 	named, err := reference.ParseNormalizedNamed(name)
-	// reference takes a first component with capitals for a host; here that is a slip of the pen.
+	// reference takes a first component with capitals for a host; here that is a mistake.
 	if err != nil || !reference.IsNameOnly(named) || strings.ToLower(name) != name {
 		return Ref{}, refuse(errcode.ErrorCodeNameInvalid,
 			"image %s is not [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST] with a repository of at most %d bytes in lower case; "+

@@ -169,7 +169,7 @@ func FuzzParseRef(f *testing.F) {
 		if diff := cmp.Diff(r, again); diff != "" {
 			t.Fatalf("%q is not canonical (-first +again):\n%s", s, diff)
 		}
-		// Whatever we accept, Docker's own parser accepts, and for lower-case text it means the same.
+		// Docker's own parser accepts each reference that ParseRef accepts, and for lower-case text with the same meaning.
 		named, err := reference.ParseNormalizedNamed(s)
 		if err != nil {
 			t.Fatalf("%q: accepted here, refused by reference: %v", s, err)

@@ -11,11 +11,11 @@ import (
 
 const root = "/v2/"
 
-// ParseRequest reads a request under /v2/ from its method and URL. It is read once, here, from its right end, since
-// a repository may be called "a/manifests" or "tags".
+// ParseRequest parses a request under /v2/ from its method and URL, from the right end of its path, since a repository may be
+// called "a/manifests" or "tags".
 //
-// The path is decoded once, where that changes nothing of its form. The namespace is taken out of the query. Lists keep the rest of their query, since the next page of some registries
-// hangs on parameters of their own; other kinds have none. Errors are errcode.Error values: NAME_INVALID, TAG_INVALID,
+// The path is decoded once, where that does not change its form. The namespace is taken out of the query. Lists keep the rest
+// of their query, since some registries have parameters of their own for the next page; other kinds keep none. Errors are errcode.Error values: NAME_INVALID, TAG_INVALID,
 // DIGEST_INVALID, PAGINATION_NUMBER_INVALID, or UNSUPPORTED for writes and for paths that the mirror does not serve.
 func ParseRequest(method string, u *url.URL) (Request, error) {
 	if method != http.MethodGet && method != http.MethodHead {
@@ -49,9 +49,9 @@ func ParseRequest(method string, u *url.URL) (Request, error) {
 	return r, nil
 }
 
-// unescapePath decodes a path once. Some clients escape the colon of a digest, or every character that is not a letter.
-// What is decoded needs no escape in a path, and so means the same without it. Any other escape is refused: of a slash,
-// which would move a border; of a percent sign, which would be another escape; of what no name has.
+// unescapePath decodes a path once. Some clients escape the colon of a digest, or every character that is not a letter. Only
+// characters that need no escape in a path are decoded, so the path means the same. Any other escape is refused: of a slash,
+// which separates components; of a percent sign, which would be another escape; of characters that names do not have.
 func unescapePath(path string) (string, error) {
 	if strings.IndexByte(path, '%') < 0 {
 		return path, nil
@@ -74,8 +74,8 @@ func unescapePath(path string) (string, error) {
 	return b.String(), nil
 }
 
-// needsNoEscape reports whether a character is one that a path may have as it is, but for the slash and those that no
-// name, tag or digest has.
+// needsNoEscape reports whether a path may have a character without an escape: not the slash, and none that names, tags and
+// digests do not have.
 func needsNoEscape(c byte) bool {
 	return isLowerAlnum(c) || 'A' <= c && c <= 'Z' || strings.IndexByte("-._:@+=", c) >= 0
 }
@@ -97,8 +97,8 @@ func (r Request) Reference() string {
 	return string(r.Digest)
 }
 
-// parsePath reads NAME/WORD/LAST, the form that all endpoints share. It leaves the name to be checked when it is known
-// whether the query names the registry.
+// parsePath reads NAME/WORD/LAST, the form that all endpoints share. The name is checked later, when it is known whether the
+// query names the registry.
 func (r *Request) parsePath(path, rest string) (err error) {
 	i := strings.LastIndexByte(rest, '/')
 	if i < 0 {
@@ -167,8 +167,8 @@ func (r *Request) parseQuery(raw string) error {
 	return nil
 }
 
-// addQuery keeps a parameter of a list. How many entries are asked for is checked here: upstreams refuse what is no number
-// in ways of their own.
+// addQuery keeps a parameter of a list. It checks the number of entries, since each upstream refuses a bad number in its own
+// way.
 func (r *Request) addQuery(key, value string) error {
 	if key == "n" && (strings.Trim(value, "0123456789") != "" || r.Query.Has("n")) {
 		return refuse(errcode.ErrorCodePaginationNumberInvalid,

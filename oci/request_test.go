@@ -252,7 +252,7 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// checkRefusal holds what every refusal promises: an errcode.Error with one of the codes, and a message of one
+// checkRefusal checks the promise of each refusal: an errcode.Error with one of the codes, and a message of one
 // printable line of at most 300 bytes. No code: any of the four.
 func checkRefusal(t *testing.T, err error, codes ...errcode.ErrorCode) {
 	t.Helper()

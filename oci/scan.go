@@ -6,16 +6,16 @@ import (
 	"iter"
 )
 
-// A manifest of 4 MiB must cost little more than that, whatever is in it. encoding/json's Decoder copies what it reads
-// three times; so a document is checked to be JSON once, and then walked where it lies.
+// A manifest of 4 MiB must cost little more memory than that, whatever is in it. encoding/json's Decoder copies its input
+// three times; so a document is checked to be JSON once, and then scanned in place.
 
-// unread is decoded from anything that is JSON, for the error of what is none.
+// unread accepts any JSON: decoding into it finds the error of a document that is not JSON.
 type unread struct{}
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (*unread) UnmarshalJSON([]byte) error { return nil }
 
-// blank is where the blanks at i end.
+// blank is where the white space at i ends.
 func blank(b []byte, i int) int {
 	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\n' || b[i] == '\r') {
 		i++
@@ -36,7 +36,7 @@ func text(b []byte, i int) int {
 	return len(b)
 }
 
-// value is where the value that begins at i ends. In text that is not JSON it is somewhere, and not beyond the end.
+// value is where the value that begins at i ends. In text that is not JSON it is some place within the text.
 func value(b []byte, i int) int {
 	for depth := 0; i < len(b); {
 		switch b[i] {
@@ -88,7 +88,7 @@ func unquoted(b []byte) (s string) {
 	return s
 }
 
-// elements yields those of a list, which are parts of b. b is known to be JSON.
+// elements yields the elements of a list, which are parts of b. b is known to be JSON.
 func elements(b []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		i := blank(b, 1)

@@ -1,7 +1,7 @@
 // Package route says which upstream and repository a request means, from the operator's closed list.
 //
-// Promise: an answer is always an upstream of the list; what is not in the list is an *UnknownError. Names are
-// lookup keys only: nothing here resolves, dials or allocates in proportion to what a client sent.
+// Promise: an answer is always an upstream of the list; for a name that is not in the list it is an *UnknownError. Names are
+// lookup keys only: nothing here resolves, dials or allocates in proportion to the request.
 package route
 
 import "github.com/registrymirror/mirror/oci"
@@ -12,21 +12,21 @@ type Upstream struct {
 	Aliases []string // other keys that mean the same upstream: "index.docker.io"
 	Library bool     // a repository of one component gets "library/" before it, as on docker.io
 	// Fits makes the name a pattern: it reports whether a host, in lower case, is one of its upstreams. It must be quick,
-	// and send no request. A name or alias that is written out goes before patterns.
+	// without I/O. A name or alias that is written out goes before patterns.
 	Fits func(host string) bool
 }
 
-// Via says what in the request named the upstream.
+// Via is the part of the request that named the upstream.
 type Via string
 
-// The three routings of the design, in order of precedence.
+// The parts that name an upstream, in order of precedence.
 const (
 	ViaNamespace Via = "ns"
 	ViaPrefix    Via = "prefix"
 	ViaDefault   Via = "default"
 )
 
-// Target is where a request leads.
+// Target is the repository that a request means.
 type Target struct {
 	oci.Repo
 	Via     Via

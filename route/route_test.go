@@ -89,7 +89,7 @@ func TestResolve(t *testing.T) {
 		{"a key alone is a repository", table, "", "corp", target("docker.io", "library/corp", route.ViaDefault)},
 		{"a host alone is a repository", table, "", "node.js", target("docker.io", "library/node.js", route.ViaDefault)},
 		{
-			"a host further on is not a prefix", table, "", "acme/ghcr.io/a",
+			"a host in a later component is not a prefix", table, "", "acme/ghcr.io/a",
 			target("docker.io", "acme/ghcr.io/a", route.ViaDefault),
 		},
 		{"a longer word is not a prefix", table, "", "corporate/a", target("docker.io", "corporate/a", route.ViaDefault)},
@@ -201,7 +201,7 @@ func TestResolveUnknown(t *testing.T) {
 	}
 }
 
-// A pattern means the host that a request names; what is written out goes first, then what says more.
+// A pattern means the host that a request names; names go first, then the more specific pattern.
 func TestPatterns(t *testing.T) {
 	t.Parallel()
 	below := func(domain string) func(string) bool {
@@ -241,7 +241,7 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
-// A registry with a port in a path is one that ns names as well, or a mistake.
+// A registry with a port in a path is the one that ns names, or a mistake.
 func TestNamespaceAndAnotherPort(t *testing.T) {
 	t.Parallel()
 	table := newTable(t, upstreams(), "docker.io")
@@ -253,7 +253,7 @@ func TestNamespaceAndAnotherPort(t *testing.T) {
 	}
 }
 
-// Hosts of a pattern are as different as any two.
+// Two hosts of one pattern are different upstreams.
 func TestNamespaceAndHostOfAPattern(t *testing.T) {
 	t.Parallel()
 	table := newTable(t, []route.Upstream{{
@@ -366,7 +366,7 @@ func TestNewDefaultByAlias(t *testing.T) {
 	}
 }
 
-// A table does not change with what it was made of.
+// A table does not change when its input does.
 func TestNewCopies(t *testing.T) {
 	t.Parallel()
 	list := upstreams()
@@ -384,8 +384,8 @@ func TestNewCopies(t *testing.T) {
 }
 
 // FuzzResolve holds the promise: whatever a client sends, the answer is an upstream of the list, an *UnknownError, or
-// NAME_INVALID for a name that ns doesn't explain, and a name that carries a foreign host is never asked of another registry
-// without ns.
+// NAME_INVALID for a name that does not fit ns, and without ns a name with the host of another registry is never sent to a
+// registry.
 func FuzzResolve(f *testing.F) {
 	for _, uri := range []string{
 		"/v2/", "/v2/nginx/manifests/v1", "/v2/a/b/tags/list?ns=ghcr.io", "/v2/ghcr.io/a/b/manifests/v1",
@@ -457,7 +457,7 @@ func FuzzResolve(f *testing.F) {
 	})
 }
 
-// What New takes for a key, a client can send as ns.
+// A client can send each key of New as ns.
 func TestKeysCanBeSent(t *testing.T) {
 	t.Parallel()
 	sent := 0

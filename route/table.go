@@ -16,7 +16,7 @@ const maxKey = 255
 // no upstream.
 type Table struct {
 	byKey    map[string]*Upstream // names and aliases in lower case: hosts have no case
-	patterns []*Upstream          // what says more goes first
+	patterns []*Upstream          // the more specific go first
 	fallback *Upstream            // for requests that name no upstream; may be nil
 	names    []string             // canonical, sorted; shared with every UnknownError
 }
@@ -54,7 +54,7 @@ func New(upstreams []Upstream, defaultName string) (*Table, error) {
 	return t, nil
 }
 
-// add enters a key. An upstream may say the same key twice, which happens where the operator's aliases repeat ours.
+// add enters a key. An upstream may have the same key twice, where the operator's aliases repeat the built-in ones.
 func (t *Table) add(u *Upstream, name string, canonical bool) error {
 	if !isKey(name) {
 		return fmt.Errorf("upstream %q: %q is not HOST, HOST:PORT or a word of letters, digits, dots and dashes",
@@ -87,12 +87,12 @@ func isKey(s string) bool {
 	return true
 }
 
-// Resolve says where the request leads. In order: the ns parameter; the first of several path components, where it
+// Resolve returns the repository that the request means. In order: the ns parameter; the first of several path components, where it
 // names an upstream; the default. With ns the path is the repository, but for a first component that leads to the same
 // upstream: clients whose mirror endpoint has a path (http://mirror/v2/ghcr.io) send both. Without ns a first component
 // that looks like a host is never taken for part of a repository, so that no registry is asked for "ghcr.io/acme/app" in
-// the name of another. The error is an *UnknownError, or NAME_INVALID for a name that is not one at that upstream. A ping
-// leads nowhere: it gives the zero Target.
+// the name of another. The error is an *UnknownError, or NAME_INVALID for a name that is not one at that upstream. For a
+// ping it is the zero Target.
 func (t *Table) Resolve(r oci.Request) (Target, error) {
 	if r.Kind == oci.KindPing {
 		return Target{}, nil
@@ -127,7 +127,7 @@ func (t *Table) Resolve(r oci.Request) (Target, error) {
 	return t.fallback.target(t.fallback.Name, r.Name, ViaDefault), nil
 }
 
-// Entry is the entry of the list that an upstream is of: its name, or that of the pattern which it fits; empty for none.
+// Entry is the name of the list's entry for an upstream: its own, or that of the pattern which it fits; empty for none.
 func (t *Table) Entry(host string) string {
 	if u, _ := t.find(host); u != nil {
 		return u.Name
@@ -149,7 +149,7 @@ func (t *Table) find(key string) (u *Upstream, host string) {
 	return nil, ""
 }
 
-// literal is how much a pattern says: its letters that stand for themselves.
+// literal is how specific a pattern is: the number of its characters other than wildcards.
 func literal(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }
 
 func (u *Upstream) target(host, name string, via Via) Target {

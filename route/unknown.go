@@ -8,7 +8,7 @@ import (
 	"github.com/registrymirror/mirror/internal/text"
 )
 
-// Error is one line of at most 300 bytes: what was asked for, what there is, and how to add it.
+// Error is one line of at most 300 bytes: the requested name, the configured ones, and how to add it.
 func (e *UnknownError) Error() string {
 	if e.Via == ViaDefault {
 		return fmt.Sprintf("%s names no upstream and there is no default (configured: %s); send ns=HOST, put HOST/ "+

@@ -15,14 +15,14 @@ import (
 	"github.com/registrymirror/mirror/server"
 )
 
-// nowhere is a ResponseWriter that costs nothing.
+// nowhere is a ResponseWriter that does nothing.
 type nowhere struct{ h http.Header }
 
 func (w nowhere) Header() http.Header         { return w.h }
 func (w nowhere) WriteHeader(int)             {}
 func (w nowhere) Write(p []byte) (int, error) { return len(p), nil }
 
-// BenchmarkManifest is what the front end itself costs a request for a manifest in memory.
+// BenchmarkManifest measures the front end's own cost of a request for a manifest in memory.
 func BenchmarkManifest(b *testing.B) {
 	content := pattern(1500)
 	p := still{&pull.Content{
@@ -43,7 +43,7 @@ func BenchmarkManifest(b *testing.B) {
 	}
 }
 
-// still is a puller that always has the same answer.
+// still is a puller with one answer.
 type still struct{ content *pull.Content }
 
 func (p still) Route(r oci.Request) (oci.Ref, error) { return (&puller{}).Route(r) }
@@ -53,8 +53,8 @@ func (p still) Blob(context.Context, pull.Ask) (*pull.Content, error)      { ret
 func (p still) Tags(context.Context, pull.Ask) (*pull.Content, error)      { return p.content, nil }
 func (p still) Referrers(context.Context, pull.Ask) (*pull.Content, error) { return p.content, nil }
 
-// BenchmarkRecording is what recording adds to a request for a manifest that goes well, over loopback: the same requests
-// in turn to a front end that tells nobody, and to one that tells a journal with a record of failures.
+// BenchmarkRecording measures what recording adds to a successful request for a manifest, over loopback: the same requests
+// in turn to a front end without Observe, and to one with a journal that has a record of failures.
 func BenchmarkRecording(b *testing.B) {
 	content := pattern(1500)
 	o := options(nil)

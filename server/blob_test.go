@@ -95,7 +95,7 @@ func TestRanges(t *testing.T) {
 		{"bytes=0-99999999999999999999999", 206, 0, 2000},
 		{"Bytes= 0 - 1 ", 206, 0, 2},
 		{"bytes=0-1,,", 206, 0, 2},
-		{"bytes=0-1, 5000-", 206, 0, 2}, // what lies behind the end is left out, RFC 9110, 15.3.7
+		{"bytes=0-1, 5000-", 206, 0, 2}, // a range behind the end is left out, RFC 9110, 15.3.7
 		{"bytes=2000-", 416, 0, 0},
 		{"bytes=5000-10000", 416, 0, 0},
 		{"bytes=99999999999999999999999-", 416, 0, 0},
@@ -136,13 +136,13 @@ func TestRanges(t *testing.T) {
 			}
 		}
 	}
-	// If-Range with our tag goes on.
+	// If-Range with the same entity tag.
 	if res, body := get("GET", "Range", "bytes=5-9", "If-Range", `"`+d+`"`); res.StatusCode != 206 || len(body) != 5 {
 		t.Errorf("If-Range: %s", res.Status)
 	}
 }
 
-// containers/image counts the parts of what it asked for, in its order, for zstd:chunked images.
+// containers/image counts the parts of an answer, in the order of its request, for zstd:chunked images.
 func TestManyRanges(t *testing.T) {
 	t.Parallel()
 	content := pattern(500_000)
@@ -210,7 +210,7 @@ func TestEmptyBlob(t *testing.T) {
 	}
 }
 
-// flying is a blob on its way: it says whether it can begin, and breaks where it is told to.
+// flying is a blob that is being downloaded: it may fail before its first byte, and breaks at a given one.
 type flying struct {
 	memory
 	ready  error
@@ -238,7 +238,7 @@ func (f flying) CopyTo(_ context.Context, w io.Writer, off, n int64) (int64, err
 	return m, err
 }
 
-// Nothing is promised before the first byte is certain: an error there is an ordinary answer.
+// No header is sent before the first byte is certain: an error there is an ordinary answer.
 func TestBlobThatCannotBegin(t *testing.T) {
 	t.Parallel()
 	content := pattern(1000)
@@ -277,7 +277,7 @@ func TestBlobThatBreaks(t *testing.T) {
 			diagnose.DigestMismatch,
 		},
 		"too short": {io.ErrUnexpectedEOF, ""},
-		"no error":  {nil, ""}, // the object says all is well, and has sent less
+		"no error":  {nil, ""}, // the object returns no error, and has sent less
 	} {
 		for _, proto := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%s, HTTP/%d", name, proto), func(t *testing.T) {
@@ -295,7 +295,7 @@ func TestBlobThatBreaks(t *testing.T) {
 				}
 				defer res.Body.Close()
 				body, err := io.ReadAll(res.Body)
-				// containerd resumes from an unexpected end and from nothing else.
+				// containerd resumes only after an unexpected end.
 				if res.StatusCode != 200 || res.ProtoMajor != proto || !errors.Is(err, io.ErrUnexpectedEOF) {
 					t.Errorf("%s %s: %v, want an unexpected EOF", res.Proto, res.Status, err)
 				}

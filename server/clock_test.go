@@ -8,7 +8,7 @@ import (
 	"github.com/registrymirror/mirror/server"
 )
 
-// jumped is a time as a clock shows it that has been set by d: the same moment, another time of day.
+// jumped is the same moment on a clock that was set by d: another time of day.
 func jumped(t time.Time, d time.Duration) time.Time {
 	const monotonic, second = 1 << 63, 1 << 30 // of time.Time's first word
 	wall := (*uint64)(unsafe.Pointer(&t))
@@ -19,8 +19,8 @@ func jumped(t time.Time, d time.Duration) time.Time {
 	return t
 }
 
-// A clock that is set while a download runs changes nothing of how long the client may stand still: not the time it is given
-// for each write, nor a deadline that others have set.
+// Setting the clock during a download does not change for how long the client may stall: neither the deadline of each write,
+// nor one that a caller set.
 func TestClockThatJumps(t *testing.T) {
 	t.Parallel()
 	const stall = time.Minute

@@ -7,7 +7,7 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
-// Who has the content is told so, and nothing is fetched for it.
+// A client that has the content gets a 304, and nothing is fetched for it.
 func TestConditionalRequestsFetchNothing(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{})
@@ -36,7 +36,7 @@ func TestConditionalRequestsFetchNothing(t *testing.T) {
 	if n := w.hub.Count(origin.KindBlob, "GET"); n > 0 {
 		t.Errorf("the blob was asked for %d times", n)
 	}
-	// It is no way to find out what is cached: who must not have it gets no 304 either.
+	// It does not reveal cached content: a client without the right to read it gets no 304 either.
 	other := "/v2/ghcr.io/acme/app/blobs/" + layer
 	if res, _ := w.do(t, "GET", other, "If-None-Match", "*"); res.StatusCode != 404 {
 		t.Errorf("through a repository that hasn't it: %s", res.Status)
@@ -81,7 +81,7 @@ func TestConditionalManifests(t *testing.T) {
 			}
 		}
 	}
-	// A manifest is sent whole, whatever part of it is asked for.
+	// A manifest is sent whole, whatever the Range.
 	res, body := w.do(t, "GET", "/v2/app/manifests/1", "Range", "bytes=0-9", "Accept", "text/plain")
 	if res.StatusCode != 200 || string(body) != string(im.Bytes(im.Root.Digest)) || res.Header.Get("Accept-Ranges") != "" {
 		t.Errorf("a range: %s %v", res.Status, res.Header)

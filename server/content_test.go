@@ -57,7 +57,7 @@ func TestManifest(t *testing.T) {
 	}
 	ts := serve(t, server.New(options(p)))
 	for _, method := range []string{"GET", "HEAD"} {
-		// containerd may ask for a manifest with bytes=0-, and goes on when it gets 200.
+		// containerd may request a manifest with bytes=0-, and accepts a 200.
 		for _, header := range [][]string{nil, {"Range", "bytes=0-"}, {"If-None-Match", `"sha256:0"`}} {
 			res, body := do(t, ts, method, "/v2/library/nginx/manifests/1.27?ns=docker.io", header...)
 			if res.StatusCode != 200 || method == "GET" && !bytes.Equal(body, content) || method == "HEAD" && len(body) != 0 {
@@ -189,7 +189,7 @@ func TestObserve(t *testing.T) {
 	ref := oci.Ref{Repo: oci.Repo{Host: "ghcr.io", Name: "acme/app"}, Digest: sum(content)}
 	want := []journal.Request{
 		{
-			Client: "node-7", Source: "127.0.0.1", UserAgent: "containerd/v2.4?", Kind: oci.KindBlob, Ref: ref, Upstream: "ghcr.io",
+			Client: "node-7", Source: "127.0.0.1", UserAgent: "containerd/v2.4", Kind: oci.KindBlob, Ref: ref, Upstream: "ghcr.io",
 			Status: 206, Bytes: 100, Size: 100,
 			Outcome: cache.Joined,
 		},
@@ -213,7 +213,7 @@ func TestObserve(t *testing.T) {
 	}
 }
 
-// A client that leaves while its answer is being looked for is no failure of anybody's.
+// A client that leaves before its answer is known is not a failure.
 func TestClientLeaves(t *testing.T) {
 	t.Parallel()
 	var seen records
@@ -251,8 +251,8 @@ func (l leaving) Manifest(ctx context.Context, _ pull.Ask) (*pull.Content, error
 	return nil, fmt.Errorf("wait: %w", context.Cause(ctx))
 }
 
-// The record of a request for an upstream that a client has invented says so: labels of metrics must not come from it.
-func TestInventedUpstreamIsNoneOfOurs(t *testing.T) {
+// The record of a request for an unknown upstream has none: a client must not choose the labels of metrics.
+func TestRecordHasNoUnknownUpstream(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{})
 	for _, path := range []string{

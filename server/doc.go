@@ -14,8 +14,8 @@
 //     clients resume from an unexpected end, and would take an error document for content.
 //   - Clients never get 401 or 429: containerd would answer the first with the pod's secret, and the second with a
 //     burst of retries.
-//   - One sentence reaches the person who waits for a pod: as the reason phrase of the status line, which containerd of
+//   - One sentence reaches the person waiting for a pod: as the reason phrase of the status line, which containerd of
 //     every version prints, as a message in the body, and in the headers Warning and Mirror-Reason.
 //
-// Not here: what a name means, what is cached, who may read (pull and below); counting and remembering (journal).
+// Not here: the meaning of names, the cache, and the right to read (pull and below); counting and remembering (journal).
 package server

@@ -12,8 +12,8 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// The link in an error's body leads to a page of the mirror itself, by the name that the client calls it by; and not to
-// where a strange Host header says.
+// The link in an error's body leads to a page of the mirror itself, by the host of the request, unless the Host header is
+// malformed.
 func TestLinksInErrorsWorkOffline(t *testing.T) {
 	t.Parallel()
 	o := options(&puller{err: &upstream.Error{Op: "resolve", Upstream: "docker.io", Repository: "library/app", Reference: "1", Status: 404, Code: "MANIFEST_UNKNOWN"}})

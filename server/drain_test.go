@@ -17,7 +17,7 @@ import (
 	"github.com/registrymirror/mirror/server"
 )
 
-// shop is a server whose blobs come at once, and its clock is the test's.
+// shop is a server whose blobs come at once, by the clock of the test.
 func shop() (s *server.Server, get func(client, path string) int) {
 	content := []byte("layer")
 	p := &puller{
@@ -38,9 +38,8 @@ func shop() (s *server.Server, get func(client, path string) int) {
 	}
 }
 
-// A client with a pull under way gets the next layer, and the one after it, when the mirror stops; other clients, and other
-// images, are refused and told why. The mirror ends when the pull has paused for long enough, and at once where there is
-// none.
+// When the mirror stops, a client with a pull under way gets the next layers; other clients, and other images, are refused with
+// the reason. The mirror ends when the pull has paused for long enough, and at once without a pull.
 func TestPullsUnderWayAreServedToTheirEnd(t *testing.T) {
 	t.Parallel()
 	layer := "/v2/library/app/blobs/" + string(sum([]byte("layer")))
@@ -130,7 +129,7 @@ func TestPullsUnderWayAreBounded(t *testing.T) {
 			t.Errorf("%d pulls are tracked", n)
 		}
 		time.Sleep(time.Minute)
-		for i := range 20_000 { // those that are over make room
+		for i := range 20_000 { // ended pulls make room
 			get("10.0.0.1", fmt.Sprintf("/v2/library/other%d/manifests/1", i))
 		}
 		if n := s.UnderWay(); n > 16*512 {

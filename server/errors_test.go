@@ -38,7 +38,7 @@ func upstreamError(status int, change func(*upstream.Error)) error {
 	return e
 }
 
-// The table of what clients get, as bytes on the wire.
+// The answers to errors, as bytes on the wire.
 func TestErrorAnswers(t *testing.T) {
 	t.Parallel()
 	const manifests, blobs = "/v2/library/nginx/manifests/1.27", "/v2/library/nginx/blobs/" + someDigest
@@ -144,7 +144,7 @@ func TestErrorAnswers(t *testing.T) {
 	}
 }
 
-// checkAnswer holds an error to what is promised of all of them.
+// checkAnswer checks the promises for each answer to an error.
 func checkAnswer(t *testing.T, head, body string, status int) {
 	t.Helper()
 	line, _, _ := strings.Cut(head, "\r\n")
@@ -187,7 +187,7 @@ func checkAnswer(t *testing.T, head, body string, status int) {
 	}
 }
 
-func TestNowhereElseToGo(t *testing.T) {
+func TestAnswersWithoutFallback(t *testing.T) {
 	t.Parallel()
 	p := &puller{route: func(oci.Request) (oci.Ref, error) {
 		return oci.Ref{}, &route.UnknownError{Key: "evil.example"}
@@ -202,13 +202,13 @@ func TestNowhereElseToGo(t *testing.T) {
 		t.Errorf("%s\n%s", res.Status, body)
 	}
 	if q := seen.all(); len(q) != 1 || q[0].Finding.Declined {
-		t.Errorf("observed %+v: nobody goes on from here, so it is not declined", q)
+		t.Errorf("observed %+v: the client has no other host, so it is not declined", q)
 	}
 }
 
-// Where clients have nowhere else to go, what is missing is told in a way that containerd prints. Tools that go by a 404
-// keep it.
-func TestMissingWithNowhereElseToGo(t *testing.T) {
+// Where clients cannot go on to the registry, missing content is refused in a way that containerd prints. Tools that rely on a
+// 404 get it.
+func TestMissingWithoutFallback(t *testing.T) {
 	t.Parallel()
 	const (
 		runtime = "containerd/v2.1.4"
@@ -261,8 +261,8 @@ func TestMissingWithNowhereElseToGo(t *testing.T) {
 	}
 }
 
-// Remedies name what can be done: where clients have nowhere else to go, neither another way nor the node's own login.
-func TestRemediesWithNowhereElseToGo(t *testing.T) {
+// Remedies name possible steps: where clients cannot go on to the registry, neither another host nor the node's own login.
+func TestRemediesWithoutFallback(t *testing.T) {
 	t.Parallel()
 	repo := oci.Repo{Host: "quay.io", Name: "acme/app"}
 	refused := func(public bool) error {
@@ -304,7 +304,7 @@ func TestWritesAreRefused(t *testing.T) {
 			}
 		}
 	}
-	// With a body there is no phrase, and nobody reads the body.
+	// A request with a body is answered without a phrase, and its body is not read.
 	got := raw(t, ts, "PUT /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: m\r\nContent-Length: 1000000\r\n\r\npartial")
 	if !strings.HasPrefix(got, "HTTP/1.1 405 Method Not Allowed\r\n") || !strings.Contains(got, "Connection: close") {
 		t.Errorf("write with a body: %s", got)

@@ -9,7 +9,7 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
-// Bytes that two repositories have are stored once. What becomes of one repository does nothing to the other.
+// Content of two repositories is stored once. A change of one repository does not affect the other.
 func TestBlobOfTwoRepositories(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{})
@@ -42,11 +42,11 @@ func TestBlobOfTwoRepositories(t *testing.T) {
 	content("b", 200)
 	w.hub.Down()
 	content("b", 200)
-	content("c", 502) // which nobody has seen to have it
+	content("c", 502) // it is not known to have the content
 }
 
-// Between the decision and the answer stored content may go. There is no 200 before its file is open: with the upstream
-// down the client is told so, else it is fetched again.
+// Stored content may be removed between the decision and the answer. No 200 is sent before its file is open: it is fetched
+// again, or, with the upstream down, the client gets that error.
 func TestNoAnswerBeforeTheFileIsOpen(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -74,7 +74,7 @@ func TestNoAnswerBeforeTheFileIsOpen(t *testing.T) {
 		if !hit {
 			t.Fatal("the blob is not served from the cache after a whole pull")
 		}
-		// As an eviction would, but behind the back of who keeps the books.
+		// As an eviction would, but without the cache's knowledge.
 		if err := os.Remove(filepath.Join(dir, "blobs", "sha256", layer.Encoded()[:2], layer.Encoded())); err != nil {
 			t.Fatal(err)
 		}

@@ -97,7 +97,7 @@ func (x *exchange) fail(err error) {
 			x.failure = x.explain(err)
 		}
 		x.s.log.DebugContext(ctx, "response aborted", "ref", x.ref.String(), "client", x.client, "bytes", x.w.bytes,
-			"err", err)
+			"error", err)
 		x.observe()
 		if !x.w.h2 {
 			panic(http.ErrAbortHandler)
@@ -114,7 +114,7 @@ func (x *exchange) fail(err error) {
 	}
 	x.failure = x.explain(err)
 	x.s.log.DebugContext(ctx, "request failed", "ref", x.ref.String(), "client", x.client, "id", x.failure.id,
-		"reason", x.failure.finding.Reason, "status", x.failure.status, "err", diagnose.Clean(err.Error()))
+		"reason", x.failure.finding.Reason, "status", x.failure.status, "error", diagnose.Clean(err.Error()))
 	x.observe() // before the answer ends: a client that has it finds its failure in the records
 	x.writeFailure()
 }

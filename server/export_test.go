@@ -67,7 +67,7 @@ func (s *Server) UnderWay() (n int) {
 	return n
 }
 
-// SuspectsNow has what is waited for of clients with the wrong protocol be over.
+// SuspectsNow ends the wait for clients that spoke the wrong protocol.
 func (s *Server) SuspectsNow() {
 	s.suspects.mu.Lock()
 	defer s.suspects.mu.Unlock()

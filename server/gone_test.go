@@ -12,8 +12,8 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
-// A client that has said all it will say, and still reads, must not take the end of our patience for an empty image:
-// net/http answers 200 for a handler that has written nothing.
+// A client that has closed its side of the connection, and still reads, must not get an empty image for an error: net/http
+// answers 200 for a handler that has written nothing.
 func TestHalfClosedClientGetsNoEmptyAnswer(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{})
@@ -39,7 +39,7 @@ func TestHalfClosedClientGetsNoEmptyAnswer(t *testing.T) {
 	}
 }
 
-// Who announces a body and never sends it has its answer, and then no connection for as long as it likes.
+// A client that announces a body and never sends it gets its answer, and then loses its connection.
 func TestBodyThatNeverComes(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{})
@@ -60,7 +60,7 @@ func TestBodyThatNeverComes(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// A body that comes is no harm: the connection goes on.
+	// A body that arrives is fine: the connection stays.
 	body := strings.Repeat("x", 100<<10)
 	r := request(t, w.Server, "GET", "/v2/app/manifests/1")
 	r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
@@ -70,7 +70,7 @@ func TestBodyThatNeverComes(t *testing.T) {
 	}
 }
 
-// A request hidden in the body of another is not answered: not after an error with a phrase, for which the connection is
+// A request hidden in the body of another is not answered: neither after an error with a phrase, for which the connection is
 // taken from net/http, nor after any other answer.
 func TestHiddenRequestsStayHidden(t *testing.T) {
 	t.Parallel()
@@ -78,7 +78,7 @@ func TestHiddenRequestsStayHidden(t *testing.T) {
 	w.hub.AddImage("library/app", "1", origin.Image{})
 	w.hub.Script(origin.Rule{Kind: origin.KindManifest, Ref: "bad", Do: origin.Fault{Status: 503}})
 	hidden := "GET /v2/app/manifests/hidden HTTP/1.1\r\nHost: m\r\n\r\n"
-	// It is followed by one after which the connection is closed, if it is not before.
+	// The next request closes the connection, if it is still open.
 	send := func(text string) {
 		c, br := w.dial(t)
 		defer c.Close()
@@ -112,7 +112,7 @@ func TestHiddenRequestsStayHidden(t *testing.T) {
 			}
 		}
 	}
-	// One that is not hidden is answered, so that the search above finds what it looks for.
+	// A request that is not hidden is answered: so the search above would find it.
 	send("GET /v2/app/manifests/1 HTTP/1.1\r\nHost: m\r\n\r\n" + hidden)
 	if all := w.records.all(); len(all) < 2 || all[len(all)-2].Ref.Tag != "hidden" {
 		t.Errorf("last requests %+v", all[len(all)-2:])

@@ -12,8 +12,8 @@ import (
 	"github.com/registrymirror/mirror/server"
 )
 
-// A client of HTTP/2 that takes nothing of one stream loses that one, after its time; another stream of the same connection
-// goes on meanwhile and afterwards.
+// A client of HTTP/2 that reads nothing of one stream loses that stream at its deadline; another stream of the same connection
+// continues.
 func TestStreamThatStandsStill(t *testing.T) {
 	t.Parallel()
 	content, small := pattern(8<<20), []byte("{}")
@@ -22,7 +22,7 @@ func TestStreamThatStandsStill(t *testing.T) {
 	o := options(&puller{
 		object: object, size: size, manifest: &pull.Content{Digest: sum(small), Bytes: small, Size: int64(len(small)), MediaType: "t"},
 	})
-	o.Observe = func(r journal.Request) { // of a response that is over
+	o.Observe = func(r journal.Request) { // of a finished response
 		if r.Aborted {
 			close(ended)
 		}

@@ -13,8 +13,8 @@ import (
 )
 
 // Docker Hub with a limit of 100: five hundred pulls of fifty tags, some of which change, ask for each manifest once, and
-// nobody is refused. When nothing is left, what is cached is served, what is not is refused with the way out, and Docker
-// Hub is not asked for any more manifest; it never had to refuse one.
+// none is refused. When the limit is used up, cached content is served, other content is refused with the way out, and Docker
+// Hub gets no further request for a manifest; it never had to refuse one.
 func TestDockerHubsLimit(t *testing.T) {
 	t.Parallel()
 	const limit, tags, rounds = 100, 50, 10
@@ -28,7 +28,7 @@ func TestDockerHubsLimit(t *testing.T) {
 	}{
 		"anonymous": {nil, "anonymous pulls from the mirror's address, and"},
 		"an account, public images": {
-			// Of a repository that is new, a manifest has to come without the account first.
+			// A new repository has to send a manifest without the account first.
 			auth.Credential{Name: "hub", Username: "bot", Password: auth.NewSecret("s3cret")}, "anonymous pulls from the mirror's address, and",
 		},
 	} {
@@ -78,7 +78,7 @@ func TestDockerHubsLimit(t *testing.T) {
 				push(i, 99)
 				pull(i, "")
 			}
-			for i := range 2 * tags { // tags move on, and the account of the address has nothing left besides
+			for i := range 2 * tags { // tags change, and the limit of the address is used up besides
 				if i < tags {
 					push(i, 100)
 				}
@@ -87,7 +87,7 @@ func TestDockerHubsLimit(t *testing.T) {
 				}
 			}
 			if tt.login != nil {
-				// What is nobody's limit is spent next: as many again.
+				// The anonymous limit is used next: as many again.
 				for i := range tags {
 					pull(i, "")
 				}

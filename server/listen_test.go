@@ -34,8 +34,7 @@ func serveTLS(t *testing.T, s *server.Server, http2 bool) *httptest.Server {
 	return ts
 }
 
-// file is what a disk store returns: it embeds *os.File. It counts what is read out of it by Read, which sendfile does
-// not use.
+// file is the object of a disk store: it embeds *os.File. It counts the bytes of Read, which sendfile does not use.
 type file struct {
 	*os.File
 	size int64
@@ -50,7 +49,7 @@ func (f file) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// plain is a file that the kernel can't send: net reads it, ahead of what it has written.
+// plain is a file that the kernel can't send: net reads it, ahead of the written bytes.
 type plain struct{ file }
 
 func (plain) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
@@ -98,7 +97,7 @@ func TestSendfile(t *testing.T) {
 	}
 }
 
-// countingListener counts what net/http hands to a connection as a file.
+// countingListener counts the bytes that net/http hands to a connection as a file.
 type countingListener struct {
 	net.Listener
 	files *atomic.Int64
@@ -127,7 +126,7 @@ func (c countingConn) ReadFrom(src io.Reader) (int64, error) {
 	return n, err
 }
 
-// The same without our listener: the handler keeps the way open whatever stands under it.
+// The same without Listen: the handler keeps io.ReaderFrom of any connection.
 func TestHandlerKeepsReaderFrom(t *testing.T) {
 	t.Parallel()
 	content := pattern(1 << 20)
@@ -188,7 +187,7 @@ func TestStuckClientEnds(t *testing.T) {
 			}
 			q := seen.all()
 			if len(q) != 1 || !q[0].Aborted || q[0].Finding != nil || q[0].Bytes >= int64(len(content)) {
-				t.Errorf("observed %+v: want an aborted answer that is nobody's failure", q)
+				t.Errorf("observed %+v: want an aborted answer without a failure", q)
 			}
 		})
 	}
@@ -200,14 +199,14 @@ func TestSlowClientIsServed(t *testing.T) {
 	open, _ := onDisk(t, content)
 	inMemory, _ := hold(content)
 	unsendable := func() cache.Object { return plain{open().(file)} }
-	const stall = 2 * time.Second // it must outlast what a busy machine does to a test
+	const stall = 2 * time.Second // longer than a busy machine delays a test
 	for name, object := range map[string]func() cache.Object{"file": open, "plain": unsendable, "memory": inMemory} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := server.New(options(&puller{object: object, size: int64(len(content))}))
 			ts := serveOn(t, s, func(l net.Listener) net.Listener { return server.ListenStall(l, 0, stall) })
 			_, _, res := get(t, ts, "/v2/a/blobs/"+string(sum(content)))
-			// It takes longer than a client may stand still.
+			// It takes longer than a client may stall.
 			tick := time.NewTicker(stall / 20)
 			defer tick.Stop()
 			var got bytes.Buffer
@@ -224,7 +223,7 @@ func TestSlowClientIsServed(t *testing.T) {
 	}
 }
 
-// A client that takes a little at a time does not let its socket be written to for long, and shows in what is queued.
+// A client that reads a little at a time blocks writes for long; its progress shows in the queued bytes.
 func TestPace(t *testing.T) {
 	t.Parallel()
 	type tick struct {
@@ -252,7 +251,7 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// Others' deadlines hold: a TLS connection that is closed gives its last words a time of its own.
+// Deadlines of callers hold: closing a TLS connection sets one for the last record.
 func TestEarlierDeadlineHolds(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -319,7 +318,7 @@ func TestConnectionLimit(t *testing.T) {
 	}
 }
 
-// holder answers as another puller does, but for repositories called held: their requests go on until it ends.
+// holder answers as another puller, but requests for the repository held last until it ends.
 type holder struct {
 	server.Puller
 	began, end chan struct{}
@@ -351,7 +350,7 @@ func (h *holder) busy(t *testing.T, addr, from string) net.Conn {
 	return c
 }
 
-// closed is closed when the other side has said something, or has closed the connection.
+// closed is closed when the other side has sent a byte, or has closed the connection.
 func closed(c net.Conn) <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
@@ -373,7 +372,7 @@ func idle(t *testing.T, addr, from string) net.Conn {
 	return c
 }
 
-// A header as large as clients send is taken; one that has no end is refused, and costs no more than its limit.
+// A header as large as those of clients is accepted; one that does not end is refused, and costs no more than its limit.
 func TestHeaderLimit(t *testing.T) {
 	t.Parallel()
 	content := []byte(`{}`)
@@ -411,7 +410,7 @@ func TestHeaderLimit(t *testing.T) {
 			break
 		}
 	}
-	if sent > 64<<20 { // what fits into the buffers of two sockets
+	if sent > 64<<20 { // the buffers of two sockets hold as much
 		t.Errorf("%d bytes of a header were taken", sent)
 	}
 	if got := ask(0); got != 200 {
@@ -528,7 +527,7 @@ func TestStopLetsRunningPullsFinish(t *testing.T) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-func TestStopCutsWhatTakesTooLong(t *testing.T) {
+func TestStopCutsLongResponses(t *testing.T) {
 	t.Parallel()
 	content := pattern(1 << 20)
 	p := &puller{size: int64(len(content)), object: func() cache.Object {

@@ -55,7 +55,7 @@ func nextOf(t *testing.T, h http.Header) string {
 	return target
 }
 
-// What an upstream says of the next page becomes a request to us: one that we take.
+// An upstream's link to the next page becomes a request that the mirror accepts.
 func TestLinksOfUpstreams(t *testing.T) {
 	t.Parallel()
 	const here = "/v2/app/tags/list"

@@ -33,7 +33,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// puller is a fake: it answers with what it holds, or with err.
+// puller is a fake: it answers with its content, or with err.
 type puller struct {
 	route    func(oci.Request) (oci.Ref, error)
 	err      error

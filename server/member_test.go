@@ -16,14 +16,14 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// The size of a layer of the private image; and of one whose headers don't wait for its last byte.
+// The size of a layer of the private image; and of one whose header does not wait for its last byte.
 const (
 	secretLayer = 1 << 20
 	largeLayer  = 5 << 20
 )
 
-// membership is a mirror that has pulled all of acme/secret for who may, and two other repositories, which lack it: one at
-// the same registry, one of the same name at another.
+// membership is a mirror that has pulled all of acme/secret for a client with the right to it, and two other repositories
+// without that content: one at the same registry, one of the same name at another.
 type membership struct {
 	*wire
 	image origin.Built
@@ -43,7 +43,7 @@ func newMembership(t *testing.T, layer int64) *membership {
 func (m *membership) layer() oci.Digest  { return m.image.Layers[0][0].Digest }
 func (m *membership) config() oci.Digest { return m.image.Configs[0].Digest }
 
-// pull takes the whole private image through the mirror, and forgets what was asked for it.
+// pull pulls the whole private image through the mirror, and forgets the requests for it.
 func (m *membership) pull(t *testing.T) {
 	t.Helper()
 	for _, path := range []string{
@@ -56,8 +56,8 @@ func (m *membership) pull(t *testing.T) {
 	m.hub.ClearRequests()
 }
 
-// asked are the questions to the upstreams about other repositories than the private one, and whether any byte of content
-// came with the answers.
+// asked are the requests to the upstreams about other repositories than the private one, and whether the answers had any byte
+// of content.
 func (m *membership) asked(t *testing.T) (lines []string) {
 	t.Helper()
 	for name, o := range map[string]*origin.Origin{"docker.io": m.hub, "ghcr.io": m.ghcr} {
@@ -66,10 +66,10 @@ func (m *membership) asked(t *testing.T) (lines []string) {
 			case name == "docker.io" && q.Repo == "acme/secret":
 				t.Errorf("%s %s: the private repository was asked", q.Method, q.Path)
 				continue
-			case q.Kind == origin.KindTags: // to tell a tag that is missing from a repository
+			case q.Kind == origin.KindTags: // to separate a missing tag from a missing repository
 				continue
 			}
-			if q.Kind == origin.KindTags { // by which a missing tag is told from a missing repository
+			if q.Kind == origin.KindTags { // which separates a missing tag from a missing repository
 				continue
 			}
 			lines = append(lines, fmt.Sprintf("%s %s/%s %s %s", q.Method, name, q.Repo, q.Kind, q.Ref))
@@ -79,15 +79,15 @@ func (m *membership) asked(t *testing.T) (lines []string) {
 	return lines
 }
 
-// What is cached of one repository is not to be had through another, in whichever way it is asked for. That one's
-// registry is asked, once, and its no is the answer; its yes is, too, and then no byte is fetched that is here.
+// Cached content of one repository is not served through another, for any kind of request. The other one's registry is asked,
+// once, and its refusal is the answer; where it has the content, no cached byte is fetched again.
 func TestMembership(t *testing.T) {
 	t.Parallel()
 	type way struct {
 		name, method string
 		path         func(*membership) string
 		header       []string
-		question     func(*membership) string // but for the repository
+		question     func(*membership) string // without the repository
 		status       int                      // once the other repository has it
 	}
 	manifest := func(m *membership) string { return m.image.Manifests[0].Digest.String() }
@@ -147,7 +147,7 @@ func TestMembership(t *testing.T) {
 				o := map[string]*origin.Origin{"docker.io": m.hub, "ghcr.io": m.ghcr}[at]
 				o.AddImage(repo, "1", origin.Image{Layers: []int64{secretLayer}, Index: true})
 				o.AddBlob(repo, m.image.Bytes(m.image.Manifests[0].Digest)) // as a blob, too
-				m.puller.Use(m.setup)                                       // forgets the no
+				m.puller.Use(m.setup)                                       // forgets the refusal
 				res, body = m.do(t, w.method, other.path+w.path(m), w.header...)
 				if res.StatusCode != w.status {
 					t.Errorf("where it belongs: %s %s", res.Status, body)
@@ -162,7 +162,7 @@ func TestMembership(t *testing.T) {
 	}
 }
 
-// A download that runs for who may have it is joined by nobody else.
+// A client without the right to a blob does not join a download of it.
 func TestMembershipOfARunningDownload(t *testing.T) {
 	t.Parallel()
 	for _, other := range []struct{ name, path string }{
@@ -215,14 +215,15 @@ func TestMembershipOfARunningDownload(t *testing.T) {
 				gate.Open()
 				rest, err := io.ReadAll(body)
 				if err != nil || !slices.Equal(append(head, rest...), m.bytes) {
-					t.Errorf("who may have it got %d bytes, %v", len(head)+len(rest), err)
+					t.Errorf("the client with the right to it got %d bytes, %v", len(head)+len(rest), err)
 				}
 			})
 		}
 	}
 }
 
-// A manifest that names the layer of another repository is no right to a 304 of it either, while it is on its way or not.
+// A manifest that names the layer of another repository does not give the right to a 304 of it either, during its download or
+// after it.
 func TestNotModifiedIsShown(t *testing.T) {
 	t.Parallel()
 	for _, runs := range []bool{true, false} {

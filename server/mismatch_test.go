@@ -20,8 +20,8 @@ import (
 	"github.com/registrymirror/mirror/server"
 )
 
-// A client that speaks HTTPS to a plain listener, or HTTP to one with TLS, leaves a record that says so and what to do; one
-// that speaks the right protocol leaves none.
+// A client that speaks HTTPS to a plain listener, or HTTP to one with TLS, leaves a record with the cause and the remedy;
+// one that speaks the right protocol leaves none.
 func TestWrongProtocolIsRecorded(t *testing.T) {
 	t.Parallel()
 	for _, secure := range []bool{false, true} {
@@ -74,7 +74,7 @@ func TestWrongProtocolIsRecorded(t *testing.T) {
 			if r.Finding == nil || r.Finding.Reason != want || r.Finding.Remedy == "" || r.Client != "127.0.0.1" || r.ID == "" {
 				t.Errorf("%+v, %+v", r, r.Finding)
 			}
-			// A client that tries the wrong one first, and is served by the other, has not failed.
+			// A client that tries the wrong protocol first, and is served by the other, has not failed.
 			speak(!secure)
 			s.ServeHTTP(httptest.NewRecorder(), func() *http.Request {
 				r := httptest.NewRequest(http.MethodGet, "/v2/", nil)

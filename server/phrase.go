@@ -3,8 +3,10 @@ package server
 import (
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 const (
@@ -14,28 +16,28 @@ const (
 
 // printable is s in printable ASCII on one line and in at most limit bytes: a header or a status line can carry it.
 func printable(s string, limit int) string {
-	var b strings.Builder
-	b.Grow(min(len(s), limit+4))
-	space := true // at the start: drop it
-	for _, r := range s {
-		switch {
-		case r <= ' ' || r == 0x7f || r == 0x85 || r == 0xa0 || r == 0x2028 || r == 0x2029:
-			if !space {
-				b.WriteByte(' ')
-			}
-			space = true
-			continue
-		case r > '~':
-			b.WriteByte('?')
-		default:
-			b.WriteByte(byte(r))
-		}
-		space = false
-		if b.Len() > limit+3 {
-			break
-		}
+	if len(s) <= limit && isPrintable(s) {
+		return s // without a copy, for each request
 	}
-	return diagnose.Cut(strings.TrimRight(b.String(), " "), limit)
+	ascii := strings.Map(func(r rune) rune {
+		if r > '~' {
+			return '?'
+		}
+		return r
+	}, text.Line(s, utf8.UTFMax*max(limit, 0)))
+	return text.Cut(ascii, limit)
+}
+
+// isPrintable reports whether printable would leave s as it is.
+func isPrintable(s string) bool {
+	space := true
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' || s[i] == ' ' && space {
+			return false
+		}
+		space = s[i] == ' '
+	}
+	return s == "" || !space
 }
 
 // sentence is the summary and the remedy in printable ASCII. The summary goes first, with as many clauses of the remedy as

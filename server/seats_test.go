@@ -16,7 +16,7 @@ import (
 	"github.com/registrymirror/mirror/server"
 )
 
-// from asks for a path over a connection of its own from an address, and returns the status.
+// from requests a path over a new connection from an address, and returns the status.
 func from(t *testing.T, addr, source, path string) int {
 	t.Helper()
 	c := idle(t, addr, source)
@@ -34,8 +34,8 @@ func from(t *testing.T, addr, source, path string) int {
 	return res.StatusCode
 }
 
-// One client opens as many connections as it can, and holds them: without a word, or each with a request that does not
-// end. Another is served all the same, and so is the probe.
+// One client opens as many connections as it can, and holds them: without a request, or each with one that does not end.
+// Another client is served all the same, and so is the probe.
 func TestOneClientsConnectionsLeaveRoom(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -76,7 +76,7 @@ func TestOneClientsConnectionsLeaveRoom(t *testing.T) {
 	}
 }
 
-// A client that is alone has all of the limit, and keeps its connections up to near it.
+// A single client has all of the limit, and keeps its connections up to near it.
 func TestIdleConnectionsStay(t *testing.T) {
 	t.Parallel()
 	ts := serveOn(t, server.New(options(&puller{})), func(l net.Listener) net.Listener {

@@ -14,8 +14,8 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// Of what a client sends besides its path nothing reaches an upstream; our password reaches the hosts that it is for,
-// and nobody else; and neither shows anywhere.
+// No header of a client reaches an upstream; the mirror's password reaches only the hosts that it is for; neither shows in
+// logs, records or answers.
 func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	t.Parallel()
 	const ours, theirs = "our-5ecret", "their-5ecret"
@@ -27,7 +27,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		ghcr:       origin.Options{Auth: origin.Auth{Kind: "basic", Username: "bot", Password: ours}},
 		credential: auth.Static("hub", "bot", auth.NewSecret(ours)),
 	})
-	// As sites are made once the hosts are known.
+	// Sites are made once the hosts are known.
 	u, err := url.Parse(w.hub.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 				}
 				known := []string{"Accept", "Accept-Encoding", "Authorization", "Range", "User-Agent"}
 				if !slices.Contains(known, key) {
-					t.Errorf("%s got a header that nobody wants: %s %q", name, key, values)
+					t.Errorf("%s got an unwanted header: %s %q", name, key, values)
 				}
 			}
 			user, password, _ := (&http.Request{Header: q.Header}).BasicAuth()
@@ -120,7 +120,7 @@ func (w *wire) use(name string, u pull.Upstream) {
 	w.puller.Use(setup)
 }
 
-// A mirror whose endpoint is itself says so, to the person and not only to itself.
+// A mirror whose endpoint is itself says so in the answer to the client.
 func TestEndpointThatIsTheMirror(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{via: "mirror-a"})
@@ -144,7 +144,7 @@ func TestEndpointThatIsTheMirror(t *testing.T) {
 			if res.StatusCode != 502 || !strings.Contains(res.Status, "came back to it") {
 				t.Errorf("%s %s: %s", method, path, res.Status)
 			}
-			if n := len(w.records.all()) - before; n > 6 { // with those that came back
+			if n := len(w.records.all()) - before; n > 6 { // with those of the loop
 				t.Errorf("%s %s: %d requests", method, path, n)
 			}
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
-// What clients ask for whose endpoint of a mirror has a path, or that escape what needs none: the same as others, and the
-// upstream is asked for the repository alone.
+// Requests of clients whose mirror endpoint has a path, or that escape characters without need, mean the same as others, and
+// the upstream gets only the repository.
 func TestFormsOfRequests(t *testing.T) {
 	t.Parallel()
 	for _, form := range []struct{ name, before, repo, after string }{
@@ -69,7 +69,7 @@ func TestFormsOfRequests(t *testing.T) {
 	}
 }
 
-// The next page of a list is asked for in the form of the first.
+// The link to the next page of a list has the form of the request for the first.
 func TestPagesOfAPathAndNS(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{ghcr: origin.Options{PageSize: 2}})
@@ -89,7 +89,7 @@ func TestPagesOfAPathAndNS(t *testing.T) {
 	}
 }
 
-// A path with another registry than the one in ns is not taken for the path of an endpoint.
+// A path that begins with another registry than ns is not read as the path of an endpoint.
 func TestPathOfAnotherRegistry(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{})

@@ -53,7 +53,7 @@ func (transfer) Close() error  { return nil }
 func (t transfer) Size() int64 { return t.size }
 func (transfer) Host() string  { return "origin.example" }
 
-// The front end over a blob on its way: whole and in ranges, for many at once, and no byte is fetched twice.
+// The front end over a running download: whole and in ranges, for many clients at once, and no byte is fetched twice.
 func TestBlobInFlight(t *testing.T) {
 	t.Parallel()
 	store, err := disk.Open(t.TempDir(), disk.Options{})
@@ -90,7 +90,7 @@ func TestBlobInFlight(t *testing.T) {
 			r := request(t, ts, "GET", "/v2/a/blobs/"+string(digest))
 			want, status := content, 200
 			switch i % 3 {
-			case 1: // as lazy pullers look at the end first
+			case 1: // lazy pullers read the end first
 				from := len(content) - i*100_000
 				r.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
 				want, status = content[from:], 206

@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
-// What an answer says of where it comes from and how old it is, in each state of a tag.
+// The headers about the source and the age of an answer, in each state of a tag.
 func TestFreshnessInHeaders(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{policy: catalog.Policy{Wait: 300 * time.Millisecond, StaleIfError: time.Hour}})
@@ -41,7 +41,7 @@ func TestFreshnessInHeaders(t *testing.T) {
 		{Drop: true},
 		{Status: 404},
 		{Status: 200, Body: origin.HTMLBody("x")},
-		{Gate: origin.NewGate()}, // the last one: its answer may come whenever it likes
+		{Gate: origin.NewGate()}, // the last one: its answer may come late
 	} {
 		remove := w.hub.Script(origin.Rule{Kind: origin.KindManifest, Do: f})
 		w.puller.Use(w.setup) // forgets failures
@@ -54,18 +54,18 @@ func TestFreshnessInHeaders(t *testing.T) {
 	want("GET", stale, true)
 	want("HEAD", stale, true)
 	if res, _ := w.do(t, "GET", "/v2/app/blobs/"+im.Layers[0][0].Digest.String()); res.StatusCode != 502 {
-		t.Errorf("a blob that nobody has pulled: %s", res.Status)
+		t.Errorf("a blob that was not pulled: %s", res.Status)
 	}
 	w.hub.Up()
 	w.puller.Use(w.setup)
 	want("GET", "mirror; hit", false)
-	w.hub.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{Status: 429}}) // the last one: it is obeyed for a while
+	w.hub.Script(origin.Rule{Kind: origin.KindManifest, Do: origin.Fault{Status: 429}}) // the last one: the limit is respected for a while
 	want("HEAD", stale, true)
 	want("GET", stale, true)
 }
 
-// The upstream takes longer than a client waits: it is told so, by HEAD as by GET, and so is who comes next; and when the
-// answer comes after all, it is used. How soon each is told has its test in pull, by a clock of its own.
+// The upstream takes longer than a client waits: the client gets that error, by HEAD as by GET, and so does the next client;
+// when the answer comes after all, it is used. The times have their test in pull, with a virtual clock.
 func TestUpstreamSlowerThanAClientWaits(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{wait: time.Second})
@@ -104,7 +104,7 @@ func TestUpstreamSlowerThanAClientWaits(t *testing.T) {
 	}
 }
 
-// Two hundred clients who want the same are one request, whether it goes well or not.
+// Two hundred clients with the same request cause one request upstream, whether it succeeds or not.
 func TestHerdIsOneRequest(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{policy: catalog.Policy{MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: time.Hour}})
@@ -126,7 +126,7 @@ func TestHerdIsOneRequest(t *testing.T) {
 	}{
 		{"/v2/app/manifests/1", "1", 200, 1},
 		{"/v2/app/manifests/missing", "missing", 404, 1},
-		{"/v2/app/manifests/forbidden", "forbidden", 403, 2}, // HEAD, and GET for its words
+		{"/v2/app/manifests/forbidden", "forbidden", 403, 2}, // HEAD, and GET for the message
 	} {
 		statuses := make([]int, 200)
 		reasons := make(map[string]bool)
@@ -184,7 +184,7 @@ func TestHerdIsOneRequest(t *testing.T) {
 	}
 }
 
-// Being cached for one repository is no right to read it through another.
+// Content that is cached for one repository may not be read through another.
 func TestCachedBlobOfAnotherRepository(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{})
@@ -207,7 +207,7 @@ func TestCachedBlobOfAnotherRepository(t *testing.T) {
 			}
 		}
 	}
-	// Once that registry says so, the bytes are not fetched again.
+	// Once that registry confirms it, the bytes are not fetched again.
 	w.ghcr.AddBlob("acme/mine", im.Bytes(im.Layers[0][0].Digest))
 	res, body := w.do(t, "GET", "/v2/ghcr.io/acme/mine/blobs/"+layer)
 	if res.StatusCode != 200 || len(body) != 4<<10 {

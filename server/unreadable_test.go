@@ -20,11 +20,11 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// badSectors is a store on a disk of which some can't be read any more, until that content is removed.
+// badSectors is a store on a disk with unreadable sectors, until the content in them is removed.
 type badSectors struct {
 	*disk.Store
-	from     atomic.Int64 // the first byte of any file that can't be read; 0: all can
-	readOnly bool         // nothing can be removed
+	from     atomic.Int64 // the first unreadable byte of any file; 0: all are readable
+	readOnly bool         // content can't be removed
 }
 
 func (s *badSectors) Open(d oci.Digest) (cache.Object, error) {
@@ -66,7 +66,7 @@ func (o *badObject) ReadAt(p []byte, off int64) (int, error) {
 	return o.Object.ReadAt(p, off)
 }
 
-// stored returns the file of a blob, which has its name a moment after its last byte is out.
+// stored returns the file of a blob, which gets its name shortly after its last byte is sent.
 func stored(t *testing.T, dir string, d oci.Digest) string {
 	t.Helper()
 	name := filepath.Join(dir, "blobs", "sha256", d.Encoded()[:2], d.Encoded())
@@ -82,16 +82,16 @@ func stored(t *testing.T, dir string, d oci.Digest) string {
 	}
 }
 
-// What is stored can't be read to its end, while it is sent: the response goes on from the upstream, and what can't be
-// read is replaced. Without an upstream the client sees that its response was cut.
+// Stored content can't be read to its end, while it is sent: the response continues from the upstream, and the content is
+// replaced. Without the upstream the client sees that its response was cut.
 func TestStoredContentCantBeRead(t *testing.T) {
 	t.Parallel()
 	const size, bad = 24 << 20, 14 << 20
 	for _, tt := range []struct {
 		name     string
-		cut      bool // somebody cuts the file; else the disk fails
+		cut      bool // the file is truncated; else the disk fails
 		rng      string
-		down     bool // the upstream
+		down     bool // the upstream is
 		wrong    bool // the upstream sends other bytes by now
 		readOnly bool
 	}{
@@ -179,7 +179,7 @@ func TestStoredContentCantBeRead(t *testing.T) {
 					t.Errorf("%d bytes, %v", len(got), err)
 				}
 			}
-			res, b := w.do(t, "GET", path) // at once: it may be on its way
+			res, b := w.do(t, "GET", path) // at once: its download may still run
 			if res.StatusCode != 200 || string(b) != string(content) {
 				t.Errorf("the next pull: %s, %d bytes", res.Status, len(b))
 			}
@@ -190,7 +190,7 @@ func TestStoredContentCantBeRead(t *testing.T) {
 	}
 }
 
-// A client that leaves is no reason to throw away what it was reading.
+// Content is not removed because its reader leaves.
 func TestClientLeavesStoredContent(t *testing.T) {
 	t.Parallel()
 	const size = 24 << 20

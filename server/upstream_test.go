@@ -18,8 +18,8 @@ func headers(pairs ...string) http.Header {
 	return h
 }
 
-// Whatever an upstream does to a first pull, the client gets the right bytes or one of the answers of the table: the
-// same by HEAD as by GET, presentable in each of its three places, and nothing of the upstream's making in between.
+// Whatever an upstream answers to a first pull, the client gets the right bytes or one of the answers of the table: the same
+// by HEAD as by GET, presentable in each of its three places, and without headers of the upstream.
 func TestBadUpstreams(t *testing.T) {
 	t.Parallel()
 	const (
@@ -45,7 +45,7 @@ func TestBadUpstreams(t *testing.T) {
 		name  string
 		fault origin.Fault
 		want  want
-		late  bool // what is wrong shows in the body alone
+		late  bool // the mistake is in the body
 	}{
 		{
 			name:  "page",
@@ -296,8 +296,8 @@ func TestBadUpstreams(t *testing.T) {
 							checkAnswer(t, line+head.String(), string(body), res.StatusCode)
 						}
 					}
-					// The head of such an answer is fine, and it is all that a first HEAD asks for. And a blob whose bytes are
-					// wrong for the first time may come right the second time.
+					// The header of such an answer is fine, and a first HEAD asks for no more. And a blob with wrong bytes may be
+					// right the second time.
 					fineYet := c.late && got["HEAD"] == fine && (q.what == "blob" || q.what == "tag" && first == "HEAD")
 					if got["GET"] != q.want || got["HEAD"] != q.want && !fineYet {
 						t.Errorf("%s: %v, want %s", q.path, got, q.want)

@@ -27,7 +27,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// wire is the front end over everything real below it, in front of scripted upstreams: docker.io, which is the default,
+// wire is the front end over the real packages below it, in front of scripted upstreams: docker.io, which is the default,
 // and ghcr.io.
 type wire struct {
 	*httptest.Server
@@ -38,15 +38,15 @@ type wire struct {
 	log       *testlog.Log
 }
 
-// wired says what a wire differs in.
+// wired are the options of a wire.
 type wired struct {
 	hub, ghcr  origin.Options
 	policy     catalog.Policy // zero: tags are checked at each pull, patiently
 	credential auth.Source    // for docker.io
 	adapt      func(*upstream.Options)
-	wait       time.Duration // of a client; 0: as the mirror has it
+	wait       time.Duration // of a client; 0: the default
 	via        string
-	elsewhere  bool        // clients don't fall back
+	elsewhere  bool        // clients can't go on to the registry
 	store      cache.Store // nil: one in memory
 }
 

@@ -12,11 +12,11 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
-// A blob that is streamed before it is known to be right, and isn't: no client gets to its end, whatever part it asked
-// for, all of them know that it was cut, and who comes next is told why before a byte.
+// A blob that is streamed before it is verified, and is wrong: no client gets to its end, whatever its range, each sees that it
+// was cut, and the next client gets the error before a byte.
 func TestStreamOfWrongBytes(t *testing.T) {
 	t.Parallel()
-	const n = 6 << 20 // more than is verified before its headers
+	const n = 6 << 20 // more than is verified before the header
 	for name, fault := range map[string]origin.Fault{
 		"first byte": {Flip: []int64{0}}, "last byte": {Flip: []int64{n - 1}}, "in the middle": {Flip: []int64{n / 2}},
 	} {
@@ -62,8 +62,8 @@ func TestStreamOfWrongBytes(t *testing.T) {
 	}
 }
 
-// Clients give up on an answer whose headers don't come within 30 seconds, so headers don't wait for the first byte of a
-// blob once it is certain that it will be sent.
+// Clients give up on an answer whose header does not come within 30 seconds, so the header does not wait for the first byte of
+// a blob once it is certain that it will be sent.
 func TestHeadersDontWaitForBytes(t *testing.T) {
 	t.Parallel()
 	w := newWire(t, wired{})

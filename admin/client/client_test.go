@@ -64,7 +64,7 @@ func TestGet(t *testing.T) {
 	}
 	s.Close()
 	if _, err := c.Get(t.Context(), "things", nil); !errors.Is(err, client.ErrUnreachable) || !strings.Contains(err.Error(), "--admin") {
-		t.Errorf("nobody there: %v", err)
+		t.Errorf("no listener: %v", err)
 	}
 }
 

@@ -57,10 +57,10 @@ func TestFaultyFails(t *testing.T) {
 			t.Fatalf("write: %d, %v, want 2, EIO", n, err)
 		}
 	}
-	f.Heal()
+	f.EndFaults()
 	b, d := cachetest.Bytes(1, 4)
 	if _, err := p.WriteAt(b, 0); err != nil {
-		t.Fatalf("write after heal: %v", err)
+		t.Fatalf("write after the faults: %v", err)
 	}
 	f.FailOnce(cachetest.Commit, 1, syscall.EIO)
 	if err := p.Commit(d, 4); !errors.Is(err, syscall.EIO) {

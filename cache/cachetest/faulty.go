@@ -28,7 +28,7 @@ const (
 type Faulty struct {
 	cache.Store
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	calls map[Op]int
 	fault map[Op]fault
 }
@@ -58,8 +58,8 @@ func (f *Faulty) FailOnce(op Op, k int, err error) {
 	f.fault[op] = fault{from: n, to: n, err: err}
 }
 
-// Heal ends all faults.
-func (f *Faulty) Heal() {
+// EndFaults ends all faults.
+func (f *Faulty) EndFaults() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.fault)

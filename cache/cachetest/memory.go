@@ -17,7 +17,7 @@ import (
 
 // Store is a cache.Store in memory.
 type Store struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	blobs  map[oci.Digest][]byte
 	spools int
 }
@@ -109,7 +109,7 @@ type spool struct {
 	s    *Store
 	size int64
 
-	mu        sync.RWMutex // guards what follows; the store's is taken while holding it
+	mu        sync.RWMutex // guards the fields below; the store's is taken while holding it
 	data      []byte
 	committed bool
 	discarded bool
@@ -207,7 +207,7 @@ func (v *view) ReadAt(b []byte, off int64) (int, error) {
 
 // Index is a cache.Index in memory.
 type Index struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	used   map[oci.Digest]cache.Access
 	writes int
 	err    error

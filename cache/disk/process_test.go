@@ -155,7 +155,7 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	}
 }
 
-// otherBoot makes the folder look as if the machine had been started anew since it was used.
+// otherBoot makes the folder look as if the machine had been restarted since it was used.
 func otherBoot(t *testing.T, dir string) {
 	t.Helper()
 	name := filepath.Join(dir, "boot.json")
@@ -202,7 +202,7 @@ func TestSuspects(t *testing.T) {
 	}
 	// Blob 1 is synced, 3 and 4 are not; 1 and 3 get torn. Damaged content that is served was not hashed.
 	for name, tt := range map[string]struct {
-		boot         bool // the machine was started anew
+		boot         bool // the machine was restarted
 		clean        bool // the process had stopped in peace
 		wrong, right []uint64
 		hashedNever  []uint64 // torn, and still trusted

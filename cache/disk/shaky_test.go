@@ -27,7 +27,7 @@ type shaky struct {
 	t   testing.TB
 	dir string // the real folder
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	calls   int
 	fail    func(op, name string, call int) error // nil: nothing fails
 	hits    []string                              // the calls that did

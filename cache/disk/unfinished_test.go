@@ -66,7 +66,7 @@ func spooled(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// What is kept at a stop in order is there after it, once, and can be gone on with.
+// What is kept at a stop in order is there after it, once, and can be continued.
 func TestUnfinishedOutlivesAStop(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -172,14 +172,14 @@ func TestUnfinishedIsSwept(t *testing.T) {
 	}
 	for name, harm := range map[string]func(t *testing.T, dir, spool string){
 		"expired": change(func(m map[string]any) { m["until"] = time.Now().Add(-time.Second) }),
-		"a digest that is none": change(func(m map[string]any) {
+		"not a digest": change(func(m map[string]any) {
 			m["digest"] = "sha256:../../../../etc/passwd"
 		}),
 		"an extent behind the end": change(func(m map[string]any) { m["have"] = [][2]int64{{0, 1 << 40}} }),
 		"an extent before the start": change(func(m map[string]any) {
 			m["have"] = [][2]int64{{-1, 10}}
 		}),
-		"a sum that is none":   change(func(m map[string]any) { m["sum"] = "x" }),
+		"not a sum":            change(func(m map[string]any) { m["sum"] = "x" }),
 		"another length":       change(func(m map[string]any) { m["file"] = 5 }),
 		"the wrong kind":       change(func(m map[string]any) { m["have"] = "all" }),
 		"a record cut off":     do(func(_, spool string) error { return os.Truncate(spool+".json", 20) }),
@@ -191,7 +191,7 @@ func TestUnfinishedIsSwept(t *testing.T) {
 		"a spool that grew":    do(func(_, spool string) error { return os.Truncate(spool, 1<<20) }),
 		"after a crash":        do(func(dir, _ string) error { return os.WriteFile(dir+"/boot.json", []byte(`{}`), 0o600) }),
 		"no note":              do(func(dir, _ string) error { return os.Remove(dir + "/boot.json") }),
-		"a note that is none":  do(func(dir, _ string) error { return os.WriteFile(dir+"/boot.json", []byte("x"), 0o600) }),
+		"not a record":         do(func(dir, _ string) error { return os.WriteFile(dir+"/boot.json", []byte("x"), 0o600) }),
 		"a link for a spool":   do(func(dir, spool string) error { return link(dir, spool) }),
 		"a link for a record":  do(func(dir, spool string) error { return link(dir, spool+".json") }),
 		"a folder for a spool": do(func(_, spool string) error { return errors.Join(os.Remove(spool), os.Mkdir(spool, 0o700)) }),
@@ -214,7 +214,7 @@ func TestUnfinishedIsSwept(t *testing.T) {
 			}
 			s := open(t, dir, disk.Options{})
 			if list := s.Resume(); len(list) > 0 {
-				t.Errorf("gone on with: %+v", list[0].Rest)
+				t.Errorf("continued: %+v", list[0].Rest)
 			}
 			if names := spooled(t, dir); len(names) > 0 {
 				t.Errorf("in the spool: %v", names)
@@ -267,7 +267,7 @@ func TestKeepIsRefused(t *testing.T) {
 	}
 }
 
-// A sync that fails before the stop leaves it open what is in a spool: nothing of that is gone on with, though the last
+// A sync that fails before the stop leaves the bytes of spools unknown: nothing of that is continued, though the last
 // sync went well.
 func TestKeptBeforeAFailedSync(t *testing.T) {
 	t.Parallel()
@@ -305,7 +305,7 @@ func TestKeptBeforeAFailedSync(t *testing.T) {
 			w.stop(true)
 			w.open()
 			if w.resumed > 0 {
-				t.Error("gone on with")
+				t.Error("continued")
 			}
 			w.spoolEmpty()
 		})

@@ -72,7 +72,7 @@ func (w *world) errorf(format string, args ...any) {
 	w.t.Errorf("%s: %s (faults: %v)", w.about, fmt.Sprintf(format, args...), w.c.faults())
 }
 
-// past gives the folder a history, of which there are two, and has calls counted anew.
+// past gives the folder a history, of which there are two, and restarts the count of calls.
 func (w *world) past(k int) {
 	w.open()
 	w.play(8)
@@ -100,7 +100,7 @@ func (w *world) open() {
 	w.resume()
 }
 
-// resume goes on with what the process before has kept: it is what was written, or not there.
+// resume continues the downloads that the process before has kept: it is what was written, or not there.
 func (w *world) resume() {
 	w.t.Helper()
 	for _, u := range w.s.Resume() {

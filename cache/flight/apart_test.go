@@ -11,12 +11,12 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// lying is o as a registry has it whose bytes are wrong from the beginning.
+// lying is the blob of o as a registry sends it whose bytes are wrong from the beginning.
 func lying(o *origin) *origin {
 	return &origin{content: o.content, size: o.size, chunk: o.chunk, flip: 1, given: make(map[string]int64)}
 }
 
-// What is parked is gone on with by the Key that brought it, and by no other one.
+// A parked download is continued by the Key that brought it, and by no other Key.
 func TestParkedOfAnotherSourceIsNotBuiltOn(t *testing.T) {
 	t.Parallel()
 	const size, taken = 24 << 20, 3 << 20
@@ -28,7 +28,7 @@ func TestParkedOfAnotherSourceIsNotBuiltOn(t *testing.T) {
 				o.chunk = 64 << 10
 				st := &store{}
 				opts := st.options()
-				opts.GoOn = 1 // it is not brought to its end without a reader
+				opts.GoOn = 1 // the fill does not continue without a reader
 				g := flight.New(opts)
 				first := o
 				if back != "evil" {
@@ -55,7 +55,7 @@ func TestParkedOfAnotherSourceIsNotBuiltOn(t *testing.T) {
 	}
 }
 
-// What another source's bytes have spoilt is nobody's fault, and is not mixed again for a while.
+// Where the bytes of one source spoilt those of another, neither is blamed, and they are not mixed again for a while.
 func TestMixedSourcesAreBlamedForNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestMixedSourcesAreBlamedForNothing(t *testing.T) {
 		if e.FaultOf("good") || told != 0 {
 			t.Errorf("good is blamed: %v, told %d", e, told)
 		}
-		// Now each has a download of its own, whoever comes first.
+		// Now each Key has a download of its own, in any order.
 		if err := both(time.Millisecond); err != nil {
 			t.Errorf("spoilt again: %v", err)
 		}
@@ -141,7 +141,7 @@ func TestReaderOfALiarsDownload(t *testing.T) {
 	})
 }
 
-// What is remembered of digests that were spoilt is bounded, and ends.
+// The memory of spoilt digests is bounded, and expires.
 func TestSpoiltAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestSpoiltAreBounded(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		if g.IsSpoilt(newOrigin(2999, 16).digest()) {
-			t.Error("it is so for good")
+			t.Error("it is spoilt for good")
 		}
 	})
 }

@@ -34,7 +34,7 @@ func TestCloseEndsReaders(t *testing.T) {
 	st.check(t)
 }
 
-// Whoever closes a group, be it the second, finds everything at its end.
+// Each call of Close returns once everything has ended, the second one too.
 func TestCloseTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestCloseTwiceAtOnce(t *testing.T) {
 		one <- struct{}{}
 		o.chunk = 1000
 		obj, _ := join(t, g, o, o.source("a", fault{gate: one}))
-		if _, err := obj.Read(make([]byte, 10)); err != nil { // or it would be gone with its reader
+		if _, err := obj.Read(make([]byte, 10)); err != nil { // or the flight would end with its reader
 			t.Error(err)
 		}
 		_ = obj.Close()
@@ -73,7 +73,7 @@ func TestCloseTwiceAtOnce(t *testing.T) {
 	})
 }
 
-// slowlyGone is a spool that takes its time to be thrown away.
+// slowlyGone is a spool that is slow to be discarded.
 type slowlyGone struct {
 	flight.Spool
 	gate chan struct{}
@@ -84,7 +84,7 @@ func (s *slowlyGone) Discard() error {
 	return s.Spool.Discard()
 }
 
-// Close may come at any time, from anywhere: what runs ends, and nothing is left open or touched any more.
+// Close may be called at any time: goroutines end, and nothing is left open or used afterwards.
 func TestCloseWhileReading(t *testing.T) {
 	t.Parallel()
 	const size = 300_000
@@ -144,7 +144,7 @@ func TestCloseWhileReading(t *testing.T) {
 	}
 }
 
-// A client who hangs up is let go at once, whatever his source does.
+// A read of a client that hangs up returns at once, no matter what its source does.
 func TestContextEndsEveryWait(t *testing.T) {
 	t.Parallel()
 	const size = 300_000
@@ -164,7 +164,7 @@ func TestContextEndsEveryWait(t *testing.T) {
 				o := newOrigin(16, size)
 				g := flight.New(tt.st.options())
 				defer g.Close()
-				for range 2 { // the second time after a first that was in vain
+				for range 2 { // the second time after one that has failed
 					obj, _ := join(t, g, o, o.source("a", tt.f))
 					r := obj.(*flight.Reader)
 					ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Second, errGone)
@@ -189,7 +189,7 @@ func TestContextEndsEveryWait(t *testing.T) {
 	}
 }
 
-// When the mirror stops, readers hear of that, the uncached ones too.
+// When the mirror stops, readers get ErrClosed, the uncached ones too.
 func TestCloseEndsUncached(t *testing.T) {
 	t.Parallel()
 	const size = 300_000

@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// While what is whole is being committed, nobody downloads it again, whoever wants its space.
+// While a complete blob is being committed, it is not downloaded again, even when its space is wanted.
 func TestSlowCommit(t *testing.T) {
 	t.Parallel()
 	const size = 100 << 10
@@ -55,8 +55,7 @@ func TestSlowCommit(t *testing.T) {
 	}
 }
 
-// A store that takes its time to say whether content is there holds up nobody who wants something else, and a commit
-// meanwhile is not missed.
+// A store that is slow to find content does not delay reads of other content, and a commit meanwhile is not missed.
 func TestSlowOpen(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The set is held against a slice of booleans.
+// The set is compared with a slice of booleans.
 func TestExtentsAgainstModel(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {

@@ -42,13 +42,13 @@ const (
 	opWrite  op = "write"
 	opRead   op = "read"   // through ReadAt
 	opOwn    op = "own"    // through a file position of a reader's own
-	opSeek   op = "seek"   // of that
-	opShort  op = "short"  // a read of that which ends early, as of a file that somebody has cut
+	opSeek   op = "seek"   // of that position
+	opShort  op = "short"  // a read of that ends early, as of a file that was cut
 	opOpen   op = "open"   // of that
 	opCommit op = "commit" //
 )
 
-// faults fail the k-th call of an op, from 1, and those after it too where they are for good.
+// faults fail the k-th call of an op, from 1, and unless once is set those after it.
 type faults struct {
 	op   op
 	k    int
@@ -84,7 +84,7 @@ func (s *spool) WriteAt(p []byte, off int64) (int, error) {
 	s.late = s.late || s.discarded
 	full := s.faults.fails(opWrite)
 	if full {
-		p = p[:len(p)/2] // some of it got there
+		p = p[:len(p)/2] // a part of it is written
 	}
 	if need := int(off) + len(p); need > len(s.b) {
 		s.b = append(s.b, make([]byte, need-len(s.b))...)
@@ -203,7 +203,7 @@ type store struct {
 	committed map[oci.Digest][]byte
 	spools    []*spool
 	failAt    int     // the write with this number fails, once; 0: none
-	faults    *faults // of all spools, else
+	faults    *faults // of all spools; nil: none
 	positions bool    // spools give file positions
 	noSpool   error
 	commit    func() error
@@ -247,7 +247,7 @@ func (s *store) options() flight.Options {
 	}
 }
 
-// check holds what is true of every flight that is over.
+// check checks what must hold once every flight has ended.
 func (s *store) check(t *testing.T) {
 	t.Helper()
 	s.mu.Lock()

@@ -56,7 +56,7 @@ func TestOneDownloadForAll(t *testing.T) {
 	}
 }
 
-func TestAStuckReaderHoldsNobody(t *testing.T) {
+func TestAStuckReaderDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	o := newOrigin(2, 6<<20)
 	st := &store{}
@@ -70,7 +70,7 @@ func TestAStuckReaderHoldsNobody(t *testing.T) {
 		t.Fatalf("fast reader: %d bytes, %v", len(b), err)
 	}
 	_ = fast.Close()
-	// The stuck one gets its bytes whenever it likes, the commit long past.
+	// The stuck reader gets its bytes also long after the commit.
 	if b, err := copyAll(t.Context(), stuck, 0, int64(len(o.content))); err != nil || !bytes.Equal(b, o.content) {
 		t.Fatalf("stuck reader: %d bytes, %v", len(b), err)
 	}
@@ -112,7 +112,7 @@ func TestDeniedAlone(t *testing.T) {
 				if !errors.Is(err, tt.want) {
 					t.Errorf("alice: %v, want %v", err, tt.want)
 				}
-				// Bob comes only now, so that it was Alice's source that began.
+				// Bob reads only now, so that the download began by Alice's source.
 				b, err := copyAll(t.Context(), bob, 0, bob.Size())
 				if err != nil || !bytes.Equal(b, o.content) {
 					t.Errorf("bob: %d bytes, %v", len(b), err)
@@ -129,7 +129,7 @@ func TestDeniedAlone(t *testing.T) {
 	}
 }
 
-// Whose reader has its part and is gone hears of it all the same, before anybody can come back.
+// A source is told of wrong content although its reader has its part and has left, and before another reader can begin.
 func TestWrongContentIsToldToItsSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -141,14 +141,14 @@ func TestWrongContentIsToldToItsSource(t *testing.T) {
 		s := o.source("a", fault{})
 		s.Wrong = func(err error) {
 			if len(g.Flights()) != 1 {
-				t.Error("the next one could begin already")
+				t.Error("the next download could begin already")
 			}
 			told = append(told, err)
 		}
 		obj, _ := join(t, g, o, s)
-		for _, off := range []int64{0, 5 << 20} { // between them they have all of it fetched
+		for _, off := range []int64{0, 5 << 20} { // together they have all of it fetched
 			_, err := copyAll(t.Context(), obj, off, 100)
-			// The second one may come when all of it is there, and known to be wrong.
+			// The second read may begin when all bytes are there, and known to be wrong.
 			if _, wrong := errors.AsType[*flight.MismatchError](err); err != nil && (off == 0 || !wrong) {
 				t.Error(err)
 			}
@@ -163,7 +163,7 @@ func TestWrongContentIsToldToItsSource(t *testing.T) {
 	})
 }
 
-func TestWrongContentReachesNobody(t *testing.T) {
+func TestWrongContentEndsEveryReader(t *testing.T) {
 	t.Parallel()
 	const size = 6 << 20
 	for _, at := range []int64{0, size / 2, size - 1} {
@@ -204,7 +204,7 @@ func TestWrongContentReachesNobody(t *testing.T) {
 
 func TestSmallBlobIsVerifiedBeforeItsHeaders(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) { // by the clock, a machine that is busy for two seconds would be a slow upstream
+	synctest.Test(t, func(t *testing.T) { // in real time, a machine that is busy for two seconds would pass for a slow upstream
 		o := newOrigin(5, 1<<20)
 		o.flip = 7
 		st := &store{}
@@ -233,7 +233,7 @@ func TestRangeAhead(t *testing.T) {
 	defer whole.Close()
 	started := make(chan error, 1)
 	go func() { started <- whole.(*flight.Reader).Ready(t.Context(), 0, size) }()
-	if err := <-started; err != nil { // the source agreed; the fill stands at byte 0, since nobody opens its gate
+	if err := <-started; err != nil { // the source has agreed; the fill stands at byte 0, since its gate is closed
 		t.Fatal(err)
 	}
 	probe, joined := join(t, g, o, o.source("b", fault{}))
@@ -263,7 +263,7 @@ func TestRangeAhead(t *testing.T) {
 	}
 	_ = whole.Close()
 	g.Close()
-	if n := o.total(); n > size+256<<10 { // what was in transit when the fill was cut short
+	if n := o.total(); n > size+256<<10 { // bytes that were in transit when the fill was cut
 		t.Errorf("%d bytes fetched of %d", n, size)
 	}
 	st.check(t)

@@ -19,7 +19,7 @@ type Options struct {
 	Create func(d oci.Digest, size int64) (Spool, error)
 	Linger time.Duration // after the last reader has left; 10 s
 	Park   time.Duration // how long an unfinished spool is kept; 1 h
-	GoOn   int64         // bytes that may be missing for a fill to go on without readers; 64 MiB
+	GoOn   int64         // bytes that may be missing for a fill to continue without readers; 64 MiB
 	// ParallelAbove is the size in bytes above which a blob is fetched in several parts at a time while that is faster.
 	// 0: none is.
 	ParallelAbove int64

@@ -11,7 +11,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// While the hasher has not come to the end, nothing of the last bytes leaves, whichever way they are asked for.
+// Until the hasher has reached the end, none of the last bytes is sent, by any kind of read.
 func TestHoldBack(t *testing.T) {
 	t.Parallel()
 	const size, held = 300_000, 4 << 10 // of small flights
@@ -75,7 +75,7 @@ func TestHoldBack(t *testing.T) {
 							if err != nil {
 								t.Fatal(err)
 							}
-							if i == 0 { // has all of it fetched, before the others ask
+							if i == 0 { // it has all of the blob fetched before the others ask
 								wg.Go(func() { got[i].err = c.read(t, obj.(*flight.Reader), &got[i]); _ = obj.Close() })
 								synctest.Wait()
 								continue

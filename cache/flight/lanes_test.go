@@ -12,8 +12,8 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// A large blob, and how fast it comes from each connection: alone in 160 ms. Small flights have parts of up to 1 MiB,
-// and look every 5 ms whether they pay.
+// A large blob, and how fast each connection brings it: alone in 160 ms. Small flights have parts of up to 1 MiB, and
+// judge connections every 2.5 ms.
 const (
 	largeChunk = 4 << 10
 	largeSize  = 3200 * largeChunk
@@ -74,7 +74,7 @@ func TestLanesMakeALargeBlobFaster(t *testing.T) {
 	})
 }
 
-// A line that is full is full: a second connection only takes from the first.
+// Where one connection fills the line, a second one only takes from it.
 func TestLanesThatDoNotPayAreGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -93,14 +93,14 @@ func TestLanesThatDoNotPayAreGivenUp(t *testing.T) {
 		if n := o.most(); n != 2 {
 			t.Errorf("%d connections at once, want the one and one that was tried", n)
 		}
-		// The part before the lane, the lane's, the one beside it, and the rest in one piece.
+		// The part before the lane, the lane's part, the part beside it, and the rest by one request.
 		if n := o.count(); n > 5 {
 			t.Errorf("%d requests", n)
 		}
 	})
 }
 
-// Hosts that give one connection only refuse the second. That is nobody's failure.
+// A host that accepts one connection refuses the second. No reader fails for that.
 func TestLaneThatFails(t *testing.T) {
 	t.Parallel()
 	for name, at := range map[string]int64{"at once": 0, "later": 300 << 10} {
@@ -133,7 +133,7 @@ func TestLaneThatFails(t *testing.T) {
 	}
 }
 
-// whole is a body of a source that knows no ranges.
+// whole is a body of a source that does not support ranges.
 type whole struct{ *body }
 
 func (w whole) Extend() bool {
@@ -171,7 +171,7 @@ func TestLanesKeepToTheirHost(t *testing.T) {
 	})
 }
 
-// A small range far ahead waits for no part.
+// A small range far ahead does not wait for a part.
 func TestRangeWithinALane(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// A flight that is over leaves nothing behind in its group, whichever way it went.
+// A flight leaves nothing behind in its group, no matter how it ended.
 func TestFlightIsForgotten(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -66,13 +66,13 @@ func TestFlightIsForgotten(t *testing.T) {
 	})
 }
 
-// What is parked, or waits for a slow source, holds no buffer: there may be thousands. Not parallel, since it measures
-// the heap.
+// A flight that is parked, or waits for a slow source, holds no buffer: there may be thousands of them. The test is not
+// parallel, since it measures the heap.
 func TestParkedFlightsHoldNoBuffers(t *testing.T) {
 	const flights = 300
 	heap := func() int64 {
 		runtime.GC()
-		runtime.GC() // what was pooled
+		runtime.GC() // frees the buffers in the pool
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)

@@ -32,8 +32,8 @@ func (s *steady) Close() error { return nil }
 func (s *steady) Size() int64  { return s.size }
 func (s *steady) Host() string { return "up.example" }
 
-// TestNeeds has readers of two clients, of whom one is slower than the source: it does not need more, until it has read
-// what there is.
+// TestNeeds has readers of two clients. One is slower than the source: it needs no more bytes until it has read those that
+// are there.
 func TestNeeds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

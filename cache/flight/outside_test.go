@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// Nobody waits for bytes that the blob doesn't have.
+// A read does not wait for bytes that the blob does not have.
 func TestOutsideTheBlob(t *testing.T) {
 	t.Parallel()
 	const size = 1000

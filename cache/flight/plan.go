@@ -163,7 +163,7 @@ func (p *plan) next(off, end int64) *claim {
 	}
 	for _, c := range p.claims {
 		if (c.kind == fillKind || c.kind == laneKind) && c.pos <= off && (c.to < 0 || c.to > from) {
-			c.to = from // it goes on behind the new claim
+			c.to = from // it continues behind the new claim
 		}
 	}
 	return p.claim(aheadKind, from, to)

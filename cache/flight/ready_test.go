@@ -9,8 +9,8 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// A small blob is verified before its headers go out: what is missing of it is brought for that, though the byte that
-// is asked for is there.
+// A small blob is verified before its headers are sent: its missing bytes are fetched for that, although the byte that the
+// client asks for is there.
 func TestReadyBringsTheRestOfASmallBlob(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestReadyBringsTheRestOfASmallBlob(t *testing.T) {
 	})
 }
 
-// What a fetch that is on its way out has agreed to is no promise: the reader's own source is asked before the headers.
+// The agreement of a fetch that was stopped does not count: the reader's own source is asked before the headers.
 func TestReadyAsksWhenAFetchIsStopped(t *testing.T) {
 	t.Parallel()
 	const size = 600_000
@@ -65,7 +65,7 @@ func TestReadyAsksWhenAFetchIsStopped(t *testing.T) {
 			g := flight.New(opts)
 			g.Small()
 			defer g.Close()
-			stuck := make(chan struct{}) // and doesn't hear that it is to end
+			stuck := make(chan struct{}) // and does not notice that its context has ended
 			deaf := change(o.source("deaf", fault{}), func(_ flight.Want, b flight.Body) flight.Body {
 				n := 0
 				return &changed{Body: b, read: func(b flight.Body, p []byte) (int, error) {
@@ -105,8 +105,8 @@ func TestReadyAsksWhenAFetchIsStopped(t *testing.T) {
 	}
 }
 
-// A source that has agreed, sent something and stalls: the headers don't wait for it, though all that is there of a
-// small blob is held back.
+// A source has agreed, has sent some bytes and stalls: the headers of a small blob do not wait for it, although all of
+// these bytes are held back.
 func TestReadyOfASmallBlobThatStalls(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ size, off, n int64 }{{1000, 0, 1000}, {1000, 100, 10}, {64<<10 + 1, 40_000, 100}} {

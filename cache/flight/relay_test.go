@@ -13,7 +13,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// watched is a group that looks as often as the product's does.
+// watched is a group that looks for a faster source as often as in production.
 func watched(st *store) *flight.Group {
 	g := flight.New(st.options())
 	g.Watch(time.Second)
@@ -63,7 +63,7 @@ func TestFasterSourceTakesOver(t *testing.T) {
 					wg.Wait()
 					g.Close()
 					st.check(t)
-					// What was cut off short is at most a read.
+					// A cut costs one read at most.
 					if n := o.total(); n > int64(size)+2*int64(o.chunk) {
 						t.Errorf("%d bytes fetched of %d", n, size)
 					}
@@ -139,7 +139,7 @@ func TestTrialThatIsLost(t *testing.T) {
 	}
 }
 
-// A source that was fast while it was tried, and then is not, has won little.
+// A source that is fast only while it is tried does little harm.
 func TestSourceThatTurnsSlow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -221,7 +221,7 @@ func TestSlowSourceWhoseReaderHasLeft(t *testing.T) {
 	})
 }
 
-// A source that does not answer is left for another one, also where the size of the blob is not known.
+// A source that does not answer is replaced by another one, also where the size of the blob is not known.
 func TestNoAnswerAndNoSize(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -257,7 +257,7 @@ func TestNoAnswerAndNoSize(t *testing.T) {
 	})
 }
 
-// What has won may fail: its own readers hear of that, the others go on.
+// A source that has taken over may fail: its own readers get the error, the others continue.
 func TestWinnerFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

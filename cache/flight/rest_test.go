@@ -28,7 +28,7 @@ func (k *keeper) Keep(r flight.Rest) error {
 	return k.fail
 }
 
-// lives is a group that is ended and begun again, with what its spools keep.
+// lives is a group that is closed and made again, with the downloads that its spools keep.
 type lives struct {
 	*flight.Group
 	st   *store
@@ -60,7 +60,8 @@ func (l *lives) begin() {
 	l.Small()
 }
 
-// restart ends the group and begins another one with what was kept. It returns that, and how much of it was taken up.
+// restart closes the group and makes another one from the downloads that were kept. It returns these, and how many of
+// them were restored.
 func (l *lives) restart(change func(*flight.Rest, *spool)) (kept []flight.Rest, taken int) {
 	l.Close()
 	old := l.made
@@ -87,19 +88,19 @@ func (l *lives) restart(change func(*flight.Rest, *spool)) (kept []flight.Rest, 
 	return kept, taken
 }
 
-// What a group has of a blob when it is closed, the next one goes on with: no byte is fetched again.
+// The next group continues with the bytes that a group has when it is closed: none of them is fetched again.
 func TestRestOutlivesTheGroup(t *testing.T) {
 	t.Parallel()
 	const size, kib = 5000 << 10, 1 << 10
 	type part struct{ off, n int64 }
 	for _, tt := range []struct {
 		name   string
-		reads  []part        // by readers who leave, one after the other
+		reads  []part        // by readers that leave, one after the other
 		leaves int64         // bytes of the blob after which a reader of all of it leaves; 0: there is none
 		stays  bool          // that reader is there until after the close
 		away   time.Duration // before the close
 		parked bool          // by then
-		lives  int           // how often it is begun anew
+		lives  int           // how many groups follow
 		first  part          // read after the restart, before all of it
 	}{
 		{"running", nil, 900 * kib, false, 0, false, 1, part{}},
@@ -192,7 +193,7 @@ func TestRestOutlivesTheGroup(t *testing.T) {
 	}
 }
 
-// What was kept and changed behind our back ends cleanly for nobody who had some of it, and is fetched anew.
+// A kept download whose bytes have changed on the disk ends cleanly for no reader that had some of it, and is fetched anew.
 func TestRestIsDamaged(t *testing.T) {
 	t.Parallel()
 	const size, kib = 5000 << 10, 1 << 10
@@ -232,7 +233,7 @@ func TestRestIsDamaged(t *testing.T) {
 					s.b[tt.at] ^= 1
 				})
 				if taken != 1 {
-					t.Fatal("not taken up")
+					t.Fatal("it was not restored")
 				}
 				had := o.total()
 				var err error
@@ -261,7 +262,7 @@ func TestRestIsDamaged(t *testing.T) {
 	}
 }
 
-// What makes no sense, has expired, or is not wanted, is not taken up.
+// A rest that is invalid, has expired, or comes twice is not restored.
 func TestRestIsRefused(t *testing.T) {
 	t.Parallel()
 	blob := newOrigin(52, 1000)
@@ -293,7 +294,7 @@ func TestRestIsRefused(t *testing.T) {
 			r := good()
 			change(&r)
 			if g.Restore(r, &spool{}) || len(g.Flights()) > 0 {
-				t.Error("taken up")
+				t.Error("it was restored")
 			}
 		})
 	}
@@ -301,16 +302,16 @@ func TestRestIsRefused(t *testing.T) {
 		t.Parallel()
 		g := flight.New(flight.Options{})
 		if s := (&spool{}); !g.Restore(good(), s) || g.Restore(good(), s) {
-			t.Error("not once")
+			t.Error("it was not restored once")
 		}
 		g.Close()
 		if g.Restore(good(), &spool{}) {
-			t.Error("taken up by a closed group")
+			t.Error("it was restored by a closed group")
 		}
 	})
 }
 
-// The time of a rest goes on over restarts; a clock that went back makes it no longer than Park.
+// The time of a rest continues over restarts; a clock that was set back makes it no longer than Park.
 func TestRestExpires(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -338,7 +339,7 @@ func TestRestExpires(t *testing.T) {
 				start := time.Now() // parked
 				time.Sleep(30 * time.Minute)
 				if _, taken := l.restart(func(r *flight.Rest, _ *spool) { r.Until = r.Until.Add(tt.shift) }); taken != 1 {
-					t.Fatal("not taken up")
+					t.Fatal("it was not restored")
 				}
 				time.Sleep(tt.alive - time.Since(start))
 				if len(l.Flights()) != 1 {
@@ -356,7 +357,7 @@ func TestRestExpires(t *testing.T) {
 	}
 }
 
-// What is of no use to the next process is not kept.
+// A download that is of no use to the next process is not kept.
 func TestRestIsNotKept(t *testing.T) {
 	t.Parallel()
 	const size = 1 << 20
@@ -406,7 +407,7 @@ func TestRestIsNotKept(t *testing.T) {
 	}
 }
 
-// Parked downloads of the process before make room like others.
+// DropParked also drops the downloads of a former process.
 func TestDropParkedDropsRests(t *testing.T) {
 	t.Parallel()
 	blob := newOrigin(55, 1000)
@@ -416,7 +417,7 @@ func TestDropParkedDropsRests(t *testing.T) {
 	if !g.Restore(flight.Rest{
 		Digest: blob.digest(), Size: 1000, Have: []flight.Extent{{From: 0, To: 10}}, Until: time.Now().Add(time.Hour),
 	}, s) {
-		t.Fatal("not taken up")
+		t.Fatal("it was not restored")
 	}
 	g.DropParked()
 	if diff := cmp.Diff([]flight.Info{}, g.Flights()); diff != "" || !s.discarded {

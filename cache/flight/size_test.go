@@ -36,7 +36,7 @@ func TestUnknownSize(t *testing.T) {
 	st.check(t)
 }
 
-// A download of unknown size that stopped goes on, whoever waits for its size.
+// A download of unknown size that has stopped continues when another reader waits for its size.
 func TestUnknownSizeGoesOn(t *testing.T) {
 	t.Parallel()
 	const size, kib = 300 << 10, 1 << 10
@@ -121,7 +121,7 @@ func TestUnknownSizeGoesOn(t *testing.T) {
 	})
 }
 
-// The last thing to come is the size: what is there turns out to be the whole blob.
+// The size is known last: the bytes that are there turn out to be the whole blob.
 func TestSizeComesLast(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{0, 1, 200 << 10} {
@@ -135,7 +135,7 @@ func TestSizeComesLast(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
 				if size > 0 {
-					// Breaks where others end: it brings everything and doesn't know.
+					// The body breaks at the blob's end: it has brought everything without knowing.
 					alice := o.source("alice", fault{cutAt: int64(size)})
 					if _, _, err := g.Join(ctx, o.digest(), -1, alice); !errors.Is(err, errCut) {
 						t.Fatalf("alice: %v", err)
@@ -180,7 +180,7 @@ func TestSourceThatSaysAnotherSize(t *testing.T) {
 	st.check(t)
 }
 
-// Without a spool, too, a source that says another size than is known fails its reader before the headers.
+// A source that says another size than the known one fails its reader before the headers, also without a spool.
 func TestAnotherSizeUncached(t *testing.T) {
 	t.Parallel()
 	const size = 100 << 10
@@ -201,8 +201,8 @@ func TestAnotherSizeUncached(t *testing.T) {
 	}
 }
 
-// Two wait for a spool that does not come, and hear different sizes from their sources: one of them is wrong, and the
-// other one's size stays what it is.
+// Two readers wait for a spool that can't be made, and their sources say different sizes: one of the readers fails, and
+// the size of the other one does not change.
 func TestTwoSizesUncached(t *testing.T) {
 	t.Parallel()
 	const size = 100 << 10
@@ -242,13 +242,13 @@ func TestTwoSizesUncached(t *testing.T) {
 	})
 }
 
-// A flight over whose size its sources disagree is nothing to keep for the next reader, who may know better.
+// A flight whose sources disagree about its size is not kept for the next reader, which may know the right one.
 func TestDisputedSizeIsNotKept(t *testing.T) {
 	t.Parallel()
 	const size, kib = 300 << 10, 1 << 10
 	for _, tt := range []struct {
 		name  string
-		alice int64 // the size with which the first reader comes
+		alice int64 // the size that the first reader expects
 		came  int64 // bytes that her source gives before it breaks
 		says  int64 // what the second one's source says
 	}{
@@ -285,7 +285,7 @@ func TestDisputedSizeIsNotKept(t *testing.T) {
 				if err := pull(-1, o.source("bob", fault{says: tt.says})); !errors.As(err, &wrong) || wrong.GotSize != tt.says {
 					t.Fatalf("bob: %v, want a mismatch of sizes", err)
 				}
-				// At once: carol must not meet the flight on its way out.
+				// At once: carol must not join the flight that is about to end.
 				if err := pull(-1, o.source("carol", fault{says: size})); err != nil {
 					t.Errorf("carol: %v", err)
 				}
@@ -318,8 +318,8 @@ func TestEmptyBlob(t *testing.T) {
 	st.check(t)
 }
 
-// A reader who knows another size than the flight goes by is not drawn into its failure: a manifest that lies about a
-// layer would fail the pulls of those whose doesn't.
+// A reader that expects another size than the flight has does not fail with it: otherwise a manifest with a wrong size of
+// a layer would fail the pulls of clients with a right one.
 func TestOtherSizeOtherWay(t *testing.T) {
 	t.Parallel()
 	const size = 300 << 10

@@ -10,7 +10,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// changed is a body that behaves otherwise where it is told to.
+// changed is a body with some of its methods replaced.
 type changed struct {
 	flight.Body
 	read func(b flight.Body, p []byte) (int, error)
@@ -44,7 +44,7 @@ func change(s flight.Source, how func(w flight.Want, b flight.Body) flight.Body)
 	return s
 }
 
-// Whatever one source does, those who come with another get the blob.
+// No matter what one source does, readers with another source get the blob.
 func TestOddSources(t *testing.T) {
 	t.Parallel()
 	const size = 6 << 20
@@ -133,7 +133,7 @@ func TestOddSources(t *testing.T) {
 				func() {
 					defer obj.Close()
 					defer func() {
-						if p := recover(); p != nil && !direct { // else it is the caller's goroutine
+						if p := recover(); p != nil && !direct { // else it happened in the caller's goroutine
 							t.Errorf("panic: %v", p)
 						}
 					}()

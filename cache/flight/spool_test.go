@@ -18,7 +18,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// Whatever write fails, every reader gets the right bytes.
+// No matter which write fails, every reader gets the right bytes.
 func TestSpoolBreaks(t *testing.T) {
 	t.Parallel()
 	const size = 5<<20 + 123
@@ -50,8 +50,8 @@ func TestSpoolBreaks(t *testing.T) {
 	}
 }
 
-// Whatever call to the spool fails, once or from then on, each reader gets the right bytes from its own source,
-// wherever it stands and however it reads; and the whole of wrong content ends cleanly for none.
+// No matter which call to the spool fails, once or from then on, each reader gets the right bytes from its own source, at
+// any position and by any kind of read; and a read of the whole blob never ends cleanly with wrong content.
 func TestSpoolFailsAtEveryCall(t *testing.T) {
 	t.Parallel()
 	const size = 300_000
@@ -156,7 +156,7 @@ func TestSpoolFailsAtEveryCall(t *testing.T) {
 	}
 }
 
-// slow is a client who takes his time.
+// slow is a client that reads slowly.
 type slow struct {
 	w     io.Writer
 	pause time.Duration
@@ -175,7 +175,7 @@ func (s *slow) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// A reader who goes on by himself fetches what is missing, not what he has.
+// A reader that continues by itself fetches the bytes that it lacks, and not those that it has.
 func TestGoesOnWhereItWas(t *testing.T) {
 	t.Parallel()
 	const size, chunk = 300_000, 10_000
@@ -236,8 +236,9 @@ func (s *socket) ReadFrom(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// Where the kernel copies, one error stands for the file's and the connection's. A connection's costs nobody anything.
-func TestWhoseErrorItIs(t *testing.T) {
+// Where the kernel copies, the errors of the file and of the connection look alike. An error of the connection has no
+// effect on other readers.
+func TestErrorOfFileOrConnection(t *testing.T) {
 	t.Parallel()
 	const size = 300_000
 	errno := func(call string, err syscall.Errno) error {
@@ -246,8 +247,8 @@ func TestWhoseErrorItIs(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		err     error
-		own     bool // it goes on by itself
-		offline bool // and everybody else, too
+		own     bool // it continues by itself
+		offline bool // and all other sources, too
 	}{
 		{"client gone", errno("sendfile", syscall.EPIPE), false, false},
 		{"client gone, by write", errno("write", syscall.ECONNRESET), false, false},
@@ -265,7 +266,7 @@ func TestWhoseErrorItIs(t *testing.T) {
 				o.chunk = 10_000
 				st := &store{positions: true}
 				if tt.offline {
-					st.faults = &faults{op: opOwn, k: 7} // by then, the error has come
+					st.faults = &faults{op: opOwn, k: 7} // the error has come by then
 				}
 				g := flight.New(st.options())
 				g.Small()
@@ -310,7 +311,7 @@ func TestWhoseErrorItIs(t *testing.T) {
 	}
 }
 
-// A source that does not say how large the blob is serves it all the same where there is no disk.
+// A source that does not say the size of the blob serves it also where there is no disk.
 func TestUnknownSizeUncached(t *testing.T) {
 	t.Parallel()
 	const size = 300_000

@@ -10,7 +10,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// leaves joins a blob of its own, has n bytes of it (0: goes before the first), and leaves.
+// leaves joins a blob of its own, reads n bytes of it (0: it leaves before the first), and leaves.
 func leaves(t *testing.T, g *flight.Group, o *origin, client string, n int64) {
 	t.Helper()
 	s := o.source("key", fault{wait: time.Millisecond})
@@ -29,7 +29,7 @@ func leaves(t *testing.T, g *flight.Group, o *origin, client string, n int64) {
 func TestBytesWithoutAReaderAreBounded(t *testing.T) {
 	t.Parallel()
 	const size, unread, chunk = 1 << 20, 2 << 20, 16 << 10
-	const slack = 40 * 8 * chunk // that the clients have had, and as much again
+	const slack = 40 * 8 * chunk // twice the bytes that the clients have read
 	for name, tt := range map[string]struct {
 		client func(i int) string
 		n      int64 // bytes that each of the clients takes
@@ -73,7 +73,7 @@ func TestBytesWithoutAReaderAreBounded(t *testing.T) {
 	}
 }
 
-// The allowance comes back, and a client that comes back for a parked download goes on with it.
+// The allowance is restored, and a client that returns to a parked download continues with it.
 func TestAllowanceComesBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestAllowanceComesBack(t *testing.T) {
 	})
 }
 
-// However many clients there are, so many are remembered.
+// The number of accounts is bounded.
 func TestUnreadClientsAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestUnreadClientsAreBounded(t *testing.T) {
 		time.Sleep(20 * time.Minute)
 		g.Spend("another", 1000)
 		if n := g.Unread(); n > 1 {
-			t.Errorf("%d clients are remembered, and all but one owe nothing any more", n)
+			t.Errorf("%d clients are remembered, and all but one have used nothing", n)
 		}
 		g.Close()
 	})

@@ -5,8 +5,8 @@
 //	batch: length, CRC-32C, records      each Write appends
 //	...
 //
-// Promise: the index never keeps the cache from serving. Whatever the file holds, the index works: what follows the last
-// sound batch is cut off, and a file that is not an index is set aside under recency.bin.bad-<time>. What is lost then is
+// Promise: the index never keeps the cache from serving. Whatever the file holds, the index works: bytes behind the last
+// sound batch are cut off, and a file that is not an index is set aside under recency.bin.bad-<time>. What is lost then is
 // recency: eviction is less exact until content is used again. Where the disk takes no write the index works without a
 // file, and each Write tries again.
 //

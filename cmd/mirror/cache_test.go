@@ -190,7 +190,7 @@ func TestCacheUsage(t *testing.T) {
 	}
 }
 
-// Progress is for terminals; a line of what was found is never behind it.
+// Progress is shown on a terminal alone, and makes room for each line of the result.
 func TestCacheVerifyProgress(t *testing.T) {
 	t.Parallel()
 	_, dir, _ := cacheDir(t, true)

@@ -47,7 +47,7 @@ sent      0 bytes to clients
 		}
 		s.Close()
 		if code, _, errs := commandLine(t, "cache", "stats", "--admin", s.URL); code != 4 || !strings.Contains(errs, "MIRROR_ADMIN") {
-			t.Errorf("nobody there: %d %s", code, errs)
+			t.Errorf("no mirror: %d %s", code, errs)
 		}
 	}
 	if code, _, _ := commandLine(t, "cache", "stats", "-o", "wide"); code != 2 {

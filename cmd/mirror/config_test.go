@@ -121,7 +121,7 @@ func TestConfigCheckWarnsOfRules(t *testing.T) {
 	}
 }
 
-// A cache that no disk holds, and one that is a part of its disk.
+// A cache that is larger than its disk, and one that is a percentage of its disk.
 func TestConfigCheckLooksAtTheDisk(t *testing.T) {
 	t.Parallel()
 	stdout, _, err := runConfig(t, "check", "--config", configFile(t, "cache: {size: 9000000TB}\n"))
@@ -209,7 +209,7 @@ func TestConfigUsage(t *testing.T) {
 	}
 }
 
-// MIRROR_CONFIG is the file where the flag doesn't say it, and variables win over the file.
+// MIRROR_CONFIG names the file where the flag does not, and variables win over the file.
 func TestConfigByVariables(t *testing.T) {
 	t.Setenv("MIRROR_CONFIG", configFile(t, "listen: :6000\ndrain: 2m\n"))
 	t.Setenv("MIRROR_DRAIN", "3m")

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// With --stay other commands can be tried on it.
+// With --stay the mirror keeps running for other commands.
 func TestDemoStays(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

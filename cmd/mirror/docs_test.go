@@ -162,7 +162,7 @@ func TestCommandsOfTheDocuments(t *testing.T) {
 	}
 }
 
-// And those that the help shows.
+// The examples in the help are commands, too.
 func TestExamplesOfTheHelp(t *testing.T) {
 	t.Parallel()
 	var walk func(c *cobra.Command)
@@ -266,7 +266,7 @@ func route(args []string) error {
 	return nil
 }
 
-// The README shows the first line of the log as it is, and the demo as it is.
+// The README shows the first line of the log, and the first act of the demo, as they are.
 func TestReadmeShowsWhatIsPrinted(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(filepath.Join(root, "README.md"))

@@ -7,8 +7,8 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -28,7 +28,7 @@ func reportText(r *doctor.Report, wide, colour bool) string {
 	if r.At == "mirror" {
 		from = "from the mirror"
 	}
-	fmt.Fprintf(&b, "%s %s%s\n\n", diagnose.Cut(r.Image, 300), choose(r.Platform == "", "", "for "+r.Platform+" "), from)
+	fmt.Fprintf(&b, "%s %s%s\n\n", text.Cut(r.Image, 300), choose(r.Platform == "", "", "for "+r.Platform+" "), from)
 	var t table
 	t.row("STEP", "STATE", "TOOK", "HOST", "RESULT")
 	states := []doctor.State{""} // of the rows

@@ -100,7 +100,7 @@ clock  warning          registry-1.docker.io  our clock is 5m0s behind
 	}
 }
 
-// TestDoctorFromHere has no mirror: a configuration, or none.
+// TestDoctorFromHere runs the checks without a mirror: with a configuration, and without one.
 func TestDoctorFromHere(t *testing.T) {
 	t.Parallel()
 	o := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Anonymous: true}, Redirect: true})
@@ -231,10 +231,10 @@ func TestDoctorExitCodes(t *testing.T) {
 		says string
 	}{
 		{"no image", nil, exitUsage, "doctor image needs an image, as in nginx:1.27"},
-		{"a platform that is none", []string{"--platform", "arm64", "nginx"}, exitUsage, "as in linux/arm64"},
-		{"an output that there is not", []string{"-o", "xml", "nginx"}, exitUsage, "json, yaml or wide"},
-		{"here and there", []string{"--straight", "--admin", odd.URL, "nginx"}, exitUsage, "--straight can't be combined with --admin"},
-		{"a mirror that can't", []string{"--admin", odd.URL, "nginx"}, exitFailed, "404"},
+		{"not a platform", []string{"--platform", "arm64", "nginx"}, exitUsage, "as in linux/arm64"},
+		{"an unknown output", []string{"-o", "xml", "nginx"}, exitUsage, "json, yaml or wide"},
+		{"from here and from the mirror", []string{"--straight", "--admin", odd.URL, "nginx"}, exitUsage, "--straight can't be combined with --admin"},
+		{"a mirror without a doctor", []string{"--admin", odd.URL, "nginx"}, exitFailed, "404"},
 		{"no mirror", []string{"--admin", "http://127.0.0.1:1", "nginx"}, exitUnreachable, "no mirror answers"},
 		{"a configuration with a mistake", []string{"--straight", "--config", bad, "nginx"}, exitFailed, "then run it again"},
 	} {
@@ -248,8 +248,8 @@ func TestDoctorExitCodes(t *testing.T) {
 	}
 }
 
-// TestAdminListenVariable has the command line find the mirror where the variable has it listen. It changes the
-// environment, and so is not parallel.
+// TestAdminListenVariable finds the mirror by the variable that sets its address. It changes the environment, and so is not
+// parallel.
 func TestAdminListenVariable(t *testing.T) {
 	s := httptest.NewServer(admin.New(admin.Options{Upstreams: func() []admin.Upstream { return nil }}))
 	defer s.Close()

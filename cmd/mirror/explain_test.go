@@ -67,7 +67,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// The name of a reason prints its page, where no file has that name.
+// The name of a reason prints its page, unless a file has that name.
 func TestExplainReason(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []string{"tag-not-found", "runtime-down", "unknown"} {
@@ -82,8 +82,8 @@ func TestExplainReason(t *testing.T) {
 	}
 }
 
-// An event without an ID is joined by image and time: containerd 1.6 tells of a host that is not in DNS, since it asked the
-// registry itself after the mirror had said that the tag is not there.
+// An event without an ID is joined by image and time: containerd 1.6 reports a host that is not in DNS, since it contacted the
+// registry itself after the mirror had answered that the tag does not exist.
 func TestExplainJoinsByImage(t *testing.T) {
 	t.Parallel()
 	day := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -115,7 +115,7 @@ func TestExplainJoinsByImage(t *testing.T) {
 		{"the other time", event(day.Add(-29*time.Hour), cause), "connect-refused (network)"},
 		{"long before", event(day.Add(-1000*time.Hour), cause), "dns-not-found (network)"},
 		{"another image", event(day, strings.ReplaceAll(cause, "app", "other")), "dns-not-found (network)"},
-		{"what the node met by itself", event(day, `Failed to pull image \"ghcr.io/acme/app:2\": write /x: no space left on device`), "node-disk-full (client)"},
+		{"a failure of the node itself", event(day, `Failed to pull image \"ghcr.io/acme/app:2\": write /x: no space left on device`), "node-disk-full (client)"},
 	} {
 		code, out, errs := commandLine(t, "explain", "--admin", s.URL, inputFile(t, tt.text))
 		if code != 0 || errs != "" || !strings.Contains(out, tt.want) {
@@ -124,7 +124,7 @@ func TestExplainJoinsByImage(t *testing.T) {
 	}
 }
 
-// What the mirror knows of a failure whose ID the input shows is told instead of what the text says.
+// For a failure whose ID is in the input, the mirror's record is shown instead of the text's cause.
 func TestExplainJoins(t *testing.T) {
 	t.Parallel()
 	f := &fixed{list: []journal.Failure{{

@@ -17,7 +17,7 @@ import (
 	"github.com/registrymirror/mirror/journal"
 )
 
-// fixed is a record that says the same whatever it is asked, but for an unknown ID.
+// fixed is a record with the same answer to every filter, except for an unknown ID or client.
 type fixed struct {
 	mu    sync.Mutex
 	list  []journal.Failure
@@ -28,7 +28,7 @@ func (f *fixed) Failures(q journal.Filter) []journal.Failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = q
-	if q.ID == "00000000" || q.Client == "nobody" {
+	if q.ID == "00000000" || q.Client == "node-99" {
 		return nil
 	}
 	return f.list
@@ -96,7 +96,7 @@ func TestFailuresTable(t *testing.T) {
 	if !strings.HasPrefix(out, `{"failures":[{"id":"7f3a9c2e",`) {
 		t.Errorf("json:\n%s", out)
 	}
-	_, out, _ = commandLine(t, "failures", "--admin", where, "--client", "nobody")
+	_, out, _ = commandLine(t, "failures", "--admin", where, "--client", "node-99")
 	if out != "No pull has failed that matches.\n" {
 		t.Errorf("none:\n%s", out)
 	}
@@ -193,7 +193,7 @@ func TestFailuresWatch(t *testing.T) {
 	f.list = []journal.Failure{again, f.list[1]}
 	f.mu.Unlock()
 	if got := next(); !strings.Contains(got, "7f3a9c2e") || !strings.Contains(got, "4 pulls so far") {
-		t.Errorf("what came again: %s", got)
+		t.Errorf("the repeated failure: %s", got)
 	}
 	cancel()
 	if got := <-code; got != exitOK {

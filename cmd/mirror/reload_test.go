@@ -129,7 +129,7 @@ func TestReloadWatchesWhatItNames(t *testing.T) {
 	a.want(t, "drain 1m0s")
 }
 
-// A reload that was refused is tried again when what it lacked is there, and when a mistake is mended.
+// A refused reload is tried again when a missing file appears, and when a mistake is corrected.
 func TestReloadTriesAgain(t *testing.T) {
 	t.Parallel()
 	a, put := reloading(t)
@@ -145,7 +145,7 @@ func TestReloadTriesAgain(t *testing.T) {
 	a.want(t, "drain 1m0s, corp.crt two")
 }
 
-// Where nothing changed, nothing is reloaded.
+// Without a change, nothing is reloaded.
 func TestReloadOfNothing(t *testing.T) {
 	t.Parallel()
 	a, put := reloading(t)

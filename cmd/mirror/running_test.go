@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/config"
 )
 
-// The answer to a request for a reload says how it went.
+// The answer to a request for a reload has its result.
 func TestAnswerOfAReload(t *testing.T) {
 	t.Parallel()
 	_, invalid := config.Parse("c.yaml", []byte("a: 1\nb: 2\n"), nil)

@@ -64,7 +64,7 @@ func TestServeSaysWhyItDoesNotStart(t *testing.T) {
 			"a file for the folder", "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: " + file + "/data}\n",
 			"cache.dir must be a folder that this user can make and write to",
 		},
-		{"somebody else's address", "listen: 192.0.2.1:5000\n" + rest, "write one that it has"},
+		{"an address of another machine", "listen: 192.0.2.1:5000\n" + rest, "write one that it has"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

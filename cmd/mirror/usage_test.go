@@ -19,7 +19,7 @@ import (
 	"github.com/registrymirror/mirror/journal"
 )
 
-// A mistake on the command line is told with the way out of it: at the command it was made at.
+// A mistake on the command line is reported with a way out, for the command that was found.
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ args, says, help string }{
@@ -194,7 +194,7 @@ func TestMoments(t *testing.T) {
 	}
 }
 
-// What was left to the nodes is announced: where they have nowhere else to go, it is why they fail.
+// Pulls that were left to the nodes are announced: where nodes have nowhere else to go, that is why they fail.
 func TestDeclinedIsAnnounced(t *testing.T) {
 	t.Parallel()
 	f, where := failuresOf(t)

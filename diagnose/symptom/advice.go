@@ -9,11 +9,11 @@ import (
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
-// facts describe the place where a failure happened, as far as its texts show it.
+// facts describe the client of a failed pull, as far as its texts show it.
 type facts struct {
 	sandbox, kubernetes, helm, podman, docker, ecs, openshift, builder bool
 
-	proxyMisnamed bool // its address has a scheme too many
+	proxyMisnamed bool // the proxy's address has two schemes
 	ambiguous     bool // the image's short name fits several registries
 }
 
@@ -21,11 +21,12 @@ var (
 	ecr = regexp.MustCompile(`^(\d{12}|\*+)\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com`)
 	acr = regexp.MustCompile(`^([a-z0-9-]+)\.azurecr\.(?:io|cn|us)$`)
 	gar = regexp.MustCompile(`(?:^|\.)(?:gcr\.io|.*-docker\.pkg\.dev)$|-docker\.pkg\.dev$`)
-	// open are registries that have no logins at all.
+	// open matches registries without logins.
 	open = regexp.MustCompile(`^(?:registry\.k8s\.io|k8s\.gcr\.io|mcr\.microsoft\.com|.*\.pkg\.dev/registry-k8s-io)$`)
 )
 
-func (f *facts) hear(text string) {
+// add reads a text about the failure.
+func (f *facts) add(text string) {
 	lower := strings.ToLower(text)
 	has := func(words ...string) (any bool) {
 		for _, w := range words {
@@ -45,13 +46,13 @@ func (f *facts) hear(text string) {
 	f.openshift = f.openshift || has("image-registry.openshift-image-registry")
 }
 
-// advise gives the sentence about a failure, the remedy, and a command for it.
+// advise returns the sentence about a failure, the remedy, and a command for it.
 func (e *entry) advise() (summary, remedy, command string) {
 	if e.summary != "" {
 		return e.summary, cmp.Or(e.remedy, "see the mirror's page of this reason"), ""
 	}
 	a := e.key.reason.Advice()
-	p := e.place()
+	p := e.values()
 	switch e.key.reason {
 	case diagnose.CredentialsMissing, diagnose.CredentialsRejected, diagnose.CredentialsExpired, diagnose.UpstreamForbidden, diagnose.NotFoundOrNoAccess:
 		how, by := e.facts.login(p)
@@ -102,8 +103,8 @@ func sentenceOf(first, then string, r diagnose.Reason) string {
 	return first + "; " + then
 }
 
-// login is how a client gets a login for a registry, where it runs.
-func (f facts) login(p site) (remedy, command string) {
+// login says how the client gets a login for a registry.
+func (f facts) login(p values) (remedy, command string) {
 	if m := ecr.FindStringSubmatch(p.registry); m != nil {
 		describe := "aws ecr describe-images --registry-id " + m[1] + " --region " + m[2] + " --repository-name {path}"
 		switch {
@@ -149,13 +150,13 @@ func (f facts) login(p site) (remedy, command string) {
 	return "log in where the client runs", "docker login {registry}"
 }
 
-// site holds the values of {host} and the other placeholders.
-type site struct{ host, registry, image, repository, path, provider string }
+// values are those of {host} and the other placeholders.
+type values struct{ host, registry, image, repository, path, provider string }
 
 var provider = regexp.MustCompile(`fork/exec (/\S+?):|exec: "(\S+?)"`)
 
-func (e *entry) place() site {
-	p := site{host: e.host, image: e.image}
+func (e *entry) values() values {
+	p := values{host: e.host, image: e.image}
 	p.repository, _ = split(p.image)
 	p.registry, p.path, _ = strings.Cut(p.repository, "/")
 	if p.registry == "" {
@@ -167,11 +168,11 @@ func (e *entry) place() site {
 	return p
 }
 
-// harmless matches words without characters that a shell interprets: people paste a suggested command, and its parts come
-// from a text that an attacker may have written.
+// harmless matches words without characters that a shell interprets: a suggested command is pasted into a shell, and its parts
+// come from a text that an attacker may have written.
 var harmless = regexp.MustCompile(`^[\w/][\w./:@-]*$`)
 
-func (p site) filler(command bool) *strings.Replacer {
+func (p values) filler(command bool) *strings.Replacer {
 	or := func(s, other string) string {
 		if s == "" || command && guard.Command && !harmless.MatchString(s) {
 			return other

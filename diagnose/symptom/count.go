@@ -9,14 +9,14 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 )
 
-// tier says how near a line is to the failure: of several accounts of one failure the nearest counts.
+// tier is how near a message is to the failure: of several reports of one failure the nearest counts.
 type tier int
 
 const (
 	event  tier = iota // the kubelet's event of the failure
-	told               // a line of a log, or the error of a command
+	logged             // a line of a log, or the error of a command
 	status             // a pod's waiting state, a back-off, an exit code: they repeat an error
-	hint               // a line of level info or warning; it counts where no other line tells of a failure
+	hint               // a line of level info or warning; it counts where no other line reports a failure
 	tiers
 )
 
@@ -24,19 +24,19 @@ const (
 type group struct {
 	reason diagnose.Reason
 	image  string // canonical; empty: not known
-	id     string // of a mirror's record
-	host   string // where no image is known
+	id     string // of a mirror's record; empty: not from a mirror
+	host   string // only where no image is known
 }
 
-// tally counts how often each program told of the failures of a group. A failure that two programs tell of happened once;
-// a failure that one program tells of twice happened twice.
+// tally counts how often each program reports the failures of a group. A failure that two programs report happened once; a
+// failure that one program reports twice happened twice.
 type tally struct {
 	counts          [tiers]map[string]int64
 	image           string // as it is shown
 	host            string
 	text            string
 	summary, remedy string
-	mirror          bool // a mirror itself has said so
+	mirror          bool // a mirror itself reports it
 	facts           facts
 	first, last     time.Time
 }
@@ -48,20 +48,20 @@ type counter struct {
 	columns columns
 	near    near
 	known   memory
-	err     func() error // why reading ends early; nil: it goes on
-	count   int64        // of the Event whose message comes next, as a line above it says; 0: none says so
+	err     func() error // why reading ends early; nil: it continues
+	count   int64        // of the Event whose message comes next, from a line above it; 0: not given
 }
 
-// said is one text that a client or the kubelet has said.
-type said struct {
+// message is one text of a client or the kubelet.
+type message struct {
 	text   string
 	tier   tier
-	teller string
+	source string // the place in a program that writes it
 	count  int64
-	image  string          // where it is known beside the text
+	image  string          // where a field beside the text has it
 	step   string          // of BuildKit
-	worst  bool            // the program ended with it
-	why    diagnose.Reason // where it is known beside the text
+	fatal  bool            // the program ended with it
+	reason diagnose.Reason // where a field beside the text has it
 	at     time.Time
 }
 
@@ -71,17 +71,17 @@ var (
 	row = regexp.MustCompile(`(?:^|\s)(?:Warning|Normal)\s+\w+\s`)
 	// events is an event as the kubelet logs it.
 	events = regexp.MustCompile(`Event\(api\.ObjectReference|Event\(v1\.ObjectReference`)
-	// commands are the first words of a line, by which a program names itself or its part.
+	// commands are the first words of a line with which a program names itself or its part.
 	commands = regexp.MustCompile(`^(?:[✘✖!] |for |[a-z_]+(?:\.[a-z_]+)+:|(?:[\w./-]+: )?(?i:error response from daemon|error|fatal|failed to solve|ctr|failed|caused by|[\w.]+exception)\b)`)
 )
 
-// take fills in the fields of a record.
-func (s *said) take(r record) {
-	s.text, s.image, s.step, s.at, s.tier = r.text, r.image, r.step, r.at, told
-	s.teller, s.worst = cmp.Or(s.teller, r.teller), r.level == "fatal"
+// take fills in the fields from a record.
+func (s *message) take(r record) {
+	s.text, s.image, s.step, s.at, s.tier = r.text, r.image, r.step, r.at, logged
+	s.source, s.fatal = cmp.Or(s.source, r.source), r.level == "fatal"
 	lower := strings.ToLower(r.text)
 	if v := r.fields["message"]; v != "" && strings.EqualFold(r.fields["type"], "warning") {
-		s.text, s.teller, s.tier, r.level = v, "event", event, ""
+		s.text, s.source, s.tier, r.level = v, "event", event, ""
 		lower = strings.ToLower(v)
 	}
 	if m := times.FindStringSubmatch(r.text); m != nil {
@@ -92,15 +92,15 @@ func (s *said) take(r record) {
 	switch {
 	case backoff.in(lower) && !strings.Contains(lower, "failed to pull image \""), kind(repeated), bare.MatchString(lastWords(s.text)):
 		s.tier = status
-	case isRow, r.level == "" && r.teller == "" && kind(kubelet):
-		s.tier, s.teller = event, "event"
+	case isRow, r.level == "" && r.source == "" && kind(kubelet):
+		s.tier, s.source = event, "event"
 	case r.level == "info", r.level == "warning":
 		s.tier = hint
 	case r.level == "debug":
 		s.tier = tiers
 	}
-	if s.teller == "" || s.teller == r.level {
-		s.teller += strings.ToLower(commands.FindString(s.text)) + "-"
+	if s.source == "" || s.source == r.level {
+		s.source += strings.ToLower(commands.FindString(s.text)) + "-"
 	}
 }
 
@@ -111,11 +111,11 @@ func number(digits string) (n int64) {
 	return n
 }
 
-// told counts a failure that a mirror has explained.
-func (c *counter) told(reason, image, id, summary, remedy string, at time.Time) {
+// addOwn counts a failure that the log of a mirror explains.
+func (c *counter) addOwn(reason, image, id, summary, remedy string, at time.Time) {
 	if r := diagnose.Reason(reason); r.Class() != diagnose.ClassUnknown {
 		t := c.at(group{reason: r, image: canonical(image), id: id})
-		t.say(told, "mirror", 1, at)
+		t.add(logged, "mirror", 1, at)
 		t.image, t.mirror = canonical(image), true
 		t.summary, t.remedy = diagnose.Clean(summary), diagnose.Clean(remedy)
 	}
@@ -130,12 +130,12 @@ func (c *counter) at(g group) *tally {
 	return t
 }
 
-func (t *tally) say(by tier, teller string, n int64, at time.Time) {
+func (t *tally) add(by tier, source string, n int64, at time.Time) {
 	if t.counts[by] == nil {
 		t.counts[by] = make(map[string]int64)
 	}
-	if len(t.counts[by]) < 100 || t.counts[by][teller] > 0 {
-		t.counts[by][teller] += max(n, 1)
+	if len(t.counts[by]) < 100 || t.counts[by][source] > 0 {
+		t.counts[by][source] += max(n, 1)
 	}
 	if !at.IsZero() {
 		if t.first.IsZero() || at.Before(t.first) {
@@ -147,22 +147,22 @@ func (t *tally) say(by tier, teller string, n int64, at time.Time) {
 	}
 }
 
-// add counts a text, if it tells of a pull that failed, and reports whether it does.
-func (s *said) add(c *counter) bool {
+// add counts a message, if it is about a failed pull, and reports whether it is.
+func (s *message) add(c *counter) bool {
 	text := clip(strings.ReplaceAll(s.text, `\"`, `"`))
 	if s.tier == tiers {
-		return false // steps on the way
+		return false // a debug line
 	}
 	isBody := wholeBody(text) != nil
-	if lower := strings.ToLower(text); s.why == "" && (!isBody && !pulls(lower) && !s.ends(c, lower) || not.in(lower) || c.near.pushing(lower)) {
+	if lower := strings.ToLower(text); s.reason == "" && (!isBody && !pulls(lower) && !s.ends(c, lower) || not.in(lower) || c.near.pushing(lower)) {
 		return false
 	}
 	about := c.subject(text, s)
 	if isBody {
-		about.image = askedFor(text)
+		about.image = requestedOf(text)
 		about.host = hostOf("", about.image)
 	}
-	g := group{reason: s.why}
+	g := group{reason: s.reason}
 	name := shown(about.image)
 	switch {
 	case about.relative:
@@ -191,7 +191,7 @@ func (s *said) add(c *counter) bool {
 		g.host = ""
 	}
 	t := c.at(g)
-	t.say(s.tier, s.teller, s.count, s.at)
+	t.add(s.tier, s.source, s.count, s.at)
 	if t.text == "" || s.tier == event {
 		t.text = diagnose.Clean(text)
 	}
@@ -200,24 +200,24 @@ func (s *said) add(c *counter) bool {
 	}
 	t.host = cmp.Or(t.host, about.host)
 	t.mirror = t.mirror || mirrors.MatchString(text)
-	t.facts.hear(text)
+	t.facts.add(text)
 	if own.summary != "" {
 		t.summary, t.remedy = diagnose.Clean(own.summary), diagnose.Clean(own.remedy)
 	}
 	return true
 }
 
-// ends reports whether a text is the error of the pull that a line above has begun.
-func (s *said) ends(c *counter, lower string) bool {
-	return (s.worst || after.MatchString(lower)) && !ran.in(lower) && c.near.awaits()
+// ends reports whether a text is the error of the pull that a line above began.
+func (s *message) ends(c *counter, lower string) bool {
+	return (s.fatal || after.MatchString(lower)) && !ran.in(lower) && c.near.awaits()
 }
 
-// memory keeps the results for texts that were read before: a log repeats a failure in the same words.
+// memory keeps the results for earlier texts: a log repeats a failure in the same words.
 type memory struct {
 	subjects map[string]subject
 	reasons  map[[2]string]diagnose.Reason
 	owns     map[ownKey]ownReason
-	misses   int // of ids that told nothing
+	misses   int // ids for which no reason was found
 }
 
 // ownKey is a mirror's sentence beside an image.
@@ -234,7 +234,7 @@ type ownReason struct {
 
 const (
 	remembered = 500  // texts
-	mostMisses = 1000 // ids that tell nothing: of a mirror that is called otherwise, or made up; then the words tell
+	mostMisses = 1000 // ids for which no reason is found, since they are of another image or invented; further ones are not tried
 )
 
 func (m *memory) subject(text string) subject {
@@ -287,7 +287,7 @@ func (m *memory) own(o ownText, text, image string) (diagnose.Reason, string) {
 }
 
 // subject finds the image and host of a text, in the text itself or in the lines above it.
-func (c *counter) subject(text string, s *said) subject {
+func (c *counter) subject(text string, s *message) subject {
 	about := c.known.subject(text)
 	if s.image != "" {
 		about.image, about.relative = s.image, false
@@ -314,7 +314,7 @@ func (c *counter) subject(text string, s *said) subject {
 	return about
 }
 
-// fitting is the reading of a wrapped text that tells more.
+// fitting is the reading of a wrapped text that says more.
 func fitting(spaced, tight string) string {
 	worth := func(text string) (n int) {
 		about := subjectOf(text)
@@ -343,8 +343,8 @@ func lastWords(text string) string {
 	return text
 }
 
-// askedFor is the image that a mirror was asked for, by the URL; empty where that does not say of which registry it is.
-func askedFor(text string) string {
+// requestedOf is the image of a request to a mirror, by its URL; empty where that does not name the registry.
+func requestedOf(text string) string {
 	m := asked.FindStringSubmatch(text)
 	if m == nil {
 		return ""

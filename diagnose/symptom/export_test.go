@@ -2,7 +2,7 @@ package symptom
 
 import "regexp/syntax"
 
-// Word is the word by which a pattern is looked for.
+// Word is the word of a pattern, see phrases.
 func Word(pattern string) string {
 	tree, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
@@ -11,17 +11,17 @@ func Word(pattern string) string {
 	return word(tree)
 }
 
-// MostPairs bounds what Join may hold against each other.
+// MostPairs bounds the pairs that Join compares.
 const MostPairs = mostPairs
 
-// Join joins failures, one entry each, and returns how often each counts then and how many pairs were held against each other.
+// Join joins failures, one entry each, and returns how often each counts then and how many pairs were compared.
 func Join(list []Failure) (totals []int64, pairs int) {
 	all := entriesOf(list)
 	pairs = mostPairs - join(all)
 	return totalsOf(all), pairs
 }
 
-// JoinUnnamed joins what has no image or tag with what has one, and JoinEach does so by asking for each pair.
+// JoinUnnamed joins entries without an image or tag with entries that have one, and JoinEach does so by comparing each pair.
 func JoinUnnamed(list []Failure) []int64 {
 	all, left := entriesOf(list), mostPairs
 	unnamed(all, &left)
@@ -47,7 +47,7 @@ func JoinEach(list []Failure) []int64 {
 
 func entriesOf(list []Failure) (all []*entry) {
 	for _, f := range list {
-		e := &entry{key: group{reason: f.Reason, image: f.Image, id: f.ID}, tally: &tally{image: f.Image, host: f.Host}, by: told, total: f.Count}
+		e := &entry{key: group{reason: f.Reason, image: f.Image, id: f.ID}, tally: &tally{image: f.Image, host: f.Host}, by: logged, total: f.Count}
 		if f.Image == "" {
 			e.key.host = f.Host
 		}

@@ -14,13 +14,13 @@ import (
 	"github.com/registrymirror/mirror/diagnose/symptom"
 )
 
-// pasted is a text as people paste it into a bug report, and what it means.
+// pasted is a text from a bug report, and its meaning.
 type pasted struct {
 	Kind   string // of its client: cluster, other, none
 	Want   string // classes, each of which is right; none: no failing pull
 	Reason string // where the text leaves no choice
 	Count  int64  // 0: not judged
-	Image  string // what the image's name must have in it
+	Image  string // a part of the image's name
 	Host   string
 	Text   string
 	Source string
@@ -52,8 +52,8 @@ func field(t testing.TB, file string) (all []pasted) {
 	return all
 }
 
-// score is how many texts of a kind are right, and in which way the others are not.
-type score struct{ texts, right, wrong, silent, counted, miscounted, told, unnamed int }
+// score counts the texts of a kind that are right, and the mistakes in the others.
+type score struct{ texts, right, wrong, silent, counted, miscounted, reported, unnamed int }
 
 func (s *score) judge(t testing.TB, p pasted) {
 	t.Helper()
@@ -88,7 +88,7 @@ func (s *score) judge(t testing.TB, p pasted) {
 		}
 	}
 	for _, f := range r.Failures {
-		s.told++
+		s.reported++
 		if f.Image == "" && f.Host == "" {
 			s.unnamed++
 		}
@@ -96,7 +96,7 @@ func (s *score) judge(t testing.TB, p pasted) {
 	s.details(t, p, r)
 }
 
-// details holds the reader to what else is known of a text.
+// details holds the reader to the other facts about a text.
 func (*score) details(t testing.TB, p pasted, r *symptom.Report) {
 	t.Helper()
 	if p.Reason != "" && !slices.ContainsFunc(r.Failures, func(f symptom.Failure) bool { return string(f.Reason) == p.Reason }) {
@@ -107,7 +107,7 @@ func (*score) details(t testing.TB, p pasted, r *symptom.Report) {
 			t.Errorf("%s: image %q, host %q, want %q, %q\n%s", p.Source, f.Image, f.Host, p.Image, p.Host, p.Text)
 		}
 		if strings.HasSuffix(f.Image, ":latest") && !strings.Contains(p.Text, "latest") {
-			t.Errorf("%s: %s is not what the text says\n%s", p.Source, f.Image, p.Text)
+			t.Errorf("%s: %s is not in the text\n%s", p.Source, f.Image, p.Text)
 		}
 	}
 }
@@ -134,13 +134,13 @@ func TestField(t *testing.T) {
 				t.Errorf("%s, %s: %d of %d are right and %d wrong; want %d in 100, and 1 wrong at most", file, kind, s.right, s.texts, s.wrong, least)
 			}
 			if s.silent > 0 || s.miscounted > 0 {
-				t.Errorf("%s, %s: %d failing pulls are not seen, %d of %d are counted wrong", file, kind, s.silent, s.miscounted, s.counted)
+				t.Errorf("%s, %s: %d failing pulls are missed, %d of %d are counted wrong", file, kind, s.silent, s.miscounted, s.counted)
 			}
 		}
 	}
 }
 
-// The texts of the corpus, one after the other in one file, are told as they are alone: no text spoils its neighbours.
+// The texts of the corpus, one after the other in one file, are read as they are alone: no text changes its neighbours.
 func TestFieldTogether(t *testing.T) {
 	t.Parallel()
 	var all strings.Builder
@@ -154,7 +154,7 @@ func TestFieldTogether(t *testing.T) {
 	}
 }
 
-// What a CI system, a journal, a terminal or a mail program puts before each line changes nothing.
+// The prefix that a CI system, a journal, a terminal or a mail program puts before each line changes nothing.
 func TestFieldInWrappers(t *testing.T) {
 	t.Parallel()
 	lines := func(before, after string) func(string) string {
@@ -196,7 +196,7 @@ func TestFieldInWrappers(t *testing.T) {
 	}
 }
 
-// One message is read alike as a line and in the documents that carry it.
+// A message is read in the same way as a line and in a document.
 func TestFieldInDocuments(t *testing.T) {
 	t.Parallel()
 	documents := map[string]func(quoted string) string{

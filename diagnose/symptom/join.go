@@ -8,7 +8,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 )
 
-// entry is a group on its way into the report.
+// entry is a group that may become a failure of the report.
 type entry struct {
 	key group
 	*tally
@@ -39,12 +39,12 @@ func (c *counter) entries() []*entry {
 	return all
 }
 
-// join makes one entry of the several accounts of one failure. It returns how many of mostPairs are left.
+// join makes one entry of the several reports of one failure. It returns how many of mostPairs are left.
 func join(all []*entry) (left int) {
-	worried := slices.ContainsFunc(all, func(e *entry) bool { return e.by != hint })
+	hasErrors := slices.ContainsFunc(all, func(e *entry) bool { return e.by != hint })
 	byImage, byReason := make(map[string][]*entry), make(map[diagnose.Reason][]*entry)
 	for _, e := range all {
-		if worried && e.by == hint {
+		if hasErrors && e.by == hint {
 			e.total = 0
 			continue
 		}
@@ -64,7 +64,7 @@ func join(all []*entry) (left int) {
 	return max(left, 0)
 }
 
-// mirrored joins the kubelet's events with those that a mirror has posted about the same image, which knows why.
+// mirrored joins the kubelet's events with those of a mirror about the same image: the mirror knows the reason.
 func mirrored(same []*entry) {
 	i := slices.IndexFunc(same, func(e *entry) bool { return e.mirror })
 	if i < 0 {
@@ -81,15 +81,14 @@ func mirrored(same []*entry) {
 }
 
 const (
-	// mostPairs is how many pairs of entries are held against each other for one report. Beyond, entries stay apart: they are
-	// counted without being joined.
+	// mostPairs bounds the pairs of entries that are compared for one report. Further entries are counted without being joined.
 	mostPairs = 1 << 20
-	// mostSegments is how many segments of an image's name are looked at from its end, for the short name that a registry uses.
+	// mostSegments bounds the segments from the end of an image's name that are compared with the short name of a registry.
 	mostSegments = 16
 )
 
-// unnamed joins an entry without an image or a tag with an entry of the same reason that has one. It holds as many pairs
-// against each other as are left.
+// unnamed joins an entry without an image or a tag with an entry of the same reason that has one. It compares at most as many
+// pairs as are left.
 func unnamed(same []*entry, left *int) {
 	by := namesOf(same)
 	for _, e := range same {
@@ -113,7 +112,7 @@ func unnamed(same []*entry, left *int) {
 	}
 }
 
-// exact are the entries that may name the image of another one more exactly, by what such an other one has.
+// exact are the entries that may name the image of another one more exactly, by the fields of that other one.
 type exact struct {
 	all    []*entry
 	byHost map[string][]*entry
@@ -151,13 +150,13 @@ func namesOf(same []*entry) exact {
 	return x
 }
 
-// inexact is what the name ends with of an entry that names the image of this one more exactly. False: none can.
+// inexact is the suffix of the name of an entry that names the image of this one more exactly. False: none can.
 func (e *entry) inexact() (string, bool) {
 	name, rest := split(e.image)
 	switch {
 	case e.key.id != "" || e.key.image == "" || rest != "":
 		return "", false
-	case asItsRegistryNamesIt(name):
+	case isRelative(name):
 		return "/" + name, true
 	case strings.HasPrefix(name, hubPrefix):
 		return ofHub(name), true
@@ -181,12 +180,13 @@ func (x *exact) candidates(e *entry) [][]*entry {
 
 const hubPrefix = "docker.io/"
 
-// ofHub is how the names end that registries have for an image of Docker Hub.
+// ofHub is the suffix of the names that registries have for an image of Docker Hub.
 func ofHub(name string) string {
 	return "/" + strings.TrimPrefix(strings.TrimPrefix(name, hubPrefix), "library/")
 }
 
-func asItsRegistryNamesIt(name string) bool {
+// isRelative reports whether a name has no registry.
+func isRelative(name string) bool {
 	first, _, _ := strings.Cut(name, "/")
 	return !strings.ContainsAny(first, ".:")
 }
@@ -204,7 +204,7 @@ func (e *entry) names(o *entry) bool {
 	if none != "" || tag == "" && mine == other {
 		return false
 	}
-	if asItsRegistryNamesIt(other) {
+	if isRelative(other) {
 		return strings.HasSuffix(mine, "/"+other)
 	}
 	return mine == other || strings.HasPrefix(other, hubPrefix) && strings.HasSuffix(mine, ofHub(other))
@@ -212,7 +212,7 @@ func (e *entry) names(o *entry) bool {
 
 // echoes drops entries that only repeat another one: a back-off, an exit code, an error without its cause.
 func echoes(all []*entry) {
-	anyKnown, anyTold := false, false
+	anyKnown, anyFirst := false, false
 	// By the image, and by another name of it, too: a pod's short name beside the runtime's full one.
 	explained, repositories := make(map[string]bool), make(map[string]bool)
 	for _, e := range all {
@@ -220,7 +220,7 @@ func echoes(all []*entry) {
 			continue
 		}
 		known, first := e.key.reason != diagnose.Unknown, e.by < status
-		anyKnown, anyTold = anyKnown || known, anyTold || first
+		anyKnown, anyFirst = anyKnown || known, anyFirst || first
 		if known || first {
 			explained[e.key.image] = true
 		}
@@ -233,7 +233,7 @@ func echoes(all []*entry) {
 			continue
 		}
 		if name, _ := split(e.image); e.key.image == "" {
-			if anyKnown || anyTold {
+			if anyKnown || anyFirst {
 				e.total = 0
 			}
 		} else if explained[e.key.image] || repositories[name] {
@@ -242,7 +242,7 @@ func echoes(all []*entry) {
 	}
 }
 
-// report makes the report of all failures that were found.
+// report makes the report of all failures.
 func (c *counter) report() *Report {
 	r := &Report{Failures: []Failure{}, Classes: make(map[string]int64), Lines: c.lines}
 	all := c.entries()

@@ -40,7 +40,7 @@ func TestJoinIsLinear(t *testing.T) {
 	}
 }
 
-// Of more pairs than may be held against each other, the entries stay apart and are counted; few are joined.
+// Beyond the bound on pairs the entries stay apart and are counted; below it they are joined.
 func TestJoinBound(t *testing.T) {
 	t.Parallel()
 	for n, apart := range map[int]bool{100: false, 5000: true} {
@@ -60,7 +60,7 @@ func TestJoinBound(t *testing.T) {
 	}
 }
 
-// What is looked up is what asking for each pair finds.
+// The look-up finds the same pairs as comparing each pair.
 func TestJoinFindsEachPair(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -91,7 +91,7 @@ func TestJoinFindsEachPair(t *testing.T) {
 	}
 }
 
-// A reader that is told to stop stops.
+// ReadContext stops when its context ends.
 func TestReadContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

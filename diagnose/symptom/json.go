@@ -8,7 +8,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 )
 
-// value reads what kubectl -o json, journalctl -o json and the JSON logs of runtimes and of the mirror write.
+// value reads the output of kubectl -o json and journalctl -o json, and the JSON logs of runtimes and of the mirror.
 func (c *counter) value(v any) {
 	if c.err() != nil {
 		return
@@ -26,7 +26,7 @@ func (c *counter) value(v any) {
 func (c *counter) object(o map[string]any) {
 	if text(o, "msg") == "pull failed" && text(o, "reason") != "" {
 		at, _ := stamp(text(o, "time"))
-		c.told(text(o, "reason"), text(o, "ref"), text(o, "id"), text(o, "summary"), text(o, "remedy"), at)
+		c.addOwn(text(o, "reason"), text(o, "ref"), text(o, "id"), text(o, "summary"), text(o, "remedy"), at)
 		return
 	}
 	switch text(o, "kind") {
@@ -59,13 +59,13 @@ func (c *counter) object(o map[string]any) {
 	c.logged(o)
 }
 
-// event reads an Event of core/v1 or events.k8s.io/v1, or what has its fields.
+// event reads an Event of core/v1 or events.k8s.io/v1, or an object with its fields.
 func (c *counter) event(o map[string]any) {
-	message := text(o, "message")
-	if message == "" {
-		message = text(o, "note")
+	note := text(o, "message")
+	if note == "" {
+		note = text(o, "note")
 	}
-	s := said{text: message, tier: event, teller: "event", count: 1}
+	s := message{text: note, tier: event, source: "event", count: 1}
 	if n, ok := o["count"].(float64); ok && n >= 1 && n < 1e12 {
 		s.count = int64(n)
 	}
@@ -80,17 +80,17 @@ func (c *counter) event(o map[string]any) {
 			s.at, _ = stamp(text(o, k))
 		}
 	}
-	lower := strings.ToLower(message)
+	lower := strings.ToLower(note)
 	switch reason := text(o, "reason"); {
 	case reason == "Pulling" || reason == "Pulled" || reason == "Created" || reason == "Started":
 		return
-	case backoff.in(lower) && !kubelet.in(lower), bare.MatchString(strings.TrimSpace(message)):
+	case backoff.in(lower) && !kubelet.in(lower), bare.MatchString(strings.TrimSpace(note)):
 		s.tier = status
 	}
 	s.add(c)
 }
 
-// pod reads what the containers of a pod wait for.
+// pod reads why the containers of a pod are waiting.
 func (c *counter) pod(o map[string]any) {
 	st, _ := o["status"].(map[string]any)
 	for _, list := range []string{"initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"} {
@@ -100,22 +100,22 @@ func (c *counter) pod(o map[string]any) {
 			state, _ := cs["state"].(map[string]any)
 			waiting, _ := state["waiting"].(map[string]any)
 			reason := text(waiting, "reason")
-			s := said{text: reason + ": " + text(waiting, "message"), tier: status, teller: "pod", count: 1, image: text(cs, "image")}
+			s := message{text: reason + ": " + text(waiting, "message"), tier: status, source: "pod", count: 1, image: text(cs, "image")}
 			if reason == "ErrImageNeverPull" {
-				s.why = diagnose.NeverPull
+				s.reason = diagnose.NeverPull
 			}
 			s.add(c)
 		}
 	}
 }
 
-// tells are the fields in which programs put their errors, the message of a log line first.
-var tells = []string{"MESSAGE", "message", "msg", "log", "textPayload", "Log", "Msg", "error", "err"}
+// errorFields are the fields in which programs put their errors, the message of a log line first.
+var errorFields = []string{"MESSAGE", "message", "msg", "log", "textPayload", "Log", "Msg", "error", "err"}
 
-// logged reads a log line, or any other document: the answer of a cloud, an operator or an API.
+// logged reads a log line, or a document of another kind: the answer of a cloud, an operator or an API.
 func (c *counter) logged(o map[string]any) {
 	var parts []string
-	for _, k := range tells {
+	for _, k := range errorFields {
 		if t := text(o, k); t != "" && !slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(p, t) }) {
 			parts = append(parts, t)
 		}
@@ -126,10 +126,10 @@ func (c *counter) logged(o map[string]any) {
 	c.walk(o, make(map[string]bool), deepest)
 }
 
-// entry reads a log line, and reports whether it tells of a pull that failed.
+// entry reads a log line, and reports whether it is about a failed pull.
 func (c *counter) entry(o map[string]any, parts []string) bool {
 	all := strings.Join(parts, ": ")
-	if strings.HasPrefix(strings.TrimSpace(all), "{") { // a line in a line leads nowhere good
+	if strings.HasPrefix(strings.TrimSpace(all), "{") { // a JSON line within a JSON line is not parsed again
 		all = strings.TrimLeft(strings.TrimSpace(all), "{")
 	}
 	first, rest, several := strings.Cut(all, "\n")
@@ -139,15 +139,15 @@ func (c *counter) entry(o map[string]any, parts []string) bool {
 		return len(c.found) > before
 	}
 	r := peel(strings.ReplaceAll(all, "\n", " "), deepestLine)
-	c.near.hear(r.text)
+	c.near.add(r.text)
 	if l := text(o, "level") + text(o, "severity"); l != "" && r.level == "" {
 		r.level = levelOf(l)
 	}
 	if r.level == "debug" {
 		return true
 	}
-	if r.teller == "" {
-		r.teller = place(parts[0]) + " "
+	if r.source == "" {
+		r.source = place(parts[0]) + " "
 	}
 	if img := text(o, "image"); img != "" {
 		r.image = img
@@ -157,7 +157,7 @@ func (c *counter) entry(o map[string]any, parts []string) bool {
 			r.at = at
 		}
 	}
-	var s said
+	var s message
 	if n, ok := o["count"].(float64); ok && n >= 1 && n < 1e12 {
 		s.count = int64(n)
 	}
@@ -165,13 +165,13 @@ func (c *counter) entry(o map[string]any, parts []string) bool {
 	return s.add(c)
 }
 
-// deepest is how far down documents are read, and mostSeen how many texts of one are compared.
+// deepest is the depth to which documents are read, and mostSeen the number of texts of one that are compared.
 const (
 	deepest  = 24
 	mostSeen = 1000
 )
 
-// walk reads the texts of a document of an unknown kind. A text that stands there twice counts once.
+// walk reads the texts of a document of an unknown kind. Equal texts count once.
 func (c *counter) walk(v any, seen map[string]bool, depth int) {
 	if depth == 0 {
 		return
@@ -193,8 +193,8 @@ func (c *counter) walk(v any, seen map[string]bool, depth int) {
 			line = strings.TrimSpace(line)
 			if r := peel(line, deepestLine); line != "" && !seen[r.text] && len(seen) < mostSeen {
 				seen[r.text] = true
-				c.near.hear(r.text)
-				var s said
+				c.near.add(r.text)
+				var s message
 				s.take(r)
 				s.add(c)
 			}

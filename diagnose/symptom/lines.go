@@ -10,28 +10,28 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 )
 
-// lines cuts a text into logical lines: it joins rows that terminals, k9s, YAML and PowerShell have wrapped, and removes
-// colours and cursor movements.
+// lines cuts a text into logical lines: it joins rows that terminals, k9s, YAML and PowerShell wrapped, and removes colours and
+// cursor movements.
 type lines struct {
 	rest  string
 	ahead []physical
 }
 
-// physical is a line as it stands in the text, without the prefix that a CI system or a journal puts before each line.
+// physical is a line of the text without the prefix that a CI system or a journal puts before each line.
 type physical struct {
 	text  string
-	shift int // characters that were before it
+	shift int // characters of the prefix
 	at    time.Time
 }
 
-// line is a logical line. Where a text was wrapped by columns it can't be seen whether a space was at the end of a row:
-// text has one there, tight has none.
+// line is a logical line. A text that was wrapped by columns does not show whether a row ended with a space: text has one
+// there, tight has none.
 type line struct {
 	text  string
-	tight string // empty: there is no second reading
+	tight string // empty: the line has only one reading
 	key   bool   // it is the value of a YAML key
 	shift int
-	at    time.Time // zero: none stands before it
+	at    time.Time // before it; zero: none
 }
 
 const (
@@ -42,9 +42,9 @@ const (
 )
 
 var (
-	// ansi is a colour or a movement, also where a paste has lost the escape character.
+	// ansi is a colour or a movement, also where the escape character was lost.
 	ansi = regexp.MustCompile(`\x1b\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)|\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>()][0-9A-B]?|\[(?:\d{1,3}(?:;\d{1,3}){0,4}|0?)m`)
-	// fresh is how a row begins that continues no other.
+	// fresh matches the beginning of a row that does not continue another.
 	fresh = regexp.MustCompile(`^(?:\s*$` +
 		`|\s*\[?\d{4}[-/]\d\d[-/]\d\d[T ]|\s*\[?\d\d:\d\d:\d\d|[A-Z][a-z]{2} [ \d]\d \d\d:|[IWEF]\d{4} \d\d:` +
 		`|(?:ctr|docker|podman|crictl|nerdctl|buildah|skopeo|helm|crane|oras|imgpkg)(?:\.exe)?: ` +
@@ -53,17 +53,17 @@ var (
 		`|\s*(?:Error|ERROR|FATA|FATAL|WARN|WARNING|INFO|DEBU|DEBUG)(?:\b|\[)` +
 		`|\s*(?:Warning|Normal)\s|\s*(?:Failed|Caused by|Traceback|File "|Step |STEP |PS |See '|See "|make|Trying|Pulling|Copying|Events:|Using |NAME |LAST |Digest:|Status:|At line:)` +
 		`|\s*"[a-zA-Z]+": |\s*[A-Z][A-Za-z -]{1,24}:(?:\s|$)|\s*[a-zA-Z]+: ?$|\S+[$#%] )`)
-	// unfinished is how a row ends that another must continue.
+	// unfinished matches the end of a row that another must continue.
 	unfinished = regexp.MustCompile(`(?i)(?:=|\b(?:to|and|from|for|of|the|in|with|image|reference|request|failed|unexpected|status|dial|tcp|get|head|error|while))$`)
-	// never matches rows that continue no other row, however that ends.
+	// never matches rows that do not continue another, whatever its end.
 	never = regexp.MustCompile(`^\s*(?:"[A-Za-z_]+"\s*:|[{\[]|\d+[smhdy]\d*[smhd]?\s|\d{4}-\d\d|[│|]|(?:Warning|Normal)\s)`)
 	// steps matches the progress lines of a program.
 	steps = regexp.MustCompile(`^\s*(?:INFO|DEBU|WARN|TRAC)\[`)
-	// tries is how old Podman names the registry of which it shows the error below, before it ends with all of them.
+	// tries matches the line in which old Podman names the registry whose error it shows below; its last line has all errors.
 	tries = regexp.MustCompile(`^Trying to pull \S+\.\.\.`)
-	// powershell is a row of the error that PowerShell wraps around a program's own.
+	// powershell matches a row of the error that PowerShell puts around that of a program.
 	powershell = regexp.MustCompile(`(?i)^\s*\+?\s*(?:categoryinfo|fullyqualifiederrorid)\s*:|^\s*\+ ~|^\s*At (?:line:|\S+:)\d+`)
-	// middle is how a row begins that goes on in the middle of a sentence.
+	// middle matches the beginning of a row that continues a sentence.
 	middle = regexp.MustCompile(`^ ?["'(]?[a-z0-9%/.]`)
 	key    = regexp.MustCompile(`^(\s*)(?:- )?(?:message|note|msg|error|err|reason|detail|details|stderr|stoppedReason|Message): +([>|][+-]?\d*|['"]?)(.*)$`)
 )
@@ -95,7 +95,7 @@ var (
 	cells = regexp.MustCompile(`^"[^"]*"[,;]".*""`)
 )
 
-// plain undoes what web pages, word processors and spreadsheets make of quotes.
+// plain restores the quotes that web pages, word processors and spreadsheets changed.
 func plain(raw string) string {
 	if strings.Contains(raw, "\u201c") || strings.Contains(raw, "\u201e") || strings.Contains(raw, "&") || strings.Contains(raw, "\u00a0") {
 		raw = typed.Replace(raw)
@@ -187,7 +187,7 @@ func boxed(row string) (string, bool) {
 	return strings.TrimPrefix(strings.TrimSuffix(row[n:len(row)-m], " "), " "), true
 }
 
-// box joins the rows of a box that belong together: a row that is full to the border goes on in the next.
+// box joins the rows of a box that belong together: a row that is full to the border continues in the next.
 func (l *lines) box(inner string) line {
 	text, width, n := inner, utf8.RuneCountInString(inner), 1
 	for ; n < mostJoined && width >= narrow; n++ {
@@ -305,7 +305,7 @@ func (l *lines) wrapped(first string) line {
 		})
 	}
 	n := len(rows)
-	for range 4 { // the error of a program that another has called, below its own
+	for range 4 { // the error of a program that another one called, below its own
 		row, _ := l.peek(n)
 		end := strings.TrimSpace(joined.text)
 		if !strings.HasSuffix(end, ":") || !strings.Contains(end, " ") || !mayBeCut(end) || !strings.HasPrefix(row, " ") || len(row) > widest ||
@@ -318,7 +318,7 @@ func (l *lines) wrapped(first string) line {
 	n = l.mirrors(&joined, n)
 	for n < mostJoined { // further lines of an error
 		row, ok := l.peek(n)
-		if !ok || len(row) > widest || !more.MatchString(row) || !mayTell(joined.text) {
+		if !ok || len(row) > widest || !more.MatchString(row) || !mayConcern(joined.text) {
 			break
 		}
 		if n++; tries.MatchString(joined.text) {
@@ -333,7 +333,7 @@ func (l *lines) wrapped(first string) line {
 	return joined
 }
 
-// mirrors joins a list of what each mirror of a registry answered, which has a row for each, with the error that it is in.
+// mirrors joins the list of the errors of a registry's mirrors, which has a row for each, with the error that contains it.
 func (l *lines) mirrors(joined *line, n int) int {
 	open := strings.LastIndex(strings.ToLower(joined.text), strings.TrimSpace(mirrorsFailed))
 	if open < 0 {
@@ -344,7 +344,7 @@ func (l *lines) mirrors(joined *line, n int) int {
 	for ; end < mostJoined && (!closed() || strings.HasSuffix(text, "):")); end++ {
 		row, ok := l.peek(end)
 		if !ok || len(row) > widest || strings.TrimSpace(row) == "" || strings.Contains(strings.ToLower(row), mirrorsFailed) {
-			break // the list has no end
+			break // the list does not end
 		}
 		text = strings.TrimRight(text, " ") + " " + strings.TrimSpace(row)
 	}
@@ -356,8 +356,7 @@ func (l *lines) mirrors(joined *line, n int) int {
 	return end
 }
 
-// lacks reports whether rows tell of a pull that failed, without its cause, and another goes on in the middle of a
-// sentence.
+// lacks reports whether rows are about a failed pull, without its cause, and another continues a sentence.
 func lacks(rows []string, next string) bool {
 	if len(rows) > 8 || !middle.MatchString(next) || pulls(strings.ToLower(next)) {
 		return false
@@ -367,13 +366,13 @@ func lacks(rows []string, next string) bool {
 	return gate.in(lower) && !not.in(lower) && classify(text, "") == diagnose.Unknown && !bare.MatchString(lastWords(text))
 }
 
-// explains reports whether rows say why a pull failed.
+// explains reports whether rows have the reason of a failed pull.
 func explains(rows []string) bool {
 	text := strings.Join(rows, " ")
 	return pulls(strings.ToLower(text)) && classify(text, "") != diagnose.Unknown
 }
 
-// roomFor reports whether the first word of a row would have found room in the row before it.
+// roomFor reports whether the first word of a row would have fitted into the row before it.
 func roomFor(rows []string, width int) bool {
 	for i, row := range rows[1:] {
 		if utf8.RuneCountInString(rows[i])+1+utf8.RuneCountInString(firstWord(row)) <= width {

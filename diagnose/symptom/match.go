@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// phrases are patterns of lower case text, of which one is enough. A pattern is asked only where a word is that all its
-// matches have: to look for a word costs next to nothing, to run a hundred patterns over each line of a log does not.
+// phrases are patterns of lower case text; one match is enough. A pattern runs only on a text that has a word which all its
+// matches have: looking for a word is cheap, running a hundred patterns over each line of a log is not.
 type phrases []phrase
 
 type phrase struct {
-	word string // empty: there is none
+	word string // in each match; empty: the pattern has none
 	text *regexp.Regexp
 }
 
@@ -27,7 +27,7 @@ func phrasesOf(patterns ...string) phrases {
 	return list
 }
 
-// in reports whether a text, in lower case, has one of them.
+// in reports whether a text in lower case matches one of them.
 func (list phrases) in(text string) bool {
 	for _, p := range list {
 		if strings.Contains(text, p.word) && p.text.MatchString(text) {
@@ -37,7 +37,7 @@ func (list phrases) in(text string) bool {
 	return false
 }
 
-// word is the longest one that every match of a pattern has for certain.
+// word is the longest text that every match of a pattern has.
 func word(p *syntax.Regexp) string {
 	switch {
 	case p.Op == syntax.OpLiteral && p.Flags&syntax.FoldCase == 0:

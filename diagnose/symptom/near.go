@@ -5,33 +5,33 @@ import (
 	"strings"
 )
 
-// deepestLine is how often one logger's line is in another's.
+// deepestLine bounds how often the line of one logger may be nested in that of another.
 const deepestLine = 3
 
-// near remembers the lines above a failure, which may name the image that the failure is about.
+// near has the lines above a failure, which may name its image.
 type near struct {
-	lines [60]heard
-	n     int // of lines that were heard
+	lines [60]lineAbove
+	n     int // lines that were added
 }
 
-// heard is a line that is parsed when its content is needed.
-type heard struct {
+// lineAbove is a line that is parsed when its content is needed.
+type lineAbove struct {
 	raw   string
 	known bool
 	image string
 	step  string // of BuildKit
-	began bool   // a pull
-	ended bool
-	push  bool // a push: its errors are left out
+	began bool   // it begins a pull
+	ended bool   // it ends one
+	push  bool   // it is of a push, whose errors are left out
 }
 
-func (n *near) hear(raw string) {
-	n.lines[n.n%len(n.lines)] = heard{raw: raw}
+func (n *near) add(raw string) {
+	n.lines[n.n%len(n.lines)] = lineAbove{raw: raw}
 	n.n++
 }
 
-// ask returns the line that many lines above, parsed, and nil where there is none.
-func (n *near) ask(above int) *heard {
+// at returns the parsed line at a distance above, nil where there is none.
+func (n *near) at(above int) *lineAbove {
 	if above >= min(n.n, len(n.lines)) {
 		return nil
 	}
@@ -51,11 +51,11 @@ func (n *near) ask(above int) *heard {
 	return h
 }
 
-// image is the one that was named last, by that step if there is one.
+// image is the image that was named last, by the given step if that named one.
 func (n *near) image(step string) string {
 	last := ""
 	for i := range n.lines {
-		h := n.ask(i)
+		h := n.at(i)
 		if h == nil {
 			break
 		}
@@ -74,17 +74,17 @@ func (n *near) image(step string) string {
 
 var (
 	pushes = regexp.MustCompile(`(?i)\bpush refers to|\b(?:docker|podman|buildah|crane|oras|helm|nerdctl) (?:image )?push\b|pushing (?:image|manifest|layers)|=> exporting to image`)
-	// fetches are words of errors that no push has.
+	// fetches matches words that errors of a push never have.
 	fetches = regexp.MustCompile(`pull|load metadata|resolve|reading manifest|initializing source`)
 )
 
-// pushing reports whether a text in lower case is the error of a push that a line above has begun.
+// pushing reports whether a text in lower case is the error of a push that a line above began.
 func (n *near) pushing(lower string) bool {
 	if fetches.MatchString(lower) {
 		return false
 	}
 	for i := range 30 {
-		switch h := n.ask(i); {
+		switch h := n.at(i); {
 		case h == nil || h.began:
 			return false
 		case h.push:
@@ -94,11 +94,11 @@ func (n *near) pushing(lower string) bool {
 	return false
 }
 
-// awaits reports whether a line above has begun a pull, of which no end was told.
+// awaits reports whether a line above began a pull, and no line since ended it.
 func (n *near) awaits() bool {
 	const soon = 20
 	for i := range soon {
-		switch h := n.ask(i); {
+		switch h := n.at(i); {
 		case h == nil || h.ended:
 			return false
 		case h.began:

@@ -10,8 +10,8 @@ import (
 // record is a message without the fields that CI systems, journals and loggers put around it.
 type record struct {
 	text   string
-	teller string // the place in a program that prints it: an error that one place prints twice happened twice
-	level  string // of the innermost logger, in lower case; empty: none is told
+	source string // the place in a program that writes it: an error that one place writes twice happened twice
+	level  string // of the innermost logger, in lower case; empty: not known
 	image  string
 	step   string // of BuildKit
 	at     time.Time
@@ -71,10 +71,10 @@ func peel(s string, depth int) record {
 	return r
 }
 
-// strip takes one prefix off, and reports whether there was one.
+// strip removes one prefix, and reports whether there was one.
 func (r *record) strip() bool {
 	if m := klog.FindStringSubmatch(r.text); m != nil {
-		r.level, r.teller = map[string]string{"I": "info", "W": "warning", "E": "error", "F": "fatal"}[m[1]], m[2]
+		r.level, r.source = map[string]string{"I": "info", "W": "warning", "E": "error", "F": "fatal"}[m[1]], m[2]
 		if r.level == "warning" {
 			r.level = "error" // old kubelets log failures as warnings
 		}
@@ -82,12 +82,12 @@ func (r *record) strip() bool {
 		return true
 	}
 	if m := logrus.FindStringSubmatch(r.text); m != nil {
-		r.level, r.teller = levelOf(m[1]), "logrus"
+		r.level, r.source = levelOf(m[1]), "logrus"
 		r.text = r.text[len(m[0]):]
 		return true
 	}
 	if m := buildkit.FindStringSubmatch(r.text); m != nil {
-		r.step, r.teller = m[1], "step "+m[1]
+		r.step, r.source = m[1], "step "+m[1]
 		r.text = r.text[len(m[0]):]
 		return true
 	}
@@ -96,7 +96,7 @@ func (r *record) strip() bool {
 		if m[1] == "WARNING" && strings.Contains(m[0], ":") {
 			r.level = "" // how CI systems begin a sentence
 		}
-		r.teller = strings.TrimSpace(r.teller + " " + r.level)
+		r.source = strings.TrimSpace(r.source + " " + r.level)
 		r.text = r.text[len(m[0]):]
 		return true
 	}
@@ -120,7 +120,7 @@ func (r *record) strip() bool {
 	return false
 }
 
-// stamp reads a time that names its zone, or is in UTC.
+// stamp reads a time with its zone, or in UTC.
 func stamp(s string) (time.Time, bool) {
 	s = strings.Replace(strings.Replace(s, " ", "T", 1), ",", ".", 1)
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999Z0700", "2006-01-02T15:04:05.999999999"} {
@@ -147,7 +147,7 @@ func levelOf(s string) string {
 	return s
 }
 
-// logged takes a line of keys and values. A message that is a line of another logger is taken for that line.
+// logged takes a line of keys and values. A message that is a line of another logger is read as that line.
 func (r *record) logged(msg string, v map[string]string, depth int) {
 	r.fields = v
 	if l := v["level"]; l != "" {
@@ -160,7 +160,7 @@ func (r *record) logged(msg string, v map[string]string, depth int) {
 	if depth > 0 && (logfmt.MatchString(msg) || klog.MatchString(msg)) {
 		inner := peel(msg, depth-1)
 		if inner.level != "" {
-			r.text, r.level, r.teller, r.fields = inner.text, inner.level, inner.teller, inner.fields
+			r.text, r.level, r.source, r.fields = inner.text, inner.level, inner.source, inner.fields
 			if inner.image != "" {
 				r.image = inner.image
 			}
@@ -173,12 +173,12 @@ func (r *record) logged(msg string, v map[string]string, depth int) {
 			r.text = strings.TrimPrefix(r.text+": "+e, ": ")
 		}
 	}
-	if r.teller == "" || r.teller == "logrus" {
-		r.teller = place(msg)
+	if r.source == "" || r.source == "logrus" {
+		r.source = place(msg)
 	}
 }
 
-// place is the constant beginning of a message, which stands for the place in the program that writes it.
+// place is the constant beginning of a message: it identifies the place in the program that writes it.
 func place(msg string) string {
 	if i := strings.IndexAny(msg, `:"'0123456789/`); i >= 0 {
 		msg = msg[:i]

@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// words: a line about a pull has one of them. Most lines of a log have none of them, and are not read
-// any further.
-var words = []string{
+// pullWords has each line about a pull one of. Most lines of a log have none, and are not read any further.
+var pullWords = []string{
 	"pull", "image", "registry", "manifest", "/v2/", "/v1/", "oci", "blob", "layer", "docker", "sandbox", "sha256",
 	"unauthorized", "toomanyrequests", "resolve", "fetch", "copy", "copier", "token", "ctr:", "artifact", "chart", "denied", "verification",
 	"wrong diff id",
 }
 
-func mayTell(text string) bool {
+// mayConcern reports whether a text may be about a pull.
+func mayConcern(text string) bool {
 	text = strings.ToLower(text)
-	for _, w := range words {
+	for _, w := range pullWords {
 		if strings.Contains(text, w) {
 			return true
 		}
@@ -23,8 +23,8 @@ func mayTell(text string) bool {
 	return false
 }
 
-// readers are how each tool says that a pull failed. The text is in lower case.
-var readers = map[string]phrases{
+// toolErrors are the phrases with which each tool reports that a pull failed, in lower case.
+var toolErrors = map[string]phrases{
 	"kubelet": phrasesOf(
 		`failed to pull (and unpack )?(the )?(image|artifact)`, `pullimage.* failed`, `pullimage from image service failed`,
 		`\berrimagepull\b`, `\bimagepullbackoff\b`, `invalidimagename`, `errimageneverpull`, `imageinspecterror`,
@@ -97,19 +97,19 @@ var readers = map[string]phrases{
 	),
 }
 
-// asks matches a request to a registry or its token service, followed by an error. Writes are pushes.
-var asks = regexp.MustCompile(`\b(?:get|head|post|options) \\*"?(?:https?://)?[^\s"/]+/(?:v2/\\*"?:|v2/[^\s"]*/(?:manifests|blobs|tags)/[^\s"]*?\\*"?:|v2/[^\s"]*token[^\s"]*?\\*"?:|` +
+// requests matches a request to a registry or its token service, followed by an error. Writes are pushes.
+var requests = regexp.MustCompile(`\b(?:get|head|post|options) \\*"?(?:https?://)?[^\s"/]+/(?:v2/\\*"?:|v2/[^\s"]*/(?:manifests|blobs|tags)/[^\s"]*?\\*"?:|v2/[^\s"]*token[^\s"]*?\\*"?:|` +
 	`v1/(?:repositories|_ping)[^\s"]*?\\*"?:|[^\s"]*(?:token|auth)[^\s"]*scope=repository[^\s"]*?\\*"?:|(?:oauth2/|service/|jwt/|v2/)?(?:token|auth)\b[^\s"]*\\*"?:)|https?://[^\s"/]+/v2/[^\s"]+/(?:manifests|blobs|tags)/[^\s"]*?\\*"?: `)
 
-// gate says which lines tell of a pull that failed.
+// gate matches the lines about a failed pull.
 var (
 	gate = func() (all phrases) {
-		for _, p := range readers {
+		for _, p := range toolErrors {
 			all = append(all, p...)
 		}
 		return all
 	}()
-	// not matches lines that say that nothing failed, or not for good, or that are not about a pull.
+	// not matches lines that report no failure, or a passing one, or that are not about a pull.
 	not = phrasesOf(
 		`successfully pulled`, `\bnormal\s+(pulling|pulled)\b`, `failed, retrying`, `failed to push`, `pushing (image|manifest)`,
 		`error pushing`, `push(ing)? .*failed`, `attempting next endpoint`, `trying next host`, `\bput https?://`, `\bpatch https?://`,
@@ -119,7 +119,7 @@ var (
 		`no such image: \S+\W*$`, `checking push`, `unable to retrieve some image pull secrets`, `image already present`,
 		`failed to save|failed to export`, `runc create failed`, `oci runtime`, `helm\.sh/hook`, `for "-t, --tag"`,
 	)
-	// repeated matches lines that repeat a failure, or tell of it without its cause.
+	// repeated matches lines that repeat a failure, or report it without its cause.
 	repeated = phrasesOf(
 		`error syncing pod`, `failed to "startcontainer"`, `start failed in pod .*(errimagepull|imagepullbackoff)`,
 		`docker (pull|build|create|run) failed with exit code`, `exit(ed with)? (status|code):? \d+\W*$`,
@@ -131,44 +131,45 @@ var (
 		`failed to (create|start) (pod )?sandbox`, `failed create pod sandbox`, `(^|\s)failed to inspect image`)
 )
 
-// after matches errors of a pull that a line above began, and ran matches errors of a container that started after it.
+// after matches errors of a pull that a line above began, and ran matches errors of a container that started after the pull.
 var (
 	after = regexp.MustCompile(`^(?:docker: |\w+: )?error response from daemon: |^error: |^fata(?:l:|\[)`)
 	ran   = phrasesOf(`driver failed`, `conflict`, `already (in use|allocated)`, `no such (container|network|file)`, `oci runtime`, `mount`, `could not select device`,
 		`network \S+ not found`, `on endpoint`, `executable file`, `exited|exit (status|code)`, `permission denied while trying to connect`)
 )
 
-// pulls reports whether a text in lower case tells of a pull that failed.
+// pulls reports whether a text in lower case is about a failed pull.
 func pulls(lower string) bool {
-	return (gate.in(lower) || asksIn(lower)) && !not.in(lower)
+	return (gate.in(lower) || requestIn(lower)) && !not.in(lower)
 }
 
-// asksIn looks for a request to a registry where there may be one.
-func asksIn(lower string) bool {
+// requestIn looks for a request to a registry where there may be one.
+func requestIn(lower string) bool {
 	return (strings.Contains(lower, "/v2/") || strings.Contains(lower, "/v1/") || strings.Contains(lower, "token") ||
-		strings.Contains(lower, "scope=")) && asks.MatchString(lower)
+		strings.Contains(lower, "scope=")) && requests.MatchString(lower)
 }
 
-// relevant reports whether a line, with all that is around it, may tell of a pull that failed. It is right about nearly
-// every line of a log, and costs next to nothing.
+// relevant reports whether a line, with the text around it, may be about a failed pull. It is right for nearly every line of a
+// log, and cheap.
 func relevant(raw string) bool {
 	lower := strings.ToLower(raw)
 	if strings.Contains(lower, `\`) {
 		lower = strings.ReplaceAll(lower, `\`, "")
 	}
-	return gate.in(lower) || asksIn(lower) || strings.Contains(lower, "pull failed") || strings.Contains(lower, ": not found") ||
+	return gate.in(lower) || requestIn(lower) || strings.Contains(lower, "pull failed") || strings.Contains(lower, ": not found") ||
 		strings.Contains(lower, "error pulling") || strings.Contains(raw, pages)
 }
 
-// troubled are words of which a row that a terminal has wrapped has one.
-var troubled = []string{"fail", "error", "denied", "unauthor", "cannot", "unable", "back-off", "daemon"}
+// errorWords has each row one of that is part of a wrapped error.
+var errorWords = []string{"fail", "error", "denied", "unauthor", "cannot", "unable", "back-off", "daemon"}
 
+// mayBeCut reports whether a row may be part of an error that a terminal wrapped.
 func mayBeCut(row string) bool {
-	if !mayTell(row) {
+	if !mayConcern(row) {
 		return false
 	}
 	row = strings.ToLower(row)
-	for _, w := range troubled {
+	for _, w := range errorWords {
 		if strings.Contains(row, w) {
 			return true
 		}

@@ -19,34 +19,34 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 )
 
-// Failure is what failed, for one reason, as often as the input says.
+// Failure is a failed pull, with its reason, as often as the input says.
 type Failure struct {
 	Reason  diagnose.Reason `json:"reason"`
 	Class   diagnose.Class  `json:"class"`
 	Summary string          `json:"summary"`
 	Remedy  string          `json:"remedy"`
 	Image   string          `json:"image,omitempty"`   // empty where the text names none
-	Host    string          `json:"host,omitempty"`    // at which it broke, as far as the text says
-	Command string          `json:"command,omitempty"` // that shows or mends it
+	Host    string          `json:"host,omitempty"`    // at which the pull failed, as far as the text says
+	Command string          `json:"command,omitempty"` // that shows the cause or mends it
 	Page    string          `json:"page,omitempty"`    // about the reason, which mirror explain REASON prints
 	ID      string          `json:"id,omitempty"`      // of the mirror's record, where the text shows one
 	Count   int64           `json:"count"`
 	Text    string          `json:"text,omitempty"` // the text that says so, without secrets
 
-	// First and Last are when it was said, zero where the text has no times.
+	// First and Last are the times of the messages, zero where the text has none.
 	First time.Time `json:"first,omitzero"`
 	Last  time.Time `json:"last,omitzero"`
 }
 
-// Report is what an input tells, the most frequent failure first.
+// Report has the failures of an input, the most frequent first.
 type Report struct {
 	Failures []Failure        `json:"failures"`
 	Classes  map[string]int64 `json:"classes"`
 
-	Lines int `json:"-"` // of text that were read, 0 where all of it was JSON
+	Lines int `json:"-"` // of text; 0: all of the input was JSON
 }
 
-// MaxInput is how many bytes are read.
+// MaxInput is the largest input in bytes.
 const MaxInput = 256 << 20
 
 // ErrTooLarge says that an input is longer than MaxInput.
@@ -64,7 +64,7 @@ func ReadContext(ctx context.Context, r io.Reader) (*Report, error) {
 	if len(b) > MaxInput {
 		return nil, ErrTooLarge
 	}
-	// What Windows writes into a file is UTF-16, or begins with a mark.
+	// Windows writes files as UTF-16, or with a byte order mark.
 	if b, _, err = transform.Bytes(unicode.BOMOverride(transform.Nop), b); err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
@@ -78,25 +78,25 @@ func ReadContext(ctx context.Context, r io.Reader) (*Report, error) {
 	return c.report(), nil
 }
 
-// pages is where the pages of reasons are.
+// pages is where the pages about reasons are.
 const pages = "/docs/failures/"
 
 var (
-	// ours is a line of a mirror's log, as it is written for machines and for terminals.
+	// ours is a line of a mirror's log, in its formats for machines and for terminals.
 	ours = regexp.MustCompile(`(?i)\blevel="?(?:warn|warning)"? .*msg="pull failed"|\bWRN pull failed\b`)
-	// mirrors is an Event that a mirror has posted.
+	// mirrors is an Event that a mirror posted.
 	mirrors = regexp.MustCompile(`Failed to pull image \\?"[^"]*\\?": \(mirror: `)
-	// asked is the URL that such a client names.
+	// asked is the URL in the error of a client that prints all of a mirror's error body.
 	asked = regexp.MustCompile(`://[^/\s]+/v2/([^\s?]+)/manifests/([^\s?:]+(?::[0-9a-f]+)?)(?:\?ns=([^\s&:]+))?`)
 	more  = regexp.MustCompile(`^\s*(\* |errors:|denied:|unauthorized:|unknown:|manifest unknown|name unknown|toomanyrequests:|unavailable:)`)
-	// near are lines of a document that is cut off, or not JSON or YAML as a whole.
+	// nearCount and nearMessage are lines of a document that is cut off, or not JSON or YAML as a whole.
 	nearCount = regexp.MustCompile(`^\s*(?:- )?"?count"?: (\d{1,12}),?$`)
-	// ends is how a command says that it ends.
+	// ends has the words with which commands report the error that ended them.
 	ends        = regexp.MustCompile(`[eE]rror|FATA`)
 	nearMessage = regexp.MustCompile(`^\s*(?:"(message|note|msg|stderr|error|reason|stoppedReason)": )?("(?:[^"\\]|\\.)*"),?$`)
 )
 
-// text reads lines.
+// text reads the lines of a text.
 func (c *counter) text(s string) {
 	l := lines{rest: s}
 	for {
@@ -120,21 +120,21 @@ func (c *counter) line(ln line) {
 		return
 	}
 	trimmed = clip(trimmed)
-	if m := nearCount.FindStringSubmatch(trimmed); m != nil { // no number has more digits
+	if m := nearCount.FindStringSubmatch(trimmed); m != nil { // ParseInt cannot fail: at most 12 digits
 		c.count, _ = strconv.ParseInt(m[1], 10, 64)
 		return
 	}
-	s := said{count: c.columns.count(ln)}
+	s := message{count: c.columns.count(ln)}
 	if m := nearMessage.FindStringSubmatch(trimmed); m != nil {
 		if text, err := strconv.Unquote(m[2]); err == nil {
 			trimmed, ln.tight = text, ""
-			s.count, s.teller = c.count, cmp.Or(m[1], "item")
+			s.count, s.source = c.count, cmp.Or(m[1], "item")
 		}
 	} else if ln.key || key.MatchString(ln.text) || strings.HasPrefix(trimmed, "Failed to pull") {
 		s.count = max(s.count, c.count)
 	}
 	if !relevant(trimmed) && !relevant(ln.tight) && (!ends.MatchString(trimmed) || !c.near.awaits()) {
-		c.near.hear(trimmed)
+		c.near.add(trimmed)
 		return
 	}
 	r := peel(trimmed, deepestLine)
@@ -157,10 +157,10 @@ func (c *counter) line(ln line) {
 	if s.add(c) {
 		c.count = 0
 	}
-	c.near.hear(trimmed)
+	c.near.add(trimmed)
 }
 
-// longest is how many bytes of one message are read: its beginning names the image, and its end the cause.
+// longest is the part of one message that is read, in bytes: its beginning names the image, and its end the cause.
 const longest = 16 << 10
 
 func clip(s string) string {
@@ -174,10 +174,10 @@ func clip(s string) string {
 func (c *counter) own(line string) {
 	v := pairs(line)
 	at, _ := stamp(v["time"])
-	c.told(v["reason"], v["ref"], v["id"], v["summary"], v["remedy"], at)
+	c.addOwn(v["reason"], v["ref"], v["id"], v["summary"], v["remedy"], at)
 }
 
-// document reads JSON values, and reports whether the input is nothing else.
+// document reads JSON values, and reports whether the input has nothing else.
 func (c *counter) document(b []byte) bool {
 	b = bytes.TrimSpace(b)
 	if len(b) == 0 || b[0] != '{' && b[0] != '[' {
@@ -202,7 +202,7 @@ func (c *counter) document(b []byte) bool {
 	return true
 }
 
-// Total is how many pulls failed.
+// Total is the number of failed pulls.
 func (r *Report) Total() (n int64) {
 	for _, f := range r.Failures {
 		n += f.Count

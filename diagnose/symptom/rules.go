@@ -7,7 +7,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 )
 
-// rule is a text that tells a reason from all others.
+// rule has the phrases that separate a reason from all others.
 type rule struct {
 	reason diagnose.Reason
 	text   phrases
@@ -152,13 +152,13 @@ var rules = []rule{
 		`invalid character .* looking for beginning of value`, `/v2/"?: .*404`, `is not a valid chart repository`),
 }
 
-// hides matches registries that answer 401 for a missing repository as they do for a private one.
+// hides matches registries that answer 401 for a missing repository as for a private one.
 var hides = regexp.MustCompile(`\b(docker\.io|quay\.io|ghcr\.io|gcr\.io|pkg\.dev|registry\.gitlab\.com|registry\.k8s\.io)\b`)
 
 var (
-	// engine is the status of Docker's own API, which is 500 whatever a registry said.
+	// engine is the status of Docker's own API, which is 500 whatever the registry answered.
 	engine = regexp.MustCompile(`api error \(\d{3}\)|\(http code \d{3}\)|status \d{3}: \{|(?:client|server) error(?: for \S+)?: |\b(?:404 client|500 server|4\d\d client) error\b[^("']*|status code=\w+, response=|server error - |notfoundexception: status 404`)
-	// answered is the status of a registry's, by its number.
+	// answered is the status of a registry's answer, as a number.
 	answered = regexp.MustCompile(`(?:status(?: code)?(?: from \S+ request to \S+| from registry| \[[^\]]*\])?[:= ]+|http status: |response |http |code |returned |error |cause: |token from \S+ |https?://\S+: |: )\(?([45]\d\d)\b`)
 	spelled  = regexp.MustCompile(`(?:: |status: ?|; )(unauthorized|forbidden|not found|bad request|service unavailable|bad gateway|internal server error|too many requests|precondition failed|not acceptable|request entity too large)\W*$`)
 	numbered = map[string]string{
@@ -168,8 +168,7 @@ var (
 	}
 )
 
-// classify returns the reason that a text gives for an image. Of several attempts in one text the one counts that came
-// furthest.
+// classify returns the reason that a text gives for an image. Of several attempts in one text the one that came furthest counts.
 func classify(text, image string) diagnose.Reason {
 	text = strings.ToLower(text)
 	best, worth := diagnose.Unknown, -1
@@ -182,17 +181,16 @@ func classify(text, image string) diagnose.Reason {
 	return best
 }
 
-// mirrorsFailed begins the list of what mirrors answered, in an error of Podman and CRI-O in lower case.
+// mirrorsFailed begins the list of the errors of mirrors in an error of Podman and CRI-O, in lower case.
 const mirrorsFailed = "(mirrors also failed: "
 
-// attempts are the errors of a list: the kubelet's, one for each login it has, and those of tools that look in several
-// places.
+// attempts are the errors of a list: the kubelet's, one for each of its logins, and those of tools that try several places.
 func attempts(text string) []string {
 	if strings.Contains(text, "errors occurred") {
 		return strings.Split(text, " * ")
 	}
 	if strings.Contains(text, mirrorsFailed) {
-		// The registry's own answer is at the end, and goes before those of its mirrors.
+		// The answer of the registry itself is at the end; it counts more than those of its mirrors.
 		if from, to := strings.Index(text, mirrorsFailed), strings.LastIndex(text, "])"); to > from {
 			return append([]string{text[:from] + text[to+len("])"):]}, strings.Split(text[from:to], "] [")...)
 		}
@@ -203,8 +201,7 @@ func attempts(text string) []string {
 	return []string{text}
 }
 
-// weight ranks attempts: a refusal may be due to a wrong login, and a runtime that is not there did not look for the
-// image at all.
+// weight ranks attempts: a refusal may be due to a wrong login, and a runtime that is down did not look for the image at all.
 func weight(r diagnose.Reason) int {
 	switch c := r.Class(); {
 	case r == diagnose.Unknown:
@@ -229,7 +226,7 @@ func classifyOne(text, image string) diagnose.Reason {
 	return byStatus(text, image)
 }
 
-// byStatus goes by the status of an answer, where no words told more.
+// byStatus is the reason by the status of an answer, where no phrase gives one.
 func byStatus(text, image string) diagnose.Reason {
 	text = engine.ReplaceAllString(text, "")
 	code := ""

@@ -44,14 +44,14 @@ var (
 	service   = regexp.MustCompile(`[?&]service=((?:[a-z0-9-]+\.)+[a-z0-9-]+)(?:[:&"%\s]|$)`)
 	anyURL    = regexp.MustCompile(`(?i)https?://(?:[^/\s"@]*@)?([\w.-]+(?::\d+)?|\[[0-9a-f:]+\](?::\d+)?)(?:/|\b)`)
 	lookedUp  = regexp.MustCompile(`(?i)\blookup ([\w.-]+)(?: on |:| )`)
-	// proxied begins what a client says about its proxy, and misnamed is a proxy's address that begins with two schemes.
+	// proxied matches an error about the client's proxy, and misnamed one about a proxy address that begins with two schemes.
 	proxied  = regexp.MustCompile(`(?i)\bproxyconnect tcp\b|\b(?:connecting|connect) to (?:the )?proxy\b`)
 	misnamed = regexp.MustCompile(`(?i)(?:proxyconnect tcp|connect(?:ing)? to (?:the )?proxy)\b.*\blookup (?:https?|socks5h?|tcp)(?:[:/ ]|$)|(?:proxyconnect tcp|to (?:the )?proxy)\b.*invalid domain name`)
-	// ambiguous says that a short name fits several registries.
+	// ambiguous matches the error that a short name fits several registries.
 	ambiguous = regexp.MustCompile(`(?i)\bimage name \\*"?([^\s"\\]+)\\*"? returns ambiguous list`)
 	pinged    = regexp.MustCompile(`(?i)(?:container|docker) registry ([\w.-]+(?::\d+)?)|pulling from host ([\w.-]+(?::\d+)?)`)
 
-	// mentions are lines beside a failure that name the image.
+	// mentions match lines near a failure that name the image.
 	mentions = []*regexp.Regexp{
 		regexp.MustCompile(`(?i)(?:^|[\s/$#>'"(=])(?:docker|podman|nerdctl|crictl|skopeo|crane|singularity|apptainer|buildah|helm|oras|ctr)(?:\.exe)?(?: -\S+(?: \S+)?)* (?:image |images |i |c )?(?:pull|copy|fetch) (?:-\S+ )*([\w][^\s"']*[\w])`),
 		regexp.MustCompile(`(?i)^(?:[\w.-]+: )?(?:Trying to pull|Pulling (?:docker )?image:?|Using Docker executor with image|Retrieving image manifest|Pulling repository|Downloading image|Pull down action image|Start image=|pulling image) ?['"]?([\w][^\s"']*[\w])`),
@@ -66,11 +66,11 @@ var (
 	chart   = regexp.MustCompile(`--version[ =](\S+)`)
 )
 
-// subject is the image that a text names, and the host at which the pull broke. Empty: the text names none.
+// subject is the image that a text names, and the host at which the pull failed. Empty: the text names none.
 type subject struct {
 	image, host string
 	beside      bool // the image is that of a line above
-	relative    bool // the image is named as its registry does, and that is not known
+	relative    bool // the image is named without its registry, and that is not known
 }
 
 // subjectOf reads image and host out of a message.
@@ -115,7 +115,7 @@ func better(fromURL, image string) bool {
 	return strings.HasSuffix(full, "/"+repo) && !strings.HasPrefix(full, "docker.io/")
 }
 
-// split cuts an image into its repository, and what follows it.
+// split cuts an image into its repository, and the tag or digest with its separator.
 func split(image string) (repo, rest string) {
 	end := len(image)
 	if i := strings.IndexByte(image, '@'); i >= 0 {
@@ -127,7 +127,7 @@ func split(image string) (repo, rest string) {
 	return image[:end], image[end:]
 }
 
-// verbatim is how many of images find a name between quotes, which is the name as it was written.
+// verbatim is the number of expressions in images, from the first, that find a name between quotes: it is not trimmed.
 const verbatim = 2
 
 func imageOf(text string) string {
@@ -168,7 +168,7 @@ func requestedFrom(text string) string {
 		host = ns
 	}
 	if first, rest, found := strings.Cut(name, "/"); found && ns == "" && strings.ContainsAny(first, ".:") {
-		host, name = first, rest // a mirror is asked
+		host, name = first, rest // a request to a mirror
 	}
 	name = hub(host) + "/" + name
 	switch {
@@ -180,7 +180,7 @@ func requestedFrom(text string) string {
 	return name + ":" + reference
 }
 
-// scopedTo is the repository that a token was asked for.
+// scopedTo is the repository of a token request.
 func scopedTo(text string) string {
 	if m := scoped.FindStringSubmatch(text); m != nil {
 		name := strings.ReplaceAll(m[2], "%!F(MISSING)", "/")
@@ -199,8 +199,7 @@ func scopedTo(text string) string {
 	return ""
 }
 
-// issuer is the registry whose token service is asked, which may be at another host: the service's name often is the
-// registry's.
+// issuer is the registry of a token service, which may be at another host: the service's name often is the registry's.
 func issuer(host, text string) string {
 	if m := service.FindStringSubmatch(text); m != nil && hub(host) != "docker.io" {
 		return strings.ToLower(m[1])
@@ -221,11 +220,11 @@ func hub(host string) string {
 	}
 }
 
-// hostOf is the host at which a pull broke: the last one that the text asks, else the image's registry.
+// hostOf is the host at which a pull failed: that of the last request in the text, else the image's registry.
 func hostOf(text, image string) string {
 	last, at := "", -1
 	if m := proxied.FindStringIndex(text); m != nil {
-		text = text[:m[0]] // what follows is about the proxy
+		text = text[:m[0]] // the rest is about the proxy
 	}
 	for _, re := range []*regexp.Regexp{anyURL, lookedUp} {
 		all := re.FindAllStringSubmatchIndex(text, 16)
@@ -253,14 +252,14 @@ func hostOf(text, image string) string {
 	return last
 }
 
-// documented reports whether a URL is a link to read, not one that was asked.
+// documented reports whether a URL is a link to a document, not a request.
 func documented(host, link string) bool {
 	return strings.HasPrefix(host, "www.docker.com") || strings.HasPrefix(host, "docs.") || strings.HasPrefix(host, "aka.ms") ||
 		host == "github.com" || host == "access.redhat.com" || host == "cloud.google.com" || strings.HasPrefix(host, "kubernetes.io") ||
 		strings.HasPrefix(host, "www.") || strings.HasPrefix(host, "cwiki.") || strings.Contains(link[:min(len(link), 120)], "/docs/")
 }
 
-// mention is the image that a line beside a failure names.
+// mention is the image that a line near a failure names.
 func mention(text string) string {
 	if m := pulling.FindStringSubmatch(text); m != nil {
 		return m[2] + ":" + m[1]
@@ -280,7 +279,7 @@ func mention(text string) string {
 	return ""
 }
 
-// canonical is an image as the mirror writes it, so that one image by two names is one. A name that is none stays.
+// canonical is an image as the mirror writes it, so that one image with two names is one. An invalid name stays.
 func canonical(image string) string {
 	ref, err := oci.ParseRef(image)
 	if err != nil {
@@ -292,7 +291,7 @@ func canonical(image string) string {
 	return ref.String()
 }
 
-// shown is an image with its registry, and without a tag that the text does not say.
+// shown is an image with its registry, and without a tag that the text does not have.
 func shown(image string) string {
 	c := canonical(image)
 	if _, rest := split(image); rest == "" {

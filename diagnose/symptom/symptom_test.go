@@ -27,7 +27,7 @@ func read(t testing.TB, input string) *symptom.Report {
 	return r
 }
 
-// sample is a line of the corpus: what clients have printed, and what it means.
+// sample is a line of the corpus: the output of a client, and its reason.
 type sample struct{ reason, line string }
 
 func corpus(t testing.TB) (all []sample) {
@@ -45,8 +45,7 @@ func corpus(t testing.TB) (all []sample) {
 	return all
 }
 
-// TestCorpus holds the reader to what has been seen in the world: 95 of 100 right, the rest unknown, none in a wrong
-// class.
+// TestCorpus holds the reader to real output of clients: 95 of 100 right, the rest unknown, none in a wrong class.
 func TestCorpus(t *testing.T) {
 	t.Parallel()
 	all := corpus(t)
@@ -75,7 +74,7 @@ func TestCorpus(t *testing.T) {
 	}
 	for _, s := range all {
 		if !known[s.reason] {
-			t.Errorf("no line of %s is told", s.reason)
+			t.Errorf("no line of %s is read", s.reason)
 		}
 	}
 	t.Logf("%d of %d lines are right", right, len(all))
@@ -180,7 +179,7 @@ func TestOwnSentencesWithoutID(t *testing.T) {
 	}
 }
 
-// Of one failure the events, the back-offs, the pod's state and the runtime's log speak; it is counted once.
+// The events, the back-offs, the pod's state and the runtime's log report one failure; it is counted once.
 func TestDescribe(t *testing.T) {
 	t.Parallel()
 	r := read(t, `Name:             web-1
@@ -213,7 +212,7 @@ E0507 11:59:31.815103 2791 pod_workers.go:1300] "Error syncing pod, skipping" er
 	}
 }
 
-// What an error of several lines goes on with is not lost: containerd puts a registry's sentence on a line of its own.
+// The further lines of an error are read: containerd puts a registry's sentence on a line of its own.
 func TestSeveralLines(t *testing.T) {
 	t.Parallel()
 	r := read(t, `  Warning  Failed  4m (x2 over 5m)  kubelet  Failed to pull image "registry.example.com/a:1": failed to pull and unpack image "registry.example.com/a:1": failed to resolve image: unexpected status from HEAD request to https://registry.example.com/v2/a/manifests/1: 403 Forbidden
@@ -316,7 +315,7 @@ func TestSecretsAreCut(t *testing.T) {
 	}
 }
 
-// TestWords holds the words that patterns are looked for by to the patterns: were one too long, a text would be missed.
+// TestWords holds the word of each pattern to the pattern: were one too long, a text would be missed.
 func TestWords(t *testing.T) {
 	t.Parallel()
 	for pattern, want := range map[string]string{
@@ -383,22 +382,21 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// What prints a mirror's whole error body (crane and what else stands on go-containerregistry or ORAS) says which failure
-// it is.
+// Clients that print a mirror's whole error body (crane and others that use go-containerregistry or ORAS) print the failure's id.
 func TestOwnBodies(t *testing.T) {
 	t.Parallel()
 	const (
 		end    = "; failure 32da5e78, https://github.com/registrymirror/mirror/blob/main/docs/failures/tag-not-found.md"
-		said   = "MANIFEST_UNKNOWN: ghcr.io has no acme/app:2; check the image's name and tag [32da5e78]" + end
+		body   = "MANIFEST_UNKNOWN: ghcr.io has no acme/app:2; check the image's name and tag [32da5e78]" + end
 		digest = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 	)
 	for _, tt := range []struct{ line, image string }{
-		{"Error: GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/2: " + said, "ghcr.io/acme/app:2"},
-		{"GET http://mirror.test:5000/v2/acme/app/manifests/2?ns=ghcr.io: " + said, "ghcr.io/acme/app:2"},
-		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/" + digest + ": " + said, "ghcr.io/acme/app@" + digest},
-		{"GET http://mirror.test:5000/v2/acme/app/manifests/2: " + said, ""}, // the default upstream's, whichever that is
-		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/blobs/" + digest + ": " + said, ""},
-		{`time="2026-11-23T12:00:00Z" msg="step failed: ` + said + `"`, ""},
+		{"Error: GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/2: " + body, "ghcr.io/acme/app:2"},
+		{"GET http://mirror.test:5000/v2/acme/app/manifests/2?ns=ghcr.io: " + body, "ghcr.io/acme/app:2"},
+		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/manifests/" + digest + ": " + body, "ghcr.io/acme/app@" + digest},
+		{"GET http://mirror.test:5000/v2/acme/app/manifests/2: " + body, ""}, // the default upstream's, whichever that is
+		{"GET http://mirror.test:5000/v2/ghcr.io/acme/app/blobs/" + digest + ": " + body, ""},
+		{`time="2026-11-23T12:00:00Z" msg="step failed: ` + body + `"`, ""},
 	} {
 		r, err := symptom.Read(strings.NewReader(tt.line + "\n"))
 		if err != nil || len(r.Failures) != 1 {
@@ -419,7 +417,7 @@ func TestOwnBodies(t *testing.T) {
 	if r := read(t, "see https://github.com/registrymirror/mirror/blob/main/docs/failures/tag-not-found.md\n"); len(r.Failures) > 0 {
 		t.Errorf("a link alone: %+v", r.Failures)
 	}
-	// A page that there is not is no reason.
+	// A link to a page that does not exist gives no reason.
 	r, err := symptom.Read(strings.NewReader("x; failure 32da5e78, https://x.test/docs/failures/all-is-well.md\n"))
 	if err != nil || len(r.Failures) != 1 || r.Failures[0].Reason != diagnose.Unknown || r.Failures[0].ID != "32da5e78" {
 		t.Errorf("%+v, %v", r, err)

@@ -6,16 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// columns knows where the counts are in a table of events: kubectl get events -o wide, and all of kubectl before 1.14.
+// columns is the place of the counts in a table of events: kubectl get events -o wide, and all of kubectl before 1.14.
 type columns struct {
-	at    int // of COUNT, in characters; 0: the table has none, or there is no table
-	shift int // of what stands before the head
+	at    int // of COUNT, in characters; 0: no table, or a table without counts
+	shift int // characters before the header
 }
 
 // older is a row that begins with two ages and the count, or ends with an age, the count and the Event's name.
 var older = regexp.MustCompile(`^\s*\d+[smhd]\w*\s+\d+[smhd]\w*\s+(\d{1,12})\s|\s\d+[smhd]\w*\s+(\d{1,12})\s+\S+\.[0-9a-f]{10,}\s*$`)
 
-// header reports whether a line is the head of a table.
+// header reports whether a line is the header of a table.
 func (c *columns) header(ln line) bool {
 	line := ln.text
 	if !strings.Contains(line, "MESSAGE") && !strings.Contains(line, "Message") {
@@ -32,7 +32,7 @@ func (c *columns) header(ln line) bool {
 	return true
 }
 
-// count is what a row says in that column, 0 where it has no number there.
+// count is the number in that column of a row; 0: it has none.
 func (c *columns) count(ln line) int64 {
 	line := ln.text
 	if c.at == 0 {

@@ -64,7 +64,7 @@ func TestEndpointDiesInTheMiddle(t *testing.T) {
 		t.Errorf("%d and %d bytes were sent, want %d and %d", first, rest, cut, size-cut)
 	}
 
-	// Nothing but errors is one time too many, and then nobody pays for it.
+	// The first endpoint answers with errors alone: it is tried a few times, and then no pull waits for it.
 	b.AddImage("hub/acme/app", "v1", origin.Image{})
 	for i := range 20 {
 		b.AddManifest("hub/acme/app", fmt.Sprint("tag", i), "", []byte(`{"schemaVersion":2,"mediaType":`+
@@ -162,7 +162,7 @@ func TestEndpointThroughAProxyWithACertificate(t *testing.T) {
 	}
 }
 
-// What a registry says of its limits is in the metrics and in the list of upstreams, by who asked.
+// The limits that a registry reports are in the metrics and in the list of upstreams, by credential.
 func TestLimitsAreShown(t *testing.T) {
 	t.Parallel()
 	o := origin.Start(t, origin.Options{

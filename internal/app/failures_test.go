@@ -124,7 +124,7 @@ func TestHealthyClusterHasNoFailures(t *testing.T) {
 	}
 }
 
-// Who is told of a failure finds it in the record at once, by the id that it was told; and after a restart.
+// A client that was told of a failure finds it in the record at once, by its id, and after a restart.
 func TestFailureIsThereBeforeItsAnswerEnds(t *testing.T) {
 	t.Parallel()
 	o := limited(t)

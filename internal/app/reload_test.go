@@ -56,7 +56,7 @@ func start(t *testing.T, c *config.Config) (*app.App, *testlog.Log) {
 	return a, log
 }
 
-// asked is the status with which the admin listener answers somebody with that token, by way of loopback.
+// asked is the status with which the admin listener answers a caller with that token, by way of loopback.
 func asked(t *testing.T, a *app.App, token string) int {
 	t.Helper()
 	_, port, err := net.SplitHostPort(a.AdminAddr().String())

@@ -54,8 +54,8 @@ func (r *running) asks(t *testing.T, method, path string, header ...string) answ
 	return answered{res.Status, reason, res.Header.Get("Www-Authenticate"), string(b)}
 }
 
-// A private image is pulled by everybody where a rule says so, by our login, which nobody has to prove public first. What
-// no rule names is refused alike whether it exists or not, cached or not, and nobody is asked.
+// A rule lets every client pull a private image, by the mirror's login, and without a proof that it is public. All other images
+// are refused alike, whether they exist or not, are cached or not, and no registry is asked.
 func TestRules(t *testing.T) {
 	t.Parallel()
 	o := limited(t)
@@ -67,7 +67,7 @@ func TestRules(t *testing.T) {
 	}
 	for _, q := range o.Requests() {
 		if q.Kind == origin.KindToken && q.Header.Get("Authorization") == "" {
-			t.Error("a token was asked for as nobody")
+			t.Error("a token was requested anonymously")
 		}
 	}
 	o.ClearRequests()
@@ -83,7 +83,7 @@ func TestRules(t *testing.T) {
 				}
 				for _, method := range []string{"GET", "HEAD"} {
 					got := r.asks(t, method, at)
-					// A login that is not ours changes nothing, and is no failed login: it may be the registry's.
+					// A login that is not for the mirror changes nothing, and does not fail: it may be for the registry.
 					for _, login := range []string{"Basic Ym90OmNhbmFyeS01YjFkN2U5MA==", "Bearer x"} {
 						if with := r.asks(t, method, at, "Authorization", login); with != got {
 							t.Errorf("%s %s with %s: %+v, without %+v", method, at, login, with, got)
@@ -106,7 +106,7 @@ func TestRules(t *testing.T) {
 	if n := len(o.Requests()); n != 0 {
 		t.Errorf("%d requests to the upstream for what is forbidden", n)
 	}
-	// Who names a registry can go on to it: that is declined. Who does not has failed.
+	// A client that names a registry can go on to it: that is declined. One that does not has failed.
 	for query, want := range map[string]int{"": 3, "declined=true&": 6} {
 		list := failures(t, r, query+"reason=client-forbidden")
 		images := make(map[string]bool)
@@ -192,8 +192,8 @@ func (r *running) digests(t *testing.T, o *origin.Origin, repo string) []string 
 	return paths
 }
 
-// An expired password stops nothing that is cached: the client's right comes from the rules. What is not cached says
-// whose login is no good.
+// An expired password stops nothing that is cached: the client's right comes from the rules. The error of other
+// content says whose login is refused.
 func TestRulesWhenOurLoginIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

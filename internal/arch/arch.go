@@ -42,7 +42,7 @@ type Ban struct {
 func Check(graph []Package, r Rules) []string {
 	var broken []string
 	for _, p := range graph {
-		floor := r.floor(p.Path)
+		floor := r.Floor(p.Path)
 		if floor < 0 {
 			broken = append(broken, fmt.Sprintf(
 				"%s is on no floor: add it to the table in internal/arch/arch_test.go, above all that it imports", p.Path))
@@ -67,14 +67,14 @@ func Check(graph []Package, r Rules) []string {
 	return slices.Compact(broken)
 }
 
-// floor is the index of a package's floor from the top, -1 where it has none.
-func (r Rules) floor(pkg string) int {
+// Floor is the index of a package's floor from the top, -1 where it has none.
+func (r Rules) Floor(pkg string) int {
 	return slices.IndexFunc(r.Floors, func(patterns []string) bool { return matchAny(patterns, pkg) })
 }
 
 // down checks one import against the floors. That of a package on no floor is reported once, for that package.
 func (r Rules) down(from string, floor int, to string) []string {
-	switch f := r.floor(to); {
+	switch f := r.Floor(to); {
 	case f < 0, f > floor:
 		return nil
 	case f == floor:

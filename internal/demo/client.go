@@ -18,15 +18,15 @@ const (
 	maxManifest = 4 << 20
 )
 
-// Pulled is what a pull brought.
+// Pulled is the result of a pull.
 type Pulled struct {
 	Bytes int64
-	Stale bool // the mirror gave the tag from its cache, since the registry did not answer
+	Stale bool // the mirror served the tag from its cache, since the registry did not answer
 }
 
-// Pull pulls an image of a registry as containerd does: from the host at base, which is the registry itself, or a mirror
-// that is told by ns which registry is meant. The client has a login, as from a pod's imagePullSecret, and shows it to the
-// registry alone. Its error is what containerd prints.
+// Pull pulls an image as containerd does: from the host at base, which is the registry itself, or a mirror; ns then names the
+// registry. The client has a login, as from a pod's imagePullSecret, and sends it to the registry alone. The error is the one
+// that containerd prints.
 func Pull(ctx context.Context, base, host, ns string) (Pulled, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -48,7 +48,7 @@ type client struct {
 	token string
 }
 
-// url is where containerd asks for something.
+// url is the URL that containerd requests for a path.
 func (c *client) url(path string) string {
 	u := c.base + "/v2/" + Repository + "/" + path
 	if c.ns != "" {
@@ -65,7 +65,7 @@ func (c *client) pull(ctx context.Context) (got Pulled, err error) {
 	_ = resp.Body.Close()
 	got.Stale = resp.Header.Get("Warning") != ""
 	digest := resp.Header.Get("Docker-Content-Digest")
-	if digest == "" { // containerd takes whatever it gets for the manifest, and looks for it by its digest
+	if digest == "" { // containerd takes the body for the manifest, and requests it by its digest
 		return got, c.notAManifest(ctx)
 	}
 	manifest, err := c.content(ctx, "manifests/"+digest, digest)
@@ -90,7 +90,7 @@ func (c *client) pull(ctx context.Context) (got Pulled, err error) {
 	return got, nil
 }
 
-// notAManifest is how containerd fails over a page that is answered for a manifest.
+// notAManifest is the error of containerd when a page is sent in place of a manifest.
 func (c *client) notAManifest(ctx context.Context) error {
 	resp, err := c.ask(ctx, http.MethodGet, "manifests/"+Tag)
 	if err != nil {
@@ -106,7 +106,7 @@ func (c *client) notAManifest(ctx context.Context) error {
 		digestOf(body), kind)
 }
 
-// content gets what has a digest.
+// content gets the content with a digest.
 func (c *client) content(ctx context.Context, path, digest string) ([]byte, error) {
 	resp, err := c.ask(ctx, http.MethodGet, path)
 	if err != nil {
@@ -125,7 +125,7 @@ func (c *client) content(ctx context.Context, path, digest string) ([]byte, erro
 
 var realm = regexp.MustCompile(`realm="([^"]*)"`)
 
-// ask asks once, and once more with a token where one is wanted.
+// ask sends a request, and repeats it with a token where one is required.
 func (c *client) ask(ctx context.Context, method, path string) (*http.Response, error) {
 	for range 2 {
 		req, err := http.NewRequestWithContext(ctx, method, c.url(path), nil)
@@ -145,11 +145,11 @@ func (c *client) ask(ctx context.Context, method, path string) (*http.Response, 
 			return resp, nil
 		}
 		_ = resp.Body.Close()
-		wanted := realm.FindStringSubmatch(resp.Header.Get("WWW-Authenticate"))
-		if resp.StatusCode != http.StatusUnauthorized || wanted == nil {
+		challenge := realm.FindStringSubmatch(resp.Header.Get("WWW-Authenticate"))
+		if resp.StatusCode != http.StatusUnauthorized || challenge == nil {
 			return nil, fmt.Errorf("unexpected status from %s request to %s: %s", method, c.url(path), resp.Status)
 		}
-		if err := c.login(ctx, wanted[1]); err != nil {
+		if err := c.login(ctx, challenge[1]); err != nil {
 			return nil, fmt.Errorf("failed to authorize: failed to fetch oauth token: %w", err)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// What containerd prints of each kind of registry.
+// The errors of containerd for each kind of registry.
 func TestPull(t *testing.T) {
 	t.Parallel()
 	for kind, says := range map[demo.Kind]string{

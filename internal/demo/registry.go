@@ -14,15 +14,15 @@ import (
 	"time"
 )
 
-// Kind is how a registry behaves.
+// Kind is the behaviour of a registry.
 type Kind int
 
 // The kinds of registries.
 const (
 	Healthy  Kind = iota // it gives its image to every client
-	Private              // it wants a login, and accepts none: the password has expired
-	Limiting             // it has given this address enough for today
-	Portal               // it is not a registry: the network's login page answers for it
+	Private              // it requires a login, and accepts none: the password has expired
+	Limiting             // the rate limit of the client's address is used up
+	Portal               // it is not a registry: the network's login page answers in its place
 )
 
 // Repository and Tag name the one image that each registry has.
@@ -61,10 +61,10 @@ func Start(ctx context.Context, kind Kind) (*Registry, error) {
 	return r, nil
 }
 
-// Addr is where it listens, HOST:PORT. It stays when the registry is closed.
+// Addr is its HOST:PORT, also after Close.
 func (r *Registry) Addr() string { return r.listener.Addr().String() }
 
-// Close ends it at once.
+// Close stops it at once.
 func (r *Registry) Close() error { return r.server.Close() }
 
 func digestOf(b []byte) string {
@@ -119,11 +119,11 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.content(w, req)
 }
 
-// content gives the manifest and the blobs.
+// content serves the manifest and the blobs.
 func (r *Registry) content(w http.ResponseWriter, req *http.Request) {
-	what, name, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"+Repository+"/"), "/")
+	of, name, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/v2/"+Repository+"/"), "/")
 	body, kind := r.blobs[name], "application/octet-stream"
-	if what == "manifests" {
+	if of == "manifests" {
 		if body, kind = nil, manifestType; name == Tag || name == digestOf(r.manifest) {
 			body = r.manifest
 		}

@@ -22,15 +22,15 @@ import (
 type pulling struct {
 	w    *world
 	c    *content
-	liar bool // the upstream sends wrong bytes: what is cut off may be wrong, and so may a 206
+	liar bool // the upstream sends wrong bytes: those before a break may be wrong, and so may a 206
 	r    *rand.Rand
-	half func() // not nil: called when half of it is here
+	half func() // called when half of the blob has arrived; nil: nothing
 
 	got    atomic.Int64 // bytes read so far
 	broken []string     // visible breaks, in words
-	wrong  []string     // what must never be
+	wrong  []string     // broken promises, in words
 	lied   bool         // a 206 ended cleanly with wrong bytes of the upstream
-	left   bool         // the client has gone away by its own will
+	left   bool         // the client has left by its own choice
 	took   time.Duration
 }
 
@@ -49,8 +49,8 @@ func (p *pulling) broke(format string, args ...any) error {
 // sink is what a client does with bytes. It returns false when it wants no more.
 type sink func(b []byte, off int64) bool
 
-// get makes one request, holds the answer against the right bytes, and passes them on. from and to are the range that
-// the header asks for, in bytes of the blob; to is exclusive. stopped says that the sink had enough.
+// get makes one request, compares the answer with the right bytes, and passes them on. from and to are the range that the
+// header asks for, in bytes of the blob; to is exclusive. stopped says that the sink wants no more.
 func (p *pulling) get(ctx context.Context, header string, from, to int64, take sink) (stopped bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, blobURL(p.c.digest), nil)
 	if err != nil {
@@ -99,7 +99,7 @@ func (p *pulling) get(ctx context.Context, header string, from, to int64, take s
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			if len(said) > 0 && p.liar { // a size by the upstream's word alone; no end that is clean has another one
+			if len(said) > 0 && p.liar { // a size that only the upstream has said; no clean end has another one
 				if header == "" {
 					p.wrong = append(p.wrong, said...)
 				}
@@ -119,7 +119,7 @@ func (p *pulling) get(ctx context.Context, header string, from, to int64, take s
 	}
 }
 
-// headers are those of an answer that aren't what they must be.
+// headers checks the headers of an answer, and returns those that are wrong.
 func (p *pulling) headers(res *http.Response, header string, from, to int64) (wrong []string) {
 	want := map[string]string{
 		"Docker-Content-Digest": p.c.digest.String(), "Content-Encoding": "", "Etag": `"` + p.c.digest.String() + `"`,
@@ -136,16 +136,16 @@ func (p *pulling) headers(res *http.Response, header string, from, to int64) (wr
 	return wrong
 }
 
-// judge is the oracle: of a response that has ended, cleanly or not.
+// judge is the oracle for a response that has ended, cleanly or not.
 func (p *pulling) judge(header string, bad, at, to int64, clean bool) error {
 	switch {
 	case clean && at != to:
 		p.fail("%q: ended cleanly at byte %d of %d", header, at, to)
 	case bad >= 0 && clean && header != "" && p.c.size <= 4<<20 && to > p.c.size-64<<10:
-		// So small a blob comes in one piece from its beginning, of which the last 64 KiB are held back.
-		p.fail("%q: ended cleanly with a wrong byte at %d, in what is to be held back", header, bad)
+		// So small a blob comes in one piece, whose last 64 KiB are held back.
+		p.fail("%q: ended cleanly with a wrong byte at %d, among the bytes that are to be held back", header, bad)
 	case bad >= 0 && clean && header != "" && p.liar:
-		p.lied = true // as right as the upstream: who asks for parts verifies the whole
+		p.lied = true // as right as the upstream: a client that asks for parts verifies the whole blob
 	case bad >= 0 && clean:
 		p.fail("%q: ended cleanly with a wrong byte at %d", header, bad)
 	case bad >= 0 && !p.liar:
@@ -156,7 +156,7 @@ func (p *pulling) judge(header string, bad, at, to int64, clean bool) error {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// tries is how often clients that resume do so without getting a byte in between: containerd's number.
+// tries is how often a client resumes without getting a byte in between: containerd's number.
 const tries = 3
 
 // behaviour is how a client pulls. It returns nil when it has the whole blob, or the parts it wanted.
@@ -173,7 +173,7 @@ var (
 			return err
 		})
 	}}
-	// resumes goes on with a Range where it was cut off, as containerd does.
+	// resumes continues with a Range where it was cut off, as containerd does.
 	resumes = behaviour{"resume", true, func(ctx context.Context, p *pulling) error {
 		return p.digested(func(take sink) error { return p.resume(ctx, take) })
 	}}
@@ -192,8 +192,8 @@ var (
 
 var everyone = []behaviour{plain, resumes, heads, chunks, ranges, slowly, leaves}
 
-// digested verifies as a client does: by the digest of what it got. That must fail whenever a byte is wrong, so it is
-// the oracle's own check once more, by other means.
+// digested verifies as a client does: by the digest of its bytes. That must fail whenever a byte is wrong, so it repeats
+// the oracle's check by other means.
 func (p *pulling) digested(fetch func(sink) error) error {
 	h := sha256.New()
 	var next int64
@@ -213,7 +213,7 @@ func (p *pulling) digested(fetch func(sink) error) error {
 
 func (p *pulling) verify(h hash.Hash, n int64) error {
 	if d := oci.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))); d != p.c.digest || n != p.c.size {
-		if p.liar && (p.lied || len(p.broken) > 0) { // what came before the break was wrong, too
+		if p.liar && (p.lied || len(p.broken) > 0) { // the bytes before the break were wrong, too
 			return p.broke("the client's own digest says no")
 		}
 		p.fail("%d bytes with digest %s, want %d with %s", n, d, p.c.size, p.c.digest)
@@ -235,7 +235,7 @@ func (p *pulling) head(ctx context.Context) error {
 	switch {
 	case res.StatusCode >= 400:
 		return p.broke("HEAD: %s", res.Status)
-	case p.liar && res.StatusCode == http.StatusOK: // nothing but its upstream's word is behind an answer to a HEAD
+	case p.liar && res.StatusCode == http.StatusOK: // the answer to a HEAD is as right as the upstream's
 	case res.StatusCode != http.StatusOK || res.ContentLength != p.c.size ||
 		res.Header.Get("Docker-Content-Digest") != p.c.digest.String():
 		p.fail("HEAD: %s, %d bytes, %v", res.Status, res.ContentLength, res.Header)
@@ -309,11 +309,11 @@ func runChunks(ctx context.Context, p *pulling) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	p.lied = p.lied || p.liar && bad // cut off by us before its end
+	p.lied = p.lied || p.liar && bad // the client has cut it off before its end
 	return p.verify(h, n)
 }
 
-// runRanges asks for small parts anywhere, as lazy snapshotters do: closed, open-ended and from the end.
+// runRanges asks for small parts anywhere, as lazy snapshotters do: closed, open-ended, and from the end.
 func runRanges(ctx context.Context, p *pulling) error {
 	for range 1 + p.r.IntN(12) {
 		from := p.r.Int64N(p.c.size)
@@ -339,7 +339,7 @@ func runRanges(ctx context.Context, p *pulling) error {
 	return nil
 }
 
-// runSlowly takes a few kilobytes now and then.
+// runSlowly reads a few kilobytes now and then.
 func runSlowly(ctx context.Context, p *pulling) error {
 	pauses := 0
 	return p.digested(func(take sink) error {
@@ -355,7 +355,7 @@ func runSlowly(ctx context.Context, p *pulling) error {
 	})
 }
 
-// runLeaves goes away after some bytes: none, half, or nearly all.
+// runLeaves leaves after some bytes: none, half, or nearly all.
 func runLeaves(ctx context.Context, p *pulling) error {
 	p.left = true
 	after := []int64{0, 1, p.c.size / 10, p.c.size / 2, p.c.size * 99 / 100}[p.r.IntN(5)]
@@ -369,7 +369,7 @@ func runLeaves(ctx context.Context, p *pulling) error {
 	return nil
 }
 
-// sleep pauses, unless the client has to go.
+// sleep pauses, unless the context ends.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

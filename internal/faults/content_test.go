@@ -11,15 +11,15 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// content is the right bytes of a blob: the map that everything is held against.
+// content is the right bytes of a blob, with which all answers are compared.
 type content struct {
 	digest oci.Digest
 	size   int64
-	bytes  []byte // nil: too large, made again wherever they are needed
+	bytes  []byte // nil: too large, made again where they are needed
 	seed   uint64
 }
 
-// contents are made once: many trials want the same.
+// contents are made once, since many trials use the same.
 var contents sync.Map
 
 type contentKey struct {
@@ -27,7 +27,7 @@ type contentKey struct {
 	seed uint64
 }
 
-const largest = 16 << 20 // that is held
+const largest = 16 << 20 // content that is kept in memory
 
 func newContent(size int64, seed uint64) *content {
 	key := contentKey{size, seed}
@@ -58,7 +58,7 @@ func chachaSeed(seed uint64) (s [32]byte) {
 
 func (c *content) Size() int64 { return c.size }
 
-// block is how large content that is not held is made in: each from a seed of its own, out of a pool of a few.
+// block is the unit in which larger content is made: each from a seed of its own, out of a pool of a few.
 const block = 1 << 20
 
 var pool = sync.OnceValue(func() []byte {

@@ -13,8 +13,7 @@ import (
 // mentioned are tests that a row names: "pkg TestA, TestB; pkg FuzzC".
 var mentioned = regexp.MustCompile(`^(?:Test|Fuzz)\w+$`)
 
-// Each numbered fault is played here, or shown where the row says, or the row says why not. The tests that it names are
-// there.
+// Each numbered fault is played here, or shown where the row says, or the row says why not. The tests that it names exist.
 func TestEveryFaultHasARow(t *testing.T) {
 	t.Parallel()
 	_, file, _, _ := runtime.Caller(0)

@@ -26,7 +26,7 @@ var (
 	show   = flag.Bool("show", false, "print each trial before it runs, and the mirror's log")
 )
 
-// slice is how many trials run where nobody says how many.
+// slice is how many trials run by default.
 const slice = 700
 
 func TestMain(m *testing.M) {
@@ -35,12 +35,12 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// tally is what a row came to.
+// tally is the sum of a row's trials.
 type tally struct {
-	mu                sync.Mutex // guards all below
+	mu                sync.Mutex // guards the fields below
 	trials            int
 	clients, seamless int // of resumable trials
-	others, served    int // of trials in which a visible break is all right
+	others, served    int // of trials that allow a visible break
 	fetched, size     int64
 	failed            int
 }
@@ -96,7 +96,7 @@ func TestMatrix(t *testing.T) {
 			}
 		}
 	}
-	// In any order: what is slow is not all at the end.
+	// In random order, so that slow trials are not all at the end.
 	rand.New(rand.NewPCG(*seed, 2)).Shuffle(len(tasks), func(i, j int) { tasks[i], tasks[j] = tasks[j], tasks[i] })
 	var next, failures atomic.Int64
 	start := time.Now()
@@ -148,7 +148,7 @@ func toPlay(t *testing.T) (list []*row) {
 	return list
 }
 
-// report prints the table and holds the figures to what is promised.
+// report prints the table and checks the figures.
 func report(t *testing.T, list []*row, counts map[string]*tally, took time.Duration) {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)

@@ -15,21 +15,21 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// The rows of answers that are refusals, of hosts that can't be reached, and of whom to trust.
+// The rows of refusals, of hosts that can't be reached, and of hosts that are not trusted.
 
 const (
 	user   = "ci-bot"
 	secret = "canary-5f2d"
 )
 
-// private has the upstream ask who we are.
+// private has the upstream ask for a login.
 func (tr *trial) private(a origin.Auth) {
 	a.Kind, a.Username, a.Password = "bearer", user, secret
 	tr.wiring.origin.Auth = a
 	tr.wiring.auth = auth.Credential{Name: "ci", Username: user, Password: auth.NewSecret(secret)}
 }
 
-// reply is an answer of some status from where the bytes come from, or from the registry.
+// reply is an answer with some status, from the host of the bytes or from the registry.
 func (tr *trial) reply(times int, do origin.Fault) origin.Rule {
 	if tr.r.IntN(2) == 0 {
 		return tr.bytesOf(times, do)
@@ -58,7 +58,7 @@ func planLimited(tr *trial) {
 		tr.script = inTurn(tr.first(), then)
 	}
 	if long {
-		tr.heal = (*world).reload // an operator who does not want to wait an hour
+		tr.heal = (*world).reload // an operator that does not wait an hour
 	}
 }
 
@@ -69,11 +69,11 @@ func planBurst(tr *trial) {
 	}
 	tr.breaks = -1
 	switch tr.r.IntN(3) {
-	case 0: // at the start, as often as somebody waits for
+	case 0: // at the start, as often as it is tried again while a client waits
 		tr.resumable = true
 		tr.wholes()
 		tr.script = inTurn(tr.reply(1+tr.r.IntN(2), do))
-	case 1: // in the middle, for as long as attempts go on
+	case 1: // in the middle, as often as it is tried again
 		tr.resumable = true
 		tr.wholes()
 		tr.script = tr.burst(time.Duration(1+tr.r.IntN(5))*time.Second, do)
@@ -83,7 +83,7 @@ func planBurst(tr *trial) {
 	}
 }
 
-// burst has everything fail for a time, once a body was cut off.
+// burst has every request fail for a time, once a body was cut off.
 func (tr *trial) burst(d time.Duration, do origin.Fault) func(w *world) {
 	cut := tr.first()
 	tr.breaks = -1
@@ -97,7 +97,7 @@ func (tr *trial) burst(d time.Duration, do origin.Fault) func(w *world) {
 	}
 }
 
-// planExpired is of tokens that end in the middle of a blob, and of a token service that doesn't renew them.
+// planExpired has tokens expire in the middle of a blob, and a token service that does not renew them.
 func planExpired(tr *trial) {
 	tr.private(origin.Auth{SeparateHost: tr.r.IntN(2) == 0})
 	tr.wholes()
@@ -120,7 +120,7 @@ func planExpired(tr *trial) {
 	tr.heal = (*world).reload // a credential that was refused is not sent again for a while
 }
 
-// sniffer is a host that nobody named, which looks for credentials in what reaches it.
+// sniffer is a host that is not configured. It looks for credentials in the requests that reach it.
 type sniffer struct{ *origin.Origin }
 
 func (w *world) newSniffer(tr *trial) *sniffer {
@@ -135,18 +135,18 @@ func (w *world) newSniffer(tr *trial) *sniffer {
 	return s
 }
 
-// caught is what it has seen of ours.
+// caught lists the credentials of ours that it has seen.
 func (s *sniffer) caught() (list []string) {
 	for _, q := range s.Requests() {
 		if v := q.Header.Get("Authorization"); v != "" || strings.Contains(fmt.Sprint(q.Path, q.Query, q.Header), secret) {
-			list = append(list, fmt.Sprintf("a host that nobody named was sent credentials: %s %s?%s %q", q.Method, q.Path,
+			list = append(list, fmt.Sprintf("a host that is not configured was sent credentials: %s %s?%s %q", q.Method, q.Path,
 				q.Query, v))
 		}
 	}
 	return list
 }
 
-// sniffed plans trials in which somebody wants our credentials at another host.
+// sniffed plans trials in which our credentials are wanted at another host.
 func (tr *trial) sniffed(rule func(s *sniffer) origin.Rule) {
 	var s *sniffer
 	tr.breaks = -1
@@ -171,13 +171,13 @@ func planHijack(tr *trial) {
 			"http://user:pw@"+s.Host()+"/token", "http://127.0.0.1.evil.example/token")
 	}
 	switch tr.r.IntN(3) {
-	case 0: // a challenge in the middle of everything
+	case 0: // a challenge in the middle of a pull
 		tr.sniffed(func(s *sniffer) origin.Rule {
 			return origin.Rule{Role: origin.RoleRegistry, Early: true, Times: pick(tr, 0, 1, 3), Do: origin.Fault{
 				Status: 401, Header: http.Header{"Www-Authenticate": {fmt.Sprintf(`Bearer realm=%q,service="x"`, at(s))}},
 			}}
 		})
-	case 1: // the token service leads on
+	case 1: // the token service redirects
 		tr.sniffed(func(s *sniffer) origin.Rule {
 			return origin.Rule{Kind: origin.KindToken, Times: pick(tr, 0, 1, 3), Do: origin.Fault{
 				Status: pick(tr, 301, 302, 307, 308), Header: http.Header{"Location": {at(s)}},
@@ -215,7 +215,7 @@ func planRedirect(tr *trial) {
 	})
 }
 
-// planSigned is of addresses that expire in the middle of a blob.
+// planSigned has addresses expire in the middle of a blob.
 func planSigned(tr *trial) {
 	tr.wiring.origin.Redirect = true
 	tr.wholes()
@@ -234,7 +234,7 @@ func planSigned(tr *trial) {
 
 func planHTML(tr *trial) {
 	do := origin.Fault{Status: 200, Body: origin.HTMLBody("Log in to the Wi-Fi")}
-	if tr.r.IntN(3) == 0 { // of just the right length
+	if tr.r.IntN(3) == 0 { // of exactly the right length
 		do.Body += strings.Repeat(" ", max(0, int(tr.size)-len(do.Body)))
 	}
 	tr.breaks = -1
@@ -286,7 +286,7 @@ func planDNS(tr *trial) {
 		tr.failing(func(addr string) error {
 			return &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "server misbehaving", Name: addr, IsTemporary: true}}
 		}, 0, often)
-	default: // slower than we wait for it
+	default: // slower than the mirror waits
 		tr.failing(func(string) error { return nil }, 20*time.Second, often)
 	}
 }
@@ -314,14 +314,14 @@ func planTLS(tr *trial) {
 		tr.wiring.origin.Certificate.NotYet = true
 	case 3:
 		tr.wiring.adapt = func(o *upstream.Options, _ *world) { o.Endpoints[0].RootCAs = nil }
-	default: // it accepts and says nothing
+	default: // it accepts and never answers
 		tr.script = func(w *world) { w.up.Silent() }
 		return
 	}
-	tr.tagged, tr.noHeal = false, true // there is nothing to be healed before the certificate is another
+	tr.tagged, tr.noHeal = false, true // nothing heals until the certificate changes
 }
 
-// planHTTP2 is of a registry that offers HTTP/2 and breaks its streams. We don't take the offer.
+// planHTTP2 has a registry that offers HTTP/2 and breaks its streams. The mirror does not use it.
 func planHTTP2(tr *trial) {
 	tr.size = min(tr.size, 1<<20)
 	tr.wiring.origin.TLS, tr.wiring.origin.HTTP2 = true, true
@@ -335,7 +335,7 @@ func planGzip(tr *trial) {
 	tr.script = inTurn(tr.bytesOf(pick(tr, 0, 1, 2), origin.Fault{Gzip: true}))
 }
 
-// reload is what an operator's reload does: a new registry, and failures forgotten.
+// reload does what a reload by the operator does: a new registry, and no remembered failures.
 func (w *world) reload() { w.puller.Use(w.setup(w.newRegistry())) }
 
 // closeIdle has the next request dial. The registry of the setup is not known here, so the upstream hangs up.

@@ -15,7 +15,7 @@ import (
 
 // The rows of bodies that break, stall or lie.
 
-// bytesOf matches requests for the bytes of the blob, wherever they come from.
+// bytesOf matches requests for the bytes of the blob, at any host.
 func (tr *trial) bytesOf(times int, do origin.Fault) origin.Rule {
 	r := origin.Rule{Kind: origin.KindBlob, Method: http.MethodGet, Match: noProbe, Times: times, Do: do}
 	if tr.wiring.origin.Redirect {
@@ -24,7 +24,7 @@ func (tr *trial) bytesOf(times int, do origin.Fault) origin.Rule {
 	return r
 }
 
-// noProbe matches what is no question for the size alone.
+// noProbe matches requests that ask for more than the size.
 func noProbe(r *http.Request) bool { return r.Header.Get("Range") != "bytes=0-0" }
 
 // atRegistry matches requests for the blob at the registry, redirected or not.
@@ -35,13 +35,13 @@ func atRegistry(times int, do origin.Fault) origin.Rule {
 // inTurn scripts rules that are used up one after the other.
 func inTurn(rules ...origin.Rule) func(w *world) {
 	return func(w *world) {
-		for _, r := range slices.Backward(rules) { // the one that was scripted last decides
+		for _, r := range slices.Backward(rules) { // the rule that was scripted last decides
 			w.up.Script(r)
 		}
 	}
 }
 
-// wholes has all clients want the whole blob from its beginning, by a single request or by resuming.
+// wholes has all clients read the whole blob from its beginning, by a single request or by resuming.
 func (tr *trial) wholes() {
 	for i, b := range tr.clients {
 		if b.name == ranges.name || b.name == chunks.name {
@@ -51,7 +51,7 @@ func (tr *trial) wholes() {
 	tr.wiring.parallel = 0
 }
 
-// pick is one of some.
+// pick draws one of the values.
 func pick[T any](tr *trial, from ...T) T { return from[tr.r.IntN(len(from))] }
 
 // cut plans a body that breaks, now and then or each time.
@@ -60,11 +60,11 @@ func (tr *trial) cut(how origin.CutHow, length string) {
 	times := 1 + tr.r.IntN(3)
 	tr.resumable = true
 	switch {
-	case tr.r.IntN(8) == 0: // each time: healed as long as it brings something
+	case tr.r.IntN(8) == 0: // each time: healed while it brings some bytes
 		times = 0
 		tr.resumable = at >= 64<<10
 	case at == 0:
-		times = min(times, 2) // a third would be the end: nobody has a byte, and somebody waits
+		times = min(times, 2) // a third one is final: no byte has arrived, and a client waits
 	}
 	if tr.breaks = times; times == 0 {
 		tr.breaks = -1
@@ -98,7 +98,7 @@ func planStall(tr *trial) {
 	tr.during = openAfter(&gate, d)
 }
 
-// openAfter opens a gate some time after somebody has come to it, or when the clients are done.
+// openAfter opens a gate some time after a request has reached it, or when the clients are done.
 func openAfter(gate **origin.Gate, d time.Duration) func(ctx context.Context, w *world) {
 	return func(ctx context.Context, _ *world) {
 		select {
@@ -138,7 +138,7 @@ func planDrip(tr *trial) {
 	tr.script = inTurn(tr.bytesOf(times, origin.Fault{Rate: rate}))
 }
 
-// planLie is of bytes that are wrong: healed where clients come back, never kept, never ended cleanly.
+// planLie has wrong bytes: healed where clients retry, never kept, never ended cleanly.
 func planLie(do func(tr *trial) origin.Fault) func(tr *trial) {
 	return func(tr *trial) {
 		tr.liar = true
@@ -171,9 +171,9 @@ func planLength(tr *trial) {
 	length := pick(tr, origin.LengthNone, origin.LengthChunked, "-1", "x", "99999999999999999999",
 		strconv.FormatInt(size+1, 10), strconv.FormatInt(size-1, 10), "0", strconv.FormatInt(size*2, 10))
 	tr.resumable = length == origin.LengthNone || length == origin.LengthChunked
-	tr.liar = !tr.tagged // nobody else has told a size
+	tr.liar = !tr.tagged // no other source has said a size
 	if tr.r.IntN(4) == 0 {
-		// Something else, which is much larger. It is not downloaded to find out that it is wrong.
+		// Other content, which is much larger. It is not downloaded to find out that it is wrong.
 		tr.size = min(tr.size, 64<<10)
 		tr.resumable, tr.liar = false, true
 		tr.transit = int64(tr.wiring.buffer) + 512<<10
@@ -190,7 +190,7 @@ func sendOther(w http.ResponseWriter, _ *http.Request) {
 	inPieces(w, other.bytes)
 }
 
-// inPieces writes so that bytes are counted as they go out.
+// inPieces writes in pieces, so that bytes are counted as they are sent.
 func inPieces(w io.Writer, b []byte) {
 	for p := range slices.Chunk(b, 32<<10) {
 		if _, err := w.Write(p); err != nil {
@@ -212,7 +212,7 @@ func planDigestHeader(tr *trial) {
 	}
 }
 
-// planRange is of answers to the Range with which a download goes on: for another range, for all of it, for none.
+// planRange has wrong answers to the Range by which a download continues: another range, the whole blob, none.
 func planRange(tr *trial) {
 	tr.wholes()
 	c := newContent(tr.size, tr.seed%3)

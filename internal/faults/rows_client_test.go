@@ -18,9 +18,9 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// The rows of clients, of manifests, and of the process that can be played in one.
+// The rows of clients, of manifests, and of faults of the process that can be played within one.
 
-// planReload is of reloads in the middle of pulls.
+// planReload reloads in the middle of pulls.
 func planReload(tr *trial) {
 	tr.resumable = true
 	tr.wiring.origin.Rate = int(max(1000, tr.size/2))
@@ -35,11 +35,11 @@ func planReload(tr *trial) {
 	tr.breaks, tr.repeats = 5, 0
 }
 
-// planStop is of a stop with pulls under way: those finish.
+// planStop stops the mirror while pulls run: those finish.
 func planStop(tr *trial) {
 	tr.wiring.origin.Rate = int(max(1000, tr.size/2))
 	tr.noHeal = true
-	for i, b := range tr.clients { // of one request, which is under way by then
+	for i, b := range tr.clients { // with one request, which runs by then
 		if b.name != slowly.name && b.name != leaves.name {
 			tr.clients[i] = plain
 		}
@@ -60,7 +60,7 @@ func planStop(tr *trial) {
 	}
 }
 
-// planLeader has whoever came first go away.
+// planLeader has the first client leave.
 func planLeader(tr *trial) {
 	tr.resumable = true
 	if tr.crowd == one {
@@ -71,7 +71,7 @@ func planLeader(tr *trial) {
 	tr.breaks = 1
 }
 
-// planAllLeave has everybody go away, and come back later.
+// planAllLeave has all clients leave, and return later.
 func planAllLeave(tr *trial) {
 	for i := range tr.clients {
 		tr.clients[i] = leaves
@@ -94,7 +94,7 @@ func planAllLeave(tr *trial) {
 	}
 }
 
-// planOneSlow is of one slow client among fast ones, who are as fast as without it.
+// planOneSlow has one slow client among fast ones, which are as fast as without it.
 func planOneSlow(tr *trial) {
 	tr.crowd = pick(tr, late, fifty)
 	if tr.size > 1<<20 {
@@ -112,13 +112,13 @@ func planOneSlow(tr *trial) {
 		most := time.Duration(float64(tr.size)/float64(rate)*float64(time.Second))*21/20 + 100*time.Millisecond
 		for i, p := range pulls[1:] {
 			if p.took > most {
-				v.fail("client %d took %v, %v would do: somebody else is slow", i+1, p.took, most)
+				v.fail("client %d took %v, want at most %v: only another client is slow", i+1, p.took, most)
 			}
 		}
 	}
 }
 
-// planSlowloris is of clients that begin a request and never end it.
+// planSlowloris has clients begin a request and never end it.
 func planSlowloris(tr *trial) {
 	tr.resumable = true
 	tr.during = func(_ context.Context, w *world) {
@@ -145,7 +145,7 @@ func planSlowloris(tr *trial) {
 	}
 }
 
-// planStorm is of ranges everywhere in a blob that is on its way.
+// planStorm asks for ranges everywhere in a blob while it is downloaded.
 func planStorm(tr *trial) {
 	for i := range tr.clients {
 		tr.clients[i] = []behaviour{ranges, chunks, ranges}[i%3]
@@ -155,7 +155,7 @@ func planStorm(tr *trial) {
 	tr.breaks = 0
 }
 
-// paths are what no client of good will asks for.
+// paths are hostile.
 var paths = []string{
 	"/v2/..%2f..%2fetc/passwd/manifests/x", "/v2/../../etc/passwd", "/v2/a/../b/blobs/sha256:x", "/v2//manifests/x",
 	"/v2/a%00b/manifests/x", "/v2/a/manifests/%2e%2e", "/v2/A/manifests/x", "/v2/a/blobs/sha256:" + "../../../x",
@@ -166,13 +166,13 @@ var paths = []string{
 	"/v2/a/manifests/x%23", "/v2/a\\b/manifests/x", "/v2/a/blobs/uploads/", "/v2/a/tags/list/../../x",
 }
 
-// planPaths is of names that want out of where they belong. Nothing of it reaches an upstream or the disk.
+// planPaths has names that try to leave their folder. None of them reaches an upstream or the disk.
 func planPaths(tr *trial) {
 	tr.resumable = false
 	tr.run = func(tr *trial, w *world) (v verdict) {
 		for range 40 {
 			path := pick(tr, paths...)
-			if tr.r.IntN(2) == 0 { // one byte of it is another
+			if tr.r.IntN(2) == 0 { // one byte of it is changed
 				b := []byte(path)
 				b[4+tr.r.IntN(len(b)-4)] = byte("%./\\:@\x00\x7f\xff aZ0"[tr.r.IntN(13)])
 				path = string(b)
@@ -197,7 +197,7 @@ func planPaths(tr *trial) {
 	}
 }
 
-// planManifests is of manifests that are too large, too deep, ambiguous, or none.
+// planManifests has manifests that are too large, too deep, ambiguous, or not manifests.
 func planManifests(tr *trial) {
 	tr.run = func(tr *trial, w *world) (v verdict) {
 		pad := func(n int) []byte { return []byte(`{"schemaVersion":2,"x":"` + strings.Repeat("y", n-25) + `"}`) }
@@ -218,7 +218,7 @@ func planManifests(tr *trial) {
 			do := pick(tr, origin.Fault{Wrong: true},
 				origin.Fault{Cut: &origin.Cut{At: int64(len(b) / 2)}}, origin.Fault{Length: origin.LengthChunked},
 				origin.Fault{Gzip: true}, origin.Fault{Cut: &origin.Cut{At: int64(len(b) / 2), How: origin.CutHonest}})
-			tr.liar = do.Cut != nil && do.Cut.How == origin.CutHonest // a HEAD has nothing that its length could be held to
+			tr.liar = do.Cut != nil && do.Cut.How == origin.CutHonest // the length of a HEAD can't be checked
 			w.up.Script(origin.Rule{Kind: origin.KindManifest, Do: do})
 		}
 		tr.askManifests(w, &v, []string{"odd", d.String()}, b)
@@ -226,7 +226,7 @@ func planManifests(tr *trial) {
 	}
 }
 
-// planFlips is of a tag that moves while it is being pulled.
+// planFlips moves a tag while it is being pulled.
 func planFlips(tr *trial) {
 	tr.run = func(tr *trial, w *world) (v verdict) {
 		all := [][]byte{manifestOf(newContent(1<<10, 1)), manifestOf(newContent(1<<10, 2)), manifestOf(newContent(64<<10, 1))}
@@ -247,7 +247,7 @@ func planFlips(tr *trial) {
 	}
 }
 
-// askManifests has the crowd ask for manifests and holds what comes to what may come.
+// askManifests has the crowd ask for manifests and checks the answers.
 func (tr *trial) askManifests(w *world, v *verdict, refs []string, right ...[]byte) {
 	n := map[crowd]int{one: 1, late: 2, fifty: 50}[tr.crowd]
 	verdicts := make([]verdict, n)
@@ -301,7 +301,7 @@ func (tr *trial) askManifest(w *world, v *verdict, method, ref string, right [][
 	}
 }
 
-// raw asks for a path as it is, by a client that cleans nothing, and returns the status.
+// raw asks for a path as it is, without cleaning, and returns the status.
 func (w *world) raw(path string) (status int, err error) {
 	c, err := w.net.Dial(context.Background(), "tcp", host)
 	if err != nil {

@@ -19,7 +19,7 @@ func (tr *trial) disk(script func(w *world)) {
 	tr.wiring.shaky = true
 	tr.wiring.strict = tr.r.IntN(4) == 0
 	tr.resumable = true
-	tr.breaks, tr.repeats = -1, 60*tr.size // each goes on by itself
+	tr.breaks, tr.repeats = -1, 60*tr.size // each client continues by itself
 	tr.script = script
 }
 
@@ -40,7 +40,7 @@ func failingCalls(errno syscall.Errno, ops ...cachetest.Op) func(tr *trial) {
 	}
 }
 
-// planReadOnly is of a file system that is remounted read-only, at some moment.
+// planReadOnly remounts the file system read-only at some moment.
 func planReadOnly(tr *trial) {
 	k := 1 + tr.r.IntN(3)
 	tr.disk(func(w *world) {
@@ -60,7 +60,7 @@ func planSlowDisk(tr *trial) {
 	tr.breaks = 1
 }
 
-// planDamage is of content that somebody or something damages on the disk, once it is there.
+// planDamage damages content on the disk once it is stored.
 func planDamage(tr *trial) {
 	kind := pick(tr, "truncated", "longer", "gone", "empty", "a bit", "zeros")
 	tr.wiring.shaky = false
@@ -72,7 +72,7 @@ func planDamage(tr *trial) {
 			w.errorf("pull before the damage: %v", err)
 			return
 		}
-		synctest.Wait() // the last byte is out before its file has its name
+		synctest.Wait() // the last byte is sent before the file has its name
 		d := c.digest.Encoded()
 		name, err := findFile(filepath.Join(w.dir, "blobs"), d)
 		if err != nil {
@@ -85,7 +85,7 @@ func planDamage(tr *trial) {
 		if kind != "a bit" && kind != "zeros" {
 			return
 		}
-		// Nothing looks at the bytes of a hit. Who reads all that is stored does: the scrubber, and mirror cache verify.
+		// The bytes of a hit are not checked. The scrubber and mirror cache verify check all that is stored.
 		v, err := disk.Verify(context.Background(), w.dir, disk.VerifyOptions{Remove: true})
 		if err != nil || v.Damaged == 0 {
 			w.errorf("damage by %s is not found: %+v, %v", kind, v, err)
@@ -138,7 +138,7 @@ func damage(name, kind string, size int64) error {
 	return err
 }
 
-// planSecond is of a second process on the folder, which has to stay away.
+// planSecond starts a second process on the folder, which must refuse to run.
 func planSecond(tr *trial) {
 	tr.resumable = true
 	tr.during = func(_ context.Context, w *world) {

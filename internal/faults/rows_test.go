@@ -17,7 +17,7 @@ var rows = []row{
 	{id: "F4", what: "stall of 10, 35 or 600 s in a body", shown: "upstream TestStallIsABreak, TestStallForGood", huge: true, plan: planStall},
 	{id: "F5", what: "stall before the header", huge: true, plan: planDelay},
 	{id: "F6", what: "1 byte a second, 10 KiB a second", shown: "upstream TestCrawlIsGivenUp; cache/flight TestFasterSourceTakesOver", share: 50, plan: planDrip},
-	{id: "F7", what: "other bytes of the same length", shown: "server TestStreamOfWrongBytes; cache/flight TestWrongContentReachesNobody; e2e TestCorruptOnceThenHealthy", huge: true, plan: planLie(func(*trial) origin.Fault {
+	{id: "F7", what: "other bytes of the same length", shown: "server TestStreamOfWrongBytes; cache/flight TestWrongContentEndsEveryReader; e2e TestCorruptOnceThenHealthy", huge: true, plan: planLie(func(*trial) origin.Fault {
 		return origin.Fault{Wrong: true}
 	})},
 	{id: "F8", what: "one bit wrong", shown: "cache/flight TestHoldBack", huge: true, plan: planLie(func(tr *trial) origin.Fault {
@@ -64,7 +64,7 @@ var rows = []row{
 	{id: "F45", what: "stopped for 30 s, then going on", shown: "not shown: what others see of it is F4 and F5, and there is one replica"},
 	{id: "F46", what: "the first client leaves", shown: "pull TestLeavingClientTakesNothingWithIt", huge: true, plan: planLeader},
 	{id: "F47", what: "all clients leave, and come back", shown: "cache/flight TestWithoutReaders, TestBytesWithoutAReaderAreBounded", share: 50, plan: planAllLeave},
-	{id: "F48", what: "one slow among fast ones", shown: "cache/flight TestAStuckReaderHoldsNobody; cache TestSlowReadersPinNothing", plan: planOneSlow},
+	{id: "F48", what: "one slow among fast ones", shown: "cache/flight TestAStuckReaderDelaysNoOther; cache TestSlowReadersPinNothing", plan: planOneSlow},
 	{id: "F49", what: "requests that never end", shown: "server TestBodyThatNeverComes, TestStuckClientEnds, TestConnectionLimit", share: 10, plan: planSlowloris},
 	{id: "F50", what: "ranges everywhere in a blob on its way", shown: "server TestBlobInFlight; cache/flight TestModel", huge: true, plan: planStorm},
 	{id: "F51", what: "HTTP/2 streams opened and reset", shown: "not shown: HTTP/2 is off unless tls.http2 is set, and its limits are those of net/http"},

@@ -9,15 +9,15 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 )
 
-// shakyStore is a store whose calls fail as a disk's do, or take their time.
+// shakyStore is a store whose calls fail as a disk's do, or are slow.
 type shakyStore struct {
 	*cachetest.Faulty
 	rate atomic.Int64 // bytes a second of each spool; 0: as fast as it is
 }
 
-func (s *shakyStore) Heal() {
+func (s *shakyStore) EndFaults() {
 	s.rate.Store(0)
-	s.Faulty.Heal()
+	s.Faulty.EndFaults()
 }
 
 // Create makes a spool that may be slow.

@@ -31,18 +31,18 @@ type row struct {
 	huge  bool // it is played with a large blob too
 	// plan decides what goes wrong in a trial, and may change what was drawn for it. Nil: the row is not run here.
 	plan func(tr *trial)
-	// shown names the tests that show the row, where it isn't run here or where they show more of it; or says why
-	// nothing does.
+	// shown names the tests that show the row, where it isn't run here or where they show more of it; or says why no test
+	// does.
 	shown string
 }
 
-// crowd is who pulls at the same time.
+// crowd is how many clients pull at the same time.
 type crowd string
 
 const (
 	one   crowd = "one"
 	fifty crowd = "fifty"
-	late  crowd = "late" // one, and another from when the first has half of it
+	late  crowd = "late" // one, and another once the first has half of the blob
 )
 
 // trial is one run of a row, all of it drawn from its seed.
@@ -58,27 +58,27 @@ type trial struct {
 	wiring   wiring
 	clients  []behaviour // in turn
 
-	// What the plan adds.
+	// The plan sets the fields below.
 	script    func(w *world)                      // before the first client
-	during    func(ctx context.Context, w *world) // beside the clients, while there are any
+	during    func(ctx context.Context, w *world) // beside the clients, until the last is done
 	check     func(pulls []*pulling, v *verdict)  // when the clients are done
 	after     func(w *world)                      // when the clients are done, before the faults are over
-	heal      func(w *world)                      // ends what script began, beside its rules
+	heal      func(w *world)                      // ends what script began, in addition to its rules
 	run       func(tr *trial, w *world) verdict   // instead of clients that pull the blob
 	resumable bool                                // clients must not notice
 	liar      bool                                // the upstream sends wrong bytes
 	repeats   int64                               // bytes that may be fetched again, beyond what is in transit
 	breaks    int                                 // transfers that break or answer otherwise than asked; -1: all do
-	transit   int64                               // bytes that each of them may cost; 0: what it takes for what was on its way
-	noHeal    bool                                // nothing gets better
+	transit   int64                               // bytes that each of them may cost; 0: those in transit
+	noHeal    bool                                // the fault stays
 }
 
-// verdict is what is known of a trial.
+// verdict is the result of a trial.
 type verdict struct {
-	clients, seamless int      // who stayed, and who of them noticed nothing
-	wrong             []string // what must never be
+	clients, seamless int      // that stayed, and those of them that noticed nothing
+	wrong             []string // broken promises, in words
 	noticed           []string // breaks that were seen
-	fetched, size     int64    // bytes of the blob from the upstream, and how many there are
+	fetched, size     int64    // bytes of the blob that were fetched, and its size
 }
 
 func (v *verdict) fail(format string, args ...any) {
@@ -130,7 +130,7 @@ func newTrial(r *row, seed uint64, large bool) *trial {
 		tr.clients = append(tr.clients, everyone[tr.r.IntN(len(everyone))])
 	}
 	r.plan(tr)
-	if large && tr.crowd == fifty { // fifty of them, of whom five want all of it
+	if large && tr.crowd == fifty { // fifty of them, five of which want the whole blob
 		for i := range tr.clients {
 			if i%10 > 0 {
 				tr.clients[i] = []behaviour{ranges, leaves}[i%2]
@@ -140,14 +140,14 @@ func newTrial(r *row, seed uint64, large bool) *trial {
 	return tr
 }
 
-// mix has rows draw differently.
+// mix gives each row other random numbers.
 func mix(s string) uint64 {
 	h := fnv.New64()
 	_, _ = h.Write([]byte(s))
 	return h.Sum64()
 }
 
-// files lists a folder with all below it.
+// files lists all files below a folder.
 func files(dir string) (list []string) {
 	_ = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 		if rel, rerr := filepath.Rel(dir, path); err == nil && rerr == nil && !e.IsDir() {
@@ -158,7 +158,7 @@ func files(dir string) (list []string) {
 	return list
 }
 
-// String is what a trial is, for who reads of its failure.
+// String describes a trial in a failure message.
 func (tr *trial) String() string {
 	return fmt.Sprintf("%s seed %d: %d bytes, %s, first client %s, known by a manifest %t, redirect %t, rate %d, buffer %d",
 		tr.row.id, tr.seed, tr.size, tr.crowd, tr.clients[0].name, tr.tagged, tr.wiring.origin.Redirect,
@@ -187,7 +187,7 @@ func (tr *trial) play(t *testing.T) (v verdict) {
 	return v
 }
 
-// lifetime is how long a client goes on at most: who has neither an end nor a break by then hangs.
+// lifetime is how long a client may take: one that has seen neither an end nor a break by then hangs.
 const lifetime = 2 * time.Hour
 
 func (tr *trial) playIn(w *world) verdict {
@@ -291,13 +291,13 @@ func (tr *trial) pull(ctx context.Context, w *world, c *content) []*pulling {
 	return pulls
 }
 
-// inTransit is how many bytes a break may cost: what was on its way, in buffers of either side.
+// inTransit is how many bytes a break may cost: those in the buffers of either side.
 const inTransit = 1 << 20
 
-// refusals is how many bytes an answer of another kind has.
+// refusals is how many bytes an answer of another kind may have.
 const refusals = 1 << 10
 
-// countBytes holds the upstream's log against what a download may cost.
+// countBytes compares the upstream's log with the bytes that a download may cost.
 func (tr *trial) countBytes(w *world, c *content, v *verdict, pulls []*pulling) {
 	requests := int64(0)
 	for _, q := range w.up.Requests() {
@@ -312,10 +312,10 @@ func (tr *trial) countBytes(w *world, c *content, v *verdict, pulls []*pulling) 
 	}
 	most := c.size + breaks*cmp.Or(tr.transit, min(c.size, inTransit)) + tr.repeats + requests*refusals
 	if slices.ContainsFunc(tr.clients, func(b behaviour) bool { return b.name == ranges.name || b.name == chunks.name }) {
-		// A range just before the fill cuts it short. What was on its way beyond is lost, and comes again behind the range.
+		// A range just before the fill cuts it. Bytes in transit behind the cut are lost, and fetched again after the range.
 		most += 2 * int64(tr.wiring.buffer)
 	}
-	if tr.liar { // once more at once; when that was wrong too, not for a minute
+	if tr.liar { // fetched once more at once; if that is wrong too, not for a minute
 		var took time.Duration
 		for _, p := range pulls {
 			took = max(took, p.took)
@@ -327,7 +327,7 @@ func (tr *trial) countBytes(w *world, c *content, v *verdict, pulls []*pulling) 
 	}
 }
 
-// recover ends all faults and holds that everything works without help.
+// recover ends all faults and checks that everything works without help.
 func (tr *trial) recover(w *world, c *content, v *verdict) {
 	if tr.noHeal {
 		return
@@ -338,7 +338,7 @@ func (tr *trial) recover(w *world, c *content, v *verdict) {
 		tr.heal(w)
 	}
 	if w.store != nil {
-		w.store.Heal()
+		w.store.EndFaults()
 	}
 	time.Sleep(3 * time.Minute)
 	ctx, cancel := context.WithTimeout(context.Background(), lifetime)
@@ -347,8 +347,8 @@ func (tr *trial) recover(w *world, c *content, v *verdict) {
 		p := &pulling{w: w, c: c, liar: tr.liar, r: tr.r}
 		_ = plain.run(ctx, p)
 		if tr.liar && len(p.wrong) == 0 && len(p.broken) > 0 && i == 0 {
-			// Wrong bytes were kept as part of a download that nobody waited for. They have been found out; whoever comes
-			// within a minute is told so.
+			// Wrong bytes were kept as a part of a download without readers. They have been found out; clients that come within
+			// a minute are told so.
 			time.Sleep(2 * time.Minute)
 			continue
 		}
@@ -358,7 +358,7 @@ func (tr *trial) recover(w *world, c *content, v *verdict) {
 	}
 }
 
-// get asks the mirror for something, and reads it.
+// get asks the mirror for a document, and reads it.
 func (w *world) get(url string) error {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
 	if err != nil {
@@ -393,7 +393,7 @@ func manifestOf(c *content) []byte {
 	return b
 }
 
-// offsets are where bodies are cut, where they fit.
+// offsets are where bodies are cut, if they are long enough.
 func (tr *trial) offset() int64 {
 	all := []int64{0, 1, 511, 512, 4095, 64 << 10, 1<<20 - 1, 1 << 20, tr.size / 2, tr.size - 1, tr.size}
 	for {

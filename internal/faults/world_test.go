@@ -41,7 +41,7 @@ type world struct {
 	up      *origin.Origin
 	dir     string
 	real    *disk.Store
-	store   *shakyStore // nil: nothing stands between the cache and its store
+	store   *shakyStore // nil: the cache uses its store directly
 	cache   *cache.Cache
 	puller  *pull.Puller
 	server  *server.Server
@@ -53,8 +53,8 @@ type world struct {
 	cancel  context.CancelFunc
 	serving chan struct{}
 
-	mu    sync.Mutex // guards what follows
-	wrong []string   // what must never be, found by a plan
+	mu    sync.Mutex // guards wrong
+	wrong []string   // broken promises that a plan has found
 }
 
 func (w *world) errorf(format string, args ...any) {
@@ -63,7 +63,7 @@ func (w *world) errorf(format string, args ...any) {
 	w.wrong = append(w.wrong, fmt.Sprintf(format, args...))
 }
 
-// wiring says what a world differs in.
+// wiring is how worlds differ.
 type wiring struct {
 	origin   origin.Options
 	auth     auth.Source
@@ -75,7 +75,7 @@ type wiring struct {
 	shaky    bool // calls of the store can be made to fail
 }
 
-// shelf is where folders are made: in memory where there is such a place, since a trial makes a dozen files.
+// shelf is where folders are made: in memory if possible, since a trial makes a dozen files.
 func shelf() string {
 	if fi, err := os.Stat("/dev/shm"); err == nil && fi.IsDir() {
 		return "/dev/shm"
@@ -151,7 +151,7 @@ func (w *world) newClient() *http.Client {
 	}}
 }
 
-// newRegistry makes another one for the same upstream, as a reload does.
+// newRegistry makes another registry for the same upstream, as a reload does.
 func (w *world) newRegistry() *upstream.Registry {
 	r, err := upstream.New(w.options)
 	if err != nil {
@@ -172,7 +172,7 @@ func (w *world) setup(r *upstream.Registry) pull.Setup {
 	}}}
 }
 
-// stop ends the world as internal/app ends the mirror: who serves, then what runs, then the store.
+// stop ends the world as internal/app ends the mirror: the server, then background work, then the store.
 func (w *world) stop() error {
 	w.client.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -187,7 +187,7 @@ func (w *world) stop() error {
 		errs = append(errs, fmt.Errorf("run: %w", err))
 	}
 	if w.store != nil {
-		w.store.Heal()
+		w.store.EndFaults()
 	}
 	if err := w.real.Close(); err != nil {
 		errs = append(errs, err)

@@ -1,18 +1,18 @@
-// Package guard names the checks on which the promises hang, so that the tests can be tested: a build with the tag
-// unguarded_NAME goes without one of them, and some test has to turn red. In every other build each of them is the
+// Package guard names the checks on which the promises hang, so that the tests can be tested: a build with another off.go
+// (go build -overlay) goes without one of them, and some test has to turn red. In every other build each of them is the
 // constant true, and costs nothing.
 //
-// It is not a switch for anybody: released binaries have no such tag.
+// It is not a switch for operators: released binaries are built without an overlay.
 package guard
 
-// The guards. What one of them stands before is the promise.
+// The guards, each with the promise that it keeps.
 const (
 	Size         = off != "size"         // a source that says another size is not believed
 	Digest       = off != "digest"       // nothing is kept or ended well with another digest
 	HoldBack     = off != "holdback"     // the last 64 KiB wait for the digest
 	ContentRange = off != "contentrange" // a part of a blob is the part that was asked for
 	Realm        = off != "realm"        // tokens are asked for where the operator said
-	Address      = off != "address"      // a host that nobody named is dialled at public addresses alone
+	Address      = off != "address"      // a host that the operator did not name is dialled at public addresses alone
 	Embedded     = off != "embedded"     // an IPv6 address that stands for an IPv4 address is judged as that one, too
 	Claim        = off != "claim"        // an endpoint that contradicts a publisher's manifest is not at fault
 	Lease        = off != "lease"        // what a pull will ask for next is not evicted
@@ -27,7 +27,7 @@ const (
 	Command      = off != "command"      // a command to paste holds no word of a foreign text that a shell would run
 	Public       = off != "public"       // under access: public our credentials read nothing that is private
 	Site         = off != "site"         // a page of another site can't use the operator's side through a browser
-	Whole        = off != "whole"        // half a configuration is none
+	Whole        = off != "whole"        // half a configuration is not used
 	Seat         = off != "seat"         // one client's connections leave room for others'
 	Share        = off != "share"        // what one client fills is not taken from another
 	Away         = off != "away"         // a registry that the endpoint sends on to is asked for a token where the operator named it

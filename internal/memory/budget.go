@@ -18,20 +18,20 @@ const (
 	sharesSend  = 68
 )
 
-// Small is up to what cost, in bytes, a document is small: it waits for other small ones only.
+// Small is the cost in bytes up to which a document is small: it waits for other small ones only.
 const Small = 512 << 10
 
 // A waiter that needs little passes a client whose turn it is and whose need is larger than what is free: one that needs up to
 // a 256th of the pool, until those that have passed had an eighth of it together.
 const (
-	little  = 256
-	passing = 8
+	littlePart  = 256
+	passingPart = 8
 )
 
-// maxWaiting is how many may wait in a pool. One more takes the place of the last one of the longest line.
+// maxWaiting is how many requests may wait in a pool. One more takes the place of the last one of the longest line.
 const maxWaiting = 1000
 
-// Class says what memory is for.
+// Class is the purpose of memory.
 type Class int
 
 // The classes.
@@ -50,8 +50,8 @@ type Options struct {
 type FullError struct {
 	Need   int64         // bytes
 	Size   int64         // of the pool
-	Waited time.Duration // 0: too many waited
-	Err    error         // why the wait ended before its time; nil: it did not
+	Waited time.Duration // 0: too many requests waited
+	Err    error         // the cause of a wait that ended early; nil: it lasted for Options.Wait
 }
 
 // Unwrap returns Err.
@@ -67,7 +67,7 @@ type Budget struct {
 	size int64
 	wait time.Duration
 
-	mu     sync.Mutex // guards what follows; a leaf: stores are asked without it
+	mu     sync.Mutex // guards the fields below; a leaf: stores are called without it
 	kept   int64      // bytes in stores
 	small  pool
 	large  pool
@@ -93,10 +93,10 @@ type pool struct {
 type waiter struct {
 	n      int64
 	passed int64     // bytes of waiters that were served in its turn
-	ready  chan bool // true: it has its room; false: it was sent away
+	ready  chan bool // true: it has its room; false: it lost its place
 }
 
-// New makes a budget of which nothing is in use.
+// New makes an unused budget.
 func New(o Options) *Budget {
 	if o.Size == 0 {
 		o.Size = 128 << 20
@@ -108,7 +108,7 @@ func New(o Options) *Budget {
 	return &Budget{size: o.Size, wait: o.Wait, small: part(sharesSmall), large: part(sharesLarge), send: part(sharesSend)}
 }
 
-// Register adds a store that is asked to shrink where a pool needs room.
+// Register adds a store, which Shrink is called of where a pool needs room.
 func (b *Budget) Register(s Store) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -154,7 +154,7 @@ func (b *Budget) pool(c Class, n int64) *pool {
 	return &b.large
 }
 
-// acquire waits for n bytes, and returns how many it has: never more than all of the pool.
+// acquire waits for n bytes, and returns how many it got: never more than all of the pool.
 func (b *Budget) acquire(ctx context.Context, p *pool, client string, n int64) (int64, error) {
 	if !guard.Memory {
 		return 0, nil
@@ -194,7 +194,7 @@ func (b *Budget) acquire(ctx context.Context, p *pool, client string, n int64) (
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !p.leave(client, w) && <-w.ready { // it has got its room in this very moment
+	if !p.leave(client, w) && <-w.ready { // it got its room at the same moment
 		p.used -= n
 	}
 	p.serve()
@@ -209,7 +209,7 @@ func (b *Budget) release(p *pool, n int64) {
 	p.serve()
 }
 
-// shrink has the stores give back what the budget is exceeded by.
+// shrink has the stores give back the bytes above the budget.
 func (b *Budget) shrink() {
 	b.mu.Lock()
 	over := b.used() - b.size
@@ -235,7 +235,7 @@ func (p *pool) enter(client string, w *waiter) {
 	p.waiting++
 }
 
-// shed sends the last of the longest line away, in favour of a client whose own line is shorter. False: there is none.
+// shed refuses the last waiter of the longest line, in favour of a client whose own line is shorter. False: there is none.
 func (p *pool) shed(client string) bool {
 	longest, most := "", len(p.lines[client])+1
 	for other, line := range p.lines {
@@ -275,8 +275,8 @@ func (p *pool) end(client string) {
 	}
 }
 
-// serve gives room to the requests that wait, one client after the other, as far as it goes. Before the next one in turn only
-// others that need little are served, and not many of them, so that a large document gets its room as well.
+// serve gives room to waiting requests, one client after the other, while there is room. Before the next one in turn only
+// requests that need little are served, and not many of them, so that a large document gets its room as well.
 func (p *pool) serve() {
 	for len(p.order) > 0 {
 		client := p.order[0]
@@ -296,11 +296,11 @@ func (p *pool) serve() {
 	}
 }
 
-// pass finds the next waiter, of another client, that needs little and that first lets pass.
+// pass finds the next waiter, of another client, that needs little and may be served before first.
 func (p *pool) pass(first *waiter) (string, *waiter) {
 	for _, client := range p.order[1:] {
 		w := p.lines[client][0]
-		if w.n <= p.most/little && w.n < first.n && p.used+w.n <= p.most && first.passed+w.n <= p.most/passing {
+		if w.n <= p.most/littlePart && w.n < first.n && p.used+w.n <= p.most && first.passed+w.n <= p.most/passingPart {
 			first.passed += w.n
 			return client, w
 		}

@@ -1,5 +1,5 @@
 // Package memory is the one budget of bytes for documents: manifests and lists while they are fetched, verified, parsed and
-// answered, and those that are kept for the next request.
+// sent, and those that are kept for the next request.
 //
 //	Enter ──► Need(n) ──► room in the pool ──────────────► work ──► Release
 //	             │                                  ▲
@@ -12,10 +12,10 @@
 // Guarantees:
 //   - Three pools have room of their own: small documents, large ones, and answers that are being sent. None can use up
 //     another one's. Stores have what the pools leave, and give it back when a pool needs it.
-//   - Within a pool clients take turns, whatever the number of their requests. A request that needs little passes one that needs more than
-//     is free, for a while.
-//   - A holder never waits with room in its hands: Need gives back what it has before it waits. So there is no deadlock.
+//   - Within a pool clients take turns, whatever the number of their requests. A request that needs little passes one that
+//     needs more than is free, for a while.
+//   - A holder that waits has no room: Need gives back what it has before it waits. So there is no deadlock.
 //   - Waiting ends: with the context, after Options.Wait, or at once where more than a thousand wait.
 //
-// Not here: what a document costs, which its reader knows.
+// What it does not do: it does not know what a document costs; its reader does.
 package memory

@@ -11,7 +11,7 @@ type Hold struct {
 	class  Class
 	client string
 
-	mu   sync.Mutex // guards what follows; before the budget's
+	mu   sync.Mutex // guards the fields below; taken before the budget's
 	pool *pool
 	n    int64
 }
@@ -21,7 +21,7 @@ type (
 	clientKey struct{}
 )
 
-// By notes in a context for which client memory is asked for.
+// By records in a context which client memory is for.
 func By(ctx context.Context, client string) context.Context {
 	return context.WithValue(ctx, clientKey{}, client)
 }
@@ -42,8 +42,8 @@ func Need(ctx context.Context, n int64) error {
 	return nil
 }
 
-// Need waits until the hold has n bytes. What it had is given back before it waits: a hold is for one document at a time,
-// and the one before is garbage by now. The error is a *FullError.
+// Need waits until the hold has n bytes. The bytes that it had are given back before it waits: a hold is for one document at a
+// time, and the former one is garbage by now. The error is a *FullError.
 func (h *Hold) Need(ctx context.Context, n int64) error {
 	h.mu.Lock()
 	have := h.n
@@ -63,7 +63,7 @@ func (h *Hold) Need(ctx context.Context, n int64) error {
 	return nil
 }
 
-// Shrink gives back what the hold has beyond n bytes.
+// Shrink gives back the bytes beyond n.
 func (h *Hold) Shrink(n int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,5 +1,5 @@
-// Command notes prints the notes of a release: a section of the changelog, which it reads from standard input, by the kind
-// of its lines. "make release-notes" runs it.
+// Command notes prints the notes of a release: a section of the changelog, which it reads from standard input, sorted by the
+// kind of its lines. "make release-notes" runs it.
 package main
 
 import (
@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// kinds are those of the changelog's lines, in the order in which a reader needs them, with their headings.
+// kinds are the kinds of the changelog's lines, in the order in which a reader needs them, with their headings.
 var kinds = []struct{ word, heading string }{
 	{"CHANGE", "Changes that may need you"},
 	{"SECURITY", "Security"},
@@ -37,7 +37,7 @@ var kinds = []struct{ word, heading string }{
 
 var entry = regexp.MustCompile(`^- \[([A-Z]+)\] (.*)$`)
 
-// notes are the notes of a version, by the section of the changelog that is called so, perhaps with a date behind.
+// notes makes the notes of a version from its section of the changelog. A date may follow the version in the heading.
 func notes(changelog io.Reader, version string) (string, error) {
 	by := make(map[string][]string)
 	var intro []string
@@ -55,7 +55,7 @@ func notes(changelog io.Reader, version string) (string, error) {
 		case !inside:
 		case m != nil:
 			if kind = m[1]; !known(kind) {
-				return "", fmt.Errorf("line %d: there is no kind [%s]", n, kind)
+				return "", fmt.Errorf("line %d: unknown kind [%s]", n, kind)
 			}
 			by[kind] = append(by[kind], "- "+m[2])
 		case strings.HasPrefix(line, "- "):
@@ -70,7 +70,7 @@ func notes(changelog io.Reader, version string) (string, error) {
 		return "", err
 	}
 	if !found {
-		return "", fmt.Errorf("the changelog has no section %s; rename Unreleased to it, with the date behind", version)
+		return "", fmt.Errorf("the changelog has no section %s; rename Unreleased to it, and add the date", version)
 	}
 	var b strings.Builder
 	if len(intro) > 0 {

@@ -46,7 +46,7 @@ func TestNotes(t *testing.T) {
 	}
 }
 
-// The changelog of this project is one.
+// The changelog of this project can be read.
 func TestOurs(t *testing.T) {
 	t.Parallel()
 	f, err := os.Open("../../CHANGELOG.md")

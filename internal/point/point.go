@@ -3,24 +3,24 @@
 //	point.Hit("disk/renamed")     a line in the code, which a normal build compiles to nothing
 //
 // Promise: built with the tag crashpoints, the process kills itself with SIGKILL when it comes to the point that the
-// environment variable MIRROR_CRASH names: NAME, or NAME:N for the Nth time that it comes there. Nothing of what it had
-// in mind is done after that: no deferred call, no flush.
+// environment variable MIRROR_CRASH names: NAME, or NAME:N for the Nth time that it comes there. Nothing is done after that:
+// no deferred call, no flush.
 //
-// Guarantees: each name stands in Names and in one place of the code, which a test holds against each other. It does
-// not lose what the kernel has: that is what power loss does, and no process can do it to itself.
+// Guarantees: each name stands in Names and in one place of the code, which a test compares. What the kernel has is not lost:
+// only a power loss does that, and no process can do it to itself.
 package point
 
-// Names are all points there are, in the order in which content and facts meet them.
+// Names are all points, in the order in which content and facts meet them.
 var Names = []string{
 	// A process begins.
 	"disk/locked",          // the folder is ours, the former holder's name still stands in the lock file
 	"disk/swept",           // a file that a former process left in the spool is gone; there may be more
-	"disk/note",            // the note about this start, or this stop, is on disk under another name
+	"disk/note",            // the record of this start, or this stop, is on disk under another name
 	"disk/noted",           // it has its name, and the folder is not synced
 	"disk/suspect",         // content from before a crash of the machine is about to be hashed
-	"disk/suspect-hashed",  // it is hashed, and what follows from that is not done
+	"disk/suspect-hashed",  // it is hashed, and not removed or served yet
 	"disk/suspect-removed", // it was wrong and is gone
-	"disk/settled",         // all of it is hashed and synced, and that is not noted
+	"disk/settled",         // all of it is hashed and synced, and that is not recorded
 	"disk/resumed",         // an unfinished download of the process before is open again, its record is still there
 	"recency/aside",        // a damaged recency.bin is set aside, and there is no new one
 	"recency/snapshot",     // a new one is on disk under another name
@@ -60,7 +60,7 @@ var Names = []string{
 	"state/in-tx",     // all is in it, and nothing is committed
 	"state/committed", // it is on disk
 
-	// What is done behind.
+	// Work in the background.
 	"disk/sync",          // fresh content is about to be synced
 	"disk/syncfs",        // it is, and has no mark
 	"disk/marked",        // a piece of it has; there may be more

@@ -50,7 +50,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestFind shows that a hit is found as it is written in the code, and what is none is not.
+// TestFind shows that a hit is found as it is written in the code, and nothing else is.
 func TestFind(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

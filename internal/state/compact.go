@@ -7,10 +7,11 @@ import (
 	"github.com/registrymirror/mirror/internal/boltfile"
 )
 
-// bbolt's file never shrinks. One that is mostly free pages is written anew at the start, and so is its copy.
+// compactAbove is the size in bytes above which a file of mostly free pages is written again, at the start: bbolt's file
+// never shrinks. So is its copy.
 const compactAbove = 16 << 20
 
-// sparse reports whether a file is worth writing anew.
+// sparse reports whether the file is worth writing again.
 func (db *DB) sparse() bool {
 	info, err := os.Stat(db.path)
 	return err == nil && info.Size() > compactAbove && db.Used() < info.Size()/2
@@ -29,7 +30,7 @@ func (db *DB) compact() error {
 	}
 	if err != nil {
 		_ = os.Remove(tmp)
-		db.log.Warn("the state is mostly free space and can't be written anew; it is used as it is", "file", db.path, "err", err)
+		db.log.Warn("the state is mostly free space and can't be made smaller; it is used as it is", "path", db.path, "error", err)
 		return nil
 	}
 	if err := db.bolt.Close(); err != nil {
@@ -37,7 +38,7 @@ func (db *DB) compact() error {
 	}
 	if err := os.Rename(tmp, db.path); err != nil {
 		_ = os.Remove(tmp)
-		db.log.Warn("the state can't be replaced by a smaller one; it is used as it is", "file", db.path, "err", err)
+		db.log.Warn("the state can't be replaced by a smaller one; it is used as it is", "path", db.path, "error", err)
 	} else if err := syncFolder(db.path); err != nil {
 		return err
 	}

@@ -280,7 +280,7 @@ func TestWhatACrashLeftIsRemoved(t *testing.T) {
 	}
 }
 
-// A file that somebody else has open is not damaged, and stays where it is.
+// A file that another database has open is not damaged, and stays where it is.
 func TestInUse(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state.db")

@@ -19,34 +19,33 @@ type Options struct {
 	Every time.Duration // between copies to the last good one; 24 h
 	// Most is how large the state may grow, in bytes; 128 MiB.
 	Most int64
-	// Expendable are tables whose items can be learnt anew. Each has an equal part of Most, above which its own items make
-	// room.
+	// Expendable are tables whose items can be learned again. Each has an equal part of Most, above which its own items are
+	// removed.
 	Expendable []string
-	// Owner is how many bytes of a key of these tables are its upstream's, and its repository's, each with what ends it.
+	// Owner returns how many bytes of a key of these tables name its upstream, and its repository, each with its separator.
 	// Nil: up to the first, and to the last slash.
 	Owner func(key string) (upstream, repository int)
-	// Age puts the items of one owner in order, the smallest goes first.
+	// Age puts the items of one owner in order: the smallest is removed first. Nil: all are equal.
 	Age func(table string, value []byte) int64
 }
 
-// DB is state.db: all tables in one bbolt file. It is safe for concurrent use; writers that meet share a transaction.
+// DB is state.db: all tables in one bbolt file. It is safe for concurrent use; concurrent writers share a transaction.
 type DB struct {
 	bolt *boltfile.DB
 	path string
 	log  *slog.Logger
 	o    Options
 
-	mu      sync.Mutex // guards all below; never held during a transaction
+	mu      sync.Mutex // guards the fields below; never held during a transaction
 	queue   queue
 	writing bool  // a writer leads, and will call the next one to lead
 	broken  error // a write met damage; bbolt may still hold its lock
 
-	evicting sync.Mutex       // one eviction at a time; guards below; before mu
+	evicting sync.Mutex       // one eviction at a time; guards rooms; taken before mu
 	rooms    map[string]*room // by table
 }
 
-// firstCopy is how long after the start the first copy is made: a process that restarts in a loop has better things to
-// do.
+// firstCopy is how long after the start the first copy is made: a process that restarts in a loop makes none.
 const firstCopy = time.Minute
 
 // Run copies the state once a day, starting soon after the start, until the context ends.
@@ -64,17 +63,17 @@ func (db *DB) Run(ctx context.Context) error {
 		if err := db.Copy(); err != nil {
 			if boltfile.IsDamage(err) {
 				db.log.ErrorContext(ctx, "the state is damaged; restart the mirror, it then opens the last good copy",
-					"file", db.path, "err", err)
+					"path", db.path, "error", err)
 				continue
 			}
-			db.log.WarnContext(ctx, "the copy of the state failed; the one before is kept, and it is tried again",
-				"file", db.path, "again", next, "err", err)
+			db.log.WarnContext(ctx, "the copy of the state failed; the one before is kept",
+				"path", db.path, "next_try", next, "error", err)
 		}
 	}
 }
 
-// Copy makes path.good a copy of the present state, without its free pages where they are most of it. If the state is damaged,
-// it returns an error and keeps the copy before.
+// Copy makes path.good a copy of the present state, without its free pages where they are most of it. If the state is
+// damaged, it returns an error and keeps the former copy.
 func (db *DB) Copy() error {
 	sparse := db.sparse()
 	err := replace(db.path+".good", func(w io.Writer) error {
@@ -119,5 +118,5 @@ func (db *DB) Close() error {
 	return nil
 }
 
-// Table returns the table of that name. One noun owns it.
+// Table returns the table of that name.
 func (db *DB) Table(name string) Table { return &table{db: db, name: []byte(name)} }

@@ -17,7 +17,8 @@ import (
 // Open opens the file at path, or makes it. A damaged one is set aside as path.bad-TIME, and the last good copy,
 // path.good, takes its place, as it does where the file is gone; without one the state starts empty. In a sound file,
 // items that are not what was written are replaced by those of the copy, and are missing where it has none. All of it is
-// logged as an error, since tags, rights or pins may be those of yesterday. The error of Open itself is the disk's, and then nothing was set aside.
+// logged as an error, since tags, rights or pins may be those of yesterday. The error of Open itself is the disk's, and then
+// nothing was set aside.
 func Open(path string, o Options) (*DB, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -29,7 +30,7 @@ func Open(path string, o Options) (*DB, error) {
 		o.Most = 128 << 20
 	}
 	db := &DB{path: path, log: o.Log, o: o}
-	if left, err := filepath.Glob(globbed(path) + "*" + tmpMark + "*"); err == nil {
+	if left, err := filepath.Glob(globQuoted(path) + "*" + tmpMark + "*"); err == nil {
 		for _, f := range left { // of copies that a crash cut short
 			_ = os.Remove(f)
 		}
@@ -47,8 +48,8 @@ func Open(path string, o Options) (*DB, error) {
 	return db, nil
 }
 
-// globbed is a path in which a pattern matches itself.
-func globbed(path string) string {
+// globQuoted is a pattern that matches a path and no other.
+func globQuoted(path string) string {
 	var b []byte
 	for i := range len(path) {
 		switch path[i] {
@@ -80,7 +81,7 @@ func (db *DB) open() (err error) {
 	}
 	if db.bolt.OneRoot {
 		db.log.Error("one of the two roots of the state was damaged: its last change may be lost, and is learned again; "+
-			"check the disk", "file", db.path)
+			"check the disk", "path", db.path)
 	}
 	return nil
 }
@@ -112,12 +113,12 @@ func (db *DB) recover(damage error) error {
 		if err := os.Rename(db.path, bad); err != nil {
 			return fmt.Errorf("set the damaged file aside: %w", err)
 		}
-		db.log.Error("state was damaged and there is no good copy: tags and references are learnt again from the upstreams",
-			"file", db.path, "aside", bad, "err", damage, "copy", err)
+		db.log.Error("state was damaged and there is no good copy: tags and references are learned again from the upstreams",
+			"path", db.path, "file", bad, "error", errors.Join(damage, err))
 		return db.open()
 	}
-	// The damaged file keeps its name as well until the copy takes it. Were there none, and the process died, the next
-	// one would take that for a first start, and the copy would be of no use. A file system may have no links.
+	// The damaged file keeps its name as well until the copy takes it. Without a file of that name, after a crash, the next
+	// process would take its start for the first one, and not use the copy. A file system may have no links.
 	if os.Link(db.path, bad) != nil {
 		if err := os.Rename(db.path, bad); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("set the damaged file aside: %w", err)
@@ -129,12 +130,12 @@ func (db *DB) recover(damage error) error {
 			return fmt.Errorf("put the last good copy in place: %w", err)
 		}
 	}
-	db.log.Error("state was damaged; the last good copy is in use: tags and references since then are learnt again",
-		"file", db.path, "aside", bad, "copyOf", info.ModTime().UTC().Format(time.RFC3339), "err", damage)
+	db.log.Error("state was damaged; the last good copy is in use: tags and references since then are learned again",
+		"path", db.path, "file", bad, "age", time.Since(info.ModTime()).Round(time.Second), "error", damage)
 	return db.open()
 }
 
-// tmpMark is in the name of what is not yet in its place.
+// tmpMark is in the names of files that are not yet in their place.
 const tmpMark = ".tmp-"
 
 // copyFile makes to a copy of from, whole or not at all.

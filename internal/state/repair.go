@@ -73,7 +73,7 @@ func (db *DB) repair() error {
 	}
 	items, err := db.copied(all)
 	if err != nil {
-		db.log.Error("there is no good copy of items of the state that are damaged", "file", db.path, "error", err)
+		db.log.Error("there is no good copy of items of the state that are damaged", "path", db.path, "error", err)
 	}
 	err = db.bolt.Update(func(tx *bbolt.Tx) error {
 		for i, r := range all {
@@ -84,14 +84,14 @@ func (db *DB) repair() error {
 		return nil
 	})
 	if err != nil { // the disk takes no write: damaged items stay, and are taken for missing
-		db.log.Error("damaged items of the state can't be replaced", "file", db.path, "error", err)
+		db.log.Error("damaged items of the state can't be replaced", "path", db.path, "error", err)
 	}
 	for i, r := range all {
 		for _, k := range r.keys {
 			restored := slices.ContainsFunc(items[i], func(it Item) bool { return it.Key == string(k) })
 			if restored && err == nil {
 				db.log.Error("an item of the state was damaged; the one of the last good copy is in use: check the disk",
-					"file", db.path, "table", r.table, "key", string(k))
+					"path", db.path, "table", r.table, "key", string(k))
 				continue
 			}
 			(&table{db: db, name: []byte(r.table)}).logDamaged(string(k))

@@ -10,18 +10,18 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// What strangers can make the mirror learn must not make the file grow for ever. Each expendable table has a budget of its own,
-// and counts its own pages alone: what fills one table takes nothing from another. Above it, a write to the table makes room
-// there. It is made by owner: repositories that have a quarter of a table go down to the level at which the rest fits, so that
-// a flood in one repository takes that repository's items. Where none has, a flood is in many repositories, and it is the
-// upstreams with the most bytes that pay, each with its largest repositories. Of one owner the oldest items
-// go, by the time that Options.Age reads from them. Where large items take most of a table, they alone count.
+// Items that clients can make the mirror learn must not make the file grow for ever. Each expendable table has a budget of
+// its own, and counts its own pages alone: items of one table take nothing from another. Above it, a write to the table
+// removes items there. They are chosen by owner: repositories that have a quarter of a table go down to the level at which the
+// rest fits, so that a flood in one repository takes that repository's items. Where none has so much, a flood is in many
+// repositories, and the upstreams with the most bytes lose items, each of its largest repositories. Of one owner the oldest
+// items are removed, by the time that Options.Age reads from them. Where large items take most of a table, they alone count.
 const (
-	roomItems  = 20_000    // that one write removes at most, and as many again as it has itself, four times
-	roomRounds = 4         // at most: what is removed here and there leaves pages half full
-	roomShare  = 4         // the part of a table above which a repository pays before others
-	roomLarge  = 8 << 10   // bytes of an item that is rarely what many clients need
-	roomTell   = time.Hour // between lines in the log, for each table
+	roomItems  = 20_000    // how many one write removes at most, and four times as many as it has itself
+	roomRounds = 4         // how often items are chosen at most: removals here and there leave pages half full
+	roomShare  = 4         // the part of a table, a quarter, above which a repository loses items before others
+	roomLarge  = 8 << 10   // bytes of an item that few clients need
+	roomLog    = time.Hour // between lines in the log, for each table
 	itemHead   = 16        // bytes that bbolt needs for an item beside its key and value
 )
 
@@ -31,7 +31,7 @@ func (db *DB) Used() int64 {
 	var size, page int64
 	_ = db.bolt.View(func(tx *bbolt.Tx) error {
 		size = tx.Size()
-		page = int64(tx.DB().Info().PageSize) // in a transaction, which keeps the file from being mapped anew
+		page = int64(tx.DB().Info().PageSize) // in a transaction, which keeps the file from being mapped again
 		return nil
 	})
 	return size - int64(s.FreePageN+s.PendingPageN)*page
@@ -39,9 +39,9 @@ func (db *DB) Used() int64 {
 
 // room is what a table takes. DB.evicting guards it.
 type room struct {
-	known bool
-	bytes int64     // of its pages, at most: what was measured, and all that was written since
-	told  time.Time // when the log was last told
+	known  bool
+	bytes  int64     // of its pages, at most: measured, and all that was written since
+	logged time.Time // when it was last logged that the budget is reached
 }
 
 // budget is how many bytes the pages of an expendable table may take. An eighth of the file is for other tables.
@@ -68,18 +68,18 @@ func (db *DB) makeRoom(t *table, wrote, size int) {
 	}
 	removed, err := db.shrink(t, r, roomItems+4*wrote)
 	if err != nil {
-		db.log.Warn("the state is over its budget, and no room can be made in it", "file", db.path, "most", db.budget(),
-			"table", string(t.name), "err", err)
+		db.log.Warn("the state is over its budget, and items can't be removed", "path", db.path, "limit", db.budget(),
+			"table", string(t.name), "error", err)
 		return
 	}
-	if now := time.Now(); now.Sub(r.told) >= roomTell && removed > 0 {
-		r.told = now
-		db.log.Warn("the state has reached its budget; what can be learnt again from the upstreams makes room",
-			"file", db.path, "most", db.budget(), "table", string(t.name), "items", removed)
+	if now := time.Now(); now.Sub(r.logged) >= roomLog && removed > 0 {
+		r.logged = now
+		db.log.Warn("the state has reached its budget; items that can be learned again from the upstreams are removed",
+			"path", db.path, "limit", db.budget(), "table", string(t.name), "items", removed)
 	}
 }
 
-// shrink measures a table and removes up to most items of it. It stays an eighth below its budget, so that the next time is
+// shrink measures a table and removes up to most items of it, down to an eighth below its budget, so that the next time is
 // not soon.
 func (db *DB) shrink(t *table, r *room, most int) (removed int, err error) {
 	for range roomRounds {
@@ -138,7 +138,7 @@ func (db *DB) owners(t *table) (list []owner, pages int64, err error) {
 	return list, pages, err
 }
 
-// owner is how much of a key is its upstream's and its repository's, both with what separates them from the rest.
+// owner is how many bytes of a key name its upstream and its repository, both with their separators.
 func (db *DB) owner(key string) (upstream, repository int) {
 	if db.o.Owner != nil {
 		return db.o.Owner(key)
@@ -174,7 +174,7 @@ func largest(a, b owner) int {
 	return cmp.Or(cmp.Compare(b.bytes, a.bytes), strings.Compare(a.prefix, b.prefix))
 }
 
-// choose returns at most so many keys of items that go, with need bytes.
+// choose returns at most so many keys of items to remove, with need bytes.
 func (t *table) choose(owners []owner, need int64, most int) (keys []string, err error) {
 	large := int64(0)
 	for _, o := range owners {
@@ -221,7 +221,7 @@ func (t *table) take(keys []string, owners []owner, need int64, most int) ([]str
 		if o.bytes <= down || need <= 0 || len(keys) >= most {
 			break
 		}
-		list, err := t.held(o)
+		list, err := t.candidates(o)
 		if err != nil {
 			return nil, err
 		}
@@ -233,19 +233,19 @@ func (t *table) take(keys []string, owners []owner, need int64, most int) ([]str
 	return keys, nil
 }
 
-// held is an item that may go.
-type held struct {
+// candidate is an item that may be removed.
+type candidate struct {
 	key  string
 	size int64
-	age  int64 // less goes first
+	age  int64 // the smallest is removed first
 }
 
-// held returns the items of an owner, those that go first before others.
-func (t *table) held(o owner) (list []held, err error) {
+// candidates returns the items of an owner, in the order in which they are removed.
+func (t *table) candidates(o owner) (list []candidate, err error) {
 	err = t.view(func(b *bbolt.Bucket) error {
 		c := b.Cursor()
 		for k, v := c.Seek([]byte(o.prefix)); k != nil && bytes.HasPrefix(k, []byte(o.prefix)); k, v = c.Next() {
-			it := held{key: string(k), size: int64(len(k) + len(v))}
+			it := candidate{key: string(k), size: int64(len(k) + len(v))}
 			if t.db.o.Age != nil && len(v) > valueHead {
 				it.age = t.db.o.Age(string(t.name), v[valueHead:])
 			}
@@ -253,7 +253,7 @@ func (t *table) held(o owner) (list []held, err error) {
 		}
 		return nil
 	})
-	slices.SortFunc(list, func(a, b held) int { // of equals the last: they are side by side, and whole pages become free
+	slices.SortFunc(list, func(a, b candidate) int { // of equals the last: they are side by side, and whole pages become free
 		return cmp.Or(cmp.Compare(b.size/roomLarge, a.size/roomLarge), cmp.Compare(a.age, b.age), strings.Compare(b.key, a.key))
 	})
 	return list, err

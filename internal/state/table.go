@@ -11,8 +11,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// table is a bucket. A value is its version, a checksum of table, key, version and value, and what the noun wrote. The
-// bucket's sequence is the highest version that a removed key had.
+// table is a bucket. A value is its version, a checksum of table, key, version and value, and the bytes that the owner wrote.
+// The bucket's sequence is the highest version that a removed key had.
 type table struct {
 	db   *DB
 	name []byte
@@ -22,7 +22,7 @@ const valueHead = 8 + 4 // version, big endian, and CRC-32C
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum is of the table as well: a page of another one may come back in the place of its own.
+// checksum covers the table as well: a bad disk may return a page of another one.
 func (t *table) checksum(key string, version, v []byte) uint32 {
 	sum := crc32.Update(crc32.Update(0, castagnoli, t.name), castagnoli, []byte(key))
 	return crc32.Update(crc32.Update(sum, castagnoli, version), castagnoli, v)
@@ -60,7 +60,7 @@ func (t *table) versionOf(b *bbolt.Bucket, key string) Version {
 
 // logDamaged reports an item that is damaged. It is taken for missing: the owner of the table can do without it.
 func (t *table) logDamaged(key string) {
-	t.db.log.Error("an item of the state is damaged and taken for missing; check the disk", "file", t.db.path,
+	t.db.log.Error("an item of the state is damaged and taken for missing; check the disk", "path", t.db.path,
 		"table", string(t.name), "key", key)
 }
 
@@ -122,7 +122,7 @@ func (t *table) Swap(key string, old Version, v []byte) (next Version, err error
 		}
 		have := t.versionOf(b, key)
 		if conflict = have != old; conflict {
-			return nil // no error: it would undo what others do in the same transaction
+			return nil // not an error: that would undo other writes of the same transaction
 		}
 		next, err = t.put(b, key, have, v)
 		return err

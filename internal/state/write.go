@@ -9,9 +9,9 @@ import (
 	"github.com/registrymirror/mirror/internal/point"
 )
 
-// Writers queue. The first becomes the leader: it runs transactions, each with as many of those that wait as may share
-// one, until its own write is done; then it calls another one to lead. A writer that comes during a transaction waits for
-// that one and its own. bbolt's own Batch would delay each writer by 10 ms, to wait for others.
+// Writers queue. The first becomes the leader: it runs transactions, each with as many waiting writes as may share one, until
+// its own write is done; then it makes another writer the leader. A writer that comes during a transaction waits for that one
+// and its own. bbolt's own Batch would delay each writer by 10 ms, to wait for others.
 //
 //	small writes ──┐
 //	               ├──► a transaction: small ones first, then one piece or more of large ones, within bounds
@@ -32,7 +32,7 @@ const (
 
 // write is one writer in the queue.
 type write struct {
-	f     func(*bbolt.Tx) error // may run twice: it sets its results anew
+	f     func(*bbolt.Tx) error // may run twice, and sets its results each time
 	items int
 	bytes int
 	err   error
@@ -53,7 +53,7 @@ func (q *queue) add(w *write) {
 	}
 }
 
-// next is the write that leads next, nil where none waits.
+// next is the write that leads next, nil where no write waits.
 func (q *queue) next() *write {
 	switch {
 	case len(q.small) > 0:
@@ -64,7 +64,7 @@ func (q *queue) next() *write {
 	return nil
 }
 
-// batch takes those out that share a transaction.
+// batch takes out the writes that share a transaction.
 func (q *queue) batch() (list []*write) {
 	items, bytes := 0, 0
 	take := func(from []*write, least int) []*write {
@@ -81,12 +81,12 @@ func (q *queue) batch() (list []*write) {
 		return from[n:]
 	}
 	q.small = take(q.small, 1)
-	q.large = take(q.large, 1) // one in any case: small ones that never end must not keep it waiting
+	q.large = take(q.large, 1) // one in any case: an endless row of small ones must not keep it waiting
 	return list
 }
 
-// update runs f, which writes so many items and bytes, in a transaction that others may share. An error of f undoes what f
-// did, and nothing of others.
+// update runs f, which writes so many items and bytes, in a transaction that other writes may share. An error of f undoes
+// what f did, and nothing else.
 func (db *DB) update(items, bytes int, f func(*bbolt.Tx) error) error {
 	w := &write{f: f, items: items, bytes: bytes, turn: make(chan bool, 1)}
 	db.mu.Lock()
@@ -129,13 +129,13 @@ func (db *DB) lead(w *write) bool {
 
 // commit runs a batch and sets the error of each.
 func (db *DB) commit(batch []*write) {
-	var guilty *write
+	var failed *write
 	point.Hit("state/tx")
 	err := db.transact(func(tx *bbolt.Tx) error {
-		guilty = nil
+		failed = nil
 		for _, w := range batch {
 			if err := w.f(tx); err != nil {
-				guilty = w
+				failed = w
 				return err
 			}
 		}
@@ -145,7 +145,7 @@ func (db *DB) commit(batch []*write) {
 	point.Hit("state/committed")
 	for _, w := range batch {
 		w.err = err
-		if guilty != nil && len(batch) > 1 { // one undid the work of all
+		if failed != nil && len(batch) > 1 { // its error undid the others
 			w.err = db.transact(w.f)
 		}
 	}
@@ -162,7 +162,7 @@ func (db *DB) transact(f func(*bbolt.Tx) error) error {
 	if boltfile.IsDamage(err) {
 		err = fmt.Errorf("state can't be written until the mirror is restarted: %w", err)
 		db.log.Error("the state is damaged; restart the mirror, it then opens the last good copy",
-			"file", db.path, "err", err)
+			"path", db.path, "error", err)
 		db.mu.Lock()
 		db.broken = err
 		db.mu.Unlock()

@@ -30,7 +30,7 @@ type Options struct {
 
 	// EnvPrefix begins the variables that set something, as in APP_.
 	EnvPrefix string
-	// EnvReserved are variables with the prefix that are no settings. A setting that would have such a name is spelled
+	// EnvReserved are variables with the prefix that are not settings. A setting that would have such a name is spelled
 	// without underscores inside its keys.
 	EnvReserved []string
 	// EnvForeign matches variables with the prefix that others set. Nil: there are none.

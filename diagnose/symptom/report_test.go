@@ -11,7 +11,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose/symptom"
 )
 
-// The remedy fits the registry (its operator, its kind) and the client that pulls.
+// The remedy fits the registry (its operator, its kind) and the client.
 func TestRemedies(t *testing.T) {
 	t.Parallel()
 	const refused = ": unexpected status from HEAD request to https://%/v2/x/manifests/1: 401 Unauthorized"
@@ -54,7 +54,7 @@ func TestRemedies(t *testing.T) {
 	}
 }
 
-// One pull that several programs tell of is one failure; what one of them tells twice are two.
+// A pull that several programs report is one failure; two reports of one program are two.
 func TestCounts(t *testing.T) {
 	t.Parallel()
 	const cause = `failed to resolve reference \"quay.io/acme/a:1\": quay.io/acme/a:1: not found`
@@ -97,7 +97,7 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// What terminals, k9s, YAML and PowerShell do to a text does not matter, at any width.
+// A text is read as well after terminals, k9s, YAML and PowerShell have wrapped it, at any width.
 func TestWrapped(t *testing.T) {
 	t.Parallel()
 	const text = `  Warning  Failed  27m (x4 over 29m)  kubelet  Failed to pull image "quay.io/acme/large:9": rpc error: code = NotFound desc = failed to pull and ` +
@@ -160,8 +160,7 @@ func words(s string, width int) string {
 	return strings.Join(append(rows, row), "\n")
 }
 
-// What grows with the input has a bound: lines that continue each other, documents in documents, programs that tell, images
-// that are named.
+// Everything that grows with the input has a bound: lines that continue each other, documents in documents, programs, images.
 func TestBounds(t *testing.T) {
 	t.Parallel()
 	const refused = `Failed to pull image "quay.io/acme/a:1": manifest unknown`
@@ -189,16 +188,16 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// manyIDs are as many events, each with a mirror's sentence of its own, whose id tells nothing.
+// manyIDs is a number of events, each with another sentence of a mirror, whose id fits no reason.
 func manyIDs(n int) string {
 	var b strings.Builder
 	for i := range n {
-		fmt.Fprintf(&b, "Failed to pull image \"quay.io/acme/a:%d\": 502 Bad Gateway (mirror: h%d.example and i.example and j.example and k.example sent no bread [%08x])\n", i, i, i)
+		fmt.Fprintf(&b, "Failed to pull image \"quay.io/acme/a:%d\": 502 Bad Gateway (mirror: h%d.example and i.example and j.example and k.example sent nothing good [%08x])\n", i, i, i)
 	}
 	return b.String()
 }
 
-// Windows says what its network met in the language of its user.
+// Windows reports network errors in the language of its user.
 func TestWindows(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]diagnose.Reason{

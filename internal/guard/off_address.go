@@ -1,5 +1,0 @@
-//go:build unguarded_address
-
-package guard
-
-const off = "address"

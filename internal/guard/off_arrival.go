@@ -1,5 +1,0 @@
-//go:build unguarded_arrival
-
-package guard
-
-const off = "arrival"

@@ -1,5 +1,0 @@
-//go:build unguarded_away
-
-package guard
-
-const off = "away"

@@ -1,5 +1,0 @@
-//go:build unguarded_claim
-
-package guard
-
-const off = "claim"

@@ -1,5 +1,0 @@
-//go:build unguarded_command
-
-package guard
-
-const off = "command"

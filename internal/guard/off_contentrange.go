@@ -1,5 +1,0 @@
-//go:build unguarded_contentrange
-
-package guard
-
-const off = "contentrange"

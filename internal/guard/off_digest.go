@@ -1,5 +1,0 @@
-//go:build unguarded_digest
-
-package guard
-
-const off = "digest"

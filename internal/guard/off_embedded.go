@@ -1,5 +1,0 @@
-//go:build unguarded_embedded
-
-package guard
-
-const off = "embedded"

@@ -1,5 +1,0 @@
-//go:build unguarded_held
-
-package guard
-
-const off = "held"

@@ -1,5 +1,0 @@
-//go:build unguarded_holdback
-
-package guard
-
-const off = "holdback"

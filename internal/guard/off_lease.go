@@ -1,5 +1,0 @@
-//go:build unguarded_lease
-
-package guard
-
-const off = "lease"

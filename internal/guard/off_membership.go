@@ -1,5 +1,0 @@
-//go:build unguarded_membership
-
-package guard
-
-const off = "membership"

@@ -1,5 +1,0 @@
-//go:build unguarded_memory
-
-package guard
-
-const off = "memory"

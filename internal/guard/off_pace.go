@@ -1,5 +1,0 @@
-//go:build unguarded_pace
-
-package guard
-
-const off = "pace"

@@ -1,5 +1,0 @@
-//go:build unguarded_public
-
-package guard
-
-const off = "public"

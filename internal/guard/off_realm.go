@@ -1,5 +1,0 @@
-//go:build unguarded_realm
-
-package guard
-
-const off = "realm"

@@ -1,5 +1,0 @@
-//go:build unguarded_reference
-
-package guard
-
-const off = "reference"

@@ -1,5 +1,0 @@
-//go:build unguarded_relay
-
-package guard
-
-const off = "relay"

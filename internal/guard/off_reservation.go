@@ -1,5 +1,0 @@
-//go:build unguarded_reservation
-
-package guard
-
-const off = "reservation"

@@ -1,5 +1,0 @@
-//go:build unguarded_seat
-
-package guard
-
-const off = "seat"

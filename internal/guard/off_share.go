@@ -1,5 +1,0 @@
-//go:build unguarded_share
-
-package guard
-
-const off = "share"

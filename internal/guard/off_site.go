@@ -1,5 +1,0 @@
-//go:build unguarded_site
-
-package guard
-
-const off = "site"

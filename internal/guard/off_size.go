@@ -1,5 +1,0 @@
-//go:build unguarded_size
-
-package guard
-
-const off = "size"

@@ -1,5 +1,0 @@
-//go:build unguarded_turns
-
-package guard
-
-const off = "turns"

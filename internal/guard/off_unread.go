@@ -1,5 +1,0 @@
-//go:build unguarded_unread
-
-package guard
-
-const off = "unread"

@@ -1,5 +1,0 @@
-//go:build unguarded_whole
-
-package guard
-
-const off = "whole"
