@@ -67,7 +67,7 @@ type File struct {
 	Path     string       // absolute, since it stands in messages
 	Log      *slog.Logger // for a file that can't be read, and can be again; nil: discard
 
-	mu    sync.Mutex // guards what follows; held while the file is read
+	mu    sync.Mutex  // guards what follows; held while the file is read
 	seen  os.FileInfo // the file when it was read; nil: it has to be read
 	read  time.Time   // when the password in use was read; zero: never
 	text  Secret

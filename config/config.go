@@ -213,14 +213,7 @@ type Schedule struct {
 	Keep time.Duration `yaml:"keep"`
 }
 
-// Default returns the configuration where nothing is set: the well-known registries, anonymously.
-func Default() *Config {
-	c := defaults()
-	c.complete(false)
-	return c
-}
-
-// defaults is Default before the list of upstreams is filled in.
+// defaults is the configuration where nothing is set, before the list of upstreams is filled in.
 func defaults() *Config {
 	return &Config{
 		Listen:      "127.0.0.1:5000",

@@ -5,6 +5,13 @@ import (
 	"slices"
 )
 
+// Default returns the configuration where nothing is set: the well-known registries, anonymously.
+func Default() *Config {
+	c := defaults()
+	c.complete(false)
+	return c
+}
+
 // Paths are those of all settings, sorted, with * for a key or index that the operator chooses.
 func Paths() []string { return slices.Sorted(slices.Values(schema.Paths())) }
 

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"iter"
@@ -27,19 +28,43 @@ type name struct {
 	reference string
 }
 
+// groups are lists of pulls with the same key, the pull active last in front.
+type groups[K comparable] map[K]*list.List
+
+func (g groups[K]) push(k K, p *pull) *list.Element {
+	if g[k] == nil {
+		g[k] = list.New()
+	}
+	return g[k].PushFront(p)
+}
+
+func (g groups[K]) remove(k K, e *list.Element) {
+	if g[k].Remove(e); g[k].Len() == 0 {
+		delete(g, k)
+	}
+}
+
+// latest is the pull active last, nil if there is none.
+func (g groups[K]) latest(k K) *pull {
+	if g[k] == nil {
+		return nil
+	}
+	return g[k].Front().Value.(*pull)
+}
+
 // openPulls are the pulls that may go on. Finding the pull of a request takes the same time however many are open.
 type openPulls struct {
-	byRepo   map[repoKey]*list.List // the pull active last in front
+	byRepo   groups[repoKey]
 	byTag    map[name]*pull
-	byDigest map[name]*list.List // the pull active last in front
-	recent   *list.List          // all of them, the one active last in front
-	complete *list.List          // those whose clients have everything, in that order
+	byDigest groups[name]
+	recent   *list.List // all of them, the one active last in front
+	complete *list.List // those whose clients have everything, in that order
 	shares   *shares[*pull]
 }
 
 func newOpenPulls() *openPulls {
 	return &openPulls{
-		byRepo: make(map[repoKey]*list.List), byTag: make(map[name]*pull), byDigest: make(map[name]*list.List),
+		byRepo: make(groups[repoKey]), byTag: make(map[name]*pull), byDigest: make(groups[name]),
 		recent: list.New(), complete: list.New(), shares: newShares[*pull](maxOpen),
 	}
 }
@@ -54,12 +79,7 @@ type listed struct {
 
 // add takes in a pull that begins, and returns the one that has to be closed for it; nil: none has to.
 func (o *openPulls) add(p *pull, h holder) (victim *pull) {
-	group := o.byRepo[p.key]
-	if group == nil {
-		group = list.New()
-		o.byRepo[p.key] = group
-	}
-	p.repo, p.recent = group.PushFront(p), o.recent.PushFront(p)
+	p.repo, p.recent = o.byRepo.push(p.key, p), o.recent.PushFront(p)
 	if p.ref.Tag != "" {
 		o.byTag[name{p.key, p.ref.Tag}] = p
 	}
@@ -76,13 +96,7 @@ func (o *openPulls) add(p *pull, h holder) (victim *pull) {
 // setDigest records which digest a pull turned out to be of.
 func (o *openPulls) setDigest(p *pull, d oci.Digest) {
 	p.ref.Digest = d
-	n := name{p.key, d.String()}
-	same := o.byDigest[n]
-	if same == nil {
-		same = list.New()
-		o.byDigest[n] = same
-	}
-	p.digest = same.PushFront(p)
+	p.digest = o.byDigest.push(name{p.key, d.String()}, p)
 }
 
 // touch makes a pull the one active last.
@@ -98,33 +112,22 @@ func (o *openPulls) touch(p *pull) {
 // find returns the pull that a request belongs to, nil if there is none. A tag is a pull of its own. A digest belongs to
 // the pull that began with it, else, as a blob does, to the pull active last.
 func (o *openPulls) find(k repoKey, r Request) *pull {
-	group := o.byRepo[k]
-	if group == nil {
-		return nil
-	}
-	last := group.Front().Value.(*pull)
-	if r.Kind != oci.KindManifest {
+	last := o.byRepo.latest(k)
+	switch {
+	case last == nil || r.Kind != oci.KindManifest:
 		return last
-	}
-	if r.Ref.Tag != "" {
-		if last.ref.Tag == r.Ref.Tag {
-			return last
-		}
+	case r.Ref.Tag != "" && last.ref.Tag == r.Ref.Tag, r.Ref.Tag == "" && last.ref.Digest == r.Ref.Digest:
+		return last
+	case r.Ref.Tag != "":
 		return o.byTag[name{k, r.Ref.Tag}]
 	}
-	if same := o.byDigest[name{k, r.Ref.Digest.String()}]; last.ref.Digest != r.Ref.Digest && same != nil {
-		return same.Front().Value.(*pull)
-	}
-	return last
+	return cmp.Or(o.byDigest.latest(name{k, r.Ref.Digest.String()}), last)
 }
 
 // remove takes a pull out.
 func (o *openPulls) remove(p *pull) {
 	p.closed = true
-	group := o.byRepo[p.key]
-	if group.Remove(p.repo); group.Len() == 0 {
-		delete(o.byRepo, p.key)
-	}
+	o.byRepo.remove(p.key, p.repo)
 	o.recent.Remove(p.recent)
 	o.unmarkComplete(p)
 	o.shares.remove(p.share)
@@ -132,11 +135,7 @@ func (o *openPulls) remove(p *pull) {
 		delete(o.byTag, n)
 	}
 	if p.digest != nil {
-		n := name{p.key, p.ref.Digest.String()}
-		same := o.byDigest[n]
-		if same.Remove(p.digest); same.Len() == 0 {
-			delete(o.byDigest, n)
-		}
+		o.byDigest.remove(name{p.key, p.ref.Digest.String()}, p.digest)
 	}
 }
 

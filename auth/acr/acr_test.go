@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -201,88 +200,34 @@ func TestLogin(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
-	t.Parallel()
-	at := func(path string, status int, body string) func(int, http.ResponseWriter, *http.Request) bool {
-		return func(_ int, w http.ResponseWriter, r *http.Request) bool {
-			if !strings.HasSuffix(r.URL.Path, path) {
-				return false
-			}
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
-			return true
+	try := func(t *testing.T, service *standin.Service) (bool, any, error) {
+		service.Handler = azure{}
+		src, err := acr.New(acr.Options{Host: host, Transport: service, Env: envOf(nil)}, auth.Refresh{Name: "azure"})
+		if err != nil {
+			t.Fatal(err)
 		}
+		c, err := src.Credential(t.Context())
+		return c.Identity.Reveal() == refresh, src.Status(), err
 	}
-	const exchange, metadata = "/oauth2/exchange", "/identity/oauth2/token"
-	for _, tt := range []struct {
-		name   string
-		fault  func(int, http.ResponseWriter, *http.Request) bool
-		err    string
-		asked  int
-		within time.Duration
-	}{
-		{name: "exchange throttled once", asked: 3, within: 2 * time.Second, fault: func(n int, w http.ResponseWriter, _ *http.Request) bool {
-			if n == 2 {
-				w.WriteHeader(429)
-			}
-			return n == 2
-		}},
-		{
-			name: "exchange throttled for good", asked: 4, within: 4 * time.Second,
-			fault: at(exchange, 429, `{"errors":[{"code":"TOOMANYREQUESTS","message":"Too many requests"}]}`),
-			err:   "answered 429 TOOMANYREQUESTS: Too many requests",
-		},
-		{
-			name: "exchange hangs 5 s", asked: 2, within: 5 * time.Second,
-			fault: func(n int, _ http.ResponseWriter, r *http.Request) bool {
-				if n == 2 {
-					standin.Hang(r, 5*time.Second)
-				}
-				return false
+	exchange := standin.Login{
+		Host: host, Path: "/oauth2/exchange", Before: 1, Limit: 8 * time.Second, Secret: entra, Clean: clean, Try: try,
+	}
+	metadata := standin.Login{
+		Host: "169.254.169.254", Path: "/identity/oauth2/token", After: 1, Limit: 3 * time.Second, Clean: clean, Try: try,
+	}
+	t.Run("exchange", func(t *testing.T) {
+		standin.TestFaults(
+			t, exchange,
+			standin.Fault{
+				Name: "firewall", Asked: 2, Err: "403 DENIED: client with IP '10.0.0.1' is not allowed access",
+				Answer: exchange.Reply(403, `{"errors":[{"code":"DENIED","message":"client with IP '10.0.0.1' is not allowed access"}]}`),
 			},
-		},
-		{
-			name: "metadata hangs", asked: 1, within: 3 * time.Second, err: "169.254.169.254 did not answer within 3s",
-			fault: func(_ int, _ http.ResponseWriter, r *http.Request) bool { standin.Hang(r, time.Hour); return true },
-		},
-		{
-			name: "firewall", asked: 2, err: `403 DENIED: client with IP '10.0.0.1' is not allowed access`,
-			fault: at(exchange, 403, `{"errors":[{"code":"DENIED","message":"client with IP '10.0.0.1' is not allowed access"}]}`),
-		},
-		{name: "refusal that repeats", asked: 2, fault: at(exchange, 401, "bad "+entra), err: "401: bad ***"},
-		{name: "metadata is a web page", asked: 1, fault: at(metadata, 200, "<html>"+entra), err: "what is not JSON"},
-		{name: "metadata without a token", asked: 1, fault: at(metadata, 200, "{}"), err: "without an access token"},
-		{name: "exchange without a token", asked: 2, fault: at(exchange, 200, `{"refresh_token":""}`), err: "without a refresh token"},
-		{name: "exchange with another type", asked: 2, fault: at(exchange, 200, `{"refresh_token":["`+refresh+`"]}`), err: "wrong type"},
-		{name: "exchange that is cut", asked: 2, fault: at(exchange, 200, `{"refresh_token":"`+refresh), err: "what is not JSON"},
-		{name: "down", asked: 4, within: 4 * time.Second, fault: at(exchange, 502, "<html>"), err: "502: a web page"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				service := &standin.Service{Handler: azure{}, Fault: tt.fault}
-				src, err := acr.New(acr.Options{Host: host, Transport: service, Env: envOf(nil)}, auth.Refresh{Name: "azure"})
-				if err != nil {
-					t.Fatal(err)
-				}
-				begun := time.Now()
-				c, err := src.Credential(t.Context())
-				if d := time.Since(begun); d > tt.within {
-					t.Errorf("took %s", d)
-				}
-				clean(t, "error", err)
-				clean(t, "state", src.Status())
-				if (tt.err == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("error %v, want %q", err, tt.err)
-				}
-				if (err == nil) != (c.Identity.Reveal() == refresh) {
-					t.Errorf("identity %q with %v", c.Identity.Reveal(), err)
-				}
-				if n := len(service.Asked()); n != tt.asked {
-					t.Errorf("asked %d times, want %d", n, tt.asked)
-				}
-			})
-		})
-	}
+			standin.Fault{
+				Name: "another type", Asked: 2, Err: "wrong type", Answer: exchange.Reply(200, `{"refresh_token":["`+refresh+`"]}`),
+			},
+		)
+	})
+	t.Run("metadata", func(t *testing.T) { standin.TestFaults(t, metadata) })
 }
 
 // Each cloud has an Entra of its own, and the registry's host alone gets the token.

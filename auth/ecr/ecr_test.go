@@ -364,118 +364,57 @@ func source(t *testing.T, service *standin.Service, log io.Writer) *auth.Refresh
 }
 
 func TestFaults(t *testing.T) {
-	t.Parallel()
-	answer := func(status int, kind, body string) func(int, http.ResponseWriter, *http.Request) bool {
+	l := standin.Login{
+		Host: "api.ecr.eu-west-1.amazonaws.com", Header: http.Header{"Content-Type": {"application/x-amz-json-1.1"}},
+		Limit: 8 * time.Second, Secret: secretKey, Clean: clean,
+		Try: func(t *testing.T, service *standin.Service) (bool, any, error) {
+			s := private(t)
+			s.token, service.Handler = "", s
+			var log bytes.Buffer
+			src := source(t, service, &log)
+			c, err := src.Credential(t.Context())
+			return c.Password.Reveal() == password, []any{log.String(), src.Status()}, err
+		},
+	}
+	refused := func(code, message string) standin.Answer {
 		return func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-			w.Header().Set("Content-Type", kind)
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
+			refuse(w, 400, code, message)
 			return true
 		}
 	}
-	const js = "application/x-amz-json-1.1"
-	b64 := base64.StdEncoding.EncodeToString
-	for _, tt := range []struct {
-		name   string
-		fault  func(n int, w http.ResponseWriter, r *http.Request) bool
-		err    string // empty: it works
-		asked  int
-		within time.Duration
-	}{
-		{
-			name: "throttled once", asked: 2, within: 3 * time.Second,
-			fault: func(n int, w http.ResponseWriter, _ *http.Request) bool {
-				if n == 1 {
-					refuse(w, 400, "ThrottlingException", "Rate exceeded")
-				}
-				return n == 1
-			},
-		},
-		{
-			name: "throttled for good", asked: 3, within: 4 * time.Second, err: "400 ThrottlingException: Rate exceeded",
-			fault: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-				refuse(w, 400, "ThrottlingException", "Rate exceeded")
-				return true
-			},
-		},
-		{
-			name: "throttled for long", asked: 1, err: "answered 429",
-			fault: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-				w.Header().Set("Retry-After", "120")
-				w.WriteHeader(429)
-				return true
-			},
-		},
-		{
-			name: "hangs 5 s", asked: 1, within: 5 * time.Second,
-			fault: func(_ int, _ http.ResponseWriter, r *http.Request) bool { standin.Hang(r, 5*time.Second); return false },
-		},
-		{
-			name: "hangs for ever", asked: 1, within: 8 * time.Second,
-			err:   "api.ecr.eu-west-1.amazonaws.com did not answer within 8s",
-			fault: func(_ int, _ http.ResponseWriter, r *http.Request) bool { standin.Hang(r, time.Hour); return true },
-		},
-		{name: "no right", asked: 1, fault: func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-			refuse(w, 400, "AccessDeniedException", "User: arn:aws:x is not authorized to perform: ecr:GetAuthorizationToken")
-			return true
-		}, err: "400 AccessDeniedException: User: arn:aws:x is not authorized to perform"},
-		{name: "web page", asked: 1, fault: answer(200, "text/html", "<html>"+password), err: "what is not JSON (text/html)"},
-		{name: "web page as a refusal", asked: 1, fault: answer(403, "text/html", "<html>"+secretKey), err: "answered 403: a web page"},
-		{name: "refusal that repeats", asked: 1, fault: answer(400, "text/plain", "bad key "+secretKey), err: "answered 400: bad key ***"},
-		{name: "down", asked: 3, within: 4 * time.Second, fault: answer(503, "text/plain", ""), err: "answered 503"},
-		{name: "nothing", asked: 1, fault: answer(200, js, ""), err: "what is not JSON"},
-		{name: "cut", asked: 1, fault: answer(200, js, `{"authorizationData":[{"authorizationToken":"`+password), err: "what is not JSON"},
-		{name: "no data", asked: 1, fault: answer(200, js, `{}`), err: "answered without a login"},
-		{name: "empty list", asked: 1, fault: answer(200, js, `{"authorizationData":[]}`), err: "answered without a login"},
-		{
-			name: "not base64", asked: 1, fault: answer(200, js, `{"authorizationData":[{"authorizationToken":"`+password+`!"}]}`),
-			err: "not the base64 of USER:PASSWORD",
-		},
-		{
-			name: "no password", asked: 1, err: "not the base64 of USER:PASSWORD",
-			fault: answer(200, js, `{"authorizationData":[{"authorizationToken":"`+b64([]byte("AWS"))+`"}]}`),
-		},
-		{
-			name: "expired", asked: 1, err: "a login that has expired",
-			fault: answer(200, js, `{"authorizationData":[{"authorizationToken":"`+b64([]byte("AWS:"+password))+`","expiresAt":1}]}`),
-		},
-		{name: "without end", asked: 1, fault: answer(200, js, strings.Repeat(" ", 2<<20)), err: "more than 1048576 bytes"},
-		{
-			name: "redirect", asked: 1, err: "answered 307",
-			fault: func(_ int, w http.ResponseWriter, r *http.Request) bool {
-				http.Redirect(w, r, "https://evil.example/", http.StatusTemporaryRedirect)
-				return true
-			},
-		},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				s := private(t)
-				s.token = ""
-				service := &standin.Service{Handler: s, Fault: tt.fault}
-				var log bytes.Buffer
-				src := source(t, service, &log)
-				begun := time.Now()
-				c, err := src.Credential(t.Context())
-				if d := time.Since(begun); d > tt.within {
-					t.Errorf("took %s", d)
-				}
-				clean(t, "error", err)
-				clean(t, "log", log.String())
-				clean(t, "state", src.Status())
-				if (tt.err == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("error %v, want %q", err, tt.err)
-				}
-				if (err == nil) != (c.Password.Reveal() == password) {
-					t.Errorf("password %q with %v", c.Password.Reveal(), err)
-				}
-				if n := len(service.Asked()); n != tt.asked {
-					t.Errorf("asked %d times, want %d", n, tt.asked)
-				}
-			})
-		})
+	throttled := refused("ThrottlingException", "Rate exceeded")
+	token := func(login, rest string) standin.Answer {
+		return l.Reply(200, `{"authorizationData":[{"authorizationToken":"`+login+`"`+rest+`}]}`)
 	}
+	b64 := base64.StdEncoding.EncodeToString
+	standin.TestFaults(
+		t, l,
+		standin.Fault{
+			Name: "throttled once", Asked: 2, Within: 3 * time.Second,
+			Answer: func(n int, w http.ResponseWriter, r *http.Request) bool { return n == 1 && throttled(n, w, r) },
+		},
+		standin.Fault{
+			Name: "throttled for good", Asked: 3, Within: 4 * time.Second, Err: "400 ThrottlingException: Rate exceeded",
+			Answer: throttled,
+		},
+		standin.Fault{
+			Name: "no right", Asked: 1, Err: "400 AccessDeniedException: User: arn:aws:x is not authorized to perform",
+			Answer: refused("AccessDeniedException", "User: arn:aws:x is not authorized to perform: ecr:GetAuthorizationToken"),
+		},
+		standin.Fault{
+			Name: "empty list", Asked: 1, Err: "answered without a login", Answer: l.Reply(200, `{"authorizationData":[]}`),
+		},
+		standin.Fault{
+			Name: "not base64", Asked: 1, Err: "not the base64 of USER:PASSWORD", Answer: token(password+"!", ""),
+		},
+		standin.Fault{
+			Name: "no password", Asked: 1, Err: "not the base64 of USER:PASSWORD", Answer: token(b64([]byte("AWS")), ""),
+		},
+		standin.Fault{
+			Name: "expired", Asked: 1, Err: "a login that has expired",
+			Answer: token(b64([]byte("AWS:"+password)), `,"expiresAt":1`),
+		},
+	)
 }
 
 // The instance's metadata can't be reached from a container with a hop limit of 1: it says nothing.

@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -274,72 +273,35 @@ func TestClockSkew(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
-	t.Parallel()
-	answer := func(status int, flavor, body string) func(int, http.ResponseWriter, *http.Request) bool {
-		return func(_ int, w http.ResponseWriter, _ *http.Request) bool {
-			if flavor != "" {
-				w.Header().Set("Metadata-Flavor", flavor)
+	l := standin.Login{
+		Host: "169.254.169.254", Header: http.Header{"Metadata-Flavor": {"Google"}}, Limit: 3 * time.Second, Clean: clean,
+		Try: func(t *testing.T, service *standin.Service) (bool, any, error) {
+			service.Handler = &google{t: t, life: 3599}
+			src, err := gar.New(gar.Options{Host: host, Transport: service, Env: envOf(nil)}, auth.Refresh{Name: "google"})
+			if err != nil {
+				t.Fatal(err)
 			}
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, body)
-			return true
-		}
-	}
-	for _, tt := range []struct {
-		name   string
-		fault  func(int, http.ResponseWriter, *http.Request) bool
-		err    string
-		asked  int
-		within time.Duration
-	}{
-		{name: "busy once", asked: 2, within: 2 * time.Second, fault: func(n int, w http.ResponseWriter, _ *http.Request) bool {
-			if n == 1 {
-				w.WriteHeader(503)
-			}
-			return n == 1
-		}},
-		{name: "throttled for good", asked: 3, within: 4 * time.Second, fault: answer(429, "", "slow"), err: "answered 429: slow"},
-		{
-			name: "hangs 5 s", asked: 1, within: 3 * time.Second, err: "did not answer within 3s",
-			fault: func(_ int, _ http.ResponseWriter, r *http.Request) bool { standin.Hang(r, 5*time.Second); return false },
+			c, err := src.Credential(t.Context())
+			return c.Password.Reveal() == access, src.Status(), err
 		},
-		{name: "another server", asked: 1, fault: answer(200, "", `{"access_token":"`+access+`"}`), err: "is not Google's metadata server"},
-		{name: "web page", asked: 1, fault: answer(200, "Google", "<html>"+access), err: "what is not JSON"},
-		{name: "no token", asked: 1, fault: answer(200, "Google", `{"expires_in":5}`), err: "without an access token"},
-		{name: "another type", asked: 1, fault: answer(200, "Google", `{"access_token":"`+access+`","token_type":"MAC"}`), err: "another type"},
-		{name: "a life without sense", asked: 1, fault: answer(200, "Google", `{"access_token":"`+access+`","expires_in":1e18}`), err: "that lives"},
-		{name: "a negative life", asked: 1, fault: answer(200, "Google", `{"access_token":"`+access+`","expires_in":-1}`), err: "that lives"},
-		{name: "no life", asked: 1, fault: answer(200, "Google", `{"access_token":"`+access+`"}`)},
-		{name: "text as a life", asked: 1, fault: answer(200, "Google", `{"access_token":"`+access+`","expires_in":"x"}`), err: `wrong type of value in "expires_in"`},
-		{name: "refusal", asked: 1, fault: answer(403, "", `{"error":{"code":403,"status":"PERMISSION_DENIED","message":"no"}}`), err: "403 PERMISSION_DENIED: no"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				service := &standin.Service{Handler: &google{t: t, life: 3599}, Fault: tt.fault}
-				src, err := gar.New(gar.Options{Host: host, Transport: service, Env: envOf(nil)}, auth.Refresh{Name: "google"})
-				if err != nil {
-					t.Fatal(err)
-				}
-				begun := time.Now()
-				c, err := src.Credential(t.Context())
-				if d := time.Since(begun); d > tt.within {
-					t.Errorf("took %s", d)
-				}
-				clean(t, "error", err)
-				clean(t, "state", src.Status())
-				if (tt.err == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.err) {
-					t.Errorf("error %v, want %q", err, tt.err)
-				}
-				if (err == nil) != (c.Password.Reveal() == access) {
-					t.Errorf("password %q with %v", c.Password.Reveal(), err)
-				}
-				if n := len(service.Asked()); n != tt.asked {
-					t.Errorf("asked %d times, want %d", n, tt.asked)
-				}
-			})
-		})
 	}
+	other := l
+	other.Header = nil
+	fault := func(name, err string, a standin.Answer) standin.Fault {
+		return standin.Fault{Name: name, Asked: 1, Err: err, Answer: a}
+	}
+	token := func(rest string) standin.Answer { return l.Reply(200, `{"access_token":"`+access+`"`+rest+`}`) }
+	standin.TestFaults(
+		t, l,
+		fault("another server", "is not Google's metadata server", other.Reply(200, `{"access_token":"`+access+`"}`)),
+		fault("no token", "without an access token", l.Reply(200, `{"expires_in":5}`)),
+		fault("another type", "another type", token(`,"token_type":"MAC"`)),
+		fault("a life without sense", "that lives", token(`,"expires_in":1e18`)),
+		fault("a negative life", "that lives", token(`,"expires_in":-1`)),
+		fault("no life", "", token("")),
+		fault("text as a life", `wrong type of value in "expires_in"`, token(`,"expires_in":"x"`)),
+		fault("refusal", "403 PERMISSION_DENIED: no", l.Reply(403, `{"error":{"code":403,"status":"PERMISSION_DENIED","message":"no"}}`)),
+	)
 }
 
 // The metadata server gives a token of its cache, with the rest of its life: it is asked again before that is over.

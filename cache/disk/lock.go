@@ -77,7 +77,7 @@ func (f *folder) waitForLock(file *os.File, wait time.Duration, stop <-chan stru
 		}
 		if !reported {
 			f.report(slog.LevelWarn, "cache folder is in use by another mirror; waiting until that one stops",
-				"pid", locked.PID, "host", locked.Host, "since", locked.Since, "wait", wait)
+				"pid", locked.PID, "host", locked.Host, "wait", wait)
 		}
 		select {
 		case <-tick.C:

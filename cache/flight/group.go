@@ -82,7 +82,7 @@ func New(o Options) *Group {
 	return &Group{
 		o: o, sizes: usual, ctx: ctx, cancel: cancel, ended: make(chan struct{}), flights: make(map[place]*Flight),
 		spoilt: make(map[oci.Digest]time.Time),
-		hosts:  hosts{most: o.LanesPerHost, lanes: make(map[string]int), proven: make(map[string]proven)},
+		hosts:  hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
 		unread: unread{most: o.Unread, clients: make(map[string]*spent)},
 	}
 }

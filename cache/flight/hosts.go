@@ -3,6 +3,8 @@ package flight
 import (
 	"sync"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/bounded"
 )
 
 // hosts is what a group knows of the hosts that blobs come from: how many lanes use each of them now, and by how many
@@ -30,7 +32,7 @@ const (
 	provenFor = time.Hour
 	// refusedFor is the same where the host refused a connection.
 	refusedFor = 10 * time.Minute
-	// provenMost is how many upstreams are remembered; beyond that, the one whose figure expires first is forgotten.
+	// provenMost is how many upstreams are remembered at most.
 	provenMost = 1000
 )
 
@@ -75,15 +77,5 @@ func (h *hosts) remember(upstream string, connections int, settled bool, d time.
 	if old, ok := h.proven[upstream]; ok && now.Before(old.until) && old.until.Before(p.until) {
 		p.until = old.until // a figure that is built upon does not live longer for it
 	}
-	h.proven[upstream] = p
-	if len(h.proven) <= provenMost {
-		return
-	}
-	first := upstream
-	for x, p := range h.proven {
-		if x != upstream && (first == upstream || p.until.Before(h.proven[first].until)) {
-			first = x
-		}
-	}
-	delete(h.proven, first)
+	bounded.Put(&h.proven, upstream, p, provenMost)
 }

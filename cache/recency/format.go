@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -102,17 +103,15 @@ func checksum(length, records []byte) uint32 {
 }
 
 func appendRecord(b []byte, r record) ([]byte, error) {
-	if err := r.Digest.Validate(); err != nil {
-		return nil, fmt.Errorf("index %q: %w", string(r.Digest), err)
-	}
+	name, hash, _ := strings.Cut(string(r.Digest), ":")
 	for kind, a := range algorithms {
-		if r.Digest.Algorithm() != a {
+		if name != string(a) || len(hash) != 2*a.Size() {
 			continue
 		}
 		if r.removed {
 			kind |= removedBit
 		}
-		b, err := hex.AppendDecode(append(b, kind), []byte(r.Digest.Encoded()))
+		b, err := hex.AppendDecode(append(b, kind), []byte(hash))
 		if err != nil || r.removed {
 			return b, err
 		}

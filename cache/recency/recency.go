@@ -31,8 +31,9 @@ const (
 
 // Index is a cache.Index on a file. Make one with Open; it is safe for concurrent use until Close.
 type Index struct {
-	path string
-	log  *slog.Logger
+	path        string
+	log         *slog.Logger
+	maxReplaced int // maxReplaced; less in tests
 
 	mu      sync.Mutex  // guards the fields below
 	file    *os.File    // nil: not open yet, or the disk takes no write
@@ -57,7 +58,7 @@ func Open(dir string, log *slog.Logger) *Index {
 	if len(former) > 0 {
 		log.Info("removed the index of an earlier version; eviction is less exact until content is used again", "path", former[0])
 	}
-	return &Index{path: filepath.Join(dir, fileName), log: log}
+	return &Index{path: filepath.Join(dir, fileName), log: log, maxReplaced: maxReplaced}
 }
 
 // named returns the paths in a folder whose names begin with prefix, in order.
@@ -150,7 +151,7 @@ func (x *Index) write(b batches) error {
 		}
 	}
 	err := x.append(b)
-	if err == nil && x.records > 2*x.live+maxReplaced {
+	if err == nil && x.records > 2*x.live+x.maxReplaced {
 		err = x.compact()
 	}
 	if _, damaged := errors.AsType[*damageError](err); !damaged {

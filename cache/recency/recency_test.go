@@ -460,7 +460,9 @@ func TestFileStaysSmall(t *testing.T) {
 	t.Parallel()
 	dir := memDir(t)
 	x := open(t, dir)
-	list := accesses(25_000)
+	const maxReplaced = 4000
+	x.SetMaxReplaced(maxReplaced)
+	list := accesses(1000)
 	want := make(map[oci.Digest]cache.Access)
 	largest := 0
 	for i := range 12 {
@@ -477,7 +479,7 @@ func TestFileStaysSmall(t *testing.T) {
 		t.Errorf("recorded (-want +got):\n%s", diff)
 	}
 	const record = 45
-	if most := record * (recency.MaxReplaced + 4*len(list)); largest > most {
+	if most := record * (maxReplaced + 4*len(list)); largest > most {
 		t.Errorf("the file had %d bytes, want at most %d", largest, most)
 	}
 	if got := len(content(t, dir)); got >= largest {
@@ -496,7 +498,8 @@ func TestDamageIsFoundWhenWrittenAgain(t *testing.T) {
 	t.Parallel()
 	dir := memDir(t)
 	x := open(t, dir)
-	if err := x.Write(accesses(recency.MaxReplaced), nil); err != nil {
+	x.SetMaxReplaced(1000)
+	if err := x.Write(accesses(1000), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := x.File().WriteAt([]byte("damage"), 100); err != nil {

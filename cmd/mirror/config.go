@@ -143,7 +143,9 @@ func newConfigSchemaCmd() *cobra.Command {
 		Long: `Print the JSON schema of the configuration, with which editors complete and check it. Save
 the schema, and name it in the first line of the configuration:
 
-  # yaml-language-server: $schema=./mirror.schema.json`,
+  # yaml-language-server: $schema=./mirror.schema.json
+
+Exit codes: 0 printed; 2 wrong usage.`,
 		Example: `  mirror config schema > mirror.schema.json`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -162,6 +162,22 @@ func TestCommandsOfTheDocuments(t *testing.T) {
 	}
 }
 
+// The help of each command that does something lists its exit codes.
+func TestHelpListsExitCodes(t *testing.T) {
+	t.Parallel()
+	commands := newRoot().Commands()
+	for len(commands) > 0 {
+		c := commands[0]
+		commands = append(commands[1:], c.Commands()...)
+		if !c.HasSubCommands() && c.Name() != "help" && !strings.Contains(c.Long, "\nExit codes: 0 ") {
+			t.Errorf("%s does not list its exit codes", c.CommandPath())
+		}
+	}
+	if long := newRoot().Long; !strings.Contains(long, "\nExit codes of all commands: ") {
+		t.Errorf("mirror does not list the exit codes:\n%s", long)
+	}
+}
+
 // The examples in the help are commands, too.
 func TestExamplesOfTheHelp(t *testing.T) {
 	t.Parallel()

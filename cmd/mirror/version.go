@@ -34,8 +34,10 @@ func newVersionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Long:  `Print the version of mirror, the version of Go that built it, and the platform, as --version does.`,
-		Args:  noArgs,
+		Long: `Print the version of mirror, the version of Go that built it, and the platform, as --version does.
+
+Exit codes: 0 printed; 2 wrong usage.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return write(cmd.OutOrStdout(), versionLine())
 		},

@@ -17,7 +17,9 @@ import (
 func many(n int, image, host string) (list []symptom.Failure) {
 	for i := range n {
 		number := func(s string) string { return strings.ReplaceAll(s, "#", fmt.Sprint(i)) }
-		list = append(list, symptom.Failure{Reason: diagnose.CredentialsMissing, Image: number(image), Host: number(host), Count: 1})
+		list = append(list, symptom.Failure{
+			Finding: diagnose.Finding{Reason: diagnose.CredentialsMissing, Host: number(host)}, Image: number(image), Count: 1,
+		})
 	}
 	return list
 }
@@ -70,10 +72,12 @@ func TestJoinFindsEachPair(t *testing.T) {
 		var list []symptom.Failure
 		for range 2 + r.IntN(8) {
 			list = append(list, symptom.Failure{
-				Reason: diagnose.TagNotFound, Count: 1 + r.Int64N(3), ID: pick("", "", "", "7f3a9c2e"),
+				Count: 1 + r.Int64N(3), ID: pick("", "", "", "7f3a9c2e"),
 				Image: pick("", "a.example/", "docker.io/", "docker.io/library/", "a:5000/", "x/", "docker.io/libraryteam/") +
 					pick("", "team/app", "app", "x/team/app", "ap", "team") + pick("", "", ":1", "@sha256:00"),
-				Host: pick("", "a.example", "docker.io", "registry-1.docker.io", "auth.a.example", "B.example"),
+				Finding: diagnose.Finding{
+					Reason: diagnose.TagNotFound, Host: pick("", "a.example", "docker.io", "registry-1.docker.io", "auth.a.example", "B.example"),
+				},
 			})
 		}
 		want, got := symptom.JoinEach(list), symptom.JoinUnnamed(list)

@@ -21,29 +21,23 @@ import (
 
 // Failure is a failed pull, with its reason, as often as the input says.
 type Failure struct {
-	Reason  diagnose.Reason `json:"reason"`
-	Class   diagnose.Class  `json:"class"`
-	Summary string          `json:"summary"`
-	Remedy  string          `json:"remedy"`
-	Image   string          `json:"image,omitempty"`   // empty where the text names none
-	Host    string          `json:"host,omitempty"`    // at which the pull failed, as far as the text says
-	Command string          `json:"command,omitempty"` // that shows the cause or mends it
-	Page    string          `json:"page,omitempty"`    // about the reason, which mirror explain REASON prints
-	ID      string          `json:"id,omitempty"`      // of the mirror's record, where the text shows one
-	Count   int64           `json:"count"`
-	Text    string          `json:"text,omitempty"` // the text that says so, without secrets
+	diagnose.Finding        // reason, class, summary, remedy and host, as far as the text has them
+	Image            string // empty where the text names none
+	Command          string // that shows the cause or mends it; empty: there is none
+	Page             string // about the reason, which mirror explain REASON prints
+	ID               string // of the mirror's record, where the text shows one
+	Count            int64  // how often the input has it
+	Text             string // the text that says so, without secrets
 
 	// First and Last are the times of the messages, zero where the text has none.
-	First time.Time `json:"first,omitzero"`
-	Last  time.Time `json:"last,omitzero"`
+	First, Last time.Time
 }
 
 // Report has the failures of an input, the most frequent first.
 type Report struct {
-	Failures []Failure        `json:"failures"`
-	Classes  map[string]int64 `json:"classes"`
-
-	Lines int `json:"-"` // of text; 0: all of the input was JSON
+	Failures []Failure
+	Classes  map[string]int64 // failures by class
+	Lines    int              // of text; 0: all of the input was JSON
 }
 
 // MaxInput is the largest input in bytes.

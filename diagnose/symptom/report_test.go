@@ -103,7 +103,9 @@ func TestWrapped(t *testing.T) {
 	const text = `  Warning  Failed  27m (x4 over 29m)  kubelet  Failed to pull image "quay.io/acme/large:9": rpc error: code = NotFound desc = failed to pull and ` +
 		`unpack image "quay.io/acme/large:9": failed to resolve reference "quay.io/acme/large:9": quay.io/acme/large:9: not found`
 	const next = `  Warning  Failed  27m (x4 over 29m)  kubelet  Error: ErrImagePull`
-	want := symptom.Failure{Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Image: "quay.io/acme/large:9", Count: 4}
+	want := symptom.Failure{
+		Finding: diagnose.Finding{Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing}, Image: "quay.io/acme/large:9", Count: 4,
+	}
 	check := func(name, text string) {
 		t.Helper()
 		r := read(t, text)
@@ -112,7 +114,7 @@ func TestWrapped(t *testing.T) {
 			return
 		}
 		f := r.Failures[0]
-		got := symptom.Failure{Reason: f.Reason, Class: f.Class, Image: f.Image, Count: f.Count}
+		got := symptom.Failure{Finding: diagnose.Finding{Reason: f.Reason, Class: f.Class}, Image: f.Image, Count: f.Count}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s\n%s", name, diff, text)
 		}

@@ -22,7 +22,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"contentrange": {"./upstream", "TestContentRangeIsChecked"},
 	"realm":        {"./upstream", "TestHostileRealms"},
 	"address":      {"./upstream", "TestDialCheckSeesTheAddressThatIsDialled"},
-	"embedded":     {"./upstream", "TestAddressClass"},
+	"embedded":     {"./upstream/endpoint", "TestAddressClass"},
 	"claim":        {"./upstream", "TestLyingManifestOpensNoBreaker"},
 	"lease":        {"./pull", "TestServedManifestLeasesItsChildren"},
 	"arrival":      {"./cache", "TestClaimedSizeEvictsNothing"},

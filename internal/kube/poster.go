@@ -19,19 +19,19 @@ import (
 )
 
 const (
-	maxQueued   = 1000             // failures that wait to be looked at
-	maxNodes    = 20               // whose pods are listed in one round
-	maxPosted   = 10_000           // pods' failures that are remembered
-	sayAgain    = 10 * time.Minute // between two counts of one Event
-	forget      = time.Hour        // what the API server does with an Event after its last change
-	maxPause    = 5 * time.Minute
-	maxText     = 1024 // bytes of an Event's message, what newer servers allow
-	requestRate = 5    // a second
+	maxQueued     = 1000             // failures that wait for a look at the pods
+	maxNodes      = 20               // nodes whose pods are listed in one round
+	maxPosted     = 10_000           // Events that are remembered
+	countInterval = 10 * time.Minute // between two counts of one Event
+	eventLife     = time.Hour        // after its last change the API server deletes an Event
+	maxPause      = 5 * time.Minute
+	maxText       = 1024 // bytes of an Event's message that newer servers allow
+	requestRate   = 5    // requests a second
 )
 
-// looks are when pods are looked for after a failure. The kubelet gives up a pull after it has tried each of its hosts,
-// and shows that a second or two later.
-var looks = []time.Duration{2 * time.Second, 8 * time.Second, 20 * time.Second, time.Minute}
+// lookTimes are the times after a failure at which the pods are listed. The kubelet gives up a pull after it has tried each of
+// its hosts, and the pod's status shows it a second or two later.
+var lookTimes = []time.Duration{2 * time.Second, 8 * time.Second, 20 * time.Second, time.Minute}
 
 // PosterOptions for a Poster.
 type PosterOptions struct {
@@ -52,7 +52,7 @@ type Poster struct {
 	canonical func(oci.Ref) oci.Ref
 	instance  string
 	log       *slog.Logger
-	some      chan struct{}
+	wake      chan struct{} // holds one: a failure was queued
 
 	mu     sync.Mutex // guards what follows
 	queued map[want]*wanted
@@ -61,8 +61,8 @@ type Poster struct {
 	// What follows is Run's alone.
 	limit  *rate.Limiter
 	posted map[posting]*event
-	sick   string // what the log was told of why nothing can be posted
-	hurt   bool   // something went wrong in this round
+	logged string // the remedy in the last log line about an error; empty: there is no error
+	failed bool   // a request of this round failed
 }
 
 // Stats count since the start.
@@ -95,7 +95,7 @@ func NewPoster(o PosterOptions) *Poster {
 	}
 	return &Poster{
 		client: o.Client, canonical: o.Canonical, instance: cmp.Or(o.Instance, "mirror"), log: o.Log,
-		some: make(chan struct{}, 1), queued: make(map[want]*wanted), posted: make(map[posting]*event),
+		wake: make(chan struct{}, 1), queued: make(map[want]*wanted), posted: make(map[posting]*event),
 		limit: rate.NewLimiter(requestRate, 2*requestRate),
 	}
 }
@@ -120,9 +120,9 @@ func (p *Poster) Failed(f journal.Failure) {
 		p.stats.Dropped++
 		return
 	}
-	p.queued[k] = &wanted{failure: f, ref: ref, due: time.Now().Add(looks[0])}
+	p.queued[k] = &wanted{failure: f, ref: ref, due: time.Now().Add(lookTimes[0])}
 	select {
-	case p.some <- struct{}{}:
+	case p.wake <- struct{}{}:
 	default:
 	}
 }
@@ -138,7 +138,7 @@ func (p *Poster) Stats() Stats {
 func (p *Poster) Run(ctx context.Context) error {
 	defer p.client.Close()
 	if err := p.client.Ready(ctx); err != nil && ctx.Err() == nil {
-		p.ill(err) // logged before an Event is missed
+		p.logError(err) // logged before an Event is missed
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -152,7 +152,7 @@ func (p *Poster) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-p.some:
+		case <-p.wake:
 			continue
 		case <-timer.C:
 		}
@@ -161,12 +161,12 @@ func (p *Poster) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err == nil:
-			if !p.hurt {
-				p.well()
+			if !p.failed {
+				p.logSuccess()
 			}
 			continue
 		}
-		pause := p.ill(err)
+		pause := p.logError(err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -188,11 +188,10 @@ func (p *Poster) next() time.Time {
 	return first
 }
 
-// round looks once for the pods of all failures that are due, and posts. After an error nothing of it is lost: what was
-// due is due again.
+// round looks once for the pods of all failures that are due, and posts. After an error nothing is lost: they are due again.
 func (p *Poster) round(ctx context.Context) error {
 	now := time.Now()
-	p.hurt = false
+	p.failed = false
 	due := p.due(now)
 	if len(due) == 0 {
 		return nil
@@ -207,18 +206,18 @@ func (p *Poster) round(ctx context.Context) error {
 			found = true
 			err := p.post(ctx, h, w.failure)
 			if refused, _ := errors.AsType[*APIError](err); refused != nil && refused.final() {
-				p.ill(err) // of this pod, as where its namespace is being deleted; others may do better
-				p.hurt = true
+				p.logError(err) // of this pod, as where its namespace is being deleted; others may do better
+				p.failed = true
 				continue
 			}
 			if err != nil {
 				return err
 			}
 		}
-		p.settle(w, found, now)
+		p.finish(w, found, now)
 	}
 	for k, e := range p.posted {
-		if now.Sub(e.last) > forget {
+		if now.Sub(e.last) > eventLife {
 			delete(p.posted, k)
 		}
 	}
@@ -230,7 +229,7 @@ func (p *Poster) due(now time.Time) []*wanted {
 	defer p.mu.Unlock()
 	var due []*wanted
 	for _, w := range p.queued {
-		if !w.due.After(now.Add(time.Second)) { // what is due in a second as well: one question for both
+		if !w.due.After(now.Add(time.Second)) { // with those that are due within a second: one request for both
 			due = append(due, w)
 		}
 	}
@@ -238,16 +237,16 @@ func (p *Poster) due(now time.Time) []*wanted {
 	return due
 }
 
-// settle takes a failure off the queue once a pod was found, or looked for often enough.
-func (p *Poster) settle(w *wanted, found bool, now time.Time) {
+// finish takes a failure off the queue once a pod was found, or after the last look; else it sets the next look.
+func (p *Poster) finish(w *wanted, found bool, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w.look++
-	if found || w.look >= len(looks) {
+	if found || w.look >= len(lookTimes) {
 		delete(p.queued, want{w.failure.ID, w.failure.Image, w.failure.Client})
 		return
 	}
-	w.due = now.Add(looks[w.look] - looks[w.look-1])
+	w.due = now.Add(lookTimes[w.look] - lookTimes[w.look-1])
 }
 
 // look lists the containers that wait for an image, by its repository. A pod that waits for the first image of one of
@@ -328,7 +327,7 @@ func (p *Poster) post(ctx context.Context, h holder, f journal.Failure) error {
 		return nil
 	case e == nil:
 		e = newEvent(h, f, p.instance)
-	case now.Sub(e.last) < sayAgain:
+	case now.Sub(e.last) < countInterval:
 		return nil
 	}
 	if err := p.limit.Wait(ctx); err != nil {
@@ -383,8 +382,8 @@ func (p *Poster) count(f func(*Stats)) {
 	f(&p.stats)
 }
 
-// ill counts an error, and says how long to leave the server alone.
-func (p *Poster) ill(err error) time.Duration {
+// logError counts an error, logs it once for each remedy, and returns how long to wait before the next request.
+func (p *Poster) logError(err error) time.Duration {
 	p.count(func(s *Stats) { s.Errors++ })
 	pause, fix := 10*time.Second, "see whether the API server can be reached from here; it is asked again"
 	refused, _ := errors.AsType[*APIError](err)
@@ -400,16 +399,16 @@ func (p *Poster) ill(err error) time.Duration {
 	case refused.Status/100 == 4:
 		pause, fix = time.Minute, "see that kubernetes.server is the API server"
 	}
-	if fix != p.sick { // once for each cause
-		p.sick = fix
+	if fix != p.logged { // once for each cause
+		p.logged = fix
 		p.log.Warn("cannot post Kubernetes Events for failed pulls", "error", err, "remedy", fix)
 	}
 	return pause
 }
 
-func (p *Poster) well() {
-	if p.sick != "" {
-		p.sick = ""
+func (p *Poster) logSuccess() {
+	if p.logged != "" {
+		p.logged = ""
 		p.log.Info("Kubernetes Events for failed pulls are posted again")
 	}
 }

@@ -13,9 +13,9 @@ type series[T any] struct {
 // emit takes a value of a series, with the values of its labels.
 type emit func(value float64, labels ...string)
 
-// single is the values of a series without labels.
-func single[T any](value func(T) int64) func(T, emit) {
-	return func(now T, emit emit) { emit(float64(value(now))) }
+// single is a series without labels.
+func single[T any](kind prometheus.ValueType, name, help string, value func(T) int64) series[T] {
+	return series[T]{kind, name, help, nil, func(now T, emit emit) { emit(float64(value(now))) }}
 }
 
 // table is a collector of series that are read together.

@@ -14,99 +14,58 @@ import (
 const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
 
 var cacheSeries = []series[cache.Stats]{
-	{
-		gauge, "mirror_cache_bytes", "Bytes of content in the cache.", nil,
-		single(func(s cache.Stats) int64 { return s.Bytes }),
-	},
-	{
-		gauge, "mirror_cache_size_bytes", "The budget of cache.size.", nil,
-		single(func(s cache.Stats) int64 { return s.Size }),
-	},
-	{
-		gauge, "mirror_cache_objects", "Pieces of content in the cache.", nil,
-		single(func(s cache.Stats) int64 { return s.Objects }),
-	},
-	{
-		gauge, "mirror_cache_reserved_bytes", "Bytes reserved for downloads under way and parked.", nil,
-		single(func(s cache.Stats) int64 { return s.Reserved }),
-	},
-	{
-		gauge, "mirror_cache_parked", "Unfinished downloads that wait for a client to come back.", nil,
-		single(func(s cache.Stats) int64 { return s.Parked }),
-	},
-	{
-		gauge, "mirror_cache_held_bytes",
-		"Bytes of content that was evicted and is still read: on the disk, and not in mirror_cache_bytes.", nil,
-		single(func(s cache.Stats) int64 { return s.Held }),
-	},
-	{
-		gauge, "mirror_cache_disk_free_bytes", "Free bytes of the disk of cache.dir, when it was last checked.", nil,
-		single(func(s cache.Stats) int64 { return s.Disk.Space.Free }),
-	},
-	{
-		gauge, "mirror_cache_degraded",
-		"1 if the disk of cache.dir is full, read-only, gone or fails, so that new content is served uncached.", nil,
-		single(func(s cache.Stats) int64 {
+	single(gauge, "mirror_cache_bytes",
+		"Bytes of content in the cache.", func(s cache.Stats) int64 { return s.Bytes }),
+	single(gauge, "mirror_cache_size_bytes",
+		"The budget of cache.size.", func(s cache.Stats) int64 { return s.Size }),
+	single(gauge, "mirror_cache_objects",
+		"Pieces of content in the cache.", func(s cache.Stats) int64 { return s.Objects }),
+	single(gauge, "mirror_cache_reserved_bytes",
+		"Bytes reserved for downloads under way and parked.", func(s cache.Stats) int64 { return s.Reserved }),
+	single(gauge, "mirror_cache_parked",
+		"Unfinished downloads that wait for a client to come back.", func(s cache.Stats) int64 { return s.Parked }),
+	single(gauge, "mirror_cache_held_bytes",
+		"Bytes of content that was evicted and is still read: on the disk, and not in mirror_cache_bytes.", func(s cache.Stats) int64 { return s.Held }),
+	single(gauge, "mirror_cache_disk_free_bytes",
+		"Free bytes of the disk of cache.dir, when it was last checked.", func(s cache.Stats) int64 { return s.Disk.Space.Free }),
+	single(gauge, "mirror_cache_degraded",
+		"1 if the disk of cache.dir is full, read-only, gone or fails, so that new content is served uncached.",
+		func(s cache.Stats) int64 {
 			if s.Degraded {
 				return 1
 			}
 			return 0
 		}),
-	},
-	{
-		counter, "mirror_cache_hits_total", "Blobs that were served from the cache.", nil,
-		single(func(s cache.Stats) int64 { return s.Hits }),
-	},
-	{
-		counter, "mirror_cache_misses_total", "Blobs whose download a client began.", nil,
-		single(func(s cache.Stats) int64 { return s.Misses }),
-	},
-	{
-		counter, "mirror_cache_joined_total", "Blobs whose download under way a client joined.", nil,
-		single(func(s cache.Stats) int64 { return s.Joined }),
-	},
-	{
-		counter, "mirror_cache_uncached_total", "Blobs that were served straight from their upstream.", nil,
-		single(func(s cache.Stats) int64 { return s.Uncached }),
-	},
-	{
-		counter, "mirror_cache_evicted_total", "Pieces of content that were removed to make room.", nil,
-		single(func(s cache.Stats) int64 { return s.Evicted }),
-	},
-	{
-		counter, "mirror_cache_evicted_bytes_total", "Bytes of content that were removed to make room.", nil,
-		single(func(s cache.Stats) int64 { return s.EvictedBytes }),
-	},
+	single(counter, "mirror_cache_hits_total",
+		"Blobs that were served from the cache.", func(s cache.Stats) int64 { return s.Hits }),
+	single(counter, "mirror_cache_misses_total",
+		"Blobs whose download a client began.", func(s cache.Stats) int64 { return s.Misses }),
+	single(counter, "mirror_cache_joined_total",
+		"Blobs whose download under way a client joined.", func(s cache.Stats) int64 { return s.Joined }),
+	single(counter, "mirror_cache_uncached_total",
+		"Blobs that were served straight from their upstream.", func(s cache.Stats) int64 { return s.Uncached }),
+	single(counter, "mirror_cache_evicted_total",
+		"Pieces of content that were removed to make room.", func(s cache.Stats) int64 { return s.Evicted }),
+	single(counter, "mirror_cache_evicted_bytes_total",
+		"Bytes of content that were removed to make room.", func(s cache.Stats) int64 { return s.EvictedBytes }),
 }
 
 var scrubSeries = []series[disk.ScrubStats]{
-	{
-		counter, "mirror_cache_scrubbed_total", "Pieces of content that were read again.", nil,
-		single(func(s disk.ScrubStats) int64 { return s.Blobs }),
-	},
-	{
-		counter, "mirror_cache_scrubbed_bytes_total", "Bytes of content that were read again.", nil,
-		single(func(s disk.ScrubStats) int64 { return s.Bytes }),
-	},
-	{
-		counter, "mirror_cache_damaged_total", "Pieces of content that were found damaged when they were read again, and removed.", nil,
-		single(func(s disk.ScrubStats) int64 { return s.Damaged }),
-	},
+	single(counter, "mirror_cache_scrubbed_total",
+		"Pieces of content that were read again.", func(s disk.ScrubStats) int64 { return s.Blobs }),
+	single(counter, "mirror_cache_scrubbed_bytes_total",
+		"Bytes of content that were read again.", func(s disk.ScrubStats) int64 { return s.Bytes }),
+	single(counter, "mirror_cache_damaged_total",
+		"Pieces of content that were found damaged when they were read again, and removed.", func(s disk.ScrubStats) int64 { return s.Damaged }),
 }
 
 var eventSeries = []series[kube.Stats]{
-	{
-		counter, "mirror_kubernetes_events_total", "Events posted on pods, or counted up.", nil,
-		single(func(s kube.Stats) int64 { return s.Posted }),
-	},
-	{
-		counter, "mirror_kubernetes_events_dropped_total", "Failures without an Event, because there were too many at once.", nil,
-		single(func(s kube.Stats) int64 { return s.Dropped }),
-	},
-	{
-		counter, "mirror_kubernetes_errors_total", "Requests that the API server did not answer as it should; the log says why.", nil,
-		single(func(s kube.Stats) int64 { return s.Errors }),
-	},
+	single(counter, "mirror_kubernetes_events_total",
+		"Events posted on pods, or counted up.", func(s kube.Stats) int64 { return s.Posted }),
+	single(counter, "mirror_kubernetes_events_dropped_total",
+		"Failures without an Event, because there were too many at once.", func(s kube.Stats) int64 { return s.Dropped }),
+	single(counter, "mirror_kubernetes_errors_total",
+		"Requests that the API server did not answer as it should; the log says why.", func(s kube.Stats) int64 { return s.Errors }),
 }
 
 // endpointMap are the endpoints of each upstream, by its name in the configuration.
@@ -251,8 +210,7 @@ func (m *Metrics) ReadEvents(stats func() kube.Stats) {
 
 // ReadServer adds the number of requests that are being answered.
 func (m *Metrics) ReadServer(inFlight func() int) {
-	m.registry.MustRegister(newTable(inFlight, []series[int]{{
-		gauge, "mirror_requests_in_flight", "Requests of clients that are being answered.", nil,
-		single(func(n int) int64 { return int64(n) }),
-	}}))
+	m.registry.MustRegister(newTable(inFlight, []series[int]{
+		single(gauge, "mirror_requests_in_flight", "Requests of clients that are being answered.", func(n int) int64 { return int64(n) }),
+	}))
 }

@@ -158,15 +158,11 @@ func replace(path string, fill func(io.Writer) error, check func(path string) er
 		return err
 	}
 	defer os.Remove(tmp.Name()) // harmless once it is renamed
-	if err := fill(tmp); err != nil {
-		_ = tmp.Close()
-		return err
+	err = fill(tmp)
+	if err == nil {
+		err = tmp.Sync()
 	}
-	if err := tmp.Sync(); err != nil {
-		_ = tmp.Close()
-		return err
-	}
-	if err := tmp.Close(); err != nil {
+	if err = errors.Join(err, tmp.Close()); err != nil {
 		return err
 	}
 	point.Hit("state/copied")

@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
-)
 
-// repositoryPrefix is a possible beginning of a repository's name, by the grammar of the distribution spec.
-var repositoryPrefix = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+	"github.com/registrymirror/mirror/oci"
+)
 
 // Options say where an endpoint is and how it is reached.
 type Options struct {
@@ -73,7 +71,7 @@ func New(o Options) (*Endpoint, error) {
 	e := &Endpoint{URL: &url.URL{Scheme: at.Scheme, Host: o.URL.Host}, Origin: at, IsRegistry: o.Registry, Policy: o.Policy, o: o}
 	e.Name = e.URL.String()
 	if prefix := strings.Trim(o.Prefix, "/"); prefix != "" {
-		if !repositoryPrefix.MatchString(prefix) {
+		if !oci.IsRepository(prefix) {
 			return nil, fmt.Errorf("endpoint %s: prefix %q is not what a repository can begin with", e.Name, o.Prefix)
 		}
 		e.Prefix = prefix + "/"

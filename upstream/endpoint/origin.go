@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/glob"
 )
 
 // Origin is the scheme, host and port of a URL. Credentials are bound to it.
@@ -97,6 +99,11 @@ func ParseNames(list []string) (names, error) {
 		if !isHost(strings.ReplaceAll(host, "*", "x")) {
 			return nil, fmt.Errorf("host %q is not HOST or HOST:PORT; leave out scheme and path", s)
 		}
+		for label := range strings.SplitSeq(host, ".") {
+			if strings.Contains(label, "*") && label != "*" {
+				return nil, fmt.Errorf("host %q: a * stands for a whole label", s)
+			}
+		}
 		ns = append(ns, named{host, port})
 	}
 	return ns, nil
@@ -104,29 +111,17 @@ func ParseNames(list []string) (names, error) {
 
 func (ns names) Has(o Origin) bool {
 	for _, n := range ns {
-		if (n.port == "" || n.port == o.port) && matchHost(n.host, o.Host) {
+		if (n.port == "" || n.port == o.port) && n.fits(o.Host) {
 			return true
 		}
 	}
 	return false
 }
 
-// matchHost compares label by label; * stands for one whole label of a name, never of an address.
-func matchHost(pattern, host string) bool {
-	if !strings.Contains(pattern, "*") {
-		return pattern == host
-	}
+// fits reports whether a host is one of the name's: * stands for one whole label of a name, never of an address.
+func (n named) fits(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
-		return false
+		return n.host == host
 	}
-	want, got := strings.Split(pattern, "."), strings.Split(host, ".")
-	if len(want) != len(got) {
-		return false
-	}
-	for i := range want {
-		if want[i] != got[i] && (want[i] != "*" || got[i] == "") {
-			return false
-		}
-	}
-	return true
+	return glob.Host(n.host, host)
 }

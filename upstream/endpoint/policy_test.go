@@ -232,7 +232,7 @@ func TestNamesOfTheOperator(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{
 		"", "https://auth.example", "auth.example/path", "auth.example:http", "auth.example:0",
-		"user@auth.example", "a b", "auth.example:70000",
+		"user@auth.example", "a b", "auth.example:70000", "**.example", "a*.example",
 	} {
 		if _, err := endpoint.NewPolicy([]string{bad}, nil); err == nil {
 			t.Errorf("%q was accepted", bad)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -167,31 +166,10 @@ func tokenLife(value, expiresIn string, now time.Time) time.Duration {
 	if s, err := strconv.ParseFloat(strings.Trim(expiresIn, `"`), 64); err == nil && s > 0 {
 		return time.Duration(min(s, maxTokenLife.Seconds()) * float64(time.Second))
 	}
-	if life := jwtLife(value, now); life > 0 {
+	if life := auth.TokenLife(value, now); life > 0 {
 		return min(life, maxTokenLife)
 	}
 	return defaultTokenLife
-}
-
-// jwtLife is how long a JSON Web Token lives by its own clock, 0 where it does not say.
-func jwtLife(value string, now time.Time) time.Duration {
-	parts := strings.Split(value, ".")
-	if len(parts) != 3 {
-		return 0
-	}
-	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	if err != nil {
-		return 0
-	}
-	var claims struct{ Exp, Iat float64 }
-	if json.Unmarshal(b, &claims) != nil || claims.Exp <= 0 {
-		return 0
-	}
-	begin := float64(now.Unix())
-	if claims.Iat > 0 && claims.Iat < claims.Exp {
-		begin = claims.Iat // its clock may not be ours
-	}
-	return time.Duration(min(claims.Exp-begin, maxTokenLife.Seconds()) * float64(time.Second))
 }
 
 // TokenWithoutScope asks the repository's token service, anonymously, for a token that opens nothing. Nil: it gives one.

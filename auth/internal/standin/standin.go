@@ -14,9 +14,7 @@ import (
 type Service struct {
 	Handler http.Handler
 	Skew    time.Duration // of its clock against ours
-	// Fault, where it is not nil, may answer in place of the handler: it then returns true. It is given the number of the
-	// request, from 1.
-	Fault func(n int, w http.ResponseWriter, r *http.Request) bool
+	Fault   Answer        // may answer in place of the handler; nil: none does
 
 	mu    sync.Mutex
 	asked []string
@@ -35,7 +33,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.Handler.ServeHTTP(w, r)
 }
 
-// Asked are the requests so far: "METHOD /path".
+// Asked returns the requests so far: "METHOD /path".
 func (s *Service) Asked() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +63,7 @@ func (s *Service) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// Hang answers nothing for as long as it is waited for, at most d.
+// Hang waits for d, or until the client of a request has left.
 func Hang(r *http.Request, d time.Duration) {
 	select {
 	case <-time.After(d):
