@@ -63,7 +63,7 @@ func (t *Transport) publicOnly() bool { return guard.Public && t.up.o.Public && 
 
 // Withheld reports whether our credential must not be shown for the repository, since it may be private.
 func (t *Transport) Withheld() bool {
-	return t.publicOnly() && !t.ep.public.has(t.repository, time.Now())
+	return t.publicOnly() && !t.ep.IsPublic(t.repository)
 }
 
 // isAnonymous reports whether requests are made without a credential of ours.
@@ -104,7 +104,7 @@ func (t *Transport) sources() []auth.Source {
 			if t.ep.Limits.Exhausted(limit.Class{Credential: name, Method: http.MethodGet, Target: limit.TargetManifest}, 0) {
 				o.back++
 			}
-			if t.up.standing.wasRefused(purpose{name, t.repository}) {
+			if t.up.standing.refusals.Has(purpose{name, t.repository}) {
 				o.back += 2
 			}
 			of[name] = o
@@ -165,7 +165,7 @@ func (t *Transport) get(ctx context.Context, from func(context.Context) (auth.Cr
 		cred = noCredential
 	}
 	t.credential = cred
-	t.up.standing.uses(cred)
+	t.up.uses(cred)
 	if t.ep.IsRegistry && (t.ep.source == nil || !t.as.Configured) {
 		t.as.latest.Store(&latest{cred, err})
 	}
@@ -174,7 +174,7 @@ func (t *Transport) get(ctx context.Context, from func(context.Context) (auth.Cr
 
 // renewCredential gets another credential of the source of the one that was refused. False: there is none.
 func (t *Transport) renewCredential(ctx context.Context, s *state) bool {
-	if t.up.standing.hasFailedRenewal(purpose{s.credential.Name, t.repository}) {
+	if t.up.standing.failedRenewals.Has(purpose{s.credential.Name, t.repository}) {
 		s.tried.add(noteFailedRenewal)
 		return false
 	}
