@@ -151,7 +151,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 			p.refused(ctx, b.st, b.ref.Repo, err)
 			return desc, err
 		}
-		p.failures.clear(b.key)
+		p.failures.shown(b.key)
 		desc.Digest = b.ref.Digest
 		// An answer without the size, or with another size than the content's, shows nothing: any host can send it.
 		if n, here := p.cache.Stat(b.ref.Digest); desc.Size < 0 || here && desc.Size != n {

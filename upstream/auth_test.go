@@ -70,7 +70,7 @@ func TestChallenges(t *testing.T) {
 		tokens int
 		scope  string
 	}{
-		{name: "nobody asks"},
+		{name: "no login"},
 		{name: "basic", auth: origin.Auth{Kind: "basic", Username: "bot", Password: "pw"}, source: login("bot", "pw")},
 		{
 			name: "anonymous bearer", auth: origin.Auth{Kind: "bearer", Anonymous: true}, tokens: 1,
@@ -281,18 +281,18 @@ func TestAsAnotherCredential(t *testing.T) {
 	o.AddImage("app", "1", origin.Image{})
 	r := registry(t, o.URL())
 	if _, err := r.Resolve(t.Context(), "app", "1"); err == nil {
-		t.Fatal("nobody may read a private image")
+		t.Fatal("an anonymous client got a private image")
 	} else if e := upstreamError(t, err); e.Credential != (auth.Status{}) {
-		t.Errorf("credential of nobody %+v", e.Credential)
+		t.Errorf("credential of an anonymous request: %+v", e.Credential)
 	}
 	bot := r.As(auth.Credential{Name: "client", Username: "bot", Password: auth.NewSecret("pw")})
 	if _, err := bot.Resolve(t.Context(), "app", "1"); err != nil {
 		t.Errorf("bot: %v", err)
 	}
 	if _, err := r.Resolve(t.Context(), "app", "1"); err == nil {
-		t.Error("nobody got in with the token of bot")
+		t.Error("an anonymous request got in with the token of bot")
 	}
 	if got := r.Credential(); got != (auth.Status{}) {
-		t.Errorf("credential of nobody %+v", got)
+		t.Errorf("credential of an anonymous request: %+v", got)
 	}
 }

@@ -9,12 +9,13 @@ import (
 	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
-// The facts that a Registry gives, under the names by which its callers know them: see packages fault, limit and endpoint.
+// The facts that a Registry gives, under the names by which its callers know them: see packages fault, limit,
+// endpoint and transfer.
+
 type (
 	Error    = fault.Error
 	Step     = fault.Step
 	StepName = fault.StepName
-	BodyKind = fault.BodyKind
 	Probe    = fault.Probe
 	Verdict  = fault.Verdict
 
@@ -72,7 +73,6 @@ const (
 
 // The shapes of error bodies.
 const (
-	BodyNone    = fault.BodyNone
 	BodyErrors  = fault.BodyErrors
 	BodyDetails = fault.BodyDetails
 	BodyMessage = fault.BodyMessage

@@ -90,7 +90,7 @@ func (a *Attempt) Ping(ctx context.Context) (h http.Header, notice, err error) {
 	r := endpoint.Request{
 		Step: fault.StepPing, Method: http.MethodGet, URL: c.ep.At("/v2/", ""), Reach: endpoint.ReachAny,
 	}
-	resp, err := c.login.Bare(ctx, c.ep.Registry, r)
+	resp, err := c.login.Bare(ctx, c.ep.Registry, r) //nolint:bodyclose // Refuse or Drain closes it
 	if err != nil {
 		return nil, nil, c.wrap(err)
 	}

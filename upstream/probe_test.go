@@ -101,7 +101,7 @@ func TestMissingOrPrivate(t *testing.T) {
 			answers: answers{manifest: unknown, list: says(502, "", "")},
 		},
 		{
-			name: "404, and the list is no list", asked: list,
+			name: "404, and the list is not a list", asked: list,
 			answers: answers{manifest: unknown, list: func(w http.ResponseWriter, _ *http.Request) {
 				_, _ = io.WriteString(w, "<html>hello</html>")
 			}},
@@ -137,11 +137,11 @@ func TestMissingOrPrivate(t *testing.T) {
 			answers: answers{token: says(401, "UNAUTHORIZED", please), nothing: says(401, "UNAUTHORIZED", please)},
 		},
 		{
-			name: "no token, and one for nothing", want: upstream.VerdictUnknown, asked: none,
+			name: "no token, and one without a scope", want: upstream.VerdictUnknown, asked: none,
 			answers: answers{token: says(401, "UNAUTHORIZED", please), nothing: token},
 		},
 		{
-			name: "no token, and for nothing another no", want: upstream.VerdictUnknown, asked: none,
+			name: "no token, and without a scope another refusal", want: upstream.VerdictUnknown, asked: none,
 			answers: answers{token: says(401, "UNAUTHORIZED", please), nothing: denied},
 		},
 		{name: "a token denied is not one for which to log in", answers: answers{token: denied}},
@@ -236,7 +236,7 @@ func TestMissingTagOfWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestLoginIsNotNeeded has a registry let nobody into one repository, and everybody into another: nothing is said of logins.
+// TestLoginIsNotNeeded has a registry with a private repository and a public one: the error does not mention logins.
 func TestLoginIsNotNeeded(t *testing.T) {
 	t.Parallel()
 	no := says(401, "UNAUTHORIZED", "authentication required")
@@ -300,7 +300,7 @@ func TestFurtherQuestionHangs(t *testing.T) {
 	})
 }
 
-// TestFurtherQuestionsAreFew has fifty repositories missing at once: eight are asked about, and nobody waits for a turn.
+// TestFurtherQuestionsAreFew has fifty repositories missing at once: eight are probed, and no call waits for a turn.
 func TestFurtherQuestionsAreFew(t *testing.T) {
 	t.Parallel()
 	var lists atomic.Int32

@@ -90,7 +90,7 @@ func TestTokenIsRenewedWhileInUse(t *testing.T) {
 		if n := s.requests(); n != 3 {
 			t.Errorf("%d token requests in 10 min, want 3", n)
 		}
-		// Nobody uses it any more: it is not renewed for ever.
+		// It is no longer used: it is not renewed forever.
 		time.Sleep(time.Hour)
 		if n := s.requests(); n > 4 {
 			t.Errorf("%d token requests, want at most one after the last use", n)
@@ -170,14 +170,14 @@ func TestTokenWaitersLeaveAlone(t *testing.T) {
 		synctest.Wait() // both wait for one token
 		leave()
 		if err := <-first; !errors.Is(err, context.Canceled) {
-			t.Errorf("who left got %v", err)
+			t.Errorf("the caller that left got %v", err)
 		} else if step := upstreamError(t, err).Step(); step.Name != upstream.StepToken || step.Host != "reg.example" ||
 			step.Err == nil {
-			t.Errorf("who left was at %+v, want the token service", step)
+			t.Errorf("the caller that left was at %+v, want the token service", step)
 		}
 		close(s.gate)
 		if err := <-second; err != nil {
-			t.Errorf("who stayed got %v", err)
+			t.Errorf("the caller that stayed got %v", err)
 		}
 		if n := s.requests(); n != 1 {
 			t.Errorf("%d token requests, want 1", n)
@@ -231,7 +231,7 @@ func TestRefusedPasswordIsNotSentWithEveryPull(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := logins.Load(); n != 2 {
-			t.Errorf("%d logins after that, want 2: somebody may have repaired it", n)
+			t.Errorf("%d logins after that, want 2: the password may be corrected", n)
 		}
 	}, as(login("bot", "bad")))
 }

@@ -45,7 +45,7 @@ func TestHeaderTimeout(t *testing.T) {
 			}
 			var timeout interface{ Timeout() bool }
 			if !errors.As(err, &timeout) || !timeout.Timeout() {
-				t.Errorf("%v is no timeout", err)
+				t.Errorf("%v is not a timeout", err)
 			}
 		})
 }

@@ -319,7 +319,7 @@ func TestNoFalseEnd(t *testing.T) {
 				}
 				n, err := body.Read(make([]byte, 100))
 				if n > 0 || errors.Is(err, io.EOF) || !errors.Is(err, io.ErrUnexpectedEOF) {
-					t.Errorf("%d bytes, %v; want an error that is no end", n, err)
+					t.Errorf("%d bytes, %v; want an error that is not an end", n, err)
 				}
 				_ = upstreamError(t, err)
 			})

@@ -14,29 +14,29 @@ import (
 )
 
 const (
-	// patience is how long an examination takes at most. Ten seconds to connect, twenty-five for an answer, at two
-	// endpoints: what takes longer is broken.
+	// patience is how long an examination takes at most: ten seconds to connect and twenty-five for an answer, at two
+	// endpoints, are less.
 	patience = time.Minute
-	// soon is how long a certificate should still be good, or a tenth of its life where that is less: those that live for
-	// days are renewed on their last ones.
+	// soon is how long a certificate should still be good, or a tenth of its life where that is less: one that lives for
+	// days is renewed on its last day.
 	soon = 14 * 24 * time.Hour
-	// skewed is how wrong a clock may be. Signed addresses of object stores are good for minutes.
+	// skewed is how wrong a clock may be. Signed addresses of object stores are valid for minutes.
 	skewed = time.Minute
 )
 
 // Options say what is examined. Exactly one of Registry and Err is set.
 type Options struct {
 	Image    string  // as the operator wrote it
-	Ref      oci.Ref // what that means: canonical
+	Ref      oci.Ref // the same, canonical
 	Platform string  // OS/ARCH[/VARIANT]; empty: that of this machine, else the first of the image
-	// Nodes are what the nodes are, as Platform. Where no Platform is wanted, an image that has nothing for one of them is
-	// warned of.
+	// Nodes are the platforms of the nodes. Without a Platform, there is a warning about an image that has nothing for one of
+	// them.
 	Nodes    []string
-	At       string // who looks: see Report
+	At       string // where the examination runs: see Report
 	Registry *upstream.Registry
-	Err      error // why there is none: the name is wrong, of no upstream, or not for clients
-	Ruled    bool  // the mirror's own rules let clients pull it
-	// Cached says what a mirror has of the reference, and of the digests that belong to it. Nil: nobody knows.
+	Err      error // why there is no Registry: the name is wrong, leads to no upstream, or is not for clients
+	Ruled    bool  // a rule of the mirror lets clients pull it
+	// Cached says what a mirror has of the reference, and of the digests that belong to it. Nil: not known.
 	Cached func(ref oci.Ref, image []oci.Digest) *Cache
 }
 

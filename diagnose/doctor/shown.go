@@ -155,7 +155,7 @@ func (b *builder) lacking(s *Step, e examined) {
 	}
 }
 
-// mostPlatforms bounds a list that whoever has pushed the image wrote.
+// mostPlatforms bounds a list that the publisher of the image has written.
 const mostPlatforms = 64
 
 func clean(platforms []string) (list []string) {
