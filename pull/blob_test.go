@@ -14,7 +14,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // blob pulls a blob that must come, and compares it.
@@ -133,7 +133,7 @@ func TestBlobIsAskedForWhereItIsNotKnownToBelong(t *testing.T) {
 				}
 				for _, a := range []pull.Ask{askBlob(tt.other, d), head(askBlob(tt.other, d))} {
 					_, err := w.Blob(t.Context(), a)
-					if e, ok := errors.AsType[*upstream.Error](err); !ok || e.Status != 404 {
+					if e, ok := errors.AsType[*fault.Error](err); !ok || e.Status != 404 {
 						t.Errorf("got %v, want the upstream's 404", err)
 					}
 				}
@@ -406,7 +406,7 @@ func TestReadyOfContentThatIsHere(t *testing.T) {
 func TestFetchThatWasGivenUpIsNotAFailure(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d, b := w.layer(t)
-		w.hub.behave(func(string) error { return &upstream.Error{Op: "blob", Err: context.Canceled} }, nil)
+		w.hub.behave(func(string) error { return &fault.Error{Op: "blob", Err: context.Canceled} }, nil)
 		if _, err := w.Blob(t.Context(), askBlob(app, d)); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
@@ -450,7 +450,7 @@ func TestManifestAmongBlobs(t *testing.T) {
 }
 
 func status404(err error) bool {
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	return ok && e.Status == 404
 }
 
@@ -494,8 +494,8 @@ func TestRefusedPartIsNotRemembered(t *testing.T) {
 		err  error
 		busy bool // the mirror itself refused it
 	}{
-		"too many connections": {&upstream.Error{Status: 429, RetryAfter: time.Minute}, false},
-		"no turn":              {&upstream.Error{Err: &upstream.QueueError{Most: 10}}, true},
+		"too many connections": {&fault.Error{Status: 429, RetryAfter: time.Minute}, false},
+		"no turn":              {&fault.Error{Err: &fault.QueueError{Most: 10}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
