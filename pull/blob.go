@@ -211,7 +211,7 @@ func (b blob) source() cache.Source {
 			}
 			if err != nil {
 				b.p.refused(ctx, b.st, b.ref.Repo, err)
-				if e, ok := errors.AsType[*upstream.ContentError](err); ok && e.Kind == upstream.ContentSize {
+				if e, ok := errors.AsType[*fault.ContentError](err); ok && e.Kind == fault.ContentSize {
 					shows.forgetSize() // if it was the registry's own word, the next request asks for it again
 				}
 				if w.Part { // another fetch brings these bytes, so it is not the answer to the next client

@@ -296,8 +296,8 @@ func TestSizeOfOtherContentIsForgotten(t *testing.T) {
 				if !strings.HasPrefix(op, "BLOB ") {
 					return nil
 				}
-				return &upstream.Error{Op: "blob", Upstream: hub, Status: 200, Err: &upstream.ContentError{
-					Kind: upstream.ContentSize, Want: "5242880 bytes, by its manifest", Got: "7 bytes", Claimed: true,
+				return &fault.Error{Op: "blob", Upstream: hub, Status: 200, Err: &fault.ContentError{
+					Kind: fault.ContentSize, Want: "5242880 bytes, by its manifest", Got: "7 bytes", Claimed: true,
 				}}
 			}, nil)
 			if _, err := w.Blob(t.Context(), askBlob(app, d)); err == nil {
