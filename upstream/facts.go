@@ -9,10 +9,9 @@ import (
 	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
-// The facts that a Registry gives, under the names by which its callers know them: see packages fault, limit,
-// endpoint and transfer.
-
-type (
+// Error and the other facts that a Registry gives are here under the names by which its callers know them: see packages
+// fault, limit, endpoint and transfer.
+type ( //nolint:revive // each type is documented in its own package
 	Error    = fault.Error
 	Step     = fault.Step
 	StepName = fault.StepName
