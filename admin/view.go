@@ -3,12 +3,14 @@ package admin
 import (
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // Registry is a registry in use, as the components report it.
 type Registry struct {
 	Name, Access string
-	Endpoints    []upstream.EndpointStatus
+	Endpoints    []endpoint.Status
 	Credentials  []upstream.CredentialStatus
 	Repositories [][]string // those of each credential; a credential without an element is for all
 }
@@ -39,7 +41,7 @@ func (r Registry) View() Upstream {
 	return u
 }
 
-func viewLimit(e upstream.EndpointStatus, b upstream.Budget) Limit {
+func viewLimit(e endpoint.Status, b limit.Budget) Limit {
 	l := Limit{
 		Credential: b.Credential, Source: b.Source, Endpoint: e.URL, Limit: max(b.Limit, 0), Remaining: b.Remaining,
 		WindowSeconds: int64(b.Window.Seconds()), ResetAt: b.Reset.UTC(), SaidAt: b.At.UTC(),

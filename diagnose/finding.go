@@ -27,21 +27,21 @@ const (
 type Finding struct {
 	Reason   Reason
 	Class    Class
-	Summary  string   // one line that stands alone: what happened, at which host
-	Short    string   // Summary without the image, for where that stands beside it; empty: Summary has no more
-	Remedy   string   // what to do next
-	Alone    string   // the same, where clients have nowhere else to go; empty: Remedy fits there, too
+	Summary  string   // one line that stands alone: the event, and the host
+	Short    string   // Summary without the image, for a place that shows the image beside it; empty: Summary fits
+	Remedy   string   // the next step
+	Alone    string   // Remedy for clients that cannot go on to the registry; empty: Remedy fits
 	Evidence []string // facts, one a line
 	Declined bool     // a refusal that leaves the node free to go on to the registry itself
 
 	Upstream   string        // canonical name; empty where no upstream was involved
-	Host       string        // host[:port] at which it broke; may differ from the upstream: a token service, a CDN
-	Stage      string        // step of the pull that broke, as upstream.StepName has it; may be empty
-	Status     int           // the upstream's HTTP status, 0 where it gave none
-	RetryAfter time.Duration // what the upstream asked for, 0: nothing
+	Host       string        // host[:port] at which the pull failed; may differ from the upstream: a token service, a CDN
+	Stage      string        // upstream.StepName of the step that failed; may be empty
+	Status     int           // HTTP status of the upstream; 0: none
+	RetryAfter time.Duration // that the upstream asked for; 0: none
 }
 
-// ID is a fingerprint of what failed for whom: 8 hex digits over the reason, the image and the host at which it broke.
+// ID is a fingerprint of a failure: 8 hex digits over the reason, the image and the host at which the pull failed.
 // It is the same after a restart and on another machine, so that it can be quoted. image is canonical
 // ("docker.io/library/nginx:1.27"), empty where none is known.
 func (f Finding) ID(image string) string {

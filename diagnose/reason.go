@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // for one.
 type Reason string
 
-// Origin says what shows that a pull failed for a reason.
+// Origin is how a reason comes to light.
 type Origin int
 
 // The origins.
@@ -21,7 +22,7 @@ const (
 	OnNode                  // the text of a client: mirror explain alone gives the reason
 )
 
-// Answer is what a client gets for a reason of a request.
+// Answer is the answer that a client gets for a reason of a request.
 type Answer struct {
 	Status int
 	// Code is one that every client knows: containerd prints others as "unknown".
@@ -38,13 +39,37 @@ type Advice struct {
 	Command string // that shows the cause or mends it; empty: none does
 }
 
-var rows = func() map[Reason]*properties {
-	byReason := make(map[Reason]*properties, len(reasons))
-	for i := range reasons {
-		byReason[reasons[i].reason] = &reasons[i]
+// byReason is the table by reason.
+var byReason = func() map[Reason]properties {
+	rows := make(map[Reason]properties, len(reasons))
+	for _, p := range reasons {
+		rows[p.reason] = p
 	}
-	return byReason
+	return rows
 }()
+
+// row is the row of a reason, that of Unknown for a reason that is not in the table.
+func (r Reason) row() properties {
+	if p, ok := byReason[r]; ok {
+		return p
+	}
+	return byReason[Unknown]
+}
+
+// Class returns the class that the reason belongs to.
+func (r Reason) Class() Class { return r.row().class }
+
+// Origin returns how the reason comes to light.
+func (r Reason) Origin() Origin { return r.row().origin }
+
+// Answer returns the answer that a client gets for the reason, that of InternalError for a reason that no request has.
+func (r Reason) Answer() Answer { return cmp.Or(r.row().answer, broken) }
+
+// Advice returns the sentence about the reason where only the text of a client is known.
+func (r Reason) Advice() Advice { return r.row().advice }
+
+// Page returns where the page about the reason is, below the root of the repository and of the listeners.
+func (r Reason) Page() string { return "docs/failures/" + string(r) + ".md" }
 
 // Reasons returns every reason, in the order of the table.
 func Reasons() []Reason {
@@ -64,38 +89,3 @@ func Classes() []Class {
 	slices.Sort(all)
 	return slices.Compact(all)
 }
-
-// Class returns the class that the reason belongs to, ClassUnknown for a reason that is not in the table.
-func (r Reason) Class() Class {
-	if p, ok := rows[r]; ok {
-		return p.class
-	}
-	return ClassUnknown
-}
-
-// Origin returns what shows the reason, OnNode for a reason that is not in the table.
-func (r Reason) Origin() Origin {
-	if p, ok := rows[r]; ok {
-		return p.origin
-	}
-	return OnNode
-}
-
-// Answer returns what a client gets for the reason, that of InternalError for a reason without an answer.
-func (r Reason) Answer() Answer {
-	if p, ok := rows[r]; ok && p.answer != (Answer{}) {
-		return p.answer
-	}
-	return broken
-}
-
-// Advice returns what to tell about the reason where only the text of a client is known.
-func (r Reason) Advice() Advice {
-	if p, ok := rows[r]; ok {
-		return p.advice
-	}
-	return Advice{}
-}
-
-// Page returns where the page about the reason is, below the root of the repository and of the listeners.
-func (r Reason) Page() string { return "docs/failures/" + string(r) + ".md" }

@@ -108,7 +108,7 @@ type properties struct {
 	advice Advice // zero where no text of a client shows the reason
 }
 
-// reasons is the one table of reasons, in the order of the list in docs/failures: by class, and what only the client sees
+// reasons is the one table of reasons, in the order of the list in docs/failures: by class, and those that only the client sees
 // at the end.
 var reasons = []properties{
 	{

@@ -55,7 +55,7 @@ func LooksLikeHost(component string) bool {
 	return component == "localhost" || strings.IndexByte(component, '.') >= 0 || strings.IndexByte(component, ':') >= 0
 }
 
-// IsRepository reports whether a name can be a repository's, or what the names of repositories begin with: components
+// IsRepository reports whether a name can be that of a repository, or the beginning of one: components
 // between slashes, without a host.
 func IsRepository(name string) bool {
 	_, ok := checkName(name, false)

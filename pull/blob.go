@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // blobType is what registries answer blobs with. A layer's own media type stands in the manifest.
@@ -224,7 +224,7 @@ func (b blob) source() cache.Source {
 
 // partError marks an error that comes from the mirror's own limit of transfers, and not from the upstream.
 func partError(err error) error {
-	if _, queued := errors.AsType[*upstream.QueueError](err); queued {
+	if _, queued := errors.AsType[*fault.QueueError](err); queued {
 		return fmt.Errorf("%w: %w", flight.ErrBusy, err)
 	}
 	return err
@@ -273,10 +273,10 @@ func (b blob) wrongSize(want, got int64) error {
 	if got < 0 {
 		return b.noSize()
 	}
-	return &upstream.Error{
+	return &fault.Error{
 		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
-		Err: &upstream.ContentError{
-			Kind: upstream.ContentSize, Want: strconv.FormatInt(want, 10) + " bytes", Got: strconv.FormatInt(got, 10) + " bytes",
+		Err: &fault.ContentError{
+			Kind: fault.ContentSize, Want: strconv.FormatInt(want, 10) + " bytes", Got: strconv.FormatInt(got, 10) + " bytes",
 		},
 	}
 }
@@ -335,9 +335,9 @@ func (b blob) contradicted(m *flight.MismatchError, err error) error {
 // noSize is the error for a HEAD of a blob whose size neither a manifest nor the upstream gives: clients have no use for an
 // answer without it.
 func (b blob) noSize() error {
-	return &upstream.Error{
+	return &fault.Error{
 		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
-		Err: &upstream.ContentError{Kind: upstream.ContentLength, Want: "a size", Got: "none"},
+		Err: &fault.ContentError{Kind: fault.ContentLength, Want: "a size", Got: "none"},
 	}
 }
 

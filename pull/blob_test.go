@@ -13,7 +13,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // blob pulls a blob that must come, and compares it.
@@ -132,7 +132,7 @@ func TestBlobIsAskedForWhereItIsNotKnownToBelong(t *testing.T) {
 				}
 				for _, a := range []pull.Ask{askBlob(tt.other, d), head(askBlob(tt.other, d))} {
 					_, err := w.Blob(t.Context(), a)
-					if e, ok := errors.AsType[*upstream.Error](err); !ok || e.Status != 404 {
+					if e, ok := errors.AsType[*fault.Error](err); !ok || e.Status != 404 {
 						t.Errorf("got %v, want the upstream's 404", err)
 					}
 				}
@@ -355,7 +355,7 @@ func TestReadyOfContentThatIsHere(t *testing.T) {
 func TestFetchThatWasGivenUpIsNotAFailure(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d, b := w.layer(t)
-		w.hub.behave(func(string) error { return &upstream.Error{Op: "blob", Err: context.Canceled} }, nil)
+		w.hub.behave(func(string) error { return &fault.Error{Op: "blob", Err: context.Canceled} }, nil)
 		if _, err := w.Blob(t.Context(), askBlob(app, d)); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
@@ -399,7 +399,7 @@ func TestManifestAmongBlobs(t *testing.T) {
 }
 
 func status404(err error) bool {
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	return ok && e.Status == 404
 }
 
@@ -443,8 +443,8 @@ func TestRefusedPartIsNotRemembered(t *testing.T) {
 		err  error
 		busy bool // the mirror itself refused it
 	}{
-		"too many connections": {&upstream.Error{Status: 429, RetryAfter: time.Minute}, false},
-		"no turn":              {&upstream.Error{Err: &upstream.QueueError{Most: 10}}, true},
+		"too many connections": {&fault.Error{Status: 429, RetryAfter: time.Minute}, false},
+		"no turn":              {&fault.Error{Err: &fault.QueueError{Most: 10}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {

@@ -9,7 +9,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // maxFailures is how many failures are remembered at once.
@@ -57,7 +57,7 @@ func (f *failures) get(k key) error {
 	if !ok || !now.Before(v.until) {
 		return nil
 	}
-	e, ok := errors.AsType[*upstream.Error](v.err)
+	e, ok := errors.AsType[*fault.Error](v.err)
 	if !ok || e.RetryAfter == 0 || !now.After(v.at) {
 		return v.err
 	}

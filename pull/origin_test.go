@@ -26,6 +26,7 @@ import (
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // chain is a puller with the real cache and catalog on memory, and the real upstream in front of two scripted ones.
@@ -39,6 +40,7 @@ type chain struct {
 	setup     pull.Setup
 	memory    *memory.Budget                  // nil: that of New
 	learning  func(pull.Catalog) pull.Catalog // nil: the catalog itself
+	known     *catalog.Catalog
 	stop      func()
 }
 
@@ -72,10 +74,10 @@ func (c *chain) start(t *testing.T) {
 		c.stop()
 	}
 	content := cache.New(cache.Options{Store: c.store, Size: 1 << 30})
-	known := catalog.New(c.tables[0], c.tables[1], catalog.Options{})
-	books := pull.Catalog(known)
+	c.known = catalog.New(c.tables[0], c.tables[1], catalog.Options{})
+	books := pull.Catalog(c.known)
 	if c.learning != nil {
-		books = c.learning(known)
+		books = c.learning(c.known)
 	}
 	c.Puller = pull.New(pull.Options{
 		Cache: content, Catalog: books, Private: access.NewPrivate(c.tables[2], slog.New(slog.DiscardHandler)), Memory: c.memory,
@@ -101,13 +103,33 @@ func (c *chain) start(t *testing.T) {
 	}
 	c.setup = setup
 	c.goBy(c.rules)
-	for _, run := range []func(context.Context) error{content.Run, known.Run, c.Run} {
+	for _, run := range []func(context.Context) error{content.Run, c.known.Run, c.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
 	c.stop = func() {
 		cancel()
 		if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("run: %v", err)
+		}
+	}
+}
+
+// isOpen waits until the end of a download without a login is recorded, which may be after its last byte.
+func (c *chain) isOpen(t *testing.T, blobs []oci.Descriptor) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, b := range blobs {
+		for {
+			open, err := c.known.IsOpen(b.Digest)
+			if err == nil && open {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				t.Fatalf("%s is not recorded as open: %v", b.Digest, err)
+			case <-time.After(time.Millisecond):
+			}
 		}
 	}
 }
@@ -228,7 +250,7 @@ func TestWarmImageWithItsUpstreamDown(t *testing.T) {
 		t.Errorf("took %s", took)
 	}
 	_, err := c.Manifest(t.Context(), ask(app, "2"))
-	if e, ok := errors.AsType[*upstream.Error](err); !ok || e.Status != 0 || e.Upstream != hub {
+	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Status != 0 || e.Upstream != hub {
 		t.Errorf("a tag that is not here: %v", err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/internal/state/statetest"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 const (
@@ -107,7 +107,7 @@ func refused(err error) bool {
 	if _, ok := errors.AsType[*access.ForbiddenError](err); ok {
 		return true
 	}
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	return ok && e.Status >= 400 && e.Status < 500
 }
 
@@ -301,6 +301,7 @@ func TestOpenContentIsServedWhereItIsNamed(t *testing.T) {
 	c := newChain(t, origin.Options{})
 	im := c.hub.AddImage(app, "1", twoPlatforms)
 	c.pullImage(t, app, "1", im)
+	c.isOpen(t, im.Blobs())
 	other := c.ghcr.AddImage("builders/base", "1", twoPlatforms)
 	c.pullImage(t, honest, "1", other)
 	if n := c.ghcr.Count(origin.KindBlob); n > 0 {

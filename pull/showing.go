@@ -13,7 +13,8 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
 // showing records that the repository's registry has a blob, which a source's download shows. It is recorded as the download
@@ -28,7 +29,7 @@ type showing struct {
 
 // begin records that the registry sends the blob: in memory, for the readers that wait for this. On disk it is recorded with
 // the whole blob, and sooner where that takes long.
-func (s *showing) begin(body *upstream.Body) flight.Body {
+func (s *showing) begin(body *transfer.Body) flight.Body {
 	b := s.b
 	b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
 	b.p.inBackground(func(ctx context.Context) {
@@ -43,13 +44,13 @@ func (s *showing) begin(body *upstream.Body) flight.Body {
 
 // shownBody is a body that is watched for an end which shows that it was something else. The flight tells of another digest.
 type shownBody struct {
-	*upstream.Body
+	*transfer.Body
 	shows *showing
 }
 
 func (b *shownBody) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
-	if e, ok := errors.AsType[*upstream.ContentError](err); ok && e.Kind == upstream.ContentEncoding {
+	if e, ok := errors.AsType[*fault.ContentError](err); ok && e.Kind == fault.ContentEncoding {
 		b.shows.wrong()
 		b.shows.forgetSize()
 	}

@@ -1,4 +1,4 @@
-// Package route says which upstream and repository a request means, from the operator's closed list.
+// Package route finds the upstream and repository of a request in the operator's closed list.
 //
 // Promise: an answer is always an upstream of the list; for a name that is not in the list it is an *UnknownError. Names are
 // lookup keys only: nothing here resolves, dials or allocates in proportion to the request.

@@ -55,7 +55,7 @@ func (x *exchange) blob() error {
 		return nil
 	}
 	spans, kind := parseRange(x.rangeHeader(etag), c.Size)
-	if kind == rangeUnsatisfiable || kind == rangeTooMuch { // the answer tells that the content is there, and its size
+	if kind == rangeUnsatisfiable || kind == rangeTooMuch { // the answer shows that the content exists, and its size
 		if err := c.Ready(ctx, 0, min(1, c.Size)); err != nil {
 			return err
 		}

@@ -1,11 +1,11 @@
-// Package server is the OCI front end: it reads requests under /v2/, asks a Puller, and writes what comes back.
+// Package server is the OCI front end: it parses requests under /v2/, calls a Puller, and writes the answer.
 //
 //	request ─> chi ─> oci.ParseRequest ─> Puller ─> headers ─> bytes (sendfile where the kernel can)
 //	                        │               │
 //	                        └──── error ────┴─> diagnose.Explain ─> status, phrase, headers, JSON
 //
-// Promise: no response ends cleanly with wrong or short bytes, and every answer that is an error says what happened and
-// what to do, in each of the three places in which a client may look.
+// Promise: no response ends cleanly with wrong or short bytes, and every error answer has the cause and the remedy in
+// each of the three places in which a client may look.
 //
 // Guarantees:
 //   - Bytes pass as they are: no content coding, no sniffing, no rewriting. A blob's answer always has Content-Length.

@@ -34,7 +34,7 @@ type failure struct {
 	body    []byte
 }
 
-// explain says what an error is and what the client gets for it.
+// explain returns the failure for an error, with the answer that the client gets.
 func (x *exchange) explain(err error) *failure {
 	f := &failure{finding: diagnose.Explain(err)}
 	if f.finding.Upstream == "" && f.finding.Class != diagnose.ClassMirror && f.finding.Class != diagnose.ClassClient {

@@ -73,7 +73,7 @@ func phrase(status int, f diagnose.Finding, id string) string {
 	return before + sentence(f, limit) + after
 }
 
-// warning is the value of a Warning header. 299 is the code for what has none of its own and persists; containers/image
+// warning is the value of a Warning header. 299 is the code of a persistent warning without a code of its own; containers/image
 // logs its text, and containerd reads it.
 func warning(text string) string {
 	text = strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(printable(text, maxMessage))

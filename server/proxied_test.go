@@ -131,7 +131,8 @@ func TestProxyProtocol(t *testing.T) {
 			var log testlog.Log
 			o := options(&puller{object: open, size: int64(len(content))})
 			o.Observe, o.Proxies = seen.observe, tt.proxies
-			ts := serveOn(t, server.New(o), func(l net.Listener) net.Listener {
+			s := server.New(o)
+			ts := serveOn(t, s, func(l net.Listener) net.Listener {
 				return server.Listen(l, server.ListenOptions{Proxies: tt.proxies, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			})
 			status, body, err := proxied(t, ts, tt.preface, "/v2/a/blobs/"+string(sum(content)))
@@ -146,6 +147,9 @@ func TestProxyProtocol(t *testing.T) {
 			}
 			if n := read.Load(); !bytes.Equal(body, content) || n > 512 {
 				t.Errorf("%d bytes, of which %d were read by the process", len(body), n)
+			}
+			if err := s.Wait(t.Context()); err != nil { // the client has its bytes before the request is observed
+				t.Fatal(err)
 			}
 			var clients []string
 			for _, r := range seen.all() {

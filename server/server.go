@@ -19,8 +19,8 @@ import (
 	"github.com/registrymirror/mirror/pull"
 )
 
-// Puller is what the front end needs of a pull. *pull.Puller is the real one. Contents are closed by the front end.
-// Implementations are safe for concurrent use. Errors are what diagnose.Explain reads.
+// Puller has the operations that the front end needs. *pull.Puller is the real one. Contents are closed by the front end.
+// Implementations are safe for concurrent use. diagnose.Explain reads their errors.
 type Puller interface {
 	// Route returns the canonical reference of a request, also where the pull itself would fail.
 	Route(r oci.Request) (oci.Ref, error)
@@ -109,7 +109,7 @@ func New(o Options) *Server {
 	return s
 }
 
-// ServeHTTP answers a request. What is under /v2/, by whatever method, goes past the router: its patterns don't match a
+// ServeHTTP answers a request. Requests under /v2/, by any method, bypass the router: its patterns don't match a
 // slash inside a name, and its bookkeeping costs as much as finding a manifest.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.active.add()

@@ -13,13 +13,13 @@ var (
 	inStatus = regexp.MustCompile(`\(mirror: (.*?) ?\[([0-9a-f]{8})\]\)`)
 	// cutOff is a mirror's sentence in a status line or an Event that a program has cut before the id.
 	cutOff = regexp.MustCompile(`(?:\b[45]\d\d [A-Z][A-Za-z' -]{1,40}|Failed to pull image \\?"[^"]*": ?)\(mirror: (.*)$`)
-	// codes are what clients print before the message of a registry's error body.
+	// codes matches the code that clients print before the message of a registry's error body.
 	codes = regexp.MustCompile(`(?i)\b(?:denied|unauthorized|unavailable|unknown|toomanyrequests|too many requests|unsupported|invalid): `)
 	// marked is a message up to the id at its end.
 	marked = regexp.MustCompile(`^(.{1,400}?) \[([0-9a-f]{8})\]`)
 	// whole is the end of a mirror's error body, as clients print it that print all of it: the id and the reason's page.
 	whole = regexp.MustCompile(`;? failure ([0-9a-f]{8}), https?://\S+` + pages + `([a-z-]+)\.md`)
-	// errorCode is what such a client prints before the message.
+	// errorCode matches the code that such a client prints before the message.
 	errorCode = regexp.MustCompile(`\b[A-Z]+(_[A-Z]+)*: `)
 )
 
@@ -94,7 +94,7 @@ func wholeBody(text string) []int {
 // mostNames bounds how many names of hosts in a sentence are tried with its id.
 const mostNames = 8
 
-// named matches what may be the name or address of a host.
+// named matches a word that may be the name or address of a host.
 var named = regexp.MustCompile(`\[[0-9a-fA-F:]+\](?::\d+)?|[A-Za-z0-9][\w-]*(?:\.[\w-]+)*(?::\d{1,5}\b)?`)
 
 // otherHosts are the hosts of registries that have hosts by other names.
