@@ -151,7 +151,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 			p.refused(ctx, b.st, b.ref.Repo, err)
 			return desc, err
 		}
-		p.failures.clear(b.key)
+		p.failures.shown(b.key)
 		desc.Digest = b.ref.Digest
 		// An answer without the size, or with another size than the content's, shows nothing: any host can send it.
 		if n, here := p.cache.Stat(b.ref.Digest); desc.Size < 0 || here && desc.Size != n {
@@ -211,6 +211,9 @@ func (b blob) source() cache.Source {
 			}
 			if err != nil {
 				b.p.refused(ctx, b.st, b.ref.Repo, err)
+				if e, ok := errors.AsType[*fault.ContentError](err); ok && e.Kind == fault.ContentSize {
+					shows.forgetSize() // if it was the registry's own word, the next request asks for it again
+				}
 				if w.Part { // another fetch brings these bytes, so it is not the answer to the next client
 					return nil, partError(err)
 				}

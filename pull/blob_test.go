@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -281,6 +282,56 @@ func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
 		w.headBlob(t, askBlob(app, d), len(b))
 		w.hub.wants(t)
 	})
+}
+
+// A registry has sent other content with a size of its own, and is repaired. Whichever part of the mirror finds out, the size
+// is not believed for good.
+func TestSizeOfOtherContentIsForgotten(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		find func(t *testing.T, w *world, d oci.Digest, b []byte)
+	}{
+		{"by the registry's next answer", func(t *testing.T, w *world, d oci.Digest, b []byte) {
+			w.hub.behave(func(op string) error {
+				if !strings.HasPrefix(op, "BLOB ") {
+					return nil
+				}
+				return &fault.Error{Op: "blob", Upstream: hub, Status: 200, Err: &fault.ContentError{
+					Kind: fault.ContentSize, Want: "5242880 bytes, by its manifest", Got: "7 bytes", Claimed: true,
+				}}
+			}, nil)
+			if _, err := w.Blob(t.Context(), askBlob(app, d)); err == nil {
+				t.Error("no error")
+			}
+			w.hub.behave(nil, nil)
+		}},
+		{"by the digest", func(t *testing.T, w *world, d oci.Digest, b []byte) {
+			w.blob(t, askBlob(app, d), b) // which another answer of the registry has changed since
+			repo := oci.Repo{Host: hub, Name: app}
+			if err := w.books.LearnBlob(repo, oci.Descriptor{Digest: d, Size: 5 << 20}, catalog.ShownToAll); err != nil {
+				t.Fatal(err)
+			}
+			w.shelf.wrong(&flight.MismatchError{Host: hub, Digest: d, Got: descriptor("", nil).Digest, Size: 5 << 20})
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				b := []byte("a layer")
+				d := descriptor("", b).Digest
+				w.hub.blobs[app+"@"+d.String()] = b
+				repo := oci.Repo{Host: hub, Name: app}
+				if err := w.books.LearnBlob(repo, oci.Descriptor{Digest: d, Size: 5 << 20}, catalog.ShownToAll); err != nil {
+					t.Fatal(err)
+				}
+				tt.find(t, w, d, b)
+				time.Sleep(2 * time.Minute)
+				if m, err := w.books.Member(repo, d); err != nil || m.Size == 5<<20 {
+					t.Errorf("%+v, %v", m, err)
+				}
+				w.blob(t, askBlob(app, d), b)
+			})
+		})
+	}
 }
 
 // Content that turns out to be wrong when no client reads it any more is remembered as well.

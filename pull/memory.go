@@ -97,6 +97,13 @@ func (f *failures) put(k key, err error) {
 // clear forgets one failure: the upstream has answered since.
 func (f *failures) clear(k key) { f.known.Remove(k) }
 
+// shown is clear after an answer without content: it does not say that the bytes are right by now.
+func (f *failures) shown(k key) {
+	if v, ok := f.known.Get(k); ok && !v.wrong {
+		f.clear(k)
+	}
+}
+
 // forgetAll clears everything.
 func (f *failures) forgetAll() { f.known.RemoveIf(func(key) bool { return true }) }
 

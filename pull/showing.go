@@ -32,11 +32,15 @@ type showing struct {
 func (s *showing) begin(body *transfer.Body) flight.Body {
 	b := s.b
 	b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
+	size := body.Size()
+	if b.want >= 0 && size != b.want { // the registry contradicts itself or a manifest: the download fails
+		size = -1
+	}
 	b.p.inBackground(func(ctx context.Context) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if !s.none {
-			b.learn(ctx, body.Size())
+			b.learn(ctx, size)
 		}
 	})
 	return &shownBody{body, s}
@@ -57,7 +61,7 @@ func (b *shownBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// wrong takes back that the registry has shown the blob.
+// wrong takes back that the registry has shown the blob, and the size that it gave.
 func (s *showing) wrong() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,9 +71,11 @@ func (s *showing) wrong() {
 		b.p.log.Warn("cannot take back the record of a blob", "repository", b.ref.Repo.String(), "digest", b.ref.Digest,
 			"error", err)
 	}
+	s.forgetSize()
 }
 
-// forgetSize takes back the size that the registry gave: it is that of the encoded content.
+// forgetSize takes back the size that the registry gave: it belongs to other content, or to a coding of this. A size by a
+// manifest stays.
 func (s *showing) forgetSize() {
 	b := s.b
 	err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}, catalog.Named)
