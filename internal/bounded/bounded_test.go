@@ -130,11 +130,11 @@ func TestExpiring(t *testing.T) {
 		}
 		e.Put("a", 1, time.Minute, 2)
 		e.Put("b", 2, time.Hour, 2)
-		time.Sleep(time.Minute - 1)
+		time.Sleep(time.Minute - time.Nanosecond)
 		if v, ok := e.Get("a"); v != 1 || !ok {
 			t.Errorf("just before the end: %d, %v", v, ok)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if v, ok := e.Get("a"); v != 0 || ok || e.Has("a") {
 			t.Errorf("at the end: %d, %v", v, ok)
 		}
