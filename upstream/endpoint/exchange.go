@@ -91,7 +91,7 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 			done(s, err)
 		}
 	}
-	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(withReach(ctx, a.Reach), hooks)))
+	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(context.WithValue(ctx, reachKey{}, a.Reach), hooks)))
 	if errors.Is(err, io.EOF) {
 		// A connection that was closed without an answer must not be taken for the end of a body.
 		err = fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
@@ -101,7 +101,8 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 	}
 	last := fault.Step{Name: a.Step, Host: at.String(), Took: time.Since(m.begun), Err: err}
 	if err != nil {
-		m.fail(err)
+		m.x.Err, m.body = err, http.NoBody
+		m.Close()
 		return nil, t.steps(last, proxy), err
 	}
 	last.Status, m.x.Status = resp.StatusCode, resp.StatusCode
@@ -162,12 +163,6 @@ func (m *meter) Close() error {
 	err := m.body.Close()
 	m.once.Do(m.end)
 	return err
-}
-
-func (m *meter) fail(err error) {
-	m.x.Err = err
-	m.cancel(err)
-	m.once.Do(m.end)
 }
 
 func (m *meter) end() {

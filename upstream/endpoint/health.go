@@ -262,7 +262,6 @@ func (h *Health) nextPing(ctx context.Context) (time.Time, bool) {
 	return h.registry.nextTry, h.pinging
 }
 
-// pinged takes in how a ping ended.
 func (h *Health) pinged(ctx context.Context, err error) {
 	now := time.Now()
 	h.mu.Lock()

@@ -258,7 +258,6 @@ func (t *turn) reading(begins bool) {
 	}
 }
 
-// load is how many transfers run and wait.
 func (q *queue) load() (running, waiting int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
