@@ -173,20 +173,17 @@ func (c Cache) check() (found mistakes) {
 		found.add("cache.dir", "has no folder", "name one, as in /var/lib/mirror")
 	}
 	if s := c.Size; s.Percent == 0 && s.Bytes < leastSize {
-		found.add("cache.size", fmt.Sprintf("%d bytes is too little", s.Bytes), unitHint(s.Bytes))
+		hint := "write at least 1MiB, as in 20GiB"
+		if n := int64(s.Bytes); n > 0 && n < 100_000 {
+			hint = fmt.Sprintf("write a unit, as in %dGiB", n)
+		}
+		found.add("cache.size", fmt.Sprintf("%d bytes is too little", s.Bytes), hint)
 	}
 	if b := c.MinFree.Bytes; b > 0 && b < leastSize {
 		found.add("cache.minFree", fmt.Sprintf("%d bytes is too little", b),
 			fmt.Sprintf("write a unit, as in %d%% or 10GiB; 0 turns it off", min(int64(b), 5)))
 	}
 	return found
-}
-
-func unitHint(s Size) string {
-	if s > 0 && s < 100_000 {
-		return fmt.Sprintf("write a unit, as in %dGiB", int64(s))
-	}
-	return "write at least 1MiB, as in 20GiB"
 }
 
 // isHost reports whether s, in lower case, is a host name of DNS or an IPv4 address.
@@ -224,19 +221,30 @@ func isHostPort(s string) bool {
 	return isHost(host)
 }
 
-// checkURL says what is wrong with the URL of an endpoint, without ever showing a password in it.
-func checkURL(text string) (message, hint string) {
-	const write = "write http:// or https:// with a host, as in https://registry.example.com:5000"
+// checkURL says what is wrong with a URL up to its host, without ever showing a password in it. write and login are hints:
+// what to write, and where a login goes instead.
+func checkURL(text, write, login string) (u *url.URL, message, hint string) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return "not a URL", write
+		return nil, "not a URL", write
 	case u.User != nil:
-		return "a user or password in a URL is not allowed", "remove it: a login goes into the upstream's credentials"
+		return nil, "a user or password in a URL is not allowed", login
 	case u.Scheme != "http" && u.Scheme != "https":
-		return quoted(text) + " has no http:// or https://", write
+		return nil, quoted(text) + " has no http:// or https://", write
 	case !isHostPort(strings.ToLower(u.Host)):
-		return quoted(text) + " has no valid host", write
+		return nil, quoted(text) + " has no valid host", write
+	}
+	return u, "", ""
+}
+
+// checkEndpointURL says what is wrong with the URL of an endpoint.
+func checkEndpointURL(text string) (message, hint string) {
+	u, message, hint := checkURL(text, "write http:// or https:// with a host, as in https://registry.example.com:5000",
+		"remove it: a login goes into the upstream's credentials")
+	switch {
+	case message != "":
+		return message, hint
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(text, "#"):
 		return quoted(text) + " has more than a host", "remove everything from the ? or # on"
 	case strings.Trim(u.Path, "/") == "v2":

@@ -83,7 +83,7 @@ func (u *Upstream) checkEndpoints(path string) (found mistakes) {
 			found.add(at, "has no url", "add it, as in url: https://registry.example.com")
 			continue
 		}
-		if message, hint := checkURL(e.URL); message != "" {
+		if message, hint := checkEndpointURL(e.URL); message != "" {
 			found.add(at+".url", message, hint)
 			continue
 		}
@@ -128,16 +128,10 @@ func (e *Endpoint) check(at string) (found mistakes) {
 // checkProxy checks the URL of a proxy. No message shows a password in it.
 func checkProxy(text, at string) (found mistakes) {
 	const write = "write http:// or https:// with a host and a port, as in http://proxy.example.com:3128, or none"
-	u, err := url.Parse(text)
+	u, message, hint := checkURL(text, write, "remove it, or give it in HTTPS_PROXY, without this key")
 	switch {
-	case err != nil:
-		found.add(at, "not a URL", write)
-	case u.User != nil:
-		found.add(at, "a user or password in a URL is not allowed", "remove it, or give it in HTTPS_PROXY, without this key")
-	case u.Scheme != "http" && u.Scheme != "https":
-		found.add(at, quoted(text)+" has no http:// or https://", write)
-	case !isHostPort(strings.ToLower(u.Host)):
-		found.add(at, quoted(text)+" has no valid host", write)
+	case message != "":
+		found.add(at, message, hint)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		found.add(at, quoted(text)+" has more than a host", write)
 	}

@@ -25,3 +25,11 @@ func Variable(path string) string { return schema.Variable(path) }
 
 // MatchHost is matchHost.
 func MatchHost(glob, host string) bool { return matchHost(glob, host) }
+
+// RestartPaths are the settings that take effect only when the mirror is started again.
+func RestartPaths() (paths []string) {
+	for _, s := range restartValues(&Config{}) {
+		paths = append(paths, s.path)
+	}
+	return paths
+}
