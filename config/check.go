@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,23 +34,25 @@ func quoted(text string) string { return strictyaml.Quoted(text) }
 // Check returns the mistakes that no single type shows: in addresses, URLs and names, and in combinations of settings. It
 // puts names and addresses into their usual form.
 func (c *Config) Check() []strictyaml.Mistake {
-	return slices.Concat(
-		c.checkListeners(),
-		checkPair("tls", c.TLS.Cert, c.TLS.Key),
-		checkPair("admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key),
-		c.TLS.checkHTTP2(),
-		c.Admin.checkHosts(),
-		c.Cache.check(),
-		c.checkUpstreams(),
-		c.checkRules(),
-		c.Kubernetes.check(),
-		c.checkPlatforms(),
-		c.checkProxies(),
-	)
+	found := new(mistakes)
+	c.checkListeners(found)
+	checkPair(found, "tls", c.TLS.Cert, c.TLS.Key)
+	checkPair(found, "admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key)
+	if c.TLS.HTTP2 && c.TLS.Cert == "" && c.TLS.Key == "" {
+		found.add("tls.http2", "true has no effect without a certificate", "set tls.cert and tls.key, or remove it")
+	}
+	c.Admin.checkHosts(found)
+	c.Cache.check(found)
+	c.checkUpstreams(found)
+	c.checkRules(found)
+	c.Kubernetes.check(found)
+	c.checkPlatforms(found)
+	c.checkProxies(found)
+	return *found
 }
 
 // checkProxies checks networks, and clears the bits behind their prefixes.
-func (c *Config) checkProxies() (found mistakes) {
+func (c *Config) checkProxies(found *mistakes) {
 	for i, text := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(text)
 		if err == nil && p.Addr().Is4In6() {
@@ -67,19 +68,17 @@ func (c *Config) checkProxies() (found mistakes) {
 		}
 		found.add(strictyaml.Index("trustedProxies", i), quoted(text)+" is not a network in CIDR notation", hint)
 	}
-	return found
 }
 
-func (k Kubernetes) check() (found mistakes) {
+func (k Kubernetes) check(found *mistakes) {
 	if u, err := url.Parse(k.Server); k.Server != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil ||
 		u.RawQuery != "" || strings.Trim(u.Path, "/") != "") {
 		found.add("kubernetes.server", quoted(k.Server)+" is not the URL of an API server",
 			"write https://HOST:PORT; plain HTTP would show the token")
 	}
-	return found
 }
 
-func (c *Config) checkListeners() (found mistakes) {
+func (c *Config) checkListeners(found *mistakes) {
 	listeners := []struct{ path, addr string }{
 		{"listen", c.Listen}, {"admin.listen", c.Admin.Listen}, {"metrics.listen", c.Metrics.Listen},
 	}
@@ -107,7 +106,6 @@ func (c *Config) checkListeners() (found mistakes) {
 				"set admin.tokenFile, or listen on 127.0.0.1")
 		}
 	}
-	return found
 }
 
 // splitListen returns the parts of an address to listen on, or what is wrong with it.
@@ -138,26 +136,18 @@ func isLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
-func (t TLS) checkHTTP2() (found mistakes) {
-	if t.HTTP2 && t.Cert == "" && t.Key == "" {
-		found.add("tls.http2", "true has no effect without a certificate", "set tls.cert and tls.key, or remove it")
-	}
-	return found
-}
-
 // checkPair checks that a certificate and its key are both named.
-func checkPair(at, cert, key string) (found mistakes) {
+func checkPair(found *mistakes, at, cert, key string) {
 	switch {
 	case cert != "" && key == "":
 		found.add(at+".key", "missing: "+at+".cert needs its private key", "set both, or neither for plain HTTP", at+".cert")
 	case key != "" && cert == "":
 		found.add(at+".cert", "missing: "+at+".key needs its certificate", "set both, or neither for plain HTTP", at+".key")
 	}
-	return found
 }
 
 // checkHosts checks the further names of the admin listener, and puts them in lower case.
-func (a *Admin) checkHosts() (found mistakes) {
+func (a *Admin) checkHosts(found *mistakes) {
 	for i, name := range a.Hosts {
 		a.Hosts[i] = strings.ToLower(name)
 		if _, err := netip.ParseAddr(name); err != nil && !isHost(a.Hosts[i]) {
@@ -165,10 +155,9 @@ func (a *Admin) checkHosts() (found mistakes) {
 				"write it without https:// and port, as in mirror-admin.corp.example")
 		}
 	}
-	return found
 }
 
-func (c Cache) check() (found mistakes) {
+func (c Cache) check(found *mistakes) {
 	if c.Dir == "" {
 		found.add("cache.dir", "has no folder", "name one, as in /var/lib/mirror")
 	}
@@ -183,7 +172,6 @@ func (c Cache) check() (found mistakes) {
 		found.add("cache.minFree", fmt.Sprintf("%d bytes is too little", b),
 			fmt.Sprintf("write a unit, as in %d%% or 10GiB; 0 turns it off", min(int64(b), 5)))
 	}
-	return found
 }
 
 // isHost reports whether s, in lower case, is a host name of DNS or an IPv4 address.

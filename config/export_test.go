@@ -17,7 +17,7 @@ func Paths() []string { return slices.Sorted(slices.Values(schema.Paths())) }
 
 // Unavailable are the paths of the settings of which nothing is built.
 func Unavailable() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), func(path string) bool { return unavailable[path].Partly })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), func(path string) bool { return unavailable[path].Also != "" })
 }
 
 // Variable is the variable that sets a path.

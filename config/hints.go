@@ -26,9 +26,8 @@ var hints = map[string]map[string]string{
 		"crt": `did you mean "cert"?`, "certificate": `did you mean "cert"?`, "certFile": `did you mean "cert"?`,
 		"keyFile": `did you mean "key"?`,
 	},
-	"admin":     {"token": tokenHint},
-	"cache":     {"path": `did you mean "dir"?`, "directory": `did you mean "dir"?`, "maxSize": `did you mean "size"?`, "ttl": tagHint},
-	"upstreams": {},
+	"admin": {"token": tokenHint},
+	"cache": {"path": `did you mean "dir"?`, "directory": `did you mean "dir"?`, "maxSize": `did you mean "size"?`, "ttl": tagHint},
 	"upstreams.*": {
 		"url": endpointHint, "remote": endpointHint, "remoteurl": endpointHint, "mirror": endpointHint, "host": endpointHint, "server": endpointHint,
 		"insecure": insecureHint, "skipVerify": insecureHint, "insecureSkipVerify": insecureHint, "skip_verify": insecureHint,

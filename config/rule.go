@@ -23,10 +23,10 @@ func ruleFor(upstream string) string {
 }
 
 // checkRules checks the rules, and that an upstream that needs one has one.
-func (c *Config) checkRules() (found mistakes) {
+func (c *Config) checkRules(found *mistakes) {
 	for i, r := range c.Rules {
 		at := strictyaml.Index("rules", i)
-		found = append(found, r.checkWho(at)...)
+		r.checkWho(found, at)
 		if len(r.Pull) == 0 {
 			found.add(at+".pull", "a rule names no repositories", "add pull, as in docker.io/acme/**")
 		}
@@ -42,10 +42,9 @@ func (c *Config) checkRules() (found mistakes) {
 				"add one to rules, as in "+ruleFor(u.Name))
 		}
 	}
-	return found
 }
 
-func (r Rule) checkWho(at string) (found mistakes) {
+func (r Rule) checkWho(found *mistakes, at string) {
 	if len(r.Who) == 0 {
 		found.add(at+".who", "the rule names no client", "add who: [anonymous]")
 	}
@@ -55,7 +54,6 @@ func (r Rule) checkWho(at string) (found mistakes) {
 				`write anonymous or "*": a rule is for each client that can connect to the mirror`)
 		}
 	}
-	return found
 }
 
 // checkGlob says what is wrong with a glob of a rule. One that matches nothing is a mistake: the operator relies on it.

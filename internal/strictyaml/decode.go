@@ -34,7 +34,7 @@ func (s *Schema) Decode(name string, data []byte, env []string, root any) *Docum
 		schema:   s, left: maxNodes,
 	}
 	v := reflect.ValueOf(root).Elem()
-	d.readable = d.decode(data, v)
+	d.Readable = d.decode(data, v)
 	d.overlay(env, v)
 	return d.Document
 }

@@ -9,11 +9,12 @@ import (
 
 // Document is what Decode has read: where each value stands, and the problems so far.
 type Document struct {
-	file      string
-	readable  bool
-	places    map[string]place // by path; a setting that is not in it has its default
-	problems  []Problem
-	overrides []Override
+	Readable  bool       // the text is a YAML document; if it is not, there is nothing to check
+	Overrides []Override // the variables that set something, sorted by name
+
+	file     string
+	places   map[string]place // by path; a setting that is not in it has its default
+	problems []Problem
 
 	wrong map[string]bool   // paths that have a problem from decoding
 	plain map[string]string // paths of short fields that were written as the plain value, with the path of that
@@ -42,9 +43,6 @@ type Mistake struct {
 	Beside []string
 }
 
-// Readable reports whether the text is a YAML document. If it is not, there is nothing to check.
-func (d *Document) Readable() bool { return d.readable }
-
 // IsSet reports whether the document or a variable sets a path.
 func (d *Document) IsSet(path string) bool {
 	_, ok := d.places[path]
@@ -53,9 +51,6 @@ func (d *Document) IsSet(path string) bool {
 
 // FromVariable reports whether a variable sets a path.
 func (d *Document) FromVariable(path string) bool { return d.places[path].variable != "" }
-
-// Overrides are the variables that set something, sorted by name.
-func (d *Document) Overrides() []Override { return d.overrides }
 
 // Report adds the mistakes that checks have found. It drops one of a value that decoding has a problem with already, or of
 // an item of a list with such a problem below it: it is not known what that should be.

@@ -119,7 +119,7 @@ func (d *decoder) overlay(env []string, v reflect.Value) {
 		}
 		if d.setVariable(name, path, values[name], v) {
 			d.places[path] = place{variable: name}
-			d.overrides = append(d.overrides, Override{Variable: name, Path: path})
+			d.Overrides = append(d.Overrides, Override{Variable: name, Path: path})
 		}
 	}
 }

@@ -44,12 +44,10 @@ type Unavailable struct {
 	// Today is the text of the value that describes the program as it is, and may be written. Empty: only an empty list or
 	// mapping may.
 	Today string
-	// Also is another value that may be written. Empty: there is none.
+	// Also is another value that may be written: this and Today are built, beside others that are not. Empty: there is none.
 	Also string
 	// Instead says what to do.
 	Instead string
-	// Partly says that Today and Also are choices that are built, beside others that are not.
-	Partly bool
 }
 
 // Keyed is an item of a list that is written as a mapping. The pointer to the item implements it.
@@ -241,7 +239,7 @@ func (s *Schema) listPaths() []listedPath {
 // isAvailable reports whether something of the setting with that pattern is built.
 func (s *Schema) isAvailable(pattern string) bool {
 	u, listed := s.o.Unavailable[pattern]
-	return !listed || u.Partly
+	return !listed || u.Also != ""
 }
 
 // isReachable reports whether a setting and all that it is part of are built, at least in part.
