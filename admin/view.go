@@ -3,10 +3,12 @@ package admin
 import (
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // ViewUpstream is a registry in use as the API shows it.
-func ViewUpstream(name, access string, endpoints []upstream.EndpointStatus, credentials []upstream.CredentialStatus) Upstream {
+func ViewUpstream(name, access string, endpoints []endpoint.Status, credentials []upstream.CredentialStatus) Upstream {
 	u := Upstream{Name: name, Access: access, Endpoints: []Endpoint{}, Credentials: []Credential{}, Limits: []Limit{}}
 	for _, e := range endpoints {
 		u.Endpoints = append(u.Endpoints, Endpoint{
@@ -25,7 +27,7 @@ func ViewUpstream(name, access string, endpoints []upstream.EndpointStatus, cred
 	return u
 }
 
-func viewLimit(e upstream.EndpointStatus, b upstream.Budget) Limit {
+func viewLimit(e endpoint.Status, b limit.Budget) Limit {
 	l := Limit{
 		Credential: b.Credential, Source: b.Source, Endpoint: e.URL, Limit: max(b.Limit, 0), Remaining: b.Remaining,
 		WindowSeconds: int64(b.Window.Seconds()), ResetAt: b.Reset.UTC(), SaidAt: b.At.UTC(),

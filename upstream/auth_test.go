@@ -11,6 +11,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 func login(user, password string) auth.Source {
@@ -21,12 +22,12 @@ func as(s auth.Source) func(*upstream.Options) {
 	return func(o *upstream.Options) { o.Credential = s }
 }
 
-// upstreamError is the *Error in err, which must be one.
-func upstreamError(t *testing.T, err error) *upstream.Error {
+// upstreamError is the *fault.Error in err, which must be one.
+func upstreamError(t *testing.T, err error) *fault.Error {
 	t.Helper()
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	if !ok {
-		t.Fatalf("error %v (%T), want an *upstream.Error", err, err)
+		t.Fatalf("error %v (%T), want an *fault.Error", err, err)
 	}
 	return e
 }
@@ -70,7 +71,7 @@ func TestChallenges(t *testing.T) {
 		tokens int
 		scope  string
 	}{
-		{name: "nobody asks"},
+		{name: "no login"},
 		{name: "basic", auth: origin.Auth{Kind: "basic", Username: "bot", Password: "pw"}, source: login("bot", "pw")},
 		{
 			name: "anonymous bearer", auth: origin.Auth{Kind: "bearer", Anonymous: true}, tokens: 1,
@@ -245,10 +246,10 @@ func TestErrorIsWhatOurCredentialMet(t *testing.T) {
 	})
 	_, err := registry(t, o.URL(), as(login("bot", "bad"))).Manifest(t.Context(), "app", "1")
 	e := upstreamError(t, err)
-	if e.Status != 401 || e.BodyKind != upstream.BodyDetails || e.Message != "incorrect username or password" {
+	if e.Status != 401 || e.BodyKind != fault.BodyDetails || e.Message != "incorrect username or password" {
 		t.Errorf("%d %s %q", e.Status, e.BodyKind, e.Message)
 	}
-	if step := e.Step(); step.Name != upstream.StepToken || step.Status != 401 || step.Err == nil {
+	if step := e.Step(); step.Name != fault.StepToken || step.Status != 401 || step.Err == nil {
 		t.Errorf("last step %+v, want the token request that was refused", step)
 	}
 	if e.Credential.State != auth.StateRejected {
@@ -281,18 +282,18 @@ func TestAsAnotherCredential(t *testing.T) {
 	o.AddImage("app", "1", origin.Image{})
 	r := registry(t, o.URL())
 	if _, err := r.Resolve(t.Context(), "app", "1"); err == nil {
-		t.Fatal("nobody may read a private image")
+		t.Fatal("an anonymous client got a private image")
 	} else if e := upstreamError(t, err); e.Credential != (auth.Status{}) {
-		t.Errorf("credential of nobody %+v", e.Credential)
+		t.Errorf("credential of an anonymous request: %+v", e.Credential)
 	}
 	bot := r.As(auth.Credential{Name: "client", Username: "bot", Password: auth.NewSecret("pw")})
 	if _, err := bot.Resolve(t.Context(), "app", "1"); err != nil {
 		t.Errorf("bot: %v", err)
 	}
 	if _, err := r.Resolve(t.Context(), "app", "1"); err == nil {
-		t.Error("nobody got in with the token of bot")
+		t.Error("an anonymous request got in with the token of bot")
 	}
 	if got := r.Credential(); got != (auth.Status{}) {
-		t.Errorf("credential of nobody %+v", got)
+		t.Errorf("credential of an anonymous request: %+v", got)
 	}
 }

@@ -145,6 +145,6 @@ func (r *Registry) Corrupt(repo string, d oci.Digest, err error) { r.transfers.C
 
 // Blob opens a range of a blob. It answers once the upstream has begun to send it. The body goes on through breaks
 // until the range is complete; the context ends it at any time.
-func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*Body, error) {
+func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*transfer.Body, error) {
 	return r.transfers.Open(ctx, blobCall{r.call("blob", repo, d.String()), d}, d, w)
 }

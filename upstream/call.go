@@ -46,7 +46,7 @@ func (c *call) at(ep *target) {
 	}
 }
 
-// wrap makes what ended the call into its *Error.
+// wrap makes what ended the call into its *fault.Error.
 func (c *call) wrap(err error) error {
 	if err == nil {
 		return nil

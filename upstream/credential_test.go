@@ -24,7 +24,7 @@ import (
 // begin with public let in everybody.
 type guarded struct {
 	tokens bool // it works with tokens, else with passwords
-	closed bool // without a token it lets nobody in, as Docker Hub
+	closed bool // without a token every request is refused, as at Docker Hub
 
 	mu    sync.Mutex
 	good  []string // USER:PASSWORD
@@ -132,7 +132,7 @@ func fetched(t *testing.T, o auth.Refresh) (*auth.Refreshed, func() int) {
 	}
 }
 
-// A credential that is refused is renewed once, and the pull works; who was asked as whom is counted.
+// A credential that is refused is renewed once, and the pull works; each request and its login are counted.
 func TestRefusedCredentialIsRenewedOnce(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -194,7 +194,7 @@ func TestRefusedCredentialIsRenewedOnce(t *testing.T) {
 	}
 }
 
-// Where what was renewed is refused too, public images go on as nobody, with a warning that stands until it works again.
+// Where the renewed credential is refused too, public images are pulled anonymously, with a warning until it works again.
 func TestRefusedForGood(t *testing.T) {
 	t.Parallel()
 	for _, tokens := range []bool{false, true} {

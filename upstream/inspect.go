@@ -58,7 +58,7 @@ func (i *Inspected) Proxy(host string) string {
 }
 
 // Budgets are what the endpoint has said is left of its limits.
-func (i *Inspected) Budgets() []Budget { return i.ep.Limits.All() }
+func (i *Inspected) Budgets() []limit.Budget { return i.ep.Limits.All() }
 
 // Attempt begins an operation. Op and reference are those of its errors.
 func (i *Inspected) Attempt(op, repository, reference string) *Attempt {
@@ -67,14 +67,14 @@ func (i *Inspected) Attempt(op, repository, reference string) *Attempt {
 	return &Attempt{c}
 }
 
-// Attempt is one operation at an endpoint that is examined. Its errors are *Error. It is for one goroutine.
+// Attempt is one operation at an endpoint that is examined. Its errors are *fault.Error. It is for one goroutine.
 type Attempt struct{ c *call }
 
 // Steps are those that were taken since the last Take.
-func (a *Attempt) Steps() []Step { return a.c.trace.Steps }
+func (a *Attempt) Steps() []fault.Step { return a.c.trace.Steps }
 
 // Take is Steps, and forgets them.
-func (a *Attempt) Take() []Step {
+func (a *Attempt) Take() []fault.Step {
 	steps := a.c.trace.Steps
 	a.c.trace.Steps = nil
 	return steps
@@ -90,7 +90,7 @@ func (a *Attempt) Ping(ctx context.Context) (h http.Header, notice, err error) {
 	r := endpoint.Request{
 		Step: fault.StepPing, Method: http.MethodGet, URL: c.ep.At("/v2/", ""), Reach: endpoint.ReachAny,
 	}
-	resp, err := c.login.Bare(ctx, c.ep.Registry, r)
+	resp, err := c.login.Bare(ctx, c.ep.Registry, r) //nolint:bodyclose // Refuse or Drain closes it
 	if err != nil {
 		return nil, nil, c.wrap(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// pipes is a network in memory, for tests in a bubble: time stands still while somebody has something to do.
+// pipes is a network in memory, for tests in a bubble: time stands still while a goroutine has something to do.
 type pipes struct {
 	conns chan net.Conn
 	done  chan struct{}

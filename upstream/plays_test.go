@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// TestRegistries asks each registry that we know in each situation, and holds every request, who it was made as, and
+// TestRegistries asks each registry that we know in each situation, and holds every request, its login, and
 // what came of it, against testdata/registries.golden.
 func TestRegistries(t *testing.T) {
 	t.Parallel()
@@ -88,7 +88,7 @@ func perform(t *testing.T, p origin.Play) string {
 		}
 		tokens[line] = true
 		if strings.Contains(line, "stranger") {
-			t.Errorf("%s: %s: an Authorization that nobody gave us: %s", p.Registry, p.Situation, line)
+			t.Errorf("%s: %s: an Authorization that was never given out: %s", p.Registry, p.Situation, line)
 		}
 		fmt.Fprintf(&b, "\t%s\n", line)
 	}

@@ -18,7 +18,8 @@ import (
 	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
-// Options say which registry a Registry speaks to, with which credentials, and how long it waits.
+// Options say which registry a Registry speaks to, with which credentials, and how long it waits. They have many fields, since
+// each is one setting or one service of the caller.
 type Options struct {
 	Name      string     // canonical name of the upstream, for errors and metrics
 	Endpoints []Endpoint // at least one, in the order in which they are asked

@@ -13,7 +13,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// image serves a manifest under the tag "1" and one blob, to whoever has the token "t0k".
+// image serves a manifest under the tag "1" and one blob, to requests with the token "t0k".
 func image(blob []byte, self func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/token" {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // tokenServer gives out numbered tokens with a life, and takes the last two.
@@ -90,7 +91,7 @@ func TestTokenIsRenewedWhileInUse(t *testing.T) {
 		if n := s.requests(); n != 3 {
 			t.Errorf("%d token requests in 10 min, want 3", n)
 		}
-		// Nobody uses it any more: it is not renewed for ever.
+		// It is no longer used: it is not renewed forever.
 		time.Sleep(time.Hour)
 		if n := s.requests(); n > 4 {
 			t.Errorf("%d token requests, want at most one after the last use", n)
@@ -151,7 +152,7 @@ func TestTokenServiceDownWhileTokenIsGood(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		if err := resolve(); err == nil {
 			t.Error("a token that has expired was used")
-		} else if e := upstreamError(t, err); e.Status != 503 || e.Step().Name != upstream.StepToken {
+		} else if e := upstreamError(t, err); e.Status != 503 || e.Step().Name != fault.StepToken {
 			t.Errorf("%v", e)
 		}
 	})
@@ -170,14 +171,14 @@ func TestTokenWaitersLeaveAlone(t *testing.T) {
 		synctest.Wait() // both wait for one token
 		leave()
 		if err := <-first; !errors.Is(err, context.Canceled) {
-			t.Errorf("who left got %v", err)
-		} else if step := upstreamError(t, err).Step(); step.Name != upstream.StepToken || step.Host != "reg.example" ||
+			t.Errorf("the caller that left got %v", err)
+		} else if step := upstreamError(t, err).Step(); step.Name != fault.StepToken || step.Host != "reg.example" ||
 			step.Err == nil {
-			t.Errorf("who left was at %+v, want the token service", step)
+			t.Errorf("the caller that left was at %+v, want the token service", step)
 		}
 		close(s.gate)
 		if err := <-second; err != nil {
-			t.Errorf("who stayed got %v", err)
+			t.Errorf("the caller that stayed got %v", err)
 		}
 		if n := s.requests(); n != 1 {
 			t.Errorf("%d token requests, want 1", n)
@@ -231,7 +232,7 @@ func TestRefusedPasswordIsNotSentWithEveryPull(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := logins.Load(); n != 2 {
-			t.Errorf("%d logins after that, want 2: somebody may have repaired it", n)
+			t.Errorf("%d logins after that, want 2: the password may be corrected", n)
 		}
 	}, as(login("bot", "bad")))
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // State is the health of the endpoints, in their order. It makes no request.
-func (r *Registry) State() []EndpointStatus {
-	list := make([]EndpointStatus, len(r.endpoints))
+func (r *Registry) State() []endpoint.Status {
+	list := make([]endpoint.Status, len(r.endpoints))
 	for i, ep := range r.endpoints {
 		list[i] = ep.Health.Status(time.Now())
 		list[i].URL = ep.Name

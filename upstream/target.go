@@ -80,7 +80,7 @@ func (c *core) ping(ctx context.Context, ep *target) error {
 	defer cancel()
 	p := c.logins.New(ep.Known, &login.Identity{Source: auth.Anonymous}, login.Operation{Trace: &fault.Trace{Endpoint: ep.Name}})
 	a := endpoint.Request{Step: fault.StepPing, Method: http.MethodGet, URL: ep.At("/v2/", ""), Reach: endpoint.ReachAny}
-	resp, err := p.Bare(ctx, ep.Registry, a)
+	resp, err := p.Bare(ctx, ep.Registry, a) //nolint:bodyclose // Refuse or Drain closes it
 	switch {
 	case err != nil:
 		return err

@@ -11,32 +11,33 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 const (
-	// patience is how long an examination takes at most. Ten seconds to connect, twenty-five for an answer, at two
-	// endpoints: what takes longer is broken.
+	// patience is how long an examination takes at most: ten seconds to connect and twenty-five for an answer, at two
+	// endpoints, are less.
 	patience = time.Minute
-	// soon is how long a certificate should still be good, or a tenth of its life where that is less: those that live for
-	// days are renewed on their last ones.
+	// soon is how long a certificate should still be good, or a tenth of its life where that is less: one that lives for
+	// days is renewed on its last day.
 	soon = 14 * 24 * time.Hour
-	// skewed is how wrong a clock may be. Signed addresses of object stores are good for minutes.
+	// skewed is how wrong a clock may be. Signed addresses of object stores are valid for minutes.
 	skewed = time.Minute
 )
 
 // Options say what is examined. Exactly one of Registry and Err is set.
 type Options struct {
 	Image    string  // as the operator wrote it
-	Ref      oci.Ref // what that means: canonical
+	Ref      oci.Ref // the same, canonical
 	Platform string  // OS/ARCH[/VARIANT]; empty: that of this machine, else the first of the image
-	// Nodes are what the nodes are, as Platform. Where no Platform is wanted, an image that has nothing for one of them is
-	// warned of.
+	// Nodes are the platforms of the nodes. Without a Platform, there is a warning about an image that has nothing for one of
+	// them.
 	Nodes    []string
-	At       string // who looks: see Report
+	At       string // where the examination runs: see Report
 	Registry *upstream.Registry
-	Err      error // why there is none: the name is wrong, of no upstream, or not for clients
-	Ruled    bool  // the mirror's own rules let clients pull it
-	// Cached says what a mirror has of the reference, and of the digests that belong to it. Nil: nobody knows.
+	Err      error // why there is no Registry: the name is wrong, leads to no upstream, or is not for clients
+	Ruled    bool  // a rule of the mirror lets clients pull it
+	// Cached says what a mirror has of the reference, and of the digests that belong to it. Nil: not known.
 	Cached func(ref oci.Ref, image []oci.Digest) *Cache
 }
 
@@ -74,7 +75,7 @@ func Image(ctx context.Context, o Options) *Report {
 	}
 	b.endpointDone()
 	if ctx.Err() != nil && !r.OK && b.first == nil {
-		b.first = failureOf(diagnose.Explain(&upstream.Error{
+		b.first = failureOf(diagnose.Explain(&fault.Error{
 			Op: "manifest", Upstream: o.Ref.Host, Repository: o.Ref.Name, Reference: reference, Err: context.Cause(ctx),
 		}))
 	}
@@ -127,13 +128,13 @@ func (b *builder) refused(err error) {
 
 // stages are those that every pull goes through, in order, and where the others stand.
 var (
-	stages = []upstream.StepName{
-		upstream.StepDNS, upstream.StepDial, upstream.StepTLS, upstream.StepPing, upstream.StepManifest,
-		stepPlatform, upstream.StepBlobRegistry,
+	stages = []fault.StepName{
+		fault.StepDNS, fault.StepDial, fault.StepTLS, fault.StepPing, fault.StepManifest,
+		stepPlatform, fault.StepBlobRegistry,
 	}
-	among = map[upstream.StepName]upstream.StepName{
-		upstream.StepProxy: upstream.StepDial, upstream.StepToken: upstream.StepPing, upstream.StepBody: upstream.StepManifest,
-		upstream.StepBlobHost: upstream.StepBlobRegistry,
+	among = map[fault.StepName]fault.StepName{
+		fault.StepProxy: fault.StepDial, fault.StepToken: fault.StepPing, fault.StepBody: fault.StepManifest,
+		fault.StepBlobHost: fault.StepBlobRegistry,
 	}
 )
 
@@ -145,12 +146,12 @@ func (b *builder) endpointDone() {
 	if b.broken == "" {
 		b.report.OK = b.report.OK || b.whole
 	} else {
-		stage := upstream.StepName(b.broken)
+		stage := fault.StepName(b.broken)
 		if before, ok := among[stage]; ok {
 			stage = before
 		}
 		for _, later := range stages[slices.Index(stages, stage)+1:] {
-			if later == upstream.StepTLS && !strings.HasPrefix(b.endpoint, "https://") || b.had(later) {
+			if later == fault.StepTLS && !strings.HasPrefix(b.endpoint, "https://") || b.had(later) {
 				continue
 			}
 			b.add(Step{Stage: string(later), State: NotTried, Endpoint: b.endpoint})
@@ -160,7 +161,7 @@ func (b *builder) endpointDone() {
 }
 
 // had reports whether the endpoint has shown a stage: connections are made to several hosts, also late.
-func (b *builder) had(stage upstream.StepName) bool {
+func (b *builder) had(stage fault.StepName) bool {
 	return slices.ContainsFunc(b.report.Steps, func(s Step) bool {
 		return s.Endpoint == b.endpoint && s.Stage == string(stage)
 	})
@@ -183,13 +184,13 @@ func (b *builder) examined(e examined) {
 	if e.Err != nil {
 		b.broke(&s, e)
 	}
-	if e.Name == upstream.StepManifest && e.Err == nil && e.Status == 401 { // on the way to a token that did not come
+	if e.Name == fault.StepManifest && e.Err == nil && e.Status == 401 { // on the way to a token that did not come
 		s.Stage, s.Detail = StageChallenge, "the registry wants a login or a token for it"
 		b.add(s)
 		return
 	}
 	// An image without blobs of its own, as an artifact, is whole with its manifest.
-	b.whole = b.whole || e.Name == upstream.StepManifest || e.Name == upstream.StepBlobRegistry
+	b.whole = b.whole || e.Name == fault.StepManifest || e.Name == fault.StepBlobRegistry
 	b.add(s)
 }
 

@@ -62,7 +62,7 @@ func hole(ctx context.Context, _, _ string) (net.Conn, error) {
 	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
 }
 
-// through is a proxy that lets everybody through, or nobody.
+// through is a proxy that lets all connections through, or none.
 func through(t *testing.T, lets bool) func(*url.URL) (*url.URL, error) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !lets || r.Method != http.MethodConnect {
@@ -135,7 +135,7 @@ func TestImage(t *testing.T) {
 		{name: "refused", origin: tls, set: func(w *world) { w.Down() }},
 		{name: "a black hole", origin: tls, set: func(w *world) { w.o.Dial, w.o.DialTimeout = hole, 50*time.Millisecond }},
 		{name: "silent", set: func(w *world) { w.Silent(); w.o.HeaderTimeout = 50 * time.Millisecond }},
-		{name: "a CA that nobody knows", origin: bad(origin.Certificate{Issuer: "corp-proxy"}), set: func(w *world) {
+		{name: "an unknown CA", origin: bad(origin.Certificate{Issuer: "corp-proxy"}), set: func(w *world) {
 			w.o.Endpoints[0].RootCAs = origin.Start(t, tls).CA()
 		}},
 		{name: "expired", origin: bad(origin.Certificate{Expired: true})},
@@ -148,7 +148,7 @@ func TestImage(t *testing.T) {
 		{name: "a proxy that says no", origin: tls, set: func(w *world) { w.o.Proxy = through(t, false) }},
 		{name: "fine, through a proxy", origin: tls, set: func(w *world) { w.o.Proxy = through(t, true) }},
 		{name: "a login is needed", origin: origin.Options{Auth: origin.Auth{Kind: "basic", Username: "a", Password: "b"}}},
-		{name: "a token service that nobody named", origin: origin.Options{
+		{name: "a token service that was not named", origin: origin.Options{
 			Auth: origin.Auth{Kind: "bearer", Anonymous: true, SeparateHost: true},
 		}},
 		{name: "private or missing", origin: private},

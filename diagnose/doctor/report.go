@@ -57,7 +57,7 @@ type Step struct {
 	Status   int      `json:"status,omitempty"`
 	Requests int      `json:"requests,omitempty"` // where they were several
 	Took     Duration `json:"took,omitempty"`
-	Detail   string   `json:"detail,omitempty"` // one line: what it has shown
+	Detail   string   `json:"detail,omitempty"` // one line: its result
 	// Of one that is broken or warns.
 	Reason string `json:"reason,omitempty"`
 	Remedy string `json:"remedy,omitempty"`
@@ -66,7 +66,7 @@ type Step struct {
 	Skew         Duration      `json:"skew,omitempty"`         // of clock: by how much the host's is before ours
 	Credential   *Credential   `json:"credential,omitempty"`
 	Limits       []Limit       `json:"limits,omitempty"`
-	Platforms    []string      `json:"platforms,omitempty"` // of platform: those that there are
+	Platforms    []string      `json:"platforms,omitempty"` // of platform: those of the image
 }
 
 // Certificate is one of a chain.
@@ -78,7 +78,7 @@ type Certificate struct {
 	NotAfter  Time     `json:"notAfter"`
 }
 
-// Credential is who we are to a registry, as that takes it. There is no secret in it.
+// Credential is the one that a registry was shown, and how the registry took it. It holds no secret.
 type Credential struct {
 	Name      string `json:"name"`
 	Kind      string `json:"kind,omitempty"`
@@ -87,9 +87,9 @@ type Credential struct {
 	LastError string `json:"lastError,omitempty"`
 }
 
-// Limit is what a registry says of how often it may be asked.
+// Limit is what a registry says is left of a rate limit.
 type Limit struct {
-	Credential string   `json:"credential,omitempty"` // absent: nobody's
+	Credential string   `json:"credential,omitempty"` // absent: of anonymous requests
 	Source     string   `json:"source,omitempty"`     // the address that is counted
 	Limit      int64    `json:"limit,omitempty"`
 	Remaining  int64    `json:"remaining"`

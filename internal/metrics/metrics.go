@@ -13,7 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // Metrics counts, and serves what it has counted. Its methods may be called from anywhere.
@@ -152,8 +152,8 @@ func (m *Metrics) Received(name string) func(int) {
 }
 
 // Exchange returns the function that counts the requests to an upstream.
-func (m *Metrics) Exchange(name string) func(upstream.Exchange) {
-	return func(x upstream.Exchange) {
+func (m *Metrics) Exchange(name string) func(endpoint.Exchange) {
+	return func(x endpoint.Exchange) {
 		kind := string(x.Kind)
 		m.upRequests.WithLabelValues(name, kind, strconv.Itoa(x.Status)).Inc()
 		m.upSeconds.WithLabelValues(name, kind).Observe(x.Took.Seconds())

@@ -10,6 +10,8 @@ import (
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
@@ -65,33 +67,33 @@ var eventSeries = []series[kube.Stats]{
 }
 
 // endpointMap are the endpoints of each upstream, by its name in the configuration.
-type endpointMap = map[string][]upstream.EndpointStatus
+type endpointMap = map[string][]endpoint.Status
 
 var endpointLabels, limitLabels = []string{"upstream", "endpoint"}, []string{"upstream", "credential"}
 
 var endpointSeries = []series[endpointMap]{
 	{
 		gauge, "mirror_upstream_endpoint_up", "0 while an endpoint of an upstream is down, so that others are asked before it; else 1.",
-		endpointLabels, perEndpoint(func(e upstream.EndpointStatus) float64 { return oneIf(e.State != upstream.EndpointOpen) }),
+		endpointLabels, perEndpoint(func(e endpoint.Status) float64 { return oneIf(e.State != endpoint.StateOpen) }),
 	},
 	{
 		gauge, "mirror_upstream_transfers", "Blobs that an endpoint sends now; maxTransfers is the most.",
-		endpointLabels, perEndpoint(func(e upstream.EndpointStatus) float64 { return float64(e.Running) }),
+		endpointLabels, perEndpoint(func(e endpoint.Status) float64 { return float64(e.Running) }),
 	},
 	{
 		gauge, "mirror_upstream_transfers_waiting", "Blobs that wait for their turn at an endpoint.",
-		endpointLabels, perEndpoint(func(e upstream.EndpointStatus) float64 { return float64(e.Waiting) }),
+		endpointLabels, perEndpoint(func(e endpoint.Status) float64 { return float64(e.Waiting) }),
 	},
 	{
 		gauge, "mirror_ratelimit_limit",
 		"The limit of requests of a credential, or of anonymous pulls, as the registry has last reported it.",
-		limitLabels, perLimit(func(b upstream.Budget) (float64, bool) { return float64(b.Limit), b.Limit >= 0 }),
+		limitLabels, perLimit(func(b limit.Budget) (float64, bool) { return float64(b.Limit), b.Limit >= 0 }),
 	},
 	{
 		gauge, "mirror_ratelimit_remaining",
 		"The requests that remain of the limit, as the registry has last reported it; absent where it reports nothing, and once the " +
 			"limit has been reset.",
-		limitLabels, perLimit(func(b upstream.Budget) (float64, bool) { return float64(b.Remaining), true }),
+		limitLabels, perLimit(func(b limit.Budget) (float64, bool) { return float64(b.Remaining), true }),
 	},
 }
 
@@ -103,7 +105,7 @@ func oneIf(so bool) float64 {
 	return 0
 }
 
-func perEndpoint(value func(upstream.EndpointStatus) float64) func(endpointMap, emit) {
+func perEndpoint(value func(endpoint.Status) float64) func(endpointMap, emit) {
 	return func(all endpointMap, emit emit) {
 		for name, list := range all {
 			for _, e := range list {
@@ -114,10 +116,10 @@ func perEndpoint(value func(upstream.EndpointStatus) float64) func(endpointMap, 
 }
 
 // perLimit emits a value of each credential's limit. The most recent report counts, of whichever endpoint and address it is.
-func perLimit(value func(upstream.Budget) (float64, bool)) func(endpointMap, emit) {
+func perLimit(value func(limit.Budget) (float64, bool)) func(endpointMap, emit) {
 	return func(all endpointMap, emit emit) {
 		for name, list := range all {
-			last := make(map[string]upstream.Budget)
+			last := make(map[string]limit.Budget)
 			for _, e := range list {
 				for _, b := range e.Budgets {
 					if !b.At.Before(last[b.Credential].At) {

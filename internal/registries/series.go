@@ -6,6 +6,7 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // In metrics an upstream has its name in the configuration, so the hosts of a pattern count as one: clients choose them, and
@@ -35,24 +36,24 @@ func (s *Registries) patternHosts() map[string][]*registryState {
 
 // EndpointSeries is the state of the endpoints of each upstream in use. The hosts of a pattern are one endpoint with the
 // pattern as its name: it is down while one that has served is down, and has the transfers of all.
-func (s *Registries) EndpointSeries() map[string][]upstream.EndpointStatus {
+func (s *Registries) EndpointSeries() map[string][]endpoint.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[string][]upstream.EndpointStatus, len(s.running))
+	all := make(map[string][]endpoint.Status, len(s.running))
 	for name, st := range s.running {
 		all[name] = st.endpoints()
 	}
 	for name, hosts := range s.patternHosts() {
-		sum := upstream.EndpointStatus{URL: name, State: upstream.EndpointUp}
+		sum := endpoint.Status{URL: name, State: endpoint.StateUp}
 		for _, st := range hosts {
 			for _, e := range st.registry.State() {
-				if e.State == upstream.EndpointOpen && st.registry.Served() {
+				if e.State == endpoint.StateOpen && st.registry.Served() {
 					sum.State = e.State
 				}
 				sum.Budgets = append(sum.Budgets, e.Budgets...)
 			}
 		}
-		all[name] = []upstream.EndpointStatus{sum}
+		all[name] = []endpoint.Status{sum}
 	}
 	for _, st := range s.hosts { // new ones have transfers, too
 		sum := &all[st.pattern.Name][0]
@@ -98,7 +99,7 @@ func worse(a, b auth.Status) bool {
 }
 
 // endpoints is the state of the endpoints of a registry. A pattern has none.
-func (st *registryState) endpoints() []upstream.EndpointStatus {
+func (st *registryState) endpoints() []endpoint.Status {
 	if st.registry == nil {
 		return nil
 	}

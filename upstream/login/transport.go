@@ -25,18 +25,9 @@ var noCredential auth.Credential
 // Transport makes the requests of one operation to one endpoint, each with what the registry asks for. It is for one
 // goroutine.
 type Transport struct {
-	up         *Upstream
-	ep         *Known
-	as         *Identity
-	op         Operation
-	repository string // as the endpoint knows it
-
-	chosen     auth.Source     // of the sources that fit; nil: not yet
-	others     []auth.Source   // that may follow it, the best first
-	credential auth.Credential // as chosen gave it last
-	sourceErr  error           // why it gave none
-	rootAsked  bool            // what /v2/ asks for
-	refused    []*token        // new ones that the registry refused all the same
+	chooser
+	rootAsked bool     // what /v2/ asks for
+	refused   []*token // new ones that the registry refused all the same
 }
 
 // Operation is what a Transport is for.
@@ -52,7 +43,7 @@ type Operation struct {
 
 // New makes a Transport.
 func (u *Upstream) New(ep *Known, as *Identity, op Operation) *Transport {
-	return &Transport{up: u, ep: ep, as: as, op: op, repository: ep.Prefix + op.Name}
+	return &Transport{chooser: chooser{up: u, ep: ep, as: as, op: op, repository: ep.Prefix + op.Name}}
 }
 
 // Follows says that the operation is made for another one at the same endpoint: what is known of tokens there holds here, too.
