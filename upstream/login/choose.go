@@ -77,7 +77,7 @@ func (c *chooser) publicOnly() bool { return guard.Public && c.up.o.Public && c.
 
 // Withheld reports whether our credential must not be shown for the repository, since it may be private.
 func (c *chooser) Withheld() bool {
-	return c.publicOnly() && !c.ep.public.has(c.repository, time.Now())
+	return c.publicOnly() && !c.ep.IsPublic(c.repository)
 }
 
 // isAnonymous reports whether requests are made without a credential of ours.
@@ -118,7 +118,7 @@ func (c *chooser) sources() []auth.Source {
 			if c.ep.Limits.Exhausted(limit.Class{Credential: name, Method: http.MethodGet, Target: limit.TargetManifest}, 0) {
 				o.back++
 			}
-			if c.up.standing.wasRefused(purpose{name, c.repository}) {
+			if c.up.standing.refusals.Has(purpose{name, c.repository}) {
 				o.back += 2
 			}
 			of[name] = o
@@ -179,7 +179,7 @@ func (c *chooser) get(ctx context.Context, from func(context.Context) (auth.Cred
 		cred = noCredential
 	}
 	c.credential = cred
-	c.up.standing.uses(cred)
+	c.up.uses(cred)
 	if c.ep.IsRegistry && (c.ep.source == nil || !c.as.Configured) {
 		c.as.latest.Store(&latest{cred, err})
 	}
@@ -188,7 +188,7 @@ func (c *chooser) get(ctx context.Context, from func(context.Context) (auth.Cred
 
 // renewCredential gets another credential of the source of the one that was refused. False: there is none.
 func (c *chooser) renewCredential(ctx context.Context, s *state) bool {
-	if c.up.standing.hasFailedRenewal(purpose{s.credential.Name, c.repository}) {
+	if c.up.standing.failedRenewals.Has(purpose{s.credential.Name, c.repository}) {
 		s.tried.add(noteFailedRenewal)
 		return false
 	}
