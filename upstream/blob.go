@@ -57,7 +57,7 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 		return oci.Descriptor{}, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a blob", Got: "a web page"}
 	}
 	if size >= 0 {
-		c.transfers.SetSize(c.ep.Endpoint, c.name, d, size)
+		c.transfers.SetSize(c.ep.Endpoint, c.how.Name, d, size)
 	}
 	return oci.Descriptor{Digest: d, Size: size, MediaType: header.MediaType(h)}, nil
 }

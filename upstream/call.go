@@ -17,7 +17,6 @@ type call struct {
 	registry   *Registry
 	op         string
 	how        login.Operation
-	name       string       // of the repository, as our callers know it
 	trace      *fault.Trace // of what was tried
 	repository string       // as the endpoint knows it
 	reference  string
@@ -31,7 +30,7 @@ func (r *Registry) call(op, repository, reference string) *call {
 
 func (r *Registry) callAs(how login.Operation, op, reference string) *call {
 	how.Trace = new(fault.Trace)
-	c := &call{core: r.core, registry: r, op: op, how: how, name: how.Name, trace: how.Trace, reference: reference}
+	c := &call{core: r.core, registry: r, op: op, how: how, trace: how.Trace, reference: reference}
 	c.at(r.endpoints[0])
 	return c
 }
@@ -51,7 +50,7 @@ func (c *call) Wrap(err error) error {
 		return nil
 	}
 	e := &fault.Error{
-		Op: c.op, Upstream: c.o.Name, Repository: c.name, Reference: c.reference,
+		Op: c.op, Upstream: c.o.Name, Repository: c.how.Name, Reference: c.reference,
 		Credential: c.login.Status(), PublicOnly: c.login.Withheld(), Open: c.open, Err: err,
 	}
 	if f, ok := errors.AsType[*fault.Failure](err); ok {

@@ -41,7 +41,7 @@ func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Do
 	doc, err := anywhere(ctx, c, func(ctx context.Context) (*Document, error) {
 		doc, err := c.list(ctx, "/v2/"+c.repository+"/tags/list", "application/json", "tags", query)
 		if err == nil && c.ep.Prefix != "" {
-			doc.Bytes = withName(doc.Bytes, c.name)
+			doc.Bytes = withName(doc.Bytes, c.how.Name)
 		}
 		return doc, err
 	})

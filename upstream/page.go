@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/upstream/endpoint"
@@ -76,16 +75,8 @@ func sifted(ctx context.Context, head []byte, rest io.Reader, size int64) ([]byt
 	}
 	counted := &io.LimitedReader{R: io.MultiReader(bytes.NewReader(head), rest), N: maxListRead + 1}
 	var out bytes.Buffer
-	out.WriteByte('{')
-	err := sift(bufio.NewReaderSize(counted, 64<<10), func(name string) func(byte) {
-		if !slices.Contains(listParts, name) {
-			return nil
-		}
-		if out.Len() > 1 {
-			out.WriteByte(',')
-		}
-		out.WriteString(`"` + name + `":`)
-		return func(c byte) { out.WriteByte(c) }
+	err := copyMembers(&out, bufio.NewReaderSize(counted, 64<<10), func(name string) (value []byte, keep bool) {
+		return nil, slices.Contains(listParts, name)
 	})
 	if counted.N <= 0 {
 		return nil, fault.TooLarge("a list", maxListRead, -1)
@@ -93,7 +84,6 @@ func sifted(ctx context.Context, head []byte, rest io.Reader, size int64) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	out.WriteByte('}')
 	memory.Shrink(ctx, int64(out.Cap()))
 	return out.Bytes(), nil
 }
@@ -102,45 +92,54 @@ func sifted(ctx context.Context, head []byte, rest io.Reader, size int64) ([]byt
 func withName(b []byte, name string) []byte {
 	text, _ := json.Marshal(name) // never fails for a string
 	out := bytes.NewBuffer(make([]byte, 0, len(b)+len(text)))
-	out.WriteByte('{')
-	err := sift(bytes.NewReader(b), func(member string) func(byte) {
-		if out.Len() > 1 {
-			out.WriteByte(',')
-		}
-		key, _ := json.Marshal(member)
-		out.Write(key)
-		out.WriteByte(':')
+	err := copyMembers(out, bytes.NewReader(b), func(member string) (value []byte, keep bool) {
 		if member == "name" {
-			out.Write(text)
-			return nil
+			return text, true
 		}
-		return func(c byte) { out.WriteByte(c) }
+		return nil, true
 	})
-	out.WriteByte('}')
 	if err != nil || !json.Valid(out.Bytes()) {
 		return b
 	}
 	return out.Bytes()
 }
 
-// hasList reports whether b is one JSON object with a list, or null, at a key.
-func hasList(b []byte, key string) bool {
-	if !json.Valid(b) {
-		return false
-	}
-	var value []byte // its beginning
-	err := sift(bytes.NewReader(b), func(name string) func(byte) {
-		if name != key {
+// copyMembers copies the members of a JSON object for whose names member says so: with their values, or the ones that it gives.
+func copyMembers(out *bytes.Buffer, r io.ByteScanner, member func(name string) (value []byte, keep bool)) error {
+	out.WriteByte('{')
+	err := sift(r, func(name string) func(byte) {
+		value, keep := member(name)
+		if !keep {
 			return nil
 		}
-		value = value[:0]
-		return func(c byte) {
-			if len(value) < len("null") {
-				value = append(value, c)
-			}
+		if out.Len() > 1 {
+			out.WriteByte(',')
 		}
+		key, _ := json.Marshal(name) // never fails for a string
+		out.Write(key)
+		out.WriteByte(':')
+		if value != nil {
+			out.Write(value)
+			return nil
+		}
+		return func(c byte) { out.WriteByte(c) }
 	})
-	return err == nil && (string(value) == "null" || strings.HasPrefix(string(value), "["))
+	out.WriteByte('}')
+	return err
+}
+
+// listed says of a JSON value whether it is a list, or null.
+type listed bool
+
+func (l *listed) UnmarshalJSON(b []byte) error {
+	*l = b[0] == '[' || string(b) == "null"
+	return nil
+}
+
+// hasList reports whether b is one JSON object with a list, or null, at a key.
+func hasList(b []byte, key string) bool {
+	var doc map[string]listed
+	return json.Unmarshal(b, &doc) == nil && bool(doc[key])
 }
 
 // errNotJSON says that an answer is not a JSON object.

@@ -209,7 +209,7 @@ func (c *call) questionAfter(e *fault.Error) (question, bool) {
 
 // prober makes the function that asks a question. It runs apart from the call, which may end before.
 func (c *call) prober(q question) func(context.Context) *fault.Probe {
-	p := c.registry.callAs(login.Operation{Name: c.name, RefusalStands: true}, "tags", "")
+	p := c.registry.callAs(login.Operation{Name: c.how.Name, RefusalStands: true}, "tags", "")
 	p.at(c.ep)
 	p.login.Follows(c.login)
 	if q == askToken {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
@@ -113,7 +114,7 @@ func New(o Options) (*Registry, error) {
 	o.HeaderTimeout = cmp.Or(o.HeaderTimeout, 25*time.Second)
 	o.DialTimeout = cmp.Or(o.DialTimeout, 10*time.Second)
 	o.UserAgent = cmp.Or(o.UserAgent, "mirror")
-	o.MaxTransfers = cmp.Or(o.MaxTransfers, transfer.DefaultTransfers)
+	o.MaxTransfers = cmp.Or(o.MaxTransfers, 32)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -207,12 +208,7 @@ func (r *Registry) State() []endpoint.Status {
 
 // Served reports whether an endpoint has ever given something that it was asked for, so that the upstream is known to exist.
 func (r *Registry) Served() bool {
-	for _, ep := range r.endpoints {
-		if ep.Health.Served() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.endpoints, func(ep *target) bool { return ep.Health.Served() })
 }
 
 // Reset makes the endpoints be asked again, whatever they have said or done before: that they limit us, that nothing is left

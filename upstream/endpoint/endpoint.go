@@ -50,14 +50,13 @@ type Endpoint struct {
 	IsRegistry bool   // it is the registry, not a mirror of it
 	Policy     Policy
 	o          Options
-	Registry   http.RoundTripper // may carry credentials
+	Registry   *http.Transport // may carry credentials
 	// Blobs refuse credentials. There is one for each reach: a connection that was dialled with a wide one must not serve a
 	// request with a narrow one.
 	Blobs [ReachAny + 1]http.RoundTripper
 	// Elsewhere, by reach like Blobs and over the same connections, may carry a token of another registry that the endpoint
 	// redirects to. It shows no certificate.
-	Elsewhere [ReachAny + 1]http.RoundTripper
-	CloseIdle func()  // closes idle connections
+	Elsewhere [ReachAny + 1]*http.Transport
 	Health    *Health // set before the first request
 }
 
@@ -81,23 +80,23 @@ func New(o Options) (*Endpoint, error) {
 	}
 	// It may redirect to itself, at any address.
 	e.Policy.RedirectHosts = append(slices.Clip(e.Policy.RedirectHosts), named{host: at.Host})
-	registry := newTransport(e)
+	e.Registry = newTransport(e)
 	if o.Certificate != nil { // a host that it redirects to is not shown the certificate
-		registry.TLSClientConfig.Certificates = append(registry.TLSClientConfig.Certificates, *o.Certificate)
+		e.Registry.TLSClientConfig.Certificates = []tls.Certificate{*o.Certificate}
 	}
-	e.Registry = registry
-	transports := []*http.Transport{registry}
 	for i := range e.Blobs {
-		blob := newTransport(e)
-		e.Blobs[i], e.Elsewhere[i] = bare{blob}, blob
-		transports = append(transports, blob)
-	}
-	e.CloseIdle = func() {
-		for _, t := range transports {
-			t.CloseIdleConnections()
-		}
+		e.Elsewhere[i] = newTransport(e)
+		e.Blobs[i] = bare{e.Elsewhere[i]}
 	}
 	return e, nil
+}
+
+// CloseIdle closes idle connections.
+func (e *Endpoint) CloseIdle() {
+	e.Registry.CloseIdleConnections()
+	for _, t := range e.Elsewhere {
+		t.CloseIdleConnections()
+	}
 }
 
 // At is a path of the registry's API as a URL.

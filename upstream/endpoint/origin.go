@@ -54,12 +54,6 @@ func (o Origin) String() string {
 	return net.JoinHostPort(o.Host, o.port)
 }
 
-// literal is the host as an address, where it is one.
-func (o Origin) literal() (netip.Addr, bool) {
-	a, err := netip.ParseAddr(o.Host)
-	return a, err == nil
-}
-
 // isHost reports whether s has only bytes of a DNS name or an address. A host with other bytes is an attempt to be read as
 // two hosts by two readers.
 func isHost(s string) bool {

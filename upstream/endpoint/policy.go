@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"cmp"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -76,7 +77,7 @@ func (p Policy) Redirect(endpoint Origin, from *url.URL, location string, near R
 	to, ok := OriginOf(u)
 	host := text.Line(to.String(), 100)
 	u.User, u.Fragment, u.RawFragment = nil, "", ""
-	literal, isLiteral := to.literal()
+	literal, nameErr := netip.ParseAddr(to.Host)
 	switch {
 	case !ok:
 		return nil, 0, &fault.RedirectError{Host: host, Why: "malformed Location", Final: true}
@@ -84,9 +85,9 @@ func (p Policy) Redirect(endpoint Origin, from *url.URL, location string, near R
 		return nil, 0, &fault.RedirectError{Host: host, Why: "to http from https", Final: true}
 	case to == endpoint, p.RedirectHosts.Has(to):
 		return u, ReachAny, nil
-	case isLiteral && requiredReach(literal) > near:
+	case nameErr == nil && requiredReach(literal) > near:
 		return nil, 0, &fault.RedirectError{Host: host, Why: "to a private address"}
-	case !isLiteral && proxied(u) && !p.CDNHosts.Has(to):
+	case nameErr != nil && proxied(u) && !p.CDNHosts.Has(to):
 		return nil, 0, &fault.RedirectError{Host: host, Why: "behind a proxy, and not in redirectHosts"}
 	}
 	return u, near, nil

@@ -43,14 +43,11 @@ func (t *Trace) Blame(err error) {
 
 // Decided moves the step that decided to the end: an anonymous attempt may have failed after it.
 func (t *Trace) Decided(s Step) {
-	at := -1
-	for i, old := range t.Steps {
+	for i, old := range slices.Backward(t.Steps) {
 		if old.Name == s.Name && old.Host == s.Host && old.Status == s.Status && old.Took == s.Took {
-			at = i
+			t.Steps = slices.Delete(t.Steps, i, i+1)
+			break
 		}
-	}
-	if at >= 0 {
-		t.Steps = slices.Delete(t.Steps, at, at+1)
 	}
 	s.Endpoint = cmp.Or(s.Endpoint, t.Endpoint)
 	t.Steps = append(t.Steps, s)

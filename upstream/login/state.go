@@ -1,6 +1,10 @@
 package login
 
-import "github.com/registrymirror/mirror/auth"
+import (
+	"cmp"
+
+	"github.com/registrymirror/mirror/auth"
+)
 
 // phase says as whom the next request is made. It goes forward only.
 type phase int
@@ -127,13 +131,7 @@ func (s *state) renew(c auth.Credential) {
 
 // reason is the error of a request that ends with err: what our credential met, if the request was made without it.
 func (s *state) reason(err error) error {
-	switch {
-	case s.refusedErr != nil:
-		return s.refusedErr
-	case s.exhaustedErr != nil:
-		return s.exhaustedErr
-	}
-	return err
+	return cmp.Or(s.refusedErr, s.exhaustedErr, err)
 }
 
 // actions is a set of them.

@@ -13,9 +13,6 @@ import (
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// DefaultTransfers is how many blobs an endpoint sends at once, where nothing else is set.
-const DefaultTransfers = 32
-
 // Options are the limits of a Pool.
 type Options struct {
 	MaxTransfers  int           // of each endpoint at once; negative: any number
