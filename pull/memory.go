@@ -97,6 +97,14 @@ func (f *failures) put(k key, err error) {
 // clear forgets one failure: the upstream has answered since.
 func (f *failures) clear(k key) { f.known.Remove(k) }
 
+// clearUnlessWrong forgets a failure to answer: the upstream sends the content now, and other clients can join the download. Whether
+// the bytes are right is known at their end alone.
+func (f *failures) clearUnlessWrong(k key) {
+	if v, ok := f.known.Get(k); ok && !v.wrong {
+		f.known.Remove(k)
+	}
+}
+
 // forgetAll clears everything.
 func (f *failures) forgetAll() { f.known.RemoveIf(func(key) bool { return true }) }
 

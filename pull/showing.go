@@ -31,6 +31,7 @@ type showing struct {
 func (s *showing) begin(body *upstream.Body) flight.Body {
 	b := s.b
 	b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
+	b.p.failures.clearUnlessWrong(b.key)
 	b.p.inBackground(func(ctx context.Context) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
