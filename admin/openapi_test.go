@@ -26,7 +26,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // document is the part of OpenAPI that the tests read.
@@ -241,8 +241,8 @@ func TestOpenAPITypes(t *testing.T) {
 	if diff := gocmp.Diff(slices.Compact(classes), slices.Sorted(slices.Values(doc.Components.Schemas["Class"].Enum))); diff != "" {
 		t.Errorf("classes (-there +document):\n%s", diff)
 	}
-	for _, s := range []upstream.EndpointState{
-		upstream.EndpointUp, upstream.EndpointDegraded, upstream.EndpointOpen, upstream.EndpointUnknown,
+	for _, s := range []endpoint.State{
+		endpoint.StateUp, endpoint.StateDegraded, endpoint.StateOpen, endpoint.StateUnknown,
 	} {
 		if !slices.Contains(doc.Components.Schemas["Endpoint"].Properties["state"].Enum, string(s)) {
 			t.Errorf("no state %s of endpoints", s)

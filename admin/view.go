@@ -3,22 +3,14 @@ package admin
 import (
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
-// Registry is a registry in use, as the components report it.
-type Registry struct {
-	Name, Access string
-	Endpoints    []upstream.EndpointStatus
-	Credentials  []upstream.CredentialStatus
-	Repositories [][]string // those of each credential; a credential without an element is for all
-}
-
-// View is a registry as the API shows it.
-func (r Registry) View() Upstream {
-	u := Upstream{
-		Name: r.Name, Access: r.Access, Endpoints: []Endpoint{}, Credentials: []Credential{}, Limits: []Limit{},
-	}
-	for _, e := range r.Endpoints {
+// ViewUpstream is a registry in use as the API shows it.
+func ViewUpstream(name, access string, endpoints []endpoint.Status, credentials []upstream.CredentialStatus) Upstream {
+	u := Upstream{Name: name, Access: access, Endpoints: []Endpoint{}, Credentials: []Credential{}, Limits: []Limit{}}
+	for _, e := range endpoints {
 		u.Endpoints = append(u.Endpoints, Endpoint{
 			URL: e.URL, State: string(e.State), Since: e.Since.UTC(), LastError: e.LastError, LastErrorAt: e.LastErrorAt.UTC(),
 		})
@@ -26,20 +18,16 @@ func (r Registry) View() Upstream {
 			u.Limits = append(u.Limits, viewLimit(e, b))
 		}
 	}
-	for i, st := range r.Credentials {
-		c := Credential{
+	for _, st := range credentials {
+		u.Credentials = append(u.Credentials, Credential{
 			Name: st.Name, Kind: st.Kind, For: st.For, State: string(st.State), Since: st.Since.UTC(),
 			ExpiresAt: st.Expires.UTC(), LastRefresh: st.LastRefresh.UTC(), LastError: st.LastError, LastErrorAt: st.LastErrorAt.UTC(),
-		}
-		if i < len(r.Repositories) {
-			c.Repositories = r.Repositories[i]
-		}
-		u.Credentials = append(u.Credentials, c)
+		})
 	}
 	return u
 }
 
-func viewLimit(e upstream.EndpointStatus, b upstream.Budget) Limit {
+func viewLimit(e endpoint.Status, b limit.Budget) Limit {
 	l := Limit{
 		Credential: b.Credential, Source: b.Source, Endpoint: e.URL, Limit: max(b.Limit, 0), Remaining: b.Remaining,
 		WindowSeconds: int64(b.Window.Seconds()), ResetAt: b.Reset.UTC(), SaidAt: b.At.UTC(),

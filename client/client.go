@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strings"
 )
 
@@ -30,7 +31,7 @@ func Name(r *http.Request, proxies Proxies) string {
 func Source(r *http.Request, proxies Proxies) string {
 	host, addr := addressOf(r, proxies)
 	if addr.IsValid() {
-		return Network(addr)
+		return network(addr)
 	}
 	return host
 }
@@ -38,10 +39,7 @@ func Source(r *http.Request, proxies Proxies) string {
 // addressOf is the client's address, as the connection has it, and parsed, as a trusted proxy gives it. It is not parsed where
 // it is IPv4 and there are no proxies, or where it is not an address.
 func addressOf(r *http.Request, proxies Proxies) (string, netip.Addr) {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return printable(r.RemoteAddr), netip.Addr{}
-	}
+	host := hostOf(r.RemoteAddr)
 	if len(proxies) == 0 && strings.IndexByte(host, ':') < 0 {
 		return host, netip.Addr{}
 	}
@@ -52,8 +50,8 @@ func addressOf(r *http.Request, proxies Proxies) (string, netip.Addr) {
 	return host, proxies.forwarded(from.Unmap().WithZone(""), r.Header)
 }
 
-// Network is an address, or the /64 of an IPv6 one.
-func Network(a netip.Addr) string {
+// network is an address, or the /64 of an IPv6 one.
+func network(a netip.Addr) string {
 	if a.Is6() {
 		return netip.PrefixFrom(a, 64).Masked().String()
 	}
@@ -61,10 +59,12 @@ func Network(a netip.Addr) string {
 }
 
 // AddressOf is the address, without port, of the other end of a connection.
-func AddressOf(a net.Addr) string {
-	host, _, err := net.SplitHostPort(a.String())
+func AddressOf(a net.Addr) string { return hostOf(a.String()) }
+
+func hostOf(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return printable(a.String())
+		return printable(addr)
 	}
 	return host
 }
@@ -75,21 +75,16 @@ func SourceOf(a net.Addr) string {
 	if !ok {
 		return ""
 	}
-	return Network(tcp.AddrPort().Addr().Unmap().WithZone(""))
+	return network(tcp.AddrPort().Addr().Unmap().WithZone(""))
 }
+
+// nodePattern is what a node may be called.
+var nodePattern = regexp.MustCompile(`^[a-z0-9.-]+$`)
 
 // IsNode reports whether a client is known by a name, which is its node's, and not by an address.
 func IsNode(name string) bool {
-	if name == "" {
-		return false
-	}
-	for _, c := range []byte(name) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
-			return false
-		}
-	}
 	_, err := netip.ParseAddr(name)
-	return err != nil
+	return err != nil && nodePattern.MatchString(name)
 }
 
 // isPrintable reports whether a text is words of printable ASCII, separated by single spaces.

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,23 +34,25 @@ func quoted(text string) string { return strictyaml.Quoted(text) }
 // Check returns the mistakes that no single type shows: in addresses, URLs and names, and in combinations of settings. It
 // puts names and addresses into their usual form.
 func (c *Config) Check() []strictyaml.Mistake {
-	return slices.Concat(
-		c.checkListeners(),
-		checkPair("tls", c.TLS.Cert, c.TLS.Key),
-		checkPair("admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key),
-		c.TLS.checkHTTP2(),
-		c.Admin.checkHosts(),
-		c.Cache.check(),
-		c.checkUpstreams(),
-		c.checkRules(),
-		c.Kubernetes.check(),
-		c.checkPlatforms(),
-		c.checkProxies(),
-	)
+	found := new(mistakes)
+	c.checkListeners(found)
+	checkPair(found, "tls", c.TLS.Cert, c.TLS.Key)
+	checkPair(found, "admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key)
+	if c.TLS.HTTP2 && c.TLS.Cert == "" && c.TLS.Key == "" {
+		found.add("tls.http2", "true has no effect without a certificate", "set tls.cert and tls.key, or remove it")
+	}
+	c.Admin.checkHosts(found)
+	c.Cache.check(found)
+	c.checkUpstreams(found)
+	c.checkRules(found)
+	c.Kubernetes.check(found)
+	c.checkPlatforms(found)
+	c.checkProxies(found)
+	return *found
 }
 
 // checkProxies checks networks, and clears the bits behind their prefixes.
-func (c *Config) checkProxies() (found mistakes) {
+func (c *Config) checkProxies(found *mistakes) {
 	for i, text := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(text)
 		if err == nil && p.Addr().Is4In6() {
@@ -67,19 +68,17 @@ func (c *Config) checkProxies() (found mistakes) {
 		}
 		found.add(strictyaml.Index("trustedProxies", i), quoted(text)+" is not a network in CIDR notation", hint)
 	}
-	return found
 }
 
-func (k Kubernetes) check() (found mistakes) {
+func (k Kubernetes) check(found *mistakes) {
 	if u, err := url.Parse(k.Server); k.Server != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil ||
 		u.RawQuery != "" || strings.Trim(u.Path, "/") != "") {
 		found.add("kubernetes.server", quoted(k.Server)+" is not the URL of an API server",
 			"write https://HOST:PORT; plain HTTP would show the token")
 	}
-	return found
 }
 
-func (c *Config) checkListeners() (found mistakes) {
+func (c *Config) checkListeners(found *mistakes) {
 	listeners := []struct{ path, addr string }{
 		{"listen", c.Listen}, {"admin.listen", c.Admin.Listen}, {"metrics.listen", c.Metrics.Listen},
 	}
@@ -107,7 +106,6 @@ func (c *Config) checkListeners() (found mistakes) {
 				"set admin.tokenFile, or listen on 127.0.0.1")
 		}
 	}
-	return found
 }
 
 // splitListen returns the parts of an address to listen on, or what is wrong with it.
@@ -138,26 +136,18 @@ func isLoopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
-func (t TLS) checkHTTP2() (found mistakes) {
-	if t.HTTP2 && t.Cert == "" && t.Key == "" {
-		found.add("tls.http2", "true has no effect without a certificate", "set tls.cert and tls.key, or remove it")
-	}
-	return found
-}
-
 // checkPair checks that a certificate and its key are both named.
-func checkPair(at, cert, key string) (found mistakes) {
+func checkPair(found *mistakes, at, cert, key string) {
 	switch {
 	case cert != "" && key == "":
 		found.add(at+".key", "missing: "+at+".cert needs its private key", "set both, or neither for plain HTTP", at+".cert")
 	case key != "" && cert == "":
 		found.add(at+".cert", "missing: "+at+".key needs its certificate", "set both, or neither for plain HTTP", at+".key")
 	}
-	return found
 }
 
 // checkHosts checks the further names of the admin listener, and puts them in lower case.
-func (a *Admin) checkHosts() (found mistakes) {
+func (a *Admin) checkHosts(found *mistakes) {
 	for i, name := range a.Hosts {
 		a.Hosts[i] = strings.ToLower(name)
 		if _, err := netip.ParseAddr(name); err != nil && !isHost(a.Hosts[i]) {
@@ -165,28 +155,23 @@ func (a *Admin) checkHosts() (found mistakes) {
 				"write it without https:// and port, as in mirror-admin.corp.example")
 		}
 	}
-	return found
 }
 
-func (c Cache) check() (found mistakes) {
+func (c Cache) check(found *mistakes) {
 	if c.Dir == "" {
 		found.add("cache.dir", "has no folder", "name one, as in /var/lib/mirror")
 	}
 	if s := c.Size; s.Percent == 0 && s.Bytes < leastSize {
-		found.add("cache.size", fmt.Sprintf("%d bytes is too little", s.Bytes), unitHint(s.Bytes))
+		hint := "write at least 1MiB, as in 20GiB"
+		if n := int64(s.Bytes); n > 0 && n < 100_000 {
+			hint = fmt.Sprintf("write a unit, as in %dGiB", n)
+		}
+		found.add("cache.size", fmt.Sprintf("%d bytes is too little", s.Bytes), hint)
 	}
 	if b := c.MinFree.Bytes; b > 0 && b < leastSize {
 		found.add("cache.minFree", fmt.Sprintf("%d bytes is too little", b),
 			fmt.Sprintf("write a unit, as in %d%% or 10GiB; 0 turns it off", min(int64(b), 5)))
 	}
-	return found
-}
-
-func unitHint(s Size) string {
-	if s > 0 && s < 100_000 {
-		return fmt.Sprintf("write a unit, as in %dGiB", int64(s))
-	}
-	return "write at least 1MiB, as in 20GiB"
 }
 
 // isHost reports whether s, in lower case, is a host name of DNS or an IPv4 address.
@@ -224,19 +209,30 @@ func isHostPort(s string) bool {
 	return isHost(host)
 }
 
-// checkURL says what is wrong with the URL of an endpoint, without ever showing a password in it.
-func checkURL(text string) (message, hint string) {
-	const write = "write http:// or https:// with a host, as in https://registry.example.com:5000"
+// checkURL says what is wrong with a URL up to its host, without ever showing a password in it. write and login are hints:
+// what to write, and where a login goes instead.
+func checkURL(text, write, login string) (u *url.URL, message, hint string) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return "not a URL", write
+		return nil, "not a URL", write
 	case u.User != nil:
-		return "a user or password in a URL is not allowed", "remove it: a login goes into the upstream's credentials"
+		return nil, "a user or password in a URL is not allowed", login
 	case u.Scheme != "http" && u.Scheme != "https":
-		return quoted(text) + " has no http:// or https://", write
+		return nil, quoted(text) + " has no http:// or https://", write
 	case !isHostPort(strings.ToLower(u.Host)):
-		return quoted(text) + " has no valid host", write
+		return nil, quoted(text) + " has no valid host", write
+	}
+	return u, "", ""
+}
+
+// checkEndpointURL says what is wrong with the URL of an endpoint.
+func checkEndpointURL(text string) (message, hint string) {
+	u, message, hint := checkURL(text, "write http:// or https:// with a host, as in https://registry.example.com:5000",
+		"remove it: a login goes into the upstream's credentials")
+	switch {
+	case message != "":
+		return message, hint
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(text, "#"):
 		return quoted(text) + " has more than a host", "remove everything from the ? or # on"
 	case strings.Trim(u.Path, "/") == "v2":

@@ -75,7 +75,7 @@ func (c Credential) Sources() []string {
 }
 
 // checkCredentials checks the credentials of an upstream, at their path.
-func (u *Upstream) checkCredentials(path string) (found mistakes) {
+func (u *Upstream) checkCredentials(found *mistakes, path string) {
 	names := map[string]int{}
 	for i, c := range u.Credentials {
 		at := strictyaml.Index(path, i)
@@ -91,24 +91,24 @@ func (u *Upstream) checkCredentials(path string) (found mistakes) {
 		default:
 			names[c.Name] = i
 		}
-		found = slices.Concat(found, u.checkSource(c, at), c.checkRepositories(at))
+		u.checkSource(found, c, at)
+		c.checkRepositories(found, at)
 	}
-	return found
 }
 
 // checkSource checks where a credential comes from.
-func (u *Upstream) checkSource(c Credential, at string) (found mistakes) {
+func (u *Upstream) checkSource(found *mistakes, c Credential, at string) {
 	sources := c.Sources()
 	const all = "passwordFile, passwordEnv, dockerConfig, helper, plugin, ecr, gar or acr"
 	switch len(sources) {
 	case 0:
 		found.add(at, "a credential has no source", "add one of "+all)
-		return found
+		return
 	case 1:
 	default:
 		found.add(at+"."+sources[1], "a second source, beside "+sources[0],
 			"a credential has one: remove it, or write another credential")
-		return found
+		return
 	}
 	source := sources[0]
 	password := source == "passwordFile" || source == "passwordEnv"
@@ -132,16 +132,15 @@ func (u *Upstream) checkSource(c Credential, at string) (found mistakes) {
 			found.add(at+".passwordEnv", "is not the name of a variable", "write its name, as in HUB_PASSWORD, not the password")
 		}
 	case "helper":
-		found = append(found, checkHelper(c.Helper, at+".helper")...)
+		checkHelper(found, c.Helper, at+".helper")
 	case "plugin":
-		found = append(found, c.Plugin.check(at+".plugin")...)
+		c.Plugin.check(found, at+".plugin")
 	case "ecr", "gar", "acr":
-		found = append(found, u.checkCloud(source, at+"."+source)...)
+		u.checkCloud(found, source, at+"."+source)
 	}
-	return found
 }
 
-func checkHelper(helper, at string) (found mistakes) {
+func checkHelper(found *mistakes, helper, at string) {
 	switch name := filepath.Base(helper); {
 	case strings.ContainsAny(helper, " \t\r\n"):
 		found.add(at, quoted(helper)+" is more than a program", "it takes no arguments: write docker-credential-NAME")
@@ -150,13 +149,12 @@ func checkHelper(helper, at string) (found mistakes) {
 	case !strings.Contains(helper, "/") && !strings.HasPrefix(name, "docker-credential-"):
 		found.add(at, quoted(helper)+" is not the name of a credential helper", "write docker-credential-"+strings.ToLower(name))
 	}
-	return found
 }
 
 // secretWords are in the names of variables that hold secrets.
 var secretWords = []string{"SECRET", "TOKEN", "PASS", "CREDENTIAL", "PRIVATE", "ACCESS_KEY", "API_KEY"}
 
-func (p *Plugin) check(at string) (found mistakes) {
+func (p *Plugin) check(found *mistakes, at string) {
 	switch {
 	case p.Command == "":
 		found.add(at+".command", "a plugin has no command", "add the program, as in command: ecr-credential-provider")
@@ -175,11 +173,10 @@ func (p *Plugin) check(at string) (found mistakes) {
 			found.add(key, "a secret has no place in this file", "set the variable for the mirror itself: the plugin gets it too")
 		}
 	}
-	return found
 }
 
 // checkCloud checks that a source of a cloud is for a registry of that cloud, and of use.
-func (u *Upstream) checkCloud(source, at string) (found mistakes) {
+func (u *Upstream) checkCloud(found *mistakes, source, at string) {
 	host, ok := u.CloudHost(source)
 	switch c := clouds.Named(source); {
 	case !ok:
@@ -190,15 +187,13 @@ func (u *Upstream) checkCloud(source, at string) (found mistakes) {
 		found.add(at, "a registry without public images has no use for it under access: public",
 			"set access: rules, and a rule that lets clients pull, as in "+ruleFor(u.Name))
 	}
-	return found
 }
 
-func (c Credential) checkRepositories(at string) (found mistakes) {
+func (c Credential) checkRepositories(found *mistakes, at string) {
 	for i, g := range c.Repositories {
 		if !globPattern.MatchString(g) {
 			found.add(strictyaml.Index(at+".repositories", i), quoted(g)+" is not a glob of repositories",
 				"write them as the registry calls them, without its name, as in acme/** or library/nginx")
 		}
 	}
-	return found
 }

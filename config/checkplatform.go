@@ -24,7 +24,7 @@ var (
 )
 
 // checkPlatforms checks the platforms of the nodes, and puts them in lower case.
-func (c *Config) checkPlatforms() (found mistakes) {
+func (c *Config) checkPlatforms(found *mistakes) {
 	const hint = "write OS/ARCH or OS/ARCH/VARIANT, as in linux/amd64"
 	list := c.Platforms
 	for i, text := range list {
@@ -50,5 +50,4 @@ func (c *Config) checkPlatforms() (found mistakes) {
 			found.add(at, quoted(text)+" is there already", "remove one")
 		}
 	}
-	return found
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-func (c *Config) checkUpstreams() (found mistakes) {
+func (c *Config) checkUpstreams(found *mistakes) {
 	if c.Upstreams != nil && len(c.Upstreams) == 0 {
 		found.add("upstreams", "names no registry", "add one, as in ghcr.io: {}; or remove the key for the well-known ones")
 	}
@@ -20,36 +20,33 @@ func (c *Config) checkUpstreams() (found mistakes) {
 		owners[u.Name] = u.Name
 	}
 	for i := range c.Upstreams {
-		found = append(found, c.Upstreams[i].check(owners)...)
+		c.Upstreams[i].check(found, owners)
 	}
-	return append(found, c.checkDefault()...)
+	c.checkDefault(found)
 }
 
 // path is that of the upstream's settings.
 func (u *Upstream) path() string { return strictyaml.Join("upstreams", u.Name) }
 
-func (u *Upstream) check(owners map[string]string) mistakes {
+func (u *Upstream) check(found *mistakes, owners map[string]string) {
 	path := u.path()
-	found := slices.Concat(
-		u.checkName(path),
-		u.checkEndpoints(path+".endpoints"),
-		checkHosts(u.AuthHosts, path+".authHosts"),
-		checkHosts(u.RedirectHosts, path+".redirectHosts"),
-		checkCDNHosts(u.CDNHosts, path+".cdnHosts"),
-		u.checkAliases(path+".aliases", owners),
-		u.checkCredentials(path+".credentials"),
-	)
+	u.checkName(found, path)
+	u.checkEndpoints(found, path+".endpoints")
+	checkHosts(found, u.AuthHosts, path+".authHosts")
+	checkHosts(found, u.RedirectHosts, path+".redirectHosts")
+	checkCDNHosts(found, u.CDNHosts, path+".cdnHosts")
+	u.checkAliases(found, path+".aliases", owners)
+	u.checkCredentials(found, path+".credentials")
 	if u.Tags.Wait > maxWait {
 		found.add(path+".tags.wait", fmt.Sprintf("%s is too long: clients give up", strictyaml.FormatDuration(u.Tags.Wait)),
 			"write at most "+strictyaml.FormatDuration(maxWait))
 	}
-	return found
 }
 
-func (u *Upstream) checkName(path string) (found mistakes) {
+func (u *Upstream) checkName(found *mistakes, path string) {
 	switch {
 	case u.IsPattern():
-		return u.checkPattern(path)
+		u.checkPattern(found, path)
 	case strings.Contains(u.Name, "://"):
 		hint := "write the host alone"
 		if parsed, err := url.Parse(u.Name); err == nil && isHostPort(parsed.Host) {
@@ -66,12 +63,11 @@ func (u *Upstream) checkName(path string) (found mistakes) {
 	case canonical(u.Name) != "" && u.Endpoints == nil:
 		found.add(path, "another name of "+canonical(u.Name), "write "+canonical(u.Name))
 	}
-	return found
 }
 
-func (u *Upstream) checkEndpoints(path string) (found mistakes) {
+func (u *Upstream) checkEndpoints(found *mistakes, path string) {
 	if u.IsPattern() {
-		return found // it has none, see checkPattern
+		return // it has none, see checkPattern
 	}
 	if u.Endpoints != nil && len(u.Endpoints) == 0 {
 		found.add(path, "names no endpoint", "add its URL, or remove the key for "+endpointsOf(u.Name)[0].URL)
@@ -83,13 +79,13 @@ func (u *Upstream) checkEndpoints(path string) (found mistakes) {
 			found.add(at, "has no url", "add it, as in url: https://registry.example.com")
 			continue
 		}
-		if message, hint := checkURL(e.URL); message != "" {
+		if message, hint := checkEndpointURL(e.URL); message != "" {
 			found.add(at+".url", message, hint)
 			continue
 		}
 		e.URL = strings.ToLower(strings.TrimRight(e.URL, "/"))
 		e.Prefix = strings.Trim(e.Prefix, "/")
-		found = append(found, e.check(at)...)
+		e.check(found, at)
 		key := e.URL + "/" + e.Prefix // its name in metrics
 		if first, twice := seen[key]; twice {
 			found.add(at+".url", fmt.Sprintf("the same as endpoints[%d]", first), "remove one of the two")
@@ -97,11 +93,10 @@ func (u *Upstream) checkEndpoints(path string) (found mistakes) {
 		}
 		seen[key] = i
 	}
-	return found
 }
 
 // check checks the settings of an endpoint besides its URL.
-func (e *Endpoint) check(at string) (found mistakes) {
+func (e *Endpoint) check(found *mistakes, at string) {
 	if e.Prefix != "" && !oci.IsRepository(e.Prefix) {
 		found.add(at+".prefix", quoted(e.Prefix)+" is not what a repository can begin with",
 			"lower case, without host and tag, as in hub-proxy")
@@ -120,32 +115,25 @@ func (e *Endpoint) check(at string) (found mistakes) {
 		found.add(at+".clientKey", "has no clientCert", "add the file with the certificate of this key")
 	}
 	if e.Proxy != "" && e.Proxy != "none" {
-		found = append(found, checkProxy(e.Proxy, at+".proxy")...)
+		checkProxy(found, e.Proxy, at+".proxy")
 	}
-	return append(found, checkHosts(e.AuthHosts, at+".authHosts")...)
+	checkHosts(found, e.AuthHosts, at+".authHosts")
 }
 
 // checkProxy checks the URL of a proxy. No message shows a password in it.
-func checkProxy(text, at string) (found mistakes) {
+func checkProxy(found *mistakes, text, at string) {
 	const write = "write http:// or https:// with a host and a port, as in http://proxy.example.com:3128, or none"
-	u, err := url.Parse(text)
+	u, message, hint := checkURL(text, write, "remove it, or give it in HTTPS_PROXY, without this key")
 	switch {
-	case err != nil:
-		found.add(at, "not a URL", write)
-	case u.User != nil:
-		found.add(at, "a user or password in a URL is not allowed", "remove it, or give it in HTTPS_PROXY, without this key")
-	case u.Scheme != "http" && u.Scheme != "https":
-		found.add(at, quoted(text)+" has no http:// or https://", write)
-	case !isHostPort(strings.ToLower(u.Host)):
-		found.add(at, quoted(text)+" has no valid host", write)
+	case message != "":
+		found.add(at, message, hint)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		found.add(at, quoted(text)+" has more than a host", write)
 	}
-	return found
 }
 
 // checkHosts checks a list of hosts, and puts them in lower case.
-func checkHosts(hosts []string, path string) (found mistakes) {
+func checkHosts(found *mistakes, hosts []string, path string) {
 	for i, h := range hosts {
 		at := strictyaml.Index(path, i)
 		hosts[i] = strings.ToLower(h)
@@ -153,12 +141,11 @@ func checkHosts(hosts []string, path string) (found mistakes) {
 			found.add(at, "a pattern is "+strictyaml.NotYet, "name each host")
 			continue
 		}
-		found = append(found, checkHost(hosts[i], at)...)
+		checkHost(found, hosts[i], at)
 	}
-	return found
 }
 
-func checkHost(h, at string) (found mistakes) {
+func checkHost(found *mistakes, h, at string) {
 	switch {
 	case isHostPort(h):
 	case strings.Contains(h, "://"):
@@ -166,11 +153,10 @@ func checkHost(h, at string) (found mistakes) {
 	default:
 		found.add(at, quoted(h)+" is not HOST or HOST:PORT", "as in auth.example.com or 10.0.0.5:5001")
 	}
-	return found
 }
 
 // checkCDNHosts checks a list of public hosts, in which a label may be *, and puts them in lower case.
-func checkCDNHosts(hosts []string, path string) (found mistakes) {
+func checkCDNHosts(found *mistakes, hosts []string, path string) {
 	for i, h := range hosts {
 		at := strictyaml.Index(path, i)
 		hosts[i] = strings.ToLower(h)
@@ -185,14 +171,13 @@ func checkCDNHosts(hosts []string, path string) (found mistakes) {
 		case slices.Contains(labels[max(len(labels)-2, 0):], "*"):
 			found.add(at, quoted(h)+" names no domain", "the last two labels can't be *: *.cdn.example.com")
 		default:
-			found = append(found, checkHost(strings.ReplaceAll(hosts[i], "*", "x"), at)...)
+			checkHost(found, strings.ReplaceAll(hosts[i], "*", "x"), at)
 		}
 	}
-	return found
 }
 
 // checkAliases checks the aliases of an upstream, puts them in lower case, and enters them among the owners.
-func (u *Upstream) checkAliases(path string, owners map[string]string) (found mistakes) {
+func (u *Upstream) checkAliases(found *mistakes, path string, owners map[string]string) {
 	for i, alias := range u.Aliases {
 		at := strictyaml.Index(path, i)
 		alias = strings.ToLower(alias)
@@ -211,21 +196,20 @@ func (u *Upstream) checkAliases(path string, owners map[string]string) (found mi
 		}
 		owners[alias] = u.Name
 	}
-	return found
 }
 
 // checkDefault looks for the default among the upstreams as they will be, with their well-known aliases.
-func (c *Config) checkDefault() (found mistakes) {
+func (c *Config) checkDefault(found *mistakes) {
 	if c.DefaultUpstream == "" {
-		return found
+		return
 	}
 	whole := Config{Upstreams: slices.Clone(c.Upstreams)}
 	whole.completeUpstreams()
-	if u := whole.Upstreams.named(c.DefaultUpstream); u != nil && u.IsPattern() {
-		found.add("defaultUpstream", quoted(c.DefaultUpstream)+" is many registries", "name one of them")
-		return found
-	} else if u != nil {
-		return found
+	if u := whole.Upstreams.named(c.DefaultUpstream); u != nil {
+		if u.IsPattern() {
+			found.add("defaultUpstream", quoted(c.DefaultUpstream)+" is many registries", "name one of them")
+		}
+		return
 	}
 	var names []string
 	for _, u := range whole.Upstreams {
@@ -236,5 +220,4 @@ func (c *Config) checkDefault() (found mistakes) {
 		hint = "add it under upstreams, or write one that is there: " + strings.Join(names, ", ")
 	}
 	found.add("defaultUpstream", quoted(c.DefaultUpstream)+" is not among the upstreams", hint)
-	return found
 }

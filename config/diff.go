@@ -1,8 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
-	"strings"
+	"strconv"
 
 	"github.com/registrymirror/mirror/internal/strictyaml"
 )
@@ -15,10 +16,9 @@ var tlsSwitches = map[string]string{"tls.cert": "tls", "admin.tls.cert": "admin.
 // when the mirror is started again, in the order of the file. A running mirror takes up the others.
 func Diff(running, wanted *Config) (restart []string) {
 	was := restartValues(running)
-	values := restartValues(wanted)
-	for _, path := range RestartPaths() {
-		if was[path] != values[path] {
-			restart = append(restart, path)
+	for i, now := range restartValues(wanted) {
+		if now != was[i] {
+			restart = append(restart, now.path)
 		}
 	}
 	return restart
@@ -60,38 +60,17 @@ func changedUpstreams(was, now Upstreams) (paths []string) {
 	return paths
 }
 
-// RestartPaths are the settings that take effect only when the mirror is started again. "tls" and "admin.tls" stand for
-// switching it on or off.
-func RestartPaths() []string {
-	var all []string
-	schema.Visit(&Config{}, func(s strictyaml.Setting) {
-		switch {
-		case tlsSwitches[s.Path] != "":
-			all = append(all, tlsSwitches[s.Path])
-		case s.Restart:
-			all = append(all, s.Path)
-		}
-	})
-	return all
-}
+// restartValue is a setting that takes effect only when the mirror is started again, as text.
+type restartValue struct{ path, value string }
 
-func restartValues(c *Config) map[string]string {
-	values := map[string]string{}
+// restartValues are all of them, in the order of the file. "tls" and "admin.tls" stand for switching it on or off.
+func restartValues(c *Config) (list []restartValue) {
 	schema.Visit(c, func(s strictyaml.Setting) {
-		if !s.Restart {
-			return
+		if name := tlsSwitches[s.Path]; name != "" {
+			list = append(list, restartValue{name, strconv.FormatBool(s.Value.String() != "")})
+		} else if s.Restart {
+			list = append(list, restartValue{s.Path, fmt.Sprint(s.Value)})
 		}
-		if list, ok := reflect.TypeAssert[[]string](s.Value); ok {
-			values[s.Path] = strings.Join(list, " ")
-			return
-		}
-		values[s.Path] = strictyaml.Text(s.Value)
 	})
-	if c.TLS.Enabled() {
-		values["tls"] = "on"
-	}
-	if c.Admin.TLS.Enabled() {
-		values["admin.tls"] = "on"
-	}
-	return values
+	return list
 }

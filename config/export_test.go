@@ -17,7 +17,7 @@ func Paths() []string { return slices.Sorted(slices.Values(schema.Paths())) }
 
 // Unavailable are the paths of the settings of which nothing is built.
 func Unavailable() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), func(path string) bool { return unavailable[path].Partly })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), func(path string) bool { return unavailable[path].Also != "" })
 }
 
 // Variable is the variable that sets a path.
@@ -25,3 +25,11 @@ func Variable(path string) string { return schema.Variable(path) }
 
 // MatchHost is matchHost.
 func MatchHost(glob, host string) bool { return matchHost(glob, host) }
+
+// RestartPaths are the settings that take effect only when the mirror is started again.
+func RestartPaths() (paths []string) {
+	for _, s := range restartValues(&Config{}) {
+		paths = append(paths, s.path)
+	}
+	return paths
+}

@@ -26,9 +26,8 @@ var hints = map[string]map[string]string{
 		"crt": `did you mean "cert"?`, "certificate": `did you mean "cert"?`, "certFile": `did you mean "cert"?`,
 		"keyFile": `did you mean "key"?`,
 	},
-	"admin":     {"token": tokenHint},
-	"cache":     {"path": `did you mean "dir"?`, "directory": `did you mean "dir"?`, "maxSize": `did you mean "size"?`, "ttl": tagHint},
-	"upstreams": {},
+	"admin": {"token": tokenHint},
+	"cache": {"path": `did you mean "dir"?`, "directory": `did you mean "dir"?`, "maxSize": `did you mean "size"?`, "ttl": tagHint},
 	"upstreams.*": {
 		"url": endpointHint, "remote": endpointHint, "remoteurl": endpointHint, "mirror": endpointHint, "host": endpointHint, "server": endpointHint,
 		"insecure": insecureHint, "skipVerify": insecureHint, "insecureSkipVerify": insecureHint, "skip_verify": insecureHint,
@@ -57,12 +56,13 @@ var hints = map[string]map[string]string{
 	},
 	"rules.*": {
 		"allow": `did you mean "pull"?`, "repositories": `did you mean "pull"?`, "images": `did you mean "pull"?`,
-		"users": `did you mean "who"?`, "clients": `did you mean "who"?`, "for": `did you mean "who"?`,
+		"users": whoHint, "clients": whoHint, "for": whoHint,
 		"deny": "what no rule allows is refused",
 	},
 }
 
 const (
+	whoHint      = `did you mean "who"?`
 	passwordHint = "a secret does not go here: put it into a file of its own, and name that with passwordFile"
 	tokenHint    = "a secret does not go here: put it into a file of its own, and name that with tokenFile"
 	loginHint    = "it belongs into the upstream's credentials, as in credentials: [{name: hub, username: ci-bot, passwordFile: hub.pass}]"

@@ -37,24 +37,20 @@ func (t Text) Parse(path string, env []string) (*Config, error) {
 // readFile reads a regular file, up to one byte more than may be in it. A pipe or device could not be read twice. An empty
 // file is an accident: an operator who wants the defaults names no file.
 func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	info, err := os.Stat(path) // opening a pipe would wait
+	if err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder; name the file in it", path)
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file; write the configuration to one", path)
+	}
+	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w; check the path given by --config or MIRROR_CONFIG", err)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, unreadable(err)
+		return nil, fmt.Errorf("%w; let the user that runs mirror read it", err)
 	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, fmt.Errorf("%s is a folder; name the file in it", path)
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a regular file; write the configuration to one", path)
-	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, unreadable(err)
-	}
-	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
@@ -64,8 +60,6 @@ func readFile(path string) ([]byte, error) {
 	}
 	return data, err
 }
-
-func unreadable(err error) error { return fmt.Errorf("%w; let the user that runs mirror read it", err) }
 
 // Parse is Load for a file that was read. The name is that of the file: it stands in problems, and relative paths in data
 // are relative to its folder.
@@ -77,13 +71,13 @@ func Parse(name string, data []byte, env []string) (*Config, error) {
 func parse(name, dir string, data []byte, env []string) (*Config, error) {
 	c := defaults()
 	doc := schema.Decode(name, data, env, c)
-	if doc.Readable() {
+	if doc.Readable {
 		doc.Report(c.Check()...)
 	}
 	if err := doc.Err(); err != nil {
 		return nil, err
 	}
-	c.Overrides = doc.Overrides()
+	c.Overrides = doc.Overrides
 	c.complete(doc.IsSet("defaultUpstream"))
 	if name != "" {
 		c.locate(dir, doc)

@@ -42,16 +42,16 @@ func cloudOf(pattern string) string {
 
 // checkPattern checks a name with a *, and its settings. Each host is asked at its own name, with a login that is made for
 // it alone: a client that names a host can send no credential of the mirror's elsewhere.
-func (u *Upstream) checkPattern(path string) (found mistakes) {
+func (u *Upstream) checkPattern(found *mistakes, path string) {
 	const of = "*.azurecr.io, *-docker.pkg.dev or *.dkr.ecr.eu-west-1.amazonaws.com"
 	switch {
 	case strings.Contains(u.Name, "**") || !hostPattern.MatchString(u.Name):
 		found.add(path, quoted(u.Name)+" is not a pattern of hosts", "a * stands for letters of one label, as in "+of)
-		return found
+		return
 	case cloudOf(u.Name) == "":
 		found.add(path, quoted(u.Name)+" does not end in a domain of Amazon's, Google's or Azure's registries",
 			"name each registry in full; patterns are for theirs, as in "+of)
-		return found
+		return
 	}
 	if u.Endpoints != nil {
 		found.add(path+".endpoints", "a pattern has none: each host is asked at its own name", "remove it")
@@ -66,5 +66,4 @@ func (u *Upstream) checkPattern(path string) (found mistakes) {
 				"use "+cloudOf(u.Name)+", which gives each its own, or name the registry in full")
 		}
 	}
-	return found
 }

@@ -23,10 +23,10 @@ func ruleFor(upstream string) string {
 }
 
 // checkRules checks the rules, and that an upstream that needs one has one.
-func (c *Config) checkRules() (found mistakes) {
+func (c *Config) checkRules(found *mistakes) {
 	for i, r := range c.Rules {
 		at := strictyaml.Index("rules", i)
-		found = append(found, r.checkWho(at)...)
+		r.checkWho(found, at)
 		if len(r.Pull) == 0 {
 			found.add(at+".pull", "a rule names no repositories", "add pull, as in docker.io/acme/**")
 		}
@@ -42,10 +42,9 @@ func (c *Config) checkRules() (found mistakes) {
 				"add one to rules, as in "+ruleFor(u.Name))
 		}
 	}
-	return found
 }
 
-func (r Rule) checkWho(at string) (found mistakes) {
+func (r Rule) checkWho(found *mistakes, at string) {
 	if len(r.Who) == 0 {
 		found.add(at+".who", "the rule names no client", "add who: [anonymous]")
 	}
@@ -55,7 +54,6 @@ func (r Rule) checkWho(at string) (found mistakes) {
 				`write anonymous or "*": a rule is for each client that can connect to the mirror`)
 		}
 	}
-	return found
 }
 
 // checkGlob says what is wrong with a glob of a rule. One that matches nothing is a mistake: the operator relies on it.
@@ -114,32 +112,16 @@ func (u Upstream) inGlob(host string) bool {
 	return matchHost(host, u.Name) || u.IsPattern() && (u.Fits(host) || strings.Contains(host, "*") && overlap(host, u.Name))
 }
 
-// overlap reports whether a host can fit both a rule's glob and a pattern, label by label.
+// overlap reports whether a host can fit both a rule's glob and a pattern.
 func overlap(glob, pattern string) bool {
-	return glob == "*" || overlapLabels(strings.Split(glob, "."), strings.Split(pattern, "."))
+	return glob == "*" || overlaps(strings.Split(glob, "."), strings.Split(pattern, "."), "**", func(a, b string) bool {
+		return overlaps([]byte(a), []byte(b), '*', func(a, b byte) bool { return a == b })
+	})
 }
 
-func overlapLabels(glob, pattern []string) bool {
-	for len(glob) > 0 && glob[0] != "**" {
-		if len(pattern) == 0 || !overlapLabel(glob[0], pattern[0]) {
-			return false
-		}
-		glob, pattern = glob[1:], pattern[1:]
-	}
-	if len(glob) == 0 {
-		return len(pattern) == 0
-	}
-	for i := 0; i <= len(pattern); i++ {
-		if overlapLabels(glob[1:], pattern[i:]) {
-			return true
-		}
-	}
-	return false
-}
-
-// overlapLabel reports whether a label can fit two globs in which * stands for any letters.
-func overlapLabel(a, b string) bool {
-	// fits[j] says whether a label can fit what is left of a, and b from j on.
+// overlaps reports whether a sequence can fit both a and b, in which star stands for any elements.
+func overlaps[E comparable](a, b []E, star E, overlap func(a, b E) bool) bool {
+	// fits[j] says whether a sequence can fit what is left of a, and b from j on.
 	fits := make([]bool, len(b)+1)
 	for i := len(a); i >= 0; i-- {
 		after := slices.Clone(fits) // for a from i+1 on
@@ -147,12 +129,12 @@ func overlapLabel(a, b string) bool {
 			switch {
 			case i == len(a) && j == len(b):
 				fits[j] = true
-			case i < len(a) && a[i] == '*':
+			case i < len(a) && a[i] == star:
 				fits[j] = after[j] || j < len(b) && fits[j+1]
-			case j < len(b) && b[j] == '*':
+			case j < len(b) && b[j] == star:
 				fits[j] = fits[j+1] || i < len(a) && after[j]
 			default:
-				fits[j] = i < len(a) && j < len(b) && a[i] == b[j] && after[j+1]
+				fits[j] = i < len(a) && j < len(b) && overlap(a[i], b[j]) && after[j+1]
 			}
 		}
 	}

@@ -37,18 +37,14 @@ var units = []struct {
 
 // UnmarshalText reads a size.
 func (s *Size) UnmarshalText(text []byte) error {
-	n, err := parseSize(string(text), "a size", "write "+sizeForm+", as in 20GiB")
-	if err == nil {
-		*s = n
-	}
-	return err
+	return s.parse(string(text), "a size", "write "+sizeForm+", as in 20GiB")
 }
 
 // sizeForm is how a size is written.
 const sizeForm = "a number with KiB, MiB, GiB, TiB, KB, MB, GB or TB"
 
-// parseSize reads a size. Its error says that text is not what the setting takes, and what to write.
-func parseSize(text, what, hint string) (Size, error) {
+// parse reads a size. Its error says that text is not what the setting takes, and what to write.
+func (s *Size) parse(text, what, hint string) error {
 	digits := strings.TrimLeft(text, "0123456789.")
 	number, unit := text[:len(text)-len(digits)], strings.TrimSpace(digits)
 	factor := int64(1)
@@ -62,15 +58,16 @@ func parseSize(text, what, hint string) (Size, error) {
 	}
 	value, err := strconv.ParseFloat(number, 64)
 	if err != nil || factor == 0 {
-		return 0, strictyaml.BadValue(text, what, hint)
+		return strictyaml.BadValue(text, what, hint)
 	}
 	if value*float64(factor) >= math.MaxInt64 {
-		return 0, strictyaml.BadValue(text, "a size that any disk has", "write less, as in 20GiB")
+		return strictyaml.BadValue(text, "a size that any disk has", "write less, as in 20GiB")
 	}
+	*s = Size(value * float64(factor))
 	if whole, err := strconv.ParseInt(number, 10, 64); err == nil {
-		return Size(whole * factor), nil // exact, where a float isn't
+		*s = Size(whole * factor) // exact, where a float isn't
 	}
-	return Size(value * float64(factor)), nil
+	return nil
 }
 
 // String is the size in the unit that needs the smallest whole number.
@@ -94,19 +91,15 @@ func (m DiskShare) Of(total int64) int64 {
 
 // UnmarshalText reads a percentage or a size.
 func (m *DiskShare) UnmarshalText(text []byte) error {
-	if strings.HasSuffix(string(text), "%") {
-		p, err := parsePercent(string(text))
-		if err == nil {
-			*m = DiskShare{Percent: p}
-		}
-		return err
+	var share DiskShare
+	err := (*Percent)(&share.Percent).UnmarshalText(text)
+	if !strings.HasSuffix(string(text), "%") {
+		err = share.Bytes.parse(string(text), "a size or a percentage of the disk", "write "+sizeForm+", or a percentage, as in 20GiB or 80%")
 	}
-	n, err := parseSize(string(text), "a size or a percentage of the disk", "write "+sizeForm+", or a percentage, as in 20GiB or 80%")
-	if err != nil {
-		return err
+	if err == nil {
+		*m = share
 	}
-	*m = DiskShare{Bytes: n}
-	return nil
+	return err
 }
 
 // String is the text that UnmarshalText reads.
@@ -119,20 +112,13 @@ func (m DiskShare) String() string {
 
 // UnmarshalText reads a percentage.
 func (p *Percent) UnmarshalText(text []byte) error {
-	f, err := parsePercent(string(text))
-	if err == nil {
-		*p = Percent(f)
-	}
-	return err
-}
-
-func parsePercent(text string) (float64, error) {
-	number, ok := strings.CutSuffix(text, "%")
+	number, ok := strings.CutSuffix(string(text), "%")
 	f, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
 	if err != nil || !ok || !(f >= 0 && f <= 100) {
-		return 0, strictyaml.BadValue(text, "a percentage from 0% to 100%", "write as in 5%")
+		return strictyaml.BadValue(string(text), "a percentage from 0% to 100%", "write as in 5%")
 	}
-	return f, nil
+	*p = Percent(f)
+	return nil
 }
 
 // String is the text that UnmarshalText reads.

@@ -11,7 +11,7 @@ var unavailable = map[string]strictyaml.Unavailable{
 	"warm.schedules":  {Instead: "remove it"},
 
 	"upstreams.*.access": {
-		Today: "public", Also: "rules", Partly: true,
+		Today: "public", Also: "rules",
 		Instead: "remove it, or write rules: clients' own credentials are not asked for",
 	},
 	"upstreams.*.pins":                 {Instead: "remove it"},

@@ -59,12 +59,8 @@ type watch struct {
 }
 
 func newWatch(path string, others []string) *watch {
-	w := &watch{changed: make(chan struct{}, 1)}
-	for _, f := range append([]string{path}, others...) {
-		if f != "" && !slices.Contains(w.files, f) {
-			w.files = append(w.files, f)
-		}
-	}
+	files := slices.DeleteFunc(append([]string{path}, others...), func(f string) bool { return f == "" })
+	w := &watch{files: files, changed: make(chan struct{}, 1)}
 	w.last = w.sum()
 	w.seen = w.last
 	return w

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/registrymirror/mirror/internal/guard"
 )
@@ -103,20 +104,16 @@ func ended(text []byte) bool {
 
 // tail is the last two lines of a text that have content; the last one may be cut.
 func tail(text []byte) []byte {
-	from := len(text)
-	for range 2 {
-		for from > 0 {
-			line := text[bytes.LastIndexByte(text[:from], '\n')+1 : from]
-			from = max(0, from-len(line)-1)
-			if len(bytes.TrimSpace(line)) > 0 {
-				break
-			}
+	lines, found := bytes.SplitAfter(text, []byte("\n")), 0
+	for i, line := range slices.Backward(lines) {
+		if len(bytes.TrimSpace(line)) > 0 {
+			found++
+		}
+		if found == 2 {
+			return bytes.Join(lines[i:], nil)
 		}
 	}
-	if from > 0 {
-		from++ // the line break
-	}
-	return text[from:]
+	return text
 }
 
 // goesOn reports whether some lines stand in a text, with more than comments behind them.
@@ -164,7 +161,7 @@ func atLineEnd(text []byte) bool {
 // countLines counts the lines that are more than blanks and comments.
 func countLines(text []byte) (n int) {
 	for line := range bytes.Lines(text) {
-		if hasContent(line) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
 			n++
 		}
 	}
@@ -172,14 +169,7 @@ func countLines(text []byte) (n int) {
 }
 
 // hasContent reports whether a text is more than blanks and comments.
-func hasContent(text []byte) bool {
-	for line := range bytes.Lines(text) {
-		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
-			return true
-		}
-	}
-	return false
-}
+func hasContent(text []byte) bool { return countLines(text) > 0 }
 
 // lostKey is upstreams or rules, if was has that key and next does not; else empty.
 func lostKey(next, was []byte) string {
@@ -192,10 +182,5 @@ func lostKey(next, was []byte) string {
 }
 
 func hasKey(text []byte, key string) bool {
-	for line := range bytes.Lines(text) {
-		if bytes.HasPrefix(line, []byte(key)) {
-			return true
-		}
-	}
-	return false
+	return bytes.HasPrefix(text, []byte(key)) || bytes.Contains(text, []byte("\n"+key))
 }

@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/internal/text"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // answer reads the answer of a server. The same status means different things at different steps: 403 is the
@@ -31,18 +32,18 @@ func (c *draft) answer() bool {
 		c.remedy("wait for %s to recover, then pull again", c.host)
 	case s == 404, s == 410:
 		return c.missing()
-	case c.step.Name == upstream.StepBlobHost:
+	case c.step.Name == fault.StepBlobHost:
 		return c.blobHost()
 	case s == 400 && c.says("HTTP request to an HTTPS server", "plain HTTP request was sent to HTTPS port"):
 		c.set(HTTPSNotHTTP, "%s speaks HTTPS, and the endpoint of %s says http://", c.host, c.up)
 		c.remedy("write its endpoint with https://")
 	case s == 401, s == 403, s == 400 && c.withCredential() && c.hasCode("DENIED", "UNAUTHORIZED"):
 		return c.denied()
-	case c.step.Name == upstream.StepToken:
+	case c.step.Name == fault.StepToken:
 		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, s, c.prefix()+c.e.Repository,
 			c.quote())
 		c.remedy("check the image's name and the endpoint of %s", c.up)
-	case c.step.Name == upstream.StepList && slices.Contains([]int{400, 413, 414, 416, 422, 431}, s):
+	case c.step.Name == fault.StepList && slices.Contains([]int{400, 413, 414, 416, 422, 431}, s):
 		// The parameters are the client's: the number of entries, or the place to begin.
 		c.set(BadRequest, "%s does not answer %s as it was asked, with %d%s", c.host, c.asked(), s, c.quote())
 		c.f.Short = fmt.Sprintf("%s answered %d%s", c.host, s, c.quote())
@@ -57,11 +58,11 @@ func (c *draft) answer() bool {
 // denied reads a 401 or 403. Without a login many registries answer the same for a private and for a missing image.
 func (c *draft) denied() bool {
 	switch {
-	case c.step.Name == upstream.StepPing && c.e.Status == 403:
+	case c.step.Name == fault.StepPing && c.e.Status == 403:
 		c.set(UpstreamBlocked, "%s refuses the mirror's address%s", c.host, c.quote())
 		c.remedy("allow the mirror's address in the firewall of %s", c.up)
 		return true
-	case c.e.BodyKind == upstream.BodyHTML && c.e.Challenge == "" && c.step.Name != upstream.StepToken:
+	case c.e.BodyKind == fault.BodyHTML && c.e.Challenge == "" && c.step.Name != fault.StepToken:
 		// Registries refuse in JSON. A web page is of a firewall, a proxy or a portal before the registry.
 		c.set(UpstreamBlocked, "%s answered %d to %s with a web page%s", c.host, c.e.Status, c.asked(), c.quote())
 		c.remedy("check what stands before it: firewall, proxy, login page")
@@ -90,12 +91,12 @@ func (c *draft) denied() bool {
 	case cred.State == "expired", c.says("token has expired", "token is expired", "token expired"):
 		c.set(CredentialsExpired, "credential %s of %s has expired%s", cred.Name, c.up, since(cred.Expires))
 		c.remedy("renew credential %s", cred.Name)
-	case cred.State == "rejected", c.step.Name == upstream.StepToken && c.e.Status == 401, c.wantsPassword(),
+	case cred.State == "rejected", c.step.Name == fault.StepToken && c.e.Status == 401, c.wantsPassword(),
 		c.says("authorization token is invalid"):
 		c.set(CredentialsRejected, "%s rejects credential %s for %s%s", c.host, cred.Name, c.prefix()+c.e.Repository,
 			c.quote())
 		c.remedy("renew credential %s of %s", cred.Name, c.up)
-	case c.step.Name != upstream.StepToken && c.e.Status == 403 && !c.says("may not exist") && !c.hidesMissing():
+	case c.step.Name != fault.StepToken && c.e.Status == 403 && !c.says("may not exist") && !c.hidesMissing():
 		c.set(UpstreamForbidden, "%s doesn't let credential %s pull %s%s", c.up, cred.Name, c.e.Repository, c.quote())
 		c.remedy("give credential %s the right to pull it, at %s", cred.Name, c.up)
 	default:
@@ -118,7 +119,7 @@ func (c *draft) anonymous() bool {
 		c.alone("check the image's name, or set access: rules for %s and a rule: under access: public the mirror pulls only "+
 			"public images", c.up)
 	}
-	if c.wantsPassword() && !c.aboutRepository() || c.says("please login", "please log in") || c.probed(upstream.VerdictLoginNeeded) {
+	if c.wantsPassword() && !c.aboutRepository() || c.says("please login", "please log in") || c.probed(fault.VerdictLoginNeeded) {
 		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
 		return true
 	}
@@ -146,11 +147,11 @@ func (c *draft) sourceFailed() bool {
 
 func (c *draft) missing() bool {
 	switch {
-	case c.step.Name == upstream.StepToken:
+	case c.step.Name == fault.StepToken:
 		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, c.e.Status,
 			c.prefix()+c.e.Repository, c.quote())
 		c.remedy("check the image's name and the endpoint of %s", c.up)
-	case c.hasCode("NAME_UNKNOWN"), c.e.Op == "tags", c.probed(upstream.VerdictRepositoryMissing):
+	case c.hasCode("NAME_UNKNOWN"), c.e.Op == "tags", c.probed(fault.VerdictRepositoryMissing):
 		c.noRepository()
 	case c.e.Op == "blob":
 		c.set(DigestNotFound, "%s has no blob %s", c.up, named(c.e.Repository, c.e.Reference))
@@ -176,9 +177,9 @@ func (c *draft) noRepository() {
 // decided reads a refusal after which a further request has shown that the repository or tag is missing.
 func (c *draft) decided() bool {
 	switch {
-	case c.probed(upstream.VerdictRepositoryMissing):
+	case c.probed(fault.VerdictRepositoryMissing):
 		c.noRepository()
-	case c.probed(upstream.VerdictTagMissing):
+	case c.probed(fault.VerdictTagMissing):
 		c.set(TagNotFound, "%s has no %s among the tags that it lists", c.up, c.image())
 		c.remedy("check the image's tag")
 	default:
@@ -197,7 +198,7 @@ func (c *draft) limited() bool {
 		c.set(DataLimited, "%s has a monthly download quota for %s, and it is used up", c.up, whose)
 		c.f.Short = fmt.Sprintf("%s has a monthly download quota for %s", c.up, strings.TrimSuffix(whose, " from the mirror's address"))
 		c.remedy("give the mirror a credential for %s, with a larger allowance", c.up)
-	case c.up == "docker.io" && c.e.BodyKind == upstream.BodyText:
+	case c.up == "docker.io" && c.e.BodyKind == fault.BodyText:
 		// Docker Hub answers its pull limit in JSON and its abuse limit, which paid accounts have too, in plain text.
 		c.set(AbuseLimited, "docker.io gets too many requests a minute from the mirror's address")
 		c.remedy("wait%s, and find the other users of docker.io at this address", c.wait())
@@ -236,7 +237,7 @@ func (c *draft) budget() {
 }
 
 // spent notes which pulls have used up the limit.
-func (c *draft) spent(b *upstream.Budget) {
+func (c *draft) spent(b *limit.Budget) {
 	const named = 3
 	s := b.Spent
 	if s.Since.IsZero() {
@@ -262,7 +263,7 @@ func (c *draft) spent(b *upstream.Budget) {
 }
 
 // shared is the property that other clients which use up the limit share with the mirror.
-func shared(b *upstream.Budget) string {
+func shared(b *limit.Budget) string {
 	if b.Credential != "" {
 		return "with the account of credential " + b.Credential
 	}
@@ -285,7 +286,7 @@ func shortly(d time.Duration) string {
 func (c *draft) blobHost() bool {
 	c.set(UpstreamBlocked, "%s answered %d to %s, which %s granted", c.host, c.e.Status, c.what(), c.up)
 	c.remedy("allow %s in the egress filter or proxy of the mirror", c.host)
-	if c.e.BodyKind == upstream.BodyXML {
+	if c.e.BodyKind == fault.BodyXML {
 		c.set(UpstreamBlocked, "object store %s answered %d %s to %s, which %s granted", c.host, c.e.Status,
 			c.e.Code, c.what(), c.up)
 		c.remedy("check the clock of the mirror's machine, and policies for %s (VPC endpoint)", c.host)

@@ -9,7 +9,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // content reads a mistake in content that came with a good status.
@@ -50,47 +50,47 @@ func (c *draft) content() bool {
 		c.remedy("push the image again with a current tool")
 		return true
 	}
-	e, ok := errors.AsType[*upstream.ContentError](c.err)
+	e, ok := errors.AsType[*fault.ContentError](c.err)
 	if !ok {
 		return false
 	}
 	c.note("%s: wanted %s, got %s", e.Kind, cmp.Or(e.Want, "nothing else"), cmp.Or(e.Got, "nothing"))
-	if e.Claimed && e.Kind == upstream.ContentSize {
+	if e.Claimed && e.Kind == fault.ContentSize {
 		want, _, _ := strings.Cut(e.Want, ",")
 		c.claim(oci.Digest(c.e.Reference), want, e.Got, c.host)
 		return true
 	}
 	switch e.Kind {
-	case upstream.ContentDigest, upstream.ContentSize:
+	case fault.ContentDigest, fault.ContentSize:
 		c.set(DigestMismatch, "%s sent corrupt data for %s", c.host, c.full())
 		c.remedy("pull again; if it keeps failing, something between the mirror and %s alters the data", c.host)
-	case upstream.ContentTooLarge:
-		if c.step.Name == upstream.StepToken || c.e.Op == "tags" || c.e.Op == "referrers" {
+	case fault.ContentTooLarge:
+		if c.step.Name == fault.StepToken || c.e.Op == "tags" || c.e.Op == "referrers" {
 			c.set(UpstreamError, "%s sent more than the mirror reads for %s", c.host, c.asked())
 			c.remedy("report it to the operator of %s", c.up)
 			return true
 		}
 		c.tooLarge()
-	case upstream.ContentNotManifest:
+	case fault.ContentNotManifest:
 		c.set(UnsupportedImage, "%s at %s is not an image manifest or index", cmp.Or(c.image(), "the manifest"), c.up)
 		c.remedy("push the image again with a current tool")
-	case upstream.ContentNotRegistry:
+	case fault.ContentNotRegistry:
 		c.set(NotARegistry, "%s sent %s for %s", c.host, cmp.Or(e.Got, "unexpected content"), c.asked())
 		c.remedy("check the endpoint of %s, and whether a proxy or login page stands before it", c.up)
-	case upstream.ContentLength:
+	case fault.ContentLength:
 		c.set(UpstreamError, "%s doesn't say how large %s is", c.host, c.full())
 		c.remedy("report it to the operator of %s; downloads still work", c.up)
-	case upstream.ContentNextPage:
+	case fault.ContentNextPage:
 		c.set(UpstreamError, "%s sent the first part of %s and a link to the next that leads nowhere: %s", c.host, c.asked(), e.Got)
 		c.f.Short = fmt.Sprintf("%s sent a list whose link to the next page leads nowhere", c.host)
 		c.remedy("report it to the operator of %s", c.up)
-	case upstream.ContentEncoding:
+	case fault.ContentEncoding:
 		c.set(UpstreamError, "%s sent %s packed (Content-Encoding: %s), and not as it is", c.host, c.full(), e.Got)
 		c.remedy("look for a proxy before %s that compresses, and turn that off for it", c.host)
-	case upstream.ContentSlow:
+	case fault.ContentSlow:
 		c.set(Stalled, "%s sends %s too slowly to end, %s", c.host, c.full(), e.Got)
 		c.remedy("pull again; if it stays look at the path between the mirror and %s", c.host)
-	case upstream.ContentStalled:
+	case fault.ContentStalled:
 		c.set(Stalled, "%s stopped sending %s", c.host, c.full())
 		c.remedy("pull again; if it stays look at the path between the mirror and %s", c.host)
 	default:
@@ -114,7 +114,7 @@ func (c *draft) tooLarge() {
 
 // notSent reads that the rules for hosts kept a request from being sent.
 func (c *draft) notSent() bool {
-	if e, ok := errors.AsType[*upstream.RealmError](c.err); ok {
+	if e, ok := errors.AsType[*fault.RealmError](c.err); ok {
 		if e.Malformed != "" {
 			c.set(AuthHostNotAllowed, "the address of the token service that %s names is malformed: %s", c.up, e.Malformed)
 			c.remedy("set the external URL in the settings of %s to https://HOST; the mirror needs no change", c.up)
@@ -131,7 +131,7 @@ func (c *draft) notSent() bool {
 		c.f.Host = e.Host
 		return true
 	}
-	if e, ok := errors.AsType[*upstream.RedirectError](c.err); ok {
+	if e, ok := errors.AsType[*fault.RedirectError](c.err); ok {
 		c.set(RedirectNotAllowed, "%s redirects %s to %s, which is not followed: %s", c.up, c.what(), e.Host, e.Why)
 		c.f.Short = fmt.Sprintf("%s redirects to %s, which is not followed: %s", c.up, e.Host, e.Why)
 		c.remedy("add %s to redirectHosts of %s, if that is right", e.Host, c.up)
@@ -141,7 +141,7 @@ func (c *draft) notSent() bool {
 		c.f.Host = e.Host
 		return true
 	}
-	if e, ok := errors.AsType[*upstream.AwayError](c.err); ok {
+	if e, ok := errors.AsType[*fault.AwayError](c.err); ok {
 		c.set(AuthHostNotAllowed, "%s sends on to %s, which wants a login of its own", cmp.Or(e.From, c.up), e.To)
 		c.remedy("make https://%s the endpoint of %s, or add it to redirectHosts and %s to authHosts", e.To, c.up, e.Realm)
 		if e.Realm == "" {
@@ -150,7 +150,7 @@ func (c *draft) notSent() bool {
 		c.f.Host = e.To
 		return true
 	}
-	if e, ok := errors.AsType[*upstream.AddressError](c.err); ok {
+	if e, ok := errors.AsType[*fault.AddressError](c.err); ok {
 		c.set(RedirectNotAllowed, "%s leads to %s, which has the private address %s", c.up, e.Host, e.Addr)
 		c.remedy("add %s to redirectHosts of %s, if that is right", e.Host, c.up)
 		c.f.Host = e.Host

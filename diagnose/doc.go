@@ -4,7 +4,7 @@
 // the same (missing or private, rejected or not allowed), the reason says that it is undecided.
 //
 // Guarantees:
-//   - Explain reads typed facts: *upstream.Error with its steps, status and code, the types of net, crypto/x509 and
+//   - Explain reads typed facts: *fault.Error with its steps, status and code, the types of net, crypto/x509 and
 //     syscall below it, and the types of our own packages. It never matches the text of our own errors. The
 //     message of a registry is read only where registries do not separate two causes by status and code.
 //   - Every text of a Finding is one line of printable characters without URL queries, so that it can go into a

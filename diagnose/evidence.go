@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // evidence has the steps of the request, one a line.
-func evidence(e *upstream.Error) []string {
+func evidence(e *fault.Error) []string {
 	var lines []string
 	for i, s := range e.Steps {
 		line := string(s.Name) + " " + s.Host
@@ -53,15 +53,15 @@ func evidence(e *upstream.Error) []string {
 }
 
 // verdicts describe the result of a further request.
-var verdicts = map[upstream.Verdict]string{
-	upstream.VerdictRepositoryMissing: "there is no such repository",
-	upstream.VerdictTagMissing:        "the repository is there, the tag is not",
-	upstream.VerdictLoginNeeded:       "the registry gives no token without a login",
-	upstream.VerdictUnknown:            "which does not decide it either",
+var verdicts = map[fault.Verdict]string{
+	fault.VerdictRepositoryMissing: "there is no such repository",
+	fault.VerdictTagMissing:        "the repository is there, the tag is not",
+	fault.VerdictLoginNeeded:       "the registry gives no token without a login",
+	fault.VerdictUnknown:           "which does not decide it either",
 }
 
 // errorText is the code and message of an answer.
-func errorText(e *upstream.Error) string {
+func errorText(e *fault.Error) string {
 	s := ""
 	if e.Code != "" {
 		s = " " + e.Code
@@ -74,7 +74,7 @@ func errorText(e *upstream.Error) string {
 
 // cause is the text of an error without the request that it belongs to, which is named beside it.
 func cause(err error) string {
-	if e, ok := errors.AsType[*upstream.Error](err); ok {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
 		if e.Err == nil {
 			return "no answer"
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/route"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // Explain says why a pull failed. A nil error has the zero Finding.
@@ -144,7 +144,7 @@ func (c *draft) overloaded() bool {
 
 // ended reads that the mirror or its client ended the request.
 func (c *draft) ended() bool {
-	if e, ok := errors.AsType[*upstream.QueueError](c.err); ok {
+	if e, ok := errors.AsType[*fault.QueueError](c.err); ok {
 		c.set(QueueTimeout, "%s waited %s for its turn: all %d transfers from %s are in use", c.full(),
 			e.Waited.Round(time.Second), e.Most, c.host)
 		c.f.Short = fmt.Sprintf("it waited %s: all %d transfers from %s are in use", e.Waited.Round(time.Second),

@@ -28,7 +28,8 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -39,10 +40,10 @@ const (
 )
 
 // hubError is an error of docker.io at one step.
-func hubError(step upstream.StepName, host string, change func(*upstream.Error)) *upstream.Error {
-	e := &upstream.Error{
+func hubError(step fault.StepName, host string, change func(*fault.Error)) *fault.Error {
+	e := &fault.Error{
 		Op: "manifest", Upstream: "docker.io", Repository: "library/nginx", Reference: "1.27",
-		Steps: []upstream.Step{{Name: step, Host: host}},
+		Steps: []fault.Step{{Name: step, Host: host}},
 	}
 	if change != nil {
 		change(e)
@@ -54,14 +55,14 @@ func hubError(step upstream.StepName, host string, change func(*upstream.Error))
 	return e
 }
 
-func broke(step upstream.StepName, host string, err error) error {
-	return hubError(step, host, func(e *upstream.Error) {
+func broke(step fault.StepName, host string, err error) error {
+	return hubError(step, host, func(e *fault.Error) {
 		e.Err = &url.Error{Op: "Get", URL: "https://" + host + "/v2/?X-Amz-Signature=secret", Err: err}
 	})
 }
 
-func answered(status int, change func(*upstream.Error)) error {
-	return hubError(upstream.StepManifest, hub, func(e *upstream.Error) {
+func answered(status int, change func(*fault.Error)) error {
+	return hubError(fault.StepManifest, hub, func(e *fault.Error) {
 		e.Status = status
 		if change != nil {
 			change(e)
@@ -69,8 +70,8 @@ func answered(status int, change func(*upstream.Error)) error {
 	})
 }
 
-func of(name string, change func(*upstream.Error)) func(*upstream.Error) {
-	return func(e *upstream.Error) {
+func of(name string, change func(*fault.Error)) func(*fault.Error) {
+	return func(e *fault.Error) {
 		e.Upstream, e.Repository, e.Reference, e.Steps[0].Host = name, "acme/app", "v1", name
 		if change != nil {
 			change(e)
@@ -78,7 +79,7 @@ func of(name string, change func(*upstream.Error)) func(*upstream.Error) {
 	}
 }
 
-func credential(e *upstream.Error, state string) {
+func credential(e *fault.Error, state string) {
 	e.Credential.Name, e.Credential.Kind = "hub", "static"
 	switch state {
 	case "ok":
@@ -120,364 +121,364 @@ var cases = []struct {
 	want diagnose.Reason
 	err  error
 }{
-	{"dns-nxdomain", diagnose.DNSNotFound, broke(upstream.StepDNS, hub,
+	{"dns-nxdomain", diagnose.DNSNotFound, broke(fault.StepDNS, hub,
 		dial(&net.DNSError{Err: "no such host", Name: "registry-1.docker.io", Server: "10.0.0.2:53", IsNotFound: true}))},
-	{"dns-servfail", diagnose.DNSFailed, broke(upstream.StepDNS, hub,
+	{"dns-servfail", diagnose.DNSFailed, broke(fault.StepDNS, hub,
 		dial(&net.DNSError{Err: "server misbehaving", Name: "registry-1.docker.io", IsTemporary: true}))},
 	// A DNS timeout is a deadline too: it must not be taken for a slow upstream.
-	{"dns-timeout", diagnose.DNSFailed, broke(upstream.StepDNS, hub,
+	{"dns-timeout", diagnose.DNSFailed, broke(fault.StepDNS, hub,
 		dial(&net.DNSError{
 			Err: "i/o timeout", Name: "registry-1.docker.io", Server: "10.0.0.2:53", IsTimeout: true,
 			UnwrapErr: context.DeadlineExceeded,
 		}))},
-	{"refused", diagnose.ConnectRefused, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect",
+	{"refused", diagnose.ConnectRefused, broke(fault.StepDial, hub, dial(os.NewSyscallError("connect",
 		syscall.ECONNREFUSED)))},
-	{"refused-blob-host", diagnose.ConnectRefused, hubError(upstream.StepBlobHost, "production.cloudflare.docker.com",
-		func(e *upstream.Error) {
+	{"refused-blob-host", diagnose.ConnectRefused, hubError(fault.StepBlobHost, "production.cloudflare.docker.com",
+		func(e *fault.Error) {
 			e.Op, e.Reference = "blob", digest
 			e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 		})},
-	{"refused-dial-of-blob-host", diagnose.ConnectRefused, hubError(upstream.StepDial, "production.cloudflare.docker.com",
-		func(e *upstream.Error) {
+	{"refused-dial-of-blob-host", diagnose.ConnectRefused, hubError(fault.StepDial, "production.cloudflare.docker.com",
+		func(e *fault.Error) {
 			e.Op, e.Reference = "blob", digest
-			e.Steps[len(e.Steps)-1].For = upstream.StepBlobHost
+			e.Steps[len(e.Steps)-1].For = fault.StepBlobHost
 			e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 		})},
-	{"no-route", diagnose.Unreachable, broke(upstream.StepDial, hub, dial(os.NewSyscallError("connect",
+	{"no-route", diagnose.Unreachable, broke(fault.StepDial, hub, dial(os.NewSyscallError("connect",
 		syscall.EHOSTUNREACH)))},
-	{"dial-timeout", diagnose.ConnectTimeout, broke(upstream.StepDial, hub, dial(timeoutError{}))},
-	{"proxy-407", diagnose.ProxyRefused, broke(upstream.StepProxy, hub,
-		&upstream.ProxyError{Proxy: "me:pw@proxy.corp:3128", Status: 407})},
-	{"proxy-403", diagnose.ProxyRefused, broke(upstream.StepProxy, hub, &upstream.ProxyError{
+	{"dial-timeout", diagnose.ConnectTimeout, broke(fault.StepDial, hub, dial(timeoutError{}))},
+	{"proxy-407", diagnose.ProxyRefused, broke(fault.StepProxy, hub,
+		&fault.ProxyError{Proxy: "me:pw@proxy.corp:3128", Status: 407})},
+	{"proxy-403", diagnose.ProxyRefused, broke(fault.StepProxy, hub, &fault.ProxyError{
 		Proxy:  "proxy.corp:3128",
 		Status: 403,
 	})},
 	// A refused proxy is a refused connection too: it must not be taken for a refusing registry.
-	{"proxy-down", diagnose.ProxyRefused, broke(upstream.StepProxy, "proxy.corp:3128", &net.OpError{
+	{"proxy-down", diagnose.ProxyRefused, broke(fault.StepProxy, "proxy.corp:3128", &net.OpError{
 		Op: "proxyconnect", Net: "tcp",
 		Err: dial(os.NewSyscallError("connect", syscall.ECONNREFUSED)),
 	})},
-	{"reset-at-manifest", diagnose.ConnectionReset, broke(upstream.StepManifest, hub,
+	{"reset-at-manifest", diagnose.ConnectionReset, broke(fault.StepManifest, hub,
 		&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)})},
-	{"short-body", diagnose.ConnectionReset, broke(upstream.StepBody, hub, io.ErrUnexpectedEOF)},
-	{"header-timeout", diagnose.UpstreamTimeout, broke(upstream.StepManifest, hub, timeoutError{})},
+	{"short-body", diagnose.ConnectionReset, broke(fault.StepBody, hub, io.ErrUnexpectedEOF)},
+	{"header-timeout", diagnose.UpstreamTimeout, broke(fault.StepManifest, hub, timeoutError{})},
 	{"too-slow-for-a-client", diagnose.UpstreamTimeout, &pull.TimeoutError{
 		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"}, Tag: "1.27"}, Waited: 25 * time.Second,
 	}},
-	{"queue", diagnose.QueueTimeout, hubError(upstream.StepQueue, hub, func(e *upstream.Error) {
+	{"queue", diagnose.QueueTimeout, hubError(fault.StepQueue, hub, func(e *fault.Error) {
 		e.Op, e.Reference = "blob", digest
-		e.Err = &upstream.QueueError{Endpoint: "https://" + hub, Most: 32, Waiting: 7, Waited: 24 * time.Second}
+		e.Err = &fault.QueueError{Endpoint: "https://" + hub, Most: 32, Waiting: 7, Waited: 24 * time.Second}
 	})},
-	{"stalled", diagnose.Stalled, broke(upstream.StepBody, hub,
-		&upstream.ContentError{Kind: upstream.ContentStalled, Want: "a byte in 30s", Got: "none"})},
-	{"crawls", diagnose.Stalled, broke(upstream.StepBody, hub,
-		&upstream.ContentError{Kind: upstream.ContentSlow, Want: "61440 bytes in 1m0s", Got: "1200 bytes in 1m0s"})},
-	{"redirect", diagnose.RedirectNotAllowed, broke(upstream.StepBlobRegistry, hub,
-		&upstream.RedirectError{Host: "10.1.2.3", Why: "to a private address"})},
-	{"redirect-to-http", diagnose.RedirectNotAllowed, broke(upstream.StepBlobRegistry, hub,
-		&upstream.RedirectError{Host: "cdn.example", Why: "to http from https", Final: true})},
-	{"redirect-loop", diagnose.RedirectNotAllowed, broke(upstream.StepManifest, hub,
-		&upstream.RedirectError{Host: "registry-1.docker.io", Why: "more than 5 redirects", Final: true})},
-	{"private-address", diagnose.RedirectNotAllowed, broke(upstream.StepBlobHost, "cdn.example",
-		&upstream.AddressError{Host: "cdn.example", Addr: "169.254.169.254"})},
+	{"stalled", diagnose.Stalled, broke(fault.StepBody, hub,
+		&fault.ContentError{Kind: fault.ContentStalled, Want: "a byte in 30s", Got: "none"})},
+	{"crawls", diagnose.Stalled, broke(fault.StepBody, hub,
+		&fault.ContentError{Kind: fault.ContentSlow, Want: "61440 bytes in 1m0s", Got: "1200 bytes in 1m0s"})},
+	{"redirect", diagnose.RedirectNotAllowed, broke(fault.StepBlobRegistry, hub,
+		&fault.RedirectError{Host: "10.1.2.3", Why: "to a private address"})},
+	{"redirect-to-http", diagnose.RedirectNotAllowed, broke(fault.StepBlobRegistry, hub,
+		&fault.RedirectError{Host: "cdn.example", Why: "to http from https", Final: true})},
+	{"redirect-loop", diagnose.RedirectNotAllowed, broke(fault.StepManifest, hub,
+		&fault.RedirectError{Host: "registry-1.docker.io", Why: "more than 5 redirects", Final: true})},
+	{"private-address", diagnose.RedirectNotAllowed, broke(fault.StepBlobHost, "cdn.example",
+		&fault.AddressError{Host: "cdn.example", Addr: "169.254.169.254"})},
 
-	{"untrusted", diagnose.TLSUntrusted, broke(upstream.StepTLS, hub,
+	{"untrusted", diagnose.TLSUntrusted, broke(fault.StepTLS, hub,
 		unverified(certificate("corp-proxy", 2020, 2090), x509.UnknownAuthorityError{}))},
-	{"wrong-name", diagnose.TLSWrongHost, broke(upstream.StepTLS, hub, unverified(certificate("ca", 2020, 2090),
+	{"wrong-name", diagnose.TLSWrongHost, broke(fault.StepTLS, hub, unverified(certificate("ca", 2020, 2090),
 		x509.HostnameError{Certificate: certificate("ca", 2020, 2090), Host: "registry-1.docker.io"}))},
-	{"expired-certificate", diagnose.TLSExpired, broke(upstream.StepTLS, hub, unverified(certificate("ca", 2001, 2002),
+	{"expired-certificate", diagnose.TLSExpired, broke(fault.StepTLS, hub, unverified(certificate("ca", 2001, 2002),
 		x509.CertificateInvalidError{Cert: certificate("ca", 2001, 2002), Reason: x509.Expired}))},
-	{"not-yet-valid", diagnose.ClockSkew, broke(upstream.StepTLS, hub, unverified(certificate("ca", 2090, 2091),
+	{"not-yet-valid", diagnose.ClockSkew, broke(fault.StepTLS, hub, unverified(certificate("ca", 2090, 2091),
 		x509.CertificateInvalidError{Cert: certificate("ca", 2090, 2091), Reason: x509.Expired}))},
-	{"no-server-certificate", diagnose.TLSUntrusted, broke(upstream.StepTLS, hub, unverified(certificate("ca", 2020, 2090),
+	{"no-server-certificate", diagnose.TLSUntrusted, broke(fault.StepTLS, hub, unverified(certificate("ca", 2020, 2090),
 		x509.CertificateInvalidError{Cert: certificate("ca", 2020, 2090), Reason: x509.IncompatibleUsage}))},
-	{"http-answer", diagnose.HTTPNotHTTPS, broke(upstream.StepTLS, hub, http.ErrSchemeMismatch)},
-	{"http-record", diagnose.HTTPNotHTTPS, broke(upstream.StepTLS, hub,
+	{"http-answer", diagnose.HTTPNotHTTPS, broke(fault.StepTLS, hub, http.ErrSchemeMismatch)},
+	{"http-record", diagnose.HTTPNotHTTPS, broke(fault.StepTLS, hub,
 		tls.RecordHeaderError{Msg: "first record", RecordHeader: [5]byte([]byte("HTTP/"))})},
-	{"smtp-record", diagnose.TLSHandshake, broke(upstream.StepTLS, hub,
+	{"smtp-record", diagnose.TLSHandshake, broke(fault.StepTLS, hub,
 		tls.RecordHeaderError{Msg: "first record", RecordHeader: [5]byte([]byte("220 s"))})},
-	{"tls-alert", diagnose.TLSHandshake, broke(upstream.StepTLS, hub,
+	{"tls-alert", diagnose.TLSHandshake, broke(fault.StepTLS, hub,
 		&net.OpError{Op: "remote error", Err: tls.AlertError(40)})},
 	// Only the step separates a connection closed at the first packet of TLS from one closed later.
-	{"reset-at-tls", diagnose.TLSHandshake, broke(upstream.StepTLS, hub,
+	{"reset-at-tls", diagnose.TLSHandshake, broke(fault.StepTLS, hub,
 		&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)})},
-	{"silent-at-tls", diagnose.TLSHandshake, broke(upstream.StepTLS, hub, timeoutError{})},
-	{"https-port-go", diagnose.HTTPSNotHTTP, answered(400, func(e *upstream.Error) {
-		e.BodyKind, e.Message = upstream.BodyText, "Client sent an HTTP request to an HTTPS server."
+	{"silent-at-tls", diagnose.TLSHandshake, broke(fault.StepTLS, hub, timeoutError{})},
+	{"https-port-go", diagnose.HTTPSNotHTTP, answered(400, func(e *fault.Error) {
+		e.BodyKind, e.Message = fault.BodyText, "Client sent an HTTP request to an HTTPS server."
 	})},
-	{"https-port-nginx", diagnose.HTTPSNotHTTP, answered(400, func(e *upstream.Error) {
-		e.BodyKind, e.Message = upstream.BodyHTML, "400 The plain HTTP request was sent to HTTPS port"
+	{"https-port-nginx", diagnose.HTTPSNotHTTP, answered(400, func(e *fault.Error) {
+		e.BodyKind, e.Message = fault.BodyHTML, "400 The plain HTTP request was sent to HTTPS port"
 	})},
 
-	{"hub-private-or-missing", diagnose.NotFoundOrNoAccess, answered(401, func(e *upstream.Error) {
-		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", upstream.BodyErrors
+	{"hub-private-or-missing", diagnose.NotFoundOrNoAccess, answered(401, func(e *fault.Error) {
+		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", fault.BodyErrors
 		e.Challenge = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`
 	})},
-	{"hub-private-or-missing-under-access-public", diagnose.NotFoundOrNoAccess, answered(401, func(e *upstream.Error) {
-		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", upstream.BodyErrors
+	{"hub-private-or-missing-under-access-public", diagnose.NotFoundOrNoAccess, answered(401, func(e *fault.Error) {
+		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", fault.BodyErrors
 		e.Challenge, e.PublicOnly = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`, true
 	})},
-	{"hub-private-or-missing-with-credential", diagnose.NotFoundOrNoAccess, answered(401, func(e *upstream.Error) {
-		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", upstream.BodyErrors
+	{"hub-private-or-missing-with-credential", diagnose.NotFoundOrNoAccess, answered(401, func(e *fault.Error) {
+		e.Code, e.Message, e.BodyKind = "UNAUTHORIZED", "authentication required", fault.BodyErrors
 		e.Challenge = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`
 		credential(e, "ok")
 	})},
-	{"hub-wrong-password", diagnose.CredentialsRejected, hubError(upstream.StepToken, "auth.docker.io",
-		func(e *upstream.Error) {
-			e.Status, e.Message, e.BodyKind = 401, "incorrect username or password", upstream.BodyDetails
+	{"hub-wrong-password", diagnose.CredentialsRejected, hubError(fault.StepToken, "auth.docker.io",
+		func(e *fault.Error) {
+			e.Status, e.Message, e.BodyKind = 401, "incorrect username or password", fault.BodyDetails
 			credential(e, "ok")
 		})},
-	{"hub-expired-token", diagnose.CredentialsExpired, hubError(upstream.StepToken, "auth.docker.io",
-		func(e *upstream.Error) {
-			e.Status, e.Message, e.BodyKind = 401, "personal access token is expired", upstream.BodyDetails
+	{"hub-expired-token", diagnose.CredentialsExpired, hubError(fault.StepToken, "auth.docker.io",
+		func(e *fault.Error) {
+			e.Status, e.Message, e.BodyKind = 401, "personal access token is expired", fault.BodyDetails
 			credential(e, "ok")
 		})},
-	{"hub-bad-name", diagnose.TokenServiceRefused, hubError(upstream.StepToken, "auth.docker.io", func(e *upstream.Error) {
-		e.Status, e.Message, e.BodyKind = 400, "invalid repository name", upstream.BodyDetails
+	{"hub-bad-name", diagnose.TokenServiceRefused, hubError(fault.StepToken, "auth.docker.io", func(e *fault.Error) {
+		e.Status, e.Message, e.BodyKind = 400, "invalid repository name", fault.BodyDetails
 	})},
-	{"credential-known-to-be-expired", diagnose.CredentialsExpired, answered(401, func(e *upstream.Error) {
+	{"credential-known-to-be-expired", diagnose.CredentialsExpired, answered(401, func(e *fault.Error) {
 		credential(e, "expired")
 	})},
 	{"credential-known-to-be-rejected", diagnose.CredentialsRejected, answered(403,
-		func(e *upstream.Error) { credential(e, "rejected") })},
-	{"credential-source-down", diagnose.CredentialSourceFailed, hubError(upstream.StepToken, "auth.docker.io",
-		func(e *upstream.Error) {
+		func(e *fault.Error) { credential(e, "rejected") })},
+	{"credential-source-down", diagnose.CredentialSourceFailed, hubError(fault.StepToken, "auth.docker.io",
+		func(e *fault.Error) {
 			e.Err = errors.New("exec: docker-credential-pass")
 			credential(e, "failing")
 		})},
-	{"ghcr-private-or-missing", diagnose.NotFoundOrNoAccess, hubError(upstream.StepToken, "", of("ghcr.io",
-		func(e *upstream.Error) {
+	{"ghcr-private-or-missing", diagnose.NotFoundOrNoAccess, hubError(fault.StepToken, "", of("ghcr.io",
+		func(e *fault.Error) {
 			e.Status, e.Code, e.Message = 403, "DENIED", "requested access to the resource is denied"
 		}))},
-	{"ghcr-with-credential", diagnose.NotFoundOrNoAccess, hubError(upstream.StepToken, "", of("ghcr.io",
-		func(e *upstream.Error) {
+	{"ghcr-with-credential", diagnose.NotFoundOrNoAccess, hubError(fault.StepToken, "", of("ghcr.io",
+		func(e *fault.Error) {
 			e.Status, e.Code, e.Message = 403, "DENIED", "denied"
 			credential(e, "ok")
 		}))},
-	{"ghcr-no-right", diagnose.UpstreamForbidden, answered(403, of("ghcr.io", func(e *upstream.Error) {
+	{"ghcr-no-right", diagnose.UpstreamForbidden, answered(403, of("ghcr.io", func(e *fault.Error) {
 		e.Code, e.Message = "DENIED", "permission_denied: read_package"
 		credential(e, "ok")
 	}))},
 	{"ecr-anonymous", diagnose.CredentialsMissing, answered(401, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com",
-		func(e *upstream.Error) {
-			e.Message, e.BodyKind = "Not Authorized", upstream.BodyText
+		func(e *fault.Error) {
+			e.Message, e.BodyKind = "Not Authorized", fault.BodyText
 			e.Challenge = `Basic realm="https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"`
 		}))},
 	{"ecr-expired", diagnose.CredentialsExpired, answered(403, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com",
-		func(e *upstream.Error) {
+		func(e *fault.Error) {
 			e.Code, e.Message = "DENIED", "Your authorization token has expired. Reauthenticate and try again."
 			credential(e, "ok")
 		}))},
 	{"ecr-policy", diagnose.UpstreamForbidden, answered(403, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com",
-		func(e *upstream.Error) {
+		func(e *fault.Error) {
 			e.Code, e.Message = "DENIED", "User: arn:aws:iam::1:role/x is not authorized to perform: ecr:BatchGetImage"
 			credential(e, "ok")
 		}))},
 	{"ecr-wrong-password", diagnose.CredentialsRejected, answered(401, of("123456789012.dkr.ecr.eu-west-1.amazonaws.com",
-		func(e *upstream.Error) {
+		func(e *fault.Error) {
 			e.Challenge = `Basic realm="https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/"`
 			credential(e, "ok")
 		}))},
-	{"public-ecr-bad-token", diagnose.CredentialsRejected, answered(400, of("public.ecr.aws", func(e *upstream.Error) {
+	{"public-ecr-bad-token", diagnose.CredentialsRejected, answered(400, of("public.ecr.aws", func(e *fault.Error) {
 		e.Code, e.Message = "DENIED", "Your Authorization Token is invalid."
 		credential(e, "ok")
 	}))},
 	{"gar-with-credential", diagnose.NotFoundOrNoAccess, answered(403, of("europe-docker.pkg.dev",
-		func(e *upstream.Error) {
+		func(e *fault.Error) {
 			e.Code, e.Message = "DENIED", `Permission "artifactregistry.downloadArtifacts" denied (or it may not exist)`
 			credential(e, "ok")
 		}))},
 	{"gcr-without-words", diagnose.NotFoundOrNoAccess, answered(403, of("eu.gcr.io",
-		func(e *upstream.Error) { credential(e, "ok") }))},
-	{"redhat-login", diagnose.CredentialsMissing, hubError(upstream.StepToken, "", of("registry.redhat.io",
-		func(e *upstream.Error) {
+		func(e *fault.Error) { credential(e, "ok") }))},
+	{"redhat-login", diagnose.CredentialsMissing, hubError(fault.StepToken, "", of("registry.redhat.io",
+		func(e *fault.Error) {
 			e.Status, e.Code = 401, "UNAUTHORIZED"
 			e.Message = "Please login to the Red Hat Registry using your Customer Portal credentials."
 		}))},
-	{"acr-firewall", diagnose.UpstreamBlocked, hubError(upstream.StepPing, "", of("acme.azurecr.io",
-		func(e *upstream.Error) {
+	{"acr-firewall", diagnose.UpstreamBlocked, hubError(fault.StepPing, "", of("acme.azurecr.io",
+		func(e *fault.Error) {
 			e.Status, e.Code, e.Message = 403, "DENIED", "client with IP '192.0.2.1' is not allowed access."
 		}))},
-	{"realm", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{
+	{"realm", diagnose.AuthHostNotAllowed, broke(fault.StepToken, hub, &fault.RealmError{
 		Host:   "evil.example",
 		Scheme: "https",
 	})},
 
-	{"realm-over-http", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{
+	{"realm-over-http", diagnose.AuthHostNotAllowed, broke(fault.StepToken, hub, &fault.RealmError{
 		Host: "harbor.example", Scheme: "http", Plain: true,
 	})},
-	{"realm-malformed", diagnose.AuthHostNotAllowed, broke(upstream.StepToken, hub, &upstream.RealmError{
+	{"realm-malformed", diagnose.AuthHostNotAllowed, broke(fault.StepToken, hub, &fault.RealmError{
 		Host: "harbor.example", Scheme: "null", Malformed: "null://harbor.example/service/token",
 	})},
-	{"vanity-host", diagnose.AuthHostNotAllowed, hubError(upstream.StepManifest, "ghcr.io", of("images.example", func(e *upstream.Error) {
-		e.Status, e.Err = 401, &upstream.AwayError{From: "images.example", To: "ghcr.io", Realm: "ghcr.io"}
+	{"vanity-host", diagnose.AuthHostNotAllowed, hubError(fault.StepManifest, "ghcr.io", of("images.example", func(e *fault.Error) {
+		e.Status, e.Err = 401, &fault.AwayError{From: "images.example", To: "ghcr.io", Realm: "ghcr.io"}
 	}))},
-	{"vanity-host-with-a-password", diagnose.AuthHostNotAllowed, hubError(upstream.StepManifest, "reg.example", of("images.example",
-		func(e *upstream.Error) {
-			e.Status, e.Err = 401, &upstream.AwayError{From: "images.example", To: "reg.example"}
+	{"vanity-host-with-a-password", diagnose.AuthHostNotAllowed, hubError(fault.StepManifest, "reg.example", of("images.example",
+		func(e *fault.Error) {
+			e.Status, e.Err = 401, &fault.AwayError{From: "images.example", To: "reg.example"}
 		}))},
-	{"signed-schema-1", diagnose.UnsupportedImage, broke(upstream.StepManifest, hub, &oci.ManifestError{Fault: oci.FaultSigned, Detail: "x"})},
-	{"list-that-is-too-long", diagnose.BadRequest, hubError(upstream.StepList, "quay.io", of("quay.io", func(e *upstream.Error) {
+	{"signed-schema-1", diagnose.UnsupportedImage, broke(fault.StepManifest, hub, &oci.ManifestError{Fault: oci.FaultSigned, Detail: "x"})},
+	{"list-that-is-too-long", diagnose.BadRequest, hubError(fault.StepList, "quay.io", of("quay.io", func(e *fault.Error) {
 		e.Op, e.Reference, e.Status, e.Message = "tags", "", 413, "Requested page size must be at most 100"
 	}))},
-	{"next-page", diagnose.UpstreamError, hubError(upstream.StepList, "quay.io", of("quay.io", func(e *upstream.Error) {
-		e.Op, e.Reference, e.Err = "tags", "", &upstream.ContentError{Kind: upstream.ContentNextPage, Want: "x", Got: "<%zz>; rel=next"}
+	{"next-page", diagnose.UpstreamError, hubError(fault.StepList, "quay.io", of("quay.io", func(e *fault.Error) {
+		e.Op, e.Reference, e.Err = "tags", "", &fault.ContentError{Kind: fault.ContentNextPage, Want: "x", Got: "<%zz>; rel=next"}
 	}))},
-	{"packed", diagnose.UpstreamError, broke(upstream.StepManifest, hub, &upstream.ContentError{
-		Kind: upstream.ContentEncoding, Want: "identity", Got: "gzip",
+	{"packed", diagnose.UpstreamError, broke(fault.StepManifest, hub, &fault.ContentError{
+		Kind: fault.ContentEncoding, Want: "identity", Got: "gzip",
 	})},
-	{"limited-for-a-second", diagnose.RateLimited, answered(429, func(e *upstream.Error) { e.RetryAfter = time.Second })},
+	{"limited-for-a-second", diagnose.RateLimited, answered(429, func(e *fault.Error) { e.RetryAfter = time.Second })},
 
-	{"tag-unknown", diagnose.TagNotFound, answered(404, func(e *upstream.Error) { e.Code = "MANIFEST_UNKNOWN" })},
+	{"tag-unknown", diagnose.TagNotFound, answered(404, func(e *fault.Error) { e.Code = "MANIFEST_UNKNOWN" })},
 	{"tag-unknown-head", diagnose.TagNotFound, answered(404, nil)},
-	{"tag-expired", diagnose.TagNotFound, answered(404, func(e *upstream.Error) {
+	{"tag-expired", diagnose.TagNotFound, answered(404, func(e *fault.Error) {
 		e.Code, e.Message = "TAG_EXPIRED",
 			"Tag has expired"
 	})},
 	{"tag-gone", diagnose.TagNotFound, answered(410, nil)},
 	{"repository-unknown", diagnose.RepositoryNotFound, answered(404,
-		func(e *upstream.Error) { e.Code = "NAME_UNKNOWN" })},
-	{"repository-unknown-tags", diagnose.RepositoryNotFound, answered(404, func(e *upstream.Error) {
+		func(e *fault.Error) { e.Code = "NAME_UNKNOWN" })},
+	{"repository-unknown-tags", diagnose.RepositoryNotFound, answered(404, func(e *fault.Error) {
 		e.Op, e.Reference = "tags", ""
 	})},
-	{"repository-gone-tags", diagnose.RepositoryNotFound, answered(410, func(e *upstream.Error) {
+	{"repository-gone-tags", diagnose.RepositoryNotFound, answered(410, func(e *fault.Error) {
 		e.Op, e.Reference, e.Code = "tags", "", "TAG_EXPIRED"
 	})},
-	{"digest-unknown", diagnose.DigestNotFound, answered(404, func(e *upstream.Error) {
+	{"digest-unknown", diagnose.DigestNotFound, answered(404, func(e *fault.Error) {
 		e.Code, e.Reference = "MANIFEST_UNKNOWN", digest
 	})},
-	{"blob-unknown", diagnose.DigestNotFound, answered(404, func(e *upstream.Error) {
+	{"blob-unknown", diagnose.DigestNotFound, answered(404, func(e *fault.Error) {
 		e.Op, e.Code, e.Reference = "blob", "BLOB_UNKNOWN", digest
 	})},
 
-	{"hub-pull-limit", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
-		e.Code, e.BodyKind = "TOOMANYREQUESTS", upstream.BodyErrors
+	{"hub-pull-limit", diagnose.RateLimited, answered(429, func(e *fault.Error) {
+		e.Code, e.BodyKind = "TOOMANYREQUESTS", fault.BodyErrors
 		e.Message = "You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit"
 	})},
-	{"hub-pull-limit-of-a-credential", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
-		e.Code, e.BodyKind, e.RetryAfter = "TOOMANYREQUESTS", upstream.BodyErrors, 90*time.Second
+	{"hub-pull-limit-of-a-credential", diagnose.RateLimited, answered(429, func(e *fault.Error) {
+		e.Code, e.BodyKind, e.RetryAfter = "TOOMANYREQUESTS", fault.BodyErrors, 90*time.Second
 		credential(e, "ok")
 	})},
-	{"hub-nothing-left", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+	{"hub-nothing-left", diagnose.RateLimited, answered(429, func(e *fault.Error) {
 		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-		e.Budget = &upstream.Budget{Limit: 100, Window: 6 * time.Hour, Source: "192.0.2.1", At: at}
+		e.Budget = &limit.Budget{Limit: 100, Window: 6 * time.Hour, Source: "192.0.2.1", At: at}
 		e.RetryAfter = 6*time.Hour - 90*time.Second
-		e.Steps = []upstream.Step{{Name: upstream.StepManifest, Host: "registry-1.docker.io", Err: upstream.ErrNotAsked}}
+		e.Steps = []fault.Step{{Name: fault.StepManifest, Host: "registry-1.docker.io", Err: fault.ErrNotAsked}}
 	})},
-	{"hub-spent-here", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+	{"hub-spent-here", diagnose.RateLimited, answered(429, func(e *fault.Error) {
 		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-		e.Budget = &upstream.Budget{Limit: 100, Window: 6 * time.Hour, At: at, Spent: upstream.Spent{
+		e.Budget = &limit.Budget{Limit: 100, Window: 6 * time.Hour, At: at, Spent: limit.Spent{
 			Since: at.Add(-6 * time.Hour), Requests: 91, Elsewhere: 9,
-			By: []upstream.Use{{Repository: "library/nginx", Requests: 60}, {Repository: "library/redis", Requests: 20}, {Repository: "acme/app", Requests: 6}, {Repository: "acme/base", Requests: 5}},
+			By: []limit.Use{{Repository: "library/nginx", Requests: 60}, {Repository: "library/redis", Requests: 20}, {Repository: "acme/app", Requests: 6}, {Repository: "acme/base", Requests: 5}},
 		}}
 		e.RetryAfter = 6 * time.Hour
 	})},
-	{"hub-spent-elsewhere", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+	{"hub-spent-elsewhere", diagnose.RateLimited, answered(429, func(e *fault.Error) {
 		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-		e.Budget = &upstream.Budget{Limit: 100, Window: 6 * time.Hour, Source: "192.0.2.1", At: at, Spent: upstream.Spent{
-			Since: at.Add(-6 * time.Hour), Requests: 3, By: []upstream.Use{{Repository: "library/nginx", Requests: 3}}, Elsewhere: 97,
+		e.Budget = &limit.Budget{Limit: 100, Window: 6 * time.Hour, Source: "192.0.2.1", At: at, Spent: limit.Spent{
+			Since: at.Add(-6 * time.Hour), Requests: 3, By: []limit.Use{{Repository: "library/nginx", Requests: 3}}, Elsewhere: 97,
 		}}
 		e.RetryAfter = 6 * time.Hour
 	})},
-	{"hub-account-spent-elsewhere", diagnose.RateLimited, answered(429, func(e *upstream.Error) {
+	{"hub-account-spent-elsewhere", diagnose.RateLimited, answered(429, func(e *fault.Error) {
 		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 		credential(e, "ok")
-		e.Budget = &upstream.Budget{Credential: e.Credential.Name, Limit: 200, Window: 6 * time.Hour, At: at, Spent: upstream.Spent{
+		e.Budget = &limit.Budget{Credential: e.Credential.Name, Limit: 200, Window: 6 * time.Hour, At: at, Spent: limit.Spent{
 			Since: at.Add(-6 * time.Hour), Elsewhere: 200,
 		}}
 		e.RetryAfter = 6 * time.Hour
 	})},
-	{"ecr-like-nothing-left-until", diagnose.RateLimited, answered(429, of("reg.example", func(e *upstream.Error) {
+	{"ecr-like-nothing-left-until", diagnose.RateLimited, answered(429, of("reg.example", func(e *fault.Error) {
 		at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-		e.Budget = &upstream.Budget{Limit: -1, Reset: at.Add(time.Minute), At: at}
+		e.Budget = &limit.Budget{Limit: -1, Reset: at.Add(time.Minute), At: at}
 		e.RetryAfter = time.Minute
 	}))},
-	{"hub-abuse", diagnose.AbuseLimited, answered(429, func(e *upstream.Error) {
-		e.BodyKind, e.Message, e.RetryAfter = upstream.BodyText, "Too Many Requests (HAP429).", time.Minute
+	{"hub-abuse", diagnose.AbuseLimited, answered(429, func(e *fault.Error) {
+		e.BodyKind, e.Message, e.RetryAfter = fault.BodyText, "Too Many Requests (HAP429).", time.Minute
 	})},
-	{"mcr-text-limit", diagnose.RateLimited, answered(429, of("mcr.microsoft.com", func(e *upstream.Error) {
-		e.BodyKind, e.Message = upstream.BodyText, "Ref A: 1 Ref B: 2"
+	{"mcr-text-limit", diagnose.RateLimited, answered(429, of("mcr.microsoft.com", func(e *fault.Error) {
+		e.BodyKind, e.Message = fault.BodyText, "Ref A: 1 Ref B: 2"
 	}))},
-	{"ecr-data-limit", diagnose.DataLimited, answered(429, of("public.ecr.aws", func(e *upstream.Error) {
+	{"ecr-data-limit", diagnose.DataLimited, answered(429, of("public.ecr.aws", func(e *fault.Error) {
 		e.Code, e.Message = "TOOMANYREQUESTS", "Data limit exceeded"
 	}))},
 
 	{"503", diagnose.UpstreamError, answered(503, nil)},
-	{"503-with-words", diagnose.UpstreamError, answered(503, func(e *upstream.Error) {
-		e.Code, e.Message, e.BodyKind = "UNAVAILABLE", "storage is being moved until 10 h", upstream.BodyErrors
+	{"503-with-words", diagnose.UpstreamError, answered(503, func(e *fault.Error) {
+		e.Code, e.Message, e.BodyKind = "UNAVAILABLE", "storage is being moved until 10 h", fault.BodyErrors
 	})},
-	{"503-with-a-page", diagnose.UpstreamError, answered(503, func(e *upstream.Error) {
-		e.Message, e.BodyKind = "503 Service Temporarily Unavailable", upstream.BodyHTML
+	{"503-with-a-page", diagnose.UpstreamError, answered(503, func(e *fault.Error) {
+		e.Message, e.BodyKind = "503 Service Temporarily Unavailable", fault.BodyHTML
 	})},
-	{"endpoint-is-the-mirror", diagnose.Loop, answered(502, func(e *upstream.Error) { e.MirrorReason = "loop" })},
-	{"another-mirror", diagnose.UpstreamError, answered(502, func(e *upstream.Error) { e.MirrorReason = "dns-failed" })},
-	{"503-token", diagnose.UpstreamError, hubError(upstream.StepToken, "auth.docker.io",
-		func(e *upstream.Error) { e.Status = 503 })},
-	{"quay-disabled", diagnose.UpstreamBlocked, answered(405, of("quay.io", func(e *upstream.Error) {
+	{"endpoint-is-the-mirror", diagnose.Loop, answered(502, func(e *fault.Error) { e.MirrorReason = "loop" })},
+	{"another-mirror", diagnose.UpstreamError, answered(502, func(e *fault.Error) { e.MirrorReason = "dns-failed" })},
+	{"503-token", diagnose.UpstreamError, hubError(fault.StepToken, "auth.docker.io",
+		func(e *fault.Error) { e.Status = 503 })},
+	{"quay-disabled", diagnose.UpstreamBlocked, answered(405, of("quay.io", func(e *fault.Error) {
 		e.Code, e.Message = "DENIED", "This namespace is disabled. Please contact your system administrator."
 	}))},
-	{"harbor-policy", diagnose.UpstreamBlocked, answered(412, of("harbor.corp", func(e *upstream.Error) {
+	{"harbor-policy", diagnose.UpstreamBlocked, answered(412, of("harbor.corp", func(e *fault.Error) {
 		e.Code, e.Message = "PROJECTPOLICYVIOLATION", "current image with 4 vulnerabilities cannot be pulled"
 	}))},
 	{"304", diagnose.UpstreamError, answered(304, nil)},
-	{"waf-page", diagnose.UpstreamBlocked, answered(403, func(e *upstream.Error) {
-		e.BodyKind, e.Message = upstream.BodyHTML, "Request blocked by corp-proxy"
+	{"waf-page", diagnose.UpstreamBlocked, answered(403, func(e *fault.Error) {
+		e.BodyKind, e.Message = fault.BodyHTML, "Request blocked by corp-proxy"
 	})},
-	{"waf-page-401", diagnose.UpstreamBlocked, answered(401, func(e *upstream.Error) {
-		e.BodyKind, e.Message = upstream.BodyHTML, "Sign in to the network"
+	{"waf-page-401", diagnose.UpstreamBlocked, answered(401, func(e *fault.Error) {
+		e.BodyKind, e.Message = fault.BodyHTML, "Sign in to the network"
 	})},
 	// nginx in front of a registry with a password: the answer is a page, but its challenge counts.
-	{"nginx-basic", diagnose.CredentialsMissing, answered(401, of("registry.corp", func(e *upstream.Error) {
-		e.BodyKind, e.Message = upstream.BodyHTML, "401 Authorization Required"
+	{"nginx-basic", diagnose.CredentialsMissing, answered(401, of("registry.corp", func(e *fault.Error) {
+		e.BodyKind, e.Message = fault.BodyHTML, "401 Authorization Required"
 		e.Challenge = `Basic realm="registry"`
 	}))},
-	{"waf-page-with-credential", diagnose.UpstreamBlocked, answered(403, func(e *upstream.Error) {
-		e.BodyKind, e.Message = upstream.BodyHTML, "Request blocked by corp-proxy"
+	{"waf-page-with-credential", diagnose.UpstreamBlocked, answered(403, func(e *fault.Error) {
+		e.BodyKind, e.Message = fault.BodyHTML, "Request blocked by corp-proxy"
 		credential(e, "ok")
 	})},
 	{"legal", diagnose.UpstreamBlocked, answered(451, nil)},
-	{"blob-host-403", diagnose.UpstreamBlocked, hubError(upstream.StepBlobHost, "production.cloudflare.docker.com",
-		func(e *upstream.Error) {
-			e.Op, e.Reference, e.Status, e.BodyKind = "blob", digest, 403, upstream.BodyHTML
+	{"blob-host-403", diagnose.UpstreamBlocked, hubError(fault.StepBlobHost, "production.cloudflare.docker.com",
+		func(e *fault.Error) {
+			e.Op, e.Reference, e.Status, e.BodyKind = "blob", digest, 403, fault.BodyHTML
 		})},
-	{"blob-host-xml", diagnose.UpstreamBlocked, hubError(upstream.StepBlobHost, "bucket.s3.amazonaws.com",
-		func(e *upstream.Error) {
-			e.Op, e.Reference, e.Status, e.BodyKind, e.Code = "blob", digest, 403, upstream.BodyXML, "AccessDenied"
+	{"blob-host-xml", diagnose.UpstreamBlocked, hubError(fault.StepBlobHost, "bucket.s3.amazonaws.com",
+		func(e *fault.Error) {
+			e.Op, e.Reference, e.Status, e.BodyKind, e.Code = "blob", digest, 403, fault.BodyXML, "AccessDenied"
 		})},
-	{"web-page", diagnose.NotARegistry, broke(upstream.StepManifest, hub,
-		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a manifest", Got: "a web page \"Welcome\""})},
-	{"token-service-page", diagnose.NotARegistry, broke(upstream.StepToken, "auth.docker.io",
-		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "JSON with a token", Got: "a web page, 63 bytes"})},
-	{"list-too-large", diagnose.UpstreamError, hubError(upstream.StepManifest, hub, func(e *upstream.Error) {
+	{"web-page", diagnose.NotARegistry, broke(fault.StepManifest, hub,
+		&fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: "a web page \"Welcome\""})},
+	{"token-service-page", diagnose.NotARegistry, broke(fault.StepToken, "auth.docker.io",
+		&fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with a token", Got: "a web page, 63 bytes"})},
+	{"list-too-large", diagnose.UpstreamError, hubError(fault.StepManifest, hub, func(e *fault.Error) {
 		e.Op, e.Reference = "tags", ""
-		e.Err = &upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 1 byte", Got: "more"}
+		e.Err = &fault.ContentError{Kind: fault.ContentTooLarge, Want: "at most 1 byte", Got: "more"}
 	})},
 	// Without its source the mirror asks anonymously; an unreachable host has another cause.
-	{"credential-source-down-and-refused", diagnose.ConnectRefused, hubError(upstream.StepDial, hub,
-		func(e *upstream.Error) {
+	{"credential-source-down-and-refused", diagnose.ConnectRefused, hubError(fault.StepDial, hub,
+		func(e *fault.Error) {
 			e.Err = dial(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 			credential(e, "failing")
 		})},
 	{"credential-source-down-and-401", diagnose.CredentialSourceFailed, answered(401,
-		func(e *upstream.Error) { credential(e, "failing") })},
-	{"manifest-5-mib", diagnose.ManifestTooLarge, broke(upstream.StepManifest, hub,
-		&upstream.ContentError{Kind: upstream.ContentTooLarge, Want: "at most 4194304 bytes", Got: "5242880"})},
-	{"manifest-not-one", diagnose.UnsupportedImage, broke(upstream.StepManifest, hub,
-		&upstream.ContentError{Kind: upstream.ContentNotManifest, Want: "a manifest", Got: "text"})},
-	{"manifest-ambiguous", diagnose.UnsupportedImage, broke(upstream.StepManifest, hub,
+		func(e *fault.Error) { credential(e, "failing") })},
+	{"manifest-5-mib", diagnose.ManifestTooLarge, broke(fault.StepManifest, hub,
+		&fault.ContentError{Kind: fault.ContentTooLarge, Want: "at most 4194304 bytes", Got: "5242880"})},
+	{"manifest-not-one", diagnose.UnsupportedImage, broke(fault.StepManifest, hub,
+		&fault.ContentError{Kind: fault.ContentNotManifest, Want: "a manifest", Got: "text"})},
+	{"manifest-ambiguous", diagnose.UnsupportedImage, broke(fault.StepManifest, hub,
 		&oci.ManifestError{Fault: oci.FaultAmbiguous, Detail: `it has both "manifests" and "layers"`})},
-	{"manifest-too-large-by-oci", diagnose.ManifestTooLarge, broke(upstream.StepManifest, hub,
+	{"manifest-too-large-by-oci", diagnose.ManifestTooLarge, broke(fault.StepManifest, hub,
 		&oci.ManifestError{Fault: oci.FaultTooLarge, Detail: "it has 5242880 bytes, at most 4194304 are allowed"})},
-	{"wrong-digest", diagnose.DigestMismatch, broke(upstream.StepManifest, hub,
-		&upstream.ContentError{Kind: upstream.ContentDigest, Want: digest, Got: "sha256:00"})},
-	{"no-size", diagnose.UpstreamError, hubError(upstream.StepBlobRegistry, hub, func(e *upstream.Error) {
+	{"wrong-digest", diagnose.DigestMismatch, broke(fault.StepManifest, hub,
+		&fault.ContentError{Kind: fault.ContentDigest, Want: digest, Got: "sha256:00"})},
+	{"no-size", diagnose.UpstreamError, hubError(fault.StepBlobRegistry, hub, func(e *fault.Error) {
 		e.Op, e.Reference, e.Status = "blob", digest, 200
-		e.Err = &upstream.ContentError{Kind: upstream.ContentLength, Want: "a size", Got: "none"}
+		e.Err = &fault.ContentError{Kind: fault.ContentLength, Want: "a size", Got: "none"}
 	})},
-	{"status-204", diagnose.NotARegistry, broke(upstream.StepManifest, hub,
-		&upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "status 200", Got: "status 204"})},
-	{"wrong-range", diagnose.UpstreamError, broke(upstream.StepBlobHost, "cdn.example",
-		&upstream.ContentError{Kind: upstream.ContentRange, Want: "bytes 5-9/10", Got: "bytes 0-9/10"})},
+	{"status-204", diagnose.NotARegistry, broke(fault.StepManifest, hub,
+		&fault.ContentError{Kind: fault.ContentNotRegistry, Want: "status 200", Got: "status 204"})},
+	{"wrong-range", diagnose.UpstreamError, broke(fault.StepBlobHost, "cdn.example",
+		&fault.ContentError{Kind: fault.ContentRange, Want: "bytes 5-9/10", Got: "bytes 0-9/10"})},
 	{"flight-digest", diagnose.DigestMismatch, &flight.MismatchError{
 		Digest: digest, Got: "sha256:0000000000000000000000000000000000000000000000000000000000000000",
 		Size: 10, GotSize: 10, Host: "cdn.example",
@@ -486,15 +487,15 @@ var cases = []struct {
 		Digest: digest, Size: 10, GotSize: 12,
 		Host: "cdn.example",
 	}},
-	{"claimed-size", diagnose.UnsupportedImage, hubError(upstream.StepBlobRegistry, hub, func(e *upstream.Error) {
+	{"claimed-size", diagnose.UnsupportedImage, hubError(fault.StepBlobRegistry, hub, func(e *fault.Error) {
 		e.Op, e.Reference = "blob", digest
-		e.Err = &upstream.ContentError{Kind: upstream.ContentSize, Want: "777 bytes, by its manifest", Got: "5 bytes", Claimed: true}
+		e.Err = &fault.ContentError{Kind: fault.ContentSize, Want: "777 bytes, by its manifest", Got: "5 bytes", Claimed: true}
 	})},
 	{"claimed-size-of-the-only-endpoint", diagnose.UnsupportedImage, &pull.ClaimError{
 		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Digest: digest}, Claim: 10, Size: 12, Host: "cdn.example",
 		Err: &flight.MismatchError{Digest: digest, Size: 10, GotSize: 12, Host: "cdn.example"},
 	}},
-	{"unheard-of", diagnose.UpstreamError, broke(upstream.StepManifest, hub, errors.New("http2: server sent GOAWAY"))},
+	{"unheard-of", diagnose.UpstreamError, broke(fault.StepManifest, hub, errors.New("http2: server sent GOAWAY"))},
 
 	{"unknown-upstream", diagnose.UnknownUpstream, &route.UnknownError{
 		Key: "evil.example", Via: route.ViaNamespace,
@@ -547,7 +548,7 @@ func TestExplain(t *testing.T) {
 
 // imageOf is the image of a failure's id, as the front end has it: without tag or digest for a blob or a list.
 func imageOf(err error) string {
-	if e, ok := errors.AsType[*upstream.Error](err); ok {
+	if e, ok := errors.AsType[*fault.Error](err); ok {
 		ref := oci.Ref{Repo: oci.Repo{Host: e.Upstream, Name: e.Repository}}
 		switch {
 		case e.Op != "manifest":

@@ -11,28 +11,28 @@ import (
 	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // facts are the facts of one error, and the words for them.
 type facts struct {
 	err      error
-	e        *upstream.Error // zero where no upstream was involved
-	step     upstream.Step   // that failed
-	upstream string          // canonical name; empty where no upstream was involved
-	up       string          // the same, or words for it
-	host     string          // at which the pull failed, or words for it
+	e        *fault.Error // zero where no upstream was involved
+	step     fault.Step   // that failed
+	upstream string       // canonical name; empty where no upstream was involved
+	up       string       // the same, or words for it
+	host     string       // at which the pull failed, or words for it
 }
 
 func factsOf(err error) facts {
-	c := facts{err: err, e: &upstream.Error{}}
-	if e, ok := errors.AsType[*upstream.Error](err); ok {
+	c := facts{err: err, e: &fault.Error{}}
+	if e, ok := errors.AsType[*fault.Error](err); ok {
 		c.e = e
 	}
 	c.step = c.e.Step()
 	c.upstream = c.e.Upstream
 	if e, ok := errors.AsType[*pull.TimeoutError](err); ok && c.e.Op == "" {
-		c.e = &upstream.Error{Upstream: e.Ref.Host, Repository: e.Ref.Name, Reference: e.Ref.Tag}
+		c.e = &fault.Error{Upstream: e.Ref.Host, Repository: e.Ref.Name, Reference: e.Ref.Tag}
 		if e.Ref.Digest != "" {
 			c.e.Reference = e.Ref.Digest.String()
 		}
@@ -72,9 +72,9 @@ func (c *facts) thing(prefix string) string {
 // asked is a noun phrase for the request that was answered.
 func (c *facts) asked() string {
 	switch c.step.Name {
-	case upstream.StepToken:
+	case fault.StepToken:
 		return "the token request for " + c.prefix() + c.e.Repository
-	case upstream.StepPing:
+	case fault.StepPing:
 		return "a ping"
 	}
 	return c.full()
@@ -128,7 +128,7 @@ func (c *facts) short(summary string) string {
 
 // atBlobHost reports that the failing connection was to the host to which a blob's redirect leads.
 func (c *facts) atBlobHost() bool {
-	return c.step.Name == upstream.StepBlobHost || c.step.For == upstream.StepBlobHost
+	return c.step.Name == fault.StepBlobHost || c.step.For == fault.StepBlobHost
 }
 
 // dialing reports whether connecting failed, as against a connection that was made.
@@ -136,7 +136,7 @@ func (c *facts) dialing() bool {
 	if e, ok := errors.AsType[*net.OpError](c.err); ok {
 		return e.Op == "dial"
 	}
-	return c.step.Name == upstream.StepDial
+	return c.step.Name == fault.StepDial
 }
 
 // withCredential reports that the request was made with a credential.
@@ -165,11 +165,11 @@ func (c *facts) hidesMissing() bool {
 // image's manifest without one, or an object store behind it answered. Artifactory's Xray and expired signatures are such.
 func (c *facts) keepsBlob() bool {
 	return c.e.Op == "blob" && c.e.Status == 403 && !c.withCredential() && c.e.Challenge == "" && c.e.Message != "" &&
-		(c.e.Open || c.e.BodyKind == upstream.BodyXML)
+		(c.e.Open || c.e.BodyKind == fault.BodyXML)
 }
 
 // probed reports whether a further request has shown v.
-func (c *facts) probed(v upstream.Verdict) bool { return c.e.Probe != nil && c.e.Probe.Verdict == v }
+func (c *facts) probed(v fault.Verdict) bool { return c.e.Probe != nil && c.e.Probe.Verdict == v }
 
 func (c *facts) hasCode(codes ...string) bool { return slices.Contains(codes, c.e.Code) }
 
@@ -195,7 +195,7 @@ func (c *facts) quote() string {
 // registryQuote is quote where a registry wrote the message; a web page says no more than its status.
 func (c *facts) registryQuote() string {
 	switch c.e.BodyKind {
-	case upstream.BodyErrors, upstream.BodyDetails, upstream.BodyMessage:
+	case fault.BodyErrors, fault.BodyDetails, fault.BodyMessage:
 		return c.quote()
 	}
 	return ""

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // network reads the errors of net, tls and the kernel. The order matters: a DNS timeout is a timeout too, a refused proxy
@@ -49,7 +49,7 @@ func (c *draft) dns() bool {
 }
 
 func (c *draft) proxy() bool {
-	if e, ok := errors.AsType[*upstream.ProxyError](c.err); ok {
+	if e, ok := errors.AsType[*fault.ProxyError](c.err); ok {
 		proxy := e.Proxy[strings.LastIndexByte(e.Proxy, '@')+1:]
 		target := strings.TrimSuffix(cmp.Or(e.Target, c.host), ":443")
 		c.set(ProxyRefused, "proxy %s answered %d to a connection to %s for %s", proxy, e.Status, target, c.full())
@@ -142,7 +142,7 @@ func (c *draft) handshake() bool {
 		return true
 	}
 	// Closed or silent at the first packet of TLS, after TCP had succeeded: so does a filter on server names.
-	if c.step.Name == upstream.StepTLS && c.step.Err != nil {
+	if c.step.Name == fault.StepTLS && c.step.Err != nil {
 		how := "closed the connection in"
 		if timedOut(c.err) {
 			how = "did not finish"

@@ -96,8 +96,8 @@ func TestFewFiles(t *testing.T) {
 					})
 				}
 			}
-			if line, ok := m.Line("the limit on open files is low, and so is that on connections; raise it (LimitNOFILE, ulimit -n)"); !ok ||
-				line["connections"] != float64(files/2) {
+			if line, ok := m.Line("the limit on open files is low, and limits the connections of clients; raise it (LimitNOFILE, ulimit -n)"); !ok ||
+				line["allowed"] != float64(files/2) {
 				t.Errorf("at the start it said %v", line)
 			}
 			if n := strings.Count(m.Output(), "LimitNOFILE"); n < 2 || n > 10 {

@@ -211,7 +211,7 @@ func TestReload(t *testing.T) {
 	}
 	m.Signal(t, syscall.SIGHUP)
 	wait.For(t, 30*time.Second, "the refusal of half a file", func() error { return said(m, cut, 1) })
-	if l, _ := m.Line(cut); !strings.Contains(fmt.Sprint(l["err"]), "looks cut off") {
+	if l, _ := m.Line(cut); !strings.Contains(fmt.Sprint(l["error"]), "looks cut off") {
 		t.Errorf("the refusal does not say why: %v", l)
 	}
 	if code, _ := mirrord.Get(t, url("registry.corp.example")); code != http.StatusOK {

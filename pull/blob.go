@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // blobType is what registries answer blobs with. A layer's own media type stands in the manifest.
@@ -156,7 +156,7 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 			p.refused(ctx, b.st, b.ref.Repo, err)
 			return desc, err
 		}
-		p.failures.clear(b.key)
+		p.failures.shown(b.key)
 		desc.Digest = b.ref.Digest
 		// An answer without the size, or with another size than the content's, shows nothing: any host can send it.
 		if n, here := p.cache.Stat(b.ref.Digest); desc.Size < 0 || here && desc.Size != n {
@@ -222,6 +222,9 @@ func (b blob) source() cache.Source {
 			}
 			if err != nil {
 				b.p.refused(ctx, b.st, b.ref.Repo, err)
+				if e, ok := errors.AsType[*fault.ContentError](err); ok && e.Kind == fault.ContentSize {
+					shows.forgetSize() // if it was the registry's own word, the next request asks for it again
+				}
 				if w.Part { // another fetch brings these bytes, so it is not the answer to the next client
 					return nil, partError(err)
 				}
@@ -237,7 +240,7 @@ func (b blob) source() cache.Source {
 
 // partError marks an error that comes from the mirror's own limit of transfers, and not from the upstream.
 func partError(err error) error {
-	if _, queued := errors.AsType[*upstream.QueueError](err); queued {
+	if _, queued := errors.AsType[*fault.QueueError](err); queued {
 		return fmt.Errorf("%w: %w", flight.ErrBusy, err)
 	}
 	return err
@@ -286,10 +289,10 @@ func (b blob) wrongSize(want, got int64) error {
 	if got < 0 {
 		return b.noSize()
 	}
-	return &upstream.Error{
+	return &fault.Error{
 		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
-		Err: &upstream.ContentError{
-			Kind: upstream.ContentSize, Want: strconv.FormatInt(want, 10) + " bytes", Got: strconv.FormatInt(got, 10) + " bytes",
+		Err: &fault.ContentError{
+			Kind: fault.ContentSize, Want: strconv.FormatInt(want, 10) + " bytes", Got: strconv.FormatInt(got, 10) + " bytes",
 		},
 	}
 }
@@ -348,9 +351,9 @@ func (b blob) contradicted(m *flight.MismatchError, err error) error {
 // noSize is the error for a HEAD of a blob whose size neither a manifest nor the upstream gives: clients have no use for an
 // answer without it.
 func (b blob) noSize() error {
-	return &upstream.Error{
+	return &fault.Error{
 		Op: "blob", Upstream: b.ref.Host, Repository: b.ref.Name, Reference: b.ref.Digest.String(), Status: 200,
-		Err: &upstream.ContentError{Kind: upstream.ContentLength, Want: "a size", Got: "none"},
+		Err: &fault.ContentError{Kind: fault.ContentLength, Want: "a size", Got: "none"},
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // blob pulls a blob that must come, and compares it.
@@ -134,7 +134,7 @@ func TestBlobIsAskedForWhereItIsNotKnownToBelong(t *testing.T) {
 				}
 				for _, a := range []pull.Ask{askBlob(tt.other, d), head(askBlob(tt.other, d))} {
 					_, err := w.Blob(t.Context(), a)
-					if e, ok := errors.AsType[*upstream.Error](err); !ok || e.Status != 404 {
+					if e, ok := errors.AsType[*fault.Error](err); !ok || e.Status != 404 {
 						t.Errorf("got %v, want the upstream's 404", err)
 					}
 				}
@@ -285,6 +285,56 @@ func TestSizeThatTheUpstreamGotWrongIsForgotten(t *testing.T) {
 	})
 }
 
+// A registry has sent other content with a size of its own, and is repaired. Whichever part of the mirror finds out, the size
+// is not believed for good.
+func TestSizeOfOtherContentIsForgotten(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		find func(t *testing.T, w *world, d oci.Digest, b []byte)
+	}{
+		{"by the registry's next answer", func(t *testing.T, w *world, d oci.Digest, b []byte) {
+			w.hub.behave(func(op string) error {
+				if !strings.HasPrefix(op, "BLOB ") {
+					return nil
+				}
+				return &fault.Error{Op: "blob", Upstream: hub, Status: 200, Err: &fault.ContentError{
+					Kind: fault.ContentSize, Want: "5242880 bytes, by its manifest", Got: "7 bytes", Claimed: true,
+				}}
+			}, nil)
+			if _, err := w.Blob(t.Context(), askBlob(app, d)); err == nil {
+				t.Error("no error")
+			}
+			w.hub.behave(nil, nil)
+		}},
+		{"by the digest", func(t *testing.T, w *world, d oci.Digest, b []byte) {
+			w.blob(t, askBlob(app, d), b) // which another answer of the registry has changed since
+			repo := oci.Repo{Host: hub, Name: app}
+			if err := w.books.LearnBlob(repo, oci.Descriptor{Digest: d, Size: 5 << 20}, catalog.ShownToAll); err != nil {
+				t.Fatal(err)
+			}
+			w.shelf.wrong(&flight.MismatchError{Host: hub, Digest: d, Got: descriptor("", nil).Digest, Size: 5 << 20})
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				b := []byte("a layer")
+				d := descriptor("", b).Digest
+				w.hub.blobs[app+"@"+d.String()] = b
+				repo := oci.Repo{Host: hub, Name: app}
+				if err := w.books.LearnBlob(repo, oci.Descriptor{Digest: d, Size: 5 << 20}, catalog.ShownToAll); err != nil {
+					t.Fatal(err)
+				}
+				tt.find(t, w, d, b)
+				time.Sleep(2 * time.Minute)
+				if m, err := w.books.Member(repo, d); err != nil || m.Size == 5<<20 {
+					t.Errorf("%+v, %v", m, err)
+				}
+				w.blob(t, askBlob(app, d), b)
+			})
+		})
+	}
+}
+
 // Content that turns out to be wrong when no client reads it any more is remembered as well.
 func TestWrongContentWithoutAReader(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
@@ -357,7 +407,7 @@ func TestReadyOfContentThatIsHere(t *testing.T) {
 func TestFetchThatWasGivenUpIsNotAFailure(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		d, b := w.layer(t)
-		w.hub.behave(func(string) error { return &upstream.Error{Op: "blob", Err: context.Canceled} }, nil)
+		w.hub.behave(func(string) error { return &fault.Error{Op: "blob", Err: context.Canceled} }, nil)
 		if _, err := w.Blob(t.Context(), askBlob(app, d)); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
@@ -475,7 +525,7 @@ func TestManifestAmongBlobs(t *testing.T) {
 }
 
 func status404(err error) bool {
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	return ok && e.Status == 404
 }
 
@@ -519,8 +569,8 @@ func TestRefusedPartIsNotRemembered(t *testing.T) {
 		err  error
 		busy bool // the mirror itself refused it
 	}{
-		"too many connections": {&upstream.Error{Status: 429, RetryAfter: time.Minute}, false},
-		"no turn":              {&upstream.Error{Err: &upstream.QueueError{Most: 10}}, true},
+		"too many connections": {&fault.Error{Status: 429, RetryAfter: time.Minute}, false},
+		"no turn":              {&fault.Error{Err: &fault.QueueError{Most: 10}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {

@@ -9,7 +9,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // TimeoutError says that the upstream did not answer in the time that a client can wait. The request to it may still go
@@ -65,7 +65,7 @@ func remembered(err error, byDigest bool) time.Duration {
 	if wrongContent(err) {
 		return memoryContent
 	}
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	switch {
 	case unfit(err):
 		return memoryRefused
@@ -75,7 +75,7 @@ func remembered(err error, byDigest bool) time.Duration {
 		return memoryDigest
 	case missing(e):
 		return memoryMissing
-	case errors.Is(e.Step().Err, upstream.ErrNotAsked):
+	case errors.Is(e.Step().Err, fault.ErrNotAsked):
 		return memoryBroken // upstream decides that anew, and sees first that the limit was reset
 	case e.Status == 429 && e.RetryAfter > 0:
 		return min(e.RetryAfter, memoryLimitMax)
@@ -86,10 +86,10 @@ func remembered(err error, byDigest bool) time.Duration {
 }
 
 // missing reports that the upstream says it does not exist.
-func missing(e *upstream.Error) bool { return e.Status == 404 || e.Status == 410 }
+func missing(e *fault.Error) bool { return e.Status == 404 || e.Status == 410 }
 
 func isMissing(err error) bool {
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	return ok && missing(e)
 }
 
@@ -98,8 +98,8 @@ func wrongContent(err error) bool {
 	if _, ok := errors.AsType[*flight.MismatchError](err); ok {
 		return true
 	}
-	e, ok := errors.AsType[*upstream.ContentError](err)
-	return ok && (e.Kind == upstream.ContentDigest || e.Kind == upstream.ContentSize)
+	e, ok := errors.AsType[*fault.ContentError](err)
+	return ok && (e.Kind == fault.ContentDigest || e.Kind == fault.ContentSize)
 }
 
 // overloaded reports that there was no memory for a document.
@@ -110,8 +110,8 @@ func overloaded(err error) bool {
 
 // unfit reports a document that can't be served as a manifest. It would be as unfit, and perhaps as large, next time.
 func unfit(err error) bool {
-	e, ok := errors.AsType[*upstream.ContentError](err)
-	return ok && (e.Kind == upstream.ContentNotManifest || e.Kind == upstream.ContentTooLarge)
+	e, ok := errors.AsType[*fault.ContentError](err)
+	return ok && (e.Kind == fault.ContentNotManifest || e.Kind == fault.ContentTooLarge)
 }
 
 // answered reports whether the upstream did answer. A refusal is an answer, and so worth waiting for next time. A limit, a
@@ -120,6 +120,6 @@ func answered(err error) bool {
 	if err == nil {
 		return true
 	}
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	return ok && e.Status >= 400 && e.Status < 500 && e.Status != 429
 }

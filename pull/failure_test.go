@@ -13,7 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // So many failures are remembered, those that were asked for last: a client that makes up tags pushes out its own.
@@ -58,13 +58,13 @@ func TestFailuresAreRemembered(t *testing.T) {
 		_, err := w.Blob(context.Background(), a)
 		return err
 	}
-	fault := func(code int) error { return status(code)("") }
-	limited := func(after time.Duration) error { return &upstream.Error{Status: 429, RetryAfter: after} }
-	unasked := &upstream.Error{
-		Status: 429, RetryAfter: 6 * time.Hour, Steps: []upstream.Step{{Name: upstream.StepManifest, Err: upstream.ErrNotAsked}},
+	refused := func(code int) error { return status(code)("") }
+	limited := func(after time.Duration) error { return &fault.Error{Status: 429, RetryAfter: after} }
+	unasked := &fault.Error{
+		Status: 429, RetryAfter: 6 * time.Hour, Steps: []fault.Step{{Name: fault.StepManifest, Err: fault.ErrNotAsked}},
 	}
-	content := func(k upstream.ContentKind) error {
-		return &upstream.Error{Status: 200, Err: &upstream.ContentError{Kind: k}}
+	content := func(k fault.ContentKind) error {
+		return &fault.Error{Status: 200, Err: &fault.ContentError{Kind: k}}
 	}
 	for _, tt := range []struct {
 		name   string
@@ -72,28 +72,28 @@ func TestFailuresAreRemembered(t *testing.T) {
 		fault  error
 		memory time.Duration
 	}{
-		{"tag 404", byTag, fault(404), 10 * time.Second},
-		{"tag 410", byTag, fault(410), 10 * time.Second},
-		{"tag 401", byTag, fault(401), 10 * time.Second},
-		{"tag 403", byTag, fault(403), 10 * time.Second},
-		{"tag 451", byTag, fault(451), 10 * time.Second},
-		{"tag 502", byTag, fault(502), 2 * time.Second},
-		{"tag no network", byTag, fault(0), 2 * time.Second},
-		{"tag 429", byTag, fault(429), time.Second},
+		{"tag 404", byTag, refused(404), 10 * time.Second},
+		{"tag 410", byTag, refused(410), 10 * time.Second},
+		{"tag 401", byTag, refused(401), 10 * time.Second},
+		{"tag 403", byTag, refused(403), 10 * time.Second},
+		{"tag 451", byTag, refused(451), 10 * time.Second},
+		{"tag 502", byTag, refused(502), 2 * time.Second},
+		{"tag no network", byTag, refused(0), 2 * time.Second},
+		{"tag 429", byTag, refused(429), time.Second},
 		{"tag 429 for 30 s", byTag, limited(30 * time.Second), 30 * time.Second},
 		{"tag 429 for 6 h", byTag, limited(6 * time.Hour), time.Hour},
 		{"tag 429 without a request", byTag, unasked, 2 * time.Second},
-		{"tag HTML", byTag, content(upstream.ContentNotRegistry), 2 * time.Second},
-		{"digest 404", byDigest, fault(404), 2 * time.Second},
-		{"digest 403", byDigest, fault(403), 10 * time.Second},
-		{"digest wrong", byDigest, content(upstream.ContentDigest), 2 * time.Second},
-		{"digest of no manifest", byDigest, content(upstream.ContentNotManifest), 10 * time.Second},
-		{"digest too large", byDigest, content(upstream.ContentTooLarge), 10 * time.Second},
-		{"digest stalled", byDigest, content(upstream.ContentStalled), 2 * time.Second},
-		{"blob 404", blob, fault(404), 2 * time.Second},
-		{"blob 401", blob, fault(401), 10 * time.Second},
-		{"blob 503", blob, fault(503), 2 * time.Second},
-		{"blob short", blob, content(upstream.ContentSize), 2 * time.Second},
+		{"tag HTML", byTag, content(fault.ContentNotRegistry), 2 * time.Second},
+		{"digest 404", byDigest, refused(404), 2 * time.Second},
+		{"digest 403", byDigest, refused(403), 10 * time.Second},
+		{"digest wrong", byDigest, content(fault.ContentDigest), 2 * time.Second},
+		{"digest of no manifest", byDigest, content(fault.ContentNotManifest), 10 * time.Second},
+		{"digest too large", byDigest, content(fault.ContentTooLarge), 10 * time.Second},
+		{"digest stalled", byDigest, content(fault.ContentStalled), 2 * time.Second},
+		{"blob 404", blob, refused(404), 2 * time.Second},
+		{"blob 401", blob, refused(401), 10 * time.Second},
+		{"blob 503", blob, refused(503), 2 * time.Second},
+		{"blob short", blob, content(fault.ContentSize), 2 * time.Second},
 		{"not by the upstream", byTag, errors.New("odd"), 2 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -129,8 +129,8 @@ func TestFailuresAreRemembered(t *testing.T) {
 
 // sameBut reports whether an error is another one, some time later: its RetryAfter counts down.
 func sameBut(err, first error, later time.Duration) bool {
-	e, ok := errors.AsType[*upstream.Error](err)
-	f, ok2 := errors.AsType[*upstream.Error](first)
+	e, ok := errors.AsType[*fault.Error](err)
+	f, ok2 := errors.AsType[*fault.Error](first)
 	if !ok || !ok2 || f.RetryAfter == 0 {
 		return same(err, first)
 	}
@@ -205,7 +205,7 @@ func TestUseClearsFailures(t *testing.T) {
 func TestHeadOfATagWhoseManifestFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		im := w.hub.push(t, app, "1", "a")
-		bad := &upstream.Error{Status: 200, Err: &upstream.ContentError{Kind: upstream.ContentDigest}}
+		bad := &fault.Error{Status: 200, Err: &fault.ContentError{Kind: fault.ContentDigest}}
 		w.hub.behave(func(call string) error {
 			if strings.HasPrefix(call, "GET ") {
 				return bad

@@ -18,6 +18,8 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
 // registry is an upstream in memory, which counts its requests. It waits by the clock of a synctest bubble.
@@ -51,7 +53,7 @@ func (r *registry) ask(ctx context.Context, op, repo, ref string) error {
 	call := op + " " + repo + at + ref
 	r.mu.Lock()
 	r.calls = append(r.calls, call)
-	fault, delay := r.fault, r.delay
+	fails, delay := r.fault, r.delay
 	r.mu.Unlock()
 	if delay != nil {
 		timer := time.NewTimer(delay(call))
@@ -59,17 +61,17 @@ func (r *registry) ask(ctx context.Context, op, repo, ref string) error {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			return &upstream.Error{Op: op, Upstream: r.host, Repository: repo, Reference: ref, Err: ctx.Err()}
+			return &fault.Error{Op: op, Upstream: r.host, Repository: repo, Reference: ref, Err: ctx.Err()}
 		}
 	}
-	if fault != nil {
-		return fault(call)
+	if fails != nil {
+		return fails(call)
 	}
 	return nil
 }
 
 func (r *registry) missing(op, repo, ref string) error {
-	return &upstream.Error{
+	return &fault.Error{
 		Op: op, Upstream: r.host, Repository: repo, Reference: ref, Status: 404, Code: "MANIFEST_UNKNOWN",
 	}
 }
@@ -157,10 +159,10 @@ func (r *registry) knowsTagsOnly() {
 	r.tagsOnly = true
 }
 
-func (r *registry) behave(fault func(string) error, delay func(string) time.Duration) {
+func (r *registry) behave(fails func(string) error, delay func(string) time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.fault, r.delay = fault, delay
+	r.fault, r.delay = fails, delay
 }
 
 // image is one for several platforms.
@@ -217,7 +219,7 @@ func document(t testing.TB, mediaType string, v map[string]any) *oci.Manifest {
 	return m
 }
 
-func (r *registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*upstream.Body, error) {
+func (r *registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*transfer.Body, error) {
 	if err := r.ask(ctx, "BLOB", repo, d.String()); err != nil {
 		return nil, err
 	}
@@ -227,7 +229,7 @@ func (r *registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight
 	if !ok {
 		return nil, r.missing("blob", repo, d.String())
 	}
-	return &upstream.Body{ReadCloser: io.NopCloser(bytes.NewReader(b[w.From:]))}, nil
+	return &transfer.Body{ReadCloser: io.NopCloser(bytes.NewReader(b[w.From:]))}, nil
 }
 
 func (r *registry) Corrupt(string, oci.Digest, error) {}

@@ -11,7 +11,7 @@ import (
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // fetch gets a manifest by digest from the upstream, once for all clients that want it. A client that can wait no longer
@@ -67,10 +67,10 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 		doc, err = p.byTagOf(ctx, st, ref, err)
 	}
 	if err == nil && !oci.VerifyDigest(ref.Digest, doc.Bytes) {
-		err = &upstream.Error{
+		err = &fault.Error{
 			Op: "manifest", Upstream: ref.Host, Repository: ref.Name, Reference: ref.Digest.String(), Status: 200,
-			Err: &upstream.ContentError{
-				Kind: upstream.ContentDigest, Want: ref.Digest.String(), Got: ref.Digest.Algorithm().FromBytes(doc.Bytes).String(),
+			Err: &fault.ContentError{
+				Kind: fault.ContentDigest, Want: ref.Digest.String(), Got: ref.Digest.Algorithm().FromBytes(doc.Bytes).String(),
 			},
 		}
 	}

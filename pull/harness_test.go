@@ -20,7 +20,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -207,7 +207,7 @@ func (r *registry) wants(t testing.TB, want ...string) {
 
 // status is an upstream's answer as an error.
 func status(code int) func(string) error {
-	err := &upstream.Error{Op: "resolve", Upstream: hub, Repository: app, Status: code}
+	err := &fault.Error{Op: "resolve", Upstream: hub, Repository: app, Status: code}
 	return func(string) error { return err }
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // gated is a catalog that large manifests have to wait for.
@@ -213,7 +214,7 @@ func TestNoMemory(t *testing.T) {
 		w.get(ask(app, "1"))
 		time.Sleep(policy.MaxAge)
 		w.hub.behave(func(string) error {
-			return &upstream.Error{Op: "manifest", Upstream: hub, Err: &memory.FullError{Need: 1}}
+			return &fault.Error{Op: "manifest", Upstream: hub, Err: &memory.FullError{Need: 1}}
 		}, nil)
 		if c := w.get(ask(app, "1")); !c.Status.Stale || c.Digest != im.index.Digest {
 			t.Errorf("%+v", c.Status)
@@ -240,7 +241,7 @@ func TestNoMemoryForAManifestByItsTag(t *testing.T) {
 			if call != "GET acme/app:1" {
 				return nil
 			}
-			return &upstream.Error{Op: "manifest", Upstream: hub, Err: &memory.FullError{Need: 1}}
+			return &fault.Error{Op: "manifest", Upstream: hub, Err: &memory.FullError{Need: 1}}
 		}, nil)
 		byDigest := ask(app, im.index.Digest.String())
 		if err := w.fails(byDigest); !isFull(err) {

@@ -41,7 +41,7 @@ type fetched struct {
 }
 
 // Manifest answers a GET or HEAD of a manifest by tag or by digest. Bytes may be nil for HEAD. The error is a
-// *route.UnknownError, an *access.ForbiddenError, an *upstream.Error, a *TimeoutError, or the context's.
+// *route.UnknownError, an *access.ForbiddenError, an *fault.Error, a *TimeoutError, or the context's.
 func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
 	st, ref, err := p.admit(a.Request)
 	if err != nil {

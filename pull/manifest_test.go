@@ -17,7 +17,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // Content that one repository, or one upstream, has brought into the cache is not served through another.
@@ -41,7 +41,7 @@ func TestManifestIsAskedForWhereItIsNotKnownToBelong(t *testing.T) {
 					asked = w.ghcr
 				}
 				for _, m := range []*oci.Manifest{im.index, im.children[0], im.children[1]} {
-					e, ok := errors.AsType[*upstream.Error](w.fails(ask(tt.other, m.Digest.String())))
+					e, ok := errors.AsType[*fault.Error](w.fails(ask(tt.other, m.Digest.String())))
 					if !ok || e.Status != 404 {
 						t.Errorf("got %v", e)
 					}
@@ -181,8 +181,8 @@ func TestWrongBytesFromTheUpstream(t *testing.T) {
 		a, b := w.hub.push(t, app, "1", "a"), w.hub.push(t, app, "2", "b")
 		d := a.index.Digest.String()
 		w.hub.manifests[app+"@"+d] = b.index
-		e, ok := errors.AsType[*upstream.ContentError](w.fails(ask(app, d)))
-		if !ok || e.Kind != upstream.ContentDigest {
+		e, ok := errors.AsType[*fault.ContentError](w.fails(ask(app, d)))
+		if !ok || e.Kind != fault.ContentDigest {
 			t.Fatalf("got %v", e)
 		}
 		if _, ok := w.shelf.Stat(a.index.Digest); ok {

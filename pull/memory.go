@@ -9,7 +9,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // maxFailures is how many failures are remembered at once.
@@ -57,7 +57,7 @@ func (f *failures) get(k key) error {
 	if !ok || !now.Before(v.until) {
 		return nil
 	}
-	e, ok := errors.AsType[*upstream.Error](v.err)
+	e, ok := errors.AsType[*fault.Error](v.err)
 	if !ok || e.RetryAfter == 0 || !now.After(v.at) {
 		return v.err
 	}
@@ -97,11 +97,11 @@ func (f *failures) put(k key, err error) {
 // clear forgets one failure: the upstream has answered since.
 func (f *failures) clear(k key) { f.known.Remove(k) }
 
-// clearUnlessWrong forgets a failure to answer: the upstream sends the content now, and other clients can join the download. Whether
-// the bytes are right is known at their end alone.
-func (f *failures) clearUnlessWrong(k key) {
+// shown is clear after an answer without content, or at the beginning of a download, which other clients can join: neither says that
+// the bytes are right by now.
+func (f *failures) shown(k key) {
 	if v, ok := f.known.Get(k); ok && !v.wrong {
-		f.known.Remove(k)
+		f.clear(k)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // chain is a puller with the real cache and catalog on memory, and the real upstream in front of two scripted ones.
@@ -249,7 +250,7 @@ func TestWarmImageWithItsUpstreamDown(t *testing.T) {
 		t.Errorf("took %s", took)
 	}
 	_, err := c.Manifest(t.Context(), ask(app, "2"))
-	if e, ok := errors.AsType[*upstream.Error](err); !ok || e.Status != 0 || e.Upstream != hub {
+	if e, ok := errors.AsType[*fault.Error](err); !ok || e.Status != 0 || e.Upstream != hub {
 		t.Errorf("a tag that is not here: %v", err)
 	}
 }

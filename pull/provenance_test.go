@@ -19,7 +19,7 @@ import (
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/internal/state/statetest"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 const (
@@ -107,7 +107,7 @@ func refused(err error) bool {
 	if _, ok := errors.AsType[*access.ForbiddenError](err); ok {
 		return true
 	}
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	return ok && e.Status >= 400 && e.Status < 500
 }
 

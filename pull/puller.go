@@ -88,6 +88,9 @@ type Options struct {
 }
 
 // Puller answers pulls. All methods are safe for concurrent use.
+//
+// It has many methods and fields, since each step of the one decision (the right, the tag, the digest, the download) needs the
+// catalog, the cache and the memories of the others; the fields are these memories, each a type with a lock of its own.
 type Puller struct {
 	cache   Cache
 	catalog Catalog

@@ -9,7 +9,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // admit routes a request and checks the client's right. No record of the content has been read by then, and no upstream was
@@ -151,7 +151,7 @@ func (p *Puller) refused(ctx context.Context, st *site, repo oci.Repo, err error
 
 // refusedWithoutLogin reports whether an upstream has refused a request that had no login, or had none in the end.
 func refusedWithoutLogin(err error) bool {
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	return ok && (e.Status == 401 || e.Status == 403)
 }
 
@@ -198,7 +198,7 @@ func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, 
 
 // unlessUnanswered is an error that is an upstream's answer, else nil.
 func unlessUnanswered(err error) error {
-	if e, ok := errors.AsType[*upstream.Error](err); ok && answered(e) {
+	if e, ok := errors.AsType[*fault.Error](err); ok && answered(e) {
 		return err
 	}
 	return nil

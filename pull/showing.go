@@ -13,7 +13,8 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
 // showing records that the repository's registry has a blob, which a source's download shows. It is recorded as the download
@@ -28,15 +29,19 @@ type showing struct {
 
 // begin records that the registry sends the blob: in memory, for the readers that wait for this. On disk it is recorded with
 // the whole blob, and sooner where that takes long.
-func (s *showing) begin(body *upstream.Body) flight.Body {
+func (s *showing) begin(body *transfer.Body) flight.Body {
 	b := s.b
 	b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
-	b.p.failures.clearUnlessWrong(b.key)
+	b.p.failures.shown(b.key)
+	size := body.Size()
+	if b.want >= 0 && size != b.want { // the registry contradicts itself or a manifest: the download fails
+		size = -1
+	}
 	b.p.inBackground(func(ctx context.Context) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if !s.none {
-			b.learn(ctx, body.Size())
+			b.learn(ctx, size)
 		}
 	})
 	return &shownBody{body, s}
@@ -44,20 +49,20 @@ func (s *showing) begin(body *upstream.Body) flight.Body {
 
 // shownBody is a body that is watched for an end which shows that it was something else. The flight tells of another digest.
 type shownBody struct {
-	*upstream.Body
+	*transfer.Body
 	shows *showing
 }
 
 func (b *shownBody) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
-	if e, ok := errors.AsType[*upstream.ContentError](err); ok && e.Kind == upstream.ContentEncoding {
+	if e, ok := errors.AsType[*fault.ContentError](err); ok && e.Kind == fault.ContentEncoding {
 		b.shows.wrong()
 		b.shows.forgetSize()
 	}
 	return n, err
 }
 
-// wrong takes back that the registry has shown the blob.
+// wrong takes back that the registry has shown the blob, and the size that it gave.
 func (s *showing) wrong() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,9 +72,11 @@ func (s *showing) wrong() {
 		b.p.log.Warn("cannot take back the record of a blob", "repository", b.ref.Repo.String(), "digest", b.ref.Digest,
 			"error", err)
 	}
+	s.forgetSize()
 }
 
-// forgetSize takes back the size that the registry gave: it is that of the encoded content.
+// forgetSize takes back the size that the registry gave: it belongs to other content, or to a coding of this. A size by a
+// manifest stays.
 func (s *showing) forgetSize() {
 	b := s.b
 	err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}, catalog.Named)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // A registry that sends other bytes, and says that they are packed, has not shown the blob: one that is private elsewhere
@@ -35,7 +35,7 @@ func TestPackedBytesShowNothing(t *testing.T) {
 		}
 		_ = b.Close()
 	}
-	if e, ok := errors.AsType[*upstream.ContentError](err); !ok || e.Kind != upstream.ContentEncoding {
+	if e, ok := errors.AsType[*fault.ContentError](err); !ok || e.Kind != fault.ContentEncoding {
 		t.Fatalf("packed bytes: %v", err)
 	}
 	c.pullImage(t, secret, "1", im)

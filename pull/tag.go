@@ -10,7 +10,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // tagState is what is known of a tag.
@@ -212,9 +212,9 @@ func (p *Puller) check(ctx context.Context, st *site, k key, ref oci.Ref, since 
 	begun := time.Now()
 	desc, err := st.Upstream.Resolve(ctx, ref.Name, ref.Tag)
 	if err == nil && desc.Digest.Validate() != nil {
-		err = &upstream.Error{
+		err = &fault.Error{
 			Op: "resolve", Upstream: ref.Host, Repository: ref.Name, Reference: ref.Tag, Status: 200,
-			Err: &upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a digest", Got: "none"},
+			Err: &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a digest", Got: "none"},
 		}
 	}
 	if !overloaded(err) {

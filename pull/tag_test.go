@@ -10,7 +10,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // fresh checks an answer that is right and not stale.
@@ -239,8 +239,8 @@ func TestHealthyUpstreamAt800MillisecondsIsNeverStale(t *testing.T) {
 }
 
 func TestUpstreamThatRefusesServesTheCopy(t *testing.T) {
-	limited := &upstream.Error{Op: "resolve", Upstream: hub, Repository: app, Status: 429, RetryAfter: 90 * time.Second}
-	page := &upstream.Error{Status: 200, Err: &upstream.ContentError{Kind: upstream.ContentNotRegistry}}
+	limited := &fault.Error{Op: "resolve", Upstream: hub, Repository: app, Status: 429, RetryAfter: 90 * time.Second}
+	page := &fault.Error{Status: 200, Err: &fault.ContentError{Kind: fault.ContentNotRegistry}}
 	for _, tt := range []struct {
 		name   string
 		fault  error
@@ -253,7 +253,7 @@ func TestUpstreamThatRefusesServesTheCopy(t *testing.T) {
 		{"429", status(429)(""), time.Second},
 		{"429 with Retry-After", limited, 90 * time.Second},
 		{"500", status(500)(""), 2 * time.Second},
-		{"no network", &upstream.Error{Op: "resolve", Err: errors.New("refused")}, 2 * time.Second},
+		{"no network", &fault.Error{Op: "resolve", Err: errors.New("refused")}, 2 * time.Second},
 		{"a page", page, 2 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // hungry is a registry whose documents take all memory of their kind for a second each.
@@ -35,7 +36,7 @@ func (h hungry) Tags(ctx context.Context, repo string, q url.Values) (*upstream.
 
 func (h hungry) eat(ctx context.Context) error {
 	if err := memory.Need(ctx, 1<<40); err != nil {
-		return &upstream.Error{Op: "manifest", Upstream: hub, Err: err}
+		return &fault.Error{Op: "manifest", Upstream: hub, Err: err}
 	}
 	time.Sleep(time.Second)
 	return nil
@@ -65,7 +66,7 @@ func TestNamesBuyNoTurnsForMemory(t *testing.T) {
 				synctest.Wait()
 				var err error
 				took := since(func() { err = get(w, pull.Ask{Client: "192.0.2.1"}, 100) })
-				e, ok := errors.AsType[*upstream.Error](err)
+				e, ok := errors.AsType[*fault.Error](err)
 				if !ok || e.Status != 404 || took > 3*time.Second {
 					t.Errorf("another client waited %s: %v", took, err)
 				}

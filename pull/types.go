@@ -12,9 +12,10 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
-// Upstream is the part of a registry that a pull needs. *upstream.Registry is the real one. Errors are *upstream.Error.
+// Upstream is the part of a registry that a pull needs. *upstream.Registry is the real one. Errors are *fault.Error.
 type Upstream interface {
 	// Resolve asks by HEAD which digest a tag means. Size and MediaType are set where the upstream gave them.
 	Resolve(ctx context.Context, repo, tag string) (oci.Descriptor, error)
@@ -23,7 +24,7 @@ type Upstream interface {
 	// Stat asks by HEAD for the size of a blob; Size is -1 where the upstream did not give it.
 	Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error)
 	// Blob opens a range of a blob.
-	Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*upstream.Body, error)
+	Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*transfer.Body, error)
 	// Corrupt reports that the bytes of a blob that Blob brought last do not have its digest.
 	Corrupt(repo string, d oci.Digest, err error)
 	// Tags and Referrers pass the query on and return the document and the Link header for the next page.

@@ -18,7 +18,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 func blobServer(t *testing.T, content []byte) (path string, get func(method string, header ...string) (*http.Response,
@@ -247,7 +247,7 @@ func TestBlobThatCannotBegin(t *testing.T) {
 	p := &puller{size: 1000, object: func() cache.Object {
 		return flying{
 			memory: memory{bytes.NewReader(content), func() { closed <- struct{}{} }},
-			ready:  upstreamError(503, func(e *upstream.Error) { e.Op, e.Reference = "blob", string(sum(content)) }),
+			ready:  upstreamError(503, func(e *fault.Error) { e.Op, e.Reference = "blob", string(sum(content)) }),
 			asked:  func(o, m int64) { off, n = o, m },
 		}
 	}}

@@ -9,14 +9,14 @@ import (
 
 	pages "github.com/registrymirror/mirror/docs/failures"
 	"github.com/registrymirror/mirror/server"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // The link in an error's body leads to a page of the mirror itself, by the host of the request, unless the Host header is
 // malformed.
 func TestLinksInErrorsWorkOffline(t *testing.T) {
 	t.Parallel()
-	o := options(&puller{err: &upstream.Error{Op: "resolve", Upstream: "docker.io", Repository: "library/app", Reference: "1", Status: 404, Code: "MANIFEST_UNKNOWN"}})
+	o := options(&puller{err: &fault.Error{Op: "resolve", Upstream: "docker.io", Repository: "library/app", Reference: "1", Status: 404, Code: "MANIFEST_UNKNOWN"}})
 	o.Help = ""
 	ts := serve(t, server.New(o))
 	link := func(host string) string {

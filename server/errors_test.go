@@ -22,15 +22,15 @@ import (
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/server"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 const someDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-func upstreamError(status int, change func(*upstream.Error)) error {
-	e := &upstream.Error{
+func upstreamError(status int, change func(*fault.Error)) error {
+	e := &fault.Error{
 		Op: "manifest", Upstream: "docker.io", Repository: "library/nginx", Reference: "1.27", Status: status,
-		Steps: []upstream.Step{{Name: upstream.StepManifest, Host: "registry-1.docker.io", Status: status}},
+		Steps: []fault.Step{{Name: fault.StepManifest, Host: "registry-1.docker.io", Status: status}},
 	}
 	if change != nil {
 		change(e)
@@ -60,34 +60,34 @@ func TestErrorAnswers(t *testing.T) {
 			}, 401,
 		},
 		{"tag-missing", manifests, upstreamError(404, nil), 404},
-		{"blob-missing", blobs, upstreamError(404, func(e *upstream.Error) { e.Op, e.Reference = "blob", someDigest }), 404},
+		{"blob-missing", blobs, upstreamError(404, func(e *fault.Error) { e.Op, e.Reference = "blob", someDigest }), 404},
 		{
-			"repository-missing", "/v2/library/nginx/tags/list", upstreamError(404, func(e *upstream.Error) { e.Op = "tags" }),
+			"repository-missing", "/v2/library/nginx/tags/list", upstreamError(404, func(e *fault.Error) { e.Op = "tags" }),
 			404,
 		},
-		{"credential-refused", manifests, upstreamError(401, func(e *upstream.Error) {
-			e.Steps[0] = upstream.Step{Name: upstream.StepToken, Host: "auth.docker.io", Status: 401}
+		{"credential-refused", manifests, upstreamError(401, func(e *fault.Error) {
+			e.Steps[0] = fault.Step{Name: fault.StepToken, Host: "auth.docker.io", Status: 401}
 			e.Credential.Name, e.Message = "hub-pull", "incorrect username or password"
 		}), 403},
-		{"no-credential", manifests, upstreamError(401, func(e *upstream.Error) {
+		{"no-credential", manifests, upstreamError(401, func(e *fault.Error) {
 			e.Challenge = `Bearer realm="https://auth.docker.io/token",error="insufficient_scope"`
 		}), 403},
-		{"limited", manifests, upstreamError(429, func(e *upstream.Error) { e.RetryAfter = 90 * time.Second }), 503},
+		{"limited", manifests, upstreamError(429, func(e *fault.Error) { e.RetryAfter = 90 * time.Second }), 503},
 		{"limited-without-a-time", manifests, upstreamError(429, nil), 503},
-		{"dns", manifests, upstreamError(0, func(e *upstream.Error) {
-			e.Steps[0].Name = upstream.StepDNS
+		{"dns", manifests, upstreamError(0, func(e *fault.Error) {
+			e.Steps[0].Name = fault.StepDNS
 			e.Err = &net.DNSError{Err: "no such host", Name: "registry-1.docker.io", Server: "10.0.0.2:53", IsNotFound: true}
 		}), 502},
-		{"refused", manifests, upstreamError(0, func(e *upstream.Error) {
-			e.Steps[0].Name = upstream.StepDial
+		{"refused", manifests, upstreamError(0, func(e *fault.Error) {
+			e.Steps[0].Name = fault.StepDial
 			e.Err = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 		}), 502},
-		{"tls", manifests, upstreamError(0, func(e *upstream.Error) { e.Err = http.ErrSchemeMismatch }), 502},
+		{"tls", manifests, upstreamError(0, func(e *fault.Error) { e.Err = http.ErrSchemeMismatch }), 502},
 		{"upstream-503", manifests, upstreamError(503, nil), 502},
-		{"web-page", manifests, upstreamError(0, func(e *upstream.Error) {
-			e.Err = &upstream.ContentError{Kind: upstream.ContentNotRegistry, Want: "a manifest", Got: "text/html"}
+		{"web-page", manifests, upstreamError(0, func(e *fault.Error) {
+			e.Err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: "text/html"}
 		}), 502},
-		{"policy", manifests, upstreamError(412, func(e *upstream.Error) {
+		{"policy", manifests, upstreamError(412, func(e *fault.Error) {
 			e.Code, e.Message = "PROJECTPOLICYVIOLATION", "current image with 4 \"vulnerabilities\"\r\nX-Evil: 1"
 		}), 403},
 		{"slow", manifests, &pull.TimeoutError{
@@ -216,7 +216,7 @@ func TestMissingWithoutFallback(t *testing.T) {
 		hex     = "0000000000000000000000000000000000000000000000000000000000000000"
 	)
 	missing := func(op, reference, code string) error {
-		return &upstream.Error{Op: op, Upstream: "docker.io", Repository: "acme/app", Reference: reference, Status: 404, Code: code}
+		return &fault.Error{Op: op, Upstream: "docker.io", Repository: "acme/app", Reference: reference, Status: 404, Code: code}
 	}
 	for _, tt := range []struct {
 		name, agent, path string
@@ -266,7 +266,7 @@ func TestRemediesWithoutFallback(t *testing.T) {
 	t.Parallel()
 	repo := oci.Repo{Host: "quay.io", Name: "acme/app"}
 	refused := func(public bool) error {
-		return &upstream.Error{Op: "resolve", Upstream: "quay.io", Repository: "acme/app", Reference: "v1", Status: 401, PublicOnly: public}
+		return &fault.Error{Op: "resolve", Upstream: "quay.io", Repository: "acme/app", Reference: "v1", Status: 401, PublicOnly: public}
 	}
 	for name, err := range map[string]error{
 		"unknown":   &route.UnknownError{Key: "quay.io"},

@@ -15,7 +15,7 @@ import (
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 const apiVersion = "registry/2.0"
@@ -121,13 +121,13 @@ func (x *exchange) fail(err error) {
 
 // fromSource reports whether an error in the middle of a body is of its source, and not of a client that left or stalled.
 func fromSource(err error) bool {
-	if _, ok := errors.AsType[*upstream.Error](err); ok {
+	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return true
 	}
 	if _, ok := errors.AsType[*pull.TimeoutError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[*upstream.ContentError](err); ok {
+	if _, ok := errors.AsType[*fault.ContentError](err); ok {
 		return true
 	}
 	_, ok := errors.AsType[*flight.MismatchError](err)

@@ -11,6 +11,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 func login(user, password string) auth.Source {
@@ -21,12 +22,12 @@ func as(s auth.Source) func(*upstream.Options) {
 	return func(o *upstream.Options) { o.Credential = s }
 }
 
-// upstreamError is the *Error in err, which must be one.
-func upstreamError(t *testing.T, err error) *upstream.Error {
+// upstreamError is the *fault.Error in err, which must be one.
+func upstreamError(t *testing.T, err error) *fault.Error {
 	t.Helper()
-	e, ok := errors.AsType[*upstream.Error](err)
+	e, ok := errors.AsType[*fault.Error](err)
 	if !ok {
-		t.Fatalf("error %v (%T), want an *upstream.Error", err, err)
+		t.Fatalf("error %v (%T), want an *fault.Error", err, err)
 	}
 	return e
 }
@@ -245,10 +246,10 @@ func TestErrorIsWhatOurCredentialMet(t *testing.T) {
 	})
 	_, err := registry(t, o.URL(), as(login("bot", "bad"))).Manifest(t.Context(), "app", "1")
 	e := upstreamError(t, err)
-	if e.Status != 401 || e.BodyKind != upstream.BodyDetails || e.Message != "incorrect username or password" {
+	if e.Status != 401 || e.BodyKind != fault.BodyDetails || e.Message != "incorrect username or password" {
 		t.Errorf("%d %s %q", e.Status, e.BodyKind, e.Message)
 	}
-	if step := e.Step(); step.Name != upstream.StepToken || step.Status != 401 || step.Err == nil {
+	if step := e.Step(); step.Name != fault.StepToken || step.Status != 401 || step.Err == nil {
 		t.Errorf("last step %+v, want the token request that was refused", step)
 	}
 	if e.Credential.State != auth.StateRejected {

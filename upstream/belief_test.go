@@ -9,6 +9,7 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // Registries say in many ways when there is more. Each is obeyed until then, and no longer.
@@ -165,7 +166,7 @@ func TestReset(t *testing.T) {
 			meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
 				_, _ = gets(t.Context(), r, "app", 2)
 				m.want(t, "refused", "1 GET app as anonymous")
-				if s := r.State()[0]; s.State != upstream.EndpointDegraded {
+				if s := r.State()[0]; s.State != endpoint.StateDegraded {
 					t.Errorf("%+v", s)
 				}
 				m.limit = nil
@@ -174,7 +175,7 @@ func TestReset(t *testing.T) {
 				if came, err := gets(t.Context(), r, "app", 3); came != 3 {
 					t.Error(came, err)
 				}
-				if s := r.State()[0]; s.State != upstream.EndpointUp {
+				if s := r.State()[0]; s.State != endpoint.StateUp {
 					t.Errorf("%+v", s)
 				}
 			})

@@ -21,7 +21,7 @@ func blobPath(repo string, d oci.Digest) string { return "/v2/" + repo + "/blobs
 func (r *Registry) Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error) {
 	c := r.call("blob", repo, d.String())
 	desc, err := anywhere(ctx, c, func(ctx context.Context) (oci.Descriptor, error) { return c.stat(ctx, d) })
-	return desc, c.wrap(err)
+	return desc, c.Wrap(err)
 }
 
 func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
@@ -95,33 +95,22 @@ type blobCall struct {
 
 var _ transfer.Call = blobCall{}
 
-func (b blobCall) Repository() string { return b.name }
-
 func (b blobCall) Use(e *endpoint.Endpoint) {
 	i := slices.IndexFunc(b.endpoints, func(t *target) bool { return t.Endpoint == e })
 	b.at(b.endpoints[i])
 }
 
 // Get asks for a range where the registry has redirected to for another one: see part.
-func (b blobCall) Get(ctx context.Context, from int64, h http.Header, again bool) (*transfer.Answer, error) {
+func (b blobCall) Get(ctx context.Context, from int64, h http.Header, again bool) (*endpoint.Answer, error) {
 	a := b.blobAsk(b.digest)
 	a.From, a.Header = from, h
-	var resp *answer
-	var err error
 	if h == nil {
-		resp, err = b.follow(ctx, a)
-	} else {
-		resp, err = b.part(ctx, a, b.digest, again)
+		return b.follow(ctx, a)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &transfer.Answer{Response: resp.Response, Host: resp.host, Step: *b.trace.Last()}, nil
+	return b.part(ctx, a, b.digest, again)
 }
 
 func (b blobCall) Trace() *fault.Trace { return b.trace }
-
-func (b blobCall) Failed(err error) { b.failed(err) }
 
 func (b blobCall) RetryAfter(e *endpoint.Endpoint) (time.Duration, bool) {
 	for _, f := range b.failures {
@@ -133,18 +122,12 @@ func (b blobCall) RetryAfter(e *endpoint.Endpoint) (time.Duration, bool) {
 	return 0, false
 }
 
-func (b blobCall) Continue(err error) bool { return b.mayContinue(err) }
-
-func (b blobCall) Decide() error { return b.decide() }
-
-func (b blobCall) Wrap(err error) error { return b.wrap(err) }
-
 // Corrupt reports that the bytes of a blob that Blob brought last do not have its digest. Another endpoint is asked for it
 // then, and an endpoint that sends one wrong blob after another is taken for down.
 func (r *Registry) Corrupt(repo string, d oci.Digest, err error) { r.transfers.Corrupt(repo, d, err) }
 
 // Blob opens a range of a blob. It answers once the upstream has begun to send it. The body goes on through breaks
 // until the range is complete; the context ends it at any time.
-func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*Body, error) {
-	return r.transfers.Open(ctx, blobCall{r.call("blob", repo, d.String()), d}, d, w)
+func (r *Registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want) (*transfer.Body, error) {
+	return r.transfers.Open(ctx, blobCall{r.call("blob", repo, d.String()), d}, repo, d, w)
 }

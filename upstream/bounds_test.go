@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // strange is a registry whose token service refuses names that begin with "no", and gives a token for each other one.
@@ -134,7 +135,7 @@ func TestLongRealmIsRefused(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 		}, func(t *testing.T, r *upstream.Registry, _ *pipes) {
 			_, err := r.Manifest(t.Context(), "app", "1")
-			if _, ok := errors.AsType[*upstream.RealmError](err); ok != refused {
+			if _, ok := errors.AsType[*fault.RealmError](err); ok != refused {
 				t.Errorf("%d bytes: %.300v", n, err)
 			}
 		})

@@ -46,8 +46,8 @@ func (c *call) at(ep *target) {
 	}
 }
 
-// wrap makes what ended the call into its *Error.
-func (c *call) wrap(err error) error {
+// Wrap makes what ended the call into its *fault.Error.
+func (c *call) Wrap(err error) error {
 	if err == nil {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // canary is a token that must be shown nowhere.
@@ -91,7 +92,7 @@ func TestTokensAreShownNowhere(t *testing.T) {
 				t.Errorf("the token was taken: %t, want %t: %v", err == nil, tt.taken, err)
 			}
 			texts := []string{log.String(), fmt.Sprintf("%+v", r.State()), fmt.Sprint(err)}
-			if e, ok := errors.AsType[*upstream.Error](err); ok {
+			if e, ok := errors.AsType[*fault.Error](err); ok {
 				texts = append(texts, fmt.Sprintf("%+v %+v", *e, diagnose.Explain(err)))
 				for _, step := range e.Steps {
 					texts = append(texts, fmt.Sprint(step.Err))

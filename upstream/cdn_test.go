@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // TestCDNHostsBehindAProxy has a registry redirect through a proxy, which hides the address.
@@ -51,7 +52,7 @@ func TestCDNHostsBehindAProxy(t *testing.T) {
 				}
 				return
 			}
-			if got, ok := errors.AsType[*upstream.RedirectError](err); !ok || got.Host != tt.host {
+			if got, ok := errors.AsType[*fault.RedirectError](err); !ok || got.Host != tt.host {
 				t.Errorf("%v, want a RedirectError", err)
 			}
 		})
@@ -89,7 +90,7 @@ func TestCDNHostsGrantNoPrivateAddress(t *testing.T) {
 		}
 	})
 	_, _, err = fetch(t, r, digestOf(blobOf(1000)), flight.Want{To: 1000})
-	if got, ok := errors.AsType[*upstream.AddressError](err); !ok || got.Host != "inside.example" {
+	if got, ok := errors.AsType[*fault.AddressError](err); !ok || got.Host != "inside.example" {
 		t.Errorf("%v, want an AddressError", err)
 	}
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // plain serves a blob of 1,000 bytes in several manners.
@@ -63,14 +65,14 @@ func TestLyingManifestOpensNoBreaker(t *testing.T) {
 					for range 6 {
 						_, _, err := fetch(t, r, digestOf(content), w)
 						e := upstreamError(t, err)
-						if c, ok := errors.AsType[*upstream.ContentError](e); !ok || !c.Claimed || c.Kind != upstream.ContentSize ||
+						if c, ok := errors.AsType[*fault.ContentError](e); !ok || !c.Claimed || c.Kind != fault.ContentSize ||
 							c.Got != "1000 bytes" && !strings.Contains(how, "ranges") {
 							t.Fatalf("%v, want that the claim is wrong", e)
 						}
 						time.Sleep(time.Second)
 					}
 					for _, s := range r.State() {
-						if s.State != upstream.EndpointUp {
+						if s.State != endpoint.StateUp {
 							t.Errorf("%s is %s: %s", s.URL, s.State, s.LastError)
 						}
 					}
@@ -108,11 +110,11 @@ func TestEndpointThatContradictsAnEndpointIsAtFault(t *testing.T) {
 			}
 			for range 3 {
 				_, _, err := fetch(t, r, digestOf(content), flight.Want{To: 1000, Size: 1000})
-				if c, ok := errors.AsType[*upstream.ContentError](err); !ok || c.Claimed {
+				if c, ok := errors.AsType[*fault.ContentError](err); !ok || c.Claimed {
 					t.Fatalf("%v, want that it is the endpoint's fault", err)
 				}
 			}
-			if s := r.State()[0]; s.State != upstream.EndpointOpen {
+			if s := r.State()[0]; s.State != endpoint.StateOpen {
 				t.Errorf("%+v, want it down", s)
 			}
 		})
@@ -129,7 +131,7 @@ func TestEndpointThatContradictsAnEndpointIsAtFault(t *testing.T) {
 					t.Fatalf("%d bytes, %v", len(b), err)
 				}
 			}
-			if s := r.State(); s[0].State != upstream.EndpointOpen || s[1].State != upstream.EndpointUp {
+			if s := r.State(); s[0].State != endpoint.StateOpen || s[1].State != endpoint.StateUp {
 				t.Errorf("%+v, want the first one down", s)
 			}
 		})
@@ -186,7 +188,7 @@ func TestAnswerWithoutBytesDeniesNoSize(t *testing.T) {
 		t.Parallel()
 		bubble(t, none(100), func(t *testing.T, r *upstream.Registry, _ *pipes) {
 			_, _, err := fetch(t, r, digestOf(content), flight.Want{To: 1000, Size: 1000})
-			if c, claim := errors.AsType[*upstream.ContentError](err); claim || !errors.Is(err, io.ErrUnexpectedEOF) {
+			if c, claim := errors.AsType[*fault.ContentError](err); claim || !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("%v, want an early end and no word of the size: %v", err, c)
 			}
 		})
@@ -195,7 +197,7 @@ func TestAnswerWithoutBytesDeniesNoSize(t *testing.T) {
 		t.Parallel()
 		bubble(t, none(100), func(t *testing.T, r *upstream.Registry, _ *pipes) {
 			_, _, err := fetch(t, r, digestOf(nil), flight.Want{To: 1000, Size: 1000})
-			if c, ok := errors.AsType[*upstream.ContentError](err); !ok || !c.Claimed {
+			if c, ok := errors.AsType[*fault.ContentError](err); !ok || !c.Claimed {
 				t.Errorf("%v, want that the claim is wrong", err)
 			}
 		})

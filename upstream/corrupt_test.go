@@ -11,6 +11,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // TestCorruptBlobs has the first of two endpoints send other bytes for each blob: a blob that its reader has found to be wrong
@@ -44,11 +45,11 @@ func TestCorruptBlobs(t *testing.T) {
 		want(1, "a.example")
 		want(1, "b.example") // the same one is not asked for the same blob
 		want(2, "a.example")
-		if s := r.State()[0]; s.State != upstream.EndpointUp || s.LastError == "" {
+		if s := r.State()[0]; s.State != endpoint.StateUp || s.LastError == "" {
 			t.Errorf("after two of them: %+v", s)
 		}
 		want(3, "a.example")
-		if s := r.State()[0]; s.State != upstream.EndpointDegraded {
+		if s := r.State()[0]; s.State != endpoint.StateDegraded {
 			t.Errorf("after three of them: %+v", s)
 		}
 		want(4, "b.example")

@@ -27,7 +27,7 @@
 //     there is more, or the time that it named has come. Of several credentials that fit, the one with most left is used.
 //   - When the registry itself answers that content does not exist, or that we have no right to it, that is the answer.
 //     When a mirror of it answers so, the next endpoint is asked.
-//   - Every failure is one *Error, with each step that was tried: which host, which address, which answer.
+//   - Every failure is one *fault.Error, with each step that was tried: which host, which address, which answer.
 //   - Data from the network is bounded: manifests and lists at 4 MiB, token answers at 1 MiB, error bodies at 64 KiB, a
 //     pause between two bytes at the stall timeout.
 //

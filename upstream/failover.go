@@ -34,19 +34,19 @@ func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context)
 		if err == nil {
 			return v, nil
 		}
-		c.failed(err)
-		if ctx.Err() != nil || !c.mayContinue(err) {
+		c.Failed(err)
+		if ctx.Err() != nil || !c.Continue(err) {
 			break
 		}
 	}
 	var none T
-	return none, c.decide()
+	return none, c.Decide()
 }
 
-// mayContinue reports whether another endpoint may do better than the one that has failed with err. A mirror of the registry may lack
+// Continue reports whether another endpoint may do better than the one that has failed with err. A mirror of the registry may lack
 // content that the registry has, and not know our credential. A refusal of the registry itself is final: no other endpoint may
 // give us content that the registry keeps from us.
-func (c *call) mayContinue(err error) bool {
+func (c *call) Continue(err error) bool {
 	refusal, refused := fault.RefusalIn(err)
 	failure, _ := errors.AsType[*fault.Failure](err)
 	content, _ := errors.AsType[*fault.ContentError](err)
@@ -64,8 +64,8 @@ func (c *call) mayContinue(err error) bool {
 	return true
 }
 
-// failed records how the endpoint has failed.
-func (c *call) failed(err error) {
+// Failed records how the endpoint has failed.
+func (c *call) Failed(err error) {
 	f := failure{ep: c.ep, err: err, login: c.login}
 	if last := c.trace.Last(); last != nil {
 		c.trace.Blame(err)
@@ -77,9 +77,9 @@ func (c *call) failed(err error) {
 	c.failures = append(slices.DeleteFunc(c.failures, func(old failure) bool { return old.ep == c.ep }), f)
 }
 
-// decide is the error of a call that has failed everywhere: that of the registry itself, if it was asked, since only its answer
+// Decide is the error of a call that has failed everywhere: that of the registry itself, if it was asked, since only its answer
 // is authoritative. The call turns to the endpoint that the error is from.
-func (c *call) decide() error {
+func (c *call) Decide() error {
 	if len(c.failures) == 0 {
 		return nil
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // several is a Registry with an endpoint for each URL.
@@ -110,16 +111,16 @@ func TestFailoverIsChecked(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		do   origin.Fault
-		kind upstream.ContentKind
+		kind fault.ContentKind
 	}{
-		{name: "another part", do: rng("bytes 0-748575/1048576"), kind: upstream.ContentRange},
-		{name: "a byte less", do: rng("bytes 300000-1048574/1048576"), kind: upstream.ContentRange},
-		{name: "a byte later", do: rng("bytes 300001-1048575/1048576"), kind: upstream.ContentRange},
-		{name: "no range", do: rng(""), kind: upstream.ContentRange},
-		{name: "another size", do: rng("bytes 300000-1048575/1048577"), kind: upstream.ContentSize},
-		{name: "another blob", do: origin.Fault{Status: 200, Body: strings.Repeat("x", 500_000)}, kind: upstream.ContentSize},
-		{name: "a page", do: origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, kind: upstream.ContentNotRegistry},
-		{name: "packed", do: origin.Fault{Gzip: true}, kind: upstream.ContentEncoding},
+		{name: "another part", do: rng("bytes 0-748575/1048576"), kind: fault.ContentRange},
+		{name: "a byte less", do: rng("bytes 300000-1048574/1048576"), kind: fault.ContentRange},
+		{name: "a byte later", do: rng("bytes 300001-1048575/1048576"), kind: fault.ContentRange},
+		{name: "no range", do: rng(""), kind: fault.ContentRange},
+		{name: "another size", do: rng("bytes 300000-1048575/1048577"), kind: fault.ContentSize},
+		{name: "another blob", do: origin.Fault{Status: 200, Body: strings.Repeat("x", 500_000)}, kind: fault.ContentSize},
+		{name: "a page", do: origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, kind: fault.ContentNotRegistry},
+		{name: "packed", do: origin.Fault{Gzip: true}, kind: fault.ContentEncoding},
 		{name: "none", do: origin.Fault{Status: 404}},
 		{name: "no rights", do: origin.Fault{Status: 403}},
 	} {

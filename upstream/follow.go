@@ -5,28 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// answer is a successful answer, and where it came from.
-type answer struct {
-	*http.Response
-	host  string
-	url   *url.URL
-	reach endpoint.Reach // of that host
-}
-
 // follow makes a request to the registry and follows its redirects by hand. Credentials stay with the endpoint, the Range and
 // Accept headers go along. Any status but 200 and 206 is an error.
-func (c *call) follow(ctx context.Context, a endpoint.Request) (*answer, error) {
+func (c *call) follow(ctx context.Context, a endpoint.Request) (*endpoint.Answer, error) {
 	return c.followPast(ctx, a, nil)
 }
 
 // followPast is follow, except that a redirect to a known host is not followed: its error is errKnownHost. Nil: no host is known.
-func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(host string) bool) (_ *answer, err error) {
+func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(host string) bool) (_ *endpoint.Answer, err error) {
 	near := endpoint.ReachAny
 	var here endpoint.Origin
 	defer func() {
@@ -53,7 +44,7 @@ func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(ho
 		step := *c.trace.Last()
 		switch {
 		case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusPartialContent:
-			return &answer{Response: resp, host: here.String(), url: a.URL, reach: a.Reach}, nil
+			return &endpoint.Answer{Response: resp, URL: a.URL, Host: here.String(), Reach: a.Reach, Step: step}, nil
 		case resp.StatusCode/100 == 2: // accepted, or without content: not an answer of a registry to a GET
 			endpoint.Drain(resp.Body)
 			err := &fault.ContentError{

@@ -16,6 +16,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // registryOf answers for both endpoints of hosts with one manifest and one blob, and counts by host and kind.
@@ -83,7 +84,7 @@ func TestBlackHole(t *testing.T) {
 			}
 			return time.Since(begin)
 		}
-		state := func(want ...upstream.EndpointState) {
+		state := func(want ...endpoint.State) {
 			t.Helper()
 			for i, s := range r.State() {
 				if s.State != want[i] || s.URL != []string{"http://a.example", "http://b.example"}[i] {
@@ -91,12 +92,12 @@ func TestBlackHole(t *testing.T) {
 				}
 			}
 		}
-		state(upstream.EndpointUnknown, upstream.EndpointUnknown)
+		state(endpoint.StateUnknown, endpoint.StateUnknown)
 		n.cut("a.example", true)
 		if took := pull(); took != 10*time.Second {
 			t.Errorf("the first pull took %s, want the 10 s of a dial", took)
 		}
-		state(upstream.EndpointOpen, upstream.EndpointUp)
+		state(endpoint.StateOpen, endpoint.StateUp)
 		if s := r.State()[0]; s.LastError == "" || s.Since.IsZero() {
 			t.Errorf("%+v does not say why", s)
 		}
@@ -115,7 +116,7 @@ func TestBlackHole(t *testing.T) {
 		}
 		n.cut("a.example", false)
 		time.Sleep(90 * time.Second)
-		state(upstream.EndpointUp, upstream.EndpointUp)
+		state(endpoint.StateUp, endpoint.StateUp)
 		g.asked("a.example manifests")
 		g.asked("b.example manifests")
 		if took := pull(); took != 0 || g.asked("a.example manifests") != 1 || g.asked("b.example manifests") != 0 {
@@ -126,10 +127,10 @@ func TestBlackHole(t *testing.T) {
 		n.cut("a.example", true)
 		r.CloseIdle()
 		_ = pull()
-		state(upstream.EndpointOpen, upstream.EndpointUp)
+		state(endpoint.StateOpen, endpoint.StateUp)
 		n.cut("a.example", false)
 		time.Sleep(2 * time.Second)
-		state(upstream.EndpointUp, upstream.EndpointUp)
+		state(endpoint.StateUp, endpoint.StateUp)
 	}, func(o *upstream.Options) { o.Log = textLog(locked{&mu, &log}) })
 	mu.Lock()
 	defer mu.Unlock()
@@ -182,7 +183,7 @@ func TestSilentEndpoint(t *testing.T) {
 				if took := time.Since(begin); took != 12500*time.Millisecond {
 					t.Errorf("took %s, want half of 25 s", took)
 				}
-				if s := r.State()[0]; s.State != upstream.EndpointOpen || !strings.Contains(s.LastError, "12.5s") {
+				if s := r.State()[0]; s.State != endpoint.StateOpen || !strings.Contains(s.LastError, "12.5s") {
 					t.Errorf("%+v", s)
 				}
 			})
@@ -215,7 +216,7 @@ func TestFailuresInARow(t *testing.T) {
 		if n := g.asked("a.example manifests"); n != 20 {
 			t.Errorf("asked %d times of 20, though never three in a row went wrong", n)
 		}
-		if s := r.State()[0].State; s != upstream.EndpointDegraded && s != upstream.EndpointUp {
+		if s := r.State()[0].State; s != endpoint.StateDegraded && s != endpoint.StateUp {
 			t.Errorf("it is %s", s)
 		}
 		bad.Store(true)
@@ -226,7 +227,7 @@ func TestFailuresInARow(t *testing.T) {
 			t.Errorf("asked %d times while it was down", n)
 		}
 		synctest.Wait()
-		if s := r.State()[0].State; s != upstream.EndpointOpen {
+		if s := r.State()[0].State; s != endpoint.StateOpen {
 			t.Errorf("it is %s", s)
 		}
 	})
@@ -252,7 +253,7 @@ func TestLimitedEndpoint(t *testing.T) {
 			if _, _, err := fetch(t, r, digestOf(g.blob), flight.Want{To: 1000}); err != nil {
 				t.Fatal(err)
 			}
-			if i == 0 && r.State()[0].State != upstream.EndpointDegraded {
+			if i == 0 && r.State()[0].State != endpoint.StateDegraded {
 				t.Errorf("it is %+v", r.State()[0])
 			}
 			time.Sleep(time.Second)
@@ -311,7 +312,7 @@ func TestStalledEndpointIsLeft(t *testing.T) {
 				if took := pull(); took < tt.takes || took > tt.takes+5*time.Second {
 					t.Errorf("the first blob took %s, want %s", took, tt.takes)
 				}
-				if s := r.State()[0]; s.State != upstream.EndpointDegraded || s.LastError == "" {
+				if s := r.State()[0]; s.State != endpoint.StateDegraded || s.LastError == "" {
 					t.Errorf("it is %+v", s)
 				}
 				slow := 0
@@ -350,7 +351,7 @@ func TestEverythingDown(t *testing.T) {
 			t.Errorf("the breaker is in the way: %v", err)
 		}
 		for _, s := range r.State() {
-			if want := map[bool]upstream.EndpointState{true: "open", false: "up"}[s.URL == "http://a.example"]; s.State != want {
+			if want := map[bool]endpoint.State{true: "open", false: "up"}[s.URL == "http://a.example"]; s.State != want {
 				t.Errorf("%+v, want %s", s, want)
 			}
 		}
@@ -370,7 +371,7 @@ func TestEverythingDown(t *testing.T) {
 		if _, err := r.Manifest(t.Context(), repo, "1"); err != nil {
 			t.Error(err)
 		}
-		if g.asked("reg.example ping") > 0 || r.State()[0].State != upstream.EndpointUp {
+		if g.asked("reg.example ping") > 0 || r.State()[0].State != endpoint.StateUp {
 			t.Error("the only endpoint was pinged")
 		}
 	})
@@ -392,7 +393,7 @@ func TestLeavingCallerIsNoFailure(t *testing.T) {
 			}
 			cancel()
 		}
-		if s := r.State()[0]; s.State != upstream.EndpointUnknown || g.asked("b.example manifests") > 0 {
+		if s := r.State()[0]; s.State != endpoint.StateUnknown || g.asked("b.example manifests") > 0 {
 			t.Errorf("it is %+v", s)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // TestHostile has a registry that knows our login send us, by the realm of its challenge and by redirects of manifests
@@ -123,7 +124,7 @@ func TestHostile(t *testing.T) {
 					}
 				}
 				if way == "realm" {
-					if _, ok := errors.AsType[*upstream.RealmError](err); !ok || len(got) > 0 {
+					if _, ok := errors.AsType[*fault.RealmError](err); !ok || len(got) > 0 {
 						t.Errorf("%v, want a RealmError; the listener was asked %q", err, got)
 					}
 					return
@@ -140,7 +141,7 @@ func TestHostile(t *testing.T) {
 }
 
 func notFollowed(err error) bool {
-	_, redirect := errors.AsType[*upstream.RedirectError](err)
-	_, address := errors.AsType[*upstream.AddressError](err)
+	_, redirect := errors.AsType[*fault.RedirectError](err)
+	_, address := errors.AsType[*fault.AddressError](err)
 	return redirect || address
 }

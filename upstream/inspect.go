@@ -58,7 +58,7 @@ func (i *Inspected) Proxy(host string) string {
 }
 
 // Budgets are what the endpoint has said is left of its limits.
-func (i *Inspected) Budgets() []Budget { return i.ep.Limits.All() }
+func (i *Inspected) Budgets() []limit.Budget { return i.ep.Limits.All() }
 
 // Attempt begins an operation. Op and reference are those of its errors.
 func (i *Inspected) Attempt(op, repository, reference string) *Attempt {
@@ -67,14 +67,14 @@ func (i *Inspected) Attempt(op, repository, reference string) *Attempt {
 	return &Attempt{c}
 }
 
-// Attempt is one operation at an endpoint that is examined. Its errors are *Error. It is for one goroutine.
+// Attempt is one operation at an endpoint that is examined. Its errors are *fault.Error. It is for one goroutine.
 type Attempt struct{ c *call }
 
 // Steps are those that were taken since the last Take.
-func (a *Attempt) Steps() []Step { return a.c.trace.Steps }
+func (a *Attempt) Steps() []fault.Step { return a.c.trace.Steps }
 
 // Take is Steps, and forgets them.
-func (a *Attempt) Take() []Step {
+func (a *Attempt) Take() []fault.Step {
 	steps := a.c.trace.Steps
 	a.c.trace.Steps = nil
 	return steps
@@ -87,18 +87,15 @@ func (a *Attempt) Credential() CredentialStatus { return a.c.login.Status() }
 // with an answer that keeps no pull from going on.
 func (a *Attempt) Ping(ctx context.Context) (h http.Header, notice, err error) {
 	c := a.c
-	r := endpoint.Request{
-		Step: fault.StepPing, Method: http.MethodGet, URL: c.ep.At("/v2/", ""), Reach: endpoint.ReachAny,
-	}
-	resp, err := c.login.Bare(ctx, c.ep.Registry, r) //nolint:bodyclose // Refuse or Drain closes it
+	resp, err := c.login.Ping(ctx) //nolint:bodyclose // Refuse or Drain closes it
 	if err != nil {
-		return nil, nil, c.wrap(err)
+		return nil, nil, c.Wrap(err)
 	}
 	switch {
 	case resp.StatusCode >= 500, resp.StatusCode == http.StatusForbidden:
-		notice = c.wrap(c.login.Refuse(resp))
+		notice = c.Wrap(c.login.Refuse(resp))
 	case resp.StatusCode == http.StatusOK && header.IsHTML(resp.Header):
-		notice = c.wrap(a.notRegistry("a registry"))
+		notice = c.Wrap(a.notRegistry("a registry"))
 	}
 	endpoint.Drain(resp.Body)
 	return resp.Header, notice, nil
@@ -116,13 +113,13 @@ func (a *Attempt) Manifest(ctx context.Context) (*oci.Manifest, error) {
 		c.op = "resolve"
 		desc, err := c.resolve(ctx)
 		if err != nil {
-			return nil, c.addProbe(ctx, c.wrap(err))
+			return nil, c.addProbe(ctx, c.Wrap(err))
 		}
 		c.op, c.reference = "manifest", desc.Digest.String()
 	}
 	m, err := c.manifest(ctx)
 	if err != nil {
-		return nil, c.addProbe(ctx, c.wrap(err))
+		return nil, c.addProbe(ctx, c.Wrap(err))
 	}
 	return m, nil
 }
@@ -139,10 +136,10 @@ func (a *Attempt) Peek(ctx context.Context, d oci.Digest, known func(host string
 	case errors.Is(err, errKnownHost), refused && refusal.Size == 0: // an empty blob has no first byte
 		return nil
 	case err != nil:
-		return c.wrap(err)
+		return c.Wrap(err)
 	case header.IsHTML(resp.Header):
 		resp.Body.Close()
-		return c.wrap(a.notRegistry("a blob"))
+		return c.Wrap(a.notRegistry("a blob"))
 	}
 	endpoint.Drain(resp.Body)
 	return nil
@@ -154,15 +151,15 @@ func (a *Attempt) Config(ctx context.Context, d oci.Digest) ([]byte, error) {
 	c.reference = d.String()
 	resp, err := c.follow(ctx, c.blobAsk(d))
 	if err != nil {
-		return nil, c.wrap(err)
+		return nil, c.Wrap(err)
 	}
 	b, err := c.document(ctx, resp, paper{what: "the config of an image", limit: oci.MaxManifestSize})
 	if err != nil {
-		return nil, c.wrap(err)
+		return nil, c.Wrap(err)
 	}
 	if !oci.VerifyDigest(d, b) {
 		got := d.Algorithm().FromBytes(b).String()
-		return nil, c.wrap(&fault.ContentError{Kind: fault.ContentDigest, Want: d.String(), Got: got})
+		return nil, c.Wrap(&fault.ContentError{Kind: fault.ContentDigest, Want: d.String(), Got: got})
 	}
 	return b, nil
 }

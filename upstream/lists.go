@@ -26,6 +26,14 @@ const (
 	maxPage      = 1000     // entries of a page that are asked for
 )
 
+// Document is a JSON list of an upstream, passed on as it is: tags/list or referrers.
+type Document struct {
+	Bytes     []byte
+	MediaType string
+	Next      string // query of the next page ("n=100&last=x"); empty: this is the last one
+	Filters   string // OCI-Filters-Applied
+}
+
 // Tags gets one page of a repository's tags. The query is passed on: n, which is clamped to 1,000, last, and any other parameter,
 // since a registry's own Link may have it.
 func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Document, error) {
@@ -37,7 +45,7 @@ func (r *Registry) Tags(ctx context.Context, repo string, query url.Values) (*Do
 		}
 		return doc, err
 	})
-	return doc, c.wrap(err)
+	return doc, c.Wrap(err)
 }
 
 // Referrers gets one page of the referrers of a digest. Where the registry lacks that API, it is the index under the tag of the
@@ -67,7 +75,7 @@ func (r *Registry) Referrers(ctx context.Context, repo string, d oci.Digest, que
 		}
 		return &Document{Bytes: oci.EmptyIndex(), MediaType: oci.MediaTypeOCIIndex}, nil
 	})
-	return doc, c.wrap(err)
+	return doc, c.Wrap(err)
 }
 
 // errNoReferrers is of a mirror of the registry that has no list of referrers: the registry itself may have one.
@@ -154,7 +162,7 @@ func (c *call) list(ctx context.Context, path, accept, key string, q url.Values)
 		if !ok {
 			f = &fault.Failure{Err: err, Step: *c.trace.Last(), Stage: fault.StepList}
 		}
-		f.Redirected = resp.host != c.ep.Origin.String()
+		f.Redirected = resp.Host != c.ep.Origin.String()
 		return nil, f
 	}
 	return &Document{
@@ -182,8 +190,8 @@ func listQuery(query url.Values) string {
 // next is the query of the next page, empty where there is none. Registries behind proxies often write their internal host,
 // scheme or port. The query alone is used, at the same endpoint, so that no Link leads anywhere else. A Link that can't be
 // followed is an error: a list that ends there would look complete.
-func next(resp *answer) (string, error) {
-	u, found := header.NextLink(resp.Header.Values("Link"), resp.url)
+func next(resp *endpoint.Answer) (string, error) {
+	u, found := header.NextLink(resp.Header.Values("Link"), resp.URL)
 	if !found {
 		return "", nil
 	}

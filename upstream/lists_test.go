@@ -14,6 +14,7 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 func TestTagsPageByPage(t *testing.T) {
@@ -51,7 +52,7 @@ func TestTagsPageByPage(t *testing.T) {
 		}
 	}
 	_, err := r.Tags(t.Context(), "no/such", nil)
-	if e := upstreamError(t, err); e.Status != 404 || e.Op != "tags" || e.Step().Name != upstream.StepList {
+	if e := upstreamError(t, err); e.Status != 404 || e.Op != "tags" || e.Step().Name != fault.StepList {
 		t.Errorf("missing repository: %v", e)
 	}
 }
@@ -99,8 +100,8 @@ func TestListQueryAndLink(t *testing.T) {
 			})
 			query, _ := url.ParseQuery(tt.query)
 			doc, err := registry(t, s.URL).Tags(t.Context(), repo, query)
-			if e, ok := errors.AsType[*upstream.ContentError](err); tt.next == bad {
-				if !ok || e.Kind != upstream.ContentNextPage {
+			if e, ok := errors.AsType[*fault.ContentError](err); tt.next == bad {
+				if !ok || e.Kind != fault.ContentNextPage {
 					t.Fatalf("%+v, %v: the list would look whole", doc, err)
 				}
 			} else if err != nil {
@@ -123,14 +124,14 @@ func TestListsThatAreNone(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name, contentType, body string
-		kind                    upstream.ContentKind
+		kind                    fault.ContentKind
 	}{
-		{"page", "text/html", "<html><title>Sign in</title>", upstream.ContentNotRegistry},
-		{"other JSON", "application/json", `{"a":1}`, upstream.ContentNotRegistry},
-		{"no JSON", "application/json", `tags: [a]`, upstream.ContentNotRegistry},
-		{"list of another kind", "application/json", `{"tags":"a"}`, upstream.ContentNotRegistry},
-		{"two documents", "application/json", `{"tags":[]}{"tags":[]}`, upstream.ContentNotRegistry},
-		{"too large", "application/json", `{"tags":["` + strings.Repeat("x", 64<<20) + `"]}`, upstream.ContentTooLarge},
+		{"page", "text/html", "<html><title>Sign in</title>", fault.ContentNotRegistry},
+		{"other JSON", "application/json", `{"a":1}`, fault.ContentNotRegistry},
+		{"no JSON", "application/json", `tags: [a]`, fault.ContentNotRegistry},
+		{"list of another kind", "application/json", `{"tags":"a"}`, fault.ContentNotRegistry},
+		{"two documents", "application/json", `{"tags":[]}{"tags":[]}`, fault.ContentNotRegistry},
+		{"too large", "application/json", `{"tags":["` + strings.Repeat("x", 64<<20) + `"]}`, fault.ContentTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -139,7 +140,7 @@ func TestListsThatAreNone(t *testing.T) {
 				_, _ = io.WriteString(w, tt.body)
 			})
 			_, err := registry(t, s.URL).Tags(t.Context(), repo, nil)
-			if got, ok := errors.AsType[*upstream.ContentError](err); !ok || got.Kind != tt.kind {
+			if got, ok := errors.AsType[*fault.ContentError](err); !ok || got.Kind != tt.kind {
 				t.Errorf("%v, want %s", err, tt.kind)
 			}
 		})

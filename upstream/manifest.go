@@ -70,7 +70,7 @@ const smallestManifest = 20
 
 // headed is the descriptor in an answer to a HEAD, without values that no manifest has: a size that is too small, a media type that
 // servers give to all content.
-func headed(d oci.Digest, resp *answer) oci.Descriptor {
+func headed(d oci.Digest, resp *endpoint.Answer) oci.Descriptor {
 	desc := oci.Descriptor{Digest: d, Size: resp.ContentLength, MediaType: header.MediaType(resp.Header)}
 	if desc.Size < smallestManifest {
 		desc.Size = -1
@@ -105,10 +105,10 @@ func (r *Registry) Manifest(ctx context.Context, repo, reference string) (*oci.M
 // withProbe is the error of a call for a manifest, with what a probe has shown where the error leaves a doubt.
 func (c *call) withProbe(ctx context.Context, err error) error {
 	if err == nil {
-		c.ep.probes.noteExists(c.repository, time.Now())
+		c.ep.probes.noteExists(c.repository)
 		return nil
 	}
-	return c.addProbe(ctx, c.wrap(err))
+	return c.addProbe(ctx, c.Wrap(err))
 }
 
 func (c *call) manifestAsk(method string) endpoint.Request {
@@ -172,7 +172,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	}
 	// A redirect may lead to a manifest of a repository that is open, and back.
 	at := c.ep.At(manifestPath(c.repository, c.reference), "")
-	c.login.NoteManifest(m, resp.Header, derr == nil, resp.url.String() != at.String())
+	c.login.NoteManifest(m, resp.Header, derr == nil, resp.URL.String() != at.String())
 	return m, nil
 }
 
@@ -189,7 +189,7 @@ func isSigned(h http.Header, b []byte) bool {
 // misanswered is the error for JSON that came with status 200 and is not a manifest: an error of the registry, or of a proxy before
 // it, or another document. A document with the digest that was asked for is the content, unless it is an error. Nil: it may be a
 // manifest.
-func (c *call) misanswered(resp *answer, b []byte, want oci.Digest) error {
+func (c *call) misanswered(resp *endpoint.Answer, b []byte, want oci.Digest) error {
 	if oci.Resembles(resp.Header.Get("Content-Type"), b) {
 		return nil
 	}
@@ -277,7 +277,7 @@ func (p paper) room(ctx context.Context, n int64) error {
 }
 
 // document reads an answer of JSON within a limit and closes it, once there is room for it in memory.
-func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, error) {
+func (c *call) document(ctx context.Context, resp *endpoint.Answer, p paper) ([]byte, error) {
 	defer resp.Body.Close()
 	if err := c.readable(resp, p.what); err != nil {
 		return nil, err
@@ -303,7 +303,7 @@ func (c *call) document(ctx context.Context, resp *answer, p paper) ([]byte, err
 
 // readable tells a web page from a document. A Content-Encoding is not checked here: many such answers have the right bytes all the
 // same.
-func (c *call) readable(resp *answer, what string) error {
+func (c *call) readable(resp *endpoint.Answer, what string) error {
 	if header.IsHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, fault.MaxErrorBody))
 		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}
@@ -320,7 +320,7 @@ func (c *call) cut(err error) error {
 }
 
 // read reads to the end or one byte beyond the limit.
-func (p paper) read(ctx context.Context, resp *answer) ([]byte, error) {
+func (p paper) read(ctx context.Context, resp *endpoint.Answer) ([]byte, error) {
 	endpoint.SetPace(resp.Body, p.grace)
 	size := resp.ContentLength
 	if size < 0 {

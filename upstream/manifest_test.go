@@ -16,7 +16,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 func methods(s *origin.Origin) []string {
@@ -89,7 +89,7 @@ func TestResolve(t *testing.T) {
 			if e.Op != "resolve" || e.Reference != "1" || e.Status != tt.status || e.Code != tt.code {
 				t.Errorf("%s %s: %d %q, want %d %q", e.Op, e.Reference, e.Status, e.Code, tt.status, tt.code)
 			}
-			if step := e.Step(); step.Name != upstream.StepManifest || step.Status != tt.status || step.Err == nil {
+			if step := e.Step(); step.Name != fault.StepManifest || step.Status != tt.status || step.Err == nil {
 				t.Errorf("last step %+v", step)
 			}
 		})
@@ -106,7 +106,7 @@ func TestManifest(t *testing.T) {
 		reference string
 		header    http.Header
 		body      string
-		kind      upstream.ContentKind
+		kind      fault.ContentKind
 		digest    oci.Digest
 	}{
 		{name: "by tag", reference: "1", body: string(manifest), digest: digestOf(manifest)},
@@ -125,42 +125,42 @@ func TestManifest(t *testing.T) {
 			name: "digest in another form", reference: "1", header: http.Header{"Docker-Content-Digest": {"md5:00"}},
 			body: string(manifest), digest: digestOf(manifest),
 		},
-		{name: "other bytes", reference: string(other), body: string(manifest), kind: upstream.ContentDigest},
+		{name: "other bytes", reference: string(other), body: string(manifest), kind: fault.ContentDigest},
 		{
 			name: "other bytes by sha512", reference: string(sum512([]byte("other"))), body: string(manifest),
-			kind: upstream.ContentDigest,
+			kind: fault.ContentDigest,
 		},
 		{
 			name: "other bytes than said", reference: "1", header: http.Header{"Docker-Content-Digest": {string(other)}},
-			body: string(manifest), kind: upstream.ContentDigest,
+			body: string(manifest), kind: fault.ContentDigest,
 		},
 		{
 			name: "other bytes than said by sha512", reference: "1",
 			header: http.Header{"Docker-Content-Digest": {string(sum512([]byte("other")))}}, body: string(manifest),
-			kind: upstream.ContentDigest,
+			kind: fault.ContentDigest,
 		},
 		{
 			name: "page", reference: "1", header: http.Header{"Content-Type": {"text/html; charset=utf-8"}},
-			body: "<html><title>Sign in</title>", kind: upstream.ContentNotRegistry,
+			body: "<html><title>Sign in</title>", kind: fault.ContentNotRegistry,
 		},
-		{name: "page in disguise", reference: "1", body: "<html><title>Sign in</title>", kind: upstream.ContentNotRegistry},
-		{name: "text", reference: "1", body: "ok", kind: upstream.ContentNotRegistry},
-		{name: "nothing", reference: "1", body: "", kind: upstream.ContentNotRegistry},
-		{name: "broken JSON", reference: "1", body: `{"schemaVersion":2,`, kind: upstream.ContentNotManifest},
+		{name: "page in disguise", reference: "1", body: "<html><title>Sign in</title>", kind: fault.ContentNotRegistry},
+		{name: "text", reference: "1", body: "ok", kind: fault.ContentNotRegistry},
+		{name: "nothing", reference: "1", body: "", kind: fault.ContentNotRegistry},
+		{name: "broken JSON", reference: "1", body: `{"schemaVersion":2,`, kind: fault.ContentNotManifest},
 		{
 			name: "ambiguous", reference: "1", body: `{"schemaVersion":2,"manifests":[],"layers":[]}`,
-			kind: upstream.ContentNotManifest,
+			kind: fault.ContentNotManifest,
 		},
 		{
 			name: "packed", reference: "1", header: http.Header{"Content-Encoding": {"gzip"}}, body: "\x1f\x8b",
-			kind: upstream.ContentEncoding,
+			kind: fault.ContentEncoding,
 		},
 		{
 			name: "too large", reference: "1", body: `{"a":"` + strings.Repeat("x", oci.MaxManifestSize) + `"}`,
-			kind: upstream.ContentTooLarge,
+			kind: fault.ContentTooLarge,
 		},
 		{name: "too large, chunked", reference: "1", header: http.Header{"X-Flush": {"1"}}, body: `{"a":"` +
-			strings.Repeat("x", oci.MaxManifestSize) + `"}`, kind: upstream.ContentTooLarge},
+			strings.Repeat("x", oci.MaxManifestSize) + `"}`, kind: fault.ContentTooLarge},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -182,14 +182,14 @@ func TestManifest(t *testing.T) {
 				return
 			}
 			e := upstreamError(t, err)
-			got, ok := errors.AsType[*upstream.ContentError](err)
+			got, ok := errors.AsType[*fault.ContentError](err)
 			if !ok || got.Kind != tt.kind || e.Op != "manifest" {
 				t.Errorf("%v, want %s", err, tt.kind)
 			}
-			if step := e.Step(); step.Name != upstream.StepManifest || step.Status != 200 || step.Err == nil {
+			if step := e.Step(); step.Name != fault.StepManifest || step.Status != 200 || step.Err == nil {
 				t.Errorf("last step %+v", step)
 			}
-			if _, ok := errors.AsType[*oci.ManifestError](err); ok != (tt.kind == upstream.ContentNotManifest) {
+			if _, ok := errors.AsType[*oci.ManifestError](err); ok != (tt.kind == fault.ContentNotManifest) {
 				t.Errorf("%v: says why it is refused: %t", err, ok)
 			}
 			if strings.Contains(err.Error(), "\n") {
@@ -206,7 +206,7 @@ func TestResolveOfWhatIsTooLarge(t *testing.T) {
 	s.AddImage(repo, "1", origin.Image{})
 	s.Script(origin.Rule{Kind: origin.KindManifest, Method: "HEAD", Do: origin.Fault{Length: "4194305"}})
 	_, err := registry(t, s.URL()).Resolve(t.Context(), repo, "1")
-	if got, ok := errors.AsType[*upstream.ContentError](err); !ok || got.Kind != upstream.ContentTooLarge {
+	if got, ok := errors.AsType[*fault.ContentError](err); !ok || got.Kind != fault.ContentTooLarge {
 		t.Errorf("%v", err)
 	}
 	if diff := cmp.Diff([]string{"HEAD manifest"}, methods(s)); diff != "" {
@@ -235,8 +235,8 @@ func TestStatusesThatAreNoContent(t *testing.T) {
 				"manifest by digest": byDigest, "manifest by tag": byTag, "resolve": resolve, "tags": tags, "stat": stat,
 				"blob": blob,
 			} {
-				got, ok := errors.AsType[*upstream.ContentError](err)
-				if !ok || got.Kind != upstream.ContentNotRegistry || !strings.Contains(got.Got, strconv.Itoa(status)) {
+				got, ok := errors.AsType[*fault.ContentError](err)
+				if !ok || got.Kind != fault.ContentNotRegistry || !strings.Contains(got.Got, strconv.Itoa(status)) {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
@@ -252,7 +252,7 @@ func TestManifestThatSaysToBeHuge(t *testing.T) {
 		_, _ = w.Write(manifest)
 	})
 	_, err := registry(t, s.URL).Manifest(t.Context(), repo, "1")
-	if got, ok := errors.AsType[*upstream.ContentError](err); !ok || got.Kind != upstream.ContentTooLarge {
+	if got, ok := errors.AsType[*fault.ContentError](err); !ok || got.Kind != fault.ContentTooLarge {
 		t.Errorf("%v, want too large", err)
 	}
 }
@@ -300,7 +300,7 @@ func TestManifestBehindRedirect(t *testing.T) {
 	_, err = r.Manifest(t.Context(), repo, "2")
 	e := upstreamError(t, err)
 	if e.Status != 404 || e.Code != "MANIFEST_UNKNOWN" || e.Step().Host != regional.Host() ||
-		e.Step().Name != upstream.StepManifest {
+		e.Step().Name != fault.StepManifest {
 		t.Errorf("%v, last step %+v", e, e.Step())
 	}
 	for _, q := range regional.Requests() {

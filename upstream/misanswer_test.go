@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // JSON that came with status 200 and is not a manifest is believed as little as a web page: the next endpoint is asked, and
@@ -120,7 +121,7 @@ func TestADigestIsBelieved(t *testing.T) {
 	if err != nil || d.Digest != digestOf(manifest) || len(head.asked()) != 1 {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if _, ok := errors.AsType[*upstream.Error](err); ok {
+	if _, ok := errors.AsType[*fault.Error](err); ok {
 		t.Error(err)
 	}
 }

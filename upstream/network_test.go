@@ -20,6 +20,8 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // closedPort is an address that refuses connections.
@@ -52,54 +54,54 @@ func TestHosts(t *testing.T) {
 		name   string
 		url    string
 		change func(*upstream.Options)
-		step   upstream.StepName
-		before []upstream.StepName
+		step   fault.StepName
+		before []fault.StepName
 		is     func(error) bool
 	}{
-		{"no such host", "https://missing.example", nil, upstream.StepDNS, nil, func(err error) bool {
+		{"no such host", "https://missing.example", nil, fault.StepDNS, nil, func(err error) bool {
 			e, ok := errors.AsType[*net.DNSError](err)
 			return ok && e.IsNotFound
 		}},
-		{"DNS fails", "https://servfail.example", nil, upstream.StepDNS, nil, func(err error) bool {
+		{"DNS fails", "https://servfail.example", nil, fault.StepDNS, nil, func(err error) bool {
 			e, ok := errors.AsType[*net.DNSError](err)
 			return ok && e.IsTemporary && !e.IsNotFound
 		}},
-		{"refused", "https://" + closedPort(t), nil, upstream.StepDial, nil, func(err error) bool {
+		{"refused", "https://" + closedPort(t), nil, fault.StepDial, nil, func(err error) bool {
 			return errors.Is(err,
 				syscall.ECONNREFUSED)
 		}},
 		{
-			"refused behind a name", "https://reg.example:" + strings.Split(closedPort(t), ":")[1], nil, upstream.StepDial,
-			[]upstream.StepName{upstream.StepDNS},
+			"refused behind a name", "https://reg.example:" + strings.Split(closedPort(t), ":")[1], nil, fault.StepDial,
+			[]fault.StepName{fault.StepDNS},
 			func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) },
 		},
 		{
-			"unknown authority", secure.URL(), nil, upstream.StepTLS,
-			[]upstream.StepName{upstream.StepDial},
+			"unknown authority", secure.URL(), nil, fault.StepTLS,
+			[]fault.StepName{fault.StepDial},
 			func(err error) bool {
 				_, ok := errors.AsType[x509.UnknownAuthorityError](err)
 				return ok
 			},
 		},
 		{
-			"expired certificate", expired.URL(), ca(expired), upstream.StepTLS,
-			[]upstream.StepName{upstream.StepDial},
+			"expired certificate", expired.URL(), ca(expired), fault.StepTLS,
+			[]fault.StepName{fault.StepDial},
 			func(err error) bool {
 				e, ok := errors.AsType[x509.CertificateInvalidError](err)
 				return ok && e.Reason == x509.Expired
 			},
 		},
 		{
-			"wrong name", named.URL(), ca(named), upstream.StepTLS,
-			[]upstream.StepName{upstream.StepDial},
+			"wrong name", named.URL(), ca(named), fault.StepTLS,
+			[]fault.StepName{fault.StepDial},
 			func(err error) bool {
 				_, ok := errors.AsType[x509.HostnameError](err)
 				return ok
 			},
 		},
 		{
-			"http on https", "https://" + plain.Host(), nil, upstream.StepTLS,
-			[]upstream.StepName{upstream.StepDial},
+			"http on https", "https://" + plain.Host(), nil, fault.StepTLS,
+			[]fault.StepName{fault.StepDial},
 			func(err error) bool {
 				_, ok := errors.AsType[tls.RecordHeaderError](err)
 				return ok || errors.Is(err, http.ErrSchemeMismatch)
@@ -107,8 +109,8 @@ func TestHosts(t *testing.T) {
 		},
 		{
 			"no word", "http://" + mute.Addr().String(), func(o *upstream.Options) { o.HeaderTimeout = 50 * time.Millisecond },
-			upstream.StepManifest,
-			[]upstream.StepName{upstream.StepDial},
+			fault.StepManifest,
+			[]fault.StepName{fault.StepDial},
 			func(err error) bool {
 				e, ok := errors.AsType[net.Error](err)
 				return ok && e.Timeout()
@@ -117,7 +119,7 @@ func TestHosts(t *testing.T) {
 		{"dial takes too long", "https://slow.example", func(o *upstream.Options) {
 			o.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
 			o.DialTimeout = 20 * time.Millisecond
-		}, upstream.StepDial, nil, func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }},
+		}, fault.StepDial, nil, func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -140,10 +142,10 @@ func TestHosts(t *testing.T) {
 			if step.Name != tt.step || step.Host != host || step.Err == nil || step.Status != 0 {
 				t.Errorf("last step %+v, want %s at %s", step, tt.step, host)
 			}
-			if tt.step != upstream.StepDNS && strings.Contains(host, ":") && step.Addr == "" {
+			if tt.step != fault.StepDNS && strings.Contains(host, ":") && step.Addr == "" {
 				t.Errorf("step %+v has no address", step)
 			}
-			var before []upstream.StepName
+			var before []fault.StepName
 			for _, s := range e.Steps[:len(e.Steps)-1] {
 				if before = append(before, s.Name); s.Err != nil {
 					t.Errorf("step %+v before the last", s)
@@ -171,10 +173,10 @@ func TestTLSAndSteps(t *testing.T) {
 	}})
 	d := s.AddBlob(repo, blobOf(1000))
 	var mu sync.Mutex
-	var seen []upstream.Exchange
+	var seen []endpoint.Exchange
 	r := registry(t, s.URL(), ca(s), func(o *upstream.Options) {
 		o.AuthHosts = []string{s.TokenHost()}
-		o.Observe = func(x upstream.Exchange) {
+		o.Observe = func(x endpoint.Exchange) {
 			mu.Lock()
 			defer mu.Unlock()
 			if x.Took <= 0 || x.Err != nil || x.Upstream != "up.example" {
@@ -189,7 +191,7 @@ func TestTLSAndSteps(t *testing.T) {
 	}
 	mu.Lock()
 	for i := range seen {
-		if seen[i].Kind == upstream.StepToken || seen[i].Status == 401 {
+		if seen[i].Kind == fault.StepToken || seen[i].Status == 401 {
 			seen[i].Bytes = 0 // whatever they are
 		}
 	}
@@ -200,11 +202,11 @@ func TestTLSAndSteps(t *testing.T) {
 		}
 		seen[i].Endpoint = ""
 	}
-	if diff := cmp.Diff([]upstream.Exchange{
-		{Upstream: up, Kind: upstream.StepBlobRegistry, Method: "GET", Host: reg, Status: 401, From: 100},
-		{Upstream: up, Kind: upstream.StepToken, Method: "GET", Host: s.TokenHost(), Status: 200},
-		{Upstream: up, Kind: upstream.StepBlobRegistry, Method: "GET", Host: reg, Status: 307, From: 100},
-		{Upstream: up, Kind: upstream.StepBlobHost, Method: "GET", Host: s.CDNHost(), Status: 200 + 6, From: 100, Bytes: 200},
+	if diff := cmp.Diff([]endpoint.Exchange{
+		{Upstream: up, Kind: fault.StepBlobRegistry, Method: "GET", Host: reg, Status: 401, From: 100},
+		{Upstream: up, Kind: fault.StepToken, Method: "GET", Host: s.TokenHost(), Status: 200},
+		{Upstream: up, Kind: fault.StepBlobRegistry, Method: "GET", Host: reg, Status: 307, From: 100},
+		{Upstream: up, Kind: fault.StepBlobHost, Method: "GET", Host: s.CDNHost(), Status: 200 + 6, From: 100, Bytes: 200},
 	}, seen); diff != "" {
 		t.Errorf("exchanges (-want +got)\n%s", diff)
 	}
@@ -215,10 +217,10 @@ func TestTLSAndSteps(t *testing.T) {
 		"blocked by egress")}})
 	_, err := r.Blob(t.Context(), repo, d.Digest, flight.Want{To: 1000})
 	e := upstreamError(t, err)
-	if e.Status != 403 || e.Code != "AccessDenied" || e.BodyKind != upstream.BodyXML || e.Message != "blocked by egress" {
+	if e.Status != 403 || e.Code != "AccessDenied" || e.BodyKind != fault.BodyXML || e.Message != "blocked by egress" {
 		t.Errorf("%v", e)
 	}
-	if step := e.Step(); step.Name != upstream.StepBlobHost || step.Host != s.CDNHost() || step.Status != 403 ||
+	if step := e.Step(); step.Name != fault.StepBlobHost || step.Host != s.CDNHost() || step.Status != 403 ||
 		step.Took <= 0 {
 		t.Errorf("last step %+v", step)
 	}
@@ -256,7 +258,7 @@ func TestReceivedTellsOfBytesAsTheyArrive(t *testing.T) {
 	var arrived, exchanged atomic.Int64
 	r := registry(t, s.URL(), func(o *upstream.Options) {
 		o.Received = func(n int) { arrived.Add(int64(n)) }
-		o.Observe = func(x upstream.Exchange) { exchanged.Add(x.Bytes) }
+		o.Observe = func(x endpoint.Exchange) { exchanged.Add(x.Bytes) }
 	})
 	if _, err := r.Manifest(t.Context(), repo, built.Root.Digest.String()); err != nil {
 		t.Fatal(err)

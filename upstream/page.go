@@ -35,7 +35,7 @@ func (c *call) listPaper() paper {
 }
 
 // page reads a page of a list, which is at a key.
-func (c *call) page(ctx context.Context, resp *answer, key string) ([]byte, error) {
+func (c *call) page(ctx context.Context, resp *endpoint.Answer, key string) ([]byte, error) {
 	defer resp.Body.Close()
 	p := c.listPaper()
 	if err := c.readable(resp, p.what); err != nil {

@@ -15,6 +15,8 @@ import (
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // googles is a page as gcr.io has it: beside the tags all that it knows of each manifest.
@@ -136,7 +138,7 @@ func TestLargePagesThatAreNone(t *testing.T) {
 			if err == nil {
 				t.Fatalf("%.200s", doc.Bytes)
 			}
-			if e, ok := errors.AsType[*upstream.ContentError](err); !ok || e.Kind != upstream.ContentNotRegistry {
+			if e, ok := errors.AsType[*fault.ContentError](err); !ok || e.Kind != fault.ContentNotRegistry {
 				if !errors.Is(err, io.ErrUnexpectedEOF) {
 					t.Error(err)
 				}
@@ -202,7 +204,7 @@ func TestDocumentsWaitForMemory(t *testing.T) {
 				t.Errorf("chunked %v: %v", chunked, err)
 			}
 		}
-		if st := r.State(); st[0].State != upstream.EndpointUp && st[0].State != upstream.EndpointUnknown {
+		if st := r.State(); st[0].State != endpoint.StateUp && st[0].State != endpoint.StateUnknown {
 			t.Errorf("the endpoint is %s: %s", st[0].State, st[0].LastError)
 		}
 		all.Release()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/internal/bounded"
+	"github.com/registrymirror/mirror/internal/coalesce"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
@@ -59,11 +60,12 @@ const (
 
 // probes are those of one endpoint.
 type probes struct {
-	mu          sync.Mutex // guards the following fields; a leaf
-	m           map[probeKey]*probe
-	running     int
-	exists      map[string]time.Time // by repository: until when it counts as existing
-	unknown     map[question]int     // answers in a row that did not decide
+	calls   coalesce.Group[probeKey, *fault.Probe]
+	results bounded.Expiring[probeKey, *fault.Probe] // nil: the probe failed
+	exists  bounded.Expiring[string, struct{}]       // by repository
+
+	mu          sync.Mutex       // guards the following fields; a leaf
+	unknown     map[question]int // answers in a row that did not decide
 	lastUnknown map[question]time.Time
 }
 
@@ -76,77 +78,57 @@ type probeKey struct {
 	withheld   bool
 }
 
-// probe is one that runs, or has run. Once done is closed the other fields do not change.
-type probe struct {
-	done   chan struct{}
-	result *fault.Probe // nil: it failed
-	until  time.Time    // when the result is no longer valid
-}
-
 // noteExists records that a repository exists.
-func (p *probes) noteExists(repository string, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	bounded.Put(&p.exists, repository, now.Add(existsFor), maxExists)
+func (p *probes) noteExists(repository string) {
+	p.exists.Put(repository, struct{}{}, existsFor, maxExists)
 }
 
-// join gives the probe of a key. First: the caller has to run it. Nil: there is to be none.
-func (p *probes) join(k probeKey, now time.Time) (_ *probe, first bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if k.question == askTags && now.Before(p.exists[k.repository]) {
-		return nil, false
+// get gives the result of a probe, which ask makes unless it is known. Nil: there is none.
+func (p *probes) get(ctx context.Context, k probeKey, ask func() *fault.Probe) *fault.Probe {
+	if k.question == askTags && p.exists.Has(k.repository) {
+		return nil
 	}
-	if old, ok := p.m[k]; ok {
-		select {
-		case <-old.done:
-			if now.Before(old.until) {
-				return old, false
-			}
-		default:
-			return old, false
+	if known, ok := p.results.Get(k); ok {
+		return known
+	}
+	if !p.calls.Running(k) && !p.mayDecide(k.question) {
+		return nil
+	}
+	result, _, _ := p.calls.Do(ctx, k, func(context.Context) (*fault.Probe, error) {
+		if known, ok := p.results.Get(k); ok { // of a call that has just ended
+			return known, nil
 		}
-	}
-	if p.unknown[k.question] >= maxUnknown && now.Sub(p.lastUnknown[k.question]) < unknownFor {
-		return nil, false
-	}
-	if p.running >= maxRunning {
-		return nil, false
-	}
-	if len(p.m) >= maxProbes {
-		for k, old := range p.m {
-			select {
-			case <-old.done:
-				delete(p.m, k)
-			default:
-			}
-		}
-	}
-	if p.m == nil {
-		p.m = make(map[probeKey]*probe)
-	}
-	started := &probe{done: make(chan struct{})}
-	p.m[k] = started
-	p.running++
-	return started, true
+		result := ask()
+		p.note(k, result)
+		return result, nil
+	})
+	return result
 }
 
-// finish ends a probe with its result.
-func (p *probes) finish(k probeKey, ended *probe, result *fault.Probe, now time.Time) {
+// mayDecide reports whether the answers to a question decide something here.
+func (p *probes) mayDecide(q question) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.running--
-	ended.result, ended.until = result, now.Add(probeLife)
+	return p.unknown[q] < maxUnknown || time.Since(p.lastUnknown[q]) >= unknownFor
+}
+
+// note takes in the result of a probe.
+func (p *probes) note(k probeKey, result *fault.Probe) {
+	p.results.Put(k, result, probeLife, maxProbes)
+	if result == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.unknown == nil {
 		p.unknown, p.lastUnknown = make(map[question]int), make(map[question]time.Time)
 	}
-	if result != nil && result.Verdict == fault.VerdictUnknown {
+	if result.Verdict == fault.VerdictUnknown {
 		p.unknown[k.question]++
-		p.lastUnknown[k.question] = now
-	} else if result != nil {
+		p.lastUnknown[k.question] = time.Now()
+	} else {
 		p.unknown[k.question] = 0
 	}
-	close(ended.done)
 }
 
 // addProbe probes further where an error does not say whether something is missing or private, and adds the result to the
@@ -167,25 +149,19 @@ func (c *call) addProbe(ctx context.Context, err error) error {
 	case askList:
 		k.reference = c.reference
 	}
-	p, first := c.ep.probes.join(k, time.Now())
-	if p == nil {
-		return err
-	}
-	if first {
-		ask := c.prober(q)
-		if !c.background.start(func(ctx context.Context) {
+	ask := c.prober(q)
+	e.Probe = c.ep.probes.get(ctx, k, func() (result *fault.Probe) {
+		done := make(chan struct{})
+		if c.background.start(func(ctx context.Context) {
+			defer close(done)
 			ctx, cancel := context.WithTimeoutCause(ctx, probePatience, &fault.PatienceError{After: probePatience})
 			defer cancel()
-			c.ep.probes.finish(k, p, ask(ctx), time.Now())
+			result = ask(ctx)
 		}) {
-			c.ep.probes.finish(k, p, nil, time.Now())
+			<-done
 		}
-	}
-	select {
-	case <-p.done:
-		e.Probe = p.result
-	case <-ctx.Done():
-	}
+		return result
+	})
 	return err
 }
 
@@ -269,7 +245,7 @@ func (c *call) probeTags(ctx context.Context, tag string, named bool) *fault.Pro
 		return &fault.Probe{Verdict: fault.VerdictUnknown, Step: f.Step}
 	}
 	step := *c.trace.Last()
-	_, more := header.NextLink(resp.Header.Values("Link"), resp.url)
+	_, more := header.NextLink(resp.Header.Values("Link"), resp.URL)
 	b, err := c.document(ctx, resp, paper{
 		what: "a list of tags", limit: maxTagList, cost: func(n int64) int64 { return 8 * n }, // short names
 	})
@@ -282,7 +258,7 @@ func (c *call) probeTags(ctx context.Context, tag string, named bool) *fault.Pro
 	case named && (more || slices.Contains(doc.Tags, tag)):
 		return &fault.Probe{Verdict: fault.VerdictUnknown, Step: step}
 	}
-	c.ep.probes.noteExists(c.repository, time.Now())
+	c.ep.probes.noteExists(c.repository)
 	return &fault.Probe{Verdict: fault.VerdictTagMissing, Step: step}
 }
 

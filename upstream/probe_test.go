@@ -13,6 +13,7 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // answers are of manifests, lists of tags and tokens as a test wants, and anything else with 200.
@@ -77,23 +78,23 @@ func TestMissingOrPrivate(t *testing.T) {
 		reference string // empty: a tag
 		answers   answers
 		options   func(*upstream.Options)
-		want      upstream.Verdict // empty: nothing was asked, or nothing came of it
-		asked     string           // further; empty: nothing
+		want      fault.Verdict // empty: nothing was asked, or nothing came of it
+		asked     string        // further; empty: nothing
 	}{
 		{
-			name: "404, and no such repository", want: upstream.VerdictRepositoryMissing, asked: list,
+			name: "404, and no such repository", want: fault.VerdictRepositoryMissing, asked: list,
 			answers: answers{manifest: unknown, list: says(404, "NAME_UNKNOWN", "repository name not known")},
 		},
 		{
-			name: "404, and other tags", want: upstream.VerdictTagMissing, asked: list,
+			name: "404, and other tags", want: fault.VerdictTagMissing, asked: list,
 			answers: answers{manifest: unknown, list: tagList("2", "3")},
 		},
 		{
-			name: "404, and the list is refused", want: upstream.VerdictUnknown, asked: list,
+			name: "404, and the list is refused", want: fault.VerdictUnknown, asked: list,
 			answers: answers{manifest: unknown, list: denied},
 		},
 		{
-			name: "404, and the list is a 404 of something else", want: upstream.VerdictUnknown, asked: list,
+			name: "404, and the list is a 404 of something else", want: fault.VerdictUnknown, asked: list,
 			answers: answers{manifest: unknown, list: says(404, "PAGE_UNKNOWN", "no")},
 		},
 		{
@@ -110,38 +111,38 @@ func TestMissingOrPrivate(t *testing.T) {
 		{name: "404 of an expired tag", answers: answers{manifest: says(404, "TAG_EXPIRED", "no")}},
 		{name: "404 of a digest", reference: string(digestOf(manifest)), answers: answers{manifest: unknown}},
 		{
-			name: "403, and no such repository", want: upstream.VerdictRepositoryMissing, asked: list,
+			name: "403, and no such repository", want: fault.VerdictRepositoryMissing, asked: list,
 			answers: answers{manifest: denied, list: says(404, "NAME_UNKNOWN", "no")},
 		},
 		{
-			name: "403, and other tags", want: upstream.VerdictTagMissing, asked: list,
+			name: "403, and other tags", want: fault.VerdictTagMissing, asked: list,
 			answers: answers{manifest: denied, list: tagList("2")},
 		},
 		{
-			name: "403, and the tag is there", want: upstream.VerdictUnknown, asked: list,
+			name: "403, and the tag is there", want: fault.VerdictUnknown, asked: list,
 			answers: answers{manifest: denied, list: tagList("2", "1")},
 		},
 		{
-			name: "403, and a list that goes on", want: upstream.VerdictUnknown, asked: list,
+			name: "403, and a list that goes on", want: fault.VerdictUnknown, asked: list,
 			answers: answers{manifest: denied, list: func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Link", `</v2/app/tags/list?last=2>; rel="next"`)
 				tagList("2")(w, r)
 			}},
 		},
 		{
-			name: "403 with a token, and the same again", want: upstream.VerdictUnknown, asked: list,
+			name: "403 with a token, and the same again", want: fault.VerdictUnknown, asked: list,
 			answers: answers{token: token, manifest: denied, list: denied},
 		},
 		{
-			name: "no token, and none for nothing", want: upstream.VerdictLoginNeeded, asked: none,
+			name: "no token, and none for nothing", want: fault.VerdictLoginNeeded, asked: none,
 			answers: answers{token: says(401, "UNAUTHORIZED", please), nothing: says(401, "UNAUTHORIZED", please)},
 		},
 		{
-			name: "no token, and one without a scope", want: upstream.VerdictUnknown, asked: none,
+			name: "no token, and one without a scope", want: fault.VerdictUnknown, asked: none,
 			answers: answers{token: says(401, "UNAUTHORIZED", please), nothing: token},
 		},
 		{
-			name: "no token, and without a scope another refusal", want: upstream.VerdictUnknown, asked: none,
+			name: "no token, and without a scope another refusal", want: fault.VerdictUnknown, asked: none,
 			answers: answers{token: says(401, "UNAUTHORIZED", please), nothing: denied},
 		},
 		{name: "a token denied is not one for which to log in", answers: answers{token: denied}},
@@ -178,7 +179,7 @@ func TestMissingOrPrivate(t *testing.T) {
 				reference = "1"
 			}
 			_, err := r.Manifest(t.Context(), "app", reference)
-			var got upstream.Verdict
+			var got fault.Verdict
 			if err != nil {
 				if p := upstreamError(t, err).Probe; p != nil {
 					got = p.Verdict
@@ -207,7 +208,7 @@ func TestMissingIsAskedOnce(t *testing.T) {
 		for i := range 50 {
 			wg.Go(func() {
 				_, err := r.Resolve(t.Context(), "app", fmt.Sprint(i))
-				if p := upstreamError(t, err).Probe; p == nil || p.Verdict != upstream.VerdictRepositoryMissing {
+				if p := upstreamError(t, err).Probe; p == nil || p.Verdict != fault.VerdictRepositoryMissing {
 					t.Errorf("%v: %+v", err, p)
 				}
 			})

@@ -21,6 +21,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // proxy is an HTTP proxy on loopback. Refuse is the status that it answers; 0: it connects every request to one server,
@@ -100,10 +101,10 @@ func TestProxyRefuses(t *testing.T) {
 	p, _ := proxy(t, http.StatusProxyAuthRequired, "")
 	_, err := registry(t, "https://reg.example", through(p)).Manifest(t.Context(), repo, "1")
 	e := upstreamError(t, err)
-	if got, ok := errors.AsType[*upstream.ProxyError](err); !ok || got.Status != 407 || got.Proxy != p.Host {
+	if got, ok := errors.AsType[*fault.ProxyError](err); !ok || got.Status != 407 || got.Proxy != p.Host {
 		t.Errorf("%v, want a ProxyError with 407", err)
 	}
-	if step := e.Step(); step.Name != upstream.StepProxy || step.Host != p.Host {
+	if step := e.Step(); step.Name != fault.StepProxy || step.Host != p.Host {
 		t.Errorf("last step %+v", step)
 	}
 	if strings.Contains(err2s(e), "proxy-secret") {
@@ -112,13 +113,13 @@ func TestProxyRefuses(t *testing.T) {
 
 	mute, _ := proxy(t, 0, closedPort(t))
 	_, err = registry(t, "https://reg.example", through(mute)).Manifest(t.Context(), repo, "1")
-	if e := upstreamError(t, err); e.Step().Name != upstream.StepProxy || e.Step().Host != mute.Host {
+	if e := upstreamError(t, err); e.Step().Name != fault.StepProxy || e.Step().Host != mute.Host {
 		t.Errorf("proxy that hangs up: %v, last step %+v", e, e.Step())
 	}
 
 	down := &url.URL{Scheme: "http", Host: closedPort(t)}
 	_, err = registry(t, "https://reg.example", through(down)).Manifest(t.Context(), repo, "1")
-	if e := upstreamError(t, err); e.Step().Name != upstream.StepProxy || e.Step().Host != down.Host || !errors.Is(err,
+	if e := upstreamError(t, err); e.Step().Name != fault.StepProxy || e.Step().Host != down.Host || !errors.Is(err,
 		syscall.ECONNREFUSED) {
 		t.Errorf("proxy down: %v, last step %+v", e, e.Step())
 	}
@@ -178,7 +179,7 @@ func TestRedirectsBehindAProxy(t *testing.T) {
 				}
 				return
 			}
-			if got, ok := errors.AsType[*upstream.RedirectError](err); !ok || got.Why != tt.why {
+			if got, ok := errors.AsType[*fault.RedirectError](err); !ok || got.Why != tt.why {
 				t.Errorf("%v, want %q", err, tt.why)
 			}
 			if got := asked(); len(got) != 1 {

@@ -20,6 +20,8 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // paced serves blobs of 10 bytes, one a second, and everything else at once. It records which repositories begin.
@@ -185,17 +187,17 @@ func TestTurnDeadline(t *testing.T) {
 				}
 				begin := time.Now()
 				e := upstreamError(t, <-asks(t.Context(), r, "a", w))
-				q, ok := errors.AsType[*upstream.QueueError](e)
+				q, ok := errors.AsType[*fault.QueueError](e)
 				if !ok || q.Most != 1 || q.Endpoint != "http://reg.example" || q.Waited != tt.want {
 					t.Fatalf("%v, %+v", e, q)
 				}
 				if took := time.Since(begin); took != tt.want {
 					t.Errorf("gave up after %s, want %s", took, tt.want)
 				}
-				if s := e.Step(); s.Name != upstream.StepQueue || s.Host != "reg.example" || s.Err == nil || e.Status != 0 {
+				if s := e.Step(); s.Name != fault.StepQueue || s.Host != "reg.example" || s.Err == nil || e.Status != 0 {
 					t.Errorf("%+v", e)
 				}
-				if s := r.State()[0]; s.State != upstream.EndpointUp || s.LastError != "" {
+				if s := r.State()[0]; s.State != endpoint.StateUp || s.LastError != "" {
 					t.Errorf("our own queue is held against the endpoint: %+v", s)
 				}
 				for _, done := range running {
@@ -247,7 +249,7 @@ func TestExtraConnectionsStepBack(t *testing.T) {
 			synctest.Wait()
 			select {
 			case err := <-done:
-				if _, ok := errors.AsType[*upstream.QueueError](err); !ok || !want {
+				if _, ok := errors.AsType[*fault.QueueError](err); !ok || !want {
 					t.Errorf("%v", err)
 				}
 			default:
@@ -286,7 +288,7 @@ func TestExtraConnectionsStepBack(t *testing.T) {
 	}, most(4))
 	p = paced{}
 	bubble(t, p.ServeHTTP, func(t *testing.T, r *upstream.Registry, _ *pipes) {
-		if _, ok := errors.AsType[*upstream.QueueError](<-asks(t.Context(), r, "a", extra)); !ok {
+		if _, ok := errors.AsType[*fault.QueueError](<-asks(t.Context(), r, "a", extra)); !ok {
 			t.Error("the only turn went to an extra connection")
 		}
 	}, most(1))

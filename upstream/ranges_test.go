@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 func TestRanges(t *testing.T) {
@@ -135,8 +136,8 @@ func TestContentRangeIsChecked(t *testing.T) {
 					}
 					return
 				}
-				if got, ok := errors.AsType[*upstream.ContentError](err); !ok || got.Kind != upstream.ContentRange || len(b) > 0 {
-					t.Errorf("%d bytes, %v; want %s", len(b), err, upstream.ContentRange)
+				if got, ok := errors.AsType[*fault.ContentError](err); !ok || got.Kind != fault.ContentRange || len(b) > 0 {
+					t.Errorf("%d bytes, %v; want %s", len(b), err, fault.ContentRange)
 				}
 			})
 		})

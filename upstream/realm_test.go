@@ -10,6 +10,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 func TestHostileRealms(t *testing.T) {
@@ -27,12 +28,12 @@ func TestHostileRealms(t *testing.T) {
 		})
 		r := registry(t, s.URL, as(login("bot", "pw")))
 		_, err := r.Manifest(t.Context(), "app", "1")
-		e, ok := errors.AsType[*upstream.RealmError](err)
+		e, ok := errors.AsType[*fault.RealmError](err)
 		if !ok {
 			t.Errorf("realm %s: %v, want a RealmError", realm, err)
 			continue
 		}
-		if step := upstreamError(t, err).Step(); step.Name != upstream.StepToken || step.Host != e.Host {
+		if step := upstreamError(t, err).Step(); step.Name != fault.StepToken || step.Host != e.Host {
 			t.Errorf("realm %s: last step %+v", realm, step)
 		}
 		for _, line := range s.asked() {
@@ -69,7 +70,7 @@ func TestMalformedRealms(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 		})
 		_, err := registry(t, s.URL, func(o *upstream.Options) { o.AuthHosts = []string{"h"} }).Manifest(t.Context(), "app", "1")
-		e, ok := errors.AsType[*upstream.RealmError](err)
+		e, ok := errors.AsType[*fault.RealmError](err)
 		if !ok || e.Malformed != want {
 			t.Errorf("realm %s: %v, want %s", realm, err, want)
 			continue
@@ -113,34 +114,34 @@ func TestTokenService(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		answer http.HandlerFunc
-		check  func(*testing.T, *upstream.Error)
+		check  func(*testing.T, *fault.Error)
 	}{
 		{
 			"redirects", func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, sniffer.URL+"/token?a=secret", http.StatusTemporaryRedirect)
 			},
-			func(t *testing.T, e *upstream.Error) {
-				if got, ok := errors.AsType[*upstream.RedirectError](e); !ok || got.Host != sniffer.host() {
+			func(t *testing.T, e *fault.Error) {
+				if got, ok := errors.AsType[*fault.RedirectError](e); !ok || got.Host != sniffer.host() {
 					t.Errorf("%v, want a RedirectError to the sniffer", e)
 				}
 			},
 		},
 		{"is too long", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"token":"`+strings.Repeat("x", 1<<20)+`"}`)
-		}, wantContent(upstream.ContentTooLarge)},
+		}, wantContent(fault.ContentTooLarge)},
 		{"sends a page", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `<html><title>Sign in</title></html>`)
-		}, wantContent(upstream.ContentNotRegistry)},
+		}, wantContent(fault.ContentNotRegistry)},
 		{
 			"sends no token", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{}`) },
-			wantContent(upstream.ContentNotRegistry),
+			wantContent(fault.ContentNotRegistry),
 		},
 		{"injects a header", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"token":"x\r\nX-Evil: 1"}`)
-		}, wantContent(upstream.ContentNotRegistry)},
+		}, wantContent(fault.ContentNotRegistry)},
 		{
 			"is down", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) },
-			func(t *testing.T, e *upstream.Error) {
+			func(t *testing.T, e *fault.Error) {
 				if e.Status != 503 || e.Message != "busy" {
 					t.Errorf("%d %q", e.Status, e.Message)
 				}
@@ -149,7 +150,7 @@ func TestTokenService(t *testing.T) {
 		{"limits", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "7")
 			http.Error(w, "slow down", http.StatusTooManyRequests)
-		}, func(t *testing.T, e *upstream.Error) {
+		}, func(t *testing.T, e *fault.Error) {
 			if e.Status != 429 || e.RetryAfter.Seconds() != 7 {
 				t.Errorf("%d after %s", e.Status, e.RetryAfter)
 			}
@@ -168,7 +169,7 @@ func TestTokenService(t *testing.T) {
 			})
 			_, err := registry(t, s.URL, as(login("bot", "pw"))).Manifest(t.Context(), "app", "1")
 			e := upstreamError(t, err)
-			if step := e.Step(); step.Name != upstream.StepToken || step.Host != s.host() || step.Err == nil {
+			if step := e.Step(); step.Name != fault.StepToken || step.Host != s.host() || step.Err == nil {
 				t.Errorf("last step %+v, want the token request", step)
 			}
 			tt.check(t, e)
@@ -181,10 +182,10 @@ func TestTokenService(t *testing.T) {
 	})
 }
 
-func wantContent(kind upstream.ContentKind) func(*testing.T, *upstream.Error) {
-	return func(t *testing.T, e *upstream.Error) {
+func wantContent(kind fault.ContentKind) func(*testing.T, *fault.Error) {
+	return func(t *testing.T, e *fault.Error) {
 		t.Helper()
-		if got, ok := errors.AsType[*upstream.ContentError](e); !ok || got.Kind != kind {
+		if got, ok := errors.AsType[*fault.ContentError](e); !ok || got.Kind != kind {
 			t.Errorf("%v, want %s", e, kind)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // TestRedirectsTakeNoCredentials has a registry that wants a password redirect to servers that listen for it.
@@ -59,7 +60,7 @@ func TestRedirectsTakeNoCredentials(t *testing.T) {
 				return
 			}
 			e := upstreamError(t, err)
-			if e.Status != tt.status || e.Step().Name != upstream.StepBlobHost || e.Step().Host != sniffer.host() {
+			if e.Status != tt.status || e.Step().Name != fault.StepBlobHost || e.Step().Host != sniffer.host() {
 				t.Errorf("%v, last step %+v", e, e.Step())
 			}
 		})
@@ -135,13 +136,13 @@ func TestRedirectsToPrivateAddresses(t *testing.T) {
 				t.Errorf("the query shows in %v", e)
 			}
 			if tt.why == "address" {
-				if got, ok := errors.AsType[*upstream.AddressError](err); !ok || got.Host != "inside.example" ||
+				if got, ok := errors.AsType[*fault.AddressError](err); !ok || got.Host != "inside.example" ||
 					got.Addr != "127.0.0.1" {
 					t.Errorf("%v, want an AddressError", err)
 				}
 				return
 			}
-			if got, ok := errors.AsType[*upstream.RedirectError](err); !ok || got.Why != tt.why {
+			if got, ok := errors.AsType[*fault.RedirectError](err); !ok || got.Why != tt.why {
 				t.Errorf("%v, want %q", err, tt.why)
 			}
 		})
@@ -155,11 +156,11 @@ func TestRedirectsToPrivateAddresses(t *testing.T) {
 		r := registry(t, s.URL, resolver(names(t, map[string]string{"meta.example": "169.254.169.254"})))
 		_, err := r.Blob(t.Context(), repo, digestOf(nil), flight.Want{To: 10})
 		e := upstreamError(t, err)
-		if got, ok := errors.AsType[*upstream.AddressError](err); !ok || got.Host != "meta.example" ||
+		if got, ok := errors.AsType[*fault.AddressError](err); !ok || got.Host != "meta.example" ||
 			got.Addr != "169.254.169.254" {
 			t.Errorf("%v, want an AddressError", err)
 		}
-		if step := e.Step(); step.Name != upstream.StepDial || step.Host != "meta.example" {
+		if step := e.Step(); step.Name != fault.StepDial || step.Host != "meta.example" {
 			t.Errorf("last step %+v", step)
 		}
 	})
@@ -223,7 +224,7 @@ func TestRedirectsOfPrivateRegistries(t *testing.T) {
 				}
 				return
 			}
-			if got, ok := errors.AsType[*upstream.AddressError](err); !ok || got.Host != tt.refused {
+			if got, ok := errors.AsType[*fault.AddressError](err); !ok || got.Host != tt.refused {
 				t.Errorf("%v, want that %s is not dialled", err, tt.refused)
 			}
 		})
@@ -244,7 +245,7 @@ func TestDialCheckSeesTheAddressThatIsDialled(t *testing.T) {
 		if err == nil {
 			c.Close()
 			t.Errorf("%s was dialled", host)
-		} else if _, ok := errors.AsType[*upstream.AddressError](err); !ok {
+		} else if _, ok := errors.AsType[*fault.AddressError](err); !ok {
 			t.Errorf("%s: %v, want an AddressError", host, err)
 		}
 	}

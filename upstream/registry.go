@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/login"
 	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
-// Options say which registry a Registry speaks to, with which credentials, and how long it waits.
+// Options say which registry a Registry speaks to, with which credentials, and how long it waits. They have many fields, since
+// each is one setting or one service of the caller.
 type Options struct {
 	Name      string     // canonical name of the upstream, for errors and metrics
 	Endpoints []Endpoint // at least one, in the order in which they are asked
@@ -93,7 +95,7 @@ type Endpoint struct {
 type Registry struct {
 	*core
 	identity  *login.Identity
-	redirects redirects
+	redirects bounded.Expiring[redirectKey, redirect]
 }
 
 // core is what a Registry shares with its copies under other credentials.
@@ -128,11 +130,15 @@ func New(o Options) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", o.Name, err)
 	}
-	logins := login.NewUpstream(login.Options{
-		Public: o.Public, Reserve: o.Reserve, TokenTimeout: o.DialTimeout + o.HeaderTimeout, Log: o.Log,
+	c := &core{o: o, endpoints: endpoints, background: newBackground()}
+	c.logins = login.NewUpstream(login.Options{
+		Public: o.Public, Reserve: o.Reserve, TokenTimeout: o.DialTimeout + o.HeaderTimeout, Log: o.Log, Start: c.background.start,
 	})
-	c := &core{o: o, endpoints: endpoints, logins: logins, background: newBackground()}
-	c.watch()
+	for _, ep := range endpoints {
+		ep.Health = endpoint.NewHealth(endpoint.HealthOptions{
+			Endpoint: ep.Name, Only: len(endpoints) == 1, Log: o.Log, Ping: func(ctx context.Context) error { return c.ping(ctx, ep) }, Start: c.background.start,
+		})
+	}
 	list := make([]*endpoint.Endpoint, len(endpoints))
 	for i, ep := range endpoints {
 		list[i] = ep.Endpoint
@@ -151,6 +157,14 @@ func (r *Registry) As(s auth.Source) *Registry {
 		s = auth.Anonymous
 	}
 	return &Registry{core: r.core, identity: &login.Identity{Source: s}}
+}
+
+// CredentialStatus describes a credential without its secret, for packages that must not import auth.
+type CredentialStatus = auth.Status
+
+// CredentialStates are the states that a credential can be in, the worst last.
+var CredentialStates = []auth.State{
+	auth.StateUnknown, auth.StateOK, auth.StateExpiring, auth.StateExpired, auth.StateRejected, auth.StateFailing,
 }
 
 // Spare returns a context for work that can wait: requests under it leave the part Options.Reserve of a limit to others, and
@@ -174,9 +188,40 @@ func (r *Registry) Run(ctx context.Context) error {
 
 // Close ends what runs in the background and closes idle connections. Requests under way go on.
 func (r *Registry) Close() {
-	r.logins.Close()
 	r.background.close()
 	for _, ep := range r.endpoints {
 		ep.CloseIdle()
 	}
+}
+
+// State is the health of the endpoints, in their order. It makes no request.
+func (r *Registry) State() []endpoint.Status {
+	list := make([]endpoint.Status, len(r.endpoints))
+	for i, ep := range r.endpoints {
+		list[i] = ep.Health.Status(time.Now())
+		list[i].URL = ep.Name
+		list[i].Running, list[i].Waiting = r.transfers.Load(ep.Endpoint)
+		list[i].Budgets = ep.Limits.All()
+	}
+	return list
+}
+
+// Served reports whether an endpoint has ever given something that it was asked for, so that the upstream is known to exist.
+func (r *Registry) Served() bool {
+	for _, ep := range r.endpoints {
+		if ep.Health.Served() {
+			return true
+		}
+	}
+	return false
+}
+
+// Reset makes the endpoints be asked again, whatever they have said or done before: that they limit us, that nothing is left
+// of a limit, that they are down. Tokens and what was learned of logins stay, and State still shows what an endpoint has said.
+func (r *Registry) Reset() {
+	for _, ep := range r.endpoints {
+		ep.Limits.Reset()
+		ep.Health.Reset()
+	}
+	r.transfers.Reset()
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // tokenServer gives out numbered tokens with a life, and takes the last two.
@@ -151,7 +152,7 @@ func TestTokenServiceDownWhileTokenIsGood(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		if err := resolve(); err == nil {
 			t.Error("a token that has expired was used")
-		} else if e := upstreamError(t, err); e.Status != 503 || e.Step().Name != upstream.StepToken {
+		} else if e := upstreamError(t, err); e.Status != 503 || e.Step().Name != fault.StepToken {
 			t.Errorf("%v", e)
 		}
 	})
@@ -171,7 +172,7 @@ func TestTokenWaitersLeaveAlone(t *testing.T) {
 		leave()
 		if err := <-first; !errors.Is(err, context.Canceled) {
 			t.Errorf("the caller that left got %v", err)
-		} else if step := upstreamError(t, err).Step(); step.Name != upstream.StepToken || step.Host != "reg.example" ||
+		} else if step := upstreamError(t, err).Step(); step.Name != fault.StepToken || step.Host != "reg.example" ||
 			step.Err == nil {
 			t.Errorf("the caller that left was at %+v, want the token service", step)
 		}

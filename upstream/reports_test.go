@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // What public reports say that registries and what stands before them answer, each with the number of requests that it
@@ -45,7 +45,7 @@ func TestPublicReports(t *testing.T) {
 		report   string
 		answer   http.HandlerFunc
 		requests []string // "METHOD last-part-of-the-path"
-		kind     upstream.ContentKind
+		kind     fault.ContentKind
 		status   int
 	}{
 		{
@@ -67,14 +67,14 @@ func TestPublicReports(t *testing.T) {
 				w.Header().Set("Docker-Content-Digest", digest)
 				_, _ = io.WriteString(w, "<html><title>Index</title>")
 			},
-			requests: []string{"HEAD 1", "GET 1"}, kind: upstream.ContentNotRegistry,
+			requests: []string{"HEAD 1", "GET 1"}, kind: fault.ContentNotRegistry,
 		},
 		{
 			report: "docker/cli#5304: a firewall's page with 200 and no type", answer: func(w http.ResponseWriter, r *http.Request) {
 				w.Header()["Content-Type"] = nil
 				_, _ = io.WriteString(w, "<html>\n<head><title>Forbidden</title></head>")
 			},
-			requests: []string{"HEAD 1", "GET 1"}, kind: upstream.ContentNotRegistry,
+			requests: []string{"HEAD 1", "GET 1"}, kind: fault.ContentNotRegistry,
 		},
 		{
 			report:   "watchtower#1894: a challenge without service",
@@ -137,7 +137,7 @@ func TestPublicReports(t *testing.T) {
 			t.Parallel()
 			s := serve(t, tt.answer)
 			d, err := registry(t, s.URL, as(login("bot", "pw"))).Resolve(t.Context(), repo, "1")
-			switch bad, _ := errors.AsType[*upstream.ContentError](err); {
+			switch bad, _ := errors.AsType[*fault.ContentError](err); {
 			case tt.kind != "" && (bad == nil || bad.Kind != tt.kind), tt.status != 0 && upstreamError(t, err).Status != tt.status:
 				t.Error(err)
 			case tt.kind == "" && tt.status == 0 && (err != nil || string(d.Digest) != digest || d.MediaType != oci.MediaTypeOCIManifest):

@@ -20,6 +20,8 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // A list that was redirected to another host, whose Link is its own: all pages come, and each is asked for at the registry.
@@ -89,7 +91,7 @@ func TestReferrersOfOddRegistries(t *testing.T) {
 		tag      answer // to the tag of the tag schema
 		want     string // the list; else
 		status   int    // of the error, or
-		kind     upstream.ContentKind
+		kind     fault.ContentKind
 		requests int
 	}{
 		{name: "login page", api: page, tag: missing, want: none, requests: 2},
@@ -114,7 +116,7 @@ func TestReferrersOfOddRegistries(t *testing.T) {
 		{name: "the API gives the subject", api: is(oci.MediaTypeOCIIndex, subject), tag: missing, want: none, requests: 2},
 		{name: "the API gives a Docker list", api: is(oci.MediaTypeDockerManifestList, dockerList), tag: tagged, want: list, requests: 2},
 		{name: "the API says JSON", api: is("application/json", list), want: list, requests: 1},
-		{name: "pages everywhere", api: page, tag: page, kind: upstream.ContentNotRegistry, requests: 2},
+		{name: "pages everywhere", api: page, tag: page, kind: fault.ContentNotRegistry, requests: 2},
 		{name: "the tag is refused", api: missing, tag: answer{status: 403}, status: 403, requests: 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -147,8 +149,8 @@ func TestReferrersOfOddRegistries(t *testing.T) {
 			})
 			r := registry(t, s.URL)
 			doc, err := r.Referrers(t.Context(), repo, d, nil)
-			got, _ := errors.AsType[*upstream.Error](err)
-			bad, _ := errors.AsType[*upstream.ContentError](err)
+			got, _ := errors.AsType[*fault.Error](err)
+			bad, _ := errors.AsType[*fault.ContentError](err)
 			switch {
 			case tt.want != "" && (err != nil || string(doc.Bytes) != tt.want || doc.MediaType != oci.MediaTypeOCIIndex && tt.requests > 1):
 				t.Errorf("%+v, %v; want %s", doc, err, tt.want)
@@ -162,7 +164,7 @@ func TestReferrersOfOddRegistries(t *testing.T) {
 			if _, err := r.Manifest(t.Context(), repo, "1"); err != nil {
 				t.Errorf("then: %v", err)
 			}
-			if st := r.State()[0]; tt.api.redirect != "" && (st.State != upstream.EndpointUp || st.LastError != "") {
+			if st := r.State()[0]; tt.api.redirect != "" && (st.State != endpoint.StateUp || st.LastError != "") {
 				t.Errorf("the endpoint is %s: %s", st.State, st.LastError)
 			}
 		})
@@ -254,7 +256,7 @@ func TestBytesInACoding(t *testing.T) {
 			"whole":  fetchFails(t, r, digestOf(content), flight.Want{To: -1}),
 			"known":  fetchFails(t, r, digestOf(content), flight.Want{To: n, Size: n}),
 		} {
-			if e, ok := errors.AsType[*upstream.ContentError](err); !ok || e.Kind != upstream.ContentEncoding {
+			if e, ok := errors.AsType[*fault.ContentError](err); !ok || e.Kind != fault.ContentEncoding {
 				t.Errorf("%s, chunked %t: %v", name, chunked, err)
 			}
 		}
@@ -431,7 +433,7 @@ func TestRealmOverHTTP(t *testing.T) {
 		_, err := registry(t, s.URL, func(o *upstream.Options) {
 			o.Endpoints[0].RootCAs, o.AuthHosts = pool, []string{"auth.example"}
 		}).Manifest(t.Context(), repo, "1")
-		if e, ok := errors.AsType[*upstream.RealmError](err); !ok || e.Plain != tt.plain {
+		if e, ok := errors.AsType[*fault.RealmError](err); !ok || e.Plain != tt.plain {
 			t.Errorf("%s: %v", tt.realm, err)
 		}
 	}
@@ -521,7 +523,7 @@ func TestVanityHost(t *testing.T) {
 			_, merr := r.Manifest(t.Context(), repo, "1")
 			berr := fetchFails(t, r, digestOf(content), flight.Want{To: -1})
 			for what, err := range map[string]error{"tag": rerr, "manifest": merr, "blob": berr} {
-				e, away := errors.AsType[*upstream.AwayError](err)
+				e, away := errors.AsType[*fault.AwayError](err)
 				if (err == nil) != tt.ok || away != tt.away || away && e.To != strings.TrimPrefix(at, "http://") {
 					t.Errorf("%s: %v", what, err)
 				}
@@ -532,7 +534,7 @@ func TestVanityHost(t *testing.T) {
 			if n := behind.count("Basic"); n != 0 {
 				t.Errorf("our login went to another registry %d times", n)
 			}
-			if st := r.State()[0]; tt.away && st.State != upstream.EndpointUp {
+			if st := r.State()[0]; tt.away && st.State != endpoint.StateUp {
 				t.Errorf("the endpoint is %s: %s", st.State, st.LastError)
 			}
 		})

@@ -14,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // of is a blob of unknown size for a client.
@@ -63,7 +64,7 @@ func TestOneClientLeavesTurnsToOthers(t *testing.T) {
 		if failed == 300 || failed == 0 {
 			t.Errorf("%d of the flood failed", failed)
 		}
-		if s := r.State()[0]; s.Running != 0 || s.Waiting != 0 || s.State != upstream.EndpointUp {
+		if s := r.State()[0]; s.Running != 0 || s.Waiting != 0 || s.State != endpoint.StateUp {
 			t.Errorf("in the end %+v", s)
 		}
 	})
@@ -357,7 +358,7 @@ func TestPauseIsNoFault(t *testing.T) {
 		if n := p.sent.Load(); n > 60 {
 			t.Errorf("%d bytes were read for 60", n)
 		}
-		if s := r.State()[0]; s.State != upstream.EndpointUp || s.LastError != "" {
+		if s := r.State()[0]; s.State != endpoint.StateUp || s.LastError != "" {
 			t.Errorf("%+v", s)
 		}
 	}, most(1))
@@ -383,7 +384,7 @@ func TestPausedKeepFewConnections(t *testing.T) {
 				t.Errorf("%d: %v", i, err)
 			}
 		}
-		if s := r.State()[0]; s.State != upstream.EndpointUp || s.LastError != "" || s.Running != 0 {
+		if s := r.State()[0]; s.State != endpoint.StateUp || s.LastError != "" || s.Running != 0 {
 			t.Errorf("%+v", s)
 		}
 	}, most(1))

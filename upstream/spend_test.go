@@ -20,6 +20,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // metered is a registry that limits how many manifests each login may get, and does not count HEADs, as Docker Hub.
@@ -169,8 +170,8 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 			t.Errorf("%d came", came)
 		}
 		e := upstreamError(t, err)
-		want := upstream.Budget{Limit: 20, Window: 4 * time.Minute, At: said, Spent: upstream.Spent{
-			Since: said, Requests: 20, By: []upstream.Use{{Repository: "app", Requests: 20}}, Elsewhere: -1,
+		want := limit.Budget{Limit: 20, Window: 4 * time.Minute, At: said, Spent: limit.Spent{
+			Since: said, Requests: 20, By: []limit.Use{{Repository: "app", Requests: 20}}, Elsewhere: -1,
 		}}
 		if e.Status != 429 || e.RetryAfter != 3*time.Minute || e.Budget == nil || !cmp.Equal(*e.Budget, want) ||
 			!strings.Contains(e.Error(), "the request was not made") {
@@ -196,9 +197,9 @@ func TestNothingLeftIsNotAskedFor(t *testing.T) {
 func TestSpentByRepository(t *testing.T) {
 	t.Parallel()
 	m := &metered{limit: map[string]int{"anonymous": 5000, "bot": 200}, window: ";w=2400"}
-	spent := func(r *upstream.Registry, credential string) upstream.Spent {
+	spent := func(r *upstream.Registry, credential string) limit.Spent {
 		list := r.State()[0].Budgets
-		i := slices.IndexFunc(list, func(b upstream.Budget) bool { return b.Credential == credential })
+		i := slices.IndexFunc(list, func(b limit.Budget) bool { return b.Credential == credential })
 		return list[i].Spent
 	}
 	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
@@ -208,7 +209,7 @@ func TestSpentByRepository(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		check := func(when string, got upstream.Spent, want upstream.Spent) {
+		check := func(when string, got limit.Spent, want limit.Spent) {
 			t.Helper()
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", when, diff)
@@ -223,23 +224,23 @@ func TestSpentByRepository(t *testing.T) {
 		spend(r.As(auth.Credential{Name: "bot", Username: "bot", Password: auth.NewSecret("x")}), "team", 4)
 		m.used["anonymous"] += 60
 		spend(r, "base", 1)
-		check("before the mirror has seen a whole window", spent(r, ""), upstream.Spent{
-			Since: start, Requests: 9, By: []upstream.Use{{Repository: "base", Requests: 4}, {Repository: "app", Requests: 3}, {Repository: "old", Requests: 2}}, Elsewhere: -1,
+		check("before the mirror has seen a whole window", spent(r, ""), limit.Spent{
+			Since: start, Requests: 9, By: []limit.Use{{Repository: "base", Requests: 4}, {Repository: "app", Requests: 3}, {Repository: "old", Requests: 2}}, Elsewhere: -1,
 		})
 		time.Sleep(20 * time.Minute)
 		m.used["anonymous"] -= 2 // those are given back
 		spend(r, "new", 1)
-		check("when the first has left the window", spent(r, ""), upstream.Spent{
+		check("when the first has left the window", spent(r, ""), limit.Spent{
 			Since:    time.Now().Add(-40 * time.Minute),
-			Requests: 8, By: []upstream.Use{{Repository: "base", Requests: 4}, {Repository: "app", Requests: 3}, {Repository: "new", Requests: 1}}, Elsewhere: 60,
+			Requests: 8, By: []limit.Use{{Repository: "base", Requests: 4}, {Repository: "app", Requests: 3}, {Repository: "new", Requests: 1}}, Elsewhere: 60,
 		})
-		check("another credential, which said something before that", spent(r, "bot"), upstream.Spent{
-			Since: start, Requests: 4, By: []upstream.Use{{Repository: "team", Requests: 4}}, Elsewhere: -1,
+		check("another credential, which said something before that", spent(r, "bot"), limit.Spent{
+			Since: start, Requests: 4, By: []limit.Use{{Repository: "team", Requests: 4}}, Elsewhere: -1,
 		})
 		for i := range 300 {
 			spend(r, fmt.Sprintf("many/%d", i), 1)
 		}
-		if s := spent(r, ""); s.Requests != 308 || len(s.By) != 10 || s.By[0] != (upstream.Use{Repository: "base", Requests: 4}) || s.Elsewhere != 60 {
+		if s := spent(r, ""); s.Requests != 308 || len(s.By) != 10 || s.By[0] != (limit.Use{Repository: "base", Requests: 4}) || s.Elsewhere != 60 {
 			t.Errorf("of many repositories: %+v", s)
 		}
 		said, then := time.Now(), spent(r, "")

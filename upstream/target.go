@@ -71,7 +71,9 @@ func newTarget(e Endpoint, o Options, p endpoint.Policy, d *endpoint.Dialer) (*t
 	if err != nil {
 		return nil, err
 	}
-	return &target{Known: login.NewKnown(at, e.Credential)}, nil
+	t := &target{Known: login.NewKnown(at, e.Credential)}
+	t.probes.calls.Most, t.probes.calls.Lasting = maxRunning, true
+	return t, nil
 }
 
 // ping asks whether the registry's API answers at all. Most registries answer that a login is needed, which is an answer.
@@ -79,8 +81,7 @@ func (c *core) ping(ctx context.Context, ep *target) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout)
 	defer cancel()
 	p := c.logins.New(ep.Known, &login.Identity{Source: auth.Anonymous}, login.Operation{Trace: &fault.Trace{Endpoint: ep.Name}})
-	a := endpoint.Request{Step: fault.StepPing, Method: http.MethodGet, URL: ep.At("/v2/", ""), Reach: endpoint.ReachAny}
-	resp, err := p.Bare(ctx, ep.Registry, a) //nolint:bodyclose // Refuse or Drain closes it
+	resp, err := p.Ping(ctx) //nolint:bodyclose // Refuse or Drain closes it
 	switch {
 	case err != nil:
 		return err

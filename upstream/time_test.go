@@ -17,6 +17,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // bubble runs a test in a bubble with a registry that speaks to h.
@@ -40,7 +41,7 @@ func TestHeaderTimeout(t *testing.T) {
 				t.Errorf("gave up after %s, want 25 s", took)
 			}
 			e := upstreamError(t, err)
-			if step := e.Step(); step.Name != upstream.StepManifest || step.Took != 25*time.Second || step.Err == nil {
+			if step := e.Step(); step.Name != fault.StepManifest || step.Took != 25*time.Second || step.Err == nil {
 				t.Errorf("last step %+v", step)
 			}
 			var timeout interface{ Timeout() bool }
@@ -105,15 +106,15 @@ func TestStallForGood(t *testing.T) {
 			t.Errorf("%d bytes, want 10", len(b))
 		}
 		e := upstreamError(t, err)
-		if got, ok := errors.AsType[*upstream.ContentError](err); !ok || got.Kind != upstream.ContentStalled {
+		if got, ok := errors.AsType[*fault.ContentError](err); !ok || got.Kind != fault.ContentStalled {
 			t.Errorf("%v, want stalled", err)
 		}
-		if step := e.Step(); step.Name != upstream.StepBody || step.Err == nil {
+		if step := e.Step(); step.Name != fault.StepBody || step.Err == nil {
 			t.Errorf("last step %+v", step)
 		}
 		bodies := 0
 		for _, s := range e.Steps {
-			if s.Name == upstream.StepBody {
+			if s.Name == fault.StepBody {
 				bodies++
 			}
 		}
@@ -324,8 +325,8 @@ func TestCrawlIsGivenUp(t *testing.T) {
 				}
 				defer body.Close()
 				_, err = io.Copy(io.Discard, body)
-				content, ok := errors.AsType[*upstream.ContentError](upstreamError(t, err))
-				if !ok || content.Kind != upstream.ContentSlow {
+				content, ok := errors.AsType[*fault.ContentError](upstreamError(t, err))
+				if !ok || content.Kind != fault.ContentSlow {
 					t.Errorf("error %v, want that it was too slow", err)
 				}
 				if took := time.Since(begin); took < 2*time.Minute || took > 3*time.Minute {

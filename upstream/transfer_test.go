@@ -16,9 +16,11 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
-var _ flight.Body = (*upstream.Body)(nil)
+var _ flight.Body = (*transfer.Body)(nil)
 
 const repo = "library/app"
 
@@ -33,7 +35,7 @@ func blobOf(n int) []byte {
 }
 
 // fetch reads a range to its end.
-func fetch(t *testing.T, r *upstream.Registry, d oci.Digest, w flight.Want) ([]byte, *upstream.Body, error) {
+func fetch(t *testing.T, r *upstream.Registry, d oci.Digest, w flight.Want) ([]byte, *transfer.Body, error) {
 	t.Helper()
 	body, err := r.Blob(t.Context(), repo, d, w)
 	if err != nil {
@@ -148,7 +150,7 @@ func TestBadAnswers(t *testing.T) {
 		name     string
 		fault    origin.Fault
 		want     flight.Want
-		kind     upstream.ContentKind // of the ContentError, empty: none
+		kind     fault.ContentKind // of the ContentError, empty: none
 		status   int
 		code     string
 		requests int
@@ -170,33 +172,33 @@ func TestBadAnswers(t *testing.T) {
 			name: "down for a while", fault: origin.Fault{Status: 503, Header: http.Header{"Retry-After": {"30"}}}, status: 503,
 			requests: 1,
 		},
-		{name: "packed", fault: origin.Fault{Gzip: true}, kind: upstream.ContentEncoding, requests: 1},
+		{name: "packed", fault: origin.Fault{Gzip: true}, kind: fault.ContentEncoding, requests: 1},
 		{
-			name: "page", fault: origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, kind: upstream.ContentNotRegistry,
+			name: "page", fault: origin.Fault{Status: 200, Body: origin.HTMLBody("Sign in")}, kind: fault.ContentNotRegistry,
 			requests: 1,
 		},
 		{name: "shorter", fault: origin.Fault{
 			Status: 200, Body: "abc",
 			Header: http.Header{"Content-Type": {"application/octet-stream"}},
-		}, kind: upstream.ContentSize, requests: 1},
-		{name: "part of it", fault: origin.Fault{Status: 206, Body: "abc"}, kind: upstream.ContentRange, requests: 3},
+		}, kind: fault.ContentSize, requests: 1},
+		{name: "part of it", fault: origin.Fault{Status: 206, Body: "abc"}, kind: fault.ContentRange, requests: 3},
 		{
 			name: "no Content-Range", want: flight.Want{From: 5, To: 10},
-			fault: origin.Fault{Header: http.Header{"Content-Range": nil}}, kind: upstream.ContentRange, requests: 3,
+			fault: origin.Fault{Header: http.Header{"Content-Range": nil}}, kind: fault.ContentRange, requests: 3,
 		},
 		{
 			name: "later", want: flight.Want{From: 5, To: 10},
-			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 6-9/10000"}}}, kind: upstream.ContentRange,
+			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 6-9/10000"}}}, kind: fault.ContentRange,
 			requests: 3,
 		},
 		{
 			name: "shorter range", want: flight.Want{From: 5, To: 10},
-			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-8/10000"}}}, kind: upstream.ContentRange,
+			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-8/10000"}}}, kind: fault.ContentRange,
 			requests: 3,
 		},
 		{
 			name: "longer range", want: flight.Want{From: 5, To: 10},
-			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-10/10000"}}}, kind: upstream.ContentRange,
+			fault: origin.Fault{Header: http.Header{"Content-Range": {"bytes 5-10/10000"}}}, kind: fault.ContentRange,
 			requests: 3,
 		},
 		{name: "redirect nowhere", fault: origin.Fault{Status: 307}, requests: 1},
@@ -223,11 +225,11 @@ func TestBadAnswers(t *testing.T) {
 			if e.Status != tt.status || e.Code != tt.code {
 				t.Errorf("status %d code %q, want %d %q", e.Status, e.Code, tt.status, tt.code)
 			}
-			got, ok := errors.AsType[*upstream.ContentError](err)
+			got, ok := errors.AsType[*fault.ContentError](err)
 			if ok != (tt.kind != "") || ok && got.Kind != tt.kind {
 				t.Errorf("%v, want %q", err, tt.kind)
 			}
-			if step := e.Step(); step.Name != upstream.StepBlobRegistry || step.Host != s.Host() || step.Err == nil ||
+			if step := e.Step(); step.Name != fault.StepBlobRegistry || step.Host != s.Host() || step.Err == nil ||
 				step.Addr == "" {
 				t.Errorf("last step %+v", step)
 			}
@@ -256,7 +258,7 @@ func TestLostInTheMiddle(t *testing.T) {
 	}
 	broken := 0
 	for _, step := range e.Steps {
-		if step.Name == upstream.StepBody && errors.Is(step.Err, io.ErrUnexpectedEOF) {
+		if step.Name == fault.StepBody && errors.Is(step.Err, io.ErrUnexpectedEOF) {
 			broken++
 		}
 	}
@@ -281,7 +283,7 @@ func TestSizeChangesInTheMiddle(t *testing.T) {
 		_, _ = w.Write(make([]byte, 500))
 	}, func(t *testing.T, r *upstream.Registry, _ *pipes) {
 		b, _, err := fetch(t, r, digestOf(nil), flight.Want{To: 1000})
-		if got, ok := errors.AsType[*upstream.ContentError](err); len(b) != 500 || !ok || got.Kind != upstream.ContentSize {
+		if got, ok := errors.AsType[*fault.ContentError](err); len(b) != 500 || !ok || got.Kind != fault.ContentSize {
 			t.Errorf("%d bytes, %v; want 500 and an error about the size", len(b), err)
 		}
 	})

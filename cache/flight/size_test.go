@@ -48,7 +48,7 @@ func TestUnknownSizeGoesOn(t *testing.T) {
 		{"nothing came", 0, size},
 		{"a little came", 10 * kib, size},
 		{"more than is held back came", 200 * kib, size},
-		{"and nobody says it", 200 * kib, -1},
+		{"and no source says it", 200 * kib, -1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 const (
@@ -74,7 +75,7 @@ func Image(ctx context.Context, o Options) *Report {
 	}
 	b.endpointDone()
 	if ctx.Err() != nil && !r.OK && b.first == nil {
-		b.first = failureOf(diagnose.Explain(&upstream.Error{
+		b.first = failureOf(diagnose.Explain(&fault.Error{
 			Op: "manifest", Upstream: o.Ref.Host, Repository: o.Ref.Name, Reference: reference, Err: context.Cause(ctx),
 		}))
 	}
@@ -127,13 +128,13 @@ func (b *builder) refused(err error) {
 
 // stages are those that every pull goes through, in order, and where the others stand.
 var (
-	stages = []upstream.StepName{
-		upstream.StepDNS, upstream.StepDial, upstream.StepTLS, upstream.StepPing, upstream.StepManifest,
-		stepPlatform, upstream.StepBlobRegistry,
+	stages = []fault.StepName{
+		fault.StepDNS, fault.StepDial, fault.StepTLS, fault.StepPing, fault.StepManifest,
+		stepPlatform, fault.StepBlobRegistry,
 	}
-	among = map[upstream.StepName]upstream.StepName{
-		upstream.StepProxy: upstream.StepDial, upstream.StepToken: upstream.StepPing, upstream.StepBody: upstream.StepManifest,
-		upstream.StepBlobHost: upstream.StepBlobRegistry,
+	among = map[fault.StepName]fault.StepName{
+		fault.StepProxy: fault.StepDial, fault.StepToken: fault.StepPing, fault.StepBody: fault.StepManifest,
+		fault.StepBlobHost: fault.StepBlobRegistry,
 	}
 )
 
@@ -145,12 +146,12 @@ func (b *builder) endpointDone() {
 	if b.broken == "" {
 		b.report.OK = b.report.OK || b.whole
 	} else {
-		stage := upstream.StepName(b.broken)
+		stage := fault.StepName(b.broken)
 		if before, ok := among[stage]; ok {
 			stage = before
 		}
 		for _, later := range stages[slices.Index(stages, stage)+1:] {
-			if later == upstream.StepTLS && !strings.HasPrefix(b.endpoint, "https://") || b.had(later) {
+			if later == fault.StepTLS && !strings.HasPrefix(b.endpoint, "https://") || b.had(later) {
 				continue
 			}
 			b.add(Step{Stage: string(later), State: NotTried, Endpoint: b.endpoint})
@@ -160,7 +161,7 @@ func (b *builder) endpointDone() {
 }
 
 // had reports whether the endpoint has shown a stage: connections are made to several hosts, also late.
-func (b *builder) had(stage upstream.StepName) bool {
+func (b *builder) had(stage fault.StepName) bool {
 	return slices.ContainsFunc(b.report.Steps, func(s Step) bool {
 		return s.Endpoint == b.endpoint && s.Stage == string(stage)
 	})
@@ -183,13 +184,13 @@ func (b *builder) examined(e examined) {
 	if e.Err != nil {
 		b.broke(&s, e)
 	}
-	if e.Name == upstream.StepManifest && e.Err == nil && e.Status == 401 { // on the way to a token that did not come
+	if e.Name == fault.StepManifest && e.Err == nil && e.Status == 401 { // on the way to a token that did not come
 		s.Stage, s.Detail = StageChallenge, "the registry wants a login or a token for it"
 		b.add(s)
 		return
 	}
 	// An image without blobs of its own, as an artifact, is whole with its manifest.
-	b.whole = b.whole || e.Name == upstream.StepManifest || e.Name == upstream.StepBlobRegistry
+	b.whole = b.whole || e.Name == fault.StepManifest || e.Name == fault.StepBlobRegistry
 	b.add(s)
 }
 

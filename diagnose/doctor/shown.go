@@ -10,7 +10,8 @@ import (
 
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // warn makes a step one that works, and yet should be looked at.
@@ -27,17 +28,17 @@ func (b *builder) shown(s *Step, e examined) {
 		return
 	}
 	switch e.Name {
-	case upstream.StepTLS:
+	case fault.StepTLS:
 		s.tls(e.certificates, time.Now())
-	case upstream.StepProxy:
+	case fault.StepProxy:
 		s.Detail = "the connection goes through a proxy"
-	case upstream.StepPing:
+	case fault.StepPing:
 		if s.Detail = "it is a registry"; e.Status == 401 {
 			s.Detail = "it is a registry that asks for a login or a token"
 		}
 	case stepClock:
 		s.clock(e.skew)
-	case upstream.StepManifest:
+	case fault.StepManifest:
 		if e.digest != "" {
 			s.Detail = e.digest.String()
 			b.report.Digest = s.Detail
@@ -49,9 +50,9 @@ func (b *builder) shown(s *Step, e examined) {
 		s.credential(e)
 	case stepLimit:
 		s.limits(e.budgets)
-	case upstream.StepBlobRegistry:
+	case fault.StepBlobRegistry:
 		s.Detail = count(e.requests, "config and layers") // of which it redirects some
-	case upstream.StepBlobHost:
+	case fault.StepBlobHost:
 		s.Detail = "the registry keeps blobs here"
 	}
 }
@@ -202,7 +203,7 @@ func (s *Step) credential(e examined) {
 		c.LastError)
 }
 
-func (s *Step) limits(list []upstream.Budget) {
+func (s *Step) limits(list []limit.Budget) {
 	var texts []string
 	empty := false
 	for _, l := range list {

@@ -18,30 +18,32 @@ import (
 
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // The steps of examinations, beside those of a pull.
 const (
-	stepClock      upstream.StepName = "clock"      // ours against that of the registry
-	stepCredential upstream.StepName = "credential" // ours, as the registry takes it
-	stepLimit      upstream.StepName = "limit"      // of requests, and what is left of it
-	stepPlatform   upstream.StepName = "platform"   // which part of an image is for which platform
+	stepClock      fault.StepName = "clock"      // ours against that of the registry
+	stepCredential fault.StepName = "credential" // ours, as the registry takes it
+	stepLimit      fault.StepName = "limit"      // of requests, and what is left of it
+	stepPlatform   fault.StepName = "platform"   // which part of an image is for which platform
 )
 
-// examined is one step of an examination, with what it has shown. Err is why the endpoint gave no more: an *upstream.Error or
+// examined is one step of an examination, with what it has shown. Err is why the endpoint gave no more: an *fault.Error or
 // a *platformError; it is the last step of the endpoint.
 type examined struct {
-	upstream.Step
+	fault.Step
 	requests     int                       // that it took: several for the same at one host are one step
 	certificates []*x509.Certificate       // that the host showed, its own first; of StepTLS
 	skew         time.Duration             // by which the host's clock is before ours; of stepClock
 	credential   upstream.CredentialStatus // of stepCredential
-	budgets      []upstream.Budget         // of stepLimit
+	budgets      []limit.Budget            // of stepLimit
 	digest       oci.Digest                // of StepManifest: what the reference means. Of stepPlatform: the chosen manifest
 	platform     string                    // of stepPlatform: the chosen one
 	platforms    []string                  // of stepPlatform: those of the image
 	blobs        []oci.Digest              // of the chosen manifest; of stepPlatform
-	notice       error                     // what is wrong with an answer that keeps no pull from going on: an *upstream.Error
+	notice       error                     // what is wrong with an answer that keeps no pull from going on: an *fault.Error
 }
 
 // platformError says that an image has nothing for a platform.
@@ -64,7 +66,7 @@ func walk(ctx context.Context, r *upstream.Registry, repository, reference, plat
 		seen := &handshakes{m: make(map[string][]*x509.Certificate)}
 		endpoints, end, err := r.Inspect(seen.add)
 		if err != nil {
-			yield(examined{Step: upstream.Step{Err: err}})
+			yield(examined{Step: fault.Step{Err: err}})
 			return
 		}
 		defer end()
@@ -130,7 +132,7 @@ func (w *walker) say(e examined) bool {
 func (w *walker) tell(a *upstream.Attempt, err error, last func(*examined)) bool {
 	rows := rowsOf(a.Take(), err == nil)
 	if len(rows) == 0 && err != nil {
-		rows = []examined{{Step: upstream.Step{Name: upstream.StepManifest}}}
+		rows = []examined{{Step: fault.Step{Name: fault.StepManifest}}}
 	}
 	for i, e := range rows {
 		e.Err = nil
@@ -140,19 +142,19 @@ func (w *walker) tell(a *upstream.Attempt, err error, last func(*examined)) bool
 				last(&e)
 			}
 		}
-		if e.Name == upstream.StepTLS {
+		if e.Name == fault.StepTLS {
 			e.certificates = w.seen.of(e.Host, err)
 		}
 		proxy := w.ep.Proxy(e.Host)
-		if proxy != "" && (e.Name == upstream.StepDNS || e.Name == upstream.StepDial) {
+		if proxy != "" && (e.Name == fault.StepDNS || e.Name == fault.StepDial) {
 			e.Host = proxy
 		}
 		if !w.say(e) {
 			return false
 		}
-		ahead := i+1 < len(rows) && rows[i+1].Name == upstream.StepProxy
-		if proxy != "" && e.Name == upstream.StepDial && !ahead &&
-			!w.say(examined{Step: upstream.Step{Name: upstream.StepProxy, Host: proxy}}) {
+		ahead := i+1 < len(rows) && rows[i+1].Name == fault.StepProxy
+		if proxy != "" && e.Name == fault.StepDial && !ahead &&
+			!w.say(examined{Step: fault.Step{Name: fault.StepProxy, Host: proxy}}) {
 			return false
 		}
 	}
@@ -161,15 +163,15 @@ func (w *walker) tell(a *upstream.Attempt, err error, last func(*examined)) bool
 
 // rowsOf makes one step of those of a kind at one host. Where all went well, refusals on the way to it are left out: the
 // step of the credential says that. Where it did not, the last step is the one that broke.
-func rowsOf(steps []upstream.Step, well bool) (rows []examined) {
+func rowsOf(steps []fault.Step, well bool) (rows []examined) {
 	for i, s := range steps {
 		end, final := steps[len(steps)-1], i == len(steps)-1
 		switch {
-		case well && s.Name == upstream.StepToken && s.Status >= 400:
+		case well && s.Name == fault.StepToken && s.Status >= 400:
 			continue
-		case !well && !final && s.Err != nil && s.Status == 0 && (s.Host == end.Host || end.Name == upstream.StepProxy):
+		case !well && !final && s.Err != nil && s.Status == 0 && (s.Host == end.Host || end.Name == fault.StepProxy):
 			continue // a part of the step that broke
-		case !well && !final && s.Status >= 400 && !slices.ContainsFunc(steps[i+1:], func(t upstream.Step) bool {
+		case !well && !final && s.Status >= 400 && !slices.ContainsFunc(steps[i+1:], func(t fault.Step) bool {
 			return t.Name == s.Name && t.Host == s.Host
 		}):
 			continue // a refusal on the way to the one that counts
@@ -181,7 +183,7 @@ func rowsOf(steps []upstream.Step, well bool) (rows []examined) {
 			e.Took += rows[at].Took
 		}
 		switch {
-		case at >= 0 && s.Name == upstream.StepBlobRegistry && (well || !final):
+		case at >= 0 && s.Name == fault.StepBlobRegistry && (well || !final):
 			rows[at] = e // before the hosts that it leads to
 			continue
 		case at >= 0:
@@ -206,7 +208,7 @@ func (w *walker) ping(ctx context.Context) bool {
 		if skew.Abs() <= 2*time.Second { // less than a header in seconds, and the time on the way, can show
 			skew = 0
 		}
-		return w.say(examined{Step: upstream.Step{Name: stepClock, Host: w.ep.Host()}, skew: skew})
+		return w.say(examined{Step: fault.Step{Name: stepClock, Host: w.ep.Host()}, skew: skew})
 	}
 	return true
 }
@@ -224,11 +226,11 @@ func (w *walker) manifest(ctx context.Context) (ok bool) {
 		return false
 	}
 	if st := a.Credential(); st.Name != "" &&
-		!w.say(examined{Step: upstream.Step{Name: stepCredential, Host: w.ep.Host()}, credential: st}) {
+		!w.say(examined{Step: fault.Step{Name: stepCredential, Host: w.ep.Host()}, credential: st}) {
 		return false
 	}
 	if list := w.ep.Budgets(); len(list) > 0 {
-		return w.say(examined{Step: upstream.Step{Name: stepLimit, Host: w.ep.Host()}, budgets: list})
+		return w.say(examined{Step: fault.Step{Name: stepLimit, Host: w.ep.Host()}, budgets: list})
 	}
 	return true
 }
@@ -252,7 +254,7 @@ func (w *walker) platform(ctx context.Context) bool {
 			chosen, found = d, p
 		}
 	}
-	step := examined{Step: upstream.Step{Name: stepPlatform, Host: w.ep.Host()}, platform: found, platforms: have}
+	step := examined{Step: fault.Step{Name: stepPlatform, Host: w.ep.Host()}, platform: found, platforms: have}
 	switch {
 	case !w.index: // the config says
 		return true
@@ -295,13 +297,13 @@ func (w *walker) blobs(ctx context.Context) bool {
 			err = a.Peek(ctx, d.Digest, func(host string) bool { return hosts[host] })
 		}
 		for _, s := range a.Steps() {
-			if s.Name == upstream.StepBlobHost {
+			if s.Name == fault.StepBlobHost {
 				hosts[s.Host] = true
 			}
 		}
 		if lacking != nil {
 			_ = w.tell(a, nil, nil) && w.say(examined{
-				Step:     upstream.Step{Name: stepPlatform, Host: w.ep.Host(), Err: lacking},
+				Step:     fault.Step{Name: stepPlatform, Host: w.ep.Host(), Err: lacking},
 				platform: lacking.want, platforms: lacking.have,
 			})
 			return false
@@ -328,7 +330,7 @@ func (w *walker) config(ctx context.Context, a *upstream.Attempt, d oci.Child) (
 		return &platformError{want: w.want, have: []string{have}}, nil
 	}
 	w.say(examined{
-		Step:     upstream.Step{Name: stepPlatform, Host: w.ep.Host()},
+		Step:     fault.Step{Name: stepPlatform, Host: w.ep.Host()},
 		platform: have, platforms: []string{have}, digest: w.image.Digest, blobs: blobsOf(w.image),
 	})
 	return nil, nil

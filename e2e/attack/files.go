@@ -62,7 +62,7 @@ func playFiles(ctx context.Context, s *stage, l listener) error {
 	s.verdict("the admin listener's /healthz", health, 2*time.Second)
 	said := 0
 	for _, line := range m.Log() {
-		if text := fmt.Sprint(line["msg"], line["err"]); line["level"] == "WARN" &&
+		if text := fmt.Sprint(line["msg"], line["error"]); line["level"] == "WARN" &&
 			(strings.Contains(text, "connection") || strings.Contains(text, "descriptor") || strings.Contains(text, "files")) {
 			said++
 		}

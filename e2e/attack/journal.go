@@ -130,7 +130,11 @@ func (s *stage) recorded(ctx context.Context, m *mirror, what string) {
 func (m *mirror) lost() int {
 	n := 0.0
 	for _, line := range m.Log() {
-		if v, ok := line["lost"].(float64); ok {
+		v, ok := line["lost"].(float64) // of an earlier version
+		if line["msg"] == "journal is overloaded; some requests are not recorded" {
+			v, ok = line["count"].(float64)
+		}
+		if ok {
 			n += v
 		}
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -244,12 +245,10 @@ func (a *App) Run(ctx context.Context) error {
 		err = context.Cause(bg)
 	}
 	stopping = time.Now()
-	if e := a.stop(main, c.Drain); e != nil && err == nil {
-		err = e
-	}
+	err = cmp.Or(err, a.stop(main, c.Drain))
 	stop()
-	if e := work.Wait(); e != nil && !errors.Is(e, context.Canceled) && err == nil {
-		err = e
+	if e := work.Wait(); !errors.Is(e, context.Canceled) {
+		err = cmp.Or(err, e)
 	}
 	for _, s := range side { // last, so that /readyz reports the stop while it lasts
 		_ = s.Close()
@@ -266,16 +265,12 @@ func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, s
 	})
 	go func() { errs <- serveOn(main, clients) }()
 
-	operators := sideServer(admin.New(a.adminOptions(c)), a.log)
-	operators.TLSConfig = a.files.tls(c.Admin.TLS.Enabled(), adminCertificate)
-	go func() { errs <- serveOn(operators, sideListener(a.listeners.admin, a.log)) }()
-	side = append(side, operators)
+	adminTLS := a.files.tls(c.Admin.TLS.Enabled(), adminCertificate)
+	side = append(side, serveSide(a.listeners.admin, admin.New(a.adminOptions(c)), adminTLS, a.log, errs))
 	if l := a.listeners.metrics; l != nil {
-		scrapes := sideServer(admin.NewMetrics(admin.Options{
+		side = append(side, serveSide(l, admin.NewMetrics(admin.Options{
 			Loopback: isLoopback(l.Addr()), Hosts: hostNames(c, c.Metrics.Listen), Metrics: a.metrics.Handler(), Ready: a.readiness,
-		}), a.log)
-		side = append(side, scrapes)
-		go func() { errs <- serveOn(scrapes, sideListener(l, a.log)) }()
+		}), nil, a.log, errs))
 	}
 	return main, side, errs
 }

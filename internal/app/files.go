@@ -20,35 +20,34 @@ type files struct {
 
 // readFiles reads the certificates and the token of a configuration.
 func readFiles(c *config.Config) (f files, err error) {
-	if c.TLS.Enabled() {
-		if f.cert, err = readCertificate(c.TLS.Cert, c.TLS.Key); err != nil {
-			return files{}, fmt.Errorf("tls: %w", err)
-		}
+	if f.cert, err = readCertificate("tls", c.TLS.Cert, c.TLS.Key); err != nil {
+		return files{}, err
 	}
-	if c.Admin.TLS.Enabled() {
-		if f.adminCert, err = readCertificate(c.Admin.TLS.Cert, c.Admin.TLS.Key); err != nil {
-			return files{}, fmt.Errorf("admin.tls: %w", err)
-		}
+	if f.adminCert, err = readCertificate("admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key); err != nil {
+		return files{}, err
 	}
-	if c.Admin.TokenFile != "" {
-		if f.token, err = readToken(c.Admin.TokenFile); err != nil {
-			return files{}, err
-		}
-	}
-	return f, nil
+	f.token, err = readToken(c.Admin.TokenFile)
+	return f, err
 }
 
-func readCertificate(cert, key string) (*tls.Certificate, error) {
+// readCertificate reads the certificate of a setting; nil where none is named.
+func readCertificate(setting, cert, key string) (*tls.Certificate, error) {
+	if cert == "" {
+		return nil, nil
+	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("load certificate %s with key %s: %w; they must be PEM files that belong together and that "+
-			"this user can read", cert, key, err)
+		return nil, fmt.Errorf("%s: load certificate %s with key %s: %w; they must be PEM files that belong together and that "+
+			"this user can read", setting, cert, key, err)
 	}
 	return &pair, nil
 }
 
-// readToken reads admin.tokenFile. An empty token would let every caller in, so it is refused.
+// readToken reads admin.tokenFile, where one is named. An empty token would let every caller in, so it is refused.
 func readToken(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("admin.tokenFile: %w; it names a file that this user can read, with a long random token in it",

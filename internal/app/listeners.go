@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -85,17 +86,16 @@ func hostNames(c *config.Config, listen string) []string {
 	return list
 }
 
-// sideListener limits the connections of operators: they are taken from those that are kept from clients.
-func sideListener(l net.Listener, log *slog.Logger) net.Listener {
-	return server.Listen(l, server.ListenOptions{Limit: maxSideConns, Log: log})
-}
-
-// sideServer is the server of a listener for operators. It has no write timeout, since a profile may take long.
-func sideServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+// serveSide serves a listener for operators. Their connections are taken from those that are kept from clients. The server has
+// no write timeout, since a profile may take long.
+func serveSide(l net.Listener, h http.Handler, t *tls.Config, log *slog.Logger, ended chan<- error) *http.Server {
+	s := &http.Server{
+		Handler: h, TLSConfig: t, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), ConnState: server.TrackConnections,
 	}
+	limited := server.Listen(l, server.ListenOptions{Limit: maxSideConns, Log: log})
+	go func() { ended <- serveOn(s, limited) }()
+	return s
 }
 
 // serveOn serves a listener, by TLS where the server has a configuration of it.

@@ -12,21 +12,17 @@ import (
 	"github.com/registrymirror/mirror/internal/logging"
 )
 
-// notReloaded is the log line about a configuration that was refused.
-const notReloaded = "the configuration was not reloaded; the old one stays in use"
-
 // Reload puts a new configuration into use: upstreams, tag policies, certificates, token, log level. Settings that need a
 // restart stay as they are, and each reload until then names them in the log. On an error everything stays as it was.
 func (a *App) Reload(c *config.Config) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	kept, err := a.apply(c)
-	a.metrics.Reloaded(err)
 	if err != nil {
-		a.refused(err)
-		a.log.Error(notReloaded, "error", err)
+		a.NotReloaded(err)
 		return err
 	}
+	a.metrics.Reloaded(nil)
 	restart := config.Diff(a.o.Config, c) // since the start: a change that waits for the restart stays named
 	a.setConfig(admin.Config{File: a.o.File, TakenAt: stamp(time.Now()), Restart: restart})
 	if kept {
@@ -80,14 +76,16 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 	return keptToken, nil
 }
 
-// NotReloaded logs and records that a configuration was refused before it came to Reload. Of an invalid one it logs each
+// NotReloaded logs, counts and records for the admin listener that a configuration was refused. Of an invalid one it logs each
 // problem, up to 20, in a line of its own.
 func (a *App) NotReloaded(err error) {
 	a.metrics.Reloaded(err)
-	a.refused(err)
+	c := a.about.Load().Config
+	defer func() { a.setConfig(c) }()
 	invalid, ok := errors.AsType[*config.Invalid](err)
 	if !ok {
-		a.log.Error(notReloaded, "error", err)
+		c.LastError = err.Error()
+		a.log.Error("the configuration was not reloaded; the old one stays in use", "error", err)
 		return
 	}
 	const most = 20
@@ -96,17 +94,8 @@ func (a *App) NotReloaded(err error) {
 	}
 	a.log.Error("the configuration was not reloaded; the old one stays in use until this one is corrected",
 		"count", len(invalid.Problems))
-}
-
-// refused records, for the admin listener, why a configuration was refused.
-func (a *App) refused(err error) {
-	c := a.about.Load().Config
-	c.LastError = err.Error()
-	if invalid, ok := errors.AsType[*config.Invalid](err); ok && len(invalid.Problems) > 0 {
-		c.LastError = invalid.Problems[0].String()
-		if n := len(invalid.Problems) - 1; n > 0 {
-			c.LastError += fmt.Sprintf("; and %d more", n)
-		}
+	c.LastError = invalid.Problems[0].String()
+	if n := len(invalid.Problems) - 1; n > 0 {
+		c.LastError += fmt.Sprintf("; and %d more", n)
 	}
-	a.setConfig(c)
 }

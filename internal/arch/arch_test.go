@@ -61,7 +61,7 @@ var rules = arch.Rules{
 		},
 		{
 			But: []string{"upstream/**", "auth/**", "internal/registries"}, Import: []string{"auth/**"},
-			Why: "what may hold our secrets is this list; read what is shown of a credential from upstream.Error",
+			Why: "what may hold our secrets is this list; read what is shown of a credential from fault.Error",
 		},
 		{
 			But: []string{"oci"}, Foreign: []string{"github.com/distribution/reference"},

@@ -1,4 +1,4 @@
-// Package bounded keeps what is remembered within bounds: a map with a number of entries, and an LRU with a budget of
+// Package bounded keeps what is remembered within bounds: maps with a number of entries, and an LRU with a budget of
 // costs. What is in either may be gone the next time: it is for what can be found out anew.
 package bounded
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/registrymirror/mirror/internal/bounded"
 )
@@ -117,4 +119,37 @@ func TestTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+func TestExpiring(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var e bounded.Expiring[string, int]
+		if v, ok := e.Get("a"); v != 0 || ok || e.Delete("a") {
+			t.Errorf("before the first Put: %d, %v", v, ok)
+		}
+		e.Put("a", 1, time.Minute, 2)
+		e.Put("b", 2, time.Hour, 2)
+		time.Sleep(time.Minute - time.Nanosecond)
+		if v, ok := e.Get("a"); v != 1 || !ok {
+			t.Errorf("just before the end: %d, %v", v, ok)
+		}
+		time.Sleep(time.Nanosecond)
+		if v, ok := e.Get("a"); v != 0 || ok || e.Has("a") {
+			t.Errorf("at the end: %d, %v", v, ok)
+		}
+		e.Put("c", 3, time.Hour, 2) // the expired one has made room
+		if !e.Has("b") || !e.Delete("b") || e.Has("b") {
+			t.Error("b was not remembered, or was not deleted")
+		}
+		e.Put("d", 4, time.Hour, 2)
+		e.Put("e", 5, time.Hour, 2) // one too many
+		if e.Has("c") || e.Has("d") || !e.Has("e") {
+			t.Error("a full memory is not emptied")
+		}
+		e.Clear()
+		if e.Has("e") {
+			t.Error("e is remembered after Clear")
+		}
+	})
 }

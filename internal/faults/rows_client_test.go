@@ -83,13 +83,13 @@ func planAllLeave(tr *trial) {
 		c := newContent(tr.size, tr.seed%3)
 		p := &pulling{w: w, c: c, r: tr.r}
 		if err := plain.run(context.Background(), p); err != nil {
-			w.errorf("%s: who came back: %v", tr, p.broken)
+			w.errorf("%s: the client that came back: %v", tr, p.broken)
 		}
 		for _, s := range p.wrong {
-			w.errorf("%s: who came back: %s", tr, s)
+			w.errorf("%s: the client that came back: %s", tr, s)
 		}
 		if n := w.up.Bytes(c.digest); n > c.size+min(c.size, inTransit) {
-			w.errorf("%s: %d bytes of %d were fetched for who left and who came back", tr, n, c.size)
+			w.errorf("%s: %d bytes of %d were fetched for the clients that left and those that came back", tr, n, c.size)
 		}
 	}
 }

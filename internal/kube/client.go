@@ -166,10 +166,9 @@ func (c *Client) ask(ctx context.Context, op, method, path string, query url.Val
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "mirror")
-	switch {
-	case method == http.MethodPatch:
+	if method == http.MethodPatch {
 		req.Header.Set("Content-Type", "application/merge-patch+json")
-	case in != nil:
+	} else if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.Do(req)

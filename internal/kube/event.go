@@ -76,8 +76,8 @@ func cutName(s string) string {
 
 // message is what happened and what to do, in the form in which clients are told it.
 func message(f journal.Failure) string {
-	s := fmt.Sprintf("Failed to pull image %q: (mirror: %s", f.Image,
-		strings.TrimPrefix(f.Summary, "the mirror ")) // it has just been named
+	summary := strings.TrimPrefix(f.Summary, "the mirror ") // it has just been named
+	s := fmt.Sprintf("Failed to pull image %q: (mirror: %s", f.Image, summary)
 	end := " [" + f.ID + "])"
 	if f.Remedy != "" {
 		s += "; " + f.Remedy

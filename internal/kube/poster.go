@@ -37,22 +37,19 @@ var lookTimes = []time.Duration{2 * time.Second, 8 * time.Second, 20 * time.Seco
 type PosterOptions struct {
 	Client *Client
 	// Canonical returns the reference under which we know an image. A pod may name it by an alias of its registry, or
-	// below a name of ours, as in mirror.example/docker.io/library/nginx. Nil: as it is.
+	// below a name of ours, as in mirror.example/docker.io/library/nginx.
 	Canonical func(oci.Ref) oci.Ref
-	// Instance names this mirror in its Events, as its pod's name.
+	// Instance names this mirror in its Events, as its pod's name. Empty: "mirror".
 	Instance string
-	// Log is told when Events can't be posted, and when they can again. Nil: discard.
+	// Log is told when Events can't be posted, and when they can again.
 	Log *slog.Logger
 }
 
 // Poster posts Events on pods that can't pull. Failed and Stats may be called from anywhere; Run is one goroutine, and
 // owns the rest.
 type Poster struct {
-	client    *Client
-	canonical func(oci.Ref) oci.Ref
-	instance  string
-	log       *slog.Logger
-	wake      chan struct{} // holds one: a failure was queued
+	o    PosterOptions
+	wake chan struct{} // holds one: a failure was queued
 
 	mu     sync.Mutex // guards what follows
 	queued map[want]*wanted
@@ -62,7 +59,6 @@ type Poster struct {
 	limit  *rate.Limiter
 	posted map[posting]*event
 	logged string // the remedy in the last log line about an error; empty: there is no error
-	failed bool   // a request of this round failed
 }
 
 // Stats count since the start.
@@ -87,15 +83,9 @@ type posting struct{ uid, id string }
 
 // NewPoster makes a Poster, which does nothing before Run.
 func NewPoster(o PosterOptions) *Poster {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Canonical == nil {
-		o.Canonical = func(r oci.Ref) oci.Ref { return r }
-	}
+	o.Instance = cmp.Or(o.Instance, "mirror")
 	return &Poster{
-		client: o.Client, canonical: o.Canonical, instance: cmp.Or(o.Instance, "mirror"), log: o.Log,
-		wake: make(chan struct{}, 1), queued: make(map[want]*wanted), posted: make(map[posting]*event),
+		o: o, wake: make(chan struct{}, 1), queued: make(map[want]*wanted), posted: make(map[posting]*event),
 		limit: rate.NewLimiter(requestRate, 2*requestRate),
 	}
 }
@@ -136,15 +126,14 @@ func (p *Poster) Stats() Stats {
 
 // Run posts until ctx ends, whose error it returns.
 func (p *Poster) Run(ctx context.Context) error {
-	defer p.client.Close()
-	if err := p.client.Ready(ctx); err != nil && ctx.Err() == nil {
+	defer p.o.Client.Close()
+	if err := p.o.Client.Ready(ctx); err != nil && ctx.Err() == nil {
 		p.logError(err) // logged before an Event is missed
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		next := p.next()
-		if next.IsZero() {
+		if next := p.next(); next.IsZero() {
 			timer.Stop()
 		} else {
 			timer.Reset(time.Until(next))
@@ -156,21 +145,11 @@ func (p *Poster) Run(ctx context.Context) error {
 			continue
 		case <-timer.C:
 		}
-		err := p.round(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err == nil:
-			if !p.failed {
-				p.logSuccess()
+		if err := p.round(ctx); err != nil && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(p.logError(err)):
 			}
-			continue
-		}
-		pause := p.logError(err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
 		}
 	}
 }
@@ -190,8 +169,7 @@ func (p *Poster) next() time.Time {
 
 // round looks once for the pods of all failures that are due, and posts. After an error nothing is lost: they are due again.
 func (p *Poster) round(ctx context.Context) error {
-	now := time.Now()
-	p.failed = false
+	now, failed := time.Now(), false
 	due := p.due(now)
 	if len(due) == 0 {
 		return nil
@@ -207,10 +185,8 @@ func (p *Poster) round(ctx context.Context) error {
 			err := p.post(ctx, h, w.failure)
 			if refused, _ := errors.AsType[*APIError](err); refused != nil && refused.final() {
 				p.logError(err) // of this pod, as where its namespace is being deleted; others may do better
-				p.failed = true
-				continue
-			}
-			if err != nil {
+				failed = true
+			} else if err != nil {
 				return err
 			}
 		}
@@ -220,6 +196,10 @@ func (p *Poster) round(ctx context.Context) error {
 		if now.Sub(e.last) > eventLife {
 			delete(p.posted, k)
 		}
+	}
+	if p.logged != "" && !failed {
+		p.logged = ""
+		p.o.Log.Info("Kubernetes Events for failed pulls are posted again")
 	}
 	return nil
 }
@@ -262,7 +242,7 @@ func (p *Poster) look(ctx context.Context, due []*wanted) (map[oci.Repo][]holder
 	list := make(map[oci.Repo][]holder)
 	seen := make(map[string]bool)
 	for _, s := range selectors {
-		pods, err := p.client.pods(ctx, s, p.limit.Wait)
+		pods, err := p.o.Client.pods(ctx, s, p.limit.Wait)
 		if err != nil {
 			return nil, err
 		}
@@ -273,7 +253,7 @@ func (p *Poster) look(ctx context.Context, due []*wanted) (map[oci.Repo][]holder
 			}
 			seen[x.Metadata.UID] = true
 			for _, c := range x.waiting() {
-				repo := p.canonical(c.ref).Repo
+				repo := p.o.Canonical(c.ref).Repo
 				list[repo] = append(list[repo], holder{x, c})
 			}
 		}
@@ -326,7 +306,7 @@ func (p *Poster) post(ctx context.Context, h holder, f journal.Failure) error {
 		p.count(func(s *Stats) { s.Dropped++ })
 		return nil
 	case e == nil:
-		e = newEvent(h, f, p.instance)
+		e = newEvent(h, f, p.o.Instance)
 	case now.Sub(e.last) < countInterval:
 		return nil
 	}
@@ -354,7 +334,7 @@ func (p *Poster) raise(ctx context.Context, e *event, f journal.Failure, now tim
 	if count == 0 {
 		first := *e
 		first.Count, first.FirstTimestamp, first.LastTimestamp = 1, stamp(now), stamp(now)
-		err := p.client.ask(ctx, "create event", http.MethodPost, path, nil, first, nil)
+		err := p.o.Client.ask(ctx, "create event", http.MethodPost, path, nil, first, nil)
 		if refused, _ := errors.AsType[*APIError](err); refused == nil || refused.Status != http.StatusConflict {
 			if err == nil {
 				e.Count = 1
@@ -363,13 +343,13 @@ func (p *Poster) raise(ctx context.Context, e *event, f journal.Failure, now tim
 		}
 		// Another mirror of this cluster, or this one before a restart, has said the same.
 		var there struct{ Count int }
-		if err := p.client.ask(ctx, "read event", http.MethodGet, path+"/"+e.Metadata.Name, nil, nil, &there); err != nil {
+		if err := p.o.Client.ask(ctx, "read event", http.MethodGet, path+"/"+e.Metadata.Name, nil, nil, &there); err != nil {
 			return err
 		}
 		count = there.Count
 	}
 	change := map[string]any{"count": count + 1, "lastTimestamp": stamp(now), "message": message(f)}
-	if err := p.client.ask(ctx, "update event", http.MethodPatch, path+"/"+e.Metadata.Name, nil, change, nil); err != nil {
+	if err := p.o.Client.ask(ctx, "update event", http.MethodPatch, path+"/"+e.Metadata.Name, nil, change, nil); err != nil {
 		return err
 	}
 	e.Count = count + 1
@@ -401,14 +381,7 @@ func (p *Poster) logError(err error) time.Duration {
 	}
 	if fix != p.logged { // once for each cause
 		p.logged = fix
-		p.log.Warn("cannot post Kubernetes Events for failed pulls", "error", err, "remedy", fix)
+		p.o.Log.Warn("cannot post Kubernetes Events for failed pulls", "error", err, "remedy", fix)
 	}
 	return pause
-}
-
-func (p *Poster) logSuccess() {
-	if p.logged != "" {
-		p.logged = ""
-		p.log.Info("Kubernetes Events for failed pulls are posted again")
-	}
 }

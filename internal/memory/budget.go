@@ -168,9 +168,10 @@ func (b *Budget) acquire(ctx context.Context, p *pool, client string, n int64) (
 		return n, nil
 	}
 	w := &waiter{n: n, ready: make(chan bool, 1)}
+	full := &FullError{Need: n, Size: p.most}
 	if p.waiting >= maxWaiting && !p.shed(client) {
 		b.mu.Unlock()
-		return 0, &FullError{Need: n, Size: p.most}
+		return 0, full
 	}
 	p.enter(client, w)
 	p.serve() // it may need little
@@ -179,26 +180,26 @@ func (b *Budget) acquire(ctx context.Context, p *pool, client string, n int64) (
 	began := time.Now()
 	timer := time.NewTimer(b.wait)
 	defer timer.Stop()
-	var err error
 	select {
 	case ok := <-w.ready:
 		if !ok {
-			return 0, &FullError{Need: n, Size: p.most, Waited: time.Since(began)}
+			full.Waited = time.Since(began)
+			return 0, full
 		}
 		b.shrink()
 		return n, nil
 	case <-timer.C:
-		err = &FullError{Need: n, Size: p.most, Waited: time.Since(began)}
 	case <-ctx.Done():
-		err = &FullError{Need: n, Size: p.most, Waited: time.Since(began), Err: context.Cause(ctx)}
+		full.Err = context.Cause(ctx)
 	}
+	full.Waited = time.Since(began)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !p.leave(client, w) && <-w.ready { // it got its room at the same moment
 		p.used -= n
 	}
 	p.serve()
-	return 0, err
+	return 0, full
 }
 
 // release gives n bytes back, for the requests that wait.
@@ -212,17 +213,12 @@ func (b *Budget) release(p *pool, n int64) {
 // shrink has the stores give back the bytes above the budget.
 func (b *Budget) shrink() {
 	b.mu.Lock()
-	over := b.used() - b.size
 	stores := slices.Clip(b.stores)
 	b.mu.Unlock()
 	for _, s := range stores {
-		if over <= 0 {
-			return
+		if over := b.Used() - b.size; over > 0 {
+			s.Shrink(over)
 		}
-		s.Shrink(over)
-		b.mu.Lock()
-		over = b.used() - b.size
-		b.mu.Unlock()
 	}
 }
 
@@ -262,17 +258,10 @@ func (p *pool) leave(client string, w *waiter) bool {
 	p.lines[client] = slices.Delete(p.lines[client], i, i+1)
 	p.waiting--
 	if len(p.lines[client]) == 0 {
-		p.end(client)
+		delete(p.lines, client)
+		p.order = slices.DeleteFunc(p.order, func(c string) bool { return c == client })
 	}
 	return true
-}
-
-// end removes a client without waiters.
-func (p *pool) end(client string) {
-	delete(p.lines, client)
-	if i := slices.Index(p.order, client); i >= 0 {
-		p.order = slices.Delete(p.order, i, i+1)
-	}
 }
 
 // serve gives room to waiting requests, one client after the other, while there is room. Before the next one in turn only
@@ -288,9 +277,8 @@ func (p *pool) serve() {
 		}
 		p.used += w.n
 		p.leave(client, w)
-		if len(p.lines[client]) > 0 {
-			i := slices.Index(p.order, client)
-			p.order = append(slices.Delete(p.order, i, i+1), client)
+		if len(p.lines[client]) > 0 { // its next turn is after all others
+			p.order = append(slices.DeleteFunc(p.order, func(c string) bool { return c == client }), client)
 		}
 		w.ready <- true
 	}

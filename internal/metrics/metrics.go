@@ -1,12 +1,11 @@
 package metrics
 
 import (
-	"maps"
+	"cmp"
 	"net/http"
 	"runtime"
 	"strconv"
 	"sync"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -14,13 +13,13 @@ import (
 
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // Metrics counts, and serves what it has counted. Its methods may be called from anywhere.
 type Metrics struct {
 	registry *prometheus.Registry
-	entry    func(host string) string // the name of an upstream in the configuration
+	entry    func(host string) string // the name of an upstream in the configuration; "none": it is not there
 
 	requests, clientBytes, pulls, failures *prometheus.CounterVec
 	upRequests, upBytes                    *prometheus.CounterVec
@@ -28,16 +27,18 @@ type Metrics struct {
 	reloadOK, reloadAt                     prometheus.Gauge
 	credentials                            *prometheus.CounterVec
 
-	answers resolved[answer, counters]
+	answers sync.Map // answer to counters
 }
 
 // New returns Metrics of a build. entry returns the name of an upstream in the configuration: hosts that fit a pattern count
 // under the pattern, since clients choose them. Nil: hosts are counted as they are called.
 func New(version string, entry func(host string) string) *Metrics {
-	if entry == nil {
-		entry = func(host string) string { return host }
-	}
-	m := &Metrics{registry: prometheus.NewRegistry(), entry: entry}
+	m := &Metrics{registry: prometheus.NewRegistry(), entry: func(host string) string {
+		if entry != nil {
+			host = entry(host)
+		}
+		return cmp.Or(host, "none")
+	}}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
@@ -92,29 +93,13 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-func kindLabel(k oci.Kind) string {
-	switch k {
-	case oci.KindPing:
-		return "ping"
-	case oci.KindManifest:
-		return "manifest"
-	case oci.KindBlob:
-		return "blob"
-	case oci.KindTags:
-		return "tags"
-	case oci.KindReferrers:
-		return "referrers"
-	}
-	return "other"
+var kindLabels = map[oci.Kind]string{
+	oci.KindPing: "ping", oci.KindManifest: "manifest", oci.KindBlob: "blob", oci.KindTags: "tags", oci.KindReferrers: "referrers",
 }
 
 // Request counts a request that was answered.
 func (m *Metrics) Request(r journal.Request) {
-	name, kind := m.entry(r.Upstream), kindLabel(r.Kind)
-	if name == "" {
-		name = "none" // of no upstream in the configuration
-	}
-	result := string(r.Outcome)
+	result := cmp.Or(string(r.Outcome), "ok")
 	switch {
 	case r.Finding != nil:
 		result = "error"
@@ -122,10 +107,8 @@ func (m *Metrics) Request(r journal.Request) {
 		result = "aborted"
 	case r.Stale:
 		result = "stale"
-	case result == "":
-		result = "ok"
 	}
-	x := m.answers.get(answer{name, kind, result}, m.resolve)
+	x := m.countersOf(answer{m.entry(r.Upstream), cmp.Or(kindLabels[r.Kind], "other"), result})
 	x.requests.Inc()
 	x.bytes.Add(float64(r.Bytes))
 	x.seconds.Observe(r.Took.Seconds())
@@ -140,44 +123,22 @@ type counters struct {
 	seconds         prometheus.Observer
 }
 
-func (m *Metrics) resolve(a answer) counters {
-	return counters{
+func (m *Metrics) countersOf(a answer) counters {
+	if known, ok := m.answers.Load(a); ok {
+		return known.(counters)
+	}
+	x := counters{
 		requests: m.requests.WithLabelValues(a.upstream, a.kind, a.result),
 		bytes:    m.clientBytes.WithLabelValues(a.upstream),
 		seconds:  m.seconds.WithLabelValues(a.kind),
 	}
-}
-
-// resolved is a map that is read without a lock, and copied for each new key: its keys are few, and soon complete.
-type resolved[K comparable, V any] struct {
-	mu sync.Mutex // guards writing
-	m  atomic.Pointer[map[K]V]
-}
-
-func (r *resolved[K, V]) get(k K, resolve func(K) V) V {
-	if m := r.m.Load(); m != nil {
-		if v, ok := (*m)[k]; ok {
-			return v
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	next := make(map[K]V)
-	if m := r.m.Load(); m != nil {
-		maps.Copy(next, *m)
-	}
-	v := resolve(k)
-	next[k] = v
-	r.m.Store(&next)
-	return v
+	m.answers.Store(a, x)
+	return x
 }
 
 // Pull counts a pull that is over.
 func (m *Metrics) Pull(p journal.Pull) {
 	name := m.entry(p.Upstream)
-	if name == "" {
-		name = "none"
-	}
 	m.pulls.WithLabelValues(name, string(p.Outcome)).Inc()
 	if p.Outcome == journal.Failed && p.Finding != nil {
 		m.failures.WithLabelValues(name, string(p.Finding.Class), string(p.Finding.Reason)).Inc()
@@ -191,8 +152,8 @@ func (m *Metrics) Received(name string) func(int) {
 }
 
 // Exchange returns the function that counts the requests to an upstream.
-func (m *Metrics) Exchange(name string) func(upstream.Exchange) {
-	return func(x upstream.Exchange) {
+func (m *Metrics) Exchange(name string) func(endpoint.Exchange) {
+	return func(x endpoint.Exchange) {
 		kind := string(x.Kind)
 		m.upRequests.WithLabelValues(name, kind, strconv.Itoa(x.Status)).Inc()
 		m.upSeconds.WithLabelValues(name, kind).Observe(x.Took.Seconds())

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,6 +10,8 @@ import (
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
@@ -30,12 +33,7 @@ var cacheSeries = []series[cache.Stats]{
 		"Free bytes of the disk of cache.dir, when it was last checked.", func(s cache.Stats) int64 { return s.Disk.Space.Free }),
 	single(gauge, "mirror_cache_degraded",
 		"1 if the disk of cache.dir is full, read-only, gone or fails, so that new content is served uncached.",
-		func(s cache.Stats) int64 {
-			if s.Degraded {
-				return 1
-			}
-			return 0
-		}),
+		func(s cache.Stats) int64 { return int64(oneIf(s.Degraded)) }),
 	single(counter, "mirror_cache_hits_total",
 		"Blobs that were served from the cache.", func(s cache.Stats) int64 { return s.Hits }),
 	single(counter, "mirror_cache_misses_total",
@@ -69,42 +67,45 @@ var eventSeries = []series[kube.Stats]{
 }
 
 // endpointMap are the endpoints of each upstream, by its name in the configuration.
-type endpointMap map[string][]upstream.EndpointStatus
+type endpointMap = map[string][]endpoint.Status
 
 var endpointLabels, limitLabels = []string{"upstream", "endpoint"}, []string{"upstream", "credential"}
 
 var endpointSeries = []series[endpointMap]{
 	{
 		gauge, "mirror_upstream_endpoint_up", "0 while an endpoint of an upstream is down, so that others are asked before it; else 1.",
-		endpointLabels, perEndpoint(func(e upstream.EndpointStatus) float64 {
-			if e.State == upstream.EndpointOpen {
-				return 0
-			}
-			return 1
-		}),
+		endpointLabels, perEndpoint(func(e endpoint.Status) float64 { return oneIf(e.State != endpoint.StateOpen) }),
 	},
 	{
 		gauge, "mirror_upstream_transfers", "Blobs that an endpoint sends now; maxTransfers is the most.",
-		endpointLabels, perEndpoint(func(e upstream.EndpointStatus) float64 { return float64(e.Running) }),
+		endpointLabels, perEndpoint(func(e endpoint.Status) float64 { return float64(e.Running) }),
 	},
 	{
 		gauge, "mirror_upstream_transfers_waiting", "Blobs that wait for their turn at an endpoint.",
-		endpointLabels, perEndpoint(func(e upstream.EndpointStatus) float64 { return float64(e.Waiting) }),
+		endpointLabels, perEndpoint(func(e endpoint.Status) float64 { return float64(e.Waiting) }),
 	},
 	{
 		gauge, "mirror_ratelimit_limit",
 		"The limit of requests of a credential, or of anonymous pulls, as the registry has last reported it.",
-		limitLabels, perLimit(func(b upstream.Budget) (float64, bool) { return float64(b.Limit), b.Limit >= 0 }),
+		limitLabels, perLimit(func(b limit.Budget) (float64, bool) { return float64(b.Limit), b.Limit >= 0 }),
 	},
 	{
 		gauge, "mirror_ratelimit_remaining",
 		"The requests that remain of the limit, as the registry has last reported it; absent where it reports nothing, and once the " +
 			"limit has been reset.",
-		limitLabels, perLimit(func(b upstream.Budget) (float64, bool) { return float64(b.Remaining), true }),
+		limitLabels, perLimit(func(b limit.Budget) (float64, bool) { return float64(b.Remaining), true }),
 	},
 }
 
-func perEndpoint(value func(upstream.EndpointStatus) float64) func(endpointMap, emit) {
+// oneIf is 1 for what is so, else 0.
+func oneIf(so bool) float64 {
+	if so {
+		return 1
+	}
+	return 0
+}
+
+func perEndpoint(value func(endpoint.Status) float64) func(endpointMap, emit) {
 	return func(all endpointMap, emit emit) {
 		for name, list := range all {
 			for _, e := range list {
@@ -115,10 +116,10 @@ func perEndpoint(value func(upstream.EndpointStatus) float64) func(endpointMap, 
 }
 
 // perLimit emits a value of each credential's limit. The most recent report counts, of whichever endpoint and address it is.
-func perLimit(value func(upstream.Budget) (float64, bool)) func(endpointMap, emit) {
+func perLimit(value func(limit.Budget) (float64, bool)) func(endpointMap, emit) {
 	return func(all endpointMap, emit emit) {
 		for name, list := range all {
-			last := make(map[string]upstream.Budget)
+			last := make(map[string]limit.Budget)
 			for _, e := range list {
 				for _, b := range e.Budgets {
 					if !b.At.Before(last[b.Credential].At) {
@@ -127,11 +128,8 @@ func perLimit(value func(upstream.Budget) (float64, bool)) func(endpointMap, emi
 				}
 			}
 			for credential, b := range last {
-				if credential == "" {
-					credential = "anonymous"
-				}
 				if v, ok := value(b); ok && time.Now().Before(b.MoreAt()) {
-					emit(v, name, credential)
+					emit(v, name, cmp.Or(credential, "anonymous"))
 				}
 			}
 		}
@@ -139,7 +137,7 @@ func perLimit(value func(upstream.Budget) (float64, bool)) func(endpointMap, emi
 }
 
 // credentialMap are the credentials of each upstream, by its name in the configuration.
-type credentialMap map[string][]upstream.CredentialStatus
+type credentialMap = map[string][]upstream.CredentialStatus
 
 var credentialSeries = []series[credentialMap]{
 	{
@@ -167,11 +165,7 @@ var credentialSeries = []series[credentialMap]{
 		[]string{"upstream", "credential", "state"},
 		perCredential(func(st upstream.CredentialStatus, emit emit, labels ...string) {
 			for _, state := range upstream.CredentialStates {
-				is := 0.0
-				if st.State == state {
-					is = 1
-				}
-				emit(is, append(labels, string(state))...)
+				emit(oneIf(st.State == state), append(labels, string(state))...)
 			}
 		}),
 	},
@@ -194,13 +188,8 @@ func (m *Metrics) ReadCache(stats func() cache.Stats, scrubbed func() disk.Scrub
 
 // ReadUpstreams adds the state of endpoints, with the limits that they have reported, and of credentials, by the upstream's
 // name in the configuration.
-func (m *Metrics) ReadUpstreams(
-	endpoints func() map[string][]upstream.EndpointStatus, credentials func() map[string][]upstream.CredentialStatus,
-) {
-	m.registry.MustRegister(
-		newTable(func() endpointMap { return endpoints() }, endpointSeries),
-		newTable(func() credentialMap { return credentials() }, credentialSeries),
-	)
+func (m *Metrics) ReadUpstreams(endpoints func() endpointMap, credentials func() credentialMap) {
+	m.registry.MustRegister(newTable(endpoints, endpointSeries), newTable(credentials, credentialSeries))
 }
 
 // ReadEvents adds the numbers of Events on pods.

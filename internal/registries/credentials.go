@@ -75,25 +75,18 @@ func (s *Registries) source(u config.Upstream, c config.Credential, label string
 func (s *Registries) List() []admin.Upstream {
 	s.mu.Lock()
 	s.trim(maxNewHosts)
-	used := maps.Collect(s.inUse())
-	list := make([]admin.Upstream, 0, len(s.running)+len(s.hosts))
-	for name, st := range s.running {
-		if st.registry == nil { // a pattern
-			used[name] = st
-		}
-	}
+	used := maps.Clone(s.running)
+	maps.Copy(used, s.hosts)
 	s.mu.Unlock()
+	list := make([]admin.Upstream, 0, len(used))
 	// Without the lock: the state of a file is read, and a disk may hang.
 	for _, name := range slices.Sorted(maps.Keys(used)) {
 		st := used[name]
-		r := admin.Registry{Name: name, Access: st.conf.Access}
-		if st.registry != nil {
-			r.Endpoints, r.Credentials = st.registry.State(), st.credentials()
+		u := admin.ViewUpstream(name, st.conf.Access, st.endpoints(), st.credentials())
+		for i := range u.Credentials {
+			u.Credentials[i].Repositories = st.conf.Credentials[i].Repositories
 		}
-		for _, c := range st.conf.Credentials {
-			r.Repositories = append(r.Repositories, c.Repositories)
-		}
-		list = append(list, r.View())
+		list = append(list, u)
 	}
 	return list
 }

@@ -3,10 +3,10 @@ package registries
 import (
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
 // In metrics an upstream has its name in the configuration, so the hosts of a pattern count as one: clients choose them, and
@@ -36,26 +36,24 @@ func (s *Registries) patternHosts() map[string][]*registryState {
 
 // EndpointSeries is the state of the endpoints of each upstream in use. The hosts of a pattern are one endpoint with the
 // pattern as its name: it is down while one that has served is down, and has the transfers of all.
-func (s *Registries) EndpointSeries() map[string][]upstream.EndpointStatus {
+func (s *Registries) EndpointSeries() map[string][]endpoint.Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[string][]upstream.EndpointStatus, len(s.running))
+	all := make(map[string][]endpoint.Status, len(s.running))
 	for name, st := range s.running {
-		if st.registry != nil {
-			all[name] = st.registry.State()
-		}
+		all[name] = st.endpoints()
 	}
 	for name, hosts := range s.patternHosts() {
-		sum := upstream.EndpointStatus{URL: name, State: upstream.EndpointUp}
+		sum := endpoint.Status{URL: name, State: endpoint.StateUp}
 		for _, st := range hosts {
 			for _, e := range st.registry.State() {
-				if e.State == upstream.EndpointOpen && st.registry.Served() {
+				if e.State == endpoint.StateOpen && st.registry.Served() {
 					sum.State = e.State
 				}
 				sum.Budgets = append(sum.Budgets, e.Budgets...)
 			}
 		}
-		all[name] = []upstream.EndpointStatus{sum}
+		all[name] = []endpoint.Status{sum}
 	}
 	for _, st := range s.hosts { // new ones have transfers, too
 		sum := &all[st.pattern.Name][0]
@@ -75,9 +73,7 @@ func (s *Registries) CredentialSeries() map[string][]auth.Status {
 	// Without the lock: the state of a file is read, and a disk may hang.
 	all := make(map[string][]auth.Status, len(running))
 	for name, st := range running {
-		if st.registry != nil {
-			all[name] = st.credentials()
-		}
+		all[name] = st.credentials()
 	}
 	for name, hosts := range patterns {
 		worst := make(map[string]auth.Status)
@@ -99,18 +95,18 @@ func worse(a, b auth.Status) bool {
 	if x, y := slices.Index(upstream.CredentialStates, a.State), slices.Index(upstream.CredentialStates, b.State); x != y {
 		return x > y
 	}
-	return ends(a).Before(ends(b))
+	return !a.Expires.IsZero() && (b.Expires.IsZero() || a.Expires.Before(b.Expires))
 }
 
-// ends is when a credential expires, far away where that isn't known.
-func ends(s auth.Status) time.Time {
-	if s.Expires.IsZero() {
-		return time.Unix(1<<40, 0)
+// endpoints is the state of the endpoints of a registry. A pattern has none.
+func (st *registryState) endpoints() []endpoint.Status {
+	if st.registry == nil {
+		return nil
 	}
-	return s.Expires
+	return st.registry.State()
 }
 
-// credentials is the state of the credentials of a registry.
+// credentials is the state of the credentials of a registry. A pattern has none: each of its hosts has its own.
 func (st *registryState) credentials() (list []auth.Status) {
 	for _, m := range st.login {
 		list = append(list, st.registry.Judge(auth.Describe(m.Source)))

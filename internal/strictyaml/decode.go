@@ -30,13 +30,11 @@ type decoder struct {
 // document says nothing, the struct keeps what it has. The name is that of the document in problems.
 func (s *Schema) Decode(name string, data []byte, env []string, root any) *Document {
 	d := &decoder{
-		Document: &Document{
-			file: name, places: map[string]place{}, wrong: map[string]bool{}, incomplete: map[string]bool{}, plain: map[string]string{},
-		},
-		schema: s, left: maxNodes,
+		Document: &Document{file: name, places: map[string]place{}, wrong: map[string]bool{}, plain: map[string]string{}},
+		schema:   s, left: maxNodes,
 	}
 	v := reflect.ValueOf(root).Elem()
-	d.readable = d.decode(data, v)
+	d.Readable = d.decode(data, v)
 	d.overlay(env, v)
 	return d.Document
 }
@@ -79,6 +77,14 @@ func (d *decoder) decode(data []byte, v reflect.Value) bool {
 
 func (d *decoder) at(n *yaml.Node, path, message, hint string) {
 	d.add(n.Line, n.Column, path, message, hint)
+}
+
+// refuse reports what is wrong with a value. A nil error: nothing is.
+func (d *decoder) refuse(n *yaml.Node, path string, err error) {
+	if err != nil {
+		message, hint := explain(err)
+		d.at(n, path, message, hint)
+	}
 }
 
 // value reads n into v.
@@ -129,10 +135,7 @@ func (d *decoder) text(n *yaml.Node, v reflect.Value, at position) {
 	case isNull(n):
 		d.at(n, at.path, "has no value", "give it one, or remove the key to get the default")
 	default:
-		if err := setText(v, n.Value); err != nil {
-			message, hint := explain(err)
-			d.at(n, at.path, message, hint)
-		}
+		d.refuse(n, at.path, setText(v, n.Value))
 	}
 }
 
@@ -221,10 +224,7 @@ func (d *decoder) word(n *yaml.Node, f Field, v reflect.Value, at position) {
 	before := len(d.problems)
 	d.value(n, v, at)
 	if len(d.problems) == before {
-		if err := d.schema.checkWord(f, v, at.pattern); err != nil {
-			message, hint := explain(err)
-			d.at(resolve(n), at.path, message, hint)
-		}
+		d.refuse(resolve(n), at.path, d.schema.checkWord(f, v, at.pattern))
 	}
 }
 

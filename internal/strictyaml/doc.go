@@ -4,7 +4,7 @@
 //	schema := strictyaml.New(Config{}, strictyaml.Options{EnvPrefix: "APP_"})
 //	c := defaults()
 //	doc := schema.Decode("app.yaml", data, os.Environ(), &c)
-//	if doc.Readable() {
+//	if doc.Readable {
 //		doc.Report(c.check()...) // what no single type shows
 //	}
 //	if err := doc.Err(); err != nil { // *Invalid

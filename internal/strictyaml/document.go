@@ -1,7 +1,7 @@
 package strictyaml
 
 import (
-	"iter"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -9,15 +9,15 @@ import (
 
 // Document is what Decode has read: where each value stands, and the problems so far.
 type Document struct {
-	file      string
-	readable  bool
-	places    map[string]place // by path; a setting that is not in it has its default
-	problems  []Problem
-	overrides []Override
+	Readable  bool       // the text is a YAML document; if it is not, there is nothing to check
+	Overrides []Override // the variables that set something, sorted by name
 
-	wrong      map[string]bool   // paths that have a problem from decoding
-	incomplete map[string]bool   // items of lists with such a problem below them
-	plain      map[string]string // paths of short fields that were written as the plain value, with the path of that
+	file     string
+	places   map[string]place // by path; a setting that is not in it has its default
+	problems []Problem
+
+	wrong map[string]bool   // paths that have a problem from decoding
+	plain map[string]string // paths of short fields that were written as the plain value, with the path of that
 }
 
 // place is where a value comes from: a line and column of the document, or a variable.
@@ -43,9 +43,6 @@ type Mistake struct {
 	Beside []string
 }
 
-// Readable reports whether the text is a YAML document. If it is not, there is nothing to check.
-func (d *Document) Readable() bool { return d.readable }
-
 // IsSet reports whether the document or a variable sets a path.
 func (d *Document) IsSet(path string) bool {
 	_, ok := d.places[path]
@@ -54,9 +51,6 @@ func (d *Document) IsSet(path string) bool {
 
 // FromVariable reports whether a variable sets a path.
 func (d *Document) FromVariable(path string) bool { return d.places[path].variable != "" }
-
-// Overrides are the variables that set something, sorted by name.
-func (d *Document) Overrides() []Override { return d.overrides }
 
 // Report adds the mistakes that checks have found. It drops one of a value that decoding has a problem with already, or of
 // an item of a list with such a problem below it: it is not known what that should be.
@@ -94,25 +88,16 @@ func (d *Document) written(path string) string {
 	return path
 }
 
-// isIncomplete reports whether a path is of an item of a list, or below one, that has a problem below it.
+// isIncomplete reports whether a path is of an item of a list, or below one, that has a problem from decoding below it.
 func (d *Document) isIncomplete(path string) bool {
-	for item := range items(path) {
-		if d.incomplete[item] {
-			return true
-		}
-	}
-	return false
-}
-
-// items yields the items of lists that a path is of or below.
-func items(path string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for i := range len(path) {
-			if path[i] == ']' && !yield(path[:i+1]) {
-				return
+	for wrong := range d.wrong {
+		for i := range path {
+			if item := path[:i+1]; path[i] == ']' && strings.HasPrefix(wrong, item+".") {
+				return true
 			}
 		}
 	}
+	return false
 }
 
 // Err is an *Invalid with all problems, or nil.
@@ -120,7 +105,7 @@ func (d *Document) Err() error {
 	if len(d.problems) == 0 {
 		return nil
 	}
-	sortProblems(d.problems)
+	slices.SortStableFunc(d.problems, order)
 	return &Invalid{File: d.file, Problems: d.problems}
 }
 
@@ -131,10 +116,5 @@ func (d *Document) add(line, column int, path, message, hint string) {
 
 func (d *Document) addProblem(p Problem) {
 	d.wrong[p.Path] = true
-	for item := range items(p.Path) {
-		if strings.HasPrefix(p.Path, item+".") {
-			d.incomplete[item] = true
-		}
-	}
 	d.problems = append(d.problems, p.redacted())
 }

@@ -49,7 +49,7 @@ func (s *Schema) SettingOf(word string) (path, variable string, ok bool) {
 	}
 	var ends []string
 	for _, p := range s.paths() {
-		if !s.isVariable(p.pattern) || !s.isReachable(p.pattern) {
+		if !s.canSet(p) {
 			continue
 		}
 		if bare(p.pattern) == bare(word) {
@@ -70,13 +70,9 @@ func bare(word string) string {
 	return strings.ToLower(strings.NewReplacer("-", "", "_", "", ".", "").Replace(word))
 }
 
-// isVariable reports whether a path is of a single value that a variable can set.
-func (s *Schema) isVariable(path string) bool {
-	if strings.Contains(path, "*") {
-		return false
-	}
-	v, _, _ := s.find(reflect.New(s.root).Elem(), path)
-	return IsText(v)
+// canSet reports whether a variable can set a path.
+func (s *Schema) canSet(p listedPath) bool {
+	return p.single && !strings.Contains(p.pattern, "*") && s.isReachable(p.pattern)
 }
 
 // find returns the value of v at a path without *, its field, and the outermost path on the way that Unavailable lists, or "".
@@ -123,7 +119,7 @@ func (d *decoder) overlay(env []string, v reflect.Value) {
 		}
 		if d.setVariable(name, path, values[name], v) {
 			d.places[path] = place{variable: name}
-			d.overrides = append(d.overrides, Override{Variable: name, Path: path})
+			d.Overrides = append(d.Overrides, Override{Variable: name, Path: path})
 		}
 	}
 }
@@ -137,28 +133,27 @@ func (d *decoder) setVariable(name, path, text string, root reflect.Value) bool 
 		return false
 	}
 	got := reflect.New(v.Type()).Elem()
-	switch {
-	case IsText(got):
-		err := setText(got, text)
-		if err == nil {
-			err = d.schema.checkWord(f, got, path)
+	if !IsText(got) {
+		hint := "set it in the file"
+		if got.Kind() == reflect.Struct {
+			hint = "set its keys one by one, or set it in the file"
 		}
-		if err != nil {
-			message, hint := explain(err)
-			d.variable(name, path, message, hint)
-			return false
-		}
-	case got.Kind() == reflect.Struct:
-		d.variable(name, path, "a variable can't set it", "set its keys one by one, or set it in the file")
-		return false
-	default:
-		d.variable(name, path, "a variable can't set it", "set it in the file")
+		d.variable(name, path, "a variable can't set it", hint)
 		return false
 	}
-	if unavailable != "" {
-		if !hasText(got, u.Today) {
-			d.variable(name, path, NotYet, "unset the variable")
+	err := setText(got, text)
+	if err == nil {
+		err = d.schema.checkWord(f, got, path)
+	}
+	if err == nil && unavailable != "" {
+		if hasText(got, u.Today) {
+			return false
 		}
+		err = &ValueError{NotYet, "unset the variable"}
+	}
+	if err != nil {
+		message, hint := explain(err)
+		d.variable(name, path, message, hint)
 		return false
 	}
 	v.Set(got)
@@ -170,9 +165,9 @@ func (d *decoder) unknownVariable(name string) {
 	s := d.schema
 	rest := strings.TrimPrefix(name, s.o.EnvPrefix)
 	var known []string
-	for variable, path := range s.variables() {
-		if s.isVariable(path) && s.isReachable(path) {
-			known = append(known, strings.TrimPrefix(variable, s.o.EnvPrefix))
+	for _, p := range s.paths() {
+		if s.canSet(p) {
+			known = append(known, s.Variable(p.pattern)[len(s.o.EnvPrefix):], s.plainVariable(p.pattern)[len(s.o.EnvPrefix):])
 		}
 	}
 	slices.Sort(known)

@@ -2,9 +2,9 @@ package strictyaml
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
-	"strings"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -85,10 +85,9 @@ func (p printer) node(v reflect.Value, at position) *yaml.Node {
 		return m
 	case v.Kind() == reflect.Map:
 		m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
-		for _, key := range slices.SortedFunc(slices.Values(v.MapKeys()), func(a, b reflect.Value) int {
-			return strings.Compare(a.String(), b.String())
-		}) {
-			m.Content = append(m.Content, word(key.String()), word(v.MapIndex(key).String()))
+		words := v.Convert(reflect.TypeFor[map[string]string]()).Interface().(map[string]string)
+		for _, key := range slices.Sorted(maps.Keys(words)) {
+			m.Content = append(m.Content, word(key), word(words[key]))
 		}
 		return m
 	case v.Kind() == reflect.Slice:

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -21,22 +20,16 @@ type Problem struct {
 
 // String is the problem on one line: config.yaml:12:5: cache.size: "20 apples" is not a size (write ...).
 func (p Problem) String() string {
-	var b strings.Builder
-	if p.Variable != "" {
-		b.WriteString(p.Variable)
-	} else {
-		fmt.Fprintf(&b, "%s:%d:%d", p.File, p.Line, p.Column)
-	}
+	text := cmp.Or(p.Variable, fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column))
 	for _, part := range []string{p.Path, p.Message} {
 		if part != "" {
-			b.WriteString(": ")
-			b.WriteString(part)
+			text += ": " + part
 		}
 	}
 	if p.Hint != "" {
-		fmt.Fprintf(&b, " (%s)", p.Hint)
+		text += " (" + p.Hint + ")"
 	}
-	return b.String()
+	return text
 }
 
 // userInfo is a user and password before a host in free text. Quoted values were redacted before, see Quoted.
@@ -72,16 +65,14 @@ type Invalid struct {
 // Error lists the problems, one a line, up to a hundred, and counts them in the last line.
 func (e *Invalid) Error() string {
 	const most = 100
-	var b strings.Builder
+	var lines []string
 	for _, p := range e.Problems[:min(most, len(e.Problems))] {
-		b.WriteString(p.String())
-		b.WriteByte('\n')
+		lines = append(lines, p.String())
 	}
 	if more := len(e.Problems) - most; more > 0 {
-		fmt.Fprintf(&b, "and %d more\n", more)
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
-	b.WriteString(e.Count())
-	return b.String()
+	return strings.Join(append(lines, e.Count()), "\n")
 }
 
 // Count is the last line of Error.
@@ -93,15 +84,14 @@ func (e *Invalid) Count() string {
 	return fmt.Sprintf("%s: %d problems", source, len(e.Problems))
 }
 
-func sortProblems(ps []Problem) {
-	slices.SortStableFunc(ps, func(a, b Problem) int {
-		return cmp.Or(
-			cmp.Compare(a.Variable, b.Variable), // "" first: the file
-			cmp.Compare(a.Line, b.Line),
-			cmp.Compare(a.Column, b.Column),
-			cmp.Compare(a.Path, b.Path),
-		)
-	})
+// order is that of the document, with the environment last.
+func order(a, b Problem) int {
+	return cmp.Or(
+		cmp.Compare(a.Variable, b.Variable), // "" first: the file
+		cmp.Compare(a.Line, b.Line),
+		cmp.Compare(a.Column, b.Column),
+		cmp.Compare(a.Path, b.Path),
+	)
 }
 
 // Nearest returns the one of the words that word is probably a misspelling of, or "".
@@ -111,7 +101,7 @@ func Nearest(word string, words []string) string {
 		if strings.EqualFold(w, word) {
 			return w
 		}
-		if abs(len(w)-len(word)) >= least {
+		if diff := len(w) - len(word); max(diff, -diff) >= least {
 			continue
 		}
 		if d := distance(strings.ToLower(word), strings.ToLower(w)); d < least {
@@ -120,8 +110,6 @@ func Nearest(word string, words []string) string {
 	}
 	return best
 }
-
-func abs(n int) int { return max(n, -n) }
 
 // distance is the number of bytes to insert, remove, change or swap with their neighbour to turn a into b.
 func distance(a, b string) int {

@@ -44,12 +44,10 @@ type Unavailable struct {
 	// Today is the text of the value that describes the program as it is, and may be written. Empty: only an empty list or
 	// mapping may.
 	Today string
-	// Also is another value that may be written. Empty: there is none.
+	// Also is another value that may be written: this and Today are built, beside others that are not. Empty: there is none.
 	Also string
 	// Instead says what to do.
 	Instead string
-	// Partly says that Today and Also are choices that are built, beside others that are not.
-	Partly bool
 }
 
 // Keyed is an item of a list that is written as a mapping. The pointer to the item implements it.
@@ -72,16 +70,12 @@ type Schema struct {
 // listedPath is a path of the schema, with * for each key and index.
 type listedPath struct {
 	pattern string
-	shown   []string // its elements as people read them, with NAME and [] for *
+	shown   string // as people read it, with NAME and [] for *
+	single  bool   // it is of a single value
 }
 
 func (p listedPath) below(element, shown string) listedPath {
-	return listedPath{Join(p.pattern, element), append(slices.Clone(p.shown), shown)}
-}
-
-// text is the path from an element on, for people.
-func (p listedPath) text(from int) string {
-	return strings.ReplaceAll(strings.Join(p.shown[from:], "."), ".[]", "[]")
+	return listedPath{pattern: Join(p.pattern, element), shown: Join(p.shown, shown)}
 }
 
 // New returns the schema of a struct, of which root is a value.
@@ -103,13 +97,8 @@ type Field struct {
 	Restart  bool
 }
 
-var fieldCache sync.Map // reflect.Type to []Field
-
 // Fields returns the fields of a struct that have a key, in order.
 func Fields(t reflect.Type) []Field {
-	if fs, ok := fieldCache.Load(t); ok {
-		return fs.([]Field)
-	}
 	var fs []Field
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag
@@ -126,7 +115,6 @@ func Fields(t reflect.Type) []Field {
 		}
 		fs = append(fs, f)
 	}
-	fieldCache.Store(t, fs)
 	return fs
 }
 
@@ -228,7 +216,7 @@ func (s *Schema) listPaths() []listedPath {
 			walk(t.Elem(), at)
 		case reflect.Slice, reflect.Map:
 			shown := "[]"
-			if isKeyed(t) || t.Kind() == reflect.Map {
+			if hasNames(t) {
 				shown = "NAME"
 			}
 			walk(t.Elem(), at.below("*", shown))
@@ -237,9 +225,10 @@ func (s *Schema) listPaths() []listedPath {
 				return
 			}
 			for _, f := range Fields(t) {
-				here := at.below(f.Key, f.Key)
+				here, of := at.below(f.Key, f.Key), t.Field(f.Index).Type
+				here.single = IsText(reflect.New(of).Elem())
 				all = append(all, here)
-				walk(t.Field(f.Index).Type, here)
+				walk(of, here)
 			}
 		}
 	}
@@ -250,7 +239,7 @@ func (s *Schema) listPaths() []listedPath {
 // isAvailable reports whether something of the setting with that pattern is built.
 func (s *Schema) isAvailable(pattern string) bool {
 	u, listed := s.o.Unavailable[pattern]
-	return !listed || u.Partly
+	return !listed || u.Also != ""
 }
 
 // isReachable reports whether a setting and all that it is part of are built, at least in part.
@@ -265,9 +254,6 @@ func (s *Schema) isReachable(pattern string) bool {
 
 // isUsable reports whether something can be set at a path or below it.
 func (s *Schema) isUsable(pattern string) bool {
-	if !s.isReachable(pattern) {
-		return false
-	}
 	leaf := true
 	for _, p := range s.paths() {
 		if strings.HasPrefix(p.pattern, pattern+".") {
@@ -276,7 +262,7 @@ func (s *Schema) isUsable(pattern string) bool {
 			}
 		}
 	}
-	return leaf
+	return leaf && s.isReachable(pattern)
 }
 
 // hint is what to write instead of a word at a place; empty: nothing is known.
@@ -321,7 +307,9 @@ func (s *Schema) elsewhere(key string, at position) string {
 		for _, p := range s.paths() {
 			rest, inside := strings.CutPrefix(p.pattern, within)
 			if inside && (rest == key || strings.HasSuffix(rest, "."+key)) && s.isReachable(p.pattern) {
-				return p.text(len(p.shown) - 1 - strings.Count(rest, "."))
+				shown := strings.Split(p.shown, ".")
+				shown = shown[len(shown)-1-strings.Count(rest, "."):]
+				return strings.ReplaceAll(strings.Join(shown, "."), ".[]", "[]")
 			}
 		}
 	}

@@ -91,7 +91,7 @@ func defaults() *config {
 func decode(text string, env ...string) (*config, []string) {
 	c := defaults()
 	doc := schema.Decode("app.yaml", []byte(text), env, c)
-	if doc.Readable() {
+	if doc.Readable {
 		for i, h := range c.Hosts {
 			if h.Port == 0 {
 				doc.Report(strictyaml.Mistake{Path: strictyaml.Index("hosts", i) + ".url", Message: "has no port"})
@@ -241,7 +241,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		out, err := schema.Print(c, doc.Overrides())
+		out, err := schema.Print(c, doc.Overrides)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -48,7 +50,7 @@ func (d *Document) syntax(err error, data []byte) {
 		if from := e.ContextMark.Line; from > 0 && from < line {
 			hint = fmt.Sprintf("what is read there begins on line %d; %s", from, hint)
 		}
-		if tabs(data, line) {
+		if text := lineOf(data, line); strings.Contains(text[:len(text)-len(strings.TrimLeft(text, " \t"))], "\t") {
 			message, hint = "a tab in the indentation", "indent with spaces"
 		} else if star := unquotedStar(data, line, column); star != "" {
 			message, hint = "a word that begins with * needs quotes", "write \""+star+"\""
@@ -60,46 +62,33 @@ func (d *Document) syntax(err error, data []byte) {
 // unquotedStar is the word at a place, if it begins with a *: YAML takes that for the name of an alias, and it was meant as
 // a pattern. The parser points at the * itself or behind it.
 func unquotedStar(data []byte, line, column int) string {
-	n := 1
-	for text := range bytes.Lines(data) {
-		if n++; n <= line {
-			continue
-		}
-		at := bytes.LastIndexByte(text[:min(max(column, 1), len(text))], '*')
-		if at < 0 {
-			at = bytes.IndexByte(text, '*')
-		}
-		for at > 0 && text[at-1] == '*' {
-			at--
-		}
-		if at < 0 || at > 0 && !bytes.ContainsRune([]byte(" \t[{,"), rune(text[at-1])) {
-			return ""
-		}
-		word := text[at:]
-		for i, c := range word { // to the end of the key or value
-			if c == ',' || c == ']' || c == '}' || c == '#' || c == '\n' || c == '\r' ||
-				c == ':' && (i+1 == len(word) || bytes.ContainsRune([]byte(" \r\n"), rune(word[i+1]))) {
-				word = word[:i]
-				break
-			}
-		}
-		if word = bytes.TrimSpace(word); len(word) > 1 && !bytes.ContainsAny(word[1:], "*./:") {
-			return "" // the name of an alias that is not defined
-		}
-		return string(word)
+	text := lineOf(data, line)
+	at := strings.LastIndexByte(text[:min(max(column, 1), len(text))], '*')
+	if at < 0 {
+		at = strings.IndexByte(text, '*')
 	}
-	return ""
+	for at > 0 && text[at-1] == '*' {
+		at--
+	}
+	if at < 0 || at > 0 && !strings.Contains(" \t[{,", text[at-1:at]) {
+		return ""
+	}
+	word := keyOrValue.FindString(text[at:])
+	if word = strings.TrimSpace(word); len(word) > 1 && !strings.ContainsAny(word[1:], "*./:") {
+		return "" // the name of an alias that is not defined
+	}
+	return word
 }
 
-// tabs reports whether a line is indented by a tab.
-func tabs(data []byte, line int) bool {
-	n := 1
+// keyOrValue is the beginning of a line up to the end of a key or value. A colon ends a key where a space is behind it.
+var keyOrValue = regexp.MustCompile(`^([^,\]}#\r\n:]|:[^ ,\]}#\r\n])*`)
+
+// lineOf is a line of a text, from 1 on.
+func lineOf(data []byte, line int) string {
 	for text := range bytes.Lines(data) {
-		if n == line {
-			indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]
-			return bytes.ContainsRune(indent, '\t')
+		if line--; line == 0 {
+			return string(text)
 		}
-		n++
 	}
-	return false
+	return ""
 }

@@ -45,11 +45,8 @@ func Quoted(text string) string {
 
 // IsText reports whether v, which is addressable, is read from one plain value.
 func IsText(v reflect.Value) bool {
-	if _, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
-		return true
-	}
 	switch v.Addr().Interface().(type) {
-	case *string, *bool, *int, *time.Duration:
+	case encoding.TextUnmarshaler, *string, *bool, *int, *time.Duration:
 		return true
 	}
 	return false
@@ -113,11 +110,10 @@ func parseDuration(text string) (time.Duration, error) {
 // FormatDuration is Go's text without the zeros at its end: 168h, not 168h0m0s.
 func FormatDuration(d time.Duration) string {
 	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = s[:len(s)-2]
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = s[:len(s)-2]
+	for _, zero := range []string{"0s", "0m"} {
+		if rest := strings.TrimSuffix(s, zero); strings.HasSuffix(rest, "m") || strings.HasSuffix(rest, "h") {
+			s = rest
+		}
 	}
 	return s
 }

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // Options say where an endpoint is and how it is reached.
@@ -119,3 +121,83 @@ func (e *Endpoint) Proxied(u *url.URL) bool {
 
 // Ready reports whether the endpoint is to be asked in its place, and not after the others.
 func (e *Endpoint) Ready(k Kind, now time.Time) bool { return e.Health.Ready(k, now) }
+
+// Order is the order in which endpoints are asked: as they were given, those that are down or limit us after the others.
+// The first ready ones are not.
+func Order[E interface{ Ready(Kind, time.Time) bool }](endpoints []E, k Kind) (order []E, ready int) {
+	now := time.Now()
+	var later []E
+	for _, e := range endpoints {
+		if e.Ready(k, now) {
+			order = append(order, e)
+		} else {
+			later = append(later, e)
+		}
+	}
+	return append(order, later...), len(order)
+}
+
+// Share is how long an endpoint may take to answer while there are others to ask after it: they share the time that a client
+// waits. 0: no limit.
+func Share(patience time.Duration, others int) time.Duration {
+	if others <= 0 {
+		return 0
+	}
+	return patience / time.Duration(others+1)
+}
+
+// WithPatience ends a context after d with a *fault.PatienceError, unless answered is called before; a d of 0 never does. Call
+// end when done with the context.
+func WithPatience(ctx context.Context, d time.Duration) (_ context.Context, answered func(), end context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	end = func() { cancel(nil) }
+	if d == 0 {
+		return ctx, func() {}, end
+	}
+	timer := time.AfterFunc(d, func() { cancel(&fault.PatienceError{After: d}) })
+	return ctx, func() { timer.Stop() }, end
+}
+
+// newTransport makes connections of one kind. They speak HTTP/1.1: registries that keep their blobs send them over
+// the same connections as manifests, and one stream of Go's HTTP/2 is slower and stops at its window of 4 MiB per
+// round trip.
+func newTransport(e *Endpoint) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy:                  func(r *http.Request) (*url.URL, error) { return e.Proxy(r.URL) },
+		OnProxyConnectResponse: refusedByProxy,
+		DialContext:            e.o.Dialer.Dial,
+		TLSClientConfig:        &tls.Config{RootCAs: e.o.RootCAs, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    10 * time.Second,
+		ResponseHeaderTimeout:  e.o.HeaderTimeout,
+		// The digest of a blob is of the bytes as they are stored: the transport must not decompress them.
+		DisableCompression:     true,
+		Protocols:              protocols,
+		MaxIdleConnsPerHost:    64,
+		IdleConnTimeout:        60 * time.Second,
+		MaxResponseHeaderBytes: 128 << 10,
+		ReadBufferSize:         64 << 10,
+	}
+}
+
+func refusedByProxy(_ context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &fault.ProxyError{Proxy: proxy.Host, Target: req.Host, Status: resp.StatusCode}
+}
+
+// bare refuses requests with credentials. Requests to where a registry redirects go over it.
+type bare struct{ http.RoundTripper }
+
+var errNotBare = errors.New("a request with credentials for a host that gets none")
+
+func (b bare) RoundTrip(r *http.Request) (*http.Response, error) {
+	for _, name := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
+		if len(r.Header.Values(name)) > 0 {
+			return nil, errNotBare
+		}
+	}
+	return b.RoundTripper.RoundTrip(r)
+}

@@ -27,6 +27,15 @@ type Request struct {
 	From   int64     // offset of the first byte of a blob, for Exchange
 }
 
+// Answer is a successful answer (200 or 206), after redirects, and where it came from.
+type Answer struct {
+	*http.Response
+	URL   *url.URL
+	Host  string // of URL, as Origin.String has it
+	Reach Reach  // of that host
+	Step  fault.Step
+}
+
 // Exchange is one HTTP request and its answer, for metrics.
 type Exchange struct {
 	Upstream string

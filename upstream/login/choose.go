@@ -38,60 +38,74 @@ func (u *Upstream) Status(as *Identity) auth.Status {
 	return auth.Describe(as.Source) // it was not asked yet
 }
 
+// chooser chooses with which credential the requests of one operation to one endpoint are made.
+type chooser struct {
+	up         *Upstream
+	ep         *Known
+	as         *Identity
+	op         Operation
+	repository string // as the endpoint knows it
+
+	chosen     auth.Source     // of the sources that fit; nil: not yet
+	others     []auth.Source   // that may follow it, the best first
+	credential auth.Credential // as chosen gave it last
+	sourceErr  error           // why it gave none
+}
+
 // Status is the health of the credential that the requests were made with, zero for none.
-func (t *Transport) Status() auth.Status {
-	return t.up.standing.status(t.source(), t.credential, t.sourceErr)
+func (c *chooser) Status() auth.Status {
+	return c.up.standing.status(c.source(), c.credential, c.sourceErr)
 }
 
 // Credential is the name of the credential that the requests were made with; empty: none, or that of a client.
-func (t *Transport) Credential() string { return t.credential.Name }
+func (c *chooser) Credential() string { return c.credential.Name }
 
 // Budget is what is left of the limits of that credential. False: the registry has not said.
-func (t *Transport) Budget() (limit.Budget, bool) { return t.ep.Limits.Of(t.credential.Name) }
+func (c *chooser) Budget() (limit.Budget, bool) { return c.ep.Limits.Of(c.credential.Name) }
 
 // SourceFailed reports whether the source of the credential failed.
-func (t *Transport) SourceFailed() bool { return t.sourceErr != nil }
+func (c *chooser) SourceFailed() bool { return c.sourceErr != nil }
 
 // CredentialKey is equal for requests that were made with the same credential.
-func (t *Transport) CredentialKey() any { return identityOf(t.credential) }
+func (c *chooser) CredentialKey() any { return identityOf(c.credential) }
 
 // IsAnonymous reports whether the requests were made without a credential.
-func (t *Transport) IsAnonymous() bool { return t.credential.IsAnonymous() }
+func (c *chooser) IsAnonymous() bool { return c.credential.IsAnonymous() }
 
 // publicOnly reports whether the credential is for public repositories alone.
-func (t *Transport) publicOnly() bool { return guard.Public && t.up.o.Public && t.as.Configured }
+func (c *chooser) publicOnly() bool { return guard.Public && c.up.o.Public && c.as.Configured }
 
 // Withheld reports whether our credential must not be shown for the repository, since it may be private.
-func (t *Transport) Withheld() bool {
-	return t.publicOnly() && !t.ep.public.has(t.repository, time.Now())
+func (c *chooser) Withheld() bool {
+	return c.publicOnly() && !c.ep.IsPublic(c.repository)
 }
 
 // isAnonymous reports whether requests are made without a credential of ours.
-func (t *Transport) isAnonymous() bool {
-	return t.Withheld() || t.publicOnly() && t.op.WithoutLogin
+func (c *chooser) isAnonymous() bool {
+	return c.Withheld() || c.publicOnly() && c.op.WithoutLogin
 }
 
 // CouldLogIn reports whether the requests were made without a credential that is there, and may be shown for the repository.
-func (t *Transport) CouldLogIn() bool {
-	if !t.isAnonymous() || t.Withheld() {
+func (c *chooser) CouldLogIn() bool {
+	if !c.isAnonymous() || c.Withheld() {
 		return false
 	}
-	s, ok := t.source().(auth.Credential)
+	s, ok := c.source().(auth.Credential)
 	return !ok || !s.IsAnonymous()
 }
 
 // sources are the credentials that fit the repository, in the order in which they are tried: of those that fit best the one
 // with most left of its limits first, and behind all of them those that have nothing left, or that the repository has
 // refused lately. There is always one; no other endpoint is shown a credential of this one.
-func (t *Transport) sources() []auth.Source {
+func (c *chooser) sources() []auth.Source {
 	s := auth.Anonymous
 	switch {
-	case t.as.Configured && t.ep.source != nil:
-		s = t.ep.source
-	case t.ep.IsRegistry:
-		s = t.as.Source
+	case c.as.Configured && c.ep.source != nil:
+		s = c.ep.source
+	case c.ep.IsRegistry:
+		s = c.as.Source
 	}
-	all := auth.All(s, t.op.Name)
+	all := auth.All(s, c.op.Name)
 	if len(all) > 1 {
 		type order struct {
 			back int // places behind the others
@@ -100,11 +114,11 @@ func (t *Transport) sources() []auth.Source {
 		of := make(map[string]order, len(all))
 		for _, x := range all {
 			name := auth.Describe(x.Source).Name
-			o := order{left: t.ep.Limits.Left(name)}
-			if t.ep.Limits.Exhausted(limit.Class{Credential: name, Method: http.MethodGet, Target: limit.TargetManifest}, 0) {
+			o := order{left: c.ep.Limits.Left(name)}
+			if c.ep.Limits.Exhausted(limit.Class{Credential: name, Method: http.MethodGet, Target: limit.TargetManifest}, 0) {
 				o.back++
 			}
-			if t.up.standing.wasRefused(purpose{name, t.repository}) {
+			if c.up.standing.refusals.Has(purpose{name, c.repository}) {
 				o.back += 2
 			}
 			of[name] = o
@@ -125,12 +139,12 @@ func (t *Transport) sources() []auth.Source {
 }
 
 // source is the chosen one.
-func (t *Transport) source() auth.Source {
-	if t.chosen == nil {
-		t.others = t.sources()
-		t.chosen, t.others = t.others[0], t.others[1:]
+func (c *chooser) source() auth.Source {
+	if c.chosen == nil {
+		c.others = c.sources()
+		c.chosen, c.others = c.others[0], c.others[1:]
 	}
-	return t.chosen
+	return c.chosen
 }
 
 // sourcePatience is how long a request waits for a credential. What is public must not wait for a cloud that hangs.
@@ -138,76 +152,76 @@ const sourcePatience = 8 * time.Second
 
 // current asks the source for its credential. A source that gives none is followed by the next one that fits; where none
 // gives one the request is made anonymously: public images still work, and for the others the error says why there was none.
-func (t *Transport) current(ctx context.Context) auth.Credential {
-	if t.isAnonymous() {
-		t.credential, t.sourceErr = noCredential, nil
+func (c *chooser) current(ctx context.Context) auth.Credential {
+	if c.isAnonymous() {
+		c.credential, c.sourceErr = noCredential, nil
 		return noCredential
 	}
-	cred := t.get(ctx, t.source().Credential)
-	chosen, err := t.chosen, t.sourceErr
-	for cred.IsAnonymous() && len(t.others) > 0 {
-		t.chosen, t.others = t.others[0], t.others[1:]
-		cred = t.get(ctx, t.chosen.Credential)
+	cred := c.get(ctx, c.source().Credential)
+	chosen, err := c.chosen, c.sourceErr
+	for cred.IsAnonymous() && len(c.others) > 0 {
+		c.chosen, c.others = c.others[0], c.others[1:]
+		cred = c.get(ctx, c.chosen.Credential)
 	}
 	if cred.IsAnonymous() {
-		t.chosen, t.sourceErr = chosen, err
+		c.chosen, c.sourceErr = chosen, err
 	}
 	return cred
 }
 
 // get gets a credential of the chosen source.
-func (t *Transport) get(ctx context.Context, from func(context.Context) (auth.Credential, error)) auth.Credential {
+func (c *chooser) get(ctx context.Context, from func(context.Context) (auth.Credential, error)) auth.Credential {
 	ctx, cancel := context.WithTimeoutCause(ctx, sourcePatience, &fault.PatienceError{After: sourcePatience})
 	defer cancel()
 	cred, err := from(ctx)
-	t.sourceErr = err
+	c.sourceErr = err
 	if err != nil {
 		cred = noCredential
 	}
-	t.credential = cred
-	t.up.standing.uses(cred)
-	if t.ep.IsRegistry && (t.ep.source == nil || !t.as.Configured) {
-		t.as.latest.Store(&latest{cred, err})
+	c.credential = cred
+	c.up.uses(cred)
+	if c.ep.IsRegistry && (c.ep.source == nil || !c.as.Configured) {
+		c.as.latest.Store(&latest{cred, err})
 	}
 	return cred
 }
 
 // renewCredential gets another credential of the source of the one that was refused. False: there is none.
-func (t *Transport) renewCredential(ctx context.Context, s *state) bool {
-	if t.up.standing.hasFailedRenewal(purpose{s.credential.Name, t.repository}) {
+func (c *chooser) renewCredential(ctx context.Context, s *state) bool {
+	if c.up.standing.failedRenewals.Has(purpose{s.credential.Name, c.repository}) {
 		s.tried.add(noteFailedRenewal)
 		return false
 	}
 	old := s.credential
-	cred := t.get(ctx, func(ctx context.Context) (auth.Credential, error) { return auth.Renew(ctx, t.source(), old) })
+	cred := c.get(ctx, func(ctx context.Context) (auth.Credential, error) { return auth.Renew(ctx, c.source(), old) })
 	if cred.IsAnonymous() || identityOf(cred) == identityOf(old) {
-		t.credential = old // that is the one that was refused
+		c.credential = old // that is the one that was refused
 		s.tried.add(noteFailedRenewal)
 		return false
 	}
-	if t.up.standing.renewed(cred) {
-		t.up.o.Log.Info("renewed a refused credential", "credential", cred.Name)
+	if c.up.standing.renewed(cred) {
+		c.up.o.Log.Info("renewed a refused credential", "credential", cred.Name)
 	}
 	s.renew(cred)
 	return true
 }
 
 // next goes on with the next of our credentials that has something left. False: there is none.
-func (t *Transport) next(ctx context.Context, s *state, r endpoint.Request) bool {
-	if s.phase == asAnonymous || t.isAnonymous() {
+func (c *chooser) next(ctx context.Context, s *state, r endpoint.Request) bool {
+	if s.phase == asAnonymous || c.isAnonymous() {
 		return false
 	}
-	chosen, had, err := t.chosen, t.credential, t.sourceErr
-	for len(t.others) > 0 {
-		t.chosen, t.others = t.others[0], t.others[1:]
-		cred := t.get(ctx, t.chosen.Credential)
-		if cred.IsAnonymous() || t.isExhausted(ctx, cred, r) {
+	chosen, had, err := c.chosen, c.credential, c.sourceErr
+	for len(c.others) > 0 {
+		c.chosen, c.others = c.others[0], c.others[1:]
+		cred := c.get(ctx, c.chosen.Credential)
+		if cred.IsAnonymous() || c.isExhausted(ctx, cred, r) {
 			continue
 		}
 		s.use(cred)
 		return true
 	}
-	t.chosen, t.credential, t.sourceErr = chosen, had, err // which the error is about
+	c.chosen, c.credential, c.sourceErr = chosen, had, err // which the error is about
 	return false
 }
 
@@ -218,9 +232,9 @@ func Spare(ctx context.Context) context.Context { return context.WithValue(ctx, 
 type spareKey struct{}
 
 // reserve is the part of limits that a request leaves to others.
-func (t *Transport) reserve(ctx context.Context) float64 {
+func (c *chooser) reserve(ctx context.Context) float64 {
 	if ctx.Value(spareKey{}) != nil {
-		return t.up.o.Reserve
+		return c.up.o.Reserve
 	}
 	return 0
 }
@@ -233,16 +247,16 @@ func classOf(cred auth.Credential, r endpoint.Request) limit.Class {
 func isCounted(cred auth.Credential) bool { return cred.IsAnonymous() || cred.Name != "" }
 
 // isExhausted reports whether a credential has nothing left for a request.
-func (t *Transport) isExhausted(ctx context.Context, cred auth.Credential, r endpoint.Request) bool {
-	return isCounted(cred) && t.ep.Limits.Exhausted(classOf(cred, r), t.reserve(ctx))
+func (c *chooser) isExhausted(ctx context.Context, cred auth.Credential, r endpoint.Request) bool {
+	return isCounted(cred) && c.ep.Limits.Exhausted(classOf(cred, r), c.reserve(ctx))
 }
 
 // admit is limit.Limits.Admit for a credential.
-func (t *Transport) admit(ctx context.Context, cred auth.Credential, r endpoint.Request) (p limit.Pause, ok bool, done func()) {
+func (c *chooser) admit(ctx context.Context, cred auth.Credential, r endpoint.Request) (p limit.Pause, ok bool, done func()) {
 	if !isCounted(cred) {
 		return limit.Pause{}, true, func() {}
 	}
-	return t.ep.Limits.Admit(classOf(cred, r), t.reserve(ctx))
+	return c.ep.Limits.Admit(classOf(cred, r), c.reserve(ctx))
 }
 
 // notAsked is the failure of a request that is not made: what was said last to one like it.

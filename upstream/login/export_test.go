@@ -31,7 +31,9 @@ const MaxTokens = maxTokens
 // Tokens is the cache of tokens. Its tokens live for an hour.
 type Tokens struct{ t *tokens }
 
-func NewTokens() Tokens { return Tokens{newTokens(slog.New(slog.DiscardHandler))} }
+func NewTokens() Tokens {
+	return Tokens{newTokens(slog.New(slog.DiscardHandler), func(func(context.Context)) bool { return false })}
+}
 
 // Get gets the token of a repository, and reports whether it was fetched for that.
 func (t Tokens) Get(ctx context.Context, repository string) (fetchedNow bool) {
@@ -47,5 +49,3 @@ func (t Tokens) Held() int {
 	defer t.t.mu.Unlock()
 	return len(t.t.have) + len(t.t.refusals)
 }
-
-func (t Tokens) Close() { t.t.close() }

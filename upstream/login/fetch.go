@@ -30,7 +30,8 @@ func (u *Upstream) fetchToken(ctx context.Context, ep *Known, k tokenKey, cred a
 	// A timeout of its own: operations that wait for it have theirs.
 	ctx, cancel := context.WithTimeout(ctx, u.o.TokenTimeout)
 	defer cancel()
-	t := &Transport{up: u, ep: ep, credential: cred, op: Operation{Trace: &fault.Trace{Endpoint: ep.Name}}}
+	op := Operation{Trace: &fault.Trace{Endpoint: ep.Name}}
+	t := &Transport{chooser: chooser{up: u, ep: ep, credential: cred, op: op}}
 	tok, err := t.fetchToken(ctx, k)
 	if fault.IsBroken(err) && ctx.Err() == nil {
 		tok, err = t.fetchToken(ctx, k)

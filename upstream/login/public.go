@@ -20,45 +20,11 @@ const (
 // login. No other answer proves that all clients may read a repository: a login page, a redirect to one, a list of tags or
 // the headers of a HEAD may come before content that is closed.
 type public struct {
-	mu       sync.Mutex // guards the following fields; a leaf
-	until    map[string]time.Time
+	repositories bounded.Expiring[string, struct{}]
+
+	mu       sync.Mutex      // guards the following fields; a leaf
 	anyUntil time.Time       // until when the endpoint counts as one that answers requests without a login
 	made     map[string]bool // by repository and digest: computed here, of bytes for which the registry announced no digest
-}
-
-func (p *public) has(repository string, now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return now.Before(p.until[repository])
-}
-
-func (p *public) add(repository string, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	bounded.Put(&p.until, repository, now.Add(publicFor), maxPublic)
-}
-
-// remove takes back that a repository is public, and reports whether it was.
-func (p *public) remove(repository string) (was bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, was = p.until[repository]
-	delete(p.until, repository)
-	return was
-}
-
-// any reports whether the endpoint has answered a request without a login lately.
-func (p *public) any(now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return now.Before(p.anyUntil)
-}
-
-// answered records that the endpoint has answered a request without a login.
-func (p *public) answered(now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.anyUntil = now.Add(publicFor)
 }
 
 // addMade records a digest that was computed here.
@@ -80,10 +46,21 @@ func (p *public) isMade(repository string, d oci.Digest) bool {
 }
 
 // IsPublic reports whether a repository, by the endpoint's name for it, has shown a manifest without a login lately.
-func (e *Known) IsPublic(repository string) bool { return e.public.has(repository, time.Now()) }
+func (e *Known) IsPublic(repository string) bool { return e.public.repositories.Has(repository) }
 
 // AnswersAnonymously reports whether the endpoint has answered any request without a login lately.
-func (e *Known) AnswersAnonymously() bool { return e.public.any(time.Now()) }
+func (e *Known) AnswersAnonymously() bool {
+	e.public.mu.Lock()
+	defer e.public.mu.Unlock()
+	return time.Now().Before(e.public.anyUntil)
+}
+
+// noteAnonymousAnswer records that the endpoint has answered a request without a login.
+func (e *Known) noteAnonymousAnswer() {
+	e.public.mu.Lock()
+	defer e.public.mu.Unlock()
+	e.public.anyUntil = time.Now().Add(publicFor)
+}
 
 // NoteManifest records that the repository is public, if the answer to a request for a manifest shows it: a document with
 // parts, sent by the registry itself to a request without a login, whose bytes have the digest that it announced or was asked
@@ -97,7 +74,7 @@ func (t *Transport) NoteManifest(m *oci.Manifest, h http.Header, announced, redi
 		t.ep.public.addMade(t.repository, m.Digest)
 	case h.Get("Docker-Content-Digest") == "" && t.ep.public.isMade(t.repository, m.Digest):
 	default:
-		t.ep.public.add(t.repository, time.Now())
+		t.ep.public.repositories.Put(t.repository, struct{}{}, publicFor, maxPublic)
 	}
 }
 
@@ -106,7 +83,7 @@ func (t *Transport) noteClosed(status int) {
 	if status != http.StatusUnauthorized && status != http.StatusForbidden {
 		return
 	}
-	if t.ep.public.remove(t.repository) && t.up.o.Public {
+	if t.ep.public.repositories.Delete(t.repository) && t.up.o.Public {
 		t.up.o.Log.Info("repository is no longer public; asking for it without a credential", "repository", t.op.Name)
 	}
 }

@@ -13,9 +13,9 @@ import (
 const (
 	// maxRemembered bounds each map: where clients bring their own credentials there are many.
 	maxRemembered = 1024
-	// maxRecent is how many credentials are kept out of messages, even out of those that are for other clients: a server
-	// that has seen a password can repeat it in any answer.
+	// How many credentials, and how many tokens, are kept out of messages, even out of those that are for other clients.
 	maxRecent = 32
+	maxShown  = 64
 	// refusedFor is how long a credential that a repository has refused is tried after the others that fit.
 	refusedFor = 10 * time.Minute
 	// noRenewalFor is how long a credential is not renewed again for a repository that has refused the renewed one, too.
@@ -43,41 +43,51 @@ type problem struct {
 
 // standing is what the upstream has said of our credentials, beyond what their sources know.
 type standing struct {
-	mu             sync.Mutex // guards the following fields; a leaf
-	problems       map[identity]problem
-	recent         []auth.Credential     // the oldest first
-	inUse          map[string]identity   // by name: what was used last
-	refusals       map[purpose]time.Time // the latest
-	failedRenewals map[purpose]time.Time // the latest
-	renewals       map[string]identity   // by name: what the latest renewal gave
+	refusals       bounded.Expiring[purpose, struct{}] // by a repository, of one of several credentials
+	failedRenewals bounded.Expiring[purpose, struct{}] // where the renewed credential was refused, too
+
+	mu       sync.Mutex // guards the following fields; taken before the locks of the fields above
+	problems map[identity]problem
+	inUse    map[string]identity // by name: what was used last
+	renewals map[string]identity // by name: what the latest renewal gave
+}
+
+// secrets are the credentials that were shown last: a server that has seen one can repeat it in any answer.
+type secrets struct {
+	mu   sync.Mutex        // guards list; a leaf
+	list []auth.Credential // the oldest first
+}
+
+func (s *secrets) add(c auth.Credential, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.ContainsFunc(s.list, func(old auth.Credential) bool { return identityOf(old) == identityOf(c) }) {
+		return
+	}
+	if len(s.list) == most {
+		s.list = slices.Delete(s.list, 0, 1)
+	}
+	s.list = append(s.list, c)
+}
+
+func (s *secrets) all() []auth.Credential {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list)
 }
 
 // uses records that a credential is about to be used.
-func (s *standing) uses(c auth.Credential) {
+func (u *Upstream) uses(c auth.Credential) {
 	if c.IsAnonymous() {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.Name != "" { // those of clients have none
-		bounded.Put(&s.inUse, c.Name, identityOf(c), maxRemembered)
+	u.credentials.add(c, maxRecent)
+	if c.Name == "" { // those of clients have none
+		return
 	}
-	for _, old := range s.recent {
-		if identityOf(old) == identityOf(c) {
-			return
-		}
-	}
-	if len(s.recent) == maxRecent {
-		s.recent = slices.Delete(s.recent, 0, 1)
-	}
-	s.recent = append(s.recent, c)
-}
-
-// secrets are the credentials to keep out of messages.
-func (s *standing) secrets() []auth.Credential {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.recent)
+	u.standing.mu.Lock()
+	defer u.standing.mu.Unlock()
+	bounded.Put(&u.standing.inUse, c.Name, identityOf(c), maxRemembered)
 }
 
 // accepted records that a credential was accepted for a repository.
@@ -85,8 +95,8 @@ func (s *standing) accepted(c auth.Credential, repository string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.problems, identityOf(c))
-	delete(s.failedRenewals, purpose{c.Name, repository})
-	delete(s.refusals, purpose{c.Name, repository})
+	s.failedRenewals.Delete(purpose{c.Name, repository})
+	s.refusals.Delete(purpose{c.Name, repository})
 }
 
 // rejected records that a credential is not valid, and reports whether that is news.
@@ -103,21 +113,6 @@ func (s *standing) rejected(c auth.Credential, state auth.State, reason string) 
 	return !known || old.state != state
 }
 
-// refused records that a repository has refused one of several credentials.
-func (s *standing) refused(p purpose) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bounded.Put(&s.refusals, p, time.Now(), maxRemembered)
-}
-
-// wasRefused reports whether that was lately.
-func (s *standing) wasRefused(p purpose) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at, ok := s.refusals[p]
-	return ok && time.Since(at) < refusedFor
-}
-
 // renewed records what a renewal gave, and reports whether that is news: many requests may have waited for it.
 func (s *standing) renewed(c auth.Credential) (news bool) {
 	s.mu.Lock()
@@ -127,21 +122,6 @@ func (s *standing) renewed(c auth.Credential) (news bool) {
 	}
 	bounded.Put(&s.renewals, c.Name, identityOf(c), maxRemembered)
 	return true
-}
-
-// renewalFailed records that a renewed credential was refused, too.
-func (s *standing) renewalFailed(p purpose) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bounded.Put(&s.failedRenewals, p, time.Now(), maxRemembered)
-}
-
-// hasFailedRenewal reports whether that was lately.
-func (s *standing) hasFailedRenewal(p purpose) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at, ok := s.failedRenewals[p]
-	return ok && time.Since(at) < noRenewalFor
 }
 
 // judge adds what the upstream has said of a credential, by its name, to what its source says.

@@ -72,15 +72,11 @@ const (
 //	 └────have none──► join or start a fetch ──► all that wait get its outcome
 type tokens struct {
 	log   *slog.Logger
-	wake  chan struct{} // of run, when a token came
+	start func(func(context.Context)) bool // see Options
+	wake  chan struct{}                    // of run, when a token came
 	calls coalesce.Group[tokenKey, fetched]
 
-	ctx  context.Context // of renewals in the background
-	stop context.CancelFunc
-	wg   sync.WaitGroup // renewals in the background
-
 	mu       sync.Mutex // guards the following fields; a leaf
-	closed   bool
 	have     map[tokenKey]*token
 	refusals map[tokenKey]refusedToken // together with have at most maxTokens
 }
@@ -90,13 +86,11 @@ type refusedToken struct {
 	outcome fetched
 }
 
-func newTokens(log *slog.Logger) *tokens {
-	t := &tokens{
-		log: log, wake: make(chan struct{}, 1),
+func newTokens(log *slog.Logger, start func(func(context.Context)) bool) *tokens {
+	return &tokens{
+		log: log, start: start, wake: make(chan struct{}, 1),
 		have: make(map[tokenKey]*token), refusals: make(map[tokenKey]refusedToken),
 	}
-	t.ctx, t.stop = context.WithCancel(context.Background())
-	return t
 }
 
 // get gives a token from the cache, or by f. Fresh: it was fetched while the caller waited.
@@ -206,17 +200,16 @@ func (t *tokens) drop(k tokenKey, tok *token) {
 
 // renew fetches a token again, in the background. The old one stays until it expires. The lock is held.
 func (t *tokens) renew(k tokenKey, old *token) {
-	if t.closed || old.renewing {
+	if old.renewing {
 		return
 	}
-	old.renewing = true
-	t.wg.Go(func() {
+	old.renewing = t.start(func(ctx context.Context) {
 		// As a waiter of its own, so that no client that leaves ends it.
-		out, _, err := t.calls.Do(t.ctx, k, func(ctx context.Context) (fetched, error) { return t.fetch(ctx, k, old.fetch), nil })
+		out, _, err := t.calls.Do(ctx, k, func(ctx context.Context) (fetched, error) { return t.fetch(ctx, k, old.fetch), nil })
 		if err == nil {
 			err = out.err
 		}
-		failed := err != nil && t.ctx.Err() == nil
+		failed := err != nil && ctx.Err() == nil
 		t.mu.Lock()
 		old.renewing = false
 		if failed {
@@ -267,13 +260,4 @@ func (t *tokens) renewDue(now time.Time) time.Time {
 		}
 	}
 	return next
-}
-
-// close ends renewals and waits for them.
-func (t *tokens) close() {
-	t.mu.Lock()
-	t.closed = true
-	t.mu.Unlock()
-	t.stop()
-	t.wg.Wait()
 }

@@ -25,18 +25,9 @@ var noCredential auth.Credential
 // Transport makes the requests of one operation to one endpoint, each with what the registry asks for. It is for one
 // goroutine.
 type Transport struct {
-	up         *Upstream
-	ep         *Known
-	as         *Identity
-	op         Operation
-	repository string // as the endpoint knows it
-
-	chosen     auth.Source     // of the sources that fit; nil: not yet
-	others     []auth.Source   // that may follow it, the best first
-	credential auth.Credential // as chosen gave it last
-	sourceErr  error           // why it gave none
-	rootAsked  bool            // what /v2/ asks for
-	refused    []*token        // new ones that the registry refused all the same
+	chooser
+	rootAsked bool     // what /v2/ asks for
+	refused   []*token // new ones that the registry refused all the same
 }
 
 // Operation is what a Transport is for.
@@ -52,7 +43,7 @@ type Operation struct {
 
 // New makes a Transport.
 func (u *Upstream) New(ep *Known, as *Identity, op Operation) *Transport {
-	return &Transport{up: u, ep: ep, as: as, op: op, repository: ep.Prefix + op.Name}
+	return &Transport{chooser: chooser{up: u, ep: ep, as: as, op: op, repository: ep.Prefix + op.Name}}
 }
 
 // Follows says that the operation is made for another one at the same endpoint: what is known of tokens there holds here, too.
@@ -222,7 +213,7 @@ func (t *Transport) act(ctx context.Context, s *state, r endpoint.Request, a act
 	case renewCredential:
 		return t.renewCredential(ctx, s)
 	case noteFailedRenewal:
-		t.up.standing.renewalFailed(purpose{s.credential.Name, t.repository})
+		t.up.standing.failedRenewals.Put(purpose{s.credential.Name, t.repository}, struct{}{}, noRenewalFor, maxRemembered)
 		return false
 	case leaveRefused:
 		t.leaveRefused(ctx, s, r, res.err)
@@ -259,10 +250,7 @@ func (t *Transport) askAtRoot(ctx context.Context, s *state) bool {
 		return false
 	}
 	t.rootAsked = true
-	r := endpoint.Request{
-		Step: fault.StepPing, Method: http.MethodGet, URL: t.ep.At("/v2/", ""), Reach: endpoint.ReachAny,
-	}
-	resp, err := t.Bare(ctx, t.ep.Registry, r)
+	resp, err := t.Ping(ctx)
 	if err != nil {
 		return false
 	}
@@ -315,7 +303,7 @@ func (t *Transport) leaveRefused(ctx context.Context, s *state, r endpoint.Reque
 		isExpired(f.Refusal):
 		t.noteProblem(auth.StateRejected, f)
 	}
-	t.up.standing.refused(purpose{s.credential.Name, t.repository})
+	t.up.standing.refusals.Put(purpose{s.credential.Name, t.repository}, struct{}{}, refusedFor, maxRemembered)
 	if s.phase == asFirst && t.next(ctx, s, r) {
 		s.phase = asOther
 		return
@@ -344,7 +332,7 @@ func (t *Transport) noteAccepted(s *state, g grant, status int) {
 		return
 	}
 	if s.phase == asAnonymous {
-		t.ep.public.answered(time.Now())
+		t.ep.noteAnonymousAnswer()
 	}
 	if f, _ := errors.AsType[*fault.Failure](s.refusedErr); f != nil { // an anonymous request may do more than ours
 		t.noteProblem(auth.StateRejected, f)
@@ -457,6 +445,13 @@ func (t *Transport) Bare(ctx context.Context, rt http.RoundTripper, r endpoint.R
 	return t.exchange(ctx, rt, r, grant{})
 }
 
+// Ping asks for /v2/ without any login.
+func (t *Transport) Ping(ctx context.Context) (*http.Response, error) {
+	return t.Bare(ctx, t.ep.Registry, endpoint.Request{
+		Step: fault.StepPing, Method: http.MethodGet, URL: t.ep.At("/v2/", ""), Reach: endpoint.ReachAny,
+	})
+}
+
 // exchange makes one request with a grant.
 func (t *Transport) exchange(ctx context.Context, rt http.RoundTripper, r endpoint.Request, g grant) (*http.Response, error) {
 	req, err := t.ep.NewRequest(r)
@@ -471,7 +466,7 @@ func (t *Transport) exchange(ctx context.Context, rt http.RoundTripper, r endpoi
 		return nil, &fault.Failure{Err: err, Step: fault.Step{Name: r.Step}}
 	}
 	if g.token != nil {
-		t.up.shown.add(g.token.value)
+		t.up.shown.add(auth.Credential{Identity: g.token.value}, maxShown)
 	}
 	resp, steps, err := t.ep.RoundTrip(ctx, rt, req, r)
 	t.op.Trace.Add(steps...)

@@ -3,7 +3,6 @@ package login
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
@@ -21,6 +20,8 @@ type Options struct {
 	// TokenTimeout is how long a request for a token may take.
 	TokenTimeout time.Duration
 	Log          *slog.Logger
+	// Start runs a function in the background, until its context ends. It reports whether it did.
+	Start func(func(context.Context)) bool
 }
 
 // Upstream is what the logins of one upstream share: tokens, how its credentials fare, and what is kept out of messages. It
@@ -29,23 +30,22 @@ type Upstream struct {
 	o        Options
 	tokens   *tokens
 	standing standing
-	shown    shown
+
+	credentials secrets
+	shown       secrets // tokens
 }
 
-// NewUpstream makes an Upstream. Close it when done with it.
-func NewUpstream(o Options) *Upstream { return &Upstream{o: o, tokens: newTokens(o.Log)} }
+// NewUpstream makes an Upstream.
+func NewUpstream(o Options) *Upstream { return &Upstream{o: o, tokens: newTokens(o.Log, o.Start)} }
 
 // Run renews the tokens that are in use until the context ends.
 func (u *Upstream) Run(ctx context.Context) { u.tokens.run(ctx) }
-
-// Close ends renewals and waits for them.
-func (u *Upstream) Close() { u.tokens.close() }
 
 // Judge adds what the upstream has said of a credential, by its name, to what its source says of it.
 func (u *Upstream) Judge(st auth.Status) auth.Status { return u.standing.judge(st) }
 
 // Secrets are the credentials and tokens that must be in no message.
-func (u *Upstream) Secrets() []auth.Credential { return append(u.standing.secrets(), u.shown.all()...) }
+func (u *Upstream) Secrets() []auth.Credential { return append(u.credentials.all(), u.shown.all()...) }
 
 // Known is one endpoint with what is known of how it lets requests in. It is safe for concurrent use.
 type Known struct {
@@ -65,39 +65,4 @@ func NewKnown(e *endpoint.Endpoint, source auth.Source) *Known {
 func (e *Known) givesTokens(repository string) bool {
 	sc, _, known := e.schemes.of(repository)
 	return known && sc.realm != ""
-}
-
-// maxShown is how many tokens are kept out of messages.
-const maxShown = 64
-
-// shown are the tokens that were shown last: a server that has seen one can repeat it in any answer.
-type shown struct {
-	mu    sync.Mutex // guards the following fields; a leaf
-	known map[auth.Secret]bool
-	order []auth.Secret // the oldest first
-}
-
-func (s *shown) add(token auth.Secret) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.known[token]:
-		return
-	case s.known == nil:
-		s.known = make(map[auth.Secret]bool)
-	case len(s.order) == maxShown:
-		delete(s.known, s.order[0])
-		s.order = s.order[1:]
-	}
-	s.known[token] = true
-	s.order = append(s.order, token)
-}
-
-func (s *shown) all() (list []auth.Credential) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, token := range s.order {
-		list = append(list, auth.Credential{Identity: token})
-	}
-	return list
 }

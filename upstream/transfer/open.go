@@ -76,7 +76,7 @@ func (t *transfer) span() string {
 }
 
 // accept checks an answer against what was asked.
-func (t *transfer) accept(a *Answer, ranged bool) error {
+func (t *transfer) accept(a *endpoint.Answer, ranged bool) error {
 	if header.Coding(a.Header) != "" {
 		if err := t.acceptCoded(a); err != nil {
 			return err
@@ -105,7 +105,7 @@ func (t *transfer) accept(a *Answer, ranged bool) error {
 }
 
 // acceptPart checks a 206.
-func (t *transfer) acceptPart(a *Answer, ranged bool) error {
+func (t *transfer) acceptPart(a *endpoint.Answer, ranged bool) error {
 	got := a.Header.Get("Content-Range")
 	r, ok := header.ParseRange(got)
 	if ok && t.claim.size > 0 && r.From == t.pos && r.End == r.Size && r.Size < t.end {
@@ -147,7 +147,7 @@ func (c *coding) wrong(d oci.Digest) bool {
 
 // acceptCoded checks an answer that claims a coding. An answer of the right size passes, and one that comes whole has to have
 // the right digest at its end, so that the error names the cause.
-func (t *transfer) acceptCoded(a *Answer) error {
+func (t *transfer) acceptCoded(a *endpoint.Answer) error {
 	total := a.ContentLength
 	if a.StatusCode == http.StatusPartialContent {
 		r, _ := header.ParseRange(a.Header.Get("Content-Range"))

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -63,13 +64,11 @@ func (p *Pool) SetSize(e *endpoint.Endpoint, repo string, d oci.Digest, size int
 
 // Call makes the requests of one transfer, and collects how endpoints have failed. It is used by one goroutine.
 type Call interface {
-	// Repository is the repository as clients know it.
-	Repository() string
 	// Use makes an endpoint the one that the other methods are about.
 	Use(e *endpoint.Endpoint)
 	// Get asks for the blob from an offset, and for a range of it where header says so. Again: for a part that was asked for
 	// before, so an address that the registry redirected to must not be used again.
-	Get(ctx context.Context, from int64, header http.Header, again bool) (*Answer, error)
+	Get(ctx context.Context, from int64, header http.Header, again bool) (*endpoint.Answer, error)
 	// Trace is what was tried so far. Transfers add to it.
 	Trace() *fault.Trace
 	// Failed records how the endpoint has failed. RetryAfter is the wait that an endpoint asked for then, 0 for none; false: it
@@ -83,23 +82,52 @@ type Call interface {
 	Wrap(err error) error
 }
 
-// Answer is a successful one (200 or 206), after redirects.
-type Answer struct {
-	*http.Response
-	Host string     // that sent it
-	Step fault.Step // how it came
-}
-
-// Open asks for a range of a blob. It returns once an endpoint has begun to send it. The body goes on through breaks until the
+// Open asks for a range of a blob of a repository, as clients know it. It returns once an endpoint has begun to send it. The body goes on through breaks until the
 // range is complete; the context ends it at any time. Its errors are those of the call.
-func (p *Pool) Open(ctx context.Context, c Call, d oci.Digest, w flight.Want) (*Body, error) {
+func (p *Pool) Open(ctx context.Context, c Call, repo string, d oci.Digest, w flight.Want) (*Body, error) {
 	if w.From < 0 || w.To >= 0 && w.To < w.From || w.To == w.From && w.From > 0 {
 		return nil, c.Wrap(fmt.Errorf("a range from %d to %d", w.From, w.To))
 	}
-	t := newTransfer(ctx, p, c, d, w)
+	t := newTransfer(ctx, p, c, repo, d, w)
 	if err := t.begin(); err != nil {
 		t.Close()
 		return nil, c.Wrap(err)
 	}
 	return &Body{ReadCloser: t, size: t.size, from: t}, nil
+}
+
+// Body is a blob's range on its way. It satisfies flight.Body. Read and Close are for one goroutine.
+type Body struct {
+	io.ReadCloser
+	size int64
+	host string
+	from *transfer // nil for a Body made by NewBody
+}
+
+// NewBody makes a body of bytes that do not come from a Pool.
+func NewBody(rc io.ReadCloser, size int64, host string) *Body {
+	return &Body{ReadCloser: rc, size: size, host: host}
+}
+
+// Size is that of the whole blob in bytes, -1 where the upstream did not say.
+func (b *Body) Size() int64 { return b.size }
+
+// Extend makes the body go on to the end of the blob, if the upstream sends all of it though a part was wanted, and reports
+// whether it does. It must be called before the first Read.
+func (b *Body) Extend() bool {
+	t := b.from
+	if t == nil || !t.all || t.size < 0 {
+		return false
+	}
+	t.end = t.size
+	return true
+}
+
+// Host is the host that the bytes come from, after redirects. It may change when a transfer goes on after a break. It may be
+// called at any time.
+func (b *Body) Host() string {
+	if b.from != nil {
+		return *b.from.host.Load()
+	}
+	return b.host
 }

@@ -19,14 +19,10 @@ const (
 
 // senders remembers which endpoint has sent the bytes of a blob, for when their reader finds that they do not have its digest.
 type senders struct {
-	mu    sync.Mutex                    // guards the following fields; a leaf
-	last  map[string]*endpoint.Endpoint // by blob; nil: several
-	wrong map[string]wrongSender        // by blob
-}
+	wrong bounded.Expiring[string, *endpoint.Endpoint] // by blob
 
-type wrongSender struct {
-	ep    *endpoint.Endpoint
-	until time.Time
+	mu   sync.Mutex                    // guards last
+	last map[string]*endpoint.Endpoint // by blob; nil: several
 }
 
 // add records that an endpoint sends bytes of a blob. First: those at its beginning, with which a download begins.
@@ -47,28 +43,19 @@ func (s *senders) blame(blob string) *endpoint.Endpoint {
 	e := s.last[blob]
 	delete(s.last, blob)
 	if e != nil {
-		bounded.Put(&s.wrong, blob, wrongSender{e, time.Now().Add(avoidFor)}, maxSenders)
+		s.wrong.Put(blob, e, avoidFor, maxSenders)
 	}
 	return e
 }
 
 // avoid puts an endpoint that has sent a blob wrong after the others.
 func (s *senders) avoid(blob string, order []*endpoint.Endpoint) []*endpoint.Endpoint {
-	s.mu.Lock()
-	w, known := s.wrong[blob]
-	s.mu.Unlock()
-	i := slices.Index(order, w.ep)
-	if !known || i < 0 || time.Now().After(w.until) {
+	wrong, _ := s.wrong.Get(blob)
+	i := slices.Index(order, wrong)
+	if i < 0 {
 		return order
 	}
-	return append(slices.Delete(order, i, i+1), w.ep)
-}
-
-// reset forgets which endpoints have sent wrong blobs.
-func (s *senders) reset() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.wrong = nil
+	return append(slices.Delete(order, i, i+1), wrong)
 }
 
 // Corrupt reports that the bytes of a blob that were sent last do not have its digest. If one endpoint has sent them all, it is
@@ -80,4 +67,4 @@ func (p *Pool) Corrupt(repo string, d oci.Digest, err error) {
 }
 
 // Reset makes all endpoints be asked in their order again, whatever they have sent.
-func (p *Pool) Reset() { p.senders.reset() }
+func (p *Pool) Reset() { p.senders.wrong.Clear() }

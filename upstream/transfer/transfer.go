@@ -61,12 +61,12 @@ type current struct {
 	coding  coding
 }
 
-func newTransfer(ctx context.Context, p *Pool, c Call, d oci.Digest, w flight.Want) *transfer {
+func newTransfer(ctx context.Context, p *Pool, c Call, repo string, d oci.Digest, w flight.Want) *transfer {
 	t := &transfer{
 		ctx: ctx, pool: p, call: c, digest: d, pos: w.From, end: w.To, size: -1, by: w.By, whole: isWhole(w),
 		claim:     claim{size: max(0, w.Size)},
 		retry:     retry{done: make(map[*endpoint.Endpoint]bool)},
-		applicant: applicant{client: w.Client, repo: c.Repository(), blob: d, extra: w.Part, waiters: w.Needs},
+		applicant: applicant{client: w.Client, repo: repo, blob: d, extra: w.Part, waiters: w.Needs},
 	}
 	t.host.Store(new(string))
 	return t
