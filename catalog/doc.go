@@ -7,9 +7,10 @@
 //
 // Guarantees:
 //   - Reads of tags and content in use come from memory, which is bounded, and wait for no writer.
-//   - Of two reports on a tag the later one counts, but "unchanged" of a caller that knew an older state never undoes a move.
-//   - Content in a repository has a Standing: content that a manifest names is distinct from content that the registry has
-//     shown there, and that by whether it took a login. A record of one repository says nothing of another one.
+//   - Of two reports on a tag the later one counts, but a report "unchanged" from a caller with an older state does not undo a
+//     newer digest.
+//   - Content in a repository has a Standing: whether only a manifest names it, or the registry has shown it there, and, for
+//     shown content, whether that needed a login. A record of one repository says nothing of another one.
 //   - Records of content that is not in the cache are removed (Prune), so that they take no more room than the cache has
 //     content for, however much passes through it. A manifest is one record, however many parts it has.
 //   - A record that can't be read counts as unknown: it is learnt again from the upstream.

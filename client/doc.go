@@ -1,7 +1,7 @@
 // Package client identifies clients by their connections and requests.
 //
 //	Name     what logs and records call it: the node's name, else its address
-//	Source   the address by which everything is shared out that is bounded
+//	Source   the address by which limits are counted
 //	Proxies  the networks of trusted proxies, which name the client by X-Forwarded-For or the PROXY protocol
 //	Preface  the PROXY protocol's header at the beginning of a connection
 //

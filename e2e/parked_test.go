@@ -40,7 +40,7 @@ func TestUnfinishedOverARestart(t *testing.T) {
 	}{
 		{name: "with a client", size: 24 * mib, at: 10 * mib},
 		{name: "parked", size: 160 * mib, at: 20 * mib, away: true},
-		{name: "in several parts", size: 192 * mib, at: 120 * mib, rate: 20 * mib},
+		{name: "in several parts", size: 192 * mib, at: 120 * mib, rate: 5 * mib},
 		{name: "a range far ahead", size: 24 * mib, at: 3 * mib, from: 16 * mib},
 		{name: "three restarts", size: 24 * mib, at: 10 * mib, restarts: 3},
 		{name: "killed", size: 24 * mib, at: 10 * mib, kill: true, again: true},

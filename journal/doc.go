@@ -3,15 +3,15 @@
 //
 // A pull is one client fetching one image: it opens with a request for a manifest and closes when the client has been idle
 // for a minute and nothing is being sent to it. Manifest requests tell the pulls of a repository apart by tag or digest.
-// Blob requests can't, and count for the pull that was active last.
+// Blob requests name no tag, and count for the pull that was active last.
 //
 //	Observe ─> queue ─> Run ─┬─> at once:     log "pull failed", once a minute per failure;
 //	        (full: counted)  │                count it in the Record, which is written every 5 s
 //	                         └─> at its end:  log "pull", with outcome and bytes
 //
-// The parts of a Journal, each in a file of its own: queue (events that wait), openPulls (which pull a request belongs
-// to), pull (what is known of one), inference (failures that no response shows), failureLog (which lines are
-// written), history (finished pulls), Record (failures).
+// The parts of a Journal are queue (queue.go: events that wait), openPulls (open.go: which pull a request belongs to), pull
+// (pull.go: one pull), inference (infer.go: failures that no response shows), failureLog (log.go: which lines are written),
+// history (history.go: finished pulls) and Record (record.go: failures).
 //
 // Promise: a pull never waits for its record. Events lost under load are counted, and the log says so.
 //

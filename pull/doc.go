@@ -3,7 +3,7 @@
 //
 //	Ask ─> route ─> tag ────> member of the repository? ─> bytes here? ─> Content
 //	                 │ old            │ no                     │ no
-//	                 └── HEAD ────────┴──── GET ───────────────┘     one trip for all clients that wait
+//	                 └── HEAD ────────┴──── GET ───────────────┘     one request for all clients that wait
 //	                                         │
 //	                                         └─> bytes, then references, then the tag
 //
@@ -13,16 +13,17 @@
 //
 // Guarantees:
 //   - A client that may not read is refused before a record is read, an upstream asked, or a download joined.
-//   - Content that was learnt under rules is served to no other client, until its upstream shows it to all clients.
-//   - Content is served only through a repository whose registry has shown it there, or that refers to it where it came
-//     without a login; otherwise the registry is asked first. A reference is not a proof (right.go has the table).
+//   - Content that was fetched while rules applied is served to no other client, until its upstream shows it to all clients.
+//   - Content is served only through a repository whose registry has shown it there, or whose manifests refer to it, if the
+//     content was fetched without a login; otherwise the registry is asked first. A reference is not a proof (right.go has the
+//     table).
 //   - A repository that its registry refuses to all clients is served for as long as a stale tag is, and no longer.
 //   - Bytes are written before the references to them, and both before the tag, so a tag never leads to content that can't be
 //     served. Where one of the writes fails, or the references take long, the client is served all the same.
 //   - Documents in work, in memory and in answers stay within Options.Memory. A manifest above 64 KiB is an Object of the
 //     cache; a client that floods the mirror with large ones waits for its own.
-//   - A client that leaves cancels nothing: trips to an upstream have a deadline of their own.
-//   - No client waits longer than Options.Wait; one for which there is a copy waits as long as the tag's policy says.
+//   - A client that leaves cancels nothing: requests to an upstream have a deadline of their own.
+//   - No client waits longer than Options.Wait. If there is a cached copy, a client waits only as long as the tag's policy says.
 //
 // Not here: HTTP, disks, credentials, retries, and how many bytes of a blob have arrived.
 package pull

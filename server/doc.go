@@ -12,8 +12,8 @@
 //   - HEAD and GET of the same thing get the same status. A HEAD answered 200 carries digest, length and type.
 //   - Headers go out once it is certain that the body can begin. If it breaks after that, the connection is aborted:
 //     clients resume from an unexpected end, and would take an error document for content.
-//   - Clients never get 401 or 429: containerd would answer the first with the pod's secret, and the second with a
-//     burst of retries.
+//   - A client that sends ns never gets 401, since containerd would answer it with the pod's secret. No client gets 429, since
+//     containerd would answer it with a burst of retries. The only 401 is for a client without ns that no access rule allows.
 //   - One sentence reaches the person waiting for a pod: as the reason phrase of the status line, which containerd of
 //     every version prints, as a message in the body, and in the headers Warning and Mirror-Reason.
 //

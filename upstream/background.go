@@ -32,7 +32,6 @@ func (b *background) start(f func(ctx context.Context)) bool {
 	return true
 }
 
-// close ends the work and waits for it.
 func (b *background) close() {
 	b.mu.Lock()
 	b.closed = true

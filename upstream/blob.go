@@ -62,7 +62,6 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	return oci.Descriptor{Digest: d, Size: size, MediaType: header.MediaType(h)}, nil
 }
 
-// size makes a request and reads the size of the blob off its answer.
 func (c *call) size(ctx context.Context, a endpoint.Request) (int64, http.Header, error) {
 	resp, err := c.follow(ctx, a)
 	if err != nil {

@@ -29,7 +29,6 @@ func (r *Registry) call(op, repository, reference string) *call {
 	return r.callAs(login.Operation{Name: repository}, op, reference)
 }
 
-// callAs is call in a certain way.
 func (r *Registry) callAs(how login.Operation, op, reference string) *call {
 	how.Trace = new(fault.Trace)
 	c := &call{core: r.core, registry: r, op: op, how: how, name: how.Name, trace: how.Trace, reference: reference}

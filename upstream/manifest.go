@@ -235,7 +235,6 @@ func codeOf(b []byte) string {
 	return cmp.Or(fault.JSONText(doc.Code), cmp.Or(fault.JSONText(doc.StatusCode), fault.JSONText(doc.Status)))
 }
 
-// saysLimit reports whether the code of an error says that a limit is reached.
 func saysLimit(code string) bool {
 	switch strings.ToUpper(strings.NewReplacer("_", "", "-", "", " ", "").Replace(code)) {
 	case "TOOMANYREQUESTS", "429":

@@ -24,20 +24,15 @@ var listParts = []string{
 	"name", "tags", "schemaVersion", "mediaType", "artifactType", "manifests", "subject", "annotations",
 }
 
-// listPaper is a page that is passed on as it is. It is copied where the endpoint has a prefix, to change the name in it.
-func (c *call) listPaper() paper {
-	return paper{what: "a list", limit: maxList, grace: paceList, cost: func(n int64) int64 {
-		if c.ep.Prefix != "" {
-			n *= 2
-		}
-		return 16<<10 + n
-	}}
-}
-
 // page reads a page of a list, which is at a key.
 func (c *call) page(ctx context.Context, resp *endpoint.Answer, key string) ([]byte, error) {
 	defer resp.Body.Close()
-	p := c.listPaper()
+	p := paper{what: "a list", limit: maxList, grace: paceList, cost: func(n int64) int64 {
+		if c.ep.Prefix != "" {
+			n *= 2 // it is copied to change the name in it
+		}
+		return 16<<10 + n
+	}}
 	if err := c.readable(resp, p.what); err != nil {
 		return nil, err
 	}

@@ -167,8 +167,7 @@ var CredentialStates = []auth.State{
 	auth.StateUnknown, auth.StateOK, auth.StateExpiring, auth.StateExpired, auth.StateRejected, auth.StateFailing,
 }
 
-// Spare returns a context for work that can wait: requests under it leave the part Options.Reserve of a limit to others, and
-// fail as if the limit were reached.
+// Spare returns a context for work that can wait: see login.Spare.
 func Spare(ctx context.Context) context.Context { return login.Spare(ctx) }
 
 // Credential is the health of the credential that this Registry asks with, the zero Status for none.

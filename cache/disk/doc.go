@@ -4,10 +4,10 @@
 // disk, which the scrubber finds; after a crash nothing is served that was not known to be on disk or hashed again.
 //
 //	LOCK                      held by flock: one process per folder; names it
-//	boot.json                 whether the last stop was in order; the boot of the machine, for use where there are no marks
+//	boot.json                 whether the last stop was clean; the boot of the machine, for use where there are no marks
 //	blobs/sha256/ab/abcd...   content; the name is the digest of the bytes
-//	spool/<random>            content on its way; emptied at Open, but for what has a record
-//	spool/<random>.json       the record of an unfinished download, written by a stop in order
+//	spool/<random>            content on its way; at Open, files without a record are removed
+//	spool/<random>.json       the record of an unfinished download, written by a clean stop
 //	scrub.json                the progress of the scrubber; disposable
 //
 // # Durability
@@ -18,16 +18,16 @@
 //
 //	commit ──> fresh ──syncfs, mark──> known to be on disk
 //
-// Unless Close came first, content without the mark is suspect when the next process begins: it is hashed, as the disk
-// has it, before it is first served, and in the background; damaged content is removed. That is some 30 seconds' worth.
+// After a crash, content without the mark is suspect: it is hashed, as the disk has it, before it is first served, and in the
+// background; damaged content is removed. That is the content of some 30 seconds.
 // It is so even where the machine runs on: a disk that has failed may have been mounted again meanwhile. Where the file
 // system keeps no extended attributes the boot id is used instead: while it is the same all content is trusted, else all
-// of it is suspect, which costs time and no right byte.
+// of it is suspect, which costs time but loses no good content.
 //
 // After a failed syncfs it is unknown which bytes are lost, and later reads don't tell. So all fresh content is removed, and
 // spools of that time do not commit. Content that can't be removed is not served, and its removal is tried again.
 //
-// Unfinished downloads outlive only a stop in order, with a record of their bytes: after a crash it is unknown which bytes of
+// Unfinished downloads outlive only a clean stop, with a record of their bytes: after a crash it is unknown which bytes of
 // a spool are on disk, and its digest can't be checked before its end.
 //
 // Strict durability syncs each file and its folder in Commit, and the folders above where they may not be on disk.

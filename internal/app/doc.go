@@ -1,5 +1,5 @@
 // Package app joins configuration to components: it builds them, runs them, reloads what can be reloaded, and ends them
-// in order. It is the only package, with cmd, that knows configuration.
+// in order. Only this package, internal/registries and cmd/mirror know the configuration.
 //
 //	New     take the data folder, open state and index, make the components, listen
 //	Run     serve until the context ends; then: readiness goes, listeners close, running pulls finish within drain,

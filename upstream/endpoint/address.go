@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http/httptrace"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -23,12 +24,8 @@ const (
 	ReachAny
 )
 
+// reachKey marks a request's context with what its dial may reach.
 type reachKey struct{}
-
-// withReach marks a request's context with what its dial may reach.
-func withReach(ctx context.Context, r Reach) context.Context {
-	return context.WithValue(ctx, reachKey{}, r)
-}
 
 func markedReach(ctx context.Context) Reach {
 	r, _ := ctx.Value(reachKey{}).(Reach)
@@ -59,12 +56,7 @@ func prefixes(list ...string) []netip.Prefix {
 }
 
 func within(list []netip.Prefix, a netip.Addr) bool {
-	for _, p := range list {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // requiredReach is the least reach with which an address may be dialled. An address that stands for an IPv4 address requires

@@ -79,8 +79,7 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 	ctx, cancel := context.WithCancelCause(ctx)
 	t := new(tracer)
 	m := &meter{
-		ctx: ctx, cancel: cancel, stall: e.o.StallTimeout, begun: time.Now(), observe: e.o.Observe,
-		received: e.o.Received,
+		o: &e.o, ctx: ctx, cancel: cancel, begun: time.Now(),
 		x: Exchange{
 			Upstream: e.o.Upstream, Kind: a.Step, Endpoint: e.Name, Method: a.Method, Host: at.String(), From: a.From,
 		},
@@ -92,7 +91,7 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 			done(s, err)
 		}
 	}
-	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(withReach(ctx, a.Reach), hooks)))
+	resp, err := rt.RoundTrip(req.WithContext(httptrace.WithClientTrace(context.WithValue(ctx, reachKey{}, a.Reach), hooks)))
 	if errors.Is(err, io.EOF) {
 		// A connection that was closed without an answer must not be taken for the end of a body.
 		err = fmt.Errorf("no answer: %w", io.ErrUnexpectedEOF)
@@ -102,7 +101,8 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 	}
 	last := fault.Step{Name: a.Step, Host: at.String(), Took: time.Since(m.begun), Err: err}
 	if err != nil {
-		m.fail(err)
+		m.x.Err, m.body = err, http.NoBody
+		m.Close()
 		return nil, t.steps(last, proxy), err
 	}
 	last.Status, m.x.Status = resp.StatusCode, resp.StatusCode
@@ -112,18 +112,16 @@ func (e *Endpoint) RoundTrip(ctx context.Context, rt http.RoundTripper, req *htt
 
 // meter is the body of an answer. It counts bytes, fails when no byte comes for too long, and ends the exchange.
 type meter struct {
-	ctx      context.Context // of the exchange, which ends with the body
-	cancel   context.CancelCauseFunc
-	body     io.ReadCloser
-	stall    time.Duration // longest pause between two bytes
-	timer    *time.Timer
-	grace    time.Duration // of a document: see paced; 0: it has no least pace
-	waited   time.Duration // in Read
-	begun    time.Time
-	observe  func(Exchange)
-	received func(int)
-	once     sync.Once
-	x        Exchange
+	o      *Options
+	ctx    context.Context // of the exchange, which ends with the body
+	cancel context.CancelCauseFunc
+	body   io.ReadCloser
+	timer  *time.Timer
+	grace  time.Duration // of a document: see paced; 0: it has no least pace
+	waited time.Duration // in Read
+	begun  time.Time
+	once   sync.Once
+	x      Exchange
 }
 
 func (m *meter) Read(p []byte) (int, error) {
@@ -136,14 +134,14 @@ func (m *meter) Read(p []byte) (int, error) {
 	m.timer.Stop()
 	if n > 0 {
 		m.x.Bytes += int64(n)
-		m.received(n)
+		m.o.Received(n)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		if cause := context.Cause(m.ctx); cause != nil {
 			err = cause
 		}
 		if errors.Is(err, errPace) {
-			err = &paceError{got: m.x.Bytes, took: m.waited}
+			err = &paceError{fault.PatienceError{After: m.waited}, m.x.Bytes}
 		}
 		m.x.Err = err
 	}
@@ -156,7 +154,7 @@ func (m *meter) giveUp() {
 		m.cancel(errPace)
 		return
 	}
-	m.cancel(&fault.ContentError{Kind: fault.ContentStalled, Want: fmt.Sprintf("a byte within %s", m.stall), Got: "none"})
+	m.cancel(&fault.ContentError{Kind: fault.ContentStalled, Want: fmt.Sprintf("a byte within %s", m.o.StallTimeout), Got: "none"})
 }
 
 // Close ends the exchange. It must not be called while Read waits: cancel the context to end that.
@@ -167,16 +165,10 @@ func (m *meter) Close() error {
 	return err
 }
 
-func (m *meter) fail(err error) {
-	m.x.Err = err
-	m.cancel(err)
-	m.once.Do(m.end)
-}
-
 func (m *meter) end() {
 	m.x.Took = time.Since(m.begun)
-	if m.observe != nil {
-		m.observe(m.x)
+	if m.o.Observe != nil {
+		m.o.Observe(m.x)
 	}
 }
 

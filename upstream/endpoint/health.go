@@ -137,10 +137,6 @@ func (h *Health) Record(ctx context.Context, k Kind, err error) {
 	if o == inconclusive {
 		return
 	}
-	h.log(h.record(o, k, bodies, err))
-}
-
-func (h *Health) record(o outcome, k Kind, bodies bool, err error) (changes []change) {
 	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -150,18 +146,16 @@ func (h *Health) record(o outcome, k Kind, bodies bool, err error) (changes []ch
 	}
 	b := &h.registry
 	if bodies {
-		changes = h.succeeded(changes, &h.registry, now) // the registry itself had answered
+		h.succeeded(&h.registry, now) // the registry itself had answered
 		b = &h.bodies
 	}
 	switch o {
 	case limited:
 		h.limited[k] = now.Add(limitedFor(err))
 	case answered:
-		changes = h.succeeded(changes, b, now)
+		h.succeeded(b, now)
 	default:
-		if b.fail(now, o == unreachable) {
-			changes = append(changes, change{component: h.nameOf(b), err: err})
-		} else if bodies && h.trial {
+		if !h.failed(b, now, o == unreachable, err) && bodies && h.trial {
 			b.delay(now)
 		}
 		h.trial = h.trial && !bodies
@@ -169,7 +163,6 @@ func (h *Health) record(o outcome, k Kind, bodies bool, err error) (changes []ch
 			h.startPings()
 		}
 	}
-	return changes
 }
 
 // limitedFor is how long an endpoint is asked after the others because of a 429 or 503.
@@ -184,10 +177,9 @@ func limitedFor(err error) time.Duration {
 // Delivered records that the endpoint sends blobs.
 func (h *Health) Delivered() {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.trial = false
-	changes := h.succeeded(nil, &h.bodies, time.Now())
-	h.mu.Unlock()
-	h.log(changes)
+	h.succeeded(&h.bodies, time.Now())
 }
 
 // corruptFor is how long after a corrupt blob another one is the next in a row. The blobs that were right in between are not
@@ -199,33 +191,35 @@ const corruptFor = 10 * time.Minute
 func (h *Health) Corrupt(err error) {
 	now := time.Now()
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	if now.Sub(h.wrongAt) > corruptFor {
 		h.corrupt = 0
 	}
 	h.corrupt++
 	h.wrongAt = now
 	h.err, h.errAt = err.Error(), now
-	var changes []change
-	if h.corrupt >= maxFailures && h.bodies.fail(now, true) {
-		changes = append(changes, change{component: h.nameOf(&h.bodies), err: err})
+	if h.corrupt >= maxFailures {
+		h.failed(&h.bodies, now, true, err)
 	}
-	h.mu.Unlock()
-	h.log(changes)
 }
 
-// change is a breaker that has opened or closed.
-type change struct {
-	component string
-	err       error         // why it opened; nil: it has closed
-	downFor   time.Duration // how long it was open
-}
-
-// succeeded records that something works. The lock is held.
-func (h *Health) succeeded(changes []change, b *breaker, now time.Time) []change {
+// succeeded records that something works. The lock is held, so that the log has the changes in their order.
+func (h *Health) succeeded(b *breaker, now time.Time) {
 	if closed, downFor := b.succeed(now); closed {
-		changes = append(changes, change{component: h.nameOf(b), downFor: downFor})
+		h.o.Log.Info("endpoint is up again", "endpoint", h.o.Endpoint, "component", h.nameOf(b), "down_for", downFor.Round(time.Millisecond))
 	}
-	return changes
+}
+
+// failed records a failure, and reports whether it opened the breaker. The lock is held.
+func (h *Health) failed(b *breaker, now time.Time, severe bool, err error) (opened bool) {
+	if opened = b.fail(now, severe); opened {
+		event := "endpoint is down; other endpoints are asked first"
+		if h.o.Only {
+			event = "endpoint is down"
+		}
+		h.o.Log.Warn(event, "endpoint", h.o.Endpoint, "component", h.nameOf(b), "error", err)
+	}
+	return opened
 }
 
 func (h *Health) nameOf(b *breaker) string {
@@ -233,21 +227,6 @@ func (h *Health) nameOf(b *breaker) string {
 		return "blobs"
 	}
 	return "registry"
-}
-
-func (h *Health) log(changes []change) {
-	for _, c := range changes {
-		switch {
-		case c.err == nil:
-			h.o.Log.Info("endpoint is up again", "endpoint", h.o.Endpoint, "component", c.component, "down_for",
-				c.downFor.Round(time.Millisecond))
-		case h.o.Only:
-			h.o.Log.Warn("endpoint is down", "endpoint", h.o.Endpoint, "component", c.component, "error", c.err)
-		default:
-			h.o.Log.Warn("endpoint is down; other endpoints are asked first", "endpoint", h.o.Endpoint, "component", c.component,
-				"error", c.err)
-		}
-	}
 }
 
 // startPings pings an endpoint that is down until it answers. The lock is held.
@@ -271,7 +250,7 @@ func (h *Health) pingUntilUp(ctx context.Context) {
 		case <-ctx.Done():
 			continue
 		}
-		h.log(h.pinged(ctx, h.o.Ping(ctx)))
+		h.pinged(ctx, h.o.Ping(ctx))
 	}
 }
 
@@ -283,19 +262,17 @@ func (h *Health) nextPing(ctx context.Context) (time.Time, bool) {
 	return h.registry.nextTry, h.pinging
 }
 
-// pinged takes in how a ping ended.
-func (h *Health) pinged(ctx context.Context, err error) []change {
+func (h *Health) pinged(ctx context.Context, err error) {
 	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case err == nil:
-		return h.succeeded(nil, &h.registry, now)
+		h.succeeded(&h.registry, now)
 	case ctx.Err() == nil:
 		h.err, h.errAt = err.Error(), now
 		if !h.registry.down.IsZero() {
 			h.registry.delay(now)
 		}
 	}
-	return nil
 }

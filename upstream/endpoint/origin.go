@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -110,12 +111,7 @@ func ParseNames(list []string) (names, error) {
 }
 
 func (ns names) Has(o Origin) bool {
-	for _, n := range ns {
-		if (n.port == "" || n.port == o.port) && n.fits(o.Host) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(ns, func(n named) bool { return (n.port == "" || n.port == o.port) && n.fits(o.Host) })
 }
 
 // fits reports whether a host is one of the name's: * stands for one whole label of a name, never of an address.

@@ -1,36 +1,28 @@
 package endpoint
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // A document has a least pace: a registry that sends a byte now and then would otherwise hold the memory that was reserved for
 // the document.
-const (
-	paceRate = 16 << 10 // bytes a second, on top of which a document has
-)
+const paceRate = 16 << 10 // bytes a second
 
-// paceError says that a document came too slowly.
+// paceError says that a document came too slowly. It is a timeout, as a PatienceError is.
 type paceError struct {
-	got  int64 // bytes
-	took time.Duration
+	fault.PatienceError
+	got int64 // bytes
 }
 
 func (e *paceError) Error() string {
-	return fmt.Sprintf("it came too slowly: %d bytes in %s", e.got, e.took.Round(time.Millisecond))
+	return fmt.Sprintf("it came too slowly: %d bytes in %s", e.got, e.After.Round(time.Millisecond))
 }
-
-// Timeout is true, as net.Error has it.
-func (e *paceError) Timeout() bool { return true }
-
-// Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
-func (e *paceError) Unwrap() error { return context.DeadlineExceeded }
 
 // SetPace makes the body of an answer fail where it comes at less than the least pace after the grace. Only the time of its
 // reads counts.
@@ -46,9 +38,9 @@ var errPace = errors.New("too slow")
 // patience is how long the next read may take.
 func (m *meter) patience() time.Duration {
 	if m.grace == 0 || !guard.Pace {
-		return m.stall
+		return m.o.StallTimeout
 	}
-	return max(0, min(m.stall, m.grace+time.Duration(m.x.Bytes)*time.Second/paceRate-m.waited))
+	return max(0, min(m.o.StallTimeout, m.grace+time.Duration(m.x.Bytes)*time.Second/paceRate-m.waited))
 }
 
 // timed reads, and adds up the time of the reads of a document.

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -79,12 +80,7 @@ func ReadRefusal(resp *http.Response, known []auth.Credential, tokens bool) Refu
 // Says reports whether the message has one of the words, which are in lower case.
 func (r Refusal) Says(words ...string) bool {
 	m := strings.ToLower(r.Message)
-	for _, w := range words {
-		if strings.Contains(m, w) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(m, w) })
 }
 
 // ReadErrorBody tells the shapes apart by the body itself, since its Content-Type is often wrong.

@@ -5,6 +5,7 @@ package header
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -56,31 +57,15 @@ func parseDigits(s string) (int64, bool) {
 // true: its target is not a URL.
 func NextLink(values []string, at *url.URL) (next *url.URL, is bool) {
 	for _, v := range values {
-		for v != "" {
-			start := strings.IndexByte(v, '<')
-			if start < 0 { // some leave the brackets out
-				target, params, _ := strings.Cut(v, ";")
-				if relNext(params) {
-					u, _ := at.Parse(strings.TrimSpace(target))
-					return u, true
-				}
-				break
+		links, end := v, ";" // some leave the brackets out
+		if _, bracketed, ok := strings.Cut(v, "<"); ok {
+			links, end = bracketed, ">"
+		}
+		for link := range strings.SplitSeq(links, "<") {
+			if target, params, _ := strings.Cut(link, end); relNext(params) {
+				u, _ := at.Parse(strings.TrimSpace(target))
+				return u, true
 			}
-			end := strings.IndexByte(v[start:], '>')
-			if end < 0 {
-				break
-			}
-			target := v[start+1 : start+end]
-			params := v[start+end+1:]
-			v = ""
-			if i := strings.IndexByte(params, '<'); i >= 0 {
-				params, v = params[:i], params[i:]
-			}
-			if !relNext(params) {
-				continue
-			}
-			u, _ := at.Parse(strings.TrimSpace(target))
-			return u, true
 		}
 	}
 	return nil, false
@@ -89,12 +74,10 @@ func NextLink(values []string, at *url.URL) (next *url.URL, is bool) {
 func relNext(params string) bool {
 	for p := range strings.FieldsFuncSeq(params, func(r rune) bool { return r == ';' || r == ',' }) {
 		name, value, _ := strings.Cut(p, "=")
-		if strings.EqualFold(strings.TrimSpace(name), "rel") {
-			for rel := range strings.FieldsSeq(strings.Trim(strings.TrimSpace(value), `"'`)) {
-				if strings.EqualFold(rel, "next") {
-					return true
-				}
-			}
+		rels := strings.Fields(strings.Trim(strings.TrimSpace(value), `"'`))
+		if strings.EqualFold(strings.TrimSpace(name), "rel") &&
+			slices.ContainsFunc(rels, func(rel string) bool { return strings.EqualFold(rel, "next") }) {
+			return true
 		}
 	}
 	return false

@@ -110,5 +110,4 @@ func (b Budget) MoreAt() time.Time {
 	return b.At.Add(DefaultPause)
 }
 
-// isLow reports whether a tenth of a limit is left, or less.
 func isLow(limit, left int64) bool { return limit > 0 && left >= 0 && left <= limit/10 }

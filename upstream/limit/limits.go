@@ -55,10 +55,6 @@ type Pause struct {
 	unstated  int       // refusals in a row that did not name an end
 }
 
-func newPause(now time.Time, d time.Duration, cause error, unstated int) Pause {
-	return Pause{Until: now.Add(d), Cause: cause, at: now, recheckAt: now.Add(LongestTrust), unstated: unstated}
-}
-
 // Limits are the limits of one endpoint: what it said last, by credential and counted address, and what it has refused for
 // a time. It is safe for concurrent use.
 type Limits struct {
@@ -77,7 +73,7 @@ type Limits struct {
 func New(spending *Spending) *Limits {
 	l := &Limits{spending: spending, borrowed: spending != nil}
 	if spending == nil {
-		l.spending = NewSpending(time.Now())
+		l.spending = &Spending{began: time.Now()}
 	}
 	return l
 }
@@ -128,17 +124,18 @@ func (l *Limits) Refused(k Class, retryAfter time.Duration, cause error) (wait t
 	if b, ok := l.binding(k.Credential); retryAfter == 0 && ok && k.Counted() && b.Remaining == 0 {
 		retryAfter = max(b.MoreAt().Sub(now), 0)
 	}
-	if retryAfter > 0 {
-		bounded.Put(&l.pauses, k, newPause(now, retryAfter, cause, 0), maxCredentials)
-		return retryAfter, true
-	}
-	// Refusals of requests that were under way together count as one.
-	if now.Before(old.Until) {
+	wait, unstated := retryAfter, 0
+	switch {
+	case wait > 0:
+	case now.Before(old.Until): // refusals of requests that were under way together count as one
 		return old.Until.Sub(now), false
+	default:
+		unstated = old.unstated + 1
+		wait = unstatedPause.After(unstated)
 	}
-	wait = unstatedPause.After(old.unstated + 1)
-	bounded.Put(&l.pauses, k, newPause(now, wait, cause, old.unstated+1), maxCredentials)
-	return wait, false
+	p := Pause{Until: now.Add(wait), Cause: cause, at: now, recheckAt: now.Add(LongestTrust), unstated: unstated}
+	bounded.Put(&l.pauses, k, p, maxCredentials)
+	return wait, unstated == 0
 }
 
 // Accepted records that a request of a class, which began at a time, was not refused. One that was under way when the class

@@ -47,9 +47,6 @@ type Spending struct {
 	ledgers map[string]*ledger
 }
 
-// NewSpending begins to count.
-func NewSpending(now time.Time) *Spending { return &Spending{began: now} }
-
 // ledger is what one credential has spent. The lock is held.
 func (s *Spending) ledger(credential string) *ledger {
 	if s.ledgers[credential] == nil {
@@ -86,7 +83,6 @@ type slot struct {
 	requests int64
 }
 
-// horizon is how far back requests count.
 func horizon(window time.Duration) time.Duration {
 	if window <= 0 {
 		return defaultWindow
@@ -94,7 +90,6 @@ func horizon(window time.Duration) time.Duration {
 	return window
 }
 
-// add counts a request.
 func (l *ledger) add(repository string, window time.Duration, now time.Time) {
 	width := horizon(window) / slotsPerWindow
 	*l = slices.DeleteFunc(*l, func(s slot) bool { return now.Sub(s.from) >= horizon(window)+width })

@@ -246,7 +246,6 @@ func classOf(cred auth.Credential, r endpoint.Request) limit.Class {
 // isCounted reports whether we keep what a credential has left. Those of clients, which have no name, are their own business.
 func isCounted(cred auth.Credential) bool { return cred.IsAnonymous() || cred.Name != "" }
 
-// isExhausted reports whether a credential has nothing left for a request.
 func (c *chooser) isExhausted(ctx context.Context, cred auth.Credential, r endpoint.Request) bool {
 	return isCounted(cred) && c.ep.Limits.Exhausted(classOf(cred, r), c.reserve(ctx))
 }

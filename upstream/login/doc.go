@@ -1,5 +1,5 @@
-// Package login gets requests past the door of a registry: it chooses a credential, learns what the registry asks for, gets
-// and renews tokens, and decides what follows a refusal.
+// Package login authenticates requests to a registry: it chooses a credential, learns what the registry asks for, gets and
+// renews tokens, and decides what follows a refusal.
 //
 // A Transport is for one operation at one endpoint. Its RoundTrip makes a request, and makes it again as long as something
 // can be done about the outcome:
@@ -10,7 +10,7 @@
 //	                                                                         │ there is none
 //	                                                                         └──► the answer, or the error
 //
-// The function step has the actions of each outcome; it is the whole of the decision.
+// The method step of the state has the actions of each outcome; it is the whole of the decision.
 //
 // It guarantees:
 //
@@ -20,7 +20,8 @@
 //     tried, then the request is made anonymously. If that is refused too, the refusal of the credential is the error.
 //   - Of several credentials that fit, the one with most left of its limits is used; one with nothing left is not used for
 //     requests that count.
-//   - Of one token one request runs, however many operations wait for it. A token in use is renewed before it ends.
+//   - For each token only one request runs at a time, however many operations wait for it. A token in use is renewed before it
+//     ends.
 //   - What is remembered is bounded.
 //
 // It follows no redirects and reads no content.

@@ -90,7 +90,6 @@ func (u *Upstream) uses(c auth.Credential) {
 	bounded.Put(&u.standing.inUse, c.Name, identityOf(c), maxRemembered)
 }
 
-// accepted records that a credential was accepted for a repository.
 func (s *standing) accepted(c auth.Credential, repository string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,13 +12,9 @@ import (
 
 // Options are what the logins of one upstream have in common.
 type Options struct {
-	// Public says that the configured credentials are used for public repositories alone: a repository is asked for with
-	// them once it has shown a manifest without a login, and for a day after.
-	Public bool
-	// Reserve is the part of each limit, 0 to 1, that requests under Spare leave to others.
-	Reserve float64
-	// TokenTimeout is how long a request for a token may take.
-	TokenTimeout time.Duration
+	Public       bool          // as in upstream.Options
+	Reserve      float64       // part of each limit, 0 to 1, that requests under Spare leave to others
+	TokenTimeout time.Duration // how long a request for a token may take
 	Log          *slog.Logger
 	// Start runs a function in the background, until its context ends. It reports whether it did.
 	Start func(func(context.Context)) bool

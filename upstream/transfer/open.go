@@ -104,7 +104,6 @@ func (t *transfer) accept(a *endpoint.Answer, ranged bool) error {
 	return t.skip(t.pos)
 }
 
-// acceptPart checks a 206.
 func (t *transfer) acceptPart(a *endpoint.Answer, ranged bool) error {
 	got := a.Header.Get("Content-Range")
 	r, ok := header.ParseRange(got)

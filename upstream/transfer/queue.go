@@ -101,12 +101,6 @@ func (q *queue) grantNow(a applicant) *turn {
 	return t
 }
 
-// tryExtra grants a turn while a quarter of them is free, else nil.
-func (q *queue) tryExtra(a applicant) *turn { return q.try(a, q.limit*3/4) }
-
-// tryNow grants a turn that is free, else nil.
-func (q *queue) tryNow(a applicant) *turn { return q.try(a, q.limit) }
-
 // try grants a turn while fewer than limit transfers run and none waits, else nil.
 func (q *queue) try(a applicant, limit int) *turn {
 	q.mu.Lock()
@@ -264,7 +258,6 @@ func (t *turn) reading(begins bool) {
 	}
 }
 
-// load is how many transfers run and wait.
 func (q *queue) load() (running, waiting int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -78,23 +78,13 @@ func (c *clientQueue) first(turns map[string]int) *turn {
 	if len(c.started) > 0 {
 		return c.started[0]
 	}
-	least := c.order[0]
-	for _, repo := range c.order[1:] {
-		if turns[repo] < turns[least] {
-			least = repo
-		}
-	}
+	least := slices.MinFunc(c.order, func(a, b string) int { return turns[a] - turns[b] })
 	return c.repos[least][0]
 }
 
 // next is the transfer that is granted the next turn. The lock is held, and at least one transfer waits.
 func (q *queue) next() *turn {
-	least := q.order[0]
-	for _, c := range q.order[1:] {
-		if q.charged[c.client] < q.charged[least.client] {
-			least = c
-		}
-	}
+	least := slices.MinFunc(q.order, func(a, b *clientQueue) int { return q.charged[a.client] - q.charged[b.client] })
 	return least.first(q.turnsOf(least.client))
 }
 

@@ -158,7 +158,6 @@ func (t *transfer) proceed(n int, err, slow error) int {
 	return n
 }
 
-// advance records bytes that have come.
 func (t *transfer) advance(n int) {
 	if n <= 0 {
 		return
@@ -193,7 +192,6 @@ func (t *transfer) finish(err error) {
 	t.leaveQueue(errors.Is(err, io.EOF) && !t.applicant.extra && t.pos < t.size)
 }
 
-// closeCurrent ends the current answer.
 func (t *transfer) closeCurrent() {
 	if t.cur.body != nil {
 		t.cur.body.Close()

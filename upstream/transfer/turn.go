@@ -49,10 +49,10 @@ func (t *transfer) enterQueue() error {
 	case !t.cur.opened.IsZero(): // its client has the beginning
 		t.turn = q.grantNow(t.applicant)
 	case t.applicant.extra:
-		t.turn = q.tryExtra(t.applicant)
+		t.turn = q.try(t.applicant, q.limit*3/4) // while a quarter of them is free
 		ok = t.turn != nil
 	case guard.Turns && t.claim.size > 0 && t.claim.size <= smallBlob:
-		if t.turn = q.tryNow(t.applicant); t.turn == nil {
+		if t.turn = q.try(t.applicant, q.limit); t.turn == nil {
 			q = at.small
 			t.turn, ok = q.wait(t.ctx, t.applicant, patience)
 		}
