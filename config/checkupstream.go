@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -215,9 +216,7 @@ func (c *Config) checkDefault(found *mistakes) {
 	for _, u := range whole.Upstreams {
 		names = append(names, u.Name)
 	}
-	hint := strictyaml.DidYouMean(strictyaml.Nearest(c.DefaultUpstream, names))
-	if hint == "" {
-		hint = "add it under upstreams, or write one that is there: " + strings.Join(names, ", ")
-	}
-	found.add("defaultUpstream", quoted(c.DefaultUpstream)+" is not among the upstreams", hint)
+	found.add("defaultUpstream", quoted(c.DefaultUpstream)+" is not among the upstreams",
+		cmp.Or(strictyaml.DidYouMean(strictyaml.Nearest(c.DefaultUpstream, names)),
+			"add it under upstreams, or write one that is there: "+strings.Join(names, ", ")))
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -101,10 +102,8 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 			ruled = append(ruled, u.Name)
 		}
 	}
-	if hint = strictyaml.DidYouMean(strictyaml.Nearest(host, ruled)); hint == "" {
-		hint = "add it under upstreams with access: rules"
-	}
-	return "no upstream is called " + quoted(host), hint
+	return "no upstream is called " + quoted(host),
+		cmp.Or(strictyaml.DidYouMean(strictyaml.Nearest(host, ruled)), "add it under upstreams with access: rules")
 }
 
 // inGlob reports whether the first part of a rule's glob is about an upstream, or about some of a pattern's hosts.

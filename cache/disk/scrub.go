@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -70,7 +71,7 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) error {
 	r.read()
 	for ctx.Err() == nil {
 		if r.Next == "" {
-			if wait := min(o.Every, time.Until(r.Began.Add(o.Every))); wait > 0 && !sleep(ctx, wait) {
+			if wait := min(o.Every, time.Until(r.Began.Add(o.Every))); wait > 0 && !backoff.Wait(ctx, wait) {
 				break
 			}
 			r.progress = progress{Began: time.Now(), Next: firstDigest}
@@ -96,7 +97,7 @@ func (r *scrubber) round(ctx context.Context) {
 	for e, err := range r.folder.inOrder(r.Next) {
 		if err != nil {
 			r.folder.report(slog.LevelWarn, "part of the cache can't be listed, and so not be scrubbed", "error", err)
-			if !sleep(ctx, time.Second) {
+			if !backoff.Wait(ctx, time.Second) {
 				return
 			}
 			continue
@@ -193,21 +194,9 @@ func (p *pace) rest(ctx context.Context, n int, took time.Duration) error {
 	if p.owed >= minRest {
 		wait := p.owed
 		p.owed = 0
-		if !sleep(ctx, wait) {
+		if !backoff.Wait(ctx, wait) {
 			return context.Cause(ctx)
 		}
 	}
 	return ctx.Err()
-}
-
-// sleep waits, and reports whether it came to the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

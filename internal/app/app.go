@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -259,13 +260,14 @@ func (a *App) Run(ctx context.Context) error {
 // serve serves on all listeners. The channel has the error of the first server that ends.
 func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, served <-chan error) {
 	errs := make(chan error, 3)
-	main = a.server.HTTPServer(a.files.tls(c.TLS.Enabled(), mainCertificate), c.TLS.HTTP2)
+	mainTLS := a.files.tls(c.TLS.Enabled(), func(f *files) *tls.Certificate { return f.cert })
+	main = a.server.HTTPServer(mainTLS, c.TLS.HTTP2)
 	clients := server.Listen(a.listeners.main, server.ListenOptions{
 		Limit: connections(a.log), Proxies: proxies(c), Log: a.log, TLS: c.TLS.Enabled(), Mismatch: a.server.Mismatch(c.TLS.Enabled()),
 	})
 	go func() { errs <- serveOn(main, clients) }()
 
-	adminTLS := a.files.tls(c.Admin.TLS.Enabled(), adminCertificate)
+	adminTLS := a.files.tls(c.Admin.TLS.Enabled(), func(f *files) *tls.Certificate { return f.adminCert })
 	side = append(side, serveSide(a.listeners.admin, admin.New(a.adminOptions(c)), adminTLS, a.log, errs))
 	if l := a.listeners.metrics; l != nil {
 		side = append(side, serveSide(l, admin.NewMetrics(admin.Options{

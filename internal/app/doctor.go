@@ -56,10 +56,8 @@ func (a *App) examine(ctx context.Context, image, platform string) *doctor.Repor
 	ctx, hold := a.memory.Enter(memory.By(ctx, "doctor"), memory.Work)
 	defer hold.Release()
 	o := doctor.Options{Image: image, Platform: platform, Nodes: a.journal.Nodes(), At: "mirror", Cached: a.cached}
-	ref, err := oci.ParseRef(image)
-	if err != nil {
-		o.Err = err
-	} else {
+	var ref oci.Ref
+	if ref, o.Err = oci.ParseRef(image); o.Err == nil {
 		find(&o, a.registries, *a.setup.Load(), a.canonical(ref))
 	}
 	return doctor.Image(ctx, o)

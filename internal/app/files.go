@@ -84,9 +84,6 @@ func (u *inUse) use(f files, admin net.Listener) (keptToken bool) {
 // adminToken is the token of the admin listener; empty where none is configured.
 func (u *inUse) adminToken() string { return u.current.Load().token }
 
-func mainCertificate(f *files) *tls.Certificate  { return f.cert }
-func adminCertificate(f *files) *tls.Certificate { return f.adminCert }
-
 // tls is the configuration of a listener with one of the certificates; nil where it is not enabled.
 func (u *inUse) tls(enabled bool, certificate func(*files) *tls.Certificate) *tls.Config {
 	if !enabled {

@@ -1,8 +1,10 @@
 package backoff_test
 
 import (
+	"context"
 	"math"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/backoff"
@@ -40,4 +42,19 @@ func TestBetween(t *testing.T) {
 	if d := backoff.Between(time.Second, 0); d != time.Second {
 		t.Error(d)
 	}
+}
+
+func TestWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		if !backoff.Wait(t.Context(), time.Minute) || time.Since(began) != time.Minute {
+			t.Errorf("a wait of a minute took %s, or did not come to its end", time.Since(began))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if backoff.Wait(ctx, time.Minute) || time.Since(began) != time.Minute+time.Second {
+			t.Errorf("a wait that its context ends came to its end, or took %s", time.Since(began)-time.Minute)
+		}
+	})
 }

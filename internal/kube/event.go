@@ -13,35 +13,31 @@ import (
 
 // event is a core/v1 Event.
 type event struct {
-	APIVersion     string      `json:"apiVersion"`
-	Kind           string      `json:"kind"`
-	Metadata       eventMeta   `json:"metadata"`
-	InvolvedObject eventObject `json:"involvedObject"`
-	Reason         string      `json:"reason"`
-	Message        string      `json:"message"`
-	Type           string      `json:"type"`
-	Source         eventSource `json:"source"`
-	Count          int         `json:"count"` // 0: it isn't there yet
-	FirstTimestamp string      `json:"firstTimestamp"`
-	LastTimestamp  string      `json:"lastTimestamp"`
-	Component      string      `json:"reportingComponent"`
-	Instance       string      `json:"reportingInstance"`
+	APIVersion     string          `json:"apiVersion"`
+	Kind           string          `json:"kind"`
+	Metadata       objectReference `json:"metadata"`
+	InvolvedObject objectReference `json:"involvedObject"`
+	Reason         string          `json:"reason"`
+	Message        string          `json:"message"`
+	Type           string          `json:"type"`
+	Source         eventSource     `json:"source"`
+	Count          int             `json:"count"` // 0: it isn't there yet
+	FirstTimestamp string          `json:"firstTimestamp"`
+	LastTimestamp  string          `json:"lastTimestamp"`
+	Component      string          `json:"reportingComponent"`
+	Instance       string          `json:"reportingInstance"`
 
 	last time.Time // when it was written
 }
 
-type eventMeta struct {
-	Name      string `json:"name"`
-	Namespace string `json:"namespace"`
-}
-
-type eventObject struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
+// objectReference names an object. As the metadata of an Event it has a name and a namespace alone.
+type objectReference struct {
+	APIVersion string `json:"apiVersion,omitempty"`
+	Kind       string `json:"kind,omitempty"`
 	Namespace  string `json:"namespace"`
 	Name       string `json:"name"`
-	UID        string `json:"uid"`
-	FieldPath  string `json:"fieldPath"`
+	UID        string `json:"uid,omitempty"`
+	FieldPath  string `json:"fieldPath,omitempty"`
 }
 
 type eventSource struct {
@@ -56,8 +52,8 @@ func newEvent(h holder, f journal.Failure, instance string) *event {
 	sum := sha256.Sum256([]byte(m.UID + " " + f.ID))
 	return &event{
 		APIVersion: "v1", Kind: "Event",
-		Metadata: eventMeta{Name: cutName(m.Name) + "." + hex.EncodeToString(sum[:8]), Namespace: m.Namespace},
-		InvolvedObject: eventObject{
+		Metadata: objectReference{Name: cutName(m.Name) + "." + hex.EncodeToString(sum[:8]), Namespace: m.Namespace},
+		InvolvedObject: objectReference{
 			APIVersion: "v1", Kind: "Pod", Namespace: m.Namespace, Name: m.Name, UID: m.UID, FieldPath: h.field,
 		},
 		Reason: "Failed", Type: "Warning", Message: message(f),

@@ -35,10 +35,6 @@ type lineCount struct {
 	suppressed int
 }
 
-func newCapped(h slog.Handler) slog.Handler {
-	return capped{h, &lineCounts{out: h, messages: make(map[string]*lineCount)}}
-}
-
 // Handle implements slog.Handler. Debug lines are not counted: the operator wants all of them.
 func (h capped) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelInfo && !h.counts.allow(r.Message) {

@@ -22,14 +22,15 @@ func New(w io.Writer, format, name string) (*slog.Logger, *slog.LevelVar) {
 	}
 	f, isFile := w.(*os.File)
 	tty := isFile && term.IsTerminal(int(f.Fd()))
-	if format == "json" || format == "auto" && !tty {
-		return slog.New(newCapped(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: legible}))), level
-	}
-	return slog.New(newCapped(tint.NewTextHandler(w, &tint.Options{
+	h := tint.NewTextHandler(w, &tint.Options{
 		Level:      level,
 		TimeFormat: time.TimeOnly,
 		NoColor:    !tty || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb",
-	}))), level
+	})
+	if format == "json" || format == "auto" && !tty {
+		h = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: legible})
+	}
+	return slog.New(capped{h, &lineCounts{out: h, messages: make(map[string]*lineCount)}}), level
 }
 
 // legible writes durations as people and Go read them, not as nanoseconds.

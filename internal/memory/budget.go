@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -98,12 +99,7 @@ type waiter struct {
 
 // New makes an unused budget.
 func New(o Options) *Budget {
-	if o.Size == 0 {
-		o.Size = 128 << 20
-	}
-	if o.Wait == 0 {
-		o.Wait = 10 * time.Second
-	}
+	o.Size, o.Wait = cmp.Or(o.Size, 128<<20), cmp.Or(o.Wait, 10*time.Second)
 	part := func(n int64) pool { return pool{most: o.Size / shares * n, lines: make(map[string][]*waiter)} }
 	return &Budget{size: o.Size, wait: o.Wait, small: part(sharesSmall), large: part(sharesLarge), send: part(sharesSend)}
 }

@@ -2,6 +2,7 @@ package strictyaml
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -236,10 +237,7 @@ func (s *Schema) checkWord(f Field, v reflect.Value, pattern string) error {
 	if u, ok := s.o.Unavailable[pattern]; ok {
 		words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w != u.Today && w != u.Also })
 	}
-	hint := s.hint(v.String(), pattern)
-	if hint == "" {
-		hint = DidYouMean(Nearest(v.String(), words))
-	}
+	hint := cmp.Or(s.hint(v.String(), pattern), DidYouMean(Nearest(v.String(), words)))
 	return BadValue(v.String(), "one of "+strings.Join(words, ", "), hint)
 }
 
@@ -308,13 +306,10 @@ func (s *Schema) mappingHint(n *yaml.Node, at position) string {
 	case list && len(n.Content) > 0 && resolve(n.Content[0]).Kind == yaml.ScalarNode:
 		text = resolve(n.Content[0]).Value
 	}
-	if text == "" || len(text) > 80 || strings.ContainsAny(text, "\n,[]{}#") || s.o.MappingHint == nil {
+	if text == "" || len(text) > 80 || strings.ContainsAny(text, "\n,[]{}#") {
 		return general
 	}
-	if hint := s.o.MappingHint(at.pattern, withoutUser(text), list); hint != "" {
-		return hint
-	}
-	return general
+	return cmp.Or(s.o.MappingHint(at.pattern, withoutUser(text), list), general)
 }
 
 func resolve(n *yaml.Node) *yaml.Node {

@@ -1,6 +1,7 @@
 package strictyaml
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -36,12 +37,10 @@ func (p printer) mapping(v reflect.Value, at position) *yaml.Node {
 		if !p.schema.isAvailable(here.pattern) || f.OmitZero && child.IsZero() {
 			continue
 		}
-		n := p.node(child, here)
-		if n == nil {
-			continue
+		if n := p.node(child, here); n != nil {
+			n.LineComment = p.comment(f, here)
+			m.Content = append(m.Content, word(f.Key), n)
 		}
-		n.LineComment = p.comment(f, here)
-		m.Content = append(m.Content, word(f.Key), n)
 	}
 	if len(m.Content) == 0 {
 		return nil
@@ -65,17 +64,11 @@ func (p printer) comment(f Field, at position) string {
 func (p printer) node(v reflect.Value, at position) *yaml.Node {
 	switch {
 	case v.Kind() == reflect.Pointer:
-		if m := p.mapping(v.Elem(), at); m != nil {
-			return m
-		}
-		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Style: yaml.FlowStyle}
+		return cmp.Or(p.mapping(v.Elem(), at), &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Style: yaml.FlowStyle})
 	case IsText(v):
 		return scalar(v)
 	case v.Kind() == reflect.Struct:
-		if short := shortOf(v); short != nil {
-			return short
-		}
-		return p.mapping(v, at)
+		return cmp.Or(shortOf(v), p.mapping(v, at))
 	case isKeyed(v.Type()):
 		m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 		for i := range v.Len() {

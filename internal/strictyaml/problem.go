@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -20,12 +21,8 @@ type Problem struct {
 
 // String is the problem on one line: config.yaml:12:5: cache.size: "20 apples" is not a size (write ...).
 func (p Problem) String() string {
-	text := cmp.Or(p.Variable, fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column))
-	for _, part := range []string{p.Path, p.Message} {
-		if part != "" {
-			text += ": " + part
-		}
-	}
+	parts := []string{cmp.Or(p.Variable, fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)), p.Path, p.Message}
+	text := strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
 	if p.Hint != "" {
 		text += " (" + p.Hint + ")"
 	}

@@ -3,6 +3,7 @@ package strictyaml
 import (
 	"encoding"
 	"errors"
+	"fmt"
 	"reflect"
 	"strconv"
 	"strings"
@@ -74,18 +75,12 @@ func setText(v reflect.Value, text string) (err error) {
 // Text is the text of a single value, which is addressable, as Decode reads it.
 func Text(v reflect.Value) string {
 	switch p := v.Addr().Interface().(type) {
-	case *string:
-		return *p
-	case *bool:
-		return strconv.FormatBool(*p)
-	case *int:
-		return strconv.Itoa(*p)
 	case *time.Duration:
 		return FormatDuration(*p)
-	case interface{ String() string }:
+	case fmt.Stringer:
 		return p.String()
 	}
-	panic("strictyaml: no text for " + v.Type().String())
+	return fmt.Sprint(v)
 }
 
 func parseDuration(text string) (time.Duration, error) {

@@ -37,7 +37,7 @@ func NewTokens() Tokens {
 
 // Get gets the token of a repository, and reports whether it was fetched for that.
 func (t Tokens) Get(ctx context.Context, repository string) (fetchedNow bool) {
-	_, fetchedNow = t.t.get(ctx, tokenKey{scope: repository}, func(context.Context) fetched {
+	_, fetchedNow = t.t.get(ctx, tokenKey{scheme: scheme{scope: repository}}, func(context.Context) fetched {
 		return fetched{token: newToken("t", time.Hour, time.Now())}
 	})
 	return fetchedNow

@@ -176,7 +176,7 @@ func tokenLife(value, expiresIn string, now time.Time) time.Duration {
 // TokenWithoutScope asks the repository's token service, anonymously, for a token that opens nothing. Nil: it gives one.
 func (t *Transport) TokenWithoutScope(ctx context.Context) error {
 	sc, _, _ := t.ep.schemes.of(t.repository)
-	_, err := t.fetchToken(ctx, tokenKey{endpoint: t.ep.Origin, realm: sc.realm, service: sc.service})
+	_, err := t.fetchToken(ctx, tokenKey{endpoint: t.ep.Origin, scheme: scheme{realm: sc.realm, service: sc.service}})
 	return err
 }
 

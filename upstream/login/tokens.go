@@ -18,9 +18,7 @@ import (
 // tokenKey says what a token is for, and whose it is.
 type tokenKey struct {
 	endpoint   endpoint.Origin // where it is shown
-	realm      string          // where it came from
-	service    string
-	scope      string
+	scheme                     // with the scope that it was asked with
 	credential identity
 }
 

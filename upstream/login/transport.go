@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/upstream/endpoint"
@@ -197,7 +198,7 @@ func (t *Transport) act(ctx context.Context, s *state, r endpoint.Request, a act
 	case recheckLimit:
 		return t.recheckLimit(ctx, s, r)
 	case waitForReset:
-		return wait(ctx, time.Until(res.pause.Until))
+		return backoff.Wait(ctx, time.Until(res.pause.Until))
 	case answerChallenge:
 		t.op.Trace.Last().Err = nil // as it should be: the registry has said what it asks for
 		return true
@@ -354,18 +355,6 @@ func (t *Transport) noteProblem(state auth.State, f *fault.Failure) {
 	}
 }
 
-// wait lets a time pass. False: the context has ended first.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // grant is what a request shows to be let in.
 type grant struct {
 	value auth.Secret // of Authorization; zero: none
@@ -408,9 +397,8 @@ func (t *Transport) grant(ctx context.Context, cred auth.Credential) (grant, err
 	case sc.realm == "":
 		return grant{value: basicAuth(cred), sure: sure}, nil
 	}
-	g := grant{sure: sure, key: tokenKey{
-		endpoint: t.ep.Origin, realm: sc.realm, service: sc.service, scope: sc.scopeOf(t.repository), credential: identityOf(cred),
-	}}
+	sc.scope = sc.scopeOf(t.repository)
+	g := grant{sure: sure, key: tokenKey{endpoint: t.ep.Origin, scheme: sc, credential: identityOf(cred)}}
 	return t.withToken(ctx, g, cred)
 }
 
@@ -507,13 +495,11 @@ func (t *Transport) Elsewhere(ctx context.Context, rt http.RoundTripper, r endpo
 		f.Err = away
 		return nil, f
 	}
-	g := grant{bound: here, key: tokenKey{
-		endpoint: here, realm: u.String(), service: bearer.Params["service"], scope: bearer.Params["scope"],
-		credential: identityOf(noCredential),
-	}}
-	if len(g.key.scope) > maxScope || g.key.scope == "" {
-		g.key.scope = scheme{}.scopeOf(t.repository)
+	sc := scheme{realm: u.String(), service: bearer.Params["service"], scope: bearer.Params["scope"]}
+	if len(sc.scope) > maxScope || sc.scope == "" {
+		sc.scope = scheme{}.scopeOf(t.repository)
 	}
+	g := grant{bound: here, key: tokenKey{endpoint: here, scheme: sc, credential: identityOf(noCredential)}}
 	t.op.Trace.Last().Err = nil // as it should be: the registry has said what it asks for
 	if g, err = t.withToken(ctx, g, noCredential); err != nil {
 		return nil, err

@@ -149,14 +149,7 @@ func (t *transfer) pause() bool {
 	}
 	t.retry.pauses++
 	wait := roundPause.After(t.retry.pauses)
-	timer := time.NewTimer(max(backoff.Between(wait/2, wait*3/2), least))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-t.ctx.Done():
-		return false
-	}
+	return backoff.Wait(t.ctx, max(backoff.Between(wait/2, wait*3/2), least))
 }
 
 // worthRepeating reports whether asking the endpoint again may help. First: no byte has come yet, and a client waits: then only

@@ -238,11 +238,7 @@ func Patiently(ctx context.Context, f func() (*Answer, error)) (*Answer, error) 
 			return a, err
 		}
 		pause := busy.After(attempt)
-		timer := time.NewTimer(max(e.wait, backoff.Between(pause, 2*pause)))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !backoff.Wait(ctx, max(e.wait, backoff.Between(pause, 2*pause))) {
 			return a, err
 		}
 	}
