@@ -139,14 +139,19 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		oci.Descriptor, error,
 	) {
 		// Between a client's look and its turn here another trip may have ended.
-		if m, may := p.member(ctx, b.st, b.ref.Repo, b.ref.Digest); may == mayServe && sized(b.ref.Digest, m.Descriptor).Size >= 0 {
-			return m.Descriptor, nil
+		if desc, shown := b.shown(ctx); shown {
+			return desc, nil
 		}
 		if err := p.failures.get(b.key); err != nil {
 			return oci.Descriptor{}, err
 		}
 		desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
 		if err != nil {
+			// A download that has begun meanwhile shows the blob, and goes on through what this request met: a registry that fails
+			// for a moment, or a signed URL that has expired.
+			if desc, shown := b.shown(ctx); shown {
+				return desc, nil
+			}
 			p.failures.put(b.key, err)
 			p.refused(ctx, b.st, b.ref.Repo, err)
 			return desc, err
@@ -161,6 +166,12 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		return desc, nil
 	})
 	return desc, led, p.timeout(err, b.key, b.ref, b.start, p.wait)
+}
+
+// shown is the record of the blob, where that has a size and is enough to serve it.
+func (b blob) shown(ctx context.Context) (oci.Descriptor, bool) {
+	m, may := b.p.member(ctx, b.st, b.ref.Repo, b.ref.Digest)
+	return m.Descriptor, may == mayServe && sized(b.ref.Digest, m.Descriptor).Size >= 0
 }
 
 // open gets the blob's object from the cache, or from the flight that brings it.
@@ -217,7 +228,9 @@ func (b blob) source() cache.Source {
 				if w.Part { // another fetch brings these bytes, so it is not the answer to the next client
 					return nil, partError(err)
 				}
-				b.p.failures.put(b.key, err)
+				if ctx.Err() == nil { // else its readers left before the upstream was asked as often as for a client that waits
+					b.p.failures.put(b.key, err)
+				}
 				return nil, err
 			}
 			return shows.begin(body), nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
@@ -411,6 +412,80 @@ func TestFetchThatWasGivenUpIsNotAFailure(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		w.hub.behave(nil, nil)
+		w.blob(t, askBlob(app, d), b)
+	})
+}
+
+// A download without readers ends before the upstream was asked again. What it answered until then is not the answer to the next
+// client, for which it is asked as often as for any other.
+func TestFetchWithoutReadersIsNotAFailure(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		w.blob(t, askBlob(app, d), b)
+		w.shelf.evict(d)
+		w.hub.behave(status(503), nil)
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		if _, err := w.shelf.source.Fetch(ctx, flight.Want{To: int64(len(b)), Size: int64(len(b))}); err == nil {
+			t.Error("no error")
+		}
+		w.hub.behave(nil, nil)
+		w.blob(t, askBlob(app, d), b)
+	})
+}
+
+// A registry that fails after it has begun to send a blob: a HEAD that it answers with 503 is answered from what the download has
+// shown.
+func TestHeadBesideADownload(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		w.hub.behave(func(call string) error {
+			if strings.HasPrefix(call, "STAT ") {
+				return status(503)(call)
+			}
+			return nil
+		}, func(call string) time.Duration {
+			if strings.HasPrefix(call, "STAT ") {
+				return time.Second
+			}
+			return 0
+		})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c, err := w.Blob(t.Context(), head(askBlob(app, d)))
+			if err != nil {
+				t.Errorf("HEAD: %v", err)
+			} else if c.Size != int64(len(b)) {
+				t.Errorf("HEAD: %d bytes, want %d", c.Size, len(b))
+			}
+		}()
+		synctest.Wait()
+		w.blob(t, askBlob(app, d), b)
+		<-done
+		w.hub.wants(t, "STAT acme/app@"+d.String(), "BLOB acme/app@"+d.String())
+		w.shelf.evict(d)
+		w.blob(t, askBlob(app, d), b) // the failure is not remembered
+	})
+}
+
+// Once a download has begun, an earlier failure is not the answer to clients that can join it.
+func TestFailureEndsWithADownload(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		d, b := w.layer(t)
+		w.blob(t, askBlob(app, d), b)
+		w.shelf.evict(d)
+		src := w.shelf.source
+		w.hub.behave(status(503), nil)
+		if _, err := w.Blob(t.Context(), askBlob(app, d)); err == nil {
+			t.Error("no error")
+		}
+		w.hub.behave(nil, nil)
+		body, err := src.Fetch(t.Context(), flight.Want{To: int64(len(b)), Size: int64(len(b))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer body.Close()
 		w.blob(t, askBlob(app, d), b)
 	})
 }

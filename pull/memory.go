@@ -97,7 +97,8 @@ func (f *failures) put(k key, err error) {
 // clear forgets one failure: the upstream has answered since.
 func (f *failures) clear(k key) { f.known.Remove(k) }
 
-// shown is clear after an answer without content: it does not say that the bytes are right by now.
+// shown is clear after an answer without content, or at the beginning of a download, which other clients can join: neither says that
+// the bytes are right by now.
 func (f *failures) shown(k key) {
 	if v, ok := f.known.Get(k); ok && !v.wrong {
 		f.clear(k)

@@ -32,6 +32,7 @@ type showing struct {
 func (s *showing) begin(body *transfer.Body) flight.Body {
 	b := s.b
 	b.p.catalog.Show(b.ref.Repo, b.ref.Digest, b.st.by())
+	b.p.failures.shown(b.key)
 	size := body.Size()
 	if b.want >= 0 && size != b.want { // the registry contradicts itself or a manifest: the download fails
 		size = -1

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -153,6 +155,50 @@ func TestEndpointThatContradictsAnEndpointIsAtFault(t *testing.T) {
 			}
 			if s := r.State()[0]; s.LastError == "" {
 				t.Errorf("%+v does not say that it ended early", s)
+			}
+		})
+	})
+}
+
+// TestAnswerWithoutBytesDeniesNoSize has a registry answer with no bytes at all, and a clean end. Its digest says that the blob has
+// some, so that the size in the manifest is not what is wrong: the registry is asked again, as after a break.
+func TestAnswerWithoutBytesDeniesNoSize(t *testing.T) {
+	t.Parallel()
+	content := blobOf(1000)
+	none := func(times int32) http.HandlerFunc {
+		var asked atomic.Int32
+		return func(w http.ResponseWriter, r *http.Request) {
+			if asked.Add(1) <= times {
+				w.(http.Flusher).Flush()
+				return
+			}
+			http.ServeContent(w, r, "", zeroTime, bytes.NewReader(content))
+		}
+	}
+	t.Run("twice", func(t *testing.T) {
+		t.Parallel()
+		bubble(t, none(2), func(t *testing.T, r *upstream.Registry, _ *pipes) {
+			b, _, err := fetch(t, r, digestOf(content), flight.Want{To: 1000, Size: 1000})
+			if err != nil || !bytes.Equal(b, content) {
+				t.Errorf("%d bytes, %v", len(b), err)
+			}
+		})
+	})
+	t.Run("each time", func(t *testing.T) {
+		t.Parallel()
+		bubble(t, none(100), func(t *testing.T, r *upstream.Registry, _ *pipes) {
+			_, _, err := fetch(t, r, digestOf(content), flight.Want{To: 1000, Size: 1000})
+			if c, claim := errors.AsType[*fault.ContentError](err); claim || !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("%v, want an early end and no word of the size: %v", err, c)
+			}
+		})
+	})
+	t.Run("an empty blob", func(t *testing.T) { // which a manifest gives a size
+		t.Parallel()
+		bubble(t, none(100), func(t *testing.T, r *upstream.Registry, _ *pipes) {
+			_, _, err := fetch(t, r, digestOf(nil), flight.Want{To: 1000, Size: 1000})
+			if c, ok := errors.AsType[*fault.ContentError](err); !ok || !c.Claimed {
+				t.Errorf("%v, want that the claim is wrong", err)
 			}
 		})
 	})

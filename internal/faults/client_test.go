@@ -188,6 +188,8 @@ var (
 	ranges = behaviour{"ranges", false, runRanges}
 	slowly = behaviour{"slow", true, runSlowly}
 	leaves = behaviour{"leaves", false, runLeaves}
+	// leavesLate leaves once there is a download that others can go on with.
+	leavesLate = behaviour{"leaves late", false, runLeavesLate}
 )
 
 var everyone = []behaviour{plain, resumes, heads, chunks, ranges, slowly, leaves}
@@ -357,8 +359,16 @@ func runSlowly(ctx context.Context, p *pulling) error {
 
 // runLeaves leaves after some bytes: none, half, or nearly all.
 func runLeaves(ctx context.Context, p *pulling) error {
+	return p.leave(ctx, []int64{0, 1, p.c.size / 10, p.c.size / 2, p.c.size * 99 / 100}[p.r.IntN(5)])
+}
+
+// runLeavesLate leaves after some bytes, at least one.
+func runLeavesLate(ctx context.Context, p *pulling) error {
+	return p.leave(ctx, max(1, []int64{1, p.c.size / 10, p.c.size / 2, p.c.size * 99 / 100}[p.r.IntN(4)]))
+}
+
+func (p *pulling) leave(ctx context.Context, after int64) error {
 	p.left = true
-	after := []int64{0, 1, p.c.size / 10, p.c.size / 2, p.c.size * 99 / 100}[p.r.IntN(5)]
 	if after == 0 { // before any answer
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(p.r.IntN(50))*time.Millisecond)
 		defer cancel()
