@@ -2,10 +2,12 @@ package metrics
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -27,7 +29,8 @@ type Metrics struct {
 	reloadOK, reloadAt                     prometheus.Gauge
 	credentials                            *prometheus.CounterVec
 
-	answers sync.Map // answer to counters
+	mu      sync.Mutex // guards writing answers
+	answers atomic.Pointer[map[answer]counters]
 }
 
 // New returns Metrics of a build. entry returns the name of an upstream in the configuration: hosts that fit a pattern count
@@ -39,6 +42,7 @@ func New(version string, entry func(host string) string) *Metrics {
 		}
 		return cmp.Or(host, "none")
 	}}
+	m.answers.Store(&map[answer]counters{})
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
@@ -123,16 +127,22 @@ type counters struct {
 	seconds         prometheus.Observer
 }
 
+// countersOf reads a map without a lock, which is copied to be written to: its keys are few, and soon all there. A sync.Map
+// would allocate its key for each request.
 func (m *Metrics) countersOf(a answer) counters {
-	if known, ok := m.answers.Load(a); ok {
-		return known.(counters)
+	if x, ok := (*m.answers.Load())[a]; ok {
+		return x
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := maps.Clone(*m.answers.Load())
 	x := counters{
 		requests: m.requests.WithLabelValues(a.upstream, a.kind, a.result),
 		bytes:    m.clientBytes.WithLabelValues(a.upstream),
 		seconds:  m.seconds.WithLabelValues(a.kind),
 	}
-	m.answers.Store(a, x)
+	next[a] = x
+	m.answers.Store(&next)
 	return x
 }
 
