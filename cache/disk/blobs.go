@@ -71,15 +71,43 @@ func missing(name string, err error) error {
 func (f *folder) all() iter.Seq2[cache.Entry, error] {
 	return func(yield func(cache.Entry, error) bool) {
 		f.reportForeignBlobs()
+		for sub, err := range f.subfolders() {
+			if err != nil {
+				if !yield(cache.Entry{}, err) {
+					return
+				}
+				continue
+			}
+			if !f.allIn(sub, yield) {
+				return
+			}
+		}
+	}
+}
+
+// subfolder is the folder of the content whose digests begin with prefix, two digits.
+type subfolder struct {
+	algorithm digest.Algorithm
+	prefix    string
+}
+
+func (s subfolder) path() string { return path.Join(blobsDir, string(s.algorithm), s.prefix) }
+
+// subfolders yields the folders of content, in the order of its digests. An error is of one algorithm's folder.
+func (f *folder) subfolders() iter.Seq2[subfolder, error] {
+	return func(yield func(subfolder, error) bool) {
 		for _, a := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
-			for prefix, err := range f.subfolders(path.Join(blobsDir, string(a))) {
-				if err != nil {
-					if !yield(cache.Entry{}, err) {
-						return
-					}
+			dir := path.Join(blobsDir, string(a))
+			list, err := f.root.ReadDir(dir)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !yield(subfolder{}, err) {
+				return
+			}
+			for _, e := range list {
+				if b, err := hex.DecodeString(e.Name()); !e.IsDir() || err != nil || len(b) != 1 {
+					f.reportForeign(path.Join(dir, e.Name()))
 					continue
 				}
-				if !f.allIn(a, prefix, yield) {
+				if !yield(subfolder{a, e.Name()}, nil) {
 					return
 				}
 			}
@@ -87,28 +115,9 @@ func (f *folder) all() iter.Seq2[cache.Entry, error] {
 	}
 }
 
-// subfolders yields the names of the two-digit folders of dir.
-func (f *folder) subfolders(dir string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		list, err := f.root.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !yield("", err) {
-			return
-		}
-		for _, e := range list {
-			if b, err := hex.DecodeString(e.Name()); !e.IsDir() || err != nil || len(b) != 1 {
-				f.reportForeign(path.Join(dir, e.Name()))
-				continue
-			}
-			if !yield(e.Name(), nil) {
-				return
-			}
-		}
-	}
-}
-
 // allIn yields the content of one folder. It reports whether the caller wants more.
-func (f *folder) allIn(a digest.Algorithm, prefix string, yield func(cache.Entry, error) bool) bool {
-	dir := path.Join(blobsDir, string(a), prefix)
+func (f *folder) allIn(in subfolder, yield func(cache.Entry, error) bool) bool {
+	dir := in.path()
 	// A volume of the folder's own saves the walk to it for every file.
 	sub, err := f.root.Sub(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -126,8 +135,8 @@ func (f *folder) allIn(a digest.Algorithm, prefix string, yield func(cache.Entry
 	for {
 		names, err := sub.Names(self, 1024)
 		for _, name := range names {
-			d := digest.NewDigestFromEncoded(a, name)
-			if d.Validate() != nil || name[:2] != prefix {
+			d := digest.NewDigestFromEncoded(in.algorithm, name)
+			if d.Validate() != nil || name[:2] != in.prefix {
 				f.reportForeign(path.Join(dir, name))
 				continue
 			}
@@ -175,35 +184,33 @@ const firstDigest = oci.Digest(digest.SHA256 + ":")
 // inOrder yields all content from a digest on, by its digest.
 func (f *folder) inOrder(from oci.Digest) iter.Seq2[cache.Entry, error] {
 	return func(yield func(cache.Entry, error) bool) {
-		for _, a := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
-			for prefix, err := range f.subfolders(path.Join(blobsDir, string(a))) {
-				if err != nil {
-					if !yield(cache.Entry{}, err) {
-						return
-					}
-					continue
-				}
-				if last := oci.Digest(string(a) + ":" + prefix + "g"); last < from {
-					continue
-				}
-				var list []cache.Entry
-				more := f.allIn(a, prefix, func(e cache.Entry, err error) bool {
-					if err != nil {
-						return yield(e, err)
-					}
-					if e.Digest >= from {
-						list = append(list, e)
-					}
-					return true
-				})
-				if !more {
+		for sub, err := range f.subfolders() {
+			if err != nil {
+				if !yield(cache.Entry{}, err) {
 					return
 				}
-				slices.SortFunc(list, func(a, b cache.Entry) int { return cmp.Compare(a.Digest, b.Digest) })
-				for _, e := range list {
-					if !yield(e, nil) {
-						return
-					}
+				continue
+			}
+			if last := oci.Digest(string(sub.algorithm) + ":" + sub.prefix + "g"); last < from {
+				continue
+			}
+			var list []cache.Entry
+			more := f.allIn(sub, func(e cache.Entry, err error) bool {
+				if err != nil {
+					return yield(e, err)
+				}
+				if e.Digest >= from {
+					list = append(list, e)
+				}
+				return true
+			})
+			if !more {
+				return
+			}
+			slices.SortFunc(list, func(a, b cache.Entry) int { return cmp.Compare(a.Digest, b.Digest) })
+			for _, e := range list {
+				if !yield(e, nil) {
+					return
 				}
 			}
 		}

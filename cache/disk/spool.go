@@ -162,15 +162,23 @@ func (p *spool) Commit(d oci.Digest, size int64) (err error) {
 
 var errLost = errors.New("a sync of the disk failed while it was written, bytes may be lost")
 
-// rename gives the spool its name as content.
-func (p *spool) rename(d oci.Digest, name string) error {
-	p.s.naming.RLock()
-	defer p.s.naming.RUnlock()
+// sound returns why the spool's bytes may not be kept, or nil. The caller holds naming, so that no sync fails meanwhile.
+func (p *spool) sound() error {
 	switch {
 	case p.s.closed:
 		return fs.ErrClosed
 	case p.failures != p.s.failures:
 		return errLost
+	}
+	return nil
+}
+
+// rename gives the spool its name as content.
+func (p *spool) rename(d oci.Digest, name string) error {
+	p.s.naming.RLock()
+	defer p.s.naming.RUnlock()
+	if err := p.sound(); err != nil {
+		return err
 	}
 	if err := p.s.folder.root.Rename(p.name, name); err != nil {
 		return err

@@ -74,11 +74,8 @@ func (p *spool) Keep(r flight.Rest) error {
 	// From here on no sync may fail without Close knowing of it.
 	p.s.naming.RLock()
 	defer p.s.naming.RUnlock()
-	switch {
-	case p.s.closed:
-		return fs.ErrClosed
-	case p.failures != p.s.failures:
-		return errLost
+	if err := p.sound(); err != nil {
+		return err
 	}
 	record := p.name + recordSuffix
 	p.s.spools.use(record)
