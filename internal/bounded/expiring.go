@@ -43,9 +43,9 @@ func (e *Expiring[K, V]) Has(key K) bool {
 
 // Delete forgets a value, and reports whether it was remembered.
 func (e *Expiring[K, V]) Delete(key K) bool {
-	was := e.Has(key)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	was := time.Now().Before(e.m[key].until)
 	delete(e.m, key)
 	return was
 }
