@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -124,7 +125,7 @@ func (s *Server) Stop(ctx context.Context, notice time.Duration, servers ...*htt
 	for _, h := range servers {
 		h.SetKeepAlivesEnabled(false) // clients that return find another replica, or wait for the next process
 	}
-	sleep(ctx, notice)
+	backoff.Wait(ctx, notice)
 	s.draining.Store(true)
 	for ctx.Err() == nil {
 		if s.Wait(ctx) != nil {
@@ -134,7 +135,7 @@ func (s *Server) Stop(ctx context.Context, notice time.Duration, servers ...*htt
 		if remaining <= 0 {
 			break
 		}
-		sleep(ctx, remaining)
+		backoff.Wait(ctx, remaining)
 	}
 	var err error
 	for _, h := range servers {
@@ -151,17 +152,4 @@ func (s *Server) Stop(ctx context.Context, notice time.Duration, servers ...*htt
 		}
 	}
 	return err
-}
-
-// sleep waits for a time, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
