@@ -223,7 +223,7 @@ func (b blob) source() cache.Source {
 			if err != nil {
 				b.p.refused(ctx, b.st, b.ref.Repo, err)
 				if e, ok := errors.AsType[*fault.ContentError](err); ok && e.Kind == fault.ContentSize {
-					shows.forgetSize() // if it was the registry's own word, the next request asks for it again
+					b.forgetSize() // if it was the registry's own word, the next request asks for it again
 				}
 				if w.Part { // another fetch brings these bytes, so it is not the answer to the next client
 					return nil, partError(err)
@@ -338,14 +338,22 @@ func (b blob) failed(err error) error {
 // sent another one, the upstream is asked for it again.
 func (b blob) contradicted(m *flight.MismatchError, err error) error {
 	repo, d := b.ref.Repo, b.ref.Digest
-	if err := b.p.catalog.LearnBlob(repo, oci.Descriptor{Digest: d, Size: -1}, catalog.Named); err != nil {
-		b.p.log.Warn("cannot remove a wrong size of a blob", "repository", repo.String(), "digest", d, "error", err)
-	}
+	b.forgetSize()
 	desc, _ := b.p.catalog.Member(repo, d)
 	if _, known := errors.AsType[*ClaimError](err); known || desc.Standing == catalog.Unknown || desc.Size != m.Size {
 		return err
 	}
 	return &ClaimError{Ref: b.ref, Claim: m.Size, Size: m.GotSize, Host: m.Host, Err: err}
+}
+
+// forgetSize takes back the size that the registry gave: it belongs to other content, or to a coding of this. A size by a
+// manifest stays.
+func (b blob) forgetSize() {
+	err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}, catalog.Named)
+	if err != nil {
+		b.p.log.Warn("cannot remove a wrong size of a blob", "repository", b.ref.Repo.String(), "digest", b.ref.Digest,
+			"error", err)
+	}
 }
 
 // noSize is the error for a HEAD of a blob whose size neither a manifest nor the upstream gives: clients have no use for an

@@ -11,7 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/registrymirror/mirror/cache/flight"
-	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/transfer"
@@ -57,7 +56,7 @@ func (b *shownBody) Read(p []byte) (int, error) {
 	n, err := b.Body.Read(p)
 	if e, ok := errors.AsType[*fault.ContentError](err); ok && e.Kind == fault.ContentEncoding {
 		b.shows.wrong()
-		b.shows.forgetSize()
+		b.shows.b.forgetSize()
 	}
 	return n, err
 }
@@ -72,18 +71,7 @@ func (s *showing) wrong() {
 		b.p.log.Warn("cannot take back the record of a blob", "repository", b.ref.Repo.String(), "digest", b.ref.Digest,
 			"error", err)
 	}
-	s.forgetSize()
-}
-
-// forgetSize takes back the size that the registry gave: it belongs to other content, or to a coding of this. A size by a
-// manifest stays.
-func (s *showing) forgetSize() {
-	b := s.b
-	err := b.p.catalog.LearnBlob(b.ref.Repo, oci.Descriptor{Digest: b.ref.Digest, Size: -1}, catalog.Named)
-	if err != nil {
-		b.p.log.Warn("cannot remove a wrong size of a blob", "repository", b.ref.Repo.String(), "digest", b.ref.Digest,
-			"error", err)
-	}
+	b.forgetSize()
 }
 
 // whole records, before the blob can be found in the cache, that it came from this repository's registry: after a crash
