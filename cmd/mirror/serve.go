@@ -65,6 +65,10 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 		return printFiles(stderr, file, text, wrong, "start again")
 	}
 	log, level := logging.New(stderr, c.Log.Format, c.Log.Level)
+	// Counted from here on: a second signal may follow the first at once.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
 	requests := make(chan chan<- reloaded)
 	shown := file
 	if abs, err := filepath.Abs(file); err == nil && file != "" {
@@ -90,7 +94,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 		reload(ctx, a, file, c, text, log, requests)
 	}()
 	stopped := make(chan struct{})
-	go stopNow(ctx, stopped, a)
+	go stopNow(signals, stopped, a)
 	err = a.Run(ctx)
 	close(stopped)
 	point.Hit("serve/stopped")
@@ -102,19 +106,14 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	return nil
 }
 
-// stopNow waits for a signal after the one that ended ctx, and then stops the mirror without waiting for pulls.
-func stopNow(ctx context.Context, stopped <-chan struct{}, a *app.App) {
-	select {
-	case <-ctx.Done():
-	case <-stopped:
-		return
+// stopNow stops the mirror without waiting for pulls at the second of the signals. The first ended the context.
+func stopNow(signals <-chan os.Signal, stopped <-chan struct{}, a *app.App) {
+	for range 2 {
+		select {
+		case <-signals:
+		case <-stopped:
+			return
+		}
 	}
-	second := make(chan os.Signal, 1)
-	signal.Notify(second, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(second)
-	select {
-	case <-second:
-		a.StopNow()
-	case <-stopped:
-	}
+	a.StopNow()
 }
