@@ -21,36 +21,15 @@ type Explanation struct {
 }
 
 // Explained is a failure that a text reports. Where the mirror has recorded the failure, it is what the mirror knows.
-// Unknown values are absent.
 type Explained struct {
-	Reason   diagnose.Reason `json:"reason"`
-	Class    diagnose.Class  `json:"class"`
-	Summary  string          `json:"summary"`
-	Remedy   string          `json:"remedy"`
-	Image    string          `json:"image,omitempty"`
-	Host     string          `json:"host,omitempty"`    // at which it broke, as far as the text says
-	Command  string          `json:"command,omitempty"` // shows or corrects it
-	Page     string          `json:"page,omitempty"`    // about the reason; mirror explain REASON prints it
-	ID       string          `json:"id,omitempty"`      // of the mirror's record
-	Count    int64           `json:"count"`
-	Text     string          `json:"text,omitempty"` // the line of the text that says so, without secrets
-	First    time.Time       `json:"first,omitzero"` // first time in the text; absent: the text has no times
-	Last     time.Time       `json:"last,omitzero"`  // last time in the text
-	Evidence []string        `json:"evidence,omitempty"`
+	symptom.Failure
+	Evidence []string `json:"evidence,omitempty"`
 	// TextReason is the reason according to the text, where the mirror knows another one.
 	TextReason diagnose.Reason `json:"textReason,omitempty"`
 }
 
-// NewExplained is a failure as the text alone has it.
-func NewExplained(f symptom.Failure) Explained {
-	return Explained{
-		Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Image: f.Image, Host: f.Host, Command: f.Command,
-		Page: f.Page, ID: f.ID, Count: f.Count, Text: f.Text, First: f.First, Last: f.Last,
-	}
-}
-
 // Join replaces what the text says by what a mirror has recorded.
-func (x *Explained) Join(k Failure) {
+func (x *Explained) Join(k journal.Failure) {
 	if k.Reason != x.Reason && x.Reason != diagnose.Unknown {
 		x.TextReason = x.Reason
 	}
@@ -109,7 +88,7 @@ func (x *explainer) explain(w http.ResponseWriter, r *http.Request) (any, error)
 	}
 	body := Explanation{Failures: make([]Explained, 0, len(report.Failures)), Classes: make(map[string]int64)}
 	for i, f := range report.Failures {
-		e := NewExplained(f)
+		e := Explained{Failure: f}
 		if i < maxLookups && ctx.Err() == nil {
 			if k, ok := x.recorded(f); ok {
 				e.Join(k)
@@ -122,23 +101,18 @@ func (x *explainer) explain(w http.ResponseWriter, r *http.Request) (any, error)
 }
 
 // recorded looks up what the mirror knows of a failure that a text reports.
-func (x *explainer) recorded(f symptom.Failure) (Failure, bool) {
+func (x *explainer) recorded(f symptom.Failure) (k journal.Failure, found bool) {
 	if x.record == nil {
-		return Failure{}, false
+		return k, false
 	}
 	for _, q := range Lookups(f) {
 		q.Declined = true
-		var list []Failure
-		for _, k := range x.record.Failures(q) {
-			if list = append(list, failureOf(k)); len(list) == maxCandidates {
-				break
-			}
-		}
-		if k, ok := Same(f, list, time.Now()); ok {
-			return k, true
+		list := x.record.Failures(q)
+		if k, found = Same(f, list[:min(len(list), maxCandidates)], time.Now()); found {
+			break
 		}
 	}
-	return Failure{}, false
+	return k, found
 }
 
 const (
@@ -166,7 +140,7 @@ func Lookups(f symptom.Failure) (all []journal.Filter) {
 
 // Same is the recorded failure that a text reports: the one with its id, else the one of its image that was seen nearest to
 // the time of the text.
-func Same(f symptom.Failure, list []Failure, now time.Time) (best Failure, found bool) {
+func Same(f symptom.Failure, list []journal.Failure, now time.Time) (best journal.Failure, found bool) {
 	ref, err := oci.ParseRef(f.Image)
 	if ref.Digest != "" {
 		ref.Tag = ""
@@ -188,7 +162,7 @@ func Same(f symptom.Failure, list []Failure, now time.Time) (best Failure, found
 }
 
 // apart is how long before or after a text a failure was recorded, and whether both may be the same.
-func apart(f symptom.Failure, k Failure, now time.Time) (time.Duration, bool) {
+func apart(f symptom.Failure, k journal.Failure, now time.Time) (time.Duration, bool) {
 	if f.Last.IsZero() {
 		away := now.Sub(k.LastSeen)
 		return max(away, 0), away <= undated

@@ -117,7 +117,7 @@ func (f *adminFlags) join(ctx context.Context, r *symptom.Report) (list []admin.
 	list = make([]admin.Explained, 0, len(r.Failures))
 	lookups := 0
 	for _, x := range r.Failures {
-		e := admin.NewExplained(x)
+		e := admin.Explained{Failure: x}
 		for _, q := range admin.Lookups(x) {
 			if note != "" || f.url == "" && f.config == "" || lookups >= maxLookups {
 				break
@@ -143,7 +143,7 @@ func (f *adminFlags) join(ctx context.Context, r *symptom.Report) (list []admin.
 }
 
 // recorded looks up a failure at the mirror.
-func (f *adminFlags) recorded(ctx context.Context, x symptom.Failure, q journal.Filter) (k admin.Failure, ok bool, err error) {
+func (f *adminFlags) recorded(ctx context.Context, x symptom.Failure, q journal.Filter) (k journal.Failure, ok bool, err error) {
 	query := url.Values{"declined": {"true"}}
 	if q.ID != "" {
 		query.Set("id", q.ID)
