@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -31,41 +32,25 @@ const failuresPage = 100 // failures of a page, where no limit is given
 
 // filterOf reads the parameters of a query. The error says what is allowed.
 func filterOf(q url.Values, now time.Time) (f journal.Filter, p page, err error) {
-	if p, err = pageOf(q, failuresPage); err != nil {
+	if p, err = pageOf(q, failuresPage, "id", "reason", "class", "image", "client", "since", "declined"); err != nil {
 		return f, p, err
 	}
-	for name, values := range q {
-		v := values[len(values)-1]
-		switch name {
-		case "id":
-			f.ID = v
-		case "reason":
-			f.Reason = diagnose.Reason(v)
-			err = known("reason", f.Reason, diagnose.Reasons())
-		case "class":
-			f.Class = diagnose.Class(v)
-			err = known("class", f.Class, diagnose.Classes())
-		case "image":
-			f.Image = v
-		case "client":
-			f.Client = v
-		case "since":
-			if f.Since, err = Since(v, now); err != nil {
-				err = fmt.Errorf("since=%s: %w", v, err)
-			}
-		case "declined":
-			if f.Declined, err = strconv.ParseBool(v); err != nil {
-				err = fmt.Errorf("declined=%s: must be true or false", v)
-			}
-		default:
-			err = fmt.Errorf("unknown parameter %q; the parameters are id, reason, class, image, client, since, declined, "+
-				"limit and continue", name)
-		}
-		if err != nil {
-			return f, p, err
+	f = journal.Filter{
+		ID: q.Get("id"), Reason: diagnose.Reason(q.Get("reason")), Class: diagnose.Class(q.Get("class")), Image: q.Get("image"),
+		Client: q.Get("client"),
+	}
+	err = cmp.Or(known("reason", f.Reason, diagnose.Reasons()), known("class", f.Class, diagnose.Classes()))
+	if since := q.Get("since"); err == nil && q.Has("since") {
+		if f.Since, err = Since(since, now); err != nil {
+			err = fmt.Errorf("since=%s: %w", since, err)
 		}
 	}
-	return f, p, nil
+	if declined := q.Get("declined"); err == nil && q.Has("declined") {
+		if f.Declined, err = strconv.ParseBool(declined); err != nil {
+			err = fmt.Errorf("declined=%s: must be true or false", declined)
+		}
+	}
+	return f, p, err
 }
 
 // known refuses a word that no failure can have: an empty list would be taken for good news. Empty chooses all.
@@ -113,7 +98,7 @@ func (o Options) listFailures(_ http.ResponseWriter, r *http.Request) (any, erro
 	list, next := cut(p, o.Failures.Failures(f), func(f journal.Failure) string {
 		return latestFirst(f.LastSeen, f.ID+" "+string(f.Outcome))
 	})
-	return FailureList{Failures: append([]journal.Failure{}, list...), Continue: next}, nil // [] and not null where there is none
+	return FailureList{Failures: list, Continue: next}, nil
 }
 
 // summarizeFailures answers with counts of failed pulls.

@@ -70,21 +70,19 @@ type Pull struct {
 }
 
 // Failure is why pulls failed: the same reason for the same image at the same host is one Failure with a count. Its JSON is
-// what the admin API shows and what the record stores: fields are added to it and never renamed.
+// that of the API and of the table; unknown values are absent.
 type Failure struct {
-	ID string `json:"id"` // fingerprint, which the client's error message shows
-
-	diagnose.Finding // of the last time
-
-	Image     string           `json:"image,omitempty"`    // empty where no image was named
-	Platform  string           `json:"platform,omitempty"` // the missing one, where that is the reason
-	Outcome   Outcome          `json:"outcome"`            // Failed or Declined
-	Client    string           `json:"client,omitempty"`   // the last client that met it
-	UserAgent string           `json:"userAgent,omitempty"`
-	Clients   map[string]int64 `json:"clients,omitempty"` // pulls by client; beyond 16 clients the others are counted under "others"
-	Count     int64            `json:"count"`             // pulls
-	FirstSeen time.Time        `json:"firstSeen"`
-	LastSeen  time.Time        `json:"lastSeen"`
+	ID               string           `json:"id"` // fingerprint, which the client's error message shows
+	diagnose.Finding                  // of the last time
+	Image            string           `json:"image,omitempty"`    // empty where no image was named
+	Platform         string           `json:"platform,omitempty"` // the missing one, where that is the reason
+	Outcome          Outcome          `json:"outcome"`            // Failed or Declined
+	Client           string           `json:"client,omitempty"`   // the last client that met it
+	UserAgent        string           `json:"userAgent,omitempty"`
+	Clients          map[string]int64 `json:"clients,omitempty"` // pulls by client; beyond 16 clients the others are counted under "others"
+	Count            int64            `json:"count"`             // pulls
+	FirstSeen        time.Time        `json:"firstSeen"`
+	LastSeen         time.Time        `json:"lastSeen"`
 }
 
 // tagged is the reference with its tag where it has one, else with its digest.
