@@ -283,7 +283,7 @@ func (f *failureFlags) counts(cmd *cobra.Command, q url.Values) error {
 	if err != nil {
 		return err
 	}
-	return show(cmd, &f.adminFlags, body, "a summary of failures", func(s admin.FailureSummary) string {
+	return show(cmd, &f.adminFlags, body, "a summary of failures", func(s journal.Summary) string {
 		counts := map[string]map[string]int64{"class": s.Classes, "reason": s.Reasons, "image": s.Images, "client": s.Clients}[f.by]
 		var t table
 		t.row(strings.ToUpper(f.by), "PULLS")
