@@ -271,7 +271,7 @@ func ranked(counts map[string]int64) []string {
 
 // counts shows how many pulls failed of each class, reason, image or client.
 func (f *failureFlags) counts(cmd *cobra.Command, q url.Values) error {
-	return showPath(cmd, &f.adminFlags, "failures/summary", q, "a summary of failures", func(s admin.FailureSummary) string {
+	return showPath(cmd, &f.adminFlags, "failures/summary", q, "a summary of failures", func(s journal.Summary) string {
 		counts := map[string]map[string]int64{"class": s.Classes, "reason": s.Reasons, "image": s.Images, "client": s.Clients}[f.by]
 		var t table
 		t.row(strings.ToUpper(f.by), "PULLS")

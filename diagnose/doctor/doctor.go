@@ -75,10 +75,9 @@ func Image(ctx context.Context, o Options) *Report {
 	}
 	b.endpointDone()
 	if ctx.Err() != nil && !r.OK && b.first == nil {
-		f := diagnose.Explain(&fault.Error{
+		b.first = new(diagnose.Explain(&fault.Error{
 			Op: "manifest", Upstream: o.Ref.Host, Repository: o.Ref.Name, Reference: reference, Err: context.Cause(ctx),
-		})
-		b.first = &f
+		}))
 	}
 	if !r.OK {
 		r.Failure = b.first
@@ -100,7 +99,7 @@ type builder struct {
 	broken   string // the stage of it that broke
 	whole    bool   // a blob of it was reached: nothing came after it that broke
 	blobs    []oci.Digest
-	first    *Failure
+	first    *diagnose.Finding
 }
 
 func (b *builder) add(s Step) { b.report.Steps = append(b.report.Steps, s) }
