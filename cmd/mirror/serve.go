@@ -69,6 +69,10 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
+	// New may wait a minute for the folder: without a handler, SIGHUP ends the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	requests := make(chan chan<- reloaded)
 	shown := file
 	if abs, err := filepath.Abs(file); err == nil && file != "" {
@@ -91,7 +95,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reload(ctx, a, file, c, text, log, requests)
+		reload(ctx, a, file, c, text, log, hup, requests)
 	}()
 	stopped := make(chan struct{})
 	go stopNow(signals, stopped, a)
