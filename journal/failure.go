@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"context"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 )
 
 // ignored reports a failing request that is not a failure of a pull.
 func ignored(r Request) bool {
-	return r.Finding.Reason == diagnose.ClientGone || r.Finding.Class == diagnose.ClassMissing && isProbe(r.Ref) || isLookup(r)
+	return r.Finding.Reason == diagnose.ClientGone || r.Finding.Class == diagnose.ClassMissing && catalog.IsArtifactTag(r.Ref.Tag) || isLookup(r)
 }
 
 // isLookup reports a HEAD for content that does not exist, from a client that wants to know just that: crane digest, or a
@@ -70,8 +71,8 @@ func (j *Journal) count(p *pull, r Request) {
 		p.counted[f.Reason] = counted{x.Outcome, x.ID}
 		x.Image, x.Platform = tagged(p.ref), p.platform
 	}
-	j.record.add(x, r.holder())
-	j.onFailure(x)
+	j.o.Record.add(x, r.holder())
+	j.o.OnFailure(x)
 }
 
 // retract takes back what a pull has counted of a reason, once no part of it fails for that reason.
@@ -86,5 +87,5 @@ func (j *Journal) retract(p *pull, r diagnose.Reason) {
 		}
 	}
 	delete(p.counted, r)
-	j.record.retract(c.outcome, c.id, p.key.client)
+	j.o.Record.retract(c.outcome, c.id, p.key.client)
 }

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -74,6 +75,7 @@ type listed struct {
 	repo, recent *list.Element
 	digest       *list.Element // nil: its digest is not known
 	complete     *list.Element // nil: its client lacks something
+	choice       *list.Element // in inference.waiting; nil: its client has no index to choose from, or has had its time
 	share        *share[*pull]
 }
 
@@ -139,9 +141,6 @@ func (o *openPulls) remove(p *pull) {
 	}
 }
 
-// idlest is the pull that has been idle longest, nil if none is open.
-func (o *openPulls) idlest() *pull { return pullAt(o.recent.Back()) }
-
 // fromIdlest yields the pulls, the one idle longest first. The pull that is yielded may be removed.
 func (o *openPulls) fromIdlest() iter.Seq[*pull] {
 	return func(yield func(*pull) bool) {
@@ -151,14 +150,6 @@ func (o *openPulls) fromIdlest() iter.Seq[*pull] {
 				return
 			}
 			e = before
-		}
-	}
-}
-
-// fromLatest yields the pulls, the one active last first.
-func (o *openPulls) fromLatest() iter.Seq[*pull] {
-	return func(yield func(*pull) bool) {
-		for e := o.recent.Front(); e != nil && yield(e.Value.(*pull)); e = e.Next() {
 		}
 	}
 }
@@ -179,22 +170,12 @@ func (o *openPulls) unmarkComplete(p *pull) {
 	}
 }
 
-// firstComplete is the pull that has been complete longest, nil if none is.
-func (o *openPulls) firstComplete() *pull { return pullAt(o.complete.Front()) }
-
-// nextComplete is when firstComplete is finished, the zero time if there is none.
-func (o *openPulls) nextComplete() time.Time {
-	if p := o.firstComplete(); p != nil {
-		return p.completeAt()
+// first is the pull in front of a list, nil if there is none.
+func first(l *list.List) *pull {
+	if e := l.Front(); e != nil {
+		return e.Value.(*pull)
 	}
-	return time.Time{}
-}
-
-func pullAt(e *list.Element) *pull {
-	if e == nil {
-		return nil
-	}
-	return e.Value.(*pull)
+	return nil
 }
 
 // pullOf finds the pull that an event belongs to, or opens one; nil if it belongs to none.
@@ -205,7 +186,7 @@ func (j *Journal) pullOf(ctx context.Context, e event) *pull {
 	k := repoKey{e.Client, e.Ref.Repo}
 	p := j.open.find(k, e.Request)
 	if p == nil {
-		if e.Kind != oci.KindManifest || isProbe(e.Ref) {
+		if e.Kind != oci.KindManifest || catalog.IsArtifactTag(e.Ref.Tag) {
 			return nil
 		}
 		p = &pull{key: k, ref: e.Ref, upstream: e.Upstream, began: e.At}
@@ -216,25 +197,4 @@ func (j *Journal) pullOf(ctx context.Context, e event) *pull {
 	p.lastActive = e.At.Add(e.Took)
 	j.open.touch(p)
 	return p
-}
-
-// isProbe reports a tag under which clients look for signatures and the like. Usually it does not exist, and where it
-// does, looking for it is not a pull.
-func isProbe(r oci.Ref) bool {
-	for _, alg := range [...]struct {
-		prefix string
-		digits int
-	}{{"sha256-", 64}, {"sha512-", 128}} {
-		n := len(alg.prefix) + alg.digits
-		if len(r.Tag) < n || r.Tag[:len(alg.prefix)] != alg.prefix || len(r.Tag) > n && r.Tag[n] != '.' {
-			continue
-		}
-		for _, c := range []byte(r.Tag[len(alg.prefix):n]) {
-			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-				return false
-			}
-		}
-		return true
-	}
-	return false
 }

@@ -38,6 +38,7 @@ type pull struct {
 	counted map[diagnose.Reason]counted // failures that the record has of this pull
 
 	offer      *offer           // an index that the client got, until it requests something in it
+	chooseBy   time.Time        // then the client is taken to want nothing in it
 	platform   string           // platform that the client needs and the index lacks
 	unfinished map[part]Request // blobs during which the client left
 }
