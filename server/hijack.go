@@ -39,7 +39,7 @@ func (x *exchange) writePhrase() bool {
 	if r.Method != http.MethodHead {
 		out.Write(f.body)
 	}
-	conn, _, err := x.w.Hijack()
+	conn, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
 		return false // HTTP/2, or the ResponseWriter of another server
 	}

@@ -249,18 +249,18 @@ func (c *conn) Write(b []byte) (n int, err error) {
 func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	lr, ok := src.(*io.LimitedReader)
 	if !ok {
-		return c.copy(src)
+		return copyTo(c, src)
 	}
 	file, ok := lr.R.(interface {
 		syscall.Conn
 		io.ReadSeeker
 	})
 	if !ok {
-		return c.copy(src)
+		return copyTo(c, src)
 	}
 	start, err := file.Seek(0, io.SeekCurrent)
 	if err != nil {
-		return c.copy(src)
+		return copyTo(c, src)
 	}
 	var p pace
 	for lr.N > 0 {
@@ -279,10 +279,4 @@ func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 		}
 	}
 	return n, nil
-}
-
-func (c *conn) copy(src io.Reader) (int64, error) {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	return io.CopyBuffer(onlyWriter{c}, onlyReader{src}, *buf)
 }
