@@ -88,9 +88,6 @@ func (j *Journal) Observe(r Request) { j.queue.send(event{Request: r}) }
 // blocks.
 func (j *Journal) Begin(r Request) { j.queue.send(event{Request: r, begin: true}) }
 
-// Dropped is how many events were lost since the start because more came than could be recorded.
-func (j *Journal) Dropped() int64 { return j.queue.lost() }
-
 // Run records until the context ends; then it closes the open pulls, and returns nil.
 func (j *Journal) Run(ctx context.Context) error {
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx)) // it ends after the last failure is recorded
