@@ -52,12 +52,9 @@ func (j *Journal) count(p *pull, r Request) {
 		return
 	}
 	x := Failure{
-		Finding: *f, ID: r.ID, Outcome: Failed, Client: r.Client, UserAgent: r.UserAgent, LastSeen: r.At.Add(r.Took),
+		Finding: *f, ID: r.ID, Outcome: outcomeOf(f), Client: r.Client, UserAgent: r.UserAgent, LastSeen: r.At.Add(r.Took),
 	}
 	x.Upstream = cmp.Or(f.Upstream, r.Ref.Host)
-	if f.Declined {
-		x.Outcome = Declined
-	}
 	if r.Ref.Name != "" {
 		x.Image = tagged(r.Ref)
 	}
@@ -66,9 +63,9 @@ func (j *Journal) count(p *pull, r Request) {
 			return
 		}
 		if p.counted == nil {
-			p.counted = make(map[diagnose.Reason]counted)
+			p.counted = make(map[diagnose.Reason]cause)
 		}
-		p.counted[f.Reason] = counted{x.Outcome, x.ID}
+		p.counted[f.Reason] = cause{f, x.ID}
 		x.Image, x.Platform = tagged(p.ref), p.platform
 	}
 	j.o.Record.add(x, r.holder())
@@ -87,5 +84,5 @@ func (j *Journal) retract(p *pull, r diagnose.Reason) {
 		}
 	}
 	delete(p.counted, r)
-	j.o.Record.retract(c.outcome, c.id, p.key.client)
+	j.o.Record.retract(outcomeOf(c.finding), c.id, p.key.client)
 }

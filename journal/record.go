@@ -3,6 +3,8 @@ package journal
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -59,11 +61,7 @@ func NewRecord(table state.Table, log *slog.Logger) *Record {
 
 // load reads the table. A record that cannot be read is dropped, and removed from the table with the next write.
 func (r *Record) load() {
-	type stored struct {
-		failure Failure
-		holder  holder
-	}
-	var found []stored
+	var found []storedFailure
 	dropped := 0
 	var problem error
 	for it, err := range r.table.Scan("") {
@@ -72,21 +70,21 @@ func (r *Record) load() {
 			break
 		}
 		r.written[it.Key] = true
-		f, source, err := decodeFailure(it.Value)
+		f, err := decodeFailure(it.Value)
 		if err != nil || keyOf(f.Outcome, f.ID) != it.Key || r.shares[f.Outcome] == nil {
 			r.dirty[it.Key] = true
 			dropped++
 			problem = err
 			continue
 		}
-		found = append(found, stored{f, holder{cmp.Or(source, f.Client), f.Client}})
+		found = append(found, f)
 	}
 	if dropped > 0 {
 		r.log.Warn("recorded failures in an unknown form are dropped", "count", dropped, "error", problem)
 	}
-	slices.SortFunc(found, func(a, b stored) int { return a.failure.LastSeen.Compare(b.failure.LastSeen) })
-	for _, s := range found {
-		r.put(s.failure, s.holder)
+	slices.SortFunc(found, func(a, b storedFailure) int { return a.LastSeen.Compare(b.LastSeen) })
+	for _, f := range found {
+		r.put(f.Failure, holder{cmp.Or(f.Source, f.Client), f.Client})
 	}
 	r.expire(time.Now())
 }
@@ -305,4 +303,32 @@ func (r *Record) Summary(f Filter) Summary {
 		}
 	}
 	return s
+}
+
+// storedVersion is the version of storedFailure that is written. A form that this one cannot be read as takes the next
+// number; records of a version that a mirror does not know are dropped.
+const storedVersion = 1
+
+// storedFailure is a Failure as the table holds it. Fields may be added, and are never renamed.
+type storedFailure struct {
+	Version int `json:"version,omitempty"` // absent: written before versions, in the form of version 1
+	Failure
+	Source string `json:"source,omitempty"` // the failure is charged to it; absent: to Client
+}
+
+// encodeFailure is the stored form of a failure that is charged to a source.
+func encodeFailure(f Failure, source string) ([]byte, error) {
+	return json.Marshal(storedFailure{storedVersion, f, source})
+}
+
+// decodeFailure reads the stored form.
+func decodeFailure(b []byte) (f storedFailure, err error) {
+	if err := json.Unmarshal(b, &f); err != nil {
+		return f, err
+	}
+	if f.Version > storedVersion {
+		return f, fmt.Errorf("version %d is newer than %d", f.Version, storedVersion)
+	}
+	f.Declined = f.Outcome == Declined
+	return f, nil
 }

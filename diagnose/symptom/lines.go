@@ -157,9 +157,9 @@ func (l *lines) next() (line, bool) {
 	if !ok {
 		return line{}, false
 	}
-	first := l.ahead[0]
+	before := l.ahead[0]
 	ln := l.logical(row)
-	ln.at, ln.shift = first.at, first.shift
+	ln.at, ln.shift = before.at, before.shift
 	return ln, true
 }
 
