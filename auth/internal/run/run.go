@@ -8,6 +8,7 @@ package run
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,18 +64,10 @@ func (e *Error) Unwrap() error { return e.Err }
 // errTooMuch is the end of a program that prints without end.
 var errTooMuch = fmt.Errorf("printed more than %d bytes", maxOutput)
 
-// errTimeout is the end of a program that takes too long.
-type errTimeout time.Duration
-
-func (e errTimeout) Error() string { return fmt.Sprintf("did not end within %s", time.Duration(e)) }
-
 // Output runs a program with input on its standard input and gives what it printed. Its error is an *Error.
 func Output(ctx context.Context, p Program, input []byte) ([]byte, error) {
-	limit := p.Timeout
-	if limit <= 0 {
-		limit = Timeout
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errTimeout(limit))
+	limit := cmp.Or(p.Timeout, Timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("did not end within %s", limit))
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
