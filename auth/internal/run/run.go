@@ -74,8 +74,8 @@ func Output(ctx context.Context, p Program, input []byte) ([]byte, error) {
 
 	cmd := exec.CommandContext(ctx, p.Path, p.Args...)
 	cmd.Env = os.Environ()
-	for k, v := range p.Env {
-		cmd.Env = append(cmd.Env, k+"="+v)
+	for name, value := range p.Env {
+		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	cmd.Stdin = bytes.NewReader(input)
 	out := &bounded{most: maxOutput, over: func() { stop(errTooMuch) }}
@@ -100,27 +100,18 @@ func Output(ctx context.Context, p Program, input []byte) ([]byte, error) {
 		err = inner.Err
 	}
 	return nil, &Error{
-		Program: filepath.Base(p.Path), Err: err, Said: text.FirstLine(said.b.String(), MaxSaid, p.secrets()...), Output: out.b.Bytes(),
+		Program: filepath.Base(p.Path), Err: err, Said: text.FirstLine(said.b.String(), MaxSaid, append(secretsOf(cmd.Env), p.Secrets...)...), Output: out.b.Bytes(),
 	}
 }
 
-// secrets are the values of variables that are secret by their name. A program may print its environment when it fails.
-func (p Program) secrets() []string {
-	list := slices.Clone(p.Secrets)
-	add := func(name, value string) {
-		for _, word := range []string{"SECRET", "TOKEN", "PASS", "KEY", "CREDENTIAL", "AUTH"} {
-			if strings.Contains(strings.ToUpper(name), word) {
-				list = append(list, value)
-				return
-			}
+// secretsOf are the values of variables that are secret by their name. A program may print its environment when it fails.
+func secretsOf(env []string) (list []string) {
+	for _, variable := range env {
+		name, value, _ := strings.Cut(variable, "=")
+		secret := func(word string) bool { return strings.Contains(strings.ToUpper(name), word) }
+		if slices.ContainsFunc([]string{"SECRET", "TOKEN", "PASS", "KEY", "CREDENTIAL", "AUTH"}, secret) {
+			list = append(list, value)
 		}
-	}
-	for _, kv := range os.Environ() {
-		name, value, _ := strings.Cut(kv, "=")
-		add(name, value)
-	}
-	for name, value := range p.Env {
-		add(name, value)
 	}
 	return list
 }
