@@ -171,7 +171,7 @@ func (c *call) mayProbe(now time.Time) bool {
 		return false
 	}
 	for _, b := range c.ep.Limits.All() {
-		if b.Remaining == 0 && b.Credential == c.login.Credential() && now.Before(cmp.Or(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
+		if b.Remaining == 0 && b.Credential == c.login.Credential.Name && now.Before(cmp.Or(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
 			return false
 		}
 	}
@@ -182,7 +182,7 @@ func (c *call) mayProbe(now time.Time) bool {
 func (c *call) questionAfter(e *fault.Error) (question, bool) {
 	step := e.Step().Name
 	switch {
-	case e.Err != nil, c.login.SourceFailed(), e.BodyKind == fault.BodyHTML,
+	case e.Err != nil, c.login.SourceErr != nil, e.BodyKind == fault.BodyHTML,
 		e.Credential.State == auth.StateExpired, e.Credential.State == auth.StateRejected:
 		return "", false
 	case e.Status == http.StatusNotFound || e.Status == http.StatusGone:
@@ -194,7 +194,7 @@ func (c *call) questionAfter(e *fault.Error) (question, bool) {
 	case step == fault.StepToken:
 		// "Authentication required", which is not "denied".
 		ok := c.login.AsksForTokens() && e.Status == http.StatusUnauthorized && e.Code == "UNAUTHORIZED" &&
-			c.login.IsAnonymous() && !c.ep.AnswersAnonymously()
+			c.login.Credential.IsAnonymous() && !c.ep.AnswersAnonymously()
 		return askToken, ok
 	case step == fault.StepManifest:
 		scheme := ""

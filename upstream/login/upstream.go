@@ -37,9 +37,6 @@ func NewUpstream(o Options) *Upstream { return &Upstream{o: o, tokens: newTokens
 // Run renews the tokens that are in use until the context ends.
 func (u *Upstream) Run(ctx context.Context) { u.tokens.run(ctx) }
 
-// Judge adds what the upstream has said of a credential, by its name, to what its source says of it.
-func (u *Upstream) Judge(st auth.Status) auth.Status { return u.standing.judge(st) }
-
 // Secrets are the credentials and tokens that must be in no message.
 func (u *Upstream) Secrets() []auth.Credential { return append(u.credentials.all(), u.shown.all()...) }
 
