@@ -91,8 +91,8 @@ func (c *chooser) CouldLogIn() bool {
 func (c *chooser) sources() []auth.Source {
 	s := auth.Anonymous
 	switch {
-	case c.as.Configured && c.ep.source != nil:
-		s = c.ep.source
+	case c.as.Configured && c.ep.Source != nil:
+		s = c.ep.Source
 	case c.ep.IsRegistry:
 		s = c.as.Source
 	}
@@ -176,7 +176,7 @@ func (c *chooser) get(ctx context.Context, from func(context.Context) (auth.Cred
 	}
 	c.Credential = cred
 	c.up.uses(cred)
-	if c.ep.IsRegistry && (c.ep.source == nil || !c.as.Configured) {
+	if c.ep.IsRegistry && (c.ep.Source == nil || !c.as.Configured) {
 		c.as.latest.Store(&latest{cred, err})
 	}
 	return cred
@@ -185,14 +185,14 @@ func (c *chooser) get(ctx context.Context, from func(context.Context) (auth.Cred
 // renewCredential gets another credential of the source of the one that was refused. False: there is none.
 func (c *chooser) renewCredential(ctx context.Context, s *state) bool {
 	if c.up.standing.failedRenewals.Has(purpose{s.credential.Name, c.repository}) {
-		s.tried.add(noteFailedRenewal)
+		s.tried[noteFailedRenewal] = true
 		return false
 	}
 	old := s.credential
 	cred := c.get(ctx, func(ctx context.Context) (auth.Credential, error) { return auth.Renew(ctx, c.source(), old) })
 	if cred.IsAnonymous() || identityOf(cred) == identityOf(old) {
 		c.Credential = old // that is the one that was refused
-		s.tried.add(noteFailedRenewal)
+		s.tried[noteFailedRenewal] = true
 		return false
 	}
 	if c.up.standing.renewed(cred) {

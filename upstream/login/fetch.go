@@ -146,20 +146,16 @@ func readToken(resp *http.Response, began time.Time) (*token, error) {
 	}
 	b = bytes.TrimPrefix(b, []byte(fault.ByteOrderMark))
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, notToken("JSON with a token", fault.Shape(b))
+		return nil, fault.NotRegistry("JSON with a token", fault.Shape(b))
 	}
 	value := cmp.Or(doc.Token, doc.AccessToken)
 	if value == "" {
-		return nil, notToken("JSON with a token", fmt.Sprintf("JSON without one, %d bytes", len(b)))
+		return nil, fault.NotRegistry("JSON with a token", fmt.Sprintf("JSON without one, %d bytes", len(b)))
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, notToken("a token", "one that can't be sent in a header")
+		return nil, fault.NotRegistry("a token", "one that can't be sent in a header")
 	}
 	return newToken(value, tokenLife(value, string(doc.ExpiresIn), began), began), nil
-}
-
-func notToken(want, got string) error {
-	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: want, Got: got}
 }
 
 // tokenLife is how long a token lives: as the service says, else as the token itself says, else a minute.

@@ -71,7 +71,7 @@ func (t *Transport) RoundTrip(ctx context.Context, r endpoint.Request) (*http.Re
 			if a == finish {
 				return t.finish(s, r, res)
 			}
-			s.tried.add(a)
+			s.tried[a] = true
 			again = t.act(ctx, s, r, a, &res)
 		}
 	}
@@ -184,7 +184,7 @@ func (t *Transport) readChallenge(ctx context.Context, s *state, g grant, f *fau
 	res.news = t.ep.schemes.learn(t.repository, sc, guessErr != nil)
 	switch {
 	case guessErr != nil && !res.news: // it is the right token service, and its refusal stands
-		s.tried.add(answerChallenge)
+		s.tried[answerChallenge] = true
 		res.outcome, res.err = loginRefused, guessErr
 		return true
 	case g.isEmpty() && (sc.realm != "" || s.phase != asAnonymous):
@@ -268,7 +268,7 @@ func (t *Transport) askAtRoot(ctx context.Context, s *state) bool {
 	}
 	t.op.Trace.Last().Err = nil // as it should be: the registry has said what it asks for
 	t.ep.schemes.learn(t.repository, sc, false)
-	s.tried.add(answerChallenge)
+	s.tried[answerChallenge] = true
 	return true
 }
 

@@ -44,14 +44,9 @@ func (u *Upstream) Secrets() []auth.Credential { return append(u.credentials.all
 type Known struct {
 	*endpoint.Endpoint
 	Limits  *limit.Limits
-	source  auth.Source // of its own; nil: that of the Identity where it is the registry itself, else none
+	Source  auth.Source // of its own; nil: that of the Identity where it is the registry itself, else none
 	schemes schemes
 	public  public
-}
-
-// NewKnown makes a Known of which nothing is known yet. Source is the endpoint's own credential; nil: it has none.
-func NewKnown(e *endpoint.Endpoint, source auth.Source) *Known {
-	return &Known{Endpoint: e, Limits: limit.New(nil), source: source}
 }
 
 // givesTokens reports whether a repository is known to ask for tokens: a 401 to one is about rights, not about passwords.
