@@ -114,7 +114,7 @@ Exit codes: 0 nothing is damaged; 1 something is damaged, or not everything coul
 			if err != nil {
 				return err
 			}
-			v := verifier{dir: c.Cache.Dir, remove: remove, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()}
+			v := verifier{dir: c.Cache.Dir, remove: remove, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), tty: isTerminal(cmd.ErrOrStderr())}
 			return v.run(cmd.Context())
 		},
 	}
@@ -136,7 +136,7 @@ type verifier struct {
 }
 
 func (v *verifier) run(ctx context.Context) error {
-	v.tty, v.began = isTerminal(v.err), time.Now()
+	v.began = time.Now()
 	var broken error // of the output
 	got, err := disk.Verify(ctx, v.dir, disk.VerifyOptions{
 		Remove: v.remove, Progress: v.progress,
