@@ -212,7 +212,7 @@ func (a *App) Addr() net.Addr { return a.listeners.main.Addr() }
 // AdminAddr is the operator's side.
 func (a *App) AdminAddr() net.Addr { return a.listeners.admin.Addr() }
 
-// Run serves until ctx ends, then stops as the package says. Its error is nil after a stop in order.
+// Run serves until ctx ends, then stops as the package says. Its error is nil after a clean stop.
 func (a *App) Run(ctx context.Context) error {
 	var stopping time.Time
 	defer func() {
