@@ -82,7 +82,7 @@ func (c *Cache) Put(ctx context.Context, d oci.Digest, content []byte) (err erro
 	if err := c.room(ctx, int64(len(content))); err != nil {
 		return fmt.Errorf("put %s: %w", d, err)
 	}
-	s, err := c.createReserved(int64(len(content)))
+	s, err := newReservedSpool(c, int64(len(content)))
 	if err != nil {
 		return fmt.Errorf("put %s: %w", d, err)
 	}

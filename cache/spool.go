@@ -35,8 +35,8 @@ func (c *Cache) create(d oci.Digest, size int64) (Spool, error) {
 	return s, nil
 }
 
-// createReserved makes a spool with all of its bytes reserved.
-func (c *Cache) createReserved(size int64) (*spool, error) {
+// newReservedSpool makes a spool with all of its bytes reserved.
+func newReservedSpool(c *Cache, size int64) (*spool, error) {
 	s := &spool{c: c, size: size}
 	if err := s.reserve(size); err != nil {
 		return nil, err

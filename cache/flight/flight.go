@@ -144,8 +144,9 @@ func (f *Flight) makeSpool() {
 	f.tell()
 }
 
-// every calls look from time to time, until that returns false or the flight ends. The lock is held, and released meanwhile.
-func (f *Flight) every(d time.Duration, look func(now time.Time) bool) {
+// every calls look from time to time, until that returns false or the flight ends. The flight's lock is held, and released
+// meanwhile.
+func every(f *Flight, d time.Duration, look func(now time.Time) bool) {
 	t := time.NewTicker(d)
 	defer t.Stop()
 	for {

@@ -136,7 +136,7 @@ func (p *parallel) run() {
 	f := p.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.every(f.g.sizes.pace, p.look)
+	every(f, f.g.sizes.pace, p.look)
 	p.runs = false
 }
 

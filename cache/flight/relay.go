@@ -80,7 +80,7 @@ func (r *relay) watch() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.fill = nil
-	f.every(f.g.sizes.watch, r.look)
+	every(f, f.g.sizes.watch, r.look)
 	r.runs = false
 }
 
