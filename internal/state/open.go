@@ -22,7 +22,7 @@ import (
 // nothing was set aside.
 func Open(path string, o Options) (*DB, error) {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
-	o.Every, o.Most = cmp.Or(o.Every, 24*time.Hour), cmp.Or(o.Most, 128<<20)
+	o.Every = cmp.Or(o.Every, 24*time.Hour)
 	db := &DB{path: path, log: o.Log, o: o, rooms: make(map[string]*room)}
 	dir, name := filepath.Split(path)
 	left, _ := os.ReadDir(filepath.Dir(path))
