@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pires/go-proxyproto"
+
 	"github.com/registrymirror/mirror/client"
 )
 
@@ -139,8 +141,8 @@ type conn struct {
 
 	overLimit bool
 
-	preface *client.Preface // nil: the peer is not a trusted proxy
-	began   bool            // the first bytes were read
+	preface *proxyproto.Conn // nil: the peer is not a trusted proxy
+	began   bool             // the first bytes were read
 	// until is the write deadline that callers have set, by steady; 0: none. Its own is never later: closing a TLS connection
 	// allows five seconds for the last record, not sixty.
 	until atomic.Int64
@@ -297,10 +299,12 @@ func (c *conn) Read(b []byte) (n int, err error) {
 
 // RemoteAddr is the client's address, where a trusted proxy gives it, else that of the connection.
 func (c *conn) RemoteAddr() net.Addr {
-	if c.preface == nil {
-		return c.TCPConn.RemoteAddr()
+	if c.preface != nil {
+		if a, ok := c.preface.RemoteAddr().(*net.TCPAddr); ok {
+			return a
+		}
 	}
-	return c.preface.RemoteAddr()
+	return c.TCPConn.RemoteAddr()
 }
 
 // reportFirst reports a client whose first bytes are not of the listener's protocol: net/http only closes such a connection,
