@@ -37,6 +37,8 @@ type Cache interface {
 	Peek(d oci.Digest) ([]byte, error)
 	// Touch notes a use of content that was served from memory.
 	Touch(d oci.Digest)
+	// Remove removes content, kept or not. Open objects stay readable.
+	Remove(d oci.Digest) error
 	// Keep protects content from eviction until the given time. A holder's later call replaces its earlier one.
 	Keep(holder string, until time.Time, digests ...oci.Digest)
 }
@@ -112,6 +114,7 @@ type Puller struct {
 	failures *failures
 	lists    *bounded.LRU[key, *lastList]
 	leases   *leases
+	pins     *pins
 
 	work     *work
 	fetching *calls[*fetched]
@@ -164,6 +167,7 @@ func New(o Options) *Puller {
 		failures: newFailures(),
 		lists:    newDocuments[key, *lastList](maxLists, o.Memory),
 		leases:   newLeases(o.Cache),
+		pins:     newPins(),
 		work:     w,
 		fetching: newCalls[*fetched](w, o.Limit),
 		asking:   newCalls[oci.Descriptor](w, o.Limit),
