@@ -329,6 +329,9 @@ func fieldsOf(typ reflect.Type) (fields map[string]reflect.Type, required []stri
 			continue
 		}
 		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "-" {
+			continue
+		}
 		fields[name] = f.Type
 		if !strings.Contains(opts, "omit") {
 			required = append(required, name)

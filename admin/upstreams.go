@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"fmt"
 	"net/http"
 	"time"
 )
@@ -74,13 +73,9 @@ type Use struct {
 
 // listUpstreams answers with a page of the upstreams.
 func (o Options) listUpstreams(_ http.ResponseWriter, r *http.Request) (any, error) {
-	q := r.URL.Query()
-	p, err := pageOf(q, maxPage)
+	p, err := pageOf(r.URL.Query(), maxPage)
 	if err != nil {
 		return nil, badRequest(err)
-	}
-	for name := range q {
-		return nil, badRequest(fmt.Errorf("unknown parameter %q; the parameters are limit and continue", name))
 	}
 	list, next := cut(p, o.Upstreams(), func(u Upstream) string { return u.Name })
 	return UpstreamList{Upstreams: list, Continue: next}, nil

@@ -97,7 +97,7 @@ func (f *failureFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	filtered := len(q) > 0
 	q.Set("limit", f.limit.String())
-	list, body, err := f.list(ctx, q)
+	list, body, err := f.failures(ctx, q)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (f *failureFlags) left(ctx context.Context, q url.Values, now time.Time) st
 	if t, err := time.Parse(time.RFC3339, f.since); err != nil || t.Before(since) {
 		q.Set("since", since.UTC().Format(time.RFC3339))
 	}
-	list, _, err := f.list(ctx, q)
+	list, _, err := f.failures(ctx, q)
 	if err != nil {
 		return ""
 	}
@@ -190,8 +190,8 @@ func moment(text string, now time.Time) (string, error) {
 	return t.Format(time.RFC3339Nano), nil
 }
 
-// list requests failures.
-func (f *failureFlags) list(ctx context.Context, q url.Values) (list admin.FailureList, body []byte, err error) {
+// failures requests failures.
+func (f *adminFlags) failures(ctx context.Context, q url.Values) (list admin.FailureList, body []byte, err error) {
 	if body, err = f.get(ctx, "failures", q); err != nil {
 		return list, nil, err
 	}
@@ -200,7 +200,7 @@ func (f *failureFlags) list(ctx context.Context, q url.Values) (list admin.Failu
 
 // one shows everything that is known of a failure.
 func (f *failureFlags) one(cmd *cobra.Command, id string) error {
-	list, body, err := f.list(cmd.Context(), url.Values{"id": {id}, "declined": {"true"}})
+	list, body, err := f.failures(cmd.Context(), url.Values{"id": {id}, "declined": {"true"}})
 	switch {
 	case err != nil:
 		return err
@@ -219,7 +219,7 @@ func (f *failureFlags) one(cmd *cobra.Command, id string) error {
 }
 
 // detail is everything that is known of a failure.
-func detail(x admin.Failure, now time.Time) string {
+func detail(x journal.Failure, now time.Time) string {
 	var t table
 	row := func(name, value string) {
 		if value != "" {
@@ -303,7 +303,7 @@ func (f *failureFlags) follow(ctx context.Context, out io.Writer, q url.Values) 
 	seen := make(map[string]int64)
 	wide := f.output.wide()
 	for first := true; ; first = false {
-		list, _, err := f.list(ctx, q)
+		list, _, err := f.failures(ctx, q)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -335,7 +335,7 @@ func (f *failureFlags) follow(ctx context.Context, out io.Writer, q url.Values) 
 
 // failuresText has for each failure a row of the table, and below it why the pulls failed and what to do: a table with
 // sentences in it fits no terminal.
-func failuresText(list []admin.Failure, wide bool, now time.Time) string {
+func failuresText(list []journal.Failure, wide bool, now time.Time) string {
 	var t table
 	head := []string{"ID", "REASON", "IMAGE", "PULLS", "LAST SEEN", "CLIENT"}
 	if wide {

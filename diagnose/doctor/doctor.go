@@ -75,9 +75,10 @@ func Image(ctx context.Context, o Options) *Report {
 	}
 	b.endpointDone()
 	if ctx.Err() != nil && !r.OK && b.first == nil {
-		b.first = failureOf(diagnose.Explain(&fault.Error{
+		f := diagnose.Explain(&fault.Error{
 			Op: "manifest", Upstream: o.Ref.Host, Repository: o.Ref.Name, Reference: reference, Err: context.Cause(ctx),
-		}))
+		})
+		b.first = &f
 	}
 	if !r.OK {
 		r.Failure = b.first
@@ -116,7 +117,7 @@ func (b *builder) refused(err error) {
 		b.add(Step{Stage: StageRoute, State: OK, Detail: f.Upstream})
 	}
 	f.Stage = stage
-	b.report.Failure = failureOf(f)
+	b.report.Failure = &f
 	b.add(Step{Stage: stage, State: Broken, Detail: f.Summary, Reason: string(f.Reason), Remedy: f.Remedy})
 	for _, later := range []string{StageRoute, "dns", "dial", "tls", "ping", "manifest", "platform", "blob-registry"} {
 		if later == StageRoute && stage != StageParse {
@@ -213,6 +214,6 @@ func (b *builder) broke(s *Step, e examined) {
 	s.State, s.Reason, s.Detail, s.Remedy = Broken, string(f.Reason), f.Summary, f.Remedy
 	b.broken = s.Stage
 	if b.first == nil {
-		b.first = failureOf(f)
+		b.first = &f
 	}
 }

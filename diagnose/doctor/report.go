@@ -97,18 +97,8 @@ type Limit struct {
 	ResetAt    Time     `json:"resetAt,omitzero"`
 }
 
-// Failure is a finding, with the fields of a recorded failure.
-type Failure struct {
-	Reason   string   `json:"reason"`
-	Class    string   `json:"class"`
-	Summary  string   `json:"summary"`
-	Remedy   string   `json:"remedy"`
-	Evidence []string `json:"evidence,omitempty"`
-	Upstream string   `json:"upstream,omitempty"`
-	Host     string   `json:"host,omitempty"`
-	Stage    string   `json:"stage,omitempty"`
-	Status   int      `json:"status,omitempty"`
-}
+// Failure is a finding as a recorded failure has it.
+type Failure = diagnose.Finding
 
 // Cache is what a mirror has of the image.
 type Cache struct {
@@ -149,11 +139,4 @@ func At(t time.Time) Time {
 		return Time{}
 	}
 	return Time{t.UTC().Truncate(time.Second)}
-}
-
-func failureOf(f diagnose.Finding) *Failure {
-	return &Failure{
-		Reason: string(f.Reason), Class: string(f.Class), Summary: f.Summary, Remedy: f.Remedy, Evidence: f.Evidence,
-		Upstream: f.Upstream, Host: f.Host, Stage: f.Stage, Status: f.Status,
-	}
 }
