@@ -2,9 +2,9 @@
 // of the API: each body is a type of this package (or a doctor.Report), and openapi.yaml describes them.
 //
 // Promise: /healthz and /readyz answer every client, at once, from memory; every other route requires the token where one
-// is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). Only two requests
-// have an effect on pulls: a reload, which reads the operator's own file again, and a reset of what the mirror believes of
-// an upstream. The package does no I/O of its own.
+// is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). The requests that have
+// an effect on pulls are a reload, a reset of what the mirror believes of an upstream, pins, a refresh of a tag, and purges;
+// each is logged. The package does no I/O of its own.
 package admin
 
 import (
@@ -49,6 +49,10 @@ type Options struct {
 	Cache func() Cache
 	// Pulls returns the running pulls, or the finished ones. Nil: there is no /api/v1/pulls.
 	Pulls func(ctx context.Context, active bool) ([]journal.Pull, error)
+	// Tags is the ledger of tags, with pins and purges. Nil: there are no routes for them.
+	Tags Ledger
+	// Drift looks for tags that mean different digests to different clients or pods. Nil: there is no /api/v1/tags/drift.
+	Drift func(ctx context.Context) (Drift, error)
 	// About describes the process. Nil: there is no /api/v1/status.
 	About func() About
 	// Reload reads the configuration again and uses it; a *NotReloaded says why it did not. Nil: there is no /api/v1/reload.
@@ -98,6 +102,12 @@ func New(o Options) http.Handler {
 		}
 		if o.Reload != nil {
 			r.Post("/api/v1/reload", answer(o.reload))
+		}
+		if o.Tags != nil {
+			o.tagRoutes(r)
+		}
+		if o.Drift != nil {
+			r.Get("/api/v1/tags/drift", answer(o.listDrift))
 		}
 		x := &explainer{record: o.Failures, turn: make(chan struct{}, 1)}
 		r.Post("/api/v1/explain", answer(x.explain))

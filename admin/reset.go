@@ -3,7 +3,6 @@ package admin
 import (
 	"errors"
 	"fmt"
-	"mime"
 	"net/http"
 )
 
@@ -19,15 +18,13 @@ type ResetAnswer struct {
 
 // resetUpstream forgets what is believed of an upstream.
 func (o Options) resetUpstream(_ http.ResponseWriter, r *http.Request) (any, error) {
-	// A browser asks a site (by OPTIONS) before a page of another site may send it this type, and we never permit it.
-	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
-		return nil, &refusal{
-			status: http.StatusUnsupportedMediaType, detail: "send application/json, as in {\"upstream\":\"docker.io\"}",
-		}
-	}
+	const example = `{"upstream":"NAME"}`
 	var q ResetRequest
-	if err := readJSON(r, &q); err != nil || q.Upstream == "" {
-		return nil, badRequest(errors.New("the body must be {\"upstream\":\"NAME\"}"))
+	if err := readRequest(r, &q, example); err != nil {
+		return nil, err
+	}
+	if q.Upstream == "" {
+		return nil, badRequest(errors.New("the body must be " + example))
 	}
 	names := o.Reset(q.Upstream)
 	if len(names) == 0 {
