@@ -20,6 +20,7 @@ import (
 
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	pages "github.com/registrymirror/mirror/docs/failures"
+	"github.com/registrymirror/mirror/drift"
 	"github.com/registrymirror/mirror/internal/coalesce"
 	"github.com/registrymirror/mirror/journal"
 )
@@ -52,7 +53,7 @@ type Options struct {
 	// Tags is the ledger of tags, with pins and purges. Nil: there are no routes for them.
 	Tags Ledger
 	// Drift looks for tags that mean different digests to different clients or pods. Nil: there is no /api/v1/tags/drift.
-	Drift func(ctx context.Context) (Drift, error)
+	Drift func(ctx context.Context) (drift.Report, error)
 	// About describes the process. Nil: there is no /api/v1/status.
 	About func() About
 	// Reload reads the configuration again and uses it; a *NotReloaded says why it did not. Nil: there is no /api/v1/reload.

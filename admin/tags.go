@@ -37,7 +37,7 @@ type Ledger interface {
 	Pinned(ref oci.Ref, now time.Time) (catalog.Pin, bool)
 	Pins(now time.Time) []catalog.Pin
 	// Pin fetches what is missing of the image first: a *pull.MissingError says what can't be had. Unpin of a tag without a pin
-	// is catalog.ErrUnknown; a pin of the configuration is refused with catalog.ErrConfigured.
+	// is catalog.ErrUnknown; a pin of the configuration is refused with catalog.ErrPinnedByConfig.
 	Pin(ctx context.Context, pin catalog.Pin) error
 	Unpin(ref oci.Ref) error
 	// Refresh asks the registry now, and returns the digest before (empty: none) and after.
@@ -197,8 +197,8 @@ func (t tagRoutes) refused(err error) error {
 		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: digests(missing.Digests)}
 	case errors.As(err, &pinned):
 		return &refusal{status: http.StatusConflict, detail: err.Error()}
-	case errors.Is(err, catalog.ErrConfigured):
-		return &refusal{status: http.StatusConflict, detail: "the configuration pins this tag; change pins there, and reload"}
+	case errors.Is(err, catalog.ErrPinnedByConfig):
+		return &refusal{status: http.StatusConflict, detail: err.Error() + ", and reload"}
 	}
 	f := diagnose.Explain(err)
 	return &refusal{status: http.StatusBadGateway, detail: f.Summary + "; " + f.Remedy}
@@ -391,7 +391,7 @@ func (t tagRoutes) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	now := time.Now()
-	pin := catalog.Pin{Ref: ref, Digest: oci.Digest(q.Digest), Since: now.UTC(), Until: q.Until, Reason: q.Reason, By: "api"}
+	pin := catalog.Pin{Ref: ref, Digest: oci.Digest(q.Digest), Since: now.UTC(), Until: q.Until, Reason: q.Reason, By: catalog.PinnedByAPI}
 	switch {
 	case (q.Digest == "") == q.At.IsZero():
 		return nil, badRequest(errors.New("give either digest, or at (the time at which the tag meant it)"))

@@ -3,6 +3,7 @@ package pull
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -332,4 +333,73 @@ func (w *progress) Write(b []byte) (int, error) {
 	w.n += int64(len(b))
 	w.report(w.part, w.n)
 	return len(b), nil
+}
+
+// maxConfig is how large a config of an image may be to be read: those of images have some kilobytes.
+const maxConfig = 1 << 20
+
+// Description is what the documents of an image say of it, as far as they are in the cache.
+type Description struct {
+	Size    int64        // bytes of all parts of the first platform; 0: not known
+	Created time.Time    // when it was built, by its config; zero: not known
+	Layers  []oci.Digest // of the first platform
+	// Same are the digests under which runtimes know the image: of the index, of its manifests and of their configs.
+	Same []oci.Digest
+}
+
+// Describe reads the documents of an image that are in the cache. It asks no registry. Of an index, the first of the platforms
+// that it has counts for all but Same.
+func (p *Puller) Describe(ref oci.Ref, platforms []string) (d Description) {
+	all, err := p.Survey(ref, nil)
+	if err != nil {
+		return Description{Same: []oci.Digest{ref.Digest}}
+	}
+	for _, part := range all.Parts {
+		if part.Manifest || isConfig(part.MediaType) {
+			d.Same = append(d.Same, part.Digest)
+		}
+	}
+	one, err := p.Survey(ref, platforms)
+	if err == nil && len(one.Platforms) > 0 {
+		one, err = p.Survey(ref, one.Platforms[:1])
+	}
+	if err != nil {
+		return d
+	}
+	var config oci.Digest
+	for _, part := range one.Parts {
+		switch {
+		case isConfig(part.MediaType):
+			config = part.Digest
+		case !part.Manifest:
+			d.Layers = append(d.Layers, part.Digest)
+		}
+	}
+	if config == "" { // the manifest is not here
+		return d
+	}
+	d.Size, _ = one.Size()
+	if n, here := p.cache.Stat(config); here && n <= maxConfig {
+		if b, err := p.cache.Peek(config); err == nil {
+			var doc struct {
+				Created time.Time `json:"created"`
+			}
+			if json.Unmarshal(b, &doc) == nil {
+				d.Created = doc.Created.UTC()
+			}
+		}
+	}
+	return d
+}
+
+// isConfig reports whether a media type is that of the config of a container image.
+func isConfig(mediaType string) bool {
+	return mediaType == "application/vnd.oci.image.config.v1+json" || mediaType == "application/vnd.docker.container.image.v1+json"
+}
+
+// Canonical is the reference under which the mirror knows an image, with the names of the configuration. The error is a
+// *route.UnknownError.
+func (p *Puller) Canonical(ref oci.Ref) (oci.Ref, error) {
+	_, ref, err := p.own(ref)
+	return ref, err
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/admin/client"
+	"github.com/registrymirror/mirror/drift"
 )
 
 func newTagsCmd() *cobra.Command {
@@ -206,11 +207,11 @@ wrong usage; 4 no mirror answers.`,
 			if err != nil {
 				return err
 			}
-			var d admin.Drift
+			var d admin.DriftList
 			if err := flags.decode(body, &d, "a list of drifting tags"); err != nil {
 				return err
 			}
-			if err := show(cmd, &flags, body, "a list of drifting tags", func(d admin.Drift) string { return driftText(d, flags.output.wide()) }); err != nil {
+			if err := show(cmd, &flags, body, "a list of drifting tags", func(d admin.DriftList) string { return driftText(d, flags.output.wide()) }); err != nil {
 				return err
 			}
 			if fail && len(d.Drift) > 0 {
@@ -221,17 +222,17 @@ wrong usage; 4 no mirror answers.`,
 	}
 	flags.add(cmd, true)
 	cmd.Flags().BoolVar(&fail, "fail", false, "exit with 1 if there is drift")
-	addChoice(cmd, &kind, "kind", "", []string{admin.DriftPulled, admin.DriftRunning, admin.DriftRestart}, "only this `kind`: pulled, running, restart")
+	addChoice(cmd, &kind, "kind", "", []string{string(drift.Pulled), string(drift.Running), string(drift.Restart)}, "only this `kind`: pulled, running, restart")
 	return cmd
 }
 
-func driftText(d admin.Drift, wide bool) string {
+func driftText(d admin.DriftList, wide bool) string {
 	var b strings.Builder
 	for _, x := range d.Drift {
-		fmt.Fprintf(&b, "%s  %s\n", x.Image, map[string]string{
-			admin.DriftPulled:  "clients got different images",
-			admin.DriftRunning: "pods run another image than the tag means now",
-			admin.DriftRestart: "pods would get another image if they restarted",
+		fmt.Fprintf(&b, "%s  %s\n", x.Image, map[drift.Kind]string{
+			drift.Pulled:  "clients got different images",
+			drift.Running: "pods run another image than the tag means now",
+			drift.Restart: "pods would get another image if they restarted",
 		}[x.Kind])
 		var t table
 		for _, g := range x.Digests {
@@ -258,7 +259,7 @@ func driftText(d admin.Drift, wide bool) string {
 }
 
 // changeText says what a restart would change, as far as it is known.
-func changeText(c *admin.Change) string {
+func changeText(c *drift.Change) string {
 	if c == nil {
 		return ""
 	}
