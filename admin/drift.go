@@ -30,10 +30,11 @@ func (o Options) listDrift(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if err != nil {
 		return nil, &refusal{status: http.StatusServiceUnavailable, detail: err.Error()}
 	}
+	found := report.Drift
 	if kind != "" {
-		report.Drift = slices.DeleteFunc(report.Drift, func(t drift.Tag) bool { return t.Kind != kind })
+		found = slices.DeleteFunc(slices.Clone(found), func(t drift.Tag) bool { return t.Kind != kind })
 	}
 	body := DriftList{Report: report}
-	body.Drift, body.Continue = cut(p, report.Drift, func(t drift.Tag) string { return t.Image + " " + string(t.Kind) })
+	body.Drift, body.Continue = cut(p, found, func(t drift.Tag) string { return t.Image + " " + string(t.Kind) })
 	return body, nil
 }

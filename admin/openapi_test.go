@@ -381,6 +381,8 @@ func TestOpenAPIAnswers(t *testing.T) {
 		Pulls:  func(context.Context, bool) ([]journal.Pull, error) { return nil, nil },
 		About:  func() admin.About { return admin.About{} },
 		Reload: func(context.Context) (admin.Reloaded, error) { return admin.Reloaded{}, nil },
+		Tags:   &ledger{},
+		Drift:  func(context.Context) (drift.Report, error) { return drift.Report{}, nil },
 	})
 	bodies := map[string]string{
 		"/api/v1/doctor":          `{"image":"docker.io/acme/app:1"}`,

@@ -51,6 +51,10 @@ type Catalog interface {
 	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time) (catalog.Tag, error)
 	// Forget removes the record of a tag.
 	Forget(ref oci.Ref) error
+	// SetPin fixes a tag to a digest, RemovePin ends that; Pins are all that hold at a time.
+	SetPin(pin catalog.Pin) error
+	RemovePin(ref oci.Ref) error
+	Pins(now time.Time) []catalog.Pin
 	// Learn records that a registry has shown a manifest, and names its parts.
 	Learn(repo oci.Repo, m *oci.Manifest, s catalog.Standing) error
 	// LearnBlob records that a registry has shown a blob; Show does so in memory alone.
@@ -204,14 +208,16 @@ func (p *Puller) Use(s Setup) {
 	}
 	p.setup.Store(next)
 	p.failures.forgetAll()
+	p.pins.look()
 }
 
 // Run ends with ctx, and cancels the trips that have outlived their clients: it returns when the last of them has ended. After
 // it, requests that need an upstream are refused. Content in memory and in the cache is served without Run, too.
 func (p *Puller) Run(ctx context.Context) error {
-	var pruner sync.WaitGroup
-	defer pruner.Wait()
-	pruner.Go(func() { p.pruneDaily(ctx) })
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { p.pruneDaily(ctx) })
+	others.Go(func() { p.watchPins(ctx) })
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	for {

@@ -58,7 +58,8 @@ type App struct {
 	failures   *journal.Record
 	server     *server.Server
 	metrics    *metrics.Metrics
-	poster     *kube.Poster // nil: no Events
+	kube       *kube.Client // nil: kubernetes.events is false
+	poster     *kube.Poster // nil with kube
 	registries *registries.Registries
 
 	reloading sync.Mutex // one reload at a time
@@ -97,7 +98,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.listeners.close()
 	a.listeners = listeners{}
 	if c.Kubernetes.Events {
-		if a.poster, err = newPoster(c.Kubernetes, a.canonical, a.log); err != nil {
+		if err := a.useKubernetes(c.Kubernetes); err != nil {
 			return nil, err
 		}
 	}
@@ -287,6 +288,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
+		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 
 	"github.com/registrymirror/mirror/config"
@@ -13,18 +12,19 @@ import (
 	"github.com/registrymirror/mirror/route"
 )
 
-// newPoster returns the Poster of Events. canonical returns the mirror's own reference of an image as a pod names it.
-func newPoster(k config.Kubernetes, canonical func(oci.Ref) oci.Ref, log *slog.Logger) (*kube.Poster, error) {
-	client, err := kube.NewClient(kube.ClientOptions{
+// useKubernetes makes the client of the API server, and the Poster of Events.
+func (a *App) useKubernetes(k config.Kubernetes) (err error) {
+	a.kube, err = kube.NewClient(kube.ClientOptions{
 		Server:    k.Server,
 		TokenFile: cmp.Or(k.TokenFile, kube.DefaultTokenFile),
 		CAFile:    cmp.Or(k.CAFile, kube.DefaultCAFile),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("kubernetes.events: %w", err)
+		return fmt.Errorf("kubernetes.events: %w", err)
 	}
 	instance, _ := os.Hostname() // of a pod, its name; without one they are all "mirror"
-	return kube.NewPoster(kube.PosterOptions{Client: client, Canonical: canonical, Instance: instance, Log: log}), nil
+	a.poster = kube.NewPoster(kube.PosterOptions{Client: a.kube, Canonical: a.canonical, Instance: instance, Log: a.log})
+	return nil
 }
 
 // post posts Events where that is configured. An error does not stop the mirror.

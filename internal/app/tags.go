@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
@@ -18,6 +19,9 @@ type ledger struct {
 	*pull.Puller
 	platforms func() []string // of the nodes
 }
+
+// Tags are those of the catalog; the puller's are a list of its registry.
+func (l ledger) Tags(prefix string) iter.Seq2[catalog.Tag, error] { return l.Catalog.Tags(prefix) }
 
 // Complete reports whether all that nodes pull of an image is in the cache.
 func (l ledger) Complete(ref oci.Ref) bool {
