@@ -21,22 +21,9 @@ type Explanation struct {
 }
 
 // Explained is a failure that a text reports. Where the mirror has recorded the failure, it is what the mirror knows.
-// Unknown values are absent.
 type Explained struct {
-	Reason   diagnose.Reason `json:"reason"`
-	Class    diagnose.Class  `json:"class"`
-	Summary  string          `json:"summary"`
-	Remedy   string          `json:"remedy"`
-	Image    string          `json:"image,omitempty"`
-	Host     string          `json:"host,omitempty"`    // at which it broke, as far as the text says
-	Command  string          `json:"command,omitempty"` // shows or corrects it
-	Page     string          `json:"page,omitempty"`    // about the reason; mirror explain REASON prints it
-	ID       string          `json:"id,omitempty"`      // of the mirror's record
-	Count    int64           `json:"count"`
-	Text     string          `json:"text,omitempty"` // the line of the text that says so, without secrets
-	First    time.Time       `json:"first,omitzero"` // first time in the text; absent: the text has no times
-	Last     time.Time       `json:"last,omitzero"`  // last time in the text
-	Evidence []string        `json:"evidence,omitempty"`
+	symptom.Failure
+	Evidence []string `json:"evidence,omitempty"`
 	// TextReason is the reason according to the text, where the mirror knows another one.
 	TextReason diagnose.Reason `json:"textReason,omitempty"`
 }
@@ -46,10 +33,7 @@ type Explained struct {
 func Explain(r *symptom.Report, find func(journal.Filter) ([]journal.Failure, error)) (_ Explanation, err error) {
 	x := Explanation{Failures: make([]Explained, len(r.Failures)), Classes: make(map[string]int64)}
 	for i, f := range r.Failures {
-		e := Explained{
-			Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Image: f.Image, Host: f.Host, Command: f.Command,
-			Page: f.Page, ID: f.ID, Count: f.Count, Text: f.Text, First: f.First, Last: f.Last,
-		}
+		e := Explained{Failure: f}
 		for _, q := range lookups(f) {
 			var list []journal.Failure
 			if err == nil {

@@ -22,14 +22,6 @@ type FailureList struct {
 	Continue string `json:"continue,omitempty"`
 }
 
-// FailureSummary is the body of GET /api/v1/failures/summary: counts of pulls.
-type FailureSummary struct {
-	Classes map[string]int64 `json:"classes"`
-	Reasons map[string]int64 `json:"reasons"`
-	Images  map[string]int64 `json:"images"`
-	Clients map[string]int64 `json:"clients"`
-}
-
 // Record is the record of failures that the API shows. *journal.Record is the real one.
 type Record interface {
 	Failures(f journal.Filter) []journal.Failure
@@ -115,5 +107,5 @@ func (o Options) summarizeFailures(_ http.ResponseWriter, r *http.Request) (any,
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	return FailureSummary(o.Failures.Summary(f)), nil
+	return o.Failures.Summary(f), nil
 }

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/go-chi/chi/v5"
 
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
@@ -147,25 +146,14 @@ const inUse = 30 * 24 * time.Hour
 // maxReason is how many bytes of a pin's reason are kept.
 const maxReason = 500
 
-// tagRoutes are the handlers of tags, pins and purges.
-type tagRoutes struct {
+// tags are the handlers of tags, pins and purges.
+type tags struct {
 	ledger Ledger
-	o      Options
-}
-
-// tagRoutes adds the routes of tags, pins and purges.
-func (o Options) tagRoutes(r chi.Router) {
-	t := tagRoutes{ledger: o.Tags, o: o}
-	r.Get("/api/v1/tags", answer(t.tags))
-	r.Post("/api/v1/tags/refresh", answer(t.refresh))
-	r.Get("/api/v1/pins", answer(t.pins))
-	r.Put("/api/v1/pins", answer(t.pin))
-	r.Delete("/api/v1/pins", answer(t.unpin))
-	r.Post("/api/v1/purge", answer(t.purge))
+	log    *slog.Logger
 }
 
 // image reads an image of a request: canonical, with a tag or a digest as they are wanted.
-func (t tagRoutes) image(text string, want string) (oci.Ref, error) {
+func (t tags) image(text string, want string) (oci.Ref, error) {
 	if text == "" {
 		return oci.Ref{}, badRequest(errors.New("image is missing; write it as in docker.io/library/nginx:1.27"))
 	}
@@ -184,7 +172,7 @@ func (t tagRoutes) image(text string, want string) (oci.Ref, error) {
 }
 
 // refused is the answer to an error of the ledger.
-func (t tagRoutes) refused(err error) error {
+func (t tags) refused(err error) error {
 	var (
 		unknown *route.UnknownError
 		missing *pull.MissingError
@@ -215,8 +203,8 @@ func digests(list []oci.Digest) (texts []string) {
 	return texts
 }
 
-// tags answers with one tag, or with the tags in use.
-func (t tagRoutes) tags(_ http.ResponseWriter, r *http.Request) (any, error) {
+// list answers with one tag, or with the tags in use.
+func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 	q := r.URL.Query()
 	if q.Has("image") {
 		return t.tag(q)
@@ -255,7 +243,7 @@ func (t tagRoutes) tags(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // summary is a tag in the list, and whether it is in use.
-func (t tagRoutes) summary(tag catalog.Tag, now time.Time) (s TagSummary, used bool) {
+func (t tags) summary(tag catalog.Tag, now time.Time) (s TagSummary, used bool) {
 	tag.Ref.Digest = ""
 	s = TagSummary{
 		Image: tag.Ref.String(), Digest: tag.Digest.String(), CheckedAt: tag.Checked.UTC(), Changes: max(0, len(tag.History)-1),
@@ -276,7 +264,7 @@ func (t tagRoutes) summary(tag catalog.Tag, now time.Time) (s TagSummary, used b
 }
 
 // tag answers with one tag, now or at a time.
-func (t tagRoutes) tag(q url.Values) (any, error) {
+func (t tags) tag(q url.Values) (any, error) {
 	if _, err := pageOf(q, maxPage, "image", "at"); err != nil {
 		return nil, badRequest(err)
 	}
@@ -344,7 +332,7 @@ func viewPin(p catalog.Pin) Pin {
 }
 
 // refresh asks the registry what a tag means now.
-func (t tagRoutes) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (t tags) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
 	var q ImageRequest
 	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27"}`); err != nil {
 		return nil, err
@@ -362,12 +350,12 @@ func (t tagRoutes) refresh(_ http.ResponseWriter, r *http.Request) (any, error) 
 }
 
 // audit logs a change that an operator has made.
-func (t tagRoutes) audit(r *http.Request, event string, ref oci.Ref, attrs ...any) {
-	t.o.Log.InfoContext(r.Context(), event, append([]any{"repository", ref.Repo.String(), "tag", ref.Tag, "client", r.RemoteAddr}, attrs...)...)
+func (t tags) audit(r *http.Request, event string, ref oci.Ref, attrs ...any) {
+	t.log.InfoContext(r.Context(), event, append([]any{"repository", ref.Repo.String(), "tag", ref.Tag, "client", r.RemoteAddr}, attrs...)...)
 }
 
 // pins answers with the pins.
-func (t tagRoutes) pins(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (t tags) pins(_ http.ResponseWriter, r *http.Request) (any, error) {
 	p, err := pageOf(r.URL.Query(), maxPage)
 	if err != nil {
 		return nil, badRequest(err)
@@ -381,7 +369,7 @@ func (t tagRoutes) pins(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // pin pins a tag.
-func (t tagRoutes) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	var q PinRequest
 	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27","digest":"sha256:..."}`); err != nil {
 		return nil, err
@@ -419,7 +407,7 @@ func (t tagRoutes) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // unpin ends a pin.
-func (t tagRoutes) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (t tags) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	q := r.URL.Query()
 	if _, err := pageOf(q, maxPage, "image"); err != nil {
 		return nil, badRequest(err)
@@ -440,7 +428,7 @@ func (t tagRoutes) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // purge removes an image or a digest from the cache.
-func (t tagRoutes) purge(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (t tags) purge(_ http.ResponseWriter, r *http.Request) (any, error) {
 	var q PurgeRequest
 	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27"} or {"digest":"sha256:..."}`); err != nil {
 		return nil, err
@@ -456,7 +444,7 @@ func (t tagRoutes) purge(_ http.ResponseWriter, r *http.Request) (any, error) {
 		if err := t.ledger.PurgeContent(d); err != nil {
 			return nil, t.refused(err)
 		}
-		t.o.Log.InfoContext(r.Context(), "content purged", "digest", d, "client", r.RemoteAddr)
+		t.log.InfoContext(r.Context(), "content purged", "digest", d, "client", r.RemoteAddr)
 		return noContent, nil
 	}
 	ref, err := t.image(q.Image, "")

@@ -67,9 +67,9 @@ func (l *ledger) Tags(string) iter.Seq2[catalog.Tag, error] {
 		}
 	}
 }
-func (l *ledger) Clients(oci.Ref) ([]catalog.Client, error)             { return slices.Clone(l.clients), nil }
-func (l *ledger) Complete(ref oci.Ref) bool                             { return ref.Digest == sum }
-func (l *ledger) Pins(time.Time) []catalog.Pin                          { return l.pins }
+func (l *ledger) Clients(oci.Ref) ([]catalog.Client, error) { return slices.Clone(l.clients), nil }
+func (l *ledger) Complete(ref oci.Ref) bool                 { return ref.Digest == sum }
+func (l *ledger) Pins(time.Time) []catalog.Pin              { return l.pins }
 func (l *ledger) Pinned(ref oci.Ref, _ time.Time) (catalog.Pin, bool) {
 	i := slices.IndexFunc(l.pins, func(p catalog.Pin) bool { return p.Ref == ref })
 	if i < 0 {
@@ -86,9 +86,9 @@ func (l *ledger) note(format string, args ...any) error {
 func (l *ledger) Pin(_ context.Context, p catalog.Pin) error {
 	return l.note("pin %s %s %s", p.Ref, p.Digest, p.Reason)
 }
-func (l *ledger) Unpin(ref oci.Ref) error                      { return l.note("unpin %s", ref) }
-func (l *ledger) Purge(_ context.Context, ref oci.Ref) error   { return l.note("purge %s", ref) }
-func (l *ledger) PurgeContent(d oci.Digest) error              { return l.note("purge %s", d) }
+func (l *ledger) Unpin(ref oci.Ref) error                    { return l.note("unpin %s", ref) }
+func (l *ledger) Purge(_ context.Context, ref oci.Ref) error { return l.note("purge %s", ref) }
+func (l *ledger) PurgeContent(d oci.Digest) error            { return l.note("purge %s", d) }
 func (l *ledger) Refresh(_ context.Context, ref oci.Ref) (before, after oci.Digest, err error) {
 	return sum2, sum, l.note("refresh %s", ref)
 }
@@ -178,15 +178,15 @@ func TestTags(t *testing.T) {
 		t.Errorf("at: %s: %v", body, err)
 	}
 	for query, want := range map[string]string{
-		"image=acme/app:never":                        "404 never seen",
-		"image=acme/app:v1&at=2020-01-01T00:00:00Z":   "404 its history begins at 2026-07-21",
-		"image=unknown.example/x:1":                   "404 mirror upstreams",
-		"image=acme/app:v1@" + sum:                    "400 without a digest",
-		"image=":                                      "400 image is missing",
-		"image=UPPER:1":                               "400 image=UPPER:1",
-		"image=acme/app:v1&at=soon":                   "400 at=soon",
-		"at=1h":                                       "400 needs an image",
-		"nonsense=1":                                  "400 nonsense",
+		"image=acme/app:never":                      "404 never seen",
+		"image=acme/app:v1&at=2020-01-01T00:00:00Z": "404 its history begins at 2026-07-21",
+		"image=unknown.example/x:1":                 "404 mirror upstreams",
+		"image=acme/app:v1@" + sum:                  "400 without a digest",
+		"image=":                                    "400 image is missing",
+		"image=UPPER:1":                             "400 image=UPPER:1",
+		"image=acme/app:v1&at=soon":                 "400 at=soon",
+		"at=1h":                                     "400 needs an image",
+		"nonsense=1":                                "400 nonsense",
 	} {
 		status, body := request(t, h, "GET", "tags?"+query, "")
 		code, text, _ := strings.Cut(want, " ")

@@ -57,7 +57,9 @@ func TestFind(t *testing.T) {
 	client := func(name, got string, ago time.Duration) drift.Client {
 		return drift.Client{Name: name, Digest: d(got), LastPull: at.Add(-ago)}
 	}
-	pod := func(name, runs string) drift.Place { return drift.Place{Name: "prod/" + name, Ref: ref, Digest: d(runs)} }
+	pod := func(name, runs string) drift.Place {
+		return drift.Place{Name: "prod/" + name, Ref: ref, Digest: d(runs)}
+	}
 	image := func(now, next string, clients ...drift.Client) drift.Image {
 		return drift.Image{Ref: ref, Now: d(now), Next: d(next), Clients: clients}
 	}
@@ -103,7 +105,9 @@ func TestFind(t *testing.T) {
 	} {
 		got := drift.Find(drift.Input{
 			Images: []drift.Image{tt.image}, Places: tt.places, Same: same,
-			Change: func(_ oci.Repo, from, to oci.Digest) *drift.Change { return &drift.Change{From: from.String(), To: to.String()} },
+			Change: func(_ oci.Repo, from, to oci.Digest) *drift.Change {
+				return &drift.Change{From: from.String(), To: to.String()}
+			},
 		})
 		if diff := cmp.Diff(tt.want, summary(got)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)

@@ -22,7 +22,7 @@ const (
 type pins struct {
 	due chan struct{} // holds one: a look at all pins is due now
 
-	mu   sync.Mutex          // guards kept; a leaf
+	mu   sync.Mutex         // guards kept; a leaf
 	kept map[oci.Ref]pinned // by tag
 }
 

@@ -48,7 +48,7 @@ type Catalog interface {
 	// Tag returns the record of a tag, or catalog.ErrUnknown.
 	Tag(ref oci.Ref) (catalog.Tag, error)
 	// Moved records that at a time the upstream was seen to mean a digest by the tag.
-	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time) (catalog.Tag, error)
+	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time, by catalog.Source) (catalog.Tag, error)
 	// Forget removes the record of a tag.
 	Forget(ref oci.Ref) error
 	// SetPin fixes a tag to a digest, RemovePin ends that; Pins are all that hold at a time.

@@ -73,7 +73,7 @@ Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 wrong
 				if err != nil {
 					return &exitError{exitFailed, err}
 				}
-				return flags.print(cmd.OutOrStdout(), append(body, '\n'))
+				return flags.output.print(cmd.OutOrStdout(), append(body, '\n'))
 			}
 			report.Classes = explained.Classes
 			return write(cmd.OutOrStdout(), explainedText(report, explained.Failures, flags.output.wide()))

@@ -24,7 +24,6 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/config"
-	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/internal/registries"
@@ -58,8 +57,7 @@ type App struct {
 	failures   *journal.Record
 	server     *server.Server
 	metrics    *metrics.Metrics
-	kube       *kube.Client // nil: kubernetes.events is false
-	poster     *kube.Poster // nil with kube
+	cluster    cluster
 	registries *registries.Registries
 
 	reloading sync.Mutex // one reload at a time
@@ -133,7 +131,9 @@ func (a *App) build(c *config.Config) error {
 	}
 	via := "mirror-" + rand.Text()[:12]
 	f := &a.folder
-	a.catalog = catalog.New(f.state.Table("tags"), f.state.Table("refs"), catalog.Options{Log: a.log})
+	a.catalog = catalog.New(f.state.Table("tags"), f.state.Table("refs"), catalog.Options{
+		Log: a.log, Clients: f.state.Table("clients"), Pins: f.state.Table("pins"),
+	})
 	a.cache = cache.New(cache.Options{
 		Store: f.store, Index: f.index, Size: size, Free: f.store.Free,
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
@@ -148,9 +148,9 @@ func (a *App) build(c *config.Config) error {
 	a.metrics = metrics.New(a.o.Version, a.entry)
 	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
 	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
-	if a.poster != nil {
-		o.OnFailure = a.poster.Failed
-		a.metrics.ReadEvents(a.poster.Stats)
+	if a.cluster.poster != nil {
+		o.OnFailure = a.cluster.poster.Failed
+		a.metrics.ReadEvents(a.cluster.poster.Stats)
 	}
 	a.journal = journal.New(o)
 	a.server = server.New(server.Options{

@@ -12,9 +12,15 @@ import (
 	"github.com/registrymirror/mirror/route"
 )
 
+// cluster is what speaks to the API server; nil where kubernetes.events is false.
+type cluster struct {
+	client *kube.Client
+	poster *kube.Poster // of Events
+}
+
 // useKubernetes makes the client of the API server, and the Poster of Events.
 func (a *App) useKubernetes(k config.Kubernetes) (err error) {
-	a.kube, err = kube.NewClient(kube.ClientOptions{
+	a.cluster.client, err = kube.NewClient(kube.ClientOptions{
 		Server:    k.Server,
 		TokenFile: cmp.Or(k.TokenFile, kube.DefaultTokenFile),
 		CAFile:    cmp.Or(k.CAFile, kube.DefaultCAFile),
@@ -23,16 +29,16 @@ func (a *App) useKubernetes(k config.Kubernetes) (err error) {
 		return fmt.Errorf("kubernetes.events: %w", err)
 	}
 	instance, _ := os.Hostname() // of a pod, its name; without one they are all "mirror"
-	a.poster = kube.NewPoster(kube.PosterOptions{Client: a.kube, Canonical: a.canonical, Instance: instance, Log: a.log})
+	a.cluster.poster = kube.NewPoster(kube.PosterOptions{Client: a.cluster.client, Canonical: a.canonical, Instance: instance, Log: a.log})
 	return nil
 }
 
 // post posts Events where that is configured. An error does not stop the mirror.
 func (a *App) post(ctx context.Context) error {
-	if a.poster == nil {
+	if a.cluster.poster == nil {
 		return nil
 	}
-	if err := a.poster.Run(ctx); err != nil && ctx.Err() == nil {
+	if err := a.cluster.poster.Run(ctx); err != nil && ctx.Err() == nil {
 		a.log.ErrorContext(ctx, "posting of Kubernetes Events stopped; restart the mirror to start it again", "error", err)
 	}
 	return nil

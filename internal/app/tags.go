@@ -104,10 +104,10 @@ func (a *App) change(repo oci.Repo, from, to oci.Digest) *drift.Change {
 // places are the pods and idle workloads of the cluster with the images that they name by tag. notes say what could not be
 // read.
 func (a *App) places(ctx context.Context) (places []drift.Place, notes []string, err error) {
-	if a.kube == nil {
+	if a.cluster.client == nil {
 		return nil, []string{"pods were not compared: set kubernetes.events to true, so that the mirror reads the cluster's pods"}, nil
 	}
-	pods, err := a.kube.Pods(ctx)
+	pods, err := a.cluster.client.Pods(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the pods of the cluster: %w; give the mirror the rights of deploy/kubernetes/events.yaml", err)
 	}
@@ -124,7 +124,7 @@ func (a *App) places(ctx context.Context) (places []drift.Place, notes []string,
 			add(drift.Place{Name: p.Namespace + "/" + p.Name, Digest: i.Digest, Fixed: i.Policy == "Never"}, i.Image)
 		}
 	}
-	workloads, refused, err := a.kube.Workloads(ctx)
+	workloads, refused, err := a.cluster.client.Workloads(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

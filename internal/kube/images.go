@@ -76,7 +76,9 @@ type workload struct {
 	Spec     struct {
 		Replicas    *int
 		Template    podTemplate
-		JobTemplate struct{ Spec struct{ Template podTemplate } }
+		JobTemplate struct {
+			Spec struct{ Template podTemplate }
+		}
 	}
 }
 
