@@ -82,9 +82,6 @@ func (db *DB) roomOf(t *table) *room {
 	r := db.rooms[string(t.name)]
 	if r == nil {
 		r = new(room)
-		if db.rooms == nil {
-			db.rooms = make(map[string]*room)
-		}
 		db.rooms[string(t.name)] = r
 	}
 	return r
