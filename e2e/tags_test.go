@@ -50,7 +50,7 @@ func (n node) pulls(t *testing.T, ref string, want string) {
 // command runs the program under test against a running mirror.
 func command(t *testing.T, m *mirrord.Mirror, args ...string) string {
 	t.Helper()
-	return proc.Must(t, proc.Options{}, mirrord.Binary, append(args, "--admin", m.Admin)...).Stdout
+	return proc.Must(t, proc.Options{}, mirrord.Binary, append(args, "--admin", m.Admin)...)
 }
 
 // announce sends a webhook that says that an image was pushed.
