@@ -293,6 +293,29 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 	}
 }
 
+// synced is the record of failures as of now: a client that was told of a failure finds it at once.
+type synced struct {
+	*journal.Journal
+	*journal.Record
+}
+
+func (s synced) Failures(f journal.Filter) []journal.Failure {
+	s.sync()
+	return s.Record.Failures(f)
+}
+
+func (s synced) Summary(f journal.Filter) journal.Summary {
+	s.sync()
+	return s.Record.Summary(f)
+}
+
+// sync waits for the requests that were observed before, for a moment: a journal that is stopping records no more.
+func (s synced) sync() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = s.Sync(ctx)
+}
+
 // stamp is a time as the API shows it.
 func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
