@@ -95,7 +95,7 @@ func (s *Store) removeOne(d oci.Digest) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	s.contents.removed(d)
+	s.contents.remove(d)
 	return nil
 }
 
