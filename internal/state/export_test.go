@@ -16,3 +16,6 @@ func (db *DB) Transactions() (n int) {
 	})
 	return n
 }
+
+// Checked reports whether all of the file was checked.
+func Checked(db *DB) bool { return db.checked.Load() }
