@@ -110,7 +110,7 @@ func (g *stage) launch(ctx context.Context, noWait bool, env ...string) (*mirror
 	if err != nil || noWait {
 		return m, err
 	}
-	took := time.Since(start)
+	took := time.Since(start) - m.Waited()
 	g.sum.ready(took)
 	if took > 10*time.Second {
 		m.End()
