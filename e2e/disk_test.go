@@ -113,7 +113,7 @@ func TestDiskIsFull(t *testing.T) {
 			if err := os.RemoveAll(junk); err != nil {
 				t.Fatal(err)
 			}
-			wait.For(t, time.Minute, "the mirror to store again", func() error {
+			wait.For(t, 2*time.Minute, "the mirror to store again", func() error {
 				if err := pull("library/new"); err != nil {
 					t.Errorf("with room again: %v", err)
 				}

@@ -252,7 +252,11 @@ func (g *glutton) besides(t *testing.T, f func()) {
 			}
 			_, _ = io.Copy(io.Discard, resp.Body)
 			_ = resp.Body.Close()
-			if resp.StatusCode != http.StatusOK {
+			switch resp.StatusCode {
+			case http.StatusOK:
+			case http.StatusGatewayTimeout: // a machine that is too busy for its 25 seconds
+				g.late.Add(1)
+			default:
 				t.Errorf("small manifest %d: %s", i, resp.Status)
 			}
 			g.longest = max(g.longest, time.Since(began).Round(time.Millisecond))
@@ -261,7 +265,7 @@ func (g *glutton) besides(t *testing.T, f func()) {
 	f()
 	cancel()
 	wg.Wait()
-	if g.longest > 20*time.Second { // on a busy machine; alone it is well below one
+	if g.longest > time.Minute { // on a busy machine; alone it is well below a second
 		t.Errorf("a small manifest took %s", g.longest)
 	}
 }

@@ -14,9 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -105,23 +103,6 @@ func Launch(o Options, program string, args ...string) (*Process, error) {
 
 // Pid is its process id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
-
-// Waited is how long its threads have waited for a processor so far, all of them together: where the machine is busy with
-// something else, it is slow by no more than that.
-func (p *Process) Waited() (sum time.Duration) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.Pid()))
-	if err != nil {
-		panic(err) // a pattern that is wrong
-	}
-	for _, file := range files {
-		b, _ := os.ReadFile(file) // a thread may be gone
-		if f := strings.Fields(string(b)); len(f) > 1 {
-			n, _ := strconv.ParseInt(f[1], 10, 64)
-			sum += time.Duration(n)
-		}
-	}
-	return sum
-}
 
 // Output is everything that it has written to stdout and stderr so far.
 func (p *Process) Output() string { return p.out.String() }
