@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,11 +17,6 @@ import (
 
 // maxSecretFile is the largest password file in bytes. Service-account keys have some thousands.
 const maxSecretFile = 64 << 10
-
-// Static is the source of a credential that does not change.
-func Static(name, username string, password Secret) Source {
-	return Credential{Name: name, Username: username, Password: password}
-}
 
 // Env is a credential whose password is in an environment variable.
 type Env struct {
@@ -190,12 +186,7 @@ func (f *File) fail(err error) {
 	orDiscard(f.Log).Warn(event, "credential", f.Name, "path", f.Path, "error", news)
 }
 
-func orDiscard(log *slog.Logger) *slog.Logger {
-	if log == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return log
-}
+func orDiscard(log *slog.Logger) *slog.Logger { return cmp.Or(log, slog.New(slog.DiscardHandler)) }
 
 // FileError says that the password file of a credential can't be read, and what to do.
 type FileError struct {

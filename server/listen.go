@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pires/go-proxyproto"
+
 	"github.com/registrymirror/mirror/client"
 )
 
@@ -139,7 +141,7 @@ type conn struct {
 
 	overLimit bool
 
-	preface *client.Preface // nil: the peer is not a trusted proxy
+	preface *proxyproto.Conn // nil: the peer is not a trusted proxy
 	began   bool            // the first bytes were read
 	// until is the write deadline that callers have set, by steady; 0: none. Its own is never later: closing a TLS connection
 	// allows five seconds for the last record, not sixty.

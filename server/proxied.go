@@ -23,10 +23,12 @@ func (c *conn) Read(b []byte) (n int, err error) {
 
 // RemoteAddr is the client's address, where a trusted proxy gives it, else that of the connection.
 func (c *conn) RemoteAddr() net.Addr {
-	if c.preface == nil {
-		return c.TCPConn.RemoteAddr()
+	if c.preface != nil {
+		if a, ok := c.preface.RemoteAddr().(*net.TCPAddr); ok {
+			return a
+		}
 	}
-	return c.preface.RemoteAddr()
+	return c.TCPConn.RemoteAddr()
 }
 
 // reportFirst reports a client whose first bytes are not of the listener's protocol: net/http only closes such a connection,

@@ -42,7 +42,7 @@ func Held(r *Registry) map[string][2]int {
 		"shown":            {length(r.logins, "shown", "list"), 64},
 		"probes":           {length(ep, "probes", "results", "m"), maxProbes},
 		"known to exist":   {length(ep, "probes", "exists", "m"), maxExists},
-		"said sizes":       {siteOf(r).FieldByName("sizes").FieldByName("known").Len(), 1024},
+		"said sizes":       {siteOf(r).FieldByName("sizes").Elem().FieldByName("entries").Len(), 1024},
 		"redirects":        {length(r, "redirects", "m"), maxKnownRedirects},
 		"budgets":          {length(ep.Limits, "budgets"), 64},
 		"ledgers":          {length(ep.Limits.Spending(), "ledgers"), 1024},

@@ -106,7 +106,6 @@ func (r *Registry) Manifest(ctx context.Context, repo, reference string) (*oci.M
 func (c *call) withProbe(ctx context.Context, err error) error {
 	if err == nil {
 		c.ep.probes.noteExists(c.repository)
-		return nil
 	}
 	return c.addProbe(ctx, c.Wrap(err))
 }
@@ -138,7 +137,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		return nil, err
 	}
 	asked := c.reference
-	if !strings.Contains(asked, ":") { // a tag: then the digest that the upstream names must be right
+	if !isDigest(asked) { // a tag: then the digest that the upstream names must be right
 		asked = resp.Header.Get("Docker-Content-Digest")
 	}
 	want, derr := oci.ParseDigest(asked)
@@ -155,7 +154,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		if err := c.misanswered(resp, b, want); err != nil {
 			return nil, err
 		}
-		return nil, &fault.ContentError{Kind: fault.ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
+		return nil, wrongDigest(want, b)
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), b)
 	if err != nil && coded && derr != nil {
@@ -174,6 +173,11 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 	at := c.ep.At(manifestPath(c.repository, c.reference), "")
 	c.login.NoteManifest(m, resp.Header, derr == nil, resp.URL.String() != at.String())
 	return m, nil
+}
+
+// wrongDigest is the error for bytes that were asked for by another digest.
+func wrongDigest(want oci.Digest, b []byte) error {
+	return &fault.ContentError{Kind: fault.ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
 }
 
 // isSigned reports whether bytes are a signed manifest of schema 1, whose digest is that of the signed part.
@@ -201,14 +205,13 @@ func (c *call) misanswered(resp *endpoint.Answer, b []byte, want oci.Digest) err
 	known := append(c.logins.Secrets(), fault.TokensIn(b)...)
 	code, message = fault.Tidy(code, 80, known...), fault.Tidy(message, fault.MaxMessage, known...)
 	head, _, _ := strings.Cut(message, ":")
-	own := strings.Contains(c.reference, ":") && want.String() == c.reference && oci.VerifyDigest(want, b)
+	own := isDigest(c.reference) && want.String() == c.reference && oci.VerifyDigest(want, b)
 	switch {
 	case kind == fault.BodyText && own:
 		return nil
 	case kind == fault.BodyText:
-		return &fault.ContentError{
-			Kind: fault.ContentNotRegistry, Want: "a manifest", Got: text.Line(fmt.Sprintf("JSON that is not a manifest, %q", fault.Tidy(message, 80)), fault.MaxMessage),
-		}
+		got := fmt.Sprintf("JSON that is not a manifest, %q", fault.Tidy(message, 80))
+		return fault.NotRegistry("a manifest", text.Line(got, fault.MaxMessage))
 	case saysLimit(code), saysLimit(head):
 		retry := limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now()))
 		return &fault.Failure{Refusal: fault.Refusal{
@@ -219,7 +222,7 @@ func (c *call) misanswered(resp *endpoint.Answer, b []byte, want oci.Digest) err
 	if message != "" {
 		got += fmt.Sprintf(" %q", fault.Tidy(message, 120))
 	}
-	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: text.Line(got, fault.MaxMessage)}
+	return fault.NotRegistry("a manifest", text.Line(got, fault.MaxMessage))
 }
 
 // codeOf is the code of an error that is not in the form of registries, or the status that it has instead.
@@ -232,21 +235,18 @@ func codeOf(b []byte) string {
 	if json.Unmarshal(b, &doc) != nil {
 		return ""
 	}
-	return cmp.Or(fault.JSONText(doc.Code), cmp.Or(fault.JSONText(doc.StatusCode), fault.JSONText(doc.Status)))
+	return cmp.Or(fault.JSONText(doc.Code), fault.JSONText(doc.StatusCode), fault.JSONText(doc.Status))
 }
 
 func saysLimit(code string) bool {
-	switch strings.ToUpper(strings.NewReplacer("_", "", "-", "", " ", "").Replace(code)) {
-	case "TOOMANYREQUESTS", "429":
-		return true
-	}
-	return false
+	word := strings.NewReplacer("_", "", "-", "", " ", "").Replace(code)
+	return strings.EqualFold(word, "TOOMANYREQUESTS") || word == "429"
 }
 
 // notManifest tells a web page from a bad manifest.
 func (c *call) notManifest(h http.Header, b []byte, err error) error {
 	if text := strings.TrimSpace(string(b[:min(len(b), 512)])); text == "" || text[0] != '{' {
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.Describe(h, b, c.logins.Secrets()...)}
+		return fault.NotRegistry("a manifest", fault.Describe(h, b, c.logins.Secrets()...))
 	}
 	return fmt.Errorf("%w: %w", &fault.ContentError{Kind: fault.ContentNotManifest, Want: "a manifest", Got: "JSON that is not one"}, err)
 }
@@ -288,10 +288,9 @@ func (c *call) document(ctx context.Context, resp *endpoint.Answer, p paper) ([]
 	if err != nil {
 		memory.Shrink(ctx, 0) // now: the next step may take a while
 	}
-	if fault.Is[*memory.FullError](err) {
-		return nil, err
-	}
 	switch {
+	case fault.Is[*memory.FullError](err):
+		return nil, err
 	case err != nil:
 		return nil, c.cut(err)
 	case int64(len(b)) > p.limit:
@@ -305,7 +304,7 @@ func (c *call) document(ctx context.Context, resp *endpoint.Answer, p paper) ([]
 func (c *call) readable(resp *endpoint.Answer, what string) error {
 	if header.IsHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, fault.MaxErrorBody))
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}
+		return fault.NotRegistry(what, fault.Describe(resp.Header, b, c.logins.Secrets()...))
 	}
 	return nil
 }

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/cache/disk"
 )
 
@@ -24,6 +25,64 @@ func newCacheCmd() *cobra.Command {
 	}
 	cmd.AddCommand(newCacheStatsCmd(), newCacheVerifyCmd())
 	return cmd
+}
+
+func newCacheStatsCmd() *cobra.Command {
+	var flags adminFlags
+	cmd := &cobra.Command{
+		Use:   "stats",
+		Short: "Show how full the cache is, and how much it has saved",
+		Long: `Show how full the cache of a running mirror is. Show also, counted from the start of the
+mirror, how many blobs came from the cache and how many bytes it saved.
+
+Exit codes: 0 shown; 1 the mirror refused the request; 2 wrong usage; 4 no mirror answers.`,
+		Example: `  mirror cache stats
+  mirror cache stats -o json | jq '.bytes / .size'`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return showPath(cmd, &flags, "cache", nil, "the state of a cache", cacheText)
+		},
+	}
+	flags.add(cmd, false)
+	return cmd
+}
+
+// stored is how full the cache is.
+func stored(c admin.Cache) string {
+	text := amount(c.Bytes) + " of " + amount(c.Size)
+	if c.Size > 0 {
+		text += fmt.Sprintf(" (%d%%)", c.Bytes*100/c.Size)
+	}
+	return text
+}
+
+func cacheText(c admin.Cache) string {
+	var t table
+	t.field("stored", "%s in %d blobs and manifests", stored(c), c.Objects)
+	if c.Reserved > 0 {
+		t.field("reserved", "%s for downloads that run or are paused; %d are paused", amount(c.Reserved), c.Parked)
+	}
+	switch {
+	case c.Disk != nil && c.Degraded:
+		t.field("disk", "%s: new content is served and not kept; %s", strings.ToUpper(c.Disk.State), c.Disk.Text)
+	case c.Disk != nil && c.Disk.Total > 0:
+		t.field("disk", "%s of %s free", amount(c.Disk.Free), amount(c.Disk.Total))
+	case c.Degraded:
+		t.field("disk", "fails: new content is served and not kept; read the mirror's log")
+	}
+	t.field("blobs", "%d from the cache, %d downloaded, %d shared a running download, %d streamed without caching", c.Hits, c.Misses, c.Joined, c.Uncached)
+	if c.Evicted > 0 {
+		t.field("evicted", "%d, %s", c.Evicted, amount(c.EvictedBytes))
+	} else {
+		t.field("evicted", "nothing")
+	}
+	sent := amount(c.ClientBytes) + " to clients"
+	if c.Hits > 0 && c.ClientBytes > c.UpstreamBytes {
+		sent += fmt.Sprintf(", %d%% of it from the cache", (c.ClientBytes-c.UpstreamBytes)*100/c.ClientBytes)
+	}
+	t.field("received", "%s from upstreams", amount(c.UpstreamBytes))
+	t.field("sent", "%s", sent)
+	return t.String()
 }
 
 func newCacheVerifyCmd() *cobra.Command {
@@ -51,11 +110,11 @@ Exit codes: 0 nothing is damaged; 1 something is damaged, or not everything coul
   mirror cache verify --config /etc/mirror/config.yaml --remove`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.ErrOrStderr(), file, "verify again")
+			c, _, err := loadConfig(cmd.ErrOrStderr(), file, "verify again")
 			if err != nil {
 				return err
 			}
-			v := verifier{dir: c.Cache.Dir, remove: remove, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()}
+			v := verifier{dir: c.Cache.Dir, remove: remove, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), tty: isTerminal(cmd.ErrOrStderr())}
 			return v.run(cmd.Context())
 		},
 	}
@@ -77,20 +136,13 @@ type verifier struct {
 }
 
 func (v *verifier) run(ctx context.Context) error {
-	if f, ok := v.err.(*os.File); ok {
-		v.tty = term.IsTerminal(int(f.Fd()))
-	}
 	v.began = time.Now()
 	var broken error // of the output
 	got, err := disk.Verify(ctx, v.dir, disk.VerifyOptions{
 		Remove: v.remove, Progress: v.progress,
 		Damaged: func(d disk.Damage) {
 			v.clear()
-			removed := ""
-			if d.Removed {
-				removed = "; removed"
-			}
-			if _, err := fmt.Fprintf(v.out, "%s  %d bytes  %s%s\n", d.Digest, d.Size, d.Why, removed); err != nil {
+			if _, err := fmt.Fprintf(v.out, "%s  %d bytes  %s%s\n", d.Digest, d.Size, d.Why, choose(d.Removed, "; removed", "")); err != nil {
 				broken = err
 			}
 		},
@@ -133,10 +185,8 @@ func (v *verifier) read(got disk.Verified) string {
 
 // next is what to do about damage.
 func (v *verifier) next() string {
-	if v.remove {
-		return "The mirror downloads the removed content again at the next pull. Check the disk of cache.dir"
-	}
-	return "Run it again with --remove: the mirror downloads the content again at the next pull. Check the disk of cache.dir"
+	return choose(v.remove, "The mirror downloads the removed content again at the next pull. Check the disk of cache.dir",
+		"Run it again with --remove: the mirror downloads the content again at the next pull. Check the disk of cache.dir")
 }
 
 // progressEvery is the time between two lines of progress.

@@ -2,9 +2,11 @@ package main
 
 import (
 	"cmp"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -57,13 +59,13 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 			if err != nil {
 				return err
 			}
-			c, text, err := loadText(cmd.ErrOrStderr(), file, "check again")
+			c, text, err := loadConfig(cmd.ErrOrStderr(), file, "check again")
 			if err != nil {
 				return err
 			}
 			warnings := c.Warnings()
 			if !noFiles {
-				wrong, more := wrongFiles(c)
+				wrong, more := checkFiles(c.Named())
 				if err := printFiles(cmd.ErrOrStderr(), file, text, wrong, "check again (--no-files skips the files)"); err != nil {
 					return err
 				}
@@ -76,32 +78,13 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 	return cmd
 }
 
-// wrongFiles are the files that a configuration names and the mirror can't use, and the warnings about the others.
-func wrongFiles(c *config.Config) (wrong []fileProblem, warnings []string) {
-	for _, p := range checkFiles(c) {
-		if p.Warning {
-			warnings = append(warnings, fmt.Sprintf("%s: %s; %s", p.Setting, p.Message, p.Hint))
-		} else {
-			wrong = append(wrong, p)
-		}
-	}
-	return wrong, warnings
-}
-
 // printFiles prints the problems of files that a configuration names in the form of mistakes in the configuration. The error
 // is nil where there are none.
-func printFiles(stderr io.Writer, file string, text config.Text, wrong []fileProblem, next string) error {
-	if len(wrong) == 0 {
+func printFiles(stderr io.Writer, file string, text config.Text, wrong []config.Mistake, next string) error {
+	invalid := text.Refuse(file, os.Environ(), wrong)
+	if invalid == nil {
 		return nil
 	}
-	place := config.Places(file, text.Data, os.Environ())
-	invalid := &config.Invalid{File: file}
-	for _, p := range wrong {
-		invalid.Problems = append(invalid.Problems, place(p.Setting, p.Message, p.Hint))
-	}
-	slices.SortStableFunc(invalid.Problems, func(a, b config.Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
 	fmt.Fprintf(stderr, "%v with files that it names; correct %s, then %s\n", invalid, choose(len(wrong) > 1, "them", "it"), next)
 	return &exitError{exitFailed, nil}
 }
@@ -123,7 +106,7 @@ Exit codes: 0 printed; 1 the configuration is invalid, or can't be read; 2 wrong
 			if err != nil {
 				return err
 			}
-			c, err := loadConfig(cmd.ErrOrStderr(), file, "print again")
+			c, _, err := loadConfig(cmd.ErrOrStderr(), file, "print again")
 			if err != nil {
 				return err
 			}
@@ -154,15 +137,60 @@ Exit codes: 0 printed; 2 wrong usage.`,
 	}
 }
 
-// loadConfig loads the configuration, or prints its mistakes: one a line, so that editors find the place, and in the last
-// line how many there are and what to do next.
-func loadConfig(stderr io.Writer, file, next string) (*config.Config, error) {
-	c, _, err := loadText(stderr, file, next)
-	return c, err
+// startingConfig is what config init writes.
+//
+//go:embed init.yaml
+var startingConfig []byte
+
+func newConfigInitCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "init [FILE|-]",
+		Short: "Write a configuration to start with",
+		Long: `Write a configuration to start with: a few registries and the settings that most mirrors
+change, with comments. FILE is config.yaml by default; - is standard output. An existing
+file is not overwritten.
+
+Exit codes: 0 written; 1 the file exists already, or can't be written; 2 wrong usage.`,
+		Example: `  mirror config init
+  mirror config init /etc/mirror/config.yaml
+  mirror config init - | less`,
+		Args: mostOneArg("one file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file := "config.yaml"
+			if len(args) > 0 {
+				file = args[0]
+			}
+			if file == "-" {
+				return write(cmd.OutOrStdout(), string(startingConfig))
+			}
+			if err := createFile(file, startingConfig); err != nil {
+				return &exitError{exitFailed, err}
+			}
+			return write(cmd.OutOrStdout(), fmt.Sprintf("%s was written. Change it, then:\n\n  mirror config check %s\n  mirror serve --config %s\n",
+				file, file, file))
+		},
+	}
 }
 
-// loadText is loadConfig, with the text of the file.
-func loadText(stderr io.Writer, file, next string) (*config.Config, config.Text, error) {
+// createFile writes a file that must not exist yet.
+func createFile(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // it holds no secret: the service's user reads it
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%s exists already and was not changed; name another file, or remove it", path)
+	case err != nil:
+		return fmt.Errorf("write the configuration: %w", err)
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write the configuration: %w", errors.Join(err, os.Remove(path)))
+	}
+	return nil
+}
+
+// loadConfig loads the configuration, or prints its mistakes: one a line, so that editors find the place, and in the last
+// line how many there are and what to do next.
+func loadConfig(stderr io.Writer, file, next string) (*config.Config, config.Text, error) {
 	text, err := config.Read(file)
 	if err != nil {
 		return nil, text, &exitError{exitFailed, err}

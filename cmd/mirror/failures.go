@@ -65,8 +65,9 @@ such ID; 2 wrong usage; 4 no mirror answers.`,
 	addChoice(cmd, &f.by, "by", "", []string{"class", "reason", "image", "client"},
 		"count the pulls instead, by class, reason, image or client")
 	flags.StringVar(&f.since, "since", "", "only failures seen since: a duration (1h30m, 1d) or a time (RFC 3339)")
-	addChoice(cmd, &f.reason, "reason", "", reasons(), "only this `reason`, for example tag-not-found")
-	addChoice(cmd, &f.class, "class", "", classes(), "only this `class`: "+strings.Join(classes(), ", "))
+	addChoice(cmd, &f.reason, "reason", "", sortedWords(diagnose.Reasons()), "only this `reason`, for example tag-not-found")
+	classes := sortedWords(diagnose.Classes())
+	addChoice(cmd, &f.class, "class", "", classes, "only this `class`: "+strings.Join(classes, ", "))
 	flags.StringVar(&f.image, "image", "", "only this image or repository; * stands for any characters")
 	flags.StringVar(&f.client, "client", "", "only failures that this node or address met")
 	flags.BoolVar(&f.declined, "declined", false, "also declined pulls, which were left to the node")
@@ -102,7 +103,7 @@ func (f *failureFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if f.output.encoded() {
-		return f.print(out, body)
+		return f.output.print(out, body)
 	}
 	text := "No pull has failed" + choose(filtered, " that matches", "") + ".\n"
 	if len(list.Failures) > 0 {
@@ -157,22 +158,13 @@ func (f *failureFlags) left(ctx context.Context, q url.Values, now time.Time) st
 	if len(images) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("\nPulls of %d image%s were left to the nodes in the last hour; --declined shows them.\n", len(images),
-		choose(len(images) == 1, "", "s"))
+	return fmt.Sprintf("\nPulls of %s were left to the nodes in the last hour; --declined shows them.\n", plural(len(images), "image", "images"))
 }
 
-// classes are the words of --class.
-func classes() (words []string) {
-	for _, c := range diagnose.Classes() {
-		words = append(words, string(c))
-	}
-	return words
-}
-
-// reasons are the words of --reason.
-func reasons() (words []string) {
-	for _, r := range diagnose.Reasons() {
-		words = append(words, string(r))
+// sortedWords are the words of a flag.
+func sortedWords[W ~string](list []W) (words []string) {
+	for _, w := range list {
+		words = append(words, string(w))
 	}
 	slices.Sort(words)
 	return words
@@ -208,7 +200,7 @@ func (f *failureFlags) one(cmd *cobra.Command, id string) error {
 		return &exitError{exitFailed, fmt.Errorf("the mirror knows no failure %s; it keeps them for a week, and "+
 			"another mirror may have met it", id)}
 	case f.output.encoded():
-		return f.print(cmd.OutOrStdout(), body)
+		return f.output.print(cmd.OutOrStdout(), body)
 	}
 	now := time.Now()
 	var texts []string
@@ -252,14 +244,11 @@ func detail(x journal.Failure, now time.Time) string {
 
 // clientText is a client. An address may stand for many of them: behind a NAT, for a whole cluster.
 func clientText(client string) string {
-	switch ip, err := netip.ParseAddr(client); {
-	case err != nil:
-	case ip.IsLoopback():
-		return client + ", the mirror's own machine"
-	default:
-		return client + ", perhaps shared"
+	ip, err := netip.ParseAddr(client)
+	if err != nil {
+		return client
 	}
-	return client
+	return client + choose(ip.IsLoopback(), ", the mirror's own machine", ", perhaps shared")
 }
 
 // sentence is text with a full stop at its end.
@@ -279,11 +268,7 @@ func ranked(counts map[string]int64) []string {
 
 // counts shows how many pulls failed of each class, reason, image or client.
 func (f *failureFlags) counts(cmd *cobra.Command, q url.Values) error {
-	body, err := f.get(cmd.Context(), "failures/summary", q)
-	if err != nil {
-		return err
-	}
-	return show(cmd, &f.adminFlags, body, "a summary of failures", func(s journal.Summary) string {
+	return showPath(cmd, &f.adminFlags, "failures/summary", q, "a summary of failures", func(s journal.Summary) string {
 		counts := map[string]map[string]int64{"class": s.Classes, "reason": s.Reasons, "image": s.Images, "client": s.Clients}[f.by]
 		var t table
 		t.row(strings.ToUpper(f.by), "PULLS")

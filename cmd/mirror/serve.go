@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/app"
 	"github.com/registrymirror/mirror/internal/logging"
 	"github.com/registrymirror/mirror/internal/point"
@@ -54,14 +55,13 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	if file != "" {
 		check += " --config " + file
 	}
-	c, text, err := loadText(stderr, file, "start again ("+check+" checks without starting)")
+	c, text, err := loadConfig(stderr, file, "start again ("+check+" checks without starting)")
 	if err != nil {
 		return err
 	}
 	// Report several wrong files at once: New would stop at the first. The mirror starts without a password.
-	wrong, _ := wrongFiles(c)
-	wrong = slices.DeleteFunc(wrong, func(p fileProblem) bool { return !slices.Contains(c.Files(), p.File) })
-	if len(wrong) > 1 {
+	needed := slices.DeleteFunc(c.Named(), func(n config.Named) bool { return !n.Watched })
+	if wrong, _ := checkFiles(needed); len(wrong) > 1 {
 		return printFiles(stderr, file, text, wrong, "start again")
 	}
 	log, level := logging.New(stderr, c.Log.Format, c.Log.Level)

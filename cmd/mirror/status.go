@@ -28,11 +28,7 @@ Exit codes: 0 shown, also where something is not well; 1 the mirror refused the 
   mirror status -o json | jq '.credentials[].name'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, err := flags.get(cmd.Context(), "status", nil)
-			if err != nil {
-				return err
-			}
-			return show(cmd, &flags, body, "a status", func(s admin.Status) string { return statusText(s, time.Now()) })
+			return showPath(cmd, &flags, "status", nil, "a status", func(s admin.Status) string { return statusText(s, time.Now()) })
 		},
 	}
 	flags.add(cmd, false)
@@ -63,12 +59,7 @@ func statusText(s admin.Status, now time.Time) string {
 		t.field("pulls", "%d running", *s.Pulls)
 	}
 	if c := s.Cache; c != nil {
-		full := ""
-		if c.Size > 0 {
-			full = fmt.Sprintf(" (%d%%)", c.Bytes*100/c.Size)
-		}
-		t.field("cache", "%s of %s%s%s", amount(c.Bytes), amount(c.Size), full,
-			choose(c.Degraded, "; the disk fails: new content is served and not kept", ""))
+		t.field("cache", "%s%s", stored(*c), choose(c.Degraded, "; the disk fails: new content is served and not kept", ""))
 	}
 	if f := s.Failures; f != nil {
 		t.field("failures", "%s", lastHour(f))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -104,11 +106,9 @@ func flagError(cmd *cobra.Command, err error) error {
 			choose(len(name) == 1, "-", "--"), name, path, variable, path)
 	}
 	var names []string
-	for _, set := range []interface{ FlagUsages() string }{cmd.Flags(), cmd.InheritedFlags()} {
-		for line := range strings.Lines(set.FlagUsages()) {
-			if _, flag, ok := strings.Cut(line, "--"); ok {
-				names = append(names, strings.FieldsFunc(flag, func(r rune) bool { return r == ' ' || r == '=' || r == '\n' })[0])
-			}
+	for line := range strings.Lines(cmd.Flags().FlagUsages()) { // cobra has added the inherited ones
+		if _, flag, ok := strings.Cut(line, "--"); ok {
+			names = append(names, strings.FieldsFunc(flag, func(r rune) bool { return r == ' ' || r == '=' || r == '\n' })[0])
 		}
 	}
 	if near := config.Nearest(name, names); near != "" {
@@ -117,36 +117,98 @@ func flagError(cmd *cobra.Command, err error) error {
 	return err
 }
 
-// newHelpCmd is cobra's help command, with an error for an unknown topic.
-func newHelpCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "Show the help of a command",
-		Long:  `Show the help of a command, as COMMAND --help does.`,
-		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			at, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
-				if at == nil || len(rest) == 0 {
-					at, rest = cmd.Root(), args
-				}
-				return subcommand(at, rest)
+// setHelpCmd has cobra's help command return an error for an unknown topic.
+func setHelpCmd(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	cmd, _, _ := root.Find([]string{"help"})
+	cmd.Use, cmd.Long = "help [COMMAND]", `Show the help of a command, as COMMAND --help does.`
+	cmd.Short = "Show the help of a command"
+	cmd.Run = nil
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		at, rest, err := root.Find(args)
+		if err != nil || len(rest) > 0 {
+			if at == nil || len(rest) == 0 {
+				at, rest = root, args
 			}
-			at.InitDefaultHelpFlag()
-			return at.Help()
-		},
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			at, _, err := cmd.Root().Find(args)
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			var names []string
-			for _, sub := range at.Commands() {
-				if sub.IsAvailableCommand() {
-					names = append(names, sub.Name()+"\t"+sub.Short)
-				}
-			}
-			return names, cobra.ShellCompDirectiveNoFileComp
-		},
+			return subcommand(at, rest)
+		}
+		at.InitDefaultHelpFlag()
+		return at.Help()
+	}
+}
+
+// flagValueError is a wrong value of a flag. It is the whole message: cobra's own would name the flag twice.
+type flagValueError struct{ text string }
+
+func (e *flagValueError) Error() string { return e.text }
+
+// choice is a flag whose value is one of a closed list of words.
+type choice struct {
+	flag  string // as it is typed, with its dashes
+	value *string
+	words []string
+}
+
+// addChoice adds a flag that takes one of the words, and completes them. letter is its short name; empty: it has none.
+func addChoice(cmd *cobra.Command, value *string, name, letter string, words []string, usage string) {
+	c := &choice{flag: choose(letter != "", "-"+letter, "--"+name), value: value, words: words}
+	cmd.Flags().VarP(c, name, letter, usage)
+	completes(cmd, name, words...)
+}
+
+// Set takes a value. Empty: the flag is not given.
+func (c *choice) Set(v string) error {
+	if v != "" && !slices.Contains(c.words, v) {
+		near := config.Nearest(v, c.words)
+		return &flagValueError{fmt.Sprintf("%s %s: must be %s%s", c.flag, v, list(c.words, "or"),
+			choose(near != "", fmt.Sprintf("; did you mean %q?", near), ""))}
+	}
+	*c.value = v
+	return nil
+}
+
+func (c *choice) String() string { return *c.value }
+
+// Type is what the help calls the value.
+func (c *choice) Type() string { return "string" }
+
+// limit is the flag --limit: how many elements of a list are shown.
+type limit int
+
+const maxLimit = 1000 // the API's page
+
+// addLimit adds the flag --limit.
+func addLimit(cmd *cobra.Command, l *limit, usage string) {
+	*l = 50
+	cmd.Flags().Var(l, "limit", usage)
+}
+
+// Set takes a value.
+func (l *limit) Set(v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > maxLimit {
+		return &flagValueError{fmt.Sprintf("--limit %s: must be a number from 1 to %d", v, maxLimit)}
+	}
+	*l = limit(n)
+	return nil
+}
+
+func (l *limit) String() string { return strconv.Itoa(int(*l)) }
+
+// Type is what the help calls the value.
+func (l *limit) Type() string { return "int" }
+
+// completes registers the words that complete the value of a flag.
+func completes(cmd *cobra.Command, flag string, words ...string) {
+	complete := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+		panic(err) // the flag does not exist: a mistake of ours
+	}
+}
+
+// completesFiles registers that the value of a flag is a file with one of these endings.
+func completesFiles(cmd *cobra.Command, flag string, endings ...string) {
+	if err := cmd.MarkFlagFilename(flag, endings...); err != nil {
+		panic(err) // the flag does not exist: a mistake of ours
 	}
 }

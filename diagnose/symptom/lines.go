@@ -76,7 +76,7 @@ func (l *lines) fill(n int) bool {
 		raw, rest, _ := strings.Cut(l.rest, "\n")
 		l.rest = rest
 		raw = strings.TrimSuffix(raw, "\r")
-		if strings.ContainsRune(raw, '\x1b') || strings.Contains(raw, "m[") || strings.Contains(raw, "[3") || strings.Contains(raw, "[0m") {
+		if has(raw, "\x1b", "m[", "[3", "[0m") {
 			raw = ansi.ReplaceAllString(raw, "")
 		}
 		raw = plain(raw)
@@ -97,7 +97,7 @@ var (
 
 // plain restores the quotes that web pages, word processors and spreadsheets changed.
 func plain(raw string) string {
-	if strings.Contains(raw, "\u201c") || strings.Contains(raw, "\u201e") || strings.Contains(raw, "&") || strings.Contains(raw, "\u00a0") {
+	if has(raw, "\u201c", "\u201e", "&", "\u00a0") {
 		raw = typed.Replace(raw)
 	}
 	if strings.HasPrefix(raw, `"`) && cells.MatchString(raw) {

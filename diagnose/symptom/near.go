@@ -1,6 +1,7 @@
 package symptom
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 )
@@ -39,8 +40,7 @@ func (n *near) at(above int) *lineAbove {
 	if !h.known {
 		h.known = true
 		lower := strings.ToLower(h.raw)
-		if len(lower) <= widest && (strings.Contains(lower, "pull") || strings.Contains(lower, "image") || strings.Contains(lower, "from ") ||
-			strings.Contains(lower, "metadata") || strings.Contains(lower, "copy") || strings.Contains(lower, "fetch")) {
+		if len(lower) <= widest && has(lower, "pull", "image", "from ", "metadata", "copy", "fetch") {
 			r := peel(h.raw, deepestLine)
 			h.image, h.step = mention(r.text), r.step
 			h.began = h.image != "" && begins.MatchString(r.text)
@@ -59,15 +59,10 @@ func (n *near) image(step string) string {
 		if h == nil {
 			break
 		}
-		if h.image == "" {
-			continue
-		}
-		if step == "" || h.step == step {
+		if h.image != "" && (step == "" || h.step == step) {
 			return h.image
 		}
-		if last == "" {
-			last = h.image
-		}
+		last = cmp.Or(last, h.image)
 	}
 	return last
 }

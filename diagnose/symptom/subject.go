@@ -254,9 +254,9 @@ func hostOf(text, image string) string {
 
 // documented reports whether a URL is a link to a document, not a request.
 func documented(host, link string) bool {
-	return strings.HasPrefix(host, "www.docker.com") || strings.HasPrefix(host, "docs.") || strings.HasPrefix(host, "aka.ms") ||
-		host == "github.com" || host == "access.redhat.com" || host == "cloud.google.com" || strings.HasPrefix(host, "kubernetes.io") ||
-		strings.HasPrefix(host, "www.") || strings.HasPrefix(host, "cwiki.") || strings.Contains(link[:min(len(link), 120)], "/docs/")
+	return slices.Contains([]string{"github.com", "access.redhat.com", "cloud.google.com"}, host) ||
+		slices.ContainsFunc([]string{"docs.", "www.", "cwiki.", "aka.ms", "kubernetes.io"}, func(p string) bool { return strings.HasPrefix(host, p) }) ||
+		strings.Contains(link[:min(len(link), 120)], "/docs/")
 }
 
 // mention is the image that a line near a failure names.

@@ -132,7 +132,9 @@ func (a *App) build(c *config.Config) error {
 	}
 	via := "mirror-" + rand.Text()[:12]
 	f := &a.folder
-	a.catalog = catalog.New(f.state.Table("tags"), f.state.Table("refs"), catalog.Options{Log: a.log})
+	a.catalog = catalog.New(f.state.Table("tags"), f.state.Table("refs"), catalog.Options{
+		Log: a.log, Clients: f.state.Table("clients"), Pins: f.state.Table("pins"),
+	})
 	a.cache = cache.New(cache.Options{
 		Store: f.store, Index: f.index, Size: size, Free: f.store.Free,
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,

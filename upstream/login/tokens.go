@@ -131,59 +131,35 @@ func (t *tokens) fetch(ctx context.Context, k tokenKey, f fetch) fetched {
 	out := f(ctx)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if ctx.Err() == nil {
-		t.keep(k, f, out)
+	r, refused := fault.RefusalIn(out.err)
+	switch {
+	case ctx.Err() != nil:
+	case out.token != nil:
+		t.sweep()
+		out.token.used, out.token.fetch = out.token.fetched, f
+		t.have[k] = out.token
+		delete(t.refusals, k)
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
+	case refused && r.Status < 500 && r.Status != http.StatusTooManyRequests && k.credential != (identity{}):
+		t.sweep()
+		t.refusals[k] = refusedToken{until: time.Now().Add(refusalLife), outcome: out}
 	}
 	return out
 }
 
-// keep takes an outcome into the cache. The lock is held.
-func (t *tokens) keep(k tokenKey, f fetch, out fetched) {
-	if out.token == nil {
-		r, ok := fault.RefusalIn(out.err)
-		if ok && r.Status < 500 && r.Status != http.StatusTooManyRequests && k.credential != (identity{}) {
-			t.sweep()
-			t.refusals[k] = refusedToken{until: time.Now().Add(refusalLife), outcome: out}
-		}
-		return
-	}
-	t.sweep()
-	out.token.used, out.token.fetch = out.token.fetched, f
-	t.have[k] = out.token
-	delete(t.refusals, k)
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
-}
-
-// sweep makes room for one more: expired ones go first, then the quarter that was used least lately. So names that a client
-// makes up push out each other, not the tokens of repositories in use. The lock is held.
+// sweep makes room for one more: refusals go, and the tokens that were used longest ago, but for three quarters. So names that a
+// client makes up push out each other, not the tokens of repositories in use. The lock is held.
 func (t *tokens) sweep() {
 	if len(t.have)+len(t.refusals) < maxTokens {
 		return
 	}
-	now := time.Now()
-	maps.DeleteFunc(t.have, func(_ tokenKey, tok *token) bool { return now.After(tok.expires) })
-	maps.DeleteFunc(t.refusals, func(_ tokenKey, r refusedToken) bool { return now.After(r.until) })
-	if len(t.have)+len(t.refusals) < maxTokens {
-		return
-	}
 	clear(t.refusals)
-	used := make([]time.Time, 0, len(t.have))
-	for _, tok := range t.have {
-		used = append(used, tok.used)
-	}
-	slices.SortFunc(used, time.Time.Compare)
-	most := maxTokens * 3 / 4
-	if len(used) <= most {
-		return
-	}
-	last := used[len(used)-most-1]
-	for k, tok := range t.have {
-		if len(t.have) > most && !tok.used.After(last) {
-			delete(t.have, k)
-		}
+	byUse := slices.SortedFunc(maps.Keys(t.have), func(a, b tokenKey) int { return t.have[a].used.Compare(t.have[b].used) })
+	for _, k := range byUse[:max(0, len(byUse)-maxTokens*3/4)] {
+		delete(t.have, k)
 	}
 }
 
