@@ -32,3 +32,6 @@ func (db *DB) Queued() (small, large int) {
 	defer db.mu.Unlock()
 	return len(db.queue.small), len(db.queue.large)
 }
+
+// Checked reports whether all of the file was checked.
+func Checked(db *DB) bool { return db.checked.Load() }
