@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,7 +38,7 @@ func (p Pool) All(repository string) []Candidate {
 			most = 0
 		}
 		for _, pattern := range m.Repositories {
-			if weight := literal(pattern); weight > most && glob.Path(pattern, repository) {
+			if weight := glob.Literal(pattern); weight > most && glob.Path(pattern, repository) {
 				most = weight
 			}
 		}
@@ -78,6 +77,3 @@ func (p Pool) Run(ctx context.Context) error {
 	}
 	return g.Wait()
 }
-
-// literal is how much a pattern says: its characters that stand for themselves.
-func literal(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/registrymirror/mirror/internal/glob"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -40,7 +41,7 @@ func New(upstreams []Upstream, defaultName string) (*Table, error) {
 		}
 	}
 	slices.Sort(t.names)
-	slices.SortStableFunc(t.patterns, func(a, b *Upstream) int { return literal(b.Name) - literal(a.Name) })
+	slices.SortStableFunc(t.patterns, func(a, b *Upstream) int { return glob.Literal(b.Name) - glob.Literal(a.Name) })
 	if defaultName != "" {
 		if t.fallback = t.byKey[strings.ToLower(defaultName)]; t.fallback == nil {
 			errs = append(errs, fmt.Errorf("default upstream %q is not in the list (%s); add it or name one of them",
@@ -132,9 +133,6 @@ func (t *Table) find(key string) (u *Upstream, host string) {
 	}
 	return nil, ""
 }
-
-// literal is how specific a pattern is: the number of its characters other than wildcards.
-func literal(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }
 
 func (u *Upstream) target(host, name string, via Via) Target {
 	if u.Library && !strings.Contains(name, "/") {

@@ -14,8 +14,6 @@ import (
 	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
-func blobPath(repo string, d oci.Digest) string { return "/v2/" + repo + "/blobs/" + d.String() }
-
 // Stat asks for the size of a blob, by HEAD or, where that is refused, redirected or doesn't say it, by a GET of one
 // byte. Size is -1 where the upstream did not say.
 func (r *Registry) Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error) {
@@ -78,7 +76,8 @@ func (c *call) size(ctx context.Context, d oci.Digest, a endpoint.Request) (int6
 }
 
 func (c *call) blobAsk(d oci.Digest) endpoint.Request {
-	return endpoint.Request{Step: fault.StepBlobRegistry, Method: http.MethodGet, URL: c.ep.At(blobPath(c.repository, d), "")}
+	at := c.ep.At("/v2/"+c.repository+"/blobs/"+d.String(), "")
+	return endpoint.Request{Step: fault.StepBlobRegistry, Method: http.MethodGet, URL: at}
 }
 
 // blobCall makes the requests of a transfer.

@@ -31,7 +31,8 @@ func siteOf(r *Registry) reflect.Value {
 func Held(r *Registry) map[string][2]int {
 	ep := r.endpoints[0]
 	return map[string][2]int{
-		"tokens":           {length(r.logins, "tokens", "have") + length(r.logins, "tokens", "refusals"), 10_000},
+		"tokens":           {length(r.logins, "tokens", "have"), 10_000},
+		"refused tokens":   {length(r.logins, "tokens", "refusals", "m"), 10_000},
 		"token calls":      {length(r.logins, "tokens", "calls", "calls"), 0},
 		"schemes":          {length(ep.Known, "schemes", "own"), 4096},
 		"public":           {length(ep.Known, "public", "repositories", "m"), 16_384},

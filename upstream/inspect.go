@@ -87,7 +87,7 @@ func (a *Attempt) Credential() CredentialStatus { return a.c.login.Status() }
 // with an answer that keeps no pull from going on.
 func (a *Attempt) Ping(ctx context.Context) (h http.Header, notice, err error) {
 	c := a.c
-	resp, err := c.login.Ping(ctx)
+	resp, err := c.login.Ping(ctx) //nolint:bodyclose // pinged or Refuse closes it
 	switch {
 	case err != nil:
 		return nil, nil, c.Wrap(err)

@@ -23,8 +23,6 @@ import (
 	"github.com/registrymirror/mirror/upstream/login"
 )
 
-func manifestPath(repo, reference string) string { return "/v2/" + repo + "/manifests/" + reference }
-
 // Resolve asks by HEAD which digest a tag means: that is free on Docker Hub, where a GET counts as a pull. Where the registry
 // names no digest, or refuses HEAD, it gets the manifest and hashes it. Size is -1 and MediaType empty where the upstream did not
 // say; a size above 4 MiB is an error.
@@ -112,7 +110,7 @@ func (c *call) withProbe(ctx context.Context, err error) error {
 
 func (c *call) manifestAsk(method string) endpoint.Request {
 	return endpoint.Request{
-		Step: fault.StepManifest, Method: method, URL: c.ep.At(manifestPath(c.repository, c.reference), ""),
+		Step: fault.StepManifest, Method: method, URL: c.ep.At("/v2/"+c.repository+"/manifests/"+c.reference, ""),
 		Header: http.Header{"Accept": {oci.AcceptManifests}},
 	}
 }
@@ -126,7 +124,8 @@ func (c *call) manifest(ctx context.Context) (*oci.Manifest, error) {
 }
 
 func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
-	resp, err := c.follow(ctx, c.manifestAsk(http.MethodGet))
+	ask := c.manifestAsk(http.MethodGet)
+	resp, err := c.follow(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -170,8 +169,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		m.Digest = want
 	}
 	// A redirect may lead to a manifest of a repository that is open, and back.
-	at := c.ep.At(manifestPath(c.repository, c.reference), "")
-	c.login.NoteManifest(m, resp.Header, derr == nil, resp.URL.String() != at.String())
+	c.login.NoteManifest(m, resp.Header, derr == nil, resp.URL.String() != ask.URL.String())
 	return m, nil
 }
 
@@ -342,10 +340,8 @@ func (p paper) read(ctx context.Context, resp *endpoint.Answer) ([]byte, error) 
 		rest, err := io.ReadAll(io.LimitReader(resp.Body, all-int64(len(b))))
 		return append(b, rest...), err
 	}
-	if b, err = fill(b, resp.Body, all); err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	return p.ended(ctx, b, size, err)
+	b, err = fill(b, resp.Body, all)
+	return p.ended(ctx, b, size, cmp.Or(err, io.ErrUnexpectedEOF))
 }
 
 // ended is a document at its end, with memory for all that is made of it. Size is -1 where it is not known.

@@ -82,7 +82,7 @@ func (c *core) ping(ctx context.Context, ep *target) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout)
 	defer cancel()
 	p := c.logins.New(ep.Known, &login.Identity{Source: auth.Anonymous}, login.Operation{Trace: &fault.Trace{Endpoint: ep.Name}})
-	resp, err := p.Ping(ctx)
+	resp, err := p.Ping(ctx) //nolint:bodyclose // pinged closes it
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -285,7 +284,7 @@ func load(path string) ([]file, error) {
 		return nil, err
 	}
 	if !info.IsDir() {
-		text, err := loadFile(path)
+		text, err := auth.ReadFile(path, maxFile)
 		return []file{{path, text}}, err
 	}
 	dir, err := os.ReadDir(path)
@@ -303,7 +302,7 @@ func load(path string) ([]file, error) {
 	}
 	var files []file
 	for _, n := range names {
-		text, err := loadFile(filepath.Join(path, n))
+		text, err := auth.ReadFile(filepath.Join(path, n), maxFile)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -316,19 +315,6 @@ func load(path string) ([]file, error) {
 		return nil, fmt.Errorf("%s has no .dockerconfigjson and no config.json", path)
 	}
 	return files, nil
-}
-
-func loadFile(path string) ([]byte, error) {
-	r, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxFile)
-	}
-	return b, err
 }
 
 // merge puts several files together; the first one wins.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/registrymirror/mirror/auth"
@@ -49,18 +50,11 @@ func parse(b []byte) (content, error) {
 		return content{}, jsonError(err)
 	}
 	if doc.Auths == nil && doc.CredHelpers == nil && doc.CredsStore == "" {
-		var old map[string]json.RawMessage
-		if json.Unmarshal(b, &old) == nil {
-			for k, v := range old {
-				var e struct{ Auth, Username *string }
-				if json.Unmarshal(v, &e) == nil && (e.Auth != nil || e.Username != nil) {
-					if doc.Auths == nil {
-						doc.Auths = map[string]json.RawMessage{}
-					}
-					doc.Auths[k] = v
-				}
-			}
-		}
+		_ = json.Unmarshal(b, &doc.Auths) // it is an object
+		maps.DeleteFunc(doc.Auths, func(_ string, v json.RawMessage) bool {
+			var e struct{ Auth, Username *string }
+			return json.Unmarshal(v, &e) != nil || e.Auth == nil && e.Username == nil
+		})
 	}
 	c := content{auths: map[key]entry{}, helpers: map[key]string{}, store: doc.CredsStore}
 	for k, v := range doc.Auths {

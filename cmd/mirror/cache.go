@@ -18,12 +18,12 @@ func newCacheCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:        "cache",
 		SuggestFor: []string{"stats", "verify", "du", "disk"},
-		Short:      "Show how full the cache is, and check its content",
-		Long:       `Show how full the cache of a running mirror is, and check the content of cache.dir.`,
+		Short:      "Show how full the cache is, check its content, and remove images",
+		Long:       `Show how full the cache of a running mirror is, check the content of cache.dir, and remove images.`,
 		Args:       subcommand,
 		RunE:       help,
 	}
-	cmd.AddCommand(newCacheStatsCmd(), newCacheVerifyCmd())
+	cmd.AddCommand(newCacheStatsCmd(), newCachePurgeCmd(), newCacheVerifyCmd())
 	return cmd
 }
 

@@ -24,7 +24,6 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/config"
-	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/internal/registries"
@@ -58,7 +57,7 @@ type App struct {
 	failures   *journal.Record
 	server     *server.Server
 	metrics    *metrics.Metrics
-	poster     *kube.Poster // nil: no Events
+	cluster    cluster
 	registries *registries.Registries
 
 	reloading sync.Mutex // one reload at a time
@@ -97,7 +96,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.listeners.close()
 	a.listeners = listeners{}
 	if c.Kubernetes.Events {
-		if a.poster, err = newPoster(c.Kubernetes, a.canonical, a.log); err != nil {
+		if err := a.useKubernetes(c.Kubernetes); err != nil {
 			return nil, err
 		}
 	}
@@ -149,9 +148,9 @@ func (a *App) build(c *config.Config) error {
 	a.metrics = metrics.New(a.o.Version, a.entry)
 	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
 	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
-	if a.poster != nil {
-		o.OnFailure = a.poster.Failed
-		a.metrics.ReadEvents(a.poster.Stats)
+	if a.cluster.poster != nil {
+		o.OnFailure = a.cluster.poster.Failed
+		a.metrics.ReadEvents(a.cluster.poster.Stats)
 	}
 	a.journal = journal.New(o)
 	a.server = server.New(server.Options{
@@ -289,6 +288,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
+		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

@@ -57,7 +57,7 @@ func (s *Registries) Setup(c *config.Config) (pull.Setup, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := make(map[string]*registryState, len(c.Upstreams))
-	setup := pull.Setup{Sites: make(map[string]pull.Site, len(c.Upstreams))}
+	setup := pull.Setup{Sites: make(map[string]pull.Site, len(c.Upstreams)), Platforms: c.Platforms}
 	var names []route.Upstream
 	for _, u := range c.Upstreams {
 		to := pull.Site{Name: u.Name, Ruled: u.Access == "rules", Tags: catalog.Policy{

@@ -256,20 +256,13 @@ func reason(h http.Header, body []byte, secrets []string) (code, message string)
 	trimmed := bytes.TrimSpace(body)
 	switch {
 	case json.Unmarshal(trimmed, &doc) == nil:
-		code, message = doc.Type, cmp.Or(doc.Message, doc.Message2, doc.Detail)
-		if code == "" {
-			_ = json.Unmarshal(doc.Code, &code)
-		}
+		var word, own string
 		var named struct{ Status, Message string }
-		switch {
-		case json.Unmarshal(doc.Error, &named) == nil:
-			code, message = cmp.Or(named.Status, code), cmp.Or(named.Message, message)
-		default:
-			var word string
-			if json.Unmarshal(doc.Error, &word) == nil {
-				code = cmp.Or(word, code)
-			}
-		}
+		_ = json.Unmarshal(doc.Error, &word) // it is one of the two
+		_ = json.Unmarshal(doc.Error, &named)
+		_ = json.Unmarshal(doc.Code, &own)
+		code = cmp.Or(named.Status, word, doc.Type, own)
+		message = cmp.Or(named.Message, doc.Message, doc.Message2, doc.Detail)
 		if len(doc.Errors) > 0 {
 			code, message = cmp.Or(code, doc.Errors[0].Code), cmp.Or(message, doc.Errors[0].Message)
 		}
