@@ -1,5 +1,5 @@
 // Package admin is the operator's side: the API, health, metrics and profiles, on a listener of their own. It owns the JSON
-// of the API: each body is a type of this package (or a doctor.Report), and openapi.yaml describes them.
+// of the API: each body is a type of this package, or one of journal, symptom or doctor, and openapi.yaml describes them.
 //
 // Promise: /healthz and /readyz answer every client, at once, from memory; every other route requires the token where one
 // is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). Only two requests
@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	_ "embed"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -77,35 +78,29 @@ func New(o Options) http.Handler {
 		if o.Metrics != nil {
 			r.Method(http.MethodGet, "/metrics", o.Metrics)
 		}
-		if o.Upstreams != nil {
-			r.Get("/api/v1/upstreams", answer(o.listUpstreams))
-		}
-		if o.Reset != nil {
-			r.Post("/api/v1/upstreams/reset", answer(o.resetUpstream))
-		}
-		if o.Failures != nil {
-			r.Get("/api/v1/failures", answer(o.listFailures))
-			r.Get("/api/v1/failures/summary", answer(o.summarizeFailures))
-		}
-		if o.Pulls != nil {
-			r.Get("/api/v1/pulls", answer(o.listPulls))
-		}
-		if o.Cache != nil {
-			r.Get("/api/v1/cache", answer(func(http.ResponseWriter, *http.Request) (any, error) { return o.Cache(), nil }))
-		}
-		if o.About != nil {
-			r.Get("/api/v1/status", answer(o.status))
-		}
-		if o.Reload != nil {
-			r.Post("/api/v1/reload", answer(o.reload))
-		}
 		x := &explainer{record: o.Failures, turn: make(chan struct{}, 1)}
-		r.Post("/api/v1/explain", answer(x.explain))
-		r.Get("/api/v1/openapi.yaml", openAPI)
-		if o.Doctor != nil {
-			x := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
-			r.Post("/api/v1/doctor", answer(x.examineImage))
+		d := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
+		for _, route := range []struct {
+			method, path string
+			there        bool
+			handle       func(http.ResponseWriter, *http.Request) (any, error)
+		}{
+			{http.MethodGet, "upstreams", o.Upstreams != nil, o.listUpstreams},
+			{http.MethodPost, "upstreams/reset", o.Reset != nil, o.resetUpstream},
+			{http.MethodGet, "failures", o.Failures != nil, o.listFailures},
+			{http.MethodGet, "failures/summary", o.Failures != nil, o.summarizeFailures},
+			{http.MethodGet, "pulls", o.Pulls != nil, o.listPulls},
+			{http.MethodGet, "cache", o.Cache != nil, func(http.ResponseWriter, *http.Request) (any, error) { return o.Cache(), nil }},
+			{http.MethodGet, "status", o.About != nil, o.status},
+			{http.MethodPost, "reload", o.Reload != nil, o.reload},
+			{http.MethodPost, "explain", true, x.explain},
+			{http.MethodPost, "doctor", o.Doctor != nil, d.examineImage},
+		} {
+			if route.there {
+				r.Method(route.method, "/api/v1/"+route.path, answer(route.handle))
+			}
 		}
+		r.Get("/api/v1/openapi.yaml", openAPI)
 		profiles(r)
 	})
 	return r
@@ -120,6 +115,16 @@ func doc(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeText(w, http.StatusOK, text)
+}
+
+// document describes the API. Tests hold it against the routes, the parameters and the types.
+//
+//go:embed openapi.yaml
+var document []byte
+
+func openAPI(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(document)
 }
 
 // NewMetrics returns the handler of a listener for metrics alone, which requires no token. Of the options it uses Metrics,

@@ -1,6 +1,10 @@
 package admin
 
-import "time"
+import (
+	"time"
+
+	"github.com/registrymirror/mirror/cache"
+)
 
 // Cache is the body of GET /api/v1/cache: the stored content now, and counts since the mirror was started.
 type Cache struct {
@@ -32,4 +36,17 @@ type CacheDisk struct {
 	Free  int64     `json:"free,omitempty"`  // bytes that the mirror may write
 	Total int64     `json:"total,omitempty"` // bytes; absent: not known
 	Floor int64     `json:"floor,omitempty"` // bytes that cache.minFree keeps free
+}
+
+// ViewCache is the cache as the API shows it, with the bytes received from upstreams, and sent to clients.
+func ViewCache(s cache.Stats, upstreamBytes, clientBytes int64) Cache {
+	return Cache{
+		Disk: &CacheDisk{
+			State: string(s.Disk.State), Since: s.Disk.Since.UTC(), Text: s.Disk.String(), Free: s.Disk.Space.Free,
+			Total: s.Disk.Space.Total, Floor: s.Disk.Floor,
+		},
+		Bytes: s.Bytes, Size: s.Size, Reserved: s.Reserved, Objects: s.Objects, Parked: s.Parked, Degraded: s.Degraded,
+		Hits: s.Hits, Misses: s.Misses, Joined: s.Joined, Uncached: s.Uncached, Evicted: s.Evicted, EvictedBytes: s.EvictedBytes,
+		UpstreamBytes: upstreamBytes, ClientBytes: clientBytes,
+	}
 }

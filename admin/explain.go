@@ -21,36 +21,37 @@ type Explanation struct {
 }
 
 // Explained is a failure that a text reports. Where the mirror has recorded the failure, it is what the mirror knows.
-// Unknown values are absent.
 type Explained struct {
-	Reason   diagnose.Reason `json:"reason"`
-	Class    diagnose.Class  `json:"class"`
-	Summary  string          `json:"summary"`
-	Remedy   string          `json:"remedy"`
-	Image    string          `json:"image,omitempty"`
-	Host     string          `json:"host,omitempty"`    // at which it broke, as far as the text says
-	Command  string          `json:"command,omitempty"` // shows or corrects it
-	Page     string          `json:"page,omitempty"`    // about the reason; mirror explain REASON prints it
-	ID       string          `json:"id,omitempty"`      // of the mirror's record
-	Count    int64           `json:"count"`
-	Text     string          `json:"text,omitempty"` // the line of the text that says so, without secrets
-	First    time.Time       `json:"first,omitzero"` // first time in the text; absent: the text has no times
-	Last     time.Time       `json:"last,omitzero"`  // last time in the text
-	Evidence []string        `json:"evidence,omitempty"`
+	symptom.Failure
+	Evidence []string `json:"evidence,omitempty"`
 	// TextReason is the reason according to the text, where the mirror knows another one.
 	TextReason diagnose.Reason `json:"textReason,omitempty"`
 }
 
-// NewExplained is a failure as the text alone has it.
-func NewExplained(f symptom.Failure) Explained {
-	return Explained{
-		Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Image: f.Image, Host: f.Host, Command: f.Command,
-		Page: f.Page, ID: f.ID, Count: f.Count, Text: f.Text, First: f.First, Last: f.Last,
+// Explain is what a report says. Where a mirror has recorded a failure, find returns the candidates from its record; it is
+// called for the most frequent failures first, and no more after an error, which comes with the answer.
+func Explain(r *symptom.Report, find func(journal.Filter) ([]journal.Failure, error)) (_ Explanation, err error) {
+	x := Explanation{Failures: make([]Explained, len(r.Failures)), Classes: make(map[string]int64)}
+	for i, f := range r.Failures {
+		e := Explained{Failure: f}
+		for _, q := range lookups(f) {
+			var list []journal.Failure
+			if err == nil {
+				list, err = find(q)
+			}
+			if k, ok := same(f, list, time.Now()); ok {
+				e.join(k)
+				break
+			}
+		}
+		x.Failures[i] = e
+		x.Classes[string(e.Class)] += e.Count
 	}
+	return x, err
 }
 
-// Join replaces what the text says by what a mirror has recorded.
-func (x *Explained) Join(k Failure) {
+// join replaces what the text says by what a mirror has recorded.
+func (x *Explained) join(k journal.Failure) {
 	if k.Reason != x.Reason && x.Reason != diagnose.Unknown {
 		x.TextReason = x.Reason
 	}
@@ -67,7 +68,7 @@ const (
 	readerPatience = 10 * time.Second
 	textTime       = 30 * time.Second
 	readTime       = time.Minute
-	maxLookups     = 1000 // failures of one text that are looked up in the mirror's record, the most frequent first
+	maxLookups     = 1000 // look-ups in the mirror's record for the failures of one text, the most frequent first
 )
 
 // explainer answers with why the pulls of a text failed.
@@ -80,14 +81,12 @@ func (x *explainer) explain(w http.ResponseWriter, r *http.Request) (any, error)
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return nil, &refusal{status: http.StatusUnsupportedMediaType, detail: "send the text as it is, without a Content-Encoding"}
 	}
-	patience := time.NewTimer(readerPatience)
-	defer patience.Stop()
-	select {
-	case x.turn <- struct{}{}:
+	switch {
+	case take(r, x.turn, readerPatience):
 		defer func() { <-x.turn }()
-	case <-r.Context().Done():
+	case r.Context().Err() != nil:
 		return nil, errGone
-	case <-patience.C:
+	default:
 		return nil, busy("another text is being read; send it again in a moment")
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
@@ -107,38 +106,16 @@ func (x *explainer) explain(w http.ResponseWriter, r *http.Request) (any, error)
 	case err != nil:
 		return nil, badRequest(fmt.Errorf("the text did not arrive whole within %s; send it again", textTime))
 	}
-	body := Explanation{Failures: make([]Explained, 0, len(report.Failures)), Classes: make(map[string]int64)}
-	for i, f := range report.Failures {
-		e := NewExplained(f)
-		if i < maxLookups && ctx.Err() == nil {
-			if k, ok := x.recorded(f); ok {
-				e.Join(k)
-			}
+	lookedUp := 0
+	body, _ := Explain(report, func(q journal.Filter) ([]journal.Failure, error) {
+		if lookedUp++; x.record == nil || lookedUp > maxLookups || ctx.Err() != nil {
+			return nil, nil
 		}
-		body.Failures = append(body.Failures, e)
-		body.Classes[string(e.Class)] += e.Count
-	}
-	return body, nil
-}
-
-// recorded looks up what the mirror knows of a failure that a text reports.
-func (x *explainer) recorded(f symptom.Failure) (Failure, bool) {
-	if x.record == nil {
-		return Failure{}, false
-	}
-	for _, q := range Lookups(f) {
 		q.Declined = true
-		var list []Failure
-		for _, k := range x.record.Failures(q) {
-			if list = append(list, failureOf(k)); len(list) == maxCandidates {
-				break
-			}
-		}
-		if k, ok := Same(f, list, time.Now()); ok {
-			return k, true
-		}
-	}
-	return Failure{}, false
+		list := x.record.Failures(q)
+		return list[:min(len(list), maxCandidates)], nil
+	})
+	return body, nil
 }
 
 const (
@@ -149,9 +126,9 @@ const (
 	undated = 24 * time.Hour
 )
 
-// Lookups are the filters with which a failure is looked up in a record, in order: by the id that the text shows, else by
+// lookups are the filters with which a failure is looked up in a record, in order: by the id that the text shows, else by
 // the image. A failure of the node itself is not in the record.
-func Lookups(f symptom.Failure) (all []journal.Filter) {
+func lookups(f symptom.Failure) (all []journal.Filter) {
 	if f.ID != "" {
 		all = append(all, journal.Filter{ID: f.ID})
 	}
@@ -164,9 +141,9 @@ func Lookups(f symptom.Failure) (all []journal.Filter) {
 	return all
 }
 
-// Same is the recorded failure that a text reports: the one with its id, else the one of its image that was seen nearest to
+// same is the recorded failure that a text reports: the one with its id, else the one of its image that was seen nearest to
 // the time of the text.
-func Same(f symptom.Failure, list []Failure, now time.Time) (best Failure, found bool) {
+func same(f symptom.Failure, list []journal.Failure, now time.Time) (best journal.Failure, found bool) {
 	ref, err := oci.ParseRef(f.Image)
 	if ref.Digest != "" {
 		ref.Tag = ""
@@ -188,7 +165,7 @@ func Same(f symptom.Failure, list []Failure, now time.Time) (best Failure, found
 }
 
 // apart is how long before or after a text a failure was recorded, and whether both may be the same.
-func apart(f symptom.Failure, k Failure, now time.Time) (time.Duration, bool) {
+func apart(f symptom.Failure, k journal.Failure, now time.Time) (time.Duration, bool) {
 	if f.Last.IsZero() {
 		away := now.Sub(k.LastSeen)
 		return max(away, 0), away <= undated

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -16,49 +17,9 @@ import (
 
 // FailureList is the body of GET /api/v1/failures, the failure seen last first.
 type FailureList struct {
-	Failures []Failure `json:"failures"`
+	Failures []journal.Failure `json:"failures"`
 	// Continue is the parameter for the next page; absent: this is the last one.
 	Continue string `json:"continue,omitempty"`
-}
-
-// Failure is why pulls failed: the same reason for the same image at the same host is one, with a count. Unknown values
-// are absent.
-type Failure struct {
-	ID        string           `json:"id"` // the fingerprint that the client's error message shows
-	Reason    diagnose.Reason  `json:"reason"`
-	Class     diagnose.Class   `json:"class"`
-	Summary   string           `json:"summary"`
-	Remedy    string           `json:"remedy"`
-	Evidence  []string         `json:"evidence,omitempty"` // of the last time
-	Image     string           `json:"image,omitempty"`
-	Platform  string           `json:"platform,omitempty"` // the missing one, where that is the reason
-	Upstream  string           `json:"upstream,omitempty"`
-	Host      string           `json:"host,omitempty"`
-	Stage     string           `json:"stage,omitempty"`  // step of the pull that broke
-	Status    int              `json:"status,omitempty"` // the upstream's
-	Outcome   journal.Outcome  `json:"outcome"`          // failed or declined
-	Client    string           `json:"client,omitempty"` // the last client that met it
-	UserAgent string           `json:"userAgent,omitempty"`
-	Clients   map[string]int64 `json:"clients,omitempty"` // pulls by client; beyond 16 clients the others are "others"
-	Count     int64            `json:"count"`             // pulls
-	FirstSeen time.Time        `json:"firstSeen"`
-	LastSeen  time.Time        `json:"lastSeen"`
-}
-
-func failureOf(f journal.Failure) Failure {
-	return Failure{
-		ID: f.ID, Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Evidence: f.Evidence, Image: f.Image,
-		Platform: f.Platform, Upstream: f.Upstream, Host: f.Host, Stage: f.Stage, Status: f.Status, Outcome: f.Outcome,
-		Client: f.Client, UserAgent: f.UserAgent, Clients: f.Clients, Count: f.Count, FirstSeen: f.FirstSeen, LastSeen: f.LastSeen,
-	}
-}
-
-// FailureSummary is the body of GET /api/v1/failures/summary: counts of pulls.
-type FailureSummary struct {
-	Classes map[string]int64 `json:"classes"`
-	Reasons map[string]int64 `json:"reasons"`
-	Images  map[string]int64 `json:"images"`
-	Clients map[string]int64 `json:"clients"`
 }
 
 // Record is the record of failures that the API shows. *journal.Record is the real one.
@@ -71,41 +32,25 @@ const failuresPage = 100 // failures of a page, where no limit is given
 
 // filterOf reads the parameters of a query. The error says what is allowed.
 func filterOf(q url.Values, now time.Time) (f journal.Filter, p page, err error) {
-	if p, err = pageOf(q, failuresPage); err != nil {
+	if p, err = pageOf(q, failuresPage, "id", "reason", "class", "image", "client", "since", "declined"); err != nil {
 		return f, p, err
 	}
-	for name, values := range q {
-		v := values[len(values)-1]
-		switch name {
-		case "id":
-			f.ID = v
-		case "reason":
-			f.Reason = diagnose.Reason(v)
-			err = known("reason", f.Reason, diagnose.Reasons())
-		case "class":
-			f.Class = diagnose.Class(v)
-			err = known("class", f.Class, diagnose.Classes())
-		case "image":
-			f.Image = v
-		case "client":
-			f.Client = v
-		case "since":
-			if f.Since, err = Since(v, now); err != nil {
-				err = fmt.Errorf("since=%s: %w", v, err)
-			}
-		case "declined":
-			if f.Declined, err = strconv.ParseBool(v); err != nil {
-				err = fmt.Errorf("declined=%s: must be true or false", v)
-			}
-		default:
-			err = fmt.Errorf("unknown parameter %q; the parameters are id, reason, class, image, client, since, declined, "+
-				"limit and continue", name)
-		}
-		if err != nil {
-			return f, p, err
+	f = journal.Filter{
+		ID: q.Get("id"), Reason: diagnose.Reason(q.Get("reason")), Class: diagnose.Class(q.Get("class")), Image: q.Get("image"),
+		Client: q.Get("client"),
+	}
+	err = cmp.Or(known("reason", f.Reason, diagnose.Reasons()), known("class", f.Class, diagnose.Classes()))
+	if since := q.Get("since"); err == nil && q.Has("since") {
+		if f.Since, err = Since(since, now); err != nil {
+			err = fmt.Errorf("since=%s: %w", since, err)
 		}
 	}
-	return f, p, nil
+	if declined := q.Get("declined"); err == nil && q.Has("declined") {
+		if f.Declined, err = strconv.ParseBool(declined); err != nil {
+			err = fmt.Errorf("declined=%s: must be true or false", declined)
+		}
+	}
+	return f, p, err
 }
 
 // known refuses a word that no failure can have: an empty list would be taken for good news. Empty chooses all.
@@ -153,11 +98,7 @@ func (o Options) listFailures(_ http.ResponseWriter, r *http.Request) (any, erro
 	list, next := cut(p, o.Failures.Failures(f), func(f journal.Failure) string {
 		return latestFirst(f.LastSeen, f.ID+" "+string(f.Outcome))
 	})
-	body := FailureList{Failures: make([]Failure, len(list)), Continue: next}
-	for i, f := range list {
-		body.Failures[i] = failureOf(f)
-	}
-	return body, nil
+	return FailureList{Failures: list, Continue: next}, nil
 }
 
 // summarizeFailures answers with counts of failed pulls.
@@ -166,5 +107,5 @@ func (o Options) summarizeFailures(_ http.ResponseWriter, r *http.Request) (any,
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	return FailureSummary(o.Failures.Summary(f)), nil
+	return o.Failures.Summary(f), nil
 }

@@ -112,7 +112,7 @@ func everythingOptions() admin.Options {
 					Limits:     []doctor.Limit{{Credential: "c", Source: "s", Limit: 1, Window: 1, ResetAt: doctor.At(at)}},
 					Platforms:  []string{"linux/amd64"},
 				}},
-				Failure: &doctor.Failure{Reason: "tls-expired", Class: "tls", Evidence: []string{"e"}, Upstream: "u", Host: "h", Stage: "s", Status: 1},
+				Failure: &diagnose.Finding{Reason: "tls-expired", Class: "tls", Evidence: []string{"e"}, Upstream: "u", Host: "h", Stage: "s", Status: 1},
 				Cache:   &doctor.Cache{Digest: "sha256:aa", CheckedAt: doctor.At(at)},
 			}
 		},
@@ -221,7 +221,7 @@ func TestOpenAPITypes(t *testing.T) {
 	doc, _ := described(t, everything())
 	seen := make(map[string]bool)
 	for name, v := range map[string]any{
-		"FailureList": admin.FailureList{}, "Summary": admin.FailureSummary{}, "Explanation": admin.Explanation{},
+		"FailureList": admin.FailureList{}, "Summary": journal.Summary{}, "Explanation": admin.Explanation{},
 		"PullList": admin.PullList{}, "UpstreamList": admin.UpstreamList{}, "Cache": admin.Cache{},
 		"DoctorRequest": admin.DoctorRequest{}, "Report": doctor.Report{}, "Status": admin.Status{}, "Reloaded": admin.Reloaded{},
 		"ResetRequest": admin.ResetRequest{}, "ResetAnswer": admin.ResetAnswer{},
@@ -274,7 +274,7 @@ func compare(t *testing.T, doc document, seen map[string]bool, at string, s sche
 	}
 	want := ""
 	switch {
-	case typ == reflect.TypeFor[time.Time](), typ == reflect.TypeFor[doctor.Time]():
+	case typ == reflect.TypeFor[time.Time]():
 		want = "string date-time"
 	case typ == reflect.TypeFor[doctor.Duration](), typ.Kind() == reflect.String:
 		want = "string "
@@ -329,6 +329,9 @@ func fieldsOf(typ reflect.Type) (fields map[string]reflect.Type, required []stri
 			continue
 		}
 		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "-" {
+			continue
+		}
 		fields[name] = f.Type
 		if !strings.Contains(opts, "omit") {
 			required = append(required, name)

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -19,8 +20,14 @@ type page struct {
 	after string // the key of the last element before the page; empty: it is the first page
 }
 
-// pageOf takes limit and continue out of a query; limit is the default. The error says what is allowed.
-func pageOf(q url.Values, limit int) (p page, err error) {
+// pageOf reads limit and continue of a query; limit is the default. The query may have the other parameters that are named.
+// The error says what is allowed.
+func pageOf(q url.Values, limit int, others ...string) (p page, err error) {
+	for name := range q {
+		if name != "limit" && name != "continue" && !slices.Contains(others, name) {
+			return p, fmt.Errorf("unknown parameter %q; the parameters are %s and continue", name, strings.Join(append(others, "limit"), ", "))
+		}
+	}
 	p.limit = limit
 	if q.Has("limit") {
 		n, err := strconv.Atoi(q.Get("limit"))
@@ -36,8 +43,6 @@ func pageOf(q url.Values, limit int) (p page, err error) {
 		}
 		p.after = string(b)
 	}
-	q.Del("limit")
-	q.Del("continue")
 	return p, nil
 }
 

@@ -47,17 +47,14 @@ const journalPatience = 5 * time.Second
 // listPulls answers with a page of the pulls.
 func (o Options) listPulls(_ http.ResponseWriter, r *http.Request) (any, error) {
 	q := r.URL.Query()
-	p, err := pageOf(q, maxPage)
+	p, err := pageOf(q, maxPage, "active")
 	if err != nil {
 		return nil, badRequest(err)
 	}
 	active := true
-	for name, v := range q {
-		if name != "active" {
-			return nil, badRequest(fmt.Errorf("unknown parameter %q; the parameters are active, limit and continue", name))
-		}
-		if active, err = strconv.ParseBool(v[0]); err != nil {
-			return nil, badRequest(fmt.Errorf("active=%s: must be true (the running pulls) or false (the finished ones)", v[0]))
+	if q.Has("active") {
+		if active, err = strconv.ParseBool(q.Get("active")); err != nil {
+			return nil, badRequest(fmt.Errorf("active=%s: must be true (the running pulls) or false (the finished ones)", q.Get("active")))
 		}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), journalPatience)

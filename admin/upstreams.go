@@ -1,9 +1,14 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // UpstreamList is the body of GET /api/v1/upstreams, sorted by name.
@@ -72,16 +77,75 @@ type Use struct {
 	Requests   int64  `json:"requests"`
 }
 
+// ViewUpstream is a registry in use as the API shows it.
+func ViewUpstream(name, access string, endpoints []endpoint.Status, credentials []upstream.CredentialStatus) Upstream {
+	u := Upstream{Name: name, Access: access, Endpoints: []Endpoint{}, Credentials: []Credential{}, Limits: []Limit{}}
+	for _, e := range endpoints {
+		u.Endpoints = append(u.Endpoints, Endpoint{
+			URL: e.URL, State: string(e.State), Since: e.Since.UTC(), LastError: e.LastError, LastErrorAt: e.LastErrorAt.UTC(),
+		})
+		for _, b := range e.Budgets {
+			u.Limits = append(u.Limits, viewLimit(e, b))
+		}
+	}
+	for _, st := range credentials {
+		u.Credentials = append(u.Credentials, Credential{
+			Name: st.Name, Kind: st.Kind, For: st.For, State: string(st.State), Since: st.Since.UTC(),
+			ExpiresAt: st.Expires.UTC(), LastRefresh: st.LastRefresh.UTC(), LastError: st.LastError, LastErrorAt: st.LastErrorAt.UTC(),
+		})
+	}
+	return u
+}
+
+func viewLimit(e endpoint.Status, b limit.Budget) Limit {
+	l := Limit{
+		Credential: b.Credential, Source: b.Source, Endpoint: e.URL, Limit: max(b.Limit, 0), Remaining: b.Remaining,
+		WindowSeconds: int64(b.Window.Seconds()), ResetAt: b.Reset.UTC(), SaidAt: b.At.UTC(),
+	}
+	if b.Spent.Since.IsZero() { // another limit of the same credential has it
+		return l
+	}
+	l.Spent = &Spent{Since: b.Spent.Since.UTC(), Requests: b.Spent.Requests, Repositories: []Use{}}
+	for _, use := range b.Spent.By {
+		l.Spent.Repositories = append(l.Spent.Repositories, Use(use))
+	}
+	if b.Spent.Elsewhere >= 0 {
+		l.Spent.Elsewhere = &b.Spent.Elsewhere
+	}
+	return l
+}
+
 // listUpstreams answers with a page of the upstreams.
 func (o Options) listUpstreams(_ http.ResponseWriter, r *http.Request) (any, error) {
-	q := r.URL.Query()
-	p, err := pageOf(q, maxPage)
+	p, err := pageOf(r.URL.Query(), maxPage)
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	for name := range q {
-		return nil, badRequest(fmt.Errorf("unknown parameter %q; the parameters are limit and continue", name))
-	}
 	list, next := cut(p, o.Upstreams(), func(u Upstream) string { return u.Name })
 	return UpstreamList{Upstreams: list, Continue: next}, nil
+}
+
+// ResetRequest is the body of POST /api/v1/upstreams/reset.
+type ResetRequest struct {
+	Upstream string `json:"upstream"` // a name or alias of the configuration, a pattern, or a host that fits one
+}
+
+// ResetAnswer is the answer to it.
+type ResetAnswer struct {
+	Upstreams []string `json:"upstreams"` // those that were reset, sorted
+}
+
+// resetUpstream forgets what is believed of an upstream.
+func (o Options) resetUpstream(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var q ResetRequest
+	if err := readJSON(r, &q); err != nil || q.Upstream == "" {
+		return nil, badRequest(errors.New("the body must be {\"upstream\":\"NAME\"}"))
+	}
+	names := o.Reset(q.Upstream)
+	if len(names) == 0 {
+		return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("%q is not an upstream of this mirror, or no client "+
+			"has pulled from it yet; mirror upstreams lists the upstreams", q.Upstream)}
+	}
+	o.Log.InfoContext(r.Context(), "upstream reset", "upstream", names, "client", r.RemoteAddr)
+	return ResetAnswer{Upstreams: names}, nil
 }

@@ -1,48 +1,37 @@
 package catalog
 
 import (
+	"errors"
 	"hash/maphash"
 	"log/slog"
 	"sync"
 
 	"github.com/registrymirror/mirror/internal/state"
+	"github.com/registrymirror/mirror/oci"
 )
 
-// remembered is the default of Options.Remembered. A member takes some 300 bytes of memory, a tag 600 and, when it has moved
-// often, up to 4 KiB: so there is room for a fifth as many tags.
+// remembered is the default of Options.Remembered. A member takes some 300 bytes of memory, a tag 600 to 1,100 and, when it
+// has moved often, 25 KiB: so there is room for a fifth as many tags, of which those that have moved often count as several.
 const remembered = 100_000
 
 // Options for a Catalog.
 type Options struct {
 	Log        *slog.Logger // nil: discard
 	Remembered int          // members in memory; a fifth as many tags are. 0: 100,000
+	// Clients is the table of the clients that have pulled each tag, Pins that of pins; no other code uses them. Nil: they are
+	// kept in memory alone.
+	Clients, Pins state.Table
 }
 
-// Catalog is safe for concurrent use.
-//
-// A key is written, and read into memory, by one goroutine at a time: the one that holds its turn. Without that, a value that
-// was read before a write could come into memory after it. Reads from memory take no turn.
+// Catalog has all records. It is safe for concurrent use.
 type Catalog struct {
-	tags, refs state.Table
-	log        *slog.Logger
-	most       int
-
-	known   *memory[Tag]
-	members *memory[member]
-	// repositories has entries for repositories that are not in the table, too.
-	repositories *memory[Repository]
-
-	seed  maphash.Seed
-	turns [256]sync.Mutex // by hash of the key of a tag or repository; before mu
-
-	pruning sync.Mutex // one Prune at a time; before removal's
-	removal removal
-
-	mu    sync.Mutex     // guards dirty
-	dirty map[string]Tag // tags that were confirmed, and not written since
+	*ledger  // tags
+	*content // content and repositories
+	*clients // which client has pulled which digest of a tag
+	*pins
 }
 
-// New makes a catalog on two tables, which no other code uses.
+// New makes a catalog on two tables, which no other code uses, and those of the options.
 func New(tags, refs state.Table, o Options) *Catalog {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -51,15 +40,28 @@ func New(tags, refs state.Table, o Options) *Catalog {
 		o.Remembered = remembered
 	}
 	return &Catalog{
-		tags: tags, refs: refs, log: o.Log, most: o.Remembered, seed: maphash.MakeSeed(),
-		known: newMemory[Tag](o.Remembered / 5), members: newMemory[member](o.Remembered),
-		repositories: newMemory[Repository](o.Remembered / 5), dirty: make(map[string]Tag),
+		ledger: newLedger(tags, o), content: newContent(refs, o), clients: newClients(o.Clients, o),
+		pins: newPins(o.Pins, o.Log),
 	}
 }
 
-// turn waits for a key's and returns how to end it. Keys may share one.
-func (c *Catalog) turn(key string) (end func()) {
-	mu := &c.turns[maphash.String(c.seed, key)%uint64(len(c.turns))]
+// Forget removes the record of a tag, if there is one, and those of its clients.
+func (c *Catalog) Forget(ref oci.Ref) error {
+	return errors.Join(c.ledger.forgetTag(ref), c.clients.forget(ref))
+}
+
+// turns are by key: a key is written, and read into memory, by one goroutine at a time, the one that has its turn. Without that, a
+// value that was read before a write could come into memory after it. Reads from memory take no turn.
+type turns struct {
+	seed  maphash.Seed
+	locks [256]sync.Mutex // by hash of the key
+}
+
+func newTurns() *turns { return &turns{seed: maphash.MakeSeed()} }
+
+// wait waits for a key's and returns how to end it. Keys may share one.
+func (t *turns) wait(key string) (end func()) {
+	mu := &t.locks[maphash.String(t.seed, key)%uint64(len(t.locks))]
 	mu.Lock()
 	return mu.Unlock
 }

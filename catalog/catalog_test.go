@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
 
@@ -73,32 +74,37 @@ func TestTagsMoveAndAreRemembered(t *testing.T) {
 			t.Fatalf("unknown tag: %v", err)
 		}
 		start := time.Now()
-		first, err := c.Moved(ref, catalog.Tag{}, aa, time.Now())
+		first, err := c.Moved(ref, catalog.Tag{}, aa, time.Now(), catalog.ByCheck)
 		if err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		if first, err = c.Moved(ref, first, aa, time.Now()); err != nil || !first.Checked.Equal(start.Add(time.Hour)) {
+		if first, err = c.Moved(ref, first, aa, time.Now(), catalog.ByCheck); err != nil || !first.Checked.Equal(start.Add(time.Hour)) {
 			t.Errorf("confirmed: %v, %v", first.Checked, err)
 		}
 		if n := tags.Writes(); n != 1 {
 			t.Errorf("%d writes; a confirmation costs none at once", n)
 		}
-		second, err := c.Moved(ref, first, bb, time.Now())
+		second, err := c.Moved(ref, first, bb, time.Now(), catalog.ByCheck)
 		if err != nil {
 			t.Fatal(err)
 		}
-		third, err := c.Moved(ref, second, aa, time.Now())
+		third, err := c.Moved(ref, second, aa, time.Now(), catalog.ByCheck)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(third.History) != 2 || third.History[0].Digest != aa || third.History[1].Digest != bb ||
-			!third.History[0].First.Equal(start) {
-			t.Errorf("history %+v", third.History)
+		hour := start.Add(time.Hour)
+		want := []catalog.Seen{
+			{Digest: aa, First: hour, Last: hour, Source: catalog.ByCheck, Reversion: true},
+			{Digest: bb, First: hour, Last: hour, Source: catalog.ByCheck},
+			{Digest: aa, First: start, Last: hour, Source: catalog.ByCheck},
+		}
+		if d := cmp.Diff(want, third.History); d != "" {
+			t.Errorf("history (-want +got):\n%s", d)
 		}
 		// A restart: the records on disk are those that were returned.
 		again, err := catalog.New(tags, refs, catalog.Options{}).Tag(ref)
-		if err != nil || again.Digest != aa || again.Version != third.Version || len(again.History) != 2 {
+		if err != nil || again.Digest != aa || again.Version != third.Version || len(again.History) != 3 {
 			t.Errorf("after a restart: %+v, %v", again, err)
 		}
 		if err := c.Forget(ref); err != nil {
@@ -119,13 +125,13 @@ func TestConfirmationsAreFlushed(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); _ = c.Run(ctx) }()
 		ref := oci.Ref{Repo: nginx, Tag: "latest"}
-		tag, err := c.Moved(ref, catalog.Tag{}, aa, time.Now())
+		tag, err := c.Moved(ref, catalog.Tag{}, aa, time.Now(), catalog.ByCheck)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 10 { // ten checks in half a minute: one write
 			time.Sleep(2 * time.Second)
-			if tag, err = c.Moved(ref, tag, aa, time.Now()); err != nil {
+			if tag, err = c.Moved(ref, tag, aa, time.Now(), catalog.ByCheck); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -135,7 +141,7 @@ func TestConfirmationsAreFlushed(t *testing.T) {
 			t.Errorf("%d writes, want 2", n)
 		}
 		// A tag from before the flush still confirms and moves.
-		if tag, err = c.Moved(ref, tag, aa, time.Now()); err != nil || !tag.Checked.Equal(time.Now()) {
+		if tag, err = c.Moved(ref, tag, aa, time.Now(), catalog.ByCheck); err != nil || !tag.Checked.Equal(time.Now()) {
 			t.Errorf("confirmed by an older copy: %v, %v", tag.Checked, err)
 		}
 		last := tag.Checked
@@ -156,35 +162,23 @@ func TestMovesMeet(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 50 {
 		wg.Go(func() {
-			if _, err := c.Moved(ref, catalog.Tag{}, digest.FromString(fmt.Sprint(i%5)), time.Now()); err != nil {
+			if _, err := c.Moved(ref, catalog.Tag{}, digest.FromString(fmt.Sprint(i%5)), time.Now(), catalog.ByCheck); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
 	got, err := c.Tag(ref)
-	if err != nil || len(got.History) != 5 {
-		t.Errorf("%d digests in the history, %v; want 5", len(got.History), err)
+	all := make(map[oci.Digest]bool)
+	for _, s := range got.History {
+		all[s.Digest] = true
+	}
+	if err != nil || len(all) != 5 {
+		t.Errorf("%d digests in the history, %v; want 5", len(all), err)
 	}
 	stored, err := catalog.New(tags, statetest.NewTable(), catalog.Options{}).Tag(ref)
 	if err != nil || stored.Digest != got.Digest || stored.Version != got.Version {
 		t.Errorf("memory has %s (%d), the table %s (%d)", got.Digest, got.Version, stored.Digest, stored.Version)
-	}
-}
-
-func TestHistoryIsBounded(t *testing.T) {
-	t.Parallel()
-	c := catalog.New(statetest.NewTable(), statetest.NewTable(), catalog.Options{})
-	ref := oci.Ref{Repo: nginx, Tag: "nightly"}
-	var tag catalog.Tag
-	var err error
-	for i := range 100 {
-		if tag, err = c.Moved(ref, tag, digest.FromString(fmt.Sprint(i)), time.Now()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(tag.History) != 20 || tag.History[19].Digest != digest.FromString("80") {
-		t.Errorf("%d entries, the oldest %s", len(tag.History), tag.History[len(tag.History)-1].Digest)
 	}
 }
 
@@ -236,7 +230,7 @@ func TestATableThatFails(t *testing.T) {
 	tags.Fail = func() error { return broken }
 	refs.Fail = tags.Fail
 	c := catalog.New(tags, refs, catalog.Options{})
-	if _, err := c.Moved(oci.Ref{Repo: nginx, Tag: "x"}, catalog.Tag{}, aa, time.Now()); !errors.Is(err, broken) {
+	if _, err := c.Moved(oci.Ref{Repo: nginx, Tag: "x"}, catalog.Tag{}, aa, time.Now(), catalog.ByCheck); !errors.Is(err, broken) {
 		t.Errorf("Moved: %v", err)
 	}
 	if err := c.LearnBlob(nginx, oci.Descriptor{Digest: bb, Size: 1}, catalog.ShownToAll); !errors.Is(err, broken) {

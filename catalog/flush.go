@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// flushEvery is how often the times of checks are written.
+	// flushEvery is how often the times of checks, and the clients of tags, are written.
 	flushEvery = 30 * time.Second
 	// flushWidth is how many are written side by side, so that they share transactions.
 	flushWidth = 128
 )
 
-// Run writes the times of checks in batches until the context ends, and once more then.
+// Run writes the times of checks, and the clients of tags, in batches until the context ends, and once more then.
 func (c *Catalog) Run(ctx context.Context) error {
 	t := time.NewTicker(flushEvery)
 	defer t.Stop()
@@ -30,15 +30,23 @@ func (c *Catalog) Run(ctx context.Context) error {
 			return nil
 		case <-t.C:
 			c.flush(ctx)
+		case <-c.clients.full:
+			c.clients.flush(ctx)
 		}
 	}
 }
 
-// flush writes the tags that were confirmed. A tag that can't be written is tried again with the next flush.
+// flush writes what was noted since the last time.
 func (c *Catalog) flush(ctx context.Context) {
-	c.mu.Lock()
-	keys := slices.Collect(maps.Keys(c.dirty))
-	c.mu.Unlock()
+	c.ledger.flush(ctx)
+	c.clients.flush(ctx)
+}
+
+// flush writes the tags that were confirmed or described. A tag that can't be written is tried again with the next flush.
+func (l *ledger) flush(ctx context.Context) {
+	l.mu.Lock()
+	keys := slices.Collect(maps.Keys(l.dirty))
+	l.mu.Unlock()
 	var (
 		wg     sync.WaitGroup
 		mu     sync.Mutex // guards both below
@@ -50,7 +58,7 @@ func (c *Catalog) flush(ctx context.Context) {
 		limit <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-limit }()
-			if err := c.flushOne(key); err != nil {
+			if err := l.flushOne(key); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				failed, cause = failed+1, err
@@ -59,22 +67,22 @@ func (c *Catalog) flush(ctx context.Context) {
 	}
 	wg.Wait()
 	if failed > 0 {
-		c.log.WarnContext(ctx, "cannot persist tag check times; after a restart each tag is checked again",
+		l.log.WarnContext(ctx, "cannot persist tag check times; after a restart each tag is checked again",
 			"items", failed, "error", cause)
 	}
 }
 
-func (c *Catalog) flushOne(key string) error {
-	defer c.turn(key)()
-	c.mu.Lock()
-	t, ok := c.dirty[key]
-	c.mu.Unlock()
+func (l *ledger) flushOne(key string) error {
+	defer l.turns.wait(key)()
+	l.mu.Lock()
+	t, ok := l.dirty[key]
+	l.mu.Unlock()
 	if !ok {
 		return nil
 	}
-	v, err := c.swap(key, t, t.Version)
+	v, err := l.swap(key, t, t.Version)
 	if errors.Is(err, state.ErrConflict) {
-		c.forget(key) // another writer has changed it since
+		l.forget(key) // another writer has changed it since
 		return nil
 	}
 	if err != nil {
@@ -82,9 +90,7 @@ func (c *Catalog) flushOne(key string) error {
 	}
 	point.Hit("catalog/flushed")
 	t.Version = v
-	c.known.refresh(key, t)
-	c.mu.Lock()
-	delete(c.dirty, key)
-	c.mu.Unlock()
+	l.known.refresh(key, t)
+	l.clean(key)
 	return nil
 }

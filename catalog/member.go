@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"unique"
 
 	"github.com/registrymirror/mirror/internal/point"
@@ -33,6 +35,27 @@ const (
 	shownByLogin shown = "login"
 	shownToAll   shown = "all"
 )
+
+// content has the records of content in repositories, and of repositories.
+type content struct {
+	refs state.Table
+	log  *slog.Logger
+
+	members *memory[member]
+	// repositories has entries for repositories that are not in the table, too.
+	repositories *memory[Repository]
+	turns        *turns // of repositories
+
+	pruning sync.Mutex // one Prune at a time; before removal's
+	removal removal
+}
+
+func newContent(refs state.Table, o Options) *content {
+	return &content{
+		refs: refs, log: o.Log, members: newMemory[member](o.Remembered, nil),
+		repositories: newMemory[Repository](o.Remembered/5, nil), turns: newTurns(),
+	}
+}
 
 // everywhere takes the place of a repository in the keys of content that some registry has shown without a login. It is
 // not a name that a host can have.
@@ -90,7 +113,7 @@ func by(s Standing) shown {
 
 // Learn records that the registry of repo has shown a manifest there, in one write of one or two items, however many
 // children it has. Its children become members by name alone, in memory: see Name. A known manifest costs no write.
-func (c *Catalog) Learn(repo oci.Repo, m *oci.Manifest, s Standing) error {
+func (c *content) Learn(repo oci.Repo, m *oci.Manifest, s Standing) error {
 	own := member{MediaType: m.MediaType, Size: int64(len(m.Bytes)), Own: true, Shown: by(s)}
 	if err := c.learn(repo, m.Digest, own); err != nil {
 		return err
@@ -105,7 +128,7 @@ func (c *Catalog) Learn(repo oci.Repo, m *oci.Manifest, s Standing) error {
 
 // Name makes the parts of a manifest of repo members of repo by name: that has their sizes and types, and does not prove that
 // the repository has them. It is remembered in memory alone, since the manifest has it.
-func (c *Catalog) Name(repo oci.Repo, list []oci.Descriptor) {
+func (c *content) Name(repo oci.Repo, list []oci.Descriptor) {
 	for _, d := range list {
 		key := memberKey(repo, d.Digest)
 		c.removal.learns(key)
@@ -116,19 +139,19 @@ func (c *Catalog) Name(repo oci.Repo, list []oci.Descriptor) {
 // LearnBlob records that the registry of repo has shown a blob there. A size from a manifest counts more than one from the
 // registry's answer; a size of -1 takes the latter back. The media type is not recorded: a registry's answer for a blob has
 // one that says nothing of the content.
-func (c *Catalog) LearnBlob(repo oci.Repo, d oci.Descriptor, s Standing) error {
+func (c *content) LearnBlob(repo oci.Repo, d oci.Descriptor, s Standing) error {
 	return c.learn(repo, d.Digest, member{Size: d.Size, Heard: true, Shown: by(s)})
 }
 
 // Show is LearnBlob in memory alone: the registry has begun to send the blob, and LearnBlob follows.
-func (c *Catalog) Show(repo oci.Repo, d oci.Digest, s Standing) {
+func (c *content) Show(repo oci.Repo, d oci.Digest, s Standing) {
 	key := memberKey(repo, d)
 	c.removal.learns(key)
 	c.hear(key, member{Size: -1, Shown: by(s)})
 }
 
 // hear adds to the record in memory.
-func (c *Catalog) hear(key string, said member) {
+func (c *content) hear(key string, said member) {
 	c.members.update(key, func(have member, ok bool) member {
 		if !ok {
 			have = member{Size: -1, unread: true}
@@ -138,7 +161,7 @@ func (c *Catalog) hear(key string, said member) {
 }
 
 // Open records that the bytes of content have come from a registry, whole and right, without a login.
-func (c *Catalog) Open(d oci.Digest) error {
+func (c *content) Open(d oci.Digest) error {
 	key := openKey(d)
 	c.removal.learns(key)
 	if _, ok, err := c.member(key); err != nil || ok {
@@ -154,7 +177,7 @@ func (c *Catalog) Open(d oci.Digest) error {
 
 // IsOpen reports whether content has come from a registry without a login, so that it may be served through every
 // repository that refers to it.
-func (c *Catalog) IsOpen(d oci.Digest) (bool, error) {
+func (c *content) IsOpen(d oci.Digest) (bool, error) {
 	key := openKey(d)
 	c.removal.uses(key)
 	_, ok, err := c.member(key)
@@ -162,7 +185,7 @@ func (c *Catalog) IsOpen(d oci.Digest) (bool, error) {
 }
 
 // Unlearn removes the records of content in repo: its registry no longer has it, or has sent something else.
-func (c *Catalog) Unlearn(repo oci.Repo, list ...oci.Digest) error {
+func (c *content) Unlearn(repo oci.Repo, list ...oci.Digest) error {
 	items := make([]state.Item, 0, len(list))
 	for _, d := range list {
 		items = append(items, state.Item{Key: memberKey(repo, d)})
@@ -178,7 +201,7 @@ func (c *Catalog) Unlearn(repo oci.Repo, list ...oci.Digest) error {
 }
 
 // Unshow takes back that the registry of repo has shown content: it has sent something else.
-func (c *Catalog) Unshow(repo oci.Repo, d oci.Digest) error {
+func (c *content) Unshow(repo oci.Repo, d oci.Digest) error {
 	key := memberKey(repo, d)
 	m, ok, err := c.member(key)
 	if err != nil || !ok || m.Shown == "" {
@@ -190,7 +213,7 @@ func (c *Catalog) Unshow(repo oci.Repo, d oci.Digest) error {
 }
 
 // learn writes the news of content. Two callers that learn the same at the same time may both write it, which does no harm.
-func (c *Catalog) learn(repo oci.Repo, d oci.Digest, said member) error {
+func (c *content) learn(repo oci.Repo, d oci.Digest, said member) error {
 	key := memberKey(repo, d)
 	c.removal.learns(key)
 	have, ok, err := c.stored(key)
@@ -216,7 +239,7 @@ func (c *Catalog) learn(repo oci.Repo, d oci.Digest, said member) error {
 }
 
 // put sets the record in memory to that on disk, and keeps the news that memory has got meanwhile.
-func (c *Catalog) put(key string, m member) {
+func (c *content) put(key string, m member) {
 	m = interned(m)
 	c.members.update(key, func(have member, ok bool) member {
 		if !ok {
@@ -245,7 +268,7 @@ func (m member) beside(other member) member {
 }
 
 // write writes to the table alone.
-func (c *Catalog) write(key string, m member) error {
+func (c *content) write(key string, m member) error {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("record %s: %w", key, err)
@@ -259,7 +282,7 @@ func (c *Catalog) write(key string, m member) error {
 }
 
 // Member returns the record of content in a repository. The error says that the table can't be read.
-func (c *Catalog) Member(repo oci.Repo, d oci.Digest) (Member, error) {
+func (c *content) Member(repo oci.Repo, d oci.Digest) (Member, error) {
 	key := memberKey(repo, d)
 	c.removal.uses(key)
 	m, ok, err := c.member(key)
@@ -280,7 +303,7 @@ func (c *Catalog) Member(repo oci.Repo, d oci.Digest) (Member, error) {
 }
 
 // member finds a record in memory or in the table.
-func (c *Catalog) member(key string) (member, bool, error) {
+func (c *content) member(key string) (member, bool, error) {
 	m, ok := c.members.get(key)
 	if ok && !m.unread {
 		return m, true, nil
@@ -314,7 +337,7 @@ func (c *Catalog) member(key string) (member, bool, error) {
 }
 
 // stored reads the table.
-func (c *Catalog) stored(key string) (member, bool, error) {
+func (c *content) stored(key string) (member, bool, error) {
 	it, err := c.refs.Get(key)
 	if errors.Is(err, state.ErrNotFound) {
 		return member{}, false, nil
@@ -327,7 +350,7 @@ func (c *Catalog) stored(key string) (member, bool, error) {
 }
 
 // decode reads a record. False: it can't be read.
-func (c *Catalog) decode(it state.Item) (m member, ok bool) {
+func (c *content) decode(it state.Item) (m member, ok bool) {
 	if err := json.Unmarshal(it.Value, &m); err != nil {
 		c.log.Warn("record of content is damaged; its registry is asked again", "name", it.Key, "error", err)
 		return member{}, false

@@ -16,13 +16,16 @@ type memory[V any] struct {
 type shard[V any] struct {
 	mu         sync.Mutex
 	young, old map[string]V
-	most       int // entries of a generation
+	room       int           // how much a generation may take
+	taken      int           // by the young one
+	cost       func(v V) int // of an entry; nil: 1
 }
 
-func newMemory[V any](entries int) *memory[V] {
+// newMemory makes a memory of so many entries, or of as much as they cost.
+func newMemory[V any](entries int, cost func(v V) int) *memory[V] {
 	m := &memory[V]{seed: maphash.MakeSeed()}
 	for i := range m.shards {
-		m.shards[i] = shard[V]{young: make(map[string]V), most: max(1, entries/2/len(m.shards))}
+		m.shards[i] = shard[V]{young: make(map[string]V), room: max(1, entries/2/len(m.shards)), cost: cost}
 	}
 	return m
 }
@@ -46,10 +49,29 @@ func (s *shard[V]) find(key string) (V, bool) {
 // set puts a key into the young generation. The lock is held.
 func (s *shard[V]) set(key string, v V) {
 	delete(s.old, key)
-	if _, ok := s.young[key]; !ok && len(s.young) >= s.most {
-		s.old, s.young = s.young, make(map[string]V, s.most/4)
+	s.replace(key)
+	n := s.of(v)
+	if len(s.young) > 0 && s.taken+n > s.room {
+		s.old, s.young, s.taken = s.young, make(map[string]V, len(s.young)/4), 0
 	}
 	s.young[key] = v
+	s.taken += n
+}
+
+// of is what an entry costs.
+func (s *shard[V]) of(v V) int {
+	if s.cost == nil {
+		return 1
+	}
+	return s.cost(v)
+}
+
+// replace takes a key out of the young generation.
+func (s *shard[V]) replace(key string) {
+	if v, ok := s.young[key]; ok {
+		s.taken -= s.of(v)
+		delete(s.young, key)
+	}
 }
 
 func (m *memory[V]) get(key string) (V, bool) {
@@ -94,7 +116,7 @@ func (m *memory[V]) refresh(key string, v V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.young[key]; ok {
-		s.young[key] = v
+		s.set(key, v)
 	} else if _, ok := s.old[key]; ok {
 		s.old[key] = v
 	}
@@ -104,7 +126,7 @@ func (m *memory[V]) drop(key string) {
 	s := m.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.young, key)
+	s.replace(key)
 	delete(s.old, key)
 }
 

@@ -7,7 +7,7 @@ import (
 
 func TestMemoryIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 	t.Parallel()
-	m := newMemory[int](1600)
+	m := newMemory[int](1600, nil)
 	m.put("used", -1)
 	for i := range 100_000 {
 		m.put(fmt.Sprint(i), i)

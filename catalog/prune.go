@@ -20,7 +20,7 @@ const pruneBatch = 256
 // calls go on meanwhile, and records that are learnt or used during it stay.
 //
 // An error is that of the context or of the table.
-func (c *Catalog) Prune(ctx context.Context, cached func(d oci.Digest) bool) (removed int, err error) {
+func (c *content) Prune(ctx context.Context, cached func(d oci.Digest) bool) (removed int, err error) {
 	c.pruning.Lock()
 	defer c.pruning.Unlock()
 	c.removal.watch(true)
@@ -77,7 +77,7 @@ func (c *Catalog) Prune(ctx context.Context, cached func(d oci.Digest) bool) (re
 }
 
 // prune removes records, except those that have been used since they were found.
-func (c *Catalog) prune(keys []string, has func(oci.Digest) bool) (int, error) {
+func (c *content) prune(keys []string, has func(oci.Digest) bool) (int, error) {
 	var items []state.Item
 	for _, key := range keys {
 		if d := oci.Digest(key[strings.LastIndexByte(key, '@')+1:]); d == "" || !has(d) {

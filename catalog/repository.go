@@ -25,7 +25,7 @@ func repositoryKey(repo oci.Repo) string { return repo.Host + "/" + repo.Name + 
 
 // Repository returns when a repository was last shown without a login, and refused. The error says that the table can't
 // be read.
-func (c *Catalog) Repository(repo oci.Repo) (Repository, error) {
+func (c *content) Repository(repo oci.Repo) (Repository, error) {
 	r, err := c.repository(repositoryKey(repo))
 	if err != nil {
 		return Repository{}, fmt.Errorf("look up %s: %w", repo, err)
@@ -33,7 +33,7 @@ func (c *Catalog) Repository(repo oci.Repo) (Repository, error) {
 	return r, nil
 }
 
-func (c *Catalog) repository(key string) (Repository, error) {
+func (c *content) repository(key string) (Repository, error) {
 	c.removal.uses(key)
 	if r, ok := c.repositories.get(key); ok {
 		return r, nil
@@ -45,7 +45,7 @@ func (c *Catalog) repository(key string) (Repository, error) {
 	return c.repositories.offer(strings.Clone(key), r), nil // the key may be a part of a longer one
 }
 
-func (c *Catalog) storedRepository(key string) (Repository, error) {
+func (c *content) storedRepository(key string) (Repository, error) {
 	it, err := c.refs.Get(key)
 	if errors.Is(err, state.ErrNotFound) {
 		return Repository{}, nil
@@ -63,7 +63,7 @@ func (c *Catalog) storedRepository(key string) (Repository, error) {
 
 // NoteShown records that the registry has just shown something of a repository without a login. The table is written
 // once an hour, or when the repository was refused before.
-func (c *Catalog) NoteShown(repo oci.Repo) error {
+func (c *content) NoteShown(repo oci.Repo) error {
 	return c.note(repo, func(r *Repository, now time.Time) (write bool) {
 		write = r.Refused.After(r.Shown) || now.Sub(r.Shown) >= shownEvery || now.Before(r.Shown)
 		r.Shown = now
@@ -73,7 +73,7 @@ func (c *Catalog) NoteShown(repo oci.Repo) error {
 
 // NoteRefused records that the registry has just refused a repository to a request without a login. Only the first
 // refusal since it was shown is kept.
-func (c *Catalog) NoteRefused(repo oci.Repo) error {
+func (c *content) NoteRefused(repo oci.Repo) error {
 	return c.note(repo, func(r *Repository, now time.Time) (write bool) {
 		if r.Shown.IsZero() || r.Refused.After(r.Shown) { // it was never shown: there is nothing to take back
 			return false
@@ -84,10 +84,10 @@ func (c *Catalog) NoteRefused(repo oci.Repo) error {
 }
 
 // note changes the record of a repository. The record on disk is never newer than that in memory.
-func (c *Catalog) note(repo oci.Repo, change func(r *Repository, now time.Time) (write bool)) error {
+func (c *content) note(repo oci.Repo, change func(r *Repository, now time.Time) (write bool)) error {
 	key := repositoryKey(repo)
 	c.removal.learns(key)
-	defer c.turn(key)()
+	defer c.turns.wait(key)()
 	r, err := c.Repository(repo)
 	if err != nil {
 		return err

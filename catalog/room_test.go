@@ -15,9 +15,9 @@ import (
 // what is known of content, stay; of the repository's own the last ones do.
 func TestFloodOfTags(t *testing.T) {
 	t.Parallel()
-	const most = 4 << 20
+	const most = 256 << 10
 	db, err := state.Open(filepath.Join(t.TempDir(), "state.db"), state.Options{
-		Most: most, Expendable: []string{"refs", "tags"}, Owner: catalog.Owner, Age: catalog.Age,
+		Expendable: map[string]int64{"refs": most * 7 / 16, "tags": most * 7 / 16}, Owner: catalog.Owner, Age: catalog.Age,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +31,7 @@ func TestFloodOfTags(t *testing.T) {
 	honest := oci.Repo{Host: "good.example:5000", Name: "team/app"}
 	tag := func(repo oci.Repo, i int) oci.Ref { return oci.Ref{Repo: repo, Tag: fmt.Sprintf("v%d", i)} }
 	for i := range 100 {
-		if _, err := c.Moved(tag(honest, i), catalog.Tag{}, digest, start); err != nil {
+		if _, err := c.Moved(tag(honest, i), catalog.Tag{}, digest, start, catalog.ByCheck); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.LearnBlob(honest, oci.Descriptor{Digest: named(fmt.Sprint(i)), Size: 1}, catalog.ShownToAll); err != nil {
@@ -39,9 +39,9 @@ func TestFloodOfTags(t *testing.T) {
 		}
 	}
 	flood := oci.Repo{Host: "good.example:5000", Name: "public/many"}
-	const made = 8000
+	const made = 2500
 	for i := range made {
-		if _, err := c.Moved(tag(flood, i), catalog.Tag{}, digest, start.Add(time.Duration(i)*time.Second/10)); err != nil {
+		if _, err := c.Moved(tag(flood, i), catalog.Tag{}, digest, start.Add(time.Duration(i)*time.Second/10), catalog.ByCheck); err != nil {
 			t.Fatal(err)
 		}
 	}

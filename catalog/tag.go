@@ -1,10 +1,13 @@
 package catalog
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"log/slog"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/point"
@@ -15,31 +18,61 @@ import (
 // ErrUnknown says that there is no record of a tag. It wraps state.ErrNotFound.
 var ErrUnknown = fmt.Errorf("tag not known: %w", state.ErrNotFound)
 
-// historyMost is how many digests of a tag are remembered.
-const historyMost = 20
+// ledger has the records of tags.
+type ledger struct {
+	table state.Table
+	log   *slog.Logger
 
-// record is a Tag as it is stored: JSON, to which fields are only ever added. Another format would begin with another
-// byte than '{', and be unknown to a version that does not read it.
-type record struct {
-	Digest  oci.Digest `json:"digest"`
-	Checked time.Time  `json:"checked"`
-	History []Seen     `json:"history"`
+	known *memory[Tag]
+	// expiries has entries for repositories that have not expired, too.
+	expiries *memory[expiry]
+	turns    *turns // of tags, and of repositories; before mu
+
+	mu    sync.Mutex     // guards what follows
+	dirty map[string]Tag // tags that were confirmed or described, and not written since
+	cost  int            // of these
+	most  int            // that it may be
+}
+
+func newLedger(table state.Table, o Options) *ledger {
+	return &ledger{
+		table: table, log: o.Log, known: newMemory(o.Remembered/5, tagCost), expiries: newMemory[expiry](o.Remembered/5, nil),
+		turns: newTurns(), dirty: make(map[string]Tag), most: max(o.Remembered/2, 4096),
+	}
 }
 
 func tagKey(ref oci.Ref) string { return ref.Repo.String() + ":" + ref.Tag }
 
-func encodeTag(t Tag) ([]byte, error) {
-	return json.Marshal(record{Digest: t.Digest, Checked: t.Checked, History: t.History})
+// tagRef is the tag that a key names. False: the key names none.
+func tagRef(key string) (oci.Ref, bool) {
+	at := strings.LastIndexByte(key, ':')
+	host, name, ok := strings.Cut(key[:max(at, 0)], "/")
+	if !ok || at+1 == len(key) {
+		return oci.Ref{}, false
+	}
+	return oci.Ref{Repo: oci.Repo{Host: host, Name: name}, Tag: key[at+1:]}, true
 }
 
+// tagCost is what a tag takes in memory: one for up to four periods, some 1,100 bytes.
+func tagCost(t Tag) int { return (len(t.History) + 3) / 4 }
+
 // Tag returns the record of ref's tag, or ErrUnknown.
-func (c *Catalog) Tag(ref oci.Ref) (Tag, error) {
+func (l *ledger) Tag(ref oci.Ref) (Tag, error) {
 	key := tagKey(ref)
-	if t, ok := c.known.get(key); ok {
-		return t, nil
+	t, ok := l.known.get(key)
+	if !ok {
+		var err error
+		if t, err = l.read(ref, key); err != nil {
+			return Tag{}, err
+		}
 	}
-	defer c.turn(key)()
-	t, err := c.load(ref, key)
+	return t.expiredBy(l.expiry(allKey(key, ref.Tag))), nil
+}
+
+// read is load, in the key's turn.
+func (l *ledger) read(ref oci.Ref, key string) (Tag, error) {
+	defer l.turns.wait(key)()
+	t, err := l.load(ref, key)
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		return Tag{}, fmt.Errorf("look up tag %s: %w", key, err)
 	}
@@ -48,57 +81,67 @@ func (c *Catalog) Tag(ref oci.Ref) (Tag, error) {
 
 // load finds a tag in memory or in the table. In place of an unknown one it returns a Tag without a digest, with the
 // version to swap. The caller has the key's turn.
-func (c *Catalog) load(ref oci.Ref, key string) (Tag, error) {
-	if t, ok := c.known.get(key); ok {
+func (l *ledger) load(ref oci.Ref, key string) (Tag, error) {
+	if t, ok := l.known.get(key); ok {
 		return t, nil
 	}
-	c.mu.Lock()
-	t, ok := c.dirty[key] // memory is bounded
-	c.mu.Unlock()
+	l.mu.Lock()
+	t, ok := l.dirty[key] // memory is bounded
+	l.mu.Unlock()
 	if ok {
-		c.known.put(key, t)
+		l.known.put(key, t)
 		return t, nil
 	}
-	it, err := c.tags.Get(key)
+	it, err := l.table.Get(key)
 	if errors.Is(err, state.ErrNotFound) {
 		return Tag{}, ErrUnknown
 	}
 	if err != nil {
 		return Tag{}, err
 	}
-	var r record
-	if err := json.Unmarshal(it.Value, &r); err != nil || r.Digest.Validate() != nil {
-		c.log.Warn("record of a tag is damaged; its registry is asked again", "name", key, "error", err)
+	if t, err = decodeTag(it.Value); err != nil {
+		l.log.Warn("record of a tag is damaged; its registry is asked again", "name", key, "error", err)
 		return Tag{Version: uint64(it.Version)}, ErrUnknown
 	}
-	t = Tag{
-		Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: r.Digest, Checked: r.Checked, History: r.History,
-		Version: uint64(it.Version),
-	}
+	t.Ref, t.Version = oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, uint64(it.Version)
 	// The clock was set back since: no report of the upstream would be newer than that until it has caught up.
 	if now := time.Now(); t.Checked.After(now) {
 		t.Checked = now
 	}
-	c.known.put(key, t)
+	if now := time.Now(); t.Expired.After(now) {
+		t.Expired = now
+	}
+	l.known.put(key, t)
 	return t, nil
 }
 
 // Moved records that at the given time ref's tag meant the digest to, and returns the record. The time may be long ago: the
 // record is then as old as that. from is the record that the caller knew before it asked the upstream; zero: none. A digest
 // that is the tag's already costs no write. When another caller has recorded a move since from, that move stays if this
-// caller has found nothing new, or an older state. Otherwise this caller's digest replaces it.
-func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time) (Tag, error) {
+// caller has found nothing new, or an older state. Otherwise this caller's digest replaces it. by says how the digest was
+// learnt, if it is news.
+//
+// The digest's manifest need not be in the cache. A tag that had expired is due until a digest is recorded with a time that is not
+// before that, so an answer to a request from before Expire must have the time of that request.
+func (l *ledger) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time, by Source) (Tag, error) {
 	key := tagKey(ref)
-	defer c.turn(key)()
+	all := l.expiry(allKey(key, ref.Tag)) // has a turn of its own
+	defer l.turns.wait(key)()
+	t, err := l.move(ref, key, from, to, at, by)
+	return t.expiredBy(all), err
+}
+
+// move is Moved, in the key's turn.
+func (l *ledger) move(ref oci.Ref, key string, from Tag, to oci.Digest, at time.Time, by Source) (Tag, error) {
 	now := time.Now()
 	for {
-		have, err := c.load(ref, key)
+		have, err := l.load(ref, key)
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			return Tag{}, fmt.Errorf("record tag %s: %w", key, err)
 		}
 		switch {
 		case err == nil && have.Digest == to:
-			return c.confirm(key, have, at, now), nil
+			return l.confirm(key, have, at, now), nil
 		case err == nil && from.Version != 0 && from.Digest == to:
 			return have, nil
 		case err == nil && newer(have, at, now):
@@ -106,29 +149,26 @@ func (c *Catalog) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time) (Tag
 		}
 		next := Tag{
 			Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: to, Checked: at,
-			History: history(have.History, to, at),
+			History: begin(have.History, to, at, by),
+			Expired: passed(have.Expired, now), ExpiredBy: have.ExpiredBy,
 		}
 		point.Hit("catalog/move")
-		if next.Version, err = c.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
-			c.forget(key) // another writer has written to the table; its record counts
+		if next.Version, err = l.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
+			l.forget(key) // another writer has written to the table; its record counts
 			continue
 		}
 		if err != nil {
 			return Tag{}, fmt.Errorf("record tag %s: %w", key, err)
 		}
 		point.Hit("catalog/moved")
-		c.forget(key)
-		c.known.put(key, next)
+		l.forget(key)
+		l.known.put(key, next)
 		return next, nil
 	}
 }
 
-func (c *Catalog) swap(key string, t Tag, old uint64) (uint64, error) {
-	b, err := encodeTag(t)
-	if err != nil {
-		return 0, err
-	}
-	v, err := c.tags.Swap(key, state.Version(old), b)
+func (l *ledger) swap(key string, t Tag, old uint64) (uint64, error) {
+	v, err := l.table.Swap(key, state.Version(old), encodeTag(t))
 	return uint64(v), err
 }
 
@@ -136,54 +176,112 @@ func (c *Catalog) swap(key string, t Tag, old uint64) (uint64, error) {
 // back, and does not count.
 func newer(t Tag, at, now time.Time) bool { return t.Checked.After(at) && !t.Checked.After(now) }
 
+// passed is a time, or now where the clock was set back since.
+func passed(t, now time.Time) time.Time {
+	if t.After(now) {
+		return now
+	}
+	return t
+}
+
 // confirm notes in memory that a digest was the tag's at a time. The caller has the key's turn.
-func (c *Catalog) confirm(key string, t Tag, at, now time.Time) Tag {
+func (l *ledger) confirm(key string, t Tag, at, now time.Time) Tag {
 	if newer(t, at, now) {
 		return t
 	}
-	t.Checked = at
+	t.Checked, t.Expired = at, passed(t.Expired, now)
 	t.History = slices.Clone(t.History) // readers have the old one
 	if len(t.History) > 0 {
 		t.History[0].Last = at
 	}
-	c.known.put(key, t)
-	c.mu.Lock()
-	if _, ok := c.dirty[key]; ok || len(c.dirty) < c.most {
-		c.dirty[key] = t
-	}
-	c.mu.Unlock()
+	l.remember(key, t)
 	return t
 }
 
-// history puts a digest in front. A digest that the tag had before keeps its First.
-func history(old []Seen, to oci.Digest, now time.Time) []Seen {
-	h := make([]Seen, 0, len(old)+1)
-	h = append(h, Seen{Digest: to, First: now, Last: now})
-	for _, s := range old {
-		if s.Digest == to {
-			h[0].First = s.First
-			continue
-		}
-		h = append(h, s)
+// remember puts a tag into memory, to be written with the next batch. The caller has the key's turn.
+func (l *ledger) remember(key string, t Tag) {
+	l.known.put(key, t)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	had, ok := l.dirty[key]
+	cost := tagCost(t)
+	if ok {
+		cost -= tagCost(had)
 	}
-	return h[:min(len(h), historyMost)]
+	if ok || l.cost+cost <= l.most {
+		l.dirty[key] = t
+		l.cost += cost
+	}
 }
 
-// Forget removes the record of a tag, if there is one.
-func (c *Catalog) Forget(ref oci.Ref) error {
+// Describe fills in the size and the platforms of an image, wherever a digest stands in the tag's history. They are written
+// with the next batch.
+func (l *ledger) Describe(ref oci.Ref, d oci.Digest, size int64, platforms []string) {
 	key := tagKey(ref)
-	defer c.turn(key)()
-	if err := c.tags.Write([]state.Item{{Key: key}}); err != nil {
+	defer l.turns.wait(key)()
+	t, err := l.load(ref, key)
+	if err != nil {
+		return // there is nothing to describe
+	}
+	if h, changed := describe(t.History, d, size, storable(platforms)); changed {
+		t.History = h
+		l.remember(key, t)
+	}
+}
+
+// Tags yields the tags whose canonical names ("docker.io/library/nginx:1.27") begin with a prefix, in order of these. A record
+// that can't be read is left out. A tag that is recorded meanwhile may be missing.
+func (l *ledger) Tags(prefix string) iter.Seq2[Tag, error] {
+	return func(yield func(Tag, error) bool) {
+		for it, err := range l.table.Scan(prefix) {
+			if err != nil {
+				yield(Tag{}, fmt.Errorf("list tags: %w", err))
+				return
+			}
+			ref, ok := tagRef(it.Key)
+			if !ok {
+				continue
+			}
+			t, err := decodeTag(it.Value)
+			if err != nil {
+				continue
+			}
+			t.Ref, t.Version = ref, uint64(it.Version)
+			l.mu.Lock()
+			if noted, ok := l.dirty[it.Key]; ok {
+				t = noted
+			}
+			l.mu.Unlock()
+			if !yield(t.expiredBy(l.expiry(allKey(it.Key, ref.Tag))), nil) {
+				return
+			}
+		}
+	}
+}
+
+// forgetTag removes the record of a tag, if there is one.
+func (l *ledger) forgetTag(ref oci.Ref) error {
+	key := tagKey(ref)
+	defer l.turns.wait(key)()
+	if err := l.table.Write([]state.Item{{Key: key}}); err != nil {
 		return fmt.Errorf("forget tag %s: %w", key, err)
 	}
-	c.forget(key)
+	l.forget(key)
 	return nil
 }
 
 // forget drops a tag from memory. The caller has the key's turn.
-func (c *Catalog) forget(key string) {
-	c.mu.Lock()
-	delete(c.dirty, key)
-	c.mu.Unlock()
-	c.known.drop(key)
+func (l *ledger) forget(key string) {
+	l.clean(key)
+	l.known.drop(key)
+}
+
+// clean takes a tag out of the next batch.
+func (l *ledger) clean(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t, ok := l.dirty[key]; ok {
+		delete(l.dirty, key)
+		l.cost -= tagCost(t)
+	}
 }

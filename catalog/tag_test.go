@@ -28,7 +28,7 @@ var cc = digest.FromString("cc")
 
 func moved(t *testing.T, c *catalog.Catalog, ref oci.Ref, from catalog.Tag, to oci.Digest) catalog.Tag {
 	t.Helper()
-	tag, err := c.Moved(ref, from, to, time.Now())
+	tag, err := c.Moved(ref, from, to, time.Now(), catalog.ByCheck)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestEverythingAtOnce(t *testing.T) {
 					if err == nil && from.Version < seen[ref.Tag] {
 						t.Errorf("tag %s: version %d after version %d", ref.Tag, from.Version, seen[ref.Tag])
 					}
-					to, err := c.Moved(ref, from, []oci.Digest{aa, bb, cc}[r.IntN(3)], time.Now())
+					to, err := c.Moved(ref, from, []oci.Digest{aa, bb, cc}[r.IntN(3)], time.Now(), catalog.ByCheck)
 					if err != nil {
 						t.Error(err)
 					}
@@ -360,7 +360,7 @@ func TestRestart(t *testing.T) {
 func BenchmarkTag(b *testing.B) {
 	c := catalog.New(statetest.NewTable(), statetest.NewTable(), catalog.Options{})
 	ref := oci.Ref{Repo: nginx, Tag: "1.27"}
-	if _, err := c.Moved(ref, catalog.Tag{}, aa, time.Now()); err != nil {
+	if _, err := c.Moved(ref, catalog.Tag{}, aa, time.Now(), catalog.ByCheck); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
@@ -383,7 +383,7 @@ func TestRecordedLate(t *testing.T) {
 		put := func(to oci.Digest, ago time.Duration) catalog.Tag {
 			t.Helper()
 			from, _ := c.Tag(ref)
-			tag, err := c.Moved(ref, from, to, time.Now().Add(-ago))
+			tag, err := c.Moved(ref, from, to, time.Now().Add(-ago), catalog.ByCheck)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,16 +12,36 @@ type Tag struct {
 	Digest  oci.Digest // the present one
 	Checked time.Time  // when the upstream last confirmed that digest
 	History []Seen     // newest first, the present digest included; bounded
+	// Expired is when the tag was last said to have moved, by a webhook or an operator; zero: never. See Due.
+	Expired   time.Time
+	ExpiredBy Source // how that was learnt
 	// Version is the table's, for Catalog.Moved.
 	Version uint64
 }
 
-// Seen is one digest of a tag and when the upstream was seen to have it.
+// Seen is one period of a tag's history: a digest, and when the upstream was seen to mean it. A tag that went from one digest to
+// another and back has three periods.
 type Seen struct {
-	Digest oci.Digest
-	First  time.Time
-	Last   time.Time
+	Digest    oci.Digest
+	First     time.Time // when the upstream was first seen to mean it, in this period
+	Last      time.Time // and last
+	Source    Source    // how it was learnt; empty: not known
+	Reversion bool      // the tag had meant this digest before, and another one since
+	Size      int64     // bytes of the image, as its manifests say; 0: not known
+	Platforms []string  // of the image, as linux/amd64; nil: not known
 }
+
+// Source is how the digest of a tag was learnt.
+type Source string
+
+// The sources.
+const (
+	ByPull     Source = "pull"     // a client has pulled the tag
+	ByCheck    Source = "check"    // a check of an older copy
+	ByWebhook  Source = "webhook"  // a check after the registry had reported a push
+	ByWarm     Source = "warm"     // a pull ahead of time
+	BySchedule Source = "schedule" // a pull at a time that the configuration sets
+)
 
 // Policy is how fresh a tag must be.
 type Policy struct {

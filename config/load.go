@@ -34,6 +34,14 @@ func (t Text) Parse(path string, env []string) (*Config, error) {
 	return parse(path, dir, t.Data, env)
 }
 
+// Refuse is an *Invalid with mistakes that show outside of a valid configuration, as in a file that a setting names. Nil: there
+// are none.
+func (t Text) Refuse(path string, env []string, list []Mistake) error {
+	doc := schema.Decode(path, t.Data, env, defaults())
+	doc.Report(list...)
+	return doc.Err()
+}
+
 // readFile reads a regular file, up to one byte more than may be in it. A pipe or device could not be read twice. An empty
 // file is an accident: an operator who wants the defaults names no file.
 func readFile(path string) ([]byte, error) {
@@ -169,13 +177,31 @@ func (c *Config) locate(dir string, doc *strictyaml.Document) {
 	})
 }
 
-// Files are the files to watch for changes that take effect: those that settings name, without cache.dir.
-func (c *Config) Files() []string {
-	var files []string
+// Named is a file, or folder, that a setting names.
+type Named struct {
+	Path    string // of the setting: upstreams.ghcr.io.credentials[0].passwordFile
+	Key     string // its last part: passwordFile
+	File    string
+	Watched bool // a change of it takes effect by a reload; else the component that uses it reads it again
+}
+
+// Named are all files that settings name, without cache.dir, in the order of the file.
+func (c *Config) Named() (list []Named) {
 	schema.Visit(c, func(s strictyaml.Setting) {
-		if s.Field.Path == "file" && s.Value.String() != "" && !slices.Contains(files, s.Value.String()) {
-			files = append(files, s.Value.String())
+		if (s.Field.Path == "file" || s.Field.Path == "own") && s.Value.String() != "" {
+			list = append(list, Named{Path: s.Path, Key: s.Key, File: s.Value.String(), Watched: s.Field.Path == "file"})
 		}
 	})
+	return list
+}
+
+// Files are the files to watch for changes that take effect.
+func (c *Config) Files() []string {
+	var files []string
+	for _, n := range c.Named() {
+		if n.Watched && !slices.Contains(files, n.File) {
+			files = append(files, n.File)
+		}
+	}
 	return files
 }

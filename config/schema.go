@@ -26,6 +26,9 @@ type Problem = strictyaml.Problem
 // Invalid is a configuration with mistakes: all of them.
 type Invalid = strictyaml.Invalid
 
+// Mistake is a mistake without its place.
+type Mistake = strictyaml.Mistake
+
 // Override is an environment variable that set something.
 type Override = strictyaml.Override
 

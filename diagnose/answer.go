@@ -15,30 +15,29 @@ import (
 // answer reads the answer of a server. The same status means different things at different steps: 403 is the
 // firewall of a registry at its ping, a bad or an insufficient credential at its token service, and an egress filter
 // at a blob host.
-func (c *draft) answer() bool {
+func (c *draft) answer() {
 	switch s := c.e.Status; {
 	case s >= 300 && s < 400 && c.e.Err == nil:
 		c.set(UpstreamError, "%s answered %d to %s, which is not a valid answer", c.host, s, c.asked())
 		c.remedy("check the endpoint of %s, then report it to its operator", c.up)
 	case s < 400:
-		return false
 	case s == 429:
-		return c.limited()
+		c.limited()
 	case s >= 500 && c.e.MirrorReason == string(Loop):
 		c.set(Loop, "the mirror's own request to %s came back to it", c.up)
 		c.remedy("correct the endpoints of %s, of which %s leads to the mirror itself", c.up, c.host)
 	case s >= 500:
 		c.set(UpstreamError, "%s answered %d to %s%s", c.host, s, c.asked(), c.registryQuote())
 		c.remedy("wait for %s to recover, then pull again", c.host)
-	case s == 404, s == 410:
-		return c.missing()
+	case (s == 404 || s == 410) && c.step.Name != fault.StepToken:
+		c.missing()
 	case c.step.Name == fault.StepBlobHost:
-		return c.blobHost()
+		c.blobHost()
 	case s == 400 && c.says("HTTP request to an HTTPS server", "plain HTTP request was sent to HTTPS port"):
 		c.set(HTTPSNotHTTP, "%s speaks HTTPS, and the endpoint of %s says http://", c.host, c.up)
 		c.remedy("write its endpoint with https://")
 	case s == 401, s == 403, s == 400 && c.withCredential() && c.hasCode("DENIED", "UNAUTHORIZED"):
-		return c.denied()
+		c.denied()
 	case c.step.Name == fault.StepToken:
 		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, s, c.prefix()+c.e.Repository,
 			c.quote())
@@ -52,38 +51,31 @@ func (c *draft) answer() bool {
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), s, c.quote())
 		c.remedy("ask the operator of %s", c.up)
 	}
-	return true
 }
 
 // denied reads a 401 or 403. Without a login many registries answer the same for a private and for a missing image.
-func (c *draft) denied() bool {
+func (c *draft) denied() {
+	cred := c.e.Credential
 	switch {
 	case c.step.Name == fault.StepPing && c.e.Status == 403:
 		c.set(UpstreamBlocked, "%s refuses the mirror's address%s", c.host, c.quote())
 		c.remedy("allow the mirror's address in the firewall of %s", c.up)
-		return true
 	case c.e.BodyKind == fault.BodyHTML && c.e.Challenge == "" && c.step.Name != fault.StepToken:
 		// Registries refuse in JSON. A web page is of a firewall, a proxy or a portal before the registry.
 		c.set(UpstreamBlocked, "%s answered %d to %s with a web page%s", c.host, c.e.Status, c.asked(), c.quote())
 		c.remedy("check what stands before it: firewall, proxy, login page")
-		return true
 	case c.says("is not allowed access", "download blocking policy"):
 		// Azure's firewall, which names the client's address; Artifactory's Xray. Another login would change nothing.
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), c.e.Status, c.quote())
 		c.remedy("ask the operator of %s, whose firewall or policy it is", c.up)
-		return true
 	case c.keepsBlob():
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), c.e.Status, c.quote())
 		c.f.Short = fmt.Sprintf("%s refuses the blob with %d%s", c.host, c.e.Status, c.quote())
 		c.remedy("ask the operator of %s, whose policy or object store it is", c.up)
-		return true
-	case c.sourceFailed():
-		return true
+	case cred.State == "failing":
+		c.sourceFailed()
 	case !c.withCredential():
-		return c.anonymous()
-	}
-	cred := c.e.Credential
-	switch {
+		c.anonymous()
 	case c.decided():
 	case c.aboutRepository():
 		c.set(NotFoundOrNoAccess, "%s/%s doesn't exist, or credential %s may not pull it", c.up, c.e.Repository, cred.Name)
@@ -103,14 +95,13 @@ func (c *draft) denied() bool {
 		c.set(NotFoundOrNoAccess, "%s/%s doesn't exist, or credential %s may not pull it", c.up, c.e.Repository, cred.Name)
 		c.remedy("check the image's name, then what credential %s may pull at %s", cred.Name, c.up)
 	}
-	return true
 }
 
 // anonymous reads a refusal of a request without a credential: that of the node may do better, so the mirror declines.
-func (c *draft) anonymous() bool {
+func (c *draft) anonymous() {
 	c.f.Declined = true
 	if c.decided() {
-		return true
+		return
 	}
 	c.remedy("check tag and imagePullSecret, or give the mirror a credential for %s", c.up)
 	c.alone("check the image's name, or give the mirror a credential for %s", c.up)
@@ -119,20 +110,19 @@ func (c *draft) anonymous() bool {
 		c.alone("check the image's name, or set access: rules for %s and a rule: under access: public the mirror pulls only "+
 			"public images", c.up)
 	}
-	if c.wantsPassword() && !c.aboutRepository() || c.says("please login", "please log in") || c.probed(fault.VerdictLoginNeeded) {
+	switch {
+	case c.wantsPassword() && !c.aboutRepository(), c.says("please login", "please log in"), c.probed(fault.VerdictLoginNeeded):
 		c.set(CredentialsMissing, "%s wants a login, and the mirror has no credentials for %s/%s", c.up, c.up, c.e.Repository)
-		return true
+	default:
+		c.set(NotFoundOrNoAccess, "the mirror has no credentials for %s/%s, which is private or doesn't exist", c.up, c.e.Repository)
 	}
-	c.set(NotFoundOrNoAccess, "the mirror has no credentials for %s/%s, which is private or doesn't exist", c.up,
-		c.e.Repository)
-	return true
 }
 
 // sourceFailed reads that the source of the credential failed.
-func (c *draft) sourceFailed() bool {
+func (c *draft) sourceFailed() {
 	cred := c.e.Credential
 	if cred.State != "failing" {
-		return false
+		return
 	}
 	name, kind := "the credential", cmp.Or(cred.Kind, "source")
 	if cred.Name != "" {
@@ -142,15 +132,10 @@ func (c *draft) sourceFailed() bool {
 	c.set(CredentialSourceFailed, "%s of %s can't be fetched: %s", name, c.up, why)
 	c.f.Short = name + ": " + text.Cut(why, 64)
 	c.remedy("correct its source (%s), or the credentials of %s in the mirror's configuration", kind, c.up)
-	return true
 }
 
-func (c *draft) missing() bool {
+func (c *draft) missing() {
 	switch {
-	case c.step.Name == fault.StepToken:
-		c.set(TokenServiceRefused, "%s answered %d to the token request for %s%s", c.host, c.e.Status,
-			c.prefix()+c.e.Repository, c.quote())
-		c.remedy("check the image's name and the endpoint of %s", c.up)
 	case c.hasCode("NAME_UNKNOWN"), c.e.Op == "tags", c.probed(fault.VerdictRepositoryMissing):
 		c.noRepository()
 	case c.e.Op == "blob":
@@ -166,7 +151,6 @@ func (c *draft) missing() bool {
 		c.set(TagNotFound, "%s has no %s", c.up, c.image())
 		c.remedy("check the image's name and tag")
 	}
-	return true
 }
 
 func (c *draft) noRepository() {
@@ -188,7 +172,7 @@ func (c *draft) decided() bool {
 	return true
 }
 
-func (c *draft) limited() bool {
+func (c *draft) limited() {
 	whose := "anonymous pulls from the mirror's address"
 	if n := c.e.Credential.Name; n != "" {
 		whose = "credential " + n
@@ -210,7 +194,6 @@ func (c *draft) limited() bool {
 		}
 		c.budget()
 	}
-	return true
 }
 
 // budget notes the limit as the registry reported it.
@@ -283,7 +266,7 @@ func shortly(d time.Duration) string {
 }
 
 // blobHost reads a refusal by the host to which the registry redirected a blob request, with a fresh signed URL.
-func (c *draft) blobHost() bool {
+func (c *draft) blobHost() {
 	c.set(UpstreamBlocked, "%s answered %d to %s, which %s granted", c.host, c.e.Status, c.what(), c.up)
 	c.remedy("allow %s in the egress filter or proxy of the mirror", c.host)
 	if c.e.BodyKind == fault.BodyXML {
@@ -291,7 +274,6 @@ func (c *draft) blobHost() bool {
 			c.e.Code, c.what(), c.up)
 		c.remedy("check the clock of the mirror's machine, and policies for %s (VPC endpoint)", c.host)
 	}
-	return true
 }
 
 func since(t time.Time) string {

@@ -13,12 +13,12 @@ import (
 )
 
 // content reads a mistake in content that came with a good status.
-func (c *draft) content() bool {
+func (c *draft) content() {
 	if e, ok := errors.AsType[*pull.ClaimError](c.err); ok {
 		c.f.Host = cmp.Or(e.Host, c.f.Host)
 		c.claim(e.Ref.Digest, fmt.Sprintf("%d bytes", e.Claim), fmt.Sprintf("%d bytes", e.Size), cmp.Or(e.Host, e.Ref.Host))
 		c.note("%s: %d bytes by the manifest, %d bytes at %s", e.Ref.Digest, e.Claim, e.Size, cmp.Or(e.Host, e.Ref.Host))
-		return true
+		return
 	}
 	if e, ok := errors.AsType[*flight.MismatchError](c.err); ok {
 		c.f.Host = cmp.Or(e.Host, c.f.Host)
@@ -32,33 +32,33 @@ func (c *draft) content() bool {
 		c.note("wanted %s of %d bytes, got %s of %d bytes", e.Digest, e.Size, cmp.Or(e.Got.String(), "nothing hashed"),
 			e.GotSize)
 		c.remedy("pull again; if it keeps failing, something between the mirror and that host alters the data")
-		return true
+		return
 	}
 	if e, ok := errors.AsType[*oci.ManifestError](c.err); ok {
 		if c.note("%s: %s", e.Fault, e.Detail); e.Fault == oci.FaultTooLarge {
 			c.tooLarge()
-			return true
+			return
 		}
 		if e.Fault == oci.FaultSigned {
 			c.set(UnsupportedImage, "%s at %s is of Docker's signed schema 1, which no current runtime pulls", c.what(), c.up)
 			c.f.Short = "its manifest at " + c.up + " is of Docker's signed schema 1, which no current runtime pulls"
 			c.remedy("pull it with a current tool (skopeo copy --format oci) and push it again, or use a newer tag")
-			return true
+			return
 		}
 		c.set(UnsupportedImage, "%s at %s is not valid: %s", c.what(), c.up, e.Detail)
 		c.f.Short = fmt.Sprintf("its manifest at %s is not valid: %s", c.up, e.Detail)
 		c.remedy("push the image again with a current tool")
-		return true
+		return
 	}
 	e, ok := errors.AsType[*fault.ContentError](c.err)
 	if !ok {
-		return false
+		return
 	}
 	c.note("%s: wanted %s, got %s", e.Kind, cmp.Or(e.Want, "nothing else"), cmp.Or(e.Got, "nothing"))
 	if e.Claimed && e.Kind == fault.ContentSize {
 		want, _, _ := strings.Cut(e.Want, ",")
 		c.claim(oci.Digest(c.e.Reference), want, e.Got, c.host)
-		return true
+		return
 	}
 	switch e.Kind {
 	case fault.ContentDigest, fault.ContentSize:
@@ -68,7 +68,7 @@ func (c *draft) content() bool {
 		if c.step.Name == fault.StepToken || c.e.Op == "tags" || c.e.Op == "referrers" {
 			c.set(UpstreamError, "%s sent more than the mirror reads for %s", c.host, c.asked())
 			c.remedy("report it to the operator of %s", c.up)
-			return true
+			return
 		}
 		c.tooLarge()
 	case fault.ContentNotManifest:
@@ -97,7 +97,6 @@ func (c *draft) content() bool {
 		c.set(UpstreamError, "%s sent %s with a wrong %s", c.host, c.full(), e.Kind)
 		c.remedy("pull again; if it stays report it to the operator of %s", c.up)
 	}
-	return true
 }
 
 // claim says that a manifest and a host differ in the size of a blob. The blob may be right: the image is wrong.
@@ -113,12 +112,12 @@ func (c *draft) tooLarge() {
 }
 
 // notSent reads that the rules for hosts kept a request from being sent.
-func (c *draft) notSent() bool {
+func (c *draft) notSent() {
 	if e, ok := errors.AsType[*fault.RealmError](c.err); ok {
 		if e.Malformed != "" {
 			c.set(AuthHostNotAllowed, "the address of the token service that %s names is malformed: %s", c.up, e.Malformed)
 			c.remedy("set the external URL in the settings of %s to https://HOST; the mirror needs no change", c.up)
-			return true
+			return
 		}
 		c.set(AuthHostNotAllowed, "%s wants its tokens from %s://%s, which is not in its authHosts", c.up, e.Scheme, e.Host)
 		c.remedy("add %s to authHosts of %s, if that is right", e.Host, c.up)
@@ -129,7 +128,7 @@ func (c *draft) notSent() bool {
 			c.remedy("correct the registry's own address in its settings to https://, as behind a proxy that ends TLS")
 		}
 		c.f.Host = e.Host
-		return true
+		return
 	}
 	if e, ok := errors.AsType[*fault.RedirectError](c.err); ok {
 		c.set(RedirectNotAllowed, "%s redirects %s to %s, which is not followed: %s", c.up, c.what(), e.Host, e.Why)
@@ -139,7 +138,7 @@ func (c *draft) notSent() bool {
 			c.remedy("check the endpoint of %s, then report it to its operator", c.up)
 		}
 		c.f.Host = e.Host
-		return true
+		return
 	}
 	if e, ok := errors.AsType[*fault.AwayError](c.err); ok {
 		c.set(AuthHostNotAllowed, "%s sends on to %s, which wants a login of its own", cmp.Or(e.From, c.up), e.To)
@@ -148,13 +147,12 @@ func (c *draft) notSent() bool {
 			c.remedy("make https://%s the endpoint of %s", e.To, c.up)
 		}
 		c.f.Host = e.To
-		return true
+		return
 	}
 	if e, ok := errors.AsType[*fault.AddressError](c.err); ok {
 		c.set(RedirectNotAllowed, "%s leads to %s, which has the private address %s", c.up, e.Host, e.Addr)
 		c.remedy("add %s to redirectHosts of %s, if that is right", e.Host, c.up)
 		c.f.Host = e.Host
-		return true
+		return
 	}
-	return false
 }

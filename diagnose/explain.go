@@ -27,27 +27,21 @@ func Explain(err error) Finding {
 	}
 	c := newDraft(err)
 	// From the most specific fact to the least: content and names that the mirror checked itself, the answer of a server, the
-	// errors of the network, and what the mirror or its client decided.
-	for _, read := range []func(*draft) bool{
-		(*draft).overloaded, (*draft).request, (*draft).content, (*draft).notSent, (*draft).answer, (*draft).network, (*draft).ended,
-		(*draft).sourceFailed,
+	// errors of the network, and what the mirror or its client decided. The order of those of the network matters: a DNS timeout is a
+	// timeout too, a refused proxy is a refused connection too, and a TLS alert comes as a network error.
+	for _, read := range []func(){
+		c.overloaded, c.request, c.content, c.notSent, c.answer,
+		c.dns, c.proxy, c.certificate, c.handshake, c.connection, c.timeout, c.broken,
+		c.ended, c.sourceFailed, c.other,
 	} {
-		if read(c) {
-			return c.finish()
+		if read(); c.f.Reason != "" {
+			break
 		}
 	}
-	if c.e.Op != "" {
-		c.set(UpstreamError, "the request to %s for %s failed: %s", c.host, c.full(), cause(err))
-		c.remedy("check that the mirror can reach %s, then pull again", c.host)
-		return c.finish()
-	}
-	c.set(InternalError, "the mirror failed: %s", err)
-	c.remedy("look at the mirror's log and report what it says")
 	return c.finish()
 }
 
-// draft is a finding that is being made of the facts. Its methods that return a bool read one kind of error, and report
-// whether it is that.
+// draft is a finding that is being made of the facts. Each of its methods that read one kind of error sets the reason if it is that.
 type draft struct {
 	facts
 	f Finding
@@ -91,7 +85,7 @@ func (c *draft) finish() Finding {
 }
 
 // request reads a mistake in the request itself.
-func (c *draft) request() bool {
+func (c *draft) request() {
 	if e, ok := errors.AsType[*route.UnknownError](c.err); ok {
 		c.set(UnknownUpstream, "the mirror has no upstream named %s", e.Key)
 		c.remedy("add %s to upstreams in the mirror's configuration, or pull from it directly", e.Key)
@@ -100,11 +94,11 @@ func (c *draft) request() bool {
 			c.note("configured upstreams: %s", strings.Join(e.Have, ", "))
 		}
 		c.f.Host, c.f.Declined = e.Key, true
-		return true
+		return
 	}
 	if e, ok := errors.AsType[*access.ForbiddenError](c.err); ok {
 		c.forbidden(e)
-		return true
+		return
 	}
 	if e, ok := errors.AsType[errcode.Error](c.err); ok {
 		// The message ends with the way out, after its last semicolon.
@@ -114,9 +108,8 @@ func (c *draft) request() bool {
 		}
 		c.set(BadRequest, "%s", what)
 		c.remedy("%s", way)
-		return true
+		return
 	}
-	return false
 }
 
 // forbidden reads a refusal by the rules of the mirror. A node that can go on to the registry itself may do better there.
@@ -131,19 +124,29 @@ func (c *draft) forbidden(e *access.ForbiddenError) {
 }
 
 // overloaded reads that the mirror had no memory for a document. Other facts of the request are not the cause then.
-func (c *draft) overloaded() bool {
+func (c *draft) overloaded() {
 	e, ok := errors.AsType[*memory.FullError](c.err)
 	if !ok {
-		return false
+		return
 	}
 	c.set(Overloaded, "the mirror has as many large manifests and lists in memory as it may have")
 	c.remedy("pull again in a moment; run more mirrors if it stays")
 	c.note("%d bytes were wanted of %d, for %s", e.Need, e.Size, e.Waited.Round(time.Millisecond))
-	return true
+}
+
+// other is the finding of an error that no other method reads.
+func (c *draft) other() {
+	if c.e.Op == "" {
+		c.set(InternalError, "the mirror failed: %s", c.err)
+		c.remedy("look at the mirror's log and report what it says")
+		return
+	}
+	c.set(UpstreamError, "the request to %s for %s failed: %s", c.host, c.full(), cause(c.err))
+	c.remedy("check that the mirror can reach %s, then pull again", c.host)
 }
 
 // ended reads that the mirror or its client ended the request.
-func (c *draft) ended() bool {
+func (c *draft) ended() {
 	if e, ok := errors.AsType[*fault.QueueError](c.err); ok {
 		c.set(QueueTimeout, "%s waited %s for its turn: all %d transfers from %s are in use", c.full(),
 			e.Waited.Round(time.Second), e.Most, c.host)
@@ -151,7 +154,7 @@ func (c *draft) ended() bool {
 			e.Most, c.host)
 		c.remedy("pull again, or raise maxTransfers of %s", c.up)
 		c.note("%d others wait for a turn at %s", e.Waiting, e.Endpoint)
-		return true
+		return
 	}
 	switch {
 	case errors.Is(c.err, flight.ErrClosed):
@@ -160,8 +163,5 @@ func (c *draft) ended() bool {
 	case errors.Is(c.err, context.Canceled):
 		c.set(ClientGone, "the client left before %s was there", c.what())
 		c.remedy("look at the client for why it gave up")
-	default:
-		return false
 	}
-	return true
 }

@@ -18,16 +18,10 @@ import (
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// network reads the errors of net, tls and the kernel. The order matters: a DNS timeout is a timeout too, a refused proxy
-// is a refused connection too, and a TLS alert comes as a network error.
-func (c *draft) network() bool {
-	return c.dns() || c.proxy() || c.certificate() || c.handshake() || c.connection() || c.timeout() || c.broken()
-}
-
-func (c *draft) dns() bool {
+func (c *draft) dns() {
 	e, ok := errors.AsType[*net.DNSError](c.err)
 	if !ok {
-		return false
+		return
 	}
 	host, server := cmp.Or(e.Name, c.host), "the mirror's DNS"
 	if e.Server != "" {
@@ -45,10 +39,9 @@ func (c *draft) dns() bool {
 		c.set(DNSFailed, "%s could not resolve %s, needed for %s", server, host, c.full())
 		c.remedy("check the DNS server that the mirror uses")
 	}
-	return true
 }
 
-func (c *draft) proxy() bool {
+func (c *draft) proxy() {
 	if e, ok := errors.AsType[*fault.ProxyError](c.err); ok {
 		proxy := e.Proxy[strings.LastIndexByte(e.Proxy, '@')+1:]
 		target := strings.TrimSuffix(cmp.Or(e.Target, c.host), ":443")
@@ -58,18 +51,17 @@ func (c *draft) proxy() bool {
 		} else {
 			c.remedy("allow %s on the proxy, or add it to NO_PROXY", target)
 		}
-		return true
+		return
 	}
 	e, ok := errors.AsType[*net.OpError](c.err)
 	if !ok || e.Op != "proxyconnect" {
-		return false
+		return
 	}
 	c.set(ProxyRefused, "proxy %s can't be reached for %s: %s", c.host, c.full(), innermost(e.Err))
 	c.remedy("check HTTPS_PROXY and NO_PROXY of the mirror, and that the proxy runs")
-	return true
 }
 
-func (c *draft) certificate() bool {
+func (c *draft) certificate() {
 	var cert *x509.Certificate
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](c.err); ok && len(e.UnverifiedCertificates) > 0 {
 		cert = e.UnverifiedCertificates[0]
@@ -83,21 +75,21 @@ func (c *draft) certificate() bool {
 		c.set(TLSUntrusted, "certificate of %s is issued by %s, which the mirror doesn't trust", c.at(), issuer(cert))
 		c.f.Short = fmt.Sprintf("certificate of %s is issued by %s, which isn't trusted", c.host, issuer(cert))
 		c.remedy("add that CA as ca to its endpoint, in the mirror's configuration")
-		return true
+		return
 	}
 	if e, ok := errors.AsType[x509.HostnameError](c.err); ok {
 		c.set(TLSWrongHost, "certificate of %s is for %s, not for %s", c.at(), names(e.Certificate), e.Host)
 		c.remedy("correct the endpoint of %s, whose name must be one of the certificate's", c.up)
-		return true
+		return
 	}
 	e, ok := errors.AsType[x509.CertificateInvalidError](c.err)
 	if !ok {
 		if _, isTLS := errors.AsType[*tls.CertificateVerificationError](c.err); isTLS {
 			c.set(TLSUntrusted, "certificate of %s, issued by %s, can't be verified", c.at(), issuer(cert))
 			c.remedy("check the certificate of %s; a CA of your own goes to ca of the endpoint", c.host)
-			return true
+			return
 		}
-		return false
+		return
 	}
 	bad := cmp.Or(e.Cert, cert)
 	switch {
@@ -114,32 +106,31 @@ func (c *draft) certificate() bool {
 		c.set(TLSUntrusted, "certificate of %s, issued by %s, is not valid for a server", c.at(), issuer(bad))
 		c.remedy("issue the certificate of %s anew", c.host)
 	}
-	return true
 }
 
-func (c *draft) handshake() bool {
+func (c *draft) handshake() {
 	const plain = "write the endpoint with http://, or fix TLS on %s"
 	if errors.Is(c.err, http.ErrSchemeMismatch) {
 		c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.at())
 		c.remedy(plain, c.host)
-		return true
+		return
 	}
 	if e, ok := errors.AsType[tls.RecordHeaderError](c.err); ok {
 		if string(e.RecordHeader[:]) == "HTTP/" {
 			c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.at())
 			c.remedy(plain, c.host)
-			return true
+			return
 		}
 		c.note("its first bytes: %q", e.RecordHeader[:])
 		c.set(TLSHandshake, "%s doesn't speak TLS", c.at())
 		c.remedy("check host and port of the endpoint of %s", c.up)
-		return true
+		return
 	}
 	_, alert := errors.AsType[tls.AlertError](c.err)
 	if e, ok := errors.AsType[*net.OpError](c.err); ok && e.Op == "remote error" || alert {
 		c.set(TLSHandshake, "%s ended the TLS handshake: %s", c.at(), innermost(c.err))
 		c.remedy("check which TLS versions and client certificate %s wants", c.host)
-		return true
+		return
 	}
 	// Closed or silent at the first packet of TLS, after TCP had succeeded: so does a filter on server names.
 	if c.step.Name == fault.StepTLS && c.step.Err != nil {
@@ -149,12 +140,11 @@ func (c *draft) handshake() bool {
 		}
 		c.set(TLSHandshake, "%s %s the TLS handshake", c.at(), how)
 		c.remedy("check whether a firewall filters that name")
-		return true
+		return
 	}
-	return false
 }
 
-func (c *draft) connection() bool {
+func (c *draft) connection() {
 	firewall := "allow the mirror to reach " + c.host + " in the firewall, or set HTTPS_PROXY"
 	switch {
 	case errors.Is(c.err, syscall.ECONNREFUSED):
@@ -171,35 +161,30 @@ func (c *draft) connection() bool {
 	case c.dialing() && timedOut(c.err), errors.Is(c.err, syscall.ETIMEDOUT) && c.dialing():
 		c.set(ConnectTimeout, "%s did not accept a connection for %s", c.where(), c.full())
 		c.remedy("%s", firewall)
-	default:
-		return false
 	}
-	if c.atBlobHost() {
+	if c.f.Reason != "" && c.atBlobHost() {
 		c.note("%s itself answered; only %s, where it keeps its blobs, did not", c.up, c.host)
 	}
-	return true
 }
 
-func (c *draft) timeout() bool {
+func (c *draft) timeout() {
 	if e, ok := errors.AsType[*pull.TimeoutError](c.err); ok {
 		c.set(UpstreamTimeout, "%s did not answer for %s within %s", c.up, c.what(), e.Waited.Round(time.Second))
 	} else if timedOut(c.err) {
 		c.set(UpstreamTimeout, "%s did not answer in time for %s", c.host, c.full())
 	} else {
-		return false
+		return
 	}
 	c.remedy("pull again; if it stays check %s and the network on the way to it", c.host)
-	return true
 }
 
-func (c *draft) broken() bool {
+func (c *draft) broken() {
 	if !errors.Is(c.err, syscall.ECONNRESET) && !errors.Is(c.err, syscall.EPIPE) &&
 		!errors.Is(c.err, io.ErrUnexpectedEOF) && !errors.Is(c.err, io.EOF) {
-		return false
+		return
 	}
 	c.set(ConnectionReset, "%s broke the connection while sending %s", c.host, c.full())
 	c.remedy("pull again; if it stays check proxies and firewalls on the way to %s", c.host)
-	return true
 }
 
 func timedOut(err error) bool {

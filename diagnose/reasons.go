@@ -111,289 +111,207 @@ type properties struct {
 // reasons is the one table of reasons, in the order of the list in docs/failures: by class, and those that only the client sees
 // at the end.
 var reasons = []properties{
-	{
-		reason: DNSNotFound, class: ClassNetwork, answer: unavailable,
-		advice: Advice{
-			"DNS has no host {host}",
-			"check the registry's name in the image, and the DNS of the client for private names",
-			"nslookup {name}",
-		},
-	},
-	{
-		reason: DNSFailed, class: ClassNetwork, answer: unavailable,
-		advice: Advice{"DNS did not answer for {host}", "check the resolvers in /etc/resolv.conf where the client runs", "nslookup {name}"},
-	},
-	{
-		reason: ConnectRefused, class: ClassNetwork, answer: unavailable,
-		advice: Advice{"{host} refuses the connection: nothing listens there", "check that it runs, and that the port is right", askHost},
-	},
-	{
-		reason: ConnectTimeout, class: ClassNetwork, answer: unavailable,
-		advice: Advice{
-			"{host} does not accept a connection: no answer in time",
-			"allow the client to reach it on that port; a firewall drops, or the host is down",
-			askHost,
-		},
-	},
-	{
-		reason: Unreachable, class: ClassNetwork, answer: unavailable,
-		advice: Advice{
-			"the client has no route to {host}",
-			"check its routes, gateway and firewall, and whether it tries IPv6 without having any",
-			askHost,
-		},
-	},
-	{
-		reason: ConnectionReset, class: ClassNetwork, answer: unavailable,
-		advice: Advice{
-			"the connection to {host} broke while it was used",
-			"pull again; if it stays, look at firewalls and proxies between the client and that host",
-			askHost,
-		},
-	},
-	{
-		reason: UpstreamTimeout, class: ClassNetwork, answer: late,
-		advice: Advice{"{host} took too long to answer", "pull again; if it stays, see how the registry and the path to it are", askHost},
-	},
-	{reason: Stalled, class: ClassNetwork, answer: late},
-	{
-		reason: ProxyRefused, class: ClassNetwork, answer: unavailable,
-		advice: Advice{
-			"the proxy between the client and {host} did not let it through",
-			"check HTTPS_PROXY and NO_PROXY of the client or its service, the proxy's login, and what it allows",
-			"systemctl show --property=Environment containerd docker",
-		},
-	},
-	{reason: RedirectNotAllowed, class: ClassNetwork, answer: unavailable},
+	{DNSNotFound, ClassNetwork, InRequest, unavailable, Advice{
+		"DNS has no host {host}",
+		"check the registry's name in the image, and the DNS of the client for private names", "nslookup {name}",
+	}},
+	{DNSFailed, ClassNetwork, InRequest, unavailable, Advice{
+		"DNS did not answer for {host}",
+		"check the resolvers in /etc/resolv.conf where the client runs", "nslookup {name}",
+	}},
+	{ConnectRefused, ClassNetwork, InRequest, unavailable, Advice{
+		"{host} refuses the connection: nothing listens there",
+		"check that it runs, and that the port is right", askHost,
+	}},
+	{ConnectTimeout, ClassNetwork, InRequest, unavailable, Advice{
+		"{host} does not accept a connection: no answer in time",
+		"allow the client to reach it on that port; a firewall drops, or the host is down", askHost,
+	}},
+	{Unreachable, ClassNetwork, InRequest, unavailable, Advice{
+		"the client has no route to {host}",
+		"check its routes, gateway and firewall, and whether it tries IPv6 without having any", askHost,
+	}},
+	{ConnectionReset, ClassNetwork, InRequest, unavailable, Advice{
+		"the connection to {host} broke while it was used",
+		"pull again; if it stays, look at firewalls and proxies between the client and that host", askHost,
+	}},
+	{UpstreamTimeout, ClassNetwork, InRequest, late, Advice{
+		"{host} took too long to answer",
+		"pull again; if it stays, see how the registry and the path to it are", askHost,
+	}},
+	{Stalled, ClassNetwork, InRequest, late, Advice{}},
+	{ProxyRefused, ClassNetwork, InRequest, unavailable, Advice{
+		"the proxy between the client and {host} did not let it through",
+		"check HTTPS_PROXY and NO_PROXY of the client or its service, the proxy's login, and what it allows",
+		"systemctl show --property=Environment containerd docker",
+	}},
+	{RedirectNotAllowed, ClassNetwork, InRequest, unavailable, Advice{}},
 
-	{
-		reason: TLSUntrusted, class: ClassTLS, answer: unavailable,
-		advice: Advice{
-			"the client does not trust the certificate of {host}",
-			"give the client the CA that signed it (containerd: ca in hosts.toml; Docker, Podman, CRI-O: certs.d/{registry}/ca.crt; builders and charts: the system's CA store)",
-			showCert,
-		},
-	},
-	{
-		reason: TLSWrongHost, class: ClassTLS, answer: unavailable,
-		advice: Advice{
-			"the certificate of {host} is for another name",
-			"pull by the name that it is for, or issue one with this name among its subject alternative names",
-			showCert,
-		},
-	},
-	{
-		reason: TLSExpired, class: ClassTLS, answer: unavailable,
-		advice: Advice{"the certificate of {host} has expired", "renew it there; if it has not expired, the client's clock is ahead", showCert},
-	},
-	{
-		reason: TLSHandshake, class: ClassTLS, answer: unavailable,
-		advice: Advice{
-			"the TLS handshake with {host} failed",
-			"check which TLS versions both sides speak, whether {host} wants a client certificate, and whether there is a proxy between them",
-			showCert,
-		},
-	},
-	{
-		reason: HTTPNotHTTPS, class: ClassTLS, answer: unavailable,
-		advice: Advice{
-			"the client speaks https, and {host} answers plain http",
-			"write http:// for this host in the client's registry configuration (Docker: insecure-registries), or serve TLS there",
-			"curl -v http://{host}/v2/",
-		},
-	},
-	{
-		reason: HTTPSNotHTTP, class: ClassTLS, answer: unavailable,
-		advice: Advice{"the client speaks plain http, and {host} answers TLS", "write https:// for this host in the client's registry configuration", askHost},
-	},
-	{
-		reason: ClockSkew, class: ClassTLS, answer: unavailable,
-		advice: Advice{"by the client's clock the certificate of {host} is not valid yet", "set the clock", "timedatectl"},
-	},
+	{TLSUntrusted, ClassTLS, InRequest, unavailable, Advice{
+		"the client does not trust the certificate of {host}",
+		"give the client the CA that signed it (containerd: ca in hosts.toml; Docker, Podman, CRI-O: certs.d/{registry}/ca.crt; builders and charts: the system's CA store)",
+		showCert,
+	}},
+	{TLSWrongHost, ClassTLS, InRequest, unavailable, Advice{
+		"the certificate of {host} is for another name",
+		"pull by the name that it is for, or issue one with this name among its subject alternative names", showCert,
+	}},
+	{TLSExpired, ClassTLS, InRequest, unavailable, Advice{
+		"the certificate of {host} has expired",
+		"renew it there; if it has not expired, the client's clock is ahead", showCert,
+	}},
+	{TLSHandshake, ClassTLS, InRequest, unavailable, Advice{
+		"the TLS handshake with {host} failed",
+		"check which TLS versions both sides speak, whether {host} wants a client certificate, and whether there is a proxy between them",
+		showCert,
+	}},
+	{HTTPNotHTTPS, ClassTLS, InRequest, unavailable, Advice{
+		"the client speaks https, and {host} answers plain http",
+		"write http:// for this host in the client's registry configuration (Docker: insecure-registries), or serve TLS there",
+		"curl -v http://{host}/v2/",
+	}},
+	{HTTPSNotHTTP, ClassTLS, InRequest, unavailable, Advice{
+		"the client speaks plain http, and {host} answers TLS",
+		"write https:// for this host in the client's registry configuration", askHost,
+	}},
+	{ClockSkew, ClassTLS, InRequest, unavailable, Advice{
+		"by the client's clock the certificate of {host} is not valid yet",
+		"set the clock", "timedatectl",
+	}},
 
-	{
-		reason: CredentialsMissing, class: ClassAuth, answer: denied,
-		advice: Advice{"{host} wants a login, and got none that it takes", "", ""},
-	},
-	{
-		reason: CredentialsRejected, class: ClassAuth, answer: denied,
-		advice: Advice{"{host} says that the login is wrong", "correct the login; the password or token may have been changed", ""},
-	},
-	{
-		reason: CredentialsExpired, class: ClassAuth, answer: denied,
-		advice: Advice{"the login for {host} has expired", "renew it", ""},
-	},
-	{
-		reason: CredentialSourceFailed, class: ClassAuth, answer: denied,
-		advice: Advice{
-			"the program that fetches the login for {host} failed",
-			"install it where the kubelet or client looks for it, make it executable, and run it by hand to see what it says",
-			"",
-		},
-	},
-	{
-		reason: UpstreamForbidden, class: ClassAuth, answer: denied,
-		advice: Advice{"this client may not pull {image}", "give the user, role or identity that pulls the right to read this repository", ""},
-	},
-	{
-		reason: TokenServiceRefused, class: ClassAuth, answer: denied,
-		advice: Advice{"the token service of {host} refused the request", "check the login, and the name of the repository", askHost},
-	},
-	{reason: AuthHostNotAllowed, class: ClassAuth, answer: unavailable},
+	{CredentialsMissing, ClassAuth, InRequest, denied, Advice{
+		"{host} wants a login, and got none that it takes", "", "",
+	}},
+	{CredentialsRejected, ClassAuth, InRequest, denied, Advice{
+		"{host} says that the login is wrong",
+		"correct the login; the password or token may have been changed", "",
+	}},
+	{CredentialsExpired, ClassAuth, InRequest, denied, Advice{
+		"the login for {host} has expired",
+		"renew it", "",
+	}},
+	{CredentialSourceFailed, ClassAuth, InRequest, denied, Advice{
+		"the program that fetches the login for {host} failed",
+		"install it where the kubelet or client looks for it, make it executable, and run it by hand to see what it says", "",
+	}},
+	{UpstreamForbidden, ClassAuth, InRequest, denied, Advice{
+		"this client may not pull {image}",
+		"give the user, role or identity that pulls the right to read this repository", "",
+	}},
+	{TokenServiceRefused, ClassAuth, InRequest, denied, Advice{
+		"the token service of {host} refused the request",
+		"check the login, and the name of the repository", askHost,
+	}},
+	{AuthHostNotAllowed, ClassAuth, InRequest, unavailable, Advice{}},
 
-	{
-		reason: TagNotFound, class: ClassMissing, answer: missing,
-		advice: Advice{"the registry has no {such}", "check name and tag, or push it", listTags},
-	},
-	{
-		reason: RepositoryNotFound, class: ClassMissing, answer: noName,
-		advice: Advice{"{host} has no such repository", "check the image's name", listTags},
-	},
-	{
-		reason: DigestNotFound, class: ClassMissing, answer: missing,
-		advice: Advice{"{host} does not have that digest", "use a tag or digest that is there; it may have been removed", listTags},
-	},
-	{
-		reason: PlatformMissing, class: ClassMissing, origin: Inferred,
-		advice: Advice{
-			"{image} has nothing for the platform of the client",
-			"build it for that platform, or run it on a node of a platform that it has",
-			"crane manifest {image}",
-		},
-	},
+	{TagNotFound, ClassMissing, InRequest, missing, Advice{
+		"the registry has no {such}",
+		"check name and tag, or push it", listTags,
+	}},
+	{RepositoryNotFound, ClassMissing, InRequest, noName, Advice{
+		"{host} has no such repository",
+		"check the image's name", listTags,
+	}},
+	{DigestNotFound, ClassMissing, InRequest, missing, Advice{
+		"{host} does not have that digest",
+		"use a tag or digest that is there; it may have been removed", listTags,
+	}},
+	{PlatformMissing, ClassMissing, Inferred, Answer{}, Advice{
+		"{image} has nothing for the platform of the client",
+		"build it for that platform, or run it on a node of a platform that it has", "crane manifest {image}",
+	}},
 
-	{
-		reason: NotFoundOrNoAccess, class: ClassUndecided, answer: denied,
-		advice: Advice{"{image} does not exist, or is private; {host} does not say which", "check name and tag", ""},
-	},
+	{NotFoundOrNoAccess, ClassUndecided, InRequest, denied, Advice{
+		"{image} does not exist, or is private; {host} does not say which",
+		"check name and tag", "",
+	}},
 
-	{
-		reason: RateLimited, class: ClassLimit, answer: limited,
-		advice: Advice{"the limit on pulls of {host} is used up", "pull with a login, or through a mirror; the limit resets by itself", ""},
-	},
-	{
-		reason: AbuseLimited, class: ClassLimit, answer: limited,
-		advice: Advice{"{host} gets too many requests from this address", "spread the pulls, or send them through a mirror", ""},
-	},
-	{
-		reason: DataLimited, class: ClassLimit, answer: limited,
-		advice: Advice{"the limit on anonymous downloads of {host} is used up", "pull with a login, or through a mirror", ""},
-	},
+	{RateLimited, ClassLimit, InRequest, limited, Advice{
+		"the limit on pulls of {host} is used up",
+		"pull with a login, or through a mirror; the limit resets by itself", "",
+	}},
+	{AbuseLimited, ClassLimit, InRequest, limited, Advice{
+		"{host} gets too many requests from this address",
+		"spread the pulls, or send them through a mirror", "",
+	}},
+	{DataLimited, ClassLimit, InRequest, limited, Advice{
+		"the limit on anonymous downloads of {host} is used up",
+		"pull with a login, or through a mirror", "",
+	}},
 
-	{
-		reason: UpstreamError, class: ClassUpstream, answer: unavailable,
-		advice: Advice{"{host} failed", "pull again; if it stays, see its status page or its log", askHost},
-	},
-	{
-		reason: UpstreamBlocked, class: ClassUpstream, answer: denied,
-		advice: Advice{
-			"{host} refuses to serve {image}: by its policy, its firewall, or where the client is",
-			"see the policy and the network rules of that registry or project",
-			"",
-		},
-	},
-	{
-		reason: NotARegistry, class: ClassUpstream, answer: unavailable,
-		advice: Advice{"the server that answered for {host} is not a registry", "check the host in the image's name, and for a proxy or login page before it", askHost},
-	},
-	{
-		reason: UnsupportedImage, class: ClassUpstream, answer: unavailable,
-		advice: Advice{
-			"{image} has a format that this client does not read",
-			"update the client, or push the image again with a current tool, or use a newer tag",
-			"crane manifest {image}",
-		},
-	},
-	{reason: ManifestTooLarge, class: ClassUpstream, answer: unavailable},
-	{
-		reason: DigestMismatch, class: ClassUpstream, answer: unavailable,
-		advice: Advice{
-			"the received content of {image} does not match its digest",
-			"pull again; if it stays, a proxy or mirror on the way alters or cuts content",
-			"crane validate --remote {image}",
-		},
-	},
+	{UpstreamError, ClassUpstream, InRequest, unavailable, Advice{
+		"{host} failed",
+		"pull again; if it stays, see its status page or its log", askHost,
+	}},
+	{UpstreamBlocked, ClassUpstream, InRequest, denied, Advice{
+		"{host} refuses to serve {image}: by its policy, its firewall, or where the client is",
+		"see the policy and the network rules of that registry or project", "",
+	}},
+	{NotARegistry, ClassUpstream, InRequest, unavailable, Advice{
+		"the server that answered for {host} is not a registry",
+		"check the host in the image's name, and for a proxy or login page before it", askHost,
+	}},
+	{UnsupportedImage, ClassUpstream, InRequest, unavailable, Advice{
+		"{image} has a format that this client does not read",
+		"update the client, or push the image again with a current tool, or use a newer tag", "crane manifest {image}",
+	}},
+	{ManifestTooLarge, ClassUpstream, InRequest, unavailable, Advice{}},
+	{DigestMismatch, ClassUpstream, InRequest, unavailable, Advice{
+		"the received content of {image} does not match its digest",
+		"pull again; if it stays, a proxy or mirror on the way alters or cuts content", "crane validate --remote {image}",
+	}},
 
-	{reason: UnknownUpstream, class: ClassMirror, answer: noName},
-	{
-		reason: ClientForbidden, class: ClassMirror, answer: denied,
-		advice: Advice{"no rule of the mirror lets clients pull it", "add it to rules in the mirror's configuration, or pull it from the registry itself", ""},
-	},
-	{reason: Overloaded, class: ClassMirror, answer: busy},
-	{reason: QueueTimeout, class: ClassMirror, answer: late},
-	{reason: Stopping, class: ClassMirror, answer: busy},
-	{reason: BadRequest, class: ClassMirror, answer: invalid},
-	{reason: Loop, class: ClassMirror, answer: unavailable},
-	{reason: InternalError, class: ClassMirror, answer: broken},
+	{UnknownUpstream, ClassMirror, InRequest, noName, Advice{}},
+	{ClientForbidden, ClassMirror, InRequest, denied, Advice{
+		"no rule of the mirror lets clients pull it",
+		"add it to rules in the mirror's configuration, or pull it from the registry itself", "",
+	}},
+	{Overloaded, ClassMirror, InRequest, busy, Advice{}},
+	{QueueTimeout, ClassMirror, InRequest, late, Advice{}},
+	{Stopping, ClassMirror, InRequest, busy, Advice{}},
+	{BadRequest, ClassMirror, InRequest, invalid, Advice{}},
+	{Loop, ClassMirror, InRequest, unavailable, Advice{}},
+	{InternalError, ClassMirror, InRequest, broken, Advice{}},
 
-	{
-		reason: ClientGone, class: ClassClient, answer: late,
-		advice: Advice{
-			"the client ended the pull before it was complete",
-			"see whether the pod was removed or the runtime restarted; if not, the pull was too slow for its progress timeout",
-			"",
-		},
-	},
-	{reason: TooSlow, class: ClassClient, origin: Inferred},
+	{ClientGone, ClassClient, InRequest, late, Advice{
+		"the client ended the pull before it was complete",
+		"see whether the pod was removed or the runtime restarted; if not, the pull was too slow for its progress timeout", "",
+	}},
+	{TooSlow, ClassClient, Inferred, Answer{}, Advice{}},
 
-	{
-		reason: NodeDiskFull, class: ClassClient, origin: OnNode,
-		advice: Advice{
-			"the disk is full where images are kept",
-			"free space there (docker system prune, crictl rmi --prune), or lower the kubelet's image garbage collection thresholds",
-			"df -h; df -i",
-		},
-	},
-	{
-		reason: NameInvalid, class: ClassClient, origin: OnNode,
-		advice: Advice{
-			"{image} is not the name of an image",
-			"correct it: lower case, no scheme, no empty parts, no unreplaced variables, with a registry where short names are not allowed",
-			"",
-		},
-	},
-	{
-		reason: NeverPull, class: ClassClient, origin: OnNode,
-		advice: Advice{
-			"the image is not on the node, and imagePullPolicy Never forbids to pull it",
-			"load it on the node, or set imagePullPolicy to IfNotPresent",
-			"ctr -n k8s.io images import FILE",
-		},
-	},
-	{
-		reason: RuntimeDown, class: ClassClient, origin: OnNode,
-		advice: Advice{
-			"the container runtime does not answer on its socket, so nothing was pulled",
-			"start it, check that the client uses its socket and may open it, and read its log",
-			"systemctl status containerd crio docker; journalctl -u containerd -n 50",
-		},
-	},
-	{
-		reason: SignaturePolicy, class: ClassClient, origin: OnNode,
-		advice: Advice{
-			"the signature policy of the node rejects {image}",
-			"sign the image with a key that the policy accepts, or correct the policy and its key files",
-			"cat /etc/containers/policy.json",
-		},
-	},
-	{
-		reason: UnpackFailed, class: ClassClient, origin: OnNode,
-		advice: Advice{
-			"the node got {image} and could not unpack it",
-			"remove the image and what is left of its layers and pull again; if it stays, check the disk and file system, and for rootless runtimes /etc/subuid and /etc/subgid",
-			"crictl rmi {image}; dmesg | tail",
-		},
-	},
-	{
-		reason: PullQPS, class: ClassClient, origin: OnNode,
-		advice: Advice{
-			"the kubelet starts more pulls a second than its registryPullQPS allows",
-			"nothing has to be done, since it tries again; to avoid it, raise registryPullQPS and registryBurst in the kubelet's configuration",
-			"kubectl get --raw /api/v1/nodes/NODE/proxy/configz",
-		},
-	},
-	{
-		reason: Unknown, class: ClassUnknown, origin: OnNode,
-		advice: Advice{"the text does not say why", "look at the runtime's log there, or ask the registry step by step", "mirror doctor image {image}"},
-	},
+	{NodeDiskFull, ClassClient, OnNode, Answer{}, Advice{
+		"the disk is full where images are kept",
+		"free space there (docker system prune, crictl rmi --prune), or lower the kubelet's image garbage collection thresholds", "df -h; df -i",
+	}},
+	{NameInvalid, ClassClient, OnNode, Answer{}, Advice{
+		"{image} is not the name of an image",
+		"correct it: lower case, no scheme, no empty parts, no unreplaced variables, with a registry where short names are not allowed", "",
+	}},
+	{NeverPull, ClassClient, OnNode, Answer{}, Advice{
+		"the image is not on the node, and imagePullPolicy Never forbids to pull it",
+		"load it on the node, or set imagePullPolicy to IfNotPresent", "ctr -n k8s.io images import FILE",
+	}},
+	{RuntimeDown, ClassClient, OnNode, Answer{}, Advice{
+		"the container runtime does not answer on its socket, so nothing was pulled",
+		"start it, check that the client uses its socket and may open it, and read its log",
+		"systemctl status containerd crio docker; journalctl -u containerd -n 50",
+	}},
+	{SignaturePolicy, ClassClient, OnNode, Answer{}, Advice{
+		"the signature policy of the node rejects {image}",
+		"sign the image with a key that the policy accepts, or correct the policy and its key files", "cat /etc/containers/policy.json",
+	}},
+	{UnpackFailed, ClassClient, OnNode, Answer{}, Advice{
+		"the node got {image} and could not unpack it",
+		"remove the image and what is left of its layers and pull again; if it stays, check the disk and file system, and for rootless runtimes /etc/subuid and /etc/subgid",
+		"crictl rmi {image}; dmesg | tail",
+	}},
+	{PullQPS, ClassClient, OnNode, Answer{}, Advice{
+		"the kubelet starts more pulls a second than its registryPullQPS allows",
+		"nothing has to be done, since it tries again; to avoid it, raise registryPullQPS and registryBurst in the kubelet's configuration",
+		"kubectl get --raw /api/v1/nodes/NODE/proxy/configz",
+	}},
+	{Unknown, ClassUnknown, OnNode, Answer{}, Advice{
+		"the text does not say why",
+		"look at the runtime's log there, or ask the registry step by step", "mirror doctor image {image}",
+	}},
 }

@@ -235,7 +235,7 @@ func unfinished(ctx context.Context, g *stage) error {
 	}
 	left, err := crash.Spooled(g.data)
 	if err == nil && len(left) == 0 {
-		err = errors.New("it stopped in order and left nothing of the unfinished download")
+		err = errors.New("it stopped cleanly and left nothing of the unfinished download")
 	}
 	return err
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/registrymirror/mirror/e2e/internal/wait"
 )
 
-// TestUnfinishedOverARestart stops the mirror in the middle of a download and starts it again. After a stop in order
+// TestUnfinishedOverARestart stops the mirror in the middle of a download and starts it again. After a clean stop
 // the upstream sends what was missing and no more; after a kill, or where what was kept is damaged, the download begins
 // anew. The bytes are right each time, and nothing is left in the spool.
 func TestUnfinishedOverARestart(t *testing.T) {

@@ -209,7 +209,7 @@ func shutdown(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg || len(args) > 0, "shutdown")
 	s := sessionOf(ts)
 	if s.mirror == nil || !s.mirror.End() {
-		ts.Fatalf("the mirror did not stop in order")
+		ts.Fatalf("the mirror did not stop cleanly")
 	}
 	s.mirror = nil
 }

@@ -42,7 +42,10 @@ func repository(image string) string {
 
 // Summary counts failed pulls.
 type Summary struct {
-	Classes, Reasons, Images, Clients map[string]int64
+	Classes map[string]int64 `json:"classes"`
+	Reasons map[string]int64 `json:"reasons"`
+	Images  map[string]int64 `json:"images"`
+	Clients map[string]int64 `json:"clients"`
 }
 
 // Summary counts the pulls behind the failures that f chooses. A failure that was seen since f.Since counts whole.

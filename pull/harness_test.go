@@ -63,12 +63,12 @@ func (b *books) Learn(repo oci.Repo, m *oci.Manifest, s catalog.Standing) error 
 	return b.Catalog.Learn(repo, m, s)
 }
 
-func (b *books) Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time) (catalog.Tag, error) {
+func (b *books) Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time, by catalog.Source) (catalog.Tag, error) {
 	if err := b.fail("moved"); err != nil {
 		return catalog.Tag{}, err
 	}
 	b.journal.add("tag " + ref.Tag + " " + to.String())
-	return b.Catalog.Moved(ref, from, to, at)
+	return b.Catalog.Moved(ref, from, to, at, by)
 }
 
 // world is a puller between two registries and a cache, all in memory.

@@ -46,7 +46,7 @@ type Catalog interface {
 	// Tag returns the record of a tag, or catalog.ErrUnknown.
 	Tag(ref oci.Ref) (catalog.Tag, error)
 	// Moved records that at a time the upstream was seen to mean a digest by the tag.
-	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time) (catalog.Tag, error)
+	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time, by catalog.Source) (catalog.Tag, error)
 	// Forget removes the record of a tag.
 	Forget(ref oci.Ref) error
 	// Learn records that a registry has shown a manifest, and names its parts.

@@ -259,7 +259,11 @@ func (p *Puller) record(ctx context.Context, ref oci.Ref, r report) {
 		p.log.WarnContext(ctx, "cannot read the record of a tag", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 		return
 	}
-	if _, err := p.catalog.Moved(ref, from, r.desc.Digest, r.at); err != nil {
+	by := catalog.ByCheck
+	if from.Digest == "" {
+		by = catalog.ByPull
+	}
+	if _, err := p.catalog.Moved(ref, from, r.desc.Digest, r.at, by); err != nil {
 		p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 	}
 }

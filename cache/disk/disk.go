@@ -74,7 +74,7 @@ var (
 
 // Open takes the directory into use and makes it if it is not there. Where another process has it, Open waits and then
 // returns a *LockedError. What was left in the spool is removed, but for unfinished downloads that a process left which
-// stopped in order: those are for Resume. Close gives the directory back.
+// stopped cleanly: those are for Resume. Close gives the directory back.
 func Open(dir string, o Options) (*Store, error) { return openOn(dir, o, openSystem, bootID()) }
 
 // openOn is Open on a volume, at a boot of the machine.

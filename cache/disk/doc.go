@@ -33,7 +33,7 @@
 // Strict durability syncs each file and its folder in Commit, and the folders above where they may not be on disk.
 //
 // Nothing is committed before boot.json says that this process uses the folder: else a crash would be taken for the former
-// stop in order.
+// clean stop.
 //
 // # What it does not do
 //

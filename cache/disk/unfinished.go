@@ -18,7 +18,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// A stop in order leaves unfinished downloads to the next process:
+// A clean stop leaves unfinished downloads to the next process:
 //
 //	Keep ──> spool/<random>.json beside the spool ──> Close: syncfs, then boot.json says clean ──> Open ──> Resume
 //
@@ -99,7 +99,7 @@ func (s *spools) writeRecord(name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// findLeftovers finds the unfinished downloads of a process that stopped in order. All else in the spool folder is swept.
+// findLeftovers finds the unfinished downloads of a process that stopped cleanly. All else in the spool folder is swept.
 func (s *spools) findLeftovers() {
 	list, err := s.folder.root.ReadDir(spoolDir)
 	if err != nil {

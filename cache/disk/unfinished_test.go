@@ -30,7 +30,7 @@ func restOf(b []byte, d oci.Digest) flight.Rest {
 	}
 }
 
-// leave keeps a download in a folder and stops in order.
+// leave keeps a download in a folder and stops cleanly.
 func leave(t *testing.T, dir string, change func(*flight.Rest)) ([]byte, flight.Rest) {
 	t.Helper()
 	b, d := cachetest.Bytes(9, 400_000)
@@ -66,7 +66,7 @@ func spooled(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// What is kept at a stop in order is there after it, once, and can be continued.
+// What is kept at a clean stop is there after it, once, and can be continued.
 func TestUnfinishedOutlivesAStop(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

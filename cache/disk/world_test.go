@@ -327,7 +327,7 @@ func (w *world) powerLoss(l loss) {
 		}
 	}
 	if w.s != nil && w.ops.IntN(2) == 0 {
-		w.keep() // on the way to a stop in order
+		w.keep() // on the way to a clean stop
 	}
 	w.stop(false)
 	w.about += fmt.Sprintf(" by power loss of %s", l)

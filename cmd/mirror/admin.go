@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"net/url"
@@ -66,23 +65,23 @@ func (f *adminFlags) isNot(kind string) error {
 
 // show prints an answer in the form of -o, or as the text that is made of it. kind names what the answer is to be.
 func show[T any](cmd *cobra.Command, f *adminFlags, body []byte, kind string, text func(T) string) error {
-	var answer T
-	if !f.output.encoded() {
-		if err := f.decode(body, &answer, kind); err != nil {
-			return err
-		}
-		return write(cmd.OutOrStdout(), text(answer))
+	if f.output.encoded() {
+		return f.output.print(cmd.OutOrStdout(), body)
 	}
-	return f.print(cmd.OutOrStdout(), body)
+	var answer T
+	if err := f.decode(body, &answer, kind); err != nil {
+		return err
+	}
+	return write(cmd.OutOrStdout(), text(answer))
 }
 
-// print prints an answer, which is JSON, in the form of -o.
-func (f *adminFlags) print(out io.Writer, body []byte) error {
-	text, err := f.output.encode(body)
+// showPath requests /api/v1/PATH and shows the answer.
+func showPath[T any](cmd *cobra.Command, f *adminFlags, path string, query url.Values, kind string, text func(T) string) error {
+	body, err := f.get(cmd.Context(), path, query)
 	if err != nil {
 		return err
 	}
-	return write(out, string(text))
+	return show(cmd, f, body, kind, text)
 }
 
 // ask sends a request to the mirror's admin listener.

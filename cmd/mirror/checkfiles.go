@@ -17,18 +17,15 @@ import (
 
 // fileProblem is a mistake in a file that a setting names.
 type fileProblem struct {
-	Setting string // its path
-	File    string
-	Message string
-	Hint    string // what to do
-	Warning bool   // the mirror works with it as it is
+	message string
+	hint    string // what to do
+	warning bool   // the mirror works with it as it is
 }
 
-// checkFiles reads every file that a configuration names, as the mirror will, and returns everything that is wrong with them:
+// checkFiles reads every file that settings name, as the mirror will, and returns everything that is wrong with them:
 // certificates and keys that don't belong together, files that are not certificates, empty passwords and tokens. It never
-// shows their content.
-func checkFiles(c *config.Config) (list []fileProblem) {
-	named := c.Named()
+// shows their content. With what it warns of the mirror works.
+func checkFiles(named []config.Named) (wrong []config.Mistake, warnings []string) {
 	files := make(map[string]string, len(named)) // by setting
 	for _, n := range named {
 		files[n.Path] = n.File
@@ -38,12 +35,15 @@ func checkFiles(c *config.Config) (list []fileProblem) {
 		if p == nil && secret[n.Key] {
 			p = exposed(n.File)
 		}
-		if p != nil {
-			p.Setting, p.File = n.Path, n.File
-			list = append(list, *p)
+		switch {
+		case p == nil:
+		case p.warning:
+			warnings = append(warnings, fmt.Sprintf("%s: %s; %s", n.Path, p.message, p.hint))
+		default:
+			wrong = append(wrong, config.Mistake{Path: n.Path, Message: p.message, Hint: p.hint})
 		}
 	}
-	return list
+	return wrong, warnings
 }
 
 // secret are the settings whose files hold secrets.
@@ -63,19 +63,19 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 	info, err := os.Stat(n.File)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &fileProblem{Message: n.File + " does not exist", Hint: "create it, or correct the path"}
+		return &fileProblem{message: n.File + " does not exist", hint: "create it, or correct the path"}
 	case err != nil:
-		return &fileProblem{Message: err.Error(), Hint: "let the user that runs mirror read it"}
+		return &fileProblem{message: err.Error(), hint: "let the user that runs mirror read it"}
 	case info.IsDir() && n.Key == "dockerConfig":
 		return nil // of a mounted secret; what is in it may change at any time
 	case !info.Mode().IsRegular():
-		return &fileProblem{Message: n.File + " is not a regular file", Hint: "name a file"}
+		return &fileProblem{message: n.File + " is not a regular file", hint: "name a file"}
 	case info.Size() > largestFile:
-		return &fileProblem{Message: fmt.Sprintf("%s has more than %d MiB", n.File, largestFile>>20), Hint: "is it the right one?"}
+		return &fileProblem{message: fmt.Sprintf("%s has more than %d MiB", n.File, largestFile>>20), hint: "is it the right one?"}
 	}
 	text, err := os.ReadFile(n.File)
 	if err != nil {
-		return &fileProblem{Message: err.Error(), Hint: "let the user that runs mirror read it"}
+		return &fileProblem{message: err.Error(), hint: "let the user that runs mirror read it"}
 	}
 	empty := len(strings.TrimSpace(string(text))) == 0
 	switch n.Key {
@@ -83,21 +83,19 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 		return checkPair(n, files, text)
 	case "key", "clientKey":
 		if empty { // anything else shows beside its certificate
-			return &fileProblem{Message: n.File + " is empty", Hint: "write the private key, PEM, to it"}
+			return &fileProblem{message: n.File + " is empty", hint: "write the private key, PEM, to it"}
 		}
 	case "ca", "caFile":
 		if !x509.NewCertPool().AppendCertsFromPEM(text) {
-			return &fileProblem{
-				Message: n.File + " holds no PEM certificate", Hint: "a certificate begins with -----BEGIN CERTIFICATE-----",
-			}
+			return noCertificate(n.File)
 		}
 	case "dockerConfig", "keyFile":
 		if !json.Valid(text) {
-			return &fileProblem{Message: n.File + " is not JSON", Hint: "write the whole of what was given out to it"}
+			return &fileProblem{message: n.File + " is not JSON", hint: "write the whole of what was given out to it"}
 		}
 	default:
 		if empty {
-			return &fileProblem{Message: n.File + " is empty", Hint: "write the secret to it, without quotes"}
+			return &fileProblem{message: n.File + " is empty", hint: "write the secret to it, without quotes"}
 		}
 		if n.Key == "secretFile" && hasShortLine(string(text)) {
 			return &fileProblem{
@@ -125,26 +123,28 @@ func checkPair(n config.Named, files map[string]string, cert []byte) *fileProble
 	key, err := os.ReadFile(files[at])
 	if err != nil || len(strings.TrimSpace(string(key))) == 0 { // its own problem
 		if !x509.NewCertPool().AppendCertsFromPEM(cert) {
-			return &fileProblem{
-				Message: n.File + " holds no PEM certificate", Hint: "a certificate begins with -----BEGIN CERTIFICATE-----",
-			}
+			return noCertificate(n.File)
 		}
 		return nil
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return &fileProblem{
-			Message: fmt.Sprintf("%s with the key %s: %v", n.File, files[at], err),
-			Hint:    "they are PEM files that belong together, the certificate itself first",
+			message: fmt.Sprintf("%s with the key %s: %v", n.File, files[at], err),
+			hint:    "they are PEM files that belong together, the certificate itself first",
 		}
 	}
 	if now := time.Now(); pair.Leaf != nil && now.After(pair.Leaf.NotAfter) {
 		return &fileProblem{
-			Message: fmt.Sprintf("the certificate in %s expired on %s", n.File, pair.Leaf.NotAfter.UTC().Format(time.DateOnly)),
-			Hint:    "renew it", Warning: true,
+			message: fmt.Sprintf("the certificate in %s expired on %s", n.File, pair.Leaf.NotAfter.UTC().Format(time.DateOnly)),
+			hint:    "renew it", warning: true,
 		}
 	}
 	return nil
+}
+
+func noCertificate(file string) *fileProblem {
+	return &fileProblem{message: file + " holds no PEM certificate", hint: "a certificate begins with -----BEGIN CERTIFICATE-----"}
 }
 
 // exposed warns of a secret that every user of the machine can read.
@@ -154,7 +154,7 @@ func exposed(path string) *fileProblem {
 		return nil
 	}
 	return &fileProblem{
-		Message: fmt.Sprintf("every user of this machine can read %s (mode %04o)", path, info.Mode().Perm()),
-		Hint:    "chmod o= " + path, Warning: true,
+		message: fmt.Sprintf("every user of this machine can read %s (mode %04o)", path, info.Mode().Perm()),
+		hint:    "chmod o= " + path, warning: true,
 	}
 }

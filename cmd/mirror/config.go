@@ -63,7 +63,7 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 			}
 			warnings := c.Warnings()
 			if !noFiles {
-				wrong, more := wrongFiles(c)
+				wrong, more := checkFiles(c.Named())
 				if err := printFiles(cmd.ErrOrStderr(), file, text, wrong, "check again (--no-files skips the files)"); err != nil {
 					return err
 				}
@@ -76,32 +76,13 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 	return cmd
 }
 
-// wrongFiles are the files that a configuration names and the mirror can't use, and the warnings about the others.
-func wrongFiles(c *config.Config) (wrong []fileProblem, warnings []string) {
-	for _, p := range checkFiles(c) {
-		if p.Warning {
-			warnings = append(warnings, fmt.Sprintf("%s: %s; %s", p.Setting, p.Message, p.Hint))
-		} else {
-			wrong = append(wrong, p)
-		}
-	}
-	return wrong, warnings
-}
-
 // printFiles prints the problems of files that a configuration names in the form of mistakes in the configuration. The error
 // is nil where there are none.
-func printFiles(stderr io.Writer, file string, text config.Text, wrong []fileProblem, next string) error {
-	if len(wrong) == 0 {
+func printFiles(stderr io.Writer, file string, text config.Text, wrong []config.Mistake, next string) error {
+	invalid := text.Refuse(file, os.Environ(), wrong)
+	if invalid == nil {
 		return nil
 	}
-	place := config.Places(file, text.Data, os.Environ())
-	invalid := &config.Invalid{File: file}
-	for _, p := range wrong {
-		invalid.Problems = append(invalid.Problems, place(p.Setting, p.Message, p.Hint))
-	}
-	slices.SortStableFunc(invalid.Problems, func(a, b config.Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
 	fmt.Fprintf(stderr, "%v with files that it names; correct %s, then %s\n", invalid, choose(len(wrong) > 1, "them", "it"), next)
 	return &exitError{exitFailed, nil}
 }

@@ -96,7 +96,7 @@ configuration is invalid; 2 wrong usage; 4 no mirror answers.`,
 			if !flags.output.encoded() {
 				body = []byte(reportText(report, flags.output.wide(), coloured(cmd.OutOrStdout())))
 			}
-			if err := flags.print(cmd.OutOrStdout(), body); err != nil {
+			if err := flags.output.print(cmd.OutOrStdout(), body); err != nil {
 				return err
 			}
 			if !report.OK || report.CannotRun != "" {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +21,7 @@ import (
 	"github.com/registrymirror/mirror/journal"
 )
 
-// maxLookups is how many failures of one text are looked up at a mirror.
+// maxLookups is how many look-ups at a mirror there are for the failures of one text.
 const maxLookups = 100
 
 func newExplainCmd() *cobra.Command {
@@ -65,18 +64,19 @@ Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 wrong
 			if err != nil {
 				return &exitError{exitFailed, err}
 			}
-			list, note := flags.join(cmd.Context(), report)
-			if note != "" {
-				fmt.Fprintln(cmd.ErrOrStderr(), "mirror:", note)
+			explained, err := admin.Explain(report, flags.recorded(cmd.Context()))
+			if err != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), "mirror: without the mirror's own evidence:", err)
 			}
 			if flags.output.encoded() {
-				body, err := json.Marshal(admin.Explanation{Failures: list, Classes: report.Classes})
+				body, err := json.Marshal(explained)
 				if err != nil {
 					return &exitError{exitFailed, err}
 				}
-				return flags.print(cmd.OutOrStdout(), append(body, '\n'))
+				return flags.output.print(cmd.OutOrStdout(), append(body, '\n'))
 			}
-			return write(cmd.OutOrStdout(), explainedText(report, list, flags.output.wide()))
+			report.Classes = explained.Classes
+			return write(cmd.OutOrStdout(), explainedText(report, explained.Failures, flags.output.wide()))
 		},
 	}
 	flags.add(cmd, true)
@@ -112,56 +112,23 @@ func readSymptoms(stdin io.Reader, args []string) (*symptom.Report, error) {
 
 var reasonLike = regexp.MustCompile(`^[a-z]+(-[a-z]+)+$`)
 
-// join looks up the failures of a report at a mirror, if one is named, and counts their classes anew.
-func (f *adminFlags) join(ctx context.Context, r *symptom.Report) (list []admin.Explained, note string) {
-	list = make([]admin.Explained, 0, len(r.Failures))
+// recorded returns a function that looks up failures at the mirror, if one is named.
+func (f *adminFlags) recorded(ctx context.Context) func(journal.Filter) ([]journal.Failure, error) {
 	lookups := 0
-	for _, x := range r.Failures {
-		e := admin.NewExplained(x)
-		for _, q := range admin.Lookups(x) {
-			if note != "" || f.url == "" && f.config == "" || lookups >= maxLookups {
-				break
-			}
-			lookups++
-			k, ok, err := f.recorded(ctx, x, q)
-			if err != nil {
-				note = fmt.Sprintf("without the mirror's own evidence: %v", err)
-			}
-			if ok {
-				e.Join(k)
-				break
-			}
+	return func(q journal.Filter) ([]journal.Failure, error) {
+		if lookups++; f.url == "" && f.config == "" || lookups > maxLookups {
+			return nil, nil
 		}
-		list = append(list, e)
+		query := url.Values{"declined": {"true"}, "id": {q.ID}}
+		if q.ID == "" {
+			query = url.Values{"declined": {"true"}, "image": {q.Image}}
+		}
+		list, _, err := f.failures(ctx, query)
+		if e, ok := errors.AsType[*exitError](err); ok {
+			err = e.err
+		}
+		return list.Failures, err
 	}
-	r.Classes = make(map[string]int64)
-	for i, e := range list {
-		r.Failures[i].Reason, r.Failures[i].Class = e.Reason, e.Class
-		r.Classes[string(e.Class)] += e.Count
-	}
-	return list, note
-}
-
-// recorded looks up a failure at the mirror.
-func (f *adminFlags) recorded(ctx context.Context, x symptom.Failure, q journal.Filter) (k admin.Failure, ok bool, err error) {
-	query := url.Values{"declined": {"true"}}
-	if q.ID != "" {
-		query.Set("id", q.ID)
-	} else {
-		query.Set("image", q.Image)
-	}
-	body, err := f.get(ctx, "failures", query)
-	var list admin.FailureList
-	if err == nil {
-		err = json.Unmarshal(body, &list)
-	}
-	if e, ok := errors.AsType[*exitError](err); ok {
-		err = e.err
-	}
-	if err == nil {
-		k, ok = admin.Same(x, list.Failures, time.Now())
-	}
-	return k, ok, err
 }
 
 // subjectOf is the image of a failure, else the host at which it broke.

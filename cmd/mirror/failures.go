@@ -65,8 +65,9 @@ such ID; 2 wrong usage; 4 no mirror answers.`,
 	addChoice(cmd, &f.by, "by", "", []string{"class", "reason", "image", "client"},
 		"count the pulls instead, by class, reason, image or client")
 	flags.StringVar(&f.since, "since", "", "only failures seen since: a duration (1h30m, 1d) or a time (RFC 3339)")
-	addChoice(cmd, &f.reason, "reason", "", reasons(), "only this `reason`, for example tag-not-found")
-	addChoice(cmd, &f.class, "class", "", classes(), "only this `class`: "+strings.Join(classes(), ", "))
+	addChoice(cmd, &f.reason, "reason", "", sortedWords(diagnose.Reasons()), "only this `reason`, for example tag-not-found")
+	classes := sortedWords(diagnose.Classes())
+	addChoice(cmd, &f.class, "class", "", classes, "only this `class`: "+strings.Join(classes, ", "))
 	flags.StringVar(&f.image, "image", "", "only this image or repository; * stands for any characters")
 	flags.StringVar(&f.client, "client", "", "only failures that this node or address met")
 	flags.BoolVar(&f.declined, "declined", false, "also declined pulls, which were left to the node")
@@ -97,12 +98,12 @@ func (f *failureFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	filtered := len(q) > 0
 	q.Set("limit", f.limit.String())
-	list, body, err := f.list(ctx, q)
+	list, body, err := f.failures(ctx, q)
 	if err != nil {
 		return err
 	}
 	if f.output.encoded() {
-		return f.print(out, body)
+		return f.output.print(out, body)
 	}
 	text := "No pull has failed" + choose(filtered, " that matches", "") + ".\n"
 	if len(list.Failures) > 0 {
@@ -144,7 +145,7 @@ func (f *failureFlags) left(ctx context.Context, q url.Values, now time.Time) st
 	if t, err := time.Parse(time.RFC3339, f.since); err != nil || t.Before(since) {
 		q.Set("since", since.UTC().Format(time.RFC3339))
 	}
-	list, _, err := f.list(ctx, q)
+	list, _, err := f.failures(ctx, q)
 	if err != nil {
 		return ""
 	}
@@ -157,22 +158,13 @@ func (f *failureFlags) left(ctx context.Context, q url.Values, now time.Time) st
 	if len(images) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("\nPulls of %d image%s were left to the nodes in the last hour; --declined shows them.\n", len(images),
-		choose(len(images) == 1, "", "s"))
+	return fmt.Sprintf("\nPulls of %s were left to the nodes in the last hour; --declined shows them.\n", plural(len(images), "image", "images"))
 }
 
-// classes are the words of --class.
-func classes() (words []string) {
-	for _, c := range diagnose.Classes() {
-		words = append(words, string(c))
-	}
-	return words
-}
-
-// reasons are the words of --reason.
-func reasons() (words []string) {
-	for _, r := range diagnose.Reasons() {
-		words = append(words, string(r))
+// sortedWords are the words of a flag.
+func sortedWords[W ~string](list []W) (words []string) {
+	for _, w := range list {
+		words = append(words, string(w))
 	}
 	slices.Sort(words)
 	return words
@@ -190,8 +182,8 @@ func moment(text string, now time.Time) (string, error) {
 	return t.Format(time.RFC3339Nano), nil
 }
 
-// list requests failures.
-func (f *failureFlags) list(ctx context.Context, q url.Values) (list admin.FailureList, body []byte, err error) {
+// failures requests failures.
+func (f *adminFlags) failures(ctx context.Context, q url.Values) (list admin.FailureList, body []byte, err error) {
 	if body, err = f.get(ctx, "failures", q); err != nil {
 		return list, nil, err
 	}
@@ -200,7 +192,7 @@ func (f *failureFlags) list(ctx context.Context, q url.Values) (list admin.Failu
 
 // one shows everything that is known of a failure.
 func (f *failureFlags) one(cmd *cobra.Command, id string) error {
-	list, body, err := f.list(cmd.Context(), url.Values{"id": {id}, "declined": {"true"}})
+	list, body, err := f.failures(cmd.Context(), url.Values{"id": {id}, "declined": {"true"}})
 	switch {
 	case err != nil:
 		return err
@@ -208,7 +200,7 @@ func (f *failureFlags) one(cmd *cobra.Command, id string) error {
 		return &exitError{exitFailed, fmt.Errorf("the mirror knows no failure %s; it keeps them for a week, and "+
 			"another mirror may have met it", id)}
 	case f.output.encoded():
-		return f.print(cmd.OutOrStdout(), body)
+		return f.output.print(cmd.OutOrStdout(), body)
 	}
 	now := time.Now()
 	var texts []string
@@ -219,7 +211,7 @@ func (f *failureFlags) one(cmd *cobra.Command, id string) error {
 }
 
 // detail is everything that is known of a failure.
-func detail(x admin.Failure, now time.Time) string {
+func detail(x journal.Failure, now time.Time) string {
 	var t table
 	row := func(name, value string) {
 		if value != "" {
@@ -279,11 +271,7 @@ func ranked(counts map[string]int64) []string {
 
 // counts shows how many pulls failed of each class, reason, image or client.
 func (f *failureFlags) counts(cmd *cobra.Command, q url.Values) error {
-	body, err := f.get(cmd.Context(), "failures/summary", q)
-	if err != nil {
-		return err
-	}
-	return show(cmd, &f.adminFlags, body, "a summary of failures", func(s admin.FailureSummary) string {
+	return showPath(cmd, &f.adminFlags, "failures/summary", q, "a summary of failures", func(s journal.Summary) string {
 		counts := map[string]map[string]int64{"class": s.Classes, "reason": s.Reasons, "image": s.Images, "client": s.Clients}[f.by]
 		var t table
 		t.row(strings.ToUpper(f.by), "PULLS")
@@ -303,7 +291,7 @@ func (f *failureFlags) follow(ctx context.Context, out io.Writer, q url.Values) 
 	seen := make(map[string]int64)
 	wide := f.output.wide()
 	for first := true; ; first = false {
-		list, _, err := f.list(ctx, q)
+		list, _, err := f.failures(ctx, q)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -335,7 +323,7 @@ func (f *failureFlags) follow(ctx context.Context, out io.Writer, q url.Values) 
 
 // failuresText has for each failure a row of the table, and below it why the pulls failed and what to do: a table with
 // sentences in it fits no terminal.
-func failuresText(list []admin.Failure, wide bool, now time.Time) string {
+func failuresText(list []journal.Failure, wide bool, now time.Time) string {
 	var t table
 	head := []string{"ID", "REASON", "IMAGE", "PULLS", "LAST SEEN", "CLIENT"}
 	if wide {

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"io"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,6 +70,11 @@ func failuresOf(t *testing.T) (*fixed, string) {
 
 func TestFailuresTable(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, testFailuresTable)
+}
+
+// testFailuresTable reads ages, so its clock stands still while the machine works.
+func testFailuresTable(t *testing.T) {
 	f, where := failuresOf(t)
 	code, out, errs := commandLine(t, "failures", "--admin", where, "--since", "2h", "--declined", "--class", "auth")
 	want := `ID        REASON               IMAGE                  PULLS  LAST SEEN  CLIENT
@@ -168,19 +171,7 @@ func TestFailuresUsage(t *testing.T) {
 func TestFailuresWatch(t *testing.T) {
 	t.Parallel()
 	f, where := failuresOf(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	r, w := io.Pipe()
-	code := make(chan int, 1)
-	go func() {
-		code <- run(ctx, w, io.Discard, "failures", "--admin", where, "--watch")
-		_ = w.Close()
-	}()
-	line := make([]byte, 4096)
-	next := func() string {
-		n, _ := r.Read(line)
-		return string(bytes.TrimSpace(line[:n]))
-	}
+	next, stop := following(t, "failures", "--admin", where, "--watch")
 	if got := next(); !strings.Contains(got, "1b2c3d4e  overloaded") {
 		t.Errorf("first the older: %s", got)
 	}
@@ -195,8 +186,7 @@ func TestFailuresWatch(t *testing.T) {
 	if got := next(); !strings.Contains(got, "7f3a9c2e") || !strings.Contains(got, "4 pulls so far") {
 		t.Errorf("the repeated failure: %s", got)
 	}
-	cancel()
-	if got := <-code; got != exitOK {
+	if got := stop(); got != exitOK {
 		t.Errorf("exit code %d", got)
 	}
 }

@@ -90,9 +90,9 @@ Exit codes of all commands: 0 success; 1 the check or the request failed; 2 wron
 	}
 	root.SetVersionTemplate(versionLine())
 	root.SetFlagErrorFunc(flagError)
-	root.SetHelpCommand(newHelpCmd())
 	root.AddCommand(newServeCmd(), newConfigCmd(), newStatusCmd(), newReloadCmd(), newCacheCmd(), newUpstreamsCmd(), newFailuresCmd(),
 		newPullsCmd(), newExplainCmd(), newDoctorCmd(), newDemoCmd(), newVersionCmd())
+	setHelpCmd(root)
 	return root
 }
 

@@ -28,16 +28,16 @@ func (o output) wide() bool { return o == "wide" }
 // encoded reports whether the output is for programs.
 func (o output) encoded() bool { return o == "json" || o == "yaml" }
 
-// encode puts an answer, which is JSON, into the form of -o.
-func (o output) encode(body []byte) ([]byte, error) {
-	if o != "yaml" {
-		return body, nil
+// print prints an answer, which is JSON, or a text.
+func (o output) print(w io.Writer, body []byte) error {
+	if o == "yaml" {
+		text, err := asYAML(body)
+		if err != nil {
+			return &exitError{exitFailed, fmt.Errorf("write the answer as YAML: %w", err)}
+		}
+		body = text
 	}
-	text, err := asYAML(body)
-	if err != nil {
-		return nil, &exitError{exitFailed, fmt.Errorf("write the answer as YAML: %w", err)}
-	}
-	return text, nil
+	return write(w, string(body))
 }
 
 // asYAML is a JSON document as YAML, in the same order.

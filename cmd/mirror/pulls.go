@@ -33,11 +33,9 @@ Exit codes: 0 shown; 1 the mirror refused the request; 2 wrong usage; 4 no mirro
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := url.Values{"active": {choose(over, "false", "true")}, "limit": {most.String()}}
-			body, err := flags.get(cmd.Context(), "pulls", q)
-			if err != nil {
-				return err
-			}
-			return show(cmd, &flags, body, "a list of pulls", func(l admin.PullList) string { return pullsText(l, over, time.Now()) })
+			return showPath(cmd, &flags, "pulls", q, "a list of pulls", func(l admin.PullList) string {
+				return pullsText(l, over, time.Now())
+			})
 		},
 	}
 	flags.add(cmd, false)

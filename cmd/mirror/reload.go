@@ -5,11 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/signal"
 	"reflect"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
@@ -22,21 +20,19 @@ type reloader interface {
 	NotReloaded(err error)
 }
 
-// reload gives a the configuration again when the file or a file that it names has changed, on SIGHUP, and when a request
-// comes in by requests, which is answered. c is the configuration in use. It ends with the context.
+// reload gives a the configuration again when the file or a file that it names has changed, on a signal in hup, and when a
+// request comes in by requests, which is answered. c is the configuration in use. It ends with the context.
 //
-// A change is used once the files have been the same for half a second; on SIGHUP or a request, at once. Half a file is
+// A change is used once the files have been the same for half a second; on a signal or a request, at once. Half a file is
 // never used (see config.Text).
 //
 // A file is watched before it is read, so that no change is missed: where the configuration names files that are not
 // watched yet, the watch begins anew with them, and the configuration is read again. The files of a refused configuration
 // are watched too, since one of them may be the one to correct.
 func reload(
-	ctx context.Context, a reloader, file string, c *config.Config, text config.Text, log *slog.Logger, requests <-chan chan<- reloaded,
+	ctx context.Context, a reloader, file string, c *config.Config, text config.Text, log *slog.Logger, hup <-chan os.Signal,
+	requests <-chan chan<- reloaded,
 ) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	names, first := c.Files(), c
 	var reply chan<- reloaded // of the request that is being done; nil: there is none
 	for again := false; ; again = true {

@@ -88,7 +88,7 @@ func reloading(t *testing.T) (a taker, put func(name, text string)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reload(ctx, a, file, c, text, slog.New(slog.DiscardHandler), nil)
+		reload(ctx, a, file, c, text, slog.New(slog.DiscardHandler), nil, nil)
 	}()
 	t.Cleanup(func() {
 		cancel()

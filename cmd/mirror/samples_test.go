@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/internal/origin"
 )
@@ -90,7 +91,7 @@ func TestSamplesOfFailures(t *testing.T) {
 	_, shown, _ = strings.Cut(shown, "\n") // the command
 	hosts := strings.NewReplacer(o.CDNHost(), "pkg-containers.example.com", o.Host(), "ghcr.io", name, "ghcr.io")
 	blob := regexp.MustCompile(`sha256:[0-9a-f]{12}\b`)
-	sentences := []string{f.Reason + " (" + f.Class + ")  " + f.Summary, "  > " + f.Remedy}
+	sentences := []string{string(f.Reason) + " (" + string(f.Class) + ")  " + f.Summary, "  > " + f.Remedy}
 	for _, s := range sentences {
 		s = blob.ReplaceAllString(hosts.Replace(s), "sha256:a1578d5ba01b")
 		if !strings.Contains(shown, s+"\n") {
@@ -112,7 +113,9 @@ func parseSample(t *testing.T, text string) *doctor.Report {
 	}
 	r := &doctor.Report{
 		Image: head[1], Platform: head[2],
-		Failure: &doctor.Failure{Reason: failure[1], Class: failure[2], Summary: failure[3], Remedy: failure[4]},
+		Failure: &diagnose.Finding{
+			Reason: diagnose.Reason(failure[1]), Class: diagnose.Class(failure[2]), Summary: failure[3], Remedy: failure[4],
+		},
 	}
 	_, evidence, _ := strings.Cut(text, failure[0])
 	for line := range strings.Lines(evidence) {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/app"
 	"github.com/registrymirror/mirror/internal/logging"
 	"github.com/registrymirror/mirror/internal/point"
@@ -59,9 +60,8 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 		return err
 	}
 	// Report several wrong files at once: New would stop at the first. The mirror starts without a password.
-	wrong, _ := wrongFiles(c)
-	wrong = slices.DeleteFunc(wrong, func(p fileProblem) bool { return !slices.Contains(c.Files(), p.File) })
-	if len(wrong) > 1 {
+	needed := slices.DeleteFunc(c.Named(), func(n config.Named) bool { return !n.Watched })
+	if wrong, _ := checkFiles(needed); len(wrong) > 1 {
 		return printFiles(stderr, file, text, wrong, "start again")
 	}
 	log, level := logging.New(stderr, c.Log.Format, c.Log.Level)
@@ -69,6 +69,10 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
+	// New may wait a minute for the folder: without a handler, SIGHUP ends the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	requests := make(chan chan<- reloaded)
 	shown := file
 	if abs, err := filepath.Abs(file); err == nil && file != "" {
@@ -91,7 +95,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		reload(ctx, a, file, c, text, log, requests)
+		reload(ctx, a, file, c, text, log, hup, requests)
 	}()
 	stopped := make(chan struct{})
 	go stopNow(signals, stopped, a)

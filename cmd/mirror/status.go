@@ -28,11 +28,7 @@ Exit codes: 0 shown, also where something is not well; 1 the mirror refused the 
   mirror status -o json | jq '.credentials[].name'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, err := flags.get(cmd.Context(), "status", nil)
-			if err != nil {
-				return err
-			}
-			return show(cmd, &flags, body, "a status", func(s admin.Status) string { return statusText(s, time.Now()) })
+			return showPath(cmd, &flags, "status", nil, "a status", func(s admin.Status) string { return statusText(s, time.Now()) })
 		},
 	}
 	flags.add(cmd, false)

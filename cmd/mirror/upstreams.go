@@ -41,11 +41,7 @@ Exit codes: 0 shown, also where something is not well; 1 the mirror refused the 
   kubectl exec deploy/mirror -- mirror upstreams -o wide`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, err := flags.get(cmd.Context(), "upstreams", nil)
-			if err != nil {
-				return err
-			}
-			return show(cmd, &flags, body, "a list of upstreams", func(l admin.UpstreamList) string {
+			return showPath(cmd, &flags, "upstreams", nil, "a list of upstreams", func(l admin.UpstreamList) string {
 				return upstreamsText(l.Upstreams, flags.output.wide(), time.Now())
 			})
 		},

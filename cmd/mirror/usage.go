@@ -104,11 +104,9 @@ func flagError(cmd *cobra.Command, err error) error {
 			choose(len(name) == 1, "-", "--"), name, path, variable, path)
 	}
 	var names []string
-	for _, set := range []interface{ FlagUsages() string }{cmd.Flags(), cmd.InheritedFlags()} {
-		for line := range strings.Lines(set.FlagUsages()) {
-			if _, flag, ok := strings.Cut(line, "--"); ok {
-				names = append(names, strings.FieldsFunc(flag, func(r rune) bool { return r == ' ' || r == '=' || r == '\n' })[0])
-			}
+	for line := range strings.Lines(cmd.Flags().FlagUsages()) { // cobra has added the inherited ones
+		if _, flag, ok := strings.Cut(line, "--"); ok {
+			names = append(names, strings.FieldsFunc(flag, func(r rune) bool { return r == ' ' || r == '=' || r == '\n' })[0])
 		}
 	}
 	if near := config.Nearest(name, names); near != "" {
@@ -117,36 +115,22 @@ func flagError(cmd *cobra.Command, err error) error {
 	return err
 }
 
-// newHelpCmd is cobra's help command, with an error for an unknown topic.
-func newHelpCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "help [COMMAND]",
-		Short: "Show the help of a command",
-		Long:  `Show the help of a command, as COMMAND --help does.`,
-		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			at, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
-				if at == nil || len(rest) == 0 {
-					at, rest = cmd.Root(), args
-				}
-				return subcommand(at, rest)
+// setHelpCmd has cobra's help command return an error for an unknown topic.
+func setHelpCmd(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	cmd, _, _ := root.Find([]string{"help"})
+	cmd.Use, cmd.Long = "help [COMMAND]", `Show the help of a command, as COMMAND --help does.`
+	cmd.Short = "Show the help of a command"
+	cmd.Run = nil
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		at, rest, err := root.Find(args)
+		if err != nil || len(rest) > 0 {
+			if at == nil || len(rest) == 0 {
+				at, rest = root, args
 			}
-			at.InitDefaultHelpFlag()
-			return at.Help()
-		},
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			at, _, err := cmd.Root().Find(args)
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			var names []string
-			for _, sub := range at.Commands() {
-				if sub.IsAvailableCommand() {
-					names = append(names, sub.Name()+"\t"+sub.Short)
-				}
-			}
-			return names, cobra.ShellCompDirectiveNoFileComp
-		},
+			return subcommand(at, rest)
+		}
+		at.InitDefaultHelpFlag()
+		return at.Help()
 	}
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http/httptest"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -223,9 +225,12 @@ func TestDeclinedIsAnnounced(t *testing.T) {
 func TestWatchHonoursTheLimit(t *testing.T) {
 	t.Parallel()
 	_, where := failuresOf(t)
-	code, out, errs := watchFor(t, 300*time.Millisecond, "failures", "--admin", where, "--watch", "--limit", "1")
-	if code != exitOK || strings.Contains(out, "1b2c3d4e") || !strings.Contains(out, "7f3a9c2e") {
-		t.Errorf("%d %s\n%s", code, errs, out)
+	next, stop := following(t, "failures", "--admin", where, "--watch", "--limit", "1")
+	if got := next(); strings.Contains(got, "1b2c3d4e") || !strings.Contains(got, "7f3a9c2e") { // the older one would be the first
+		t.Error(got)
+	}
+	if code := stop(); code != exitOK {
+		t.Errorf("exit code %d", code)
 	}
 }
 
@@ -252,6 +257,11 @@ func TestConfigInit(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, testStatus)
+}
+
+// testStatus reads ages, so its clock stands still while the machine works.
+func testStatus(t *testing.T) {
 	now := time.Now()
 	f, _ := failuresOf(t)
 	f.list = append(f.list, journal.Failure{Image: "ghcr.io/a/b:1", Outcome: journal.Declined, LastSeen: now})
@@ -312,12 +322,28 @@ ghcr.io/a/b:1                 10.0.0.7  failed   0 bytes  0 bytes     1m0s ago  
 	}
 }
 
-// watchFor runs a command line that goes on until it is interrupted, and interrupts it.
-func watchFor(t *testing.T, d time.Duration, args ...string) (code int, stdout, stderr string) {
+// following runs a command line that goes on until it is interrupted. next is what it writes next, stop interrupts it.
+func following(t *testing.T, args ...string) (next func() string, stop func() (code int)) {
 	t.Helper()
-	var out, errs bytes.Buffer
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	defer cancel()
-	code = run(ctx, &out, &errs, args...)
-	return code, out.String(), errs.String()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, w, io.Discard, args...)
+		_ = w.Close()
+	}()
+	t.Cleanup(func() {
+		cancel()
+		_ = r.Close()
+	})
+	line := make([]byte, 4096)
+	next = func() string {
+		n, _ := r.Read(line)
+		return string(bytes.TrimSpace(line[:n]))
+	}
+	return next, func() int {
+		cancel()
+		_ = r.Close()
+		return <-code
+	}
 }

@@ -37,14 +37,14 @@ type Report struct {
 	OK bool `json:"ok"`
 	// CannotRun is for what there is nothing in an image that can be pulled, and whose platform that is: this machine's, or
 	// that of all nodes. It is never set where a platform was asked for.
-	CannotRun string   `json:"cannotRun,omitempty"`
-	At        string   `json:"at"` // where the examination ran: "here", or "mirror" for the running one
-	Began     Time     `json:"began"`
-	Took      Duration `json:"took"`
-	Steps     []Step   `json:"steps"`
+	CannotRun string    `json:"cannotRun,omitempty"`
+	At        string    `json:"at"` // where the examination ran: "here", or "mirror" for the running one
+	Began     time.Time `json:"began"`
+	Took      Duration  `json:"took"`
+	Steps     []Step    `json:"steps"`
 	// Failure is why it can't be pulled: that of the first step that broke. Nil where it can.
-	Failure *Failure `json:"failure,omitempty"`
-	Cache   *Cache   `json:"cache,omitempty"` // of a running mirror alone
+	Failure *diagnose.Finding `json:"failure,omitempty"`
+	Cache   *Cache            `json:"cache,omitempty"` // of a running mirror alone
 }
 
 // Step is one line of a Report.
@@ -71,52 +71,39 @@ type Step struct {
 
 // Certificate is one of a chain.
 type Certificate struct {
-	Subject   string   `json:"subject"`
-	Issuer    string   `json:"issuer"`
-	Names     []string `json:"names,omitempty"`
-	NotBefore Time     `json:"notBefore"`
-	NotAfter  Time     `json:"notAfter"`
+	Subject   string    `json:"subject"`
+	Issuer    string    `json:"issuer"`
+	Names     []string  `json:"names,omitempty"`
+	NotBefore time.Time `json:"notBefore"`
+	NotAfter  time.Time `json:"notAfter"`
 }
 
 // Credential is the one that a registry was shown, and how the registry took it. It holds no secret.
 type Credential struct {
-	Name      string `json:"name"`
-	Kind      string `json:"kind,omitempty"`
-	State     string `json:"state"`
-	ExpiresAt Time   `json:"expiresAt,omitzero"`
-	LastError string `json:"lastError,omitempty"`
+	Name      string    `json:"name"`
+	Kind      string    `json:"kind,omitempty"`
+	State     string    `json:"state"`
+	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+	LastError string    `json:"lastError,omitempty"`
 }
 
 // Limit is what a registry says is left of a rate limit.
 type Limit struct {
-	Credential string   `json:"credential,omitempty"` // absent: of anonymous requests
-	Source     string   `json:"source,omitempty"`     // the address that is counted
-	Limit      int64    `json:"limit,omitempty"`
-	Remaining  int64    `json:"remaining"`
-	Window     Duration `json:"window,omitempty"`
-	ResetAt    Time     `json:"resetAt,omitzero"`
-}
-
-// Failure is a finding, with the fields of a recorded failure.
-type Failure struct {
-	Reason   string   `json:"reason"`
-	Class    string   `json:"class"`
-	Summary  string   `json:"summary"`
-	Remedy   string   `json:"remedy"`
-	Evidence []string `json:"evidence,omitempty"`
-	Upstream string   `json:"upstream,omitempty"`
-	Host     string   `json:"host,omitempty"`
-	Stage    string   `json:"stage,omitempty"`
-	Status   int      `json:"status,omitempty"`
+	Credential string    `json:"credential,omitempty"` // absent: of anonymous requests
+	Source     string    `json:"source,omitempty"`     // the address that is counted
+	Limit      int64     `json:"limit,omitempty"`
+	Remaining  int64     `json:"remaining"`
+	Window     Duration  `json:"window,omitempty"`
+	ResetAt    time.Time `json:"resetAt,omitzero"`
 }
 
 // Cache is what a mirror has of the image.
 type Cache struct {
-	Digest    string `json:"digest,omitempty"`   // what the tag meant when it was last pulled
-	CheckedAt Time   `json:"checkedAt,omitzero"` // when the upstream last said so
-	Manifest  bool   `json:"manifest"`           // what it means is cached
-	Blobs     int    `json:"blobs"`              // of the image for the platform, that are cached
-	Of        int    `json:"of"`                 // that it has; 0: not known, since the upstream did not say
+	Digest    string    `json:"digest,omitempty"`   // what the tag meant when it was last pulled
+	CheckedAt time.Time `json:"checkedAt,omitzero"` // when the upstream last said so
+	Manifest  bool      `json:"manifest"`           // what it means is cached
+	Blobs     int       `json:"blobs"`              // of the image for the platform, that are cached
+	Of        int       `json:"of"`                 // that it has; 0: not known, since the upstream did not say
 }
 
 // Duration is written as Go writes durations, in milliseconds.
@@ -140,20 +127,5 @@ func (d Duration) String() string {
 	return v.Round(time.Millisecond).String()
 }
 
-// Time is a time in UTC, of seconds.
-type Time struct{ time.Time }
-
-// At is a time in a report.
-func At(t time.Time) Time {
-	if t.IsZero() {
-		return Time{}
-	}
-	return Time{t.UTC().Truncate(time.Second)}
-}
-
-func failureOf(f diagnose.Finding) *Failure {
-	return &Failure{
-		Reason: string(f.Reason), Class: string(f.Class), Summary: f.Summary, Remedy: f.Remedy, Evidence: f.Evidence,
-		Upstream: f.Upstream, Host: f.Host, Stage: f.Stage, Status: f.Status,
-	}
-}
+// At is a time in a report: in UTC, of seconds.
+func At(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }

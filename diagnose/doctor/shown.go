@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"crypto/x509"
 	"fmt"
 	"runtime"
@@ -10,7 +11,7 @@ import (
 
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/limit"
 )
 
@@ -18,43 +19,6 @@ import (
 func (s *Step) warn(r diagnose.Reason, remedy, format string, args ...any) {
 	s.State, s.Reason = Warning, string(r)
 	s.Detail, s.Remedy = diagnose.Clean(fmt.Sprintf(format, args...)), diagnose.Clean(remedy)
-}
-
-// shown says what a step has shown.
-func (b *builder) shown(s *Step, e examined) {
-	if e.notice != nil {
-		f := diagnose.Explain(e.notice)
-		s.warn(f.Reason, f.Remedy, "%s", f.Summary)
-		return
-	}
-	switch e.Name {
-	case fault.StepTLS:
-		s.tls(e.certificates, time.Now())
-	case fault.StepProxy:
-		s.Detail = "the connection goes through a proxy"
-	case fault.StepPing:
-		if s.Detail = "it is a registry"; e.Status == 401 {
-			s.Detail = "it is a registry that asks for a login or a token"
-		}
-	case stepClock:
-		s.clock(e.skew)
-	case fault.StepManifest:
-		if e.digest != "" {
-			s.Detail = e.digest.String()
-			b.report.Digest = s.Detail
-			b.blobs = []oci.Digest{e.digest}
-		}
-	case stepPlatform:
-		b.platform(s, e)
-	case stepCredential:
-		s.credential(e)
-	case stepLimit:
-		s.limits(e.budgets)
-	case fault.StepBlobRegistry:
-		s.Detail = count(e.requests, "config and layers") // of which it redirects some
-	case fault.StepBlobHost:
-		s.Detail = "the registry keeps blobs here"
-	}
 }
 
 func count(n int, what string) string {
@@ -74,16 +38,8 @@ func (s *Step) tls(chain []*x509.Certificate, now time.Time) {
 	if len(chain) == 0 {
 		return
 	}
-	issuer := chain[0].Issuer.CommonName
-	if issuer == "" {
-		issuer = chain[0].Issuer.String()
-	}
-	first := chain[0]
-	for _, c := range chain {
-		if c.NotAfter.Before(first.NotAfter) {
-			first = c
-		}
-	}
+	issuer := cmp.Or(chain[0].Issuer.CommonName, chain[0].Issuer.String())
+	first := slices.MinFunc(chain, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
 	text := fmt.Sprintf("issued by %s, expires %s", issuer, first.NotAfter.UTC().Format(time.DateOnly))
 	if left := first.NotAfter.Sub(now); left < min(soon, first.NotAfter.Sub(first.NotBefore)/10) {
 		s.warn(diagnose.TLSExpired, "have the certificate of "+s.Host+" renewed", "%s, in %s", text,
@@ -110,41 +66,46 @@ func (s *Step) clock(skew time.Duration) {
 	}
 }
 
-func (b *builder) platform(s *Step, e examined) {
-	s.Platforms = clean(e.platforms)
-	if e.Err != nil {
-		return
-	}
-	b.report.Platform = diagnose.Clean(e.platform)
-	s.Detail = b.report.Platform
-	if len(s.Platforms) > 1 {
+// chosen says which platform's manifest the walk goes on with.
+func (w *walker) chosen(platform string, have []string, took time.Duration) bool {
+	s := Step{Host: w.ep.Host(), Took: Duration(took), Platforms: clean(have)}
+	w.Platform = diagnose.Clean(platform)
+	s.Detail = w.Platform
+	if len(have) > 1 {
 		s.Detail = diagnose.Clean(s.Detail + " of " + strings.Join(s.Platforms, ", "))
 	}
-	b.lacking(s, e)
-	b.blobs = append(b.blobs, e.digest)
-	b.blobs = append(b.blobs, e.blobs...)
+	w.lacking(&s, have)
+	w.parts = append(append(w.parts, w.image.Digest), blobsOf(w.image)...)
+	return w.say(stepPlatform, s, nil)
 }
 
-// lacking warns of nodes for which there is nothing.
-func (b *builder) lacking(s *Step, e examined) {
-	have := e.platforms
-	if len(have) == 0 {
-		have = []string{e.platform}
+// nothingFor says that the image has nothing for a platform.
+func (w *walker) nothingFor(want string, platforms []string) bool {
+	s := Step{Host: w.ep.Host(), Platforms: clean(platforms)}
+	have := cmp.Or(some(s.Platforms), "nothing that runs")
+	e := diagnose.New(diagnose.PlatformMissing, fmt.Sprintf("%s has %s, and nothing for %s", w.Image, have, want),
+		"build the image for "+want+", or run it on a node of another platform")
+	e.Finding.Evidence = []string{diagnose.Clean("platforms of the image: " + have)}
+	e.Finding.Upstream, e.Finding.Host, e.Finding.Stage = w.Upstream, s.Host, string(stepPlatform)
+	return w.say(stepPlatform, s, e)
+}
+
+// lacking warns of nodes for which there is nothing, where no platform was asked for.
+func (w *walker) lacking(s *Step, have []string) {
+	if w.want != "" || have[0] == "" {
+		return
 	}
 	there := make([]oci.Platform, len(have))
 	for i, p := range have {
 		there[i] = oci.ParsePlatform(p)
 	}
-	if !b.any || have[0] == "" {
-		return
-	}
-	nodes, whose := b.nodes, b.machine
+	nodes := w.nodes
 	if len(nodes) == 0 {
 		nodes = []string{"linux/" + runtime.GOARCH}
 	}
-	lack, theirs := diagnose.Lacking(nodes, there)
-	if len(b.nodes) > 0 {
-		whose = theirs
+	lack, whose := diagnose.Lacking(nodes, there)
+	if len(w.nodes) == 0 {
+		whose = w.machine
 	}
 	if len(lack) == 0 {
 		return
@@ -152,7 +113,7 @@ func (b *builder) lacking(s *Step, e examined) {
 	s.warn(diagnose.PlatformMissing, "build the image for "+some(lack)+", or run it on nodes of another platform",
 		"it has %s, and nothing for %s, %s", some(clean(have)), some(lack), whose)
 	if len(lack) == len(nodes) {
-		b.report.CannotRun = some(lack) + ", " + whose
+		w.CannotRun = some(lack) + ", " + whose
 	}
 }
 
@@ -181,26 +142,21 @@ func some(platforms []string) string {
 	return strings.Join(list, ", ")
 }
 
-func (s *Step) credential(e examined) {
-	c := e.credential
+// badStates are the states of a credential that a registry does not take.
+var badStates = map[string]diagnose.Reason{
+	"expired": diagnose.CredentialsExpired, "rejected": diagnose.CredentialsRejected, "failing": diagnose.CredentialSourceFailed,
+}
+
+func (s *Step) credential(c upstream.CredentialStatus) {
 	s.Credential = &Credential{
 		Name: c.Name, Kind: c.Kind, State: string(c.State), ExpiresAt: At(c.Expires),
 		LastError: diagnose.Clean(c.LastError),
 	}
 	s.Detail = fmt.Sprintf("%s: %s", c.Name, c.State)
-	reason := diagnose.Reason("")
-	switch c.State {
-	case "expired":
-		reason = diagnose.CredentialsExpired
-	case "rejected":
-		reason = diagnose.CredentialsRejected
-	case "failing":
-		reason = diagnose.CredentialSourceFailed
-	default:
-		return
+	if reason := badStates[string(c.State)]; reason != "" {
+		s.warn(reason, "renew credential "+c.Name, "credential %s is %s, and the image was had without it: %s", c.Name, c.State,
+			c.LastError)
 	}
-	s.warn(reason, "renew credential "+c.Name, "credential %s is %s, and the image was had without it: %s", c.Name, c.State,
-		c.LastError)
 }
 
 func (s *Step) limits(list []limit.Budget) {

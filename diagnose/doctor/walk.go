@@ -7,8 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"iter"
 	"net/http"
 	"runtime"
 	"slices"
@@ -16,10 +14,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/fault"
-	"github.com/registrymirror/mirror/upstream/limit"
 )
 
 // The steps of examinations, beside those of a pull.
@@ -30,54 +28,27 @@ const (
 	stepPlatform   fault.StepName = "platform"   // which part of an image is for which platform
 )
 
-// examined is one step of an examination, with what it has shown. Err is why the endpoint gave no more: an *fault.Error or
-// a *platformError; it is the last step of the endpoint.
-type examined struct {
-	fault.Step
-	requests     int                       // that it took: several for the same at one host are one step
-	certificates []*x509.Certificate       // that the host showed, its own first; of StepTLS
-	skew         time.Duration             // by which the host's clock is before ours; of stepClock
-	credential   upstream.CredentialStatus // of stepCredential
-	budgets      []limit.Budget            // of stepLimit
-	digest       oci.Digest                // of StepManifest: what the reference means. Of stepPlatform: the chosen manifest
-	platform     string                    // of stepPlatform: the chosen one
-	platforms    []string                  // of stepPlatform: those of the image
-	blobs        []oci.Digest              // of the chosen manifest; of stepPlatform
-	notice       error                     // what is wrong with an answer that keeps no pull from going on: an *fault.Error
-}
-
-// platformError says that an image has nothing for a platform.
-type platformError struct {
-	want string
-	have []string
-}
-
-func (e *platformError) Error() string {
-	return fmt.Sprintf("nothing for %s, but for %s", e.want, strings.Join(e.have, ", "))
-}
-
 // maxBlobs bounds the blobs of an image that are asked for.
 const maxBlobs = 64
 
-// walk walks a pull step by step, at each endpoint. A blob costs a byte, the config all of it. Platform is
-// OS/ARCH[/VARIANT]; empty: the one of this machine, of linux, if there is one, else the first. The context ends it.
-func walk(ctx context.Context, r *upstream.Registry, repository, reference, platform string) iter.Seq[examined] {
-	return func(yield func(examined) bool) {
-		seen := &handshakes{m: make(map[string][]*x509.Certificate)}
-		endpoints, end, err := r.Inspect(seen.add)
-		if err != nil {
-			yield(examined{Step: fault.Step{Err: err}})
+// walk walks a pull step by step, at each endpoint. A blob costs a byte, the config all of it. Without a platform that was
+// asked for it is that of this machine, of linux, if there is one, else the first of the image. The context ends it.
+func (x *examination) walk(ctx context.Context, r *upstream.Registry, repository, reference string) {
+	seen := &handshakes{m: make(map[string][]*x509.Certificate)}
+	endpoints, end, err := r.Inspect(seen.add)
+	if err != nil {
+		var s Step
+		x.broke(&s, diagnose.Explain(err))
+		x.add(s)
+		return
+	}
+	defer end()
+	for _, ep := range endpoints {
+		w := &walker{examination: x, ep: ep, repository: repository, reference: reference, seen: seen}
+		_ = w.ping(ctx) && w.manifest(ctx) && w.platform(ctx) && w.blobs(ctx)
+		w.done()
+		if ctx.Err() != nil {
 			return
-		}
-		defer end()
-		for _, ep := range endpoints {
-			w := &walker{
-				ep: ep, repository: repository, reference: reference, want: platform, yield: yield, seen: seen,
-			}
-			_ = w.ping(ctx) && w.manifest(ctx) && w.platform(ctx) && w.blobs(ctx)
-			if w.stopped || ctx.Err() != nil {
-				return
-			}
 		}
 	}
 }
@@ -107,63 +78,119 @@ func (h *handshakes) of(host string, err error) []*x509.Certificate {
 
 // walker examines one endpoint.
 type walker struct {
+	*examination
 	ep                    *upstream.Inspected
 	repository, reference string
-	want                  string // platform; may be empty
-	yield                 func(examined) bool
-	stopped               bool // the caller wants no more steps
 	seen                  *handshakes
 
-	image *oci.Manifest // first what the reference means, then the manifest for the platform
-	index bool          // the first was an index
+	image  *oci.Manifest // first what the reference means, then the manifest for the platform
+	index  bool          // the first was an index
+	broken fault.StepName
+	whole  bool // a blob was reached, or there is none: nothing came after it that broke
 }
 
-// say hands a step to the caller. False: it is the last one.
-func (w *walker) say(e examined) bool {
-	e.Endpoint = w.ep.Name()
-	if !w.stopped && !w.yield(e) {
-		w.stopped = true
+// say adds a step. err is why the endpoint gave no more. False: it is the last step of the endpoint.
+func (w *walker) say(name fault.StepName, s Step, err error) bool {
+	s.Stage, s.Endpoint, s.State = string(name), w.ep.Name(), cmp.Or(s.State, OK)
+	switch {
+	case err != nil:
+		w.broken = name
+		w.broke(&s, diagnose.Explain(err))
+	case name == fault.StepManifest && s.Status == 401: // on the way to a token that did not come
+		s.Stage, s.Detail = StageChallenge, "the registry wants a login or a token for it"
+		w.add(s)
+		return true
 	}
-	return !w.stopped && e.Err == nil
+	// An image without blobs of its own, as an artifact, is whole with its manifest.
+	w.whole = w.whole || name == fault.StepManifest || name == fault.StepBlobRegistry
+	w.add(s)
+	return err == nil
+}
+
+// stages are those that every pull goes through, in order, and where the others stand.
+var (
+	stages = []fault.StepName{
+		fault.StepDNS, fault.StepDial, fault.StepTLS, fault.StepPing, fault.StepManifest,
+		stepPlatform, fault.StepBlobRegistry,
+	}
+	among = map[fault.StepName]fault.StepName{
+		fault.StepProxy: fault.StepDial, fault.StepToken: fault.StepPing, fault.StepBody: fault.StepManifest,
+		fault.StepBlobHost: fault.StepBlobRegistry,
+	}
+)
+
+// done ends the steps of the endpoint with those that were not tried.
+func (w *walker) done() {
+	if w.broken == "" {
+		w.OK = w.OK || w.whole
+		return
+	}
+	for _, later := range stages[slices.Index(stages, cmp.Or(among[w.broken], w.broken))+1:] {
+		// Connections are made to several hosts, also late.
+		had := slices.ContainsFunc(w.Steps, func(s Step) bool { return s.Endpoint == w.ep.Name() && s.Stage == string(later) })
+		if !had && (later != fault.StepTLS || strings.HasPrefix(w.ep.Name(), "https://")) {
+			w.add(Step{Stage: string(later), State: NotTried, Endpoint: w.ep.Name()})
+		}
+	}
 }
 
 // tell says what an attempt went through, and what broke it. Several steps of a kind at one host are one. last adds to the
 // last step.
-func (w *walker) tell(a *upstream.Attempt, err error, last func(*examined)) bool {
+func (w *walker) tell(a *upstream.Attempt, err error, last func(*Step)) bool {
 	rows := rowsOf(a.Take(), err == nil)
 	if len(rows) == 0 && err != nil {
-		rows = []examined{{Step: fault.Step{Name: fault.StepManifest}}}
+		rows = []row{{Step: fault.Step{Name: fault.StepManifest}}}
 	}
-	for i, e := range rows {
-		e.Err = nil
+	for i, r := range rows {
+		s := Step{Host: r.Host, Addr: r.Addr, Status: r.Status, Took: Duration(r.Took)}
+		if r.requests > 1 {
+			s.Requests = r.requests
+		}
+		proxy := w.ep.Proxy(r.Host)
+		switch r.Name {
+		case fault.StepDNS, fault.StepDial:
+			s.Host = cmp.Or(proxy, r.Host)
+		case fault.StepTLS:
+			s.tls(w.seen.of(r.Host, err), time.Now())
+		case fault.StepProxy:
+			s.Detail = throughProxy
+		case fault.StepPing:
+			if s.Detail = "it is a registry"; r.Status == 401 {
+				s.Detail = "it is a registry that asks for a login or a token"
+			}
+		case fault.StepBlobRegistry:
+			s.Detail = count(r.requests, "config and layers") // of which it redirects some
+		case fault.StepBlobHost:
+			s.Detail = "the registry keeps blobs here"
+		}
+		var why error
 		if i == len(rows)-1 {
-			e.Err = err
+			why = err
 			if last != nil {
-				last(&e)
+				last(&s)
 			}
 		}
-		if e.Name == fault.StepTLS {
-			e.certificates = w.seen.of(e.Host, err)
-		}
-		proxy := w.ep.Proxy(e.Host)
-		if proxy != "" && (e.Name == fault.StepDNS || e.Name == fault.StepDial) {
-			e.Host = proxy
-		}
-		if !w.say(e) {
+		if !w.say(r.Name, s, why) {
 			return false
 		}
-		ahead := i+1 < len(rows) && rows[i+1].Name == fault.StepProxy
-		if proxy != "" && e.Name == fault.StepDial && !ahead &&
-			!w.say(examined{Step: fault.Step{Name: fault.StepProxy, Host: proxy}}) {
-			return false
+		if r.Name == fault.StepDial && proxy != "" && (i+1 == len(rows) || rows[i+1].Name != fault.StepProxy) {
+			w.say(fault.StepProxy, Step{Host: proxy, Detail: throughProxy}, nil)
 		}
 	}
 	return err == nil
 }
 
+const throughProxy = "the connection goes through a proxy"
+
+// row is a step of a pull, of several of a kind at one host.
+type row struct {
+	fault.Step
+	requests int // that it took
+}
+
 // rowsOf makes one step of those of a kind at one host. Where all went well, refusals on the way to it are left out: the
 // step of the credential says that. Where it did not, the last step is the one that broke.
-func rowsOf(steps []fault.Step, well bool) (rows []examined) {
+func rowsOf(steps []fault.Step, well bool) (rows []row) {
 	for i, s := range steps {
 		end, final := steps[len(steps)-1], i == len(steps)-1
 		switch {
@@ -176,8 +203,8 @@ func rowsOf(steps []fault.Step, well bool) (rows []examined) {
 		}):
 			continue // a refusal on the way to the one that counts
 		}
-		e := examined{Step: s, requests: 1}
-		at := slices.IndexFunc(rows, func(r examined) bool { return r.Name == s.Name && r.Host == s.Host })
+		e := row{Step: s, requests: 1}
+		at := slices.IndexFunc(rows, func(r row) bool { return r.Name == s.Name && r.Host == s.Host })
 		if at >= 0 {
 			e.requests += rows[at].requests
 			e.Took += rows[at].Took
@@ -200,7 +227,12 @@ func (w *walker) ping(ctx context.Context) bool {
 	sent := time.Now()
 	h, notice, err := a.Ping(ctx)
 	between := sent.Add(time.Since(sent) / 2)
-	if !w.tell(a, err, func(e *examined) { e.notice = notice }) {
+	if !w.tell(a, err, func(s *Step) {
+		if notice != nil { // what is wrong with the answer, and keeps no pull from going on
+			f := diagnose.Explain(notice)
+			s.warn(f.Reason, f.Remedy, "%s", f.Summary)
+		}
+	}) {
 		return false
 	}
 	if at, err := http.ParseTime(h.Get("Date")); err == nil {
@@ -208,7 +240,9 @@ func (w *walker) ping(ctx context.Context) bool {
 		if skew.Abs() <= 2*time.Second { // less than a header in seconds, and the time on the way, can show
 			skew = 0
 		}
-		return w.say(examined{Step: fault.Step{Name: stepClock, Host: w.ep.Host()}, skew: skew})
+		s := Step{Host: w.ep.Host()}
+		s.clock(skew)
+		w.say(stepClock, s, nil)
 	}
 	return true
 }
@@ -218,19 +252,23 @@ func (w *walker) manifest(ctx context.Context) (ok bool) {
 	a := w.ep.Attempt("manifest", w.repository, w.reference)
 	var err error
 	w.image, err = a.Manifest(ctx)
-	if !w.tell(a, err, func(e *examined) {
+	if !w.tell(a, err, func(s *Step) {
 		if err == nil {
-			e.digest = w.image.Digest
+			s.Detail = w.image.Digest.String()
+			w.Digest, w.parts = s.Detail, []oci.Digest{w.image.Digest}
 		}
 	}) {
 		return false
 	}
-	if st := a.Credential(); st.Name != "" &&
-		!w.say(examined{Step: fault.Step{Name: stepCredential, Host: w.ep.Host()}, credential: st}) {
-		return false
+	s := Step{Host: w.ep.Host()}
+	if c := a.Credential(); c.Name != "" {
+		s.credential(c)
+		w.say(stepCredential, s, nil)
 	}
 	if list := w.ep.Budgets(); len(list) > 0 {
-		return w.say(examined{Step: fault.Step{Name: stepLimit, Host: w.ep.Host()}, budgets: list})
+		s := Step{Host: w.ep.Host()}
+		s.limits(list)
+		w.say(stepLimit, s, nil)
 	}
 	return true
 }
@@ -254,16 +292,14 @@ func (w *walker) platform(ctx context.Context) bool {
 			chosen, found = d, p
 		}
 	}
-	step := examined{Step: fault.Step{Name: stepPlatform, Host: w.ep.Host()}, platform: found, platforms: have}
 	switch {
 	case !w.index: // the config says
 		return true
 	case found == "" && w.want != "", len(have) == 0:
-		step.platform, step.Err = w.want, &platformError{want: cmp.Or(w.want, "any platform"), have: have}
-		return w.say(step)
+		return w.nothingFor(cmp.Or(w.want, "any platform"), have)
 	case found == "":
 		i := slices.IndexFunc(w.image.Children, func(d oci.Child) bool { return platformText(d) != "" })
-		chosen, step.platform = w.image.Children[i], have[0]
+		chosen, found = w.image.Children[i], have[0]
 	}
 	a := w.ep.Attempt("manifest", w.repository, chosen.Digest.String())
 	m, err := a.Manifest(ctx)
@@ -271,11 +307,11 @@ func (w *walker) platform(ctx context.Context) bool {
 		return w.tell(a, err, nil)
 	}
 	w.image = m
+	var took time.Duration
 	for _, s := range a.Take() {
-		step.Took += s.Took
+		took += s.Took
 	}
-	step.digest, step.blobs = m.Digest, blobsOf(m)
-	return w.say(step)
+	return w.chosen(found, have, took)
 }
 
 // blobs reads the config and asks for one byte of each further blob, once at each host that a redirect leads to.
@@ -290,9 +326,9 @@ func (w *walker) blobs(ctx context.Context) bool {
 			return w.tell(a, nil, nil)
 		}
 		var err error
-		var lacking *platformError
+		lacks := ""
 		if i == 0 && isConfig(d) {
-			lacking, err = w.config(ctx, a, d)
+			lacks, err = w.config(ctx, a, d)
 		} else {
 			err = a.Peek(ctx, d.Digest, func(host string) bool { return hosts[host] })
 		}
@@ -301,12 +337,8 @@ func (w *walker) blobs(ctx context.Context) bool {
 				hosts[s.Host] = true
 			}
 		}
-		if lacking != nil {
-			_ = w.tell(a, nil, nil) && w.say(examined{
-				Step:     fault.Step{Name: stepPlatform, Host: w.ep.Host(), Err: lacking},
-				platform: lacking.want, platforms: lacking.have,
-			})
-			return false
+		if lacks != "" {
+			return w.tell(a, nil, nil) && w.nothingFor(w.want, []string{lacks})
 		}
 		if err != nil {
 			return w.tell(a, err, nil)
@@ -315,25 +347,23 @@ func (w *walker) blobs(ctx context.Context) bool {
 	return w.tell(a, nil, nil)
 }
 
-// config reads the config of an image. Where no index has said so, that says which platform the image is for.
-func (w *walker) config(ctx context.Context, a *upstream.Attempt, d oci.Child) (*platformError, error) {
+// config reads the config of an image. Where no index has said so, that says which platform the image is for. It returns that if
+// it is not the one that was asked for.
+func (w *walker) config(ctx context.Context, a *upstream.Attempt, d oci.Child) (other string, err error) {
 	b, err := a.Config(ctx, d.Digest)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	var conf struct{ OS, Architecture, Variant string }
 	if w.index || json.Unmarshal(b, &conf) != nil || conf.OS == "" {
-		return nil, nil
+		return "", nil
 	}
 	have := strings.TrimSuffix(conf.OS+"/"+conf.Architecture+"/"+conf.Variant, "/")
 	if w.want != "" && !fits(have, w.want) {
-		return &platformError{want: w.want, have: []string{have}}, nil
+		return have, nil
 	}
-	w.say(examined{
-		Step:     fault.Step{Name: stepPlatform, Host: w.ep.Host()},
-		platform: have, platforms: []string{have}, digest: w.image.Digest, blobs: blobsOf(w.image),
-	})
-	return nil, nil
+	w.chosen(have, []string{have}, 0)
+	return "", nil
 }
 
 func isConfig(d oci.Child) bool {

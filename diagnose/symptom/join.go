@@ -252,8 +252,8 @@ func (c *counter) report() *Report {
 			continue
 		}
 		f := Failure{
-			Finding: diagnose.Finding{Reason: e.key.reason, Class: e.key.reason.Class(), Host: diagnose.Clean(e.host)},
-			Image:   e.image, ID: e.key.id, Count: e.total, Text: e.text, First: e.first, Last: e.last, Page: e.key.reason.Page(),
+			Reason: e.key.reason, Class: e.key.reason.Class(), Host: diagnose.Clean(e.host), Image: e.image, ID: e.key.id,
+			Count: e.total, Text: e.text, First: e.first, Last: e.last, Page: e.key.reason.Page(),
 		}
 		f.Summary, f.Remedy, f.Command = e.advise()
 		r.Failures = append(r.Failures, f)

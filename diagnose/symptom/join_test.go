@@ -18,7 +18,7 @@ func many(n int, image, host string) (list []symptom.Failure) {
 	for i := range n {
 		number := func(s string) string { return strings.ReplaceAll(s, "#", fmt.Sprint(i)) }
 		list = append(list, symptom.Failure{
-			Finding: diagnose.Finding{Reason: diagnose.CredentialsMissing, Host: number(host)}, Image: number(image), Count: 1,
+			Reason: diagnose.CredentialsMissing, Host: number(host), Image: number(image), Count: 1,
 		})
 	}
 	return list
@@ -75,9 +75,7 @@ func TestJoinFindsEachPair(t *testing.T) {
 				Count: 1 + r.Int64N(3), ID: pick("", "", "", "7f3a9c2e"),
 				Image: pick("", "a.example/", "docker.io/", "docker.io/library/", "a:5000/", "x/", "docker.io/libraryteam/") +
 					pick("", "team/app", "app", "x/team/app", "ap", "team") + pick("", "", ":1", "@sha256:00"),
-				Finding: diagnose.Finding{
-					Reason: diagnose.TagNotFound, Host: pick("", "a.example", "docker.io", "registry-1.docker.io", "auth.a.example", "B.example"),
-				},
+				Reason: diagnose.TagNotFound, Host: pick("", "a.example", "docker.io", "registry-1.docker.io", "auth.a.example", "B.example"),
 			})
 		}
 		want, got := symptom.JoinEach(list), symptom.JoinUnnamed(list)

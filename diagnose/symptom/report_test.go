@@ -104,7 +104,7 @@ func TestWrapped(t *testing.T) {
 		`unpack image "quay.io/acme/large:9": failed to resolve reference "quay.io/acme/large:9": quay.io/acme/large:9: not found`
 	const next = `  Warning  Failed  27m (x4 over 29m)  kubelet  Error: ErrImagePull`
 	want := symptom.Failure{
-		Finding: diagnose.Finding{Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing}, Image: "quay.io/acme/large:9", Count: 4,
+		Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Image: "quay.io/acme/large:9", Count: 4,
 	}
 	check := func(name, text string) {
 		t.Helper()
@@ -114,7 +114,7 @@ func TestWrapped(t *testing.T) {
 			return
 		}
 		f := r.Failures[0]
-		got := symptom.Failure{Finding: diagnose.Finding{Reason: f.Reason, Class: f.Class}, Image: f.Image, Count: f.Count}
+		got := symptom.Failure{Reason: f.Reason, Class: f.Class, Image: f.Image, Count: f.Count}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s\n%s", name, diff, text)
 		}

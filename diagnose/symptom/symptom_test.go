@@ -406,10 +406,8 @@ func TestOwnBodies(t *testing.T) {
 		f := r.Failures[0]
 		f.Text, f.First, f.Last = "", time.Time{}, time.Time{}
 		want := symptom.Failure{
-			Finding: diagnose.Finding{
-				Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Summary: "ghcr.io has no acme/app:2",
-				Remedy: "check the image's name and tag", Host: strings.TrimSuffix(tt.image[:max(0, strings.Index(tt.image, "/"))], "/"),
-			},
+			Reason: diagnose.TagNotFound, Class: diagnose.ClassMissing, Summary: "ghcr.io has no acme/app:2",
+			Remedy: "check the image's name and tag", Host: strings.TrimSuffix(tt.image[:max(0, strings.Index(tt.image, "/"))], "/"),
 			Page: "docs/failures/tag-not-found.md", Image: tt.image, ID: "32da5e78", Count: 1,
 		}
 		if diff := cmp.Diff(want, f); diff != "" {

@@ -62,7 +62,7 @@ func playPressure(ctx context.Context, s *stage) error {
 	if _, err := s.restart(ctx, m, m.setup); err != nil {
 		return err
 	}
-	s.within("stop in order and the next start", time.Since(began), 4*time.Second)
+	s.within("clean stop and the next start", time.Since(began), 4*time.Second)
 	return nil
 }
 

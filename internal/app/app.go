@@ -134,7 +134,9 @@ func (a *App) build(c *config.Config) error {
 	}
 	via := "mirror-" + rand.Text()[:12]
 	f := &a.folder
-	a.catalog = catalog.New(f.state.Table("tags"), f.state.Table("refs"), catalog.Options{Log: a.log})
+	a.catalog = catalog.New(f.state.Table("tags"), f.state.Table("refs"), catalog.Options{
+		Log: a.log, Clients: f.state.Table("clients"), Pins: f.state.Table("pins"),
+	})
 	a.cache = cache.New(cache.Options{
 		Store: f.store, Index: f.index, Size: size, Free: f.store.Free,
 		MinFree: cache.MinFree{Percent: c.Cache.MinFree.Percent, Bytes: int64(c.Cache.MinFree.Bytes)}, Log: a.log,
@@ -219,7 +221,7 @@ func (a *App) Addr() net.Addr { return a.listeners.main.Addr() }
 // AdminAddr is the operator's side.
 func (a *App) AdminAddr() net.Addr { return a.listeners.admin.Addr() }
 
-// Run serves until ctx ends, then stops as the package says. Its error is nil after a stop in order.
+// Run serves until ctx ends, then stops as the package says. Its error is nil after a clean stop.
 func (a *App) Run(ctx context.Context) error {
 	var stopping time.Time
 	defer func() {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
-	"time"
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/internal/origin"
@@ -25,19 +24,14 @@ func TestCacheIsShown(t *testing.T) {
 	}
 	var c admin.Cache
 	var text string
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for range 1000 { // a request is counted once its client has all
+	eventually(t, "all that was sent is counted", func() bool { // once its client has all
 		_, text = get(t, "http://"+r.AdminAddr().String()+"/api/v1/cache")
 		c = admin.Cache{}
 		if err := json.Unmarshal([]byte(text), &c); err != nil {
 			t.Fatal(err)
 		}
-		if c.ClientBytes == 3*c.Bytes && c.Bytes > 0 {
-			break
-		}
-		<-tick.C
-	}
+		return c.Bytes > 0 && c.ClientBytes == 3*c.Bytes
+	})
 	// A blob is kept a moment after its last byte: until then it is joined.
 	if c.Hits+c.Joined != 2 || c.Misses != 1 || c.Objects != 1 || c.Size != 1<<30 || c.UpstreamBytes != c.Bytes || c.Bytes == 0 ||
 		c.ClientBytes != 3*c.Bytes {

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/auth"
@@ -196,15 +195,12 @@ func TestSourceThatIsNotThere(t *testing.T) {
 // logged waits for a line that a goroutine of the mirror writes.
 func logged(t *testing.T, log *testlog.Log, text string) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for range 2000 {
-		if strings.Contains(log.String(), text) {
-			return
+	defer func() {
+		if t.Failed() {
+			t.Logf("the log:\n%s", log.String())
 		}
-		<-tick.C
-	}
-	t.Fatalf("the log never says %q:\n%s", text, log.String())
+	}()
+	eventually(t, fmt.Sprintf("the log says %q", text), func() bool { return strings.Contains(log.String(), text) })
 }
 
 // A credential that does not exist is failing from the start, before a pull needs it: in the API, in the metric that

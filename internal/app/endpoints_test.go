@@ -81,11 +81,7 @@ func TestEndpointDiesInTheMiddle(t *testing.T) {
 		t.Error("metrics don't say which endpoint is down")
 	}
 	bringBack()
-	for begin := time.Now(); !r.up(t, a.URL()); {
-		if time.Since(begin) > time.Minute {
-			t.Fatal("it does not come back")
-		}
-	}
+	eventually(t, "it is back", func() bool { return r.up(t, a.URL()) })
 	if a.Count(origin.KindPing) == 0 {
 		t.Error("it was not pinged")
 	}

@@ -34,7 +34,7 @@ func (f *folder) open(ctx context.Context, c *config.Config, log *slog.Logger) (
 	}
 	f.index = recency.Open(c.Cache.Dir, log)
 	f.state, err = state.Open(filepath.Join(c.Cache.Dir, "state.db"), state.Options{
-		Log: log, Expendable: []string{"refs", "tags"}, Owner: catalog.Owner, Age: catalog.Age,
+		Log: log, Expendable: catalog.Tables(), Owner: catalog.Owner, Age: catalog.Age,
 	})
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,16 +22,10 @@ func TestMadeUpHostsOfAPattern(t *testing.T) {
 	})
 	o.AddImage("app", "1", origin.Image{})
 	o.AddImage("app", "2", origin.Image{Layers: []int64{7}})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	admin := l.Addr().String()
-	_ = l.Close()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "ca.crt"), string(o.CAPEM()))
 	file := filepath.Join(dir, "config.yaml")
-	write(t, file, "listen: 127.0.0.1:0\nadmin: {listen: '"+admin+"'}\ncache: {dir: data, size: 1GiB}\nupstreams:\n"+
+	write(t, file, "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: data, size: 1GiB}\nupstreams:\n"+
 		"  '*.azurecr.io': {}\n")
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childConfig+"="+file, "HTTPS_PROXY="+connector(t, o.Host()), "NO_PROXY=",
@@ -49,11 +42,12 @@ func TestMadeUpHostsOfAPattern(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	addr, err := bufio.NewReader(out).ReadString('\n')
+	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatal(errors.Join(err, in.Close(), cmd.Wait()))
 	}
-	at := "http://" + strings.TrimSpace(addr) + "/v2/"
+	addr, admin, _ := strings.Cut(strings.TrimSpace(line), " ")
+	at := "http://" + addr + "/v2/"
 	status := func(path string) int {
 		code, _ := get(t, at+path)
 		return code

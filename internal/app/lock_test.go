@@ -3,8 +3,10 @@ package app_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -16,15 +18,10 @@ import (
 	"github.com/registrymirror/mirror/internal/testlog"
 )
 
-// freePort is a port of loopback that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+// ownAddress is an address of loopback for this test alone. Its ports below those that the kernel hands out stay free.
+func ownAddress() string {
+	id := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 64+id>>16&63, id>>8&255, id&255)
 }
 
 // While another mirror has the folder, nothing listens: a node whose connection is taken and never answered hangs, one
@@ -36,7 +33,7 @@ func TestPortsAreClosedWhileAnotherMirrorHasTheFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ports := []string{freePort(t), freePort(t), freePort(t)}
+	ports := []string{ownAddress() + ":5000", ownAddress() + ":5001", ownAddress() + ":5002"}
 	parsed := func(main string) *config.Config {
 		c := parse(t, dir, "  ghcr.io: {}\n")
 		c.Listen, c.Admin.Listen, c.Metrics.Listen = main, ports[1], ports[2]

@@ -25,7 +25,7 @@ import (
 // childConfig makes the test binary a mirror with that configuration, since a process reads HTTPS_PROXY once.
 const childConfig = "MIRROR_TEST_CONFIG"
 
-// child runs a mirror, says where it listens, and ends when there is no more input.
+// child runs a mirror, says where its two listeners are, and ends when there is no more input.
 func child(file string) error {
 	c, err := config.Load(file, nil)
 	if err != nil {
@@ -38,7 +38,7 @@ func child(file string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
-	fmt.Println(a.Addr())
+	fmt.Println(a.Addr(), a.AdminAddr())
 	_, err = io.Copy(io.Discard, os.Stdin)
 	cancel()
 	return errors.Join(err, <-done)
@@ -131,9 +131,10 @@ func TestDownloadsBehindAProxy(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			addr, err := bufio.NewReader(out).ReadString('\n')
+			line, err := bufio.NewReader(out).ReadString('\n')
 			if err == nil {
-				url := "http://" + strings.TrimSpace(addr) + "/v2/reg.example/acme/app/blobs/" + string(d.Digest)
+				addr, _, _ := strings.Cut(line, " ")
+				url := "http://" + addr + "/v2/reg.example/acme/app/blobs/" + string(d.Digest)
 				if status, body := get(t, url); status != tt.status || status == http.StatusOK && body != content {
 					t.Errorf("status %d, want %d; %.300s", status, tt.status, body)
 				}

@@ -17,11 +17,9 @@ import (
 type Options struct {
 	Log   *slog.Logger  // nil: discard
 	Every time.Duration // between copies to the last good one; 24 h
-	// Most is how large the state may grow, in bytes; 128 MiB.
-	Most int64
-	// Expendable are tables whose items can be learned again. Each has an equal part of Most, above which its own items are
-	// removed.
-	Expendable []string
+	// Expendable are the tables whose items can be learned again, with the bytes that the pages of each may take. Above that
+	// its own items are removed.
+	Expendable map[string]int64
 	// Owner returns how many bytes of a key of these tables name its upstream, and its repository, each with its separator.
 	// Nil: up to the first, and to the last slash.
 	Owner func(key string) (upstream, repository int)

@@ -26,9 +26,6 @@ func Open(path string, o Options) (*DB, error) {
 	if o.Every == 0 {
 		o.Every = 24 * time.Hour
 	}
-	if o.Most == 0 {
-		o.Most = 128 << 20
-	}
 	db := &DB{path: path, log: o.Log, o: o}
 	if left, err := filepath.Glob(globQuoted(path) + "*" + tmpMark + "*"); err == nil {
 		for _, f := range left { // of copies that a crash cut short

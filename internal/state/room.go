@@ -44,12 +44,10 @@ type room struct {
 	logged time.Time // when it was last logged that the budget is reached
 }
 
-// budget is how many bytes the pages of an expendable table may take. An eighth of the file is for other tables.
-func (db *DB) budget() int64 { return (db.o.Most - db.o.Most/8) / int64(len(db.o.Expendable)) }
-
 // makeRoom keeps a table within its budget after a write of items with so many bytes, if it is expendable.
 func (db *DB) makeRoom(t *table, wrote, size int) {
-	if !slices.Contains(db.o.Expendable, string(t.name)) {
+	budget, ok := db.o.Expendable[string(t.name)]
+	if !ok {
 		return
 	}
 	db.evicting.Lock()
@@ -63,36 +61,36 @@ func (db *DB) makeRoom(t *table, wrote, size int) {
 		db.rooms[string(t.name)] = r
 	}
 	r.bytes += 2 * int64(size+wrote*(valueHead+itemHead)) // pages are half full at least
-	if r.known && r.bytes <= db.budget() {
+	if r.known && r.bytes <= budget {
 		return
 	}
-	removed, err := db.shrink(t, r, roomItems+4*wrote)
+	removed, err := db.shrink(t, r, budget, roomItems+4*wrote)
 	if err != nil {
-		db.log.Warn("the state is over its budget, and items can't be removed", "path", db.path, "limit", db.budget(),
+		db.log.Warn("the state is over its budget, and items can't be removed", "path", db.path, "limit", budget,
 			"table", string(t.name), "error", err)
 		return
 	}
 	if now := time.Now(); now.Sub(r.logged) >= roomLog && removed > 0 {
 		r.logged = now
 		db.log.Warn("the state has reached its budget; items that can be learned again from the upstreams are removed",
-			"path", db.path, "limit", db.budget(), "table", string(t.name), "items", removed)
+			"path", db.path, "limit", budget, "table", string(t.name), "items", removed)
 	}
 }
 
 // shrink measures a table and removes up to most items of it, down to an eighth below its budget, so that the next time is
 // not soon.
-func (db *DB) shrink(t *table, r *room, most int) (removed int, err error) {
+func (db *DB) shrink(t *table, r *room, budget int64, most int) (removed int, err error) {
 	for range roomRounds {
 		owners, pages, err := db.owners(t)
 		if err != nil {
 			return removed, err
 		}
 		r.known, r.bytes = true, pages
-		if pages <= db.budget()-db.budget()/16 || removed >= most {
+		if pages <= budget-budget/16 || removed >= most {
 			return removed, nil
 		}
 		all := bytesOf(owners)
-		goal := db.budget() - db.budget()/8
+		goal := budget - budget/8
 		need := all - int64(float64(all)*float64(goal)/float64(pages)) // in bytes of items
 		list, err := t.choose(owners, need, most-removed)
 		if err != nil {

@@ -44,7 +44,7 @@ func TestStateStaysWithinItsBudget(t *testing.T) {
 	log := new(testlog.Log)
 	path := filepath.Join(t.TempDir(), "state.db")
 	db := openWith(t, path, state.Options{
-		Most: most, Expendable: []string{"refs"}, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Expendable: map[string]int64{"refs": most - most/8}, Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	tags, refs := db.Table("tags"), db.Table("refs")
 	if err := tags.Write(sized("tag", 2000, 300)); err != nil {
@@ -259,7 +259,7 @@ func BenchmarkOpen(b *testing.B) {
 	for name, shape := range map[string][3]int{"a million small": {100, 10_000, 120}, "a hundred large": {100, 1, 1 << 20}} {
 		b.Run(name, func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "state.db")
-			db := openWith(b, path, state.Options{Most: 1 << 30})
+			db := openWith(b, path, state.Options{})
 			for i := range shape[0] {
 				if err := db.Table("refs").Write(sized(fmt.Sprintf("docker.io/acme/app%d@sha256:%064d", i, i), shape[1], shape[2])); err != nil {
 					b.Fatal(err)
@@ -271,7 +271,7 @@ func BenchmarkOpen(b *testing.B) {
 			info, _ := os.Stat(path)
 			b.SetBytes(info.Size())
 			for b.Loop() {
-				db, err := state.Open(path, state.Options{Most: 1 << 30})
+				db, err := state.Open(path, state.Options{})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -317,7 +317,7 @@ func TestFloodPaysForItself(t *testing.T) {
 			t.Run(name+"/"+flooded, func(t *testing.T) {
 				t.Parallel()
 				db := openWith(t, filepath.Join(t.TempDir(), "state.db"), state.Options{
-					Most: most, Expendable: []string{"refs", "tags"},
+					Expendable: map[string]int64{"refs": most * 7 / 16, "tags": most * 7 / 16},
 					Age: func(_ string, v []byte) int64 {
 						n, _ := strconv.ParseInt(string(v[:9]), 10, 64)
 						return n

@@ -57,13 +57,13 @@ func (d *Document) FromVariable(path string) bool { return d.places[path].variab
 func (d *Document) Report(list ...Mistake) {
 	for _, m := range list {
 		if path := d.written(m.Path); !d.wrong[path] && !d.isIncomplete(path) {
-			d.problems = append(d.problems, d.Problem(m))
+			d.problems = append(d.problems, d.problem(m))
 		}
 	}
 }
 
-// Problem gives a mistake the place of its setting.
-func (d *Document) Problem(m Mistake) Problem {
+// problem gives a mistake the place of its setting.
+func (d *Document) problem(m Mistake) Problem {
 	p := Problem{File: d.file, Path: d.written(m.Path), Message: m.Message, Hint: m.Hint}
 	at, ok := d.places[p.Path]
 	for i := 0; !ok && i < len(m.Beside); i++ {

@@ -118,7 +118,7 @@ func Strange(data string) ([]string, error) {
 const mark = "user.mirror.synced"
 
 // LoseMachine makes the folder one of a machine that crashed before anything of it was known to be on disk, while the
-// mirror ran or, if that is what it has noted, after it stopped in order.
+// mirror ran or, if that is what it has noted, after it stopped cleanly.
 func LoseMachine(data string) error {
 	file := filepath.Join(data, "boot.json")
 	b, err := os.ReadFile(file)
