@@ -99,8 +99,8 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 		}
 		if n.Key == "secretFile" && hasShortLine(string(text)) {
 			return &fileProblem{
-				Message: fmt.Sprintf("a secret in %s has less than %d characters", n.File, webhook.MinSecret),
-				Hint:    "write a long random one, as openssl rand -hex 32 prints",
+				message: fmt.Sprintf("a secret in %s has less than %d characters", n.File, webhook.MinSecret),
+				hint:    "write a long random one, as openssl rand -hex 32 prints",
 			}
 		}
 	}

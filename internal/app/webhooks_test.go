@@ -89,7 +89,7 @@ func TestWebhook(t *testing.T) {
 	a, log := start(t, c())
 	r := &running{App: a}
 	for range 2 {
-		if got := r.means(t, o, "acme/app:latest"); got != first.Digest.String() {
+		if got := r.means(t, o, "acme/app:latest"); got != first.Root.Digest.String() {
 			t.Fatalf("at first: %s", got)
 		}
 	}
@@ -115,7 +115,7 @@ func TestWebhook(t *testing.T) {
 			t.Errorf("%s %s: %d %s", tt.path, tt.body, status, text)
 		}
 	}
-	if got := r.means(t, o, "acme/app:latest"); got != first.Digest.String() {
+	if got := r.means(t, o, "acme/app:latest"); got != first.Root.Digest.String() {
 		t.Errorf("without a report: %s", got)
 	}
 	if n := len(o.Requests()); n != 0 {
@@ -144,10 +144,10 @@ func TestWebhook(t *testing.T) {
 		}
 		pulled++
 	}
-	push("generic", "/webhooks/ci", fmt.Sprintf(`{"image":%q}`, nameOf(o)+"/acme/app:latest"), second.Digest.String())
+	push("generic", "/webhooks/ci", fmt.Sprintf(`{"image":%q}`, nameOf(o)+"/acme/app:latest"), second.Root.Digest.String())
 	third := o.AddImage("acme/app", "latest", origin.Image{Layers: []int64{30 << 10}})
-	push("distribution, under another name", "/webhooks/registry", event("acme/app", "latest"), third.Digest.String())
-	push("nothing new", "/webhooks/ci", fmt.Sprintf(`{"image":%q}`, nameOf(o)+"/acme/app"), third.Digest.String())
+	push("distribution, under another name", "/webhooks/registry", event("acme/app", "latest"), third.Root.Digest.String())
+	push("nothing new", "/webhooks/ci", fmt.Sprintf(`{"image":%q}`, nameOf(o)+"/acme/app"), third.Root.Digest.String())
 
 	// The secret is replaced by a reload.
 	write(t, filepath.Join(dir, "hook"), "short\n")
