@@ -2,6 +2,7 @@ package webhook_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -72,7 +73,9 @@ func TestSlowBody(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		_ = <-done // closed
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 }
 
