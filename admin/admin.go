@@ -2,9 +2,9 @@
 // of the API: each body is a type of this package, or one of journal, symptom or doctor, and openapi.yaml describes them.
 //
 // Promise: /healthz and /readyz answer every client, at once, from memory; every other route requires the token where one
-// is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). Only two requests
-// have an effect on pulls: a reload, which reads the operator's own file again, and a reset of what the mirror believes of
-// an upstream. The package does no I/O of its own.
+// is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). The requests that have
+// an effect on pulls are a reload, a reset of what the mirror believes of an upstream, pins, a refresh of a tag, and purges;
+// each is logged. The package does no I/O of its own.
 package admin
 
 import (
@@ -21,6 +21,7 @@ import (
 
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	pages "github.com/registrymirror/mirror/docs/failures"
+	"github.com/registrymirror/mirror/drift"
 	"github.com/registrymirror/mirror/internal/coalesce"
 	"github.com/registrymirror/mirror/journal"
 )
@@ -50,6 +51,10 @@ type Options struct {
 	Cache func() Cache
 	// Pulls returns the running pulls, or the finished ones. Nil: there is no /api/v1/pulls.
 	Pulls func(ctx context.Context, active bool) ([]journal.Pull, error)
+	// Tags is the ledger of tags, with pins and purges. Nil: there are no routes for them.
+	Tags Ledger
+	// Drift looks for tags that mean different digests to different clients or pods. Nil: there is no /api/v1/tags/drift.
+	Drift func(ctx context.Context) (drift.Report, error)
 	// About describes the process. Nil: there is no /api/v1/status.
 	About func() About
 	// Reload reads the configuration again and uses it; a *NotReloaded says why it did not. Nil: there is no /api/v1/reload.
@@ -79,6 +84,7 @@ func New(o Options) http.Handler {
 			r.Method(http.MethodGet, "/metrics", o.Metrics)
 		}
 		x := &explainer{record: o.Failures, turn: make(chan struct{}, 1)}
+		t := tags{ledger: o.Tags, log: o.Log}
 		d := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
 		for _, route := range []struct {
 			method, path string
@@ -91,6 +97,13 @@ func New(o Options) http.Handler {
 			{http.MethodGet, "failures/summary", o.Failures != nil, o.summarizeFailures},
 			{http.MethodGet, "pulls", o.Pulls != nil, o.listPulls},
 			{http.MethodGet, "cache", o.Cache != nil, func(http.ResponseWriter, *http.Request) (any, error) { return o.Cache(), nil }},
+			{http.MethodGet, "tags", o.Tags != nil, t.list},
+			{http.MethodGet, "tags/drift", o.Drift != nil, o.listDrift},
+			{http.MethodPost, "tags/refresh", o.Tags != nil, t.refresh},
+			{http.MethodGet, "pins", o.Tags != nil, t.pins},
+			{http.MethodPut, "pins", o.Tags != nil, t.pin},
+			{http.MethodDelete, "pins", o.Tags != nil, t.unpin},
+			{http.MethodPost, "purge", o.Tags != nil, t.purge},
 			{http.MethodGet, "status", o.About != nil, o.status},
 			{http.MethodPost, "reload", o.Reload != nil, o.reload},
 			{http.MethodPost, "explain", true, x.explain},

@@ -24,6 +24,7 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/drift"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
@@ -117,6 +118,8 @@ func everythingOptions() admin.Options {
 			}
 		},
 		Reset: func(name string) []string { return []string{name} },
+		Tags:  newLedger(),
+		Drift: func(context.Context) (drift.Report, error) { return drifting, nil },
 		Cache: func() admin.Cache { return admin.Cache{Bytes: 1, Degraded: true} },
 		About: func() admin.About {
 			return admin.About{Version: "v1.2.3", GoVersion: "go1.26", StartedAt: at, Config: admin.Config{
@@ -167,8 +170,9 @@ func TestOpenAPIRoutes(t *testing.T) {
 	for path, methods := range doc.Paths {
 		for method, op := range methods {
 			told = append(told, strings.ToUpper(method)+" "+path)
-			if _, ok := op.Responses["200"]; !ok {
-				t.Errorf("%s %s: no 200", method, path)
+			_, with := op.Responses["200"]
+			if _, without := op.Responses["204"]; with == without {
+				t.Errorf("%s %s: neither 200 nor 204, or both", method, path)
 			}
 			var names []string
 			for _, p := range op.Parameters {
@@ -189,8 +193,16 @@ func TestOpenAPIRoutes(t *testing.T) {
 					value = "auth"
 				case "reason":
 					value = "never-pull"
+				case "kind":
+					value = "pulled"
+				case "at":
+					value = "1h&image=acme/app:v1"
+				case "image":
+					if path != "/api/v1/failures" && path != "/api/v1/failures/summary" {
+						value = "acme/app:v1"
+					}
 				}
-				if status, body, _ := get(t, h, strings.ToUpper(method), path+"?"+p.Name+"="+cmp.Or(value, "x"), ""); status != 200 {
+				if status, body, _ := get(t, h, strings.ToUpper(method), path+"?"+p.Name+"="+cmp.Or(value, "x"), ""); status != 200 && status != 204 {
 					t.Errorf("%s of %s: %d %s", p.Name, path, status, body)
 				}
 			}
@@ -225,6 +237,9 @@ func TestOpenAPITypes(t *testing.T) {
 		"PullList": admin.PullList{}, "UpstreamList": admin.UpstreamList{}, "Cache": admin.Cache{},
 		"DoctorRequest": admin.DoctorRequest{}, "Report": doctor.Report{}, "Status": admin.Status{}, "Reloaded": admin.Reloaded{},
 		"ResetRequest": admin.ResetRequest{}, "ResetAnswer": admin.ResetAnswer{},
+		"TagList": admin.TagList{}, "Tag": admin.Tag{}, "PinList": admin.PinList{}, "PinRequest": admin.PinRequest{},
+		"ImageRequest": admin.ImageRequest{}, "Refreshed": admin.Refreshed{}, "PurgeRequest": admin.PurgeRequest{},
+		"DriftList": admin.DriftList{},
 	} {
 		compare(t, doc, seen, name, schema{Ref: "/" + name}, reflect.TypeOf(v))
 	}
@@ -305,7 +320,7 @@ func compare(t *testing.T, doc document, seen map[string]bool, at string, s sche
 		if diff := gocmp.Diff(required, slices.Sorted(slices.Values(s.Required))); diff != "" {
 			t.Errorf("%s, required (-type +document):\n%s", at, diff)
 		}
-		request := typ == reflect.TypeFor[admin.DoctorRequest]() || typ == reflect.TypeFor[admin.ResetRequest]()
+		request := strings.HasSuffix(typ.Name(), "Request")
 		if closed := s.Additional == false; closed != request { // answers may get more fields
 			t.Errorf("%s: additionalProperties: %v", at, s.Additional)
 		}
@@ -366,10 +381,14 @@ func TestOpenAPIAnswers(t *testing.T) {
 		Pulls:  func(context.Context, bool) ([]journal.Pull, error) { return nil, nil },
 		About:  func() admin.About { return admin.About{} },
 		Reload: func(context.Context) (admin.Reloaded, error) { return admin.Reloaded{}, nil },
+		Tags:   &ledger{},
+		Drift:  func(context.Context) (drift.Report, error) { return drift.Report{}, nil },
 	})
 	bodies := map[string]string{
 		"/api/v1/doctor":          `{"image":"docker.io/acme/app:1"}`,
 		"/api/v1/upstreams/reset": `{"upstream":"docker.io"}`,
+		"/api/v1/tags/refresh":    `{"image":"docker.io/acme/app:v1"}`,
+		"/api/v1/pins":            `{"image":"docker.io/acme/app:v1","digest":"` + sum + `"}`,
 		"/api/v1/explain":         "Failed to pull image \"acme/app:1\": 502 Bad Gateway (mirror: x; y [7f3a9c2e])\n",
 	}
 	checked := 0

@@ -62,7 +62,7 @@ func cut[T any](p page, list []T, key func(T) string) (part []T, next string) {
 	slices.SortFunc(rest, func(a, b element) int { return cmp.Compare(a.key, b.key) })
 	if len(rest) > p.limit {
 		rest = rest[:p.limit]
-		next = base64.RawURLEncoding.EncodeToString([]byte(rest[p.limit-1].key))
+		next = continues(rest[p.limit-1].key)
 	}
 	part = make([]T, len(rest)) // never nil: it is a list in JSON
 	for i, e := range rest {
@@ -70,6 +70,9 @@ func cut[T any](p page, list []T, key func(T) string) (part []T, next string) {
 	}
 	return part, next
 }
+
+// continues is the parameter for the page after the element with a key.
+func continues(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
 
 // latestFirst is a key by which a list is sorted with the latest time in front. rest tells elements of the same time apart.
 func latestFirst(at time.Time, rest string) string {

@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -28,12 +29,17 @@ func busy(detail string) error {
 // errGone is the error of a handler whose client has left: there is nothing to answer.
 var errGone = errors.New("the client has left")
 
+// noContent is the body of an answer without one.
+var noContent any = struct{}{}
+
 // answer makes a handler of a function that returns the body of its answer, which is JSON, or an error.
 func answer(f func(w http.ResponseWriter, r *http.Request) (body any, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := f(w, r)
 		refused, ok := errors.AsType[*refusal](err)
 		switch {
+		case err == nil && body == noContent:
+			w.WriteHeader(http.StatusNoContent)
 		case err == nil:
 			w.Header().Set("Content-Type", "application/json")
 			_ = json.NewEncoder(w).Encode(body)
@@ -72,6 +78,14 @@ func readJSON(r *http.Request, into any) error {
 	body := json.NewDecoder(io.LimitReader(r.Body, maxRequest))
 	body.DisallowUnknownFields()
 	return body.Decode(into)
+}
+
+// readRequest reads the JSON of a request that changes something. example is the body that is expected.
+func readRequest(r *http.Request, into any, example string) error {
+	if err := readJSON(r, into); err != nil {
+		return badRequest(fmt.Errorf("the body must be %s: %w", example, err))
+	}
+	return nil
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {

@@ -13,6 +13,7 @@ package auth
 
 import (
 	"context"
+	"encoding/base64"
 	"time"
 )
 
@@ -29,6 +30,21 @@ type Credential struct {
 func (c Credential) IsAnonymous() bool {
 	return c.Username == "" && c.Password.IsZero() && c.Identity.IsZero()
 }
+
+// Secrets are the texts that must be in no message: the secrets, and the login as it is sent.
+func (c Credential) Secrets() []string {
+	list := []string{c.Password.Reveal(), c.Identity.Reveal()}
+	if !c.Password.IsZero() {
+		login := []byte(c.Username + ":" + c.Password.Reveal())
+		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+			list = append(list, e.EncodeToString(login))
+		}
+	}
+	return list
+}
+
+// expired reports whether the credential has ended.
+func (c Credential) expired(now time.Time) bool { return !c.Expires.IsZero() && !now.Before(c.Expires) }
 
 // Credential makes a credential a Source of itself.
 func (c Credential) Credential(context.Context) (Credential, error) { return c, nil }

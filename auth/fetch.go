@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -38,12 +37,7 @@ func (r *Refreshed) start(now time.Time, background bool) *fetchCall {
 	pause := max(leastPause-now.Sub(r.attempted), 0)
 	r.wg.Go(func() {
 		defer end()
-		if pause > 0 {
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
-			}
-		}
+		backoff.Wait(ctx, pause)
 		begun := time.Now()
 		g, err := r.fetch(ctx)
 		r.finish(call, g, err, time.Since(begun))
@@ -51,8 +45,12 @@ func (r *Refreshed) start(now time.Time, background bool) *fetchCall {
 	return call
 }
 
-// await waits for a fetch, for as long as wait says where it is not zero, and gives the result of that moment.
-func (r *Refreshed) await(ctx context.Context, call *fetchCall, wait time.Duration) (Credential, error) {
+// await waits for a fetch, for as long as wait says where it is not zero, and gives the result of that moment. The lock is
+// held, and given up.
+func (r *Refreshed) await(ctx context.Context, now time.Time, wait time.Duration) (Credential, error) {
+	call := r.start(now, false)
+	call.waiters++
+	r.mu.Unlock()
 	var late <-chan time.Time
 	if wait > 0 {
 		timer := time.NewTimer(wait)
@@ -132,7 +130,7 @@ func (r *Refreshed) fail(now time.Time, err error) {
 		r.failingSince = now
 	}
 	pause := afterFailure.After(r.failures)
-	if left := r.current.Expires.Sub(now); !r.received.IsZero() && !r.current.Expires.IsZero() && left > 0 {
+	if left := r.current.Expires.Sub(now); !r.current.Expires.IsZero() && left > 0 {
 		pause = min(pause, max(left/4, leastPause)) // not so long that the last chance is missed
 	}
 	if e, ok := errors.AsType[interface {
@@ -156,8 +154,7 @@ func (e *redactedError) Unwrap() error { return e.err }
 
 // withoutSecrets is an error without the secrets of a credential: a program that fails may print them.
 func withoutSecrets(err error, c Credential) error {
-	login := base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + c.Password.Reveal()))
-	shown := text.Hide(err.Error(), c.Password.Reveal(), c.Identity.Reveal(), login)
+	shown := text.Hide(err.Error(), c.Secrets()...)
 	if shown == err.Error() {
 		return err
 	}

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/registrymirror/mirror/internal/glob"
 )
@@ -34,8 +34,11 @@ func (p Pool) All(repository string) []Candidate {
 	var all []Candidate
 	for _, m := range p {
 		most := -1
-		for _, pattern := range orAll(m.Repositories) {
-			if weight := literal(pattern); weight > most && glob.Path(pattern, repository) {
+		if len(m.Repositories) == 0 {
+			most = 0
+		}
+		for _, pattern := range m.Repositories {
+			if weight := glob.Literal(pattern); weight > most && glob.Path(pattern, repository) {
 				most = weight
 			}
 		}
@@ -68,27 +71,9 @@ func (p Pool) For(repository string) Source {
 
 // Run does the background work of all until the context ends.
 func (p Pool) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	errs := make(chan error, len(p))
+	var g errgroup.Group
 	for _, m := range p {
-		wg.Go(func() { errs <- Run(ctx, m.Source) })
+		g.Go(func() error { return Run(ctx, m.Source) })
 	}
-	wg.Wait()
-	close(errs)
-	for err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return g.Wait()
 }
-
-func orAll(patterns []string) []string {
-	if len(patterns) == 0 {
-		return []string{"**"}
-	}
-	return patterns
-}
-
-// literal is how much a pattern says: its characters that stand for themselves.
-func literal(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }

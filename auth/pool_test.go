@@ -12,7 +12,7 @@ import (
 func TestPool(t *testing.T) {
 	t.Parallel()
 	member := func(name string, globs ...string) auth.Member {
-		return auth.Member{Source: auth.Static(name, name, auth.NewSecret("pw")), Repositories: globs}
+		return auth.Member{Source: auth.Credential{Name: name, Username: name, Password: auth.NewSecret("pw")}, Repositories: globs}
 	}
 	pool := auth.Pool{
 		member("team", "acme/team/**", "acme/shared"), member("acme", "acme/**"), member("exact", "acme/team/app"),

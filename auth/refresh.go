@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -97,9 +98,7 @@ func NewRefreshed(o Refresh) *Refreshed {
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
 	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Observe == nil {
 		o.Observe = func(Fetched) {}
 	}
@@ -122,14 +121,11 @@ func (r *Refreshed) Credential(ctx context.Context) (Credential, error) {
 		defer r.mu.Unlock()
 		return r.give(now)
 	}
-	wait := time.Duration(0)
+	var wait time.Duration
 	if r.failures > 0 {
 		wait = patience
 	}
-	call := r.start(now, false)
-	call.waiters++
-	r.mu.Unlock()
-	return r.await(ctx, call, wait)
+	return r.await(ctx, now, wait)
 }
 
 // Renew fetches again, unless the current credential is another one than the refused, or has come back after a refusal
@@ -141,10 +137,7 @@ func (r *Refreshed) Renew(ctx context.Context, refused Credential) (Credential, 
 		defer r.mu.Unlock()
 		return r.give(now)
 	}
-	call := r.start(now, false)
-	call.waiters++
-	r.mu.Unlock()
-	return r.await(ctx, call, 0)
+	return r.await(ctx, now, 0)
 }
 
 // Run fetches ahead of time until the context ends.
@@ -191,17 +184,16 @@ func (r *Refreshed) Status() Status {
 	defer r.mu.Unlock()
 	now := time.Now()
 	s := Status{
-		Name: r.o.Name, Kind: r.o.Kind, For: r.o.For, State: StateOK, Expires: r.current.Expires, LastRefresh: r.received,
+		Name: r.o.Name, Kind: r.o.Kind, For: r.o.For, State: StateOK, Since: r.okSince, Expires: r.current.Expires,
+		LastRefresh: r.received,
 	}
-	s.Since = r.okSince
 	if r.err != nil {
 		s.LastError, s.LastErrorAt, s.Since = r.err.Error(), r.attempted, r.failingSince
 	}
-	expired := !r.current.Expires.IsZero() && !now.Before(r.current.Expires)
 	switch {
 	case r.received.IsZero() && r.err == nil:
 		s.State = StateUnknown
-	case expired:
+	case r.current.expired(now):
 		s.State, s.Since = StateExpired, r.current.Expires
 	case r.err == nil:
 	case !r.received.IsZero() && !r.current.Expires.IsZero():
@@ -214,7 +206,7 @@ func (r *Refreshed) Status() Status {
 
 // fresh reports whether the current credential may be given out without a fetch. The lock is held.
 func (r *Refreshed) fresh(now time.Time) bool {
-	if r.received.IsZero() || !r.current.Expires.IsZero() && !now.Before(r.current.Expires) {
+	if r.received.IsZero() || r.current.expired(now) {
 		return false
 	}
 	return r.staleAt.IsZero() || now.Before(r.staleAt) || r.failures > 0 && now.Before(r.due)
@@ -224,7 +216,7 @@ func (r *Refreshed) fresh(now time.Time) bool {
 // The lock is held.
 func (r *Refreshed) give(now time.Time) (Credential, error) {
 	switch {
-	case !r.received.IsZero() && (r.current.Expires.IsZero() || now.Before(r.current.Expires)):
+	case !r.received.IsZero() && !r.current.expired(now):
 		return r.current, nil
 	case r.err != nil && !r.current.Expires.IsZero():
 		return Credential{}, fmt.Errorf("credential %s expired at %s and can't be renewed: %w", r.o.Name,

@@ -567,11 +567,11 @@ func TestRefreshedNeverShowsItsSecret(t *testing.T) {
 // A type that is only a Source has the plain result.
 func TestPlainSources(t *testing.T) {
 	t.Parallel()
-	s := auth.Static("hub", "bot", auth.NewSecret("x"))
-	if c, err := auth.Renew(t.Context(), s, s.(auth.Credential)); err != nil || c != s {
+	s := auth.Credential{Name: "hub", Username: "bot", Password: auth.NewSecret("x")}
+	if c, err := auth.Renew(t.Context(), s, s); err != nil || c != s {
 		t.Errorf("Renew: %v, %v", c, err)
 	}
-	if auth.For(s, "acme/app") != s {
+	if auth.For(s, "acme/app") != auth.Source(s) {
 		t.Error("For is another source")
 	}
 	if err := auth.Run(t.Context(), s); err != nil {

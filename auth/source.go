@@ -31,7 +31,7 @@ func Describe(s Source) Status {
 			return Status{}
 		}
 		st := Status{Name: s.Name, Kind: "static", State: StateOK, Expires: s.Expires}
-		if !s.Expires.IsZero() && time.Now().After(s.Expires) {
+		if s.expired(time.Now()) {
 			st.State = StateExpired
 		}
 		return st

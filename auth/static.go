@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,13 +15,8 @@ import (
 	"time"
 )
 
-// maxSecretFile is the largest password file in bytes. Service-account keys have some thousands.
+// maxSecretFile is the largest file with a password or token, in bytes. Service-account keys have some thousands.
 const maxSecretFile = 64 << 10
-
-// Static is the source of a credential that does not change.
-func Static(name, username string, password Secret) Source {
-	return Credential{Name: name, Username: username, Password: password}
-}
 
 // Env is a credential whose password is in an environment variable.
 type Env struct {
@@ -134,7 +130,11 @@ func (f *File) refresh() {
 		f.seen.ModTime().Equal(now.ModTime()) && f.read.Sub(now.ModTime()).Abs() > clockTick {
 		return
 	}
-	text, err := f.load()
+	b, err := ReadFile(f.Path, maxSecretFile)
+	text := NewSecret(strings.TrimRight(string(b), "\r\n"))
+	if err == nil && text.IsZero() {
+		err = errEmpty
+	}
 	if err != nil {
 		f.fail(err)
 		return
@@ -151,24 +151,18 @@ func (f *File) refresh() {
 
 var errEmpty = errors.New("file is empty")
 
-func (f *File) load() (Secret, error) {
-	r, err := os.Open(f.Path)
+// ReadFile reads a file of at most so many bytes.
+func ReadFile(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return Secret{}, err
+		return nil, err
 	}
-	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, maxSecretFile+1))
-	if err != nil {
-		return Secret{}, err
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("it has more than %d bytes", most)}
 	}
-	if len(b) > maxSecretFile {
-		return Secret{}, fmt.Errorf("it has more than %d bytes", maxSecretFile)
-	}
-	text := NewSecret(strings.TrimRight(string(b), "\r\n"))
-	if text.IsZero() {
-		return Secret{}, errEmpty
-	}
-	return text, nil
+	return b, err
 }
 
 // fail notes that the file can't be read. The lock is held.
@@ -190,12 +184,7 @@ func (f *File) fail(err error) {
 	orDiscard(f.Log).Warn(event, "credential", f.Name, "path", f.Path, "error", news)
 }
 
-func orDiscard(log *slog.Logger) *slog.Logger {
-	if log == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return log
-}
+func orDiscard(log *slog.Logger) *slog.Logger { return cmp.Or(log, slog.New(slog.DiscardHandler)) }
 
 // FileError says that the password file of a credential can't be read, and what to do.
 type FileError struct {

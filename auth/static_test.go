@@ -211,7 +211,8 @@ func TestDescribe(t *testing.T) {
 		{"nil", nil, auth.Status{}},
 		{"anonymous", auth.Anonymous, auth.Status{}},
 		{
-			"static", auth.Static("hub", "bot", auth.NewSecret("x")),
+			"static",
+			auth.Credential{Name: "hub", Username: "bot", Password: auth.NewSecret("x")},
 			auth.Status{Name: "hub", Kind: "static", State: auth.StateOK},
 		},
 		{

@@ -30,7 +30,7 @@ func (r *Refreshed) warn(now time.Time) {
 	level := failing
 	expires := r.current.Expires
 	switch {
-	case r.received.IsZero(), !expires.IsZero() && !now.Before(expires):
+	case r.received.IsZero(), r.current.expired(now):
 		level = lost
 	case !expires.IsZero() && !now.Before(r.urgentAt()):
 		level = urgent

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"io"
+	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/guard"
@@ -108,7 +109,7 @@ func (b *budget) remove(d oci.Digest, now time.Time) bool {
 	e.unlink()
 	delete(b.entries, d)
 	b.stored -= e.size
-	if e.oldest != nil && !e.lingering {
+	if len(e.holds) > 0 && !e.lingering {
 		e.lingering = true
 		b.held[e] = now
 		b.heldBytes += e.size
@@ -218,7 +219,7 @@ func (b *budget) pick(missing shortfall, may allowed, now time.Time) (victims []
 		missing.bytes -= e.size
 		missing.files--
 		victims = append(victims, e)
-		if e.oldest != nil { // one at a time: whether another one may be held so depends on it
+		if len(e.holds) > 0 { // one at a time: whether another one may be held so depends on it
 			break
 		}
 	}
@@ -274,21 +275,15 @@ const (
 
 // hold is one open file of an entry, or the open files of the spool that it came by.
 type hold struct {
-	e          *entry
-	o          io.Closer // closing it ends the hold, sooner or later
-	since      time.Time
-	prev, next *hold // the entry's, the oldest first
+	e     *entry
+	o     io.Closer // closing it ends the hold, sooner or later
+	since time.Time
 }
 
 // hold adds an open file to an entry.
 func (b *budget) hold(e *entry, h *hold, now time.Time) {
-	h.e, h.since, h.prev = e, now, e.newest
-	if h.prev != nil {
-		h.prev.next = h
-	} else {
-		e.oldest = h
-	}
-	e.newest = h
+	h.e, h.since = e, now
+	e.holds = append(e.holds, h)
 }
 
 // release ends a hold, if it is one. It reports whether bytes that were held became free.
@@ -297,17 +292,9 @@ func (b *budget) release(h *hold) bool {
 	if e == nil {
 		return false
 	}
-	if h.prev != nil {
-		h.prev.next = h.next
-	} else {
-		e.oldest = h.next
-	}
-	if h.next != nil {
-		h.next.prev = h.prev
-	} else {
-		e.newest = h.prev
-	}
-	if e.oldest != nil || !e.lingering {
+	i := slices.Index(e.holds, h)
+	e.holds = slices.Delete(e.holds, i, i+1)
+	if len(e.holds) > 0 || !e.lingering {
 		return false
 	}
 	delete(b.held, e)
@@ -316,11 +303,11 @@ func (b *budget) release(h *hold) bool {
 }
 
 // onlyClosed allows content that is not open.
-func onlyClosed(_ *budget, e *entry, _ time.Time) bool { return e.oldest == nil }
+func onlyClosed(_ *budget, e *entry, _ time.Time) bool { return len(e.holds) == 0 }
 
 // orOpenLong allows content that has been open for a while as well.
 func orOpenLong(b *budget, e *entry, now time.Time) bool {
-	return e.oldest == nil || guard.Held && now.Sub(e.oldest.since) >= openFor && b.mayHold(e, now)
+	return len(e.holds) == 0 || guard.Held && now.Sub(e.holds[0].since) >= openFor && b.mayHold(e, now)
 }
 
 // mayHold reports whether an entry's bytes may stay on the disk uncounted, or those of others are about to be freed.
@@ -340,7 +327,7 @@ func (b *budget) mayHold(e *entry, now time.Time) bool {
 func (b *budget) heldFiles(all bool, now time.Time) (list []io.Closer) {
 	for e, since := range b.held {
 		if all || now.Sub(since) >= heldFor {
-			for h := e.oldest; h != nil; h = h.next {
+			for _, h := range e.holds {
 				list = append(list, h.o)
 			}
 		}

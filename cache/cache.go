@@ -64,7 +64,7 @@ type Store interface {
 	All() iter.Seq2[Entry, error]
 }
 
-// Resumer is implemented by stores whose spools can outlive the process: those that are a flight.Keeper.
+// Resumer is implemented by stores whose spools can outlive the process.
 type Resumer interface {
 	// Resume returns the unfinished downloads of the process before, each once. The caller discards the spools that it does
 	// not continue.

@@ -25,13 +25,13 @@ const (
 )
 
 // leases are the keeps, by holder and by digest. A lease ends in as many steps as it has digests, however many others have
-// the same ones: it knows its places in the lists of the digests.
+// the same ones.
 type leases struct {
 	most int // bound of sum
 
 	mu    sync.Mutex // guards the fields below; a leaf
 	held  map[string]*lease
-	on    map[oci.Digest]*kept
+	on    map[oci.Digest]kept
 	sum   int                     // digests of all leases
 	short [33]map[*lease]struct{} // those that may end early, by the number of bits in their number of digests
 }
@@ -40,24 +40,17 @@ type lease struct {
 	holder  string
 	until   time.Time
 	digests []oci.Digest
-	on      []*kept // for each digest
-	at      []int32 // where in the list of each digest the lease is
 }
 
-// kept is a digest that leases have.
+// kept is a digest that leases have. Where one of several ends early, until stays that of the longest for as long as any
+// is left.
 type kept struct {
-	digest oci.Digest
-	places []place
-}
-
-// place is that a digest is the i-th of a lease.
-type place struct {
-	lease *lease
-	i     int32
+	leases int
+	until  time.Time
 }
 
 func newLeases(most int) *leases {
-	l := &leases{most: most, held: make(map[string]*lease), on: make(map[oci.Digest]*kept)}
+	l := &leases{most: most, held: make(map[string]*lease), on: make(map[oci.Digest]kept)}
 	for i := range l.short {
 		l.short[i] = make(map[*lease]struct{})
 	}
@@ -68,32 +61,26 @@ func (l *leases) put(holder string, until time.Time, digests []oci.Digest, now t
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.held[holder]
-	if old != nil && until.After(now) && slices.Equal(old.digests, digests) {
-		old.until = until
-		l.file(old, now)
+	if len(digests) == 0 || !until.After(now) {
+		if old != nil {
+			l.end(old)
+		}
 		return
 	}
+	n := &lease{holder: holder, until: until, digests: slices.Clone(digests)}
+	for _, d := range digests {
+		k := l.on[d]
+		k.leases++
+		if until.After(k.until) {
+			k.until = until
+		}
+		l.on[d] = k
+	}
+	l.sum += len(digests)
 	if old != nil {
 		l.end(old)
 	}
-	if len(digests) == 0 || !until.After(now) {
-		return
-	}
-	n := &lease{
-		holder: holder, until: until, digests: slices.Clone(digests), on: make([]*kept, len(digests)),
-		at: make([]int32, len(digests)),
-	}
 	l.held[holder] = n
-	l.sum += len(digests)
-	for i, d := range n.digests {
-		k := l.on[d]
-		if k == nil {
-			k = &kept{digest: d}
-			l.on[d] = k
-		}
-		n.on[i], n.at[i] = k, int32(len(k.places))
-		k.places = append(k.places, place{n, int32(i)})
-	}
 	l.file(n, now)
 	for i := len(l.short) - 1; i >= 0 && l.sum > l.most; i-- {
 		for x := range l.short[i] {
@@ -120,15 +107,12 @@ func (l *leases) end(x *lease) {
 	delete(l.held, x.holder)
 	delete(l.short[bits.Len(uint(len(x.digests)))], x)
 	l.sum -= len(x.digests)
-	for i, k := range x.on {
-		last := len(k.places) - 1
-		moved := k.places[last]
-		k.places[x.at[i]] = moved
-		moved.lease.at[moved.i] = x.at[i]
-		k.places[last] = place{}
-		k.places = k.places[:last]
-		if last == 0 {
-			delete(l.on, k.digest)
+	for _, d := range x.digests {
+		k := l.on[d]
+		if k.leases--; k.leases == 0 {
+			delete(l.on, d)
+		} else {
+			l.on[d] = k
 		}
 	}
 }
@@ -137,8 +121,7 @@ func (l *leases) end(x *lease) {
 func (l *leases) has(d oci.Digest, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k := l.on[d]
-	return k != nil && slices.ContainsFunc(k.places, func(p place) bool { return p.lease.until.After(now) })
+	return l.on[d].until.After(now)
 }
 
 // sweep removes leases that have ended, one at a time, so that other calls don't wait for all of it.

@@ -14,8 +14,8 @@ type entry struct {
 	verified bool   // the size is that of verified content, not only of the file
 	going    bool   // picked as a victim, and on no list
 
-	oldest, newest *hold // its open files
-	lingering      bool  // evicted while they were open
+	holds     []*hold // its open files, the oldest first
+	lingering bool    // evicted while they were open
 
 	prev, next *entry
 	list       *list

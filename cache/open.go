@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -66,10 +67,10 @@ type Cache struct {
 	evicting sync.Mutex // one call at a time makes room, so that none takes another's victims for a lack
 	stripes  stripes    // what happens to a file and to its entry happens at once
 
-	mu      sync.Mutex // guards the fields below; nothing is called while holding it
-	budget  *budget
-	changes changes
-	removed map[oci.Digest]struct{} // until loaded: content that the load must not bring back
+	mu     sync.Mutex // guards the fields below; nothing is called while holding it
+	budget *budget
+	// dirty is the content whose use or removal the index does not have yet: it was removed where it has no entry.
+	dirty map[oci.Digest]struct{}
 }
 
 // counts are the counters of Stats.
@@ -79,17 +80,14 @@ type counts struct {
 
 // New makes a cache. Nothing runs, and nothing is read, before Run.
 func New(o Options) *Cache {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	leases := newLeases(maxKept)
 	c := &Cache{
 		o:       o,
 		wake:    newSignal(),
 		freed:   newSignal(),
 		budget:  newBudget(o.Size, leases.has),
-		changes: newChanges(),
-		removed: make(map[oci.Digest]struct{}),
+		dirty:   make(map[oci.Digest]struct{}),
 		loadedC: make(chan struct{}),
 		leases:  leases,
 		health:  newHealth(o),
@@ -122,7 +120,10 @@ func (c *Cache) Open(ctx context.Context, d oci.Digest, size int64, s Source) (O
 	o, joined, err := c.flights.Join(ctx, d, size, s)
 	if err != nil {
 		c.spoolFailed.Delete(d)
-		return nil, outcome(joined), err
+		if joined {
+			return nil, Joined, err
+		}
+		return nil, Miss, err
 	}
 	if _, ok := o.(*flight.Reader); !ok { // committed since
 		c.counts.hits.Add(1)
@@ -138,13 +139,6 @@ func (c *Cache) Open(ctx context.Context, d oci.Digest, size int64, s Source) (O
 	}
 	c.counts.misses.Add(1)
 	return o, Miss, nil
-}
-
-func outcome(joined bool) Outcome {
-	if joined {
-		return Joined
-	}
-	return Miss
 }
 
 // direct serves from the caller's own source.
@@ -250,7 +244,7 @@ func (c *Cache) use(d oci.Digest, o Object) {
 // touch makes an entry the latest used. The lock is held.
 func (c *Cache) touch(e *entry) {
 	c.budget.lru.touch(e, minute(c.now()))
-	c.changes.use(e.digest)
+	c.dirty[e.digest] = struct{}{}
 }
 
 // add adds content, or records that it came again. The lock and the digest's stripe are held.
@@ -266,7 +260,7 @@ func (c *Cache) add(d oci.Digest, size int64, verified bool) *entry {
 // drop takes out content that is not stored any more. The lock and the digest's stripe are held.
 func (c *Cache) drop(d oci.Digest) {
 	if c.budget.remove(d, time.Now()) {
-		c.changes.remove(d)
+		c.dirty[d] = struct{}{}
 	}
 }
 

@@ -50,7 +50,7 @@ func (c *Cache) resumeOne(u Unfinished) bool {
 		return false
 	}
 	s.Park()
-	if c.flights.Restore(u.Rest, s.withPositions()) {
+	if c.flights.Restore(u.Rest, s) {
 		return true
 	}
 	if err := s.Discard(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -94,7 +95,6 @@ func (c *Cache) load(ctx context.Context) {
 	c.resume(ctx) // before a miss may begin, so that it joins
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.removed = nil
 	c.budget.loaded = true
 	close(c.loadedC)
 	point.Hit("cache/loaded")
@@ -103,18 +103,16 @@ func (c *Cache) load(ctx context.Context) {
 // addFound adds content that was found in the store; missing is what the index has, and the store has not. The lock is held.
 func (c *Cache) addFound(found []*entry, missing map[oci.Digest]Access) {
 	for _, e := range found {
-		if _, removed := c.removed[e.digest]; removed || c.budget.entries[e.digest] != nil {
+		if _, removed := c.dirty[e.digest]; removed || c.budget.entries[e.digest] != nil {
 			continue // removed, or used, meanwhile
 		}
 		c.budget.addOldest(e)
 		if !e.verified {
-			c.changes.use(e.digest)
+			c.dirty[e.digest] = struct{}{}
 		}
 	}
 	for d := range missing {
-		if c.budget.entries[d] == nil {
-			c.changes.remove(d)
-		}
+		c.dirty[d] = struct{}{}
 	}
 }
 
@@ -124,9 +122,18 @@ func (c *Cache) flush() {
 		return
 	}
 	c.mu.Lock()
-	used, removed := c.changes.take(c.budget.entries)
+	changed := slices.Collect(maps.Keys(c.dirty))
+	clear(c.dirty)
+	used, removed := make([]Access, 0, len(changed)), []oci.Digest(nil)
+	for _, d := range changed {
+		if e := c.budget.entries[d]; e != nil {
+			used = append(used, e.access())
+		} else {
+			removed = append(removed, d)
+		}
+	}
 	c.mu.Unlock()
-	if len(used) == 0 && len(removed) == 0 {
+	if len(changed) == 0 {
 		return
 	}
 	err := c.o.Index.Write(used, removed)
@@ -137,19 +144,9 @@ func (c *Cache) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if errors.Is(err, ErrReset) {
-		for d := range c.budget.entries {
-			c.changes.use(d)
-		}
-		return
+		changed = slices.Collect(maps.Keys(c.budget.entries))
 	}
-	for _, a := range used {
-		if c.budget.entries[a.Digest] != nil {
-			c.changes.use(a.Digest)
-		}
-	}
-	for _, d := range removed {
-		if c.budget.entries[d] == nil {
-			c.changes.remove(d)
-		}
+	for _, d := range changed {
+		c.dirty[d] = struct{}{}
 	}
 }

@@ -147,8 +147,8 @@ func (c *Cache) Remove(d oci.Digest) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drop(d)
-	if !c.budget.loaded {
-		c.removed[d] = struct{}{}
+	if !c.budget.loaded { // the load must not bring it back
+		c.dirty[d] = struct{}{}
 	}
 	return nil
 }

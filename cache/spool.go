@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -20,12 +19,6 @@ type Allocator interface {
 	// Allocate takes n bytes at off. Where the file system can't, nothing happens.
 	Allocate(off, n int64) error
 }
-
-var (
-	_ flight.Parker = (*spool)(nil)
-	_ flight.Keeper = (*spool)(nil)
-	_ flight.Opener = (*openerSpool)(nil)
-)
 
 // create is for flights: it makes the spool of a blob. Nothing is reserved for it before its first byte: until then only a
 // manifest says that the blob has any.
@@ -39,28 +32,26 @@ func (c *Cache) create(d oci.Digest, size int64) (Spool, error) {
 		c.spoolFailed.Store(d, struct{}{})
 		return nil, err
 	}
-	return s.withPositions(), nil
+	return s, nil
 }
 
 // newReservedSpool makes a spool with all of its bytes reserved.
-func newReservedSpool(c *Cache, size int64) (Spool, error) {
+func newReservedSpool(c *Cache, size int64) (*spool, error) {
 	s := &spool{c: c, size: size}
 	if err := s.reserve(size); err != nil {
 		return nil, err
 	}
+	defer s.placed(size)
 	s.limit.Store(size)
 	err := s.make()
 	if err == nil {
-		if err = s.allocate(0, size); err != nil {
-			_ = s.Spool.Discard()
+		if err = s.allocate(0, size); err == nil {
+			return s, nil
 		}
+		_ = s.Spool.Discard()
 	}
-	s.placed(size)
-	if err != nil {
-		s.end()
-		return nil, err
-	}
-	return s.withPositions(), nil
+	s.end()
+	return nil, err
 }
 
 func noSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
@@ -93,14 +84,6 @@ func (s *spool) make() (err error) {
 		s.c.health.fail(err)
 	}
 	return err
-}
-
-// withPositions is the spool with the readers' own file positions, where the store's spool gives them.
-func (s *spool) withPositions() Spool {
-	if o, ok := s.Spool.(flight.Opener); ok {
-		return &openerSpool{spool: s, opener: o}
-	}
-	return s
 }
 
 // WriteAt writes within the reservation, which grows. Each byte is written once.
@@ -184,7 +167,7 @@ func (s *spool) unpark() {
 	s.limit.Store(s.room.reserved)
 }
 
-// Park implements flight.Parker: bytes that were reserved ahead are given back.
+// Park gives back the bytes that were reserved ahead.
 func (s *spool) Park() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -213,14 +196,6 @@ func (s *spool) Commit(d oci.Digest, size int64) error {
 	s.held = &hold{o: &s.reading} // until it is discarded
 	s.c.budget.hold(e, s.held, time.Now())
 	return nil
-}
-
-// Keep implements flight.Keeper, where the store's spool does.
-func (s *spool) Keep(r flight.Rest) error {
-	if k, ok := s.Spool.(flight.Keeper); ok {
-		return k.Keep(r)
-	}
-	return errors.ErrUnsupported
 }
 
 // Discard gives back what is still reserved.
@@ -253,15 +228,9 @@ func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 // errTaken ends reads of content that was evicted, by readers whose file was closed for its space.
 var errTaken = fmt.Errorf("it was read slowly, and its space is needed: %w", fs.ErrClosed)
 
-// openerSpool keeps the readers' own file positions.
-type openerSpool struct {
-	*spool
-	opener flight.Opener
-}
-
-// Open implements flight.Opener.
-func (s *openerSpool) Open() (Object, error) {
-	o, err := s.opener.Open()
+// Open gives a reader a file position of its own, which the cache can close.
+func (s *spool) Open() (Object, error) {
+	o, err := s.Spool.Open()
 	if err == nil {
 		err = s.reading.add(o)
 	}

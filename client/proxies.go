@@ -1,16 +1,12 @@
 package client
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -54,69 +50,17 @@ func parseHop(text string) (netip.Addr, bool) {
 	return a.Unmap().WithZone(""), err == nil
 }
 
-// Preface is the header of the PROXY protocol, which a proxy may send before the client's own bytes, and the connection
-// behind it. It is safe for concurrent use, as far as the connection is.
-type Preface struct {
-	conn *net.TCPConn
-	wait time.Duration
-
-	once   sync.Once
-	rest   *bufio.Reader // the bytes that were read with the header
-	client net.Addr      // nil: the proxy does not say
-	err    error
-}
-
-// Preface returns the preface of a connection, which has to come within a time. Nil: the connection is not a proxy's.
-func (p Proxies) Preface(c *net.TCPConn, wait time.Duration) *Preface {
+// Preface returns the connection behind the header of the PROXY protocol, which a proxy may send before the client's own
+// bytes, within a time. Its RemoteAddr is the client's, where the proxy gives it. Nil: the connection is not a proxy's.
+func (p Proxies) Preface(c *net.TCPConn, wait time.Duration) *proxyproto.Conn {
 	from, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok || !p.Trust(from.AddrPort().Addr()) {
 		return nil
 	}
-	return &Preface{conn: c, wait: wait}
+	return proxyproto.NewConn(c, proxyproto.WithPolicy(proxyproto.USE), proxyproto.SetReadHeaderTimeout(wait))
 }
 
 // IsPreface reports whether the first bytes of a connection begin a header of the PROXY protocol.
 func IsPreface(b []byte) bool {
 	return bytes.HasPrefix(b, proxyproto.SIGV2) || bytes.HasPrefix(b, proxyproto.SIGV1)
-}
-
-// read reads the header, once. The first call that needs the client or its bytes waits for it.
-func (p *Preface) read() {
-	p.once.Do(func() {
-		_ = p.conn.SetReadDeadline(time.Now().Add(p.wait)) // the server sets its own deadlines later
-		defer func() { _ = p.conn.SetReadDeadline(time.Time{}) }()
-		p.rest = bufio.NewReader(p.conn)
-		h, err := proxyproto.Read(p.rest)
-		if errors.Is(err, proxyproto.ErrNoProxyProtocol) {
-			return
-		}
-		if err != nil {
-			p.err = fmt.Errorf("read the PROXY header of %s: %w", p.conn.RemoteAddr(), err)
-			return // the connection ends with it
-		}
-		if a, ok := h.SourceAddr.(*net.TCPAddr); ok && !h.Command.IsLocal() {
-			p.client = a
-		}
-	})
-}
-
-// Read reads the client's bytes, which come behind the header.
-func (p *Preface) Read(b []byte) (int, error) {
-	p.read()
-	switch {
-	case p.err != nil:
-		return 0, p.err
-	case p.rest.Buffered() > 0:
-		return p.rest.Read(b)
-	}
-	return p.conn.Read(b)
-}
-
-// RemoteAddr is the client's address, where the proxy gives it, else that of the connection.
-func (p *Preface) RemoteAddr() net.Addr {
-	p.read()
-	if p.client != nil {
-		return p.client
-	}
-	return p.conn.RemoteAddr()
 }

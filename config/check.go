@@ -1,11 +1,14 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -175,23 +178,11 @@ func (c Cache) check(found *mistakes) {
 	}
 }
 
+// hostName is labels of at most 63 characters that neither begin nor end with a dash.
+var hostName = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
+
 // isHost reports whether s, in lower case, is a host name of DNS or an IPv4 address.
-func isHost(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for i := range len(label) {
-			if c := label[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-				return false
-			}
-		}
-	}
-	return true
-}
+func isHost(s string) bool { return len(s) <= 253 && hostName.MatchString(s) }
 
 // isHostPort reports whether s, in lower case, is HOST or HOST:PORT; an IPv6 address stands in brackets.
 func isHostPort(s string) bool {
@@ -242,4 +233,47 @@ func checkEndpointURL(text string) (message, hint string) {
 		return "a path below the host is " + strictyaml.NotYet, "where it begins the names of its repositories, write it as prefix"
 	}
 	return "", ""
+}
+
+// Platforms are named as Go and image indexes name them.
+var (
+	systems       = []string{"linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "aix", "wasip1"}
+	architectures = []string{
+		"amd64", "arm64", "arm", "386", "ppc64le", "ppc64", "s390x", "riscv64", "loong64", "mips64le", "mips64", "mipsle", "mips", "wasm",
+	}
+	// otherNames are names of architectures that uname and people use.
+	otherNames = map[string]string{
+		"x86_64": "amd64", "x86-64": "amd64", "x64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "armv6l": "arm/v6", "armhf": "arm/v7",
+		"i386": "386", "i686": "386", "x86": "386",
+	}
+	variant = regexp.MustCompile(`^v[0-9]{1,2}(\.[0-9])?$`)
+)
+
+// checkPlatforms checks the platforms of the nodes, and puts them in lower case.
+func (c *Config) checkPlatforms(found *mistakes) {
+	const hint = "write OS/ARCH or OS/ARCH/VARIANT, as in linux/amd64"
+	list := c.Platforms
+	for i, text := range list {
+		at := strictyaml.Index("platforms", i)
+		list[i] = strings.ToLower(text)
+		parts := strings.Split(list[i], "/")
+		if len(parts) < 2 || len(parts) > 3 {
+			found.add(at, quoted(text)+" is not a platform", hint)
+			continue
+		}
+		system, architecture := parts[0], parts[1]
+		switch other := otherNames[architecture]; {
+		case !slices.Contains(systems, system):
+			found.add(at, quoted(text)+" is not a platform: there is no system "+quoted(system), cmp.Or(strictyaml.DidYouMean(strictyaml.Nearest(system, systems)), hint))
+		case other != "":
+			found.add(at, quoted(text)+" is not a platform: images call it "+other, "write "+system+"/"+other)
+		case !slices.Contains(architectures, architecture):
+			found.add(at, quoted(text)+" is not a platform: there is no architecture "+quoted(architecture),
+				cmp.Or(strictyaml.DidYouMean(strictyaml.Nearest(architecture, architectures)), hint))
+		case len(parts) == 3 && !variant.MatchString(parts[2]):
+			found.add(at, quoted(text)+" is not a platform: "+quoted(parts[2])+" is not a variant", "as in linux/arm/v7")
+		case slices.Contains(list[:i], list[i]):
+			found.add(at, quoted(text)+" is there already", "remove one")
+		}
+	}
 }

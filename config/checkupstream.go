@@ -206,7 +206,7 @@ func (c *Config) checkDefault(found *mistakes) {
 	}
 	whole := Config{Upstreams: slices.Clone(c.Upstreams)}
 	whole.completeUpstreams()
-	if u := whole.Upstreams.named(c.DefaultUpstream); u != nil {
+	if u := whole.Upstreams.Named(c.DefaultUpstream); u != nil {
 		if u.IsPattern() {
 			found.add("defaultUpstream", quoted(c.DefaultUpstream)+" is many registries", "name one of them")
 		}

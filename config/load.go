@@ -99,7 +99,7 @@ func (c *Config) complete(defaultIsSet bool) {
 	if !defaultIsSet {
 		c.DefaultUpstream = defaultUpstream
 	}
-	if u := c.Upstreams.named(c.DefaultUpstream); u != nil {
+	if u := c.Upstreams.Named(c.DefaultUpstream); u != nil {
 		c.DefaultUpstream = u.Name
 	} else if !defaultIsSet {
 		c.DefaultUpstream = ""
@@ -152,8 +152,8 @@ func endpointsOf(name string) []Endpoint {
 	return []Endpoint{{URL: "https://" + name}}
 }
 
-// named returns the upstream with that name or alias, or nil.
-func (us Upstreams) named(name string) *Upstream {
+// Named returns the upstream with that name or alias, or nil.
+func (us Upstreams) Named(name string) *Upstream {
 	name = strings.ToLower(name)
 	for i := range us {
 		if us[i].Name == name || slices.Contains(us[i].Aliases, name) {

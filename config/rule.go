@@ -72,9 +72,9 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 	case !globPattern.MatchString(name):
 		return quoted(name) + " is not a glob of repositories", "as in acme/** or library/nginx; no tag, no digest"
 	}
-	if own := us.named(host); own != nil && own.Name != host {
+	if own := us.Named(host); own != nil && own.Name != host {
 		return quoted(host) + " is another name of " + own.Name, "write " + own.Name + "/" + name
-	} else if name := canonical(host); own == nil && name != "" && us.named(name) != nil {
+	} else if name := canonical(host); own == nil && name != "" && us.Named(name) != nil {
 		return quoted(host) + " is another name of " + name, "write " + name
 	}
 	var others []string

@@ -52,7 +52,7 @@ func (c *Config) checkWebhooks(found *mistakes) {
 		if w.Upstream == "" {
 			continue
 		}
-		u := whole.Upstreams.named(w.Upstream)
+		u := whole.Upstreams.Named(w.Upstream)
 		if u == nil {
 			found.add(path+".upstream", quoted(w.Upstream)+" is not among the upstreams", "add it under upstreams, or name one of them")
 			continue

@@ -16,7 +16,7 @@ const googleStorage = "storage.googleapis.com"
 // hosts of token services that are not the registry's own; a token request to any other host is refused. CDNHosts are
 // where they redirect downloads, by their own lists for firewalls. One that is missing here matters behind a proxy alone,
 // and is named in the error.
-var wellKnown = []Upstream{
+var wellKnown = Upstreams{
 	// Image names say docker.io, the registry is registry-1.docker.io, tokens come from auth.docker.io. Old clients
 	// and config files say index.docker.io. Which of its CDNs a download comes from varies from one to the next.
 	{
@@ -60,14 +60,12 @@ var wellKnown = []Upstream{
 }
 
 // known returns the entry of wellKnown with that name in lower case.
-func known(name string) (Upstream, bool) { return Upstreams(wellKnown).Get(name) }
+func known(name string) (Upstream, bool) { return wellKnown.Get(name) }
 
 // canonical returns the well-known name of which name is an alias, or "".
 func canonical(name string) string {
-	for _, u := range wellKnown {
-		if slices.Contains(u.Aliases, name) {
-			return u.Name
-		}
+	if u := wellKnown.Named(name); u != nil && u.Name != name {
+		return u.Name
 	}
 	return ""
 }

@@ -48,7 +48,7 @@ func refused(t *testing.T, p origin.Play, s *origin.Stage) error {
 		Proxy: func(*url.URL) (*url.URL, error) { return nil, nil },
 	}
 	if p.User != "" {
-		o.Credential = auth.Static("ours", p.User, auth.NewSecret(p.Password))
+		o.Credential = auth.Credential{Name: "ours", Username: p.User, Password: auth.NewSecret(p.Password)}
 	}
 	r, err := upstream.New(o)
 	if err != nil {

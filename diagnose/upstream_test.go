@@ -26,8 +26,8 @@ func TestExplainRealErrors(t *testing.T) {
 		image origin.Built
 		o     upstream.Options
 	}
-	hub := auth.Static("hub", "ci-bot", auth.NewSecret("right"))
-	stale := auth.Static("hub", "ci-bot", auth.NewSecret("wrong"))
+	hub := auth.Credential{Name: "hub", Username: "ci-bot", Password: auth.NewSecret("right")}
+	stale := auth.Credential{Name: "hub", Username: "ci-bot", Password: auth.NewSecret("wrong")}
 	bearer := func(a origin.Auth) origin.Options {
 		a.Kind, a.Username, a.Password, a.SeparateHost = "bearer", "ci-bot", "right", true
 		return origin.Options{Auth: a}

@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"context"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 )
 
 // ignored reports a failing request that is not a failure of a pull.
 func ignored(r Request) bool {
-	return r.Finding.Reason == diagnose.ClientGone || r.Finding.Class == diagnose.ClassMissing && isProbe(r.Ref) || isLookup(r)
+	return r.Finding.Reason == diagnose.ClientGone || r.Finding.Class == diagnose.ClassMissing && catalog.IsArtifactTag(r.Ref.Tag) || isLookup(r)
 }
 
 // isLookup reports a HEAD for content that does not exist, from a client that wants to know just that: crane digest, or a
@@ -51,12 +52,9 @@ func (j *Journal) count(p *pull, r Request) {
 		return
 	}
 	x := Failure{
-		Finding: *f, ID: r.ID, Outcome: Failed, Client: r.Client, UserAgent: r.UserAgent, LastSeen: r.At.Add(r.Took),
+		Finding: *f, ID: r.ID, Outcome: outcomeOf(f), Client: r.Client, UserAgent: r.UserAgent, LastSeen: r.At.Add(r.Took),
 	}
 	x.Upstream = cmp.Or(f.Upstream, r.Ref.Host)
-	if f.Declined {
-		x.Outcome = Declined
-	}
 	if r.Ref.Name != "" {
 		x.Image = tagged(r.Ref)
 	}
@@ -65,13 +63,13 @@ func (j *Journal) count(p *pull, r Request) {
 			return
 		}
 		if p.counted == nil {
-			p.counted = make(map[diagnose.Reason]counted)
+			p.counted = make(map[diagnose.Reason]cause)
 		}
-		p.counted[f.Reason] = counted{x.Outcome, x.ID}
+		p.counted[f.Reason] = cause{f, x.ID}
 		x.Image, x.Platform = tagged(p.ref), p.platform
 	}
-	j.record.add(x, r.holder())
-	j.onFailure(x)
+	j.o.Record.add(x, r.holder())
+	j.o.OnFailure(x)
 }
 
 // retract takes back what a pull has counted of a reason, once no part of it fails for that reason.
@@ -86,5 +84,5 @@ func (j *Journal) retract(p *pull, r diagnose.Reason) {
 		}
 	}
 	delete(p.counted, r)
-	j.record.retract(c.outcome, c.id, p.key.client)
+	j.o.Record.retract(outcomeOf(c.finding), c.id, p.key.client)
 }

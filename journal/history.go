@@ -14,27 +14,11 @@ const (
 	pausing = 30 * time.Second
 )
 
-// history is the last finished pulls.
-type history struct {
-	shares *shares[Pull]
-}
-
-func newHistory() *history { return &history{newShares[Pull](maxHistory)} }
-
-func (h *history) add(of holder, p Pull) {
-	if _, victim := h.shares.add(of, p); victim != nil {
-		h.shares.remove(victim)
+// keep remembers a finished pull.
+func (j *Journal) keep(h holder, p Pull) {
+	if _, victim := j.history.add(h, p); victim != nil {
+		j.history.remove(victim)
 	}
-}
-
-// list is the finished pulls, the last one first.
-func (h *history) list() []Pull {
-	all := slices.SortedFunc(h.shares.all(), func(a, b *share[Pull]) int { return cmp.Compare(b.used, a.used) })
-	list := make([]Pull, len(all))
-	for i, e := range all {
-		list[i] = e.value
-	}
-	return list
 }
 
 // Pulls returns the running pulls, the one active last first, or the finished ones, the last first: at most 1,000 of
@@ -42,14 +26,14 @@ func (h *history) list() []Pull {
 func (j *Journal) Pulls(ctx context.Context, active bool) (list []Pull, err error) {
 	err = j.call(ctx, func() {
 		if !active {
-			list = j.history.list()
+			all := slices.SortedFunc(j.history.all(), func(a, b *share[Pull]) int { return cmp.Compare(b.used, a.used) })
+			for _, e := range all {
+				list = append(list, e.value)
+			}
 			return
 		}
-		for p := range j.open.fromLatest() {
-			if len(list) == maxHistory {
-				break
-			}
-			if p.sending > 0 || time.Since(p.lastActive) < pausing {
+		for e := j.open.recent.Front(); e != nil && len(list) < maxHistory; e = e.Next() {
+			if p := e.Value.(*pull); p.sending > 0 || time.Since(p.lastActive) < pausing {
 				list = append(list, p.sum())
 			}
 		}

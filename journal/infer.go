@@ -6,8 +6,8 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
@@ -30,30 +30,16 @@ const (
 	slowRate  = 1 << 20
 )
 
-// isRuntime reports a user agent that pulls images in order to run them.
+// runtimes begin the user agents of programs that pull images in order to run them.
+var runtimes = []string{"containerd/", "docker/", "buildkit/", "cri-o/", "containers/", "libpod/", "podman/"}
+
 func isRuntime(agent string) bool {
-	for _, name := range [...]string{"containerd/", "docker/", "buildkit/", "cri-o/", "containers/", "libpod/", "podman/"} {
-		if strings.HasPrefix(agent, name) {
-			return true
-		}
-	}
-	return false
-}
-
-// nodePlatforms are the platforms of the nodes, as far as they are configured.
-type nodePlatforms struct{ atomic.Pointer[[]string] }
-
-func (n *nodePlatforms) list() []string {
-	if p := n.Load(); p != nil {
-		return *p
-	}
-	return nil
+	return slices.ContainsFunc(runtimes, func(name string) bool { return strings.HasPrefix(agent, name) })
 }
 
 // inference holds the pulls that may lack a platform, and what is known of platforms.
 type inference struct {
-	waiting *list.List             // pulls whose client got an index and has not requested more; each is a pendingChoice
-	shares  *shares[*list.Element] // of waiting
+	waiting *list.List // pulls whose client got an index and has not requested more, the one whose time ends first in front
 
 	indexes   map[oci.Digest]*index // nil: it names no platforms
 	platforms map[string]*share[*learned]
@@ -62,8 +48,7 @@ type inference struct {
 
 func newInference() *inference {
 	return &inference{
-		waiting: list.New(), shares: newShares[*list.Element](maxOpen),
-		platforms: make(map[string]*share[*learned]), known: newShares[*learned](maxLearned),
+		waiting: list.New(), platforms: make(map[string]*share[*learned]), known: newShares[*learned](maxLearned),
 	}
 }
 
@@ -143,33 +128,18 @@ func (i *inference) learn(h holder, platform string) {
 	}
 }
 
-// pendingChoice is a pull whose client got an index and has not yet requested more.
-type pendingChoice struct {
-	pull  *pull
-	until time.Time // then its client is taken to want nothing in the index
-	share *share[*list.Element]
-}
-
-// await waits for what the client of a pull requests next.
+// await gives the client of a pull time to request what it chooses.
 func (i *inference) await(p *pull, until time.Time) {
-	c := &pendingChoice{pull: p, until: until}
-	added, victim := i.shares.add(p.share.holder(), i.waiting.PushBack(c))
-	c.share = added
-	if victim != nil {
-		i.drop(victim.value)
-	}
+	i.settle(p)
+	p.chooseBy, p.choice = until, i.waiting.PushBack(p)
 }
 
-func (i *inference) drop(e *list.Element) {
-	i.shares.remove(i.waiting.Remove(e).(*pendingChoice).share)
-}
-
-// next is when the next pull has waited long enough, the zero time if none waits.
-func (i *inference) next() time.Time {
-	if e := i.waiting.Front(); e != nil {
-		return e.Value.(*pendingChoice).until
+// settle ends that time.
+func (i *inference) settle(p *pull) {
+	if p.choice != nil {
+		i.waiting.Remove(p.choice)
+		p.choice = nil
 	}
-	return time.Time{}
 }
 
 // platformPart stands for the child that a pull has not requested.
@@ -185,6 +155,7 @@ func (j *Journal) followChoice(p *pull, r Request) {
 		}
 		if child || r.Kind == oci.KindBlob { // the pull goes on, perhaps with content that the client had
 			p.offer = nil
+			j.inference.settle(p)
 			if _, ok := p.failing[platformPart]; ok {
 				delete(p.failing, platformPart)
 				p.platform = ""
@@ -204,14 +175,9 @@ func (j *Journal) followChoice(p *pull, r Request) {
 
 // inferMissing decides about the pulls whose clients have had their time to request a child.
 func (j *Journal) inferMissing(ctx context.Context, now time.Time) {
-	for e := j.inference.waiting.Front(); e != nil; e = j.inference.waiting.Front() {
-		c := e.Value.(*pendingChoice)
-		if c.until.After(now) {
-			return
-		}
-		if j.inference.drop(e); c.pull.offer != nil && !c.pull.closed {
-			j.checkPlatform(ctx, c.pull, now)
-		}
+	for p := first(j.inference.waiting); p != nil && !p.chooseBy.After(now); p = first(j.inference.waiting) {
+		j.inference.settle(p)
+		j.checkPlatform(ctx, p, now)
 	}
 }
 
@@ -219,7 +185,7 @@ func (j *Journal) inferMissing(ctx context.Context, now time.Time) {
 func (j *Journal) checkPlatform(ctx context.Context, p *pull, now time.Time) {
 	x := diagnose.UnusedIndex{
 		Image: tagged(p.ref), Platforms: p.offer.platforms, Client: p.key.client,
-		Platform: j.inference.platform(p.key.client, p.offer.agent), Nodes: j.nodes.list(), Waited: childWithin,
+		Platform: j.inference.platform(p.key.client, p.offer.agent), Nodes: *j.nodes.Load(), Waited: childWithin,
 	}
 	lacks, f, ok := x.Missing()
 	if !ok {

@@ -1,10 +1,12 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -33,19 +35,16 @@ const gather = 50 * time.Millisecond
 // Journal assembles pulls from requests. Observe and Begin may be called from anywhere, also without Run; then they fill
 // the queue.
 type Journal struct {
-	onPull    func(Pull)
-	onFailure func(Failure)
-	idle      time.Duration
-	record    *Record
-	queue     *queue
-	calls     chan func() // run by Run
-	nodes     *nodePlatforms
+	o     Options
+	queue *queue
+	calls chan func()              // run by Run
+	nodes atomic.Pointer[[]string] // platforms of the nodes, as far as they are configured
 
 	// Run alone uses the fields below.
 	open      *openPulls
 	inference *inference
 	log       *failureLog
-	history   *history
+	history   *shares[Pull] // finished pulls
 	stopping  bool
 }
 
@@ -60,20 +59,16 @@ func New(o Options) *Journal {
 	if o.OnFailure == nil {
 		o.OnFailure = func(Failure) {}
 	}
-	if o.Idle <= 0 {
-		o.Idle = time.Minute
-	}
-	if o.Buffer <= 0 {
-		o.Buffer = 4096
-	}
+	o.Idle, o.Buffer = cmp.Or(o.Idle, time.Minute), cmp.Or(o.Buffer, 4096)
 	if o.Record == nil {
 		o.Record = NewRecord(nil, o.Log)
 	}
-	return &Journal{
-		onPull: o.OnPull, onFailure: o.OnFailure, idle: o.Idle, record: o.Record, queue: newQueue(o.Buffer),
-		calls: make(chan func()), nodes: new(nodePlatforms), open: newOpenPulls(), inference: newInference(),
-		log: newFailureLog(o.Log), history: newHistory(),
+	j := &Journal{
+		o: o, queue: newQueue(o.Buffer), calls: make(chan func()), open: newOpenPulls(), inference: newInference(),
+		log: newFailureLog(o.Log), history: newShares[Pull](maxHistory),
 	}
+	j.Platforms(nil)
+	return j
 }
 
 // Platforms sets the platforms of the nodes, each OS/ARCH or OS/ARCH/VARIANT, for clients whose own is not known. It holds
@@ -84,7 +79,7 @@ func (j *Journal) Platforms(nodes []string) {
 }
 
 // Nodes are the platforms that Platforms has set last.
-func (j *Journal) Nodes() []string { return slices.Clone(j.nodes.list()) }
+func (j *Journal) Nodes() []string { return slices.Clone(*j.nodes.Load()) }
 
 // Observe records a request that has been answered. It never blocks.
 func (j *Journal) Observe(r Request) { j.queue.send(event{Request: r}) }
@@ -93,63 +88,33 @@ func (j *Journal) Observe(r Request) { j.queue.send(event{Request: r}) }
 // blocks.
 func (j *Journal) Begin(r Request) { j.queue.send(event{Request: r, begin: true}) }
 
-// Dropped is how many events were lost since the start because more came than could be recorded.
-func (j *Journal) Dropped() int64 { return j.queue.lost() }
-
-// alarm is a timer that is set for the earliest of several moments, and again once it has fired.
-type alarm struct {
-	*time.Timer
-	set bool
-}
-
-func newAlarm() *alarm {
-	t := time.NewTimer(0)
-	t.Stop()
-	return &alarm{Timer: t}
-}
-
-// at sets the alarm, unless it is set or there is no moment to set it for.
-func (a *alarm) at(moment time.Time) {
-	if !a.set && !moment.IsZero() {
-		a.set = true
-		a.Reset(max(time.Until(moment), time.Millisecond))
-	}
-}
-
 // Run records until the context ends; then it closes the open pulls, and returns nil.
 func (j *Journal) Run(ctx context.Context) error {
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx)) // it ends after the last failure is recorded
 	var writer sync.WaitGroup
 	defer writer.Wait()
 	defer stop()
-	writer.Go(func() { j.record.run(writing) })
-	sweep, gathered := time.NewTimer(j.idle), time.NewTimer(0)
-	defer sweep.Stop()
+	writer.Go(func() { j.o.Record.run(writing) })
+	sweepAt := time.Now().Add(j.o.Idle)
+	due, gathered := time.NewTimer(0), time.NewTimer(0)
+	defer due.Stop()
 	defer gathered.Stop()
-	complete, inferred := newAlarm(), newAlarm()
-	defer complete.Stop()
-	defer inferred.Stop()
 	for {
-		complete.at(j.open.nextComplete())
-		inferred.at(j.inference.next())
+		due.Reset(time.Until(j.next(sweepAt)))
 		select {
-		case now := <-inferred.C:
-			inferred.set = false
+		case now := <-due.C:
 			j.take(ctx)
 			j.inferMissing(ctx, now)
-		case now := <-complete.C:
-			complete.set = false
-			j.take(ctx)
 			j.closeComplete(ctx, now)
+			if !now.Before(sweepAt) {
+				sweepAt = now.Add(j.sweep(ctx, now))
+			}
 		case <-j.queue.some:
 			gathered.Reset(gather)
 		case <-gathered.C:
 			j.take(ctx)
 		case <-j.queue.urgent:
 			j.take(ctx)
-		case now := <-sweep.C:
-			j.take(ctx)
-			sweep.Reset(j.sweep(ctx, now))
 		case f := <-j.calls:
 			j.take(ctx)
 			f()
@@ -158,6 +123,17 @@ func (j *Journal) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// next is the time at which something is due: a sweep, or something of a pull before that.
+func (j *Journal) next(sweep time.Time) time.Time {
+	if p := first(j.inference.waiting); p != nil && p.chooseBy.Before(sweep) {
+		sweep = p.chooseBy
+	}
+	if p := first(j.open.complete); p != nil && p.completeAt().Before(sweep) {
+		return p.completeAt()
+	}
+	return sweep
 }
 
 // Sync returns when everything observed before it is recorded, or with the context's error. Run must be running.
@@ -201,7 +177,7 @@ func (j *Journal) note(ctx context.Context, e event) {
 func (j *Journal) finish(ctx context.Context) {
 	j.take(ctx)
 	j.stopping = true
-	for p := j.open.idlest(); p != nil; p = j.open.idlest() {
+	for p := range j.open.fromIdlest() {
 		j.close(ctx, p)
 	}
 	j.reportLoss(ctx)
@@ -213,9 +189,9 @@ const endless = 24 * time.Hour
 // sweep closes the pulls that have been idle for long enough, and returns when to sweep again.
 func (j *Journal) sweep(ctx context.Context, now time.Time) time.Duration {
 	j.reportLoss(ctx)
-	next := j.idle
+	next := j.o.Idle
 	for p := range j.open.fromIdlest() {
-		if left := p.lastActive.Add(j.idle).Sub(now); left > 0 {
+		if left := p.lastActive.Add(j.o.Idle).Sub(now); left > 0 {
 			next = left // the others were active later
 			break
 		}
@@ -223,12 +199,12 @@ func (j *Journal) sweep(ctx context.Context, now time.Time) time.Duration {
 			j.close(ctx, p)
 		}
 	}
-	return max(next, j.idle/60)
+	return max(next, j.o.Idle/60)
 }
 
 // closeComplete closes the pulls whose clients have had everything for long enough.
 func (j *Journal) closeComplete(ctx context.Context, now time.Time) {
-	for p := j.open.firstComplete(); p != nil && !p.completeAt().After(now); p = j.open.firstComplete() {
+	for p := first(j.open.complete); p != nil && !p.completeAt().After(now); p = first(j.open.complete) {
 		if p.sending > 0 || len(p.missing) > 0 { // the client has requested more
 			j.open.unmarkComplete(p)
 			continue
@@ -244,10 +220,11 @@ func (j *Journal) close(ctx context.Context, p *pull) {
 	}
 	h := p.share.holder()
 	j.open.remove(p)
+	j.inference.settle(p)
 	done := p.sum()
-	j.history.add(h, done)
+	j.keep(h, done)
 	j.log.pull(ctx, h.source, done)
-	j.onPull(done)
+	j.o.OnPull(done)
 }
 
 func (j *Journal) reportLoss(ctx context.Context) {

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -22,66 +23,47 @@ type repoKey struct {
 	repo   oci.Repo
 }
 
-// name is a tag or a digest of a client's repository.
+// name is a tag or a digest of a client's repository; without a reference, the repository.
 type name struct {
 	repoKey
 	reference string
 }
 
-// groups are lists of pulls with the same key, the pull active last in front.
-type groups[K comparable] map[K]*list.List
-
-func (g groups[K]) push(k K, p *pull) *list.Element {
-	if g[k] == nil {
-		g[k] = list.New()
-	}
-	return g[k].PushFront(p)
-}
-
-func (g groups[K]) remove(k K, e *list.Element) {
-	if g[k].Remove(e); g[k].Len() == 0 {
-		delete(g, k)
-	}
-}
-
-// latest is the pull active last, nil if there is none.
-func (g groups[K]) latest(k K) *pull {
-	if g[k] == nil {
-		return nil
-	}
-	return g[k].Front().Value.(*pull)
+// place is an element of a list of openPulls.byName.
+type place struct {
+	name    name
+	list    *list.List
+	element *list.Element
 }
 
 // openPulls are the pulls that may go on. Finding the pull of a request takes the same time however many are open.
 type openPulls struct {
-	byRepo   groups[repoKey]
-	byTag    map[name]*pull
-	byDigest groups[name]
-	recent   *list.List // all of them, the one active last in front
-	complete *list.List // those whose clients have everything, in that order
+	byName   map[name]*list.List // of a client's repository, of a tag and of a digest of it, the pull active last in front
+	recent   *list.List          // all of them, the one active last in front
+	complete *list.List          // those whose clients have everything, in that order
 	shares   *shares[*pull]
 }
 
 func newOpenPulls() *openPulls {
-	return &openPulls{
-		byRepo: make(groups[repoKey]), byTag: make(map[name]*pull), byDigest: make(groups[name]),
-		recent: list.New(), complete: list.New(), shares: newShares[*pull](maxOpen),
-	}
+	return &openPulls{byName: make(map[name]*list.List), recent: list.New(), complete: list.New(), shares: newShares[*pull](maxOpen)}
 }
 
 // listed are the places of a pull in the lists of openPulls.
 type listed struct {
-	repo, recent *list.Element
-	digest       *list.Element // nil: its digest is not known
-	complete     *list.Element // nil: its client lacks something
-	share        *share[*pull]
+	names    []place
+	recent   *list.Element
+	complete *list.Element // nil: its client lacks something
+	choice   *list.Element // in inference.waiting; nil: its client has no index to choose from, or has had its time
+	chooseBy time.Time     // then the client is taken to want nothing in the index
+	share    *share[*pull]
 }
 
 // add takes in a pull that begins, and returns the one that has to be closed for it; nil: none has to.
 func (o *openPulls) add(p *pull, h holder) (victim *pull) {
-	p.repo, p.recent = o.byRepo.push(p.key, p), o.recent.PushFront(p)
+	p.recent = o.recent.PushFront(p)
+	o.put(p, "")
 	if p.ref.Tag != "" {
-		o.byTag[name{p.key, p.ref.Tag}] = p
+		o.put(p, p.ref.Tag)
 	}
 	if p.ref.Digest != "" {
 		o.setDigest(p, p.ref.Digest)
@@ -93,54 +75,67 @@ func (o *openPulls) add(p *pull, h holder) (victim *pull) {
 	return nil
 }
 
+// put takes in a pull under one of its names.
+func (o *openPulls) put(p *pull, reference string) {
+	n := name{p.key, reference}
+	l := o.byName[n]
+	if l == nil {
+		l = list.New()
+		o.byName[n] = l
+	}
+	p.names = append(p.names, place{n, l, l.PushFront(p)})
+}
+
+// latest is the pull of a name that was active last, nil if there is none.
+func (o *openPulls) latest(k repoKey, reference string) *pull {
+	if l := o.byName[name{k, reference}]; l != nil {
+		return first(l)
+	}
+	return nil
+}
+
 // setDigest records which digest a pull turned out to be of.
 func (o *openPulls) setDigest(p *pull, d oci.Digest) {
 	p.ref.Digest = d
-	p.digest = o.byDigest.push(name{p.key, d.String()}, p)
+	o.put(p, d.String())
 }
 
 // touch makes a pull the one active last.
 func (o *openPulls) touch(p *pull) {
-	o.byRepo[p.key].MoveToFront(p.repo)
 	o.recent.MoveToFront(p.recent)
 	o.shares.use(p.share)
-	if p.digest != nil {
-		o.byDigest[name{p.key, p.ref.Digest.String()}].MoveToFront(p.digest)
+	for _, at := range p.names {
+		at.list.MoveToFront(at.element)
 	}
 }
 
 // find returns the pull that a request belongs to, nil if there is none. A tag is a pull of its own. A digest belongs to
 // the pull that began with it, else, as a blob does, to the pull active last.
 func (o *openPulls) find(k repoKey, r Request) *pull {
-	last := o.byRepo.latest(k)
+	last := o.latest(k, "")
 	switch {
 	case last == nil || r.Kind != oci.KindManifest:
 		return last
 	case r.Ref.Tag != "" && last.ref.Tag == r.Ref.Tag, r.Ref.Tag == "" && last.ref.Digest == r.Ref.Digest:
 		return last
 	case r.Ref.Tag != "":
-		return o.byTag[name{k, r.Ref.Tag}]
+		return o.latest(k, r.Ref.Tag)
 	}
-	return cmp.Or(o.byDigest.latest(name{k, r.Ref.Digest.String()}), last)
+	return cmp.Or(o.latest(k, r.Ref.Digest.String()), last)
 }
 
 // remove takes a pull out.
 func (o *openPulls) remove(p *pull) {
 	p.closed = true
-	o.byRepo.remove(p.key, p.repo)
 	o.recent.Remove(p.recent)
 	o.unmarkComplete(p)
 	o.shares.remove(p.share)
-	if n := (name{p.key, p.ref.Tag}); p.ref.Tag != "" && o.byTag[n] == p {
-		delete(o.byTag, n)
-	}
-	if p.digest != nil {
-		o.byDigest.remove(name{p.key, p.ref.Digest.String()}, p.digest)
+	for _, at := range p.names {
+		if at.list.Remove(at.element); at.list.Len() == 0 {
+			delete(o.byName, at.name)
+		}
 	}
 }
-
-// idlest is the pull that has been idle longest, nil if none is open.
-func (o *openPulls) idlest() *pull { return pullAt(o.recent.Back()) }
 
 // fromIdlest yields the pulls, the one idle longest first. The pull that is yielded may be removed.
 func (o *openPulls) fromIdlest() iter.Seq[*pull] {
@@ -151,14 +146,6 @@ func (o *openPulls) fromIdlest() iter.Seq[*pull] {
 				return
 			}
 			e = before
-		}
-	}
-}
-
-// fromLatest yields the pulls, the one active last first.
-func (o *openPulls) fromLatest() iter.Seq[*pull] {
-	return func(yield func(*pull) bool) {
-		for e := o.recent.Front(); e != nil && yield(e.Value.(*pull)); e = e.Next() {
 		}
 	}
 }
@@ -179,22 +166,12 @@ func (o *openPulls) unmarkComplete(p *pull) {
 	}
 }
 
-// firstComplete is the pull that has been complete longest, nil if none is.
-func (o *openPulls) firstComplete() *pull { return pullAt(o.complete.Front()) }
-
-// nextComplete is when firstComplete is finished, the zero time if there is none.
-func (o *openPulls) nextComplete() time.Time {
-	if p := o.firstComplete(); p != nil {
-		return p.completeAt()
+// first is the pull in front of a list, nil if there is none.
+func first(l *list.List) *pull {
+	if e := l.Front(); e != nil {
+		return e.Value.(*pull)
 	}
-	return time.Time{}
-}
-
-func pullAt(e *list.Element) *pull {
-	if e == nil {
-		return nil
-	}
-	return e.Value.(*pull)
+	return nil
 }
 
 // pullOf finds the pull that an event belongs to, or opens one; nil if it belongs to none.
@@ -205,7 +182,7 @@ func (j *Journal) pullOf(ctx context.Context, e event) *pull {
 	k := repoKey{e.Client, e.Ref.Repo}
 	p := j.open.find(k, e.Request)
 	if p == nil {
-		if e.Kind != oci.KindManifest || isProbe(e.Ref) {
+		if e.Kind != oci.KindManifest || catalog.IsArtifactTag(e.Ref.Tag) {
 			return nil
 		}
 		p = &pull{key: k, ref: e.Ref, upstream: e.Upstream, began: e.At}
@@ -216,25 +193,4 @@ func (j *Journal) pullOf(ctx context.Context, e event) *pull {
 	p.lastActive = e.At.Add(e.Took)
 	j.open.touch(p)
 	return p
-}
-
-// isProbe reports a tag under which clients look for signatures and the like. Usually it does not exist, and where it
-// does, looking for it is not a pull.
-func isProbe(r oci.Ref) bool {
-	for _, alg := range [...]struct {
-		prefix string
-		digits int
-	}{{"sha256-", 64}, {"sha512-", 128}} {
-		n := len(alg.prefix) + alg.digits
-		if len(r.Tag) < n || r.Tag[:len(alg.prefix)] != alg.prefix || len(r.Tag) > n && r.Tag[n] != '.' {
-			continue
-		}
-		for _, c := range []byte(r.Tag[len(alg.prefix):n]) {
-			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-				return false
-			}
-		}
-		return true
-	}
-	return false
 }

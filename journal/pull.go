@@ -33,9 +33,9 @@ type pull struct {
 	stale     bool
 	missing   map[oci.Digest]bool // blobs of its manifest that the client has not got yet; nil: not known
 
-	failing map[part]cause              // parts whose last answer was a failure
-	logged  map[diagnose.Reason]bool    // reasons that the log has of this pull
-	counted map[diagnose.Reason]counted // failures that the record has of this pull
+	failing map[part]cause            // parts whose last answer was a failure
+	logged  map[diagnose.Reason]bool  // reasons that the log has of this pull
+	counted map[diagnose.Reason]cause // failures that the record has of this pull
 
 	offer      *offer           // an index that the client got, until it requests something in it
 	platform   string           // platform that the client needs and the index lacks
@@ -51,12 +51,6 @@ type part struct {
 // cause is why a part failed.
 type cause struct {
 	finding *diagnose.Finding
-	id      string
-}
-
-// counted is a failure that the record has.
-type counted struct {
-	outcome Outcome
 	id      string
 }
 
@@ -129,6 +123,14 @@ func (p *pull) followMissing(r Request) {
 	}
 }
 
+// outcomeOf is the outcome of a pull that has failed.
+func outcomeOf(f *diagnose.Finding) Outcome {
+	if f.Declined {
+		return Declined
+	}
+	return Failed
+}
+
 // outcome is how the pull went so far, and why if it did not go well. Of several failures one that is not declined
 // counts.
 func (p *pull) outcome() (Outcome, cause) {
@@ -140,10 +142,8 @@ func (p *pull) outcome() (Outcome, cause) {
 		}
 	}
 	switch {
-	case worst.finding != nil && worst.finding.Declined:
-		return Declined, worst
 	case worst.finding != nil:
-		return Failed, worst
+		return outcomeOf(worst.finding), worst
 	case p.stale:
 		return Stale, cause{}
 	case p.blobs > 0:

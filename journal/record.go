@@ -3,12 +3,17 @@ package journal
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/glob"
 	"github.com/registrymirror/mirror/internal/state"
 )
 
@@ -56,11 +61,7 @@ func NewRecord(table state.Table, log *slog.Logger) *Record {
 
 // load reads the table. A record that cannot be read is dropped, and removed from the table with the next write.
 func (r *Record) load() {
-	type stored struct {
-		failure Failure
-		holder  holder
-	}
-	var found []stored
+	var found []storedFailure
 	dropped := 0
 	var problem error
 	for it, err := range r.table.Scan("") {
@@ -69,21 +70,21 @@ func (r *Record) load() {
 			break
 		}
 		r.written[it.Key] = true
-		f, source, err := decodeFailure(it.Value)
+		f, err := decodeFailure(it.Value)
 		if err != nil || keyOf(f.Outcome, f.ID) != it.Key || r.shares[f.Outcome] == nil {
 			r.dirty[it.Key] = true
 			dropped++
 			problem = err
 			continue
 		}
-		found = append(found, stored{f, holder{cmp.Or(source, f.Client), f.Client}})
+		found = append(found, f)
 	}
 	if dropped > 0 {
 		r.log.Warn("recorded failures in an unknown form are dropped", "count", dropped, "error", problem)
 	}
-	slices.SortFunc(found, func(a, b stored) int { return a.failure.LastSeen.Compare(b.failure.LastSeen) })
-	for _, s := range found {
-		r.put(s.failure, s.holder)
+	slices.SortFunc(found, func(a, b storedFailure) int { return a.LastSeen.Compare(b.LastSeen) })
+	for _, f := range found {
+		r.put(f.Failure, holder{cmp.Or(f.Source, f.Client), f.Client})
 	}
 	r.expire(time.Now())
 }
@@ -245,4 +246,89 @@ func (r *Record) Failures(f Filter) []Failure {
 		return cmp.Or(b.LastSeen.Compare(a.LastSeen), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Outcome, b.Outcome))
 	})
 	return list
+}
+
+// Filter chooses failures. The zero value of a field chooses all.
+type Filter struct {
+	ID     string
+	Reason diagnose.Reason
+	Class  diagnose.Class
+	// Image is an image, a repository, which stands for all of its images, or either with * for any characters.
+	Image    string
+	Client   string
+	Since    time.Time // seen at that time or later
+	Declined bool      // also those that were declined
+}
+
+func (f *Filter) match(x *Failure) bool {
+	if f.ID != "" && f.ID != x.ID || f.Reason != "" && f.Reason != x.Reason || f.Class != "" && f.Class != x.Class ||
+		x.LastSeen.Before(f.Since) || x.Outcome == Declined && !f.Declined {
+		return false
+	}
+	if _, ok := x.Clients[f.Client]; f.Client != "" && f.Client != x.Client && !ok {
+		return false
+	}
+	return f.Image == "" || glob.Text(f.Image, x.Image) || glob.Text(f.Image, repository(x.Image))
+}
+
+// repository is an image without its tag and digest.
+func repository(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
+		image = image[:i]
+	}
+	return image
+}
+
+// Summary counts failed pulls.
+type Summary struct {
+	Classes map[string]int64 `json:"classes"`
+	Reasons map[string]int64 `json:"reasons"`
+	Images  map[string]int64 `json:"images"`
+	Clients map[string]int64 `json:"clients"`
+}
+
+// Summary counts the pulls behind the failures that f chooses. A failure that was seen since f.Since counts whole.
+func (r *Record) Summary(f Filter) Summary {
+	s := Summary{
+		Classes: make(map[string]int64), Reasons: make(map[string]int64),
+		Images: make(map[string]int64), Clients: make(map[string]int64),
+	}
+	for _, x := range r.Failures(f) {
+		s.Classes[string(x.Class)] += x.Count
+		s.Reasons[string(x.Reason)] += x.Count
+		s.Images[x.Image] += x.Count
+		for c, n := range x.Clients {
+			s.Clients[c] += n
+		}
+	}
+	return s
+}
+
+// storedVersion is the version of storedFailure that is written. A form that this one cannot be read as takes the next
+// number; records of a version that a mirror does not know are dropped.
+const storedVersion = 1
+
+// storedFailure is a Failure as the table holds it. Fields may be added, and are never renamed.
+type storedFailure struct {
+	Version int `json:"version,omitempty"` // absent: written before versions, in the form of version 1
+	Failure
+	Source string `json:"source,omitempty"` // the failure is charged to it; absent: to Client
+}
+
+// encodeFailure is the stored form of a failure that is charged to a source.
+func encodeFailure(f Failure, source string) ([]byte, error) {
+	return json.Marshal(storedFailure{storedVersion, f, source})
+}
+
+// decodeFailure reads the stored form.
+func decodeFailure(b []byte) (f storedFailure, err error) {
+	if err := json.Unmarshal(b, &f); err != nil {
+		return f, err
+	}
+	if f.Version > storedVersion {
+		return f, fmt.Errorf("version %d is newer than %d", f.Version, storedVersion)
+	}
+	f.Declined = f.Outcome == Declined
+	return f, nil
 }

@@ -130,14 +130,13 @@ func readDescriptor(b []byte) (v Descriptor, err error) {
 // checkDescriptor refuses a descriptor whose content could never be fetched and verified. Encoders write zero for a size that
 // they do not know; unless the digest is that of no bytes, it becomes -1.
 func checkDescriptor(v *Descriptor) error {
-	d, err := ParseDigest(string(v.Digest))
-	if err != nil {
+	if _, err := ParseDigest(string(v.Digest)); err != nil {
 		return fmt.Errorf("digest %s is not sha256 or sha512 in lower-case hex", quote(string(v.Digest)))
 	}
 	if v.Size < 0 {
 		return fmt.Errorf("size %d is negative", v.Size)
 	}
-	if v.Size == 0 && d != emptySHA256 && d != emptySHA512 {
+	if v.Size == 0 && !VerifyDigest(v.Digest, nil) {
 		v.Size = -1
 	}
 	return nil

@@ -54,26 +54,17 @@ func readDocument(b []byte) (*document, error) {
 		return nil, fault(FaultNotJSON, "it does not begin as a JSON object")
 	}
 	if !json.Valid(b) {
-		err := json.Unmarshal(b, new(unread))
-		bad, _ := errors.AsType[*json.SyntaxError](err)
-		if end := value(b, at); bad != nil && bad.Offset > int64(end) {
+		bad, _ := errors.AsType[*json.SyntaxError](json.Unmarshal(b, new(struct{})))
+		if end := value(b, at); bad.Offset > int64(end) {
 			return nil, fault(FaultNotJSON, "there is more data after the end of the object, at byte %d", end)
 		}
-		return nil, fault(FaultNotJSON, "at byte %d: %v", offset(bad, b), err)
+		return nil, fault(FaultNotJSON, "at byte %d: %v", bad.Offset, bad)
 	}
 	d := new(document)
 	for name, v := range members(b[at:]) {
 		d.set(name, v)
 	}
 	return d, nil
-}
-
-// offset is the place of a syntax error: the end, if the decoder does not name one.
-func offset(bad *json.SyntaxError, b []byte) int64 {
-	if bad == nil {
-		return int64(len(b))
-	}
-	return bad.Offset
 }
 
 // depth is how deep the brackets of b are nested, without those in strings. b need not be JSON.

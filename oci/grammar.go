@@ -95,14 +95,11 @@ func isTag(s string) bool {
 	return true
 }
 
-// isHostText reports whether s has only bytes of a host with a port. It filters names that are shown and looked up;
+// IsHostText reports whether s has only bytes of a host with a port. It filters names that are shown and looked up;
 // it is not a grammar, since names are keys into the operator's list.
-func isHostText(s string) bool {
+func IsHostText(s string) bool {
 	for i := range len(s) {
-		switch c := s[i]; {
-		case isLowerAlnum(c), 'A' <= c && c <= 'Z':
-		case c == '.', c == '-', c == '_', c == ':', c == '[', c == ']':
-		default:
+		if c := s[i]; !isLowerAlnum(c) && (c < 'A' || c > 'Z') && strings.IndexByte("._-:[]", c) < 0 {
 			return false
 		}
 	}

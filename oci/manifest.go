@@ -3,6 +3,8 @@ package oci
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // maxDescriptors is how many descriptors a manifest may have. Images have at most 127 layers in Docker and 500 in ECR;
@@ -56,7 +58,7 @@ func ParseManifest(contentType string, b []byte) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manifest{Digest: sumSHA256(b), MediaType: mediaType, Bytes: b}
+	m := &Manifest{Digest: digest.FromBytes(b), MediaType: mediaType, Bytes: b}
 	if f == formUnknown {
 		return m, nil
 	}

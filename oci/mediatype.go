@@ -20,16 +20,12 @@ const AcceptManifests = MediaTypeDockerManifest + ", " + MediaTypeDockerManifest
 
 // IsIndex reports whether the media type is one of a list of manifests.
 func IsIndex(mediaType string) bool {
-	return mediaType == MediaTypeOCIIndex || mediaType == MediaTypeDockerManifestList
+	return formOf(mediaType) == formIndex
 }
 
 // IsManifest reports whether the media type is one of a manifest that is known, an index included.
 func IsManifest(mediaType string) bool {
-	switch formOf(mediaType) {
-	case formIndex, formManifest, formArtifact, formSchema1:
-		return true
-	}
-	return false
+	return formOf(mediaType) > formGeneric
 }
 
 // EmptyIndex returns an OCI index without entries: the answer to a request for referrers where there are none.
@@ -43,7 +39,7 @@ type form int
 const (
 	formUnknown form = iota // a type that this package does not know: passed on, not parsed
 	formGeneric             // a type without meaning: the document's keys decide
-	formIndex
+	formIndex               // this one and the following are of known manifests
 	formManifest
 	formArtifact
 	formSchema1

@@ -158,7 +158,7 @@ func (r *Request) parseQuery(raw string) error {
 		case value == "":
 			return refuse(errcode.ErrorCodeNameInvalid,
 				"the ns parameter is empty; send the registry's name in it (ns=docker.io), or leave it out")
-		case len(value) > maxNamespace || !isHostText(value):
+		case len(value) > maxNamespace || !IsHostText(value):
 			return refuse(errcode.ErrorCodeNameInvalid,
 				"the ns parameter %s is not the name of a registry; send HOST or HOST:PORT (ns=docker.io)", quote(value))
 		}

@@ -9,12 +9,6 @@ import (
 // A manifest of 4 MiB must cost little more memory than that, whatever is in it. encoding/json's Decoder copies its input
 // three times; so a document is checked to be JSON once, and then scanned in place.
 
-// unread accepts any JSON: decoding into it finds the error of a document that is not JSON.
-type unread struct{}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (*unread) UnmarshalJSON([]byte) error { return nil }
-
 // blank is where the white space at i ends.
 func blank(b []byte, i int) int {
 	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\n' || b[i] == '\r') {

@@ -26,9 +26,14 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.blob(ctx, st, ref, a.Request.Head, cmp.Or(a.Peer, a.Client), start)
+}
+
+// blob is Blob after the client's right was checked.
+func (p *Puller) blob(ctx context.Context, st *site, ref oci.Ref, head bool, client string, start time.Time) (*Content, error) {
 	b := blob{
 		p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start, as: blobType,
-		client: cmp.Or(a.Peer, a.Client),
+		client: client,
 	}
 	desc, may := p.member(ctx, st, ref.Repo, ref.Digest)
 	desc.Descriptor = sized(ref.Digest, desc.Descriptor)
@@ -62,8 +67,11 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	}
 	// Being cached is not a right to read: the repository's registry has to show the content first. Where it has to be
 	// downloaded, the download shows it. A HEAD needs a size, and a GET is better with one: its bytes are held against it.
-	if !b.proven && (here || a.Request.Head || desc.Standing == catalog.Unknown) || !here && desc.Size < 0 {
-		var led bool
+	if !b.proven && (here || head || desc.Standing == catalog.Unknown) || !here && desc.Size < 0 {
+		var (
+			led bool
+			err error
+		)
 		if desc.Descriptor, led, err = b.size(ctx); err != nil {
 			return nil, err
 		}
@@ -73,7 +81,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 		b.proven = true
 		s = fetchStatus(led)
 	}
-	if !a.Request.Head {
+	if !head {
 		// With the size by the manifest, not by the file, which may be the remains of a crash.
 		return b.open(ctx, desc.Size)
 	}

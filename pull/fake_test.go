@@ -186,7 +186,9 @@ func (r *registry) push(t testing.TB, repo, tag, seed string) image {
 			"layers": []oci.Descriptor{descriptor("application/vnd.oci.image.layer.v1.tar", layer)},
 		})
 		im.children = append(im.children, m)
-		list = append(list, descriptor(m.MediaType, m.Bytes))
+		entry := descriptor(m.MediaType, m.Bytes)
+		entry.Platform = &oci.Platform{OS: "linux", Architecture: arch}
+		list = append(list, entry)
 	}
 	im.index = document(t, oci.MediaTypeOCIIndex, map[string]any{"manifests": list})
 	r.mu.Lock()
@@ -284,6 +286,11 @@ func (s *shelf) Put(_ context.Context, d oci.Digest, b []byte) error {
 	}
 	s.journal.add("bytes " + d.String())
 	s.content[d] = b
+	return nil
+}
+
+func (s *shelf) Remove(d oci.Digest) error {
+	s.evict(d)
 	return nil
 }
 

@@ -81,6 +81,8 @@ type world struct {
 	books  *books
 	tables [2]state.Table
 	marks  state.Table // of private repositories
+
+	clients, pins state.Table
 	stop   func()
 }
 
@@ -91,6 +93,7 @@ func newWorld(t testing.TB) *world {
 		t: t, hub: newRegistry(hub), ghcr: newRegistry(ghcr),
 		shelf:  &shelf{journal: j, content: make(map[oci.Digest][]byte)},
 		tables: [2]state.Table{statetest.NewTable(), statetest.NewTable()}, marks: statetest.NewTable(),
+		clients: statetest.NewTable(), pins: statetest.NewTable(),
 		books: &books{
 			journal: j, fail: func(string) error { return nil },
 			begin: func(string) {}, look: func(string) {},
@@ -106,7 +109,7 @@ func (w *world) restart() {
 	if w.stop != nil {
 		w.stop()
 	}
-	known := catalog.New(w.tables[0], w.tables[1], catalog.Options{})
+	known := catalog.New(w.tables[0], w.tables[1], catalog.Options{Clients: w.clients, Pins: w.pins})
 	w.books.Catalog = known
 	w.Puller = pull.New(pull.Options{
 		Cache: w.shelf, Catalog: w.books, Private: access.NewPrivate(w.marks, slog.New(slog.DiscardHandler)),

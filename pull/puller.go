@@ -37,6 +37,8 @@ type Cache interface {
 	Peek(d oci.Digest) ([]byte, error)
 	// Touch notes a use of content that was served from memory.
 	Touch(d oci.Digest)
+	// Remove removes content, kept or not. Open objects stay readable.
+	Remove(d oci.Digest) error
 	// Keep protects content from eviction until the given time. A holder's later call replaces its earlier one.
 	Keep(holder string, until time.Time, digests ...oci.Digest)
 }
@@ -49,6 +51,10 @@ type Catalog interface {
 	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time, by catalog.Source) (catalog.Tag, error)
 	// Forget removes the record of a tag.
 	Forget(ref oci.Ref) error
+	// SetPin fixes a tag to a digest, RemovePin ends that; Pins are all that hold at a time.
+	SetPin(pin catalog.Pin) error
+	RemovePin(ref oci.Ref) error
+	Pins(now time.Time) []catalog.Pin
 	// Learn records that a registry has shown a manifest, and names its parts.
 	Learn(repo oci.Repo, m *oci.Manifest, s catalog.Standing) error
 	// LearnBlob records that a registry has shown a blob; Show does so in memory alone.
@@ -112,6 +118,7 @@ type Puller struct {
 	failures *failures
 	lists    *bounded.LRU[key, *lastList]
 	leases   *leases
+	pins     *pins
 
 	work     *work
 	fetching *calls[*fetched]
@@ -164,6 +171,7 @@ func New(o Options) *Puller {
 		failures: newFailures(),
 		lists:    newDocuments[key, *lastList](maxLists, o.Memory),
 		leases:   newLeases(o.Cache),
+		pins:     newPins(),
 		work:     w,
 		fetching: newCalls[*fetched](w, o.Limit),
 		asking:   newCalls[oci.Descriptor](w, o.Limit),
@@ -200,14 +208,16 @@ func (p *Puller) Use(s Setup) {
 	}
 	p.setup.Store(next)
 	p.failures.forgetAll()
+	p.pins.look()
 }
 
 // Run ends with ctx, and cancels the trips that have outlived their clients: it returns when the last of them has ended. After
 // it, requests that need an upstream are refused. Content in memory and in the cache is served without Run, too.
 func (p *Puller) Run(ctx context.Context) error {
-	var pruner sync.WaitGroup
-	defer pruner.Wait()
-	pruner.Go(func() { p.pruneDaily(ctx) })
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { p.pruneDaily(ctx) })
+	others.Go(func() { p.watchPins(ctx) })
 	tick := time.NewTicker(leaseEvery)
 	defer tick.Stop()
 	for {

@@ -54,6 +54,9 @@ type Setup struct {
 	Routes *route.Table
 	Rules  *access.Rules   // for sites that are Ruled; nil: no client may read them
 	Sites  map[string]Site // by canonical name, or pattern
+	// Platforms are those of the nodes, OS/ARCH or OS/ARCH/VARIANT: of a pinned index, the manifests for these are kept.
+	// Empty: all.
+	Platforms []string
 }
 
 // Ask is one request of a client.

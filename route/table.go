@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/registrymirror/mirror/internal/glob"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -29,19 +30,18 @@ func New(upstreams []Upstream, defaultName string) (*Table, error) {
 	t := &Table{byKey: make(map[string]*Upstream, len(upstreams))}
 	var errs []error
 	for _, u := range upstreams {
+		t.names = append(t.names, u.Name)
 		if u.Fits != nil {
 			t.patterns = append(t.patterns, &u)
-			t.names = append(t.names, u.Name)
 			continue
 		}
 		errs = append(errs, t.add(&u, u.Name, true))
 		for _, alias := range u.Aliases {
 			errs = append(errs, t.add(&u, alias, false))
 		}
-		t.names = append(t.names, u.Name)
 	}
 	slices.Sort(t.names)
-	slices.SortStableFunc(t.patterns, func(a, b *Upstream) int { return literal(b.Name) - literal(a.Name) })
+	slices.SortStableFunc(t.patterns, func(a, b *Upstream) int { return glob.Literal(b.Name) - glob.Literal(a.Name) })
 	if defaultName != "" {
 		if t.fallback = t.byKey[strings.ToLower(defaultName)]; t.fallback == nil {
 			errs = append(errs, fmt.Errorf("default upstream %q is not in the list (%s); add it or name one of them",
@@ -56,7 +56,7 @@ func New(upstreams []Upstream, defaultName string) (*Table, error) {
 
 // add enters a key. An upstream may have the same key twice, where the operator's aliases repeat the built-in ones.
 func (t *Table) add(u *Upstream, name string, canonical bool) error {
-	if !isKey(name) {
+	if name == "" || len(name) > maxKey || !oci.IsHostText(name) {
 		return fmt.Errorf("upstream %q: %q is not HOST, HOST:PORT or a word of letters, digits, dots and dashes",
 			u.Name, name)
 	}
@@ -70,21 +70,6 @@ func (t *Table) add(u *Upstream, name string, canonical bool) error {
 	}
 	t.byKey[key] = u
 	return nil
-}
-
-func isKey(s string) bool {
-	if s == "" || len(s) > maxKey {
-		return false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case strings.IndexByte("._-:[]", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // Resolve returns the repository that the request means. In order: the ns parameter; the first of several path components, where it
@@ -148,9 +133,6 @@ func (t *Table) find(key string) (u *Upstream, host string) {
 	}
 	return nil, ""
 }
-
-// literal is how specific a pattern is: the number of its characters other than wildcards.
-func literal(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }
 
 func (u *Upstream) target(host, name string, via Via) Target {
 	if u.Library && !strings.Contains(name, "/") {

@@ -122,7 +122,7 @@ func (x *exchange) begin(status int, contentType string, size int64) {
 // 30 seconds for a header. A stored blob is sent with its header, in one piece.
 func (x *exchange) flushHeader(o cache.Object) {
 	if _, ok := o.(copier); ok {
-		x.w.Flush()
+		_ = http.NewResponseController(x.w).Flush()
 	}
 }
 

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"hash/maphash"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -57,26 +58,25 @@ func (u *activePulls) shard(k pullKey) *pulls {
 	return &u.shards[maphash.Comparable(u.seed, k)%uint64(len(u.shards))]
 }
 
-// begin notes a request. known reports whether its pull was under way; tracked, that the caller must call end.
-func (u *activePulls) begin(k pullKey, now time.Time) (known, tracked bool) {
+// begin notes a request. Not ok: its pull was not under way, and no other begins while the mirror stops. tracked: the caller must
+// call end.
+func (u *activePulls) begin(k pullKey, now time.Time, draining bool) (ok, tracked bool) {
 	s := u.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, ok := s.open[k]
-	known = ok && !p.ended(now)
-	if !ok && len(s.open) >= maxActivePulls {
-		for k, p := range s.open {
-			if p.ended(now) {
-				delete(s.open, k)
-			}
-		}
+	p, open := s.open[k]
+	if draining && (!open || p.ended(now)) {
+		return false, false
+	}
+	if !open && len(s.open) >= maxActivePulls {
+		maps.DeleteFunc(s.open, func(_ pullKey, p pullState) bool { return p.ended(now) })
 		if len(s.open) >= maxActivePulls {
-			return false, false
+			return true, false
 		}
 	}
 	p.requests++
 	s.open[k] = p
-	return known, true
+	return true, true
 }
 
 // end notes that a request was answered.
@@ -87,19 +87,6 @@ func (u *activePulls) end(k pullKey, now time.Time) {
 	p := s.open[k]
 	p.requests, p.last = p.requests-1, now
 	s.open[k] = p
-}
-
-// forget takes back a request whose pull is refused.
-func (u *activePulls) forget(k pullKey) {
-	s := u.shard(k)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.open[k]; p.requests > 1 {
-		p.requests--
-		s.open[k] = p
-		return
-	}
-	delete(s.open, k)
 }
 
 // remaining is the time until all pulls without a request have ended. Zero: there are none.
@@ -152,4 +139,52 @@ func (s *Server) Stop(ctx context.Context, notice time.Duration, servers ...*htt
 		}
 	}
 	return err
+}
+
+// tracker counts requests, and reports when there are none. It is not a sync.WaitGroup, since requests may begin during a
+// wait.
+type tracker struct {
+	mu   sync.Mutex // guards the fields below
+	n    int
+	idle chan struct{} // closed when n becomes 0; nil: no call of wait needs it
+}
+
+func (t *tracker) add() {
+	t.mu.Lock()
+	t.n++
+	t.mu.Unlock()
+}
+
+func (t *tracker) done() {
+	t.mu.Lock()
+	if t.n--; t.n == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+	t.mu.Unlock()
+}
+
+func (t *tracker) wait(ctx context.Context) error {
+	t.mu.Lock()
+	if t.n == 0 {
+		t.mu.Unlock()
+		return nil
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t *tracker) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
@@ -121,17 +122,11 @@ func (x *exchange) fail(err error) {
 
 // fromSource reports whether an error in the middle of a body is of its source, and not of a client that left or stalled.
 func fromSource(err error) bool {
-	if _, ok := errors.AsType[*fault.Error](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*pull.TimeoutError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[*fault.ContentError](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[*flight.MismatchError](err)
-	return ok
+	_, failed := errors.AsType[*fault.Error](err)
+	_, late := errors.AsType[*pull.TimeoutError](err)
+	_, invalid := errors.AsType[*fault.ContentError](err)
+	_, corrupt := errors.AsType[*flight.MismatchError](err)
+	return failed || late || invalid || corrupt
 }
 
 // observe calls Options.Observe, once.
@@ -209,14 +204,10 @@ func (x *exchange) serve() error {
 
 // track notes that the client pulls the repository. While the mirror stops, a pull that was not under way is refused.
 func (x *exchange) track() error {
-	k := pullKey{x.client, x.ref.Repo}
-	known, tracked := x.s.pulls.begin(k, x.began)
-	if known || !x.s.draining.Load() {
-		x.pull, x.tracked = k, tracked
+	x.pull = pullKey{x.client, x.ref.Repo}
+	ok := false
+	if ok, x.tracked = x.s.pulls.begin(x.pull, x.began, x.s.draining.Load()); ok {
 		return nil
-	}
-	if tracked {
-		x.s.pulls.forget(k)
 	}
 	return diagnose.New(diagnose.Stopping, "the mirror is stopping", "pull again in a moment")
 }
@@ -241,4 +232,20 @@ func (x *exchange) ping() error {
 	}
 	_, err := x.w.Write([]byte("{}"))
 	return err
+}
+
+// loops reports, by the Via header, whether a request has been through this process already.
+func loops(r *http.Request, via string) bool {
+	if via == "" {
+		return false
+	}
+	for _, line := range r.Header.Values("Via") {
+		for hop := range strings.SplitSeq(line, ",") {
+			// RFC 9110, 7.6.3: received-protocol received-by [comment].
+			if f := strings.Fields(hop); len(f) >= 2 && strings.EqualFold(f[1], via) {
+				return true
+			}
+		}
+	}
+	return false
 }

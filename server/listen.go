@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pires/go-proxyproto"
+
 	"github.com/registrymirror/mirror/client"
 )
 
@@ -139,8 +141,8 @@ type conn struct {
 
 	overLimit bool
 
-	preface *client.Preface // nil: the peer is not a trusted proxy
-	began   bool            // the first bytes were read
+	preface *proxyproto.Conn // nil: the peer is not a trusted proxy
+	began   bool             // the first bytes were read
 	// until is the write deadline that callers have set, by steady; 0: none. Its own is never later: closing a TLS connection
 	// allows five seconds for the last record, not sixty.
 	until atomic.Int64
@@ -249,18 +251,18 @@ func (c *conn) Write(b []byte) (n int, err error) {
 func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	lr, ok := src.(*io.LimitedReader)
 	if !ok {
-		return c.copy(src)
+		return copyTo(c, src)
 	}
 	file, ok := lr.R.(interface {
 		syscall.Conn
 		io.ReadSeeker
 	})
 	if !ok {
-		return c.copy(src)
+		return copyTo(c, src)
 	}
 	start, err := file.Seek(0, io.SeekCurrent)
 	if err != nil {
-		return c.copy(src)
+		return copyTo(c, src)
 	}
 	var p pace
 	for lr.N > 0 {
@@ -281,8 +283,56 @@ func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 	return n, nil
 }
 
-func (c *conn) copy(src io.Reader) (int64, error) {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	return io.CopyBuffer(onlyWriter{c}, onlyReader{src}, *buf)
+// Read reads the client's bytes, and reports once if the first of them are not of the listener's protocol.
+func (c *conn) Read(b []byte) (n int, err error) {
+	if c.preface != nil {
+		n, err = c.preface.Read(b)
+	} else {
+		n, err = c.TCPConn.Read(b)
+	}
+	if !c.began && n > 0 {
+		c.began = true
+		c.reportFirst(b[:n])
+	}
+	return n, err
+}
+
+// RemoteAddr is the client's address, where a trusted proxy gives it, else that of the connection.
+func (c *conn) RemoteAddr() net.Addr {
+	if c.preface != nil {
+		if a, ok := c.preface.RemoteAddr().(*net.TCPAddr); ok {
+			return a
+		}
+	}
+	return c.TCPConn.RemoteAddr()
+}
+
+// reportFirst reports a client whose first bytes are not of the listener's protocol: net/http only closes such a connection,
+// and the client's own message names neither the cause nor the remedy.
+func (c *conn) reportFirst(b []byte) {
+	if c.preface == nil && client.IsPreface(b) {
+		c.l.reportProxy(c.TCPConn.RemoteAddr())
+		return
+	}
+	if c.l.Mismatch == nil {
+		return
+	}
+	const handshake = 0x16 // a TLS record of that type, RFC 8446, 5.1
+	switch first := b[0]; {
+	case !c.l.TLS && first == handshake, c.l.TLS && 'A' <= first && first <= 'Z':
+		c.l.Mismatch(c.RemoteAddr())
+	}
+}
+
+// warnInterval is the least time between two log lines about the same condition.
+const warnInterval = time.Minute
+
+// reportProxy logs a proxy that is not trusted: its clients get a 400 without a reason.
+func (l *listener) reportProxy(from net.Addr) {
+	now, last := steady(time.Now()), l.warned.Load()
+	if last != 0 && now-last < int64(warnInterval) || !l.warned.CompareAndSwap(last, now) {
+		return
+	}
+	l.Log.Warn("connection refused: it begins with a PROXY header, and trustedProxies does not list its address; add the proxy's "+
+		"network to trustedProxies, or turn the header off there", "client", from.String())
 }

@@ -48,14 +48,12 @@ func parseRange(header string, size int64) ([]span, rangeKind) {
 		if seen++; seen > maxRanges {
 			return nil, rangeTooMuch
 		}
-		s, kind := parseSpec(spec, size)
-		switch kind {
-		case specInvalid:
+		s, ok := parseSpec(spec, size)
+		switch {
+		case !ok:
 			return nil, rangeUnsatisfiable
-		case specBehind:
-			continue
-		case specWholeOfNothing:
-			empty = true
+		case s.n == 0:
+			empty = empty || s.off == 0
 			continue
 		}
 		if total += s.n; total > size {
@@ -72,51 +70,40 @@ func parseRange(header string, size int64) ([]span, rangeKind) {
 	return nil, rangeUnsatisfiable
 }
 
-type specKind int
-
-const (
-	specSpan specKind = iota
-	specInvalid
-	specBehind         // well formed, and not in the blob
-	specWholeOfNothing // from 0 on, or a suffix, of an empty blob
-)
-
-func parseSpec(spec string, size int64) (span, specKind) {
+// parseSpec reads one range. False: it is invalid. A span of no bytes is well formed and not in the blob, but for one from 0 on: it
+// is all of an empty blob.
+func parseSpec(spec string, size int64) (span, bool) {
+	behind := span{off: max(size, 1)}
 	first, last, ok := strings.Cut(spec, "-")
 	if !ok {
-		return span{}, specInvalid
+		return span{}, false
 	}
 	first, last = strings.Trim(first, " \t"), strings.Trim(last, " \t")
 	if first == "" { // the last bytes
 		n, ok := parseOffset(last)
-		switch {
-		case !ok:
-			return span{}, specInvalid
-		case n == 0:
-			return span{}, specBehind
-		case size == 0:
-			return span{}, specWholeOfNothing
+		if n == 0 {
+			return behind, ok
 		}
 		n = min(n, size)
-		return span{size - n, n}, specSpan
+		return span{size - n, n}, ok
 	}
 	from, ok := parseOffset(first)
 	if !ok {
-		return span{}, specInvalid
+		return span{}, false
 	}
 	to := int64(math.MaxInt64) // inclusive
 	if last != "" {
 		if to, ok = parseOffset(last); !ok || to < from {
-			return span{}, specInvalid
+			return span{}, false
 		}
 	}
 	switch {
 	case size == 0 && from == 0 && last == "":
-		return span{}, specWholeOfNothing
+		return span{}, true
 	case from >= size:
-		return span{}, specBehind
+		return behind, true
 	}
-	return span{from, min(to, size-1) - from + 1}, specSpan
+	return span{from, min(to, size-1) - from + 1}, true
 }
 
 // parseOffset reads digits, and nothing else. A number that is larger than any blob becomes the largest one.

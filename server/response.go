@@ -1,9 +1,7 @@
 package server
 
 import (
-	"bufio"
 	"io"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -67,21 +65,11 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 	}
 	rf, ok := w.under.(io.ReaderFrom)
 	if !ok {
-		buf := buffers.Get().(*[]byte)
-		defer buffers.Put(buf)
-		return io.CopyBuffer(onlyWriter{w}, onlyReader{src}, *buf)
+		return copyTo(w, src)
 	}
 	n, err := rf.ReadFrom(src)
 	w.bytes += n
 	return n, err
-}
-
-// Flush sends what is buffered.
-func (w *response) Flush() { _ = http.NewResponseController(w.under).Flush() }
-
-// Hijack takes the connection over, where the protocol has one per request.
-func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return http.NewResponseController(w.under).Hijack()
 }
 
 // progress sets the deadline of the next write of an HTTP/2 stream: the connection may be busy with other streams while the
@@ -106,6 +94,13 @@ func (w *response) within(d time.Duration) (end func()) {
 		w.until = time.Time{}
 		_ = c.SetWriteDeadline(time.Time{})
 	}
+}
+
+// copyTo copies through a buffer, whatever else both sides can do.
+func copyTo(w io.Writer, src io.Reader) (int64, error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	return io.CopyBuffer(onlyWriter{w}, onlyReader{src}, *buf)
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, piece); return &b }}

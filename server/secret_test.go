@@ -25,7 +25,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 			Auth:     origin.Auth{Kind: "bearer", Username: "bot", Password: ours, SeparateHost: true},
 		},
 		ghcr:       origin.Options{Auth: origin.Auth{Kind: "basic", Username: "bot", Password: ours}},
-		credential: auth.Static("hub", "bot", auth.NewSecret(ours)),
+		credential: auth.Credential{Name: "hub", Username: "bot", Password: auth.NewSecret(ours)},
 	})
 	// Sites are made once the hosts are known.
 	u, err := url.Parse(w.hub.URL())
@@ -34,7 +34,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	}
 	r, err := upstream.New(upstream.Options{
 		Name: "docker.io", Endpoints: []upstream.Endpoint{{URL: u}}, AuthHosts: []string{w.hub.TokenHost()},
-		Credential: auth.Static("hub", "bot", auth.NewSecret(ours)), Log: w.logger(),
+		Credential: auth.Credential{Name: "hub", Username: "bot", Password: auth.NewSecret(ours)}, Log: w.logger(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -94,12 +94,10 @@ func New(o Options) *Server {
 		s.o.Begin = func(journal.Request) {}
 	}
 	m := chi.NewMux()
-	m.Get("/healthz", s.healthz)
-	m.Head("/healthz", s.healthz)
-	m.Get("/readyz", s.readyz)
-	m.Head("/readyz", s.readyz)
-	m.Get(docs+"*", s.doc)
-	m.Head(docs+"*", s.doc)
+	for path, answer := range map[string]http.HandlerFunc{"/healthz": s.healthz, "/readyz": s.readyz, docs + "*": s.doc} {
+		m.Get(path, answer)
+		m.Head(path, answer)
+	}
 	if o.Webhooks != nil {
 		m.Handle("/webhooks/*", http.HandlerFunc(s.webhook))
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 func login(user, password string) auth.Source {
-	return auth.Static("hub", user, auth.NewSecret(password))
+	return auth.Credential{Name: "hub", Username: user, Password: auth.NewSecret(password)}
 }
 
 func as(s auth.Source) func(*upstream.Options) {

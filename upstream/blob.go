@@ -14,8 +14,6 @@ import (
 	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
-func blobPath(repo string, d oci.Digest) string { return "/v2/" + repo + "/blobs/" + d.String() }
-
 // Stat asks for the size of a blob, by HEAD or, where that is refused, redirected or doesn't say it, by a GET of one
 // byte. Size is -1 where the upstream did not say.
 func (r *Registry) Stat(ctx context.Context, repo string, d oci.Digest) (oci.Descriptor, error) {
@@ -27,34 +25,27 @@ func (r *Registry) Stat(ctx context.Context, repo string, d oci.Digest) (oci.Des
 func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	a := c.blobAsk(d)
 	a.Method = http.MethodHead
-	size, h, err := c.size(ctx, a)
-	if size == 0 && !oci.VerifyDigest(d, nil) {
-		size = -1 // some registries say 0 of each body that they don't send
-	}
+	size, h, err := c.size(ctx, d, a)
 	if err == nil && size < 0 || c.unexplained(err) {
 		// Not said, refused, or an error whose reason only a body has.
 		a = c.blobAsk(d)
 		a.Header = http.Header{"Range": {"bytes=0-0"}}
-		if n, with, gerr := c.size(ctx, a); err != nil || gerr == nil {
+		if n, with, gerr := c.size(ctx, d, a); err != nil || gerr == nil {
 			size, h, err = n, with, gerr
 		}
 	}
-	empty := oci.VerifyDigest(d, nil)
-	if r, refused := fault.RefusalIn(err); refused && r.Size == 0 && empty {
+	if r, refused := fault.RefusalIn(err); refused && r.Size == 0 && oci.VerifyDigest(d, nil) {
 		return oci.Descriptor{Digest: d, Size: 0}, nil // an empty blob has no first byte
 	}
 	if err != nil {
 		return oci.Descriptor{}, err
-	}
-	if size == 0 && !empty {
-		size = -1
 	}
 	said, derr := oci.ParseDigest(h.Get("Docker-Content-Digest"))
 	switch {
 	case derr == nil && said.Algorithm() == d.Algorithm() && said != d:
 		return oci.Descriptor{}, &fault.ContentError{Kind: fault.ContentDigest, Want: d.String(), Got: said.String()}
 	case derr != nil && header.IsHTML(h):
-		return oci.Descriptor{}, &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a blob", Got: "a web page"}
+		return oci.Descriptor{}, fault.NotRegistry("a blob", "a web page")
 	}
 	if size >= 0 {
 		c.transfers.SetSize(c.ep.Endpoint, c.how.Name, d, size)
@@ -62,28 +53,31 @@ func (c *call) stat(ctx context.Context, d oci.Digest) (oci.Descriptor, error) {
 	return oci.Descriptor{Digest: d, Size: size, MediaType: header.MediaType(h)}, nil
 }
 
-func (c *call) size(ctx context.Context, a endpoint.Request) (int64, http.Header, error) {
+// size is what an answer says of a blob's size; -1: it does not say it.
+func (c *call) size(ctx context.Context, d oci.Digest, a endpoint.Request) (int64, http.Header, error) {
 	resp, err := c.follow(ctx, a)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	switch {
-	case header.Coding(resp.Header) != "":
-		return -1, resp.Header, nil
-	case resp.StatusCode == http.StatusPartialContent:
-		r, ok := header.ParseRange(resp.Header.Get("Content-Range"))
-		if !ok {
-			return -1, resp.Header, nil
+	size := resp.ContentLength
+	if resp.StatusCode == http.StatusPartialContent {
+		size = -1
+		if r, ok := header.ParseRange(resp.Header.Get("Content-Range")); ok {
+			endpoint.Drain(resp.Body) // one byte
+			size = r.Size
 		}
-		endpoint.Drain(resp.Body) // one byte
-		return r.Size, resp.Header, nil
 	}
-	return resp.ContentLength, resp.Header, nil
+	// Some registries say 0 of each body that they don't send.
+	if header.Coding(resp.Header) != "" || size == 0 && !oci.VerifyDigest(d, nil) {
+		size = -1
+	}
+	return size, resp.Header, nil
 }
 
 func (c *call) blobAsk(d oci.Digest) endpoint.Request {
-	return endpoint.Request{Step: fault.StepBlobRegistry, Method: http.MethodGet, URL: c.ep.At(blobPath(c.repository, d), "")}
+	at := c.ep.At("/v2/"+c.repository+"/blobs/"+d.String(), "")
+	return endpoint.Request{Step: fault.StepBlobRegistry, Method: http.MethodGet, URL: at}
 }
 
 // blobCall makes the requests of a transfer.
@@ -95,8 +89,7 @@ type blobCall struct {
 var _ transfer.Call = blobCall{}
 
 func (b blobCall) Use(e *endpoint.Endpoint) {
-	i := slices.IndexFunc(b.endpoints, func(t *target) bool { return t.Endpoint == e })
-	b.at(b.endpoints[i])
+	b.at(b.endpoints[slices.IndexFunc(b.endpoints, func(t *target) bool { return t.Endpoint == e })])
 }
 
 // Get asks for a range where the registry has redirected to for another one: see part.

@@ -20,8 +20,9 @@ type call struct {
 	trace      *fault.Trace // of what was tried
 	repository string       // as the endpoint knows it
 	reference  string
-	open       bool      // the endpoint had shown a manifest of the repository without a login, when the call turned to it
-	failures   []failure // the last one of each endpoint that was asked
+	open       bool                   // the endpoint had shown a manifest of the repository without a login, when the call turned to it
+	failures   []failure              // the last one of each endpoint that was asked
+	known      func(host string) bool // redirects to which hosts are not followed; nil: all are
 }
 
 func (r *Registry) call(op, repository, reference string) *call {

@@ -334,8 +334,8 @@ func TestCredentialsByRepository(t *testing.T) {
 	g := &guarded{good: []string{"team:pw", "rest:pw"}}
 	s := serve(t, g.serve)
 	r := registry(t, s.URL, as(auth.Pool{
-		{Source: auth.Static("rest", "rest", auth.NewSecret("pw"))},
-		{Source: auth.Static("team", "team", auth.NewSecret("pw")), Repositories: []string{"team/**"}},
+		{Source: auth.Credential{Name: "rest", Username: "rest", Password: auth.NewSecret("pw")}},
+		{Source: auth.Credential{Name: "team", Username: "team", Password: auth.NewSecret("pw")}, Repositories: []string{"team/**"}},
 	}))
 	for _, repo := range []string{"team/app", "app", "team/app", "app"} {
 		if _, err := r.Resolve(t.Context(), repo, "1"); err != nil {

@@ -31,7 +31,8 @@ func siteOf(r *Registry) reflect.Value {
 func Held(r *Registry) map[string][2]int {
 	ep := r.endpoints[0]
 	return map[string][2]int{
-		"tokens":           {length(r.logins, "tokens", "have") + length(r.logins, "tokens", "refusals"), 10_000},
+		"tokens":           {length(r.logins, "tokens", "have"), 10_000},
+		"refused tokens":   {length(r.logins, "tokens", "refusals", "m"), 10_000},
 		"token calls":      {length(r.logins, "tokens", "calls", "calls"), 0},
 		"schemes":          {length(ep.Known, "schemes", "own"), 4096},
 		"public":           {length(ep.Known, "public", "repositories", "m"), 16_384},
@@ -42,7 +43,7 @@ func Held(r *Registry) map[string][2]int {
 		"shown":            {length(r.logins, "shown", "list"), 64},
 		"probes":           {length(ep, "probes", "results", "m"), maxProbes},
 		"known to exist":   {length(ep, "probes", "exists", "m"), maxExists},
-		"said sizes":       {siteOf(r).FieldByName("sizes").FieldByName("known").Len(), 1024},
+		"said sizes":       {siteOf(r).FieldByName("sizes").Elem().FieldByName("entries").Len(), 1024},
 		"redirects":        {length(r, "redirects", "m"), maxKnownRedirects},
 		"budgets":          {length(ep.Limits, "budgets"), 64},
 		"ledgers":          {length(ep.Limits.Spending(), "ledgers"), 1024},

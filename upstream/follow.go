@@ -12,12 +12,7 @@ import (
 
 // follow makes a request to the registry and follows its redirects by hand. Credentials stay with the endpoint, the Range and
 // Accept headers go along. Any status but 200 and 206 is an error.
-func (c *call) follow(ctx context.Context, a endpoint.Request) (*endpoint.Answer, error) {
-	return c.followPast(ctx, a, nil)
-}
-
-// followPast is follow, except that a redirect to a known host is not followed: its error is errKnownHost. Nil: no host is known.
-func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(host string) bool) (_ *endpoint.Answer, err error) {
+func (c *call) follow(ctx context.Context, a endpoint.Request) (_ *endpoint.Answer, err error) {
 	near := endpoint.ReachAny
 	var here endpoint.Origin
 	defer func() {
@@ -47,9 +42,7 @@ func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(ho
 			return &endpoint.Answer{Response: resp, URL: a.URL, Host: here.String(), Reach: a.Reach, Step: step}, nil
 		case resp.StatusCode/100 == 2: // accepted, or without content: not an answer of a registry to a GET
 			endpoint.Drain(resp.Body)
-			err := &fault.ContentError{
-				Kind: fault.ContentNotRegistry, Want: "status 200", Got: fmt.Sprintf("status %d", resp.StatusCode),
-			}
+			err := fault.NotRegistry("status 200", fmt.Sprintf("status %d", resp.StatusCode))
 			return nil, &fault.Failure{Err: err, Step: step}
 		case !endpoint.IsRedirect(resp.StatusCode):
 			return nil, c.login.Refuse(resp)
@@ -65,11 +58,12 @@ func (c *call) followPast(ctx context.Context, a endpoint.Request, known func(ho
 		if err != nil {
 			return nil, &fault.Failure{Err: err, Step: step}
 		}
-		if to, _ := endpoint.OriginOf(next); known != nil && known(to.String()) {
+		if to, _ := endpoint.OriginOf(next); c.known != nil && c.known(to.String()) {
 			return nil, errKnownHost
 		}
 		a = a.Redirected(next, reach, c.ep.Origin)
 	}
 }
 
+// errKnownHost is of a redirect to a host that is known, which is not followed.
 var errKnownHost = errors.New("a redirect to a host that need not be asked")

@@ -87,41 +87,32 @@ func (a *Attempt) Credential() CredentialStatus { return a.c.login.Status() }
 // with an answer that keeps no pull from going on.
 func (a *Attempt) Ping(ctx context.Context) (h http.Header, notice, err error) {
 	c := a.c
-	resp, err := c.login.Ping(ctx) //nolint:bodyclose // Refuse or Drain closes it
-	if err != nil {
-		return nil, nil, c.Wrap(err)
-	}
+	resp, err := c.login.Ping(ctx) //nolint:bodyclose // pinged or Refuse closes it
 	switch {
-	case resp.StatusCode >= 500, resp.StatusCode == http.StatusForbidden:
-		notice = c.Wrap(c.login.Refuse(resp))
-	case resp.StatusCode == http.StatusOK && header.IsHTML(resp.Header):
-		notice = c.Wrap(a.notRegistry("a registry"))
+	case err != nil:
+		return nil, nil, c.Wrap(err)
+	case resp.StatusCode == http.StatusForbidden:
+		notice = c.login.Refuse(resp)
+	default:
+		notice = pinged(c.login, resp)
 	}
-	endpoint.Drain(resp.Body)
-	return resp.Header, notice, nil
-}
-
-func (a *Attempt) notRegistry(want string) *fault.Failure {
-	err := &fault.ContentError{Kind: fault.ContentNotRegistry, Want: want, Got: "a web page"}
-	return &fault.Failure{Err: err, Step: *a.c.trace.Last()}
+	return resp.Header, c.Wrap(notice), nil
 }
 
 // Manifest gets the manifest as a pull does: of a tag it asks by HEAD first what that means.
-func (a *Attempt) Manifest(ctx context.Context) (*oci.Manifest, error) {
+func (a *Attempt) Manifest(ctx context.Context) (m *oci.Manifest, err error) {
 	c := a.c
 	if !isDigest(c.reference) {
 		c.op = "resolve"
-		desc, err := c.resolve(ctx)
-		if err != nil {
-			return nil, c.addProbe(ctx, c.Wrap(err))
+		var desc oci.Descriptor
+		if desc, err = c.resolve(ctx); err == nil {
+			c.op, c.reference = "manifest", desc.Digest.String()
 		}
-		c.op, c.reference = "manifest", desc.Digest.String()
 	}
-	m, err := c.manifest(ctx)
-	if err != nil {
-		return nil, c.addProbe(ctx, c.Wrap(err))
+	if err == nil {
+		m, err = c.manifest(ctx)
 	}
-	return m, nil
+	return m, c.addProbe(ctx, c.Wrap(err))
 }
 
 // Peek asks for one byte of a blob. It does not follow a redirect to a host that is known.
@@ -130,7 +121,8 @@ func (a *Attempt) Peek(ctx context.Context, d oci.Digest, known func(host string
 	c.reference = d.String()
 	r := c.blobAsk(d)
 	r.Header = http.Header{"Range": {"bytes=0-0"}}
-	resp, err := c.followPast(ctx, r, known)
+	c.known = known
+	resp, err := c.follow(ctx, r)
 	refusal, refused := fault.RefusalIn(err)
 	switch {
 	case errors.Is(err, errKnownHost), refused && refusal.Size == 0: // an empty blob has no first byte
@@ -139,7 +131,7 @@ func (a *Attempt) Peek(ctx context.Context, d oci.Digest, known func(host string
 		return c.Wrap(err)
 	case header.IsHTML(resp.Header):
 		resp.Body.Close()
-		return c.Wrap(a.notRegistry("a blob"))
+		return c.Wrap(fault.NotRegistry("a blob", "a web page"))
 	}
 	endpoint.Drain(resp.Body)
 	return nil
@@ -149,19 +141,15 @@ func (a *Attempt) Peek(ctx context.Context, d oci.Digest, known func(host string
 func (a *Attempt) Config(ctx context.Context, d oci.Digest) ([]byte, error) {
 	c := a.c
 	c.reference = d.String()
+	var b []byte
 	resp, err := c.follow(ctx, c.blobAsk(d))
-	if err != nil {
-		return nil, c.Wrap(err)
+	if err == nil {
+		b, err = c.document(ctx, resp, paper{what: "the config of an image", limit: oci.MaxManifestSize})
 	}
-	b, err := c.document(ctx, resp, paper{what: "the config of an image", limit: oci.MaxManifestSize})
-	if err != nil {
-		return nil, c.Wrap(err)
+	if err == nil && !oci.VerifyDigest(d, b) {
+		b, err = nil, wrongDigest(d, b)
 	}
-	if !oci.VerifyDigest(d, b) {
-		got := d.Algorithm().FromBytes(b).String()
-		return nil, c.Wrap(&fault.ContentError{Kind: fault.ContentDigest, Want: d.String(), Got: got})
-	}
-	return b, nil
+	return b, c.Wrap(err)
 }
 
 func isDigest(reference string) bool { return strings.Contains(reference, ":") }

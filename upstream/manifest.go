@@ -23,8 +23,6 @@ import (
 	"github.com/registrymirror/mirror/upstream/login"
 )
 
-func manifestPath(repo, reference string) string { return "/v2/" + repo + "/manifests/" + reference }
-
 // Resolve asks by HEAD which digest a tag means: that is free on Docker Hub, where a GET counts as a pull. Where the registry
 // names no digest, or refuses HEAD, it gets the manifest and hashes it. Size is -1 and MediaType empty where the upstream did not
 // say; a size above 4 MiB is an error.
@@ -106,14 +104,13 @@ func (r *Registry) Manifest(ctx context.Context, repo, reference string) (*oci.M
 func (c *call) withProbe(ctx context.Context, err error) error {
 	if err == nil {
 		c.ep.probes.noteExists(c.repository)
-		return nil
 	}
 	return c.addProbe(ctx, c.Wrap(err))
 }
 
 func (c *call) manifestAsk(method string) endpoint.Request {
 	return endpoint.Request{
-		Step: fault.StepManifest, Method: method, URL: c.ep.At(manifestPath(c.repository, c.reference), ""),
+		Step: fault.StepManifest, Method: method, URL: c.ep.At("/v2/"+c.repository+"/manifests/"+c.reference, ""),
 		Header: http.Header{"Accept": {oci.AcceptManifests}},
 	}
 }
@@ -127,7 +124,8 @@ func (c *call) manifest(ctx context.Context) (*oci.Manifest, error) {
 }
 
 func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
-	resp, err := c.follow(ctx, c.manifestAsk(http.MethodGet))
+	ask := c.manifestAsk(http.MethodGet)
+	resp, err := c.follow(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +136,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		return nil, err
 	}
 	asked := c.reference
-	if !strings.Contains(asked, ":") { // a tag: then the digest that the upstream names must be right
+	if !isDigest(asked) { // a tag: then the digest that the upstream names must be right
 		asked = resp.Header.Get("Docker-Content-Digest")
 	}
 	want, derr := oci.ParseDigest(asked)
@@ -155,7 +153,7 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		if err := c.misanswered(resp, b, want); err != nil {
 			return nil, err
 		}
-		return nil, &fault.ContentError{Kind: fault.ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
+		return nil, wrongDigest(want, b)
 	}
 	m, err := oci.ParseManifest(resp.Header.Get("Content-Type"), b)
 	if err != nil && coded && derr != nil {
@@ -171,9 +169,13 @@ func (c *call) getManifest(ctx context.Context) (*oci.Manifest, error) {
 		m.Digest = want
 	}
 	// A redirect may lead to a manifest of a repository that is open, and back.
-	at := c.ep.At(manifestPath(c.repository, c.reference), "")
-	c.login.NoteManifest(m, resp.Header, derr == nil, resp.URL.String() != at.String())
+	c.login.NoteManifest(m, resp.Header, derr == nil, resp.URL.String() != ask.URL.String())
 	return m, nil
+}
+
+// wrongDigest is the error for bytes that were asked for by another digest.
+func wrongDigest(want oci.Digest, b []byte) error {
+	return &fault.ContentError{Kind: fault.ContentDigest, Want: want.String(), Got: want.Algorithm().FromBytes(b).String()}
 }
 
 // isSigned reports whether bytes are a signed manifest of schema 1, whose digest is that of the signed part.
@@ -201,14 +203,13 @@ func (c *call) misanswered(resp *endpoint.Answer, b []byte, want oci.Digest) err
 	known := append(c.logins.Secrets(), fault.TokensIn(b)...)
 	code, message = fault.Tidy(code, 80, known...), fault.Tidy(message, fault.MaxMessage, known...)
 	head, _, _ := strings.Cut(message, ":")
-	own := strings.Contains(c.reference, ":") && want.String() == c.reference && oci.VerifyDigest(want, b)
+	own := isDigest(c.reference) && want.String() == c.reference && oci.VerifyDigest(want, b)
 	switch {
 	case kind == fault.BodyText && own:
 		return nil
 	case kind == fault.BodyText:
-		return &fault.ContentError{
-			Kind: fault.ContentNotRegistry, Want: "a manifest", Got: text.Line(fmt.Sprintf("JSON that is not a manifest, %q", fault.Tidy(message, 80)), fault.MaxMessage),
-		}
+		got := fmt.Sprintf("JSON that is not a manifest, %q", fault.Tidy(message, 80))
+		return fault.NotRegistry("a manifest", text.Line(got, fault.MaxMessage))
 	case saysLimit(code), saysLimit(head):
 		retry := limit.ParseRetryAfter(resp.Header.Get("Retry-After"), limit.ServerTime(resp.Header, time.Now()))
 		return &fault.Failure{Refusal: fault.Refusal{
@@ -219,7 +220,7 @@ func (c *call) misanswered(resp *endpoint.Answer, b []byte, want oci.Digest) err
 	if message != "" {
 		got += fmt.Sprintf(" %q", fault.Tidy(message, 120))
 	}
-	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: text.Line(got, fault.MaxMessage)}
+	return fault.NotRegistry("a manifest", text.Line(got, fault.MaxMessage))
 }
 
 // codeOf is the code of an error that is not in the form of registries, or the status that it has instead.
@@ -232,21 +233,18 @@ func codeOf(b []byte) string {
 	if json.Unmarshal(b, &doc) != nil {
 		return ""
 	}
-	return cmp.Or(fault.JSONText(doc.Code), cmp.Or(fault.JSONText(doc.StatusCode), fault.JSONText(doc.Status)))
+	return cmp.Or(fault.JSONText(doc.Code), fault.JSONText(doc.StatusCode), fault.JSONText(doc.Status))
 }
 
 func saysLimit(code string) bool {
-	switch strings.ToUpper(strings.NewReplacer("_", "", "-", "", " ", "").Replace(code)) {
-	case "TOOMANYREQUESTS", "429":
-		return true
-	}
-	return false
+	word := strings.NewReplacer("_", "", "-", "", " ", "").Replace(code)
+	return strings.EqualFold(word, "TOOMANYREQUESTS") || word == "429"
 }
 
 // notManifest tells a web page from a bad manifest.
 func (c *call) notManifest(h http.Header, b []byte, err error) error {
 	if text := strings.TrimSpace(string(b[:min(len(b), 512)])); text == "" || text[0] != '{' {
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a manifest", Got: fault.Describe(h, b, c.logins.Secrets()...)}
+		return fault.NotRegistry("a manifest", fault.Describe(h, b, c.logins.Secrets()...))
 	}
 	return fmt.Errorf("%w: %w", &fault.ContentError{Kind: fault.ContentNotManifest, Want: "a manifest", Got: "JSON that is not one"}, err)
 }
@@ -288,10 +286,9 @@ func (c *call) document(ctx context.Context, resp *endpoint.Answer, p paper) ([]
 	if err != nil {
 		memory.Shrink(ctx, 0) // now: the next step may take a while
 	}
-	if fault.Is[*memory.FullError](err) {
-		return nil, err
-	}
 	switch {
+	case fault.Is[*memory.FullError](err):
+		return nil, err
 	case err != nil:
 		return nil, c.cut(err)
 	case int64(len(b)) > p.limit:
@@ -305,7 +302,7 @@ func (c *call) document(ctx context.Context, resp *endpoint.Answer, p paper) ([]
 func (c *call) readable(resp *endpoint.Answer, what string) error {
 	if header.IsHTML(resp.Header) {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, fault.MaxErrorBody))
-		return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: what, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}
+		return fault.NotRegistry(what, fault.Describe(resp.Header, b, c.logins.Secrets()...))
 	}
 	return nil
 }
@@ -343,10 +340,8 @@ func (p paper) read(ctx context.Context, resp *endpoint.Answer) ([]byte, error) 
 		rest, err := io.ReadAll(io.LimitReader(resp.Body, all-int64(len(b))))
 		return append(b, rest...), err
 	}
-	if b, err = fill(b, resp.Body, all); err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	return p.ended(ctx, b, size, err)
+	b, err = fill(b, resp.Body, all)
+	return p.ended(ctx, b, size, cmp.Or(err, io.ErrUnexpectedEOF))
 }
 
 // ended is a document at its end, with memory for all that is made of it. Size is -1 where it is not known.

@@ -53,11 +53,11 @@ func (c *call) page(ctx context.Context, resp *endpoint.Answer, key string) ([]b
 	case notList && header.Coding(resp.Header) != "":
 		err = fault.WrongCoding(resp.Header)
 	case errors.Is(err, errNotJSON):
-		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: "something else"}
+		err = fault.NotRegistry("JSON with "+key, "something else")
 	case err != nil && !fault.Is[*memory.FullError](err) && !fault.Is[*fault.ContentError](err):
 		err = c.cut(err)
 	case notList:
-		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "JSON with " + key, Got: fault.Describe(resp.Header, b, c.logins.Secrets()...)}
+		err = fault.NotRegistry("JSON with "+key, fault.Describe(resp.Header, b, c.logins.Secrets()...))
 	}
 	if err != nil {
 		return nil, err

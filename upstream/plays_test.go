@@ -51,7 +51,7 @@ func played(t *testing.T, p origin.Play, s *origin.Stage) func(*upstream.Options
 	return func(o *upstream.Options) {
 		o.Name, o.AuthHosts = p.Registry, []string{aside.Host}
 		if p.User != "" {
-			o.Credential = auth.Static("ours", p.User, auth.NewSecret(p.Password))
+			o.Credential = auth.Credential{Name: "ours", Username: p.User, Password: auth.NewSecret(p.Password)}
 		}
 	}
 }

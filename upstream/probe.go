@@ -64,9 +64,14 @@ type probes struct {
 	results bounded.Expiring[probeKey, *fault.Probe] // nil: the probe failed
 	exists  bounded.Expiring[string, struct{}]       // by repository
 
-	mu          sync.Mutex       // guards the following fields; a leaf
-	unknown     map[question]int // answers in a row that did not decide
-	lastUnknown map[question]time.Time
+	mu      sync.Mutex // guards unknown; a leaf
+	unknown map[question]doubt
+}
+
+// doubt is how often in a row the answers to a question did not decide, and when that was last.
+type doubt struct {
+	times int
+	last  time.Time
 }
 
 // probeKey says what is asked, and with which credential.
@@ -109,7 +114,7 @@ func (p *probes) get(ctx context.Context, k probeKey, ask func() *fault.Probe) *
 func (p *probes) mayDecide(q question) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.unknown[q] < maxUnknown || time.Since(p.lastUnknown[q]) >= unknownFor
+	return p.unknown[q].times < maxUnknown || time.Since(p.unknown[q].last) >= unknownFor
 }
 
 // note takes in the result of a probe.
@@ -120,15 +125,14 @@ func (p *probes) note(k probeKey, result *fault.Probe) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if result.Verdict != fault.VerdictUnknown {
+		delete(p.unknown, k.question)
+		return
+	}
 	if p.unknown == nil {
-		p.unknown, p.lastUnknown = make(map[question]int), make(map[question]time.Time)
+		p.unknown = make(map[question]doubt)
 	}
-	if result.Verdict == fault.VerdictUnknown {
-		p.unknown[k.question]++
-		p.lastUnknown[k.question] = time.Now()
-	} else {
-		p.unknown[k.question] = 0
-	}
+	p.unknown[k.question] = doubt{p.unknown[k.question].times + 1, time.Now()}
 }
 
 // addProbe probes further where an error does not say whether something is missing or private, and adds the result to the
@@ -171,7 +175,7 @@ func (c *call) mayProbe(now time.Time) bool {
 		return false
 	}
 	for _, b := range c.ep.Limits.All() {
-		if b.Remaining == 0 && b.Credential == c.login.Credential() && now.Before(cmp.Or(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
+		if b.Remaining == 0 && b.Credential == c.login.Credential.Name && now.Before(cmp.Or(b.Reset, b.At.Add(max(b.Window, time.Minute)))) {
 			return false
 		}
 	}
@@ -182,7 +186,7 @@ func (c *call) mayProbe(now time.Time) bool {
 func (c *call) questionAfter(e *fault.Error) (question, bool) {
 	step := e.Step().Name
 	switch {
-	case e.Err != nil, c.login.SourceFailed(), e.BodyKind == fault.BodyHTML,
+	case e.Err != nil, c.login.SourceErr != nil, e.BodyKind == fault.BodyHTML,
 		e.Credential.State == auth.StateExpired, e.Credential.State == auth.StateRejected:
 		return "", false
 	case e.Status == http.StatusNotFound || e.Status == http.StatusGone:
@@ -194,7 +198,7 @@ func (c *call) questionAfter(e *fault.Error) (question, bool) {
 	case step == fault.StepToken:
 		// "Authentication required", which is not "denied".
 		ok := c.login.AsksForTokens() && e.Status == http.StatusUnauthorized && e.Code == "UNAUTHORIZED" &&
-			c.login.IsAnonymous() && !c.ep.AnswersAnonymously()
+			c.login.Credential.IsAnonymous() && !c.ep.AnswersAnonymously()
 		return askToken, ok
 	case step == fault.StepManifest:
 		scheme := ""

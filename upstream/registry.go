@@ -136,9 +136,10 @@ func New(o Options) (*Registry, error) {
 		Public: o.Public, Reserve: o.Reserve, TokenTimeout: o.DialTimeout + o.HeaderTimeout, Log: o.Log, Start: c.background.start,
 	})
 	for _, ep := range endpoints {
-		ep.Health = endpoint.NewHealth(endpoint.HealthOptions{
-			Endpoint: ep.Name, Only: len(endpoints) == 1, Log: o.Log, Ping: func(ctx context.Context) error { return c.ping(ctx, ep) }, Start: c.background.start,
-		})
+		ep.Health = &endpoint.Health{
+			Endpoint: ep.Name, Only: len(endpoints) == 1, Log: o.Log, Start: c.background.start,
+			Ping: func(ctx context.Context) error { return c.ping(ctx, ep) },
+		}
 	}
 	list := make([]*endpoint.Endpoint, len(endpoints))
 	for i, ep := range endpoints {

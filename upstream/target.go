@@ -10,6 +10,7 @@ import (
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
+	"github.com/registrymirror/mirror/upstream/limit"
 	"github.com/registrymirror/mirror/upstream/login"
 )
 
@@ -71,7 +72,7 @@ func newTarget(e Endpoint, o Options, p endpoint.Policy, d *endpoint.Dialer) (*t
 	if err != nil {
 		return nil, err
 	}
-	t := &target{Known: login.NewKnown(at, e.Credential)}
+	t := &target{Known: &login.Known{Endpoint: at, Limits: limit.New(nil), Source: e.Credential}}
 	t.probes.calls.Most, t.probes.calls.Lasting = maxRunning, true
 	return t, nil
 }
@@ -81,15 +82,21 @@ func (c *core) ping(ctx context.Context, ep *target) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.DialTimeout)
 	defer cancel()
 	p := c.logins.New(ep.Known, &login.Identity{Source: auth.Anonymous}, login.Operation{Trace: &fault.Trace{Endpoint: ep.Name}})
-	resp, err := p.Ping(ctx) //nolint:bodyclose // Refuse or Drain closes it
-	switch {
-	case err != nil:
+	resp, err := p.Ping(ctx) //nolint:bodyclose // pinged closes it
+	if err != nil {
 		return err
+	}
+	return pinged(p, resp)
+}
+
+// pinged is what is wrong with the answer to a ping. It closes the answer.
+func pinged(p *login.Transport, resp *http.Response) error {
+	defer endpoint.Drain(resp.Body)
+	switch {
 	case resp.StatusCode >= 500:
 		return p.Refuse(resp)
 	case resp.StatusCode == http.StatusOK && header.IsHTML(resp.Header):
-		err = &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a registry", Got: "a web page"}
+		return fault.NotRegistry("a registry", "a web page")
 	}
-	endpoint.Drain(resp.Body)
-	return err
+	return nil
 }

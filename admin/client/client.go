@@ -77,25 +77,28 @@ func New(o Options) (*Client, error) {
 
 // Get requests /api/v1/PATH, and returns the body as it came.
 func (c *Client) Get(ctx context.Context, path string, query url.Values) ([]byte, error) {
-	u := c.base.JoinPath("api/v1", path)
-	u.RawQuery = query.Encode()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	return c.do(req)
+	return c.Do(ctx, http.MethodGet, path, query, nil)
 }
 
 // Post sends JSON to /api/v1/PATH, and returns the body as it came. The context limits how long that may take.
 func (c *Client) Post(ctx context.Context, path string, body []byte) ([]byte, error) {
+	return c.Do(ctx, http.MethodPost, path, nil, body)
+}
+
+// Do sends a request to /api/v1/PATH, with a body that is JSON or nil, and returns the body of the answer as it came; empty:
+// it has none. The context limits how long that may take.
+func (c *Client) Do(ctx context.Context, method, path string, query url.Values, body []byte) ([]byte, error) {
 	u := c.base.JoinPath("api/v1", path)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
+	u.RawQuery = query.Encode()
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	return c.do(req)
 }
 
@@ -125,7 +128,7 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 		return nil, fmt.Errorf("%s answered with more than %d MiB", c.base, maxBody>>20)
 	case resp.StatusCode == http.StatusUnauthorized:
 		return nil, fmt.Errorf("%s requires a token; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE", c.base)
-	case resp.StatusCode != http.StatusOK:
+	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent:
 		refused := &Refused{Base: c.base.String(), Status: resp.Status}
 		_ = json.Unmarshal(body, refused) // a body that is not our document has no detail
 		if resp.StatusCode == http.StatusBadRequest && c.base.Scheme == "http" && refused.Detail == "" {

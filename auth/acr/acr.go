@@ -1,6 +1,7 @@
 package acr
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,10 +25,8 @@ var authorities = map[string]string{
 	"us": "https://login.microsoftonline.us/",
 }
 
-const (
-	serviceLimit = 8 * time.Second // of a request to Entra or the registry
-	localLimit   = 3 * time.Second // of one to the machine's metadata
-)
+// localLimit is how long the machine's metadata may take.
+const localLimit = 3 * time.Second
 
 // Options are the registry, and the identity.
 type Options struct {
@@ -104,14 +103,7 @@ func (c *client) entra(ctx context.Context) (string, error) {
 		return "", err
 	}
 	where = where.JoinPath(tenant, "oauth2/v2.0/token")
-	a, err := ask.Patiently(ctx, func() (*ask.Answer, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, where.String(), strings.NewReader(form.Encode()))
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		return ask.Do(ctx, c.far, req, serviceLimit, secret)
-	})
+	a, err := ask.Do(ctx, c.far, ask.Request{URL: where.String(), Form: form, Secrets: []string{secret}})
 	if err != nil {
 		return "", fmt.Errorf("%s %s: %w", what, id, err)
 	}
@@ -120,11 +112,8 @@ func (c *client) entra(ctx context.Context) (string, error) {
 
 // authority is Entra's URL.
 func (c *client) authority() (*url.URL, error) {
-	text := c.o.Env("AZURE_AUTHORITY_HOST")
-	if text == "" {
-		text = authorities[c.o.Host[strings.LastIndexByte(c.o.Host, '.')+1:]]
-	}
-	u, err := url.Parse(text)
+	domain := c.o.Host[strings.LastIndexByte(c.o.Host, '.')+1:]
+	u, err := url.Parse(cmp.Or(c.o.Env("AZURE_AUTHORITY_HOST"), authorities[domain]))
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Hostname() != "127.0.0.1" {
 		return nil, errors.New("AZURE_AUTHORITY_HOST is not an https URL")
 	}
@@ -133,21 +122,13 @@ func (c *client) authority() (*url.URL, error) {
 
 // managed asks the machine's metadata for the managed identity; id chooses one where it has several.
 func (c *client) managed(ctx context.Context, id string) (string, error) {
-	base := strings.TrimSuffix(c.o.Env("AZURE_POD_IDENTITY_AUTHORITY_HOST"), "/")
-	if base == "" {
-		base = "http://169.254.169.254"
-	}
+	base := cmp.Or(strings.TrimSuffix(c.o.Env("AZURE_POD_IDENTITY_AUTHORITY_HOST"), "/"), "http://169.254.169.254")
 	q := url.Values{"api-version": {"2018-02-01"}, "resource": {audience}}
 	if id != "" {
 		q.Set("client_id", id)
 	}
-	a, err := ask.Patiently(ctx, func() (*ask.Answer, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/metadata/identity/oauth2/token?"+q.Encode(), nil)
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Metadata", "true")
-		return ask.Do(ctx, c.near, req, localLimit)
+	a, err := ask.Do(ctx, c.near, ask.Request{
+		URL: base + "/metadata/identity/oauth2/token?" + q.Encode(), Header: http.Header{"Metadata": {"true"}}, Limit: localLimit,
 	})
 	if err != nil {
 		return "", fmt.Errorf("no Azure credentials: the machine's managed identity, which comes last, can't be had (%w); "+
@@ -176,14 +157,7 @@ func (c *client) exchange(ctx context.Context, token string) (auth.Grant, error)
 		form.Set("tenant", tenant)
 	}
 	where := c.o.Exchange.JoinPath("/oauth2/exchange")
-	a, err := ask.Patiently(ctx, func() (*ask.Answer, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, where.String(), strings.NewReader(form.Encode()))
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		return ask.Do(ctx, c.far, req, serviceLimit, token)
-	})
+	a, err := ask.Do(ctx, c.far, ask.Request{URL: where.String(), Form: form, Secrets: []string{token}})
 	if err != nil {
 		return auth.Grant{}, err
 	}

@@ -1,11 +1,11 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -44,6 +44,12 @@ type Options struct {
 // Config is the source of the logins of one registry in a docker config. Make it by NewConfig. It is safe for concurrent
 // use. While the file can't be read, the content that was read last stays in use.
 type Config struct {
+	*files
+	repository string // empty: the registry as a whole
+}
+
+// files are the files, shared by the Configs of all repositories.
+type files struct {
 	o Options
 
 	mu      sync.Mutex // guards what follows; held while files are read
@@ -68,81 +74,46 @@ type helper struct {
 
 // NewConfig makes the source. It reads nothing yet.
 func NewConfig(o Options) *Config {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Observe == nil {
 		o.Observe = func(auth.Fetched) {}
 	}
-	return &Config{o: o, helpers: make(map[question]*helper)}
-}
-
-// Credential is the login for the registry as a whole.
-func (c *Config) Credential(ctx context.Context) (auth.Credential, error) {
-	return c.credential(ctx, "")
+	return &Config{files: &files{o: o, helpers: make(map[question]*helper)}}
 }
 
 // For is the login for one repository.
-func (c *Config) For(repository string) auth.Source { return scoped{c, repository} }
+func (c *Config) For(repository string) auth.Source { return &Config{c.files, repository} }
+
+// Credential is the login for the registry as a whole, or for the repository of For.
+func (c *Config) Credential(ctx context.Context) (auth.Credential, error) {
+	return c.login(false, func(h *helper) (auth.Credential, error) { return h.Credential(ctx) })
+}
 
 // Renew looks at the files at once, and asks a helper again.
 func (c *Config) Renew(ctx context.Context, refused auth.Credential) (auth.Credential, error) {
-	return c.renew(ctx, refused, "")
+	return c.login(true, func(h *helper) (auth.Credential, error) { return h.Renew(ctx, refused) })
+}
+
+// login is the login of the files, or what ask gets of the helper that they name. Now: the files are looked at at once.
+func (c *Config) login(now bool, ask func(*helper) (auth.Credential, error)) (auth.Credential, error) {
+	c.mu.Lock()
+	c.look(now)
+	f, err := c.find(c.repository)
+	c.mu.Unlock()
+	if err != nil {
+		return auth.Credential{}, err
+	}
+	if f.helper != nil {
+		if cred, err := ask(f.helper); err != nil || !cred.IsAnonymous() {
+			return cred, err
+		}
+	}
+	return f.login, f.problem
 }
 
 // Status says how the last look at the files went, and the helper's last answer. The files are looked at now if that is long
 // ago. No program is run.
-func (c *Config) Status() auth.Status { return c.status("") }
-
-// scoped is a Config for one repository.
-type scoped struct {
-	config     *Config
-	repository string
-}
-
-func (s scoped) Credential(ctx context.Context) (auth.Credential, error) {
-	return s.config.credential(ctx, s.repository)
-}
-
-func (s scoped) Renew(ctx context.Context, refused auth.Credential) (auth.Credential, error) {
-	return s.config.renew(ctx, refused, s.repository)
-}
-
-func (s scoped) Status() auth.Status { return s.config.status(s.repository) }
-
-func (c *Config) credential(ctx context.Context, repository string) (auth.Credential, error) {
-	c.mu.Lock()
-	c.look(false)
-	f, err := c.find(repository)
-	c.mu.Unlock()
-	if err != nil {
-		return auth.Credential{}, err
-	}
-	if f.helper != nil {
-		if cred, err := f.helper.Credential(ctx); err != nil || !cred.IsAnonymous() {
-			return cred, err
-		}
-	}
-	return f.login, f.problem
-}
-
-func (c *Config) renew(ctx context.Context, refused auth.Credential, repository string) (auth.Credential, error) {
-	c.mu.Lock()
-	c.look(true)
-	f, err := c.find(repository)
-	c.mu.Unlock()
-	if err != nil {
-		return auth.Credential{}, err
-	}
-	if f.helper != nil {
-		if cred, err := f.helper.Renew(ctx, refused); err != nil || !cred.IsAnonymous() {
-			return cred, err
-		}
-	}
-	return f.login, f.problem
-}
-
-func (c *Config) status(repository string) auth.Status {
+func (c *Config) Status() auth.Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.look(false) // a file that is missing is not ok before it is needed
@@ -151,7 +122,7 @@ func (c *Config) status(repository string) auth.Status {
 	}
 	err := c.err
 	if !c.changed.IsZero() {
-		f, none := c.find(repository)
+		f, none := c.find(c.repository)
 		if err == nil {
 			err = none
 		}
@@ -177,11 +148,8 @@ type found struct {
 }
 
 // find looks a repository up. The lock is held.
-func (c *Config) find(repository string) (found, error) {
+func (c *files) find(repository string) (found, error) {
 	if c.changed.IsZero() {
-		if c.err == nil {
-			return found{}, nil
-		}
 		return found{}, c.err
 	}
 	var f found
@@ -207,7 +175,7 @@ func (c *Config) find(repository string) (found, error) {
 }
 
 // partly reports whether there are entries for some repositories of the registry. The lock is held.
-func (c *Config) partly() bool {
+func (c *files) partly() bool {
 	for k := range c.content.auths {
 		if k.path != "" && matchHost(k.host, c.o.Host) {
 			return true
@@ -217,14 +185,13 @@ func (c *Config) partly() bool {
 }
 
 // helper is the source of a helper, made once. The lock is held.
-func (c *Config) helper(suffix string) *helper {
+func (c *files) helper(suffix string) *helper {
 	k := question{"docker-credential-" + suffix, c.o.Host}
-	h := c.helpers[k]
-	if h != nil {
+	if h := c.helpers[k]; h != nil {
 		return h
 	}
 	ask := Helper{Program: k.program, Host: k.host, Timeout: c.o.Timeout}
-	h = &helper{Refreshed: auth.NewRefreshed(auth.Refresh{
+	h := &helper{Refreshed: auth.NewRefreshed(auth.Refresh{
 		Name: c.o.Name, Kind: "helper", For: c.o.Host, Lifetime: c.o.Lifetime, Log: c.o.Log, Observe: c.o.Observe,
 		Fetch: func(ctx context.Context) (auth.Grant, error) {
 			cred, _, err := ask.get(ctx) // a store may have no login for this registry
@@ -237,7 +204,7 @@ func (c *Config) helper(suffix string) *helper {
 }
 
 // run lets a helper work in the background while Run lasts. The lock is held.
-func (c *Config) run(h *helper) {
+func (c *files) run(h *helper) {
 	if c.ctx == nil {
 		return
 	}
@@ -247,7 +214,7 @@ func (c *Config) run(h *helper) {
 }
 
 // look reads the files if they have not been looked at for a while, or at once. The lock is held.
-func (c *Config) look(now bool) {
+func (c *files) look(now bool) {
 	if !now && time.Since(c.looked) < pollEvery && !c.looked.IsZero() {
 		return
 	}
@@ -277,7 +244,7 @@ func (c *Config) look(now bool) {
 }
 
 // read takes the content into use if it has changed. The lock is held.
-func (c *Config) read() (news bool, err error) {
+func (c *files) read() (news bool, err error) {
 	texts, err := load(c.o.Path)
 	if err != nil {
 		return false, err
@@ -287,13 +254,15 @@ func (c *Config) read() (news bool, err error) {
 		fmt.Fprintf(sum, "%d\n", len(t.text))
 		sum.Write(t.text)
 	}
-	if now := [sha256.Size]byte(sum.Sum(nil)); now == c.sum && !c.changed.IsZero() {
+	now := [sha256.Size]byte(sum.Sum(nil))
+	if now == c.sum && !c.changed.IsZero() {
 		return false, nil
-	} else if merged, err := merge(texts); err != nil {
-		return false, err
-	} else {
-		c.sum, c.content, c.changed = now, merged, time.Now()
 	}
+	merged, err := merge(texts)
+	if err != nil {
+		return false, err
+	}
+	c.sum, c.content, c.changed = now, merged, time.Now()
 	for _, h := range c.helpers { // the new content may name another helper, or the same one may have another login
 		if h.stop != nil {
 			h.stop()
@@ -315,7 +284,7 @@ func load(path string) ([]file, error) {
 		return nil, err
 	}
 	if !info.IsDir() {
-		text, err := loadFile(path)
+		text, err := auth.ReadFile(path, maxFile)
 		return []file{{path, text}}, err
 	}
 	dir, err := os.ReadDir(path)
@@ -333,7 +302,7 @@ func load(path string) ([]file, error) {
 	}
 	var files []file
 	for _, n := range names {
-		text, err := loadFile(filepath.Join(path, n))
+		text, err := auth.ReadFile(filepath.Join(path, n), maxFile)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -348,19 +317,6 @@ func load(path string) ([]file, error) {
 	return files, nil
 }
 
-func loadFile(path string) ([]byte, error) {
-	r, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxFile)
-	}
-	return b, err
-}
-
 // merge puts several files together; the first one wins.
 func merge(files []file) (content, error) {
 	all := content{auths: map[key]entry{}, helpers: map[key]string{}}
@@ -371,9 +327,7 @@ func merge(files []file) (content, error) {
 		}
 		maps.Copy(all.auths, c.auths)
 		maps.Copy(all.helpers, c.helpers)
-		if c.store != "" {
-			all.store = c.store
-		}
+		all.store = cmp.Or(c.store, all.store)
 	}
 	return all, nil
 }

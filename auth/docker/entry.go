@@ -1,10 +1,12 @@
 package docker
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/registrymirror/mirror/auth"
@@ -48,18 +50,11 @@ func parse(b []byte) (content, error) {
 		return content{}, jsonError(err)
 	}
 	if doc.Auths == nil && doc.CredHelpers == nil && doc.CredsStore == "" {
-		var old map[string]json.RawMessage
-		if json.Unmarshal(b, &old) == nil {
-			for k, v := range old {
-				var e struct{ Auth, Username *string }
-				if json.Unmarshal(v, &e) == nil && (e.Auth != nil || e.Username != nil) {
-					if doc.Auths == nil {
-						doc.Auths = map[string]json.RawMessage{}
-					}
-					doc.Auths[k] = v
-				}
-			}
-		}
+		_ = json.Unmarshal(b, &doc.Auths) // it is an object
+		maps.DeleteFunc(doc.Auths, func(_ string, v json.RawMessage) bool {
+			var e struct{ Auth, Username *string }
+			return json.Unmarshal(v, &e) != nil || e.Auth == nil && e.Username == nil
+		})
 	}
 	c := content{auths: map[key]entry{}, helpers: map[key]string{}, store: doc.CredsStore}
 	for k, v := range doc.Auths {
@@ -161,13 +156,10 @@ func parseKey(s string) key {
 // fits reports whether an entry is for a repository. The host must fit label by label, with * for any letters of one; the path
 // must be the repository or a folder above it. The empty repository fits entries without a path.
 func (k key) fits(host, repository string) bool {
-	if hub[host] {
-		host = "docker.io"
-	}
 	if k.path != "" && k.path != repository && !strings.HasPrefix(repository, k.path+"/") {
 		return false
 	}
-	return matchHost(k.host, host)
+	return matchHost(k.host, parseKey(host).host)
 }
 
 // matchHost matches a host with its port. Kubelets know no **: it is a * here, which is one label or a part of one.
@@ -183,16 +175,12 @@ func matchHost(pattern, host string) bool {
 // better reports whether a is more specific than b: a longer path, then a host with fewer *, then a longer host. Among equals the
 // order of letters decides, so that it is always the same one.
 func better(a, b key) bool {
-	if x, y := len(a.path), len(b.path); x != y {
-		return x > y
-	}
-	if x, y := strings.Count(a.host, "*"), strings.Count(b.host, "*"); x != y {
-		return x < y
-	}
-	if x, y := len(a.host), len(b.host); x != y {
-		return x > y
-	}
-	return a.String() < b.String()
+	return cmp.Or(
+		cmp.Compare(len(b.path), len(a.path)),
+		cmp.Compare(strings.Count(a.host, "*"), strings.Count(b.host, "*")),
+		cmp.Compare(len(b.host), len(a.host)),
+		cmp.Compare(a.String(), b.String()),
+	) < 0
 }
 
 // best is the entry of a map that fits a repository best.

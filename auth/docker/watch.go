@@ -65,14 +65,14 @@ func (c *Config) Run(ctx context.Context) error {
 
 // warm makes the helper that the content names, so that its first answer is there before the first pull. The lock is
 // held.
-func (c *Config) warm() {
+func (c *files) warm() {
 	if !c.changed.IsZero() {
 		_, _ = c.find("") // its error is in the state
 	}
 }
 
 // subscribe watches the folder: of a mounted secret the files themselves never change, a link beside them does.
-func (c *Config) subscribe() (*fsnotify.Watcher, error) {
+func (c *files) subscribe() (*fsnotify.Watcher, error) {
 	dir := c.o.Path
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		dir = filepath.Dir(dir)

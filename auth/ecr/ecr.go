@@ -1,11 +1,10 @@
 package ecr
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -39,9 +38,7 @@ func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
 	if o.Env == nil {
 		o.Env = os.Getenv
 	}
-	if r.Log == nil {
-		r.Log = slog.New(slog.DiscardHandler)
-	}
+	r.Log = cmp.Or(r.Log, slog.New(slog.DiscardHandler))
 	c := &client{o: o, place: p, far: ask.Client(o.Transport), near: ask.Local(o.Transport), log: r.Log}
 	r.Kind, r.For, r.Fetch = "ecr", o.Host, c.fetch
 	return auth.NewRefreshed(r), nil
@@ -55,16 +52,12 @@ type client struct {
 }
 
 // endpoint is the URL of a service: that of the environment, else that of host.
-func (c *client) endpoint(service, host string) (string, error) {
-	where := c.o.Env("AWS_ENDPOINT_URL_" + service)
-	if where == "" {
-		return "https://" + host + "/", nil
-	}
-	u, err := url.Parse(where)
+func (c *client) endpoint(service, host string) (*url.URL, error) {
+	u, err := url.Parse(cmp.Or(c.o.Env("AWS_ENDPOINT_URL_"+service), "https://"+host))
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return "", fmt.Errorf("AWS_ENDPOINT_URL_%s is not a URL", service)
+		return nil, fmt.Errorf("AWS_ENDPOINT_URL_%s is not a URL", service)
 	}
-	return u.JoinPath("/").String(), nil
+	return u.JoinPath("/"), nil
 }
 
 // fetch gets a login, which lives 12 hours.
@@ -84,9 +77,6 @@ func (c *client) fetch(ctx context.Context) (auth.Grant, error) {
 	return g, nil
 }
 
-// skewed is how far our clock may be from AWS's: beyond five minutes AWS refuses our signatures.
-const skewed = 4 * time.Minute
-
 // authorization asks for the login. Where our clock is wrong, it asks again by the clock of the answer.
 func (c *client) authorization(ctx context.Context, k keys) (*ask.Answer, error) {
 	service, target, variable := "ecr", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken", "ECR"
@@ -97,30 +87,16 @@ func (c *client) authorization(ctx context.Context, k keys) (*ask.Answer, error)
 	if err != nil {
 		return nil, err
 	}
-	var ahead time.Duration // of AWS's clock
-	try := func() (*ask.Answer, error) {
+	const event = "local clock differs from AWS's; using AWS's time"
+	return ask.ByClock(ctx, c.log, event, func(now time.Time) (*ask.Answer, error) {
 		body := []byte("{}")
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, bytes.NewReader(body))
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Content-Type", "application/x-amz-json-1.1")
-		req.Header.Set("X-Amz-Target", target)
-		sign(req, body, k, c.place.region, service, time.Now().Add(ahead))
-		return ask.Do(ctx, c.far, req, serviceLimit, append(k.secrets(), req.Header.Get("Authorization"))...)
-	}
-	a, err := ask.Patiently(ctx, try)
-	e, refused := errors.AsType[*ask.Error](err)
-	if !refused || e.Date.IsZero() || time.Until(e.Date).Abs() < skewed {
-		return a, err
-	}
-	ahead = time.Until(e.Date)
-	if a, again := ask.Patiently(ctx, try); again == nil {
-		c.log.WarnContext(ctx, "local clock differs from AWS's; using AWS's time",
-			"clock_skew", -ahead.Round(time.Second))
-		return a, nil
-	}
-	return nil, fmt.Errorf("%w (the clock of this machine is off by %s)", err, -ahead.Round(time.Second))
+		req := &http.Request{Method: http.MethodPost, URL: endpoint, Header: http.Header{
+			"Content-Type": {"application/x-amz-json-1.1"}, "X-Amz-Target": {target},
+		}}
+		sign(req, body, k, c.place.region, service, now)
+		secrets := append(k.secrets(), req.Header.Get("Authorization"))
+		return ask.Do(ctx, c.far, ask.Request{URL: endpoint.String(), Header: req.Header, Body: body, Secrets: secrets})
+	})
 }
 
 // authorizationData is a login. Private registries give a list with one.

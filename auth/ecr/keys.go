@@ -1,6 +1,7 @@
 package ecr
 
 import (
+	"cmp"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -16,10 +17,8 @@ import (
 	"github.com/registrymirror/mirror/internal/text"
 )
 
-const (
-	serviceLimit = 8 * time.Second // of a request to a service
-	localLimit   = 2 * time.Second // of one to this machine's metadata
-)
+// localLimit is how long this machine's metadata may take.
+const localLimit = 2 * time.Second
 
 // errNoKeys says what to do where no keys are configured.
 var errNoKeys = errors.New("no AWS credentials: give the mirror's service account or instance a role that may " +
@@ -57,26 +56,15 @@ func (c *client) webIdentity(ctx context.Context, file, role string) (keys, erro
 	if err != nil {
 		return keys{}, fmt.Errorf("AWS_WEB_IDENTITY_TOKEN_FILE: %w", err)
 	}
-	session := c.o.Env("AWS_ROLE_SESSION_NAME")
-	if session == "" {
-		session = "mirror"
-	}
 	form := url.Values{
 		"Action": {"AssumeRoleWithWebIdentity"}, "Version": {"2011-06-15"}, "RoleArn": {role},
-		"RoleSessionName": {session}, "WebIdentityToken": {token},
+		"RoleSessionName": {cmp.Or(c.o.Env("AWS_ROLE_SESSION_NAME"), "mirror")}, "WebIdentityToken": {token},
 	}
 	endpoint, err := c.endpoint("STS", c.place.sts)
 	if err != nil {
 		return keys{}, err
 	}
-	a, err := ask.Patiently(ctx, func() (*ask.Answer, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
-		return ask.Do(ctx, c.far, req, serviceLimit, token)
-	})
+	a, err := ask.Do(ctx, c.far, ask.Request{URL: endpoint.String(), Form: form, Secrets: []string{token}})
 	if err != nil {
 		return keys{}, fmt.Errorf("assume %s with the web identity: %w", role, err)
 	}
@@ -139,16 +127,11 @@ func (c *client) container(ctx context.Context, full, relative string) (keys, er
 	if strings.ContainsAny(token, "\r\n") {
 		return keys{}, errors.New("the authorization token of the container's endpoint has several lines")
 	}
-	a, err := ask.Patiently(ctx, func() (*ask.Answer, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-		if err != nil {
-			return nil, err
-		}
-		if token != "" {
-			req.Header.Set("Authorization", token)
-		}
-		return ask.Do(ctx, c.near, req, serviceLimit, token)
-	})
+	r := ask.Request{URL: u.String(), Secrets: []string{token}}
+	if token != "" {
+		r.Header = http.Header{"Authorization": {token}}
+	}
+	a, err := ask.Do(ctx, c.near, r)
 	if err != nil {
 		return keys{}, fmt.Errorf("keys of the container: %w", err)
 	}
@@ -161,48 +144,24 @@ func (c *client) container(ctx context.Context, full, relative string) (keys, er
 
 // trusted reports whether keys may be requested at a URL, by the rule of the SDKs: over TLS, or at an address of this machine.
 func trusted(u *url.URL) bool {
-	if u.Scheme == "https" {
-		return true
-	}
 	if u.Scheme != "http" {
-		return false
+		return u.Scheme == "https"
 	}
-	host := u.Hostname()
-	if host == "localhost" {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
+	addr, _ := netip.ParseAddr(u.Hostname())
 	switch addr.String() {
 	case "169.254.170.2", "169.254.170.23", "fd00:ec2::23":
 		return true
 	}
-	return addr.IsLoopback()
+	return addr.IsLoopback() || u.Hostname() == "localhost"
 }
 
 // instance asks the metadata of an EC2 instance, version 2.
 func (c *client) instance(ctx context.Context) (keys, error) {
-	base := strings.TrimSuffix(c.o.Env("AWS_EC2_METADATA_SERVICE_ENDPOINT"), "/")
-	if base == "" {
-		base = "http://169.254.169.254"
-	}
-	get := func(method, path, token string) (*ask.Answer, error) {
-		return ask.Patiently(ctx, func() (*ask.Answer, error) {
-			req, err := http.NewRequestWithContext(ctx, method, base+"/latest/"+path, nil)
-			if err != nil {
-				return nil, err
-			}
-			if token == "" {
-				req.Header.Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "300")
-			} else {
-				req.Header.Set("X-Aws-Ec2-Metadata-Token", token)
-			}
-			return ask.Do(ctx, c.near, req, localLimit, token)
-		})
-	}
-	a, err := get(http.MethodPut, "api/token", "")
+	base := cmp.Or(strings.TrimSuffix(c.o.Env("AWS_EC2_METADATA_SERVICE_ENDPOINT"), "/"), "http://169.254.169.254")
+	a, err := ask.Do(ctx, c.near, ask.Request{
+		Method: http.MethodPut, URL: base + "/latest/api/token", Limit: localLimit,
+		Header: http.Header{"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": {"300"}},
+	})
 	if err != nil {
 		return keys{}, fmt.Errorf("%w; in a container the instance's hop limit must be 2 or more", err)
 	}
@@ -210,15 +169,20 @@ func (c *client) instance(ctx context.Context) (keys, error) {
 	if token == "" || strings.ContainsAny(token, "\r\n") {
 		return keys{}, errors.New("the instance's metadata gave no token")
 	}
-	const roles = "meta-data/iam/security-credentials/"
-	if a, err = get(http.MethodGet, roles, token); err != nil {
+	get := func(role string) (*ask.Answer, error) {
+		return ask.Do(ctx, c.near, ask.Request{
+			URL: base + "/latest/meta-data/iam/security-credentials/" + role, Limit: localLimit,
+			Header: http.Header{"X-Aws-Ec2-Metadata-Token": {token}}, Secrets: []string{token},
+		})
+	}
+	if a, err = get(""); err != nil {
 		return keys{}, fmt.Errorf("role of the instance: %w", err)
 	}
 	role, _, _ := strings.Cut(strings.TrimSpace(string(a.Body)), "\n")
 	if role == "" || len(role) > 128 || strings.ContainsAny(role, "/?#% ") {
 		return keys{}, errors.New("the instance has no role")
 	}
-	if a, err = get(http.MethodGet, roles+role, token); err != nil {
+	if a, err = get(role); err != nil {
 		return keys{}, fmt.Errorf("keys of role %s: %w", role, err)
 	}
 	var doc answer

@@ -1,9 +1,11 @@
 package ecr
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -77,11 +79,7 @@ func canonicalHeaders(req *http.Request) (names, headers string) {
 		}
 		lines[strings.ToLower(name)] = strings.Join(trimmed, ",")
 	}
-	var list []string
-	for name := range lines {
-		list = append(list, name)
-	}
-	slices.Sort(list)
+	list := slices.Sorted(maps.Keys(lines))
 	var b strings.Builder
 	for _, name := range list {
 		b.WriteString(name + ":" + lines[name] + "\n")
@@ -94,7 +92,7 @@ func canonicalPath(p string) string {
 	if strings.HasSuffix(p, "/") && clean != "/" {
 		clean += "/"
 	}
-	return escape(clean, true)
+	return strings.ReplaceAll(escape(clean), "%2F", "/")
 }
 
 func canonicalQuery(raw string) string {
@@ -105,22 +103,16 @@ func canonicalQuery(raw string) string {
 	var pairs []pair
 	for part := range strings.SplitSeq(raw, "&") {
 		name, value, _ := strings.Cut(part, "=")
-		pairs = append(pairs, pair{escape(unescape(name), false), escape(unescape(value), false)})
+		pairs = append(pairs, pair{escape(unescape(name)), escape(unescape(value))})
 	}
 	slices.SortFunc(pairs, func(a, b pair) int {
-		if c := strings.Compare(a.name, b.name); c != 0 {
-			return c
-		}
-		return strings.Compare(a.value, b.value)
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.value, b.value))
 	})
-	var b strings.Builder
-	for i, p := range pairs {
-		if i > 0 {
-			b.WriteByte('&')
-		}
-		b.WriteString(p.name + "=" + p.value)
+	var list []string
+	for _, p := range pairs {
+		list = append(list, p.name+"="+p.value)
 	}
-	return b.String()
+	return strings.Join(list, "&")
 }
 
 func unescape(s string) string {
@@ -131,19 +123,4 @@ func unescape(s string) string {
 }
 
 // escape writes all but the unreserved letters as %XX.
-func escape(s string, slash bool) string {
-	const unreserved = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
-	const digits = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := range len(s) {
-		switch c := s[i]; {
-		case strings.IndexByte(unreserved, c) >= 0, slash && c == '/':
-			b.WriteByte(c)
-		default:
-			b.WriteByte('%')
-			b.WriteByte(digits[c>>4])
-			b.WriteByte(digits[c&15])
-		}
-	}
-	return b.String()
-}
+func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }

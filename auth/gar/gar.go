@@ -1,6 +1,7 @@
 package gar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,10 +32,8 @@ type Options struct {
 // username is that of an access token in the place of a password.
 const username = "oauth2accesstoken"
 
-const (
-	serviceLimit = 8 * time.Second // of a request to Google
-	localLimit   = 3 * time.Second // of one to the metadata server
-)
+// localLimit is how long the metadata server may take.
+const localLimit = 3 * time.Second
 
 // New makes the source of a registry's login. No request is sent yet.
 func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
@@ -44,9 +43,7 @@ func New(o Options, r auth.Refresh) (*auth.Refreshed, error) {
 	if o.Env == nil {
 		o.Env = os.Getenv
 	}
-	if r.Log == nil {
-		r.Log = slog.New(slog.DiscardHandler)
-	}
+	r.Log = cmp.Or(r.Log, slog.New(slog.DiscardHandler))
 	c := &client{o: o, far: ask.Client(o.Transport), near: ask.Local(o.Transport), log: r.Log}
 	r.Kind, r.For, r.Fetch = "gar", o.Host, c.fetch
 	return auth.NewRefreshed(r), nil
@@ -59,11 +56,7 @@ type client struct {
 }
 
 func (c *client) fetch(ctx context.Context) (auth.Grant, error) {
-	file := c.o.KeyFile
-	if file == "" {
-		file = c.o.Env("GOOGLE_APPLICATION_CREDENTIALS")
-	}
-	if file != "" {
+	if file := cmp.Or(c.o.KeyFile, c.o.Env("GOOGLE_APPLICATION_CREDENTIALS")); file != "" {
 		return c.withKey(ctx, file)
 	}
 	return c.metadata(ctx)
@@ -71,18 +64,10 @@ func (c *client) fetch(ctx context.Context) (auth.Grant, error) {
 
 // metadata asks the machine's metadata server, or that of GKE for the pod's own service account.
 func (c *client) metadata(ctx context.Context) (auth.Grant, error) {
-	host := c.o.Env("GCE_METADATA_HOST")
-	if host == "" {
-		host = "169.254.169.254" // by name it would depend on DNS
-	}
+	host := cmp.Or(c.o.Env("GCE_METADATA_HOST"), "169.254.169.254") // by name it would depend on DNS
 	u := url.URL{Scheme: "http", Host: host, Path: "/computeMetadata/v1/instance/service-accounts/default/token"}
-	a, err := ask.Patiently(ctx, func() (*ask.Answer, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Metadata-Flavor", "Google")
-		return ask.Do(ctx, c.near, req, localLimit)
+	a, err := ask.Do(ctx, c.near, ask.Request{
+		URL: u.String(), Header: http.Header{"Metadata-Flavor": {"Google"}}, Limit: localLimit,
 	})
 	if e, ok := errors.AsType[*ask.Error](err); ok && e.Status == http.StatusNotFound {
 		return auth.Grant{}, fmt.Errorf("no Google credentials: the machine has no service account (%w); give it one that "+

@@ -1,6 +1,7 @@
 package gar
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -12,10 +13,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
@@ -24,9 +23,6 @@ import (
 
 // scope is the scope of a token. A narrower one does not let Artifact Registry be read.
 const scope = "https://www.googleapis.com/auth/cloud-platform"
-
-// skewed is how far our clock may be from Google's.
-const skewed = 4 * time.Minute
 
 // serviceAccount is a service account with its key.
 type serviceAccount struct {
@@ -66,10 +62,7 @@ func parseKey(text string) (serviceAccount, error) {
 	if err != nil || !ok {
 		return serviceAccount{}, errors.New("has a private_key that is not RSA")
 	}
-	if doc.TokenURI == "" {
-		doc.TokenURI = "https://oauth2.googleapis.com/token"
-	}
-	u, err := url.Parse(doc.TokenURI)
+	u, err := url.Parse(cmp.Or(doc.TokenURI, "https://oauth2.googleapis.com/token"))
 	if err != nil || u.User != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !loopback(u)) {
 		return serviceAccount{}, errors.New("has a token_uri that is not https")
 	}
@@ -113,31 +106,15 @@ func (c *client) withKey(ctx context.Context, file string) (auth.Grant, error) {
 	if err != nil {
 		return auth.Grant{}, fmt.Errorf("service account's key: %s %w", file, err)
 	}
-	var ahead time.Duration // of Google's clock
-	try := func() (*ask.Answer, error) {
-		assertion, err := account.assertion(time.Now().Add(ahead))
+	const event = "local clock differs from Google's; using Google's time"
+	a, err := ask.ByClock(ctx, c.log, event, func(now time.Time) (*ask.Answer, error) {
+		assertion, err := account.assertion(now)
 		if err != nil {
 			return nil, err
 		}
 		form := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {assertion}}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, account.tokens.String(), strings.NewReader(form.Encode()))
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		return ask.Do(ctx, c.far, req, serviceLimit, assertion)
-	}
-	a, err := ask.Patiently(ctx, try)
-	if e, ok := errors.AsType[*ask.Error](err); ok && !e.Date.IsZero() && time.Until(e.Date).Abs() > skewed {
-		ahead = time.Until(e.Date)
-		off := -ahead.Round(time.Second)
-		again, e := ask.Patiently(ctx, try)
-		if e != nil {
-			return auth.Grant{}, fmt.Errorf("log in as %s: %w (the clock of this machine is off by %s)", account.email, err, off)
-		}
-		c.log.WarnContext(ctx, "local clock differs from Google's; using Google's time", "clock_skew", off)
-		a, err = again, nil
-	}
+		return ask.Do(ctx, c.far, ask.Request{URL: account.tokens.String(), Form: form, Secrets: []string{assertion}})
+	})
 	if err != nil {
 		return auth.Grant{}, fmt.Errorf("log in as %s: %w", account.email, err)
 	}

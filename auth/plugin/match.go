@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"path"
 	"strings"
 )
@@ -24,14 +25,8 @@ func parsePattern(s string) (pattern, bool) {
 // fits reports whether the pattern is for an image, HOST[:PORT][/REPOSITORY].
 func (p pattern) fits(image string) bool {
 	i, ok := parsePattern(image)
-	if !ok || p.port != i.port {
-		return false
-	}
-	if !strings.HasPrefix(i.path, p.path) {
-		return false
-	}
 	ps, is := strings.Split(p.host, "."), strings.Split(i.host, ".")
-	if len(ps) != len(is) {
+	if !ok || p.port != i.port || !strings.HasPrefix(i.path, p.path) || len(ps) != len(is) {
 		return false
 	}
 	for n := range ps {
@@ -44,14 +39,10 @@ func (p pattern) fits(image string) bool {
 
 // better reports whether p is more specific than q.
 func (p pattern) better(q pattern) bool {
-	if a, b := len(p.path), len(q.path); a != b {
-		return a > b
-	}
-	if a, b := strings.Count(p.host, "*"), strings.Count(q.host, "*"); a != b {
-		return a < b
-	}
-	if a, b := len(p.host), len(q.host); a != b {
-		return a > b
-	}
-	return p.host+p.path < q.host+q.path
+	return cmp.Or(
+		cmp.Compare(len(q.path), len(p.path)),
+		cmp.Compare(strings.Count(p.host, "*"), strings.Count(q.host, "*")),
+		cmp.Compare(len(q.host), len(p.host)),
+		cmp.Compare(p.host+p.path, q.host+q.path),
+	) < 0
 }

@@ -41,6 +41,12 @@ type Options struct {
 
 // Plugin is the source of a program's logins for the images of one registry. Make it by New. It is safe for concurrent use.
 type Plugin struct {
+	*program
+	repository string // empty: the registry as a whole
+}
+
+// program is shared by the Plugins of all repositories.
+type program struct {
 	o Options
 	r auth.Refresh
 
@@ -54,13 +60,13 @@ type Plugin struct {
 // New makes the source. The program is not run yet.
 func New(o Options, r auth.Refresh) *Plugin {
 	r.Kind, r.For = "plugin", o.Host
-	p := &Plugin{o: o, r: r, images: bounded.NewLRU(bounded.Options[string, *auth.Refreshed]{Budget: maxImages})}
+	p := &program{o: o, r: r, images: bounded.NewLRU(bounded.Options[string, *auth.Refreshed]{Budget: maxImages})}
 	p.whole = p.source("")
-	return p
+	return &Plugin{program: p}
 }
 
 // source makes the source of one repository, or of the registry as a whole.
-func (p *Plugin) source(repository string) *auth.Refreshed {
+func (p *program) source(repository string) *auth.Refreshed {
 	image := p.o.Host
 	r := p.r
 	if repository != "" {
@@ -71,7 +77,7 @@ func (p *Plugin) source(repository string) *auth.Refreshed {
 	return auth.NewRefreshed(r)
 }
 
-func (p *Plugin) fetch(ctx context.Context, image string) (auth.Grant, error) {
+func (p *program) fetch(ctx context.Context, image string) (auth.Grant, error) {
 	req := request{APIVersion: apiVersion, Kind: requestKind, Image: image, Annotations: p.o.Annotations}
 	if p.o.TokenFile != "" {
 		token, err := ask.File(p.o.TokenFile)
@@ -84,10 +90,9 @@ func (p *Plugin) fetch(ctx context.Context, image string) (auth.Grant, error) {
 	if err != nil {
 		return auth.Grant{}, err
 	}
-	program := run.Program{
+	out, err := run.Output(ctx, run.Program{
 		Path: p.o.Command, Args: p.o.Args, Env: p.o.Env, Timeout: p.o.Timeout, Secrets: []string{req.ServiceAccountToken},
-	}
-	out, err := run.Output(ctx, program, input)
+	}, input)
 	if err != nil {
 		return auth.Grant{}, err
 	}
@@ -105,66 +110,51 @@ func (p *Plugin) fetch(ctx context.Context, image string) (auth.Grant, error) {
 	return auth.Grant{Credential: answer.cred, Hold: hold}, nil
 }
 
-// Credential is the login for the registry as a whole.
+// For is the source of one repository: that of the registry, unless the program says that its answers are for an image
+// alone.
+func (p *Plugin) For(repository string) auth.Source { return &Plugin{p.program, repository} }
+
+// Credential is the login for the registry as a whole, or for the repository of For.
 func (p *Plugin) Credential(ctx context.Context) (auth.Credential, error) {
-	return p.whole.Credential(ctx)
+	s, err := p.of(ctx)
+	if err != nil {
+		return auth.Credential{}, err
+	}
+	return s.Credential(ctx)
 }
 
 // Renew runs the program again.
 func (p *Plugin) Renew(ctx context.Context, refused auth.Credential) (auth.Credential, error) {
-	return p.whole.Renew(ctx, refused)
-}
-
-// Status says how the last run for the registry as a whole went. It does not run the program.
-func (p *Plugin) Status() auth.Status { return p.whole.Status() }
-
-// For is the source of one repository: that of the registry, unless the program says that its answers are for an image
-// alone.
-func (p *Plugin) For(repository string) auth.Source { return scoped{p, repository} }
-
-type scoped struct {
-	plugin     *Plugin
-	repository string
-}
-
-func (s scoped) Credential(ctx context.Context) (auth.Credential, error) {
-	src, err := s.plugin.of(ctx, s.repository)
+	s, err := p.of(ctx)
 	if err != nil {
 		return auth.Credential{}, err
 	}
-	return src.Credential(ctx)
+	return s.Renew(ctx, refused)
 }
 
-func (s scoped) Renew(ctx context.Context, refused auth.Credential) (auth.Credential, error) {
-	src, err := s.plugin.of(ctx, s.repository)
-	if err != nil {
-		return auth.Credential{}, err
+// Status says how the last run went. It does not run the program.
+func (p *Plugin) Status() auth.Status {
+	if s, ok := p.images.Get(p.repository); ok {
+		return s.Status()
 	}
-	return src.Renew(ctx, refused)
+	return p.whole.Status()
 }
 
-func (s scoped) Status() auth.Status {
-	if src, ok := s.plugin.images.Get(s.repository); ok {
-		return src.Status()
-	}
-	return s.plugin.whole.Status()
-}
-
-// of is the source that answers for a repository. Where it is not known yet for what the program's answers hold, the program
-// is asked about the registry first.
-func (p *Plugin) of(ctx context.Context, repository string) (*auth.Refreshed, error) {
+// of is the source that answers. Where it is not known yet for what the program's answers hold, the program is asked about the
+// registry first.
+func (p *Plugin) of(ctx context.Context) (*auth.Refreshed, error) {
 	p.mu.Lock()
 	known := p.keys != ""
 	p.mu.Unlock()
-	if !known {
+	if !known && p.repository != "" {
 		if _, err := p.whole.Credential(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return p.pick(repository), nil
+	return p.pick(p.repository), nil
 }
 
-func (p *Plugin) pick(repository string) *auth.Refreshed {
+func (p *program) pick(repository string) *auth.Refreshed {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.keys != keyImage || repository == "" {

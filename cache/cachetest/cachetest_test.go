@@ -9,7 +9,6 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/cachetest"
-	"github.com/registrymirror/mirror/cache/flight"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,8 +38,8 @@ func TestFaultyFails(t *testing.T) {
 		t.Fatalf("first create: %v", err)
 	}
 	defer p.Discard()
-	if _, ok := p.(flight.Opener); !ok {
-		t.Error("the spool does not implement Opener any more")
+	if o, err := p.Open(); err != nil || o.Close() != nil {
+		t.Errorf("open spool: %v", err)
 	}
 	if _, err := f.Create(4); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("second create: %v, want ENOSPC", err)

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/registrymirror/mirror/cache"
-	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -24,7 +23,7 @@ const (
 	Commit  Op = "commit"
 )
 
-// Faulty is a store whose calls fail on demand, as a disk's do. Spools keep being flight.Openers where they are.
+// Faulty is a store whose calls fail on demand, as a disk's do.
 type Faulty struct {
 	cache.Store
 
@@ -101,14 +100,7 @@ func (f *Faulty) Create(size int64) (cache.Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	fp := &faultySpool{Spool: p, f: f}
-	if o, ok := p.(flight.Opener); ok {
-		return &struct {
-			*faultySpool
-			flight.Opener
-		}{fp, o}, nil
-	}
-	return fp, nil
+	return &faultySpool{Spool: p, f: f}, nil
 }
 
 // Remove removes, or fails.

@@ -2,6 +2,7 @@ package cachetest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -115,8 +116,6 @@ type spool struct {
 	discarded bool
 }
 
-var _ flight.Opener = (*spool)(nil)
-
 func (p *spool) WriteAt(b []byte, off int64) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -195,6 +194,12 @@ func (p *spool) Open() (cache.Object, error) {
 	v := &view{p: p}
 	return &object{ReadSeeker: io.NewSectionReader(v, 0, 1<<62), at: v, size: size}, nil
 }
+
+// Park does nothing: memory is not reserved.
+func (p *spool) Park() {}
+
+// Keep keeps nothing: memory does not outlive the process.
+func (p *spool) Keep(flight.Rest) error { return errors.ErrUnsupported }
 
 // view reads the spool after Discard, too: as an open file does.
 type view struct{ p *spool }

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/registrymirror/mirror/cache"
-	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -80,16 +79,13 @@ func testHoles(t *testing.T, s cache.Store) {
 func testReadWhileWritten(t *testing.T, s cache.Store) {
 	b, _ := Bytes(1, 100_000)
 	p := create(t, s, int64(len(b)))
-	var o cache.Object
-	if op, ok := p.(flight.Opener); ok {
-		var err error
-		if o, err = op.Open(); err != nil {
-			t.Fatalf("open spool: %v", err)
-		}
-		defer closeIt(t, o)
-		if o.Size() != int64(len(b)) {
-			t.Errorf("size of an open spool: %d, want what it was made for", o.Size())
-		}
+	o, err := p.Open()
+	if err != nil {
+		t.Fatalf("open spool: %v", err)
+	}
+	defer closeIt(t, o)
+	if o.Size() != int64(len(b)) {
+		t.Errorf("size of an open spool: %d, want what it was made for", o.Size())
 	}
 	for off := 0; off < len(b); off += 10_000 {
 		write(t, p, b[off:off+10_000], int64(off))
@@ -97,31 +93,18 @@ func testReadWhileWritten(t *testing.T, s cache.Store) {
 		if n, err := p.ReadAt(got, int64(off)); n != len(got) || !bytes.Equal(got, b[off:off+10_000]) {
 			t.Fatalf("read back at %d: %d, %v", off, n, err)
 		}
-		if o == nil {
-			continue
-		}
 		if _, err := io.ReadFull(o, got); err != nil || !bytes.Equal(got, b[off:off+10_000]) {
 			t.Fatalf("own reader at %d: %v", off, err)
 		}
 	}
 }
 
-func opener(t *testing.T, p cache.Spool) (flight.Opener, bool) {
-	t.Helper()
-	o, ok := p.(flight.Opener)
-	return o, ok
-}
-
 func testOwnPositions(t *testing.T, s cache.Store) {
 	p := create(t, s, 6)
 	write(t, p, []byte("abcdef"), 0)
-	op, ok := opener(t, p)
-	if !ok {
-		return // a spool need not be one
-	}
 	var objs []cache.Object
 	for i := range 3 {
-		o, err := op.Open()
+		o, err := p.Open()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,11 +146,7 @@ func testReaderOutlives(t *testing.T, s cache.Store) {
 	for _, committed := range []bool{true, false} {
 		p := create(t, s, 9000)
 		write(t, p, b, 0)
-		op, ok := opener(t, p)
-		if !ok {
-			return
-		}
-		before, err := op.Open()
+		before, err := p.Open()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +156,7 @@ func testReaderOutlives(t *testing.T, s cache.Store) {
 			if err := p.Commit(d, 9000); err != nil {
 				t.Fatal(err)
 			}
-			after, err := op.Open()
+			after, err := p.Open()
 			if err != nil {
 				t.Fatalf("open spool after commit: %v", err)
 			}
@@ -269,11 +248,9 @@ func testEndedSpool(t *testing.T, s cache.Store) {
 	if err := p.Commit(d, 1000); err == nil {
 		t.Error("commit of a discarded spool went well")
 	}
-	if op, ok := p.(flight.Opener); ok {
-		if o, err := op.Open(); err == nil {
-			_ = o.Close()
-			t.Error("open of a discarded spool went well")
-		}
+	if o, err := p.Open(); err == nil {
+		_ = o.Close()
+		t.Error("open of a discarded spool went well")
 	}
 	absent(t, s, d)
 }

@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/registrymirror/mirror/cache"
-	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -33,8 +32,6 @@ type spool struct {
 var (
 	_ cache.Spool     = (*spool)(nil)
 	_ cache.Allocator = (*spool)(nil)
-	_ flight.Opener   = (*spool)(nil)
-	_ flight.Keeper   = (*spool)(nil)
 )
 
 // Create makes a spool. It takes no space yet: see Allocate.
@@ -98,6 +95,9 @@ func (p *spool) Open() (cache.Object, error) {
 	}
 	return o, nil
 }
+
+// Park does nothing: what the disk was asked for stays.
+func (p *spool) Park() {}
 
 // Commit gives the file its digest's name. If that content is there already the spool is dropped. On an error nothing
 // is visible and the spool is dropped.

@@ -49,7 +49,7 @@ type leftover struct {
 	rest flight.Rest
 }
 
-// Keep implements flight.Keeper.
+// Keep leaves the spool to the next process, with a record.
 func (p *spool) Keep(r flight.Rest) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -48,7 +48,7 @@ func leave(t *testing.T, dir string, change func(*flight.Rest)) ([]byte, flight.
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(p.(flight.Keeper).Keep(r), p.Discard(), s.Close()); err != nil {
+	if err := errors.Join(p.Keep(r), p.Discard(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return b, r
@@ -94,7 +94,7 @@ func TestUnfinishedOutlivesAStop(t *testing.T) {
 			t.Errorf("bytes %d to %d came back changed, %v", x.From, x.To, err)
 		}
 	}
-	own, err := u.Spool.(flight.Opener).Open()
+	own, err := u.Spool.Open()
 	if err != nil || own.Size() != r.Size {
 		t.Fatalf("open: %v", err)
 	}
@@ -126,7 +126,7 @@ func TestUnfinishedOverManyStops(t *testing.T) {
 			t.Fatalf("%d are left", len(list))
 		}
 		p := list[0].Spool
-		if err := errors.Join(p.(flight.Keeper).Keep(r), p.Discard(), s.Close()); err != nil {
+		if err := errors.Join(p.Keep(r), p.Discard(), s.Close()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -255,7 +255,7 @@ func TestKeepIsRefused(t *testing.T) {
 			if err := end(s, p); err != nil {
 				t.Fatal(err)
 			}
-			if err := p.(flight.Keeper).Keep(restOf(b, d)); !errors.Is(err, fs.ErrClosed) {
+			if err := p.Keep(restOf(b, d)); !errors.Is(err, fs.ErrClosed) {
 				t.Errorf("keep: %v", err)
 			}
 			_ = p.Discard()
@@ -287,7 +287,7 @@ func TestKeptBeforeAFailedSync(t *testing.T) {
 			r := restOf(b, d)
 			r.Have, r.Hashed = []flight.Extent{{From: 0, To: 10_000}}, 0
 			if after == "keep" {
-				if err := p.(flight.Keeper).Keep(r); err != nil {
+				if err := p.Keep(r); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -296,7 +296,7 @@ func TestKeptBeforeAFailedSync(t *testing.T) {
 				t.Fatalf("sync: %v", err)
 			}
 			if after == "create" {
-				if err := p.(flight.Keeper).Keep(r); err == nil {
+				if err := p.Keep(r); err == nil {
 					t.Error("kept after a sync that failed")
 				}
 			}

@@ -130,7 +130,7 @@ func (w *world) keep() {
 			w.blobs[d] = x.b
 			w.list = append(w.list, d)
 		}
-		_ = x.p.(flight.Keeper).Keep(flight.Rest{
+		_ = x.p.Keep(flight.Rest{
 			Digest: d, Size: -1, Have: []flight.Extent{{From: 0, To: 5000}}, Until: time.Now().Add(time.Hour),
 		})
 	}

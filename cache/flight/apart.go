@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -19,7 +20,7 @@ import (
 
 const (
 	spoiltFor  = 10 * time.Minute
-	spoiltMost = 1000 // digests; beyond that the one that was spoilt first is forgotten
+	spoiltMost = 1000 // digests
 )
 
 // origins is where the bytes of a flight came from. The flight's lock guards it.
@@ -62,17 +63,7 @@ func (g *Group) place(d oci.Digest, key string) place {
 func (g *Group) spoil(d oci.Digest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.spoilt[d] = time.Now().Add(spoiltFor)
-	if len(g.spoilt) <= spoiltMost {
-		return
-	}
-	oldest := d
-	for x, until := range g.spoilt {
-		if x != d && (oldest == d || until.Before(g.spoilt[oldest])) {
-			oldest = x
-		}
-	}
-	delete(g.spoilt, oldest)
+	bounded.Put(&g.spoilt, d, time.Now().Add(spoiltFor), spoiltMost)
 }
 
 // FaultOf reports whether the wrong bytes came from the source with that Key alone. Of bytes that came by several Keys, no

@@ -21,19 +21,9 @@ func (g *Group) Direct(ctx context.Context, d oci.Digest, size int64, s Source) 
 	f.broken = ErrUncached
 	f.life = life{ended: true, users: 1}
 	r := newReader(f, s)
-	if size >= 0 {
-		return r, nil
-	}
-	sized := false
-	defer func() {
-		if !sized {
-			_ = r.Close()
-		}
-	}()
-	if err := r.sizeDirect(ctx); err != nil {
+	if err := r.sized(ctx); err != nil {
 		return nil, err
 	}
-	sized = true
 	return r, nil
 }
 

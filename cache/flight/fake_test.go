@@ -131,6 +131,15 @@ func (s *spool) readAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// Open gives no file position.
+func (s *spool) Open() (flight.Object, error) { return nil, errors.ErrUnsupported }
+
+// Park does nothing.
+func (s *spool) Park() {}
+
+// Keep keeps nothing.
+func (s *spool) Keep(flight.Rest) error { return errors.ErrUnsupported }
+
 // opener is a spool that gives file positions.
 type opener struct{ *spool }
 

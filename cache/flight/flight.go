@@ -144,6 +144,24 @@ func (f *Flight) makeSpool() {
 	f.tell()
 }
 
+// every calls look from time to time, until that returns false or the flight ends. The flight's lock is held, and released
+// meanwhile.
+func every(f *Flight, d time.Duration, look func(now time.Time) bool) {
+	t := time.NewTicker(d)
+	defer t.Stop()
+	for {
+		f.mu.Unlock()
+		select {
+		case <-t.C:
+		case <-f.ctx.Done():
+		}
+		f.mu.Lock()
+		if f.ctx.Err() != nil || f.life.ended || !look(time.Now()) {
+			return
+		}
+	}
+}
+
 func (f *Flight) info() Info {
 	f.mu.Lock()
 	defer f.mu.Unlock()

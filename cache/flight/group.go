@@ -1,11 +1,14 @@
 package flight
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/registrymirror/mirror/oci"
 )
@@ -56,34 +59,17 @@ var errOtherSize = errors.New("the flight has another size")
 
 // New makes a group. Close ends it.
 func New(o Options) *Group {
-	if o.Linger == 0 {
-		o.Linger = 10 * time.Second
-	}
-	if o.Park == 0 {
-		o.Park = time.Hour
-	}
-	if o.GoOn == 0 {
-		o.GoOn = 64 << 20
-	}
-	if o.Lanes == 0 {
-		o.Lanes = 8
-	}
-	if o.LanesPerHost == 0 {
-		o.LanesPerHost = 21
-	}
-	if o.Unread == 0 {
-		o.Unread = 64 << 20
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Linger, o.Park, o.GoOn = cmp.Or(o.Linger, 10*time.Second), cmp.Or(o.Park, time.Hour), cmp.Or(o.GoOn, 64<<20)
+	o.Lanes, o.LanesPerHost, o.Unread = cmp.Or(o.Lanes, 8), cmp.Or(o.LanesPerHost, 21), cmp.Or(o.Unread, 64<<20)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	// The context is the group's own: fetches outlive the requests that started them.
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Group{
 		o: o, sizes: usual, ctx: ctx, cancel: cancel, ended: make(chan struct{}), flights: make(map[place]*Flight),
-		spoilt: make(map[oci.Digest]time.Time),
-		hosts:  hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
-		unread: unread{most: o.Unread, clients: make(map[string]*spent)},
+		hosts: hosts{most: o.LanesPerHost, lanes: make(map[string]int)},
+		unread: unread{
+			most: o.Unread, clients: make(map[string]*rate.Limiter), all: allowance(unreadAll * o.Unread),
+		},
 	}
 }
 
@@ -94,28 +80,20 @@ func New(o Options) *Group {
 func (g *Group) Join(ctx context.Context, d oci.Digest, size int64, s Source) (o Object, joined bool, err error) {
 	r, o, joined, err := g.attach(d, size, s)
 	if errors.Is(err, errOtherSize) {
-		r, err := g.Direct(ctx, d, size, s)
-		if err != nil {
-			return nil, false, err
+		if r, err = g.Direct(ctx, d, size, s); err == nil {
+			return r, false, nil
 		}
-		return r, false, nil
+		return nil, false, err
 	}
 	if err != nil || o != nil {
 		return o, false, err
 	}
-	sized := false
-	defer func() {
-		if !sized { // a panic included: the reader would hold the spool for good
-			_ = r.Close()
-		}
-	}()
 	if !joined {
 		r.f.makeSpool()
 	}
 	if err := r.sized(ctx); err != nil {
 		return nil, joined, err
 	}
-	sized = true
 	return r, joined, nil
 }
 

@@ -88,8 +88,8 @@ func (f *Flight) park() {
 
 // rested tells the spool of a parked flight that nothing is written to it any more. The lock is held.
 func (f *Flight) rested() {
-	if p, ok := f.spool.(Parker); ok && f.idle.parked && len(f.fetches) == 0 && !f.life.released {
-		p.Park()
+	if f.spool != nil && f.idle.parked && len(f.fetches) == 0 && !f.life.released {
+		f.spool.Park()
 	}
 }
 

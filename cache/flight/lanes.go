@@ -134,22 +134,10 @@ func (p *parallel) begun(fill *fetch) {
 // run adds connections while they pay off.
 func (p *parallel) run() {
 	f := p.f
-	t := time.NewTicker(f.g.sizes.pace)
-	defer t.Stop()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	defer func() { p.runs = false }()
-	for {
-		f.mu.Unlock()
-		select {
-		case <-t.C:
-		case <-f.ctx.Done():
-		}
-		f.mu.Lock()
-		if f.ctx.Err() != nil || !p.look(time.Now()) {
-			return
-		}
-	}
+	every(f, f.g.sizes.pace, p.look)
+	p.runs = false
 }
 
 // look judges the connections, and adds some. It returns false where there is nothing more to gain.

@@ -102,12 +102,19 @@ func (r *Reader) within(off, n int64) (size int64, err error) {
 	return size, nil
 }
 
-// sized waits until the size is known.
-func (r *Reader) sized(ctx context.Context) error {
-	_, err := r.await(ctx, span{off: firstMissing}, func() bool { return r.f.plan.size >= 0 })
+// sized waits until the size is known. Else the reader is closed.
+func (r *Reader) sized(ctx context.Context) (err error) {
+	known := false
+	defer func() {
+		if !known { // a panic included: the reader would hold the spool for good
+			_ = r.Close()
+		}
+	}()
+	_, err = r.await(ctx, span{off: firstMissing}, func() bool { return r.f.plan.size >= 0 })
 	if errors.Is(err, errBroken) {
-		return r.sizeDirect(ctx)
+		err = r.sizeDirect(ctx)
 	}
+	known = err == nil
 	return err
 }
 
@@ -343,13 +350,10 @@ func copyTo(w io.Writer, r io.Reader) (int64, error) {
 
 // file opens a file position of the reader's own, once.
 func (r *Reader) file() Object {
-	if r.view.asked {
-		return r.view.file
-	}
-	r.view.asked = true
-	if o, ok := r.f.spool.(Opener); ok {
-		if f, err := o.Open(); err == nil {
-			r.view.file = f
+	if !r.view.asked {
+		r.view.asked = true
+		if o, err := r.f.spool.Open(); err == nil {
+			r.view.file = o
 		}
 	}
 	return r.view.file

@@ -77,23 +77,11 @@ func (r *relay) joined() {
 // watch looks for a better source until there is nothing more to gain.
 func (r *relay) watch() {
 	f := r.f
-	t := time.NewTicker(f.g.sizes.watch)
-	defer t.Stop()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	defer func() { r.runs = false }()
 	r.fill = nil
-	for {
-		f.mu.Unlock()
-		select {
-		case <-t.C:
-		case <-f.ctx.Done():
-		}
-		f.mu.Lock()
-		if f.ctx.Err() != nil || f.life.ended || !r.look(time.Now()) {
-			return
-		}
-	}
+	every(f, f.g.sizes.watch, r.look)
+	r.runs = false
 }
 
 // look judges the fill, and the trial. It returns false where no reader has another source any more. The lock is held.

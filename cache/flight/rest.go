@@ -22,13 +22,6 @@ type Rest struct {
 	Sum    []byte
 }
 
-// Keeper is implemented by spools that can outlive the process.
-type Keeper interface {
-	// Keep has the bytes in the spool outlive Discard, which still follows, and the process, if that stops in order. The
-	// next process may have them back with r. After an error the spool is as before.
-	Keep(r Rest) error
-}
-
 // former is what a flight knows of the process that left its spool. rest is set before the first reader; the flight's lock
 // guards the others.
 type former struct {
@@ -130,12 +123,11 @@ func (f *Flight) keep() (kept int64) {
 	defer f.mu.Unlock()
 	f.life.held = false
 	defer f.release()
-	k, ok := f.spool.(Keeper)
-	sound := f.broken == nil && !f.origins.disputed && errors.Is(f.failed, ErrClosed)
-	if !ok || !sound || f.key != "" || f.hasher.verified || len(f.plan.have) == 0 {
+	sound := f.spool != nil && f.broken == nil && !f.origins.disputed && errors.Is(f.failed, ErrClosed)
+	if !sound || f.key != "" || f.hasher.verified || len(f.plan.have) == 0 {
 		return 0
 	}
-	if err := k.Keep(f.rest()); err != nil {
+	if err := f.spool.Keep(f.rest()); err != nil {
 		f.g.o.Log.Debug("an unfinished download is not kept over the restart", "digest", f.digest, "error", err)
 		return 0
 	}

@@ -71,15 +71,18 @@ type Spool interface {
 	// Commit makes the content visible under its digest. The caller has verified size and digest. Reads of the
 	// spool stay possible.
 	Commit(d oci.Digest, size int64) error
+	// Open gives a reader a file position of its own, so that the kernel copies from the page cache to the socket. The Object
+	// reads the bytes that are written so far. Where it returns an error, readers use ReadAt.
+	Open() (Object, error)
+	// Park says that no write follows for a while, so that room that is reserved ahead of the writes can be given back. A
+	// later write reserves it again.
+	Park()
+	// Keep has the bytes in the spool outlive Discard, which still follows, and the process, if that stops in order. The
+	// next process may have them back with r. After an error the spool is as before.
+	Keep(r Rest) error
 	// Discard ends the spool: content that is not committed is removed, files are closed. The flight always calls it last,
 	// once its last reader has left.
 	Discard() error
-}
-
-// Parker is implemented by spools that reserve room ahead of the writes.
-type Parker interface {
-	// Park says that no write follows for a while, so that the room can be given back. A later write reserves it again.
-	Park()
 }
 
 // Object is content that can be read from any offset. That of a disk store embeds *os.File, which keeps sendfile; it must
@@ -88,10 +91,4 @@ type Object interface {
 	io.ReadSeekCloser
 	io.ReaderAt
 	Size() int64 // bytes
-}
-
-// Opener is implemented by spools that can give each reader a file position of its own, so that the kernel copies from
-// the page cache to the socket. The Object reads the bytes that are written so far.
-type Opener interface {
-	Open() (Object, error)
 }

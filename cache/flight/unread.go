@@ -1,8 +1,11 @@
 package flight
 
 import (
+	"maps"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/registrymirror/mirror/internal/guard"
 )
@@ -13,28 +16,21 @@ import (
 const (
 	unreadEvery   = 10 * time.Minute
 	unreadAll     = 16
-	unreadClients = 10_000 // that have an account; others share one
+	unreadClients = 10_000 // that have one; others share another
 )
 
 // unread is the account of such bytes.
 type unread struct {
 	most int64 // bytes of one client; negative: no limit
 
-	mu      sync.Mutex // guards the fields below; no other lock is taken while it is held
-	clients map[string]*spent
-	all     spent
+	mu      sync.Mutex // guards clients; no other lock is taken while it is held
+	clients map[string]*rate.Limiter
+	all     *rate.Limiter // of all clients together
 }
 
-// spent is how much of an allowance is used up.
-type spent struct {
-	bytes float64
-	at    time.Time // when bytes was right
-}
-
-// settle gives back what time has made free. most is the allowance.
-func (s *spent) settle(now time.Time, most float64) {
-	s.bytes = max(0, s.bytes-most*now.Sub(s.at).Seconds()/unreadEvery.Seconds())
-	s.at = now
+// allowance is one of so many bytes.
+func allowance(bytes int64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(float64(bytes)/unreadEvery.Seconds()), int(bytes))
 }
 
 // spend charges n bytes to a client, and reports whether more may follow. n may be 0. The empty client has no limit.
@@ -43,40 +39,28 @@ func (u *unread) spend(client string, n int64) bool {
 		return true
 	}
 	now := time.Now()
+	own := u.of(client, now)
+	for _, l := range []*rate.Limiter{own, u.all} {
+		l.ReserveN(now, int(min(n, u.most))) // they have arrived, so there may be fewer than none left
+	}
+	return own.TokensAt(now) > 0 && u.all.TokensAt(now) > 0
+}
+
+// of is a client's allowance.
+func (u *unread) of(client string, now time.Time) *rate.Limiter {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s := u.of(client, now)
-	u.all.settle(now, unreadAll*float64(u.most))
-	s.bytes += float64(n)
-	u.all.bytes += float64(n)
-	return s.bytes < float64(u.most) && u.all.bytes < unreadAll*float64(u.most)
-}
-
-// of is a client's account, as of now. The lock is held.
-func (u *unread) of(client string, now time.Time) *spent {
-	s := u.clients[client]
-	if s == nil {
-		if len(u.clients) >= unreadClients {
-			u.sweep(now)
-		}
-		if len(u.clients) >= unreadClients {
-			client = "" // the shared account
-			s = u.clients[client]
-		}
+	l := u.clients[client]
+	if l == nil && len(u.clients) >= unreadClients {
+		maps.DeleteFunc(u.clients, func(_ string, l *rate.Limiter) bool { return l.TokensAt(now) >= float64(u.most) })
 	}
-	if s == nil {
-		s = &spent{at: now}
-		u.clients[client] = s
+	if l == nil && len(u.clients) >= unreadClients {
+		client = "" // the shared one
+		l = u.clients[client]
 	}
-	s.settle(now, float64(u.most))
-	return s
-}
-
-// sweep removes the accounts that are fully available again. The lock is held.
-func (u *unread) sweep(now time.Time) {
-	for c, s := range u.clients {
-		if s.settle(now, float64(u.most)); s.bytes == 0 {
-			delete(u.clients, c)
-		}
+	if l == nil {
+		l = allowance(u.most)
+		u.clients[client] = l
 	}
+	return l
 }

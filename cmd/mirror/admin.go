@@ -29,8 +29,8 @@ type adminFlags struct {
 	serverName string // of the certificate in ca, where that is the listener's own
 }
 
-// add adds the flags. wide says that the command has more to show than fits a narrow terminal.
-func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
+// add adds the flags. wide says that the command has more to show than fits a narrow terminal; forms are other values of -o.
+func (f *adminFlags) add(cmd *cobra.Command, wide bool, forms ...string) {
 	cmd.Flags().StringVar(&f.url, "admin", os.Getenv("MIRROR_ADMIN"),
 		"`URL` or HOST:PORT of the mirror's admin listener; variable MIRROR_ADMIN (default: admin.listen of --config, "+
 			"else "+defaultAdmin+")")
@@ -42,7 +42,7 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool) {
 		"`file` with the certificate that signs the listener's own, for https; variable MIRROR_ADMIN_CA (default: "+
 			"admin.tls.cert of --config)")
 	completesFiles(cmd, "config", "yaml", "yml")
-	f.output.add(cmd, wide)
+	f.output.add(cmd, wide, forms...)
 }
 
 // get requests /api/v1/PATH.

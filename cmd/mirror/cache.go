@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/cache/disk"
@@ -19,12 +18,12 @@ func newCacheCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:        "cache",
 		SuggestFor: []string{"stats", "verify", "du", "disk"},
-		Short:      "Show how full the cache is, and check its content",
-		Long:       `Show how full the cache of a running mirror is, and check the content of cache.dir.`,
+		Short:      "Show how full the cache is, check its content, and remove images",
+		Long:       `Show how full the cache of a running mirror is, check the content of cache.dir, and remove images.`,
 		Args:       subcommand,
 		RunE:       help,
 	}
-	cmd.AddCommand(newCacheStatsCmd(), newCacheVerifyCmd())
+	cmd.AddCommand(newCacheStatsCmd(), newCachePurgeCmd(), newCacheVerifyCmd())
 	return cmd
 }
 
@@ -48,13 +47,18 @@ Exit codes: 0 shown; 1 the mirror refused the request; 2 wrong usage; 4 no mirro
 	return cmd
 }
 
+// stored is how full the cache is.
+func stored(c admin.Cache) string {
+	text := amount(c.Bytes) + " of " + amount(c.Size)
+	if c.Size > 0 {
+		text += fmt.Sprintf(" (%d%%)", c.Bytes*100/c.Size)
+	}
+	return text
+}
+
 func cacheText(c admin.Cache) string {
 	var t table
-	stored := amount(c.Bytes) + " of " + amount(c.Size)
-	if c.Size > 0 {
-		stored += fmt.Sprintf(" (%d%%)", c.Bytes*100/c.Size)
-	}
-	t.field("stored", "%s in %d blobs and manifests", stored, c.Objects)
+	t.field("stored", "%s in %d blobs and manifests", stored(c), c.Objects)
 	if c.Reserved > 0 {
 		t.field("reserved", "%s for downloads that run or are paused; %d are paused", amount(c.Reserved), c.Parked)
 	}
@@ -106,11 +110,11 @@ Exit codes: 0 nothing is damaged; 1 something is damaged, or not everything coul
   mirror cache verify --config /etc/mirror/config.yaml --remove`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.ErrOrStderr(), file, "verify again")
+			c, _, err := loadConfig(cmd.ErrOrStderr(), file, "verify again")
 			if err != nil {
 				return err
 			}
-			v := verifier{dir: c.Cache.Dir, remove: remove, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()}
+			v := verifier{dir: c.Cache.Dir, remove: remove, out: cmd.OutOrStdout(), err: cmd.ErrOrStderr(), tty: isTerminal(cmd.ErrOrStderr())}
 			return v.run(cmd.Context())
 		},
 	}
@@ -132,20 +136,13 @@ type verifier struct {
 }
 
 func (v *verifier) run(ctx context.Context) error {
-	if f, ok := v.err.(*os.File); ok {
-		v.tty = term.IsTerminal(int(f.Fd()))
-	}
 	v.began = time.Now()
 	var broken error // of the output
 	got, err := disk.Verify(ctx, v.dir, disk.VerifyOptions{
 		Remove: v.remove, Progress: v.progress,
 		Damaged: func(d disk.Damage) {
 			v.clear()
-			removed := ""
-			if d.Removed {
-				removed = "; removed"
-			}
-			if _, err := fmt.Fprintf(v.out, "%s  %d bytes  %s%s\n", d.Digest, d.Size, d.Why, removed); err != nil {
+			if _, err := fmt.Fprintf(v.out, "%s  %d bytes  %s%s\n", d.Digest, d.Size, d.Why, choose(d.Removed, "; removed", "")); err != nil {
 				broken = err
 			}
 		},
@@ -188,10 +185,8 @@ func (v *verifier) read(got disk.Verified) string {
 
 // next is what to do about damage.
 func (v *verifier) next() string {
-	if v.remove {
-		return "The mirror downloads the removed content again at the next pull. Check the disk of cache.dir"
-	}
-	return "Run it again with --remove: the mirror downloads the content again at the next pull. Check the disk of cache.dir"
+	return choose(v.remove, "The mirror downloads the removed content again at the next pull. Check the disk of cache.dir",
+		"Run it again with --remove: the mirror downloads the content again at the next pull. Check the disk of cache.dir")
 }
 
 // progressEvery is the time between two lines of progress.

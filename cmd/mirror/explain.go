@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,8 +56,9 @@ Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 wrong
   mirror explain credentials-missing`,
 		Args: mostOneArg("one file or reason"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 && !exists(args[0]) {
-				if page, ok := failures.Page(args[0]); ok {
+			if len(args) == 1 {
+				page, ok := failures.Page(args[0])
+				if _, err := os.Stat(args[0]); ok && err != nil { // a file takes precedence over a reason of the same name
 					return write(cmd.OutOrStdout(), page)
 				}
 			}
@@ -81,12 +83,6 @@ Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 wrong
 	}
 	flags.add(cmd, true)
 	return cmd
-}
-
-// exists reports whether a file has that name. It takes precedence over a reason of the same name.
-func exists(name string) bool {
-	_, err := os.Stat(name)
-	return err == nil
 }
 
 // readSymptoms reads the file that is named, or standard input.
@@ -131,22 +127,12 @@ func (f *adminFlags) recorded(ctx context.Context) func(journal.Filter) ([]journ
 	}
 }
 
-// subjectOf is the image of a failure, else the host at which it broke.
-func subjectOf(f admin.Explained) string {
-	switch {
-	case f.Image != "":
-		return f.Image
-	case f.Host != "":
-		return "at " + f.Host
-	}
-	return "-"
-}
-
 // explainedText is a report. Where a mirror knows more of a failure, its record is shown instead.
 func explainedText(r *symptom.Report, list []admin.Explained, wide bool) string {
 	var b strings.Builder
 	for _, f := range list {
-		fmt.Fprintf(&b, "%dx  %s (%s)  %s", f.Count, f.Reason, f.Class, subjectOf(f))
+		fmt.Fprintf(&b, "%dx  %s (%s)  %s", f.Count, f.Reason, f.Class,
+			cmp.Or(f.Image, choose(f.Host != "", "at "+f.Host, "-")))
 		if f.ID != "" {
 			fmt.Fprintf(&b, "  [%s]", f.ID)
 		}

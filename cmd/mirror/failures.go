@@ -244,14 +244,11 @@ func detail(x journal.Failure, now time.Time) string {
 
 // clientText is a client. An address may stand for many of them: behind a NAT, for a whole cluster.
 func clientText(client string) string {
-	switch ip, err := netip.ParseAddr(client); {
-	case err != nil:
-	case ip.IsLoopback():
-		return client + ", the mirror's own machine"
-	default:
-		return client + ", perhaps shared"
+	ip, err := netip.ParseAddr(client)
+	if err != nil {
+		return client
 	}
-	return client
+	return client + choose(ip.IsLoopback(), ", the mirror's own machine", ", perhaps shared")
 }
 
 // sentence is text with a full stop at its end.

@@ -13,12 +13,14 @@ import (
 // output is the form in which a command prints: empty (text), json, yaml or wide (text with more columns).
 type output string
 
-// add adds the flag -o. wide says that the command has more to show than fits a narrow terminal.
-func (o *output) add(cmd *cobra.Command, wide bool) {
+// add adds the flag -o. wide says that the command has more to show than fits a narrow terminal; others are forms that it has
+// alone.
+func (o *output) add(cmd *cobra.Command, wide bool, others ...string) {
 	forms := []string{"json", "yaml"}
 	if wide {
 		forms = append(forms, "wide")
 	}
+	forms = append(forms, others...)
 	addChoice(cmd, (*string)(o), "output", "o", forms, "another `form` of output: "+strings.Join(forms, ", "))
 }
 

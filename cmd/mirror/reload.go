@@ -51,7 +51,7 @@ func reload(
 			names = next.Files()
 			point.Hit("serve/reload")
 			if how.err = a.Reload(next); how.err == nil {
-				how.changed = config.Changed(c, next)
+				how.Changed = config.Changed(c, next)
 				c, text = next, now
 			} else {
 				text = text.SeenAt(now)
@@ -59,8 +59,8 @@ func reload(
 			point.Hit("serve/reloaded")
 		}
 		if reply != nil {
-			how.restart = config.Diff(first, c)
-			how.changed = slices.DeleteFunc(how.changed, func(path string) bool { return needsRestart(path, how.restart) })
+			how.Restart = config.Diff(first, c)
+			how.Changed = slices.DeleteFunc(how.Changed, func(path string) bool { return needsRestart(path, how.Restart) })
 			reply <- how // it has room
 			reply = nil
 		}
@@ -78,8 +78,8 @@ func reload(
 
 // reloaded is the result of a reload.
 type reloaded struct {
-	changed, restart []string
-	err              error // why the old configuration stays
+	admin.Reloaded
+	err error // why the old configuration stays
 }
 
 // needsRestart reports whether the change of a setting needs a restart: "tls" stands for its keys.
@@ -98,26 +98,27 @@ func requester(requests chan<- chan<- reloaded) func(context.Context) (admin.Rel
 		}
 		select {
 		case how := <-reply:
-			return how.answer()
+			return how.Reloaded, refused(how.err)
 		case <-ctx.Done():
 			return admin.Reloaded{}, errors.New("it takes too long")
 		}
 	}
 }
 
-func (r reloaded) answer() (admin.Reloaded, error) {
-	if r.err == nil {
-		return admin.Reloaded{Changed: r.changed, Restart: r.restart}, nil
+// refused is the error of a reload as the admin listener answers with it.
+func refused(err error) error {
+	invalid, ok := errors.AsType[*config.Invalid](err)
+	switch {
+	case err == nil:
+		return nil
+	case !ok:
+		return &admin.NotReloaded{Problems: []string{err.Error()}}
 	}
-	refused := &admin.NotReloaded{}
-	if invalid, ok := errors.AsType[*config.Invalid](r.err); ok {
-		for _, p := range invalid.Problems {
-			refused.Problems = append(refused.Problems, p.String())
-		}
-	} else {
-		refused.Problems = []string{r.err.Error()}
+	var problems []string
+	for _, p := range invalid.Problems {
+		problems = append(problems, p.String())
 	}
-	return admin.Reloaded{}, refused
+	return &admin.NotReloaded{Problems: problems}
 }
 
 // watched returns the configuration, and a watch over the file and the files that it names, which began before they were
@@ -129,10 +130,9 @@ func watched(ctx context.Context, file string, names []string, log *slog.Logger)
 		watch, stop := context.WithCancel(ctx)
 		changed := config.Watch(watch, file, names, log)
 		text, err := config.Read(file)
-		if err != nil {
-			return nil, text, changed, stop, err
+		if err == nil {
+			next, err = text.Parse(file, os.Environ())
 		}
-		next, err := text.Parse(file, os.Environ())
 		if err != nil {
 			return nil, text, changed, stop, err
 		}

@@ -21,7 +21,7 @@ func TestAnswerOfAReload(t *testing.T) {
 		want admin.Reloaded
 		err  error
 	}{
-		{reloaded{changed: []string{"log.level"}, restart: []string{"listen"}}, admin.Reloaded{Changed: []string{"log.level"}, Restart: []string{"listen"}}, nil},
+		{reloaded{Reloaded: admin.Reloaded{Changed: []string{"log.level"}, Restart: []string{"listen"}}}, admin.Reloaded{Changed: []string{"log.level"}, Restart: []string{"listen"}}, nil},
 		{reloaded{err: errors.New("x")}, admin.Reloaded{}, &admin.NotReloaded{Problems: []string{"x"}}},
 		{reloaded{err: invalid}, admin.Reloaded{}, &admin.NotReloaded{Problems: []string{"c.yaml:1:1: a: unknown key", "c.yaml:2:1: b: unknown key"}}},
 	} {

@@ -55,7 +55,7 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	if file != "" {
 		check += " --config " + file
 	}
-	c, text, err := loadText(stderr, file, "start again ("+check+" checks without starting)")
+	c, text, err := loadConfig(stderr, file, "start again ("+check+" checks without starting)")
 	if err != nil {
 		return err
 	}

@@ -59,12 +59,7 @@ func statusText(s admin.Status, now time.Time) string {
 		t.field("pulls", "%d running", *s.Pulls)
 	}
 	if c := s.Cache; c != nil {
-		full := ""
-		if c.Size > 0 {
-			full = fmt.Sprintf(" (%d%%)", c.Bytes*100/c.Size)
-		}
-		t.field("cache", "%s of %s%s%s", amount(c.Bytes), amount(c.Size), full,
-			choose(c.Degraded, "; the disk fails: new content is served and not kept", ""))
+		t.field("cache", "%s%s", stored(*c), choose(c.Degraded, "; the disk fails: new content is served and not kept", ""))
 	}
 	if f := s.Failures; f != nil {
 		t.field("failures", "%s", lastHour(f))

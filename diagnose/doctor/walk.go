@@ -34,8 +34,8 @@ const maxBlobs = 64
 // walk walks a pull step by step, at each endpoint. A blob costs a byte, the config all of it. Without a platform that was
 // asked for it is that of this machine, of linux, if there is one, else the first of the image. The context ends it.
 func (x *examination) walk(ctx context.Context, r *upstream.Registry, repository, reference string) {
-	seen := &handshakes{m: make(map[string][]*x509.Certificate)}
-	endpoints, end, err := r.Inspect(seen.add)
+	var seen sync.Map
+	endpoints, end, err := r.Inspect(func(host string, s tls.ConnectionState) { seen.Store(host, s.PeerCertificates) })
 	if err != nil {
 		var s Step
 		x.broke(&s, diagnose.Explain(err))
@@ -44,7 +44,7 @@ func (x *examination) walk(ctx context.Context, r *upstream.Registry, repository
 	}
 	defer end()
 	for _, ep := range endpoints {
-		w := &walker{examination: x, ep: ep, repository: repository, reference: reference, seen: seen}
+		w := &walker{examination: x, ep: ep, repository: repository, reference: reference, seen: &seen}
 		_ = w.ping(ctx) && w.manifest(ctx) && w.platform(ctx) && w.blobs(ctx)
 		w.done()
 		if ctx.Err() != nil {
@@ -53,35 +53,12 @@ func (x *examination) walk(ctx context.Context, r *upstream.Registry, repository
 	}
 }
 
-// handshakes are the certificates that hosts have shown.
-type handshakes struct {
-	mu sync.Mutex // guards m; a leaf
-	m  map[string][]*x509.Certificate
-}
-
-func (h *handshakes) add(host string, s tls.ConnectionState) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(s.PeerCertificates) > 0 {
-		h.m[host] = s.PeerCertificates
-	}
-}
-
-func (h *handshakes) of(host string, err error) []*x509.Certificate {
-	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return e.UnverifiedCertificates
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.m[host]
-}
-
 // walker examines one endpoint.
 type walker struct {
 	*examination
 	ep                    *upstream.Inspected
 	repository, reference string
-	seen                  *handshakes
+	seen                  *sync.Map // the certificates that a host has shown, its own first
 
 	image  *oci.Manifest // first what the reference means, then the manifest for the platform
 	index  bool          // the first was an index
@@ -151,7 +128,7 @@ func (w *walker) tell(a *upstream.Attempt, err error, last func(*Step)) bool {
 		case fault.StepDNS, fault.StepDial:
 			s.Host = cmp.Or(proxy, r.Host)
 		case fault.StepTLS:
-			s.tls(w.seen.of(r.Host, err), time.Now())
+			s.tls(w.shown(r.Host, err), time.Now())
 		case fault.StepProxy:
 			s.Detail = throughProxy
 		case fault.StepPing:
@@ -181,6 +158,17 @@ func (w *walker) tell(a *upstream.Attempt, err error, last func(*Step)) bool {
 }
 
 const throughProxy = "the connection goes through a proxy"
+
+// shown are the certificates that a host has shown last.
+func (w *walker) shown(host string, err error) (list []*x509.Certificate) {
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return e.UnverifiedCertificates
+	}
+	if v, ok := w.seen.Load(host); ok {
+		list = v.([]*x509.Certificate)
+	}
+	return list
+}
 
 // row is a step of a pull, of several of a kind at one host.
 type row struct {

@@ -28,22 +28,16 @@ var (
 // add reads a text about the failure.
 func (f *facts) add(text string) {
 	lower := strings.ToLower(text)
-	has := func(words ...string) (any bool) {
-		for _, w := range words {
-			any = any || strings.Contains(lower, w)
-		}
-		return any
-	}
-	f.sandbox = f.sandbox || has("sandbox")
-	f.kubernetes = f.kubernetes || has("failed to pull image \"", "errimagepull", "imagepullbackoff", "back-off pulling", "sandbox", "pullimage", "kubelet", "failed to pull and unpack image")
-	f.helm = f.helm || has("oci://", "installation failed", "upgrade failed", "chart")
-	f.podman = f.podman || has("initializing source docker", "copying system image", "trying to reuse blob", "adding layer with blob", "processing tar file(") && !f.kubernetes
-	f.docker = f.docker || has("response from daemon", "failed to register layer") && !f.kubernetes
+	f.sandbox = f.sandbox || has(lower, "sandbox")
+	f.kubernetes = f.kubernetes || has(lower, "failed to pull image \"", "errimagepull", "imagepullbackoff", "back-off pulling", "sandbox", "pullimage", "kubelet", "failed to pull and unpack image")
+	f.helm = f.helm || has(lower, "oci://", "installation failed", "upgrade failed", "chart")
+	f.podman = f.podman || has(lower, "initializing source docker", "copying system image", "trying to reuse blob", "adding layer with blob", "processing tar file(") && !f.kubernetes
+	f.docker = f.docker || has(lower, "response from daemon", "failed to register layer") && !f.kubernetes
 	f.proxyMisnamed = f.proxyMisnamed || misnamed.MatchString(text)
 	f.ambiguous = f.ambiguous || ambiguous.MatchString(text)
-	f.ecs = f.ecs || has("cannotpull", "resourceinitializationerror")
-	f.builder = f.builder || has("failed to solve", "error building image")
-	f.openshift = f.openshift || has("image-registry.openshift-image-registry")
+	f.ecs = f.ecs || has(lower, "cannotpull", "resourceinitializationerror")
+	f.builder = f.builder || has(lower, "failed to solve", "error building image")
+	f.openshift = f.openshift || has(lower, "image-registry.openshift-image-registry")
 }
 
 // advise returns the sentence about a failure, the remedy, and a command for it.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/bounded"
 )
 
 // tier is how near a message is to the failure: of several reports of one failure the nearest counts.
@@ -87,12 +88,11 @@ func (s *message) take(r record) {
 	if m := times.FindStringSubmatch(r.text); m != nil {
 		s.count = max(s.count, number(m[1]))
 	}
-	kind := func(p phrases) bool { return p.in(lower) }
 	isRow := row.MatchString(r.text) || events.MatchString(r.text)
 	switch {
-	case backoff.in(lower) && !strings.Contains(lower, "failed to pull image \""), kind(repeated), bare.MatchString(lastWords(s.text)):
+	case backoff.in(lower) && !strings.Contains(lower, "failed to pull image \""), repeated.in(lower), bare.MatchString(lastWords(s.text)):
 		s.tier = status
-	case isRow, r.level == "" && r.source == "" && kind(kubelet):
+	case isRow, r.level == "" && r.source == "" && kubelet.in(lower):
 		s.tier, s.source = event, "event"
 	case r.level == "info", r.level == "warning":
 		s.tier = hint
@@ -175,10 +175,10 @@ func (s *message) add(c *counter) bool {
 	}
 	var own ownText
 	if o, ok := ownOf(text); ok {
-		if r, host := c.known.own(o, text, about.image); o.certain || r != diagnose.Unknown {
+		if known := c.known.own(o, text, about.image); o.certain || known.reason != diagnose.Unknown {
 			own, g.id = o, o.id
-			g.reason = cmp.Or(g.reason, r)
-			about.host = cmp.Or(host, hostOf("", about.image)) // the mirror knows at which host the pull failed
+			g.reason = cmp.Or(g.reason, known.reason)
+			about.host = cmp.Or(known.host, hostOf("", about.image)) // the mirror knows at which host the pull failed
 		}
 	}
 	if g.reason == "" {
@@ -215,7 +215,7 @@ func (s *message) ends(c *counter, lower string) bool {
 // memory keeps the results for earlier texts: a log repeats a failure in the same words.
 type memory struct {
 	subjects map[string]subject
-	reasons  map[[2]string]diagnose.Reason
+	reasons  map[[2]string]diagnose.Reason // by text and image
 	owns     map[ownKey]ownReason
 	misses   int // ids for which no reason was found
 }
@@ -237,53 +237,38 @@ const (
 	mostMisses = 1000 // ids for which no reason is found, since they are of another image or invented; further ones are not tried
 )
 
-func (m *memory) subject(text string) subject {
-	about, ok := m.subjects[text]
+// remember is the value of a key, which is found if it is not in the map.
+func remember[K comparable, V any](m *map[K]V, key K, find func() V) V {
+	v, ok := (*m)[key]
 	if !ok {
-		if about = subjectOf(text); m.subjects == nil || len(m.subjects) >= remembered {
-			m.subjects = make(map[string]subject)
-		}
-		m.subjects[text] = about
+		v = find()
+		bounded.Put(m, key, v, remembered)
 	}
-	return about
+	return v
+}
+
+func (m *memory) subject(text string) subject {
+	return remember(&m.subjects, text, func() subject { return subjectOf(text) })
 }
 
 func (m *memory) reason(text, image string) diagnose.Reason {
-	k := [2]string{text, image}
-	r, ok := m.reasons[k]
-	if !ok {
-		if r = classify(text, image); m.reasons == nil || len(m.reasons) >= remembered {
-			m.reasons = make(map[[2]string]diagnose.Reason)
-		}
-		m.reasons[k] = r
-	}
-	return r
+	return remember(&m.reasons, [2]string{text, image}, func() diagnose.Reason { return classify(text, image) })
 }
 
 // own is the reason of a mirror's sentence and the host: by its id, else by its link, else by its words.
-func (m *memory) own(o ownText, text, image string) (diagnose.Reason, string) {
-	k := ownKey{o, image}
-	known, ok := m.owns[k]
-	if !ok {
-		found := false
+func (m *memory) own(o ownText, text, image string) ownReason {
+	return remember(&m.owns, ownKey{o, image}, func() ownReason {
 		if o.id != "" && m.misses < mostMisses {
-			if known.reason, known.host, found = byID(o, text, image); !found {
-				m.misses++
+			if r, host, ok := byID(o, text, image); ok {
+				return ownReason{r, host}
 			}
+			m.misses++
 		}
-		switch page := diagnose.Reason(o.page); {
-		case found:
-		case page.Class() != diagnose.ClassUnknown:
-			known.reason = page
-		default:
-			known.reason = byWords(o.summary)
+		if page := diagnose.Reason(o.page); page.Class() != diagnose.ClassUnknown {
+			return ownReason{reason: page}
 		}
-		if m.owns == nil || len(m.owns) >= remembered {
-			m.owns = make(map[ownKey]ownReason)
-		}
-		m.owns[k] = known
-	}
-	return known.reason, known.host
+		return ownReason{reason: byWords(o.summary)}
+	})
 }
 
 // subject finds the image and host of a text, in the text itself or in the lines above it.

@@ -1,6 +1,7 @@
 package symptom
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -61,18 +62,11 @@ func (c *counter) object(o map[string]any) {
 
 // event reads an Event of core/v1 or events.k8s.io/v1, or an object with its fields.
 func (c *counter) event(o map[string]any) {
-	note := text(o, "message")
-	if note == "" {
-		note = text(o, "note")
-	}
+	note := cmp.Or(text(o, "message"), text(o, "note"))
 	s := message{text: note, tier: event, source: "event", count: 1}
-	if n, ok := o["count"].(float64); ok && n >= 1 && n < 1e12 {
-		s.count = int64(n)
-	}
+	s.count = cmp.Or(countOf(o), s.count)
 	if series, ok := o["series"].(map[string]any); ok {
-		if n, ok := series["count"].(float64); ok && n >= 1 && n < 1e12 {
-			s.count = int64(n)
-		}
+		s.count = cmp.Or(countOf(series), s.count)
 		s.at, _ = stamp(text(series, "lastObservedTime"))
 	}
 	for _, k := range []string{"lastTimestamp", "deprecatedLastTimestamp", "eventTime", "firstTimestamp"} {
@@ -149,18 +143,13 @@ func (c *counter) entry(o map[string]any, parts []string) bool {
 	if r.source == "" {
 		r.source = place(parts[0]) + " "
 	}
-	if img := text(o, "image"); img != "" {
-		r.image = img
-	}
+	r.image = cmp.Or(text(o, "image"), r.image)
 	for _, k := range []string{"ts", "time", "timestamp", "TimeStamp", "@timestamp"} {
 		if at, ok := stamp(text(o, k)); ok {
 			r.at = at
 		}
 	}
-	var s message
-	if n, ok := o["count"].(float64); ok && n >= 1 && n < 1e12 {
-		s.count = int64(n)
-	}
+	s := message{count: countOf(o)}
 	s.take(r)
 	return s.add(c)
 }
@@ -200,6 +189,14 @@ func (c *counter) walk(v any, seen map[string]bool, depth int) {
 			}
 		}
 	}
+}
+
+// countOf is how often an Event came, by its field; 0: it does not say.
+func countOf(o map[string]any) int64 {
+	if n, ok := o["count"].(float64); ok && n >= 1 && n < 1e12 {
+		return int64(n)
+	}
+	return 0
 }
 
 func text(o map[string]any, key string) string {

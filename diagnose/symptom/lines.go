@@ -1,7 +1,9 @@
 package symptom
 
 import (
+	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,7 +78,7 @@ func (l *lines) fill(n int) bool {
 		raw, rest, _ := strings.Cut(l.rest, "\n")
 		l.rest = rest
 		raw = strings.TrimSuffix(raw, "\r")
-		if strings.ContainsRune(raw, '\x1b') || strings.Contains(raw, "m[") || strings.Contains(raw, "[3") || strings.Contains(raw, "[0m") {
+		if has(raw, "\x1b", "m[", "[3", "[0m") {
 			raw = ansi.ReplaceAllString(raw, "")
 		}
 		raw = plain(raw)
@@ -97,7 +99,7 @@ var (
 
 // plain restores the quotes that web pages, word processors and spreadsheets changed.
 func plain(raw string) string {
-	if strings.Contains(raw, "\u201c") || strings.Contains(raw, "\u201e") || strings.Contains(raw, "&") || strings.Contains(raw, "\u00a0") {
+	if has(raw, "\u201c", "\u201e", "&", "\u00a0") {
 		raw = typed.Replace(raw)
 	}
 	if strings.HasPrefix(raw, `"`) && cells.MatchString(raw) {
@@ -155,18 +157,15 @@ func (l *lines) next() (line, bool) {
 	if !ok {
 		return line{}, false
 	}
-	first := l.ahead[0]
+	before := l.ahead[0]
 	ln := l.logical(row)
-	ln.at, ln.shift = first.at, first.shift
+	ln.at, ln.shift = before.at, before.shift
 	return ln, true
 }
 
 func (l *lines) logical(row string) line {
 	if inner, ok := boxed(row); ok {
 		return l.box(inner)
-	}
-	if !strings.Contains(row, ": ") {
-		return l.wrapped(row)
 	}
 	if m := key.FindStringSubmatch(row); m != nil {
 		if folded, ok := l.folded(len(m[1]), m[2], m[3]); ok {
@@ -212,11 +211,8 @@ func (l *lines) box(inner string) line {
 }
 
 func firstWord(s string) string {
-	s = strings.TrimLeft(s, " ")
-	if i := strings.IndexByte(s, ' '); i >= 0 {
-		return s[:i]
-	}
-	return s
+	word, _, _ := strings.Cut(strings.TrimLeft(s, " "), " ")
+	return word
 }
 
 // folded joins the rows of a YAML scalar, if it has quotes or more than one row.
@@ -295,14 +291,9 @@ func (l *lines) wrapped(first string) line {
 			rows = append(rows, row)
 		}
 	}
-	joined := line{text: joinRows(rows, func(string) string { return " " })}
+	joined := line{text: joinRows(rows, math.MaxInt)}
 	if len(rows) > 1 && byColumns(rows, width) {
-		joined.tight = joinRows(rows, func(row string) string {
-			if utf8.RuneCountInString(row) < width {
-				return " "
-			}
-			return ""
-		})
+		joined.tight = joinRows(rows, width)
 	}
 	n := len(rows)
 	for range 4 { // the error of a program that another one called, below its own
@@ -382,31 +373,74 @@ func roomFor(rows []string, width int) bool {
 	return false
 }
 
-func joinRows(rows []string, between func(row string) string) string {
-	if len(rows) == 1 {
-		return rows[0]
-	}
-	var b strings.Builder
-	for i, row := range rows {
-		if i > 0 {
-			if sep := between(rows[i-1]); sep == " " {
-				row = " " + strings.TrimLeft(row, " ")
-			}
+// joinRows joins rows by spaces, but for one that is as wide as the terminal: it is joined as it is.
+func joinRows(rows []string, width int) string {
+	text := rows[0]
+	for i, row := range rows[1:] {
+		if utf8.RuneCountInString(rows[i]) < width {
+			text, row = strings.TrimRight(text, " ")+" ", strings.TrimLeft(row, " ")
 		}
-		if i < len(rows)-1 && between(row) == " " {
-			row = strings.TrimRight(row, " ")
-		}
-		b.WriteString(row)
+		text += row
 	}
-	return b.String()
+	return text
 }
 
 // byColumns reports whether all rows but the last are as wide as the widest, but for a space that was trimmed.
 func byColumns(rows []string, width int) bool {
-	for _, row := range rows[:len(rows)-1] {
-		if utf8.RuneCountInString(row) < width-1 {
-			return false
-		}
+	return !slices.ContainsFunc(rows[:len(rows)-1], func(row string) bool { return utf8.RuneCountInString(row) < width-1 })
+}
+
+// columns is the place of the counts in a table of events: kubectl get events -o wide, and all of kubectl before 1.14.
+type columns struct {
+	at    int // of COUNT, in characters; 0: no table, or a table without counts
+	shift int // characters before the header
+}
+
+// older is a row that begins with two ages and the count, or ends with an age, the count and the Event's name.
+var older = regexp.MustCompile(`^\s*\d+[smhd]\w*\s+\d+[smhd]\w*\s+(\d{1,12})\s|\s\d+[smhd]\w*\s+(\d{1,12})\s+\S+\.[0-9a-f]{10,}\s*$`)
+
+// header reports whether a line is the header of a table.
+func (c *columns) header(ln line) bool {
+	line := ln.text
+	if !strings.Contains(line, "MESSAGE") && !strings.Contains(line, "Message") {
+		return false
+	}
+	upper := strings.ToUpper(line)
+	if !strings.Contains(upper, "MESSAGE") || !strings.Contains(upper, "REASON") && !strings.Contains(upper, "TYPE") || strings.Contains(line, ": ") {
+		return false
+	}
+	c.at, c.shift = 0, ln.shift
+	if i := max(strings.Index(upper, " COUNT"), strings.Index(upper, "\tCOUNT")); i >= 0 {
+		c.at = utf8.RuneCountInString(line[:i]) + 1
 	}
 	return true
+}
+
+// count is the number in that column of a row; 0: it has none.
+func (c *columns) count(ln line) int64 {
+	line := ln.text
+	if c.at == 0 {
+		return 0
+	}
+	if m := older.FindStringSubmatch(line); m != nil {
+		return number(m[1] + m[2])
+	}
+	at := c.at
+	if c.shift == 0 {
+		at -= ln.shift // a time that is a column of the table
+	}
+	r := []rune(line)
+	for i := max(0, at-3); i < min(len(r), at+4); i++ {
+		if r[i] < '0' || r[i] > '9' || i > 0 && r[i-1] != ' ' && r[i-1] != '\t' {
+			continue
+		}
+		end := i
+		for end < len(r) && r[end] >= '0' && r[end] <= '9' && end-i < 12 {
+			end++
+		}
+		if end == len(r) || r[end] == ' ' || r[end] == '\t' {
+			return number(string(r[i:end]))
+		}
+	}
+	return 0
 }

@@ -3,6 +3,7 @@ package symptom
 import (
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
 )
 
@@ -29,12 +30,12 @@ func phrasesOf(patterns ...string) phrases {
 
 // in reports whether a text in lower case matches one of them.
 func (list phrases) in(text string) bool {
-	for _, p := range list {
-		if strings.Contains(text, p.word) && p.text.MatchString(text) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(p phrase) bool { return strings.Contains(text, p.word) && p.text.MatchString(text) })
+}
+
+// has reports whether a text has one of some words.
+func has(text string, words ...string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 }
 
 // word is the longest text that every match of a pattern has.

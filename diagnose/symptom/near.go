@@ -1,6 +1,8 @@
 package symptom
 
 import (
+	"cmp"
+	"iter"
 	"regexp"
 	"strings"
 )
@@ -30,44 +32,40 @@ func (n *near) add(raw string) {
 	n.n++
 }
 
-// at returns the parsed line at a distance above, nil where there is none.
-func (n *near) at(above int) *lineAbove {
-	if above >= min(n.n, len(n.lines)) {
-		return nil
-	}
-	h := &n.lines[(n.n-1-above)%len(n.lines)]
-	if !h.known {
-		h.known = true
-		lower := strings.ToLower(h.raw)
-		if len(lower) <= widest && (strings.Contains(lower, "pull") || strings.Contains(lower, "image") || strings.Contains(lower, "from ") ||
-			strings.Contains(lower, "metadata") || strings.Contains(lower, "copy") || strings.Contains(lower, "fetch")) {
-			r := peel(h.raw, deepestLine)
-			h.image, h.step = mention(r.text), r.step
-			h.began = h.image != "" && begins.MatchString(r.text)
+// above yields the lines above, parsed, the nearest first.
+func (n *near) above(most int) iter.Seq[*lineAbove] {
+	return func(yield func(*lineAbove) bool) {
+		for i := range min(n.n, most, len(n.lines)) {
+			h := &n.lines[(n.n-1-i)%len(n.lines)]
+			if h.parse(); !yield(h) {
+				return
+			}
 		}
-		h.push = pushes.MatchString(h.raw)
-		h.ended = strings.Contains(h.raw, "Status: ")
 	}
-	return h
+}
+
+func (h *lineAbove) parse() {
+	if h.known {
+		return
+	}
+	h.known = true
+	lower := strings.ToLower(h.raw)
+	if len(lower) <= widest && has(lower, "pull", "image", "from ", "metadata", "copy", "fetch") {
+		r := peel(h.raw, deepestLine)
+		h.image, h.step = mention(r.text), r.step
+		h.began = h.image != "" && begins.MatchString(r.text)
+	}
+	h.push = pushes.MatchString(h.raw)
+	h.ended = strings.Contains(h.raw, "Status: ")
 }
 
 // image is the image that was named last, by the given step if that named one.
-func (n *near) image(step string) string {
-	last := ""
-	for i := range n.lines {
-		h := n.at(i)
-		if h == nil {
-			break
-		}
-		if h.image == "" {
-			continue
-		}
-		if step == "" || h.step == step {
+func (n *near) image(step string) (last string) {
+	for h := range n.above(len(n.lines)) {
+		if h.image != "" && (step == "" || h.step == step) {
 			return h.image
 		}
-		if last == "" {
-			last = h.image
-		}
+		last = cmp.Or(last, h.image)
 	}
 	return last
 }
@@ -83,12 +81,9 @@ func (n *near) pushing(lower string) bool {
 	if fetches.MatchString(lower) {
 		return false
 	}
-	for i := range 30 {
-		switch h := n.at(i); {
-		case h == nil || h.began:
-			return false
-		case h.push:
-			return true
+	for h := range n.above(30) {
+		if h.began || h.push {
+			return !h.began
 		}
 	}
 	return false
@@ -96,13 +91,9 @@ func (n *near) pushing(lower string) bool {
 
 // awaits reports whether a line above began a pull, and no line since ended it.
 func (n *near) awaits() bool {
-	const soon = 20
-	for i := range soon {
-		switch h := n.at(i); {
-		case h == nil || h.ended:
-			return false
-		case h.began:
-			return true
+	for h := range n.above(20) {
+		if h.ended || h.began {
+			return !h.ended
 		}
 	}
 	return false

@@ -1,6 +1,7 @@
 package symptom
 
 import (
+	"cmp"
 	"regexp"
 	"strconv"
 	"strings"
@@ -36,6 +37,11 @@ var prefixes = []*regexp.Regexp{
 }
 
 var (
+	// beginning matches the beginning of a level, by which levels has its name.
+	beginning = regexp.MustCompile(`^(?:warn|info|debu|trac|fat|crit|panic|err)`)
+	levels    = map[string]string{
+		"warn": "warning", "info": "info", "debu": "debug", "trac": "debug", "fat": "fatal", "crit": "fatal", "panic": "fatal", "err": "error",
+	}
 	klog     = regexp.MustCompile(`^\s*([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+\s+\d+ ([\w.-]+(?:/[\w.-]+)*):\d+\]\s+`)
 	bracket  = regexp.MustCompile(`^\s*\[?(INFO|DEBUG|TRACE|WARN|WARNING|ERROR|ERR|FATAL|CRITICAL)\]?\s*[:|-]?\s+`)
 	logrus   = regexp.MustCompile(`^\s*(INFO|WARN|ERRO|FATA|DEBU|TRAC)\[[^\]]{1,30}\]\s*`)
@@ -58,11 +64,7 @@ func peel(s string, depth int) record {
 	switch {
 	case structured.MatchString(r.text):
 		q := quoted.FindString(r.text)
-		msg, err := strconv.Unquote(q)
-		if err != nil {
-			msg = strings.Trim(q, `"`)
-		}
-		r.logged(msg, pairs(r.text[len(q):]), depth)
+		r.logged(unquote(q), pairs(r.text[len(q):]), depth)
 	case logfmt.MatchString(r.text):
 		if v := pairs(r.text); v["msg"] != "" || v["level"] != "" && v["error"] != "" {
 			r.logged(v["msg"], v, depth)
@@ -132,19 +134,8 @@ func stamp(s string) (time.Time, bool) {
 }
 
 func levelOf(s string) string {
-	switch s = strings.ToLower(s); {
-	case strings.HasPrefix(s, "warn"):
-		return "warning"
-	case strings.HasPrefix(s, "info"):
-		return "info"
-	case strings.HasPrefix(s, "debu"), strings.HasPrefix(s, "trac"):
-		return "debug"
-	case strings.HasPrefix(s, "fat"), strings.HasPrefix(s, "crit"), strings.HasPrefix(s, "panic"):
-		return "fatal"
-	case strings.HasPrefix(s, "err"):
-		return "error"
-	}
-	return s
+	s = strings.ToLower(s)
+	return cmp.Or(levels[beginning.FindString(s)], s)
 }
 
 // logged takes a line of keys and values. A message that is a line of another logger is read as that line.
@@ -186,6 +177,14 @@ func place(msg string) string {
 	return strings.TrimSpace(msg[:min(len(msg), 40)])
 }
 
+// unquote is a text without its quotes and escapes.
+func unquote(q string) string {
+	if s, err := strconv.Unquote(q); err == nil {
+		return s
+	}
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
+
 // pairs reads key=value and key="value" of a line.
 func pairs(s string) map[string]string {
 	v := make(map[string]string)
@@ -201,11 +200,7 @@ func pairs(s string) map[string]string {
 		s = s[eq+1:]
 		value := ""
 		if q := quoted.FindString(s); q != "" {
-			s = s[len(q):]
-			var err error
-			if value, err = strconv.Unquote(q); err != nil {
-				value = strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
-			}
+			s, value = s[len(q):], unquote(q)
 		} else {
 			value, s, _ = strings.Cut(s, " ")
 		}

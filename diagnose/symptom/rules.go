@@ -2,6 +2,7 @@ package symptom
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/registrymirror/mirror/diagnose"
@@ -25,8 +26,7 @@ var rules = []rule{
 		`nicht gen.{1,6}gend speicherplatz|nicht genug speicherplatz`, `espace (disque )?insuffisant`, `磁盘空间不足`),
 	of(diagnose.ClientGone, `code = canceled desc`, `context canceled["')\]]*$`),
 	of(diagnose.PullQPS, `pull qps exceeded`),
-	of(diagnose.CredentialSourceFailed, `credential provider plugin .*(no such file|not found|permission denied|exec format|fork/exec|exit status)`,
-		`docker-credential-\S+.*(not found|no such file|not installed|exited|exit status|err: )`, `credential provider plugin`,
+	of(diagnose.CredentialSourceFailed, `docker-credential-\S+.*(not found|no such file|not installed|exited|exit status|err: )`, `credential provider plugin`,
 		`error getting credentials - err`, `unable to retrieve credentials`, `getting username and password: `,
 		`unable to retrieve ecr registry auth: .*(nocredential|accessdenied|no ec2 imds role)`),
 	of(diagnose.NeverPull, `errimageneverpull`, `not present with pull policy of never`),
@@ -50,21 +50,21 @@ var rules = []rule{
 		`error verifying sha256 checksum`, `wrong diff id`, `does not match digest`, `layers from manifest don't match`,
 		`digest mismatch`, `digest verification failed`, `mismatched? digest`, `\bdigest_invalid\b`),
 	of(diagnose.UnsupportedImage, `schema ?1`, `manifest\.v1\+prettyjws`, `docker image format v1\b`,
-		`unsupported mediatype`, `unsupported (manifest )?media ?type`, `missing signature key`,
+		`unsupported (manifest )?media ?type`, `missing signature key`,
 		`accept header does not support (oci|manifest list)`, `encountered unknown type`, `unknown (manifest )?(media ?type|mime ?type)`,
 		`unsupported (manifest|image) (format|type|schema)`, `not a (valid )?(runnable )?(image|container image)`, `not implemented for image type`,
 		`invalid mediatype`, `media ?type in \S+ should be`, `unrecognized (config|manifest)`, `could not fetch content descriptor`),
-	of(diagnose.PlatformMissing, `no match for (current )?platform`, `no matching manifest for`, `no match for platform`,
+	of(diagnose.PlatformMissing, `no match for (current )?platform`, `no matching manifest for`,
 		`no image found in (manifest list|image index) for`, `no child with platform`, `does not provide the specified platform`,
 		`image operating system .* cannot be used on this platform`, `no matching platform`,
 		`(image|manifest) .*(does not (support|contain|exist for)|doesn't (support|contain)) .*platform`, `platform \S+ (was )?not found`,
 		`must be amd64/linux|support amd64/linux`),
-	of(diagnose.UnpackFailed, `from content store: content digest`, `failed to unpack image on snapshotter \S+: content digest`,
+	of(diagnose.UnpackFailed, `from content store: content digest`,
 		`insufficient uids or gids`, `hcsshim::`, `failed to register layer: (rename|symlink|link|mkdir|lchown|open|lstat|operation|re-exec|applylayer|error processing tar|exit status|driver|failed to|invalid|devmapper|unlinkat|unexpected|lsetxattr|container)`,
 		`failed to extract layer .*(no such file|not a directory|directory not empty|operation not permitted|permission denied|read-only|invalid argument|file exists|mount|link|lchown|input/output|cannot allocate|exit status|whiteout|structure needs cleaning|not supported)`,
 		`failed to extract layer sha256:\S+: (mkparent|link|mount|failed to mount|unlinkat|lchown|open|apply|symlink|rename|mkdir|chmod|unpigz|gzip|archive|exit|failed to create|failed to convert)`,
 		`error unpacking image`, `failed to lease content`, `\blease \S+ (not found|does not exist)`, `failed to prepare extraction`, `error creating overlay mount`, `failed to convert whiteout`, `failed to (create|stat|prepare|commit|mount) snapshot`,
-		`snapshotter (not loaded|.*not (found|exist))`, `error processing tar file`, `processing tar file`, `applylayer`, `adding layer with blob`,
+		`snapshotter (not loaded|.*not (found|exist))`, `processing tar file`, `applylayer`, `adding layer with blob`,
 		`read-only file system`, `archive/tar: `, `layer does not exist`, `failed to get filesystem from image`, `input/output error`,
 		`failed to unpack image on snapshotter`, `unlinkat .*directory not empty`, `failed to mount .*tmpmounts`),
 
@@ -99,32 +99,31 @@ var rules = []rule{
 		`\blookup [^ ]+( on [^ ]+)?: .*(network is unreachable|no route|permission denied|context deadline|canceled)`,
 		`temporary error during hostname resolution`, `zeitweiliger fehler bei der aufl`, `erreur temporaire qui se produit pendant la r`,
 		`no dns servers|dns (server )?(timeout|failure)`, `socket: permission denied`, `\blookup \S+ on \S+: no answer`, `\blookup \S+: try again`),
-	of(diagnose.TLSHandshake, `tls handshake timeout`, `remote error: tls`, `tls: handshake failure`, `tls: protocol version`,
+	of(diagnose.TLSHandshake, `tls handshake timeout`, `remote error: tls`,
 		`sslhandshakeexception`, `ssl_error|sslerror|ssl handshake`, `tls: `),
 	of(diagnose.ConnectTimeout, `request canceled while waiting for connection`, `connect timed out`, `connecttimeout`, `etimedout`,
-		`dial tcp \S+ i/o timeout`, `dial tcp \S+ connect: (connection|operation) timed out`, `dial tcp.* i/o timeout`, `connect: connection timed out`,
+		`dial tcp \S+ connect: (connection|operation) timed out`, `dial tcp.* i/o timeout`, `connect: connection timed out`,
 		`did not properly respond after a period`, `nach einer bestimmten zeitspanne nicht`, `au-del.{1,3} d.une certaine dur`, `n.a pas r.{1,3}pondu convenablement`,
 		`连接方在一段时间后没有正确答复`, `連線對象有一段時間並未正確回應`, `respondi. adecuadamente tras un per`, `não respondeu corretamente`, `risposta non corretta della parte`, `一定の時間を過ぎても正しく応答しなかった`, `응답이 없어 연결하지 못했거나`, `не получен нужный отклик`, `dial tcp \S+ .*context deadline exceeded`),
 	of(diagnose.Unreachable, `no route to host`, `network is unreachable`, `host is unreachable`, `ehostunreach|enetunreach`, `unreachable (network|host)`,
 		`nicht erreichbar|nicht verf.{1,3}gbares netzwerk`, `impossible . atteindre|h.{1,2}te impossible|r.{1,2}seau impossible`,
 		`cannot assign requested address`, `forbidden by its access permissions`, `connect: (permission denied|operation not permitted)`,
 		`zugriffsrechte`, `autorisations d.acc`),
-	of(diagnose.ConnectRefused, `connect: connection refused`, `actively refused`, `econnrefused`, `zielcomputer die verbindung verweigerte`, `verbindung verweigert`,
+	of(diagnose.ConnectRefused, `actively refused`, `econnrefused`, `verbindung verweigert`,
 		`ordinateur cible l.a express`, `connexion refus`, `计算机积极拒绝`, `電腦拒絕連線`, `deneg. expresamente`, `recusou ativamente`, `rifiuto persist`, `拒否されたため、接続できません`, `연결을 거부했으므로`, `отверг запрос`, `connection refused`),
-	of(diagnose.ConnectionReset, `connection reset by peer`, `broken pipe`, `unexpected eof`, `": eof\b`, `: eof\W*$`, `/[^\s"]*"?: eof\b`, `\beof, rpc`,
+	of(diagnose.ConnectionReset, `broken pipe`, `unexpected eof`, `": eof\b`, `: eof\W*$`, `/[^\s"]*"?: eof\b`, `\beof, rpc`,
 		`use of closed network connection`, `http2: server sent goaway`, `forcibly closed by the remote host`, `econnreset|connection reset`,
 		`vom remotehost geschlossen`, `ferm.{1,3}e par l.h.{1,3}te distant`, `远程主机强迫关闭`, `forzado la interrup`, `forçado o cancelamento`, `interrotta forzatamente`, `強制的に切断`, `강제로 끊겼`, `принудительно разорвал`, `遠端主機已強制關閉`, `connection was aborted|softwaregesteuert`, `connexion .{0,6}tablie a .{1,3}t.{1,3} abandonn`,
 		`stream error: stream id`, `transport connection broken`, `server closed (idle )?connection`, `connection (was )?closed|connection lost`, `premature eof|premature end`,
 		`socket hang up`, `short read`, `err.internal_error; received from peer`),
-	of(diagnose.UpstreamTimeout, `read: connection timed out`, `read: operation timed out`, `timeout exceeded while awaiting headers`, `timeout awaiting response headers`,
-		`context deadline exceeded`, `deadline_?exceeded`, `read tcp .* i/o timeout`, `504 gateway time-?out`, `gateway time-?out\b`, `status code from registry 504`, `read timed out`,
-		`i/o timeout`, `timed out`, `client\.timeout`),
+	of(diagnose.UpstreamTimeout, `timeout exceeded while awaiting headers`, `timeout awaiting response headers`,
+		`context deadline exceeded`, `deadline_?exceeded`, `gateway time-?out\b`, `status code from registry 504`, `i/o timeout`, `timed out`, `client\.timeout`),
 
 	// Logins and rights.
-	of(diagnose.CredentialsExpired, `authorization token has expired`, `\bexpiredtoken`, `token (is|has|was) expired`, `token expired`, `(password|credential|secret)s? (has|have|is|are) expired`,
-		`token is expired`, `client secret keys .*expired`, `jwt .*expired`),
+	of(diagnose.CredentialsExpired, `\bexpiredtoken`, `token (is|has|was) expired`, `token expired`,
+		`(password|credential|secret)s? (has|have|is|are) expired`, `client secret keys .*expired`, `jwt .*expired`),
 	of(diagnose.CredentialsRejected, `incorrect username or password`, `invalid user ?name/password`, `invalid username or password`, `wrong username or password`, `invalid (user )?credentials`,
-		`bad credentials`, `authentication failed`, `access token is invalid`, `http basic: access denied`, `user_id not found in jwt`, `token is (invalid|malformed)`, `invalid (bearer )?token`,
+		`bad credentials`, `authentication failed`, `http basic: access denied`, `user_id not found in jwt`, `token is (invalid|malformed)`, `invalid (bearer )?token`,
 		`aadsts\d+`, `invalid_grant|invalid_client`, `bad username or password`, `failed to (fetch|obtain) oauth token: .*40[13]\b`, `password (is )?(wrong|invalid|incorrect)`),
 	of(diagnose.CredentialsMissing, `no basic auth credentials`, `basic credential not found`, `please login to the red hat registry`, `no credentials (found|provided|available)`, `login (is )?required`,
 		`anonymous (access|user|pull)s? (is |are )?(not|disabled|denied)`, `no pull secret`, `credentials (are )?required`),
@@ -135,7 +134,7 @@ var rules = []rule{
 		`does not exist or no pull access`, `failed to fetch anonymous token: .*40[13]\b`, `requesting bear(er)? token: .*40[13]\b`, `access to the requested resource is not authorized`,
 		`\bdenied: denied\b`, `denied: access forbidden`, `\bdenied\W*$`, `unable to access the repository: .*verify that it exists`, `unauthorized to access repository`, `you may not have access to`,
 		`token\S*scope=repository\S* (unexpected status code |response status code )?40[13]\b`, `exists? and (that )?you have|may not exist or`),
-	of(diagnose.UpstreamForbidden, `is not authorized to perform`, `insufficient scopes?`, `permission_denied`, `permission to read the image`, `does not have permission`, `accessdenied`, `access denied`, `not authorized to`,
+	of(diagnose.UpstreamForbidden, `insufficient scopes?`, `permission_denied`, `permission to read the image`, `accessdenied`, `access denied`, `not authorized to`,
 		`denied: .*(permission|policy|not allowed|forbidden)`, `does not have (the )?(required )?(permission|access)`),
 	of(diagnose.TokenServiceRefused, `failed to fetch (oauth|anonymous) token: .*4\d\d\b`),
 
@@ -143,12 +142,12 @@ var rules = []rule{
 	of(diagnose.DigestNotFound, `blob[ _]unknown`, `content at \S+/sha256:[0-9a-f]+ not found`, `@sha256:[0-9a-f]+\\?"?: not found`, `manifest for \S+@sha256:[0-9a-f]+ not found`, `blob upload unknown`),
 	of(diagnose.RepositoryNotFound, `name[ _]unknown`, `repository name not known to registry`, `the repository with name .* does not exist`, `repository \S+ (was )?not found`, `repo(sitory)? not found`, `project \S+ not found`,
 		`repository \S+ does not exist`),
-	of(diagnose.TagNotFound, `manifest[ _]unknown`, `content at \S+/manifests/\S+ not found`, `manifest for \S+ not found`, `tag \S+ (was )?not found`, `unknown tag`, `no such manifest`, `failed to resolve (reference|image|source metadata|ref|digest).*: not found`,
+	of(diagnose.TagNotFound, `manifest[ _]unknown`, `content at \S+/manifests/\S+ not found`, `tag \S+ (was )?not found`, `unknown tag`, `no such manifest`, `failed to resolve (reference|image|source metadata|ref|digest).*: not found`,
 		`failed to resolve (reference|image).* 404 not found`, `manifests/[^\s"]+"?:? .*\b404\b`, `manifests/\S+ 404 not found`, `['"]?image['"]? \S*[/:]\S* (was )?not found`, `failed to resolve \S+: \S+/\S+: not found`, `^\W*(error: |.*failed: )?\S+/\S+:\S+: not found\W*$`,
-		`\[manifests [^\]]+\]: 404`, `dockerimage\S* \S+ not found`, `source image \S+ does not exist`, `image \S+ (does not|doesn't) exist`, `oci://\S+: not found`, `failed to solve: .*: not found`,
+		`\[manifests [^\]]+\]: 404`, `dockerimage\S* \S+ not found`, `image \S+ (does not|doesn't) exist`, `oci://\S+: not found`, `failed to solve: .*: not found`,
 		`chart doesn't exist`, `no such image`, `manifest .*not found`, `tag .* (does not|doesn't) exist`, `image not found`, `image not known`, `could not find image`),
 
-	of(diagnose.NotARegistry, `invalid character '<' looking for beginning of value`, `(pinging|ping attempt to) (container|docker) registry .*404`, `text/html`, `<!doctype html|<html`, `unexpected content[- ]type`,
+	of(diagnose.NotARegistry, `(pinging|ping attempt to) (container|docker) registry .*404`, `<!doctype html|<html`, `unexpected content[- ]type`,
 		`invalid character .* looking for beginning of value`, `/v2/"?: .*404`, `is not a valid chart repository`),
 }
 
@@ -215,15 +214,14 @@ func weight(r diagnose.Reason) int {
 }
 
 func classifyOne(text, image string) diagnose.Reason {
-	for _, r := range rules {
-		if r.text.in(text) {
-			if r.reason == diagnose.TagNotFound && strings.Contains(text, "/blobs/sha256:") && !strings.Contains(text, "/manifests/") {
-				return diagnose.DigestNotFound
-			}
-			return r.reason
-		}
+	i := slices.IndexFunc(rules, func(r rule) bool { return r.text.in(text) })
+	switch {
+	case i < 0:
+		return byStatus(text, image)
+	case rules[i].reason == diagnose.TagNotFound && strings.Contains(text, "/blobs/sha256:") && !strings.Contains(text, "/manifests/"):
+		return diagnose.DigestNotFound
 	}
-	return byStatus(text, image)
+	return rules[i].reason
 }
 
 // byStatus is the reason by the status of an answer, where no phrase gives one.
@@ -237,12 +235,12 @@ func byStatus(text, image string) diagnose.Reason {
 	}
 	hidden := hides.MatchString(text) || hides.MatchString(canonical(image)) && image != ""
 	switch {
-	case code == "401", strings.Contains(text, "unauthorized"), strings.Contains(text, "authentication required"), strings.Contains(text, "authentication is required"):
+	case code == "401", has(text, "unauthorized", "authentication required", "authentication is required"):
 		if hidden {
 			return diagnose.NotFoundOrNoAccess
 		}
 		return diagnose.CredentialsMissing
-	case code == "403", strings.Contains(text, "denied: "), strings.Contains(text, "not authorized"), code == "" && strings.Contains(text, "forbidden"):
+	case code == "403", has(text, "denied: ", "not authorized"), code == "" && strings.Contains(text, "forbidden"):
 		if hidden {
 			return diagnose.NotFoundOrNoAccess
 		}
@@ -259,11 +257,10 @@ func byStatus(text, image string) diagnose.Reason {
 		return diagnose.RateLimited
 	case code == "525", code == "526":
 		return diagnose.TLSHandshake
-	case strings.HasPrefix(code, "5"), code == "400", code == "405", code == "406", code == "409", code == "410", code == "413", code == "415", code == "416":
+	case strings.HasPrefix(code, "5"), slices.Contains([]string{"400", "405", "406", "409", "410", "413", "415", "416"}, code),
+		strings.Contains(text, "registryunavailable"):
 		return diagnose.UpstreamError
-	case strings.Contains(text, "registryunavailable"):
-		return diagnose.UpstreamError
-	case strings.Contains(text, "context canceled"), strings.Contains(text, "code = canceled"), strings.Contains(text, "operation was canceled"):
+	case has(text, "context canceled", "code = canceled", "operation was canceled"):
 		return diagnose.ClientGone
 	}
 	return diagnose.Unknown

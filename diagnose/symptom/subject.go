@@ -1,6 +1,7 @@
 package symptom
 
 import (
+	"cmp"
 	"net/url"
 	"regexp"
 	"slices"
@@ -80,12 +81,7 @@ func subjectOf(text string) (s subject) {
 	}
 	s.image = imageOf(text)
 	if u := requestedFrom(text); s.image == "" || better(u, s.image) {
-		if u != "" {
-			s.image = u
-		}
-	}
-	if s.image == "" {
-		s.image = scopedTo(text)
+		s.image = cmp.Or(u, scopedTo(text))
 	}
 	if m := arn.FindStringSubmatch(text); s.image == "" && m != nil {
 		s.image = m[2] + ".dkr.ecr." + m[1] + ".amazonaws.com/" + m[3]
@@ -212,12 +208,11 @@ func issuer(host, text string) string {
 
 // hub is the registry that a host belongs to.
 func hub(host string) string {
-	switch h := strings.ToLower(host); h {
-	case "registry-1.docker.io", "index.docker.io", "auth.docker.io", "registry.hub.docker.com", "www.docker.io":
+	host = strings.ToLower(host)
+	if slices.Contains([]string{"registry-1.docker.io", "index.docker.io", "auth.docker.io", "registry.hub.docker.com", "www.docker.io"}, host) {
 		return "docker.io"
-	default:
-		return h
 	}
+	return host
 }
 
 // hostOf is the host at which a pull failed: that of the last request in the text, else the image's registry.
@@ -254,9 +249,9 @@ func hostOf(text, image string) string {
 
 // documented reports whether a URL is a link to a document, not a request.
 func documented(host, link string) bool {
-	return strings.HasPrefix(host, "www.docker.com") || strings.HasPrefix(host, "docs.") || strings.HasPrefix(host, "aka.ms") ||
-		host == "github.com" || host == "access.redhat.com" || host == "cloud.google.com" || strings.HasPrefix(host, "kubernetes.io") ||
-		strings.HasPrefix(host, "www.") || strings.HasPrefix(host, "cwiki.") || strings.Contains(link[:min(len(link), 120)], "/docs/")
+	return slices.Contains([]string{"github.com", "access.redhat.com", "cloud.google.com"}, host) ||
+		slices.ContainsFunc([]string{"docs.", "www.", "cwiki.", "aka.ms", "kubernetes.io"}, func(p string) bool { return strings.HasPrefix(host, p) }) ||
+		strings.Contains(link[:min(len(link), 120)], "/docs/")
 }
 
 // mention is the image that a line near a failure names.

@@ -24,7 +24,6 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/config"
-	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/internal/registries"
@@ -60,7 +59,7 @@ type App struct {
 	server     *server.Server
 	webhooks   *webhook.Handler
 	metrics    *metrics.Metrics
-	poster     *kube.Poster // nil: no Events
+	cluster    cluster
 	registries *registries.Registries
 
 	reloading sync.Mutex // one reload at a time
@@ -99,7 +98,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.listeners.close()
 	a.listeners = listeners{}
 	if c.Kubernetes.Events {
-		if a.poster, err = newPoster(c.Kubernetes, a.canonical, a.log); err != nil {
+		if err := a.useKubernetes(c.Kubernetes); err != nil {
 			return nil, err
 		}
 	}
@@ -151,9 +150,9 @@ func (a *App) build(c *config.Config) error {
 	a.metrics = metrics.New(a.o.Version, a.entry)
 	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
 	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
-	if a.poster != nil {
-		o.OnFailure = a.poster.Failed
-		a.metrics.ReadEvents(a.poster.Stats)
+	if a.cluster.poster != nil {
+		o.OnFailure = a.cluster.poster.Failed
+		a.metrics.ReadEvents(a.cluster.poster.Stats)
 	}
 	a.journal = journal.New(o)
 	a.webhooks = webhook.New(webhook.Options{
@@ -296,8 +295,32 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
+		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
+}
+
+// synced is the record of failures as of now: a client that was told of a failure finds it at once.
+type synced struct {
+	*journal.Journal
+	*journal.Record
+}
+
+func (s synced) Failures(f journal.Filter) []journal.Failure {
+	s.sync()
+	return s.Record.Failures(f)
+}
+
+func (s synced) Summary(f journal.Filter) journal.Summary {
+	s.sync()
+	return s.Record.Summary(f)
+}
+
+// sync waits for the requests that were observed before, for a moment: a journal that is stopping records no more.
+func (s synced) sync() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = s.Sync(ctx)
 }
 
 // stamp is a time as the API shows it.

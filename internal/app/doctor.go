@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/config"
@@ -28,7 +27,7 @@ func Examine(
 		o.Err = err
 		return doctor.Image(ctx, o), nil
 	}
-	if open && !named(c, ref.Host) {
+	if open && c.Upstreams.Named(ref.Host) == nil {
 		c.Upstreams = append(c.Upstreams, config.Upstream{
 			Name: ref.Host, Access: "public", Endpoints: []config.Endpoint{{URL: "https://" + ref.Host}},
 		})
@@ -42,13 +41,6 @@ func Examine(
 	defer s.Close()
 	find(&o, s, setup, ref)
 	return doctor.Image(ctx, o), nil
-}
-
-// named reports whether a configuration has an upstream of a name.
-func named(c *config.Config, host string) bool {
-	return slices.ContainsFunc(c.Upstreams, func(u config.Upstream) bool {
-		return u.Name == host || slices.Contains(u.Aliases, host)
-	})
 }
 
 // examine is Examine in a running mirror, with the cached parts of the image.

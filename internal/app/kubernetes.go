@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 
 	"github.com/registrymirror/mirror/config"
@@ -13,26 +12,33 @@ import (
 	"github.com/registrymirror/mirror/route"
 )
 
-// newPoster returns the Poster of Events. canonical returns the mirror's own reference of an image as a pod names it.
-func newPoster(k config.Kubernetes, canonical func(oci.Ref) oci.Ref, log *slog.Logger) (*kube.Poster, error) {
-	client, err := kube.NewClient(kube.ClientOptions{
+// cluster is what speaks to the API server; nil where kubernetes.events is false.
+type cluster struct {
+	client *kube.Client
+	poster *kube.Poster // of Events
+}
+
+// useKubernetes makes the client of the API server, and the Poster of Events.
+func (a *App) useKubernetes(k config.Kubernetes) (err error) {
+	a.cluster.client, err = kube.NewClient(kube.ClientOptions{
 		Server:    k.Server,
 		TokenFile: cmp.Or(k.TokenFile, kube.DefaultTokenFile),
 		CAFile:    cmp.Or(k.CAFile, kube.DefaultCAFile),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("kubernetes.events: %w", err)
+		return fmt.Errorf("kubernetes.events: %w", err)
 	}
 	instance, _ := os.Hostname() // of a pod, its name; without one they are all "mirror"
-	return kube.NewPoster(kube.PosterOptions{Client: client, Canonical: canonical, Instance: instance, Log: log}), nil
+	a.cluster.poster = kube.NewPoster(kube.PosterOptions{Client: a.cluster.client, Canonical: a.canonical, Instance: instance, Log: a.log})
+	return nil
 }
 
 // post posts Events where that is configured. An error does not stop the mirror.
 func (a *App) post(ctx context.Context) error {
-	if a.poster == nil {
+	if a.cluster.poster == nil {
 		return nil
 	}
-	if err := a.poster.Run(ctx); err != nil && ctx.Err() == nil {
+	if err := a.cluster.poster.Run(ctx); err != nil && ctx.Err() == nil {
 		a.log.ErrorContext(ctx, "posting of Kubernetes Events stopped; restart the mirror to start it again", "error", err)
 	}
 	return nil

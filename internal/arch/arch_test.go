@@ -25,7 +25,7 @@ var floors = [][]string{
 	{"internal/metrics"},
 	{"server", "webhook", "admin", "internal/kube"},
 	{"warm"},
-	{"journal", "diagnose/*"},
+	{"journal", "drift", "diagnose/*"},
 	{"diagnose"},
 	{"pull", "cache/disk", "cache/recency", "cache/cachetest"},
 	{"upstream", "access", "catalog", "cache", "auth/*"},

@@ -152,21 +152,19 @@ func classify(err error) error {
 
 // lock takes bbolt's lock until the file is closed. A process that has just been killed may hold it for a moment.
 func lock(f *os.File) error {
-	tick := time.NewTicker(lockTry)
-	defer tick.Stop()
-	late := time.After(lockWait)
-	for {
+	for tries := lockWait / lockTry; ; tries-- {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return &os.PathError{Op: "lock", Path: f.Name(), Err: err}
+		held := errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR)
+		if held && tries > 0 {
+			time.Sleep(lockTry)
+			continue
 		}
-		select {
-		case <-tick.C:
-		case <-late:
-			return &os.PathError{Op: "lock", Path: f.Name(), Err: fmt.Errorf("it is in use by another process: %w", err)}
+		if held {
+			err = fmt.Errorf("it is in use by another process: %w", err)
 		}
+		return &os.PathError{Op: "lock", Path: f.Name(), Err: err}
 	}
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/cachetest"
-	"github.com/registrymirror/mirror/cache/flight"
 )
 
 // shakyStore is a store whose calls fail as a disk's do, or are slow.
@@ -26,14 +25,7 @@ func (s *shakyStore) Create(size int64) (cache.Spool, error) {
 	if err != nil || s.rate.Load() == 0 {
 		return p, err
 	}
-	sp := &slowSpool{Spool: p, s: s}
-	if o, ok := p.(flight.Opener); ok {
-		return &struct {
-			*slowSpool
-			flight.Opener
-		}{sp, o}, nil
-	}
-	return sp, nil
+	return &slowSpool{Spool: p, s: s}, nil
 }
 
 type slowSpool struct {

@@ -24,6 +24,9 @@ func Path(pattern, path string) bool {
 	return parts(strings.Split(pattern, "/"), strings.Split(path, "/"))
 }
 
+// Literal is how much a pattern says: the number of its characters that stand for themselves.
+func Literal(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }
+
 // Text reports whether a text fits a pattern in which "*" stands for any characters.
 func Text(pattern, text string) bool {
 	first, rest, star := strings.Cut(pattern, "*")

@@ -36,29 +36,37 @@ type pod struct {
 	}
 }
 
-type container struct{ Name, Image string }
+type container struct{ Name, Image, ImagePullPolicy string }
 
 type containerStatus struct {
-	Name  string
-	State struct{ Waiting *struct{ Reason string } }
+	Name    string
+	ImageID string
+	State   struct{ Waiting *struct{ Reason string } }
 }
 
 // cantPull are the reasons that the kubelet gives of a container whose image does not come.
 var cantPull = []string{"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"}
 
+// group is containers of one kind with their states.
+type group struct {
+	field    string // their path in the pod
+	specs    []container
+	statuses []containerStatus
+}
+
+func (p *pod) groups() []group {
+	return []group{
+		{"spec.initContainers", p.Spec.InitContainers, p.Status.InitContainerStatuses},
+		{"spec.containers", p.Spec.Containers, p.Status.ContainerStatuses},
+		{"spec.ephemeralContainers", p.Spec.EphemeralContainers, p.Status.EphemeralContainerStatuses},
+	}
+}
+
 // waiting are the containers that wait for an image, with the image as the pod's author wrote it and the path of the
 // container in the pod.
 func (p *pod) waiting() []waiting {
 	var list []waiting
-	for _, g := range []struct {
-		field    string
-		specs    []container
-		statuses []containerStatus
-	}{
-		{"spec.initContainers", p.Spec.InitContainers, p.Status.InitContainerStatuses},
-		{"spec.containers", p.Spec.Containers, p.Status.ContainerStatuses},
-		{"spec.ephemeralContainers", p.Spec.EphemeralContainers, p.Status.EphemeralContainerStatuses},
-	} {
+	for _, g := range p.groups() {
 		for _, s := range g.statuses {
 			if s.State.Waiting == nil || !slices.Contains(cantPull, s.State.Waiting.Reason) {
 				continue
@@ -90,17 +98,27 @@ func (p *pod) on(client string) bool {
 
 // pods lists pods of all namespaces by a field selector. Before each page it waits.
 func (c *Client) pods(ctx context.Context, selector string, wait func(context.Context) error) ([]pod, error) {
-	var all []pod
-	query := url.Values{"fieldSelector": {selector}, "limit": {strconv.Itoa(podPage)}}
-	for range podPages {
+	return list[pod](ctx, c, "list pods", "/api/v1/pods", selector, podPages, wait)
+}
+
+// list reads the pages of a list, at most so many of them. Before each page it waits; nil: it does not.
+func list[T any](ctx context.Context, c *Client, op, path, selector string, pages int, wait func(context.Context) error) ([]T, error) {
+	var all []T
+	query := url.Values{"limit": {strconv.Itoa(podPage)}}
+	if selector != "" {
+		query.Set("fieldSelector", selector)
+	}
+	for range pages {
 		var page struct {
 			Metadata struct{ Continue string }
-			Items    []pod
+			Items    []T
 		}
-		if err := wait(ctx); err != nil {
-			return nil, err
+		if wait != nil {
+			if err := wait(ctx); err != nil {
+				return nil, err
+			}
 		}
-		if err := c.ask(ctx, "list pods", http.MethodGet, "/api/v1/pods", query, nil, &page); err != nil {
+		if err := c.ask(ctx, op, http.MethodGet, path, query, nil, &page); err != nil {
 			return nil, err
 		}
 		all = append(all, page.Items...)

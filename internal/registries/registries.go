@@ -57,7 +57,7 @@ func (s *Registries) Setup(c *config.Config) (pull.Setup, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := make(map[string]*registryState, len(c.Upstreams))
-	setup := pull.Setup{Sites: make(map[string]pull.Site, len(c.Upstreams))}
+	setup := pull.Setup{Sites: make(map[string]pull.Site, len(c.Upstreams)), Platforms: c.Platforms}
 	var names []route.Upstream
 	for _, u := range c.Upstreams {
 		to := pull.Site{Name: u.Name, Ruled: u.Access == "rules", Tags: catalog.Policy{
@@ -81,7 +81,11 @@ func (s *Registries) Setup(c *config.Config) (pull.Setup, error) {
 	if err != nil {
 		return pull.Setup{}, err
 	}
-	setup.Routes, setup.Rules = table, rulesOf(c)
+	var globs []string // each for every client: other rules are not accepted yet
+	for _, r := range c.Rules {
+		globs = append(globs, r.Pull...)
+	}
+	setup.Routes, setup.Rules = table, access.NewRules(globs...)
 	s.next = next
 	return setup, nil
 }
@@ -91,15 +95,6 @@ func hasLogin(u config.Upstream) bool {
 	return len(u.Credentials) > 0 || slices.ContainsFunc(u.Endpoints, func(e config.Endpoint) bool {
 		return e.ClientCert != ""
 	})
-}
-
-// rulesOf are the rules of a configuration. Each is for every client: others are not accepted yet.
-func rulesOf(c *config.Config) *access.Rules {
-	var globs []string
-	for _, r := range c.Rules {
-		globs = append(globs, r.Pull...)
-	}
-	return access.NewRules(globs...)
 }
 
 // buildSettings are the settings that a registry is built from. Tag policies are the puller's: they may change without a new

@@ -1,14 +1,13 @@
 package state
 
 import (
-	"io"
 	"os"
 
 	"github.com/registrymirror/mirror/internal/boltfile"
 )
 
 // compactAbove is the size in bytes above which a file of mostly free pages is written again, at the start: bbolt's file
-// never shrinks. So is its copy.
+// never shrinks.
 const compactAbove = 16 << 20
 
 // sparse reports whether the file is worth writing again.
@@ -19,45 +18,19 @@ func (db *DB) sparse() bool {
 
 // compact puts a file without free pages in the place of the present one, whole or not at all. Without room for both
 // the present one stays. Its error means that none is open.
-func (db *DB) compact() error {
+func (db *DB) compact() (err error) {
 	if !db.sparse() {
 		return nil
 	}
-	tmp := db.path + tmpMark + "compact"
-	err := db.bolt.CompactTo(tmp)
-	if err == nil {
-		err = boltfile.Check(tmp)
-	}
-	if err != nil {
-		_ = os.Remove(tmp)
+	if err := rewrite(db.bolt, db.path); err != nil {
 		db.log.Warn("the state is mostly free space and can't be made smaller; it is used as it is", "path", db.path, "error", err)
-		return nil
 	}
 	if err := db.bolt.Close(); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, db.path); err != nil {
-		_ = os.Remove(tmp)
-		db.log.Warn("the state can't be replaced by a smaller one; it is used as it is", "path", db.path, "error", err)
-	} else if err := syncFolder(db.path); err != nil {
+	if err := syncFolder(db.path); err != nil { // or what is written to the new file is lost with its name
 		return err
 	}
 	db.bolt, err = boltfile.Open(db.path)
-	return err
-}
-
-// rewriteTo writes the file without its free pages.
-func (db *DB) rewriteTo(w io.Writer) error {
-	tmp := db.path + ".good" + tmpMark + "compact"
-	defer os.Remove(tmp)
-	if err := db.bolt.CompactTo(tmp); err != nil {
-		return err
-	}
-	in, err := os.Open(tmp)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	_, err = io.Copy(w, in)
 	return err
 }

@@ -3,13 +3,13 @@ package state
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
 
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/internal/boltfile"
 )
 
@@ -48,44 +48,28 @@ const firstCopy = time.Minute
 
 // Run copies the state once a day, starting soon after the start, until the context ends.
 func (db *DB) Run(ctx context.Context) error {
-	next := firstCopy
-	for {
-		t := time.NewTimer(next)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return nil
-		case <-t.C:
-		}
-		next = db.o.Every
-		if err := db.Copy(); err != nil {
-			if boltfile.IsDamage(err) {
-				db.log.ErrorContext(ctx, "the state is damaged; restart the mirror, it then opens the last good copy",
-					"path", db.path, "error", err)
-				continue
-			}
+	for next := firstCopy; backoff.Wait(ctx, next); next = db.o.Every {
+		err := db.Copy()
+		switch {
+		case err == nil:
+		case boltfile.IsDamage(err):
+			db.log.ErrorContext(ctx, "the state is damaged; restart the mirror, it then opens the last good copy",
+				"path", db.path, "error", err)
+		default:
 			db.log.WarnContext(ctx, "the copy of the state failed; the one before is kept",
-				"path", db.path, "next_try", next, "error", err)
+				"path", db.path, "next_try", db.o.Every, "error", err)
 		}
 	}
+	return nil
 }
 
-// Copy makes path.good a copy of the present state, without its free pages where they are most of it. If the state is
-// damaged, it returns an error and keeps the former copy.
+// Copy makes path.good a copy of the present state, without its free pages. If the state is damaged, it returns an error and
+// keeps the former copy.
 func (db *DB) Copy() error {
-	sparse := db.sparse()
-	err := replace(db.path+".good", func(w io.Writer) error {
-		if err := db.bolt.View(checkItems); err != nil {
-			return err
-		}
-		if sparse {
-			return db.rewriteTo(w)
-		}
-		return db.bolt.View(func(tx *bbolt.Tx) error {
-			_, err := tx.WriteTo(w)
-			return err
-		})
-	}, boltfile.Check)
+	err := db.bolt.View(checkItems)
+	if err == nil {
+		err = rewrite(db.bolt, db.path+".good")
+	}
 	if err != nil {
 		return fmt.Errorf("copy state to %s.good: %w", db.path, err)
 	}

@@ -1,13 +1,14 @@
 package state
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/boltfile"
@@ -20,16 +21,14 @@ import (
 // logged as an error, since tags, rights or pins may be those of yesterday. The error of Open itself is the disk's, and then
 // nothing was set aside.
 func Open(path string, o Options) (*DB, error) {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Every == 0 {
-		o.Every = 24 * time.Hour
-	}
-	db := &DB{path: path, log: o.Log, o: o}
-	if left, err := filepath.Glob(globQuoted(path) + "*" + tmpMark + "*"); err == nil {
-		for _, f := range left { // of copies that a crash cut short
-			_ = os.Remove(f)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	o.Every = cmp.Or(o.Every, 24*time.Hour)
+	db := &DB{path: path, log: o.Log, o: o, rooms: make(map[string]*room)}
+	dir, name := filepath.Split(path)
+	left, _ := os.ReadDir(filepath.Dir(path))
+	for _, f := range left { // of copies that a crash cut short
+		if strings.HasPrefix(f.Name(), name) && strings.Contains(f.Name(), tmpMark) {
+			_ = os.Remove(dir + f.Name())
 		}
 	}
 	err := db.open()
@@ -43,19 +42,6 @@ func Open(path string, o Options) (*DB, error) {
 		return nil, fmt.Errorf("open state %s: %w", path, err)
 	}
 	return db, nil
-}
-
-// globQuoted is a pattern that matches a path and no other.
-func globQuoted(path string) string {
-	var b []byte
-	for i := range len(path) {
-		switch path[i] {
-		case '*', '?', '[', '\\':
-			b = append(b, '\\')
-		}
-		b = append(b, path[i])
-	}
-	return string(b)
 }
 
 // open checks and opens the file, or makes it.
@@ -101,11 +87,7 @@ func (db *DB) checkPresent() error {
 // recover puts the last good copy, or nothing, in the place of a damaged file.
 func (db *DB) recover(damage error) error {
 	bad := db.path + ".bad-" + time.Now().UTC().Format("20060102T150405.000")
-	good := db.path + ".good"
-	info, err := os.Stat(good)
-	if err == nil {
-		err = boltfile.Check(good)
-	}
+	good, info, err := db.openGood()
 	if err != nil {
 		if err := os.Rename(db.path, bad); err != nil {
 			return fmt.Errorf("set the damaged file aside: %w", err)
@@ -122,8 +104,8 @@ func (db *DB) recover(damage error) error {
 		}
 	}
 	point.Hit("state/aside")
-	if err := copyFile(good, db.path); err != nil { // no space for both
-		if err := os.Rename(good, db.path); err != nil {
+	if err := errors.Join(rewrite(good, db.path), good.Close()); err != nil { // no space for both
+		if err := os.Rename(db.path+".good", db.path); err != nil {
 			return fmt.Errorf("put the last good copy in place: %w", err)
 		}
 	}
@@ -132,42 +114,31 @@ func (db *DB) recover(damage error) error {
 	return db.open()
 }
 
+// openGood opens the last good copy.
+func (db *DB) openGood() (good *boltfile.DB, info fs.FileInfo, err error) {
+	path := db.path + ".good"
+	if info, err = os.Stat(path); err == nil {
+		good, err = boltfile.Open(path)
+	}
+	return good, info, err
+}
+
 // tmpMark is in the names of files that are not yet in their place.
 const tmpMark = ".tmp-"
 
-// copyFile makes to a copy of from, whole or not at all.
-func copyFile(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	return replace(to, func(w io.Writer) error {
-		_, err := io.Copy(w, in)
-		return err
-	}, func(string) error { return nil })
-}
-
-// replace writes a file beside its place, syncs it, checks it, and renames it there.
-func replace(path string, fill func(io.Writer) error, check func(path string) error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tmpMark)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // harmless once it is renamed
-	err = fill(tmp)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
+// rewrite writes a database without its free pages beside its place, checks it, and renames it there.
+func rewrite(db *boltfile.DB, path string) error {
+	tmp := path + tmpMark + "compact"
+	defer os.Remove(tmp) // harmless once it is renamed
+	if err := db.CompactTo(tmp); err != nil {
 		return err
 	}
 	point.Hit("state/copied")
-	if err := check(tmp.Name()); err != nil {
+	if err := boltfile.Check(tmp); err != nil {
 		return err
 	}
 	point.Hit("state/copy-checked")
-	if err := os.Rename(tmp.Name(), path); err != nil {
+	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
 	point.Hit("state/copy-renamed")

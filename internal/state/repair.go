@@ -119,11 +119,7 @@ func (r *damagedRange) restore(b *bbolt.Bucket, items []Item) error {
 // copied returns for each range what the last good copy has there.
 func (db *DB) copied(all []damagedRange) (items [][]Item, err error) {
 	items = make([][]Item, len(all))
-	path := db.path + ".good"
-	if _, err := os.Stat(path); err != nil {
-		return items, err
-	}
-	good, err := boltfile.Open(path)
+	good, _, err := db.openGood()
 	if err != nil {
 		return items, err
 	}

@@ -55,9 +55,6 @@ func (db *DB) makeRoom(t *table, wrote, size int) {
 	r := db.rooms[string(t.name)]
 	if r == nil {
 		r = new(room)
-		if db.rooms == nil {
-			db.rooms = make(map[string]*room)
-		}
 		db.rooms[string(t.name)] = r
 	}
 	r.bytes += 2 * int64(size+wrote*(valueHead+itemHead)) // pages are half full at least

@@ -23,24 +23,19 @@ const valueHead = 8 + 4 // version, big endian, and CRC-32C
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // checksum covers the table as well: a bad disk may return a page of another one.
-func (t *table) checksum(key string, version, v []byte) uint32 {
-	sum := crc32.Update(crc32.Update(0, castagnoli, t.name), castagnoli, []byte(key))
+func (t *table) checksum(key, version, v []byte) uint32 {
+	sum := crc32.Update(crc32.Update(0, castagnoli, t.name), castagnoli, key)
 	return crc32.Update(crc32.Update(sum, castagnoli, version), castagnoli, v)
 }
 
 // sound reports whether a value's bytes are those that were written.
 func (t *table) sound(key, raw []byte) bool {
-	if len(raw) < valueHead {
-		return false
-	}
-	sum := crc32.Update(crc32.Update(0, castagnoli, t.name), castagnoli, key)
-	sum = crc32.Update(crc32.Update(sum, castagnoli, raw[:8]), castagnoli, raw[valueHead:])
-	return binary.BigEndian.Uint32(raw[8:]) == sum
+	return len(raw) >= valueHead && binary.BigEndian.Uint32(raw[8:]) == t.checksum(key, raw[:8], raw[valueHead:])
 }
 
 // decode returns the item, and false where its bytes are not those that were written. The value is a copy.
 func (t *table) decode(key string, raw []byte) (Item, bool) {
-	if len(raw) < valueHead || binary.BigEndian.Uint32(raw[8:]) != t.checksum(key, raw[:8], raw[valueHead:]) {
+	if !t.sound([]byte(key), raw) {
 		return Item{}, false
 	}
 	return Item{Key: key, Version: Version(binary.BigEndian.Uint64(raw)), Value: bytes.Clone(raw[valueHead:])}, true
@@ -48,7 +43,7 @@ func (t *table) decode(key string, raw []byte) (Item, bool) {
 
 func (t *table) encode(key string, version Version, v []byte) []byte {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, valueHead+len(v)), uint64(version))
-	b = binary.BigEndian.AppendUint32(b, t.checksum(key, b, v))
+	b = binary.BigEndian.AppendUint32(b, t.checksum([]byte(key), b, v))
 	return append(b, v...)
 }
 

@@ -69,16 +69,11 @@ func (e *Invalid) Error() string {
 	if more := len(e.Problems) - most; more > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
-	return strings.Join(append(lines, e.Count()), "\n")
-}
-
-// Count is the last line of Error.
-func (e *Invalid) Count() string {
-	source := cmp.Or(e.File, "environment")
+	count := fmt.Sprintf("%s: %d problems", cmp.Or(e.File, "environment"), len(e.Problems))
 	if len(e.Problems) == 1 {
-		return source + ": 1 problem"
+		count = strings.TrimSuffix(count, "s")
 	}
-	return fmt.Sprintf("%s: %d problems", source, len(e.Problems))
+	return strings.Join(append(lines, count), "\n")
 }
 
 // order is that of the document, with the environment last.

@@ -67,15 +67,10 @@ type Schema struct {
 	variables func() map[string]string // the paths that a variable can set, by variable
 }
 
-// listedPath is a path of the schema, with * for each key and index.
+// listedPath is a path of the schema as people read it, with NAME and [] for what its pattern has as *.
 type listedPath struct {
-	pattern string
-	shown   string // as people read it, with NAME and [] for *
-	single  bool   // it is of a single value
-}
-
-func (p listedPath) below(element, shown string) listedPath {
-	return listedPath{pattern: Join(p.pattern, element), shown: Join(p.shown, shown)}
+	position
+	single bool // it is of a single value
 }
 
 // New returns the schema of a struct, of which root is a value.
@@ -207,10 +202,9 @@ func (s *Schema) Paths() []string {
 	return all
 }
 
-func (s *Schema) listPaths() []listedPath {
-	var all []listedPath
-	var walk func(t reflect.Type, at listedPath)
-	walk = func(t reflect.Type, at listedPath) {
+func (s *Schema) listPaths() (all []listedPath) {
+	var walk func(t reflect.Type, at position)
+	walk = func(t reflect.Type, at position) {
 		switch t.Kind() {
 		case reflect.Pointer:
 			walk(t.Elem(), at)
@@ -219,20 +213,19 @@ func (s *Schema) listPaths() []listedPath {
 			if hasNames(t) {
 				shown = "NAME"
 			}
-			walk(t.Elem(), at.below("*", shown))
+			walk(t.Elem(), at.chosen(shown))
 		case reflect.Struct:
 			if IsText(reflect.New(t).Elem()) {
 				return
 			}
 			for _, f := range Fields(t) {
-				here, of := at.below(f.Key, f.Key), t.Field(f.Index).Type
-				here.single = IsText(reflect.New(of).Elem())
-				all = append(all, here)
+				here, of := at.key(f.Key), t.Field(f.Index).Type
+				all = append(all, listedPath{here, IsText(reflect.New(of).Elem())})
 				walk(of, here)
 			}
 		}
 	}
-	walk(s.root, listedPath{})
+	walk(s.root, position{})
 	return all
 }
 
@@ -307,7 +300,7 @@ func (s *Schema) elsewhere(key string, at position) string {
 		for _, p := range s.paths() {
 			rest, inside := strings.CutPrefix(p.pattern, within)
 			if inside && (rest == key || strings.HasSuffix(rest, "."+key)) && s.isReachable(p.pattern) {
-				shown := strings.Split(p.shown, ".")
+				shown := strings.Split(p.path, ".")
 				shown = shown[len(shown)-1-strings.Count(rest, "."):]
 				return strings.ReplaceAll(strings.Join(shown, "."), ".[]", "[]")
 			}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -161,15 +162,13 @@ func (m *meter) giveUp() {
 func (m *meter) Close() error {
 	m.cancel(context.Canceled)
 	err := m.body.Close()
-	m.once.Do(m.end)
+	m.once.Do(func() {
+		m.x.Took = time.Since(m.begun)
+		if m.o.Observe != nil {
+			m.o.Observe(m.x)
+		}
+	})
 	return err
-}
-
-func (m *meter) end() {
-	m.x.Took = time.Since(m.begun)
-	if m.o.Observe != nil {
-		m.o.Observe(m.x)
-	}
 }
 
 // Redirected is the request to where a redirect leads.
@@ -187,12 +186,7 @@ func (a Request) Redirected(to *url.URL, r Reach, endpoint Origin) Request {
 
 // IsRedirect reports whether a status is of a redirect to another address.
 func IsRedirect(status int) bool {
-	switch status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
-		http.StatusPermanentRedirect:
-		return true
-	}
-	return false
+	return slices.Contains([]int{301, 302, 303, 307, 308}, status)
 }
 
 // ReachOf is the reach of redirects by the host of a URL, which answered from addr. A proxy hides that address.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/limit"
 )
@@ -43,8 +44,9 @@ type Status struct {
 	Budgets     []limit.Budget // what it has said is left of its limits, the newest last
 }
 
-// HealthOptions are what Health needs from its surroundings.
-type HealthOptions struct {
+// Health is whether an endpoint works, as its last requests have shown. It decides about the order of endpoints alone: an
+// endpoint that is down is asked after the others, so a pull never fails because of a breaker. It is safe for concurrent use.
+type Health struct {
 	Endpoint string // its name, for the log
 	// Only says that the upstream has no other endpoint. Then it is not pinged: it is asked in any case.
 	Only bool
@@ -52,12 +54,6 @@ type HealthOptions struct {
 	Ping func(context.Context) error
 	// Start runs a function in the background, until its context ends. It reports whether it did.
 	Start func(func(context.Context)) bool
-}
-
-// Health is whether an endpoint works, as its last requests have shown. It decides about the order of endpoints alone: an
-// endpoint that is down is asked after the others, so a pull never fails because of a breaker. It is safe for concurrent use.
-type Health struct {
-	o HealthOptions
 
 	mu       sync.Mutex // guards the following fields; a leaf
 	asked    bool
@@ -72,9 +68,6 @@ type Health struct {
 	err      string    // the last failure
 	errAt    time.Time
 }
-
-// NewHealth makes the health of an endpoint that has not been asked yet.
-func NewHealth(o HealthOptions) *Health { return &Health{o: o} }
 
 // Ready reports whether an endpoint is to be asked in its place, and not after the others.
 func (h *Health) Ready(k Kind, now time.Time) bool {
@@ -206,7 +199,7 @@ func (h *Health) Corrupt(err error) {
 // succeeded records that something works. The lock is held, so that the log has the changes in their order.
 func (h *Health) succeeded(b *breaker, now time.Time) {
 	if closed, downFor := b.succeed(now); closed {
-		h.o.Log.Info("endpoint is up again", "endpoint", h.o.Endpoint, "component", h.nameOf(b), "down_for", downFor.Round(time.Millisecond))
+		h.Log.Info("endpoint is up again", "endpoint", h.Endpoint, "component", h.nameOf(b), "down_for", downFor.Round(time.Millisecond))
 	}
 }
 
@@ -214,10 +207,10 @@ func (h *Health) succeeded(b *breaker, now time.Time) {
 func (h *Health) failed(b *breaker, now time.Time, severe bool, err error) (opened bool) {
 	if opened = b.fail(now, severe); opened {
 		event := "endpoint is down; other endpoints are asked first"
-		if h.o.Only {
+		if h.Only {
 			event = "endpoint is down"
 		}
-		h.o.Log.Warn(event, "endpoint", h.o.Endpoint, "component", h.nameOf(b), "error", err)
+		h.Log.Warn(event, "endpoint", h.Endpoint, "component", h.nameOf(b), "error", err)
 	}
 	return opened
 }
@@ -231,26 +224,16 @@ func (h *Health) nameOf(b *breaker) string {
 
 // startPings pings an endpoint that is down until it answers. The lock is held.
 func (h *Health) startPings() {
-	if !h.pinging && !h.o.Only {
-		h.pinging = h.o.Start(h.pingUntilUp)
+	if !h.pinging && !h.Only {
+		h.pinging = h.Start(h.pingUntilUp)
 	}
 }
 
 func (h *Health) pingUntilUp(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		nextTry, down := h.nextPing(ctx)
-		if !down {
-			return
+	for nextTry, down := h.nextPing(ctx); down; nextTry, down = h.nextPing(ctx) {
+		if backoff.Wait(ctx, time.Until(nextTry)) {
+			h.pinged(ctx, h.Ping(ctx))
 		}
-		timer.Reset(time.Until(nextTry))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			continue
-		}
-		h.pinged(ctx, h.o.Ping(ctx))
 	}
 }
 

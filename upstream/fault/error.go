@@ -112,32 +112,29 @@ func (e *Error) Step() Step {
 }
 
 func (e *Error) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s/%s", e.Op, e.Upstream, e.Repository)
+	step, text := e.Step(), fmt.Sprintf("%s %s/%s", e.Op, e.Upstream, e.Repository)
 	if e.Reference != "" {
-		fmt.Fprintf(&b, "@%s", e.Reference)
+		text += "@" + e.Reference
 	}
-	if s := e.Step(); s.Name != "" {
-		fmt.Fprintf(&b, ": %s", s.Name)
-		if s.Host != "" {
-			fmt.Fprintf(&b, " %s", s.Host)
-		}
+	if step.Name != "" {
+		text += ": " + strings.TrimSpace(string(step.Name)+" "+step.Host)
 	}
 	if e.Status != 0 {
-		fmt.Fprintf(&b, ": status %d", e.Status)
+		text += fmt.Sprintf(": status %d", e.Status)
 	}
 	if e.Code != "" {
-		fmt.Fprintf(&b, " %s", e.Code)
+		text += " " + e.Code
 	}
 	if e.Message != "" {
-		fmt.Fprintf(&b, " %q", e.Message)
+		text += fmt.Sprintf(" %q", e.Message)
 	}
-	if e.Err != nil {
-		fmt.Fprintf(&b, ": %v", e.Err)
-	} else if s := e.Step(); errors.Is(s.Err, ErrNotAsked) {
-		fmt.Fprintf(&b, ": %v", s.Err)
+	switch {
+	case e.Err != nil:
+		text += ": " + e.Err.Error()
+	case errors.Is(step.Err, ErrNotAsked):
+		text += ": " + step.Err.Error()
 	}
-	return b.String()
+	return text
 }
 
 func (e *Error) Unwrap() error { return e.Err }
@@ -249,6 +246,11 @@ func (e *QueueError) Error() string {
 // ErrNotAsked is in the Step of a request that was not made, since the limit that it counts for is reached: the status of
 // the Error is that of an earlier answer.
 var ErrNotAsked = errors.New("the limit is reached, so the request was not made")
+
+// NotRegistry is the error for an answer that a registry does not send.
+func NotRegistry(want, got string) *ContentError {
+	return &ContentError{Kind: ContentNotRegistry, Want: want, Got: got}
+}
 
 // WrongCoding is the error for bytes that are not the content, in an answer that names a coding.
 func WrongCoding(h http.Header) error {

@@ -1,7 +1,6 @@
 package fault
 
 import (
-	"encoding/base64"
 	"regexp"
 	"strings"
 	"unicode"
@@ -75,7 +74,7 @@ func withoutOpaque(s string) string {
 func redact(s string, known ...auth.Credential) string {
 	var secrets []string
 	for _, c := range known {
-		secrets = append(secrets, secretsOf(c)...)
+		secrets = append(secrets, c.Secrets()...)
 	}
 	s = text.Hide(s, secrets...)
 	for _, r := range redactions {
@@ -87,16 +86,4 @@ func redact(s string, known ...auth.Credential) string {
 // Tidy is a text of an upstream as it may be shown: one line of at most n bytes without secrets.
 func Tidy(s string, n int, known ...auth.Credential) string {
 	return text.Line(redact(text.Line(s, MaxErrorBody), known...), n)
-}
-
-// secretsOf are the texts of a credential: its secrets, and the login as it is sent.
-func secretsOf(c auth.Credential) []string {
-	list := []string{c.Password.Reveal(), c.Identity.Reveal()}
-	if !c.Password.IsZero() {
-		login := []byte(c.Username + ":" + c.Password.Reveal())
-		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
-			list = append(list, e.EncodeToString(login))
-		}
-	}
-	return list
 }

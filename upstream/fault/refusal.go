@@ -100,10 +100,12 @@ func ReadErrorBody(b []byte, contentType string) (kind BodyKind, code, message s
 		return BodyText, "", string(b)
 	case t == "text/html" || isHTMLBody(b):
 		return BodyHTML, "", htmlText(b)
-	default:
-		code, message = readErrorXML(b)
-		return BodyXML, code, message
 	}
+	var doc struct{ Code, Message string }
+	if xml.Unmarshal(b, &doc) != nil {
+		doc.Message = htmlText(b)
+	}
+	return BodyXML, doc.Code, doc.Message
 }
 
 func readErrorJSON(b []byte) (kind BodyKind, code, message string) {
@@ -124,11 +126,7 @@ func readErrorJSON(b []byte) (kind BodyKind, code, message string) {
 	switch {
 	case len(doc.Errors) > 0:
 		e := doc.Errors[0]
-		message = e.Message
-		if message == "" {
-			message = JSONText(e.Detail)
-		}
-		return BodyErrors, JSONText(e.Code), message
+		return BodyErrors, JSONText(e.Code), cmp.Or(e.Message, JSONText(e.Detail))
 	case JSONText(doc.Details) != "":
 		return BodyDetails, "", JSONText(doc.Details)
 	case JSONText(doc.Message) != "":
@@ -152,29 +150,10 @@ func JSONText(v json.RawMessage) string {
 	return s
 }
 
-func readErrorXML(b []byte) (code, message string) {
-	var doc struct {
-		Code    string `xml:"Code"`
-		Message string `xml:"Message"`
-	}
-	if err := xml.Unmarshal(b, &doc); err != nil {
-		return "", htmlText(b)
-	}
-	return doc.Code, doc.Message
-}
-
-func isHTMLBody(b []byte) bool {
-	head := bytes.ToLower(b[:min(len(b), 512)])
-	for _, mark := range []string{"<!doctype html", "<html", "<head", "<body", "<title", "<center", "<h1"} {
-		if bytes.HasPrefix(head, []byte(mark)) || bytes.HasPrefix(head, []byte("<!--")) && bytes.Contains(head,
-			[]byte(mark)) {
-			return true
-		}
-	}
-	return false
-}
+func isHTMLBody(b []byte) bool { return htmlStart.Match(b[:min(len(b), 512)]) }
 
 var (
+	htmlStart = regexp.MustCompile(`(?is)^(<!--.*)?<(!doctype html|html|head|body|title|center|h1)`)
 	htmlTitle = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
 	htmlSkip  = regexp.MustCompile(`(?is)<!--.*?-->|<(script|style)\b.*?</(script|style)>|<[^>]*>`)
 )

@@ -15,18 +15,12 @@ type Range struct{ From, End, Size int64 }
 
 // ParseRange reads "bytes 0-99/200" and "bytes 0-99/*" (RFC 9110, section 14.4), strictly.
 func ParseRange(v string) (Range, bool) {
-	unit, rest, ok := strings.Cut(v, " ")
-	if !ok || !strings.EqualFold(unit, "bytes") {
-		return Range{}, false
-	}
-	span, total, ok := strings.Cut(rest, "/")
-	first, last, ok2 := strings.Cut(span, "-")
-	if !ok || !ok2 {
-		return Range{}, false
-	}
+	unit, rest, _ := strings.Cut(v, " ")
+	span, total, _ := strings.Cut(rest, "/")
+	first, last, _ := strings.Cut(span, "-")
 	from, ok := parseDigits(first)
 	end, ok2 := parseDigits(last)
-	if !ok || !ok2 || end < from || end == 1<<63-1 {
+	if !strings.EqualFold(unit, "bytes") || !ok || !ok2 || end < from || end == 1<<63-1 {
 		return Range{}, false
 	}
 	c := Range{From: from, End: end + 1, Size: -1}
@@ -85,8 +79,7 @@ func relNext(params string) bool {
 
 // IsHTML reports whether the Content-Type of an answer is that of a web page.
 func IsHTML(h http.Header) bool {
-	t, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	t = strings.ToLower(strings.TrimSpace(t))
+	t := strings.ToLower(MediaType(h))
 	return t == "text/html" || t == "application/xhtml+xml"
 }
 

@@ -41,34 +41,27 @@ func parseWait(v string, now time.Time) (time.Duration, bool) {
 	return waitUntil(t, now)
 }
 
-// The smallest numbers that are read as times since 1970, in each unit: 1973 and later. As seconds to wait the first one
-// would be three years.
 const (
+	// unixSeconds is the smallest number that is read as a time since 1970: 1973. As seconds to wait it would be three years.
 	unixSeconds = 1e8
-	unixMillis  = 1e11
-	unixMicros  = 1e14
-	unixNanos   = 1e17
+	unixMillis  = 1e11 // the smallest one in milliseconds; those in smaller units begin at a thousand times as much each
 	unixEnd     = 1e20 // from here on it is not a time in any unit
 )
 
 // waitFromNumber is the wait that a number stands for. NaN and negative numbers stand for none.
 func waitFromNumber(n float64, now time.Time) (time.Duration, bool) {
-	second := float64(time.Second)
 	switch {
 	case !(n >= 0): // NaN, too
 		return 0, false
 	case n < unixSeconds:
 		return time.Duration(math.Ceil(n*1000)) * time.Millisecond, true
-	case n < unixMillis:
-		return waitUntil(time.Unix(int64(n), 0), now)
-	case n < unixMicros:
-		return waitUntil(time.UnixMilli(int64(n)), now)
-	case n < unixNanos:
-		return waitUntil(time.UnixMicro(int64(n)), now)
-	case n < unixEnd:
-		return waitUntil(time.Unix(int64(n/second), 0), now)
+	case n >= unixEnd:
+		return math.MaxInt64, true
 	}
-	return math.MaxInt64, true
+	for n = math.Floor(n); n >= unixMillis; {
+		n /= 1000
+	}
+	return waitUntil(time.UnixMilli(int64(n*1000)), now)
 }
 
 func waitUntil(t, now time.Time) (time.Duration, bool) {

@@ -48,29 +48,20 @@ type chooser struct {
 
 	chosen     auth.Source     // of the sources that fit; nil: not yet
 	others     []auth.Source   // that may follow it, the best first
-	credential auth.Credential // as chosen gave it last
-	sourceErr  error           // why it gave none
+	Credential auth.Credential // with which the requests were made, as chosen gave it last
+	SourceErr  error           // why it gave none
 }
 
 // Status is the health of the credential that the requests were made with, zero for none.
 func (c *chooser) Status() auth.Status {
-	return c.up.standing.status(c.source(), c.credential, c.sourceErr)
+	return c.up.standing.status(c.source(), c.Credential, c.SourceErr)
 }
 
-// Credential is the name of the credential that the requests were made with; empty: none, or that of a client.
-func (c *chooser) Credential() string { return c.credential.Name }
-
 // Budget is what is left of the limits of that credential. False: the registry has not said.
-func (c *chooser) Budget() (limit.Budget, bool) { return c.ep.Limits.Of(c.credential.Name) }
-
-// SourceFailed reports whether the source of the credential failed.
-func (c *chooser) SourceFailed() bool { return c.sourceErr != nil }
+func (c *chooser) Budget() (limit.Budget, bool) { return c.ep.Limits.Of(c.Credential.Name) }
 
 // CredentialKey is equal for requests that were made with the same credential.
-func (c *chooser) CredentialKey() any { return identityOf(c.credential) }
-
-// IsAnonymous reports whether the requests were made without a credential.
-func (c *chooser) IsAnonymous() bool { return c.credential.IsAnonymous() }
+func (c *chooser) CredentialKey() any { return identityOf(c.Credential) }
 
 // publicOnly reports whether the credential is for public repositories alone.
 func (c *chooser) publicOnly() bool { return guard.Public && c.up.o.Public && c.as.Configured }
@@ -100,8 +91,8 @@ func (c *chooser) CouldLogIn() bool {
 func (c *chooser) sources() []auth.Source {
 	s := auth.Anonymous
 	switch {
-	case c.as.Configured && c.ep.source != nil:
-		s = c.ep.source
+	case c.as.Configured && c.ep.Source != nil:
+		s = c.ep.Source
 	case c.ep.IsRegistry:
 		s = c.as.Source
 	}
@@ -128,12 +119,12 @@ func (c *chooser) sources() []auth.Source {
 			return cmp.Or(cmp.Compare(x.back, y.back), cmp.Compare(b.Rank, a.Rank), cmp.Compare(y.left, x.left))
 		})
 	}
-	list := make([]auth.Source, 0, max(len(all), 1))
+	var list []auth.Source
 	for _, x := range all {
 		list = append(list, x.Source)
 	}
 	if len(list) == 0 {
-		list = append(list, auth.Anonymous)
+		return []auth.Source{auth.Anonymous}
 	}
 	return list
 }
@@ -154,19 +145,24 @@ const sourcePatience = 8 * time.Second
 // gives one the request is made anonymously: public images still work, and for the others the error says why there was none.
 func (c *chooser) current(ctx context.Context) auth.Credential {
 	if c.isAnonymous() {
-		c.credential, c.sourceErr = noCredential, nil
+		c.Credential, c.SourceErr = noCredential, nil
 		return noCredential
 	}
 	cred := c.get(ctx, c.source().Credential)
-	chosen, err := c.chosen, c.sourceErr
+	chosen, err := c.chosen, c.SourceErr
 	for cred.IsAnonymous() && len(c.others) > 0 {
-		c.chosen, c.others = c.others[0], c.others[1:]
-		cred = c.get(ctx, c.chosen.Credential)
+		cred = c.getOther(ctx)
 	}
 	if cred.IsAnonymous() {
-		c.chosen, c.sourceErr = chosen, err
+		c.chosen, c.SourceErr = chosen, err
 	}
 	return cred
+}
+
+// getOther chooses the next of the other sources, and gets its credential.
+func (c *chooser) getOther(ctx context.Context) auth.Credential {
+	c.chosen, c.others = c.others[0], c.others[1:]
+	return c.get(ctx, c.chosen.Credential)
 }
 
 // get gets a credential of the chosen source.
@@ -174,13 +170,13 @@ func (c *chooser) get(ctx context.Context, from func(context.Context) (auth.Cred
 	ctx, cancel := context.WithTimeoutCause(ctx, sourcePatience, &fault.PatienceError{After: sourcePatience})
 	defer cancel()
 	cred, err := from(ctx)
-	c.sourceErr = err
+	c.SourceErr = err
 	if err != nil {
 		cred = noCredential
 	}
-	c.credential = cred
+	c.Credential = cred
 	c.up.uses(cred)
-	if c.ep.IsRegistry && (c.ep.source == nil || !c.as.Configured) {
+	if c.ep.IsRegistry && (c.ep.Source == nil || !c.as.Configured) {
 		c.as.latest.Store(&latest{cred, err})
 	}
 	return cred
@@ -189,14 +185,14 @@ func (c *chooser) get(ctx context.Context, from func(context.Context) (auth.Cred
 // renewCredential gets another credential of the source of the one that was refused. False: there is none.
 func (c *chooser) renewCredential(ctx context.Context, s *state) bool {
 	if c.up.standing.failedRenewals.Has(purpose{s.credential.Name, c.repository}) {
-		s.tried.add(noteFailedRenewal)
+		s.tried[noteFailedRenewal] = true
 		return false
 	}
 	old := s.credential
 	cred := c.get(ctx, func(ctx context.Context) (auth.Credential, error) { return auth.Renew(ctx, c.source(), old) })
 	if cred.IsAnonymous() || identityOf(cred) == identityOf(old) {
-		c.credential = old // that is the one that was refused
-		s.tried.add(noteFailedRenewal)
+		c.Credential = old // that is the one that was refused
+		s.tried[noteFailedRenewal] = true
 		return false
 	}
 	if c.up.standing.renewed(cred) {
@@ -211,17 +207,16 @@ func (c *chooser) next(ctx context.Context, s *state, r endpoint.Request) bool {
 	if s.phase == asAnonymous || c.isAnonymous() {
 		return false
 	}
-	chosen, had, err := c.chosen, c.credential, c.sourceErr
+	chosen, had, err := c.chosen, c.Credential, c.SourceErr
 	for len(c.others) > 0 {
-		c.chosen, c.others = c.others[0], c.others[1:]
-		cred := c.get(ctx, c.chosen.Credential)
+		cred := c.getOther(ctx)
 		if cred.IsAnonymous() || c.isExhausted(ctx, cred, r) {
 			continue
 		}
 		s.use(cred)
 		return true
 	}
-	c.chosen, c.credential, c.sourceErr = chosen, had, err // which the error is about
+	c.chosen, c.Credential, c.SourceErr = chosen, had, err // which the error is about
 	return false
 }
 
@@ -271,16 +266,6 @@ func (t *Transport) notAsked(r endpoint.Request, p limit.Pause) *fault.Failure {
 	return f
 }
 
-// pause records a 429.
-func (t *Transport) pause(cred auth.Credential, r endpoint.Request, f *fault.Failure) {
-	if !isCounted(cred) {
-		return
-	}
-	cause := *f
-	d, stated := t.ep.Limits.Refused(classOf(cred, r), f.RetryAfter, &cause)
-	f.RetryAfter, f.Assumed = d, !stated
-}
-
 // recheckLimit asks by HEAD, which costs nothing where manifests are counted, whether there is more by now.
 func (t *Transport) recheckLimit(ctx context.Context, s *state, r endpoint.Request) bool {
 	if !isCounted(s.credential) || !t.ep.Limits.RecheckDue(classOf(s.credential, r)) {
@@ -297,9 +282,10 @@ func (t *Transport) recheckLimit(ctx context.Context, s *state, r endpoint.Reque
 // learnBudget takes in what an answer says of our limits. Those of clients' own credentials are not kept.
 func (t *Transport) learnBudget(cred auth.Credential, g grant, r endpoint.Request, resp *http.Response, began time.Time) {
 	name := cred.Name
-	if g.isEmpty() {
+	switch {
+	case g.isEmpty():
 		name = ""
-	} else if !isCounted(cred) {
+	case !isCounted(cred):
 		return
 	}
 	repository := ""

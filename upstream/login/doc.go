@@ -10,7 +10,7 @@
 //	                                                                         │ there is none
 //	                                                                         └──► the answer, or the error
 //
-// The method step of the state has the actions of each outcome; it is the whole of the decision.
+// The table actionsOf has the actions of each outcome; it is the whole of the decision.
 //
 // It guarantees:
 //

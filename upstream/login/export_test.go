@@ -25,7 +25,7 @@ func Authorize(req *http.Request, bound string) error {
 	return authorize(req, o, auth.NewSecret("Basic x"))
 }
 
-// MaxTokens is how many tokens and refusals are kept.
+// MaxTokens is how many tokens are kept.
 const MaxTokens = maxTokens
 
 // Tokens is the cache of tokens. Its tokens live for an hour.
@@ -43,9 +43,9 @@ func (t Tokens) Get(ctx context.Context, repository string) (fetchedNow bool) {
 	return fetchedNow
 }
 
-// Held is how many tokens and refusals are kept.
+// Held is how many tokens are kept.
 func (t Tokens) Held() int {
 	t.t.mu.Lock()
 	defer t.t.mu.Unlock()
-	return len(t.t.have) + len(t.t.refusals)
+	return len(t.t.have)
 }

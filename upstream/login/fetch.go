@@ -31,7 +31,7 @@ func (u *Upstream) fetchToken(ctx context.Context, ep *Known, k tokenKey, cred a
 	ctx, cancel := context.WithTimeout(ctx, u.o.TokenTimeout)
 	defer cancel()
 	op := Operation{Trace: &fault.Trace{Endpoint: ep.Name}}
-	t := &Transport{chooser: chooser{up: u, ep: ep, credential: cred, op: op}}
+	t := &Transport{chooser: chooser{up: u, ep: ep, Credential: cred, op: op}}
 	tok, err := t.fetchToken(ctx, k)
 	if fault.IsBroken(err) && ctx.Err() == nil {
 		tok, err = t.fetchToken(ctx, k)
@@ -114,10 +114,10 @@ func (t *Transport) tokenRequest(k tokenKey) (r endpoint.Request, bound endpoint
 	if k.scope != "" {
 		q.Set("scope", k.scope)
 	}
-	if !t.credential.Identity.IsZero() {
+	if !t.Credential.Identity.IsZero() {
 		q.Set("grant_type", "refresh_token")
 		q.Set("client_id", "mirror")
-		q.Set("refresh_token", t.credential.Identity.Reveal())
+		q.Set("refresh_token", t.Credential.Identity.Reveal())
 		r.Method, r.Body = http.MethodPost, strings.NewReader(q.Encode())
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		return r, bound, auth.Secret{}, nil
@@ -128,7 +128,7 @@ func (t *Transport) tokenRequest(k tokenKey) (r endpoint.Request, bound endpoint
 	}
 	to.RawQuery += q.Encode()
 	r.URL = &to
-	return r, bound, basicAuth(t.credential), nil
+	return r, bound, basicAuth(t.Credential), nil
 }
 
 func readToken(resp *http.Response, began time.Time) (*token, error) {
@@ -146,20 +146,16 @@ func readToken(resp *http.Response, began time.Time) (*token, error) {
 	}
 	b = bytes.TrimPrefix(b, []byte(fault.ByteOrderMark))
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, notToken("JSON with a token", fault.Shape(b))
+		return nil, fault.NotRegistry("JSON with a token", fault.Shape(b))
 	}
 	value := cmp.Or(doc.Token, doc.AccessToken)
 	if value == "" {
-		return nil, notToken("JSON with a token", fmt.Sprintf("JSON without one, %d bytes", len(b)))
+		return nil, fault.NotRegistry("JSON with a token", fmt.Sprintf("JSON without one, %d bytes", len(b)))
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, notToken("a token", "one that can't be sent in a header")
+		return nil, fault.NotRegistry("a token", "one that can't be sent in a header")
 	}
 	return newToken(value, tokenLife(value, string(doc.ExpiresIn), began), began), nil
-}
-
-func notToken(want, got string) error {
-	return &fault.ContentError{Kind: fault.ContentNotRegistry, Want: want, Got: got}
 }
 
 // tokenLife is how long a token lives: as the service says, else as the token itself says, else a minute.

@@ -21,10 +21,10 @@ const (
 // the headers of a HEAD may come before content that is closed.
 type public struct {
 	repositories bounded.Expiring[string, struct{}]
+	answers      bounded.Expiring[struct{}, struct{}] // one, if the endpoint has answered any request without a login
 
-	mu       sync.Mutex      // guards the following fields; a leaf
-	anyUntil time.Time       // until when the endpoint counts as one that answers requests without a login
-	made     map[string]bool // by repository and digest: computed here, of bytes for which the registry announced no digest
+	mu   sync.Mutex      // guards made; a leaf
+	made map[string]bool // by repository and digest: computed here, of bytes for which the registry announced no digest
 }
 
 // addMade records a digest that was computed here.
@@ -49,18 +49,7 @@ func (p *public) isMade(repository string, d oci.Digest) bool {
 func (e *Known) IsPublic(repository string) bool { return e.public.repositories.Has(repository) }
 
 // AnswersAnonymously reports whether the endpoint has answered any request without a login lately.
-func (e *Known) AnswersAnonymously() bool {
-	e.public.mu.Lock()
-	defer e.public.mu.Unlock()
-	return time.Now().Before(e.public.anyUntil)
-}
-
-// noteAnonymousAnswer records that the endpoint has answered a request without a login.
-func (e *Known) noteAnonymousAnswer() {
-	e.public.mu.Lock()
-	defer e.public.mu.Unlock()
-	e.public.anyUntil = time.Now().Add(publicFor)
-}
+func (e *Known) AnswersAnonymously() bool { return e.public.answers.Has(struct{}{}) }
 
 // NoteManifest records that the repository is public, if the answer to a request for a manifest shows it: a document with
 // parts, sent by the registry itself to a request without a login, whose bytes have the digest that it announced or was asked
@@ -68,7 +57,7 @@ func (e *Known) noteAnonymousAnswer() {
 // is shown to a login. Redirected says that the answer came by a redirect, which may lead to a manifest of another repository.
 func (t *Transport) NoteManifest(m *oci.Manifest, h http.Header, announced, redirected bool) {
 	switch {
-	case !t.credential.IsAnonymous() || guard.Public && t.ep.Certified() || redirected || len(m.Children) == 0 ||
+	case !t.Credential.IsAnonymous() || guard.Public && t.ep.Certified() || redirected || len(m.Children) == 0 ||
 		!oci.IsManifest(m.MediaType):
 	case !announced:
 		t.ep.public.addMade(t.repository, m.Digest)

@@ -60,9 +60,7 @@ func (s *schemes) learn(repository string, sc scheme, sure bool) (news bool) {
 	case !s.known:
 		s.known, s.common = true, sc
 		return true
-	case has && own == sc:
-		return false
-	case !has && s.common == sc && !sure:
+	case has && own == sc, !has && s.common == sc && !sure:
 		return false
 	}
 	bounded.Put(&s.own, repository, sc, maxSchemes)

@@ -123,11 +123,11 @@ func (s *standing) renewed(c auth.Credential) (news bool) {
 	return true
 }
 
-// judge adds what the upstream has said of a credential, by its name, to what its source says.
-func (s *standing) judge(st auth.Status) auth.Status {
-	s.mu.Lock()
-	p, bad := s.problems[s.inUse[st.Name]]
-	s.mu.Unlock()
+// Judge adds what the upstream has said of a credential, by its name, to what its source says of it.
+func (u *Upstream) Judge(st auth.Status) auth.Status {
+	u.standing.mu.Lock()
+	p, bad := u.standing.problems[u.standing.inUse[st.Name]]
+	u.standing.mu.Unlock()
 	if !bad {
 		return st
 	}

@@ -50,29 +50,17 @@ const (
 	leaveExhausted                   // go on with another credential that has something left, else anonymously
 )
 
-// step is the action that follows an outcome: the first one that is possible and was not tried.
-func (s *state) step(o outcome) action {
-	switch o {
-	case exhausted:
-		return s.first(recheckLimit, leaveExhausted)
-	case pausing:
-		return s.first(recheckLimit, waitForReset, leaveExhausted)
-	case limited:
-		return s.first(leaveExhausted)
-	case challenged:
-		return s.first(answerChallenge)
-	case unchallenged:
-		return s.first(askAtRoot)
-	case guessRefused:
-		return s.first(askWithoutLogin, renewCredential, noteFailedRenewal, leaveRefused)
-	case loginRefused:
-		return s.first(answerNewChallenge, renewCredential, noteFailedRenewal, leaveRefused)
-	case tokenRefused:
-		return s.first(answerNewChallenge, renewToken, leaveRefused)
-	case rightsRefused:
-		return s.first(leaveRefused)
-	}
-	return finish // accepted, failed
+// actionsOf are the actions that may follow an outcome, in the order in which they are tried.
+var actionsOf = map[outcome][]action{
+	exhausted:     {recheckLimit, leaveExhausted},
+	pausing:       {recheckLimit, waitForReset, leaveExhausted},
+	limited:       {leaveExhausted},
+	challenged:    {answerChallenge},
+	unchallenged:  {askAtRoot},
+	guessRefused:  {askWithoutLogin, renewCredential, noteFailedRenewal, leaveRefused},
+	loginRefused:  {answerNewChallenge, renewCredential, noteFailedRenewal, leaveRefused},
+	tokenRefused:  {answerNewChallenge, renewToken, leaveRefused},
+	rightsRefused: {leaveRefused},
 }
 
 // state is how far one request has come.
@@ -87,10 +75,10 @@ type state struct {
 	exhaustedErr error // the limit of a credential of ours, once the request is made without it
 }
 
-// first is the first action of a list that is possible and was not tried.
-func (s *state) first(list ...action) action {
-	for _, a := range list {
-		if !s.tried.has(a) && s.possible(a) {
+// step is the action that follows an outcome: the first one that is possible and was not tried.
+func (s *state) step(o outcome) action {
+	for _, a := range actionsOf[o] {
+		if !s.tried[a] && s.possible(a) {
 			return a
 		}
 	}
@@ -100,11 +88,11 @@ func (s *state) first(list ...action) action {
 func (s *state) possible(a action) bool {
 	switch a {
 	case askWithoutLogin:
-		return !s.tried.has(answerChallenge) // it has said
+		return !s.tried[answerChallenge] // it has said
 	case renewCredential, leaveExhausted:
 		return s.phase != asAnonymous
 	case noteFailedRenewal:
-		return s.phase != asAnonymous && s.tried.has(renewCredential)
+		return s.phase != asAnonymous && s.tried[renewCredential]
 	case leaveRefused:
 		return s.phase != asAnonymous && !s.refusalStands
 	}
@@ -135,14 +123,10 @@ func (s *state) reason(err error) error {
 }
 
 // actions is a set of them.
-type actions uint16
-
-func (t actions) has(a action) bool { return t&(1<<a) != 0 }
-
-func (t *actions) add(a action) { *t |= 1 << a }
+type actions [leaveExhausted + 1]bool
 
 func (t *actions) remove(list ...action) {
 	for _, a := range list {
-		*t &^= 1 << a
+		t[a] = false
 	}
 }

@@ -24,7 +24,7 @@ func TestStep(t *testing.T) {
 		{"a limit of anonymous requests", exhausted, state{phase: asAnonymous}, []action{recheckLimit}},
 		{"429", limited, state{}, []action{leaveExhausted}},
 		{"a challenge", challenged, state{}, []action{answerChallenge}},
-		{"a challenge that was answered", challenged, state{tried: 1 << answerChallenge}, nil},
+		{"a challenge that was answered", challenged, state{tried: actions{answerChallenge: true}}, nil},
 		{"no challenge", unchallenged, state{}, []action{askAtRoot}},
 		{
 			"a guessed token service", guessRefused,
@@ -33,7 +33,7 @@ func TestStep(t *testing.T) {
 		},
 		{
 			"the token service that the challenge named", guessRefused,
-			state{tried: 1 << answerChallenge},
+			state{tried: actions{answerChallenge: true}},
 			[]action{renewCredential, noteFailedRenewal, leaveRefused},
 		},
 		{
@@ -53,7 +53,7 @@ func TestStep(t *testing.T) {
 			var got []action
 			for a := s.step(tt.outcome); a != finish; a = s.step(tt.outcome) {
 				got = append(got, a)
-				s.tried.add(a)
+				s.tried[a] = true
 			}
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("actions %v, want %v", got, tt.want)
@@ -61,7 +61,10 @@ func TestStep(t *testing.T) {
 		})
 	}
 	// Another credential opens what is about the credential, and nothing else.
-	s := state{tried: ^actions(0)}
+	var s state
+	for a := range s.tried {
+		s.tried[a] = true
+	}
 	s.use(ours)
 	if s.step(challenged) != finish || s.step(loginRefused) != answerNewChallenge || s.phase != asFirst {
 		t.Errorf("after another credential: %+v", s)

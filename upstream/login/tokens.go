@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/internal/coalesce"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -73,22 +74,15 @@ type tokens struct {
 	start func(func(context.Context)) bool // see Options
 	wake  chan struct{}                    // of run, when a token came
 	calls coalesce.Group[tokenKey, fetched]
+	// refusals are those of credentials by a token service.
+	refusals bounded.Expiring[tokenKey, fetched]
 
-	mu       sync.Mutex // guards the following fields; a leaf
-	have     map[tokenKey]*token
-	refusals map[tokenKey]refusedToken // together with have at most maxTokens
-}
-
-type refusedToken struct {
-	until   time.Time
-	outcome fetched
+	mu   sync.Mutex // guards the following fields; a leaf
+	have map[tokenKey]*token
 }
 
 func newTokens(log *slog.Logger, start func(func(context.Context)) bool) *tokens {
-	return &tokens{
-		log: log, start: start, wake: make(chan struct{}, 1),
-		have: make(map[tokenKey]*token), refusals: make(map[tokenKey]refusedToken),
-	}
+	return &tokens{log: log, start: start, wake: make(chan struct{}, 1), have: make(map[tokenKey]*token)}
 }
 
 // get gives a token from the cache, or by f. Fresh: it was fetched while the caller waited.
@@ -120,10 +114,7 @@ func (t *tokens) cached(k tokenKey) (fetched, bool) {
 		}
 		return fetched{token: tok}, true
 	}
-	if r, ok := t.refusals[k]; ok && now.Before(r.until) {
-		return r.outcome, true
-	}
-	return fetched{}, false
+	return t.refusals.Get(k)
 }
 
 // fetch gets a token and takes the outcome into the cache. An outcome that no operation waits for any more is dropped.
@@ -131,59 +122,33 @@ func (t *tokens) fetch(ctx context.Context, k tokenKey, f fetch) fetched {
 	out := f(ctx)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if ctx.Err() == nil {
-		t.keep(k, f, out)
+	r, refused := fault.RefusalIn(out.err)
+	switch {
+	case ctx.Err() != nil:
+	case out.token != nil:
+		t.sweep()
+		out.token.used, out.token.fetch = out.token.fetched, f
+		t.have[k] = out.token
+		t.refusals.Delete(k)
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
+	case refused && r.Status < 500 && r.Status != http.StatusTooManyRequests && k.credential != (identity{}):
+		t.refusals.Put(k, out, refusalLife, maxTokens)
 	}
 	return out
 }
 
-// keep takes an outcome into the cache. The lock is held.
-func (t *tokens) keep(k tokenKey, f fetch, out fetched) {
-	if out.token == nil {
-		r, ok := fault.RefusalIn(out.err)
-		if ok && r.Status < 500 && r.Status != http.StatusTooManyRequests && k.credential != (identity{}) {
-			t.sweep()
-			t.refusals[k] = refusedToken{until: time.Now().Add(refusalLife), outcome: out}
-		}
-		return
-	}
-	t.sweep()
-	out.token.used, out.token.fetch = out.token.fetched, f
-	t.have[k] = out.token
-	delete(t.refusals, k)
-	select {
-	case t.wake <- struct{}{}:
-	default:
-	}
-}
-
-// sweep makes room for one more: expired ones go first, then the quarter that was used least lately. So names that a client
-// makes up push out each other, not the tokens of repositories in use. The lock is held.
+// sweep makes room for one more: the tokens that were used longest ago go, but for three quarters. So names that a client makes up
+// push out each other, not the tokens of repositories in use. The lock is held.
 func (t *tokens) sweep() {
-	if len(t.have)+len(t.refusals) < maxTokens {
+	if len(t.have) < maxTokens {
 		return
 	}
-	now := time.Now()
-	maps.DeleteFunc(t.have, func(_ tokenKey, tok *token) bool { return now.After(tok.expires) })
-	maps.DeleteFunc(t.refusals, func(_ tokenKey, r refusedToken) bool { return now.After(r.until) })
-	if len(t.have)+len(t.refusals) < maxTokens {
-		return
-	}
-	clear(t.refusals)
-	used := make([]time.Time, 0, len(t.have))
-	for _, tok := range t.have {
-		used = append(used, tok.used)
-	}
-	slices.SortFunc(used, time.Time.Compare)
-	most := maxTokens * 3 / 4
-	if len(used) <= most {
-		return
-	}
-	last := used[len(used)-most-1]
-	for k, tok := range t.have {
-		if len(t.have) > most && !tok.used.After(last) {
-			delete(t.have, k)
-		}
+	byUse := slices.SortedFunc(maps.Keys(t.have), func(a, b tokenKey) int { return t.have[a].used.Compare(t.have[b].used) })
+	for _, k := range byUse[:len(byUse)-maxTokens*3/4] {
+		delete(t.have, k)
 	}
 }
 
@@ -212,7 +177,7 @@ func (t *tokens) renew(k tokenKey, old *token) {
 		old.renewing = false
 		if failed {
 			old.renewAt = time.Now().Add(min(max(time.Until(old.expires)/2, time.Second), 30*time.Second))
-			delete(t.refusals, k) // the old one is still valid
+			t.refusals.Delete(k) // the old one is still valid
 		}
 		t.mu.Unlock()
 		if failed {

@@ -71,7 +71,7 @@ func (t *Transport) RoundTrip(ctx context.Context, r endpoint.Request) (*http.Re
 			if a == finish {
 				return t.finish(s, r, res)
 			}
-			s.tried.add(a)
+			s.tried[a] = true
 			again = t.act(ctx, s, r, a, &res)
 		}
 	}
@@ -103,7 +103,11 @@ func (t *Transport) try(ctx context.Context, s *state, r endpoint.Request) resul
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
 		f := t.Refuse(resp)
-		t.pause(s.credential, r, f)
+		if isCounted(s.credential) {
+			cause := *f
+			pause, stated := t.ep.Limits.Refused(classOf(s.credential, r), f.RetryAfter, &cause)
+			f.RetryAfter, f.Assumed = pause, !stated
+		}
 		return result{outcome: limited, err: f}
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
 		return t.whyRefused(ctx, s, r, g, t.Refuse(resp))
@@ -180,7 +184,7 @@ func (t *Transport) readChallenge(ctx context.Context, s *state, g grant, f *fau
 	res.news = t.ep.schemes.learn(t.repository, sc, guessErr != nil)
 	switch {
 	case guessErr != nil && !res.news: // it is the right token service, and its refusal stands
-		s.tried.add(answerChallenge)
+		s.tried[answerChallenge] = true
 		res.outcome, res.err = loginRefused, guessErr
 		return true
 	case g.isEmpty() && (sc.realm != "" || s.phase != asAnonymous):
@@ -264,7 +268,7 @@ func (t *Transport) askAtRoot(ctx context.Context, s *state) bool {
 	}
 	t.op.Trace.Last().Err = nil // as it should be: the registry has said what it asks for
 	t.ep.schemes.learn(t.repository, sc, false)
-	s.tried.add(answerChallenge)
+	s.tried[answerChallenge] = true
 	return true
 }
 
@@ -331,7 +335,7 @@ func (t *Transport) noteAccepted(s *state, g grant, status int) {
 		return
 	}
 	if s.phase == asAnonymous {
-		t.ep.noteAnonymousAnswer()
+		t.ep.public.answers.Put(struct{}{}, struct{}{}, publicFor, 1)
 	}
 	if f, _ := errors.AsType[*fault.Failure](s.refusedErr); f != nil { // an anonymous request may do more than ours
 		t.noteProblem(auth.StateRejected, f)
@@ -343,13 +347,13 @@ func (t *Transport) noteAccepted(s *state, g grant, status int) {
 // noteProblem records that our credential was refused, and logs it once.
 func (t *Transport) noteProblem(state auth.State, f *fault.Failure) {
 	reason := strings.TrimSpace(fmt.Sprintf("%s answered %d %s %s", f.Step.Host, f.Status, f.Code, f.Message))
-	old := t.up.standing.status(t.source(), t.credential, nil)
+	old := t.up.standing.status(t.source(), t.Credential, nil)
 	if state == auth.StateRejected && old.State == auth.StateExpired {
 		state = auth.StateExpired
 	}
-	if news := t.up.standing.rejected(t.credential, state, reason); news && t.credential.Name != "" { // clients' have no name
+	if news := t.up.standing.rejected(t.Credential, state, reason); news && t.Credential.Name != "" { // clients' have no name
 		t.up.o.Log.Warn("credential refused; continuing without it",
-			"credential", t.credential.Name, "state", state, "error", reason)
+			"credential", t.Credential.Name, "state", state, "error", reason)
 	}
 }
 

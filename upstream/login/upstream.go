@@ -37,9 +37,6 @@ func NewUpstream(o Options) *Upstream { return &Upstream{o: o, tokens: newTokens
 // Run renews the tokens that are in use until the context ends.
 func (u *Upstream) Run(ctx context.Context) { u.tokens.run(ctx) }
 
-// Judge adds what the upstream has said of a credential, by its name, to what its source says of it.
-func (u *Upstream) Judge(st auth.Status) auth.Status { return u.standing.judge(st) }
-
 // Secrets are the credentials and tokens that must be in no message.
 func (u *Upstream) Secrets() []auth.Credential { return append(u.credentials.all(), u.shown.all()...) }
 
@@ -47,14 +44,9 @@ func (u *Upstream) Secrets() []auth.Credential { return append(u.credentials.all
 type Known struct {
 	*endpoint.Endpoint
 	Limits  *limit.Limits
-	source  auth.Source // of its own; nil: that of the Identity where it is the registry itself, else none
+	Source  auth.Source // of its own; nil: that of the Identity where it is the registry itself, else none
 	schemes schemes
 	public  public
-}
-
-// NewKnown makes a Known of which nothing is known yet. Source is the endpoint's own credential; nil: it has none.
-func NewKnown(e *endpoint.Endpoint, source auth.Source) *Known {
-	return &Known{Endpoint: e, Limits: limit.New(nil), source: source}
 }
 
 // givesTokens reports whether a repository is known to ask for tokens: a 401 to one is about rights, not about passwords.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"net/http"
 	"time"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/registrymirror/mirror/internal/guard"
 	"github.com/registrymirror/mirror/internal/text"
-	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/header"
@@ -129,20 +127,12 @@ func (t *transfer) acceptPart(a *endpoint.Answer, ranged bool) error {
 
 // coding is the Content-Encoding that an answer claims. Many such answers have the right bytes all the same.
 type coding struct {
-	name string
-	hash hash.Hash // of the bytes of an answer that is the whole blob; nil: it claims none, or is not the whole blob
-}
-
-func (c *coding) write(b []byte) {
-	if c.hash != nil {
-		_, _ = c.hash.Write(b)
-	}
+	name  string
+	bytes digest.Verifier // of an answer that is the whole blob; nil: it claims none, or is not the whole blob
 }
 
 // wrong reports, at the end of the blob, that its bytes do not have its digest: they are in the coding.
-func (c *coding) wrong(d oci.Digest) bool {
-	return c.hash != nil && digest.NewDigest(d.Algorithm(), c.hash) != d
-}
+func (c *coding) wrong() bool { return c.bytes != nil && !c.bytes.Verified() }
 
 // acceptCoded checks an answer that claims a coding. An answer of the right size passes, and one that comes whole has to have
 // the right digest at its end, so that the error names the cause.
@@ -158,16 +148,12 @@ func (t *transfer) acceptCoded(a *endpoint.Answer) error {
 	}
 	name := text.Line(a.Header.Get("Content-Encoding"), 80)
 	if want > 0 && total >= 0 && total != want {
-		return t.denyCoded(total, name)
+		return t.denyAs(fault.ContentEncoding, "identity", name, total) // the coding explains it better than a wrong claim does
 	}
 	if a.StatusCode == http.StatusOK && t.pos == 0 {
-		t.cur.coding = coding{name: name, hash: t.digest.Algorithm().Hash()}
+		t.cur.coding = coding{name: name, bytes: t.digest.Verifier()}
 	}
 	return nil
-}
-
-func (t *transfer) wrongCoding() *fault.Failure {
-	return t.wrong(fault.ContentEncoding, "identity", t.cur.coding.name)
 }
 
 // skip reads past bytes that have come before: a registry without ranges sends the blob from its beginning.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -32,15 +33,18 @@ type Pool struct {
 // site is what is kept of an endpoint.
 type site struct {
 	queue *queue
-	small *queue // of small blobs that find no turn in the other one
-	sizes sizes
+	small *queue                      // of small blobs that find no turn in the other one
+	sizes *bounded.LRU[string, int64] // of blobs, as the endpoint has answered them to a HEAD
 }
 
 // NewPool makes a pool for the endpoints of an upstream, in their order.
 func NewPool(endpoints []*endpoint.Endpoint, o Options) *Pool {
 	p := &Pool{o: o, endpoints: endpoints, sites: make(map[*endpoint.Endpoint]*site)}
 	for _, e := range endpoints {
-		p.sites[e] = &site{queue: newQueue(o.MaxTransfers), small: newQueue(max(1, o.MaxTransfers/4))}
+		p.sites[e] = &site{
+			queue: newQueue(o.MaxTransfers), small: newQueue(max(1, o.MaxTransfers/4)),
+			sizes: bounded.NewLRU(bounded.Options[string, int64]{Budget: maxSizes}),
+		}
 	}
 	return p
 }
@@ -56,7 +60,7 @@ func (p *Pool) Load(e *endpoint.Endpoint) (running, waiting int) {
 
 // SetSize records the size of a blob that an endpoint has answered to a HEAD.
 func (p *Pool) SetSize(e *endpoint.Endpoint, repo string, d oci.Digest, size int64) {
-	p.sites[e].sizes.set(repo, d, size)
+	p.sites[e].sizes.Put(blobKey(repo, d), size, 1)
 }
 
 // Call makes the requests of one transfer, and collects how endpoints have failed. It is used by one goroutine.
@@ -97,13 +101,7 @@ func (p *Pool) Open(ctx context.Context, c Call, repo string, d oci.Digest, w fl
 type Body struct {
 	io.ReadCloser
 	size int64
-	host string
-	from *transfer // nil for a Body made by NewBody
-}
-
-// NewBody makes a body of bytes that do not come from a Pool.
-func NewBody(rc io.ReadCloser, size int64, host string) *Body {
-	return &Body{ReadCloser: rc, size: size, host: host}
+	from *transfer // nil: a body that does not come from a Pool
 }
 
 // Size is that of the whole blob in bytes, -1 where the upstream did not say.
@@ -123,8 +121,8 @@ func (b *Body) Extend() bool {
 // Host is the host that the bytes come from, after redirects. It may change when a transfer goes on after a break. It may be
 // called at any time.
 func (b *Body) Host() string {
-	if b.from != nil {
-		return *b.from.host.Load()
+	if b.from == nil {
+		return ""
 	}
-	return b.host
+	return *b.from.host.Load()
 }

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -51,11 +50,7 @@ func (s *senders) blame(blob string) *endpoint.Endpoint {
 // avoid puts an endpoint that has sent a blob wrong after the others.
 func (s *senders) avoid(blob string, order []*endpoint.Endpoint) []*endpoint.Endpoint {
 	wrong, _ := s.wrong.Get(blob)
-	i := slices.Index(order, wrong)
-	if i < 0 {
-		return order
-	}
-	return append(slices.Delete(order, i, i+1), wrong)
+	return toEnd(order, wrong)
 }
 
 // Corrupt reports that the bytes of a blob that were sent last do not have its digest. If one endpoint has sent them all, it is

@@ -56,21 +56,32 @@ func (q *queue) enqueue(t *turn) {
 
 // dequeue takes a transfer out of its client's queue. The lock is held.
 func (q *queue) dequeue(t *turn) {
-	same := func(x *turn) bool { return x == t }
 	c := q.clients[t.client]
-	c.started = slices.DeleteFunc(c.started, same)
-	if rest := slices.DeleteFunc(c.repos[t.repo], same); len(rest) > 0 {
-		c.repos[t.repo] = rest
-	} else {
+	c.started = without(c.started, t)
+	if c.repos[t.repo] = without(c.repos[t.repo], t); len(c.repos[t.repo]) == 0 {
 		delete(c.repos, t.repo)
-		c.order = slices.DeleteFunc(c.order, func(r string) bool { return r == t.repo })
+		c.order = without(c.order, t.repo)
 	}
 	t.queued = false
 	q.waiting--
 	if len(c.started) == 0 && len(c.order) == 0 {
 		delete(q.clients, c.client)
-		q.order = slices.DeleteFunc(q.order, func(x *clientQueue) bool { return x == c })
+		q.order = without(q.order, c)
 	}
+}
+
+// without is a list from which an element is taken.
+func without[T comparable](list []T, x T) []T {
+	return slices.DeleteFunc(list, func(y T) bool { return y == x })
+}
+
+// toEnd is a list with an element, if it is in it, behind the others.
+func toEnd[T comparable](list []T, x T) []T {
+	rest := without(list, x)
+	if len(rest) == len(list) {
+		return list
+	}
+	return append(rest, x)
 }
 
 // first is the next transfer of a client. Turns are those that its repositories have.
@@ -113,11 +124,9 @@ func (q *queue) dispatch() {
 		}
 		c := q.clients[t.client]
 		q.dequeue(t)
-		if i := slices.Index(q.order, c); i >= 0 { // behind the others
-			q.order = append(slices.Delete(q.order, i, i+1), c)
-		}
-		if i := slices.Index(c.order, t.repo); i >= 0 && !t.started {
-			c.order = append(slices.Delete(c.order, i, i+1), t.repo)
+		q.order = toEnd(q.order, c)
+		if !t.started {
+			c.order = toEnd(c.order, t.repo)
 		}
 		q.grant(t)
 	}
@@ -225,11 +234,7 @@ func (q *queue) pause(t *turn) {
 }
 
 // unpause ends a pause. The lock is held.
-func (q *queue) unpause(t *turn) {
-	if i := slices.Index(q.paused, t); i >= 0 {
-		q.paused = slices.Delete(q.paused, i, i+1)
-	}
-}
+func (q *queue) unpause(t *turn) { q.paused = without(q.paused, t) }
 
 // charge counts a turn for clients, and no longer for those that it was charged to before. The lock is held.
 func (q *queue) charge(t *turn, clients []string) {

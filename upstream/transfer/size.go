@@ -3,9 +3,7 @@ package transfer
 import (
 	"fmt"
 	"net/http"
-	"sync"
 
-	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -34,27 +32,8 @@ type denial struct {
 // maxSizes is how many sizes of blobs are remembered of each endpoint.
 const maxSizes = 1024
 
-// sizes are sizes of blobs as an endpoint has answered them to a HEAD.
-type sizes struct {
-	mu    sync.Mutex // guards known; a leaf
-	known map[string]int64
-}
-
 // blobKey is a blob of a repository.
 func blobKey(repo string, d oci.Digest) string { return repo + "@" + d.String() }
-
-func (s *sizes) set(repo string, d oci.Digest, size int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bounded.Put(&s.known, blobKey(repo, d), size, maxSizes)
-}
-
-func (s *sizes) has(repo string, d oci.Digest, size int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n, ok := s.known[blobKey(repo, d)]
-	return ok && n == size
-}
 
 // claimed reports whether the expected size is the word of a manifest alone.
 func (t *transfer) claimed() bool {
@@ -62,7 +41,7 @@ func (t *transfer) claimed() bool {
 		return false
 	}
 	for _, s := range t.pool.sites {
-		if s.sizes.has(t.applicant.repo, t.digest, t.claim.size) {
+		if size, ok := s.sizes.Get(blobKey(t.applicant.repo, t.digest)); ok && size == t.claim.size {
 			return false
 		}
 	}
@@ -92,20 +71,16 @@ func (t *transfer) learnSize(size int64) error {
 
 // deny is the failure of an endpoint that has another size than was claimed.
 func (t *transfer) deny(size int64) *fault.Failure {
-	if !t.claimed() {
-		return t.wrong(fault.ContentSize, fmt.Sprintf("%d bytes, as before", t.claim.size), fmt.Sprintf("%d bytes", size))
+	by := "as before"
+	if t.claimed() {
+		by = "by its manifest"
 	}
-	f := t.wrongContent(&fault.ContentError{
-		Kind: fault.ContentSize, Want: fmt.Sprintf("%d bytes, by its manifest", t.claim.size),
-		Got: fmt.Sprintf("%d bytes", size), Claimed: true,
-	})
-	t.claim.denied = append(t.claim.denied, denial{t.ep, f, size})
-	return f
+	return t.denyAs(fault.ContentSize, fmt.Sprintf("%d bytes, %s", t.claim.size, by), fmt.Sprintf("%d bytes", size), size)
 }
 
-// denyCoded is deny for an answer that claims a coding, which explains another size better than a wrong claim does.
-func (t *transfer) denyCoded(size int64, coding string) *fault.Failure {
-	e := &fault.ContentError{Kind: fault.ContentEncoding, Want: "identity", Got: coding, Claimed: t.claimed()}
+// denyAs is the failure of an endpoint whose size is not the claimed one. It is recorded once it is known which is right.
+func (t *transfer) denyAs(kind fault.ContentKind, want, got string, size int64) *fault.Failure {
+	e := &fault.ContentError{Kind: kind, Want: want, Got: got, Claimed: t.claimed()}
 	f := t.wrongContent(e)
 	if e.Claimed {
 		t.claim.denied = append(t.claim.denied, denial{t.ep, f, size})

@@ -125,7 +125,9 @@ func (t *transfer) readSome(p []byte) (int, error) {
 	t.turn.reading(true)
 	n, err := t.cur.body.Read(p)
 	t.turn.reading(false)
-	t.cur.coding.write(p[:n])
+	if v := t.cur.coding.bytes; v != nil {
+		_, _ = v.Write(p[:n])
+	}
 	t.advance(n)
 	return n, err
 }
@@ -135,16 +137,12 @@ func (t *transfer) readSome(p []byte) (int, error) {
 func (t *transfer) proceed(n int, err, slow error) int {
 	ended := errors.Is(err, io.EOF)
 	switch {
+	case (ended || t.end >= 0 && t.pos == t.end) && t.cur.coding.wrong(): // at its end, or at a clean one before that
+		t.fail(t.wrong(fault.ContentEncoding, "identity", t.cur.coding.name))
+		return 0
 	case t.end >= 0 && t.pos == t.end, t.end < 0 && ended:
-		if t.cur.coding.wrong(t.digest) {
-			t.fail(t.wrongCoding())
-			return 0
-		}
 		t.ep.Health.Delivered()
 		t.finish(io.EOF)
-	case ended && t.cur.coding.wrong(t.digest): // a clean end before that of the content
-		t.fail(t.wrongCoding())
-		return 0
 	case slow != nil && t.rate.slow >= max(2, len(t.pool.endpoints)):
 		t.broke(slow)
 		t.fail(t.call.Decide())
@@ -208,7 +206,7 @@ func (t *transfer) broke(err error) {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // an end before that of the range
 	}
-	t.cur.coding.hash = nil // the rest comes by another answer
+	t.cur.coding.bytes = nil // the rest comes by another answer
 	t.cur.step.Name, t.cur.step.Took, t.cur.step.Err = fault.StepBody, time.Since(t.cur.opened), err
 	t.call.Trace().Add(t.cur.step)
 	t.closeCurrent()

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -35,11 +36,16 @@ const (
 	maxError  = 64 << 10
 	// maxRetryAfter bounds what a service may ask of us: a mistake in it must not silence us for a day.
 	maxRetryAfter = 5 * time.Minute
+
+	defaultLimit = 8 * time.Second // of a request
+	attempts     = 3               // at a busy service
 )
+
+// busy is how long a busy service is left alone.
+var busy = backoff.Backoff{First: 500 * time.Millisecond, Most: time.Second}
 
 // Answer is a whole answer.
 type Answer struct {
-	Status int
 	Header http.Header
 	Body   []byte
 	// Date is the time by the service's clock. Zero: it did not send it.
@@ -70,8 +76,8 @@ func (e *Error) Error() string {
 // RetryAfter is how long the service wants to be left alone, 0 where it doesn't say.
 func (e *Error) RetryAfter() time.Duration { return e.wait }
 
-// Transient reports whether the same request may do better soon.
-func (e *Error) Transient() bool {
+// transient reports whether the same request may do better soon.
+func (e *Error) transient() bool {
 	return e.Status >= 500 || e.Status == http.StatusTooManyRequests || strings.Contains(e.Code, "Throttl")
 }
 
@@ -97,14 +103,55 @@ func client(rt http.RoundTripper, proxy func(*http.Request) (*url.URL, error)) *
 	}
 }
 
-// Do sends a request and reads the answer, within limit. Any status but 2xx is an *Error. It quotes the answer only where the
-// status is 400 or more: another answer may hold a secret. Secrets are texts that must not be in an error.
-func Do(ctx context.Context, c *http.Client, req *http.Request, limit time.Duration, secrets ...string) (*Answer, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, timeout{req.URL.Host, limit})
+// Request is what a service is asked. It is a GET, unless it has a Method, a Form or a Body; then it is a POST.
+type Request struct {
+	Method  string
+	URL     string
+	Header  http.Header
+	Form    url.Values    // instead of Body
+	Body    []byte        //
+	Limit   time.Duration // how long the answer may take. 0: 8 s
+	Secrets []string      // texts that must not be in an error
+}
+
+// Do sends a request and reads the answer. A service that says that it is only busy is asked again, up to twice; one that hangs
+// is not: there is no time for it. Any status but 2xx is an *Error. It quotes the answer only where the status is 400 or more:
+// another answer may hold a secret.
+func Do(ctx context.Context, c *http.Client, r Request) (*Answer, error) {
+	r.Limit = cmp.Or(r.Limit, defaultLimit)
+	if r.Form != nil {
+		r.Body = []byte(r.Form.Encode())
+		r.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	}
+	if r.Method == "" && r.Body != nil {
+		r.Method = http.MethodPost
+	}
+	for attempt := 1; ; attempt++ {
+		a, err := once(ctx, c, r)
+		e, refused := errors.AsType[*Error](err)
+		if !refused || !e.transient() || attempt == attempts || e.wait > 3*time.Second {
+			return a, err
+		}
+		pause := busy.After(attempt)
+		if !backoff.Wait(ctx, max(e.wait, backoff.Between(pause, 2*pause))) {
+			return a, err
+		}
+	}
+}
+
+func once(ctx context.Context, c *http.Client, r Request) (*Answer, error) {
+	req, err := http.NewRequestWithContext(ctx, r.Method, r.URL, bytes.NewReader(r.Body))
+	if err != nil {
+		return nil, err
+	}
+	if r.Header != nil {
+		req.Header = r.Header
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, r.Limit, timeout{req.URL.Host, r.Limit})
 	defer cancel()
 	resp, err := c.Do(req.WithContext(ctx))
 	if err != nil {
-		return nil, failed(ctx, req, err, secrets)
+		return nil, failed(ctx, req, err, r.Secrets)
 	}
 	defer resp.Body.Close()
 	most := int64(maxAnswer)
@@ -114,20 +161,40 @@ func Do(ctx context.Context, c *http.Client, req *http.Request, limit time.Durat
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil && succeeded {
-		return nil, failed(ctx, req, err, secrets)
+		return nil, failed(ctx, req, err, r.Secrets)
 	}
 	date, _ := http.ParseTime(resp.Header.Get("Date"))
 	if !succeeded {
 		e := &Error{Host: req.URL.Host, Status: resp.StatusCode, Date: date, wait: retryAfter(resp.Header)}
 		if e.Status >= http.StatusBadRequest {
-			e.Code, e.Text = reason(resp.Header, body[:min(int64(len(body)), maxError)], secrets)
+			e.Code, e.Text = reason(resp.Header, body[:min(int64(len(body)), maxError)], r.Secrets)
 		}
 		return nil, e
 	}
 	if int64(len(body)) > most {
 		return nil, fmt.Errorf("%s answered with more than %d bytes", req.URL.Host, most)
 	}
-	return &Answer{Status: resp.StatusCode, Header: resp.Header, Body: body, Date: date}, nil
+	return &Answer{Header: resp.Header, Body: body, Date: date}, nil
+}
+
+// skewed is how far our clock may be from a cloud's: beyond five minutes signatures are refused.
+const skewed = 4 * time.Minute
+
+// ByClock asks with what was signed at a time: now, and if that is refused and our clock is wrong, by the clock of the answer.
+// Event is what the log says then.
+func ByClock(ctx context.Context, log *slog.Logger, event string, try func(now time.Time) (*Answer, error)) (*Answer, error) {
+	a, err := try(time.Now())
+	e, refused := errors.AsType[*Error](err)
+	if !refused || e.Date.IsZero() || time.Until(e.Date).Abs() < skewed {
+		return a, err
+	}
+	ahead := time.Until(e.Date)
+	off := -ahead.Round(time.Second)
+	if a, again := try(time.Now().Add(ahead)); again == nil {
+		log.WarnContext(ctx, event, "clock_skew", off)
+		return a, nil
+	}
+	return nil, fmt.Errorf("%w (the clock of this machine is off by %s)", err, off)
 }
 
 // timeout is the end of a request that takes too long.
@@ -189,20 +256,13 @@ func reason(h http.Header, body []byte, secrets []string) (code, message string)
 	trimmed := bytes.TrimSpace(body)
 	switch {
 	case json.Unmarshal(trimmed, &doc) == nil:
-		code, message = doc.Type, cmp.Or(doc.Message, doc.Message2, doc.Detail)
-		if code == "" {
-			_ = json.Unmarshal(doc.Code, &code)
-		}
+		var word, own string
 		var named struct{ Status, Message string }
-		switch {
-		case json.Unmarshal(doc.Error, &named) == nil:
-			code, message = cmp.Or(named.Status, code), cmp.Or(named.Message, message)
-		default:
-			var word string
-			if json.Unmarshal(doc.Error, &word) == nil {
-				code = cmp.Or(word, code)
-			}
-		}
+		_ = json.Unmarshal(doc.Error, &word) // it is one of the two
+		_ = json.Unmarshal(doc.Error, &named)
+		_ = json.Unmarshal(doc.Code, &own)
+		code = cmp.Or(named.Status, word, doc.Type, own)
+		message = cmp.Or(named.Message, doc.Message, doc.Message2, doc.Detail)
 		if len(doc.Errors) > 0 {
 			code, message = cmp.Or(code, doc.Errors[0].Code), cmp.Or(message, doc.Errors[0].Message)
 		}
@@ -220,28 +280,6 @@ func reason(h http.Header, body []byte, secrets []string) (code, message string)
 		code = code[i+1:]
 	}
 	return text.FirstLine(code, MaxText, secrets...), text.FirstLine(message, MaxText, secrets...)
-}
-
-// attempts is how often a busy service is asked.
-const attempts = 3
-
-// busy is how long a busy service is left alone.
-var busy = backoff.Backoff{First: 500 * time.Millisecond, Most: time.Second}
-
-// Patiently calls f again, up to twice, where a service says that it is only busy. A service that hangs is not asked again:
-// there is no time for it.
-func Patiently(ctx context.Context, f func() (*Answer, error)) (*Answer, error) {
-	for attempt := 1; ; attempt++ {
-		a, err := f()
-		e, refused := errors.AsType[*Error](err)
-		if !refused || !e.Transient() || attempt == attempts || e.wait > 3*time.Second {
-			return a, err
-		}
-		pause := busy.After(attempt)
-		if !backoff.Wait(ctx, max(e.wait, backoff.Between(pause, 2*pause))) {
-			return a, err
-		}
-	}
 }
 
 // JSON reads an answer into doc. An error has nothing of it, since it may hold a secret.

@@ -8,6 +8,7 @@ package run
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,26 +64,18 @@ func (e *Error) Unwrap() error { return e.Err }
 // errTooMuch is the end of a program that prints without end.
 var errTooMuch = fmt.Errorf("printed more than %d bytes", maxOutput)
 
-// errTimeout is the end of a program that takes too long.
-type errTimeout time.Duration
-
-func (e errTimeout) Error() string { return fmt.Sprintf("did not end within %s", time.Duration(e)) }
-
 // Output runs a program with input on its standard input and gives what it printed. Its error is an *Error.
 func Output(ctx context.Context, p Program, input []byte) ([]byte, error) {
-	limit := p.Timeout
-	if limit <= 0 {
-		limit = Timeout
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errTimeout(limit))
+	limit := cmp.Or(p.Timeout, Timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("did not end within %s", limit))
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 
 	cmd := exec.CommandContext(ctx, p.Path, p.Args...)
 	cmd.Env = os.Environ()
-	for k, v := range p.Env {
-		cmd.Env = append(cmd.Env, k+"="+v)
+	for name, value := range p.Env {
+		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	cmd.Stdin = bytes.NewReader(input)
 	out := &bounded{most: maxOutput, over: func() { stop(errTooMuch) }}
@@ -107,27 +100,18 @@ func Output(ctx context.Context, p Program, input []byte) ([]byte, error) {
 		err = inner.Err
 	}
 	return nil, &Error{
-		Program: filepath.Base(p.Path), Err: err, Said: text.FirstLine(said.b.String(), MaxSaid, p.secrets()...), Output: out.b.Bytes(),
+		Program: filepath.Base(p.Path), Err: err, Said: text.FirstLine(said.b.String(), MaxSaid, append(secretsOf(cmd.Env), p.Secrets...)...), Output: out.b.Bytes(),
 	}
 }
 
-// secrets are the values of variables that are secret by their name. A program may print its environment when it fails.
-func (p Program) secrets() []string {
-	list := slices.Clone(p.Secrets)
-	add := func(name, value string) {
-		for _, word := range []string{"SECRET", "TOKEN", "PASS", "KEY", "CREDENTIAL", "AUTH"} {
-			if strings.Contains(strings.ToUpper(name), word) {
-				list = append(list, value)
-				return
-			}
+// secretsOf are the values of variables that are secret by their name. A program may print its environment when it fails.
+func secretsOf(env []string) (list []string) {
+	for _, variable := range env {
+		name, value, _ := strings.Cut(variable, "=")
+		secret := func(word string) bool { return strings.Contains(strings.ToUpper(name), word) }
+		if slices.ContainsFunc([]string{"SECRET", "TOKEN", "PASS", "KEY", "CREDENTIAL", "AUTH"}, secret) {
+			list = append(list, value)
 		}
-	}
-	for _, kv := range os.Environ() {
-		name, value, _ := strings.Cut(kv, "=")
-		add(name, value)
-	}
-	for name, value := range p.Env {
-		add(name, value)
 	}
 	return list
 }

@@ -1,0 +1,462 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/route"
+)
+
+// Ledger is what is known of tags, and what can be done about them. All methods take canonical references but Canonical, and are
+// safe for concurrent use.
+type Ledger interface {
+	// Canonical is the reference with the names of the configuration: docker.io/library/nginx for index.docker.io/nginx. The
+	// error is a *route.UnknownError.
+	Canonical(ref oci.Ref) (oci.Ref, error)
+	// Tag returns the record of a tag, or catalog.ErrUnknown; Tags those whose repository and tag begin with prefix, in order.
+	Tag(ref oci.Ref) (catalog.Tag, error)
+	Tags(prefix string) iter.Seq2[catalog.Tag, error]
+	// Clients are those that pulled a tag, and which digest each got last.
+	Clients(ref oci.Ref) ([]catalog.Client, error)
+	// Complete reports whether all that nodes pull of an image is in the cache.
+	Complete(ref oci.Ref) bool
+	// Pinned is the pin of a tag that holds now, Pins are all of them.
+	Pinned(ref oci.Ref, now time.Time) (catalog.Pin, bool)
+	Pins(now time.Time) []catalog.Pin
+	// Pin fetches what is missing of the image first: a *pull.MissingError says what can't be had. Unpin of a tag without a pin
+	// is catalog.ErrUnknown; a pin of the configuration is refused with catalog.ErrPinnedByConfig.
+	Pin(ctx context.Context, pin catalog.Pin) error
+	Unpin(ref oci.Ref) error
+	// Refresh asks the registry now, and returns the digest before (empty: none) and after.
+	Refresh(ctx context.Context, ref oci.Ref) (before, after oci.Digest, err error)
+	// Purge removes an image with its tag from the cache, PurgeContent one piece of content. A *pull.PinnedError says that a
+	// pin keeps it.
+	Purge(ctx context.Context, ref oci.Ref) error
+	PurgeContent(d oci.Digest) error
+}
+
+// TagList is the body of GET /api/v1/tags without an image: the tags in use, sorted by image.
+type TagList struct {
+	Tags []TagSummary `json:"tags"`
+	// Continue is the parameter for the next page; absent: this is the last one.
+	Continue string `json:"continue,omitempty"`
+}
+
+// TagSummary is one tag of the list.
+type TagSummary struct {
+	Image     string    `json:"image"`
+	Digest    string    `json:"digest"`
+	CheckedAt time.Time `json:"checkedAt,omitzero"`
+	LastPull  time.Time `json:"lastPull,omitzero"`
+	Clients   int       `json:"clients"`  // that pulled it
+	Changes   int       `json:"changes"`  // times that it moved, as far as the history goes back
+	Floating  bool      `json:"floating"` // it has moved, or its name is not one of a single version
+	Pinned    bool      `json:"pinned"`
+}
+
+// Tag is the body of GET /api/v1/tags?image=.
+type Tag struct {
+	Image     string      `json:"image"`
+	Digest    string      `json:"digest"` // what the tag means; with at: what it meant
+	At        time.Time   `json:"at,omitzero"`
+	CheckedAt time.Time   `json:"checkedAt,omitzero"`
+	History   []TagPeriod `json:"history"` // the newest first; with at: the one period
+	Pin       *Pin        `json:"pin,omitempty"`
+	Clients   []TagClient `json:"clients"` // the one that pulled last first
+}
+
+// TagPeriod is a time in which a tag meant one digest.
+type TagPeriod struct {
+	Digest    string         `json:"digest"`
+	FirstSeen time.Time      `json:"firstSeen"`
+	LastSeen  time.Time      `json:"lastSeen"`
+	Source    catalog.Source `json:"source,omitempty"`
+	Size      int64          `json:"size,omitempty"` // bytes
+	Platforms []string       `json:"platforms,omitempty"`
+	Complete  bool           `json:"complete"`  // all that nodes pull of it is in the cache: a pin needs no registry
+	Reversion bool           `json:"reversion"` // the tag went back to it
+}
+
+// TagClient is a client that pulled a tag.
+type TagClient struct {
+	Client   string    `json:"client"`
+	Digest   string    `json:"digest"` // that it got last
+	LastPull time.Time `json:"lastPull"`
+}
+
+// Pin is a tag that means a fixed digest.
+type Pin struct {
+	Image  string    `json:"image"`
+	Digest string    `json:"digest"`
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"` // absent: it has no end
+	Reason string    `json:"reason,omitempty"`
+	By     string    `json:"by,omitempty"` // api or config
+}
+
+// PinList is the body of GET /api/v1/pins, sorted by image.
+type PinList struct {
+	Pins []Pin `json:"pins"`
+	// Continue is the parameter for the next page; absent: this is the last one.
+	Continue string `json:"continue,omitempty"`
+}
+
+// PinRequest is the body of PUT /api/v1/pins: either the digest, or the time at which the tag meant it.
+type PinRequest struct {
+	Image  string    `json:"image"`
+	Digest string    `json:"digest,omitempty"`
+	At     time.Time `json:"at,omitzero"`
+	Until  time.Time `json:"until,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// ImageRequest is the body of POST /api/v1/tags/refresh.
+type ImageRequest struct {
+	Image string `json:"image"`
+}
+
+// Refreshed is the answer to it.
+type Refreshed struct {
+	Image   string `json:"image"`
+	Digest  string `json:"digest"`
+	Changed bool   `json:"changed"` // the tag meant another digest before, or was not known
+}
+
+// PurgeRequest is the body of POST /api/v1/purge: an image, or a digest.
+type PurgeRequest struct {
+	Image  string `json:"image,omitempty"`
+	Digest string `json:"digest,omitempty"`
+}
+
+// inUse is how long after its last pull a tag counts as in use.
+const inUse = 30 * 24 * time.Hour
+
+// maxReason is how many bytes of a pin's reason are kept.
+const maxReason = 500
+
+// tags are the handlers of tags, pins and purges.
+type tags struct {
+	ledger Ledger
+	log    *slog.Logger
+}
+
+// image reads an image of a request: canonical, with a tag or a digest as they are wanted.
+func (t tags) image(text string, want string) (oci.Ref, error) {
+	if text == "" {
+		return oci.Ref{}, badRequest(errors.New("image is missing; write it as in docker.io/library/nginx:1.27"))
+	}
+	ref, err := oci.ParseRef(text)
+	if err != nil {
+		return oci.Ref{}, badRequest(fmt.Errorf("image=%s: %w", text, err))
+	}
+	if want == "tag" && (ref.Tag == "" || ref.Digest != "") {
+		return oci.Ref{}, badRequest(fmt.Errorf("image=%s: write it with its tag and without a digest, as in docker.io/library/nginx:1.27", text))
+	}
+	ref, err = t.ledger.Canonical(ref)
+	if err != nil {
+		return oci.Ref{}, t.refused(err)
+	}
+	return ref, nil
+}
+
+// refused is the answer to an error of the ledger.
+func (t tags) refused(err error) error {
+	var (
+		unknown *route.UnknownError
+		missing *pull.MissingError
+		pinned  *pull.PinnedError
+	)
+	switch {
+	case errors.As(err, &unknown):
+		return &refusal{status: http.StatusNotFound, detail: err.Error() + "; mirror upstreams lists the upstreams"}
+	case errors.As(err, &missing):
+		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: digests(missing.Digests)}
+	case errors.As(err, &pinned):
+		return &refusal{status: http.StatusConflict, detail: err.Error()}
+	case errors.Is(err, catalog.ErrPinnedByConfig):
+		return &refusal{status: http.StatusConflict, detail: err.Error() + ", and reload"}
+	}
+	f := diagnose.Explain(err)
+	return &refusal{status: http.StatusBadGateway, detail: f.Summary + "; " + f.Remedy}
+}
+
+func digests(list []oci.Digest) (texts []string) {
+	const most = 20
+	for i, d := range list {
+		if i == most {
+			return append(texts, fmt.Sprintf("and %d more", len(list)-most))
+		}
+		texts = append(texts, d.String())
+	}
+	return texts
+}
+
+// list answers with one tag, or with the tags in use.
+func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
+	q := r.URL.Query()
+	if q.Has("image") {
+		return t.tag(q)
+	}
+	p, err := pageOf(q, maxPage, "image", "at", "floating")
+	if err != nil {
+		return nil, badRequest(err)
+	}
+	if q.Has("at") {
+		return nil, badRequest(errors.New("at needs an image"))
+	}
+	now := time.Now()
+	body := TagList{Tags: []TagSummary{}}
+	for tag, err := range t.ledger.Tags("") {
+		if err != nil {
+			return nil, fmt.Errorf("read the tags: %w", err)
+		}
+		if err := r.Context().Err(); err != nil {
+			return nil, errGone
+		}
+		name := tag.Ref.String()
+		if name <= p.after || catalog.IsArtifactTag(tag.Ref.Tag) {
+			continue
+		}
+		s, used := t.summary(tag, now)
+		if !used || q.Get("floating") == "true" && !s.Floating {
+			continue
+		}
+		if len(body.Tags) == p.limit { // the table is in the order of the list, so that one page is in memory
+			body.Continue = continues(body.Tags[p.limit-1].Image)
+			break
+		}
+		body.Tags = append(body.Tags, s)
+	}
+	return body, nil
+}
+
+// summary is a tag in the list, and whether it is in use.
+func (t tags) summary(tag catalog.Tag, now time.Time) (s TagSummary, used bool) {
+	tag.Ref.Digest = ""
+	s = TagSummary{
+		Image: tag.Ref.String(), Digest: tag.Digest.String(), CheckedAt: tag.Checked.UTC(), Changes: max(0, len(tag.History)-1),
+		Floating: catalog.Floating(tag),
+	}
+	clients, err := t.ledger.Clients(tag.Ref)
+	if err != nil {
+		return s, false
+	}
+	for _, c := range clients {
+		if c.LastPull.After(s.LastPull) {
+			s.LastPull = c.LastPull.UTC()
+		}
+	}
+	s.Clients = len(clients)
+	_, s.Pinned = t.ledger.Pinned(tag.Ref, now)
+	return s, s.Pinned || now.Sub(s.LastPull) <= inUse
+}
+
+// tag answers with one tag, now or at a time.
+func (t tags) tag(q url.Values) (any, error) {
+	if _, err := pageOf(q, maxPage, "image", "at"); err != nil {
+		return nil, badRequest(err)
+	}
+	ref, err := t.image(q.Get("image"), "tag")
+	if err != nil {
+		return nil, err
+	}
+	tag, err := t.ledger.Tag(ref)
+	if errors.Is(err, catalog.ErrUnknown) {
+		return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("the mirror has never seen %s; it knows a tag from its first pull on", ref)}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", ref, err)
+	}
+	now := time.Now()
+	body := Tag{
+		Image: ref.String(), Digest: tag.Digest.String(), CheckedAt: tag.Checked.UTC(), History: []TagPeriod{}, Clients: []TagClient{},
+	}
+	periods := tag.History
+	if q.Has("at") {
+		at, err := Since(q.Get("at"), now)
+		if err != nil {
+			return nil, badRequest(fmt.Errorf("at=%s: %w", q.Get("at"), err))
+		}
+		then, ok := tag.At(at)
+		if !ok {
+			return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("the mirror knows nothing of %s at %s; its history begins at %s", ref,
+				at.UTC().Format(time.RFC3339), began(tag))}
+		}
+		periods, body.At, body.Digest = []catalog.Seen{then}, at.UTC(), then.Digest.String()
+	}
+	for _, s := range periods {
+		body.History = append(body.History, TagPeriod{
+			Digest: s.Digest.String(), FirstSeen: s.First.UTC(), LastSeen: s.Last.UTC(), Source: s.Source, Size: s.Size, Platforms: s.Platforms,
+			Complete: t.ledger.Complete(oci.Ref{Repo: ref.Repo, Tag: ref.Tag, Digest: s.Digest}), Reversion: s.Reversion,
+		})
+	}
+	if pin, ok := t.ledger.Pinned(ref, now); ok {
+		body.Pin = new(viewPin(pin))
+	}
+	clients, err := t.ledger.Clients(ref)
+	if err != nil {
+		return nil, fmt.Errorf("read the clients of %s: %w", ref, err)
+	}
+	slices.SortFunc(clients, func(a, b catalog.Client) int { return b.LastPull.Compare(a.LastPull) })
+	for _, c := range clients {
+		body.Clients = append(body.Clients, TagClient{Client: c.Client, Digest: c.Digest.String(), LastPull: c.LastPull.UTC()})
+	}
+	return body, nil
+}
+
+// began is when the history of a tag begins.
+func began(tag catalog.Tag) string {
+	if len(tag.History) == 0 {
+		return "its next pull"
+	}
+	return tag.History[len(tag.History)-1].First.UTC().Format(time.RFC3339)
+}
+
+func viewPin(p catalog.Pin) Pin {
+	p.Ref.Digest = ""
+	return Pin{
+		Image: p.Ref.String(), Digest: p.Digest.String(), Since: p.Since.UTC(), Until: p.Until.UTC(), Reason: p.Reason, By: p.By,
+	}
+}
+
+// refresh asks the registry what a tag means now.
+func (t tags) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var q ImageRequest
+	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27"}`); err != nil {
+		return nil, err
+	}
+	ref, err := t.image(q.Image, "tag")
+	if err != nil {
+		return nil, err
+	}
+	before, after, err := t.ledger.Refresh(r.Context(), ref)
+	if err != nil {
+		return nil, t.refused(err)
+	}
+	t.audit(r, "tag refreshed", ref, "digest", after)
+	return Refreshed{Image: ref.String(), Digest: after.String(), Changed: before != after}, nil
+}
+
+// audit logs a change that an operator has made.
+func (t tags) audit(r *http.Request, event string, ref oci.Ref, attrs ...any) {
+	t.log.InfoContext(r.Context(), event, append([]any{"repository", ref.Repo.String(), "tag", ref.Tag, "client", r.RemoteAddr}, attrs...)...)
+}
+
+// pins answers with the pins.
+func (t tags) pins(_ http.ResponseWriter, r *http.Request) (any, error) {
+	p, err := pageOf(r.URL.Query(), maxPage)
+	if err != nil {
+		return nil, badRequest(err)
+	}
+	list, next := cut(p, t.ledger.Pins(time.Now()), func(p catalog.Pin) string { return p.Ref.String() })
+	body := PinList{Pins: make([]Pin, len(list)), Continue: next}
+	for i, pin := range list {
+		body.Pins[i] = viewPin(pin)
+	}
+	return body, nil
+}
+
+// pin pins a tag.
+func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var q PinRequest
+	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27","digest":"sha256:..."}`); err != nil {
+		return nil, err
+	}
+	ref, err := t.image(q.Image, "tag")
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	pin := catalog.Pin{Ref: ref, Digest: oci.Digest(q.Digest), Since: now.UTC(), Until: q.Until, Reason: q.Reason, By: catalog.PinnedByAPI}
+	switch {
+	case (q.Digest == "") == q.At.IsZero():
+		return nil, badRequest(errors.New("give either digest, or at (the time at which the tag meant it)"))
+	case q.Digest != "" && pin.Digest.Validate() != nil:
+		return nil, badRequest(fmt.Errorf("digest=%s: must be as in sha256:e3b0c442...", q.Digest))
+	case !q.Until.IsZero() && !q.Until.After(now):
+		return nil, badRequest(fmt.Errorf("until=%s is over", q.Until.UTC().Format(time.RFC3339)))
+	case len(q.Reason) > maxReason || strings.ContainsFunc(q.Reason, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return nil, badRequest(fmt.Errorf("reason: must be one line of at most %d bytes", maxReason))
+	}
+	if !q.At.IsZero() {
+		tag, err := t.ledger.Tag(ref)
+		then, ok := tag.At(q.At)
+		if err != nil || !ok {
+			return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("it is not known what %s meant at %s; mirror tags show %s has its history",
+				ref, q.At.UTC().Format(time.RFC3339), ref)}
+		}
+		pin.Digest = then.Digest
+	}
+	if err := t.ledger.Pin(r.Context(), pin); err != nil {
+		return nil, t.refused(err)
+	}
+	t.audit(r, "tag pinned", ref, "digest", pin.Digest, "expires_at", pin.Until, "reason", pin.Reason)
+	return viewPin(pin), nil
+}
+
+// unpin ends a pin.
+func (t tags) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
+	q := r.URL.Query()
+	if _, err := pageOf(q, maxPage, "image"); err != nil {
+		return nil, badRequest(err)
+	}
+	ref, err := t.image(q.Get("image"), "tag")
+	if err != nil {
+		return nil, err
+	}
+	err = t.ledger.Unpin(ref)
+	if errors.Is(err, catalog.ErrUnknown) {
+		return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("%s is not pinned; mirror tags pins lists the pins", ref)}
+	}
+	if err != nil {
+		return nil, t.refused(err)
+	}
+	t.audit(r, "tag unpinned", ref)
+	return noContent, nil
+}
+
+// purge removes an image or a digest from the cache.
+func (t tags) purge(_ http.ResponseWriter, r *http.Request) (any, error) {
+	var q PurgeRequest
+	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27"} or {"digest":"sha256:..."}`); err != nil {
+		return nil, err
+	}
+	if (q.Image == "") == (q.Digest == "") {
+		return nil, badRequest(errors.New("give either image or digest"))
+	}
+	if q.Digest != "" {
+		d := oci.Digest(q.Digest)
+		if d.Validate() != nil {
+			return nil, badRequest(fmt.Errorf("digest=%s: must be as in sha256:e3b0c442...", q.Digest))
+		}
+		if err := t.ledger.PurgeContent(d); err != nil {
+			return nil, t.refused(err)
+		}
+		t.log.InfoContext(r.Context(), "content purged", "digest", d, "client", r.RemoteAddr)
+		return noContent, nil
+	}
+	ref, err := t.image(q.Image, "")
+	if err != nil {
+		return nil, err
+	}
+	if ref.Tag == "" && ref.Digest == "" {
+		return nil, badRequest(fmt.Errorf("image=%s: write its tag or digest", q.Image))
+	}
+	if err := t.ledger.Purge(r.Context(), ref); err != nil {
+		return nil, t.refused(err)
+	}
+	t.audit(r, "image purged", ref, "digest", ref.Digest)
+	return noContent, nil
+}

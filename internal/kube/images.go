@@ -1,0 +1,120 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/registrymirror/mirror/oci"
+)
+
+// imagePages bounds a list: 50,000 pods.
+const imagePages = 100
+
+// Pod is a pod with the images of its containers.
+type Pod struct {
+	Namespace, Name string
+	Node            string // empty: it is not scheduled yet
+	Images          []RunningImage
+}
+
+// RunningImage is an image as a container of a pod has it.
+type RunningImage struct {
+	Image  string     // as the pod's author wrote it
+	Digest oci.Digest // of the image that runs: of an index, of a manifest or of a config, as the runtime has it. Empty: not known
+	Policy string     // Always, IfNotPresent or Never
+}
+
+// Pods lists the pods of all namespaces that have not ended, with the images of all their containers.
+func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
+	found, err := list[pod](ctx, c, "list pods", "/api/v1/pods", "status.phase!=Succeeded,status.phase!=Failed", imagePages, nil)
+	if err != nil {
+		return nil, err
+	}
+	pods := make([]Pod, len(found))
+	for i, p := range found {
+		pods[i] = Pod{Namespace: p.Metadata.Namespace, Name: p.Metadata.Name, Node: p.Spec.NodeName}
+		for _, g := range p.groups() {
+			for _, spec := range g.specs {
+				image := RunningImage{Image: spec.Image, Policy: spec.ImagePullPolicy}
+				for _, s := range g.statuses {
+					if s.Name == spec.Name {
+						image.Digest = imageDigest(s.ImageID)
+					}
+				}
+				pods[i].Images = append(pods[i].Images, image)
+			}
+		}
+	}
+	return pods, nil
+}
+
+// imageDigest reads the imageID of a container's status, which each runtime writes in its own way: as
+// docker.io/library/nginx@sha256:..., docker-pullable://nginx@sha256:..., docker://sha256:... or sha256:...
+func imageDigest(id string) oci.Digest {
+	if i := strings.LastIndexAny(id, "@/"); i >= 0 {
+		id = id[i+1:]
+	}
+	if d := oci.Digest(id); d.Validate() == nil {
+		return d
+	}
+	return ""
+}
+
+// Workload is a workload with the images of its pod template. It may have no pods.
+type Workload struct {
+	Namespace, Kind, Name string
+	Idle                  bool // it is scaled to zero, or runs at times: its template is in use all the same
+	Images                []string
+}
+
+// workload is what we need to know of one.
+type workload struct {
+	Metadata struct{ Name, Namespace string }
+	Spec     struct {
+		Replicas    *int
+		Template    podTemplate
+		JobTemplate struct {
+			Spec struct{ Template podTemplate }
+		}
+	}
+}
+
+type podTemplate struct {
+	Spec struct{ Containers, InitContainers []container }
+}
+
+// workloadKinds are the kinds whose pod templates stay when they have no pods.
+var workloadKinds = []struct{ kind, path string }{
+	{"Deployment", "/apis/apps/v1/deployments"},
+	{"StatefulSet", "/apis/apps/v1/statefulsets"},
+	{"DaemonSet", "/apis/apps/v1/daemonsets"},
+	{"CronJob", "/apis/batch/v1/cronjobs"},
+}
+
+// Workloads lists the workloads of all namespaces. Kinds that we may not list are left out, and named in refused.
+func (c *Client) Workloads(ctx context.Context) (all []Workload, refused []string, err error) {
+	for _, k := range workloadKinds {
+		found, err := list[workload](ctx, c, "list "+strings.ToLower(k.kind)+"s", k.path, "", imagePages, nil)
+		if e, ok := errors.AsType[*APIError](err); ok && (e.Status == http.StatusForbidden || e.Status == http.StatusNotFound) {
+			refused = append(refused, strings.ToLower(k.kind)+"s")
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("read the workloads of the cluster: %w", err)
+		}
+		for _, w := range found {
+			x := Workload{Namespace: w.Metadata.Namespace, Kind: k.kind, Name: w.Metadata.Name}
+			x.Idle = w.Spec.Replicas != nil && *w.Spec.Replicas == 0 || k.kind == "CronJob"
+			for _, t := range []podTemplate{w.Spec.Template, w.Spec.JobTemplate.Spec.Template} {
+				for _, box := range append(t.Spec.InitContainers, t.Spec.Containers...) {
+					x.Images = append(x.Images, box.Image)
+				}
+			}
+			all = append(all, x)
+		}
+	}
+	return all, refused, nil
+}

@@ -1,0 +1,4 @@
+package journal
+
+// Dropped is how many events were lost since the start because more came than could be recorded.
+func (j *Journal) Dropped() int64 { return j.queue.lost() }

@@ -1,0 +1,405 @@
+package pull
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/oci"
+)
+
+const (
+	// maxImageParts bounds the parts of one image: ten times what ECR takes, for an index of some hundred platforms.
+	maxImageParts = 100_000
+	// maxImageDepth is how deep indexes may be nested: an index of indexes exists, deeper ones are not known.
+	maxImageDepth = 4
+	// maxSideBySide is how many blobs of one image are fetched at once, as containerd does.
+	maxSideBySide = 3
+)
+
+// Part is one piece of content of an image.
+type Part struct {
+	oci.Descriptor        // Size is -1 where no manifest gives it
+	Manifest       bool   // it is fetched from /manifests/
+	Platform       string // OS/ARCH or OS/ARCH/VARIANT, for a manifest that an index names with its platform; else empty
+	Here           bool   // it is in the cache
+}
+
+// Image is an image with the parts that nodes of some platforms pull.
+type Image struct {
+	Ref       oci.Ref  // canonical, with the digest
+	Platforms []string // of the manifests below an index; empty for an image without an index
+	// Parts are the manifests and blobs, each once: the image's own manifest first. Below a manifest that is not here they
+	// are not known.
+	Parts []Part
+}
+
+// Size is the bytes of all parts, and of those that are in the cache. Parts of an unknown size count as none.
+func (m *Image) Size() (all, here int64) {
+	for _, p := range m.Parts {
+		n := max(p.Size, 0)
+		all += n
+		if p.Here {
+			here += n
+		}
+	}
+	return all, here
+}
+
+// Missing are the parts that are not in the cache. None: the image can be pulled without its registry.
+func (m *Image) Missing() (list []oci.Digest) {
+	for _, p := range m.Parts {
+		if !p.Here {
+			list = append(list, p.Digest)
+		}
+	}
+	return list
+}
+
+// Digests are those of all parts.
+func (m *Image) Digests() []oci.Digest {
+	list := make([]oci.Digest, len(m.Parts))
+	for i, p := range m.Parts {
+		list[i] = p.Digest
+	}
+	return list
+}
+
+// MissingError says that parts of an image are not in the cache, and why they could not be fetched.
+type MissingError struct {
+	Ref     oci.Ref
+	Digests []oci.Digest // as far as they are known
+	Err     error
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("%s: %d parts of the image are not in the cache and could not be fetched: %v", e.Ref, len(e.Digests), e.Err)
+}
+
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// Survey reads which parts an image has, by the manifests that are in the cache: it asks no registry, and counts as no use.
+// ref has a digest. Platforms are OS/ARCH or OS/ARCH/VARIANT: of an index, the manifests that nodes of these run; all of them
+// where there are none for these, or the list is empty. What an index has for no platform, as the attestations of BuildKit, is
+// left out, and so are layers that clients fetch from other hosts by a URL.
+//
+// An error says that the reference is of no upstream, or that a manifest that is here can't be read as one.
+func (p *Puller) Survey(ref oci.Ref, platforms []string) (*Image, error) {
+	_, ref, err := p.own(ref)
+	if err != nil {
+		return nil, err
+	}
+	return survey(ref, platforms, func(d oci.Descriptor) (*oci.Manifest, error) {
+		n, here := p.cache.Stat(d.Digest)
+		if !here || n > oci.MaxManifestSize {
+			return nil, nil
+		}
+		b, err := p.cache.Peek(d.Digest)
+		if errors.Is(err, cache.ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read manifest %s: %w", d.Digest, err)
+		}
+		return parse(d.Digest, d.MediaType, b)
+	}, p.cached)
+}
+
+// cached reports whether content is in the cache.
+func (p *Puller) cached(d oci.Digest) bool {
+	_, here := p.cache.Stat(d)
+	return here
+}
+
+// own is the upstream of a reference and the canonical reference, for the mirror's own requests: no client's right is checked.
+func (p *Puller) own(ref oci.Ref) (*site, oci.Ref, error) {
+	st, to, err := p.route(oci.Request{Namespace: ref.Host, Name: ref.Name, Tag: ref.Tag, Digest: ref.Digest})
+	if err == nil && st.Open != nil {
+		st, err = p.hosts.site(p, st, to.Host)
+	}
+	return st, to, err
+}
+
+// survey walks the manifests of an image. read returns nil for a manifest that can't be had.
+func survey(ref oci.Ref, platforms []string, read func(oci.Descriptor) (*oci.Manifest, error), here func(oci.Digest) bool) (
+	*Image, error,
+) {
+	m := &Image{Ref: ref}
+	seen := make(map[oci.Digest]bool)
+	var walk func(part Part, depth int) error
+	walk = func(part Part, depth int) error {
+		if seen[part.Digest] {
+			return nil
+		}
+		seen[part.Digest] = true
+		if len(m.Parts) >= maxImageParts || depth > maxImageDepth {
+			return fmt.Errorf("%s: the image has more than %d parts, or indexes nested deeper than %d", ref, maxImageParts, maxImageDepth)
+		}
+		part.Here = here(part.Digest)
+		if part.Platform != "" && !slices.Contains(m.Platforms, part.Platform) {
+			m.Platforms = append(m.Platforms, part.Platform)
+		}
+		at := len(m.Parts)
+		m.Parts = append(m.Parts, part)
+		if !part.Manifest {
+			return nil
+		}
+		doc, err := read(part.Descriptor)
+		if err != nil {
+			return err
+		}
+		if doc == nil {
+			m.Parts[at].Here = false
+			return nil
+		}
+		m.Parts[at].Here = here(part.Digest)
+		m.Parts[at].Size, m.Parts[at].MediaType = int64(len(doc.Bytes)), doc.MediaType
+		for _, c := range wanted(doc, platforms) {
+			if err := walk(c, depth+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return m, walk(Part{Descriptor: oci.Descriptor{Digest: ref.Digest, Size: -1}, Manifest: true}, 0)
+}
+
+// wanted are the parts of a manifest that nodes of the platforms pull.
+func wanted(doc *oci.Manifest, platforms []string) (parts []Part) {
+	var others []Part // of platforms that are not wanted
+	for _, c := range doc.Children {
+		part := Part{Descriptor: c.Descriptor, Manifest: c.Manifest}
+		if !c.Manifest {
+			if len(c.URLs) == 0 {
+				parts = append(parts, part)
+			}
+			continue
+		}
+		if c.Platform == nil || c.Platform.OS == "" {
+			parts = append(parts, part)
+			continue
+		}
+		if c.Platform.OS == "unknown" {
+			continue
+		}
+		part.Platform = oci.PlatformText(*c.Platform)
+		if len(platforms) == 0 || slices.ContainsFunc(platforms, func(node string) bool { return oci.Runs(oci.ParsePlatform(node), *c.Platform) }) {
+			parts = append(parts, part)
+		} else {
+			others = append(others, part)
+		}
+	}
+	if len(parts) == 0 {
+		return others
+	}
+	return parts
+}
+
+// FetchOptions are those of Puller.Fetch.
+type FetchOptions struct {
+	Platforms []string // as for Survey
+	// As names the work among clients: turns and bytes are shared fairly among these. Empty: "mirror".
+	As string
+	// Progress is called as the bytes of a part arrive: with the part, and how many of its bytes are here. It is called by
+	// several goroutines at once. Nil: it is not.
+	Progress func(part Part, done int64)
+}
+
+// Fetch brings an image into the cache, as the pull of a client would: parts that are there cost no request, and downloads are
+// shared with clients. ref has a tag, a digest, or both. It returns the image as far as it is known, also beside an error, which
+// is that of the first part that failed. The caller tries again: what has come stays.
+func (p *Puller) Fetch(ctx context.Context, ref oci.Ref, o FetchOptions) (*Image, error) {
+	st, ref, err := p.own(ref)
+	if err != nil {
+		return nil, err
+	}
+	if o.As == "" {
+		o.As = "mirror"
+	}
+	ctx = memory.By(ctx, o.As)
+	if ref.Digest == "" {
+		c, err := p.byTag(ctx, st, ref, false)
+		if err != nil {
+			return nil, err
+		}
+		ref.Digest = c.Digest
+		_ = c.Close()
+	}
+	m, err := survey(ref, o.Platforms, func(d oci.Descriptor) (*oci.Manifest, error) {
+		return p.manifestBytes(ctx, st, oci.Ref{Repo: ref.Repo, Digest: d.Digest}, d.MediaType)
+	}, p.cached)
+	if err != nil {
+		return m, err
+	}
+	var mu sync.Mutex // guards Here of the parts
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(maxSideBySide)
+	for i := range m.Parts {
+		part := &m.Parts[i]
+		if part.Manifest {
+			continue
+		}
+		group.Go(func() error {
+			err := p.fetchBlob(ctx, st, ref.Repo, *part, o)
+			mu.Lock()
+			defer mu.Unlock()
+			part.Here = err == nil
+			return err
+		})
+	}
+	return m, group.Wait()
+}
+
+// manifestBytes gets a manifest by digest, as a client would, and reads it.
+func (p *Puller) manifestBytes(ctx context.Context, st *site, ref oci.Ref, mediaType string) (*oci.Manifest, error) {
+	c, err := p.byDigest(ctx, st, ref, false, time.Now(), p.wait)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = c.Close() }()
+	b := c.Bytes
+	if c.Object != nil {
+		b = make([]byte, c.Size) // at most MaxManifestSize
+		if _, err := io.ReadFull(c.Object, b); err != nil {
+			return nil, fmt.Errorf("read manifest %s: %w", ref, err)
+		}
+	}
+	return parse(ref.Digest, cmp.Or(c.MediaType, mediaType), b)
+}
+
+// errUncached says that the cache had no room for content.
+var errUncached = errors.New("the cache has no room for it: make cache.size larger, or look for the disk's own error in the log")
+
+// fetchBlob brings one blob into the cache.
+func (p *Puller) fetchBlob(ctx context.Context, st *site, repo oci.Repo, part Part, o FetchOptions) error {
+	c, err := p.blob(ctx, st, oci.Ref{Repo: repo, Digest: part.Digest}, false, o.As, time.Now())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	switch c.Status.Outcome {
+	case cache.Hit:
+		if o.Progress != nil {
+			o.Progress(part, c.Size)
+		}
+		return nil
+	case cache.Uncached:
+		return fmt.Errorf("blob %s of %s: %w", part.Digest, repo, errUncached)
+	case cache.Miss, cache.Joined:
+	}
+	if err := c.Ready(ctx, 0, c.Size); err != nil {
+		return err
+	}
+	var w io.Writer = io.Discard
+	if o.Progress != nil {
+		w = &progress{part: part, report: o.Progress}
+	}
+	// Reading is how a download is kept going to its end, and how its error is learnt.
+	if n, err := copyObject(ctx, w, c.Object, c.Size); err != nil || n != c.Size {
+		c.Failed(err)
+		return fmt.Errorf("blob %s of %s: %d of %d bytes came: %w", part.Digest, repo, n, c.Size, cmp.Or(err, io.ErrUnexpectedEOF))
+	}
+	return nil
+}
+
+// copyObject reads an object as its bytes arrive.
+func copyObject(ctx context.Context, w io.Writer, o cache.Object, n int64) (int64, error) {
+	if arriving, ok := o.(interface {
+		CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error)
+	}); ok {
+		return arriving.CopyTo(ctx, w, 0, n)
+	}
+	return io.Copy(w, o)
+}
+
+// progress counts the bytes of a part as they come.
+type progress struct {
+	part   Part
+	report func(Part, int64)
+	n      int64
+}
+
+func (w *progress) Write(b []byte) (int, error) {
+	w.n += int64(len(b))
+	w.report(w.part, w.n)
+	return len(b), nil
+}
+
+// maxConfig is how large a config of an image may be to be read: those of images have some kilobytes.
+const maxConfig = 1 << 20
+
+// Description is what the documents of an image say of it, as far as they are in the cache.
+type Description struct {
+	Size    int64        // bytes of all parts of the first platform; 0: not known
+	Created time.Time    // when it was built, by its config; zero: not known
+	Layers  []oci.Digest // of the first platform
+	// Same are the digests under which runtimes know the image: of the index, of its manifests and of their configs.
+	Same []oci.Digest
+}
+
+// Describe reads the documents of an image that are in the cache. It asks no registry. Of an index, the first of the platforms
+// that it has counts for all but Same.
+func (p *Puller) Describe(ref oci.Ref, platforms []string) (d Description) {
+	all, err := p.Survey(ref, nil)
+	if err != nil {
+		return Description{Same: []oci.Digest{ref.Digest}}
+	}
+	for _, part := range all.Parts {
+		if part.Manifest || isConfig(part.MediaType) {
+			d.Same = append(d.Same, part.Digest)
+		}
+	}
+	one, err := p.Survey(ref, platforms)
+	if err == nil && len(one.Platforms) > 0 {
+		one, err = p.Survey(ref, one.Platforms[:1])
+	}
+	if err != nil {
+		return d
+	}
+	var config oci.Digest
+	for _, part := range one.Parts {
+		switch {
+		case isConfig(part.MediaType):
+			config = part.Digest
+		case !part.Manifest:
+			d.Layers = append(d.Layers, part.Digest)
+		}
+	}
+	if config == "" { // the manifest is not here
+		return d
+	}
+	d.Size, _ = one.Size()
+	if n, here := p.cache.Stat(config); here && n <= maxConfig {
+		if b, err := p.cache.Peek(config); err == nil {
+			var doc struct {
+				Created time.Time `json:"created"`
+			}
+			if json.Unmarshal(b, &doc) == nil {
+				d.Created = doc.Created.UTC()
+			}
+		}
+	}
+	return d
+}
+
+// isConfig reports whether a media type is that of the config of a container image.
+func isConfig(mediaType string) bool {
+	return mediaType == "application/vnd.oci.image.config.v1+json" || mediaType == "application/vnd.docker.container.image.v1+json"
+}
+
+// Canonical is the reference under which the mirror knows an image, with the names of the configuration. The error is a
+// *route.UnknownError.
+func (p *Puller) Canonical(ref oci.Ref) (oci.Ref, error) {
+	_, ref, err := p.own(ref)
+	return ref, err
+}

@@ -1,0 +1,199 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/oci"
+)
+
+const (
+	// pinsEvery is how often the content of pins is looked after: what is missing is fetched, and all is kept from eviction.
+	pinsEvery = 10 * time.Minute
+	// pinsKept is for how long a pin's content is kept with each look. The cache does not end keeps of this length early.
+	pinsKept = 24 * time.Hour
+)
+
+// pins are the parts of pinned images, so that they can be kept from eviction and purge.
+type pins struct {
+	due chan struct{} // holds one: a look at all pins is due now
+
+	mu   sync.Mutex         // guards kept; a leaf
+	kept map[oci.Ref]pinned // by tag
+}
+
+// pinned is what is kept for a pin.
+type pinned struct {
+	digest oci.Digest
+	parts  []oci.Digest
+}
+
+func newPins() *pins { return &pins{due: make(chan struct{}, 1), kept: make(map[oci.Ref]pinned)} }
+
+// look has the pins looked after soon.
+func (s *pins) look() {
+	select {
+	case s.due <- struct{}{}:
+	default: // it is due already
+	}
+}
+
+// holds finds a pin that is of the tag ref, or of which one of the parts is.
+func (s *pins) holds(ref oci.Ref, parts []oci.Digest) (oci.Ref, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := make(map[oci.Digest]bool, len(parts))
+	for _, d := range parts {
+		wanted[d] = true
+	}
+	for tag, kept := range s.kept {
+		at := tag
+		at.Digest = kept.digest
+		if tag.Repo == ref.Repo && tag.Tag == ref.Tag || slices.ContainsFunc(kept.parts, func(d oci.Digest) bool { return wanted[d] }) {
+			return at, true
+		}
+	}
+	return oci.Ref{}, false
+}
+
+// Pin makes a tag mean a digest until it is unpinned, or until the pin's time. All parts of the image are fetched first, those
+// for the platforms of nodes; the error is a *MissingError where that can't be done, and then nothing has changed.
+func (p *Puller) Pin(ctx context.Context, pin catalog.Pin) error {
+	_, ref, err := p.own(pin.Ref)
+	if err != nil {
+		return err
+	}
+	ref.Digest = ""
+	pin.Ref = ref
+	m, err := p.fetchPinned(ctx, pin)
+	if err != nil {
+		return err
+	}
+	if err := p.catalog.SetPin(pin); err != nil {
+		return err
+	}
+	p.keepPin(pin, m, time.Now())
+	p.pins.look()
+	return nil
+}
+
+// Unpin ends the pin of a tag. The error is catalog.ErrUnknown where there is none.
+func (p *Puller) Unpin(ref oci.Ref) error {
+	_, ref, err := p.own(ref)
+	if err != nil {
+		return err
+	}
+	ref.Digest = ""
+	if err := p.catalog.RemovePin(ref); err != nil {
+		return err
+	}
+	p.pins.look()
+	return nil
+}
+
+// fetchPinned brings a pinned image into the cache, and returns it.
+func (p *Puller) fetchPinned(ctx context.Context, pin catalog.Pin) (*Image, error) {
+	at := oci.Ref{Repo: pin.Ref.Repo, Digest: pin.Digest}
+	platforms := p.setup.Load().Platforms
+	if m, err := p.Survey(at, platforms); err == nil && len(m.Missing()) == 0 {
+		return m, nil
+	}
+	m, err := p.Fetch(ctx, at, FetchOptions{Platforms: platforms, As: "pins"})
+	if err == nil && len(m.Missing()) > 0 {
+		err = errUncached
+	}
+	if err != nil {
+		missing := []oci.Digest{pin.Digest}
+		if m != nil {
+			missing = m.Missing()
+		}
+		return nil, &MissingError{Ref: oci.Ref{Repo: pin.Ref.Repo, Tag: pin.Ref.Tag, Digest: pin.Digest}, Digests: missing, Err: err}
+	}
+	return m, nil
+}
+
+// keepPin keeps the parts of a pinned image from eviction.
+func (p *Puller) keepPin(pin catalog.Pin, m *Image, now time.Time) {
+	until := now.Add(pinsKept)
+	if !pin.Until.IsZero() && pin.Until.Before(until) {
+		until = pin.Until
+	}
+	parts := m.Digests()
+	p.cache.Keep(pinHolder(pin.Ref), until, parts...)
+	p.pins.mu.Lock()
+	p.pins.kept[pin.Ref] = pinned{pin.Digest, parts}
+	p.pins.mu.Unlock()
+}
+
+func pinHolder(ref oci.Ref) string { return "pin " + ref.String() }
+
+// watchPins looks after the pins until the context ends: at once, when they have changed, and every ten minutes.
+func (p *Puller) watchPins(ctx context.Context) {
+	tick := time.NewTicker(pinsEvery)
+	defer tick.Stop()
+	for {
+		p.lookAfterPins(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-p.pins.due:
+		}
+	}
+}
+
+// lookAfterPins keeps what is here of the pinned images first, so that nothing of it is evicted while the rest is fetched.
+func (p *Puller) lookAfterPins(ctx context.Context) {
+	now := time.Now()
+	current := p.catalog.Pins(now)
+	p.dropPins(current, now)
+	var incomplete []catalog.Pin
+	for _, pin := range current {
+		if ctx.Err() != nil {
+			return
+		}
+		m, err := p.Survey(oci.Ref{Repo: pin.Ref.Repo, Digest: pin.Digest}, p.setup.Load().Platforms)
+		if m != nil {
+			p.keepPin(pin, m, now)
+		}
+		if err != nil || len(m.Missing()) > 0 {
+			incomplete = append(incomplete, pin)
+		}
+	}
+	for _, pin := range incomplete {
+		m, err := p.fetchPinned(ctx, pin)
+		if ctx.Err() != nil || errors.Is(err, errNoSetup) {
+			return
+		}
+		if err != nil {
+			p.log.WarnContext(ctx, "a pinned image is not all in the cache; it is fetched again later", "repository", pin.Ref.Repo.String(),
+				"tag", pin.Ref.Tag, "digest", pin.Digest, "next_try", now.Add(pinsEvery), "error", err)
+			continue
+		}
+		p.keepPin(pin, m, time.Now())
+	}
+}
+
+// dropPins ends what is kept for pins that are no longer there.
+func (p *Puller) dropPins(current []catalog.Pin, now time.Time) {
+	there := make(map[oci.Ref]bool, len(current))
+	for _, pin := range current {
+		there[pin.Ref] = true
+	}
+	p.pins.mu.Lock()
+	var gone []oci.Ref
+	for tag := range p.pins.kept {
+		if !there[tag] {
+			gone = append(gone, tag)
+			delete(p.pins.kept, tag)
+		}
+	}
+	p.pins.mu.Unlock()
+	for _, tag := range gone {
+		p.cache.Keep(pinHolder(tag), now)
+	}
+}

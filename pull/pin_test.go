@@ -1,0 +1,88 @@
+package pull_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
+)
+
+// pinTo pins acme/app to a digest.
+func (w *world) pinTo(tag string, d oci.Digest, until time.Time) error {
+	return w.Pin(context.Background(), catalog.Pin{Ref: appRef(tag, ""), Digest: d, Since: time.Now(), Until: until, By: catalog.PinnedByAPI})
+}
+
+// What can't be fetched is not pinned, and the error says what is missing.
+func TestPinOfAnIncompleteImage(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		one := w.hub.push(t, app, "main", "one")
+		layer := one.children[0].Children[1].Digest
+		w.hub.mu.Lock()
+		delete(w.hub.blobs, app+"@"+layer.String())
+		w.hub.mu.Unlock()
+		err := w.pinTo("main", one.index.Digest, time.Time{})
+		missing, ok := errors.AsType[*pull.MissingError](err)
+		if !ok || !slices.Contains(missing.Digests, layer) {
+			t.Fatalf("%v, want a *MissingError with the layer", err)
+		}
+		if pin, ok := w.books.Catalog.(*catalog.Catalog).Pinned(appRef("main", ""), time.Now()); ok {
+			t.Errorf("it is pinned to %s", pin.Digest)
+		}
+	})
+}
+
+// Content of a pin is kept from eviction while the pin lasts, over a restart too, and no purge removes it. Content that is lost
+// all the same is fetched again.
+func TestPinKeepsContent(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		one := w.hub.push(t, app, "main", "one")
+		if err := w.pinTo("main", one.index.Digest, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		kept := func() bool {
+			return slices.ContainsFunc(w.shelf.kept(), func(k keep) bool {
+				return k.holder == "pin docker.io/acme/app:main" && k.digests == 7 && k.until.After(time.Now().Add(time.Hour))
+			})
+		}
+		if !kept() {
+			t.Error("a new pin keeps nothing")
+		}
+		for _, ref := range []oci.Ref{appRef("main", ""), appRef("", one.index.Digest)} {
+			if _, ok := errors.AsType[*pull.PinnedError](w.Purge(context.Background(), ref)); !ok {
+				t.Errorf("purge of %s does not say that it is pinned", ref)
+			}
+		}
+		layer := one.children[0].Children[1].Digest
+		if _, ok := errors.AsType[*pull.PinnedError](w.PurgeContent(layer)); !ok {
+			t.Error("a layer of a pinned image is purged")
+		}
+		w.restart()
+		synctest.Wait()
+		if !kept() {
+			t.Error("after a restart nothing is kept")
+		}
+		w.shelf.evict(layer)
+		w.hub.asked()
+		time.Sleep(11 * time.Minute)
+		if _, here := w.shelf.Stat(layer); !here {
+			t.Error("a lost layer is not fetched again")
+		}
+		w.hub.wants(t, "BLOB acme/app@"+layer.String())
+		if err := w.Unpin(appRef("main", "")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !slices.ContainsFunc(w.shelf.kept(), func(k keep) bool { return k.holder == "pin docker.io/acme/app:main" && k.digests == 0 }) {
+			t.Error("after the end of the pin its content is kept")
+		}
+		if err := w.Purge(context.Background(), appRef("main", "")); err != nil {
+			t.Errorf("purge after the pin: %v", err)
+		}
+	})
+}
