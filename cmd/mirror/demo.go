@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/registrymirror/mirror/admin"
-	"github.com/registrymirror/mirror/admin/client"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/app"
 	"github.com/registrymirror/mirror/internal/demo"
@@ -121,7 +118,7 @@ func showDemo(ctx context.Context, out io.Writer, stay bool) (err error) {
 	if stay {
 		return s.stay(ctx)
 	}
-	return s.say("This was a demo. To run a mirror: mirror serve; README.md says how to point clients at it.\n")
+	return write(s.out, "This was a demo. To run a mirror: mirror serve; README.md says how to point clients at it.\n")
 }
 
 // open starts the registries and makes the mirror.
@@ -173,7 +170,7 @@ func (s *stage) play(ctx context.Context, i int, a act) error {
 	text := fmt.Sprintf("%d  %s\n   %s\n\n", i+1, a.title, a.about)
 	text += s.printed("without", without, got)
 	text += s.printed("with", with, got)
-	return s.say(text + "\n")
+	return write(s.out, text+"\n")
 }
 
 // printed is what the node prints about a pull, in lines that fit a terminal.
@@ -197,34 +194,22 @@ func (s *stage) printed(name string, err error, got demo.Pulled) string {
 
 // record shows the output of mirror failures.
 func (s *stage) record(ctx context.Context) error {
-	c, err := client.New(client.Options{URL: "http://" + s.app.AdminAddr().String()})
+	mirror := adminFlags{url: "http://" + s.app.AdminAddr().String()}
+	list, _, err := mirror.failures(ctx, nil)
 	if err != nil {
-		return err
-	}
-	body, err := c.Get(ctx, "failures", nil)
-	if err != nil {
-		return err
-	}
-	var list admin.FailureList
-	if err := json.Unmarshal(body, &list); err != nil {
 		return err
 	}
 	text := failuresText(list.Failures, false, time.Now())
-	return s.say("mirror failures then shows:\n\n" + s.names.Replace(text) + "\n")
+	return write(s.out, "mirror failures then shows:\n\n"+s.names.Replace(text)+"\n")
 }
 
 // stay keeps the mirror running.
 func (s *stage) stay(ctx context.Context) error {
-	if err := s.say(fmt.Sprintf("The mirror runs until Ctrl-C. Try, in another terminal:\n\n  export MIRROR_ADMIN=http://%s\n"+
+	if err := write(s.out, fmt.Sprintf("The mirror runs until Ctrl-C. Try, in another terminal:\n\n  export MIRROR_ADMIN=http://%s\n"+
 		"  mirror status\n  mirror upstreams\n  mirror failures --by class\n  curl -i http://%s/v2/%s/%s/manifests/%s\n",
 		s.app.AdminAddr(), s.app.Addr(), acts[2].host, demo.Repository, demo.Tag)); err != nil {
 		return err
 	}
 	<-ctx.Done()
 	return nil
-}
-
-func (s *stage) say(text string) error {
-	_, err := io.WriteString(s.out, text)
-	return err
 }

@@ -54,20 +54,27 @@ func Open(path string) (*DB, error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, Damaged("not a regular file")
 	}
-	db := new(DB)
+	created := false
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		db.Created = true
+		created = true
 		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	}
 	if err != nil {
 		return nil, err
 	}
-	db.file = f
-	if err = lock(f); err == nil {
-		db.OneRoot, err = check(f)
+	if err := lock(f); err != nil {
+		_ = f.Close()
+		return nil, classify(err)
 	}
-	if err == nil {
+	return openLocked(f, created)
+}
+
+// openLocked checks and opens a file that is locked. It takes the file over, also where it fails.
+func openLocked(f *os.File, created bool) (*DB, error) {
+	db := &DB{file: f, Created: created}
+	var err error
+	if db.OneRoot, err = check(f); err == nil {
 		err = guard(db.open)
 	}
 	if err != nil {

@@ -88,9 +88,6 @@ func (c *checker) run() error {
 	if err := c.findMeta(); err != nil {
 		return err
 	}
-	if c.m.high < 2 || c.m.high > uint64(c.size/c.m.pageSize) {
-		return Damaged("the file has %d bytes, its pages need %d of %d bytes", c.size, c.m.high, c.m.pageSize)
-	}
 	c.used = make([]bool, c.m.high)
 	c.used[0], c.used[1] = true, true
 	for todo := []subtree{{id: c.m.root}}; len(todo) > 0; {
@@ -129,6 +126,9 @@ func (c *checker) findMeta() error {
 	if !found {
 		return Damaged("neither of its two meta pages is whole")
 	}
+	if c.m.high < 2 || c.m.high > uint64(c.size/c.m.pageSize) {
+		return Damaged("the file has %d bytes, its pages need %d of %d bytes", c.size, c.m.high, c.m.pageSize)
+	}
 	return nil
 }
 
@@ -153,25 +153,34 @@ func (c *checker) meta(at int64) (m meta, ok bool, err error) {
 
 // page reads a page with its overflow, which nothing else may refer to.
 func (c *checker) page(id uint64) ([]byte, error) {
-	if id < 2 || id >= c.m.high {
-		return nil, Damaged("page %d is outside of the file", id)
-	}
-	head := make([]byte, pageHead)
-	if _, err := c.f.ReadAt(head, int64(id)*c.m.pageSize); err != nil {
+	b, err := c.m.read(c.f, id)
+	if err != nil {
 		return nil, err
 	}
-	n := uint64(native.Uint32(head[12:])) + 1
-	if got := native.Uint64(head); got != id || n > c.m.high-id {
-		return nil, Damaged("page %d has the number %d and %d pages", id, got, n)
-	}
-	for i := id; i < id+n; i++ {
+	for i := id; i < id+uint64(len(b))/uint64(c.m.pageSize); i++ {
 		if c.used[i] {
 			return nil, Damaged("page %d is referred to twice", i)
 		}
 		c.used[i] = true
 	}
-	b := make([]byte, int64(n)*c.m.pageSize)
-	_, err := c.f.ReadAt(b, int64(id)*c.m.pageSize)
+	return b, nil
+}
+
+// read reads a page with its overflow.
+func (m *meta) read(f io.ReaderAt, id uint64) ([]byte, error) {
+	if id < 2 || id >= m.high {
+		return nil, Damaged("page %d is outside of the file", id)
+	}
+	head := make([]byte, pageHead)
+	if _, err := f.ReadAt(head, int64(id)*m.pageSize); err != nil {
+		return nil, err
+	}
+	n := uint64(native.Uint32(head[12:])) + 1
+	if got := native.Uint64(head); got != id || n > m.high-id {
+		return nil, Damaged("page %d has the number %d and %d pages", id, got, n)
+	}
+	b := make([]byte, int64(n)*m.pageSize)
+	_, err := f.ReadAt(b, int64(id)*m.pageSize)
 	return b, err
 }
 
@@ -185,7 +194,28 @@ func (c *checker) tree(t subtree) ([]subtree, error) {
 }
 
 // elements checks what is in a page, or in a bucket that is small enough to be within its parent's.
-func (c *checker) elements(t subtree, b []byte) (more []subtree, err error) {
+func (c *checker) elements(t subtree, b []byte) (below []subtree, err error) {
+	var buckets []subtree
+	below, err = parse(t, b, func(key, value []byte, bucket bool) error {
+		if !bucket {
+			return nil
+		}
+		in, err := bucketOf(t.id, value)
+		if err != nil {
+			return err
+		}
+		more := []subtree{{id: in.root}}
+		if in.root == 0 {
+			more, err = c.elements(subtree{id: t.id}, in.page)
+		}
+		buckets = append(buckets, more...)
+		return err
+	})
+	return append(below, buckets...), err
+}
+
+// parse checks what is in a page: it calls item for what a leaf has, in order, and returns what a branch refers to.
+func parse(t subtree, b []byte, item func(key, value []byte, bucket bool) error) (below []subtree, err error) {
 	flags, count := native.Uint16(b[8:]), int(native.Uint16(b[10:]))
 	if flags != flagBranch && flags != flagLeaf || flags == flagBranch && count == 0 ||
 		pageHead+count*elemSize > len(b) {
@@ -215,35 +245,40 @@ func (c *checker) elements(t subtree, b []byte) (more []subtree, err error) {
 			return nil, Damaged("page %d: key %d is out of order", t.id, i)
 		}
 		last = key
-		switch {
-		case flags == flagBranch:
+		if flags == flagBranch {
 			if i > 0 {
-				more[i-1].hi = key
+				below[i-1].hi = key
 			}
-			more = append(more, subtree{id: native.Uint64(e[8:]), lo: key, hi: t.hi})
-		case native.Uint32(e)&1 != 0:
-			below, err := c.bucket(t.id, b[from+uint64(keySize):end])
-			if err != nil {
-				return nil, err
-			}
-			more = append(more, below...)
+			below = append(below, subtree{id: native.Uint64(e[8:]), lo: key, hi: t.hi})
+			continue
+		}
+		if err := item(key, b[from+uint64(keySize):end], native.Uint32(e)&1 != 0); err != nil {
+			return nil, err
 		}
 	}
-	return more, nil
+	return below, nil
 }
 
-// bucket checks the value that is one: its root page and sequence, and behind them all of it where it has no page.
-func (c *checker) bucket(page uint64, v []byte) ([]subtree, error) {
+// inBucket is where the tree of a bucket is.
+type inBucket struct {
+	root     uint64 // its page; 0: page has all of it
+	page     []byte
+	sequence uint64
+}
+
+// bucketOf reads the value that is a bucket: its root page and sequence, and behind them all of it where it has no page.
+func bucketOf(page uint64, v []byte) (in inBucket, err error) {
 	if len(v) < 16 {
-		return nil, Damaged("page %d: a bucket of %d bytes", page, len(v))
+		return in, Damaged("page %d: a bucket of %d bytes", page, len(v))
 	}
-	if root := native.Uint64(v); root != 0 {
-		return []subtree{{id: root}}, nil
+	in = inBucket{root: native.Uint64(v), sequence: native.Uint64(v[8:])}
+	if in.root == 0 {
+		if len(v) < 16+pageHead {
+			return in, Damaged("page %d: a bucket of %d bytes", page, len(v))
+		}
+		in.page = v[16:]
 	}
-	if len(v) < 16+pageHead {
-		return nil, Damaged("page %d: a bucket of %d bytes", page, len(v))
-	}
-	return c.elements(subtree{id: page}, v[16:])
+	return in, nil
 }
 
 // freelist checks that what bbolt would write over is in no tree.

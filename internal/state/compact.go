@@ -13,7 +13,7 @@ const compactAbove = 16 << 20
 // sparse reports whether the file is worth writing again.
 func (db *DB) sparse() bool {
 	info, err := os.Stat(db.path)
-	return err == nil && info.Size() > compactAbove && db.Used() < info.Size()/2
+	return err == nil && info.Size() > compactAbove && db.used() < info.Size()/2
 }
 
 // compact puts a file without free pages in the place of the present one, whole or not at all. Without room for both

@@ -137,39 +137,7 @@ func TestDamageAnywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := os.Getpagesize()
-	pages := len(whole) / page
-	r := rand.New(rand.NewPCG(3, 4))
-	type damage struct {
-		name string
-		b    []byte
-	}
-	var all []damage
-	add := func(name string, f func(b []byte) []byte) { all = append(all, damage{name, f(bytes.Clone(whole))}) }
-	for p := range pages {
-		add(fmt.Sprint("cut before page ", p), func(b []byte) []byte { return b[:p*page] })
-		add(fmt.Sprint("zeroed page ", p), func(b []byte) []byte { clear(b[p*page : (p+1)*page]); return b })
-		add(fmt.Sprint("garbage in page ", p), func(b []byte) []byte {
-			for i := p * page; i < (p+1)*page; i++ {
-				b[i] = byte(r.Uint32())
-			}
-			return b
-		})
-		add(fmt.Sprint("another page in place of page ", p), func(b []byte) []byte {
-			q := (p + 1 + r.IntN(pages-1)) % pages
-			copy(b[p*page:(p+1)*page], whole[q*page:(q+1)*page])
-			return b
-		})
-		for range 3 { // heads of pages and of their elements are where a bit does the most
-			at := p*page + r.IntN(160)
-			add(fmt.Sprint("a bit of byte ", at), func(b []byte) []byte { b[at] ^= 1 << r.IntN(8); return b })
-		}
-		at := p*page + 8
-		add(fmt.Sprint("large numbers in the head of page ", p), func(b []byte) []byte {
-			copy(b[at+2:at+8], "\xff\xff\xff\xff\xff\x7f")
-			return b
-		})
-	}
+	all := damages(whole)
 	dir, kept := t.TempDir(), 0
 	for i, d := range all {
 		path := filepath.Join(dir, fmt.Sprint(i, ".db"))
@@ -203,6 +171,45 @@ func TestDamageAnywhere(t *testing.T) {
 	if kept == 0 || kept == len(all) {
 		t.Errorf("%d of %d files were believed", kept, len(all))
 	}
+}
+
+// damage is a file that is not what was written.
+type damage struct {
+	name string
+	b    []byte
+}
+
+// damages are a file with damage of each kind in each page.
+func damages(whole []byte) (all []damage) {
+	page := os.Getpagesize()
+	pages := len(whole) / page
+	r := rand.New(rand.NewPCG(3, 4))
+	add := func(name string, f func(b []byte) []byte) { all = append(all, damage{name, f(bytes.Clone(whole))}) }
+	for p := range pages {
+		add(fmt.Sprint("cut before page ", p), func(b []byte) []byte { return b[:p*page] })
+		add(fmt.Sprint("zeroed page ", p), func(b []byte) []byte { clear(b[p*page : (p+1)*page]); return b })
+		add(fmt.Sprint("garbage in page ", p), func(b []byte) []byte {
+			for i := p * page; i < (p+1)*page; i++ {
+				b[i] = byte(r.Uint32())
+			}
+			return b
+		})
+		add(fmt.Sprint("another page in place of page ", p), func(b []byte) []byte {
+			q := (p + 1 + r.IntN(pages-1)) % pages
+			copy(b[p*page:(p+1)*page], whole[q*page:(q+1)*page])
+			return b
+		})
+		for range 3 { // heads of pages and of their elements are where a bit does the most
+			at := p*page + r.IntN(160)
+			add(fmt.Sprint("a bit of byte ", at), func(b []byte) []byte { b[at] ^= 1 << r.IntN(8); return b })
+		}
+		at := p*page + 8
+		add(fmt.Sprint("large numbers in the head of page ", p), func(b []byte) []byte {
+			copy(b[at+2:at+8], "\xff\xff\xff\xff\xff\x7f")
+			return b
+		})
+	}
+	return all
 }
 
 // Damage under way ends no process, and never reaches the last good copy.
@@ -292,7 +299,7 @@ func TestInUse(t *testing.T) {
 	if _, err := state.Open(path, state.Options{}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("opened twice: %v", err)
 	}
-	if took := time.Since(start); took > 10*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("it took %v to say so", took)
 	}
 	if aside, _ := filepath.Glob(path + ".bad-*"); len(aside) != 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -20,6 +21,9 @@ type Options struct {
 	// Expendable are the tables whose items can be learned again, with the bytes that the pages of each may take. Above that
 	// its own items are removed.
 	Expendable map[string]int64
+	// AtOnce is up to which size, in bytes, Open checks all of the file; 16 MiB. Of a larger one it checks what is not
+	// expendable; the rest is checked in the background, or by the first write.
+	AtOnce int64
 	// Owner returns how many bytes of a key of these tables name its upstream, and its repository, each with its separator.
 	// Nil: up to the first, and to the last slash.
 	Owner func(key string) (upstream, repository int)
@@ -29,10 +33,16 @@ type Options struct {
 
 // DB is state.db: all tables in one bbolt file. It is safe for concurrent use; concurrent writers share a transaction.
 type DB struct {
-	bolt *boltfile.DB
+	bolt *boltfile.DB // nil until the file is checked
 	path string
 	log  *slog.Logger
 	o    Options
+
+	checking  sync.Once
+	checkErr  error // why it can't be written
+	checked   atomic.Bool
+	reading   sync.RWMutex     // guards unchecked; held while it is read
+	unchecked *boltfile.Reader // reads the file until it is checked
 
 	mu      sync.Mutex // guards the fields below; never held during a transaction
 	queue   queue
@@ -46,8 +56,10 @@ type DB struct {
 // firstCopy is how long after the start the first copy is made: a process that restarts in a loop makes none.
 const firstCopy = time.Minute
 
-// Run copies the state once a day, starting soon after the start, until the context ends.
+// Run checks the file, if that is not done, and then copies the state once a day, starting soon after the start, until the context
+// ends.
 func (db *DB) Run(ctx context.Context) error {
+	_ = db.check() // its error is in the log, and is that of each write
 	for next := firstCopy; backoff.Wait(ctx, next); next = db.o.Every {
 		err := db.Copy()
 		switch {
@@ -66,7 +78,10 @@ func (db *DB) Run(ctx context.Context) error {
 // Copy makes path.good a copy of the present state, without its free pages. If the state is damaged, it returns an error and
 // keeps the former copy.
 func (db *DB) Copy() error {
-	err := db.bolt.View(checkItems)
+	err := db.check()
+	if err == nil {
+		err = db.bolt.View(checkItems)
+	}
 	if err == nil {
 		err = rewrite(db.bolt, db.path+".good")
 	}
@@ -87,6 +102,16 @@ func checkItems(tx *bbolt.Tx) error {
 
 // Close closes the file. Every write that returned is on disk.
 func (db *DB) Close() error {
+	db.checking.Do(func() { db.checkErr = errClosed }) // else it is over now
+	db.reading.Lock()
+	if db.unchecked != nil {
+		db.unchecked.Close()
+		db.unchecked = nil
+	}
+	db.reading.Unlock()
+	if db.bolt == nil {
+		return nil
+	}
 	db.mu.Lock()
 	broken := db.broken
 	db.mu.Unlock()

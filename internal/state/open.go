@@ -20,9 +20,13 @@ import (
 // items that are not what was written are replaced by those of the copy, and are missing where it has none. All of it is
 // logged as an error, since tags, rights or pins may be those of yesterday. The error of Open itself is the disk's, and then
 // nothing was set aside.
+//
+// That goes on after Open for a large file, see Options.AtOnce: until it is over, writes wait, items are read with a check of each
+// page, and an expendable item that is damaged is missing.
 func Open(path string, o Options) (*DB, error) {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.Every = cmp.Or(o.Every, 24*time.Hour)
+	o.AtOnce = cmp.Or(o.AtOnce, 16<<20)
 	db := &DB{path: path, log: o.Log, o: o, rooms: make(map[string]*room)}
 	dir, name := filepath.Split(path)
 	left, _ := os.ReadDir(filepath.Dir(path))
@@ -31,15 +35,11 @@ func Open(path string, o Options) (*DB, error) {
 			_ = os.Remove(dir + f.Name())
 		}
 	}
-	err := db.open()
-	if boltfile.IsDamage(err) {
-		err = db.recover(err)
+	if db.openUnchecked() {
+		return db, nil
 	}
-	if err == nil {
-		err = db.compact()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open state %s: %w", path, err)
+	if err := db.check(); err != nil {
+		return nil, err
 	}
 	return db, nil
 }
@@ -52,6 +52,11 @@ func (db *DB) open() (err error) {
 	if db.bolt, err = boltfile.Open(db.path); err != nil {
 		return err
 	}
+	return db.opened()
+}
+
+// opened completes what is open.
+func (db *DB) opened() error {
 	if db.bolt.Created { // a new file is only there for good with its folder
 		if err := syncFolder(db.path); err != nil {
 			_ = db.bolt.Close()

@@ -27,6 +27,13 @@ const (
 
 // Used is how many bytes of the file are in use. The rest of it is free pages, which the next writes take.
 func (db *DB) Used() int64 {
+	if err := db.check(); err != nil {
+		return 0
+	}
+	return db.used()
+}
+
+func (db *DB) used() int64 {
 	s := db.bolt.Stats()
 	var size, page int64
 	_ = db.bolt.View(func(tx *bbolt.Tx) error {
@@ -52,11 +59,7 @@ func (db *DB) makeRoom(t *table, wrote, size int) {
 	}
 	db.evicting.Lock()
 	defer db.evicting.Unlock()
-	r := db.rooms[string(t.name)]
-	if r == nil {
-		r = new(room)
-		db.rooms[string(t.name)] = r
-	}
+	r := db.roomOf(t)
 	r.bytes += 2 * int64(size+wrote*(valueHead+itemHead)) // pages are half full at least
 	if r.known && r.bytes <= budget {
 		return
@@ -71,6 +74,29 @@ func (db *DB) makeRoom(t *table, wrote, size int) {
 		r.logged = now
 		db.log.Warn("the state has reached its budget; items that can be learned again from the upstreams are removed",
 			"path", db.path, "limit", budget, "table", string(t.name), "items", removed)
+	}
+}
+
+// roomOf is what is known of a table.
+func (db *DB) roomOf(t *table) *room {
+	r := db.rooms[string(t.name)]
+	if r == nil {
+		r = new(room)
+		db.rooms[string(t.name)] = r
+	}
+	return r
+}
+
+// measure measures the expendable tables, so that no write has to.
+func (db *DB) measure() {
+	db.evicting.Lock()
+	defer db.evicting.Unlock()
+	for name := range db.o.Expendable {
+		t := &table{db: db, name: []byte(name)}
+		if _, pages, err := db.owners(t); err == nil {
+			r := db.roomOf(t)
+			r.known, r.bytes = true, pages
+		}
 	}
 }
 

@@ -77,6 +77,9 @@ func (t *table) put(b *bbolt.Bucket, key string, have Version, v []byte) (Versio
 
 // view runs f on the bucket, unless there is none yet.
 func (t *table) view(f func(*bbolt.Bucket) error) error {
+	if t.db.bolt == nil {
+		return errClosed
+	}
 	return t.db.bolt.View(func(tx *bbolt.Tx) error {
 		if b := tx.Bucket(t.name); b != nil {
 			return f(b)
@@ -88,16 +91,27 @@ func (t *table) view(f func(*bbolt.Bucket) error) error {
 // Get implements Table.
 func (t *table) Get(key string) (item Item, err error) {
 	var found bool
-	err = t.view(func(b *bbolt.Bucket) error {
-		v := b.Get([]byte(key))
-		if v == nil {
-			return nil
-		}
+	got := func(v []byte) {
 		if item, found = t.decode(key, v); !found {
 			t.logDamaged(key)
 		}
-		return nil
-	})
+	}
+	if r, done := t.db.early(); r != nil {
+		err = r.Each(string(t.name), []byte(key), func(k, v []byte) bool {
+			if string(k) == key {
+				got(v)
+			}
+			return false
+		})
+		done()
+	} else {
+		err = t.view(func(b *bbolt.Bucket) error {
+			if v := b.Get([]byte(key)); v != nil {
+				got(v)
+			}
+			return nil
+		})
+	}
 	switch {
 	case err != nil:
 		return Item{}, fmt.Errorf("read state %q: %w", key, err)
@@ -204,19 +218,33 @@ func (t *table) Scan(prefix string) iter.Seq2[Item, error] {
 
 // page reads items from a key on. Its error is errPage where there may be more.
 func (t *table) page(from, prefix []byte) (page []Item, err error) {
-	err = t.view(func(b *bbolt.Bucket) error {
-		c := b.Cursor()
-		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {
-			if len(page) == scanPage {
-				return errPage
-			}
+	full := false
+	add := func(k, v []byte) (on bool) {
+		switch full = len(page) == scanPage; {
+		case full || !bytes.HasPrefix(k, prefix):
+			return false
+		default:
 			if it, ok := t.decode(string(k), v); ok {
 				page = append(page, it)
 			} else {
 				t.logDamaged(string(k))
 			}
+			return true
 		}
-		return nil
-	})
+	}
+	if r, done := t.db.early(); r != nil {
+		err = r.Each(string(t.name), from, add)
+		done()
+	} else {
+		err = t.view(func(b *bbolt.Bucket) error {
+			c := b.Cursor()
+			for k, v := c.Seek(from); k != nil && add(k, v); k, v = c.Next() {
+			}
+			return nil
+		})
+	}
+	if err == nil && full {
+		err = errPage
+	}
 	return page, err
 }

@@ -88,6 +88,9 @@ func (q *queue) batch() (list []*write) {
 // update runs f, which writes so many items and bytes, in a transaction that other writes may share. An error of f undoes
 // what f did, and nothing else.
 func (db *DB) update(items, bytes int, f func(*bbolt.Tx) error) error {
+	if err := db.check(); err != nil {
+		return err
+	}
 	w := &write{f: f, items: items, bytes: bytes, turn: make(chan bool, 1)}
 	db.mu.Lock()
 	db.queue.add(w)
