@@ -141,8 +141,10 @@ func TestClientsAreBounded(t *testing.T) {
 			t.Errorf("%d clients, from %s to %s, %v", len(got), got[0].Client, got[len(got)-1].Client, err)
 		}
 		n := 0
-		for range l.clients.Scan("") {
-			n++
+		for _, err := range l.clients.Scan("") {
+			if n++; err != nil {
+				t.Fatal(err)
+			}
 		}
 		if n != 1024 {
 			t.Errorf("%d records", n)

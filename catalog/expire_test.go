@@ -197,7 +197,10 @@ func TestTags(t *testing.T) {
 		if got := list("ghcr.io/"); !slices.Equal(got, want[2:3]) {
 			t.Errorf("%q", got)
 		}
-		for range c.Tags("") {
+		for _, err := range c.Tags("") {
+			if err != nil {
+				t.Error(err)
+			}
 			break
 		}
 	})

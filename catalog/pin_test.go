@@ -165,7 +165,7 @@ func TestPinsAreBounded(t *testing.T) {
 }
 
 // Pins are on disk when the call returns, and outlive damage of the file: the last good copy has them. A record that can't be
-// read is no pin, is reported, and keeps no other from being read.
+// read pins nothing and is reported; the others are read.
 func TestPinsAndDamage(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state.db")
