@@ -62,18 +62,10 @@ type Store interface {
 	Remove(d oci.Digest) error
 	// All yields every piece of content, in no order.
 	All() iter.Seq2[Entry, error]
-}
-
-// Resumer is implemented by stores whose spools can outlive the process.
-type Resumer interface {
 	// Resume returns the unfinished downloads of the process before, each once. The caller discards the spools that it does
 	// not continue.
 	Resume() []Unfinished
-}
-
-// Checker is implemented by stores that know without a write that they don't work.
-type Checker interface {
-	// Check returns why nothing can be stored, nil where that is not known to be so.
+	// Check returns why nothing can be stored, nil where that is not known without a write.
 	Check() error
 }
 

@@ -281,7 +281,7 @@ func (h *health) fail(err error) {
 
 // look judges the disk again.
 func (h *health) look() {
-	err := h.check()
+	err := h.store.Check()
 	if err == nil && h.broken.Load() {
 		err = h.probe()
 	}
@@ -307,14 +307,6 @@ func (h *health) stored() {
 // hasRoom asks the disk whether MinFree is free, and whether any content fits.
 func (h *health) hasRoom() bool {
 	return h.lacks().none() && !h.now().exhausted()
-}
-
-// check asks the store whether it works, where it knows that without a write.
-func (h *health) check() error {
-	if s, ok := h.store.(Checker); ok {
-		return s.Check()
-	}
-	return nil
 }
 
 // probe finds out whether the disk works, by a small write.

@@ -36,19 +36,12 @@ func replaced(s Store, d oci.Digest, o Object) bool {
 		return false
 	}
 	defer now.Close()
-	was, is := fileInfo(o), fileInfo(now)
-	return was != nil && is != nil && !os.SameFile(was, is)
-}
-
-// fileInfo is that of an object that is a file, else nil.
-func fileInfo(o Object) fs.FileInfo {
-	f, ok := o.(Stater)
-	if !ok {
-		return nil
+	was, file := o.(Stater)
+	is, other := now.(Stater)
+	if !file || !other {
+		return false
 	}
-	fi, err := f.Stat()
-	if err != nil {
-		return nil
-	}
-	return fi
+	before, err := was.Stat()
+	after, errNow := is.Stat()
+	return err == nil && errNow == nil && !os.SameFile(before, after)
 }

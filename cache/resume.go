@@ -9,11 +9,7 @@ import (
 // resume takes the unfinished downloads of the process before, as far as there is room without eviction. The latest come
 // first.
 func (c *Cache) resume(ctx context.Context) {
-	r, ok := c.o.Store.(Resumer)
-	if !ok {
-		return
-	}
-	list := r.Resume()
+	list := c.o.Store.Resume()
 	slices.SortFunc(list, func(a, b Unfinished) int {
 		return cmp.Or(b.Until.Compare(a.Until), cmp.Compare(a.Digest, b.Digest))
 	})

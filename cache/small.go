@@ -42,9 +42,6 @@ func (c *Cache) Peek(d oci.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("look at %s: %w", d, err)
 	}
 	defer o.Close()
-	if o.Size() > oci.MaxManifestSize {
-		return nil, fmt.Errorf("look at %s: its %d bytes are too many for a manifest", d, o.Size())
-	}
 	b, err := verified(o, d)
 	if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", d, err)
@@ -54,6 +51,9 @@ func (c *Cache) Peek(d oci.Digest) ([]byte, error) {
 
 // verified reads all of an object. It fails where that is not the content of the digest.
 func verified(o Object, d oci.Digest) ([]byte, error) {
+	if o.Size() > oci.MaxManifestSize {
+		return nil, fmt.Errorf("its %d bytes are too many for a manifest", o.Size())
+	}
 	b := make([]byte, o.Size())
 	if _, err := io.ReadFull(o, b); err != nil {
 		return nil, err

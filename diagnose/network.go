@@ -109,38 +109,30 @@ func (c *draft) certificate() {
 }
 
 func (c *draft) handshake() {
-	const plain = "write the endpoint with http://, or fix TLS on %s"
-	if errors.Is(c.err, http.ErrSchemeMismatch) {
-		c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.at())
-		c.remedy(plain, c.host)
-		return
+	record, noTLS := errors.AsType[tls.RecordHeaderError](c.err)
+	_, alert := errors.AsType[tls.AlertError](c.err)
+	if e, ok := errors.AsType[*net.OpError](c.err); ok && e.Op == "remote error" {
+		alert = true
 	}
-	if e, ok := errors.AsType[tls.RecordHeaderError](c.err); ok {
-		if string(e.RecordHeader[:]) == "HTTP/" {
-			c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.at())
-			c.remedy(plain, c.host)
-			return
-		}
-		c.note("its first bytes: %q", e.RecordHeader[:])
+	switch {
+	case errors.Is(c.err, http.ErrSchemeMismatch), noTLS && string(record.RecordHeader[:]) == "HTTP/":
+		c.set(HTTPNotHTTPS, "%s answered HTTP on an https endpoint", c.at())
+		c.remedy("write the endpoint with http://, or fix TLS on %s", c.host)
+	case noTLS:
+		c.note("its first bytes: %q", record.RecordHeader[:])
 		c.set(TLSHandshake, "%s doesn't speak TLS", c.at())
 		c.remedy("check host and port of the endpoint of %s", c.up)
-		return
-	}
-	_, alert := errors.AsType[tls.AlertError](c.err)
-	if e, ok := errors.AsType[*net.OpError](c.err); ok && e.Op == "remote error" || alert {
+	case alert:
 		c.set(TLSHandshake, "%s ended the TLS handshake: %s", c.at(), innermost(c.err))
 		c.remedy("check which TLS versions and client certificate %s wants", c.host)
-		return
-	}
-	// Closed or silent at the first packet of TLS, after TCP had succeeded: so does a filter on server names.
-	if c.step.Name == fault.StepTLS && c.step.Err != nil {
+	case c.step.Name == fault.StepTLS && c.step.Err != nil:
+		// Closed or silent at the first packet of TLS, after TCP had succeeded: so does a filter on server names.
 		how := "closed the connection in"
 		if timedOut(c.err) {
 			how = "did not finish"
 		}
 		c.set(TLSHandshake, "%s %s the TLS handshake", c.at(), how)
 		c.remedy("check whether a firewall filters that name")
-		return
 	}
 }
 

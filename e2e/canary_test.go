@@ -535,7 +535,7 @@ func perform(t *testing.T, a act, seen *shows, o mirrord.Options) {
 		if err := os.WriteFile(known, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		wait.For(t, 30*time.Second, "helpers to fail", func() error {
+		wait.For(t, 2*time.Minute, "helpers to fail", func() error {
 			_, body := m.Get(t, "/api/v1/upstreams")
 			if n := strings.Count(body, "cannot unlock with ***"); n != 2 {
 				return fmt.Errorf("%d have: %s", n, body)

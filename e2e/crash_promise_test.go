@@ -69,11 +69,11 @@ func (g *stage) promises(ctx context.Context, m *mirrord.Mirror, offlineFirst bo
 	if err := g.crowd(ctx, m, 1+g.rng.IntN(4)); err != nil {
 		return fmt.Errorf("with the upstream up: %w", err)
 	}
-	if err := wait.Until(ctx, time.Minute, func() error { return g.tidy() }); err != nil {
-		return fmt.Errorf("a minute later: %w", err)
+	if err := wait.Until(ctx, 2*time.Minute, func() error { return g.tidy() }); err != nil {
+		return fmt.Errorf("two minutes later: %w", err)
 	}
 	// A tag whose check failed while the upstream was down may be the old one for a moment.
-	err := wait.Until(ctx, 30*time.Second, func() error {
+	err := wait.Until(ctx, 2*time.Minute, func() error {
 		x, err := pull(ctx, m, g.moving, false)
 		if err != nil {
 			return err

@@ -34,7 +34,7 @@ func TestKillAtRandom(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	var sum tally
+	sum := tally{prompt: kills > 5}
 	t.Cleanup(func() { t.Logf("%s; CRASH_SEED=%d CRASH_KILLS=%d", &sum, seed, kills) })
 	for folder := uint64(0); folder == 0 || int(sum.deaths.Load()) < kills && time.Since(start) < limit; folder++ {
 		rng := rand.New(rand.NewPCG(uint64(seed), folder))
@@ -238,8 +238,8 @@ func (g *stage) lives(ctx context.Context, m *mirrord.Mirror) error {
 		return err
 	}
 	g.sum.online.Add(int64(len(g.all())))
-	if err := wait.Until(ctx, time.Minute, g.tidy); err != nil {
-		return fmt.Errorf("a minute later: %w", err)
+	if err := wait.Until(ctx, 2*time.Minute, g.tidy); err != nil {
+		return fmt.Errorf("two minutes later: %w", err)
 	}
 	g.upstream.Down()
 	if err := g.offline(ctx, m, true); err != nil {

@@ -75,7 +75,7 @@ func TestDiskIsFull(t *testing.T) {
 			if err := pull("library/old"); err != nil {
 				t.Fatal(err)
 			}
-			wait.For(t, 10*time.Second, "the image to be stored", func() error { return stored("library/old") })
+			wait.For(t, time.Minute, "the image to be stored", func() error { return stored("library/old") })
 			junk := filepath.Join(data, "junk")
 			if err := os.Mkdir(junk, 0o700); err != nil {
 				t.Fatal(err)
@@ -113,7 +113,7 @@ func TestDiskIsFull(t *testing.T) {
 			if err := os.RemoveAll(junk); err != nil {
 				t.Fatal(err)
 			}
-			wait.For(t, time.Minute, "the mirror to store again", func() error {
+			wait.For(t, 2*time.Minute, "the mirror to store again", func() error {
 				if err := pull("library/new"); err != nil {
 					t.Errorf("with room again: %v", err)
 				}

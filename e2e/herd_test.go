@@ -89,7 +89,7 @@ func TestTwoHundredClients(t *testing.T) {
 
 	// What is left of them.
 	upstream.Down() // else the mirror keeps connections to it for the next pull
-	wait.For(t, 30*time.Second, "mirror to be as before", func() error { return trace(t, m).like(before) })
+	wait.For(t, 2*time.Minute, "mirror to be as before", func() error { return trace(t, m).like(before) })
 	left := filesBelow(t, filepath.Join(m.Data, "spool"))
 	if len(left) > 0 {
 		t.Errorf("the spool has %v", left)

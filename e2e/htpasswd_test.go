@@ -120,7 +120,7 @@ echo '{"ServerURL":"reg.test","Username":"bot","Secret":"'$(cat `+password+`)'"}
 		t.Fatal(err)
 	}
 	write("password", htpasswdCanary, 0o600)
-	wait.For(t, time.Minute, "the right password to be used", func() error { return pull("private/two") })
+	wait.For(t, 2*time.Minute, "the right password to be used", func() error { return pull("private/two") })
 	if err := pull("private/three"); err != nil {
 		t.Errorf("the right password, for an image that was not asked for yet: %v", err)
 	}

@@ -138,7 +138,7 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("%s is kept: %v", d, err)
 		}
 	}
-	wait.For(t, 10*time.Second, "the spool to be empty", func() error {
+	wait.For(t, time.Minute, "the spool to be empty", func() error {
 		if left := filesBelow(t, filepath.Join(m.Data, "spool")); len(left) > 0 {
 			return fmt.Errorf("it has %v", left)
 		}

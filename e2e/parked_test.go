@@ -36,11 +36,11 @@ func TestUnfinishedOverARestart(t *testing.T) {
 		restarts int
 		between  func(t *testing.T, data string) // the lives
 		again    bool                            // the download begins anew
-		rate     int                             // of each connection to the upstream, which then doesn't stop
+		rate     int                             // of each connection to the upstream, which then stops between parts
 	}{
 		{name: "with a client", size: 24 * mib, at: 10 * mib},
 		{name: "parked", size: 160 * mib, at: 20 * mib, away: true},
-		{name: "in several parts", size: 192 * mib, at: 120 * mib, rate: 5 * mib},
+		{name: "in several parts", size: 192 * mib, at: 60 * mib, rate: 5 * mib},
 		{name: "a range far ahead", size: 24 * mib, at: 3 * mib, from: 16 * mib},
 		{name: "three restarts", size: 24 * mib, at: 10 * mib, restarts: 3},
 		{name: "killed", size: 24 * mib, at: 10 * mib, kill: true, again: true},
@@ -61,6 +61,11 @@ func TestUnfinishedOverARestart(t *testing.T) {
 				Kind: origin.KindBlob, Method: http.MethodGet, Ref: ref,
 				Do: fault,
 			})
+			between := up.Script(origin.Rule{
+				Kind: origin.KindBlob, Method: http.MethodGet, Ref: ref,
+				Match: func(*http.Request) bool { return tt.rate > 0 && up.Bytes(blob.Digest) >= tt.at },
+				Do:    origin.Fault{Gate: origin.NewGate()},
+			})
 			o := mirrord.Options{
 				Upstreams: "docker.io: {endpoints: [" + up.URL() + "]}", More: "drain: 1s", Dir: t.TempDir(),
 				Cache: cache,
@@ -72,7 +77,7 @@ func TestUnfinishedOverARestart(t *testing.T) {
 			p := puller{client: &http.Client{Transport: &http.Transport{}}, base: m.URL() + "/v2/docker.io/library/app/"}
 			got := make(chan error, 1)
 			go func() { got <- p.from(ctx, ref, tt.from) }()
-			wait.For(t, 30*time.Second, "the upstream's bytes to arrive", func() error {
+			wait.For(t, time.Minute, "the upstream's bytes to arrive", func() error {
 				if n := metric(t, m, "mirror_upstream_bytes_total"); n < tt.at {
 					return fmt.Errorf("%d of %d", n, tt.at)
 				}
@@ -80,7 +85,7 @@ func TestUnfinishedOverARestart(t *testing.T) {
 			})
 			if tt.away {
 				leave()
-				wait.For(t, 30*time.Second, "the download to be parked", func() error {
+				wait.For(t, time.Minute, "the download to be parked", func() error {
 					if n := metric(t, m, "mirror_cache_parked"); n != 1 {
 						return fmt.Errorf("%d are", n)
 					}
@@ -93,7 +98,7 @@ func TestUnfinishedOverARestart(t *testing.T) {
 				}
 				if tt.kill {
 					m.Signal(t, syscall.SIGKILL)
-					m.WaitExit(t, 10*time.Second)
+					m.WaitExit(t, time.Minute)
 				} else {
 					m.Signal(t, syscall.SIGTERM)
 					equal(t, "exit code", m.WaitExit(t, 30*time.Second), 0)
@@ -106,6 +111,7 @@ func TestUnfinishedOverARestart(t *testing.T) {
 				tt.between(t, m.Data)
 			}
 			remove()
+			between()
 			before := up.Bytes(blob.Digest)
 
 			m = mirrord.Start(t, o)
@@ -125,7 +131,7 @@ func TestUnfinishedOverARestart(t *testing.T) {
 			if over := sent - want; over < 0 || tt.rate == 0 && over > 0 || over > tt.size/50 { // what was on its way
 				t.Errorf("the upstream has sent %d bytes, %d of them before the restart, want %d", sent, before, want)
 			}
-			wait.For(t, 10*time.Second, "the spool to be empty", func() error {
+			wait.For(t, time.Minute, "the spool to be empty", func() error {
 				if left, err := crash.Spooled(m.Data); err != nil || len(left) > 0 {
 					return fmt.Errorf("%v, %w", left, err)
 				}

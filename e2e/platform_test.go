@@ -32,7 +32,7 @@ func TestPlatforms(t *testing.T) {
 				t.Fatal("it was pulled")
 			}
 			want := "docker.io/acme/app:v1 has linux/s390x, and nothing for linux/" + runtime.GOARCH + ", which your nodes are"
-			wait.For(t, 30*time.Second, "the failure", func() error {
+			wait.For(t, time.Minute, "the failure", func() error {
 				_, body := mirrord.Get(t, m.Admin+"/api/v1/failures")
 				var list struct {
 					Failures []struct {

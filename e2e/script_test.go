@@ -79,7 +79,7 @@ type sessionKey struct{}
 func sessionOf(ts *testscript.TestScript) *session { return ts.Value(sessionKey{}).(*session) }
 
 // patience is how long a script waits for an output or a log line.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func usage(ts *testscript.TestScript, wrong bool, text string) {
 	if wrong {

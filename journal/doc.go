@@ -11,7 +11,7 @@
 //
 // The parts of a Journal are queue (queue.go: events that wait), openPulls (open.go: which pull a request belongs to), pull
 // (pull.go: one pull), inference (infer.go: failures that no response shows), failureLog (log.go: which lines are written),
-// history (history.go: finished pulls) and Record (record.go: failures).
+// the shares of finished pulls and Record (record.go: failures).
 //
 // Promise: a pull never waits for its record. Events lost under load are counted, and the log says so.
 //

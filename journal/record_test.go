@@ -184,9 +184,9 @@ func items(t *testing.T, table state.Table) (n int) {
 	return n
 }
 
-// A broken deployment: 10,000 failing pulls a second, of images and clients that never come again.
-func TestFloodOfFailures(t *testing.T) {
-	t.Parallel()
+// A broken deployment: 10,000 failing pulls a second, of images and clients that never come again. Not in parallel: it measures
+// the heap.
+func TestFloodOfFailures(t *testing.T) { //nolint:paralleltest // see above
 	table := statetest.NewTable()
 	record := journal.NewRecord(table, nil)
 	bubble(t, journal.Options{Record: record, Idle: time.Second}, func(j *journal.Journal, log *lines) {

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -180,7 +181,7 @@ func TestStuckClientEnds(t *testing.T) {
 			s := server.New(o)
 			ts := serveOn(t, s, func(l net.Listener) net.Listener { return server.ListenStall(l, 0, 200*time.Millisecond) })
 			get(t, ts, "/v2/a/blobs/"+string(sum(content))) // and reads no more
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if err := s.Wait(ctx); err != nil {
 				t.Fatalf("the client that takes nothing is still served: %v", err)
@@ -199,7 +200,7 @@ func TestSlowClientIsServed(t *testing.T) {
 	open, _ := onDisk(t, content)
 	inMemory, _ := hold(content)
 	unsendable := func() cache.Object { return plain{open().(file)} }
-	const stall = 2 * time.Second // longer than a busy machine delays a test
+	const stall = 5 * time.Second // longer than a busy machine delays a test
 	for name, object := range map[string]func() cache.Object{"file": open, "plain": unsendable, "memory": inMemory} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -278,7 +279,7 @@ func TestEarlierDeadlineHolds(t *testing.T) {
 		if _, err := c.Write(make([]byte, 64<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(began); took > 10*time.Second {
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%s: the write ended after %s", name, took)
 		}
 	}
@@ -304,7 +305,7 @@ func TestConnectionLimit(t *testing.T) {
 	// The seat of a closed connection goes to another one.
 	close(h.end)
 	c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		if res, _ := do(t, ts, "GET", path); res.StatusCode == 200 {
@@ -505,6 +506,7 @@ func TestStopLetsRunningPullsFinish(t *testing.T) {
 		if n > 0 {
 			break
 		}
+		runtime.Gosched()
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Stop(t.Context(), 0, hs) }()
@@ -553,6 +555,7 @@ func TestStopCutsLongResponses(t *testing.T) {
 		if n > 0 {
 			break
 		}
+		runtime.Gosched()
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()

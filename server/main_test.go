@@ -159,7 +159,7 @@ func serveOn(t *testing.T, s *server.Server, wrap func(net.Listener) net.Listene
 	ts.Start()
 	t.Cleanup(func() {
 		ts.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Wait(ctx); err != nil {
 			t.Errorf("requests still run: %v", err)
@@ -176,7 +176,7 @@ func raw(t *testing.T, ts *httptest.Server, text string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.WriteString(c, text); err != nil {
@@ -201,7 +201,7 @@ func conversation(t *testing.T, ts *httptest.Server, requests ...*http.Request) 
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	br := bufio.NewReader(c)

@@ -69,9 +69,6 @@ func (s *suspects) add(client string, report func()) {
 
 // clear removes a client that speaks the right protocol. It returns false where it was not among them.
 func (s *suspects) clear(client string) bool {
-	if s.some.Load() == 0 {
-		return false
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.known[client]

@@ -50,7 +50,7 @@ func TestWrongProtocolIsRecorded(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(time.Minute))
 				if secure {
 					c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 				}

@@ -76,7 +76,7 @@ func TestHeadersDontWaitForBytes(t *testing.T) {
 		if rng != "" {
 			r.Header.Set("Range", rng)
 		}
-		tr := &http.Transport{ResponseHeaderTimeout: 10 * time.Second}
+		tr := &http.Transport{ResponseHeaderTimeout: 25 * time.Second}
 		defer tr.CloseIdleConnections()
 		res, err := tr.RoundTrip(r)
 		if err != nil {

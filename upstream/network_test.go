@@ -24,15 +24,12 @@ import (
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// closedPort is an address that refuses connections.
+// closedPort is an address that refuses connections, and that nothing else gets meanwhile.
 func closedPort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	o := origin.Start(t, origin.Options{})
+	o.Down()
+	return o.Host()
 }
 
 func resolver(r *net.Resolver) func(*upstream.Options) {

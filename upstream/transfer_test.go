@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
@@ -407,6 +408,11 @@ func TestRandomFaults(t *testing.T) {
 
 func TestConnectionsAreReused(t *testing.T) {
 	t.Parallel()
+	// Where a request takes net/http more than 50 ms to write, its connection is not used again: here no time passes.
+	synctest.Test(t, testConnectionsAreReused)
+}
+
+func testConnectionsAreReused(t *testing.T) {
 	s := origin.Start(t, origin.Options{Redirect: true, Auth: origin.Auth{Kind: "bearer", Anonymous: true}})
 	built := s.AddImage(repo, "1", origin.Image{Layers: []int64{100_000, 5000}})
 	r := registry(t, s.URL())

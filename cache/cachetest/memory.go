@@ -69,6 +69,12 @@ func (s *Store) All() iter.Seq2[cache.Entry, error] {
 	}
 }
 
+// Resume returns nothing: memory does not outlive the process.
+func (s *Store) Resume() []cache.Unfinished { return nil }
+
+// Check knows of nothing that is wrong.
+func (s *Store) Check() error { return nil }
+
 // Spools is how many spools are neither discarded nor, after a commit, closed by Discard.
 func (s *Store) Spools() int {
 	s.mu.Lock()

@@ -1,16 +1,13 @@
 package disk
 
 import (
-	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"iter"
 	"os"
 	"path"
-	"slices"
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
@@ -29,6 +26,14 @@ func blobPath(d oci.Digest) (string, error) {
 		return "", fmt.Errorf("digest %q: only sha256 and sha512 are kept", string(d))
 	}
 	return path.Join(blobsDir, string(d.Algorithm()), d.Encoded()[:2], d.Encoded()), nil
+}
+
+// openBlob opens content to read, and returns its name as well.
+func (f *folder) openBlob(d oci.Digest) (o *Object, name string, err error) {
+	if name, err = blobPath(d); err == nil {
+		o, err = f.open(name)
+	}
+	return o, name, err
 }
 
 // open opens a regular file to read. os.Root follows links that stay inside, so the file is looked at before, without
@@ -67,8 +72,11 @@ func missing(name string, err error) error {
 	return err
 }
 
-// all yields every piece of content. Foreign files are left out and logged.
-func (f *folder) all() iter.Seq2[cache.Entry, error] {
+// firstDigest is the lowest of all digests.
+const firstDigest = oci.Digest(digest.SHA256 + ":")
+
+// all yields every piece of content from a digest on, by its digest. Foreign files are left out and logged.
+func (f *folder) all(from oci.Digest) iter.Seq2[cache.Entry, error] {
 	return func(yield func(cache.Entry, error) bool) {
 		f.reportForeignBlobs()
 		for sub, err := range f.subfolders() {
@@ -78,7 +86,10 @@ func (f *folder) all() iter.Seq2[cache.Entry, error] {
 				}
 				continue
 			}
-			if !f.allIn(sub, yield) {
+			if last := oci.Digest(string(sub.algorithm) + ":" + sub.prefix + "g"); last < from {
+				continue
+			}
+			if !f.allIn(sub, from, yield) {
 				return
 			}
 		}
@@ -116,10 +127,9 @@ func (f *folder) subfolders() iter.Seq2[subfolder, error] {
 }
 
 // allIn yields the content of one folder. It reports whether the caller wants more.
-func (f *folder) allIn(in subfolder, yield func(cache.Entry, error) bool) bool {
-	dir := in.path()
+func (f *folder) allIn(in subfolder, from oci.Digest, yield func(cache.Entry, error) bool) bool {
 	// A volume of the folder's own saves the walk to it for every file.
-	sub, err := f.root.Sub(dir)
+	sub, err := f.root.Sub(in.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
@@ -127,42 +137,34 @@ func (f *folder) allIn(in subfolder, yield func(cache.Entry, error) bool) bool {
 		return yield(cache.Entry{}, err)
 	}
 	defer sub.Close()
-	self, err := sub.Open(".")
-	if err != nil {
-		return yield(cache.Entry{}, err)
+	list, err := sub.ReadDir(".")
+	if err != nil && !yield(cache.Entry{}, err) {
+		return false
 	}
-	defer self.Close()
-	for {
-		names, err := sub.Names(self, 1024)
-		for _, name := range names {
-			d := digest.NewDigestFromEncoded(in.algorithm, name)
-			if d.Validate() != nil || name[:2] != in.prefix {
-				f.reportForeign(path.Join(dir, name))
-				continue
-			}
-			fi, err := sub.Lstat(name)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // removed meanwhile
-			}
-			if err == nil && !fi.Mode().IsRegular() {
-				f.reportForeign(path.Join(dir, name))
-				continue
-			}
-			e := cache.Entry{Digest: d}
-			if err == nil {
-				e.Size = fi.Size()
-			}
-			if !yield(e, err) {
-				return false
-			}
+	for _, file := range list {
+		e := cache.Entry{Digest: digest.NewDigestFromEncoded(in.algorithm, file.Name())}
+		if e.Digest.Validate() != nil || file.Name()[:2] != in.prefix {
+			f.reportForeign(path.Join(in.path(), file.Name()))
+			continue
 		}
-		if errors.Is(err, io.EOF) {
-			return true
+		if e.Digest < from {
+			continue
 		}
-		if err != nil {
-			return yield(cache.Entry{}, err)
+		fi, err := sub.Lstat(file.Name())
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // removed meanwhile
+		case err == nil && !fi.Mode().IsRegular():
+			f.reportForeign(path.Join(in.path(), file.Name()))
+			continue
+		case err == nil:
+			e.Size = fi.Size()
+		}
+		if !yield(e, err) {
+			return false
 		}
 	}
+	return true
 }
 
 // reportForeignBlobs logs files that don't belong among the folders of the algorithms.
@@ -174,45 +176,6 @@ func (f *folder) reportForeignBlobs() {
 	for _, e := range list {
 		if a := digest.Algorithm(e.Name()); !e.IsDir() || a != digest.SHA256 && a != digest.SHA512 {
 			f.reportForeign(path.Join(blobsDir, e.Name()))
-		}
-	}
-}
-
-// firstDigest is the lowest of all digests.
-const firstDigest = oci.Digest(digest.SHA256 + ":")
-
-// inOrder yields all content from a digest on, by its digest.
-func (f *folder) inOrder(from oci.Digest) iter.Seq2[cache.Entry, error] {
-	return func(yield func(cache.Entry, error) bool) {
-		for sub, err := range f.subfolders() {
-			if err != nil {
-				if !yield(cache.Entry{}, err) {
-					return
-				}
-				continue
-			}
-			if last := oci.Digest(string(sub.algorithm) + ":" + sub.prefix + "g"); last < from {
-				continue
-			}
-			var list []cache.Entry
-			more := f.allIn(sub, func(e cache.Entry, err error) bool {
-				if err != nil {
-					return yield(e, err)
-				}
-				if e.Digest >= from {
-					list = append(list, e)
-				}
-				return true
-			})
-			if !more {
-				return
-			}
-			slices.SortFunc(list, func(a, b cache.Entry) int { return cmp.Compare(a.Digest, b.Digest) })
-			for _, e := range list {
-				if !yield(e, nil) {
-					return
-				}
-			}
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 
 	"github.com/registrymirror/mirror/internal/point"
 )
@@ -25,9 +24,9 @@ type boot struct {
 type bootRecord struct {
 	folder *folder
 
-	mu      sync.Mutex // guards want, and the writing of the file
+	mu      sync.Mutex // guards the fields below, and the writing of the file
 	want    boot       // what the file has to say before anything is committed
-	written atomic.Bool
+	written bool       // it says so
 }
 
 // read returns what the process before has written. Without a record, all content is suspect.
@@ -46,26 +45,22 @@ func (r *bootRecord) read() (b boot) {
 
 // ensure writes what the file has to say, unless it says so.
 func (r *bootRecord) ensure() error {
-	if r.written.Load() {
-		return nil
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.written.Load() {
+	if r.written {
 		return nil
 	}
 	if err := r.write(r.want); err != nil {
 		return fmt.Errorf("write %s: %w", bootFile, err)
 	}
-	r.written.Store(true)
+	r.written = true
 	return nil
 }
 
 // change changes what the file has to say.
 func (r *bootRecord) change(b boot) error {
 	r.mu.Lock()
-	r.want = b
-	r.written.Store(false)
+	r.want, r.written = b, false
 	r.mu.Unlock()
 	return r.ensure()
 }

@@ -125,14 +125,7 @@ func (c *contents) isRemoved(d oci.Digest) bool {
 	return ok
 }
 
-// removed says that queued content has no file any more.
-func (c *contents) removed(d oci.Digest) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dequeue(d)
-}
-
-// dequeue is removed with the lock held.
+// dequeue has content not wait to be removed any more. The lock is held.
 func (c *contents) dequeue(d oci.Digest) {
 	delete(c.removals, d)
 	c.removing.Store(len(c.removals) > 0)

@@ -33,11 +33,7 @@ func (s *Store) verify(d oci.Digest) error {
 }
 
 func (s *Store) rehash(d oci.Digest) error {
-	name, err := blobPath(d)
-	if err != nil {
-		return err
-	}
-	o, err := s.folder.open(name)
+	o, name, err := s.folder.openBlob(d)
 	if err != nil {
 		return err
 	}
@@ -143,11 +139,7 @@ func (s *Store) checkUnmarked() {
 
 // isUnmarked reports whether content is there and has no mark.
 func (s *Store) isUnmarked(d oci.Digest) (bool, error) {
-	name, err := blobPath(d)
-	if err != nil {
-		return false, err
-	}
-	o, err := s.folder.open(name)
+	o, _, err := s.folder.openBlob(d)
 	if errors.Is(err, cache.ErrNotFound) {
 		return false, nil
 	}

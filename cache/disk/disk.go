@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,11 +67,7 @@ type Store struct {
 	closed   bool
 }
 
-var (
-	_ cache.Store   = (*Store)(nil)
-	_ cache.Resumer = (*Store)(nil)
-	_ cache.Checker = (*Store)(nil)
-)
+var _ cache.Store = (*Store)(nil)
 
 // Open takes the directory into use and makes it if it is not there. Where another process has it, Open waits and then
 // returns a *LockedError. What was left in the spool is removed, but for unfinished downloads that a process left which
@@ -79,15 +76,8 @@ func Open(dir string, o Options) (*Store, error) { return openOn(dir, o, openSys
 
 // openOn is Open on a volume, at a boot of the machine.
 func openOn(dir string, o Options, on func(dir string) (volume, error), bootID string) (*Store, error) {
-	if o.Wait == 0 {
-		o.Wait = time.Minute
-	}
-	if o.Sync == 0 {
-		o.Sync = 30 * time.Second
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
+	o.Wait, o.Sync = cmp.Or(o.Wait, time.Minute), cmp.Or(o.Sync, 30*time.Second)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	s := &Store{
 		o: o, bootID: bootID, contents: newContents(), stop: make(chan struct{}), checked: make(chan struct{}),
 	}
@@ -189,13 +179,10 @@ func (s *Store) Close() error {
 		s.wg.Wait()
 		s.naming.Lock()
 		s.closed = true
-		failed := s.failures
 		s.naming.Unlock()
 		// Whatever is fresh: a start that was cut short has not looked at all content of the process before.
-		if err = s.sync(true); err == nil {
-			err = s.spools.removeKeptBefore(failed)
-		}
-		if err == nil && !s.contents.suspect.Load() && !s.contents.removing.Load() {
+		err = s.sync(true)
+		if err == nil && !s.spools.lost.Load() && !s.contents.suspect.Load() && !s.contents.removing.Load() {
 			point.Hit("disk/closing")
 			err = s.boot.write(boot{Boot: s.bootID, Clean: true})
 			point.Hit("disk/clean")
@@ -269,9 +256,9 @@ func (s *Store) Remove(d oci.Digest) error {
 }
 
 // All yields every piece of content. Foreign files are left out and logged.
-func (s *Store) All() iter.Seq2[cache.Entry, error] { return s.folder.all() }
+func (s *Store) All() iter.Seq2[cache.Entry, error] { return s.folder.all(firstDigest) }
 
-// Check implements cache.Checker: the folder is where it was, and may be written to.
+// Check returns why nothing can be stored: the folder is not where it was, or may not be written to.
 func (s *Store) Check() error {
 	is, err := os.Stat(s.folder.path)
 	if err != nil {

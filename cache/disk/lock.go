@@ -14,12 +14,12 @@ import (
 	"github.com/registrymirror/mirror/internal/point"
 )
 
-// LockedError says that another process has the folder.
+// LockedError says that another process has the folder. But for Dir it is the content of the lock file.
 type LockedError struct {
-	Dir   string
-	PID   int       // of that process; 0: unknown
-	Host  string    // it runs on; empty: unknown
-	Since time.Time // when it took the folder; zero: unknown
+	Dir   string    `json:"-"`
+	PID   int       `json:"pid"`   // of that process; 0: unknown
+	Host  string    `json:"host"`  // it runs on; empty: unknown
+	Since time.Time `json:"since"` // when it took the folder; zero: unknown
 }
 
 func (e *LockedError) Error() string {
@@ -28,13 +28,6 @@ func (e *LockedError) Error() string {
 		by = fmt.Sprintf("another mirror: process %d on %s, since %s", e.PID, e.Host, e.Since.Format(time.RFC3339))
 	}
 	return fmt.Sprintf("cache folder %s is in use by %s; stop that one, or give this one a cache.dir of its own", e.Dir, by)
-}
-
-// holder is the content of the lock file.
-type holder struct {
-	PID   int       `json:"pid"`
-	Host  string    `json:"host"`
-	Since time.Time `json:"since"`
 }
 
 // lockPoll is how often a waiting process tries again.
@@ -70,8 +63,7 @@ func (f *folder) waitForLock(file *os.File, wait time.Duration, stop <-chan stru
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("lock: %w", err)
 		}
-		locked := lockedBy(file)
-		locked.Dir = f.path
+		locked := lockedBy(f.path, file)
 		if wait < 0 {
 			return locked
 		}
@@ -92,7 +84,7 @@ func (f *folder) waitForLock(file *os.File, wait time.Duration, stop <-chan stru
 // signLock writes into the lock file which process has it, for others to read.
 func signLock(file *os.File) error {
 	host, _ := os.Hostname() // only for people
-	b, err := json.Marshal(holder{PID: os.Getpid(), Host: host, Since: time.Now().UTC().Truncate(time.Second)})
+	b, err := json.Marshal(LockedError{PID: os.Getpid(), Host: host, Since: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return err
 	}
@@ -103,12 +95,13 @@ func signLock(file *os.File) error {
 	return err
 }
 
-func lockedBy(file *os.File) *LockedError {
-	e := &LockedError{}
+// lockedBy names the process that has the folder, as far as it is known.
+func lockedBy(dir string, file *os.File) *LockedError {
+	var e LockedError
 	b, err := io.ReadAll(io.NewSectionReader(file, 0, 4096))
-	var h holder
-	if err == nil && json.Unmarshal(b, &h) == nil {
-		e.PID, e.Host, e.Since = h.PID, h.Host, h.Since
+	if err != nil || json.Unmarshal(b, &e) != nil {
+		e = LockedError{}
 	}
-	return e
+	e.Dir = dir
+	return &e
 }

@@ -94,7 +94,7 @@ type scrubber struct {
 // round reads the rest of a round.
 func (r *scrubber) round(ctx context.Context) {
 	saved := time.Now()
-	for e, err := range r.folder.inOrder(r.Next) {
+	for e, err := range r.folder.all(r.Next) {
 		if err != nil {
 			r.folder.report(slog.LevelWarn, "part of the cache can't be listed, and so not be scrubbed", "error", err)
 			if !backoff.Wait(ctx, time.Second) {
@@ -119,11 +119,7 @@ func (r *scrubber) round(ctx context.Context) {
 // scrub reads one piece of content.
 func (r *scrubber) scrub(ctx context.Context, d oci.Digest) {
 	begin := time.Now()
-	name, err := blobPath(d)
-	if err != nil {
-		return
-	}
-	f, err := r.folder.open(name)
+	f, name, err := r.folder.openBlob(d)
 	if err != nil {
 		if !errors.Is(err, cache.ErrNotFound) {
 			r.folder.report(slog.LevelDebug, "content can't be opened to be scrubbed", "digest", d, "error", err)

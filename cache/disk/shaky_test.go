@@ -595,13 +595,6 @@ func (v *shakyVolume) Uncache(f *os.File) {
 	v.c.drop(v.c.files[f])
 }
 
-func (v *shakyVolume) Names(dir *os.File, n int) ([]string, error) {
-	if err := v.simple("readdir", v.file(dir)); err != nil {
-		return nil, err
-	}
-	return v.Volume.Names(dir, n)
-}
-
 func (v *shakyVolume) Mark(f *os.File) error {
 	return v.change("mark", v.file(f), func() error {
 		if v.c.noMarks {

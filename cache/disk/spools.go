@@ -15,15 +15,16 @@ import (
 type spools struct {
 	folder *folder
 	untidy atomic.Bool // a file is there that could not be removed
+	kept   atomic.Bool // a spool is for the next process
+	lost   atomic.Bool // a sync has failed since, so it may lack bytes
 
 	mu        sync.Mutex          // guards the fields below; a leaf
 	inUse     map[string]struct{} // names
 	leftovers []leftover          // of the process before, for Resume
-	kept      map[string]int      // spools for the next process, and how many syncs had failed by then
 }
 
 func newSpools(f *folder) *spools {
-	return &spools{folder: f, inUse: make(map[string]struct{}), kept: make(map[string]int)}
+	return &spools{folder: f, inUse: make(map[string]struct{})}
 }
 
 // use says that a name is in use.
@@ -38,13 +39,6 @@ func (s *spools) release(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.inUse, path.Base(name))
-}
-
-// keep says that a spool is for the next process.
-func (s *spools) keep(name string, failures int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept[path.Base(name)] = failures
 }
 
 // remove takes a spool's name away. What can't be removed is tried again.
@@ -85,26 +79,4 @@ func (s *spools) retry() {
 	if s.untidy.Swap(false) {
 		s.sweep(slog.LevelDebug)
 	}
-}
-
-// removeKeptBefore removes spools that were kept before the last of some failed syncs. Close calls it, when none is kept any
-// more.
-func (s *spools) removeKeptBefore(failures int) error {
-	s.mu.Lock()
-	var lost []string
-	for name, then := range s.kept {
-		if then != failures {
-			lost = append(lost, name)
-		}
-	}
-	s.mu.Unlock()
-	var errs []error
-	for _, name := range lost {
-		for _, name := range []string{name + recordSuffix, name} {
-			if err := s.folder.root.Remove(path.Join(spoolDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -46,11 +46,7 @@ func (s *Store) markSynced(d oci.Digest) {
 	if s.contents.isFresh(d) {
 		return // committed again since, and not covered
 	}
-	name, err := blobPath(d)
-	if err != nil {
-		return
-	}
-	if o, err := s.folder.open(name); err == nil {
+	if o, _, err := s.folder.openBlob(d); err == nil {
 		s.folder.mark(o.File)
 		point.Hit("disk/marked")
 		_ = o.Close()
@@ -62,6 +58,7 @@ func (s *Store) markSynced(d oci.Digest) {
 func (s *Store) removeUnsynced(batch digests) {
 	s.naming.Lock()
 	s.failures++
+	s.spools.lost.Store(s.spools.kept.Load())
 	maps.Copy(batch, s.contents.takeFresh())
 	s.contents.queueRemovals(batch)
 	s.naming.Unlock()
@@ -98,7 +95,7 @@ func (s *Store) removeOne(d oci.Digest) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	s.contents.removed(d)
+	s.contents.remove(d)
 	return nil
 }
 

@@ -86,7 +86,7 @@ func (p *spool) Keep(r flight.Rest) error {
 	}
 	point.Hit("disk/kept")
 	p.kept = true
-	p.s.spools.keep(p.name, p.failures)
+	p.s.spools.kept.Store(true)
 	return nil
 }
 
@@ -173,7 +173,7 @@ func (s *spools) readRecord(name string) (r flight.Rest, err error) {
 	return r, nil
 }
 
-// Resume implements cache.Resumer.
+// Resume returns the unfinished downloads of the process before, once.
 func (s *Store) Resume() (list []cache.Unfinished) {
 	for _, l := range s.spools.takeLeftovers() {
 		u, err := s.resume(l)

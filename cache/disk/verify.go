@@ -50,7 +50,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (v Verified, err e
 	}
 	var all Amount
 	var unlisted error
-	for e, err := range f.all() {
+	for e, err := range f.all(firstDigest) {
 		if ctx.Err() != nil {
 			return v, context.Cause(ctx)
 		}
@@ -59,7 +59,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (v Verified, err e
 			all.Bytes += e.Size
 		}
 	}
-	for e, err := range f.inOrder(firstDigest) {
+	for e, err := range f.all(firstDigest) {
 		if ctx.Err() != nil {
 			return v, context.Cause(ctx)
 		}
@@ -79,11 +79,7 @@ func Verify(ctx context.Context, dir string, o VerifyOptions) (v Verified, err e
 
 // verify reads one piece of content.
 func (f *folder) verify(ctx context.Context, opts VerifyOptions, d oci.Digest, v *Verified, all Amount) error {
-	name, err := blobPath(d)
-	if err != nil {
-		return err
-	}
-	o, err := f.open(name)
+	o, name, err := f.openBlob(d)
 	if errors.Is(err, cache.ErrNotFound) {
 		return nil // removed meanwhile
 	}

@@ -39,8 +39,6 @@ type volume interface {
 	Allocate(f *os.File, off, n int64) error
 	// Uncache asks the kernel to drop the clean pages of a file, so that the next read is the disk's.
 	Uncache(f *os.File)
-	// Names lists the next n names of a folder, in no order, and io.EOF at its end.
-	Names(dir *os.File, n int) ([]string, error)
 	// Mark sets the mark of content that is known to be on disk; Marked reports whether it is there.
 	Mark(f *os.File) error
 	Marked(f *os.File) bool
@@ -76,7 +74,6 @@ func (system) WriteAt(f *os.File, p []byte, off int64) (int, error)  { return f.
 func (system) Truncate(f *os.File, size int64) error                 { return f.Truncate(size) }
 func (system) Allocate(f *os.File, off, n int64) error               { return allocate(f, off, n) }
 func (system) Uncache(f *os.File)                                    { uncache(f, 0, 0) }
-func (system) Names(dir *os.File, n int) ([]string, error)           { return dir.Readdirnames(n) }
 func (system) Sync(f *os.File) error                                 { return f.Sync() }
 func (system) SyncFS(dir *os.File) error                             { return syncFS(dir) }
 

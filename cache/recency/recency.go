@@ -1,6 +1,7 @@
 package recency
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,9 +49,7 @@ var _ cache.Index = (*Index)(nil)
 
 // Open returns the index of a cache's folder. The file is read by Load, and made where there is none. A nil log discards.
 func Open(dir string, log *slog.Logger) *Index {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	former := named(dir, formerName)
 	for _, name := range former {
 		_ = os.Remove(name) // tried again at the next start

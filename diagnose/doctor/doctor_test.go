@@ -154,7 +154,9 @@ func TestImage(t *testing.T) {
 		{name: "private or missing", origin: private},
 		{name: "a login that is refused, and not needed", origin: origin.Options{
 			Auth: origin.Auth{Kind: "bearer", Anonymous: true, Username: "ci-bot", Password: "right"},
-		}, set: func(w *world) { w.o.Credential = auth.Credential{Name: "hub", Username: "ci-bot", Password: auth.NewSecret("wr0ng")} }},
+		}, set: func(w *world) {
+			w.o.Credential = auth.Credential{Name: "hub", Username: "ci-bot", Password: auth.NewSecret("wr0ng")}
+		}},
 		{name: "no such tag", set: func(w *world) { w.image = "app:2" }},
 		{name: "no such repository", set: func(w *world) { w.image = "other:1" }},
 		{

@@ -55,15 +55,10 @@ type counter struct {
 
 // message is one text of a client or the kubelet.
 type message struct {
-	text   string
+	record
 	tier   tier
-	source string // the place in a program that writes it
 	count  int64
-	image  string          // where a field beside the text has it
-	step   string          // of BuildKit
-	fatal  bool            // the program ended with it
 	reason diagnose.Reason // where a field beside the text has it
-	at     time.Time
 }
 
 var (
@@ -78,11 +73,12 @@ var (
 
 // take fills in the fields from a record.
 func (s *message) take(r record) {
-	s.text, s.image, s.step, s.at, s.tier = r.text, r.image, r.step, r.at, logged
-	s.source, s.fatal = cmp.Or(s.source, r.source), r.level == "fatal"
+	source := cmp.Or(s.source, r.source)
+	s.record, s.tier = r, logged
+	s.source = source
 	lower := strings.ToLower(r.text)
 	if v := r.fields["message"]; v != "" && strings.EqualFold(r.fields["type"], "warning") {
-		s.text, s.source, s.tier, r.level = v, "event", event, ""
+		s.text, s.source, s.tier, s.level = v, "event", event, ""
 		lower = strings.ToLower(v)
 	}
 	if m := times.FindStringSubmatch(r.text); m != nil {
@@ -92,14 +88,14 @@ func (s *message) take(r record) {
 	switch {
 	case backoff.in(lower) && !strings.Contains(lower, "failed to pull image \""), repeated.in(lower), bare.MatchString(lastWords(s.text)):
 		s.tier = status
-	case isRow, r.level == "" && r.source == "" && kubelet.in(lower):
+	case isRow, s.level == "" && r.source == "" && kubelet.in(lower):
 		s.tier, s.source = event, "event"
-	case r.level == "info", r.level == "warning":
+	case s.level == "info", s.level == "warning":
 		s.tier = hint
-	case r.level == "debug":
+	case s.level == "debug":
 		s.tier = tiers
 	}
-	if s.source == "" || s.source == r.level {
+	if s.source == "" || s.source == s.level {
 		s.source += strings.ToLower(commands.FindString(s.text)) + "-"
 	}
 }
@@ -209,7 +205,7 @@ func (s *message) add(c *counter) bool {
 
 // ends reports whether a text is the error of the pull that a line above began.
 func (s *message) ends(c *counter, lower string) bool {
-	return (s.fatal || after.MatchString(lower)) && !ran.in(lower) && c.near.awaits()
+	return (s.level == "fatal" || after.MatchString(lower)) && !ran.in(lower) && c.near.awaits()
 }
 
 // memory keeps the results for earlier texts: a log repeats a failure in the same words.
@@ -330,19 +326,9 @@ func lastWords(text string) string {
 
 // requestedOf is the image of a request to a mirror, by its URL; empty where that does not name the registry.
 func requestedOf(text string) string {
-	m := asked.FindStringSubmatch(text)
-	if m == nil {
+	m := requested.FindStringSubmatch(text)
+	if m == nil || m[4] != "manifests" || m[6] == "" && isRelative(m[3]) {
 		return ""
 	}
-	name, reference, host := m[1], m[2], m[3]
-	if first, _, _ := strings.Cut(name, "/"); host == "" && !strings.ContainsAny(first, ".:") {
-		return ""
-	}
-	if host != "" {
-		name = host + "/" + name
-	}
-	if strings.Contains(reference, ":") {
-		return name + "@" + reference
-	}
-	return name + ":" + reference
+	return requestedFrom(text)
 }

@@ -63,7 +63,7 @@ func (c *counter) object(o map[string]any) {
 // event reads an Event of core/v1 or events.k8s.io/v1, or an object with its fields.
 func (c *counter) event(o map[string]any) {
 	note := cmp.Or(text(o, "message"), text(o, "note"))
-	s := message{text: note, tier: event, source: "event", count: 1}
+	s := message{record: record{text: note, source: "event"}, tier: event, count: 1}
 	s.count = cmp.Or(countOf(o), s.count)
 	if series, ok := o["series"].(map[string]any); ok {
 		s.count = cmp.Or(countOf(series), s.count)
@@ -94,7 +94,8 @@ func (c *counter) pod(o map[string]any) {
 			state, _ := cs["state"].(map[string]any)
 			waiting, _ := state["waiting"].(map[string]any)
 			reason := text(waiting, "reason")
-			s := message{text: reason + ": " + text(waiting, "message"), tier: status, source: "pod", count: 1, image: text(cs, "image")}
+			r := record{text: reason + ": " + text(waiting, "message"), source: "pod", image: text(cs, "image")}
+			s := message{record: r, tier: status, count: 1}
 			if reason == "ErrImageNeverPull" {
 				s.reason = diagnose.NeverPull
 			}

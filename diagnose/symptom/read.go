@@ -83,9 +83,7 @@ var (
 	ours = regexp.MustCompile(`(?i)\blevel="?(?:warn|warning)"? .*msg="pull failed"|\bWRN pull failed\b`)
 	// mirrors is an Event that a mirror posted.
 	mirrors = regexp.MustCompile(`Failed to pull image \\?"[^"]*\\?": \(mirror: `)
-	// asked is the URL in the error of a client that prints all of a mirror's error body.
-	asked = regexp.MustCompile(`://[^/\s]+/v2/([^\s?]+)/manifests/([^\s?:]+(?::[0-9a-f]+)?)(?:\?ns=([^\s&:]+))?`)
-	more  = regexp.MustCompile(`^\s*(\* |errors:|denied:|unauthorized:|unknown:|manifest unknown|name unknown|toomanyrequests:|unavailable:)`)
+	more    = regexp.MustCompile(`^\s*(\* |errors:|denied:|unauthorized:|unknown:|manifest unknown|name unknown|toomanyrequests:|unavailable:)`)
 	// nearCount and nearMessage are lines of a document that is cut off, or not JSON or YAML as a whole.
 	nearCount = regexp.MustCompile(`^\s*(?:- )?"?count"?: (\d{1,12}),?$`)
 	// ends has the words with which commands report the error that ended them.

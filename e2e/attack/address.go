@@ -109,7 +109,7 @@ func playInside(ctx context.Context, s *stage) error {
 			}
 			return q.kind == "blobs"
 		})
-		asking, stop := context.WithTimeout(ctx, 10*time.Second)
+		asking, stop := context.WithTimeout(ctx, ends)
 		defer stop()
 		return c.get(asking, blobPath(fmt.Sprint("docker.io/attacker/layer", i), digest))
 	}

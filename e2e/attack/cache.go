@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,12 +74,13 @@ func playClaim(ctx context.Context, s *stage, x claim) error {
 	if m, err = s.restart(ctx, m, o); err != nil {
 		return err
 	}
-	before, err := m.cache(ctx)
-	for i := 0; i < 100 && err == nil && before.Bytes < cachedAll*cachedOne; i++ { // it reads what is stored in the background
-		pause(ctx, 100*time.Millisecond)
-		before, err = m.cache(ctx)
-	}
-	if err != nil {
+	var before cacheStats
+	if err := waitFor(ctx, time.Minute, func() (err error) { // it reads what is stored in the background
+		if before, err = m.cache(ctx); err == nil && before.Bytes < cachedAll*cachedOne {
+			err = fmt.Errorf("%d bytes are cached", before.Bytes)
+		}
+		return err
+	}); err != nil {
 		return err
 	}
 	r := g.repo("attacker/claims")
@@ -92,9 +95,7 @@ func playClaim(ctx context.Context, s *stage, x claim) error {
 	})
 	c := m.attacker()
 	defer c.close()
-	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if a := c.get(asking, manifestPath("docker.io/attacker/claims", "v1")); a.code != http.StatusOK {
+	if a := c.get(ctx, manifestPath("docker.io/attacker/claims", "v1")); a.code != http.StatusOK {
 		return fmt.Errorf("the attacker's manifest: %s", a)
 	}
 	if x.leave {
@@ -103,7 +104,9 @@ func playClaim(ctx context.Context, s *stage, x claim) error {
 		leave()
 		pause(ctx, time.Second)
 	} else {
+		asking, leave := context.WithTimeout(ctx, 5*time.Second)
 		_ = c.get(asking, blobPath("docker.io/attacker/claims", layer.Digest))
+		leave()
 	}
 	after, err := m.cache(ctx)
 	if err != nil {
@@ -158,7 +161,7 @@ func playSlowSource(ctx context.Context, s *stage) error {
 	defer leave()
 	var group sync.WaitGroup
 	group.Go(func() { _ = attacker.get(first, blobPath("slow.example/a/app", digest)) })
-	if err := waitFor(ctx, 10*time.Second, func() error {
+	if err := waitFor(ctx, time.Minute, func() error {
 		if slow.hits(func(h hit) bool { return h.ref == digest && h.method == http.MethodGet }) == 0 {
 			return fmt.Errorf("the slow registry has not been asked")
 		}
@@ -266,20 +269,33 @@ func playLeaveQueued(ctx context.Context, s *stage) error {
 	var group sync.WaitGroup
 	for i, d := range digests {
 		group.Go(func() { _ = c.get(leaving, blobPath(fmt.Sprint("docker.io/big/app", i), d)) })
-		if i == 0 {
-			pause(ctx, 500*time.Millisecond) // the first one has the only turn
+		if i > 0 {
+			continue
+		}
+		if err := waitFor(ctx, time.Minute, func() error { // the first one has the only turn
+			if g.hits(func(h hit) bool { return h.ref == d && h.method == http.MethodGet }) == 0 {
+				return errors.New("the first download has not begun")
+			}
+			return nil
+		}); err != nil {
+			return err
 		}
 	}
-	begun := func() int {
-		return g.hits(func(h hit) bool { return h.kind == "blobs" && h.method == http.MethodGet && h.ref != digests[0] })
+	if err := m.waiting(ctx, blobs-1); err != nil {
+		return err
 	}
-	pause(ctx, 1500*time.Millisecond)
 	leave()
 	group.Wait()
-	pause(ctx, time.Second) // for the mirror to see it
-	before := begun()
+	if err := m.waiting(ctx, 0); err != nil {
+		return err
+	}
 	close(gate)
-	pause(ctx, 3*time.Second)
-	s.atMost("downloads that began after their only reader had left", float64(begun()-before), 0, "")
+	ask := s.coldBlob(ctx, g, m, size, 0)
+	for i := range 3 { // each has its turn behind what was there before
+		s.equal("a victim's blob, status", ask(i).code, http.StatusOK)
+	}
+	s.equal("downloads that began after their only reader had left", g.hits(func(h hit) bool {
+		return strings.HasPrefix(h.repo, "big/") && h.method == http.MethodGet && h.ref != digests[0]
+	}), 0)
 	return nil
 }

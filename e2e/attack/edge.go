@@ -184,7 +184,7 @@ func playHalf(ctx context.Context, s *stage) error {
 	if err := os.WriteFile(m.File, []byte(more), 0o600); err != nil {
 		return err
 	}
-	err = waitFor(ctx, 20*time.Second, func() error {
+	err = waitFor(ctx, time.Minute, func() error {
 		if a := c.get(ctx, manifestPath("quay.io/some/app", "v1")); strings.Contains(a.header.Get("Mirror-Reason"), "unknown-upstream") {
 			return fmt.Errorf("quay.io: %s", a)
 		}

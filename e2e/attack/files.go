@@ -49,7 +49,7 @@ func playFiles(ctx context.Context, s *stage, l listener) error {
 	ask := s.coldManifest(ctx, g, m)
 	var list, health []answer
 	for i := range 5 {
-		brief, stop := context.WithTimeout(ctx, 10*time.Second)
+		brief, stop := context.WithTimeout(ctx, ends)
 		list = append(list, ask(i))
 		health = append(health, m.ask(brief, "/healthz"))
 		stop()

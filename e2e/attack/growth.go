@@ -85,6 +85,26 @@ func (m *mirror) metric(ctx context.Context, name string) (float64, error) {
 	return 0, fmt.Errorf("there is no metric %s: %s", name, a)
 }
 
+// sum adds up the series of one that has labels.
+func (m *mirror) sum(ctx context.Context, name string) (sum float64, err error) {
+	a := m.ask(ctx, "/metrics")
+	found := false
+	for line := range strings.Lines(string(a.body)) {
+		if rest, ok := strings.CutPrefix(line, name+"{"); ok {
+			_, value, _ := strings.Cut(rest, "} ")
+			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", line, err)
+			}
+			sum, found = sum+v, true
+		}
+	}
+	if !found {
+		return 0, fmt.Errorf("there is no metric %s: %s", name, a)
+	}
+	return sum, nil
+}
+
 // series counts the lines of /metrics.
 func (m *mirror) series(ctx context.Context) int {
 	n := 0

@@ -142,7 +142,7 @@ func hold(ctx context.Context, m *mirror, path string) error {
 		return err
 	}
 	one := make([]byte, 1)
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := conn.Read(one); err != nil {
 		return errors.Join(err, conn.Close())
 	}

@@ -141,7 +141,7 @@ func (x scene) wanted(o options) bool {
 func perform(ctx context.Context, o options, x scene) (figures []figure, err error) {
 	limit := x.limit
 	if limit == 0 {
-		limit = 2 * time.Minute
+		limit = 4 * time.Minute
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

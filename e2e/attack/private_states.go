@@ -63,7 +63,7 @@ func reachRunning(ctx context.Context, w *world) error {
 	for digest, kind := range parts {
 		go func() { _ = c.get(ctx, "/v2/corp.example/"+secretRepo+"/"+kind+"/"+digest) }()
 	}
-	return waitFor(ctx, 20*time.Second, func() error {
+	return waitFor(ctx, time.Minute, func() error {
 		for digest := range parts {
 			if w.closed.hits(func(h hit) bool { return h.ref == digest && h.method == http.MethodGet && h.login }) == 0 {
 				return fmt.Errorf("the mirror has not asked for %s yet", digest)
@@ -109,9 +109,13 @@ func reachEvicted(ctx context.Context, w *world) (err error) {
 		if w.evicted() {
 			return nil
 		}
-		pause(ctx, 100*time.Millisecond)
 	}
-	return errors.New("the private content is still cached after 24 MB of other content in a cache of 4 MiB")
+	return waitFor(ctx, time.Minute, func() error {
+		if !w.evicted() {
+			return errors.New("the private content is still cached after 24 MB of other content in a cache of 4 MiB")
+		}
+		return nil
+	})
 }
 
 // evicted reports whether no part of the private image is stored.

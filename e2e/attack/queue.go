@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -171,23 +172,74 @@ func playOneTurn(ctx context.Context, s *stage) error {
 	}
 	const size = 4 << 20
 	leaving, leave := context.WithCancel(ctx)
+	defer leave()
 	c := m.attacker()
 	defer c.close()
 	var group sync.WaitGroup
-	for i := range 6 {
+	attack := func(i int, gate chan struct{}) {
 		b := made(uint64(i)+1, size)
-		b.rate = 2 << 20 // two seconds each
-		d := g.repo(fmt.Sprint("attacker/large", i)).add(b)
-		group.Go(func() { _ = c.get(leaving, blobPath(fmt.Sprint("docker.io/attacker/large", i), d.Digest)) })
+		b.gate = gate
+		repo := fmt.Sprint("attacker/large", i)
+		d := g.repo(repo).add(b)
+		group.Go(func() { _ = c.get(leaving, blobPath("docker.io/"+repo, d.Digest)) })
 	}
-	pause(ctx, time.Second)
-	a := s.coldBlob(ctx, g, m, 3<<20, 0)(1)
-	s.equal("a victim's blob of 3 MiB behind one client's five", a, http.StatusOK)
-	s.within("it is the next one", a.took, 10*time.Second) // without turns by client: 14 s
-	a = s.coldBlob(ctx, g, m, 100<<10, 0)(2)
-	s.equal("a victim's blob of 100 KiB", a, http.StatusOK)
-	s.within("it doesn't wait for large ones", a.took, 1500*time.Millisecond)
-	leave()
+	downloads := func() (repos []string) {
+		g.hits(func(h hit) bool {
+			if h.kind == "blobs" && h.method == http.MethodGet {
+				repos = append(repos, h.repo)
+			}
+			return false
+		})
+		return repos
+	}
+	begun := func(repo string) error {
+		return waitFor(ctx, time.Minute, func() error {
+			if list := downloads(); !slices.Contains(list, repo) {
+				return fmt.Errorf("the download of %s has not begun, but %v", repo, list)
+			}
+			return nil
+		})
+	}
+	first := make(chan struct{})
+	attack(0, first)
+	if err := begun("attacker/large0"); err != nil { // it has the only turn
+		return err
+	}
+	for i := range 5 {
+		attack(1+i, nil)
+	}
+	if err := m.waiting(ctx, 5); err != nil {
+		return err
+	}
+	answered := make(chan answer, 1)
+	group.Go(func() { answered <- s.coldBlob(ctx, g, m, 3<<20, 0)(1) })
+	if err := m.waiting(ctx, 6); err != nil {
+		return err
+	}
+	close(first)
+	s.equal("a victim's blob of 3 MiB behind one client's five", <-answered, http.StatusOK)
+	place := slices.Index(downloads(), "victim/app")
+	s.atMost("downloads before it, of the attacker's six", float64(place), 2, "") // one has the turn, one is the next at most
+
+	second := make(chan struct{})
+	attack(6, second)
+	if err := begun("attacker/large6"); err != nil {
+		return err
+	}
+	a := s.coldBlob(ctx, g, m, 100<<10, 0)(2)
+	s.equal("a victim's blob of 100 KiB, beside a large one that keeps the turn", a, http.StatusOK)
+	close(second)
 	group.Wait()
 	return nil
+}
+
+// waiting returns when so many downloads wait for a turn.
+func (m *mirror) waiting(ctx context.Context, want float64) error {
+	return waitFor(ctx, time.Minute, func() error {
+		n, err := m.sum(ctx, "mirror_upstream_transfers_waiting")
+		if err == nil && n != want {
+			err = fmt.Errorf("%v downloads wait for a turn, want %v", n, want)
+		}
+		return err
+	})
 }

@@ -185,7 +185,7 @@ func (m *mirror) reload(ctx context.Context, o setup) error {
 	if err := m.signal(syscall.SIGHUP); err != nil {
 		return err
 	}
-	return wait.Until(ctx, 20*time.Second, func() error {
+	return wait.Until(ctx, time.Minute, func() error {
 		if m.count(event) == before {
 			return errors.New("the configuration is not in use")
 		}

@@ -7,11 +7,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/internal/testlog"
@@ -180,46 +180,78 @@ func fileSize(t *testing.T, path string) int64 {
 	return info.Size()
 }
 
-// While 40 writers have 10,000 items each to write, one that has a single item waits for no more than what is being
-// written at that moment: it is counted in transactions, whatever the disk takes.
+// hold keeps the one transaction that there can be open, until release is called, and returns its number.
+func hold(t *testing.T, db *state.DB) (transaction int, release func()) {
+	t.Helper()
+	began, end, ended := make(chan int), make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- db.Update(1, 1, func(n int) {
+			began <- n
+			<-end
+		})
+	}()
+	return <-began, func() {
+		close(end)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// queued returns when so many small writes wait, and so many large ones at least.
+func queued(t *testing.T, db *state.DB, small, large int) {
+	t.Helper()
+	for {
+		if s, l := db.Queued(); s == small && l >= large {
+			return
+		}
+		if t.Failed() {
+			t.FailNow()
+		}
+		runtime.Gosched()
+	}
+}
+
+// While 40 writers have 4,000 items each to write, one that has a single item waits for no more than what is being
+// written at that moment: it is in the next transaction.
 func TestSmallWritesGoFirst(t *testing.T) {
 	t.Parallel()
 	db := openWith(t, filepath.Join(t.TempDir(), "state.db"), state.Options{})
 	refs, tags := db.Table("refs"), db.Table("tags")
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	ended := 0
-	const writers, each = 40, 10_000
+	const writers, each = 40, 4_000
+	_, release := hold(t, db)
 	for i := range writers {
 		items := sized(fmt.Sprint("w", i), each, 60)
 		wg.Go(func() {
 			if err := refs.Write(items); err != nil {
 				t.Error(err)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			ended++
 		})
 	}
-	var worst int
-	var longest time.Duration
+	queued(t, db, 0, writers)
+	release()
 	for i := range 20 {
-		before, began := db.Transactions(), time.Now()
-		if _, err := tags.Swap(fmt.Sprint("small", i), 0, []byte("x")); err != nil {
-			t.Fatal(err)
+		held, release := hold(t, db)
+		wg.Go(func() {
+			if _, err := tags.Swap(fmt.Sprint("small", i), 0, []byte("x")); err != nil {
+				t.Error(err)
+			}
+		})
+		queued(t, db, 1, 1)
+		at := make(chan int, 1)
+		wg.Go(func() {
+			if err := db.Update(1, 1, func(n int) { at <- n }); err != nil { // behind the one before
+				t.Error(err)
+			}
+		})
+		queued(t, db, 2, 1)
+		release()
+		if n := <-at; n != held+1 {
+			t.Errorf("small write %d is in transaction %d, %d was under way", i, n, held)
 		}
-		worst, longest = max(worst, db.Transactions()-before), max(longest, time.Since(began))
-	}
-	mu.Lock()
-	if ended == writers {
-		t.Error("the large writes had ended: nothing was shown")
-	}
-	mu.Unlock()
-	if worst > 3 {
-		t.Errorf("a small write took %d transactions", worst)
 	}
 	wg.Wait()
-	t.Logf("at most %d transactions and %s", worst, longest)
 	n := 0
 	for _, err := range refs.Scan("") {
 		if n++; err != nil {
@@ -235,22 +267,20 @@ func TestSmallWritesGoFirst(t *testing.T) {
 func TestLargeWritesTakeTurns(t *testing.T) {
 	t.Parallel()
 	db := openWith(t, filepath.Join(t.TempDir(), "state.db"), state.Options{})
-	tb := db.Table("t")
+	held, release := hold(t, db)
 	done := make(chan error, 1)
-	go func() { done <- tb.Write(sized("huge", 100_000, 60)) }()
-	for db.Transactions() < 3 { // it has begun
-		time.Sleep(0)
-	}
-	if err := tb.Write(sized("large", 400, 60)); err != nil {
+	go func() { done <- db.Table("t").Write(sized("huge", 40_000, 60)) }()
+	queued(t, db, 0, 1)
+	var at int
+	ended := make(chan error, 1)
+	go func() { ended <- db.Update(400, 400*60, func(n int) { at = n }) }()
+	queued(t, db, 0, 2)
+	release()
+	if err := errors.Join(<-ended, <-done); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case err := <-done:
-		t.Errorf("the first one ended before the second (%v)", err)
-	default:
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
+	if at > held+2 || db.Transactions() < held+40 {
+		t.Errorf("it waited for %d transactions of %d", at-held, db.Transactions()-held)
 	}
 }
 

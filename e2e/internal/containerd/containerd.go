@@ -281,11 +281,11 @@ func (c *Containerd) connect(ctx context.Context) error {
 		return err
 	}
 	c.conn = conn
-	return wait.Until(ctx, time.Minute, func() error {
+	return wait.Until(ctx, 2*time.Minute, func() error {
 		if err := c.Exited(); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		v, err := cri.NewRuntimeServiceClient(conn).Version(ctx, &cri.VersionRequest{})
 		if err != nil {
@@ -350,7 +350,7 @@ func (c *Containerd) Pull(ctx context.Context, ref string) (digest string, err e
 // CRI pulls as the kubelet does.
 func (c *Containerd) CRI(t testing.TB, ref string) (Pulled, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	images := cri.NewImageServiceClient(c.conn)
 	spec := &cri.ImageSpec{Image: ref}

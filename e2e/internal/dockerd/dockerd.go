@@ -44,7 +44,7 @@ func Start(t testing.TB, mirror string) *Docker {
 	d := &Docker{dir: dir, Process: proc.Start(t, proc.Options{
 		Name: "dockerd", Grace: 30 * time.Second, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 	}, tool.System(t, "dockerd"), "--config-file", file)}
-	wait.For(t, time.Minute, "dockerd", func() error {
+	wait.For(t, 2*time.Minute, "dockerd", func() error {
 		if err := d.Exited(); err != nil {
 			return err
 		}

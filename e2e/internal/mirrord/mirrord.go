@@ -123,7 +123,7 @@ func Launch(ctx context.Context, o Options) (*Mirror, error) {
 	if err != nil || o.NoWait {
 		return m, err
 	}
-	err = wait.Until(ctx, 30*time.Second, func() error {
+	err = wait.Until(ctx, 2*time.Minute, func() error {
 		if err := m.Exited(); err != nil {
 			return err
 		}

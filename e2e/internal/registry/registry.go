@@ -77,7 +77,7 @@ func Launch(ctx context.Context, o Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{Process: p}
-	err = wait.Until(ctx, 30*time.Second, func() error {
+	err = wait.Until(ctx, time.Minute, func() error {
 		if m := listening.FindStringSubmatch(r.Output()); m != nil {
 			r.Host = m[1]
 			return nil
