@@ -400,6 +400,19 @@ func isConfig(mediaType string) bool {
 	return mediaType == "application/vnd.oci.image.config.v1+json" || mediaType == "application/vnd.docker.container.image.v1+json"
 }
 
+// Choice is the digest that a pull of a tag gets by its record, with the pin and the policy that hold now. No registry is asked.
+func (p *Puller) Choice(t catalog.Tag) catalog.Choice {
+	st, ref, err := p.own(t.Ref)
+	if err != nil {
+		return catalog.Choice{Digest: t.Digest, Latest: t.Digest}
+	}
+	now := time.Now()
+	if pin, ok := p.catalog.Pinned(ref, now); ok {
+		return catalog.Choice{Digest: pin.Digest, Latest: t.Digest, Hold: catalog.HeldByPin}
+	}
+	return t.Choose(st.Tags.For(ref.Name, ref.Tag), now)
+}
+
 // Canonical is the reference under which the mirror knows an image, with the names of the configuration. The error is a
 // *route.UnknownError.
 func (p *Puller) Canonical(ref oci.Ref) (oci.Ref, error) {
