@@ -1,5 +1,5 @@
 // Package admin is the operator's side: the API, health, metrics and profiles, on a listener of their own. It owns the JSON
-// of the API: each body is a type of this package, or one of journal, symptom or doctor, and openapi.yaml describes them.
+// of the API: each body is a type of this package (or a doctor.Report), and openapi.yaml describes them.
 //
 // Promise: /healthz and /readyz answer every client, at once, from memory; every other route requires the token where one
 // is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). The requests that have
