@@ -40,6 +40,7 @@ func TestJudge(t *testing.T) {
 	}{
 		{"none", catalog.Tag{}, p, catalog.Ask, false},
 		{"younger than maxAge", catalog.Tag{Digest: aa, Checked: now.Add(-59 * time.Second)}, p, catalog.Serve, true},
+		{"said to have moved since", catalog.Tag{Digest: aa, Checked: now.Add(-9 * time.Second), Expired: now}, p, catalog.Ask, true},
 		{"older", catalog.Tag{Digest: aa, Checked: now.Add(-time.Minute)}, p, catalog.Ask, true},
 		{"the last usable moment", catalog.Tag{Digest: aa, Checked: now.Add(-168 * time.Hour)}, p, catalog.Ask, true},
 		{"too old to fall back on", catalog.Tag{Digest: aa, Checked: now.Add(-168*time.Hour - 1)}, p, catalog.Ask, false},

@@ -8,7 +8,7 @@ func (t Tag) Judge(p Policy, now time.Time) Verdict {
 		return Ask
 	}
 	// A clock that was set back must not make a copy fresh for longer than its policy says.
-	if age := now.Sub(t.Checked); age >= 0 && age < p.MaxAge {
+	if age := now.Sub(t.Checked); age >= 0 && age < p.MaxAge && !t.Due() {
 		return Serve
 	}
 	return Ask

@@ -48,6 +48,7 @@ func (c *Config) Check() []strictyaml.Mistake {
 	c.Cache.check(found)
 	c.checkUpstreams(found)
 	c.checkRules(found)
+	c.checkWebhooks(found)
 	c.Kubernetes.check(found)
 	c.checkPlatforms(found)
 	c.checkProxies(found)

@@ -49,8 +49,9 @@ type Config struct {
 	// the list is that of the well-known registries. A well-known name brings its endpoints, authHosts, cdnHosts and
 	// aliases; for any other, endpoints is https://NAME. In the environment there is no name for it.
 	Upstreams Upstreams `yaml:"upstreams"`
-	// Webhooks are registries that report pushes, on the main listener below /webhooks/NAME.
-	Webhooks map[string]Webhook `yaml:"webhooks"`
+	// Webhooks are registries that report pushes, by name, on the main listener below /webhooks/NAME. A tag that is reported
+	// is checked at its next pull. In the environment there is no name for it.
+	Webhooks Webhooks `yaml:"webhooks"`
 	// Kubernetes is the use of the API server of the cluster that the mirror runs in.
 	Kubernetes Kubernetes `yaml:"kubernetes"`
 	// Warm pulls images ahead of time.
@@ -170,14 +171,6 @@ type Rule struct {
 	// Pull are repositories with their upstream, as in docker.io/acme/**: * is one segment of the path, one label of the
 	// upstream, or a part of either; ** is any number. * as the upstream is each that has access: rules.
 	Pull []string `yaml:"pull"`
-}
-
-// Webhook is a registry that reports pushes.
-type Webhook struct {
-	// Type is the kind of registry that calls.
-	Type string `yaml:"type"`
-	// SecretFile is a file with the secret that calls must show or sign with.
-	SecretFile string `yaml:"secretFile" path:"file"`
 }
 
 // Kubernetes is the use of the API server.

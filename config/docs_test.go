@@ -19,7 +19,7 @@ import (
 var snippet = regexp.MustCompile("(?ms)^( *)```ya?ml\n(.*?)^ *```")
 
 // manifest is what a block has that is for Kubernetes or its nodes, not for the mirror.
-var manifest = regexp.MustCompile(`(?m)^(apiVersion|kind|volumes|spec|containers|- name|ghcr-io-example|mirrors):`)
+var manifest = regexp.MustCompile(`(?m)^(apiVersion|kind|volumes|spec|containers|notifications|- name|ghcr-io-example|mirrors):`)
 
 // Each YAML that the documents show is a whole configuration: it can be copied. And config print of it says the same, as a
 // file that config check takes.

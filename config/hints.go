@@ -54,6 +54,16 @@ var hints = map[string]map[string]string{
 		"file": `did you mean "passwordFile"?`, "env": `did you mean "passwordEnv"?`, "tokenFile": `did you mean "passwordFile"?`,
 		"secretName": "mount the secret into the mirror's pod, and name its folder with dockerConfig",
 	},
+	"webhooks.*": {
+		"secret": webhookSecretHint, "token": webhookSecretHint, "tokenFile": `did you mean "secretFile"?`,
+		"registry": `did you mean "upstream"?`, "host": `did you mean "upstream"?`, "kind": `did you mean "type"?`,
+	},
+	"webhooks.*.type": {
+		"docker": "write dockerhub", "hub": "write dockerhub", "docker.io": "write dockerhub", "docker-hub": "write dockerhub",
+		"ghcr": "write github", "ghcr.io": "write github", "quay.io": "write quay", "forgejo": "write gitea",
+		"registry": "write distribution", "acr": "write distribution", "azure": "write distribution", "zot": genericHint, "ecr": genericHint,
+		"gar": genericHint, "artifactory": genericHint, "jfrog": genericHint, "nexus": genericHint, "ci": genericHint, "custom": genericHint,
+	},
 	"rules.*": {
 		"allow": `did you mean "pull"?`, "repositories": `did you mean "pull"?`, "images": `did you mean "pull"?`,
 		"users": whoHint, "clients": whoHint, "for": whoHint,
@@ -62,14 +72,16 @@ var hints = map[string]map[string]string{
 }
 
 const (
-	whoHint      = `did you mean "who"?`
-	passwordHint = "a secret does not go here: put it into a file of its own, and name that with passwordFile"
-	tokenHint    = "a secret does not go here: put it into a file of its own, and name that with tokenFile"
-	loginHint    = "it belongs into the upstream's credentials, as in credentials: [{name: hub, username: ci-bot, passwordFile: hub.pass}]"
-	endpointHint = "where it is asked goes into endpoints, as in endpoints: [https://registry.example.com]"
-	insecureHint = "certificates are always checked: name your authority with ca at the endpoint, or write http:// where the registry has no TLS"
-	tagHint      = "how long a tag is served without asking is upstreams.NAME.tags.maxAge"
-	accessHint   = "a private registry needs access: rules, credentials, and rules that say what clients may pull, as in " +
+	whoHint           = `did you mean "who"?`
+	passwordHint      = "a secret does not go here: put it into a file of its own, and name that with passwordFile"
+	webhookSecretHint = "a secret does not go here: put it into a file of its own, and name that with secretFile"
+	genericHint       = "write generic: it takes {\"image\": \"HOST/REPOSITORY:TAG\"}"
+	tokenHint         = "a secret does not go here: put it into a file of its own, and name that with tokenFile"
+	loginHint         = "it belongs into the upstream's credentials, as in credentials: [{name: hub, username: ci-bot, passwordFile: hub.pass}]"
+	endpointHint      = "where it is asked goes into endpoints, as in endpoints: [https://registry.example.com]"
+	insecureHint      = "certificates are always checked: name your authority with ca at the endpoint, or write http:// where the registry has no TLS"
+	tagHint           = "how long a tag is served without asking is upstreams.NAME.tags.maxAge"
+	accessHint        = "a private registry needs access: rules, credentials, and rules that say what clients may pull, as in " +
 		`{who: [anonymous], pull: ["registry.example.com/base/**"]}`
 )
 

@@ -120,6 +120,7 @@ upstreams:
       staleIfError: 168h
       wait: 5s
       deleted: keep
+webhooks: {}
 kubernetes:
   events: false # a change needs a restart
   server: "" # a change needs a restart

@@ -23,7 +23,7 @@ import (
 var update = flag.Bool("update", false, "write schema.json")
 
 func TestSchemaIsCurrent(t *testing.T) {
-	g := generator{docs: fieldDocs(t, "config.go", "upstream.go", "credential.go")}
+	g := generator{docs: fieldDocs(t, "config.go", "upstream.go", "credential.go", "webhook.go")}
 	root := g.object(t, reflect.TypeFor[Config](), "", reflect.ValueOf(Default()).Elem())
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "Configuration of mirror"
@@ -122,6 +122,12 @@ func (g generator) value(t *testing.T, typ reflect.Type, at string, standard ref
 			"minProperties":        1,
 			"propertyNames":        map[string]any{"pattern": nameSchema},
 			"additionalProperties": g.object(t, reflect.TypeFor[Upstream](), strictyaml.Join(at, "*"), reflect.ValueOf(&u).Elem()),
+		}
+	case reflect.TypeFor[Webhooks]():
+		return map[string]any{
+			"type":                 []string{"object", "null"},
+			"propertyNames":        map[string]any{"pattern": namePattern.String()},
+			"additionalProperties": g.object(t, reflect.TypeFor[Webhook](), strictyaml.Join(at, "*"), reflect.Value{}),
 		}
 	default:
 		switch typ.Kind() {

@@ -6,7 +6,6 @@ import "github.com/registrymirror/mirror/internal/strictyaml"
 // setting that is accepted works. A row is deleted with the change that builds it.
 var unavailable = map[string]strictyaml.Unavailable{
 	"clients":         {Instead: "remove it: each client that can connect to the mirror may use it"},
-	"webhooks":        {Instead: "remove it: tags are checked when they are older than tags.maxAge"},
 	"kubernetes.feed": {Today: "false", Instead: "remove it"},
 	"warm.schedules":  {Instead: "remove it"},
 

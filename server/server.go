@@ -54,6 +54,8 @@ type Options struct {
 	// Help is the address below which every reason has a page, NAME.md. Empty: the server's own pages, by the host name of the
 	// request, which need no internet and are of this version.
 	Help string
+	// Webhooks answers below /webhooks/. Nil: there are none.
+	Webhooks http.Handler
 	// Ready says whether the mirror can answer requests. Nil: always.
 	Ready func() bool
 	// Log gets a line for each panic, and debug lines. Nil: discard.
@@ -95,6 +97,9 @@ func New(o Options) *Server {
 	for path, answer := range map[string]http.HandlerFunc{"/healthz": s.healthz, "/readyz": s.readyz, docs + "*": s.doc} {
 		m.Get(path, answer)
 		m.Head(path, answer)
+	}
+	if o.Webhooks != nil {
+		m.Handle("/webhooks/*", http.HandlerFunc(s.webhook))
 	}
 	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		word(w, r, http.StatusNotFound, "not found: images are under /v2/, health is at /healthz and /readyz")
@@ -148,6 +153,16 @@ func (s *Server) doc(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	word(w, r, http.StatusNotFound, "no such page; "+docs+" lists all pages")
+}
+
+// webhook passes a report of a registry on. One over a connection above the limit would cost what the limit protects.
+func (s *Server) webhook(w http.ResponseWriter, r *http.Request) {
+	if overloaded(r.Context()) {
+		w.Header().Set("Retry-After", "10")
+		word(w, r, http.StatusServiceUnavailable, "the mirror has as many connections as it may have; send the report again")
+		return
+	}
+	s.o.Webhooks.ServeHTTP(w, r)
 }
 
 // help is the address of the page about a reason.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/webhook"
 )
 
 // fileProblem is a mistake in a file that a setting names.
@@ -96,8 +97,24 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 		if empty {
 			return &fileProblem{message: n.File + " is empty", hint: "write the secret to it, without quotes"}
 		}
+		if n.Key == "secretFile" && hasShortLine(string(text)) {
+			return &fileProblem{
+				message: fmt.Sprintf("a secret in %s has less than %d characters", n.File, webhook.MinSecret),
+				hint:    "write a long random one, as openssl rand -hex 32 prints",
+			}
+		}
 	}
 	return nil
+}
+
+// hasShortLine reports whether one of the secrets of a webhook, one a line, is refused for its length.
+func hasShortLine(text string) bool {
+	for line := range strings.Lines(text) {
+		if n := len(strings.TrimSpace(line)); n > 0 && n < webhook.MinSecret {
+			return true
+		}
+	}
+	return false
 }
 
 // checkPair reads a certificate with its key.

@@ -47,6 +47,7 @@ upstreams:
       - {name: pass, username: u, passwordFile: harbor.pass}
       - {name: docker, dockerConfig: config.json}
   gcr.io: {credentials: [{name: key, gar: {keyFile: gcp.json}}]}
+webhooks: {hub: {type: dockerhub, secretFile: hub.secret}}
 `
 
 // Every file that a configuration names is read by the check: what is wrong with each is told at once, with its place and
@@ -59,7 +60,7 @@ func TestConfigCheckReadsFiles(t *testing.T) {
 	right := map[string]string{
 		"tls.crt": cert, "tls.key": key, "admin.crt": cert, "admin.key": key, "client.crt": cert, "client.key": key,
 		"admin.token": "s3cret\n", "harbor.pass": "s3cret\n", "kube.token": "s3cret\n", "kube.crt": cert, "corp.crt": cert + other,
-		"config.json": `{"auths":{}}`, "gcp.json": `{"private_key":"s3cret"}`,
+		"hub.secret": "s3cret-0123456789\n\ns3cret-9876543210", "config.json": `{"auths":{}}`, "gcp.json": `{"private_key":"s3cret"}`,
 	}
 	const gone, folder = "\x00gone", "\x00folder"
 	for name, tt := range map[string]struct {
@@ -101,6 +102,10 @@ func TestConfigCheckReadsFiles(t *testing.T) {
 		},
 		"cut off":              {map[string]string{"tls.crt": cert[:len(cert)/2]}, []string{"tls.cert: DIR/tls.crt with the key", "1 problem with"}, ""},
 		"of different pairs":   {map[string]string{"tls.crt": other}, []string{"private key does not match", "belong together"}, ""},
+		"a short secret": {
+			map[string]string{"hub.secret": "s3cret-0123456789\ns3cret\n"},
+			[]string{"webhooks.hub.secretFile: a secret in DIR/hub.secret has less than 16 characters (write a long random one", "1 problem with"}, "",
+		},
 		"a folder":             {map[string]string{"admin.token": folder}, []string{"admin.token is not a regular file (name a file)"}, ""},
 		"an expired one":       {map[string]string{"tls.crt": old, "tls.key": oldKey}, nil, "expired on"},
 		"a docker secret":      {map[string]string{"config.json": folder}, nil, ""},

@@ -30,6 +30,7 @@ import (
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
+	"github.com/registrymirror/mirror/webhook"
 )
 
 // Options for an App.
@@ -43,7 +44,7 @@ type Options struct {
 	Reload func(context.Context) (admin.Reloaded, error)
 }
 
-// App is a running mirror.
+// App is a running mirror. It has many fields since each component is one, and only the App knows all of them.
 type App struct {
 	o   Options // of the start: settings that need a restart are as they are here
 	log *slog.Logger
@@ -56,6 +57,7 @@ type App struct {
 	journal    *journal.Journal
 	failures   *journal.Record
 	server     *server.Server
+	webhooks   *webhook.Handler
 	metrics    *metrics.Metrics
 	cluster    cluster
 	registries *registries.Registries
@@ -119,7 +121,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.use(c, setup) // before the first request; background work begins with Run
+	a.use(c, setup, f.webhooks) // before the first request; background work begins with Run
 	return a, nil
 }
 
@@ -153,8 +155,12 @@ func (a *App) build(c *config.Config) error {
 		a.metrics.ReadEvents(a.cluster.poster.Stats)
 	}
 	a.journal = journal.New(o)
+	a.webhooks = webhook.New(webhook.Options{
+		Expirer: expirer{a.catalog}, Proxies: proxies(c), Log: a.log,
+		Observe: func(name string, r webhook.Result) { a.metrics.Webhook(name, string(r)) },
+	})
 	a.server = server.New(server.Options{
-		Puller: a.puller,
+		Puller: a.puller, Webhooks: a.webhooks,
 		Observe: func(r journal.Request) {
 			a.metrics.Request(r)
 			a.journal.Observe(r)
@@ -170,10 +176,11 @@ func (a *App) build(c *config.Config) error {
 	return nil
 }
 
-// use puts a setup of a configuration into use.
-func (a *App) use(c *config.Config, setup pull.Setup) {
+// use puts a setup of a configuration into use, with the secrets of its webhooks.
+func (a *App) use(c *config.Config, setup pull.Setup, secrets map[string][]string) {
 	a.setup.Store(&setup)
 	a.puller.Use(setup)
+	a.webhooks.Use(webhooksOf(c, setup.Routes, secrets))
 	a.journal.Platforms(c.Platforms)
 	a.registries.UseNext()
 }

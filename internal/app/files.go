@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/webhook"
 )
 
 // files are the contents of the files that a configuration names for its listeners.
@@ -16,6 +17,8 @@ type files struct {
 	cert      *tls.Certificate // nil: the configuration has no TLS
 	adminCert *tls.Certificate // the admin listener's; nil: it has no TLS
 	token     string           // empty: it has no tokenFile
+	// webhooks are the secrets of each webhook by its name.
+	webhooks map[string][]string
 }
 
 // readFiles reads the certificates and the token of a configuration.
@@ -26,8 +29,39 @@ func readFiles(c *config.Config) (f files, err error) {
 	if f.adminCert, err = readCertificate("admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key); err != nil {
 		return files{}, err
 	}
-	f.token, err = readToken(c.Admin.TokenFile)
-	return f, err
+	if f.token, err = readToken(c.Admin.TokenFile); err != nil {
+		return files{}, err
+	}
+	f.webhooks = make(map[string][]string, len(c.Webhooks))
+	for _, w := range c.Webhooks {
+		if f.webhooks[w.Name], err = readSecrets("webhooks."+w.Name, w.SecretFile); err != nil {
+			return files{}, err
+		}
+	}
+	return f, nil
+}
+
+// readSecrets reads the secrets of a webhook, one a line. A short one could be guessed, so it is refused.
+func readSecrets(setting, path string) (list []string, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s.secretFile: %w; it names a file that this user can read, with a long random secret in it", setting, err)
+	}
+	for line := range strings.Lines(string(b)) {
+		secret := strings.TrimSpace(line)
+		switch {
+		case secret == "":
+			continue
+		case len(secret) < webhook.MinSecret:
+			return nil, fmt.Errorf("%s.secretFile: a secret in %s has less than %d characters; write a long random one, as "+
+				"openssl rand -hex 32 prints", setting, path, webhook.MinSecret)
+		}
+		list = append(list, secret)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s.secretFile: %s is empty; write a long random secret to it, as openssl rand -hex 32 prints", setting, path)
+	}
+	return list, nil
 }
 
 // readCertificate reads the certificate of a setting; nil where none is named.

@@ -72,7 +72,7 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 		a.o.Level.Set(level)
 	}
 	keptToken = a.files.use(f, a.listeners.admin)
-	a.use(c, setup)
+	a.use(c, setup, f.webhooks)
 	return keptToken, nil
 }
 

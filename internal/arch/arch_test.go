@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"internal/app", "admin/client"},
 	{"internal/registries"},
 	{"internal/metrics"},
-	{"server", "admin", "internal/kube"},
+	{"server", "webhook", "admin", "internal/kube"},
 	{"warm"},
 	{"journal", "drift", "diagnose/*"},
 	{"diagnose"},

@@ -27,7 +27,7 @@ type Metrics struct {
 	upRequests, upBytes                    *prometheus.CounterVec
 	upSeconds, seconds                     *prometheus.HistogramVec
 	reloadOK, reloadAt                     prometheus.Gauge
-	credentials                            *prometheus.CounterVec
+	credentials, webhooks                  *prometheus.CounterVec
 
 	mu      sync.Mutex // guards writing answers
 	answers atomic.Pointer[map[answer]counters]
@@ -73,6 +73,8 @@ func New(version string, entry func(host string) string) *Metrics {
 		"of its answer.", "upstream", "kind")
 	m.credentials = counter("mirror_credential_refreshes_total", "Attempts to get a credential from its source.",
 		"upstream", "credential", "result")
+	m.webhooks = counter("mirror_webhooks_total", "Reports that came to a webhook: accepted, ignored (about no tag of this mirror), "+
+		"duplicate, denied (secret or signature), invalid, limited (too many) or failed.", "name", "result")
 
 	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mirror_config_reload_success",
@@ -180,6 +182,9 @@ func (m *Metrics) Refreshed(name string) func(credential string, err error) {
 		m.credentials.WithLabelValues(name, credential, result).Inc()
 	}
 }
+
+// Webhook counts a report that came to a webhook of the configuration.
+func (m *Metrics) Webhook(name, result string) { m.webhooks.WithLabelValues(name, result).Inc() }
 
 // Reloaded counts a reload of the configuration. A nil error: it was taken.
 func (m *Metrics) Reloaded(err error) {

@@ -1,0 +1,153 @@
+package webhook_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/registrymirror/mirror/webhook"
+)
+
+// pipes is a listener in memory.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
+// A body that doesn't come ends the request after ten seconds, whether the secret was shown or a signature is announced.
+func TestSlowBody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+		s := &http.Server{Handler: h}
+		done := make(chan error, 1)
+		go func() { done <- s.Serve(l) }()
+		for _, head := range []string{
+			"POST /webhooks/quay/" + secret + " HTTP/1.1\r\nHost: m\r\nContent-Length: 100\r\n\r\n{",
+			"POST /webhooks/github HTTP/1.1\r\nHost: m\r\nX-Hub-Signature-256: sha256=00\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+		} {
+			ours, theirs := net.Pipe()
+			l.conns <- theirs
+			began := time.Now()
+			if _, err := io.WriteString(ours, head); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := io.ReadAll(ours) // to the end: the connection is closed
+			if err != nil && len(answer) == 0 {
+				t.Fatal(err)
+			}
+			if text := string(answer); !strings.HasPrefix(text, "HTTP/1.1 408 ") || !strings.Contains(text, "longer than 10s") {
+				t.Errorf("%.30q: %s", head, text)
+			}
+			if took := time.Since(began); took < webhook.BodyTimeout || took > webhook.BodyTimeout+5*time.Second {
+				t.Errorf("%.30q: after %v", head, took)
+			}
+			ours.Close()
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+// The bodies that are read at once are bounded. A report waits for its turn for a while, since many senders send it once; and
+// callers that have shown nothing keep none of the others from being read, nor one another for long.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		var wg sync.WaitGroup
+		// hold begins a request whose body doesn't end until stop is called.
+		hold := func(kind, from string, header ...string) (stop func()) {
+			body, end := io.Pipe()
+			ctx, cancel := context.WithCancel(t.Context())
+			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/webhooks/"+kind, body)
+			r.RemoteAddr = from + ":1"
+			for i := 0; i < len(header); i += 2 {
+				r.Header.Set(header[i], header[i+1])
+			}
+			wg.Go(func() {
+				defer cancel()
+				h.ServeHTTP(httptest.NewRecorder(), r)
+			})
+			return func() { end.Close() }
+		}
+		ask := func(kind, from string, body []byte, header ...string) int {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/webhooks/"+kind, strings.NewReader(string(body)))
+			r.RemoteAddr = from + ":1"
+			for i := 0; i < len(header); i += 2 {
+				r.Header.Set(header[i], header[i+1])
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			return w.Code
+		}
+		forged := []string{"X-Hub-Signature-256", "sha256=00"}
+		var stops []func()
+		for range 8 {
+			stops = append(stops, hold("github", "192.0.2.1", forged...))
+		}
+		synctest.Wait()
+		began := time.Now()
+		if got := ask("github", "192.0.2.1", nil, forged...); got != http.StatusServiceUnavailable || time.Since(began) != 5*time.Second {
+			t.Errorf("the ninth of one address: %d after %v", got, time.Since(began))
+		}
+		body := recorded(t, "github")
+		_, header := prove("github", "github", secret, body)
+		began = time.Now()
+		if got := ask("github", "192.0.2.2", body, header...); got != http.StatusAccepted || time.Since(began) != 0 {
+			t.Errorf("another address: %d after %v", got, time.Since(began))
+		}
+		for range 8 {
+			stops = append(stops, hold("gitea", "192.0.2.3", "X-Gitea-Signature", "00"))
+		}
+		synctest.Wait()
+		if got := ask("github", "192.0.2.2", body, header...); got != http.StatusServiceUnavailable {
+			t.Errorf("a seventeenth: %d", got)
+		}
+		if got := ask("quay/"+secret, "192.0.2.1", recorded(t, "quay")); got != http.StatusAccepted {
+			t.Errorf("a sender that has shown its secret: %d", got)
+		}
+		// It is read as soon as another one ends.
+		wg.Go(func() {
+			began := time.Now()
+			if got := ask("github", "192.0.2.2", body, header...); got != http.StatusAccepted || time.Since(began) != time.Second {
+				t.Errorf("a report that waited: %d after %v", got, time.Since(began))
+			}
+		})
+		time.Sleep(time.Second)
+		for _, stop := range stops {
+			stop()
+		}
+		wg.Wait()
+	})
+}
