@@ -229,7 +229,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 }
 
 // The schemas have the fields of the types. A field is required where it is never left out. A failure of the record, its finding
-// and a failure of a text are no part of an answer: they can change apart from the API.
+// and a failure of a text are never part of an answer: they can change apart from the API.
 func TestOpenAPITypes(t *testing.T) {
 	t.Parallel()
 	doc, _ := described(t, everything())
