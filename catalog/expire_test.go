@@ -3,6 +3,9 @@ package catalog_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/state"
 	"github.com/registrymirror/mirror/internal/state/statetest"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -238,5 +242,81 @@ func TestExpireWithATableThatFails(t *testing.T) {
 	}
 	if got, err := c.Tag(ref); err != nil || got.Due() {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// What a call has recorded when it returns is in the file, whatever happens to the process then. A record of an earlier version is
+// read, and becomes one of this version with the tag's next move.
+func TestKilledAfterACall(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	open := func(name string) (*state.DB, *catalog.Catalog) {
+		db, err := state.Open(filepath.Join(dir, name), state.Options{
+			Expendable: catalog.Tables(), Owner: catalog.Owner, Age: catalog.Age,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = db.Close() })
+		return db, catalog.New(db.Table("tags"), db.Table("refs"), catalog.Options{
+			Clients: db.Table("clients"), Pins: db.Table("pins"),
+		})
+	}
+	db, c := open("state.db")
+	n := 0
+	killed := func() *catalog.Catalog { // and started again
+		t.Helper()
+		n++
+		b, err := os.ReadFile(filepath.Join(dir, "state.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprint(n, ".db")
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, c := open(name)
+		return c
+	}
+	ref, old := oci.Ref{Repo: acme, Tag: "v1"}, oci.Ref{Repo: nginx, Tag: "old"}
+	v := fmt.Sprintf(`{"digest":%q,"checked":"2026-01-02T03:04:05Z","history":[{"Digest":%[1]q,"First":"2026-01-01T00:00:00Z",`+
+		`"Last":"2026-01-02T03:04:05Z"}]}`, aa)
+	if err := db.Table("tags").Write([]state.Item{{Key: old.String(), Value: []byte(v)}}); err != nil {
+		t.Fatal(err)
+	}
+	moved(t, c, ref, catalog.Tag{}, aa)
+	if got, err := killed().Tag(ref); err != nil || got.Digest != aa || got.Due() {
+		t.Errorf("moved: %+v, %v", got, err)
+	}
+	expire(t, c, acme, "v1")
+	if got, err := killed().Tag(ref); err != nil || !got.Due() {
+		t.Errorf("expired: %+v, %v", got, err)
+	}
+	moved(t, c, ref, catalog.Tag{}, bb)
+	if got, err := killed().Tag(ref); err != nil || got.Digest != bb || got.Due() || len(got.History) != 2 {
+		t.Errorf("moved again: %+v, %v", got, err)
+	}
+	if got, err := c.Tag(old); err != nil || got.Digest != aa || len(got.History) != 1 {
+		t.Errorf("a record of an earlier version: %+v, %v", got, err)
+	}
+	expire(t, c, nginx, "")
+	if got, err := killed().Tag(old); err != nil || !got.Due() {
+		t.Errorf("all tags expired: %+v, %v", got, err)
+	}
+	moved(t, c, old, catalog.Tag{}, cc)
+	if got, err := killed().Tag(old); err != nil || got.Due() || len(got.History) != 2 || got.History[1].Digest != aa {
+		t.Errorf("moved: %+v, %v", got, err)
+	}
+	if err := c.SetPin(catalog.Pin{Ref: ref, Digest: aa}); err != nil {
+		t.Fatal(err)
+	}
+	if pin, ok := killed().Pinned(ref, time.Now()); !ok || pin.Digest != aa {
+		t.Errorf("pinned: %+v, %v", pin, ok)
+	}
+	if err := c.RemovePin(ref); err != nil {
+		t.Fatal(err)
+	}
+	if pin, ok := killed().Pinned(ref, time.Now()); ok {
+		t.Errorf("the pin was removed: %+v", pin)
 	}
 }
