@@ -25,12 +25,7 @@ type Options struct {
 	Dir     string       // of the store, for messages
 	Log     *slog.Logger // nil: discard
 
-	// How long a download continues without readers, how long its bytes are kept after that, and how many bytes may be
-	// missing for it to continue to the end: 10 s, 1 h, 64 MiB. See flight.Options.
-	Linger time.Duration
-	Park   time.Duration
-	GoOn   int64
-
+	GoOn int64 // bytes that may be missing for a download to continue without readers; 64 MiB
 	// ParallelAbove is the size in bytes above which a blob is fetched in parallel ranges. 0: no blob is.
 	ParallelAbove int64
 }
@@ -94,7 +89,7 @@ func New(o Options) *Cache {
 		began:   time.Now(),
 	}
 	c.flights = flight.New(flight.Options{
-		Open: c.openForFlight, Create: c.create, Linger: o.Linger, Park: o.Park, GoOn: o.GoOn, Log: o.Log,
+		Open: c.openForFlight, Create: c.create, GoOn: o.GoOn, Log: o.Log,
 		ParallelAbove: o.ParallelAbove,
 	})
 	return c

@@ -23,3 +23,33 @@ func TestMemoryIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 		t.Error("dropped, and still there")
 	}
 }
+
+// Entries that cost more leave room for fewer, and one that costs more than there is room for is remembered alone.
+func TestMemoryByCost(t *testing.T) {
+	t.Parallel()
+	m := newMemory(1600, func(v int) int { return v })
+	for i := range 10_000 {
+		m.put(fmt.Sprint(i), 10)
+		if i%100 == 0 {
+			m.put("large", 1000)
+			if v, ok := m.get("large"); !ok || v != 1000 {
+				t.Fatal("the last entry is not remembered")
+			}
+			m.update("small", func(int, bool) int { return 1 })
+			m.refresh("small", 2)
+			m.drop("small")
+		}
+	}
+	if n := m.len(); n > 161 {
+		t.Errorf("%d entries of 10, the room is 1600", n)
+	}
+	for i := range m.shards {
+		s, taken := &m.shards[i], 0
+		for _, v := range s.young {
+			taken += v
+		}
+		if taken != s.taken {
+			t.Errorf("shard %d: %d are taken, it counts %d", i, taken, s.taken)
+		}
+	}
+}

@@ -49,8 +49,7 @@ type DB struct {
 	writing bool  // a writer leads, and will call the next one to lead
 	broken  error // a write met damage; bbolt may still hold its lock
 
-	evicting sync.Mutex       // one eviction at a time; guards rooms; taken before mu
-	rooms    map[string]*room // by table
+	rooms map[string]*room // by name of an expendable table; taken before mu
 }
 
 // firstCopy is how long after the start the first copy is made: a process that restarts in a loop makes none.

@@ -28,6 +28,9 @@ func Open(path string, o Options) (*DB, error) {
 	o.Every = cmp.Or(o.Every, 24*time.Hour)
 	o.AtOnce = cmp.Or(o.AtOnce, 16<<20)
 	db := &DB{path: path, log: o.Log, o: o, rooms: make(map[string]*room)}
+	for name := range o.Expendable {
+		db.rooms[name] = new(room)
+	}
 	dir, name := filepath.Split(path)
 	left, _ := os.ReadDir(filepath.Dir(path))
 	for _, f := range left { // of copies that a crash cut short

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -44,8 +45,9 @@ func (db *DB) used() int64 {
 	return size - int64(s.FreePageN+s.PendingPageN)*page
 }
 
-// room is what a table takes. DB.evicting guards it.
+// room is what a table takes.
 type room struct {
+	mu     sync.Mutex // guards what follows; held while items are removed, so that only writers of this table wait
 	known  bool
 	bytes  int64     // of its pages, at most: measured, and all that was written since
 	logged time.Time // when it was last logged that the budget is reached
@@ -53,13 +55,13 @@ type room struct {
 
 // makeRoom keeps a table within its budget after a write of items with so many bytes, if it is expendable.
 func (db *DB) makeRoom(t *table, wrote, size int) {
-	budget, ok := db.o.Expendable[string(t.name)]
-	if !ok {
+	r := db.rooms[string(t.name)]
+	if r == nil {
 		return
 	}
-	db.evicting.Lock()
-	defer db.evicting.Unlock()
-	r := db.roomOf(t)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	budget := db.o.Expendable[string(t.name)]
 	r.bytes += 2 * int64(size+wrote*(valueHead+itemHead)) // pages are half full at least
 	if r.known && r.bytes <= budget {
 		return
@@ -77,26 +79,14 @@ func (db *DB) makeRoom(t *table, wrote, size int) {
 	}
 }
 
-// roomOf is what is known of a table.
-func (db *DB) roomOf(t *table) *room {
-	r := db.rooms[string(t.name)]
-	if r == nil {
-		r = new(room)
-		db.rooms[string(t.name)] = r
-	}
-	return r
-}
-
 // measure measures the expendable tables, so that no write has to.
 func (db *DB) measure() {
-	db.evicting.Lock()
-	defer db.evicting.Unlock()
-	for name := range db.o.Expendable {
-		t := &table{db: db, name: []byte(name)}
-		if _, pages, err := db.owners(t); err == nil {
-			r := db.roomOf(t)
+	for name, r := range db.rooms {
+		r.mu.Lock()
+		if _, pages, err := db.owners(&table{db: db, name: []byte(name)}); err == nil {
 			r.known, r.bytes = true, pages
 		}
+		r.mu.Unlock()
 	}
 }
 
