@@ -170,7 +170,7 @@ func TestTheLogTellsOfAMissingPasswordOnce(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		f := &auth.File{Name: "hub", Path: path, Log: log}
 		go func() { _ = f.Run(ctx) }()
-		time.Sleep(time.Minute) // of the bubble
+		time.Sleep(time.Minute + time.Second) // of the bubble, and not when Run looks: it would see the file without its content
 		write(t, path, "good")
 		time.Sleep(11 * time.Second)
 		stop()

@@ -47,7 +47,7 @@ func New(tags, refs state.Table, o Options) *Catalog {
 
 // Forget removes the record of a tag, if there is one, and those of its clients.
 func (c *Catalog) Forget(ref oci.Ref) error {
-	return errors.Join(c.ledger.forgetTag(ref), c.clients.forget(ref))
+	return errors.Join(c.forgetTag(ref), c.clients.forget(ref))
 }
 
 // turns are by key: a key is written, and read into memory, by one goroutine at a time, the one that has its turn. Without that, a

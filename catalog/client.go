@@ -61,6 +61,10 @@ func newClients(table state.Table, o Options) *clients {
 	}
 }
 
+// after reports whether the pull was after another one, of a time that is not so much earlier that the clock was set back: the calls
+// came in another order.
+func (p pulled) after(at time.Time) bool { return at.Before(p.at) && at.After(p.at.Add(-pulledEvery)) }
+
 // Served notes which digest a client has got for a tag. It takes no time: records are written in batches, and not at all where
 // the client has got the same digest within the last hour.
 func (c *clients) Served(ref oci.Ref, d oci.Digest, client string, at time.Time) {
@@ -71,8 +75,8 @@ func (c *clients) Served(ref oci.Ref, d oci.Digest, client string, at time.Time)
 	key := tagKey(ref) + clientMark + client
 	var news bool
 	p := c.last.update(key, func(have pulled, ok bool) pulled {
-		if ok && at.Before(have.at) && at.After(have.at.Add(-pulledEvery)) {
-			return have // the calls came in another order
+		if ok && have.after(at) {
+			return have
 		}
 		next := pulled{digest: d, at: at, written: have.written}
 		if age := at.Sub(have.written); !ok || have.digest != d || age < 0 || age >= pulledEvery {
@@ -118,7 +122,9 @@ func (c *clients) Clients(ref oci.Ref) ([]Client, error) {
 	}
 	c.mu.Lock()
 	for name, p := range c.pending[prefix] {
-		have[name] = p
+		if old, ok := have[name]; !ok || !old.after(p.at) {
+			have[name] = p
+		}
 	}
 	c.mu.Unlock()
 	list := make([]Client, 0, len(have))
@@ -196,7 +202,8 @@ func (c *clients) write(prefix string, list map[string]pulled) error {
 	var items []state.Item
 	for name, p := range list {
 		old, ok := have[name]
-		if age := p.at.Sub(old.at); ok && old.digest == p.digest && age >= 0 && age < pulledEvery {
+		age := p.at.Sub(old.at)
+		if ok && (old.after(p.at) || old.digest == p.digest && age >= 0 && age < pulledEvery) {
 			continue
 		}
 		have[name] = p

@@ -30,7 +30,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 			return nil
 		case <-t.C:
 			c.flush(ctx)
-		case <-c.clients.full:
+		case <-c.full:
 			c.clients.flush(ctx)
 		}
 	}

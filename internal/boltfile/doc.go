@@ -8,5 +8,7 @@
 // checked, and only then has bbolt map it. Damage that comes later is a panic or a fault of the call that meets it: View,
 // Update and Close turn these into a *DamageError.
 //
+// A Reader reads a file that is not checked yet, without bbolt: it checks the pages on its way, one by one.
+//
 // What it does not do: it sets nothing aside and restores nothing, which is for the owner of the file to decide.
 package boltfile

@@ -12,6 +12,8 @@
 //     written.
 //   - Tables that can be learned again have a budget each: above it, items of the owners with most in that table are removed.
 //     The file is written again at a start that finds it mostly free, and so is the last good copy.
+//   - A large file is open at once: its expendable tables are checked in the background, or by the first write. Reads check what
+//     they read until then, and writes wait.
 //   - A copy replaces the last good one only when it has been checked, so damage never spreads to it.
 //   - An item that is not what was written, under that key in that table, is never returned. Open puts the one of the last
 //     good copy in its place.

@@ -345,7 +345,7 @@ func (c *Containerd) Pull(ctx context.Context, ref string) (digest string, err e
 // CRI pulls as the kubelet does.
 func (c *Containerd) CRI(t testing.TB, ref string) (Pulled, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	images := cri.NewImageServiceClient(c.conn)
 	spec := &cri.ImageSpec{Image: ref}

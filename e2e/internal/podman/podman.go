@@ -82,7 +82,7 @@ func New(t testing.TB, o Options) *Client {
 // Pull pulls with Podman and returns the image id. An error is what Podman printed.
 func (c *Client) Pull(t testing.TB, ref string) (id string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	return c.PullWithin(ctx, t, ref)
 }

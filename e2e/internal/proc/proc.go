@@ -30,7 +30,7 @@ type Options struct {
 	Stdin []byte
 	// Again is how long after the first signal a second one follows, for a server that then stops without waiting; 0: none.
 	Again time.Duration
-	// Stop is sent first to end a server, SIGTERM where it is zero; Grace is how long it may take, 10 seconds where
+	// Stop is sent first to end a server, SIGTERM where it is zero; Grace is how long it may take, 30 seconds where
 	// it is zero.
 	Stop  syscall.Signal
 	Grace time.Duration
@@ -83,7 +83,7 @@ func Launch(o Options, program string, args ...string) (*Process, error) {
 		o.Stop = syscall.SIGTERM
 	}
 	if o.Grace == 0 {
-		o.Grace = 10 * time.Second
+		o.Grace = 30 * time.Second
 	}
 	p := &Process{Name: o.Name, out: &output{}, done: make(chan struct{}), o: o}
 	p.cmd = exec.Command(program, args...) //nolint:noctx // End stops it, in order
@@ -204,10 +204,10 @@ type Result struct {
 // Text is both outputs.
 func (r Result) Text() string { return r.Stdout + r.Stderr }
 
-// Run runs a command, at most for two minutes.
+// Run runs a command, at most for five minutes: on a busy machine that is a build, or a pull.
 func Run(t testing.TB, o Options, program string, args ...string) Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	r, err := Exec(ctx, o, program, args...)
 	if err != nil {
