@@ -3,8 +3,8 @@ package pull
 import (
 	"context"
 	"fmt"
-	"time"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -20,12 +20,12 @@ func (p *Puller) Refresh(ctx context.Context, ref oci.Ref) (before, after oci.Di
 		return "", "", fmt.Errorf("refresh %s: only a tag can be refreshed; a digest never means other content", ref)
 	}
 	ref.Digest = ""
-	start := time.Now()
-	before = p.tagState(ctx, st, ref).Digest
+	q := p.tagPull(st, ref, catalog.ByCheck)
+	t := p.tagState(ctx, st, ref)
 	p.failures.clear(st.key(oci.KindManifest, ref.Repo, ref.Tag))
-	desc, _, err := p.resolve(ctx, st, ref, start, p.wait)
+	desc, _, err := q.resolve(ctx, t, p.wait)
 	if err != nil {
-		return before, "", err
+		return t.Digest, "", err
 	}
-	return before, desc.Digest, nil
+	return t.Digest, desc.Digest, nil
 }
