@@ -4,7 +4,7 @@
 // Guarantees:
 //   - A repository that no rule names is forbidden, whether it exists or not: to refuse it, nothing is looked up.
 //   - The zero Rules and a nil *Rules allow nothing.
-//   - That a repository is private is on disk before anything else that was learnt of it, and survives a crash.
+//   - That a repository is private is on disk before anything else that was learnt about it, and survives a crash.
 //
 // Not here: the identity of a client. Clients can't identify themselves yet, so a rule is for every client.
 package access

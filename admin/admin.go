@@ -1,8 +1,8 @@
 // Package admin is the operator's side: the API, health, metrics and profiles, on a listener of their own. It owns the JSON
 // of the API: each body is a type of this package (or a doctor.Report), and openapi.yaml describes them.
 //
-// Promise: /healthz and /readyz answer every client, at once, from memory; every other route requires the token where one
-// is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). The requests that have
+// Promise: /healthz and /readyz answer every client, at once, from memory. Neither they, nor the pages below /docs/failures/, nor
+// a listener for metrics alone (NewMetrics) need the token; every other route does, if one is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). The requests that have
 // an effect on pulls are a reload, a reset of what the mirror believes of an upstream, pins, a refresh of a tag, and purges;
 // each is logged. The package does no I/O of its own.
 package admin

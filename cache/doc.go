@@ -1,7 +1,7 @@
 // Package cache holds content by digest within a byte budget: open or fill, keep, evict.
 //
-// Promise: Open returns the content wherever the store or the caller's source has it, downloads nothing twice that there is
-// room for, and never lets stored content and reservations of downloads grow beyond the budget.
+// Promise: Open returns the content whenever the store or the caller's source has it; if there is room, nothing is downloaded
+// twice; and it never lets stored content and reservations of downloads grow beyond the budget.
 //
 //	Open ── in the store? ──────────────────────────────────────────> hit
 //	  └─ no ── room? ── no: larger than the cache, all kept, disk ──> uncached, from the caller's own source
@@ -9,7 +9,7 @@
 //	                        └─ no ── spool, download, reserve ──────> miss
 //
 // The store's files are the truth. The entries of this package (size, recency, keeps) are in memory, for eviction, and
-// follow the files where the two differ. A hit writes nothing: recency goes to the Index in batches.
+// follow the files if the two differ. A hit writes nothing: recency goes to the Index in batches.
 //
 // Eviction is segmented LRU. New content is on probation; content used again in a later minute is protected, up to two
 // thirds of the budget. Victims come from the end of the probation, then from that of the protected. Above 90 % of the
@@ -18,7 +18,7 @@
 // content that has been open for less than a minute (see budget.go).
 //
 // How much room there is becomes known when Run has found out what is stored. Until then hits are served, misses wait a few
-// seconds for it and are uncached after that, and nothing is evicted: holders assert their keeps before Run.
+// seconds for it and are uncached after that, and nothing is evicted: callers of Keep call it before Run.
 //
 // A disk that is full, read-only or broken stops no pull: readers continue from their own sources, new ones are served
 // uncached, and a small write every few seconds tells when the disk works again.
@@ -26,6 +26,6 @@
 // The bytes are counted by budget, which has no lock and touches no disk; Cache has the lock, and does to the store what the
 // budget says.
 //
-// What it does not do: it knows nothing of where content comes from (a Source per reader), which client may read it, and what
+// What it does not do: it does not know the place that content comes from (a Source per reader), which client may read it, and what
 // it means. No network.
 package cache

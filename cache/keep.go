@@ -11,7 +11,7 @@ import (
 
 // Keep protects content from eviction until the given time, whether it is stored already or not. A holder's later call
 // replaces its earlier one; without digests, or with a time that has passed, it ends it. Keeps are in memory only:
-// holders assert them again at start, before Run.
+// callers make them again at start, before Run.
 //
 // All keeps together are bounded by maxKept digests. Above it those with the most digests end first, among those that would
 // end within keptShort anyway: a manifest of thousands of layers takes the place of no other image.

@@ -27,44 +27,6 @@ var (
 	bb    = digest.FromString("bb")
 )
 
-func TestJudge(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	p := catalog.Policy{MaxAge: time.Minute, StaleIfError: 168 * time.Hour}
-	tests := []struct {
-		name   string
-		tag    catalog.Tag
-		policy catalog.Policy
-		want   catalog.Verdict
-		usable bool
-	}{
-		{"none", catalog.Tag{}, p, catalog.Ask, false},
-		{"younger than maxAge", catalog.Tag{Digest: aa, Checked: now.Add(-59 * time.Second)}, p, catalog.Serve, true},
-		{"said to have moved since", catalog.Tag{Digest: aa, Checked: now.Add(-9 * time.Second), Expired: now}, p, catalog.Ask, true},
-		{"older", catalog.Tag{Digest: aa, Checked: now.Add(-time.Minute)}, p, catalog.Ask, true},
-		{"the last usable moment", catalog.Tag{Digest: aa, Checked: now.Add(-168 * time.Hour)}, p, catalog.Ask, true},
-		{"too old to fall back on", catalog.Tag{Digest: aa, Checked: now.Add(-168*time.Hour - 1)}, p, catalog.Ask, false},
-		{
-			"maxAge 0: always ask",
-			catalog.Tag{Digest: aa, Checked: now},
-			catalog.Policy{StaleIfError: time.Hour},
-			catalog.Ask, true,
-		},
-		{"the clock was set back", catalog.Tag{Digest: aa, Checked: now.Add(time.Hour)}, p, catalog.Ask, true},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			if got := tt.tag.Judge(tt.policy, now); got != tt.want {
-				t.Errorf("Judge = %v, want %v", got, tt.want)
-			}
-			if got := tt.tag.Usable(tt.policy, now); got != tt.usable {
-				t.Errorf("Usable = %v, want %v", got, tt.usable)
-			}
-		})
-	}
-}
-
 func TestTagsMoveAndAreRemembered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -41,7 +41,7 @@ func newLedger(table state.Table, o Options) *ledger {
 	}
 }
 
-func tagKey(ref oci.Ref) string { return ref.Repo.String() + ":" + ref.Tag }
+func tagKey(ref oci.Ref) string { return ref.Host + "/" + ref.Name + ":" + ref.Tag } // one allocation: it is made for each pull
 
 // tagRef is the tag that a key names. False: the key names none.
 func tagRef(key string) (oci.Ref, bool) {
@@ -105,11 +105,11 @@ func (l *ledger) load(ref oci.Ref, key string) (Tag, error) {
 	}
 	t.Ref, t.Version = oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, uint64(it.Version)
 	// The clock was set back since: no report of the upstream would be newer than that until it has caught up.
-	if now := time.Now(); t.Checked.After(now) {
-		t.Checked = now
-	}
-	if now := time.Now(); t.Expired.After(now) {
-		t.Expired = now
+	// And no digest would be old enough for MinAge.
+	now := time.Now()
+	t.Checked, t.Expired = passed(t.Checked, now), passed(t.Expired, now)
+	for i, s := range t.History {
+		t.History[i].First, t.History[i].Last = passed(s.First, now), passed(s.Last, now)
 	}
 	l.known.put(key, t)
 	return t, nil

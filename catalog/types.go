@@ -43,26 +43,6 @@ const (
 	BySchedule Source = "schedule" // a pull at a time that the configuration sets
 )
 
-// Policy is how fresh a tag must be.
-type Policy struct {
-	MaxAge       time.Duration // younger copies are served without asking
-	Wait         time.Duration // how long a pull waits for the check of an older copy
-	StaleIfError time.Duration // how old a copy may be and still be served when the upstream does not answer
-	// DropDeleted says that a tag which the upstream no longer has is no longer served, nor its content. False: it is
-	// served for as long as StaleIfError allows.
-	DropDeleted bool
-}
-
-// Verdict is how a pull of a tag is answered.
-type Verdict int
-
-// The verdicts of Tag.Judge.
-const (
-	Ask         Verdict = iota // wait for the upstream; a copy, where there is one, is the fallback
-	Serve                      // the copy, without asking
-	ServeAndAsk                // the copy at once, and a check in the background
-)
-
 // Standing is how it is known that content belongs to a repository: that decides to which clients it may be served.
 type Standing int
 

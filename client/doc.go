@@ -2,7 +2,7 @@
 //
 //	Name     what logs and records call it: the node's name, else its address
 //	Source   the address by which limits are counted
-//	Proxies  the networks of trusted proxies, which name the client by X-Forwarded-For or the PROXY protocol
+//	Proxies  the networks of trusted proxies, which give the client's address in X-Forwarded-For or the PROXY protocol
 //	Preface  the PROXY protocol's header at the beginning of a connection
 //
 // Promise: a name is a label and never a right, since a client chooses it. A source can't be chosen: it is the address of the

@@ -38,10 +38,8 @@ func (u *Upstream) check(found *mistakes, owners map[string]string) {
 	checkCDNHosts(found, u.CDNHosts, path+".cdnHosts")
 	u.checkAliases(found, path+".aliases", owners)
 	u.checkCredentials(found, path+".credentials")
-	if u.Tags.Wait > maxWait {
-		found.add(path+".tags.wait", fmt.Sprintf("%s is too long: clients give up", strictyaml.FormatDuration(u.Tags.Wait)),
-			"write at most "+strictyaml.FormatDuration(maxWait))
-	}
+	u.checkTags(found, path+".tags")
+	u.checkPins(found, path+".pins")
 }
 
 func (u *Upstream) checkName(found *mistakes, path string) {

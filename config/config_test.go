@@ -81,7 +81,7 @@ func TestNoConfigurationAtAll(t *testing.T) {
 		Aliases: []string{"index.docker.io", "registry-1.docker.io"},
 		Access:  "public", MaxTransfers: 32,
 		Tags: config.Tags{
-			MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep",
+			MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep", MinAgeUnknown: "serve",
 		},
 		RateLimitReserve: 20,
 	}, hub); diff != "" {
@@ -132,7 +132,9 @@ upstreams:
     aliases: [Corp]
     access: public
     maxTransfers: 4
-    tags: {maxAge: 0, wait: 500ms, staleIfError: 24h, deleted: keep, serveStaleFirst: false, immutable: []}
+    tags: {maxAge: 0, wait: 500ms, staleIfError: 24h, deleted: drop, minAge: 24h, minAgeUnknown: hold, serveStaleFirst: true, immutable: ['^v\d'], patterns: [
+      {match: "**:latest", maxAge: 0s, serveStaleFirst: false}, {match: "acme/*:v*", staleIfError: 1h, wait: 1s, minAge: 1h, minAgeUnknown: serve, deleted: keep}]}
+    pins: {acme/app:1.0: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}
     credentials:
       - {name: hub, username: bot, passwordFile: hub.pass, repositories: ["library/**"]}
       - {name: env, username: bot, passwordEnv: HUB_TOKEN, repositories: [a, "b/*"]}
@@ -153,7 +155,9 @@ upstreams:
 	if err != nil {
 		t.Fatal(err)
 	}
-	tags := config.Tags{MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep"}
+	tags := config.Tags{
+		MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep", MinAgeUnknown: "serve",
+	}
 	cloud := func(name string, c config.Credential) config.Upstream {
 		u := config.Upstream{
 			Name: name, Endpoints: []config.Endpoint{{URL: "https://" + name}}, Access: "public", MaxTransfers: 32, Tags: tags,
@@ -191,9 +195,17 @@ upstreams:
 				Access:        "public",
 				MaxTransfers:  4,
 				Tags: config.Tags{
-					Wait: 500 * time.Millisecond, StaleIfError: 24 * time.Hour,
-					Deleted: "keep",
+					Wait: 500 * time.Millisecond, StaleIfError: 24 * time.Hour, MinAge: 24 * time.Hour, MinAgeUnknown: "hold",
+					Deleted: "drop", ServeStaleFirst: true, Immutable: []string{`^v\d`},
+					Patterns: []config.TagPattern{
+						{Match: "**:latest", MaxAge: new(time.Duration(0)), ServeStaleFirst: new(false)},
+						{
+							Match: "acme/*:v*", StaleIfError: new(time.Hour), Wait: new(time.Second), MinAge: new(time.Hour),
+							MinAgeUnknown: "serve", Deleted: "keep",
+						},
+					},
 				},
+				Pins:             map[string]string{"acme/app:1.0": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"},
 				RateLimitReserve: 20,
 				Credentials: []config.Credential{
 					{Name: "hub", Username: "bot", PasswordFile: "/etc/mirror/hub.pass", Repositories: []string{"library/**"}},

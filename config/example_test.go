@@ -84,8 +84,10 @@ func hasDefault(path string) bool {
 	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "tls.http2", "admin.tokenFile", "admin.tls", "admin.tls.cert", "admin.tls.key", "kubernetes.server", "kubernetes.tokenFile", "kubernetes.caFile"}, path) {
 		return false
 	}
-	if path == "rules" || strings.HasPrefix(path, "rules.") || path == "webhooks" || strings.HasPrefix(path, "webhooks.") {
-		return false
+	for _, list := range []string{"rules", "webhooks", "upstreams.*.pins", "upstreams.*.tags.immutable", "upstreams.*.tags.patterns"} {
+		if path == list || strings.HasPrefix(path, list+".") {
+			return false
+		}
 	}
 	for _, missing := range config.Unavailable() {
 		if path == missing || strings.HasPrefix(path, missing+".") {

@@ -89,12 +89,12 @@ func TestTypicalMistakes(t *testing.T) {
 func TestListsOfKeysNameWhatThereIs(t *testing.T) {
 	t.Parallel()
 	got := strings.Join(problems(t, "xyzzy: 1\nupstreams: {ghcr.io: {xyzzy: 1, tags: {xyzzy: 1}}}\n"), "\n")
-	for _, want := range []string{"there are admin, cache, clientsFallBack, ", "there are access, aliases, authHosts, ", "there are deleted, maxAge, staleIfError, wait"} {
+	for _, want := range []string{"there are admin, cache, clientsFallBack, ", "there are access, aliases, authHosts, ", "there are deleted, immutable, maxAge, minAge, minAgeUnknown, patterns, "} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
-	for _, lacking := range []string{"warm", " clients,", "pins", "rateLimitReserve", "minAge"} {
+	for _, lacking := range []string{"warm", " clients,", "rateLimitReserve"} {
 		if strings.Contains(got, lacking) {
 			t.Errorf("it names %s, which is not available:\n%s", lacking, got)
 		}

@@ -36,7 +36,10 @@ upstreams:
       - {name: "123", plugin: {command: h, args: ["true"], env: {I: "yes", J: ""}, annotations: {k: l}}, repositories: [m]}
   gcr.io: {credentials: [{name: n, gar: }]}
   o.azurecr.io: {credentials: [{name: p, acr: {}}]}
-  docker.io: {authHosts: [], tags: {maxAge: 0, wait: 1500ms, staleIfError: 100h1m}}
+  docker.io: {authHosts: [], tags: {maxAge: 0, wait: 1500ms, staleIfError: 100h1m, minAge: 1h, immutable: ['^\d', "a: b"],
+    patterns: [{match: "library/*:v*", maxAge: 0s, wait: 1s, staleIfError: 0s, minAge: 0s, minAgeUnknown: hold, deleted: drop, serveStaleFirst: false},
+      {match: "**:*", serveStaleFirst: true}]},
+    pins: {"library/app:1.0": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}}
 `,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -105,7 +108,13 @@ upstreams:
       maxAge: 1m
       staleIfError: 168h
       wait: 5s
+      minAge: 0s
+      minAgeUnknown: serve
       deleted: keep
+      serveStaleFirst: false
+      immutable: []
+      patterns: []
+    pins: {}
   corp:
     endpoints: [{url: 'https://corp', ca: ca.crt}]
     authHosts: []
@@ -119,7 +128,13 @@ upstreams:
       maxAge: 1m
       staleIfError: 168h
       wait: 5s
+      minAge: 0s
+      minAgeUnknown: serve
       deleted: keep
+      serveStaleFirst: false
+      immutable: []
+      patterns: []
+    pins: {}
 webhooks: {}
 kubernetes:
   events: false # a change needs a restart

@@ -23,7 +23,7 @@ import (
 var update = flag.Bool("update", false, "write schema.json")
 
 func TestSchemaIsCurrent(t *testing.T) {
-	g := generator{docs: fieldDocs(t, "config.go", "upstream.go", "credential.go", "webhook.go")}
+	g := generator{docs: fieldDocs(t, "config.go", "upstream.go", "tags.go", "credential.go", "webhook.go")}
 	root := g.object(t, reflect.TypeFor[Config](), "", reflect.ValueOf(Default()).Elem())
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["title"] = "Configuration of mirror"
@@ -132,7 +132,7 @@ func (g generator) value(t *testing.T, typ reflect.Type, at string, standard ref
 	default:
 		switch typ.Kind() {
 		case reflect.Pointer:
-			return g.object(t, typ.Elem(), at, reflect.Value{})
+			return g.value(t, typ.Elem(), at, reflect.Value{})
 		case reflect.String:
 			m["type"] = "string"
 		case reflect.Bool:

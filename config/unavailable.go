@@ -13,10 +13,5 @@ var unavailable = map[string]strictyaml.Unavailable{
 		Today: "public", Also: "rules",
 		Instead: "remove it, or write rules: clients' own credentials are not asked for",
 	},
-	"upstreams.*.pins":                 {Instead: "remove it"},
-	"upstreams.*.rateLimitReserve":     {Instead: "remove it"},
-	"upstreams.*.tags.minAge":          {Today: "0s", Instead: "remove it"},
-	"upstreams.*.tags.serveStaleFirst": {Today: "false", Instead: "remove it"},
-	"upstreams.*.tags.immutable":       {Instead: "remove it"},
-	"upstreams.*.tags.patterns":        {Instead: "remove it: tags.maxAge holds for every tag of the upstream"},
+	"upstreams.*.rateLimitReserve": {Instead: "remove it"},
 }

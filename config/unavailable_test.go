@@ -23,12 +23,7 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 		{"feed", "kubernetes: {feed: true}", "kubernetes.feed"},
 		{"schedules", "warm: {schedules: [{cron: '0 5 * * *'}]}", "warm.schedules"},
 		{"access: client", hub("access: client"), "upstreams.docker.io.access"},
-		{"pins", hub("pins: {library/app:1.0: sha256:aa}"), "upstreams.docker.io.pins"},
 		{"rateLimitReserve", hub("rateLimitReserve: 20%"), "upstreams.docker.io.rateLimitReserve"},
-		{"minAge", hub("tags: {minAge: 1h}"), "upstreams.docker.io.tags.minAge"},
-		{"serveStaleFirst", hub("tags: {serveStaleFirst: true}"), "upstreams.docker.io.tags.serveStaleFirst"},
-		{"immutable", hub("tags: {immutable: ['^v']}"), "upstreams.docker.io.tags.immutable"},
-		{"patterns", hub("tags: {patterns: [{match: x}]}"), "upstreams.docker.io.tags.patterns"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -53,8 +48,6 @@ warm: {schedules: []}
 upstreams:
   docker.io:
     access: public
-    pins: {}
-    tags: {minAge: 0s, deleted: keep, serveStaleFirst: false, immutable: [], patterns: []}
 `)
 	want := config.Default()
 	want.Cache.Dir = "mirror-data"

@@ -1,9 +1,6 @@
 package config
 
-import (
-	"strings"
-	"time"
-)
+import "strings"
 
 // Upstreams is the list of registries, in the order in which they are written.
 type Upstreams []Upstream
@@ -41,9 +38,9 @@ type Upstream struct {
 	Credentials []Credential `yaml:"credentials"`
 	// MaxTransfers is how many blobs each endpoint sends at once, at least 1. Further ones wait for their turn.
 	MaxTransfers int `yaml:"maxTransfers"`
-	// Tags says how fresh a tag must be.
+	// Tags says how fresh a tag must be, and which digest it is served with.
 	Tags Tags `yaml:"tags"`
-	// Pins fix a tag, REPOSITORY:TAG, to a digest.
+	// Pins fix a tag, REPOSITORY:TAG, to a digest: it is served as that, whatever the registry says, until the pin is removed.
 	Pins map[string]string `yaml:"pins"`
 	// RateLimitReserve is the part of the registry's rate limit that background work leaves to pulls of clients.
 	RateLimitReserve Percent `yaml:"rateLimitReserve"`
@@ -71,50 +68,12 @@ type Endpoint struct {
 	AuthHosts []string `yaml:"authHosts,omitzero"`
 }
 
-// Tags says how fresh a tag must be.
-type Tags struct {
-	// MaxAge is the age up to which a tag is served without asking the registry, and a list of tags or referrers.
-	MaxAge time.Duration `yaml:"maxAge"`
-	// StaleIfError is the age up to which a tag is served where the registry does not answer.
-	StaleIfError time.Duration `yaml:"staleIfError"`
-	// Wait is how long a pull waits for the registry to confirm a tag of which there is a copy, at most 25s.
-	Wait time.Duration `yaml:"wait"`
-	// MinAge is how long a new digest must have been seen before it is served; the previous one is, meanwhile.
-	MinAge time.Duration `yaml:"minAge"`
-	// Deleted is keep (a tag that the registry deleted is served up to staleIfError) or drop (it is not).
-	Deleted string `yaml:"deleted" enum:"keep,drop"`
-	// ServeStaleFirst serves the copy at once and asks the registry meanwhile.
-	ServeStaleFirst bool `yaml:"serveStaleFirst"`
-	// Immutable are regular expressions of tags that never move.
-	Immutable []string `yaml:"immutable"`
-	// Patterns refine the policy for some tags.
-	Patterns []TagPattern `yaml:"patterns"`
-}
-
-// TagPattern refines the policy for the tags that it matches.
-type TagPattern struct {
-	// Match is a glob of REPOSITORY:TAG.
-	Match string `yaml:"match"`
-	// MaxAge is the age up to which such a tag is served without asking the registry.
-	MaxAge time.Duration `yaml:"maxAge"`
-	// StaleIfError is the age up to which such a tag is served where the registry does not answer.
-	StaleIfError time.Duration `yaml:"staleIfError"`
-	// Wait is how long a pull waits for the registry to confirm such a tag.
-	Wait time.Duration `yaml:"wait"`
-	// MinAge is how long a new digest must have been seen before it is served.
-	MinAge time.Duration `yaml:"minAge"`
-	// Deleted is keep or drop.
-	Deleted string `yaml:"deleted" enum:"keep,drop"`
-	// ServeStaleFirst serves the copy at once and asks the registry meanwhile.
-	ServeStaleFirst bool `yaml:"serveStaleFirst"`
-}
-
 // newUpstream is an upstream with the defaults that do not depend on its name.
 func newUpstream(name string) Upstream {
 	return Upstream{
 		Name:             name,
 		Access:           "public",
-		Tags:             Tags{MaxAge: time.Minute, StaleIfError: 168 * time.Hour, Wait: 5 * time.Second, Deleted: "keep"},
+		Tags:             newTags(),
 		MaxTransfers:     32,
 		RateLimitReserve: 20,
 	}

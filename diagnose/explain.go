@@ -13,7 +13,9 @@ import (
 
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/memory"
+	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
@@ -72,6 +74,7 @@ func (c *draft) note(format string, args ...any) {
 
 // finish adds what every finding has and cleans its texts.
 func (c *draft) finish() Finding {
+	c.fixed()
 	f := c.f
 	f.Class = f.Reason.Class()
 	f.Summary, f.Remedy, f.Alone = Clean(f.Summary), Clean(f.Remedy), Clean(f.Alone)
@@ -101,6 +104,10 @@ func (c *draft) request() {
 		c.forbidden(e)
 		return
 	}
+	if e, ok := errors.AsType[*pull.HeldError](c.err); ok {
+		c.held(e)
+		return
+	}
 	if e, ok := errors.AsType[errcode.Error](c.err); ok {
 		// The message ends with the way out, after its last semicolon.
 		what, way := e.Message, "correct the image reference"
@@ -122,6 +129,42 @@ func (c *draft) forbidden(e *access.ForbiddenError) {
 		c.alone("add it to rules in the mirror's configuration")
 	}
 	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
+}
+
+// held reads that no digest of a tag is old enough to be served.
+func (c *draft) held(e *pull.HeldError) {
+	from := e.Until.UTC().Format(time.RFC3339)
+	c.set(TooNew, "%s:%s is held back: the mirror knows no digest of it for minAge (%s) yet", e.Ref.Repo, e.Ref.Tag, shortly(e.MinAge))
+	c.f.Short = fmt.Sprintf("the mirror knows no digest of the tag for minAge (%s) yet", shortly(e.MinAge))
+	c.remedy("pull it from %s on, or pull it by digest", from)
+	if e.Latest != "" {
+		c.note("the registry's digest is %s", e.Latest)
+	}
+	c.f.Upstream, c.f.Host = e.Ref.Host, e.Ref.Host
+}
+
+// fixed adds that a tag may be served with one digest alone, which is not to be had.
+func (c *draft) fixed() {
+	e, ok := errors.AsType[*pull.FixedError](c.err)
+	if !ok {
+		return
+	}
+	name, d := fmt.Sprintf("%s:%s", e.Ref.Repo, e.Ref.Tag), e.Choice.Digest
+	gone := c.f.Reason == DigestNotFound
+	switch e.Choice.Hold {
+	case catalog.HeldByPin:
+		c.note("the mirror has pinned %s to %s", name, d)
+		if gone {
+			c.remedy("remove the pin of %s, or pin it to another digest: see mirror tags pins", name)
+		}
+	case catalog.HeldByMinAge, catalog.HeldUnknown:
+		c.note("%s has %s now, which is younger than minAge; until then it is served with %s", name, e.Choice.Latest, d)
+	case catalog.HeldByImmutable, catalog.NotHeld:
+		c.note("%s must not move (tags.immutable): it is served with its first digest, %s", name, d)
+		if gone {
+			c.remedy("push it there again, or pin the tag to another digest: mirror tags pin %s@DIGEST", name)
+		}
+	}
 }
 
 // overloaded reads that the mirror had no memory for a document. Other facts of the request are not the cause then.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -76,6 +77,19 @@ func of(name string, change func(*fault.Error)) func(*fault.Error) {
 		if change != nil {
 			change(e)
 		}
+	}
+}
+
+// gone is the answer of a registry to a digest that it does not have.
+func gone() error {
+	return answered(404, func(e *fault.Error) { e.Reference, e.Code, e.BodyKind = digest, "MANIFEST_UNKNOWN", fault.BodyErrors })
+}
+
+// fixedTo is the error of a tag that may be served with one digest alone.
+func fixedTo(h catalog.Hold, err error) error {
+	return &pull.FixedError{
+		Ref:    oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "library/nginx"}, Tag: "1.27"},
+		Choice: catalog.Choice{Digest: digest, Latest: "sha256:bb", Hold: h}, Err: err,
 	}
 }
 
@@ -507,6 +521,14 @@ var cases = []struct {
 	{"client-forbidden-here", diagnose.ClientForbidden, &access.ForbiddenError{
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"},
 	}},
+	{"too-new", diagnose.TooNew, &pull.HeldError{
+		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Tag: "v1"}, Latest: digest, MinAge: 24 * time.Hour,
+		Until: time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC),
+	}},
+	{"pinned-to-a-digest-that-is-gone", diagnose.DigestNotFound, fixedTo(catalog.HeldByPin, gone())},
+	{"pinned-and-down", diagnose.UpstreamError, fixedTo(catalog.HeldByPin, answered(503, nil))},
+	{"immutable-and-its-digest-is-gone", diagnose.DigestNotFound, fixedTo(catalog.HeldByImmutable, gone())},
+	{"held-and-down", diagnose.UpstreamError, fixedTo(catalog.HeldByMinAge, answered(503, nil))},
 	{"bad-name", diagnose.BadRequest, errcode.ErrorCodeNameInvalid.WithMessage(`name "A" is not valid; correct it`)},
 	{"loop", diagnose.Loop, diagnose.New(diagnose.Loop, "the mirror's own request came back", "correct the endpoints")},
 	{"stopping", diagnose.Stopping, flight.ErrClosed},

@@ -58,6 +58,7 @@ const (
 
 	UnknownUpstream Reason = "unknown-upstream"
 	ClientForbidden Reason = "client-forbidden"
+	TooNew          Reason = "too-new"
 	Overloaded      Reason = "overloaded"
 	QueueTimeout    Reason = "queue-timeout"
 	Stopping        Reason = "stopping"
@@ -267,6 +268,10 @@ var reasons = []properties{
 	{ClientForbidden, ClassMirror, InRequest, denied, Advice{
 		"no rule of the mirror lets clients pull it",
 		"add it to rules in the mirror's configuration, or pull it from the registry itself", "",
+	}},
+	{TooNew, ClassMirror, InRequest, denied, Advice{
+		"the mirror holds the tag back, since its digest is new",
+		"pull it when it is old enough, or pull it by digest; the tag can be pinned at the mirror", "",
 	}},
 	{Overloaded, ClassMirror, InRequest, busy, Advice{}},
 	{QueueTimeout, ClassMirror, InRequest, late, Advice{}},

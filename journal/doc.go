@@ -2,15 +2,16 @@
 // pull how it went, and for each failing pull why.
 //
 // A pull is one client fetching one image: it opens with a request for a manifest and closes when the client has been idle
-// for a minute and nothing is being sent to it. Manifest requests tell the pulls of a repository apart by tag or digest.
-// Blob requests name no tag, and count for the pull that was active last.
+// for a minute and nothing is being sent to it; after two seconds if the client has got all that its image needs. Manifest
+// requests tell the pulls of a repository apart by tag or digest. Blob requests name no tag, and count for the pull of that
+// client in that repository that was active last.
 //
 //	Observe ─> queue ─> Run ─┬─> at once:     log "pull failed", once a minute per failure;
 //	        (full: counted)  │                count it in the Record, which is written every 5 s
 //	                         └─> at its end:  log "pull", with outcome and bytes
 //
 // The parts of a Journal are queue (queue.go: events that wait), openPulls (open.go: which pull a request belongs to), pull
-// (pull.go: one pull), inference (infer.go: failures that no response shows), failureLog (log.go: which lines are written),
+// (pull.go: one pull), inference (infer.go: failures that no response shows), pullLog (log.go: which lines are written),
 // the shares of finished pulls and Record (record.go: failures).
 //
 // Promise: a pull never waits for its record. Events lost under load are counted, and the log says so.

@@ -43,7 +43,7 @@ type Journal struct {
 	// Run alone uses the fields below.
 	open      *openPulls
 	inference *inference
-	log       *failureLog
+	log       *pullLog
 	history   *shares[Pull] // finished pulls
 	stopping  bool
 }
@@ -65,7 +65,7 @@ func New(o Options) *Journal {
 	}
 	j := &Journal{
 		o: o, queue: newQueue(o.Buffer), calls: make(chan func()), open: newOpenPulls(), inference: newInference(),
-		log: newFailureLog(o.Log), history: newShares[Pull](maxHistory),
+		log: newPullLog(o.Log), history: newShares[Pull](maxHistory),
 	}
 	j.Platforms(nil)
 	return j

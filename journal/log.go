@@ -24,8 +24,8 @@ const (
 	ownLines = 5
 )
 
-// failureLog writes one line for each pull, and for each failure at once. Lines about failures are bounded.
-type failureLog struct {
+// pullLog writes one line for each pull, and for each failure at once. Lines about failures are bounded.
+type pullLog struct {
 	log    *slog.Logger
 	logged map[string]*share[*logged] // by failure id
 	shares *shares[*logged]
@@ -44,14 +44,14 @@ type logged struct {
 	repeats int // how often it came since
 }
 
-func newFailureLog(log *slog.Logger) *failureLog {
-	return &failureLog{
+func newPullLog(log *slog.Logger) *pullLog {
+	return &pullLog{
 		log: log, logged: make(map[string]*share[*logged]), shares: newShares[*logged](maxLogged), own: make(map[string]int),
 	}
 }
 
 // due reports whether a failure is to be logged, since it was not in the last minute, and how often it came since it was.
-func (l *failureLog) due(r Request) (repeats int, due bool) {
+func (l *pullLog) due(r Request) (repeats int, due bool) {
 	e := l.logged[r.ID]
 	if e == nil {
 		return 0, true
@@ -65,13 +65,13 @@ func (l *failureLog) due(r Request) (repeats int, due bool) {
 	return e.value.repeats, true
 }
 
-func (l *failureLog) forget(e *share[*logged]) {
+func (l *pullLog) forget(e *share[*logged]) {
 	l.shares.remove(e)
 	delete(l.logged, e.value.id)
 }
 
 // failure logs why a request failed.
-func (l *failureLog) failure(ctx context.Context, ref string, r Request, repeats int) {
+func (l *pullLog) failure(ctx context.Context, ref string, r Request, repeats int) {
 	added, victim := l.shares.add(r.holder(), &logged{id: r.ID, at: time.Now()})
 	if l.logged[r.ID] = added; victim != nil {
 		l.forget(victim)
@@ -108,7 +108,7 @@ func (l *failureLog) failure(ctx context.Context, ref string, r Request, repeats
 }
 
 // pull writes the one line of a finished pull.
-func (l *failureLog) pull(ctx context.Context, source string, p Pull) {
+func (l *pullLog) pull(ctx context.Context, source string, p Pull) {
 	attrs := []slog.Attr{
 		slog.String("ref", tagged(p.Ref)),
 		slog.String("digest", p.Ref.Digest.String()),
@@ -132,7 +132,7 @@ func (l *failureLog) pull(ctx context.Context, source string, p Pull) {
 
 // line logs a line about a failing pull of a source, unless there were too many of late. The first few lines of each
 // source are its own, so that a source that floods the log leaves room for the others.
-func (l *failureLog) line(ctx context.Context, source string, level slog.Level, msg string, attrs ...slog.Attr) {
+func (l *pullLog) line(ctx context.Context, source string, level slog.Level, msg string, attrs ...slog.Attr) {
 	if now := time.Now(); now.Sub(l.window) >= lineWindow {
 		l.window, l.lines, l.ownTotal = now, 0, 0
 		clear(l.own)
@@ -151,7 +151,7 @@ func (l *failureLog) line(ctx context.Context, source string, level slog.Level, 
 }
 
 // reportLoss logs what was not recorded or logged.
-func (l *failureLog) reportLoss(ctx context.Context, lost int64) {
+func (l *pullLog) reportLoss(ctx context.Context, lost int64) {
 	if lost > 0 {
 		l.log.WarnContext(ctx, "journal is overloaded; some requests are not recorded", "count", lost)
 	}

@@ -79,11 +79,8 @@ func checkName(name string, hostFirst bool) (bad string, ok bool) {
 	return "", true
 }
 
-// IsTag reports whether a text can be a tag.
-func IsTag(s string) bool { return isTag(s) }
-
-// isTag reports whether s is a tag: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}.
-func isTag(s string) bool {
+// IsTag reports whether s is a tag: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}.
+func IsTag(s string) bool {
 	if s == "" || len(s) > maxTag || s[0] == '.' || s[0] == '-' {
 		return false
 	}

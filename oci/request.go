@@ -210,7 +210,7 @@ func (r *Request) checkName() error {
 }
 
 func parseTag(s string) (string, error) {
-	if !isTag(s) {
+	if !IsTag(s) {
 		return "", refuse(errcode.ErrorCodeTagInvalid,
 			"tag %s is not valid: 1 to %d letters, digits, _ . or -, and no . or - first; correct the tag",
 			quote(s), maxTag)

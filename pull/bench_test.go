@@ -32,15 +32,15 @@ func BenchmarkWarm(b *testing.B) {
 	}
 }
 
-// The warm path is look-ups: it allocates the answer, and keys.
+// The warm path is look-ups: it allocates the answer, and keys; for a tag those of its record and of the client's.
 func TestWarmPathIsCheap(t *testing.T) {
 	w := newWorld(t)
 	defer func() { w.stop() }()
 	im := w.hub.push(t, app, "1", "a")
-	for _, a := range []struct{ name, ref string }{{"digest", im.index.Digest.String()}, {"tag", "1"}} {
-		a := ask(app, a.ref)
+	for ref, most := range map[string]float64{im.index.Digest.String(): 4, "1": 6} {
+		a := ask(app, ref)
 		w.get(a)
-		if n := testing.AllocsPerRun(100, func() { w.get(a) }); n > 5 {
+		if n := testing.AllocsPerRun(100, func() { w.get(a) }); n > most {
 			t.Errorf("%s%s: %v allocations", a.Request.Tag, a.Request.Digest, n)
 		}
 	}

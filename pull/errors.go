@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -29,6 +30,42 @@ func (e *TimeoutError) Timeout() bool { return true }
 // Unwrap makes errors.Is(err, context.DeadlineExceeded) true.
 func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
 
+// HeldError says that a tag is not served, since the mirror knows no digest of it for as long as the policy wants.
+type HeldError struct {
+	Ref    oci.Ref
+	Latest oci.Digest // that the upstream said last
+	MinAge time.Duration
+	Until  time.Time // when the tag is served, if nothing changes
+}
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("%s:%s is held until %s: no digest of it is known for %s", e.Ref.Repo, e.Ref.Tag,
+		e.Until.UTC().Format(time.RFC3339), e.MinAge)
+}
+
+// FixedError says that a tag could not be served with the one digest that it may be served with.
+type FixedError struct {
+	Ref    oci.Ref
+	Choice catalog.Choice
+	Err    error
+}
+
+func (e *FixedError) Error() string {
+	return fmt.Sprintf("%s:%s is fixed to %s: %v", e.Ref.Repo, e.Ref.Tag, e.Choice.Digest, e.Err)
+}
+
+func (e *FixedError) Unwrap() error { return e.Err }
+
+func isHeld(err error) bool {
+	_, ok := errors.AsType[*HeldError](err)
+	return ok
+}
+
+func isFixed(err error) bool {
+	_, ok := errors.AsType[*FixedError](err)
+	return ok
+}
+
 // ClaimError says that a manifest gives a blob another size than the upstream has: the image is at fault. It wraps the
 // mismatch.
 type ClaimError struct {
@@ -48,7 +85,7 @@ func (e *ClaimError) Unwrap() error { return e.Err }
 // How long failures are remembered.
 const (
 	memoryMissing  = 10 * time.Second // a tag, a list
-	memoryDigest   = 2 * time.Second  // a digest: a client that names it has seen it, so it may well come
+	memoryDigest   = 2 * time.Second  // a digest, or a signature of one: the client expects it, so it may well come
 	memoryRefused  = 10 * time.Second // 401, 403 and the other answers that mean no
 	memoryBroken   = 2 * time.Second  // 5xx, network, no answer in time
 	memoryLimited  = time.Second      // 429 without Retry-After: the upstream's own pause gets longer, where it goes on
@@ -57,8 +94,9 @@ const (
 	memoryWrong    = 10 * time.Minute // in which the second time has to come
 )
 
-// remembered returns for how long err is the answer to all requests for the same; 0: not at all.
-func remembered(err error, byDigest bool) time.Duration {
+// remembered returns for how long err is the answer to all requests for the same; 0: not at all. expected says that the
+// content was asked for by a digest, or by a tag that is made of one.
+func remembered(err error, expected bool) time.Duration {
 	if errors.Is(err, context.Canceled) || errors.Is(err, errStopped) || errors.Is(err, flight.ErrClosed) || overloaded(err) {
 		return 0 // the mirror gave up, and the upstream has not failed
 	}
@@ -71,7 +109,7 @@ func remembered(err error, byDigest bool) time.Duration {
 		return memoryRefused
 	case !ok, e.Status < 400, e.Status >= 500:
 		return memoryBroken
-	case missing(e) && byDigest:
+	case missing(e) && expected:
 		return memoryDigest
 	case missing(e):
 		return memoryMissing

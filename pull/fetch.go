@@ -94,7 +94,7 @@ func (p *Puller) get(ctx context.Context, st *site, k key, ref oci.Ref) (*fetche
 func (p *Puller) byTagOf(ctx context.Context, st *site, ref oci.Ref, err error) (*oci.Manifest, error) {
 	for at, r := range p.reports.of(st.generation, ref.Repo, ref.Digest) {
 		last, ok := p.reports.get(st.generation, at)
-		if !ok || last.desc.Digest != ref.Digest || time.Since(r.at) > st.Tags.MaxAge {
+		if !ok || last.desc.Digest != ref.Digest || time.Since(r.at) > st.Tags.For(at.Name, at.Tag).MaxAge {
 			continue
 		}
 		doc, terr := st.Upstream.Manifest(ctx, ref.Name, at.Tag)

@@ -83,7 +83,18 @@ type world struct {
 	marks  state.Table // of private repositories
 
 	clients, pins state.Table
-	stop   func()
+	stop          func()
+
+	log   *slog.Logger    // of the puller; nil: none
+	moved func(pull.Move) // nil: none
+}
+
+// writes is how many transactions there were in all tables.
+func (w *world) writes() (n int) {
+	for _, t := range []state.Table{w.tables[0], w.tables[1], w.marks, w.clients, w.pins} {
+		n += t.(*statetest.Table).Writes()
+	}
+	return n
 }
 
 func newWorld(t testing.TB) *world {
@@ -113,6 +124,7 @@ func (w *world) restart() {
 	w.books.Catalog = known
 	w.Puller = pull.New(pull.Options{
 		Cache: w.shelf, Catalog: w.books, Private: access.NewPrivate(w.marks, slog.New(slog.DiscardHandler)),
+		Log: w.log, Moved: w.moved,
 	})
 	w.use(w.hub, policy)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -139,8 +151,8 @@ func (w *world) useRules(r pull.Upstream, p catalog.Policy, rules *access.Rules)
 		w.t.Fatal(err)
 	}
 	w.Use(pull.Setup{Routes: table, Rules: rules, Sites: map[string]pull.Site{
-		hub:  {Name: hub, Upstream: r, Tags: p, Ruled: rules != nil},
-		ghcr: {Name: ghcr, Upstream: w.ghcr, Tags: p},
+		hub:  {Name: hub, Upstream: r, Tags: catalog.Policies{Base: p}, Ruled: rules != nil},
+		ghcr: {Name: ghcr, Upstream: w.ghcr, Tags: catalog.Policies{Base: p}},
 	}})
 }
 

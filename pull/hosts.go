@@ -32,10 +32,13 @@ func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
 	defer h.mu.Unlock()
 	old, _ := h.known.Get(host)
 	same := old != nil && old.Upstream == up && old.Ruled == pattern.Ruled && old.Login == pattern.Login
-	if same && old.rules == pattern.rules && old.Tags == pattern.Tags {
+	if same && old.pattern == pattern {
 		return old, nil
 	}
-	st := &site{Site: Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login}, rules: pattern.rules}
+	st := &site{
+		Site:  Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login},
+		rules: pattern.rules, pattern: pattern,
+	}
 	if same {
 		st.generation, st.troubled, st.linked = old.generation, old.troubled, old.linked
 	} else {

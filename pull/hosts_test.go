@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/access"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
@@ -37,7 +38,7 @@ func TestHostsOfAPattern(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.Use(pull.Setup{Routes: table, Rules: rules, Sites: map[string]pull.Site{"*.azurecr.io": {
-				Name: "*.azurecr.io", Tags: policy, Ruled: rules != nil, Open: func(host string) (pull.Upstream, error) {
+				Name: "*.azurecr.io", Tags: catalog.Policies{Base: policy}, Ruled: rules != nil, Open: func(host string) (pull.Upstream, error) {
 					opened = append(opened, host)
 					if r := hosts[host]; r != nil {
 						return r, nil

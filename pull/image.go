@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -210,6 +211,8 @@ type FetchOptions struct {
 	Platforms []string // as for Survey
 	// As names the work among clients: turns and bytes are shared fairly among these. Empty: "mirror".
 	As string
+	// By is what the image is fetched for, as the ledger of the tag says it. Empty: catalog.ByWarm.
+	By catalog.Source
 	// Progress is called as the bytes of a part arrive: with the part, and how many of its bytes are here. It is called by
 	// several goroutines at once. Nil: it is not.
 	Progress func(part Part, done int64)
@@ -228,7 +231,7 @@ func (p *Puller) Fetch(ctx context.Context, ref oci.Ref, o FetchOptions) (*Image
 	}
 	ctx = memory.By(ctx, o.As)
 	if ref.Digest == "" {
-		c, err := p.byTag(ctx, st, ref, false)
+		c, err := p.tagPull(st, ref, cmp.Or(o.By, catalog.ByWarm)).answer(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -24,7 +24,7 @@ type lastList struct {
 }
 
 // young reports whether it is a good answer to a request at a time: a list may be as old as a tag may be.
-func (l *lastList) young(st *site, now time.Time) bool { return now.Sub(l.at) < st.Tags.MaxAge }
+func (l *lastList) young(st *site, now time.Time) bool { return now.Sub(l.at) < st.Tags.Base.MaxAge }
 
 // Tags answers a GET or HEAD of tags/list: with the upstream's last answer to the same question, for as long as a tag is not
 // checked. Then the upstream is asked, once for all requests for the same list. If it does not answer, its last answer is
@@ -61,8 +61,8 @@ func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Cont
 	if ok && old.young(st, start) {
 		return p.document(ctx, ref, old.Document, Status{Outcome: cache.Hit, Age: start.Sub(old.at)})
 	}
-	if ok = ok && start.Sub(old.at) <= st.Tags.StaleIfError; ok {
-		wait = p.patience(st)
+	if ok = ok && start.Sub(old.at) <= st.Tags.Base.StaleIfError; ok {
+		wait = p.patience(st, st.Tags.Base)
 	}
 	c, err := p.newList(ctx, st, k, ref, start, wait, func(ctx context.Context) (*upstream.Document, error) {
 		return ask(ctx, st, ref, query)

@@ -41,7 +41,8 @@ type fetched struct {
 }
 
 // Manifest answers a GET or HEAD of a manifest by tag or by digest. Bytes may be nil for HEAD. The error is a
-// *route.UnknownError, an *access.ForbiddenError, an *fault.Error, a *TimeoutError, or the context's.
+// *route.UnknownError, an *access.ForbiddenError, a *HeldError, an *fault.Error, a *TimeoutError, or the context's; that of a
+// tag that may be served with one digest alone is in a *FixedError.
 func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
 	st, ref, err := p.admit(a.Request)
 	if err != nil {
@@ -49,7 +50,7 @@ func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
 	}
 	ctx = memory.By(ctx, cmp.Or(a.Peer, a.Client))
 	if ref.Digest == "" {
-		return p.byTag(ctx, st, ref, a.Request.Head)
+		return p.byTag(ctx, st, ref, a)
 	}
 	return p.byDigest(ctx, st, ref, a.Request.Head, time.Now(), p.wait)
 }

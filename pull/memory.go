@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/fault"
@@ -70,7 +71,7 @@ func (f *failures) get(k key) error {
 // an accident: a blob at once, as clients go on where they stopped. When it is wrong again soon after, the upstream is not
 // asked for it for a while: a layer may have gigabytes.
 func (f *failures) put(k key, err error) {
-	d := remembered(err, k.byDigest())
+	d := remembered(err, k.byDigest() || catalog.IsArtifactTag(k.what))
 	if d <= 0 {
 		return
 	}

@@ -94,7 +94,7 @@ func (c *chain) start(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		setup.Sites[name] = pull.Site{Name: name, Upstream: r, Tags: c.policy}
+		setup.Sites[name] = pull.Site{Name: name, Upstream: r, Tags: catalog.Policies{Base: c.policy}}
 		group.Go(func() error { return r.Run(ctx) })
 	}
 	var err error

@@ -49,6 +49,14 @@ type Catalog interface {
 	Tag(ref oci.Ref) (catalog.Tag, error)
 	// Moved records that at a time the upstream was seen to mean a digest by the tag.
 	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time, by catalog.Source) (catalog.Tag, error)
+	// Describe notes the size and the platforms of a digest of a tag.
+	Describe(ref oci.Ref, d oci.Digest, size int64, platforms []string)
+	// Expire makes a tag be checked at the next pull, whatever its age.
+	Expire(ref oci.Ref, by catalog.Source, at time.Time) error
+	// Served notes which digest a client got for a tag.
+	Served(ref oci.Ref, d oci.Digest, client string, at time.Time)
+	// Pinned returns the pin of a tag, from memory.
+	Pinned(ref oci.Ref, now time.Time) (catalog.Pin, bool)
 	// Forget removes the record of a tag.
 	Forget(ref oci.Ref) error
 	// SetPin fixes a tag to a digest, RemovePin ends that; Pins are all that hold at a time.
@@ -91,6 +99,8 @@ type Options struct {
 	Hot int64
 	// Memory is the budget of bytes for documents, those that are kept in memory included. Nil: one of 128 MiB.
 	Memory *memory.Budget
+	// Moved is called for each move of a tag that is seen. Nil: nothing is.
+	Moved func(Move)
 }
 
 // Puller answers pulls. All methods are safe for concurrent use.
@@ -104,6 +114,7 @@ type Puller struct {
 	log     *slog.Logger
 	wait    time.Duration // of a client
 	limit   time.Duration // of a trip
+	moved   func(Move)
 
 	setup atomic.Pointer[setup]
 	using sync.Mutex    // one Use at a time
@@ -115,6 +126,8 @@ type Puller struct {
 	hot      *bounded.LRU[oci.Digest, *manifest]
 	storing  sync.Map // of oci.Ref to *unrecorded
 	reports  *reports
+	checks   bounded.Expiring[siteRef, struct{}] // checks in the background that run, or have failed lately
+	checking chan struct{}                       // a value for each that runs
 	failures *failures
 	lists    *bounded.LRU[key, *lastList]
 	leases   *leases
@@ -137,6 +150,7 @@ type setup struct {
 type site struct {
 	Site
 	rules      *access.Rules
+	pattern    *site  // that the host fits; nil: the site is an upstream of its own
 	generation uint64 // changes with Site.Upstream and Site.Ruled
 	// troubled is set while the last check was not answered in time: then no client waits long for the next one.
 	troubled *atomic.Bool
@@ -161,13 +175,17 @@ func New(o Options) *Puller {
 	if o.Memory == nil {
 		o.Memory = memory.New(memory.Options{})
 	}
+	if o.Moved == nil {
+		o.Moved = func(Move) {}
+	}
 	w := newWork(o.Log)
 	p := &Puller{
-		cache: o.Cache, catalog: o.Catalog, private: o.Private, log: o.Log, wait: o.Wait, limit: o.Limit,
+		cache: o.Cache, catalog: o.Catalog, private: o.Private, log: o.Log, wait: o.Wait, limit: o.Limit, moved: o.Moved,
 		hot:      newDocuments[oci.Digest, *manifest](o.Hot, o.Memory),
 		memory:   o.Memory,
 		reports:  newReports(),
 		hosts:    newHosts(),
+		checking: make(chan struct{}, maxChecking),
 		failures: newFailures(),
 		lists:    newDocuments[key, *lastList](maxLists, o.Memory),
 		leases:   newLeases(o.Cache),
@@ -278,14 +296,14 @@ func (st *site) key(kind oci.Kind, repo oci.Repo, what string) key {
 }
 
 // patience is how long a client waits for the upstream if there is a copy for it.
-func (p *Puller) patience(st *site) time.Duration {
+func (p *Puller) patience(st *site, policy catalog.Policy) time.Duration {
 	if st.troubled.Load() {
-		return min(st.Tags.Wait, time.Second)
+		return min(policy.Wait, time.Second)
 	}
-	return min(st.Tags.Wait, p.wait)
+	return min(policy.Wait, p.wait)
 }
 
-// note records how a check ended, and how long it took.
-func (st *site) note(took time.Duration, err error) {
-	st.troubled.Store(!answered(err) || took > st.Tags.Wait)
+// note records how a check ended, how long it took, and how long a client would have waited.
+func (st *site) note(took time.Duration, err error, wait time.Duration) {
+	st.troubled.Store(!answered(err) || took > wait)
 }

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -13,8 +14,10 @@ const maxReports = 10_000
 
 // report is what an upstream last said a tag means.
 type report struct {
-	desc oci.Descriptor // digest; size and media type where the upstream gave them
-	at   time.Time      // when it was put here
+	desc  oci.Descriptor // digest; size and media type where the upstream gave them
+	first time.Time      // when a report first said this digest, without another one since
+	at    time.Time      // when it was put here; or when it was asked for, if it may be older than what was said of the tag since
+	by    catalog.Source // what caused the first of these
 }
 
 // reports remembers the last report on each tag, in memory. The catalog's record lags behind it on purpose: a client that
@@ -23,10 +26,10 @@ type report struct {
 // digest, so the digests that a tag has meant are remembered beside the last one. A report is of the site that was asked:
 // another generation of it may have other rights.
 type reports struct {
-	mu   sync.Mutex                       // guards what follows
-	last *bounded.LRU[siteRef, report]    // by repository and tag
-	seen *bounded.LRU[siteRef, time.Time] // by repository, tag and digest: when the upstream reported that last
-	tags map[siteRef]map[string]struct{}  // by repository and digest: the tags in seen
+	mu   sync.Mutex                      // guards what follows
+	last *bounded.LRU[siteRef, report]   // by repository and tag
+	seen *bounded.LRU[siteRef, report]   // by repository, tag and digest: the upstream's last report of that
+	tags map[siteRef]map[string]struct{} // by repository and digest: the tags in seen
 }
 
 // siteRef is a reference at one generation of a site.
@@ -38,12 +41,12 @@ type siteRef struct {
 func newReports() *reports {
 	r := &reports{tags: make(map[siteRef]map[string]struct{})}
 	r.last = bounded.NewLRU(bounded.Options[siteRef, report]{Budget: maxReports})
-	r.seen = bounded.NewLRU(bounded.Options[siteRef, time.Time]{Budget: maxReports, Gone: r.unindex})
+	r.seen = bounded.NewLRU(bounded.Options[siteRef, report]{Budget: maxReports, Gone: r.unindex})
 	return r
 }
 
 // unindex takes a tag off the tags of its digest. The lock is held.
-func (r *reports) unindex(ref siteRef, _ time.Time) {
+func (r *reports) unindex(ref siteRef, _ report) {
 	at := siteRef{ref.site, oci.Ref{Repo: ref.Repo, Digest: ref.Digest}}
 	delete(r.tags[at], ref.Tag)
 	if len(r.tags[at]) == 0 {
@@ -58,20 +61,27 @@ func (r *reports) get(site uint64, ref oci.Ref) (report, bool) {
 	return r.last.Get(siteRef{site, ref})
 }
 
-// put remembers a report. Its time is taken under the lock: a request that has looked before and found nothing has begun
-// before it, and so can take the report for an answer to its own question.
-func (r *reports) put(site uint64, ref oci.Ref, desc oci.Descriptor) report {
+// put remembers a report. Its time, unless it is given, is taken under the lock: a request that has looked before and found
+// nothing has begun before it, and so can take the report for an answer to its own question.
+func (r *reports) put(site uint64, ref oci.Ref, desc oci.Descriptor, at time.Time, by catalog.Source) report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v := report{desc: desc, at: time.Now()}
+	now := time.Now()
+	if at.IsZero() {
+		at = now
+	}
+	v := report{desc: desc, first: now, at: at, by: by}
+	if last, ok := r.last.Get(siteRef{site, ref}); ok && last.desc.Digest == desc.Digest {
+		v.first, v.by = last.first, last.by
+	}
 	r.last.Put(siteRef{site, ref}, v, 1)
 	ref.Digest = v.desc.Digest
-	r.seen.Put(siteRef{site, ref}, v.at, 1)
-	at := siteRef{site, oci.Ref{Repo: ref.Repo, Digest: ref.Digest}}
-	if r.tags[at] == nil {
-		r.tags[at] = make(map[string]struct{})
+	r.seen.Put(siteRef{site, ref}, v, 1)
+	of := siteRef{site, oci.Ref{Repo: ref.Repo, Digest: ref.Digest}}
+	if r.tags[of] == nil {
+		r.tags[of] = make(map[string]struct{})
 	}
-	r.tags[at][ref.Tag] = struct{}{}
+	r.tags[of][ref.Tag] = struct{}{}
 	return v
 }
 
@@ -81,8 +91,8 @@ func (r *reports) of(site uint64, repo oci.Repo, d oci.Digest) map[oci.Ref]repor
 	defer r.mu.Unlock()
 	found := make(map[oci.Ref]report)
 	for tag := range r.tags[siteRef{site, oci.Ref{Repo: repo, Digest: d}}] {
-		if at, ok := r.seen.Get(siteRef{site, oci.Ref{Repo: repo, Tag: tag, Digest: d}}); ok {
-			found[oci.Ref{Repo: repo, Tag: tag}] = report{desc: oci.Descriptor{Digest: d}, at: at}
+		if v, ok := r.seen.Get(siteRef{site, oci.Ref{Repo: repo, Tag: tag, Digest: d}}); ok {
+			found[oci.Ref{Repo: repo, Tag: tag}] = v
 		}
 	}
 	return found

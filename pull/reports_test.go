@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -20,7 +21,7 @@ func TestReportIsNotOlderThanALookBeforeIt(t *testing.T) {
 		r.mu.Lock()
 		go func() {
 			close(begun)
-			put <- r.put(1, ref, oci.Descriptor{Digest: "sha256:00"})
+			put <- r.put(1, ref, oci.Descriptor{Digest: "sha256:00"}, time.Time{}, catalog.ByPull)
 		}()
 		<-begun
 		for range 10 {
@@ -41,7 +42,7 @@ func TestReportsAreBounded(t *testing.T) {
 	repo := oci.Repo{Host: "docker.io", Name: "library/app"}
 	const over = 1000
 	for i := range maxReports + over {
-		r.put(1, oci.Ref{Repo: repo, Tag: fmt.Sprint("t", i%7)}, oci.Descriptor{Digest: digestOf(i)})
+		r.put(1, oci.Ref{Repo: repo, Tag: fmt.Sprint("t", i%7)}, oci.Descriptor{Digest: digestOf(i)}, time.Time{}, catalog.ByPull)
 	}
 	indexed := 0
 	for _, tags := range r.tags {

@@ -91,7 +91,7 @@ func standing(st *site, r catalog.Repository) right {
 	age := time.Since(r.Shown) // the clock is read after the record, which may have just been made
 	switch {
 	// A clock that was set back must not make a repository public for longer than the policy says.
-	case age >= 0 && age <= st.Tags.StaleIfError:
+	case age >= 0 && age <= st.Tags.Base.StaleIfError:
 		return mayServe
 	case r.Refused.After(r.Shown):
 		return mustAsk
@@ -163,7 +163,7 @@ func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, 
 	if err := p.failures.get(k); err != nil {
 		return unlessUnanswered(err)
 	}
-	_, _, err := p.asking.do(ctx, "shown "+k.String(), start.Add(p.patience(st)), func(ctx context.Context) (
+	_, _, err := p.asking.do(ctx, "shown "+k.String(), start.Add(p.patience(st, st.Tags.Base)), func(ctx context.Context) (
 		oci.Descriptor, error,
 	) {
 		begun := time.Now()
@@ -176,7 +176,7 @@ func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, 
 		} else {
 			desc, err = st.Upstream.Stat(ctx, ref.Name, ref.Digest)
 		}
-		st.note(time.Since(begun), err)
+		st.note(time.Since(begun), err, st.Tags.Base.Wait)
 		if err == nil {
 			if err := p.catalog.NoteShown(ref.Repo); err != nil {
 				p.log.WarnContext(ctx, "cannot record that a repository was shown", "repository", ref.Repo.String(), "error", err)

@@ -36,7 +36,7 @@ type Upstream interface {
 type Site struct {
 	Name     string // canonical
 	Upstream Upstream
-	Tags     catalog.Policy
+	Tags     catalog.Policies
 	// Ruled says that Setup.Rules decide which repositories clients may read, and that Upstream may use a login for that.
 	// Otherwise all clients may read all that it shows.
 	Ruled bool
@@ -66,6 +66,8 @@ type Ask struct {
 	// Peer is the address that the request comes from, where Client is not. Turns and bytes are shared fairly among
 	// these: a client may give itself many names. Empty: Client.
 	Peer string
+	// By is what the request is made for, where that is not a client's pull. Empty: catalog.ByPull.
+	By catalog.Source
 }
 
 // Status says what the cache did for an answer; it becomes Cache-Status (RFC 9211).
@@ -76,6 +78,8 @@ type Status struct {
 	Age       time.Duration // of a tag's last confirmation, where that matters
 	// Reason is the upstream's error that made the answer stale. Nil: it is not stale.
 	Reason error
+	// Choice is, for a tag, the digest that it was answered with, and why it is not what the upstream said last.
+	Choice catalog.Choice
 }
 
 // Content is an answer: a manifest (Bytes, or Object where it is large), a blob (Object), or a document (Bytes). The

@@ -4,8 +4,8 @@
 //	                        │               │
 //	                        └──── error ────┴─> diagnose.Explain ─> status, phrase, headers, JSON
 //
-// Promise: no response ends cleanly with wrong or short bytes, and every error answer has the cause and the remedy in
-// each of the three places in which a client may look.
+// Promise: no response ends cleanly with wrong or short bytes, and every error answer has the cause and the remedy in the body and
+// in a header, and mostly in the status line.
 //
 // Guarantees:
 //   - Bytes pass as they are: no content coding, no sniffing, no rewriting. A blob's answer always has Content-Length.
@@ -14,8 +14,9 @@
 //     clients resume from an unexpected end, and would take an error document for content.
 //   - A client that sends ns never gets 401, since containerd would answer it with the pod's secret. No client gets 429, since
 //     containerd would answer it with a burst of retries. The only 401 is for a client without ns that no access rule allows.
-//   - One sentence reaches the person waiting for a pod: as the reason phrase of the status line, which containerd of
-//     every version prints, as a message in the body, and in the headers Warning and Mirror-Reason.
+//   - One sentence, with cause and remedy, is the message in the body, the header Warning, and the reason phrase of the status
+//     line, which containerd of every version prints. A 404, an answer over HTTP/2 or to a request with a body, and every answer
+//     with errorPhrase: false have no phrase. The header Mirror-Reason has the reason and the failure's id.
 //
 // Not here: the meaning of names, the cache, and the right to read (pull and below); counting and remembering (journal).
 package server

@@ -22,7 +22,8 @@ const (
 )
 
 // activePulls are the pulls under way: while the mirror stops they continue, and no other begins. A pull is identified by
-// client and repository. It is safe for concurrent use.
+// client and repository, and ends pullGap after its last answer: the journal, which counts pulls for operators, tells images
+// apart and waits longer. It is safe for concurrent use.
 type activePulls struct {
 	seed   maphash.Seed
 	shards [16]pulls

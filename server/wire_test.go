@@ -85,7 +85,7 @@ func newWire(t *testing.T, o wired) *wire {
 		if err != nil {
 			t.Fatal(err)
 		}
-		setup.Sites[name] = pull.Site{Name: name, Upstream: r, Tags: o.policy}
+		setup.Sites[name] = pull.Site{Name: name, Upstream: r, Tags: catalog.Policies{Base: o.policy}}
 		group.Go(func() error { return r.Run(ctx) })
 	}
 	var err error

@@ -9,7 +9,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Check holds a cache against its store, while nothing is on its way in or out: what the cache knows is what is stored,
+// Check compares a cache with its store, while nothing is on its way in or out: what the cache knows is what is stored,
 // every digest is true, and the budget is kept.
 func Check(t testing.TB, c *cache.Cache, s cache.Store) {
 	t.Helper()

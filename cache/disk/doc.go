@@ -8,7 +8,7 @@
 //	blobs/sha256/ab/abcd...   content; the name is the digest of the bytes
 //	spool/<random>            content on its way; at Open, files without a record are removed
 //	spool/<random>.json       the record of an unfinished download, written by a clean stop
-//	scrub.json                the progress of the scrubber; disposable
+//	scrub.json                the progress of the scrubber; may be deleted
 //
 // # Durability
 //
@@ -20,8 +20,8 @@
 //
 // After a crash, content without the mark is suspect: it is hashed, as the disk has it, before it is first served, and in the
 // background; damaged content is removed. That is the content of some 30 seconds.
-// It is so even where the machine runs on: a disk that has failed may have been mounted again meanwhile. Where the file
-// system keeps no extended attributes the boot id is used instead: while it is the same all content is trusted, else all
+// This also holds if only the process crashed: a disk that has failed may have been mounted again meanwhile. If the file
+// system keeps no extended attributes, the boot id is used instead: while it is the same all content is trusted, else all
 // of it is suspect, which costs time but loses no good content.
 //
 // After a failed syncfs it is unknown which bytes are lost, and later reads don't tell. So all fresh content is removed, and
@@ -30,10 +30,10 @@
 // Unfinished downloads outlive only a clean stop, with a record of their bytes: after a crash it is unknown which bytes of
 // a spool are on disk, and its digest can't be checked before its end.
 //
-// Strict durability syncs each file and its folder in Commit, and the folders above where they may not be on disk.
+// Strict durability syncs each file and its folder in Commit, and the folders above that may not be on disk.
 //
-// Nothing is committed before boot.json says that this process uses the folder: else a crash would be taken for the former
-// clean stop.
+// Nothing is committed before boot.json says that this process uses the folder: otherwise a crash would look like the clean stop
+// before it.
 //
 // # What it does not do
 //

@@ -7,7 +7,7 @@
 //
 // Promise: the index never keeps the cache from serving. Whatever the file holds, the index works: bytes behind the last
 // sound batch are cut off, and a file that is not an index is set aside under recency.bin.bad-<time>. What is lost then is
-// recency: eviction is less exact until content is used again. Where the disk takes no write the index works without a
+// recency: eviction is less exact until content is used again. If the disk takes no write, the index works without a
 // file, and each Write tries again.
 //
 // A batch survives a crash of the machine once Write has returned nil. Records that later ones replace are dropped when they

@@ -143,11 +143,12 @@ func (a *App) build(c *config.Config) error {
 		ParallelAbove: int64(c.Cache.ParallelAbove),
 	})
 	a.memory = memory.New(memory.Options{})
+	a.metrics = metrics.New(a.o.Version, a.entry)
 	a.puller = pull.New(pull.Options{
 		Memory: a.memory,
 		Cache:  a.cache, Catalog: a.catalog, Private: access.NewPrivate(f.state.Table("private"), a.log), Log: a.log,
+		Moved: a.metrics.Moved,
 	})
-	a.metrics = metrics.New(a.o.Version, a.entry)
 	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
 	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
 	if a.cluster.poster != nil {
@@ -179,6 +180,7 @@ func (a *App) build(c *config.Config) error {
 // use puts a setup of a configuration into use, with the secrets of its webhooks.
 func (a *App) use(c *config.Config, setup pull.Setup, secrets map[string][]string) {
 	a.setup.Store(&setup)
+	a.catalog.UsePins(registries.Pins(c))
 	a.puller.Use(setup)
 	a.webhooks.Use(webhooksOf(c, setup.Routes, secrets))
 	a.journal.Platforms(c.Platforms)

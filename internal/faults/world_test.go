@@ -168,7 +168,7 @@ func (w *world) setup(r *upstream.Registry) pull.Setup {
 	}
 	return pull.Setup{Routes: routes, Sites: map[string]pull.Site{"docker.io": {
 		Name: "docker.io", Upstream: r,
-		Tags: catalog.Policy{MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour},
+		Tags: catalog.Policies{Base: catalog.Policy{MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour}},
 	}}}
 }
 

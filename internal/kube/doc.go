@@ -1,7 +1,7 @@
 // Package kube is the API server of a Kubernetes cluster as the mirror uses it: plain HTTPS with the token of a service
 // account, and Events for people who look at a pod.
 //
-// A runtime drops what a registry says beside a 404, and shortens the rest. An Event stands where the person looks: in
+// A runtime drops what a registry says with a 404, and shortens the rest. An Event stands where the person looks: in
 // "kubectl describe pod", below the kubelet's own.
 //
 //	Poster.Failed ─> bounded queue ─> Run: looks for pods that wait for the image, 2 s, 8 s, 20 s and 60 s later

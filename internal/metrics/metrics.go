@@ -15,6 +15,7 @@ import (
 
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
@@ -27,7 +28,7 @@ type Metrics struct {
 	upRequests, upBytes                    *prometheus.CounterVec
 	upSeconds, seconds                     *prometheus.HistogramVec
 	reloadOK, reloadAt                     prometheus.Gauge
-	credentials, webhooks                  *prometheus.CounterVec
+	credentials, webhooks, moves           *prometheus.CounterVec
 
 	mu      sync.Mutex // guards writing answers
 	answers atomic.Pointer[map[answer]counters]
@@ -71,6 +72,7 @@ func New(version string, entry func(host string) string) *Metrics {
 	m.upBytes = counter("mirror_upstream_bytes_total", "Bytes of bodies received from upstreams.", "upstream")
 	m.upSeconds = histogram("mirror_upstream_request_seconds", "Time from a request to an upstream to the last byte "+
 		"of its answer.", "upstream", "kind")
+	m.moves = counter("mirror_tag_moves_total", "Moves of tags that were pulled before, as the mirror saw them.", "upstream", "kind")
 	m.credentials = counter("mirror_credential_refreshes_total", "Attempts to get a credential from its source.",
 		"upstream", "credential", "result")
 	m.webhooks = counter("mirror_webhooks_total", "Reports that came to a webhook: accepted, ignored (about no tag of this mirror), "+
@@ -155,6 +157,11 @@ func (m *Metrics) Pull(p journal.Pull) {
 	if p.Outcome == journal.Failed && p.Finding != nil {
 		m.failures.WithLabelValues(name, string(p.Finding.Class), string(p.Finding.Reason)).Inc()
 	}
+}
+
+// Moved counts a move of a tag.
+func (m *Metrics) Moved(v pull.Move) {
+	m.moves.WithLabelValues(m.entry(v.Ref.Host), string(v.Kind)).Inc()
 }
 
 // Received returns the function that counts the bytes of an upstream as they arrive.

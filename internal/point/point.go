@@ -1,4 +1,4 @@
-// Package point names the moments in the life of content and of facts at which a process must be able to die.
+// Package point names the moments in the life of content and of facts at which a process may be killed without loss.
 //
 //	point.Hit("disk/renamed")     a line in the code, which a normal build compiles to nothing
 //

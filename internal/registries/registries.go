@@ -12,7 +12,6 @@ import (
 
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/auth"
-	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/pull"
@@ -60,10 +59,11 @@ func (s *Registries) Setup(c *config.Config) (pull.Setup, error) {
 	setup := pull.Setup{Sites: make(map[string]pull.Site, len(c.Upstreams)), Platforms: c.Platforms}
 	var names []route.Upstream
 	for _, u := range c.Upstreams {
-		to := pull.Site{Name: u.Name, Ruled: u.Access == "rules", Tags: catalog.Policy{
-			MaxAge: u.Tags.MaxAge, Wait: u.Tags.Wait, StaleIfError: u.Tags.StaleIfError,
-			DropDeleted: u.Tags.Deleted == "drop",
-		}, Login: hasLogin(u)}
+		tags, err := policies(u.Tags)
+		if err != nil {
+			return pull.Setup{}, fmt.Errorf("upstream %s: %w", u.Name, err)
+		}
+		to := pull.Site{Name: u.Name, Ruled: u.Access == "rules", Tags: tags, Login: hasLogin(u)}
 		entry := route.Upstream{Name: u.Name, Aliases: u.Aliases, Library: u.Library}
 		if u.IsPattern() {
 			next[u.Name] = &registryState{conf: buildSettings(u)}
@@ -97,10 +97,10 @@ func hasLogin(u config.Upstream) bool {
 	})
 }
 
-// buildSettings are the settings that a registry is built from. Tag policies are the puller's: they may change without a new
-// registry.
+// buildSettings are the settings that a registry is built from. Tag policies are the puller's, and pins the catalog's: they may
+// change without a new registry.
 func buildSettings(u config.Upstream) config.Upstream {
-	u.Tags = config.Tags{}
+	u.Tags, u.Pins = config.Tags{}, nil
 	return u
 }
 

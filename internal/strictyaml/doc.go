@@ -13,14 +13,14 @@
 //
 //   - string, bool, int (from 1 on), time.Duration, or a type with UnmarshalText and String: one value;
 //   - a struct: a mapping with keys; a pointer to one: a mapping that may be there without keys;
-//   - a slice: a list; where its items are Keyed: a mapping from their keys, in the order of the document;
+//   - a slice: a list; if its items are Keyed: a mapping from their keys, in the order of the document;
 //   - a map with strings as keys.
 //
 // Tags of a field:
 //
 //	yaml:"KEY"           its key; a field without the tag, or with "-", is not a setting
 //	yaml:"KEY,short"     a plain value in place of the struct sets this field
-//	yaml:"KEY,omitzero"  Print leaves it out where it has the zero value
+//	yaml:"KEY,omitzero"  Print leaves it out if it has the zero value
 //	enum:"a,b"           the words that are allowed
 //	path:"..."           the value names a file or folder; the word is for the program, see Visit
 //	reload:"restart"     a running program does not take up another value

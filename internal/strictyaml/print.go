@@ -63,6 +63,8 @@ func (p printer) comment(f Field, at position) string {
 // node is a value as YAML, nil where it says nothing.
 func (p printer) node(v reflect.Value, at position) *yaml.Node {
 	switch {
+	case v.Kind() == reflect.Pointer && IsText(v.Elem()):
+		return scalar(v.Elem())
 	case v.Kind() == reflect.Pointer:
 		return cmp.Or(p.mapping(v.Elem(), at), &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Style: yaml.FlowStyle})
 	case IsText(v):

@@ -220,6 +220,9 @@ func (s *Schema) listPaths() (all []listedPath) {
 			}
 			for _, f := range Fields(t) {
 				here, of := at.key(f.Key), t.Field(f.Index).Type
+				if of.Kind() == reflect.Pointer {
+					of = of.Elem()
+				}
 				all = append(all, listedPath{here, IsText(reflect.New(of).Elem())})
 				walk(of, here)
 			}

@@ -3,7 +3,7 @@
 //
 // It guarantees:
 //
-//   - An address that is not public is dialled only for hosts that the operator named, or where a registry that is itself
+//   - An address that is not public is dialled only for hosts that the operator named, or if a registry that is itself
 //     private redirects to it. It is checked after DNS, on the address that is being dialled.
 //   - Requests to other hosts go over transports that refuse credentials, or that do not have the endpoint's certificate.
 //   - Bodies are bounded in time: no longer pause between two bytes than the stall timeout, and a least pace for documents.

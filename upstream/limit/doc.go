@@ -9,7 +9,7 @@
 //
 //   - A credential with nothing left is not used for requests that count, until the time that the registry named, or
 //     until the registry says that there is more.
-//   - Requests that are under way are taken off what is left, so many at once stay within the limit.
+//   - Requests that are under way are subtracted from what is left, so many at once stay within the limit.
 //   - Nothing is believed forever: after LongestTrust one request is made in spite of a pause.
 //   - What is remembered is bounded: budgets by address, everything else by credential.
 //

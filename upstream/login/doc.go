@@ -16,8 +16,9 @@
 //
 //   - A credential or token is sent to its own endpoint and to token services that the operator named, and to no other
 //     host. One function attaches it, and checks the origin that the request goes to.
-//   - A refusal is answered by each action once: a token is renewed once, a credential once, one other credential is
-//     tried, then the request is made anonymously. If that is refused too, the refusal of the credential is the error.
+//   - After a refusal these actions may follow, each at most once for a credential: (1) renew the token, (2) renew the
+//     credential, (3) use one other credential, (4) make the request anonymously. If that is refused too, the refusal of the
+//     credential is the error.
 //   - Of several credentials that fit, the one with most left of its limits is used; one with nothing left is not used for
 //     requests that count.
 //   - For each token only one request runs at a time, however many operations wait for it. A token in use is renewed before it

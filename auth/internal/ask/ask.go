@@ -1,7 +1,7 @@
 // Package ask asks the web services of clouds that yield credentials, and metadata servers.
 //
 // Promise: an answer is bounded in size and time, a redirect is not followed (a secret would go along), and an error
-// says which host, what it answered and in how long it wants to be asked again, without the secrets of the request.
+// says which host, what it answered and when it may be asked again, without the secrets of the request.
 //
 // It does not read answers: what they mean is the services'.
 package ask

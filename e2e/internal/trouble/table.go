@@ -319,6 +319,12 @@ func ours() []Scene {
 			p.Says = says("no rule that lets clients pull rules.example/acme/app", "rules")
 			return err
 		}},
+		{Reason: "too-new", Name: "fresh", set: func(w *World, p *Place) error {
+			_, err := p.registry(w, origin.Options{})
+			p.Upstream += ", tags: {minAge: 24h, minAgeUnknown: hold}"
+			p.Says, p.Node = says("fresh.example/acme/app:v1 is held back", "pull it from"), ""
+			return err
+		}},
 		{Reason: "queue-timeout", Name: "queue", Slow: true, set: func(w *World, p *Place) error {
 			g, err := p.registry(w, origin.Options{Auth: origin.Auth{}})
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/pull"
 )
@@ -56,16 +57,43 @@ func (x *exchange) describe(c *pull.Content) {
 		h.Set("Age", strconv.FormatInt(age, 10))
 	}
 	if c.Status.Stale {
-		h.Set("Warning", warning(staleText(c)))
+		h.Add("Warning", warning(staleText(c)))
+	}
+	if text := heldText(c); text != "" {
+		h.Add("Warning", warning(text))
 	}
 }
 
-func staleText(c *pull.Content) string {
-	name := c.Ref.Repo.String()
-	if c.Ref.Tag != "" {
-		name += ":" + c.Ref.Tag
+// tagOf is the name of an answer's repository, with the tag if that was asked for.
+func tagOf(c *pull.Content) string {
+	if c.Ref.Tag == "" {
+		return c.Ref.Repo.String()
 	}
-	text := "stale copy of " + name
+	return c.Ref.Repo.String() + ":" + c.Ref.Tag
+}
+
+// heldText says why a tag was answered with another digest than its registry has, or although it is new. Empty: it was not.
+func heldText(c *pull.Content) string {
+	choice, until := c.Status.Choice, ""
+	if !choice.Until.IsZero() {
+		until = " until " + choice.Until.UTC().Format(time.RFC3339)
+	}
+	switch choice.Hold {
+	case catalog.HeldByPin:
+		return tagOf(c) + " is pinned to " + choice.Digest.String() + until
+	case catalog.HeldByImmutable:
+		return tagOf(c) + " must not move, and its registry has moved it to " + choice.Latest.String() + ": its first digest is served"
+	case catalog.HeldByMinAge:
+		return "an older digest of " + tagOf(c) + " is served" + until + ": " + choice.Latest.String() + " is younger than minAge"
+	case catalog.HeldUnknown:
+		return tagOf(c) + " is younger than minAge" + until + ", and the mirror knows no older digest of it"
+	case catalog.NotHeld:
+	}
+	return ""
+}
+
+func staleText(c *pull.Content) string {
+	text := "stale copy of " + tagOf(c)
 	if c.Status.Age > 0 {
 		text += ", last confirmed " + c.Status.Age.Round(time.Second).String() + " ago"
 	}
