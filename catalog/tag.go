@@ -47,7 +47,7 @@ func tagKey(ref oci.Ref) string { return ref.Host + "/" + ref.Name + ":" + ref.T
 func tagRef(key string) (oci.Ref, bool) {
 	at := strings.LastIndexByte(key, ':')
 	host, name, ok := strings.Cut(key[:max(at, 0)], "/")
-	if !ok || at+1 == len(key) {
+	if !ok || host == "" || at+1 == len(key) {
 		return oci.Ref{}, false
 	}
 	return oci.Ref{Repo: oci.Repo{Host: host, Name: name}, Tag: key[at+1:]}, true

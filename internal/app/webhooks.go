@@ -7,16 +7,22 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/webhook"
 )
 
-// expirer marks tags in the catalog.
-type expirer struct{ catalog *catalog.Catalog }
+// expirer marks tags in the catalog, and has the puller forget what it remembers of them.
+type expirer struct {
+	catalog *catalog.Catalog
+	puller  *pull.Puller
+}
 
 // Expire implements webhook.Expirer.
 func (e expirer) Expire(repo oci.Repo, tag, source string) error {
-	return e.catalog.Expire(oci.Ref{Repo: repo, Tag: tag}, catalog.Source(source), time.Now())
+	err := e.catalog.Expire(oci.Ref{Repo: repo, Tag: tag}, catalog.Source(source), time.Now())
+	e.puller.Forget(repo) // a tag whose image can't be stored has no record, and a 404 is remembered
+	return err
 }
 
 // webhooksOf are the webhooks of a configuration.
