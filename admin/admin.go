@@ -1,5 +1,5 @@
 // Package admin is the operator's side: the API, health, metrics and profiles, on a listener of their own. It owns the JSON
-// of the API: each body is a type of this package, or one of journal, symptom or doctor, and openapi.yaml describes them.
+// of the API: each body is a type of this package (or a doctor.Report), and openapi.yaml describes them.
 //
 // Promise: /healthz and /readyz answer every client, at once, from memory. Neither they, nor the pages below /docs/failures/, nor
 // a listener for metrics alone (NewMetrics) need the token; every other route does, if one is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). The requests that have

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/registrymirror/mirror/admin"
-	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 )
 
@@ -35,7 +34,7 @@ func TestDoctor(t *testing.T) {
 			asked = image + " " + platform
 			return &doctor.Report{
 				Image: "docker.io/library/nginx:1", At: "mirror", Steps: []doctor.Step{{Stage: "parse", State: doctor.OK}},
-				Failure: &diagnose.Finding{Reason: "dns-not-found", Class: "network", Summary: "no", Remedy: "yes"},
+				Failure: &doctor.Failure{Reason: "dns-not-found", Class: "network", Summary: "no", Remedy: "yes"},
 			}
 		},
 	})

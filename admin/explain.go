@@ -21,21 +21,37 @@ type Explanation struct {
 }
 
 // Explained is a failure that a text reports. Where the mirror has recorded the failure, it is what the mirror knows.
+// Unknown values are absent.
 type Explained struct {
-	symptom.Failure
-	Evidence []string `json:"evidence,omitempty"`
+	Reason   diagnose.Reason `json:"reason"`
+	Class    diagnose.Class  `json:"class"`
+	Summary  string          `json:"summary"`
+	Remedy   string          `json:"remedy"`
+	Image    string          `json:"image,omitempty"`
+	Host     string          `json:"host,omitempty"`    // at which it broke, as far as the text says
+	Command  string          `json:"command,omitempty"` // shows or corrects it
+	Page     string          `json:"page,omitempty"`    // about the reason; mirror explain REASON prints it
+	ID       string          `json:"id,omitempty"`      // of the mirror's record
+	Count    int64           `json:"count"`
+	Text     string          `json:"text,omitempty"` // the line of the text that says so, without secrets
+	First    time.Time       `json:"first,omitzero"` // first time in the text; absent: the text has no times
+	Last     time.Time       `json:"last,omitzero"`  // last time in the text
+	Evidence []string        `json:"evidence,omitempty"`
 	// TextReason is the reason according to the text, where the mirror knows another one.
 	TextReason diagnose.Reason `json:"textReason,omitempty"`
 }
 
 // Explain is what a report says. Where a mirror has recorded a failure, find returns the candidates from its record; it is
 // called for the most frequent failures first, and no more after an error, which comes with the answer.
-func Explain(r *symptom.Report, find func(journal.Filter) ([]journal.Failure, error)) (_ Explanation, err error) {
+func Explain(r *symptom.Report, find func(journal.Filter) ([]Failure, error)) (_ Explanation, err error) {
 	x := Explanation{Failures: make([]Explained, len(r.Failures)), Classes: make(map[string]int64)}
 	for i, f := range r.Failures {
-		e := Explained{Failure: f}
+		e := Explained{
+			Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Image: f.Image, Host: f.Host, Command: f.Command,
+			Page: f.Page, ID: f.ID, Count: f.Count, Text: f.Text, First: f.First, Last: f.Last,
+		}
 		for _, q := range lookups(f) {
-			var list []journal.Failure
+			var list []Failure
 			if err == nil {
 				list, err = find(q)
 			}
@@ -51,7 +67,7 @@ func Explain(r *symptom.Report, find func(journal.Filter) ([]journal.Failure, er
 }
 
 // join replaces what the text says by what a mirror has recorded.
-func (x *Explained) join(k journal.Failure) {
+func (x *Explained) join(k Failure) {
 	if k.Reason != x.Reason && x.Reason != diagnose.Unknown {
 		x.TextReason = x.Reason
 	}
@@ -107,13 +123,13 @@ func (x *explainer) explain(w http.ResponseWriter, r *http.Request) (any, error)
 		return nil, badRequest(fmt.Errorf("the text did not arrive whole within %s; send it again", textTime))
 	}
 	lookedUp := 0
-	body, _ := Explain(report, func(q journal.Filter) ([]journal.Failure, error) {
+	body, _ := Explain(report, func(q journal.Filter) ([]Failure, error) {
 		if lookedUp++; x.record == nil || lookedUp > maxLookups || ctx.Err() != nil {
 			return nil, nil
 		}
 		q.Declined = true
 		list := x.record.Failures(q)
-		return list[:min(len(list), maxCandidates)], nil
+		return failuresOf(list[:min(len(list), maxCandidates)]), nil
 	})
 	return body, nil
 }
@@ -143,7 +159,7 @@ func lookups(f symptom.Failure) (all []journal.Filter) {
 
 // same is the recorded failure that a text reports: the one with its id, else the one of its image that was seen nearest to
 // the time of the text.
-func same(f symptom.Failure, list []journal.Failure, now time.Time) (best journal.Failure, found bool) {
+func same(f symptom.Failure, list []Failure, now time.Time) (best Failure, found bool) {
 	ref, err := oci.ParseRef(f.Image)
 	if ref.Digest != "" {
 		ref.Tag = ""
@@ -165,7 +181,7 @@ func same(f symptom.Failure, list []journal.Failure, now time.Time) (best journa
 }
 
 // apart is how long before or after a text a failure was recorded, and whether both may be the same.
-func apart(f symptom.Failure, k journal.Failure, now time.Time) (time.Duration, bool) {
+func apart(f symptom.Failure, k Failure, now time.Time) (time.Duration, bool) {
 	if f.Last.IsZero() {
 		away := now.Sub(k.LastSeen)
 		return max(away, 0), away <= undated

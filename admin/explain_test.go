@@ -19,7 +19,6 @@ import (
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/diagnose"
-	"github.com/registrymirror/mirror/diagnose/symptom"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -63,11 +62,8 @@ func TestExplain(t *testing.T) {
 		t.Fatalf("%+v", got.Failures)
 	}
 	want := admin.Explained{
-		Failure: symptom.Failure{
-			Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Image: "docker.io/acme/app:1", ID: "7f3a9c2e", Count: 1,
-			Host: "docker.io", Page: "docs/failures/credentials-expired.md",
-		},
-		Evidence: []string{"e"},
+		Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Image: "docker.io/acme/app:1", ID: "7f3a9c2e", Count: 1,
+		Host: "docker.io", Page: "docs/failures/credentials-expired.md", Evidence: []string{"e"},
 	}
 	if diff := gocmp.Diff(want, got.Failures[0]); diff != "" || !k.asked.Declined || k.asked.ID != "7f3a9c2e" {
 		t.Errorf("asked for %+v (-want +got):\n%s", k.asked, diff)

@@ -17,9 +17,54 @@ import (
 
 // FailureList is the body of GET /api/v1/failures, the failure seen last first.
 type FailureList struct {
-	Failures []journal.Failure `json:"failures"`
+	Failures []Failure `json:"failures"`
 	// Continue is the parameter for the next page; absent: this is the last one.
 	Continue string `json:"continue,omitempty"`
+}
+
+// Failure is why pulls failed: the same reason for the same image at the same host is one, with a count. Unknown values
+// are absent.
+type Failure struct {
+	ID        string           `json:"id"` // the fingerprint that the client's error message shows
+	Reason    diagnose.Reason  `json:"reason"`
+	Class     diagnose.Class   `json:"class"`
+	Summary   string           `json:"summary"`
+	Remedy    string           `json:"remedy"`
+	Evidence  []string         `json:"evidence,omitempty"` // of the last time
+	Image     string           `json:"image,omitempty"`
+	Platform  string           `json:"platform,omitempty"` // the missing one, where that is the reason
+	Upstream  string           `json:"upstream,omitempty"`
+	Host      string           `json:"host,omitempty"`
+	Stage     string           `json:"stage,omitempty"`  // step of the pull that broke
+	Status    int              `json:"status,omitempty"` // the upstream's
+	Outcome   journal.Outcome  `json:"outcome"`          // failed or declined
+	Client    string           `json:"client,omitempty"` // the last client that met it
+	UserAgent string           `json:"userAgent,omitempty"`
+	Clients   map[string]int64 `json:"clients,omitempty"` // pulls by client; beyond 16 clients the others are "others"
+	Count     int64            `json:"count"`             // pulls
+	FirstSeen time.Time        `json:"firstSeen"`
+	LastSeen  time.Time        `json:"lastSeen"`
+}
+
+// failuresOf are failures of the record as the API shows them.
+func failuresOf(list []journal.Failure) []Failure {
+	all := make([]Failure, len(list))
+	for i, f := range list {
+		all[i] = Failure{
+			ID: f.ID, Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Evidence: f.Evidence, Image: f.Image,
+			Platform: f.Platform, Upstream: f.Upstream, Host: f.Host, Stage: f.Stage, Status: f.Status, Outcome: f.Outcome,
+			Client: f.Client, UserAgent: f.UserAgent, Clients: f.Clients, Count: f.Count, FirstSeen: f.FirstSeen, LastSeen: f.LastSeen,
+		}
+	}
+	return all
+}
+
+// FailureSummary is the body of GET /api/v1/failures/summary: counts of pulls.
+type FailureSummary struct {
+	Classes map[string]int64 `json:"classes"`
+	Reasons map[string]int64 `json:"reasons"`
+	Images  map[string]int64 `json:"images"`
+	Clients map[string]int64 `json:"clients"`
 }
 
 // Record is the record of failures that the API shows. *journal.Record is the real one.
@@ -98,7 +143,7 @@ func (o Options) listFailures(_ http.ResponseWriter, r *http.Request) (any, erro
 	list, next := cut(p, o.Failures.Failures(f), func(f journal.Failure) string {
 		return latestFirst(f.LastSeen, f.ID+" "+string(f.Outcome))
 	})
-	return FailureList{Failures: list, Continue: next}, nil
+	return FailureList{Failures: failuresOf(list), Continue: next}, nil
 }
 
 // summarizeFailures answers with counts of failed pulls.
@@ -107,5 +152,5 @@ func (o Options) summarizeFailures(_ http.ResponseWriter, r *http.Request) (any,
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	return o.Failures.Summary(f), nil
+	return FailureSummary(o.Failures.Summary(f)), nil
 }

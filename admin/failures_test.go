@@ -57,8 +57,8 @@ func TestFailures(t *testing.T) {
 	_, body, header := get(t, h, "GET", "/api/v1/failures?reason=credentials-expired&class=auth&image=docker.io/acme/*&"+
 		"client=node-1&since=2026-05-01T11:00:00Z&declined=true&limit=7&id=7f3a9c2e", "s3cret")
 	want := `{"failures":[{"id":"7f3a9c2e","reason":"credentials-expired","class":"auth","summary":"s","remedy":"r",` +
-		`"evidence":["e"],"upstream":"docker.io","host":"auth.docker.io","stage":"token","status":401,` +
-		`"image":"docker.io/acme/app:v1","outcome":"failed","client":"node-1","userAgent":"containerd/2.1","clients":{"node-1":2},"count":2,` +
+		`"evidence":["e"],"image":"docker.io/acme/app:v1","upstream":"docker.io","host":"auth.docker.io","stage":"token",` +
+		`"status":401,"outcome":"failed","client":"node-1","userAgent":"containerd/2.1","clients":{"node-1":2},"count":2,` +
 		`"firstSeen":"2026-05-01T12:00:00Z","lastSeen":"2026-05-01T13:00:00Z"}]}` + "\n"
 	if body != want || header.Get("Content-Type") != "application/json" {
 		t.Errorf("%s\nwant\n%s", body, want)

@@ -6,6 +6,8 @@
 //	pins      tags that are a digest whatever their registry says
 //	content   content in repositories, and repositories
 //
+// Judge, Choose and Copies decide by the record of a tag and its Policy: whether the upstream is asked, and which digest is served.
+//
 // Promise: a new or moved tag, an expired one, a pin, and membership of content, are on disk when the call returns, and survive a
 // crash. The times of checks that found nothing new, descriptions of images and the clients of tags are kept in memory and
 // written in batches; after a crash such a tag is checked once more.

@@ -28,20 +28,20 @@ const (
 
 // Finding is why a pull failed: cause, evidence, remedy.
 type Finding struct {
-	Reason   Reason   `json:"reason"`
-	Class    Class    `json:"class"`
-	Summary  string   `json:"summary"`            // one line that stands alone: the event, and the host
-	Short    string   `json:"-"`                  // Summary without the image, for a place that shows the image beside it; empty: Summary fits
-	Remedy   string   `json:"remedy"`             // the next step
-	Alone    string   `json:"-"`                  // Remedy for clients that cannot go on to the registry; empty: Remedy fits
-	Evidence []string `json:"evidence,omitempty"` // facts, one a line
-	Declined bool     `json:"-"`                  // a refusal that leaves the node free to go on to the registry itself
+	Reason   Reason
+	Class    Class
+	Summary  string   // one line that stands alone: the event, and the host
+	Short    string   // Summary without the image, for a place that shows the image beside it; empty: Summary fits
+	Remedy   string   // the next step
+	Alone    string   // Remedy for clients that cannot go on to the registry; empty: Remedy fits
+	Evidence []string // facts, one a line
+	Declined bool     // a refusal that leaves the node free to go on to the registry itself
 
-	Upstream   string        `json:"upstream,omitempty"` // canonical name; empty where no upstream was involved
-	Host       string        `json:"host,omitempty"`     // host[:port] at which the pull failed; may differ from the upstream: a token service, a CDN
-	Stage      string        `json:"stage,omitempty"`    // upstream.StepName of the step that failed; may be empty
-	Status     int           `json:"status,omitempty"`   // HTTP status of the upstream; 0: none
-	RetryAfter time.Duration `json:"-"`                  // that the upstream asked for; 0: none
+	Upstream   string        // canonical name; empty where no upstream was involved
+	Host       string        // host[:port] at which the pull failed; may differ from the upstream: a token service, a CDN
+	Stage      string        // upstream.StepName of the step that failed; may be empty
+	Status     int           // HTTP status of the upstream; 0: none
+	RetryAfter time.Duration // that the upstream asked for; 0: none
 }
 
 // ID is a fingerprint of a failure: 8 hex digits over the reason, the image and the host at which the pull failed.

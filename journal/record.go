@@ -3,8 +3,6 @@ package journal
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -84,7 +82,7 @@ func (r *Record) load() {
 	}
 	slices.SortFunc(found, func(a, b storedFailure) int { return a.LastSeen.Compare(b.LastSeen) })
 	for _, f := range found {
-		r.put(f.Failure, holder{cmp.Or(f.Source, f.Client), f.Client})
+		r.put(f.failure(), holder{cmp.Or(f.Source, f.Client), f.Client})
 	}
 	r.expire(time.Now())
 }
@@ -282,10 +280,7 @@ func repository(image string) string {
 
 // Summary counts failed pulls.
 type Summary struct {
-	Classes map[string]int64 `json:"classes"`
-	Reasons map[string]int64 `json:"reasons"`
-	Images  map[string]int64 `json:"images"`
-	Clients map[string]int64 `json:"clients"`
+	Classes, Reasons, Images, Clients map[string]int64
 }
 
 // Summary counts the pulls behind the failures that f chooses. A failure that was seen since f.Since counts whole.
@@ -303,32 +298,4 @@ func (r *Record) Summary(f Filter) Summary {
 		}
 	}
 	return s
-}
-
-// storedVersion is the version of storedFailure that is written. A form that this one cannot be read as takes the next
-// number; records of a version that a mirror does not know are dropped.
-const storedVersion = 1
-
-// storedFailure is a Failure as the table holds it. Fields may be added, and are never renamed.
-type storedFailure struct {
-	Version int `json:"version,omitempty"` // absent: written before versions, in the form of version 1
-	Failure
-	Source string `json:"source,omitempty"` // the failure is charged to it; absent: to Client
-}
-
-// encodeFailure is the stored form of a failure that is charged to a source.
-func encodeFailure(f Failure, source string) ([]byte, error) {
-	return json.Marshal(storedFailure{storedVersion, f, source})
-}
-
-// decodeFailure reads the stored form.
-func decodeFailure(b []byte) (f storedFailure, err error) {
-	if err := json.Unmarshal(b, &f); err != nil {
-		return f, err
-	}
-	if f.Version > storedVersion {
-		return f, fmt.Errorf("version %d is newer than %d", f.Version, storedVersion)
-	}
-	f.Declined = f.Outcome == Declined
-	return f, nil
 }

@@ -3,6 +3,8 @@ package journal_test
 import (
 	"encoding/json"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -39,6 +41,35 @@ func wholeFailure() journal.Failure {
 		ID: "7f3a9c2e", Image: "docker.io/acme/app:v1", Platform: "linux/arm64", Outcome: journal.Failed, Client: "node-1",
 		UserAgent: "containerd/2.1.4", Clients: map[string]int64{"node-1": 2, "node-2": 1}, Count: 3,
 		FirstSeen: time.Date(1999, 12, 31, 22, 0, 0, 0, time.UTC), LastSeen: time.Date(1999, 12, 31, 23, 30, 0, 0, time.UTC),
+	}
+}
+
+// The stored form can change apart from the failure, which can change apart from its form in the API: neither a failure nor
+// a part of it has JSON, and the stored form has no part of another type with fields.
+func TestStoredFailureIsApart(t *testing.T) {
+	t.Parallel()
+	for _, typ := range []reflect.Type{
+		reflect.TypeFor[journal.Failure](), reflect.TypeFor[diagnose.Finding](), reflect.TypeFor[journal.Summary](),
+	} {
+		for f := range typ.Fields() {
+			if _, ok := f.Tag.Lookup("json"); ok {
+				t.Errorf("%s.%s has JSON; it belongs to the stored form, or to package admin", typ, f.Name)
+			}
+		}
+	}
+	notStored := []string{"Short", "Alone", "Declined", "RetryAfter"} // Declined is in the outcome; the others are for the client's answer
+	whole := wholeFailure()
+	for _, v := range []reflect.Value{reflect.ValueOf(whole), reflect.ValueOf(whole.Finding)} {
+		for f, value := range v.Fields() {
+			if value.IsZero() && !slices.Contains(notStored, f.Name) {
+				t.Errorf("no test stores %s", f.Name)
+			}
+		}
+	}
+	for f := range reflect.TypeFor[journal.StoredFailure]().Fields() {
+		if f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[time.Time]() || f.Tag.Get("json") == "" {
+			t.Errorf("the stored form has %s %s %s; each of its fields is its own, with a name", f.Name, f.Type, f.Tag)
+		}
 	}
 }
 

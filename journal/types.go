@@ -69,20 +69,19 @@ type Pull struct {
 	ID      string
 }
 
-// Failure is why pulls failed: the same reason for the same image at the same host is one Failure with a count. Its JSON is
-// that of the API and of the table; unknown values are absent.
+// Failure is why pulls failed: the same reason for the same image at the same host is one Failure with a count.
 type Failure struct {
-	ID               string           `json:"id"` // fingerprint, which the client's error message shows
-	diagnose.Finding                  // of the last time
-	Image            string           `json:"image,omitempty"`    // empty where no image was named
-	Platform         string           `json:"platform,omitempty"` // the missing one, where that is the reason
-	Outcome          Outcome          `json:"outcome"`            // Failed or Declined
-	Client           string           `json:"client,omitempty"`   // the last client that met it
-	UserAgent        string           `json:"userAgent,omitempty"`
-	Clients          map[string]int64 `json:"clients,omitempty"` // pulls by client; beyond 16 clients the others are counted under "others"
-	Count            int64            `json:"count"`             // pulls
-	FirstSeen        time.Time        `json:"firstSeen"`
-	LastSeen         time.Time        `json:"lastSeen"`
+	diagnose.Finding         // of the last time
+	ID               string  // fingerprint, which the client's error message shows
+	Image            string  // empty where no image was named
+	Platform         string  // the missing one, where that is the reason
+	Outcome          Outcome // Failed or Declined
+	Client           string  // the last client that met it
+	UserAgent        string
+	Clients          map[string]int64 // pulls by client; beyond 16 clients the others are counted under "others"
+	Count            int64            // pulls
+	FirstSeen        time.Time
+	LastSeen         time.Time
 }
 
 // tagged is the reference with its tag where it has one, else with its digest.

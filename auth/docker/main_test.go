@@ -95,6 +95,7 @@ func fileOf(host string) string {
 // teach sets the behaviour of the helper for a host.
 func teach(t *testing.T, host string, s say) {
 	t.Helper()
+	forgets(t, host)
 	b, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
@@ -111,9 +112,20 @@ func teach(t *testing.T, host string, s say) {
 // asked are the names of the helpers that were asked about a host so far.
 func asked(t *testing.T, host string) []string {
 	t.Helper()
+	forgets(t, host)
 	b, err := os.ReadFile(fileOf(host) + ".asked")
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
 	return strings.Fields(string(b))
+}
+
+// forgets removes what there is about a host at the end of the test, for one that is run again.
+func forgets(t *testing.T, host string) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, suffix := range []string{"", ".asked", ".child"} {
+			_ = os.Remove(fileOf(host) + suffix)
+		}
+	})
 }

@@ -313,7 +313,7 @@ func TestReadmeShowsWhatIsPrinted(t *testing.T) {
 // readyKeys are the attributes of the line with which a mirror begins.
 func readyKeys(t *testing.T) (keys []string) {
 	t.Helper()
-	file := configFile(t, "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: data}\nlog: {format: json}\n")
+	file := configFile(t, "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: data, minFree: 0}\nlog: {format: json}\n")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	said := make(chan string, 64)

@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/admin"
-	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/internal/origin"
 )
@@ -54,7 +53,7 @@ func TestDoctorTable(t *testing.T) {
 			r.Cache = &doctor.Cache{Digest: "sha256:aa", CheckedAt: at, Manifest: true, Blobs: 2, Of: 5}
 			return r
 		}
-		r.Failure = &diagnose.Finding{
+		r.Failure = &doctor.Failure{
 			Reason: "connect-refused", Class: "network", Summary: "cache.corp refused the connection",
 			Remedy: "check that cache.corp runs", Evidence: []string{"dial cache.corp: connection refused"},
 		}

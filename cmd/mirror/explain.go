@@ -109,9 +109,9 @@ func readSymptoms(stdin io.Reader, args []string) (*symptom.Report, error) {
 var reasonLike = regexp.MustCompile(`^[a-z]+(-[a-z]+)+$`)
 
 // recorded returns a function that looks up failures at the mirror, if one is named.
-func (f *adminFlags) recorded(ctx context.Context) func(journal.Filter) ([]journal.Failure, error) {
+func (f *adminFlags) recorded(ctx context.Context) func(journal.Filter) ([]admin.Failure, error) {
 	lookups := 0
-	return func(q journal.Filter) ([]journal.Failure, error) {
+	return func(q journal.Filter) ([]admin.Failure, error) {
 		if lookups++; f.url == "" && f.config == "" || lookups > maxLookups {
 			return nil, nil
 		}

@@ -211,7 +211,7 @@ func (f *failureFlags) one(cmd *cobra.Command, id string) error {
 }
 
 // detail is everything that is known of a failure.
-func detail(x journal.Failure, now time.Time) string {
+func detail(x admin.Failure, now time.Time) string {
 	var t table
 	row := func(name, value string) {
 		if value != "" {
@@ -268,7 +268,7 @@ func ranked(counts map[string]int64) []string {
 
 // counts shows how many pulls failed of each class, reason, image or client.
 func (f *failureFlags) counts(cmd *cobra.Command, q url.Values) error {
-	return showPath(cmd, &f.adminFlags, "failures/summary", q, "a summary of failures", func(s journal.Summary) string {
+	return showPath(cmd, &f.adminFlags, "failures/summary", q, "a summary of failures", func(s admin.FailureSummary) string {
 		counts := map[string]map[string]int64{"class": s.Classes, "reason": s.Reasons, "image": s.Images, "client": s.Clients}[f.by]
 		var t table
 		t.row(strings.ToUpper(f.by), "PULLS")
@@ -320,7 +320,7 @@ func (f *failureFlags) follow(ctx context.Context, out io.Writer, q url.Values) 
 
 // failuresText has for each failure a row of the table, and below it why the pulls failed and what to do: a table with
 // sentences in it fits no terminal.
-func failuresText(list []journal.Failure, wide bool, now time.Time) string {
+func failuresText(list []admin.Failure, wide bool, now time.Time) string {
 	var t table
 	head := []string{"ID", "REASON", "IMAGE", "PULLS", "LAST SEEN", "CLIENT"}
 	if wide {

@@ -113,7 +113,7 @@ func parseSample(t *testing.T, text string) *doctor.Report {
 	}
 	r := &doctor.Report{
 		Image: head[1], Platform: head[2],
-		Failure: &diagnose.Finding{
+		Failure: &doctor.Failure{
 			Reason: diagnose.Reason(failure[1]), Class: diagnose.Class(failure[2]), Summary: failure[3], Remedy: failure[4],
 		},
 	}

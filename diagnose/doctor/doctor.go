@@ -65,7 +65,7 @@ func Image(ctx context.Context, o Options) *Report {
 	}
 	x.walk(ctx, o.Registry, o.Ref.Name, reference)
 	if ctx.Err() != nil && !r.OK && r.Failure == nil {
-		r.Failure = new(diagnose.Explain(&fault.Error{
+		r.Failure = failureOf(diagnose.Explain(&fault.Error{
 			Op: "manifest", Upstream: o.Ref.Host, Repository: o.Ref.Name, Reference: reference, Err: context.Cause(ctx),
 		}))
 	}
@@ -94,7 +94,7 @@ func (x *examination) add(s Step) { x.Steps = append(x.Steps, s) }
 func (x *examination) broke(s *Step, f diagnose.Finding) {
 	s.State, s.Reason, s.Detail, s.Remedy = Broken, string(f.Reason), f.Summary, f.Remedy
 	if x.Failure == nil {
-		x.Failure = &f
+		x.Failure = failureOf(f)
 	}
 }
 

@@ -43,8 +43,8 @@ type Report struct {
 	Took      Duration  `json:"took"`
 	Steps     []Step    `json:"steps"`
 	// Failure is why it can't be pulled: that of the first step that broke. Nil where it can.
-	Failure *diagnose.Finding `json:"failure,omitempty"`
-	Cache   *Cache            `json:"cache,omitempty"` // of a running mirror alone
+	Failure *Failure `json:"failure,omitempty"`
+	Cache   *Cache   `json:"cache,omitempty"` // of a running mirror alone
 }
 
 // Step is one line of a Report.
@@ -95,6 +95,26 @@ type Limit struct {
 	Remaining  int64     `json:"remaining"`
 	Window     Duration  `json:"window,omitempty"`
 	ResetAt    time.Time `json:"resetAt,omitzero"`
+}
+
+// Failure is why an image can't be pulled.
+type Failure struct {
+	Reason   diagnose.Reason `json:"reason"`
+	Class    diagnose.Class  `json:"class"`
+	Summary  string          `json:"summary"`
+	Remedy   string          `json:"remedy"`
+	Evidence []string        `json:"evidence,omitempty"`
+	Upstream string          `json:"upstream,omitempty"`
+	Host     string          `json:"host,omitempty"`
+	Stage    string          `json:"stage,omitempty"`
+	Status   int             `json:"status,omitempty"` // the registry's
+}
+
+func failureOf(f diagnose.Finding) *Failure {
+	return &Failure{
+		Reason: f.Reason, Class: f.Class, Summary: f.Summary, Remedy: f.Remedy, Evidence: f.Evidence, Upstream: f.Upstream,
+		Host: f.Host, Stage: f.Stage, Status: f.Status,
+	}
 }
 
 // Cache is what a mirror has of the image.

@@ -21,19 +21,19 @@ import (
 
 // Failure is a failed pull, with its reason, as often as the input says.
 type Failure struct {
-	Reason  diagnose.Reason `json:"reason"`
-	Class   diagnose.Class  `json:"class"`
-	Summary string          `json:"summary"`
-	Remedy  string          `json:"remedy"`
-	Image   string          `json:"image,omitempty"`   // empty where the text names none
-	Host    string          `json:"host,omitempty"`    // at which it broke, as far as the text says
-	Command string          `json:"command,omitempty"` // that shows the cause or mends it; empty: there is none
-	Page    string          `json:"page,omitempty"`    // about the reason, which mirror explain REASON prints
-	ID      string          `json:"id,omitempty"`      // of the mirror's record, where the text shows one
-	Count   int64           `json:"count"`             // how often the input has it
-	Text    string          `json:"text,omitempty"`    // the text that says so, without secrets
-	First   time.Time       `json:"first,omitzero"`    // first time in the text; zero: the text has no times
-	Last    time.Time       `json:"last,omitzero"`     // last time in the text
+	Reason  diagnose.Reason
+	Class   diagnose.Class
+	Summary string
+	Remedy  string
+	Image   string    // empty where the text names none
+	Host    string    // at which it broke, as far as the text says
+	Command string    // that shows the cause or mends it; empty: there is none
+	Page    string    // about the reason, which mirror explain REASON prints
+	ID      string    // of the mirror's record, where the text shows one
+	Count   int64     // how often the input has it
+	Text    string    // the text that says so, without secrets
+	First   time.Time // first time in the text; zero: the text has no times
+	Last    time.Time // last time in the text
 }
 
 // Report has the failures of an input, the most frequent first.

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 func parse(t *testing.T, dir, upstreams string) *config.Config {
 	t.Helper()
 	text := "listen: 127.0.0.1:0\nadmin: {listen: 127.0.0.1:0}\ndrain: 5s\ndefaultUpstream: \"\"\n" +
-		"cache: {dir: data, size: 1GiB}\nupstreams:\n" + upstreams
+		"cache: {dir: data, size: 1GiB, minFree: 0}\nupstreams:\n" + upstreams
 	c, err := config.Parse(filepath.Join(dir, "config.yaml"), []byte(text), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func TestMadeUpHostsOfAPattern(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "ca.crt"), string(o.CAPEM()))
 	file := filepath.Join(dir, "config.yaml")
-	write(t, file, "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: data, size: 1GiB}\nupstreams:\n"+
+	write(t, file, "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: data, size: 1GiB, minFree: 0}\nupstreams:\n"+
 		"  '*.azurecr.io': {}\n")
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childConfig+"="+file, "HTTPS_PROXY="+connector(t, o.Host()), "NO_PROXY=",

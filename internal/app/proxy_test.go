@@ -115,7 +115,7 @@ func TestDownloadsBehindAProxy(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "ca.crt"), certificateOf(t, o))
 			file := filepath.Join(dir, "config.yaml")
-			write(t, file, "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: data, size: 1GiB}\nupstreams:\n"+
+			write(t, file, "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\ncache: {dir: data, size: 1GiB, minFree: 0}\nupstreams:\n"+
 				"  reg.example: {endpoints: [{url: 'https://reg.example', ca: ca.crt}], cdnHosts: "+tt.hosts+"}\n")
 			cmd := exec.CommandContext(t.Context(), os.Args[0])
 			cmd.Env = append(os.Environ(), childConfig+"="+file, "HTTPS_PROXY="+through, "NO_PROXY=")

@@ -27,7 +27,7 @@ import (
 // settings make a configuration with an admin listener and whatever else is said.
 func settings(t *testing.T, dir, admin, more string) *config.Config {
 	t.Helper()
-	text := fmt.Sprintf("listen: 127.0.0.1:0\nadmin: %s\ndefaultUpstream: \"\"\ncache: {dir: data, size: 1GiB}\n"+
+	text := fmt.Sprintf("listen: 127.0.0.1:0\nadmin: %s\ndefaultUpstream: \"\"\ncache: {dir: data, size: 1GiB, minFree: 0}\n"+
 		"upstreams: {ghcr.io: {}}\n%s", admin, more)
 	c, err := config.Parse(filepath.Join(dir, "config.yaml"), []byte(text), nil)
 	if err != nil {
@@ -293,7 +293,7 @@ func TestWarnsOfCertificates(t *testing.T) {
 	dir := t.TempDir()
 	pair(t, dir, "client.test")
 	c, err := config.Parse(filepath.Join(dir, "config.yaml"), []byte("listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\n"+
-		"defaultUpstream: ''\ncache: {dir: data, size: 1GiB}\n"+
+		"defaultUpstream: ''\ncache: {dir: data, size: 1GiB, minFree: 0}\n"+
 		"upstreams: {r.example: {endpoints: [{url: 'https://r.example', clientCert: tls.crt, clientKey: tls.key}]}}\n"), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -64,6 +64,9 @@ func Config(dir string, o Options) string {
 	if o.Cache != "" {
 		cache = ", " + o.Cache
 	}
+	if !strings.Contains(o.Cache, "minFree") { // the disk of the machine may be nearly full
+		cache += ", minFree: 0"
+	}
 	return fmt.Sprintf(`listen: 127.0.0.1:0
 admin: {listen: 127.0.0.1:0}
 log: {level: %s, format: json}
