@@ -157,7 +157,7 @@ func (a *App) build(c *config.Config) error {
 	}
 	a.journal = journal.New(o)
 	a.webhooks = webhook.New(webhook.Options{
-		Expirer: expirer{a.catalog}, Proxies: proxies(c), Log: a.log,
+		Expirer: expirer{a.catalog, a.puller}, Proxies: proxies(c), Log: a.log,
 		Observe: func(name string, r webhook.Result) { a.metrics.Webhook(name, string(r)) },
 	})
 	a.server = server.New(server.Options{

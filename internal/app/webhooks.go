@@ -7,16 +7,25 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/webhook"
 )
 
-// expirer marks tags in the catalog.
-type expirer struct{ catalog *catalog.Catalog }
+// expirer marks tags in the catalog, and has the puller forget what failed in their repository: a tag that was missing may have
+// been pushed just now.
+type expirer struct {
+	catalog *catalog.Catalog
+	puller  *pull.Puller
+}
 
 // Expire implements webhook.Expirer.
 func (e expirer) Expire(repo oci.Repo, tag, source string) error {
-	return e.catalog.Expire(oci.Ref{Repo: repo, Tag: tag}, catalog.Source(source), time.Now())
+	if err := e.catalog.Expire(oci.Ref{Repo: repo, Tag: tag}, catalog.Source(source), time.Now()); err != nil {
+		return err
+	}
+	e.puller.Forget(repo)
+	return nil
 }
 
 // webhooksOf are the webhooks of a configuration.
