@@ -303,7 +303,7 @@ func (p *Puller) fetchBlob(ctx context.Context, st *site, repo oci.Repo, part Pa
 	if err := c.Ready(ctx, 0, c.Size); err != nil {
 		return err
 	}
-	var w io.Writer = io.Discard
+	w := io.Discard
 	if o.Progress != nil {
 		w = &progress{part: part, report: o.Progress}
 	}

@@ -84,7 +84,8 @@ func TestPods(t *testing.T) {
 	d := oci.Digest("sha256:" + sum)
 	want := []kube.Pod{
 		{Namespace: "prod", Name: "web-1", Node: "n1", Images: []kube.RunningImage{
-			{Image: "busybox"}, {Image: "nginx:1.27", Digest: d, Policy: "IfNotPresent"},
+			{Image: "busybox"},
+			{Image: "nginx:1.27", Digest: d, Policy: "IfNotPresent"},
 			{Image: "ghcr.io/acme/app:main", Digest: d, Policy: "Always"},
 		}},
 		{Namespace: "prod", Name: "web-2", Images: []kube.RunningImage{{Image: "nginx:1.27"}}},
