@@ -384,7 +384,7 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	case (q.Digest == "") == q.At.IsZero():
 		return nil, badRequest(errors.New("give either digest, or at (the time at which the tag meant it)"))
 	case q.Digest != "" && pin.Digest.Validate() != nil:
-		return nil, badRequest(fmt.Errorf("digest=%s: must be as in sha256:e3b0c442...", q.Digest))
+		return nil, badRequest(fmt.Errorf("digest=%s: must be sha256: and 64 hex digits", q.Digest))
 	case !q.Until.IsZero() && !q.Until.After(now):
 		return nil, badRequest(fmt.Errorf("until=%s is over", q.Until.UTC().Format(time.RFC3339)))
 	case len(q.Reason) > maxReason || strings.ContainsFunc(q.Reason, func(r rune) bool { return r < ' ' || r == 0x7f }):
@@ -439,7 +439,7 @@ func (t tags) purge(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if q.Digest != "" {
 		d := oci.Digest(q.Digest)
 		if d.Validate() != nil {
-			return nil, badRequest(fmt.Errorf("digest=%s: must be as in sha256:e3b0c442...", q.Digest))
+			return nil, badRequest(fmt.Errorf("digest=%s: must be sha256: and 64 hex digits", q.Digest))
 		}
 		if err := t.ledger.PurgeContent(d); err != nil {
 			return nil, t.refused(err)

@@ -107,7 +107,8 @@ func newLedger() *ledger {
 	}
 	return &ledger{
 		tags: []catalog.Tag{
-			{Ref: artifact, Digest: sum, History: seen[:1]}, {Ref: ref, Digest: sum, Checked: day.Add(time.Hour), History: seen},
+			{Ref: artifact, Digest: sum, History: seen[:1]},
+			{Ref: ref, Digest: sum, Checked: day.Add(time.Hour), History: seen},
 			{Ref: other, Digest: sum2, Checked: day, History: seen[1:]},
 		},
 		clients: []catalog.Client{{Client: "n1", Digest: sum2, LastPull: time.Now().Add(-2 * time.Hour)}, {Client: "n2", Digest: sum, LastPull: time.Now().Add(-time.Hour)}},

@@ -70,12 +70,19 @@ func TestFind(t *testing.T) {
 		want   []string
 	}{
 		{"all is one", image("index v1", "index v1", client("a", "index v1", 0), client("b", "index v1", 0)), []drift.Place{pod("x", "index v1")}, nil},
-		{"index, manifest and config are one image", image("index v1", "index v1", client("a", "index v1", 0), client("b", "manifest v1", 0)),
-			[]drift.Place{pod("x", "manifest v1"), pod("y", "config v1")}, nil},
-		{"clients differ", image("index v2", "index v2", client("a", "index v1", time.Hour), client("b", "manifest v2", 0), client("c", "index v1", time.Hour)), nil,
-			[]string{"ghcr.io/acme/app:main pulled; manifest v2 now=true [b][]; index v1 now=false [a c][]"}},
-		{"clients differ, and none has the newest", image("index v3", "index v3", client("a", "index v1", 0), client("b", "index v2", 0)), nil,
-			[]string{"ghcr.io/acme/app:main pulled; index v1 now=false [a][]; index v2 now=false [b][]"}},
+		{
+			"index, manifest and config are one image", image("index v1", "index v1", client("a", "index v1", 0), client("b", "manifest v1", 0)),
+			[]drift.Place{pod("x", "manifest v1"), pod("y", "config v1")},
+			nil,
+		},
+		{
+			"clients differ", image("index v2", "index v2", client("a", "index v1", time.Hour), client("b", "manifest v2", 0), client("c", "index v1", time.Hour)), nil,
+			[]string{"ghcr.io/acme/app:main pulled; manifest v2 now=true [b][]; index v1 now=false [a c][]"},
+		},
+		{
+			"clients differ, and none has the newest", image("index v3", "index v3", client("a", "index v1", 0), client("b", "index v2", 0)), nil,
+			[]string{"ghcr.io/acme/app:main pulled; index v1 now=false [a][]; index v2 now=false [b][]"},
+		},
 		{"a pod runs the old one", image("index v2", "index v2"), []drift.Place{pod("old", "manifest v1"), pod("new", "index v2")}, []string{
 			"ghcr.io/acme/app:main running; index v2 now=true [][prod/new]; manifest v1 now=false [][prod/old]",
 			"ghcr.io/acme/app:main restart; index v2 now=true [][]; manifest v1 now=false [][prod/old]; from manifest v1 to index v2",
@@ -94,12 +101,18 @@ func TestFind(t *testing.T) {
 		{"a pod that never pulls", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: ref, Digest: d("index v1"), Fixed: true}}, []string{
 			"ghcr.io/acme/app:main running; index v2 now=true [][]; index v1 now=false [][prod/x]",
 		}},
-		{"scaled to zero since the tag moved", image("index v2", "index v2", client("a", "index v1", time.Hour), client("b", "index v1", 2*time.Hour)),
-			[]drift.Place{{Name: "prod/Deployment/x", Ref: ref, Idle: true}}, []string{
+		{
+			"scaled to zero since the tag moved", image("index v2", "index v2", client("a", "index v1", time.Hour), client("b", "index v1", 2*time.Hour)),
+			[]drift.Place{{Name: "prod/Deployment/x", Ref: ref, Idle: true}},
+			[]string{
 				"ghcr.io/acme/app:main restart; index v2 now=true [][]; index v1 now=false [][prod/Deployment/x]; from index v1 to index v2",
-			}},
-		{"scaled to zero, and the tag did not move", image("index v1", "index v1", client("a", "index v1", time.Hour)),
-			[]drift.Place{{Name: "prod/Deployment/x", Ref: ref, Idle: true}}, nil},
+			},
+		},
+		{
+			"scaled to zero, and the tag did not move", image("index v1", "index v1", client("a", "index v1", time.Hour)),
+			[]drift.Place{{Name: "prod/Deployment/x", Ref: ref, Idle: true}},
+			nil,
+		},
 		{"a pod that waits", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: ref}}, nil},
 		{"another image", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: oci.Ref{Repo: repo, Tag: "other"}, Digest: d("index v1")}}, nil},
 	} {

@@ -303,7 +303,7 @@ func (p *Puller) fetchBlob(ctx context.Context, st *site, repo oci.Repo, part Pa
 	if err := c.Ready(ctx, 0, c.Size); err != nil {
 		return err
 	}
-	var w io.Writer = io.Discard
+	w := io.Discard
 	if o.Progress != nil {
 		w = &progress{part: part, report: o.Progress}
 	}
@@ -398,6 +398,19 @@ func (p *Puller) Describe(ref oci.Ref, platforms []string) (d Description) {
 // isConfig reports whether a media type is that of the config of a container image.
 func isConfig(mediaType string) bool {
 	return mediaType == "application/vnd.oci.image.config.v1+json" || mediaType == "application/vnd.docker.container.image.v1+json"
+}
+
+// Choice is the digest that a pull of a tag gets by its record, with the pin and the policy that hold now. No registry is asked.
+func (p *Puller) Choice(t catalog.Tag) catalog.Choice {
+	st, ref, err := p.own(t.Ref)
+	if err != nil {
+		return catalog.Choice{Digest: t.Digest, Latest: t.Digest}
+	}
+	now := time.Now()
+	if pin, ok := p.catalog.Pinned(ref, now); ok {
+		return catalog.Choice{Digest: pin.Digest, Latest: t.Digest, Hold: catalog.HeldByPin}
+	}
+	return t.Choose(st.Tags.For(ref.Name, ref.Tag), now)
 }
 
 // Canonical is the reference under which the mirror knows an image, with the names of the configuration. The error is a

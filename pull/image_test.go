@@ -78,7 +78,8 @@ func TestSurveyIsOfPlatforms(t *testing.T) {
 			platforms []string
 			parts     int
 		}{
-			{[]string{"linux/arm64"}, 4}, {[]string{"linux/amd64"}, 4},
+			{[]string{"linux/arm64"}, 4},
+			{[]string{"linux/amd64"}, 4},
 			{[]string{"linux/amd64", "linux/arm64/v8"}, 7},
 			{[]string{"windows/amd64"}, 7}, // none of the index is for these nodes, so all of it is
 		} {
@@ -147,7 +148,7 @@ func TestRefresh(t *testing.T) {
 		w.hub.wants(t, "GET acme/app@"+two.index.Digest.String())
 
 		// A 404 is remembered for seconds; a refresh asks all the same.
-		w.fails(ask(app, "new"))
+		_ = w.fails(ask(app, "new"))
 		three := w.hub.push(t, app, "new", "three")
 		w.hub.asked()
 		if before, after, err = w.Refresh(context.Background(), appRef("new", "")); err != nil || before != "" || after != three.index.Digest {

@@ -18,6 +18,70 @@ func (w *world) pinTo(tag string, d oci.Digest, until time.Time) error {
 	return w.Pin(context.Background(), catalog.Pin{Ref: appRef(tag, ""), Digest: d, Since: time.Now(), Until: until, By: catalog.PinnedByAPI})
 }
 
+// A pin fetches the whole image first, and then serves it with the registry stopped, whatever the tag means there.
+func TestPinServesWithoutTheRegistry(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		one := w.hub.push(t, app, "main", "one")
+		w.get(ask(app, "main"))
+		two := w.hub.push(t, app, "main", "two")
+		time.Sleep(2 * time.Minute)
+		if got := w.get(ask(app, "main")).Digest; got != two.index.Digest {
+			t.Fatalf("the tag means %s", got)
+		}
+		if err := w.pinTo("main", one.index.Digest, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		w.hub.asked()
+		w.hub.behave(status(503), nil)
+		for range 2 {
+			if got := w.get(ask(app, "main")).Digest; got != one.index.Digest {
+				t.Errorf("pinned, the tag means %s", got)
+			}
+			time.Sleep(48 * time.Hour)
+		}
+		m, err := w.Survey(appRef("main", one.index.Digest), nil)
+		if err != nil || len(m.Missing()) != 0 {
+			t.Errorf("missing of the pinned image: %v, %v", m.Missing(), err)
+		}
+		w.hub.wants(t)
+		w.restart()
+		if got := w.get(ask(app, "main")).Digest; got != one.index.Digest {
+			t.Errorf("after a restart, the tag means %s", got)
+		}
+		w.hub.wants(t)
+		if err := w.Unpin(appRef("main", "")); err != nil {
+			t.Fatal(err)
+		}
+		w.hub.behave(nil, nil)
+		if got := w.get(ask(app, "main")).Digest; got != two.index.Digest {
+			t.Errorf("unpinned, the tag means %s", got)
+		}
+		if err := w.Unpin(appRef("main", "")); !errors.Is(err, catalog.ErrUnknown) {
+			t.Errorf("a second unpin: %v", err)
+		}
+	})
+}
+
+// A pin ends at its time.
+func TestPinEnds(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		one := w.hub.push(t, app, "main", "one")
+		w.get(ask(app, "main"))
+		two := w.hub.push(t, app, "main", "two")
+		if err := w.pinTo("main", one.index.Digest, time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(59 * time.Minute)
+		if got := w.get(ask(app, "main")).Digest; got != one.index.Digest {
+			t.Errorf("before its end: %s", got)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := w.get(ask(app, "main")).Digest; got != two.index.Digest {
+			t.Errorf("after its end: %s", got)
+		}
+	})
+}
+
 // What can't be fetched is not pinned, and the error says what is missing.
 func TestPinOfAnIncompleteImage(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

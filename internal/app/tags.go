@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"strings"
-	"time"
 
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/drift"
@@ -47,7 +46,6 @@ func (a *App) drift(ctx context.Context) (drift.Report, error) {
 	in := drift.Input{Places: places, Same: func(repo oci.Repo, d oci.Digest) []oci.Digest {
 		return a.puller.Describe(oci.Ref{Repo: repo, Digest: d}, nil).Same
 	}, Change: a.change}
-	now := time.Now()
 	for tag, err := range a.catalog.Tags("") {
 		if err != nil {
 			return report, fmt.Errorf("read the tags: %w", err)
@@ -65,9 +63,10 @@ func (a *App) drift(ctx context.Context) (drift.Report, error) {
 		if len(clients) == 0 && !used[tag.Ref] {
 			continue
 		}
-		image := drift.Image{Ref: tag.Ref, Now: tag.Digest, Next: tag.Digest}
-		if pin, ok := a.catalog.Pinned(tag.Ref, now); ok {
-			image.Now, image.Next = pin.Digest, pin.Digest
+		choice := a.puller.Choice(tag)
+		image := drift.Image{Ref: tag.Ref, Now: tag.Digest, Next: choice.Digest}
+		if choice.Hold == catalog.HeldByPin || choice.Hold == catalog.HeldByImmutable {
+			image.Now = choice.Digest
 		}
 		for _, c := range clients {
 			image.Clients = append(image.Clients, drift.Client{Name: c.Client, Digest: c.Digest, LastPull: c.LastPull})

@@ -12,8 +12,7 @@ import (
 	"github.com/registrymirror/mirror/webhook"
 )
 
-// expirer marks tags in the catalog, and has the puller forget what failed in their repository: a tag that was missing may have
-// been pushed just now.
+// expirer marks tags in the catalog, and has the puller forget what it remembers of them.
 type expirer struct {
 	catalog *catalog.Catalog
 	puller  *pull.Puller
@@ -21,11 +20,9 @@ type expirer struct {
 
 // Expire implements webhook.Expirer.
 func (e expirer) Expire(repo oci.Repo, tag, source string) error {
-	if err := e.catalog.Expire(oci.Ref{Repo: repo, Tag: tag}, catalog.Source(source), time.Now()); err != nil {
-		return err
-	}
-	e.puller.Forget(repo)
-	return nil
+	err := e.catalog.Expire(oci.Ref{Repo: repo, Tag: tag}, catalog.Source(source), time.Now())
+	e.puller.Forget(repo) // a tag whose image can't be stored has no record, and a 404 is remembered
+	return err
 }
 
 // webhooksOf are the webhooks of a configuration.

@@ -23,19 +23,22 @@ type Pod struct {
 // RunningImage is an image as a container of a pod has it.
 type RunningImage struct {
 	Image  string     // as the pod's author wrote it
-	Digest oci.Digest // of the image that runs: of an index, of a manifest or of a config, as the runtime has it. Empty: not known
+	Digest oci.Digest // of the index or manifest that runs, as the runtime has it. Empty: not known
 	Policy string     // Always, IfNotPresent or Never
 }
 
-// Pods lists the pods of all namespaces that have not ended, with the images of all their containers.
+// Pods lists the pods of all namespaces that have not ended, and are not being deleted, with the images of all their containers.
 func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
 	found, err := list[pod](ctx, c, "list pods", "/api/v1/pods", "status.phase!=Succeeded,status.phase!=Failed", imagePages, nil)
 	if err != nil {
 		return nil, err
 	}
-	pods := make([]Pod, len(found))
-	for i, p := range found {
-		pods[i] = Pod{Namespace: p.Metadata.Namespace, Name: p.Metadata.Name, Node: p.Spec.NodeName}
+	var pods []Pod
+	for _, p := range found {
+		if p.Metadata.DeletionTimestamp != "" {
+			continue
+		}
+		x := Pod{Namespace: p.Metadata.Namespace, Name: p.Metadata.Name, Node: p.Spec.NodeName}
 		for _, g := range p.groups() {
 			for _, spec := range g.specs {
 				image := RunningImage{Image: spec.Image, Policy: spec.ImagePullPolicy}
@@ -44,20 +47,20 @@ func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
 						image.Digest = imageDigest(s.ImageID)
 					}
 				}
-				pods[i].Images = append(pods[i].Images, image)
+				x.Images = append(x.Images, image)
 			}
 		}
+		pods = append(pods, x)
 	}
 	return pods, nil
 }
 
-// imageDigest reads the imageID of a container's status, which each runtime writes in its own way: as
-// docker.io/library/nginx@sha256:..., docker-pullable://nginx@sha256:..., docker://sha256:... or sha256:...
+// imageDigest reads the imageID of a container's status: docker.io/library/nginx@sha256:..., or
+// docker-pullable://nginx@sha256:... An id alone, as docker://sha256:... or sha256:..., is that of a config: it says nothing of
+// the manifest, and is taken for not known.
 func imageDigest(id string) oci.Digest {
-	if i := strings.LastIndexAny(id, "@/"); i >= 0 {
-		id = id[i+1:]
-	}
-	if d := oci.Digest(id); d.Validate() == nil {
+	_, text, _ := strings.Cut(id, "@")
+	if d := oci.Digest(text); d.Validate() == nil {
 		return d
 	}
 	return ""

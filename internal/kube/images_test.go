@@ -20,6 +20,7 @@ const sum = "8d3f30fecb15daccf30ce8cdb80a567420db3337d838eb2f9732b8f3fa6ffb1a"
 type transport struct {
 	answers map[string][]string // by path: the pages
 	queries []string
+	expire  int // how many continued lists have expired
 }
 
 func (s *transport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -32,6 +33,12 @@ func (s *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return w.Result(), nil
 	}
 	page := pages[0]
+	if r.URL.Query().Get("continue") != "" && s.expire > 0 {
+		s.expire--
+		w.WriteHeader(http.StatusGone)
+		_, _ = w.WriteString(`{"kind":"Status","reason":"Expired","message":"the provided continue parameter is too old"}`)
+		return w.Result(), nil
+	}
 	if r.URL.Query().Get("continue") != "" {
 		page = pages[1]
 	}
@@ -52,7 +59,8 @@ func clientOf(t *testing.T, s http.RoundTripper) *kube.Client {
 	return c
 }
 
-// The image of a container is known by its name and by its digest, which each runtime writes in its own way.
+// The image of a container is known by its name and by its digest, which each runtime writes in its own way. A list that expires
+// between its pages is read once more.
 func TestPods(t *testing.T) {
 	t.Parallel()
 	s := &transport{answers: map[string][]string{"/api/v1/pods": {
@@ -66,8 +74,9 @@ func TestPods(t *testing.T) {
 		`{"items":[{"metadata":{"namespace":"prod","name":"web-2"},"spec":{"containers":[{"name":"a","image":"nginx:1.27"}]},
 			"status":{"containerStatuses":[{"name":"a","imageID":""}]}},
 			{"metadata":{"namespace":"old","name":"d"},"spec":{"nodeName":"n2","containers":[{"name":"a","image":"x"}]},
-			"status":{"containerStatuses":[{"name":"a","imageID":"docker://sha256:` + sum + `"}]}}]}`,
-	}}}
+			"status":{"containerStatuses":[{"name":"a","imageID":"docker://sha256:` + sum + `"}]}},
+			{"metadata":{"namespace":"old","name":"going","deletionTimestamp":"2026-11-30T12:00:00Z"},"spec":{"containers":[{"name":"a","image":"x"}]}}]}`,
+	}}, expire: 1}
 	got, err := clientOf(t, s).Pods(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -75,16 +84,17 @@ func TestPods(t *testing.T) {
 	d := oci.Digest("sha256:" + sum)
 	want := []kube.Pod{
 		{Namespace: "prod", Name: "web-1", Node: "n1", Images: []kube.RunningImage{
-			{Image: "busybox", Digest: d}, {Image: "nginx:1.27", Digest: d, Policy: "IfNotPresent"},
+			{Image: "busybox"},
+			{Image: "nginx:1.27", Digest: d, Policy: "IfNotPresent"},
 			{Image: "ghcr.io/acme/app:main", Digest: d, Policy: "Always"},
 		}},
 		{Namespace: "prod", Name: "web-2", Images: []kube.RunningImage{{Image: "nginx:1.27"}}},
-		{Namespace: "old", Name: "d", Node: "n2", Images: []kube.RunningImage{{Image: "x", Digest: d}}},
+		{Namespace: "old", Name: "d", Node: "n2", Images: []kube.RunningImage{{Image: "x"}}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if len(s.queries) != 2 || !strings.Contains(s.queries[0], "status.phase%21%3DSucceeded") {
+	if len(s.queries) != 4 || !strings.Contains(s.queries[0], "status.phase%21%3DSucceeded") {
 		t.Errorf("requests: %q", s.queries)
 	}
 }

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -20,6 +21,7 @@ type pod struct {
 	Metadata struct {
 		Name, Namespace, UID string
 		ResourceVersion      string
+		DeletionTimestamp    string
 	}
 	Spec struct {
 		NodeName            string
@@ -108,6 +110,7 @@ func list[T any](ctx context.Context, c *Client, op, path, selector string, page
 	if selector != "" {
 		query.Set("fieldSelector", selector)
 	}
+	again := true // where the list has expired between two pages (410), it is read once more
 	for range pages {
 		var page struct {
 			Metadata struct{ Continue string }
@@ -118,7 +121,13 @@ func list[T any](ctx context.Context, c *Client, op, path, selector string, page
 				return nil, err
 			}
 		}
-		if err := c.ask(ctx, op, http.MethodGet, path, query, nil, &page); err != nil {
+		err := c.ask(ctx, op, http.MethodGet, path, query, nil, &page)
+		if e, ok := errors.AsType[*APIError](err); ok && e.Status == http.StatusGone && again && query.Has("continue") {
+			query.Del("continue")
+			all, again = nil, false
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
 		all = append(all, page.Items...)

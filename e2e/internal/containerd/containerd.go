@@ -56,6 +56,8 @@ type Certs struct {
 	// Hosts are further registries, and where containerd goes on for them. Without a Mirror there is nothing else: it
 	// goes there at once.
 	Hosts map[string]string
+	// Node is the name that the node gives itself, in a header. Empty: it has none.
+	Node string
 	// Only takes the files of nodes that pull through the mirror alone.
 	Only bool
 }
@@ -100,6 +102,9 @@ func (c Certs) write(dst string) error {
 		}
 		if c.CA != "" { // as deploy/containerd/README.md says
 			text += fmt.Sprintf("  ca = %q\n", c.CA)
+		}
+		if c.Node != "" {
+			text += fmt.Sprintf("  [host.%q.header]\n    Mirror-Node = %q\n", to, c.Node)
 		}
 		if c.Server != "" {
 			text = withServer(text, c.Server)
