@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,8 @@ type Ledger interface {
 	Tags(prefix string) iter.Seq2[catalog.Tag, error]
 	// Clients are those that pulled a tag, and which digest each got last.
 	Clients(ref oci.Ref) ([]catalog.Client, error)
-	// Complete reports whether all that nodes pull of an image is in the cache.
-	Complete(ref oci.Ref) bool
+	// Cached reports whether all that nodes pull of an image is in the cache, and how many bytes that is.
+	Cached(ref oci.Ref) (size int64, complete bool)
 	// Pinned is the pin of a tag that holds now, Pins are all of them.
 	Pinned(ref oci.Ref, now time.Time) (catalog.Pin, bool)
 	Pins(now time.Time) []catalog.Pin
@@ -83,7 +84,7 @@ type TagPeriod struct {
 	FirstSeen time.Time      `json:"firstSeen"`
 	LastSeen  time.Time      `json:"lastSeen"`
 	Source    catalog.Source `json:"source,omitempty"`
-	Size      int64          `json:"size,omitempty"` // bytes
+	Size      int64          `json:"size,omitempty"` // bytes; of an index, of the platforms of nodes
 	Platforms []string       `json:"platforms,omitempty"`
 	Complete  bool           `json:"complete"`  // all that nodes pull of it is in the cache: a pin needs no registry
 	Reversion bool           `json:"reversion"` // the tag went back to it
@@ -297,9 +298,13 @@ func (t tags) tag(q url.Values) (any, error) {
 		periods, body.At, body.Digest = []catalog.Seen{then}, at.UTC(), then.Digest.String()
 	}
 	for _, s := range periods {
+		size, complete := t.ledger.Cached(oci.Ref{Repo: ref.Repo, Tag: ref.Tag, Digest: s.Digest})
+		if !complete {
+			size = 0
+		}
 		body.History = append(body.History, TagPeriod{
-			Digest: s.Digest.String(), FirstSeen: s.First.UTC(), LastSeen: s.Last.UTC(), Source: s.Source, Size: s.Size, Platforms: s.Platforms,
-			Complete: t.ledger.Complete(oci.Ref{Repo: ref.Repo, Tag: ref.Tag, Digest: s.Digest}), Reversion: s.Reversion,
+			Digest: s.Digest.String(), FirstSeen: s.First.UTC(), LastSeen: s.Last.UTC(), Source: s.Source, Size: cmp.Or(s.Size, size),
+			Platforms: s.Platforms, Complete: complete, Reversion: s.Reversion,
 		})
 	}
 	if pin, ok := t.ledger.Pinned(ref, now); ok {

@@ -68,7 +68,7 @@ func (l *ledger) Tags(string) iter.Seq2[catalog.Tag, error] {
 	}
 }
 func (l *ledger) Clients(oci.Ref) ([]catalog.Client, error) { return slices.Clone(l.clients), nil }
-func (l *ledger) Complete(ref oci.Ref) bool                 { return ref.Digest == sum }
+func (l *ledger) Cached(ref oci.Ref) (int64, bool)          { return 34, ref.Digest == sum }
 func (l *ledger) Pins(time.Time) []catalog.Pin              { return l.pins }
 func (l *ledger) Pinned(ref oci.Ref, _ time.Time) (catalog.Pin, bool) {
 	i := slices.IndexFunc(l.pins, func(p catalog.Pin) bool { return p.Ref == ref })

@@ -82,21 +82,21 @@ var pullsOfPods = []pullOfPod{
 // told is a failure as the mirror's API tells it.
 type told struct{ ID, Image, Class, Reason, Summary, Remedy, Outcome string }
 
-// TestKubernetes: a real kubelet, API server and containerd. "kubectl describe pod" shows cause and remedy of a failing
-// pull of each class, and "mirror explain" reads the cluster's events right. The mirror's rights are those of
-// deploy/kubernetes.
-//
-// The programs take ten minutes to build, so they are not there everywhere: "make e2e-kubernetes" installs them, and
-// then this is part of every run.
-func TestKubernetes(t *testing.T) {
+// startCluster starts the control plane, or skips the test where its programs are not there.
+func startCluster(t *testing.T) *kubernetes.Cluster {
+	t.Helper()
 	if missing := kubernetes.Missing(); missing != "" {
 		if os.Getenv("MIRROR_E2E_KUBERNETES") != "" {
 			t.Fatalf("%s is not there", missing)
 		}
 		t.Skipf("%s is not there; make e2e-kubernetes installs it and runs this", missing)
 	}
-	c := kubernetes.Start(t)
-	files := registry.Start(t, registry.Options{})
+	return kubernetes.Start(t)
+}
+
+// pause builds a program that waits to be stopped.
+func pause(t *testing.T) []byte {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "pause")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./internal/pause")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -107,7 +107,19 @@ func TestKubernetes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image.PushProgram(t, files.Host, "acme/app", "v1", binary)
+	return binary
+}
+
+// TestKubernetes: a real kubelet, API server and containerd. "kubectl describe pod" shows cause and remedy of a failing
+// pull of each class, and "mirror explain" reads the cluster's events right. The mirror's rights are those of
+// deploy/kubernetes.
+//
+// The programs take ten minutes to build, so they are not there everywhere: "make e2e-kubernetes" installs them, and
+// then this is part of every run.
+func TestKubernetes(t *testing.T) {
+	c := startCluster(t)
+	files := registry.Start(t, registry.Options{})
+	image.PushProgram(t, files.Host, "acme/app", "v1", pause(t))
 
 	upstreams := "mcr.microsoft.com: {endpoints: [" + files.URL() + "]}\n"
 	for _, p := range pullsOfPods {

@@ -22,10 +22,14 @@ type ledger struct {
 // Tags are those of the catalog; the puller's are a list of its registry.
 func (l ledger) Tags(prefix string) iter.Seq2[catalog.Tag, error] { return l.Catalog.Tags(prefix) }
 
-// Complete reports whether all that nodes pull of an image is in the cache.
-func (l ledger) Complete(ref oci.Ref) bool {
+// Cached reports whether all that nodes pull of an image is in the cache, and how many bytes that is.
+func (l ledger) Cached(ref oci.Ref) (size int64, complete bool) {
 	m, err := l.Survey(ref, l.platforms())
-	return err == nil && len(m.Missing()) == 0
+	if err != nil {
+		return 0, false
+	}
+	size, _ = m.Size()
+	return size, len(m.Missing()) == 0
 }
 
 // platforms are those of the nodes.
