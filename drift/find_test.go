@@ -23,6 +23,9 @@ func d(name string) oci.Digest { return digest.FromString(name) }
 
 // same has one image of each version: an index, a manifest and a config.
 func same(_ oci.Repo, x oci.Digest) []oci.Digest {
+	if x == d("index v2 again") { // another attestation
+		return []oci.Digest{d("manifest v2"), d("config v2")}
+	}
 	for _, v := range []string{"v1", "v2"} {
 		if x == d("index "+v) {
 			return []oci.Digest{d("manifest " + v), d("config " + v)}
@@ -113,6 +116,8 @@ func TestFind(t *testing.T) {
 			[]drift.Place{{Name: "prod/Deployment/x", Ref: ref, Idle: true}},
 			nil,
 		},
+		{"an index with another attestation", image("index v2 again", "index v2 again", client("a", "index v2", 0)),
+			[]drift.Place{pod("x", "index v2"), pod("y", "manifest v2")}, nil},
 		{"a pod that waits", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: ref}}, nil},
 		{"another image", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: oci.Ref{Repo: repo, Tag: "other"}, Digest: d("index v1")}}, nil},
 	} {

@@ -413,6 +413,19 @@ func (p *Puller) Choice(t catalog.Tag) catalog.Choice {
 	return t.Choose(st.Tags.For(ref.Name, ref.Tag), now)
 }
 
+// Known is the record of a tag with the registry's last word on it, which may be newer than the record. The error is
+// catalog.ErrUnknown for a tag that was never recorded.
+func (p *Puller) Known(ctx context.Context, ref oci.Ref) (catalog.Tag, error) {
+	st, ref, err := p.own(ref)
+	if err != nil {
+		return catalog.Tag{}, err
+	}
+	if _, err := p.recorded(st, ref); err != nil {
+		return catalog.Tag{}, err
+	}
+	return p.tagState(ctx, st, ref).Tag, nil
+}
+
 // Canonical is the reference under which the mirror knows an image, with the names of the configuration. The error is a
 // *route.UnknownError.
 func (p *Puller) Canonical(ref oci.Ref) (oci.Ref, error) {

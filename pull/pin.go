@@ -3,7 +3,9 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,26 +44,106 @@ func (s *pins) look() {
 	}
 }
 
-// holds finds a pin that is of the tag ref, or of which one of the parts is.
-func (s *pins) holds(ref oci.Ref, parts []oci.Digest) (oci.Ref, bool) {
+// of finds a pin that is of the tag ref, or to one of the digests.
+func (s *pins) of(ref oci.Ref, roots []oci.Digest) (oci.Ref, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wanted := make(map[oci.Digest]bool, len(parts))
-	for _, d := range parts {
-		wanted[d] = true
-	}
 	for tag, kept := range s.kept {
-		at := tag
-		at.Digest = kept.digest
-		if tag.Repo == ref.Repo && tag.Tag == ref.Tag || slices.ContainsFunc(kept.parts, func(d oci.Digest) bool { return wanted[d] }) {
-			return at, true
+		if tag.Repo == ref.Repo && (tag.Tag == ref.Tag || slices.Contains(roots, kept.digest)) {
+			tag.Digest = kept.digest
+			return tag, true
 		}
 	}
 	return oci.Ref{}, false
 }
 
+// with finds a pin of an image that has a part.
+func (s *pins) with(d oci.Digest) (oci.Ref, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for tag, kept := range s.kept {
+		if slices.Contains(kept.parts, d) {
+			tag.Digest = kept.digest
+			return tag, true
+		}
+	}
+	return oci.Ref{}, false
+}
+
+// without returns those of the parts that no pinned image has.
+func (s *pins) without(parts []oci.Digest) (free []oci.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := make(map[oci.Digest]bool)
+	for _, kept := range s.kept {
+		for _, d := range kept.parts {
+			taken[d] = true
+		}
+	}
+	for _, d := range parts {
+		if !taken[d] {
+			free = append(free, d)
+		}
+	}
+	return free
+}
+
+// PartError says that a digest is only a part of an image that a tag has meant: of one platform, or an attestation.
+type PartError struct {
+	Ref      oci.Ref    // the tag, with the digest
+	Index    oci.Digest // that has it
+	Platform string     // OS/ARCH or OS/ARCH/VARIANT; empty: it is for no platform
+}
+
+func (e *PartError) Error() string {
+	what := "the image for " + e.Platform + " alone"
+	if e.Platform == "" || strings.HasPrefix(e.Platform, "unknown/") {
+		what = "an attestation, and not an image"
+	}
+	return fmt.Sprintf("%s of %s:%s is %s; use the digest of the index that has it, %s", e.Ref.Digest, e.Ref.Repo, e.Ref.Tag, what, e.Index)
+}
+
+// whole checks that the digest of a pin is not only a part of an index that the tag has meant. A node reports such a digest, and
+// with it nodes of other platforms would get what they can't run.
+func (p *Puller) whole(pin catalog.Pin) error {
+	t, err := p.catalog.Tag(pin.Ref)
+	if err != nil {
+		return nil // the tag is new here
+	}
+	seen := make(map[oci.Digest]bool)
+	for _, s := range t.History {
+		if s.Digest == pin.Digest {
+			return nil
+		}
+		if seen[s.Digest] || !p.cached(s.Digest) {
+			continue
+		}
+		seen[s.Digest] = true
+		b, err := p.cache.Peek(s.Digest)
+		if err != nil {
+			continue
+		}
+		doc, err := parse(s.Digest, "", b)
+		if err != nil {
+			continue
+		}
+		for _, c := range doc.Children {
+			if c.Manifest && c.Digest == pin.Digest {
+				e := &PartError{Ref: pin.Ref, Index: s.Digest}
+				e.Ref.Digest = pin.Digest
+				if c.Platform != nil {
+					e.Platform = oci.PlatformText(*c.Platform)
+				}
+				return e
+			}
+		}
+	}
+	return nil
+}
+
 // Pin makes a tag mean a digest until it is unpinned, or until the pin's time. All parts of the image are fetched first, those
-// for the platforms of nodes; the error is a *MissingError where that can't be done, and then nothing has changed.
+// for the platforms of nodes; the error is a *MissingError if that can't be done, and a *PartError if the digest is only a part
+// of an image. Then nothing has changed.
 func (p *Puller) Pin(ctx context.Context, pin catalog.Pin) error {
 	_, ref, err := p.own(pin.Ref)
 	if err != nil {
@@ -69,6 +151,9 @@ func (p *Puller) Pin(ctx context.Context, pin catalog.Pin) error {
 	}
 	ref.Digest = ""
 	pin.Ref = ref
+	if err := p.whole(pin); err != nil {
+		return err
+	}
 	m, err := p.fetchPinned(ctx, pin)
 	if err != nil {
 		return err
