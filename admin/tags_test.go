@@ -72,7 +72,7 @@ func (l *ledger) Cached(ref oci.Ref) (int64, bool)          { return 34, ref.Dig
 func (l *ledger) Choice(t catalog.Tag) catalog.Choice {
 	return catalog.Choice{Digest: sum2, Latest: t.Digest, Hold: catalog.HeldByMinAge, Until: day}
 }
-func (l *ledger) Pins(time.Time) []catalog.Pin              { return l.pins }
+func (l *ledger) Pins(time.Time) []catalog.Pin { return l.pins }
 func (l *ledger) Pinned(ref oci.Ref, _ time.Time) (catalog.Pin, bool) {
 	i := slices.IndexFunc(l.pins, func(p catalog.Pin) bool { return p.Ref == ref })
 	if i < 0 {

@@ -56,7 +56,7 @@ func (t Tag) Judge(p Policy, now time.Time) Verdict {
 	}
 	age := now.Sub(t.Checked)
 	// A clock that was set back must not make a copy fresh for longer than its policy says.
-	known := age >= 0 && !t.Due()
+	known := age >= 0 && !t.Due() && !(t.lags() && age >= lagEvery)
 	switch {
 	case p.Immutable && known && age < immutableEvery-t.spread(immutableSpread):
 		return Serve
@@ -68,6 +68,18 @@ func (t Tag) Judge(p Policy, now time.Time) Verdict {
 		return ServeAndAsk
 	}
 	return Ask
+}
+
+// A registry may report a push before its other servers know of it. For lagFor after a report, a check that has found the digest
+// from before counts for lagEvery alone.
+const (
+	lagFor   = time.Minute
+	lagEvery = 5 * time.Second
+)
+
+// lags reports whether the last check came soon after a report of a change, and found no change.
+func (t Tag) lags() bool {
+	return t.Checked.Before(t.Expired.Add(lagFor)) && !t.Expired.IsZero() && len(t.History) > 0 && t.History[0].First.Before(t.Expired)
 }
 
 // Usable reports whether the copy may be served when the upstream does not answer.

@@ -47,6 +47,12 @@ func due(t catalog.Tag, ago time.Duration) catalog.Tag {
 
 func TestJudge(t *testing.T) {
 	t.Parallel()
+	long := ages
+	long.MaxAge = day
+	seen := func(t catalog.Tag, ago time.Duration) catalog.Tag {
+		t.History = []catalog.Seen{{Digest: t.Digest, First: noon.Add(-ago), Last: t.Checked}}
+		return t
+	}
 	for _, tt := range []struct {
 		name   string
 		tag    catalog.Tag
@@ -68,6 +74,11 @@ func TestJudge(t *testing.T) {
 		{"due", due(checked(time.Second), 0), ages, catalog.Ask, true},
 		{"due, and old: no older for that", due(checked(7*day), 0), ages, catalog.Ask, true},
 		{"checked since it was due", due(checked(time.Second), 2*time.Second), ages, catalog.Serve, true},
+
+		{"reported, and the registry lags", due(seen(checked(6*time.Second), day), 7*time.Second), long, catalog.Ask, true},
+		{"reported, and checked just now", due(seen(checked(4*time.Second), day), 7*time.Second), long, catalog.Serve, true},
+		{"reported, and moved since", due(seen(checked(6*time.Second), 6*time.Second), 7*time.Second), long, catalog.Serve, true},
+		{"reported, and checked a minute later", due(seen(checked(time.Minute), day), 3*time.Minute), long, catalog.Serve, true},
 
 		{"stale first, young", checked(time.Minute - 1), with(staleFirst), catalog.Serve, true},
 		{"stale first, older", checked(time.Minute), with(staleFirst), catalog.ServeAndAsk, true},

@@ -116,8 +116,11 @@ func TestFind(t *testing.T) {
 			[]drift.Place{{Name: "prod/Deployment/x", Ref: ref, Idle: true}},
 			nil,
 		},
-		{"an index with another attestation", image("index v2 again", "index v2 again", client("a", "index v2", 0)),
-			[]drift.Place{pod("x", "index v2"), pod("y", "manifest v2")}, nil},
+		{
+			"an index with another attestation", image("index v2 again", "index v2 again", client("a", "index v2", 0)),
+			[]drift.Place{pod("x", "index v2"), pod("y", "manifest v2")},
+			nil,
+		},
 		{"a pod that waits", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: ref}}, nil},
 		{"another image", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: oci.Ref{Repo: repo, Tag: "other"}, Digest: d("index v1")}}, nil},
 	} {
