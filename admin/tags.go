@@ -14,8 +14,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
@@ -191,12 +193,16 @@ func (t tags) refused(err error) error {
 		missing *pull.MissingError
 		pinned  *pull.PinnedError
 		part    *pull.PartError
+
+		forbidden *access.ForbiddenError
 	)
 	switch {
 	case errors.As(err, &unknown):
 		return &refusal{status: http.StatusNotFound, detail: err.Error() + "; mirror upstreams lists the upstreams"}
 	case errors.As(err, &missing):
 		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: digests(missing.Digests)}
+	case errors.As(err, &forbidden):
+		return &refusal{status: http.StatusConflict, detail: fmt.Sprintf("no rule lets clients pull %s, and the mirror's login is used for nothing else; add a rule for it", forbidden.Repo)}
 	case errors.As(err, &part):
 		return &refusal{status: http.StatusConflict, detail: err.Error()}
 	case errors.As(err, &pinned):
@@ -425,7 +431,7 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, badRequest(fmt.Errorf("digest=%s: must be sha256: and 64 hex digits", q.Digest))
 	case !q.Until.IsZero() && !q.Until.After(now):
 		return nil, badRequest(fmt.Errorf("until=%s is over", q.Until.UTC().Format(time.RFC3339)))
-	case len(q.Reason) > maxReason || strings.ContainsFunc(q.Reason, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case len(q.Reason) > maxReason || text.Line(q.Reason, maxReason) != q.Reason:
 		return nil, badRequest(fmt.Errorf("reason: must be one line of at most %d bytes", maxReason))
 	}
 	if !q.At.IsZero() {

@@ -186,17 +186,20 @@ func TestChoose(t *testing.T) {
 		{"minAge, new", "B 1h, A 49h", aDay, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
 		{"minAge, one moment too new", "B 23h59m59s, A 49h", aDay, "A minAge until 1s", "A minAge until 1s"},
 		{"minAge, old enough", "B 24h, A 49h", aDay, "B", "B; A minAge"},
-		{"minAge, two new ones", "C 1h, B 2h, A 49h", aDay, "A minAge until 22h0m0s", "A minAge until 22h0m0s"},
+		{"minAge, two new ones", "C 1h, B 2h, A 49h", aDay, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
+		{"minAge, withdrawn before it was old enough", "C 1h, B 26h, D 30h, A 99h", aDay, "B minAge until 23h0m0s", "B minAge until 23h0m0s; A minAge"},
+		{"minAge, withdrawn, and the fix is new", "C 23h, B 25h, A 99h", aDay, "A minAge until 1h0m0s", "A minAge until 1h0m0s"},
+		{"minAge, aged in advance", "C 1h, A 47h, C 48h, A 99h", aDay, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
 		{"minAge, one of two is old enough", "C 1h, B 25h, A 49h", aDay, "B minAge until 23h0m0s", "B minAge until 23h0m0s; A minAge"},
 		{"minAge, back again is not new", "A 1h, B 2h, A 49h", aDay, "A", "A"},
-		{"minAge, back to one that was held", "B 1h, A 2h, B 3h, A 49h", aDay, "A minAge until 21h0m0s", "A minAge until 21h0m0s"},
+		{"minAge, back to one that was held", "B 1h, A 2h, B 3h, A 49h", aDay, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
 		{"minAge, none is old enough", "A 1h", aDay, "A unknown until 23h0m0s", "A unknown until 23h0m0s"},
-		{"minAge, none of two is old enough", "B 1h, A 2h", aDay, "A unknown until 22h0m0s", "A unknown until 22h0m0s"},
+		{"minAge, none of two is old enough", "B 1h, A 2h", aDay, "A unknown until 23h0m0s", "A unknown until 23h0m0s"},
 		{"minAge, the clock was set back", "A -1h", aDay, "A unknown until 25h0m0s", "A unknown until 25h0m0s"},
 
 		{"hold, old", "A 24h", strictly, "A", "A"},
 		{"hold, new", "B 1h, A 49h", strictly, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
-		{"hold, none is old enough", "B 1h, A 2h", strictly, "none unknown until 22h0m0s", ""},
+		{"hold, none is old enough", "B 1h, A 2h", strictly, "none unknown until 23h0m0s", ""},
 
 		{"immutable and minAge", "A 49h", both, "A", "A"},
 		{"immutable and minAge, moved", "B 25h, A 49h", both, "A immutable", "A immutable"},
@@ -263,7 +266,7 @@ func TestReported(t *testing.T) {
 		t.Errorf("unchanged: %+v", same)
 	}
 	moved := tag.Reported(meant("C"), noon.Add(-time.Second), noon)
-	if shown(moved.Choose(with(aDay), noon)) != "A minAge until 23h0m0s" || shown(moved.Choose(ages, noon)) != "C" || moved.Checked != noon {
+	if shown(moved.Choose(with(aDay), noon)) != "A minAge until 23h59m59s" || shown(moved.Choose(ages, noon)) != "C" || moved.Checked != noon {
 		t.Errorf("moved: %+v", moved)
 	}
 	first := catalog.Tag{}.Reported(meant("A"), noon, noon)

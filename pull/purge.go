@@ -21,7 +21,7 @@ func (e *PinnedError) Error() string {
 
 // Purge removes an image from the cache, and has the next pull of its tag ask the registry: ref has a tag, a digest, or both. Of
 // a tag, the images go that it means and that it is served with. All parts that their manifests name go, for every platform,
-// those that other images share too: they are fetched again when an image needs them. Parts of pinned images stay, and so does
+// those that other images share too: they are fetched again when an image needs them. What the repository has not shown, and parts of pinned images stay, and so does
 // the history of the tag, without which a purge would lift what its policy holds back. Clients that read some of them now finish.
 //
 // The error is a *PinnedError if the tag or the image itself is pinned, and then nothing was removed. Content that is not
@@ -45,7 +45,12 @@ func (p *Puller) Purge(ctx context.Context, ref oci.Ref) error {
 		if err != nil && m == nil {
 			return err
 		}
-		parts = append(parts, m.Digests()...) // as far as it could be read: a damaged manifest is to go, too
+		for _, d := range m.Digests() { // as far as it could be read: a damaged manifest is to go, too
+			// What a manifest only names may be another repository's.
+			if member, err := p.catalog.Member(ref.Repo, d); d == root || err == nil && member.Standing > catalog.Named {
+				parts = append(parts, d)
+			}
+		}
 	}
 	if pinned, ok := p.pins.of(ref, roots); ok {
 		return &PinnedError{Ref: pinned}
