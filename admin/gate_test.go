@@ -183,7 +183,7 @@ func TestPostIsJSON(t *testing.T) {
 			continue
 		}
 		text := route[1] == "/api/v1/explain"
-		body := `{"image":"nginx"}`
+		body := `{"image":"nginx:1"}`
 		if strings.HasPrefix(route[1], "/api/v1/upstreams/") {
 			body = `{"upstream":"docker.io"}`
 		}

@@ -9,12 +9,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
@@ -33,6 +36,8 @@ type Ledger interface {
 	Clients(ref oci.Ref) ([]catalog.Client, error)
 	// Cached reports whether all that nodes pull of an image is in the cache, and how many bytes that is.
 	Cached(ref oci.Ref) (size int64, complete bool)
+	// Choice is the digest that a pull of the tag gets now.
+	Choice(tag catalog.Tag) catalog.Choice
 	// Pinned is the pin of a tag that holds now, Pins are all of them.
 	Pinned(ref oci.Ref, now time.Time) (catalog.Pin, bool)
 	Pins(now time.Time) []catalog.Pin
@@ -73,7 +78,10 @@ type Tag struct {
 	Digest    string      `json:"digest"` // what the tag means; with at: what it meant
 	At        time.Time   `json:"at,omitzero"`
 	CheckedAt time.Time   `json:"checkedAt,omitzero"`
-	History   []TagPeriod `json:"history"` // the newest first; with at: the one period
+	Served    string      `json:"served,omitempty"`   // the digest that pulls get; absent: the same
+	HeldBy    string      `json:"heldBy,omitempty"`   // why they get it: pin, immutable or minAge; absent: nothing is held
+	HeldUntil time.Time   `json:"heldUntil,omitzero"` // absent: it has no end
+	History   []TagPeriod `json:"history"`            // the newest first; with at: the one period
 	Pin       *Pin        `json:"pin,omitempty"`
 	Clients   []TagClient `json:"clients"` // the one that pulled last first
 }
@@ -132,7 +140,9 @@ type ImageRequest struct {
 type Refreshed struct {
 	Image   string `json:"image"`
 	Digest  string `json:"digest"`
-	Changed bool   `json:"changed"` // the tag meant another digest before, or was not known
+	Changed bool   `json:"changed"`          // the tag meant another digest before, or was not known
+	Served  string `json:"served,omitempty"` // the digest that pulls get; absent: the same
+	HeldBy  string `json:"heldBy,omitempty"` // why they get it: pin, immutable or minAge; absent: nothing is held
 }
 
 // PurgeRequest is the body of POST /api/v1/purge: an image, or a digest.
@@ -153,14 +163,18 @@ type tags struct {
 	log    *slog.Logger
 }
 
-// image reads an image of a request: canonical, with a tag or a digest as they are wanted.
-func (t tags) image(text string, want string) (oci.Ref, error) {
+// image reads an image of a request: canonical, with a tag or a digest as they are wanted. For a change the tag has to be
+// written: an image that was copied from a node has none, and latest is not what was meant.
+func (t tags) image(text, want string, change bool) (oci.Ref, error) {
 	if text == "" {
 		return oci.Ref{}, badRequest(errors.New("image is missing; write it as in docker.io/library/nginx:1.27"))
 	}
 	ref, err := oci.ParseRef(text)
 	if err != nil {
 		return oci.Ref{}, badRequest(fmt.Errorf("image=%s: %w", text, err))
+	}
+	if change && !strings.Contains(path.Base(text), ":") {
+		return oci.Ref{}, badRequest(fmt.Errorf("image=%s: write its tag, as in %s:1.27; a change takes no tag for granted", text, text))
 	}
 	if want == "tag" && (ref.Tag == "" || ref.Digest != "") {
 		return oci.Ref{}, badRequest(fmt.Errorf("image=%s: write it with its tag and without a digest, as in docker.io/library/nginx:1.27", text))
@@ -178,12 +192,19 @@ func (t tags) refused(err error) error {
 		unknown *route.UnknownError
 		missing *pull.MissingError
 		pinned  *pull.PinnedError
+		part    *pull.PartError
+
+		forbidden *access.ForbiddenError
 	)
 	switch {
 	case errors.As(err, &unknown):
 		return &refusal{status: http.StatusNotFound, detail: err.Error() + "; mirror upstreams lists the upstreams"}
 	case errors.As(err, &missing):
 		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: digests(missing.Digests)}
+	case errors.As(err, &forbidden):
+		return &refusal{status: http.StatusConflict, detail: fmt.Sprintf("no rule lets clients pull %s, and the mirror's login is used for nothing else; add a rule for it", forbidden.Repo)}
+	case errors.As(err, &part):
+		return &refusal{status: http.StatusConflict, detail: err.Error()}
 	case errors.As(err, &pinned):
 		return &refusal{status: http.StatusConflict, detail: err.Error()}
 	case errors.Is(err, catalog.ErrPinnedByConfig):
@@ -269,7 +290,7 @@ func (t tags) tag(q url.Values) (any, error) {
 	if _, err := pageOf(q, maxPage, "image", "at"); err != nil {
 		return nil, badRequest(err)
 	}
-	ref, err := t.image(q.Get("image"), "tag")
+	ref, err := t.image(q.Get("image"), "tag", false)
 	if err != nil {
 		return nil, err
 	}
@@ -307,6 +328,9 @@ func (t tags) tag(q url.Values) (any, error) {
 			Platforms: s.Platforms, Complete: complete, Reversion: s.Reversion,
 		})
 	}
+	if body.At.IsZero() {
+		body.Served, body.HeldBy, body.HeldUntil = served(t.ledger.Choice(tag), tag.Digest)
+	}
 	if pin, ok := t.ledger.Pinned(ref, now); ok {
 		body.Pin = new(viewPin(pin))
 	}
@@ -319,6 +343,17 @@ func (t tags) tag(q url.Values) (any, error) {
 		body.Clients = append(body.Clients, TagClient{Client: c.Client, Digest: c.Digest.String(), LastPull: c.LastPull.UTC()})
 	}
 	return body, nil
+}
+
+// served is the digest that pulls of a tag get, if that is another one than its registry said last, and why and until when.
+func served(c catalog.Choice, latest oci.Digest) (digest, by string, until time.Time) {
+	by = map[catalog.Hold]string{
+		catalog.HeldByPin: "pin", catalog.HeldByImmutable: "immutable", catalog.HeldByMinAge: "minAge", catalog.HeldUnknown: "minAge",
+	}[c.Hold]
+	if c.Digest != latest {
+		digest = c.Digest.String()
+	}
+	return digest, by, c.Until.UTC()
 }
 
 // began is when the history of a tag begins.
@@ -342,7 +377,7 @@ func (t tags) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27"}`); err != nil {
 		return nil, err
 	}
-	ref, err := t.image(q.Image, "tag")
+	ref, err := t.image(q.Image, "tag", false)
 	if err != nil {
 		return nil, err
 	}
@@ -351,7 +386,11 @@ func (t tags) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, t.refused(err)
 	}
 	t.audit(r, "tag refreshed", ref, "digest", after)
-	return Refreshed{Image: ref.String(), Digest: after.String(), Changed: before != after}, nil
+	answer := Refreshed{Image: ref.String(), Digest: after.String(), Changed: before != after}
+	if tag, err := t.ledger.Tag(ref); err == nil {
+		answer.Served, answer.HeldBy, _ = served(t.ledger.Choice(tag), after)
+	}
+	return answer, nil
 }
 
 // audit logs a change that an operator has made.
@@ -379,7 +418,7 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27","digest":"sha256:..."}`); err != nil {
 		return nil, err
 	}
-	ref, err := t.image(q.Image, "tag")
+	ref, err := t.image(q.Image, "tag", true)
 	if err != nil {
 		return nil, err
 	}
@@ -392,7 +431,7 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, badRequest(fmt.Errorf("digest=%s: must be sha256: and 64 hex digits", q.Digest))
 	case !q.Until.IsZero() && !q.Until.After(now):
 		return nil, badRequest(fmt.Errorf("until=%s is over", q.Until.UTC().Format(time.RFC3339)))
-	case len(q.Reason) > maxReason || strings.ContainsFunc(q.Reason, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case len(q.Reason) > maxReason || text.Line(q.Reason, maxReason) != q.Reason:
 		return nil, badRequest(fmt.Errorf("reason: must be one line of at most %d bytes", maxReason))
 	}
 	if !q.At.IsZero() {
@@ -407,7 +446,11 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err := t.ledger.Pin(r.Context(), pin); err != nil {
 		return nil, t.refused(err)
 	}
-	t.audit(r, "tag pinned", ref, "digest", pin.Digest, "expires_at", pin.Until, "reason", pin.Reason)
+	attrs := []any{"digest", pin.Digest, "reason", pin.Reason}
+	if !pin.Until.IsZero() {
+		attrs = append(attrs, "expires_at", pin.Until)
+	}
+	t.audit(r, "tag pinned", ref, attrs...)
 	return viewPin(pin), nil
 }
 
@@ -417,7 +460,7 @@ func (t tags) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if _, err := pageOf(q, maxPage, "image"); err != nil {
 		return nil, badRequest(err)
 	}
-	ref, err := t.image(q.Get("image"), "tag")
+	ref, err := t.image(q.Get("image"), "tag", r.Method != http.MethodGet)
 	if err != nil {
 		return nil, err
 	}
@@ -452,7 +495,7 @@ func (t tags) purge(_ http.ResponseWriter, r *http.Request) (any, error) {
 		t.log.InfoContext(r.Context(), "content purged", "digest", d, "client", r.RemoteAddr)
 		return noContent, nil
 	}
-	ref, err := t.image(q.Image, "")
+	ref, err := t.image(q.Image, "", true)
 	if err != nil {
 		return nil, err
 	}

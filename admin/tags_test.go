@@ -69,7 +69,10 @@ func (l *ledger) Tags(string) iter.Seq2[catalog.Tag, error] {
 }
 func (l *ledger) Clients(oci.Ref) ([]catalog.Client, error) { return slices.Clone(l.clients), nil }
 func (l *ledger) Cached(ref oci.Ref) (int64, bool)          { return 34, ref.Digest == sum }
-func (l *ledger) Pins(time.Time) []catalog.Pin              { return l.pins }
+func (l *ledger) Choice(t catalog.Tag) catalog.Choice {
+	return catalog.Choice{Digest: sum2, Latest: t.Digest, Hold: catalog.HeldByMinAge, Until: day}
+}
+func (l *ledger) Pins(time.Time) []catalog.Pin { return l.pins }
 func (l *ledger) Pinned(ref oci.Ref, _ time.Time) (catalog.Pin, bool) {
 	i := slices.IndexFunc(l.pins, func(p catalog.Pin) bool { return p.Ref == ref })
 	if i < 0 {
@@ -162,7 +165,7 @@ func TestTags(t *testing.T) {
 		t.Fatalf("%s: %v", body, err)
 	}
 	want := admin.Tag{
-		Image: "docker.io/acme/app:v1", Digest: sum, CheckedAt: day.Add(time.Hour),
+		Image: "docker.io/acme/app:v1", Digest: sum, CheckedAt: day.Add(time.Hour), Served: sum2, HeldBy: "minAge", HeldUntil: day,
 		History: []admin.TagPeriod{
 			{Digest: sum, FirstSeen: day, LastSeen: day.Add(time.Hour), Source: "check", Size: 12, Platforms: []string{"linux/amd64"}, Complete: true, Reversion: true},
 			{Digest: sum2, FirstSeen: day.Add(-48 * time.Hour), LastSeen: day.Add(-time.Hour), Source: "pull"},
@@ -207,7 +210,7 @@ func TestTagChanges(t *testing.T) {
 		want                     string // status and a part of the answer
 		done, logged             string
 	}{
-		{"refresh", "POST", "tags/refresh", `{"image":"acme/app:v1"}`, nil, `200 "changed":true`, "refresh docker.io/acme/app:v1", "tag refreshed"},
+		{"refresh", "POST", "tags/refresh", `{"image":"acme/app:v1"}`, nil, `200 "changed":true,"served":"` + sum2 + `","heldBy":"minAge"`, "refresh docker.io/acme/app:v1", "tag refreshed"},
 		{"refresh fails", "POST", "tags/refresh", `{"image":"acme/app:v1"}`, errors.New("x"), "502 ", "refresh docker.io/acme/app:v1", ""},
 		{"refresh a digest", "POST", "tags/refresh", `{"image":"acme/app@` + sum + `"}`, nil, "400 with its tag", "", ""},
 		{"pin", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum2 + `","until":"` + future + `","reason":"INC-2"}`, nil, `200 "by":"api"`, "pin docker.io/acme/app:v1 " + sum2 + " INC-2", "tag pinned"},
@@ -229,6 +232,9 @@ func TestTagChanges(t *testing.T) {
 		{"purge a digest", "POST", "purge", `{"digest":"` + sum + `"}`, nil, "204 ", "purge " + sum, "content purged"},
 		{"purge what is pinned", "POST", "purge", `{"image":"acme/app:v1"}`, &pull.PinnedError{}, "409 remove the pin", "purge docker.io/acme/app:v1", ""},
 		{"purge both", "POST", "purge", `{"image":"a:1","digest":"` + sum + `"}`, nil, "400 either image or digest", "", ""},
+		{"pin without a tag", "PUT", "pins", `{"image":"acme/app","digest":"` + sum + `"}`, nil, "400 write its tag", "", ""},
+		{"pin to a part", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `"}`, &pull.PartError{Platform: "linux/amd64", Index: sum2}, "409 linux/amd64 alone", "pin docker.io/acme/app:v1 " + sum + " ", ""},
+		{"purge without a tag", "POST", "purge", `{"image":"acme/app"}`, nil, "400 write its tag", "", ""},
 		{"purge a repository", "POST", "purge", `{"image":"acme/app@` + sum + `x"}`, nil, "400 ", "", ""},
 		{"purge of another field", "POST", "purge", `{"images":["a"]}`, nil, "400 the body must be", "", ""},
 	} {

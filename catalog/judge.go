@@ -56,7 +56,7 @@ func (t Tag) Judge(p Policy, now time.Time) Verdict {
 	}
 	age := now.Sub(t.Checked)
 	// A clock that was set back must not make a copy fresh for longer than its policy says.
-	known := age >= 0 && !t.Due()
+	known := age >= 0 && !t.Due() && !(t.lags() && age >= lagEvery)
 	switch {
 	case p.Immutable && known && age < immutableEvery-t.spread(immutableSpread):
 		return Serve
@@ -68,6 +68,18 @@ func (t Tag) Judge(p Policy, now time.Time) Verdict {
 		return ServeAndAsk
 	}
 	return Ask
+}
+
+// A registry may report a push before its other servers know of it. For lagFor after a report, a check that has found the digest
+// from before counts for lagEvery alone.
+const (
+	lagFor   = time.Minute
+	lagEvery = 5 * time.Second
+)
+
+// lags reports whether the last check came soon after a report of a change, and found no change.
+func (t Tag) lags() bool {
+	return t.Checked.Before(t.Expired.Add(lagFor)) && !t.Expired.IsZero() && len(t.History) > 0 && t.History[0].First.Before(t.Expired)
 }
 
 // Usable reports whether the copy may be served when the upstream does not answer.
@@ -98,11 +110,11 @@ func (t Tag) Reported(d oci.Digest, first, at time.Time) Tag {
 //
 //	immutable                                       the first digest that was seen
 //	no MinAge                                       the latest
-//	MinAge                                          the newest that is known for MinAge
-//	MinAge, and none is known for so long           the one that is known for longest, or none (HoldUnknown)
+//	MinAge                                          the newest that the tag has meant for MinAge without a break
+//	MinAge, and it has meant none for so long       the one that is known for longest, or none (HoldUnknown)
 //
-// For how long a digest is known counts from the first time that this tag was seen to mean it. A tag that goes back to a digest
-// which it had before is not held.
+// A digest that was replaced before it came of age never does: an image that its publisher has withdrawn is not served later. A tag
+// that goes back to a digest which has come of age is not held.
 func (t Tag) Choose(p Policy, now time.Time) Choice {
 	c := Choice{Digest: t.Digest, Latest: t.Digest, AsOf: t.Checked}
 	if t.Digest == "" || !p.Immutable && p.MinAge == 0 {
@@ -119,9 +131,9 @@ func (t Tag) Choose(p Policy, now time.Time) Choice {
 	if p.MinAge == 0 {
 		return c
 	}
+	c.Until = history[newest].First.Add(p.MinAge) // one that was replaced meanwhile never comes of age
 	for i := newest; i < len(history); i++ {
-		if known := firstSight(history, i); now.Sub(known) < p.MinAge {
-			c.Until = known.Add(p.MinAge) // of the one that is served next
+		if !p.Immutable && !ofAge(history, i, p.MinAge, now) || p.Immutable && now.Sub(history[i].First) < p.MinAge {
 			continue
 		}
 		if c.Digest = history[i].Digest; c.Digest != t.Digest && c.Hold == NotHeld {
@@ -158,14 +170,18 @@ func (t Tag) Copies(p Policy, now time.Time) []Choice {
 	for history[served].Digest != c.Digest {
 		served++
 	}
+	next := served
 	for i := served + 1; i < len(history); i++ {
-		// It was served rightly until the one after it was old enough.
+		if !ofAge(history, i, p.MinAge, now) {
+			continue
+		}
+		// It was served rightly until the one after it came of age.
 		old := Choice{Digest: history[i].Digest, Hold: HeldByMinAge, Latest: t.Digest, AsOf: history[i].Last}
-		if end := firstSight(history, i-1).Add(p.MinAge); end.After(old.AsOf) {
+		if end := history[next].First.Add(p.MinAge); end.After(old.AsOf) {
 			old.AsOf = end
 		}
-		held := now.Sub(firstSight(history, i)) < p.MinAge // it came between two periods of an older one
-		if !held && old.Digest != c.Digest && now.Sub(old.AsOf) <= p.StaleIfError {
+		next = i
+		if old.Digest != c.Digest && now.Sub(old.AsOf) <= p.StaleIfError {
 			list = append(list, old)
 		}
 	}
@@ -180,13 +196,17 @@ func (t Tag) history() []Seen {
 	return t.History
 }
 
-// firstSight is when the digest of a period was first seen: in this one, or in an older one.
-func firstSight(history []Seen, i int) time.Time {
-	first := history[i].First
-	for _, s := range history[i+1:] {
-		if s.Digest == history[i].Digest {
-			first = s.First
+// ofAge reports whether the digest of a period has come of age: the tag meant it for minAge without a break, in this period or in
+// an older one. One that was replaced before, as an image that its publisher has withdrawn, has not.
+func ofAge(history []Seen, i int, minAge time.Duration, now time.Time) bool {
+	for k := i; k < len(history); k++ {
+		end := now
+		if k > 0 {
+			end = history[k-1].First
+		}
+		if history[k].Digest == history[i].Digest && end.Sub(history[k].First) >= minAge {
+			return true
 		}
 	}
-	return first
+	return false
 }

@@ -47,6 +47,12 @@ func due(t catalog.Tag, ago time.Duration) catalog.Tag {
 
 func TestJudge(t *testing.T) {
 	t.Parallel()
+	long := ages
+	long.MaxAge = day
+	seen := func(t catalog.Tag, ago time.Duration) catalog.Tag {
+		t.History = []catalog.Seen{{Digest: t.Digest, First: noon.Add(-ago), Last: t.Checked}}
+		return t
+	}
 	for _, tt := range []struct {
 		name   string
 		tag    catalog.Tag
@@ -68,6 +74,11 @@ func TestJudge(t *testing.T) {
 		{"due", due(checked(time.Second), 0), ages, catalog.Ask, true},
 		{"due, and old: no older for that", due(checked(7*day), 0), ages, catalog.Ask, true},
 		{"checked since it was due", due(checked(time.Second), 2*time.Second), ages, catalog.Serve, true},
+
+		{"reported, and the registry lags", due(seen(checked(6*time.Second), day), 7*time.Second), long, catalog.Ask, true},
+		{"reported, and checked just now", due(seen(checked(4*time.Second), day), 7*time.Second), long, catalog.Serve, true},
+		{"reported, and moved since", due(seen(checked(6*time.Second), 6*time.Second), 7*time.Second), long, catalog.Serve, true},
+		{"reported, and checked a minute later", due(seen(checked(time.Minute), day), 3*time.Minute), long, catalog.Serve, true},
 
 		{"stale first, young", checked(time.Minute - 1), with(staleFirst), catalog.Serve, true},
 		{"stale first, older", checked(time.Minute), with(staleFirst), catalog.ServeAndAsk, true},
@@ -175,17 +186,20 @@ func TestChoose(t *testing.T) {
 		{"minAge, new", "B 1h, A 49h", aDay, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
 		{"minAge, one moment too new", "B 23h59m59s, A 49h", aDay, "A minAge until 1s", "A minAge until 1s"},
 		{"minAge, old enough", "B 24h, A 49h", aDay, "B", "B; A minAge"},
-		{"minAge, two new ones", "C 1h, B 2h, A 49h", aDay, "A minAge until 22h0m0s", "A minAge until 22h0m0s"},
+		{"minAge, two new ones", "C 1h, B 2h, A 49h", aDay, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
+		{"minAge, withdrawn before it was old enough", "C 1h, B 26h, D 30h, A 99h", aDay, "B minAge until 23h0m0s", "B minAge until 23h0m0s; A minAge"},
+		{"minAge, withdrawn, and the fix is new", "C 23h, B 25h, A 99h", aDay, "A minAge until 1h0m0s", "A minAge until 1h0m0s"},
+		{"minAge, aged in advance", "C 1h, A 47h, C 48h, A 99h", aDay, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
 		{"minAge, one of two is old enough", "C 1h, B 25h, A 49h", aDay, "B minAge until 23h0m0s", "B minAge until 23h0m0s; A minAge"},
 		{"minAge, back again is not new", "A 1h, B 2h, A 49h", aDay, "A", "A"},
-		{"minAge, back to one that was held", "B 1h, A 2h, B 3h, A 49h", aDay, "A minAge until 21h0m0s", "A minAge until 21h0m0s"},
+		{"minAge, back to one that was held", "B 1h, A 2h, B 3h, A 49h", aDay, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
 		{"minAge, none is old enough", "A 1h", aDay, "A unknown until 23h0m0s", "A unknown until 23h0m0s"},
-		{"minAge, none of two is old enough", "B 1h, A 2h", aDay, "A unknown until 22h0m0s", "A unknown until 22h0m0s"},
+		{"minAge, none of two is old enough", "B 1h, A 2h", aDay, "A unknown until 23h0m0s", "A unknown until 23h0m0s"},
 		{"minAge, the clock was set back", "A -1h", aDay, "A unknown until 25h0m0s", "A unknown until 25h0m0s"},
 
 		{"hold, old", "A 24h", strictly, "A", "A"},
 		{"hold, new", "B 1h, A 49h", strictly, "A minAge until 23h0m0s", "A minAge until 23h0m0s"},
-		{"hold, none is old enough", "B 1h, A 2h", strictly, "none unknown until 22h0m0s", ""},
+		{"hold, none is old enough", "B 1h, A 2h", strictly, "none unknown until 23h0m0s", ""},
 
 		{"immutable and minAge", "A 49h", both, "A", "A"},
 		{"immutable and minAge, moved", "B 25h, A 49h", both, "A immutable", "A immutable"},
@@ -252,7 +266,7 @@ func TestReported(t *testing.T) {
 		t.Errorf("unchanged: %+v", same)
 	}
 	moved := tag.Reported(meant("C"), noon.Add(-time.Second), noon)
-	if shown(moved.Choose(with(aDay), noon)) != "A minAge until 23h0m0s" || shown(moved.Choose(ages, noon)) != "C" || moved.Checked != noon {
+	if shown(moved.Choose(with(aDay), noon)) != "A minAge until 23h59m59s" || shown(moved.Choose(ages, noon)) != "C" || moved.Checked != noon {
 		t.Errorf("moved: %+v", moved)
 	}
 	first := catalog.Tag{}.Reported(meant("A"), noon, noon)

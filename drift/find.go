@@ -75,9 +75,31 @@ type finder struct {
 	same map[oci.Digest]map[oci.Digest]bool // what Input.Same said
 }
 
-// is reports whether two digests are one image.
+// is reports whether two digests are one image: one has the other, or two indexes have the same manifests, as after a build that
+// changed an attestation alone.
 func (f *finder) is(repo oci.Repo, a, b oci.Digest) bool {
-	return a == b || f.family(repo, a)[b] || f.family(repo, b)[a]
+	if a == b {
+		return true
+	}
+	as, bs := f.family(repo, a), f.family(repo, b)
+	if as[b] || bs[a] {
+		return true
+	}
+	n := 0
+	for d := range as {
+		if d != a {
+			if !bs[d] {
+				return false
+			}
+			n++
+		}
+	}
+	for d := range bs {
+		if d != b && !as[d] {
+			return false
+		}
+	}
+	return n > 0
 }
 
 func (f *finder) family(repo oci.Repo, d oci.Digest) map[oci.Digest]bool {
@@ -155,8 +177,9 @@ func (f *finder) running(m Image, places []Place) *Tag {
 		}
 		x := g.of(p.Digest)
 		x.Pods = append(x.Pods, p.Name)
-		x.Current = f.is(m.Ref.Repo, m.Now, p.Digest)
-		drifts = drifts || !x.Current
+		current := f.is(m.Ref.Repo, m.Now, p.Digest)
+		x.Current = x.Current || current
+		drifts = drifts || !current
 	}
 	if !drifts {
 		return nil

@@ -23,6 +23,9 @@ func d(name string) oci.Digest { return digest.FromString(name) }
 
 // same has one image of each version: an index, a manifest and a config.
 func same(_ oci.Repo, x oci.Digest) []oci.Digest {
+	if x == d("index v2 again") { // another attestation
+		return []oci.Digest{d("manifest v2"), d("config v2")}
+	}
 	for _, v := range []string{"v1", "v2"} {
 		if x == d("index "+v) {
 			return []oci.Digest{d("manifest " + v), d("config " + v)}
@@ -111,6 +114,11 @@ func TestFind(t *testing.T) {
 		{
 			"scaled to zero, and the tag did not move", image("index v1", "index v1", client("a", "index v1", time.Hour)),
 			[]drift.Place{{Name: "prod/Deployment/x", Ref: ref, Idle: true}},
+			nil,
+		},
+		{
+			"an index with another attestation", image("index v2 again", "index v2 again", client("a", "index v2", 0)),
+			[]drift.Place{pod("x", "index v2"), pod("y", "manifest v2")},
 			nil,
 		},
 		{"a pod that waits", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: ref}}, nil},

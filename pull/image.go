@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/memory"
@@ -131,6 +132,15 @@ func (p *Puller) own(ref oci.Ref) (*site, oci.Ref, error) {
 	return st, to, err
 }
 
+// allowed is own for what asks a registry with a login: only for repositories that a rule names, where the upstream has rules.
+func (p *Puller) allowed(ref oci.Ref) (*site, oci.Ref, error) {
+	st, ref, err := p.own(ref)
+	if err == nil && st.Ruled && !st.rules.Allow(ref.Repo) {
+		err = &access.ForbiddenError{Repo: ref.Repo, Mirrored: true}
+	}
+	return st, ref, err
+}
+
 // survey walks the manifests of an image. read returns nil for a manifest that can't be had.
 func survey(ref oci.Ref, platforms []string, read func(oci.Descriptor) (*oci.Manifest, error), here func(oci.Digest) bool) (
 	*Image, error,
@@ -222,7 +232,7 @@ type FetchOptions struct {
 // shared with clients. ref has a tag, a digest, or both. It returns the image as far as it is known, also beside an error, which
 // is that of the first part that failed. The caller tries again: what has come stays.
 func (p *Puller) Fetch(ctx context.Context, ref oci.Ref, o FetchOptions) (*Image, error) {
-	st, ref, err := p.own(ref)
+	st, ref, err := p.allowed(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -411,6 +421,19 @@ func (p *Puller) Choice(t catalog.Tag) catalog.Choice {
 		return catalog.Choice{Digest: pin.Digest, Latest: t.Digest, Hold: catalog.HeldByPin}
 	}
 	return t.Choose(st.Tags.For(ref.Name, ref.Tag), now)
+}
+
+// Known is the record of a tag with the registry's last word on it, which may be newer than the record. The error is
+// catalog.ErrUnknown for a tag that was never recorded.
+func (p *Puller) Known(ctx context.Context, ref oci.Ref) (catalog.Tag, error) {
+	st, ref, err := p.own(ref)
+	if err != nil {
+		return catalog.Tag{}, err
+	}
+	if _, err := p.recorded(st, ref); err != nil {
+		return catalog.Tag{}, err
+	}
+	return p.tagState(ctx, st, ref).Tag, nil
 }
 
 // Canonical is the reference under which the mirror knows an image, with the names of the configuration. The error is a

@@ -179,6 +179,7 @@ func TestPurge(t *testing.T) {
 			}
 		}
 		w.hub.asked()
+		time.Sleep(time.Second)
 		if err := w.Purge(context.Background(), appRef("v1", "")); err != nil {
 			t.Fatal(err)
 		}
@@ -212,6 +213,59 @@ func TestPurge(t *testing.T) {
 		}
 		if m, err := w.Survey(appRef("", other.index.Digest), nil); err != nil || len(m.Missing()) != 1 {
 			t.Errorf("after the purge by digest: missing %v, %v, want the index", m.Missing(), err)
+		}
+	})
+}
+
+// A purge keeps what the policy of the tag holds back: the digest that the registry has now does not pass for the first one.
+func TestPurgeLiftsNoHold(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		held := policy
+		held.MinAge, held.MaxAge = 24*time.Hour, 0
+		w.use(w.hub, held)
+		good := w.hub.push(t, app, "latest", "good")
+		w.get(ask(app, "latest"))
+		time.Sleep(25 * time.Hour)
+		w.hub.push(t, app, "latest", "bad")
+		if got := w.get(ask(app, "latest")).Digest; got != good.index.Digest {
+			t.Fatalf("before the purge: %s", got)
+		}
+		time.Sleep(time.Second)
+		if err := w.Purge(context.Background(), appRef("latest", "")); err != nil {
+			t.Fatal(err)
+		}
+		if _, here := w.shelf.Stat(good.index.Digest); here {
+			t.Error("the image that was served is still here")
+		}
+		if got := w.get(ask(app, "latest")).Digest; got != good.index.Digest {
+			t.Errorf("after the purge: %s", got)
+		}
+	})
+}
+
+// A purge leaves the parts that a pinned image shares, and takes the rest.
+func TestPurgeLeavesWhatAPinNeeds(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		one := w.hub.push(t, app, "v1", "one")
+		if err := w.pinTo("stable", one.children[0].Digest, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		other := w.hub.push(t, app, "v2", "other")
+		for _, tag := range []string{"v1", "v2"} {
+			if _, err := w.Fetch(context.Background(), appRef(tag, ""), pull.FetchOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Purge(context.Background(), appRef("v1", "")); err != nil {
+			t.Fatal(err)
+		}
+		for d, want := range map[oci.Digest]bool{
+			one.index.Digest: false, one.children[0].Digest: true, one.children[0].Children[1].Digest: true, one.children[1].Digest: false,
+			one.children[1].Children[1].Digest: false, other.index.Digest: true,
+		} {
+			if _, here := w.shelf.Stat(d); here != want {
+				t.Errorf("%s is here: %t, want %t", d, here, want)
+			}
 		}
 	})
 }

@@ -150,3 +150,19 @@ func TestPinKeepsContent(t *testing.T) {
 		}
 	})
 }
+
+// The digest of one platform is not pinned for all: a node reports it, and it looks like any other.
+func TestPinOfAPart(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "main", "one")
+		w.get(ask(app, "main"))
+		err := w.pinTo("main", im.children[1].Digest, time.Time{})
+		part, ok := errors.AsType[*pull.PartError](err)
+		if !ok || part.Index != im.index.Digest || part.Platform != "linux/arm64" {
+			t.Errorf("%v, want a *PartError with the index", err)
+		}
+		if err := w.pinTo("main", im.index.Digest, time.Time{}); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -464,12 +464,15 @@ func TestTransitions(t *testing.T) {
 			{"push c", "", ""},
 			{"pull", "a held", "HEAD"},
 			{"wait 12h", "", ""},
-			{"pull", "b held", "HEAD, GET b"},
+			{"pull", "a held", "HEAD"}, // b was withdrawn before it was old enough
 			{"wait 12h", "", ""},
 			{"pull", "c", "HEAD, GET c"},
 			{"push b", "", ""},
 			{"wait 1m", "", ""},
-			{"pull", "b", "HEAD"}, // it is known for long
+			{"pull", "c held", "HEAD"},
+			{"push a", "", ""},
+			{"wait 1m", "", ""},
+			{"pull", "a", "HEAD"}, // it was old enough before
 		}},
 		{"minAge, pushed again before the first is old enough", hold, false, []step{
 			{"push a", "", ""},
@@ -478,7 +481,7 @@ func TestTransitions(t *testing.T) {
 			{"push b", "", ""},
 			{"pull", "a new", "HEAD"},
 			{"wait 23h", "", ""},
-			{"pull", "a held", "HEAD"},
+			{"pull", "a new", "HEAD"},
 			{"wait 1h", "", ""},
 			{"pull", "b", "HEAD, GET b"},
 		}},

@@ -3,7 +3,10 @@ package pull
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -16,50 +19,54 @@ func (e *PinnedError) Error() string {
 	return fmt.Sprintf("%s:%s is pinned to %s; remove the pin first", e.Ref.Repo, e.Ref.Tag, e.Ref.Digest)
 }
 
-// Purge removes an image from the cache, with what is remembered of it, so that its next pull asks the registry: ref has a
-// tag, a digest, or both. All parts that its manifests name go, for every platform, those that other images share too: they
-// are fetched again when an image needs them. Clients that read some of them now finish. Content of a pinned tag stays:
-// the error is then a *PinnedError, and nothing was removed. Content that is not cached is not an error.
+// Purge removes an image from the cache, and has the next pull of its tag ask the registry: ref has a tag, a digest, or both. Of
+// a tag, the images go that it means and that it is served with. All parts that their manifests name go, for every platform,
+// those that other images share too: they are fetched again when an image needs them. What the repository has not shown, and parts of pinned images stay, and so does
+// the history of the tag, without which a purge would lift what its policy holds back. Clients that read some of them now finish.
+//
+// The error is a *PinnedError if the tag or the image itself is pinned, and then nothing was removed. Content that is not
+// cached is not an error.
 func (p *Puller) Purge(ctx context.Context, ref oci.Ref) error {
 	st, ref, err := p.own(ref)
 	if err != nil {
 		return err
 	}
-	var roots []oci.Digest
-	switch {
-	case ref.Digest != "":
-		roots = []oci.Digest{ref.Digest}
-	case ref.Tag != "":
+	roots := []oci.Digest{ref.Digest}
+	if ref.Digest == "" {
 		t := p.tagState(ctx, st, ref)
-		for _, d := range []oci.Digest{t.Digest, t.recorded.Digest} {
-			if d != "" {
-				roots = append(roots, d)
-			}
-		}
+		policy, now := st.Tags.For(ref.Name, ref.Tag), time.Now()
+		roots = []oci.Digest{t.Digest, t.recorded.Digest, t.Choose(policy, now).Digest, t.recorded.Choose(policy, now).Digest}
 	}
+	roots = slices.DeleteFunc(roots, func(d oci.Digest) bool { return d == "" })
+	slices.Sort(roots)
 	var parts []oci.Digest
-	for _, root := range roots {
+	for _, root := range slices.Compact(roots) {
 		m, err := p.Survey(oci.Ref{Repo: ref.Repo, Tag: ref.Tag, Digest: root}, nil)
 		if err != nil && m == nil {
 			return err
 		}
-		parts = append(parts, m.Digests()...) // as far as it could be read: a damaged manifest is to go, too
+		for _, d := range m.Digests() { // as far as it could be read: a damaged manifest is to go, too
+			// What a manifest only names may be another repository's.
+			if member, err := p.catalog.Member(ref.Repo, d); d == root || err == nil && member.Standing > catalog.Named {
+				parts = append(parts, d)
+			}
+		}
 	}
-	if pinned, ok := p.pins.holds(ref, parts); ok {
+	if pinned, ok := p.pins.of(ref, roots); ok {
 		return &PinnedError{Ref: pinned}
 	}
 	if ref.Tag != "" {
-		if err := p.catalog.Forget(ref); err != nil {
+		if err := p.catalog.Expire(ref, catalog.ByPull, time.Now()); err != nil {
 			return err
 		}
 	}
 	p.Forget(ref.Repo)
-	return p.removeContent(parts)
+	return p.removeContent(p.pins.without(parts))
 }
 
 // PurgeContent removes one piece of content from the cache, whichever images have it. The error is as for Purge.
 func (p *Puller) PurgeContent(d oci.Digest) error {
-	if pinned, ok := p.pins.holds(oci.Ref{}, []oci.Digest{d}); ok {
+	if pinned, ok := p.pins.with(d); ok {
 		return &PinnedError{Ref: pinned}
 	}
 	return p.removeContent([]oci.Digest{d})

@@ -12,7 +12,7 @@ import (
 // after; before is empty where the tag was not known. What failed there lately is forgotten first. It is one HEAD, shared with
 // clients that wait for the same; the content comes with the next pull. The error is as for Manifest.
 func (p *Puller) Refresh(ctx context.Context, ref oci.Ref) (before, after oci.Digest, err error) {
-	st, ref, err := p.own(ref)
+	st, ref, err := p.allowed(ref)
 	if err != nil {
 		return "", "", err
 	}

@@ -73,13 +73,13 @@ func (b *reading) end(source string) {
 	}
 }
 
-// read reads the body of a report, or returns the answer to one that can't be read.
-func (h *Handler) read(w http.ResponseWriter, r *http.Request, unproven bool) ([]byte, *answer) {
-	turns := &h.known
+// read reads the body of a report, or returns the answer to one that can't be read. Turns are shared among the hooks, and among the
+// addresses of senders that have not shown a secret: none takes all of them.
+func (h *Handler) read(w http.ResponseWriter, r *http.Request, hook string, unproven bool) ([]byte, *answer) {
+	turns, source := &h.known, hook
 	if unproven {
-		turns = &h.unproven
+		turns, source = &h.unproven, client.Source(r, h.o.Proxies)
 	}
-	source := client.Source(r, h.o.Proxies)
 	if !turns.begin(r.Context(), source) {
 		return nil, &answer{
 			result: Limited, status: http.StatusServiceUnavailable, close: true, retry: time.Second,

@@ -137,6 +137,14 @@ func TestTurns(t *testing.T) {
 		if got := ask("quay/"+secret, "192.0.2.1", recorded(t, "quay")); got != http.StatusAccepted {
 			t.Errorf("a sender that has shown its secret: %d", got)
 		}
+		// The owner of one secret takes no turns of other hooks.
+		for range 8 {
+			stops = append(stops, hold("quay/"+secret, "192.0.2.4"))
+		}
+		synctest.Wait()
+		if got := ask("dockerhub/"+secret, "192.0.2.5", recorded(t, "dockerhub")); got != http.StatusAccepted {
+			t.Errorf("another hook: %d", got)
+		}
 		// It is read as soon as another one ends.
 		wg.Go(func() {
 			began := time.Now()

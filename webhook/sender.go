@@ -286,8 +286,12 @@ func readHarbor(body []byte) (report, error) {
 		data = v.Data
 	}
 	r := report{id: v.ID}
+	deleted := strings.Contains(strings.ToLower(v.Type), "delete")
 	for _, resource := range data.Resources {
-		if !oci.IsTag(resource.Tag) { // the digest of an artifact without a tag
+		// Harbor names one of the tags of a deleted artifact, or its digest: then any tag may be gone.
+		if deleted {
+			resource.Tag = ""
+		} else if !oci.IsTag(resource.Tag) { // the digest of an artifact without a tag
 			continue
 		}
 		host, name := splitHost(resource.ResourceURL)
@@ -385,6 +389,10 @@ func readGeneric(body []byte) (report, error) {
 	}
 	r := report{ignored: `it names no image: send {"image": "HOST/REPOSITORY:TAG"}`}
 	for _, text := range v.Images {
+		if strings.HasSuffix(text, ":") { // a template filled in for a push by digest: it has no tag
+			r.ignored = "the image has no tag, so there is nothing to check"
+			continue
+		}
 		ref, err := oci.ParseRef(text)
 		if err != nil {
 			return report{}, err

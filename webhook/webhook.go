@@ -34,7 +34,7 @@ const (
 	remembered = 8192
 	memoryTime = 2 * maxSkew
 	// maxReading is how many bodies are read at once, of hooks whose secret was shown, and of the others; perSource how many of
-	// the others come from one address.
+	// these are of one hook, or of the others from one address.
 	maxReading, perSource = 16, 8
 	// shown is how many tags an answer and a log line name.
 	shown = 10
@@ -133,7 +133,8 @@ func New(o Options) *Handler {
 		o.Observe = func(string, Result) {}
 	}
 	h := &Handler{o: o, log: o.Log}
-	h.known.total, h.unproven.total, h.unproven.each = maxReading, maxReading, perSource
+	h.known.total, h.known.each = maxReading, perSource
+	h.unproven.total, h.unproven.each = maxReading, perSource
 	h.current.Store(&setup{})
 	return h
 }
@@ -209,7 +210,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, s *setup, k *h
 	if !signs && !k.limit.Allow() {
 		return tooMany()
 	}
-	body, a := h.read(w, r, signs)
+	body, a := h.read(w, r, k.name, signs)
 	if a != nil {
 		return *a
 	}

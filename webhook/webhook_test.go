@@ -205,7 +205,7 @@ func TestSenders(t *testing.T) {
 		{"harbor", "harbor", []string{"harbor.corp.example/team/app:1.4"}, ""},
 		{"harbor", "harbor-1.10", []string{"harbor.corp.example/team/app:1.4"}, ""},
 		{"harbor", "harbor-cloudevents", []string{"harbor.corp.example/team/app:1.4"}, ""},
-		{"harbor", "harbor-delete", []string{"harbor.corp.example/team/app:1.4"}, ""},
+		{"harbor", "harbor-delete", []string{"harbor.corp.example/team/app:"}, ""}, // it names one of the tags that are gone
 		{"harbor", "harbor-pull", nil, "choose Artifact pushed"},
 		{"harbor", "harbor-digest", nil, "has no tag"},
 		{"harbor", "harbor-proxy", []string{"harbor.corp.example/hub-proxy/library/nginx:1.27", "docker.io/library/nginx:1.27"}, ""},

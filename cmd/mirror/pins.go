@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +25,8 @@ func newTagsPinCmd() *cobra.Command {
 		Long: `Fix a tag to one image: every pull of the tag gets it, whatever the registry says. The
 image may be any that the tag has meant, or another one of the repository. What is missing
 of it is fetched first; if that can't be done nothing changes. Its content is kept from
-eviction while the pin lasts, so a pin works while the registry is down.
+eviction while the pin lasts, so a pin works while the registry is down. Take the digest
+from mirror tags show -o wide: the one that a node reports may be that of one platform.
 
 A pin is a way out of an incident, not a way of life: give it an end and a reason, and put
 the digest into your manifests (mirror tags pins -o kustomize).
@@ -40,6 +42,9 @@ Exit codes: 0 pinned; 1 the image could not be fetched, or the mirror refused th
 			request := admin.PinRequest{Image: image, Digest: digest, Reason: reason}
 			if (digest == "") == (at == "") {
 				return fmt.Errorf("%s needs either a digest, IMAGE@sha256:..., or --at with the time at which the tag meant the image", called(cmd))
+			}
+			if !strings.Contains(path.Base(image), ":") {
+				return fmt.Errorf("write the tag that is to be pinned: %s:TAG@%s", image, choose(digest == "", "sha256:...", digest))
 			}
 			var err error
 			if at != "" {
@@ -99,7 +104,7 @@ usage; 4 no mirror answers.`,
 			if _, err := flags.change(cmd.Context(), http.MethodDelete, "pins", url.Values{"image": {args[0]}}, nil); err != nil {
 				return err
 			}
-			return write(cmd.OutOrStdout(), args[0]+" is no longer pinned\n")
+			return write(cmd.OutOrStdout(), args[0]+" is no longer pinned: it means again what its registry and the policy of tags say\n")
 		},
 	}
 	flags.add(cmd, false)
@@ -117,7 +122,7 @@ tag and digest, to be copied into values), config (pins of the mirror's configur
 
 Exit codes: 0 shown; 1 the mirror refused the request; 2 wrong usage; 4 no mirror answers.`,
 		Example: `  mirror tags pins
-  mirror tags pins -o kustomize >> kustomization.yaml`,
+  mirror tags pins -o kustomize`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			body, err := flags.get(cmd.Context(), "pins", nil)

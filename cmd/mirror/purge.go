@@ -15,10 +15,11 @@ func newCachePurgeCmd() *cobra.Command {
 		Use:        "purge IMAGE | DIGEST",
 		SuggestFor: []string{"rm", "remove", "delete", "clear", "evict", "flush"},
 		Short:      "Remove an image, or one piece of content, from the cache",
-		Long: `Remove an image from the cache of a running mirror: what its tag means, its manifests and
-all of its blobs, for every platform. The next pull asks the registry and downloads it
-again. Blobs that other images share go, too, and are downloaded again when they are
-needed. With a digest alone, one manifest or blob is removed.
+		Long: `Remove an image from the cache of a running mirror: its manifests and all of its blobs, for
+every platform. The next pull asks the registry and downloads it again, so a purge does not
+keep a bad image out: pin the tag for that (mirror tags pin). The history of the tag stays.
+Blobs that other images share go, too, and are downloaded again when they are needed; those
+of a pinned image stay. With a digest alone, one manifest or blob is removed.
 
 Clients that are downloading it are not interrupted. A pinned image is not removed: end
 the pin first.
@@ -36,7 +37,7 @@ the request; 2 wrong usage; 4 no mirror answers.`,
 			if _, err := flags.change(cmd.Context(), http.MethodPost, "purge", nil, request); err != nil {
 				return err
 			}
-			return write(cmd.OutOrStdout(), args[0]+" is no longer in the cache\n")
+			return write(cmd.OutOrStdout(), args[0]+" was purged: its next pull asks the registry\n")
 		},
 	}
 	flags.add(cmd, false)

@@ -155,6 +155,9 @@ func tagText(x admin.Tag, wide bool, now time.Time) string {
 	default:
 		t.field("means", "%s", x.Digest)
 		t.field("checked", "%s", since(x.CheckedAt, now))
+		if x.Served != "" {
+			t.field("pulls get", "%s (%s%s)", x.Served, heldBy[x.HeldBy], choose(x.HeldUntil.IsZero(), "", ", until "+x.HeldUntil.Format(time.RFC3339)))
+		}
 	}
 	if p := x.Pin; p != nil {
 		t.field("pinned", "to %s%s%s", p.Digest, choose(p.Until.IsZero(), "", ", "+"until "+p.Until.Format(time.RFC3339)), choose(p.Reason == "", "", ": "+p.Reason))
@@ -283,7 +286,8 @@ func newTagsRefreshCmd() *cobra.Command {
 		SuggestFor: []string{"check", "update", "sync"},
 		Short:      "Have the mirror ask the registry now what a tag means",
 		Long: `Have the mirror ask the registry now what a tag means, whatever the age of its copy: the
-next pull gets what the registry answers. A pinned tag stays pinned.
+next pull gets what the registry answers, unless the tag is pinned, immutable, or held back
+by minAge: then the command says what pulls get.
 
 Exit codes: 0 done; 1 the registry did not answer, or the mirror refused the request; 2
 wrong usage; 4 no mirror answers.`,
@@ -295,12 +299,21 @@ wrong usage; 4 no mirror answers.`,
 				return err
 			}
 			return show(cmd, &flags, body, "the result of a check", func(r admin.Refreshed) string {
-				return r.Image + choose(r.Changed, " means now ", " still means ") + r.Digest + "\n"
+				text := r.Image + choose(r.Changed, " means now ", " still means ") + r.Digest + " at its registry\n"
+				if r.Served != "" {
+					text += "Pulls get " + r.Served + " (" + heldBy[r.HeldBy] + ")\n"
+				}
+				return text
 			})
 		},
 	}
 	flags.add(cmd, false)
 	return cmd
+}
+
+// heldBy says why pulls get another image than the registry has.
+var heldBy = map[string]string{
+	"pin": "the tag is pinned", "immutable": "the tag is immutable", "minAge": "the new image is held back by minAge",
 }
 
 // change sends a request that changes something; in is its body, or nil.

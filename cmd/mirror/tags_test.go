@@ -168,12 +168,13 @@ func TestTagCommands(t *testing.T) {
 		code      int
 		sent, out string
 	}{
-		{"tags refresh acme/app:v1", 0, `POST /api/v1/tags/refresh {"image":"acme/app:v1"}`, "docker.io/acme/app:v1 means now " + sumA},
+		{"tags refresh acme/app:v1", 0, `POST /api/v1/tags/refresh {"image":"acme/app:v1"}`, "docker.io/acme/app:v1 means now " + sumA + " at its registry"},
 		{"tags pin acme/app:v1@" + sumA + " --reason INC-1", 0, `PUT /api/v1/pins {"image":"acme/app:v1","digest":"` + sumA + `","reason":"INC-1"}`, "is pinned to " + sumA + "; mirror tags unpin ends it"},
 		{"tags pin acme/app:v1 --at 2026-11-01T10:00:00Z --until 2099-01-01T00:00:00Z", 0, `PUT /api/v1/pins {"image":"acme/app:v1","at":"2026-11-01T10:00:00Z","until":"2099-01-01T00:00:00Z"}`, "is pinned"},
 		{"tags pin acme/app:v1", 2, "", "--at"},
 		{"tags pin acme/app:v1@" + sumA + " --at 2h", 2, "", "--at"},
 		{"tags pin acme/app:v1@" + sumA + " --until 2020-01-01T00:00:00Z", 2, "", "is over"},
+		{"tags pin acme/app@" + sumA, 2, "", "write the tag that is to be pinned: acme/app:TAG@" + sumA},
 		{"tags pin", 2, "", "needs an image"},
 		{"tags unpin acme/app:v1", 0, "DELETE /api/v1/pins?image=acme%2Fapp%3Av1", "no longer pinned"},
 		{"tags show acme/app:v1 --at 2026-11-01T10:00:00Z", 0, "GET /api/v1/tags?at=2026-11-01T10%3A00%3A00Z&image=acme%2Fapp%3Av1", sumA},
@@ -182,8 +183,8 @@ func TestTagCommands(t *testing.T) {
 		{"tags drift --fail --kind pulled", 1, "GET /api/v1/tags/drift?kind=pulled", "1 case of drift"},
 		{"tags drift --kind other", 2, "", "restart"},
 		{"tags list --floating", 0, "GET /api/v1/tags?floating=true&limit=50", "No tag"},
-		{"cache purge acme/app:v1", 0, `POST /api/v1/purge {"image":"acme/app:v1"}`, "no longer in the cache"},
-		{"cache purge " + sumA, 0, `POST /api/v1/purge {"digest":"` + sumA + `"}`, "no longer in the cache"},
+		{"cache purge acme/app:v1", 0, `POST /api/v1/purge {"image":"acme/app:v1"}`, "was purged"},
+		{"cache purge " + sumA, 0, `POST /api/v1/purge {"digest":"` + sumA + `"}`, "was purged"},
 		{"cache purge", 2, "", "needs an image or a digest"},
 	} {
 		asked = nil

@@ -22,6 +22,9 @@ type ledger struct {
 // Tags are those of the catalog; the puller's are a list of its registry.
 func (l ledger) Tags(prefix string) iter.Seq2[catalog.Tag, error] { return l.Catalog.Tags(prefix) }
 
+// Tag is the record of a tag with the registry's last word on it.
+func (l ledger) Tag(ref oci.Ref) (catalog.Tag, error) { return l.Known(context.Background(), ref) }
+
 // Cached reports whether all that nodes pull of an image is in the cache, and how many bytes that is.
 func (l ledger) Cached(ref oci.Ref) (size int64, complete bool) {
 	m, err := l.Survey(ref, l.platforms())
@@ -50,6 +53,7 @@ func (a *App) drift(ctx context.Context) (drift.Report, error) {
 	in := drift.Input{Places: places, Same: func(repo oci.Repo, d oci.Digest) []oci.Digest {
 		return a.puller.Describe(oci.Ref{Repo: repo, Digest: d}, nil).Same
 	}, Change: a.change}
+	due := 0 // tags that were reported as changed, and not checked since
 	for tag, err := range a.catalog.Tags("") {
 		if err != nil {
 			return report, fmt.Errorf("read the tags: %w", err)
@@ -67,15 +71,21 @@ func (a *App) drift(ctx context.Context) (drift.Report, error) {
 		if len(clients) == 0 && !used[tag.Ref] {
 			continue
 		}
-		choice := a.puller.Choice(tag)
-		image := drift.Image{Ref: tag.Ref, Now: tag.Digest, Next: choice.Digest}
-		if choice.Hold == catalog.HeldByPin || choice.Hold == catalog.HeldByImmutable {
-			image.Now = choice.Digest
+		if tag.Due() {
+			due++
 		}
+		if known, err := a.puller.Known(ctx, tag.Ref); err == nil {
+			tag = known
+		}
+		now := a.puller.Choice(tag).Digest // what is held back is not what the tag means to the nodes
+		image := drift.Image{Ref: tag.Ref, Now: now, Next: now}
 		for _, c := range clients {
 			image.Clients = append(image.Clients, drift.Client{Name: c.Client, Digest: c.Digest, LastPull: c.LastPull})
 		}
 		in.Images = append(in.Images, image)
+	}
+	if due > 0 {
+		report.Notes = append(report.Notes, fmt.Sprintf("tags that were reported as changed and not checked since: %d; mirror tags refresh checks one", due))
 	}
 	report.Drift = drift.Find(in)
 	return report, nil
