@@ -56,7 +56,7 @@ func (t Tag) Judge(p Policy, now time.Time) Verdict {
 	}
 	age := now.Sub(t.Checked)
 	// A clock that was set back must not make a copy fresh for longer than its policy says.
-	known := age >= 0 && !t.Due() && !(t.lags() && age >= lagEvery)
+	known := age >= 0 && !t.Due() && (!t.lags() || age < lagEvery)
 	switch {
 	case p.Immutable && known && age < immutableEvery-t.spread(immutableSpread):
 		return Serve
