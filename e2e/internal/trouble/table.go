@@ -322,7 +322,7 @@ func ours() []Scene {
 		{Reason: "too-new", Name: "fresh", set: func(w *World, p *Place) error {
 			_, err := p.registry(w, origin.Options{})
 			p.Upstream += ", tags: {minAge: 24h, minAgeUnknown: hold}"
-			p.Says, p.Node = says("fresh.example/acme/app:v1 is held back", "pull it from"), ""
+			p.Says, p.Node = says("knows no digest of", "pull it from"), ""
 			return err
 		}},
 		{Reason: "queue-timeout", Name: "queue", Slow: true, set: func(w *World, p *Place) error {
