@@ -203,9 +203,7 @@ func (t tags) refused(err error) error {
 		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: digests(missing.Digests)}
 	case errors.As(err, &forbidden):
 		return &refusal{status: http.StatusConflict, detail: fmt.Sprintf("no rule lets clients pull %s, and the mirror's login is used for nothing else; add a rule for it", forbidden.Repo)}
-	case errors.As(err, &part):
-		return &refusal{status: http.StatusConflict, detail: err.Error()}
-	case errors.As(err, &pinned):
+	case errors.As(err, &part), errors.As(err, &pinned):
 		return &refusal{status: http.StatusConflict, detail: err.Error()}
 	case errors.Is(err, catalog.ErrPinnedByConfig):
 		return &refusal{status: http.StatusConflict, detail: err.Error() + ", and reload"}

@@ -147,13 +147,17 @@ func (g *group) tag(kind Kind) *Tag {
 		t.Digests = append(t.Digests, *x)
 	}
 	slices.SortStableFunc(t.Digests, func(a, b Digest) int {
-		return cmp.Or(-compareBool(a.Current, b.Current), cmp.Compare(len(b.Clients)+len(b.Pods), len(a.Clients)+len(a.Pods)), strings.Compare(a.Digest, b.Digest))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(len(b.Clients)+len(b.Pods), len(a.Clients)+len(a.Pods)), strings.Compare(a.Digest, b.Digest))
 	})
 	return t
 }
 
-func compareBool(a, b bool) int {
-	return cmp.Compare(map[bool]int{true: 1}[a], map[bool]int{true: 1}[b])
+// rank puts the current digest first.
+func rank(d Digest) int {
+	if d.Current {
+		return 0
+	}
+	return 1
 }
 
 // pulled compares what clients got last.

@@ -101,20 +101,23 @@ func (p *Puller) Survey(ref oci.Ref, platforms []string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return survey(ref, platforms, func(d oci.Descriptor) (*oci.Manifest, error) {
-		n, here := p.cache.Stat(d.Digest)
-		if !here || n > oci.MaxManifestSize {
-			return nil, nil
-		}
-		b, err := p.cache.Peek(d.Digest)
-		if errors.Is(err, cache.ErrNotFound) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read manifest %s: %w", d.Digest, err)
-		}
-		return parse(d.Digest, d.MediaType, b)
-	}, p.cached)
+	return survey(ref, platforms, p.peekManifest, p.cached)
+}
+
+// peekManifest reads a manifest that is in the cache, which counts as no use. Nil: it is not there, or too large to be one.
+func (p *Puller) peekManifest(d oci.Descriptor) (*oci.Manifest, error) {
+	n, here := p.cache.Stat(d.Digest)
+	if !here || n > oci.MaxManifestSize {
+		return nil, nil
+	}
+	b, err := p.cache.Peek(d.Digest)
+	if errors.Is(err, cache.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", d.Digest, err)
+	}
+	return parse(d.Digest, d.MediaType, b)
 }
 
 // cached reports whether content is in the cache.

@@ -127,16 +127,12 @@ func (p *Puller) whole(pin catalog.Pin) error {
 		if s.Digest == pin.Digest {
 			return nil
 		}
-		if seen[s.Digest] || !p.cached(s.Digest) {
+		if seen[s.Digest] {
 			continue
 		}
 		seen[s.Digest] = true
-		b, err := p.cache.Peek(s.Digest)
-		if err != nil {
-			continue
-		}
-		doc, err := parse(s.Digest, "", b)
-		if err != nil {
+		doc, err := p.peekManifest(oci.Descriptor{Digest: s.Digest})
+		if err != nil || doc == nil {
 			continue
 		}
 		for _, c := range doc.Children {

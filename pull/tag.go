@@ -475,13 +475,9 @@ func (p *Puller) record(ctx context.Context, ref oci.Ref, r report) {
 	if len(t.History) == 0 || t.Digest != r.desc.Digest || t.History[0].Size > 0 || t.History[0].Platforms != nil {
 		return
 	}
-	if n, here := p.cache.Stat(t.Digest); here && n <= oci.MaxManifestSize {
-		if b, err := p.cache.Peek(t.Digest); err == nil {
-			if doc, err := oci.ParseManifest(r.desc.MediaType, b); err == nil {
-				size, platforms := describe(doc)
-				p.catalog.Describe(ref, t.Digest, size, platforms)
-			}
-		}
+	if doc, err := p.peekManifest(oci.Descriptor{Digest: t.Digest, MediaType: r.desc.MediaType}); err == nil && doc != nil {
+		size, platforms := describe(doc)
+		p.catalog.Describe(ref, t.Digest, size, platforms)
 	}
 }
 
