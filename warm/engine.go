@@ -54,8 +54,9 @@ type Options struct {
 	Platforms func() []string
 	// InUse are the images that pods use: their content is not evicted for a job. Nil: that is not known.
 	InUse func() []oci.Ref
-	// Busy reports whether pulls of clients use all transfers of a registry. Nil: that is not known.
-	Busy func(host string) bool
+	// Transfers are the blobs that a registry sends now, and those that wait for their turn there, for jobs and for clients.
+	// Nil: that is not known.
+	Transfers func(host string) (running, waiting int)
 	// Explain finds the reason of an error. Nil: diagnose.Explain.
 	Explain func(error) diagnose.Finding
 	// Patience is how long a job waits for a registry that is down, and for a disk without room. 0: 1 h.
@@ -87,8 +88,8 @@ func New(o Options) *Engine {
 	if o.Explain == nil {
 		o.Explain = diagnose.Explain
 	}
-	if o.Busy == nil {
-		o.Busy = func(string) bool { return false }
+	if o.Transfers == nil {
+		o.Transfers = func(string) (running, waiting int) { return 0, 0 }
 	}
 	if o.Patience == 0 {
 		o.Patience = time.Hour

@@ -96,8 +96,12 @@ var temporary = []diagnose.Reason{
 // wait is why work that met an error is tried again later; nil: it is not. Without Until the gate has the time.
 func wait(err error, f diagnose.Finding, now time.Time) *Waiting {
 	_, broken := errors.AsType[*cache.DiskError](err)
+	full, _ := errors.AsType[*cache.NoRoomError](err)
+	reserve, _ := errors.AsType[*fault.ReserveError](err)
 	switch {
-	case broken || errors.Is(err, cache.ErrNoRoom):
+	case reserve != nil:
+		return &Waiting{Code: WaitRateWindow, Text: f.Summary, Until: reserve.Until}
+	case broken || full != nil && full.Why != cache.TooLarge:
 		return &Waiting{Code: WaitDisk, Text: f.Summary}
 	case f.Reason == diagnose.RateLimited || f.Reason == diagnose.AbuseLimited:
 		w := &Waiting{Code: WaitRateWindow, Text: f.Summary, Until: now.Add(cmp.Or(f.RetryAfter, time.Minute))}

@@ -208,7 +208,7 @@ func (q *queue) reportProgress(now time.Time) {
 			continue
 		}
 		n := u.blob.done.Load()
-		still := n == u.seen && now.Sub(u.moved) >= stillAfter && q.o.Busy(u.image.ref.Host)
+		still := n == u.seen && now.Sub(u.moved) >= stillAfter && q.waitsForClients(u.image.ref.Host)
 		if n == u.seen && still == u.still {
 			continue
 		}
@@ -225,6 +225,17 @@ func (q *queue) reportProgress(now time.Time) {
 	}
 }
 
+// waitsForClients reports whether work waits for a turn at a registry while clients have turns there.
+func (q *queue) waitsForClients(host string) bool {
+	running, waiting := q.o.Transfers(host)
+	for u := range q.units {
+		if u.kind == fetching && u.image.ref.Host == host && u.seen > 0 && !u.still {
+			running--
+		}
+	}
+	return waiting > 0 && running > 0
+}
+
 // waiting is why nothing of a job moves; nil: it moves, or is over.
 func (q *queue) waiting(j *job, now time.Time) *Waiting {
 	if j.state.Over() {
@@ -236,7 +247,7 @@ func (q *queue) waiting(j *job, now time.Time) *Waiting {
 				return nil
 			}
 		}
-		return &Waiting{Code: WaitLivePulls, Text: "pulls of clients use all transfers of the registry, and come first"}
+		return &Waiting{Code: WaitLivePulls, Text: "pulls of clients use the transfers of the registry, and come first"}
 	}
 	var first *Waiting
 	for _, list := range [][]*image{j.pending, j.ready} {

@@ -97,7 +97,7 @@ const (
 	WaitRateWindow   = "rate-window"   // the registry's limit, or the part of it that is reserved for pulls
 	WaitUpstreamDown = "upstream-down" // the registry does not answer as it should
 	WaitDisk         = "disk"          // the cache has no room at the moment
-	WaitLivePulls    = "live-pulls"    // pulls of clients use all transfers of the registry
+	WaitLivePulls    = "live-pulls"    // pulls of clients use the transfers of the registry
 	WaitOtherJobs    = "other-jobs"    // warm.parallel downloads of other jobs are under way
 )
 
