@@ -25,6 +25,8 @@ type Cache interface {
 	// Reopen replaces an object whose stored content can't be read because of err.
 	Reopen(ctx context.Context, o cache.Object, err error, d oci.Digest, size int64, src cache.Source) (
 		cache.Object, cache.Outcome, error)
+	// Room returns why a blob of size bytes could not be stored now, or nil. It evicts nothing.
+	Room(ctx context.Context, size int64) error
 	// Get returns a small piece of content, or cache.ErrNotFound.
 	Get(ctx context.Context, d oci.Digest) ([]byte, error)
 	// Put stores a small piece of content.

@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
@@ -77,6 +78,9 @@ func (q tagPull) answer(ctx context.Context) (*Content, error) {
 	t := q.p.tagState(ctx, q.st, q.ref)
 	now := time.Now() // a record that was made in between is not from the future
 	verdict := t.Judge(q.policy, now)
+	if verdict == catalog.ServeAndAsk && !q.policy.Immutable && upstream.IsSpare(ctx) {
+		verdict = catalog.Ask // a copy that may be old is of no use to background work
+	}
 	if verdict == catalog.ServeAndAsk {
 		q.checkInBackground()
 	}
@@ -378,7 +382,7 @@ func (q tagPull) check(ctx context.Context, k key) (oci.Descriptor, error) {
 			Err: &fault.ContentError{Kind: fault.ContentNotRegistry, Want: "a digest", Got: "none"},
 		}
 	}
-	if !overloaded(err) {
+	if !ownReason(err) {
 		st.note(time.Since(begun), err, q.policy.Wait)
 	}
 	if err != nil {
