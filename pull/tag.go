@@ -443,7 +443,7 @@ func (q tagPull) noteMove(ctx context.Context, before tagState, to oci.Digest) {
 }
 
 // recordReport records a report on a tag. If its manifest is on disk and known to belong to the repository, the tag leads to content
-// that can be served. Else the record says that the digest was only reported, until the manifest comes, see store. The record is no
+// that can be served. Else the record says that the digest was only reported, until the manifest comes, see store. The record gives no
 // right to read the content: see member.
 func (p *Puller) recordReport(ctx context.Context, st *site, ref oci.Ref, r report) {
 	if p.stored(ctx, st, ref.Repo, r.desc.Digest) {

@@ -79,7 +79,7 @@ func TestHeadThenGetByDigestRecordsTheTag(t *testing.T) {
 	})
 }
 
-// A node that has the image sends HEAD alone. The ledger has the tag, with its moves, over a restart, and the record is no right to
+// A node that has the image sends HEAD alone. The ledger has the tag, with its moves, over a restart, and the record gives no right to
 // content. No manifest is fetched for it.
 func TestHeadAloneIsRecorded(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
