@@ -201,8 +201,10 @@ nodes:
 	return out, nil
 }
 
-// K3s is the configuration of k3s, RKE2 that of RKE2: a registries.yaml, of which they make hosts.toml files.
-func K3s(o Options) (Output, error)  { return rancher(o, "k3s") }
+// K3s is the configuration of k3s: a registries.yaml, of which it makes hosts.toml files.
+func K3s(o Options) (Output, error) { return rancher(o, "k3s") }
+
+// RKE2 is that of RKE2, which reads the same file at a path of its own.
 func RKE2(o Options) (Output, error) { return rancher(o, "rke2") }
 
 func rancher(o Options, product string) (Output, error) {

@@ -59,6 +59,8 @@ The registries are those of the mirror's configuration (--config), or those of
   mirror setup openshift --mirror https://mirror.example --registry docker.io --registry quay.io`,
 		Args: subcommand,
 		RunE: help,
+		// A flag of a target comes behind its name. Where that is mistyped, the error is about the name.
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
 	}
 	cmd.AddCommand(newSetupContainerdCmd())
 	for _, t := range setupTargets {
