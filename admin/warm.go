@@ -57,7 +57,7 @@ type warming struct {
 }
 
 func newWarming(o Options) *warming {
-	return &warming{warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, maxStreams)}
+	return &warming{warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams)}
 }
 
 // submit makes a job, or with dryRun the plan of one.

@@ -189,8 +189,8 @@ func TestWarmIsRefused(t *testing.T) {
 		{"text", "warm", "text/plain", `{}`, nil, 415, []string{"application/yaml"}},
 		{
 			"wrong images", "warm", "application/json", `{"images":["A","b"]}`,
-			&warm.InvalidError{Entries: []warm.Entry{{Index: 0, Image: "A", Text: "A is no name"}, {Index: -1, Text: "with: x"}}}, 400,
-			[]string{"images[0]: A is no name", "with: x", "nothing is fetched"},
+			&warm.InvalidError{Entries: []warm.Entry{{Index: 0, Image: "A", Text: "A is not a name"}, {Index: -1, Text: "with: x"}}}, 400,
+			[]string{"images[0]: A is not a name", "with: x", "nothing is fetched"},
 		},
 		{"too many jobs", "warm", "application/json", `{"images":["a"]}`, &warm.QuotaError{Setting: "warm.maxJobs", Limit: 200, Have: 200, Asked: 1}, 429, []string{"warm.maxJobs"}},
 		{"a used key", "warm", "application/json", `{"images":["a"]}`, &warm.KeyUsedError{Key: "k", ID: "3f9c2a7b"}, 422, []string{"3f9c2a7b", "new key"}},

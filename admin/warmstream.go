@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// maxStreams is how many streams of events there may be at once. Each is a connection of the listener.
-	maxStreams = 128
+	// MaxStreams is how many streams of events there may be at once. Each is a connection of the listener.
+	MaxStreams = 128
 	// heartbeat is how often a stream without events sends a comment, so that proxies do not take it for dead.
 	heartbeat = 15 * time.Second
 	// writeTime is how long a client may leave an event unread. Then its stream ends.
@@ -40,7 +40,7 @@ func (x *warming) events(w http.ResponseWriter, r *http.Request) (any, error) {
 	case x.streams <- struct{}{}:
 		defer func() { <-x.streams }()
 	default:
-		return nil, busy(fmt.Sprintf("there are %d streams of events, the most that there may be; ask for /api/v1/warm/%s now and then", maxStreams, job.ID))
+		return nil, busy(fmt.Sprintf("there are %d streams of events, the most that there may be; ask for /api/v1/warm/%s now and then", MaxStreams, job.ID))
 	}
 	// The connection ends with the stream: the deadline of the last write stays.
 	w.Header().Set("Connection", "close")

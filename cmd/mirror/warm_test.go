@@ -190,7 +190,7 @@ func TestWarmExitCodes(t *testing.T) {
 	cancelled := two()
 	cancelled.states[2].State = warm.Cancelled
 	refused := two()
-	refused.err = &warm.InvalidError{Entries: []warm.Entry{{Index: 0, Image: "A", Text: "A is no name"}, {Index: 1, Image: "B", Text: "B is no name"}}}
+	refused.err = &warm.InvalidError{Entries: []warm.Entry{{Index: 0, Image: "A", Text: "A is not a name"}, {Index: 1, Image: "B", Text: "B is not a name"}}}
 	planned := two()
 	planned.plan.Fits = true
 	large := two()
@@ -217,7 +217,7 @@ func TestWarmExitCodes(t *testing.T) {
 		{"all there", fine, "warm a", 0, ""},
 		{"one failed", two(), "warm a", 1, "mirror: 1 of 2 images failed\n"},
 		{"cancelled", cancelled, "warm a", 1, "job 3f9c2a7b was cancelled"},
-		{"refused", refused, "warm A B", 1, "\n  images[0]: A is no name\n  images[1]: B is no name\n"},
+		{"refused", refused, "warm A B", 1, "\n  images[0]: A is not a name\n  images[1]: B is not a name\n"},
 		{"detached", two(), "warm a --detach", 0, ""},
 		{"a plan", planned, "warm a --dry-run", 0, ""},
 		{"a plan that does not fit", large, "warm a --dry-run", 1, "does not fit"},

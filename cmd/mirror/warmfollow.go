@@ -33,6 +33,8 @@ const (
 	// end a step that is silent for ten minutes.
 	noteEvery   = 30 * time.Second
 	repeatEvery = 5 * time.Minute
+	// longWait is how long a job must wait for something before that is noted.
+	longWait = 5 * time.Second
 	// minColumns and minRows are those that a terminal must have for bars. Some pretend to be one, and have none.
 	minColumns, minRows = 40, 4
 )
@@ -60,6 +62,9 @@ func (f *warmFlags) states(ctx context.Context, id string) iter.Seq2[admin.WarmJ
 					if !yield(job, nil) || job.State.Over() {
 						return
 					}
+				case ctx.Err() != nil && f.standalone:
+					yield(job, &exitError{exitFailed, fmt.Errorf("interrupted; job %s continues with the next mirror on this folder", id)})
+					return
 				case ctx.Err() != nil:
 					yield(job, &exitError{exitFailed, fmt.Errorf("interrupted; job %s goes on: mirror warm show %s --wait waits for it, mirror warm cancel %s ends it", id, id, id)})
 					return
@@ -176,25 +181,27 @@ func (f *warmFlags) view(stdout, stderr io.Writer) view {
 	return newNotes(stdout, stderr)
 }
 
-// notes is a view for logs: a line about the progress at an interval, and when what the job waits for changes.
+// notes is a view for logs: a line about the progress at an interval, and when the job begins to wait for something.
 type notes struct {
 	io.Writer
 	stderr io.Writer
 	ended  chan struct{}
 	done   sync.WaitGroup
 
-	mu    sync.Mutex // guards what follows, and lines of stderr
-	job   admin.WarmJob
-	speed speed
-	last  string // line about the progress
-	at    time.Time
-	code  string // of the last wait that was noted
+	mu      sync.Mutex // guards what follows
+	job     admin.WarmJob
+	speed   speed
+	last    string    // line about the progress
+	at      time.Time // of that line
+	code    string    // of what the job waits for
+	waiting time.Time // since when
+	noted   string    // code of the last wait that was noted
 }
 
 func newNotes(stdout, stderr io.Writer) *notes {
-	n := &notes{Writer: stdout, stderr: stderr, ended: make(chan struct{})}
+	n := &notes{Writer: stdout, stderr: stderr, ended: make(chan struct{}), at: time.Now()}
 	n.done.Go(func() {
-		tick := time.NewTicker(noteEvery)
+		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
 		for {
 			select {
@@ -208,16 +215,19 @@ func newNotes(stdout, stderr io.Writer) *notes {
 	return n
 }
 
-// note writes a line about the progress.
+// note writes the lines that are due.
 func (n *notes) note() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	line := progressText(n.job, n.speed.now(n.job))
-	if line == n.last && time.Since(n.at) < repeatEvery {
-		return
+	if w := n.job.WaitingFor; w != nil && n.code != n.noted && time.Since(n.waiting) >= longWait {
+		n.noted = n.code
+		fmt.Fprintln(n.stderr, "waiting: "+waitText(w))
 	}
-	n.last, n.at = line, time.Now()
-	fmt.Fprintln(n.stderr, line)
+	line, passed := progressText(n.job, n.speed.now(n.job)), time.Since(n.at)
+	if passed >= repeatEvery || passed >= noteEvery && line != n.last {
+		n.last, n.at = line, time.Now()
+		fmt.Fprintln(n.stderr, line)
+	}
 }
 
 func (n *notes) show(j admin.WarmJob) {
@@ -229,10 +239,9 @@ func (n *notes) show(j admin.WarmJob) {
 	if j.WaitingFor != nil {
 		code = j.WaitingFor.Code
 	}
-	if code != "" && code != n.code {
-		fmt.Fprintln(n.stderr, "waiting: "+waitText(j.WaitingFor))
+	if code != n.code {
+		n.code, n.waiting = code, time.Now()
 	}
-	n.code = code
 }
 
 func (n *notes) close() {
