@@ -115,6 +115,7 @@ upstreams:
       immutable: []
       patterns: []
     pins: {}
+    rateLimitReserve: 20%
   corp:
     endpoints: [{url: 'https://corp', ca: ca.crt}]
     authHosts: []
@@ -135,6 +136,7 @@ upstreams:
       immutable: []
       patterns: []
     pins: {}
+    rateLimitReserve: 20%
 webhooks: {}
 kubernetes:
   events: false # a change needs a restart
