@@ -190,9 +190,9 @@ func (f *following) watch(ctx context.Context) error {
 		case err == nil:
 			f.worked(ctx, began)
 			continue
-		case context.Cause(ctx) == errSilent && events == 0:
+		case errors.Is(context.Cause(ctx), errSilent) && events == 0:
 			f.version, err = "", errSilent
-		case context.Cause(ctx) == errSilent, errors.Is(err, io.EOF) && (events > 0 || time.Since(began) >= watchShort):
+		case errors.Is(context.Cause(ctx), errSilent), errors.Is(err, io.EOF) && (events > 0 || time.Since(began) >= watchShort):
 			return nil // it has lasted its time
 		case errors.Is(err, io.EOF):
 			err = errShort

@@ -1,7 +1,6 @@
 package kube_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/internal/kube"
+	"github.com/registrymirror/mirror/internal/testlog"
 )
 
 const podsPath = "/api/v1/pods"
@@ -235,14 +235,14 @@ func (s *sink) has(t *testing.T, want map[string][]string) {
 }
 
 // following runs a Follower on a server in a bubble of time.
-func following(t *testing.T, s *server, test func(t *testing.T, k *sink, f *kube.Follower, log *bytes.Buffer)) {
+func following(t *testing.T, s *server, test func(t *testing.T, k *sink, f *kube.Follower, log *testlog.Log)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		client, err := kube.NewClient(kube.ClientOptions{Server: "https://api.test:6443", TokenFile: tokenFile(t), Transport: s})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var log bytes.Buffer
+		var log testlog.Log
 		k := &sink{all: make(map[string][]string)}
 		f := kube.NewFollower(kube.FollowerOptions{
 			Client: client, Sink: k, Log: slog.New(slog.NewTextHandler(&log, nil)),
@@ -286,7 +286,7 @@ func TestFollow(t *testing.T) {
 		}},
 		{},
 	}
-	following(t, s, func(t *testing.T, k *sink, f *kube.Follower, log *bytes.Buffer) {
+	following(t, s, func(t *testing.T, k *sink, f *kube.Follower, log *testlog.Log) {
 		night := []string{"backup:1", "ghcr.io/acme/model:1"}
 		k.has(t, map[string][]string{"Pod prod/a": {"nginx:1"}, "Pod prod/b": {"redis:7", "busybox"}, "CronJob prod/night": night})
 		pass(time.Minute)
@@ -308,7 +308,7 @@ func TestFollow(t *testing.T) {
 				t.Errorf("a watch is asked for by %v", r.query)
 			}
 		}
-		if st := f.Stats(); st.Lists != 5 || st.Errors != 0 || log.Len() != 0 {
+		if st := f.Stats(); st.Lists != 5 || st.Errors != 0 || log.String() != "" {
 			t.Errorf("%+v, and the log says\n%s", st, log)
 		}
 	})
@@ -521,7 +521,7 @@ func TestFollowTrouble(t *testing.T) {
 			t.Parallel()
 			s := newServer()
 			s.lists[podsPath], s.watches[podsPath] = slices.Clone(tt.lists), slices.Clone(tt.watches)
-			following(t, s, func(t *testing.T, k *sink, f *kube.Follower, log *bytes.Buffer) {
+			following(t, s, func(t *testing.T, k *sink, f *kube.Follower, log *testlog.Log) {
 				pass(tt.pass)
 				k.has(t, tt.want)
 				if diff := cmp.Diff(tt.asked, s.asked(podsPath)); diff != "" {
@@ -566,7 +566,7 @@ func TestFollowKeepsAway(t *testing.T) {
 			t.Parallel()
 			s := newServer()
 			s.lists[podsPath], s.watches[podsPath] = []answer{tt.list}, []answer{tt.watch}
-			following(t, s, func(t *testing.T, _ *sink, _ *kube.Follower, log *bytes.Buffer) {
+			following(t, s, func(t *testing.T, _ *sink, _ *kube.Follower, log *testlog.Log) {
 				pass(time.Hour)
 				if n := len(s.asked(podsPath)); n > tt.most || n < 5 {
 					t.Errorf("%d requests, want at most %d", n, tt.most)
@@ -590,7 +590,7 @@ func TestFollowLargeObject(t *testing.T) {
 		huge.steps = append(huge.steps, step{0, strings.Repeat("x", piece)})
 	}
 	s.watches[podsPath] = []answer{huge, {}}
-	following(t, s, func(t *testing.T, k *sink, f *kube.Follower, _ *bytes.Buffer) {
+	following(t, s, func(t *testing.T, k *sink, f *kube.Follower, _ *testlog.Log) {
 		pass(time.Minute)
 		k.has(t, map[string][]string{"Pod prod/b": {"redis:7"}})
 		if s.read > 9*piece || f.Stats().Errors != 1 {
@@ -613,7 +613,7 @@ func TestFollowBusy(t *testing.T) {
 		busy.steps = append(busy.steps, step{time.Second, event("MODIFIED", podJSON("prod", "a", fmt.Sprint(101+i), fmt.Sprint("app:", i), padding))})
 	}
 	s.watches[podsPath] = []answer{busy}
-	following(t, s, func(t *testing.T, k *sink, _ *kube.Follower, _ *bytes.Buffer) {
+	following(t, s, func(t *testing.T, k *sink, _ *kube.Follower, _ *testlog.Log) {
 		pass(time.Minute)
 		if got := k.all["Pod prod/a"]; len(got) != 2 || got[0] != "app:39" {
 			t.Errorf("%d images", len(got))
