@@ -57,9 +57,9 @@ warm: {schedules: [{name: other, cron: "@daily", images: [redis]}, {`+tt.keys+`}
 func TestMistakesInTheFeed(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"{feed: true, feedNamespaces: []}":         `kubernetes.feedNamespaces: the feed has no namespace (write ["*"] for all, or set kubernetes.feed to false)`,
-		"{feed: true, feedNamespaces: [Prod]}":     `kubernetes.feedNamespaces[0]: "Prod" is not a glob of namespaces (as in prod, team-* or *)`,
-		"{feed: true, feedExcluded: ['!kube-*']}":  `kubernetes.feedExcluded[0]: "!kube-*" is not a glob of namespaces (as in prod, team-* or *)`,
+		"{feed: true, feedNamespaces: []}":        `kubernetes.feedNamespaces: the feed has no namespace (write ["*"] for all, or set kubernetes.feed to false)`,
+		"{feed: true, feedNamespaces: [Prod]}":    `kubernetes.feedNamespaces[0]: "Prod" is not a glob of namespaces (as in prod, team-* or *)`,
+		"{feed: true, feedExcluded: ['!kube-*']}": `kubernetes.feedExcluded[0]: "!kube-*" is not a glob of namespaces (as in prod, team-* or *)`,
 		"{feed: true, feedExcluded: ['a/b', '']}": `kubernetes.feedExcluded[0]`,
 	} {
 		if got := problems(t, "kubernetes: "+text); !slices.ContainsFunc(got, func(p string) bool { return strings.Contains(p, want) }) {

@@ -38,8 +38,8 @@ const (
 	jobImages  = 50  // of one job: of a job that is too large all images fail
 	maxJobs    = 4   // at once
 
-	settle    = 5 * time.Second // after an image is first named, for those that come with it
-	lookEvery = 5 * time.Second // at jobs that run
+	settle    = 2 * time.Second // after an image is first named, for those that come with it
+	lookEvery = 2 * time.Second // at jobs that run
 )
 
 // tryAgain are the pauses after an image could not be brought, and refused those after a job was refused.

@@ -350,6 +350,8 @@ func TestRefresh(t *testing.T) {
 		same(t, 1, len(s.sent()))
 		same(t, feed.Stats{Objects: 1}, f.Stats())
 		cancel()
-		<-done
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run ended with %v", err)
+		}
 	})
 }
