@@ -22,6 +22,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	m.ReadEvents(nil)
 	m.ReadServer(nil)
 	m.ReadDrift(nil)
+	m.ReadWarm(nil)
 	descs := make(chan *prometheus.Desc, 1000)
 	m.registry.Describe(descs)
 	close(descs)
