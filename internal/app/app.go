@@ -71,6 +71,8 @@ type App struct {
 	setup     atomic.Pointer[pull.Setup]
 	about     atomic.Pointer[admin.About] // this process, with the configuration in use
 
+	lastSurvey atomic.Pointer[tagSurvey] // of the tags in use; nil: there was none yet
+
 	listeners listeners
 	ready     atomic.Bool
 	hurry     chan struct{} // holds one: Run is to stop without waiting for pulls
@@ -190,6 +192,7 @@ func (a *App) build(c *config.Config) error {
 	a.registries = registries.New(a.o.Version, via, a.metrics, a.log)
 	a.metrics.ReadCache(a.cache.Stats, f.store.Scrubbed)
 	a.metrics.ReadServer(a.server.InFlight)
+	a.metrics.ReadDrift(a.driftSeries)
 	a.metrics.ReadUpstreams(a.registries.EndpointSeries, a.registries.CredentialSeries)
 	return nil
 }
@@ -257,7 +260,7 @@ func (a *App) Run(ctx context.Context) error {
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range []func(context.Context) error{
 		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
-		a.schedules.Run, a.feed,
+		a.schedules.Run, a.feed, a.watchTags,
 	} {
 		work.Go(func() error { return run(bg) })
 	}
@@ -315,7 +318,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
-		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift,
+		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift, Uses: a.uses, Held: a.heldTags,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

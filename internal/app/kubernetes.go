@@ -19,14 +19,23 @@ import (
 // cluster is what speaks to the API server; each is nil where the configuration does not ask for it.
 type cluster struct {
 	client   *kube.Client
-	poster   *kube.Poster // of Events
-	feed     *feed.Feed   // of images in use
+	reader   clusterReader // the client
+	poster   *kube.Poster  // of Events
+	feed     *feed.Feed    // of images in use
 	follower *kube.Follower
 }
 
+// clusterReader reads what runs in a cluster.
+type clusterReader interface {
+	// Pods are the pods of all namespaces with their images.
+	Pods(ctx context.Context) ([]kube.Pod, error)
+	// Workloads are those of all namespaces. Kinds that may not be listed are left out, and named in refused.
+	Workloads(ctx context.Context) (all []kube.Workload, refused []string, err error)
+}
+
 // useKubernetes makes the client of the API server, and the Poster of Events.
-func (a *App) useKubernetes(k config.Kubernetes) (err error) {
-	a.cluster.client, err = kube.NewClient(kube.ClientOptions{
+func (a *App) useKubernetes(k config.Kubernetes) error {
+	client, err := kube.NewClient(kube.ClientOptions{
 		Server:    k.Server,
 		TokenFile: cmp.Or(k.TokenFile, kube.DefaultTokenFile),
 		CAFile:    cmp.Or(k.CAFile, kube.DefaultCAFile),
@@ -37,9 +46,10 @@ func (a *App) useKubernetes(k config.Kubernetes) (err error) {
 	if err != nil {
 		return fmt.Errorf("kubernetes.feed: %w", err)
 	}
+	a.cluster.client, a.cluster.reader = client, client
 	if k.Events {
 		instance, _ := os.Hostname() // of a pod, its name; without one they are all "mirror"
-		a.cluster.poster = kube.NewPoster(kube.PosterOptions{Client: a.cluster.client, Canonical: a.canonical, Instance: instance, Log: a.log})
+		a.cluster.poster = kube.NewPoster(kube.PosterOptions{Client: client, Canonical: a.canonical, Instance: instance, Log: a.log})
 	}
 	return nil
 }

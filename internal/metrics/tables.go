@@ -8,6 +8,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/drift"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/endpoint"
@@ -260,6 +261,25 @@ func (m *Metrics) ReadUpstreams(endpoints func() endpointMap, credentials func()
 // ReadEvents adds the numbers of Events on pods.
 func (m *Metrics) ReadEvents(stats func() kube.Stats) {
 	m.registry.MustRegister(newTable(stats, eventSeries))
+}
+
+// Drift are the labels of a number of tags that mean different images.
+type Drift struct {
+	Upstream string
+	Kind     drift.Kind
+}
+
+// ReadDrift adds the numbers of tags that drift.
+func (m *Metrics) ReadDrift(counts func() map[Drift]int) {
+	m.registry.MustRegister(newTable(counts, []series[map[Drift]int]{{
+		gauge, "mirror_tag_drift", "Tags that mean different images in different places, as of the last look, at most five minutes ago.",
+		[]string{"upstream", "kind"},
+		func(now map[Drift]int, emit emit) {
+			for of, n := range now {
+				emit(float64(n), of.Upstream, string(of.Kind))
+			}
+		},
+	}}))
 }
 
 // ReadWarm adds the numbers of warm-up jobs.
