@@ -104,7 +104,7 @@ func (c *Cache) Open(ctx context.Context, d oci.Digest, size int64, s Source) (O
 		return o, Hit, nil
 	}
 	if !c.flights.Flying(d) {
-		if err := c.room(ctx, size); err != nil {
+		if err := c.Room(ctx, size); err != nil {
 			if ctx.Err() != nil {
 				return nil, Miss, err
 			}

@@ -20,8 +20,9 @@ const (
 	claimFactor = 16
 )
 
-// room finds out whether a blob of size bytes could be stored beside what must stay, and evicts nothing.
-func (c *Cache) room(ctx context.Context, size int64) error {
+// Room returns why a blob of size bytes could not be stored beside what must stay, or nil. It evicts nothing. The error is a
+// *NoRoomError or a *DiskError; shortly after the start it waits for Run to find out what is stored.
+func (c *Cache) Room(ctx context.Context, size int64) error {
 	if c.health.broken.Load() {
 		return &DiskError{c.health.now()}
 	}

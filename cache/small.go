@@ -79,7 +79,7 @@ func (c *Cache) Put(ctx context.Context, d oci.Digest, content []byte) (err erro
 	if o := c.hit(d, int64(len(content))); o != nil {
 		return o.Close()
 	}
-	if err := c.room(ctx, int64(len(content))); err != nil {
+	if err := c.Room(ctx, int64(len(content))); err != nil {
 		return fmt.Errorf("put %s: %w", d, err)
 	}
 	s, err := newReservedSpool(c, int64(len(content)))

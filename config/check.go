@@ -50,6 +50,7 @@ func (c *Config) Check() []strictyaml.Mistake {
 	c.checkRules(found)
 	c.checkWebhooks(found)
 	c.Kubernetes.check(found)
+	c.Warm.check(found)
 	c.checkPlatforms(found)
 	c.checkProxies(found)
 	return *found
@@ -79,6 +80,29 @@ func (k Kubernetes) check(found *mistakes) {
 		u.RawQuery != "" || strings.Trim(u.Path, "/") != "") {
 		found.add("kubernetes.server", quoted(k.Server)+" is not the URL of an API server",
 			"write https://HOST:PORT; plain HTTP would show the token")
+	}
+}
+
+func (w Warm) check(found *mistakes) {
+	for _, n := range []struct {
+		name  string
+		value int
+	}{{"maxJobs", w.MaxJobs}, {"maxImages", w.MaxImages}, {"parallel", w.Parallel}} {
+		if n.value < 1 {
+			found.add("warm."+n.name, fmt.Sprintf("%d is too few", n.value), "write 1 or more")
+		}
+	}
+	if w.MaxShare == 0 {
+		found.add("warm.maxShare", "0% leaves no room for any job", "write more, as in 50%")
+	}
+	if w.MaxBytes > 0 && w.MaxBytes < leastSize {
+		found.add("warm.maxBytes", fmt.Sprintf("%d bytes is too little", w.MaxBytes), "write a unit, as in 100GiB; 0 turns it off")
+	}
+	if w.Keep <= 0 {
+		found.add("warm.keep", "a job would keep nothing", "write a time, as in 72h")
+	}
+	if w.Patience <= 0 {
+		found.add("warm.patience", "a job would not wait", "write a time, as in 1h")
 	}
 }
 

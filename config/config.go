@@ -188,8 +188,25 @@ type Kubernetes struct {
 	Feed bool `yaml:"feed"`
 }
 
-// Warm pulls images ahead of time.
+// Warm pulls images ahead of time, by jobs.
 type Warm struct {
+	// MaxJobs is how many jobs there may be that are not over. Further ones are refused.
+	MaxJobs int `yaml:"maxJobs" reload:"restart"`
+	// MaxImages is how many images those jobs may have, all together.
+	MaxImages int `yaml:"maxImages" reload:"restart"`
+	// MaxBytes is how large the content of one job may be. 0: only maxShare bounds it.
+	MaxBytes Size `yaml:"maxBytes" reload:"restart"`
+	// MaxShare is the part of cache.size that jobs may keep from eviction, all together. A job that would exceed it is refused
+	// before anything but manifests is fetched.
+	MaxShare Percent `yaml:"maxShare" reload:"restart"`
+	// Parallel is how many blobs jobs fetch at once, all together. maxTransfers of each upstream counts as well, and pulls of
+	// clients come first there.
+	Parallel int `yaml:"parallel" reload:"restart"`
+	// Keep is how long the content of a job is kept from eviction after its end, where the job does not say it.
+	Keep time.Duration `yaml:"keep" reload:"restart"`
+	// Patience is how long a job waits for a registry that is down, and for a disk without room, before its images fail. Rate
+	// limits are waited for without end.
+	Patience time.Duration `yaml:"patience" reload:"restart"`
 	// Schedules are the pulls that repeat.
 	Schedules []Schedule `yaml:"schedules"`
 }
@@ -222,5 +239,8 @@ func defaults() *Config {
 		ClientsFallBack: true,
 		TrustedProxies:  []string{},
 		Platforms:       []string{},
+		Warm: Warm{
+			MaxJobs: 200, MaxImages: 10_000, MaxShare: 50, Parallel: 8, Keep: 72 * time.Hour, Patience: time.Hour,
+		},
 	}
 }

@@ -124,6 +124,7 @@ defaultUpstream: CORP
 platforms: [linux/amd64, Linux/arm/v7]
 clientsFallBack: false
 trustedProxies: [10.1.2.3/8, "fd00::/8"]
+warm: {maxJobs: 10, maxImages: 100, maxBytes: 100GiB, maxShare: 25%, parallel: 4, keep: 24h, patience: 10m}
 upstreams:
   Registry.Example.com:5000:
     endpoints: [{url: "HTTP://10.0.0.5:5000/", ca: ""}]
@@ -239,6 +240,9 @@ upstreams:
 				},
 				Access: "public", MaxTransfers: 32, Tags: tags, RateLimitReserve: 20,
 			},
+		},
+		Warm: config.Warm{
+			MaxJobs: 10, MaxImages: 100, MaxBytes: 100 << 30, MaxShare: 25, Parallel: 4, Keep: 24 * time.Hour, Patience: 10 * time.Minute,
 		},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {

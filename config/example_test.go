@@ -94,7 +94,7 @@ func hasDefault(path string) bool {
 			return false
 		}
 	}
-	return path != "warm" // nothing of it is available
+	return true
 }
 
 // pathsOf are the paths of all keys in a text, sorted, with * for those that the operator chooses.

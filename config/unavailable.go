@@ -13,5 +13,4 @@ var unavailable = map[string]strictyaml.Unavailable{
 		Today: "public", Also: "rules",
 		Instead: "remove it, or write rules: clients' own credentials are not asked for",
 	},
-	"upstreams.*.rateLimitReserve": {Instead: "remove it"},
 }

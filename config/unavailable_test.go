@@ -23,7 +23,6 @@ func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 		{"feed", "kubernetes: {feed: true}", "kubernetes.feed"},
 		{"schedules", "warm: {schedules: [{cron: '0 5 * * *'}]}", "warm.schedules"},
 		{"access: client", hub("access: client"), "upstreams.docker.io.access"},
-		{"rateLimitReserve", hub("rateLimitReserve: 20%"), "upstreams.docker.io.rateLimitReserve"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

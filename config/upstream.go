@@ -42,7 +42,8 @@ type Upstream struct {
 	Tags Tags `yaml:"tags"`
 	// Pins fix a tag, REPOSITORY:TAG, to a digest: it is served as that, whatever the registry says, until the pin is removed.
 	Pins map[string]string `yaml:"pins"`
-	// RateLimitReserve is the part of the registry's rate limit that background work leaves to pulls of clients.
+	// RateLimitReserve is the part of each of the registry's rate limits that background work, as the content of pins, leaves to pulls
+	// of clients.
 	RateLimitReserve Percent `yaml:"rateLimitReserve"`
 }
 

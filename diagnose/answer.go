@@ -186,6 +186,10 @@ func (c *draft) limited() {
 		// Docker Hub answers its pull limit in JSON and its abuse limit, which paid accounts have too, in plain text.
 		c.set(AbuseLimited, "docker.io gets too many requests a minute from the mirror's address")
 		c.remedy("wait%s, and find the other users of docker.io at this address", c.wait())
+	case fault.Is[*fault.ReserveError](c.err):
+		c.set(RateLimited, "%s limits %s, and the rest of the limit is kept for pulls of clients", c.up, whose)
+		c.remedy("wait%s, or make rateLimitReserve of %s smaller", c.wait(), c.up)
+		c.budget()
 	default:
 		c.set(RateLimited, "%s limits %s, and the limit is reached", c.up, whose)
 		c.remedy("wait%s, or give the mirror a credential for %s with a higher limit", c.wait(), c.up)

@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
@@ -33,7 +34,7 @@ func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 func (p *Puller) blob(ctx context.Context, st *site, ref oci.Ref, head bool, client string, start time.Time) (*Content, error) {
 	b := blob{
 		p: p, st: st, ref: ref, key: st.key(oci.KindBlob, ref.Repo, ref.Digest.String()), start: start, as: blobType,
-		client: client,
+		client: client, background: upstream.IsSpare(ctx),
 	}
 	desc, may := p.member(ctx, st, ref.Repo, ref.Digest)
 	desc.Descriptor = sized(ref.Digest, desc.Descriptor)
@@ -116,6 +117,8 @@ type blob struct {
 	// a download that this client's own source begins is what shows it.
 	proven bool
 	client string // among these turns and bytes are shared
+	// background says that no client waits: the download can wait, and is of use only if it is stored.
+	background bool
 }
 
 // confirm asks whether the upstream has a manifest among its blobs too: most have not. containerd asks for a digest there
@@ -185,6 +188,11 @@ func (b blob) shown(ctx context.Context) (oci.Descriptor, bool) {
 // open gets the blob's object from the cache, or from the flight that brings it.
 func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 	b.want = size
+	if b.background {
+		if err := b.p.cache.Room(ctx, size); err != nil {
+			return nil, err
+		}
+	}
 	b.p.leases.renew(b.ref.Digest, b.start)
 	ctx, end := b.bounded(ctx)
 	o, outcome, err := b.p.cache.Open(ctx, b.ref.Digest, size, b.source())
@@ -209,10 +217,11 @@ func (b blob) open(ctx context.Context, size int64) (*Content, error) {
 func (b blob) source() cache.Source {
 	shows := &showing{b: b}
 	return cache.Source{
-		Key:      b.sourceKey(),
-		Upstream: b.ref.Host,
-		Client:   b.client,
-		Open:     b.st.by() == catalog.ShownToAll,
+		Key:        b.sourceKey(),
+		Upstream:   b.ref.Host,
+		Client:     b.client,
+		Background: b.background,
+		Open:       b.st.by() == catalog.ShownToAll,
 		// A client that wanted a part may have left when the whole turns out to be wrong.
 		Wrong: func(err error) {
 			shows.wrong()
@@ -223,7 +232,9 @@ func (b blob) source() cache.Source {
 		},
 		Whole: shows.whole,
 		Fetch: func(ctx context.Context, w flight.Want) (flight.Body, error) {
-			w.By = b.start.Add(b.p.wait)
+			if !b.background {
+				w.By = b.start.Add(b.p.wait)
+			}
 			body, err := b.st.Upstream.Blob(ctx, b.ref.Name, b.ref.Digest, w)
 			if b.known && isMissing(err) {
 				return shows.emptyConfig(w), nil
@@ -305,9 +316,12 @@ func (b blob) wrongSize(want, got int64) error {
 	}
 }
 
-// bounded bounds a wait for the upstream by the rest of the client's time. end turns the outcome of the wait into the error for
-// the client. The context stays alive after it, since an object may go on using it.
+// bounded bounds a wait for the upstream by the rest of the client's time; that of background work has no end. end turns the outcome
+// of the wait into the error for the client. The context stays alive after it, since an object may go on using it.
 func (b blob) bounded(ctx context.Context) (_ context.Context, end func(error) error) {
+	if b.background {
+		return ctx, func(err error) error { return err }
+	}
 	late := &TimeoutError{Ref: b.ref}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(time.Until(b.start.Add(b.p.wait)), func() { cancel(late) })

@@ -97,7 +97,7 @@ const (
 // remembered returns for how long err is the answer to all requests for the same; 0: not at all. expected says that the
 // content was asked for by a digest, or by a tag that is made of one.
 func remembered(err error, expected bool) time.Duration {
-	if errors.Is(err, context.Canceled) || errors.Is(err, errStopped) || errors.Is(err, flight.ErrClosed) || overloaded(err) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errStopped) || errors.Is(err, flight.ErrClosed) || ownReason(err) {
 		return 0 // the mirror gave up, and the upstream has not failed
 	}
 	if wrongContent(err) {
@@ -145,6 +145,12 @@ func overloaded(err error) bool {
 	_, ok := errors.AsType[*memory.FullError](err)
 	return ok
 }
+
+// isReserved reports that a request was not made since what is left of a limit is reserved for clients.
+func isReserved(err error) bool { return fault.Is[*fault.ReserveError](err) }
+
+// ownReason reports that the upstream was not asked, or not in full, for a reason that it has no part in.
+func ownReason(err error) bool { return overloaded(err) || isReserved(err) }
 
 // unfit reports a document that can't be served as a manifest. It would be as unfit, and perhaps as large, next time.
 func unfit(err error) bool {

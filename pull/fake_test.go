@@ -250,6 +250,10 @@ func (r *registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight
 
 func (r *registry) Corrupt(string, oci.Digest, error) {}
 
+func (r *registry) Budget() (limit, left int64, resetAt time.Time, known bool) {
+	return 0, 0, time.Time{}, false
+}
+
 // shelf is a cache in memory, which counts and fails as it is told, and whose flights are not shared.
 type shelf struct {
 	journal *journal
@@ -261,6 +265,7 @@ type shelf struct {
 	touched []oci.Digest
 	fault   func() error                // the error of Put
 	hold    error                       // the error of Open
+	full    error                       // the error of Room
 	wait    func(context.Context) error // called by Ready
 	source  cache.Source                // the last one that was asked
 
@@ -328,6 +333,12 @@ func (s *shelf) Peek(d oci.Digest) ([]byte, error) {
 		return b, nil
 	}
 	return nil, cache.ErrNotFound
+}
+
+func (s *shelf) Room(context.Context, int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.full
 }
 
 func (s *shelf) Touch(d oci.Digest) {

@@ -1,22 +1,16 @@
 package pull
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
-	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -25,8 +19,6 @@ const (
 	maxImageParts = 100_000
 	// maxImageDepth is how deep indexes may be nested: an index of indexes exists, deeper ones are not known.
 	maxImageDepth = 4
-	// maxSideBySide is how many blobs of one image are fetched at once, as containerd does.
-	maxSideBySide = 3
 )
 
 // Part is one piece of content of an image.
@@ -217,138 +209,6 @@ func wanted(doc *oci.Manifest, platforms []string) (parts []Part) {
 		return others
 	}
 	return parts
-}
-
-// FetchOptions are those of Puller.Fetch.
-type FetchOptions struct {
-	Platforms []string // as for Survey
-	// As names the work among clients: turns and bytes are shared fairly among these. Empty: "mirror".
-	As string
-	// By is what the image is fetched for, as the ledger of the tag says it. Empty: catalog.ByWarm.
-	By catalog.Source
-	// Progress is called as the bytes of a part arrive: with the part, and how many of its bytes are here. It is called by
-	// several goroutines at once. Nil: it is not.
-	Progress func(part Part, done int64)
-}
-
-// Fetch brings an image into the cache, as the pull of a client would: parts that are there cost no request, and downloads are
-// shared with clients. ref has a tag, a digest, or both. It returns the image as far as it is known, also beside an error, which
-// is that of the first part that failed. The caller tries again: what has come stays.
-func (p *Puller) Fetch(ctx context.Context, ref oci.Ref, o FetchOptions) (*Image, error) {
-	st, ref, err := p.allowed(ref)
-	if err != nil {
-		return nil, err
-	}
-	if o.As == "" {
-		o.As = "mirror"
-	}
-	ctx = memory.By(ctx, o.As)
-	if ref.Digest == "" {
-		c, err := p.tagPull(st, ref, cmp.Or(o.By, catalog.ByWarm)).answer(ctx)
-		if err != nil {
-			return nil, err
-		}
-		ref.Digest = c.Digest
-		_ = c.Close()
-	}
-	m, err := survey(ref, o.Platforms, func(d oci.Descriptor) (*oci.Manifest, error) {
-		return p.manifestBytes(ctx, st, oci.Ref{Repo: ref.Repo, Digest: d.Digest}, d.MediaType)
-	}, p.cached)
-	if err != nil {
-		return m, err
-	}
-	var mu sync.Mutex // guards Here of the parts
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(maxSideBySide)
-	for i := range m.Parts {
-		part := &m.Parts[i]
-		if part.Manifest {
-			continue
-		}
-		group.Go(func() error {
-			err := p.fetchBlob(ctx, st, ref.Repo, *part, o)
-			mu.Lock()
-			defer mu.Unlock()
-			part.Here = err == nil
-			return err
-		})
-	}
-	return m, group.Wait()
-}
-
-// manifestBytes gets a manifest by digest, as a client would, and reads it.
-func (p *Puller) manifestBytes(ctx context.Context, st *site, ref oci.Ref, mediaType string) (*oci.Manifest, error) {
-	c, err := p.byDigest(ctx, st, ref, false, time.Now(), p.wait)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = c.Close() }()
-	b := c.Bytes
-	if c.Object != nil {
-		b = make([]byte, c.Size) // at most MaxManifestSize
-		if _, err := io.ReadFull(c.Object, b); err != nil {
-			return nil, fmt.Errorf("read manifest %s: %w", ref, err)
-		}
-	}
-	return parse(ref.Digest, cmp.Or(c.MediaType, mediaType), b)
-}
-
-// errUncached says that the cache had no room for content.
-var errUncached = errors.New("the cache has no room for it: make cache.size larger, or look for the disk's own error in the log")
-
-// fetchBlob brings one blob into the cache.
-func (p *Puller) fetchBlob(ctx context.Context, st *site, repo oci.Repo, part Part, o FetchOptions) error {
-	c, err := p.blob(ctx, st, oci.Ref{Repo: repo, Digest: part.Digest}, false, o.As, time.Now())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Close() }()
-	switch c.Status.Outcome {
-	case cache.Hit:
-		if o.Progress != nil {
-			o.Progress(part, c.Size)
-		}
-		return nil
-	case cache.Uncached:
-		return fmt.Errorf("blob %s of %s: %w", part.Digest, repo, errUncached)
-	case cache.Miss, cache.Joined:
-	}
-	if err := c.Ready(ctx, 0, c.Size); err != nil {
-		return err
-	}
-	w := io.Discard
-	if o.Progress != nil {
-		w = &progress{part: part, report: o.Progress}
-	}
-	// Reading is how a download is kept going to its end, and how its error is learnt.
-	if n, err := copyObject(ctx, w, c.Object, c.Size); err != nil || n != c.Size {
-		c.Failed(err)
-		return fmt.Errorf("blob %s of %s: %d of %d bytes came: %w", part.Digest, repo, n, c.Size, cmp.Or(err, io.ErrUnexpectedEOF))
-	}
-	return nil
-}
-
-// copyObject reads an object as its bytes arrive.
-func copyObject(ctx context.Context, w io.Writer, o cache.Object, n int64) (int64, error) {
-	if arriving, ok := o.(interface {
-		CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error)
-	}); ok {
-		return arriving.CopyTo(ctx, w, 0, n)
-	}
-	return io.Copy(w, o)
-}
-
-// progress counts the bytes of a part as they come.
-type progress struct {
-	part   Part
-	report func(Part, int64)
-	n      int64
-}
-
-func (w *progress) Write(b []byte) (int, error) {
-	w.n += int64(len(b))
-	w.report(w.part, w.n)
-	return len(b), nil
 }
 
 // maxConfig is how large a config of an image may be to be read: those of images have some kilobytes.

@@ -162,7 +162,7 @@ func (p *Puller) Pin(ctx context.Context, pin catalog.Pin) error {
 	if err := p.whole(pin); err != nil {
 		return err
 	}
-	m, err := p.fetchPinned(ctx, pin)
+	m, err := p.fetchPinned(ctx, pin, false)
 	if err != nil {
 		return err
 	}
@@ -188,14 +188,14 @@ func (p *Puller) Unpin(ref oci.Ref) error {
 	return nil
 }
 
-// fetchPinned brings a pinned image into the cache, and returns it.
-func (p *Puller) fetchPinned(ctx context.Context, pin catalog.Pin) (*Image, error) {
+// fetchPinned brings a pinned image into the cache, and returns it. background says that no operator waits for it.
+func (p *Puller) fetchPinned(ctx context.Context, pin catalog.Pin, background bool) (*Image, error) {
 	at := oci.Ref{Repo: pin.Ref.Repo, Digest: pin.Digest}
 	platforms := p.setup.Load().Platforms
 	if m, err := p.Survey(at, platforms); err == nil && len(m.Missing()) == 0 {
 		return m, nil
 	}
-	m, err := p.Fetch(ctx, at, FetchOptions{Platforms: platforms, As: "pins"})
+	m, err := p.Fetch(ctx, at, FetchOptions{Platforms: platforms, As: "pins", Background: background})
 	if err == nil && len(m.Missing()) > 0 {
 		err = errUncached
 	}
@@ -292,7 +292,7 @@ func (p *Puller) fetchInBackground(ctx context.Context, pin catalog.Pin, turns c
 		case <-ctx.Done():
 			return
 		}
-		m, err := p.fetchPinned(ctx, pin)
+		m, err := p.fetchPinned(ctx, pin, true)
 		switch {
 		case ctx.Err() != nil || errors.Is(err, errNoSetup):
 		case err != nil:

@@ -25,6 +25,8 @@ type Cache interface {
 	// Reopen replaces an object whose stored content can't be read because of err.
 	Reopen(ctx context.Context, o cache.Object, err error, d oci.Digest, size int64, src cache.Source) (
 		cache.Object, cache.Outcome, error)
+	// Room returns why a blob of size bytes could not be stored now, or nil. It evicts nothing.
+	Room(ctx context.Context, size int64) error
 	// Get returns a small piece of content, or cache.ErrNotFound.
 	Get(ctx context.Context, d oci.Digest) ([]byte, error)
 	// Put stores a small piece of content.
@@ -49,12 +51,14 @@ type Catalog interface {
 	Tag(ref oci.Ref) (catalog.Tag, error)
 	// Moved records that at a time the upstream was seen to mean a digest by the tag.
 	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time, by catalog.Source) (catalog.Tag, error)
+	// Reported is Moved for a digest whose manifest is not here.
+	Reported(ref oci.Ref, to oci.Digest, at time.Time, by catalog.Source) error
 	// Describe notes the size and the platforms of a digest of a tag.
 	Describe(ref oci.Ref, d oci.Digest, size int64, platforms []string)
 	// Expire makes a tag be checked at the next pull, whatever its age.
 	Expire(ref oci.Ref, by catalog.Source, at time.Time) error
-	// Served notes which digest a client got for a tag.
-	Served(ref oci.Ref, d oci.Digest, client string, at time.Time)
+	// Served notes which digest a client got for a tag, and from which address it pulls.
+	Served(ref oci.Ref, d oci.Digest, client, peer string, at time.Time)
 	// Pinned returns the pin of a tag, from memory.
 	Pinned(ref oci.Ref, now time.Time) (catalog.Pin, bool)
 	// Forget removes the record of a tag.

@@ -176,7 +176,9 @@ func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, 
 		} else {
 			desc, err = st.Upstream.Stat(ctx, ref.Name, ref.Digest)
 		}
-		st.note(time.Since(begun), err, st.Tags.Base.Wait)
+		if !ownReason(err) {
+			st.note(time.Since(begun), err, st.Tags.Base.Wait)
+		}
 		if err == nil {
 			if err := p.catalog.NoteShown(ref.Repo); err != nil {
 				p.log.WarnContext(ctx, "cannot record that a repository was shown", "repository", ref.Repo.String(), "error", err)

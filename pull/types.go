@@ -30,6 +30,8 @@ type Upstream interface {
 	// Tags and Referrers pass the query on and return the document and the Link header for the next page.
 	Tags(ctx context.Context, repo string, query url.Values) (*upstream.Document, error)
 	Referrers(ctx context.Context, repo string, d oci.Digest, query url.Values) (*upstream.Document, error)
+	// Budget is what background work may still use of the limits that the registry has reported; false: none was.
+	Budget() (limit, left int64, resetAt time.Time, known bool)
 }
 
 // Site is an upstream with the operator's policy for it.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/internal/coalesce"
+	"github.com/registrymirror/mirror/upstream"
 )
 
 // errStopped is the answer to requests after the end of Run.
@@ -118,12 +119,22 @@ func newCalls[T any](w *work, limit time.Duration) *calls[T] {
 }
 
 // do waits for the result of f until the given time, then returns errWaited while f goes on. led is true for the one
-// caller whose f ran.
+// caller whose f ran. A client that has joined a call of background work, which was kept from the rest of a limit, makes one of
+// its own.
 func (c *calls[T]) do(ctx context.Context, key string, until time.Time, f func(context.Context) (T, error)) (
 	v T, led bool, err error,
 ) {
 	ctx, cancel := context.WithDeadlineCause(ctx, until, errWaited)
 	defer cancel()
+	v, led, err = c.call(ctx, key, f)
+	if isReserved(err) && !upstream.IsSpare(ctx) {
+		v, led, err = c.call(ctx, "client "+key, f) // a key that background work does not use
+	}
+	return v, led, err
+}
+
+// call is do without its own end of the wait.
+func (c *calls[T]) call(ctx context.Context, key string, f func(context.Context) (T, error)) (v T, led bool, err error) {
 	return c.group.Do(ctx, key, func(ctx context.Context) (v T, err error) {
 		err = c.work.do(ctx, c.limit, func(ctx context.Context) (err error) {
 			v, err = f(ctx)

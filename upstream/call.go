@@ -64,6 +64,9 @@ func (c *call) Wrap(err error) error {
 		}
 		c.trace.Decided(f.Step)
 	}
+	if r, ok := errors.AsType[*fault.ReserveError](err); ok {
+		r.Upstream = c.o.Name
+	}
 	c.trace.Blame(err)
 	e.Steps = slices.Clone(c.trace.Steps)
 	return e

@@ -31,7 +31,8 @@ func (r *Registry) Resolve(ctx context.Context, repo, tag string) (oci.Descripto
 	// repository is no longer public. Where that meets a limit, the credential may be used.
 	c := r.callAs(login.Operation{Name: repo, WithoutLogin: true}, "resolve", tag)
 	desc, err := anywhere(ctx, c, c.resolve)
-	if refused, ok := fault.RefusalIn(err); ok && refused.Status == http.StatusTooManyRequests && c.login.CouldLogIn() {
+	refused, _ := fault.RefusalIn(err)
+	if (refused.Status == http.StatusTooManyRequests || fault.Is[*fault.ReserveError](err)) && c.login.CouldLogIn() {
 		again := r.call("resolve", repo, tag)
 		again.trace.Steps, c = c.trace.Steps, again
 		desc, err = anywhere(ctx, c, c.resolve)

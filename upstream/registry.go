@@ -172,6 +172,20 @@ var CredentialStates = []auth.State{
 // Spare returns a context for work that can wait: see login.Spare.
 func Spare(ctx context.Context) context.Context { return login.Spare(ctx) }
 
+// IsSpare reports whether a context is one of Spare.
+func IsSpare(ctx context.Context) bool { return login.IsSpare(ctx) }
+
+// Budget is what requests under Spare may still use of the limits that the registry has reported: the sum for all credentials. It is
+// that of the first endpoint that reports any. False: none has.
+func (r *Registry) Budget() (limit, left int64, resetAt time.Time, known bool) {
+	for _, ep := range r.endpoints {
+		if limit, left, resetAt, known = ep.Limits.Spare(r.o.Reserve); known {
+			break
+		}
+	}
+	return limit, left, resetAt, known
+}
+
 // Credential is the health of the credential that this Registry asks with, the zero Status for none.
 func (r *Registry) Credential() auth.Status {
 	return r.logins.Status(r.identity)

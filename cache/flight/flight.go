@@ -68,16 +68,32 @@ type Flight struct {
 	failed   error // ends every reader; nil: none
 	broken   error // of the spool, so that readers continue from their own sources; nil: none
 	life     life
-	readers  []*Reader
+	readers  readers
 	fetches  []*fetch
 	origins  origins
 	idle     idle
 	former   former
 	parallel parallel
 	relay    relay
+	bells
+}
 
-	data   bell // rings for bytes in the spool
-	hashed bell // rings for bytes that are hashed
+// bells tell of what happens to a flight.
+type bells struct {
+	data   bell          // rings for bytes in the spool
+	hashed bell          // rings for bytes that are hashed
+	joined chan struct{} // closed when the first client joins
+}
+
+// readers are those of a flight, in the order in which they joined.
+type readers []*Reader
+
+// client is the first one of a client; nil: there is none.
+func (l readers) client() *Reader {
+	if i := slices.IndexFunc(l, func(r *Reader) bool { return !r.src.Background }); i >= 0 {
+		return l[i]
+	}
+	return nil
 }
 
 // life is how long a flight holds its spool.
@@ -86,7 +102,11 @@ type life struct {
 	ended    bool // the flight accepts no more readers; the spool is discarded when its last user has left
 	held     bool // the spool is not discarded yet: keep decides
 	released bool // the spool is discarded
+	commit   *commit
 }
+
+// commit is how the blob was given to the store; nil: it was not yet.
+type commit struct{ err error }
 
 func newFlight(g *Group, at place, size int64) *Flight {
 	f := &Flight{
@@ -94,6 +114,7 @@ func newFlight(g *Group, at place, size int64) *Flight {
 		plan:   plan{sizes: g.sizes, above: g.o.ParallelAbove, size: size},
 		hasher: hasher{wake: make(chan struct{}, 1)},
 		idle:   idle{began: time.Now()},
+		bells:  bells{joined: make(chan struct{})},
 	}
 	f.data.mu, f.hashed.mu = &f.mu, &f.mu
 	f.parallel.f, f.relay.f = f, f
@@ -119,6 +140,13 @@ func (f *Flight) join(size int64, s Source) (*Reader, error) {
 	f.restart()
 	r := newReader(f, s)
 	f.readers = append(f.readers, r)
+	if !s.Background {
+		select {
+		case <-f.joined:
+		default:
+			close(f.joined)
+		}
+	}
 	f.life.users++
 	f.relay.joined()
 	return r, nil
@@ -218,6 +246,9 @@ func (f *Flight) needs() (clients []string) {
 	defer f.mu.Unlock()
 	now := time.Now()
 	for _, r := range f.readers {
+		if r.src.Background {
+			continue
+		}
 		if (r.waits.now || now.Sub(r.waits.last) < behind) && !slices.Contains(clients, r.src.Client) {
 			if clients = append(clients, r.src.Client); len(clients) == mostNeeds {
 				break
@@ -290,7 +321,7 @@ func (f *Flight) leave(r *Reader) {
 		f.readers = slices.Delete(f.readers, i, i+1)
 	}
 	if len(f.readers) == 0 {
-		f.idle.client, f.idle.paid = r.src.Client, r.sent.Load()
+		f.idle.client, f.idle.paid, f.idle.background = r.src.Client, r.sent.Load(), r.src.Background
 	}
 	f.settle()
 }

@@ -155,7 +155,9 @@ func (f *Flight) finish(sum []byte, size int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.life.ended = true
+	f.life.commit = &commit{err}
 	f.idle.stop()
+	f.tell()
 }
 
 // wrong ends the flight, whose bytes have another digest.

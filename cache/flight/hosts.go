@@ -36,11 +36,15 @@ const (
 	provenMost = 1000
 )
 
-// take counts a lane at a host, if it may have another one.
-func (h *hosts) take(host string) bool {
+// take counts a lane at a host, if it may have another one. Those for background work leave half of them to clients.
+func (h *hosts) take(host string, live bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.lanes[host] >= h.most {
+	most := h.most
+	if !live {
+		most /= 2
+	}
+	if h.lanes[host] >= most {
 		return false
 	}
 	h.lanes[host]++

@@ -10,7 +10,17 @@ type idle struct {
 	parked bool
 	until  time.Time // while parked: when it expires
 	client string    // of the reader that left last, which is charged for bytes that come without readers
-	paid   int64     // bytes that it has read: as many come without a charge
+	// background says that it was not a client's: the download does not go on without it.
+	background bool
+	paid       int64 // bytes that it has read: as many come without a charge
+}
+
+// isLive reports whether a client reads the blob, or was the last reader to leave.
+func (i *idle) isLive(all readers) bool {
+	if len(all) == 0 {
+		return !i.background
+	}
+	return all.client() != nil
 }
 
 func (i *idle) stop() {
@@ -44,7 +54,7 @@ func (f *Flight) settle() {
 	linger := f.g.o.Linger
 	// A flight that has waited longer than Linger for its first byte is kept as long again: the answer may be near.
 	unbegun := len(f.plan.have) == 0 && time.Since(f.idle.began) < linger
-	if f.origins.disputed || unbegun || !f.affords(0) {
+	if f.origins.disputed || unbegun || f.idle.background || !f.affords(0) {
 		linger = 0
 	}
 	f.idle.timer = time.AfterFunc(linger, f.park)
@@ -56,7 +66,7 @@ func (f *Flight) goesOn() bool {
 	if f.plan.whole() {
 		return true
 	}
-	if f.plan.filling() == nil || f.plan.size < 0 || len(f.plan.have) == 0 || !f.affords(0) {
+	if f.idle.background || f.plan.filling() == nil || f.plan.size < 0 || len(f.plan.have) == 0 || !f.affords(0) {
 		return false
 	}
 	missing := f.plan.missing()

@@ -111,7 +111,10 @@ func (r *Reader) sized(ctx context.Context) (err error) {
 		}
 	}()
 	_, err = r.await(ctx, span{off: firstMissing}, func() bool { return r.f.plan.size >= 0 })
-	if errors.Is(err, errBroken) {
+	switch {
+	case errors.Is(err, errBroken) && r.src.Background:
+		err = r.unstored()
+	case errors.Is(err, errBroken):
 		err = r.sizeDirect(ctx)
 	}
 	known = err == nil

@@ -24,6 +24,11 @@ type Want struct {
 	// Needs returns the clients that wait for the next bytes now, at most a few of them. None: all readers have unread
 	// bytes, so the transfer may pause. Nil: Client always waits.
 	Needs func() []string
+	// Live reports whether a client reads the blob, or was the last reader to leave. False: background work alone wants the bytes.
+	// It may change while the fetch runs. Nil: a client reads it.
+	Live func() bool
+	// Joined is closed when the first client joins: Live is true then. Nil: it never is.
+	Joined <-chan struct{}
 }
 
 // Body is a running transfer of the wanted range, and of no other bytes.
@@ -50,6 +55,9 @@ type Source struct {
 	// Client is the name of the client that the source belongs to, its address for example, for limits by client. Empty: no
 	// such limit applies.
 	Client string
+	// Background says that no client waits for this reader, which is of use only if the blob is stored: it counts for nothing among
+	// the Needs of the flight, and its download neither goes on without it nor bypasses a spool that fails.
+	Background bool
 	// Fetch opens the range. It returns once the source has agreed to send the bytes. It repairs broken transfers; its
 	// error, and an error of the body, are final for this Key. The context ends with the flight's fetch, not with a client.
 	Fetch func(ctx context.Context, w Want) (Body, error)

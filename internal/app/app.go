@@ -30,6 +30,7 @@ import (
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
+	"github.com/registrymirror/mirror/warm"
 	"github.com/registrymirror/mirror/webhook"
 )
 
@@ -54,6 +55,7 @@ type App struct {
 	cache      *cache.Cache
 	memory     *memory.Budget // for documents
 	puller     *pull.Puller
+	warm       *warm.Engine
 	journal    *journal.Journal
 	failures   *journal.Record
 	server     *server.Server
@@ -122,6 +124,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.use(c, setup, f.webhooks) // before the first request; background work begins with Run
+	a.warm = a.newWarm(c)
+	a.metrics.ReadWarm(a.warm.Stats)
 	return a, nil
 }
 
@@ -239,7 +243,7 @@ func (a *App) Run(ctx context.Context) error {
 	defer stop()
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range []func(context.Context) error{
-		a.cache.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
+		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
 	} {
 		work.Go(func() error { return run(bg) })
 	}

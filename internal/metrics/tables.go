@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/limit"
+	"github.com/registrymirror/mirror/warm"
 )
 
 const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
@@ -64,6 +65,48 @@ var eventSeries = []series[kube.Stats]{
 		"Failures without an Event, because there were too many at once.", func(s kube.Stats) int64 { return s.Dropped }),
 	single(counter, "mirror_kubernetes_errors_total",
 		"Requests that the API server did not answer as it should; the log says why.", func(s kube.Stats) int64 { return s.Errors }),
+}
+
+var warmSeries = []series[warm.Stats]{
+	{
+		gauge, "mirror_warm_jobs", "Warm-up jobs that are not over, by state.", []string{"state"},
+		func(s warm.Stats, emit emit) {
+			for _, state := range []warm.State{warm.Queued, warm.Running} {
+				emit(float64(s.Jobs[state]), string(state))
+			}
+		},
+	},
+	{
+		gauge, "mirror_warm_jobs_waiting", "Warm-up jobs of which nothing moves, by the cause.", []string{"cause"},
+		func(s warm.Stats, emit emit) {
+			for code, n := range s.Waiting {
+				emit(float64(n), code)
+			}
+		},
+	},
+	{
+		counter, "mirror_warm_jobs_total", "Warm-up jobs that are over, by how they ended: done, failed (at least one image) or cancelled.",
+		[]string{"state"},
+		func(s warm.Stats, emit emit) {
+			for _, state := range []warm.State{warm.Done, warm.Failed, warm.Cancelled} {
+				emit(float64(s.Jobs[state]), string(state))
+			}
+		},
+	},
+	{
+		counter, "mirror_warm_images_total", "Images of warm-up jobs that are over, by how they ended.", []string{"state"},
+		func(s warm.Stats, emit emit) {
+			for state, n := range s.Images {
+				emit(float64(n), string(state))
+			}
+		},
+	},
+	single(counter, "mirror_warm_bytes_total",
+		"Bytes of blobs that warm-up jobs have fetched.", func(s warm.Stats) int64 { return s.Bytes }),
+	single(gauge, "mirror_warm_kept_bytes",
+		"Bytes of content that warm-up jobs keep from eviction; warm.maxShare bounds it.", func(s warm.Stats) int64 { return s.Kept }),
+	single(gauge, "mirror_warm_transfers",
+		"Blobs that warm-up jobs fetch now; warm.parallel is the most.", func(s warm.Stats) int64 { return s.Running }),
 }
 
 // endpointMap are the endpoints of each upstream, by its name in the configuration.
@@ -195,6 +238,11 @@ func (m *Metrics) ReadUpstreams(endpoints func() endpointMap, credentials func()
 // ReadEvents adds the numbers of Events on pods.
 func (m *Metrics) ReadEvents(stats func() kube.Stats) {
 	m.registry.MustRegister(newTable(stats, eventSeries))
+}
+
+// ReadWarm adds the numbers of warm-up jobs.
+func (m *Metrics) ReadWarm(stats func() warm.Stats) {
+	m.registry.MustRegister(newTable(stats, warmSeries))
 }
 
 // ReadServer adds the number of requests that are being answered.

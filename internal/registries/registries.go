@@ -111,8 +111,8 @@ func (s *Registries) build(u config.Upstream, label string, old *registryState) 
 		Public: u.Access == "public",
 		Name:   u.Name, AuthHosts: u.AuthHosts, RedirectHosts: u.RedirectHosts, CDNHosts: u.CDNHosts, Via: s.via,
 		UserAgent:    "mirror/" + s.version + " (+https://github.com/registrymirror/mirror)",
-		MaxTransfers: u.MaxTransfers,
-		Observe:      s.metrics.Exchange(label), Received: s.metrics.Received(label), Log: s.log.With("upstream", u.Name),
+		MaxTransfers: u.MaxTransfers, Reserve: float64(u.RateLimitReserve) / 100,
+		Observe: s.metrics.Exchange(label), Received: s.metrics.Received(label), Log: s.log.With("upstream", u.Name),
 	}
 	var files [][]byte
 	for _, e := range u.Endpoints {

@@ -66,8 +66,8 @@ func judge(ctx context.Context, k Kind, err error) (o outcome, bodies bool) {
 	return unreachable, bodies
 }
 
-// isOwn reports whether a request ended for a reason of our own: no turn, no memory, or its client left.
+// isOwn reports whether a request ended for a reason of our own: no turn, no memory, what is left is reserved, or its client left.
 func isOwn(ctx context.Context, err error) bool {
-	return fault.Is[*fault.QueueError](err) || fault.Is[*memory.FullError](err) ||
+	return fault.Is[*fault.QueueError](err) || fault.Is[*memory.FullError](err) || fault.Is[*fault.ReserveError](err) ||
 		ctx.Err() != nil && !fault.Is[*fault.PatienceError](err)
 }

@@ -247,6 +247,20 @@ func (e *QueueError) Error() string {
 // the Error is that of an earlier answer.
 var ErrNotAsked = errors.New("the limit is reached, so the request was not made")
 
+// ReserveError says that a request which can wait was not made, since the rest of a limit is kept for clients.
+type ReserveError struct {
+	Upstream   string    // canonical name
+	Credential string    // name of the one that the limit is of; empty: anonymous requests
+	Until      time.Time // when there is more, as far as the registry said that
+}
+
+func (e *ReserveError) Error() string {
+	return fmt.Sprintf("the rest of the rate limit of %s is kept for clients until %s", e.Upstream, e.Until.UTC().Format(time.RFC3339))
+}
+
+// Unwrap makes errors.Is(err, ErrNotAsked) true.
+func (e *ReserveError) Unwrap() error { return ErrNotAsked }
+
 // NotRegistry is the error for an answer that a registry does not send.
 func NotRegistry(want, got string) *ContentError {
 	return &ContentError{Kind: ContentNotRegistry, Want: want, Got: got}

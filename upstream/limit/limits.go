@@ -49,6 +49,8 @@ func (k Class) Counted() bool { return k.Method == http.MethodGet && k.Target ==
 type Pause struct {
 	Until time.Time
 	Cause error // the refusal that began it; nil: the registry said before that nothing is left
+	// Reserved says that something is left, which the request has to leave to others.
+	Reserved bool
 
 	at        time.Time // when it began
 	recheckAt time.Time // when one request is made in spite of it
@@ -240,11 +242,38 @@ func (l *Limits) paused(k Class, reserve float64) (Pause, bool) {
 		return p, true
 	}
 	b, ok := l.binding(k.Credential)
-	if !ok || !k.Counted() || b.Remaining-int64(l.underWay[k.Credential]) > int64(reserve*float64(max(b.Limit, 0))) {
+	left := b.Remaining - int64(l.underWay[k.Credential])
+	if !ok || !k.Counted() || left > reserved(b, reserve) {
 		return Pause{}, false
 	}
-	p := Pause{Until: b.MoreAt(), at: b.At, recheckAt: b.At.Add(LongestTrust)}
+	p := Pause{Until: b.MoreAt(), Reserved: left > 0, at: b.At, recheckAt: b.At.Add(LongestTrust)}
 	return p, now.Before(p.Until)
+}
+
+// reserved is how many requests of a budget are left to others.
+func reserved(b Budget, reserve float64) int64 { return int64(reserve * float64(max(b.Limit, 0))) }
+
+// Spare is what all credentials together may still use if they leave a part of each limit, 0 to 1, to others: the sum of their limits
+// and of what is left, and when the last of them has more. A limit whose window is over counts as full. False: nothing is known.
+func (l *Limits) Spare(reserve float64) (limit, left int64, resetAt time.Time, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	seen := make(map[string]bool)
+	for _, b := range slices.Backward(l.budgets) {
+		if seen[b.Credential] || b.Limit < 0 {
+			continue
+		}
+		seen[b.Credential], known = true, true
+		limit += b.Limit
+		if at := b.MoreAt(); !now.Before(at) {
+			b.Remaining = b.Limit
+		} else if at.After(resetAt) {
+			resetAt = at
+		}
+		left += max(0, b.Remaining-reserved(b, reserve))
+	}
+	return limit, left, resetAt, known
 }
 
 // Left is what a credential was last said to have left; math.MaxInt64 where that is not known or has expired.

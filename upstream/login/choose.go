@@ -220,15 +220,18 @@ func (c *chooser) next(ctx context.Context, s *state, r endpoint.Request) bool {
 	return false
 }
 
-// Spare returns a context for work that can wait: requests under it leave the part Options.Reserve of a limit to others, and
-// fail as if the limit were reached.
+// Spare returns a context for work that can wait: requests under it leave the part Options.Reserve of a limit to others. Those that
+// are not made for that fail with a *fault.ReserveError.
 func Spare(ctx context.Context) context.Context { return context.WithValue(ctx, spareKey{}, true) }
+
+// IsSpare reports whether a context is one of Spare.
+func IsSpare(ctx context.Context) bool { return ctx.Value(spareKey{}) != nil }
 
 type spareKey struct{}
 
 // reserve is the part of limits that a request leaves to others.
 func (c *chooser) reserve(ctx context.Context) float64 {
-	if ctx.Value(spareKey{}) != nil {
+	if IsSpare(ctx) {
 		return c.up.o.Reserve
 	}
 	return 0
@@ -253,8 +256,9 @@ func (c *chooser) admit(ctx context.Context, cred auth.Credential, r endpoint.Re
 	return c.ep.Limits.Admit(classOf(cred, r), c.reserve(ctx))
 }
 
-// notAsked is the failure of a request that is not made: what was said last to one like it.
-func (t *Transport) notAsked(r endpoint.Request, p limit.Pause) *fault.Failure {
+// notAsked is the failure of a request that is not made with a credential: what was said last to one like it, or that the rest of
+// the limit is reserved.
+func (t *Transport) notAsked(cred auth.Credential, r endpoint.Request, p limit.Pause) *fault.Failure {
 	host, _ := endpoint.OriginOf(r.URL)
 	f := &fault.Failure{Stage: r.Step, Step: fault.Step{Name: r.Step, Host: host.String(), Err: fault.ErrNotAsked}}
 	var refused bool
@@ -262,6 +266,10 @@ func (t *Transport) notAsked(r endpoint.Request, p limit.Pause) *fault.Failure {
 		f.Refusal = fault.Refusal{Status: http.StatusTooManyRequests, Size: -1}
 	}
 	f.RetryAfter = max(time.Until(p.Until), time.Second)
+	if p.Reserved {
+		f.Err = &fault.ReserveError{Credential: cred.Name, Until: p.Until}
+		f.Step.Err = f.Err
+	}
 	t.op.Trace.Add(f.Step)
 	return f
 }

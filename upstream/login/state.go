@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 // phase says as whom the next request is made. It goes forward only.
@@ -117,8 +118,14 @@ func (s *state) renew(c auth.Credential) {
 	s.tried.remove(askWithoutLogin, renewToken)
 }
 
-// reason is the error of a request that ends with err: what our credential met, if the request was made without it.
+// reason is the error of a request that ends with err: what our credential met, if the request was made without it. A request that
+// was not made for the sake of clients proves nothing else.
 func (s *state) reason(err error) error {
+	for _, e := range []error{s.exhaustedErr, err} {
+		if fault.Is[*fault.ReserveError](e) {
+			return e
+		}
+	}
 	return cmp.Or(s.refusedErr, s.exhaustedErr, err)
 }
 

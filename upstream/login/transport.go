@@ -82,7 +82,7 @@ func (t *Transport) try(ctx context.Context, s *state, r endpoint.Request) resul
 	pause, ok, done := t.admit(ctx, s.credential, r)
 	defer done()
 	switch {
-	case !ok && time.Until(pause.Until) <= limit.ShortestPause:
+	case !ok && time.Until(pause.Until) <= limit.ShortestPause && !pause.Reserved: // a client may have joined, for which nothing is reserved
 		return result{outcome: pausing, pause: pause}
 	case !ok:
 		return result{outcome: exhausted, pause: pause}
@@ -235,13 +235,13 @@ func (t *Transport) finish(s *state, r endpoint.Request, res result) (*http.Resp
 	if s.phase == asAnonymous {
 		t.noteClosed(res.status)
 	}
-	return nil, s.reason(t.errorOf(r, &res))
+	return nil, s.reason(t.errorOf(s, r, &res))
 }
 
 // errorOf is the error of a result. That of a request which was not made is what was said before to one like it.
-func (t *Transport) errorOf(r endpoint.Request, res *result) error {
+func (t *Transport) errorOf(s *state, r endpoint.Request, res *result) error {
 	if res.err == nil {
-		res.err = t.notAsked(r, res.pause)
+		res.err = t.notAsked(s.credential, r, res.pause)
 	}
 	return res.err
 }
@@ -318,7 +318,7 @@ func (t *Transport) leaveRefused(ctx context.Context, s *state, r endpoint.Reque
 // leaveExhausted goes on with another credential of ours that has something left, or anonymously. False: nothing is left
 // there either.
 func (t *Transport) leaveExhausted(ctx context.Context, s *state, r endpoint.Request, res *result) bool {
-	s.exhaustedErr = t.errorOf(r, res)
+	s.exhaustedErr = t.errorOf(s, r, res)
 	if t.next(ctx, s, r) {
 		return true
 	}

@@ -2,12 +2,13 @@ package transfer
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -27,6 +28,8 @@ import (
 // beginning already. For the same reason a paused one waits for as long as its context lives. A further connection for a blob
 // gets a turn only while a quarter of them is free, never waits, and ends when its turn is revoked: the first connection
 // brings the rest.
+//
+// A transfer for background work waits behind all others (see background.go).
 const (
 	smallBlob   = 1 << 20                // bytes up to which a blob does not wait behind larger ones
 	idleAfter   = 5 * time.Second        // without a read: then the disk or the client is slow, not the upstream
@@ -37,7 +40,7 @@ const (
 )
 
 // errRevoked ends a further connection of a blob.
-var errRevoked = errors.New("its turn was needed for the first connection of another blob")
+var errRevoked = fmt.Errorf("%w: its turn was needed for the first connection of another blob", flight.ErrBusy)
 
 // queue decides which transfers of an endpoint run.
 type queue struct {
@@ -52,6 +55,8 @@ type queue struct {
 	clients      map[string]*clientQueue
 	order        []*clientQueue // the next one first
 	waiting      int            // transfers in client queues
+	background   []*turn        // for background work, that wait for their first turn, the longest first
+	clientsAt    time.Time      // when a transfer was last seen to run that a client waited for
 	paused       []*turn        // whose turn was revoked, the longest first; those that need one again are queued, too
 }
 
@@ -63,6 +68,9 @@ type applicant struct {
 	extra  bool // it is a further connection for the blob
 	// waiters returns the clients that wait for the next bytes; none: there is no hurry. Nil: client always waits.
 	waiters func() []string
+	// live reports whether the blob is fetched for a client. False: for background work. Nil: for a client.
+	live   func() bool
+	joined <-chan struct{} // closed when a client joins background work
 }
 
 // turn is the right to transfer a blob.
@@ -80,6 +88,7 @@ type turn struct {
 	grantedAt time.Time
 	charged   []string    // the clients that it is charged to
 	ended     bool        // it is not in running any more
+	unclaimed bool        // its client is background work that began it, and no client that joined
 	queued    bool        // it is in a client's queue
 	hungUp    bool        // hangUp is closed
 	reserved  *time.Timer // ends the time that it is kept for the next part; nil: it is not kept
@@ -96,27 +105,32 @@ func newQueue(limit int) *queue {
 func (q *queue) grantNow(a applicant) *turn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t := &turn{q: q, applicant: a}
+	t := q.newTurn(a)
 	q.grant(t)
 	return t
+}
+
+func (q *queue) newTurn(a applicant) *turn {
+	return &turn{q: q, applicant: a, unclaimed: a.isBackground()}
 }
 
 // try grants a turn while fewer than limit transfers run and none waits, else nil.
 func (q *queue) try(a applicant, limit int) *turn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.limit > 0 && (q.waiting > 0 || len(q.running) >= limit) {
+	t := q.newTurn(a)
+	if q.limit > 0 && !q.isFree(t, limit) {
 		return nil
 	}
-	t := &turn{q: q, applicant: a}
 	q.grant(t)
 	return t
 }
 
 // wait returns a turn once it is granted. False: it was not within patience, or the context has ended.
 func (q *queue) wait(ctx context.Context, a applicant, patience time.Duration) (*turn, bool) {
-	ready := make(chan struct{})
-	t := &turn{q: q, applicant: a, ready: ready}
+	ready, joined := make(chan struct{}), a.joined
+	t := q.newTurn(a)
+	t.ready = ready
 	q.mu.Lock()
 	if q.limit == 0 || q.inherit(t) {
 		q.grant(t)
@@ -126,7 +140,12 @@ func (q *queue) wait(ctx context.Context, a applicant, patience time.Duration) (
 	if t.started {
 		patience = 1<<63 - 1
 	}
-	q.enqueue(t)
+	if t.unclaimed {
+		q.background = append(q.background, t)
+	} else {
+		q.enqueue(t)
+		joined = nil // it has waited for none
+	}
 	q.dispatch()
 	q.mu.Unlock()
 
@@ -138,10 +157,21 @@ func (q *queue) wait(ctx context.Context, a applicant, patience time.Duration) (
 		select {
 		case <-ready:
 			return t, true
+		case <-joined:
+			joined = nil
+			q.look()
+			continue
 		case <-check.C:
+			if t.isBackground() {
+				timer.Reset(patience) // that of a client begins when one joins
+			}
 			q.check()
 			continue
 		case <-timer.C:
+			if t.isBackground() {
+				timer.Reset(max(patience, checkEvery))
+				continue
+			}
 		case <-ctx.Done():
 		}
 		t.release(false)
@@ -156,7 +186,10 @@ func (q *queue) resume(ctx context.Context, t *turn, hangUp func()) bool {
 	defer check.Stop()
 	q.requeue(t)
 	q.mu.Lock()
-	ready, hangUpNow := t.ready, t.hangUp
+	ready, hangUpNow, joined := t.ready, t.hangUp, t.joined
+	if !t.unclaimed {
+		joined = nil
+	}
 	q.mu.Unlock()
 	if ready == nil { // it was granted meanwhile
 		return true
@@ -168,6 +201,9 @@ func (q *queue) resume(ctx context.Context, t *turn, hangUp func()) bool {
 		case <-hangUpNow:
 			hangUpNow = nil
 			hangUp()
+		case <-joined:
+			joined = nil
+			q.requeue(t)
 		case <-check.C:
 			q.requeue(t)
 			q.check()
@@ -181,10 +217,17 @@ func (q *queue) resume(ctx context.Context, t *turn, hangUp func()) bool {
 func (q *queue) requeue(t *turn) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if t.revoked.Load() && !t.queued && len(t.waitingClients()) > 0 {
+	if t.revoked.Load() && !t.queued && q.claimed(t) {
 		q.enqueue(t)
 		q.dispatch()
 	}
+}
+
+// look is dispatch, with the lock.
+func (q *queue) look() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dispatch()
 }
 
 // check is dispatch, unless that was a moment ago.
@@ -211,7 +254,7 @@ func (q *queue) inherit(t *turn) bool {
 		t.started = true
 	}
 	q.removeIdle()
-	return q.waiting == 0 && len(q.running) < q.limit
+	return q.isFree(t, q.limit)
 }
 
 // remove ends a turn, in whatever state it is. The lock is held.
@@ -228,6 +271,7 @@ func (q *queue) remove(t *turn) {
 		q.dequeue(t)
 	}
 	q.unpause(t)
+	q.background = without(q.background, t)
 	t.ended = true
 }
 
@@ -238,7 +282,7 @@ func (t *turn) release(keep bool) {
 	defer q.mu.Unlock()
 	switch {
 	case t.ended:
-	case keep && q.limit > 0:
+	case keep && q.limit > 0 && !t.isBackground():
 		if t.queued {
 			q.dequeue(t)
 		}
@@ -261,5 +305,5 @@ func (t *turn) reading(begins bool) {
 func (q *queue) load() (running, waiting int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.running), q.waiting
+	return len(q.running), q.waiting + len(q.background)
 }

@@ -10,6 +10,7 @@ import (
 // Turns are shared among clients first, then among the repositories of each. A free turn goes to the client that has the
 // fewest, in rotation among clients with as many. Where none is free, one is revoked:
 //
+//  0. of background work
 //  1. of a transfer without a waiting reader: all have more to read than they have read, or there is none
 //  2. of a client that has at least two more than the one that waits; a transfer that several clients wait for counts for each
 //     of them, and is only revoked where that is true of each
@@ -113,12 +114,20 @@ func (q *queue) turnsOf(client string) map[string]int {
 // dispatch grants free turns to waiting transfers, and revokes turns for them. The lock is held.
 func (q *queue) dispatch() {
 	q.dispatchedAt = time.Now()
+	q.promote()
 	if q.waiting > 0 && len(q.running) >= q.limit {
 		q.removeIdle()
 		q.chargeWaiters()
 	}
 	for q.waiting > 0 {
 		t := q.next()
+		if t.isBackground() { // its clients have left
+			q.dequeue(t)
+			if !t.started {
+				q.background = append(q.background, t)
+			}
+			continue
+		}
 		if len(q.running) >= q.limit && !q.revokeFor(t) {
 			return
 		}
@@ -131,11 +140,16 @@ func (q *queue) dispatch() {
 		q.grant(t)
 	}
 	for len(q.paused) > 0 && len(q.running) < q.limit { // those whose readers do not wait
-		i := slices.IndexFunc(q.paused, func(t *turn) bool { return t.reserved == nil })
+		i := slices.IndexFunc(q.paused, func(t *turn) bool { return t.reserved == nil && (!t.isBackground() || q.isQuiet()) })
 		if i < 0 {
-			return
+			break
 		}
 		q.grant(q.paused[i])
+	}
+	for len(q.background) > 0 && len(q.running) < q.limit && q.isQuiet() {
+		t := q.background[0]
+		q.background = q.background[1:]
+		q.grant(t)
 	}
 }
 
@@ -151,12 +165,16 @@ func (q *queue) grant(t *turn) {
 		close(t.ready)
 		t.ready = nil
 	}
+	if !t.isBackground() {
+		q.yield()
+	}
 }
 
 // Ranks of revocable turns that are above all others.
 const (
-	rankExtra  = 1 << 20 // added for a further connection for a blob, whose first connection goes on
-	rankUnread = 1 << 30 // a transfer that no client waits for
+	rankExtra      = 1 << 20 // added for a further connection for a blob, whose first connection goes on
+	rankUnread     = 1 << 30 // a transfer that no client waits for
+	rankBackground = 1 << 31 // one of background work
 )
 
 // revokeFor revokes a turn for a transfer that waits. False: there is none that may be revoked. The lock is held.
@@ -188,6 +206,9 @@ func (q *queue) revokeFor(w *turn) bool {
 func (q *queue) revocable(t, w *turn, turns map[string]int) int {
 	if t.reserved != nil {
 		return 0
+	}
+	if t.isBackground() {
+		return rankBackground
 	}
 	if len(t.charged) == 0 {
 		return rankUnread

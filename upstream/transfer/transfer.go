@@ -64,9 +64,11 @@ type current struct {
 func newTransfer(ctx context.Context, p *Pool, c Call, repo string, d oci.Digest, w flight.Want) *transfer {
 	t := &transfer{
 		ctx: ctx, pool: p, call: c, digest: d, pos: w.From, end: w.To, size: -1, by: w.By, whole: isWhole(w),
-		claim:     claim{size: max(0, w.Size)},
-		retry:     retry{done: make(map[*endpoint.Endpoint]bool)},
-		applicant: applicant{client: w.Client, repo: repo, blob: d, extra: w.Part, waiters: w.Needs},
+		claim: claim{size: max(0, w.Size)},
+		retry: retry{done: make(map[*endpoint.Endpoint]bool)},
+		applicant: applicant{
+			client: w.Client, repo: repo, blob: d, extra: w.Part, waiters: w.Needs, live: w.Live, joined: w.Joined,
+		},
 	}
 	t.host.Store(new(string))
 	return t

@@ -44,14 +44,14 @@ func (t *transfer) enterQueue() error {
 	if left := time.Until(t.by) - queueMargin; left > 0 {
 		patience = min(patience, left)
 	}
-	ok := true
+	ok, background := true, t.applicant.isBackground()
 	switch {
-	case !t.cur.opened.IsZero(): // its client has the beginning
+	case !t.cur.opened.IsZero() && !background: // its client has the beginning
 		t.turn = q.grantNow(t.applicant)
 	case t.applicant.extra:
-		t.turn = q.try(t.applicant, q.limit*3/4) // while a quarter of them is free
+		t.turn = q.try(t.applicant, q.limit*3/4) // while a quarter of them is not in use by clients
 		ok = t.turn != nil
-	case guard.Turns && t.claim.size > 0 && t.claim.size <= smallBlob:
+	case guard.Turns && !background && t.claim.size > 0 && t.claim.size <= smallBlob:
 		if t.turn = q.try(t.applicant, q.limit); t.turn == nil {
 			q = at.small
 			t.turn, ok = q.wait(t.ctx, t.applicant, patience)

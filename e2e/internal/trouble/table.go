@@ -31,6 +31,8 @@ var Elsewhere = map[string]string{
 	"internal-error": "no way to cause it is known",
 	"client-gone":    "the client has left",
 	"too-slow":       "the client has left",
+	"no-room":        "no pull fails by it: warm-up jobs alone do",
+	"not-cached":     "no pull fails by it: it is the result of mirror warm verify",
 }
 
 func says(words ...string) []string { return words }
@@ -330,6 +332,8 @@ func ours() []Scene {
 			if err != nil {
 				return err
 			}
+			// Blobs of up to 1 MiB do not wait behind a large one.
+			g.AddImage("acme/app", "v1", origin.Image{Layers: []int64{2 << 20}, Seed: p.seed()})
 			big := g.AddImage("acme/big", "v1", origin.Image{Layers: []int64{64 << 20}, Seed: 3}).Layers[0][0].Digest.String()
 			g.Script(origin.Rule{Kind: origin.KindBlob, Ref: big, Do: origin.Fault{Rate: 200 << 10}})
 			p.Upstream += ", maxTransfers: 1"
