@@ -69,6 +69,8 @@ type App struct {
 	setup     atomic.Pointer[pull.Setup]
 	about     atomic.Pointer[admin.About] // this process, with the configuration in use
 
+	lastSurvey atomic.Pointer[tagSurvey] // of the tags in use; nil: there was none yet
+
 	listeners listeners
 	ready     atomic.Bool
 	hurry     chan struct{} // holds one: Run is to stop without waiting for pulls
@@ -177,6 +179,7 @@ func (a *App) build(c *config.Config) error {
 	a.registries = registries.New(a.o.Version, via, a.metrics, a.log)
 	a.metrics.ReadCache(a.cache.Stats, f.store.Scrubbed)
 	a.metrics.ReadServer(a.server.InFlight)
+	a.metrics.ReadDrift(a.driftSeries)
 	a.metrics.ReadUpstreams(a.registries.EndpointSeries, a.registries.CredentialSeries)
 	return nil
 }
@@ -244,6 +247,7 @@ func (a *App) Run(ctx context.Context) error {
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range []func(context.Context) error{
 		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
+		a.watchTags,
 	} {
 		work.Go(func() error { return run(bg) })
 	}
@@ -301,7 +305,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
-		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift,
+		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift, Uses: a.uses, Held: a.heldTags,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

@@ -14,13 +14,21 @@ import (
 
 // cluster is what speaks to the API server; nil where kubernetes.events is false.
 type cluster struct {
-	client *kube.Client
+	reader clusterReader
 	poster *kube.Poster // of Events
 }
 
+// clusterReader reads what runs in a cluster.
+type clusterReader interface {
+	// Pods are the pods of all namespaces with their images.
+	Pods(ctx context.Context) ([]kube.Pod, error)
+	// Workloads are those of all namespaces. Kinds that may not be listed are left out, and named in refused.
+	Workloads(ctx context.Context) (all []kube.Workload, refused []string, err error)
+}
+
 // useKubernetes makes the client of the API server, and the Poster of Events.
-func (a *App) useKubernetes(k config.Kubernetes) (err error) {
-	a.cluster.client, err = kube.NewClient(kube.ClientOptions{
+func (a *App) useKubernetes(k config.Kubernetes) error {
+	client, err := kube.NewClient(kube.ClientOptions{
 		Server:    k.Server,
 		TokenFile: cmp.Or(k.TokenFile, kube.DefaultTokenFile),
 		CAFile:    cmp.Or(k.CAFile, kube.DefaultCAFile),
@@ -28,8 +36,9 @@ func (a *App) useKubernetes(k config.Kubernetes) (err error) {
 	if err != nil {
 		return fmt.Errorf("kubernetes.events: %w", err)
 	}
+	a.cluster.reader = client
 	instance, _ := os.Hostname() // of a pod, its name; without one they are all "mirror"
-	a.cluster.poster = kube.NewPoster(kube.PosterOptions{Client: a.cluster.client, Canonical: a.canonical, Instance: instance, Log: a.log})
+	a.cluster.poster = kube.NewPoster(kube.PosterOptions{Client: client, Canonical: a.canonical, Instance: instance, Log: a.log})
 	return nil
 }
 

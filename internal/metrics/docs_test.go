@@ -21,6 +21,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	m.ReadUpstreams(nil, nil)
 	m.ReadEvents(nil)
 	m.ReadServer(nil)
+	m.ReadDrift(nil)
 	m.ReadWarm(nil)
 	descs := make(chan *prometheus.Desc, 1000)
 	m.registry.Describe(descs)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/drift"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/endpoint"
@@ -69,7 +70,8 @@ var eventSeries = []series[kube.Stats]{
 
 var warmSeries = []series[warm.Stats]{
 	{
-		gauge, "mirror_warm_jobs", "Warm-up jobs that are not over, by state.", []string{"state"},
+		gauge, "mirror_warm_jobs", "Warm-up jobs that are not over, by state.",
+		[]string{"state"},
 		func(s warm.Stats, emit emit) {
 			for _, state := range []warm.State{warm.Queued, warm.Running} {
 				emit(float64(s.Jobs[state]), string(state))
@@ -77,7 +79,8 @@ var warmSeries = []series[warm.Stats]{
 		},
 	},
 	{
-		gauge, "mirror_warm_jobs_waiting", "Warm-up jobs of which nothing moves, by the cause.", []string{"cause"},
+		gauge, "mirror_warm_jobs_waiting", "Warm-up jobs of which nothing moves, by the cause.",
+		[]string{"cause"},
 		func(s warm.Stats, emit emit) {
 			for code, n := range s.Waiting {
 				emit(float64(n), code)
@@ -94,7 +97,8 @@ var warmSeries = []series[warm.Stats]{
 		},
 	},
 	{
-		counter, "mirror_warm_images_total", "Images of warm-up jobs that are over, by how they ended.", []string{"state"},
+		counter, "mirror_warm_images_total", "Images of warm-up jobs that are over, by how they ended.",
+		[]string{"state"},
 		func(s warm.Stats, emit emit) {
 			for state, n := range s.Images {
 				emit(float64(n), string(state))
@@ -238,6 +242,25 @@ func (m *Metrics) ReadUpstreams(endpoints func() endpointMap, credentials func()
 // ReadEvents adds the numbers of Events on pods.
 func (m *Metrics) ReadEvents(stats func() kube.Stats) {
 	m.registry.MustRegister(newTable(stats, eventSeries))
+}
+
+// Drift are the labels of a number of tags that mean different images.
+type Drift struct {
+	Upstream string
+	Kind     drift.Kind
+}
+
+// ReadDrift adds the numbers of tags that drift.
+func (m *Metrics) ReadDrift(counts func() map[Drift]int) {
+	m.registry.MustRegister(newTable(counts, []series[map[Drift]int]{{
+		gauge, "mirror_tag_drift", "Tags that mean different images in different places, as of the last look, at most five minutes ago.",
+		[]string{"upstream", "kind"},
+		func(now map[Drift]int, emit emit) {
+			for of, n := range now {
+				emit(float64(n), of.Upstream, string(of.Kind))
+			}
+		},
+	}}))
 }
 
 // ReadWarm adds the numbers of warm-up jobs.
