@@ -209,10 +209,11 @@ func TestWarmIsRefused(t *testing.T) {
 		}
 	}
 	w := newWarmer()
-	w.err = &warm.InvalidError{}
+	invalid := new(warm.InvalidError)
 	for i := range 60 {
-		w.err.(*warm.InvalidError).Entries = append(w.err.(*warm.InvalidError).Entries, warm.Entry{Index: i, Text: "x"})
+		invalid.Entries = append(invalid.Entries, warm.Entry{Index: i, Text: "x"})
 	}
+	w.err = invalid
 	got := asks(t, admin.New(admin.Options{Warm: w}), "POST", "/api/v1/warm", "localhost", `{"images":["a"]}`, "Content-Type", "application/json")
 	if text := got.Body.String(); !strings.Contains(text, "and 10 more") || strings.Contains(text, "images[55]") {
 		t.Error(text)

@@ -41,8 +41,11 @@ func listening(t *testing.T, w admin.Warmer) (dial func() net.Conn, end func()) 
 	t.Helper()
 	l := pipes{make(chan net.Conn), make(chan struct{})}
 	s := &http.Server{Handler: admin.New(admin.Options{Warm: w})} //nolint:gosec // no header comes late
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(l) // until Close
+	}()
 	return func() net.Conn {
 			client, server := net.Pipe()
 			l.conns <- server
@@ -91,14 +94,14 @@ func block(t *testing.T, r *bufio.Reader) string {
 func event(t *testing.T, r *bufio.Reader) (id string, job admin.WarmJob) {
 	t.Helper()
 	text := block(t, r)
-	head, data, ok := strings.Cut(text, "\ndata: ")
-	if id, ok = strings.CutPrefix(head, "id: "); !ok {
+	head, data, ok := strings.Cut(strings.TrimPrefix(text, "id: "), "\ndata: ")
+	if !ok || head == text {
 		t.Fatalf("not an event: %q", text)
 	}
 	if err := json.Unmarshal([]byte(data), &job); err != nil {
 		t.Fatal(err)
 	}
-	return id, job
+	return head, job
 }
 
 func TestEvents(t *testing.T) {

@@ -48,9 +48,11 @@ func (s *script) ask(r warm.Request) error {
 }
 
 func (s *script) Plan(_ context.Context, r warm.Request) (warm.Plan, error) { return s.plan, s.ask(r) }
+
 func (s *script) Verify(_ context.Context, r warm.Request) ([]warm.Image, error) {
 	return s.states[0].Images, s.ask(r)
 }
+
 func (s *script) Submit(r warm.Request) (warm.Job, bool, error) { return s.states[0], true, s.ask(r) }
 func (s *script) Jobs() []warm.Job                              { return s.states[:1] }
 func (s *script) Cancel(id string) error {
@@ -362,8 +364,11 @@ func followed(ctx context.Context, h http.Handler, job string) (code int, stdout
 	var out, errs bytes.Buffer
 	l := pipes{make(chan net.Conn), make(chan struct{})}
 	s := &http.Server{Handler: h} //nolint:gosec // no header comes late
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(l) // until Close
+	}()
 	var f warmFlags
 	f.dial = func(ctx context.Context) (net.Conn, error) {
 		here, there := net.Pipe()
@@ -381,8 +386,7 @@ func followed(ctx context.Context, h http.Handler, job string) (code int, stdout
 	err := f.follow(cmd, admin.WarmJob{ID: job})
 	_ = s.Close()
 	<-served
-	var exit *exitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitError](err); ok {
 		code = exit.code
 		errs.WriteString(exit.Error())
 	} else if err != nil {

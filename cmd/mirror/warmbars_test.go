@@ -32,6 +32,7 @@ func (s *screen) Write(b []byte) (int, error)               { return s.next.Writ
 func (s *screen) ReadFrom(r io.Reader) (int64, error) {
 	return s.next.ReadFrom(r)
 }
+
 func (s *screen) Flush(int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

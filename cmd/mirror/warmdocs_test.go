@@ -133,7 +133,8 @@ func hooks(t *testing.T) (list []hook) {
 				if err := yaml.Unmarshal([]byte(doc), &k); err != nil || k.Kind != "Kustomization" {
 					t.Errorf("%s: %v, %+v", name, err, k)
 				}
-				if len(k.Spec.DependsOn) != 1 && !(k.Spec.Wait && k.Spec.Force) || len(k.Spec.DependsOn) == 1 && !names[k.Spec.DependsOn[0].Name] {
+				waits := len(k.Spec.DependsOn) == 1
+				if waits && !names[k.Spec.DependsOn[0].Name] || !waits && (!k.Spec.Wait || !k.Spec.Force) {
 					t.Errorf("%s: %+v", name, k)
 				}
 				names[k.Metadata.Name] = true

@@ -16,23 +16,25 @@ import (
 const standaloneWait = 2 * time.Second
 
 // Standalone runs a mirror that listens on no port while work runs. dial connects to its admin API. If another mirror has the data
-// folder the error is a *disk.LockedError; else it is that of work, or of the mirror.
+// folder the error is a *disk.LockedError; else it is that of work, or of the mirror. Schedules and the cluster are left alone.
 func Standalone(ctx context.Context, o Options, work func(dial func(context.Context) (net.Conn, error)) error) (err error) {
+	c := *o.Config
+	c.Kubernetes.Events, c.Kubernetes.Feed = false, false
 	a := newApp(o)
 	defer func() { err = cmp.Or(err, a.close()) }()
 	wait, cancel := context.WithTimeout(ctx, standaloneWait)
 	defer cancel()
-	if err := a.folder.open(wait, o.Config, a.log); err != nil {
+	if err := a.folder.open(wait, &c, a.log); err != nil {
 		return err
 	}
 	l := &memoryListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	a.listeners.admin = l
-	if err := a.assemble(o.Config, files{}); err != nil {
+	if err := a.assemble(&c, files{}); err != nil {
 		return err
 	}
 	_, stop := a.background(ctx)
 	a.ready.Store(true)
-	s := &http.Server{Handler: admin.New(a.adminOptions(o.Config)), ReadHeaderTimeout: time.Minute}
+	s := &http.Server{Handler: admin.New(a.adminOptions(&c)), ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

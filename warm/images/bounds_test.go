@@ -46,8 +46,9 @@ func TestMaxBytes(t *testing.T) {
 	write(t, dir, "a.yaml", text)
 	write(t, dir, "b.yaml", "image: ghcr.io/acme/b:1\n"+strings.Repeat("#", 100))
 	write(t, dir, "c.yaml", "image: ghcr.io/acme/c:1\n")
+	write(t, dir, "d.yaml", "image: ghcr.io/acme/d:1\n")
 	all, err := images.ReadAll([]string{dir}, nil, images.Options{MaxBytes: 60})
-	if err != nil || !slices.Equal(names(all), []string{"ghcr.io/acme/a:1", "ghcr.io/acme/c:1"}) || len(all.Problems) != 1 {
+	if err != nil || !slices.Equal(names(all), []string{"ghcr.io/acme/a:1", "ghcr.io/acme/c:1"}) || len(all.Problems) != 2 {
 		t.Errorf("a folder: %v, %v", all, err)
 	}
 	endless, err := images.ReadAll([]string{"-"}, zeros{}, images.Options{MaxBytes: 1 << 20})
@@ -108,23 +109,27 @@ func TestMaxDocuments(t *testing.T) {
 func TestMaxDepth(t *testing.T) {
 	t.Parallel()
 	const next = "\n---\nimage: nginx\n"
-	for form, text := range map[string]string{
-		"flow":             strings.Repeat("[", 100_000),
-		"block":            blocks(1_000),
-		"dashes":           strings.Repeat("- ", 100_000) + "a",
-		"JSON":             strings.Repeat(`{"a":`, 100_000) + "1" + strings.Repeat("}", 100_000),
-		"items":            `{"items":[` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + "]}",
-		"a loop":           "a: &a\n  b: *a\n",
-		"a loop of lists":  "a: &a [*a]\n",
-		"a loop of merges": "a: &a {<<: *a, b: {c: *a}}\n",
+	const inYAML, inJSON, inWalk = "exceeded max depth of 200", "values in one item, or deeper than 200", "deeper than 200 values"
+	for _, tt := range []struct{ form, text, problem string }{
+		{"flow", strings.Repeat("[", 100_000), inJSON},
+		{"flow of YAML", "{a: " + strings.Repeat("[", 100_000), inYAML},
+		{"block", blocks(1_000), inYAML},
+		{"dashes", strings.Repeat("- ", 100_000) + "a", inYAML},
+		{"JSON", strings.Repeat(`{"a":`, 100_000) + "1" + strings.Repeat("}", 100_000), inJSON},
+		{"items", `{"items":[` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + "]}", inJSON},
+		{"a loop", "a: &a\n  b: *a\n", inWalk},
+		{"a loop of lists", "a: &a [*a]\n", inWalk},
+		{"a loop of merges", "a: &a {<<: *a, b: {c: *a}}\n", inWalk},
 	} {
-		r := images.Read("f", strings.NewReader(text+next), images.Options{})
+		r := read(t, tt.text+next, images.Options{}, tt.problem)
 		if len(r.Problems) != 1 || r.Problems[0].Line == 0 || r.Problems[0].Document != 1 || len(r.Images) != 1 {
-			t.Errorf("%s: %v", form, r)
+			t.Errorf("%s: %v", tt.form, r)
 		}
 	}
-	if r := images.Read("f", strings.NewReader(blocks(60)+" nginx"), images.Options{}); len(r.Problems) != 0 || len(r.Images) != 1 {
-		t.Errorf("60 values deep: %v", r)
+	for _, text := range []string{blocks(60) + " nginx", "a: &a {<<: *a, image: nginx}\n"} {
+		if r := images.Read("f", strings.NewReader(text), images.Options{}); len(r.Problems) != 0 || len(r.Images) != 1 {
+			t.Errorf("%.20q: %v", text, r)
+		}
 	}
 }
 
@@ -141,6 +146,7 @@ func blocks(n int) string {
 func TestMaxValues(t *testing.T) {
 	t.Parallel()
 	const next = "\n---\nimage: nginx\n"
+	const before, inJSON, inWalk = "values in one document; divide it", "values in one item", "values, aliases"
 	var bomb, merges strings.Builder
 	bomb.WriteString("a0: &a0 {image: \"ghcr.io/acme/bomb:1\"}\n")
 	merges.WriteString("a0: &a0 {image: \"ghcr.io/acme/bomb:1\"}\n")
@@ -148,21 +154,21 @@ func TestMaxValues(t *testing.T) {
 		fmt.Fprintf(&bomb, "a%d: &a%d [*a%d, *a%[3]d, *a%[3]d, *a%[3]d]\n", i+1, i+1, i)
 		fmt.Fprintf(&merges, "a%d: &a%d {<<: [*a%d, *a%[3]d, *a%[3]d, *a%[3]d]}\n", i+1, i+1, i)
 	}
-	for form, text := range map[string]string{
-		"aliases":   bomb.String(),
-		"merges":    merges.String(),
-		"a list":    "[" + strings.Repeat("a,", 60_000) + "]",
-		"a mapping": strings.Repeat("a: b\n", 60_000),
-		"loops":     "a: &a {b: *a, c: *a}\n",
-		"JSON":      `{"a": [` + strings.Repeat("1,", 100_000) + "1]}",
-		"items":     `{"items": [1, [` + strings.Repeat("1,", 100_000) + "1]]}",
+	for _, tt := range []struct{ form, text, problem string }{
+		{"aliases", bomb.String(), inWalk},
+		{"merges", merges.String(), inWalk},
+		{"loops", "a: &a {b: *a, c: *a}\n", inWalk},
+		{"a list", "[" + strings.Repeat("a,", 60_000) + "]", before},
+		{"a mapping", strings.Repeat("a: b\n", 60_000), before},
+		{"JSON", `{"a": [` + strings.Repeat("1,", 100_000) + "1]}", inJSON},
+		{"items", `{"items": [1, [` + strings.Repeat("1,", 100_000) + "1]]}", inJSON},
 	} {
-		r := read(t, text+next, images.Options{MaxValues: 100_000}, "more than 100000 values")
+		r := read(t, tt.text+next, images.Options{MaxValues: 100_000}, "more than 100000 "+tt.problem)
 		if !slices.Contains(names(r), "docker.io/library/nginx:latest") {
-			t.Errorf("%s: the next document is not read: %v", form, r)
+			t.Errorf("%s: the next document is not read: %v", tt.form, r)
 		}
 		if p := r.Problems[len(r.Problems)-1]; p.Line != 1 || p.Document != 1 {
-			t.Errorf("%s: %v", form, p)
+			t.Errorf("%s: %v", tt.form, p)
 		}
 	}
 	// The pods of a cluster are one document, and many more.
@@ -198,10 +204,10 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestLongKeys holds paths to a length: a key can be as long as the text, and stand before each image.
+// TestLongKeys bounds the length of paths: a key can be as long as the text, and stand before each image.
 func TestLongKeys(t *testing.T) {
 	t.Parallel()
-	text := strings.Repeat("k", 900) + ": {" + strings.Repeat("image: nginx, b: {", 50) + strings.Repeat("}", 51)
+	text := strings.Repeat("k", 900) + ": {" + strings.Repeat("image: nginx, "+strings.Repeat("b", 900)+": {", 50) + strings.Repeat("}", 51)
 	r := images.Read("f", strings.NewReader(text), images.Options{})
 	if len(r.Images) != 1 || len(r.Problems) != 0 {
 		t.Fatal(r)

@@ -11,7 +11,7 @@
 //	images: [...]                                the API's own body; resources that list images; a Kustomization's images
 //	--reloader=quay.io/acme/reloader:v1          arguments of containers, if the text has a host and a tag or a digest
 //
-// Metadata and status are not read: an annotation may repeat an old manifest, and the status of a pod names its images as the
+// Labels, annotations and status are not read: an annotation may repeat an old manifest, and the status of a pod names its images as the
 // runtime of one node shows them, by local ids too. Definitions of custom resources, policies of Kyverno and the repositories
 // that Flux watches have fields of these names which are not images that a pod uses.
 //

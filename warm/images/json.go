@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 
@@ -33,6 +34,9 @@ func (c *collector) json(first int, data []byte) bool {
 	for {
 		switch err := j.document(); {
 		case errors.Is(err, io.EOF), errors.Is(err, errDocuments):
+			return true
+		case errors.Is(err, errTooLarge):
+			c.problem(j.line, "", fmt.Sprintf("more than %d values in one item, or deeper than %d; the rest is not read", c.MaxValues, maxDepth))
 			return true
 		case err != nil: // what was found is found again, in the same places
 			c.document, c.result.Problems = document, c.result.Problems[:problems]

@@ -249,9 +249,9 @@ func (m entries) isForeign() bool {
 		strings.HasSuffix("."+group, ".kyverno.io") || group == "image.toolkit.fluxcd.io"
 }
 
-// isIgnored reports whether what is in a key describes an object, and is not its content.
+// isIgnored reports whether what is in a key describes an object, and is not its content: podLabels, annotations.
 func isIgnored(key string) bool {
-	return key == "metadata" || strings.HasSuffix(key, "abels") || strings.HasSuffix(key, "nnotations")
+	return strings.HasSuffix(key, "abels") || strings.HasSuffix(key, "nnotations")
 }
 
 func isImage(key string) bool { return strings.HasSuffix(strings.ToLower(key), "image") }
