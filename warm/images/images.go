@@ -58,7 +58,7 @@ type Options struct {
 	MaxBytes  int64 // of all files together; zero: 64 MiB
 	MaxImages int   // zero: 10,000
 	// MaxValues is how many keys and values one document has at most, aliases counted each time; of a list in JSON, one item.
-	// Each may take some 200 bytes of memory while it is read. Zero: 1,000,000.
+	// Each may take some 600 bytes of memory while it is read, garbage included. Zero: 1,000,000.
 	MaxValues int
 }
 
