@@ -51,7 +51,7 @@ func TestClientJoinsBackgroundWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from := newOrigin(1, 300_000)
 		from.chunk = 1000
-		st := &store{}
+		st := &store{commit: func() error { time.Sleep(time.Second); return nil }}
 		g := flight.New(st.options())
 		slow := fault{wait: 100 * time.Millisecond}
 		work, _ := join(t, g, from, from.background("k", slow))
@@ -296,4 +296,40 @@ func TestBackgroundWorkLearnsNothingBad(t *testing.T) {
 		g.Close()
 		st.check(t)
 	})
+}
+
+// TestBackgroundWorkLeavesConnections has a host that limits each connection: background work has half of the lanes that clients
+// would have.
+func TestBackgroundWorkLeavesConnections(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		of   func(from *origin, f fault) flight.Source
+		most int
+	}{
+		{"background work", func(from *origin, f fault) flight.Source { return from.background("k", f) }, 3},
+		{"client", func(from *origin, f fault) flight.Source { return from.source("k", f) }, 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				st := &store{}
+				o := st.options()
+				o.ParallelAbove, o.LanesPerHost = 8<<20, 4
+				g := flight.New(o)
+				from := newOrigin(1, 60<<20)
+				from.chunk = 256 << 10
+				r, _ := join(t, g, from, tt.of(from, fault{wait: 50 * time.Millisecond}))
+				if err := <-stored(t.Context(), r, func(int64) {}); err != nil {
+					t.Error(err)
+				}
+				if n := from.most(); n != tt.most {
+					t.Errorf("it came by %d connections, want %d", n, tt.most)
+				}
+				r.Close()
+				g.Close()
+				st.check(t)
+			})
+		})
+	}
 }
