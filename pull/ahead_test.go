@@ -408,3 +408,19 @@ func TestClientsBesideBackgroundWork(t *testing.T) {
 		}
 	})
 }
+
+// A registry takes longer to fail than any client waits.
+func TestBackgroundWorkHasNoDeadline(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.hub.push(t, app, "v1", "one")
+		m, err := w.Manifests(context.Background(), appRef("v1", ""), inBackground)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.hub.behave(status(503), takes(40*time.Second))
+		err = w.Part(context.Background(), m.Ref.Repo, m.Parts[len(m.Parts)-1], inBackground)
+		if e, ok := errors.AsType[*fault.Error](err); !ok || e.Status != 503 {
+			t.Errorf("%v", err)
+		}
+	})
+}
