@@ -6,11 +6,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 // minDiskFree is how many bytes a disk must have free for any content to fit.
@@ -60,7 +61,7 @@ func (d Disk) String() string {
 		return fmt.Sprintf("%s fails: %v; look at it, and at the kernel's log", disk, plain(d.Err))
 	}
 	if d.Space.Total > 0 {
-		return fmt.Sprintf("%s has %s of %s free", disk, amount(d.Space.Free), amount(d.Space.Total))
+		return fmt.Sprintf("%s has %s of %s free", disk, text.Size(d.Space.Free), text.Size(d.Space.Total))
 	}
 	return disk + " works"
 }
@@ -77,7 +78,7 @@ func (d Disk) shortage() string {
 			d.wants(strconv.FormatInt(d.FloorInodes, 10)))
 	case d.Floor > 0 && d.Space.Free < d.Floor:
 		return fmt.Sprintf("%s free, %s; free space, or lower cache.minFree", bytesFree(d.Space.Free),
-			d.wants(amount(d.Floor)))
+			d.wants(text.Size(d.Floor)))
 	}
 	return bytesFree(d.Space.Free) + " free; free space, or lower cache.size"
 }
@@ -102,19 +103,7 @@ func bytesFree(n int64) string {
 	if n == 0 {
 		return "0 bytes"
 	}
-	return amount(n)
-}
-
-// amount writes bytes for people: 1.2 MiB.
-func amount(n int64) string {
-	if n < 1<<10 {
-		return strconv.FormatInt(n, 10) + " B"
-	}
-	f, unit := float64(n), -1
-	for f >= 1<<10 && unit < 4 {
-		f, unit = f/(1<<10), unit+1
-	}
-	return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") + " " + "KMGTP"[unit:unit+1] + "iB"
+	return text.Size(n)
 }
 
 // DiskError says that the disk is not used: it failed, and does not work again yet.
@@ -148,15 +137,15 @@ type NoRoomError struct {
 func (e *NoRoomError) Error() string {
 	switch e.Why {
 	case TooLarge:
-		return fmt.Sprintf("%s are more than cache.size, which is %s; raise it to cache them", amount(e.Need), amount(e.Size))
+		return fmt.Sprintf("%s are more than cache.size, which is %s; raise it to cache them", text.Size(e.Need), text.Size(e.Size))
 	case DiskLacks:
 		if e.Disk.State == DiskFull {
 			return e.Disk.String()
 		}
-		return fmt.Sprintf("%s are needed, and %s; free space there", amount(e.Need), e.Disk)
+		return fmt.Sprintf("%s are needed, and %s; free space there", text.Size(e.Need), e.Disk)
 	}
-	return fmt.Sprintf("everything cached is in use, and %s are needed; raise cache.size, which is %s", amount(e.Need),
-		amount(e.Size))
+	return fmt.Sprintf("everything cached is in use, and %s are needed; raise cache.size, which is %s", text.Size(e.Need),
+		text.Size(e.Size))
 }
 
 // Is makes it ErrNoRoom.

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -17,7 +19,7 @@ import (
 const (
 	// clientMark is between the key of a tag and the name of a client. No name has it.
 	clientMark = "\x00"
-	// clientsMost is how many clients of a tag are recorded, those that have pulled it last.
+	// clientsMost is how many clients of a tag are recorded. Each address has its share, see beyond.
 	clientsMost = 1024
 	// clientMost is how many bytes of a client's name are recorded.
 	clientMost = 256
@@ -38,6 +40,7 @@ type Client struct {
 type pulled struct {
 	digest  oci.Digest
 	at      time.Time
+	peer    uint32    // a sum of the address that it came from; 0: not known
 	written time.Time // the time that was written, or waits to be
 }
 
@@ -65,9 +68,9 @@ func newClients(table state.Table, o Options) *clients {
 // came in another order.
 func (p pulled) after(at time.Time) bool { return at.Before(p.at) && at.After(p.at.Add(-pulledEvery)) }
 
-// Served notes which digest a client has got for a tag. It takes no time: records are written in batches, and not at all where
-// the client has got the same digest within the last hour.
-func (c *clients) Served(ref oci.Ref, d oci.Digest, client string, at time.Time) {
+// Served notes which digest a client has got for a tag. peer is the address that it pulls from. It takes no time: records are
+// written in batches, and not at all where the client has got the same digest within the last hour.
+func (c *clients) Served(ref oci.Ref, d oci.Digest, client, peer string, at time.Time) {
 	if ref.Tag == "" || client == "" {
 		return
 	}
@@ -78,9 +81,9 @@ func (c *clients) Served(ref oci.Ref, d oci.Digest, client string, at time.Time)
 		if ok && have.after(at) {
 			return have
 		}
-		next := pulled{digest: d, at: at, written: have.written}
+		next := pulled{digest: d, at: at, peer: have.peer, written: have.written}
 		if age := at.Sub(have.written); !ok || have.digest != d || age < 0 || age >= pulledEvery {
-			next.written, news = at, true
+			next.peer, next.written, news = crc32.ChecksumIEEE([]byte(peer)), at, true
 		}
 		return next
 	})
@@ -120,6 +123,11 @@ func (c *clients) Clients(ref oci.Ref) ([]Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the clients of tag %s: %w", tagKey(ref), err)
 	}
+	return c.list(prefix, have), nil
+}
+
+// list are the clients of a tag, out of those that are stored.
+func (c *clients) list(prefix string, have map[string]pulled) []Client {
 	c.mu.Lock()
 	for name, p := range c.pending[prefix] {
 		if old, ok := have[name]; !ok || !old.after(p.at) {
@@ -127,6 +135,9 @@ func (c *clients) Clients(ref oci.Ref) ([]Client, error) {
 		}
 	}
 	c.mu.Unlock()
+	for _, name := range beyond(have) {
+		delete(have, name)
+	}
 	list := make([]Client, 0, len(have))
 	for name, p := range have {
 		if exact, ok := c.last.get(prefix + name); ok && exact.at.After(p.at) {
@@ -137,7 +148,73 @@ func (c *clients) Clients(ref oci.Ref) ([]Client, error) {
 	slices.SortFunc(list, func(a, b Client) int {
 		return cmp.Or(b.LastPull.Compare(a.LastPull), strings.Compare(a.Client, b.Client))
 	})
-	return list[:min(len(list), clientsMost)], nil
+	return list
+}
+
+// AllClients returns the clients of every tag that a client has pulled, as Clients does for one. It costs one pass over the clients,
+// however many tags there are.
+func (c *clients) AllClients() (map[oci.Ref][]Client, error) {
+	byTag := make(map[string]map[string]pulled)
+	if c.table != nil {
+		for it, err := range c.table.Scan("") {
+			if err != nil {
+				return nil, fmt.Errorf("list the clients of tags: %w", err)
+			}
+			p, err := decodeClient(it.Value)
+			tag, name, ok := strings.Cut(it.Key, clientMark)
+			if err != nil || !ok {
+				continue
+			}
+			if byTag[tag] == nil {
+				byTag[tag] = make(map[string]pulled)
+			}
+			byTag[tag][name] = p
+		}
+	}
+	c.mu.Lock()
+	for prefix := range c.pending {
+		if tag := strings.TrimSuffix(prefix, clientMark); byTag[tag] == nil {
+			byTag[tag] = make(map[string]pulled)
+		}
+	}
+	c.mu.Unlock()
+	all := make(map[oci.Ref][]Client, len(byTag))
+	for tag, have := range byTag {
+		if ref, ok := tagRef(tag); ok {
+			all[ref] = c.list(tag+clientMark, have)
+		}
+	}
+	return all, nil
+}
+
+// beyond are the clients of a tag above the bound. Each address keeps as many as any other, those that pulled last: a client that
+// gives itself many names takes no room of others. What an address does not need of its share is for the others.
+func beyond(have map[string]pulled) (gone []string) {
+	if len(have) <= clientsMost {
+		return nil
+	}
+	byPeer := make(map[uint32][]string)
+	for name, p := range have {
+		byPeer[p.peer] = append(byPeer[p.peer], name)
+	}
+	latest := func(a, b string) int { return cmp.Or(have[b].at.Compare(have[a].at), strings.Compare(a, b)) }
+	kept := func(share int) (n int) {
+		for _, names := range byPeer {
+			n += min(len(names), share)
+		}
+		return n
+	}
+	share := sort.Search(clientsMost, func(n int) bool { return kept(n+1) > clientsMost })
+	var next []string // of each address, the first above its share: what room is left is for the latest of these
+	for _, names := range byPeer {
+		if len(names) > share {
+			slices.SortFunc(names, latest)
+			next = append(next, names[share])
+			gone = append(gone, names[share+1:]...)
+		}
+	}
+	slices.SortFunc(next, latest)
+	return append(gone, next[clientsMost-kept(share):]...)
 }
 
 // stored reads the records of a tag's clients, by name. One that can't be read is left out.
@@ -193,7 +270,7 @@ func (c *clients) holdOlder(prefix, name string, p pulled) {
 	}
 }
 
-// write writes the pulls of one tag, and removes the oldest ones above the bound.
+// write writes the pulls of one tag, and removes those above the bound.
 func (c *clients) write(prefix string, list map[string]pulled) error {
 	have, err := c.stored(prefix)
 	if err != nil {
@@ -209,14 +286,9 @@ func (c *clients) write(prefix string, list map[string]pulled) error {
 		have[name] = p
 		items = append(items, state.Item{Key: prefix + name, Value: encodeClient(p)})
 	}
-	if over := len(have) - clientsMost; over > 0 {
-		names := make([]string, 0, len(have))
-		for name := range have {
-			names = append(names, name)
-		}
-		slices.SortFunc(names, func(a, b string) int { return have[a].at.Compare(have[b].at) })
-		gone := make(map[string]bool, over)
-		for _, name := range names[:over] {
+	if names := beyond(have); len(names) > 0 {
+		gone := make(map[string]bool, len(names))
+		for _, name := range names {
 			gone[name] = true
 		}
 		items = slices.DeleteFunc(items, func(it state.Item) bool { return gone[it.Key[len(prefix):]] })

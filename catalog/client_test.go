@@ -68,7 +68,7 @@ func TestClients(t *testing.T) {
 		l := newLedger()
 		ref, near := oci.Ref{Repo: nginx, Tag: "1"}, oci.Ref{Repo: nginx, Tag: "1.27"}
 		served := func(ref oci.Ref, d oci.Digest, client string) time.Time {
-			l.Served(ref, d, client, time.Now())
+			l.Served(ref, d, client, "", time.Now())
 			return time.Now()
 		}
 		start := served(ref, aa, "node-a")
@@ -106,9 +106,9 @@ func TestClients(t *testing.T) {
 		l.restart()
 		l.wants(t, ref, catalog.Client{Client: "node-a", Digest: aa, LastPull: last}, catalog.Client{Client: "node-b", Digest: aa, LastPull: moved})
 		// Calls that come late, and without a name or a tag, change nothing.
-		l.Served(ref, bb, "node-b", moved.Add(-time.Minute))
-		l.Served(ref, bb, "", time.Now())
-		l.Served(oci.Ref{Repo: nginx, Digest: bb}, bb, "node-c", time.Now())
+		l.Served(ref, bb, "node-b", "", moved.Add(-time.Minute))
+		l.Served(ref, bb, "", "", time.Now())
+		l.Served(oci.Ref{Repo: nginx, Digest: bb}, bb, "node-c", "", time.Now())
 		l.wants(t, ref, catalog.Client{Client: "node-a", Digest: aa, LastPull: last}, catalog.Client{Client: "node-b", Digest: aa, LastPull: moved})
 		served(ref, bb, "waits")
 		if err := l.Forget(ref); err != nil {
@@ -131,7 +131,7 @@ func TestClientsAreBounded(t *testing.T) {
 		for batch := range 3 {
 			for i := range 700 {
 				time.Sleep(time.Millisecond)
-				l.Served(ref, aa, fmt.Sprintf("node-%d-%d", batch, i), time.Now())
+				l.Served(ref, aa, fmt.Sprintf("node-%d-%d", batch, i), "", time.Now())
 			}
 			l.flush(t)
 		}
@@ -150,7 +150,7 @@ func TestClientsAreBounded(t *testing.T) {
 			t.Errorf("%d records", n)
 		}
 		for i := range 200_000 {
-			l.Served(oci.Ref{Repo: nginx, Tag: fmt.Sprint(i % 500)}, aa, fmt.Sprint(strings.Repeat("x", 1000), i), time.Now())
+			l.Served(oci.Ref{Repo: nginx, Tag: fmt.Sprint(i % 500)}, aa, fmt.Sprint(strings.Repeat("x", 1000), i), "", time.Now())
 		}
 		l.clients.SetFail(func() error { return errors.New("no space left on device") })
 		l.flush(t)
@@ -166,6 +166,61 @@ func TestClientsAreBounded(t *testing.T) {
 	})
 }
 
+// One address with many names pushes out its own, and no client of another address; what others do not need is its to use.
+func TestClientsOfOneAddress(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		ref := oci.Ref{Repo: nginx, Tag: "latest"}
+		pull := func(n int, name, peer string) {
+			for i := range n {
+				client := name
+				if n > 1 {
+					client = fmt.Sprint(name, i)
+				}
+				time.Sleep(time.Millisecond)
+				l.Served(ref, aa, client, peer, time.Now())
+			}
+		}
+		for i := range 300 {
+			pull(1, fmt.Sprint("node-", i), fmt.Sprint("10.0.0.", i))
+		}
+		pull(200, "behind-a-gateway-", "10.1.0.1")
+		pull(5000, "made-up-", "10.6.6.6")
+		count := func() map[string]int {
+			got, err := l.Clients(ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := l.AllClients()
+			if diff := cmp.Diff(map[oci.Ref][]catalog.Client{ref: got}, all); err != nil || diff != "" {
+				t.Errorf("all clients: %v\n%s", err, diff)
+			}
+			n := make(map[string]int)
+			for _, c := range got {
+				name, _, _ := strings.Cut(c.Client, "-")
+				n[name]++
+			}
+			return n
+		}
+		want := map[string]int{"node": 300, "behind": 200, "made": 524}
+		for _, when := range []string{"in memory", "written", "after a restart"} {
+			if diff := cmp.Diff(want, count()); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", when, diff)
+			}
+			l.flush(t)
+			if when == "written" {
+				l.restart()
+			}
+		}
+		pull(3000, "other-", "10.7.7.7")
+		l.flush(t)
+		if got := count(); got["node"] != 300 || got["behind"] != 200 || got["made"]+got["other"] != 524 || got["other"] != 262 {
+			t.Errorf("two floods: %v", got)
+		}
+	})
+}
+
 // Clients whose pulls fill the memory are written before the half minute is over; those that come when it is full are noted with
 // their next pull.
 func TestClientsComeInAFlood(t *testing.T) {
@@ -176,7 +231,7 @@ func TestClientsComeInAFlood(t *testing.T) {
 		done := make(chan struct{})
 		go func() { defer close(done); _ = l.Run(ctx) }()
 		pull := func(i int) {
-			l.Served(oci.Ref{Repo: nginx, Tag: fmt.Sprint(i % 20)}, aa, fmt.Sprint("node-", i), time.Now())
+			l.Served(oci.Ref{Repo: nginx, Tag: fmt.Sprint(i % 20)}, aa, fmt.Sprint("node-", i), "", time.Now())
 		}
 		for i := range 40_000 {
 			pull(i)
@@ -228,12 +283,12 @@ func TestFloodOfClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 100 {
-		c.Served(honest, aa, fmt.Sprint("node-", i), start)
+		c.Served(honest, aa, fmt.Sprint("node-", i), "", start)
 	}
 	run()
 	for i := range 10 {
 		for j := range 1000 {
-			c.Served(oci.Ref{Repo: oci.Repo{Host: honest.Host, Name: "public/many"}, Tag: fmt.Sprint(i)}, aa, fmt.Sprint("made-up-", j), time.Now())
+			c.Served(oci.Ref{Repo: oci.Repo{Host: honest.Host, Name: "public/many"}, Tag: fmt.Sprint(i)}, aa, fmt.Sprint("made-up-", j), "", time.Now())
 		}
 		run()
 	}
@@ -256,6 +311,6 @@ func BenchmarkServed(b *testing.B) {
 	ref := oci.Ref{Repo: nginx, Tag: "latest"}
 	b.ReportAllocs()
 	for b.Loop() {
-		l.Served(ref, aa, "node-a", time.Now())
+		l.Served(ref, aa, "node-a", "", time.Now())
 	}
 }

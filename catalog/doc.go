@@ -9,8 +9,8 @@
 // Judge, Choose and Copies decide by the record of a tag and its Policy: whether the upstream is asked, and which digest is served.
 //
 // Promise: a new or moved tag, an expired one, a pin, and membership of content, are on disk when the call returns, and survive a
-// crash. The times of checks that found nothing new, descriptions of images and the clients of tags are kept in memory and
-// written in batches; after a crash such a tag is checked once more.
+// crash. The times of checks that found nothing new, digests that a registry has only reported, descriptions of images and the
+// clients of tags are kept in memory and written in batches; after a crash such a tag is checked once more.
 //
 // Guarantees:
 //   - Reads of tags and content in use come from memory, which is bounded, and wait for no writer.

@@ -72,7 +72,7 @@ func (l *ledger) knows(prefix string) (bool, error) {
 			return err == nil, err
 		}
 	}
-	return false, nil
+	return len(l.unwritten(prefix)) > 0, nil
 }
 
 // allKey is the key of the record for all tags of a repository, out of the key of one of them.

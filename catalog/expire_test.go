@@ -178,6 +178,11 @@ func TestTags(t *testing.T) {
 		time.Sleep(time.Minute)
 		expire(t, c, nginx, "")
 		moved(t, c, oci.Ref{Repo: nginx, Tag: "b"}, catalog.Tag{}, aa)
+		for _, ref := range []oci.Ref{{Repo: oci.Repo{Host: "zz.example", Name: "app"}, Tag: "1"}, {Repo: nginx, Tag: "aa"}, {Repo: nginx, Tag: "b"}} {
+			if err := c.Reported(ref, aa, time.Now(), catalog.ByPull); err != nil {
+				t.Fatal(err)
+			}
+		}
 		list := func(prefix string) (names []string) {
 			for tag, err := range c.Tags(prefix) {
 				if err != nil {
@@ -194,11 +199,14 @@ func TestTags(t *testing.T) {
 			}
 			return names
 		}
-		want := []string{"docker.io/library/nginx:a due", "docker.io/library/nginx:b", "ghcr.io/acme/app:x", "good.example:5000/team/app:v1"}
+		want := []string{
+			"docker.io/library/nginx:a due", "docker.io/library/nginx:aa", "docker.io/library/nginx:b", "ghcr.io/acme/app:x",
+			"good.example:5000/team/app:v1", "zz.example/app:1",
+		}
 		if got := list(""); !slices.Equal(got, want) {
 			t.Errorf("%q", got)
 		}
-		if got := list("ghcr.io/"); !slices.Equal(got, want[2:3]) {
+		if got := list("ghcr.io/"); !slices.Equal(got, want[3:4]) {
 			t.Errorf("%q", got)
 		}
 		for _, err := range c.Tags("") {

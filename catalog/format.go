@@ -18,7 +18,7 @@ import (
 //
 //	tag     1, checked, flags, [expired, source], periods, each: digest, flags, last, first, size, platforms
 //	all     2, expired, source                        all tags of a repository have expired
-//	client  3, last pull, digest
+//	client  3, last pull, digest, peer
 //
 // Numbers are varints. Times are in nanoseconds since 1970; those of a period are before the time that stands in front of them.
 const (
@@ -34,6 +34,7 @@ const (
 	sourceMask    = 7
 	flagReversion = 1 << 3
 	flagSame      = 1 << 4 // platforms are those of the period before
+	flagReported  = 1 << 5
 )
 
 // sources and platforms are written as their index here: entries are only ever added.
@@ -80,6 +81,9 @@ func encodeTag(t Tag) []byte {
 		if s.Reversion {
 			flags |= flagReversion
 		}
+		if s.Reported {
+			flags |= flagReported
+		}
 		same := i > 0 && slices.Equal(s.Platforms, t.History[i-1].Platforms)
 		if same {
 			flags |= flagSame
@@ -123,7 +127,7 @@ func decodeTag(b []byte) (t Tag, err error) {
 		if index := int(flags & sourceMask); index < len(sources) {
 			s.Source = sources[index]
 		}
-		s.Reversion = flags&flagReversion != 0
+		s.Reversion, s.Reported = flags&flagReversion != 0, flags&flagReported != 0
 		last := before - r.varint()
 		first := last - r.varint()
 		s.Last, s.First = timeOf(last), timeOf(first)
@@ -163,7 +167,7 @@ func decodeOldTag(b []byte) (t Tag, err error) {
 		t.History = append(t.History, s)
 	}
 	if len(t.History) == 0 || t.History[0].Digest != t.Digest {
-		t.History = begin(t.History, t.Digest, t.Checked, "")
+		t.History = begin(t.History, t.Digest, t.Checked, "", false)
 	}
 	return t, nil
 }
@@ -191,7 +195,7 @@ func decodeExpiry(b []byte) (e expiry, err error) {
 }
 
 func encodeClient(p pulled) []byte {
-	return appendDigest(appendTime([]byte{formClient}, p.at), p.digest)
+	return binary.AppendUvarint(appendDigest(appendTime([]byte{formClient}, p.at), p.digest), uint64(p.peer))
 }
 
 func decodeClient(b []byte) (p pulled, err error) {
@@ -202,6 +206,9 @@ func decodeClient(b []byte) (p pulled, err error) {
 	p = pulled{at: r.time(), digest: r.digest()}
 	if r.bad {
 		return pulled{}, errForm
+	}
+	if len(r.b) > 0 { // else of an earlier version
+		p.peer = uint32(r.uvarint())
 	}
 	return p, nil
 }

@@ -20,7 +20,7 @@ func sample() Tag {
 		Digest: digest.FromString("a"), Checked: at, Expired: at.Add(-time.Minute), ExpiredBy: ByWebhook,
 		History: []Seen{
 			{Digest: digest.FromString("a"), First: at.Add(-time.Hour), Last: at, Source: ByWebhook, Reversion: true, Size: 1 << 40},
-			{Digest: long, First: at.Add(-30 * time.Hour), Last: at.Add(-2 * time.Hour), Platforms: []string{"linux/amd64", "plan9/mips"}},
+			{Digest: long, First: at.Add(-30 * time.Hour), Last: at.Add(-2 * time.Hour), Reported: true, Platforms: []string{"linux/amd64", "plan9/mips"}},
 			{Digest: digest.FromString("a"), First: at.Add(-9999 * time.Hour), Last: at.Add(-time.Hour), Source: ByPull, Platforms: []string{"linux/amd64", "plan9/mips"}},
 			{Digest: digest.SHA384.FromString("y"), First: at, Last: at.Add(-time.Hour), Source: BySchedule}, // the clock was set back
 		},
@@ -54,7 +54,7 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	if got, err := decodeExpiry(encodeExpiry(e)); err != nil || got != e {
 		t.Errorf("%+v, %v", got, err)
 	}
-	p := pulled{at: time.Unix(3, 4).UTC(), digest: digest.FromString("a")}
+	p := pulled{at: time.Unix(3, 4).UTC(), digest: digest.FromString("a"), peer: 1<<32 - 1}
 	if got, err := decodeClient(encodeClient(p)); err != nil || got != p {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -74,7 +74,7 @@ func TestRecordsAreSmall(t *testing.T) {
 	at := time.Now()
 	var one, many Tag
 	for i := range historyMost {
-		many.History = begin(many.History, digest.FromString(fmt.Sprint(i)), at.Add(time.Duration(i)*time.Hour), ByCheck)
+		many.History = begin(many.History, digest.FromString(fmt.Sprint(i)), at.Add(time.Duration(i)*time.Hour), ByCheck, i%2 == 0)
 	}
 	many.Checked = many.History[0].Last
 	one = Tag{Checked: many.Checked, History: many.History[:1]}

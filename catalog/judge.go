@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/oci"
@@ -57,10 +58,14 @@ func (t Tag) Judge(p Policy, now time.Time) Verdict {
 	age := now.Sub(t.Checked)
 	// A clock that was set back must not make a copy fresh for longer than its policy says.
 	known := age >= 0 && !t.Due() && (!t.lags() || age < lagEvery)
+	immutable := p.Immutable
+	if immutable {
+		_, immutable = t.First()
+	}
 	switch {
-	case p.Immutable && known && age < immutableEvery-t.spread(immutableSpread):
+	case immutable && known && age < immutableEvery-t.spread(immutableSpread):
 		return Serve
-	case p.Immutable:
+	case immutable:
 		return ServeAndAsk
 	case known && age < p.MaxAge:
 		return Serve
@@ -101,14 +106,14 @@ func (t Tag) Reported(d oci.Digest, first, at time.Time) Tag {
 		t.Checked = at
 		return t
 	}
-	t.History = append([]Seen{{Digest: d, First: first, Last: at}}, t.History...)
+	t.History = append([]Seen{{Digest: d, First: first, Last: at, Reported: true}}, t.History...)
 	t.Digest, t.Checked = d, at
 	return t
 }
 
 // Choose returns the digest that the tag is served with at a given time. It is pure.
 //
-//	immutable                                       the first digest that was seen
+//	immutable                                       the first digest that was seen: see First
 //	no MinAge                                       the latest
 //	MinAge                                          the newest that the tag has meant for MinAge without a break
 //	MinAge, and it has meant none for so long       the one that is known for longest, or none (HoldUnknown)
@@ -123,7 +128,7 @@ func (t Tag) Choose(p Policy, now time.Time) Choice {
 	history := t.history()
 	newest := 0
 	if p.Immutable {
-		newest = len(history) - 1
+		newest, _ = first(history)
 		if c.Digest = history[newest].Digest; c.Digest != t.Digest {
 			c.Hold = HeldByImmutable
 		}
@@ -151,8 +156,8 @@ func (t Tag) Choose(p Policy, now time.Time) Choice {
 }
 
 // Copies returns the digests that the tag may be served with when the upstream does not answer, the best one first. It is
-// pure. A digest that was replaced is among them only under MinAge: there the digest that is due to be served may never have
-// been fetched.
+// pure. A digest that was replaced is among them where the digest that is due to be served may never have been fetched: under
+// MinAge, and where that digest was only reported.
 func (t Tag) Copies(p Policy, now time.Time) []Choice {
 	c := t.Choose(p, now)
 	if c.Digest == "" {
@@ -162,10 +167,17 @@ func (t Tag) Copies(p Policy, now time.Time) []Choice {
 	if t.Usable(p, now) {
 		list = append(list, c)
 	}
-	if p.Immutable || p.MinAge == 0 || c.Hold == HeldUnknown {
+	if p.Immutable || c.Hold == HeldUnknown {
 		return list
 	}
 	history := t.history()
+	if p.MinAge == 0 {
+		i := slices.IndexFunc(history, func(s Seen) bool { return !s.Reported })
+		if i > 0 && now.Sub(history[i].Last) <= p.StaleIfError {
+			list = append(list, Choice{Digest: history[i].Digest, Latest: t.Digest, AsOf: history[i].Last})
+		}
+		return list
+	}
 	served := 0
 	for history[served].Digest != c.Digest {
 		served++

@@ -53,6 +53,13 @@ func TestJudge(t *testing.T) {
 		t.History = []catalog.Seen{{Digest: t.Digest, First: noon.Add(-ago), Last: t.Checked}}
 		return t
 	}
+	reported := func(t catalog.Tag) catalog.Tag {
+		if t.History == nil {
+			t = seen(t, noon.Sub(t.Checked))
+		}
+		t.History[0].Reported = true
+		return t
+	}
 	for _, tt := range []struct {
 		name   string
 		tag    catalog.Tag
@@ -90,6 +97,9 @@ func TestJudge(t *testing.T) {
 		{"immutable, a day old", checked(day), with(immutable), catalog.ServeAndAsk, true},
 		{"immutable, of any age", checked(700 * day), with(immutable), catalog.ServeAndAsk, true},
 		{"immutable, due", due(checked(time.Second), 0), with(immutable), catalog.ServeAndAsk, true},
+		{"immutable, and only reported", reported(checked(time.Hour)), with(immutable), catalog.Ask, true},
+		{"immutable, and reported just now", reported(checked(time.Second)), with(immutable), catalog.Serve, true},
+		{"immutable, and reported twice", reported(seen(checked(time.Hour), 2*time.Hour)), with(immutable), catalog.Serve, true},
 		{"immutable, the clock was set back", checked(-time.Hour), with(immutable), catalog.ServeAndAsk, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -128,8 +138,8 @@ func TestImmutableTagsAreCheckedAtDifferentTimes(t *testing.T) {
 	}
 }
 
-// tagOf makes a tag of a history like "C 1h, B 2h, A 49h": digests with the time before noon at which each was first seen, newest
-// first. The latest one was confirmed a minute before noon, each other one until a second before it was replaced.
+// tagOf makes a tag of a history like "C 1h, B? 2h, A 49h": digests with the time before noon at which each was first seen, newest
+// first. One with a question mark was only reported. The latest one was confirmed a minute before noon, each other one until a second before it was replaced.
 func tagOf(t *testing.T, text string) catalog.Tag {
 	t.Helper()
 	tag := catalog.Tag{Ref: oci.Ref{Repo: nginx, Tag: "1"}, Checked: noon.Add(-time.Minute)}
@@ -140,7 +150,8 @@ func tagOf(t *testing.T, text string) catalog.Tag {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tag.History = append(tag.History, catalog.Seen{Digest: meant(name), First: noon.Add(-d), Last: end})
+		name, reported := strings.CutSuffix(name, "?")
+		tag.History = append(tag.History, catalog.Seen{Digest: meant(name), First: noon.Add(-d), Last: end, Reported: reported})
 		end = noon.Add(-d - time.Second)
 	}
 	tag.Digest = tag.History[0].Digest
@@ -177,7 +188,15 @@ func TestChoose(t *testing.T) {
 		{"no hold", "B 1h, A 49h", always, "B", "B"},
 		{"no hold, back again", "A 1h, B 2h, A 49h", always, "A", "A"},
 
+		{"only reported", "B? 1h, A 49h", always, "B", "B; A"},
+		{"only reported, twice", "C? 1h, B? 2h, A 49h", always, "C", "C; A"},
+		{"only reported, and none before", "B? 1h, A? 2h", always, "B", "B"},
+
 		{"immutable", "A 1h", immutable, "A", "A"},
+		{"immutable, one wrong report", "B 1h, A? 1h0m1s", immutable, "B", "B"},
+		{"immutable, a wrong report amid others", "C 1h, A? 1h0m1s, B 2h", immutable, "B immutable", "B immutable"},
+		{"immutable, only reports", "B? 0s, A? 1s", immutable, "B", "B"},
+		{"immutable, reported by two checks", "B 1h, A? 49h", immutable, "A immutable", "A immutable"},
 		{"immutable, moved", "B 1h, A 49h", immutable, "A immutable", "A immutable"},
 		{"immutable, moved twice", "C 1h, B 2h, A 49h", immutable, "A immutable", "A immutable"},
 		{"immutable, moved and back", "A 1h, B 2h, A 49h", immutable, "A", "A"},
@@ -241,6 +260,8 @@ func TestAgeOfCopies(t *testing.T) {
 		{"beyond", "A 49h", always, 7*day - time.Minute + 1, ""},
 		{"immutable", "A 49h", immutable, 700 * day, "A 16800h1m0s"},
 		{"one that is held back, and the one before", "B 47h, A 100h", aDay, 2 * time.Hour, "B 2h1m0s; A minAge 25h0m0s"},
+		{"one that was only reported, and the one before", "B? 1h, A 49h", always, time.Hour, "B 1h1m0s; A 2h0m1s"},
+		{"the one before is beyond", "B? 7h, A 49h", always, 7*day - 2*time.Minute, "B 167h59m0s"},
 		{"both beyond", "B 47h, A 100h", aDay, 7*day - time.Minute + 1, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -31,7 +31,7 @@ func manyTags(b *testing.B, path string, n int) {
 	for k, i := range rand.New(rand.NewPCG(1, 2)).Perm(n) {
 		d := digest.FromString(fmt.Sprint(i))
 		at := now.Add(-time.Duration(i) * time.Second)
-		t := Tag{Digest: d, Checked: at.Add(time.Hour), History: begin(nil, d, at, ByCheck)}
+		t := Tag{Digest: d, Checked: at.Add(time.Hour), History: begin(nil, d, at, ByCheck, false)}
 		t.History, _ = describe(t.History, d, 77_000_000, []string{"linux/amd64", "linux/arm64"})
 		items = append(items, state.Item{Key: tagKey(manyTag(i)), Value: encodeTag(t)})
 		if len(items) == 5000 || k == n-1 {

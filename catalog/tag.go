@@ -121,7 +121,7 @@ func (l *ledger) load(ref oci.Ref, key string) (Tag, error) {
 // caller has found nothing new, or an older state. Otherwise this caller's digest replaces it. by says how the digest was
 // learnt, if it is news.
 //
-// The digest's manifest need not be in the cache. A tag that had expired is due until a digest is recorded with a time that is not
+// The digest's manifest is in the cache, or was; see Reported. A tag that had expired is due until a digest is recorded with a time that is not
 // before that, so an answer to a request from before Expire must have the time of that request.
 func (l *ledger) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time, by Source) (Tag, error) {
 	key := tagKey(ref)
@@ -129,6 +129,32 @@ func (l *ledger) Moved(ref oci.Ref, from Tag, to oci.Digest, at time.Time, by So
 	defer l.turns.wait(key)()
 	t, err := l.move(ref, key, from, to, at, by)
 	return t.expiredBy(all), err
+}
+
+// Reported is Moved for a digest that the upstream has only named, as in the answer to a HEAD. It is written with the next batch,
+// so that no client waits for it, and only as many as fit into one.
+func (l *ledger) Reported(ref oci.Ref, to oci.Digest, at time.Time, by Source) error {
+	key := tagKey(ref)
+	defer l.turns.wait(key)()
+	now := time.Now()
+	have, err := l.load(ref, key)
+	switch {
+	case err != nil && !errors.Is(err, ErrUnknown):
+		return fmt.Errorf("record tag %s: %w", key, err)
+	case err == nil && have.Digest == to:
+		l.confirm(key, have, at, now)
+	case err != nil || !newer(have, at, now):
+		l.remember(key, have.movedTo(ref, to, at, by, true))
+	}
+	return nil
+}
+
+// movedTo is the record of a tag after a move.
+func (t Tag) movedTo(ref oci.Ref, to oci.Digest, at time.Time, by Source, reported bool) Tag {
+	return Tag{
+		Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: to, Checked: at, History: begin(t.History, to, at, by, reported),
+		Expired: passed(t.Expired, time.Now()), ExpiredBy: t.ExpiredBy, Version: t.Version,
+	}
 }
 
 // move is Moved, in the key's turn.
@@ -139,18 +165,19 @@ func (l *ledger) move(ref oci.Ref, key string, from Tag, to oci.Digest, at time.
 		if err != nil && !errors.Is(err, ErrUnknown) {
 			return Tag{}, fmt.Errorf("record tag %s: %w", key, err)
 		}
+		next := have
 		switch {
-		case err == nil && have.Digest == to:
+		case err == nil && have.Digest == to && !have.IsReported():
 			return l.confirm(key, have, at, now), nil
+		case err == nil && have.Digest == to:
+			next = have.confirmed(at, now) // and its manifest has come
+			next.History[0].Reported = false
 		case err == nil && from.Version != 0 && from.Digest == to:
 			return have, nil
 		case err == nil && newer(have, at, now):
 			return have, nil
-		}
-		next := Tag{
-			Ref: oci.Ref{Repo: ref.Repo, Tag: ref.Tag}, Digest: to, Checked: at,
-			History: begin(have.History, to, at, by),
-			Expired: passed(have.Expired, now), ExpiredBy: have.ExpiredBy,
+		default:
+			next = have.movedTo(ref, to, at, by, false)
 		}
 		point.Hit("catalog/move")
 		if next.Version, err = l.swap(key, next, have.Version); errors.Is(err, state.ErrConflict) {
@@ -189,12 +216,21 @@ func (l *ledger) confirm(key string, t Tag, at, now time.Time) Tag {
 	if newer(t, at, now) {
 		return t
 	}
-	t.Checked, t.Expired = at, passed(t.Expired, now)
+	t = t.confirmed(at, now)
+	l.remember(key, t)
+	return t
+}
+
+// confirmed is the tag after its digest was confirmed at a time, if that is later than the last time.
+func (t Tag) confirmed(at, now time.Time) Tag {
 	t.History = slices.Clone(t.History) // readers have the old one
+	if newer(t, at, now) {
+		return t
+	}
+	t.Checked, t.Expired = at, passed(t.Expired, now)
 	if len(t.History) > 0 {
 		t.History[0].Last = at
 	}
-	l.remember(key, t)
 	return t
 }
 
@@ -233,10 +269,18 @@ func (l *ledger) Describe(ref oci.Ref, d oci.Digest, size int64, platforms []str
 // that can't be read is left out. A tag that is recorded meanwhile may be missing.
 func (l *ledger) Tags(prefix string) iter.Seq2[Tag, error] {
 	return func(yield func(Tag, error) bool) {
+		pass := func(key string, t Tag) bool { return yield(t.expiredBy(l.expiry(allKey(key, t.Ref.Tag))), nil) }
+		waiting := l.unwritten(prefix)
 		for it, err := range l.table.Scan(prefix) {
 			if err != nil {
 				yield(Tag{}, fmt.Errorf("list tags: %w", err))
 				return
+			}
+			for len(waiting) > 0 && tagKey(waiting[0].Ref) <= it.Key {
+				if key := tagKey(waiting[0].Ref); key < it.Key && !pass(key, waiting[0]) { // else it was written meanwhile
+					return
+				}
+				waiting = waiting[1:]
 			}
 			ref, ok := tagRef(it.Key)
 			if !ok {
@@ -252,11 +296,29 @@ func (l *ledger) Tags(prefix string) iter.Seq2[Tag, error] {
 				t = noted
 			}
 			l.mu.Unlock()
-			if !yield(t.expiredBy(l.expiry(allKey(it.Key, ref.Tag))), nil) {
+			if !pass(it.Key, t) {
+				return
+			}
+		}
+		for _, t := range waiting {
+			if !pass(tagKey(t.Ref), t) {
 				return
 			}
 		}
 	}
+}
+
+// unwritten are the tags whose names begin with a prefix and that are not in the table yet, in order.
+func (l *ledger) unwritten(prefix string) (list []Tag) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, t := range l.dirty {
+		if t.Version == 0 && strings.HasPrefix(key, prefix) {
+			list = append(list, t)
+		}
+	}
+	slices.SortFunc(list, func(a, b Tag) int { return strings.Compare(tagKey(a.Ref), tagKey(b.Ref)) })
+	return list
 }
 
 // forgetTag removes the record of a tag, if there is one.

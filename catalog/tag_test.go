@@ -77,6 +77,55 @@ func TestWordsThatMeet(t *testing.T) {
 }
 
 // The writes of another catalog on the same table count, and older values in memory are dropped.
+// A digest that was only reported waits for the batch; once its manifest is here the record is written at once. Of reports that meet the
+// later one counts.
+func TestOnlyReported(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		ref, start := oci.Ref{Repo: nginx, Tag: "1"}, time.Now()
+		report := func(d oci.Digest, at time.Time) catalog.Tag {
+			t.Helper()
+			if err := l.Reported(ref, d, at, catalog.ByPull); err != nil {
+				t.Fatal(err)
+			}
+			tag, err := l.Tag(ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return tag
+		}
+		if tag := report(aa, start); tag.Digest != aa || !tag.IsReported() || l.tags.Writes() != 0 {
+			t.Errorf("%+v, %d writes", tag, l.tags.Writes())
+		}
+		if err := l.Expire(oci.Ref{Repo: nginx}, catalog.ByWebhook, start.Add(-time.Second)); err != nil || l.tags.Writes() != 1 {
+			t.Errorf("all tags have expired: %v, %d writes", err, l.tags.Writes())
+		}
+		time.Sleep(time.Hour)
+		if tag := report(bb, time.Now()); tag.Digest != bb || len(tag.History) != 2 || !tag.IsReported() {
+			t.Errorf("%+v", tag)
+		}
+		if tag := report(aa, start.Add(time.Minute)); tag.Digest != bb || len(tag.History) != 2 {
+			t.Errorf("a late report: %+v", tag)
+		}
+		l.flush(t)
+		l.restart()
+		writes := l.tags.Writes()
+		tag, err := l.Moved(ref, catalog.Tag{}, bb, time.Now(), catalog.ByCheck)
+		if err != nil || tag.IsReported() || tag.History[0].Source != catalog.ByPull || len(tag.History) != 2 || l.tags.Writes() != writes+1 {
+			t.Errorf("its manifest is here: %+v, %v, %d writes", tag, err, l.tags.Writes()-writes)
+		}
+		l.restart()
+		if got, err := l.Tag(ref); err != nil || got.IsReported() || !got.History[1].Reported {
+			t.Errorf("after a crash: %+v, %v", got, err)
+		}
+		l.Describe(ref, aa, 7, nil)
+		if tag := report(aa, time.Now()); tag.IsReported() || tag.History[2].Reported || tag.History[0].Size != 7 {
+			t.Errorf("back to one that is known by its manifest: %+v", tag)
+		}
+	})
+}
+
 func TestTwoOnOneTable(t *testing.T) {
 	t.Parallel()
 	tags := statetest.NewTable()

@@ -27,6 +27,7 @@ type Seen struct {
 	Last      time.Time // and last
 	Source    Source    // how it was learnt; empty: not known
 	Reversion bool      // the tag had meant this digest before, and another one since
+	Reported  bool      // only reported: the upstream has named the digest, and its manifest was never fetched
 	Size      int64     // bytes of the image, as its manifests say; 0: not known
 	Platforms []string  // of the image, as linux/amd64; nil: not known
 }

@@ -50,7 +50,9 @@ func (c *Config) Check() []strictyaml.Mistake {
 	c.checkRules(found)
 	c.checkWebhooks(found)
 	c.Kubernetes.check(found)
-	c.checkPlatforms(found)
+	c.Warm.check(found)
+	checkPlatforms(found, "platforms", c.Platforms)
+	c.checkSchedules(found)
 	c.checkProxies(found)
 	return *found
 }
@@ -79,6 +81,45 @@ func (k Kubernetes) check(found *mistakes) {
 		u.RawQuery != "" || strings.Trim(u.Path, "/") != "") {
 		found.add("kubernetes.server", quoted(k.Server)+" is not the URL of an API server",
 			"write https://HOST:PORT; plain HTTP would show the token")
+	}
+	checkNamespaces(found, "kubernetes.feedNamespaces", k.FeedNamespaces)
+	checkNamespaces(found, "kubernetes.feedExcluded", k.FeedExcluded)
+	if k.Feed && len(k.FeedNamespaces) == 0 {
+		found.add("kubernetes.feedNamespaces", "the feed has no namespace", `write ["*"] for all, or set kubernetes.feed to false`, "kubernetes.feed")
+	}
+}
+
+func checkNamespaces(found *mistakes, path string, globs []string) {
+	for i, text := range globs {
+		if !namespaceGlob.MatchString(text) {
+			found.add(strictyaml.Index(path, i), quoted(text)+" is not a glob of namespaces", "as in prod, team-* or *")
+		}
+	}
+}
+
+// namespaceGlob is a glob of namespaces: their letters, and *.
+var namespaceGlob = regexp.MustCompile(`^[a-z0-9*]([a-z0-9*-]{0,61}[a-z0-9*])?$`)
+
+func (w Warm) check(found *mistakes) {
+	for _, n := range []struct {
+		name  string
+		value int
+	}{{"maxJobs", w.MaxJobs}, {"maxImages", w.MaxImages}, {"parallel", w.Parallel}} {
+		if n.value < 1 {
+			found.add("warm."+n.name, fmt.Sprintf("%d is too few", n.value), "write 1 or more")
+		}
+	}
+	if w.MaxShare == 0 {
+		found.add("warm.maxShare", "0% leaves no room for any job", "write more, as in 50%")
+	}
+	if w.MaxBytes > 0 && w.MaxBytes < leastSize {
+		found.add("warm.maxBytes", fmt.Sprintf("%d bytes is too little", w.MaxBytes), "write a unit, as in 100GiB; 0 turns it off")
+	}
+	if w.Keep <= 0 {
+		found.add("warm.keep", "a job would keep nothing", "write a time, as in 72h")
+	}
+	if w.Patience <= 0 {
+		found.add("warm.patience", "a job would not wait", "write a time, as in 1h")
 	}
 }
 
@@ -249,12 +290,11 @@ var (
 	variant = regexp.MustCompile(`^v[0-9]{1,2}(\.[0-9])?$`)
 )
 
-// checkPlatforms checks the platforms of the nodes, and puts them in lower case.
-func (c *Config) checkPlatforms(found *mistakes) {
+// checkPlatforms checks a list of platforms, and puts them in lower case.
+func checkPlatforms(found *mistakes, path string, list []string) {
 	const hint = "write OS/ARCH or OS/ARCH/VARIANT, as in linux/amd64"
-	list := c.Platforms
 	for i, text := range list {
-		at := strictyaml.Index("platforms", i)
+		at := strictyaml.Index(path, i)
 		list[i] = strings.ToLower(text)
 		parts := strings.Split(list[i], "/")
 		if len(parts) < 2 || len(parts) > 3 {

@@ -12,6 +12,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 
 	"github.com/registrymirror/mirror/access"
+	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/memory"
@@ -33,7 +34,7 @@ func Explain(err error) Finding {
 	// errors of the network, and what the mirror or its client decided. The order of those of the network matters: a DNS timeout is a
 	// timeout too, a refused proxy is a refused connection too, and a TLS alert comes as a network error.
 	for _, read := range []func(){
-		c.overloaded, c.request, c.content, c.notSent, c.answer,
+		c.overloaded, c.noRoom, c.request, c.content, c.notSent, c.answer,
 		c.dns, c.proxy, c.certificate, c.handshake, c.connection, c.timeout, c.broken,
 		c.ended, c.sourceFailed, c.other,
 	} {
@@ -176,6 +177,32 @@ func (c *draft) overloaded() {
 	c.set(Overloaded, "the mirror has as many large manifests and lists in memory as it may have")
 	c.remedy("pull again in a moment; run more mirrors if it stays")
 	c.note("%d bytes were wanted of %d, for %s", e.Need, e.Size, e.Waited.Round(time.Millisecond))
+}
+
+// noRoom reads that the cache could not store content. No pull fails by that: only a pull ahead of time has this error.
+func (c *draft) noRoom() {
+	_, broken := errors.AsType[*cache.DiskError](c.err)
+	if !broken && !errors.Is(c.err, cache.ErrNoRoom) {
+		return
+	}
+	// The message ends with the way out, after its last semicolon.
+	what, way := cmp.Or(roomError(c.err), c.err.Error()), "look for the disk's own error in the mirror's log"
+	if i := strings.LastIndex(what, "; "); i > 0 {
+		what, way = what[:i], what[i+2:]
+	}
+	c.set(NoRoom, "the cache has no room: %s", what)
+	c.remedy("%s", way)
+}
+
+// roomError is the message of the cache alone; empty: the error has none.
+func roomError(err error) string {
+	if e, ok := errors.AsType[*cache.NoRoomError](err); ok {
+		return e.Error()
+	}
+	if e, ok := errors.AsType[*cache.DiskError](err); ok {
+		return e.Error()
+	}
+	return ""
 }
 
 // other is the finding of an error that no other method reads.

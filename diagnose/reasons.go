@@ -65,6 +65,8 @@ const (
 	BadRequest      Reason = "bad-request"
 	Loop            Reason = "loop"
 	InternalError   Reason = "internal-error"
+	NoRoom          Reason = "no-room"
+	NotCached       Reason = "not-cached"
 
 	ClientGone Reason = "client-gone"
 	TooSlow    Reason = "too-slow"
@@ -107,7 +109,7 @@ type properties struct {
 	reason Reason
 	class  Class
 	origin Origin
-	answer Answer // zero where no request is answered: Inferred, OnNode
+	answer Answer // zero where no request is answered: Inferred, InWarmUp, OnNode
 	advice Advice // zero where no text of a client shows the reason
 }
 
@@ -279,6 +281,8 @@ var reasons = []properties{
 	{BadRequest, ClassMirror, InRequest, invalid, Advice{}},
 	{Loop, ClassMirror, InRequest, unavailable, Advice{}},
 	{InternalError, ClassMirror, InRequest, broken, Advice{}},
+	{NoRoom, ClassMirror, InWarmUp, Answer{}, Advice{}},
+	{NotCached, ClassMirror, InWarmUp, Answer{}, Advice{}},
 
 	{ClientGone, ClassClient, InRequest, late, Advice{
 		"the client ended the pull before it was complete",
@@ -334,6 +338,7 @@ type Origin int
 const (
 	InRequest Origin = iota // the error of a request: Explain or the front end gives the reason
 	Inferred                // requests that did not come: the journal gives the reason
+	InWarmUp                // a pull ahead of time: package warm gives the reason
 	OnNode                  // the text of a client: mirror explain alone gives the reason
 )
 

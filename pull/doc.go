@@ -19,7 +19,8 @@
 //     table).
 //   - A repository that its registry refuses to all clients is served for as long as a stale tag is, and no longer.
 //   - Bytes are written before the references to them, and both before the tag, so a tag never leads to content that can't be
-//     served. A tag with MinAge, or an Immutable one, is recorded before: see check in tag.go. If one of the writes fails, or the references take long, the client is served all the same.
+//     served. A digest that the upstream has only reported is marked as that, see recordReport in tag.go. If one of the writes fails, or
+//     the references take long, the client is served all the same.
 //   - Documents in work, in memory and in answers stay within Options.Memory. A manifest above 64 KiB is an Object of the
 //     cache; a client that floods the mirror with large ones waits for its own.
 //   - A client that leaves cancels nothing: requests to an upstream have a deadline of their own.

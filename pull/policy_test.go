@@ -718,6 +718,80 @@ func TestRegistryThatLiesAboutDigests(t *testing.T) {
 	})
 }
 
+// A tag is deleted upstream, and a manifest of its image is damaged on disk: what that names now is not forgotten.
+func TestDeletedTagWithADamagedManifest(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		drop := policy
+		drop.DropDeleted = true
+		w.use(w.hub, drop)
+		a, b := w.hub.push(t, app, "1", "a"), w.hub.push(t, app, "2", "b")
+		w.pull(t, app, "1", a)
+		w.pull(t, app, "2", b)
+		w.shelf.set(a.children[0].Digest, b.children[0].Bytes)
+		w.hub.mu.Lock()
+		delete(w.hub.tags, app+":1")
+		w.hub.mu.Unlock()
+		time.Sleep(time.Minute)
+		_ = w.fails(ask(app, "1"))
+		for d, known := range map[oci.Digest]bool{
+			a.index.Digest: false, a.children[0].Digest: false, b.children[0].Digest: true, b.children[0].Children[1].Digest: true,
+		} {
+			if m, err := w.books.Member(tagOne.Repo, d); err != nil || (m.Standing != catalog.Unknown) != known {
+				t.Errorf("%s: %v, %v, want known %t", d, m.Standing, err, known)
+			}
+		}
+	})
+}
+
+// One wrong answer to a HEAD ties no immutable tag to a digest that no client was ever served: only a manifest that has come, or two
+// checks apart, make a digest the first one.
+func TestWrongHeadTiesNoImmutableTag(t *testing.T) {
+	said := oci.Descriptor{Digest: digest.FromString("of another image"), Size: 100, MediaType: "application/vnd.oci.image.index.v1+json"}
+	fixed := policy
+	fixed.Immutable = true
+	inBubble(t, func(t *testing.T, w *world) {
+		a := w.hub.push(t, app, "1", "a")
+		w.use(&lateResolve{registry: w.hub, answers: []oci.Descriptor{said}}, fixed)
+		if c := w.get(head(ask(app, "1"))); c.Digest != said.Digest {
+			t.Errorf("got %s", c.Digest)
+		}
+		time.Sleep(time.Second)
+		w.fresh(w.get(ask(app, "1")), a.index)
+		b := w.hub.push(t, app, "1", "b")
+		for range 3 {
+			time.Sleep(25 * time.Hour)
+			w.fresh(w.get(ask(app, "1")), a.index)
+			time.Sleep(2 * time.Second) // a check in the background
+			w.restart()
+			w.use(w.hub, fixed)
+		}
+		if tag, err := w.books.Tag(tagOne); err != nil || tag.Digest != b.index.Digest {
+			t.Errorf("the ledger: %+v, %v", tag, err)
+		}
+	})
+	t.Run("two checks", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			a := w.hub.push(t, app, "1", "a")
+			w.use(w.hub, fixed)
+			w.get(head(ask(app, "1")))
+			w.get(head(ask(app, "1")))
+			w.hub.wants(t, "HEAD acme/app:1")
+			time.Sleep(time.Minute)
+			w.get(head(ask(app, "1")))
+			w.hub.push(t, app, "1", "b")
+			time.Sleep(25 * time.Hour)
+			for range 2 {
+				c := w.get(head(ask(app, "1")))
+				time.Sleep(2 * time.Second) // a check in the background
+				if c.Digest != a.index.Digest {
+					t.Errorf("got %s, want the digest that two checks had found", c.Digest)
+				}
+			}
+			w.hub.wants(t, "HEAD acme/app:1", "HEAD acme/app:1", "GET acme/app@"+a.index.Digest.String())
+		})
+	})
+}
+
 // 10,000 pulls of 100 unchanged tags within maxAge cause no request and no write. After it, one HEAD for each tag.
 func TestUnchangedTagsCostNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

@@ -51,12 +51,14 @@ type Catalog interface {
 	Tag(ref oci.Ref) (catalog.Tag, error)
 	// Moved records that at a time the upstream was seen to mean a digest by the tag.
 	Moved(ref oci.Ref, from catalog.Tag, to oci.Digest, at time.Time, by catalog.Source) (catalog.Tag, error)
+	// Reported is Moved for a digest whose manifest is not here.
+	Reported(ref oci.Ref, to oci.Digest, at time.Time, by catalog.Source) error
 	// Describe notes the size and the platforms of a digest of a tag.
 	Describe(ref oci.Ref, d oci.Digest, size int64, platforms []string)
 	// Expire makes a tag be checked at the next pull, whatever its age.
 	Expire(ref oci.Ref, by catalog.Source, at time.Time) error
-	// Served notes which digest a client got for a tag.
-	Served(ref oci.Ref, d oci.Digest, client string, at time.Time)
+	// Served notes which digest a client got for a tag, and from which address it pulls.
+	Served(ref oci.Ref, d oci.Digest, client, peer string, at time.Time)
 	// Pinned returns the pin of a tag, from memory.
 	Pinned(ref oci.Ref, now time.Time) (catalog.Pin, bool)
 	// Forget removes the record of a tag.
@@ -65,6 +67,8 @@ type Catalog interface {
 	SetPin(pin catalog.Pin) error
 	RemovePin(ref oci.Ref) error
 	Pins(now time.Time) []catalog.Pin
+	// EndedPins are those that have ended, each once.
+	EndedPins(now time.Time) ([]catalog.Pin, error)
 	// Learn records that a registry has shown a manifest, and names its parts.
 	Learn(repo oci.Repo, m *oci.Manifest, s catalog.Standing) error
 	// LearnBlob records that a registry has shown a blob; Show does so in memory alone.

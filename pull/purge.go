@@ -20,7 +20,7 @@ func (e *PinnedError) Error() string {
 }
 
 // Purge removes an image from the cache, and has the next pull of its tag ask the registry: ref has a tag, a digest, or both. Of
-// a tag, the images go that it means and that it is served with. All parts that their manifests name go, for every platform,
+// a tag, the images go that it means and that it is or may be served with. All parts that their manifests name go, for every platform,
 // those that other images share too: they are fetched again when an image needs them. What the repository has not shown, and parts of pinned images stay, and so does
 // the history of the tag, without which a purge would lift what its policy holds back. Clients that read some of them now finish.
 //
@@ -35,7 +35,10 @@ func (p *Puller) Purge(ctx context.Context, ref oci.Ref) error {
 	if ref.Digest == "" {
 		t := p.tagState(ctx, st, ref)
 		policy, now := st.Tags.For(ref.Name, ref.Tag), time.Now()
-		roots = []oci.Digest{t.Digest, t.recorded.Digest, t.Choose(policy, now).Digest, t.recorded.Choose(policy, now).Digest}
+		roots = []oci.Digest{t.Digest, t.Choose(policy, now).Digest}
+		for _, c := range t.Copies(policy, now) {
+			roots = append(roots, c.Digest)
+		}
 	}
 	roots = slices.DeleteFunc(roots, func(d oci.Digest) bool { return d == "" })
 	slices.Sort(roots)

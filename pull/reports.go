@@ -20,9 +20,9 @@ type report struct {
 	by    catalog.Source // what caused the first of these
 }
 
-// reports remembers the last report on each tag, in memory. The catalog's record lags behind it on purpose: a client that
-// asks by HEAD for a tag wants no manifest yet, and without the bytes the tag can't be recorded. The client comes for them
-// by digest, and then nothing in its request names the tag. It may be slow: by then the upstream may have reported another
+// reports remembers the last report on each tag, in memory: its descriptor answers a HEAD, and the catalog's record may be missing
+// since it can't be written. A client that asks by HEAD for a tag comes for the manifest by digest, and then nothing in its request
+// names the tag whose record the manifest completes. It may be slow: by then the upstream may have reported another
 // digest, so the digests that a tag has meant are remembered beside the last one. A report is of the site that was asked:
 // another generation of it may have other rights.
 type reports struct {

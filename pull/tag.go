@@ -20,7 +20,6 @@ import (
 type tagState struct {
 	catalog.Tag                // by the last report on it, recorded or not
 	desc        oci.Descriptor // of its digest, where a report on that is in memory
-	recorded    catalog.Tag    // the copy to fall back on
 }
 
 // tagState puts together the catalog's record and the last report.
@@ -29,7 +28,7 @@ func (p *Puller) tagState(ctx context.Context, st *site, ref oci.Ref) tagState {
 	if err != nil && !errors.Is(err, catalog.ErrUnknown) {
 		p.log.WarnContext(ctx, "cannot read the record of a tag", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 	}
-	t := tagState{Tag: recorded, recorded: recorded}
+	t := tagState{Tag: recorded}
 	r, ok := p.reports.get(st.generation, ref)
 	if ok && (recorded.Digest == "" || !r.at.Before(recorded.Checked)) {
 		t.Tag = recorded.Reported(r.desc.Digest, r.first, r.at)
@@ -64,7 +63,7 @@ func (p *Puller) byTag(ctx context.Context, st *site, ref oci.Ref, a Ask) (*Cont
 	q.head = a.Request.Head
 	c, err := q.answer(ctx)
 	if err == nil && q.by == catalog.ByPull && a.Client != "" && !catalog.IsArtifactTag(ref.Tag) {
-		p.catalog.Served(ref, c.Digest, a.Client, time.Now())
+		p.catalog.Served(ref, c.Digest, a.Client, cmp.Or(a.Peer, a.Client), time.Now())
 	}
 	return c, err
 }
@@ -97,7 +96,9 @@ func (q tagPull) answer(ctx context.Context) (*Content, error) {
 	if ok {
 		wait = q.p.patience(q.st, q.policy)
 	}
-	c, err := q.fromUpstream(ctx, t, verdict == catalog.Ask, wait)
+	// A HEAD is answered by a HEAD: registries count the GET of a manifest as a pull.
+	unsized := q.head && t.IsReported() && t.desc.Digest == "" && t.Choose(q.policy, now).Digest == t.Digest
+	c, err := q.fromUpstream(ctx, t, verdict == catalog.Ask || unsized, wait)
 	switch {
 	case err == nil || ctx.Err() != nil || isHeld(err):
 		return c, err
@@ -149,14 +150,11 @@ func (q tagPull) known(ctx context.Context, t tagState, now time.Time) (*Content
 	return nil, false
 }
 
-// copyOf finds a manifest that the tag may be answered with where the upstream does not help: by the last report on the tag,
-// which may not be recorded since the disk is full, else by the record.
-func (q tagPull) copyOf(ctx context.Context, state tagState, now time.Time) (f fetched, of catalog.Choice, ok bool) {
-	for _, t := range []catalog.Tag{state.Tag, state.recorded} {
-		for _, c := range t.Copies(q.policy, now) {
-			if f, may := q.p.local(ctx, q.st, q.ref.Repo, c.Digest); may != mustAsk {
-				return f, c, true
-			}
+// copyOf finds a manifest that the tag may be answered with where the upstream does not help.
+func (q tagPull) copyOf(ctx context.Context, t tagState, now time.Time) (f fetched, of catalog.Choice, ok bool) {
+	for _, c := range t.Copies(q.policy, now) {
+		if f, may := q.p.local(ctx, q.st, q.ref.Repo, c.Digest); may != mustAsk {
+			return f, c, true
 		}
 	}
 	return fetched{}, catalog.Choice{}, false
@@ -214,7 +212,7 @@ func (q tagPull) fromUpstream(ctx context.Context, t tagState, check bool, wait 
 	case errors.Is(err, context.DeadlineExceeded):
 		q.st.troubled.Store(true)
 	}
-	if choice.Digest != choice.Latest || q.policy.Immutable {
+	if _, first := t.First(); choice.Digest != choice.Latest || q.policy.Immutable && first {
 		err = &FixedError{Ref: q.ref, Choice: choice, Err: err}
 	}
 	return nil, err
@@ -259,12 +257,13 @@ func (q tagPull) deleted(ctx context.Context, old fetched) {
 		return
 	}
 	parts := slices.Clone(old.parts)
-	for _, d := range old.parts[1:] { // the images of an index
-		if b, err := p.cache.Peek(d); err == nil && len(b) <= oci.MaxManifestSize {
-			if m, err := oci.ParseManifest("", b); err == nil {
-				for _, c := range m.Children {
-					parts = append(parts, c.Digest)
-				}
+	for i, d := range old.parts[1:] { // the images of an index
+		if !oci.IsManifest(old.named[i].mediaType) {
+			continue
+		}
+		if m, err := p.peekManifest(oci.Descriptor{Digest: d, MediaType: old.named[i].mediaType}); err == nil && m != nil {
+			for _, c := range m.Children {
+				parts = append(parts, c.Digest)
 			}
 		}
 	}
@@ -398,11 +397,7 @@ func (q tagPull) check(ctx context.Context, k key) (oci.Descriptor, error) {
 		p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 		return desc, nil
 	}
-	if q.policy.MinAge > 0 || q.policy.Immutable {
-		p.record(ctx, ref, r) // it counts from now on, whether its manifest is ever served or not
-		return desc, nil
-	}
-	p.recordIfStored(ctx, st, ref, r)
+	p.recordReport(ctx, st, ref, r)
 	return desc, nil
 }
 
@@ -430,8 +425,9 @@ func (q tagPull) noteMove(ctx context.Context, before tagState, to oci.Digest) {
 		return
 	}
 	m := Move{Ref: q.ref, From: before.Digest, To: to, Kind: Moved, By: q.by}
+	first, ok := before.First()
 	switch {
-	case q.policy.Immutable:
+	case q.policy.Immutable && ok:
 		m.Kind = MovedImmutable
 	case slices.ContainsFunc(before.History, func(s catalog.Seen) bool { return s.Digest == to }):
 		m.Kind = MovedBack
@@ -442,25 +438,34 @@ func (q tagPull) noteMove(ctx context.Context, before tagState, to oci.Digest) {
 		q.p.log.InfoContext(ctx, "tag moved", "ref", name, "digest", to, "previous", m.From, "source", string(m.By))
 		return
 	}
-	first := before.Choose(catalog.Policy{Immutable: true}, time.Now()).Digest
 	q.p.log.WarnContext(ctx, "a tag that must not move has moved; its first digest is still served", "ref", name, "digest", to,
 		"previous", first, "source", string(m.By))
 }
 
-// recordIfStored records a report on a tag if its manifest is on disk and known to belong to the repository. Else the report
-// waits in memory for that, see store. A manifest that is in memory alone, since it could not be written or was evicted, is
-// written anew: it can be served, so its tag must end in a record.
-func (p *Puller) recordIfStored(ctx context.Context, st *site, ref oci.Ref, r report) {
-	if _, may := p.member(ctx, st, ref.Repo, r.desc.Digest); may == mustAsk {
+// recordReport records a report on a tag. If its manifest is on disk and known to belong to the repository, the tag leads to content
+// that can be served. Else the record says that the digest was only reported, until the manifest comes, see store. The record gives no
+// right to read the content: see member.
+func (p *Puller) recordReport(ctx context.Context, st *site, ref oci.Ref, r report) {
+	if p.stored(ctx, st, ref.Repo, r.desc.Digest) {
+		p.record(ctx, ref, r)
 		return
 	}
-	if _, here := p.cache.Stat(r.desc.Digest); !here {
-		m, hot := p.hot.Get(r.desc.Digest)
-		if !hot || m.bytes == nil || p.cache.Put(ctx, m.digest, m.bytes) != nil {
-			return
-		}
+	if err := p.catalog.Reported(ref, r.desc.Digest, r.at, r.by); err != nil {
+		p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 	}
-	p.record(ctx, ref, r)
+}
+
+// stored reports whether a manifest is on disk and known to belong to the repository. One that is in memory alone, since it could
+// not be written or was evicted, is written anew: it can be served, so its tag must end in a record.
+func (p *Puller) stored(ctx context.Context, st *site, repo oci.Repo, d oci.Digest) bool {
+	if _, may := p.member(ctx, st, repo, d); may == mustAsk {
+		return false
+	}
+	if p.cached(d) {
+		return true
+	}
+	m, hot := p.hot.Get(d)
+	return hot && m.bytes != nil && p.cache.Put(ctx, m.digest, m.bytes) == nil
 }
 
 // record writes what a tag means, as of the time of the report: a slow client makes no tag younger, and loses none. A tag
@@ -476,12 +481,13 @@ func (p *Puller) record(ctx context.Context, ref oci.Ref, r report) {
 		p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
 		return
 	}
-	if len(t.History) == 0 || t.Digest != r.desc.Digest || t.History[0].Size > 0 || t.History[0].Platforms != nil {
+	i := slices.IndexFunc(t.History, func(s catalog.Seen) bool { return s.Digest == r.desc.Digest })
+	if i < 0 || t.History[i].Size > 0 || t.History[i].Platforms != nil {
 		return
 	}
-	if doc, err := p.peekManifest(oci.Descriptor{Digest: t.Digest, MediaType: r.desc.MediaType}); err == nil && doc != nil {
+	if doc, err := p.peekManifest(oci.Descriptor{Digest: r.desc.Digest, MediaType: r.desc.MediaType}); err == nil && doc != nil {
 		size, platforms := describe(doc)
-		p.catalog.Describe(ref, t.Digest, size, platforms)
+		p.catalog.Describe(ref, r.desc.Digest, size, platforms)
 	}
 }
 

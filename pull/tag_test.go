@@ -2,9 +2,12 @@ package pull_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
@@ -73,6 +76,82 @@ func TestHeadThenGetByDigestRecordsTheTag(t *testing.T) {
 		time.Sleep(time.Hour)
 		w.stale(w.get(ask(app, "1")), im.index, time.Hour)
 		w.hub.wants(t, "HEAD acme/app:1")
+	})
+}
+
+// A node that has the image sends HEAD alone. The ledger has the tag, with its moves, over a restart, and the record gives no right to
+// content. No manifest is fetched for it.
+func TestHeadAloneIsRecorded(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		images := []image{w.hub.push(t, app, "1", "a"), w.hub.push(t, app, "1", "b")}
+		var want []catalog.Seen
+		for i, at := range []int{0, 1, 0} {
+			w.hub.push(t, app, "1", []string{"a", "b"}[at])
+			before := w.writes()
+			w.fresh(w.get(head(ask(app, "1"))), images[at].index)
+			if n := w.writes() - before; n > 1 { // that the repository was shown
+				t.Errorf("a client waited for %d writes", n)
+			}
+			now := time.Now()
+			want = append([]catalog.Seen{{
+				Digest: images[at].index.Digest, First: now, Last: now, Source: catalog.ByCheck, Reversion: i == 2, Reported: true,
+			}}, want...)
+			time.Sleep(time.Hour)
+		}
+		want[2].Source = catalog.ByPull
+		w.hub.wants(t, "HEAD acme/app:1", "HEAD acme/app:1", "HEAD acme/app:1")
+		w.restart()
+		got, err := w.books.Tag(tagOne)
+		if diff := cmp.Diff(want, got.History); err != nil || diff != "" {
+			t.Errorf("%v (-want +got):\n%s", err, diff)
+		}
+		if m, err := w.books.Member(tagOne.Repo, got.Digest); err != nil || m.Standing != catalog.Unknown {
+			t.Errorf("content that was only reported is known: %+v, %v", m, err)
+		}
+		w.fresh(w.get(head(ask(app, "1"))), images[0].index)
+		w.restart()
+		w.fresh(w.get(head(ask(app, "1"))), images[0].index) // within maxAge, and its size is not recorded
+		w.hub.wants(t, "HEAD acme/app:1", "HEAD acme/app:1")
+
+		w.fresh(w.get(ask(app, "1")), images[0].index)
+		if got, err := w.books.Tag(tagOne); err != nil || got.IsReported() || got.History[0].Platforms == nil || got.History[2].Reported {
+			t.Errorf("after the manifest has come: %+v, %v", got.History, err)
+		}
+	})
+}
+
+// Tags that a client makes up leave no record, and a registry's word by HEAD opens no content of another repository.
+func TestHeadsOpenAndGrowNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		other := w.hub.push(t, "acme/private", "1", "a")
+		w.get(ask("acme/private", "1"))
+		for i := range 1000 {
+			_ = w.fails(head(ask(app, fmt.Sprint("made-up-", i))))
+		}
+		n := 0
+		for _, err := range w.books.Catalog.(*catalog.Catalog).Tags("") {
+			if n++; err != nil {
+				t.Error(err)
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d records, want that of the private repository", n)
+		}
+		said := oci.Descriptor{Digest: other.index.Digest, Size: int64(len(other.index.Bytes)), MediaType: other.index.MediaType}
+		w.hub.push(t, app, "1", "b")
+		w.use(&lateResolve{registry: w.hub, answers: []oci.Descriptor{said, said, said, said}}, policy)
+		w.get(head(ask(app, "1")))
+		for range 2 {
+			err := w.fails(ask(app, "1"))
+			if e, ok := errors.AsType[*fault.Error](err); !ok || e.Status != 404 {
+				t.Errorf("by tag: %v", err)
+			}
+			if c, err := w.Manifest(t.Context(), ask(app, other.index.Digest.String())); err == nil {
+				t.Errorf("by digest: %s was served", c.Digest)
+			}
+			w.restart()
+			w.use(&lateResolve{registry: w.hub, answers: []oci.Descriptor{said, said, said, said}}, policy)
+		}
 	})
 }
 
@@ -324,8 +403,8 @@ func TestTagOfBytesThatAnotherRepositoryBrought(t *testing.T) {
 		w.hub.push(t, "acme/other", "1", "a")
 		w.fresh(w.get(head(ask("acme/other", "1"))), im.index)
 		other := oci.Ref{Repo: oci.Repo{Host: hub, Name: "acme/other"}, Tag: "1"}
-		if got, err := w.books.Tag(other); !errors.Is(err, catalog.ErrUnknown) {
-			t.Errorf("recorded before the repository is known to have it: %v", got)
+		if got, err := w.books.Tag(other); err != nil || !got.IsReported() || got.History[0].Size != 0 {
+			t.Errorf("recorded before the repository is known to have it: %v, %v", got, err)
 		}
 		w.get(ask("acme/other", im.index.Digest.String()))
 		if got, err := w.books.Tag(other); err != nil || got.Digest != im.index.Digest {

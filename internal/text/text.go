@@ -11,6 +11,7 @@ import (
 	"html"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -100,4 +101,16 @@ func Hide(s string, secrets ...string) string {
 		s = strings.ReplaceAll(s, form, Hidden)
 	}
 	return s
+}
+
+// Size writes a number of bytes for people: 1.2 MiB.
+func Size(n int64) string {
+	if n < 1<<10 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	f, unit := float64(n), -1
+	for f >= 1<<10 && unit < 4 {
+		f, unit = f/(1<<10), unit+1
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") + " " + "KMGTP"[unit:unit+1] + "iB"
 }

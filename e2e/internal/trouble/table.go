@@ -31,6 +31,8 @@ var Elsewhere = map[string]string{
 	"internal-error": "no way to cause it is known",
 	"client-gone":    "the client has left",
 	"too-slow":       "the client has left",
+	"no-room":        "no pull fails by it: warm-up jobs alone do",
+	"not-cached":     "no pull fails by it: it is the result of mirror warm verify",
 }
 
 func says(words ...string) []string { return words }
