@@ -2,10 +2,13 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/registrymirror/mirror/e2e/internal/containerd"
 	"github.com/registrymirror/mirror/e2e/internal/image"
@@ -13,6 +16,7 @@ import (
 	"github.com/registrymirror/mirror/e2e/internal/podman"
 	"github.com/registrymirror/mirror/e2e/internal/proc"
 	"github.com/registrymirror/mirror/e2e/internal/registry"
+	"github.com/registrymirror/mirror/e2e/internal/wait"
 )
 
 // TestSetup: real clients pull with the files that "mirror setup" writes, and the mirror knows the node by its name.
@@ -77,5 +81,77 @@ func TestSetup(t *testing.T) {
 			}
 			equal(t, "image id", id, x.Config(t, "linux/amd64"))
 		})
+	}
+}
+
+// TestNodeAgent: a node pulls through the mirror while that answers, and from the registry, without a delay, soon after it is dead.
+// The agent dies in between, and the next one goes on; a stop leaves the node as it was.
+func TestNodeAgent(t *testing.T) {
+	t.Parallel()
+	upstream := registry.Start(t, registry.Options{})
+	push := func(tag string) {
+		image.PushIndex(t, upstream.Host, appRepository, tag, image.Layers{1 << 10, len(tag)})
+	}
+	o := mirrord.Options{Dir: t.TempDir(), Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}"}
+	m := mirrord.Start(t, o)
+	dir := filepath.Join(t.TempDir(), "certs.d")
+	by := filepath.Join(dir, "docker.io", "hosts.toml")
+	if err := os.MkdirAll(filepath.Dir(by), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	hand := fmt.Sprintf("server = %q\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", upstream.URL(), upstream.URL())
+	if err := os.WriteFile(by, []byte(hand), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	agent := func() *proc.Process {
+		t.Helper()
+		p, err := proc.Launch(proc.Options{Name: "agent"}, mirrord.Binary, "node", "run", "--mirror", m.URL(), "--registry",
+			"docker.io="+upstream.URL(), "--node", "node-1", "--dir", dir, "--every", "2s", "--listen", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.End() })
+		return p
+	}
+	inUse := func(want bool) {
+		t.Helper()
+		wait.For(t, time.Minute, fmt.Sprintf("the mirror to be in use: %t", want), func() error {
+			b, err := os.ReadFile(by)
+			if err == nil && strings.Contains(string(b), m.Host) != want {
+				err = fmt.Errorf("hosts.toml is\n%s", b)
+			}
+			return err
+		})
+	}
+	a := agent()
+	inUse(true)
+	c := containerd.Start(t, containerd.V2, containerd.Certs{Made: dir})
+	pull := func(tag string) {
+		t.Helper()
+		push(tag)
+		if _, err := c.Ctr(t, "docker.io/library/app:"+tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pull("a")
+	seen := func() string { return command(t, m, "tags", "list", "-o", "json") }
+	if !strings.Contains(seen(), "app:a") {
+		t.Errorf("the pull did not come through the mirror: %s", seen())
+	}
+
+	a.Signal(t, syscall.SIGKILL)
+	a.WaitExit(t, time.Minute)
+	inUse(true) // it stays
+	m.Signal(t, syscall.SIGKILL)
+	m.WaitExit(t, time.Minute)
+	a = agent() // which finds the mirror dead
+	inUse(false)
+	pull("bb")
+
+	a.Signal(t, syscall.SIGTERM)
+	equal(t, "exit code of the agent", a.WaitExit(t, time.Minute), 0)
+	b, err := os.ReadFile(by)
+	if err != nil || string(b) != hand {
+		t.Errorf("after the stop: %q, %v", b, err)
 	}
 }

@@ -21,13 +21,19 @@ const (
 // Change is what was done to a file.
 type Change struct {
 	Path string // below the folder
-	Done string // "written", "replaced", "unchanged", "removed", "restored"
+	Done string // "written", "replaced", "unchanged", "foreign" (left as it is), "removed", "restored"
 }
 
 // Install writes the hosts.toml files of an Output into a folder of containerd, CertsDir as a rule: each at once or not at all. A
 // file that is not ours is kept beside it, and Uninstall puts it back. Nothing else in the folder is touched, and nothing
 // outside it. After a crash at any point each registry has its former file or the new one; another call goes on.
-func Install(dir string, files []File) ([]Change, error) {
+func Install(dir string, files []File) ([]Change, error) { return installAll(dir, files, true) }
+
+// Repair is Install for a folder in which it was done before: a file that is not ours, which another program has written since,
+// stays.
+func Repair(dir string, files []File) ([]Change, error) { return installAll(dir, files, false) }
+
+func installAll(dir string, files []File, others bool) ([]Change, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // containerd reads it
 		return nil, fmt.Errorf("make the folder of containerd's registries: %w", err)
 	}
@@ -42,7 +48,7 @@ func Install(dir string, files []File) ([]Change, error) {
 		if err != nil || path.Base(f.Path) != hostsFile || strings.Count(filepath.ToSlash(name), "/") != 1 {
 			continue // a part of another file, which is for a person to merge
 		}
-		done, err := install(root, path.Dir(name), f)
+		done, err := install(root, path.Dir(name), f, others)
 		if err != nil {
 			return changes, fmt.Errorf("write %s: %w", f.Path, err)
 		}
@@ -51,7 +57,7 @@ func Install(dir string, files []File) ([]Change, error) {
 	return changes, nil
 }
 
-func install(root *os.Root, registry string, f File) (done string, err error) {
+func install(root *os.Root, registry string, f File, others bool) (done string, err error) {
 	if err := root.Mkdir(registry, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
@@ -64,6 +70,8 @@ func install(root *os.Root, registry string, f File) (done string, err error) {
 		return "", err
 	case string(old) == f.Content:
 		return "unchanged", nil
+	case !others && !isOurs(old):
+		return "foreign", nil
 	default:
 		done = "replaced"
 		if !isOurs(old) {

@@ -79,6 +79,12 @@ type setupFlags struct {
 }
 
 func (f *setupFlags) add(cmd *cobra.Command) {
+	f.addOptions(cmd)
+	f.output.add(cmd, false)
+}
+
+// addOptions adds the flags that say how nodes reach the mirror, and for what.
+func (f *setupFlags) addOptions(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.options.Mirror, "mirror", "", "`URL` by which nodes reach the mirror, as in http://10.0.0.7:5000")
 	flags.StringArrayVar(&f.registries, "registry", nil, "a registry, `NAME` or NAME=URL of the registry itself; may be repeated")
@@ -89,14 +95,13 @@ func (f *setupFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.options.CA, "ca", "", "`path` on the node of the certificates that sign the mirror's")
 	flags.StringVar(&f.authorizationFile, "authorization-file", "", "`file` with the value of the header Authorization for the mirror")
 	flags.DurationVar(&f.options.DialTimeout, "dial-timeout", time.Second, "how long a node waits for a connection to the mirror")
-	f.output.add(cmd, false)
 }
 
 // read is the options that the flags give. Warnings go to stderr.
 func (f *setupFlags) read(stderr io.Writer) (node.Options, error) {
 	o := f.options
 	if o.Mirror == "" {
-		return o, errors.New("setup needs --mirror URL: the address by which nodes reach the mirror, as in http://10.0.0.7:5000")
+		return o, errors.New("this needs --mirror URL: the address by which nodes reach the mirror, as in http://10.0.0.7:5000")
 	}
 	if f.authorizationFile != "" {
 		b, err := os.ReadFile(f.authorizationFile)

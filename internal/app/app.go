@@ -31,6 +31,7 @@ import (
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
 	"github.com/registrymirror/mirror/warm"
+	"github.com/registrymirror/mirror/warm/schedule"
 	"github.com/registrymirror/mirror/webhook"
 )
 
@@ -56,6 +57,7 @@ type App struct {
 	memory     *memory.Budget // for documents
 	puller     *pull.Puller
 	warm       *warm.Engine
+	schedules  *schedule.Scheduler
 	journal    *journal.Journal
 	failures   *journal.Record
 	server     *server.Server
@@ -101,7 +103,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.listeners.close()
 	a.listeners = listeners{}
-	if c.Kubernetes.Events {
+	if c.Kubernetes.Events || c.Kubernetes.Feed {
 		if err := a.useKubernetes(c.Kubernetes); err != nil {
 			return nil, err
 		}
@@ -128,6 +130,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.use(c, setup, f.webhooks) // before the first request; background work begins with Run
 	a.warm = a.newWarm(c)
 	a.metrics.ReadWarm(a.warm.Stats)
+	a.schedules = schedule.New(schedule.Options{
+		Jobs: a.warm, Latest: a.puller.Latest, Table: a.folder.state.Table("schedules"), Log: a.log,
+		Observe: func(name string, r schedule.Result) { a.metrics.Scheduled(name, string(r)) },
+	})
+	a.schedules.Use(a.schedulesOf(c))
+	if c.Kubernetes.Feed {
+		a.newFeed(c)
+	}
 	return a, nil
 }
 
@@ -153,7 +163,10 @@ func (a *App) build(c *config.Config) error {
 	a.puller = pull.New(pull.Options{
 		Memory: a.memory,
 		Cache:  a.cache, Catalog: a.catalog, Private: access.NewPrivate(f.state.Table("private"), a.log), Log: a.log,
-		Moved: a.metrics.Moved,
+		Moved: func(m pull.Move) {
+			a.metrics.Moved(m)
+			a.schedules.Moved(m.Ref)
+		},
 	})
 	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
 	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
@@ -163,7 +176,7 @@ func (a *App) build(c *config.Config) error {
 	}
 	a.journal = journal.New(o)
 	a.webhooks = webhook.New(webhook.Options{
-		Expirer: expirer{a.catalog, a.puller}, Proxies: proxies(c), Log: a.log,
+		Expirer: expirer{a}, Proxies: proxies(c), Log: a.log,
 		Observe: func(name string, r webhook.Result) { a.metrics.Webhook(name, string(r)) },
 	})
 	a.server = server.New(server.Options{
@@ -247,7 +260,7 @@ func (a *App) Run(ctx context.Context) error {
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range []func(context.Context) error{
 		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
-		a.watchTags,
+		a.schedules.Run, a.feed, a.watchTags,
 	} {
 		work.Go(func() error { return run(bg) })
 	}

@@ -241,7 +241,7 @@ func (a *App) change(repo oci.Repo, from, to oci.Digest) *drift.Change {
 // places are the pods and workloads of the cluster with the images that they name by tag. notes say what could not be read.
 func (a *App) places(ctx context.Context) (places []drift.Place, notes []string, err error) {
 	if a.cluster.reader == nil {
-		return nil, []string{"pods were not read: set kubernetes.events to true, so that the mirror reads the cluster's pods"}, nil
+		return nil, []string{"pods were not read: set kubernetes.events or kubernetes.feed to true, so that the mirror reads the cluster's pods"}, nil
 	}
 	pods, err := a.cluster.reader.Pods(ctx)
 	if err != nil {
