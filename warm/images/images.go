@@ -124,15 +124,20 @@ func (c *collector) add(line int, path, image string, ref oci.Ref) {
 	}
 }
 
-// problem adds a problem with a place.
+// problem adds a problem with a place. One that aliases repeat is listed once.
 func (c *collector) problem(line int, path, text string) {
-	switch n := len(c.result.Problems); {
-	case n < maxProblems:
-		c.result.Problems = append(c.result.Problems, Problem{c.place(line, path), text})
-	case n == maxProblems:
-		c.result.Problems = append(c.result.Problems,
-			Problem{c.place(line, ""), fmt.Sprintf("more than %d problems; this one and others after it are not listed", maxProblems)})
+	place := c.place(line, path)
+	n := len(c.result.Problems)
+	same := func(p Problem) bool {
+		return p.Line == line && p.Document == place.Document && p.Text == text && p.File == place.File
 	}
+	switch {
+	case n > maxProblems, slices.ContainsFunc(c.result.Problems, same):
+		return
+	case n == maxProblems:
+		place.Path, text = "", fmt.Sprintf("more than %d problems; this one and others after it are not listed", maxProblems)
+	}
+	c.result.Problems = append(c.result.Problems, Problem{place, text})
 }
 
 func (c *collector) place(line int, path string) Place {
