@@ -318,7 +318,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
-		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift, Uses: a.uses, Held: a.heldTags,
+		Tags: ledger{a.catalog, a.puller, a.platforms, a.own}, Drift: a.drift, Uses: a.uses, Held: a.heldTags,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }
