@@ -24,6 +24,7 @@ import (
 	"github.com/registrymirror/mirror/drift"
 	"github.com/registrymirror/mirror/internal/coalesce"
 	"github.com/registrymirror/mirror/journal"
+	"github.com/registrymirror/mirror/oci"
 )
 
 // Options for the admin handler. A field's comment says what nil or zero means.
@@ -53,6 +54,10 @@ type Options struct {
 	Pulls func(ctx context.Context, active bool) ([]journal.Pull, error)
 	// Tags is the ledger of tags, with pins and purges. Nil: there are no routes for them.
 	Tags Ledger
+	// Uses are the pods and workloads of the cluster that name each tag; notes say what could not be read. Nil: none are known.
+	Uses func(ctx context.Context) (by map[oci.Ref][]string, notes []string, err error)
+	// Held are the tags in use that pulls do not get as their registries have them, as of the last look. Nil: not known.
+	Held func() []HeldTag
 	// Drift looks for tags that mean different digests to different clients or pods. Nil: there is no /api/v1/tags/drift.
 	Drift func(ctx context.Context) (drift.Report, error)
 	// About describes the process. Nil: there is no /api/v1/status.
@@ -84,7 +89,8 @@ func New(o Options) http.Handler {
 			r.Method(http.MethodGet, "/metrics", o.Metrics)
 		}
 		x := &explainer{record: o.Failures, turn: make(chan struct{}, 1)}
-		t := tags{ledger: o.Tags, log: o.Log}
+		t := tags{ledger: o.Tags, uses: &remembered[uses]{}, readUses: o.Uses, log: o.Log}
+		found := &remembered[drift.Report]{}
 		d := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
 		for _, route := range []struct {
 			method, path string
@@ -98,7 +104,7 @@ func New(o Options) http.Handler {
 			{http.MethodGet, "pulls", o.Pulls != nil, o.listPulls},
 			{http.MethodGet, "cache", o.Cache != nil, func(http.ResponseWriter, *http.Request) (any, error) { return o.Cache(), nil }},
 			{http.MethodGet, "tags", o.Tags != nil, t.list},
-			{http.MethodGet, "tags/drift", o.Drift != nil, o.listDrift},
+			{http.MethodGet, "tags/drift", o.Drift != nil, func(_ http.ResponseWriter, r *http.Request) (any, error) { return o.listDrift(r, found) }},
 			{http.MethodPost, "tags/refresh", o.Tags != nil, t.refresh},
 			{http.MethodGet, "pins", o.Tags != nil, t.pins},
 			{http.MethodPut, "pins", o.Tags != nil, t.pin},

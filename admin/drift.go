@@ -16,7 +16,7 @@ type DriftList struct {
 }
 
 // listDrift answers with the tags that drift, of one kind or of all.
-func (o Options) listDrift(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (o Options) listDrift(r *http.Request, last *remembered[drift.Report]) (any, error) {
 	q := r.URL.Query()
 	p, err := pageOf(q, maxPage, "kind")
 	if err != nil {
@@ -26,7 +26,7 @@ func (o Options) listDrift(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if q.Has("kind") && !slices.Contains(drift.Kinds, kind) {
 		return nil, badRequest(fmt.Errorf("kind=%s: must be pulled, running or restart", kind))
 	}
-	report, err := o.Drift(r.Context())
+	report, err := last.get(p, func() (drift.Report, error) { return o.Drift(r.Context()) })
 	if err != nil {
 		return nil, &refusal{status: http.StatusServiceUnavailable, detail: err.Error()}
 	}

@@ -120,6 +120,10 @@ func everythingOptions() admin.Options {
 		},
 		Reset: func(name string) []string { return []string{name} },
 		Tags:  newLedger(),
+		Uses: func(context.Context) (map[oci.Ref][]string, []string, error) {
+			return map[oci.Ref][]string{{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Tag: "v1"}: {"prod/web"}}, []string{"n"}, nil
+		},
+		Held:  func() []admin.HeldTag { return []admin.HeldTag{{Image: "a:1"}, {Image: "b:1", Immutable: true}} },
 		Drift: func(context.Context) (drift.Report, error) { return drifting, nil },
 		Cache: func() admin.Cache { return admin.Cache{Bytes: 1, Degraded: true} },
 		About: func() admin.About {

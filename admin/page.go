@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -44,6 +45,32 @@ func pageOf(q url.Values, limit int, others ...string) (p page, err error) {
 		p.after = string(b)
 	}
 	return p, nil
+}
+
+// rememberedFor is how long a list that is costly to make serves its further pages.
+const rememberedFor = 10 * time.Second
+
+// remembered is what the pages of a list are made of. The first page makes it anew.
+type remembered[T any] struct {
+	mu    sync.Mutex // guards what follows
+	value T
+	made  time.Time // zero: never
+}
+
+func (m *remembered[T]) get(p page, read func() (T, error)) (T, error) {
+	m.mu.Lock()
+	value, made := m.value, m.made
+	m.mu.Unlock()
+	if p.after != "" && time.Since(made) < rememberedFor {
+		return value, nil
+	}
+	value, err := read()
+	if err == nil {
+		m.mu.Lock()
+		m.value, m.made = value, time.Now()
+		m.mu.Unlock()
+	}
+	return value, err
 }
 
 // cut sorts a list by its keys, which are unique, and returns the page of it, and the continue of the next page; empty:

@@ -73,11 +73,17 @@ func Problem(w http.ResponseWriter, status int, detail string) {
 // maxRequest is how many bytes of a JSON request are read.
 const maxRequest = 16 << 10
 
-// readJSON reads a request. A body that is not one, or has other fields, is an error.
+// readJSON reads a request. A body that is not one, has other fields, or has more behind it, is an error.
 func readJSON(r *http.Request, into any) error {
 	body := json.NewDecoder(io.LimitReader(r.Body, maxRequest))
 	body.DisallowUnknownFields()
-	return body.Decode(into)
+	if err := body.Decode(into); err != nil {
+		return err
+	}
+	if _, err := body.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more behind the JSON")
+	}
+	return nil
 }
 
 // readRequest reads the JSON of a request that changes something. example is the body that is expected.

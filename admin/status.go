@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -40,7 +41,33 @@ type Status struct {
 	Pulls       *int               `json:"pulls,omitempty"` // running
 	Cache       *Cache             `json:"cache,omitempty"`
 	Failures    *StatusFailures    `json:"failures,omitempty"`
+	Pins        *StatusPins        `json:"pins,omitempty"`      // absent: there is no pin
+	Held        *StatusHeld        `json:"held,omitempty"`      // tags that minAge holds back; absent: none
+	Immutable   *StatusHeld        `json:"immutable,omitempty"` // immutable tags that have moved at their registries; absent: none
 }
+
+// StatusPins counts the pins.
+type StatusPins struct {
+	Count  int   `json:"count"`
+	Ending []Pin `json:"ending"` // those that end within a day, at most five of them, the first to end first
+}
+
+// StatusHeld counts tags in use that pulls get with another digest than the registry's, as of the last look at them, at most five
+// minutes ago.
+type StatusHeld struct {
+	Count  int      `json:"count"`
+	Newest []string `json:"newest"` // at most five of these images, the one whose tag moved last first
+}
+
+// HeldTag is a tag in use that pulls get with another digest than its registry's.
+type HeldTag struct {
+	Image     string
+	Immutable bool      // it must not move, and has moved; else minAge holds the new digest back
+	Since     time.Time // when the mirror first saw the new digest
+}
+
+// newestMost is how many of a kind a status names.
+const newestMost = 5
 
 // StatusEndpoint is an endpoint with its upstream.
 type StatusEndpoint struct {
@@ -81,6 +108,13 @@ func (o Options) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 			s.Pulls = &n
 		}
 	}
+	if o.Tags != nil {
+		s.Pins = viewPins(o.Tags.Pins(time.Now()), time.Now())
+	}
+	if o.Held != nil {
+		list := o.Held()
+		s.Held, s.Immutable = viewHeld(list, false), viewHeld(list, true)
+	}
 	if o.Failures != nil {
 		s.Failures = failuresSince(o.Failures, time.Now().Add(-lately))
 	}
@@ -103,6 +137,33 @@ func (s *Status) addUnwell(list []Upstream) {
 			}
 		}
 	}
+}
+
+func viewPins(pins []catalog.Pin, now time.Time) *StatusPins {
+	if len(pins) == 0 {
+		return nil
+	}
+	s := &StatusPins{Count: len(pins), Ending: []Pin{}}
+	slices.SortStableFunc(pins, func(a, b catalog.Pin) int { return a.Until.Compare(b.Until) })
+	for _, p := range pins {
+		if !p.Until.IsZero() && p.Until.Sub(now) <= 24*time.Hour && len(s.Ending) < newestMost {
+			s.Ending = append(s.Ending, viewPin(p))
+		}
+	}
+	return s
+}
+
+func viewHeld(all []HeldTag, immutable bool) *StatusHeld {
+	list := slices.DeleteFunc(slices.Clone(all), func(t HeldTag) bool { return t.Immutable != immutable })
+	if len(list) == 0 {
+		return nil
+	}
+	slices.SortFunc(list, func(a, b HeldTag) int { return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Image, b.Image)) })
+	s := &StatusHeld{Count: len(list)}
+	for _, t := range list[:min(len(list), newestMost)] {
+		s.Newest = append(s.Newest, t.Image)
+	}
+	return s
 }
 
 func failuresSince(record Record, since time.Time) *StatusFailures {

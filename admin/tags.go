@@ -53,9 +53,11 @@ type Ledger interface {
 	PurgeContent(d oci.Digest) error
 }
 
-// TagList is the body of GET /api/v1/tags without an image: the tags in use, sorted by image.
+// TagList is the body of GET /api/v1/tags without an image: the tags in use, sorted by image. They are in use if a client has pulled
+// them lately, if they are pinned, or if a pod or workload names them.
 type TagList struct {
-	Tags []TagSummary `json:"tags"`
+	Tags  []TagSummary `json:"tags"`
+	Notes []string     `json:"notes,omitempty"` // what could not be read of the cluster
 	// Continue is the parameter for the next page; absent: this is the last one.
 	Continue string `json:"continue,omitempty"`
 }
@@ -70,6 +72,8 @@ type TagSummary struct {
 	Changes   int       `json:"changes"`  // times that it moved, as far as the history goes back
 	Floating  bool      `json:"floating"` // it has moved, or its name is not one of a single version
 	Pinned    bool      `json:"pinned"`
+	Uses      int       `json:"uses,omitempty"`   // pods and workloads that name the tag
+	UsedBy    []string  `json:"usedBy,omitempty"` // 20 of these: NAMESPACE/NAME of pods, NAMESPACE/KIND/NAME of workloads
 }
 
 // Tag is the body of GET /api/v1/tags?image=.
@@ -77,6 +81,7 @@ type Tag struct {
 	Image     string      `json:"image"`
 	Digest    string      `json:"digest"` // what the tag means; with at: what it meant
 	At        time.Time   `json:"at,omitzero"`
+	NotSeen   *TagGap     `json:"notSeen,omitempty"` // at lies in it; absent: in none
 	CheckedAt time.Time   `json:"checkedAt,omitzero"`
 	Served    string      `json:"served,omitempty"`   // the digest that pulls get; absent: the same
 	HeldBy    string      `json:"heldBy,omitempty"`   // why they get it: pin, immutable or minAge; absent: nothing is held
@@ -84,6 +89,21 @@ type Tag struct {
 	History   []TagPeriod `json:"history"`            // the newest first; with at: the one period
 	Pin       *Pin        `json:"pin,omitempty"`
 	Clients   []TagClient `json:"clients"` // the one that pulled last first
+}
+
+// TagGap is a gap of a tag's history in which its registry was not asked: the tag may have moved at any time in it.
+type TagGap struct {
+	From time.Time `json:"from"` // when the digest before was last seen
+	To   time.Time `json:"to"`   // when the one after was first seen
+}
+
+// gapAt is the gap that a time lies in. Nil: it lies in none.
+func gapAt(tag catalog.Tag, at time.Time) *TagGap {
+	from, to, ok := tag.Gap(at)
+	if !ok {
+		return nil
+	}
+	return &TagGap{From: from.UTC(), To: to.UTC()}
 }
 
 // TagPeriod is a time in which a tag meant one digest.
@@ -113,6 +133,8 @@ type Pin struct {
 	Until  time.Time `json:"until,omitzero"` // absent: it has no end
 	Reason string    `json:"reason,omitempty"`
 	By     string    `json:"by,omitempty"` // api or config
+	// NotSeen is set where the pin was made for a time that lies in it; absent: in none.
+	NotSeen *TagGap `json:"notSeen,omitempty"`
 }
 
 // PinList is the body of GET /api/v1/pins, sorted by image.
@@ -124,11 +146,11 @@ type PinList struct {
 
 // PinRequest is the body of PUT /api/v1/pins: either the digest, or the time at which the tag meant it.
 type PinRequest struct {
-	Image  string    `json:"image"`
-	Digest string    `json:"digest,omitempty"`
-	At     time.Time `json:"at,omitzero"`
-	Until  time.Time `json:"until,omitzero"`
-	Reason string    `json:"reason,omitempty"`
+	Image  string     `json:"image"`
+	Digest string     `json:"digest,omitempty"`
+	At     time.Time  `json:"at,omitzero"`
+	Until  *time.Time `json:"until,omitempty"` // nil: it has no end
+	Reason string     `json:"reason,omitempty"`
 }
 
 // ImageRequest is the body of POST /api/v1/tags/refresh.
@@ -157,10 +179,40 @@ const inUse = 30 * 24 * time.Hour
 // maxReason is how many bytes of a pin's reason are kept.
 const maxReason = 500
 
+// mostUses is how many pods and workloads of a tag are listed.
+const mostUses = 20
+
 // tags are the handlers of tags, pins and purges.
 type tags struct {
-	ledger Ledger
-	log    *slog.Logger
+	ledger   Ledger
+	readUses func(ctx context.Context) (by map[oci.Ref][]string, notes []string, err error)
+	uses     *remembered[uses]
+	log      *slog.Logger
+}
+
+// uses are the pods and workloads that name each tag, sorted, each once.
+type uses struct {
+	by    map[oci.Ref][]string
+	notes []string
+}
+
+// usesFor reads the cluster for a page. Without it the list is still worth showing.
+func (t tags) usesFor(ctx context.Context, p page) uses {
+	if t.readUses == nil {
+		return uses{}
+	}
+	u, err := t.uses.get(p, func() (u uses, err error) {
+		u.by, u.notes, err = t.readUses(ctx)
+		for ref, names := range u.by {
+			slices.Sort(names)
+			u.by[ref] = slices.Compact(names) // several containers of one pod
+		}
+		return u, err
+	})
+	if err != nil {
+		return uses{notes: []string{err.Error()}}
+	}
+	return u
 }
 
 // image reads an image of a request: canonical, with a tag or a digest as they are wanted. For a change the tag has to be
@@ -236,8 +288,8 @@ func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if q.Has("at") {
 		return nil, badRequest(errors.New("at needs an image"))
 	}
-	now := time.Now()
-	body := TagList{Tags: []TagSummary{}}
+	now, used := time.Now(), t.usesFor(r.Context(), p)
+	body := TagList{Tags: []TagSummary{}, Notes: used.notes}
 	for tag, err := range t.ledger.Tags("") {
 		if err != nil {
 			return nil, fmt.Errorf("read the tags: %w", err)
@@ -249,8 +301,8 @@ func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 		if name <= p.after || catalog.IsArtifactTag(tag.Ref.Tag) {
 			continue
 		}
-		s, used := t.summary(tag, now)
-		if !used || q.Get("floating") == "true" && !s.Floating {
+		s, inUse := t.summary(tag, used.by[oci.Ref{Repo: tag.Ref.Repo, Tag: tag.Ref.Tag}], now)
+		if !inUse || q.Get("floating") == "true" && !s.Floating {
 			continue
 		}
 		if len(body.Tags) == p.limit { // the table is in the order of the list, so that one page is in memory
@@ -262,12 +314,12 @@ func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return body, nil
 }
 
-// summary is a tag in the list, and whether it is in use.
-func (t tags) summary(tag catalog.Tag, now time.Time) (s TagSummary, used bool) {
+// summary is a tag in the list, with the pods and workloads that name it, and whether it is in use.
+func (t tags) summary(tag catalog.Tag, usedBy []string, now time.Time) (s TagSummary, used bool) {
 	tag.Ref.Digest = ""
 	s = TagSummary{
 		Image: tag.Ref.String(), Digest: tag.Digest.String(), CheckedAt: tag.Checked.UTC(), Changes: max(0, len(tag.History)-1),
-		Floating: catalog.Floating(tag),
+		Floating: catalog.Floating(tag), Uses: len(usedBy), UsedBy: usedBy[:min(len(usedBy), mostUses)],
 	}
 	clients, err := t.ledger.Clients(tag.Ref)
 	if err != nil {
@@ -280,7 +332,7 @@ func (t tags) summary(tag catalog.Tag, now time.Time) (s TagSummary, used bool) 
 	}
 	s.Clients = len(clients)
 	_, s.Pinned = t.ledger.Pinned(tag.Ref, now)
-	return s, s.Pinned || now.Sub(s.LastPull) <= inUse
+	return s, s.Pinned || s.Uses > 0 || now.Sub(s.LastPull) <= inUse
 }
 
 // tag answers with one tag, now or at a time.
@@ -314,7 +366,7 @@ func (t tags) tag(q url.Values) (any, error) {
 			return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("the mirror knows nothing of %s at %s; its history begins at %s", ref,
 				at.UTC().Format(time.RFC3339), began(tag))}
 		}
-		periods, body.At, body.Digest = []catalog.Seen{then}, at.UTC(), then.Digest.String()
+		periods, body.At, body.Digest, body.NotSeen = []catalog.Seen{then}, at.UTC(), then.Digest.String(), gapAt(tag, at)
 	}
 	for _, s := range periods {
 		size, complete := t.ledger.Cached(oci.Ref{Repo: ref.Repo, Tag: ref.Tag, Digest: s.Digest})
@@ -421,17 +473,21 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	now := time.Now()
-	pin := catalog.Pin{Ref: ref, Digest: oci.Digest(q.Digest), Since: now.UTC(), Until: q.Until, Reason: q.Reason, By: catalog.PinnedByAPI}
+	pin := catalog.Pin{Ref: ref, Digest: oci.Digest(q.Digest), Since: now.UTC(), Reason: q.Reason, By: catalog.PinnedByAPI}
+	if q.Until != nil {
+		pin.Until = *q.Until
+	}
 	switch {
 	case (q.Digest == "") == q.At.IsZero():
 		return nil, badRequest(errors.New("give either digest, or at (the time at which the tag meant it)"))
 	case q.Digest != "" && pin.Digest.Validate() != nil:
 		return nil, badRequest(fmt.Errorf("digest=%s: must be sha256: and 64 hex digits", q.Digest))
-	case !q.Until.IsZero() && !q.Until.After(now):
+	case q.Until != nil && !q.Until.After(now):
 		return nil, badRequest(fmt.Errorf("until=%s is over", q.Until.UTC().Format(time.RFC3339)))
 	case len(q.Reason) > maxReason || text.Line(q.Reason, maxReason) != q.Reason:
 		return nil, badRequest(fmt.Errorf("reason: must be one line of at most %d bytes", maxReason))
 	}
+	var gap *TagGap
 	if !q.At.IsZero() {
 		tag, err := t.ledger.Tag(ref)
 		then, ok := tag.At(q.At)
@@ -439,7 +495,7 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("it is not known what %s meant at %s; mirror tags show %s has its history",
 				ref, q.At.UTC().Format(time.RFC3339), ref)}
 		}
-		pin.Digest = then.Digest
+		pin.Digest, gap = then.Digest, gapAt(tag, q.At)
 	}
 	if err := t.ledger.Pin(r.Context(), pin); err != nil {
 		return nil, t.refused(err)
@@ -449,7 +505,9 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 		attrs = append(attrs, "expires_at", pin.Until)
 	}
 	t.audit(r, "tag pinned", ref, attrs...)
-	return viewPin(pin), nil
+	body := viewPin(pin)
+	body.NotSeen = gap
+	return body, nil
 }
 
 // unpin ends a pin.

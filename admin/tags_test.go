@@ -181,6 +181,14 @@ func TestTags(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &then); err != nil || then.Digest != sum2 || len(then.History) != 1 || !then.At.Equal(day.Add(-time.Minute)) {
 		t.Errorf("at: %s: %v", body, err)
 	}
+	if diff := gocmp.Diff(&admin.TagGap{From: day.Add(-time.Hour), To: day}, then.NotSeen); diff != "" {
+		t.Errorf("between two periods: %s", diff)
+	}
+	for _, at := range []time.Time{day.Add(-2 * time.Hour), day, day.Add(2 * time.Hour)} {
+		if _, body = request(t, h, "GET", "tags?image=acme/app:v1&at="+at.Format(time.RFC3339), ""); strings.Contains(body, "notSeen") {
+			t.Errorf("at %s: %s", at, body)
+		}
+	}
 	for query, want := range map[string]string{
 		"image=acme/app:never":                      "404 never seen",
 		"image=acme/app:v1&at=2020-01-01T00:00:00Z": "404 its history begins at 2026-07-21",
@@ -215,11 +223,17 @@ func TestTagChanges(t *testing.T) {
 		{"refresh a digest", "POST", "tags/refresh", `{"image":"acme/app@` + sum + `"}`, nil, "400 with its tag", "", ""},
 		{"pin", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum2 + `","until":"` + future + `","reason":"INC-2"}`, nil, `200 "by":"api"`, "pin docker.io/acme/app:v1 " + sum2 + " INC-2", "tag pinned"},
 		{"pin by time", "PUT", "pins", `{"image":"acme/app:v1","at":"2026-07-22T12:00:00Z"}`, nil, `200 ` + sum2, "pin docker.io/acme/app:v1 " + sum2 + " ", "tag pinned"},
+		{"pin by a time in a gap", "PUT", "pins", `{"image":"acme/app:v1","at":"2026-07-23T11:30:00Z"}`, nil, `200 "notSeen":{"from":"2026-07-23T11:00:00Z"`, "pin docker.io/acme/app:v1 " + sum2 + " ", "tag pinned"},
 		{"pin by a time before", "PUT", "pins", `{"image":"acme/app:v1","at":"2020-07-22T12:00:00Z"}`, nil, `404 not known`, "", ""},
 		{"pin of nothing", "PUT", "pins", `{"image":"acme/app:v1"}`, nil, `400 either digest, or at`, "", ""},
 		{"pin of both", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `","at":"2026-07-22T12:00:00Z"}`, nil, `400 either digest, or at`, "", ""},
 		{"pin to no digest", "PUT", "pins", `{"image":"acme/app:v1","digest":"latest"}`, nil, `400 digest=latest`, "", ""},
 		{"pin that is over", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `","until":"2020-01-01T00:00:00Z"}`, nil, `400 is over`, "", ""},
+		{"pin that is long over", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `","until":"0001-01-01T00:00:00Z"}`, nil, `400 is over`, "", ""},
+		{"pin and more", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `"} {}`, nil, `400 more behind the JSON`, "", ""},
+		{"refresh and more", "POST", "tags/refresh", `{"image":"acme/app:v1"}]`, nil, `400 more behind the JSON`, "", ""},
+		{"purge and more", "POST", "purge", `{"image":"acme/app:v1"}{"image":"acme/app:v2"}`, nil, `400 more behind the JSON`, "", ""},
+		{"pin with white space behind it", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum2 + `"}` + "\r\n ", nil, `200 "by":"api"`, "pin docker.io/acme/app:v1 " + sum2 + " ", "tag pinned"},
 		{"pin with a bad reason", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `","reason":"a\nb"}`, nil, `400 one line`, "", ""},
 		{
 			"pin of what is missing", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `"}`,
@@ -257,6 +271,91 @@ func TestTagChanges(t *testing.T) {
 	}
 }
 
+// Pods and workloads that name a tag keep it in use. Where they can't be read the list says so.
+func TestTagsInUse(t *testing.T) {
+	t.Parallel()
+	l := newLedger()
+	l.clients, l.pins = nil, nil
+	other := l.tags[2].Ref
+	var reads int
+	var fails error
+	h := admin.New(admin.Options{Tags: l, Uses: func(context.Context) (map[oci.Ref][]string, []string, error) {
+		reads++
+		by := []string{"prod/web-1", "prod/Deployment/web", "prod/web-1"}
+		for i := range 30 {
+			by = append(by, fmt.Sprintf("prod/x-%02d", i))
+		}
+		return map[oci.Ref][]string{other: by, l.tags[1].Ref: {"a/b"}}, []string{"no CronJobs"}, fails
+	}})
+	var list admin.TagList
+	_, body := request(t, h, "GET", "tags", "")
+	if err := json.Unmarshal([]byte(body), &list); err != nil || len(list.Tags) != 2 || !slices.Equal(list.Notes, []string{"no CronJobs"}) {
+		t.Fatalf("%s: %v", body, err)
+	}
+	if x := list.Tags[1]; x.Image != other.String() || x.Uses != 32 || len(x.UsedBy) != 20 || !slices.Equal(x.UsedBy[:3], []string{"prod/Deployment/web", "prod/web-1", "prod/x-00"}) {
+		t.Errorf("%+v", x)
+	}
+	_, body = request(t, h, "GET", "tags?limit=1", "")
+	if err := json.Unmarshal([]byte(body), &list); err != nil || list.Continue == "" {
+		t.Fatal(body)
+	}
+	before := reads
+	if _, body = request(t, h, "GET", "tags?limit=1&continue="+list.Continue, ""); !strings.Contains(body, other.String()) || reads != before {
+		t.Errorf("the next page: %s, %d reads of the cluster", body, reads-before)
+	}
+	fails = errors.New("read the pods of the cluster: forbidden")
+	if status, body := request(t, h, "GET", "tags", ""); status != 200 || !strings.Contains(body, `"notes":["read the pods of the cluster: forbidden"]`) || strings.Contains(body, "image") {
+		t.Errorf("pods can't be read: %d %s", status, body)
+	}
+}
+
+// The status has the pins with those that end soon, and the newest of the tags that are held back.
+func TestStatusOfTags(t *testing.T) {
+	t.Parallel()
+	l := newLedger()
+	now := time.Now()
+	l.pins = nil
+	for i := range 8 {
+		ref := l.tags[1].Ref
+		ref.Tag = fmt.Sprint("v", i)
+		pin := catalog.Pin{Ref: ref, Digest: sum}
+		if i > 0 {
+			pin.Until = now.Add(time.Duration(10-i) * 3 * time.Hour)
+		}
+		l.pins = append(l.pins, pin)
+	}
+	var held []admin.HeldTag
+	for i := range 7 {
+		held = append(held, admin.HeldTag{Image: fmt.Sprint("a:", i), Since: now.Add(time.Duration(i) * time.Minute)})
+	}
+	held = append(held, admin.HeldTag{Image: "b:1", Immutable: true})
+	h := admin.New(admin.Options{
+		Tags: l, About: func() admin.About { return admin.About{} }, Held: func() []admin.HeldTag { return held },
+	})
+	var s admin.Status
+	_, body := request(t, h, "GET", "status", "")
+	if err := json.Unmarshal([]byte(body), &s); err != nil || s.Pins == nil {
+		t.Fatalf("%s: %v", body, err)
+	}
+	var ending []string
+	for _, p := range s.Pins.Ending {
+		ending = append(ending, p.Image[strings.LastIndex(p.Image, ":")+1:])
+	}
+	if s.Pins.Count != 8 || strings.Join(ending, " ") != "v7 v6 v5 v4 v3" {
+		t.Errorf("%d pins, soon %v", s.Pins.Count, ending)
+	}
+	if diff := gocmp.Diff(&admin.StatusHeld{Count: 7, Newest: []string{"a:6", "a:5", "a:4", "a:3", "a:2"}}, s.Held); diff != "" {
+		t.Error(diff)
+	}
+	if diff := gocmp.Diff(&admin.StatusHeld{Count: 1, Newest: []string{"b:1"}}, s.Immutable); diff != "" {
+		t.Error(diff)
+	}
+	l.pins, held = nil, nil
+	if _, body := request(t, h, "GET", "status", ""); strings.Contains(body, "pins") || strings.Contains(body, "held") {
+		t.Errorf("none: %s", body)
+	}
+}
+
 func TestPinList(t *testing.T) {
 	t.Parallel()
 	var list admin.PinList
@@ -284,6 +383,18 @@ func TestDrift(t *testing.T) {
 		if strings.Join(kinds, " ") != want || (got.Continue != "") != (query == "?limit=1") {
 			t.Errorf("%s: %s", query, body)
 		}
+	}
+	reads := 0
+	h = admin.New(admin.Options{Drift: func(context.Context) (drift.Report, error) { reads++; return drifting, nil }})
+	var page admin.DriftList
+	if _, body := request(t, h, "GET", "tags/drift?limit=1", ""); json.Unmarshal([]byte(body), &page) != nil {
+		t.Error(body)
+	}
+	if _, body := request(t, h, "GET", "tags/drift?limit=1&continue="+page.Continue, ""); reads != 1 || !strings.Contains(body, "restart") {
+		t.Errorf("a further page: %d looks at all tags, %s", reads, body)
+	}
+	if request(t, h, "GET", "tags/drift", ""); reads != 2 {
+		t.Errorf("the first page again: %d looks at all tags, want 2", reads)
 	}
 	if status, body := request(t, h, "GET", "tags/drift?kind=other", ""); status != 400 || !strings.Contains(body, "restart") {
 		t.Errorf("%d %s", status, body)

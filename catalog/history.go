@@ -54,6 +54,17 @@ func (t Tag) At(when time.Time) (Seen, bool) {
 	return Seen{}, false
 }
 
+// Gap returns the time around when in which the upstream was not asked: from the last sight of the period of At to the first of the
+// next one. False: when is not between two periods.
+func (t Tag) Gap(when time.Time) (from, to time.Time, ok bool) {
+	for i := 1; i < len(t.History); i++ {
+		if from, to = t.History[i].Last, t.History[i-1].First; when.After(from) && when.Before(to) && !t.History[i].First.After(when) {
+			return from, to, true
+		}
+	}
+	return time.Time{}, time.Time{}, false
+}
+
 // begin returns a history with a new period in front. A digest that the tag has meant before keeps its description. reported says
 // that its manifest is not here.
 func begin(old []Seen, to oci.Digest, at time.Time, by Source, reported bool) []Seen {

@@ -53,6 +53,7 @@ type pinRecord struct {
 	Since  time.Time  `json:"since"`
 	Until  time.Time  `json:"until,omitzero"`
 	Reason string     `json:"reason,omitempty"`
+	Over   bool       `json:"over,omitempty"` // EndedPins has returned it
 }
 
 // pins are all pins, in memory: they are looked up for each pull.
@@ -64,10 +65,11 @@ type pins struct {
 
 	mu          sync.Mutex // guards what follows; held during writes
 	api, config map[string]Pin
+	over        map[string]bool // of api: EndedPins has returned them
 }
 
 func newPins(table state.Table, log *slog.Logger) *pins {
-	p := &pins{table: table, log: log, api: make(map[string]Pin)}
+	p := &pins{table: table, log: log, api: make(map[string]Pin), over: make(map[string]bool)}
 	p.load()
 	p.publish()
 	return p
@@ -84,28 +86,32 @@ func (p *pins) load() {
 				"error", err)
 			return
 		}
-		pin, err := decodePin(it)
+		pin, over, err := decodePin(it)
 		if err != nil {
 			p.log.Error("record of a pin is damaged; the tag is served as its registry says; pin it again", "name", it.Key, "error", err)
 			continue
 		}
-		p.api[it.Key] = pin
+		p.api[it.Key], p.over[it.Key] = pin, over
 	}
 }
 
-func decodePin(it state.Item) (Pin, error) {
+func decodePin(it state.Item) (pin Pin, over bool, err error) {
 	var r pinRecord
 	if err := json.Unmarshal(it.Value, &r); err != nil {
-		return Pin{}, err
+		return Pin{}, false, err
 	}
 	ref, ok := tagRef(it.Key)
 	if !ok {
-		return Pin{}, errForm
+		return Pin{}, false, errForm
 	}
 	if err := r.Digest.Validate(); err != nil {
-		return Pin{}, err
+		return Pin{}, false, err
 	}
-	return Pin{Ref: ref, Digest: r.Digest, Since: r.Since, Until: r.Until, Reason: r.Reason, By: PinnedByAPI}, nil
+	return Pin{Ref: ref, Digest: r.Digest, Since: r.Since, Until: r.Until, Reason: r.Reason, By: PinnedByAPI}, r.Over, nil
+}
+
+func encodePin(pin Pin, over bool) ([]byte, error) {
+	return json.Marshal(pinRecord{Digest: pin.Digest, Since: pin.Since, Until: pin.Until, Reason: pin.Reason, Over: over})
 }
 
 // publish makes the pins visible. The lock is held.
@@ -142,7 +148,7 @@ func (p *pins) set(key string, pin Pin, now time.Time) error {
 	if _, ok := p.config[key]; ok {
 		return fmt.Errorf("pin %s: %w", key, ErrPinnedByConfig)
 	}
-	b, err := json.Marshal(pinRecord{Digest: pin.Digest, Since: pin.Since, Until: pin.Until, Reason: pin.Reason})
+	b, err := encodePin(pin, false)
 	if err != nil {
 		return fmt.Errorf("pin %s: %w", key, err)
 	}
@@ -160,9 +166,36 @@ func (p *pins) set(key string, pin Pin, now time.Time) error {
 	for _, it := range items {
 		delete(p.api, it.Key)
 	}
-	p.api[key] = pin
+	p.api[key], p.over[key] = pin, false
 	p.publish()
 	return nil
+}
+
+// EndedPins returns the pins by command whose time has come, each once, also over a restart.
+func (p *pins) EndedPins(now time.Time) (list []Pin, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var items []state.Item
+	for key, pin := range p.api {
+		if pin.active(now) || p.over[key] {
+			continue
+		}
+		b, err := encodePin(pin, true)
+		if err != nil {
+			return nil, fmt.Errorf("end the pin of %s: %w", key, err)
+		}
+		list, items = append(list, pin), append(items, state.Item{Key: key, Value: b})
+	}
+	if len(items) == 0 {
+		return nil, nil
+	}
+	if err := p.write(items); err != nil {
+		return nil, fmt.Errorf("end %d pins: %w", len(items), err)
+	}
+	for _, it := range items {
+		p.over[it.Key] = true
+	}
+	return list, nil
 }
 
 // ended are the removals of all pins that have ended. They are kept until there is no room, since the clock may be wrong.

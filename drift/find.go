@@ -12,11 +12,9 @@ import (
 
 // Image is a tag with what is known of it.
 type Image struct {
-	Ref  oci.Ref    // canonical, by tag
-	Now  oci.Digest // what the tag means by the last word of its registry, or by its pin
-	Next oci.Digest // what a pull gets now: it differs from Now where a new digest is held back
-	// Clients are those that pulled the tag.
-	Clients []Client
+	Ref     oci.Ref    // canonical, by tag
+	Now     oci.Digest // what a pull gets now: a digest that is held back does not count
+	Clients []Client   // those that pulled the tag
 }
 
 // Client is a client that pulled a tag.
@@ -37,9 +35,13 @@ type Place struct {
 	Idle bool
 }
 
+// GoneAfter is how long after its last pull a client no longer counts: its node may be gone, and its images with it.
+const GoneAfter = 30 * 24 * time.Hour
+
 // Input is what Find compares.
 type Input struct {
-	Images []Image // each tag once
+	At     time.Time // when it was read
+	Images []Image   // each tag once
 	Places []Place
 	// Same is the digests that are the same image as d: the manifests of an index with their configs, the index of a
 	// manifest, as far as they are known. It need not have d itself. It is called for digests that differ.
@@ -164,6 +166,9 @@ func rank(d Digest) int {
 func (f *finder) pulled(m Image) *Tag {
 	g := group{repo: m.Ref.Repo, f: f}
 	for _, c := range m.Clients {
+		if f.in.At.Sub(c.LastPull) > GoneAfter {
+			continue
+		}
 		x := g.of(c.Digest)
 		x.Clients = append(x.Clients, c.Name)
 		x.Current = x.Current || f.is(m.Ref.Repo, m.Now, c.Digest)
@@ -200,7 +205,7 @@ func (f *finder) restart(m Image, places []Place) *Tag {
 		if p.Idle {
 			p.Digest = m.last()
 		}
-		if p.Fixed || p.Digest == "" || f.is(m.Ref.Repo, m.Next, p.Digest) {
+		if p.Fixed || p.Digest == "" || f.is(m.Ref.Repo, m.Now, p.Digest) {
 			continue
 		}
 		x := g.of(p.Digest)
@@ -210,10 +215,10 @@ func (f *finder) restart(m Image, places []Place) *Tag {
 	if len(from) == 0 {
 		return nil
 	}
-	g.of(m.Next).Current = true
+	g.of(m.Now).Current = true
 	t := g.tag(Restart)
 	if f.in.Change != nil {
-		t.Change = f.in.Change(m.Ref.Repo, slices.MaxFunc(slices.Sorted(maps.Keys(from)), func(a, b oci.Digest) int { return cmp.Compare(from[a], from[b]) }), m.Next)
+		t.Change = f.in.Change(m.Ref.Repo, slices.MaxFunc(slices.Sorted(maps.Keys(from)), func(a, b oci.Digest) int { return cmp.Compare(from[a], from[b]) }), m.Now)
 	}
 	return t
 }

@@ -63,8 +63,8 @@ func TestFind(t *testing.T) {
 	pod := func(name, runs string) drift.Place {
 		return drift.Place{Name: "prod/" + name, Ref: ref, Digest: d(runs)}
 	}
-	image := func(now, next string, clients ...drift.Client) drift.Image {
-		return drift.Image{Ref: ref, Now: d(now), Next: d(next), Clients: clients}
+	image := func(now string, clients ...drift.Client) drift.Image {
+		return drift.Image{Ref: ref, Now: d(now), Clients: clients}
 	}
 	for _, tt := range []struct {
 		name   string
@@ -72,60 +72,64 @@ func TestFind(t *testing.T) {
 		places []drift.Place
 		want   []string
 	}{
-		{"all is one", image("index v1", "index v1", client("a", "index v1", 0), client("b", "index v1", 0)), []drift.Place{pod("x", "index v1")}, nil},
+		{"all is one", image("index v1", client("a", "index v1", 0), client("b", "index v1", 0)), []drift.Place{pod("x", "index v1")}, nil},
 		{
-			"index, manifest and config are one image", image("index v1", "index v1", client("a", "index v1", 0), client("b", "manifest v1", 0)),
+			"index, manifest and config are one image", image("index v1", client("a", "index v1", 0), client("b", "manifest v1", 0)),
 			[]drift.Place{pod("x", "manifest v1"), pod("y", "config v1")},
 			nil,
 		},
 		{
-			"clients differ", image("index v2", "index v2", client("a", "index v1", time.Hour), client("b", "manifest v2", 0), client("c", "index v1", time.Hour)), nil,
+			"clients differ", image("index v2", client("a", "index v1", time.Hour), client("b", "manifest v2", 0), client("c", "index v1", time.Hour)), nil,
 			[]string{"ghcr.io/acme/app:main pulled; manifest v2 now=true [b][]; index v1 now=false [a c][]"},
 		},
 		{
-			"clients differ, and none has the newest", image("index v3", "index v3", client("a", "index v1", 0), client("b", "index v2", 0)), nil,
+			"clients differ, and none has the newest", image("index v3", client("a", "index v1", 0), client("b", "index v2", 0)), nil,
 			[]string{"ghcr.io/acme/app:main pulled; index v1 now=false [a][]; index v2 now=false [b][]"},
 		},
-		{"a pod runs the old one", image("index v2", "index v2"), []drift.Place{pod("old", "manifest v1"), pod("new", "index v2")}, []string{
+		{
+			"a client that is gone does not count", image("index v2", client("a", "index v1", drift.GoneAfter+1), client("b", "index v2", 0)), nil, nil,
+		},
+		{
+			"a client that pulled a month ago", image("index v2", client("a", "index v1", drift.GoneAfter), client("b", "index v2", 0)), nil,
+			[]string{"ghcr.io/acme/app:main pulled; index v2 now=true [b][]; index v1 now=false [a][]"},
+		},
+		{"a pod runs the old one", image("index v2"), []drift.Place{pod("old", "manifest v1"), pod("new", "index v2")}, []string{
 			"ghcr.io/acme/app:main running; index v2 now=true [][prod/new]; manifest v1 now=false [][prod/old]",
 			"ghcr.io/acme/app:main restart; index v2 now=true [][]; manifest v1 now=false [][prod/old]; from manifest v1 to index v2",
 		}},
-		{"no pod runs the newest", image("index v2", "index v2"), []drift.Place{pod("old", "index v1"), pod("old", "index v1")}, []string{
+		{"no pod runs the newest", image("index v2"), []drift.Place{pod("old", "index v1"), pod("old", "index v1")}, []string{
 			"ghcr.io/acme/app:main running; index v2 now=true [][]; index v1 now=false [][prod/old]",
 			"ghcr.io/acme/app:main restart; index v2 now=true [][]; index v1 now=false [][prod/old]; from index v1 to index v2",
 		}},
-		{"the new digest is held back", image("index v2", "index v1"), []drift.Place{pod("old", "index v1")}, []string{
-			"ghcr.io/acme/app:main running; index v2 now=true [][]; index v1 now=false [][prod/old]",
-		}},
-		{"pinned back", image("index v1", "index v1"), []drift.Place{pod("new", "index v2")}, []string{
+		{"pinned back", image("index v1"), []drift.Place{pod("new", "index v2")}, []string{
 			"ghcr.io/acme/app:main running; index v1 now=true [][]; index v2 now=false [][prod/new]",
 			"ghcr.io/acme/app:main restart; index v1 now=true [][]; index v2 now=false [][prod/new]; from index v2 to index v1",
 		}},
-		{"a pod that never pulls", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: ref, Digest: d("index v1"), Fixed: true}}, []string{
+		{"a pod that never pulls", image("index v2"), []drift.Place{{Name: "prod/x", Ref: ref, Digest: d("index v1"), Fixed: true}}, []string{
 			"ghcr.io/acme/app:main running; index v2 now=true [][]; index v1 now=false [][prod/x]",
 		}},
 		{
-			"scaled to zero since the tag moved", image("index v2", "index v2", client("a", "index v1", time.Hour), client("b", "index v1", 2*time.Hour)),
+			"scaled to zero since the tag moved", image("index v2", client("a", "index v1", time.Hour), client("b", "index v1", 2*time.Hour)),
 			[]drift.Place{{Name: "prod/Deployment/x", Ref: ref, Idle: true}},
 			[]string{
 				"ghcr.io/acme/app:main restart; index v2 now=true [][]; index v1 now=false [][prod/Deployment/x]; from index v1 to index v2",
 			},
 		},
 		{
-			"scaled to zero, and the tag did not move", image("index v1", "index v1", client("a", "index v1", time.Hour)),
+			"scaled to zero, and the tag did not move", image("index v1", client("a", "index v1", time.Hour)),
 			[]drift.Place{{Name: "prod/Deployment/x", Ref: ref, Idle: true}},
 			nil,
 		},
 		{
-			"an index with another attestation", image("index v2 again", "index v2 again", client("a", "index v2", 0)),
+			"an index with another attestation", image("index v2 again", client("a", "index v2", 0)),
 			[]drift.Place{pod("x", "index v2"), pod("y", "manifest v2")},
 			nil,
 		},
-		{"a pod that waits", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: ref}}, nil},
-		{"another image", image("index v2", "index v2"), []drift.Place{{Name: "prod/x", Ref: oci.Ref{Repo: repo, Tag: "other"}, Digest: d("index v1")}}, nil},
+		{"a pod that waits", image("index v2"), []drift.Place{{Name: "prod/x", Ref: ref}}, nil},
+		{"another image", image("index v2"), []drift.Place{{Name: "prod/x", Ref: oci.Ref{Repo: repo, Tag: "other"}, Digest: d("index v1")}}, nil},
 	} {
 		got := drift.Find(drift.Input{
-			Images: []drift.Image{tt.image}, Places: tt.places, Same: same,
+			At: at, Images: []drift.Image{tt.image}, Places: tt.places, Same: same,
 			Change: func(_ oci.Repo, from, to oci.Digest) *drift.Change {
 				return &drift.Change{From: from.String(), To: to.String()}
 			},

@@ -32,7 +32,7 @@ type Tag struct {
 // Digest is one of the digests, with the places where it is.
 type Digest struct {
 	Digest  string   `json:"digest"`            // as the place has it: of an index, a manifest or a config
-	Current bool     `json:"current,omitempty"` // the tag means it now; of restarts: a pull would get it now
+	Current bool     `json:"current,omitempty"` // a pull of the tag gets it now
 	Clients []string `json:"clients,omitempty"`
 	Pods    []string `json:"pods,omitempty"` // NAMESPACE/NAME; of a workload without pods NAMESPACE/KIND/NAME
 }

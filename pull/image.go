@@ -77,7 +77,11 @@ type MissingError struct {
 }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("%s: %d parts of the image are not in the cache and could not be fetched: %v", e.Ref, len(e.Digests), e.Err)
+	parts := fmt.Sprintf("%d parts of the image are", len(e.Digests))
+	if len(e.Digests) == 1 {
+		parts = "1 part of the image is"
+	}
+	return fmt.Sprintf("%s: %s not in the cache and could not be fetched: %v", e.Ref, parts, e.Err)
 }
 
 func (e *MissingError) Unwrap() error { return e.Err }

@@ -224,23 +224,48 @@ func (p *Puller) keepPin(pin catalog.Pin, m *Image, now time.Time) {
 
 func pinHolder(ref oci.Ref) string { return "pin " + ref.String() }
 
-// watchPins looks after the pins until the context ends: at once, when they have changed, and every ten minutes.
+// watchPins looks after the pins until the context ends: at once, when they have changed, when one ends, and every ten minutes.
 func (p *Puller) watchPins(ctx context.Context) {
 	var fetches sync.WaitGroup
 	defer fetches.Wait()
 	turns := make(chan struct{}, pinsAtOnce)
-	tick := time.NewTicker(pinsEvery)
-	defer tick.Stop()
 	for {
+		p.logEnded(ctx)
 		for _, pin := range p.keepPins(ctx) {
 			p.fetchInBackground(ctx, pin, turns, &fetches)
 		}
+		timer := time.NewTimer(p.nextPinsLook(time.Now()))
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
-		case <-tick.C:
+		case <-timer.C:
 		case <-p.pins.due:
+			timer.Stop()
 		}
+	}
+}
+
+// nextPinsLook is how long it is until the pins are looked after again: when one of them ends, at the latest.
+func (p *Puller) nextPinsLook(now time.Time) time.Duration {
+	next := pinsEvery
+	for _, pin := range p.catalog.Pins(now) {
+		if !pin.Until.IsZero() {
+			next = min(next, pin.Until.Sub(now))
+		}
+	}
+	return next
+}
+
+// logEnded logs the pins that have ended, each once.
+func (p *Puller) logEnded(ctx context.Context) {
+	ended, err := p.catalog.EndedPins(time.Now())
+	if err != nil {
+		p.log.WarnContext(ctx, "cannot record that pins have ended; it is tried again", "error", err)
+	}
+	for _, pin := range ended {
+		p.log.InfoContext(ctx, "pin ended; pulls of the tag get what its registry says", "repository", pin.Ref.Repo.String(), "tag", pin.Ref.Tag,
+			"digest", pin.Digest, "expires_at", pin.Until, "reason", pin.Reason)
 	}
 }
 

@@ -3,12 +3,15 @@ package pull_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/internal/testlog"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 )
@@ -79,6 +82,51 @@ func TestPinEnds(t *testing.T) {
 		if got := w.get(ask(app, "main")).Digest; got != two.index.Digest {
 			t.Errorf("after its end: %s", got)
 		}
+	})
+}
+
+// The end of a pin is one line of the log, at its time, or at the next start.
+func TestEndOfAPinIsLogged(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		var log testlog.Log
+		w.log = slog.New(slog.NewTextHandler(&log, nil))
+		w.restart()
+		one := w.hub.push(t, app, "main", "one")
+		w.hub.push(t, app, "other", "one")
+		start := time.Now()
+		for tag, until := range map[string]time.Time{"main": start.Add(7 * time.Minute), "other": {}} {
+			pin := catalog.Pin{Ref: appRef(tag, ""), Digest: one.index.Digest, Until: until, Reason: "INC-1"}
+			if err := w.Pin(t.Context(), pin); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lines := func(when string, want int) {
+			t.Helper()
+			synctest.Wait()
+			if n := strings.Count(log.String(), "pin ended"); n != want {
+				t.Errorf("%s there are %d lines, want %d: %s", when, n, want, log.String())
+			}
+		}
+		time.Sleep(7*time.Minute - 1)
+		lines("before its end", 0)
+		time.Sleep(time.Nanosecond)
+		lines("at its end", 1)
+		if text := log.String(); !strings.Contains(text, "repository=docker.io/acme/app tag=main digest="+one.index.Digest.String()) || !strings.Contains(text, "reason=INC-1") {
+			t.Error(text)
+		}
+		time.Sleep(time.Hour)
+		w.restart()
+		time.Sleep(time.Hour)
+		lines("after a restart", 1)
+
+		again := catalog.Pin{Ref: appRef("main", ""), Digest: one.index.Digest, Until: time.Now().Add(time.Hour)}
+		if err := w.Pin(t.Context(), again); err != nil {
+			t.Fatal(err)
+		}
+		w.stop()
+		time.Sleep(2 * time.Hour)
+		w.restart()
+		lines("after a start past its end", 2)
 	})
 }
 

@@ -67,6 +67,8 @@ type Catalog interface {
 	SetPin(pin catalog.Pin) error
 	RemovePin(ref oci.Ref) error
 	Pins(now time.Time) []catalog.Pin
+	// EndedPins are those that have ended, each once.
+	EndedPins(now time.Time) ([]catalog.Pin, error)
 	// Learn records that a registry has shown a manifest, and names its parts.
 	Learn(repo oci.Repo, m *oci.Manifest, s catalog.Standing) error
 	// LearnBlob records that a registry has shown a blob; Show does so in memory alone.

@@ -91,7 +91,7 @@ Exit codes of all commands: 0 success; 1 the check or the request failed; 2 wron
 	root.SetVersionTemplate(versionLine())
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newServeCmd(), newConfigCmd(), newStatusCmd(), newReloadCmd(), newCacheCmd(), newTagsCmd(), newUpstreamsCmd(), newFailuresCmd(),
-		newPullsCmd(), newExplainCmd(), newDoctorCmd(), newDemoCmd(), newVersionCmd())
+		newPullsCmd(), newExplainCmd(), newDoctorCmd(), newSetupCmd(), newNodeCmd(), newDemoCmd(), newVersionCmd())
 	setHelpCmd(root)
 	return root
 }

@@ -53,16 +53,22 @@ Exit codes: 0 pinned; 1 the image could not be fetched, or the mirror refused th
 				}
 			}
 			if until != "" {
-				if request.Until, err = ahead(until, now); err != nil {
+				end, err := ahead(until, now)
+				if err != nil {
 					return fmt.Errorf("--until %s: %w", until, err)
 				}
+				request.Until = &end
 			}
 			body, err := flags.change(cmd.Context(), http.MethodPut, "pins", nil, request)
 			if err != nil {
 				return err
 			}
 			return show(cmd, &flags, body, "a pin", func(p admin.Pin) string {
-				return fmt.Sprintf("%s is pinned to %s%s\n", p.Image, p.Digest, choose(p.Until.IsZero(), "; mirror tags unpin ends it", " until "+p.Until.Format(time.RFC3339)))
+				text := fmt.Sprintf("%s is pinned to %s%s\n", p.Image, p.Digest, choose(p.Until.IsZero(), "; mirror tags unpin ends it", " until "+p.Until.Format(time.RFC3339)))
+				if p.NotSeen != nil {
+					text += "The tag was " + gapText(p.NotSeen) + "\n"
+				}
+				return text
 			})
 		},
 	}
@@ -171,21 +177,35 @@ func pinsFor(form string, pins []admin.Pin) (string, error) {
 	var b strings.Builder
 	switch form {
 	case pinsKustomize:
-		b.WriteString("# name: as the manifests write it\nimages:\n")
+		b.WriteString("# name: as the manifests write it; kustomize goes by the name alone, whatever the tag is\nimages:\n")
 	case pinsHelm:
 		b.WriteString("images:\n")
 	case pinsConfig:
 		b.WriteString("upstreams:\n")
 	}
-	host := ""
-	for _, p := range pins {
+	refs := make([]oci.Ref, len(pins))
+	tags := make(map[oci.Repo]int) // that are pinned
+	for i, p := range pins {
 		ref, err := oci.ParseRef(p.Image)
 		if err != nil {
 			return "", fmt.Errorf("pin %s: %w", p.Image, err)
 		}
+		refs[i] = ref
+		tags[ref.Repo]++
+	}
+	host := ""
+	for i, p := range pins {
+		ref := refs[i]
 		switch form {
 		case pinsKustomize:
-			fmt.Fprintf(&b, "  - name: %s # tag %s\n    digest: %s\n", ref.Repo, ref.Tag, p.Digest)
+			off := "" // an entry would set the digest of the other tags as well
+			if tags[ref.Repo] > 1 {
+				off = "# "
+				if i == 0 || refs[i-1].Repo != ref.Repo { // sorted by image
+					fmt.Fprintf(&b, "  # %d tags of %s are pinned: use one entry, or write the digests into the manifests\n", tags[ref.Repo], ref.Repo)
+				}
+			}
+			fmt.Fprintf(&b, "  %s- name: %s # tag %s\n  %s  digest: %s\n", off, ref.Repo, ref.Tag, off, p.Digest)
 		case pinsHelm:
 			fmt.Fprintf(&b, "  - repository: %s\n    tag: %q\n    digest: %s\n", ref.Repo, ref.Tag, p.Digest)
 		case pinsConfig:

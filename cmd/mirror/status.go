@@ -19,8 +19,8 @@ func newStatusCmd() *cobra.Command {
 		SuggestFor: []string{"info", "health", "ping", "state"},
 		Short:      "Show on one screen what is not well",
 		Long: `Show the state of a running mirror on one screen: its version and uptime, the endpoints
-and credentials that are not well, the number of running pulls, the cache, and the
-failures of the last hour.
+and credentials that are not well, the number of running pulls, the cache, pins and those
+that end within a day, tags that are held back, and the failures of the last hour.
 
 Exit codes: 0 shown, also where something is not well; 1 the mirror refused the request;
 2 wrong usage; 4 no mirror answers.`,
@@ -61,10 +61,27 @@ func statusText(s admin.Status, now time.Time) string {
 	if c := s.Cache; c != nil {
 		t.field("cache", "%s%s", stored(*c), choose(c.Degraded, "; the disk fails: new content is served and not kept", ""))
 	}
+	if p := s.Pins; p != nil {
+		t.field("pins", "%s%s", plural(p.Count, "tag is pinned", "tags are pinned"), choose(len(p.Ending) == 0, "", "; these end soon:"))
+		for _, x := range p.Ending {
+			t.field("", "%s ends %s", x.Image, until(x.Until, now))
+		}
+	}
+	if h := s.Immutable; h != nil {
+		t.field("immutable", "%s moved at the registry: %s", plural(h.Count, "tag has", "tags have"), someOf(h))
+	}
+	if h := s.Held; h != nil {
+		t.field("minAge", "%s back: %s", plural(h.Count, "tag is held", "tags are held"), someOf(h))
+	}
 	if f := s.Failures; f != nil {
 		t.field("failures", "%s", lastHour(f))
 	}
 	return t.String()
+}
+
+// someOf names some of the tags that are counted.
+func someOf(h *admin.StatusHeld) string {
+	return strings.Join(h.Newest, ", ") + choose(h.Count > len(h.Newest), fmt.Sprintf(", and %d more", h.Count-len(h.Newest)), "")
 }
 
 // lastHour is how many pulls failed lately, and the command that lists them.

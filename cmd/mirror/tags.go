@@ -41,8 +41,9 @@ func newTagsListCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the tags in use",
-		Long: `List the tags that clients pulled in the last 30 days, and those that are pinned. A tag is
-floating where it has moved, or where its name is not that of one version (latest, main,
+		Long: `List the tags that clients pulled in the last 30 days, those that are pinned, and, where the
+mirror may read the cluster (kubernetes.events), those that pods and workloads name, scaled
+to zero or not. -o wide shows which. A tag is floating where it has moved, or where its name is not that of one version (latest, main,
 1.27): such a tag can mean another image tomorrow.
 
 Exit codes: 0 shown; 1 the mirror refused the request; 2 wrong usage; 4 no mirror answers.`,
@@ -72,7 +73,7 @@ Exit codes: 0 shown; 1 the mirror refused the request; 2 wrong usage; 4 no mirro
 
 func tagsText(list admin.TagList, wide bool, now time.Time) string {
 	if len(list.Tags) == 0 {
-		return "No tag was pulled in the last 30 days.\n"
+		return "No tag was pulled in the last 30 days.\n" + notesText(list.Notes)
 	}
 	var t table
 	t.row("IMAGE", "DIGEST", "CHECKED", "PULLED", "CLIENTS", "NOTES")
@@ -87,10 +88,21 @@ func tagsText(list admin.TagList, wide bool, now time.Time) string {
 		if x.Changes > 0 {
 			notes = append(notes, "moved "+plural(x.Changes, "time", "times"))
 		}
+		if x.Uses > 0 {
+			notes = append(notes, "used by "+choose(wide, strings.Join(x.UsedBy, " "), plural(x.Uses, "pod or workload", "pods and workloads")))
+		}
 		t.row(x.Image, shortDigest(x.Digest, wide), since(x.CheckedAt, now), since(x.LastPull, now), strconv.Itoa(x.Clients),
 			strings.Join(notes, ", "))
 	}
-	return t.String() + choose(list.Continue != "", "\nThere are more; --limit shows up to 1000.\n", "")
+	return t.String() + choose(list.Continue != "", "\nThere are more; --limit shows up to 1000.\n", "") + notesText(list.Notes)
+}
+
+// notesText says what could not be read.
+func notesText(notes []string) (text string) {
+	for _, n := range notes {
+		text += "Note: " + n + "\n"
+	}
+	return text
 }
 
 // shortDigest is a digest that fits a table: sha256: and twelve digits tell images apart.
@@ -152,6 +164,9 @@ func tagText(x admin.Tag, wide bool, now time.Time) string {
 	case !x.At.IsZero():
 		t.field("at", "%s", x.At.Format(time.RFC3339))
 		t.field("meant", "%s", x.Digest)
+		if x.NotSeen != nil {
+			t.field("", "%s", gapText(x.NotSeen))
+		}
 	default:
 		t.field("means", "%s", x.Digest)
 		t.field("checked", "%s", since(x.CheckedAt, now))
@@ -177,6 +192,11 @@ func tagText(x admin.Tag, wide bool, now time.Time) string {
 		c.row(k.Client, shortDigest(k.Digest, wide), since(k.LastPull, now))
 	}
 	return text + "\n" + c.under("CLIENT", "GOT LAST", "PULLED")
+}
+
+// gapText says that a time lies in a gap of the history.
+func gapText(g *admin.TagGap) string {
+	return "not seen between " + g.From.Format(time.RFC3339) + " and " + g.To.Format(time.RFC3339) + "; this is the last image known before"
 }
 
 func newTagsDriftCmd() *cobra.Command {
@@ -255,10 +275,7 @@ func driftText(d admin.DriftList, wide bool) string {
 	if len(d.Drift) == 0 {
 		b.WriteString("No drift was found.\n")
 	}
-	for _, n := range d.Notes {
-		b.WriteString("Note: " + n + "\n")
-	}
-	return b.String()
+	return b.String() + notesText(d.Notes)
 }
 
 // changeText says what a restart would change, as far as it is known.

@@ -24,17 +24,23 @@ var noon = time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 
 func TestTagsText(t *testing.T) {
 	t.Parallel()
-	got := tagsText(admin.TagList{Continue: "x", Tags: []admin.TagSummary{
+	list := admin.TagList{Continue: "x", Tags: []admin.TagSummary{
 		{Image: "docker.io/library/nginx:1.27", Digest: sumA, CheckedAt: noon.Add(-time.Minute), LastPull: noon.Add(-time.Hour), Clients: 3, Changes: 2, Floating: true, Pinned: true},
 		{Image: "ghcr.io/acme/app:v1.2.3", Digest: sumB, CheckedAt: noon.Add(-time.Hour), LastPull: noon.Add(-time.Hour), Clients: 1},
-	}}, false, noon)
+		{Image: "quay.io/acme/job:1", Digest: sumB, CheckedAt: noon.Add(-time.Hour), Uses: 2, UsedBy: []string{"prod/CronJob/job", "prod/job-1"}},
+	}, Notes: []string{"no Deployments"}}
 	if diff := cmp.Diff(`IMAGE                         DIGEST               CHECKED     PULLED      CLIENTS  NOTES
 docker.io/library/nginx:1.27  sha256:8d3f30fecb15  1m0s ago    1h0m0s ago  3        pinned, floating, moved 2 times
 ghcr.io/acme/app:v1.2.3       sha256:111111111111  1h0m0s ago  1h0m0s ago  1
+quay.io/acme/job:1            sha256:111111111111  1h0m0s ago  -           0        used by 2 pods and workloads
 
 There are more; --limit shows up to 1000.
-`, got); diff != "" {
+Note: no Deployments
+`, tagsText(list, false, noon)); diff != "" {
 		t.Error(diff)
+	}
+	if got := tagsText(list, true, noon); !strings.Contains(got, "used by prod/CronJob/job prod/job-1\n") {
+		t.Error(got)
 	}
 }
 
@@ -64,7 +70,11 @@ node-1  sha256:111111111111  1h0m0s ago
 		t.Error(diff)
 	}
 	x.At, x.Digest, x.Pin, x.Clients = noon.Add(-90*time.Minute), sumB, nil, nil
-	if got := tagText(x, false, noon); !strings.Contains(got, "at     2026-11-30T10:30:00Z\nmeant  "+sumB+"\n") {
+	if got := tagText(x, false, noon); !strings.Contains(got, "at     2026-11-30T10:30:00Z\nmeant  "+sumB+"\n") || strings.Contains(got, "not seen") {
+		t.Error(got)
+	}
+	x.NotSeen = &admin.TagGap{From: noon.Add(-2 * time.Hour), To: noon.Add(-time.Hour)}
+	if got, want := tagText(x, false, noon), "       not seen between 2026-11-30T10:00:00Z and 2026-11-30T11:00:00Z; this is the last image known before\n"; !strings.Contains(got, want) {
 		t.Error(got)
 	}
 }
@@ -97,6 +107,26 @@ Note: pods were not compared
 	}
 }
 
+func TestStatusOfTags(t *testing.T) {
+	t.Parallel()
+	got := statusText(admin.Status{
+		Pins:      &admin.StatusPins{Count: 12, Ending: []admin.Pin{{Image: "docker.io/acme/app:1", Until: noon.Add(90 * time.Minute)}}},
+		Held:      &admin.StatusHeld{Count: 7, Newest: []string{"docker.io/acme/a:1", "docker.io/acme/b:1"}},
+		Immutable: &admin.StatusHeld{Count: 1, Newest: []string{"docker.io/acme/c:1"}},
+	}, noon)
+	want := `pins         12 tags are pinned; these end soon:
+             docker.io/acme/app:1 ends in 1h30m0s
+immutable    1 tag has moved at the registry: docker.io/acme/c:1
+minAge       7 tags are held back: docker.io/acme/a:1, docker.io/acme/b:1, and 5 more
+`
+	if !strings.HasSuffix(got, want) {
+		t.Errorf("got %s", got)
+	}
+	if got := statusText(admin.Status{Pins: &admin.StatusPins{Count: 1}}, noon); !strings.Contains(got, "pins         1 tag is pinned\n") {
+		t.Error(got)
+	}
+}
+
 // The forms of pins for other files are what these programs read.
 func TestPinsFor(t *testing.T) {
 	t.Parallel()
@@ -104,14 +134,15 @@ func TestPinsFor(t *testing.T) {
 		{Image: "docker.io/library/nginx:1.27", Digest: sumA}, {Image: "ghcr.io/acme/app:main", Digest: sumB}, {Image: "ghcr.io/acme/app:1.0", Digest: sumB},
 	}
 	for form, want := range map[string]string{
-		pinsKustomize: `# name: as the manifests write it
+		pinsKustomize: `# name: as the manifests write it; kustomize goes by the name alone, whatever the tag is
 images:
   - name: docker.io/library/nginx # tag 1.27
     digest: ` + sumA + `
-  - name: ghcr.io/acme/app # tag main
-    digest: ` + sumB + `
-  - name: ghcr.io/acme/app # tag 1.0
-    digest: ` + sumB + `
+  # 2 tags of ghcr.io/acme/app are pinned: use one entry, or write the digests into the manifests
+  # - name: ghcr.io/acme/app # tag main
+  #   digest: ` + sumB + `
+  # - name: ghcr.io/acme/app # tag 1.0
+  #   digest: ` + sumB + `
 `,
 		pinsHelm: `images:
   - repository: docker.io/library/nginx

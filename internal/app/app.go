@@ -31,6 +31,7 @@ import (
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
 	"github.com/registrymirror/mirror/warm"
+	"github.com/registrymirror/mirror/warm/schedule"
 	"github.com/registrymirror/mirror/webhook"
 )
 
@@ -56,6 +57,7 @@ type App struct {
 	memory     *memory.Budget // for documents
 	puller     *pull.Puller
 	warm       *warm.Engine
+	schedules  *schedule.Scheduler
 	journal    *journal.Journal
 	failures   *journal.Record
 	server     *server.Server
@@ -68,6 +70,8 @@ type App struct {
 	files     inUse
 	setup     atomic.Pointer[pull.Setup]
 	about     atomic.Pointer[admin.About] // this process, with the configuration in use
+
+	lastSurvey atomic.Pointer[tagSurvey] // of the tags in use; nil: there was none yet
 
 	listeners listeners
 	ready     atomic.Bool
@@ -99,7 +103,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.listeners.close()
 	a.listeners = listeners{}
-	if c.Kubernetes.Events {
+	if c.Kubernetes.Events || c.Kubernetes.Feed {
 		if err := a.useKubernetes(c.Kubernetes); err != nil {
 			return nil, err
 		}
@@ -126,6 +130,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.use(c, setup, f.webhooks) // before the first request; background work begins with Run
 	a.warm = a.newWarm(c)
 	a.metrics.ReadWarm(a.warm.Stats)
+	a.schedules = schedule.New(schedule.Options{
+		Jobs: a.warm, Latest: a.puller.Latest, Table: a.folder.state.Table("schedules"), Log: a.log,
+		Observe: func(name string, r schedule.Result) { a.metrics.Scheduled(name, string(r)) },
+	})
+	a.schedules.Use(a.schedulesOf(c))
+	if c.Kubernetes.Feed {
+		a.newFeed(c)
+	}
 	return a, nil
 }
 
@@ -151,7 +163,10 @@ func (a *App) build(c *config.Config) error {
 	a.puller = pull.New(pull.Options{
 		Memory: a.memory,
 		Cache:  a.cache, Catalog: a.catalog, Private: access.NewPrivate(f.state.Table("private"), a.log), Log: a.log,
-		Moved: a.metrics.Moved,
+		Moved: func(m pull.Move) {
+			a.metrics.Moved(m)
+			a.schedules.Moved(m.Ref)
+		},
 	})
 	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
 	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
@@ -161,7 +176,7 @@ func (a *App) build(c *config.Config) error {
 	}
 	a.journal = journal.New(o)
 	a.webhooks = webhook.New(webhook.Options{
-		Expirer: expirer{a.catalog, a.puller}, Proxies: proxies(c), Log: a.log,
+		Expirer: expirer{a}, Proxies: proxies(c), Log: a.log,
 		Observe: func(name string, r webhook.Result) { a.metrics.Webhook(name, string(r)) },
 	})
 	a.server = server.New(server.Options{
@@ -177,6 +192,7 @@ func (a *App) build(c *config.Config) error {
 	a.registries = registries.New(a.o.Version, via, a.metrics, a.log)
 	a.metrics.ReadCache(a.cache.Stats, f.store.Scrubbed)
 	a.metrics.ReadServer(a.server.InFlight)
+	a.metrics.ReadDrift(a.driftSeries)
 	a.metrics.ReadUpstreams(a.registries.EndpointSeries, a.registries.CredentialSeries)
 	return nil
 }
@@ -244,6 +260,7 @@ func (a *App) Run(ctx context.Context) error {
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range []func(context.Context) error{
 		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
+		a.schedules.Run, a.feed, a.watchTags,
 	} {
 		work.Go(func() error { return run(bg) })
 	}
@@ -301,7 +318,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
-		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift,
+		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift, Uses: a.uses, Held: a.heldTags,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

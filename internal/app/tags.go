@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/drift"
+	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 )
@@ -38,57 +41,151 @@ func (l ledger) Cached(ref oci.Ref) (size int64, complete bool) {
 // platforms are those of the nodes.
 func (a *App) platforms() []string { return a.setup.Load().Platforms }
 
-// drift compares the ledger with the cluster.
-func (a *App) drift(ctx context.Context) (drift.Report, error) {
-	var report drift.Report
-	places, notes, err := a.places(ctx)
-	if err != nil {
-		return report, err
-	}
-	report.Notes = notes
-	used := make(map[oci.Ref]bool, len(places))
-	for _, p := range places {
-		used[p.Ref] = true
-	}
-	in := drift.Input{Places: places, Same: func(repo oci.Repo, d oci.Digest) []oci.Digest {
+// tagSurvey is what was found when the tags in use were looked through.
+type tagSurvey struct {
+	at    time.Time
+	drift drift.Report
+	pods  bool // the cluster's pods were compared, too
+	held  []admin.HeldTag
+}
+
+// survey compares the ledger with the cluster: the tags that clients have pulled, or that pods name.
+func (a *App) survey(ctx context.Context, places []drift.Place) (tagSurvey, error) {
+	s := tagSurvey{at: time.Now()}
+	in := drift.Input{At: s.at, Places: places, Same: func(repo oci.Repo, d oci.Digest) []oci.Digest {
 		return a.puller.Describe(oci.Ref{Repo: repo, Digest: d}, nil).Same
 	}, Change: a.change}
+	clients, err := a.catalog.AllClients()
+	if err != nil {
+		return s, err
+	}
+	for _, p := range places {
+		if _, ok := clients[p.Ref]; !ok {
+			clients[p.Ref] = nil
+		}
+	}
 	due := 0 // tags that were reported as changed, and not checked since
-	for tag, err := range a.catalog.Tags("") {
-		if err != nil {
-			return report, fmt.Errorf("read the tags: %w", err)
-		}
+	for ref, list := range clients {
 		if err := ctx.Err(); err != nil {
-			return report, err
+			return s, err
 		}
-		if catalog.IsArtifactTag(tag.Ref.Tag) {
-			continue
-		}
-		clients, err := a.catalog.Clients(tag.Ref)
-		if err != nil {
-			return report, fmt.Errorf("read the clients of %s: %w", tag.Ref, err)
-		}
-		if len(clients) == 0 && !used[tag.Ref] {
+		tag, err := a.puller.Known(ctx, ref)
+		if err != nil || catalog.IsArtifactTag(ref.Tag) {
 			continue
 		}
 		if tag.Due() {
 			due++
 		}
-		if known, err := a.puller.Known(ctx, tag.Ref); err == nil {
-			tag = known
+		choice := a.puller.Choice(tag)
+		switch choice.Hold {
+		case catalog.HeldByImmutable, catalog.HeldByMinAge, catalog.HeldUnknown:
+			s.held = append(s.held, admin.HeldTag{Image: ref.String(), Immutable: choice.Hold == catalog.HeldByImmutable, Since: tag.History[0].First})
+		case catalog.NotHeld, catalog.HeldByPin:
 		}
-		now := a.puller.Choice(tag).Digest // what is held back is not what the tag means to the nodes
-		image := drift.Image{Ref: tag.Ref, Now: now, Next: now}
-		for _, c := range clients {
+		image := drift.Image{Ref: ref, Now: choice.Digest}
+		for _, c := range list {
 			image.Clients = append(image.Clients, drift.Client{Name: c.Client, Digest: c.Digest, LastPull: c.LastPull})
 		}
 		in.Images = append(in.Images, image)
 	}
 	if due > 0 {
-		report.Notes = append(report.Notes, fmt.Sprintf("tags that were reported as changed and not checked since: %d; mirror tags refresh checks one", due))
+		s.drift.Notes = append(s.drift.Notes, fmt.Sprintf("tags that were reported as changed and not checked since: %d; mirror tags refresh checks one", due))
 	}
-	report.Drift = drift.Find(in)
-	return report, nil
+	s.drift.Drift = drift.Find(in)
+	return s, nil
+}
+
+// drift compares the ledger with the cluster, now.
+func (a *App) drift(ctx context.Context) (drift.Report, error) {
+	places, notes, err := a.places(ctx)
+	if err != nil {
+		return drift.Report{}, err
+	}
+	s, err := a.survey(ctx, places)
+	if err != nil {
+		return drift.Report{}, err
+	}
+	s.pods = a.cluster.reader != nil
+	a.lastSurvey.Store(&s)
+	s.drift.Notes = append(notes, s.drift.Notes...)
+	return s.drift, nil
+}
+
+const (
+	// surveyFirst is how long after the start the tags in use are first looked through, and surveyEvery how often that is done.
+	surveyFirst = time.Minute
+	surveyEvery = 5 * time.Minute
+)
+
+// watchTags looks through the tags in use from time to time, for metrics and the status.
+func (a *App) watchTags(ctx context.Context) error {
+	timer := time.NewTimer(surveyFirst)
+	defer timer.Stop()
+	failed := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		places, _, err := a.places(ctx)
+		if err != nil && !failed && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "cannot read the pods of the cluster; mirror_tag_drift has no value for them", "error", err)
+		}
+		failed = err != nil
+		if s, err := a.survey(ctx, places); err == nil {
+			s.pods = a.cluster.reader != nil && !failed
+			a.lastSurvey.Store(&s)
+		}
+		timer.Reset(surveyEvery)
+	}
+}
+
+// driftSeries are the numbers of tags that drift when they were last looked through, by upstream and kind.
+func (a *App) driftSeries() map[metrics.Drift]int {
+	s, setup := a.lastSurvey.Load(), a.setup.Load()
+	if s == nil || setup == nil {
+		return nil
+	}
+	kinds := drift.Kinds
+	if !s.pods {
+		kinds = kinds[:1]
+	}
+	counts := make(map[metrics.Drift]int)
+	for name := range setup.Sites {
+		for _, kind := range kinds {
+			counts[metrics.Drift{Upstream: name, Kind: kind}] = 0
+		}
+	}
+	for _, t := range s.drift.Drift {
+		host, _, _ := strings.Cut(t.Image, "/")
+		counts[metrics.Drift{Upstream: a.entry(host), Kind: t.Kind}]++
+	}
+	return counts
+}
+
+// heldTags are the tags in use that pulls got with another digest than the registry's, when they were last looked through.
+func (a *App) heldTags() []admin.HeldTag {
+	if s := a.lastSurvey.Load(); s != nil {
+		return s.held
+	}
+	return nil
+}
+
+// uses are the pods and workloads that name each tag. notes say what could not be read.
+func (a *App) uses(ctx context.Context) (by map[oci.Ref][]string, notes []string, err error) {
+	if a.cluster.reader == nil {
+		return nil, nil, nil
+	}
+	places, notes, err := a.places(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	by = make(map[oci.Ref][]string)
+	for _, p := range places {
+		by[p.Ref] = append(by[p.Ref], p.Name)
+	}
+	return by, notes, nil
 }
 
 // change describes what a restart would change, as far as both images are in the cache.
@@ -114,13 +211,12 @@ func (a *App) change(repo oci.Repo, from, to oci.Digest) *drift.Change {
 	return c
 }
 
-// places are the pods and idle workloads of the cluster with the images that they name by tag. notes say what could not be
-// read.
+// places are the pods and workloads of the cluster with the images that they name by tag. notes say what could not be read.
 func (a *App) places(ctx context.Context) (places []drift.Place, notes []string, err error) {
-	if a.cluster.client == nil {
-		return nil, []string{"pods were not compared: set kubernetes.events to true, so that the mirror reads the cluster's pods"}, nil
+	if a.cluster.reader == nil {
+		return nil, []string{"pods were not read: set kubernetes.events or kubernetes.feed to true, so that the mirror reads the cluster's pods"}, nil
 	}
-	pods, err := a.cluster.client.Pods(ctx)
+	pods, err := a.cluster.reader.Pods(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the pods of the cluster: %w; give the mirror the rights of deploy/kubernetes/events.yaml", err)
 	}
@@ -137,19 +233,17 @@ func (a *App) places(ctx context.Context) (places []drift.Place, notes []string,
 			add(drift.Place{Name: p.Namespace + "/" + p.Name, Digest: i.Digest, Fixed: i.Policy == "Never"}, i.Image)
 		}
 	}
-	workloads, refused, err := a.cluster.client.Workloads(ctx)
+	workloads, refused, err := a.cluster.reader.Workloads(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, w := range workloads {
 		for _, image := range w.Images {
-			if w.Idle {
-				add(drift.Place{Name: w.Namespace + "/" + w.Kind + "/" + w.Name, Idle: true}, image)
-			}
+			add(drift.Place{Name: w.Namespace + "/" + w.Kind + "/" + w.Name, Idle: w.Idle}, image)
 		}
 	}
 	if len(refused) > 0 {
-		notes = append(notes, "workloads without pods were not compared: the mirror may not list "+strings.Join(refused, ", ")+
+		notes = append(notes, "workloads without pods were not read: the mirror may not list "+strings.Join(refused, ", ")+
 			"; deploy/kubernetes/events.yaml has that right")
 	}
 	return places, notes, nil

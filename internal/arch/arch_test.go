@@ -24,6 +24,7 @@ var floors = [][]string{
 	{"internal/registries"},
 	{"internal/metrics"},
 	{"server", "webhook", "admin", "internal/kube"},
+	{"warm/schedule", "warm/feed"},
 	{"warm"},
 	{"journal", "drift", "diagnose/*"},
 	{"diagnose"},
@@ -38,7 +39,7 @@ var floors = [][]string{
 	{"oci", "client", "internal/state", "internal/arch", "internal/memory", "internal/faults", "internal/demo", "internal/notes"},
 	{"internal/boltfile", "internal/guard", "internal/logging", "internal/point", "internal/strictyaml", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
 	{"docs/failures"},
-	{"internal/glob", "internal/coalesce", "internal/bounded", "internal/text", "internal/backoff", "internal/clouds"},
+	{"internal/glob", "internal/coalesce", "internal/bounded", "internal/text", "internal/backoff", "internal/clouds", "internal/cron"},
 }
 
 var rules = arch.Rules{

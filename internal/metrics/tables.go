@@ -8,11 +8,13 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/drift"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/limit"
 	"github.com/registrymirror/mirror/warm"
+	"github.com/registrymirror/mirror/warm/feed"
 )
 
 const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
@@ -69,7 +71,8 @@ var eventSeries = []series[kube.Stats]{
 
 var warmSeries = []series[warm.Stats]{
 	{
-		gauge, "mirror_warm_jobs", "Warm-up jobs that are not over, by state.", []string{"state"},
+		gauge, "mirror_warm_jobs", "Warm-up jobs that are not over, by state.",
+		[]string{"state"},
 		func(s warm.Stats, emit emit) {
 			for _, state := range []warm.State{warm.Queued, warm.Running} {
 				emit(float64(s.Jobs[state]), string(state))
@@ -77,7 +80,8 @@ var warmSeries = []series[warm.Stats]{
 		},
 	},
 	{
-		gauge, "mirror_warm_jobs_waiting", "Warm-up jobs of which nothing moves, by the cause.", []string{"cause"},
+		gauge, "mirror_warm_jobs_waiting", "Warm-up jobs of which nothing moves, by the cause.",
+		[]string{"cause"},
 		func(s warm.Stats, emit emit) {
 			for code, n := range s.Waiting {
 				emit(float64(n), code)
@@ -94,7 +98,8 @@ var warmSeries = []series[warm.Stats]{
 		},
 	},
 	{
-		counter, "mirror_warm_images_total", "Images of warm-up jobs that are over, by how they ended.", []string{"state"},
+		counter, "mirror_warm_images_total", "Images of warm-up jobs that are over, by how they ended.",
+		[]string{"state"},
 		func(s warm.Stats, emit emit) {
 			for state, n := range s.Images {
 				emit(float64(n), string(state))
@@ -107,6 +112,24 @@ var warmSeries = []series[warm.Stats]{
 		"Bytes of content that warm-up jobs keep from eviction; warm.maxShare bounds it.", func(s warm.Stats) int64 { return s.Kept }),
 	single(gauge, "mirror_warm_transfers",
 		"Blobs that warm-up jobs fetch now; warm.parallel is the most.", func(s warm.Stats) int64 { return s.Running }),
+}
+
+var feedSeries = []series[feed.Stats]{
+	single(gauge, "mirror_feed_objects",
+		"Pods and workloads of the cluster that the feed knows.", func(s feed.Stats) int64 { return int64(s.Objects) }),
+	single(gauge, "mirror_feed_images",
+		"Images of configured upstreams that these name.", func(s feed.Stats) int64 { return int64(s.Images) }),
+	single(gauge, "mirror_feed_images_warm",
+		"Of these, those that the last job has brought.", func(s feed.Stats) int64 { return int64(s.Warm) }),
+	single(gauge, "mirror_feed_images_failing",
+		"Of these, those that the last job could not bring; mirror warm ls has the jobs.", func(s feed.Stats) int64 { return int64(s.Failing) }),
+}
+
+var followSeries = []series[kube.FollowStats]{
+	single(counter, "mirror_feed_lists_total",
+		"Lists of pods and workloads that the feed has read.", func(s kube.FollowStats) int64 { return s.Lists }),
+	single(counter, "mirror_feed_errors_total",
+		"Requests of the feed that the API server did not answer as it should; the log says why.", func(s kube.FollowStats) int64 { return s.Errors }),
 }
 
 // endpointMap are the endpoints of each upstream, by its name in the configuration.
@@ -240,9 +263,33 @@ func (m *Metrics) ReadEvents(stats func() kube.Stats) {
 	m.registry.MustRegister(newTable(stats, eventSeries))
 }
 
+// Drift are the labels of a number of tags that mean different images.
+type Drift struct {
+	Upstream string
+	Kind     drift.Kind
+}
+
+// ReadDrift adds the numbers of tags that drift.
+func (m *Metrics) ReadDrift(counts func() map[Drift]int) {
+	m.registry.MustRegister(newTable(counts, []series[map[Drift]int]{{
+		gauge, "mirror_tag_drift", "Tags that mean different images in different places, as of the last look, at most five minutes ago.",
+		[]string{"upstream", "kind"},
+		func(now map[Drift]int, emit emit) {
+			for of, n := range now {
+				emit(float64(n), of.Upstream, string(of.Kind))
+			}
+		},
+	}}))
+}
+
 // ReadWarm adds the numbers of warm-up jobs.
 func (m *Metrics) ReadWarm(stats func() warm.Stats) {
 	m.registry.MustRegister(newTable(stats, warmSeries))
+}
+
+// ReadFeed adds the numbers of the cluster feed.
+func (m *Metrics) ReadFeed(stats func() feed.Stats, followed func() kube.FollowStats) {
+	m.registry.MustRegister(newTable(stats, feedSeries), newTable(followed, followSeries))
 }
 
 // ReadServer adds the number of requests that are being answered.

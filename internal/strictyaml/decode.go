@@ -46,12 +46,13 @@ func (d *decoder) decode(data []byte, v reflect.Value) bool {
 		d.add(1, 1, "", fmt.Sprintf("the file has more than %d MiB", MaxSize>>20), "is it the right one?")
 		return false
 	}
-	if d.binary(data) {
+	if p, found := binary(data); found {
+		d.refuseAll(p)
 		return false
 	}
 	loader, err := yaml.NewLoader(bytes.NewReader(data))
 	if err != nil {
-		d.syntax(err, data)
+		d.refuseAll(Syntax(data, 1, err))
 		return false
 	}
 	var first, second yaml.Node
@@ -60,7 +61,7 @@ func (d *decoder) decode(data []byte, v reflect.Value) bool {
 		return true
 	}
 	if err != nil {
-		d.syntax(err, data)
+		d.refuseAll(Syntax(data, 1, err))
 		return false
 	}
 	if len(first.Content) > 0 {
@@ -70,10 +71,16 @@ func (d *decoder) decode(data []byte, v reflect.Value) bool {
 	case err == nil:
 		d.at(&second, "", "a second document begins here", "one file holds one: remove the --- and what follows")
 	case !errors.Is(err, io.EOF):
-		d.syntax(err, data)
+		d.refuseAll(Syntax(data, 1, err))
 		return false
 	}
 	return true
+}
+
+// refuseAll reports what is wrong with the document as a whole.
+func (d *decoder) refuseAll(p Problem) {
+	p.File = d.file
+	d.addProblem(p)
 }
 
 func (d *decoder) at(n *yaml.Node, path, message, hint string) {

@@ -13,9 +13,9 @@ import (
 
 // binary reports the first byte that is not text: the parser would not say where it is. UTF-16, which begins with its byte
 // order mark, is left to the parser.
-func (d *Document) binary(data []byte) bool {
+func binary(data []byte) (Problem, bool) {
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		return false
+		return Problem{}, false
 	}
 	line, begin := 1, 0
 	for i := 0; i < len(data); {
@@ -29,16 +29,21 @@ func (d *Document) binary(data []byte) bool {
 			if r == utf8.RuneError {
 				found = fmt.Sprintf("the byte 0x%02x, which is not UTF-8", data[i])
 			}
-			d.add(line, utf8.RuneCount(data[begin:i])+1, "", "not text: here is "+found, "is it the right file?")
-			return true
+			column := utf8.RuneCount(data[begin:i]) + 1
+			return Problem{Line: line, Column: column, Message: "not text: here is " + found, Hint: "is it the right file?"}, true
 		}
 		i += n
 	}
-	return false
+	return Problem{}, false
 }
 
-// syntax reports an error of the parser.
-func (d *Document) syntax(err error, data []byte) {
+// Syntax says why the parser of yaml refused data, whose first line is that number of its file, with err. The problem has a
+// line and a column, and no file.
+func Syntax(data []byte, first int, err error) Problem {
+	if p, found := binary(data); found {
+		p.Line += first - 1
+		return p
+	}
 	line, column, message := 1, 1, err.Error()
 	hint := "check quotes, brackets and indentation, which is by spaces"
 	if e, ok := errors.AsType[*yaml.LoadError](err); ok {
@@ -48,7 +53,7 @@ func (d *Document) syntax(err error, data []byte) {
 			message = e.ContextMsg + ": " + message
 		}
 		if from := e.ContextMark.Line; from > 0 && from < line {
-			hint = fmt.Sprintf("what is read there begins on line %d; %s", from, hint)
+			hint = fmt.Sprintf("what is read there begins on line %d; %s", from+first-1, hint)
 		}
 		if text := lineOf(data, line); strings.Contains(text[:len(text)-len(strings.TrimLeft(text, " \t"))], "\t") {
 			message, hint = "a tab in the indentation", "indent with spaces"
@@ -56,7 +61,8 @@ func (d *Document) syntax(err error, data []byte) {
 			message, hint = "a word that begins with * needs quotes", "write \""+star+"\""
 		}
 	}
-	d.add(line, column, "", "not YAML: "+message, hint)
+	line = max(line, 1) + first - 1
+	return Problem{Line: line, Column: max(column, 1), Message: "not YAML: " + message, Hint: hint}.redacted()
 }
 
 // unquotedStar is the word at a place, if it begins with a *: YAML takes that for the name of an alias, and it was meant as

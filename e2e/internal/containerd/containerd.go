@@ -60,6 +60,8 @@ type Certs struct {
 	Node string
 	// Only takes the files of nodes that pull through the mirror alone.
 	Only bool
+	// Made is a folder that is used as it is. Then nothing else counts.
+	Made string
 }
 
 // Write makes the folder out of the files for nodes.
@@ -237,7 +239,9 @@ func Launch(ctx context.Context, dir string, line Line, certs Certs, more Settin
 	if c.ctr, err = find("ctr"); err != nil {
 		return nil, err
 	}
-	if err := certs.write(c.certs); err != nil {
+	if certs.Made != "" {
+		c.certs = certs.Made
+	} else if err := certs.write(c.certs); err != nil {
 		return nil, err
 	}
 	b, err := os.ReadFile(filepath.Join(Deploy, nodeFile))

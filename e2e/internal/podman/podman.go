@@ -41,6 +41,7 @@ type Options struct {
 	Mirror   string // HOST:PORT
 	Registry string // as in image names
 	Location string // where Registry is, HOST:PORT on plain HTTP; empty: at its name, which is out of reach here
+	Made     string // a registries.conf that is used as it is; then nothing else counts
 }
 
 // New makes a client.
@@ -57,6 +58,9 @@ func New(t testing.TB, o Options) *Client {
 		"policy.json":     `{"default": [{"type": "insecureAcceptAnything"}]}`,
 		"storage.conf":    fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", dir+"/graph", dir+"/run"),
 		"containers.conf": fmt.Sprintf("[engine]\ntmp_dir = %q\nevents_logger = \"none\"\ncgroup_manager = \"cgroupfs\"\n", dir+"/tmp"),
+	}
+	if o.Made != "" {
+		files["registries.conf"] = o.Made
 	}
 	for file, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {

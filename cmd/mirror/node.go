@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/registrymirror/mirror/internal/kube"
+	"github.com/registrymirror/mirror/internal/logging"
+	"github.com/registrymirror/mirror/node"
+)
+
+func newNodeCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:        "node",
+		SuggestFor: []string{"agent", "daemonset"},
+		Short:      "The agent that keeps a node's configuration",
+		Args:       subcommand,
+		RunE:       help,
+	}
+	cmd.AddCommand(newNodeRunCmd())
+	return cmd
+}
+
+// agentFlags are the flags of the agent.
+type agentFlags struct {
+	setup  setupFlags
+	dir    string
+	every  time.Duration
+	listen string
+	keep   bool
+	events bool
+	format string
+}
+
+func newNodeRunCmd() *cobra.Command {
+	flags := agentFlags{format: "auto"}
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Keep containerd's configuration on this node for as long as the mirror answers",
+		Long: `Keep containerd's configuration on this node for as long as the mirror answers. The hosts.toml
+files are written once the mirror has answered this node. After three failures in turn, some
+40 seconds, they are withdrawn, and images are pulled from the registries; they come back when
+the mirror answers again. So a mirror that is dead costs the node nothing. With --no-fallback
+they stay.
+
+It runs on the node's own network, as a DaemonSet with hostNetwork, since containerd does. A
+stop takes the files back, and files that were there before come back too; with --keep all
+stay. containerd is never restarted.
+
+Exit codes: 0 stopped by a signal; 1 a file can't be written, or the port is in use; 2 wrong
+usage.`,
+		Example: `  mirror node run --mirror http://10.0.0.7:5000 --node "$NODE_NAME"`,
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return flags.run(cmd.Context(), cmd.ErrOrStderr()) },
+	}
+	flags.setup.addOptions(cmd)
+	cmd.Flags().StringVar(&flags.dir, "dir", node.CertsDir, "`folder` of containerd's registries")
+	cmd.Flags().DurationVar(&flags.every, "every", 30*time.Second, "time between two questions to the mirror")
+	cmd.Flags().StringVar(&flags.listen, "listen", "127.0.0.1:5002", "`address` of /metrics and /healthz; empty: there are none")
+	cmd.Flags().BoolVar(&flags.keep, "keep", false, "leave the files in place at the end")
+	cmd.Flags().BoolVar(&flags.events, "events", false, "post an Event on the Node of --node when its configuration is withdrawn or comes back; in a pod alone")
+	addChoice(cmd, &flags.format, "log-format", "", []string{"auto", "text", "json"}, "`form` of the log: auto, text or json")
+	return cmd
+}
+
+func (f *agentFlags) run(ctx context.Context, stderr io.Writer) error {
+	o, err := f.setup.read(stderr)
+	if err != nil {
+		return err
+	}
+	out, err := node.Containerd(o, f.dir)
+	if err != nil {
+		return err
+	}
+	log, _ := logging.New(stderr, f.format, "info")
+	changed, err := f.post(o.Node, log)
+	if err != nil {
+		return err
+	}
+	a := node.NewAgent(node.AgentOptions{
+		Dir: f.dir, Files: out.Files, Ready: node.Ask(o.Mirror, o.CA), Every: f.every, Fixed: o.NoFallback, Keep: f.keep, Log: log, Changed: changed,
+	})
+	group, ctx := errgroup.WithContext(ctx)
+	if f.listen != "" {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
+		if err != nil {
+			return &exitError{exitFailed, fmt.Errorf("listen for /metrics: %w", err)}
+		}
+		s := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second}
+		group.Go(func() error {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			return s.Close()
+		})
+	}
+	group.Go(func() error { return a.Run(ctx) })
+	if err := group.Wait(); err != nil {
+		return &exitError{exitFailed, err}
+	}
+	return nil
+}
+
+// post returns what is done with each change of the node's state: an Event is posted on the Node, if that is wanted.
+func (f *agentFlags) post(name string, log *slog.Logger) (func(context.Context, node.State, string), error) {
+	if !f.events {
+		return nil, nil
+	}
+	if name == "" {
+		return nil, errors.New("node run --events needs --node NAME: the Node that the Events are about")
+	}
+	c, err := kube.NewClient(kube.ClientOptions{TokenFile: kube.DefaultTokenFile, CAFile: kube.DefaultCAFile})
+	if err != nil {
+		return nil, &exitError{exitFailed, err}
+	}
+	instance, err := os.Hostname()
+	if err != nil {
+		instance = name
+	}
+	return func(ctx context.Context, s node.State, why string) {
+		e := kube.NodeEvent{Node: name, Instance: instance, Reason: "MirrorInUse", Message: "This node pulls images through the mirror"}
+		if s == node.Withdrawn {
+			e.Reason, e.Warning = "MirrorWithdrawn", true
+			e.Message = "The mirror does not answer this node, which pulls images from the registries until it does: " + why
+		}
+		if err := c.PostNodeEvent(ctx, e); err != nil {
+			log.WarnContext(ctx, "cannot post an Event on the Node", "name", name, "error", err)
+		}
+	}, nil
+}

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/node"
+)
+
+// setupTarget is a client that mirror setup writes the configuration of.
+type setupTarget struct {
+	name, short string
+	aliases     []string
+	write       func(node.Options) (node.Output, error)
+}
+
+var setupTargets = []setupTarget{
+	{"crio", "CRI-O: a file of registries.conf.d", nil, node.Podman},
+	{"podman", "Podman, Buildah and skopeo: a file of registries.conf.d", []string{"skopeo", "buildah"}, node.Podman},
+	{"docker", "dockerd, with its containerd image store too", []string{"dockerd"}, node.Docker},
+	{"buildkit", "BuildKit: buildkitd.toml, and its forms in GitHub workflows and in the cluster", []string{"buildx", "buildkitd"}, node.BuildKit},
+	{"kaniko", "kaniko: its flags", nil, node.Kaniko},
+	{"kind", "kind: a cluster's configuration, and the files of its nodes", nil, node.Kind},
+	{"k3s", "k3s: registries.yaml", nil, node.K3s},
+	{"rke2", "RKE2: registries.yaml", nil, node.RKE2},
+	{"talos", "Talos 1.12 and later: documents of the machine configuration", nil, node.Talos},
+	{"openshift", "OpenShift: ImageDigestMirrorSet and ImageTagMirrorSet", []string{"okd"}, node.OpenShift},
+	{"microk8s", "MicroK8s: hosts.toml in its own folder", nil, node.MicroK8s},
+	{"eks", "EKS: user data for nodes of Amazon Linux 2023", nil, node.EKS},
+	{"bottlerocket", "Bottlerocket: its settings", nil, node.Bottlerocket},
+	{"gke", "GKE: the containerd configuration of a node pool", nil, node.GKE},
+	{"soci", "the SOCI snapshotter, which fetches layers by itself", nil, node.SOCI},
+	{"stargz", "the stargz snapshotter, which fetches layers by itself", nil, node.Stargz},
+}
+
+func newSetupCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:        "setup TARGET",
+		SuggestFor: []string{"configure", "install", "node", "hosts", "init-node"},
+		Short:      "Print the configuration with which a node pulls through the mirror",
+		Long: `Print the configuration with which a node, a builder or a cluster pulls through the mirror:
+each file with its path, and what to do beside that. Nothing is written, but with
+setup containerd --install.
+
+The registries are those of the mirror's configuration (--config), or those of
+--registry; without both, the well-known ones.`,
+		Example: `  mirror setup containerd --mirror http://10.0.0.7:5000
+  mirror setup k3s --mirror http://10.0.0.7:5000 --config config.yaml
+  mirror setup openshift --mirror https://mirror.example --registry docker.io --registry quay.io`,
+		Args: subcommand,
+		RunE: help,
+		// A flag of a target comes behind its name. Where that is mistyped, the error is about the name.
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
+	}
+	cmd.AddCommand(newSetupContainerdCmd())
+	for _, t := range setupTargets {
+		cmd.AddCommand(newSetupTargetCmd(t))
+	}
+	return cmd
+}
+
+// setupFlags are the flags of all targets.
+type setupFlags struct {
+	options           node.Options
+	registries        []string
+	config            string
+	authorizationFile string
+	output            output
+}
+
+func (f *setupFlags) add(cmd *cobra.Command) {
+	f.addOptions(cmd)
+	f.output.add(cmd, false)
+}
+
+// addOptions adds the flags that say how nodes reach the mirror, and for what.
+func (f *setupFlags) addOptions(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.options.Mirror, "mirror", "", "`URL` by which nodes reach the mirror, as in http://10.0.0.7:5000")
+	flags.StringArrayVar(&f.registries, "registry", nil, "a registry, `NAME` or NAME=URL of the registry itself; may be repeated")
+	flags.StringVar(&f.config, "config", os.Getenv("MIRROR_CONFIG"), "configuration `file` of the mirror, for the registries it has; variable MIRROR_CONFIG")
+	flags.BoolVar(&f.options.Default, "default", false, "every other registry too, where the client has a setting for that")
+	flags.BoolVar(&f.options.NoFallback, "no-fallback", false, "no way around the mirror: nodes do not go on to the registry itself")
+	flags.StringVar(&f.options.Node, "node", "", "`name` that the node gives itself in the mirror's records")
+	flags.StringVar(&f.options.CA, "ca", "", "`path` on the node of the certificates that sign the mirror's")
+	flags.StringVar(&f.authorizationFile, "authorization-file", "", "`file` with the value of the header Authorization for the mirror")
+	flags.DurationVar(&f.options.DialTimeout, "dial-timeout", time.Second, "how long a node waits for a connection to the mirror")
+}
+
+// read is the options that the flags give. Warnings go to stderr.
+func (f *setupFlags) read(stderr io.Writer) (node.Options, error) {
+	o := f.options
+	if o.Mirror == "" {
+		return o, errors.New("this needs --mirror URL: the address by which nodes reach the mirror, as in http://10.0.0.7:5000")
+	}
+	if f.authorizationFile != "" {
+		b, err := os.ReadFile(f.authorizationFile)
+		if err != nil {
+			return o, &exitError{exitFailed, fmt.Errorf("read the value of Authorization: %w", err)}
+		}
+		o.Authorization = strings.TrimSpace(string(b))
+	}
+	for _, text := range f.registries {
+		name, server, _ := strings.Cut(text, "=")
+		o.Registries = append(o.Registries, node.Registry{Name: strings.ToLower(name), Server: server})
+	}
+	if len(o.Registries) > 0 {
+		return o, nil
+	}
+	c, _, err := loadConfig(stderr, f.config, "run it again")
+	if err != nil {
+		return o, err
+	}
+	for _, u := range c.Upstreams {
+		if u.IsPattern() {
+			fmt.Fprintf(stderr, "left out: %s, since no client has a folder for a pattern; name its hosts by --registry, or use --default\n", u.Name)
+			continue
+		}
+		o.Registries = append(o.Registries, registryOf(u))
+	}
+	return o, nil
+}
+
+// registryOf is a registry as nodes go on to it: at its first endpoint, if that is the registry itself.
+func registryOf(u config.Upstream) node.Registry {
+	r := node.Registry{Name: u.Name}
+	if i := slices.IndexFunc(u.Endpoints, u.Itself); i >= 0 && strings.HasPrefix(u.Endpoints[i].URL, "http://") {
+		r.Server = strings.TrimSuffix(u.Endpoints[i].URL, "/")
+	}
+	return r
+}
+
+func newSetupTargetCmd(t setupTarget) *cobra.Command {
+	var flags setupFlags
+	cmd := &cobra.Command{
+		Use: t.name, Aliases: t.aliases, Short: "Configuration of " + t.short,
+		Long: `Print the configuration of ` + t.short + `.
+
+Exit codes: 0 printed; 1 the configuration of the mirror can't be read; 2 wrong usage, or a flag
+for which this client has no setting.`,
+		Example: "  mirror setup " + t.name + " --mirror http://10.0.0.7:5000 --registry docker.io --registry ghcr.io",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := flags.read(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			out, err := t.write(o)
+			if err != nil {
+				return err
+			}
+			return printSetup(cmd.OutOrStdout(), flags.output, out)
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}
+
+func newSetupContainerdCmd() *cobra.Command {
+	var (
+		flags     setupFlags
+		install   string
+		uninstall string
+	)
+	cmd := &cobra.Command{
+		Use:   "containerd",
+		Short: "Configuration of containerd 1.6 and later: hosts.toml of each registry",
+		Long: `Print the configuration of containerd 1.6 and later: a hosts.toml for each registry, and the
+setting that makes containerd read them. --install writes the hosts.toml files, each at once
+or not at all. A file that is there is kept beside it and comes back with --uninstall; other
+files stay as they are, config.toml too, and containerd is not restarted. It reads hosts.toml
+at each pull.
+
+Exit codes: 0 printed, or written; 1 a file can't be read or written; 2 wrong usage.`,
+		Example: `  mirror setup containerd --mirror http://10.0.0.7:5000 --node "$(hostname)" --install
+  mirror setup containerd --uninstall`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if uninstall != "" {
+				changes, err := node.Uninstall(uninstall)
+				return printChanges(cmd.OutOrStdout(), uninstall, changes, err)
+			}
+			o, err := flags.read(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			out, err := node.Containerd(o, install)
+			if err != nil {
+				return err
+			}
+			if install == "" {
+				return printSetup(cmd.OutOrStdout(), flags.output, out)
+			}
+			changes, err := node.Install(install, out.Files)
+			return printChanges(cmd.OutOrStdout(), install, changes, err)
+		},
+	}
+	flags.add(cmd)
+	for flag, value := range map[string]*string{"install": &install, "uninstall": &uninstall} {
+		what := "write the hosts.toml files below this `folder` of containerd"
+		if flag == "uninstall" {
+			what = "remove what --install wrote below this `folder`, and put back what was there"
+		}
+		cmd.Flags().StringVar(value, flag, "", what)
+		cmd.Flag(flag).NoOptDefVal = node.CertsDir
+	}
+	cmd.MarkFlagsMutuallyExclusive("install", "uninstall")
+	return cmd
+}
+
+// printSetup prints what is to be done on a node.
+func printSetup(w io.Writer, form output, out node.Output) error {
+	if form.encoded() {
+		type file struct {
+			Path    string `json:"path"`
+			Merge   bool   `json:"merge"`
+			Content string `json:"content"`
+		}
+		doc := struct {
+			Files []file   `json:"files"`
+			Notes []string `json:"notes"`
+		}{Notes: out.Notes}
+		for _, f := range out.Files {
+			doc.Files = append(doc.Files, file{f.Path, f.Part, f.Content})
+		}
+		b, err := json.MarshalIndent(doc, "", "  ")
+		if err != nil {
+			return &exitError{exitFailed, fmt.Errorf("write the files as JSON: %w", err)}
+		}
+		return form.print(w, append(b, '\n'))
+	}
+	var b strings.Builder
+	for _, f := range out.Files {
+		fmt.Fprintf(&b, "# ---- %s%s\n%s\n", f.Path, choose(f.Part, " (merge this into it)", ""), f.Content)
+	}
+	for _, n := range out.Notes {
+		fmt.Fprintf(&b, "# - %s\n", n)
+	}
+	return write(w, b.String())
+}
+
+// printChanges prints what was done to the files of a folder.
+func printChanges(w io.Writer, dir string, changes []node.Change, err error) error {
+	var b strings.Builder
+	for _, c := range changes {
+		fmt.Fprintf(&b, "%-9s %s/%s\n", c.Done, dir, c.Path)
+	}
+	if len(changes) == 0 && err == nil {
+		fmt.Fprintf(&b, "nothing of ours is in %s\n", dir)
+	}
+	if err != nil {
+		err = &exitError{exitFailed, err}
+	}
+	return cmp.Or(err, write(w, b.String()))
+}

@@ -1,0 +1,234 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// State is what an Agent has made of a node.
+type State string
+
+// The states. Waiting ends with the first answer of the mirror.
+const (
+	Waiting    State = "waiting"    // the mirror has not answered since the start
+	Configured State = "configured" // the node pulls through the mirror
+	Withdrawn  State = "withdrawn"  // the mirror does not answer, and the node pulls from the registries
+)
+
+// AgentOptions are those of an Agent.
+type AgentOptions struct {
+	Dir   string // of containerd's registries
+	Files []File // as Containerd makes them for Dir
+	// Ready asks the mirror, from this node, whether it serves. Its error says why not.
+	Ready func(context.Context) error
+	// Every is the time between two questions; 0: 30 s. While the mirror does not answer it is a sixth of that.
+	Every time.Duration
+	// Failures is after how many questions in turn without an answer the configuration is withdrawn; 0: 3.
+	Failures int
+	// Fixed leaves the configuration in place when the mirror does not answer: for nodes that have nowhere else to go.
+	Fixed bool
+	// Keep leaves it in place when the agent stops.
+	Keep bool
+	Log  *slog.Logger // nil: discard
+	// Changed is called with each new state, and why it is that. Nil: it is not called.
+	Changed func(ctx context.Context, s State, why string)
+}
+
+// Agent keeps a node's configuration of containerd there for as long as the mirror answers this node: a mirror that is dead costs
+// the node nothing. Run is one goroutine, and owns the files; State may be called from anywhere.
+type Agent struct {
+	o     AgentOptions
+	state atomic.Pointer[State]
+	// Since the start: questions without an answer, and how often the configuration was withdrawn.
+	failures, withdrawals atomic.Int64
+
+	failed  int  // questions in turn without an answer
+	foreign bool // a file that is not ours stands in the place of ours, and the log says so
+}
+
+// NewAgent makes an agent. Nothing is written before Run.
+func NewAgent(o AgentOptions) *Agent {
+	if o.Every <= 0 {
+		o.Every = 30 * time.Second
+	}
+	if o.Failures <= 0 {
+		o.Failures = 3
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Changed == nil {
+		o.Changed = func(context.Context, State, string) {}
+	}
+	a := &Agent{o: o}
+	waiting := Waiting
+	a.state.Store(&waiting)
+	return a
+}
+
+// State is the present one.
+func (a *Agent) State() State { return *a.state.Load() }
+
+// Run works until the context ends, and then takes the configuration back, unless it is to stay. An error is one of the files: the
+// agent can't do its work.
+func (a *Agent) Run(ctx context.Context) error {
+	for {
+		wait, err := a.step(ctx)
+		if err != nil {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			if a.o.Keep {
+				return nil
+			}
+			_, err := Uninstall(a.o.Dir)
+			return err
+		case <-timer.C:
+		}
+	}
+}
+
+// step asks the mirror once, does what follows from the answer, and returns when to ask again.
+func (a *Agent) step(ctx context.Context) (wait time.Duration, err error) {
+	// Many nodes ask one mirror, and come back to it after it was down: not all at the same moment.
+	spread := func(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
+	failure := a.o.Ready(ctx)
+	if ctx.Err() != nil {
+		return 0, nil
+	}
+	if failure != nil {
+		a.failed++
+		a.failures.Add(1)
+		return spread(a.o.Every / 6), a.withdraw(ctx, failure)
+	}
+	if a.failed > 0 && a.State() == Withdrawn {
+		a.failed = 0
+		return rand.N(a.o.Every) + 1, nil // it is put back if the mirror still answers then
+	}
+	a.failed = 0
+	return spread(a.o.Every), a.put(ctx)
+}
+
+// put writes the configuration, or what is missing of it.
+func (a *Agent) put(ctx context.Context) error {
+	install := Install
+	if a.State() == Configured {
+		install = Repair
+	}
+	changes, err := install(a.o.Dir, a.o.Files)
+	if err != nil {
+		return err
+	}
+	foreign := ""
+	for _, c := range changes {
+		if c.Done == "foreign" {
+			foreign = c.Path
+		}
+	}
+	if foreign != "" && !a.foreign {
+		a.o.Log.WarnContext(ctx, "another program has written a file of this node's configuration; it stays, and that registry may be pulled from "+
+			"past the mirror: let one program alone write it", "file", foreign)
+	}
+	a.foreign = foreign != ""
+	if a.State() != Configured {
+		a.become(ctx, Configured, "the mirror answers")
+	}
+	return nil
+}
+
+// withdraw takes the configuration back once the mirror has failed to answer often enough.
+func (a *Agent) withdraw(ctx context.Context, failure error) error {
+	a.o.Log.DebugContext(ctx, "the mirror does not answer this node", "count", a.failed, "error", failure)
+	if a.failed < a.o.Failures || a.State() == Withdrawn {
+		return nil
+	}
+	if a.o.Fixed {
+		if a.failed == a.o.Failures {
+			a.o.Log.WarnContext(ctx, "the mirror does not answer this node, which has nowhere else to pull from", "count", a.failed, "error", failure)
+		}
+		return nil
+	}
+	if _, err := Uninstall(a.o.Dir); err != nil {
+		return err
+	}
+	a.withdrawals.Add(1)
+	a.become(ctx, Withdrawn, failure.Error())
+	return nil
+}
+
+func (a *Agent) become(ctx context.Context, s State, why string) {
+	a.state.Store(&s)
+	if s == Configured {
+		a.o.Log.InfoContext(ctx, "this node pulls through the mirror", "cache_dir", a.o.Dir)
+	} else {
+		a.o.Log.WarnContext(ctx, "the mirror does not answer this node; images are pulled from the registries until it does", "count", a.failed,
+			"reason", why)
+	}
+	a.o.Changed(ctx, s, why)
+}
+
+// askLimit bounds one question.
+const askLimit = 3 * time.Second
+
+// Ask is an AgentOptions.Ready that asks a mirror at its URL. The CA file is read for each question; empty: the certificates of the
+// system count.
+func Ask(mirror, ca string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, askLimit)
+		defer cancel()
+		transport := &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext, // as long as containerd waits by our files
+			TLSHandshakeTimeout: 2 * time.Second, DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10,
+			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		}
+		if ca != "" {
+			pem, err := os.ReadFile(ca)
+			if err != nil {
+				return fmt.Errorf("read the mirror's CA: %w", err)
+			}
+			transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+			if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+				return fmt.Errorf("%s has no certificate in PEM", ca)
+			}
+		}
+		at, err := url.JoinPath(mirror, "readyz")
+		if err != nil {
+			return fmt.Errorf("the mirror's address: %w", err)
+		}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+		if err != nil {
+			return fmt.Errorf("ask the mirror: %w", err)
+		}
+		resp, err := transport.RoundTrip(req) // no redirect is followed, and no proxy asked: containerd has neither for its mirrors
+		if err != nil {
+			return fmt.Errorf("ask the mirror: %w", err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		b, err := io.ReadAll(io.LimitReader(resp.Body, 64))
+		switch text := strings.TrimSpace(string(b)); {
+		case err != nil:
+			return fmt.Errorf("read the mirror's answer: %w", err)
+		case resp.StatusCode == http.StatusOK && text == "ready":
+			return nil
+		case resp.StatusCode == http.StatusServiceUnavailable && (text == "starting" || text == "stopping"):
+			return errors.New("the mirror is " + text)
+		}
+		return fmt.Errorf("another program answers at %s: %s", mirror, resp.Status)
+	}
+}

@@ -1,0 +1,183 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	hostsFile = "hosts.toml"
+	// before is what a file is called that was there before ours took its place.
+	before = "hosts.toml.before-mirror"
+	// unfinished is a file that is being written. One that a crash has left is written over.
+	unfinished = "hosts.toml.mirror-new"
+)
+
+// Change is what was done to a file.
+type Change struct {
+	Path string // below the folder
+	Done string // "written", "replaced", "unchanged", "foreign" (left as it is), "removed", "restored"
+}
+
+// Install writes the hosts.toml files of an Output into a folder of containerd, CertsDir as a rule: each at once or not at all. A
+// file that is not ours is kept beside it, and Uninstall puts it back. Nothing else in the folder is touched, and nothing
+// outside it. After a crash at any point each registry has its former file or the new one; another call goes on.
+func Install(dir string, files []File) ([]Change, error) { return installAll(dir, files, true) }
+
+// Repair is Install for a folder in which it was done before: a file that is not ours, which another program has written since,
+// stays.
+func Repair(dir string, files []File) ([]Change, error) { return installAll(dir, files, false) }
+
+func installAll(dir string, files []File, others bool) ([]Change, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // containerd reads it
+		return nil, fmt.Errorf("make the folder of containerd's registries: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the folder of containerd's registries: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	var changes []Change
+	for _, f := range files {
+		name, err := filepath.Rel(dir, f.Path)
+		if err != nil || path.Base(f.Path) != hostsFile || strings.Count(filepath.ToSlash(name), "/") != 1 {
+			continue // a part of another file, which is for a person to merge
+		}
+		done, err := install(root, path.Dir(name), f, others)
+		if err != nil {
+			return changes, fmt.Errorf("write %s: %w", f.Path, err)
+		}
+		changes = append(changes, Change{name, done})
+	}
+	return changes, nil
+}
+
+func install(root *os.Root, registry string, f File, others bool) (done string, err error) {
+	if err := root.Mkdir(registry, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	file := path.Join(registry, hostsFile)
+	old, err := root.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		done = "written"
+	case err != nil:
+		return "", err
+	case string(old) == f.Content:
+		return "unchanged", nil
+	case !others && !isOurs(old):
+		return "foreign", nil
+	default:
+		done = "replaced"
+		if !isOurs(old) {
+			info, err := root.Stat(file)
+			if err == nil {
+				err = write(root, path.Join(registry, before), string(old), info.Mode().Perm())
+			}
+			if err != nil {
+				return "", fmt.Errorf("keep the file that is there: %w", err)
+			}
+		}
+	}
+	mode := fs.FileMode(0o644)
+	if f.Secret {
+		mode = 0o600
+	}
+	return done, write(root, file, f.Content, mode)
+}
+
+// isOurs reports whether Install has written a file.
+func isOurs(content []byte) bool { return strings.HasPrefix(string(content), Mark+"\n") }
+
+// write writes a file at once or not at all, on disk before it takes its name.
+func write(root *os.Root, name, content string, mode fs.FileMode) (err error) {
+	part := path.Join(path.Dir(name), unfinished)
+	if err := root.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = root.Rename(part, name)
+	}
+	if err != nil {
+		_ = root.Remove(part)
+		return err
+	}
+	d, err := root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Uninstall removes what Install has written below a folder, and puts back what was there before. Files of others stay.
+func Uninstall(dir string) ([]Change, error) {
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the folder of containerd's registries: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	folders, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return nil, fmt.Errorf("list the folder of containerd's registries: %w", err)
+	}
+	var changes []Change
+	for _, d := range folders {
+		if !d.IsDir() {
+			continue
+		}
+		done, err := uninstall(root, d.Name())
+		if err != nil {
+			return changes, fmt.Errorf("restore %s: %w", filepath.Join(dir, d.Name(), hostsFile), err)
+		}
+		if done != "" {
+			changes = append(changes, Change{path.Join(d.Name(), hostsFile), done})
+		}
+	}
+	return changes, nil
+}
+
+func uninstall(root *os.Root, registry string) (done string, err error) {
+	file, kept := path.Join(registry, hostsFile), path.Join(registry, before)
+	if err := root.Remove(path.Join(registry, unfinished)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	now, err := root.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	gone, ours := err != nil, isOurs(now)
+	old, err := root.ReadFile(kept)
+	switch {
+	case err == nil && ours:
+		return "restored", root.Rename(kept, file)
+	case err == nil && string(old) == string(now): // a crash came between the copy and our file
+		return "", root.Remove(kept)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", err
+	case ours:
+		if err := root.Remove(file); err != nil {
+			return "", err
+		}
+		_ = root.Remove(registry) // which is an error where other files are in it
+		return "removed", nil
+	case gone && err != nil:
+		_ = root.Remove(registry) // left by a crash, if it is empty
+	}
+	return "", nil
+}

@@ -1,0 +1,300 @@
+package node
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func options() Options {
+	return Options{Mirror: "http://10.0.0.7:5000", Registries: []Registry{
+		{Name: "docker.io"}, {Name: "ghcr.io"}, {Name: "registry.example.com:5000", Server: "http://registry.example.com:5000"},
+	}}
+}
+
+// text is an output as a person reads it.
+func text(o Output) string {
+	var b strings.Builder
+	for _, f := range o.Files {
+		b.WriteString("==> " + f.Path)
+		if f.Part {
+			b.WriteString(" (merge)")
+		}
+		b.WriteString("\n" + f.Content)
+	}
+	for _, n := range o.Notes {
+		b.WriteString("- " + n + "\n")
+	}
+	return b.String()
+}
+
+func targets() map[string]func(Options) (Output, error) {
+	return map[string]func(Options) (Output, error){
+		"containerd": func(o Options) (Output, error) { return Containerd(o, "") },
+		"microk8s":   MicroK8s, "eks": EKS, "bottlerocket": Bottlerocket, "gke": GKE, "soci": SOCI, "stargz": Stargz, "podman": Podman,
+		"docker": Docker, "buildkit": BuildKit, "kaniko": Kaniko, "kind": Kind, "k3s": K3s, "rke2": RKE2, "talos": Talos, "openshift": OpenShift,
+	}
+}
+
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	for name, target := range targets() {
+		for variant, change := range map[string]func(*Options){
+			"plain": func(*Options) {},
+			"full": func(o *Options) {
+				o.Mirror, o.CA, o.Default, o.NoFallback = "https://mirror.example:5443", "/etc/mirror/ca.crt", true, true
+				o.Node, o.Authorization = "node-7", "Bearer s3cret"
+			},
+		} {
+			t.Run(name+"/"+variant, func(t *testing.T) {
+				t.Parallel()
+				o := options()
+				change(&o)
+				out, err := target(o)
+				got := text(out)
+				if err != nil {
+					// What the client has no setting for is left out, in a second try.
+					got = "refused:\n" + err.Error() + "\n"
+					for _, without := range []func(*Options){
+						func(o *Options) { o.Node, o.Authorization = "", "" }, func(o *Options) { o.NoFallback = false },
+						func(o *Options) { o.CA = "" },
+					} {
+						if without(&o); err == nil {
+							break
+						}
+						out, err = target(o)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					got += "otherwise:\n" + text(out)
+				}
+				file := filepath.Join("testdata", name+"."+variant+".golden")
+				if *update {
+					if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d := cmp.Diff(string(want), got); d != "" {
+					t.Errorf("%s (-want +got):\n%s", file, d)
+				}
+			})
+		}
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		change func(*Options)
+		says   string
+	}{
+		{"no mirror", func(o *Options) { o.Mirror = "" }, "is not a URL"},
+		{"no scheme", func(o *Options) { o.Mirror = "10.0.0.7:5000" }, "is not a URL"},
+		{"a path", func(o *Options) { o.Mirror += "/v2" }, "more than a scheme, a host and a port"},
+		{"a password", func(o *Options) { o.Mirror = "http://a:b@10.0.0.7:5000" }, "more than a scheme, a host and a port"},
+		{"a quote", func(o *Options) { o.Mirror = `http://10.0.0.7"x` }, "more than"},
+		{"no registry", func(o *Options) { o.Registries = nil }, "no registry"},
+		{"a registry with a path", func(o *Options) { o.Registries[0].Name = "ghcr.io/acme" }, "not the name of a registry"},
+		{"a registry that leaves the folder", func(o *Options) { o.Registries[0].Name = ".." }, "not the name of a registry"},
+		{"a pattern", func(o *Options) { o.Registries[0].Name = "*.dkr.ecr.eu-west-1.amazonaws.com" }, "not the name of a registry"},
+		{"a server with a path", func(o *Options) { o.Registries[0].Server = "https://a.example/v2" }, "is not a URL"},
+		{"a node of two lines", func(o *Options) { o.Node = "a\nb" }, "printable"},
+		{"a header of two lines", func(o *Options) { o.Authorization = "a\r\nb: c" }, "not one of a header"},
+		{"a CA that is relative", func(o *Options) { o.Mirror, o.CA = "https://10.0.0.7", "ca.crt" }, "absolute path"},
+		{"a CA at http", func(o *Options) { o.CA = "/etc/ca.crt" }, "of no use"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o := options()
+			tt.change(&o)
+			for name, target := range targets() {
+				out, err := target(o)
+				if err == nil || !strings.Contains(err.Error(), tt.says) || len(out.Files) > 0 {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		})
+	}
+}
+
+// tree is what is below a folder, by path.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, p)
+		if d.IsDir() {
+			all[name+"/"] = ""
+			return err
+		}
+		b, err := os.ReadFile(p)
+		all[name] = string(b)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func put(t *testing.T, dir, name, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Files of others stay, ours are replaced, and Uninstall leaves the folder as it was.
+func TestInstall(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	put(t, dir, "ghcr.io/hosts.toml", "server = \"https://ghcr.io\" # by hand\n")
+	put(t, dir, "ghcr.io/ca.crt", "a certificate")
+	put(t, dir, "quay.io/hosts.toml", "# another tool\n")
+	put(t, dir, "notes.txt", "")
+	at := tree(t, dir)
+
+	install := func(o Options) []Change {
+		t.Helper()
+		out, err := Containerd(o, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changes, err := Install(dir, out.Files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return changes
+	}
+	want := []Change{
+		{"docker.io/hosts.toml", "written"}, {"ghcr.io/hosts.toml", "replaced"}, {"registry.example.com:5000/hosts.toml", "written"},
+	}
+	if d := cmp.Diff(want, install(options())); d != "" {
+		t.Error(d)
+	}
+	after := tree(t, dir)
+	if !strings.Contains(after["ghcr.io/hosts.toml"], "10.0.0.7") || after["ghcr.io/ca.crt"] != "a certificate" ||
+		after["quay.io/hosts.toml"] != at["quay.io/hosts.toml"] {
+		t.Errorf("after: %q", after)
+	}
+	for _, c := range install(options()) {
+		if c.Done != "unchanged" {
+			t.Errorf("again: %+v", c)
+		}
+	}
+	if d := cmp.Diff(after, tree(t, dir)); d != "" {
+		t.Errorf("the second time changes something: %s", d)
+	}
+	other := options()
+	other.Mirror = "http://10.0.0.8:5000"
+	install(other)
+	changes, err := Uninstall(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = []Change{
+		{"docker.io/hosts.toml", "removed"}, {"ghcr.io/hosts.toml", "restored"}, {"registry.example.com:5000/hosts.toml", "removed"},
+	}
+	if d := cmp.Diff(want, changes); d != "" {
+		t.Error(d)
+	}
+	if d := cmp.Diff(at, tree(t, dir)); d != "" {
+		t.Errorf("Uninstall leaves a difference: %s", d)
+	}
+	if changes, err := Uninstall(dir); err != nil || len(changes) > 0 {
+		t.Errorf("once more: %v %v", changes, err)
+	}
+	if changes, err := Uninstall(filepath.Join(dir, "not", "there")); err != nil || len(changes) > 0 {
+		t.Errorf("of nothing: %v %v", changes, err)
+	}
+}
+
+// A crash between any two steps leaves each registry with a file that works, and both calls go on from there.
+func TestInstallAfterACrash(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.Registries = o.Registries[1:2]
+	const mine = "# by hand\n"
+	for name, left := range map[string]map[string]string{
+		"the folder alone":    {"ghcr.io/": ""},
+		"a part of the copy":  {"ghcr.io/hosts.toml": mine, "ghcr.io/hosts.toml.mirror-new": "# by"},
+		"the copy":            {"ghcr.io/hosts.toml": mine, "ghcr.io/hosts.toml.before-mirror": mine},
+		"a part of the file":  {"ghcr.io/hosts.toml": mine, "ghcr.io/hosts.toml.before-mirror": mine, "ghcr.io/hosts.toml.mirror-new": Mark[:9]},
+		"an older copy":       {"ghcr.io/hosts.toml": mine, "ghcr.io/hosts.toml.before-mirror": "# older\n"},
+		"a part of our first": {"ghcr.io/hosts.toml.mirror-new": Mark[:9]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			start := func() (dir string) {
+				dir = t.TempDir()
+				for name, content := range left {
+					if strings.HasSuffix(name, "/") {
+						if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+							t.Fatal(err)
+						}
+						continue
+					}
+					put(t, dir, name, content)
+				}
+				return dir
+			}
+			dir := start()
+			out, err := Containerd(o, dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Install(dir, out.Files); err != nil {
+				t.Fatal(err)
+			}
+			if got := tree(t, dir)["ghcr.io/hosts.toml"]; got != out.Files[0].Content {
+				t.Errorf("after Install: %q", got)
+			}
+			for _, dir := range []string{dir, start()} {
+				if _, err := Uninstall(dir); err != nil {
+					t.Fatal(err)
+				}
+				got := tree(t, dir)
+				if had := left["ghcr.io/hosts.toml"]; got["ghcr.io/hosts.toml"] != had || got["ghcr.io/hosts.toml.mirror-new"] != "" {
+					t.Errorf("after Uninstall: %q", got)
+				}
+			}
+		})
+	}
+}
+
+// A link in the folder does not lead out of it.
+func TestInstallStaysInItsFolder(t *testing.T) {
+	t.Parallel()
+	dir, out := t.TempDir(), t.TempDir()
+	if err := os.Symlink(out, filepath.Join(dir, "ghcr.io")); err != nil {
+		t.Fatal(err)
+	}
+	o, err := Containerd(options(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Install(dir, o.Files); err == nil {
+		t.Error("it was written")
+	}
+	if got := tree(t, out); len(got) != 1 {
+		t.Errorf("outside: %v", got)
+	}
+}

@@ -1,0 +1,150 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+)
+
+// Registry is one that nodes pull from through the mirror.
+type Registry struct {
+	Name string // as image names have it: "docker.io", "registry.example.com:5000"
+	// Server is the URL of the registry itself, without a path: where the node goes on. Empty: https:// and the name; that of
+	// docker.io is https://registry-1.docker.io.
+	Server string
+}
+
+func (r Registry) server() string {
+	switch {
+	case r.Server != "":
+		return r.Server
+	case r.Name == "docker.io":
+		return "https://registry-1.docker.io"
+	}
+	return "https://" + r.Name
+}
+
+// Options say how nodes reach the mirror, and for what.
+type Options struct {
+	Mirror     string // URL by which nodes reach the mirror: https://HOST:PORT, or http://
+	Registries []Registry
+	// Default has every other registry go through the mirror too, where the client has a setting for that.
+	Default bool
+	// NoFallback leaves the node no way around the mirror: not even for the mirror's own image.
+	NoFallback bool
+	// Node is the name that the node gives itself in the mirror's records. Empty: its address counts.
+	Node string
+	// Authorization is the value of the header of that name that is sent to the mirror. Empty: none is.
+	Authorization string
+	// CA is the path, on the node, of a file with the certificates that sign the mirror's. Empty: those of the system count.
+	CA string
+	// DialTimeout is how long a node waits for a connection to the mirror, before it goes on. 0: 1 s.
+	DialTimeout time.Duration
+}
+
+// File is a file of a node's configuration.
+type File struct {
+	Path string // on the node
+	// Part says that the content is to be merged into a file that is there, not to replace it.
+	Part    bool
+	Secret  bool // only root may read it
+	Content string
+}
+
+// Output is what is to be done on a node.
+type Output struct {
+	Files []File
+	Notes []string // what to do beside that, and what to know, a sentence each
+}
+
+// settings are the options as the files need them.
+type settings struct {
+	Options
+	scheme, host string // of the mirror
+}
+
+func (s *settings) plain() bool { return s.scheme == "http" }
+
+// timeout is the one of a connection.
+func (s *settings) timeout() time.Duration {
+	if s.DialTimeout > 0 {
+		return s.DialTimeout
+	}
+	return time.Second
+}
+
+// read checks the options. Its errors name all mistakes.
+func (o Options) read() (*settings, error) {
+	s := &settings{Options: o}
+	var wrong []error
+	u, err := url.Parse(o.Mirror)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		wrong = append(wrong, fmt.Errorf("the mirror's address %q is not a URL as http://10.0.0.7:5000 or https://mirror.example", o.Mirror))
+	case u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || !isHost(u.Host):
+		wrong = append(wrong, fmt.Errorf("the mirror's address %q has more than a scheme, a host and a port", o.Mirror))
+	default:
+		s.scheme, s.host = u.Scheme, u.Host
+		s.Mirror = u.Scheme + "://" + u.Host
+	}
+	if len(o.Registries) == 0 && !o.Default {
+		wrong = append(wrong, errors.New("there is no registry to write a configuration for"))
+	}
+	for _, r := range o.Registries {
+		if !isHost(r.Name) {
+			wrong = append(wrong, fmt.Errorf("%q is not the name of a registry, as ghcr.io or registry.example.com:5000", r.Name))
+		}
+		if v, err := url.Parse(r.server()); err != nil || v.Host == "" || !isHost(v.Host) || v.Path != "" {
+			wrong = append(wrong, fmt.Errorf("the address %q of registry %s is not a URL as https://registry.example.com", r.Server, r.Name))
+		}
+	}
+	if !isText(o.Node) || len(o.Node) > 253 {
+		wrong = append(wrong, fmt.Errorf("the node's name %q is not up to 253 printable characters", o.Node))
+	}
+	if !isText(o.Authorization) {
+		wrong = append(wrong, errors.New("the value of Authorization is not one of a header"))
+	}
+	if o.CA != "" && (!isText(o.CA) || !path.IsAbs(o.CA)) {
+		wrong = append(wrong, fmt.Errorf("the CA file %q is not an absolute path on the node", o.CA))
+	}
+	if o.CA != "" && s.plain() {
+		wrong = append(wrong, errors.New("a CA file is of no use for a mirror at http://: containerd would try https:// there"))
+	}
+	return s, errors.Join(wrong...)
+}
+
+// isHost reports whether text is a host with or without a port, in which no character needs a quote anywhere.
+func isHost(text string) bool {
+	for _, c := range text {
+		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]_", c) {
+			return false
+		}
+	}
+	u, err := url.Parse("//" + text)
+	return err == nil && u.Hostname() != "" && !strings.ContainsAny(text[:1], "-._:") && !strings.Contains(text, "..") &&
+		!strings.HasSuffix(text, ":")
+}
+
+// isText reports whether text has printable ASCII alone.
+func isText(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' })
+}
+
+// lacks is the error for options that a client has no setting for.
+func (s *settings) lacks(client string, node, authorization, fallback bool) error {
+	var wrong []error
+	if node && s.Node != "" {
+		wrong = append(wrong, fmt.Errorf("%s has no setting for a header, so the node can't give its name: leave it out, and the mirror "+
+			"records the node's address", client))
+	}
+	if authorization && s.Authorization != "" {
+		wrong = append(wrong, fmt.Errorf("%s has no setting for a header, so it can't send Authorization", client))
+	}
+	if fallback && s.NoFallback {
+		wrong = append(wrong, fmt.Errorf("%s always goes on to the registry itself", client))
+	}
+	return errors.Join(wrong...)
+}
