@@ -24,7 +24,7 @@ import (
 // A mirror that is killed in the middle of a job goes on with it, and fetches nothing a second time that is here.
 func TestKilledJobGoesOn(t *testing.T) {
 	inBubble(t, warm.Options{Limits: warm.Limits{Parallel: 1}}, func(t *testing.T, w *world) {
-		w.hub.rate = mib
+		w.rate = mib
 		w.push("acme/a:1", amd64, blob{"a1", 10 * mib}, blob{"a2", 10 * mib}, blob{"a3", 10 * mib})
 		w.push("acme/b:1", amd64, blob{"b", 10 * mib})
 		id := w.submit("acme/a:1", "acme/b:1").ID
@@ -36,7 +36,7 @@ func TestKilledJobGoesOn(t *testing.T) {
 		if got := w.kept("a1"); got != 1 {
 			t.Fatalf("a1 is kept by %d", got)
 		}
-		w.hub.keeps = make(map[string]kept) // keeps are in memory
+		w.keeps = make(map[string]kept) // keeps are in memory
 		w.start()
 		synctest.Wait()
 		if got := w.kept("a1"); got != 1 {
@@ -60,8 +60,8 @@ func TestKeepsOverARestart(t *testing.T) {
 		before := w.finished(w.request(warm.Request{Images: []string{"acme/a:1", "acme/b:1", "acme/none:1"}, Keep: time.Hour}).ID)
 		time.Sleep(2 * time.Second) // it is written
 		w.stop()
-		w.hub.keeps = make(map[string]kept)
-		delete(w.hub.here, named("b")) // as by a purge
+		w.keeps = make(map[string]kept)
+		delete(w.here, named("b")) // as by a purge
 		e := warm.New(w.o)
 		e.Restore(t.Context())
 		if w.kept("a") != 1 || w.kept("b") != 0 {
@@ -88,7 +88,7 @@ func TestKeepsOverARestart(t *testing.T) {
 // A cancel ends what no other job wants, and all keeps; a second one changes nothing.
 func TestCancel(t *testing.T) {
 	inBubble(t, warm.Options{}, func(t *testing.T, w *world) {
-		w.hub.rate = mib
+		w.rate = mib
 		shared := blob{"shared", 60 * mib}
 		w.push("acme/a:1", amd64, shared, blob{"a", 60 * mib})
 		w.push("acme/b:1", amd64, shared)
@@ -240,7 +240,7 @@ func TestRegistryStaysDown(t *testing.T) {
 // One image whose blob never comes fails soon, at a registry that works for others meanwhile.
 func TestOneBlobNeverComes(t *testing.T) {
 	inBubble(t, warm.Options{Limits: warm.Limits{Parallel: 1}}, func(t *testing.T, w *world) {
-		w.hub.rate = mib
+		w.rate = mib
 		w.fails(func(request string) error {
 			if request == "BLOB bad" {
 				return diagnose.New(diagnose.Stalled, "no byte came", "wait")
@@ -288,7 +288,7 @@ func TestNoRoom(t *testing.T) {
 				w.push("acme/first:1", amd64, blob{"first", gib})
 				first := w.finished(w.submit("acme/first:1").ID)
 				w.took()
-				w.hub.free = c.free
+				w.free = c.free
 				w.push("acme/model:1", []string{""}, blob{"model", c.size})
 				w.push("acme/small:1", amd64, blob{"small", kib})
 				r := warm.Request{Images: []string{"acme/small:1", "acme/model:1"}, MaxSize: c.maxSize}
@@ -334,7 +334,7 @@ func TestContentInUse(t *testing.T) {
 	o := warm.Options{InUse: func() []oci.Ref { return []oci.Ref{used} }, Limits: warm.Limits{MaxShare: 1}}
 	inBubble(t, o, func(t *testing.T, w *world) {
 		w.push("acme/used:1", amd64, blob{"used", 12 * gib})
-		w.hub.here[named(used.String())], w.hub.here[named(used.String()+"linux/amd64")], w.hub.here[named("used")] = kib, kib, 12*gib
+		w.here[named(used.String())], w.here[named(used.String()+"linux/amd64")], w.here[named("used")] = kib, kib, 12*gib
 		w.push("acme/big:1", amd64, blob{"big", 10 * gib})
 		w.push("acme/fits:1", amd64, blob{"fits", 7 * gib})
 		j := w.finished(w.submit("acme/big:1").ID)
@@ -344,7 +344,7 @@ func TestContentInUse(t *testing.T) {
 		if n := count(w.took(), "BLOB"); n != 0 {
 			t.Errorf("%d blobs were requested", n)
 		}
-		w.hub.rate = gib
+		w.rate = gib
 		id := w.submit("acme/fits:1").ID
 		time.Sleep(3 * time.Second)
 		if w.kept("used") != 1 {
@@ -367,7 +367,7 @@ func TestContentInUse(t *testing.T) {
 // Two hundred jobs at once: blobs that they share are fetched once, in bounded goroutines, and each job has its turn.
 func TestTwoHundredJobs(t *testing.T) {
 	inBubble(t, warm.Options{Limits: warm.Limits{Parallel: 6}}, func(t *testing.T, w *world) {
-		w.hub.rate = mib
+		w.rate = mib
 		for i := range 50 {
 			w.push(fmt.Sprintf("acme/app:v%d", i), amd64, blob{"base", 5 * mib}, blob{fmt.Sprintf("layer %d", i), 2 * mib})
 		}
@@ -516,7 +516,7 @@ func TestAttached(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		w.stop()
-		w.hub.keeps = make(map[string]kept)
+		w.keeps = make(map[string]kept)
 		w.start()
 		synctest.Wait()
 		if w.kept("signature") != 2 || w.kept("sbom") != 1 {
@@ -592,12 +592,12 @@ func TestDiskIsFullMeanwhile(t *testing.T) {
 // A plan says what a job would fetch, and what it costs at registries with a limit.
 func TestPlan(t *testing.T) {
 	inBubble(t, warm.Options{}, func(t *testing.T, w *world) {
-		w.hub.limit, w.hub.resetAt = [2]int64{100, 1}, time.Now().Add(time.Hour)
+		w.limit, w.resetAt = [2]int64{100, 1}, time.Now().Add(time.Hour)
 		a := w.push("acme/a:1", amd64, blob{"base", 10 * mib}, blob{"a", mib})
 		w.push("acme/b:1", amd64, blob{"base", 10 * mib}, blob{"b", 2 * mib})
 		w.fails(func(request string) error {
 			if request == "TREE docker.io/acme/later:1" {
-				return &fault.ReserveError{Upstream: "docker.io", Until: w.hub.resetAt}
+				return &fault.ReserveError{Upstream: "docker.io", Until: w.resetAt}
 			}
 			return nil
 		})
@@ -619,10 +619,10 @@ func TestPlan(t *testing.T) {
 		if i := plan.Images[2]; i.Failure == nil || i.Failure.Reason != diagnose.TagNotFound {
 			t.Errorf("the missing image %+v", i)
 		}
-		if i := plan.Images[3]; i.Waiting == nil || !i.Waiting.Until.Equal(w.hub.resetAt) || i.Requests != 2 {
+		if i := plan.Images[3]; i.Waiting == nil || !i.Waiting.Until.Equal(w.resetAt) || i.Requests != 2 {
 			t.Errorf("the image for which nothing is left %+v", i)
 		}
-		want := []warm.Cost{{Upstream: "docker.io", Requests: 2, Known: true, Limit: 100, Remaining: 1, ResetAt: w.hub.resetAt, EnoughAt: w.hub.resetAt}}
+		want := []warm.Cost{{Upstream: "docker.io", Requests: 2, Known: true, Limit: 100, Remaining: 1, ResetAt: w.resetAt, EnoughAt: w.resetAt}}
 		if diff := cmp.Diff(want, plan.Upstreams); diff != "" {
 			t.Errorf("costs (-want +got):\n%s", diff)
 		}
@@ -640,7 +640,7 @@ func TestVerify(t *testing.T) {
 		digest := w.push("acme/a:1", both, blob{"linux/amd64|a", mib}, blob{"linux/arm64|arm", mib})
 		w.push("acme/b:1", amd64, blob{"b", mib})
 		w.finished(w.submit("acme/a:1", "acme/b:1").ID)
-		delete(w.hub.here, named("b"))
+		delete(w.here, named("b"))
 		w.took()
 		list, err := w.Verify(t.Context(), warm.Request{Images: []string{"acme/a:1", "acme/a@" + digest.String(), "acme/b:1", "acme/none:1"}})
 		if err != nil {
@@ -686,7 +686,10 @@ func TestJobsAreForgotten(t *testing.T) {
 			t.Errorf("%d jobs keep the blob", n)
 		}
 		items := 0
-		for range w.table.Scan("") {
+		for _, err := range w.table.Scan("") {
+			if err != nil {
+				t.Fatal(err)
+			}
 			items++
 		}
 		if items != 1000 {
@@ -702,7 +705,7 @@ func TestJobsAreForgotten(t *testing.T) {
 // Of each pair of jobs one waits for the other one's turn, and says so.
 func TestOtherJobs(t *testing.T) {
 	inBubble(t, warm.Options{Limits: warm.Limits{Parallel: 1}}, func(t *testing.T, w *world) {
-		w.hub.rate = mib
+		w.rate = mib
 		w.push("acme/a:1", amd64, blob{"a", 30 * mib})
 		w.push("acme/b:1", amd64, blob{"b", mib})
 		a, b := w.submit("acme/a:1").ID, w.submit("acme/b:1").ID
