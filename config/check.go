@@ -51,7 +51,8 @@ func (c *Config) Check() []strictyaml.Mistake {
 	c.checkWebhooks(found)
 	c.Kubernetes.check(found)
 	c.Warm.check(found)
-	c.checkPlatforms(found)
+	checkPlatforms(found, "platforms", c.Platforms)
+	c.checkSchedules(found)
 	c.checkProxies(found)
 	return *found
 }
@@ -81,7 +82,23 @@ func (k Kubernetes) check(found *mistakes) {
 		found.add("kubernetes.server", quoted(k.Server)+" is not the URL of an API server",
 			"write https://HOST:PORT; plain HTTP would show the token")
 	}
+	checkNamespaces(found, "kubernetes.feedNamespaces", k.FeedNamespaces)
+	checkNamespaces(found, "kubernetes.feedExcluded", k.FeedExcluded)
+	if k.Feed && len(k.FeedNamespaces) == 0 {
+		found.add("kubernetes.feedNamespaces", "the feed has no namespace", `write ["*"] for all, or set kubernetes.feed to false`, "kubernetes.feed")
+	}
 }
+
+func checkNamespaces(found *mistakes, path string, globs []string) {
+	for i, text := range globs {
+		if !namespaceGlob.MatchString(text) {
+			found.add(strictyaml.Index(path, i), quoted(text)+" is not a glob of namespaces", "as in prod, team-* or *")
+		}
+	}
+}
+
+// namespaceGlob is a glob of namespaces: their letters, and *.
+var namespaceGlob = regexp.MustCompile(`^[a-z0-9*]([a-z0-9*-]{0,61}[a-z0-9*])?$`)
 
 func (w Warm) check(found *mistakes) {
 	for _, n := range []struct {
@@ -273,12 +290,11 @@ var (
 	variant = regexp.MustCompile(`^v[0-9]{1,2}(\.[0-9])?$`)
 )
 
-// checkPlatforms checks the platforms of the nodes, and puts them in lower case.
-func (c *Config) checkPlatforms(found *mistakes) {
+// checkPlatforms checks a list of platforms, and puts them in lower case.
+func checkPlatforms(found *mistakes, path string, list []string) {
 	const hint = "write OS/ARCH or OS/ARCH/VARIANT, as in linux/amd64"
-	list := c.Platforms
 	for i, text := range list {
-		at := strictyaml.Index("platforms", i)
+		at := strictyaml.Index(path, i)
 		list[i] = strings.ToLower(text)
 		parts := strings.Split(list[i], "/")
 		if len(parts) < 2 || len(parts) > 3 {

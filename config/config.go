@@ -184,8 +184,13 @@ type Kubernetes struct {
 	TokenFile string `yaml:"tokenFile" path:"own" reload:"restart"`
 	// CAFile is a file of certificates, PEM, that sign the API server's. Empty: where a pod finds them.
 	CAFile string `yaml:"caFile" path:"own" reload:"restart"`
-	// Feed keeps the images of the cluster's pods warm.
-	Feed bool `yaml:"feed"`
+	// Feed keeps the images warm that pods of the cluster use, and the pod templates of its Deployments, StatefulSets, DaemonSets
+	// and CronJobs. The service account must be allowed to list and watch these.
+	Feed bool `yaml:"feed" reload:"restart"`
+	// FeedNamespaces are globs of the namespaces whose images count: * is any characters.
+	FeedNamespaces []string `yaml:"feedNamespaces" reload:"restart"`
+	// FeedExcluded are globs of namespaces among these whose images don't count.
+	FeedExcluded []string `yaml:"feedExcluded" reload:"restart"`
 }
 
 // Warm pulls images ahead of time, by jobs.
@@ -213,14 +218,23 @@ type Warm struct {
 
 // Schedule is a pull that repeats.
 type Schedule struct {
-	// Cron says when: minute, hour, day of month, month, day of week.
-	Cron string `yaml:"cron"`
-	// Images are pulled.
+	// Name is what jobs, logs and metrics call it. Empty: schedule-1 for the first one, and so on.
+	Name string `yaml:"name,omitzero"`
+	// Cron says when: minute, hour, day of month, month and day of week, or one of @hourly, @daily, @weekly, @monthly and @yearly.
+	Cron string `yaml:"cron,omitzero"`
+	// TimeZone is the zone of cron, as Europe/Berlin. Empty: UTC.
+	TimeZone string `yaml:"timeZone,omitzero"`
+	// OnTagMove pulls each image when its tag has moved, in place of cron: after a move that a pull, a check or a webhook has
+	// shown. Each tag is checked when its record is older than tags.maxAge.
+	OnTagMove bool `yaml:"onTagMove,omitzero"`
+	// Images are pulled, with their upstream.
 	Images []string `yaml:"images"`
-	// Platforms are those of which the content is pulled.
-	Platforms []string `yaml:"platforms"`
-	// Keep is how long the pulled content is safe from eviction.
-	Keep time.Duration `yaml:"keep"`
+	// Platforms are those of which the content is pulled. Empty: those of the nodes.
+	Platforms []string `yaml:"platforms,omitzero"`
+	// With are signatures, referrers, or both: what is pulled beside each image.
+	With []string `yaml:"with,omitzero"`
+	// Keep is how long the pulled content is safe from eviction, counted from the end of the pull. 0: as for other jobs.
+	Keep time.Duration `yaml:"keep,omitzero"`
 }
 
 // defaults is the configuration where nothing is set, before the list of upstreams is filled in.
@@ -239,6 +253,7 @@ func defaults() *Config {
 		ClientsFallBack: true,
 		TrustedProxies:  []string{},
 		Platforms:       []string{},
+		Kubernetes:      Kubernetes{FeedNamespaces: []string{"*"}, FeedExcluded: []string{}},
 		Warm: Warm{
 			MaxJobs: 200, MaxImages: 10_000, MaxShare: 50, Parallel: 8, Keep: 72 * time.Hour, Patience: time.Hour,
 		},

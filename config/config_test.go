@@ -124,7 +124,18 @@ defaultUpstream: CORP
 platforms: [linux/amd64, Linux/arm/v7]
 clientsFallBack: false
 trustedProxies: [10.1.2.3/8, "fd00::/8"]
-warm: {maxJobs: 10, maxImages: 100, maxBytes: 100GiB, maxShare: 25%, parallel: 4, keep: 24h, patience: 10m}
+kubernetes: {feed: true, feedNamespaces: ["team-*", prod], feedExcluded: [kube-*]}
+warm:
+  maxJobs: 10
+  maxImages: 100
+  maxBytes: 100GiB
+  maxShare: 25%
+  parallel: 4
+  keep: 24h
+  patience: 10m
+  schedules:
+    - {name: night, cron: "0 5 * * *", timeZone: Europe/Berlin, images: [registry.example.com:5000/acme/app:1], platforms: [Linux/arm64], with: [referrers], keep: 1h}
+    - {onTagMove: true, images: [a.azurecr.io/app]}
 upstreams:
   Registry.Example.com:5000:
     endpoints: [{url: "HTTP://10.0.0.5:5000/", ca: ""}]
@@ -186,6 +197,17 @@ upstreams:
 		DefaultUpstream: "registry.example.com:5000",
 		TrustedProxies:  []string{"10.0.0.0/8", "fd00::/8"},
 		Platforms:       []string{"linux/amd64", "linux/arm/v7"},
+		Kubernetes:      config.Kubernetes{Feed: true, FeedNamespaces: []string{"team-*", "prod"}, FeedExcluded: []string{"kube-*"}},
+		Warm: config.Warm{
+			MaxJobs: 10, MaxImages: 100, MaxBytes: 100 << 30, MaxShare: 25, Parallel: 4, Keep: 24 * time.Hour, Patience: 10 * time.Minute,
+			Schedules: []config.Schedule{
+				{
+					Name: "night", Cron: "0 5 * * *", TimeZone: "Europe/Berlin", Images: []string{"registry.example.com:5000/acme/app:1"}, Platforms: []string{"linux/arm64"},
+					With: []string{"referrers"}, Keep: time.Hour,
+				},
+				{Name: "schedule-2", OnTagMove: true, Images: []string{"a.azurecr.io/app"}},
+			},
+		},
 		Upstreams: config.Upstreams{
 			{
 				Name:          "registry.example.com:5000",
@@ -240,9 +262,6 @@ upstreams:
 				},
 				Access: "public", MaxTransfers: 32, Tags: tags, RateLimitReserve: 20,
 			},
-		},
-		Warm: config.Warm{
-			MaxJobs: 10, MaxImages: 100, MaxBytes: 100 << 30, MaxShare: 25, Parallel: 4, Keep: 24 * time.Hour, Patience: 10 * time.Minute,
 		},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {

@@ -84,7 +84,7 @@ func hasDefault(path string) bool {
 	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "tls.http2", "admin.tokenFile", "admin.tls", "admin.tls.cert", "admin.tls.key", "kubernetes.server", "kubernetes.tokenFile", "kubernetes.caFile"}, path) {
 		return false
 	}
-	for _, list := range []string{"rules", "webhooks", "upstreams.*.pins", "upstreams.*.tags.immutable", "upstreams.*.tags.patterns"} {
+	for _, list := range []string{"rules", "webhooks", "warm.schedules", "upstreams.*.pins", "upstreams.*.tags.immutable", "upstreams.*.tags.patterns"} {
 		if path == list || strings.HasPrefix(path, list+".") {
 			return false
 		}

@@ -143,6 +143,9 @@ kubernetes:
   server: "" # a change needs a restart
   tokenFile: "" # a change needs a restart
   caFile: "" # a change needs a restart
+  feed: false # a change needs a restart
+  feedNamespaces: ['*'] # a change needs a restart
+  feedExcluded: [] # a change needs a restart
 warm:
   maxJobs: 200 # a change needs a restart
   maxImages: 10000 # a change needs a restart
@@ -151,6 +154,7 @@ warm:
   parallel: 8 # a change needs a restart
   keep: 72h # a change needs a restart
   patience: 1h # a change needs a restart
+  schedules: []
 `
 	if diff := cmp.Diff(want, string(out)); diff != "" {
 		t.Error(diff)
@@ -199,7 +203,7 @@ func TestDiff(t *testing.T) {
 		})
 	}
 	want := "listen tls tls.http2 admin.listen admin.tls admin.hosts metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
-		"cache.durability cache.parallelAbove cache.scrub clientsFallBack trustedProxies kubernetes.events kubernetes.server kubernetes.tokenFile kubernetes.caFile " +
+		"cache.durability cache.parallelAbove cache.scrub clientsFallBack trustedProxies kubernetes.events kubernetes.server kubernetes.tokenFile kubernetes.caFile kubernetes.feed kubernetes.feedNamespaces kubernetes.feedExcluded " +
 		"warm.maxJobs warm.maxImages warm.maxBytes warm.maxShare warm.parallel warm.keep warm.patience"
 	if got := strings.Join(config.RestartPaths(), " "); got != want {
 		t.Errorf("RestartPaths:\n%s, want\n%s", got, want)

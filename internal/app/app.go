@@ -31,6 +31,7 @@ import (
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
 	"github.com/registrymirror/mirror/warm"
+	"github.com/registrymirror/mirror/warm/schedule"
 	"github.com/registrymirror/mirror/webhook"
 )
 
@@ -56,6 +57,7 @@ type App struct {
 	memory     *memory.Budget // for documents
 	puller     *pull.Puller
 	warm       *warm.Engine
+	schedules  *schedule.Scheduler
 	journal    *journal.Journal
 	failures   *journal.Record
 	server     *server.Server
@@ -79,11 +81,7 @@ type App struct {
 // New takes the data folder into use and listens. The context bounds the wait for another mirror that has the folder,
 // at most a minute, in which nothing listens; then the error is a *disk.LockedError.
 func New(ctx context.Context, o Options) (_ *App, err error) {
-	a := &App{o: o, log: o.Log, hurry: make(chan struct{}, 1)}
-	now := stamp(time.Now())
-	a.about.Store(&admin.About{
-		Version: o.Version, GoVersion: runtime.Version(), StartedAt: now, Config: admin.Config{File: o.File, TakenAt: now},
-	})
+	a := newApp(o)
 	defer func() {
 		if err != nil {
 			_ = a.close()
@@ -101,7 +99,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.listeners.close()
 	a.listeners = listeners{}
-	if c.Kubernetes.Events {
+	if c.Kubernetes.Events || c.Kubernetes.Feed {
 		if err := a.useKubernetes(c.Kubernetes); err != nil {
 			return nil, err
 		}
@@ -117,18 +115,44 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			"admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", "addr", c.Admin.Listen)
 	}
 	a.warnOfCertificates(c)
+	if err := a.assemble(c, f); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// newApp is an App without components.
+func newApp(o Options) *App {
+	a := &App{o: o, log: o.Log, hurry: make(chan struct{}, 1)}
+	now := stamp(time.Now())
+	a.about.Store(&admin.About{
+		Version: o.Version, GoVersion: runtime.Version(), StartedAt: now, Config: admin.Config{File: o.File, TakenAt: now},
+	})
+	return a
+}
+
+// assemble makes the components and puts the configuration into use. Background work begins with Run.
+func (a *App) assemble(c *config.Config, f files) error {
 	a.files.use(f, a.listeners.admin)
 	if err := a.build(c); err != nil {
-		return nil, err
+		return err
 	}
 	setup, err := a.registries.Setup(c)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	a.use(c, setup, f.webhooks) // before the first request; background work begins with Run
+	a.use(c, setup, f.webhooks) // before the first request
 	a.warm = a.newWarm(c)
 	a.metrics.ReadWarm(a.warm.Stats)
-	return a, nil
+	a.schedules = schedule.New(schedule.Options{
+		Jobs: a.warm, Latest: a.puller.Latest, Table: a.folder.state.Table("schedules"), Log: a.log,
+		Observe: func(name string, r schedule.Result) { a.metrics.Scheduled(name, string(r)) },
+	})
+	a.schedules.Use(a.schedulesOf(c))
+	if c.Kubernetes.Feed {
+		a.newFeed(c)
+	}
+	return nil
 }
 
 // build makes the components. Nothing runs yet.
@@ -153,7 +177,10 @@ func (a *App) build(c *config.Config) error {
 	a.puller = pull.New(pull.Options{
 		Memory: a.memory,
 		Cache:  a.cache, Catalog: a.catalog, Private: access.NewPrivate(f.state.Table("private"), a.log), Log: a.log,
-		Moved: a.metrics.Moved,
+		Moved: func(m pull.Move) {
+			a.metrics.Moved(m)
+			a.schedules.Moved(m.Ref)
+		},
 	})
 	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
 	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
@@ -163,7 +190,7 @@ func (a *App) build(c *config.Config) error {
 	}
 	a.journal = journal.New(o)
 	a.webhooks = webhook.New(webhook.Options{
-		Expirer: expirer{a.catalog, a.puller}, Proxies: proxies(c), Log: a.log,
+		Expirer: expirer{a}, Proxies: proxies(c), Log: a.log,
 		Observe: func(name string, r webhook.Result) { a.metrics.Webhook(name, string(r)) },
 	})
 	a.server = server.New(server.Options{
@@ -241,16 +268,7 @@ func (a *App) Run(ctx context.Context) error {
 		}
 	}()
 	c := a.o.Config
-	// Background work ends after the last pull, not with the signal.
-	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	work, bg := errgroup.WithContext(bg)
-	for _, run := range []func(context.Context) error{
-		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
-		a.watchTags,
-	} {
-		work.Go(func() error { return run(bg) })
-	}
+	bg, stop := a.background(ctx, a.schedules.Run, a.feed, a.watchTags)
 	main, side, served := a.serve(c)
 	a.ready.Store(true)
 	a.log.InfoContext(ctx, "mirror is ready", "listen", a.Addr().String(), "admin", a.AdminAddr().String(),
@@ -265,14 +283,30 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	stopping = time.Now()
 	err = cmp.Or(err, a.stop(main, c.Drain))
-	stop()
-	if e := work.Wait(); !errors.Is(e, context.Canceled) {
-		err = cmp.Or(err, e)
-	}
+	err = cmp.Or(err, stop())
 	for _, s := range side { // last, so that /readyz reports the stop while it lasts
 		_ = s.Close()
 	}
 	return err
+}
+
+// background begins the background work, and what comes with it. It ends with stop, not with ctx: after the last pull. The context ends before that if a
+// part of the work fails; stop returns the failure.
+func (a *App) background(ctx context.Context, others ...func(context.Context) error) (bg context.Context, stop func() error) {
+	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	work, bg := errgroup.WithContext(bg)
+	for _, run := range append(others,
+		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
+	) {
+		work.Go(func() error { return run(bg) })
+	}
+	return bg, func() error {
+		cancel()
+		if err := work.Wait(); !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
+	}
 }
 
 // serve serves on all listeners. The channel has the error of the first server that ends.
@@ -305,7 +339,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
-		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift, Uses: a.uses, Held: a.heldTags,
+		Tags: ledger{a.catalog, a.puller, a.platforms, a.own}, Drift: a.drift, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

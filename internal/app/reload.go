@@ -12,7 +12,7 @@ import (
 	"github.com/registrymirror/mirror/internal/logging"
 )
 
-// Reload puts a new configuration into use: upstreams, tag policies, certificates, token, log level. Settings that need a
+// Reload puts a new configuration into use: upstreams, tag policies, schedules, certificates, token, log level. Settings that need a
 // restart stay as they are, and each reload until then names them in the log. On an error everything stays as it was.
 func (a *App) Reload(c *config.Config) error {
 	a.reloading.Lock()
@@ -73,6 +73,10 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 	}
 	keptToken = a.files.use(f, a.listeners.admin)
 	a.use(c, setup, f.webhooks)
+	a.schedules.Use(a.schedulesOf(c))
+	if a.cluster.feed != nil {
+		a.cluster.feed.Refresh()
+	}
 	return keptToken, nil
 }
 

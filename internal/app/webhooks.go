@@ -7,21 +7,19 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/oci"
-	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/webhook"
 )
 
-// expirer marks tags in the catalog, and has the puller forget what it remembers of them.
-type expirer struct {
-	catalog *catalog.Catalog
-	puller  *pull.Puller
-}
+// expirer marks tags in the catalog, has the puller forget what it remembers of them, and has schedules look at them.
+type expirer struct{ *App }
 
 // Expire implements webhook.Expirer.
 func (e expirer) Expire(repo oci.Repo, tag, source string) error {
-	err := e.catalog.Expire(oci.Ref{Repo: repo, Tag: tag}, catalog.Source(source), time.Now())
+	ref := oci.Ref{Repo: repo, Tag: tag}
+	err := e.catalog.Expire(ref, catalog.Source(source), time.Now())
 	e.puller.Forget(repo) // a tag whose image can't be stored has no record, and a 404 is remembered
+	e.schedules.Moved(ref)
 	return err
 }
 

@@ -22,8 +22,9 @@ import (
 
 const (
 	// maxAnswer bounds one answer: 500 pods of 16 KiB are 8 MiB.
-	maxAnswer = 32 << 20
-	askLimit  = 10 * time.Second
+	maxAnswer  = 32 << 20
+	maxRefusal = 64 << 10
+	askLimit   = 10 * time.Second
 )
 
 // ClientOptions are the address of the API server and our login.
@@ -80,6 +81,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 			MaxIdleConns:           2,
 			MaxResponseHeaderBytes: 64 << 10,
 			ForceAttemptHTTP2:      true,
+			HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second}, // a watch may be silent
 		}
 	}
 	return &Client{base: base, tokenFile: o.TokenFile, http: &http.Client{
@@ -118,7 +120,7 @@ func readToken(file string) (string, error) {
 
 // APIError is a refusal of the API server.
 type APIError struct {
-	Op         string // "list pods", "create event", "update event"
+	Op         string // "list pods", "watch pods", "create event", "update event"
 	Status     int
 	Reason     string // as the server names it: "Forbidden", "AlreadyExists"
 	Message    string
@@ -141,45 +143,30 @@ func (e *APIError) final() bool {
 	return e.Status/100 == 4 && e.Status != http.StatusUnauthorized && e.Status != http.StatusTooManyRequests
 }
 
+// remedy says what helps against a refusal, or against no answer at all (nil). rights are those that the request needs.
+func (e *APIError) remedy(rights string) string {
+	switch {
+	case e == nil || e.Status/100 != 4 || e.Status == http.StatusTooManyRequests:
+		return "see whether the API server can be reached from here; it is asked again"
+	case e.Status == http.StatusUnauthorized:
+		return "the token in kubernetes.tokenFile is refused: see that it is this cluster's and has not expired"
+	case e.Status == http.StatusForbidden:
+		return rights
+	}
+	return "see that kubernetes.server is the API server"
+}
+
 // ask sends one request and reads a JSON answer into out, unless that is nil. A refusal is an *APIError.
 func (c *Client) ask(ctx context.Context, op, method, path string, query url.Values, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	token, err := readToken(c.tokenFile)
+	resp, err := c.send(ctx, op, method, path, query, in)
 	if err != nil {
 		return err
-	}
-	u := c.base.JoinPath(path)
-	u.RawQuery = query.Encode()
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return fmt.Errorf("%s: %w", op, err)
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
-	if err != nil {
-		return fmt.Errorf("%s: %w", op, err)
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "mirror")
-	if method == http.MethodPatch {
-		req.Header.Set("Content-Type", "application/merge-patch+json")
-	} else if in != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
-	case resp.StatusCode/100 != 2:
-		return refusal(op, resp, b)
 	case err != nil:
 		return fmt.Errorf("%s: read the answer: %w", op, err)
 	case len(b) > maxAnswer:
@@ -193,17 +180,75 @@ func (c *Client) ask(ctx context.Context, op, method, path string, query url.Val
 	return nil
 }
 
+// send sends one request. The caller closes the body of the answer. A refusal is an *APIError.
+func (c *Client) send(ctx context.Context, op, method, path string, query url.Values, in any) (*http.Response, error) {
+	token, err := readToken(c.tokenFile)
+	if err != nil {
+		return nil, err
+	}
+	u := c.base.JoinPath(path)
+	u.RawQuery = query.Encode()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", op, err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "mirror")
+	if method == http.MethodPatch {
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	} else if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+		return nil, refusal(op, resp, b)
+	}
+	return resp, nil
+}
+
 // refusal reads a metav1.Status, where the answer is one.
 func refusal(op string, resp *http.Response, body []byte) error {
-	e := &APIError{Op: op, Status: resp.StatusCode}
-	var st struct{ Reason, Message string }
-	if json.Unmarshal(body, &st) == nil {
-		e.Reason, e.Message = text.Line(st.Reason, 60), text.Line(st.Message, 300)
-	}
+	e := statusError(op, body)
+	e.Status = resp.StatusCode
 	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
-		e.RetryAfter = min(time.Duration(n)*time.Second, maxPause)
+		e.RetryAfter = pauseOf(n)
 	}
 	return e
+}
+
+// statusError reads a metav1.Status: the body of a refusal, or the object of an ERROR event.
+func statusError(op string, body []byte) *APIError {
+	var st struct {
+		Code            int
+		Reason, Message string
+		Details         struct{ RetryAfterSeconds int }
+	}
+	if json.Unmarshal(body, &st) != nil {
+		return &APIError{Op: op}
+	}
+	return &APIError{
+		Op: op, Status: st.Code, Reason: text.Line(st.Reason, 60), Message: text.Line(st.Message, 300),
+		RetryAfter: pauseOf(st.Details.RetryAfterSeconds),
+	}
+}
+
+// pauseOf is how long to wait where the server asks for so many seconds.
+func pauseOf(seconds int) time.Duration {
+	return time.Duration(min(max(seconds, 0), int(maxPause/time.Second))) * time.Second
 }
 
 // Ready asks whether the API server lets us list pods: an error of Poster, before it matters.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/registrymirror/mirror/oci"
@@ -29,7 +30,7 @@ type RunningImage struct {
 
 // Pods lists the pods of all namespaces that have not ended, and are not being deleted, with the images of all their containers.
 func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
-	found, err := list[pod](ctx, c, "list pods", "/api/v1/pods", "status.phase!=Succeeded,status.phase!=Failed", imagePages, nil)
+	found, err := list[pod](ctx, c, "list pods", podKind.path, podKind.selector, imagePages, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +74,12 @@ type Workload struct {
 	Images                []string
 }
 
-// workload is what we need to know of one.
-type workload struct {
-	Metadata struct{ Name, Namespace string }
+// object is what we need to know of a pod or a workload.
+type object struct {
+	Metadata struct{ Name, Namespace, ResourceVersion string }
 	Spec     struct {
+		podSpec // of a pod
+
 		Replicas    *int
 		Template    podTemplate
 		JobTemplate struct {
@@ -85,38 +88,49 @@ type workload struct {
 	}
 }
 
-type podTemplate struct {
-	Spec struct{ Containers, InitContainers []container }
+type podTemplate struct{ Spec podSpec }
+
+// name is the object's, with its namespace.
+func (o *object) name() string { return o.Metadata.Namespace + "/" + o.Metadata.Name }
+
+// images are those that the object names.
+func (o *object) images() []string {
+	return slices.Concat(o.Spec.images(), o.Spec.Template.Spec.images(), o.Spec.JobTemplate.Spec.Template.Spec.images())
 }
 
+// kind is a kind of objects.
+type kind struct {
+	name, plural, path string
+	selector           string // of fields: those that count
+}
+
+// livePods is the selector of pods that have not ended.
+const livePods = "status.phase!=Succeeded,status.phase!=Failed"
+
+var podKind = kind{"Pod", "pods", "/api/v1/pods", livePods}
+
 // workloadKinds are the kinds whose pod templates stay when they have no pods.
-var workloadKinds = []struct{ kind, path string }{
-	{"Deployment", "/apis/apps/v1/deployments"},
-	{"StatefulSet", "/apis/apps/v1/statefulsets"},
-	{"DaemonSet", "/apis/apps/v1/daemonsets"},
-	{"CronJob", "/apis/batch/v1/cronjobs"},
+var workloadKinds = []kind{
+	{"Deployment", "deployments", "/apis/apps/v1/deployments", ""},
+	{"StatefulSet", "statefulsets", "/apis/apps/v1/statefulsets", ""},
+	{"DaemonSet", "daemonsets", "/apis/apps/v1/daemonsets", ""},
+	{"CronJob", "cronjobs", "/apis/batch/v1/cronjobs", ""},
 }
 
 // Workloads lists the workloads of all namespaces. Kinds that we may not list are left out, and named in refused.
 func (c *Client) Workloads(ctx context.Context) (all []Workload, refused []string, err error) {
 	for _, k := range workloadKinds {
-		found, err := list[workload](ctx, c, "list "+strings.ToLower(k.kind)+"s", k.path, "", imagePages, nil)
+		found, err := list[object](ctx, c, "list "+k.plural, k.path, k.selector, imagePages, nil)
 		if e, ok := errors.AsType[*APIError](err); ok && (e.Status == http.StatusForbidden || e.Status == http.StatusNotFound) {
-			refused = append(refused, strings.ToLower(k.kind)+"s")
+			refused = append(refused, k.plural)
 			continue
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("read the workloads of the cluster: %w", err)
 		}
 		for _, w := range found {
-			x := Workload{Namespace: w.Metadata.Namespace, Kind: k.kind, Name: w.Metadata.Name}
-			x.Idle = w.Spec.Replicas != nil && *w.Spec.Replicas == 0 || k.kind == "CronJob"
-			for _, t := range []podTemplate{w.Spec.Template, w.Spec.JobTemplate.Spec.Template} {
-				for _, box := range append(t.Spec.InitContainers, t.Spec.Containers...) {
-					x.Images = append(x.Images, box.Image)
-				}
-			}
-			all = append(all, x)
+			idle := w.Spec.Replicas != nil && *w.Spec.Replicas == 0 || k.name == "CronJob"
+			all = append(all, Workload{w.Metadata.Namespace, k.name, w.Metadata.Name, idle, w.images()})
 		}
 	}
 	return all, refused, nil

@@ -23,12 +23,7 @@ type pod struct {
 		ResourceVersion      string
 		DeletionTimestamp    string
 	}
-	Spec struct {
-		NodeName            string
-		Containers          []container
-		InitContainers      []container
-		EphemeralContainers []container
-	}
+	Spec   podSpec
 	Status struct {
 		HostIP                     string
 		HostIPs                    []struct{ IP string }
@@ -38,7 +33,30 @@ type pod struct {
 	}
 }
 
+type podSpec struct {
+	NodeName            string
+	Containers          []container
+	InitContainers      []container
+	EphemeralContainers []container
+	Volumes             []struct{ Image *struct{ Reference string } } // other kinds of volumes have no image
+}
+
 type container struct{ Name, Image, ImagePullPolicy string }
+
+// images are those of the containers, and those that are mounted as volumes, as the pod's author wrote them.
+func (s *podSpec) images() (list []string) {
+	for _, group := range [][]container{s.InitContainers, s.Containers, s.EphemeralContainers} {
+		for _, c := range group {
+			list = append(list, c.Image)
+		}
+	}
+	for _, v := range s.Volumes {
+		if v.Image != nil {
+			list = append(list, v.Image.Reference)
+		}
+	}
+	return list
+}
 
 type containerStatus struct {
 	Name    string
@@ -103,38 +121,49 @@ func (c *Client) pods(ctx context.Context, selector string, wait func(context.Co
 	return list[pod](ctx, c, "list pods", "/api/v1/pods", selector, podPages, wait)
 }
 
-// list reads the pages of a list, at most so many of them. Before each page it waits; nil: it does not.
-func list[T any](ctx context.Context, c *Client, op, path, selector string, pages int, wait func(context.Context) error) ([]T, error) {
-	var all []T
+// list reads a list, at most so many pages of it. Before each page it waits; nil: it does not. A list that expires between two
+// pages is read once more.
+func list[T any](ctx context.Context, c *Client, op, path, selector string, most int, wait func(context.Context) error) (all []T, err error) {
+	for range 2 {
+		all = nil
+		_, _, err = pages(ctx, c, op, path, selector, most, wait, func(items []T) { all = append(all, items...) })
+		if e, ok := errors.AsType[*APIError](err); !ok || e.Status != http.StatusGone {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// pages reads the pages of a list, at most so many, and returns the version of the list, and whether that were all pages.
+func pages[T any](ctx context.Context, c *Client, op, path, selector string, most int, wait func(context.Context) error, take func([]T)) (
+	version string, all bool, err error,
+) {
 	query := url.Values{"limit": {strconv.Itoa(podPage)}}
 	if selector != "" {
 		query.Set("fieldSelector", selector)
 	}
-	again := true // where the list has expired between two pages (410), it is read once more
-	for range pages {
+	for range most {
 		var page struct {
-			Metadata struct{ Continue string }
+			Metadata struct{ Continue, ResourceVersion string }
 			Items    []T
 		}
 		if wait != nil {
 			if err := wait(ctx); err != nil {
-				return nil, err
+				return "", false, err
 			}
 		}
-		err := c.ask(ctx, op, http.MethodGet, path, query, nil, &page)
-		if e, ok := errors.AsType[*APIError](err); ok && e.Status == http.StatusGone && again && query.Has("continue") {
-			query.Del("continue")
-			all, again = nil, false
-			continue
+		if err := c.ask(ctx, op, http.MethodGet, path, query, nil, &page); err != nil {
+			return "", false, err
 		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, page.Items...)
+		take(page.Items)
+		version = page.Metadata.ResourceVersion
 		if page.Metadata.Continue == "" {
-			break
+			return version, true, nil
 		}
 		query.Set("continue", page.Metadata.Continue)
 	}
-	return all, nil
+	return version, false, nil
 }

@@ -365,20 +365,17 @@ func (p *Poster) count(f func(*Stats)) {
 // logError counts an error, logs it once for each remedy, and returns how long to wait before the next request.
 func (p *Poster) logError(err error) time.Duration {
 	p.count(func(s *Stats) { s.Errors++ })
-	pause, fix := 10*time.Second, "see whether the API server can be reached from here; it is asked again"
+	pause := 10 * time.Second
 	refused, _ := errors.AsType[*APIError](err)
 	switch {
 	case refused == nil:
 	case refused.RetryAfter > 0:
 		pause = refused.RetryAfter
-	case refused.Status == http.StatusUnauthorized:
-		pause, fix = time.Minute, "the token in kubernetes.tokenFile is refused: see that it is this cluster's and has not expired"
-	case refused.Status == http.StatusForbidden:
-		pause, fix = time.Minute, "let the service account list pods, and get, create and patch events, in all namespaces: "+
-			"apply deploy/kubernetes/events.yaml"
 	case refused.Status/100 == 4:
-		pause, fix = time.Minute, "see that kubernetes.server is the API server"
+		pause = time.Minute
 	}
+	fix := refused.remedy("let the service account list pods, and get, create and patch events, in all namespaces: " +
+		"apply deploy/kubernetes/events.yaml")
 	if fix != p.logged { // once for each cause
 		p.logged = fix
 		p.o.Log.Warn("cannot post Kubernetes Events for failed pulls", "error", err, "remedy", fix)

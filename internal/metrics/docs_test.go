@@ -23,6 +23,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	m.ReadServer(nil)
 	m.ReadDrift(nil)
 	m.ReadWarm(nil)
+	m.ReadFeed(nil, nil)
 	descs := make(chan *prometheus.Desc, 1000)
 	m.registry.Describe(descs)
 	close(descs)

@@ -28,7 +28,7 @@ type Metrics struct {
 	upRequests, upBytes                    *prometheus.CounterVec
 	upSeconds, seconds                     *prometheus.HistogramVec
 	reloadOK, reloadAt                     prometheus.Gauge
-	credentials, webhooks, moves           *prometheus.CounterVec
+	credentials, webhooks, moves, runs     *prometheus.CounterVec
 
 	mu      sync.Mutex // guards writing answers
 	answers atomic.Pointer[map[answer]counters]
@@ -77,6 +77,8 @@ func New(version string, entry func(host string) string) *Metrics {
 		"upstream", "credential", "result")
 	m.webhooks = counter("mirror_webhooks_total", "Reports that came to a webhook: accepted, ignored (about no tag of this mirror), "+
 		"duplicate, denied (secret or signature), invalid, limited (too many) or failed.", "name", "result")
+	m.runs = counter("mirror_warm_schedule_runs_total", "Times of schedules, and moves of their tags: started (a job), skipped (the last "+
+		"job still ran) or refused (by the quotas of jobs).", "name", "result")
 
 	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mirror_config_reload_success",
@@ -192,6 +194,9 @@ func (m *Metrics) Refreshed(name string) func(credential string, err error) {
 
 // Webhook counts a report that came to a webhook of the configuration.
 func (m *Metrics) Webhook(name, result string) { m.webhooks.WithLabelValues(name, result).Inc() }
+
+// Scheduled counts what came of a time of a schedule.
+func (m *Metrics) Scheduled(name, result string) { m.runs.WithLabelValues(name, result).Inc() }
 
 // Reloaded counts a reload of the configuration. A nil error: it was taken.
 func (m *Metrics) Reloaded(err error) {

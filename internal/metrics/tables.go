@@ -14,6 +14,7 @@ import (
 	"github.com/registrymirror/mirror/upstream/endpoint"
 	"github.com/registrymirror/mirror/upstream/limit"
 	"github.com/registrymirror/mirror/warm"
+	"github.com/registrymirror/mirror/warm/feed"
 )
 
 const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
@@ -111,6 +112,24 @@ var warmSeries = []series[warm.Stats]{
 		"Bytes of content that warm-up jobs keep from eviction; warm.maxShare bounds it.", func(s warm.Stats) int64 { return s.Kept }),
 	single(gauge, "mirror_warm_transfers",
 		"Blobs that warm-up jobs fetch now; warm.parallel is the most.", func(s warm.Stats) int64 { return s.Running }),
+}
+
+var feedSeries = []series[feed.Stats]{
+	single(gauge, "mirror_feed_objects",
+		"Pods and workloads of the cluster that the feed knows.", func(s feed.Stats) int64 { return int64(s.Objects) }),
+	single(gauge, "mirror_feed_images",
+		"Images of configured upstreams that these name.", func(s feed.Stats) int64 { return int64(s.Images) }),
+	single(gauge, "mirror_feed_images_warm",
+		"Of these, those that the last job has brought.", func(s feed.Stats) int64 { return int64(s.Warm) }),
+	single(gauge, "mirror_feed_images_failing",
+		"Of these, those that the last job could not bring; mirror warm ls has the jobs.", func(s feed.Stats) int64 { return int64(s.Failing) }),
+}
+
+var followSeries = []series[kube.FollowStats]{
+	single(counter, "mirror_feed_lists_total",
+		"Lists of pods and workloads that the feed has read.", func(s kube.FollowStats) int64 { return s.Lists }),
+	single(counter, "mirror_feed_errors_total",
+		"Requests of the feed that the API server did not answer as it should; the log says why.", func(s kube.FollowStats) int64 { return s.Errors }),
 }
 
 // endpointMap are the endpoints of each upstream, by its name in the configuration.
@@ -266,6 +285,11 @@ func (m *Metrics) ReadDrift(counts func() map[Drift]int) {
 // ReadWarm adds the numbers of warm-up jobs.
 func (m *Metrics) ReadWarm(stats func() warm.Stats) {
 	m.registry.MustRegister(newTable(stats, warmSeries))
+}
+
+// ReadFeed adds the numbers of the cluster feed.
+func (m *Metrics) ReadFeed(stats func() feed.Stats, followed func() kube.FollowStats) {
+	m.registry.MustRegister(newTable(stats, feedSeries), newTable(followed, followSeries))
 }
 
 // ReadServer adds the number of requests that are being answered.
