@@ -24,6 +24,8 @@
 //   - Documents in work, in memory and in answers stay within Options.Memory. A manifest above 64 KiB is an Object of the
 //     cache; a client that floods the mirror with large ones waits for its own.
 //   - A client that leaves cancels nothing: requests to an upstream have a deadline of their own.
+//   - Background work, as the content of pins, is in no client's way: its downloads have no turn while a client needs it, and it leaves a
+//     part of each rate limit. A client that joins a request of it that fails for that makes the request itself.
 //   - No client waits longer than Options.Wait. If there is a cached copy, a client waits only as long as the tag's policy says.
 //
 // Not here: HTTP, disks, credentials, retries, and how many bytes of a blob have arrived.

@@ -19,6 +19,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/fault"
+	"github.com/registrymirror/mirror/upstream/limit"
 	"github.com/registrymirror/mirror/upstream/transfer"
 )
 
@@ -35,6 +36,7 @@ type registry struct {
 	delay     func(call string) time.Duration
 	lists     map[string]*upstream.Document
 	tagsOnly  bool // manifests are not known by digest
+	budget    limit.Budget
 }
 
 func newRegistry(host string) *registry {
@@ -251,7 +253,7 @@ func (r *registry) Blob(ctx context.Context, repo string, d oci.Digest, w flight
 func (r *registry) Corrupt(string, oci.Digest, error) {}
 
 func (r *registry) Budget() (limit, left int64, resetAt time.Time, known bool) {
-	return 0, 0, time.Time{}, false
+	return r.budget.Limit, r.budget.Remaining, r.budget.Reset, r.budget.Limit > 0
 }
 
 // shelf is a cache in memory, which counts and fails as it is told, and whose flights are not shared.

@@ -40,6 +40,7 @@ type chain struct {
 	setup     pull.Setup
 	memory    *memory.Budget                  // nil: that of New
 	learning  func(pull.Catalog) pull.Catalog // nil: the catalog itself
+	options   func(*upstream.Options)         // of both upstreams; nil: none
 	known     *catalog.Catalog
 	stop      func()
 }
@@ -60,6 +61,9 @@ func newChainOf(t *testing.T, o origin.Options, adapt func(*chain)) *chain {
 	c := &chain{
 		hub: origin.Start(t, o), ghcr: origin.Start(t, o), store: cachetest.NewStore(),
 		tables: [3]state.Table{statetest.NewTable(), statetest.NewTable(), statetest.NewTable()}, policy: policy,
+	}
+	if o.Network != nil {
+		c.options = func(u *upstream.Options) { u.Dial = o.Network.Dial }
 	}
 	adapt(c)
 	c.start(t)
@@ -90,7 +94,11 @@ func (c *chain) start(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := upstream.New(upstream.Options{Name: name, Endpoints: []upstream.Endpoint{{URL: where}}})
+		o := upstream.Options{Name: name, Endpoints: []upstream.Endpoint{{URL: where}}}
+		if c.options != nil {
+			c.options(&o)
+		}
+		r, err := upstream.New(o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -20,6 +21,8 @@ import (
 	"github.com/registrymirror/mirror/auth"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
+	"github.com/registrymirror/mirror/upstream/endpoint"
+	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/limit"
 )
 
@@ -484,9 +487,98 @@ func TestSpareLeavesTheReserve(t *testing.T) {
 		if e := upstreamError(t, err); e.Status != 429 || e.Budget.Remaining != 3 {
 			t.Errorf("%v of %+v", e, e.Budget)
 		}
+		said := time.Now()
+		want := &fault.ReserveError{Upstream: "up.example", Until: said.Add(4 * time.Minute)}
+		if e, _ := errors.AsType[*fault.ReserveError](err); cmp.Diff(want, e) != "" || !errors.Is(err, fault.ErrNotAsked) {
+			t.Errorf("%+v, want %+v", e, want)
+		}
+		if s := r.State()[0]; s.State != endpoint.StateUp || s.LastError != "" {
+			t.Errorf("the reserve makes the endpoint %+v", s)
+		}
+		if most, left, at, known := r.Budget(); most != 10 || left != 0 || !at.Equal(want.Until) || !known {
+			t.Errorf("a budget of %d of %d until %s, %t", left, most, at, known)
+		}
 		if came, err := gets(t.Context(), r, "app", 3); came != 3 {
 			t.Error(err)
 		}
 		m.want(t, "all", "10 GET app as anonymous")
 	}, func(o *upstream.Options) { o.Reserve = .3 })
+}
+
+// TestReserveOfSeveralCredentials has work that can wait use each credential down to its reserve, then anonymous requests. What a
+// credential met before says nothing then: a client may do better.
+func TestReserveOfSeveralCredentials(t *testing.T) {
+	t.Parallel()
+	reserve := func(o *upstream.Options) { o.Reserve = .5 }
+	m := &metered{limit: map[string]int{"a": 4, "b": 4, "anonymous": 4}, window: ";w=240"}
+	meter(t, m, pool("a", "b"), func(t *testing.T, r *upstream.Registry) {
+		came, err := gets(upstream.Spare(t.Context()), r, "app", 10)
+		e, _ := errors.AsType[*fault.ReserveError](err)
+		if came != 6 || e == nil || e.Credential == "" {
+			t.Errorf("%d came, then %+v", came, e)
+		}
+		if most, left, _, known := r.Budget(); most != 12 || left != 0 || !known {
+			t.Errorf("a budget of %d of %d, %t", left, most, known)
+		}
+		time.Sleep(4 * time.Minute)
+		if most, left, at, _ := r.Budget(); most != 12 || left != 6 || !at.IsZero() {
+			t.Errorf("after the window a budget of %d of %d until %s", left, most, at)
+		}
+	}, reserve)
+	m = &metered{limit: map[string]int{"anonymous": 4}, window: ";w=240", denied: map[string]string{"a app": "no"}}
+	meter(t, m, pool("a"), func(t *testing.T, r *upstream.Registry) {
+		came, err := gets(upstream.Spare(t.Context()), r, "app", 10)
+		if !fault.Is[*fault.ReserveError](err) || came != 2 {
+			t.Errorf("%d came, then %v", came, err)
+		}
+		if came, err := gets(t.Context(), r, "app", 2); came != 2 {
+			t.Error(err)
+		}
+	}, reserve)
+}
+
+// TestReserveIsNotWaitedFor has the window end in a moment: a client that joined the request may have something left now.
+func TestReserveIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	m := &metered{limit: map[string]int{"anonymous": 4}, window: ";w=1"}
+	meter(t, m, auth.Anonymous, func(t *testing.T, r *upstream.Registry) {
+		begin := time.Now()
+		if came, err := gets(upstream.Spare(t.Context()), r, "app", 3); came != 2 || !fault.Is[*fault.ReserveError](err) {
+			t.Errorf("%d came, then %v", came, err)
+		}
+		if took := time.Since(begin); took > 0 {
+			t.Errorf("took %s", took)
+		}
+	}, func(o *upstream.Options) { o.Reserve = .5 })
+}
+
+// TestReserveWhereTagsAreCheckedByGet has a registry without HEAD count the checks of tags: they leave the reserve alone, too, and the
+// credential is used for them where there is one.
+func TestReserveWhereTagsAreCheckedByGet(t *testing.T) {
+	t.Parallel()
+	m := &metered{limit: map[string]int{"anonymous": 4, "a": 4}, window: ";w=240"}
+	noHead := func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		m.serve(w, r)
+	}
+	bubble(t, noHead, func(t *testing.T, r *upstream.Registry, _ *pipes) {
+		came := 0
+		var err error
+		for range 10 {
+			if _, rerr := r.Resolve(upstream.Spare(t.Context()), "app", "v1"); rerr != nil {
+				err = rerr
+			} else {
+				came++
+			}
+		}
+		if came != 4 || !fault.Is[*fault.ReserveError](err) {
+			t.Errorf("%d came, then %v", came, err)
+		}
+		if _, err := r.Resolve(t.Context(), "app", "v1"); err != nil {
+			t.Errorf("a client: %v", err)
+		}
+	}, as(pool("a")), func(o *upstream.Options) { o.Reserve, o.Public = .5, true })
 }

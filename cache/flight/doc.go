@@ -43,6 +43,9 @@
 // continues there, if bytes came by its Key (see apart.go). Bytes that arrive without a reader are charged to the client
 // that left last (see unread.go): when its allowance is used up, the spool is parked at once.
 //
+// A reader may be of background work, which no client waits for. Of a flight with no other reader the source is told that it is not Live,
+// until a client joins. It stops with that reader, and has at most half of the lanes at a host.
+//
 // If the fill is slow and a reader has a source with another Key, that source is tried, and the faster of the two brings
 // the rest (see relay.go).
 //

@@ -9,6 +9,7 @@
 //   - An endpoint sends at most maxTransfers blobs at once, and a quarter more of blobs up to 1 MiB. Clients share its turns, and
 //     one client that wants many does not keep others from theirs. A download that moves there from another endpoint in the
 //     middle of a blob does not wait, and may exceed the number.
+//   - A transfer for background work is in no client's way: see background.go.
 //   - A size that only a manifest claims never counts against an endpoint that contradicts it.
 //
 // It makes no request itself: a Call does, which knows about logins and redirects.
