@@ -715,3 +715,78 @@ func TestOtherJobs(t *testing.T) {
 		}
 	})
 }
+
+// No blob of a job is asked for before its size is known, although another job holds up its last manifests.
+func TestSizeComesFirst(t *testing.T) {
+	inBubble(t, warm.Options{Limits: warm.Limits{Parallel: 1}}, func(t *testing.T, w *world) {
+		w.push("acme/small:1", amd64, blob{"small", kib})
+		w.push("acme/model:1", amd64, blob{"model", 100 * gib})
+		w.push("acme/slow:1", amd64, blob{"slow", kib})
+		w.fails(func(request string) error {
+			if strings.HasPrefix(request, "TREE") {
+				time.Sleep(time.Minute)
+			}
+			return nil
+		})
+		id := w.submit("acme/small:1", "acme/model:1").ID
+		w.submit("acme/slow:1")
+		if j := w.finished(id); j.State != warm.Failed || j.Images[0].State != warm.Failed {
+			t.Errorf("job %+v", j)
+		}
+		if n := count(w.took(), "BLOB small"); n != 0 {
+			t.Errorf("%d requests for a blob of a job that is too large", n)
+		}
+	})
+}
+
+// Jobs take turns, and the time of a keep counts from the end of the job.
+func TestJobsTakeTurns(t *testing.T) {
+	inBubble(t, warm.Options{Limits: warm.Limits{Parallel: 1}}, func(t *testing.T, w *world) {
+		w.rate = mib
+		var ids []string
+		for _, job := range []string{"a", "b"} {
+			var images []string
+			for i := range 10 {
+				image := fmt.Sprintf("acme/%s:v%d", job, i)
+				images = append(images, image)
+				w.push(image, amd64, blob{"layer of " + image, mib})
+			}
+			ids = append(ids, w.request(warm.Request{Images: images, Keep: time.Hour}).ID)
+		}
+		time.Sleep(10 * time.Second)
+		for _, id := range ids {
+			if n := states(w.job(id))[warm.Done]; n < 4 || n > 6 {
+				t.Errorf("after half of the time %d of 10 images of a job are done", n)
+			}
+		}
+		for _, id := range ids {
+			if j := w.finished(id); !j.Images[0].KeptUntil.Equal(j.FinishedAt.Add(time.Hour)) {
+				t.Errorf("kept until %s; the job ended at %s", j.Images[0].KeptUntil, j.FinishedAt)
+			}
+		}
+	})
+}
+
+// A blob that a client's pull has brought meanwhile counts for a job that waits for it, whichever job finds it.
+func TestBlobComesAnotherWay(t *testing.T) {
+	inBubble(t, warm.Options{}, func(t *testing.T, w *world) {
+		w.fails(func(request string) error {
+			if strings.HasPrefix(request, "BLOB") {
+				return diagnose.New(diagnose.ConnectRefused, "it refuses the connection", "check that it runs")
+			}
+			return nil
+		})
+		w.push("acme/a:1", amd64, blob{"a", mib})
+		w.push("ghcr.io/acme/a:1", amd64, blob{"a", mib})
+		first := w.submit("acme/a:1").ID
+		time.Sleep(time.Second)
+		w.mu.Lock()
+		w.here[named("a")] = mib
+		w.mu.Unlock()
+		for _, id := range []string{w.submit("ghcr.io/acme/a:1").ID, first} {
+			if j := w.finished(id); j.State != warm.Done || j.FinishedAt.Sub(j.CreatedAt) > time.Minute {
+				t.Errorf("job %+v", j)
+			}
+		}
+	})
+}
