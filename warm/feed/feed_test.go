@@ -30,8 +30,8 @@ type jobs struct {
 	takes    time.Duration
 	fails    map[string]bool
 	spoils   string // all images of a job that has it fail
-	most     int   // images of a job; of a larger one all fail; 0: no limit
-	refuse   error // each request
+	most     int    // images of a job; of a larger one all fail; 0: no limit
+	refuse   error  // each request
 	requests []warm.Request
 	begun    []time.Time
 	refused  int

@@ -81,8 +81,8 @@ const (
 var Results = []Result{Started, Skipped, Refused}
 
 const (
-	lookEvery = time.Minute     // at the clock, which may have been set
-	maxMoves  = 100             // that wait to be looked at
+	lookEvery = time.Minute // at the clock, which may have been set
+	maxMoves  = 100         // that wait to be looked at
 )
 
 // tryAgain are the pauses after a job was refused, or an image could not be brought.
