@@ -101,6 +101,16 @@ release: ## binaries for every platform, checksums and notes, into bin/release; 
 release-notes: ## the section of CHANGELOG.md for VERSION=v1.2.3, by kind; without VERSION what is not released yet
 	@go run ./internal/notes $(VERSION) <CHANGELOG.md
 
+.PHONY: image
+image: ## the container image of linux/amd64 and linux/arm64 as an OCI layout, bin/image, with its SBOMs; needs no container engine
+	@rm -rf bin/image bin/image.*.json bin/linux && mkdir -p bin/linux
+	@for arch in amd64 arm64; do \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(or $(VERSION),dev)' \
+	    -o bin/linux/$$arch ./cmd/mirror; \
+	done
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./internal/image -version $(or $(VERSION),dev) \
+	  -revision "$$(git rev-parse HEAD)" -o bin/image linux/amd64=bin/linux/amd64 linux/arm64=bin/linux/arm64
+
 .PHONY: licenses
 licenses: ## the modules that the binary is linked with, and where their licenses are
 	@go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/mirror | sort -u | \

@@ -3,8 +3,8 @@
 //
 // Promise: /healthz and /readyz answer every client, at once, from memory. Neither they, nor the pages below /docs/failures/, nor
 // a listener for metrics alone (NewMetrics) need the token; every other route does, if one is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). The requests that have
-// an effect on pulls are a reload, a reset of what the mirror believes of an upstream, pins, a refresh of a tag, and purges;
-// each is logged. The package does no I/O of its own.
+// an effect on pulls are a reload, a reset of what the mirror believes of an upstream, pins, a refresh of a tag, purges, and jobs of
+// warm-up; each is logged. The package does no I/O of its own.
 package admin
 
 import (
@@ -60,6 +60,8 @@ type Options struct {
 	Held func() []HeldTag
 	// Drift looks for tags that mean different digests to different clients or pods. Nil: there is no /api/v1/tags/drift.
 	Drift func(ctx context.Context) (drift.Report, error)
+	// Warm runs jobs that fetch images ahead of time. Nil: there are no routes for them.
+	Warm Warmer
 	// About describes the process. Nil: there is no /api/v1/status.
 	About func() About
 	// Reload reads the configuration again and uses it; a *NotReloaded says why it did not. Nil: there is no /api/v1/reload.
@@ -92,6 +94,7 @@ func New(o Options) http.Handler {
 		t := tags{ledger: o.Tags, uses: &remembered[uses]{}, readUses: o.Uses, log: o.Log}
 		found := &remembered[drift.Report]{}
 		d := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
+		j := newWarming(o)
 		for _, route := range []struct {
 			method, path string
 			there        bool
@@ -110,6 +113,12 @@ func New(o Options) http.Handler {
 			{http.MethodPut, "pins", o.Tags != nil, t.pin},
 			{http.MethodDelete, "pins", o.Tags != nil, t.unpin},
 			{http.MethodPost, "purge", o.Tags != nil, t.purge},
+			{http.MethodPost, "warm", o.Warm != nil, j.submit},
+			{http.MethodGet, "warm", o.Warm != nil, j.jobs},
+			{http.MethodPost, "warm/verify", o.Warm != nil, j.verify},
+			{http.MethodGet, "warm/{id}", o.Warm != nil, j.job},
+			{http.MethodDelete, "warm/{id}", o.Warm != nil, j.cancel},
+			{http.MethodGet, "warm/{id}/events", o.Warm != nil, j.events},
 			{http.MethodGet, "status", o.About != nil, o.status},
 			{http.MethodPost, "reload", o.Reload != nil, o.reload},
 			{http.MethodPost, "explain", true, x.explain},

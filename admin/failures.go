@@ -2,6 +2,7 @@ package admin
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -113,25 +114,34 @@ func known[W ~string](name string, w W, words []W) error {
 
 var days = regexp.MustCompile(`^([0-9]{1,5})d(.*)$`)
 
-// Since reads a time (RFC 3339), or how long ago it was: a duration, which may begin with days of 24 hours.
+// Since reads a time (RFC 3339), or how long ago it was, as Duration reads it.
 func Since(text string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, nil
 	}
-	ago, rest := time.Duration(0), text
+	ago, err := Duration(text)
+	if err != nil {
+		return now, fmt.Errorf("%w, or a time, as in %s", err, now.UTC().Format(time.RFC3339))
+	}
+	return now.Add(-ago), nil
+}
+
+// Duration reads a duration, which may begin with days of 24 hours.
+func Duration(text string) (time.Duration, error) {
+	all, rest := time.Duration(0), text
 	m := days.FindStringSubmatch(text)
 	if m != nil {
 		n, _ := strconv.Atoi(m[1]) // of digits
-		ago, rest = time.Duration(n)*24*time.Hour, m[2]
+		all, rest = time.Duration(n)*24*time.Hour, m[2]
 	}
 	if rest != "" || m == nil {
 		d, err := time.ParseDuration(rest)
 		if err != nil || d < 0 {
-			return now, fmt.Errorf("must be a duration, as in 1h30m or 7d, or a time, as in %s", now.UTC().Format(time.RFC3339))
+			return 0, errors.New("must be a duration, as in 1h30m or 7d")
 		}
-		ago += d
+		all += d
 	}
-	return now.Add(-ago), nil
+	return all, nil
 }
 
 // listFailures answers with a page of the record.

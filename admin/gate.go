@@ -91,9 +91,14 @@ func quote(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
+// manifestTypes are those of YAML. The form of a web page can't send them either.
+var manifestTypes = []string{"application/yaml", "application/x-yaml", "text/yaml"}
+
 // otherTypes are the routes that take more than JSON.
 var otherTypes = map[string][]string{
-	"/api/v1/explain": {"text/plain", "application/yaml", "application/x-yaml", "application/x-ndjson", "application/octet-stream", ""},
+	"/api/v1/warm":        manifestTypes,
+	"/api/v1/warm/verify": manifestTypes,
+	"/api/v1/explain":     {"text/plain", "application/yaml", "application/x-yaml", "application/x-ndjson", "application/octet-stream", ""},
 }
 
 // typed refuses a body whose Content-Type is neither JSON nor another type that the route takes. The form of a web page
@@ -109,8 +114,11 @@ func typed(next http.Handler) http.Handler {
 			return
 		}
 		also := ""
-		if len(otherTypes[r.URL.Path]) > 0 {
+		switch types := otherTypes[r.URL.Path]; {
+		case slices.Contains(types, "text/plain"):
 			also = ", or text as text/plain"
+		case len(types) > 0:
+			also = ", or manifests as application/yaml"
 		}
 		Problem(w, http.StatusUnsupportedMediaType, fmt.Sprintf("the body is %s; send JSON with Content-Type: application/json%s",
 			quote(header), also))

@@ -29,23 +29,34 @@ func busy(detail string) error {
 // errGone is the error of a handler whose client has left: there is nothing to answer.
 var errGone = errors.New("the client has left")
 
+// errAnswered is the error of a handler that has written its answer.
+var errAnswered = errors.New("the answer is written")
+
 // noContent is the body of an answer without one.
 var noContent any = struct{}{}
+
+// accepted is the body of an answer whose work is not done yet.
+type accepted struct{ body any }
 
 // answer makes a handler of a function that returns the body of its answer, which is JSON, or an error.
 func answer(f func(w http.ResponseWriter, r *http.Request) (body any, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := f(w, r)
 		refused, ok := errors.AsType[*refusal](err)
+		status := http.StatusOK
+		if a, later := body.(accepted); later {
+			body, status = a.body, http.StatusAccepted
+		}
 		switch {
 		case err == nil && body == noContent:
 			w.WriteHeader(http.StatusNoContent)
 		case err == nil:
 			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(status)
 			_ = json.NewEncoder(w).Encode(body)
 		case ok:
 			refused.write(w)
-		case !errors.Is(err, errGone):
+		case !errors.Is(err, errGone) && !errors.Is(err, errAnswered):
 			Problem(w, http.StatusInternalServerError, err.Error())
 		}
 	}

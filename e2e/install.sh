@@ -94,6 +94,17 @@ build github.com/opencontainers/distribution-spec/conformance \
   github.com/opencontainers/distribution-spec/conformance "$CONFORMANCE_VERSION"
 build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/containerd "$CONTAINERD2_VERSION"
 build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/ctr "$CONTAINERD2_VERSION"
+build helm.sh/helm/v4 helm.sh/helm/v4/cmd/helm "$HELM_VERSION"
+
+# A real chart, from the module that it is part of.
+chart=$cache/chart-$(basename "$CHART_PATH")-$CHART_VERSION
+if [ ! -d "$chart" ]; then
+  say "the chart $CHART_PATH of $CHART_MODULE@$CHART_VERSION"
+  module=$(go mod download -json "$CHART_MODULE@$CHART_VERSION" | sed -nE 's/^\s*"Dir": "(.*)",$/\1/p')
+  cp -r "$module/$CHART_PATH" "$chart.new"
+  chmod -R u+w "$chart.new"
+  mv "$chart.new" "$chart"
+fi
 
 # kubernetes PROGRAM...: programs of k8s.io/kubernetes. Its go.mod leaves the versions of its parts to the repository that
 # it is made in, so "go install" does not take it: here they are written into a module of their own.

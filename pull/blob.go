@@ -406,6 +406,9 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 	}
 	ctx, end := c.blob.bounded(ctx)
 	err := r.Ready(ctx, off, n)
+	if m, wrong := errors.AsType[*flight.MismatchError](err); wrong && !m.FaultOf(c.blob.sourceKey()) {
+		err = c.restart(ctx, off, n, err)
+	}
 	if err == nil {
 		err = c.blob.prove(ctx) // the bytes may come from another source
 	}
@@ -413,6 +416,25 @@ func (c *Content) Ready(ctx context.Context, off, n int64) error {
 		err = c.blob.failed(err)
 	}
 	return err
+}
+
+// restart replaces the object by another one, before any byte of it was sent: the source of another repository has spoilt it, and
+// from here on this repository's source brings the content alone. err is what the object has ended with.
+func (c *Content) restart(ctx context.Context, off, n int64, err error) error {
+	o, outcome, fresh := c.blob.p.cache.Open(ctx, c.Digest, c.blob.want, c.blob.source())
+	if fresh != nil {
+		return fresh
+	}
+	if o.Size() != c.Size {
+		_ = o.Close()
+		return err
+	}
+	_ = c.Object.Close()
+	c.Object, c.Status.Outcome, c.Status.Collapsed = o, outcome, outcome == cache.Joined
+	if r, partial := o.(readier); partial {
+		return r.Ready(ctx, off, n)
+	}
+	return nil
 }
 
 // Shown waits until the content's own registry has shown it. An answer needs that which has none of the content's bytes and says

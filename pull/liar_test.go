@@ -9,11 +9,64 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/internal/origin"
+	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/upstream"
 )
 
-// A download that another registry's wrong bytes have spoilt is not held against a repository: neither remembered, nor counted
-// as the first of two times.
+// A client joins the download of another repository whose registry sends wrong bytes, plainly or in a coding that it claims. No byte
+// was sent to the client yet, so it gets the blob from its own registry.
+func TestLiarsBlobComesFromAnotherRepository(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]origin.Fault{
+		"wrong bytes": {Wrong: true},
+		"a coding":    {Wrong: true, Header: http.Header{"Content-Encoding": {"gzip"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newChain(t, origin.Options{})
+			im := c.hub.AddImage(app, "1", twoPlatforms)
+			layer := im.Layers[0][0]
+			c.ghcr.AddBlob(app, im.Bytes(layer.Digest))
+			fault.Gate = origin.NewGate()
+			c.ghcr.Script(origin.Rule{Method: http.MethodGet, Ref: layer.Digest.String(), Do: fault})
+			open := func(ref string) *pull.Content {
+				b, err := c.Blob(t.Context(), askBlob(ref, layer.Digest))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return b
+			}
+			liar := make(chan error, 1)
+			go func() {
+				b, err := c.Blob(t.Context(), askBlob("ghcr.io/"+app, layer.Digest))
+				if err == nil {
+					err = b.Ready(t.Context(), 0, b.Size)
+					_ = b.Close()
+				}
+				liar <- err
+			}()
+			<-fault.Gate.Arrived()
+			b := open(app)
+			defer func() { _ = b.Close() }()
+			if b.Status.Outcome != cache.Joined {
+				t.Errorf("%s, want it to join", b.Status.Outcome)
+			}
+			fault.Gate.Open()
+			if err := b.Ready(t.Context(), 0, b.Size); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(b.Object); err != nil || !bytes.Equal(got, im.Bytes(layer.Digest)) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			if err := <-liar; err == nil {
+				t.Error("wrong bytes were served")
+			}
+		})
+	}
+}
+
+// A download that another registry's wrong bytes have spoilt while they were sent is not held against a repository: neither
+// remembered, nor counted as the first of two times.
 func TestLiarsBlobIsNotHeldAgainstAnotherRepository(t *testing.T) {
 	t.Parallel()
 	c := newChain(t, origin.Options{})
@@ -31,9 +84,6 @@ func TestLiarsBlobIsNotHeldAgainstAnotherRepository(t *testing.T) {
 		}
 		defer func() { _ = b.Close() }()
 		began(b.Status.Outcome)
-		if err := b.Ready(t.Context(), 0, b.Size); err != nil {
-			return err
-		}
 		got, err := io.ReadAll(b.Object)
 		if err == nil && !bytes.Equal(got, im.Bytes(layer.Digest)) {
 			t.Error("other bytes")

@@ -1,11 +1,14 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,62 +18,99 @@ import (
 // turnTimeout is how long a report waits for its turn to be read: most senders send it once.
 const turnTimeout = 5 * time.Second
 
-// reading bounds the bodies that are read at the same time.
+// reading bounds the bodies that are read at the same time. A turn that ends goes to the waiting source whose address family has
+// the fewest turns, then to the one that has the fewest itself, then to the one that came first: a network with many addresses, as
+// those of IPv6 are, does not hold up all others.
 type reading struct {
-	total, each int // how many, and how many of one source; each 0: as many as total
+	total, each, family int // how many, how many of one source, and of the sources of one address family; each is above 0
 
-	mu    sync.Mutex // guards what follows
-	now   int
-	from  map[string]int
-	freed chan struct{} // closed when a body was read; nil: no report waits
+	mu      sync.Mutex // guards what follows
+	now     int
+	from    map[string]int // turns by source
+	of      map[string]int // turns by address family
+	waiting []*waiter      // in order of their coming
+}
+
+// waiter is a report that waits for its turn.
+type waiter struct {
+	source string
+	turn   chan struct{} // closed when it has its turn
+}
+
+// familyOf is the address family of a source. Sources that are not addresses are of one family.
+func familyOf(source string) string {
+	if strings.Contains(source, ":") {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 // begin waits until a body may be read. If it returns true, end follows.
 func (b *reading) begin(ctx context.Context, source string) bool {
-	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
-	defer cancel()
-	for {
-		freed, ok := b.try(source)
-		if ok {
-			return true
+	w := &waiter{source, make(chan struct{})}
+	b.mu.Lock()
+	b.waiting = append(b.waiting, w)
+	b.give()
+	b.mu.Unlock()
+	timer := time.NewTimer(turnTimeout)
+	defer timer.Stop()
+	select {
+	case <-w.turn:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.Index(b.waiting, w)
+	if i < 0 { // it has got its turn meanwhile
+		return true
+	}
+	b.waiting = slices.Delete(b.waiting, i, i+1)
+	return false
+}
+
+// give gives the free turns to those that wait. The lock is held.
+func (b *reading) give() {
+	for b.now < b.total {
+		best := -1
+		for i, w := range b.waiting {
+			if b.from[w.source] < b.each && b.of[familyOf(w.source)] < b.family && (best < 0 || b.before(w.source, b.waiting[best].source)) {
+				best = i
+			}
 		}
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return false
+		if best < 0 {
+			return
 		}
+		w := b.waiting[best]
+		b.waiting = slices.Delete(b.waiting, best, best+1)
+		b.count(w.source, 1)
+		close(w.turn)
 	}
 }
 
-// try takes a turn, or returns the channel that is closed when the next one is over.
-func (b *reading) try(source string) (freed <-chan struct{}, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.now >= b.total || b.each > 0 && b.from[source] >= b.each {
-		if b.freed == nil {
-			b.freed = make(chan struct{})
-		}
-		return b.freed, false
-	}
+// before reports whether the next turn is rather one source's than another's. The lock is held.
+func (b *reading) before(a, other string) bool {
+	return cmp.Or(cmp.Compare(b.of[familyOf(a)], b.of[familyOf(other)]), cmp.Compare(b.from[a], b.from[other])) < 0
+}
+
+// count adds to the turns of a source. The lock is held.
+func (b *reading) count(source string, n int) {
 	if b.from == nil {
-		b.from = make(map[string]int)
+		b.from, b.of = make(map[string]int), make(map[string]int)
 	}
-	b.now++
-	b.from[source]++
-	return nil, true
+	b.now += n
+	b.of[familyOf(source)] += n
+	if b.from[source] += n; b.from[source] == 0 {
+		delete(b.from, source)
+	}
 }
 
 func (b *reading) end(source string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.now--
-	if b.from[source]--; b.from[source] == 0 {
-		delete(b.from, source)
-	}
-	if b.freed != nil {
-		close(b.freed)
-		b.freed = nil
-	}
+	b.count(source, -1)
+	b.give()
 }
 
 // read reads the body of a report, or returns the answer to one that can't be read. Turns are shared among the hooks, and among the

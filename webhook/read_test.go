@@ -3,6 +3,7 @@ package webhook_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -153,6 +154,63 @@ func TestTurns(t *testing.T) {
 			}
 		})
 		time.Sleep(time.Second)
+		for _, stop := range stops {
+			stop()
+		}
+		wg.Wait()
+	})
+}
+
+// A sender with many networks of IPv6 holds up neither those of IPv4, nor for long another network: a turn that ends goes to the
+// source that has the fewest.
+func TestTurnsOfManyNetworks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := start(t)
+		var wg sync.WaitGroup
+		hold := func(from string) (stop func()) {
+			body, end := io.Pipe()
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/webhooks/github", body)
+			r.RemoteAddr = from
+			r.Header.Set("X-Hub-Signature-256", "sha256=00")
+			wg.Go(func() { h.ServeHTTP(httptest.NewRecorder(), r) })
+			synctest.Wait()
+			return func() { end.Close() }
+		}
+		body := recorded(t, "github")
+		_, header := prove("github", "github", secret, body)
+		ask := func(from string) int {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/webhooks/github", strings.NewReader(string(body)))
+			r.RemoteAddr = from
+			for i := 0; i < len(header); i += 2 {
+				r.Header.Set(header[i], header[i+1])
+			}
+			r.Header.Set("X-GitHub-Delivery", from)
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			return w.Code
+		}
+		var stops []func()
+		for i := range 20 { // twelve have turns
+			stops = append(stops, hold(fmt.Sprintf("[2001:db8:0:%x::1]:1", i)))
+		}
+		began := time.Now()
+		if got := ask("192.0.2.1:1"); got != http.StatusAccepted || time.Since(began) != 0 {
+			t.Errorf("an address of IPv4: %d after %v", got, time.Since(began))
+		}
+		for i := range 20 {
+			stops = append(stops, hold(fmt.Sprintf("[2001:db8:0:0::%x]:2", i)))
+		}
+		done := make(chan int)
+		go func() { done <- ask("[2001:db8:ffff::1]:1") }()
+		synctest.Wait()
+		for i := range 9 { // eight networks without a turn came before, and one that has a turn already
+			stops[i+1]()
+			synctest.Wait()
+		}
+		if got := <-done; got != http.StatusAccepted || time.Since(began) != 0 {
+			t.Errorf("another network: %d after %v", got, time.Since(began))
+		}
 		for _, stop := range stops {
 			stop()
 		}

@@ -387,7 +387,10 @@ func readGeneric(body []byte) (report, error) {
 	if v.Image != "" {
 		v.Images = append([]string{v.Image}, v.Images...)
 	}
-	r := report{ignored: `it names no image: send {"image": "HOST/REPOSITORY:TAG"}`}
+	if len(v.Images) == 0 { // its script has a mistake
+		return report{}, errors.New(`the body names no image: send {"image": "HOST/REPOSITORY:TAG"}`)
+	}
+	var r report
 	for _, text := range v.Images {
 		if strings.HasSuffix(text, ":") { // a template filled in for a push by digest: it has no tag
 			r.ignored = "the image has no tag, so there is nothing to check"

@@ -34,8 +34,9 @@ const (
 	remembered = 8192
 	memoryTime = 2 * maxSkew
 	// maxReading is how many bodies are read at once, of hooks whose secret was shown, and of the others; perSource how many of
-	// these are of one hook, or of the others from one address.
-	maxReading, perSource = 16, 8
+	// these are of one hook, or of the others from one address; perFamily how many of the others are from addresses of IPv4, or of
+	// IPv6, of which one sender may have any number.
+	maxReading, perSource, perFamily = 16, 8, 12
 	// shown is how many tags an answer and a log line name.
 	shown = 10
 	// warnTime is the least time between two log lines about refused reports of a hook.
@@ -133,8 +134,8 @@ func New(o Options) *Handler {
 		o.Observe = func(string, Result) {}
 	}
 	h := &Handler{o: o, log: o.Log}
-	h.known.total, h.known.each = maxReading, perSource
-	h.unproven.total, h.unproven.each = maxReading, perSource
+	h.known.total, h.known.each, h.known.family = maxReading, perSource, maxReading
+	h.unproven.total, h.unproven.each, h.unproven.family = maxReading, perSource, perFamily
 	h.current.Store(&setup{})
 	return h
 }

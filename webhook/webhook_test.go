@@ -566,8 +566,12 @@ func TestWrongRequests(t *testing.T) {
 		{"POST", "/webhooks/generic", "{", 400, "not the JSON"},
 		{"POST", "/webhooks/generic", "", 400, "not the JSON"},
 		{"POST", "/webhooks/generic", `{"image":"https://ghcr.io/a"}`, 400, "leave out"},
-		{"POST", "/webhooks/generic", `{"picture":"a"}`, 202, `send {"image": `},
-		{"POST", "/webhooks/generic", `[1,"a",{}]`, 202, `send {"image": `},
+		{"POST", "/webhooks/generic", `{"picture":"a"}`, 400, `send {"image": `},
+		{"POST", "/webhooks/generic", `[1,"a",{}]`, 400, `send {"image": `},
+		{"POST", "/webhooks/generic", `[]`, 400, `send {"image": `},
+		{"POST", "/webhooks/generic", `null`, 400, `send {"image": `},
+		{"POST", "/webhooks/generic", `{"images":[]}`, 400, `send {"image": `},
+		{"POST", "/webhooks/generic", `{"image":"ghcr.io/a/b:"}`, 202, "nothing to check"},
 		{"POST", "/webhooks/generic", `{"images":["` + strings.Repeat(`ghcr.io/a/b:1","`, 1000) + `ghcr.io/a/b:2"]}`, 400, "more than 1000"},
 	} {
 		r := httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, strings.NewReader(tt.body))

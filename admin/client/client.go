@@ -36,6 +36,8 @@ type Options struct {
 	// CA is PEM certificates that may have signed that of the listener, besides those of the system; or the listener's own.
 	// Empty: those of the system alone.
 	CA []byte
+	// Dial connects to the mirror. Nil: by the host and port of URL.
+	Dial func(context.Context) (net.Conn, error)
 	// ServerName is the name that the listener's certificate must have. Empty: the host of URL.
 	ServerName string
 }
@@ -59,6 +61,9 @@ func New(o Options) (*Client, error) {
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: o.ServerName}
+	if o.Dial != nil {
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return o.Dial(ctx) }
+	}
 	if len(o.CA) > 0 {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
@@ -102,11 +107,22 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	return c.do(req)
 }
 
+// do sends a request and reads the body of its answer.
 func (c *Client) do(req *http.Request) ([]byte, error) {
+	defer c.http.CloseIdleConnections()
+	resp, err := c.send(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return c.read(resp)
+}
+
+// send sends a request. The body of the answer, which is not a refusal, is the caller's.
+func (c *Client) send(req *http.Request) (*http.Response, error) {
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	defer c.http.CloseIdleConnections()
 	resp, err := c.http.Do(req)
 	if _, untrusted := errors.AsType[*tls.CertificateVerificationError](err); untrusted {
 		return nil, fmt.Errorf("%w at %s with a trusted certificate: %w; give the certificate that signed it with --admin-ca or "+
@@ -119,22 +135,34 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 		return nil, fmt.Errorf("%w at %s: %w; start it, or give its address with --admin or MIRROR_ADMIN", ErrUnreachable, c.base,
 			err)
 	}
+	switch resp.StatusCode {
+	case http.StatusOK, http.StatusAccepted, http.StatusNoContent:
+		return resp, nil
+	}
 	defer resp.Body.Close()
+	body, err := c.read(resp)
+	switch {
+	case err != nil:
+		return nil, err
+	case resp.StatusCode == http.StatusUnauthorized:
+		return nil, fmt.Errorf("%s requires a token; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE", c.base)
+	}
+	refused := &Refused{Base: c.base.String(), Status: resp.Status, Code: resp.StatusCode}
+	_ = json.Unmarshal(body, refused) // a body that is not our document has no detail
+	if resp.StatusCode == http.StatusBadRequest && c.base.Scheme == "http" && refused.Detail == "" {
+		return nil, fmt.Errorf("%s answered %s; if it uses TLS (admin.tls), write https://", c.base, resp.Status)
+	}
+	return nil, refused
+}
+
+// read reads the body of an answer.
+func (c *Client) read(resp *http.Response) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w to the end at %s: %w", ErrUnreachable, c.base, err)
 	case len(body) > maxBody:
 		return nil, fmt.Errorf("%s answered with more than %d MiB", c.base, maxBody>>20)
-	case resp.StatusCode == http.StatusUnauthorized:
-		return nil, fmt.Errorf("%s requires a token; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE", c.base)
-	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent:
-		refused := &Refused{Base: c.base.String(), Status: resp.Status}
-		_ = json.Unmarshal(body, refused) // a body that is not our document has no detail
-		if resp.StatusCode == http.StatusBadRequest && c.base.Scheme == "http" && refused.Detail == "" {
-			return nil, fmt.Errorf("%s answered %s; if it uses TLS (admin.tls), write https://", c.base, resp.Status)
-		}
-		return nil, refused
 	}
 	return body, nil
 }
@@ -142,7 +170,8 @@ func (c *Client) do(req *http.Request) ([]byte, error) {
 // Refused is the answer of a mirror that refuses a request.
 type Refused struct {
 	Base     string   `json:"-"` // the URL of the mirror
-	Status   string   `json:"-"` // of the answer
+	Status   string   `json:"-"` // of the answer, with Code
+	Code     int      `json:"-"`
 	Detail   string   `json:"detail"`
 	Problems []string `json:"problems"` // each problem, where there are several
 }

@@ -21,12 +21,17 @@ import (
 
 const defaultAdmin = "http://127.0.0.1:5001"
 
+// inMemory is the address of a mirror in this process.
+const inMemory = "http://localhost"
+
 // adminFlags are the flags of the commands that talk to a running mirror.
 type adminFlags struct {
 	url, tokenFile, ca, config string
 	output                     output
 
 	serverName string // of the certificate in ca, where that is the listener's own
+	// dial connects to a mirror in this process. Nil: the flags say where it is.
+	dial func(context.Context) (net.Conn, error)
 }
 
 // add adds the flags. wide says that the command has more to show than fits a narrow terminal; forms are other values of -o.
@@ -86,6 +91,25 @@ func showPath[T any](cmd *cobra.Command, f *adminFlags, path string, query url.V
 
 // ask sends a request to the mirror's admin listener.
 func (f *adminFlags) ask(request func(*client.Client) ([]byte, error)) ([]byte, error) {
+	c, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	body, err := request(c)
+	switch {
+	case errors.Is(err, client.ErrUnreachable):
+		return nil, &exitError{exitUnreachable, err}
+	case err != nil:
+		return nil, &exitError{exitFailed, err}
+	}
+	return body, nil
+}
+
+// client is a client of the mirror's admin listener.
+func (f *adminFlags) client() (*client.Client, error) {
+	if f.dial != nil {
+		return client.New(client.Options{URL: inMemory, Dial: f.dial})
+	}
 	if err := f.fromConfig(); err != nil {
 		return nil, err
 	}
@@ -106,14 +130,7 @@ func (f *adminFlags) ask(request func(*client.Client) ([]byte, error)) ([]byte, 
 	if err != nil {
 		return nil, &exitError{exitUsage, fmt.Errorf("--admin: %w", err)}
 	}
-	body, err := request(c)
-	switch {
-	case errors.Is(err, client.ErrUnreachable):
-		return nil, &exitError{exitUnreachable, err}
-	case err != nil:
-		return nil, &exitError{exitFailed, err}
-	}
-	return body, nil
+	return c, nil
 }
 
 // fromConfig takes from the configuration what neither a flag nor a variable sets.

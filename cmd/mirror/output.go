@@ -28,7 +28,10 @@ func (o *output) add(cmd *cobra.Command, wide bool, others ...string) {
 func (o output) wide() bool { return o == "wide" }
 
 // encoded reports whether the output is for programs.
-func (o output) encoded() bool { return o == "json" || o == "yaml" }
+func (o output) encoded() bool { return o == "json" || o == "yaml" || o == ndjson }
+
+// ndjson is the form with an object on each line. Where there is one object it is as json.
+const ndjson = "ndjson"
 
 // print prints an answer, which is JSON, or a text.
 func (o output) print(w io.Writer, body []byte) error {

@@ -15,7 +15,12 @@ import (
 	"github.com/registrymirror/mirror/config"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" { // a script of a test runs the command
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // taker tells how each reload ended: what the files held that the configuration names, or which error there was. It
 // refuses a configuration that names a file which isn't there.

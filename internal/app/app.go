@@ -81,11 +81,7 @@ type App struct {
 // New takes the data folder into use and listens. The context bounds the wait for another mirror that has the folder,
 // at most a minute, in which nothing listens; then the error is a *disk.LockedError.
 func New(ctx context.Context, o Options) (_ *App, err error) {
-	a := &App{o: o, log: o.Log, hurry: make(chan struct{}, 1)}
-	now := stamp(time.Now())
-	a.about.Store(&admin.About{
-		Version: o.Version, GoVersion: runtime.Version(), StartedAt: now, Config: admin.Config{File: o.File, TakenAt: now},
-	})
+	a := newApp(o)
 	defer func() {
 		if err != nil {
 			_ = a.close()
@@ -119,15 +115,33 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			"admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", "addr", c.Admin.Listen)
 	}
 	a.warnOfCertificates(c)
+	if err := a.assemble(c, f); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// newApp is an App without components.
+func newApp(o Options) *App {
+	a := &App{o: o, log: o.Log, hurry: make(chan struct{}, 1)}
+	now := stamp(time.Now())
+	a.about.Store(&admin.About{
+		Version: o.Version, GoVersion: runtime.Version(), StartedAt: now, Config: admin.Config{File: o.File, TakenAt: now},
+	})
+	return a
+}
+
+// assemble makes the components and puts the configuration into use. Background work begins with Run.
+func (a *App) assemble(c *config.Config, f files) error {
 	a.files.use(f, a.listeners.admin)
 	if err := a.build(c); err != nil {
-		return nil, err
+		return err
 	}
 	setup, err := a.registries.Setup(c)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	a.use(c, setup, f.webhooks) // before the first request; background work begins with Run
+	a.use(c, setup, f.webhooks) // before the first request
 	a.warm = a.newWarm(c)
 	a.metrics.ReadWarm(a.warm.Stats)
 	a.schedules = schedule.New(schedule.Options{
@@ -138,7 +152,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if c.Kubernetes.Feed {
 		a.newFeed(c)
 	}
-	return a, nil
+	return nil
 }
 
 // build makes the components. Nothing runs yet.
@@ -254,16 +268,7 @@ func (a *App) Run(ctx context.Context) error {
 		}
 	}()
 	c := a.o.Config
-	// Background work ends after the last pull, not with the signal.
-	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	work, bg := errgroup.WithContext(bg)
-	for _, run := range []func(context.Context) error{
-		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
-		a.schedules.Run, a.feed, a.watchTags,
-	} {
-		work.Go(func() error { return run(bg) })
-	}
+	bg, stop := a.background(ctx, a.schedules.Run, a.feed, a.watchTags)
 	main, side, served := a.serve(c)
 	a.ready.Store(true)
 	a.log.InfoContext(ctx, "mirror is ready", "listen", a.Addr().String(), "admin", a.AdminAddr().String(),
@@ -278,14 +283,30 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	stopping = time.Now()
 	err = cmp.Or(err, a.stop(main, c.Drain))
-	stop()
-	if e := work.Wait(); !errors.Is(e, context.Canceled) {
-		err = cmp.Or(err, e)
-	}
+	err = cmp.Or(err, stop())
 	for _, s := range side { // last, so that /readyz reports the stop while it lasts
 		_ = s.Close()
 	}
 	return err
+}
+
+// background begins the background work, and what comes with it. It ends with stop, not with ctx: after the last pull. The context ends before that if a
+// part of the work fails; stop returns the failure.
+func (a *App) background(ctx context.Context, others ...func(context.Context) error) (bg context.Context, stop func() error) {
+	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	work, bg := errgroup.WithContext(bg)
+	for _, run := range append(others,
+		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
+	) {
+		work.Go(func() error { return run(bg) })
+	}
+	return bg, func() error {
+		cancel()
+		if err := work.Wait(); !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
+	}
 }
 
 // serve serves on all listeners. The channel has the error of the first server that ends.
@@ -318,7 +339,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
-		Tags: ledger{a.catalog, a.puller, a.platforms}, Drift: a.drift, Uses: a.uses, Held: a.heldTags,
+		Tags: ledger{a.catalog, a.puller, a.platforms, a.own}, Drift: a.drift, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

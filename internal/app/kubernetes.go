@@ -102,11 +102,21 @@ func (a *App) canonical(r oci.Ref) oci.Ref {
 	if setup == nil {
 		return r
 	}
-	routes := setup.Routes
-	if t, err := routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: r.Host, Name: r.Name}); err == nil {
+	if t, err := setup.Routes.Resolve(oci.Request{Kind: oci.KindManifest, Namespace: r.Host, Name: r.Name}); err == nil {
 		r.Repo = t.Repo
-	} else if t, err := routes.Resolve(oci.Request{Kind: oci.KindManifest, Name: r.Name}); err == nil && t.Via == route.ViaPrefix {
-		r.Repo = t.Repo
+		return r
 	}
+	r, _ = belowMirror(setup.Routes, r)
 	return r
+}
+
+// belowMirror is the reference of an image that is named below a name of the mirror, as mirror.example:5000/docker.io/acme/app.
+// False: the name does not begin with an upstream.
+func belowMirror(routes *route.Table, r oci.Ref) (oci.Ref, bool) {
+	t, err := routes.Resolve(oci.Request{Kind: oci.KindManifest, Name: r.Name})
+	if err != nil || t.Via != route.ViaPrefix {
+		return r, false
+	}
+	r.Repo = t.Repo
+	return r, true
 }

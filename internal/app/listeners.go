@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/server"
 )
@@ -19,8 +20,8 @@ import (
 const (
 	// maxConns bounds the connections of the main listener: 20,000 idle ones cost some 400 MB.
 	maxConns = 20_000
-	// maxSideConns bounds those of each listener for operators.
-	maxSideConns = 16
+	// maxSideConns bounds those of each listener for operators. Streams of events may take admin.MaxStreams of them.
+	maxSideConns = admin.MaxStreams + 32
 	// ownFiles is how many file descriptors are kept at most for anything but clients' connections: files that are sent
 	// or written, upstreams, the listeners for operators. Under a low limit it is half of that.
 	ownFiles = 8192

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"net"
 	"strings"
 	"time"
 
@@ -20,6 +21,32 @@ type ledger struct {
 	*catalog.Catalog
 	*pull.Puller
 	platforms func() []string // of the nodes
+	own       func(ref oci.Ref) (oci.Ref, bool)
+}
+
+// Canonical is the puller's. It also knows images below the mirror's own address, as nodes without a mirror setting write them.
+func (l ledger) Canonical(ref oci.Ref) (oci.Ref, error) {
+	to, err := l.Puller.Canonical(ref)
+	if below, ok := l.own(ref); err != nil && ok {
+		return below, nil
+	}
+	return to, err
+}
+
+// own is the reference of an image that is named below the mirror's address, as 127.0.0.1:5000/docker.io/acme/app. The mirror does
+// not know all its names, so it goes by the ports of its listeners. False: the image is not named like that.
+func (a *App) own(ref oci.Ref) (oci.Ref, bool) {
+	setup := a.setup.Load()
+	_, port, err := net.SplitHostPort(ref.Host)
+	if setup == nil || err != nil {
+		return ref, false
+	}
+	for _, l := range []net.Addr{a.Addr(), a.AdminAddr()} {
+		if _, own, err := net.SplitHostPort(l.String()); err == nil && own == port {
+			return belowMirror(setup.Routes, ref)
+		}
+	}
+	return ref, false
 }
 
 // Tags are those of the catalog; the puller's are a list of its registry.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -42,6 +43,11 @@ func body[T any](t *testing.T, a *app.App, path string) (v T) {
 		t.Fatalf("%s: %d %s: %v", path, status, text, err)
 	}
 	return v
+}
+
+func port(a net.Addr) string {
+	_, port, _ := net.SplitHostPort(a.String())
+	return port
 }
 
 // driftMetric is mirror_tag_drift as it is scraped, without the upstream.
@@ -110,6 +116,16 @@ func TestTagsOfACluster(t *testing.T) {
 	}
 	if len(list.Notes) != 1 || !strings.Contains(list.Notes[0], "may not list cronjobs") {
 		t.Errorf("notes: %q", list.Notes)
+	}
+	for _, host := range []string{r.Addr().String(), r.AdminAddr().String(), "mirror.test:" + port(r.Addr())} {
+		if got := body[admin.Tag](t, r.App, "tags?image="+host+"/"+nameOf(o)+"/acme/app:main"); got.Image != nameOf(o)+"/acme/app:main" {
+			t.Errorf("below %s: %s", host, got.Image)
+		}
+	}
+	for _, name := range []string{"mirror.test:1/" + nameOf(o) + "/acme/app:main", r.Addr().String() + "/other.test/acme/app:main", r.Addr().String() + "/acme/app:main"} {
+		if status, text := get(t, "http://"+r.AdminAddr().String()+"/api/v1/tags?image="+name); status != http.StatusNotFound {
+			t.Errorf("%s: %d %s", name, status, text)
+		}
 	}
 	drift := body[admin.DriftList](t, r.App, "tags/drift")
 	var found []string

@@ -58,7 +58,7 @@ type Options struct {
 	MaxBytes  int64 // of all files together; zero: 64 MiB
 	MaxImages int   // zero: 10,000
 	// MaxValues is how many keys and values one document has at most, aliases counted each time; of a list in JSON, one item.
-	// Each may take some 200 bytes of memory while it is read. Zero: 1,000,000.
+	// Each may take some 600 bytes of memory while it is read, garbage included. Zero: 1,000,000.
 	MaxValues int
 }
 
@@ -124,15 +124,20 @@ func (c *collector) add(line int, path, image string, ref oci.Ref) {
 	}
 }
 
-// problem adds a problem with a place.
+// problem adds a problem with a place. One that aliases repeat is listed once.
 func (c *collector) problem(line int, path, text string) {
-	switch n := len(c.result.Problems); {
-	case n < maxProblems:
-		c.result.Problems = append(c.result.Problems, Problem{c.place(line, path), text})
-	case n == maxProblems:
-		c.result.Problems = append(c.result.Problems,
-			Problem{c.place(line, ""), fmt.Sprintf("more than %d problems; this one and others after it are not listed", maxProblems)})
+	place := c.place(line, path)
+	n := len(c.result.Problems)
+	same := func(p Problem) bool {
+		return p.Line == line && p.Document == place.Document && p.Text == text && p.File == place.File
 	}
+	switch {
+	case n > maxProblems, slices.ContainsFunc(c.result.Problems, same):
+		return
+	case n == maxProblems:
+		place.Path, text = "", fmt.Sprintf("more than %d problems; this one and others after it are not listed", maxProblems)
+	}
+	c.result.Problems = append(c.result.Problems, Problem{place, text})
 }
 
 func (c *collector) place(line int, path string) Place {

@@ -333,6 +333,40 @@ func (c *Containerd) run(t testing.TB, args ...string) proc.Result {
 	return proc.Run(t, proc.Options{}, c.ctr, append([]string{"--address", c.socket}, args...)...)
 }
 
+// Run runs a container until the test ends: flags of "ctr run", the image, and a name.
+func (c *Containerd) Run(t testing.TB, flags []string, ref, name string) *proc.Process {
+	t.Helper()
+	args := append([]string{"--address", c.socket, "run", "--rm"}, flags...)
+	p, err := proc.Launch(proc.Options{Name: "container " + name}, c.ctr, append(args, ref, name)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// A test that has failed leaves it running. The context of the test has ended.
+		_, _ = proc.Exec(context.Background(), proc.Options{}, c.ctr, "--address", c.socket, "tasks", "kill", "--signal", "SIGKILL", name)
+		p.End()
+	})
+	return p
+}
+
+// Task is the process of a container.
+func (c *Containerd) Task(t testing.TB, name string) (pid string) {
+	t.Helper()
+	for line := range strings.Lines(c.run(t, "tasks", "ls").Stdout) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
+			return f[1]
+		}
+	}
+	t.Fatalf("no container %s runs", name)
+	return ""
+}
+
+// Stop sends SIGTERM to a container.
+func (c *Containerd) Stop(t testing.TB, name string) {
+	t.Helper()
+	c.run(t, "tasks", "kill", "--signal", "SIGTERM", name)
+}
+
 // Pull pulls as the kubelet does, returns the digest that the reference points to, and forgets what it got.
 func (c *Containerd) Pull(ctx context.Context, ref string) (digest string, err error) {
 	images := cri.NewImageServiceClient(c.conn)

@@ -1,0 +1,285 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/registrymirror/mirror/warm"
+	"github.com/registrymirror/mirror/warm/images"
+)
+
+// Warmer runs jobs that fetch images ahead of time. *warm.Engine is the real one. All methods are safe for concurrent use.
+type Warmer interface {
+	// Plan returns what a request would fetch; it asks registries for manifests. Verify reads, without a registry, which images
+	// are whole in the cache. The errors of both are those of Submit.
+	Plan(ctx context.Context, r warm.Request) (warm.Plan, error)
+	Verify(ctx context.Context, r warm.Request) ([]warm.Image, error)
+	// Submit makes a job, or returns the one that was made with the same key. The error may be a *warm.InvalidError, a
+	// *warm.QuotaError or a *warm.KeyUsedError.
+	Submit(r warm.Request) (job warm.Job, created bool, err error)
+	// Job returns a job, Jobs all of them. Cancel ends a job, and does nothing to one that has ended. The error is
+	// warm.ErrUnknown.
+	Job(id string) (warm.Job, error)
+	Jobs() []warm.Job
+	Cancel(id string) error
+	// Watch yields the state of a job now and after each change, the last one when it has ended. A slow reader misses states in
+	// between.
+	Watch(ctx context.Context, id string) iter.Seq2[warm.Job, error]
+}
+
+const (
+	// maxWarmBody is how many bytes of names, or of manifests with names in them, are read, one body at a time: reading
+	// manifests takes many times their memory.
+	maxWarmBody = 8 << 20
+	maxProblems = 50 // that an answer names
+)
+
+// warming are the handlers of jobs.
+type warming struct {
+	warmer  Warmer
+	log     *slog.Logger
+	turn    chan struct{} // its one place is taken by the body that is being read
+	streams chan struct{} // its places are taken by the streams of events
+}
+
+func newWarming(o Options) *warming {
+	return &warming{warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams)}
+}
+
+// submit makes a job, or with dryRun the plan of one.
+func (x *warming) submit(w http.ResponseWriter, r *http.Request) (any, error) {
+	q := r.URL.Query()
+	request, err := x.request(w, r, q, "dryRun")
+	if err != nil {
+		return nil, err
+	}
+	if dry, err := flag(q, "dryRun"); err != nil {
+		return nil, badRequest(err)
+	} else if dry {
+		plan, err := x.warmer.Plan(r.Context(), request)
+		if err != nil {
+			return nil, refusedWarm(err)
+		}
+		return viewPlan(plan), nil
+	}
+	request.Key = r.Header.Get("Idempotency-Key")
+	job, created, err := x.warmer.Submit(request)
+	if err != nil {
+		return nil, refusedWarm(err)
+	}
+	if created {
+		x.log.InfoContext(r.Context(), "warm-up requested", "id", job.ID, "count", len(job.Images), "client", r.RemoteAddr)
+	}
+	w.Header().Set("Location", "/api/v1/warm/"+job.ID)
+	return accepted{viewJob(job, true)}, nil
+}
+
+// verify says which images are whole in the cache.
+func (x *warming) verify(w http.ResponseWriter, r *http.Request) (any, error) {
+	request, err := x.request(w, r, r.URL.Query())
+	if err != nil {
+		return nil, err
+	}
+	list, err := x.warmer.Verify(r.Context(), request)
+	if err != nil {
+		return nil, refusedWarm(err)
+	}
+	body := WarmVerified{Complete: true, Images: viewImages(list)}
+	for _, i := range list {
+		body.Complete = body.Complete && i.Complete
+	}
+	return body, nil
+}
+
+// flag reads a parameter that is true or false; absent: false.
+func flag(q url.Values, name string) (bool, error) {
+	if !q.Has(name) {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(q.Get(name))
+	if err != nil {
+		return false, fmt.Errorf("%s=%s: must be true or false", name, q.Get(name))
+	}
+	return v, nil
+}
+
+// warmParameters are those of a query. They win over the body, since manifests have no place for them.
+var warmParameters = []string{"platforms", "keep", "with", "maxSize"}
+
+// request reads the body and the query of a request. others are further parameters that the query may have.
+func (x *warming) request(w http.ResponseWriter, r *http.Request, q url.Values, others ...string) (request warm.Request, err error) {
+	known := append(others, warmParameters...)
+	for name := range q {
+		if !slices.Contains(known, name) {
+			return request, badRequest(fmt.Errorf("unknown parameter %q; the parameters are %s", name, strings.Join(known, ", ")))
+		}
+	}
+	body, err := x.body(w, r)
+	if err != nil {
+		return request, err
+	}
+	if q.Has("platforms") {
+		body.Platforms = words(q["platforms"])
+	}
+	if q.Has("with") {
+		body.With = words(q["with"])
+	}
+	if q.Has("keep") {
+		body.Keep = q.Get("keep")
+	}
+	if q.Has("maxSize") {
+		if body.MaxSize, err = strconv.ParseInt(q.Get("maxSize"), 10, 64); err != nil {
+			return request, badRequest(fmt.Errorf("maxSize=%s: must be a number of bytes", q.Get("maxSize")))
+		}
+	}
+	request = warm.Request{Images: body.Images, Platforms: body.Platforms, With: body.With, MaxSize: body.MaxSize}
+	if body.Keep != "" {
+		if request.Keep, err = Duration(body.Keep); err != nil {
+			return request, badRequest(fmt.Errorf("keep=%s: %w", body.Keep, err))
+		}
+	}
+	return request, nil
+}
+
+// words are those of a parameter that may be repeated, and may have several, with commas.
+func words(values []string) []string { return strings.Split(strings.Join(values, ","), ",") }
+
+// body reads the body of a request: JSON, or manifests and lists.
+func (x *warming) body(w http.ResponseWriter, r *http.Request) (body WarmRequest, err error) {
+	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return body, &refusal{status: http.StatusUnsupportedMediaType, detail: "send the body as it is, without a Content-Encoding"}
+	}
+	switch {
+	case take(r, x.turn, readerPatience):
+		defer func() { <-x.turn }()
+	case r.Context().Err() != nil:
+		return body, errGone
+	default:
+		return body, busy("another request is being read; send it again in a moment")
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
+	all, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWarmBody))
+	_, long := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case long:
+		return body, &refusal{status: http.StatusRequestEntityTooLarge, detail: fmt.Sprintf("the body is longer than %d MiB; send it in parts, "+
+			"or use mirror warm, which reads files by itself", maxWarmBody>>20)}
+	case r.Context().Err() != nil:
+		return body, errGone
+	case err != nil:
+		return body, badRequest(fmt.Errorf("the body did not arrive whole within %s; send it again", textTime))
+	}
+	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "" && t != "application/json" {
+		return manifests(all)
+	}
+	decoder := json.NewDecoder(strings.NewReader(string(all)))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&body); err != nil {
+		return body, badRequest(fmt.Errorf(`the body must be {"images":["docker.io/library/nginx:1.27"]}: %w; send manifests, in JSON too, with Content-Type: application/yaml`, err))
+	}
+	return body, nil
+}
+
+// manifests are the images of manifests and lists. A part that can't be read refuses all of it: the request may be what a rollout
+// waits for, and a program has sent it.
+func manifests(all []byte) (body WarmRequest, err error) {
+	result := images.Read("body", strings.NewReader(string(all)), images.Options{})
+	if len(result.Problems) > 0 {
+		var problems []string
+		for _, p := range result.Problems {
+			problems = append(problems, p.String())
+		}
+		return body, &refusal{status: http.StatusBadRequest, detail: "parts of the body can't be read; nothing is fetched", problems: firstOf(problems)}
+	}
+	for _, found := range result.Images {
+		body.Images = append(body.Images, found.Image)
+	}
+	if len(body.Images) == 0 {
+		return body, badRequest(errors.New("no image was found in the body"))
+	}
+	return body, nil
+}
+
+// firstOf is a list of problems, cut to a length that fits an answer.
+func firstOf(problems []string) []string {
+	if len(problems) > maxProblems {
+		return append(problems[:maxProblems:maxProblems], fmt.Sprintf("and %d more", len(problems)-maxProblems))
+	}
+	return problems
+}
+
+// refusedWarm is the answer to an error of a Warmer.
+func refusedWarm(err error) error {
+	var (
+		invalid *warm.InvalidError
+		quota   *warm.QuotaError
+		used    *warm.KeyUsedError
+	)
+	switch {
+	case errors.As(err, &invalid):
+		problems := strings.Split(err.Error(), "\n")
+		return &refusal{status: http.StatusBadRequest, detail: "entries of the request are wrong; nothing is fetched", problems: firstOf(problems)}
+	case errors.As(err, &quota):
+		return &refusal{status: http.StatusTooManyRequests, detail: err.Error(), retryAfter: 60}
+	case errors.As(err, &used):
+		return &refusal{status: http.StatusUnprocessableEntity, detail: err.Error()}
+	case errors.Is(err, context.Canceled):
+		return errGone
+	}
+	return err
+}
+
+// jobs lists the jobs, the latest first.
+func (x *warming) jobs(_ http.ResponseWriter, r *http.Request) (any, error) {
+	p, err := pageOf(r.URL.Query(), maxPage)
+	if err != nil {
+		return nil, badRequest(err)
+	}
+	list, next := cut(p, x.warmer.Jobs(), func(j warm.Job) string { return latestFirst(j.CreatedAt, j.ID) })
+	body := WarmJobList{Jobs: make([]WarmJob, len(list)), Continue: next}
+	for i, j := range list {
+		body.Jobs[i] = viewJob(j, false)
+	}
+	return body, nil
+}
+
+// job answers with one job.
+func (x *warming) job(_ http.ResponseWriter, r *http.Request) (any, error) {
+	job, err := x.warmer.Job(chi.URLParam(r, "id"))
+	if err != nil {
+		return nil, noJob(r, err)
+	}
+	return viewJob(job, true), nil
+}
+
+// noJob is the answer to an error about the job of a request.
+func noJob(r *http.Request, err error) error {
+	if errors.Is(err, warm.ErrUnknown) {
+		return &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("there is no job %s; mirror warm ls lists the jobs", quote(chi.URLParam(r, "id")))}
+	}
+	return err
+}
+
+// cancel ends a job.
+func (x *warming) cancel(_ http.ResponseWriter, r *http.Request) (any, error) {
+	id := chi.URLParam(r, "id")
+	if err := x.warmer.Cancel(id); err != nil {
+		return nil, noJob(r, err)
+	}
+	x.log.InfoContext(r.Context(), "warm-up cancelled", "id", id, "client", r.RemoteAddr)
+	return noContent, nil
+}

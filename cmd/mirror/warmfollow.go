@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/admin/client"
+	"github.com/registrymirror/mirror/warm"
+)
+
+const (
+	// patience is how long a mirror that a job runs in may be unreachable, as while it restarts: jobs go on after that.
+	patience = 2 * time.Minute
+	// reconnectEvery is the pause before a broken stream is requested again.
+	reconnectEvery = 2 * time.Second
+	// noteEvery is how often the progress is noted where there are no bars, repeatEvery the same if nothing has changed. CI systems
+	// end a step that is silent for ten minutes.
+	noteEvery   = 30 * time.Second
+	repeatEvery = 5 * time.Minute
+	// longWait is how long a job must wait for something before that is noted.
+	longWait = 5 * time.Second
+	// minColumns and minRows are those that a terminal must have for bars. Some pretend to be one, and have none.
+	minColumns, minRows = 40, 4
+)
+
+// states yields the states of a job as they change, the last one when it has ended, or an error.
+func (f *warmFlags) states(ctx context.Context, id string) iter.Seq2[admin.WarmJob, error] {
+	return func(yield func(admin.WarmJob, error) bool) {
+		c, err := f.client()
+		if err != nil {
+			yield(admin.WarmJob{}, err)
+			return
+		}
+		path := "warm/" + url.PathEscape(id)
+		last, heard := "", time.Now()
+		for {
+			for e, err := range events(ctx, c, path, last) {
+				var job admin.WarmJob
+				if err == nil {
+					err = json.Unmarshal(e.Data, &job)
+				}
+				refused, _ := errors.AsType[*client.Refused](err)
+				switch {
+				case err == nil:
+					last, heard = e.ID, time.Now()
+					if !yield(job, nil) || job.State.Over() {
+						return
+					}
+				case ctx.Err() != nil && f.standalone:
+					yield(job, &exitError{exitFailed, fmt.Errorf("interrupted; job %s continues with the next mirror on this folder", id)})
+					return
+				case ctx.Err() != nil:
+					yield(job, &exitError{exitFailed, fmt.Errorf("interrupted; job %s goes on: mirror warm show %s --wait waits for it, mirror warm cancel %s ends it", id, id, id)})
+					return
+				case refused != nil && refused.Code != http.StatusServiceUnavailable:
+					yield(job, &exitError{exitFailed, err})
+					return
+				case time.Since(heard) > patience:
+					yield(job, &exitError{exitUnreachable, fmt.Errorf("%w; job %s goes on when the mirror is back: mirror warm show %s --wait", err, id, id)})
+					return
+				}
+			}
+			select {
+			case <-ctx.Done(): // the next request says so
+			case <-time.After(reconnectEvery):
+			}
+		}
+	}
+}
+
+// events yields the events of a job. Where the mirror has too many streams, it is the state of the job now.
+func events(ctx context.Context, c *client.Client, path, last string) iter.Seq2[client.Event, error] {
+	return func(yield func(client.Event, error) bool) {
+		for e, err := range c.Events(ctx, path+"/events", last) {
+			if refused, ok := errors.AsType[*client.Refused](err); ok && refused.Code == http.StatusServiceUnavailable {
+				e.Data, err = c.Get(ctx, path, nil)
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// follow reports on a job until it has ended. The error says which way it ended.
+func (f *warmFlags) follow(cmd *cobra.Command, job admin.WarmJob) error {
+	v := f.view(cmd.OutOrStdout(), cmd.ErrOrStderr())
+	said := make(map[int]bool)
+	report := func() error {
+		width := 0
+		for _, x := range job.Images {
+			width = max(width, utf8.RuneCountInString(x.Image))
+		}
+		for i, x := range job.Images {
+			if said[i] || !x.State.Over() {
+				continue
+			}
+			said[i] = true
+			var err error
+			switch {
+			case f.output == ndjson:
+				err = lines(v, []admin.WarmImage{x})
+			case !f.output.encoded():
+				err = write(v, imageText(x, width))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		v.show(job)
+		return nil
+	}
+	err := report()
+	for j, e := range f.states(cmd.Context(), job.ID) {
+		if err == nil {
+			err = e
+		}
+		if err != nil {
+			break
+		}
+		job = j
+		err = report()
+	}
+	v.close()
+	if err != nil {
+		return err
+	}
+	switch {
+	case f.output == ndjson:
+		summary := job
+		summary.Images = nil
+		err = lines(cmd.OutOrStdout(), []admin.WarmJob{summary})
+	case f.output.encoded():
+		var body []byte
+		if body, err = json.Marshal(job); err == nil {
+			err = f.output.print(cmd.OutOrStdout(), append(body, '\n'))
+		}
+	default:
+		err = write(cmd.OutOrStdout(), endText(job, f.places))
+	}
+	if err == nil {
+		err = over(job)
+	}
+	if err == nil {
+		err = f.unread()
+	}
+	return err
+}
+
+// view shows how far a job is. What is written to it are lines that stay.
+type view interface {
+	io.Writer
+	show(j admin.WarmJob)
+	close()
+}
+
+// view is bars where the standard error is a terminal that can show them, and lines elsewhere.
+func (f *warmFlags) view(stdout, stderr io.Writer) view {
+	terminal, ok := stderr.(*os.File)
+	if f.output != ndjson && ok && isTerminal(stderr) && os.Getenv("TERM") != "dumb" {
+		if width, height, err := term.GetSize(int(terminal.Fd())); err == nil && width >= minColumns && height >= minRows {
+			return newBars(terminal, stdout)
+		}
+	}
+	return newNotes(stdout, stderr)
+}
+
+// notes is a view for logs: a line about the progress at an interval, and when the job begins to wait for something.
+type notes struct {
+	io.Writer
+	stderr io.Writer
+	ended  chan struct{}
+	done   sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	job     admin.WarmJob
+	speed   speed
+	last    string    // line about the progress
+	at      time.Time // of that line
+	code    string    // of what the job waits for
+	waiting time.Time // since when
+	noted   string    // code of the last wait that was noted
+}
+
+func newNotes(stdout, stderr io.Writer) *notes {
+	n := &notes{Writer: stdout, stderr: stderr, ended: make(chan struct{}), at: time.Now()}
+	n.done.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-n.ended:
+				return
+			case <-tick.C:
+				n.note()
+			}
+		}
+	})
+	return n
+}
+
+// note writes the lines that are due.
+func (n *notes) note() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if w := n.job.WaitingFor; w != nil && n.code != n.noted && time.Since(n.waiting) >= longWait {
+		n.noted = n.code
+		fmt.Fprintln(n.stderr, "waiting: "+waitText(w))
+	}
+	line, passed := progressText(n.job, n.speed.now(n.job)), time.Since(n.at)
+	if passed >= repeatEvery || passed >= noteEvery && line != n.last {
+		n.last, n.at = line, time.Now()
+		fmt.Fprintln(n.stderr, line)
+	}
+}
+
+func (n *notes) show(j admin.WarmJob) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.job = j
+	n.speed.now(j)
+	code := ""
+	if j.WaitingFor != nil {
+		code = j.WaitingFor.Code
+	}
+	if code != n.code {
+		n.code, n.waiting = code, time.Now()
+	}
+}
+
+func (n *notes) close() {
+	close(n.ended)
+	n.done.Wait()
+}
+
+// speed is how fast the bytes of a job come, over the last ten seconds or so.
+type speed struct {
+	at        time.Time
+	fetched   int64
+	perSecond float64
+}
+
+// now takes in the state of a job, and returns the bytes per second.
+func (s *speed) now(j admin.WarmJob) float64 {
+	const memory = 10 * time.Second
+	now, fetched := time.Now(), j.BytesDone-j.BytesCached
+	passed := now.Sub(s.at)
+	switch {
+	case s.at.IsZero():
+		s.at, s.fetched = now, fetched
+	case passed >= time.Second/2:
+		weight := 1 - math.Exp(-passed.Seconds()/memory.Seconds())
+		s.perSecond += weight * (float64(max(fetched-s.fetched, 0))/passed.Seconds() - s.perSecond)
+		s.at, s.fetched = now, fetched
+	}
+	return s.perSecond
+}
+
+// progressText is how far a job is, in a line.
+func progressText(j admin.WarmJob, perSecond float64) string {
+	parts := []string{
+		fmt.Sprintf("%d of %s done", j.Counts[string(warm.Done)], plural(len(j.Images), "image", "images")),
+	}
+	if n := j.Counts[string(warm.Failed)]; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d failed", n))
+	}
+	if j.BytesTotal > 0 {
+		parts = append(parts, bytesText(j.BytesDone, j.BytesTotal))
+	}
+	switch {
+	case j.WaitingFor != nil:
+		parts = append(parts, "waiting: "+waitText(j.WaitingFor))
+	case perSecond >= 1<<10:
+		parts = append(parts, amount(int64(perSecond))+"/s")
+		if left := time.Duration(float64(j.BytesTotal-j.BytesDone) / perSecond * float64(time.Second)); left > 0 && left < 100*time.Hour {
+			parts = append(parts, left.Round(time.Second).String()+" left")
+		}
+	}
+	return strings.Join(parts, ", ")
+}
