@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,9 +43,10 @@ type Warmer interface {
 }
 
 const (
-	// maxWarmBody is how many bytes of names, or of manifests with names in them, are read, one body at a time: reading
-	// manifests takes many times their memory.
-	maxWarmBody = 8 << 20
+	// maxManifests is how many bytes of manifests are read, one body at a time: reading them takes many times their memory.
+	maxManifests = 8 << 20
+	// maxNames is how many bytes of JSON are read.
+	maxNames    = 4 << 20
 	maxProblems = 50 // that an answer names
 )
 
@@ -52,7 +54,7 @@ const (
 type warming struct {
 	warmer  Warmer
 	log     *slog.Logger
-	turn    chan struct{} // its one place is taken by the body that is being read
+	turn    chan struct{} // its one place is taken by the manifests that are being read
 	streams chan struct{} // its places are taken by the streams of events
 }
 
@@ -163,30 +165,35 @@ func (x *warming) body(w http.ResponseWriter, r *http.Request) (body WarmRequest
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return body, &refusal{status: http.StatusUnsupportedMediaType, detail: "send the body as it is, without a Content-Encoding"}
 	}
-	switch {
-	case take(r, x.turn, readerPatience):
-		defer func() { <-x.turn }()
-	case r.Context().Err() != nil:
-		return body, errGone
-	default:
-		return body, busy("another request is being read; send it again in a moment")
+	t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	isJSON, limit := t == "" || t == "application/json", int64(maxNames)
+	if !isJSON {
+		limit = maxManifests
+		switch {
+		case take(r, x.turn, readerPatience):
+			defer func() { <-x.turn }()
+		case r.Context().Err() != nil:
+			return body, errGone
+		default:
+			return body, busy("other manifests are being read; send these again in a moment")
+		}
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
-	all, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWarmBody))
+	all, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	_, long := errors.AsType[*http.MaxBytesError](err)
 	switch {
 	case long:
 		return body, &refusal{status: http.StatusRequestEntityTooLarge, detail: fmt.Sprintf("the body is longer than %d MiB; send it in parts, "+
-			"or use mirror warm, which reads files by itself", maxWarmBody>>20)}
+			"or use mirror warm, which reads files by itself", limit>>20)}
 	case r.Context().Err() != nil:
 		return body, errGone
 	case err != nil:
 		return body, badRequest(fmt.Errorf("the body did not arrive whole within %s; send it again", textTime))
 	}
-	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "" && t != "application/json" {
+	if !isJSON {
 		return manifests(all)
 	}
-	decoder := json.NewDecoder(strings.NewReader(string(all)))
+	decoder := json.NewDecoder(bytes.NewReader(all))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&body); err != nil {
 		return body, badRequest(fmt.Errorf(`the body must be {"images":["docker.io/library/nginx:1.27"]}: %w; send manifests, in JSON too, with Content-Type: application/yaml`, err))
@@ -197,7 +204,7 @@ func (x *warming) body(w http.ResponseWriter, r *http.Request) (body WarmRequest
 // manifests are the images of manifests and lists. A part that can't be read refuses all of it: the request may be what a rollout
 // waits for, and a program has sent it.
 func manifests(all []byte) (body WarmRequest, err error) {
-	result := images.Read("body", strings.NewReader(string(all)), images.Options{})
+	result := images.Read("body", bytes.NewReader(all), images.Options{})
 	if len(result.Problems) > 0 {
 		var problems []string
 		for _, p := range result.Problems {

@@ -184,7 +184,7 @@ func TestWarmIsRefused(t *testing.T) {
 		{"a template", "warm", "application/yaml", "image: {{ .Values.image }}\n", nil, 400, []string{"body:1: image: ", "nothing is fetched"}},
 		{"no image", "warm", "application/yaml", "kind: Service\n", nil, 400, []string{"no image was found"}},
 		{"too long", "warm", "application/yaml", long, nil, 413, []string{"8 MiB", "mirror warm"}},
-		{"too long, JSON", "warm/verify", "application/json", long, nil, 413, []string{"8 MiB"}},
+		{"too long, JSON", "warm/verify", "application/json", long, nil, 413, []string{"4 MiB"}},
 		{"a form", "warm", "application/x-www-form-urlencoded", `{}`, nil, 415, []string{"application/json", "application/yaml"}},
 		{"text", "warm", "text/plain", `{}`, nil, 415, []string{"application/yaml"}},
 		{

@@ -20,6 +20,10 @@ const (
 	MaxStreams = 128
 	// heartbeat is how often a stream without events sends a comment, so that proxies do not take it for dead.
 	heartbeat = 15 * time.Second
+	// pauseForImage is how long a stream pauses after an event for each image in it, and maxPause at most: the event of a large
+	// job has megabytes.
+	pauseForImage = time.Millisecond
+	maxPause      = 5 * time.Second
 	// writeTime is how long a client may leave an event unread. Then its stream ends.
 	writeTime = 30 * time.Second
 )
@@ -80,12 +84,23 @@ func (x *warming) stream(ctx context.Context, s stream, id, seen string) {
 			if !more {
 				return
 			}
-			if revision(job) != seen {
-				err = s.job(job)
+			if revision(job) == seen {
+				continue
+			}
+			if err = s.job(job); err == nil && !job.State.Over() {
+				pause(ctx, min(time.Duration(len(job.Images))*pauseForImage, maxPause))
 			}
 		case <-beat.C:
 			err = s.send(":\n\n")
 		}
+	}
+}
+
+// pause waits, or until the context ends.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 

@@ -182,7 +182,7 @@ func TestEventsThatAreNotRead(t *testing.T) {
 				t.Errorf("another reader got %d, want %d", job.BytesDone, 100+i)
 			}
 		}
-		if passed := time.Since(start); passed != 0 {
+		if passed := time.Since(start); passed > 10*time.Millisecond { // the pauses for one image
 			t.Errorf("another reader waited %s", passed)
 		}
 		time.Sleep(31 * time.Second)

@@ -2,18 +2,8 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net"
-	"net/http"
-	"net/url"
-	"os"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -181,54 +171,4 @@ func (a *Agent) become(ctx context.Context, s State, why string) {
 			"reason", why)
 	}
 	a.o.Changed(ctx, s, why)
-}
-
-// askLimit bounds one question.
-const askLimit = 3 * time.Second
-
-// Ask is an AgentOptions.Ready that asks a mirror at its URL. The CA file is read for each question; empty: the certificates of the
-// system count.
-func Ask(mirror, ca string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, askLimit)
-		defer cancel()
-		transport := &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext, // as long as containerd waits by our files
-			TLSHandshakeTimeout: 2 * time.Second, DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10,
-			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
-		}
-		if ca != "" {
-			pem, err := os.ReadFile(ca)
-			if err != nil {
-				return fmt.Errorf("read the mirror's CA: %w", err)
-			}
-			transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-			if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-				return fmt.Errorf("%s has no certificate in PEM", ca)
-			}
-		}
-		at, err := url.JoinPath(mirror, "readyz")
-		if err != nil {
-			return fmt.Errorf("the mirror's address: %w", err)
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
-		if err != nil {
-			return fmt.Errorf("ask the mirror: %w", err)
-		}
-		resp, err := transport.RoundTrip(req) // no redirect is followed, and no proxy asked: containerd has neither for its mirrors
-		if err != nil {
-			return fmt.Errorf("ask the mirror: %w", err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		b, err := io.ReadAll(io.LimitReader(resp.Body, 64))
-		switch text := strings.TrimSpace(string(b)); {
-		case err != nil:
-			return fmt.Errorf("read the mirror's answer: %w", err)
-		case resp.StatusCode == http.StatusOK && text == "ready":
-			return nil
-		case resp.StatusCode == http.StatusServiceUnavailable && (text == "starting" || text == "stopping"):
-			return errors.New("the mirror is " + text)
-		}
-		return fmt.Errorf("another program answers at %s: %s", mirror, resp.Status)
-	}
 }

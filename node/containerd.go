@@ -84,7 +84,7 @@ func Containerd(o Options, dir string) (Output, error) {
 	}
 	out := Output{Files: s.folders(dir)}
 	out.Files = append(out.Files,
-		File{Path: "/etc/containerd/config.toml", Part: true, Content: `# containerd 2.x (version = 3). On 2.2 and later a file of its own in /etc/containerd/conf.d does as well.
+		File{Path: "/etc/containerd/config.toml", Part: true, Content: `# containerd 2.x (version = 3). A file of its own in /etc/containerd/conf.d does as well, if imports names that folder.
 [plugins."io.containerd.cri.v1.images".registry]
   config_path = ` + quote(dir) + "\n"},
 		File{Path: "/etc/containerd/config.toml", Part: true, Content: `# containerd 1.6 and 1.7 (version = 2). In the main file: an imported file would replace the whole table of the plugin.
@@ -216,16 +216,17 @@ func GKE(o Options) (Output, error) {
 
 // SOCI is the configuration of the SOCI snapshotter, which fetches layers by itself.
 func SOCI(o Options) (Output, error) {
-	return snapshotter(o, "the SOCI snapshotter", "/etc/soci-snapshotter-grpc/config.toml", "soci-snapshotter-grpc")
+	return snapshotter(o, "the SOCI snapshotter", "/etc/soci-snapshotter-grpc/config.toml", "soci-snapshotter-grpc", true)
 }
 
 // Stargz is the configuration of the stargz snapshotter, which fetches layers by itself.
 func Stargz(o Options) (Output, error) {
-	return snapshotter(o, "the stargz snapshotter", "/etc/containerd-stargz-grpc/config.toml", "containerd-stargz-grpc")
+	return snapshotter(o, "the stargz snapshotter", "/etc/containerd-stargz-grpc/config.toml", "containerd-stargz-grpc", false)
 }
 
 // snapshotter is the configuration of one that has a resolver of its own: without it layers are fetched past the mirror.
-func snapshotter(o Options, name, file, service string) (Output, error) {
+// SOCI reads the host as a URL, stargz without a scheme.
+func snapshotter(o Options, name, file, service string, asURL bool) (Output, error) {
 	s, err := o.read()
 	if err == nil {
 		err = s.lacks(name, true, true, true)
@@ -236,9 +237,13 @@ func snapshotter(o Options, name, file, service string) (Output, error) {
 	if err != nil {
 		return Output{}, err
 	}
+	host := s.host
+	if asURL {
+		host = s.Mirror
+	}
 	var b strings.Builder
 	for _, r := range s.Registries {
-		fmt.Fprintf(&b, "[[resolver.host.%s.mirrors]]\nhost = %s\n", quote(r.Name), quote(s.host))
+		fmt.Fprintf(&b, "[[resolver.host.%s.mirrors]]\nhost = %s\n", quote(r.Name), quote(host))
 		if s.plain() {
 			b.WriteString("insecure = true\n")
 		}

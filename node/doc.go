@@ -8,7 +8,10 @@
 //   - The registry itself stays the place where the client goes on if the mirror can't be reached, unless Options.NoFallback says
 //     otherwise.
 //   - No value that is written can end its line, its string or its table: each is checked, and quoted.
-//   - Names and addresses are those that the caller gives. Nothing is looked up.
+//   - Names and addresses that are written are those that the caller gives. Nothing is looked up.
+//
+// Check reads such files on a node, those of other tools too, and finds what keeps images from being pulled through the mirror;
+// Report.AskAll and Report.Try then ask the mirrors that the files name. Check itself contacts no host.
 //
 // Not here: which registries the mirror has (config), and where the files end up, apart from their usual paths.
 package node

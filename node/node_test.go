@@ -18,8 +18,8 @@ func options() Options {
 	}}
 }
 
-// text is an output as a person reads it.
-func text(o Output) string {
+// printed is an output as a person reads it.
+func printed(o Output) string {
 	var b strings.Builder
 	for _, f := range o.Files {
 		b.WriteString("==> " + f.Path)
@@ -57,7 +57,7 @@ func TestGolden(t *testing.T) {
 				o := options()
 				change(&o)
 				out, err := target(o)
-				got := text(out)
+				got := printed(out)
 				if err != nil {
 					// What the client has no setting for is left out, in a second try.
 					got = "refused:\n" + err.Error() + "\n"
@@ -73,7 +73,7 @@ func TestGolden(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					got += "otherwise:\n" + text(out)
+					got += "otherwise:\n" + printed(out)
 				}
 				file := filepath.Join("testdata", name+"."+variant+".golden")
 				if *update {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -87,6 +88,7 @@ func TestHeadAloneIsRecorded(t *testing.T) {
 		var want []catalog.Seen
 		for i, at := range []int{0, 1, 0} {
 			w.hub.push(t, app, "1", []string{"a", "b"}[at])
+			synctest.Wait() // a batch may be written now
 			before := w.writes()
 			w.fresh(w.get(head(ask(app, "1"))), images[at].index)
 			if n := w.writes() - before; n > 1 { // that the repository was shown

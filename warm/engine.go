@@ -76,7 +76,7 @@ type Engine struct {
 	restored sync.Once
 
 	submitting sync.Mutex // one Submit at a time, also while it writes; taken before mu
-	mu         sync.Mutex // guards jobs; held for no I/O
+	mu         sync.Mutex // guards jobs; held for no I/O but lines of the log
 	jobs       *queue
 }
 

@@ -33,7 +33,7 @@ type gate struct {
 var pauses = backoff.Backoff{First: 5 * time.Second, Most: 2 * time.Minute}
 
 // maxTries is how often one image may fail though its registry works, before it has failed.
-const maxTries = 5
+const maxTries = 8
 
 // failed records a failure, and begins a pause.
 func (g *gate) failed(w Waiting, now time.Time) {

@@ -1,6 +1,9 @@
 package warm
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	// maxOver bounds the jobs that are over and still shown, with their images; the oldest go first, and their keeps with them.
@@ -113,8 +116,7 @@ func (q *queue) expire(now time.Time) {
 	jobs, images := 0, 0
 	kept := q.order[:0]
 	var gone []*job
-	for i := len(q.order) - 1; i >= 0; i-- {
-		j := q.order[i]
+	for _, j := range slices.Backward(q.order) {
 		if !j.state.Over() {
 			continue
 		}

@@ -78,16 +78,21 @@ func (q *queue) failed(u *unit, key gateKey, err error, now time.Time) {
 		key = theDisk
 	}
 	g := q.gates.at(key)
-	if !m.failedAt.IsZero() && g.worked.After(m.failedAt) { // for others, so this image is at fault
-		m.tries++
-	}
+	works := g.worked.After(u.began) || !m.failedAt.IsZero() && g.worked.After(m.failedAt) // for others, so this image is at fault
 	m.failedAt = now
-	if m.tries >= maxTries {
-		q.fail(m, f, now)
+	q.bump(m.job)
+	if works {
+		if m.tries++; m.tries >= maxTries {
+			q.fail(m, f, now)
+			return
+		}
+		w.Until = now.Add(pauses.After(m.tries))
+		m.wait = w
 		return
 	}
 	g.failed(*w, now)
-	q.bump(m.job)
+	w.Until = g.until.Add(time.Second) // another image finds out whether it works, if there is one
+	m.wait = w
 	if now.Sub(g.since) >= q.o.Patience {
 		q.giveUp(key, f, now)
 	}

@@ -169,17 +169,18 @@ func (e *Engine) write(ctx context.Context) {
 	if e.table == nil {
 		return
 	}
-	failing := false
+	due, failing := e.jobs.unsaved.due, false
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	for ctx.Err() == nil {
+	for over := false; !over; {
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
 		}
 		select {
-		case <-e.jobs.unsaved.due:
+		case <-due:
 		case <-ctx.Done():
+			over = true
 		}
 		next := writeEvery
 		err := e.flush()

@@ -15,6 +15,7 @@ type unit struct {
 
 	ctx   context.Context
 	stop  context.CancelFunc
+	began time.Time
 	seen  int64     // bytes of the blob that were there at the last look
 	moved time.Time // when there were more
 	still bool      // pulls of clients hold it up
@@ -132,7 +133,7 @@ func notOver(list []*image) []*image {
 // begin records that a unit runs.
 func (q *queue) begin(ctx context.Context, u *unit, now time.Time) {
 	u.ctx, u.stop = context.WithCancel(ctx)
-	u.moved = now
+	u.began, u.moved = now, now
 	q.units[u] = struct{}{}
 	u.job.units++
 	var keys []gateKey
@@ -161,6 +162,7 @@ func (q *queue) end(u *unit) {
 	delete(q.units, u)
 	u.job.units--
 	q.gates.ended(u)
+	send(q.wake)
 }
 
 // due is when there may be something to do though nothing has changed.

@@ -84,7 +84,7 @@ func TestOneImageIsMissing(t *testing.T) {
 // A watcher that does not read gets the latest state when it does, and holds up nothing.
 func TestWatcherThatStopsReading(t *testing.T) {
 	inBubble(t, warm.Options{}, func(t *testing.T, w *world) {
-		w.hub.rate = mib
+		w.rate = mib
 		w.push("acme/a:1", amd64, blob{"a", 100 * mib})
 		id := w.submit("acme/a:1").ID
 		seen := 0

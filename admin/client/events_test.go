@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -116,4 +117,26 @@ func TestEventsOfASilentMirror(t *testing.T) {
 			t.Errorf("after %s: %q, %v", passed, got, err)
 		}
 	})
+}
+
+// An admin listener with TLS speaks HTTP/2.
+func TestEventsByHTTP2(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute))
+		_, _ = io.WriteString(w, "id: 1\ndata: "+r.Proto+"\n\n")
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	c, err := client.New(client.Options{URL: s.URL, CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got, err := read(t.Context(), c, ""); err != nil || fmt.Sprint(got) != "[1 HTTP/2.0]" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
 }

@@ -35,7 +35,7 @@ func newDoctorCmd() *cobra.Command {
 		},
 		RunE: help,
 	}
-	cmd.AddCommand(newDoctorImageCmd())
+	cmd.AddCommand(newDoctorImageCmd(), newDoctorNodeCmd())
 	return cmd
 }
 

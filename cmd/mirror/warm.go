@@ -139,12 +139,13 @@ func (f *warmFlags) request(cmd *cobra.Command, args []string) (admin.WarmReques
 	}
 	f.problems = found.Problems
 	for _, p := range found.Problems {
+		p.Place = shownPlace(p.Place)
 		fmt.Fprintln(cmd.ErrOrStderr(), p)
 	}
 	f.places = make(map[string]images.Place, len(found.Images))
 	for _, x := range found.Images {
 		if len(x.Places) > 0 {
-			f.places[x.Ref.String()] = x.Places[0]
+			f.places[x.Ref.String()] = shownPlace(x.Places[0])
 		}
 		if !slices.Contains(args, x.Image) {
 			r.Images = append(r.Images, x.Image)
@@ -154,6 +155,14 @@ func (f *warmFlags) request(cmd *cobra.Command, args []string) (admin.WarmReques
 		return r, &exitError{exitFailed, fmt.Errorf("no image was found in %s", list(f.files, "and"))}
 	}
 	return r, nil
+}
+
+// shownPlace is a place as people read it.
+func shownPlace(p images.Place) images.Place {
+	if p.File == "-" {
+		p.File = "standard input"
+	}
+	return p
 }
 
 // unread is the error for files that were not read in full. Nil: they were.

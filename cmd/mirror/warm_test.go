@@ -277,7 +277,7 @@ func TestWarmFromTheStandardInput(t *testing.T) {
 	if diff := cmp.Diff([]string{"nginx:1.27", "ghcr.io/acme/app:v9"}, s.asked[0].Images); diff != "" {
 		t.Error(diff)
 	}
-	if !strings.Contains(stdout.String(), "\n  it stands in -:5: spec.containers[1].image\n") {
+	if !strings.Contains(stdout.String(), "\n  it stands in standard input:5: spec.containers[1].image\n") {
 		t.Error(stdout.String())
 	}
 }
@@ -504,8 +504,10 @@ func TestSpeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s speed
 		j := admin.WarmJob{BytesDone: 7 << 30, BytesCached: 7 << 30} // what was there is not fetched
-		for range 60 {
-			s.now(j)
+		for i := range 60 {
+			if got := s.now(j); i > 0 && (got < 980 || got > 1000) {
+				t.Errorf("%f bytes/s after %d s, want 1000", got, i)
+			}
 			time.Sleep(time.Second)
 			j.BytesDone += 1000
 		}

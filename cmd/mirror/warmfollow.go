@@ -251,7 +251,7 @@ func (n *notes) close() {
 
 // speed is how fast the bytes of a job come, over the last ten seconds or so.
 type speed struct {
-	at        time.Time
+	began, at time.Time
 	fetched   int64
 	perSecond float64
 }
@@ -263,9 +263,10 @@ func (s *speed) now(j admin.WarmJob) float64 {
 	passed := now.Sub(s.at)
 	switch {
 	case s.at.IsZero():
-		s.at, s.fetched = now, fetched
+		s.began, s.at, s.fetched = now, now, fetched
 	case passed >= time.Second/2:
-		weight := 1 - math.Exp(-passed.Seconds()/memory.Seconds())
+		// At first it is the mean of all so far.
+		weight := max(1-math.Exp(-passed.Seconds()/memory.Seconds()), passed.Seconds()/now.Sub(s.began).Seconds())
 		s.perSecond += weight * (float64(max(fetched-s.fetched, 0))/passed.Seconds() - s.perSecond)
 		s.at, s.fetched = now, fetched
 	}

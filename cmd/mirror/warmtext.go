@@ -170,7 +170,7 @@ func imageText(x admin.WarmImage, width int) string {
 		return strings.TrimRight(line, " ") + "\n"
 	case x.BytesCached >= x.BytesTotal:
 		return line + amount(x.BytesTotal) + ", cached before\n"
-	case x.BytesCached > 0:
+	case x.BytesCached*100 >= x.BytesTotal: // less is not worth the words
 		return line + amount(x.BytesTotal) + ", " + amount(x.BytesCached) + " of it cached before\n"
 	}
 	return line + amount(x.BytesTotal) + "\n"

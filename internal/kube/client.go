@@ -76,12 +76,12 @@ func NewClient(o ClientOptions) (*Client, error) {
 			DialContext:            (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 			TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    5 * time.Second,
-			ResponseHeaderTimeout:  askLimit,
 			IdleConnTimeout:        90 * time.Second,
 			MaxIdleConns:           2,
 			MaxResponseHeaderBytes: 64 << 10,
 			ForceAttemptHTTP2:      true,
-			HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second}, // a watch may be silent
+			// The headers of a watch may come late. A connection that is dead is found by pings.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 		}
 	}
 	return &Client{base: base, tokenFile: o.TokenFile, http: &http.Client{

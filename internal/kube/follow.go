@@ -30,7 +30,7 @@ const (
 	watchSteady = time.Minute
 
 	failuresToLog = 3               // in a row, of a kind that may pass
-	followNone    = 5 * time.Minute // between two requests for what we may not have
+	followNone    = time.Minute // between two requests for what we may not have
 )
 
 // followWaits are the waits after failures in a row.
@@ -171,7 +171,8 @@ func (f *following) watch(ctx context.Context) error {
 	}
 	resp, err := f.o.Client.send(ctx, op, http.MethodGet, f.kind.path, query, nil)
 	if err != nil {
-		if e, ok := errors.AsType[*APIError](err); ok && e.final() {
+		silent := errors.Is(context.Cause(ctx), errSilent) // there are proxies that hold the headers back until the first event
+		if e, ok := errors.AsType[*APIError](err); silent || ok && e.final() {
 			f.version = ""
 		}
 		return err

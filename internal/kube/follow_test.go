@@ -38,6 +38,7 @@ type answer struct {
 	steps  []step // of a watch
 	end    string // of a watch: "" when its time is over, "close", "cut", or "never"
 	refuse bool   // the connection
+	holds  bool   // the headers of a watch until its first event, as some proxies do
 }
 
 // server answers lists and watches as an API server does. It is an http.RoundTripper.
@@ -92,11 +93,21 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 		return resp, nil
 	}
 	seconds, _ := strconv.Atoi(query.Get("timeoutSeconds"))
+	if a.holds {
+		s.mu.Unlock()
+		defer s.mu.Lock()
+		if len(a.steps) == 0 {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}
+		time.Sleep(a.steps[0].wait)
+		a.steps[0].wait = 0
+	}
 	reader, writer := io.Pipe()
 	context.AfterFunc(r.Context(), func() { writer.CloseWithError(r.Context().Err()) })
-	s.open++
 	go func() {
 		began := time.Now()
+		s.set(func() { s.open++ })
 		for _, x := range a.steps {
 			time.Sleep(x.wait)
 			n, err := io.WriteString(writer, x.text)
@@ -462,7 +473,7 @@ func TestFollowTrouble(t *testing.T) {
 			"no right to list",
 			[]answer{fails(403, "Forbidden", `pods is forbidden: User "system:serviceaccount:mirror:mirror" cannot list resource "pods"`, nil), second},
 			[]answer{{}},
-			299 * time.Second,
+			59 * time.Second,
 			map[string][]string{},
 			[]string{"list"},
 			1, "list and watch pods in all namespaces: apply deploy/kubernetes/feed.yaml",
@@ -471,7 +482,7 @@ func TestFollowTrouble(t *testing.T) {
 			"no right to watch",
 			[]answer{first, second},
 			[]answer{fails(403, "Forbidden", `cannot watch resource "pods"`, nil), {}},
-			310 * time.Second, onlyTwo,
+			70 * time.Second, onlyTwo,
 			[]string{"list", "watch 100", "list", "watch 200"},
 			1, "list and watch pods in all namespaces",
 		},
@@ -487,7 +498,7 @@ func TestFollowTrouble(t *testing.T) {
 			"another server",
 			[]answer{{status: 404, body: "<html>"}, second},
 			[]answer{{}},
-			301 * time.Second, onlyTwo,
+			61 * time.Second, onlyTwo,
 			[]string{"list", "list", "watch 200"},
 			1, "see that kubernetes.server is the API server",
 		},
@@ -498,6 +509,18 @@ func TestFollowTrouble(t *testing.T) {
 			time.Minute, onlyTwo,
 			[]string{"list", "list", "watch 200"},
 			1, "",
+		},
+		{
+			"a watch without headers",
+			[]answer{first, second},
+			[]answer{{holds: true}, {}},
+			11 * time.Minute, onlyTwo, []string{"list", "watch 100", "list", "watch 200"}, 1, "",
+		},
+		{
+			"headers that come with the first event",
+			[]answer{first, second},
+			[]answer{{holds: true, end: "close", steps: []step{{time.Minute, event("ADDED", podJSON("prod", "b", "101", "redis:7"))}}}, {}},
+			2 * time.Minute, both, []string{"list", "watch 100", "watch 101"}, 0, "",
 		},
 		{
 			"a watch without an end or an event",
@@ -558,7 +581,7 @@ func TestFollowKeepsAway(t *testing.T) {
 		{"watches that are cut", list, answer{end: "cut", steps: []step{{0, bookmark("101")}}}, 110},
 		{"a server that is not there", answer{refuse: true}, answer{}, 90},
 		{"a server that fails", answer{status: 500, body: "oops"}, answer{}, 90},
-		{"no rights", answer{status: 403, body: statusJSON(403, "Forbidden", "no")}, answer{}, 13},
+		{"no rights", answer{status: 403, body: statusJSON(403, "Forbidden", "no")}, answer{}, 61},
 		{"a list without an end", answer{body: listJSON("100", "more", podJSON("prod", "a", "90", "nginx:1"))}, answer{}, 40_000},
 	}
 	for _, tt := range tests {

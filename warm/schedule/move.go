@@ -25,7 +25,7 @@ func (s *Scheduler) onMove(ctx context.Context, e *entry) {
 // settled takes over what has come of the last job. False: it still runs.
 func (s *Scheduler) settled(e *entry) bool {
 	if e.job == "" {
-		return !s.runs(e)
+		return true
 	}
 	j, err := s.o.Jobs.Job(e.job) // one that is not known any more has brought nothing
 	if err == nil && !j.State.Over() {
@@ -64,6 +64,7 @@ func at(ref oci.Ref, d oci.Digest) oci.Ref {
 func (s *Scheduler) moved(ctx context.Context, e *entry) (list []*tag) {
 	failed, first, reason := 0, oci.Ref{}, error(nil)
 	for _, t := range e.tags {
+		t.wanted = ""
 		if waits(t.retry, s.now()) {
 			continue
 		}
@@ -82,6 +83,8 @@ func (s *Scheduler) moved(ctx context.Context, e *entry) (list []*tag) {
 		case d != t.brought:
 			t.wanted = d
 			list = append(list, t)
+		default:
+			t.failures = 0
 		}
 	}
 	if failed > 0 {
@@ -93,7 +96,7 @@ func (s *Scheduler) moved(ctx context.Context, e *entry) (list []*tag) {
 
 // bring begins a job for tags that have moved.
 func (s *Scheduler) bring(ctx context.Context, e *entry, tags []*tag) {
-	if len(tags) == 0 {
+	if len(tags) == 0 || s.runs(e) { // one from before a restart
 		return
 	}
 	images := make([]oci.Ref, len(tags))
@@ -102,12 +105,7 @@ func (s *Scheduler) bring(ctx context.Context, e *entry, tags []*tag) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id, err := s.submit(ctx, e, "", images, s.now())
-	if err != nil {
-		for _, t := range tags {
-			t.wanted = ""
-		}
-		return
+	if id, err := s.submit(ctx, e, "", images, s.now()); err == nil {
+		e.job = id
 	}
-	e.job = id
 }

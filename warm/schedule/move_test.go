@@ -109,13 +109,19 @@ func TestOnMoveFails(t *testing.T) {
 		if w.asked > 40 {
 			t.Errorf("a registry that is down was asked %d times in ten hours", w.asked)
 		}
-		if n := strings.Count(w.log.String(), "cannot check tags"); n != 1 && n != 2 {
-			t.Errorf("the log says it %d times:\n%s", n, &w.log)
+		if n := strings.Count(w.log.Take(), "cannot check tags"); n != 1 && n != 2 {
+			t.Errorf("the log says it %d times", n)
 		}
 		w.set(func() { w.down = nil })
 		n := len(w.images())
 		pass(2 * time.Hour)
 		same(t, "after that", n+1, len(w.images()))
+		// The next time it is down is a new one.
+		w.set(func() { w.down, w.asked = errors.New("connection refused"), 0 })
+		pass(4 * time.Minute)
+		if w.asked != 6 || strings.Count(w.log.String(), "cannot check tags") != 1 { // both tags, after 1, 2 and 4 minutes
+			t.Errorf("asked %d times, and the log says\n%s", w.asked, &w.log)
+		}
 	})
 }
 

@@ -40,6 +40,8 @@ type Cluster struct {
 	CA         string // file
 	dir        string
 	kubeconfig string
+	start      func(testing.TB) *proc.Process // the API server
+	api        *proc.Process
 }
 
 // Start runs the API server until the test ends. There is no node yet.
@@ -56,12 +58,18 @@ func Start(t testing.TB) *Cluster {
 	c.CA = c.dir + "/apiserver/apiserver.crt"
 	write(t, c.dir+"/tokens.csv", `admin-token,admin,admin,"system:masters"`+"\n")
 	c.key(t, c.dir+"/accounts.key")
-	proc.Start(t, proc.Options{Name: "kube-apiserver", Grace: 20 * time.Second}, tool.Built(t, "kube-apiserver"),
+	args := []string{
 		"--etcd-servers", etcd, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", ports[2],
-		"--cert-dir", c.dir+"/apiserver", "--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.96.0.0/16",
-		"--authorization-mode", "RBAC", "--token-auth-file", c.dir+"/tokens.csv", "--disable-admission-plugins", "ServiceAccount",
-		"--service-account-issuer", "https://kubernetes.test", "--service-account-key-file", c.dir+"/accounts.key",
-		"--service-account-signing-key-file", c.dir+"/accounts.key")
+		"--cert-dir", c.dir + "/apiserver", "--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.96.0.0/16",
+		"--authorization-mode", "RBAC", "--token-auth-file", c.dir + "/tokens.csv", "--disable-admission-plugins", "ServiceAccount",
+		"--service-account-issuer", "https://kubernetes.test", "--service-account-key-file", c.dir + "/accounts.key",
+		"--service-account-signing-key-file", c.dir + "/accounts.key",
+	}
+	c.start = func(t testing.TB) *proc.Process {
+		t.Helper()
+		return proc.Start(t, proc.Options{Name: "kube-apiserver", Grace: 20 * time.Second}, tool.Built(t, "kube-apiserver"), args...)
+	}
+	c.api = c.start(t)
 	c.kubeconfig = c.dir + "/kubeconfig"
 	write(t, c.kubeconfig, fmt.Sprintf(`apiVersion: v1
 kind: Config
@@ -70,6 +78,13 @@ users: [{name: u, user: {token: admin-token}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
 `, c.Server, c.CA))
+	c.ready(t)
+	return c
+}
+
+// ready waits for the API server.
+func (c *Cluster) ready(t testing.TB) {
+	t.Helper()
 	wait.For(t, 2*time.Minute, "the API server", func() error {
 		if _, err := c.kubectl(t.Context(), "", "get", "--raw", "/readyz"); err != nil {
 			return err
@@ -77,7 +92,14 @@ current-context: x
 		_, err := c.kubectl(t.Context(), "", "get", "namespace", "default")
 		return err
 	})
-	return c
+}
+
+// Restart ends the API server, and starts it again at the same address.
+func (c *Cluster) Restart(t testing.TB) {
+	t.Helper()
+	c.api.End()
+	c.api = c.start(t)
+	c.ready(t)
 }
 
 // Containerd is the settings that a containerd needs to run pods here, beside what pulls need. The sandbox is an image
@@ -152,7 +174,13 @@ func (c *Cluster) Run(t testing.TB, name, image string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.kubectl(t.Context(), string(b), "apply", "-f", "-"); err != nil {
+	c.Apply(t, string(b))
+}
+
+// Apply makes what a manifest says.
+func (c *Cluster) Apply(t testing.TB, manifest string) {
+	t.Helper()
+	if _, err := c.kubectl(t.Context(), manifest, "apply", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,0 +1,127 @@
+package node
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// nodeFiles are the files of a node in a text: -- PATH -- stands before each, or -- PATH -> TARGET -- for a link.
+func nodeFiles(text string) fstest.MapFS {
+	root := make(fstest.MapFS)
+	name := ""
+	for line := range strings.Lines(text) {
+		if head, ok := strings.CutPrefix(line, "-- "); ok && strings.HasSuffix(line, " --\n") {
+			name = strings.TrimSuffix(head, " --\n")
+			link, target, isLink := strings.Cut(name, " -> ")
+			if isLink {
+				root[link] = &fstest.MapFile{Data: []byte(target), Mode: os.ModeSymlink}
+			} else {
+				root[name] = new(fstest.MapFile)
+			}
+			continue
+		}
+		root[name].Data = append(root[name].Data, line...)
+	}
+	return root
+}
+
+// reportText is a report as a golden file has it.
+func reportText(r *Report) string {
+	var b strings.Builder
+	for _, m := range r.Mirrors {
+		fmt.Fprintf(&b, "%s asks %s for %s (%s:%d", m.Client, m.URL, strings.Join(m.Registries, " "), m.File, m.Line)
+		if len(m.CA) > 0 {
+			fmt.Fprintf(&b, ", ca %s", strings.Join(m.CA, " "))
+		}
+		if len(m.Header) > 0 {
+			fmt.Fprintf(&b, ", header %v", m.Header)
+		}
+		b.WriteString(")\n")
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "\n%s %s %s:%d\n  %s\n  > %s\n", f.Level, f.Rule, f.File, f.Line, f.Cause, f.Remedy)
+	}
+	return b.String()
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	inputs, err := filepath.Glob("testdata/check/*.txt")
+	if err != nil || len(inputs) < 25 {
+		t.Fatalf("%d nodes: %v", len(inputs), err)
+	}
+	for _, input := range inputs {
+		t.Run(filepath.Base(input), func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, file := reportText(Check(nodeFiles(string(text)))), strings.TrimSuffix(input, ".txt")+".golden"
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), got); d != "" {
+				t.Errorf("%s (-want +got):\n%s", file, d)
+			}
+		})
+	}
+}
+
+// Each finding has a row in the docs, and each of those is found in some test.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/nodes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| files | findings |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	tests := make(map[string]bool)
+	files, err := filepath.Glob("testdata/check/*.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, "ask_test.go", "../cmd/mirror/doctornode_test.go") {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)(?:^(?:broken|warning|note) |"broken |"warning |"|; )([a-z0-9]+(?:-[a-z0-9]+)*)`).FindAllSubmatch(b, -1) {
+			tests[string(m[1])] = true
+		}
+	}
+	rows := regexp.MustCompile("`([a-z0-9-]+)`").FindAllStringSubmatch(table, -1)
+	if len(rows) < 40 {
+		t.Errorf("%d rules in docs/nodes.md", len(rows))
+	}
+	for _, m := range rows {
+		if rule := m[1]; !tests[rule] {
+			t.Errorf("%s: no test finds it", rule)
+		}
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^(?:broken|warning|note) (\S+)`).FindAllSubmatch(b, -1) {
+			if !strings.Contains(table, "`"+string(m[1])+"`") {
+				t.Errorf("%s: docs/nodes.md lacks %s", file, m[1])
+			}
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package node
+
+import (
+	"fmt"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+)
+
+// hosts checks the hosts.toml files below a folder, and reports whether there is one.
+func (c *checker) hosts(dir, client string) (found bool) {
+	if c.folders[dir] {
+		return true
+	}
+	c.folders[dir] = true
+	names := c.list(dir)
+	if slices.Contains(names, "_backup") {
+		c.find(Warning, "owned-by-spegel", path.Join(dir, "_backup"), 0, "Spegel owns this folder: it removes what others write there at each "+
+			"start, and puts its copy back when it is removed", "let one program alone write it: uninstall Spegel first, or leave the mirror to it")
+	}
+	if owner := "/etc/containerd/thar-be-registries.toml"; dir == CertsDir && c.exists(owner) {
+		c.find(Warning, "owned-by-bottlerocket", owner, 0, "Bottlerocket makes "+dir+" of its settings, as a whole: what others write there is lost",
+			"give the mirror as settings.container-registry.mirrors: mirror setup bottlerocket")
+	}
+	for _, name := range names {
+		file := path.Join(dir, name, hostsFile)
+		if name == "_backup" || !c.exists(file) {
+			continue
+		}
+		found = true
+		registry := name
+		if short, ok := strings.CutSuffix(name, "_"); ok && strings.Contains(short, "_") { // host_port_
+			i := strings.LastIndex(short, "_")
+			registry = short[:i] + ":" + short[i+1:]
+		}
+		c.hostsTOML(file, registry, client)
+	}
+	return found
+}
+
+// hostsTOML checks the file of a registry; that of all others is called _default.
+func (c *checker) hostsTOML(file, registry, client string) {
+	d := c.toml(file, client+" pulls the images of "+registry+" from the registry itself, and says so in its log alone")
+	if d == nil {
+		return
+	}
+	server, hosts := d.text("server"), d.keys("host")
+	name := registry
+	if registry == "_default" {
+		name = "*"
+	}
+	if len(hosts) == 0 {
+		c.find(Warning, "no-host", file, 0, "it has no [host.\"URL\"]: images are pulled from server, and containerd 1.x takes a file with server "+
+			"alone for broken", "add [host.\"http://MIRROR:5000\"]: mirror setup containerd prints the whole file")
+		return
+	}
+	mirrors := 0
+	for _, host := range hosts {
+		u := urlOf(host)
+		if u == nil {
+			c.find(Broken, "host-url", file, d.line("host", host), host+" is not a URL: the file is not used", "write it as http://10.0.0.7:5000")
+			continue
+		}
+		if itself(u.Host, registry) {
+			continue // settings of the registry itself
+		}
+		mirrors++
+		c.address(file, d.line("host", host), u)
+		m := Mirror{URL: baseOf(u), Client: client, File: file, Line: d.line("host", host), Header: make(map[string]string)}
+		c.tls(d, host, u, &m)
+		c.capabilities(d, host)
+		for k := range d.table("host", host, "header") {
+			m.Header[k] = strings.Join(texts(d.get("host", host, "header", k)), ", ")
+		}
+		if _, ok := m.Header["X-Dragonfly-Registry"]; ok {
+			c.find(Warning, "owned-by-dragonfly", file, d.line("host", host, "header", "X-Dragonfly-Registry"), "Dragonfly has written this file: "+
+				host+" is its proxy", "let one program alone write this folder; Dragonfly can have the mirror as its source")
+		}
+		c.mirror(m, name)
+	}
+	if mirrors == 0 {
+		return
+	}
+	switch u := urlOf(server); {
+	case server == "" && registry != "_default":
+		c.find(Note, "no-server", file, 0, "it has no server: containerd goes on to "+Registry{Name: registry}.server()+" if the mirror does not answer",
+			"nothing to do, if that is where the registry is; else add server")
+	case server != "" && registry == "_default" && u != nil && !slices.ContainsFunc(hosts, func(h string) bool {
+		v := urlOf(h)
+		return v != nil && v.Host == u.Host
+	}):
+		c.find(Broken, "default-server", file, d.line("server"), "server of _default is "+server+": images of every other registry are looked for "+
+			"there, if the mirror does not answer", "remove server from this file: containerd then goes on to the registry of the image")
+	}
+}
+
+// tls checks the settings of a host's certificate.
+func (c *checker) tls(d *document, host string, u *url.URL, m *Mirror) {
+	m.SkipVerify = d.get("host", host, "skip_verify") == true
+	for _, key := range []string{"ca", "skip_verify", "client"} {
+		if v := d.get("host", host, key); v == nil || v == false || u.Scheme != "http" {
+			continue
+		}
+		c.find(Warning, "tls-at-http", d.file, d.line("host", host, key), fmt.Sprintf("%s stands at %s: containerd tries https:// there first, at "+
+			"each connection", key, host), "remove "+key+", or write https:// if the mirror has a certificate")
+		break
+	}
+	for _, ca := range texts(d.get("host", host, "ca")) {
+		if !path.IsAbs(ca) {
+			ca = path.Join(path.Dir(d.file), ca)
+		}
+		m.CA = append(m.CA, ca)
+		if !c.exists(ca) {
+			c.find(Broken, "ca-missing", d.file, d.line("host", host, "ca"), ca+" is not there: no image of this registry can be pulled",
+				"copy the certificate there, or remove ca")
+		}
+	}
+}
+
+// capabilities checks for what a host is asked.
+func (c *checker) capabilities(d *document, host string) {
+	have := texts(d.get("host", host, "capabilities"))
+	if len(have) == 0 {
+		return // all
+	}
+	line := d.line("host", host, "capabilities")
+	has := func(want string) bool {
+		return slices.ContainsFunc(have, func(s string) bool { return strings.EqualFold(s, want) })
+	}
+	for _, s := range have {
+		switch strings.ToLower(s) {
+		case "pull", "resolve", "push":
+		case "referrers":
+			c.find(Warning, "capability-referrers", d.file, line, "containerd before 2.2 does not know the capability referrers, and ignores the whole "+
+				"file for it", `write capabilities = ["pull", "resolve"]`)
+		default:
+			c.find(Broken, "capability-unknown", d.file, line, s+" is not a capability: containerd ignores the whole file for it",
+				`write capabilities = ["pull", "resolve"]`)
+		}
+	}
+	switch {
+	case !has("pull"):
+		c.find(Broken, "capability-pull", d.file, line, "capabilities lack pull: "+host+" is not asked for content",
+			`write capabilities = ["pull", "resolve"]`)
+	case !has("resolve"):
+		c.find(Warning, "capability-resolve", d.file, line, "capabilities lack resolve: what a tag means is asked of the registry itself, which "+
+			"counts it, and must answer", `write capabilities = ["pull", "resolve"]`)
+	}
+}
