@@ -197,7 +197,8 @@ func nodeText(r *nodeReport, colour bool) string {
 		fmt.Fprintf(&b, "%s\n  %s\n  > %s\n\n", strings.TrimRight(word+"  "+f.Rule+"  "+place, " "), f.Cause, f.Remedy)
 	}
 	if i := r.Image; i != nil {
-		fmt.Fprintf(&b, "%s: %s%s at %s, %s%s\n", i.Image, choose(i.Status == "", "no answer", i.Status), choose(i.Digest == "", "", ", "+i.Digest),
+		// Why it was refused stands among the findings.
+		fmt.Fprintf(&b, "%s: %s%s at %s, %s%s\n", i.Image, choose(strings.HasPrefix(i.Status, "200 "), i.Status, "refused"), choose(i.Digest == "", "", ", "+i.Digest),
 			i.Mirror, i.Took, choose(i.Recorded != nil && *i.Recorded, ", and the mirror has recorded it", ""))
 	}
 	b.WriteString(choose(r.OK, "This node pulls through the mirror.\n", "This node does not pull all images through the mirror.\n"))
