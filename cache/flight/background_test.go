@@ -257,14 +257,14 @@ func TestBackgroundWorkLearnsNothingBad(t *testing.T) {
 		o.ParallelAbove = 8 << 20
 		g := flight.New(o)
 		get := func(seed uint64, of func(from *origin, f fault) flight.Source) int {
-			from := newOrigin(seed, 40<<20)
+			from := newOrigin(seed, 20<<20)
 			from.chunk = 256 << 10
 			one := make(chan struct{}) // all connections together have one pace
 			stop := make(chan struct{})
 			var pacing sync.WaitGroup
 			pacing.Go(func() {
 				for {
-					time.Sleep(20 * time.Millisecond)
+					time.Sleep(40 * time.Millisecond)
 					select {
 					case one <- struct{}{}:
 					case <-stop:

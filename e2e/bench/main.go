@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string) (err error) {
 	runs := flags.Int("runs", 3, "how often everything is measured")
 	binary := flags.String("mirror", "../bin/mirror", "the binary")
 	write := flags.String("write", "", "Markdown file whose table is replaced")
-	only := flags.String("only", "", "regular expression of measurements: herd cold cpu rate thousand slow known cut giant idle")
+	only := flags.String("only", "", "regular expression of measurements: herd cold cpu rate thousand slow known cut warm giant idle")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ var measurements = []measurement{
 	{"slow", measureSlow, false},
 	{"known", measureKnown, false},
 	{"cut", measureCut, false},
+	{"warm", measureWarm, false},
 	{"giant", measureGiant, true},
 	{"idle", measureIdle, false},
 }

@@ -162,6 +162,14 @@ func (r *results) gates() []gate {
 			"cold pull of 100 MB from an upstream that cuts after every 20 MB: bytes from the upstream", r.most("cut.bytes", mirror),
 			1.02, false, "%.3fx", "the worst run; it succeeds",
 		},
+		gate{
+			"cold pull of 100 MB at 50 MB/s beside a warm-up, against alone", m("warm.beside") / m("warm.alone"), 1.05, false, "%.3fx",
+			fmt.Sprintf("%.2f s, %.2f s; alone twice: %.3fx", m("warm.beside"), m("warm.alone"), m("warm.again")/m("warm.alone")),
+		},
+		gate{
+			fmt.Sprintf("warm-up of %d images of %d MB: faster than crane copies the list", warmImages, warmLayers*warmLayer/mb),
+			1 / over("warm.list", crane), 2, true, "%.2fx", fmt.Sprintf("%.2f s, %.2f s", m("warm.list"), r.median("warm.list", crane)),
+		},
 		gate{"10 GiB blob, 50 cold clients of mixed speeds: most heap", m("giant.heap"), 64, false, "%.0f MiB", "heap in use, looked at 4 times a second"},
 		gate{"the same: bytes from the upstream", r.most("giant.bytes", mirror), 1.005, false, "%.3fx", "the worst run"},
 		gate{"10,000 idle connections: memory", m("idle.rss"), 300, false, "%.0f MiB", "VmHWM"},
@@ -205,6 +213,8 @@ var rows = []row{
 	{"all three: bytes from the upstream", "known.bytes", "%.2fx", 1, true},
 	{"cold pull of 100 MB, cut after every 20 MB", "cut.wall", "%.2f s", 1, false},
 	{"the same: bytes from the upstream", "cut.bytes", "%.2fx", 1, true},
+	{"cold pull with digest check, 100 MB at 50 MB/s, beside a warm-up", "warm.beside", "%.2f s", 1, false},
+	{"warm-up of a list of images at 50 MB/s", "warm.list", "%.2f s", 1, false},
 	{"10 GiB, 50 cold clients of mixed speeds: most memory", "giant.rss", "%.0f MiB", 1, false},
 	{"the same: the three at full speed done", "giant.wall", "%.0f s", 1, false},
 	{"the same: bytes from the upstream", "giant.bytes", "%.1fx", 1, true},

@@ -59,7 +59,8 @@ type lab struct {
 	binary string // of the mirror
 	self   string // of this program
 	tls    cert.Files
-	sparse *image // of ten gigabytes; nil until it is wanted
+	sparse *image   // of ten gigabytes; nil until it is wanted
+	list   []*image // of a warm-up; nil until it is wanted
 }
 
 func (l *lab) folder() (string, error) { return os.MkdirTemp(l.dir, "s-") }

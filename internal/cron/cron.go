@@ -185,13 +185,7 @@ func (s Spec) day(t time.Time) bool {
 // nextDay is the first minute of the day after. There are places where the clocks skip midnight.
 func nextDay(t time.Time) time.Time {
 	next := time.Date(t.Year(), t.Month(), t.Day()+1, 0, 0, 0, 0, t.Location())
-	switch {
-	case next.Day() == t.Day(): // just before the skipped times
-		_, next = next.ZoneBounds()
-	case next.Hour() != 0 || next.Minute() != 0: // just after
-		next, _ = next.ZoneBounds()
-	}
-	if !next.After(t) {
+	if !next.After(t) { // it was made a time before the skipped ones
 		return t.Add(time.Minute)
 	}
 	return next

@@ -29,8 +29,9 @@ type jobs struct {
 	mu       sync.Mutex
 	takes    time.Duration
 	fails    map[string]bool
-	most     int   // images of a job; of a larger one all fail; 0: no limit
-	refuse   error // each request
+	spoils   string // all images of a job that has it fail
+	most     int    // images of a job; of a larger one all fail; 0: no limit
+	refuse   error  // each request
 	requests []warm.Request
 	begun    []time.Time
 	refused  int
@@ -62,7 +63,7 @@ func (s *jobs) Job(id string) (warm.Job, error) {
 	j.State = warm.Done
 	for _, name := range s.requests[i].Images {
 		m := warm.Image{Image: name, State: warm.Done}
-		if s.fails[name] || s.most > 0 && len(s.requests[i].Images) > s.most {
+		if s.fails[name] || slices.Contains(s.requests[i].Images, s.spoils) || s.most > 0 && len(s.requests[i].Images) > s.most {
 			m.State, j.State = warm.Failed, warm.Failed
 		}
 		j.Images = append(j.Images, m)
@@ -268,6 +269,22 @@ func TestTooLarge(t *testing.T) {
 		if n := len(s.sent()); n > 15 {
 			t.Errorf("%d jobs", n)
 		}
+	})
+}
+
+// TestTooLargeAlone: an image that is tried again takes no new one with it.
+func TestTooLargeAlone(t *testing.T) {
+	t.Parallel()
+	s := &jobs{takes: time.Second, spoils: nginx}
+	under(t, s, func(t *testing.T, f *feed.Feed, _ *testlog.Log) {
+		f.Put("Pod", "prod/a", []string{"nginx:1"})
+		pass(5 * time.Second)
+		for i := range 700 { // new images come all the time
+			pass(time.Second)
+			f.Put("Pod", fmt.Sprint("prod/", i), []string{fmt.Sprint("app:", i)})
+		}
+		pass(time.Minute)
+		same(t, feed.Stats{Objects: 701, Images: 701, Warm: 700, Failing: 1}, f.Stats())
 	})
 }
 

@@ -157,3 +157,19 @@ func TestMovedNeverBlocks(t *testing.T) {
 		s.Moved(oci.Ref{})
 	}
 }
+
+// TestOnMoveClockBack: a clock that is set back during a pause does not make it longer.
+func TestOnMoveClockBack(t *testing.T) {
+	t.Parallel()
+	in(t, func(t *testing.T, w *world) {
+		w.tag(nginx, one)
+		w.fails = map[string]bool{at(nginx, one): true}
+		_, stop := w.start(t, onMove(t, "main", nginx))
+		defer stop()
+		pass(8 * time.Minute) // the pause ends after ten
+		n := len(w.images())
+		w.set(func() { w.fails, w.jump = nil, -24*time.Hour })
+		pass(time.Hour)
+		same(t, "jobs", n+1, len(w.images()))
+	})
+}

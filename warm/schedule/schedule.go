@@ -81,9 +81,8 @@ const (
 var Results = []Result{Started, Skipped, Refused}
 
 const (
-	lookEvery = time.Minute     // at the clock, which may have been set
-	clockBack = 5 * time.Minute // by more, a clock was set back, and the last run does not count
-	maxMoves  = 100             // that wait to be looked at
+	lookEvery = time.Minute // at the clock, which may have been set
+	maxMoves  = 100         // that wait to be looked at
 )
 
 // tryAgain are the pauses after a job was refused, or an image could not be brought.
@@ -292,7 +291,7 @@ func (s *Scheduler) look(ctx context.Context, checks *sync.WaitGroup) time.Durat
 
 // onTime begins the job of a schedule if its time has come, and returns how long it is to the next one. The lock is held.
 func (s *Scheduler) onTime(ctx context.Context, e *entry, now time.Time) time.Duration {
-	if e.last.After(now.Add(clockBack)) {
+	if e.last.After(now) { // the clock was set back; a time that comes again has the job that it had
 		e.ran(now)
 	}
 	if e.due.After(now) {
