@@ -86,7 +86,7 @@ func TestKubernetesFeed(t *testing.T) {
 
 	files.End()
 	for _, name := range names {
-		resp, err := http.Get(m.URL() + "/v2/acme/" + name + "/manifests/v1?ns=docker.io") //nolint:noctx // a test
+		resp, err := http.Get(m.URL() + "/v2/acme/" + name + "/manifests/v1?ns=docker.io")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ const (
 	watchShort  = time.Second
 	watchSteady = time.Minute
 
-	failuresToLog = 3               // in a row, of a kind that may pass
+	failuresToLog = 3           // in a row, of a kind that may pass
 	followNone    = time.Minute // between two requests for what we may not have
 )
 
