@@ -27,6 +27,7 @@ type Part struct {
 	Manifest       bool   // it is fetched from /manifests/
 	Platform       string // OS/ARCH or OS/ARCH/VARIANT, for a manifest that an index names with its platform; else empty
 	Here           bool   // it is in the cache
+	Fetched        bool   // it is a manifest that Puller.Manifests has just fetched
 }
 
 // Image is an image with the parts that nodes of some platforms pull.
@@ -173,6 +174,7 @@ func survey(ref oci.Ref, platforms []string, read func(oci.Descriptor) (*oci.Man
 			return nil
 		}
 		m.Parts[at].Here = here(part.Digest)
+		m.Parts[at].Fetched = !part.Here && m.Parts[at].Here
 		m.Parts[at].Size, m.Parts[at].MediaType = int64(len(doc.Bytes)), doc.MediaType
 		for _, c := range wanted(doc, platforms) {
 			if err := walk(c, depth+1); err != nil {

@@ -39,7 +39,8 @@ type hub struct {
 	size     int64           // of the cache
 	free     int64           // of the disk; 0: not known
 	fault    func(request string) error
-	rate     int64 // bytes in a second; 0: at once
+	loses    string // the blob that is removed as soon as it has come
+	rate     int64  // bytes in a second; 0: at once
 	now, top int   // blobs under way, and the most at once
 	limit    [2]int64
 	resetAt  time.Time
@@ -170,8 +171,9 @@ func (h *hub) Manifests(ctx context.Context, ref oci.Ref, o pull.FetchOptions) (
 	defer h.mu.Unlock()
 	for i, part := range m.Parts {
 		if part.Manifest {
+			_, before := h.here[part.Digest]
 			h.here[part.Digest] = part.Size
-			m.Parts[i].Here = true
+			m.Parts[i].Here, m.Parts[i].Fetched = true, !before
 		}
 	}
 	return m, nil
@@ -240,7 +242,9 @@ func (h *hub) Part(ctx context.Context, repo oci.Repo, part pull.Part, o pull.Fe
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.here[part.Digest] = part.Size
+	if h.loses != name {
+		h.here[part.Digest] = part.Size
+	}
 	return nil
 }
 

@@ -70,7 +70,7 @@ func TestKeepsOverARestart(t *testing.T) {
 		w.start()
 		after := w.job(before.ID)
 		after.Revision, before.Revision = 0, 0
-		before.Images[1].KeptUntil = time.Time{}
+		before.Images[1].KeptUntil, before.Images[1].Complete = time.Time{}, false
 		if diff := cmp.Diff(before, after); diff != "" {
 			t.Errorf("the job after the restart (-before +after):\n%s", diff)
 		}
@@ -708,7 +708,11 @@ func TestOtherJobs(t *testing.T) {
 		w.rate = mib
 		w.push("acme/a:1", amd64, blob{"a", 30 * mib})
 		w.push("acme/b:1", amd64, blob{"b", mib})
-		a, b := w.submit("acme/a:1").ID, w.submit("acme/b:1").ID
+		first := w.submit("acme/a:1")
+		if first.Waiting != nil {
+			t.Errorf("the first job waits for %+v before it begins", first.Waiting)
+		}
+		a, b := first.ID, w.submit("acme/b:1").ID
 		time.Sleep(5 * time.Second)
 		if ja, jb := w.job(a), w.job(b); ja.Waiting != nil || jb.Waiting == nil || jb.Waiting.Code != warm.WaitOtherJobs {
 			t.Errorf("waiting: %+v and %+v", ja.Waiting, jb.Waiting)

@@ -66,20 +66,24 @@ type inUse struct {
 // heldByUse is the holder of the keep of content in use, for as long as there are jobs.
 const heldByUse = "warm in use"
 
-// present finds out which parts of the images that wait to be let in are here.
-func (e *Engine) present(j *job) map[oci.Digest]bool {
+// present finds out which parts of images are here. They are listed under the lock.
+func (e *Engine) present(images func() []*image) map[oci.Digest]bool {
+	here := make(map[oci.Digest]bool)
 	e.mu.Lock()
-	var all []oci.Digest
-	for _, m := range j.arrived {
-		all = append(all, digests(m.parts)...)
+	for _, m := range images() {
+		for _, b := range m.parts {
+			here[b.part.Digest] = false
+		}
 	}
 	e.mu.Unlock()
-	here := make(map[oci.Digest]bool, len(all))
-	for _, d := range all {
+	for d := range here {
 		_, here[d] = e.inspect.Cache.Stat(d)
 	}
 	return here
 }
+
+// unlet are the images that wait to be let in.
+func (j *job) unlet() []*image { return j.arrived }
 
 // stock finds out what there is in the cache, and keeps what is in use.
 func (e *Engine) stock(ctx context.Context) stock {

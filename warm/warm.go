@@ -78,7 +78,7 @@ type Image struct {
 	Platforms []string   // of the manifests that are fetched; empty for an image without an index
 	// Bytes as in Job, of this image; what images share counts for each of them.
 	BytesDone, BytesCached, BytesTotal int64
-	Complete                           bool      // all that nodes of the platforms ask for is here
+	Complete                           bool      // all that nodes of the platforms ask for is here; as long as it is kept, that is looked at
 	KeptUntil                          time.Time // zero: it is not kept
 	Failure                            *Failure  // nil: it has not failed
 }
