@@ -185,7 +185,7 @@ func (p *Puller) referrersOf(ctx context.Context, ref oci.Ref, o FetchOptions) (
 		err = json.Unmarshal(c.Bytes, &page)
 		_ = c.Close()
 		if err != nil {
-			return nil, fmt.Errorf("read the referrers of %s: %w", ref, err)
+			return nil, &ImageError{ref, fmt.Sprintf("the list of its referrers is not valid: %v", err)}
 		}
 		before := len(list)
 		for _, d := range page.Manifests {

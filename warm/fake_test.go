@@ -41,7 +41,7 @@ type hub struct {
 	fault    func(request string) error
 	loses    string // the blob that is removed as soon as it has come
 	rate     int64  // bytes in a second; 0: at once
-	now, top int   // blobs under way, and the most at once
+	now, top int    // blobs under way, and the most at once
 	limit    [2]int64
 	resetAt  time.Time
 }
@@ -58,6 +58,7 @@ type pushed struct {
 	platforms []string
 	blobs     map[string][]blob // by platform
 	attached  []oci.Ref
+	built     string // by its config, of an image without an index; empty: it has none
 }
 
 type blob struct {
@@ -195,6 +196,10 @@ func (h *hub) tree(p *pushed, platforms []string) *pull.Image {
 		m.Parts = append(m.Parts, pull.Part{Descriptor: oci.Descriptor{Digest: d, Size: size}, Manifest: manifest, Here: here})
 	}
 	add(p.ref.String(), p.digest, kib, true)
+	if p.built != "" {
+		add("config of "+p.ref.String(), named("config of "+p.ref.String()), kib, false)
+		m.Parts[1].MediaType = "application/vnd.oci.image.config.v1+json"
+	}
 	for _, platform := range p.platforms {
 		if len(platforms) > 0 && !slices.Contains(platforms, platform) && slices.ContainsFunc(platforms, func(x string) bool { return slices.Contains(p.platforms, x) }) {
 			continue
@@ -254,6 +259,14 @@ func (h *hub) Attached(_ context.Context, ref oci.Ref, _ pull.FetchOptions) ([]o
 		return nil, err
 	}
 	return p.attached, nil
+}
+
+func (h *hub) Built(m *pull.Image) string {
+	config, ok := m.Config()
+	if _, here := h.Stat(config.Digest); !ok || !here {
+		return ""
+	}
+	return h.find(m.Ref).built
 }
 
 func (h *hub) Survey(ref oci.Ref, platforms []string) (*pull.Image, error) {

@@ -117,7 +117,7 @@ func (q *queue) giveUp(now time.Time) {
 		running[u.image] = true
 	}
 	for _, j := range q.order {
-		for _, list := range [][]*image{j.pending, j.ready} {
+		for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
 			for _, m := range slices.Clone(list) {
 				if m.state.Over() || running[m] || m.wait != nil && m.wait.Code == WaitRateWindow {
 					continue

@@ -24,10 +24,10 @@ type unit struct {
 type unitKind int
 
 const (
-	resolving unitKind = iota // fetches the manifests of an image
-	admitting                 // finds out whether images have room
-	confirming                // finds out whether all of the images whose last blob has come is here
-	fetching                  // fetches a blob
+	resolving  unitKind = iota // fetches the manifests of an image
+	admitting                  // finds out whether images have room
+	confirming                 // finds out whether all of the images whose last blob has come is here
+	fetching                   // fetches a blob
 )
 
 // stillAfter is how long no byte of a blob comes before it counts as held up.
@@ -100,7 +100,7 @@ func (j *job) sized(s gates, now time.Time) bool {
 			return false
 		}
 	}
-	return true
+	return slices.ContainsFunc(j.arrived, func(m *image) bool { return m.wait == nil || !now.Before(m.wait.Until) })
 }
 
 // nextBlob is a unit for a blob that an image lacks.
@@ -185,7 +185,7 @@ func (q *queue) due(now time.Time) time.Duration {
 		at(g.until)
 	}
 	for _, j := range q.order {
-		for _, list := range [][]*image{j.pending, j.ready} {
+		for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
 			for _, m := range list {
 				if m.wait != nil {
 					at(m.wait.Until)
@@ -261,7 +261,7 @@ func (q *queue) waiting(j *job, now time.Time) *Waiting {
 	}
 	busy := len(q.units) >= q.o.Limits.Parallel
 	var first *Waiting
-	for _, list := range [][]*image{j.pending, j.ready} {
+	for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
 		for _, m := range list {
 			if m.state.Over() {
 				continue
