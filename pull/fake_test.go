@@ -258,7 +258,7 @@ func (r *registry) Budget() (limit, left int64, resetAt time.Time, known bool) {
 
 // shelf is a cache in memory, which counts and fails as it is told, and whose flights are not shared.
 type shelf struct {
-	alone bool // a download ends with its one reader
+	alone   bool // a download ends with its one reader
 	journal *journal
 
 	mu      sync.Mutex
