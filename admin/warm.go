@@ -56,10 +56,12 @@ type warming struct {
 	log     *slog.Logger
 	turn    chan struct{} // its one place is taken by the manifests that are being read
 	streams chan struct{} // its places are taken by the streams of events
+	feeds   feeds
 }
 
 func newWarming(o Options) *warming {
-	return &warming{warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams)}
+	return &warming{warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams),
+		feeds: feeds{warmer: o.Warm, byID: make(map[string]*feed)}}
 }
 
 // submit makes a job, or with dryRun the plan of one.

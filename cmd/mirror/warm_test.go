@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -537,3 +539,27 @@ func TestWarmWithoutAnOutput(t *testing.T) {
 type closedOutput struct{}
 
 func (closedOutput) Write([]byte) (int, error) { return 0, errors.New("closed") }
+
+// The events of a large job have some of its images, and its last state is asked for.
+func TestWarmOfManyImages(t *testing.T) {
+	t.Parallel()
+	first := warm.Job{ID: "3f9c2a7b", State: warm.Running, CreatedAt: noon}
+	for i := range 150 {
+		first.Images = append(first.Images, warm.Image{Image: fmt.Sprintf("docker.io/acme/app:v%d", i), State: warm.Queued})
+	}
+	last := first
+	last.State, last.Images = warm.Done, slices.Clone(first.Images)
+	for i := range last.Images {
+		last.Images[i].State = warm.Done
+	}
+	s := &script{states: []warm.Job{first, last}, gate: opened}
+	code, stdout, stderr := commandLine(t, "warm", "acme/app:v0", "--admin", running(t, s))
+	if n := strings.Count(stdout, "\ndone "); code != 0 || n != 149 || !strings.Contains(stdout, "All 150 images are in the cache") {
+		t.Errorf("%d: %d lines, %q", code, n, stderr)
+	}
+	s = &script{states: []warm.Job{first, last}, gate: opened}
+	code, stdout, stderr = commandLine(t, "warm", "acme/app:v0", "-o", "json", "--admin", running(t, s))
+	if n := strings.Count(stdout, `"state":"done"`); code != 0 || n != 151 || strings.Contains(stdout, "partial") {
+		t.Errorf("%d: %d states, %q", code, n, stderr)
+	}
+}
