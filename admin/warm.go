@@ -72,6 +72,7 @@ func (x *warming) submit(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	request.Fresh = true // a rollout follows: an image that was pushed a moment ago is meant
 	if dry, err := flag(q, "dryRun"); err != nil {
 		return nil, badRequest(err)
 	} else if dry {

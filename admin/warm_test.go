@@ -131,10 +131,12 @@ func TestWarm(t *testing.T) {
 	h := admin.New(admin.Options{Warm: w})
 	full := warm.Request{
 		Images: []string{"nginx"}, Platforms: []string{"linux/amd64", "linux/arm64"}, Keep: 7 * 24 * time.Hour, With: []string{"signatures", "referrers"},
-		MaxSize: 9, Key: "k",
+		MaxSize: 9, Key: "k", Fresh: true,
 	}
 	withoutKey := full
 	withoutKey.Key = ""
+	verified := withoutKey
+	verified.Fresh = false
 	const manifest = "application/yaml"
 	for _, tt := range []struct {
 		name, path, contentType, body string
@@ -145,7 +147,7 @@ func TestWarm(t *testing.T) {
 		{"manifests", "warm?platforms=linux/amd64,linux/arm64&keep=168h&with=signatures&with=referrers&maxSize=9", manifest, "image: nginx\n", 202, full},
 		{"a query that wins", "warm?keep=7d&maxSize=9", "application/json", `{"images":["nginx"],"platforms":["linux/amd64","linux/arm64"],"keep":"1h","with":["signatures","referrers"]}`, 202, full},
 		{"a plan", "warm?dryRun=true", "application/json", `{"images":["nginx"],"platforms":["linux/amd64","linux/arm64"],"keep":"7d","with":["signatures","referrers"],"maxSize":9}`, 200, withoutKey},
-		{"a verification", "warm/verify", "application/json", `{"images":["nginx"],"platforms":["linux/amd64","linux/arm64"],"keep":"7d","with":["signatures","referrers"],"maxSize":9}`, 200, withoutKey},
+		{"a verification", "warm/verify", "application/json", `{"images":["nginx"],"platforms":["linux/amd64","linux/arm64"],"keep":"7d","with":["signatures","referrers"],"maxSize":9}`, 200, verified},
 		{"dryRun=false", "warm?dryRun=false&platforms=linux/amd64,linux/arm64&keep=168h&with=signatures&with=referrers&maxSize=9", manifest, "image: nginx\n", 202, full},
 	} {
 		w.asked = nil
