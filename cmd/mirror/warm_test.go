@@ -153,7 +153,7 @@ ghcr.io/acme/app:v9
 	}
 	want := []warm.Request{{
 		Images: []string{"nginx:1.27", "ghcr.io/acme/app:v9"}, Keep: 72 * time.Hour, Platforms: []string{"linux/arm64", "linux/amd64"},
-		With: []string{"signatures", "referrers"}, MaxSize: 2 << 30,
+		With: []string{"signatures", "referrers"}, Fresh: true, MaxSize: 2 << 30,
 	}}
 	if diff := cmp.Diff(want, s.asked); diff != "" {
 		t.Error(diff)
