@@ -98,6 +98,7 @@ func (p *Puller) Manifests(ctx context.Context, ref oci.Ref, o FetchOptions) (*I
 		return nil, err
 	}
 	ctx = o.with(ctx)
+	fetched := false // the image's own manifest, for its tag
 	if ref.Digest == "" {
 		q := p.tagPull(st, ref, cmp.Or(o.By, catalog.ByWarm))
 		q.fresh = o.Fresh
@@ -110,10 +111,13 @@ func (p *Puller) Manifests(ctx context.Context, ref oci.Ref, o FetchOptions) (*I
 			return nil, c.Status.Reason
 		}
 		ref.Digest = c.Digest
+		fetched = c.Status.Outcome == cache.Miss || c.Status.Outcome == cache.Joined
 	}
-	return survey(ref, o.Platforms, func(d oci.Descriptor) (*oci.Manifest, error) {
+	m, err := survey(ref, o.Platforms, func(d oci.Descriptor) (*oci.Manifest, error) {
 		return p.manifestBytes(ctx, st, oci.Ref{Repo: ref.Repo, Digest: d.Digest}, d.MediaType)
 	}, p.cached)
+	m.Parts[0].Fetched = m.Parts[0].Fetched || fetched
+	return m, err
 }
 
 // Part brings one part of an image into the cache. It returns when that is stored.
@@ -186,7 +190,7 @@ func (p *Puller) referrersOf(ctx context.Context, ref oci.Ref, o FetchOptions) (
 		err = json.Unmarshal(c.Bytes, &page)
 		_ = c.Close()
 		if err != nil {
-			return nil, fmt.Errorf("read the referrers of %s: %w", ref, err)
+			return nil, &ImageError{ref, fmt.Sprintf("the list of its referrers is not valid: %v", err)}
 		}
 		before := len(list)
 		for _, d := range page.Manifests {

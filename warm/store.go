@@ -61,6 +61,7 @@ type storedImage struct {
 	Here      int64        `json:"here,omitempty"`
 	Cached    *int64       `json:"cached,omitempty"` // absent: the manifests were not read yet
 	KeptUntil time.Time    `json:"keptUntil,omitzero"`
+	Gone      bool         `json:"gone,omitempty"`
 	Failure   *Failure     `json:"failure,omitempty"`
 }
 
@@ -79,7 +80,7 @@ func (j *job) item() state.Item {
 func (m *image) item() state.Item {
 	s := storedImage{
 		Version: storedVersion, Image: m.ref.String(), State: m.state, Digest: m.digest, Platforms: m.platforms, Attached: m.attached,
-		Total: m.total, Here: m.here, KeptUntil: m.keptUntil, Failure: m.failure,
+		Total: m.total, Here: m.here, KeptUntil: m.keptUntil, Gone: m.gone, Failure: m.failure,
 	}
 	if m.cached >= 0 {
 		s.Cached = &m.cached
@@ -298,7 +299,7 @@ func (s storedImage) image() (*image, error) {
 	}
 	m := &image{
 		ref: ref, state: s.State, digest: s.Digest, platforms: s.Platforms, attached: s.Attached, bytes: bytes{s.Total, s.Here},
-		cached: -1, keptUntil: s.KeptUntil, failure: s.Failure,
+		cached: -1, keptUntil: s.KeptUntil, gone: s.Gone, failure: s.Failure,
 	}
 	if s.Cached != nil {
 		m.cached = *s.Cached

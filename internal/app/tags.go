@@ -21,12 +21,24 @@ type ledger struct {
 	*catalog.Catalog
 	named
 	platforms func() []string // of the nodes
+	purged    func() // is called when content was removed
 }
 
 // named is the puller for names as people write them.
 type named struct {
 	*pull.Puller
 	own func(ref oci.Ref) (oci.Ref, bool)
+}
+
+// Purge and PurgeContent are the puller's.
+func (l ledger) Purge(ctx context.Context, ref oci.Ref) error {
+	defer l.purged()
+	return l.Puller.Purge(ctx, ref)
+}
+
+func (l ledger) PurgeContent(d oci.Digest) error {
+	defer l.purged()
+	return l.Puller.PurgeContent(d)
 }
 
 // Canonical is the puller's. It also knows images below the mirror's own address, as nodes without a mirror setting write them.
