@@ -21,7 +21,7 @@ type ledger struct {
 	*catalog.Catalog
 	named
 	platforms func() []string // of the nodes
-	purged    func() // is called when content was removed
+	purged    func()          // is called when content was removed
 }
 
 // named is the puller for names as people write them.
