@@ -45,6 +45,9 @@ type FetchOptions struct {
 	// down to upstream.Options.Reserve; a request that is not made for that fails with a *fault.ReserveError. A copy of a tag that
 	// may be old is not taken, and content that can't be stored is not fetched.
 	Background bool
+	// Fresh says that the registry is asked what a tag means, also where the tags.maxAge of the last answer has not passed. A tag
+	// that is pinned, held or immutable is not asked for, and the last answer counts where the registry gives none.
+	Fresh bool
 	// Progress is called as the bytes of a part arrive: with the part, and how many of its bytes are here. It is called by
 	// several goroutines at once. Nil: it is not.
 	Progress func(part Part, done int64)
@@ -126,7 +129,9 @@ func (p *Puller) Manifests(ctx context.Context, ref oci.Ref, o FetchOptions) (*I
 func (p *Puller) manifestsOf(ctx context.Context, st *site, ref oci.Ref, o FetchOptions) (*Image, error) {
 	fetched := false // the image's own manifest, for its tag
 	if ref.Digest == "" {
-		c, err := p.tagPull(st, ref, cmp.Or(o.By, catalog.ByWarm)).answer(ctx)
+		q := p.tagPull(st, ref, cmp.Or(o.By, catalog.ByWarm))
+		q.fresh = o.Fresh
+		c, err := q.answer(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -37,7 +37,7 @@ func (m *image) known() oci.Ref {
 
 // options are those with which a puller works for jobs.
 func (i inspector) options(r *Request, progress func(pull.Part, int64)) pull.FetchOptions {
-	return pull.FetchOptions{Platforms: r.Platforms, As: "warm", By: r.By, Background: true, Progress: progress}
+	return pull.FetchOptions{Platforms: r.Platforms, As: "warm", By: r.By, Background: true, Fresh: r.Fresh, Progress: progress}
 }
 
 // found is an image whose manifests are here.

@@ -35,6 +35,7 @@ type storedJob struct {
 	Explicit  bool           `json:"explicit,omitempty"`
 	Keep      time.Duration  `json:"keep"`
 	With      []string       `json:"with,omitempty"`
+	Fresh     bool           `json:"fresh,omitempty"`
 	MaxSize   int64          `json:"maxSize,omitempty"`
 	Key       string         `json:"key,omitempty"`
 	Sum       string         `json:"sum,omitempty"`
@@ -70,7 +71,7 @@ func (j *job) item() state.Item {
 	r := j.request
 	b, _ := json.Marshal(storedJob{ // of strings, numbers and times: it can't fail
 		Version: storedVersion, Name: r.Name, By: r.By, Platforms: r.Platforms, Explicit: j.explicit, Keep: r.Keep, With: r.With,
-		MaxSize: r.MaxSize, Key: r.Key, Sum: j.sum, State: j.state, Created: j.created, Started: j.started, Finished: j.finished,
+		Fresh: r.Fresh, MaxSize: r.MaxSize, Key: r.Key, Sum: j.sum, State: j.state, Created: j.created, Started: j.started, Finished: j.finished,
 		Images: len(j.images), Total: j.total, Here: j.here, Cached: j.cached,
 	})
 	return state.Item{Key: j.key(), Value: b}
@@ -281,7 +282,7 @@ func (s storedJob) job(id string) *job {
 	j := &job{
 		id: id, explicit: s.Explicit, sum: s.Sum, state: s.State, created: s.Created, started: s.Started, finished: s.Finished,
 		request: Request{
-			Platforms: s.Platforms, Keep: s.Keep, With: s.With, MaxSize: s.MaxSize, By: s.By, Name: s.Name, Key: s.Key,
+			Platforms: s.Platforms, Keep: s.Keep, With: s.With, Fresh: s.Fresh, MaxSize: s.MaxSize, By: s.By, Name: s.Name, Key: s.Key,
 		},
 		bytes: bytes{s.Total, s.Here}, cached: s.Cached, changed: make(chan struct{}),
 	}

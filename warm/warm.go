@@ -41,6 +41,7 @@ type Request struct {
 	Platforms []string
 	Keep      time.Duration  // how long the content is kept from eviction, from the end of the job on; 0: Limits.Keep
 	With      []string       // Signatures, Referrers
+	Fresh     bool           // the registry is asked what a tag means, as pull.FetchOptions has it
 	MaxSize   int64          // bytes; a larger job is refused; 0: Limits.MaxBytes alone counts
 	By        catalog.Source // for the ledger of the tags; empty: catalog.ByWarm
 	Name      string         // of the schedule or feed that asks; empty: the API
