@@ -126,18 +126,34 @@ func Since(text string, now time.Time) (time.Time, error) {
 	return now.Add(-ago), nil
 }
 
+// maxDays is the longest duration.
+const maxDays = 36500
+
+var (
+	errDuration = errors.New("must be a duration, as in 1h30m or 7d")
+	errTooLong  = fmt.Errorf("is too long; write %dd at most", maxDays)
+	// long matches a duration that only its length can make wrong.
+	long = regexp.MustCompile(`^\d+[dhms]$`)
+)
+
 // Duration reads a duration, which may begin with days of 24 hours.
 func Duration(text string) (time.Duration, error) {
 	all, rest := time.Duration(0), text
 	m := days.FindStringSubmatch(text)
 	if m != nil {
-		n, _ := strconv.Atoi(m[1]) // of digits
+		n, err := strconv.Atoi(m[1])
+		if err != nil || n > maxDays {
+			return 0, errTooLong
+		}
 		all, rest = time.Duration(n)*24*time.Hour, m[2]
 	}
 	if rest != "" || m == nil {
 		d, err := time.ParseDuration(rest)
-		if err != nil || d < 0 {
-			return 0, errors.New("must be a duration, as in 1h30m or 7d")
+		switch {
+		case err != nil && long.MatchString(rest), d > maxDays*24*time.Hour:
+			return 0, errTooLong
+		case err != nil || d < 0:
+			return 0, errDuration
 		}
 		all += d
 	}

@@ -1,12 +1,15 @@
 package admin
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // refusal is an error that a client is answered with.
@@ -84,16 +87,54 @@ func Problem(w http.ResponseWriter, status int, detail string) {
 // maxRequest is how many bytes of a JSON request are read.
 const maxRequest = 16 << 10
 
-// readJSON reads a request. A body that is not one, has other fields, or has more behind it, is an error.
+// readJSON reads a request. The errors are those of decodeJSON.
 func readJSON(r *http.Request, into any) error {
-	body := json.NewDecoder(io.LimitReader(r.Body, maxRequest))
+	data, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
+	if err != nil {
+		return err
+	}
+	return decodeJSON(data, into)
+}
+
+// decodeJSON decodes a request. A body that is not one, has other fields or a field twice, or has more behind it, is an error.
+func decodeJSON(data []byte, into any) error {
+	body := json.NewDecoder(bytes.NewReader(data))
 	body.DisallowUnknownFields()
 	if err := body.Decode(into); err != nil {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			err = fmt.Errorf("%s has a wrong type, %s", cmp.Or(wrong.Field, "it"), wrong.Value)
+		}
 		return err
 	}
 	if _, err := body.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("there is more behind the JSON")
 	}
+	return uniqueKeys(json.NewDecoder(bytes.NewReader(data)))
+}
+
+// uniqueKeys reads the next value, which is known to be JSON. An object that has a key twice, in any case, is an error: programs
+// differ in which one they take.
+func uniqueKeys(d *json.Decoder) error {
+	open, _ := d.Token()
+	if open != json.Delim('{') && open != json.Delim('[') {
+		return nil
+	}
+	keys := make(map[string]bool)
+	for d.More() {
+		if open == json.Delim('{') {
+			key, _ := d.Token()
+			name, _ := key.(string)
+			folded := strings.ToLower(name)
+			if keys[folded] {
+				return fmt.Errorf("the key %s is there twice", quote(name))
+			}
+			keys[folded] = true
+		}
+		if err := uniqueKeys(d); err != nil {
+			return err
+		}
+	}
+	_, _ = d.Token() // the end
 	return nil
 }
 

@@ -233,6 +233,7 @@ func TestTagChanges(t *testing.T) {
 		{"pin that is over", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `","until":"2020-01-01T00:00:00Z"}`, nil, `400 is over`, "", ""},
 		{"pin that is long over", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `","until":"0001-01-01T00:00:00Z"}`, nil, `400 is over`, "", ""},
 		{"pin and more", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `"} {}`, nil, `400 more behind the JSON`, "", ""},
+		{"purge of two", "POST", "purge", `{"image":"acme/app:v1","IMAGE":"acme/app:v2"}`, nil, `400 is there twice`, "", ""},
 		{"refresh and more", "POST", "tags/refresh", `{"image":"acme/app:v1"}]`, nil, `400 more behind the JSON`, "", ""},
 		{"purge and more", "POST", "purge", `{"image":"acme/app:v1"}{"image":"acme/app:v2"}`, nil, `400 more behind the JSON`, "", ""},
 		{"pin with white space behind it", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum2 + `"}` + "\r\n ", nil, `200 "by":"api"`, "pin docker.io/acme/app:v1 " + sum2 + " ", "tag pinned"},

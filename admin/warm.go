@@ -3,7 +3,6 @@ package admin
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -56,10 +55,14 @@ type warming struct {
 	log     *slog.Logger
 	turn    chan struct{} // its one place is taken by the manifests that are being read
 	streams chan struct{} // its places are taken by the streams of events
+	feeds   feeds
 }
 
 func newWarming(o Options) *warming {
-	return &warming{warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams)}
+	return &warming{
+		warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams),
+		feeds: feeds{warmer: o.Warm, byID: make(map[string]*feed)},
+	}
 }
 
 // submit makes a job, or with dryRun the plan of one.
@@ -69,6 +72,7 @@ func (x *warming) submit(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	request.Fresh = true // a rollout follows: an image that was pushed a moment ago is meant
 	if dry, err := flag(q, "dryRun"); err != nil {
 		return nil, badRequest(err)
 	} else if dry {
@@ -147,14 +151,29 @@ func (x *warming) request(w http.ResponseWriter, r *http.Request, q url.Values, 
 		if body.MaxSize, err = strconv.ParseInt(q.Get("maxSize"), 10, 64); err != nil {
 			return request, badRequest(fmt.Errorf("maxSize=%s: must be a number of bytes", q.Get("maxSize")))
 		}
+		if body.MaxSize <= 0 {
+			return request, badRequest(errNoSize)
+		}
 	}
 	request = warm.Request{Images: body.Images, Platforms: body.Platforms, With: body.With, MaxSize: body.MaxSize}
-	if body.Keep != "" {
-		if request.Keep, err = Duration(body.Keep); err != nil {
+	if body.Keep != "" || q.Has("keep") {
+		if request.Keep, err = KeepTime(body.Keep); err != nil {
 			return request, badRequest(fmt.Errorf("keep=%s: %w", body.Keep, err))
 		}
 	}
 	return request, nil
+}
+
+// errNoSize says that a request has no size to fetch into.
+var errNoSize = errors.New("maxSize must be more than 0; leave it out for the setting warm.maxBytes")
+
+// KeepTime reads how long content is kept.
+func KeepTime(text string) (time.Duration, error) {
+	d, err := Duration(text)
+	if err == nil && d == 0 {
+		err = errors.New("must be more than 0; leave it out for the setting warm.keep")
+	}
+	return d, err
 }
 
 // words are those of a parameter that may be repeated, and may have several, with commas.
@@ -193,10 +212,24 @@ func (x *warming) body(w http.ResponseWriter, r *http.Request) (body WarmRequest
 	if !isJSON {
 		return manifests(all)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(all))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&body); err != nil {
+	// What is there must count: zero, or an empty text, would be taken for the default.
+	asked := struct {
+		*WarmRequest
+		Keep    *string `json:"keep"`
+		MaxSize *int64  `json:"maxSize"`
+	}{WarmRequest: &body}
+	if err := decodeJSON(all, &asked); err != nil {
 		return body, badRequest(fmt.Errorf(`the body must be {"images":["docker.io/library/nginx:1.27"]}: %w; send manifests, in JSON too, with Content-Type: application/yaml`, err))
+	}
+	if asked.Keep != nil {
+		if body.Keep = *asked.Keep; body.Keep == "" {
+			return body, badRequest(errors.New("keep is empty; leave it out for the setting warm.keep"))
+		}
+	}
+	if asked.MaxSize != nil {
+		if body.MaxSize = *asked.MaxSize; body.MaxSize <= 0 {
+			return body, badRequest(errNoSize)
+		}
 	}
 	return body, nil
 }

@@ -131,10 +131,12 @@ func TestWarm(t *testing.T) {
 	h := admin.New(admin.Options{Warm: w})
 	full := warm.Request{
 		Images: []string{"nginx"}, Platforms: []string{"linux/amd64", "linux/arm64"}, Keep: 7 * 24 * time.Hour, With: []string{"signatures", "referrers"},
-		MaxSize: 9, Key: "k",
+		MaxSize: 9, Key: "k", Fresh: true,
 	}
 	withoutKey := full
 	withoutKey.Key = ""
+	verified := withoutKey
+	verified.Fresh = false
 	const manifest = "application/yaml"
 	for _, tt := range []struct {
 		name, path, contentType, body string
@@ -145,7 +147,7 @@ func TestWarm(t *testing.T) {
 		{"manifests", "warm?platforms=linux/amd64,linux/arm64&keep=168h&with=signatures&with=referrers&maxSize=9", manifest, "image: nginx\n", 202, full},
 		{"a query that wins", "warm?keep=7d&maxSize=9", "application/json", `{"images":["nginx"],"platforms":["linux/amd64","linux/arm64"],"keep":"1h","with":["signatures","referrers"]}`, 202, full},
 		{"a plan", "warm?dryRun=true", "application/json", `{"images":["nginx"],"platforms":["linux/amd64","linux/arm64"],"keep":"7d","with":["signatures","referrers"],"maxSize":9}`, 200, withoutKey},
-		{"a verification", "warm/verify", "application/json", `{"images":["nginx"],"platforms":["linux/amd64","linux/arm64"],"keep":"7d","with":["signatures","referrers"],"maxSize":9}`, 200, withoutKey},
+		{"a verification", "warm/verify", "application/json", `{"images":["nginx"],"platforms":["linux/amd64","linux/arm64"],"keep":"7d","with":["signatures","referrers"],"maxSize":9}`, 200, verified},
 		{"dryRun=false", "warm?dryRun=false&platforms=linux/amd64,linux/arm64&keep=168h&with=signatures&with=referrers&maxSize=9", manifest, "image: nginx\n", 202, full},
 	} {
 		w.asked = nil
@@ -181,6 +183,18 @@ func TestWarmIsRefused(t *testing.T) {
 		{"keep", "warm?keep=long", "application/json", `{"images":["a"]}`, nil, 400, []string{"keep=long", "1h30m or 7d"}},
 		{"keep below zero", "warm?keep=-1h", "application/json", `{"images":["a"]}`, nil, 400, []string{"keep=-1h"}},
 		{"maxSize", "warm?maxSize=20GiB", "application/json", `{"images":["a"]}`, nil, 400, []string{"maxSize=20GiB", "number of bytes"}},
+		{"keep of nothing", "warm", "application/json", `{"images":["a"],"keep":"0s"}`, nil, 400, []string{"keep=0s", "more than 0"}},
+		{"keep that is empty", "warm", "application/json", `{"images":["a"],"keep":""}`, nil, 400, []string{"keep is empty"}},
+		{"keep= that is empty", "warm?keep=", "application/json", `{"images":["a"]}`, nil, 400, []string{"keep=", "1h30m"}},
+		{"too long a keep", "warm?keep=99999999999d", "application/json", `{"images":["a"]}`, nil, 400, []string{"36500d at most"}},
+		{"too long a keep in hours", "warm?keep=99999999999999h", "application/json", `{"images":["a"]}`, nil, 400, []string{"36500d at most"}},
+		{"no size", "warm", "application/json", `{"images":["a"],"maxSize":0}`, nil, 400, []string{"maxSize must be more than 0"}},
+		{"maxSize=0", "warm?maxSize=0", "application/json", `{"images":["a"]}`, nil, 400, []string{"maxSize must be more than 0"}},
+		{"more behind", "warm", "application/json", `{"images":["a"]} {"images":["b"]}`, nil, 400, []string{"more behind the JSON"}},
+		{"more behind, verify", "warm/verify", "application/json", `{"images":["a"]}]`, nil, 400, []string{"more behind the JSON"}},
+		{"a key twice", "warm", "application/json", `{"images":["a"],"keep":"1h","Images":["b"]}`, nil, 400, []string{`\"Images\" is there twice`}},
+		{"another type", "warm", "application/json", `{"images":"a"}`, nil, 400, []string{"images has a wrong type, string"}},
+		{"a list", "warm", "application/json", `[]`, nil, 400, []string{"it has a wrong type, array"}},
 		{"a template", "warm", "application/yaml", "image: {{ .Values.image }}\n", nil, 400, []string{"body:1: image: ", "nothing is fetched"}},
 		{"no image", "warm", "application/yaml", "kind: Service\n", nil, 400, []string{"no image was found"}},
 		{"too long", "warm", "application/yaml", long, nil, 413, []string{"8 MiB", "mirror warm"}},

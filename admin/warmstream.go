@@ -2,12 +2,10 @@ package admin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -20,10 +18,8 @@ const (
 	MaxStreams = 128
 	// heartbeat is how often a stream without events sends a comment, so that proxies do not take it for dead.
 	heartbeat = 15 * time.Second
-	// pauseForImage is how long a stream pauses after an event for each image in it, and maxPause at most: the event of a large
-	// job has megabytes.
+	// pauseForImage is how long a stream pauses after an event for each image that may be in it.
 	pauseForImage = time.Millisecond
-	maxPause      = 5 * time.Second
 	// writeTime is how long a client may leave an event unread. Then its stream ends.
 	writeTime = 30 * time.Second
 )
@@ -55,43 +51,35 @@ func (x *warming) events(w http.ResponseWriter, r *http.Request) (any, error) {
 	return nil, errAnswered
 }
 
-// stream sends the states of a job until it has ended, the client leaves or does not read, or the mirror stops.
+// stream sends the states of a job until it has ended, the client leaves or does not read, or the mirror stops. A state that the
+// client is too slow for is left out.
 func (x *warming) stream(ctx context.Context, s stream, id, seen string) {
-	ctx, cancel := context.WithCancel(ctx)
-	latest := make(chan warm.Job, 1) // a state that the client was too slow for is replaced by the next
-	var watch sync.WaitGroup
-	defer watch.Wait()
-	defer cancel()
-	watch.Go(func() {
-		defer close(latest)
-		for job, err := range x.warmer.Watch(ctx, id) {
-			if err != nil {
-				return
-			}
-			select {
-			case <-latest:
-			default:
-			}
-			latest <- job
-		}
-	})
+	f, leave := x.feeds.join(id)
+	defer leave()
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
+	has, _ := strconv.ParseInt(seen, 10, 64) // 0: it has none
 	err := s.send("retry: 2000\n\n")
 	for err == nil {
+		n, failed := f.news(has)
+		has = n.revision
+		switch {
+		case failed != nil:
+			return
+		case n.text != "":
+			if err = s.send(n.text); err == nil && !n.over {
+				pause(ctx, n.pause)
+			}
+			continue
+		case n.over:
+			return
+		}
 		select {
-		case job, more := <-latest:
-			if !more {
-				return
-			}
-			if revision(job) == seen {
-				continue
-			}
-			if err = s.job(job); err == nil && !job.State.Over() {
-				pause(ctx, min(time.Duration(len(job.Images))*pauseForImage, maxPause))
-			}
+		case <-n.changed:
 		case <-beat.C:
 			err = s.send(":\n\n")
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -119,12 +107,4 @@ func (s stream) send(text string) error {
 		return err
 	}
 	return s.control.Flush()
-}
-
-func (s stream) job(j warm.Job) error {
-	data, err := json.Marshal(viewJob(j, true))
-	if err != nil {
-		return err
-	}
-	return s.send("id: " + revision(j) + "\ndata: " + string(data) + "\n\n")
 }

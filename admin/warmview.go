@@ -35,6 +35,8 @@ type WarmJob struct {
 	// Counts has how many images are in each state; a state without images is absent.
 	Counts map[string]int64 `json:"counts"`
 	Images []WarmImage      `json:"images,omitempty"` // absent in lists
+	// Partial says that Images has only the images that have changed since the last event of the stream, 100 at most.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // WarmWaiting is why a job waits.

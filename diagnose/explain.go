@@ -109,6 +109,12 @@ func (c *draft) request() {
 		c.held(e)
 		return
 	}
+	if e, ok := errors.AsType[*pull.ImageError](c.err); ok {
+		c.set(UnsupportedImage, "%s", e)
+		c.remedy("push the image again with a current tool")
+		c.f.Upstream, c.f.Host = e.Ref.Host, e.Ref.Host
+		return
+	}
 	if e, ok := errors.AsType[errcode.Error](c.err); ok {
 		// The message ends with the way out, after its last semicolon.
 		what, way := e.Message, "correct the image reference"

@@ -509,6 +509,9 @@ var cases = []struct {
 		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Digest: digest}, Claim: 10, Size: 12, Host: "cdn.example",
 		Err: &flight.MismatchError{Digest: digest, Size: 10, GotSize: 12, Host: "cdn.example"},
 	}},
+	{"image-of-no-manifests", diagnose.UnsupportedImage, fmt.Errorf("survey: %w", &pull.ImageError{
+		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Digest: digest}, Detail: "its index has no manifests",
+	})},
 	{"unheard-of", diagnose.UpstreamError, broke(fault.StepManifest, hub, errors.New("http2: server sent GOAWAY"))},
 
 	{"unknown-upstream", diagnose.UnknownUpstream, &route.UnknownError{

@@ -44,6 +44,9 @@ type FetchOptions struct {
 	// down to upstream.Options.Reserve; a request that is not made for that fails with a *fault.ReserveError. A copy of a tag that
 	// may be old is not taken, and content that can't be stored is not fetched.
 	Background bool
+	// Fresh says that the registry is asked what a tag means, also where the tags.maxAge of the last answer has not passed. A tag
+	// that is pinned, held or immutable is not asked for, and the last answer counts where the registry gives none.
+	Fresh bool
 	// Progress is called as the bytes of a part arrive: with the part, and how many of its bytes are here. It is called by
 	// several goroutines at once. Nil: it is not.
 	Progress func(part Part, done int64)
@@ -95,8 +98,11 @@ func (p *Puller) Manifests(ctx context.Context, ref oci.Ref, o FetchOptions) (*I
 		return nil, err
 	}
 	ctx = o.with(ctx)
+	fetched := false // the image's own manifest, for its tag
 	if ref.Digest == "" {
-		c, err := p.tagPull(st, ref, cmp.Or(o.By, catalog.ByWarm)).answer(ctx)
+		q := p.tagPull(st, ref, cmp.Or(o.By, catalog.ByWarm))
+		q.fresh = o.Fresh
+		c, err := q.answer(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -105,10 +111,13 @@ func (p *Puller) Manifests(ctx context.Context, ref oci.Ref, o FetchOptions) (*I
 			return nil, c.Status.Reason
 		}
 		ref.Digest = c.Digest
+		fetched = c.Status.Outcome == cache.Miss || c.Status.Outcome == cache.Joined
 	}
-	return survey(ref, o.Platforms, func(d oci.Descriptor) (*oci.Manifest, error) {
+	m, err := survey(ref, o.Platforms, func(d oci.Descriptor) (*oci.Manifest, error) {
 		return p.manifestBytes(ctx, st, oci.Ref{Repo: ref.Repo, Digest: d.Digest}, d.MediaType)
 	}, p.cached)
+	m.Parts[0].Fetched = m.Parts[0].Fetched || fetched
+	return m, err
 }
 
 // Part brings one part of an image into the cache. It returns when that is stored.
@@ -181,7 +190,7 @@ func (p *Puller) referrersOf(ctx context.Context, ref oci.Ref, o FetchOptions) (
 		err = json.Unmarshal(c.Bytes, &page)
 		_ = c.Close()
 		if err != nil {
-			return nil, fmt.Errorf("read the referrers of %s: %w", ref, err)
+			return nil, &ImageError{ref, fmt.Sprintf("the list of its referrers is not valid: %v", err)}
 		}
 		before := len(list)
 		for _, d := range page.Manifests {

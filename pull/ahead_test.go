@@ -251,6 +251,39 @@ func TestBackgroundWorkTakesNoOldCopy(t *testing.T) {
 	})
 }
 
+// Fresh work asks the registry what a tag means though the last answer is young; where it does not answer that one counts. A
+// pinned tag is not asked for.
+func TestFreshWorkAsksForTheTag(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		fresh := inBackground
+		fresh.Fresh = true
+		w.hub.push(t, app, "v1", "one")
+		w.get(ask(app, "v1"))
+		next := w.hub.push(t, app, "v1", "two").index.Digest
+		time.Sleep(time.Second)
+		if m, err := w.Manifests(context.Background(), appRef("v1", ""), inBackground); err != nil || m.Ref.Digest == next {
+			t.Errorf("without Fresh: %+v, %v", m, err)
+		}
+		if m, err := w.Manifests(context.Background(), appRef("v1", ""), fresh); err != nil || m.Ref.Digest != next {
+			t.Errorf("%+v, %v, want %s", m, err, next)
+		}
+		time.Sleep(time.Second)
+		w.hub.behave(status(503), nil)
+		if m, err := w.Manifests(context.Background(), appRef("v1", ""), fresh); err != nil || m.Ref.Digest != next {
+			t.Errorf("with a registry that fails: %+v, %v", m, err)
+		}
+		w.hub.behave(nil, nil)
+		if err := w.pinTo("v1", next, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		w.hub.push(t, app, "v1", "three")
+		w.hub.asked()
+		if m, err := w.Manifests(context.Background(), appRef("v1", ""), fresh); err != nil || m.Ref.Digest != next || len(w.hub.asked()) > 0 {
+			t.Errorf("pinned: %+v, %v", m, err)
+		}
+	})
+}
+
 // A blob for which there is no room is not asked for.
 func TestNoRoomInTheBackground(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {

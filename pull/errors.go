@@ -82,6 +82,14 @@ func (e *ClaimError) Error() string {
 
 func (e *ClaimError) Unwrap() error { return e.Err }
 
+// ImageError says that the documents of an image are not those of one that can be pulled, though each of them can be read.
+type ImageError struct {
+	Ref    oci.Ref
+	Detail string // a sentence without its end
+}
+
+func (e *ImageError) Error() string { return fmt.Sprintf("%s can't be pulled: %s", e.Ref, e.Detail) }
+
 // How long failures are remembered.
 const (
 	memoryMissing  = 10 * time.Second // a tag, a list

@@ -12,6 +12,7 @@ import (
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/oci"
+	"github.com/registrymirror/mirror/upstream/fault"
 )
 
 const (
@@ -27,6 +28,7 @@ type Part struct {
 	Manifest       bool   // it is fetched from /manifests/
 	Platform       string // OS/ARCH or OS/ARCH/VARIANT, for a manifest that an index names with its platform; else empty
 	Here           bool   // it is in the cache
+	Fetched        bool   // it is a manifest that Puller.Manifests has just fetched
 }
 
 // Image is an image with the parts that nodes of some platforms pull.
@@ -153,7 +155,7 @@ func survey(ref oci.Ref, platforms []string, read func(oci.Descriptor) (*oci.Man
 		}
 		seen[part.Digest] = true
 		if len(m.Parts) >= maxImageParts || depth > maxImageDepth {
-			return fmt.Errorf("%s: the image has more than %d parts, or indexes nested deeper than %d", ref, maxImageParts, maxImageDepth)
+			return &ImageError{ref, fmt.Sprintf("it has more than %d parts, or its indexes are nested deeper than %d", maxImageParts, maxImageDepth)}
 		}
 		part.Here = here(part.Digest)
 		if part.Platform != "" && !slices.Contains(m.Platforms, part.Platform) {
@@ -165,6 +167,9 @@ func survey(ref oci.Ref, platforms []string, read func(oci.Descriptor) (*oci.Man
 			return nil
 		}
 		doc, err := read(part.Descriptor)
+		if e, ok := errors.AsType[*oci.ManifestError](err); ok && !fault.Is[*fault.Error](err) { // it is in the cache
+			return &ImageError{ref, fmt.Sprintf("its manifest %s is not valid: %s", part.Digest, e.Detail)}
+		}
 		if err != nil {
 			return err
 		}
@@ -173,6 +178,10 @@ func survey(ref oci.Ref, platforms []string, read func(oci.Descriptor) (*oci.Man
 			return nil
 		}
 		m.Parts[at].Here = here(part.Digest)
+		m.Parts[at].Fetched = !part.Here && m.Parts[at].Here
+		if depth == 0 && oci.IsIndex(doc.MediaType) && len(doc.Children) == 0 && doc.Subject == nil && doc.Artifact == "" {
+			return &ImageError{ref, "its index has no manifests"}
+		}
 		m.Parts[at].Size, m.Parts[at].MediaType = int64(len(doc.Bytes)), doc.MediaType
 		for _, c := range wanted(doc, platforms) {
 			if err := walk(c, depth+1); err != nil {
@@ -246,30 +255,58 @@ func (p *Puller) Describe(ref oci.Ref, platforms []string) (d Description) {
 	if err != nil {
 		return d
 	}
-	var config oci.Digest
 	for _, part := range one.Parts {
-		switch {
-		case isConfig(part.MediaType):
-			config = part.Digest
-		case !part.Manifest:
+		if !part.Manifest && !isConfig(part.MediaType) {
 			d.Layers = append(d.Layers, part.Digest)
 		}
 	}
-	if config == "" { // the manifest is not here
+	config, ok := one.Config()
+	if !ok { // the manifest is not here
 		return d
 	}
 	d.Size, _ = one.Size()
-	if n, here := p.cache.Stat(config); here && n <= maxConfig {
-		if b, err := p.cache.Peek(config); err == nil {
-			var doc struct {
-				Created time.Time `json:"created"`
-			}
-			if json.Unmarshal(b, &doc) == nil {
-				d.Created = doc.Created.UTC()
-			}
+	d.Created = p.config(config.Digest).Created.UTC()
+	return d
+}
+
+// Config is the config of a container image for one platform.
+func (m *Image) Config() (config Part, ok bool) {
+	for _, part := range m.Parts {
+		if !part.Manifest && isConfig(part.MediaType) {
+			config, ok = part, true
 		}
 	}
-	return d
+	return config, ok
+}
+
+// Built is the platform for which an image without an index was built, by its config. Empty: it is an artifact, its config does not
+// say it or is not in the cache.
+func (p *Puller) Built(m *Image) string {
+	config, ok := m.Config()
+	if !ok || len(m.Platforms) > 0 {
+		return ""
+	}
+	c := p.config(config.Digest)
+	if c.OS == "" || c.Architecture == "" {
+		return ""
+	}
+	return oci.PlatformText(oci.Platform{OS: c.OS, Architecture: c.Architecture, Variant: c.Variant})
+}
+
+// config is what the config of an image says of it, if it is in the cache.
+func (p *Puller) config(d oci.Digest) (c struct {
+	Created      time.Time `json:"created"`
+	OS           string    `json:"os"`
+	Architecture string    `json:"architecture"`
+	Variant      string    `json:"variant"`
+},
+) {
+	if n, here := p.cache.Stat(d); here && n <= maxConfig {
+		if b, err := p.cache.Peek(d); err == nil {
+			_ = json.Unmarshal(b, &c) // what can't be read is not known
+		}
+	}
+	return c
 }
 
 // isConfig reports whether a media type is that of the config of a container image.

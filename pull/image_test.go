@@ -2,6 +2,7 @@ package pull_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -266,6 +267,82 @@ func TestPurgeLeavesWhatAPinNeeds(t *testing.T) {
 			if _, here := w.shelf.Stat(d); here != want {
 				t.Errorf("%s is here: %t, want %t", d, here, want)
 			}
+		}
+	})
+}
+
+// publish makes documents known, and tags the last one.
+func (r *registry) publish(repo, tag string, docs ...*oci.Manifest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range docs {
+		r.manifests[repo+"@"+m.Digest.String()] = m
+		r.tags[repo+":"+tag] = m.Digest
+	}
+}
+
+// An image can't be pulled whose documents are each well-formed, and together are not an image: the error says so. An index that is an artifact, as
+// of referrers, needs no manifests.
+func TestDocumentsThatAreNotAnImage(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		im := w.hub.push(t, app, "v1", "one")
+		deep := []*oci.Manifest{im.index}
+		for range 6 {
+			last := deep[len(deep)-1]
+			deep = append(deep, document(t, oci.MediaTypeOCIIndex, map[string]any{"manifests": []oci.Descriptor{descriptor(last.MediaType, last.Bytes)}}))
+		}
+		w.hub.publish(app, "deep", deep...)
+		w.hub.publish(app, "empty", document(t, oci.MediaTypeOCIIndex, map[string]any{"manifests": []oci.Descriptor{}}))
+		w.hub.publish(app, "artifact", document(t, oci.MediaTypeOCIIndex, map[string]any{
+			"manifests": []oci.Descriptor{}, "artifactType": "application/example",
+		}))
+		for tag, says := range map[string]string{
+			"deep": "it has more than 100000 parts, or its indexes are nested deeper than 4", "empty": "its index has no manifests", "artifact": "",
+		} {
+			m, err := w.Manifests(context.Background(), appRef(tag, ""), inBackground)
+			e, ok := errors.AsType[*pull.ImageError](err)
+			if ok != (says != "") || ok && e.Detail != says {
+				t.Errorf("%s: %v", tag, err)
+			}
+			if _, again := w.Survey(m.Ref, nil); (again != nil) != (err != nil) {
+				t.Errorf("survey of %s: %v", tag, again)
+			}
+		}
+	})
+}
+
+// The manifests that have just been fetched are told from those that were here; and the config of an image without an index says what it
+// was built for, once it is here.
+func TestManifestsSayWhatIsNew(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.hub.push(t, app, "v1", "one")
+		for _, want := range []int{3, 0} {
+			m, err := w.Manifests(context.Background(), appRef("v1", ""), inBackground)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, part := range m.Parts {
+				if part.Fetched {
+					n++
+				}
+			}
+			if n != want || w.Built(m) != "" {
+				t.Errorf("%d manifests are new, want %d; built for %q", n, want, w.Built(m))
+			}
+		}
+		im := w.hub.push(t, app, "v2", "two")
+		w.hub.publish(app, "single", im.children[1])
+		m, err := w.Manifests(context.Background(), appRef("single", ""), inBackground)
+		if err != nil || !m.Parts[0].Fetched || w.Built(m) != "" {
+			t.Fatalf("%+v, %v; built for %q before its config is here", m, err, w.Built(m))
+		}
+		config, ok := m.Config()
+		if err := w.Part(context.Background(), m.Ref.Repo, config, inBackground); !ok || err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Built(m); got != "linux/arm64" {
+			t.Errorf("built for %q", got)
 		}
 	})
 }

@@ -47,6 +47,7 @@ type tagPull struct {
 	ref    oci.Ref // without a digest
 	policy catalog.Policy
 	head   bool
+	fresh  bool // the upstream is asked, however young the record is
 	by     catalog.Source
 	start  time.Time
 }
@@ -81,6 +82,10 @@ func (q tagPull) answer(ctx context.Context) (*Content, error) {
 	if verdict == catalog.ServeAndAsk && !q.policy.Immutable && upstream.IsSpare(ctx) {
 		verdict = catalog.Ask // a copy that may be old is of no use to background work
 	}
+	young := q.fresh && verdict == catalog.Serve && !q.policy.Immutable && t.Choose(q.policy, now).Hold == catalog.NotHeld
+	if young {
+		verdict = catalog.Ask
+	}
 	if verdict == catalog.ServeAndAsk {
 		q.checkInBackground()
 	}
@@ -102,6 +107,11 @@ func (q tagPull) answer(ctx context.Context) (*Content, error) {
 	switch {
 	case err == nil || ctx.Err() != nil || isHeld(err):
 		return c, err
+	case young && !isMissing(err):
+		if c, ok := q.known(ctx, t, now); ok {
+			return c, nil
+		}
+		return nil, err
 	case !ok:
 		return q.latest(ctx, err)
 	case q.policy.DropDeleted && isMissing(err) && !isFixed(err):

@@ -22,9 +22,13 @@ func (b *blob) size() int64 { return max(b.part.Size, 0) }
 
 // found records whether a blob is here. One that images wait for is left to its fetch, which tells them.
 func (b *blob) found(here bool) {
-	if b.fetch == nil && len(b.wanters) == 0 {
-		b.here = here
+	if b.fetch != nil || len(b.wanters) > 0 {
+		return
 	}
+	if b.here && !here {
+		b.done.Store(0)
+	}
+	b.here = here
 }
 
 // arrived are the bytes that are here.
@@ -50,7 +54,7 @@ type contents map[oci.Digest]*blob
 // attach makes parts those of an image that had none.
 func (c contents) attach(m *image, parts []pull.Part) {
 	m.parts = make([]*blob, 0, len(parts))
-	whole := true // nothing is missing, so the manifests were here before, too
+	fetched := make(map[*blob]bool)
 	for _, p := range parts {
 		b := c[p.Digest]
 		if b == nil {
@@ -60,14 +64,14 @@ func (c contents) attach(m *image, parts []pull.Part) {
 		b.found(p.Here)
 		b.uses++
 		m.parts = append(m.parts, b)
-		whole = whole && b.here
+		fetched[b] = p.Fetched
 	}
 	first := m.cached < 0
 	if first {
 		m.cached = 0
 	}
 	for _, b := range m.parts {
-		before := first && b.here && (whole || !b.part.Manifest)
+		before := first && b.here && !fetched[b]
 		if before {
 			m.cached += b.size()
 		}
@@ -93,6 +97,18 @@ func (c contents) detach(m *image) {
 		}
 	}
 	m.parts, m.todo, m.held, m.missing = nil, nil, false, 0
+}
+
+// drop takes the parts from an image of a job that is not over, which gets them again.
+func (c contents) drop(m *image) {
+	parts := m.parts
+	c.detach(m)
+	for _, b := range parts {
+		if _, counted := m.job.content[b]; counted && b.uses == 0 {
+			delete(m.job.content, b)
+			m.job.total -= b.size()
+		}
+	}
 }
 
 // kept are the bytes that images hold: in all, and that are here.

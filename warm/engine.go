@@ -30,6 +30,8 @@ type Puller interface {
 	Attached(ctx context.Context, ref oci.Ref, o pull.FetchOptions) ([]oci.Ref, error)
 	// Survey reads which parts an image has, by the manifests that are in the cache.
 	Survey(ref oci.Ref, platforms []string) (*pull.Image, error)
+	// Built is the platform of an image without an index, by its config, if that is in the cache.
+	Built(m *pull.Image) string
 	// Known is the record of a tag, and Choice the digest that a pull of it gets.
 	Known(ctx context.Context, ref oci.Ref) (catalog.Tag, error)
 	Choice(t catalog.Tag) catalog.Choice

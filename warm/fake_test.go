@@ -39,8 +39,9 @@ type hub struct {
 	size     int64           // of the cache
 	free     int64           // of the disk; 0: not known
 	fault    func(request string) error
-	rate     int64 // bytes in a second; 0: at once
-	now, top int   // blobs under way, and the most at once
+	loses    string // the blob that is removed as soon as it has come
+	rate     int64  // bytes in a second; 0: at once
+	now, top int    // blobs under way, and the most at once
 	limit    [2]int64
 	resetAt  time.Time
 }
@@ -57,6 +58,7 @@ type pushed struct {
 	platforms []string
 	blobs     map[string][]blob // by platform
 	attached  []oci.Ref
+	built     string // by its config, of an image without an index; empty: it has none
 }
 
 type blob struct {
@@ -170,8 +172,9 @@ func (h *hub) Manifests(ctx context.Context, ref oci.Ref, o pull.FetchOptions) (
 	defer h.mu.Unlock()
 	for i, part := range m.Parts {
 		if part.Manifest {
+			_, before := h.here[part.Digest]
 			h.here[part.Digest] = part.Size
-			m.Parts[i].Here = true
+			m.Parts[i].Here, m.Parts[i].Fetched = true, !before
 		}
 	}
 	return m, nil
@@ -193,6 +196,10 @@ func (h *hub) tree(p *pushed, platforms []string) *pull.Image {
 		m.Parts = append(m.Parts, pull.Part{Descriptor: oci.Descriptor{Digest: d, Size: size}, Manifest: manifest, Here: here})
 	}
 	add(p.ref.String(), p.digest, kib, true)
+	if p.built != "" {
+		add("config of "+p.ref.String(), named("config of "+p.ref.String()), kib, false)
+		m.Parts[1].MediaType = "application/vnd.oci.image.config.v1+json"
+	}
 	for _, platform := range p.platforms {
 		if len(platforms) > 0 && !slices.Contains(platforms, platform) && slices.ContainsFunc(platforms, func(x string) bool { return slices.Contains(p.platforms, x) }) {
 			continue
@@ -240,7 +247,9 @@ func (h *hub) Part(ctx context.Context, repo oci.Repo, part pull.Part, o pull.Fe
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.here[part.Digest] = part.Size
+	if h.loses != name {
+		h.here[part.Digest] = part.Size
+	}
 	return nil
 }
 
@@ -250,6 +259,14 @@ func (h *hub) Attached(_ context.Context, ref oci.Ref, _ pull.FetchOptions) ([]o
 		return nil, err
 	}
 	return p.attached, nil
+}
+
+func (h *hub) Built(m *pull.Image) string {
+	config, ok := m.Config()
+	if _, here := h.Stat(config.Digest); !ok || !here {
+		return ""
+	}
+	return h.find(m.Ref).built
 }
 
 func (h *hub) Survey(ref oci.Ref, platforms []string) (*pull.Image, error) {

@@ -3,12 +3,14 @@ package warm
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/internal/backoff"
+	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
@@ -28,6 +30,7 @@ type gate struct {
 	probe    *unit     // that finds out; nil: none does
 	worked   time.Time // when it last did
 	waiting  Waiting   // for those that it holds up
+	reason   diagnose.Reason
 }
 
 var pauses = backoff.Backoff{First: 5 * time.Second, Most: 2 * time.Minute}
@@ -36,7 +39,7 @@ var pauses = backoff.Backoff{First: 5 * time.Second, Most: 2 * time.Minute}
 const maxTries = 8
 
 // failed records a failure, and begins a pause.
-func (g *gate) failed(w Waiting, now time.Time) {
+func (g *gate) failed(w Waiting, r diagnose.Reason, now time.Time) {
 	if g.since.IsZero() {
 		g.since = now
 	}
@@ -44,8 +47,18 @@ func (g *gate) failed(w Waiting, now time.Time) {
 		g.failures++
 		g.until = now.Add(pauses.After(g.failures))
 	}
-	g.waiting, g.probe = w, nil
+	g.waiting, g.reason, g.probe = w, r, nil
 	g.waiting.Until = g.until
+}
+
+// finding is the failure of an image that was not tried itself, since the gate was closed for it all the time.
+func (g *gate) finding(key gateKey, ref oci.Ref, waited time.Duration) diagnose.Finding {
+	if key == theDisk {
+		return diagnose.New(g.reason, fmt.Sprintf("the disk of the cache has had no room for %s, so this image was not fetched", waited),
+			"free space on the disk of cache.dir, then start the job again").Finding
+	}
+	return diagnose.New(g.reason, fmt.Sprintf("%s has failed for other images for %s, so it was not asked for this one", key.host, waited),
+		"see why: mirror doctor image "+ref.String()+"; then start the job again").Finding
 }
 
 // gates are those of all registries that were asked, and of the disk.
@@ -63,6 +76,24 @@ func (s gates) at(key gateKey) *gate {
 func (s gates) pass(key gateKey, now time.Time) bool {
 	g := s[key]
 	return g == nil || g.since.IsZero() || g.probe == nil && !now.Before(g.until)
+}
+
+// before is the closed gate that an image waits at; nil: there is none.
+func (s gates) before(m *image) (gateKey, *gate) {
+	for _, key := range m.gates() {
+		if g := s[key]; g != nil && !g.since.IsZero() {
+			return key, g
+		}
+	}
+	return gateKey{}, nil
+}
+
+// gates are those that the next work for an image goes through.
+func (m *image) gates() []gateKey {
+	if m.parts != nil {
+		return []gateKey{{m.ref.Host, true}, theDisk}
+	}
+	return []gateKey{{host: m.ref.Host}}
 }
 
 // worked records that work went through.

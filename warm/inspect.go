@@ -37,7 +37,7 @@ func (m *image) known() oci.Ref {
 
 // options are those with which a puller works for jobs.
 func (i inspector) options(r *Request, progress func(pull.Part, int64)) pull.FetchOptions {
-	return pull.FetchOptions{Platforms: r.Platforms, As: "warm", By: r.By, Background: true, Progress: progress}
+	return pull.FetchOptions{Platforms: r.Platforms, As: "warm", By: r.By, Background: true, Fresh: r.Fresh, Progress: progress}
 }
 
 // found is an image whose manifests are here.
@@ -60,12 +60,17 @@ func (f *found) add(m *pull.Image, seen map[oci.Digest]bool) {
 
 // manifests fetches the manifests of an image, and of what is attached to it if the request says so.
 func (i inspector) manifests(ctx context.Context, ref oci.Ref, r *Request, explicit bool) (*found, error) {
-	o := i.options(r, nil)
+	o := i.options(r, func(pull.Part, int64) {})
 	m, err := i.Puller.Manifests(ctx, ref, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := runnable(m, r.Platforms, explicit); err != nil {
+	if config, ok := m.Config(); ok && explicit && len(m.Platforms) == 0 {
+		if err := i.Puller.Part(ctx, m.Ref.Repo, config, o); err != nil {
+			return nil, err
+		}
+	}
+	if err := i.runnable(m, r.Platforms, explicit); err != nil {
 		return nil, err
 	}
 	f, seen := &found{digest: m.Ref.Digest, platforms: m.Platforms}, make(map[oci.Digest]bool)
@@ -96,13 +101,17 @@ func (i inspector) manifests(ctx context.Context, ref oci.Ref, r *Request, expli
 }
 
 // runnable is nil for an image with manifests for the platforms: for all of them, or for one if they were not asked for by the
-// request. An image without an index is of a platform that is not known.
-func runnable(m *pull.Image, platforms []string, all bool) error {
-	if len(m.Platforms) == 0 {
+// request. An image without an index is of the platform that its config gives, and must be for one of those that were asked for.
+func (i inspector) runnable(m *pull.Image, platforms []string, explicit bool) error {
+	texts, all := m.Platforms, explicit
+	if built := i.Puller.Built(m); len(texts) == 0 && explicit && built != "" {
+		texts, all = []string{built}, false
+	}
+	if len(texts) == 0 {
 		return nil
 	}
-	have := make([]oci.Platform, len(m.Platforms))
-	for i, text := range m.Platforms {
+	have := make([]oci.Platform, len(texts))
+	for i, text := range texts {
 		have[i] = oci.ParsePlatform(text)
 	}
 	lacks := oci.Lacking(platforms, have)
@@ -110,7 +119,7 @@ func runnable(m *pull.Image, platforms []string, all bool) error {
 		return nil
 	}
 	return diagnose.New(diagnose.PlatformMissing,
-		fmt.Sprintf("%s has %s, and nothing for %s", m.Ref, strings.Join(m.Platforms, ", "), strings.Join(lacks, ", ")),
+		fmt.Sprintf("%s has %s, and nothing for %s", m.Ref, strings.Join(texts, ", "), strings.Join(lacks, ", ")),
 		"build the image for "+strings.Join(lacks, ", ")+", or ask for the platforms that it has")
 }
 
@@ -205,7 +214,7 @@ func (i inspector) verify(ctx context.Context, m *image) Image {
 	if missing := found.Missing(); len(missing) > 0 {
 		return fail(notCached("%d of the %d known parts of %s are not in the cache", len(missing), len(found.Parts), ref))
 	}
-	if err := runnable(found, m.job.request.Platforms, m.job.explicit); err != nil {
+	if err := i.runnable(found, m.job.request.Platforms, m.job.explicit); err != nil {
 		return fail(err)
 	}
 	v.State, v.Complete, v.BytesCached = Done, true, v.BytesDone

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -36,6 +37,7 @@ type work struct {
 	pending []*image // whose manifests are to be fetched
 	arrived []*image // whose manifests are here, and that have not been let in yet
 	ready   []*image // that have room, and lack blobs
+	landed  []*image // whose last blob has come: they are done if all of it is here
 	units   int      // that are under way for it
 	// resolving are the units that fetch manifests. While there are any, the size of the job is not known.
 	resolving int
@@ -62,13 +64,25 @@ type image struct {
 	bytes                  // once the image is over
 	cached    int64        // bytes that were here at first; -1: not known yet
 	keptUntil time.Time
+	gone      bool // parts were removed from the cache after it was done
+	removed   int  // how often parts were, before its job was over
 	failure   *Failure
 
-	wait     *Waiting // why it is not tried now; nil: it may be
-	tries    int      // that failed though the registry works
-	failedAt time.Time
-	stop     context.CancelFunc // of the unit that fetches its manifests; nil: there is none
+	trouble
+	stop context.CancelFunc // of the unit that fetches its manifests; nil: there is none
 }
+
+// trouble is what holds up an image.
+type trouble struct {
+	wait     *Waiting          // why it is not tried now; nil: it may be
+	tries    int               // that failed though the registry works
+	failedAt time.Time         // the last time; zero: it has not failed since something of it came
+	last     *diagnose.Finding // of that failure; nil: there was none
+	since    time.Time         // the first of the failures in a row, or when the closed gate was first seen; zero: neither
+}
+
+// eased is the trouble of an image of which something has come. It may still have to wait.
+func (t trouble) eased() trouble { return trouble{wait: t.wait, failedAt: t.failedAt} }
 
 // sizes are the bytes of an image: in all, and that are here.
 func (m *image) sizes() (total, here int64) {
@@ -94,7 +108,7 @@ func (m *image) view(now time.Time) Image {
 		Image: m.ref.String(), State: m.state, Digest: m.digest, Platforms: slices.Clone(m.platforms), BytesCached: max(m.cached, 0),
 	}
 	v.BytesTotal, v.BytesDone = m.sizes()
-	v.Complete = m.state == Done
+	v.Complete = m.state == Done && !m.gone
 	if now.Before(m.keptUntil) {
 		v.KeptUntil = m.keptUntil
 	}

@@ -70,7 +70,7 @@ func TestKeepsOverARestart(t *testing.T) {
 		w.start()
 		after := w.job(before.ID)
 		after.Revision, before.Revision = 0, 0
-		before.Images[1].KeptUntil = time.Time{}
+		before.Images[1].KeptUntil, before.Images[1].Complete = time.Time{}, false
 		if diff := cmp.Diff(before, after); diff != "" {
 			t.Errorf("the job after the restart (-before +after):\n%s", diff)
 		}
@@ -484,6 +484,47 @@ func TestPlatforms(t *testing.T) {
 	})
 }
 
+// An image without an index that is built for another platform than those that were asked for fails, before one of its layers is
+// fetched. Where they are those of the nodes it is fetched as it is, and artifacts always are.
+func TestPlatformOfTheConfig(t *testing.T) {
+	inBubble(t, warm.Options{}, func(t *testing.T, w *world) {
+		for _, name := range []string{"acme/amd:1", "acme/artifact:1"} {
+			w.push(name, []string{""}, blob{"layer of " + name, mib})
+		}
+		ref, err := oci.ParseRef("acme/amd:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.find(ref).built = "linux/amd64"
+		for _, c := range []struct {
+			platforms []string
+			want      warm.State
+		}{
+			{[]string{"linux/arm64"}, warm.Failed}, {both, warm.Done}, {nil, warm.Done}, {[]string{"windows/amd64"}, warm.Failed},
+		} {
+			r := warm.Request{Images: []string{"acme/amd:1", "acme/artifact:1"}, Platforms: c.platforms}
+			plan, err := w.Plan(t.Context(), r)
+			if err != nil || (plan.Images[0].Failure == nil) != (c.want == warm.Done) || plan.Images[1].Failure != nil {
+				t.Errorf("%v: plan %+v, %v", c.platforms, plan, err)
+			}
+			j := w.finished(w.request(r).ID)
+			if j.Images[0].State != c.want || j.Images[1].State != warm.Done {
+				t.Errorf("%v: %+v", c.platforms, j.Images)
+			}
+			if f := j.Images[0].Failure; c.want == warm.Failed && (f == nil || f.Reason != diagnose.PlatformMissing) {
+				t.Errorf("%v: failure %+v", c.platforms, f)
+			}
+			list, err := w.Verify(t.Context(), r)
+			if err != nil || list[1].State != warm.Done || list[0].Complete && c.want == warm.Failed {
+				t.Errorf("%v: verify %+v, %v", c.platforms, list, err)
+			}
+		}
+		if list, err := w.Verify(t.Context(), warm.Request{Images: []string{"acme/amd:1"}, Platforms: []string{"linux/arm64"}}); err != nil || list[0].Failure == nil || list[0].Failure.Reason != diagnose.PlatformMissing {
+			t.Errorf("verify of what is here: %+v, %v", list, err)
+		}
+	})
+}
+
 // Signatures and referrers come with an image where they are asked for, and are kept with it, over a restart too.
 func TestAttached(t *testing.T) {
 	inBubble(t, warm.Options{}, func(t *testing.T, w *world) {
@@ -582,6 +623,41 @@ func TestDiskIsFullMeanwhile(t *testing.T) {
 					t.Errorf("(-want +got):\n%s", diff)
 				}
 				if f := j.Images[1].Failure; !works && (f == nil || f.Reason != diagnose.NoRoom || f.Remedy == "") {
+					t.Errorf("failure %+v", f)
+				}
+			})
+		})
+	}
+}
+
+// A disk that has no room for a job at first is waited for, too. No blob is asked for meanwhile.
+func TestDiskIsFullAtFirst(t *testing.T) {
+	for _, works := range []bool{true, false} {
+		t.Run(fmt.Sprint(works), func(t *testing.T) {
+			inBubble(t, warm.Options{Patience: 10 * time.Minute}, func(t *testing.T, w *world) {
+				w.free = mib
+				w.push("acme/a:1", amd64, blob{"a", 10 * mib})
+				w.push("acme/b:1", amd64, blob{"b", 10 * mib})
+				id := w.submit("acme/a:1", "acme/b:1").ID
+				time.Sleep(5 * time.Minute)
+				if got := w.job(id).Waiting; got == nil || got.Code != warm.WaitDisk || !strings.HasPrefix(got.Text, "20 MiB are needed, and the disk") {
+					t.Errorf("it waits for %+v, want the disk", got)
+				}
+				if n := count(w.took(), "BLOB"); n != 0 {
+					t.Errorf("%d blobs were requested", n)
+				}
+				want := warm.Failed
+				if works {
+					want = warm.Done
+					w.mu.Lock()
+					w.free = gib
+					w.mu.Unlock()
+				}
+				j := w.finished(id)
+				if took := j.FinishedAt.Sub(j.CreatedAt); j.State != want || took > 10*time.Minute+10*time.Second {
+					t.Errorf("%s after %s, want %s", j.State, took, want)
+				}
+				if f := j.Images[1].Failure; !works && (f == nil || f.Reason != diagnose.NoRoom || !strings.HasPrefix(f.Summary, "20 MiB are needed")) {
 					t.Errorf("failure %+v", f)
 				}
 			})
@@ -708,7 +784,11 @@ func TestOtherJobs(t *testing.T) {
 		w.rate = mib
 		w.push("acme/a:1", amd64, blob{"a", 30 * mib})
 		w.push("acme/b:1", amd64, blob{"b", mib})
-		a, b := w.submit("acme/a:1").ID, w.submit("acme/b:1").ID
+		first := w.submit("acme/a:1")
+		if first.Waiting != nil {
+			t.Errorf("the first job waits for %+v before it begins", first.Waiting)
+		}
+		a, b := first.ID, w.submit("acme/b:1").ID
 		time.Sleep(5 * time.Second)
 		if ja, jb := w.job(a), w.job(b); ja.Waiting != nil || jb.Waiting == nil || jb.Waiting.Code != warm.WaitOtherJobs {
 			t.Errorf("waiting: %+v and %+v", ja.Waiting, jb.Waiting)

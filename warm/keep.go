@@ -74,7 +74,7 @@ func (q *queue) restore(m *image, f *found, now time.Time) {
 		q.hold(m, f, now)
 		q.o.Cache.Keep(m.holder(), m.keptUntil, digests(m.parts)...)
 	case m.job.state.Over(): // it was purged, or the disk was lost: there is nothing to keep
-		m.keptUntil = time.Time{}
+		m.keptUntil, m.gone = time.Time{}, true
 		q.unsaved.image(m)
 	case m.state == Done && complete:
 		q.hold(m, f, now)

@@ -32,6 +32,7 @@ type queue struct {
 	inUse    inUse
 	kept     time.Time // when the keeps of jobs that are not over were last made again
 	looked   time.Time // when look was last called
+	checked  time.Time // when it was last found out whether what is kept is here
 	counts   counts
 }
 

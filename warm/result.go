@@ -21,7 +21,7 @@ func (q *queue) resolved(u *unit, f *found, err error, now time.Time) {
 		return
 	}
 	q.gates.worked(gateKey{host: m.ref.Host}, now)
-	m.digest, m.platforms, m.attached, m.tries = f.digest, f.platforms, f.attached, 0
+	m.digest, m.platforms, m.attached, m.trouble = f.digest, f.platforms, f.attached, trouble{}
 	q.contents.attach(m, f.parts)
 	u.job.arrived = append(u.job.arrived, m)
 	q.unsaved.image(m)
@@ -50,9 +50,9 @@ func (q *queue) arrived(b *blob, now time.Time) {
 	wanters := b.wanters
 	b.wanters = nil
 	for _, m := range wanters {
-		m.tries = 0
+		m.trouble = m.eased()
 		if m.missing--; m.missing == 0 {
-			q.over(m, Done, now)
+			m.job.landed = append(m.job.landed, m)
 		}
 		q.bump(m.job)
 	}
@@ -71,7 +71,7 @@ func (q *queue) failed(u *unit, key gateKey, err error, now time.Time) {
 		return
 	case w.Code == WaitRateWindow:
 		w.Until = later(w.Until, now)
-		m.wait = w
+		m.trouble = trouble{wait: w}
 		q.bump(m.job)
 		return
 	case w.Code == WaitDisk:
@@ -79,22 +79,26 @@ func (q *queue) failed(u *unit, key gateKey, err error, now time.Time) {
 	}
 	g := q.gates.at(key)
 	works := g.worked.After(u.began) || !m.failedAt.IsZero() && g.worked.After(m.failedAt) // for others, so this image is at fault
-	m.failedAt = now
+	m.failed(f, now)
 	q.bump(m.job)
 	if works {
-		if m.tries++; m.tries >= maxTries {
-			q.fail(m, f, now)
-			return
-		}
+		m.tries++
 		w.Until = now.Add(pauses.After(m.tries))
-		m.wait = w
-		return
+	} else {
+		g.failed(*w, f.Reason, now)
+		w.Until = g.until.Add(time.Second) // another image finds out whether it works, if there is one
 	}
-	g.failed(*w, now)
-	w.Until = g.until.Add(time.Second) // another image finds out whether it works, if there is one
 	m.wait = w
-	if now.Sub(g.since) >= q.o.Patience {
-		q.giveUp(key, f, now)
+	if m.tries >= maxTries || now.Sub(m.since) >= q.o.Patience {
+		q.fail(m, f, now)
+	}
+}
+
+// failed records a failure.
+func (t *trouble) failed(f diagnose.Finding, now time.Time) {
+	t.last, t.failedAt = &f, now
+	if t.since.IsZero() {
+		t.since = now
 	}
 }
 
@@ -106,17 +110,30 @@ func later(t, now time.Time) time.Time {
 	return t
 }
 
-// giveUp fails all images that wait for a registry, or the disk.
-func (q *queue) giveUp(key gateKey, f diagnose.Finding, now time.Time) {
-	delete(q.gates, key)
-	for _, j := range slices.Clone(q.order) {
-		list := j.pending
-		if key.blobs {
-			list = j.ready
-		}
-		for _, m := range slices.Clone(list) {
-			if !m.state.Over() && (key.host == "" || key.host == m.ref.Host) {
-				q.fail(m, f, now)
+// giveUp fails the images that have waited for a registry, or the disk, for as long as they may.
+func (q *queue) giveUp(now time.Time) {
+	running := make(map[*image]bool)
+	for u := range q.units {
+		running[u.image] = true
+	}
+	for _, j := range q.order {
+		for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
+			for _, m := range slices.Clone(list) {
+				if m.state.Over() || running[m] || m.wait != nil && m.wait.Code == WaitRateWindow {
+					continue
+				}
+				key, g := q.gates.before(m)
+				switch {
+				case g == nil && m.last == nil:
+					m.since = time.Time{}
+				case m.since.IsZero():
+					m.since = now
+				case now.Sub(m.since) < q.o.Patience:
+				case m.last != nil:
+					q.fail(m, *m.last, now)
+				default:
+					q.fail(m, g.finding(key, m.ref, q.o.Patience), now)
+				}
 			}
 		}
 	}
@@ -163,7 +180,8 @@ func (q *queue) over(m *image, s State, now time.Time) {
 // finish ends a job whose images are all over.
 func (q *queue) finish(j *job, s State, now time.Time) {
 	j.here = j.done()
-	j.state, j.finished, j.content, j.pending, j.arrived, j.ready = s, now.UTC().Round(0), nil, nil, nil, nil
+	j.state, j.finished, j.content = s, now.UTC().Round(0), nil
+	j.pending, j.arrived, j.ready, j.landed = nil, nil, nil, nil
 	for _, m := range j.images {
 		if m.state == Done {
 			q.keep(m, now) // the time counts from the end of the job

@@ -66,20 +66,24 @@ type inUse struct {
 // heldByUse is the holder of the keep of content in use, for as long as there are jobs.
 const heldByUse = "warm in use"
 
-// present finds out which parts of the images that wait to be let in are here.
-func (e *Engine) present(j *job) map[oci.Digest]bool {
+// present finds out which parts of images are here. They are listed under the lock.
+func (e *Engine) present(images func() []*image) map[oci.Digest]bool {
+	here := make(map[oci.Digest]bool)
 	e.mu.Lock()
-	var all []oci.Digest
-	for _, m := range j.arrived {
-		all = append(all, digests(m.parts)...)
+	for _, m := range images() {
+		for _, b := range m.parts {
+			here[b.part.Digest] = false
+		}
 	}
 	e.mu.Unlock()
-	here := make(map[oci.Digest]bool, len(all))
-	for _, d := range all {
+	for d := range here {
 		_, here[d] = e.inspect.Cache.Stat(d)
 	}
 	return here
 }
+
+// unlet are the images that wait to be let in.
+func (j *job) unlet() []*image { return j.arrived }
 
 // stock finds out what there is in the cache, and keeps what is in use.
 func (e *Engine) stock(ctx context.Context) stock {
@@ -111,7 +115,7 @@ func (e *Engine) stock(ctx context.Context) stock {
 }
 
 // admit lets the images in that wait for it, if they have room. If those of a job that come first have none, the job is too
-// large: all of it is refused. Of images that come later, as after a rate window, each is refused for itself.
+// large: all of it is refused, unless it is the disk that has none now. Of images that come later, as after a rate window, each is refused for itself.
 func (q *queue) admit(j *job, here map[oci.Digest]bool, st stock, now time.Time) {
 	list := notOver(j.arrived)
 	j.arrived = nil
@@ -122,8 +126,14 @@ func (q *queue) admit(j *job, here map[oci.Digest]bool, st stock, now time.Time)
 			}
 		}
 	}
-	err := q.check(j, list, st)
-	first := !j.admitted
+	err, first := q.check(j, list, st), !j.admitted
+	if first && err != nil && err.Limit == LimitDisk {
+		for _, m := range list {
+			m.awaitDisk(err, now)
+		}
+		q.bump(j)
+		return
+	}
 	j.admitted = true
 	switch {
 	case err == nil:
@@ -139,14 +149,28 @@ func (q *queue) admit(j *job, here map[oci.Digest]bool, st stock, now time.Time)
 		}
 	default:
 		for _, m := range list {
-			if err := q.check(j, []*image{m}, st); err != nil {
-				q.fail(m, err.finding(), now)
-			} else {
+			switch err := q.check(j, []*image{m}, st); {
+			case err == nil:
 				q.let(m, now)
+			case err.Limit == LimitDisk:
+				m.awaitDisk(err, now)
+			default:
+				q.fail(m, err.finding(), now)
 			}
 		}
 	}
 	q.bump(j)
+}
+
+// diskAgain is how often it is looked whether the disk has room for images that wait for it.
+const diskAgain = 15 * time.Second
+
+// awaitDisk has an image wait for room on the disk, which others than the mirror may free.
+func (m *image) awaitDisk(e *TooLargeError, now time.Time) {
+	f := e.finding()
+	m.failed(f, now)
+	m.wait = &Waiting{Code: WaitDisk, Text: f.Summary, Until: now.Add(diskAgain)}
+	m.job.arrived = append(m.job.arrived, m)
 }
 
 // check is nil where images of a job have room.
@@ -198,7 +222,7 @@ func (q *queue) check(j *job, list []*image, st stock) *TooLargeError {
 
 // let lets an image in: its content is kept, and what is not here is fetched.
 func (q *queue) let(m *image, now time.Time) {
-	m.held = true
+	m.held, m.trouble = true, trouble{}
 	for _, b := range m.parts {
 		b.holds++
 		if !b.here {

@@ -35,6 +35,7 @@ type storedJob struct {
 	Explicit  bool           `json:"explicit,omitempty"`
 	Keep      time.Duration  `json:"keep"`
 	With      []string       `json:"with,omitempty"`
+	Fresh     bool           `json:"fresh,omitempty"`
 	MaxSize   int64          `json:"maxSize,omitempty"`
 	Key       string         `json:"key,omitempty"`
 	Sum       string         `json:"sum,omitempty"`
@@ -60,6 +61,7 @@ type storedImage struct {
 	Here      int64        `json:"here,omitempty"`
 	Cached    *int64       `json:"cached,omitempty"` // absent: the manifests were not read yet
 	KeptUntil time.Time    `json:"keptUntil,omitzero"`
+	Gone      bool         `json:"gone,omitempty"`
 	Failure   *Failure     `json:"failure,omitempty"`
 }
 
@@ -69,7 +71,7 @@ func (j *job) item() state.Item {
 	r := j.request
 	b, _ := json.Marshal(storedJob{ // of strings, numbers and times: it can't fail
 		Version: storedVersion, Name: r.Name, By: r.By, Platforms: r.Platforms, Explicit: j.explicit, Keep: r.Keep, With: r.With,
-		MaxSize: r.MaxSize, Key: r.Key, Sum: j.sum, State: j.state, Created: j.created, Started: j.started, Finished: j.finished,
+		Fresh: r.Fresh, MaxSize: r.MaxSize, Key: r.Key, Sum: j.sum, State: j.state, Created: j.created, Started: j.started, Finished: j.finished,
 		Images: len(j.images), Total: j.total, Here: j.here, Cached: j.cached,
 	})
 	return state.Item{Key: j.key(), Value: b}
@@ -78,7 +80,7 @@ func (j *job) item() state.Item {
 func (m *image) item() state.Item {
 	s := storedImage{
 		Version: storedVersion, Image: m.ref.String(), State: m.state, Digest: m.digest, Platforms: m.platforms, Attached: m.attached,
-		Total: m.total, Here: m.here, KeptUntil: m.keptUntil, Failure: m.failure,
+		Total: m.total, Here: m.here, KeptUntil: m.keptUntil, Gone: m.gone, Failure: m.failure,
 	}
 	if m.cached >= 0 {
 		s.Cached = &m.cached
@@ -280,7 +282,7 @@ func (s storedJob) job(id string) *job {
 	j := &job{
 		id: id, explicit: s.Explicit, sum: s.Sum, state: s.State, created: s.Created, started: s.Started, finished: s.Finished,
 		request: Request{
-			Platforms: s.Platforms, Keep: s.Keep, With: s.With, MaxSize: s.MaxSize, By: s.By, Name: s.Name, Key: s.Key,
+			Platforms: s.Platforms, Keep: s.Keep, With: s.With, Fresh: s.Fresh, MaxSize: s.MaxSize, By: s.By, Name: s.Name, Key: s.Key,
 		},
 		bytes: bytes{s.Total, s.Here}, cached: s.Cached, changed: make(chan struct{}),
 	}
@@ -297,7 +299,7 @@ func (s storedImage) image() (*image, error) {
 	}
 	m := &image{
 		ref: ref, state: s.State, digest: s.Digest, platforms: s.Platforms, attached: s.Attached, bytes: bytes{s.Total, s.Here},
-		cached: -1, keptUntil: s.KeptUntil, failure: s.Failure,
+		cached: -1, keptUntil: s.KeptUntil, gone: s.Gone, failure: s.Failure,
 	}
 	if s.Cached != nil {
 		m.cached = *s.Cached

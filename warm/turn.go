@@ -24,9 +24,10 @@ type unit struct {
 type unitKind int
 
 const (
-	resolving unitKind = iota // fetches the manifests of an image
-	admitting                 // finds out whether images have room
-	fetching                  // fetches a blob
+	resolving  unitKind = iota // fetches the manifests of an image
+	admitting                  // finds out whether images have room
+	confirming                 // finds out whether all of the images whose last blob has come is here
+	fetching                   // fetches a blob
 )
 
 // stillAfter is how long no byte of a blob comes before it counts as held up.
@@ -41,6 +42,7 @@ func (q *queue) next(now time.Time) *unit {
 	mayFetch := running[fetching] < q.o.Limits.Parallel
 	mayResolve := running[resolving] < q.o.Limits.Parallel
 	mayAdmit := running[admitting] == 0
+	mayConfirm := running[confirming] == 0
 	for i := range q.order {
 		at := (q.turn + i) % len(q.order)
 		j := q.order[at]
@@ -48,10 +50,13 @@ func (q *queue) next(now time.Time) *unit {
 			continue
 		}
 		var u *unit
-		if mayResolve {
+		if mayConfirm && len(j.landed) > 0 {
+			u = &unit{kind: confirming, job: j}
+		}
+		if u == nil && mayResolve {
 			u = q.nextManifests(j, now)
 		}
-		if u == nil && mayAdmit && q.sized(j, now) {
+		if u == nil && mayAdmit && j.sized(q.gates, now) {
 			u = &unit{kind: admitting, job: j}
 		}
 		if u == nil && mayFetch {
@@ -69,7 +74,7 @@ func (q *queue) next(now time.Time) *unit {
 func (q *queue) nextManifests(j *job, now time.Time) *unit {
 	j.pending = notOver(j.pending)
 	for i, m := range j.pending {
-		if q.mayGo(m, gateKey{host: m.ref.Host}, now) {
+		if q.gates.mayGo(m, gateKey{host: m.ref.Host}, now) {
 			j.pending = slices.Delete(j.pending, i, i+1)
 			return &unit{kind: resolving, job: j, image: m}
 		}
@@ -78,24 +83,24 @@ func (q *queue) nextManifests(j *job, now time.Time) *unit {
 }
 
 // mayGo reports whether nothing holds up work for an image.
-func (q *queue) mayGo(m *image, key gateKey, now time.Time) bool {
+func (s gates) mayGo(m *image, key gateKey, now time.Time) bool {
 	if m.wait != nil && now.Before(m.wait.Until) {
 		return false
 	}
-	return q.gates.pass(key, now)
+	return s.pass(key, now)
 }
 
 // sized reports whether images of a job wait to be let in, and the size of all is known whose manifests can be had now. The
-func (q *queue) sized(j *job, now time.Time) bool {
+func (j *job) sized(s gates, now time.Time) bool {
 	if j.arrived = notOver(j.arrived); len(j.arrived) == 0 || j.resolving > 0 {
 		return false
 	}
 	for _, m := range j.pending {
-		if q.mayGo(m, gateKey{host: m.ref.Host}, now) {
+		if s.mayGo(m, gateKey{host: m.ref.Host}, now) {
 			return false
 		}
 	}
-	return true
+	return slices.ContainsFunc(j.arrived, func(m *image) bool { return m.wait == nil || !now.Before(m.wait.Until) })
 }
 
 // nextBlob is a unit for a blob that an image lacks.
@@ -107,7 +112,7 @@ func (q *queue) nextBlob(j *job, now time.Time) *unit {
 		for len(m.todo) > 0 && m.todo[0].here {
 			m.todo = m.todo[1:]
 		}
-		if !q.mayGo(m, gateKey{m.ref.Host, true}, now) {
+		if !q.gates.mayGo(m, gateKey{m.ref.Host, true}, now) {
 			continue
 		}
 		for _, b := range m.todo {
@@ -146,7 +151,7 @@ func (q *queue) begin(ctx context.Context, u *unit, now time.Time) {
 	case fetching:
 		u.blob.fetch, u.image.wait = u, nil
 		keys = []gateKey{{u.image.ref.Host, true}, theDisk}
-	case admitting:
+	case admitting, confirming:
 	}
 	q.gates.begin(u, keys)
 	if u.job.state == Queued {
@@ -180,10 +185,13 @@ func (q *queue) due(now time.Time) time.Duration {
 		at(g.until)
 	}
 	for _, j := range q.order {
-		for _, list := range [][]*image{j.pending, j.ready} {
+		for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
 			for _, m := range list {
 				if m.wait != nil {
 					at(m.wait.Until)
+				}
+				if !m.since.IsZero() {
+					at(m.since.Add(q.o.Patience))
 				}
 			}
 		}
@@ -251,15 +259,16 @@ func (q *queue) waiting(j *job, now time.Time) *Waiting {
 		}
 		return &Waiting{Code: WaitLivePulls, Text: "pulls of clients use the transfers of the registry, and come first"}
 	}
+	busy := len(q.units) >= q.o.Limits.Parallel
 	var first *Waiting
-	for _, list := range [][]*image{j.pending, j.ready} {
+	for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
 		for _, m := range list {
 			if m.state.Over() {
 				continue
 			}
-			w := q.holdUp(m, now)
+			w := q.gates.holdUp(m, now)
 			if w == nil {
-				return waitingForTurn(m)
+				return waitingForTurn(m, busy)
 			}
 			if first == nil || w.Until.Before(first.Until) {
 				first = w
@@ -267,38 +276,38 @@ func (q *queue) waiting(j *job, now time.Time) *Waiting {
 		}
 	}
 	if first == nil {
-		return waitingForJobs()
+		return waitingForJobs(busy)
 	}
 	w := *first
 	return &w
 }
 
 // waitingForTurn is why nothing moves of an image that nothing holds up; nil: units of other jobs fetch its blobs.
-func waitingForTurn(m *image) *Waiting {
+func waitingForTurn(m *image, busy bool) *Waiting {
 	for _, b := range m.todo {
 		if b.fetch != nil && !b.fetch.still {
 			return nil
 		}
 	}
-	return waitingForJobs()
+	return waitingForJobs(busy)
 }
 
-func waitingForJobs() *Waiting {
+// waitingForJobs is the wait for units of other jobs; nil: not all of them are busy, so the next ones are for this job.
+func waitingForJobs(busy bool) *Waiting {
+	if !busy {
+		return nil
+	}
 	return &Waiting{Code: WaitOtherJobs, Text: "other jobs use all downloads of warm.parallel; jobs take turns"}
 }
 
 // holdUp is what holds up work for an image; nil: it may go on.
-func (q *queue) holdUp(m *image, now time.Time) *Waiting {
+func (s gates) holdUp(m *image, now time.Time) *Waiting {
 	if m.wait != nil && now.Before(m.wait.Until) {
 		return m.wait
 	}
-	keys := []gateKey{{host: m.ref.Host}}
-	if m.parts != nil {
-		keys = []gateKey{{m.ref.Host, true}, theDisk}
-	}
-	for _, key := range keys {
-		if !q.gates.pass(key, now) {
-			return &q.gates[key].waiting
+	for _, key := range m.gates() {
+		if !s.pass(key, now) {
+			return &s[key].waiting
 		}
 	}
 	return nil

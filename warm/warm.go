@@ -36,11 +36,12 @@ const (
 // Request says which images are to be here.
 type Request struct {
 	Images []string // as people write them
-	// Platforms are OS/ARCH or OS/ARCH/VARIANT; an image that lacks one of them fails. Empty: those of the nodes, and an image
-	// fails only if it has none of them.
+	// Platforms are OS/ARCH or OS/ARCH/VARIANT; an image that lacks one of them fails, and one without an index that is
+	// built for none of them. Empty: those of the nodes, and an image fails only if its index has none of them.
 	Platforms []string
 	Keep      time.Duration  // how long the content is kept from eviction, from the end of the job on; 0: Limits.Keep
 	With      []string       // Signatures, Referrers
+	Fresh     bool           // the registry is asked what a tag means, as pull.FetchOptions has it
 	MaxSize   int64          // bytes; a larger job is refused; 0: Limits.MaxBytes alone counts
 	By        catalog.Source // for the ledger of the tags; empty: catalog.ByWarm
 	Name      string         // of the schedule or feed that asks; empty: the API
@@ -78,7 +79,7 @@ type Image struct {
 	Platforms []string   // of the manifests that are fetched; empty for an image without an index
 	// Bytes as in Job, of this image; what images share counts for each of them.
 	BytesDone, BytesCached, BytesTotal int64
-	Complete                           bool      // all that nodes of the platforms ask for is here
+	Complete                           bool      // all that nodes of the platforms ask for is here; as long as it is kept, that is looked at
 	KeptUntil                          time.Time // zero: it is not kept
 	Failure                            *Failure  // nil: it has not failed
 }

@@ -23,12 +23,17 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.mu.Lock()
 		now := time.Now()
 		e.jobs.look(now)
+		e.jobs.giveUp(now)
 		for u := e.jobs.next(now); u != nil; u = e.jobs.next(now) {
 			e.jobs.begin(ctx, u, now)
 			units.Go(func() { e.do(u) })
 		}
 		due := e.jobs.due(now)
+		recheck := now.Sub(e.jobs.checked) >= lookEvery
 		e.mu.Unlock()
+		if recheck {
+			e.Recheck()
+		}
 		timer.Reset(due)
 		select {
 		case <-ctx.Done():
@@ -47,8 +52,11 @@ func (e *Engine) do(u *unit) {
 		found, err := e.inspect.manifests(u.ctx, u.image.known(), &u.job.request, u.job.explicit)
 		result = func(now time.Time) { e.jobs.resolved(u, found, err, now) }
 	case admitting:
-		here, there := e.present(u.job), e.stock(u.ctx)
+		here, there := e.present(u.job.unlet), e.stock(u.ctx)
 		result = func(now time.Time) { e.jobs.admit(u.job, here, there, now) }
+	case confirming:
+		here := e.present(u.job.unconfirmed)
+		result = func(now time.Time) { e.jobs.confirm(u.job, here, now) }
 	case fetching:
 		err := e.inspect.Puller.Part(u.ctx, u.image.ref.Repo, u.blob.part, e.inspect.options(&u.job.request, func(_ pull.Part, n int64) { u.blob.done.Store(n) }))
 		result = func(now time.Time) { e.jobs.fetched(u, err, now) }

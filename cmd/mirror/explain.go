@@ -62,7 +62,7 @@ Exit codes: 0 the input was read, whatever is in it; 1 it can't be read; 2 wrong
 					return write(cmd.OutOrStdout(), page)
 				}
 			}
-			report, err := readSymptoms(cmd.InOrStdin(), args)
+			report, err := awaited(cmd.Context(), func() (*symptom.Report, error) { return readSymptoms(cmd.InOrStdin(), args) })
 			if err != nil {
 				return &exitError{exitFailed, err}
 			}

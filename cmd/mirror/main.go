@@ -56,7 +56,7 @@ func run(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 		return exitOK
 	case errors.As(err, &exit):
 		if exit.err != nil {
-			fmt.Fprintln(stderr, "mirror:", exit.err)
+			fmt.Fprintln(stderr, "mirror:", printable(exit.err.Error()))
 		}
 		return exit.code
 	default: // of the command line: an unknown command or flag, too many arguments

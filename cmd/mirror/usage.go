@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -16,12 +18,41 @@ import (
 
 // misused prints what is wrong with a command line, and where its help is. cmd is the command that was found.
 func misused(stderr io.Writer, cmd *cobra.Command, err error) {
-	fmt.Fprintf(stderr, "mirror: %v\n", err)
+	fmt.Fprintf(stderr, "mirror: %s\n", printable(err.Error()))
 	if example, _, _ := strings.Cut(strings.TrimSpace(cmd.Example), "\n"); example != "" {
 		fmt.Fprintf(stderr, "For example: %s\n", example)
 	}
 	fmt.Fprintf(stderr, "Run '%s --help' for the %s.\n", cmd.CommandPath(),
 		choose(cmd.HasAvailableSubCommands(), "commands and flags", "flags and examples"))
+}
+
+// printable is a text of several lines for a terminal, which names of files can't control.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
+			return r
+		}
+		return -1
+	}, s)
+}
+
+// awaited returns what read does, or an error as soon as the command is interrupted: input may never come.
+func awaited[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	ended := make(chan outcome, 1)
+	go func() {
+		v, err := read()
+		ended <- outcome{v, err}
+	}()
+	select {
+	case o := <-ended:
+		return o.value, o.err
+	case <-ctx.Done():
+		return *new(T), errors.New("interrupted while it read its input")
+	}
 }
 
 // called is the name of a command without that of the program, which stands before each message.

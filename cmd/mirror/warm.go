@@ -51,7 +51,7 @@ On a terminal there is a bar for each image that is being fetched. Elsewhere the
 line when an image is done, and a line about the progress every 30 seconds on the standard
 error. When the command is interrupted, the job goes on in the mirror.
 
-Exit codes: 0 every image is in the cache, or the plan was made; 1 an image could not be
+Exit codes: 0 every image is in the cache, or the plan is whole; 1 an image could not be
 fetched or read, or the mirror refused the request; 2 wrong usage; 3 with --standalone:
 another mirror uses the data folder; 4 no mirror answers.`,
 		Example: `  mirror warm nginx:1.27 ghcr.io/acme/app:v2
@@ -95,6 +95,9 @@ func (f sizeFlag) Set(v string) error {
 	if err := f.size.UnmarshalText([]byte(v)); err != nil {
 		return &flagValueError{fmt.Sprintf("--max-size %s: must be a size, as in 20GiB", v)}
 	}
+	if *f.size == 0 {
+		return &flagValueError{fmt.Sprintf("--max-size %s: must be more than 0; leave it out for the setting warm.maxBytes", v)}
+	}
 	return nil
 }
 
@@ -125,15 +128,20 @@ func (f *warmFlags) args(cmd *cobra.Command, args []string) error {
 // request is what the command line asks for. What can't be read of the files is printed, and the rest is used.
 func (f *warmFlags) request(cmd *cobra.Command, args []string) (admin.WarmRequest, error) {
 	r := admin.WarmRequest{Images: args, Platforms: f.platforms, Keep: f.keep, With: f.with, MaxSize: int64(f.maxSize)}
+	for _, name := range []string{"keep", "platform", "with"} {
+		if flag := cmd.Flag(name); flag != nil && flag.Changed && strings.Trim(flag.Value.String(), "[]") == "" {
+			return r, fmt.Errorf("--%s is empty; leave it out for the default", name)
+		}
+	}
 	if f.keep != "" {
-		if _, err := admin.Duration(f.keep); err != nil {
+		if _, err := admin.KeepTime(f.keep); err != nil {
 			return r, fmt.Errorf("--keep %s: %w", f.keep, err)
 		}
 	}
 	if len(f.files) == 0 {
 		return r, nil
 	}
-	found, err := images.ReadAll(f.files, cmd.InOrStdin(), images.Options{})
+	found, err := awaited(cmd.Context(), func() (images.Result, error) { return images.ReadAll(f.files, cmd.InOrStdin(), images.Options{}) })
 	if err != nil {
 		return r, &exitError{exitFailed, err}
 	}
@@ -226,15 +234,20 @@ func (f *warmFlags) plan(cmd *cobra.Command, r admin.WarmRequest) error {
 	if err != nil {
 		return err
 	}
-	failed := 0
+	failed, unknown := 0, 0
 	for _, x := range p.Images {
-		if x.Failure != nil {
+		switch {
+		case x.Failure != nil:
 			failed++
+		case x.WaitingFor != nil:
+			unknown++
 		}
 	}
 	switch {
 	case failed > 0:
 		return &exitError{exitFailed, fmt.Errorf("%d of %s can't be fetched", failed, plural(len(p.Images), "image", "images"))}
+	case unknown > 0:
+		return &exitError{exitFailed, fmt.Errorf("%d of %s could not be looked up, so the plan is not complete", unknown, plural(len(p.Images), "image", "images"))}
 	case !p.Fits:
 		return &exitError{exitFailed, errors.New("the job does not fit into the cache")}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -151,7 +153,7 @@ ghcr.io/acme/app:v9
 	}
 	want := []warm.Request{{
 		Images: []string{"nginx:1.27", "ghcr.io/acme/app:v9"}, Keep: 72 * time.Hour, Platforms: []string{"linux/arm64", "linux/amd64"},
-		With: []string{"signatures", "referrers"}, MaxSize: 2 << 30,
+		With: []string{"signatures", "referrers"}, Fresh: true, MaxSize: 2 << 30,
 	}}
 	if diff := cmp.Diff(want, s.asked); diff != "" {
 		t.Error(diff)
@@ -299,13 +301,13 @@ func TestPlanText(t *testing.T) {
 	}
 	if diff := cmp.Diff(`IMAGE                         DIGEST               PLATFORMS                SIZE       CACHED    SHARED    REQUESTS
 docker.io/library/nginx:1.27  sha256:8d3f30fecb15  linux/amd64 linux/arm64  140.0 MiB  70.0 MiB  30.0 MiB  3
-ghcr.io/acme/app:v9           -                    -                        0 bytes    0 bytes   0 bytes   0
+ghcr.io/acme/app:v9           -                    -                        -          -         -         0
   ghcr.io has no acme/app:v9
   > check the image's name and tag [7f3a9c2e]
-quay.io/acme/tool:1           -                    -                        0 bytes    0 bytes   0 bytes   2
+quay.io/acme/tool:1           -                    -                        unknown    unknown   unknown   2
   its manifests can't be had now: quay.io does not answer
 
-140.0 MiB in all, of which 70.0 MiB are cached: 70.0 MiB would be fetched, with 5 requests for manifests.
+At least 140.0 MiB in all, of which 70.0 MiB are cached: at least 70.0 MiB would be fetched, with 5 requests for manifests.
 docker.io: the job needs 3 requests of its limit, and warm-up may make 1 now; it waits for more until 2026-11-30T14:00:00Z (in 2h0m0s).
 ghcr.io: the job needs 1 request of its limit, and warm-up may make 100 now: enough.
 quay.io: the job needs 2 requests of its limit, and warm-up may make 0 now; it waits for more.
@@ -537,3 +539,96 @@ func TestWarmWithoutAnOutput(t *testing.T) {
 type closedOutput struct{}
 
 func (closedOutput) Write([]byte) (int, error) { return 0, errors.New("closed") }
+
+// The events of a large job have some of its images, and its last state is asked for.
+func TestWarmOfManyImages(t *testing.T) {
+	t.Parallel()
+	first := warm.Job{ID: "3f9c2a7b", State: warm.Running, CreatedAt: noon}
+	for i := range 150 {
+		first.Images = append(first.Images, warm.Image{Image: fmt.Sprintf("docker.io/acme/app:v%d", i), State: warm.Queued})
+	}
+	last := first
+	last.State, last.Images = warm.Done, slices.Clone(first.Images)
+	for i := range last.Images {
+		last.Images[i].State = warm.Done
+	}
+	s := &script{states: []warm.Job{first, last}, gate: opened}
+	code, stdout, stderr := commandLine(t, "warm", "acme/app:v0", "--admin", running(t, s))
+	if n := strings.Count(stdout, "\ndone "); code != 0 || n != 149 || !strings.Contains(stdout, "All 150 images are in the cache") {
+		t.Errorf("%d: %d lines, %q", code, n, stderr)
+	}
+	s = &script{states: []warm.Job{first, last}, gate: opened}
+	code, stdout, stderr = commandLine(t, "warm", "acme/app:v0", "-o", "json", "--admin", running(t, s))
+	if n := strings.Count(stdout, `"state":"done"`); code != 0 || n != 151 || strings.Contains(stdout, "partial") {
+		t.Errorf("%d: %d states, %q", code, n, stderr)
+	}
+}
+
+// A plan that lacks the sizes of an image is not a success.
+func TestPlanThatIsNotComplete(t *testing.T) {
+	t.Parallel()
+	s := two()
+	s.plan = warm.Plan{Fits: true, Images: []warm.Planned{{Image: "quay.io/acme/tool:1", Waiting: &warm.Waiting{Code: warm.WaitUpstreamDown, Text: "quay.io does not answer"}}}}
+	code, stdout, stderr := commandLine(t, "warm", "quay.io/acme/tool:1", "--dry-run", "--admin", running(t, s))
+	if code != exitFailed || !strings.Contains(stdout, "unknown") || stderr != "mirror: 1 of 1 image could not be looked up, so the plan is not complete\n" {
+		t.Errorf("%d: %s%s", code, stdout, stderr)
+	}
+}
+
+// A command that waits for its input ends when it is interrupted.
+func TestInterruptedInput(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"warm", "-f", "-"}, {"warm", "verify", "-f", "-"}, {"explain", "-"}} {
+		r, w := io.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		root := newRoot()
+		root.SetIn(r)
+		root.SetErr(io.Discard)
+		root.SetArgs(args)
+		ended := make(chan error, 1)
+		go func() { ended <- root.ExecuteContext(ctx) }()
+		if _, err := io.WriteString(w, "nginx:1.27\n"); err != nil { // it reads
+			t.Fatal(err)
+		}
+		cancel()
+		if err := <-ended; err == nil || err.Error() != "interrupted while it read its input" {
+			t.Errorf("%s: %v", args, err)
+		}
+		_ = w.Close()
+	}
+}
+
+// Names of files do not control the terminal.
+func TestFileNamesAreShownClean(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	name := filepath.Join(dir, "a\x1b[31m\u202e.yaml")
+	if err := os.WriteFile(name, []byte("kind: Pod\nspec: {containers: [{image: '{{x}}'}, {image: ghcr.io/acme/app:v9}]}\n\"\x1b[31mz\": {image: '{{'}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"-f", name}, {"-f", dir}, {"-f", name + "\x1b"}, {"-f", name, "--admin", running(t, two())}} {
+		_, stdout, stderr := commandLine(t, append([]string{"warm"}, args...)...)
+		if strings.ContainsAny(stdout+stderr, "\x1b\u202e") || !strings.Contains(stderr, "[31m") {
+			t.Errorf("%q: %q %q", args, stdout, stderr)
+		}
+	}
+}
+
+// A flag is never taken for its default.
+func TestWarmFlagsThatSayNothing(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"--keep is empty":     {"--keep", ""},
+		"more than 0":         {"--keep", "0"},
+		"36500d at most":      {"--keep", "999999d"},
+		"--max-size 0: must":  {"--max-size", "0"},
+		"--platform is empty": {"--platform", ""},
+		"--with is empty":     {"--with", ""},
+	} {
+		s := two()
+		code, _, stderr := commandLine(t, append([]string{"warm", "nginx:1", "--admin", running(t, s)}, args...)...)
+		if code != exitUsage || !strings.Contains(stderr, want) || len(s.asked) > 0 {
+			t.Errorf("%q: %d %s", args, code, stderr)
+		}
+	}
+}

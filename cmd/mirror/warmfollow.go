@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,9 +40,10 @@ const (
 	minColumns, minRows = 40, 4
 )
 
-// states yields the states of a job as they change, the last one when it has ended, or an error.
-func (f *warmFlags) states(ctx context.Context, id string) iter.Seq2[admin.WarmJob, error] {
+// states yields the states of a job after a first one as they change, the last one when it has ended, or an error.
+func (f *warmFlags) states(ctx context.Context, first admin.WarmJob) iter.Seq2[admin.WarmJob, error] {
 	return func(yield func(admin.WarmJob, error) bool) {
+		id, whole := first.ID, first
 		c, err := f.client()
 		if err != nil {
 			yield(admin.WarmJob{}, err)
@@ -55,10 +57,13 @@ func (f *warmFlags) states(ctx context.Context, id string) iter.Seq2[admin.WarmJ
 				if err == nil {
 					err = json.Unmarshal(e.Data, &job)
 				}
+				if err == nil && job.Partial {
+					job, err = completed(ctx, c, path, job, whole)
+				}
 				refused, _ := errors.AsType[*client.Refused](err)
 				switch {
 				case err == nil:
-					last, heard = e.ID, time.Now()
+					last, heard, whole = e.ID, time.Now(), job
 					if !yield(job, nil) || job.State.Over() {
 						return
 					}
@@ -98,6 +103,30 @@ func events(ctx context.Context, c *client.Client, path, last string) iter.Seq2[
 	}
 }
 
+// completed is the state of a job with all of its images, from an event that has only some, and the state before it. The event of a
+// large job may leave out images: when the job has ended the mirror is asked for all.
+func completed(ctx context.Context, c *client.Client, path string, part, before admin.WarmJob) (admin.WarmJob, error) {
+	if part.State.Over() {
+		var all admin.WarmJob
+		body, err := c.Get(ctx, path, nil)
+		if err == nil {
+			err = json.Unmarshal(body, &all)
+		}
+		return all, err
+	}
+	changed := make(map[string]admin.WarmImage, len(part.Images))
+	for _, x := range part.Images {
+		changed[x.Image] = x
+	}
+	part.Images = slices.Clone(before.Images)
+	for i, x := range part.Images {
+		if now, ok := changed[x.Image]; ok {
+			part.Images[i] = now
+		}
+	}
+	return part, nil
+}
+
 // follow reports on a job until it has ended. The error says which way it ended.
 func (f *warmFlags) follow(cmd *cobra.Command, job admin.WarmJob) error {
 	v := f.view(cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -127,7 +156,7 @@ func (f *warmFlags) follow(cmd *cobra.Command, job admin.WarmJob) error {
 		return nil
 	}
 	err := report()
-	for j, e := range f.states(cmd.Context(), job.ID) {
+	for j, e := range f.states(cmd.Context(), job) {
 		if err == nil {
 			err = e
 		}

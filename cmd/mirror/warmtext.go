@@ -31,9 +31,17 @@ func lines[T any](w io.Writer, list []T) error {
 func planText(p admin.WarmPlan, wide bool, now time.Time) string {
 	var t table
 	t.row("IMAGE", "DIGEST", "PLATFORMS", "SIZE", "CACHED", "SHARED", "REQUESTS")
+	unknown := 0
 	for _, x := range p.Images {
-		t.row(x.Image, orDash(shortDigest(x.Digest, wide)), orDash(strings.Join(x.Platforms, " ")), amount(x.Bytes), amount(x.BytesCached),
-			amount(x.BytesShared), strconv.Itoa(x.Requests))
+		size, cached, shared := amount(x.Bytes), amount(x.BytesCached), amount(x.BytesShared)
+		switch {
+		case x.Failure != nil:
+			size, cached, shared = "-", "-", "-"
+		case x.WaitingFor != nil:
+			size, cached, shared = "unknown", "unknown", "unknown"
+			unknown++
+		}
+		t.row(x.Image, orDash(shortDigest(x.Digest, wide)), orDash(strings.Join(x.Platforms, " ")), size, cached, shared, strconv.Itoa(x.Requests))
 	}
 	rows := t.lines()
 	for i, x := range p.Images {
@@ -46,8 +54,8 @@ func planText(p admin.WarmPlan, wide bool, now time.Time) string {
 	}
 	var b strings.Builder
 	b.WriteString(strings.Join(rows, "\n") + "\n\n")
-	fmt.Fprintf(&b, "%s in all, of which %s are cached: %s would be fetched, with %s for manifests.\n", amount(p.Bytes), amount(p.BytesCached),
-		amount(p.BytesMissing), plural(p.Requests, "request", "requests"))
+	fmt.Fprintf(&b, "%s%s in all, of which %s are cached: %s%s would be fetched, with %s for manifests.\n", choose(unknown > 0, "At least ", ""),
+		amount(p.Bytes), amount(p.BytesCached), choose(unknown > 0, "at least ", ""), amount(p.BytesMissing), plural(p.Requests, "request", "requests"))
 	if !p.Fits {
 		b.WriteString("It does not fit: " + sentence(p.Text) + "\n")
 	}

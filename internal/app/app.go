@@ -339,7 +339,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
-		Tags: ledger{a.catalog, a.puller, a.platforms, a.own}, Drift: a.drift, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
+		Tags: ledger{a.catalog, named{a.puller, a.own}, a.platforms, a.warm.Recheck}, Drift: a.drift, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

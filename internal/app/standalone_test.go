@@ -41,6 +41,11 @@ func TestStandalone(t *testing.T) {
 			if body, err := api.Get(t.Context(), "warm", nil); err != nil || !strings.HasPrefix(string(body), `{"jobs":[]`) {
 				t.Errorf("%s, %v", body, err)
 			}
+			// Without listeners the mirror has no port of its own.
+			body, err := api.Post(t.Context(), "warm/verify", []byte(`{"images":["127.0.0.1:5000/docker.io/library/a:1"]}`))
+			if err != nil || !strings.Contains(string(body), `"image":"docker.io/library/a:1"`) {
+				t.Errorf("%s, %v", body, err)
+			}
 			err = app.Standalone(t.Context(), o, func(func(context.Context) (net.Conn, error)) error {
 				t.Error("a second one runs")
 				return nil

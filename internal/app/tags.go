@@ -19,15 +19,32 @@ import (
 // ledger joins what the catalog knows of tags with what the puller does about them.
 type ledger struct {
 	*catalog.Catalog
-	*pull.Puller
+	named
 	platforms func() []string // of the nodes
-	own       func(ref oci.Ref) (oci.Ref, bool)
+	purged    func()          // is called when content was removed
+}
+
+// named is the puller for names as people write them.
+type named struct {
+	*pull.Puller
+	own func(ref oci.Ref) (oci.Ref, bool)
+}
+
+// Purge and PurgeContent are the puller's.
+func (l ledger) Purge(ctx context.Context, ref oci.Ref) error {
+	defer l.purged()
+	return l.Puller.Purge(ctx, ref)
+}
+
+func (l ledger) PurgeContent(d oci.Digest) error {
+	defer l.purged()
+	return l.Puller.PurgeContent(d)
 }
 
 // Canonical is the puller's. It also knows images below the mirror's own address, as nodes without a mirror setting write them.
-func (l ledger) Canonical(ref oci.Ref) (oci.Ref, error) {
-	to, err := l.Puller.Canonical(ref)
-	if below, ok := l.own(ref); err != nil && ok {
+func (n named) Canonical(ref oci.Ref) (oci.Ref, error) {
+	to, err := n.Puller.Canonical(ref)
+	if below, ok := n.own(ref); err != nil && ok {
 		return below, nil
 	}
 	return to, err
@@ -38,8 +55,11 @@ func (l ledger) Canonical(ref oci.Ref) (oci.Ref, error) {
 func (a *App) own(ref oci.Ref) (oci.Ref, bool) {
 	setup := a.setup.Load()
 	_, port, err := net.SplitHostPort(ref.Host)
-	if setup == nil || err != nil {
+	switch {
+	case setup == nil || err != nil:
 		return ref, false
+	case a.listeners.main == nil: // the folder is used without a mirror's listeners
+		return belowMirror(setup.Routes, ref)
 	}
 	for _, l := range []net.Addr{a.Addr(), a.AdminAddr()} {
 		if _, own, err := net.SplitHostPort(l.String()); err == nil && own == port {

@@ -13,7 +13,7 @@ import (
 func (a *App) newWarm(c *config.Config) *warm.Engine {
 	w := c.Warm
 	o := warm.Options{
-		Puller: a.puller, Cache: a.cache, Table: a.folder.state.Table("jobs"), Log: a.log,
+		Puller: named{a.puller, a.own}, Cache: a.cache, Table: a.folder.state.Table("jobs"), Log: a.log,
 		Limits: warm.Limits{
 			MaxJobs: w.MaxJobs, MaxImages: w.MaxImages, MaxBytes: int64(w.MaxBytes), MaxShare: float64(w.MaxShare) / 100,
 			Parallel: w.Parallel, Keep: w.Keep,

@@ -177,3 +177,32 @@ func TestWarmRefusesWhatIsTooLarge(t *testing.T) {
 		t.Errorf("%d requests for blobs", n)
 	}
 }
+
+// Images below the mirror's own address are those of their registry, in jobs, plans and verifications.
+func TestImagesBelowTheMirrorAreWarmed(t *testing.T) {
+	t.Parallel()
+	o := origin.Start(t, origin.Options{})
+	o.AddImage("acme/app", "v1", origin.Image{Layers: []int64{10 << 10}})
+	r := run(t, parse(t, t.TempDir(), upstreamOf(o)))
+	name := nameOf(o) + "/acme/app:v1"
+	request := warm.Request{Images: []string{r.Addr().String() + "/" + name}}
+	if p, err := r.Warm().Plan(t.Context(), request); err != nil || p.Images[0].Image != name || p.Images[0].Failure != nil {
+		t.Errorf("plan %+v, %v", p, err)
+	}
+	j, _, err := r.Warm().Submit(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for state, err := range r.Warm().Watch(t.Context(), j.ID) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		j = state
+	}
+	if j.State != warm.Done || j.Images[0].Image != name {
+		t.Errorf("job %+v", j)
+	}
+	if list, err := r.Warm().Verify(t.Context(), request); err != nil || !list[0].Complete || list[0].Image != name {
+		t.Errorf("verify: %+v, %v", list, err)
+	}
+}

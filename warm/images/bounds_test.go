@@ -252,6 +252,7 @@ func TestFolder(t *testing.T) {
 	top := t.TempDir()
 	dir := filepath.Join(top, "manifests")
 	write(t, top, "outside.yaml", "image: acme/outside:1\n")
+	write(t, top, "other/other.yaml", "image: acme/other:1\n")
 	write(t, dir, "b.yml", "image: acme/b:1\n")
 	write(t, dir, "a/A.YAML", "image: acme/a:1\n")
 	write(t, dir, "c.json", `{"image": "acme/c:1"}`)
@@ -267,7 +268,7 @@ func TestFolder(t *testing.T) {
 	write(t, dir, "volume/..2026_11_30/list.txt", "acme/volume:1\n")
 	links := map[string]string{
 		"volume/..data": "..2026_11_30", "volume/list.txt": "..data/list.txt", "out.yaml": "../outside.yaml", "z.yaml": "a", "loop": ".",
-		"away.yaml": "nowhere.yaml",
+		"away.yaml": "nowhere.yaml", "overlay": "../other", "no-end": "no-end",
 	}
 	for name, target := range links {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
@@ -290,13 +291,16 @@ func TestFolder(t *testing.T) {
 	}
 	var problems []string
 	for _, p := range r.Problems {
+		if strings.Contains(p.Text, "statat") {
+			t.Error(p.Text)
+		}
 		rel, err := filepath.Rel(dir, p.File)
 		if err != nil {
 			t.Fatal(err)
 		}
 		problems = append(problems, rel)
 	}
-	if !slices.Equal(problems, []string{"away.yaml", "chart", "out.yaml"}) {
+	if !slices.Equal(problems, []string{"away.yaml", "chart", "out.yaml", "overlay", "pipe.yaml"}) {
 		t.Errorf("problems: %v", r.Problems)
 	}
 	if file := r.Images[0].Places[0].File; file != filepath.Join(dir, "a/A.YAML") {

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -12,7 +13,8 @@ import (
 
 // ReadAll finds the images of files, of the *.yaml, *.yml, *.json and *.txt below folders, and of stdin for "-". Left out are files
 // whose names begin with a dot, and lists whose first line has neither a registry nor a tag nor a digest: folders have texts of other
-// kinds. Links that lead out of the folder are problems, and so is a chart (a folder with a Chart.yaml), which has to be rendered.
+// kinds. Links that lead out of the folder are problems, and so are pipes and sockets, and a chart (a folder with a Chart.yaml), which has to
+// be rendered.
 // The error is of a path that can't be opened.
 func ReadAll(paths []string, stdin io.Reader, o Options) (Result, error) {
 	c := newCollector(o)
@@ -72,7 +74,13 @@ func (c *collector) folder(dir string) error {
 				return fs.SkipDir
 			}
 			return nil
-		case !slices.Contains([]string{".yaml", ".yml", ".json", ".txt"}, strings.ToLower(filepath.Ext(name))):
+		case d.Type()&fs.ModeSymlink != 0:
+			if text := linkProblem(root, name); text != "" {
+				c.problem(0, "", text)
+				return nil
+			}
+		}
+		if !readable(name) {
 			return nil
 		}
 		if files++; files > maxFiles {
@@ -86,11 +94,38 @@ func (c *collector) folder(dir string) error {
 	})
 }
 
-// within reads a file of a folder. A pipe or a device would keep the reader waiting, and is left out.
+// readable reports whether a file of that name in a folder is read.
+func readable(name string) bool {
+	return slices.Contains([]string{".yaml", ".yml", ".json", ".txt"}, strings.ToLower(filepath.Ext(name)))
+}
+
+// linkProblem is why what a link leads to is not read. Empty: it is within the folder, or would not be read in any case.
+func linkProblem(root *os.Root, name string) string {
+	if _, err := root.Stat(name); err == nil {
+		return ""
+	}
+	info, err := os.Stat(filepath.Join(root.Name(), name))
+	switch {
+	case err != nil && readable(name):
+		return "a link to a file that is not there; remove it"
+	case err == nil && info.IsDir():
+		return "a link to a folder outside of this one; give that folder with -f"
+	case err == nil && readable(name):
+		return "a link to a file outside of this folder; give that file with -f"
+	}
+	return ""
+}
+
+// within reads a file of a folder. A pipe or a device would keep the reader waiting.
 func (c *collector) within(root *os.Root, name string) error {
 	info, err := root.Stat(name)
-	if err != nil || !info.Mode().IsRegular() {
+	switch {
+	case err != nil:
 		return err
+	case info.IsDir(): // a link to a folder within this one
+		return nil
+	case !info.Mode().IsRegular():
+		return errors.New("a pipe, a socket or a device, and not a file; give its content with -f -")
 	}
 	f, err := root.Open(name)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -29,9 +30,9 @@ type Place struct {
 	Path     string // of the field: spec.containers[0].image; empty: a line of a list, or the document as a whole
 }
 
-// String is the place on one line: deploy.yaml:12 (document 3): spec.containers[0].image.
+// String is the place on one line, without characters that control a terminal: deploy.yaml:12 (document 3): spec.containers[0].image.
 func (p Place) String() string {
-	s := p.File
+	s := text.Line(p.File, len(p.File))
 	if p.Line > 0 {
 		s += fmt.Sprintf(":%d", p.Line)
 	}
@@ -39,7 +40,7 @@ func (p Place) String() string {
 		s += fmt.Sprintf(" (document %d)", p.Document)
 	}
 	if p.Path != "" {
-		s += ": " + p.Path
+		s += ": " + text.Line(p.Path, len(p.Path))
 	}
 	return s
 }
@@ -51,7 +52,7 @@ type Problem struct {
 }
 
 // String is the problem on one line, with its place.
-func (p Problem) String() string { return p.Place.String() + ": " + p.Text }
+func (p Problem) String() string { return p.Place.String() + ": " + text.Line(p.Text, len(p.Text)) }
 
 // Options are bounds. The zero value has the defaults.
 type Options struct {
@@ -125,19 +126,19 @@ func (c *collector) add(line int, path, image string, ref oci.Ref) {
 }
 
 // problem adds a problem with a place. One that aliases repeat is listed once.
-func (c *collector) problem(line int, path, text string) {
+func (c *collector) problem(line int, path, what string) {
 	place := c.place(line, path)
 	n := len(c.result.Problems)
 	same := func(p Problem) bool {
-		return p.Line == line && p.Document == place.Document && p.Text == text && p.File == place.File
+		return p.Line == line && p.Document == place.Document && p.Text == what && p.File == place.File
 	}
 	switch {
 	case n > maxProblems, slices.ContainsFunc(c.result.Problems, same):
 		return
 	case n == maxProblems:
-		place.Path, text = "", fmt.Sprintf("more than %d problems; this one and others after it are not listed", maxProblems)
+		place.Path, what = "", fmt.Sprintf("more than %d problems; this one and others after it are not listed", maxProblems)
 	}
-	c.result.Problems = append(c.result.Problems, Problem{place, text})
+	c.result.Problems = append(c.result.Problems, Problem{place, what})
 }
 
 func (c *collector) place(line int, path string) Place {
