@@ -135,7 +135,7 @@ func everythingOptions() admin.Options {
 			}}
 		},
 		Reload: func(context.Context) (admin.Reloaded, error) {
-			return admin.Reloaded{Changed: []string{"log.level"}, Restart: []string{"listen"}}, nil
+			return admin.Reloaded{Changed: []string{"log.level"}, Removed: []string{"upstreams.ghcr.io"}, Restart: []string{"listen"}}, nil
 		},
 		Pulls: func(context.Context, bool) ([]journal.Pull, error) {
 			return []journal.Pull{{

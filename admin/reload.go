@@ -10,8 +10,9 @@ import (
 
 // Reloaded is the body of POST /api/v1/reload: the configuration was read again, and is in use.
 type Reloaded struct {
-	Changed []string `json:"changed"` // settings that are in use now; upstreams and rules count as one each
-	Restart []string `json:"restart"` // settings whose change needs a restart, from this reload or an earlier one
+	Changed []string `json:"changed"`           // settings that are in use now; upstreams and rules count as one each
+	Removed []string `json:"removed,omitempty"` // upstreams that are no longer in use
+	Restart []string `json:"restart"`           // settings whose change needs a restart, from this reload or an earlier one
 }
 
 // NotReloaded is the error of a reload that was refused: the old configuration stays in use.
@@ -43,5 +44,5 @@ func (o Options) reload(_ http.ResponseWriter, r *http.Request) (any, error) {
 			status: http.StatusServiceUnavailable, detail: "the configuration was not read again: " + err.Error() + "; ask again in a moment",
 		}
 	}
-	return Reloaded{Changed: append([]string{}, done.Changed...), Restart: append([]string{}, done.Restart...)}, nil
+	return Reloaded{Changed: append([]string{}, done.Changed...), Removed: done.Removed, Restart: append([]string{}, done.Restart...)}, nil
 }

@@ -52,6 +52,13 @@ func changedUpstreams(was, now Upstreams) (paths []string) {
 			paths = append(paths, u.path())
 		}
 	}
+	return append(paths, removedUpstreams(was, now)...)
+}
+
+// Removed returns the upstreams that a configuration had, and the next one has not: as Changed, which names them too.
+func Removed(was, now *Config) []string { return removedUpstreams(was.Upstreams, now.Upstreams) }
+
+func removedUpstreams(was, now Upstreams) (paths []string) {
 	for _, u := range was {
 		if _, there := now.Get(u.Name); !there {
 			paths = append(paths, u.path())

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,6 +22,10 @@ func TestChanged(t *testing.T) {
 		{"one more, one less", "upstreams:\n  ghcr.io: {}\n  docker.io: {}\n", []string{"defaultUpstream", "upstreams.docker.io", "upstreams.quay.io"}},
 		{"lists", base + "platforms: [linux/arm64]\ntrustedProxies: [10.0.0.0/8]\n", []string{"trustedProxies", "platforms"}},
 	} {
+		removed := slices.DeleteFunc(slices.Clone(tt.want), func(path string) bool { return path != "upstreams.quay.io" })
+		if got := config.Removed(parse(t, base), parse(t, tt.text)); !slices.Equal(got, removed) {
+			t.Errorf("%s: removed %v, want %v", tt.name, got, removed)
+		}
 		if diff := cmp.Diff(tt.want, config.Changed(parse(t, base), parse(t, tt.text))); diff != "" {
 			t.Errorf("%s: %s", tt.name, diff)
 		}

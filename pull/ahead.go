@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/internal/memory"
@@ -61,6 +62,28 @@ func (o FetchOptions) with(ctx context.Context) context.Context {
 	return ctx
 }
 
+// during is the context of work at an upstream, and end gives its error. Background work makes no further request once the upstream was
+// removed from the setup: it ends as one that begins now.
+func (p *Puller) during(ctx context.Context, st *site, ref oci.Ref, o FetchOptions) (_ context.Context, end func(error) error) {
+	ctx = o.with(ctx)
+	if !o.Background {
+		return ctx, func(err error) error { return err }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(st.gone, cancel)
+	return ctx, func(err error) error {
+		stop()
+		cancel()
+		if err == nil || st.gone.Err() == nil {
+			return err
+		}
+		if _, _, err := p.allowed(ref); err != nil {
+			return err
+		}
+		return fmt.Errorf("the setup of %s has changed: %w", ref.Host, flight.ErrClosed) // it has been added again
+	}
+}
+
 func (o FetchOptions) name() string { return cmp.Or(o.As, "mirror") }
 
 // Fetch brings an image into the cache, as the pull of a client would: parts that are there cost no request, and downloads are
@@ -97,7 +120,13 @@ func (p *Puller) Manifests(ctx context.Context, ref oci.Ref, o FetchOptions) (*I
 	if err != nil {
 		return nil, err
 	}
-	ctx = o.with(ctx)
+	ctx, end := p.during(ctx, st, ref, o)
+	m, err := p.manifestsOf(ctx, st, ref, o)
+	return m, end(err)
+}
+
+// manifestsOf is Manifests at an upstream.
+func (p *Puller) manifestsOf(ctx context.Context, st *site, ref oci.Ref, o FetchOptions) (*Image, error) {
 	fetched := false // the image's own manifest, for its tag
 	if ref.Digest == "" {
 		q := p.tagPull(st, ref, cmp.Or(o.By, catalog.ByWarm))
@@ -126,16 +155,16 @@ func (p *Puller) Part(ctx context.Context, repo oci.Repo, part Part, o FetchOpti
 	if err != nil {
 		return err
 	}
-	ctx = o.with(ctx)
+	ctx, end := p.during(ctx, st, ref, o)
 	if part.Manifest {
 		_, err := p.manifestBytes(ctx, st, ref, part.MediaType)
-		return err
+		return end(err)
 	}
 	for {
 		err := p.fetchBlob(ctx, st, ref, part, o)
 		// A client that joined the download has waited as long as it can, and its failure is remembered for a moment.
 		if !o.Background || !fault.Is[*fault.QueueError](err) || !backoff.Wait(ctx, memoryBroken) {
-			return err
+			return end(err)
 		}
 	}
 }
@@ -150,8 +179,13 @@ func (p *Puller) Attached(ctx context.Context, ref oci.Ref, o FetchOptions) ([]o
 	if err != nil {
 		return nil, err
 	}
-	ctx = o.with(ctx)
-	var list []oci.Ref
+	ctx, end := p.during(ctx, st, ref, o)
+	list, err := p.attachedTo(ctx, st, ref, o)
+	return list, end(err)
+}
+
+// attachedTo is Attached at an upstream.
+func (p *Puller) attachedTo(ctx context.Context, st *site, ref oci.Ref, o FetchOptions) (list []oci.Ref, err error) {
 	for _, end := range cosignTags {
 		tag := oci.Ref{Repo: ref.Repo, Tag: oci.ReferrersTag(ref.Digest) + end}
 		q := p.tagPull(st, tag, cmp.Or(o.By, catalog.ByWarm))

@@ -16,6 +16,7 @@ import (
 	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/fault"
 	"github.com/registrymirror/mirror/upstream/limit"
@@ -456,4 +457,53 @@ func TestBackgroundWorkHasNoDeadline(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+}
+
+// A reload removes an upstream while background work waits for it: it makes no further request there, and fails as one that begins
+// now does.
+func TestUpstreamIsRemovedDuringBackgroundWork(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		t.Run(fmt.Sprint(again), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				w.shelf.alone = true
+				im := w.hub.push(t, app, "v1", "one")
+				m, err := w.Manifests(context.Background(), appRef("v1", ""), inBackground)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.hub.behave(nil, func(string) time.Duration { return time.Minute })
+				results := make(chan error, 2)
+				go func() {
+					for _, part := range m.Parts {
+						if part.Manifest {
+							continue
+						}
+						if err := w.Part(context.Background(), m.Ref.Repo, part, inBackground); err != nil {
+							results <- err
+							return
+						}
+					}
+					results <- nil
+				}()
+				time.Sleep(time.Second)
+				table, err := route.New([]route.Upstream{{Name: ghcr}}, ghcr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.hub.asked()
+				w.Use(pull.Setup{Routes: table, Sites: map[string]pull.Site{ghcr: {Name: ghcr, Upstream: w.ghcr}}})
+				if again {
+					w.use(w.hub, policy)
+				}
+				err = <-results
+				if unknown := fault.Is[*route.UnknownError](err); unknown == again || again && !errors.Is(err, flight.ErrClosed) {
+					t.Errorf("added again: %t: %v", again, err)
+				}
+				w.hub.wants(t)
+				if _, err := w.Manifests(context.Background(), appRef("v1", im.index.Digest), inBackground); again != (err == nil) {
+					t.Errorf("later: %v", err)
+				}
+			})
+		})
+	}
 }

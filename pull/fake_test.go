@@ -258,6 +258,7 @@ func (r *registry) Budget() (limit, left int64, resetAt time.Time, known bool) {
 
 // shelf is a cache in memory, which counts and fails as it is told, and whose flights are not shared.
 type shelf struct {
+	alone   bool // a download ends with its one reader
 	journal *journal
 
 	mu      sync.Mutex
@@ -415,7 +416,10 @@ func (s *shelf) Open(ctx context.Context, d oci.Digest, size int64, src cache.So
 	s.mu.Lock()
 	s.source = src
 	s.mu.Unlock()
-	body, err := src.Fetch(context.WithoutCancel(ctx), flight.Want{To: size})
+	if !s.alone {
+		ctx = context.WithoutCancel(ctx)
+	}
+	body, err := src.Fetch(ctx, flight.Want{To: size})
 	if err != nil {
 		return nil, "", fmt.Errorf("fill %s: %w", d, err)
 	}

@@ -37,7 +37,7 @@ func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
 	}
 	st := &site{
 		Site:  Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login},
-		rules: pattern.rules, pattern: pattern,
+		rules: pattern.rules, pattern: pattern, gone: pattern.gone, remove: pattern.remove,
 	}
 	if same {
 		st.generation, st.troubled, st.linked = old.generation, old.troubled, old.linked

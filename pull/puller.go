@@ -162,6 +162,9 @@ type site struct {
 	troubled *atomic.Bool
 	// linked are the parameters that its links to further pages have had.
 	linked *linked
+	// gone ends when no setup has the upstream any more, by remove. Background work for it ends then.
+	gone   context.Context
+	remove context.CancelFunc
 }
 
 // New makes a Puller. It knows no upstream before the first Use.
@@ -228,9 +231,19 @@ func (p *Puller) Use(s Setup) {
 		} else {
 			st.generation, st.troubled, st.linked = p.sites.Add(1), new(atomic.Bool), new(linked)
 		}
+		if o := old.sites[name]; o != nil {
+			st.gone, st.remove = o.gone, o.remove
+		} else {
+			st.gone, st.remove = context.WithCancel(context.Background())
+		}
 		next.sites[name] = st
 	}
 	p.setup.Store(next)
+	for name, o := range old.sites {
+		if next.sites[name] == nil {
+			o.remove()
+		}
+	}
 	p.failures.forgetAll()
 	p.pins.look()
 }

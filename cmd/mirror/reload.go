@@ -51,7 +51,7 @@ func reload(
 			names = next.Files()
 			point.Hit("serve/reload")
 			if how.err = a.Reload(next); how.err == nil {
-				how.Changed = config.Changed(c, next)
+				how.Changed, how.Removed = config.Changed(c, next), config.Removed(c, next)
 				c, text = next, now
 			} else {
 				text = text.SeenAt(now)
@@ -60,7 +60,9 @@ func reload(
 		}
 		if reply != nil {
 			how.Restart = config.Diff(first, c)
-			how.Changed = slices.DeleteFunc(how.Changed, func(path string) bool { return needsRestart(path, how.Restart) })
+			how.Changed = slices.DeleteFunc(how.Changed, func(path string) bool {
+				return needsRestart(path, how.Restart) || slices.Contains(how.Removed, path)
+			})
 			reply <- how // it has room
 			reply = nil
 		}

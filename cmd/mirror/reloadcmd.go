@@ -48,8 +48,11 @@ func reloadText(r admin.Reloaded) string {
 	switch {
 	case len(r.Changed) > 0:
 		text = "The configuration was read again. In use now: " + strings.Join(r.Changed, ", ") + ".\n"
-	case len(r.Restart) > 0:
+	case len(r.Removed)+len(r.Restart) > 0:
 		text = "The configuration was read again.\n"
+	}
+	if len(r.Removed) > 0 {
+		text += "No longer in use: " + strings.Join(r.Removed, ", ") + ".\n"
 	}
 	if len(r.Restart) > 0 {
 		text += "These changes need a restart: " + strings.Join(r.Restart, ", ") + ".\n"

@@ -44,3 +44,28 @@ func TestAnswerOfAReload(t *testing.T) {
 		t.Error("a mirror that does not answer")
 	}
 }
+
+// The result of a reload names what is in use now, what no longer is, and what needs a restart.
+func TestTextOfAReload(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		r    admin.Reloaded
+		want string
+	}{
+		{admin.Reloaded{}, "The configuration was read again; no setting has changed.\n"},
+		{admin.Reloaded{Changed: []string{"log.level", "drain"}}, "The configuration was read again. In use now: log.level, drain.\n"},
+		{
+			admin.Reloaded{Removed: []string{"upstreams.quay.io"}},
+			"The configuration was read again.\nNo longer in use: upstreams.quay.io.\n",
+		},
+		{
+			admin.Reloaded{Changed: []string{"log.level"}, Removed: []string{"upstreams.quay.io"}, Restart: []string{"listen"}},
+			"The configuration was read again. In use now: log.level.\nNo longer in use: upstreams.quay.io.\n" +
+				"These changes need a restart: listen.\n",
+		},
+	} {
+		if diff := cmp.Diff(c.want, reloadText(c.r)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+}
