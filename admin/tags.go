@@ -361,6 +361,9 @@ func (t tags) tag(q url.Values) (any, error) {
 		if err != nil {
 			return nil, badRequest(fmt.Errorf("at=%s: %w", q.Get("at"), err))
 		}
+		if err := past(at, now); err != nil {
+			return nil, err
+		}
 		then, ok := tag.At(at)
 		if !ok {
 			return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("the mirror knows nothing of %s at %s; its history begins at %s", ref,
@@ -489,6 +492,9 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	var gap *TagGap
 	if !q.At.IsZero() {
+		if err := past(q.At, now); err != nil {
+			return nil, err
+		}
 		tag, err := t.ledger.Tag(ref)
 		then, ok := tag.At(q.At)
 		if err != nil || !ok {
@@ -563,4 +569,12 @@ func (t tags) purge(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	t.audit(r, "image purged", ref, "digest", ref.Digest)
 	return noContent, nil
+}
+
+// past refuses a time at which nothing has been seen yet. The client's clock may be a little ahead.
+func past(at, now time.Time) error {
+	if at.After(now.Add(time.Minute)) {
+		return badRequest(fmt.Errorf("%s is in the future: the history of a tag ends now", at.UTC().Format(time.RFC3339)))
+	}
+	return nil
 }

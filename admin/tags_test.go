@@ -192,6 +192,7 @@ func TestTags(t *testing.T) {
 	for query, want := range map[string]string{
 		"image=acme/app:never":                      "404 never seen",
 		"image=acme/app:v1&at=2020-01-01T00:00:00Z": "404 its history begins at 2026-07-21",
+		"image=acme/app:v1&at=2999-01-01T00:00:00Z": "400 in the future",
 		"image=unknown.example/x:1":                 "404 mirror upstreams",
 		"image=acme/app:v1@" + sum:                  "400 without a digest",
 		"image=":                                    "400 image is missing",
@@ -225,6 +226,7 @@ func TestTagChanges(t *testing.T) {
 		{"pin by time", "PUT", "pins", `{"image":"acme/app:v1","at":"2026-07-22T12:00:00Z"}`, nil, `200 ` + sum2, "pin docker.io/acme/app:v1 " + sum2 + " ", "tag pinned"},
 		{"pin by a time in a gap", "PUT", "pins", `{"image":"acme/app:v1","at":"2026-07-23T11:30:00Z"}`, nil, `200 "notSeen":{"from":"2026-07-23T11:00:00Z"`, "pin docker.io/acme/app:v1 " + sum2 + " ", "tag pinned"},
 		{"pin by a time before", "PUT", "pins", `{"image":"acme/app:v1","at":"2020-07-22T12:00:00Z"}`, nil, `404 not known`, "", ""},
+		{"pin by a time to come", "PUT", "pins", `{"image":"acme/app:v1","at":"2999-07-22T12:00:00Z"}`, nil, `400 in the future`, "", ""},
 		{"pin of nothing", "PUT", "pins", `{"image":"acme/app:v1"}`, nil, `400 either digest, or at`, "", ""},
 		{"pin of both", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `","at":"2026-07-22T12:00:00Z"}`, nil, `400 either digest, or at`, "", ""},
 		{"pin to no digest", "PUT", "pins", `{"image":"acme/app:v1","digest":"latest"}`, nil, `400 digest=latest`, "", ""},

@@ -34,8 +34,13 @@ func Install(dir string, files []File) ([]Change, error) { return installAll(dir
 func Repair(dir string, files []File) ([]Change, error) { return installAll(dir, files, false) }
 
 func installAll(dir string, files []File, others bool) ([]Change, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // containerd reads it
-		return nil, fmt.Errorf("make the folder of containerd's registries: %w", err)
+	// The usual folder may have to be made as a whole. The parent of another one is there, or the path is mistyped.
+	mkdir := os.Mkdir
+	if dir == CertsDir {
+		mkdir = os.MkdirAll
+	}
+	if err := mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // containerd reads it
+		return nil, fmt.Errorf("make the folder of containerd's registries; check its path: %w", err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -50,7 +55,7 @@ func installAll(dir string, files []File, others bool) ([]Change, error) {
 		}
 		done, err := install(root, path.Dir(name), f, others)
 		if err != nil {
-			return changes, fmt.Errorf("write %s: %w", f.Path, err)
+			return changes, fmt.Errorf("write %s: %w; no link is followed out of %s, so replace one by a file or a folder", f.Path, err, dir)
 		}
 		changes = append(changes, Change{name, done})
 	}
@@ -143,7 +148,8 @@ func Uninstall(dir string) ([]Change, error) {
 		}
 		done, err := uninstall(root, d.Name())
 		if err != nil {
-			return changes, fmt.Errorf("restore %s: %w", filepath.Join(dir, d.Name(), hostsFile), err)
+			return changes, fmt.Errorf("restore %s: %w; no link is followed out of %s, so replace one by a file or a folder",
+				filepath.Join(dir, d.Name(), hostsFile), err, dir)
 		}
 		if done != "" {
 			changes = append(changes, Change{path.Join(d.Name(), hostsFile), done})

@@ -102,9 +102,10 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"no mirror", func(o *Options) { o.Mirror = "" }, "is not a URL"},
 		{"no scheme", func(o *Options) { o.Mirror = "10.0.0.7:5000" }, "is not a URL"},
-		{"a path", func(o *Options) { o.Mirror += "/v2" }, "more than a scheme, a host and a port"},
-		{"a password", func(o *Options) { o.Mirror = "http://a:b@10.0.0.7:5000" }, "more than a scheme, a host and a port"},
+		{"a path", func(o *Options) { o.Mirror += "/v2" }, "more than a scheme, a host and a valid port"},
+		{"a password", func(o *Options) { o.Mirror = "http://a:b@10.0.0.7:5000" }, "more than a scheme, a host and a valid port"},
 		{"a quote", func(o *Options) { o.Mirror = `http://10.0.0.7"x` }, "more than"},
+		{"a port that does not exist", func(o *Options) { o.Mirror = "http://10.0.0.7:99999" }, "more than"},
 		{"no registry", func(o *Options) { o.Registries = nil }, "no registry"},
 		{"a registry with a path", func(o *Options) { o.Registries[0].Name = "ghcr.io/acme" }, "not the name of a registry"},
 		{"a registry that leaves the folder", func(o *Options) { o.Registries[0].Name = ".." }, "not the name of a registry"},
@@ -291,8 +292,15 @@ func TestInstallStaysInItsFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Install(dir, o.Files); err == nil {
-		t.Error("it was written")
+	if _, err := Install(dir, o.Files); err == nil || !strings.Contains(err.Error(), "no link is followed") {
+		t.Errorf("it was written: %v", err)
+	}
+	mistyped := filepath.Join(dir, "not", "there")
+	if o, err = Containerd(options(), mistyped); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Install(mistyped, o.Files); err == nil || !strings.Contains(err.Error(), "check its path") {
+		t.Errorf("below a folder that is not there: %v", err)
 	}
 	if got := tree(t, out); len(got) != 1 {
 		t.Errorf("outside: %v", got)

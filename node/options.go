@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -85,7 +86,7 @@ func (o Options) read() (*settings, error) {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		wrong = append(wrong, fmt.Errorf("the mirror's address %q is not a URL as http://10.0.0.7:5000 or https://mirror.example", o.Mirror))
 	case u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || !isHost(u.Host):
-		wrong = append(wrong, fmt.Errorf("the mirror's address %q has more than a scheme, a host and a port", o.Mirror))
+		wrong = append(wrong, fmt.Errorf("the mirror's address %q is more than a scheme, a host and a valid port", o.Mirror))
 	default:
 		s.scheme, s.host = u.Scheme, u.Host
 		s.Mirror = u.Scheme + "://" + u.Host
@@ -96,6 +97,7 @@ func (o Options) read() (*settings, error) {
 	for _, r := range o.Registries {
 		if !isHost(r.Name) {
 			wrong = append(wrong, fmt.Errorf("%q is not the name of a registry, as ghcr.io or registry.example.com:5000", r.Name))
+			continue
 		}
 		if v, err := url.Parse(r.server()); err != nil || v.Host == "" || !isHost(v.Host) || v.Path != "" {
 			wrong = append(wrong, fmt.Errorf("the address %q of registry %s is not a URL as https://registry.example.com", r.Server, r.Name))
@@ -124,6 +126,9 @@ func isHost(text string) bool {
 		}
 	}
 	u, err := url.Parse("//" + text)
+	if err == nil && u.Port() != "" {
+		_, err = strconv.ParseUint(u.Port(), 10, 16)
+	}
 	return err == nil && u.Hostname() != "" && !strings.ContainsAny(text[:1], "-._:") && !strings.Contains(text, "..") &&
 		!strings.HasSuffix(text, ":")
 }

@@ -74,6 +74,9 @@ usage.`,
 }
 
 func (f *agentFlags) run(ctx context.Context, stderr io.Writer) error {
+	if f.every < time.Second {
+		return fmt.Errorf("--every %s: must be at least 1s", f.every)
+	}
 	o, err := f.setup.read(stderr)
 	if err != nil {
 		return err
