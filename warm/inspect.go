@@ -212,7 +212,7 @@ func (i inspector) verify(ctx context.Context, m *image) Image {
 	v.Digest, v.Platforms = ref.Digest, found.Platforms
 	v.BytesTotal, v.BytesDone = found.Size()
 	if missing := found.Missing(); len(missing) > 0 {
-		return fail(notCached("%d of the %d known parts of %s are not in the cache", len(missing), len(found.Parts), ref))
+		return fail(notCached(m.ref, "%d of the %d known parts of %s are not in the cache", len(missing), len(found.Parts), ref))
 	}
 	if err := i.runnable(found, m.job.request.Platforms, m.job.explicit); err != nil {
 		return fail(err)
@@ -228,14 +228,14 @@ func (i inspector) meant(ctx context.Context, ref oci.Ref) (oci.Ref, error) {
 	}
 	tag, err := i.Puller.Known(ctx, ref)
 	if err != nil {
-		return ref, notCached("the mirror does not know which digest %s has: it was never pulled", ref)
+		return ref, notCached(ref, "the mirror does not know which digest %s has: it was never pulled", ref)
 	}
 	ref.Digest = i.Puller.Choice(tag).Digest
 	return ref, nil
 }
 
-func notCached(format string, args ...any) error {
-	return diagnose.New(diagnose.NotCached, fmt.Sprintf(format, args...), "bring it: mirror warm IMAGE")
+func notCached(ref oci.Ref, format string, args ...any) error {
+	return diagnose.New(diagnose.NotCached, fmt.Sprintf(format, args...), "bring it: mirror warm "+ref.String())
 }
 
 func newFailure(ref oci.Ref, f diagnose.Finding) *Failure {

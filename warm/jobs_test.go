@@ -380,7 +380,7 @@ func TestTwoHundredJobs(t *testing.T) {
 		if more := runtime.NumGoroutine() - before; more > 40 { // other tests run beside this one
 			t.Errorf("%d goroutines more for 200 jobs", more)
 		}
-		if _, _, err := w.Submit(warm.Request{Images: []string{"acme/app:v1"}}); err == nil || err.Error() != "1 jobs are asked for beside 200 that are not over, and warm.maxJobs is 200; wait for some to end, cancel one (mirror warm cancel), or raise warm.maxJobs" {
+		if _, _, err := w.Submit(warm.Request{Images: []string{"acme/app:v1"}}); err == nil || err.Error() != "1 job is asked for beside 200 not over yet, and warm.maxJobs is 200; wait for some to end, cancel a job (mirror warm cancel JOB), or raise warm.maxJobs" {
 			t.Errorf("job 201: %v", err)
 		}
 		if got := w.job(ids[199]); got.State != warm.Running && got.Waiting == nil {

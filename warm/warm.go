@@ -171,8 +171,12 @@ type QuotaError struct {
 
 func (e *QuotaError) Error() string {
 	what := strings.ToLower(strings.TrimPrefix(e.Setting, "warm.max"))
-	return fmt.Sprintf("%d %s are asked for beside %d that are not over, and %s is %d; wait for some to end, cancel one (mirror warm cancel), or raise %s",
-		e.Asked, what, e.Have, e.Setting, e.Limit, e.Setting)
+	asked := fmt.Sprintf("%d %s are", e.Asked, what)
+	if e.Asked == 1 {
+		asked = "1 " + strings.TrimSuffix(what, "s") + " is"
+	}
+	return fmt.Sprintf("%s asked for beside %d not over yet, and %s is %d; wait for some to end, cancel a job (mirror warm cancel JOB), or raise %s",
+		asked, e.Have, e.Setting, e.Limit, e.Setting)
 }
 
 // KeyUsedError says that an idempotency key belongs to another request.

@@ -160,9 +160,17 @@ func (f *warmFlags) request(cmd *cobra.Command, args []string) (admin.WarmReques
 		}
 	}
 	if len(r.Images) == 0 {
-		return r, &exitError{exitFailed, fmt.Errorf("no image was found in %s", list(f.files, "and"))}
+		return r, &exitError{exitFailed, f.nothing()}
 	}
 	return r, nil
+}
+
+// nothing is the error for files without an image.
+func (f *warmFlags) nothing() error {
+	if slices.Equal(f.files, []string{"-"}) {
+		return errors.New("no image was found in the standard input; run the program in front of the pipe alone to see what it prints")
+	}
+	return fmt.Errorf("no image was found in %s; give manifests, or lists with one image a line", list(f.files, "and"))
 }
 
 // shownPlace is a place as people read it.

@@ -632,3 +632,21 @@ func TestWarmFlagsThatSayNothing(t *testing.T) {
 		}
 	}
 }
+
+// Where there is nothing to fetch, or something is missing, the next step is said.
+func TestWarmSaysTheNextStep(t *testing.T) {
+	t.Parallel()
+	file := configFile(t, "kind: Service\n")
+	if code, _, stderr := commandLine(t, "warm", "-f", file); code != exitFailed || !strings.Contains(stderr, "give manifests, or lists") {
+		t.Errorf("%d %s", code, stderr)
+	}
+	s := two()
+	s.states[0].Images = s.states[0].Images[1:]
+	want := "1 of 1 image would not pull without the registry; mirror warm ghcr.io/acme/app:v9 fetches what is missing"
+	if code, _, stderr := commandLine(t, "warm", "verify", "acme/app:v9", "--admin", running(t, s)); code != exitFailed || !strings.Contains(stderr, want) {
+		t.Errorf("%d %s", code, stderr)
+	}
+	if got := (&warm.QuotaError{Setting: "warm.maxJobs", Limit: 2, Have: 2, Asked: 1}).Error(); !strings.HasPrefix(got, "1 job is asked for beside 2 not over yet, and warm.maxJobs is 2;") {
+		t.Error(got)
+	}
+}

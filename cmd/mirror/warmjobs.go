@@ -57,18 +57,18 @@ func (f *warmFlags) verify(cmd *cobra.Command, r admin.WarmRequest) error {
 	default:
 		err = write(cmd.OutOrStdout(), verifiedText(v, f.output.wide()))
 	}
-	missing := 0
+	var missing []string
 	for _, x := range v.Images {
 		if !x.Complete {
-			missing++
+			missing = append(missing, x.Image)
 		}
 	}
 	switch {
 	case err != nil:
 		return err
-	case missing > 0:
-		return &exitError{exitFailed, fmt.Errorf("%d of %s would not pull without the registry; mirror warm fetches what is missing",
-			missing, plural(len(v.Images), "image", "images"))}
+	case len(missing) > 0:
+		return &exitError{exitFailed, fmt.Errorf("%d of %s would not pull without the registry; mirror warm %s fetches what is missing",
+			len(missing), plural(len(v.Images), "image", "images"), choose(len(missing) == 1, missing[0], "with the same arguments"))}
 	}
 	return f.unread()
 }
