@@ -385,7 +385,9 @@ func TestClientThatJoinsIsAnsweredInTime(t *testing.T) {
 		}
 		leave()
 		for _, done := range clients {
-			<-done // some had no turn, others were cancelled
+			if err := <-done; err != nil {
+				t.Log(err) // some had no turn, others were cancelled
+			}
 		}
 	}, most(1))
 }
