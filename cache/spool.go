@@ -193,7 +193,7 @@ func (s *spool) Commit(d oci.Digest, size int64) error {
 	defer s.c.mu.Unlock()
 	s.c.budget.end(&s.room)
 	e := s.c.add(d, size, true)
-	s.held = &hold{o: &s.reading} // until it is discarded
+	s.held = &hold{o: s} // until it is discarded
 	s.c.budget.hold(e, s.held, time.Now())
 	return nil
 }
@@ -203,6 +203,13 @@ func (s *spool) Discard() error {
 	err := s.Spool.Discard()
 	s.end()
 	return err
+}
+
+// Close takes the files of committed content from its readers, which go on from their own sources. A reader that asks for
+// nothing meanwhile keeps the download from discarding its spool, so that happens here.
+func (s *spool) Close() error {
+	s.reading.close()
+	return s.Discard()
 }
 
 // end ends the reservation.
@@ -267,8 +274,8 @@ func (p *positions) add(o Object) error {
 	return nil
 }
 
-// Close closes all of them: their readers go on from their own sources.
-func (p *positions) Close() error {
+// close closes all of them, and there are no more.
+func (p *positions) close() {
 	p.mu.Lock()
 	p.closed.Store(true)
 	list := make([]Object, 0, len(p.open))
@@ -279,5 +286,4 @@ func (p *positions) Close() error {
 	for _, o := range list {
 		_ = o.Close()
 	}
-	return nil
 }
