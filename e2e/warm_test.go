@@ -17,12 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/registrymirror/mirror/e2e/internal/containerd"
 	"github.com/registrymirror/mirror/e2e/internal/image"
@@ -79,45 +75,31 @@ func (c *counted) gets() map[string]int {
 func (c *counted) pushOn(t *testing.T, ref string, base map[string]v1.Layer, size int) (digest string, paths []string) {
 	t.Helper()
 	repository, tag, _ := strings.Cut(ref[strings.IndexByte(ref, '/')+1:], ":")
-	index := v1.ImageIndex(mutate.IndexMediaType(empty.Index, types.OCIImageIndex))
-	add := func(kind, digest string) { paths = append(paths, "GET /v2/"+repository+"/"+kind+"/"+digest) }
-	for _, platform := range []string{"linux/amd64", "linux/arm64"} {
-		p, err := v1.ParsePlatform(platform)
-		if err != nil {
-			t.Fatal(err)
-		}
+	x := image.PushBuilt(t, c.Host, repository, tag, func(platform string) v1.Image {
 		img, err := mutate.AppendLayers(image.New(t, platform, image.Layers{size}), base[platform])
 		if err != nil {
 			t.Fatal(err)
 		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: p}})
-		m, err := img.Manifest()
-		if err != nil {
-			t.Fatal(err)
-		}
+		return img
+	})
+	add := func(kind, digest string) { paths = append(paths, "GET /v2/"+repository+"/"+kind+"/"+digest) }
+	add("manifests", x.Digest.String())
+	for _, img := range x.Images {
 		d, err := img.Digest()
 		if err != nil {
 			t.Fatal(err)
 		}
 		add("manifests", d.String())
+		m, err := img.Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
 		add("blobs", m.Config.Digest.String())
 		for _, l := range m.Layers {
 			add("blobs", l.Digest.String())
 		}
 	}
-	at, err := name.ParseReference(c.Host+"/"+repository+":"+tag, name.Insecure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.WriteIndex(at, index, remote.WithContext(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	d, err := index.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	add("manifests", d.String())
-	return d.String(), paths
+	return x.Digest.String(), paths
 }
 
 // podsList is what "kubectl get pods -A -o json" prints of pods that run some images, each of them twice.

@@ -3,9 +3,10 @@ package node
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/backoff"
 )
 
 // State is what an Agent has made of a node.
@@ -80,24 +81,21 @@ func (a *Agent) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			if a.o.Keep {
-				return nil
-			}
-			_, err := Uninstall(a.o.Dir)
-			return err
-		case <-timer.C:
+		if backoff.Wait(ctx, wait) {
+			continue
 		}
+		if a.o.Keep {
+			return nil
+		}
+		_, err = Uninstall(a.o.Dir)
+		return err
 	}
 }
 
 // step asks the mirror once, does what follows from the answer, and returns when to ask again.
 func (a *Agent) step(ctx context.Context) (wait time.Duration, err error) {
 	// Many nodes ask one mirror, and come back to it after it was down: not all at the same moment.
-	spread := func(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
+	spread := func(d time.Duration) time.Duration { return backoff.Between(d-d/10, d+d/10) }
 	failure := a.o.Ready(ctx)
 	if ctx.Err() != nil {
 		return 0, nil
@@ -109,7 +107,7 @@ func (a *Agent) step(ctx context.Context) (wait time.Duration, err error) {
 	}
 	if a.failed > 0 && a.State() == Withdrawn {
 		a.failed = 0
-		return rand.N(a.o.Every) + 1, nil // it is put back if the mirror still answers then
+		return backoff.Between(1, a.o.Every), nil // it is put back if the mirror still answers then
 	}
 	a.failed = 0
 	return spread(a.o.Every), a.put(ctx)

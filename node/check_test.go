@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // nodeFiles are the files of a node in a text: -- PATH -- stands before each, or -- PATH -> TARGET -- for a link.
@@ -64,19 +62,7 @@ func TestCheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, file := reportText(Check(nodeFiles(string(text)))), strings.TrimSuffix(input, ".txt")+".golden"
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(string(want), got); d != "" {
-				t.Errorf("%s (-want +got):\n%s", file, d)
-			}
+			golden(t, strings.TrimSuffix(input, ".txt")+".golden", reportText(Check(nodeFiles(string(text)))))
 		})
 	}
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -11,13 +10,7 @@ import (
 // Podman is the configuration of Podman, Buildah and skopeo, and of CRI-O: a file of registries.conf.d.
 // Source: https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md.
 func Podman(o Options) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks("registries.conf", true, true, false)
-	}
-	if err == nil && len(s.Registries) == 0 {
-		err = errors.New("registries.conf has no entry for all registries: name those that are pulled from")
-	}
+	s, err := o.readFor(target{name: "registries.conf", fallback: true, each: "entry"})
 	if err != nil {
 		return Output{}, err
 	}
@@ -55,10 +48,7 @@ func Podman(o Options) (Output, error) {
 // Docker is the configuration of dockerd: the daemon.json, which is about docker.io alone, and for its containerd image store
 // (that of new installations since Docker 29) a hosts.toml of each other registry.
 func Docker(o Options) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks("Docker", false, false, true)
-	}
+	s, err := o.readFor(target{name: "Docker", headers: true})
 	if err != nil {
 		return Output{}, err
 	}
@@ -110,13 +100,7 @@ func (s *settings) buildkitTOML() string {
 
 // BuildKit is the configuration of buildkitd, in the forms in which builders of CI systems take it.
 func BuildKit(o Options) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks("BuildKit", true, true, true)
-	}
-	if err == nil && len(s.Registries) == 0 {
-		err = errors.New("BuildKit has no entry for all registries: name those that are pulled from")
-	}
+	s, err := o.readFor(target{name: "BuildKit", each: "entry"})
 	if err != nil {
 		return Output{}, err
 	}
@@ -141,13 +125,7 @@ func BuildKit(o Options) (Output, error) {
 
 // Kaniko is the command line of kaniko.
 func Kaniko(o Options) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks("kaniko", true, true, false)
-	}
-	if err == nil && len(s.Registries) == 0 {
-		err = errors.New("kaniko has no flag for all registries: name those that are pulled from")
-	}
+	s, err := o.readFor(target{name: "kaniko", fallback: true, each: "flag"})
 	if err != nil {
 		return Output{}, err
 	}
@@ -208,10 +186,7 @@ func K3s(o Options) (Output, error) { return rancher(o, "k3s") }
 func RKE2(o Options) (Output, error) { return rancher(o, "rke2") }
 
 func rancher(o Options, product string) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks(product, true, true, false)
-	}
+	s, err := o.readFor(target{name: product, fallback: true})
 	if err != nil {
 		return Output{}, err
 	}
@@ -239,10 +214,7 @@ func rancher(o Options, product string) (Output, error) {
 
 // Talos is the configuration of Talos 1.12 and later, as documents.
 func Talos(o Options) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks("Talos", true, true, false)
-	}
+	s, err := o.readFor(target{name: "Talos", fallback: true})
 	if err != nil {
 		return Output{}, err
 	}
@@ -268,13 +240,7 @@ func Talos(o Options) (Output, error) {
 
 // OpenShift is the configuration of an OpenShift cluster, whose nodes' files are the cluster's own: sets of mirrors.
 func OpenShift(o Options) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks("OpenShift", true, true, false)
-	}
-	if err == nil && len(s.Registries) == 0 {
-		err = errors.New("OpenShift has no entry for all registries: name those that are pulled from")
-	}
+	s, err := o.readFor(target{name: "OpenShift", fallback: true, each: "entry"})
 	if err != nil {
 		return Output{}, err
 	}

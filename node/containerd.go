@@ -155,10 +155,7 @@ set -eu
 
 // Bottlerocket is the configuration of Bottlerocket, as its settings.
 func Bottlerocket(o Options) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks("Bottlerocket", true, true, true)
-	}
+	s, err := o.readFor(target{name: "Bottlerocket"})
 	if err != nil {
 		return Output{}, err
 	}
@@ -189,10 +186,7 @@ func (s *settings) names() (list []string) {
 
 // GKE is the configuration of a node pool, as a file for gcloud's --containerd-config-from-file.
 func GKE(o Options) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks("GKE's configuration of containerd", true, true, true)
-	}
+	s, err := o.readFor(target{name: "GKE's configuration of containerd"})
 	if err != nil {
 		return Output{}, err
 	}
@@ -227,10 +221,7 @@ func Stargz(o Options) (Output, error) {
 // snapshotter is the configuration of one that has a resolver of its own: without it layers are fetched past the mirror.
 // SOCI reads the host as a URL, stargz without a scheme.
 func snapshotter(o Options, name, file, service string, asURL bool) (Output, error) {
-	s, err := o.read()
-	if err == nil {
-		err = s.lacks(name, true, true, true)
-	}
+	s, err := o.readFor(target{name: name})
 	if err == nil && s.CA != "" {
 		err = fmt.Errorf("%s has no setting for the CA of a mirror: add it to the certificates of the system", name)
 	}

@@ -75,21 +75,26 @@ func TestGolden(t *testing.T) {
 					}
 					got += "otherwise:\n" + printed(out)
 				}
-				file := filepath.Join("testdata", name+"."+variant+".golden")
-				if *update {
-					if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
-						t.Fatal(err)
-					}
-				}
-				want, err := os.ReadFile(file)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if d := cmp.Diff(string(want), got); d != "" {
-					t.Errorf("%s (-want +got):\n%s", file, d)
-				}
+				golden(t, filepath.Join("testdata", name+"."+variant+".golden"), got)
 			})
 		}
+	}
+}
+
+// golden compares a text with that of a file, which -update writes.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("%s (-want +got):\n%s", file, d)
 	}
 }
 

@@ -138,18 +138,33 @@ func isText(text string) bool {
 	return !strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c > '~' })
 }
 
-// lacks is the error for options that a client has no setting for.
-func (s *settings) lacks(client string, node, authorization, fallback bool) error {
+// target is what a client has settings for.
+type target struct {
+	name     string
+	headers  bool   // that are sent to the mirror
+	fallback bool   // whether the node goes on to the registry itself
+	each     string // what it has for each registry and not for all of them: "entry", "flag"; empty: it can do with none
+}
+
+// readFor is read for a client. Options that it has no setting for are errors.
+func (o Options) readFor(t target) (*settings, error) {
+	s, err := o.read()
+	if err != nil {
+		return nil, err
+	}
 	var wrong []error
-	if node && s.Node != "" {
+	if !t.headers && s.Node != "" {
 		wrong = append(wrong, fmt.Errorf("%s has no setting for a header, so the node can't give its name: leave it out, and the mirror "+
-			"records the node's address", client))
+			"records the node's address", t.name))
 	}
-	if authorization && s.Authorization != "" {
-		wrong = append(wrong, fmt.Errorf("%s has no setting for a header, so it can't send Authorization", client))
+	if !t.headers && s.Authorization != "" {
+		wrong = append(wrong, fmt.Errorf("%s has no setting for a header, so it can't send Authorization", t.name))
 	}
-	if fallback && s.NoFallback {
-		wrong = append(wrong, fmt.Errorf("%s always goes on to the registry itself", client))
+	if !t.fallback && s.NoFallback {
+		wrong = append(wrong, fmt.Errorf("%s always goes on to the registry itself", t.name))
 	}
-	return errors.Join(wrong...)
+	if len(wrong) == 0 && t.each != "" && len(s.Registries) == 0 {
+		wrong = append(wrong, fmt.Errorf("%s has no %s for all registries: name those that are pulled from", t.name, t.each))
+	}
+	return s, errors.Join(wrong...)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/node"
 )
 
@@ -141,12 +142,8 @@ func examineNode(ctx context.Context, root fs.FS, image string, flags *adminFlag
 // inRecord reports whether the running mirror has a record of the request of an image. It may be some moments late.
 func (f *adminFlags) inRecord(ctx context.Context, tried node.Tried) (bool, error) {
 	for attempt := range 3 {
-		if attempt > 0 {
-			select {
-			case <-ctx.Done():
-				return false, &exitError{exitFailed, ctx.Err()}
-			case <-time.After(time.Second):
-			}
+		if attempt > 0 && !backoff.Wait(ctx, time.Second) {
+			return false, &exitError{exitFailed, ctx.Err()}
 		}
 		for _, active := range []string{"true", "false"} {
 			body, err := f.get(ctx, "pulls", url.Values{"active": {active}, "limit": {fmt.Sprint(maxLimit)}})

@@ -206,12 +206,9 @@ Exit codes: 0 printed, or written; 1 a file can't be read or written; 2 wrong us
 		},
 	}
 	flags.add(cmd)
-	for flag, value := range map[string]*string{"install": &install, "uninstall": &uninstall} {
-		what := "write the hosts.toml files below this `folder` of containerd"
-		if flag == "uninstall" {
-			what = "remove what --install wrote below this `folder`, and put back what was there"
-		}
-		cmd.Flags().StringVar(value, flag, "", what)
+	cmd.Flags().StringVar(&install, "install", "", "write the hosts.toml files below this `folder` of containerd")
+	cmd.Flags().StringVar(&uninstall, "uninstall", "", "remove what --install wrote below this `folder`, and put back what was there")
+	for _, flag := range []string{"install", "uninstall"} {
 		cmd.Flag(flag).NoOptDefVal = node.CertsDir
 	}
 	cmd.MarkFlagsMutuallyExclusive("install", "uninstall")

@@ -72,6 +72,12 @@ type Layers []int
 // PushIndex makes an image for linux/amd64 and linux/arm64 that runtimes can unpack, and pushes it.
 func PushIndex(t testing.TB, host, repository, tag string, layers Layers) *Index {
 	t.Helper()
+	return PushBuilt(t, host, repository, tag, func(platform string) v1.Image { return New(t, platform, layers) })
+}
+
+// PushBuilt is PushIndex of images that the caller builds.
+func PushBuilt(t testing.TB, host, repository, tag string, build func(platform string) v1.Image) *Index {
+	t.Helper()
 	x := &Index{
 		Repository: repository, Tag: tag, Platforms: []string{"linux/amd64", "linux/arm64"},
 		Images: make(map[string]v1.Image),
@@ -82,9 +88,8 @@ func PushIndex(t testing.TB, host, repository, tag string, layers Layers) *Index
 		if err != nil {
 			t.Fatal(err)
 		}
-		img := New(t, platform, layers)
-		x.Images[platform] = img
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: p}})
+		x.Images[platform] = build(platform)
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: x.Images[platform], Descriptor: v1.Descriptor{Platform: p}})
 	}
 	if err := remote.WriteIndex(ref(t, host, repository, tag), index, remote.WithContext(t.Context())); err != nil {
 		t.Fatal(err)
@@ -161,16 +166,15 @@ func PushProgram(t testing.TB, host, repository, tag string, binary []byte) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	index := v1.ImageIndex(mutate.IndexMediaType(empty.Index, types.OCIImageIndex))
-	for _, arch := range []string{"amd64", "arm64"} {
-		img := New(t, "linux/"+arch, nil)
+	PushBuilt(t, host, repository, tag, func(platform string) v1.Image {
 		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(out.Bytes())), nil
 		}, tarball.WithMediaType(types.OCILayer))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if img, err = mutate.AppendLayers(img, layer); err != nil {
+		img, err := mutate.AppendLayers(New(t, platform, nil), layer)
+		if err != nil {
 			t.Fatal(err)
 		}
 		file, err := img.ConfigFile()
@@ -182,13 +186,8 @@ func PushProgram(t testing.TB, host, repository, tag string, binary []byte) {
 		if img, err = mutate.ConfigFile(img, file); err != nil {
 			t.Fatal(err)
 		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{
-			Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
-		})
-	}
-	if err := remote.WriteIndex(ref(t, host, repository, tag), index, remote.WithContext(t.Context())); err != nil {
-		t.Fatal(err)
-	}
+		return img
+	})
 }
 
 // Chart is an artifact as Helm pushes it: media types that no image has.
