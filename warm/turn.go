@@ -125,14 +125,7 @@ func (q *queue) nextBlob(j *job, now time.Time) *unit {
 }
 
 func notOver(list []*image) []*image {
-	kept := list[:0]
-	for _, m := range list {
-		if !m.state.Over() {
-			kept = append(kept, m)
-		}
-	}
-	clear(list[len(kept):])
-	return kept
+	return slices.DeleteFunc(list, func(m *image) bool { return m.state.Over() })
 }
 
 // begin records that a unit runs.
