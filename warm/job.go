@@ -81,6 +81,9 @@ type trouble struct {
 	since    time.Time         // the first of the failures in a row, or when the closed gate was first seen; zero: neither
 }
 
+// paused reports whether the image is not to be tried yet.
+func (t *trouble) paused(now time.Time) bool { return t.wait != nil && now.Before(t.wait.Until) }
+
 // eased is the trouble of an image of which something has come. It may still have to wait.
 func (t trouble) eased() trouble { return trouble{wait: t.wait, failedAt: t.failedAt} }
 
