@@ -44,6 +44,17 @@ type work struct {
 	admitted  bool // some of it has been let in
 }
 
+// lacking yields the images that lack manifests, room or blobs.
+func (w *work) lacking(yield func(*image) bool) {
+	for _, list := range [][]*image{w.pending, w.arrived, w.ready} {
+		for _, m := range list {
+			if !yield(m) {
+				return
+			}
+		}
+	}
+}
+
 // bytes are those of content: in all, and that are here once it is over.
 type bytes struct{ total, here int64 }
 

@@ -165,14 +165,12 @@ func (q *queue) due(now time.Time) time.Duration {
 		at(g.until)
 	}
 	for _, j := range q.order {
-		for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
-			for _, m := range list {
-				if m.wait != nil {
-					at(m.wait.Until)
-				}
-				if !m.since.IsZero() {
-					at(m.since.Add(q.o.Patience))
-				}
+		for m := range j.lacking {
+			if m.wait != nil {
+				at(m.wait.Until)
+			}
+			if !m.since.IsZero() {
+				at(m.since.Add(q.o.Patience))
 			}
 		}
 	}
@@ -241,18 +239,16 @@ func (q *queue) waiting(j *job, now time.Time) *Waiting {
 	}
 	busy := len(q.units) >= q.o.Limits.Parallel
 	var first *Waiting
-	for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
-		for _, m := range list {
-			if m.state.Over() {
-				continue
-			}
-			w := q.gates.holdUp(m, now)
-			if w == nil {
-				return waitingForTurn(m, busy)
-			}
-			if first == nil || w.Until.Before(first.Until) {
-				first = w
-			}
+	for m := range j.lacking {
+		if m.state.Over() {
+			continue
+		}
+		w := q.gates.holdUp(m, now)
+		if w == nil {
+			return waitingForTurn(m, busy)
+		}
+		if first == nil || w.Until.Before(first.Until) {
+			first = w
 		}
 	}
 	if first == nil {
