@@ -220,9 +220,9 @@ func (q *queue) check(j *job, list []*image, st stock) *TooLargeError {
 
 // let lets an image in: its content is kept, and what is not here is fetched.
 func (q *queue) let(m *image, now time.Time) {
-	m.held, m.trouble = true, trouble{}
+	m.trouble = trouble{}
+	q.contents.hold(m)
 	for _, b := range m.parts {
-		b.holds++
 		if !b.here {
 			m.missing++
 			m.todo = append(m.todo, b)
