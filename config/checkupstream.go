@@ -202,16 +202,15 @@ func (c *Config) checkDefault(found *mistakes) {
 	if c.DefaultUpstream == "" {
 		return
 	}
-	whole := Config{Upstreams: slices.Clone(c.Upstreams)}
-	whole.completeUpstreams()
-	if u := whole.Upstreams.Named(c.DefaultUpstream); u != nil {
+	upstreams := c.wholeUpstreams()
+	if u := upstreams.Named(c.DefaultUpstream); u != nil {
 		if u.IsPattern() {
 			found.add("defaultUpstream", quoted(c.DefaultUpstream)+" is many registries", "name one of them")
 		}
 		return
 	}
 	var names []string
-	for _, u := range whole.Upstreams {
+	for _, u := range upstreams {
 		names = append(names, u.Name)
 	}
 	found.add("defaultUpstream", quoted(c.DefaultUpstream)+" is not among the upstreams",

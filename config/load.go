@@ -106,6 +106,13 @@ func (c *Config) complete(defaultIsSet bool) {
 	}
 }
 
+// wholeUpstreams are the upstreams as they will be once they are complete. For checks, which come before that.
+func (c *Config) wholeUpstreams() Upstreams {
+	whole := Config{Upstreams: slices.Clone(c.Upstreams)}
+	whole.completeUpstreams()
+	return whole.Upstreams
+}
+
 // completeUpstreams fills in the list of upstreams, and the known settings of each.
 func (c *Config) completeUpstreams() {
 	if c.Upstreams == nil {

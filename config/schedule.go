@@ -26,8 +26,7 @@ func (s Schedule) Times() (*cron.Spec, *time.Location) {
 
 // checkSchedules checks the schedules, and gives a name to each that has none.
 func (c *Config) checkSchedules(found *mistakes) {
-	whole := Config{Upstreams: slices.Clone(c.Upstreams)}
-	whole.completeUpstreams()
+	upstreams := c.wholeUpstreams()
 	var names []string
 	for i := range c.Warm.Schedules {
 		s, at := &c.Warm.Schedules[i], strictyaml.Index("warm.schedules", i)
@@ -40,7 +39,7 @@ func (c *Config) checkSchedules(found *mistakes) {
 		}
 		names = append(names, s.Name)
 		s.checkTimes(found, at)
-		s.checkImages(found, at, whole.Upstreams)
+		s.checkImages(found, at, upstreams)
 		checkPlatforms(found, at+".platforms", s.Platforms)
 		for j, text := range s.With {
 			if text != "signatures" && text != "referrers" {

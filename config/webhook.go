@@ -1,7 +1,6 @@
 package config
 
 import (
-	"slices"
 
 	"github.com/registrymirror/mirror/internal/strictyaml"
 )
@@ -34,8 +33,7 @@ func (w *Webhook) Key() string { return w.Name }
 
 // checkWebhooks checks the webhooks, and puts the canonical name of an upstream in the place of an alias.
 func (c *Config) checkWebhooks(found *mistakes) {
-	whole := Config{Upstreams: slices.Clone(c.Upstreams)}
-	whole.completeUpstreams()
+	upstreams := c.wholeUpstreams()
 	for i := range c.Webhooks {
 		w := &c.Webhooks[i]
 		path := strictyaml.Join("webhooks", w.Name)
@@ -52,7 +50,7 @@ func (c *Config) checkWebhooks(found *mistakes) {
 		if w.Upstream == "" {
 			continue
 		}
-		u := whole.Upstreams.Named(w.Upstream)
+		u := upstreams.Named(w.Upstream)
 		if u == nil {
 			found.add(path+".upstream", quoted(w.Upstream)+" is not among the upstreams", "add it under upstreams, or name one of them")
 			continue

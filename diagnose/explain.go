@@ -116,11 +116,7 @@ func (c *draft) request() {
 		return
 	}
 	if e, ok := errors.AsType[errcode.Error](c.err); ok {
-		// The message ends with the way out, after its last semicolon.
-		what, way := e.Message, "correct the image reference"
-		if i := strings.LastIndex(what, "; "); i > 0 {
-			what, way = what[:i], what[i+2:]
-		}
+		what, way := wayOut(e.Message, "correct the image reference")
 		c.set(BadRequest, "%s", what)
 		c.remedy("%s", way)
 		return
@@ -187,15 +183,11 @@ func (c *draft) overloaded() {
 
 // noRoom reads that the cache could not store content. No pull fails by that: only a pull ahead of time has this error.
 func (c *draft) noRoom() {
-	_, broken := errors.AsType[*cache.DiskError](c.err)
-	if !broken && !errors.Is(c.err, cache.ErrNoRoom) {
+	text := roomError(c.err)
+	if text == "" {
 		return
 	}
-	// The message ends with the way out, after its last semicolon.
-	what, way := cmp.Or(roomError(c.err), c.err.Error()), "look for the disk's own error in the mirror's log"
-	if i := strings.LastIndex(what, "; "); i > 0 {
-		what, way = what[:i], what[i+2:]
-	}
+	what, way := wayOut(text, "look for the disk's own error in the mirror's log")
 	c.set(NoRoom, "the cache has no room: %s", what)
 	c.remedy("%s", way)
 }
@@ -209,6 +201,14 @@ func roomError(err error) string {
 		return e.Error()
 	}
 	return ""
+}
+
+// wayOut divides a message from its way out, which is after its last semicolon. A message without one gets the other way.
+func wayOut(text, other string) (what, way string) {
+	if i := strings.LastIndex(text, "; "); i > 0 {
+		return text[:i], text[i+2:]
+	}
+	return text, other
 }
 
 // other is the finding of an error that no other method reads.

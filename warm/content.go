@@ -86,6 +86,14 @@ func (c contents) attach(m *image, parts []pull.Part) {
 	}
 }
 
+// hold has an image hold its parts, until they are detached.
+func (c contents) hold(m *image) {
+	m.held = true
+	for _, b := range m.parts {
+		b.holds++
+	}
+}
+
 // detach takes the parts from an image. Blobs that no image has are forgotten.
 func (c contents) detach(m *image) {
 	for _, b := range m.parts {

@@ -75,12 +75,18 @@ func newHub() *hub {
 
 func named(name string) oci.Digest { return digest.FromString(name) }
 
-// push adds an image for platforms, whose blobs are NAME:SIZE in KiB; those that begin with a platform are for that one alone.
-func (h *hub) push(image string, platforms []string, blobs ...blob) oci.Digest {
-	ref, err := oci.ParseRef(image)
+// ref is the canonical reference of an image.
+func ref(image string) oci.Ref {
+	r, err := oci.ParseRef(image)
 	if err != nil {
 		panic(err)
 	}
+	return r
+}
+
+// push adds an image for platforms, whose blobs are NAME:SIZE in KiB; those that begin with a platform are for that one alone.
+func (h *hub) push(image string, platforms []string, blobs ...blob) oci.Digest {
+	ref := ref(image)
 	p := &pushed{ref: ref, digest: named(ref.String()), platforms: platforms, blobs: make(map[string][]blob)}
 	for _, platform := range platforms {
 		for _, b := range blobs {

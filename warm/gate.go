@@ -99,9 +99,9 @@ func (m *image) gates() []gateKey {
 // worked records that work went through.
 func (s gates) worked(key gateKey, now time.Time) { *s.at(key) = gate{worked: now} }
 
-// begin makes a unit the one that finds out whether closed gates may be opened.
-func (s gates) begin(u *unit, keys []gateKey) {
-	for _, key := range keys {
+// begin makes a unit the one that finds out whether the closed gates of its image may be opened.
+func (s gates) begin(u *unit) {
+	for _, key := range u.image.gates() {
 		if g := s[key]; g != nil && !g.since.IsZero() {
 			g.probe = u
 		}

@@ -44,6 +44,17 @@ type work struct {
 	admitted  bool // some of it has been let in
 }
 
+// lacking yields the images that lack manifests, room or blobs.
+func (w *work) lacking(yield func(*image) bool) {
+	for _, list := range [][]*image{w.pending, w.arrived, w.ready} {
+		for _, m := range list {
+			if !yield(m) {
+				return
+			}
+		}
+	}
+}
+
 // bytes are those of content: in all, and that are here once it is over.
 type bytes struct{ total, here int64 }
 
@@ -80,6 +91,9 @@ type trouble struct {
 	last     *diagnose.Finding // of that failure; nil: there was none
 	since    time.Time         // the first of the failures in a row, or when the closed gate was first seen; zero: neither
 }
+
+// paused reports whether the image is not to be tried yet.
+func (t *trouble) paused(now time.Time) bool { return t.wait != nil && now.Before(t.wait.Until) }
 
 // eased is the trouble of an image of which something has come. It may still have to wait.
 func (t trouble) eased() trouble { return trouble{wait: t.wait, failedAt: t.failedAt} }

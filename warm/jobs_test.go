@@ -61,7 +61,7 @@ func TestKeepsOverARestart(t *testing.T) {
 		time.Sleep(2 * time.Second) // it is written
 		w.stop()
 		w.keeps = make(map[string]kept)
-		delete(w.here, named("b")) // as by a purge
+		w.lose("b") // as by a purge
 		e := warm.New(w.o)
 		e.Restore(t.Context())
 		if w.kept("a") != 1 || w.kept("b") != 0 {
@@ -330,7 +330,7 @@ func TestRoomIsNotNeededTwice(t *testing.T) {
 
 // Content that pods use is not evicted for a job: it is kept while there are jobs, and a job that needs its room is refused.
 func TestContentInUse(t *testing.T) {
-	used, _ := oci.ParseRef("acme/used:1")
+	used := ref("acme/used:1")
 	o := warm.Options{InUse: func() []oci.Ref { return []oci.Ref{used} }, Limits: warm.Limits{MaxShare: 1}}
 	inBubble(t, o, func(t *testing.T, w *world) {
 		w.push("acme/used:1", amd64, blob{"used", 12 * gib})
@@ -491,11 +491,7 @@ func TestPlatformOfTheConfig(t *testing.T) {
 		for _, name := range []string{"acme/amd:1", "acme/artifact:1"} {
 			w.push(name, []string{""}, blob{"layer of " + name, mib})
 		}
-		ref, err := oci.ParseRef("acme/amd:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.find(ref).built = "linux/amd64"
+		w.find(ref("acme/amd:1")).built = "linux/amd64"
 		for _, c := range []struct {
 			platforms []string
 			want      warm.State
@@ -531,13 +527,6 @@ func TestAttached(t *testing.T) {
 		w.push("acme/a:1", amd64, blob{"a", mib})
 		w.push("acme/a:sha256-x.sig", []string{""}, blob{"signature", kib})
 		w.push("acme/a:sbom", []string{""}, blob{"sbom", kib})
-		ref := func(s string) oci.Ref {
-			r, err := oci.ParseRef(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return r
-		}
 		sbom := ref("acme/a:sbom")
 		w.find(ref("acme/a:1")).attached = []oci.Ref{ref("acme/a:sha256-x.sig"), {Repo: sbom.Repo, Digest: w.find(sbom).digest}}
 		for _, c := range []struct {
@@ -716,7 +705,7 @@ func TestVerify(t *testing.T) {
 		digest := w.push("acme/a:1", both, blob{"linux/amd64|a", mib}, blob{"linux/arm64|arm", mib})
 		w.push("acme/b:1", amd64, blob{"b", mib})
 		w.finished(w.submit("acme/a:1", "acme/b:1").ID)
-		delete(w.here, named("b"))
+		w.lose("b")
 		w.took()
 		list, err := w.Verify(t.Context(), warm.Request{Images: []string{"acme/a:1", "acme/a@" + digest.String(), "acme/b:1", "acme/none:1"}})
 		if err != nil {

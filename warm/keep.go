@@ -71,13 +71,16 @@ func (q *queue) restore(m *image, f *found, now time.Time) {
 	switch {
 	case m.parts != nil || q.byID[m.job.id] != m.job: // a call was faster
 	case m.job.state.Over() && m.state == Done && complete:
-		q.hold(m, f, now)
+		q.contents.attach(m, f.parts)
+		q.contents.hold(m)
 		q.o.Cache.Keep(m.holder(), m.keptUntil, digests(m.parts)...)
 	case m.job.state.Over(): // it was purged, or the disk was lost: there is nothing to keep
 		m.keptUntil, m.gone = time.Time{}, true
 		q.unsaved.image(m)
 	case m.state == Done && complete:
-		q.hold(m, f, now)
+		q.contents.attach(m, f.parts)
+		q.contents.hold(m)
+		q.keepOpen(m, now)
 	case m.state == Done: // it is not complete any more
 		m.state, m.keptUntil = Queued, time.Time{}
 		m.job.open++
@@ -89,14 +92,4 @@ func (q *queue) restore(m *image, f *found, now time.Time) {
 		}
 		q.o.Cache.Keep(m.holder(), now.Add(keptAhead), list...)
 	}
-}
-
-// hold makes the parts of a complete image those that it keeps.
-func (q *queue) hold(m *image, f *found, now time.Time) {
-	q.contents.attach(m, f.parts)
-	m.held = true
-	for _, b := range m.parts {
-		b.holds++
-	}
-	q.keepOpen(m, now)
 }

@@ -49,7 +49,7 @@ type Cost struct {
 }
 
 // Plan finds out what a job would do. It fetches the manifests of the images, as the job would, and no blob. The error is an
-// *InvalidError, or that of the context.
+// *InvalidError, a *QuotaError, or that of the context.
 func (e *Engine) Plan(ctx context.Context, r Request) (Plan, error) {
 	j, err := e.read(r)
 	if err != nil {

@@ -115,7 +115,6 @@ func (q *queue) cancel(j *job, now time.Time) {
 // expire forgets keeps that have ended, and jobs that were over long ago or are too many, with their keeps.
 func (q *queue) expire(now time.Time) {
 	jobs, images := 0, 0
-	kept := q.order[:0]
 	var gone []*job
 	for _, j := range slices.Backward(q.order) {
 		if !j.state.Over() {
@@ -136,13 +135,7 @@ func (q *queue) expire(now time.Time) {
 	for _, j := range gone {
 		q.forget(j)
 	}
-	for _, j := range q.order {
-		if q.byID[j.id] == j {
-			kept = append(kept, j)
-		}
-	}
-	clear(q.order[len(kept):])
-	q.order = kept
+	q.order = slices.DeleteFunc(q.order, func(j *job) bool { return q.byID[j.id] != j })
 }
 
 // forget removes a job that is over. Its caller takes it out of the order.

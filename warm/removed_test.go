@@ -13,13 +13,18 @@ import (
 	"github.com/registrymirror/mirror/warm"
 )
 
+// lose takes content out of the cache. The engine is not told.
+func (h *hub) lose(names ...string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, name := range names {
+		delete(h.here, named(name))
+	}
+}
+
 // remove takes content out of the cache, as a purge does, and says so.
 func (w *world) remove(names ...string) {
-	w.mu.Lock()
-	for _, name := range names {
-		delete(w.here, named(name))
-	}
-	w.mu.Unlock()
+	w.lose(names...)
 	w.Recheck()
 }
 
@@ -58,11 +63,7 @@ func TestPartsAreRemovedDuringTheJob(t *testing.T) {
 				}
 				w.took()
 				if c.quiet {
-					w.mu.Lock()
-					for _, name := range c.remove {
-						delete(w.here, named(name))
-					}
-					w.mu.Unlock()
+					w.lose(c.remove...)
 				} else {
 					w.remove(c.remove...)
 				}
@@ -128,9 +129,7 @@ func TestPartsAreRemovedAfterTheJob(t *testing.T) {
 			w.restart()
 			synctest.Wait()
 		}
-		w.mu.Lock()
-		delete(w.here, named("b")) // as a check of the cache does with what is damaged
-		w.mu.Unlock()
+		w.lose("b") // as a check of the cache does with what is damaged
 		time.Sleep(2 * time.Minute)
 		if b := w.job(id).Images[1]; b.Complete || w.kept("base") != 0 {
 			t.Errorf("two minutes later %+v", b)

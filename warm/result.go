@@ -117,23 +117,21 @@ func (q *queue) giveUp(now time.Time) {
 		running[u.image] = true
 	}
 	for _, j := range q.order {
-		for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
-			for _, m := range slices.Clone(list) {
-				if m.state.Over() || running[m] || m.wait != nil && m.wait.Code == WaitRateWindow {
-					continue
-				}
-				key, g := q.gates.before(m)
-				switch {
-				case g == nil && m.last == nil:
-					m.since = time.Time{}
-				case m.since.IsZero():
-					m.since = now
-				case now.Sub(m.since) < q.o.Patience:
-				case m.last != nil:
-					q.fail(m, *m.last, now)
-				default:
-					q.fail(m, g.finding(key, m.ref, q.o.Patience), now)
-				}
+		for m := range j.lacking {
+			if m.state.Over() || running[m] || m.wait != nil && m.wait.Code == WaitRateWindow {
+				continue
+			}
+			key, g := q.gates.before(m)
+			switch {
+			case g == nil && m.last == nil:
+				m.since = time.Time{}
+			case m.since.IsZero():
+				m.since = now
+			case now.Sub(m.since) < q.o.Patience:
+			case m.last != nil:
+				q.fail(m, *m.last, now)
+			default:
+				q.fail(m, g.finding(key, m.ref, q.o.Patience), now)
 			}
 		}
 	}

@@ -2,6 +2,8 @@ package warm
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/oci"
@@ -101,11 +103,7 @@ func (e *Engine) stock(ctx context.Context) stock {
 	}
 	if now.Sub(use.at) >= useAgain {
 		use = inUse{sizes: e.inspect.used(ctx), at: now}
-		list := make([]oci.Digest, 0, len(use.sizes))
-		for d := range use.sizes {
-			list = append(list, d)
-		}
-		e.inspect.Cache.Keep(heldByUse, now.Add(keptAhead), list...)
+		e.inspect.Cache.Keep(heldByUse, now.Add(keptAhead), slices.Collect(maps.Keys(use.sizes))...)
 		e.mu.Lock()
 		e.jobs.inUse = use
 		e.mu.Unlock()
@@ -222,9 +220,9 @@ func (q *queue) check(j *job, list []*image, st stock) *TooLargeError {
 
 // let lets an image in: its content is kept, and what is not here is fetched.
 func (q *queue) let(m *image, now time.Time) {
-	m.held, m.trouble = true, trouble{}
+	m.trouble = trouble{}
+	q.contents.hold(m)
 	for _, b := range m.parts {
-		b.holds++
 		if !b.here {
 			m.missing++
 			m.todo = append(m.todo, b)

@@ -74,7 +74,7 @@ func (q *queue) next(now time.Time) *unit {
 func (q *queue) nextManifests(j *job, now time.Time) *unit {
 	j.pending = notOver(j.pending)
 	for i, m := range j.pending {
-		if q.gates.mayGo(m, gateKey{host: m.ref.Host}, now) {
+		if q.gates.holdUp(m, now) == nil {
 			j.pending = slices.Delete(j.pending, i, i+1)
 			return &unit{kind: resolving, job: j, image: m}
 		}
@@ -82,37 +82,27 @@ func (q *queue) nextManifests(j *job, now time.Time) *unit {
 	return nil
 }
 
-// mayGo reports whether nothing holds up work for an image.
-func (s gates) mayGo(m *image, key gateKey, now time.Time) bool {
-	if m.wait != nil && now.Before(m.wait.Until) {
-		return false
-	}
-	return s.pass(key, now)
-}
-
-// sized reports whether images of a job wait to be let in, and the size of all is known whose manifests can be had now. The
+// sized reports whether images of a job wait to be let in, and the size of all is known whose manifests can be had now.
 func (j *job) sized(s gates, now time.Time) bool {
 	if j.arrived = notOver(j.arrived); len(j.arrived) == 0 || j.resolving > 0 {
 		return false
 	}
 	for _, m := range j.pending {
-		if s.mayGo(m, gateKey{host: m.ref.Host}, now) {
+		if s.holdUp(m, now) == nil {
 			return false
 		}
 	}
-	return slices.ContainsFunc(j.arrived, func(m *image) bool { return m.wait == nil || !now.Before(m.wait.Until) })
+	return slices.ContainsFunc(j.arrived, func(m *image) bool { return !m.paused(now) })
 }
 
 // nextBlob is a unit for a blob that an image lacks.
 func (q *queue) nextBlob(j *job, now time.Time) *unit {
-	if j.ready = notOver(j.ready); !q.gates.pass(theDisk, now) {
-		return nil
-	}
+	j.ready = notOver(j.ready)
 	for _, m := range j.ready {
 		for len(m.todo) > 0 && m.todo[0].here {
 			m.todo = m.todo[1:]
 		}
-		if !q.gates.mayGo(m, gateKey{m.ref.Host, true}, now) {
+		if q.gates.holdUp(m, now) != nil {
 			continue
 		}
 		for _, b := range m.todo {
@@ -125,14 +115,7 @@ func (q *queue) nextBlob(j *job, now time.Time) *unit {
 }
 
 func notOver(list []*image) []*image {
-	kept := list[:0]
-	for _, m := range list {
-		if !m.state.Over() {
-			kept = append(kept, m)
-		}
-	}
-	clear(list[len(kept):])
-	return kept
+	return slices.DeleteFunc(list, func(m *image) bool { return m.state.Over() })
 }
 
 // begin records that a unit runs.
@@ -141,19 +124,16 @@ func (q *queue) begin(ctx context.Context, u *unit, now time.Time) {
 	u.began, u.moved = now, now
 	q.units[u] = struct{}{}
 	u.job.units++
-	var keys []gateKey
 	switch u.kind {
 	case resolving:
 		u.job.resolving++
-		u.image.stop, u.image.wait = u.stop, nil
-		keys = []gateKey{{host: u.image.ref.Host}}
-		u.image.state = Running
+		u.image.stop, u.image.wait, u.image.state = u.stop, nil, Running
+		q.gates.begin(u)
 	case fetching:
 		u.blob.fetch, u.image.wait = u, nil
-		keys = []gateKey{{u.image.ref.Host, true}, theDisk}
+		q.gates.begin(u)
 	case admitting, confirming:
 	}
-	q.gates.begin(u, keys)
 	if u.job.state == Queued {
 		u.job.state, u.job.started = Running, now.UTC().Round(0)
 		q.unsaved.job(u.job)
@@ -185,14 +165,12 @@ func (q *queue) due(now time.Time) time.Duration {
 		at(g.until)
 	}
 	for _, j := range q.order {
-		for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
-			for _, m := range list {
-				if m.wait != nil {
-					at(m.wait.Until)
-				}
-				if !m.since.IsZero() {
-					at(m.since.Add(q.o.Patience))
-				}
+		for m := range j.lacking {
+			if m.wait != nil {
+				at(m.wait.Until)
+			}
+			if !m.since.IsZero() {
+				at(m.since.Add(q.o.Patience))
 			}
 		}
 	}
@@ -261,18 +239,16 @@ func (q *queue) waiting(j *job, now time.Time) *Waiting {
 	}
 	busy := len(q.units) >= q.o.Limits.Parallel
 	var first *Waiting
-	for _, list := range [][]*image{j.pending, j.arrived, j.ready} {
-		for _, m := range list {
-			if m.state.Over() {
-				continue
-			}
-			w := q.gates.holdUp(m, now)
-			if w == nil {
-				return waitingForTurn(m, busy)
-			}
-			if first == nil || w.Until.Before(first.Until) {
-				first = w
-			}
+	for m := range j.lacking {
+		if m.state.Over() {
+			continue
+		}
+		w := q.gates.holdUp(m, now)
+		if w == nil {
+			return waitingForTurn(m, busy)
+		}
+		if first == nil || w.Until.Before(first.Until) {
+			first = w
 		}
 	}
 	if first == nil {
@@ -302,7 +278,7 @@ func waitingForJobs(busy bool) *Waiting {
 
 // holdUp is what holds up work for an image; nil: it may go on.
 func (s gates) holdUp(m *image, now time.Time) *Waiting {
-	if m.wait != nil && now.Before(m.wait.Until) {
+	if m.paused(now) {
 		return m.wait
 	}
 	for _, key := range m.gates() {

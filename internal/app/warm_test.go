@@ -19,11 +19,23 @@ func (r *running) warmed(t *testing.T, o *origin.Origin, request warm.Request) w
 	for i, image := range request.Images {
 		request.Images[i] = nameOf(o) + "/" + image
 	}
+	return r.finished(t, r.submitted(t, request).ID)
+}
+
+// submitted is a new job.
+func (r *running) submitted(t *testing.T, request warm.Request) warm.Job {
+	t.Helper()
 	j, _, err := r.Warm().Submit(request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for state, err := range r.Warm().Watch(t.Context(), j.ID) {
+	return j
+}
+
+// finished is a job at its end.
+func (r *running) finished(t *testing.T, id string) (j warm.Job) {
+	t.Helper()
+	for state, err := range r.Warm().Watch(t.Context(), id) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,10 +105,7 @@ func TestWarmGoesOnAfterARestart(t *testing.T) {
 	remove := o.Script(origin.Rule{Kind: origin.KindBlob, Ref: string(last.Digest), Do: origin.Fault{Gate: gate}})
 	c := parse(t, t.TempDir(), upstreamOf(o))
 	r := run(t, c)
-	j, _, err := r.Warm().Submit(warm.Request{Images: []string{nameOf(o) + "/acme/app:v1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := r.submitted(t, warm.Request{Images: []string{nameOf(o) + "/acme/app:v1"}})
 	eventually(t, "all but the last layer is here", func() bool {
 		now, err := r.Warm().Job(j.ID)
 		return err == nil && now.BytesTotal > 0 && now.BytesDone == now.BytesTotal-last.Size
@@ -106,12 +115,7 @@ func TestWarmGoesOnAfterARestart(t *testing.T) {
 	}
 	remove()
 	r = run(t, c)
-	for now, err := range r.Warm().Watch(t.Context(), j.ID) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		j = now
-	}
+	j = r.finished(t, j.ID)
 	if j.State != warm.Done || j.BytesDone != j.BytesTotal || j.BytesCached != 0 {
 		t.Errorf("job %+v", j)
 	}
@@ -138,12 +142,10 @@ func TestWarmLeavesTheReserve(t *testing.T) {
 	c := parse(t, t.TempDir(), upstreamOf(o))
 	c.Warm.Parallel = 1 // of several at once one may wait although one more would have been left
 	r := run(t, c)
-	j, _, err := r.Warm().Submit(request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := r.submitted(t, request)
 	eventually(t, "the job waits for the window", func() bool {
-		j, err = r.Warm().Job(j.ID)
+		now, err := r.Warm().Job(j.ID)
+		j = now
 		return err == nil && j.Waiting != nil && j.Waiting.Code == warm.WaitRateWindow
 	})
 	if n := o.Spent(); n != 8 {
@@ -189,16 +191,7 @@ func TestImagesBelowTheMirrorAreWarmed(t *testing.T) {
 	if p, err := r.Warm().Plan(t.Context(), request); err != nil || p.Images[0].Image != name || p.Images[0].Failure != nil {
 		t.Errorf("plan %+v, %v", p, err)
 	}
-	j, _, err := r.Warm().Submit(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for state, err := range r.Warm().Watch(t.Context(), j.ID) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		j = state
-	}
+	j := r.finished(t, r.submitted(t, request).ID)
 	if j.State != warm.Done || j.Images[0].Image != name {
 		t.Errorf("job %+v", j)
 	}
