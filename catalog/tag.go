@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -271,16 +272,17 @@ func (l *ledger) Tags(prefix string) iter.Seq2[Tag, error] {
 	return func(yield func(Tag, error) bool) {
 		pass := func(key string, t Tag) bool { return yield(t.expiredBy(l.expiry(allKey(key, t.Ref.Tag))), nil) }
 		waiting := l.unwritten(prefix)
+		keys := slices.Sorted(maps.Keys(waiting))
 		for it, err := range l.table.Scan(prefix) {
 			if err != nil {
 				yield(Tag{}, fmt.Errorf("list tags: %w", err))
 				return
 			}
-			for len(waiting) > 0 && tagKey(waiting[0].Ref) <= it.Key {
-				if key := tagKey(waiting[0].Ref); key < it.Key && !pass(key, waiting[0]) { // else it was written meanwhile
+			for len(keys) > 0 && keys[0] <= it.Key {
+				if key := keys[0]; key < it.Key && !pass(key, waiting[key]) { // else it was written meanwhile
 					return
 				}
-				waiting = waiting[1:]
+				keys = keys[1:]
 			}
 			ref, ok := tagRef(it.Key)
 			if !ok {
@@ -300,25 +302,25 @@ func (l *ledger) Tags(prefix string) iter.Seq2[Tag, error] {
 				return
 			}
 		}
-		for _, t := range waiting {
-			if !pass(tagKey(t.Ref), t) {
+		for _, key := range keys {
+			if !pass(key, waiting[key]) {
 				return
 			}
 		}
 	}
 }
 
-// unwritten are the tags whose names begin with a prefix and that are not in the table yet, in order.
-func (l *ledger) unwritten(prefix string) (list []Tag) {
+// unwritten are the tags whose keys begin with a prefix and that are not in the table yet, by key.
+func (l *ledger) unwritten(prefix string) map[string]Tag {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	found := make(map[string]Tag)
 	for key, t := range l.dirty {
 		if t.Version == 0 && strings.HasPrefix(key, prefix) {
-			list = append(list, t)
+			found[key] = t
 		}
 	}
-	slices.SortFunc(list, func(a, b Tag) int { return strings.Compare(tagKey(a.Ref), tagKey(b.Ref)) })
-	return list
+	return found
 }
 
 // forgetTag removes the record of a tag, if there is one.

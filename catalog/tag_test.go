@@ -76,7 +76,6 @@ func TestWordsThatMeet(t *testing.T) {
 	}
 }
 
-// The writes of another catalog on the same table count, and older values in memory are dropped.
 // A digest that was only reported waits for the batch; once its manifest is here the record is written at once. Of reports that meet the
 // later one counts.
 func TestOnlyReported(t *testing.T) {
@@ -126,6 +125,7 @@ func TestOnlyReported(t *testing.T) {
 	})
 }
 
+// The writes of another catalog on the same table count, and older values in memory are dropped.
 func TestTwoOnOneTable(t *testing.T) {
 	t.Parallel()
 	tags := statetest.NewTable()

@@ -53,23 +53,14 @@ type FetchOptions struct {
 	Progress func(part Part, done int64)
 }
 
-// with is the context of the work.
-func (o FetchOptions) with(ctx context.Context) context.Context {
-	ctx = memory.By(ctx, o.name())
-	if o.Background {
-		ctx = upstream.Spare(ctx)
-	}
-	return ctx
-}
-
 // during is the context of work at an upstream, and end gives its error. Background work makes no further request once the upstream was
 // removed from the setup: it ends as one that begins now.
 func (p *Puller) during(ctx context.Context, st *site, ref oci.Ref, o FetchOptions) (_ context.Context, end func(error) error) {
-	ctx = o.with(ctx)
+	ctx = memory.By(ctx, o.name())
 	if !o.Background {
 		return ctx, func(err error) error { return err }
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(upstream.Spare(ctx))
 	stop := context.AfterFunc(st.gone, cancel)
 	return ctx, func(err error) error {
 		stop()

@@ -25,6 +25,16 @@ import (
 
 var inBackground = pull.FetchOptions{As: "warm-up", Background: true}
 
+// ahead brings the manifests of an image into the cache, in the background.
+func (w *world) ahead(t *testing.T, tag string) *pull.Image {
+	t.Helper()
+	m, err := w.Manifests(context.Background(), appRef(tag, ""), inBackground)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 // The halves of a fetch: the manifests of the platforms, then each part.
 func TestFetchInTwoHalves(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
@@ -289,10 +299,7 @@ func TestFreshWorkAsksForTheTag(t *testing.T) {
 func TestNoRoomInTheBackground(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.push(t, app, "v1", "one")
-		m, err := w.Manifests(context.Background(), appRef("v1", ""), inBackground)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := w.ahead(t, "v1")
 		w.hub.asked()
 		w.shelf.full = &cache.NoRoomError{Need: 100 << 30, Why: cache.TooLarge, Size: 20 << 30}
 		for _, part := range m.Parts {
@@ -327,10 +334,7 @@ func (b busy) Blob(ctx context.Context, repo string, d oci.Digest, w flight.Want
 func TestBackgroundWorkOutlastsClientsInAQueue(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.push(t, app, "v1", "one")
-		m, err := w.Manifests(context.Background(), appRef("v1", ""), inBackground)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := w.ahead(t, "v1")
 		left := 5
 		w.use(busy{w.hub, &left}, policy)
 		part := m.Parts[len(m.Parts)-1]
@@ -447,12 +451,9 @@ func TestClientsBesideBackgroundWork(t *testing.T) {
 func TestBackgroundWorkHasNoDeadline(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.push(t, app, "v1", "one")
-		m, err := w.Manifests(context.Background(), appRef("v1", ""), inBackground)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := w.ahead(t, "v1")
 		w.hub.behave(status(503), takes(40*time.Second))
-		err = w.Part(context.Background(), m.Ref.Repo, m.Parts[len(m.Parts)-1], inBackground)
+		err := w.Part(context.Background(), m.Ref.Repo, m.Parts[len(m.Parts)-1], inBackground)
 		if e, ok := errors.AsType[*fault.Error](err); !ok || e.Status != 503 {
 			t.Errorf("%v", err)
 		}
@@ -467,10 +468,7 @@ func TestUpstreamIsRemovedDuringBackgroundWork(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
 				w.shelf.alone = true
 				im := w.hub.push(t, app, "v1", "one")
-				m, err := w.Manifests(context.Background(), appRef("v1", ""), inBackground)
-				if err != nil {
-					t.Fatal(err)
-				}
+				m := w.ahead(t, "v1")
 				w.hub.behave(nil, func(string) time.Duration { return time.Minute })
 				results := make(chan error, 2)
 				go func() {

@@ -317,10 +317,7 @@ func TestManifestsSayWhatIsNew(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.hub.push(t, app, "v1", "one")
 		for _, want := range []int{3, 0} {
-			m, err := w.Manifests(context.Background(), appRef("v1", ""), inBackground)
-			if err != nil {
-				t.Fatal(err)
-			}
+			m := w.ahead(t, "v1")
 			n := 0
 			for _, part := range m.Parts {
 				if part.Fetched {

@@ -404,7 +404,7 @@ func (q tagPull) check(ctx context.Context, k key) (oci.Descriptor, error) {
 	r := p.reports.put(st.generation, ref, desc, at, q.by)
 	q.noteMove(ctx, before, desc.Digest)
 	if err := p.shown(st, ref.Repo); err != nil {
-		p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
+		p.notRecorded(ctx, ref, err)
 		return desc, nil
 	}
 	p.recordReport(ctx, st, ref, r)
@@ -461,7 +461,7 @@ func (p *Puller) recordReport(ctx context.Context, st *site, ref oci.Ref, r repo
 		return
 	}
 	if err := p.catalog.Reported(ref, r.desc.Digest, r.at, r.by); err != nil {
-		p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
+		p.notRecorded(ctx, ref, err)
 	}
 }
 
@@ -478,6 +478,11 @@ func (p *Puller) stored(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 	return hot && m.bytes != nil && p.cache.Put(ctx, m.digest, m.bytes) == nil
 }
 
+// notRecorded logs that a tag could not be recorded, which is served from memory.
+func (p *Puller) notRecorded(ctx context.Context, ref oci.Ref, err error) {
+	p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
+}
+
 // record writes what a tag means, as of the time of the report: a slow client makes no tag younger, and loses none. A tag
 // that can't be written is served from memory.
 func (p *Puller) record(ctx context.Context, ref oci.Ref, r report) {
@@ -488,7 +493,7 @@ func (p *Puller) record(ctx context.Context, ref oci.Ref, r report) {
 	}
 	t, err := p.catalog.Moved(ref, from, r.desc.Digest, r.at, r.by)
 	if err != nil {
-		p.log.WarnContext(ctx, "cannot record a tag; after a restart it is checked again", "repository", ref.Repo.String(), "tag", ref.Tag, "error", err)
+		p.notRecorded(ctx, ref, err)
 		return
 	}
 	i := slices.IndexFunc(t.History, func(s catalog.Seen) bool { return s.Digest == r.desc.Digest })

@@ -136,11 +136,7 @@ func TestNoClientQueuesBehindBackgroundWork(t *testing.T) {
 				if made.Load() < 40 || queued.Load() > 0 {
 					t.Errorf("%d of %d requests of clients were queued", queued.Load(), made.Load())
 				}
-				for i, done := range all {
-					if err := <-done; err != nil {
-						t.Errorf("chore %d: %v", i, err)
-					}
-				}
+				succeed(t, "chore", all)
 				end()
 				if s := r.State()[0]; s.Running != 0 || s.Waiting != 0 || s.State != endpoint.StateUp {
 					t.Errorf("in the end %+v", s)
@@ -179,11 +175,7 @@ func TestOneOfBackgroundWorkRunsBesideClients(t *testing.T) {
 		if s := r.State()[0]; s.Running != 4 {
 			t.Errorf("a second after its end %d run, want 4", s.Running)
 		}
-		for i, done := range all {
-			if err := <-done; err != nil {
-				t.Errorf("chore %d: %v", i, err)
-			}
-		}
+		succeed(t, "chore", all)
 		begun := p.order()
 		slices.Sort(begun)
 		if len(slices.Compact(begun)) != 7 || len(begun) != 7 {
@@ -269,11 +261,7 @@ func TestClientPromotesBackgroundWork(t *testing.T) {
 			if err := <-done; err != nil || time.Since(begin) != 10*time.Second {
 				t.Errorf("after %s: %v", time.Since(begin), err)
 			}
-			for _, done := range all {
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
-			}
+			succeed(t, "blob", all)
 		}, most(2))
 	})
 	t.Run("behind clients", func(t *testing.T) {
@@ -300,11 +288,7 @@ func TestClientPromotesBackgroundWork(t *testing.T) {
 			if err := <-done; err != nil || time.Since(begin) > 11*time.Second {
 				t.Errorf("after %s: %v", time.Since(begin), err)
 			}
-			for _, done := range append(clients, all...) {
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
-			}
+			succeed(t, "blob", append(clients, all...))
 		}, most(2))
 	})
 	t.Run("in the middle", func(t *testing.T) {

@@ -79,6 +79,23 @@ func asks(ctx context.Context, r *upstream.Registry, repo string, w flight.Want)
 	return done
 }
 
+// succeed waits until downloads have ended, and reports those that failed.
+func succeed(t *testing.T, what string, all []<-chan error) {
+	t.Helper()
+	for i, done := range all {
+		if err := <-done; err != nil {
+			t.Errorf("%s %d: %v", what, i, err)
+		}
+	}
+}
+
+// drain waits until downloads have ended, whether they failed or not.
+func drain(all []<-chan error) {
+	for _, done := range all {
+		<-done //nolint:errcheck // the caller says why some may fail
+	}
+}
+
 func blobDigest(repo string) oci.Digest { return digestOf([]byte(repo)) }
 
 // whole is a blob of unknown size, which waits like a large one.
@@ -121,11 +138,7 @@ func TestTurnsAreFair(t *testing.T) {
 			all = append(all, asks(t.Context(), r, repo, whole))
 			synctest.Wait()
 		}
-		for _, done := range all {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}
+		succeed(t, "blob", all)
 		// Half of the turns of a go to b and c at once: the rest of its blobs comes later.
 		slices.Sort(p.begun[6:9]) // at the same time
 		if diff := cmp.Diff([]string{"a", "a", "a", "a", "b", "c", "a", "a", "b"}, p.begun); diff != "" {
@@ -200,9 +213,7 @@ func TestTurnDeadline(t *testing.T) {
 				if s := r.State()[0]; s.State != endpoint.StateUp || s.LastError != "" {
 					t.Errorf("our own queue is held against the endpoint: %+v", s)
 				}
-				for _, done := range running {
-					<-done //nolint:errcheck // some of them waited too long as well
-				}
+				drain(running) // some of them waited too long as well
 			}, most(1))
 		})
 	}

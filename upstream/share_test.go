@@ -45,11 +45,7 @@ func TestOneClientLeavesTurnsToOthers(t *testing.T) {
 		if s := r.State()[0]; s.Running != 32 {
 			t.Errorf("%d run, want 32", s.Running)
 		}
-		for i, done := range others {
-			if err := <-done; err != nil {
-				t.Errorf("other %d: %v", i, err)
-			}
-		}
+		succeed(t, "other", others)
 		if took := time.Since(begin); took != 10*time.Second {
 			t.Errorf("16 of another client took %s, want the 10 s of one", took)
 		}
@@ -193,9 +189,7 @@ func TestSharedTransfersStay(t *testing.T) {
 			t.Error(err)
 		}
 		leave()
-		for _, done := range flood {
-			<-done //nolint:errcheck // they were left
-		}
+		drain(flood) // they were left
 	}, most(4))
 }
 
@@ -216,9 +210,7 @@ func TestTransfersOfOneClientAlternate(t *testing.T) {
 		if err := <-second; err != nil {
 			t.Error(err)
 		}
-		for _, done := range long {
-			<-done //nolint:errcheck // one may have waited too long
-		}
+		drain(long) // one may have waited too long
 		if n := len(p.begun); n > 5 {
 			t.Errorf("%d requests for 5 blobs: %v", n, p.begun)
 		}
@@ -236,11 +228,7 @@ func TestClientsAlternate(t *testing.T) {
 			all = append(all, asks(t.Context(), r, fmt.Sprint("r", i), flight.Want{To: 30, Client: fmt.Sprint("10.0.0.", i)}))
 			synctest.Wait()
 		}
-		for i, done := range all {
-			if err := <-done; err != nil {
-				t.Errorf("%d: %v", i, err)
-			}
-		}
+		succeed(t, "blob", all)
 		if took := time.Since(begin); took < 60*time.Second || took > 110*time.Second {
 			t.Errorf("6 blobs of 30 s in 2 turns took %s, want at most 90 s and a little", took)
 		}
@@ -286,9 +274,7 @@ func TestSmallBlobsDoNotWait(t *testing.T) {
 			t.Errorf("another client's small one took %s, want its 10 s", took)
 		}
 		leave()
-		for _, done := range flood {
-			<-done //nolint:errcheck // they were left
-		}
+		drain(flood) // they were left
 	})
 }
 
@@ -350,11 +336,7 @@ func TestPauseIsNoFault(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		p.cut.Delete("slow0")
 		hungry.Store(true)
-		for i, done := range slow {
-			if err := <-done; err != nil {
-				t.Errorf("%d: %v", i, err)
-			}
-		}
+		succeed(t, "blob", slow)
 		if n := p.sent.Load(); n > 60 {
 			t.Errorf("%d bytes were read for 60", n)
 		}
@@ -379,11 +361,7 @@ func TestPausedKeepFewConnections(t *testing.T) {
 			t.Errorf("%d connections are open for 1 turn, want 8 beside it", n)
 		}
 		hungry.Store(true)
-		for i, done := range slow {
-			if err := <-done; err != nil {
-				t.Errorf("%d: %v", i, err)
-			}
-		}
+		succeed(t, "blob", slow)
 		if s := r.State()[0]; s.State != endpoint.StateUp || s.LastError != "" || s.Running != 0 {
 			t.Errorf("%+v", s)
 		}
@@ -405,9 +383,7 @@ func TestQueueHoldsNothing(t *testing.T) {
 			t.Errorf("%d are held while 2000 wait and run", n)
 		}
 		leave()
-		for _, done := range all {
-			<-done //nolint:errcheck // they were left
-		}
+		drain(all) // they were left
 		if n := upstream.QueueHolds(r); n != 0 {
 			t.Errorf("%d are held when all have left", n)
 		}

@@ -1,6 +1,7 @@
 package webhook_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -80,76 +82,85 @@ func TestSlowBody(t *testing.T) {
 	})
 }
 
+// senders are clients of a handler.
+type senders struct {
+	h  http.Handler
+	wg sync.WaitGroup // of the requests that are held
+}
+
+// hold begins a request whose body doesn't end until stop is called.
+func (c *senders) hold(t *testing.T, kind, from string, header ...string) (stop func()) {
+	body, end := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := request(ctx, kind, from, body, header)
+	c.wg.Go(func() {
+		defer cancel()
+		c.h.ServeHTTP(httptest.NewRecorder(), r)
+	})
+	return func() { end.Close() }
+}
+
+// ask makes a request, and returns its status.
+func (c *senders) ask(t *testing.T, kind, from string, body []byte, header ...string) int {
+	w := httptest.NewRecorder()
+	c.h.ServeHTTP(w, request(t.Context(), kind, from, bytes.NewReader(body), header))
+	return w.Code
+}
+
+// request is a report from an address. header has names and values in turn.
+func request(ctx context.Context, kind, from string, body io.Reader, header []string) *http.Request {
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/webhooks/"+kind, body)
+	r.RemoteAddr = net.JoinHostPort(from, "1")
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	return r
+}
+
 // The bodies that are read at once are bounded. A report waits for its turn for a while, since many senders send it once; and
 // callers that have shown nothing keep none of the others from being read, nor one another for long.
 func TestTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := start(t)
-		var wg sync.WaitGroup
-		// hold begins a request whose body doesn't end until stop is called.
-		hold := func(kind, from string, header ...string) (stop func()) {
-			body, end := io.Pipe()
-			ctx, cancel := context.WithCancel(t.Context())
-			r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/webhooks/"+kind, body)
-			r.RemoteAddr = from + ":1"
-			for i := 0; i < len(header); i += 2 {
-				r.Header.Set(header[i], header[i+1])
-			}
-			wg.Go(func() {
-				defer cancel()
-				h.ServeHTTP(httptest.NewRecorder(), r)
-			})
-			return func() { end.Close() }
-		}
-		ask := func(kind, from string, body []byte, header ...string) int {
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/webhooks/"+kind, strings.NewReader(string(body)))
-			r.RemoteAddr = from + ":1"
-			for i := 0; i < len(header); i += 2 {
-				r.Header.Set(header[i], header[i+1])
-			}
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, r)
-			return w.Code
-		}
+		c := senders{h: start(t)}
 		forged := []string{"X-Hub-Signature-256", "sha256=00"}
 		var stops []func()
 		for range 8 {
-			stops = append(stops, hold("github", "192.0.2.1", forged...))
+			stops = append(stops, c.hold(t, "github", "192.0.2.1", forged...))
 		}
 		synctest.Wait()
 		began := time.Now()
-		if got := ask("github", "192.0.2.1", nil, forged...); got != http.StatusServiceUnavailable || time.Since(began) != 5*time.Second {
+		if got := c.ask(t, "github", "192.0.2.1", nil, forged...); got != http.StatusServiceUnavailable || time.Since(began) != 5*time.Second {
 			t.Errorf("the ninth of one address: %d after %v", got, time.Since(began))
 		}
 		body := recorded(t, "github")
 		_, header := prove("github", "github", secret, body)
 		began = time.Now()
-		if got := ask("github", "192.0.2.2", body, header...); got != http.StatusAccepted || time.Since(began) != 0 {
+		if got := c.ask(t, "github", "192.0.2.2", body, header...); got != http.StatusAccepted || time.Since(began) != 0 {
 			t.Errorf("another address: %d after %v", got, time.Since(began))
 		}
 		for range 8 {
-			stops = append(stops, hold("gitea", "192.0.2.3", "X-Gitea-Signature", "00"))
+			stops = append(stops, c.hold(t, "gitea", "192.0.2.3", "X-Gitea-Signature", "00"))
 		}
 		synctest.Wait()
-		if got := ask("github", "192.0.2.2", body, header...); got != http.StatusServiceUnavailable {
+		if got := c.ask(t, "github", "192.0.2.2", body, header...); got != http.StatusServiceUnavailable {
 			t.Errorf("a seventeenth: %d", got)
 		}
-		if got := ask("quay/"+secret, "192.0.2.1", recorded(t, "quay")); got != http.StatusAccepted {
+		if got := c.ask(t, "quay/"+secret, "192.0.2.1", recorded(t, "quay")); got != http.StatusAccepted {
 			t.Errorf("a sender that has shown its secret: %d", got)
 		}
 		// The owner of one secret takes no turns of other hooks.
 		for range 8 {
-			stops = append(stops, hold("quay/"+secret, "192.0.2.4"))
+			stops = append(stops, c.hold(t, "quay/"+secret, "192.0.2.4"))
 		}
 		synctest.Wait()
-		if got := ask("dockerhub/"+secret, "192.0.2.5", recorded(t, "dockerhub")); got != http.StatusAccepted {
+		if got := c.ask(t, "dockerhub/"+secret, "192.0.2.5", recorded(t, "dockerhub")); got != http.StatusAccepted {
 			t.Errorf("another hook: %d", got)
 		}
 		// It is read as soon as another one ends.
-		wg.Go(func() {
+		c.wg.Go(func() {
 			began := time.Now()
-			if got := ask("github", "192.0.2.2", body, header...); got != http.StatusAccepted || time.Since(began) != time.Second {
+			if got := c.ask(t, "github", "192.0.2.2", body, header...); got != http.StatusAccepted || time.Since(began) != time.Second {
 				t.Errorf("a report that waited: %d after %v", got, time.Since(began))
 			}
 		})
@@ -157,7 +168,7 @@ func TestTurns(t *testing.T) {
 		for _, stop := range stops {
 			stop()
 		}
-		wg.Wait()
+		c.wg.Wait()
 	})
 }
 
@@ -166,43 +177,30 @@ func TestTurns(t *testing.T) {
 func TestTurnsOfManyNetworks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := start(t)
-		var wg sync.WaitGroup
+		c := senders{h: start(t)}
 		hold := func(from string) (stop func()) {
-			body, end := io.Pipe()
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/webhooks/github", body)
-			r.RemoteAddr = from
-			r.Header.Set("X-Hub-Signature-256", "sha256=00")
-			wg.Go(func() { h.ServeHTTP(httptest.NewRecorder(), r) })
+			stop = c.hold(t, "github", from, "X-Hub-Signature-256", "sha256=00")
 			synctest.Wait()
-			return func() { end.Close() }
+			return stop
 		}
 		body := recorded(t, "github")
 		_, header := prove("github", "github", secret, body)
 		ask := func(from string) int {
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/webhooks/github", strings.NewReader(string(body)))
-			r.RemoteAddr = from
-			for i := 0; i < len(header); i += 2 {
-				r.Header.Set(header[i], header[i+1])
-			}
-			r.Header.Set("X-GitHub-Delivery", from)
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, r)
-			return w.Code
+			return c.ask(t, "github", from, body, append(slices.Clone(header), "X-GitHub-Delivery", from)...)
 		}
 		var stops []func()
 		for i := range 20 { // twelve have turns
-			stops = append(stops, hold(fmt.Sprintf("[2001:db8:0:%x::1]:1", i)))
+			stops = append(stops, hold(fmt.Sprintf("2001:db8:0:%x::1", i)))
 		}
 		began := time.Now()
-		if got := ask("192.0.2.1:1"); got != http.StatusAccepted || time.Since(began) != 0 {
+		if got := ask("192.0.2.1"); got != http.StatusAccepted || time.Since(began) != 0 {
 			t.Errorf("an address of IPv4: %d after %v", got, time.Since(began))
 		}
 		for i := range 20 {
-			stops = append(stops, hold(fmt.Sprintf("[2001:db8:0:0::%x]:2", i)))
+			stops = append(stops, hold(fmt.Sprintf("2001:db8:0:0::%x", i)))
 		}
 		done := make(chan int)
-		go func() { done <- ask("[2001:db8:ffff::1]:1") }()
+		go func() { done <- ask("2001:db8:ffff::1") }()
 		synctest.Wait()
 		for i := range 9 { // eight networks without a turn came before, and one that has a turn already
 			stops[i+1]()
@@ -214,6 +212,6 @@ func TestTurnsOfManyNetworks(t *testing.T) {
 		for _, stop := range stops {
 			stop()
 		}
-		wg.Wait()
+		c.wg.Wait()
 	})
 }

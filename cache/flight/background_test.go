@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -252,49 +251,15 @@ func TestStoredEndsWithItsSource(t *testing.T) {
 func TestBackgroundWorkLearnsNothingBad(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		st := &store{}
-		o := st.options()
-		o.ParallelAbove = 8 << 20
-		g := flight.New(o)
-		get := func(seed uint64, of func(from *origin, f fault) flight.Source) int {
-			from := newOrigin(seed, 20<<20)
-			from.chunk = 256 << 10
-			one := make(chan struct{}) // all connections together have one pace
-			stop := make(chan struct{})
-			var pacing sync.WaitGroup
-			pacing.Go(func() {
-				for {
-					time.Sleep(40 * time.Millisecond)
-					select {
-					case one <- struct{}{}:
-					case <-stop:
-						return
-					}
-				}
-			})
-			s := of(from, fault{gate: one})
-			s.Upstream = "up.example"
-			r, _ := join(t, g, from, s)
-			if err := <-stored(t.Context(), r, func(int64) {}); err != nil {
-				t.Fatal(err)
-			}
-			r.Close()
-			close(stop)
-			pacing.Wait()
-			return from.most()
-		}
-		work := func(from *origin, f fault) flight.Source { return from.background("k", f) }
-		client := func(from *origin, f fault) flight.Source { return from.source("k", f) }
-		for i, tt := range []struct {
-			of   func(from *origin, f fault) flight.Source
-			more bool
-		}{{work, true}, {client, true}, {client, false}, {work, false}} {
-			if n := get(uint64(i), tt.of); n > 1 != tt.more {
+		u := newUpstream(t, 1)
+		defer u.close()
+		u.shared = true
+		for i, tt := range []struct{ work, more bool }{{true, true}, {false, true}, {false, false}, {true, false}} {
+			u.work = tt.work
+			if n := u.pull().peak; n > 1 != tt.more {
 				t.Errorf("blob %d came by %d connections", i, n)
 			}
 		}
-		g.Close()
-		st.check(t)
 	})
 }
 

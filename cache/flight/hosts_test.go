@@ -23,6 +23,7 @@ type upstreamFake struct {
 	most   int   // connections that it accepts; 0: any number
 	busy   error // by which it refuses more; nil: one of its own
 	shared bool  // all connections together are as fast as one
+	work   bool  // blobs are pulled by background work, which reads none of them
 
 	refused atomic.Int64
 }
@@ -57,6 +58,9 @@ func (u *upstreamFake) pull() pulled {
 	o.chunk = largeChunk
 	line := make(chan struct{}, 1)
 	s := o.source("a", fault{})
+	if u.work {
+		s = o.background("a", fault{})
+	}
 	s.Upstream = u.name
 	fetch := s.Fetch
 	s.Fetch = func(ctx context.Context, w flight.Want) (flight.Body, error) {
@@ -83,11 +87,14 @@ func (u *upstreamFake) pull() pulled {
 	u.refused.Store(0)
 	start := time.Now()
 	obj, _ := join(u.t, u.g, o, s)
-	b, err := copyAll(u.t.Context(), obj, 0, largeSize)
-	took := time.Since(start)
-	if err != nil || !bytes.Equal(b, o.content) {
+	if u.work {
+		if err := <-stored(u.t.Context(), obj, func(int64) {}); err != nil {
+			u.t.Error(err)
+		}
+	} else if b, err := copyAll(u.t.Context(), obj, 0, largeSize); err != nil || !bytes.Equal(b, o.content) {
 		u.t.Errorf("%d bytes of %d, %v", len(b), largeSize, err)
 	}
+	took := time.Since(start)
 	_ = obj.Close()
 	synctest.Wait()
 	if n := o.total(); n != largeSize {
