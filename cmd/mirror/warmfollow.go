@@ -22,6 +22,7 @@ import (
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/admin/client"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/warm"
 )
 
@@ -81,10 +82,7 @@ func (f *warmFlags) states(ctx context.Context, first admin.WarmJob) iter.Seq2[a
 					return
 				}
 			}
-			select {
-			case <-ctx.Done(): // the next request says so
-			case <-time.After(reconnectEvery):
-			}
+			backoff.Wait(ctx, reconnectEvery) // where the context has ended, the next request says so
 		}
 	}
 }

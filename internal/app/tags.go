@@ -11,6 +11,7 @@ import (
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/drift"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -166,15 +167,8 @@ const (
 
 // watchTags looks through the tags in use from time to time, for metrics and the status.
 func (a *App) watchTags(ctx context.Context) error {
-	timer := time.NewTimer(surveyFirst)
-	defer timer.Stop()
 	failed := false
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
+	for wait := surveyFirst; backoff.Wait(ctx, wait); wait = surveyEvery {
 		places, _, err := a.places(ctx)
 		if err != nil && !failed && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "cannot read the pods of the cluster; mirror_tag_drift has no value for them", "error", err)
@@ -184,8 +178,8 @@ func (a *App) watchTags(ctx context.Context) error {
 			s.pods = a.cluster.reader != nil && !failed
 			a.lastSurvey.Store(&s)
 		}
-		timer.Reset(surveyEvery)
 	}
+	return nil
 }
 
 // driftSeries are the numbers of tags that drift when they were last looked through, by upstream and kind.
