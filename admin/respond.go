@@ -24,6 +24,14 @@ func (e *refusal) Error() string { return e.detail }
 
 func badRequest(err error) error { return &refusal{status: http.StatusBadRequest, detail: err.Error()} }
 
+// firstOf is a list of problems, cut to a length that fits an answer.
+func firstOf(problems []string, most int) []string {
+	if len(problems) > most {
+		return append(problems[:most:most], fmt.Sprintf("and %d more", len(problems)-most))
+	}
+	return problems
+}
+
 // busy asks the client to send its request again in ten seconds.
 func busy(detail string) error {
 	return &refusal{status: http.StatusServiceUnavailable, detail: detail, retryAfter: 10}

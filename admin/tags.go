@@ -147,8 +147,12 @@ type PurgeRequest struct {
 // inUse is how long after its last pull a tag counts as in use.
 const inUse = 30 * 24 * time.Hour
 
-// mostUses is how many pods and workloads of a tag are listed.
-const mostUses = 20
+const (
+	// mostUses is how many pods and workloads of a tag are listed.
+	mostUses = 20
+	// maxDigests is how many pieces of content an answer names that an image lacks.
+	maxDigests = 20
+)
 
 // tags are the handlers of tags, pins and purges.
 type tags struct {
@@ -220,7 +224,11 @@ func (t tags) refused(err error) error {
 	case errors.As(err, &unknown):
 		return &refusal{status: http.StatusNotFound, detail: err.Error() + "; mirror upstreams lists the upstreams"}
 	case errors.As(err, &missing):
-		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: digests(missing.Digests)}
+		digests := make([]string, len(missing.Digests))
+		for i, d := range missing.Digests {
+			digests[i] = d.String()
+		}
+		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: firstOf(digests, maxDigests)}
 	case errors.As(err, &forbidden):
 		return &refusal{status: http.StatusConflict, detail: fmt.Sprintf("no rule lets clients pull %s, and the mirror's login is used for nothing else; add a rule for it", forbidden.Repo)}
 	case errors.As(err, &part), errors.As(err, &pinned):
@@ -230,17 +238,6 @@ func (t tags) refused(err error) error {
 	}
 	f := diagnose.Explain(err)
 	return &refusal{status: http.StatusBadGateway, detail: f.Summary + "; " + f.Remedy}
-}
-
-func digests(list []oci.Digest) (texts []string) {
-	const most = 20
-	for i, d := range list {
-		if i == most {
-			return append(texts, fmt.Sprintf("and %d more", len(list)-most))
-		}
-		texts = append(texts, d.String())
-	}
-	return texts
 }
 
 // list answers with one tag, or with the tags in use.
@@ -269,7 +266,7 @@ func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 		if name <= p.after || catalog.IsArtifactTag(tag.Ref.Tag) {
 			continue
 		}
-		s, inUse := t.summary(tag, used.by[oci.Ref{Repo: tag.Ref.Repo, Tag: tag.Ref.Tag}], now)
+		s, inUse := t.summary(tag, used.by, now)
 		if !inUse || q.Get("floating") == "true" && !s.Floating {
 			continue
 		}
@@ -283,8 +280,9 @@ func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // summary is a tag in the list, with the pods and workloads that name it, and whether it is in use.
-func (t tags) summary(tag catalog.Tag, usedBy []string, now time.Time) (s TagSummary, used bool) {
+func (t tags) summary(tag catalog.Tag, by map[oci.Ref][]string, now time.Time) (s TagSummary, used bool) {
 	tag.Ref.Digest = ""
+	usedBy := by[tag.Ref]
 	s = TagSummary{
 		Image: tag.Ref.String(), Digest: tag.Digest.String(), CheckedAt: tag.Checked.UTC(), Changes: max(0, len(tag.History)-1),
 		Floating: catalog.Floating(tag), Uses: len(usedBy), UsedBy: usedBy[:min(len(usedBy), mostUses)],

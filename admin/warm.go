@@ -243,7 +243,7 @@ func manifests(all []byte) (body WarmRequest, err error) {
 		for _, p := range result.Problems {
 			problems = append(problems, p.String())
 		}
-		return body, &refusal{status: http.StatusBadRequest, detail: "parts of the body can't be read; nothing is fetched", problems: firstOf(problems)}
+		return body, &refusal{status: http.StatusBadRequest, detail: "parts of the body can't be read; nothing is fetched", problems: firstOf(problems, maxProblems)}
 	}
 	for _, found := range result.Images {
 		body.Images = append(body.Images, found.Image)
@@ -252,14 +252,6 @@ func manifests(all []byte) (body WarmRequest, err error) {
 		return body, badRequest(errors.New("no image was found in the body"))
 	}
 	return body, nil
-}
-
-// firstOf is a list of problems, cut to a length that fits an answer.
-func firstOf(problems []string) []string {
-	if len(problems) > maxProblems {
-		return append(problems[:maxProblems:maxProblems], fmt.Sprintf("and %d more", len(problems)-maxProblems))
-	}
-	return problems
 }
 
 // refusedWarm is the answer to an error of a Warmer.
@@ -272,7 +264,7 @@ func refusedWarm(err error) error {
 	switch {
 	case errors.As(err, &invalid):
 		problems := strings.Split(err.Error(), "\n")
-		return &refusal{status: http.StatusBadRequest, detail: "entries of the request are wrong; nothing is fetched", problems: firstOf(problems)}
+		return &refusal{status: http.StatusBadRequest, detail: "entries of the request are wrong; nothing is fetched", problems: firstOf(problems, maxProblems)}
 	case errors.As(err, &quota):
 		return &refusal{status: http.StatusTooManyRequests, detail: err.Error(), retryAfter: 60}
 	case errors.As(err, &used):
