@@ -92,6 +92,25 @@ func Problem(w http.ResponseWriter, status int, detail string) {
 	(&refusal{status: status, detail: detail}).write(w)
 }
 
+// unencoded refuses a body with a Content-Encoding. name is that of the body.
+func unencoded(r *http.Request, name string) error {
+	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return &refusal{status: http.StatusUnsupportedMediaType, detail: "send the " + name + " as it is, without a Content-Encoding"}
+	}
+	return nil
+}
+
+// turnToRead waits for the one place of turn, which end frees. A client that has waited too long is answered with full.
+func turnToRead(r *http.Request, turn chan struct{}, full string) (end func(), err error) {
+	switch {
+	case take(r, turn, readerPatience):
+		return func() { <-turn }, nil
+	case r.Context().Err() != nil:
+		return nil, errGone
+	}
+	return nil, busy(full)
+}
+
 // maxRequest is how many bytes of a JSON request are read.
 const maxRequest = 16 << 10
 

@@ -181,21 +181,18 @@ func words(values []string) []string { return strings.Split(strings.Join(values,
 
 // body reads the body of a request: JSON, or manifests and lists.
 func (x *warming) body(w http.ResponseWriter, r *http.Request) (body WarmRequest, err error) {
-	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return body, &refusal{status: http.StatusUnsupportedMediaType, detail: "send the body as it is, without a Content-Encoding"}
+	if err := unencoded(r, "body"); err != nil {
+		return body, err
 	}
 	t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	isJSON, limit := t == "" || t == "application/json", int64(maxNames)
 	if !isJSON {
 		limit = maxManifests
-		switch {
-		case take(r, x.turn, readerPatience):
-			defer func() { <-x.turn }()
-		case r.Context().Err() != nil:
-			return body, errGone
-		default:
-			return body, busy("other manifests are being read; send these again in a moment")
+		end, err := turnToRead(r, x.turn, "other manifests are being read; send these again in a moment")
+		if err != nil {
+			return body, err
 		}
+		defer end()
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
 	all, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
