@@ -48,6 +48,18 @@ func pageOf(q url.Values, limit int, others ...string) (p page, err error) {
 	return p, nil
 }
 
+// flag reads a parameter that is true or false; absent: false.
+func flag(q url.Values, name string) (bool, error) {
+	if !q.Has(name) {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(q.Get(name))
+	if err != nil {
+		return false, fmt.Errorf("%s=%s: must be true or false", name, q.Get(name))
+	}
+	return v, nil
+}
+
 // rememberedFor is how long a list that is costly to make serves its further pages.
 const rememberedFor = 10 * time.Second
 

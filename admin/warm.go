@@ -111,18 +111,6 @@ func (x *warming) verify(w http.ResponseWriter, r *http.Request) (any, error) {
 	return body, nil
 }
 
-// flag reads a parameter that is true or false; absent: false.
-func flag(q url.Values, name string) (bool, error) {
-	if !q.Has(name) {
-		return false, nil
-	}
-	v, err := strconv.ParseBool(q.Get(name))
-	if err != nil {
-		return false, fmt.Errorf("%s=%s: must be true or false", name, q.Get(name))
-	}
-	return v, nil
-}
-
 // warmParameters are those of a query. They win over the body, since manifests have no place for them.
 var warmParameters = []string{"platforms", "keep", "with", "maxSize"}
 
