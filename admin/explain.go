@@ -94,17 +94,14 @@ type explainer struct {
 }
 
 func (x *explainer) explain(w http.ResponseWriter, r *http.Request) (any, error) {
-	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return nil, &refusal{status: http.StatusUnsupportedMediaType, detail: "send the text as it is, without a Content-Encoding"}
+	if err := unencoded(r, "text"); err != nil {
+		return nil, err
 	}
-	switch {
-	case take(r, x.turn, readerPatience):
-		defer func() { <-x.turn }()
-	case r.Context().Err() != nil:
-		return nil, errGone
-	default:
-		return nil, busy("another text is being read; send it again in a moment")
+	end, err := turnToRead(r, x.turn, "another text is being read; send it again in a moment")
+	if err != nil {
+		return nil, err
 	}
+	defer end()
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
 	ctx, cancel := context.WithTimeout(r.Context(), readTime)
 	defer cancel()

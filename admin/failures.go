@@ -91,10 +91,8 @@ func filterOf(q url.Values, now time.Time) (f journal.Filter, p page, err error)
 			err = fmt.Errorf("since=%s: %w", since, err)
 		}
 	}
-	if declined := q.Get("declined"); err == nil && q.Has("declined") {
-		if f.Declined, err = strconv.ParseBool(declined); err != nil {
-			err = fmt.Errorf("declined=%s: must be true or false", declined)
-		}
+	if err == nil {
+		f.Declined, err = flag(q, "declined")
 	}
 	return f, p, err
 }

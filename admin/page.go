@@ -9,8 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/bounded"
 )
 
 const maxPage = 1000 // elements
@@ -47,28 +48,35 @@ func pageOf(q url.Values, limit int, others ...string) (p page, err error) {
 	return p, nil
 }
 
+// flag reads a parameter that is true or false; absent: false.
+func flag(q url.Values, name string) (bool, error) {
+	if !q.Has(name) {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(q.Get(name))
+	if err != nil {
+		return false, fmt.Errorf("%s=%s: must be true or false", name, q.Get(name))
+	}
+	return v, nil
+}
+
 // rememberedFor is how long a list that is costly to make serves its further pages.
 const rememberedFor = 10 * time.Second
 
 // remembered is what the pages of a list are made of. The first page makes it anew.
 type remembered[T any] struct {
-	mu    sync.Mutex // guards what follows
-	value T
-	made  time.Time // zero: never
+	last bounded.Expiring[struct{}, T] // one value
 }
 
 func (m *remembered[T]) get(p page, read func() (T, error)) (T, error) {
-	m.mu.Lock()
-	value, made := m.value, m.made
-	m.mu.Unlock()
-	if p.after != "" && time.Since(made) < rememberedFor {
-		return value, nil
+	if p.after != "" {
+		if value, ok := m.last.Get(struct{}{}); ok {
+			return value, nil
+		}
 	}
 	value, err := read()
 	if err == nil {
-		m.mu.Lock()
-		m.value, m.made = value, time.Now()
-		m.mu.Unlock()
+		m.last.Put(struct{}{}, value, rememberedFor, 1)
 	}
 	return value, err
 }

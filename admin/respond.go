@@ -24,6 +24,14 @@ func (e *refusal) Error() string { return e.detail }
 
 func badRequest(err error) error { return &refusal{status: http.StatusBadRequest, detail: err.Error()} }
 
+// firstOf is a list of problems, cut to a length that fits an answer.
+func firstOf(problems []string, most int) []string {
+	if len(problems) > most {
+		return append(problems[:most:most], fmt.Sprintf("and %d more", len(problems)-most))
+	}
+	return problems
+}
+
 // busy asks the client to send its request again in ten seconds.
 func busy(detail string) error {
 	return &refusal{status: http.StatusServiceUnavailable, detail: detail, retryAfter: 10}
@@ -82,6 +90,25 @@ func (e *refusal) write(w http.ResponseWriter) {
 // Problem answers with an error as RFC 9457 has it.
 func Problem(w http.ResponseWriter, status int, detail string) {
 	(&refusal{status: status, detail: detail}).write(w)
+}
+
+// unencoded refuses a body with a Content-Encoding. name is that of the body.
+func unencoded(r *http.Request, name string) error {
+	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return &refusal{status: http.StatusUnsupportedMediaType, detail: "send the " + name + " as it is, without a Content-Encoding"}
+	}
+	return nil
+}
+
+// turnToRead waits for the one place of turn, which end frees. A client that has waited too long is answered with full.
+func turnToRead(r *http.Request, turn chan struct{}, full string) (end func(), err error) {
+	switch {
+	case take(r, turn, readerPatience):
+		return func() { <-turn }, nil
+	case r.Context().Err() != nil:
+		return nil, errGone
+	}
+	return nil, busy(full)
 }
 
 // maxRequest is how many bytes of a JSON request are read.

@@ -17,7 +17,6 @@ import (
 	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
-	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
@@ -125,34 +124,6 @@ type TagClient struct {
 	LastPull time.Time `json:"lastPull"`
 }
 
-// Pin is a tag that means a fixed digest.
-type Pin struct {
-	Image  string    `json:"image"`
-	Digest string    `json:"digest"`
-	Since  time.Time `json:"since,omitzero"`
-	Until  time.Time `json:"until,omitzero"` // absent: it has no end
-	Reason string    `json:"reason,omitempty"`
-	By     string    `json:"by,omitempty"` // api or config
-	// NotSeen is set where the pin was made for a time that lies in it; absent: in none.
-	NotSeen *TagGap `json:"notSeen,omitempty"`
-}
-
-// PinList is the body of GET /api/v1/pins, sorted by image.
-type PinList struct {
-	Pins []Pin `json:"pins"`
-	// Continue is the parameter for the next page; absent: this is the last one.
-	Continue string `json:"continue,omitempty"`
-}
-
-// PinRequest is the body of PUT /api/v1/pins: either the digest, or the time at which the tag meant it.
-type PinRequest struct {
-	Image  string     `json:"image"`
-	Digest string     `json:"digest,omitempty"`
-	At     time.Time  `json:"at,omitzero"`
-	Until  *time.Time `json:"until,omitempty"` // nil: it has no end
-	Reason string     `json:"reason,omitempty"`
-}
-
 // ImageRequest is the body of POST /api/v1/tags/refresh.
 type ImageRequest struct {
 	Image string `json:"image"`
@@ -176,11 +147,12 @@ type PurgeRequest struct {
 // inUse is how long after its last pull a tag counts as in use.
 const inUse = 30 * 24 * time.Hour
 
-// maxReason is how many bytes of a pin's reason are kept.
-const maxReason = 500
-
-// mostUses is how many pods and workloads of a tag are listed.
-const mostUses = 20
+const (
+	// mostUses is how many pods and workloads of a tag are listed.
+	mostUses = 20
+	// maxDigests is how many pieces of content an answer names that an image lacks.
+	maxDigests = 20
+)
 
 // tags are the handlers of tags, pins and purges.
 type tags struct {
@@ -252,7 +224,11 @@ func (t tags) refused(err error) error {
 	case errors.As(err, &unknown):
 		return &refusal{status: http.StatusNotFound, detail: err.Error() + "; mirror upstreams lists the upstreams"}
 	case errors.As(err, &missing):
-		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: digests(missing.Digests)}
+		digests := make([]string, len(missing.Digests))
+		for i, d := range missing.Digests {
+			digests[i] = d.String()
+		}
+		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: firstOf(digests, maxDigests)}
 	case errors.As(err, &forbidden):
 		return &refusal{status: http.StatusConflict, detail: fmt.Sprintf("no rule lets clients pull %s, and the mirror's login is used for nothing else; add a rule for it", forbidden.Repo)}
 	case errors.As(err, &part), errors.As(err, &pinned):
@@ -262,17 +238,6 @@ func (t tags) refused(err error) error {
 	}
 	f := diagnose.Explain(err)
 	return &refusal{status: http.StatusBadGateway, detail: f.Summary + "; " + f.Remedy}
-}
-
-func digests(list []oci.Digest) (texts []string) {
-	const most = 20
-	for i, d := range list {
-		if i == most {
-			return append(texts, fmt.Sprintf("and %d more", len(list)-most))
-		}
-		texts = append(texts, d.String())
-	}
-	return texts
 }
 
 // list answers with one tag, or with the tags in use.
@@ -301,7 +266,7 @@ func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 		if name <= p.after || catalog.IsArtifactTag(tag.Ref.Tag) {
 			continue
 		}
-		s, inUse := t.summary(tag, used.by[oci.Ref{Repo: tag.Ref.Repo, Tag: tag.Ref.Tag}], now)
+		s, inUse := t.summary(tag, used.by, now)
 		if !inUse || q.Get("floating") == "true" && !s.Floating {
 			continue
 		}
@@ -315,8 +280,9 @@ func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // summary is a tag in the list, with the pods and workloads that name it, and whether it is in use.
-func (t tags) summary(tag catalog.Tag, usedBy []string, now time.Time) (s TagSummary, used bool) {
+func (t tags) summary(tag catalog.Tag, by map[oci.Ref][]string, now time.Time) (s TagSummary, used bool) {
 	tag.Ref.Digest = ""
+	usedBy := by[tag.Ref]
 	s = TagSummary{
 		Image: tag.Ref.String(), Digest: tag.Digest.String(), CheckedAt: tag.Checked.UTC(), Changes: max(0, len(tag.History)-1),
 		Floating: catalog.Floating(tag), Uses: len(usedBy), UsedBy: usedBy[:min(len(usedBy), mostUses)],
@@ -417,13 +383,6 @@ func began(tag catalog.Tag) string {
 	return tag.History[len(tag.History)-1].First.UTC().Format(time.RFC3339)
 }
 
-func viewPin(p catalog.Pin) Pin {
-	p.Ref.Digest = ""
-	return Pin{
-		Image: p.Ref.String(), Digest: p.Digest.String(), Since: p.Since.UTC(), Until: p.Until.UTC(), Reason: p.Reason, By: p.By,
-	}
-}
-
 // refresh asks the registry what a tag means now.
 func (t tags) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
 	var q ImageRequest
@@ -449,92 +408,6 @@ func (t tags) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
 // audit logs a change that an operator has made.
 func (t tags) audit(r *http.Request, event string, ref oci.Ref, attrs ...any) {
 	t.log.InfoContext(r.Context(), event, append([]any{"repository", ref.Repo.String(), "tag", ref.Tag, "client", r.RemoteAddr}, attrs...)...)
-}
-
-// pins answers with the pins.
-func (t tags) pins(_ http.ResponseWriter, r *http.Request) (any, error) {
-	p, err := pageOf(r.URL.Query(), maxPage)
-	if err != nil {
-		return nil, badRequest(err)
-	}
-	list, next := cut(p, t.ledger.Pins(time.Now()), func(p catalog.Pin) string { return p.Ref.String() })
-	body := PinList{Pins: make([]Pin, len(list)), Continue: next}
-	for i, pin := range list {
-		body.Pins[i] = viewPin(pin)
-	}
-	return body, nil
-}
-
-// pin pins a tag.
-func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
-	var q PinRequest
-	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27","digest":"sha256:..."}`); err != nil {
-		return nil, err
-	}
-	ref, err := t.image(q.Image, "tag", true)
-	if err != nil {
-		return nil, err
-	}
-	now := time.Now()
-	pin := catalog.Pin{Ref: ref, Digest: oci.Digest(q.Digest), Since: now.UTC(), Reason: q.Reason, By: catalog.PinnedByAPI}
-	if q.Until != nil {
-		pin.Until = *q.Until
-	}
-	switch {
-	case (q.Digest == "") == q.At.IsZero():
-		return nil, badRequest(errors.New("give either digest, or at (the time at which the tag meant it)"))
-	case q.Digest != "" && pin.Digest.Validate() != nil:
-		return nil, badRequest(fmt.Errorf("digest=%s: must be sha256: and 64 hex digits", q.Digest))
-	case q.Until != nil && !q.Until.After(now):
-		return nil, badRequest(fmt.Errorf("until=%s is over", q.Until.UTC().Format(time.RFC3339)))
-	case len(q.Reason) > maxReason || text.Line(q.Reason, maxReason) != q.Reason:
-		return nil, badRequest(fmt.Errorf("reason: must be one line of at most %d bytes", maxReason))
-	}
-	var gap *TagGap
-	if !q.At.IsZero() {
-		if err := past(q.At, now); err != nil {
-			return nil, err
-		}
-		tag, err := t.ledger.Tag(ref)
-		then, ok := tag.At(q.At)
-		if err != nil || !ok {
-			return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("it is not known what %s meant at %s; mirror tags show %s has its history",
-				ref, q.At.UTC().Format(time.RFC3339), ref)}
-		}
-		pin.Digest, gap = then.Digest, gapAt(tag, q.At)
-	}
-	if err := t.ledger.Pin(r.Context(), pin); err != nil {
-		return nil, t.refused(err)
-	}
-	attrs := []any{"digest", pin.Digest, "reason", pin.Reason}
-	if !pin.Until.IsZero() {
-		attrs = append(attrs, "expires_at", pin.Until)
-	}
-	t.audit(r, "tag pinned", ref, attrs...)
-	body := viewPin(pin)
-	body.NotSeen = gap
-	return body, nil
-}
-
-// unpin ends a pin.
-func (t tags) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
-	q := r.URL.Query()
-	if _, err := pageOf(q, maxPage, "image"); err != nil {
-		return nil, badRequest(err)
-	}
-	ref, err := t.image(q.Get("image"), "tag", r.Method != http.MethodGet)
-	if err != nil {
-		return nil, err
-	}
-	err = t.ledger.Unpin(ref)
-	if errors.Is(err, catalog.ErrUnknown) {
-		return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("%s is not pinned; mirror tags pins lists the pins", ref)}
-	}
-	if err != nil {
-		return nil, t.refused(err)
-	}
-	t.audit(r, "tag unpinned", ref)
-	return noContent, nil
 }
 
 // purge removes an image or a digest from the cache.

@@ -111,18 +111,6 @@ func (x *warming) verify(w http.ResponseWriter, r *http.Request) (any, error) {
 	return body, nil
 }
 
-// flag reads a parameter that is true or false; absent: false.
-func flag(q url.Values, name string) (bool, error) {
-	if !q.Has(name) {
-		return false, nil
-	}
-	v, err := strconv.ParseBool(q.Get(name))
-	if err != nil {
-		return false, fmt.Errorf("%s=%s: must be true or false", name, q.Get(name))
-	}
-	return v, nil
-}
-
 // warmParameters are those of a query. They win over the body, since manifests have no place for them.
 var warmParameters = []string{"platforms", "keep", "with", "maxSize"}
 
@@ -181,21 +169,18 @@ func words(values []string) []string { return strings.Split(strings.Join(values,
 
 // body reads the body of a request: JSON, or manifests and lists.
 func (x *warming) body(w http.ResponseWriter, r *http.Request) (body WarmRequest, err error) {
-	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return body, &refusal{status: http.StatusUnsupportedMediaType, detail: "send the body as it is, without a Content-Encoding"}
+	if err := unencoded(r, "body"); err != nil {
+		return body, err
 	}
 	t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	isJSON, limit := t == "" || t == "application/json", int64(maxNames)
 	if !isJSON {
 		limit = maxManifests
-		switch {
-		case take(r, x.turn, readerPatience):
-			defer func() { <-x.turn }()
-		case r.Context().Err() != nil:
-			return body, errGone
-		default:
-			return body, busy("other manifests are being read; send these again in a moment")
+		end, err := turnToRead(r, x.turn, "other manifests are being read; send these again in a moment")
+		if err != nil {
+			return body, err
 		}
+		defer end()
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(textTime)) // HTTP/1.1 has it
 	all, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
@@ -243,7 +228,7 @@ func manifests(all []byte) (body WarmRequest, err error) {
 		for _, p := range result.Problems {
 			problems = append(problems, p.String())
 		}
-		return body, &refusal{status: http.StatusBadRequest, detail: "parts of the body can't be read; nothing is fetched", problems: firstOf(problems)}
+		return body, &refusal{status: http.StatusBadRequest, detail: "parts of the body can't be read; nothing is fetched", problems: firstOf(problems, maxProblems)}
 	}
 	for _, found := range result.Images {
 		body.Images = append(body.Images, found.Image)
@@ -252,14 +237,6 @@ func manifests(all []byte) (body WarmRequest, err error) {
 		return body, badRequest(errors.New("no image was found in the body"))
 	}
 	return body, nil
-}
-
-// firstOf is a list of problems, cut to a length that fits an answer.
-func firstOf(problems []string) []string {
-	if len(problems) > maxProblems {
-		return append(problems[:maxProblems:maxProblems], fmt.Sprintf("and %d more", len(problems)-maxProblems))
-	}
-	return problems
 }
 
 // refusedWarm is the answer to an error of a Warmer.
@@ -272,7 +249,7 @@ func refusedWarm(err error) error {
 	switch {
 	case errors.As(err, &invalid):
 		problems := strings.Split(err.Error(), "\n")
-		return &refusal{status: http.StatusBadRequest, detail: "entries of the request are wrong; nothing is fetched", problems: firstOf(problems)}
+		return &refusal{status: http.StatusBadRequest, detail: "entries of the request are wrong; nothing is fetched", problems: firstOf(problems, maxProblems)}
 	case errors.As(err, &quota):
 		return &refusal{status: http.StatusTooManyRequests, detail: err.Error(), retryAfter: 60}
 	case errors.As(err, &used):

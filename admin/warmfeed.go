@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/warm"
 )
 
@@ -77,7 +78,7 @@ func (f *feed) watch(ctx context.Context, warmer Warmer, id string) {
 		}
 		f.take(job)
 		if len(job.Images) > maxInEvent && !job.State.Over() {
-			pause(ctx, largeEvery)
+			backoff.Wait(ctx, largeEvery)
 		}
 	}
 	f.mu.Lock()

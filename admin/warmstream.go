@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/warm"
 )
 
@@ -68,7 +69,7 @@ func (x *warming) stream(ctx context.Context, s stream, id, seen string) {
 			return
 		case n.text != "":
 			if err = s.send(n.text); err == nil && !n.over {
-				pause(ctx, n.pause)
+				backoff.Wait(ctx, n.pause)
 			}
 			continue
 		case n.over:
@@ -81,14 +82,6 @@ func (x *warming) stream(ctx context.Context, s stream, id, seen string) {
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// pause waits, or until the context ends.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
 	}
 }
 

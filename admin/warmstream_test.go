@@ -16,30 +16,19 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/admin"
+	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/warm"
 )
 
-// pipes is a listener without ports, whose connections have the time of synctest.
-type pipes struct {
-	conns chan net.Conn
-	ended chan struct{}
-}
-
-func (l pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.ended:
-		return nil, net.ErrClosed
-	}
-}
-func (l pipes) Close() error   { close(l.ended); return nil }
-func (l pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
-
-// listening serves a Warmer over pipes. end stops the server, as the mirror's stop does.
+// listening serves a Warmer over a network in memory, on which next to nothing is on its way: what the client does not read, the
+// server can't write. end stops the server, as the mirror's stop does.
 func listening(t *testing.T, w admin.Warmer) (dial func() net.Conn, end func()) {
 	t.Helper()
-	l := pipes{make(chan net.Conn), make(chan struct{})}
+	n := origin.Network{Buffer: 256}
+	l, err := n.Listen("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := &http.Server{Handler: admin.New(admin.Options{Warm: w})} //nolint:gosec // no header comes late
 	served := make(chan struct{})
 	go func() {
@@ -47,9 +36,12 @@ func listening(t *testing.T, w admin.Warmer) (dial func() net.Conn, end func()) 
 		_ = s.Serve(l) // until Close
 	}()
 	return func() net.Conn {
-			client, server := net.Pipe()
-			l.conns <- server
-			return client
+			t.Helper()
+			conn, err := n.Dial(t.Context(), "tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conn
 		}, func() {
 			_ = s.Close()
 			<-served

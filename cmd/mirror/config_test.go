@@ -27,13 +27,19 @@ func runConfig(t *testing.T, args ...string) (stdout, stderr string, err error) 
 	return out.String(), errs.String(), err
 }
 
-func configFile(t *testing.T, text string) string {
+// textFile is a file with a text, in a folder of its own.
+func textFile(t *testing.T, name, text string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "config.yaml")
+	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func configFile(t *testing.T, text string) string {
+	t.Helper()
+	return textFile(t, "config.yaml", text)
 }
 
 func TestConfigCheckSaysWhatItMeans(t *testing.T) {

@@ -3,8 +3,6 @@ package main
 import (
 	"encoding/json"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -23,11 +21,7 @@ const podEvents = `  Warning  Failed  4m (x3 over 5m)  kubelet  Failed to pull i
 
 func inputFile(t *testing.T, text string) string {
 	t.Helper()
-	name := filepath.Join(t.TempDir(), "events")
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
+	return textFile(t, "events", text)
 }
 
 func TestExplain(t *testing.T) {

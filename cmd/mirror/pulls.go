@@ -61,5 +61,5 @@ func pullsText(list admin.PullList, over bool, now time.Time) string {
 		}
 		t.row(append(cells, orDash(p.FailureID))...)
 	}
-	return t.String() + choose(list.Continue != "", "\nThere are more; --limit shows up to 1000.\n", "")
+	return t.String() + moreText(list.Continue)
 }

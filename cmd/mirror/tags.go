@@ -43,8 +43,8 @@ func newTagsListCmd() *cobra.Command {
 		Short: "List the tags in use",
 		Long: `List the tags that clients pulled in the last 30 days, those that are pinned, and, where the
 mirror may read the cluster (kubernetes.events), those that pods and workloads name, scaled
-to zero or not. -o wide shows which. A tag is floating where it has moved, or where its name is not that of one version (latest, main,
-1.27): such a tag can mean another image tomorrow.
+to zero or not. -o wide shows which. A tag is floating where it has moved, or where its name
+is not that of one version (latest, main, 1.27): such a tag can mean another image tomorrow.
 
 Exit codes: 0 shown; 1 the mirror refused the request; 2 wrong usage; 4 no mirror answers.`,
 		Example: `  mirror tags list
@@ -94,7 +94,7 @@ func tagsText(list admin.TagList, wide bool, now time.Time) string {
 		t.row(x.Image, shortDigest(x.Digest, wide), since(x.CheckedAt, now), since(x.LastPull, now), strconv.Itoa(x.Clients),
 			strings.Join(notes, ", "))
 	}
-	return t.String() + choose(list.Continue != "", "\nThere are more; --limit shows up to 1000.\n", "") + notesText(list.Notes)
+	return t.String() + moreText(list.Continue) + notesText(list.Notes)
 }
 
 // notesText says what could not be read.

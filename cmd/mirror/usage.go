@@ -229,6 +229,11 @@ func (l *limit) String() string { return strconv.Itoa(int(*l)) }
 // Type is what the help calls the value.
 func (l *limit) Type() string { return "int" }
 
+// moreText is the line below a list that has a further page. next is the parameter for it; empty: the list is whole.
+func moreText(next string) string {
+	return choose(next != "", fmt.Sprintf("\nThere are more; --limit shows up to %d.\n", maxLimit), "")
+}
+
 // completes registers the words that complete the value of a flag.
 func completes(cmd *cobra.Command, flag string, words ...string) {
 	complete := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)

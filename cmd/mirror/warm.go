@@ -231,15 +231,7 @@ func (f *warmFlags) plan(cmd *cobra.Command, r admin.WarmRequest) error {
 	if err := f.decode(body, &p, "a plan"); err != nil {
 		return err
 	}
-	switch {
-	case f.output == ndjson:
-		err = lines(cmd.OutOrStdout(), p.Images)
-	case f.output.encoded():
-		err = f.output.print(cmd.OutOrStdout(), body)
-	default:
-		err = write(cmd.OutOrStdout(), planText(p, f.output.wide(), time.Now()))
-	}
-	if err != nil {
+	if err := printAnswer(cmd.OutOrStdout(), f.output, body, p.Images, planText(p, f.output.wide(), time.Now())); err != nil {
 		return err
 	}
 	failed, unknown := 0, 0

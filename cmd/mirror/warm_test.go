@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/origin"
 	"github.com/registrymirror/mirror/warm"
 )
 
@@ -203,14 +203,7 @@ func TestWarmExitCodes(t *testing.T) {
 	failing.plan = warm.Plan{Fits: true, Images: []warm.Planned{{Image: "a", Failure: missingTag}, {Image: "b"}}}
 	whole := two()
 	whole.states[0].Images = []warm.Image{{Image: "a", Complete: true}}
-	text := func(name, text string) string {
-		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	template := text("broken.yaml", "image: nginx:1.27\n---\nimage: '{{ .Values.image }}'\n")
+	template := textFile(t, "broken.yaml", "image: nginx:1.27\n---\nimage: '{{ .Values.image }}'\n")
 	for _, tt := range []struct {
 		name string
 		w    admin.Warmer
@@ -237,11 +230,11 @@ func TestWarmExitCodes(t *testing.T) {
 		{"an unknown job", two(), "warm show 1", 1, "mirror warm ls"},
 		{"an unknown job", two(), "warm show 1 --wait", 1, "mirror warm ls"},
 		{"an unknown job", two(), "warm cancel 1", 1, "mirror warm ls"},
-		{"a file", fine, "warm -f " + text("list.txt", "nginx:1.27\n"), 0, ""},
+		{"a file", fine, "warm -f " + textFile(t, "list.txt", "nginx:1.27\n"), 0, ""},
 		{"a file that can't be read in full", fine, "warm -f " + template, 1, "broken.yaml:3 (document 2): image: "},
 		{"a plan of it", planned, "warm --dry-run -f " + template, 1, "broken.yaml:3"},
 		{"no file", fine, "warm -f nowhere.yaml", 1, "nowhere.yaml"},
-		{"a file without images", fine, "warm -f " + text("service.yaml", "kind: Service\n"), 1, "no image was found in"},
+		{"a file without images", fine, "warm -f " + textFile(t, "service.yaml", "kind: Service\n"), 1, "no image was found in"},
 		{"nothing", fine, "warm", 2, "warm needs images, or files with -f"},
 		{"nothing to verify", fine, "warm verify", 2, "warm verify needs images, or files with -f"},
 		{"nearly a command", fine, "warm verfy", 2, `did you mean "verify"? The image is docker.io/library/verfy`},
@@ -361,10 +354,15 @@ func TestEndText(t *testing.T) {
 	}
 }
 
-// followed follows a job of a handler over pipes, in the time of synctest.
-func followed(ctx context.Context, h http.Handler, job string) (code int, stdout, stderr string) {
+// followed follows a job of a handler over a network in memory, in the time of synctest.
+func followed(ctx context.Context, t *testing.T, h http.Handler, job string) (code int, stdout, stderr string) {
+	t.Helper()
 	var out, errs bytes.Buffer
-	l := pipes{make(chan net.Conn), make(chan struct{})}
+	var n origin.Network
+	l, err := n.Listen("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := &http.Server{Handler: h} //nolint:gosec // no header comes late
 	served := make(chan struct{})
 	go func() {
@@ -372,20 +370,12 @@ func followed(ctx context.Context, h http.Handler, job string) (code int, stdout
 		_ = s.Serve(l) // until Close
 	}()
 	var f warmFlags
-	f.dial = func(ctx context.Context) (net.Conn, error) {
-		here, there := net.Pipe()
-		select {
-		case l.conns <- there:
-			return here, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+	f.dial = func(ctx context.Context) (net.Conn, error) { return n.Dial(ctx, "tcp", l.Addr().String()) }
 	cmd := new(cobra.Command)
 	cmd.SetContext(ctx)
 	cmd.SetOut(&out)
 	cmd.SetErr(&errs)
-	err := f.follow(cmd, admin.WarmJob{ID: job})
+	err = f.follow(cmd, admin.WarmJob{ID: job})
 	_ = s.Close()
 	<-served
 	if exit, ok := errors.AsType[*exitError](err); ok {
@@ -397,30 +387,13 @@ func followed(ctx context.Context, h http.Handler, job string) (code int, stdout
 	return code, out.String(), errs.String()
 }
 
-// pipes is a listener without ports.
-type pipes struct {
-	conns chan net.Conn
-	ended chan struct{}
-}
-
-func (l pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.ended:
-		return nil, net.ErrClosed
-	}
-}
-func (l pipes) Close() error   { close(l.ended); return nil }
-func (l pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
-
 // A mirror that restarts while a job runs is waited for, two minutes at most. No image is reported twice.
 func TestFollowOverARestart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := two()
 		s.breaks = 2
-		code, stdout, stderr := followed(t.Context(), admin.New(admin.Options{Warm: s}), "3f9c2a7b")
+		code, stdout, stderr := followed(t.Context(), t, admin.New(admin.Options{Warm: s}), "3f9c2a7b")
 		if code != exitFailed || strings.Count(stdout, "done       docker.io/library/nginx:1.27") != 1 || strings.Count(stdout, "failed     ghcr.io/acme/app:v9") != 1 {
 			t.Errorf("%d\n%s%s", code, stdout, stderr)
 		}
@@ -428,7 +401,7 @@ func TestFollowOverARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		down := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
-		code, _, stderr := followed(t.Context(), down, "3f9c2a7b")
+		code, _, stderr := followed(t.Context(), t, down, "3f9c2a7b")
 		if passed := time.Since(start); code != exitUnreachable || !strings.Contains(stderr, "mirror warm show 3f9c2a7b --wait") || passed < 2*time.Minute || passed > 3*time.Minute {
 			t.Errorf("after %s: %d %s", passed, code, stderr)
 		}
@@ -454,7 +427,7 @@ func TestFollowWithoutAStream(t *testing.T) {
 			h.ServeHTTP(w, r)
 		})
 		start := time.Now()
-		code, stdout, stderr := followed(t.Context(), busy, "3f9c2a7b")
+		code, stdout, stderr := followed(t.Context(), t, busy, "3f9c2a7b")
 		if passed := time.Since(start); code != exitFailed || asked != 2000 || strings.Count(stdout, "\n") != 8 || passed < 60*time.Minute {
 			t.Errorf("asked %d times in %s: %d\n%s%s", asked, passed, code, stdout, stderr)
 		}
@@ -472,7 +445,7 @@ func TestFollowInterrupted(t *testing.T) {
 		s.gate = nil
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		code, stdout, stderr := followed(ctx, admin.New(admin.Options{Warm: s}), "3f9c2a7b")
+		code, stdout, stderr := followed(ctx, t, admin.New(admin.Options{Warm: s}), "3f9c2a7b")
 		if code != exitFailed || !strings.Contains(stderr, "interrupted; job 3f9c2a7b goes on: mirror warm show 3f9c2a7b --wait waits for it") || s.ended != nil || stdout != "" {
 			t.Errorf("%d\n%s%s", code, stdout, stderr)
 		}
@@ -601,12 +574,8 @@ func TestInterruptedInput(t *testing.T) {
 // Names of files do not control the terminal.
 func TestFileNamesAreShownClean(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	name := filepath.Join(dir, "a\x1b[31m\u202e.yaml")
-	if err := os.WriteFile(name, []byte("kind: Pod\nspec: {containers: [{image: '{{x}}'}, {image: ghcr.io/acme/app:v9}]}\n\"\x1b[31mz\": {image: '{{'}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{{"-f", name}, {"-f", dir}, {"-f", name + "\x1b"}, {"-f", name, "--admin", running(t, two())}} {
+	name := textFile(t, "a\x1b[31m\u202e.yaml", "kind: Pod\nspec: {containers: [{image: '{{x}}'}, {image: ghcr.io/acme/app:v9}]}\n\"\x1b[31mz\": {image: '{{'}\n")
+	for _, args := range [][]string{{"-f", name}, {"-f", filepath.Dir(name)}, {"-f", name + "\x1b"}, {"-f", name, "--admin", running(t, two())}} {
 		_, stdout, stderr := commandLine(t, append([]string{"warm"}, args...)...)
 		if strings.ContainsAny(stdout+stderr, "\x1b\u202e") || !strings.Contains(stderr, "[31m") {
 			t.Errorf("%q: %q %q", args, stdout, stderr)

@@ -215,13 +215,6 @@ func (h hook) run(t *testing.T, bin, end string) {
 		w.states[2].Images[1] = w.states[2].Images[0]
 	}
 	dir := t.TempDir()
-	file := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
 	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + dir}
 	address := ""
 	if len(h.env) == 1 {
@@ -230,7 +223,7 @@ func (h hook) run(t *testing.T, bin, end string) {
 		s := httptest.NewTLSServer(admin.New(admin.Options{Warm: w, Token: func() string { return token }}))
 		t.Cleanup(s.Close)
 		address = s.URL
-		env = append(env, "MIRROR_ADMIN_CA="+file("ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))))
+		env = append(env, "MIRROR_ADMIN_CA="+textFile(t, "ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))))
 	}
 	for _, name := range slices.Sorted(maps.Keys(h.env)) {
 		value := h.env[name]
@@ -244,7 +237,7 @@ func (h hook) run(t *testing.T, bin, end string) {
 		case name == "MIRROR_ADMIN_TOKEN_FILE" && strings.HasPrefix(value, "/tmp/"):
 			value = filepath.Join(dir, "written-token")
 		case name == "MIRROR_ADMIN_TOKEN_FILE" && (value == "$MIRROR_TOKEN" || strings.HasPrefix(value, "/etc/")):
-			value = file("token", token+"\n")
+			value = textFile(t, "token", token+"\n")
 		default:
 			t.Errorf("the variable %s=%s", name, value)
 		}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/admin/client"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/warm"
 )
 
@@ -81,10 +82,7 @@ func (f *warmFlags) states(ctx context.Context, first admin.WarmJob) iter.Seq2[a
 					return
 				}
 			}
-			select {
-			case <-ctx.Done(): // the next request says so
-			case <-time.After(reconnectEvery):
-			}
+			backoff.Wait(ctx, reconnectEvery) // where the context has ended, the next request says so
 		}
 	}
 }
@@ -170,26 +168,30 @@ func (f *warmFlags) follow(cmd *cobra.Command, job admin.WarmJob) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case f.output == ndjson:
-		summary := job
-		summary.Images = nil
-		err = lines(cmd.OutOrStdout(), []admin.WarmJob{summary})
-	case f.output.encoded():
-		var body []byte
-		if body, err = json.Marshal(job); err == nil {
-			err = f.output.print(cmd.OutOrStdout(), append(body, '\n'))
-		}
-	default:
-		err = write(cmd.OutOrStdout(), endText(job, f.places))
+	body, err := json.Marshal(job)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = over(job)
+	summary := job
+	summary.Images = nil
+	if err := printAnswer(cmd.OutOrStdout(), f.output, append(body, '\n'), []admin.WarmJob{summary}, endText(job, f.places)); err != nil {
+		return err
 	}
-	if err == nil {
-		err = f.unread()
+	if err := endError(job); err != nil {
+		return err
 	}
-	return err
+	return f.unread()
+}
+
+// endError is the error for a job that has ended otherwise than with all of its images. Nil: all are there.
+func endError(j admin.WarmJob) error {
+	switch j.State {
+	case warm.Done:
+		return nil
+	case warm.Cancelled:
+		return &exitError{exitFailed, fmt.Errorf("job %s was cancelled", j.ID)}
+	}
+	return &exitError{exitFailed, fmt.Errorf("%d of %s failed", j.Counts[string(warm.Failed)], plural(len(j.Images), "image", "images"))}
 }
 
 // view shows how far a job is. What is written to it are lines that stay.

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/admin"
-	"github.com/registrymirror/mirror/warm"
 )
 
 func newWarmVerifyCmd() *cobra.Command {
@@ -49,13 +48,8 @@ func (f *warmFlags) verify(cmd *cobra.Command, r admin.WarmRequest) error {
 	if err := f.decode(body, &v, "a verification"); err != nil {
 		return err
 	}
-	switch {
-	case f.output == ndjson:
-		err = lines(cmd.OutOrStdout(), v.Images)
-	case f.output.encoded():
-		err = f.output.print(cmd.OutOrStdout(), body)
-	default:
-		err = write(cmd.OutOrStdout(), verifiedText(v, f.output.wide()))
+	if err := printAnswer(cmd.OutOrStdout(), f.output, body, v.Images, verifiedText(v, f.output.wide())); err != nil {
+		return err
 	}
 	var missing []string
 	for _, x := range v.Images {
@@ -63,10 +57,7 @@ func (f *warmFlags) verify(cmd *cobra.Command, r admin.WarmRequest) error {
 			missing = append(missing, x.Image)
 		}
 	}
-	switch {
-	case err != nil:
-		return err
-	case len(missing) > 0:
+	if len(missing) > 0 {
 		return &exitError{exitFailed, fmt.Errorf("%d of %s would not pull without the registry; mirror warm %s fetches what is missing",
 			len(missing), plural(len(v.Images), "image", "images"), choose(len(missing) == 1, missing[0], "with the same arguments"))}
 	}
@@ -157,15 +148,4 @@ no mirror answers.`,
 	}
 	flags.add(cmd, false)
 	return cmd
-}
-
-// over is the error for a job that has ended otherwise than with all of its images. Nil: all are there.
-func over(j admin.WarmJob) error {
-	switch j.State {
-	case warm.Done:
-		return nil
-	case warm.Cancelled:
-		return &exitError{exitFailed, fmt.Errorf("job %s was cancelled", j.ID)}
-	}
-	return &exitError{exitFailed, fmt.Errorf("%d of %s failed", j.Counts[string(warm.Failed)], plural(len(j.Images), "image", "images"))}
 }

@@ -27,6 +27,17 @@ func lines[T any](w io.Writer, list []T) error {
 	return nil
 }
 
+// printAnswer prints an answer with a list: body for programs, its list as lines, or a text for people.
+func printAnswer[T any](w io.Writer, o output, body []byte, list []T, text string) error {
+	switch {
+	case o == ndjson:
+		return lines(w, list)
+	case o.encoded():
+		return o.print(w, body)
+	}
+	return write(w, text)
+}
+
 // planText is a plan as a table, with its totals and what it costs below.
 func planText(p admin.WarmPlan, wide bool, now time.Time) string {
 	var t table
@@ -42,18 +53,13 @@ func planText(p admin.WarmPlan, wide bool, now time.Time) string {
 			unknown++
 		}
 		t.row(x.Image, orDash(shortDigest(x.Digest, wide)), orDash(strings.Join(x.Platforms, " ")), size, cached, shared, strconv.Itoa(x.Requests))
-	}
-	rows := t.lines()
-	for i, x := range p.Images {
-		if x.Failure != nil {
-			rows[i+1] += failureText(x.Failure, "\n  ")
-		}
+		addFailure(&t, x.Failure)
 		if x.WaitingFor != nil {
-			rows[i+1] += "\n  its manifests can't be had now: " + waitText(x.WaitingFor)
+			t.row("  its manifests can't be had now: " + waitText(x.WaitingFor))
 		}
 	}
 	var b strings.Builder
-	b.WriteString(strings.Join(rows, "\n") + "\n\n")
+	b.WriteString(t.String() + "\n")
 	fmt.Fprintf(&b, "%s%s in all, of which %s are cached: %s%s would be fetched, with %s for manifests.\n", choose(unknown > 0, "At least ", ""),
 		amount(p.Bytes), amount(p.BytesCached), choose(unknown > 0, "at least ", ""), amount(p.BytesMissing), plural(p.Requests, "request", "requests"))
 	if !p.Fits {
@@ -77,9 +83,16 @@ func limitText(l admin.WarmLimit, now time.Time) string {
 	return text + fmt.Sprintf("; it waits for more until %s (%s).", l.EnoughAt.Format(time.RFC3339), until(l.EnoughAt, now))
 }
 
-// failureText is why an image is not there, and what to do, each on a line after indent.
-func failureText(f *admin.WarmFailure, indent string) string {
-	return indent + f.Summary + indent + "> " + f.Remedy + choose(f.ID != "", " ["+f.ID+"]", "")
+// failureText is why an image is not there, and what to do, in two lines.
+func failureText(f *admin.WarmFailure) string {
+	return "  " + f.Summary + "\n  > " + f.Remedy + choose(f.ID != "", " ["+f.ID+"]", "")
+}
+
+// addFailure adds why the image of the last row is not there, below that row. Nil: the image is there.
+func addFailure(t *table, f *admin.WarmFailure) {
+	if f != nil {
+		t.row(failureText(f))
+	}
 }
 
 func verifiedText(v admin.WarmVerified, wide bool) string {
@@ -87,14 +100,9 @@ func verifiedText(v admin.WarmVerified, wide bool) string {
 	t.row("IMAGE", "HERE", "DIGEST", "PLATFORMS", "SIZE")
 	for _, x := range v.Images {
 		t.row(x.Image, choose(x.Complete, "all", "not all"), orDash(shortDigest(x.Digest, wide)), orDash(strings.Join(x.Platforms, " ")), bytesText(x.BytesDone, x.BytesTotal))
+		addFailure(&t, x.Failure)
 	}
-	rows := t.lines()
-	for i, x := range v.Images {
-		if x.Failure != nil {
-			rows[i+1] += failureText(x.Failure, "\n  ")
-		}
-	}
-	return strings.Join(rows, "\n") + "\n"
+	return t.String()
 }
 
 // bytesText is how much of something is there.
@@ -122,7 +130,7 @@ func jobsText(l admin.WarmJobList, now time.Time) string {
 		t.row(j.ID, stateText(j), fmt.Sprintf("%d of %d", j.Counts[string(warm.Done)], all), strconv.FormatInt(j.Counts[string(warm.Failed)], 10),
 			bytesText(j.BytesDone, j.BytesTotal), since(j.CreatedAt, now), since(j.FinishedAt, now), choose(j.Name == "", "a request", j.Name))
 	}
-	return t.String() + choose(l.Continue != "", "\nThere are more; --limit shows up to 1000.\n", "")
+	return t.String() + moreText(l.Continue)
 }
 
 // stateText is the state of a job, and the code of what it waits for.
@@ -153,14 +161,9 @@ func jobText(j admin.WarmJob, wide bool, now time.Time) string {
 	for _, x := range j.Images {
 		images.row(x.Image, string(x.State), orDash(shortDigest(x.Digest, wide)), orDash(strings.Join(x.Platforms, " ")), bytesText(x.BytesDone, x.BytesTotal),
 			choose(x.KeptUntil.IsZero(), "-", x.KeptUntil.Format(time.RFC3339)))
+		addFailure(&images, x.Failure)
 	}
-	rows := images.lines()
-	for i, x := range j.Images {
-		if x.Failure != nil {
-			rows[i+1] += failureText(x.Failure, "\n  ")
-		}
-	}
-	return t.String() + "\n" + strings.Join(rows, "\n") + "\n"
+	return t.String() + "\n" + images.String()
 }
 
 // waitText is what a job waits for, in words.
@@ -196,7 +199,7 @@ func endText(j admin.WarmJob, places map[string]images.Place) string {
 		if x.Failure == nil {
 			continue
 		}
-		b.WriteString("\n" + x.Image + failureText(x.Failure, "\n  ") + "\n")
+		b.WriteString("\n" + x.Image + "\n" + failureText(x.Failure) + "\n")
 		if p, ok := places[x.Image]; ok {
 			b.WriteString("  it stands in " + p.String() + "\n")
 		}

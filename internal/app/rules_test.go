@@ -35,11 +35,11 @@ func (r *running) asks(t *testing.T, method, path string, header ...string) answ
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, registry, ns := strings.Cut(path, "?ns=")
+	req.Header.Set("Mirror-Node", fmt.Sprintf("node-%t%s", ns, registry)) // one kind of client each
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	_, registry, ns := strings.Cut(path, "?ns=")
-	req.Header.Set("Mirror-Node", fmt.Sprintf("node-%t%s", ns, registry)) // one kind of client each
 	tr := &http.Transport{DisableKeepAlives: true}
 	res, err := tr.RoundTrip(req)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/drift"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -90,22 +91,22 @@ func (a *App) platforms() []string { return a.setup.Load().Platforms }
 
 // tagSurvey is what was found when the tags in use were looked through.
 type tagSurvey struct {
-	at    time.Time
-	drift drift.Report
+	drift []drift.Tag
 	pods  bool // the cluster's pods were compared, too
 	held  []admin.HeldTag
 }
 
-// survey compares the ledger with the cluster: the tags that clients have pulled, or that pods name.
-func (a *App) survey(ctx context.Context, places []drift.Place) (tagSurvey, error) {
-	s := tagSurvey{at: time.Now()}
-	in := drift.Input{At: s.at, Places: places, Same: func(repo oci.Repo, d oci.Digest) []oci.Digest {
+// survey compares the ledger with the cluster: the tags that clients have pulled, or that pods name. pods says whether the places
+// have the cluster's pods. What is found is kept for metrics and the status.
+func (a *App) survey(ctx context.Context, places []drift.Place, pods bool) (report drift.Report, err error) {
+	in := drift.Input{At: time.Now(), Places: places, Same: func(repo oci.Repo, d oci.Digest) []oci.Digest {
 		return a.puller.Describe(oci.Ref{Repo: repo, Digest: d}, nil).Same
 	}, Change: a.change}
 	clients, err := a.catalog.AllClients()
 	if err != nil {
-		return s, err
+		return report, err
 	}
+	var held []admin.HeldTag
 	for _, p := range places {
 		if _, ok := clients[p.Ref]; !ok {
 			clients[p.Ref] = nil
@@ -114,7 +115,7 @@ func (a *App) survey(ctx context.Context, places []drift.Place) (tagSurvey, erro
 	due := 0 // tags that were reported as changed, and not checked since
 	for ref, list := range clients {
 		if err := ctx.Err(); err != nil {
-			return s, err
+			return report, err
 		}
 		tag, err := a.puller.Known(ctx, ref)
 		if err != nil || catalog.IsArtifactTag(ref.Tag) {
@@ -126,7 +127,7 @@ func (a *App) survey(ctx context.Context, places []drift.Place) (tagSurvey, erro
 		choice := a.puller.Choice(tag)
 		switch choice.Hold {
 		case catalog.HeldByImmutable, catalog.HeldByMinAge, catalog.HeldUnknown:
-			s.held = append(s.held, admin.HeldTag{Image: ref.String(), Immutable: choice.Hold == catalog.HeldByImmutable, Since: tag.History[0].First})
+			held = append(held, admin.HeldTag{Image: ref.String(), Immutable: choice.Hold == catalog.HeldByImmutable, Since: tag.History[0].First})
 		case catalog.NotHeld, catalog.HeldByPin:
 		}
 		image := drift.Image{Ref: ref, Now: choice.Digest}
@@ -136,10 +137,11 @@ func (a *App) survey(ctx context.Context, places []drift.Place) (tagSurvey, erro
 		in.Images = append(in.Images, image)
 	}
 	if due > 0 {
-		s.drift.Notes = append(s.drift.Notes, fmt.Sprintf("tags that were reported as changed and not checked since: %d; mirror tags refresh checks one", due))
+		report.Notes = []string{fmt.Sprintf("tags that were reported as changed and not checked since: %d; mirror tags refresh checks one", due)}
 	}
-	s.drift.Drift = drift.Find(in)
-	return s, nil
+	report.Drift = drift.Find(in)
+	a.lastSurvey.Store(&tagSurvey{drift: report.Drift, pods: pods, held: held})
+	return report, nil
 }
 
 // drift compares the ledger with the cluster, now.
@@ -148,14 +150,9 @@ func (a *App) drift(ctx context.Context) (drift.Report, error) {
 	if err != nil {
 		return drift.Report{}, err
 	}
-	s, err := a.survey(ctx, places)
-	if err != nil {
-		return drift.Report{}, err
-	}
-	s.pods = a.cluster.reader != nil
-	a.lastSurvey.Store(&s)
-	s.drift.Notes = append(notes, s.drift.Notes...)
-	return s.drift, nil
+	report, err := a.survey(ctx, places, a.cluster.reader != nil)
+	report.Notes = append(notes, report.Notes...)
+	return report, err
 }
 
 const (
@@ -166,26 +163,16 @@ const (
 
 // watchTags looks through the tags in use from time to time, for metrics and the status.
 func (a *App) watchTags(ctx context.Context) error {
-	timer := time.NewTimer(surveyFirst)
-	defer timer.Stop()
 	failed := false
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
+	for wait := surveyFirst; backoff.Wait(ctx, wait); wait = surveyEvery {
 		places, _, err := a.places(ctx)
 		if err != nil && !failed && ctx.Err() == nil {
 			a.log.WarnContext(ctx, "cannot read the pods of the cluster; mirror_tag_drift has no value for them", "error", err)
 		}
 		failed = err != nil
-		if s, err := a.survey(ctx, places); err == nil {
-			s.pods = a.cluster.reader != nil && !failed
-			a.lastSurvey.Store(&s)
-		}
-		timer.Reset(surveyEvery)
+		_, _ = a.survey(ctx, places, a.cluster.reader != nil && !failed) // on an error the last one stays
 	}
+	return nil
 }
 
 // driftSeries are the numbers of tags that drift when they were last looked through, by upstream and kind.
@@ -204,7 +191,7 @@ func (a *App) driftSeries() map[metrics.Drift]int {
 			counts[metrics.Drift{Upstream: name, Kind: kind}] = 0
 		}
 	}
-	for _, t := range s.drift.Drift {
+	for _, t := range s.drift {
 		host, _, _ := strings.Cut(t.Image, "/")
 		counts[metrics.Drift{Upstream: a.entry(host), Kind: t.Kind}]++
 	}

@@ -95,16 +95,9 @@ func TestTagsOfACluster(t *testing.T) {
 		t.Errorf("before the first look: %s", got)
 	}
 	for _, name := range []string{"acme/app/manifests/main", "acme/idle/manifests/1"} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, "http://"+r.Addr().String()+"/v2/"+name+"?ns="+nameOf(o), nil)
-		if err != nil {
-			t.Fatal(err)
+		if got := r.asks(t, http.MethodHead, name+"?ns="+nameOf(o)); got.status != "200 OK" {
+			t.Fatalf("%s: %+v", name, got)
 		}
-		tr := &http.Transport{DisableKeepAlives: true}
-		resp, err := tr.RoundTrip(req)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: %v, %v", name, resp, err)
-		}
-		_ = resp.Body.Close()
 	}
 	uses := make(map[string]string)
 	list := body[admin.TagList](t, r.App, "tags")
@@ -149,16 +142,7 @@ func TestDriftOfClients(t *testing.T) {
 	r := run(t, parse(t, t.TempDir(), fmt.Sprintf("  %s: {endpoints: [%q], tags: {maxAge: 0s}}\n", nameOf(o), o.URL())))
 	for seed, node := range []string{"node-1", "node-2"} {
 		o.AddImage("acme/app", "main", origin.Image{Seed: int64(seed)})
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, "http://"+r.Addr().String()+"/v2/acme/app/manifests/main?ns="+nameOf(o), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Mirror-Node", node)
-		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
+		r.asks(t, http.MethodHead, "acme/app/manifests/main?ns="+nameOf(o), "Mirror-Node", node)
 	}
 	if d := body[admin.DriftList](t, r.App, "tags/drift"); len(d.Drift) != 1 || len(d.Drift[0].Digests) != 2 || len(d.Notes) != 1 {
 		t.Errorf("drift: %+v", d)
