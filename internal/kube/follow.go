@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -125,7 +124,7 @@ func (f *following) run(ctx context.Context) {
 // list reads all objects.
 func (f *following) list(ctx context.Context) error {
 	f.o.Sink.Listing(f.kind.name)
-	version, all, err := pages(ctx, f.o.Client, "list "+f.kind.plural, f.kind.path, f.kind.selector, followPages, nil, func(items []object) {
+	version, all, err := pages(ctx, f.o.Client, f.kind, followPages, nil, func(items []object) {
 		for i := range items {
 			f.put(&items[i])
 		}
@@ -162,13 +161,11 @@ func (f *following) watch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, lasts+watchGrace, errSilent)
 	defer cancel()
 	op := "watch " + f.kind.plural
-	query := url.Values{
-		"watch": {"1"}, "resourceVersion": {f.version}, "allowWatchBookmarks": {"true"},
-		"timeoutSeconds": {strconv.Itoa(int(lasts.Seconds()))},
-	}
-	if f.kind.selector != "" {
-		query.Set("fieldSelector", f.kind.selector)
-	}
+	query := f.kind.query()
+	query.Set("watch", "1")
+	query.Set("resourceVersion", f.version)
+	query.Set("allowWatchBookmarks", "true")
+	query.Set("timeoutSeconds", strconv.Itoa(int(lasts.Seconds())))
 	resp, err := f.o.Client.send(ctx, op, http.MethodGet, f.kind.path, query, nil)
 	if err != nil {
 		silent := errors.Is(context.Cause(ctx), errSilent) // there are proxies that hold the headers back until the first event
