@@ -194,10 +194,8 @@ func (f *following) watch(ctx context.Context) error {
 			return nil // it has lasted its time
 		case errors.Is(err, io.EOF):
 			err = errShort
-		case body.err == nil: // it is not the connection
-			if e, ok := errors.AsType[*APIError](err); !ok || e.Status != http.StatusTooManyRequests {
-				f.version = ""
-			}
+		case body.err == nil && refusedWith(err) != http.StatusTooManyRequests: // it is not the connection
+			f.version = ""
 		}
 		return fmt.Errorf("%s: %w", op, err)
 	}

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -128,7 +127,7 @@ var workloadKinds = []kind{
 func (c *Client) Workloads(ctx context.Context) (all []Workload, refused []string, err error) {
 	for _, k := range workloadKinds {
 		found, err := list[object](ctx, c, k, imagePages, nil)
-		if e, ok := errors.AsType[*APIError](err); ok && (e.Status == http.StatusForbidden || e.Status == http.StatusNotFound) {
+		if status := refusedWith(err); status == http.StatusForbidden || status == http.StatusNotFound {
 			refused = append(refused, k.plural)
 			continue
 		}

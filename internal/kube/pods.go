@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -128,7 +127,7 @@ func list[T any](ctx context.Context, c *Client, k kind, most int, wait func(con
 	for range 2 {
 		all = nil
 		_, _, err = pages(ctx, c, k, most, wait, func(items []T) { all = append(all, items...) })
-		if e, ok := errors.AsType[*APIError](err); !ok || e.Status != http.StatusGone {
+		if refusedWith(err) != http.StatusGone {
 			break
 		}
 	}
