@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/backoff"
@@ -60,10 +61,8 @@ type FollowerOptions struct {
 // each kind it reads a list and then watches for changes from there; it reads the list again when the server can't go on from
 // the last change. Run is what it does.
 type Follower struct {
-	o FollowerOptions
-
-	mu    sync.Mutex // guards stats
-	stats FollowStats
+	o             FollowerOptions
+	lists, errors atomic.Int64 // as in FollowStats
 }
 
 // FollowStats count since the start.
@@ -82,9 +81,7 @@ func NewFollower(o FollowerOptions) *Follower {
 
 // Stats returns what has been done so far.
 func (f *Follower) Stats() FollowStats {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.stats
+	return FollowStats{Lists: f.lists.Load(), Errors: f.errors.Load()}
 }
 
 // Run follows the cluster until ctx ends, whose error it returns.
@@ -137,7 +134,7 @@ func (f *following) list(ctx context.Context) error {
 	}
 	f.o.Sink.Listed(f.kind.name)
 	f.version = version
-	f.count(func(s *FollowStats) { s.Lists++ })
+	f.lists.Add(1)
 	return nil
 }
 
@@ -242,12 +239,6 @@ func (b *budget) Read(p []byte) (n int, err error) {
 	return n, b.err
 }
 
-func (f *following) count(change func(*FollowStats)) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	change(&f.stats)
-}
-
 // worked ends a row of failures, if the watch that began then has been steady.
 func (f *following) worked(ctx context.Context, began time.Time) {
 	if time.Since(began) < watchSteady {
@@ -271,7 +262,7 @@ func (f *following) failed(ctx context.Context, err error) time.Duration {
 	if refused != nil && refused.Status == http.StatusGone {
 		return wait
 	}
-	f.count(func(s *FollowStats) { s.Errors++ })
+	f.errors.Add(1)
 	certain := refused != nil && refused.Status/100 == 4 && refused.Status != http.StatusTooManyRequests
 	if refused != nil {
 		wait = max(wait, refused.RetryAfter)
