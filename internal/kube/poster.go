@@ -14,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -146,10 +147,7 @@ func (p *Poster) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		if err := p.round(ctx); err != nil && ctx.Err() == nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(p.logError(err)):
-			}
+			backoff.Wait(ctx, p.logError(err))
 		}
 	}
 }
