@@ -60,18 +60,13 @@ func TestKubernetesFeed(t *testing.T) {
 	pod("kube-system", "excluded")
 	c.Kubectl(t, "create", "deployment", "idle", "--image", "docker.io/acme/idle:v1", "--replicas", "0")
 	c.Apply(t, feedCronJob)
-	warm := func(n int) {
+	warm := func(n int64) {
 		t.Helper()
 		wait.For(t, 3*time.Minute, fmt.Sprintf("%d images to be warm", n), func() error {
-			_, body := m.Get(t, "/metrics")
-			for line := range strings.Lines(body) {
-				if strings.HasPrefix(line, "mirror_feed_") {
-					if strings.TrimSpace(line) == fmt.Sprintf("mirror_feed_images_warm %d", n) {
-						return nil
-					}
-				}
+			if got := metric(t, m, "mirror_feed_images_warm"); got != n {
+				return fmt.Errorf("%d are", got)
 			}
-			return fmt.Errorf("they are not")
+			return nil
 		})
 	}
 	warm(4)

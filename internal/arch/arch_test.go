@@ -25,6 +25,7 @@ var floors = [][]string{
 	{"internal/metrics"},
 	{"server", "webhook", "admin", "internal/kube"},
 	{"warm/schedule", "warm/feed"},
+	{"warm/warmtest"},
 	{"warm"},
 	{"journal", "drift", "diagnose/*"},
 	{"diagnose"},
@@ -46,6 +47,7 @@ var rules = arch.Rules{
 	Floors: floors,
 	Aids: []string{
 		"internal/origin", "internal/testlog", "cache/cachetest", "internal/state/statetest", "auth/internal/standin",
+		"warm/warmtest",
 	},
 	Bans: []arch.Ban{
 		{

@@ -138,6 +138,14 @@ func (e *APIError) Error() string {
 	return s
 }
 
+// refusedWith is the status with which the API server refused a request. 0: err is not a refusal.
+func refusedWith(err error) int {
+	if e, ok := errors.AsType[*APIError](err); ok {
+		return e.Status
+	}
+	return 0
+}
+
 // final reports whether asking again is of no use.
 func (e *APIError) final() bool {
 	return e.Status/100 == 4 && e.Status != http.StatusUnauthorized && e.Status != http.StatusTooManyRequests

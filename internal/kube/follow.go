@@ -10,9 +10,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/backoff"
@@ -61,10 +61,8 @@ type FollowerOptions struct {
 // each kind it reads a list and then watches for changes from there; it reads the list again when the server can't go on from
 // the last change. Run is what it does.
 type Follower struct {
-	o FollowerOptions
-
-	mu    sync.Mutex // guards stats
-	stats FollowStats
+	o             FollowerOptions
+	lists, errors atomic.Int64 // as in FollowStats
 }
 
 // FollowStats count since the start.
@@ -83,9 +81,7 @@ func NewFollower(o FollowerOptions) *Follower {
 
 // Stats returns what has been done so far.
 func (f *Follower) Stats() FollowStats {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.stats
+	return FollowStats{Lists: f.lists.Load(), Errors: f.errors.Load()}
 }
 
 // Run follows the cluster until ctx ends, whose error it returns.
@@ -125,7 +121,7 @@ func (f *following) run(ctx context.Context) {
 // list reads all objects.
 func (f *following) list(ctx context.Context) error {
 	f.o.Sink.Listing(f.kind.name)
-	version, all, err := pages(ctx, f.o.Client, "list "+f.kind.plural, f.kind.path, f.kind.selector, followPages, nil, func(items []object) {
+	version, all, err := pages(ctx, f.o.Client, f.kind, followPages, nil, func(items []object) {
 		for i := range items {
 			f.put(&items[i])
 		}
@@ -138,7 +134,7 @@ func (f *following) list(ctx context.Context) error {
 	}
 	f.o.Sink.Listed(f.kind.name)
 	f.version = version
-	f.count(func(s *FollowStats) { s.Lists++ })
+	f.lists.Add(1)
 	return nil
 }
 
@@ -162,13 +158,11 @@ func (f *following) watch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, lasts+watchGrace, errSilent)
 	defer cancel()
 	op := "watch " + f.kind.plural
-	query := url.Values{
-		"watch": {"1"}, "resourceVersion": {f.version}, "allowWatchBookmarks": {"true"},
-		"timeoutSeconds": {strconv.Itoa(int(lasts.Seconds()))},
-	}
-	if f.kind.selector != "" {
-		query.Set("fieldSelector", f.kind.selector)
-	}
+	query := f.kind.query()
+	query.Set("watch", "1")
+	query.Set("resourceVersion", f.version)
+	query.Set("allowWatchBookmarks", "true")
+	query.Set("timeoutSeconds", strconv.Itoa(int(lasts.Seconds())))
 	resp, err := f.o.Client.send(ctx, op, http.MethodGet, f.kind.path, query, nil)
 	if err != nil {
 		silent := errors.Is(context.Cause(ctx), errSilent) // there are proxies that hold the headers back until the first event
@@ -197,10 +191,8 @@ func (f *following) watch(ctx context.Context) error {
 			return nil // it has lasted its time
 		case errors.Is(err, io.EOF):
 			err = errShort
-		case body.err == nil: // it is not the connection
-			if e, ok := errors.AsType[*APIError](err); !ok || e.Status != http.StatusTooManyRequests {
-				f.version = ""
-			}
+		case body.err == nil && refusedWith(err) != http.StatusTooManyRequests: // it is not the connection
+			f.version = ""
 		}
 		return fmt.Errorf("%s: %w", op, err)
 	}
@@ -247,12 +239,6 @@ func (b *budget) Read(p []byte) (n int, err error) {
 	return n, b.err
 }
 
-func (f *following) count(change func(*FollowStats)) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	change(&f.stats)
-}
-
 // worked ends a row of failures, if the watch that began then has been steady.
 func (f *following) worked(ctx context.Context, began time.Time) {
 	if time.Since(began) < watchSteady {
@@ -276,7 +262,7 @@ func (f *following) failed(ctx context.Context, err error) time.Duration {
 	if refused != nil && refused.Status == http.StatusGone {
 		return wait
 	}
-	f.count(func(s *FollowStats) { s.Errors++ })
+	f.errors.Add(1)
 	certain := refused != nil && refused.Status/100 == 4 && refused.Status != http.StatusTooManyRequests
 	if refused != nil {
 		wait = max(wait, refused.RetryAfter)

@@ -2,9 +2,9 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -30,7 +30,7 @@ type RunningImage struct {
 
 // Pods lists the pods of all namespaces that have not ended, and are not being deleted, with the images of all their containers.
 func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
-	found, err := list[pod](ctx, c, "list pods", podKind.path, podKind.selector, imagePages, nil)
+	found, err := list[pod](ctx, c, podKind, imagePages, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -101,13 +101,19 @@ func (o *object) images() []string {
 // kind is a kind of objects.
 type kind struct {
 	name, plural, path string
-	selector           string // of fields: those that count
+	selector           string // of fields: those that count; empty: all do
 }
 
-// livePods is the selector of pods that have not ended.
-const livePods = "status.phase!=Succeeded,status.phase!=Failed"
+// query is that of a request for objects of the kind, to which more may be added.
+func (k kind) query() url.Values {
+	if k.selector == "" {
+		return url.Values{}
+	}
+	return url.Values{"fieldSelector": {k.selector}}
+}
 
-var podKind = kind{"Pod", "pods", "/api/v1/pods", livePods}
+// podKind are the pods that have not ended.
+var podKind = kind{"Pod", "pods", "/api/v1/pods", "status.phase!=Succeeded,status.phase!=Failed"}
 
 // workloadKinds are the kinds whose pod templates stay when they have no pods.
 var workloadKinds = []kind{
@@ -120,8 +126,8 @@ var workloadKinds = []kind{
 // Workloads lists the workloads of all namespaces. Kinds that we may not list are left out, and named in refused.
 func (c *Client) Workloads(ctx context.Context) (all []Workload, refused []string, err error) {
 	for _, k := range workloadKinds {
-		found, err := list[object](ctx, c, "list "+k.plural, k.path, k.selector, imagePages, nil)
-		if e, ok := errors.AsType[*APIError](err); ok && (e.Status == http.StatusForbidden || e.Status == http.StatusNotFound) {
+		found, err := list[object](ctx, c, k, imagePages, nil)
+		if status := refusedWith(err); status == http.StatusForbidden || status == http.StatusNotFound {
 			refused = append(refused, k.plural)
 			continue
 		}

@@ -2,9 +2,7 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 
@@ -118,16 +116,18 @@ func (p *pod) on(client string) bool {
 
 // pods lists pods of all namespaces by a field selector. Before each page it waits.
 func (c *Client) pods(ctx context.Context, selector string, wait func(context.Context) error) ([]pod, error) {
-	return list[pod](ctx, c, "list pods", "/api/v1/pods", selector, podPages, wait)
+	k := podKind
+	k.selector = selector
+	return list[pod](ctx, c, k, podPages, wait)
 }
 
 // list reads a list, at most so many pages of it. Before each page it waits; nil: it does not. A list that expires between two
 // pages is read once more.
-func list[T any](ctx context.Context, c *Client, op, path, selector string, most int, wait func(context.Context) error) (all []T, err error) {
+func list[T any](ctx context.Context, c *Client, k kind, most int, wait func(context.Context) error) (all []T, err error) {
 	for range 2 {
 		all = nil
-		_, _, err = pages(ctx, c, op, path, selector, most, wait, func(items []T) { all = append(all, items...) })
-		if e, ok := errors.AsType[*APIError](err); !ok || e.Status != http.StatusGone {
+		_, _, err = pages(ctx, c, k, most, wait, func(items []T) { all = append(all, items...) })
+		if refusedWith(err) != http.StatusGone {
 			break
 		}
 	}
@@ -138,13 +138,11 @@ func list[T any](ctx context.Context, c *Client, op, path, selector string, most
 }
 
 // pages reads the pages of a list, at most so many, and returns the version of the list, and whether that were all pages.
-func pages[T any](ctx context.Context, c *Client, op, path, selector string, most int, wait func(context.Context) error, take func([]T)) (
+func pages[T any](ctx context.Context, c *Client, k kind, most int, wait func(context.Context) error, take func([]T)) (
 	version string, all bool, err error,
 ) {
-	query := url.Values{"limit": {strconv.Itoa(podPage)}}
-	if selector != "" {
-		query.Set("fieldSelector", selector)
-	}
+	query := k.query()
+	query.Set("limit", strconv.Itoa(podPage))
 	for range most {
 		var page struct {
 			Metadata struct{ Continue, ResourceVersion string }
@@ -155,7 +153,7 @@ func pages[T any](ctx context.Context, c *Client, op, path, selector string, mos
 				return "", false, err
 			}
 		}
-		if err := c.ask(ctx, op, http.MethodGet, path, query, nil, &page); err != nil {
+		if err := c.ask(ctx, "list "+k.plural, http.MethodGet, k.path, query, nil, &page); err != nil {
 			return "", false, err
 		}
 		take(page.Items)

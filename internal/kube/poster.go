@@ -14,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -146,10 +147,7 @@ func (p *Poster) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		if err := p.round(ctx); err != nil && ctx.Err() == nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(p.logError(err)):
-			}
+			backoff.Wait(ctx, p.logError(err))
 		}
 	}
 }
@@ -314,7 +312,7 @@ func (p *Poster) post(ctx context.Context, h holder, f journal.Failure) error {
 		return err
 	}
 	err := p.raise(ctx, e, f, now)
-	if refused, _ := errors.AsType[*APIError](err); refused != nil && refused.Status == http.StatusNotFound {
+	if refusedWith(err) == http.StatusNotFound {
 		delete(p.posted, k) // it has expired, or its namespace went
 		return nil
 	}
@@ -335,7 +333,7 @@ func (p *Poster) raise(ctx context.Context, e *event, f journal.Failure, now tim
 		first := *e
 		first.Count, first.FirstTimestamp, first.LastTimestamp = 1, stamp(now), stamp(now)
 		err := p.o.Client.ask(ctx, "create event", http.MethodPost, path, nil, first, nil)
-		if refused, _ := errors.AsType[*APIError](err); refused == nil || refused.Status != http.StatusConflict {
+		if refusedWith(err) != http.StatusConflict {
 			if err == nil {
 				e.Count = 1
 			}

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -232,19 +233,22 @@ func (f *Feed) Listed(kind string) {
 	}
 }
 
+// byRef are the images in use that are of upstreams. Of those that objects name in several ways it has one. The lock is held.
+func (f *Feed) byRef() map[oci.Ref]*image {
+	list := make(map[oci.Ref]*image, len(f.images))
+	for _, m := range f.images {
+		if m.ref.Name != "" {
+			list[m.ref] = m
+		}
+	}
+	return list
+}
+
 // InUse are the images in use that are of upstreams, each once.
 func (f *Feed) InUse() []oci.Ref {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	seen := make(map[oci.Ref]bool, len(f.images))
-	list := make([]oci.Ref, 0, len(f.images))
-	for _, m := range f.images {
-		if m.ref.Name != "" && !seen[m.ref] {
-			seen[m.ref] = true
-			list = append(list, m.ref)
-		}
-	}
-	return list
+	return slices.Collect(maps.Keys(f.byRef()))
 }
 
 // Stats are the numbers of a Feed.
@@ -259,13 +263,9 @@ type Stats struct {
 func (f *Feed) Stats() Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s, seen := Stats{Objects: len(f.objects)}, make(map[oci.Ref]bool, len(f.images))
-	for _, m := range f.images {
-		if m.ref.Name == "" || seen[m.ref] {
-			continue
-		}
-		seen[m.ref] = true
-		s.Images++
+	own := f.byRef()
+	s := Stats{Objects: len(f.objects), Images: len(own)}
+	for _, m := range own {
 		if m.warm {
 			s.Warm++
 		}

@@ -20,91 +20,21 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/warm"
 	"github.com/registrymirror/mirror/warm/feed"
+	"github.com/registrymirror/mirror/warm/warmtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// jobs are those of an engine. A job is over after takes; images in fails are not brought.
-type jobs struct {
-	mu       sync.Mutex
-	takes    time.Duration
-	fails    map[string]bool
-	spoils   string // all images of a job that has it fail
-	most     int    // images of a job; of a larger one all fail; 0: no limit
-	refuse   error  // each request
-	requests []warm.Request
-	begun    []time.Time
-	refused  int
-}
-
-func (s *jobs) Submit(r warm.Request) (warm.Job, bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.refuse != nil {
-		s.refused++
-		return warm.Job{}, false, s.refuse
-	}
-	s.requests = append(s.requests, r)
-	s.begun = append(s.begun, time.Now())
-	return warm.Job{ID: fmt.Sprint(len(s.requests) - 1), State: warm.Queued}, true, nil
-}
-
-func (s *jobs) Job(id string) (warm.Job, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var i int
-	if _, err := fmt.Sscan(id, &i); err != nil {
-		return warm.Job{}, warm.ErrUnknown
-	}
-	j := warm.Job{ID: id, State: warm.Running}
-	if time.Since(s.begun[i]) < s.takes {
-		return j, nil
-	}
-	j.State = warm.Done
-	for _, name := range s.requests[i].Images {
-		m := warm.Image{Image: name, State: warm.Done}
-		if s.fails[name] || slices.Contains(s.requests[i].Images, s.spoils) || s.most > 0 && len(s.requests[i].Images) > s.most {
-			m.State, j.State = warm.Failed, warm.Failed
-		}
-		j.Images = append(j.Images, m)
-	}
-	return j, nil
-}
-
-// running is how many jobs are not over.
-func (s *jobs) running() (n int) {
-	for _, at := range s.begun {
-		if time.Since(at) < s.takes {
-			n++
-		}
-	}
-	return n
-}
-
-// sent are the requests that were taken.
-func (s *jobs) sent() []warm.Request {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.requests)
-}
-
-func (s *jobs) images() (list [][]string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.requests {
+// images are those of the jobs.
+func images(s *warmtest.Jobs) (list [][]string) {
+	for _, r := range s.Requests() {
 		list = append(list, r.Images)
 	}
 	return list
 }
 
-func (s *jobs) set(change func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change()
-}
-
 // under runs a Feed in a bubble of time.
-func under(t *testing.T, s *jobs, test func(t *testing.T, f *feed.Feed, log *testlog.Log)) {
+func under(t *testing.T, s *warmtest.Jobs, test func(t *testing.T, f *feed.Feed, log *testlog.Log)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		var log testlog.Log
@@ -112,15 +42,24 @@ func under(t *testing.T, s *jobs, test func(t *testing.T, f *feed.Feed, log *tes
 			Jobs: s, Keep: 72 * time.Hour, Log: slog.New(slog.NewTextHandler(&log, nil)),
 			Canonical: func(r oci.Ref) (oci.Ref, bool) { return r, r.Host == "docker.io" || r.Host == "ghcr.io" },
 		})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- f.Run(ctx) }()
+		stop := run(t, f)
 		test(t, f, &log)
+		stop()
+	})
+}
+
+// run runs a Feed until the result is called.
+func run(t *testing.T, f *feed.Feed) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- f.Run(ctx) }()
+	return func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run ended with %v", err)
 		}
-	})
+	}
 }
 
 func pass(d time.Duration) {
@@ -144,7 +83,7 @@ const (
 // TestNewImages: images that come together are one job, each once; those of other registries, and what is not an image, are left out.
 func TestNewImages(t *testing.T) {
 	t.Parallel()
-	s := &jobs{takes: time.Minute}
+	s := &warmtest.Jobs{Takes: time.Minute}
 	under(t, s, func(t *testing.T, f *feed.Feed, _ *testlog.Log) {
 		f.Listing("Pod")
 		f.Put("Pod", "prod/a", []string{"nginx:1", "elsewhere.example/x:1", "NOT AN IMAGE", "", strings.Repeat("a", 600)})
@@ -154,24 +93,24 @@ func TestNewImages(t *testing.T) {
 		f.Listed("Pod")
 		pass(time.Minute)
 		want := warm.Request{Images: []string{nginx, redis, app}, Keep: 72 * time.Hour, By: catalog.ByWarm, Name: "feed"}
-		same(t, []warm.Request{want}, s.sent())
+		same(t, []warm.Request{want}, s.Requests())
 		// The same again, and statuses that change, cost nothing.
 		for range 100 {
 			f.Put("Pod", "prod/b", []string{"redis:7", "nginx:1"})
 		}
 		pass(time.Hour)
-		same(t, 1, len(s.sent()))
+		same(t, 1, len(s.Requests()))
 		same(t, feed.Stats{Objects: 3, Images: 3, Warm: 3}, f.Stats())
 		f.Put("Pod", "prod/b", []string{"redis:8"})
 		pass(time.Minute)
-		same(t, []string{"docker.io/library/redis:8"}, s.images()[1])
+		same(t, []string{"docker.io/library/redis:8"}, images(s)[1])
 	})
 }
 
 // TestInUse: an image is in use for as long as an object names it.
 func TestInUse(t *testing.T) {
 	t.Parallel()
-	s := &jobs{}
+	s := &warmtest.Jobs{}
 	under(t, s, func(t *testing.T, f *feed.Feed, _ *testlog.Log) {
 		uses := func(want ...string) {
 			t.Helper()
@@ -211,36 +150,37 @@ func TestInUse(t *testing.T) {
 // TestKept: an image in use is brought anew when a part of its keep is over, and no more once it is not used.
 func TestKept(t *testing.T) {
 	t.Parallel()
-	s := &jobs{takes: time.Second}
+	s := &warmtest.Jobs{Takes: time.Second}
 	under(t, s, func(t *testing.T, f *feed.Feed, _ *testlog.Log) {
 		f.Put("Deployment", "prod/idle", []string{"nginx:1"})
 		pass(10 * 24 * time.Hour)
-		if n := len(s.sent()); n < 6 || n > 11 {
+		if n := len(s.Requests()); n < 6 || n > 11 {
 			t.Errorf("%d jobs in ten days", n)
 		}
-		for i, at := range s.begun[1:] {
-			if d := at.Sub(s.begun[i]); d > 37*time.Hour || d < 24*time.Hour {
+		begun := s.Begun()
+		for i, at := range begun[1:] {
+			if d := at.Sub(begun[i]); d > 37*time.Hour || d < 24*time.Hour {
 				t.Errorf("the next job came after %s", d)
 			}
 		}
-		n := len(s.sent())
+		n := len(s.Requests())
 		f.Delete("Deployment", "prod/idle")
 		pass(10 * 24 * time.Hour)
-		same(t, n, len(s.sent()))
+		same(t, n, len(s.Requests()))
 	})
 }
 
 // TestFailing: an image that can't be brought is tried again after growing pauses, and delays no other.
 func TestFailing(t *testing.T) {
 	t.Parallel()
-	s := &jobs{takes: time.Second, fails: map[string]bool{nginx: true}}
+	s := &warmtest.Jobs{Takes: time.Second, Fails: map[string]bool{nginx: true}}
 	under(t, s, func(t *testing.T, f *feed.Feed, _ *testlog.Log) {
 		f.Put("Pod", "prod/a", []string{"nginx:1", "redis:7"})
 		pass(time.Minute)
 		same(t, feed.Stats{Objects: 1, Images: 2, Warm: 1, Failing: 1}, f.Stats())
 		pass(24 * time.Hour)
 		tries := 0
-		for _, images := range s.images()[1:] {
+		for _, images := range images(s)[1:] {
 			if slices.Contains(images, nginx) {
 				tries++
 				same(t, []string{nginx}, images)
@@ -249,7 +189,7 @@ func TestFailing(t *testing.T) {
 		if tries < 6 || tries > 9 { // 10, 20, 40 minutes ... 6 hours
 			t.Errorf("%d more tries in a day", tries)
 		}
-		s.set(func() { s.fails = nil })
+		s.Set(func() { s.Fails = nil })
 		pass(7 * time.Hour)
 		same(t, 2, f.Stats().Warm)
 		same(t, 0, f.Stats().Failing)
@@ -259,14 +199,14 @@ func TestFailing(t *testing.T) {
 // TestTooLarge: of a job that is larger than its share all images fail. They come in smaller ones.
 func TestTooLarge(t *testing.T) {
 	t.Parallel()
-	s := &jobs{takes: time.Second, most: 10}
+	s := &warmtest.Jobs{Takes: time.Second, FailsAll: func(images []string) bool { return len(images) > 10 }}
 	under(t, s, func(t *testing.T, f *feed.Feed, _ *testlog.Log) {
 		for i := range 40 {
 			f.Put("Pod", fmt.Sprint("prod/", i), []string{fmt.Sprint("app:", i)})
 		}
 		pass(2 * time.Hour)
 		same(t, feed.Stats{Objects: 40, Images: 40, Warm: 40}, f.Stats())
-		if n := len(s.sent()); n > 15 {
+		if n := len(s.Requests()); n > 15 {
 			t.Errorf("%d jobs", n)
 		}
 	})
@@ -275,7 +215,7 @@ func TestTooLarge(t *testing.T) {
 // TestTooLargeAlone: an image that is tried again takes no new one with it.
 func TestTooLargeAlone(t *testing.T) {
 	t.Parallel()
-	s := &jobs{takes: time.Second, spoils: nginx}
+	s := &warmtest.Jobs{Takes: time.Second, FailsAll: func(images []string) bool { return slices.Contains(images, nginx) }}
 	under(t, s, func(t *testing.T, f *feed.Feed, _ *testlog.Log) {
 		f.Put("Pod", "prod/a", []string{"nginx:1"})
 		pass(5 * time.Second)
@@ -291,25 +231,23 @@ func TestTooLargeAlone(t *testing.T) {
 // TestMany: a large cluster has few jobs at once, and none that is large.
 func TestMany(t *testing.T) {
 	t.Parallel()
-	s := &jobs{takes: time.Minute}
+	s := &warmtest.Jobs{Takes: time.Minute}
 	under(t, s, func(t *testing.T, f *feed.Feed, log *testlog.Log) {
 		for i := range 25_000 {
 			f.Put("Pod", fmt.Sprint("prod/", i), []string{fmt.Sprint("app:", i%21_000)})
 		}
 		for range 30 {
 			pass(10 * time.Second)
-			s.set(func() {
-				if n := s.running(); n > 4 {
-					t.Errorf("%d jobs at once", n)
-				}
-			})
+			if n := s.Running(); n > 4 {
+				t.Errorf("%d jobs at once", n)
+			}
 		}
-		for _, images := range s.images() {
+		for _, images := range images(s) {
 			if len(images) > 50 {
 				t.Errorf("a job of %d images", len(images))
 			}
 		}
-		if n := len(s.sent()); n < 16 {
+		if n := len(s.Requests()); n < 16 {
 			t.Errorf("%d jobs in five minutes", n)
 		}
 		same(t, feed.Stats{Objects: 25_000, Images: 20_000, Warm: f.Stats().Warm}, f.Stats())
@@ -322,20 +260,20 @@ func TestMany(t *testing.T) {
 // TestRefused: where the quotas of jobs are used up, the feed waits, and says so once.
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	s := &jobs{takes: time.Second, refuse: &warm.QuotaError{Setting: "warm.maxJobs", Limit: 1, Have: 1, Asked: 1}}
+	s := &warmtest.Jobs{Takes: time.Second, Refuse: &warm.QuotaError{Setting: "warm.maxJobs", Limit: 1, Have: 1, Asked: 1}}
 	under(t, s, func(t *testing.T, f *feed.Feed, log *testlog.Log) {
 		f.Put("Pod", "prod/a", []string{"nginx:1"})
 		for range 120 {
 			pass(time.Minute)
 			f.Put("Pod", fmt.Sprint("prod/", time.Now()), []string{fmt.Sprint("app:", time.Now().Unix())})
 		}
-		if s.refused > 10 || s.refused < 5 {
-			t.Errorf("%d requests in two hours", s.refused)
+		if s.Refused() > 10 || s.Refused() < 5 {
+			t.Errorf("%d requests in two hours", s.Refused())
 		}
 		if n := strings.Count(log.String(), "was refused"); n != 1 {
 			t.Errorf("the log says it %d times:\n%s", n, log)
 		}
-		s.set(func() { s.refuse = nil })
+		s.Set(func() { s.Refuse = nil })
 		pass(time.Hour)
 		same(t, 121, f.Stats().Warm)
 	})
@@ -344,31 +282,26 @@ func TestRefused(t *testing.T) {
 // TestRefresh: after the upstreams have changed, other images are of this mirror.
 func TestRefresh(t *testing.T) {
 	t.Parallel()
-	s := &jobs{}
+	s := &warmtest.Jobs{}
 	var ours sync.Map
 	synctest.Test(t, func(t *testing.T) {
 		f := feed.New(feed.Options{Jobs: s, Canonical: func(r oci.Ref) (oci.Ref, bool) {
 			_, ok := ours.Load(r.Host)
 			return r, ok
 		}})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- f.Run(ctx) }()
+		stop := run(t, f)
 		f.Put("Pod", "prod/a", []string{app})
 		pass(time.Minute)
-		same(t, 0, len(s.sent()))
+		same(t, 0, len(s.Requests()))
 		ours.Store("ghcr.io", true)
 		f.Refresh()
 		pass(time.Minute)
-		same(t, [][]string{{app}}, s.images())
+		same(t, [][]string{{app}}, images(s))
 		ours.Clear()
 		f.Refresh()
 		pass(100 * time.Hour)
-		same(t, 1, len(s.sent()))
+		same(t, 1, len(s.Requests()))
 		same(t, feed.Stats{Objects: 1}, f.Stats())
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Run ended with %v", err)
-		}
+		stop()
 	})
 }

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -92,15 +93,9 @@ type collector struct {
 }
 
 func newCollector(o Options) *collector {
-	if o.MaxBytes == 0 {
-		o.MaxBytes = 64 << 20
-	}
-	if o.MaxImages == 0 {
-		o.MaxImages = 10_000
-	}
-	if o.MaxValues == 0 {
-		o.MaxValues = 1_000_000
-	}
+	o.MaxBytes = cmp.Or(o.MaxBytes, 64<<20)
+	o.MaxImages = cmp.Or(o.MaxImages, 10_000)
+	o.MaxValues = cmp.Or(o.MaxValues, 1_000_000)
 	return &collector{Options: o, left: o.MaxBytes, known: make(map[oci.Ref]int)}
 }
 

@@ -2,7 +2,6 @@ package schedule
 
 import (
 	"context"
-	"time"
 
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/warm"
@@ -41,10 +40,9 @@ func (s *Scheduler) settled(e *entry) bool {
 			continue
 		}
 		if done[at(t.ref, t.wanted).String()] {
-			t.brought, t.failures, t.retry = t.wanted, 0, time.Time{}
+			t.brought, t.failed = t.wanted, pause{}
 		} else {
-			t.failures++
-			t.retry = s.now().Add(tryAgain.After(t.failures))
+			t.failed.begin(s.now())
 		}
 		t.wanted = ""
 	}
@@ -65,7 +63,7 @@ func (s *Scheduler) moved(ctx context.Context, e *entry) (list []*tag) {
 	failed, first, reason := 0, oci.Ref{}, error(nil)
 	for _, t := range e.tags {
 		t.wanted = ""
-		if waits(t.retry, s.now()) {
+		if t.failed.goesOn(s.now()) {
 			continue
 		}
 		d, err := s.o.Latest(ctx, t.ref)
@@ -73,9 +71,8 @@ func (s *Scheduler) moved(ctx context.Context, e *entry) (list []*tag) {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			t.failures++
-			t.retry = s.now().Add(tryAgain.After(t.failures))
-			if t.failures == 1 {
+			t.failed.begin(s.now())
+			if t.failed.failures == 1 {
 				if failed++; failed == 1 {
 					first, reason = t.ref, err
 				}
@@ -84,7 +81,7 @@ func (s *Scheduler) moved(ctx context.Context, e *entry) (list []*tag) {
 			t.wanted = d
 			list = append(list, t)
 		default:
-			t.failures = 0
+			t.failed.failures = 0
 		}
 	}
 	if failed > 0 {

@@ -22,16 +22,14 @@ var (
 )
 
 func (w *world) images() (list []string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, r := range w.requests {
+	for _, r := range w.Requests() {
 		list = append(list, strings.Join(r.Images, " "))
 	}
 	return list
 }
 
 func (w *world) tag(name string, d oci.Digest) {
-	w.set(func() { w.tags[name] = d })
+	w.Set(func() { w.tags[name] = d })
 }
 
 func at(image string, d oci.Digest) string { return image + "@" + string(d) }
@@ -93,7 +91,7 @@ func TestOnMoveFails(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.tag(nginx, one)
 		w.tag(redis, two)
-		w.fails = map[string]bool{at(nginx, one): true}
+		w.Fails = map[string]bool{at(nginx, one): true}
 		_, stop := w.start(t, onMove(t, "main", nginx, redis))
 		defer stop()
 		pass(5 * time.Hour)
@@ -104,7 +102,7 @@ func TestOnMoveFails(t *testing.T) {
 		for _, images := range tries[1:] {
 			same(t, "what is tried again", at(nginx, one), images)
 		}
-		w.set(func() { w.fails, w.down, w.asked = nil, errors.New("connection refused"), 0 })
+		w.Set(func() { w.Fails, w.down, w.asked = nil, errors.New("connection refused"), 0 })
 		pass(10 * time.Hour)
 		if w.asked > 40 {
 			t.Errorf("a registry that is down was asked %d times in ten hours", w.asked)
@@ -112,12 +110,12 @@ func TestOnMoveFails(t *testing.T) {
 		if n := strings.Count(w.log.Take(), "cannot check tags"); n != 1 && n != 2 {
 			t.Errorf("the log says it %d times", n)
 		}
-		w.set(func() { w.down = nil })
+		w.Set(func() { w.down = nil })
 		n := len(w.images())
 		pass(2 * time.Hour)
 		same(t, "after that", n+1, len(w.images()))
 		// The next time it is down is a new one.
-		w.set(func() { w.down, w.asked = errors.New("connection refused"), 0 })
+		w.Set(func() { w.down, w.asked = errors.New("connection refused"), 0 })
 		pass(4 * time.Minute)
 		if w.asked != 6 || strings.Count(w.log.String(), "cannot check tags") != 1 { // both tags, after 1, 2 and 4 minutes
 			t.Errorf("asked %d times, and the log says\n%s", w.asked, &w.log)
@@ -129,7 +127,7 @@ func TestOnMoveFails(t *testing.T) {
 func TestOnMoveLongJob(t *testing.T) {
 	t.Parallel()
 	in(t, func(t *testing.T, w *world) {
-		w.takes = 30 * time.Minute
+		w.Takes = 30 * time.Minute
 		w.tag(nginx, one)
 		s, stop := w.start(t, onMove(t, "main", nginx))
 		pass(time.Minute)
@@ -163,12 +161,12 @@ func TestOnMoveClockBack(t *testing.T) {
 	t.Parallel()
 	in(t, func(t *testing.T, w *world) {
 		w.tag(nginx, one)
-		w.fails = map[string]bool{at(nginx, one): true}
+		w.Fails = map[string]bool{at(nginx, one): true}
 		_, stop := w.start(t, onMove(t, "main", nginx))
 		defer stop()
 		pass(8 * time.Minute) // the pause ends after ten
 		n := len(w.images())
-		w.set(func() { w.fails, w.jump = nil, -24*time.Hour })
+		w.Set(func() { w.Fails, w.jump = nil, -24*time.Hour })
 		pass(time.Hour)
 		same(t, "jobs", n+1, len(w.images()))
 	})

@@ -102,10 +102,9 @@ type Scheduler struct {
 // entry is a schedule with what is known of it.
 type entry struct {
 	Schedule
-	last     time.Time // when it was last run, or first seen
-	due      time.Time // the first time after that; with Cron alone
-	refusals int       // in a row
-	retry    time.Time // not before; zero: at once
+	last    time.Time // when it was last run, or first seen
+	due     time.Time // the first time after that; with Cron alone
+	refused pause     // after its job was refused
 
 	// Without Cron:
 	tags     []*tag
@@ -116,11 +115,27 @@ type entry struct {
 
 // tag is one that a schedule watches.
 type tag struct {
-	ref      oci.Ref
-	brought  oci.Digest // empty: none was
-	wanted   oci.Digest // by the job that runs
-	failures int        // in a row
-	retry    time.Time  // not before
+	ref     oci.Ref
+	brought oci.Digest // empty: none was
+	wanted  oci.Digest // by the job that runs
+	failed  pause      // after it could not be checked or brought
+}
+
+// pause follows a failure. It is longer after each one in a row.
+type pause struct {
+	failures int       // in a row
+	until    time.Time // zero: there is none
+}
+
+// begin begins a pause after one more failure.
+func (p *pause) begin(now time.Time) {
+	p.failures++
+	p.until = now
+}
+
+// goesOn reports whether the pause is not over. One that ends later than any pause is from before the clock was set back.
+func (p pause) goesOn(now time.Time) bool {
+	return now.Before(p.until) && p.until.Sub(now) <= tryAgain.Most
 }
 
 // record is an entry of the table.
@@ -151,7 +166,7 @@ func (s *Scheduler) Use(list []Schedule) {
 		e := &entry{Schedule: x, check: true}
 		r := s.load(x)
 		if i := slices.IndexFunc(had, func(old *entry) bool { return old.Name == x.Name && old.Text == x.Text }); i >= 0 && x.Cron != nil {
-			e.refusals, e.retry = had[i].refusals, had[i].retry
+			e.refused = had[i].refused
 		}
 		e.ran(r.Last)
 		if x.Cron == nil {
@@ -281,7 +296,7 @@ func (s *Scheduler) look(ctx context.Context, checks *sync.WaitGroup) time.Durat
 	for _, e := range s.entries {
 		if e.Cron != nil {
 			wait = min(wait, s.onTime(ctx, e, now))
-		} else if e.check && !e.checking && !waits(e.retry, now) {
+		} else if e.check && !e.checking && !e.refused.goesOn(now) {
 			e.check, e.checking = false, true
 			checks.Go(func() { s.onMove(ctx, e) })
 		}
@@ -297,14 +312,14 @@ func (s *Scheduler) onTime(ctx context.Context, e *entry, now time.Time) time.Du
 	if e.due.After(now) {
 		return e.due.Sub(now)
 	}
-	if waits(e.retry, now) {
-		return e.retry.Sub(now)
+	if e.refused.goesOn(now) {
+		return e.refused.until.Sub(now)
 	}
 	if s.runs(e) {
 		s.o.Log.WarnContext(ctx, "a schedule is left out this time: its last job still runs", "name", e.Name)
 		s.o.Observe(e.Name, Skipped)
 	} else if _, err := s.submit(ctx, e, e.due.UTC().Format(time.RFC3339), e.Images, now); isQuota(err) {
-		return e.retry.Sub(now)
+		return e.refused.until.Sub(now)
 	}
 	e.ran(now)
 	s.save(e)
@@ -318,9 +333,6 @@ func (e *entry) ran(at time.Time) {
 		e.due = e.Cron.Next(at.In(e.Zone))
 	}
 }
-
-// waits reports whether a pause is not over. One that ends later than any pause is from before the clock was set back.
-func waits(until, now time.Time) bool { return now.Before(until) && until.Sub(now) <= tryAgain.Most }
 
 // runs reports whether a job of a schedule is not over: one from before a restart, too.
 func (s *Scheduler) runs(e *entry) bool {
@@ -340,16 +352,15 @@ func (s *Scheduler) submit(ctx context.Context, e *entry, key string, images []o
 	}
 	j, created, err := s.o.Jobs.Submit(r)
 	if err == nil {
-		e.refusals, e.retry = 0, time.Time{}
+		e.refused = pause{}
 		if created {
 			s.o.Observe(e.Name, Started)
 		}
 		return j.ID, nil
 	}
-	e.refusals++
-	e.retry = now.Add(tryAgain.After(e.refusals))
-	if e.refusals == 1 || !isQuota(err) {
-		s.o.Log.WarnContext(ctx, "a job of a schedule was refused", "name", e.Name, "error", err, "next_try", e.retry.UTC().Format(time.RFC3339))
+	e.refused.begin(now)
+	if e.refused.failures == 1 || !isQuota(err) {
+		s.o.Log.WarnContext(ctx, "a job of a schedule was refused", "name", e.Name, "error", err, "next_try", e.refused.until.UTC().Format(time.RFC3339))
 		s.o.Observe(e.Name, Refused)
 	}
 	return "", err

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,108 +21,14 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/warm"
 	"github.com/registrymirror/mirror/warm/schedule"
+	"github.com/registrymirror/mirror/warm/warmtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// engine has jobs. A job is over after takes; images in fails are not brought.
-type engine struct {
-	mu       sync.Mutex
-	takes    time.Duration
-	fails    map[string]bool
-	refuse   error // each request
-	refused  int
-	requests []warm.Request
-	begun    []time.Time
-}
-
-func (e *engine) Submit(r warm.Request) (warm.Job, bool, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.refuse != nil {
-		e.refused++
-		return warm.Job{}, false, e.refuse
-	}
-	if r.Key != "" {
-		if i := slices.IndexFunc(e.requests, func(old warm.Request) bool { return old.Key == r.Key }); i >= 0 {
-			return e.job(i), false, nil
-		}
-	}
-	e.requests = append(e.requests, r)
-	e.begun = append(e.begun, time.Now())
-	return e.job(len(e.requests) - 1), true, nil
-}
-
-func (e *engine) job(i int) warm.Job {
-	r := e.requests[i]
-	j := warm.Job{ID: fmt.Sprint(i), Name: r.Name, By: r.By, State: warm.Running}
-	if time.Since(e.begun[i]) < e.takes {
-		return j
-	}
-	j.State = warm.Done
-	for _, name := range r.Images {
-		m := warm.Image{Image: name, State: warm.Done}
-		if e.fails[name] {
-			m.State, j.State = warm.Failed, warm.Failed
-		}
-		j.Images = append(j.Images, m)
-	}
-	return j
-}
-
-func (e *engine) Job(id string) (warm.Job, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for i := range e.requests {
-		if fmt.Sprint(i) == id {
-			return e.job(i), nil
-		}
-	}
-	return warm.Job{}, warm.ErrUnknown
-}
-
-func (e *engine) Jobs() (list []warm.Job) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for i := range e.requests {
-		list = append(list, e.job(i))
-	}
-	return list
-}
-
-// sent are the requests that were taken.
-func (e *engine) sent() []warm.Request {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return slices.Clone(e.requests)
-}
-
-// seen are the results that were observed.
-func (w *world) seen() map[schedule.Result]int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return maps.Clone(w.results)
-}
-
-func (e *engine) set(change func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	change()
-}
-
-// times are when jobs were begun, in a zone.
-func (e *engine) times(zone *time.Location) (list []string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, at := range e.begun {
-		list = append(list, at.In(zone).Format("01-02 15:04 -0700"))
-	}
-	return list
-}
-
 // world is what a Scheduler meets.
 type world struct {
-	*engine
+	*warmtest.Jobs
 	table *statetest.Table
 	log   testlog.Log
 	jump  time.Duration // of the clock
@@ -136,26 +40,40 @@ type world struct {
 }
 
 func newWorld() *world {
-	return &world{engine: &engine{takes: time.Second}, table: statetest.NewTable(), tags: make(map[string]oci.Digest), results: make(map[schedule.Result]int)}
+	return &world{Jobs: &warmtest.Jobs{Takes: time.Second}, table: statetest.NewTable(), tags: make(map[string]oci.Digest), results: make(map[schedule.Result]int)}
+}
+
+// seen are the results that were observed.
+func (w *world) seen() (results map[schedule.Result]int) {
+	w.Set(func() { results = maps.Clone(w.results) })
+	return results
+}
+
+// times are when jobs were begun, in a zone.
+func (w *world) times(zone *time.Location) (list []string) {
+	for _, at := range w.Begun() {
+		list = append(list, at.In(zone).Format("01-02 15:04 -0700"))
+	}
+	return list
 }
 
 // start runs a Scheduler until the result is called.
 func (w *world) start(t *testing.T, list ...schedule.Schedule) (s *schedule.Scheduler, stop func()) {
 	t.Helper()
 	s = schedule.New(schedule.Options{
-		Jobs: w.engine, Table: w.table, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
-		Observe: func(_ string, r schedule.Result) { w.set(func() { w.results[r]++ }) },
-		Latest: func(_ context.Context, ref oci.Ref) (oci.Digest, error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.asked++
-			return w.tags[ref.String()], w.down
+		Jobs: w.Jobs, Table: w.table, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
+		Observe: func(_ string, r schedule.Result) { w.Set(func() { w.results[r]++ }) },
+		Latest: func(_ context.Context, ref oci.Ref) (d oci.Digest, err error) {
+			w.Set(func() {
+				w.asked++
+				d, err = w.tags[ref.String()], w.down
+			})
+			return d, err
 		},
 	})
-	s.SetNow(func() time.Time {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return time.Now().Add(w.jump).Round(0)
+	s.SetNow(func() (now time.Time) {
+		w.Set(func() { now = time.Now().Add(w.jump).Round(0) })
+		return now
 	})
 	s.Use(list)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -232,7 +150,7 @@ func TestOnTime(t *testing.T) {
 		same(t, "request", warm.Request{
 			Images: []string{"docker.io/library/nginx:1", "docker.io/library/redis:7"}, Platforms: []string{"linux/amd64"},
 			Keep: time.Hour, With: []string{warm.Signatures}, By: catalog.BySchedule, Name: "night", Key: "schedule night 2000-01-02T05:00:00Z",
-		}, w.sent()[1])
+		}, w.Requests()[1])
 		same(t, "results", map[schedule.Result]int{schedule.Started: 3}, w.seen())
 		if n := w.table.Writes(); n > 4 {
 			t.Errorf("%d writes", n)
@@ -273,13 +191,13 @@ func TestMissed(t *testing.T) {
 		pass(22 * time.Hour) // to 04:00
 		_, stop = w.start(t, x)
 		pass(time.Minute)
-		same(t, "jobs where none was missed", 1, len(w.sent()))
+		same(t, "jobs where none was missed", 1, len(w.Requests()))
 		stop()
 		pass(80 * time.Hour) // to noon of the 5th
 		_, stop = w.start(t, x)
 		pass(time.Minute)
 		same(t, "times", []string{"01-01 05:00 +0000", "01-05 12:01 +0000"}, w.times(time.UTC))
-		same(t, "key", "schedule night 2000-01-02T05:00:00Z", w.sent()[1].Key)
+		same(t, "key", "schedule night 2000-01-02T05:00:00Z", w.Requests()[1].Key)
 		stop()
 		_, stop = w.start(t, x)
 		defer stop()
@@ -298,7 +216,7 @@ func TestNew(t *testing.T) {
 		pass(6 * time.Hour)
 		s.Use([]schedule.Schedule{onTime(t, "a", "0 11 * * *", "UTC")})
 		pass(time.Hour)
-		same(t, "jobs", 0, len(w.sent()))
+		same(t, "jobs", 0, len(w.Requests()))
 		pass(24 * time.Hour)
 		same(t, "times", []string{"01-02 11:00 +0000"}, w.times(time.UTC))
 		records := 0
@@ -331,7 +249,7 @@ func TestReload(t *testing.T) {
 func TestLongJob(t *testing.T) {
 	t.Parallel()
 	in(t, func(t *testing.T, w *world) {
-		w.takes = 25 * time.Minute
+		w.Takes = 25 * time.Minute
 		x := onTime(t, "often", "*/10 * * * *", "UTC")
 		_, stop := w.start(t, x)
 		pass(time.Hour + time.Second)
@@ -365,7 +283,7 @@ func TestClockJumps(t *testing.T) {
 				_, stop := w.start(t, onTime(t, "night", "0 5 * * *", "UTC"))
 				defer stop()
 				pass(6*time.Hour + 30*time.Second)
-				w.set(func() { w.jump = tt.jump })
+				w.Set(func() { w.jump = tt.jump })
 				pass(26 * time.Hour)
 				same(t, "times", tt.want, w.times(time.UTC))
 			})
@@ -380,12 +298,12 @@ func TestClockStepsBack(t *testing.T) {
 		_, stop := w.start(t, onTime(t, "night", "0 5 * * *", "UTC"))
 		defer stop()
 		pass(5 * time.Hour)
-		w.set(func() { w.jump = -3 * time.Second })
+		w.Set(func() { w.jump = -3 * time.Second })
 		pass(time.Hour)
 		same(t, "times", []string{"01-01 05:00 +0000"}, w.times(time.UTC))
-		w.set(func() { w.jump = 0 })
+		w.Set(func() { w.jump = 0 })
 		pass(24 * time.Hour)
-		same(t, "jobs", 2, len(w.sent()))
+		same(t, "jobs", 2, len(w.Requests()))
 	})
 }
 
@@ -393,21 +311,21 @@ func TestClockStepsBack(t *testing.T) {
 func TestQuota(t *testing.T) {
 	t.Parallel()
 	in(t, func(t *testing.T, w *world) {
-		w.refuse = &warm.QuotaError{Setting: "warm.maxJobs", Limit: 1, Have: 1, Asked: 1}
+		w.Refuse = &warm.QuotaError{Setting: "warm.maxJobs", Limit: 1, Have: 1, Asked: 1}
 		_, stop := w.start(t, onTime(t, "night", "0 5 * * *", "UTC"))
 		defer stop()
 		pass(7 * time.Hour)
-		if w.refused < 5 || w.refused > 8 {
-			t.Errorf("%d requests in two hours", w.refused)
+		if w.Refused() < 5 || w.Refused() > 8 {
+			t.Errorf("%d requests in two hours", w.Refused())
 		}
 		if n := strings.Count(w.log.String(), "was refused"); n != 1 || w.seen()[schedule.Refused] != 1 {
 			t.Errorf("%v, and the log says it %d times", w.seen(), n)
 		}
-		w.set(func() { w.refuse = nil })
+		w.Set(func() { w.Refuse = nil })
 		pass(time.Hour)
-		same(t, "key", "schedule night 2000-01-01T05:00:00Z", w.sent()[0].Key)
+		same(t, "key", "schedule night 2000-01-01T05:00:00Z", w.Requests()[0].Key)
 		pass(24 * time.Hour)
-		same(t, "jobs", 2, len(w.sent()))
+		same(t, "jobs", 2, len(w.Requests()))
 	})
 }
 
@@ -415,11 +333,11 @@ func TestQuota(t *testing.T) {
 func TestInvalid(t *testing.T) {
 	t.Parallel()
 	in(t, func(t *testing.T, w *world) {
-		w.refuse = &warm.KeyUsedError{Key: "k", ID: "1"}
+		w.Refuse = &warm.KeyUsedError{Key: "k", ID: "1"}
 		_, stop := w.start(t, onTime(t, "night", "0 5 * * *", "UTC"))
 		defer stop()
 		pass(48 * time.Hour)
-		same(t, "requests", 2, w.refused)
+		same(t, "requests", 2, w.Refused())
 		same(t, "results", map[schedule.Result]int{schedule.Refused: 2}, w.seen())
 	})
 }
@@ -432,7 +350,7 @@ func TestTableFails(t *testing.T) {
 		_, stop := w.start(t, onTime(t, "night", "0 5 * * *", "UTC"))
 		defer stop()
 		pass(48 * time.Hour)
-		same(t, "jobs", 2, len(w.sent()))
+		same(t, "jobs", 2, len(w.Requests()))
 		if !strings.Contains(w.log.String(), "after a restart it may be run once more") {
 			t.Errorf("the log:\n%s", &w.log)
 		}
