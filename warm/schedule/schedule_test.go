@@ -312,7 +312,7 @@ func TestQuota(t *testing.T) {
 	t.Parallel()
 	in(t, func(t *testing.T, w *world) {
 		w.Refuse = &warm.QuotaError{Setting: "warm.maxJobs", Limit: 1, Have: 1, Asked: 1}
-		s, stop := w.start(t, onTime(t, "night", "0 5 * * *", "UTC"), onMove("main"))
+		s, stop := w.start(t, onTime(t, "night", "0 5 * * *", "UTC"), onMove(t, "main"))
 		defer stop()
 		same(t, "next", []schedule.Upcoming{{Name: "night", Next: time.Date(2000, 1, 1, 5, 0, 0, 0, time.UTC)}, {Name: "main"}}, s.Upcoming())
 		pass(7 * time.Hour)
