@@ -340,6 +340,12 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
 		Tags: ledger{a.catalog, named{a.puller, a.own}, a.platforms, a.warm.Recheck}, Drift: a.drift, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
+		Schedules: func() (list []admin.Schedule) {
+			for _, s := range a.schedules.Upcoming() {
+				list = append(list, admin.Schedule{Name: s.Name, Next: s.Next})
+			}
+			return list
+		},
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

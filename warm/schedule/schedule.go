@@ -182,6 +182,27 @@ func (s *Scheduler) Use(list []Schedule) {
 	s.signal()
 }
 
+// Upcoming is a schedule and when it begins its next job; zero: when a tag moves.
+type Upcoming struct {
+	Name string
+	Next time.Time
+}
+
+// Upcoming returns all schedules, in their order.
+func (s *Scheduler) Upcoming() (list []Upcoming) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	for _, e := range s.entries {
+		x := Upcoming{Name: e.Name, Next: e.due}
+		if e.Cron != nil && e.refused.goesOn(now) {
+			x.Next = e.refused.until
+		}
+		list = append(list, x)
+	}
+	return list
+}
+
 // load reads the record of a schedule. One that is seen for the first time has been run now.
 func (s *Scheduler) load(x Schedule) (r record) {
 	it, err := s.o.Table.Get(x.Name)
