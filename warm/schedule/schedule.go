@@ -130,7 +130,7 @@ type pause struct {
 // begin begins a pause after one more failure.
 func (p *pause) begin(now time.Time) {
 	p.failures++
-	p.until = now
+	p.until = now.Add(tryAgain.After(p.failures))
 }
 
 // goesOn reports whether the pause is not over. One that ends later than any pause is from before the clock was set back.
