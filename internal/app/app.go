@@ -214,6 +214,9 @@ func (a *App) build(c *config.Config) error {
 // use puts a setup of a configuration into use, with the secrets of its webhooks.
 func (a *App) use(c *config.Config, setup pull.Setup, secrets map[string][]string) {
 	a.setup.Store(&setup)
+	for _, u := range c.Upstreams {
+		a.metrics.Upstream(u.Name)
+	}
 	a.catalog.UsePins(registries.Pins(c))
 	a.puller.Use(setup)
 	a.webhooks.Use(webhooksOf(c, setup.Routes, secrets))
