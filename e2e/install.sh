@@ -29,6 +29,10 @@ packages=(
   "strace strace"
   "iproute2 /sbin/ip"
   "file file"
+  "rpm rpm"
+  "zsh zsh"
+  "fish fish"
+  "bash-completion /usr/share/bash-completion/bash_completion"
   "gcc gcc"           # the race detector links with it
   "libc6-dev /usr/include/stdlib.h"
   "ca-certificates /etc/ssl/certs/ca-certificates.crt"
@@ -97,6 +101,8 @@ build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cm
 for program in containerd ctr; do
   build github.com/containerd/containerd/v2 "github.com/containerd/containerd/v2/cmd/$program" "$CONTAINERD_LTS_VERSION" containerd-2.3
 done
+# What makes the packages of a release, into Go's cache: "go tool" runs it from there.
+(cd .. && go build -modfile=tools/nfpm/go.mod -o /dev/null github.com/goreleaser/nfpm/v2/cmd/nfpm)
 build helm.sh/helm/v4 helm.sh/helm/v4/cmd/helm "$HELM_VERSION"
 
 # A real chart, from the module that it is part of.
