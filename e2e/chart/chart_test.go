@@ -58,7 +58,7 @@ func command(t *testing.T, stdin, program string, args ...string) (string, error
 }
 
 // helms are Helm 4 and Helm 3, as install.sh names them.
-var helms = []string{"helm", "helm3"}
+var helms = []string{"helm", "helm-3/helm"}
 
 // template renders the chart with values in YAML. The version of Kubernetes is given, since one that Helm was built without is
 // rather old.
