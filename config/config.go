@@ -191,6 +191,11 @@ type Kubernetes struct {
 	FeedNamespaces []string `yaml:"feedNamespaces" reload:"restart"`
 	// FeedExcluded are globs of namespaces among these whose images don't count.
 	FeedExcluded []string `yaml:"feedExcluded" reload:"restart"`
+	// Coverage compares, every five minutes, the images that run on each node with those that the node pulled through the mirror. The
+	// service account must be allowed to list pods and events.
+	Coverage bool `yaml:"coverage" reload:"restart"`
+	// CoverageByNode adds a metric for each node of the cluster.
+	CoverageByNode bool `yaml:"coverageByNode" reload:"restart"`
 }
 
 // Warm pulls images ahead of time, by jobs.

@@ -24,6 +24,7 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/coverage"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/internal/registries"
@@ -60,6 +61,7 @@ type App struct {
 	schedules  *schedule.Scheduler
 	journal    *journal.Journal
 	failures   *journal.Record
+	deliveries *coverage.Record // which client got which image
 	server     *server.Server
 	webhooks   *webhook.Handler
 	metrics    *metrics.Metrics
@@ -72,6 +74,8 @@ type App struct {
 	about     atomic.Pointer[admin.About] // this process, with the configuration in use
 
 	lastSurvey atomic.Pointer[tagSurvey] // of the tags in use; nil: there was none yet
+
+	lastCoverage atomic.Pointer[coverage.Report] // without details; nil: there was none yet
 
 	listeners listeners
 	ready     atomic.Bool
@@ -99,7 +103,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.listeners.close()
 	a.listeners = listeners{}
-	if c.Kubernetes.Events || c.Kubernetes.Feed {
+	if c.Kubernetes.Events || c.Kubernetes.Feed || c.Kubernetes.Coverage {
 		if err := a.useKubernetes(c.Kubernetes); err != nil {
 			return nil, err
 		}
@@ -183,7 +187,11 @@ func (a *App) build(c *config.Config) error {
 		},
 	})
 	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
-	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
+	a.deliveries = coverage.Open(f.state.Table("coverage"), a.log)
+	o := journal.Options{Log: a.log, Record: a.failures, OnLoss: a.deliveries.Lost, OnPull: func(p journal.Pull) {
+		a.metrics.Pull(p)
+		a.deliveries.Note(p)
+	}}
 	if a.cluster.poster != nil {
 		o.OnFailure = a.cluster.poster.Failed
 		a.metrics.ReadEvents(a.cluster.poster.Stats)
@@ -207,6 +215,7 @@ func (a *App) build(c *config.Config) error {
 	a.metrics.ReadCache(a.cache.Stats, f.store.Scrubbed)
 	a.metrics.ReadServer(a.server.InFlight)
 	a.metrics.ReadDrift(a.driftSeries)
+	a.metrics.ReadCoverage(a.lastCoverage.Load, c.Kubernetes.CoverageByNode)
 	a.metrics.ReadUpstreams(a.registries.EndpointSeries, a.registries.CredentialSeries)
 	return nil
 }
@@ -271,7 +280,7 @@ func (a *App) Run(ctx context.Context) error {
 		}
 	}()
 	c := a.o.Config
-	bg, stop := a.background(ctx, a.schedules.Run, a.feed, a.watchTags)
+	bg, stop := a.background(ctx, a.schedules.Run, a.feed, a.watchTags, a.watchCoverage)
 	main, side, served := a.serve(c)
 	a.ready.Store(true)
 	a.log.InfoContext(ctx, "mirror is ready", "listen", a.Addr().String(), "admin", a.AdminAddr().String(),
@@ -287,6 +296,7 @@ func (a *App) Run(ctx context.Context) error {
 	stopping = time.Now()
 	err = cmp.Or(err, a.stop(main, c.Drain))
 	err = cmp.Or(err, stop())
+	a.deliveries.Close()     // after the journal has closed the last pulls
 	for _, s := range side { // last, so that /readyz reports the stop while it lasts
 		_ = s.Close()
 	}
@@ -299,7 +309,7 @@ func (a *App) background(ctx context.Context, others ...func(context.Context) er
 	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range append(others,
-		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
+		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post, a.deliveries.Run,
 	) {
 		work.Go(func() error { return run(bg) })
 	}
@@ -342,7 +352,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
-		Tags: ledger{a.catalog, named{a.puller, a.own}, a.platforms, a.warm.Recheck}, Drift: a.drift, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
+		Tags: ledger{a.catalog, named{a.puller, a.own}, a.platforms, a.warm.Recheck}, Drift: a.drift, Coverage: a.covered, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
 		Schedules: func() (list []admin.Schedule) {
 			for _, s := range a.schedules.Upcoming() {
 				list = append(list, admin.Schedule{Name: s.Name, Next: s.Next})

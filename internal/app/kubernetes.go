@@ -43,6 +43,9 @@ func (a *App) useKubernetes(k config.Kubernetes) error {
 	if err != nil && k.Events {
 		return fmt.Errorf("kubernetes.events: %w", err)
 	}
+	if err != nil && k.Coverage {
+		return fmt.Errorf("kubernetes.coverage: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("kubernetes.feed: %w", err)
 	}

@@ -26,7 +26,7 @@ var floors = [][]string{
 	{"server", "webhook", "admin", "internal/kube"},
 	{"warm/schedule", "warm/feed"},
 	{"warm/warmtest"},
-	{"warm"},
+	{"warm", "coverage"},
 	{"journal", "drift", "diagnose/*"},
 	{"diagnose"},
 	{"pull", "cache/disk", "cache/recency", "cache/cachetest"},
