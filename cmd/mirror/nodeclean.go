@@ -31,7 +31,7 @@ Exit codes: 0 nothing of the agent is left; 1 a file can't be removed; 2 wrong u
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			changes, err := node.Uninstall(dir)
-			if err := printChanges(cmd.OutOrStdout(), dir, changes, err); err != nil {
+			if err := printChanges(cmd.OutOrStdout(), "", dir, changes, node.Output{}, err); err != nil {
 				return err
 			}
 			if stay {
