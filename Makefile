@@ -59,6 +59,10 @@ e2e-kubernetes: ## a real kubelet, API server and containerd (built once, ten mi
 reasons: install ## a place for each reason of docs/failures, pulled from by every client: five minutes; UPDATE=1 writes the matrix
 	cd e2e && go test -count=1 -timeout 20m -run '^TestReasons$$' . -reasons $(if $(UPDATE),-update)
 
+.PHONY: first-byte
+first-byte: install ## a layer of 2 GB from a registry of 20 MB/s to containerd 2.3: when each answer begins; two minutes or so
+	cd e2e && go test -count=1 -timeout 20m -v -run '^TestFirstByte$$' . -large
+
 .PHONY: tour
 tour: build ## ten failures on this machine, offline: what a client prints without the mirror and with it; mirror demo is quicker
 	@./e2e/install.sh tour

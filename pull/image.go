@@ -78,12 +78,15 @@ type MissingError struct {
 	Err     error
 }
 
-func (e *MissingError) Error() string {
+func (e *MissingError) Error() string { return fmt.Sprintf("%s: %v", e.Lack(), e.Err) }
+
+// Lack is what is missing, without the reason.
+func (e *MissingError) Lack() string {
 	parts := fmt.Sprintf("%d parts of the image are", len(e.Digests))
 	if len(e.Digests) == 1 {
 		parts = "1 part of the image is"
 	}
-	return fmt.Sprintf("%s: %s not in the cache and could not be fetched: %v", e.Ref, parts, e.Err)
+	return fmt.Sprintf("%s: %s not in the cache and could not be fetched", e.Ref, parts)
 }
 
 func (e *MissingError) Unwrap() error { return e.Err }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -96,7 +95,7 @@ func (f *setupFlags) addOptions(cmd *cobra.Command) {
 	flags.StringVar(&f.options.Node, "node", "", "`name` that the node gives itself in the mirror's records")
 	flags.StringVar(&f.options.CA, "ca", "", "`path` on the node of the certificates that sign the mirror's")
 	flags.StringVar(&f.authorizationFile, "authorization-file", "", "`file` with the value of the header Authorization for the mirror")
-	flags.DurationVar(&f.options.DialTimeout, "dial-timeout", time.Second, "how long a node waits for a connection to the mirror")
+	flags.DurationVar(&f.options.DialTimeout, "dial-timeout", 0, "how long a node waits for a connection to the mirror; 0: 200ms, and 1s with --no-fallback")
 }
 
 // read is the options that the flags give. Warnings go to stderr.
