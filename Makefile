@@ -154,6 +154,7 @@ profile: install build ## records under load what the compiler optimises for, in
 lint: ## golangci-lint and gofumpt, all modules
 	$(TOOL) golangci-lint run ./...
 	cd e2e && go tool -modfile=../tools/go.mod golangci-lint run --config ../.golangci.yml ./...
+	@for dir in e2e/hosts/*/; do (cd "$$dir" && go tool -modfile=../../../tools/go.mod golangci-lint run --config ../../../.golangci.yml ./...); done
 	@out=$$($(TOOL) gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted, run make fmt:"; echo "$$out"; exit 1; fi
 
 .PHONY: fmt
