@@ -86,16 +86,29 @@ rotation: ## logins that live 5 s and tokens that live 2 s, under 50 clients, fo
 	go test -count=1 -v ./upstream -run '^TestRotationUnderLoad$$' -rotation $(ROTATION)
 
 .PHONY: release
-release: ## binaries for every platform, checksums and notes, into bin/release; VERSION=v1.2.3
+release: ## archives, deb and rpm, SBOMs, checksums and notes, into bin/release; VERSION=v1.2.3
 	@[[ "$(VERSION)" =~ ^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.]+)?$$ ]] || { echo "write VERSION=v1.2.3"; exit 2; }
-	@rm -rf bin/release && mkdir -p bin/release
+	@rm -rf bin/release bin/platforms && mkdir -p bin/release bin/platforms
 	@$(MAKE) --no-print-directory release-notes VERSION=$(VERSION) >bin/release/NOTES.md
 	@for target in $(TARGETS); do \
-	  echo "build mirror-$(VERSION)-$${target%/*}-$${target#*/}"; \
-	  CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' \
-	    -o bin/release/mirror-$(VERSION)-$${target%/*}-$${target#*/} ./cmd/mirror; \
+	  echo "build for $$target"; \
+	  CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' \
+	    -o bin/platforms/$${target%/*}-$${target#*/} ./cmd/mirror; \
 	done
-	@cd bin/release && sha256sum mirror-* >SHA256SUMS && cat SHA256SUMS
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./internal/release -version $(VERSION) -o bin/release \
+	  $(foreach target,$(TARGETS),$(target)=bin/platforms/$(subst /,-,$(target)))
+	@cat bin/release/SHA256SUMS
+
+.PHONY: release-check
+release-check: ## the last commit released twice, from two folders and without Go's cache, and compared byte by byte: half an hour
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	for copy in one two/deeper; do \
+	  git clone -q . "$$dir/$$copy"; \
+	  sed -i 's/^## Unreleased$$/## v0.0.0/' "$$dir/$$copy/CHANGELOG.md"; \
+	  GOCACHE="$$dir/cache-$${copy%/*}" $(MAKE) --no-print-directory -C "$$dir/$$copy" release VERSION=v0.0.0 TARGETS="$(TARGETS)"; \
+	  rm -rf "$$dir/cache-$${copy%/*}"; \
+	done; \
+	diff -r "$$dir/one/bin/release" "$$dir/two/deeper/bin/release" && echo "both releases have the same bytes"
 
 .PHONY: release-notes
 release-notes: ## the section of CHANGELOG.md for VERSION=v1.2.3, by kind; without VERSION what is not released yet

@@ -62,6 +62,8 @@ type Options struct {
 	Drift func(ctx context.Context) (drift.Report, error)
 	// Warm runs jobs that fetch images ahead of time. Nil: there are no routes for them.
 	Warm Warmer
+	// Schedules are those that begin jobs of Warm, in the order of the configuration. Nil: there are none.
+	Schedules func() []Schedule
 	// About describes the process. Nil: there is no /api/v1/status.
 	About func() About
 	// Reload reads the configuration again and uses it; a *NotReloaded says why it did not. Nil: there is no /api/v1/reload.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/journal"
+	"github.com/registrymirror/mirror/warm"
 )
 
 // lately is the time over which a status counts failures.
@@ -44,6 +45,21 @@ type Status struct {
 	Pins        *StatusPins        `json:"pins,omitempty"`      // absent: there is no pin
 	Held        *StatusHeld        `json:"held,omitempty"`      // tags that minAge holds back; absent: none
 	Immutable   *StatusHeld        `json:"immutable,omitempty"` // immutable tags that have moved at their registries; absent: none
+	Warm        *StatusWarm        `json:"warm,omitempty"`      // absent: there is neither a schedule nor a job of the last day
+}
+
+// StatusWarm counts the jobs of warm-up, and has the next time of each schedule.
+type StatusWarm struct {
+	Running   int        `json:"running"` // those that wait for their turn, too
+	Failed    int        `json:"failed"`  // in the last day
+	Newest    []string   `json:"newest"`  // the ids of at most five of those, the last one first
+	Schedules []Schedule `json:"schedules"`
+}
+
+// Schedule begins jobs of warm-up, at times or when a tag moves.
+type Schedule struct {
+	Name string    `json:"name"`
+	Next time.Time `json:"next,omitzero"` // when it begins its next job; absent: when a tag moves
 }
 
 // StatusPins counts the pins.
@@ -115,6 +131,9 @@ func (o Options) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 		list := o.Held()
 		s.Held, s.Immutable = viewHeld(list, false), viewHeld(list, true)
 	}
+	if o.Warm != nil {
+		s.Warm = o.viewWarm(time.Now())
+	}
 	if o.Failures != nil {
 		s.Failures = failuresSince(o.Failures, time.Now().Add(-lately))
 	}
@@ -149,6 +168,28 @@ func viewPins(pins []catalog.Pin, now time.Time) *StatusPins {
 		if !p.Until.IsZero() && p.Until.Sub(now) <= 24*time.Hour && len(s.Ending) < newestMost {
 			s.Ending = append(s.Ending, viewPin(p))
 		}
+	}
+	return s
+}
+
+func (o Options) viewWarm(now time.Time) *StatusWarm {
+	s := &StatusWarm{Newest: []string{}, Schedules: []Schedule{}}
+	for _, j := range o.Warm.Jobs() { // the latest is the first
+		switch {
+		case !j.State.Over():
+			s.Running++
+		case j.State == warm.Failed && now.Sub(j.FinishedAt) < 24*time.Hour:
+			s.Failed++
+			if len(s.Newest) < newestMost {
+				s.Newest = append(s.Newest, j.ID)
+			}
+		}
+	}
+	if o.Schedules != nil {
+		s.Schedules = append(s.Schedules, o.Schedules()...)
+	}
+	if s.Running+s.Failed+len(s.Schedules) == 0 {
+		return nil
 	}
 	return s
 }

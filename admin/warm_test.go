@@ -272,3 +272,35 @@ func TestWarmJobs(t *testing.T) {
 		t.Errorf("without an engine: %d %s", status, body)
 	}
 }
+
+// A status has the jobs that run, those that failed in the last day, and when the next ones begin.
+func TestStatusOfWarm(t *testing.T) {
+	t.Parallel()
+	w := newWarmer()
+	next := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	schedules := []admin.Schedule{{Name: "night", Next: next}, {Name: "main"}}
+	h := admin.New(admin.Options{
+		Warm: w, About: func() admin.About { return admin.About{} }, Schedules: func() []admin.Schedule { return schedules },
+	})
+	status := func() *admin.StatusWarm {
+		t.Helper()
+		var s admin.Status
+		_, body := request(t, h, "GET", "status", "")
+		if err := json.Unmarshal([]byte(body), &s); err != nil {
+			t.Fatalf("%s: %v", body, err)
+		}
+		return s.Warm
+	}
+	same := func(want *admin.StatusWarm) {
+		t.Helper()
+		if diff := gocmp.Diff(want, status()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	same(&admin.StatusWarm{Running: 1, Newest: []string{}, Schedules: schedules})
+	w.set(func(j *warm.Job) { j.State, j.FinishedAt = warm.Failed, time.Now().Add(-time.Hour) })
+	same(&admin.StatusWarm{Failed: 1, Newest: []string{"3f9c2a7b"}, Schedules: schedules})
+	w.set(func(j *warm.Job) { j.FinishedAt = time.Now().Add(-25 * time.Hour) })
+	schedules = nil
+	same(nil)
+}

@@ -29,6 +29,10 @@ packages=(
   "strace strace"
   "iproute2 /sbin/ip"
   "file file"
+  "rpm rpm"
+  "zsh zsh"
+  "fish fish"
+  "bash-completion /usr/share/bash-completion/bash_completion"
   "gcc gcc"           # the race detector links with it
   "libc6-dev /usr/include/stdlib.h"
   "ca-certificates /etc/ssl/certs/ca-certificates.crt"
@@ -78,9 +82,9 @@ case "$(/usr/bin/containerd --version)" in
     ;;
 esac
 
-# build MODULE PACKAGE VERSION: a program of that version is in the folder afterwards.
+# build MODULE PACKAGE VERSION [FOLDER]: a program of that version is in the folder afterwards, or in that one below it.
 build() {
-  local module=$1 package=$2 version=$3 program
+  local module=$1 package=$2 version=$3 bin=$bin${4:+/$4} program
   program=$bin/$(basename "$package")
   if go version -m "$program" 2>/dev/null | grep -qP "^\tmod\t\Q$module\E\t\Q$version\E(\t|$)"; then
     return
@@ -94,6 +98,11 @@ build github.com/opencontainers/distribution-spec/conformance \
   github.com/opencontainers/distribution-spec/conformance "$CONFORMANCE_VERSION"
 build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/containerd "$CONTAINERD2_VERSION"
 build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/ctr "$CONTAINERD2_VERSION"
+for program in containerd ctr; do
+  build github.com/containerd/containerd/v2 "github.com/containerd/containerd/v2/cmd/$program" "$CONTAINERD_LTS_VERSION" containerd-2.3
+done
+# What makes the packages of a release, into Go's cache: "go tool" runs it from there.
+(cd .. && go build -modfile=tools/nfpm/go.mod -o /dev/null github.com/goreleaser/nfpm/v2/cmd/nfpm)
 build helm.sh/helm/v4 helm.sh/helm/v4/cmd/helm "$HELM_VERSION"
 
 # A real chart, from the module that it is part of.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,17 +33,18 @@ func TestSetup(t *testing.T) {
 		t.Helper()
 		return proc.Must(t, proc.Options{}, mirrord.Binary, append([]string{"setup"}, args...)...)
 	}
-	for _, line := range containerd.Lines {
+	for _, line := range containerd.All {
 		for _, way := range []string{"--default", "--no-fallback"} {
 			t.Run(string(line)+" "+way, func(t *testing.T) {
 				t.Parallel()
 				dir := filepath.Join(t.TempDir(), "certs.d")
 				name := "node-" + string(line) + strings.TrimLeft(way, "-")
-				out := setup(t, "containerd", "--mirror", m.URL(), "--registry", "docker.io", "--node", name, "--default", way, "--install="+dir)
-				if !strings.Contains(out, "written") {
+				c := containerd.Start(t, line, containerd.Certs{Made: dir})
+				out := setup(t, "containerd", "--mirror", m.URL(), "--registry", "docker.io", "--node", name, "--default", way, "--install="+dir,
+					"--containerd-config", c.Config())
+				if !strings.Contains(out, "written") || !strings.Contains(out, "reads this folder: "+c.Config()) {
 					t.Errorf("setup says: %s", out)
 				}
-				c := containerd.Start(t, line, containerd.Certs{Made: dir})
 				for _, ref := range []string{app, other} { // the second by _default
 					p, err := c.Ctr(t, ref)
 					if err != nil {
@@ -80,6 +82,103 @@ func TestSetup(t *testing.T) {
 				t.Fatal(err)
 			}
 			equal(t, "image id", id, x.Config(t, "linux/amd64"))
+		})
+	}
+}
+
+// TestConfigPath: where config_path is not set, "mirror setup" prints the exact change for the containerd that runs, after which its CRI
+// pulls through the mirror. Where mirrors is set it refuses, and is right to: with both, CRI does not load.
+func TestConfigPath(t *testing.T) {
+	t.Parallel()
+	upstream := registry.Start(t, registry.Options{})
+	x := image.PushIndex(t, upstream.Host, appRepository, "v1", image.Layers{1 << 10})
+	m := mirrord.Start(t, mirrord.Options{Upstreams: "docker.io: {endpoints: [" + upstream.URL() + "]}"})
+	const merged = "version = 3\nimports = [\"conf.d/*.toml\"]\n[grpc]\n  address = \"SOCKET\"\n"
+	const whole = "version = 2\n[grpc]\n  address = \"SOCKET\"\n"
+	for _, tt := range []struct {
+		name string
+		line containerd.Line
+		main string
+		file string // that is to be changed
+		more string // behind it
+	}{
+		{"1.6", containerd.V1, whole, "config.toml", ""},
+		{"1.6 with the table that containerd config default writes", containerd.V1, whole, "config.toml", "[plugins.\"io.containerd.grpc.v1.cri\".registry]\n" +
+			"  config_path = \"\"\n\n  [plugins.\"io.containerd.grpc.v1.cri\".registry.headers]\n\n  [plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors]\n"},
+		{"2.3", containerd.LTS, merged, "conf.d/99-mirror.toml", ""},
+		{"2.4", containerd.V2, merged, "conf.d/99-mirror.toml", ""},
+		{"2.4 without imports", containerd.V2, "version = 3\n[grpc]\n  address = \"SOCKET\"\n", "config.toml", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			certs := filepath.Join(t.TempDir(), "certs.d")
+			c := containerd.StartWith(t, tt.line, containerd.Certs{Made: certs}, containerd.Settings{Node: tt.main, TOML: tt.more})
+			args := []string{"setup", "containerd", "--mirror", m.URL(), "--registry", "docker.io", "--install=" + certs, "--containerd-config", c.Config(), "-o", "json"}
+			var doc struct {
+				Files []struct {
+					Path, Content string
+					Merge         bool
+					Line          int
+				}
+				Notes []string
+			}
+			if err := json.Unmarshal([]byte(proc.Must(t, proc.Options{}, mirrord.Binary, args...)), &doc); err != nil {
+				t.Fatal(err)
+			}
+			if len(doc.Files) != 1 || !strings.Contains(doc.Notes[0], "containerd "+string(tt.line)+".") || !strings.Contains(doc.Notes[0], "it answers at "+c.Socket()) {
+				t.Fatalf("%+v", doc)
+			}
+			f := doc.Files[0]
+			equal(t, "the file to change", f.Path, filepath.Join(filepath.Dir(c.Config()), tt.file))
+			content := []byte(f.Content)
+			if f.Merge {
+				before, err := os.ReadFile(f.Path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				lines := strings.SplitAfter(string(before), "\n")
+				if f.Line > 0 {
+					lines[f.Line-1] = ""
+				} else {
+					f.Line = len(lines)
+				}
+				content = []byte(strings.Join(slices.Insert(lines, f.Line, f.Content), ""))
+			}
+			if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(f.Path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c.Restart(t) // its CRI answers
+			if p, err := c.CRI(t, app); err != nil || p.Digest != x.Digest.String() {
+				t.Errorf("CRI: %+v, %v", p, err)
+			}
+			if out := proc.Must(t, proc.Options{}, mirrord.Binary, args...); !strings.Contains(out, "reads this folder") {
+				t.Errorf("after the change: %s", out)
+			}
+		})
+	}
+	for _, line := range containerd.All {
+		t.Run(string(line)+" with mirrors", func(t *testing.T) {
+			t.Parallel()
+			certs := filepath.Join(t.TempDir(), "certs.d")
+			table, main := "io.containerd.cri.v1.images", merged
+			if line == containerd.V1 {
+				table, main = "io.containerd.grpc.v1.cri", whole
+			}
+			const mirrors = "[plugins.%q.registry.mirrors.\"docker.io\"]\n  endpoint = [%q]\n"
+			c := containerd.StartWith(t, line, containerd.Certs{Made: certs}, containerd.Settings{
+				Node: main, TOML: fmt.Sprintf(mirrors+"[plugins.%q.registry]\n  config_path = %q\n", table, m.URL(), table, certs), Broken: true,
+			})
+			r := proc.Run(t, proc.Options{}, mirrord.Binary, "setup", "containerd", "--mirror", m.URL(), "--registry", "docker.io", "--install="+certs,
+				"--containerd-config", c.Config())
+			if _, err := os.Stat(certs); r.Code != 1 || !strings.Contains(r.Stderr, "keeps the CRI plugin from loading") || err == nil {
+				t.Errorf("code %d, %s", r.Code, r.Text())
+			}
+			if plugins := c.Plugins(t); !strings.Contains(plugins, "error") {
+				t.Errorf("plugins:\n%s", plugins)
+			}
 		})
 	}
 }
@@ -125,12 +224,17 @@ func TestNodeAgent(t *testing.T) {
 	}
 	a := agent()
 	inUse(true)
-	c := containerd.Start(t, containerd.V2, containerd.Certs{Made: dir})
+	var nodes []*containerd.Containerd
+	for _, line := range containerd.All {
+		nodes = append(nodes, containerd.Start(t, line, containerd.Certs{Made: dir}))
+	}
 	pull := func(tag string) {
 		t.Helper()
 		push(tag)
-		if _, err := c.Ctr(t, "docker.io/library/app:"+tag); err != nil {
-			t.Fatal(err)
+		for _, c := range nodes {
+			if _, err := c.CRI(t, "docker.io/library/app:"+tag); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	pull("a")

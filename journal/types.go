@@ -14,6 +14,7 @@ import (
 type Request struct {
 	At     time.Time
 	Took   time.Duration
+	First  time.Duration // to the first byte of the answer; 0: none was sent
 	Client string
 	// Source is the address that the client's requests come from, or the network that one owner is likely to have.
 	// Bounded memory is shared out by source, since a client can choose its own name. Empty: Client.

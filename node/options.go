@@ -50,7 +50,9 @@ type Options struct {
 type File struct {
 	Path string // on the node
 	// Part says that the content is to be merged into a file that is there, not to replace it.
-	Part    bool
+	Part bool
+	// Line is the line of the file that a part replaces, or AtEnd. 0: a person has to find its place.
+	Line    int
 	Secret  bool // only root may read it
 	Content string
 }

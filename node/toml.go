@@ -14,16 +14,18 @@ import (
 
 // document is a TOML file of a node, with the line of each key.
 type document struct {
-	file  string // path on the node
-	tree  map[string]any
-	lines map[string]int // by the key's path, as at makes it
-	count map[string]int // elements of an array of tables so far, by its path
+	file    string // path on the node
+	content []byte
+	tree    map[string]any
+	lines   map[string]int // by the key's path, as at makes it
+	heads   map[string]int // of the tables that have a line of their own, by path
+	count   map[string]int // elements of an array of tables so far, by its path
 }
 
 // parseTOML reads a file with the library that containerd uses, so that what is an error there is one here. The line is that of the
 // error.
 func parseTOML(file string, b []byte) (d *document, line int, err error) {
-	d = &document{file: file, lines: make(map[string]int), count: make(map[string]int)}
+	d = &document{file: file, content: b, lines: make(map[string]int), heads: make(map[string]int), count: make(map[string]int)}
 	if err := toml.Unmarshal(b, &d.tree); err != nil {
 		if wrong, ok := errors.AsType[*toml.DecodeError](err); ok {
 			line, _ = wrong.Position()
@@ -46,6 +48,7 @@ func parseTOML(file string, b []byte) (d *document, line int, err error) {
 		switch e.Kind {
 		case unstable.Table:
 			table = d.mark(nil, keys, line)
+			d.heads[at(table)] = line
 		case unstable.ArrayTable:
 			table = d.mark(nil, keys, line)
 			table = append(table, fmt.Sprint("#", d.count[at(table)]))

@@ -234,15 +234,15 @@ func TestObserve(t *testing.T) {
 			Outcome: cache.Joined,
 		},
 	}
-	if diff := cmp.Diff(want, seen.all(), cmpopts.IgnoreFields(journal.Request{}, "At", "Took")); diff != "" {
+	if diff := cmp.Diff(want, seen.all(), cmpopts.IgnoreFields(journal.Request{}, "At", "Took", "First")); diff != "" {
 		t.Errorf("observed (-want +got):\n%s", diff)
 	}
 	want[0].Bytes = 0
-	if diff := cmp.Diff(want[:1], begun.all(), cmpopts.IgnoreFields(journal.Request{}, "At", "Took")); diff != "" {
+	if diff := cmp.Diff(want[:1], begun.all(), cmpopts.IgnoreFields(journal.Request{}, "At", "Took", "First")); diff != "" {
 		t.Errorf("begun (-want +got):\n%s", diff)
 	}
 	for _, q := range seen.all() {
-		if q.At.IsZero() || q.Took <= 0 {
+		if q.At.IsZero() || q.Took <= 0 || q.First <= 0 || q.First > q.Took {
 			t.Errorf("no time in %+v", q)
 		}
 	}

@@ -150,6 +150,9 @@ func (x *exchange) record() journal.Request {
 	if x.routed {
 		q.Upstream = x.ref.Host
 	}
+	if !x.w.first.IsZero() {
+		q.First = x.w.first.Sub(x.began)
+	}
 	if f := x.failure; f != nil {
 		q.Finding, q.ID = &f.finding, f.id
 		if !x.w.begun() {

@@ -13,6 +13,7 @@ type response struct {
 	h2     bool
 	stall  time.Duration // longest time that an HTTP/2 client may take nothing
 	status int           // 0: the headers are not written
+	first  time.Time     // when the headers were written; zero: not by this type
 	bytes  int64         // of body
 	until  time.Time     // deadline of the whole body; zero: none
 }
@@ -28,7 +29,7 @@ func (w *response) WriteHeader(status int) {
 	if w.begun() {
 		return
 	}
-	w.status = status
+	w.status, w.first = status, time.Now()
 	w.progress()
 	w.under.WriteHeader(status)
 }

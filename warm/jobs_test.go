@@ -231,7 +231,7 @@ func TestRegistryStaysDown(t *testing.T) {
 		if took := j.FinishedAt.Sub(j.CreatedAt); took < 30*time.Minute || took > 35*time.Minute {
 			t.Errorf("it took %s", took)
 		}
-		if s := w.Engine.Stats(); s.Kept != mib+2*kib || s.Images[warm.Failed] != 20 {
+		if s := w.Engine.Stats(); s.Kept != mib+2*kib || s.Images[warm.Failed] != 20 || s.Causes[diagnose.ClassNetwork] != 20 {
 			t.Errorf("%+v", s)
 		}
 	})

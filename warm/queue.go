@@ -3,6 +3,8 @@ package warm
 import (
 	"slices"
 	"time"
+
+	"github.com/registrymirror/mirror/diagnose"
 )
 
 const (
@@ -40,7 +42,7 @@ func newQueue(o Options) *queue {
 	return &queue{
 		o: o, wake: make(chan struct{}, 1), byID: make(map[string]*job), byKey: make(map[string]*job), contents: make(contents),
 		gates: make(gates), units: make(map[*unit]struct{}), unsaved: newUnsaved(),
-		counts: counts{jobs: make(map[State]int64), images: make(map[State]int64)},
+		counts: counts{jobs: make(map[State]int64), images: make(map[State]int64), causes: make(map[diagnose.Class]int64)},
 	}
 }
 

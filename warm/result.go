@@ -140,6 +140,7 @@ func (q *queue) giveUp(now time.Time) {
 // fail ends an image with a failure.
 func (q *queue) fail(m *image, f diagnose.Finding, now time.Time) {
 	m.failure = newFailure(m.ref, f)
+	q.counts.causes[f.Class]++
 	q.o.Log.Warn("an image was not warmed", "ref", m.ref.String(), "id", m.failure.ID, "reason", string(f.Reason), "summary", f.Summary,
 		"remedy", f.Remedy)
 	q.over(m, Failed, now)

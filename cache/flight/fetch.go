@@ -171,7 +171,12 @@ func (ft *fetch) transfer() error {
 	f.mu.Lock()
 	w := Want{
 		From: ft.pos, To: ft.to, Size: max(0, f.plan.size), Part: ft.kind == laneKind || ft.kind == probeKind,
-		Client: ft.src.Client, Needs: f.needs, Live: f.live, Joined: f.joined,
+		Client: ft.src.Client, Needs: f.needs, Joined: f.joined,
+		Live: func() bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.idle.isLive(f.readers)
+		},
 	}
 	if c := f.readers.client(); ft.src.Background && c != nil {
 		w.Client = c.src.Client

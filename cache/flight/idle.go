@@ -15,19 +15,12 @@ type idle struct {
 	paid       int64 // bytes that it has read: as many come without a charge
 }
 
-// isLive reports whether a client reads the blob, or was the last reader to leave. The lock is held.
-func (f *Flight) isLive() bool {
-	if len(f.readers) == 0 {
-		return !f.idle.background
+// isLive reports whether a client reads the blob, or was the last reader to leave.
+func (i *idle) isLive(all readers) bool {
+	if len(all) == 0 {
+		return !i.background
 	}
-	return f.readers.client() != nil
-}
-
-// live is isLive, with the lock.
-func (f *Flight) live() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.isLive()
+	return all.client() != nil
 }
 
 func (i *idle) stop() {

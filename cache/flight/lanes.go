@@ -102,7 +102,7 @@ func (p *parallel) recall(src Source) {
 func (p *parallel) widen(src Source) {
 	f := p.f
 	for f.plan.lanes()+1 < f.plan.connections {
-		if !f.g.hosts.take(f.origins.host, f.isLive()) {
+		if !f.g.hosts.take(f.origins.host, f.idle.isLive(f.readers)) {
 			break
 		}
 		c := f.plan.addLane()
@@ -153,7 +153,7 @@ func (p *parallel) look(now time.Time) bool {
 		return true
 	case failed:
 		f.plan.connections, f.plan.settled = min(f.plan.connections, p.pace.before), true
-		if f.isLive() { // else it may have been paused for clients
+		if f.idle.isLive(f.readers) { // else it may have been paused for clients
 			f.g.hosts.remember(upstream, p.pace.before, true, provenFor)
 		}
 		return false

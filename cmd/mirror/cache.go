@@ -23,7 +23,7 @@ func newCacheCmd() *cobra.Command {
 		Args:       subcommand,
 		RunE:       help,
 	}
-	cmd.AddCommand(newCacheStatsCmd(), newCachePurgeCmd(), newCacheVerifyCmd())
+	cmd.AddCommand(newCacheStatsCmd(), newCachePurgeCmd(), newCacheVerifyCmd(), newCachePrepareCmd())
 	return cmd
 }
 

@@ -2,11 +2,13 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -171,6 +173,7 @@ func newSetupContainerdCmd() *cobra.Command {
 		flags     setupFlags
 		install   string
 		uninstall string
+		config    string
 	)
 	cmd := &cobra.Command{
 		Use:   "containerd",
@@ -181,14 +184,22 @@ or not at all. A file that is there is kept beside it and comes back with --unin
 files stay as they are, config.toml too, and containerd is not restarted. It reads hosts.toml
 at each pull.
 
-Exit codes: 0 printed, or written; 1 a file can't be read or written; 2 wrong usage.`,
+--install also reads the configuration of this node's containerd, and asks it for its version.
+Where config_path is not set it prints the exact change for that version. Where registry.mirrors
+is set it writes nothing: beside config_path that keeps the CRI plugin from loading.
+
+Exit codes: 0 printed, or written; 1 a file can't be read or written, or registry.mirrors is set;
+2 wrong usage.`,
 		Example: `  mirror setup containerd --mirror http://10.0.0.7:5000 --node "$(hostname)" --install
   mirror setup containerd --uninstall`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if uninstall != "" {
 				changes, err := node.Uninstall(uninstall)
-				return printChanges(cmd.OutOrStdout(), uninstall, changes, err)
+				return printChanges(cmd.OutOrStdout(), flags.output, uninstall, changes, node.Output{}, err)
+			}
+			if config != "" && install == "" {
+				return errors.New("--containerd-config is for --install: it is the file in which config_path has to stand")
 			}
 			o, err := flags.read(cmd.ErrOrStderr())
 			if err != nil {
@@ -201,13 +212,18 @@ Exit codes: 0 printed, or written; 1 a file can't be read or written; 2 wrong us
 			if install == "" {
 				return printSetup(cmd.OutOrStdout(), flags.output, out)
 			}
+			todo, err := configPath(cmd.Context(), install, config)
+			if err != nil {
+				return &exitError{exitFailed, err}
+			}
 			changes, err := node.Install(install, out.Files)
-			return printChanges(cmd.OutOrStdout(), install, changes, err)
+			return printChanges(cmd.OutOrStdout(), flags.output, install, changes, todo, err)
 		},
 	}
 	flags.add(cmd)
 	cmd.Flags().StringVar(&install, "install", "", "write the hosts.toml files below this `folder` of containerd")
 	cmd.Flags().StringVar(&uninstall, "uninstall", "", "remove what --install wrote below this `folder`, and put back what was there")
+	cmd.Flags().StringVar(&config, "containerd-config", "", "main configuration `file` of this node's containerd; empty: the usual places are tried")
 	for _, flag := range []string{"install", "uninstall"} {
 		cmd.Flag(flag).NoOptDefVal = node.CertsDir
 	}
@@ -215,39 +231,102 @@ Exit codes: 0 printed, or written; 1 a file can't be read or written; 2 wrong us
 	return cmd
 }
 
+// configPath is what this node's containerd needs so that it reads the hosts.toml files of a folder.
+func configPath(ctx context.Context, dir, config string) (node.Output, error) {
+	root, err := os.OpenRoot("/")
+	if err != nil {
+		return node.Output{}, fmt.Errorf("open the node's root: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	if dir, err = filepath.Abs(dir); err == nil && config != "" {
+		config, err = filepath.Abs(config)
+	}
+	if err != nil {
+		return node.Output{}, fmt.Errorf("find the folder of this process: %w", err)
+	}
+	r, err := node.OpenRuntime(root.FS(), config)
+	if err != nil {
+		return node.Output{}, err
+	}
+	return r.ConfigPath(dir, node.FindRelease(ctx, r.Socket()))
+}
+
+// setupFile is a file as -o json prints it.
+type setupFile struct {
+	Path    string `json:"path"`
+	Merge   bool   `json:"merge"`
+	Line    int    `json:"line,omitempty"` // that the content replaces; -1: it goes to the end
+	Content string `json:"content"`
+}
+
 // printSetup prints what is to be done on a node.
 func printSetup(w io.Writer, form output, out node.Output) error {
 	if form.encoded() {
-		type file struct {
-			Path    string `json:"path"`
-			Merge   bool   `json:"merge"`
-			Content string `json:"content"`
-		}
 		doc := struct {
-			Files []file   `json:"files"`
-			Notes []string `json:"notes"`
-		}{Notes: out.Notes}
-		for _, f := range out.Files {
-			doc.Files = append(doc.Files, file{f.Path, f.Part, f.Content})
-		}
-		b, err := json.MarshalIndent(doc, "", "  ")
-		if err != nil {
-			return &exitError{exitFailed, fmt.Errorf("write the files as JSON: %w", err)}
-		}
-		return form.print(w, append(b, '\n'))
+			Files []setupFile `json:"files"`
+			Notes []string    `json:"notes"`
+		}{setupFiles(out), out.Notes}
+		return printEncoded(w, form, doc)
 	}
+	return write(w, setupText(out))
+}
+
+func setupFiles(out node.Output) []setupFile {
+	list := []setupFile{}
+	for _, f := range out.Files {
+		list = append(list, setupFile{f.Path, f.Part, f.Line, f.Content})
+	}
+	return list
+}
+
+func printEncoded(w io.Writer, form output, doc any) error {
+	b, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return &exitError{exitFailed, fmt.Errorf("write the files as JSON: %w", err)}
+	}
+	return form.print(w, append(b, '\n'))
+}
+
+func setupText(out node.Output) string {
 	var b strings.Builder
 	for _, f := range out.Files {
-		fmt.Fprintf(&b, "# ---- %s%s\n%s\n", f.Path, choose(f.Part, " (merge this into it)", ""), f.Content)
+		place := ""
+		switch {
+		case f.Part && f.Line == node.AtEnd:
+			place = " (add this at its end)"
+		case f.Part && f.Line > 0:
+			place = fmt.Sprintf(" (in the place of line %d)", f.Line)
+		case f.Part:
+			place = " (merge this into it)"
+		}
+		fmt.Fprintf(&b, "# ---- %s%s\n%s\n", f.Path, place, f.Content)
 	}
 	for _, n := range out.Notes {
 		fmt.Fprintf(&b, "# - %s\n", n)
 	}
-	return write(w, b.String())
+	return b.String()
 }
 
-// printChanges prints what was done to the files of a folder.
-func printChanges(w io.Writer, dir string, changes []node.Change, err error) error {
+// printChanges prints what was done to the files of a folder, and what is left to do.
+func printChanges(w io.Writer, form output, dir string, changes []node.Change, todo node.Output, err error) error {
+	if err != nil {
+		err = &exitError{exitFailed, err}
+	}
+	if form.encoded() {
+		type change struct {
+			Path string `json:"path"`
+			Done string `json:"done"`
+		}
+		doc := struct {
+			Changes []change    `json:"changes"`
+			Files   []setupFile `json:"files"` // to be written by hand
+			Notes   []string    `json:"notes"`
+		}{[]change{}, setupFiles(todo), slices.Concat([]string{}, todo.Notes)}
+		for _, c := range changes {
+			doc.Changes = append(doc.Changes, change{filepath.Join(dir, c.Path), c.Done})
+		}
+		return cmp.Or(err, printEncoded(w, form, doc))
+	}
 	var b strings.Builder
 	for _, c := range changes {
 		fmt.Fprintf(&b, "%-9s %s/%s\n", c.Done, dir, c.Path)
@@ -255,8 +334,8 @@ func printChanges(w io.Writer, dir string, changes []node.Change, err error) err
 	if len(changes) == 0 && err == nil {
 		fmt.Fprintf(&b, "nothing of ours is in %s\n", dir)
 	}
-	if err != nil {
-		err = &exitError{exitFailed, err}
+	if text := setupText(todo); text != "" && err == nil {
+		b.WriteString("\n" + text)
 	}
 	return cmp.Or(err, write(w, b.String()))
 }

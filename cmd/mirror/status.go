@@ -20,7 +20,7 @@ func newStatusCmd() *cobra.Command {
 		Short:      "Show on one screen what is not well",
 		Long: `Show the state of a running mirror on one screen: its version and uptime, the endpoints
 and credentials that are not well, the number of running pulls, the cache, pins and those
-that end within a day, tags that are held back, and the failures of the last hour.
+that end within a day, tags that are held back, jobs of warm-up and schedules, and the failures of the last hour.
 
 Exit codes: 0 shown, also where something is not well; 1 the mirror refused the request;
 2 wrong usage; 4 no mirror answers.`,
@@ -73,10 +73,26 @@ func statusText(s admin.Status, now time.Time) string {
 	if h := s.Held; h != nil {
 		t.field("minAge", "%s back: %s", plural(h.Count, "tag is held", "tags are held"), someOf(h))
 	}
+	if w := s.Warm; w != nil {
+		addWarm(&t, w, now)
+	}
 	if f := s.Failures; f != nil {
 		t.field("failures", "%s", lastHour(f))
 	}
 	return t.String()
+}
+
+// addWarm adds the jobs of warm-up, and when schedules begin the next ones.
+func addWarm(t *table, w *admin.StatusWarm, now time.Time) {
+	text := plural(w.Running, "job runs or waits", "jobs run or wait")
+	if w.Failed > 0 {
+		text += fmt.Sprintf(", %d failed in the last day: see mirror warm show %s", w.Failed, w.Newest[0])
+	}
+	t.field("warm-up", "%s", text)
+	for _, x := range w.Schedules {
+		t.field("", "schedule %s: %s", x.Name, choose(x.Next.IsZero(), "the next job begins when a tag moves",
+			fmt.Sprintf("the next job begins %s", until(x.Next, now))))
+	}
 }
 
 // someOf names some of the tags that are counted.

@@ -113,11 +113,18 @@ func TestStatusOfTags(t *testing.T) {
 		Pins:      &admin.StatusPins{Count: 12, Ending: []admin.Pin{{Image: "docker.io/acme/app:1", Until: noon.Add(90 * time.Minute)}}},
 		Held:      &admin.StatusHeld{Count: 7, Newest: []string{"docker.io/acme/a:1", "docker.io/acme/b:1"}},
 		Immutable: &admin.StatusHeld{Count: 1, Newest: []string{"docker.io/acme/c:1"}},
+		Warm: &admin.StatusWarm{
+			Running: 1, Failed: 2, Newest: []string{"3f9c2a7b", "11111111"},
+			Schedules: []admin.Schedule{{Name: "night", Next: noon.Add(5 * time.Hour)}, {Name: "main"}},
+		},
 	}, noon)
 	want := `pins         12 tags are pinned; these end soon:
              docker.io/acme/app:1 ends in 1h30m0s
 immutable    1 tag has moved at the registry: docker.io/acme/c:1
 minAge       7 tags are held back: docker.io/acme/a:1, docker.io/acme/b:1, and 5 more
+warm-up      1 job runs or waits, 2 failed in the last day: see mirror warm show 3f9c2a7b
+             schedule night: the next job begins in 5h0m0s
+             schedule main: the next job begins when a tag moves
 `
 	if !strings.HasSuffix(got, want) {
 		t.Errorf("got %s", got)

@@ -214,6 +214,9 @@ func (a *App) build(c *config.Config) error {
 // use puts a setup of a configuration into use, with the secrets of its webhooks.
 func (a *App) use(c *config.Config, setup pull.Setup, secrets map[string][]string) {
 	a.setup.Store(&setup)
+	for _, u := range c.Upstreams {
+		a.metrics.Upstream(u.Name)
+	}
 	a.catalog.UsePins(registries.Pins(c))
 	a.puller.Use(setup)
 	a.webhooks.Use(webhooksOf(c, setup.Routes, secrets))
@@ -340,6 +343,12 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
 		Tags: ledger{a.catalog, named{a.puller, a.own}, a.platforms, a.warm.Recheck}, Drift: a.drift, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
+		Schedules: func() (list []admin.Schedule) {
+			for _, s := range a.schedules.Upcoming() {
+				list = append(list, admin.Schedule{Name: s.Name, Next: s.Next})
+			}
+			return list
+		},
 		About: func() admin.About { return *a.about.Load() }, Reload: a.o.Reload, Reset: a.reset,
 	}
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"debug/buildinfo"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -103,70 +101,4 @@ func (r release) layer(files []file) (v1.Layer, error) {
 	}
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
 		tarball.WithMediaType(types.OCILayer))
-}
-
-// bom is the SBOM of an image: the modules that its binary was linked from, by the binary itself. Source: SPDX 2.3.
-func (r release) bom(img v1.Image, binary []byte) ([]byte, error) {
-	info, err := buildinfo.Read(bytes.NewReader(binary))
-	if err != nil {
-		return nil, fmt.Errorf("read the modules of the binary: %w", err)
-	}
-	d, err := img.Digest()
-	if err != nil {
-		return nil, err
-	}
-	type ref struct {
-		Category string `json:"referenceCategory"`
-		Type     string `json:"referenceType"`
-		Locator  string `json:"referenceLocator"`
-	}
-	type pkg struct {
-		ID       string `json:"SPDXID"`
-		Name     string `json:"name"`
-		Version  string `json:"versionInfo"`
-		Location string `json:"downloadLocation"`
-		Analyzed bool   `json:"filesAnalyzed"`
-		Refs     []ref  `json:"externalRefs"`
-	}
-	type relation struct {
-		From string `json:"spdxElementId"`
-		Type string `json:"relationshipType"`
-		To   string `json:"relatedSpdxElement"`
-	}
-	doc := struct {
-		Version   string     `json:"spdxVersion"`
-		License   string     `json:"dataLicense"`
-		ID        string     `json:"SPDXID"`
-		Name      string     `json:"name"`
-		Namespace string     `json:"documentNamespace"`
-		Creation  any        `json:"creationInfo"`
-		Packages  []pkg      `json:"packages"`
-		Relations []relation `json:"relationships"`
-	}{
-		Version: "SPDX-2.3", License: "CC0-1.0", ID: "SPDXRef-DOCUMENT", Name: "mirror " + r.version,
-		Namespace: "https://" + info.Main.Path + "/sbom/" + d.String(),
-		Creation: map[string]any{
-			"created": r.created.Format(time.RFC3339), "creators": []string{"Tool: " + info.Main.Path + "/internal/image"},
-		},
-	}
-	add := func(name, version, locator string) {
-		id := fmt.Sprintf("SPDXRef-Package-%d", len(doc.Packages))
-		doc.Packages = append(doc.Packages, pkg{
-			ID: id, Name: name, Version: version, Location: "NOASSERTION", Refs: []ref{{"PACKAGE-MANAGER", "purl", locator}},
-		})
-		kind, from := "CONTAINS", "SPDXRef-Package-0"
-		if len(doc.Packages) == 1 {
-			kind, from = "DESCRIBES", doc.ID
-		}
-		doc.Relations = append(doc.Relations, relation{from, kind, id})
-	}
-	add(info.Main.Path, r.version, "pkg:golang/"+info.Main.Path+"@"+r.version)
-	add("stdlib", info.GoVersion, "pkg:golang/stdlib@"+strings.TrimPrefix(info.GoVersion, "go"))
-	for _, m := range info.Deps {
-		if m.Replace != nil {
-			m = m.Replace
-		}
-		add(m.Path, m.Version, "pkg:golang/"+m.Path+"@"+m.Version)
-	}
-	return json.MarshalIndent(doc, "", " ")
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/registrymirror/mirror/internal/sbom"
 )
 
 func main() {
@@ -72,7 +74,11 @@ func run(args []string) error {
 			return fmt.Errorf("make the image of %s: %w", platform, err)
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: p}})
-		b, err := r.bom(img, binary)
+		d, err := img.Digest()
+		if err != nil {
+			return err
+		}
+		b, err := sbom.Of(binary, sbom.Options{Version: r.version, Created: r.created, Digest: d.String()})
 		if err != nil {
 			return fmt.Errorf("make the SBOM of %s: %w", platform, err)
 		}

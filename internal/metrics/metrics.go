@@ -26,7 +26,7 @@ type Metrics struct {
 
 	requests, clientBytes, pulls, failures *prometheus.CounterVec
 	upRequests, upBytes                    *prometheus.CounterVec
-	upSeconds, seconds                     *prometheus.HistogramVec
+	upSeconds, seconds, first              *prometheus.HistogramVec
 	reloadOK, reloadAt                     prometheus.Gauge
 	credentials, webhooks, moves, runs     *prometheus.CounterVec
 
@@ -66,6 +66,8 @@ func New(version string, entry func(host string) string) *Metrics {
 		"upstream", "class", "reason")
 	m.seconds = histogram("mirror_request_seconds", "Time from a client's request to the last byte of its answer.",
 		"kind")
+	m.first = histogram("mirror_first_byte_seconds", "Time from a client's request to the first byte of its answer, of those that did not "+
+		"fail.", "kind", "result")
 	m.upRequests = counter("mirror_upstream_requests_total",
 		"Requests to upstreams, redirects and token services; code is 0 where no answer came.",
 		"upstream", "kind", "code")
@@ -98,6 +100,17 @@ func New(version string, entry func(host string) string) *Metrics {
 	return m
 }
 
+// Upstream begins the series of an entry of the configuration at zero. Prometheus sees a counter rise only from one scrape to the
+// next: if a series began with the first event, no alert would see that event.
+func (m *Metrics) Upstream(name string) {
+	for _, outcome := range []journal.Outcome{journal.Served, journal.Stale, journal.Declined, journal.Failed, journal.Looked} {
+		m.pulls.WithLabelValues(name, string(outcome))
+	}
+	for _, kind := range []pull.MoveKind{pull.Moved, pull.MovedBack, pull.MovedImmutable} {
+		m.moves.WithLabelValues(name, string(kind))
+	}
+}
+
 // Handler serves a scrape.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
@@ -122,6 +135,9 @@ func (m *Metrics) Request(r journal.Request) {
 	x.requests.Inc()
 	x.bytes.Add(float64(r.Bytes))
 	x.seconds.Observe(r.Took.Seconds())
+	if r.Finding == nil && r.First > 0 {
+		x.first.Observe(r.First.Seconds())
+	}
 }
 
 // answer is the labels by which requests are counted.
@@ -130,7 +146,7 @@ type answer struct{ upstream, kind, result string }
 // counters are the series of an answer. Finding them by their labels is a tenth of what a manifest costs.
 type counters struct {
 	requests, bytes prometheus.Counter
-	seconds         prometheus.Observer
+	seconds, first  prometheus.Observer
 }
 
 // countersOf reads a map without a lock, which is copied to be written to: its keys are few, and soon all there. A sync.Map
@@ -146,6 +162,7 @@ func (m *Metrics) countersOf(a answer) counters {
 		requests: m.requests.WithLabelValues(a.upstream, a.kind, a.result),
 		bytes:    m.clientBytes.WithLabelValues(a.upstream),
 		seconds:  m.seconds.WithLabelValues(a.kind),
+		first:    m.first.WithLabelValues(a.kind, a.result),
 	}
 	next[a] = x
 	m.answers.Store(&next)

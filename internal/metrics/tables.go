@@ -106,6 +106,15 @@ var warmSeries = []series[warm.Stats]{
 			}
 		},
 	},
+	{
+		counter, "mirror_warm_failures_total", "Images that warm-up jobs could not bring, by the class of the cause.",
+		[]string{"class"},
+		func(s warm.Stats, emit emit) {
+			for class, n := range s.Causes {
+				emit(float64(n), string(class))
+			}
+		},
+	},
 	single(counter, "mirror_warm_bytes_total",
 		"Bytes of blobs that warm-up jobs have fetched.", func(s warm.Stats) int64 { return s.Bytes }),
 	single(gauge, "mirror_warm_kept_bytes",

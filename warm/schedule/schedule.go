@@ -130,7 +130,7 @@ type pause struct {
 // begin begins a pause after one more failure.
 func (p *pause) begin(now time.Time) {
 	p.failures++
-	p.until = now
+	p.until = now.Add(tryAgain.After(p.failures))
 }
 
 // goesOn reports whether the pause is not over. One that ends later than any pause is from before the clock was set back.
@@ -180,6 +180,27 @@ func (s *Scheduler) Use(list []Schedule) {
 	}
 	s.prune()
 	s.signal()
+}
+
+// Upcoming is a schedule and when it begins its next job; zero: when a tag moves.
+type Upcoming struct {
+	Name string
+	Next time.Time
+}
+
+// Upcoming returns all schedules, in their order.
+func (s *Scheduler) Upcoming() (list []Upcoming) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	for _, e := range s.entries {
+		x := Upcoming{Name: e.Name, Next: e.due}
+		if e.Cron != nil && e.refused.goesOn(now) {
+			x.Next = e.refused.until
+		}
+		list = append(list, x)
+	}
+	return list
 }
 
 // load reads the record of a schedule. One that is seen for the first time has been run now.

@@ -312,9 +312,13 @@ func TestQuota(t *testing.T) {
 	t.Parallel()
 	in(t, func(t *testing.T, w *world) {
 		w.Refuse = &warm.QuotaError{Setting: "warm.maxJobs", Limit: 1, Have: 1, Asked: 1}
-		_, stop := w.start(t, onTime(t, "night", "0 5 * * *", "UTC"))
+		s, stop := w.start(t, onTime(t, "night", "0 5 * * *", "UTC"), onMove(t, "main"))
 		defer stop()
+		same(t, "next", []schedule.Upcoming{{Name: "night", Next: time.Date(2000, 1, 1, 5, 0, 0, 0, time.UTC)}, {Name: "main"}}, s.Upcoming())
 		pass(7 * time.Hour)
+		if next := s.Upcoming()[0].Next; next.Before(time.Now()) || next.After(time.Now().Add(time.Hour)) {
+			t.Errorf("after it was refused the next one is at %s, at %s", next, time.Now())
+		}
 		if w.Refused() < 5 || w.Refused() > 8 {
 			t.Errorf("%d requests in two hours", w.Refused())
 		}

@@ -1,4 +1,4 @@
-// Package containerd runs containerd, of the old line and of the new one, with folders and a socket of its own, and
+// Package containerd runs containerd, of the old line and of the new ones, with folders and a socket of its own, and
 // pulls through it as ctr does and as the kubelet does.
 //
 // It reads the very files that nodes get: deploy/containerd of this repository.
@@ -18,7 +18,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	grpcstatus "google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/registrymirror/mirror/e2e/internal/proc"
@@ -31,12 +33,16 @@ type Line string
 
 // The lines.
 const (
-	V1 Line = "1.6" // Debian's
-	V2 Line = "2.4" // built by install.sh
+	V1  Line = "1.6" // Debian's
+	LTS Line = "2.3" // built by install.sh
+	V2  Line = "2.4" // built by install.sh
 )
 
-// Lines are all.
+// Lines are the oldest and the newest.
 var Lines = []Line{V1, V2}
+
+// All are all of them: for what a line alone may do in its own way, as the files of nodes.
+var All = []Line{V1, LTS, V2}
 
 // Deploy is the folder with the files for nodes.
 const Deploy = "../deploy/containerd"
@@ -161,11 +167,13 @@ type Containerd struct {
 	socket string
 	certs  string
 	conn   *grpc.ClientConn
+	launch func() error
 }
 
 // rest is what a test needs beside the file for nodes: nothing of this machine's own containerd is touched.
-var rest = map[Line]string{
-	V1: `
+func rest(line Line) string {
+	if line == V1 {
+		return `
 [plugins."io.containerd.grpc.v1.cri"]
   disable_tcp_service = true
   stream_server_address = "127.0.0.1"
@@ -179,8 +187,9 @@ var rest = map[Line]string{
   path = "DIR/opt"
 [ttrpc]
   address = "SOCKET.ttrpc"
-`,
-	V2: `
+`
+	}
+	return `
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -196,16 +205,21 @@ var rest = map[Line]string{
   disable = true
 [ttrpc]
   address = "SOCKET.ttrpc"
-`,
+`
 }
 
 // Settings are for what is more than pulls.
 type Settings struct {
+	// Node is what stands before the rest of the configuration, with SOCKET for where it answers. Empty: the file for nodes, which sets
+	// config_path.
+	Node string
 	TOML string // behind the rest of the configuration
 	Env  []string
 	// Network is the configuration of the pods' network, a conflist, and Plugins the folder of the plugins that it names. Empty: pods
 	// have the network of the node.
 	Network, Plugins string
+	// Broken says that the CRI plugin is not to load.
+	Broken bool
 }
 
 // Start runs one that reads the hosts.toml files of certs, until the test ends.
@@ -233,15 +247,18 @@ func StartWith(t testing.TB, line Line, certs Certs, more Settings) *Containerd 
 // Launch runs one until End, with its files in dir, whose name is short.
 func Launch(ctx context.Context, dir string, line Line, certs Certs, more Settings) (*Containerd, error) {
 	c := &Containerd{line: line, certs: filepath.Join(dir, "certs.d"), socket: filepath.Join(dir, "c.sock")}
-	find, nodeFile := tool.FindSystem, "config-1.x.toml"
-	if line == V2 {
+	find, nodeFile, folder := tool.FindSystem, "config-1.x.toml", ""
+	if line != V1 {
 		find, nodeFile = tool.FindBuilt, "config-2.x.toml"
 	}
-	program, err := find("containerd")
+	if line == LTS {
+		folder = "containerd-2.3/"
+	}
+	program, err := find(folder + "containerd")
 	if err != nil {
 		return nil, err
 	}
-	if c.ctr, err = find("ctr"); err != nil {
+	if c.ctr, err = find(folder + "ctr"); err != nil {
 		return nil, err
 	}
 	if certs.Made != "" {
@@ -249,15 +266,18 @@ func Launch(ctx context.Context, dir string, line Line, certs Certs, more Settin
 	} else if err := certs.write(c.certs); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(Deploy, nodeFile))
-	if err != nil {
-		return nil, err
+	text := more.Node
+	if text == "" {
+		b, err := os.ReadFile(filepath.Join(Deploy, nodeFile))
+		if err != nil {
+			return nil, err
+		}
+		text = strings.ReplaceAll(string(b), "/etc/containerd/certs.d", c.certs)
+		if !strings.Contains(text, c.certs) {
+			return nil, fmt.Errorf("%s does not name /etc/containerd/certs.d", nodeFile)
+		}
 	}
-	text := strings.ReplaceAll(string(b), "/etc/containerd/certs.d", c.certs)
-	if !strings.Contains(text, c.certs) {
-		return nil, fmt.Errorf("%s does not name /etc/containerd/certs.d", nodeFile)
-	}
-	text += strings.NewReplacer("DIR", dir, "SOCKET", c.socket).Replace(rest[line]) + more.TOML
+	text = strings.NewReplacer("DIR", dir, "SOCKET", c.socket).Replace(text + rest(line) + more.TOML)
 	file := filepath.Join(dir, "config.toml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
@@ -270,17 +290,41 @@ func Launch(ctx context.Context, dir string, line Line, certs Certs, more Settin
 			return nil, err
 		}
 	}
-	c.Process, err = proc.Launch(proc.Options{Name: "containerd " + string(line), Env: more.Env}, program,
-		"--config", file, "--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"),
-		"--address", c.socket, "--log-level", "debug")
-	if err != nil {
+	c.launch = func() error {
+		c.Process, err = proc.Launch(proc.Options{Name: "containerd " + string(line), Env: more.Env}, program,
+			"--config", file, "--root", filepath.Join(dir, "root"), "--state", filepath.Join(dir, "state"),
+			"--address", c.socket, "--log-level", "debug")
+		if err != nil {
+			return err
+		}
+		if err := c.connect(ctx, more.Broken); err != nil {
+			c.End()
+			return fmt.Errorf("containerd %s: %w\n%s", line, err, c.Tail())
+		}
+		return nil
+	}
+	if err := c.launch(); err != nil {
 		return nil, err
 	}
-	if err := c.connect(ctx); err != nil {
-		c.End()
-		return nil, fmt.Errorf("containerd %s: %w\n%s", line, err, c.Tail())
-	}
 	return c, nil
+}
+
+// Restart ends it and starts it with the same files.
+func (c *Containerd) Restart(t testing.TB) {
+	t.Helper()
+	c.End()
+	if err := c.launch(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Config is its configuration file.
+func (c *Containerd) Config() string { return filepath.Join(filepath.Dir(c.socket), "config.toml") }
+
+// Plugins is what ctr prints of its plugins.
+func (c *Containerd) Plugins(t testing.TB) string {
+	t.Helper()
+	return c.run(t, "plugins", "ls").Text()
 }
 
 // End ends it, and reports whether it went without force.
@@ -291,8 +335,8 @@ func (c *Containerd) End() bool {
 	return c.Process.End()
 }
 
-// connect waits until its CRI answers.
-func (c *Containerd) connect(ctx context.Context) error {
+// connect waits until its CRI answers, or says that it has none.
+func (c *Containerd) connect(ctx context.Context, broken bool) error {
 	conn, err := grpc.NewClient("unix://"+c.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
@@ -305,8 +349,14 @@ func (c *Containerd) connect(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		v, err := cri.NewRuntimeServiceClient(conn).Version(ctx, &cri.VersionRequest{})
+		if broken && grpcstatus.Code(err) == codes.Unimplemented {
+			return nil
+		}
 		if err != nil {
 			return err
+		}
+		if broken {
+			return errors.New("its CRI plugin has loaded")
 		}
 		if got := strings.TrimPrefix(v.GetRuntimeVersion(), "v"); !strings.HasPrefix(got, string(c.line)+".") {
 			return fmt.Errorf("it is %s, want %s", got, c.line)

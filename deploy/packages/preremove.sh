@@ -1,0 +1,9 @@
+#!/bin/sh
+set -e
+case "$1" in
+remove | 0) ;;
+*) exit 0 ;; # an upgrade: the new version restarts the mirror
+esac
+if [ -d /run/systemd/system ]; then
+  systemctl disable --now mirror.service || true
+fi

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// completions are the scripts by which shells complete the command line.
+func completions(ctx context.Context, binary string) (files []file, _ error) {
+	binary, err := filepath.Abs(binary)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range []struct{ shell, name string }{
+		{"bash", "mirror.bash"}, {"zsh", "_mirror"}, {"fish", "mirror.fish"}, {"powershell", "mirror.ps1"},
+	} {
+		text, err := exec.CommandContext(ctx, binary, "completion", c.shell).Output()
+		if err != nil {
+			return nil, fmt.Errorf("print the completion of %s: %w", c.shell, err)
+		}
+		files = append(files, file{"completions/" + c.name, 0o644, text})
+	}
+	return files, nil
+}
+
+// service adds the unit of systemd, as it stands in deploy, with its configuration.
+func (r release) service(files []file) ([]file, error) {
+	for _, f := range []struct{ name, from string }{
+		{"systemd/mirror.service", "deploy/systemd/mirror.service"}, {"systemd/config.yaml", r.conf},
+	} {
+		text, err := os.ReadFile(f.from)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, file{f.name, 0o644, text})
+	}
+	return files, nil
+}
+
+// packaged is the unit as packages install it: with the binary in /usr/bin, and a user that stays, which owns files in /etc/mirror.
+func packaged(unit []byte) ([]byte, error) {
+	for _, change := range [][2]string{
+		{"\nExecStart=/usr/local/bin/mirror ", "\nExecStart=/usr/bin/mirror "},
+		{"\nDynamicUser=yes\n", "\nUser=mirror\nGroup=mirror\n"},
+	} {
+		if n := bytes.Count(unit, []byte(change[0])); n != 1 {
+			return nil, fmt.Errorf("deploy/systemd/mirror.service has %q %d times, not once: packages do not know how to change it", strings.TrimSpace(change[0]), n)
+		}
+		unit = bytes.Replace(unit, []byte(change[0]), []byte(change[1]), 1)
+	}
+	return unit, nil
+}
+
+// packages makes the deb and the rpm of a platform, by deploy/packages/nfpm.yaml, and returns their names.
+func (r release) packages(ctx context.Context, p platform, files []file) (made []string, _ error) {
+	dir, err := os.MkdirTemp("", "mirror-release-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	for _, f := range files {
+		if f.name == "systemd/mirror.service" {
+			if f.content, err = packaged(f.content); err != nil {
+				return nil, err
+			}
+		}
+		at := filepath.Join(dir, f.name)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil { //nolint:gosec // it is for everyone
+			return nil, err
+		}
+		if err := os.WriteFile(at, f.content, f.mode); err != nil {
+			return nil, err
+		}
+	}
+	at := filepath.Join(dir, "packages")
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return nil, err
+	}
+	for _, packager := range []string{"deb", "rpm"} {
+		cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=tools/nfpm/go.mod", "nfpm", "package",
+			"--config", "deploy/packages/nfpm.yaml", "--packager", packager, "--target", at+"/")
+		cmd.Env = append(os.Environ(), "STAGE="+dir, "VERSION="+r.version, "ARCH="+p.arch)
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("nfpm %s: %w\n%s", packager, err, text)
+		}
+	}
+	entries, err := os.ReadDir(at)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries { // each format has its own names of versions and processors
+		content, err := os.ReadFile(filepath.Join(at, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(r.out, e.Name()), content, 0o644); err != nil { //nolint:gosec // it is for everyone
+			return nil, err
+		}
+		made = append(made, e.Name())
+	}
+	return made, nil
+}
