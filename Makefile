@@ -49,6 +49,7 @@ install: ## what e2e and bench need and this machine lacks (as root on Debian)
 .PHONY: e2e
 e2e: install ## real registries and clients, and the OCI conformance suite; RUN=REGEXP for some of them
 	cd e2e && go vet ./... && go test -race -count=1 -timeout 20m $(if $(RUN),-v -run '$(RUN)') ./...
+	cd e2e/chart && go vet ./... && go test -count=1 -timeout 20m $(if $(RUN),-v -run '$(RUN)') ./...
 
 .PHONY: e2e-kubernetes
 e2e-kubernetes: ## a real cluster of one node (built once, a quarter of an hour): what a person sees at the pod, and the chart in use
@@ -58,6 +59,10 @@ e2e-kubernetes: ## a real cluster of one node (built once, a quarter of an hour)
 .PHONY: reasons
 reasons: install ## a place for each reason of docs/failures, pulled from by every client: five minutes; UPDATE=1 writes the matrix
 	cd e2e && go test -count=1 -timeout 20m -run '^TestReasons$$' . -reasons $(if $(UPDATE),-update)
+
+.PHONY: first-byte
+first-byte: install ## a layer of 2 GB from a registry of 20 MB/s to containerd 2.3: when each answer begins; two minutes or so
+	cd e2e && go test -count=1 -timeout 20m -v -run '^TestFirstByte$$' . -large
 
 .PHONY: tour
 tour: build ## ten failures on this machine, offline: what a client prints without the mirror and with it; mirror demo is quicker
@@ -124,6 +129,10 @@ image: ## the container image of linux/amd64 and linux/arm64 as an OCI layout, b
 	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./internal/image -version $(or $(VERSION),dev) \
 	  -revision "$$(git rev-parse HEAD)" -o bin/image linux/amd64=bin/linux/amd64 linux/arm64=bin/linux/arm64
 
+.PHONY: manifests
+manifests: install ## README.md of the Helm chart, deploy/kustomize, and what their tests compare with, from the chart
+	cd e2e/chart && UPDATE=1 go test -count=1 -run '^(TestReadme|TestKustomize|TestMatrix)$$' ./...
+
 .PHONY: licenses
 licenses: ## the modules that the binary is linked with, and where their licenses are
 	@go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/mirror | sort -u | \
@@ -150,6 +159,7 @@ profile: install build ## records under load what the compiler optimises for, in
 lint: ## golangci-lint and gofumpt, all modules
 	$(TOOL) golangci-lint run ./...
 	cd e2e && go tool -modfile=../tools/go.mod golangci-lint run --config ../.golangci.yml ./...
+	cd e2e/chart && go tool -modfile=../../tools/go.mod golangci-lint run --config ../../.golangci.yml ./...
 	@out=$$($(TOOL) gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted, run make fmt:"; echo "$$out"; exit 1; fi
 
 .PHONY: fmt

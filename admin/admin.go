@@ -19,6 +19,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/registrymirror/mirror/coverage"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	pages "github.com/registrymirror/mirror/docs/failures"
 	"github.com/registrymirror/mirror/drift"
@@ -60,6 +61,8 @@ type Options struct {
 	Held func() []HeldTag
 	// Drift looks for tags that mean different digests to different clients or pods. Nil: there is no /api/v1/tags/drift.
 	Drift func(ctx context.Context) (drift.Report, error)
+	// Coverage compares the images on nodes with their pulls. Nil: there is no /api/v1/coverage.
+	Coverage func(ctx context.Context) (coverage.Report, error)
 	// Warm runs jobs that fetch images ahead of time. Nil: there are no routes for them.
 	Warm Warmer
 	// Schedules are those that begin jobs of Warm, in the order of the configuration. Nil: there are none.
@@ -96,6 +99,7 @@ func New(o Options) http.Handler {
 		t := tags{ledger: o.Tags, uses: &remembered[uses]{}, readUses: o.Uses, log: o.Log}
 		found := &remembered[drift.Report]{}
 		d := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
+		c := &coverages{read: o.Coverage, running: coalesce.Group[struct{}, coverage.Report]{Most: 1}}
 		j := newWarming(o)
 		for _, route := range []struct {
 			method, path string
@@ -110,6 +114,7 @@ func New(o Options) http.Handler {
 			{http.MethodGet, "cache", o.Cache != nil, func(http.ResponseWriter, *http.Request) (any, error) { return o.Cache(), nil }},
 			{http.MethodGet, "tags", o.Tags != nil, t.list},
 			{http.MethodGet, "tags/drift", o.Drift != nil, func(_ http.ResponseWriter, r *http.Request) (any, error) { return o.listDrift(r, found) }},
+			{http.MethodGet, "coverage", o.Coverage != nil, c.list},
 			{http.MethodPost, "tags/refresh", o.Tags != nil, t.refresh},
 			{http.MethodGet, "pins", o.Tags != nil, t.pins},
 			{http.MethodPut, "pins", o.Tags != nil, t.pin},

@@ -22,6 +22,7 @@ import (
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/coverage"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/diagnose/symptom"
@@ -128,6 +129,18 @@ func everythingOptions() admin.Options {
 		},
 		Held:  func() []admin.HeldTag { return []admin.HeldTag{{Image: "a:1"}, {Image: "b:1", Immutable: true}} },
 		Drift: func(context.Context) (drift.Report, error) { return drifting, nil },
+		Coverage: func(context.Context) (coverage.Report, error) {
+			return coverage.Report{
+				Nodes: []coverage.NodeReport{{
+					Node: "node-7", Images: 1, Unknown: 1, Since: at, LastSeen: at, Reason: "r", Clients: []string{"10.0.0.7"},
+					Details: []coverage.ImageReport{{
+						Image: "docker.io/acme/app:v1", Digest: "sha256:aa", State: coverage.Missed, Why: coverage.WhyPast, PulledAt: at, Client: "c",
+						Pods: []string{"prod/web"},
+					}},
+				}},
+				Summary: coverage.Summary{Nodes: 1, Images: 1, Missed: 1, Unknown: 1}, Since: at, Replicas: 2, Notes: []string{"n"},
+			}, nil
+		},
 		Cache: func() admin.Cache { return admin.Cache{Bytes: 1, Degraded: true} },
 		About: func() admin.About {
 			return admin.About{Version: "v1.2.3", GoVersion: "go1.26", StartedAt: at, Config: admin.Config{
@@ -248,7 +261,9 @@ func TestOpenAPITypes(t *testing.T) {
 		"ResetRequest": admin.ResetRequest{}, "ResetAnswer": admin.ResetAnswer{},
 		"TagList": admin.TagList{}, "Tag": admin.Tag{}, "PinList": admin.PinList{}, "PinRequest": admin.PinRequest{},
 		"ImageRequest": admin.ImageRequest{}, "Refreshed": admin.Refreshed{}, "PurgeRequest": admin.PurgeRequest{},
-		"DriftList": admin.DriftList{}, "WarmRequest": admin.WarmRequest{}, "WarmJob": admin.WarmJob{}, "WarmJobList": admin.WarmJobList{},
+		"DriftList":    admin.DriftList{},
+		"CoverageList": admin.CoverageList{}, "CoverageNode": coverage.NodeReport{}, "CoverageImage": coverage.ImageReport{},
+		"CoverageSummary": coverage.Summary{}, "WarmRequest": admin.WarmRequest{}, "WarmJob": admin.WarmJob{}, "WarmJobList": admin.WarmJobList{},
 		"WarmPlan": admin.WarmPlan{}, "WarmVerified": admin.WarmVerified{},
 	} {
 		compare(t, doc, seen, name, schema{Ref: "/" + name}, reflect.TypeOf(v))
@@ -393,12 +408,13 @@ func TestOpenAPIAnswers(t *testing.T) {
 	}
 	empty := admin.New(admin.Options{
 		Upstreams: func() []admin.Upstream { return nil }, Failures: &kept{}, Cache: func() admin.Cache { return admin.Cache{} },
-		Pulls:  func(context.Context, bool) ([]journal.Pull, error) { return nil, nil },
-		About:  func() admin.About { return admin.About{} },
-		Reload: func(context.Context) (admin.Reloaded, error) { return admin.Reloaded{}, nil },
-		Tags:   &ledger{},
-		Warm:   &warmer{now: warm.Job{State: warm.Queued}},
-		Drift:  func(context.Context) (drift.Report, error) { return drift.Report{}, nil },
+		Pulls:    func(context.Context, bool) ([]journal.Pull, error) { return nil, nil },
+		About:    func() admin.About { return admin.About{} },
+		Reload:   func(context.Context) (admin.Reloaded, error) { return admin.Reloaded{}, nil },
+		Tags:     &ledger{},
+		Warm:     &warmer{now: warm.Job{State: warm.Queued}},
+		Drift:    func(context.Context) (drift.Report, error) { return drift.Report{}, nil },
+		Coverage: func(context.Context) (coverage.Report, error) { return coverage.Report{}, nil },
 	})
 	checked := 0
 	problem := c.MustCompile("api.json#/components/schemas/Problem")

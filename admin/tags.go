@@ -228,7 +228,11 @@ func (t tags) refused(err error) error {
 		for i, d := range missing.Digests {
 			digests[i] = d.String()
 		}
-		return &refusal{status: http.StatusConflict, detail: err.Error() + "; nothing was changed", problems: firstOf(digests, maxDigests)}
+		detail := err.Error()
+		if f := diagnose.Explain(missing.Err); f.Reason != diagnose.InternalError {
+			detail = missing.Lack() + ": " + f.Summary + "; " + f.Remedy
+		}
+		return &refusal{status: http.StatusConflict, detail: detail + "; nothing was changed", problems: firstOf(digests, maxDigests)}
 	case errors.As(err, &forbidden):
 		return &refusal{status: http.StatusConflict, detail: fmt.Sprintf("no rule lets clients pull %s, and the mirror's login is used for nothing else; add a rule for it", forbidden.Repo)}
 	case errors.As(err, &part), errors.As(err, &pinned):

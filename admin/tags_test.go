@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -241,6 +242,10 @@ func TestTagChanges(t *testing.T) {
 		{
 			"pin of what is missing", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `"}`,
 			&pull.MissingError{Digests: []oci.Digest{sum2}, Err: errors.New("gone")}, `409 ` + sum2, "pin docker.io/acme/app:v1 " + sum + " ", "",
+		},
+		{
+			"pin of what can't be fetched", "PUT", "pins", `{"image":"acme/app:v1","digest":"` + sum + `"}`,
+			&pull.MissingError{Digests: []oci.Digest{sum2}, Err: &net.DNSError{Name: "ghcr.io", Err: "no such host", IsNotFound: true}}, `409 check the name of the endpoint`, "pin docker.io/acme/app:v1 " + sum + " ", "",
 		},
 		{"unpin", "DELETE", "pins?image=acme/app:v1", "", nil, "204 ", "unpin docker.io/acme/app:v1", "tag unpinned"},
 		{"unpin of no pin", "DELETE", "pins?image=acme/app:v1", "", catalog.ErrUnknown, "404 is not pinned", "unpin docker.io/acme/app:v1", ""},

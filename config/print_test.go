@@ -146,6 +146,8 @@ kubernetes:
   feed: false # a change needs a restart
   feedNamespaces: ['*'] # a change needs a restart
   feedExcluded: [] # a change needs a restart
+  coverage: false # a change needs a restart
+  coverageByNode: false # a change needs a restart
 warm:
   maxJobs: 200 # a change needs a restart
   maxImages: 10000 # a change needs a restart
@@ -203,7 +205,7 @@ func TestDiff(t *testing.T) {
 		})
 	}
 	want := "listen tls tls.http2 admin.listen admin.tls admin.hosts metrics.listen drain errorPhrase log.format cache.dir cache.size cache.minFree " +
-		"cache.durability cache.parallelAbove cache.scrub clientsFallBack trustedProxies kubernetes.events kubernetes.server kubernetes.tokenFile kubernetes.caFile kubernetes.feed kubernetes.feedNamespaces kubernetes.feedExcluded " +
+		"cache.durability cache.parallelAbove cache.scrub clientsFallBack trustedProxies kubernetes.events kubernetes.server kubernetes.tokenFile kubernetes.caFile kubernetes.feed kubernetes.feedNamespaces kubernetes.feedExcluded kubernetes.coverage kubernetes.coverageByNode " +
 		"warm.maxJobs warm.maxImages warm.maxBytes warm.maxShare warm.parallel warm.keep warm.patience"
 	if got := strings.Join(config.RestartPaths(), " "); got != want {
 		t.Errorf("RestartPaths:\n%s, want\n%s", got, want)

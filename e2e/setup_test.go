@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/e2e/internal/containerd"
+	"github.com/registrymirror/mirror/e2e/internal/dockerd"
 	"github.com/registrymirror/mirror/e2e/internal/image"
 	"github.com/registrymirror/mirror/e2e/internal/mirrord"
 	"github.com/registrymirror/mirror/e2e/internal/podman"
@@ -66,6 +67,24 @@ func TestSetup(t *testing.T) {
 			})
 		}
 	}
+	t.Run("docker", func(t *testing.T) {
+		t.Parallel()
+		var doc struct {
+			Files []struct{ Path, Content string }
+		}
+		if err := json.Unmarshal([]byte(setup(t, "docker", "--mirror", m.URL(), "--registry", "docker.io", "-o", "json")), &doc); err != nil {
+			t.Fatal(err)
+		}
+		var daemon map[string]any
+		if err := json.Unmarshal([]byte(doc.Files[0].Content), &daemon); err != nil || doc.Files[0].Path != "/etc/docker/daemon.json" {
+			t.Fatalf("%s: %v", doc.Files[0].Path, err)
+		}
+		got, err := dockerd.StartWith(t, daemon).Pull(t, app)
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "image id", got.ID, x.Config(t, "linux/amd64"))
+	})
 	for _, way := range []string{"", "--no-fallback"} {
 		t.Run("podman "+way, func(t *testing.T) {
 			t.Parallel()

@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -104,6 +105,36 @@ func TestPullIsFinishedWhenComplete(t *testing.T) {
 		pass(3 * time.Second)
 		if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "bytes=13") {
 			t.Errorf("both platforms: %q", got)
+		}
+	})
+}
+
+// The documents, the config and the layers that a client got are those by which a runtime knows its image; a HEAD of a blob and a
+// failed request are not.
+func TestDocuments(t *testing.T) {
+	t.Parallel()
+	bubble(t, journal.Options{}, func(j *journal.Journal, _ *lines) {
+		open := func() journal.Pull {
+			list, err := j.Open(context.WithoutCancel(t.Context()))
+			if err != nil || len(list) != 1 {
+				t.Fatalf("%v, %v", list, err)
+			}
+			return list[0]
+		}
+		j.Observe(asked(oci.KindManifest, "1.27", head))
+		if p := open(); !slices.Equal(p.Documents, []oci.Digest{index}) || p.Config || p.Layers {
+			t.Errorf("looked at: %+v", p)
+		}
+		j.Observe(asked(oci.KindManifest, child, func(r *journal.Request) { r.Parts = []oci.Digest{config, layer} }))
+		j.Observe(asked(oci.KindBlob, layer, func(r *journal.Request) { r.Head, r.Bytes = true, 0 }))
+		j.Observe(asked(oci.KindBlob, layer, failing(diagnose.UpstreamError, "aaaaaaaa")))
+		j.Observe(asked(oci.KindBlob, config, size(3)))
+		if p := open(); !slices.Equal(p.Documents, []oci.Digest{index, child, config}) || !p.Config || p.Layers {
+			t.Errorf("without a layer: %+v", p)
+		}
+		j.Observe(asked(oci.KindBlob, layer, func(r *journal.Request) { r.Status, r.Bytes = 206, 7 }))
+		if p := open(); !p.Layers || p.Source != "node-1" {
+			t.Errorf("with a part of a layer: %+v", p)
 		}
 	})
 }

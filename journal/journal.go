@@ -16,6 +16,8 @@ type Options struct {
 	Log *slog.Logger
 	// OnPull is called with each finished pull, from Run's goroutine, which waits for it. Nil: no call.
 	OnPull func(Pull)
+	// OnLoss is called with the number of events that were lost since the last call, from Run's goroutine. Nil: no call.
+	OnLoss func(n int64)
 	// OnFailure is called with each pull that fails or is declined, once for each reason, when that is recorded. It must
 	// not block. Nil: no call.
 	OnFailure func(Failure)
@@ -55,6 +57,9 @@ func New(o Options) *Journal {
 	}
 	if o.OnPull == nil {
 		o.OnPull = func(Pull) {}
+	}
+	if o.OnLoss == nil {
+		o.OnLoss = func(int64) {}
 	}
 	if o.OnFailure == nil {
 		o.OnFailure = func(Failure) {}
@@ -228,7 +233,21 @@ func (j *Journal) close(ctx context.Context, p *pull) {
 }
 
 func (j *Journal) reportLoss(ctx context.Context) {
-	j.log.reportLoss(ctx, j.queue.newlyLost())
+	n := j.queue.newlyLost()
+	j.log.reportLoss(ctx, n)
+	if n > 0 {
+		j.o.OnLoss(n)
+	}
+}
+
+// Open returns all pulls that are not finished, each as it would be if it ended now. Run must be running.
+func (j *Journal) Open(ctx context.Context) (list []Pull, err error) {
+	err = j.call(ctx, func() {
+		for e := j.open.recent.Front(); e != nil; e = e.Next() {
+			list = append(list, e.Value.(*pull).sum())
+		}
+	})
+	return list, err
 }
 
 const (

@@ -305,14 +305,14 @@ func TestOnPull(t *testing.T) {
 	want := []journal.Pull{
 		{
 			Ref: whole, Upstream: "docker.io", Client: "served", Outcome: journal.Served, Began: began, Took: 2 * time.Second,
-			Bytes: 510, FromCache: 510,
+			Bytes: 510, FromCache: 510, Source: "served", Documents: []oci.Digest{index}, Layers: true,
 		},
 		{
-			Ref: ref, Upstream: "docker.io", Client: "failed", Outcome: journal.Failed, Began: began, Took: 2 * time.Second,
+			Ref: ref, Upstream: "docker.io", Client: "failed", Source: "failed", Outcome: journal.Failed, Began: began, Took: 2 * time.Second,
 			Finding: stalled.Finding, ID: "aaaaaaaa",
 		},
 		{
-			Ref: ref, Client: "stranger", Outcome: journal.Declined, Began: began, Took: 2 * time.Second,
+			Ref: ref, Client: "stranger", Source: "stranger", Outcome: journal.Declined, Began: began, Took: 2 * time.Second,
 			Finding: refused.Finding, ID: "dddddddd",
 		},
 	}

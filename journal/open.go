@@ -185,7 +185,7 @@ func (j *Journal) pullOf(ctx context.Context, e event) *pull {
 		if e.Kind != oci.KindManifest || catalog.IsArtifactTag(e.Ref.Tag) {
 			return nil
 		}
-		p = &pull{key: k, ref: e.Ref, upstream: e.Upstream, began: e.At}
+		p = &pull{key: k, contents: contents{source: e.holder().source}, ref: e.Ref, upstream: e.Upstream, began: e.At}
 		if victim := j.open.add(p, e.holder()); victim != nil {
 			j.close(ctx, victim)
 		}

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
@@ -13,6 +14,8 @@ const (
 	// maxMissing bounds the parts of an image by whose end its pull is known to be complete. The pull of a larger image ends
 	// when its client is idle.
 	maxMissing = 256
+	// maxDocuments is how many documents of a pull are remembered: an index, a manifest and a config are one image.
+	maxDocuments = 16
 )
 
 // pull is a pull that may go on.
@@ -31,7 +34,7 @@ type pull struct {
 	bytes     int64
 	fromCache int64
 	stale     bool
-	missing   map[oci.Digest]bool // blobs of its manifest that the client has not got yet; nil: not known
+	contents
 
 	failing map[part]cause            // parts whose last answer was a failure
 	logged  map[diagnose.Reason]bool  // reasons that the log has of this pull
@@ -40,6 +43,16 @@ type pull struct {
 	offer      *offer           // an index that the client got, until it requests something in it
 	platform   string           // platform that the client needs and the index lacks
 	unfinished map[part]Request // blobs during which the client left
+}
+
+// contents are what a client has got of its image, and what it has not.
+type contents struct {
+	source    string              // the address of its first request
+	missing   map[oci.Digest]bool // blobs of its manifest that the client has not got yet; nil: not known
+	documents []oci.Digest        // as Pull has them
+	configs   []oci.Digest        // of these, the configs
+	config    bool                // the client got one of these
+	layers    bool                // the client got another blob
 }
 
 // part is a piece of content as it was requested.
@@ -78,6 +91,7 @@ func (j *Journal) add(p *pull, r Request) {
 	}
 	p.stale = p.stale || r.Stale
 	p.followMissing(r)
+	p.followDocuments(r)
 	if r.Kind == oci.KindBlob && !r.Head {
 		if p.sending > 0 && succeeded {
 			p.sending--
@@ -123,6 +137,30 @@ func (p *pull) followMissing(r Request) {
 	}
 }
 
+// followDocuments notes the digests by which a runtime may know the image, and what of it the client got.
+func (p *pull) followDocuments(r Request) {
+	switch {
+	case r.Status/100 != 2 || r.Finding != nil:
+	case r.Kind == oci.KindManifest:
+		p.addDocument(r.Ref.Digest)
+		if len(r.Parts) > 0 && len(p.configs) < maxDocuments { // the config comes first
+			p.configs = append(p.configs, r.Parts[0])
+			p.addDocument(r.Parts[0])
+		}
+	case r.Kind != oci.KindBlob || r.Head || r.Bytes == 0:
+	case slices.Contains(p.configs, r.Ref.Digest):
+		p.config = true
+	default:
+		p.layers = true
+	}
+}
+
+func (p *pull) addDocument(d oci.Digest) {
+	if d != "" && len(p.documents) < maxDocuments && !slices.Contains(p.documents, d) {
+		p.documents = append(p.documents, d)
+	}
+}
+
 // outcomeOf is the outcome of a pull that has failed.
 func outcomeOf(f *diagnose.Finding) Outcome {
 	if f.Declined {
@@ -156,7 +194,8 @@ func (p *pull) outcome() (Outcome, cause) {
 func (p *pull) sum() Pull {
 	outcome, why := p.outcome()
 	return Pull{
-		Ref: p.ref, Upstream: p.upstream, Client: p.key.client, Outcome: outcome, Began: p.began,
+		Ref: p.ref, Upstream: p.upstream, Client: p.key.client, Source: p.source, Outcome: outcome, Began: p.began,
 		Took: max(0, p.lastEnd.Sub(p.began)), Bytes: p.bytes, FromCache: p.fromCache, Finding: why.finding, ID: why.id,
+		Documents: slices.Clone(p.documents), Config: p.config, Layers: p.layers,
 	}
 }

@@ -60,11 +60,17 @@ type Pull struct {
 	Ref       oci.Ref // as first requested, with the digest that it turned out to mean, if any
 	Upstream  string  // a configured one; empty for a pull from none of them
 	Client    string
+	Source    string // the address that the client's requests came from
 	Outcome   Outcome
 	Began     time.Time
 	Took      time.Duration // to the end of its last answer
 	Bytes     int64         // of content, sent to the client
 	FromCache int64         // of Bytes, those that were cached when the client requested them
+	// Documents are digests by which runtimes may know the image: of the index and manifests that the client was shown, and of
+	// the config, also where the client has not fetched it. They are the first of many.
+	Documents []oci.Digest
+	Config    bool // the client got the config of the image
+	Layers    bool // the client got a layer, or a part of one
 	// Finding is why the pull failed or was declined, and ID its fingerprint. Of several failures it is the gravest.
 	Finding *diagnose.Finding
 	ID      string

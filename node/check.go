@@ -89,6 +89,7 @@ func Check(root fs.FS) *Report {
 	c.containerd()
 	c.docker()
 	c.containers()
+	c.proxies()
 	if len(c.Mirrors) == 0 && !c.Broken() {
 		c.find(Broken, "no-mirror", "", 0, "no file of a container runtime on this node names a mirror",
 			"mirror setup containerd --mirror URL --install, or mirror setup of the runtime that this node has")
@@ -101,6 +102,7 @@ type checker struct {
 	Report
 	root    fs.FS
 	folders map[string]bool // of hosts.toml files, that were looked at
+	product string          // that the node's containerd is part of
 }
 
 func (c *checker) find(level Level, rule, file string, line int, cause, remedy string) {
@@ -188,7 +190,8 @@ func (c *checker) toml(file, consequence string) *document {
 	d, line, err := parseTOML(file, b)
 	if err != nil {
 		remedy := "correct that line"
-		if strings.Contains(err.Error(), "already") {
+		// The library has no error of its own for it; TestDuplicates holds these texts.
+		if strings.Contains(err.Error(), "already") || strings.Contains(err.Error(), "should be a table") {
 			remedy = "a table or a key stands there a second time: keep one, with all of its settings"
 		}
 		c.find(Broken, "toml-error", file, line, err.Error()+": "+consequence, remedy)

@@ -67,6 +67,23 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// The library has no error for a key that stands there twice, only texts.
+func TestDuplicates(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"a = 1\na = 2\n", "[a]\n[a]\n", "[a]\nb = 1\n[a]\nc = 1\n", "a = {b = 1}\n[a]\n", "[a]\nb = 1\n[a.b]\n", "[[a]]\n[a]\n", "[a]\n[[a]]\n",
+		"a.b = 1\n[a]\n", "a = {b = 1, b = 2}\n", "a = 1\na.b = 1\n",
+	} {
+		r := Check(fstest.MapFS{"etc/containerd/config.toml": {Data: []byte(text)}})
+		if f := r.Findings[0]; f.Rule != "toml-error" || !strings.Contains(f.Remedy, "a second time") {
+			t.Errorf("%q: %+v", text, f)
+		}
+	}
+	if r := Check(fstest.MapFS{"etc/containerd/config.toml": {Data: []byte("a = \n")}}); r.Findings[0].Remedy != "correct that line" {
+		t.Errorf("not a duplicate: %+v", r.Findings[0])
+	}
+}
+
 // Each finding has a row in the docs, and each of those is found in some test.
 func TestRules(t *testing.T) {
 	t.Parallel()

@@ -48,6 +48,7 @@ func (p *cri) last(keys ...string) *document {
 func (p *cri) key(keys ...string) []string { return append(p.table(), keys...) }
 
 func (c *checker) containerd() {
+	c.product = "containerd"
 	i := slices.IndexFunc(containerdFiles, func(f struct{ product, file string }) bool { return c.exists(f.file) })
 	if i < 0 {
 		if c.exists("/usr/bin/containerd") || c.exists("/usr/local/bin/containerd") || c.exists("/etc/containerd") {
@@ -58,6 +59,7 @@ func (c *checker) containerd() {
 		return
 	}
 	product, main := containerdFiles[i].product, containerdFiles[i].file
+	c.product = product
 	p := c.load(main)
 	if p == nil {
 		c.hosts(CertsDir, "containerd")

@@ -27,6 +27,9 @@ func Podman(o Options) (Output, error) {
 			location = r.server()[strings.Index(r.server(), "://")+3:]
 		}
 		fmt.Fprintf(&b, "\n[[registry]]\nprefix = %s\nlocation = %s\n", quote(r.Name), quote(location))
+		if strings.HasPrefix(r.server(), "http://") {
+			b.WriteString("insecure = true\n")
+		}
 		fmt.Fprintf(&b, "  [[registry.mirror]]\n  location = %s\n  insecure = %t\n", quote(at), s.plain())
 	}
 	out := Output{
@@ -87,6 +90,9 @@ func (s *settings) buildkitTOML() string {
 	var b strings.Builder
 	for _, r := range s.Registries {
 		fmt.Fprintf(&b, "[registry.%s]\n  mirrors = [%s]\n", quote(r.Name), quote(s.host))
+		if strings.HasPrefix(r.server(), "http://") {
+			b.WriteString("  http = true\n")
+		}
 	}
 	fmt.Fprintf(&b, "[registry.%s]\n", quote(s.host))
 	switch {

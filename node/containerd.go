@@ -27,7 +27,9 @@ func (s *settings) hostsTOML(server string) string {
 	switch {
 	case s.NoFallback:
 		// Without a [host] beside it, containerd 1.x takes a file with server alone for broken, and asks the registry.
-		fmt.Fprintf(&b, "# The mirror stands where the registry would: there is no way around it.\nserver = %s\n\n", quote(s.Mirror))
+		fmt.Fprintf(&b, "# The mirror stands where the registry would: there is no way around it.\nserver = %s\n", quote(s.Mirror))
+		s.connection(&b, "", "header") // it is asked a second time there: containerd 1.x shows that answer in the place of a 404
+		b.WriteString("\n")
 	case server != "":
 		fmt.Fprintf(&b, "# Where containerd goes on if the mirror can't be reached or refuses.\nserver = %s\n\n", quote(server))
 	default:
@@ -35,20 +37,26 @@ func (s *settings) hostsTOML(server string) string {
 	}
 	host := "host." + quote(s.Mirror)
 	fmt.Fprintf(&b, "[%s]\n  capabilities = [\"pull\", \"resolve\"]\n", host)
-	fmt.Fprintf(&b, "  dial_timeout = %s # containerd 2.0 and later read it\n", quote(s.timeout().String()))
-	if s.CA != "" {
-		fmt.Fprintf(&b, "  ca = %s\n", quote(s.CA))
-	}
-	if s.Node != "" || s.Authorization != "" {
-		fmt.Fprintf(&b, "  [%s.header]\n", host)
-		if s.Node != "" {
-			fmt.Fprintf(&b, "    %s = %s\n", client.NodeHeader, quote(s.Node))
-		}
-		if s.Authorization != "" {
-			fmt.Fprintf(&b, "    Authorization = %s\n", quote(s.Authorization))
-		}
-	}
+	s.connection(&b, "  ", host+".header")
 	return b.String()
+}
+
+// connection writes how the mirror is connected to, and the headers that it is sent.
+func (s *settings) connection(b *strings.Builder, margin, header string) {
+	fmt.Fprintf(b, "%sdial_timeout = %s # containerd 2.0 and later read it\n", margin, quote(s.timeout().String()))
+	if s.CA != "" {
+		fmt.Fprintf(b, "%sca = %s\n", margin, quote(s.CA))
+	}
+	if s.Node == "" && s.Authorization == "" {
+		return
+	}
+	fmt.Fprintf(b, "%s[%s]\n", margin, header)
+	if s.Node != "" {
+		fmt.Fprintf(b, "%s  %s = %s\n", margin, client.NodeHeader, quote(s.Node))
+	}
+	if s.Authorization != "" {
+		fmt.Fprintf(b, "%s  Authorization = %s\n", margin, quote(s.Authorization))
+	}
 }
 
 // folders are the hosts.toml files below a folder.
@@ -194,7 +202,7 @@ func GKE(o Options) (Output, error) {
 	b.WriteString("registryHosts:\n")
 	for _, r := range s.Registries {
 		fmt.Fprintf(&b, "- server: %s\n  hosts:\n  - host: %s\n    capabilities:\n    - HOST_CAPABILITY_PULL\n    - HOST_CAPABILITY_RESOLVE\n"+
-			"    dialTimeout: %s\n", quote(r.server()), quote(s.Mirror), quote(s.timeout().String()))
+			"    dialTimeout: %s\n", quote(r.server()), quote(s.Mirror), quote(fmt.Sprint(s.timeout().Seconds(), "s"))) // as the API has it: seconds
 		if s.CA != "" {
 			b.WriteString("    ca:\n    - gcpSecretManagerSecretUri: projects/PROJECT/secrets/SECRET/versions/VERSION # the mirror's CA\n")
 		}

@@ -8,6 +8,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/point"
 )
 
 const (
@@ -66,6 +68,7 @@ func install(root *os.Root, registry string, f File, others bool) (done string, 
 	if err := root.Mkdir(registry, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
+	point.Hit("node/folder")
 	file := path.Join(registry, hostsFile)
 	old, err := root.ReadFile(file)
 	switch {
@@ -87,6 +90,7 @@ func install(root *os.Root, registry string, f File, others bool) (done string, 
 			if err != nil {
 				return "", fmt.Errorf("keep the file that is there: %w", err)
 			}
+			point.Hit("node/kept")
 		}
 	}
 	mode := fs.FileMode(0o644)
@@ -109,10 +113,15 @@ func write(root *os.Root, name, content string, mode fs.FileMode) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(content)
+	_, err = f.WriteString(content[:len(content)/2])
+	point.Hit("node/part")
+	if err == nil {
+		_, err = f.WriteString(content[len(content)/2:])
+	}
 	if err == nil {
 		err = f.Sync()
 	}
+	point.Hit("node/written")
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = root.Rename(part, name)
 	}
@@ -120,6 +129,7 @@ func write(root *os.Root, name, content string, mode fs.FileMode) (err error) {
 		_ = root.Remove(part)
 		return err
 	}
+	point.Hit("node/named")
 	d, err := root.Open(path.Dir(name))
 	if err != nil {
 		return err
@@ -163,6 +173,7 @@ func uninstall(root *os.Root, registry string) (done string, err error) {
 	if err := root.Remove(path.Join(registry, unfinished)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
+	point.Hit("node/swept")
 	now, err := root.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
@@ -170,8 +181,10 @@ func uninstall(root *os.Root, registry string) (done string, err error) {
 	gone, ours := err != nil, isOurs(now)
 	old, err := root.ReadFile(kept)
 	switch {
-	case err == nil && ours:
-		return "restored", root.Rename(kept, file)
+	case err == nil && (ours || gone): // gone: ours was removed by another program
+		err := root.Rename(kept, file)
+		point.Hit("node/restored")
+		return "restored", err
 	case err == nil && string(old) == string(now): // a crash came between the copy and our file
 		return "", root.Remove(kept)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -180,6 +193,7 @@ func uninstall(root *os.Root, registry string) (done string, err error) {
 		if err := root.Remove(file); err != nil {
 			return "", err
 		}
+		point.Hit("node/removed")
 		_ = root.Remove(registry) // which is an error where other files are in it
 		return "removed", nil
 	case gone && err != nil:

@@ -1,6 +1,7 @@
 package node
 
 import (
+	gocmp "cmp"
 	"flag"
 	"os"
 	"path/filepath"
@@ -246,6 +247,7 @@ func TestInstallAfterACrash(t *testing.T) {
 		"a part of the file":  {"ghcr.io/hosts.toml": mine, "ghcr.io/hosts.toml.before-mirror": mine, "ghcr.io/hosts.toml.mirror-new": Mark[:9]},
 		"an older copy":       {"ghcr.io/hosts.toml": mine, "ghcr.io/hosts.toml.before-mirror": "# older\n"},
 		"a part of our first": {"ghcr.io/hosts.toml.mirror-new": Mark[:9]},
+		"ours was removed":    {"ghcr.io/hosts.toml.before-mirror": mine},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -278,7 +280,8 @@ func TestInstallAfterACrash(t *testing.T) {
 					t.Fatal(err)
 				}
 				got := tree(t, dir)
-				if had := left["ghcr.io/hosts.toml"]; got["ghcr.io/hosts.toml"] != had || got["ghcr.io/hosts.toml.mirror-new"] != "" {
+				had := gocmp.Or(left["ghcr.io/hosts.toml"], left["ghcr.io/hosts.toml.before-mirror"])
+				if got["ghcr.io/hosts.toml"] != had || got["ghcr.io/hosts.toml.mirror-new"] != "" {
 					t.Errorf("after Uninstall: %q", got)
 				}
 			}

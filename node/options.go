@@ -42,7 +42,7 @@ type Options struct {
 	Authorization string
 	// CA is the path, on the node, of a file with the certificates that sign the mirror's. Empty: those of the system count.
 	CA string
-	// DialTimeout is how long a node waits for a connection to the mirror, before it goes on. 0: 1 s.
+	// DialTimeout is how long a node waits for a connection to the mirror, before it goes on. 0: 200 ms, and 1 s with NoFallback.
 	DialTimeout time.Duration
 }
 
@@ -71,12 +71,16 @@ type settings struct {
 
 func (s *settings) plain() bool { return s.scheme == "http" }
 
-// timeout is the one of a connection.
+// timeout is the one of a connection. A pull waits for it seven times or so, one after the other: for the tag, the index, the
+// manifest, and the layers, of which three are pulled at once. 1 s made 6.7 s of an image with eight layers.
 func (s *settings) timeout() time.Duration {
-	if s.DialTimeout > 0 {
+	switch {
+	case s.DialTimeout > 0:
 		return s.DialTimeout
+	case s.NoFallback: // there is nowhere to go on to
+		return time.Second
 	}
-	return time.Second
+	return 200 * time.Millisecond
 }
 
 // read checks the options. Its errors name all mistakes.

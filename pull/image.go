@@ -78,12 +78,15 @@ type MissingError struct {
 	Err     error
 }
 
-func (e *MissingError) Error() string {
+func (e *MissingError) Error() string { return fmt.Sprintf("%s: %v", e.Lack(), e.Err) }
+
+// Lack is what is missing, without the reason.
+func (e *MissingError) Lack() string {
 	parts := fmt.Sprintf("%d parts of the image are", len(e.Digests))
 	if len(e.Digests) == 1 {
 		parts = "1 part of the image is"
 	}
-	return fmt.Sprintf("%s: %s not in the cache and could not be fetched: %v", e.Ref, parts, e.Err)
+	return fmt.Sprintf("%s: %s not in the cache and could not be fetched", e.Ref, parts)
 }
 
 func (e *MissingError) Unwrap() error { return e.Err }
@@ -133,10 +136,14 @@ func (p *Puller) own(ref oci.Ref) (*site, oci.Ref, error) {
 	return st, to, err
 }
 
-// allowed is own for what asks a registry with a login: only for repositories that a rule names, where the upstream has rules.
+// allowed is own for what asks a registry: only for repositories that the upstream may be asked for, and that a rule names if it has
+// rules.
 func (p *Puller) allowed(ref oci.Ref) (*site, oci.Ref, error) {
 	st, ref, err := p.own(ref)
-	if err == nil && st.Ruled && !st.rules.Allow(ref.Repo) {
+	if err == nil {
+		err = st.Names.Check(ref.Repo)
+	}
+	if err == nil && st.Ruled && !st.rules.Name(ref.Repo) {
 		err = &access.ForbiddenError{Repo: ref.Repo, Mirrored: true}
 	}
 	return st, ref, err

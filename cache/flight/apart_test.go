@@ -124,7 +124,8 @@ func TestReaderOfALiarsDownload(t *testing.T) {
 		for i := range 2 {
 			obj, _ := join(t, g, o, evil)
 			other, joined := join(t, g, o, o.source("good", fault{}))
-			go func() { _, _ = copyAll(t.Context(), obj, 0, size) }()
+			var read sync.WaitGroup
+			read.Go(func() { _, _ = copyAll(t.Context(), obj, 0, size) })
 			synctest.Wait() // its source is the one that is asked
 			_, err := copyAll(t.Context(), other, 0, size)
 			e, wrong := errors.AsType[*flight.MismatchError](err)
@@ -135,6 +136,7 @@ func TestReaderOfALiarsDownload(t *testing.T) {
 				t.Errorf("again: joined %t: %v", joined, err)
 			}
 			_, _ = obj.Close(), other.Close()
+			read.Wait() // a read that goes on keeps the spool
 		}
 		g.Close()
 		st.check(t)

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +51,7 @@ func newSetupCmd() *cobra.Command {
 		Short:      "Print the configuration with which a node pulls through the mirror",
 		Long: `Print the configuration with which a node, a builder or a cluster pulls through the mirror:
 each file with its path, and what to do beside that. Nothing is written, but with
-setup containerd --install.
+setup containerd --install, and by setup tls.
 
 The registries are those of the mirror's configuration (--config), or those of
 --registry; without both, the well-known ones.`,
@@ -64,7 +63,7 @@ The registries are those of the mirror's configuration (--config), or those of
 		// A flag of a target comes behind its name. Where that is mistyped, the error is about the name.
 		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
 	}
-	cmd.AddCommand(newSetupContainerdCmd())
+	cmd.AddCommand(newSetupContainerdCmd(), newSetupTLSCmd())
 	for _, t := range setupTargets {
 		cmd.AddCommand(newSetupTargetCmd(t))
 	}
@@ -96,7 +95,7 @@ func (f *setupFlags) addOptions(cmd *cobra.Command) {
 	flags.StringVar(&f.options.Node, "node", "", "`name` that the node gives itself in the mirror's records")
 	flags.StringVar(&f.options.CA, "ca", "", "`path` on the node of the certificates that sign the mirror's")
 	flags.StringVar(&f.authorizationFile, "authorization-file", "", "`file` with the value of the header Authorization for the mirror")
-	flags.DurationVar(&f.options.DialTimeout, "dial-timeout", time.Second, "how long a node waits for a connection to the mirror")
+	flags.DurationVar(&f.options.DialTimeout, "dial-timeout", 0, "how long a node waits for a connection to the mirror; 0: 200ms, and 1s with --no-fallback")
 }
 
 // read is the options that the flags give. Warnings go to stderr.

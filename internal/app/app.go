@@ -24,6 +24,8 @@ import (
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/coverage"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/internal/registries"
@@ -60,8 +62,11 @@ type App struct {
 	schedules  *schedule.Scheduler
 	journal    *journal.Journal
 	failures   *journal.Record
+	deliveries *coverage.Record // which client got which image
 	server     *server.Server
 	webhooks   *webhook.Handler
+	clients    *identity.Verifier
+	accounts   accounts // guarded as reloading says
 	metrics    *metrics.Metrics
 	cluster    cluster
 	registries *registries.Registries
@@ -72,6 +77,8 @@ type App struct {
 	about     atomic.Pointer[admin.About] // this process, with the configuration in use
 
 	lastSurvey atomic.Pointer[tagSurvey] // of the tags in use; nil: there was none yet
+
+	lastCoverage atomic.Pointer[coverage.Report] // without details; nil: there was none yet
 
 	listeners listeners
 	ready     atomic.Bool
@@ -99,10 +106,13 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.listeners.close()
 	a.listeners = listeners{}
-	if c.Kubernetes.Events || c.Kubernetes.Feed {
+	if c.Kubernetes.Events || c.Kubernetes.Feed || c.Kubernetes.Coverage {
 		if err := a.useKubernetes(c.Kubernetes); err != nil {
 			return nil, err
 		}
+	}
+	if f.clients.Accounts, err = a.accountsOf(c); err != nil {
+		return nil, err
 	}
 	if err := a.folder.open(ctx, c, a.log); err != nil {
 		return nil, err
@@ -141,7 +151,7 @@ func (a *App) assemble(c *config.Config, f files) error {
 	if err != nil {
 		return err
 	}
-	a.use(c, setup, f.webhooks) // before the first request
+	a.use(c, setup, f) // before the first request
 	a.warm = a.newWarm(c)
 	a.metrics.ReadWarm(a.warm.Stats)
 	a.schedules = schedule.New(schedule.Options{
@@ -183,7 +193,11 @@ func (a *App) build(c *config.Config) error {
 		},
 	})
 	a.failures = journal.NewRecord(f.state.Table("failures"), a.log)
-	o := journal.Options{Log: a.log, OnPull: a.metrics.Pull, Record: a.failures}
+	a.deliveries = coverage.Open(f.state.Table("coverage"), a.log)
+	o := journal.Options{Log: a.log, Record: a.failures, OnLoss: a.deliveries.Lost, OnPull: func(p journal.Pull) {
+		a.metrics.Pull(p)
+		a.deliveries.Note(p)
+	}}
 	if a.cluster.poster != nil {
 		o.OnFailure = a.cluster.poster.Failed
 		a.metrics.ReadEvents(a.cluster.poster.Stats)
@@ -193,8 +207,9 @@ func (a *App) build(c *config.Config) error {
 		Expirer: expirer{a}, Proxies: proxies(c), Log: a.log,
 		Observe: func(name string, r webhook.Result) { a.metrics.Webhook(name, string(r)) },
 	})
+	a.clients = identity.New(identity.Options{Log: a.log, Observe: a.metrics.Login})
 	a.server = server.New(server.Options{
-		Puller: a.puller, Webhooks: a.webhooks,
+		Puller: a.puller, Webhooks: a.webhooks, Clients: a.clients,
 		Observe: func(r journal.Request) {
 			a.metrics.Request(r)
 			a.journal.Observe(r)
@@ -207,21 +222,40 @@ func (a *App) build(c *config.Config) error {
 	a.metrics.ReadCache(a.cache.Stats, f.store.Scrubbed)
 	a.metrics.ReadServer(a.server.InFlight)
 	a.metrics.ReadDrift(a.driftSeries)
+	a.metrics.ReadCoverage(a.lastCoverage.Load, c.Kubernetes.CoverageByNode)
 	a.metrics.ReadUpstreams(a.registries.EndpointSeries, a.registries.CredentialSeries)
 	return nil
 }
 
-// use puts a setup of a configuration into use, with the secrets of its webhooks.
-func (a *App) use(c *config.Config, setup pull.Setup, secrets map[string][]string) {
+// use puts a setup of a configuration into use, with the files that it names.
+func (a *App) use(c *config.Config, setup pull.Setup, f files) {
 	a.setup.Store(&setup)
+	f.clients.Challenge = challengeOf(f.clients, setup)
+	a.clients.Use(f.clients)
 	for _, u := range c.Upstreams {
 		a.metrics.Upstream(u.Name)
 	}
 	a.catalog.UsePins(registries.Pins(c))
 	a.puller.Use(setup)
-	a.webhooks.Use(webhooksOf(c, setup.Routes, secrets))
+	a.webhooks.Use(webhooksOf(c, setup.Routes, f.webhooks))
 	a.journal.Platforms(c.Platforms)
 	a.registries.UseNext()
+}
+
+// challengeOf says when clients are told to log in: where they can, and have to where anonymous ones may read nothing.
+func challengeOf(s identity.Settings, setup pull.Setup) identity.Challenge {
+	if !s.Logins() {
+		return identity.Never
+	}
+	if setup.Rules.Anonymous() {
+		return identity.Offered
+	}
+	for _, site := range setup.Sites {
+		if !site.Ruled {
+			return identity.Offered
+		}
+	}
+	return identity.Required
 }
 
 // entry is the name of an upstream in the configuration, which is its name in metrics. Clients choose the hosts of a pattern,
@@ -271,7 +305,7 @@ func (a *App) Run(ctx context.Context) error {
 		}
 	}()
 	c := a.o.Config
-	bg, stop := a.background(ctx, a.schedules.Run, a.feed, a.watchTags)
+	bg, stop := a.background(ctx, a.schedules.Run, a.feed, a.watchTags, a.watchCoverage)
 	main, side, served := a.serve(c)
 	a.ready.Store(true)
 	a.log.InfoContext(ctx, "mirror is ready", "listen", a.Addr().String(), "admin", a.AdminAddr().String(),
@@ -287,6 +321,7 @@ func (a *App) Run(ctx context.Context) error {
 	stopping = time.Now()
 	err = cmp.Or(err, a.stop(main, c.Drain))
 	err = cmp.Or(err, stop())
+	a.deliveries.Close()     // after the journal has closed the last pulls
 	for _, s := range side { // last, so that /readyz reports the stop while it lasts
 		_ = s.Close()
 	}
@@ -299,7 +334,7 @@ func (a *App) background(ctx context.Context, others ...func(context.Context) er
 	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	work, bg := errgroup.WithContext(bg)
 	for _, run := range append(others,
-		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post,
+		a.runCache, a.warm.Run, a.catalog.Run, a.folder.state.Run, a.puller.Run, a.journal.Run, a.registries.Run, a.scrub, a.post, a.deliveries.Run,
 	) {
 		work.Go(func() error { return run(bg) })
 	}
@@ -316,6 +351,9 @@ func (a *App) background(ctx context.Context, others ...func(context.Context) er
 func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, served <-chan error) {
 	errs := make(chan error, 3)
 	mainTLS := a.files.tls(c.TLS.Enabled(), func(f *files) *tls.Certificate { return f.cert })
+	if mainTLS != nil {
+		mainTLS.GetConfigForClient = a.files.askForCertificate(c.TLS.HTTP2)
+	}
 	main = a.server.HTTPServer(mainTLS, c.TLS.HTTP2)
 	clients := server.Listen(a.listeners.main, server.ListenOptions{
 		Limit: connections(a.log), Proxies: proxies(c), Log: a.log, TLS: c.TLS.Enabled(), Mismatch: a.server.Mismatch(c.TLS.Enabled()),
@@ -342,7 +380,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)
 		},
-		Tags: ledger{a.catalog, named{a.puller, a.own}, a.platforms, a.warm.Recheck}, Drift: a.drift, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
+		Tags: ledger{a.catalog, named{a.puller, a.own}, a.platforms, a.warm.Recheck}, Drift: a.drift, Coverage: a.covered, Uses: a.uses, Held: a.heldTags, Warm: a.warm,
 		Schedules: func() (list []admin.Schedule) {
 			for _, s := range a.schedules.Upcoming() {
 				list = append(list, admin.Schedule{Name: s.Name, Next: s.Next})

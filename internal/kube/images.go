@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/registrymirror/mirror/oci"
 )
@@ -16,9 +17,11 @@ const imagePages = 100
 
 // Pod is a pod with the images of its containers.
 type Pod struct {
-	Namespace, Name string
-	Node            string // empty: it is not scheduled yet
-	Images          []RunningImage
+	Namespace, Name, UID string
+	Node                 string   // empty: it is not scheduled yet
+	Addresses            []string // of the node
+	Controller           string   // UID of the workload that has made it; empty: none has
+	Images               []RunningImage
 }
 
 // RunningImage is an image as a container of a pod has it.
@@ -26,34 +29,64 @@ type RunningImage struct {
 	Image  string     // as the pod's author wrote it
 	Digest oci.Digest // of the index or manifest that runs, as the runtime has it. Empty: not known
 	Policy string     // Always, IfNotPresent or Never
+	// Config is the digest of the image's config, where the runtime has only that. Empty: Digest is known, or nothing is.
+	Config  oci.Digest
+	Field   string    // the path of the container in the pod, as Events have it
+	Started time.Time // when it was last started; zero: it was not
 }
 
 // Pods lists the pods of all namespaces that have not ended, and are not being deleted, with the images of all their containers.
 func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
-	found, err := list[pod](ctx, c, podKind, imagePages, nil)
-	if err != nil {
-		return nil, err
-	}
-	var pods []Pod
-	for _, p := range found {
-		if p.Metadata.DeletionTimestamp != "" {
-			continue
-		}
-		x := Pod{Namespace: p.Metadata.Namespace, Name: p.Metadata.Name, Node: p.Spec.NodeName}
-		for _, g := range p.groups() {
-			for _, spec := range g.specs {
-				image := RunningImage{Image: spec.Image, Policy: spec.ImagePullPolicy}
-				for _, s := range g.statuses {
-					if s.Name == spec.Name {
-						image.Digest = imageDigest(s.ImageID)
-					}
+	pods, _, err := c.AllPods(ctx, imagePages)
+	return pods, err
+}
+
+// AllPods is Pods, of at most so many pages of 500. all says that there were no more.
+func (c *Client) AllPods(ctx context.Context, most int) (pods []Pod, all bool, err error) {
+	for range 2 { // a list that expires between two pages is read once more
+		pods = nil
+		_, all, err = pages(ctx, c, podKind, most, nil, func(page []pod) {
+			for i := range page {
+				if page[i].Metadata.DeletionTimestamp == "" {
+					pods = append(pods, page[i].running())
 				}
-				x.Images = append(x.Images, image)
 			}
+		})
+		if refusedWith(err) != http.StatusGone {
+			break
 		}
-		pods = append(pods, x)
 	}
-	return pods, nil
+	if err != nil {
+		return nil, false, err
+	}
+	return pods, all, nil
+}
+
+// running is the pod with the images of its containers.
+func (p *pod) running() Pod {
+	x := Pod{Namespace: p.Metadata.Namespace, Name: p.Metadata.Name, UID: p.Metadata.UID, Node: p.Spec.NodeName}
+	for _, o := range p.Metadata.OwnerReferences {
+		if o.Controller {
+			x.Controller = o.UID
+		}
+	}
+	for _, a := range append([]struct{ IP string }{{p.Status.HostIP}}, p.Status.HostIPs...) {
+		if a.IP != "" && !slices.Contains(x.Addresses, a.IP) {
+			x.Addresses = append(x.Addresses, a.IP)
+		}
+	}
+	for _, g := range p.groups() {
+		for _, spec := range g.specs {
+			image := RunningImage{Image: spec.Image, Policy: spec.ImagePullPolicy, Field: g.field + "{" + spec.Name + "}"}
+			for _, s := range g.statuses {
+				if s.Name == spec.Name {
+					image.Digest, image.Config, image.Started = imageDigest(s.ImageID), configDigest(s.ImageID), s.started()
+				}
+			}
+			x.Images = append(x.Images, image)
+		}
+	}
+	return x
 }
 
 // imageDigest reads the imageID of a container's status: docker.io/library/nginx@sha256:..., or
@@ -62,6 +95,20 @@ func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
 func imageDigest(id string) oci.Digest {
 	_, text, _ := strings.Cut(id, "@")
 	if d := oci.Digest(text); d.Validate() == nil {
+		return d
+	}
+	return ""
+}
+
+// configDigest reads an imageID that is that of a config: docker://sha256:..., sha256:..., or the 64 digits alone of CRI-O.
+func configDigest(id string) oci.Digest {
+	if _, rest, ok := strings.Cut(id, "://"); ok {
+		id = rest
+	}
+	if !strings.Contains(id, ":") {
+		id = "sha256:" + id
+	}
+	if d := oci.Digest(id); d.Validate() == nil {
 		return d
 	}
 	return ""

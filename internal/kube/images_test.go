@@ -5,8 +5,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -91,11 +94,106 @@ func TestPods(t *testing.T) {
 		{Namespace: "prod", Name: "web-2", Images: []kube.RunningImage{{Image: "nginx:1.27"}}},
 		{Namespace: "old", Name: "d", Node: "n2", Images: []kube.RunningImage{{Image: "x"}}},
 	}
+	for i := range got { // their form is TestRunningImages'
+		for k := range got[i].Images {
+			got[i].Images[k].Field, got[i].Images[k].Config = "", ""
+		}
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	if len(s.queries) != 4 || !strings.Contains(s.queries[0], "status.phase%21%3DSucceeded") {
 		t.Errorf("requests: %q", s.queries)
+	}
+}
+
+// The forms of imageID of containerd, of images that were imported into it, of Docker and of CRI-O before and since 1.28.
+func TestRunningImages(t *testing.T) {
+	t.Parallel()
+	list := func(name string) string {
+		return `[{"name":"` + name + `","image":"nginx:1.27","imagePullPolicy":"Always"}]`
+	}
+	status := func(name, id, state string) string {
+		return `[{"name":"` + name + `","imageID":"` + id + `","state":` + state + `}]`
+	}
+	running := `{"running":{"startedAt":"2026-11-30T10:00:00Z"}}`
+	for _, tt := range []struct{ id, digest, config string }{
+		{"docker.io/library/nginx@sha256:" + sum, sum, ""},
+		{"docker-pullable://nginx@sha256:" + sum, sum, ""},
+		{"registry.corp:5000/nginx@sha256:" + sum, sum, ""},
+		{"docker://sha256:" + sum, "", sum},
+		{"sha256:" + sum, "", sum},
+		{sum, "", sum},
+		{"", "", ""},
+		{"docker.io/library/import-2026-11-30@sha256:" + sum, sum, ""},
+		{"nginx:1.27", "", ""},
+	} {
+		s := &transport{answers: map[string][]string{"/api/v1/pods": {`{"items":[{
+			"metadata":{"namespace":"prod","name":"web-1","uid":"u1","ownerReferences":[{"uid":"x"},{"uid":"rs","controller":true}]},
+			"spec":{"nodeName":"n1","initContainers":` + list("i") + `,"containers":` + list("c") + `,"ephemeralContainers":` + list("e") + `},
+			"status":{"hostIP":"10.0.0.1","hostIPs":[{"ip":"10.0.0.1"},{"ip":"2001:db8::1"}],
+				"initContainerStatuses":` + status("i", tt.id, `{"terminated":{"startedAt":"2026-11-30T10:00:00Z"}}`) + `,
+				"containerStatuses":` + status("c", tt.id, running) + `,"ephemeralContainerStatuses":` + status("e", tt.id, `{"waiting":{}}`) + `}}]}`}}}
+		got, all, err := clientOf(t, s).AllPods(t.Context(), 1)
+		if err != nil || !all {
+			t.Fatal(err)
+		}
+		want := kube.Pod{Namespace: "prod", Name: "web-1", UID: "u1", Node: "n1", Controller: "rs", Addresses: []string{"10.0.0.1", "2001:db8::1"}}
+		at := time.Date(2026, 11, 30, 10, 0, 0, 0, time.UTC)
+		for _, c := range []struct {
+			field   string
+			started time.Time
+		}{{"spec.initContainers{i}", at}, {"spec.containers{c}", at}, {"spec.ephemeralContainers{e}", time.Time{}}} {
+			i := kube.RunningImage{Image: "nginx:1.27", Policy: "Always", Field: c.field, Started: c.started}
+			if tt.digest != "" {
+				i.Digest = oci.Digest("sha256:" + tt.digest)
+			}
+			if tt.config != "" {
+				i.Config = oci.Digest("sha256:" + tt.config)
+			}
+			want.Images = append(want.Images, i)
+		}
+		if diff := cmp.Diff([]kube.Pod{want}, got); diff != "" {
+			t.Errorf("%q: %s", tt.id, diff)
+		}
+	}
+}
+
+// The texts of kubelets of 1.17, 1.26, 1.30 and later, also of Events that the API server has joined; an image that was there is
+// not a pull.
+func TestImagePulls(t *testing.T) {
+	t.Parallel()
+	event := func(uid, message, at string) string {
+		return `{"involvedObject":{"uid":"` + uid + `","fieldPath":"spec.containers{c}"},"message":` + strconv.Quote(message) + `,` + at + `}`
+	}
+	const last = `"lastTimestamp":"2026-11-30T10:00:00Z"`
+	s := &transport{answers: map[string][]string{"/api/v1/events": {`{"items":[` + strings.Join([]string{
+		event("a", `Successfully pulled image "nginx:1.27"`, last),
+		event("b", `Successfully pulled image "nginx:1.27" in 2.5s`, last),
+		event("c", `Successfully pulled image "nginx:1.27" in 2.5s (1m2.5s including waiting)`, last),
+		event("d", `Successfully pulled image "nginx:1.27" in 250ms (350ms including waiting). Image size: 1169083618 bytes.`, last),
+		event("e", `(combined from similar events): Successfully pulled image "nginx:1.27" in 1s (1s including waiting)`, last),
+		event("f", `Successfully pulled image "nginx:1.27" in 1s`, `"lastTimestamp":null,"eventTime":"2026-11-30T10:00:00.000000Z"`),
+		event("g", `Container image "nginx:1.27" already present on machine`, last),
+		event("h", `Container image "nginx:1.27" already present on machine and can be accessed by the pod`, last),
+	}, ",") + `]}`}}}
+	got, allowed, err := clientOf(t, s).ImagePulls(t.Context())
+	if err != nil || !allowed {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 30, 10, 0, 0, 0, time.UTC)
+	var want []kube.ImagePull
+	for uid, took := range map[string]time.Duration{
+		"a": 10 * time.Minute, "b": 2500 * time.Millisecond, "c": 62500 * time.Millisecond, "d": 350 * time.Millisecond, "e": time.Second, "f": time.Second,
+	} {
+		want = append(want, kube.ImagePull{PodUID: uid, Field: "spec.containers{c}", Began: at.Add(-took), Ended: at})
+	}
+	slices.SortFunc(want, func(a, b kube.ImagePull) int { return strings.Compare(a.PodUID, b.PodUID) })
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, allowed, err := clientOf(t, &transport{}).ImagePulls(t.Context()); allowed || err != nil {
+		t.Errorf("without the right: %v, %v", allowed, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/registrymirror/mirror/oci"
 )
@@ -20,6 +21,10 @@ type pod struct {
 		Name, Namespace, UID string
 		ResourceVersion      string
 		DeletionTimestamp    string
+		OwnerReferences      []struct {
+			UID        string
+			Controller bool
+		}
 	}
 	Spec   podSpec
 	Status struct {
@@ -59,7 +64,23 @@ func (s *podSpec) images() (list []string) {
 type containerStatus struct {
 	Name    string
 	ImageID string
-	State   struct{ Waiting *struct{ Reason string } }
+	State   struct {
+		Waiting             *struct{ Reason string }
+		Running, Terminated *struct{ StartedAt time.Time }
+	}
+	LastState struct {
+		Terminated *struct{ StartedAt time.Time }
+	}
+}
+
+// started is when the container was last started. Zero: it was not.
+func (s *containerStatus) started() time.Time {
+	for _, x := range []*struct{ StartedAt time.Time }{s.State.Running, s.State.Terminated, s.LastState.Terminated} {
+		if x != nil {
+			return x.StartedAt
+		}
+	}
+	return time.Time{}
 }
 
 // cantPull are the reasons that the kubelet gives of a container whose image does not come.

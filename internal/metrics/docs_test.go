@@ -22,6 +22,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	m.ReadEvents(nil)
 	m.ReadServer(nil)
 	m.ReadDrift(nil)
+	m.ReadCoverage(nil, true)
 	m.ReadWarm(nil)
 	m.ReadFeed(nil, nil)
 	descs := make(chan *prometheus.Desc, 1000)

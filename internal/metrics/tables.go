@@ -8,6 +8,7 @@ import (
 
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/disk"
+	"github.com/registrymirror/mirror/coverage"
 	"github.com/registrymirror/mirror/drift"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/upstream"
@@ -289,6 +290,59 @@ func (m *Metrics) ReadDrift(counts func() map[Drift]int) {
 			}
 		},
 	}}))
+}
+
+// ReadCoverage adds the numbers of images that came to nodes through the mirror. byNode adds a series for each node. The report is
+// nil before the first look.
+func (m *Metrics) ReadCoverage(report func() *coverage.Report, byNode bool) {
+	state := []string{"state"}
+	rows := []series[*coverage.Report]{
+		{
+			gauge, "mirror_coverage_images", "Images that run on nodes, by how they came there: through the mirror, missed (past it) or unknown; " +
+				"as of the last look, at most five minutes ago.", state, func(r *coverage.Report, emit emit) {
+				if r != nil {
+					emit(float64(r.Summary.Through), string(coverage.Through))
+					emit(float64(r.Summary.Missed), string(coverage.Missed))
+					emit(float64(r.Summary.Unknown), string(coverage.Unknown))
+				}
+			},
+		},
+		{
+			gauge, "mirror_coverage_nodes", "Nodes: missed if an image came past the mirror, through if all came through it that are known, or unknown.",
+			state, func(r *coverage.Report, emit emit) {
+				if r == nil {
+					return
+				}
+				counts := make(map[coverage.State]int)
+				for i := range r.Nodes {
+					counts[r.Nodes[i].State()]++
+				}
+				for _, s := range coverage.States {
+					emit(float64(counts[s]), string(s))
+				}
+			},
+		},
+	}
+	if byNode {
+		rows = append(rows, series[*coverage.Report]{
+			gauge, "mirror_coverage_ratio", "The part of a node's images, of those that are known, that came through the mirror; with " +
+				"kubernetes.coverageByNode alone.", []string{"node"}, func(r *coverage.Report, emit emit) {
+				for i := range nodesOf(r) {
+					if n := r.Nodes[i]; n.Images > 0 {
+						emit(float64(n.Through)/float64(n.Images), n.Node)
+					}
+				}
+			},
+		})
+	}
+	m.registry.MustRegister(newTable(report, rows))
+}
+
+func nodesOf(r *coverage.Report) []coverage.NodeReport {
+	if r == nil {
+		return nil
+	}
+	return r.Nodes
 }
 
 // ReadWarm adds the numbers of warm-up jobs.

@@ -82,4 +82,14 @@ var Names = []string{
 	"disk/closing",   // all is synced, and the clean mark is not made
 	"disk/clean",     // it is made
 	"serve/stopped",  // all is closed, the lock is given back
+
+	// The configuration of a node is written, and taken back.
+	"node/folder",   // the folder of a registry is there
+	"node/part",     // half of a file is written under another name
+	"node/written",  // all of it is, and synced
+	"node/named",    // it has its name, and the folder is not synced
+	"node/kept",     // the file that was there is copied aside, and ours is not written
+	"node/swept",    // ours is about to be taken back; nothing unfinished is left
+	"node/restored", // the file that was there is back
+	"node/removed",  // ours is gone, and its folder is not
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,13 +27,20 @@ type Docker struct {
 // Start runs one until the test ends.
 func Start(t testing.TB, mirror string) *Docker {
 	t.Helper()
+	return StartWith(t, map[string]any{"registry-mirrors": []string{mirror}})
+}
+
+// StartWith is Start with the settings of a daemon.json beside those that a test needs.
+func StartWith(t testing.TB, daemon map[string]any) *Docker {
+	t.Helper()
 	dir := proc.Dir(t)
-	settings, err := json.Marshal(map[string]any{
-		"registry-mirrors": []string{mirror},
-		"data-root":        dir + "/data", "exec-root": dir + "/exec", "pidfile": dir + "/pid",
+	all := map[string]any{
+		"data-root": dir + "/data", "exec-root": dir + "/exec", "pidfile": dir + "/pid",
 		"hosts": []string{"unix://" + dir + "/d.sock"}, "bridge": "none", "iptables": false, "ip-forward": false,
 		"storage-driver": "overlay2",
-	})
+	}
+	maps.Copy(all, daemon)
+	settings, err := json.Marshal(all)
 	if err != nil {
 		t.Fatal(err)
 	}

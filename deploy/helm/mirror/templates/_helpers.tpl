@@ -99,7 +99,7 @@ imagePullSecrets:
 {{/* Whether the mirror uses the API server, with the pod's own account. Empty: it does not. */}}
 {{- define "mirror.usesAPI" -}}
 {{- $k := (include "mirror.config" . | fromYaml).kubernetes | default dict }}
-{{- if and (or $k.events $k.feed) (not $k.server) }}yes{{ end }}
+{{- if and (or $k.events $k.feed $k.coverage) (not $k.server) }}yes{{ end }}
 {{- end }}
 
 {{- define "mirror.scheme" -}}
