@@ -218,6 +218,8 @@ type Settings struct {
 	// Network is the configuration of the pods' network, a conflist, and Plugins the folder of the plugins that it names. Empty: pods
 	// have the network of the node.
 	Network, Plugins string
+	// Downloads is how many layers of all pulls together come at once. 0: as many as the new line has by itself, three.
+	Downloads int
 	// Broken says that the CRI plugin is not to load.
 	Broken bool
 }
@@ -276,6 +278,13 @@ func Launch(ctx context.Context, dir string, line Line, certs Certs, more Settin
 		if !strings.Contains(text, c.certs) {
 			return nil, fmt.Errorf("%s does not name /etc/containerd/certs.d", nodeFile)
 		}
+	}
+	if more.Downloads > 0 {
+		const table = `[plugins."io.containerd.transfer.v1.local"]`
+		if !strings.Contains(text, table) {
+			return nil, fmt.Errorf("%s has no %s", nodeFile, table)
+		}
+		text = strings.Replace(text, table, fmt.Sprintf("%s\n  max_concurrent_downloads = %d", table, more.Downloads), 1)
 	}
 	text = strings.NewReplacer("DIR", dir, "SOCKET", c.socket).Replace(text + rest(line) + more.TOML)
 	file := filepath.Join(dir, "config.toml")

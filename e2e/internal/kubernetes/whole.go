@@ -107,8 +107,7 @@ const network = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [
 // WholeContainerd is Containerd for a node of a whole cluster.
 func (c *Cluster) WholeContainerd(sandbox string) containerd.Settings {
 	s := Containerd(sandbox)
-	// It downloads three layers at a time, of all pulls together. Here the pulls are to run, and not to wait for each other.
-	s.TOML += "[plugins.\"io.containerd.transfer.v1.local\"]\n  max_concurrent_downloads = 100\n"
+	s.Downloads = 100 // pulls are to run, and not to wait for each other
 	s.Env = append(s.Env, c.Env()...)
 	s.TOML = strings.Replace(s.TOML, "restrict_oom_score_adj = true", "restrict_oom_score_adj = true\n  netns_mounts_under_state_dir = true", 1)
 	s.Network, s.Plugins = fmt.Sprintf(network, c.dir+"/addresses"), tool.Bin()
