@@ -88,8 +88,12 @@ agent: {enabled: true, registries: [%q, %q, %q, %q]}
 	t.Run("pull", c.pullsThrough)
 	t.Run("secret", c.pullsWithSecret)
 	t.Run("rollout of one", func(t *testing.T) { c.rollsOut(t, "mirror", "sts/mirror") })
-	t.Run("rollout of the agent", func(t *testing.T) { c.rollsOut(t, "agent", "ds/agent-mirror-agent") })
+	t.Run("rollout of the agent", func(t *testing.T) {
+		c.configured(t) // it has withdrawn the files while the mirror was away
+		c.rollsOut(t, "agent", "ds/agent-mirror-agent")
+	})
 	t.Run("rollout of two", func(t *testing.T) {
+		c.configured(t)
 		c.helm(t, mirror+"replicas: 2\n", "upgrade", "mirror", chart, "--namespace", "mirror", "--wait", "--timeout", "3m")
 		c.Kubectl(t, "rollout", "status", "sts/mirror", "--namespace", "mirror", "--timeout", "3m")
 		if past := c.rollsOut(t, "mirror", "sts/mirror"); past != 0 {
