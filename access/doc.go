@@ -1,10 +1,11 @@
-// Package access decides which repositories clients may read. The operator's rules say so for the upstreams that have access:
-// rules. Content that was first fetched while rules applied stays private after they are removed.
+// Package access decides which repositories which clients may read. The operator's rules say so for the upstreams that have
+// access: rules. Names bound which repositories an upstream is asked for at all. Content that was first fetched while rules applied
+// stays private after they are removed.
 //
 // Guarantees:
 //   - A repository that no rule names is forbidden, whether it exists or not: to refuse it, nothing is looked up.
 //   - The zero Rules and a nil *Rules allow nothing.
 //   - That a repository is private is on disk before anything else that was learnt about it, and survives a crash.
 //
-// Not here: the identity of a client. Clients can't identify themselves yet, so a rule is for every client.
+// Not here: how a client shows its identity (identity).
 package access

@@ -2,46 +2,106 @@ package access
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/internal/glob"
 	"github.com/registrymirror/mirror/oci"
 )
 
-// Rules say which repositories every client may read. They are immutable.
+// Rule lets some clients read some repositories.
+type Rule struct {
+	// Who: the clients. The name of a user, node:NAME, sa:NAMESPACE/NAME, or anonymous or * for every client, with an
+	// identity and without. In the name of a user * is any characters; in that of a node one label, or the whole name; in a
+	// service account one part, or a part of it.
+	Who []string
+	// Pull are UPSTREAM/REPOSITORY: * is one segment of the path, one label of the upstream, or a part of either, and ** any
+	// number. * as the whole upstream is every upstream.
+	Pull []string
+}
+
+// Rules say which clients may read which repositories. They are immutable.
 type Rules struct{ rules []rule }
 
-// rule is a pattern of upstreams, and one of their repositories.
-type rule struct{ host, name string }
+// rule is a Rule as it is matched.
+type rule struct {
+	all  bool // every client
+	who  []string
+	pull []pattern
+}
 
-// NewRules makes rules of patterns: UPSTREAM/REPOSITORY, in which * is one segment of the path, one label of the upstream,
-// or a part of either, and ** any number. * as the whole upstream is every upstream.
-func NewRules(patterns ...string) *Rules {
+// pattern is one of upstreams, and one of their repositories.
+type pattern struct{ host, name string }
+
+// NewRules makes rules that have been checked.
+func NewRules(list ...Rule) *Rules {
 	r := new(Rules)
-	for _, text := range patterns {
-		host, name, _ := strings.Cut(text, "/")
-		switch {
-		case text == "**":
-			host, name = "**", "**"
-		case host == "*":
-			host = "**"
+	for _, from := range list {
+		to := rule{who: from.Who}
+		to.all = slices.Contains(from.Who, "*") || slices.Contains(from.Who, "anonymous")
+		for _, text := range from.Pull {
+			host, name, _ := strings.Cut(text, "/")
+			switch {
+			case text == "**":
+				host, name = "**", "**"
+			case host == "*":
+				host = "**"
+			}
+			to.pull = append(to.pull, pattern{host, name})
 		}
-		r.rules = append(r.rules, rule{host, name})
+		r.rules = append(r.rules, to)
 	}
 	return r
 }
 
-// Allow reports whether a repository may be read.
-func (r *Rules) Allow(repo oci.Repo) bool {
+// Allow reports whether a client may read a repository.
+func (r *Rules) Allow(who client.Identity, repo oci.Repo) bool {
+	return r.some(repo, func(rule rule) bool { return rule.all || rule.names(who) })
+}
+
+// Name reports whether some client may read a repository: only then the mirror asks its registry by itself.
+func (r *Rules) Name(repo oci.Repo) bool { return r.some(repo, func(rule) bool { return true }) }
+
+// Anonymous reports whether there is something that a client without an identity may read.
+func (r *Rules) Anonymous() bool {
+	return r != nil && slices.ContainsFunc(r.rules, func(rule rule) bool { return rule.all })
+}
+
+// some reports whether one of the rules that fit names a repository.
+func (r *Rules) some(repo oci.Repo, fits func(rule) bool) bool {
 	if r == nil {
 		return false
 	}
 	for _, rule := range r.rules {
-		if glob.Path(rule.name, repo.Name) && glob.Host(rule.host, repo.Host) {
+		if fits(rule) && slices.ContainsFunc(rule.pull, func(p pattern) bool {
+			return glob.Path(p.name, repo.Name) && glob.Host(p.host, repo.Host)
+		}) {
 			return true
 		}
 	}
 	return false
+}
+
+// names reports whether a rule names an identity. A pattern of one kind never fits a name of another.
+func (r rule) names(who client.Identity) bool {
+	kind, name := who.Kind()
+	return kind != "" && slices.ContainsFunc(r.who, func(text string) bool {
+		of, pattern := client.Identity(text).Kind()
+		return of == kind && fits(kind, pattern, name)
+	})
+}
+
+func fits(kind, pattern, name string) bool {
+	switch {
+	case pattern == "*" || pattern == "**":
+		return true
+	case kind == "node":
+		return glob.Host(pattern, name)
+	case kind == "sa":
+		return glob.Path(pattern, name)
+	}
+	return glob.Text(pattern, name)
 }
 
 // ForbiddenError says that no rule lets the client read a repository, whether there is one or not.
@@ -50,6 +110,16 @@ type ForbiddenError struct {
 	// Mirrored says that the client takes the mirror for one of a registry that it names: it can go on to that registry, and
 	// a challenge would make it send the mirror a login that is meant for the registry.
 	Mirrored bool
+	// Who: the client's identity. Empty: it is anonymous, or the mirror asks by itself.
+	Who client.Identity
+	// Note says why a login that the client has sent is not one of the mirror's. Empty: it has sent none.
+	Note string
 }
 
-func (e *ForbiddenError) Error() string { return fmt.Sprintf("no rule lets clients pull %s", e.Repo) }
+func (e *ForbiddenError) Error() string {
+	who := "clients"
+	if e.Who != "" {
+		who = string(e.Who)
+	}
+	return fmt.Sprintf("no rule lets %s pull %s", who, e.Repo)
+}

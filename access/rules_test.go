@@ -1,9 +1,11 @@
 package access_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/registrymirror/mirror/access"
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -44,8 +46,8 @@ func TestAllow(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			r := access.NewRules("quay.io/other", tt.glob)
-			if got := r.Allow(oci.Repo{Host: tt.host, Name: tt.repo}); got != tt.want {
+			r := access.NewRules(access.Rule{Who: []string{"*"}, Pull: []string{"quay.io/other", tt.glob}})
+			if got := r.Allow("", oci.Repo{Host: tt.host, Name: tt.repo}); got != tt.want {
 				t.Errorf("%s for %s/%s: %v", tt.glob, tt.host, tt.repo, got)
 			}
 		})
@@ -54,9 +56,114 @@ func TestAllow(t *testing.T) {
 
 func TestNoRulesAllowNothing(t *testing.T) {
 	t.Parallel()
+	nginx := oci.Repo{Host: "docker.io", Name: "library/nginx"}
 	for name, r := range map[string]*access.Rules{"nil": nil, "zero": {}, "none": access.NewRules()} {
-		if r.Allow(oci.Repo{Host: "docker.io", Name: "library/nginx"}) {
+		if r.Allow("", nginx) || r.Allow("alice", nginx) || r.Name(nginx) || r.Anonymous() {
 			t.Error(name)
 		}
+	}
+}
+
+// A rule is for the clients that it names, of the kind that it names, and for no others.
+func TestWho(t *testing.T) {
+	t.Parallel()
+	app := oci.Repo{Host: "docker.io", Name: "acme/app"}
+	for _, tt := range []struct {
+		rule string
+		yes  []client.Identity
+		no   []client.Identity
+	}{
+		{"*", []client.Identity{"", "alice", "node:a", "sa:a/b"}, nil},
+		{"anonymous", []client.Identity{"", "alice", "node:a", "sa:a/b"}, nil},
+		{"alice", []client.Identity{"alice"}, []client.Identity{"", "Alice", "alice2", "node:alice", "sa:alice/alice"}},
+		{"ci-*", []client.Identity{"ci-", "ci-a", "ci-a.b"}, []client.Identity{"", "ci", "node:ci-a", "sa:ci-a/b"}},
+		{"node:*", []client.Identity{"node:a", "node:a.b.example"}, []client.Identity{"", "a", "sa:a/b", "node"}},
+		{"node:a", []client.Identity{"node:a"}, []client.Identity{"node:b", "node:a.b", "a", "sa:node/a"}},
+		{"node:*.a.example", []client.Identity{"node:n.a.example"}, []client.Identity{"node:a.example", "node:m.n.a.example"}},
+		{"node:w-*", []client.Identity{"node:w-1"}, []client.Identity{"node:w-1.example", "w-1"}},
+		{"sa:builds/kaniko", []client.Identity{"sa:builds/kaniko"}, []client.Identity{"", "sa:builds/other", "sa:other/kaniko", "builds"}},
+		{"sa:builds/*", []client.Identity{"sa:builds/kaniko"}, []client.Identity{"sa:builds-2/kaniko", "node:builds"}},
+		{"sa:*/default", []client.Identity{"sa:a/default"}, []client.Identity{"sa:a/b"}},
+		{"sa:*/*", []client.Identity{"sa:a/b"}, []client.Identity{"", "a", "node:a"}},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			t.Parallel()
+			r := access.NewRules(access.Rule{Who: []string{"zoe", tt.rule}, Pull: []string{"docker.io/acme/*"}},
+				access.Rule{Who: []string{"zoe"}, Pull: []string{"docker.io/other/*"}})
+			for _, who := range tt.yes {
+				if !r.Allow(who, app) {
+					t.Errorf("%q is refused", who)
+				}
+				if r.Allow(who, oci.Repo{Host: "docker.io", Name: "other/app"}) {
+					t.Errorf("%q gets what is for another", who)
+				}
+			}
+			for _, who := range tt.no {
+				if r.Allow(who, app) {
+					t.Errorf("%q is let in", who)
+				}
+			}
+			if !r.Name(app) || r.Name(oci.Repo{Host: "ghcr.io", Name: "acme/app"}) || r.Anonymous() != (len(tt.no) == 0) {
+				t.Errorf("Name %v, Anonymous %v", r.Name(app), r.Anonymous())
+			}
+		})
+	}
+}
+
+// No rule and no identity bring Allow down, and an anonymous client has only what is for all.
+func FuzzWho(f *testing.F) {
+	for _, s := range []string{"*", "anonymous", "alice", "node:*", "sa:a/b", ":", "node:", "sa:/", "**", "a*b"} {
+		f.Add(s, s, "docker.io/acme/**")
+	}
+	f.Fuzz(func(t *testing.T, rule, who, pull string) {
+		r := access.NewRules(access.Rule{Who: []string{rule}, Pull: []string{pull}})
+		repo := oci.Repo{Host: "docker.io", Name: "acme/app"}
+		got := r.Allow(client.Identity(who), repo)
+		if r.Allow("", repo) && (!got || rule != "*" && rule != "anonymous") {
+			t.Errorf("%q for %q: anonymous clients are let in", rule, who)
+		}
+		if got && !r.Name(repo) {
+			t.Errorf("%q for %q is let in to what no rule names", rule, who)
+		}
+		if kind, _ := client.Identity(who).Kind(); got && rule != "*" && rule != "anonymous" {
+			if of, _ := client.Identity(rule).Kind(); of != kind {
+				t.Errorf("%q for %q: another kind", rule, who)
+			}
+		}
+	})
+}
+
+// Deny counts before only, and neither of them bounds anything where it is empty.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name       string
+		deny, only []string
+		repo       string
+		want       string // the setting that blocks it
+	}{
+		{"nothing set", nil, nil, "acme/app", ""},
+		{"denied", []string{"acme-internal/**"}, nil, "acme-internal/a/b", "deny"},
+		{"denied itself", []string{"acme-internal/**"}, nil, "acme-internal", "deny"},
+		{"not denied", []string{"acme-internal/**"}, nil, "acme-internal-2/a", ""},
+		{"one segment", []string{"acme/*"}, nil, "acme/a/b", ""},
+		{"part of a segment", []string{"*-internal/**"}, nil, "acme-internal/a", "deny"},
+		{"allowed", nil, []string{"library/*"}, "library/nginx", ""},
+		{"not allowed", nil, []string{"library/*"}, "acme/app", "only"},
+		{"both", []string{"library/secret"}, []string{"library/*"}, "library/secret", "deny"},
+		{"everything", []string{"**"}, []string{"**"}, "a", "deny"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			err := (&access.Names{Deny: tt.deny, Only: tt.only}).Check(oci.Repo{Host: "docker.io", Name: tt.repo})
+			e, ok := errors.AsType[*access.BlockedError](err)
+			if ok != (tt.want != "") || ok && e.Setting != tt.want {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+	var none *access.Names
+	if err := none.Check(oci.Repo{Name: "a"}); err != nil {
+		t.Error(err)
 	}
 }

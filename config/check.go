@@ -45,6 +45,13 @@ func (c *Config) Check() []strictyaml.Mistake {
 		found.add("tls.http2", "true has no effect without a certificate", "set tls.cert and tls.key, or remove it")
 	}
 	c.Admin.checkHosts(found)
+	if c.Clients.CA != "" && c.TLS.Cert == "" && c.TLS.Key == "" {
+		found.add("clients.ca", "clients show certificates over TLS alone", "set tls.cert and tls.key")
+	}
+	if c.Clients.CRL != "" && c.Clients.CA == "" {
+		found.add("clients.crl", "it has no effect without clients.ca", "set clients.ca, or remove it")
+	}
+	c.Clients.Kubernetes.check(found)
 	c.Cache.check(found)
 	c.checkUpstreams(found)
 	c.checkRules(found)
@@ -121,6 +128,12 @@ func (w Warm) check(found *mistakes) {
 	if w.Patience <= 0 {
 		found.add("warm.patience", "a job would not wait", "write a time, as in 1h")
 	}
+}
+
+// isLocal reports whether clients of this machine alone reach the main listener.
+func (c *Config) isLocal() bool {
+	host, _, err := net.SplitHostPort(c.Listen)
+	return err == nil && isLoopback(host)
 }
 
 func (c *Config) checkListeners(found *mistakes) {

@@ -190,9 +190,14 @@ func (u *Upstream) checkCloud(found *mistakes, source, at string) {
 }
 
 func (c Credential) checkRepositories(found *mistakes, at string) {
-	for i, g := range c.Repositories {
+	checkGlobs(found, c.Repositories, at+".repositories")
+}
+
+// checkGlobs checks globs of repositories of one upstream.
+func checkGlobs(found *mistakes, globs []string, path string) {
+	for i, g := range globs {
 		if !globPattern.MatchString(g) {
-			found.add(strictyaml.Index(at+".repositories", i), quoted(g)+" is not a glob of repositories",
+			found.add(strictyaml.Index(path, i), quoted(g)+" is not a glob of repositories",
 				"write them as the registry calls them, without its name, as in acme/** or library/nginx")
 		}
 	}

@@ -40,6 +40,8 @@ func (u *Upstream) check(found *mistakes, owners map[string]string) {
 	u.checkCredentials(found, path+".credentials")
 	u.checkTags(found, path+".tags")
 	u.checkPins(found, path+".pins")
+	checkGlobs(found, u.Deny, path+".deny")
+	checkGlobs(found, u.Only, path+".only")
 }
 
 func (u *Upstream) checkName(found *mistakes, path string) {

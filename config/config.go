@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"net/url"
 	"time"
 )
 
@@ -41,8 +42,8 @@ type Config struct {
 	// Platforms are those of the nodes, OS/ARCH or OS/ARCH/VARIANT. Where the platform of a node is not known, and an image
 	// has none of these, the failure is reported as a missing platform.
 	Platforms []string `yaml:"platforms"`
-	// Clients says how clients identify themselves.
-	Clients Clients `yaml:"clients"`
+	// Clients says how clients identify themselves, for rules.
+	Clients Clients `yaml:"clients,omitzero"`
 	// Rules say which client may pull which images, for upstreams with access: rules. All other pulls of these are refused.
 	Rules []Rule `yaml:"rules"`
 	// Upstreams is the closed list of registries, by name: the host as it stands in image names. Without this key
@@ -147,26 +148,66 @@ type Cache struct {
 
 // Clients says how clients identify themselves.
 type Clients struct {
-	// Htpasswd is a file of user names and bcrypt hashes.
+	// Htpasswd is a file of user names and bcrypt hashes, as htpasswd -B writes it. It is read again when it changes.
 	Htpasswd string `yaml:"htpasswd" path:"file"`
-	// Tokens is a file of bearer tokens.
+	// Tokens is a file of names and the hashes of their tokens, as mirror token new prints them. A client sends its token as a bearer
+	// token, or as the password of its name. The file is read again when it changes.
 	Tokens string `yaml:"tokens" path:"file"`
-	// CA is a file of certificates, PEM, that sign those of clients.
+	// CA is a file of certificates, PEM, that sign those of nodes. A client that shows one in the TLS handshake is node:NAME: NAME as in
+	// a kubelet's certificate, or else its only DNS name or its common name. It is read again when it changes. It needs tls.
 	CA string `yaml:"ca" path:"file"`
-	// Kubernetes accepts service-account tokens of this cluster.
+	// CRL is a file of lists, PEM, of revoked certificates, signed by one of ca. It is read again when it changes.
+	CRL string `yaml:"crl" path:"file"`
+	// Kubernetes accepts tokens of service accounts, each as sa:NAMESPACE/NAME.
 	Kubernetes ClientsKubernetes `yaml:"kubernetes"`
 }
 
-// ClientsKubernetes accepts service-account tokens.
+// ClientsKubernetes accepts tokens of service accounts. Without an issuer the API server of the section kubernetes is asked about each
+// token; the mirror's service account then needs the ClusterRole system:auth-delegator.
 type ClientsKubernetes struct {
-	// Audience is the audience that tokens must name.
+	// Audience is the audience that tokens must name, as in mirror.
 	Audience string `yaml:"audience"`
+	// Issuer is the issuer that tokens must name, where they are checked by the keys of a cluster: a mirror outside of it.
+	Issuer string `yaml:"issuer"`
+	// JWKS is the URL of these keys, https://.
+	JWKS string `yaml:"jwks"`
+	// JWKSFile is a file of these keys, as kubectl get --raw /openid/v1/jwks prints them, in place of jwks or beside it. It is read again
+	// when it changes.
+	JWKSFile string `yaml:"jwksFile" path:"file"`
+	// CA is a file of certificates, PEM, that sign that of the server of jwks, in place of the system's. It is read again when it
+	// changes.
+	CA string `yaml:"ca" path:"file"`
+}
+
+func (k ClientsKubernetes) check(found *mistakes) {
+	const at = "clients.kubernetes"
+	switch {
+	case k == ClientsKubernetes{}:
+		return
+	case k.Audience == "":
+		found.add(at+".audience", "tokens of any audience would be accepted", "write the one that clients request their tokens for, as in mirror",
+			at+".issuer", at+".jwks", at+".jwksFile", at+".ca")
+	}
+	switch {
+	case k.Issuer == "" && (k.JWKS != "" || k.JWKSFile != ""):
+		found.add(at+".issuer", "keys need the issuer that they belong to", "write what kubectl get --raw /.well-known/openid-configuration shows as issuer",
+			at+".jwks", at+".jwksFile")
+	case k.Issuer != "" && k.JWKS == "" && k.JWKSFile == "":
+		found.add(at+".issuer", "there are no keys to check its tokens by", "set jwks or jwksFile; inside of the cluster remove issuer")
+	}
+	if k.JWKS != "" {
+		if u, err := url.Parse(k.JWKS); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+			found.add(at+".jwks", quoted(k.JWKS)+" is not an https:// URL", "as in https://kubernetes.example:6443/openid/v1/jwks")
+		}
+	} else if k.CA != "" {
+		found.add(at+".ca", "it has no effect without jwks", "remove it; the API server's is kubernetes.caFile")
+	}
 }
 
 // Rule lets some clients pull some images.
 type Rule struct {
-	// Who are users, node:NAME, sa:NAMESPACE/NAME, anonymous, or * for every client. Only anonymous and * are available yet,
-	// and both mean every client.
+	// Who are users, node:NAME, sa:NAMESPACE/NAME, or anonymous or * for every client, with a login and without. In a user * is any
+	// characters, in a node one label or the whole name, in a service account one part or a part of it.
 	Who []string `yaml:"who"`
 	// Pull are repositories with their upstream, as in docker.io/acme/**: * is one segment of the path, one label of the
 	// upstream, or a part of either; ** is any number. * as the upstream is each that has access: rules.

@@ -97,7 +97,7 @@ func TestProblemsOfVariables(t *testing.T) {
 		"MIRROR_UPSTREAMS_GHCR_IO=": `MIRROR_UPSTREAMS_GHCR_IO: a variable can't set it ` +
 			`(their keys are names: set it in the file)`,
 		"MIRROR_PLATFORMS=linux/amd64": `MIRROR_PLATFORMS: platforms: a variable can't set it (set it in the file)`,
-		"MIRROR_CLIENTS_CA=x":          `MIRROR_CLIENTS_CA: clients.ca: not available yet (unset the variable)`,
+		"MIRROR_CLIENTS_CA=x":          `MIRROR_CLIENTS_CA: clients.ca: clients show certificates over TLS alone (set tls.cert and tls.key)`,
 		"MIRROR_TLS_HTTP2=true":        `MIRROR_TLS_HTTP2: tls.http2: true has no effect without a certificate (set tls.cert and tls.key, or remove it)`,
 	} {
 		if diff := cmp.Diff([]string{want}, problems(t, "", pair)); diff != "" {

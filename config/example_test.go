@@ -51,6 +51,9 @@ func TestTheExampleIsRightInItsComments(t *testing.T) {
 	t.Parallel()
 	_, all := example(t)
 	_, err := config.Parse("config.yaml", []byte(all), nil)
+	if err == nil {
+		return
+	}
 	invalid, ok := errors.AsType[*config.Invalid](err)
 	if !ok {
 		t.Fatalf("every setting at once: %v", err)
@@ -81,10 +84,10 @@ func TestTheExampleHasEverySetting(t *testing.T) {
 
 // hasDefault reports whether a path is available and has a default that can be written.
 func hasDefault(path string) bool {
-	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "tls.http2", "admin.tokenFile", "admin.tls", "admin.tls.cert", "admin.tls.key", "kubernetes.server", "kubernetes.tokenFile", "kubernetes.caFile"}, path) {
+	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "tls.http2", "admin.tokenFile", "admin.tls", "admin.tls.cert", "admin.tls.key", "kubernetes.server", "kubernetes.tokenFile", "kubernetes.caFile", "upstreams.*.deny", "upstreams.*.only"}, path) {
 		return false
 	}
-	for _, list := range []string{"rules", "webhooks", "warm.schedules", "upstreams.*.pins", "upstreams.*.tags.immutable", "upstreams.*.tags.patterns"} {
+	for _, list := range []string{"clients", "rules", "webhooks", "warm.schedules", "upstreams.*.pins", "upstreams.*.tags.immutable", "upstreams.*.tags.patterns"} {
 		if path == list || strings.HasPrefix(path, list+".") {
 			return false
 		}

@@ -18,6 +18,7 @@ var hints = map[string]map[string]string{
 		"remotes":    `did you mean "upstreams"?`,
 		"proxy":      "a registry to mirror goes under upstreams; a web proxy is proxy at an endpoint, or HTTPS_PROXY",
 		"storage":    `did you mean "cache"?`,
+		"ca":         "that of a registry is upstreams.NAME.endpoints[].ca, that of clients' certificates clients.ca",
 		"http":       "the address is listen, the certificate tls",
 		"debug":      "write log: {level: debug}",
 		"verbose":    "write log: {level: debug}",
@@ -35,6 +36,8 @@ var hints = map[string]map[string]string{
 		"username": loginHint, "user": loginHint, "password": loginHint, "passwordFile": loginHint, "passwordEnv": loginHint, "auth": loginHint,
 		"login": loginHint, "dockerConfig": loginHint, "token": loginHint,
 		"private": "write access: rules, and a rule that lets clients pull",
+		"block":   `did you mean "deny"?`, "blocked": `did you mean "deny"?`, "exclude": `did you mean "deny"?`, "allow": `did you mean "only"?`,
+		"include": `did you mean "only"?`,
 		"maxAge":  "it belongs at tags.maxAge", "ttl": tagHint,
 	},
 	"upstreams.*.access": {
@@ -64,10 +67,21 @@ var hints = map[string]map[string]string{
 		"registry": "write distribution", "acr": "write distribution", "azure": "write distribution", "zot": genericHint, "ecr": genericHint,
 		"gar": genericHint, "artifactory": genericHint, "jfrog": genericHint, "nexus": genericHint, "ci": genericHint, "custom": genericHint,
 	},
+	"clients": {
+		"users": `did you mean "htpasswd"?`, "passwords": `did you mean "htpasswd"?`, "passwordFile": `did you mean "htpasswd"?`,
+		"basic": `did you mean "htpasswd"?`, "token": `did you mean "tokens"?`, "tokenFile": `did you mean "tokens"?`,
+		"bearer": `did you mean "tokens"?`, "clientCA": `did you mean "ca"?`, "caFile": `did you mean "ca"?`, "mtls": `did you mean "ca"?`, "revoked": `did you mean "crl"?`,
+		"serviceAccounts": `did you mean "kubernetes"?`,
+	},
+	"clients.kubernetes": {
+		"aud": `did you mean "audience"?`, "iss": `did you mean "issuer"?`, "jwksUri": `did you mean "jwks"?`, "jwks_uri": `did you mean "jwks"?`,
+		"jwksURL": `did you mean "jwks"?`, "keys": `did you mean "jwks"?`, "keysFile": `did you mean "jwksFile"?`, "caFile": `did you mean "ca"?`,
+		"server": "the API server is kubernetes.server", "tokenFile": "the mirror's own token is kubernetes.tokenFile",
+	},
 	"rules.*": {
 		"allow": `did you mean "pull"?`, "repositories": `did you mean "pull"?`, "images": `did you mean "pull"?`,
 		"users": whoHint, "clients": whoHint, "for": whoHint,
-		"deny": "what no rule allows is refused",
+		"deny": "what no rule allows is refused; names for which a registry is never asked are upstreams.NAME.deny",
 	},
 }
 
@@ -120,7 +134,7 @@ var wraps = map[string]string{
 
 // switches are mappings that are often written as true: what to write to switch them on.
 var switches = map[string]string{
-	"tls": "{cert: FILE, key: FILE}", "kubernetes": "{events: true}", "upstreams.*.credentials.*.ecr": "{}",
+	"tls": "{cert: FILE, key: FILE}", "kubernetes": "{events: true}", "clients.kubernetes": "{audience: mirror}", "upstreams.*.credentials.*.ecr": "{}",
 	"upstreams.*.credentials.*.gar": "{}", "upstreams.*.credentials.*.acr": "{}",
 }
 

@@ -14,9 +14,30 @@ import (
 // ruleHostPattern is a glob of upstreams: the letters of hosts and ports, and *.
 var ruleHostPattern = regexp.MustCompile(`^(\*\*|[a-z0-9*\[]([a-z0-9._*:\[\]-]*[a-z0-9*\]])?)$`)
 
-// anyClient are the values of `who` that mean each client that can connect to the mirror. There are no others as long as
-// clients can't identify themselves.
+// anyClient are the values of `who` that mean each client that can connect to the mirror.
 var anyClient = []string{"anonymous", "*"}
+
+// identities are the other forms of `who`, and the settings by which clients get such an identity.
+var identities = []struct {
+	prefix  string
+	pattern *regexp.Regexp
+	form    string
+	set     func(Clients) bool
+	setting string
+}{
+	{
+		"node:", regexp.MustCompile(`^node:[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$`), "node:NAME, as in node:worker-1 or node:*",
+		func(c Clients) bool { return c.CA != "" }, "clients.ca",
+	},
+	{
+		"sa:", regexp.MustCompile(`^sa:[a-z0-9*-]+/[a-z0-9.*-]+$`), "sa:NAMESPACE/NAME, as in sa:builds/kaniko or sa:builds/*",
+		func(c Clients) bool { return c.Kubernetes.Audience != "" }, "clients.kubernetes",
+	},
+	{
+		"", regexp.MustCompile(`^[A-Za-z0-9._@+*-]{1,128}$`), "the name of a user, node:NAME, sa:NAMESPACE/NAME, anonymous or *",
+		func(c Clients) bool { return c.Htpasswd != "" || c.Tokens != "" }, "clients.htpasswd or clients.tokens",
+	},
+}
 
 // ruleFor is a rule for an upstream, as an example.
 func ruleFor(upstream string) string {
@@ -27,7 +48,7 @@ func ruleFor(upstream string) string {
 func (c *Config) checkRules(found *mistakes) {
 	for i, r := range c.Rules {
 		at := strictyaml.Index("rules", i)
-		r.checkWho(found, at)
+		r.checkWho(found, at, c.Clients)
 		if len(r.Pull) == 0 {
 			found.add(at+".pull", "a rule names no repositories", "add pull, as in docker.io/acme/**")
 		}
@@ -45,14 +66,32 @@ func (c *Config) checkRules(found *mistakes) {
 	}
 }
 
-func (r Rule) checkWho(found *mistakes, at string) {
+// forAll reports whether a rule is for every client that can connect.
+func (r Rule) forAll() bool {
+	return slices.ContainsFunc(r.Who, func(who string) bool { return slices.Contains(anyClient, who) })
+}
+
+// checkWho checks the clients of a rule. An identity that no client can have is a mistake: the operator relies on it.
+func (r Rule) checkWho(found *mistakes, at string, by Clients) {
 	if len(r.Who) == 0 {
 		found.add(at+".who", "the rule names no client", "add who: [anonymous]")
 	}
 	for j, who := range r.Who {
-		if !slices.Contains(anyClient, who) {
-			found.add(strictyaml.Index(at+".who", j), quoted(who)+" has to be known to the mirror, and that is "+strictyaml.NotYet,
-				`write anonymous or "*": a rule is for each client that can connect to the mirror`)
+		if slices.Contains(anyClient, who) {
+			continue
+		}
+		for _, kind := range identities {
+			if !strings.HasPrefix(who, kind.prefix) {
+				continue
+			}
+			switch {
+			case !kind.pattern.MatchString(who):
+				found.add(strictyaml.Index(at+".who", j), quoted(who)+" is not a client", "write "+kind.form)
+			case !kind.set(by):
+				found.add(strictyaml.Index(at+".who", j), "no client can identify itself as "+quoted(who), "set "+kind.setting+
+					`, or write anonymous for each client that can connect to the mirror`)
+			}
+			break
 		}
 	}
 }
@@ -160,10 +199,16 @@ func (c *Config) Warnings() []string {
 			"set admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", c.Admin.Listen))
 	}
 	for i, r := range c.Rules {
-		list = append(list, fmt.Sprintf("rules[%d] (%s) lets each client that can connect to the mirror pull %s; "+
-			"allow connections from the network of your nodes only", i, strings.Join(r.Who, ", "), strings.Join(r.Pull, " ")))
+		if r.forAll() {
+			list = append(list, fmt.Sprintf("rules[%d] (%s) lets each client that can connect to the mirror pull %s; "+
+				"allow connections from the network of your nodes only", i, strings.Join(r.Who, ", "), strings.Join(r.Pull, " ")))
+		}
 	}
-	if len(c.Rules) > 0 {
+	if (c.Clients.Htpasswd != "" || c.Clients.Tokens != "") && !c.TLS.Enabled() && !c.isLocal() {
+		list = append(list, fmt.Sprintf("listen %s speaks plain HTTP: the passwords and tokens of clients are sent in clear; set tls.cert "+
+			"and tls.key, unless a proxy in front of the mirror speaks TLS", c.Listen))
+	}
+	if slices.ContainsFunc(c.Rules, Rule.forAll) {
 		list = append(list, "a kubelet that checks pull secrets (KEP-2535) takes the mirror's answer for proof of any secret; put into rules "+
 			"only what every pod of your nodes may have")
 	}

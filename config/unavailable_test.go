@@ -17,9 +17,6 @@ func hub(lines string) string {
 func TestWhatIsNotBuiltIsRefused(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, text, want string }{
-		{"clients", "clients: {htpasswd: x}", "clients"},
-		{"users", ruled("access: rules", "{who: [alice], pull: ['**']}"), "rules[0].who[0]"},
-		{"nodes", ruled("access: rules", "{who: [anonymous, 'node:*'], pull: ['**']}"), "rules[0].who[1]"},
 		{"access: client", hub("access: client"), "upstreams.docker.io.access"},
 	}
 	for _, tt := range tests {

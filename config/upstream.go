@@ -33,6 +33,11 @@ type Upstream struct {
 	// Access says what clients may pull: public (images that need no login), rules (images that the rules name), or client
 	// (images that the client's own credentials may read).
 	Access string `yaml:"access" enum:"public,rules,client"`
+	// Deny are globs of repositories for which the registry is never asked, as in acme-internal/**: * is one segment of the path, ** any
+	// number. A pull of one is refused before anything is asked or looked up.
+	Deny []string `yaml:"deny,omitzero"`
+	// Only are globs of the repositories for which the registry is asked. Empty: all. A pull of any other is refused, as by deny.
+	Only []string `yaml:"only,omitzero"`
 	// Credentials are the mirror's logins at the registry, each with one source, for all of its repositories or for some.
 	// Under access: public they are used for public images alone, for the sake of the registry's rate limits.
 	Credentials []Credential `yaml:"credentials"`

@@ -15,6 +15,7 @@ import (
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
@@ -105,6 +106,14 @@ func (c *draft) request() {
 		c.forbidden(e)
 		return
 	}
+	if e, ok := errors.AsType[*access.BlockedError](c.err); ok {
+		c.blocked(e)
+		return
+	}
+	if e, ok := errors.AsType[*identity.RefusedError](c.err); ok {
+		c.login(e)
+		return
+	}
 	if e, ok := errors.AsType[*pull.HeldError](c.err); ok {
 		c.held(e)
 		return
@@ -125,13 +134,63 @@ func (c *draft) request() {
 
 // forbidden reads a refusal by the rules of the mirror. A node that can go on to the registry itself may do better there.
 func (c *draft) forbidden(e *access.ForbiddenError) {
-	c.set(ClientForbidden, "the mirror has no rule that lets clients pull %s", e.Repo)
+	who := "clients"
+	switch kind, name := e.Who.Kind(); kind {
+	case "user":
+		who = "user " + name
+	case "node":
+		who = "node " + name
+	case "sa":
+		who = "service account " + name
+	}
+	c.set(ClientForbidden, "the mirror has no rule that lets %s pull %s", who, e.Repo)
+	if e.Who != "" {
+		c.f.Short = "the mirror has no rule that lets " + who + " pull it"
+		c.note("rules lack {who: [%q], pull: [%q]}", string(e.Who), e.Repo.String())
+	}
+	if e.Note != "" {
+		c.note("%s", e.Note)
+	}
 	c.remedy("add a rule for it to the mirror's configuration")
 	if e.Mirrored {
 		c.remedy("add it to rules in the mirror's configuration, or give the pod an imagePullSecret of %s", e.Repo.Host)
 		c.alone("add it to rules in the mirror's configuration")
 	}
 	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
+}
+
+// blocked reads that the registry may not be asked for a name.
+func (c *draft) blocked(e *access.BlockedError) {
+	c.set(BlockedByPolicy, "the mirror never asks %s for %s (upstreams.%s.%s)", e.Repo.Host, e.Repo.Name, e.Repo.Host, e.Setting)
+	c.f.Short = fmt.Sprintf("the mirror never asks %s for this name (%s)", e.Repo.Host, e.Setting)
+	c.remedy("correct the image's name, or change %s in the mirror's configuration", e.Setting)
+	c.note("%s", e)
+	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
+}
+
+// login reads that a login is not one of the mirror's.
+func (c *draft) login(e *identity.RefusedError) {
+	what := map[identity.Method]string{
+		identity.ByPassword: "this user and password", identity.ByToken: "this token", identity.ByCertificate: "this client certificate",
+		identity.ByAccount: "this service account's token",
+	}[e.Method]
+	switch e.Result {
+	case identity.Limited:
+		c.set(LoginRefused, "the mirror does not check %s now, after many wrong ones", what)
+		c.remedy("wait a minute, and log in with the right password")
+	case identity.Unavailable:
+		c.set(LoginRefused, "the mirror can't check %s now", what)
+		c.remedy("pull again in a moment; if it stays, see the mirror's log")
+	default:
+		c.set(LoginRefused, "the mirror does not accept %s", what)
+		c.remedy("log in to the mirror again, or correct the imagePullSecret for it")
+	}
+	if e.Detail != "" {
+		c.note("%s", e.Detail)
+	}
+	if e.Err != nil {
+		c.note("%s", e.Err)
+	}
 }
 
 // held reads that no digest of a tag is old enough to be served.

@@ -26,6 +26,7 @@ import (
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/route"
@@ -523,6 +524,26 @@ var cases = []struct {
 	}},
 	{"client-forbidden-here", diagnose.ClientForbidden, &access.ForbiddenError{
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"},
+	}},
+	{"client-forbidden-user", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Who: "alice",
+	}},
+	{"client-forbidden-node", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Who: "node:worker-1", Mirrored: true, Note: "the certificate has expired",
+	}},
+	{"login-refused", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Refused}},
+	{"login-refused-token", diagnose.LoginRefused, &identity.RefusedError{
+		Method: identity.ByToken, Result: identity.Refused, Detail: "the token has expired",
+	}},
+	{"login-limited", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Limited}},
+	{"login-unavailable", diagnose.LoginRefused, &identity.RefusedError{
+		Method: identity.ByAccount, Result: identity.Unavailable, Err: errors.New("dial tcp 10.0.0.1:443: connection refused"),
+	}},
+	{"blocked-by-policy", diagnose.BlockedByPolicy, &access.BlockedError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme-internal/app"}, Setting: "deny", Glob: "acme-internal/**", Mirrored: true,
+	}},
+	{"blocked-by-policy-only", diagnose.BlockedByPolicy, &access.BlockedError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Setting: "only",
 	}},
 	{"too-new", diagnose.TooNew, &pull.HeldError{
 		Ref: oci.Ref{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Tag: "v1"}, Latest: digest, MinAge: 24 * time.Hour,

@@ -58,6 +58,8 @@ const (
 
 	UnknownUpstream Reason = "unknown-upstream"
 	ClientForbidden Reason = "client-forbidden"
+	LoginRefused    Reason = "login-refused"
+	BlockedByPolicy Reason = "blocked-by-policy"
 	TooNew          Reason = "too-new"
 	Overloaded      Reason = "overloaded"
 	QueueTimeout    Reason = "queue-timeout"
@@ -86,13 +88,15 @@ const (
 // The answers that several reasons share. A 502 is never repeated at the same host, so it is the answer where the client
 // may do better at another one at once. No reason is answered 401: containerd would send the pod's secret.
 var (
-	denied      = Answer{Status: http.StatusForbidden, Code: errcode.ErrorCodeDenied}
-	missing     = Answer{Status: http.StatusNotFound, Code: errcode.ErrorCodeManifestUnknown}
-	noName      = Answer{Status: http.StatusNotFound, Code: errcode.ErrorCodeNameUnknown}
-	unavailable = Answer{Status: http.StatusBadGateway, Code: errcode.ErrorCodeUnavailable}
-	late        = Answer{Status: http.StatusGatewayTimeout, Code: errcode.ErrorCodeUnavailable}
-	invalid     = Answer{Status: http.StatusBadRequest, Code: errcode.ErrorCodeUnsupported}
-	broken      = Answer{Status: http.StatusInternalServerError, Code: errcode.ErrorCodeUnknown}
+	// A client without ns alone is answered so: see package server.
+	unauthorized = Answer{Status: http.StatusUnauthorized, Code: errcode.ErrorCodeUnauthorized}
+	denied       = Answer{Status: http.StatusForbidden, Code: errcode.ErrorCodeDenied}
+	missing      = Answer{Status: http.StatusNotFound, Code: errcode.ErrorCodeManifestUnknown}
+	noName       = Answer{Status: http.StatusNotFound, Code: errcode.ErrorCodeNameUnknown}
+	unavailable  = Answer{Status: http.StatusBadGateway, Code: errcode.ErrorCodeUnavailable}
+	late         = Answer{Status: http.StatusGatewayTimeout, Code: errcode.ErrorCodeUnavailable}
+	invalid      = Answer{Status: http.StatusBadRequest, Code: errcode.ErrorCodeUnsupported}
+	broken       = Answer{Status: http.StatusInternalServerError, Code: errcode.ErrorCodeUnknown}
 	// A mirror's 429 makes containerd send the request again at once, up to six times.
 	limited = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeTooManyRequests, RetryAfter: time.Minute}
 	busy    = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeUnavailable, RetryAfter: 5 * time.Second}
@@ -270,6 +274,14 @@ var reasons = []properties{
 	{ClientForbidden, ClassMirror, InRequest, denied, Advice{
 		"no rule of the mirror lets clients pull it",
 		"add it to rules in the mirror's configuration, or pull it from the registry itself", "",
+	}},
+	{LoginRefused, ClassMirror, InRequest, unauthorized, Advice{
+		"the mirror does not accept the login that the client has sent",
+		"check the user and the password or token for the mirror: the pull secret, docker login, or header in hosts.toml", "",
+	}},
+	{BlockedByPolicy, ClassMirror, InRequest, denied, Advice{
+		"the mirror's configuration lets no client pull it: its name must not be asked for at the registry",
+		"correct the image's name; if it is right, see deny and only of the upstream in the mirror's configuration", "",
 	}},
 	{TooNew, ClassMirror, InRequest, denied, Advice{
 		"the mirror holds the tag back, since its digest is new",

@@ -23,7 +23,7 @@ const blobType = "application/octet-stream"
 // Content.Ready before a status is sent to the client. The error is as for Manifest.
 func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
 	start := time.Now()
-	st, ref, err := p.admit(a.Request)
+	st, ref, err := p.admit(a)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
 		return old, nil
 	}
 	st := &site{
-		Site:  Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login},
+		Site:  Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login, Names: pattern.Names},
 		rules: pattern.rules, pattern: pattern, gone: pattern.gone, remove: pattern.remove,
 	}
 	if same {

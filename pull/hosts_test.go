@@ -89,7 +89,7 @@ func TestHostsOfAPattern(t *testing.T) {
 		hosts[two].wants(t)
 
 		opened = nil
-		use(access.NewRules("one.azurecr.io/**"))
+		use(forAll("one.azurecr.io/**"))
 		w.get(at(one, "1"))
 		_, err := w.Manifest(t.Context(), at(two, "1"))
 		if _, ok := errors.AsType[*access.ForbiddenError](err); !ok {

@@ -136,10 +136,14 @@ func (p *Puller) own(ref oci.Ref) (*site, oci.Ref, error) {
 	return st, to, err
 }
 
-// allowed is own for what asks a registry with a login: only for repositories that a rule names, where the upstream has rules.
+// allowed is own for what asks a registry: only for repositories that the upstream may be asked for, and that a rule names if it has
+// rules.
 func (p *Puller) allowed(ref oci.Ref) (*site, oci.Ref, error) {
 	st, ref, err := p.own(ref)
-	if err == nil && st.Ruled && !st.rules.Allow(ref.Repo) {
+	if err == nil {
+		err = st.Names.Check(ref.Repo)
+	}
+	if err == nil && st.Ruled && !st.rules.Name(ref.Repo) {
 		err = &access.ForbiddenError{Repo: ref.Repo, Mirrored: true}
 	}
 	return st, ref, err

@@ -48,7 +48,7 @@ type asklist func(ctx context.Context, st *site, ref oci.Ref, query url.Values) 
 
 func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Content, error) {
 	start := time.Now()
-	st, ref, err := p.admit(a.Request)
+	st, ref, err := p.admit(a)
 	if err != nil {
 		return nil, err
 	}

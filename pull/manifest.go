@@ -44,7 +44,7 @@ type fetched struct {
 // *route.UnknownError, an *access.ForbiddenError, a *HeldError, an *fault.Error, a *TimeoutError, or the context's; that of a
 // tag that may be served with one digest alone is in a *FixedError.
 func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
-	st, ref, err := p.admit(a.Request)
+	st, ref, err := p.admit(a)
 	if err != nil {
 		return nil, err
 	}

@@ -12,12 +12,20 @@ import (
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
-// admit routes a request and checks the client's right. No record of the content has been read by then, and no upstream was
+// admit routes a request, and checks the names that its upstream may be asked for and the client's right. No record of the content has been read by then, and no upstream was
 // asked: to a client that may not read, content that is there looks like content that is not.
-func (p *Puller) admit(r oci.Request) (*site, oci.Ref, error) {
+func (p *Puller) admit(a Ask) (*site, oci.Ref, error) {
+	r := a.Request
 	st, ref, err := p.route(r)
-	if err == nil && st.Ruled && !st.rules.Allow(ref.Repo) {
-		err = &access.ForbiddenError{Repo: ref.Repo, Mirrored: r.Namespace != ""}
+	if err == nil {
+		if err = st.Names.Check(ref.Repo); err != nil {
+			if e, ok := errors.AsType[*access.BlockedError](err); ok {
+				e.Mirrored = r.Namespace != ""
+			}
+		}
+	}
+	if err == nil && st.Ruled && !st.rules.Allow(a.Who, ref.Repo) {
+		err = &access.ForbiddenError{Repo: ref.Repo, Mirrored: r.Namespace != "", Who: a.Who}
 	}
 	if err == nil && st.Open != nil {
 		st, err = p.hosts.site(p, st, ref.Host)

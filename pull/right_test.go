@@ -45,7 +45,7 @@ func (w *world) pulls(repo string, im image) map[string]error {
 // A repository that no rule allows is refused before a record is read or a request is sent.
 func TestRulesComeFirst(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		w.useRules(w.hub, policy, access.NewRules("docker.io/acme/app"))
+		w.useRules(w.hub, policy, forAll("docker.io/acme/app"))
 		im := w.hub.push(t, app, "1", "a")
 		w.hub.push(t, "acme/other", "1", "a") // the same content, which no client may have through this one
 		for what, err := range w.pulls(app, im) {
@@ -68,7 +68,7 @@ func TestRulesComeFirst(t *testing.T) {
 		}
 		w.hub.wants(t)
 		// Without the rule a client gets nothing, though all is here.
-		w.useRules(w.hub, policy, access.NewRules("docker.io/acme/other"))
+		w.useRules(w.hub, policy, forAll("docker.io/acme/other"))
 		for what, err := range w.pulls(app, im) {
 			if _, ok := errors.AsType[*access.ForbiddenError](err); !ok {
 				t.Errorf("%s without the rule: %v", what, err)
@@ -81,7 +81,7 @@ func TestRulesComeFirst(t *testing.T) {
 // A download that runs is joined by no client that may not read it.
 func TestRulesComeBeforeARunningDownload(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		w.useRules(w.hub, policy, access.NewRules("docker.io/acme/app"))
+		w.useRules(w.hub, policy, forAll("docker.io/acme/app"))
 		im := w.hub.push(t, app, "1", "a")
 		w.hub.push(t, "acme/other", "1", "a")
 		d := im.children[0].Children[1].Digest
@@ -118,7 +118,7 @@ func TestWhatRulesHaveShownStaysPrivate(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
-				w.useRules(w.hub, policy, access.NewRules("**"))
+				w.useRules(w.hub, policy, forAll("**"))
 				im := w.hub.push(t, app, "1", "a")
 				w.hub.lists[app] = &upstream.Document{Bytes: []byte(`{"tags":["1"]}`), MediaType: "application/json"}
 				pulled := w.pulls(app, im)
@@ -139,7 +139,7 @@ func TestWhatRulesHaveShownStaysPrivate(t *testing.T) {
 				}
 				// Under rules again, and with the upstream down, all of it is still here.
 				w.hub.behave(status(503), nil)
-				w.useRules(w.hub, policy, access.NewRules("**"))
+				w.useRules(w.hub, policy, forAll("**"))
 				for what, err := range w.pulls(app, im) {
 					if err != nil && what != "tags" && what != "referrers" {
 						t.Errorf("%s under rules: %v", what, err)
@@ -173,7 +173,7 @@ func TestWhatRulesHaveShownStaysPrivate(t *testing.T) {
 // other client.
 func TestLostPrivateRecordOpensNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		w.useRules(w.hub, policy, access.NewRules("**"))
+		w.useRules(w.hub, policy, forAll("**"))
 		im := w.hub.push(t, app, "1", "a")
 		if pulled := w.pulls(app, im); pulled["tag"] != nil || pulled["blob"] != nil {
 			t.Fatal(pulled)

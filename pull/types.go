@@ -9,6 +9,7 @@ import (
 	"github.com/registrymirror/mirror/cache"
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/catalog"
+	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/route"
 	"github.com/registrymirror/mirror/upstream"
@@ -42,6 +43,8 @@ type Site struct {
 	// Ruled says that Setup.Rules decide which repositories clients may read, and that Upstream may use a login for that.
 	// Otherwise all clients may read all that it shows.
 	Ruled bool
+	// Names bounds which repositories Upstream is asked for. Nil: it may be asked for all.
+	Names *access.Names
 	// Login says that Upstream may use a login of ours. Its content is then served through another repository only once
 	// that repository's registry has shown it there.
 	Login bool
@@ -65,6 +68,8 @@ type Setup struct {
 type Ask struct {
 	Request oci.Request
 	Client  string // address or node, for records; it gives no right
+	// Who: the identity that the client has shown, for Setup.Rules. Empty: it is anonymous.
+	Who client.Identity
 	// Peer is the address that the request comes from, where Client is not. Turns and bytes are shared fairly among
 	// these: a client may give itself many names. Empty: Client.
 	Peer string

@@ -39,7 +39,7 @@ func (f *failure) cacheStatus() string {
 	switch {
 	case f.finding.Status > 0:
 		return fmt.Sprintf("%s; fwd=miss; fwd-status=%d", cacheName, f.finding.Status)
-	case f.finding.Upstream != "" && f.finding.Reason != diagnose.ClientForbidden:
+	case f.finding.Upstream != "" && f.finding.Reason != diagnose.ClientForbidden && f.finding.Reason != diagnose.BlockedByPolicy:
 		return cacheName + "; fwd=miss"
 	}
 	return cacheName + "; detail=" + string(f.finding.Reason)

@@ -13,7 +13,8 @@
 //   - Headers go out once it is certain that the body can begin. If it breaks after that, the connection is aborted:
 //     clients resume from an unexpected end, and would take an error document for content.
 //   - A client that sends ns never gets 401, since containerd would answer it with the pod's secret. No client gets 429, since
-//     containerd would answer it with a burst of retries. The only 401 is for a client without ns that no access rule allows.
+//     containerd would answer it with a burst of retries. A 401 is for a client without ns that is anonymous and that no access rule
+//     allows, or whose login is wrong, and at /v2/ where anonymous clients may read nothing.
 //   - One sentence, with cause and remedy, is the message in the body, the header Warning, and the reason phrase of the status
 //     line, which containerd of every version prints. A 404, an answer over HTTP/2 or to a request with a body, and every answer
 //     with errorPhrase: false have no phrase. The header Mirror-Reason has the reason and the failure's id.

@@ -12,8 +12,10 @@ import (
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/catalog"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/oci"
 )
 
@@ -27,6 +29,15 @@ type refusal struct {
 func (e *refusal) Error() string { return e.err.Error() }
 func (e *refusal) Unwrap() error { return e.err }
 
+// challenge asks for a login.
+var challenge = [2]string{"Www-Authenticate", `Basic realm="mirror"`}
+
+// isLogin reports whether an error is a login that ended so.
+func isLogin(err error, result identity.Result) bool {
+	e, ok := errors.AsType[*identity.RefusedError](err)
+	return ok && e.Result == result
+}
+
 // failure is an error ready to be written.
 type failure struct {
 	finding diagnose.Finding
@@ -39,6 +50,9 @@ type failure struct {
 
 // explain returns the failure for an error, with the answer that the client gets.
 func (x *exchange) explain(err error) *failure {
+	if e, ok := errors.AsType[*access.ForbiddenError](err); ok {
+		e.Note = x.note
+	}
 	f := &failure{finding: diagnose.Explain(err)}
 	if f.finding.Upstream == "" && f.finding.Class != diagnose.ClassMirror && f.finding.Class != diagnose.ClassClient {
 		f.finding.Upstream = x.ref.Host // an error of the cache names the content, and no upstream
@@ -55,9 +69,13 @@ func (x *exchange) explain(err error) *failure {
 		f.header = [2]string{"Allow", "GET, HEAD"}
 	case isBad:
 		a = diagnose.Answer{Status: http.StatusNotFound, Code: bad.Code}
-	case f.finding.Reason == diagnose.ClientForbidden && x.req.Namespace == "":
-		a = diagnose.Answer{Status: http.StatusUnauthorized, Code: errcode.ErrorCodeUnauthorized}
-		f.header = [2]string{"Www-Authenticate", `Basic realm="mirror"`}
+	case f.finding.Reason == diagnose.ClientForbidden && x.req.Namespace == "" && x.who == "":
+		a = diagnose.LoginRefused.Answer()
+		f.header = challenge
+	case isLogin(err, identity.Unavailable):
+		a = diagnose.Overloaded.Answer()
+	case f.finding.Reason == diagnose.LoginRefused:
+		f.header = challenge
 	case a.Code == errcode.ErrorCodeManifestUnknown && x.req.Kind == oci.KindBlob:
 		a.Code = errcode.ErrorCodeBlobUnknown
 	case a.Code == errcode.ErrorCodeManifestUnknown && x.req.Kind != oci.KindManifest:

@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/cache/flight"
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/diagnose"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -27,7 +30,9 @@ type exchange struct {
 	w      *response // answer
 	r      *http.Request
 	began  time.Time
-	client string
+	client string          // its name in records
+	who    client.Identity // what it has shown; empty: it is anonymous
+	note   string          // why a login that it has sent is not one of the mirror's
 
 	req      oci.Request // zero until it is parsed
 	ref      oci.Ref     // as far as it is known
@@ -185,6 +190,9 @@ func (x *exchange) serve() error {
 		return err
 	}
 	x.ref, x.routed = ref, true
+	if err := x.identify(); err != nil {
+		return err
+	}
 	if err := x.track(); err != nil {
 		return err
 	}
@@ -205,6 +213,18 @@ func (x *exchange) serve() error {
 	return fmt.Errorf("no handler for requests of kind %d", req.Kind)
 }
 
+// identify finds out which client it is.
+func (x *exchange) identify() (err error) {
+	if x.s.o.Clients == nil {
+		return nil
+	}
+	x.who, x.note, err = x.s.o.Clients.Identify(x.r, client.Source(x.r, x.s.o.Proxies), x.req.Namespace != "")
+	if x.who != "" {
+		x.client = x.who.Label()
+	}
+	return err
+}
+
 // track notes that the client pulls the repository. While the mirror stops, a pull that was not under way is refused.
 func (x *exchange) track() error {
 	x.pull = pullKey{x.client, x.ref.Repo}
@@ -216,24 +236,41 @@ func (x *exchange) track() error {
 }
 
 func (x *exchange) ask() pull.Ask {
-	a := pull.Ask{Request: x.req, Client: x.client}
+	a := pull.Ask{Request: x.req, Client: x.client, Who: x.who}
 	if peer := client.Source(x.r, x.s.o.Proxies); peer != x.client {
 		a.Peer = peer
 	}
 	return a
 }
 
+// ping answers GET /v2/, by which clients find out whether they may log in: Podman takes the challenge of any answer, Docker that of
+// a 401 alone. A client that has nothing to log in with goes on after a 200, and gives up after a 401: that is for mirrors which have
+// nothing for it.
 func (x *exchange) ping() error {
+	if err := x.identify(); err != nil {
+		return err
+	}
+	status, body := http.StatusOK, "{}"
 	h := x.w.Header()
+	if x.s.o.Clients != nil && x.who == "" {
+		switch x.s.o.Clients.Challenge() {
+		case identity.Required:
+			status, body = http.StatusUnauthorized, `{"errors":[{"code":"UNAUTHORIZED","message":"log in to the mirror","detail":""}]}`
+			h.Set(challenge[0], challenge[1])
+		case identity.Offered:
+			h.Set(challenge[0], challenge[1])
+		case identity.Never:
+		}
+	}
 	h.Set("Docker-Distribution-Api-Version", apiVersion) // old clients recognise a registry by it
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", "2")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Status", cacheName+"; hit")
-	x.w.WriteHeader(http.StatusOK)
+	x.w.WriteHeader(status)
 	if x.req.Head {
 		return nil
 	}
-	_, err := x.w.Write([]byte("{}"))
+	_, err := io.WriteString(x.w, body)
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/docs/failures"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -32,9 +33,20 @@ type Puller interface {
 	Referrers(ctx context.Context, a pull.Ask) (*pull.Content, error)
 }
 
+// Clients tells which client sends a request. *identity.Verifier is the real one.
+type Clients interface {
+	// Identify returns the identity of the client, empty for an anonymous one. named says that the request names a registry: then
+	// it may carry a login for that, which is not an error: note says so. The error is an *identity.RefusedError.
+	Identify(r *http.Request, source string, named bool) (who client.Identity, note string, err error)
+	// Challenge says whether clients are told that they may log in, or have to.
+	Challenge() identity.Challenge
+}
+
 // Options for a Server.
 type Options struct {
 	Puller Puller // required
+	// Clients identifies clients. Nil: all are anonymous.
+	Clients Clients
 	// Observe is called for every request under /v2/ once its answer is known: for a success after its last byte, for a
 	// failure before its answer goes out. It must not block. Nil: not called.
 	Observe func(journal.Request)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/webhook"
 )
 
@@ -49,7 +50,7 @@ func checkFiles(named []config.Named) (wrong []config.Mistake, warnings []string
 // secret are the settings whose files hold secrets.
 var secret = map[string]bool{
 	"key": true, "clientKey": true, "tokenFile": true, "passwordFile": true, "secretFile": true, "keyFile": true,
-	"dockerConfig": true,
+	"dockerConfig": true, "htpasswd": true, "tokens": true,
 }
 
 // partners are the settings of keys by those of their certificates.
@@ -86,12 +87,36 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 			return &fileProblem{message: n.File + " is empty", hint: "write the private key, PEM, to it"}
 		}
 	case "ca", "caFile":
+		if n.Path == "clients.ca" {
+			if _, err := identity.ParseCertificates(text, nil); err != nil {
+				return refusedFile(n.File, err)
+			}
+			return nil
+		}
 		if !x509.NewCertPool().AppendCertsFromPEM(text) {
 			return noCertificate(n.File)
+		}
+	case "jwksFile":
+		if _, err := identity.ParseKeys(text); err != nil {
+			return refusedFile(n.File, err)
+		}
+	case "crl":
+		if authorities, err := os.ReadFile(files[strings.TrimSuffix(n.Path, n.Key)+"ca"]); err == nil {
+			if _, err := identity.ParseCertificates(authorities, text); err != nil {
+				return refusedFile(n.File, err)
+			}
 		}
 	case "dockerConfig", "keyFile":
 		if !json.Valid(text) {
 			return &fileProblem{message: n.File + " is not JSON", hint: "write the whole of what was given out to it"}
+		}
+	case "htpasswd":
+		if _, err := identity.ParsePasswords(text); err != nil {
+			return refusedFile(n.File, err)
+		}
+	case "tokens":
+		if _, err := identity.ParseTokens(n.File, text); err != nil {
+			return refusedFile("", err)
 		}
 	default:
 		if empty {
@@ -105,6 +130,18 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 		}
 	}
 	return nil
+}
+
+// refusedFile is an error of a file, which says what to do behind its last semicolon.
+func refusedFile(file string, err error) *fileProblem {
+	message, hint := err.Error(), "correct it"
+	if i := strings.LastIndex(message, "; "); i > 0 {
+		message, hint = message[:i], message[i+2:]
+	}
+	if file != "" {
+		message = file + ": " + message
+	}
+	return &fileProblem{message: message, hint: hint}
 }
 
 // hasShortLine reports whether one of the secrets of a webhook, one a line, is refused for its length.

@@ -240,7 +240,7 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 		}
 	}
 	for _, r := range c.Rules {
-		t.field("rule", "each client that can connect to the mirror may pull %s", strings.Join(r.Pull, " "))
+		t.field("rule", "%s may pull %s", ruledClients(r), strings.Join(r.Pull, " "))
 	}
 	for _, o := range c.Overrides {
 		t.field(o.Path, "from %s", o.Variable)
@@ -252,6 +252,14 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
 	}
 	return write(out, b.String())
+}
+
+// ruledClients are the clients of a rule.
+func ruledClients(r config.Rule) string {
+	if slices.Contains(r.Who, "*") || slices.Contains(r.Who, "anonymous") {
+		return "each client that can connect to the mirror"
+	}
+	return strings.Join(r.Who, ", ")
 }
 
 // diskWarnings are warnings about settings that the disk of the cache does not allow, where it is a disk of this machine.

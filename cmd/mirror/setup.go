@@ -51,7 +51,7 @@ func newSetupCmd() *cobra.Command {
 		Short:      "Print the configuration with which a node pulls through the mirror",
 		Long: `Print the configuration with which a node, a builder or a cluster pulls through the mirror:
 each file with its path, and what to do beside that. Nothing is written, but with
-setup containerd --install.
+setup containerd --install, and by setup tls.
 
 The registries are those of the mirror's configuration (--config), or those of
 --registry; without both, the well-known ones.`,
@@ -63,7 +63,7 @@ The registries are those of the mirror's configuration (--config), or those of
 		// A flag of a target comes behind its name. Where that is mistyped, the error is about the name.
 		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
 	}
-	cmd.AddCommand(newSetupContainerdCmd())
+	cmd.AddCommand(newSetupContainerdCmd(), newSetupTLSCmd())
 	for _, t := range setupTargets {
 		cmd.AddCommand(newSetupTargetCmd(t))
 	}

@@ -105,7 +105,7 @@ func (x *examination) refused(err error) {
 	switch f.Reason {
 	case diagnose.BadRequest, diagnose.NameInvalid:
 		f.Stage = StageParse
-	case diagnose.ClientForbidden:
+	case diagnose.ClientForbidden, diagnose.BlockedByPolicy:
 		x.add(Step{Stage: StageRoute, State: OK, Detail: f.Upstream})
 		f.Stage, later = StageAccess, later[1:]
 	default:

@@ -25,6 +25,7 @@ import (
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/coverage"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/internal/registries"
@@ -64,6 +65,8 @@ type App struct {
 	deliveries *coverage.Record // which client got which image
 	server     *server.Server
 	webhooks   *webhook.Handler
+	clients    *identity.Verifier
+	accounts   accounts // guarded as reloading says
 	metrics    *metrics.Metrics
 	cluster    cluster
 	registries *registries.Registries
@@ -108,6 +111,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
+	if f.clients.Accounts, err = a.accountsOf(c); err != nil {
+		return nil, err
+	}
 	if err := a.folder.open(ctx, c, a.log); err != nil {
 		return nil, err
 	}
@@ -145,7 +151,7 @@ func (a *App) assemble(c *config.Config, f files) error {
 	if err != nil {
 		return err
 	}
-	a.use(c, setup, f.webhooks) // before the first request
+	a.use(c, setup, f) // before the first request
 	a.warm = a.newWarm(c)
 	a.metrics.ReadWarm(a.warm.Stats)
 	a.schedules = schedule.New(schedule.Options{
@@ -201,8 +207,9 @@ func (a *App) build(c *config.Config) error {
 		Expirer: expirer{a}, Proxies: proxies(c), Log: a.log,
 		Observe: func(name string, r webhook.Result) { a.metrics.Webhook(name, string(r)) },
 	})
+	a.clients = identity.New(identity.Options{Log: a.log, Observe: a.metrics.Login})
 	a.server = server.New(server.Options{
-		Puller: a.puller, Webhooks: a.webhooks,
+		Puller: a.puller, Webhooks: a.webhooks, Clients: a.clients,
 		Observe: func(r journal.Request) {
 			a.metrics.Request(r)
 			a.journal.Observe(r)
@@ -220,17 +227,35 @@ func (a *App) build(c *config.Config) error {
 	return nil
 }
 
-// use puts a setup of a configuration into use, with the secrets of its webhooks.
-func (a *App) use(c *config.Config, setup pull.Setup, secrets map[string][]string) {
+// use puts a setup of a configuration into use, with the files that it names.
+func (a *App) use(c *config.Config, setup pull.Setup, f files) {
 	a.setup.Store(&setup)
+	f.clients.Challenge = challengeOf(f.clients, setup)
+	a.clients.Use(f.clients)
 	for _, u := range c.Upstreams {
 		a.metrics.Upstream(u.Name)
 	}
 	a.catalog.UsePins(registries.Pins(c))
 	a.puller.Use(setup)
-	a.webhooks.Use(webhooksOf(c, setup.Routes, secrets))
+	a.webhooks.Use(webhooksOf(c, setup.Routes, f.webhooks))
 	a.journal.Platforms(c.Platforms)
 	a.registries.UseNext()
+}
+
+// challengeOf says when clients are told to log in: where they can, and have to where anonymous ones may read nothing.
+func challengeOf(s identity.Settings, setup pull.Setup) identity.Challenge {
+	if !s.Logins() {
+		return identity.Never
+	}
+	if setup.Rules.Anonymous() {
+		return identity.Offered
+	}
+	for _, site := range setup.Sites {
+		if !site.Ruled {
+			return identity.Offered
+		}
+	}
+	return identity.Required
 }
 
 // entry is the name of an upstream in the configuration, which is its name in metrics. Clients choose the hosts of a pattern,
@@ -326,6 +351,9 @@ func (a *App) background(ctx context.Context, others ...func(context.Context) er
 func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, served <-chan error) {
 	errs := make(chan error, 3)
 	mainTLS := a.files.tls(c.TLS.Enabled(), func(f *files) *tls.Certificate { return f.cert })
+	if mainTLS != nil {
+		mainTLS.GetConfigForClient = a.files.askForCertificate(c.TLS.HTTP2)
+	}
 	main = a.server.HTTPServer(mainTLS, c.TLS.HTTP2)
 	clients := server.Listen(a.listeners.main, server.ListenOptions{
 		Limit: connections(a.log), Proxies: proxies(c), Log: a.log, TLS: c.TLS.Enabled(), Mismatch: a.server.Mismatch(c.TLS.Enabled()),

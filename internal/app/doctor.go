@@ -64,7 +64,10 @@ func find(o *doctor.Options, open *registries.Registries, setup pull.Setup, ref 
 	}
 	ref.Repo = t.Repo
 	o.Ref, o.Ruled = ref, setup.Sites[cmp.Or(t.Pattern, t.Host)].Ruled
-	if o.Ruled && !setup.Rules.Allow(ref.Repo) {
+	if o.Err = setup.Sites[cmp.Or(t.Pattern, t.Host)].Names.Check(ref.Repo); o.Err != nil {
+		return
+	}
+	if o.Ruled && !setup.Rules.Name(ref.Repo) {
 		o.Err = &access.ForbiddenError{Repo: ref.Repo}
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/webhook"
 )
 
@@ -19,6 +20,8 @@ type files struct {
 	token     string           // empty: it has no tokenFile
 	// webhooks are the secrets of each webhook by its name.
 	webhooks map[string][]string
+	// clients are the ways in which clients identify themselves.
+	clients identity.Settings
 }
 
 // readFiles reads the certificates and the token of a configuration.
@@ -38,7 +41,58 @@ func readFiles(c *config.Config) (f files, err error) {
 			return files{}, err
 		}
 	}
+	if f.clients, err = readClients(c.Clients); err != nil {
+		return files{}, err
+	}
 	return f, nil
+}
+
+// readClients reads the files by which clients identify themselves.
+func readClients(c config.Clients) (s identity.Settings, err error) {
+	if c.Htpasswd != "" {
+		b, err := os.ReadFile(c.Htpasswd)
+		if err != nil {
+			return s, fmt.Errorf("clients.htpasswd: %w; it names a file that this user can read, as htpasswd -B writes it", err)
+		}
+		if s.Passwords, err = identity.ParsePasswords(b); err != nil {
+			return s, fmt.Errorf("clients.htpasswd: %s: %w", c.Htpasswd, err)
+		}
+	}
+	if c.Tokens != "" {
+		b, err := os.ReadFile(c.Tokens)
+		if err != nil {
+			return s, fmt.Errorf("clients.tokens: %w; it names a file that this user can read, as mirror token new writes it", err)
+		}
+		if s.Tokens, err = identity.ParseTokens(c.Tokens, b); err != nil {
+			return s, fmt.Errorf("clients.tokens: %w", err)
+		}
+	}
+	if s.Certificates, err = readAuthorities(c); err != nil {
+		return s, err
+	}
+	return s, nil
+}
+
+// readAuthorities reads the certificates that sign those of clients, and the list of revoked ones; nil where none are named.
+func readAuthorities(c config.Clients) (*identity.Certificates, error) {
+	if c.CA == "" {
+		return nil, nil
+	}
+	ca, err := os.ReadFile(c.CA)
+	if err != nil {
+		return nil, fmt.Errorf("clients.ca: %w; it names a file that this user can read, with certificates, PEM", err)
+	}
+	var crl []byte
+	if c.CRL != "" {
+		if crl, err = os.ReadFile(c.CRL); err != nil {
+			return nil, fmt.Errorf("clients.crl: %w; it names a file that this user can read, with a list of revoked certificates, PEM", err)
+		}
+	}
+	got, err := identity.ParseCertificates(ca, crl)
+	if err != nil {
+		return nil, fmt.Errorf("clients.ca: %s: %w", c.CA, err)
+	}
+	return got, nil
 }
 
 // readSecrets reads the secrets of a webhook, one a line. A short one could be guessed, so it is refused.
@@ -113,6 +167,26 @@ func (u *inUse) use(f files, admin net.Listener) (keptToken bool) {
 	}
 	u.current.Store(&f)
 	return keptToken
+}
+
+// askForCertificate gives the TLS configuration of one connection of the main listener: it asks the client for a certificate where
+// the files in use name authorities for that. Whether the certificate is valid is not decided in the handshake: see
+// identity.Certificates. The keys of session tickets are those of the listener's own configuration.
+func (u *inUse) askForCertificate(http2 bool) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	protocols := []string{"http/1.1"}
+	if http2 {
+		protocols = []string{"h2", "http/1.1"}
+	}
+	return func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		f := u.current.Load()
+		if f.clients.Certificates == nil || f.cert == nil {
+			return nil, nil
+		}
+		return &tls.Config{
+			MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*f.cert}, NextProtos: protocols,
+			ClientAuth: tls.RequestClientCert, ClientCAs: f.clients.Certificates.Authorities(),
+		}, nil
+	}
 }
 
 // adminToken is the token of the admin listener; empty where none is configured.

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -35,11 +34,7 @@ type clusterReader interface {
 
 // useKubernetes makes the client of the API server, and the Poster of Events.
 func (a *App) useKubernetes(k config.Kubernetes) error {
-	client, err := kube.NewClient(kube.ClientOptions{
-		Server:    k.Server,
-		TokenFile: cmp.Or(k.TokenFile, kube.DefaultTokenFile),
-		CAFile:    cmp.Or(k.CAFile, kube.DefaultCAFile),
-	})
+	client, err := newKube(k)
 	if err != nil && k.Events {
 		return fmt.Errorf("kubernetes.events: %w", err)
 	}

@@ -58,7 +58,7 @@ func TestHostPatterns(t *testing.T) {
 		if got := !login.IsAnonymous(); got != tt.entry {
 			t.Errorf("the entry %s for %s: %v", tt.pattern, tt.host, got)
 		}
-		if got := access.NewRules(tt.pattern + "/app").Allow(oci.Repo{Host: tt.host, Name: "app"}); got != tt.rule {
+		if got := forAll(tt.pattern+"/app").Allow("", oci.Repo{Host: tt.host, Name: "app"}); got != tt.rule {
 			t.Errorf("the rule %s/app for %s: %v", tt.pattern, tt.host, got)
 		}
 	}
@@ -100,9 +100,14 @@ func TestRepositoryPatterns(t *testing.T) {
 		if got := !login.IsAnonymous(); got != tt.credential {
 			t.Errorf("the credential's %s for %q: %v", tt.pattern, tt.repository, got)
 		}
-		rules := access.NewRules("ghcr.io/" + tt.pattern)
-		if got := rules.Allow(oci.Repo{Host: "ghcr.io", Name: tt.repository}); got != tt.rule {
+		rules := forAll("ghcr.io/" + tt.pattern)
+		if got := rules.Allow("", oci.Repo{Host: "ghcr.io", Name: tt.repository}); got != tt.rule {
 			t.Errorf("the rule %s for %q: %v", tt.pattern, tt.repository, got)
 		}
 	}
+}
+
+// forAll are rules by which every client may read what a glob names.
+func forAll(glob string) *access.Rules {
+	return access.NewRules(access.Rule{Who: []string{"*"}, Pull: []string{glob}})
 }

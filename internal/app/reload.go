@@ -68,11 +68,14 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if f.clients.Accounts, err = a.accountsOf(c); err != nil {
+		return false, err
+	}
 	if a.o.Level != nil {
 		a.o.Level.Set(level)
 	}
 	keptToken = a.files.use(f, a.listeners.admin)
-	a.use(c, setup, f.webhooks)
+	a.use(c, setup, f)
 	a.schedules.Use(a.schedulesOf(c))
 	if a.cluster.feed != nil {
 		a.cluster.feed.Refresh()

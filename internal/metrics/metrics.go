@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -29,6 +30,7 @@ type Metrics struct {
 	upSeconds, seconds, first              *prometheus.HistogramVec
 	reloadOK, reloadAt                     prometheus.Gauge
 	credentials, webhooks, moves, runs     *prometheus.CounterVec
+	logins                                 *prometheus.CounterVec
 
 	mu      sync.Mutex // guards writing answers
 	answers atomic.Pointer[map[answer]counters]
@@ -79,6 +81,8 @@ func New(version string, entry func(host string) string) *Metrics {
 		"upstream", "credential", "result")
 	m.webhooks = counter("mirror_webhooks_total", "Reports that came to a webhook: accepted, ignored (about no tag of this mirror), "+
 		"duplicate, denied (secret or signature), invalid, limited (too many) or failed.", "name", "result")
+	m.logins = counter("mirror_logins_total", "Logins of clients that were checked, and not those that were remembered: accepted, refused, "+
+		"limited (not checked, after many wrong ones) or unavailable (not checked in time).", "method", "result")
 	m.runs = counter("mirror_warm_schedule_runs_total", "Times of schedules, and moves of their tags: started (a job), skipped (the last "+
 		"job still ran) or refused (by the quotas of jobs).", "name", "result")
 
@@ -207,6 +211,11 @@ func (m *Metrics) Refreshed(name string) func(credential string, err error) {
 		}
 		m.credentials.WithLabelValues(name, credential, result).Inc()
 	}
+}
+
+// Login counts a login of a client that was checked.
+func (m *Metrics) Login(method identity.Method, result identity.Result) {
+	m.logins.WithLabelValues(string(method), string(result)).Inc()
 }
 
 // Webhook counts a report that came to a webhook of the configuration.

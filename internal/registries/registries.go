@@ -63,7 +63,9 @@ func (s *Registries) Setup(c *config.Config) (pull.Setup, error) {
 		if err != nil {
 			return pull.Setup{}, fmt.Errorf("upstream %s: %w", u.Name, err)
 		}
-		to := pull.Site{Name: u.Name, Ruled: u.Access == "rules", Tags: tags, Login: hasLogin(u)}
+		to := pull.Site{
+			Name: u.Name, Ruled: u.Access == "rules", Tags: tags, Login: hasLogin(u), Names: &access.Names{Only: u.Only, Deny: u.Deny},
+		}
 		entry := route.Upstream{Name: u.Name, Aliases: u.Aliases, Library: u.Library}
 		if u.IsPattern() {
 			next[u.Name] = &registryState{conf: buildSettings(u)}
@@ -81,13 +83,17 @@ func (s *Registries) Setup(c *config.Config) (pull.Setup, error) {
 	if err != nil {
 		return pull.Setup{}, err
 	}
-	var globs []string // each for every client: other rules are not accepted yet
-	for _, r := range c.Rules {
-		globs = append(globs, r.Pull...)
-	}
-	setup.Routes, setup.Rules = table, access.NewRules(globs...)
+	setup.Routes, setup.Rules = table, access.NewRules(rulesOf(c)...)
 	s.next = next
 	return setup, nil
+}
+
+// rulesOf are the rules of a configuration.
+func rulesOf(c *config.Config) (list []access.Rule) {
+	for _, r := range c.Rules {
+		list = append(list, access.Rule{Who: r.Who, Pull: r.Pull})
+	}
+	return list
 }
 
 // hasLogin reports whether requests to an upstream may carry a login of the mirror: a credential, or a certificate.
@@ -97,10 +103,10 @@ func hasLogin(u config.Upstream) bool {
 	})
 }
 
-// buildSettings are the settings that a registry is built from. Tag policies are the puller's, and pins the catalog's: they may
-// change without a new registry.
+// buildSettings are the settings that a registry is built from. Tag policies, only and deny are the puller's, and pins the
+// catalog's: they may change without a new registry.
 func buildSettings(u config.Upstream) config.Upstream {
-	u.Tags, u.Pins = config.Tags{}, nil
+	u.Tags, u.Pins, u.Only, u.Deny = config.Tags{}, nil, nil, nil
 	return u
 }
 

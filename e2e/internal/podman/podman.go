@@ -105,6 +105,36 @@ func (c *Client) PullWithin(ctx context.Context, t testing.TB, ref string) (id s
 	return "sha256:" + strings.TrimSpace(r.Stdout), nil
 }
 
+// Certs gives the client the files of a registry, HOST:PORT, by their names there: ca.crt, client.cert and client.key.
+func (c *Client) Certs(t testing.TB, host, from string, files map[string]string) {
+	t.Helper()
+	// In the home folder: --cert-dir would count for the registry behind the mirror, too.
+	dir := filepath.Join(c.dir, ".config", "containers", "certs.d", host)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range files {
+		b, err := os.ReadFile(filepath.Join(from, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Login logs in to a registry, HOST:PORT, on plain HTTP. An error is what Podman printed.
+func (c *Client) Login(t testing.TB, host, user, password string) error {
+	t.Helper()
+	r, err := proc.Exec(t.Context(), proc.Options{Env: c.env, Stdin: []byte(password)}, tool.System(t, "podman"), "--root", c.dir+"/graph",
+		"--runroot", c.dir+"/run", "login", "--tls-verify=false", "--username", user, "--password-stdin", host)
+	if err == nil && r.Code != 0 {
+		err = errors.New(strings.TrimSpace(r.Text()))
+	}
+	return err
+}
+
 // Copy copies the image with all its platforms into an OCI layout with skopeo, checks each file in it against its
 // digest, and returns the digests. That of the index is another one: skopeo 1.9 writes indexes anew.
 func (c *Client) Copy(t testing.TB, ref string) (digests []string, err error) {

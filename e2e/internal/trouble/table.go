@@ -31,6 +31,7 @@ var Elsewhere = map[string]string{
 	"internal-error": "no way to cause it is known",
 	"client-gone":    "the client has left",
 	"too-slow":       "the client has left",
+	"login-refused":  "no client that pulls from a mirror of a registry sends the mirror a login of its own accord",
 	"no-room":        "no pull fails by it: warm-up jobs alone do",
 	"not-cached":     "no pull fails by it: it is the result of mirror warm verify",
 }
@@ -319,6 +320,12 @@ func ours() []Scene {
 			err := p.login(w, "ci", "u", "p")
 			p.Allowed = "other/**"
 			p.Says = says("no rule that lets clients pull rules.example/acme/app", "rules")
+			return err
+		}},
+		{Reason: "blocked-by-policy", Name: "denied", set: func(w *World, p *Place) error {
+			_, err := p.registry(w, origin.Options{})
+			p.Upstream += ", deny: [acme/**]"
+			p.Says = says("never asks denied.example for acme/app", "deny")
 			return err
 		}},
 		{Reason: "too-new", Name: "fresh", set: func(w *World, p *Place) error {

@@ -1,0 +1,194 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/client"
+	"github.com/registrymirror/mirror/internal/bounded"
+)
+
+const (
+	// maxChains is how many certificates are remembered as good or bad, and badFor how long a bad one is.
+	maxChains = 16_384
+	badFor    = 10 * time.Second
+	// maxChain is how many certificates a client may send.
+	maxChain = 8
+)
+
+// Certificates tell nodes by the certificates that they show in the TLS handshake. They are checked with each request, and not in
+// the handshake: one that has expired or was revoked ends its right at once, and the client gets an answer that says why.
+type Certificates struct {
+	authorities *x509.CertPool
+	revoked     map[string]bool // issuer and serial number of certificates
+	chains      *bounded.LRU[[sha256.Size]byte, verdict]
+}
+
+// verdict is what is known of a certificate.
+type verdict struct {
+	who   client.Identity
+	err   error
+	until time.Time
+}
+
+// ParseCertificates reads the certificates, PEM, that sign those of clients, and the lists of revoked ones, PEM, which may be empty.
+func ParseCertificates(ca, crl []byte) (*Certificates, error) {
+	c := &Certificates{
+		authorities: x509.NewCertPool(), revoked: make(map[string]bool),
+		chains: bounded.NewLRU(bounded.Options[[sha256.Size]byte, verdict]{Budget: maxChains}),
+	}
+	var all []*x509.Certificate
+	err := blocks(ca, "CERTIFICATE", func(der []byte) error {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("a certificate in it can't be read: %w; write it again", err)
+		}
+		if !cert.IsCA || !cert.BasicConstraintsValid {
+			return fmt.Errorf("the certificate of %q signs no others; name the file of the authority that has signed it", cert.Subject)
+		}
+		all = append(all, cert)
+		c.authorities.AddCert(cert)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, errors.New("it holds no PEM certificate; it should have those that sign the clients'")
+	}
+	return c, blocks(crl, "X509 CRL", func(der []byte) error { return c.revoke(der, all) })
+}
+
+// blocks calls take with each block of a type.
+func blocks(text []byte, kind string, take func([]byte) error) error {
+	for len(text) > 0 {
+		var b *pem.Block
+		if b, text = pem.Decode(text); b == nil {
+			return nil
+		}
+		if b.Type == kind {
+			if err := take(b.Bytes); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// revoke takes in a list of revoked certificates, which one of the authorities must have signed.
+func (c *Certificates) revoke(der []byte, authorities []*x509.Certificate) error {
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return fmt.Errorf("a list of revoked certificates can't be read: %w; write it again", err)
+	}
+	if !slices.ContainsFunc(authorities, func(a *x509.Certificate) bool {
+		return bytes.Equal(a.RawSubject, list.RawIssuer) && list.CheckSignatureFrom(a) == nil
+	}) {
+		return fmt.Errorf("the list of revoked certificates of %q is signed by none of the authorities in clients.ca; add that authority, "+
+			"or remove the list", list.Issuer)
+	}
+	for _, r := range list.RevokedCertificateEntries {
+		c.revoked[string(list.RawIssuer)+r.SerialNumber.String()] = true
+	}
+	return nil
+}
+
+// Authorities are the certificates that sign those of clients, for the handshake.
+func (c *Certificates) Authorities() *x509.CertPool { return c.authorities }
+
+// identify returns the identity that a certificate gives, with those that came with it. checked says that it was not remembered.
+func (c *Certificates) identify(chain []*x509.Certificate, now time.Time) (who client.Identity, checked bool, err error) {
+	if len(chain) > maxChain {
+		return "", true, fmt.Errorf("the client has sent %d certificates", len(chain))
+	}
+	h := sha256.New()
+	for _, cert := range chain {
+		sum := sha256.Sum256(cert.Raw)
+		_, _ = h.Write(sum[:])
+	}
+	key := [sha256.Size]byte(h.Sum(nil))
+	if v, ok := c.chains.Get(key); ok && now.Before(v.until) {
+		return v.who, false, v.err
+	}
+	v := c.judge(chain, now)
+	c.chains.Put(key, v, 1)
+	return v.who, true, v.err
+}
+
+// judge checks a certificate.
+func (c *Certificates) judge(chain []*x509.Certificate, now time.Time) verdict {
+	leaf, between := chain[0], x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		between.AddCert(cert)
+	}
+	bad := func(err error) verdict { return verdict{err: err, until: now.Add(badFor)} }
+	ways, err := leaf.Verify(x509.VerifyOptions{
+		Roots: c.authorities, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return bad(fmt.Errorf("the client's certificate is not valid: %w", err))
+	}
+	name, err := nodeOf(leaf)
+	if err != nil {
+		return bad(err)
+	}
+	good := verdict{who: client.Node(name)}
+	for _, way := range ways {
+		if end, ok := c.validUntil(way); ok && end.After(good.until) {
+			good.until = end
+		}
+	}
+	if good.until.IsZero() {
+		return bad(errors.New("the client's certificate, or one that signs it, was revoked"))
+	}
+	return good
+}
+
+// validUntil is when the first certificate of a chain ends. False: one of them was revoked.
+func (c *Certificates) validUntil(way []*x509.Certificate) (end time.Time, ok bool) {
+	for _, cert := range way {
+		if c.revoked[string(cert.RawIssuer)+cert.SerialNumber.String()] {
+			return time.Time{}, false
+		}
+		if end.IsZero() || cert.NotAfter.Before(end) {
+			end = cert.NotAfter
+		}
+	}
+	return end, true
+}
+
+// nodeName is the name of a host, in lower case.
+var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
+// nodeOf is the name of the node that a certificate is for: in a kubelet's, what follows system:node: in the common name, if the
+// organization is system:nodes; in any other, its only DNS name, or else its common name. Other certificates that an authority of
+// Kubernetes has signed, of users and components, are not nodes'.
+func nodeOf(cert *x509.Certificate) (string, error) {
+	subject := cert.Subject
+	name, kubelet := strings.CutPrefix(subject.CommonName, "system:node:")
+	switch {
+	case kubelet && !slices.Contains(subject.Organization, "system:nodes"):
+		return "", errors.New("the client's certificate has the name of a kubelet, and not its organization, system:nodes")
+	case kubelet:
+	case strings.HasPrefix(subject.CommonName, "system:") || slices.ContainsFunc(subject.Organization, isSystem):
+		return "", fmt.Errorf("the client's certificate is of %q, which is not a node", subject)
+	case len(cert.DNSNames) == 1:
+		name = cert.DNSNames[0]
+	case len(cert.DNSNames) > 1 && !slices.Contains(cert.DNSNames, name):
+		return "", errors.New("the client's certificate has several DNS names, and its common name is none of them")
+	}
+	if !nodeName.MatchString(name) {
+		return "", fmt.Errorf("the client's certificate names %q, which is not the name of a node", name)
+	}
+	return name, nil
+}
+
+func isSystem(organization string) bool { return strings.HasPrefix(organization, "system:") }
