@@ -49,6 +49,7 @@ install: ## what e2e and bench need and this machine lacks (as root on Debian)
 .PHONY: e2e
 e2e: install ## real registries and clients, and the OCI conformance suite; RUN=REGEXP for some of them
 	cd e2e && go vet ./... && go test -race -count=1 -timeout 20m $(if $(RUN),-v -run '$(RUN)') ./...
+	cd e2e/chart && go vet ./... && go test -count=1 -timeout 20m $(if $(RUN),-v -run '$(RUN)') ./...
 
 .PHONY: e2e-kubernetes
 e2e-kubernetes: ## a real kubelet, API server and containerd (built once, ten minutes): what a person sees at the pod
@@ -128,6 +129,10 @@ image: ## the container image of linux/amd64 and linux/arm64 as an OCI layout, b
 	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} go run ./internal/image -version $(or $(VERSION),dev) \
 	  -revision "$$(git rev-parse HEAD)" -o bin/image linux/amd64=bin/linux/amd64 linux/arm64=bin/linux/arm64
 
+.PHONY: manifests
+manifests: install ## README.md of the Helm chart, deploy/kustomize, and what their tests compare with, from the chart
+	cd e2e/chart && UPDATE=1 go test -count=1 -run '^(TestReadme|TestKustomize|TestMatrix)$$' ./...
+
 .PHONY: licenses
 licenses: ## the modules that the binary is linked with, and where their licenses are
 	@go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/mirror | sort -u | \
@@ -154,6 +159,8 @@ profile: install build ## records under load what the compiler optimises for, in
 lint: ## golangci-lint and gofumpt, all modules
 	$(TOOL) golangci-lint run ./...
 	cd e2e && go tool -modfile=../tools/go.mod golangci-lint run --config ../.golangci.yml ./...
+	@for dir in e2e/hosts/*/; do (cd "$$dir" && go tool -modfile=../../../tools/go.mod golangci-lint run --config ../../../.golangci.yml ./...); done
+	cd e2e/chart && go tool -modfile=../../tools/go.mod golangci-lint run --config ../../.golangci.yml ./...
 	@out=$$($(TOOL) gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted, run make fmt:"; echo "$$out"; exit 1; fi
 
 .PHONY: fmt

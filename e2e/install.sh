@@ -85,7 +85,7 @@ esac
 # build MODULE PACKAGE VERSION [FOLDER]: a program of that version is in the folder afterwards, or in that one below it.
 build() {
   local module=$1 package=$2 version=$3 bin=$bin${4:+/$4} program
-  program=$bin/$(basename "$package")
+  program=$bin/$(basename "${package%/v[0-9]}") # "go install" leaves out the version of the module
   if go version -m "$program" 2>/dev/null | grep -qP "^\tmod\t\Q$module\E\t\Q$version\E(\t|$)"; then
     return
   fi
@@ -101,9 +101,13 @@ build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cm
 for program in containerd ctr; do
   build github.com/containerd/containerd/v2 "github.com/containerd/containerd/v2/cmd/$program" "$CONTAINERD_LTS_VERSION" containerd-2.3
 done
+# "go install" does not take BuildKit, whose go.mod excludes modules: it is built in the module that parses its configuration.
+(cd hosts/buildkit && CGO_ENABLED=0 go build -o "$bin/" tool)
 # What makes the packages of a release, into Go's cache: "go tool" runs it from there.
 (cd .. && go build -modfile=tools/nfpm/go.mod -o /dev/null github.com/goreleaser/nfpm/v2/cmd/nfpm)
 build helm.sh/helm/v4 helm.sh/helm/v4/cmd/helm "$HELM_VERSION"
+build helm.sh/helm/v3 helm.sh/helm/v3/cmd/helm "$HELM3_VERSION" helm-3
+build sigs.k8s.io/kustomize/kustomize/v5 sigs.k8s.io/kustomize/kustomize/v5 "$KUSTOMIZE_VERSION"
 
 # A real chart, from the module that it is part of.
 chart=$cache/chart-$(basename "$CHART_PATH")-$CHART_VERSION

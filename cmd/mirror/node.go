@@ -27,7 +27,7 @@ func newNodeCmd() *cobra.Command {
 		Args:       subcommand,
 		RunE:       help,
 	}
-	cmd.AddCommand(newNodeRunCmd())
+	cmd.AddCommand(newNodeRunCmd(), newNodeCleanCmd(), newNodeCleanedCmd())
 	return cmd
 }
 
