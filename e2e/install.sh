@@ -27,6 +27,8 @@ packages=(
   "skopeo skopeo"
   "nginx /usr/sbin/nginx"
   "strace strace"
+  "systemd /usr/bin/systemd-analyze" # which checks units, and runs nothing
+  "prometheus prometheus" # with promtool
   "iproute2 /sbin/ip"
   "file file"
   "rpm rpm"
