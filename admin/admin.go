@@ -49,6 +49,8 @@ type Options struct {
 	Failures Record
 	// Doctor examines an image from where the mirror runs. Nil: there is no /api/v1/doctor.
 	Doctor func(ctx context.Context, image, platform string) *doctor.Report
+	// Self checks the mirror itself, and asks its upstreams. Nil: GET /api/v1/doctor does not exist.
+	Self func(ctx context.Context) *doctor.MirrorReport
 	// Cache returns what is cached. Nil: there is no /api/v1/cache.
 	Cache func() Cache
 	// Pulls returns the running pulls, or the finished ones. Nil: there is no /api/v1/pulls.
@@ -100,6 +102,7 @@ func New(o Options) http.Handler {
 		found := &remembered[drift.Report]{}
 		d := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
 		c := &coverages{read: o.Coverage, running: coalesce.Group[struct{}, coverage.Report]{Most: 1}}
+		s := &selfChecks{run: o.Self, running: coalesce.Group[struct{}, *doctor.MirrorReport]{Most: 1, Lasting: true}}
 		j := newWarming(o)
 		for _, route := range []struct {
 			method, path string
@@ -129,6 +132,7 @@ func New(o Options) http.Handler {
 			{http.MethodGet, "status", o.About != nil, o.status},
 			{http.MethodPost, "reload", o.Reload != nil, o.reload},
 			{http.MethodPost, "explain", true, x.explain},
+			{http.MethodGet, "doctor", o.Self != nil, s.check},
 			{http.MethodPost, "doctor", o.Doctor != nil, d.examineImage},
 		} {
 			if route.there {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/diagnose/doctor"
@@ -124,4 +126,59 @@ func TestDoctorIsBounded(t *testing.T) {
 	if n := began.Load(); n != 4 {
 		t.Errorf("%d examinations, want 4", n)
 	}
+}
+
+// However often callers ask, and how many at once, the mirror checks itself once in half a minute; without the token it does not.
+func TestSelfChecksAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var runs atomic.Int64
+		h := admin.New(admin.Options{
+			Token: func() string { return "s3cret" },
+			Self: func(context.Context) *doctor.MirrorReport {
+				runs.Add(1)
+				time.Sleep(5 * time.Second)
+				return &doctor.MirrorReport{OK: true, At: "mirror", Checks: []doctor.Check{{Area: "version", State: doctor.OK, Detail: "v1"}}}
+			},
+		})
+		for range 100 {
+			if status, _, _ := get(t, h, "GET", "/api/v1/doctor", ""); status != 401 {
+				t.Fatalf("without a token: %d", status)
+			}
+		}
+		ask := func(ctx context.Context) int {
+			r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/api/v1/doctor", nil)
+			r.Header.Set("Authorization", "Bearer s3cret")
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			return w.Code
+		}
+		gone, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		ask(gone) // its caller leaves
+		var group sync.WaitGroup
+		for range 50 {
+			group.Go(func() {
+				if code := ask(t.Context()); code != 200 {
+					t.Errorf("%d", code)
+				}
+			})
+		}
+		group.Wait()
+		for range 20 { // 20 s
+			ask(t.Context())
+			time.Sleep(time.Second)
+		}
+		if n := runs.Load(); n != 1 {
+			t.Errorf("%d runs, want 1", n)
+		}
+		time.Sleep(30 * time.Second)
+		ask(t.Context())
+		if n := runs.Load(); n != 2 {
+			t.Errorf("%d runs after a minute, want 2", n)
+		}
+		if status, _, _ := get(t, h, "GET", "/api/v1/doctor?x=1", "s3cret"); status != 400 {
+			t.Errorf("a parameter: %d", status)
+		}
+	})
 }

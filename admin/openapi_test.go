@@ -121,6 +121,11 @@ func everythingOptions() admin.Options {
 				Cache:   &doctor.Cache{Digest: "sha256:aa", CheckedAt: doctor.At(at)},
 			}
 		},
+		Self: func(context.Context) *doctor.MirrorReport {
+			return &doctor.MirrorReport{OK: true, At: "mirror", Version: "v1", Began: at, Took: 1, Checks: []doctor.Check{
+				{Area: doctor.AreaUpstream, Name: "docker.io", State: doctor.Broken, Detail: "d", Remedy: "r", Steps: []doctor.Step{{Stage: "ping", State: doctor.OK}}},
+			}}
+		},
 		Reset: func(name string) []string { return []string{name} },
 		Tags:  newLedger(),
 		Warm:  newWarmer(),
@@ -262,6 +267,7 @@ func TestOpenAPITypes(t *testing.T) {
 		"TagList": admin.TagList{}, "Tag": admin.Tag{}, "PinList": admin.PinList{}, "PinRequest": admin.PinRequest{},
 		"ImageRequest": admin.ImageRequest{}, "Refreshed": admin.Refreshed{}, "PurgeRequest": admin.PurgeRequest{},
 		"DriftList":    admin.DriftList{},
+		"MirrorReport": doctor.MirrorReport{}, "MirrorCheck": doctor.Check{},
 		"CoverageList": admin.CoverageList{}, "CoverageNode": coverage.NodeReport{}, "CoverageImage": coverage.ImageReport{},
 		"CoverageSummary": coverage.Summary{}, "WarmRequest": admin.WarmRequest{}, "WarmJob": admin.WarmJob{}, "WarmJobList": admin.WarmJobList{},
 		"WarmPlan": admin.WarmPlan{}, "WarmVerified": admin.WarmVerified{},

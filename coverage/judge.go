@@ -70,7 +70,6 @@ type image struct {
 	gotTag     Entry
 	elsewhere  Entry  // by a client that may be this node
 	elsewhereC string // that client
-	uncertain  bool   // the record of a client that may be this node does not go back so far
 }
 
 // prove takes in that the image was pulled in a time. The latest pull counts.

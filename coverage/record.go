@@ -274,7 +274,7 @@ func (r *Record) Run(ctx context.Context) error {
 	if r.table == nil {
 		return nil
 	}
-	r.writeSpan(false)
+	r.failed(r.writeSpan(false))
 	tick := time.NewTicker(writeEvery)
 	defer tick.Stop()
 	for {
@@ -326,10 +326,15 @@ func (r *Record) flush(last bool) {
 		r.mu.Unlock()
 		failed = r.writeSpan(last)
 	}
-	if failed != nil && !r.failing {
-		r.log.Error("cannot write which client got which image; it is tried again; check the disk", "error", failed)
+	r.failed(failed)
+}
+
+// failed logs an error of a write, once for as long as writes fail.
+func (r *Record) failed(err error) {
+	if err != nil && !r.failing {
+		r.log.Error("cannot write which client got which image; it is tried again; check the disk", "error", err)
 	}
-	r.failing = failed != nil
+	r.failing = err != nil
 }
 
 func (r *Record) writeSpan(clean bool) error {

@@ -27,6 +27,8 @@ packages=(
   "skopeo skopeo"
   "nginx /usr/sbin/nginx"
   "strace strace"
+  "systemd /usr/bin/systemd-analyze" # which checks units, and runs nothing
+  "prometheus prometheus" # with promtool
   "iproute2 /sbin/ip"
   "file file"
   "rpm rpm"
@@ -101,6 +103,8 @@ build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cm
 for program in containerd ctr; do
   build github.com/containerd/containerd/v2 "github.com/containerd/containerd/v2/cmd/$program" "$CONTAINERD_LTS_VERSION" containerd-2.3
 done
+# "go install" does not take BuildKit, whose go.mod excludes modules: it is built in the module that parses its configuration.
+(cd hosts/buildkit && CGO_ENABLED=0 go build -o "$bin/" tool)
 # What makes the packages of a release, into Go's cache: "go tool" runs it from there.
 (cd .. && go build -modfile=tools/nfpm/go.mod -o /dev/null github.com/goreleaser/nfpm/v2/cmd/nfpm)
 build helm.sh/helm/v4 helm.sh/helm/v4/cmd/helm "$HELM_VERSION"

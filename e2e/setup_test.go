@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/registrymirror/mirror/e2e/internal/buildkit"
 	"github.com/registrymirror/mirror/e2e/internal/containerd"
 	"github.com/registrymirror/mirror/e2e/internal/dockerd"
 	"github.com/registrymirror/mirror/e2e/internal/image"
@@ -67,6 +68,25 @@ func TestSetup(t *testing.T) {
 			})
 		}
 	}
+	t.Run("buildkit", func(t *testing.T) {
+		t.Parallel()
+		var doc struct {
+			Files []struct{ Content string }
+		}
+		args := []string{"buildkit", "--mirror", m.URL(), "--registry", "docker.io", "--registry", "quay.io", "-o", "json"}
+		if err := json.Unmarshal([]byte(setup(t, args...)), &doc); err != nil {
+			t.Fatal(err)
+		}
+		b := buildkit.Start(t, doc.Files[0].Content)
+		for _, ref := range []string{app, other} { // both are out of reach but for the mirror
+			if err := b.Build(t, ref); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := b.Build(t, "ghcr.io/"+appRepository+":v1"); err == nil {
+			t.Error("an image of a registry that has no entry was built from")
+		}
+	})
 	t.Run("docker", func(t *testing.T) {
 		t.Parallel()
 		var doc struct {

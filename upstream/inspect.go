@@ -115,6 +115,12 @@ func (a *Attempt) Manifest(ctx context.Context) (m *oci.Manifest, err error) {
 	return m, c.addProbe(ctx, c.Wrap(err))
 }
 
+// Resolve asks by HEAD what a tag means.
+func (a *Attempt) Resolve(ctx context.Context) error {
+	_, err := a.c.resolve(ctx)
+	return a.c.Wrap(err)
+}
+
 // Peek asks for one byte of a blob. It does not follow a redirect to a host that is known.
 func (a *Attempt) Peek(ctx context.Context, d oci.Digest, known func(host string) bool) error {
 	c := a.c

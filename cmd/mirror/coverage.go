@@ -161,7 +161,8 @@ func coverageText(l admin.CoverageList, now time.Time) string {
 	for _, n := range l.Nodes {
 		t.row(n.Node, strconv.Itoa(n.Images), strconv.Itoa(n.Through), strconv.Itoa(n.Unknown), since(n.LastSeen, now), n.Reason)
 	}
-	text := t.under("NODE", "IMAGES", "THROUGH", "UNKNOWN", "LAST SEEN", "REASON")
+	var b strings.Builder
+	b.WriteString(t.under("NODE", "IMAGES", "THROUGH", "UNKNOWN", "LAST SEEN", "REASON"))
 	for _, n := range l.Nodes {
 		if len(n.Details) == 0 {
 			continue
@@ -170,10 +171,11 @@ func coverageText(l admin.CoverageList, now time.Time) string {
 		for _, i := range n.Details {
 			d.row("  "+i.Image, string(i.State), orDash(string(i.Why)+choose(i.Client != "", " "+i.Client, "")), since(i.PulledAt, now), strings.Join(i.Pods, ", "))
 		}
-		text += "\n" + n.Node + choose(len(n.Clients) > 0, ", seen as "+strings.Join(n.Clients, ", "), "") + "\n" + d.under("  IMAGE", "STATE", "WHY", "PULLED", "PODS")
+		fmt.Fprintf(&b, "\n%s%s\n%s", n.Node, choose(len(n.Clients) > 0, ", seen as "+strings.Join(n.Clients, ", "), ""),
+			d.under("  IMAGE", "STATE", "WHY", "PULLED", "PODS"))
 	}
 	s := l.Summary
-	text += fmt.Sprintf("\n%d of %s on %s came through the mirror since %s; %d unknown.\n", s.Through, plural(s.Images, "image", "images"),
+	fmt.Fprintf(&b, "\n%d of %s on %s came through the mirror since %s; %d unknown.\n", s.Through, plural(s.Images, "image", "images"),
 		plural(s.Nodes, "node", "nodes"), l.Since.Format(time.RFC3339), s.Unknown)
-	return text + moreText(l.Continue) + notesText(l.Notes)
+	return b.String() + moreText(l.Continue) + notesText(l.Notes)
 }

@@ -22,10 +22,28 @@ import (
 )
 
 func newDoctorCmd() *cobra.Command {
+	var flags adminFlags
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check step by step what is wrong",
-		Long:  `Check step by step what is wrong.`,
+		Short: "Check the mirror itself; or an image, or a node, step by step",
+		Long: `Check a running mirror: its configuration and whether that of the file is in use, listeners
+and certificates, the data folder and its room, state.db, the limit on open files, proxies,
+webhooks, rights in the cluster, and each upstream from where the mirror runs: name,
+connection, TLS, clock, /v2/, and, with a tag that was pulled before, token, credential and
+limits. That tag is asked for by one HEAD, which counts as no pull. With --config the file and
+the files that it names are checked from here, too.
+
+The mirror asks its upstreams at most twice a minute for this. Where no mirror answers, the
+command says what it could not look at.
+
+doctor image goes through the pull of one image, doctor node checks the configuration of a
+node.
+
+Exit codes: 0 nothing is broken (there may be warnings); 1 something is; 2 wrong usage; 4 no
+mirror answers.`,
+		Example: `  mirror doctor
+  mirror doctor --config config.yaml -o wide
+  kubectl exec mirror-0 -- mirror doctor -o json | jq '.checks[] | select(.state == "broken")'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			err := subcommand(cmd, args)
 			if err != nil && strings.ContainsAny(args[0], "/:.") {
@@ -33,8 +51,9 @@ func newDoctorCmd() *cobra.Command {
 			}
 			return err
 		},
-		RunE: help,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDoctor(cmd, &flags) },
 	}
+	flags.add(cmd, true)
 	cmd.AddCommand(newDoctorImageCmd(), newDoctorNodeCmd())
 	return cmd
 }

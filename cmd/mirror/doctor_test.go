@@ -243,9 +243,6 @@ func TestDoctorExitCodes(t *testing.T) {
 			t.Errorf("%s: %d %q %q, want %d and %q", tt.name, code, out, errs, tt.code, tt.says)
 		}
 	}
-	if code, out, _ := commandLine(t, "doctor"); code != exitOK || !strings.Contains(out, "image") {
-		t.Errorf("doctor alone: %d\n%s", code, out)
-	}
 }
 
 // TestAdminListenVariable finds the mirror by the variable that sets its address. It changes the environment, and so is not

@@ -26,8 +26,9 @@ func newDoctorNodeCmd() *cobra.Command {
 		Long: `Check whether this node really pulls through the mirror. The command reads the files of the
 container runtimes on this node: config.toml of containerd with its imports, the hosts.toml
 files, settings of the snapshotters SOCI, stargz and nydus, registries.yaml of k3s and RKE2,
-daemon.json of Docker, registries.conf of Podman and CRI-O. It explains what keeps images
-from going through the mirror, with file and line. Then it asks each mirror that the files
+daemon.json of Docker, registries.conf of Podman and CRI-O, and the environment of their
+systemd units, for a proxy. It explains what keeps images from going through the mirror, with
+file and line. Then it asks each mirror that the files
 name, for some seconds at most: whether it answers this node, whether it is this program,
 its certificate, its clock.
 

@@ -74,7 +74,8 @@ type App struct {
 	reloading sync.Mutex // one reload at a time
 	files     inUse
 	setup     atomic.Pointer[pull.Setup]
-	about     atomic.Pointer[admin.About] // this process, with the configuration in use
+	inEffect  atomic.Pointer[config.Config] // the configuration that the setup is of
+	about     atomic.Pointer[admin.About]   // this process, with the configuration in use
 
 	lastSurvey atomic.Pointer[tagSurvey] // of the tags in use; nil: there was none yet
 
@@ -230,6 +231,7 @@ func (a *App) build(c *config.Config) error {
 // use puts a setup of a configuration into use, with the files that it names.
 func (a *App) use(c *config.Config, setup pull.Setup, f files) {
 	a.setup.Store(&setup)
+	a.inEffect.Store(c)
 	f.clients.Challenge = challengeOf(f.clients, setup)
 	a.clients.Use(f.clients)
 	for _, u := range c.Upstreams {
@@ -375,7 +377,7 @@ func (a *App) adminOptions(c *config.Config) admin.Options {
 	return admin.Options{
 		Loopback: isLoopback(a.AdminAddr()), Hosts: hostNames(c, c.Admin.Listen),
 		Metrics: a.metrics.Handler(), Ready: a.readiness, Token: a.files.adminToken, Log: a.log,
-		Upstreams: a.registries.List, Failures: synced{a.journal, a.failures}, Pulls: a.journal.Pulls, Doctor: a.examine,
+		Upstreams: a.registries.List, Failures: synced{a.journal, a.failures}, Pulls: a.journal.Pulls, Doctor: a.examine, Self: a.checkSelf,
 		Cache: func() admin.Cache {
 			upstreams, clients := a.metrics.Bytes()
 			return admin.ViewCache(a.cache.Stats(), upstreams, clients)

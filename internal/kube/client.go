@@ -265,5 +265,28 @@ func (c *Client) Ready(ctx context.Context) error {
 	return c.ask(ctx, "list pods", http.MethodGet, "/api/v1/pods", query, nil, nil)
 }
 
+// Allowed asks whether our account may do something with a kind of objects in all namespaces. Each account may ask that of itself.
+func (c *Client) Allowed(ctx context.Context, verb, group, resource string) (bool, error) {
+	type attributes struct {
+		Verb     string `json:"verb"`
+		Group    string `json:"group"`
+		Resource string `json:"resource"`
+	}
+	type review struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Spec       struct {
+			Attributes attributes `json:"resourceAttributes"`
+		} `json:"spec"`
+		Status struct {
+			Allowed bool `json:"allowed"`
+		} `json:"status"`
+	}
+	in, out := review{APIVersion: "authorization.k8s.io/v1", Kind: "SelfSubjectAccessReview"}, review{}
+	in.Spec.Attributes = attributes{verb, group, resource}
+	err := c.ask(ctx, "ask for our rights", http.MethodPost, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", nil, in, &out)
+	return out.Status.Allowed, err
+}
+
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }

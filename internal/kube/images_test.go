@@ -197,6 +197,21 @@ func TestImagePulls(t *testing.T) {
 	}
 }
 
+// The API server says what our account may do.
+func TestAllowed(t *testing.T) {
+	t.Parallel()
+	const path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+	for answer, want := range map[string]bool{`{"status":{"allowed":true}}`: true, `{"status":{"allowed":false,"reason":"no"}}`: false} {
+		s := &transport{answers: map[string][]string{path: {answer}}}
+		if got, err := clientOf(t, s).Allowed(t.Context(), "list", "apps", "deployments"); err != nil || got != want {
+			t.Errorf("%s: %v, %v", answer, got, err)
+		}
+	}
+	if _, err := clientOf(t, &transport{}).Allowed(t.Context(), "list", "", "pods"); err == nil {
+		t.Error("a refusal is not an error")
+	}
+}
+
 // Workloads that are scaled to zero, and those that run at times, are idle. What may not be listed is named.
 func TestWorkloads(t *testing.T) {
 	t.Parallel()
