@@ -52,9 +52,9 @@ e2e: install ## real registries and clients, and the OCI conformance suite; RUN=
 	cd e2e/chart && go vet ./... && go test -count=1 -timeout 20m $(if $(RUN),-v -run '$(RUN)') ./...
 
 .PHONY: e2e-kubernetes
-e2e-kubernetes: ## a real kubelet, API server and containerd (built once, ten minutes): what a person sees at the pod
+e2e-kubernetes: ## a real cluster of one node (built once, a quarter of an hour): what a person sees at the pod, and the chart in use
 	./e2e/install.sh kubernetes
-	cd e2e && MIRROR_E2E_KUBERNETES=1 go test -count=1 -timeout 20m -v -run '^TestKubernetes' .
+	cd e2e && MIRROR_E2E_KUBERNETES=1 go test -count=1 -timeout 40m -v -run '^TestKubernetes' .
 
 .PHONY: reasons
 reasons: install ## a place for each reason of docs/failures, pulled from by every client: five minutes; UPDATE=1 writes the matrix

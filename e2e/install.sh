@@ -27,6 +27,8 @@ packages=(
   "skopeo skopeo"
   "nginx /usr/sbin/nginx"
   "strace strace"
+  "systemd /usr/bin/systemd-analyze" # which checks units, and runs nothing
+  "prometheus prometheus" # with promtool
   "iproute2 /sbin/ip"
   "file file"
   "rpm rpm"
@@ -124,7 +126,11 @@ fi
 kubernetes() {
   local program todo=()
   for program in "$@"; do
-    if ! go version -m "$bin/$program" 2>/dev/null | grep -qP "^\tdep\tk8s.io/kubernetes\t\Q$KUBERNETES_VERSION\E(\t|$)"; then
+    local ask=(--version)
+    if [ "$program" = kubectl ]; then
+      ask=(version --client)
+    fi
+    if ! "$bin/$program" "${ask[@]}" 2>/dev/null | grep -qwF "$KUBERNETES_VERSION"; then
       todo+=("k8s.io/kubernetes/cmd/$program")
     fi
   done
@@ -143,12 +149,17 @@ kubernetes() {
       while read -r part; do
         go mod edit -replace "$part=$part@$KUBERNETES_PARTS_VERSION"
       done
-    CGO_ENABLED=0 go build -mod=mod -trimpath -ldflags '-s -w' -o "$bin/" "${todo[@]}"
+    # A chart can ask for the cluster's version.
+    CGO_ENABLED=0 go build -mod=mod -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$KUBERNETES_VERSION" \
+      -o "$bin/" "${todo[@]}"
   )
   rm -rf "$dir"
 }
 if [ "${1:-}" = kubernetes ]; then
   build github.com/containerd/containerd/v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 "$CONTAINERD2_VERSION"
-  kubernetes kube-apiserver kubelet kubectl
+  kubernetes kube-apiserver kubelet kubectl kube-controller-manager kube-scheduler kube-proxy
+  for plugin in main/bridge main/loopback ipam/host-local meta/portmap; do # the network of pods
+    build github.com/containernetworking/plugins "github.com/containernetworking/plugins/plugins/$plugin" "$CNI_PLUGINS_VERSION"
+  done
 fi
 say "everything is there: $bin"

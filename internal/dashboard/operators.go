@@ -220,11 +220,16 @@ func nodes() []panel {
 	return []panel{
 		number("Nodes that pull through the mirror", "By their agents. Empty: there are none.", "percentunit", `avg(mirror_node_configured)`, []step{{0, "red"}, {.9, "orange"}, {1, "green"}}),
 		{
-			kind: "timeseries", title: "Nodes", unit: "short", width: 10, help: "mirror doctor node, on a node, says why it does not pull through the mirror.",
+			kind: "timeseries", title: "Images on nodes, by how they came there", unit: "short", width: 20, stack: true,
+			help:  "missed: past the mirror. mirror coverage names the nodes and the cause.",
+			shown: []target{{`max by (state) (mirror_coverage_images{` + mirrors + `})`, "{{state}}"}},
+		},
+		{
+			kind: "timeseries", title: "Nodes", unit: "short", width: 12, help: "mirror doctor node, on a node, says why it does not pull through the mirror.",
 			shown: []target{{`count(mirror_node_configured == 1) or vector(0)`, "through the mirror"}, {`count(mirror_node_configured == 0) or vector(0)`, "from the registries"}},
 		},
 		{
-			kind: "timeseries", title: "What the agents saw", unit: "short", width: 10, help: "After three questions in turn without an answer an agent withdraws the configuration.",
+			kind: "timeseries", title: "What the agents saw", unit: "short", width: 12, help: "After three questions in turn without an answer an agent withdraws the configuration.",
 			shown: []target{
 				{`sum(increase(mirror_node_failed_probes_total` + over + `))`, "questions without an answer"},
 				{`sum(increase(mirror_node_withdrawals_total` + over + `))`, "withdrawals"},

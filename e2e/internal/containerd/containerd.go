@@ -6,11 +6,13 @@ package containerd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -213,6 +215,11 @@ type Settings struct {
 	Node string
 	TOML string // behind the rest of the configuration
 	Env  []string
+	// Network is the configuration of the pods' network, a conflist, and Plugins the folder of the plugins that it names. Empty: pods
+	// have the network of the node.
+	Network, Plugins string
+	// Downloads is how many layers of all pulls together come at once. 0: as many as the new line has by itself, three.
+	Downloads int
 	// Broken says that the CRI plugin is not to load.
 	Broken bool
 }
@@ -268,14 +275,29 @@ func Launch(ctx context.Context, dir string, line Line, certs Certs, more Settin
 			return nil, err
 		}
 		text = strings.ReplaceAll(string(b), "/etc/containerd/certs.d", c.certs)
-		if text == string(b) {
+		if !strings.Contains(text, c.certs) {
 			return nil, fmt.Errorf("%s does not name /etc/containerd/certs.d", nodeFile)
 		}
+	}
+	if more.Downloads > 0 {
+		const table = `[plugins."io.containerd.transfer.v1.local"]`
+		if !strings.Contains(text, table) {
+			return nil, fmt.Errorf("%s has no %s", nodeFile, table)
+		}
+		text = strings.Replace(text, table, fmt.Sprintf("%s\n  max_concurrent_downloads = %d", table, more.Downloads), 1)
 	}
 	text = strings.NewReplacer("DIR", dir, "SOCKET", c.socket).Replace(text + rest(line) + more.TOML)
 	file := filepath.Join(dir, "config.toml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
+	}
+	if more.Network != "" {
+		conf := filepath.Join(dir, "cni", "conf")
+		err := errors.Join(os.MkdirAll(conf, 0o755), os.WriteFile(filepath.Join(conf, "pods.conflist"), []byte(more.Network), 0o600),
+			os.Symlink(more.Plugins, filepath.Join(dir, "cni", "bin")))
+		if err != nil {
+			return nil, err
+		}
 	}
 	c.launch = func() error {
 		c.Process, err = proc.Launch(proc.Options{Name: "containerd " + string(line), Env: more.Env}, program,
@@ -435,7 +457,13 @@ func (c *Containerd) Pull(ctx context.Context, ref string) (digest string, err e
 	return digest, err
 }
 
-// CRI pulls as the kubelet does.
+// Keep pulls as the kubelet does.
+func (c *Containerd) Keep(ctx context.Context, ref string) error {
+	_, err := cri.NewImageServiceClient(c.conn).PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}})
+	return err
+}
+
+// CRI pulls as the kubelet does, and looks at what it got.
 func (c *Containerd) CRI(t testing.TB, ref string) (Pulled, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -458,6 +486,20 @@ func (c *Containerd) CRI(t testing.TB, ref string) (Pulled, error) {
 		_, p.Digest, _ = strings.Cut(d, "@")
 	}
 	return p, nil
+}
+
+// PodProcess is the process of a pod's container.
+func (c *Containerd) PodProcess(t testing.TB, id string) (pid string) {
+	t.Helper()
+	status, err := cri.NewRuntimeServiceClient(c.conn).ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct{ Pid int }
+	if err := json.Unmarshal([]byte(status.GetInfo()["info"]), &info); err != nil || info.Pid == 0 {
+		t.Fatalf("the process of container %s: %v in %v", id, err, status.GetInfo())
+	}
+	return strconv.Itoa(info.Pid)
 }
 
 // Socket is where its CRI is.

@@ -5,6 +5,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -12,11 +13,16 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/match"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/registrymirror/mirror/internal/origin"
 )
 
 // Index is a pushed image of several platforms.
@@ -155,6 +161,12 @@ func New(t testing.TB, platform string, layers Layers) v1.Image {
 // an index, of another.
 func PushProgram(t testing.TB, host, repository, tag string, binary []byte) {
 	t.Helper()
+	PushBuilt(t, host, repository, tag, func(platform string) v1.Image { return Program(t, platform, binary) })
+}
+
+// Program is an image that is one static program and runs it.
+func Program(t testing.TB, platform string, binary []byte) v1.Image {
+	t.Helper()
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	if err := w.WriteHeader(&tar.Header{Name: "program", Mode: 0o755, Size: int64(len(binary)), Typeflag: tar.TypeReg}); err != nil {
@@ -166,28 +178,82 @@ func PushProgram(t testing.TB, host, repository, tag string, binary []byte) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	PushBuilt(t, host, repository, tag, func(platform string) v1.Image {
-		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-			return io.NopCloser(bytes.NewReader(out.Bytes())), nil
-		}, tarball.WithMediaType(types.OCILayer))
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(out.Bytes())), nil
+	}, tarball.WithMediaType(types.OCILayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(New(t, platform, nil), layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = file.DeepCopy()
+	file.Config.Cmd, file.Config.Entrypoint = nil, []string{"/program"}
+	if img, err = mutate.ConfigFile(img, file); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// Give has an origin offer an image.
+func Give(t testing.TB, to *origin.Origin, repository, tag string, img v1.Image) {
+	t.Helper()
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, layer := range layers {
+		r, err := layer.Compressed()
 		if err != nil {
 			t.Fatal(err)
 		}
-		img, err := mutate.AppendLayers(New(t, platform, nil), layer)
-		if err != nil {
+		b, err := io.ReadAll(r)
+		if err := errors.Join(err, r.Close()); err != nil {
 			t.Fatal(err)
 		}
-		file, err := img.ConfigFile()
-		if err != nil {
-			t.Fatal(err)
-		}
-		file = file.DeepCopy()
-		file.Config.Cmd, file.Config.Entrypoint = nil, []string{"/program"}
-		if img, err = mutate.ConfigFile(img, file); err != nil {
-			t.Fatal(err)
-		}
-		return img
-	})
+		to.AddBlob(repository, b)
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.AddBlob(repository, config)
+	manifest, err := img.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, err := img.MediaType()
+	if err != nil {
+		t.Fatal(err)
+	}
+	to.AddManifest(repository, tag, string(kind), manifest)
+}
+
+// FromLayout is the image of a platform in an OCI layout.
+func FromLayout(t testing.TB, dir, platform string) v1.Image {
+	t.Helper()
+	p, err := v1.ParsePlatform(platform)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := layout.ImageIndexFromPath(dir) // which names the image's own index
+	if err != nil {
+		t.Fatal(err)
+	}
+	indexes, err := partial.FindIndexes(root, match.MediaTypes(string(types.OCIImageIndex)))
+	if err != nil || len(indexes) != 1 {
+		t.Fatalf("%d indexes are in %s: %v", len(indexes), dir, err)
+	}
+	list, err := partial.FindImages(indexes[0], match.Platforms(*p))
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d images of %s are in %s: %v", len(list), platform, dir, err)
+	}
+	return list[0]
 }
 
 // Chart is an artifact as Helm pushes it: media types that no image has.

@@ -1,6 +1,8 @@
-// Package kubernetes runs a cluster of one node on this machine, without a network of its own: etcd, an API server with
-// RBAC, a kubelet, and a containerd for it. There is no scheduler and no controller: pods name their node, have its
-// network, and stay as they are.
+// Package kubernetes runs a cluster of one node on this machine: etcd, an API server with RBAC, a kubelet, and a containerd
+// for it.
+//
+// Start makes one without controllers, on loopback: pods name their node, have its network, and stay as they are. StartWhole
+// makes one with controllers, a scheduler, Services and a network of pods, in a network namespace of the test's own.
 //
 // install.sh kubernetes builds what it needs. Linux, as root.
 package kubernetes
@@ -42,32 +44,44 @@ type Cluster struct {
 	kubeconfig string
 	start      func(testing.TB) *proc.Process // the API server
 	api        *proc.Process
+	address    string // of the node
+	whole      bool
 }
 
 // Start runs the API server until the test ends. There is no node yet.
 func Start(t testing.TB) *Cluster {
 	t.Helper()
-	c := &Cluster{dir: proc.Dir(t)}
+	return start(t, "127.0.0.1", false)
+}
+
+func start(t testing.TB, address string, whole bool) *Cluster {
+	t.Helper()
+	c := &Cluster{dir: proc.Dir(t), address: address, whole: whole}
 	ports := free(t, 3)
 	etcd, peer := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
 	proc.Start(t, proc.Options{Name: "etcd", Env: []string{"ETCD_UNSUPPORTED_ARCH=arm64"}}, tool.System(t, "etcd"),
 		"--data-dir", c.dir+"/etcd", "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
 
-	c.Server = "https://127.0.0.1:" + ports[2]
+	c.Server = "https://" + address + ":" + ports[2]
 	c.CA = c.dir + "/apiserver/apiserver.crt"
 	write(t, c.dir+"/tokens.csv", `admin-token,admin,admin,"system:masters"`+"\n")
 	c.key(t, c.dir+"/accounts.key")
 	args := []string{
-		"--etcd-servers", etcd, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", ports[2],
-		"--cert-dir", c.dir + "/apiserver", "--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.96.0.0/16",
-		"--authorization-mode", "RBAC", "--token-auth-file", c.dir + "/tokens.csv", "--disable-admission-plugins", "ServiceAccount",
+		"--etcd-servers", etcd, "--bind-address", address, "--advertise-address", address, "--secure-port", ports[2],
+		"--cert-dir", c.dir + "/apiserver", "--service-cluster-ip-range", services,
+		"--authorization-mode", "RBAC", "--token-auth-file", c.dir + "/tokens.csv",
 		"--service-account-issuer", "https://kubernetes.test", "--service-account-key-file", c.dir + "/accounts.key",
 		"--service-account-signing-key-file", c.dir + "/accounts.key",
 	}
+	if whole {
+		args = append(args, "--allow-privileged", "--kubelet-preferred-address-types", "InternalIP")
+	} else { // without controllers no namespace gets its service account
+		args = append(args, "--endpoint-reconciler-type", "none", "--disable-admission-plugins", "ServiceAccount")
+	}
 	c.start = func(t testing.TB) *proc.Process {
 		t.Helper()
-		return proc.Start(t, proc.Options{Name: "kube-apiserver", Grace: 20 * time.Second}, tool.Built(t, "kube-apiserver"), args...)
+		return proc.Start(t, proc.Options{Name: "kube-apiserver", Grace: 20 * time.Second, Env: c.Env()}, tool.Built(t, "kube-apiserver"), args...)
 	}
 	c.api = c.start(t)
 	c.kubeconfig = c.dir + "/kubeconfig"
@@ -119,10 +133,10 @@ func Containerd(sandbox string) containerd.Settings {
 // kubelet is its configuration. Nothing of this machine decides what runs: no cgroups of its own, no eviction.
 const kubelet = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-address: 127.0.0.1
+address: %s
 port: %s
 healthzPort: 0
-authentication: {anonymous: {enabled: false}, webhook: {enabled: false}}
+authentication: {anonymous: {enabled: %t}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 containerRuntimeEndpoint: unix://%s
 failCgroupV1: false
@@ -143,7 +157,12 @@ volumePluginDir: %s
 func (c *Cluster) Join(t testing.TB, runtime *containerd.Containerd) {
 	t.Helper()
 	config := c.dir + "/kubelet.yaml"
-	write(t, config, fmt.Sprintf(kubelet, free(t, 1)[0], runtime.Socket(), c.dir+"/logs", c.dir+"/plugins"))
+	// In a whole cluster the API server asks it, for kubectl exec, and has no certificate for that.
+	text := fmt.Sprintf(kubelet, c.address, free(t, 1)[0], c.whole, runtime.Socket(), c.dir+"/logs", c.dir+"/plugins")
+	if c.whole {
+		text += "clusterDNS: [" + c.address + "]\nclusterDomain: cluster.local\n"
+	}
+	write(t, config, text)
 	t.Cleanup(func() { // after the kubelet has ended
 		runtime.RemovePods(t)
 		// The kubelet makes its folder a mount of itself, so that those in it are shared, and leaves it so.
@@ -151,9 +170,9 @@ func (c *Cluster) Join(t testing.TB, runtime *containerd.Containerd) {
 			t.Errorf("unmount the kubelet's folder: %v", err)
 		}
 	})
-	proc.Start(t, proc.Options{Name: "kubelet"}, tool.Built(t, "kubelet"),
+	proc.Start(t, proc.Options{Name: "kubelet", Env: c.Env()}, tool.Built(t, "kubelet"),
 		"--config", config, "--kubeconfig", c.kubeconfig, "--root-dir", c.dir+"/kubelet", "--cert-dir", c.dir+"/kubelet-certs",
-		"--hostname-override", Node, "--node-ip", "127.0.0.1")
+		"--hostname-override", Node, "--node-ip", c.address)
 	wait.For(t, time.Minute, "the node", func() error {
 		_, err := c.kubectl(t.Context(), "", "get", "node", Node)
 		return err
@@ -196,7 +215,7 @@ func (c *Cluster) Kubectl(t testing.TB, args ...string) string {
 }
 
 func (c *Cluster) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	r, err := proc.Exec(ctx, proc.Options{Stdin: []byte(stdin)}, filepath.Join(tool.Bin(), "kubectl"),
+	r, err := proc.Exec(ctx, proc.Options{Stdin: []byte(stdin), Env: c.Env()}, filepath.Join(tool.Bin(), "kubectl"),
 		append([]string{"--kubeconfig", c.kubeconfig, "--cache-dir", c.dir + "/kubectl"}, args...)...)
 	if err == nil && r.Code != 0 {
 		err = fmt.Errorf("kubectl %s: exit code %d\n%s", strings.Join(args, " "), r.Code, r.Text())
@@ -247,8 +266,10 @@ func free(t testing.TB, n int) []string {
 }
 
 // Missing is a program that a cluster needs and that isn't there; empty: all are.
-func Missing() string {
-	for _, name := range Programs {
+func Missing() string { return missing(Programs) }
+
+func missing(programs []string) string {
+	for _, name := range programs {
 		if _, err := os.Stat(filepath.Join(tool.Bin(), name)); err != nil {
 			return name
 		}
