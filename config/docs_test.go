@@ -19,7 +19,7 @@ import (
 var snippet = regexp.MustCompile("(?ms)^( *)```ya?ml\n(.*?)^ *```")
 
 // manifest is what a block has that is for Kubernetes, its nodes or a pipeline, not for the mirror.
-var manifest = regexp.MustCompile(`(?m)^(apiVersion|kind|volumes|spec|containers|notifications|build|rule_files|services|- name|- uses|ghcr-io-example|mirrors|  script):`)
+var manifest = regexp.MustCompile(`(?m)^(apiVersion|kind|volumes|spec|containers|notifications|build|rule_files|services|secrets|config|- name|- uses|ghcr-io-example|mirrors|  script):`)
 
 // Each YAML that the documents show is a whole configuration: it can be copied. And config print of it says the same, as a
 // file that config check takes.

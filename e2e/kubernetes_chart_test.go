@@ -62,6 +62,7 @@ func TestKubernetesChart(t *testing.T) {
 	if !kubernetes.OwnNamespaces(t, binaryVariable+"="+mirrord.Binary) {
 		return
 	}
+	cache := t.TempDir() // of a mirror's pod, which ends with the cluster at the latest
 	c := startWholeCluster(t)
 	c.Kubectl(t, "create", "namespace", "mirror")
 	c.Kubectl(t, "label", "namespace", "mirror", "pod-security.kubernetes.io/enforce=restricted")
@@ -106,7 +107,7 @@ agent: {enabled: true, registries: [%q, %q, %q, %q]}
 endpoint: {type: HostPort}
 cache: {hostPath: %q, size: 20Gi}
 agent: {enabled: true, registries: [%q]}
-`, filepath.Join(t.TempDir(), "cache"), "docker.io="+c.openURL))
+`, filepath.Join(cache, "mirror"), "docker.io="+c.openURL))
 	})
 }
 
@@ -498,9 +499,14 @@ func (c *wholeCluster) uninstalls(t *testing.T, values string) {
 	c.helm(t, "", "uninstall", "agent", "--namespace", "agent", "--wait", "--timeout", "5m")
 	t.Logf("uninstalled after an agent that leaves its files, in %s", time.Since(began).Round(time.Second))
 	c.asBefore(t)
-	if left := c.Kubectl(t, "get", "all,configmap,serviceaccount,role,rolebinding,clusterrole,clusterrolebinding", "-A", "-l", "app.kubernetes.io/instance=agent", "-o", "name"); left != "" {
-		t.Errorf("left in the cluster:\n%s", left)
-	}
+	wait.For(t, time.Minute, "the last of it to go", func() error { // the hook's pods are still being stopped
+		left := c.Kubectl(t, "get", "all,configmap,serviceaccount,role,rolebinding,clusterrole,clusterrolebinding", "-A",
+			"-l", "app.kubernetes.io/instance=agent", "-o", "name")
+		if left != "" {
+			return fmt.Errorf("left in the cluster:\n%s", left)
+		}
+		return nil
+	})
 	// The node pulls as it did.
 	image.Give(t, c.open, "acme/after", "v1", image.Program(t, "linux/amd64", append(pause(t), "after"...)))
 	if _, err := c.runtime.CRI(t, "ghcr.io/acme/after:v1"); err != nil {

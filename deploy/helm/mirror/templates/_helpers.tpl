@@ -102,11 +102,12 @@ imagePullSecrets:
 {{- if and (or $k.events $k.feed $k.coverage (include "mirror.reviewsTokens" .)) (not $k.server) }}yes{{ end }}
 {{- end }}
 
-{{/* Whether the mirror asks the API server about tokens of service accounts (clients.kubernetes without an issuer). Empty: it does not. */}}
+{{/* Whether the mirror asks the API server about tokens of clients. Empty: it does not, or has the keys of an issuer. */}}
 {{- define "mirror.reviewsTokens" -}}
 {{- $clients := (include "mirror.config" . | fromYaml).clients | default dict }}
-{{- $accounts := $clients.kubernetes | default dict }}
-{{- if and $accounts.audience (not $accounts.issuer) }}yes{{ end }}
+{{- with $clients.kubernetes }}
+{{- if and .audience (not .issuer) }}yes{{ end }}
+{{- end }}
 {{- end }}
 
 {{- define "mirror.scheme" -}}
