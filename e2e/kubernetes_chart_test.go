@@ -498,9 +498,14 @@ func (c *wholeCluster) uninstalls(t *testing.T, values string) {
 	c.helm(t, "", "uninstall", "agent", "--namespace", "agent", "--wait", "--timeout", "5m")
 	t.Logf("uninstalled after an agent that leaves its files, in %s", time.Since(began).Round(time.Second))
 	c.asBefore(t)
-	if left := c.Kubectl(t, "get", "all,configmap,serviceaccount,role,rolebinding,clusterrole,clusterrolebinding", "-A", "-l", "app.kubernetes.io/instance=agent", "-o", "name"); left != "" {
-		t.Errorf("left in the cluster:\n%s", left)
-	}
+	wait.For(t, time.Minute, "the last of it to go", func() error { // the hook's pods are still being stopped
+		left := c.Kubectl(t, "get", "all,configmap,serviceaccount,role,rolebinding,clusterrole,clusterrolebinding", "-A",
+			"-l", "app.kubernetes.io/instance=agent", "-o", "name")
+		if left != "" {
+			return fmt.Errorf("left in the cluster:\n%s", left)
+		}
+		return nil
+	})
 	// The node pulls as it did.
 	image.Give(t, c.open, "acme/after", "v1", image.Program(t, "linux/amd64", append(pause(t), "after"...)))
 	if _, err := c.runtime.CRI(t, "ghcr.io/acme/after:v1"); err != nil {

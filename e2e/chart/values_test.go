@@ -132,6 +132,8 @@ var changes = map[string]struct{ to, with string }{
 	"agent.every":                       {to: "10s"},
 	"agent.dialTimeout":                 {to: "2s"},
 	"agent.ca":                          {to: "/etc/containerd/certs.d/ca.crt"},
+	"agent.authorizationSecret":         {to: "nodes"},
+	"agent.authorizationKey":            {to: "other", with: "agent: {authorizationSecret: nodes}"},
 	"agent.extraArgs":                   {to: "[--log-format=json]"},
 	"agent.extraEnv":                    {to: "[{name: A, value: b}]"},
 	"agent.tolerations":                 {to: "[{key: a, operator: Exists}]"},

@@ -99,7 +99,15 @@ imagePullSecrets:
 {{/* Whether the mirror uses the API server, with the pod's own account. Empty: it does not. */}}
 {{- define "mirror.usesAPI" -}}
 {{- $k := (include "mirror.config" . | fromYaml).kubernetes | default dict }}
-{{- if and (or $k.events $k.feed $k.coverage) (not $k.server) }}yes{{ end }}
+{{- if and (or $k.events $k.feed $k.coverage (include "mirror.reviewsTokens" .)) (not $k.server) }}yes{{ end }}
+{{- end }}
+
+{{/* Whether the mirror asks the API server about tokens of clients. Empty: it does not, or has the keys of an issuer. */}}
+{{- define "mirror.reviewsTokens" -}}
+{{- $clients := (include "mirror.config" . | fromYaml).clients | default dict }}
+{{- with $clients.kubernetes }}
+{{- if and .audience (not .issuer) }}yes{{ end }}
+{{- end }}
 {{- end }}
 
 {{- define "mirror.scheme" -}}
