@@ -165,8 +165,8 @@ func (c *Cluster) Join(t testing.TB, runtime *containerd.Containerd) {
 	write(t, config, text)
 	t.Cleanup(func() { // after the kubelet has ended
 		runtime.RemovePods(t)
-		// The kubelet makes its folder a mount of itself, so that those in it are shared, and leaves it so.
-		if err := syscall.Unmount(c.dir+"/kubelet", 0); err != nil && !errors.Is(err, syscall.EINVAL) {
+		// The kubelet makes its folder a mount of itself, so that those in it are shared, and leaves it so, and volumes of pods in it.
+		if err := syscall.Unmount(c.dir+"/kubelet", syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
 			t.Errorf("unmount the kubelet's folder: %v", err)
 		}
 	})
