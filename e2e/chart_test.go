@@ -27,7 +27,9 @@ type chartObject struct {
 	Data     map[string]string
 	Spec     struct {
 		Containers []chartContainer
-		Template   struct{ Spec struct{ Containers []chartContainer } }
+		Template   struct {
+			Spec struct{ Containers []chartContainer }
+		}
 	}
 }
 

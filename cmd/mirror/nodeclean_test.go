@@ -78,11 +78,14 @@ func TestNodeCleaned(t *testing.T) {
 	}{
 		{"done at once", []any{kube.Daemons{Seen: true, Wanted: 3, Ready: 3}}, 0, "nothing of the agent is left on 3 nodes\n"},
 		{
-			"done later", []any{kube.Daemons{}, errors.New("no route"), kube.Daemons{Seen: true, Wanted: 3, Ready: 1}, kube.Daemons{Seen: true, Wanted: 3, Ready: 3}},
+			"done later",
+			[]any{kube.Daemons{}, errors.New("no route"), kube.Daemons{Seen: true, Wanted: 3, Ready: 1}, kube.Daemons{Seen: true, Wanted: 3, Ready: 3}},
 			3 * time.Second, "nothing of the agent is left on 3 nodes\n",
 		},
 		{
-			"a node is gone", []any{kube.Daemons{Seen: true, Wanted: 3, Ready: 2, Unready: []string{"node-7"}}}, time.Minute,
+			"a node is gone",
+			[]any{kube.Daemons{Seen: true, Wanted: 3, Ready: 2, Unready: []string{"node-7"}}},
+			time.Minute,
 			"2 nodes are clean; 1 did not answer in time: node-7; where it comes back with files of the agent, run there: mirror node clean\n",
 		},
 		{"no controller", []any{kube.Daemons{}}, time.Minute, "has made no pod for the nodes"},

@@ -58,8 +58,10 @@ func TestDaemons(t *testing.T) {
 	}{
 		{"no controller has seen it", daemons{}, kube.Daemons{}, []string{set}},
 		{
-			"all are ready", daemons{status: map[string]any{"observedGeneration": 1, "desiredNumberScheduled": 2, "numberReady": 2}},
-			kube.Daemons{Seen: true, Wanted: 2, Ready: 2}, []string{set},
+			"all are ready",
+			daemons{status: map[string]any{"observedGeneration": 1, "desiredNumberScheduled": 2, "numberReady": 2}},
+			kube.Daemons{Seen: true, Wanted: 2, Ready: 2},
+			[]string{set},
 		},
 		{
 			"two are not", daemons{
