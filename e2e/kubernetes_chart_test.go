@@ -62,6 +62,7 @@ func TestKubernetesChart(t *testing.T) {
 	if !kubernetes.OwnNamespaces(t, binaryVariable+"="+mirrord.Binary) {
 		return
 	}
+	cache := t.TempDir() // of a mirror's pod, which ends with the cluster at the latest
 	c := startWholeCluster(t)
 	c.Kubectl(t, "create", "namespace", "mirror")
 	c.Kubectl(t, "label", "namespace", "mirror", "pod-security.kubernetes.io/enforce=restricted")
@@ -106,7 +107,7 @@ agent: {enabled: true, registries: [%q, %q, %q, %q]}
 endpoint: {type: HostPort}
 cache: {hostPath: %q, size: 20Gi}
 agent: {enabled: true, registries: [%q]}
-`, filepath.Join(t.TempDir(), "cache"), "docker.io="+c.openURL))
+`, filepath.Join(cache, "mirror"), "docker.io="+c.openURL))
 	})
 }
 

@@ -28,6 +28,8 @@ func TestParseTokens(t *testing.T) {
 
 		{"nothing", "", "the file has no token (make one with mirror token new NAME)"},
 		{"no list", "tokens: ci", "tokens"},
+		{"a value", "0", "t.yaml:1:1:"},
+		{"a list", "[a]", "t.yaml:1:1:"},
 		{"the token itself", "tokens: [{name: ci, token: " + token + "}]", "the token itself does not go here"},
 		{"the token as hash", "tokens: [{name: ci, sha256: " + token + "}]", "it is not 64 hexadecimal digits"},
 		{"a short hash", "tokens: [{name: ci, sha256: abcd}]", "it is not 64 hexadecimal digits"},

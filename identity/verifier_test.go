@@ -272,3 +272,20 @@ func TestLimits(t *testing.T) {
 		}
 	})
 }
+
+// Made-up users and addresses leave no more than a bounded number of counts, and lock out no user.
+func TestMadeUpUsers(t *testing.T) {
+	t.Parallel()
+	v := newVerifier()
+	v.Use(identity.Settings{Passwords: passwords(t, "alice")})
+	for i := range 100_000 {
+		v.Try(fmt.Sprint("user-", i), fmt.Sprint("10.", i>>16, ".", i>>8&255, ".", i&255))
+		v.Try("alice", fmt.Sprint("11.", i>>16, ".", i>>8&255, ".", i&255))
+	}
+	if n := v.Held(); n > identity.MaxHeld {
+		t.Errorf("%d entries", n)
+	}
+	if !v.Try("bob", "10.0.0.1") {
+		t.Error("another user is not checked")
+	}
+}

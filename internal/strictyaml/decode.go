@@ -316,6 +316,9 @@ func (s *Schema) mappingHint(n *yaml.Node, at position) string {
 	if text == "" || len(text) > 80 || strings.ContainsAny(text, "\n,[]{}#") {
 		return general
 	}
+	if s.o.MappingHint == nil {
+		return general
+	}
 	return cmp.Or(s.o.MappingHint(at.pattern, withoutUser(text), list), general)
 }
 

@@ -23,7 +23,7 @@ type Options struct {
 	// Synonyms are other names of settings, in lower case without - _ and dots, with the path of each.
 	Synonyms map[string]string
 	// MappingHint says what to write where a mapping should be and a plain value is, or a list that begins with one.
-	// Empty: KEY: VALUE.
+	// Empty, and nil: KEY: VALUE.
 	MappingHint func(path, value string, list bool) string
 	// SameKey says why two keys of a Keyed list that are written differently are the same one.
 	SameKey string

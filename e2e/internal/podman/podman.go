@@ -105,6 +105,31 @@ func (c *Client) PullWithin(ctx context.Context, t testing.TB, ref string) (id s
 	return "sha256:" + strings.TrimSpace(r.Stdout), nil
 }
 
+// Run runs a command of Podman.
+func (c *Client) Run(t testing.TB, args ...string) proc.Result {
+	t.Helper()
+	return proc.Run(t, proc.Options{Env: c.env}, tool.System(t, "podman"), append([]string{"--root", c.dir + "/graph", "--runroot", c.dir + "/run"}, args...)...)
+}
+
+// End runs a command of Podman when the test has ended, and returns what it printed.
+func (c *Client) End(args ...string) string {
+	r, err := proc.Exec(context.Background(), proc.Options{Env: c.env}, "/usr/bin/podman", append([]string{"--root", c.dir + "/graph", "--runroot", c.dir + "/run"}, args...)...)
+	if err != nil {
+		return err.Error()
+	}
+	return r.Text()
+}
+
+// Must runs a command of Podman that has to succeed and returns its stdout.
+func (c *Client) Must(t testing.TB, args ...string) string {
+	t.Helper()
+	r := c.Run(t, args...)
+	if r.Code != 0 {
+		t.Fatalf("podman %s: exit code %d\n%s", strings.Join(args, " "), r.Code, r.Text())
+	}
+	return r.Stdout
+}
+
 // Certs gives the client the files of a registry, HOST:PORT, by their names there: ca.crt, client.cert and client.key.
 func (c *Client) Certs(t testing.TB, host, from string, files map[string]string) {
 	t.Helper()

@@ -325,7 +325,7 @@ func ours() []Scene {
 		{Reason: "blocked-by-policy", Name: "denied", set: func(w *World, p *Place) error {
 			_, err := p.registry(w, origin.Options{})
 			p.Upstream += ", deny: [acme/**]"
-			p.Says = says("never asks denied.example for acme/app", "deny")
+			p.Says, p.Node = says("never asks denied.example for", "deny"), ""
 			return err
 		}},
 		{Reason: "too-new", Name: "fresh", set: func(w *World, p *Place) error {
