@@ -40,12 +40,12 @@ what it has served itself: --replica, once for each of the others, asks them as 
 
 It needs kubernetes.coverage, and the rights in deploy/kubernetes/events.yaml.
 
-Exit codes: 0 shown; 1 the mirror refused the request, or with --fail an image was missed; 2
-wrong usage; 4 no mirror answers.`,
+Exit codes: 0 shown; 1 the mirror refused the request, or with --fail an image was missed or
+no node was compared; 2 wrong usage; 4 no mirror answers.`,
 		Example: `  mirror coverage
   mirror coverage --node node-7
   mirror coverage --fail -o json | jq -r '.nodes[] | select(.through < .images) | .node'
-  mirror coverage --admin http://mirror-0.mirror:5001 --replica http://mirror-1.mirror:5001`,
+  mirror coverage --admin http://10.0.0.7:5001 --replica http://10.0.0.8:5001`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := url.Values{"limit": {most.String()}}
@@ -74,6 +74,9 @@ wrong usage; 4 no mirror answers.`,
 					missed += n.Images - n.Through
 				}
 			}
+			if fail && len(l.Nodes) == 0 {
+				return &exitError{exitFailed, fmt.Errorf("no node was compared%s", because(strings.Join(l.Notes, "; ")))}
+			}
 			if fail && missed > 0 {
 				return &exitError{exitFailed, fmt.Errorf("%s came past the mirror", plural(missed, "image", "images"))}
 			}
@@ -81,7 +84,7 @@ wrong usage; 4 no mirror answers.`,
 		},
 	}
 	flags.add(cmd, true)
-	cmd.Flags().BoolVar(&fail, "fail", false, "exit with 1 if an image came past the mirror")
+	cmd.Flags().BoolVar(&fail, "fail", false, "exit with 1 if an image came past the mirror, or no node was compared")
 	cmd.Flags().StringVar(&node, "node", "", "only this `node`, with its images")
 	cmd.Flags().StringArrayVar(&replicas, "replica", nil, "admin `URL` of a further replica of the mirror; repeat it for each")
 	addLimit(cmd, &most, "show at most so many nodes, up to 1000")

@@ -67,6 +67,13 @@ func TestCoverageCommand(t *testing.T) {
 	if n := got.Nodes[0]; fmt.Sprint(n.Images, n.Through, n.Unknown) != "3 2 0" || n.Details != nil || len(got.Notes) != 0 {
 		t.Errorf("%+v", got)
 	}
+	empty := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(`{"nodes":[],"notes":["pods were not read"]}`))
+	}))
+	defer empty.Close()
+	if code, _, stderr := commandLine(t, "coverage", "--admin", empty.URL, "--fail"); code != 1 || !strings.Contains(stderr, "no node was compared: pods were not read") {
+		t.Errorf("without nodes: exit code %d: %s", code, stderr)
+	}
 	if code, _, _ := commandLine(t, "coverage", "--admin", a, "--replica", "http://127.0.0.1:1"); code != 4 {
 		t.Errorf("a replica that is not there: %d", code)
 	}

@@ -204,6 +204,36 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestMemory gives Go nine tenths of the container's memory, in each form of a quantity.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	for limit, want := range map[string]string{"1Gi": "921MiB", "1.5Gi": "1382MiB", "2G": "1716MiB", "512Mi": "460MiB", "800M": "686MiB"} {
+		for _, helm := range helms {
+			if out := rendered(t, helm, "resources: {limits: {memory: "+limit+"}}"); !regexp.MustCompile(`name: GOMEMLIMIT\n +value: ` + want + `\n`).MatchString(out) {
+				t.Errorf("%s: %s is not %s", helm, limit, want)
+			}
+		}
+	}
+}
+
+// TestAgentRollout: the agents are replaced for a new list of registries, not for other settings of these.
+func TestAgentRollout(t *testing.T) {
+	t.Parallel()
+	annotation := regexp.MustCompile(`mirror/registries: \S+`)
+	of := func(upstreams string) string {
+		return annotation.FindString(rendered(t, helms[0], "{agent: {enabled: true}, config: 'upstreams: "+upstreams+"'}"))
+	}
+	before := of("{docker.io: {}}")
+	if now := of("{docker.io: {tags: {maxAge: 5m}}}"); before == "" || now != before {
+		t.Errorf("%q, and with another maxAge %q", before, now)
+	}
+	for _, upstreams := range []string{"{docker.io: {}, quay.io: {}}", "{docker.io: {endpoints: [http://10.0.0.7:5000]}}"} {
+		if now := of(upstreams); now == before {
+			t.Errorf("the list %s is the same", upstreams)
+		}
+	}
+}
+
 // TestLint has both Helms look at the chart.
 func TestLint(t *testing.T) {
 	t.Parallel()

@@ -118,10 +118,10 @@ imagePullSecrets:
 {{/* A share of a quantity with Mi, Gi or Ti, in MiB: quantity, tenths. Empty where it has another unit. */}}
 {{- define "mirror.share" -}}
 {{- $quantity := toString (index . 0) }}
-{{- if regexMatch "^[0-9]+(Mi|Gi|Ti)$" $quantity }}
-{{- $unit := dict "Mi" 1 "Gi" 1024 "Ti" 1048576 }}
-{{- $mi := mul (regexFind "^[0-9]+" $quantity | int64) (get $unit (regexFind "[A-Z]i$" $quantity)) }}
-{{- printf "%dMiB" (div (mul $mi (index . 1)) 10) }}
+{{- if regexMatch "^[0-9]+(\\.[0-9]+)?(M|G|T|Mi|Gi|Ti)$" $quantity }}
+{{- $unit := dict "Mi" 1.0 "Gi" 1024.0 "Ti" 1048576.0 "M" 0.95367431640625 "G" 953.67431640625 "T" 953674.31640625 }}
+{{- $mi := mulf (regexFind "^[0-9.]+" $quantity | float64) (get $unit (regexFind "[A-Z]i?$" $quantity)) }}
+{{- printf "%dMiB" (divf (mulf $mi (index . 1)) 10 | floor | int64) }}
 {{- end }}
 {{- end }}
 
