@@ -96,6 +96,9 @@ func coverageOf(ctx context.Context, flags *adminFlags, q url.Values, replicas [
 	if len(replicas) == 0 {
 		return flags.get(ctx, "coverage", q)
 	}
+	if err := flags.fromConfig(); err != nil { // its token is that of all replicas
+		return nil, err
+	}
 	most, _ := strconv.Atoi(q.Get("limit"))
 	var reports []coverage.Report
 	for _, address := range append([]string{""}, replicas...) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,5 +77,30 @@ func TestCoverageCommand(t *testing.T) {
 	}
 	if code, _, _ := commandLine(t, "coverage", "--admin", a, "--replica", "http://127.0.0.1:1"); code != 4 {
 		t.Errorf("a replica that is not there: %d", code)
+	}
+}
+
+// The token of the configuration is sent to all replicas.
+func TestCoverageOfReplicasWithAToken(t *testing.T) {
+	t.Parallel()
+	const token = "0123456789abcdef0123456789abcdef"
+	var asked atomic.Int32
+	guarded := func() *httptest.Server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Authorization") != "Bearer "+token {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			asked.Add(1)
+			_, _ = w.Write([]byte(`{"nodes":[]}`))
+		}))
+		t.Cleanup(s.Close)
+		return s
+	}
+	a, b := guarded(), guarded()
+	path := configFile(t, "admin: {listen: '"+a.Listener.Addr().String()+"', tokenFile: "+textFile(t, "token", token+"\n")+"}\n")
+	code, _, stderr := commandLine(t, "coverage", "--config", path, "--replica", b.URL)
+	if code != 0 || asked.Load() != 2 {
+		t.Errorf("exit code %d, %d were asked: %s", code, asked.Load(), stderr)
 	}
 }
