@@ -39,7 +39,8 @@ type verdict struct {
 	until time.Time
 }
 
-// ParseCertificates reads the certificates, PEM, that sign those of clients, and the lists of revoked ones, PEM, which may be empty.
+// ParseCertificates reads the certificates, PEM, that sign those of clients, and the lists of revoked ones, PEM. Nil: there are none;
+// a text without a list is a mistake.
 func ParseCertificates(ca, crl []byte) (*Certificates, error) {
 	c := &Certificates{
 		authorities: x509.NewCertPool(), revoked: make(map[string]bool),
@@ -64,7 +65,15 @@ func ParseCertificates(ca, crl []byte) (*Certificates, error) {
 	if len(all) == 0 {
 		return nil, errors.New("it holds no PEM certificate; it should have those that sign the clients'")
 	}
-	return c, blocks(crl, "X509 CRL", func(der []byte) error { return c.revoke(der, all) })
+	lists := 0
+	err = blocks(crl, "X509 CRL", func(der []byte) error { lists++; return c.revoke(der, all) })
+	if err == nil && crl != nil && lists == 0 { // else a damaged file would give revoked nodes their rights back
+		err = errors.New("it holds no PEM list of revoked certificates; openssl crl -inform DER -out FILE makes one of DER")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("clients.crl: %w", err)
+	}
+	return c, nil
 }
 
 // blocks calls take with each block of a type.
@@ -72,6 +81,9 @@ func blocks(text []byte, kind string, take func([]byte) error) error {
 	for len(text) > 0 {
 		var b *pem.Block
 		if b, text = pem.Decode(text); b == nil {
+			if bytes.Contains(text, []byte("-----BEGIN")) {
+				return errors.New("it ends within a block, or a block is damaged; write it again")
+			}
 			return nil
 		}
 		if b.Type == kind {

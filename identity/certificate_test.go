@@ -230,6 +230,12 @@ func TestParseCertificates(t *testing.T) {
 		{"a node's", leaf.pem(), nil, "signs no others; name the file of the authority"},
 		{"damaged", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), nil, "can't be read"},
 		{"a list of another", ca.pem(), other.crl(t), "signed by none of the authorities"},
+		{"an empty file of lists", ca.pem(), []byte{}, "clients.crl: it holds no PEM list"},
+		{"a list in DER", ca.pem(), crlDER(ca.crl(t)), "openssl crl -inform DER"},
+		{"a list that is cut off", ca.pem(), ca.crl(t)[:100], "clients.crl: it ends within a block"},
+		{"a second list that is cut off", slices.Concat(ca.pem(), other.pem()), slices.Concat(ca.crl(t), other.crl(t)[:100]), "it ends within a block"},
+		{"a list of another type", ca.pem(), []byte(strings.ReplaceAll(string(ca.crl(t)), "X509 CRL", "CRL")), "it holds no PEM list"},
+		{"authorities that are cut off", slices.Concat(ca.pem(), other.pem()[:100]), nil, "it ends within a block"},
 		{"a damaged list", ca.pem(), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("x")}), "list of revoked certificates can't be read"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -239,4 +245,9 @@ func TestParseCertificates(t *testing.T) {
 			}
 		})
 	}
+}
+
+func crlDER(text []byte) []byte {
+	b, _ := pem.Decode(text)
+	return b.Bytes
 }

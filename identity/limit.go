@@ -108,6 +108,19 @@ func (l *limits) begin(user, source string, now time.Time) *try {
 	return t
 }
 
+// known reports whether a password that was right elsewhere may be used from an address: the user has logged in there, or the limits
+// would let it be compared. Else the answer would tell right guesses from wrong ones without a limit.
+func (l *limits) known(user, source string, now time.Time) bool {
+	if _, seen := l.seen.Get(pair{user, source}); seen {
+		return true
+	}
+	t := l.begin(user, source, now)
+	if t != nil {
+		t.succeeded()
+	}
+	return t != nil
+}
+
 // undo gives back what was taken: the password was not compared.
 func (t *try) undo() {
 	t.l.mu.Lock()

@@ -242,6 +242,10 @@ func (v *Verifier) password(ctx context.Context, p *Passwords, l login, source s
 		if err != nil {
 			return "", &RefusedError{Method: ByPassword, Result: Unavailable, Err: err}
 		}
+	} else if c.right && !v.limits.known(l.user, source, time.Now()) {
+		v.o.Observe(ByPassword, Limited)
+		v.warn(ctx, l.user, source)
+		c = compared{hash: hash, result: Limited}
 	}
 	switch {
 	case c.right && c.hash == hash:

@@ -245,6 +245,13 @@ func TestLimits(t *testing.T) {
 		if who, _ := v.ask(t, basic("alice", "alice1"), "2"); who != "alice" {
 			t.Error("the user is refused at another address")
 		}
+		// The password is known to be right; where the guesses are used up it is not told from the wrong ones.
+		if n := guess("alice", "4", 20); n != 5 {
+			t.Errorf("%d of 20 guesses at a further address are checked, want 5", n)
+		}
+		if who, r := v.ask(t, basic("alice", "alice1"), "4"); who != "" || r != identity.Limited {
+			t.Errorf("a right guess after too many wrong ones: %q %s", who, r)
+		}
 		time.Sleep(time.Minute) // in the bubble
 		if n := guess("alice", "1", 5); n != 2 {
 			t.Errorf("a minute later %d are checked, want 2", n)
