@@ -16,7 +16,7 @@ const maxNode = 253
 
 // Name is the client's name in logs and records: the node's, where its configuration gives it, else its address.
 func Name(r *http.Request, proxies Proxies) string {
-	if node := r.Header.Get(NodeHeader); node != "" && len(node) <= maxNode && isPrintable(node) {
+	if node := r.Header.Get(NodeHeader); node != "" && len(node) <= maxNode && isPrintable(node) && !isLogin(node) {
 		return node
 	}
 	host, addr := addressOf(r, proxies)
@@ -24,6 +24,11 @@ func Name(r *http.Request, proxies Proxies) string {
 		return addr.String()
 	}
 	return host
+}
+
+// isLogin reports whether a name looks like the label of a client that has logged in. No node is called so.
+func isLogin(name string) bool {
+	return strings.HasPrefix(name, "user:") || strings.HasPrefix(name, "sa:")
 }
 
 // Source is the address by which turns, bytes and everything else that is bounded are shared out: the client can't choose it.

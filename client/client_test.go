@@ -55,6 +55,8 @@ func TestName(t *testing.T) {
 		{name: "IPv6", from: "[2001:db8::1:2:3:4]:99", want: "2001:db8::1:2:3:4"},
 		{name: "IPv6 with a zone", from: "[fe80::1%eth0]:99", want: "fe80::1%eth0"},
 		{name: "a node's name with a control character", from: "192.0.2.9:99", node: "node\x1b7", want: "192.0.2.9"},
+		{name: "a node's name like that of a user", from: "192.0.2.9:99", node: "user:alice", want: "192.0.2.9"},
+		{name: "a node's name like that of a service account", from: "192.0.2.9:99", node: "sa:prod/deployer", want: "192.0.2.9"},
 		{name: "a node's name of several words", from: "192.0.2.9:99", node: "node  7", want: "192.0.2.9"},
 		{name: "not an address", from: "a\x00pipe", want: "a?pipe"},
 	} {
