@@ -314,16 +314,14 @@ func (r *Record) flush(last bool) {
 			r.put(key, pending[key].source, slices.Collect(maps.Values(pending[key].list)))
 		}
 	}
-	if err := cmp.Or(failed, r.shrink()); err != nil {
-		failed = err
-	}
+	failed = cmp.Or(failed, r.shrink())
 	r.mu.Lock()
 	r.writing = nil
+	if failed == nil {
+		r.lastRun, r.span.Alive = now, now.UTC().Truncate(time.Second)
+	}
 	r.mu.Unlock()
 	if failed == nil {
-		r.mu.Lock()
-		r.lastRun, r.span.Alive = now, now.UTC().Truncate(time.Second)
-		r.mu.Unlock()
 		failed = r.writeSpan(last)
 	}
 	r.failed(failed)

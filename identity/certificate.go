@@ -197,10 +197,13 @@ func nodeOf(cert *x509.Certificate) (string, error) {
 	case len(cert.DNSNames) > 1 && !slices.Contains(cert.DNSNames, name):
 		return "", errors.New("the client's certificate has several DNS names, and its common name is none of them")
 	}
-	if !nodeName.MatchString(name) {
+	if !IsNodeName(name) {
 		return "", fmt.Errorf("the client's certificate names %q, which is not the name of a node", name)
 	}
 	return name, nil
 }
+
+// IsNodeName reports whether a certificate may name a node so: as a host, in lower case.
+func IsNodeName(name string) bool { return nodeName.MatchString(name) }
 
 func isSystem(organization string) bool { return strings.HasPrefix(organization, "system:") }

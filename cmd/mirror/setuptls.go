@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/authority"
 )
 
@@ -77,10 +78,7 @@ Exit codes: 0 made; 1 files are there already, or can't be read or written; 2 wr
 	return cmd
 }
 
-var (
-	nodePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
-	hostPattern = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
-)
+var hostPattern = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
 // check refuses flags that can't be meant.
 func (c *certificates) check() error {
@@ -90,7 +88,7 @@ func (c *certificates) check() error {
 		}
 	}
 	for _, node := range c.nodes {
-		if !nodePattern.MatchString(node) {
+		if !identity.IsNodeName(node) {
 			return fmt.Errorf("--node %s is not the name of a node; write it as kubectl get nodes shows it", node)
 		}
 	}
@@ -199,7 +197,7 @@ func (c *certificates) complete() error {
 		return fmt.Errorf("list the nodes: %w", err)
 	}
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".crt"); ok && nodePattern.MatchString(name) {
+		if name, ok := strings.CutSuffix(e.Name(), ".crt"); ok && identity.IsNodeName(name) {
 			c.nodes = append(c.nodes, name)
 		}
 	}

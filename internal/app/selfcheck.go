@@ -212,9 +212,9 @@ func (a *App) checkRoom() doctor.Check {
 	if err != nil {
 		return warns(c, "mend the disk", "the free space of the disk can't be read: %v", err)
 	}
-	used := a.cache.Stats().Bytes
+	stats := a.cache.Stats()
+	used, least := stats.Bytes, stats.Disk.Floor
 	size := conf.Size.Of(disk.Total)
-	least := max(int64(conf.MinFree.Bytes), int64(float64(disk.Total)*float64(conf.MinFree.Percent)/100))
 	amount := func(n int64) string { return config.Size(n).String() }
 	c.Detail = fmt.Sprintf("%s of %s are used; the disk has %s of %s free", amount(used), amount(size), amount(disk.Free), amount(disk.Total))
 	switch {
