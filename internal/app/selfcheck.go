@@ -215,11 +215,10 @@ func (a *App) checkRoom() doctor.Check {
 	stats := a.cache.Stats()
 	used, least := stats.Bytes, stats.Disk.Floor
 	size := conf.Size.Of(disk.Total)
-	amount := func(n int64) string { return config.Size(n).String() }
-	c.Detail = fmt.Sprintf("%s of %s are used; the disk has %s of %s free", amount(used), amount(size), amount(disk.Free), amount(disk.Total))
+	c.Detail = fmt.Sprintf("%s of %s are used; the disk has %s of %s free", text.Size(used), text.Size(size), text.Size(disk.Free), text.Size(disk.Total))
 	switch {
 	case disk.Free < least:
-		return broken(c, "free some space, or make cache.size smaller", "%s, less than minFree, %s", c.Detail, amount(least))
+		return broken(c, "free some space, or make cache.size smaller", "%s, less than minFree, %s", c.Detail, text.Size(least))
 	case size-used > disk.Free-least:
 		return warns(c, "make cache.size smaller, or the disk larger", "%s: it is full before the cache is", c.Detail)
 	case disk.AllInodes > 0 && disk.FreeInodes < disk.AllInodes/100:
@@ -243,7 +242,7 @@ func (a *App) checkState() doctor.Check {
 	if err != nil {
 		return broken(c, "check the disk, then restart the mirror: it opens the last good copy of a damaged file", "can't be written to: %v", err)
 	}
-	c.Detail = fmt.Sprintf("can be written to and read; %s are in use", config.Size(a.folder.state.Used()))
+	c.Detail = fmt.Sprintf("can be written to and read; %s are in use", text.Size(a.folder.state.Used()))
 	return c
 }
 
