@@ -59,7 +59,9 @@ func TestCommandsDoNotWaitForFiles(t *testing.T) {
 		{"a token of the admin listener", nil, "token", []string{"status", "--admin", ready.URL, "--admin-token-file", "DIR/token"}, exitFailed},
 		{"a CA of the admin listener", nil, "ca", []string{"reload", "--admin", "https://127.0.0.1:1", "--admin-ca", "DIR/ca"}, exitFailed},
 		{
-			"the certificate of the admin listener", map[string]string{"c.yaml": "admin: {listen: '127.0.0.1:1', tls: {cert: odd, key: key}}\n"}, "odd",
+			"the certificate of the admin listener",
+			map[string]string{"c.yaml": "admin: {listen: '127.0.0.1:1', tls: {cert: odd, key: key}}\n"},
+			"odd",
 			[]string{"status", "--config", "DIR/c.yaml"},
 			exitFailed,
 		},

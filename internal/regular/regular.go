@@ -82,7 +82,7 @@ func check(name string, info fs.FileInfo) error {
 func Open(path string) (*os.File, error) {
 	info, err := os.Stat(path) // to open a device can do something
 	if err != nil {
-		return nil, err
+		return nil, opening(err)
 	}
 	if err := check(path, info); err != nil {
 		return nil, err
@@ -92,6 +92,14 @@ func Open(path string) (*os.File, error) {
 		return nil, err
 	}
 	return checked(f, path)
+}
+
+// opening is the error of a look at a file as that of opening it, which the caller asked for.
+func opening(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return &fs.PathError{Op: "open", Path: e.Path, Err: e.Err}
+	}
+	return err
 }
 
 // checked is an open file, which is closed if it is not a regular one.
@@ -137,7 +145,7 @@ func all(f fs.File, path string, most int64) ([]byte, error) {
 func OpenIn(fsys fs.FS, name string) (fs.File, error) {
 	info, err := fs.Stat(fsys, name)
 	if err != nil {
-		return nil, err
+		return nil, opening(err)
 	}
 	if err := check(name, info); err != nil {
 		return nil, err
@@ -163,7 +171,7 @@ func OpenRoot(path string) (*os.Root, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, opening(err)
 	case !info.IsDir():
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("it is not a folder; name one")}
 	}
@@ -193,10 +201,10 @@ func (b below) Open(name string) (fs.File, error) {
 		return check(name, info)
 	}
 	info, err := b.Stat(name)
-	if err == nil {
-		err = fit(info)
-	}
 	if err != nil {
+		return nil, opening(err)
+	}
+	if err := fit(info); err != nil {
 		return nil, err
 	}
 	f, err := b.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
