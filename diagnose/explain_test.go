@@ -551,6 +551,22 @@ var cases = []struct {
 	{"client-forbidden-node", diagnose.ClientForbidden, &access.ForbiddenError{
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Who: "node:worker-1", Mirrored: true, Note: "the certificate has expired",
 	}},
+	{"client-login-missing", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
+	}},
+	{"client-login-missing-here", diagnose.ClientLoginMissing, &access.LoginError{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}}},
+	{"client-login-in-clear", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Insecure: true,
+	}},
+	{"client-login-of-the-mirror", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Background: true,
+	}},
+	{"client-login-refused", diagnose.ClientLoginRefused, &access.RefusedError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
+	}},
+	{"client-login-refused-before", diagnose.ClientLoginRefused, &access.RefusedError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Remembered: true,
+	}},
 	{"login-refused", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Refused}},
 	{"login-refused-token", diagnose.LoginRefused, &identity.RefusedError{
 		Method: identity.ByToken, Result: identity.Refused, Detail: "the token has expired",
