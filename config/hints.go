@@ -43,7 +43,7 @@ var hints = map[string]map[string]string{
 	"upstreams.*.access": {
 		"private": accessHint, "authenticated": accessHint, "restricted": accessHint, "login": accessHint, "auth": accessHint,
 		"anonymous": `write public, or leave access out`, "open": `write public, or leave access out`,
-		"client": accessHint,
+		"clients": `write client`, "passthrough": `write client`, "user": `write client`,
 	},
 	"upstreams.*.endpoints.*": {
 		"insecure": insecureHint, "skipVerify": insecureHint, "insecureSkipVerify": insecureHint, "skip_verify": insecureHint,
@@ -71,7 +71,13 @@ var hints = map[string]map[string]string{
 		"users": `did you mean "htpasswd"?`, "passwords": `did you mean "htpasswd"?`, "passwordFile": `did you mean "htpasswd"?`,
 		"basic": `did you mean "htpasswd"?`, "token": `did you mean "tokens"?`, "tokenFile": `did you mean "tokens"?`,
 		"bearer": `did you mean "tokens"?`, "clientCA": `did you mean "ca"?`, "caFile": `did you mean "ca"?`, "mtls": `did you mean "ca"?`, "revoked": `did you mean "crl"?`,
-		"serviceAccounts": `did you mean "kubernetes"?`,
+		"serviceAccounts": `did you mean "kubernetes"?`, "maxRequests": limitsHint, "bandwidth": limitsHint, "rateLimit": limitsHint,
+		"concurrency": limitsHint,
+	},
+	"clients.limits": {
+		"requests": `did you mean "maxRequests"?`, "concurrency": `did you mean "maxRequests"?`, "maxConnections": `did you mean "maxRequests"?`,
+		"rate": `did you mean "bandwidth"?`, "maxBandwidth": `did you mean "bandwidth"?`, "total": `did you mean "totalBandwidth"?`,
+		"perAddress": `did you mean "byAddress"?`, "byIP": `did you mean "byAddress"?`, "perIP": `did you mean "byAddress"?`,
 	},
 	"clients.kubernetes": {
 		"aud": `did you mean "audience"?`, "iss": `did you mean "issuer"?`, "jwksUri": `did you mean "jwks"?`, "jwks_uri": `did you mean "jwks"?`,
@@ -86,6 +92,7 @@ var hints = map[string]map[string]string{
 }
 
 const (
+	limitsHint        = "it belongs below limits, as in limits: {maxRequests: 64, bandwidth: 100MiB}"
 	whoHint           = `did you mean "who"?`
 	passwordHint      = "a secret does not go here: put it into a file of its own, and name that with passwordFile"
 	webhookSecretHint = "a secret does not go here: put it into a file of its own, and name that with secretFile"
@@ -95,8 +102,8 @@ const (
 	endpointHint      = "where it is asked goes into endpoints, as in endpoints: [https://registry.example.com]"
 	insecureHint      = "certificates are always checked: name your authority with ca at the endpoint, or write http:// where the registry has no TLS"
 	tagHint           = "how long a tag is served without asking is upstreams.NAME.tags.maxAge"
-	accessHint        = "a private registry needs access: rules, credentials, and rules that say what clients may pull, as in " +
-		`{who: [anonymous], pull: ["registry.example.com/base/**"]}`
+	accessHint        = "a private registry needs access: client, where clients' own credentials decide; or access: rules, credentials, and rules " +
+		`that say what clients may pull, as in {who: [anonymous], pull: ["registry.example.com/base/**"]}`
 )
 
 // mappingHint says what to write where a mapping should be and a value is, or a list that begins with it.

@@ -56,19 +56,22 @@ const (
 	ManifestTooLarge Reason = "manifest-too-large"
 	DigestMismatch   Reason = "digest-mismatch"
 
-	UnknownUpstream Reason = "unknown-upstream"
-	ClientForbidden Reason = "client-forbidden"
-	LoginRefused    Reason = "login-refused"
-	BlockedByPolicy Reason = "blocked-by-policy"
-	TooNew          Reason = "too-new"
-	Overloaded      Reason = "overloaded"
-	QueueTimeout    Reason = "queue-timeout"
-	Stopping        Reason = "stopping"
-	BadRequest      Reason = "bad-request"
-	Loop            Reason = "loop"
-	InternalError   Reason = "internal-error"
-	NoRoom          Reason = "no-room"
-	NotCached       Reason = "not-cached"
+	UnknownUpstream    Reason = "unknown-upstream"
+	ClientForbidden    Reason = "client-forbidden"
+	LoginRefused       Reason = "login-refused"
+	ClientLoginMissing Reason = "client-login-missing"
+	ClientLoginRefused Reason = "client-login-refused"
+	BlockedByPolicy    Reason = "blocked-by-policy"
+	TooNew             Reason = "too-new"
+	Overloaded         Reason = "overloaded"
+	ClientLimited      Reason = "client-limited"
+	QueueTimeout       Reason = "queue-timeout"
+	Stopping           Reason = "stopping"
+	BadRequest         Reason = "bad-request"
+	Loop               Reason = "loop"
+	InternalError      Reason = "internal-error"
+	NoRoom             Reason = "no-room"
+	NotCached          Reason = "not-cached"
 
 	ClientGone Reason = "client-gone"
 	TooSlow    Reason = "too-slow"
@@ -99,6 +102,9 @@ var (
 	broken       = Answer{Status: http.StatusInternalServerError, Code: errcode.ErrorCodeUnknown}
 	// A mirror's 429 makes containerd send the request again at once, up to six times.
 	limited = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeTooManyRequests, RetryAfter: time.Minute}
+	// A client that is over its own limit: Podman waits as it is told. containerd sends it again at once, and then waits for its turn
+	// again, so it has six times that patience; after a 503 it would go on to the registry.
+	crowded = Answer{Status: http.StatusTooManyRequests, Code: errcode.ErrorCodeTooManyRequests, RetryAfter: 5 * time.Second}
 	busy    = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeUnavailable, RetryAfter: 5 * time.Second}
 )
 
@@ -279,6 +285,14 @@ var reasons = []properties{
 		"the mirror does not accept the login that the client has sent",
 		"check the user and the password or token for the mirror: the pull secret, docker login, or header in hosts.toml", "",
 	}},
+	{ClientLoginMissing, ClassAuth, InRequest, unauthorized, Advice{
+		"the registry shows the image to no client without a login, and the client has sent the mirror none",
+		"give the pod a pull secret of the registry, or log in; the mirror has to be reached over TLS, or on the same machine", "",
+	}},
+	{ClientLoginRefused, ClassAuth, InRequest, denied, Advice{
+		"the registry does not let the client's login pull the image, or has no such image",
+		"check the image's name, then the pull secret and what it may pull", "",
+	}},
 	{BlockedByPolicy, ClassMirror, InRequest, denied, Advice{
 		"the mirror's configuration lets no client pull it: its name must not be asked for at the registry",
 		"correct the image's name; if it is right, see deny and only of the upstream in the mirror's configuration", "",
@@ -288,6 +302,7 @@ var reasons = []properties{
 		"pull it when it is old enough, or pull it by digest; the tag can be pinned at the mirror", "",
 	}},
 	{Overloaded, ClassMirror, InRequest, busy, Advice{}},
+	{ClientLimited, ClassMirror, InRequest, crowded, Advice{}},
 	{QueueTimeout, ClassMirror, InRequest, late, Advice{}},
 	{Stopping, ClassMirror, InRequest, busy, Advice{}},
 	{BadRequest, ClassMirror, InRequest, invalid, Advice{}},
