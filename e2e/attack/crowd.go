@@ -33,6 +33,7 @@ type crowd struct{ idle, headers, reads, clients, rounds int }
 // ranks are connections of one kind.
 type ranks struct {
 	name   string
+	net    int // 127.net.0.0/24 has their addresses
 	want   int
 	open   atomic.Int64 // now
 	opened atomic.Int64 // in all: those that were closed are opened again
@@ -42,7 +43,7 @@ type ranks struct {
 // one of a hundred addresses.
 func (k *ranks) hold(ctx context.Context, group *sync.WaitGroup, host string, turn chan struct{}, use func(ctx context.Context, c net.Conn, held func())) {
 	for i := range k.want {
-		from := fmt.Sprintf("127.%d.0.%d", 1+len(k.name), 1+i%100)
+		from := fmt.Sprintf("127.%d.0.%d", k.net, 1+i%100)
 		group.Go(func() {
 			for ctx.Err() == nil {
 				k.one(ctx, host, from, turn, use)
@@ -194,7 +195,7 @@ func playCrowd(ctx context.Context, s *stage, w crowd) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer stop()
-	kinds := []*ranks{{name: "idle", want: w.idle}, {name: "headers", want: w.headers}, {name: "slow reads", want: w.reads}}
+	kinds := []*ranks{{name: "idle", net: 5, want: w.idle}, {name: "headers", net: 6, want: w.headers}, {name: "slow reads", net: 7, want: w.reads}}
 	turn := make(chan struct{}, 64)
 	for i, use := range []func(context.Context, net.Conn, func()){idleAfterRequest, slowHeader, slowRead(large)} {
 		kinds[i].hold(crowdCtx, &group, mirrors[1].Host, turn, use)
@@ -209,7 +210,7 @@ func playCrowd(ctx context.Context, s *stage, w crowd) error {
 	}); err != nil {
 		return err
 	}
-	var took [3][]time.Duration
+	var took [3][]time.Duration // of pulls
 	for round := range w.rounds {
 		for turn := range 3 {
 			i := (round + turn) % 3
