@@ -17,6 +17,7 @@ import (
 
 	"github.com/registrymirror/mirror/admin/client"
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 const defaultAdmin = "http://127.0.0.1:5001"
@@ -119,7 +120,7 @@ func (f *adminFlags) client() (*client.Client, error) {
 	}
 	o := client.Options{URL: f.url, Token: token, ServerName: f.serverName}
 	if f.ca != "" {
-		if o.CA, err = os.ReadFile(f.ca); err != nil {
+		if o.CA, err = regular.Read(f.ca, config.MaxFile); err != nil {
 			return nil, &exitError{exitFailed, fmt.Errorf("--admin-ca: %w", err)}
 		}
 	}
@@ -169,7 +170,7 @@ func (f *adminFlags) fromConfig() error {
 // certificateName is a name that the first certificate of a file is for. The certificate need not have the name under which
 // the listener is reached from its own machine.
 func certificateName(path string) (string, error) {
-	text, err := os.ReadFile(path)
+	text, err := regular.Read(path, config.MaxFile)
 	if err != nil {
 		return "", err
 	}
@@ -193,7 +194,7 @@ func (f *adminFlags) token() (string, error) {
 	if f.tokenFile == "" {
 		return "", nil
 	}
-	b, err := os.ReadFile(f.tokenFile)
+	b, err := regular.Read(f.tokenFile, config.MaxFile)
 	if err != nil {
 		return "", fmt.Errorf("--admin-token-file: %w", err)
 	}

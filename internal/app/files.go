@@ -4,12 +4,12 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync/atomic"
 
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/identity"
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/webhook"
 )
 
@@ -47,21 +47,33 @@ func readFiles(c *config.Config) (f files, err error) {
 	return f, nil
 }
 
+// readFile reads the file that a setting names. holds says what is in it.
+func readFile(setting, path, holds string) ([]byte, error) {
+	b, err := regular.Read(path, config.MaxFile)
+	switch {
+	case regular.Unfit(err):
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w; it names a file that this user can read, %s", setting, err, holds)
+	}
+	return b, nil
+}
+
 // readClients reads the files by which clients identify themselves.
 func readClients(c config.Clients) (s identity.Settings, err error) {
 	if c.Htpasswd != "" {
-		b, err := os.ReadFile(c.Htpasswd)
+		b, err := readFile("clients.htpasswd", c.Htpasswd, "as htpasswd -B writes it")
 		if err != nil {
-			return s, fmt.Errorf("clients.htpasswd: %w; it names a file that this user can read, as htpasswd -B writes it", err)
+			return s, err
 		}
 		if s.Passwords, err = identity.ParsePasswords(b); err != nil {
 			return s, fmt.Errorf("clients.htpasswd: %s: %w", c.Htpasswd, err)
 		}
 	}
 	if c.Tokens != "" {
-		b, err := os.ReadFile(c.Tokens)
+		b, err := readFile("clients.tokens", c.Tokens, "as mirror token new writes it")
 		if err != nil {
-			return s, fmt.Errorf("clients.tokens: %w; it names a file that this user can read, as mirror token new writes it", err)
+			return s, err
 		}
 		if s.Tokens, err = identity.ParseTokens(c.Tokens, b); err != nil {
 			return s, fmt.Errorf("clients.tokens: %w", err)
@@ -78,14 +90,14 @@ func readAuthorities(c config.Clients) (*identity.Certificates, error) {
 	if c.CA == "" {
 		return nil, nil
 	}
-	ca, err := os.ReadFile(c.CA)
+	ca, err := readFile("clients.ca", c.CA, "with certificates, PEM")
 	if err != nil {
-		return nil, fmt.Errorf("clients.ca: %w; it names a file that this user can read, with certificates, PEM", err)
+		return nil, err
 	}
 	var crl []byte
 	if c.CRL != "" {
-		if crl, err = os.ReadFile(c.CRL); err != nil {
-			return nil, fmt.Errorf("clients.crl: %w; it names a file that this user can read, with a list of revoked certificates, PEM", err)
+		if crl, err = readFile("clients.crl", c.CRL, "with a list of revoked certificates, PEM"); err != nil {
+			return nil, err
 		}
 	}
 	got, err := identity.ParseCertificates(ca, crl)
@@ -97,9 +109,9 @@ func readAuthorities(c config.Clients) (*identity.Certificates, error) {
 
 // readSecrets reads the secrets of a webhook, one a line. A short one could be guessed, so it is refused.
 func readSecrets(setting, path string) (list []string, err error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(setting+".secretFile", path, "with a long random secret in it")
 	if err != nil {
-		return nil, fmt.Errorf("%s.secretFile: %w; it names a file that this user can read, with a long random secret in it", setting, err)
+		return nil, err
 	}
 	for line := range strings.Lines(string(b)) {
 		secret := strings.TrimSpace(line)
@@ -123,7 +135,14 @@ func readCertificate(setting, cert, key string) (*tls.Certificate, error) {
 	if cert == "" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(cert, key)
+	var pair tls.Certificate
+	b, err := regular.Read(cert, config.MaxFile)
+	if err == nil {
+		var k []byte
+		if k, err = regular.Read(key, config.MaxFile); err == nil {
+			pair, err = tls.X509KeyPair(b, k)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: load certificate %s with key %s: %w; they must be PEM files that belong together and that "+
 			"this user can read", setting, cert, key, err)
@@ -136,10 +155,9 @@ func readToken(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	b, err := os.ReadFile(path)
+	b, err := readFile("admin.tokenFile", path, "with a long random token in it")
 	if err != nil {
-		return "", fmt.Errorf("admin.tokenFile: %w; it names a file that this user can read, with a long random token in it",
-			err)
+		return "", err
 	}
 	token := strings.TrimSpace(string(b))
 	if token == "" {

@@ -39,7 +39,7 @@ var floors = [][]string{
 	{"internal/origin", "internal/state/statetest"},
 	{"oci", "client", "internal/state", "internal/arch", "internal/memory", "internal/faults", "internal/demo", "internal/notes", "internal/image", "internal/release", "internal/dashboard", "internal/authority", "internal/share"},
 	{"internal/boltfile", "internal/guard", "internal/logging", "internal/point", "internal/strictyaml", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
-	{"docs/failures"},
+	{"docs/failures", "internal/regular"},
 	{"internal/glob", "internal/coalesce", "internal/bounded", "internal/text", "internal/backoff", "internal/clouds", "internal/cron", "internal/sbom"},
 }
 
