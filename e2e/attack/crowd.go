@@ -90,6 +90,7 @@ func idleAfterRequest(_ context.Context, c net.Conn, held func()) {
 		return
 	}
 	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
 	held()
 	_, _ = r.ReadByte() // until the mirror closes it
 }
@@ -251,8 +252,8 @@ func playCrowd(ctx context.Context, s *stage, w crowd) error {
 func linesWith(text, prefix string) string {
 	var list []string
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, prefix) {
-			list = append(list, strings.TrimSpace(strings.TrimPrefix(line, prefix)))
+		if rest, ok := strings.CutPrefix(line, prefix); ok {
+			list = append(list, strings.TrimSpace(rest))
 		}
 	}
 	return strings.Join(list, ", ")
