@@ -407,7 +407,7 @@ func TestAccessSettings(t *testing.T) {
 			switch f := v.Field(i); {
 			case f.Kind() == reflect.Struct:
 				empty(f, at+name+".")
-			case f.IsZero():
+			case f.Kind() == reflect.String && f.IsZero(): // limits, which are numbers, do not identify a client
 				t.Errorf("ci/access-values.yaml lacks %s%s", at, name)
 			}
 		}
