@@ -112,7 +112,7 @@ func New(o Options) *Server {
 		s.o.Begin = func(journal.Request) {}
 	}
 	m := chi.NewMux()
-	for path, answer := range map[string]http.HandlerFunc{"/healthz": s.healthz, "/readyz": s.readyz, docs + "*": s.doc} {
+	for path, answer := range map[string]http.HandlerFunc{"/healthz": s.healthz, "/readyz": s.readyz, identityPath: s.identity, docs + "*": s.doc} {
 		m.Get(path, answer)
 		m.Head(path, answer)
 	}
@@ -120,7 +120,7 @@ func New(o Options) *Server {
 		m.Handle("/webhooks/*", http.HandlerFunc(s.webhook))
 	}
 	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		word(w, r, http.StatusNotFound, "not found: images are under /v2/, health is at /healthz and /readyz")
+		word(w, r, http.StatusNotFound, "not found: images are under /v2/, health is at /healthz and /readyz, and which client you are at /identity")
 	})
 	m.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", "GET, HEAD")
