@@ -138,6 +138,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Body != nil && r.Body != http.NoBody {
 		defer limitBody(w)
 	}
+	if r.ProtoMajor >= 2 {
+		defer countFrames(r)()
+	}
 	if rest, ok := strings.CutPrefix(r.URL.Path, "/v2"); ok && (rest == "" || rest[0] == '/') {
 		s.v2(w, r)
 		return

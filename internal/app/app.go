@@ -376,6 +376,7 @@ func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, s
 	main = a.server.HTTPServer(mainTLS, c.TLS.HTTP2)
 	clients := server.Listen(a.listeners.main, server.ListenOptions{
 		Limit: connections(a.log), Proxies: proxies(c), Log: a.log, TLS: c.TLS.Enabled(), Mismatch: a.server.Mismatch(c.TLS.Enabled()),
+		Ended: func(e server.ConnEnd) { a.metrics.ConnectionEnded(string(e)) },
 	})
 	go func() { errs <- serveOn(main, clients) }()
 
