@@ -45,6 +45,8 @@ type Clients interface {
 	IdentifyBeside(r *http.Request, source string) (who client.Identity, foreign bool, note string, err error)
 	// Challenge says whether clients are told that they may log in, or have to.
 	Challenge() identity.Challenge
+	// Ways reports whether there are logins, and whether there are certificates, by which clients identify themselves.
+	Ways() (login, certificate bool)
 }
 
 // Options for a Server.
