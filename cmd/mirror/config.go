@@ -54,7 +54,7 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 		Example: `  mirror config check config.yaml
   mirror config check --config /etc/mirror/config.yaml
   mirror config check --no-files config.yaml
-  kubectl get configmap mirror -o jsonpath='{.data.config\.yaml}' | mirror config check --no-files -`,
+  envsubst <config.yaml | mirror config check --no-files -`,
 		Args: mostOneArg("one file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file, err := configFileOf(cmd, *file, args)

@@ -78,7 +78,7 @@ func TestVersionFlag(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"help", "config", "check"}, {"config", "check", "--help"}} {
-		if code, out, _ := commandLine(t, args...); code != 0 || !strings.Contains(out, "mirror config check [FILE]") {
+		if code, out, _ := commandLine(t, args...); code != 0 || !strings.Contains(out, "mirror config check [FILE|-]") {
 			t.Errorf("%q: %d %s", args, code, out)
 		}
 	}

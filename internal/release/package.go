@@ -46,8 +46,10 @@ func manual(ctx context.Context, binary string) (file, error) {
 // service adds the units of systemd, as they stand in deploy, with their configuration.
 func (r release) service(files []file) ([]file, error) {
 	for _, f := range []struct{ name, from string }{
-		{"systemd/mirror.service", "deploy/systemd/mirror.service"}, {"systemd/config.yaml", r.conf},
-		{"systemd/mirror-node.service", "deploy/systemd/mirror-node.service"}, {"systemd/node.env", "deploy/systemd/node.env"},
+		{"systemd/mirror.service", "deploy/systemd/mirror.service"},
+		{"systemd/config.yaml", r.conf},
+		{"systemd/mirror-node.service", "deploy/systemd/mirror-node.service"},
+		{"systemd/node.env", "deploy/systemd/node.env"},
 	} {
 		text, err := os.ReadFile(f.from)
 		if err != nil {
