@@ -46,7 +46,7 @@ func manCommands(b *strings.Builder, parent *cobra.Command) {
 		if !c.IsAvailableCommand() {
 			continue
 		}
-		fmt.Fprintf(b, ".SS %s\n", roffWord(c.UseLine()))
+		fmt.Fprintf(b, ".SS %s\n", roffWord(manLine(c)))
 		text := c.Long
 		if text == "" {
 			text = c.Short
@@ -77,6 +77,9 @@ func manCommands(b *strings.Builder, parent *cobra.Command) {
 		manCommands(b, c)
 	}
 }
+
+// manLine is how a command is called. Cobra adds [flags] where a command has some, and that of the help comes late.
+func manLine(c *cobra.Command) string { return strings.TrimSuffix(c.UseLine(), " [flags]") }
 
 // verbatim is a text whose lines are kept as they are.
 func verbatim(text string) string {

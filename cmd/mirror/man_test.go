@@ -32,7 +32,7 @@ func TestManPage(t *testing.T) {
 				continue
 			}
 			commands++
-			_, part, found := strings.Cut(page, "\n.SS "+roffWord(sub.UseLine())+"\n")
+			_, part, found := strings.Cut(page, "\n.SS "+roffWord(manLine(sub))+"\n")
 			if !found {
 				t.Errorf("no %s", sub.CommandPath())
 			}
