@@ -138,8 +138,14 @@ func FuzzWho(f *testing.F) {
 // and only lets through. A pattern fits no other host than it names.
 func FuzzPull(f *testing.F) {
 	for _, s := range [][3]string{
-		{"acme/**", "docker.io", "acme/app"}, {"**", "ghcr.io", "a"}, {"*-private/*", "docker.io", "acme-private/a"}, {"", "docker.io", ""},
-		{"a*b*c/**/d", "x", "abc/d"}, {"docker.io/acme", "docker.io", "docker.io/acme"}, {"[a-z]", "docker.io", "a"}, {"***", "docker.io", "a/b"},
+		{"acme/**", "docker.io", "acme/app"},
+		{"**", "ghcr.io", "a"},
+		{"*-private/*", "docker.io", "acme-private/a"},
+		{"", "docker.io", ""},
+		{"a*b*c/**/d", "x", "abc/d"},
+		{"docker.io/acme", "docker.io", "docker.io/acme"},
+		{"[a-z]", "docker.io", "a"},
+		{"***", "docker.io", "a/b"},
 	} {
 		f.Add(s[0], s[1], s[2])
 	}

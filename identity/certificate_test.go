@@ -346,8 +346,15 @@ func FuzzParseCertificates(f *testing.F) {
 // Whatever names an authority has signed, an identity is that of a node by its own name, and never that of a user or component of Kubernetes.
 func FuzzNode(f *testing.F) {
 	for _, s := range [][3]string{
-		{"system:node:a", "system:nodes", ""}, {"system:node:a", "", ""}, {"worker-1", "", ""}, {"kubernetes-admin", "system:masters", ""},
-		{"", "", "worker.example"}, {"*", "", "*"}, {"a:b", "system:nodes", "c"}, {"system:node:", "system:nodes", "x"}, {"Worker", "", ""},
+		{"system:node:a", "system:nodes", ""},
+		{"system:node:a", "", ""},
+		{"worker-1", "", ""},
+		{"kubernetes-admin", "system:masters", ""},
+		{"", "", "worker.example"},
+		{"*", "", "*"},
+		{"a:b", "system:nodes", "c"},
+		{"system:node:", "system:nodes", "x"},
+		{"Worker", "", ""},
 	} {
 		f.Add(s[0], s[1], s[2])
 	}
