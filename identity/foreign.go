@@ -8,9 +8,9 @@ import (
 )
 
 // IdentifyBeside is Identify for a request that may carry a login of the client at a registry. foreign says that it has one that may
-// be shown to that registry: a user and password that are not the mirror's, and whose user is not one of the mirror's either, so
-// that no mistyped password for the mirror leaves it. The error is a *RefusedError for a login that is the mirror's and wrong, or
-// that could not be checked.
+// be shown to that registry: a user and password that are unknown to the mirror, the user too, so that neither a mistyped password for the
+// mirror leaves it, nor a token of its own that has expired or stands beside another name, nor one of a service account. The error is a
+// *RefusedError for these, and for a login that could not be checked.
 func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Identity, foreign bool, note string, err error) {
 	s := v.settings.Load()
 	l, sent := loginOf(r)
@@ -24,7 +24,7 @@ func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Id
 		switch {
 		case err == nil:
 			return who, false, "", nil
-		case !refused || e.Result != Refused || s.knows(l.user):
+		case !refused || e.Result != Refused || e.Detail != "" || e.Method == ByAccount || s.knows(l.user):
 			return "", false, "", err
 		}
 		note = "the request has a login that is not one of the mirror's: " + err.Error()
