@@ -130,6 +130,11 @@ func (t *Tokens) take(in TokenFile) (wrong []strictyaml.Mistake) {
 	return wrong
 }
 
+// Name is the name of a token; empty: it is unknown, or with expired has ended.
+func (t *Tokens) Name(token string, now time.Time) (name string, expired bool) {
+	return t.find(token, now)
+}
+
 // find is the name of a token. expired: the token is known, and has ended.
 //
 // The lookup is by the hash of what a client sends: time that depends on it tells nothing of another token's hash that would help to

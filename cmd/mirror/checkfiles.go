@@ -53,6 +53,11 @@ var secret = map[string]bool{
 	"dockerConfig": true, "htpasswd": true, "tokens": true,
 }
 
+// authorities read the certificates that sign those of clients, and lists of revoked ones, by their section.
+var authorities = map[string]func(ca, crl []byte) (*identity.Certificates, error){
+	"clients": identity.ParseCertificates, "admin.operators": identity.ParseOperatorCertificates,
+}
+
 // partners are the settings of keys by those of their certificates.
 var partners = map[string]string{"cert": "key", "clientCert": "clientKey"}
 
@@ -87,8 +92,8 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 			return &fileProblem{message: n.File + " is empty", hint: "write the private key, PEM, to it"}
 		}
 	case "ca", "caFile":
-		if n.Path == "clients.ca" {
-			if _, err := identity.ParseCertificates(text, nil); err != nil {
+		if parse := authorities[strings.TrimSuffix(n.Path, "."+n.Key)]; parse != nil {
+			if _, err := parse(text, nil); err != nil {
 				return refusedFile(n.File, err)
 			}
 			return nil
@@ -101,8 +106,9 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 			return refusedFile(n.File, err)
 		}
 	case "crl":
-		if authorities, err := os.ReadFile(files[strings.TrimSuffix(n.Path, n.Key)+"ca"]); err == nil {
-			if _, err := identity.ParseCertificates(authorities, text); err != nil {
+		section := strings.TrimSuffix(n.Path, "."+n.Key)
+		if ca, err := os.ReadFile(files[section+".ca"]); err == nil {
+			if _, err := authorities[section](ca, text); err != nil {
 				return refusedFile(n.File, err)
 			}
 		}
