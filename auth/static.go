@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 // maxSecretFile is the largest file with a password or token, in bytes. Service-account keys have some thousands.
@@ -130,7 +131,7 @@ func (f *File) refresh() {
 		f.seen.ModTime().Equal(now.ModTime()) && f.read.Sub(now.ModTime()).Abs() > clockTick {
 		return
 	}
-	b, err := ReadFile(f.Path, maxSecretFile)
+	b, err := regular.Read(f.Path, maxSecretFile)
 	text := NewSecret(strings.TrimRight(string(b), "\r\n"))
 	if err == nil && text.IsZero() {
 		err = errEmpty
@@ -150,20 +151,6 @@ func (f *File) refresh() {
 }
 
 var errEmpty = errors.New("file is empty")
-
-// ReadFile reads a file of at most so many bytes.
-func ReadFile(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(b)) > most {
-		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("it has more than %d bytes", most)}
-	}
-	return b, err
-}
 
 // fail notes that the file can't be read. The lock is held.
 func (f *File) fail(err error) {
@@ -206,6 +193,8 @@ func (e *FileError) Error() string {
 		text += "can't be read by the mirror's user: permission denied; let that user read it"
 	case errors.Is(e.Err, syscall.EISDIR):
 		text += "is a folder; name the file in it with passwordFile"
+	case regular.Unfit(e.Err):
+		text += fmt.Sprintf("can't be read: %v", withoutPath(e.Err))
 	default:
 		text += fmt.Sprintf("can't be read: %v; correct it, or passwordFile", withoutPath(e.Err))
 	}

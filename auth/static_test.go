@@ -120,7 +120,7 @@ func TestFileIsNeverOKWithoutAPassword(t *testing.T) {
 		{"a line end", path("line", "\r\n"), "/line is empty; write the password to it"},
 		{"a folder", dir, " is a folder; name the file in it"},
 		{"no path to it", filepath.Join(path("file", "x"), "below"), "can't be read: not a directory"},
-		{"too large", path("large", strings.Repeat("x", 65<<10)), "can't be read: it has more than 65536 bytes"},
+		{"too large", path("large", strings.Repeat("x", 65<<10)), "can't be read: it has more than 64 KiB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

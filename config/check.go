@@ -52,6 +52,7 @@ func (c *Config) Check() []strictyaml.Mistake {
 		found.add("clients.crl", "it has no effect without clients.ca", "set clients.ca, or remove it")
 	}
 	c.Clients.Kubernetes.check(found)
+	c.Clients.checkLimits(found)
 	c.Cache.check(found)
 	c.checkUpstreams(found)
 	c.checkRules(found)

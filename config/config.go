@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -193,6 +194,49 @@ type Clients struct {
 	CRL string `yaml:"crl" path:"file"`
 	// Kubernetes accepts tokens of service accounts, each as sa:NAMESPACE/NAME.
 	Kubernetes ClientsKubernetes `yaml:"kubernetes"`
+	// Limits are those of each client.
+	Limits ClientsLimits `yaml:"limits,omitzero"`
+}
+
+// ClientsLimits keep one client from using what others need. A client is its identity, or else its address with byAddress.
+type ClientsLimits struct {
+	// MaxRequests is how many requests a client may have at once. Further ones wait for 10 s, and are then refused. Without it there is no
+	// limit. A node that pulls three layers of each of five images has fifteen.
+	MaxRequests int `yaml:"maxRequests,omitzero"`
+	// Bandwidth is how much of blobs a client gets in a second, as in 100MiB. 0: no limit.
+	Bandwidth Size `yaml:"bandwidth"`
+	// TotalBandwidth is how much of blobs all clients get in a second, as in 1GiB. Clients that want some have equal shares of it. 0: no
+	// limit.
+	TotalBandwidth Size `yaml:"totalBandwidth"`
+	// ByAddress counts clients without an identity by their addresses, IPv6 by the /64. Otherwise only totalBandwidth holds for them, and
+	// they have one share of it together. Many clients may have one address, behind NAT or a proxy that is not in trustedProxies.
+	ByAddress bool `yaml:"byAddress"`
+}
+
+func (c Clients) checkLimits(found *mistakes) {
+	const at = "clients.limits"
+	l := c.Limits
+	for _, b := range []struct {
+		name string
+		size Size
+	}{{"bandwidth", l.Bandwidth}, {"totalBandwidth", l.TotalBandwidth}} {
+		if b.size > 0 && b.size < leastSize {
+			found.add(at+"."+b.name, strconv.FormatInt(int64(b.size), 10)+" bytes a second is too little", "write 1MiB or more; 0 turns it off")
+		}
+	}
+	if l.TotalBandwidth > 0 && l.Bandwidth > l.TotalBandwidth {
+		found.add(at+".bandwidth", "it is more than totalBandwidth", "write less, or remove it")
+	}
+	identified := c.Htpasswd != "" || c.Tokens != "" || c.CA != "" || c.Kubernetes.Audience != ""
+	switch {
+	case l.ByAddress && l.MaxRequests == 0 && l.Bandwidth == 0 && l.TotalBandwidth == 0:
+		found.add(at+".byAddress", "true has no effect without a limit", "set maxRequests, bandwidth or totalBandwidth, or remove it")
+	case l.ByAddress || identified:
+	case l.MaxRequests > 0:
+		found.add(at+".maxRequests", "it limits no client: none can identify itself", "set byAddress: true if each address is one client, or let clients log in")
+	case l.Bandwidth > 0:
+		found.add(at+".bandwidth", "it limits no client: none can identify itself", "set byAddress: true if each address is one client, or let clients log in")
+	}
 }
 
 // ClientsKubernetes accepts tokens of service accounts. Without an issuer the API server of the section kubernetes is asked about each

@@ -311,8 +311,8 @@ func TestLoadSaysWhatToDo(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		dir:                         "is a folder; name the file in it",
-		filepath.Join(dir, "pipe"):  "is not a regular file; write the configuration to one",
-		os.DevNull:                  "is not a regular file; write the configuration to one",
+		filepath.Join(dir, "pipe"):  "is a pipe and not a regular file; write the configuration to one",
+		os.DevNull:                  "is a device and not a regular file; write the configuration to one",
 		filepath.Join(dir, "empty"): "is empty; write settings to it, or leave out --config for the defaults",
 		filepath.Join(dir, "blank"): "is empty; write settings to it, or leave out --config for the defaults",
 	} {

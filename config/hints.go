@@ -81,7 +81,13 @@ var hints = map[string]map[string]string{
 		"users": `did you mean "htpasswd"?`, "passwords": `did you mean "htpasswd"?`, "passwordFile": `did you mean "htpasswd"?`,
 		"basic": `did you mean "htpasswd"?`, "token": `did you mean "tokens"?`, "tokenFile": `did you mean "tokens"?`,
 		"bearer": `did you mean "tokens"?`, "clientCA": `did you mean "ca"?`, "caFile": `did you mean "ca"?`, "mtls": `did you mean "ca"?`, "revoked": `did you mean "crl"?`,
-		"serviceAccounts": `did you mean "kubernetes"?`,
+		"serviceAccounts": `did you mean "kubernetes"?`, "maxRequests": limitsHint, "bandwidth": limitsHint, "rateLimit": limitsHint,
+		"concurrency": limitsHint,
+	},
+	"clients.limits": {
+		"requests": `did you mean "maxRequests"?`, "concurrency": `did you mean "maxRequests"?`, "maxConnections": `did you mean "maxRequests"?`,
+		"rate": `did you mean "bandwidth"?`, "maxBandwidth": `did you mean "bandwidth"?`, "total": `did you mean "totalBandwidth"?`,
+		"perAddress": `did you mean "byAddress"?`, "byIP": `did you mean "byAddress"?`, "perIP": `did you mean "byAddress"?`,
 	},
 	"clients.kubernetes": {
 		"aud": `did you mean "audience"?`, "iss": `did you mean "issuer"?`, "jwksUri": `did you mean "jwks"?`, "jwks_uri": `did you mean "jwks"?`,
@@ -96,6 +102,7 @@ var hints = map[string]map[string]string{
 }
 
 const (
+	limitsHint        = "it belongs below limits, as in limits: {maxRequests: 64, bandwidth: 100MiB}"
 	whoHint           = `did you mean "who"?`
 	passwordHint      = "a secret does not go here: put it into a file of its own, and name that with passwordFile"
 	webhookSecretHint = "a secret does not go here: put it into a file of its own, and name that with secretFile"

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
@@ -42,18 +43,19 @@ func (t Text) Refuse(path string, env []string, list []Mistake) error {
 	return doc.Err()
 }
 
+// MaxFile is the largest file that a setting may name, in bytes.
+const MaxFile = 4 << 20
+
 // readFile reads a regular file, up to one byte more than may be in it. A pipe or device could not be read twice. An empty
 // file is an accident: an operator who wants the defaults names no file.
 func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path) // opening a pipe would wait
-	if err == nil && info.IsDir() {
-		return nil, fmt.Errorf("%s is a folder; name the file in it", path)
-	}
-	if err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file; write the configuration to one", path)
-	}
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
+	kind, other := errors.AsType[*regular.KindError](err)
 	switch {
+	case errors.Is(err, syscall.EISDIR):
+		return nil, fmt.Errorf("%s is a folder; name the file in it", path)
+	case other:
+		return nil, fmt.Errorf("%s is %s and not a regular file; write the configuration to one", path, kind.Kind)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w; check the path given by --config or MIRROR_CONFIG", err)
 	case errors.Is(err, fs.ErrPermission):

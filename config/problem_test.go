@@ -235,6 +235,19 @@ func TestProblems(t *testing.T) {
 			`config.yaml:1:36: upstreams.ghcr.io.tags.wait: 1m is too long: clients give up (write at most 25s)`,
 		}},
 
+		{"limits of clients that hold for none", "clients: {limits: {maxRequests: 8, bandwidth: 5, totalBandwidth: 2MiB}}\n", nil, []string{
+			`config.yaml:1:33: clients.limits.maxRequests: it limits no client: none can identify itself (set byAddress: true if each address ` +
+				`is one client, or let clients log in)`,
+			`config.yaml:1:47: clients.limits.bandwidth: 5 bytes a second is too little (write 1MiB or more; 0 turns it off)`,
+		}},
+		{"limits of clients that don't fit", "clients: {limits: {maxRequests: 0, bandwidth: 3MiB, totalBandwidth: 2MiB, byAddress: true}}\n", nil, []string{
+			`config.yaml:1:33: clients.limits.maxRequests: "0" is not a number from 1 on (write digits alone, as in 32)`,
+			`config.yaml:1:47: clients.limits.bandwidth: it is more than totalBandwidth (write less, or remove it)`,
+		}},
+		{"addresses that no limit counts", "clients: {limits: {byAddress: true}}\n", nil, []string{
+			`config.yaml:1:31: clients.limits.byAddress: true has no effect without a limit (set maxRequests, bandwidth or totalBandwidth, or remove it)`,
+		}},
+
 		{"an endpoint without a scheme", "upstreams: {a: {endpoints: [a.example.com]}}\n", nil, []string{
 			`config.yaml:1:29: upstreams.a.endpoints[0]: "a.example.com" has no http:// or https:// ` +
 				`(write http:// or https:// with a host, as in https://registry.example.com:5000)`,

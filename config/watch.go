@@ -14,6 +14,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
@@ -149,19 +150,14 @@ func (w *watch) sum() (sum [sha256.Size]byte) {
 
 // hashFile adds the content of a file. It never opens a pipe or device, where reading takes data away.
 func hashFile(to io.Writer, path string) error {
-	if !isRegular(path) {
+	f, err := regular.Open(path)
+	if regular.Unfit(err) {
 		return nil
 	}
-	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	_, err = io.Copy(to, io.LimitReader(f, strictyaml.MaxSize+1))
 	return err
-}
-
-func isRegular(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular()
 }

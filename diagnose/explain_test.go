@@ -556,6 +556,9 @@ var cases = []struct {
 	{"bad-name", diagnose.BadRequest, errcode.ErrorCodeNameInvalid.WithMessage(`name "A" is not valid; correct it`)},
 	{"loop", diagnose.Loop, diagnose.New(diagnose.Loop, "the mirror's own request came back", "correct the endpoints")},
 	{"stopping", diagnose.Stopping, flight.ErrClosed},
+	{"client-limited", diagnose.ClientLimited, diagnose.New(diagnose.ClientLimited,
+		"the client has as many requests at once as it may have, 64, and this one waited 10s",
+		"pull fewer images at once, or raise clients.limits.maxRequests of the mirror")},
 	{"client-gone", diagnose.ClientGone, context.Canceled},
 	{"bug", diagnose.InternalError, errors.New("catalog: page\r\nX-Evil: 1 https://u:p@h/x?token=secret")},
 }

@@ -62,6 +62,7 @@ const (
 	BlockedByPolicy Reason = "blocked-by-policy"
 	TooNew          Reason = "too-new"
 	Overloaded      Reason = "overloaded"
+	ClientLimited   Reason = "client-limited"
 	QueueTimeout    Reason = "queue-timeout"
 	Stopping        Reason = "stopping"
 	BadRequest      Reason = "bad-request"
@@ -99,6 +100,9 @@ var (
 	broken       = Answer{Status: http.StatusInternalServerError, Code: errcode.ErrorCodeUnknown}
 	// A mirror's 429 makes containerd send the request again at once, up to six times.
 	limited = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeTooManyRequests, RetryAfter: time.Minute}
+	// A client that is over its own limit: Podman waits as it is told. containerd sends it again at once, and then waits for its turn
+	// again, so it has six times that patience; after a 503 it would go on to the registry.
+	crowded = Answer{Status: http.StatusTooManyRequests, Code: errcode.ErrorCodeTooManyRequests, RetryAfter: 5 * time.Second}
 	busy    = Answer{Status: http.StatusServiceUnavailable, Code: errcode.ErrorCodeUnavailable, RetryAfter: 5 * time.Second}
 )
 
@@ -288,6 +292,7 @@ var reasons = []properties{
 		"pull it when it is old enough, or pull it by digest; the tag can be pinned at the mirror", "",
 	}},
 	{Overloaded, ClassMirror, InRequest, busy, Advice{}},
+	{ClientLimited, ClassMirror, InRequest, crowded, Advice{}},
 	{QueueTimeout, ClassMirror, InRequest, late, Advice{}},
 	{Stopping, ClassMirror, InRequest, busy, Advice{}},
 	{BadRequest, ClassMirror, InRequest, invalid, Advice{}},

@@ -147,14 +147,22 @@ func (s scene) run(ctx context.Context, program string, rng *rand.Rand, sum *tal
 // dies starts the mirror that is to die, and has it come to the point.
 func (g *stage) dies(ctx context.Context, s scene, at int) error {
 	env := fmt.Sprintf("MIRROR_CRASH=%s:%d", s.point, at)
-	m, err := g.launch(ctx, s.drive == atStart, env)
+	m, err := g.launch(ctx, true, env)
 	if err != nil {
 		return err
 	}
 	defer m.End()
+	drive := s.drive
+	if drive != atStart {
+		if err := m.Ready(ctx); err != nil && m.Exited() == nil {
+			return err
+		} else if err != nil {
+			drive = atStart // what a mirror does by itself came to the point first
+		}
+	}
 	var failed error
 	limit := 2 * time.Minute
-	switch s.drive {
+	switch drive {
 	case atStart:
 	case byPulls:
 		failed = g.crowd(ctx, m, 1+g.rng.IntN(6))

@@ -12,13 +12,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/registrymirror/mirror/client"
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -38,7 +38,7 @@ func Ask(mirror, ca string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		var pem [][]byte
 		if ca != "" {
-			b, err := os.ReadFile(ca)
+			b, err := regular.Read(ca, maxFile)
 			if err != nil {
 				return fmt.Errorf("read the mirror's CA: %w", err)
 			}

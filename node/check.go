@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/registrymirror/mirror/internal/regular"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 // Level is how bad a finding is.
@@ -83,7 +86,8 @@ func (r *Report) For(registry string) (list []Mirror) {
 }
 
 // Check reads the files of the container runtimes of a node below its root, and finds what keeps images from being pulled through a
-// mirror. It writes nothing, contacts no host, and has no error: what can't be read is a finding.
+// mirror. It writes nothing, contacts no host, and has no error: what can't be read is a finding. Make root with regular.Below, so that a
+// pipe in the place of a file does not keep it waiting.
 func Check(root fs.FS) *Report {
 	c := &checker{root: root, folders: make(map[string]bool)}
 	c.containerd()
@@ -121,6 +125,9 @@ func (c *checker) mirror(m Mirror, registry string) {
 	}
 }
 
+// maxFile is the largest file of a node that is read, in bytes. A bundle of all public CAs has a quarter of a MiB.
+const maxFile = 1 << 20
+
 // maxLinks bounds the symbolic links on the way to a file.
 const maxLinks = 40
 
@@ -153,7 +160,7 @@ func (c *checker) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fs.ReadFile(c.root, at)
+	return regular.ReadIn(c.root, at, maxFile)
 }
 
 // list are the names in a folder; nil: it is not there.
@@ -184,7 +191,7 @@ func (c *checker) toml(file, consequence string) *document {
 		return nil
 	}
 	if err != nil {
-		c.find(Broken, "unreadable", file, 0, "it can't be read: "+err.Error(), "run this as root, or with the node's root mounted read-only")
+		c.unreadable(file, err, consequence)
 		return nil
 	}
 	d, line, err := parseTOML(file, b)
@@ -198,6 +205,18 @@ func (c *checker) toml(file, consequence string) *document {
 		return nil
 	}
 	return d
+}
+
+// unreadable reports a file that can't be read.
+func (c *checker) unreadable(file string, err error, consequence string) {
+	cause, remedy := "it can't be read: "+err.Error(), "run this as root, or with the node's root mounted read-only"
+	if other, ok := errors.AsType[*regular.KindError](err); ok {
+		cause, remedy = other.Kind+" stands in the place of this file: "+consequence, "remove it, or put a file there"
+	}
+	if large, ok := errors.AsType[*regular.SizeError](err); ok {
+		cause, remedy = "it has more than "+text.Size(large.Most)+": "+consequence, "remove it, or put the right file there"
+	}
+	c.find(Broken, "unreadable", file, 0, cause, remedy)
 }
 
 // address reports why nodes can't reach a mirror at a URL, or will not always.

@@ -46,10 +46,11 @@ func (c *checker) rancher(product string) {
 			Endpoint []string `yaml:"endpoint"`
 		} `yaml:"mirrors"`
 	}
-	if err == nil {
-		err = yaml.Unmarshal(b, &wanted)
-	}
 	if err != nil {
+		c.unreadable(file, err, product+" does not start with it")
+		return
+	}
+	if err := yaml.Unmarshal(b, &wanted); err != nil {
 		line := 0
 		if _, after, ok := strings.Cut(err.Error(), "line "); ok {
 			_, _ = fmt.Sscan(after, &line) // 0 stays, if it is not a number
@@ -151,13 +152,14 @@ func (c *checker) docker() {
 		Features map[string]bool `json:"features"`
 	}
 	b, err := c.read(file)
-	if err == nil {
-		err = json.Unmarshal(b, &daemon)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil:
+		c.unreadable(file, err, "dockerd does not start with it")
+		return
 	}
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return
-		}
+	if err := json.Unmarshal(b, &daemon); err != nil {
 		line := 0
 		if wrong, ok := errors.AsType[*json.SyntaxError](err); ok {
 			line = 1 + bytes.Count(b[:wrong.Offset], []byte("\n"))

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/registrymirror/mirror/internal/point"
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 const (
@@ -44,7 +45,7 @@ func installAll(dir string, files []File, others bool) ([]Change, error) {
 	if err := mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // containerd reads it
 		return nil, fmt.Errorf("make the folder of containerd's registries; check its path: %w", err)
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := regular.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of containerd's registries: %w", err)
 	}
@@ -57,11 +58,19 @@ func installAll(dir string, files []File, others bool) ([]Change, error) {
 		}
 		done, err := install(root, path.Dir(name), f, others)
 		if err != nil {
-			return changes, fmt.Errorf("write %s: %w; no link is followed out of %s, so replace one by a file or a folder", f.Path, err, dir)
+			return changes, fmt.Errorf("write %s: %w%s", f.Path, err, linkRemedy(err, dir))
 		}
 		changes = append(changes, Change{name, done})
 	}
 	return changes, nil
+}
+
+// linkRemedy is what to do about an error of a file, unless that says so itself.
+func linkRemedy(err error, dir string) string {
+	if regular.Unfit(err) {
+		return ""
+	}
+	return "; no link is followed out of " + dir + ", so replace one by a file or a folder"
 }
 
 func install(root *os.Root, registry string, f File, others bool) (done string, err error) {
@@ -70,16 +79,16 @@ func install(root *os.Root, registry string, f File, others bool) (done string, 
 	}
 	point.Hit("node/folder")
 	file := path.Join(registry, hostsFile)
-	old, err := root.ReadFile(file)
+	old, err := regular.ReadIn(regular.Below(root), file, maxFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		done = "written"
+	case !others && regular.Unfit(err), err == nil && !others && !isOurs(old):
+		return "foreign", nil
 	case err != nil:
 		return "", err
 	case string(old) == f.Content:
 		return "unchanged", nil
-	case !others && !isOurs(old):
-		return "foreign", nil
 	default:
 		done = "replaced"
 		if !isOurs(old) {
@@ -139,7 +148,7 @@ func write(root *os.Root, name, content string, mode fs.FileMode) (err error) {
 
 // Uninstall removes what Install has written below a folder, and puts back what was there before. Files of others stay.
 func Uninstall(dir string) ([]Change, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := regular.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -158,8 +167,7 @@ func Uninstall(dir string) ([]Change, error) {
 		}
 		done, err := uninstall(root, d.Name())
 		if err != nil {
-			return changes, fmt.Errorf("restore %s: %w; no link is followed out of %s, so replace one by a file or a folder",
-				filepath.Join(dir, d.Name(), hostsFile), err, dir)
+			return changes, fmt.Errorf("restore %s: %w%s", filepath.Join(dir, d.Name(), hostsFile), err, linkRemedy(err, dir))
 		}
 		if done != "" {
 			changes = append(changes, Change{path.Join(d.Name(), hostsFile), done})
@@ -168,27 +176,39 @@ func Uninstall(dir string) ([]Change, error) {
 	return changes, nil
 }
 
+// readOwn reads a file that Install may have written: that is never a link.
+func readOwn(root *os.Root, name string) ([]byte, error) {
+	if info, err := root.Lstat(name); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return nil, &regular.KindError{Kind: "a link"}
+	}
+	return regular.ReadIn(regular.Below(root), name, maxFile)
+}
+
 func uninstall(root *os.Root, registry string) (done string, err error) {
 	file, kept := path.Join(registry, hostsFile), path.Join(registry, before)
 	if err := root.Remove(path.Join(registry, unfinished)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	point.Hit("node/swept")
-	now, err := root.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	now, nowErr := readOwn(root, file)
+	gone, ours := errors.Is(nowErr, fs.ErrNotExist), isOurs(now)
+	if nowErr != nil && !gone && !regular.Unfit(nowErr) { // what is not a hosts.toml is another program's
+		return "", nowErr
+	}
+	old, err := readOwn(root, kept)
+	_, large := errors.AsType[*regular.SizeError](err) // earlier versions kept a file of any size
+	_, other := errors.AsType[*regular.KindError](err) // which Install did not write
+	if err != nil && !large && !other && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	gone, ours := err != nil, isOurs(now)
-	old, err := root.ReadFile(kept)
+	there := err == nil || large
 	switch {
-	case err == nil && (ours || gone): // gone: ours was removed by another program
+	case there && (ours || gone): // gone: ours was removed by another program
 		err := root.Rename(kept, file)
 		point.Hit("node/restored")
 		return "restored", err
-	case err == nil && string(old) == string(now): // a crash came between the copy and our file
+	case err == nil && nowErr == nil && string(old) == string(now): // a crash came between the copy and our file
 		return "", root.Remove(kept)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", err
 	case ours:
 		if err := root.Remove(file); err != nil {
 			return "", err
@@ -196,7 +216,7 @@ func uninstall(root *os.Root, registry string) (done string, err error) {
 		point.Hit("node/removed")
 		_ = root.Remove(registry) // which is an error where other files are in it
 		return "removed", nil
-	case gone && err != nil:
+	case gone && !there:
 		_ = root.Remove(registry) // left by a crash, if it is empty
 	}
 	return "", nil

@@ -2,10 +2,13 @@ package node
 
 import (
 	gocmp "cmp"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -312,5 +315,80 @@ func TestInstallStaysInItsFolder(t *testing.T) {
 	}
 	if got := tree(t, out); len(got) != 1 {
 		t.Errorf("outside: %v", got)
+	}
+}
+
+// What is not a regular file, or is larger than a hosts.toml can be, is of another program: no call waits for it or reads all of it, it stays, and
+// does not keep the files of other registries from being taken back.
+func TestWhatIsNotAHostsTOMLStays(t *testing.T) {
+	t.Parallel()
+	for kind, place := range map[string]func(path string) error{
+		"a pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a device": func(path string) error { return os.Symlink("/dev/zero", path) },
+		"huge": func(path string) error {
+			f, err := os.Create(path)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Truncate(300<<20), f.Close())
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			o := options()
+			out, err := Containerd(o, dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := filepath.Join(dir, "ghcr.io", "hosts.toml")
+			if err := errors.Join(os.Mkdir(filepath.Dir(at), 0o755), place(at)); err != nil {
+				t.Fatal(err)
+			}
+			was, err := os.Lstat(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Install(dir, out.Files)
+			link := kind == "a device" // which leads out of the folder
+			if err == nil || !link && !strings.Contains(err.Error(), "ghcr.io/hosts.toml: it ") || strings.Contains(err.Error(), "no link is followed") != link {
+				t.Errorf("Install: %v", err)
+			}
+			if link {
+				if err := os.WriteFile(filepath.Join(dir, "docker.io", "hosts.toml"), []byte(out.Files[0].Content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				out.Files = slices.Delete(out.Files, 1, 2)
+			}
+			changes, err := Repair(dir, out.Files)
+			want := []Change{
+				{"docker.io/hosts.toml", "unchanged"}, {"ghcr.io/hosts.toml", "foreign"}, {"registry.example.com:5000/hosts.toml", "written"},
+			}
+			if link {
+				want = slices.Delete(want, 1, 2)
+			}
+			if d := cmp.Diff(want, changes); d != "" || err != nil {
+				t.Errorf("Repair: %v %s", err, d)
+			}
+			changes, err = Uninstall(dir)
+			want = []Change{{"docker.io/hosts.toml", "removed"}, {"registry.example.com:5000/hosts.toml", "removed"}}
+			if d := cmp.Diff(want, changes); d != "" || err != nil {
+				t.Errorf("Uninstall: %v %s", err, d)
+			}
+			if now, err := os.Lstat(at); err != nil || !os.SameFile(was, now) {
+				t.Errorf("it is another one: %v", err)
+			}
+
+			// In the place of the file that was kept.
+			if err := errors.Join(os.RemoveAll(at), os.WriteFile(at, []byte(Mark+"\n"), 0o600), place(filepath.Join(filepath.Dir(at), before))); err != nil {
+				t.Fatal(err)
+			}
+			done := map[bool]string{true: "restored", false: "removed"}[kind == "huge"] // earlier versions kept files of any size
+			changes, err = Uninstall(dir)
+			if d := cmp.Diff([]Change{{"ghcr.io/hosts.toml", done}}, changes); d != "" || err != nil {
+				t.Errorf("Uninstall with it as the file of before: %v %s", err, d)
+			}
+		})
 	}
 }

@@ -5,10 +5,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/share"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
@@ -109,4 +113,62 @@ func BenchmarkRecording(b *testing.B) {
 	b.ReportMetric(float64(took[0].Nanoseconds())/n, "ns/plain")
 	b.ReportMetric(float64(took[1].Nanoseconds())/n, "ns/recording")
 	b.ReportMetric(float64(took[1])/float64(took[0]), "ratio")
+}
+
+// BenchmarkLimits measures what limits of clients add to a blob from the cache, over loopback: the same requests in turn to a front end
+// that never had limits, to one whose limits are off, and to one with limits that hold up nothing.
+func BenchmarkLimits(b *testing.B) {
+	content := pattern(1 << 20)
+	path := filepath.Join(b.TempDir(), "blob")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	const turn = 50
+	var took [3]time.Duration
+	var fetch [3]func()
+	for i := range fetch {
+		s := server.New(options(&puller{size: int64(len(content)), object: func() cache.Object {
+			f, err := os.Open(path)
+			if err != nil {
+				b.Error(err)
+			}
+			return file{f, int64(len(content)), new(atomic.Int64)}
+		}}))
+		switch i {
+		case 1:
+			s.Limit(server.ClientLimits{})
+		case 2:
+			s.Limit(server.ClientLimits{ByAddress: true, Limits: share.New(share.Settings{Requests: 64, Bandwidth: 1 << 40, Total: 1 << 40}, nil)})
+		}
+		ts := httptest.NewUnstartedServer(s)
+		ts.Listener = server.Listen(ts.Listener, server.ListenOptions{})
+		ts.Start()
+		defer ts.Close()
+		r, err := http.NewRequestWithContext(b.Context(), "GET", ts.URL+"/v2/library/nginx/blobs/"+string(sum(content)), nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		client := ts.Client()
+		fetch[i] = func() {
+			res, err := client.Do(r)
+			if err != nil {
+				b.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+		}
+	}
+	for b.Loop() {
+		for i := range fetch {
+			began := time.Now()
+			for range turn {
+				fetch[i]()
+			}
+			took[i] += time.Since(began)
+		}
+	}
+	n := float64(b.N * turn)
+	b.ReportMetric(float64(took[0].Nanoseconds())/n, "ns/never")
+	b.ReportMetric(float64(took[1])/float64(took[0]), "off/never")
+	b.ReportMetric(float64(took[2])/float64(took[0]), "on/never")
 }

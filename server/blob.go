@@ -80,6 +80,7 @@ func (x *exchange) blob() error {
 	if err := c.Ready(ctx, spans[0].off, spans[0].n); err != nil {
 		return err
 	}
+	x.w.paced = ctx
 	x.describe(c)
 	x.blobHeaders(etag)
 	switch {

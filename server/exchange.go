@@ -67,6 +67,7 @@ func (s *Server) v2(w http.ResponseWriter, r *http.Request) {
 // end observes the exchange, and turns a panic into an answer.
 func (x *exchange) end() {
 	p := recover()
+	x.w.leave()
 	if x.tracked {
 		x.s.pulls.end(x.pull, time.Now())
 	}
@@ -191,6 +192,9 @@ func (x *exchange) serve() error {
 	}
 	x.ref, x.routed = ref, true
 	if err := x.identify(); err != nil {
+		return err
+	}
+	if err := x.limit(); err != nil {
 		return err
 	}
 	if err := x.track(); err != nil {

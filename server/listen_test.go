@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/cache"
+	"github.com/registrymirror/mirror/internal/share"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
 )
@@ -77,17 +78,21 @@ func TestSendfile(t *testing.T) {
 	t.Parallel()
 	content := pattern(9 << 20)
 	open, read := onDisk(t, content)
-	ts := serve(t, server.New(options(&puller{object: open, size: int64(len(content))})))
+	s := server.New(options(&puller{object: open, size: int64(len(content))}))
+	ts := serve(t, s)
 	for _, c := range []struct {
 		name, ranges string
 		want         []byte
 		status       int
+		limits       *share.Limits
 	}{
-		{"whole", "", content, 200},
-		{"range", "bytes=1000000-8000000", content[1000000:8000001], 206},
-		{"tail", "bytes=-5000000", content[4437184:], 206},
+		{"whole", "", content, 200, nil},
+		{"range", "bytes=1000000-8000000", content[1000000:8000001], 206, nil},
+		{"tail", "bytes=-5000000", content[4437184:], 206, nil},
+		{"whole, in the pieces of a client's share", "", content, 200, share.New(share.Settings{Bandwidth: 1 << 40, Total: 1 << 40}, nil)},
 	} {
 		read.Store(0)
+		s.Limit(server.ClientLimits{Limits: c.limits, ByAddress: true})
 		res, body := do(t, ts, "GET", "/v2/a/blobs/"+string(sum(content)), "Range", c.ranges)
 		if res.StatusCode != c.status || !bytes.Equal(body, c.want) {
 			t.Errorf("%s: %s, %d bytes", c.name, res.Status, len(body))

@@ -1,10 +1,13 @@
 package server
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/registrymirror/mirror/internal/share"
 )
 
 // response is the one wrapper between handlers and net/http: it counts, and it keeps io.ReaderFrom, which sendfile needs.
@@ -16,6 +19,12 @@ type response struct {
 	first  time.Time     // when the headers were written; zero: not by this type
 	bytes  int64         // of body
 	until  time.Time     // deadline of the whole body; zero: none
+
+	// share is what the client has of its limits; nil: it has none. A body with paced set gets its bandwidth a piece at a time, until
+	// that context ends; nil: the body is sent at once. To the rest of the mirror a paced client is one that reads slowly: it keeps no
+	// download and no content from others.
+	share *share.Request
+	paced context.Context
 }
 
 // Unwrap is for http.ResponseController.
@@ -38,7 +47,7 @@ func (w *response) Write(p []byte) (int, error) {
 	if !w.begun() {
 		w.WriteHeader(http.StatusOK)
 	}
-	if !w.h2 {
+	if !w.h2 && !w.isPaced() {
 		n, err := w.under.Write(p)
 		w.bytes += int64(n)
 		return n, err
@@ -46,13 +55,38 @@ func (w *response) Write(p []byte) (int, error) {
 	// Each piece of a stream has its own deadline: a client that reads slowly makes progress, too.
 	written := 0
 	for {
+		k, err := w.next(int64(min(len(p)-written, piece)))
+		if err != nil {
+			return written, err
+		}
 		w.progress()
-		n, err := w.under.Write(p[written:min(len(p), written+piece)])
+		n, err := w.under.Write(p[written : written+int(k)])
 		w.bytes += int64(n)
 		if written += n; err != nil || written == len(p) {
 			return written, err
 		}
 	}
+}
+
+// next returns how many bytes of the body, up to want, may be sent now.
+func (w *response) next(want int64) (int64, error) {
+	if !w.isPaced() {
+		return want, nil
+	}
+	if w.h2 { // its deadline would end the stream while it waits
+		_ = http.NewResponseController(w.under).SetWriteDeadline(w.until)
+	}
+	return w.share.Next(w.paced, want)
+}
+
+func (w *response) isPaced() bool { return w.share != nil && w.paced != nil }
+
+// leave ends what the client has of its limits, at the end of the response.
+func (w *response) leave() {
+	if w.share != nil && !w.isPaced() {
+		w.share.Sent(w.bytes)
+	}
+	w.share.End()
 }
 
 // piece is how much of a stream is written at once.
@@ -68,9 +102,33 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 	if !ok {
 		return copyTo(w, src)
 	}
+	if w.isPaced() {
+		return w.readPieces(rf, src)
+	}
 	n, err := rf.ReadFrom(src)
 	w.bytes += n
 	return n, err
+}
+
+// readPieces is ReadFrom in the pieces that the client's share allows. Each goes the way that all of it would.
+func (w *response) readPieces(rf io.ReaderFrom, src io.Reader) (n int64, err error) {
+	lr, ok := src.(*io.LimitedReader)
+	if !ok {
+		return copyTo(w, src)
+	}
+	for lr.N > 0 {
+		k, err := w.next(lr.N)
+		if err != nil {
+			return n, err
+		}
+		m, err := rf.ReadFrom(&io.LimitedReader{R: lr.R, N: k})
+		w.bytes += m
+		n += m
+		if lr.N -= m; err != nil || m < k {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // progress sets the deadline of the next write of an HTTP/2 stream: the connection may be busy with other streams while the

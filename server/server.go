@@ -88,9 +88,10 @@ type Server struct {
 	active   tracker
 	pulls    *activePulls
 	suspects suspects
-	stopping atomic.Bool   // readiness is gone
-	draining atomic.Bool   // no new pull begins
-	stall    time.Duration // of a stream of HTTP/2, as that of a connection in Listen
+	limits   atomic.Pointer[ClientLimits] // nil: there are none
+	stopping atomic.Bool                  // readiness is gone
+	draining atomic.Bool                  // no new pull begins
+	stall    time.Duration                // of a stream of HTTP/2, as that of a connection in Listen
 }
 
 // New makes a Server.

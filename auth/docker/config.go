@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/auth"
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 const (
@@ -284,7 +285,7 @@ func load(path string) ([]file, error) {
 		return nil, err
 	}
 	if !info.IsDir() {
-		text, err := auth.ReadFile(path, maxFile)
+		text, err := regular.Read(path, maxFile)
 		return []file{{path, text}}, err
 	}
 	dir, err := os.ReadDir(path)
@@ -302,7 +303,7 @@ func load(path string) ([]file, error) {
 	}
 	var files []file
 	for _, n := range names {
-		text, err := auth.ReadFile(filepath.Join(path, n), maxFile)
+		text, err := regular.Read(filepath.Join(path, n), maxFile)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -90,7 +90,7 @@ func TestEntries(t *testing.T) {
 		{name: "entry of another type", host: "ghcr.io", text: `{"auths":{"ghcr.io":"` + canary + `"}}`, err: "it is not an object"},
 		{name: "not JSON", host: "ghcr.io", text: canary, err: "config.json is not JSON, at byte 1; put a docker config there"},
 		{name: "JSON of another type", host: "ghcr.io", text: `["` + canary + `"]`, err: "wrong type"},
-		{name: "too large", host: "ghcr.io", text: strings.Repeat(" ", 1<<20+1), err: "has more than 1048576 bytes"},
+		{name: "too large", host: "ghcr.io", text: strings.Repeat(" ", 1<<20+1), err: "has more than 1 MiB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -336,7 +337,7 @@ func TestCommitOverSuspect(t *testing.T) {
 
 func TestNoNoteMeansDoubt(t *testing.T) {
 	t.Parallel()
-	for name, note := range map[string]string{"removed": "", "damaged": "{"} {
+	for name, note := range map[string]string{"removed": "", "damaged": "{", "a pipe": "pipe"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
@@ -347,7 +348,12 @@ func TestNoNoteMeansDoubt(t *testing.T) {
 			if err := os.Remove(file); err != nil {
 				t.Fatal(err)
 			}
-			if note != "" {
+			switch {
+			case note == "pipe": // nothing may wait for its writer
+				if err := syscall.Mkfifo(file, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			case note != "":
 				if err := os.WriteFile(file, []byte(note), 0o600); err != nil {
 					t.Fatal(err)
 				}

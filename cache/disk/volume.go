@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 // volume is the part of the file system that a store uses. Names are relative to the folder and can't leave it. The product has
@@ -56,6 +58,11 @@ func openSystem(dir string) (volume, error) {
 		return nil, err
 	}
 	return system{r}, nil
+}
+
+// ReadFile reads a record of the store, the largest of which are those of unfinished downloads.
+func (v system) ReadFile(name string) ([]byte, error) {
+	return regular.ReadIn(regular.Below(v.Root), name, maxRecord)
 }
 
 func (v system) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(v.FS(), name) }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/registrymirror/mirror/admin/client"
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 const defaultAdmin = "http://127.0.0.1:5001"
@@ -124,7 +125,7 @@ func (f *adminFlags) client() (*client.Client, error) {
 	}
 	o := client.Options{URL: f.url, Token: token, ServerName: f.serverName}
 	if f.ca != "" {
-		if o.CA, err = os.ReadFile(f.ca); err != nil {
+		if o.CA, err = regular.Read(f.ca, config.MaxFile); err != nil {
 			return nil, &exitError{exitFailed, fmt.Errorf("--admin-ca: %w", err)}
 		}
 	}
@@ -132,7 +133,7 @@ func (f *adminFlags) client() (*client.Client, error) {
 		return nil, &exitError{exitUsage, errors.New("--admin-cert and --admin-key belong together; give both")}
 	}
 	if f.cert != "" {
-		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		pair, err := loadPair(f.cert, f.key)
 		if err != nil {
 			return nil, &exitError{exitFailed, fmt.Errorf("--admin-cert %s with --admin-key %s: %w; they must be PEM files that belong together",
 				f.cert, f.key, err)}
@@ -147,6 +148,19 @@ func (f *adminFlags) client() (*client.Client, error) {
 		return nil, &exitError{exitUsage, fmt.Errorf("--admin: %w", err)}
 	}
 	return c, nil
+}
+
+// loadPair reads a certificate with its key.
+func loadPair(cert, key string) (tls.Certificate, error) {
+	c, err := regular.Read(cert, config.MaxFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	k, err := regular.Read(key, config.MaxFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(c, k)
 }
 
 // fromConfig takes from the configuration what neither a flag nor a variable sets.
@@ -185,7 +199,7 @@ func (f *adminFlags) fromConfig() error {
 // certificateName is a name that the first certificate of a file is for. The certificate need not have the name under which
 // the listener is reached from its own machine.
 func certificateName(path string) (string, error) {
-	text, err := os.ReadFile(path)
+	text, err := regular.Read(path, config.MaxFile)
 	if err != nil {
 		return "", err
 	}
@@ -209,7 +223,7 @@ func (f *adminFlags) token() (string, error) {
 	if f.tokenFile == "" {
 		return "", nil
 	}
-	b, err := os.ReadFile(f.tokenFile)
+	b, err := regular.Read(f.tokenFile, config.MaxFile)
 	if err != nil {
 		return "", fmt.Errorf("--admin-token-file: %w", err)
 	}

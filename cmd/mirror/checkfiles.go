@@ -13,6 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/identity"
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/webhook"
 )
 
@@ -61,9 +62,6 @@ var authorities = map[string]func(ca, crl []byte) (*identity.Certificates, error
 // partners are the settings of keys by those of their certificates.
 var partners = map[string]string{"cert": "key", "clientCert": "clientKey"}
 
-// largestFile is how much of a file is read.
-const largestFile = 4 << 20
-
 // checkFile reads one file; nil: it is as it should be.
 func checkFile(n config.Named, files map[string]string) *fileProblem {
 	info, err := os.Stat(n.File)
@@ -74,12 +72,14 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 		return &fileProblem{message: err.Error(), hint: "let the user that runs mirror read it"}
 	case info.IsDir() && n.Key == "dockerConfig":
 		return nil // of a mounted secret; what is in it may change at any time
-	case !info.Mode().IsRegular():
-		return &fileProblem{message: n.File + " is not a regular file", hint: "name a file"}
-	case info.Size() > largestFile:
-		return &fileProblem{message: fmt.Sprintf("%s has more than %d MiB", n.File, largestFile>>20), hint: "is it the right one?"}
 	}
-	text, err := os.ReadFile(n.File)
+	text, err := regular.Read(n.File, config.MaxFile)
+	if kind, ok := errors.AsType[*regular.KindError](err); ok {
+		return &fileProblem{message: n.File + " is " + kind.Kind + ", and not a file", hint: "name a file"}
+	}
+	if size, ok := errors.AsType[*regular.SizeError](err); ok {
+		return &fileProblem{message: fmt.Sprintf("%s has more than %d MiB", n.File, size.Most>>20), hint: "is it the right one?"}
+	}
 	if err != nil {
 		return &fileProblem{message: err.Error(), hint: "let the user that runs mirror read it"}
 	}
@@ -107,7 +107,7 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 		}
 	case "crl":
 		section := strings.TrimSuffix(n.Path, "."+n.Key)
-		if ca, err := os.ReadFile(files[section+".ca"]); err == nil {
+		if ca, err := regular.Read(files[section+".ca"], config.MaxFile); err == nil {
 			if _, err := authorities[section](ca, text); err != nil {
 				return refusedFile(n.File, err)
 			}
@@ -163,7 +163,7 @@ func hasShortLine(text string) bool {
 // checkPair reads a certificate with its key.
 func checkPair(n config.Named, files map[string]string, cert []byte) *fileProblem {
 	at := strings.TrimSuffix(n.Path, n.Key) + partners[n.Key]
-	key, err := os.ReadFile(files[at])
+	key, err := regular.Read(files[at], config.MaxFile)
 	if err != nil || len(strings.TrimSpace(string(key))) == 0 { // its own problem
 		if !x509.NewCertPool().AppendCertsFromPEM(cert) {
 			return noCertificate(n.File)

@@ -107,7 +107,7 @@ func TestConfigCheckReadsFiles(t *testing.T) {
 			[]string{"webhooks.hub.secretFile: a secret in DIR/hub.secret has less than 16 characters (write a long random one", "1 problem with"},
 			"",
 		},
-		"a folder":             {map[string]string{"admin.token": folder}, []string{"admin.token is not a regular file (name a file)"}, ""},
+		"a folder":             {map[string]string{"admin.token": folder}, []string{"admin.token is a folder, and not a file (name a file)"}, ""},
 		"an expired one":       {map[string]string{"tls.crt": old, "tls.key": oldKey}, nil, "expired on"},
 		"a docker secret":      {map[string]string{"config.json": folder}, nil, ""},
 		"readable for all":     {map[string]string{"harbor.pass": "open"}, nil, "every user of this machine can read DIR/harbor.pass (mode 0644); chmod o= DIR/harbor.pass"},

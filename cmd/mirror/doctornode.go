@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/internal/backoff"
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/node"
 )
 
@@ -45,12 +45,12 @@ for all images; 2 wrong usage; 4 no mirror answers at --admin.`,
   mirror doctor node --root /host -o json | jq '.findings[].rule'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := os.OpenRoot(root)
+			dir, err := regular.OpenRoot(root)
 			if err != nil {
 				return &exitError{exitFailed, fmt.Errorf("open the node's root: %w", err)}
 			}
 			defer func() { _ = dir.Close() }()
-			r, err := examineNode(cmd.Context(), dir.FS(), image, &flags)
+			r, err := examineNode(cmd.Context(), regular.Below(dir), image, &flags)
 			if err != nil {
 				return err
 			}

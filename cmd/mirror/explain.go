@@ -19,6 +19,7 @@ import (
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/diagnose/symptom"
 	"github.com/registrymirror/mirror/docs/failures"
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/journal"
 )
 
@@ -90,7 +91,7 @@ func readSymptoms(stdin io.Reader, args []string) (*symptom.Report, error) {
 	if len(args) == 0 || args[0] == "-" {
 		return symptom.Read(stdin)
 	}
-	f, err := os.Open(args[0])
+	f, err := regular.Input(args[0])
 	if errors.Is(err, fs.ErrNotExist) && reasonLike.MatchString(args[0]) {
 		return nil, fmt.Errorf("%s is neither a file nor a reason; the reasons are %s", args[0],
 			strings.Join(failures.Reasons(), ", "))

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -103,11 +104,27 @@ func serve(ctx context.Context, stderr io.Writer, file string) error {
 	close(stopped)
 	point.Hit("serve/stopped")
 	stop()
-	<-done
+	if !ended(done) {
+		log.Warn("a reload does not end; the mirror stops without it: a file that the configuration names may be on a mount that does not answer",
+			"took", reloadEnd)
+	}
 	if err != nil {
 		return &exitError{exitFailed, err}
 	}
 	return nil
+}
+
+// reloadEnd is how long a stop waits for a reload. The kernel does not give up a read of a mount whose server is gone.
+const reloadEnd = 2 * time.Second
+
+// ended reports whether a reload ends in time.
+func ended(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-time.After(reloadEnd):
+		return false
+	}
 }
 
 // stopNow stops the mirror without waiting for pulls at the second of the signals. The first ended the context.

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/node"
 )
 
@@ -70,6 +71,9 @@ The registries are those of the mirror's configuration (--config), or those of
 	return cmd
 }
 
+// maxHeader bounds the file with the value of a header, in bytes: servers refuse longer ones.
+const maxHeader = 64 << 10
+
 // setupFlags are the flags of all targets.
 type setupFlags struct {
 	options           node.Options
@@ -105,7 +109,7 @@ func (f *setupFlags) read(stderr io.Writer) (node.Options, error) {
 		return o, errors.New("this needs --mirror URL: the address by which nodes reach the mirror, as in http://10.0.0.7:5000")
 	}
 	if f.authorizationFile != "" {
-		b, err := os.ReadFile(f.authorizationFile)
+		b, err := regular.Read(f.authorizationFile, maxHeader)
 		if err != nil {
 			return o, &exitError{exitFailed, fmt.Errorf("read the value of Authorization: %w", err)}
 		}
@@ -243,7 +247,7 @@ func configPath(ctx context.Context, dir, config string) (node.Output, error) {
 	if err != nil {
 		return node.Output{}, fmt.Errorf("find the folder of this process: %w", err)
 	}
-	r, err := node.OpenRuntime(root.FS(), config)
+	r, err := node.OpenRuntime(regular.Below(root), config)
 	if err != nil {
 		return node.Output{}, err
 	}

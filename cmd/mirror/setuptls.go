@@ -17,8 +17,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/authority"
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 // certificates is what mirror setup tls is to make.
@@ -161,11 +163,11 @@ func (c *certificates) make() ([]pairFile, error) {
 // authority is the one in the folder, or a new one, which is then added to the list.
 func (c *certificates) authority(list *[]pairFile) (*authority.Authority, error) {
 	if c.exists("ca.crt") && !c.force {
-		cert, err := os.ReadFile(filepath.Join(c.dir, "ca.crt"))
+		cert, err := regular.Read(filepath.Join(c.dir, "ca.crt"), config.MaxFile)
 		if err != nil {
 			return nil, fmt.Errorf("read the authority: %w", err)
 		}
-		key, err := os.ReadFile(filepath.Join(c.dir, "ca.key"))
+		key, err := regular.Read(filepath.Join(c.dir, "ca.key"), config.MaxFile)
 		if err != nil {
 			return nil, fmt.Errorf("read the key of the authority: %w; bring it back for as long as this runs", err)
 		}
@@ -192,7 +194,7 @@ func (c *certificates) complete() error {
 		return nil
 	}
 	if len(c.hosts) == 0 {
-		b, err := os.ReadFile(filepath.Join(c.dir, "tls.crt"))
+		b, err := regular.Read(filepath.Join(c.dir, "tls.crt"), config.MaxFile)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("read the mirror's certificate: %w", err)
 		}

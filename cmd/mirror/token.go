@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/identity"
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 func newTokenCmd() *cobra.Command {
@@ -76,7 +78,7 @@ Exit codes: 0 made; 1 the file can't be written; 2 wrong usage.`,
 
 // addToken adds an entry to a file of tokens. A file that the mirror would refuse is left as it is.
 func addToken(path string, entry identity.TokenEntry) error {
-	text, err := os.ReadFile(path)
+	text, err := regular.Read(path, config.MaxFile)
 	mode := fs.FileMode(0o600)
 	switch info, statErr := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist):

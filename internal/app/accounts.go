@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/registrymirror/mirror/config"
@@ -62,15 +61,15 @@ type accountFiles struct{ keys, ca string }
 
 func readAccountFiles(k config.ClientsKubernetes) (f accountFiles, err error) {
 	for _, file := range []struct {
-		setting, path string
-		to            *string
-	}{{"jwksFile", k.JWKSFile, &f.keys}, {"ca", k.CA, &f.ca}} {
+		setting, path, holds string
+		to                   *string
+	}{{"jwksFile", k.JWKSFile, "with the keys of a cluster, as JSON", &f.keys}, {"ca", k.CA, "with certificates, PEM", &f.ca}} {
 		if file.path == "" {
 			continue
 		}
-		b, err := os.ReadFile(file.path)
+		b, err := readFile("clients.kubernetes."+file.setting, file.path, file.holds)
 		if err != nil {
-			return f, fmt.Errorf("clients.kubernetes.%s: %w; it names a file that this user can read", file.setting, err)
+			return f, err
 		}
 		*file.to = string(b)
 	}

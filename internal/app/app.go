@@ -29,6 +29,7 @@ import (
 	"github.com/registrymirror/mirror/internal/memory"
 	"github.com/registrymirror/mirror/internal/metrics"
 	"github.com/registrymirror/mirror/internal/registries"
+	"github.com/registrymirror/mirror/internal/share"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
@@ -66,7 +67,8 @@ type App struct {
 	server     *server.Server
 	webhooks   *webhook.Handler
 	clients    *identity.Verifier
-	accounts   accounts // guarded as reloading says
+	accounts   accounts             // guarded as reloading says
+	limits     config.ClientsLimits // in use; guarded as reloading says
 	metrics    *metrics.Metrics
 	cluster    cluster
 	registries *registries.Registries
@@ -237,11 +239,26 @@ func (a *App) use(c *config.Config, setup pull.Setup, f files) {
 	for _, u := range c.Upstreams {
 		a.metrics.Upstream(u.Name)
 	}
+	a.limit(c.Clients.Limits)
 	a.catalog.UsePins(registries.Pins(c))
 	a.puller.Use(setup)
 	a.webhooks.Use(webhooksOf(c, setup.Routes, f.webhooks))
 	a.journal.Platforms(c.Platforms)
 	a.registries.UseNext()
+}
+
+// limit puts the limits of clients into use. Where they have not changed, the counts stay.
+func (a *App) limit(l config.ClientsLimits) {
+	if l == a.limits {
+		return
+	}
+	a.limits = l
+	a.server.Limit(server.ClientLimits{
+		Limits: share.New(share.Settings{
+			Requests: l.MaxRequests, Bandwidth: int64(l.Bandwidth), Total: int64(l.TotalBandwidth),
+		}, func(e share.Event) { a.metrics.ClientLimit(string(e)) }),
+		ByAddress: l.ByAddress,
+	})
 }
 
 // challengeOf says when clients are told to log in: where they can, and have to where anonymous ones may read nothing.

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync/atomic"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/identity"
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/webhook"
 )
 
@@ -50,12 +50,24 @@ func readFiles(c *config.Config) (f files, err error) {
 	return f, nil
 }
 
+// readFile reads the file that a setting names. holds says what is in it.
+func readFile(setting, path, holds string) ([]byte, error) {
+	b, err := regular.Read(path, config.MaxFile)
+	switch {
+	case regular.Unfit(err):
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w; it names a file that this user can read, %s", setting, err, holds)
+	}
+	return b, nil
+}
+
 // readClients reads the files by which clients identify themselves.
 func readClients(c config.Clients) (s identity.Settings, err error) {
 	if c.Htpasswd != "" {
-		b, err := os.ReadFile(c.Htpasswd)
+		b, err := readFile("clients.htpasswd", c.Htpasswd, "as htpasswd -B writes it")
 		if err != nil {
-			return s, fmt.Errorf("clients.htpasswd: %w; it names a file that this user can read, as htpasswd -B writes it", err)
+			return s, err
 		}
 		if s.Passwords, err = identity.ParsePasswords(b); err != nil {
 			return s, fmt.Errorf("clients.htpasswd: %s: %w", c.Htpasswd, err)
@@ -97,9 +109,9 @@ func readTokens(section, path string) (*identity.Tokens, error) {
 	if path == "" {
 		return nil, nil
 	}
-	b, err := os.ReadFile(path)
+	b, err := readFile(section+".tokens", path, "as mirror token new writes it")
 	if err != nil {
-		return nil, fmt.Errorf("%s.tokens: %w; it names a file that this user can read, as mirror token new writes it", section, err)
+		return nil, err
 	}
 	t, err := identity.ParseTokens(path, b)
 	if err != nil {
@@ -114,14 +126,14 @@ func readAuthorities(section, caFile, crlFile string, parse func(ca, crl []byte)
 	if caFile == "" {
 		return nil, nil
 	}
-	ca, err := os.ReadFile(caFile)
+	ca, err := readFile(section+".ca", caFile, "with certificates, PEM")
 	if err != nil {
-		return nil, fmt.Errorf("%s.ca: %w; it names a file that this user can read, with certificates, PEM", section, err)
+		return nil, err
 	}
 	var crl []byte
 	if crlFile != "" {
-		if crl, err = os.ReadFile(crlFile); err != nil {
-			return nil, fmt.Errorf("%s.crl: %w; it names a file that this user can read, with a list of revoked certificates, PEM", section, err)
+		if crl, err = readFile(section+".crl", crlFile, "with a list of revoked certificates, PEM"); err != nil {
+			return nil, err
 		}
 	}
 	got, err := parse(ca, crl)
@@ -133,9 +145,9 @@ func readAuthorities(section, caFile, crlFile string, parse func(ca, crl []byte)
 
 // readSecrets reads the secrets of a webhook, one a line. A short one could be guessed, so it is refused.
 func readSecrets(setting, path string) (list []string, err error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(setting+".secretFile", path, "with a long random secret in it")
 	if err != nil {
-		return nil, fmt.Errorf("%s.secretFile: %w; it names a file that this user can read, with a long random secret in it", setting, err)
+		return nil, err
 	}
 	for line := range strings.Lines(string(b)) {
 		secret := strings.TrimSpace(line)
@@ -159,7 +171,14 @@ func readCertificate(setting, cert, key string) (*tls.Certificate, error) {
 	if cert == "" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(cert, key)
+	var pair tls.Certificate
+	b, err := regular.Read(cert, config.MaxFile)
+	if err == nil {
+		var k []byte
+		if k, err = regular.Read(key, config.MaxFile); err == nil {
+			pair, err = tls.X509KeyPair(b, k)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: load certificate %s with key %s: %w; they must be PEM files that belong together and that "+
 			"this user can read", setting, cert, key, err)
@@ -172,10 +191,9 @@ func readToken(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	b, err := os.ReadFile(path)
+	b, err := readFile("admin.tokenFile", path, "with a long random token in it")
 	if err != nil {
-		return "", fmt.Errorf("admin.tokenFile: %w; it names a file that this user can read, with a long random token in it",
-			err)
+		return "", err
 	}
 	token := strings.TrimSpace(string(b))
 	if token == "" {

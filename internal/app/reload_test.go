@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -308,5 +310,35 @@ func TestWarnsOfCertificates(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), warning); n != 2 {
 		t.Errorf("%d warnings after a reload: %s", n, log)
+	}
+}
+
+// A reload ends whatever stands in the place of a file that the configuration names, and leaves all as it was.
+func TestReloadDoesNotWaitForFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, _ := start(t, settings(t, dir, "{listen: '127.0.0.1:0'}", ""))
+	huge, err := os.Create(filepath.Join(dir, "huge"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(
+		syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600), os.Mkdir(filepath.Join(dir, "folder"), 0o700),
+		os.Symlink("/dev/zero", filepath.Join(dir, "device")), huge.Truncate(400<<20), huge.Close(),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for _, setting := range []string{
+		"tls: {cert: ODD, key: ODD}", "clients: {htpasswd: ODD}", "clients: {tokens: ODD}", "tls: {cert: ODD, key: ODD}\nclients: {ca: ODD}",
+		"clients: {kubernetes: {audience: a, issuer: 'https://i.example', jwksFile: ODD}}", "webhooks: {hub: {type: dockerhub, secretFile: ODD}}",
+	} {
+		for kind, says := range map[string]string{
+			"pipe": "it is a pipe", "folder": "it is a folder", "device": "it is a device", "huge": "it has more than 4 MiB",
+		} {
+			err := a.Reload(settings(t, dir, "{listen: '127.0.0.1:0'}", strings.ReplaceAll(setting, "ODD", kind)+"\n"))
+			if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, kind)+": "+says) {
+				t.Errorf("%s: %s: %v", setting, kind, err)
+			}
+		}
 	}
 }

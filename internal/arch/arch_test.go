@@ -37,9 +37,9 @@ var floors = [][]string{
 	{"upstream/header", "upstream/limit"},
 	{"route", "auth", "cache/flight", "config", "node", "warm/images"},
 	{"internal/origin", "internal/state/statetest"},
-	{"oci", "client", "internal/state", "internal/arch", "internal/memory", "internal/faults", "internal/demo", "internal/notes", "internal/image", "internal/release", "internal/dashboard", "internal/authority"},
+	{"oci", "client", "internal/state", "internal/arch", "internal/memory", "internal/faults", "internal/demo", "internal/notes", "internal/image", "internal/release", "internal/dashboard", "internal/authority", "internal/share"},
 	{"internal/boltfile", "internal/guard", "internal/logging", "internal/point", "internal/strictyaml", "internal/testlog", "auth/internal/run", "auth/internal/ask", "auth/internal/standin"},
-	{"docs/failures"},
+	{"docs/failures", "internal/regular"},
 	{"internal/glob", "internal/coalesce", "internal/bounded", "internal/text", "internal/backoff", "internal/clouds", "internal/cron", "internal/sbom"},
 }
 

@@ -7,6 +7,8 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
+
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 // MaxChecked is the size in bytes up to which a file is checked: 400 MiB, a million keys, take half a second.
@@ -54,7 +56,10 @@ type subtree struct {
 // Check reads a file that no other process may be writing to and says what is wrong with it: a *DamageError, or the
 // disk's error. An empty file is sound.
 func Check(path string) error {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
+	if regular.Unfit(err) {
+		return Damaged("not a regular file")
+	}
 	if err != nil {
 		return err
 	}

@@ -55,12 +55,14 @@ func (tr *trial) wholes() {
 func pick[T any](tr *trial, from ...T) T { return from[tr.r.IntN(len(from))] }
 
 // cut plans a body that breaks, now and then or each time.
+//
+// A large blob is not cut each time after a few bytes: it comes, but may take longer than the lifetime of a client.
 func (tr *trial) cut(how origin.CutHow, length string) {
 	at := tr.offset()
 	times := 1 + tr.r.IntN(3)
 	tr.resumable = true
 	switch {
-	case tr.r.IntN(8) == 0: // each time: healed while it brings some bytes
+	case tr.r.IntN(8) == 0 && (tr.size < huge || at >= 1<<20): // each time: healed while it brings some bytes
 		times = 0
 		tr.resumable = at >= 64<<10
 	case at == 0:

@@ -32,5 +32,6 @@ const (
 	Share        = off != "share"        // what one client fills is not taken from another
 	Away         = off != "away"         // a registry that the endpoint sends on to is asked for a token where the operator named it
 	Pace         = off != "pace"         // a document that comes too slowly is given up
+	Limits       = off != "limits"       // a client has no more requests at once, and no more bandwidth, than it may have
 	Memory       = off != "memory"       // documents have their room before they are read
 )

@@ -34,6 +34,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"public":       {"./upstream", "TestPublicAlone"},
 	"site":         {"./admin", "TestNoOtherSite"},
 	"whole":        {"./config", "TestHalfAFileIsNone"},
+	"limits":       {"./internal/share", "TestRequestsAtOnce"},
 	"seat":         {"./server", "TestOneClientsConnectionsLeaveRoom"},
 	"share":        {"./journal", "TestOneClientsFloodLeavesTheOthers"},
 	"away":         {"./upstream", "TestVanityHost"},

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/internal/text"
 )
 
@@ -25,6 +26,8 @@ const (
 	maxAnswer  = 32 << 20
 	maxRefusal = 64 << 10
 	askLimit   = 10 * time.Second
+	maxToken   = 64 << 10 // the file of the token; tokens have some thousands of bytes
+	maxCA      = 4 << 20
 )
 
 // ClientOptions are the address of the API server and our login.
@@ -63,7 +66,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		return nil, err
 	}
 	if o.Transport == nil {
-		pem, err := os.ReadFile(o.CAFile)
+		pem, err := regular.Read(o.CAFile, maxCA)
 		if err != nil {
 			return nil, fmt.Errorf("read the certificates of the API server: %w", err)
 		}
@@ -107,7 +110,7 @@ func server(s string) (*url.URL, error) {
 }
 
 func readToken(file string) (string, error) {
-	b, err := os.ReadFile(file)
+	b, err := regular.Read(file, maxToken)
 	if err != nil {
 		return "", fmt.Errorf("read the token for the API server: %w", err)
 	}

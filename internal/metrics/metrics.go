@@ -30,7 +30,7 @@ type Metrics struct {
 	upSeconds, seconds, first              *prometheus.HistogramVec
 	reloadOK, reloadAt                     prometheus.Gauge
 	credentials, webhooks, moves, runs     *prometheus.CounterVec
-	logins                                 *prometheus.CounterVec
+	clients                                struct{ logins, limits *prometheus.CounterVec }
 
 	mu      sync.Mutex // guards writing answers
 	answers atomic.Pointer[map[answer]counters]
@@ -81,8 +81,10 @@ func New(version string, entry func(host string) string) *Metrics {
 		"upstream", "credential", "result")
 	m.webhooks = counter("mirror_webhooks_total", "Reports that came to a webhook: accepted, ignored (about no tag of this mirror), "+
 		"duplicate, denied (secret or signature), invalid, limited (too many) or failed.", "name", "result")
-	m.logins = counter("mirror_logins_total", "Logins of clients that were checked, and not those that were remembered: accepted, refused, "+
+	m.clients.logins = counter("mirror_logins_total", "Logins of clients that were checked, and not those that were remembered: accepted, refused, "+
 		"limited (not checked, after many wrong ones) or unavailable (not checked in time).", "method", "result")
+	m.clients.limits = counter("mirror_client_limits_total", "Requests that a limit of clients.limits has held: waited (for its turn), refused (no turn in "+
+		"time) or paced (its blob waited for bandwidth).", "result")
 	m.runs = counter("mirror_warm_schedule_runs_total", "Times of schedules, and moves of their tags: started (a job), skipped (the last "+
 		"job still ran) or refused (by the quotas of jobs).", "name", "result")
 
@@ -182,6 +184,9 @@ func (m *Metrics) Pull(p journal.Pull) {
 	}
 }
 
+// ClientLimit counts a request that a limit of its client has held.
+func (m *Metrics) ClientLimit(result string) { m.clients.limits.WithLabelValues(result).Inc() }
+
 // Moved counts a move of a tag.
 func (m *Metrics) Moved(v pull.Move) {
 	m.moves.WithLabelValues(m.entry(v.Ref.Host), string(v.Kind)).Inc()
@@ -215,7 +220,7 @@ func (m *Metrics) Refreshed(name string) func(credential string, err error) {
 
 // Login counts a login of a client that was checked.
 func (m *Metrics) Login(method identity.Method, result identity.Result) {
-	m.logins.WithLabelValues(string(method), string(result)).Inc()
+	m.clients.logins.WithLabelValues(string(method), string(result)).Inc()
 }
 
 // Webhook counts a report that came to a webhook of the configuration.

@@ -5,9 +5,9 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/url"
-	"os"
 
 	"github.com/registrymirror/mirror/config"
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/upstream"
 )
 
@@ -17,7 +17,7 @@ func endpointOf(u config.Upstream, e config.Endpoint) (_ upstream.Endpoint, file
 		if path == "" || err != nil {
 			return nil
 		}
-		if b, err = os.ReadFile(path); err != nil {
+		if b, err = regular.Read(path, config.MaxFile); err != nil {
 			err = fmt.Errorf("%s of %s: %w; it names a PEM file that this user can read", key, e.URL, err)
 		}
 		files = append(files, b)

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+
+	"github.com/registrymirror/mirror/internal/regular"
 )
 
 // ReadAll finds the images of files, of the *.yaml, *.yml, *.json and *.txt below folders, and of stdin for "-". Left out are files
@@ -31,7 +34,7 @@ func (c *collector) path(path string, stdin io.Reader) error {
 		c.read(path, stdin)
 		return nil
 	}
-	f, err := os.Open(path)
+	f, err := regular.Input(path)
 	if err != nil {
 		return err
 	}
@@ -118,17 +121,13 @@ func linkProblem(root *os.Root, name string) string {
 
 // within reads a file of a folder. A pipe or a device would keep the reader waiting.
 func (c *collector) within(root *os.Root, name string) error {
-	info, err := root.Stat(name)
+	f, err := regular.OpenIn(regular.Below(root), name)
 	switch {
-	case err != nil:
-		return err
-	case info.IsDir(): // a link to a folder within this one
+	case errors.Is(err, syscall.EISDIR): // a link to a folder within this one
 		return nil
-	case !info.Mode().IsRegular():
+	case regular.Unfit(err):
 		return errors.New("a pipe, a socket or a device, and not a file; give its content with -f -")
-	}
-	f, err := root.Open(name)
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	defer f.Close()

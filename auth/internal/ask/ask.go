@@ -19,12 +19,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/backoff"
+	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/internal/text"
 )
 
@@ -307,17 +307,9 @@ const maxSecretFile = 64 << 10
 
 // File reads a token that is mounted, without the white space around it.
 func File(path string) (string, error) {
-	f, err := os.Open(path)
+	b, err := regular.Read(path, maxSecretFile)
 	if err != nil {
 		return "", err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	if err != nil {
-		return "", err
-	}
-	if len(b) > maxSecretFile {
-		return "", fmt.Errorf("%s has more than %d bytes", path, maxSecretFile)
 	}
 	token := strings.TrimSpace(string(b))
 	if token == "" {

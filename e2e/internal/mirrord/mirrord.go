@@ -126,7 +126,26 @@ func Launch(ctx context.Context, o Options) (*Mirror, error) {
 	if err != nil || o.NoWait {
 		return m, err
 	}
-	err = wait.Until(ctx, 2*time.Minute, func() error {
+	if err := m.Ready(ctx); err != nil {
+		m.End()
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	return m, nil
+}
+
+// Ready waits until the mirror says that it is ready, and learns its addresses. It fails at once where the mirror has
+// ended.
+func (m *Mirror) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-m.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return wait.Until(ctx, 2*time.Minute, func() error {
 		if err := m.Exited(); err != nil {
 			return err
 		}
@@ -140,11 +159,6 @@ func Launch(ctx context.Context, o Options) (*Mirror, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		m.End()
-		return nil, fmt.Errorf("mirror: %w", err)
-	}
-	return m, nil
 }
 
 // Log is the lines of its log, as JSON.

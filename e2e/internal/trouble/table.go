@@ -26,6 +26,7 @@ func All() []Scene {
 // Elsewhere are the reasons that no scene is about, and why.
 var Elsewhere = map[string]string{
 	"overloaded":     "it takes ten thousand connections",
+	"client-limited": "a client waits for its turn; it takes more requests at once than one pull has",
 	"stopping":       "a client that pulls is served to the end, and no other gets in",
 	"bad-request":    "no client sends one: it refuses the image's name itself",
 	"internal-error": "no way to cause it is known",
