@@ -30,7 +30,7 @@ func (r Right) String() string {
 
 // OperatorRule gives a right to some operators.
 type OperatorRule struct {
-	// Who are names of operators, in which * is any characters.
+	// Who: names of operators, in which * is any characters.
 	Who []string
 	// May is the right.
 	May Right

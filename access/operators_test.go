@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/registrymirror/mirror/access"
@@ -47,26 +48,14 @@ func TestOperators(t *testing.T) {
 		{"no scope", nil, nil, nil, nil},
 	} {
 		for _, right := range []access.Right{0, access.Read, access.Operate, 7, -1} {
-			has := func(list []access.Right) bool {
-				for _, r := range list {
-					if r == right {
-						return true
-					}
-				}
-				return false
-			}
-			if got := tt.scope.AllowsAll(right); got != has(tt.all) {
+			if got := tt.scope.AllowsAll(right); got != slices.Contains(tt.all, right) {
 				t.Errorf("%s: all, %s: %v", tt.name, right, got)
 			}
-			if got := tt.scope.AllowsSome(right); got != has(tt.some) {
+			if got := tt.scope.AllowsSome(right); got != slices.Contains(tt.some, right) {
 				t.Errorf("%s: some, %s: %v", tt.name, right, got)
 			}
 			for _, repo := range []oci.Repo{acme, other, rival, shared} {
-				want := false
-				for _, r := range tt.may[right] {
-					want = want || r == repo
-				}
-				if got := tt.scope.Allows(right, repo); got != want {
+				if got := tt.scope.Allows(right, repo); got != slices.Contains(tt.may[right], repo) {
 					t.Errorf("%s: %s %s: %v", tt.name, right, repo, got)
 				}
 			}

@@ -251,5 +251,5 @@ type router struct {
 
 // add adds a route.
 func (r router) add(method, path string, right Right, h http.Handler) {
-	r.Router.Method(method, path, handler{right, r.o, h})
+	r.Method(method, path, handler{right, r.o, h})
 }

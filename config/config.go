@@ -112,7 +112,7 @@ type Operators struct {
 
 // OperatorRight gives a right to operators. All that name an operator count.
 type OperatorRight struct {
-	// Who are names of operators, in which * is any characters.
+	// Who: names of operators, in which * is any characters.
 	Who []string `yaml:"who"`
 	// May is read (see the state of the mirror, and what is recorded of images) or operate (change it, too).
 	May string `yaml:"may" enum:"read,operate"`

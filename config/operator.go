@@ -10,7 +10,7 @@ import (
 // operatorPattern is a glob of the names of operators.
 var operatorPattern = regexp.MustCompile(`^[A-Za-z0-9._@+*-]{1,128}$`)
 
-// checkOperators checks who may operate the mirror: a right that no operator can have, and operators without a right, are mistakes.
+// checkOperators checks the operators and their rights: a right that no operator can have, and operators without a right, are mistakes.
 func (c *Config) checkOperators(found *mistakes) {
 	const at = "admin.operators"
 	a, o := c.Admin, c.Admin.Operators
@@ -33,7 +33,7 @@ func (c *Config) checkOperators(found *mistakes) {
 
 func (r OperatorRight) check(found *mistakes, at string, us Upstreams) {
 	if len(r.Who) == 0 {
-		found.add(at+".who", "the rule names no operator", "add who, as in who: [alice]")
+		found.add(at+".who", "the rule names no operator", "write names, as in who: [alice]")
 	}
 	for j, who := range r.Who {
 		if !operatorPattern.MatchString(who) || slices.Contains(anyClient[:1], who) {

@@ -346,7 +346,7 @@ func TestProblems(t *testing.T) {
 upstreams: {docker.io: {}}
 `, nil, []string{
 				`config.yaml:5:9: admin.operators.ca: operators show certificates over TLS alone (set admin.tls.cert and admin.tls.key)`,
-				`config.yaml:7:10: admin.operators.rights[0].who: the rule names no operator (add who, as in who: [alice])`,
+				`config.yaml:7:10: admin.operators.rights[0].who: the rule names no operator (write names, as in who: [alice])`,
 				`config.yaml:8:9: admin.operators.rights[1].may: the rule gives no right (write read or operate)`,
 				`config.yaml:8:23: admin.operators.rights[1].who[1]: "node:a" is not the name of an operator (write the name of a token or certificate, or * for each)`,
 				`config.yaml:8:33: admin.operators.rights[1].who[2]: "anonymous" is not the name of an operator (write the name of a token or certificate, or * for each)`,
