@@ -38,6 +38,7 @@ func (u *Upstream) check(found *mistakes, owners map[string]string) {
 	checkCDNHosts(found, u.CDNHosts, path+".cdnHosts")
 	u.checkAliases(found, path+".aliases", owners)
 	u.checkCredentials(found, path+".credentials")
+	u.checkClientLogins(found, path)
 	u.checkTags(found, path+".tags")
 	u.checkPins(found, path+".pins")
 	checkGlobs(found, u.Deny, path+".deny")

@@ -240,7 +240,7 @@ func (c Clients) checkLimits(found *mistakes) {
 }
 
 // ClientsKubernetes accepts tokens of service accounts. Without an issuer the API server of the section kubernetes is asked about each
-// token; the mirror's service account then needs the ClusterRole system:auth-delegator.
+// token; the mirror's service account then needs the right to create tokenreviews.
 type ClientsKubernetes struct {
 	// Audience is the audience that tokens must name, as in mirror.
 	Audience string `yaml:"audience"`

@@ -79,7 +79,7 @@ func TestNoConfigurationAtAll(t *testing.T) {
 			"docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com",
 		},
 		Aliases: []string{"index.docker.io", "registry-1.docker.io"},
-		Access:  "public", MaxTransfers: 32,
+		Access:  "public", ClientLogins: clientLogins, MaxTransfers: 32,
 		Tags: config.Tags{
 			MaxAge: time.Minute, Wait: 5 * time.Second, StaleIfError: 168 * time.Hour, Deleted: "keep", MinAgeUnknown: "serve",
 		},
@@ -108,6 +108,9 @@ func TestAnEmptyFileIsTheDefaults(t *testing.T) {
 		})
 	}
 }
+
+// clientLogins are the defaults.
+var clientLogins = config.ClientLogins{MaxAge: 10 * time.Minute, StaleIfError: time.Hour}
 
 func TestEverySettingThatIsBuilt(t *testing.T) {
 	t.Parallel()
@@ -172,7 +175,7 @@ upstreams:
 	}
 	cloud := func(name string, c config.Credential) config.Upstream {
 		u := config.Upstream{
-			Name: name, Endpoints: []config.Endpoint{{URL: "https://" + name}}, Access: "public", MaxTransfers: 32, Tags: tags,
+			Name: name, Endpoints: []config.Endpoint{{URL: "https://" + name}}, Access: "public", ClientLogins: clientLogins, MaxTransfers: 32, Tags: tags,
 			RateLimitReserve: 20, Credentials: []config.Credential{c},
 		}
 		if known, ok := config.Default().Upstreams.Get(name); ok {
@@ -215,8 +218,8 @@ upstreams:
 				AuthHosts:     []string{"auth.example.com", "10.0.0.6:5001"},
 				RedirectHosts: []string{"[fd00::1]:9000"},
 				Aliases:       []string{"corp"},
-				Access:        "public",
-				MaxTransfers:  4,
+				Access:        "public", ClientLogins: clientLogins,
+				MaxTransfers: 4,
 				Tags: config.Tags{
 					Wait: 500 * time.Millisecond, StaleIfError: 24 * time.Hour, MinAge: 24 * time.Hour, MinAgeUnknown: "hold",
 					Deleted: "drop", ServeStaleFirst: true, Immutable: []string{`^v\d`},
@@ -260,7 +263,7 @@ upstreams:
 					},
 					{URL: "https://mirror.example.com", AuthHosts: []string{}},
 				},
-				Access: "public", MaxTransfers: 32, Tags: tags, RateLimitReserve: 20,
+				Access: "public", ClientLogins: clientLogins, MaxTransfers: 32, Tags: tags, RateLimitReserve: 20,
 			},
 		},
 	}

@@ -53,7 +53,7 @@ var hints = map[string]map[string]string{
 	"upstreams.*.access": {
 		"private": accessHint, "authenticated": accessHint, "restricted": accessHint, "login": accessHint, "auth": accessHint,
 		"anonymous": `write public, or leave access out`, "open": `write public, or leave access out`,
-		"client": accessHint,
+		"clients": `write client`, "passthrough": `write client`, "user": `write client`,
 	},
 	"upstreams.*.endpoints.*": {
 		"insecure": insecureHint, "skipVerify": insecureHint, "insecureSkipVerify": insecureHint, "skip_verify": insecureHint,
@@ -112,8 +112,8 @@ const (
 	endpointHint      = "where it is asked goes into endpoints, as in endpoints: [https://registry.example.com]"
 	insecureHint      = "certificates are always checked: name your authority with ca at the endpoint, or write http:// where the registry has no TLS"
 	tagHint           = "how long a tag is served without asking is upstreams.NAME.tags.maxAge"
-	accessHint        = "a private registry needs access: rules, credentials, and rules that say what clients may pull, as in " +
-		`{who: [anonymous], pull: ["registry.example.com/base/**"]}`
+	accessHint        = "a private registry needs access: client, where clients' own credentials decide; or access: rules, credentials, and rules " +
+		`that say what clients may pull, as in {who: [anonymous], pull: ["registry.example.com/base/**"]}`
 )
 
 // mappingHint says what to write where a mapping should be and a value is, or a list that begins with it.

@@ -102,6 +102,9 @@ upstreams:
 		`docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com]
     aliases: [index.docker.io, registry-1.docker.io]
     access: public
+    clientLogins:
+      maxAge: 10m
+      staleIfError: 1h
     credentials: []
     maxTransfers: 32
     tags:
@@ -123,6 +126,9 @@ upstreams:
     cdnHosts: []
     aliases: []
     access: public
+    clientLogins:
+      maxAge: 10m
+      staleIfError: 1h
     credentials: []
     maxTransfers: 32
     tags:

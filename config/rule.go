@@ -103,6 +103,7 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 		return message, hint
 	}
 	var others []string
+	access := "" // of the others
 	for _, u := range us {
 		switch {
 		case !u.inGlob(host):
@@ -115,10 +116,12 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 			}
 			return "", ""
 		}
-		others = append(others, u.Name)
+		if access == "" || access == u.Access {
+			access, others = u.Access, append(others, u.Name)
+		}
 	}
 	if len(others) > 0 {
-		return fmt.Sprintf("rules do not apply to %s, whose access is public", strings.Join(others, " and ")),
+		return fmt.Sprintf("rules do not apply to %s, whose access is %s", strings.Join(others, " and "), access),
 			"set access: rules there, or remove this"
 	}
 	var ruled []string
@@ -231,6 +234,10 @@ func (c *Config) Warnings() []string {
 			"only what every pod of your nodes may have")
 	}
 	for _, u := range c.Upstreams {
+		if u.Access == "client" && !c.TLS.Enabled() && !c.isLocal() {
+			list = append(list, fmt.Sprintf("upstreams.%s has access: client, and listen %s speaks plain HTTP: clients of other machines are not "+
+				"asked for their logins, and get public images alone; set tls.cert and tls.key", u.Name, c.Listen))
+		}
 		if u.Access == "rules" && !c.Ruled(u) {
 			list = append(list, fmt.Sprintf("no client may pull anything of %s: it has access: rules, and no rule names it; add one, "+
 				"as in %s", u.Name, ruleFor(u.Name)))
@@ -243,7 +250,7 @@ func (c *Config) Warnings() []string {
 // public nothing tells what a registry would show without one.
 func (c *Config) Certificates() (list []string) {
 	for _, u := range c.Upstreams {
-		if u.Access == "rules" {
+		if u.Access != "public" {
 			continue
 		}
 		for i, e := range u.Endpoints {

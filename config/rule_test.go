@@ -130,6 +130,36 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// Under access: client the mirror has no login of its own, and is told where clients can't be asked for theirs.
+func TestClientLogins(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"{access: client, credentials: [{name: a, username: u, passwordFile: p}]}":               "r.example.credentials: under access: client the mirror has no login",
+		"{access: client, endpoints: [{url: 'https://r.example', clientCert: c, clientKey: k}]}": "r.example.endpoints[0].clientCert: a certificate is a login",
+		"{access: client, clientLogins: {maxAge: 25h}}":                                          "r.example.clientLogins.maxAge: 25h is too long",
+		"{access: client, clientLogins: {staleIfError: 168h}}":                                   "r.example.clientLogins.staleIfError: 168h is too long",
+	} {
+		if got := problems(t, "upstreams: {r.example: "+text+"}\ndefaultUpstream: ''\n"); len(got) != 1 || !strings.Contains(got[0], want) {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+	const rule = "rules: [{who: [anonymous], pull: ['r.example/**']}]\n"
+	if got := problems(t, "upstreams: {r.example: {access: client}}\ndefaultUpstream: ''\n"+rule); len(got) != 1 ||
+		!strings.Contains(got[0], "rules do not apply to r.example, whose access is client") {
+		t.Errorf("a rule: %q", got)
+	}
+	for text, want := range map[string]int{
+		"listen: '127.0.0.1:5000'\n": 0,
+		"tls: {cert: c, key: k}\n":   0,
+		"listen: ':5000'\n":          1,
+	} {
+		got := parse(t, text+"upstreams: {r.example: {access: client}}\ndefaultUpstream: ''\n").Warnings()
+		if len(got) != want || want > 0 && !strings.Contains(got[0], "upstreams.r.example has access: client, and listen") {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+}
+
 // With a client certificate under access: public each client can pull what it may read.
 func TestWarnsOfCertificates(t *testing.T) {
 	t.Parallel()

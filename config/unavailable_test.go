@@ -14,23 +14,6 @@ func hub(lines string) string {
 	return "upstreams:\n  docker.io:\n    " + strings.ReplaceAll(lines, "\n", "\n    ")
 }
 
-func TestWhatIsNotBuiltIsRefused(t *testing.T) {
-	t.Parallel()
-	tests := []struct{ name, text, want string }{
-		{"access: client", hub("access: client"), "upstreams.docker.io.access"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			got := problems(t, tt.text)
-			if len(got) != 1 || !strings.Contains(got[0], ": "+tt.want+": ") ||
-				!strings.Contains(got[0], "not available yet (") {
-				t.Errorf("problems: %q", got)
-			}
-		})
-	}
-}
-
 // What is true of the mirror as it is may be said.
 func TestWhatIsTrueTodayIsAccepted(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,11 @@
 package config
 
-import "strings"
+import (
+	"strings"
+	"time"
+
+	"github.com/registrymirror/mirror/internal/strictyaml"
+)
 
 // Upstreams is the list of registries, in the order in which they are written.
 type Upstreams []Upstream
@@ -33,6 +38,8 @@ type Upstream struct {
 	// Access says what clients may pull: public (images that need no login), rules (images that the rules name), or client
 	// (images that the client's own credentials may read).
 	Access string `yaml:"access" enum:"public,rules,client"`
+	// ClientLogins says, for access: client, how long the registry's word counts that a client's own login may read a repository.
+	ClientLogins ClientLogins `yaml:"clientLogins"`
 	// Deny are globs of repositories for which the registry is never asked, as in acme-internal/**: * is one segment of the path, ** any
 	// number. A pull of one is refused before anything is asked or looked up.
 	Deny []string `yaml:"deny,omitzero"`
@@ -50,6 +57,41 @@ type Upstream struct {
 	// RateLimitReserve is the part of each of the registry's rate limits that background work, as the content of pins, leaves to pulls
 	// of clients.
 	RateLimitReserve Percent `yaml:"rateLimitReserve"`
+}
+
+// ClientLogins is how long a registry's word counts on the logins of clients.
+type ClientLogins struct {
+	// MaxAge is how long the right of a login is used without asking the registry again. So a login that is revoked there ends after
+	// that at the latest, while the registry answers.
+	MaxAge time.Duration `yaml:"maxAge"`
+	// StaleIfError is how much longer it is used where the registry does not answer. 0s: not at all.
+	StaleIfError time.Duration `yaml:"staleIfError"`
+}
+
+// maxClientLogins is the longest time for which a right may be used: that of a revoked login lasts as long.
+const maxClientLogins = 24 * time.Hour
+
+// checkClientLogins checks what goes with access: client. A login of the mirror's own would read more than the client may.
+func (u *Upstream) checkClientLogins(found *mistakes, path string) {
+	for key, d := range map[string]time.Duration{"maxAge": u.ClientLogins.MaxAge, "staleIfError": u.ClientLogins.StaleIfError} {
+		if d > maxClientLogins {
+			found.add(path+".clientLogins."+key, strictyaml.FormatDuration(d)+" is too long: a login that is revoked would count as long",
+				"write at most "+strictyaml.FormatDuration(maxClientLogins))
+		}
+	}
+	if u.Access != "client" {
+		return
+	}
+	if len(u.Credentials) > 0 {
+		found.add(path+".credentials", "under access: client the mirror has no login of its own: those of the clients decide",
+			"remove them; or set access: rules, and a rule that lets clients pull, as in "+ruleFor(u.Name))
+	}
+	for i, e := range u.Endpoints {
+		if e.ClientCert != "" {
+			found.add(strictyaml.Index(path+".endpoints", i)+".clientCert", "a certificate is a login of the mirror's own, and under access: client "+
+				"those of the clients decide", "remove it; or set access: rules, and a rule that lets clients pull, as in "+ruleFor(u.Name))
+		}
+	}
 }
 
 // Endpoint is a place where a registry is asked: the registry itself, another one like it, or a mirror of it.
@@ -79,6 +121,7 @@ func newUpstream(name string) Upstream {
 	return Upstream{
 		Name:             name,
 		Access:           "public",
+		ClientLogins:     ClientLogins{MaxAge: 10 * time.Minute, StaleIfError: time.Hour},
 		Tags:             newTags(),
 		MaxTransfers:     32,
 		RateLimitReserve: 20,

@@ -21,11 +21,9 @@ func (c *draft) answer() {
 		c.set(UpstreamError, "%s answered %d to %s, which is not a valid answer", c.host, s, c.asked())
 		c.remedy("check the endpoint of %s, then report it to its operator", c.up)
 	case s < 400:
+	case c.ofMirror():
 	case s == 429:
 		c.limited()
-	case s >= 500 && c.e.MirrorReason == string(Loop):
-		c.set(Loop, "the mirror's own request to %s came back to it", c.up)
-		c.remedy("correct the endpoints of %s, of which %s leads to the mirror itself", c.up, c.host)
 	case s >= 500:
 		c.set(UpstreamError, "%s answered %d to %s%s", c.host, s, c.asked(), c.registryQuote())
 		c.remedy("wait for %s to recover, then pull again", c.host)
@@ -51,6 +49,39 @@ func (c *draft) answer() {
 		c.set(UpstreamBlocked, "%s refuses %s with %d%s", c.host, c.asked(), s, c.quote())
 		c.remedy("ask the operator of %s", c.up)
 	}
+}
+
+// ofMirror reads the refusal of a further mirror, which its Mirror-Reason tells apart: it is that mirror's own, and the registry behind
+// it need not have said anything. False: it is not a mirror's, or the mirror passes on what the registry has said.
+func (c *draft) ofMirror() bool {
+	s, reason := c.e.Status, Reason(c.e.MirrorReason)
+	_, known := byReason[reason]
+	switch {
+	case reason == Loop && s >= 500:
+		c.set(Loop, "the mirror's own request to %s came back to it", c.up)
+		c.remedy("correct the endpoints of %s, of which %s leads to the mirror itself", c.up, c.host)
+	case !known, s < 500 && reason.Class() == ClassMissing:
+		return false
+	case s == 403 && (reason == NotFoundOrNoAccess || reason == CredentialsMissing):
+		c.set(NotFoundOrNoAccess, "%s, a mirror, has no credentials for %s/%s, which is private or doesn't exist", c.host, c.up, c.e.Repository)
+		c.remedy("check tag and imagePullSecret, or give the mirror at %s a credential for it", c.host)
+		c.alone("check the image's name, or give the mirror at %s a credential for it", c.host)
+		c.f.Declined = !c.withCredential()
+	case s >= 500:
+		c.set(UpstreamError, "%s, a mirror, answered %d to %s (%s)%s", c.host, s, c.asked(), reason, c.mirrorQuote())
+		c.remedy("see mirror failures at %s, and pull again when the cause is gone", c.host)
+	case s == 401 && c.withCredential():
+		c.set(CredentialsRejected, "%s, a mirror, rejects credential %s for %s%s", c.host, c.e.Credential.Name, c.asked(), c.mirrorQuote())
+		c.remedy("renew credential %s of %s, or add its user to clients of the mirror at %s", c.e.Credential.Name, c.up, c.host)
+	case s == 401:
+		c.set(CredentialsMissing, "%s, a mirror, wants a login for %s", c.host, c.asked())
+		c.remedy("set credentials for %s, or add a rule for anonymous clients to the mirror at %s", c.up, c.host)
+		c.f.Declined = true
+	default:
+		c.set(UpstreamBlocked, "%s, a mirror, refuses %s with %d (%s)%s", c.host, c.asked(), s, reason, c.mirrorQuote())
+		c.remedy("change the configuration of the mirror at %s: see mirror failures there", c.host)
+	}
+	return true
 }
 
 // denied reads a 401 or 403. Without a login many registries answer the same for a private and for a missing image.

@@ -106,6 +106,19 @@ func (c *draft) request() {
 		c.forbidden(e)
 		return
 	}
+	if e, ok := errors.AsType[*access.LoginError](c.err); ok {
+		c.loginMissing(e)
+		return
+	}
+	if e, ok := errors.AsType[*access.RefusedError](c.err); ok {
+		c.set(ClientLoginRefused, "%s doesn't let the client's login pull %s, or has no such image", e.Repo.Host, e.Repo.Name)
+		c.remedy("check the image's name, then what this login may pull at %s", e.Repo.Host)
+		if e.Remembered {
+			c.note("the registry was not asked: it has just refused this login, or several of this user")
+		}
+		c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
+		return
+	}
 	if e, ok := errors.AsType[*access.BlockedError](c.err); ok {
 		c.blocked(e)
 		return
@@ -157,6 +170,27 @@ func (c *draft) forbidden(e *access.ForbiddenError) {
 		c.alone("add it to rules in the mirror's configuration")
 	}
 	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
+}
+
+// loginMissing reads that a registry needs a login which neither the client nor the mirror has.
+func (c *draft) loginMissing(e *access.LoginError) {
+	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
+	switch {
+	case e.Background:
+		c.set(ClientLoginMissing, "%s wants a login for %s, and under access: client the mirror has none", e.Repo.Host, e.Repo.Name)
+		c.f.Short = "access: client gives the mirror no login for it"
+		c.remedy("let clients pull it, or set access: rules for %s, with credentials and a rule", e.Repo.Host)
+	case e.Insecure:
+		c.set(ClientLoginMissing, "%s wants a login for %s, which the mirror takes over TLS alone", e.Repo.Host, e.Repo.Name)
+		c.f.Short = e.Repo.Host + " wants a login, which the mirror takes over TLS alone"
+		c.remedy("set tls.cert and tls.key of the mirror, and https:// in the node's configuration; a mirror on the node itself needs neither")
+	default:
+		c.set(ClientLoginMissing, "%s wants a login for %s, and the client has sent the mirror none", e.Repo.Host, e.Repo.Name)
+		c.remedy("give the pod an imagePullSecret of %s, or check the image's name", e.Repo.Host)
+		if !e.Mirrored {
+			c.remedy("log in to the mirror as at %s, or check the image's name", e.Repo.Host)
+		}
+	}
 }
 
 // blocked reads that the registry may not be asked for a name.

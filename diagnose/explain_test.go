@@ -94,6 +94,11 @@ func fixedTo(h catalog.Hold, err error) error {
 	}
 }
 
+// mirrored is what a further mirror answers.
+func mirrored(reason, message string) func(*fault.Error) {
+	return func(e *fault.Error) { e.MirrorReason, e.Message, e.BodyKind = reason, message, fault.BodyErrors }
+}
+
 func credential(e *fault.Error, state string) {
 	e.Credential.Name, e.Credential.Kind = "hub", "static"
 	switch state {
@@ -427,6 +432,21 @@ var cases = []struct {
 	})},
 	{"endpoint-is-the-mirror", diagnose.Loop, answered(502, func(e *fault.Error) { e.MirrorReason = "loop" })},
 	{"another-mirror", diagnose.UpstreamError, answered(502, func(e *fault.Error) { e.MirrorReason = "dns-failed" })},
+	{"another-mirror-has-a-limit", diagnose.UpstreamError, answered(503, mirrored("rate-limited",
+		"docker.io limits anonymous pulls from the mirror's address, and the limit is reached; wait [1a2b3c4d]"))},
+	{"another-mirror-lacks-the-registry", diagnose.UpstreamBlocked, answered(404, mirrored("unknown-upstream",
+		"the mirror has no upstream named docker.io; add docker.io to upstreams in the mirror's configuration [1a2b3c4d]"))},
+	{"another-mirror-has-no-rule", diagnose.UpstreamBlocked, answered(403, mirrored("client-forbidden",
+		"the mirror has no rule that lets clients pull docker.io/library/nginx; add a rule for it [1a2b3c4d]"))},
+	{"another-mirror-to-a-head", diagnose.UpstreamBlocked, answered(403, func(e *fault.Error) { e.MirrorReason = "blocked-by-policy" })},
+	{"another-mirror-wants-a-login", diagnose.CredentialsMissing, answered(401, mirrored("client-forbidden", "log in"))},
+	{"another-mirror-rejects-a-login", diagnose.CredentialsRejected, answered(401, func(e *fault.Error) {
+		mirrored("login-refused", "the mirror does not accept this token; log in to the mirror again [1a2b3c4d]")(e)
+		credential(e, "ok")
+	})},
+	{"another-mirror-says-the-tag-is-missing", diagnose.TagNotFound, answered(404, mirrored("tag-not-found", "docker.io has no library/nginx:1.27"))},
+	{"another-mirror-may-not-know", diagnose.NotFoundOrNoAccess, answered(403, mirrored("not-found-or-no-access", "private or missing"))},
+	{"a-mirror-of-another-version", diagnose.TagNotFound, answered(404, mirrored("of-a-later-version", "not today"))},
 	{"503-token", diagnose.UpstreamError, hubError(fault.StepToken, "auth.docker.io",
 		func(e *fault.Error) { e.Status = 503 })},
 	{"quay-disabled", diagnose.UpstreamBlocked, answered(405, of("quay.io", func(e *fault.Error) {
@@ -530,6 +550,22 @@ var cases = []struct {
 	}},
 	{"client-forbidden-node", diagnose.ClientForbidden, &access.ForbiddenError{
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Who: "node:worker-1", Mirrored: true, Note: "the certificate has expired",
+	}},
+	{"client-login-missing", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
+	}},
+	{"client-login-missing-here", diagnose.ClientLoginMissing, &access.LoginError{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}}},
+	{"client-login-in-clear", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Insecure: true,
+	}},
+	{"client-login-of-the-mirror", diagnose.ClientLoginMissing, &access.LoginError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Background: true,
+	}},
+	{"client-login-refused", diagnose.ClientLoginRefused, &access.RefusedError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
+	}},
+	{"client-login-refused-before", diagnose.ClientLoginRefused, &access.RefusedError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Remembered: true,
 	}},
 	{"login-refused", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Refused}},
 	{"login-refused-token", diagnose.LoginRefused, &identity.RefusedError{

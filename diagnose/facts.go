@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -199,6 +200,18 @@ func (c *facts) registryQuote() string {
 		return c.quote()
 	}
 	return ""
+}
+
+// ownID ends a sentence of a mirror.
+var ownID = regexp.MustCompile(` \[[0-9a-f]{8}\]$`)
+
+// mirrorQuote is the cause in the message of a further mirror. Its remedy and its id are that mirror's, and ours follow.
+func (c *facts) mirrorQuote() string {
+	cause, _, _ := strings.Cut(c.e.Message, "; ")
+	if cause = ownID.ReplaceAllString(cause, ""); cause == "" {
+		return ""
+	}
+	return ": " + text.Cut(cause, 120)
 }
 
 // wait is how long to wait, where that is worth saying: seconds are over before the sentence is read.

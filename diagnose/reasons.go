@@ -56,20 +56,22 @@ const (
 	ManifestTooLarge Reason = "manifest-too-large"
 	DigestMismatch   Reason = "digest-mismatch"
 
-	UnknownUpstream Reason = "unknown-upstream"
-	ClientForbidden Reason = "client-forbidden"
-	LoginRefused    Reason = "login-refused"
-	BlockedByPolicy Reason = "blocked-by-policy"
-	TooNew          Reason = "too-new"
-	Overloaded      Reason = "overloaded"
-	ClientLimited   Reason = "client-limited"
-	QueueTimeout    Reason = "queue-timeout"
-	Stopping        Reason = "stopping"
-	BadRequest      Reason = "bad-request"
-	Loop            Reason = "loop"
-	InternalError   Reason = "internal-error"
-	NoRoom          Reason = "no-room"
-	NotCached       Reason = "not-cached"
+	UnknownUpstream    Reason = "unknown-upstream"
+	ClientForbidden    Reason = "client-forbidden"
+	LoginRefused       Reason = "login-refused"
+	ClientLoginMissing Reason = "client-login-missing"
+	ClientLoginRefused Reason = "client-login-refused"
+	BlockedByPolicy    Reason = "blocked-by-policy"
+	TooNew             Reason = "too-new"
+	Overloaded         Reason = "overloaded"
+	ClientLimited      Reason = "client-limited"
+	QueueTimeout       Reason = "queue-timeout"
+	Stopping           Reason = "stopping"
+	BadRequest         Reason = "bad-request"
+	Loop               Reason = "loop"
+	InternalError      Reason = "internal-error"
+	NoRoom             Reason = "no-room"
+	NotCached          Reason = "not-cached"
 
 	ClientGone Reason = "client-gone"
 	TooSlow    Reason = "too-slow"
@@ -282,6 +284,14 @@ var reasons = []properties{
 	{LoginRefused, ClassMirror, InRequest, unauthorized, Advice{
 		"the mirror does not accept the login that the client has sent",
 		"check the user and the password or token for the mirror: the pull secret, docker login, or header in hosts.toml", "",
+	}},
+	{ClientLoginMissing, ClassAuth, InRequest, unauthorized, Advice{
+		"the registry shows the image to no client without a login, and the client has sent the mirror none",
+		"give the pod a pull secret of the registry, or log in; the mirror has to be reached over TLS, or on the same machine", "",
+	}},
+	{ClientLoginRefused, ClassAuth, InRequest, denied, Advice{
+		"the registry does not let the client's login pull the image, or has no such image",
+		"check the image's name, then the pull secret and what it may pull", "",
 	}},
 	{BlockedByPolicy, ClassMirror, InRequest, denied, Advice{
 		"the mirror's configuration lets no client pull it: its name must not be asked for at the registry",

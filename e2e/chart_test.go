@@ -14,6 +14,7 @@ import (
 
 	"github.com/registrymirror/mirror/internal/origin"
 
+	"github.com/registrymirror/mirror/e2e/internal/cert"
 	"github.com/registrymirror/mirror/e2e/internal/mirrord"
 	"github.com/registrymirror/mirror/e2e/internal/proc"
 	"github.com/registrymirror/mirror/e2e/internal/tool"
@@ -38,15 +39,18 @@ type chartContainer struct {
 	Env  []struct{ Name, Value string }
 }
 
-// chartObjects renders the chart, with the configuration of the mirror.
-func chartObjects(t *testing.T, config string) map[string]chartObject {
+// chartObjects renders the chart, with the configuration of the mirror and further arguments of helm.
+func chartObjects(t *testing.T, config string, more ...string) map[string]chartObject {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out := proc.Must(t, proc.Options{}, tool.Built(t, "helm"), "template", "mirror", "../deploy/helm/mirror", "--namespace", "mirror",
-		"--kube-version", "1.37.0", "--set-file", "config="+file, "--set", "test.image=registry.k8s.io/acme/app:v1")
+	args := append([]string{
+		"template", "mirror", "../deploy/helm/mirror", "--namespace", "mirror", "--kube-version", "1.37.0", "--set-file", "config=" + file,
+		"--set", "test.image=registry.k8s.io/acme/app:v1",
+	}, more...)
+	out := proc.Must(t, proc.Options{}, tool.Built(t, "helm"), args...)
 	all := make(map[string]chartObject)
 	d := yaml.NewDecoder(strings.NewReader(out))
 	for {
@@ -72,6 +76,86 @@ func (m mounted) put(t *testing.T, version, text string) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// helmTest runs the command of the pod of "helm test" as its container does, at a mirror on this machine. change is for its arguments, its
+// variables and its configuration.
+func helmTest(t *testing.T, all map[string]chartObject, host string, change *strings.Replacer) proc.Result {
+	t.Helper()
+	dir := t.TempDir()
+	here := strings.NewReplacer("/etc/mirror/config", dir, "mirror.mirror.svc:5000", host)
+	if change == nil {
+		change = strings.NewReplacer()
+	}
+	mounted(dir).put(t, "1", change.Replace(here.Replace(all["ConfigMap mirror-test"].Data["config.yaml"])))
+	probe := all["Pod mirror-test"].Spec.Containers[0]
+	args := make([]string, len(probe.Args))
+	for i, a := range probe.Args {
+		args[i] = change.Replace(here.Replace(a))
+	}
+	var env []string
+	for _, e := range probe.Env {
+		env = append(env, e.Name+"="+change.Replace(e.Value))
+	}
+	return proc.Run(t, proc.Options{Env: proc.Env(env...)}, mirrord.Binary, args...)
+}
+
+// TestHelmTest: the command of "helm test" pulls through a mirror with a certificate of an authority of its own, whose rules ask for a login.
+// Without the login, with a wrong one, without the authority and without the rule it says so, and that it is the mirror that refuses.
+func TestHelmTest(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files, err := cert.Write(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream := origin.Start(t, origin.Options{})
+	upstream.AddImage("acme/app", "v1", origin.Image{Layers: []int64{8 << 10}})
+	put := func(path, text string) {
+		t.Helper()
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o750), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("users", htpasswdLine)
+	m := mirrord.Start(t, mirrord.Options{
+		Upstreams: fmt.Sprintf("registry.k8s.io: {access: rules, endpoints: [%q]}", upstream.URL()),
+		More: fmt.Sprintf("tls: {cert: %q, key: %q}\nclients: {htpasswd: %q}\nrules: [{who: [bot], pull: ['registry.k8s.io/acme/app']}]",
+			files.Cert, files.Key, filepath.Join(dir, "users")),
+	})
+	authority, err := os.ReadFile(files.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("ca/ca.crt", string(authority))
+	login := func(password string) string {
+		return fmt.Sprintf(`{"auths": {%q: {"username": "bot", "password": %q}}}`, m.Host, password)
+	}
+	put("right/.dockerconfigjson", login(htpasswdCanary))
+	put("wrong/.dockerconfigjson", login("another"))
+
+	values := []string{"--set", "secrets={tls}", "--set", "test.loginSecret=test"}
+	const mirrors = "tls: {cert: /etc/mirror/secrets/tls/tls.crt, key: /etc/mirror/secrets/tls/tls.key}\n"
+	all := chartObjects(t, mirrors, values...)
+	anonymous := chartObjects(t, mirrors, values[:2]...)
+	for _, tt := range []struct {
+		name, ca, login, image string
+		objects                map[string]chartObject
+		says                   string // empty: the image comes
+	}{
+		{"right", "ca", "right", "acme/app", all, ""},
+		{"a wrong login", "ca", "wrong", "acme/app", all, "a mirror, rejects credential test"},
+		{"without a login", "ca", "", "acme/app", anonymous, "a mirror, wants a login"},
+		{"without the authority", "absent", "right", "acme/app", all, "tls-untrusted"},
+		{"without a rule", "ca", "right", "acme/other", all, "a mirror, refuses the manifest of"},
+	} {
+		r := helmTest(t, tt.objects, m.Host, strings.NewReplacer("/etc/mirror/ca", filepath.Join(dir, tt.ca), "/etc/mirror/login", filepath.Join(dir, tt.login),
+			"acme/app:v1", tt.image+":v1"))
+		if (r.Code == 0) != (tt.says == "") || !strings.Contains(r.Text(), tt.says) || strings.Contains(r.Text(), htpasswdCanary) {
+			t.Errorf("%s: exit code %d:\n%s", tt.name, r.Code, r.Text())
+		}
 	}
 }
 
@@ -110,22 +194,19 @@ func TestChart(t *testing.T) {
 		return nil
 	})
 
-	probe := all["Pod mirror-test"].Spec.Containers[0]
-	args := make([]string, len(probe.Args))
-	for i, a := range probe.Args {
-		args[i] = strings.Replace(a, "/etc/mirror/config", filepath.Join(dir, "test"), 1)
-	}
-	mounted(filepath.Join(dir, "test")).put(t, "1",
-		strings.Replace(all["ConfigMap mirror-test"].Data["config.yaml"], "http://mirror.mirror.svc:5000", "http://"+host, 1))
-	if r := proc.Run(t, proc.Options{Env: proc.Env()}, mirrord.Binary, args...); r.Code != 0 {
+	if r := helmTest(t, all, host, nil); r.Code != 0 {
 		t.Errorf("helm test fails, with exit code %d:\n%s", r.Code, r.Text())
 	}
 	if code, body := mirrord.Get(t, admin+"/api/v1/pulls"); code != http.StatusOK || !strings.Contains(body, "acme/app") {
 		t.Errorf("the mirror has not seen the probe: %d %s", code, body)
 	}
-	args[len(args)-1] = "registry.k8s.io/acme/app:v2"
-	if r := proc.Run(t, proc.Options{Env: proc.Env()}, mirrord.Binary, args...); r.Code == 0 || !strings.Contains(r.Text(), "v2") {
-		t.Errorf("helm test of an image that is not there ends with %d:\n%s", r.Code, r.Text())
+	for image, says := range map[string]string{
+		"registry.k8s.io/acme/app:v2": "has no registry.k8s.io/acme/app:v2",
+		"example.com/acme/app:v1":     host + ", a mirror, refuses the manifest of example.com/acme/app:v1 with 404 (unknown-upstream)",
+	} {
+		if r := helmTest(t, all, host, strings.NewReplacer("registry.k8s.io/acme/app:v1", image)); r.Code == 0 || !strings.Contains(r.Text(), says) {
+			t.Errorf("helm test of %s ends with %d:\n%s", image, r.Code, r.Text())
+		}
 	}
 
 	at := "http://" + host + "/v2/acme/app/manifests/v1?ns=ghcr.io"

@@ -58,7 +58,7 @@ type FetchOptions struct {
 func (p *Puller) during(ctx context.Context, st *site, ref oci.Ref, o FetchOptions) (_ context.Context, end func(error) error) {
 	ctx = memory.By(ctx, o.name())
 	if !o.Background {
-		return ctx, func(err error) error { return err }
+		return ctx, func(err error) error { return st.forMirror(ref.Repo, err) }
 	}
 	ctx, cancel := context.WithCancel(upstream.Spare(ctx))
 	stop := context.AfterFunc(st.gone, cancel)
@@ -66,7 +66,7 @@ func (p *Puller) during(ctx context.Context, st *site, ref oci.Ref, o FetchOptio
 		stop()
 		cancel()
 		if err == nil || st.gone.Err() == nil {
-			return err
+			return st.forMirror(ref.Repo, err)
 		}
 		if _, _, err := p.allowed(ref); err != nil {
 			return err

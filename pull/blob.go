@@ -22,12 +22,9 @@ const blobType = "application/octet-stream"
 // Blob answers a GET or HEAD of a blob. HEAD never downloads. The content's object may still be on its way: call
 // Content.Ready before a status is sent to the client. The error is as for Manifest.
 func (p *Puller) Blob(ctx context.Context, a Ask) (*Content, error) {
-	start := time.Now()
-	st, ref, err := p.admit(a)
-	if err != nil {
-		return nil, err
-	}
-	return p.blob(ctx, st, ref, a.Request.Head, cmp.Or(a.Peer, a.Client), start)
+	return p.as(ctx, a, func(ctx context.Context, st *site, ref oci.Ref) (*Content, error) {
+		return p.blob(ctx, st, ref, a.Request.Head, cmp.Or(a.Peer, a.Client), time.Now())
+	})
 }
 
 // blob is Blob after the client's right was checked.
@@ -174,6 +171,9 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 			return desc, nil
 		}
 		b.learn(ctx, desc.Size)
+		if o := b.st.own; o != nil {
+			p.owned.grants.Prove(o.try.Login, p.right(b.st, b.ref.Repo, b.ref.Digest))
+		}
 		return desc, nil
 	})
 	return desc, led, p.timeout(err, b.key, b.ref, b.start, p.wait)
@@ -353,7 +353,7 @@ func (b blob) failed(err error) error {
 	if _, slow := errors.AsType[*TimeoutError](err); slow || wrongContent(err) {
 		b.p.failures.put(b.key, err)
 	}
-	return err
+	return b.p.forOwner(b.st, b.ref.Repo, err)
 }
 
 // contradicted finds where a size came from that the source has contradicted. Where it came from the upstream alone, which then

@@ -31,12 +31,14 @@ func (h *hosts) site(p *Puller, pattern *site, host string) (*site, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old, _ := h.known.Get(host)
-	same := old != nil && old.Upstream == up && old.Ruled == pattern.Ruled && old.Login == pattern.Login
+	same := old != nil && old.Upstream == up && old.sameAccess(pattern.Site)
 	if same && old.pattern == pattern {
 		return old, nil
 	}
 	st := &site{
-		Site:  Site{Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login, Names: pattern.Names},
+		Site: Site{
+			Name: host, Upstream: up, Tags: pattern.Tags, Ruled: pattern.Ruled, Login: pattern.Login, Own: pattern.Own, Names: pattern.Names,
+		},
 		rules: pattern.rules, pattern: pattern, gone: pattern.gone, remove: pattern.remove,
 	}
 	if same {

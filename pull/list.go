@@ -24,7 +24,25 @@ type lastList struct {
 }
 
 // young reports whether it is a good answer to a request at a time: a list may be as old as a tag may be.
-func (l *lastList) young(st *site, now time.Time) bool { return now.Sub(l.at) < st.Tags.Base.MaxAge }
+func (l *lastList) young(st *site, now time.Time) bool {
+	age := st.Tags.Base.MaxAge
+	switch {
+	case st.isOwn():
+		age = min(age, st.Own.MaxAge)
+	case st.Own != nil:
+		age = min(age, openLife)
+	}
+	return now.Sub(l.at) < age
+}
+
+// usable reports whether it may be the answer where the upstream gives none.
+func (l *lastList) usable(st *site, now time.Time) bool {
+	age := st.Tags.Base.StaleIfError
+	if st.isOwn() {
+		age = min(age, st.Own.MaxAge+st.Own.StaleIfError)
+	}
+	return now.Sub(l.at) <= age
+}
 
 // Tags answers a GET or HEAD of tags/list: with the upstream's last answer to the same question, for as long as a tag is not
 // checked. Then the upstream is asked, once for all requests for the same list. If it does not answer, its last answer is
@@ -47,12 +65,13 @@ func (p *Puller) Referrers(ctx context.Context, a Ask) (*Content, error) {
 type asklist func(ctx context.Context, st *site, ref oci.Ref, query url.Values) (*upstream.Document, error)
 
 func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Content, error) {
-	start := time.Now()
-	st, ref, err := p.admit(a)
-	if err != nil {
-		return nil, err
-	}
 	ctx = memory.By(ctx, cmp.Or(a.Peer, a.Client))
+	return p.as(ctx, a, func(ctx context.Context, st *site, ref oci.Ref) (*Content, error) { return p.listOf(ctx, a, st, ref, of, ask) })
+}
+
+// listOf is list at a site.
+func (p *Puller) listOf(ctx context.Context, a Ask, st *site, ref oci.Ref, of string, ask asklist) (*Content, error) {
+	start := time.Now()
 	query := st.linked.known(a.Request.Query)
 	// A query has any length; its digest has not.
 	k := st.key(a.Request.Kind, ref.Repo, of+"?"+digest.FromString(query.Encode()).String())
@@ -61,7 +80,7 @@ func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Cont
 	if ok && old.young(st, start) {
 		return p.document(ctx, ref, old.Document, Status{Outcome: cache.Hit, Age: start.Sub(old.at)})
 	}
-	if ok = ok && start.Sub(old.at) <= st.Tags.Base.StaleIfError; ok {
+	if ok = ok && old.usable(st, start); ok {
 		wait = p.patience(st, st.Tags.Base)
 	}
 	c, err := p.newList(ctx, st, k, ref, start, wait, func(ctx context.Context) (*upstream.Document, error) {
@@ -70,7 +89,7 @@ func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Cont
 	if err == nil {
 		return c, nil
 	}
-	if !ok || ctx.Err() != nil || isMissing(err) {
+	if !ok || ctx.Err() != nil || isMissing(err) || st.refuses(err) {
 		return nil, err
 	}
 	return p.document(ctx, ref, old.Document, Status{

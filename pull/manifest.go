@@ -41,18 +41,16 @@ type fetched struct {
 }
 
 // Manifest answers a GET or HEAD of a manifest by tag or by digest. Bytes may be nil for HEAD. The error is a
-// *route.UnknownError, an *access.ForbiddenError, a *HeldError, an *fault.Error, a *TimeoutError, or the context's; that of a
+// *route.UnknownError, an error of package access, a *HeldError, an *fault.Error, a *TimeoutError, or the context's; that of a
 // tag that may be served with one digest alone is in a *FixedError.
 func (p *Puller) Manifest(ctx context.Context, a Ask) (*Content, error) {
-	st, ref, err := p.admit(a)
-	if err != nil {
-		return nil, err
-	}
 	ctx = memory.By(ctx, cmp.Or(a.Peer, a.Client))
-	if ref.Digest == "" {
-		return p.byTag(ctx, st, ref, a)
-	}
-	return p.byDigest(ctx, st, ref, a.Request.Head, time.Now(), p.wait)
+	return p.as(ctx, a, func(ctx context.Context, st *site, ref oci.Ref) (*Content, error) {
+		if ref.Digest == "" {
+			return p.byTag(ctx, st, ref, a)
+		}
+		return p.byDigest(ctx, st, ref, a.Request.Head, time.Now(), p.wait)
+	})
 }
 
 // byDigest answers from memory, from the cache, or from the upstream within wait of start. The upstream is asked where the

@@ -138,6 +138,7 @@ type Puller struct {
 	lists    *bounded.LRU[key, *lastList]
 	leases   *leases
 	pins     *pins
+	owned    *owned
 
 	work     *work
 	fetching *calls[*fetched]
@@ -157,7 +158,8 @@ type site struct {
 	Site
 	rules      *access.Rules
 	pattern    *site  // that the host fits; nil: the site is an upstream of its own
-	generation uint64 // changes with Site.Upstream and Site.Ruled
+	generation uint64 // changes with Site.Upstream, Site.Ruled and Site.Own
+	own        *own   // of a client's view of the site; nil: it is the site itself
 	// troubled is set while the last check was not answered in time: then no client waits long for the next one.
 	troubled *atomic.Bool
 	// linked are the parameters that its links to further pages have had.
@@ -199,6 +201,7 @@ func New(o Options) *Puller {
 		lists:    newDocuments[key, *lastList](maxLists, o.Memory),
 		leases:   newLeases(o.Cache),
 		pins:     newPins(),
+		owned:    newOwned(),
 		work:     w,
 		fetching: newCalls[*fetched](w, o.Limit),
 		asking:   newCalls[oci.Descriptor](w, o.Limit),
@@ -226,7 +229,7 @@ func (p *Puller) Use(s Setup) {
 	next := &setup{Setup: s, sites: make(map[string]*site, len(s.Sites))}
 	for name, v := range s.Sites {
 		st := &site{Site: v, rules: s.Rules}
-		if o := old.sites[name]; o != nil && o.Upstream == v.Upstream && o.Ruled == v.Ruled && o.Login == v.Login {
+		if o := old.sites[name]; o != nil && o.Upstream == v.Upstream && o.sameAccess(v) {
 			st.generation, st.troubled, st.linked = o.generation, o.troubled, o.linked
 		} else {
 			st.generation, st.troubled, st.linked = p.sites.Add(1), new(atomic.Bool), new(linked)
@@ -308,6 +311,11 @@ func (p *Puller) route(r oci.Request) (*site, oci.Ref, error) {
 		return nil, ref, fmt.Errorf("upstream %s is routed to but not set up", target.Host)
 	}
 	return st, ref, nil
+}
+
+// sameAccess reports whether an upstream's content is for the same clients as before.
+func (s Site) sameAccess(as Site) bool {
+	return s.Ruled == as.Ruled && s.Login == as.Login && (s.Own == nil) == (as.Own == nil)
 }
 
 func (st *site) key(kind oci.Kind, repo oci.Repo, what string) key {

@@ -27,7 +27,7 @@ func (p *Puller) Refresh(ctx context.Context, ref oci.Ref) (before, after oci.Di
 	p.failures.clear(st.key(oci.KindManifest, ref.Repo, ref.Tag))
 	desc, _, err := q.resolve(ctx, t, p.wait)
 	if err != nil {
-		return t.Digest, "", err
+		return t.Digest, "", st.forMirror(ref.Repo, err)
 	}
 	return t.Digest, desc.Digest, nil
 }
@@ -49,7 +49,7 @@ func (p *Puller) Latest(ctx context.Context, ref oci.Ref) (oci.Digest, error) {
 	if t.Judge(q.policy, q.start) != catalog.Serve {
 		desc, _, err := q.resolve(upstream.Spare(ctx), t, p.wait)
 		if err != nil || !q.policy.Immutable {
-			return desc.Digest, err
+			return desc.Digest, st.forMirror(ref.Repo, err)
 		}
 		t = p.tagState(ctx, st, ref)
 	}

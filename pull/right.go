@@ -67,6 +67,9 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 	if !guard.Membership {
 		return m, mayServe
 	}
+	if st.isOwn() && !st.own.proven { // its registry has to show the content to the login
+		return m, mustAsk
+	}
 	switch m.Standing {
 	case catalog.Unknown:
 		return m, mustAsk
@@ -82,12 +85,12 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 		}
 	case catalog.ShownByLogin:
 		// In a repository that was never shown to all clients it was learnt by rules, even if the record of that is lost.
-		if !st.Ruled && (p.private.Has(repo) || m.Repository.Shown.IsZero()) {
+		if !st.isPrivate() && (p.private.Has(repo) || m.Repository.Shown.IsZero()) {
 			return m, mustAsk
 		}
 	case catalog.ShownToAll:
 	}
-	if st.Ruled {
+	if st.isPrivate() {
 		return m, mayServe
 	}
 	return m, standing(st, m.Repository)
@@ -97,9 +100,16 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 // it to them.
 func standing(st *site, r catalog.Repository) right {
 	age := time.Since(r.Shown) // the clock is read after the record, which may have just been made
+	life := st.Tags.Base.StaleIfError
+	if st.Own != nil {
+		if r.Refused.After(r.Shown) {
+			return mustAsk
+		}
+		life = min(life, openLife)
+	}
 	switch {
 	// A clock that was set back must not make a repository public for longer than the policy says.
-	case age >= 0 && age <= st.Tags.Base.StaleIfError:
+	case age >= 0 && age <= life:
 		return mayServe
 	case r.Refused.After(r.Shown):
 		return mustAsk
@@ -110,7 +120,7 @@ func standing(st *site, r catalog.Repository) right {
 // hidden reports whether the tags that are recorded of a repository are not for the clients of a site: they were learnt
 // under rules, and those are gone. The upstream has to show them anew, to a request without a login.
 func (p *Puller) hidden(st *site, repo oci.Repo) bool {
-	return guard.Membership && !st.Ruled && p.private.Has(repo)
+	return guard.Membership && !st.isPrivate() && p.private.Has(repo)
 }
 
 // recorded is the catalog's record of a tag as far as it is for the clients of a site.
@@ -123,7 +133,7 @@ func (p *Puller) recorded(st *site, ref oci.Ref) (catalog.Tag, error) {
 
 // by is the standing of content that the upstream of a site has sent.
 func (st *site) by() catalog.Standing {
-	if st.Ruled || st.Login {
+	if st.isPrivate() || st.Login {
 		return catalog.ShownByLogin
 	}
 	return catalog.ShownToAll
@@ -132,7 +142,7 @@ func (st *site) by() catalog.Standing {
 // shown notes for which clients the upstream of a site has shown content of a repository, before that content is recorded:
 // under rules for some, else for all. After an error nothing may be recorded.
 func (p *Puller) shown(st *site, repo oci.Repo) error {
-	if st.Ruled {
+	if st.isPrivate() {
 		return p.private.Add(repo)
 	}
 	return p.catalog.NoteShown(repo)
@@ -141,7 +151,7 @@ func (p *Puller) shown(st *site, repo oci.Repo) error {
 // public notes that the upstream of a site has sent a manifest of a repository whose bytes are right, which shows that
 // all clients may read it: a site without rules sends a login only after the registry has done that without one.
 func (p *Puller) public(st *site, repo oci.Repo) error {
-	if st.Ruled {
+	if st.isPrivate() {
 		return nil
 	}
 	return p.private.Remove(repo)
@@ -149,7 +159,7 @@ func (p *Puller) public(st *site, repo oci.Repo) error {
 
 // refused notes that the upstream of a site has refused a repository, where that was a request without a login.
 func (p *Puller) refused(ctx context.Context, st *site, repo oci.Repo, err error) {
-	if st.Ruled || !refusedWithoutLogin(err) {
+	if st.isPrivate() || !refusedWithoutLogin(err) {
 		return
 	}
 	if err := p.catalog.NoteRefused(repo); err != nil {

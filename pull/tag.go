@@ -107,6 +107,8 @@ func (q tagPull) answer(ctx context.Context) (*Content, error) {
 	switch {
 	case err == nil || ctx.Err() != nil || isHeld(err):
 		return c, err
+	case q.st.refuses(err):
+		return nil, err
 	case young && !isMissing(err):
 		if c, ok := q.known(ctx, t, now); ok {
 			return c, nil
@@ -154,7 +156,7 @@ func (q tagPull) known(ctx context.Context, t tagState, now time.Time) (*Content
 			return c, true
 		}
 	}
-	if q.head && t.desc.Digest == choice.Digest && q.p.answersHead(q.st, ref.Repo, t.desc) {
+	if q.head && t.desc.Digest == choice.Digest && q.p.answersHead(q.st, ref.Repo, t.desc) && q.p.isShownLately(q.st, ref) {
 		return headContent(ref, t.desc, s), true
 	}
 	return nil, false

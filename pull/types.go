@@ -43,6 +43,9 @@ type Site struct {
 	// Ruled says that Setup.Rules decide which repositories clients may read, and that Upstream may use a login for that.
 	// Otherwise all clients may read all that it shows.
 	Ruled bool
+	// Own says that clients' own logins at the registry decide what they may read of it, where it does not show a repository without
+	// one, and for how long a right counts. Upstream has no login of ours then. Nil: they are not used.
+	Own *access.Lifetime
 	// Names bounds which repositories Upstream is asked for. Nil: it may be asked for all.
 	Names *access.Names
 	// Login says that Upstream may use a login of ours. Its content is then served through another repository only once
@@ -70,6 +73,10 @@ type Ask struct {
 	Client  string // address or node, for records; it gives no right
 	// Who: the identity that the client has shown, for Setup.Rules. Empty: it is anonymous.
 	Who client.Identity
+	// Login is what the client has sent as its own login at the registry, for sites with Own. It is used only if Secure: the request
+	// has come over TLS, or from this machine.
+	Login  upstream.Login
+	Secure bool
 	// Peer is the address that the request comes from, where Client is not. Turns and bytes are shared fairly among
 	// these: a client may give itself many names. Empty: Client.
 	Peer string

@@ -50,6 +50,8 @@ func BenchmarkManifest(b *testing.B) {
 // still is a puller with one answer.
 type still struct{ content *pull.Content }
 
+func (p still) TakesLogins(oci.Request) bool { return false }
+
 func (p still) Route(r oci.Request) (oci.Ref, error) { return (&puller{}).Route(r) }
 
 func (p still) Manifest(context.Context, pull.Ask) (*pull.Content, error)  { return p.content, nil }

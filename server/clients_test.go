@@ -1,12 +1,17 @@
 package server_test
 
 import (
+	"cmp"
+	"crypto/tls"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/client"
 	"github.com/registrymirror/mirror/identity"
+	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/server"
 )
 
@@ -14,6 +19,7 @@ import (
 type clients struct {
 	who       client.Identity
 	err       error
+	foreign   bool // the login is not one of the mirror's
 	challenge identity.Challenge
 }
 
@@ -22,6 +28,10 @@ func (c clients) Identify(_ *http.Request, _ string, named bool) (client.Identit
 		return "", "a note", nil
 	}
 	return c.who, "", c.err
+}
+
+func (c clients) IdentifyBeside(*http.Request, string) (client.Identity, bool, string, error) {
+	return c.who, c.foreign, "", c.err
 }
 
 func (c clients) Challenge() identity.Challenge { return c.challenge }
@@ -63,6 +73,88 @@ func TestLoginRefused(t *testing.T) {
 			}
 			if tt.c.who != "" && tt.asked && p.asks[0].Client != "user:alice" {
 				t.Errorf("the client is called %q", p.asks[0].Client)
+			}
+		})
+	}
+}
+
+// Where clients have logins of their own, one that is not the mirror's goes to the puller, with whether it can have been read on the way;
+// and a client is asked for one only where it can't.
+func TestClientsOwnLogin(t *testing.T) {
+	t.Parallel()
+	const path = "/v2/acme/app/manifests/v1?ns=docker.io"
+	missing := func(insecure bool) error {
+		return &access.LoginError{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Insecure: insecure}
+	}
+	for _, tt := range []struct {
+		name, from, path string
+		tls              bool
+		header           http.Header
+		proxies          string
+		clients          server.Clients
+		err              error
+		login            bool // it reaches the puller
+		secure           bool
+		status           int
+		challenge        bool
+	}{
+		{name: "TLS", from: "192.0.2.1:9", tls: true, err: missing(false), login: true, secure: true, status: 401, challenge: true},
+		{name: "the same machine", from: "127.0.0.1:9", err: missing(false), login: true, secure: true, status: 401, challenge: true},
+		{name: "the same machine, IPv6", from: "[::1]:9", err: missing(false), login: true, secure: true, status: 401, challenge: true},
+		{name: "in clear", from: "192.0.2.1:9", err: missing(true), login: true, status: 403},
+		{
+			name: "a proxy here", from: "127.0.0.1:9", header: http.Header{"X-Forwarded-For": {"192.0.2.1"}, "X-Forwarded-Proto": {"https"}},
+			err: missing(true), login: true, status: 403,
+		},
+		{
+			name: "a trusted proxy here", from: "127.0.0.1:9", proxies: "127.0.0.0/8",
+			header: http.Header{"X-Forwarded-For": {"192.0.2.1"}, "X-Forwarded-Proto": {"https"}},
+			err:    missing(false), login: true, secure: true, status: 401, challenge: true,
+		},
+		{
+			name: "a trusted proxy here, in clear", from: "127.0.0.1:9", proxies: "127.0.0.0/8",
+			header: http.Header{"X-Forwarded-For": {"192.0.2.1"}, "X-Forwarded-Proto": {"http"}}, err: missing(true), login: true, status: 403,
+		},
+		{name: "a login that is not the mirror's", from: "127.0.0.1:9", clients: clients{foreign: true}, err: missing(false), login: true, secure: true, status: 401, challenge: true},
+		{name: "one that is the mirror's", from: "127.0.0.1:9", clients: clients{who: "alice"}, err: missing(false), secure: true, status: 401, challenge: true},
+		{
+			name: "one that is not checked", from: "127.0.0.1:9", status: 503,
+			clients: clients{err: &identity.RefusedError{Method: identity.ByPassword, Result: identity.Unavailable}, foreign: true},
+		},
+		{name: "refused by the registry", from: "127.0.0.1:9", err: &access.RefusedError{Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}}, login: true, secure: true, status: 403},
+		{name: "GET /v2/", from: "127.0.0.1:9", path: "/v2/", status: 200, challenge: true},
+		{name: "GET /v2/ in clear", from: "192.0.2.1:9", path: "/v2/", status: 200},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			p := &puller{err: tt.err, takesLogins: true}
+			o := options(p)
+			o.Clients = tt.clients
+			if tt.proxies != "" {
+				o.Proxies = client.Proxies{netip.MustParsePrefix(tt.proxies)}
+			}
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, cmp.Or(tt.path, path), nil)
+			r.RemoteAddr = tt.from
+			if tt.header != nil {
+				r.Header = tt.header.Clone()
+			}
+			if tt.tls {
+				r.TLS = &tls.ConnectionState{}
+			}
+			r.SetBasicAuth("robot", "pass")
+			w := httptest.NewRecorder()
+			server.New(o).ServeHTTP(w, r)
+			if got := w.Header().Get("Www-Authenticate") != ""; w.Code != tt.status || got != tt.challenge {
+				t.Errorf("%d, challenge %v: %s", w.Code, got, w.Body)
+			}
+			if len(p.asks) == 0 {
+				if tt.login || tt.secure {
+					t.Error("the puller was not asked")
+				}
+				return
+			}
+			if a := p.asks[0]; a.Login.IsZero() == tt.login || a.Secure != tt.secure {
+				t.Errorf("the puller got a login: %v, secure: %v", !a.Login.IsZero(), a.Secure)
 			}
 		})
 	}

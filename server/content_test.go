@@ -19,6 +19,7 @@ import (
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
 	"github.com/registrymirror/mirror/server"
+	"github.com/registrymirror/mirror/upstream"
 )
 
 const indexType = "application/vnd.oci.image.index.v1+json"
@@ -78,7 +79,8 @@ func TestManifest(t *testing.T) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	want := oci.Request{Kind: oci.KindManifest, Name: "library/nginx", Namespace: "docker.io", Tag: "1.27"}
-	if diff := cmp.Diff(pull.Ask{Request: want, Client: "127.0.0.1"}, p.asks[0], cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(pull.Ask{Request: want, Client: "127.0.0.1", Secure: true}, p.asks[0], cmpopts.EquateEmpty(),
+		cmpopts.EquateComparable(upstream.Login{})); diff != "" {
 		t.Errorf("asked (-want +got):\n%s", diff)
 	}
 }

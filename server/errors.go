@@ -72,6 +72,10 @@ func (x *exchange) explain(err error) *failure {
 	case f.finding.Reason == diagnose.ClientForbidden && x.req.Namespace == "" && x.who == "":
 		a = diagnose.LoginRefused.Answer()
 		f.header = challenge
+	case f.finding.Reason == diagnose.ClientLoginMissing && x.isSecure():
+		f.header = challenge
+	case f.finding.Reason == diagnose.ClientLoginMissing: // without a challenge, which would fetch the login in clear
+		a = diagnose.ClientForbidden.Answer()
 	case isLogin(err, identity.Unavailable):
 		a = diagnose.Overloaded.Answer()
 	case f.finding.Reason == diagnose.LoginRefused:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/fault"
 )
 
@@ -30,9 +32,8 @@ type exchange struct {
 	w      *response // answer
 	r      *http.Request
 	began  time.Time
-	client string          // its name in records
-	who    client.Identity // what it has shown; empty: it is anonymous
-	note   string          // why a login that it has sent is not one of the mirror's
+	client string // its name in records
+	shown         // of the client
 
 	req      oci.Request // zero until it is parsed
 	ref      oci.Ref     // as far as it is known
@@ -48,6 +49,13 @@ type exchange struct {
 	parts    []oci.Digest // of the manifest that was sent
 
 	answer response // a value, and not a pointer: that saves an allocation
+}
+
+// shown is what a client has shown of itself.
+type shown struct {
+	who   client.Identity // empty: it is anonymous
+	note  string          // why a login that it has sent is not one of the mirror's
+	login upstream.Login  // its own at the registry, where that decides what it may read
 }
 
 // v2 is the one adapter around everything under /v2/: handlers return errors, and v2 writes, logs and observes them.
@@ -219,6 +227,9 @@ func (x *exchange) serve() error {
 
 // identify finds out which client it is.
 func (x *exchange) identify() (err error) {
+	if x.s.o.Puller.TakesLogins(x.req) {
+		return x.identifyBeside()
+	}
 	if x.s.o.Clients == nil {
 		return nil
 	}
@@ -227,6 +238,44 @@ func (x *exchange) identify() (err error) {
 		x.client = x.who.Label()
 	}
 	return err
+}
+
+// maxLogin is how many bytes of a client's own login are read.
+const maxLogin = 16 << 10
+
+// identifyBeside is identify for a request to a registry at which clients have logins of their own.
+func (x *exchange) identifyBeside() (err error) {
+	foreign := true
+	if x.s.o.Clients != nil {
+		x.who, foreign, x.note, err = x.s.o.Clients.IdentifyBeside(x.r, client.Source(x.r, x.s.o.Proxies))
+	}
+	if x.who != "" {
+		x.client = x.who.Label()
+	}
+	if err != nil || !foreign || len(x.r.Header.Get("Authorization")) > maxLogin {
+		return err
+	}
+	if user, password, ok := x.r.BasicAuth(); ok {
+		x.login = upstream.NewLogin(user, password)
+	}
+	return nil
+}
+
+// isSecure reports whether a login in the request can't be read on a network: it has come over TLS, or from this machine. A proxy on
+// this machine has it from the network; one that is trusted says whether that was over TLS.
+func (x *exchange) isSecure() bool {
+	if x.r.TLS != nil {
+		return true
+	}
+	from, err := netip.ParseAddrPort(x.r.RemoteAddr)
+	if err != nil || !from.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	h := x.r.Header
+	if h.Get("X-Forwarded-For") == "" && h.Get("Forwarded") == "" && h.Get("X-Forwarded-Proto") == "" {
+		return true
+	}
+	return x.s.o.Proxies.Trust(from.Addr()) && strings.EqualFold(h.Get("X-Forwarded-Proto"), "https")
 }
 
 // track notes that the client pulls the repository. While the mirror stops, a pull that was not under way is refused.
@@ -240,7 +289,7 @@ func (x *exchange) track() error {
 }
 
 func (x *exchange) ask() pull.Ask {
-	a := pull.Ask{Request: x.req, Client: x.client, Who: x.who}
+	a := pull.Ask{Request: x.req, Client: x.client, Who: x.who, Login: x.login, Secure: x.isSecure()}
 	if peer := client.Source(x.r, x.s.o.Proxies); peer != x.client {
 		a.Peer = peer
 	}
@@ -256,6 +305,9 @@ func (x *exchange) ping() error {
 	}
 	status, body := http.StatusOK, "{}"
 	h := x.w.Header()
+	if x.isSecure() && x.s.o.Puller.TakesLogins(x.req) {
+		h.Set(challenge[0], challenge[1])
+	}
 	if x.s.o.Clients != nil && x.who == "" {
 		switch x.s.o.Clients.Challenge() {
 		case identity.Required:

@@ -43,6 +43,8 @@ type puller struct {
 	status   pull.Status
 	doc      *pull.Content
 
+	takesLogins bool
+
 	mu   sync.Mutex
 	asks []pull.Ask
 }
@@ -63,6 +65,8 @@ func (p *puller) Route(r oci.Request) (oci.Ref, error) {
 	}
 	return oci.Ref{Repo: oci.Repo{Host: host, Name: r.Name}, Tag: r.Tag, Digest: r.Digest}, nil
 }
+
+func (p *puller) TakesLogins(oci.Request) bool { return p.takesLogins }
 
 func (p *puller) Manifest(_ context.Context, a pull.Ask) (*pull.Content, error) {
 	p.saw(a)

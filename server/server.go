@@ -25,6 +25,9 @@ import (
 type Puller interface {
 	// Route returns the canonical reference of a request, also where the pull itself would fail.
 	Route(r oci.Request) (oci.Ref, error)
+	// TakesLogins reports whether a request may carry the client's own login at the registry; one of no repository asks whether there
+	// is such a registry.
+	TakesLogins(r oci.Request) bool
 	// Manifest and Blob answer a GET or HEAD; for HEAD, Bytes and Object may be nil.
 	Manifest(ctx context.Context, a pull.Ask) (*pull.Content, error)
 	Blob(ctx context.Context, a pull.Ask) (*pull.Content, error)
@@ -38,6 +41,8 @@ type Clients interface {
 	// Identify returns the identity of the client, empty for an anonymous one. named says that the request names a registry: then
 	// it may carry a login for that, which is not an error: note says so. The error is an *identity.RefusedError.
 	Identify(r *http.Request, source string, named bool) (who client.Identity, note string, err error)
+	// IdentifyBeside is Identify for a request that may carry the client's own login at a registry. foreign says that it has one.
+	IdentifyBeside(r *http.Request, source string) (who client.Identity, foreign bool, note string, err error)
 	// Challenge says whether clients are told that they may log in, or have to.
 	Challenge() identity.Challenge
 }

@@ -102,6 +102,10 @@ func (b blobCall) Get(ctx context.Context, from int64, h http.Header, again bool
 	return b.part(ctx, a, b.digest, again)
 }
 
+func (b blobCall) Asks(e *endpoint.Endpoint) bool {
+	return slices.ContainsFunc(b.asked(), func(t *target) bool { return t.Endpoint == e })
+}
+
 func (b blobCall) Trace() *fault.Trace { return b.trace }
 
 func (b blobCall) RetryAfter(e *endpoint.Endpoint) (time.Duration, bool) {

@@ -32,7 +32,7 @@ func (r *Registry) call(op, repository, reference string) *call {
 func (r *Registry) callAs(how login.Operation, op, reference string) *call {
 	how.Trace = new(fault.Trace)
 	c := &call{core: r.core, registry: r, op: op, how: how, trace: how.Trace, reference: reference}
-	c.at(r.endpoints[0])
+	c.at(c.asked()[0])
 	return c
 }
 

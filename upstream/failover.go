@@ -23,7 +23,7 @@ type failure struct {
 
 // anywhere asks one endpoint after another, until one has given what is asked for, or has refused in a way that is final.
 func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context) (T, error)) (T, error) {
-	order, _ := endpoint.Order(c.endpoints, endpoint.Documents)
+	order, _ := endpoint.Order(c.asked(), endpoint.Documents)
 	for i, ep := range order {
 		c.at(ep)
 		short, answered, end := endpoint.WithPatience(ctx, endpoint.Share(c.o.HeaderTimeout, len(order)-1-i))
@@ -41,6 +41,14 @@ func anywhere[T any](ctx context.Context, c *call, ask func(ctx context.Context)
 	}
 	var none T
 	return none, c.Decide()
+}
+
+// asked are the endpoints that the call may ask.
+func (c *call) asked() []*target {
+	if !c.registry.identity.Client {
+		return c.endpoints
+	}
+	return slices.DeleteFunc(slices.Clone(c.endpoints), func(ep *target) bool { return !ep.IsRegistry })
 }
 
 // Continue reports whether another endpoint may do better than the one that has failed with err. A mirror of the registry may lack

@@ -103,6 +103,9 @@ func (r *Registry) Manifest(ctx context.Context, repo, reference string) (*oci.M
 
 // withProbe is the error of a call for a manifest, with what a probe has shown where the error leaves a doubt.
 func (c *call) withProbe(ctx context.Context, err error) error {
+	if c.registry.identity.Client { // what a client's own login has shown is not for the failures of others
+		return c.Wrap(err)
+	}
 	if err == nil {
 		c.ep.probes.noteExists(c.repository)
 	}

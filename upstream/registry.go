@@ -175,6 +175,9 @@ func Spare(ctx context.Context) context.Context { return login.Spare(ctx) }
 // IsSpare reports whether a context is one of Spare.
 func IsSpare(ctx context.Context) bool { return login.IsSpare(ctx) }
 
+// Afresh returns a context for requests that prove the right of a login: see login.Afresh.
+func Afresh(ctx context.Context) context.Context { return login.Afresh(ctx) }
+
 // Budget is what requests under Spare may still use of the limits that the registry has reported: the sum for all credentials. It is
 // that of the first endpoint that reports any. False: none has.
 func (r *Registry) Budget() (limit, left int64, resetAt time.Time, known bool) {

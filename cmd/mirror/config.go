@@ -222,7 +222,8 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 	t.field("default", "%s", choose(c.DefaultUpstream != "", c.DefaultUpstream, "none: requests must name a registry, so Docker's registry-mirrors does not work"))
 	t.field("upstreams", "%d, all others are refused", len(c.Upstreams))
 	for _, u := range c.Upstreams {
-		ruled := choose(u.Access == "rules", "; the rules say which images may be pulled", "")
+		ruled := choose(u.Access == "rules", "; the rules say which images may be pulled", "") +
+			choose(u.Access == "client", "; public images, and those that the client's own login may read", "")
 		if u.IsPattern() {
 			t.field("  "+u.Name, "each host that matches, at https://HOST%s", ruled)
 		} else {

@@ -6,12 +6,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	yaml "go.yaml.in/yaml/v4"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/registrymirror/mirror/config"
 )
 
 const (
@@ -145,6 +151,7 @@ func TestMatrix(t *testing.T) {
 			all := decode(t, outputs[0])
 			unique(t, all)
 			checkPods(t, name, all)
+			checkPlaces(t, all)
 			checkConfig(t, all)
 			checkReferences(t, all)
 		})
@@ -192,6 +199,45 @@ func TestRefused(t *testing.T) {
 		{"an admin listener that the chart decides", `config: "admin: {listen: ':1'}"`, "config has admin.listen"},
 		{"an admin token that the chart decides", `config: "admin: {tokenFile: /x}"`, "config has admin.tokenFile: set admin.tokenSecret"},
 		{"a metrics listener that the chart decides", `config: "metrics: {listen: ':1'}"`, "config has metrics.listen: set metrics.port"},
+		{"a variable that the chart decides", "extraEnv: [{name: MIRROR_LISTEN, value: ':80'}]", "extraEnv has MIRROR_LISTEN"},
+		{"a variable of the agent that the chart decides", "agent: {extraEnv: [{name: HOST_IP, value: '1'}]}", "agent.extraEnv has HOST_IP"},
+		{"a label that the chart decides", "commonLabels: {app.kubernetes.io/name: x}", "commonLabels has app.kubernetes.io/name"},
+		{"a label of pods that the chart decides", "podLabels: {app.kubernetes.io/component: x}", "podLabels has app.kubernetes.io/component"},
+		{"a label of agents that the chart decides", "agent: {podLabels: {app.kubernetes.io/instance: x}}", "agent.podLabels has app.kubernetes.io/instance"},
+		{
+			"a label of an object that the chart decides", "metrics: {serviceMonitor: {labels: {helm.sh/chart: x}}}",
+			"metrics.serviceMonitor.labels has helm.sh/chart",
+		},
+		{"an annotation that the chart decides", "agent: {podAnnotations: {mirror/registries: x}}", "agent.podAnnotations has mirror/registries"},
+		{"another port of the balancer", "endpoint: {type: LoadBalancer, url: 'https://mirror.example'}", "set endpoint.port=443"},
+		{"another port in the URL", "endpoint: {type: LoadBalancer, port: 443, url: 'https://mirror.example:5000'}", "set endpoint.port=5000"},
+		{"an IPv6 address without the port", "endpoint: {type: LoadBalancer, url: 'http://[2001:db8::1]'}", "set endpoint.port=80"},
+		{"a name of the cluster", "endpoint: {url: 'http://mirror.mirror.svc:5000'}", "nodes can't resolve mirror.mirror.svc"},
+		{"a long name of the cluster", "endpoint: {url: 'http://Mirror.Mirror.svc.cluster.local:5000'}", "nodes can't resolve mirror.mirror.svc.cluster.local"},
+		{"a name of the cluster, for agents alone", "{kind: None, endpoint: {url: 'http://m.svc'}, agent: {enabled: true}}", "nodes can't resolve m.svc"},
+		{"a URL without TLS", `{endpoint: {url: "http://mirror.example:30500"}, config: "tls: {cert: a, key: b}"}`, "endpoint.url begins with http://"},
+		{
+			"agents on nodes without a mirror", "{kind: DaemonSet, endpoint: {type: HostPort}, tolerations: [{key: a, operator: Exists}], agent: {enabled: true}}",
+			"set agent.tolerations to the same as tolerations",
+		},
+		{
+			"agents on other nodes", "{kind: DaemonSet, endpoint: {type: HostPort}, nodeSelector: {pool: a}, agent: {enabled: true}}",
+			"set agent.nodeSelector to the same as nodeSelector",
+		},
+		{
+			"agents by another affinity", "{kind: DaemonSet, endpoint: {type: HostPort}, affinity: {nodeAffinity: {a: b}}, agent: {enabled: true}}",
+			"set agent.affinity.nodeAffinity to the same as affinity.nodeAffinity",
+		},
+		{"an authority that the agent does not see", "agent: {ca: /etc/ssl/ca.crt}", "agent.ca: /etc/ssl/ca.crt is not in agent.certsDir"},
+		{"an authority above the folder", "agent: {ca: /etc/containerd/certs.d/../ca.crt}", "has .. in it"},
+		{"the folder of settings for the cache", "cache: {hostPath: /etc}", "cache.hostPath: /etc is a folder of the system"},
+		{"a folder of programs for the cache", "cache: {hostPath: /usr/local/mirror}", "cache.hostPath: /usr/local/mirror is a folder of the system"},
+		{"the kubelet's folder for the cache", "cache: {hostPath: /var/lib/kubelet/x}", "cache.hostPath: /var/lib/kubelet/x is a folder of the system"},
+		{"all programs' data for the cache", "cache: {hostPath: /var/lib}", "cache.hostPath: /var/lib is a folder of the system"},
+		{"a way out of the cache's folder", "cache: {hostPath: /var/lib/mirror/../kubelet}", "or has .. in it"},
+		{"containerd's settings for registries", "agent: {certsDir: /etc/containerd}", "agent.certsDir: /etc/containerd is a folder of the system"},
+		{"programs for registries", "agent: {certsDir: /usr/bin/certs.d}", "agent.certsDir: /usr/bin/certs.d is a folder of the system"},
+		{"a way out of the registries' folder", "agent: {certsDir: /etc/containerd/certs.d/../..}", "or has .. in it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -213,6 +259,165 @@ func TestMemory(t *testing.T) {
 				t.Errorf("%s: %s is not %s", helm, limit, want)
 			}
 		}
+	}
+}
+
+// TestFoldersTaken: the folders of real nodes are none of the system's.
+func TestFoldersTaken(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{
+		"/etc/containerd/certs.d", "/var/snap/microk8s/current/args/certs.d", "/var/lib/rancher/k3s/agent/etc/containerd/certs.d",
+		"/var/lib/rancher/rke2/agent/etc/containerd/certs.d", "/etc/cri/conf.d/hosts", "/opt/containerd/certs.d", "/var/vcap/jobs/containerd/certs.d",
+	} {
+		rendered(t, helms[0], "agent: {enabled: true, certsDir: "+dir+", ca: "+dir+"/ca.crt}")
+	}
+	for _, dir := range []string{"/var/lib/mirror", "/data", "/data/mirror", "/mnt/disks/ssd0/mirror", "/var/mirror", "/srv/mirror", "/opt/mirror/cache"} {
+		rendered(t, helms[0], "{kind: DaemonSet, cache: {hostPath: "+dir+"}}")
+	}
+}
+
+// TestVariables: the mirror knows its pod, and variables of the values replace the chart's where they may; none is there twice.
+func TestVariables(t *testing.T) {
+	t.Parallel()
+	for values, want := range map[string]map[string]string{
+		"{}": {"GOMEMLIMIT": "921MiB", "POD_NAME": ""},
+		"extraEnv: [{name: POD_NAME, value: x}, {name: GOMEMLIMIT, value: 1GiB}]": {"GOMEMLIMIT": "1GiB", "POD_NAME": "x"},
+	} {
+		for _, o := range decode(t, rendered(t, helms[0], values)) {
+			set, ok := o.value.(*appsv1.StatefulSet)
+			if !ok {
+				continue
+			}
+			got := make(map[string]string)
+			for _, e := range set.Spec.Template.Spec.Containers[0].Env {
+				if _, twice := got[e.Name]; twice {
+					t.Errorf("%s: %s is there twice", values, e.Name)
+				}
+				got[e.Name] = e.Value
+				if e.Name == "POD_NAME" && want["POD_NAME"] == "" && (e.ValueFrom == nil || e.ValueFrom.FieldRef.FieldPath != "metadata.name") {
+					t.Errorf("%s: POD_NAME is %v", values, e)
+				}
+			}
+			for name, value := range want {
+				if now, there := got[name]; !there || now != value {
+					t.Errorf("%s: %s is %q", values, name, now)
+				}
+			}
+		}
+	}
+}
+
+// TestDialTimeout: the time is that of mirror node run where the values name none, which is longer without a fallback.
+func TestDialTimeout(t *testing.T) {
+	t.Parallel()
+	for values, want := range map[string]bool{
+		"{enabled: true}": false, "{enabled: true, noFallback: true, registries: [docker.io]}": false, "{enabled: true, dialTimeout: 3s}": true,
+	} {
+		out := rendered(t, helms[0], "agent: "+values)
+		if strings.Contains(out, "--dial-timeout=") != want || want && !strings.Contains(out, "--dial-timeout=3s") {
+			t.Errorf("%s: another dial timeout", values)
+		}
+	}
+}
+
+// TestHelmTest: the pod of helm test trusts the mirror's authority and logs in, with files of Secrets that the values name.
+func TestHelmTest(t *testing.T) {
+	t.Parallel()
+	const tls = `secrets: [other, pki]
+config: "tls: {cert: /etc/mirror/secrets/pki/tls.crt, key: /etc/mirror/secrets/pki/tls.key}"
+`
+	for _, tt := range []struct {
+		name, values   string
+		ca, login, url string // Secrets, and how the mirror is called
+		optional       bool
+	}{
+		{"plain", "{}", "", "", "http://mirror.mirror.svc:5000", false},
+		{"TLS", tls, "pki", "", "https://mirror.mirror.svc:5000", true},
+		{"TLS by a name", tls + "endpoint: {type: LoadBalancer, port: 443, url: 'https://mirror.example'}\n", "pki", "", "https://mirror.example", true},
+		{"an authority elsewhere", tls + "test: {caSecret: authority}\n", "authority", "", "https://mirror.mirror.svc:5000", false},
+		{"a login", "test: {loginSecret: builder}\n", "", "builder", "http://mirror.mirror.svc:5000", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var pod *corev1.Pod
+			var set *config.Config
+			for _, o := range decode(t, rendered(t, helms[0], tt.values)) {
+				switch v := o.value.(type) {
+				case *corev1.Pod:
+					pod = v
+				case *corev1.ConfigMap:
+					if o.name != "mirror-test" {
+						continue
+					}
+					path := t.TempDir() + "/config.yaml"
+					write(t, path, v.Data["config.yaml"])
+					var err error
+					if set, err = config.Load(path, nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			_, host, _ := strings.Cut(tt.url, "://")
+			u := set.Upstreams[0]
+			if u.Name != host || u.Endpoints[0].URL != tt.url || len(u.Credentials) != min(len(tt.login), 1) {
+				t.Errorf("it asks %s at %v", u.Name, u.Endpoints)
+			}
+			if args := pod.Spec.Containers[0].Args; args[len(args)-1] != host+"/registry.k8s.io/pause:3.10" {
+				t.Errorf("it pulls %v", args)
+			}
+			ca, login, trusts := "", "", false
+			for _, v := range pod.Spec.Volumes {
+				switch v.Name {
+				case "ca":
+					if ca = v.Secret.SecretName; *v.Secret.Optional != tt.optional || len(v.Secret.Items) != 1 || v.Secret.Items[0].Key != "ca.crt" {
+						t.Errorf("the volume is %v", v)
+					}
+				case "login":
+					login = v.Secret.SecretName
+				}
+			}
+			for _, e := range pod.Spec.Containers[0].Env {
+				trusts = trusts || e.Name == "SSL_CERT_DIR"
+			}
+			if ca != tt.ca || login != tt.login || trusts != (ca != "") {
+				t.Errorf("authority %q, login %q", ca, login)
+			}
+		})
+	}
+}
+
+// TestAccessSettings: every setting by which clients identify themselves is in the values of ci, which TestMatrix has the mirror read, with
+// each file that it names on a volume.
+func TestAccessSettings(t *testing.T) {
+	t.Parallel()
+	var values struct{ Config string }
+	if err := yaml.Unmarshal([]byte(cases(t)["access"]), &values); err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir() + "/config.yaml"
+	write(t, path, values.Config)
+	set, err := config.Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var empty func(v reflect.Value, at string)
+	empty = func(v reflect.Value, at string) {
+		for i := range v.NumField() {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("yaml"), ",")
+			switch f := v.Field(i); {
+			case f.Kind() == reflect.Struct:
+				empty(f, at+name+".")
+			case f.Kind() == reflect.String && f.IsZero(): // limits, which are numbers, do not identify a client
+				t.Errorf("ci/access-values.yaml lacks %s%s", at, name)
+			}
+		}
+	}
+	empty(reflect.ValueOf(set.Clients), "clients.")
+	if set.TLS.Cert == "" || set.TLS.Key == "" || set.Admin.TLS.Cert == "" || set.Admin.TLS.Key == "" {
+		t.Error("ci/access-values.yaml lacks a certificate")
+	}
+	if len(set.Rules) == 0 || len(set.Webhooks) == 0 {
+		t.Error("ci/access-values.yaml lacks rules or webhooks")
 	}
 }
 

@@ -181,9 +181,37 @@ func checkContainers(t *testing.T, o object, pod *corev1.PodTemplateSpec) {
 		if s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.Capabilities == nil || !slices.Contains(s.Capabilities.Drop, "ALL") {
 			t.Errorf("%s, container %s can gain rights", o.id(), c.Name)
 		}
+		// Namespaces with a quota take no pod of which a container names none.
+		if r := c.Resources; r.Requests.Cpu().IsZero() || r.Requests.Memory().IsZero() || r.Limits.Memory().IsZero() {
+			t.Errorf("%s, container %s has no requests or no limit of memory", o.id(), c.Name)
+		}
 		if c.Name == "mirror" {
 			checkStop(t, o, pod, c)
 		}
+	}
+}
+
+// checkPlaces: where the mirror is at a port of each node, each node that has the agent has a mirror.
+func checkPlaces(t *testing.T, all []object) {
+	t.Helper()
+	var mirror, agent *corev1.PodSpec
+	for _, o := range all {
+		switch pod := podOf(o.value); {
+		case o.kind != "DaemonSet":
+		case o.name == "mirror":
+			mirror = &pod.Spec
+		case o.name == "mirror-agent":
+			agent = &pod.Spec
+		}
+	}
+	if mirror == nil || agent == nil || mirror.Containers[0].Ports[0].HostPort == 0 {
+		return
+	}
+	if diff := cmp.Diff(mirror.Tolerations, agent.Tolerations); diff != "" {
+		t.Errorf("the mirror is not on all nodes that have the agent (-mirror +agent):\n%s", diff)
+	}
+	if diff := cmp.Diff(mirror.NodeSelector, agent.NodeSelector); diff != "" {
+		t.Errorf("the mirror is not on all nodes that have the agent (-mirror +agent):\n%s", diff)
 	}
 }
 

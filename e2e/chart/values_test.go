@@ -114,8 +114,8 @@ var changes = map[string]struct{ to, with string }{
 	"endpoint.ipFamilyPolicy":           {to: "PreferDualStack"},
 	"endpoint.sessionAffinity":          {to: "None"},
 	"endpoint.trafficDistribution":      {to: "PreferSameZone"},
-	"endpoint.loadBalancerClass":        {to: "example.com/lb", with: "endpoint: {type: LoadBalancer, url: 'http://mirror.example'}"},
-	"endpoint.loadBalancerSourceRanges": {to: "[10.0.0.0/8]", with: "endpoint: {type: LoadBalancer, url: 'http://mirror.example'}"},
+	"endpoint.loadBalancerClass":        {to: "example.com/lb", with: "endpoint: {type: LoadBalancer, url: 'http://mirror.example:5000'}"},
+	"endpoint.loadBalancerSourceRanges": {to: "[10.0.0.0/8]", with: "endpoint: {type: LoadBalancer, url: 'http://mirror.example:5000'}"},
 	"endpoint.hostNetwork":              {to: "true", with: "{kind: DaemonSet, endpoint: {type: HostPort}}"},
 	"cache.size":                        {to: "60Gi"},
 	"cache.volume":                      {to: "emptyDir"},
@@ -132,6 +132,9 @@ var changes = map[string]struct{ to, with string }{
 	"agent.every":                       {to: "10s"},
 	"agent.dialTimeout":                 {to: "2s"},
 	"agent.ca":                          {to: "/etc/containerd/certs.d/ca.crt"},
+	"test.caSecret":                     {to: "authority"},
+	"test.loginSecret":                  {to: "builder"},
+	"test.resources":                    {to: "{limits: {memory: 96Mi}}"},
 	"agent.authorizationSecret":         {to: "nodes"},
 	"agent.authorizationKey":            {to: "other", with: "agent: {authorizationSecret: nodes}"},
 	"agent.extraArgs":                   {to: "[--log-format=json]"},
@@ -258,6 +261,10 @@ func TestSchemaRefuses(t *testing.T) {
 		"config: {upstreams: {}}": "'/config': got object", "secrets: ['../x']": "'/secrets/0'", "endpoint: {url: 'http://mirror/path'}": "'/endpoint/url'",
 		"resources: {limit: {}}": "additional properties 'limit' not allowed", "tolerations: [{kee: x}]": "additional properties 'kee' not allowed",
 		"extraEnv: [{nam: x}]": "additional properties 'nam' not allowed", "preStopSeconds: 0": "'/preStopSeconds': minimum",
+		"cache: {hostPath: /}": "'/cache/hostPath'", "cache: {hostPath: var/lib/mirror}": "'/cache/hostPath'", "cache: {hostPath: '/a b'}": "'/cache/hostPath'",
+		"agent: {certsDir: /}": "'/agent/certsDir'", "agent: {certsDir: /etc}": "'/agent/certsDir'", "agent: {certsDir: certs.d}": "'/agent/certsDir'",
+		"agent: {registries: ['a b']}": "'/agent/registries/0'", "image: {repository: 'A b'}": "'/image/repository'", "fullnameOverride: a.b": "'/fullnameOverride'",
+		"commonLabels: {a: 'b c'}": "'/commonLabels/a'", "podAnnotations: {'<<': x}": "'/podAnnotations'", "endpoint: {url: 'http://a b'}": "'/endpoint/url'",
 	}
 	for _, p := range places {
 		wrong[toYAML(t, nested(append(slices.Clone(p), "typo"), "x"))] = "additional properties 'typo' not allowed"

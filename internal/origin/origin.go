@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/http"
 	"sync"
 	"testing"
@@ -57,6 +58,7 @@ type Origin struct {
 	tokens   map[string]grant
 	spent    map[string]int // of a limit, by account or address
 	username string
+	users    map[string]User
 	password string
 	epoch    int // of addresses on the blob host
 }
@@ -78,7 +80,7 @@ func New(o Options) (*Origin, error) {
 		o: o, closed: make(chan struct{}), content: make(map[oci.Digest]content),
 		repos: make(map[string]*repository), tokens: make(map[string]grant),
 		spent:    make(map[string]int),
-		username: o.Auth.Username, password: o.Auth.Password,
+		username: o.Auth.Username, password: o.Auth.Password, users: maps.Clone(o.Auth.Users),
 	}
 	if o.TLS {
 		ca, err := newAuthority(o.Certificate)

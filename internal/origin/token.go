@@ -11,11 +11,13 @@ import (
 
 // Auth says for what the registry asks for a login. The zero value asks for none.
 type Auth struct {
-	Kind      string // "", "basic" or "bearer"
-	Username  string
-	Password  string
-	Identity  string // an identity token that the token service takes, as a refresh token
-	Anonymous bool   // requests without a credential may read what is not private
+	Kind     string // "", "basic" or "bearer"
+	Username string
+	Password string
+	Identity string // an identity token that the token service takes, as a refresh token
+	// Users are further users by name: see SetUser.
+	Users     map[string]User
+	Anonymous bool // requests without a credential may read what is not private
 	// Private says which repositories need the credential. nil: all, or none with Anonymous.
 	Private func(repo string) bool
 
@@ -34,6 +36,13 @@ type Auth struct {
 	NoAccess int
 	// Rejected is the status with which it answers a wrong credential. 0: 401.
 	Rejected int
+}
+
+// User is a user with rights of its own.
+type User struct {
+	Password string
+	// Reads says which private repositories it may read. Nil: none.
+	Reads func(repo string) bool
 }
 
 // grant is what a token is good for.
@@ -59,6 +68,24 @@ func (g *Origin) SetCredentials(username, password string) {
 	g.username, g.password = username, password
 }
 
+// SetUser adds a user, or changes it. A user without a password is removed. Tokens that were given out stay good.
+func (g *Origin) SetUser(name string, u User) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.users == nil {
+		g.users = make(map[string]User)
+	}
+	g.users[name] = u
+}
+
+// reads reports whether a user may read a private repository.
+func (g *Origin) reads(name, repo string) bool {
+	g.mu.Lock()
+	u, other := g.users[name]
+	g.mu.Unlock()
+	return !other || u.Reads != nil && u.Reads(repo)
+}
+
 // RevokeTokens ends all tokens that were given out.
 func (g *Origin) RevokeTokens() {
 	g.mu.Lock()
@@ -69,6 +96,9 @@ func (g *Origin) RevokeTokens() {
 func (g *Origin) rightPassword(username, password string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if u, other := g.users[username]; other {
+		return password == u.Password && password != ""
+	}
 	return username == g.username && password == g.password && username != ""
 }
 
@@ -99,7 +129,8 @@ func (g *Origin) authorize(role Role, w *wanted, r *http.Request) *answer {
 func (g *Origin) basic(w *wanted, r *http.Request) bool {
 	username, password, given := r.BasicAuth()
 	if given || r.Header.Get("Authorization") != "" {
-		return g.rightPassword(username, password) // a wrong one is refused for what is public too
+		return g.rightPassword(username, password) && // a wrong one is refused for what is public too
+			(w.kind == KindPing || !g.o.Auth.private(w.repo) || g.reads(username, w.repo))
 	}
 	if w.kind == KindPing {
 		return g.o.Auth.Anonymous
@@ -174,7 +205,7 @@ func (g *Origin) giveToken(r *http.Request) *answer {
 	if a.Kind != "bearer" {
 		return say(http.StatusNotFound, "text/plain; charset=utf-8", []byte("404 page not found\n"))
 	}
-	user, ok := g.identity(r)
+	name, user, ok := g.identity(r)
 	switch {
 	case !ok:
 		status := http.StatusUnauthorized
@@ -196,7 +227,7 @@ func (g *Origin) giveToken(r *http.Request) *answer {
 		if !ok || !strings.Contains(actions, "pull") && actions != "*" {
 			continue
 		}
-		if user || !a.private(repo) {
+		if user && g.reads(name, repo) || !a.private(repo) {
 			t.repos[repo] = true
 		} else {
 			denied = true
@@ -208,24 +239,24 @@ func (g *Origin) giveToken(r *http.Request) *answer {
 	return g.issue(t)
 }
 
-// identity reads the credential. user is set where there is one, ok where it is right or where there is none.
-func (g *Origin) identity(r *http.Request) (user, ok bool) {
+// identity reads the credential, and whose it is. user is set where there is one, ok where it is right or where there is none.
+func (g *Origin) identity(r *http.Request) (name string, user, ok bool) {
 	if username, password, given := r.BasicAuth(); given {
-		return true, g.rightPassword(username, password)
+		return username, true, g.rightPassword(username, password)
 	}
 	if r.Header.Get("Authorization") != "" {
-		return true, false
+		return "", true, false
 	}
 	if r.Method != http.MethodPost {
-		return false, true
+		return "", false, true
 	}
 	switch r.Form.Get("grant_type") {
 	case "refresh_token":
-		return true, g.o.Auth.Identity != "" && r.Form.Get("refresh_token") == g.o.Auth.Identity
+		return "", true, g.o.Auth.Identity != "" && r.Form.Get("refresh_token") == g.o.Auth.Identity
 	case "password":
-		return true, g.rightPassword(r.Form.Get("username"), r.Form.Get("password"))
+		return r.Form.Get("username"), true, g.rightPassword(r.Form.Get("username"), r.Form.Get("password"))
 	}
-	return false, true
+	return "", false, true
 }
 
 func (g *Origin) issue(t grant) *answer {

@@ -66,6 +66,9 @@ func (s *Registries) Setup(c *config.Config) (pull.Setup, error) {
 		to := pull.Site{
 			Name: u.Name, Ruled: u.Access == "rules", Tags: tags, Login: hasLogin(u), Names: &access.Names{Only: u.Only, Deny: u.Deny},
 		}
+		if u.Access == "client" {
+			to.Own = &access.Lifetime{MaxAge: u.ClientLogins.MaxAge, StaleIfError: u.ClientLogins.StaleIfError}
+		}
 		entry := route.Upstream{Name: u.Name, Aliases: u.Aliases, Library: u.Library}
 		if u.IsPattern() {
 			next[u.Name] = &registryState{conf: buildSettings(u)}
@@ -106,7 +109,7 @@ func hasLogin(u config.Upstream) bool {
 // buildSettings are the settings that a registry is built from. Tag policies, only and deny are the puller's, and pins the
 // catalog's: they may change without a new registry.
 func buildSettings(u config.Upstream) config.Upstream {
-	u.Tags, u.Pins, u.Only, u.Deny = config.Tags{}, nil, nil, nil
+	u.Tags, u.Pins, u.Only, u.Deny, u.ClientLogins = config.Tags{}, nil, nil, nil, config.ClientLogins{}
 	return u
 }
 

@@ -261,6 +261,13 @@ func (e *ReserveError) Error() string {
 // Unwrap makes errors.Is(err, ErrNotAsked) true.
 func (e *ReserveError) Unwrap() error { return ErrNotAsked }
 
+// UnprovenError says that an answer to a request without the login proves nothing of the login's right.
+type UnprovenError struct{}
+
+func (*UnprovenError) Error() string {
+	return "the registry answered without a login, which proves nothing of the right of one"
+}
+
 // NotRegistry is the error for an answer that a registry does not send.
 func NotRegistry(want, got string) *ContentError {
 	return &ContentError{Kind: ContentNotRegistry, Want: want, Got: got}

@@ -20,6 +20,8 @@ type Identity struct {
 	Source auth.Source
 	// Configured says that Source is the configured one: endpoints with a credential of their own use that instead.
 	Configured bool
+	// Client says that Source is a client's own login: a refusal of it is the error.
+	Client bool
 
 	latest atomic.Pointer[latest]
 }
@@ -228,6 +230,16 @@ func Spare(ctx context.Context) context.Context { return context.WithValue(ctx, 
 func IsSpare(ctx context.Context) bool { return ctx.Value(spareKey{}) != nil }
 
 type spareKey struct{}
+
+// Afresh returns a context for requests that prove the right of a login: a token that is older than the call of Afresh does not
+// count, since it may outlive the right, and neither does an answer to a request without the login, which is an *UnprovenError.
+func Afresh(ctx context.Context) context.Context {
+	return context.WithValue(ctx, afreshKey{}, time.Now())
+}
+
+func isAfresh(ctx context.Context) bool { return ctx.Value(afreshKey{}) != nil }
+
+type afreshKey struct{}
 
 // reserve is the part of limits that a request leaves to others.
 func (c *chooser) reserve(ctx context.Context) float64 {

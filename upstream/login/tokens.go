@@ -161,6 +161,15 @@ func (t *tokens) drop(k tokenKey, tok *token) {
 	}
 }
 
+// dropBefore forgets a token that was fetched before a time.
+func (t *tokens) dropBefore(k tokenKey, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if tok := t.have[k]; tok != nil && tok.fetched.Before(at) {
+		delete(t.have, k)
+	}
+}
+
 // renew fetches a token again, in the background. The old one stays until it expires. The lock is held.
 func (t *tokens) renew(k tokenKey, old *token) {
 	if old.renewing {

@@ -42,6 +42,7 @@ type Operation struct {
 
 // New makes a Transport.
 func (u *Upstream) New(ep *Known, as *Identity, op Operation) *Transport {
+	op.RefusalStands = op.RefusalStands || as.Client
 	return &Transport{chooser: chooser{up: u, ep: ep, as: as, op: op, repository: ep.Prefix + op.Name}}
 }
 
@@ -111,6 +112,12 @@ func (t *Transport) try(ctx context.Context, s *state, r endpoint.Request) resul
 		return result{outcome: limited, err: f}
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
 		return t.whyRefused(ctx, s, r, g, t.Refuse(resp))
+	}
+	if isAfresh(ctx) && g.isEmpty() && resp.StatusCode < 400 {
+		endpoint.Drain(resp.Body)
+		err := &fault.UnprovenError{}
+		t.op.Trace.Last().Err = err
+		return result{outcome: failed, err: &fault.Failure{Err: err, Step: *t.op.Trace.Last(), Stage: r.Step}}
 	}
 	t.ep.Limits.Accepted(classOf(s.credential, r), began)
 	t.noteAccepted(s, g, resp.StatusCode)

@@ -67,6 +67,8 @@ func (p *Pool) SetSize(e *endpoint.Endpoint, repo string, d oci.Digest, size int
 type Call interface {
 	// Use makes an endpoint the one that the other methods are about.
 	Use(e *endpoint.Endpoint)
+	// Asks reports whether an endpoint may be asked for the blob.
+	Asks(e *endpoint.Endpoint) bool
 	// Get asks for the blob from an offset, and for a range of it where header says so. Again: for a part that was asked for
 	// before, so an address that the registry redirected to must not be used again.
 	Get(ctx context.Context, from int64, header http.Header, again bool) (*endpoint.Answer, error)

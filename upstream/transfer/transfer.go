@@ -71,6 +71,11 @@ func newTransfer(ctx context.Context, p *Pool, c Call, repo string, d oci.Digest
 		},
 	}
 	t.host.Store(new(string))
+	for _, e := range p.endpoints {
+		if !c.Asks(e) {
+			t.retry.done[e] = true
+		}
+	}
 	return t
 }
 

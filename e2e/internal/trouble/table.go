@@ -25,16 +25,18 @@ func All() []Scene {
 
 // Elsewhere are the reasons that no scene is about, and why.
 var Elsewhere = map[string]string{
-	"overloaded":     "it takes ten thousand connections",
-	"client-limited": "a client waits for its turn; it takes more requests at once than one pull has",
-	"stopping":       "a client that pulls is served to the end, and no other gets in",
-	"bad-request":    "no client sends one: it refuses the image's name itself",
-	"internal-error": "no way to cause it is known",
-	"client-gone":    "the client has left",
-	"too-slow":       "the client has left",
-	"login-refused":  "no client that pulls from a mirror of a registry sends the mirror a login of its own accord",
-	"no-room":        "no pull fails by it: warm-up jobs alone do",
-	"not-cached":     "no pull fails by it: it is the result of mirror warm verify",
+	"overloaded":           "it takes ten thousand connections",
+	"client-limited":       "a client waits for its turn; it takes more requests at once than one pull has",
+	"stopping":             "a client that pulls is served to the end, and no other gets in",
+	"bad-request":          "no client sends one: it refuses the image's name itself",
+	"internal-error":       "no way to cause it is known",
+	"client-gone":          "the client has left",
+	"too-slow":             "the client has left",
+	"client-login-missing": "the registries of these scenes have access: public; the tests of pull, server and internal/app have those with access: client",
+	"client-login-refused": "as client-login-missing",
+	"login-refused":        "no client that pulls from a mirror of a registry sends the mirror a login of its own accord",
+	"no-room":              "no pull fails by it: warm-up jobs alone do",
+	"not-cached":           "no pull fails by it: it is the result of mirror warm verify",
 }
 
 func says(words ...string) []string { return words }

@@ -23,31 +23,32 @@
 {{- default (ternary (include "mirror.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
 {{- end }}
 
-{{/* Labels. The argument is a list: the root, the component. */}}
+{{/* Labels. The argument is a list: the root, the component, and further labels, which win over commonLabels. */}}
 {{- define "mirror.selector" -}}
-app.kubernetes.io/name: {{ include "mirror.name" (index . 0) }}
-app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
-app.kubernetes.io/component: {{ index . 1 }}
+{{- $root := index . 0 }}
+{{- dict
+    "app.kubernetes.io/name" (include "mirror.name" $root)
+    "app.kubernetes.io/instance" $root.Release.Name
+    "app.kubernetes.io/component" (index . 1) | toYaml }}
 {{- end }}
 
 {{- define "mirror.labels" -}}
 {{- $root := index . 0 }}
-{{- include "mirror.selector" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: mirror
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $labels := include "mirror.podLabels" . | fromYaml }}
+{{- merge $labels (dict
+    "app.kubernetes.io/version" $root.Chart.AppVersion
+    "app.kubernetes.io/part-of" "mirror"
+    "app.kubernetes.io/managed-by" $root.Release.Service
+    "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_")) | toYaml }}
 {{- end }}
 
 {{/* Labels of pods: without versions, so that a new chart alone is not a rollout. */}}
 {{- define "mirror.podLabels" -}}
-{{- include "mirror.selector" . }}
-{{- with (index . 0).Values.commonLabels }}
-{{ toYaml . }}
+{{- $more := dict }}
+{{- if gt (len .) 2 }}
+{{- $more = index . 2 | default dict }}
 {{- end }}
+{{- merge (include "mirror.selector" . | fromYaml) $more ((index . 0).Values.commonLabels | default dict) | toYaml }}
 {{- end }}
 
 {{- define "mirror.image" -}}
@@ -64,7 +65,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- with .Values.imagePullSecrets -}}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | toYaml }}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -173,6 +174,106 @@ imagePullSecrets:
 {{- end }}
 {{- if and .Values.agent.noFallback .Values.agent.default }}
 {{- fail "agent.noFallback with agent.default leaves no way to the mirror's own image: name agent.registries instead" }}
+{{- end }}
+{{- include "mirror.checkFolders" . }}
+{{- include "mirror.checkURL" . }}
+{{- include "mirror.checkPlaces" . }}
+{{- if and .Values.agent.ca (not (hasPrefix (printf "%s/" .Values.agent.certsDir) .Values.agent.ca)) }}
+{{- fail (printf "agent.ca: %s is not in agent.certsDir, the one folder of the node that the agent sees: copy it to %s/mirror-ca.crt, and name that" .Values.agent.ca .Values.agent.certsDir) }}
+{{- end }}
+{{- range $at, $list := dict "extraEnv" .Values.extraEnv "agent.extraEnv" .Values.agent.extraEnv }}
+{{- range $list }}
+{{- if has .name (list "MIRROR_CONFIG" "MIRROR_LISTEN" "MIRROR_METRICS_LISTEN" "MIRROR_ADMIN_LISTEN" "MIRROR_ADMIN_TOKENFILE" "MIRROR_CACHE_DIR" "MIRROR_CACHE_SIZE" "MIRROR_DRAIN" "NODE_NAME" "HOST_IP") }}
+{{- fail (printf "%s has %s, which the chart sets: remove it, and set the value of the chart for it" $at .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $own := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/part-of" "app.kubernetes.io/managed-by" "helm.sh/chart" }}
+{{- $m := .Values.metrics }}
+{{- range $at, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels "agent.podLabels" .Values.agent.podLabels
+    "metrics.serviceMonitor.labels" $m.serviceMonitor.labels "metrics.podMonitor.labels" $m.podMonitor.labels
+    "metrics.prometheusRule.labels" $m.prometheusRule.labels "metrics.dashboard.labels" $m.dashboard.labels }}
+{{- range $key, $_ := $labels }}
+{{- if has $key $own }}
+{{- fail (printf "%s has %s, which the chart sets: remove it, or set nameOverride or fullnameOverride for another name" $at $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if hasKey .Values.agent.podAnnotations "mirror/registries" }}
+{{- fail "agent.podAnnotations has mirror/registries, which the chart sets: remove it" }}
+{{- end }}
+{{- end }}
+
+{{/* Folders of the nodes: none of the system's, of which one becomes the mirror's, and root writes to the other. */}}
+{{- define "mirror.checkFolders" -}}
+{{- $dots := "/\\.{1,2}(/|$)" }}
+{{- $system := "^/(bin|boot|dev|etc|lib|lib32|lib64|proc|root|run|sbin|sys|usr)(/|$)|^/(home|media|mnt|opt|srv|tmp|var)$|^/var/(cache|lib|lock|log|mail|opt|run|spool|tmp)$|^/var/run/|^/var/lib/(cni|containerd|containers|docker|dpkg|etcd|kubelet|rancher|rpm|systemd)(/|$)" }}
+{{- if regexMatch (printf "%s|%s" $dots $system) .Values.cache.hostPath }}
+{{- fail (printf "cache.hostPath: %s is a folder of the system, or has .. in it: name one for the cache alone, as /var/lib/mirror" .Values.cache.hostPath) }}
+{{- end }}
+{{- $system = "^/(bin|boot|dev|lib|lib32|lib64|proc|root|sbin|sys)/|^/(etc|run|usr|var)/[^/]+$|^/usr/(bin|lib|lib32|lib64|libexec|sbin|share)/|^/var/(lib|run)/[^/]+$" }}
+{{- if regexMatch (printf "%s|%s" $dots $system) .Values.agent.certsDir }}
+{{- fail (printf "agent.certsDir: %s is a folder of the system, or has .. in it: name that of registries, which config_path of containerd names, as /etc/containerd/certs.d" .Values.agent.certsDir) }}
+{{- end }}
+{{- if regexMatch $dots .Values.agent.ca }}
+{{- fail (printf "agent.ca: %s has .. in it: write the path without" .Values.agent.ca) }}
+{{- end }}
+{{- end }}
+
+{{/* Whether endpoint.url can be the mirror's. */}}
+{{- define "mirror.checkURL" -}}
+{{- with .Values.endpoint.url }}
+{{- $plain := hasPrefix "http://" . }}
+{{- $host := regexReplaceAll "^https?://|:[0-9]+$" . "" | lower | trimSuffix "." }}
+{{- $port := regexFind ":[0-9]+$" . | trimPrefix ":" | default (ternary "80" "443" $plain) }}
+{{- if regexMatch "\\.svc(\\.cluster\\.local)?$|\\.cluster\\.local$" $host }}
+{{- fail (printf "endpoint.url: nodes can't resolve %s, a name of the cluster's DNS: set an address, or leave endpoint.url empty with type: NodePort" $host) }}
+{{- end }}
+{{- if and (ne $.Values.kind "None") $plain (eq (include "mirror.scheme" $) "https") }}
+{{- fail "endpoint.url begins with http://, and config has tls: write https://" }}
+{{- end }}
+{{- if and (eq $.Values.endpoint.type "LoadBalancer") (ne $.Values.kind "None") (ne $port (toString $.Values.endpoint.port)) }}
+{{- fail (printf "endpoint.url has the port %s, and the load balancer has endpoint.port: %v; set endpoint.port=%s, or write the port into endpoint.url" $port $.Values.endpoint.port $port) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* With HostPort an agent without a mirror on its node would count as a node that the mirror does not answer. */}}
+{{- define "mirror.checkPlaces" -}}
+{{- if and (eq .Values.endpoint.type "HostPort") (ne .Values.kind "None") .Values.agent.enabled }}
+{{- range $at, $pair := dict
+    "nodeSelector" (list .Values.nodeSelector .Values.agent.nodeSelector)
+    "tolerations" (list (include "mirror.tolerations" . | fromYamlArray) (.Values.agent.tolerations | default list))
+    "affinity.nodeAffinity" (list .Values.affinity.nodeAffinity .Values.agent.affinity.nodeAffinity) }}
+{{- if ne (index $pair 0 | toJson) (index $pair 1 | toJson) }}
+{{- fail (printf "endpoint.type: HostPort needs a mirror on each node that has the agent: set agent.%s to the same as %s" $at $at) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Tolerations of the mirror's pods, as a list. */}}
+{{- define "mirror.tolerations" -}}
+{{- $list := .Values.tolerations | default list }}
+{{- if and (not $list) (eq .Values.endpoint.type "HostPort") .Values.agent.enabled }}
+{{- $list = .Values.agent.tolerations | default list }}
+{{- end }}
+{{- toYaml $list }}
+{{- end }}
+
+{{/* Whether a list of variables has a name: list, name. Empty: it has not. */}}
+{{- define "mirror.hasEnv" -}}
+{{- $name := index . 1 }}
+{{- range index . 0 }}
+{{- if eq .name $name }}yes{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* The Secret of secrets that config's certificate is in; empty: it is in none, or there is no certificate. */}}
+{{- define "mirror.tlsSecret" -}}
+{{- $tls := (include "mirror.config" . | fromYaml).tls | default dict }}
+{{- range .Values.secrets }}
+{{- if hasPrefix (printf "/etc/mirror/secrets/%s/" .) ($tls.cert | default "") }}{{ . }}{{ end }}
 {{- end }}
 {{- end }}
 

@@ -4,23 +4,20 @@
 {{- $scheme := include "mirror.scheme" . | upper -}}
 metadata:
   labels:
-    {{- include "mirror.podLabels" (list . "mirror") | nindent 4 }}
-    {{- with .Values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "mirror.podLabels" (list . "mirror" .Values.podLabels) | nindent 4 }}
   {{- with .Values.podAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  serviceAccountName: {{ include "mirror.serviceAccount" . }}
+  serviceAccountName: {{ include "mirror.serviceAccount" . | toYaml }}
   automountServiceAccountToken: {{ not (empty (include "mirror.usesAPI" .)) }}
   enableServiceLinks: false
   {{- with include "mirror.pullSecrets" . }}
   {{- . | nindent 2 }}
   {{- end }}
   {{- with .Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | toYaml }}
   {{- end }}
   {{- if .Values.endpoint.hostNetwork }}
   hostNetwork: true
@@ -34,7 +31,7 @@ spec:
   initContainers:
     # The kubelet makes the folder root's. It is given to the mirror's user; nothing below it is touched.
     - name: folder
-      image: {{ include "mirror.image" . }}
+      image: {{ include "mirror.image" . | quote }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args: [cache, prepare, --dir=/var/lib/mirror, --owner=65532]
       securityContext:
@@ -46,13 +43,17 @@ spec:
         capabilities:
           drop: [ALL]
           add: [CHOWN]
+      {{- with .Values.resources }}
+      resources:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       volumeMounts:
         - name: cache
           mountPath: /var/lib/mirror
   {{- end }}
   containers:
     - name: mirror
-      image: {{ include "mirror.image" . }}
+      image: {{ include "mirror.image" . | quote }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args: [serve]
       env:
@@ -75,9 +76,18 @@ spec:
           value: {{ include "mirror.share" (list .Values.cache.size 8) }}
         - name: MIRROR_DRAIN
           value: {{ printf "%vs" .Values.drainSeconds }}
+        {{- if not (include "mirror.hasEnv" (list .Values.extraEnv "GOMEMLIMIT")) }}
         {{- with include "mirror.share" (list (dig "limits" "memory" "" .Values.resources) 9) }}
         - name: GOMEMLIMIT
           value: {{ . }}
+        {{- end }}
+        {{- end }}
+        {{- if not (include "mirror.hasEnv" (list .Values.extraEnv "POD_NAME")) }}
+        # By its pod the mirror knows its replicas and its node, also where it has the node's name (kubernetes.coverage).
+        - name: POD_NAME
+          valueFrom:
+            fieldRef:
+              fieldPath: metadata.name
         {{- end }}
         {{- with .Values.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -140,7 +150,7 @@ spec:
         {{- end }}
         {{- range $i, $name := .Values.secrets }}
         - name: secret-{{ $i }}
-          mountPath: /etc/mirror/secrets/{{ $name }}
+          mountPath: {{ printf "/etc/mirror/secrets/%s" $name | quote }}
           readOnly: true
         {{- end }}
         {{- with .Values.extraVolumeMounts }}
@@ -150,7 +160,7 @@ spec:
     {{- if eq $volume "hostPath" }}
     - name: cache
       hostPath:
-        path: {{ .Values.cache.hostPath }}
+        path: {{ .Values.cache.hostPath | quote }}
         type: DirectoryOrCreate
     {{- else if eq $volume "emptyDir" }}
     - name: cache
@@ -160,17 +170,17 @@ spec:
     # Whole folders: the kubelet replaces their content when the ConfigMap or the Secret changes.
     - name: config
       configMap:
-        name: {{ include "mirror.fullname" . }}-config
+        name: {{ printf "%s-config" (include "mirror.fullname" .) | toYaml }}
     {{- with .Values.admin.tokenSecret }}
     - name: admin
       secret:
-        secretName: {{ . }}
+        secretName: {{ . | toYaml }}
         defaultMode: 0440
     {{- end }}
     {{- range $i, $name := .Values.secrets }}
     - name: secret-{{ $i }}
       secret:
-        secretName: {{ $name }}
+        secretName: {{ $name | toYaml }}
         defaultMode: 0440
     {{- end }}
     {{- with .Values.extraVolumes }}
@@ -184,7 +194,7 @@ spec:
   affinity:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- with .Values.tolerations }}
+  {{- with include "mirror.tolerations" . | fromYamlArray }}
   tolerations:
     {{- toYaml . | nindent 4 }}
   {{- end }}

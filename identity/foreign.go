@@ -1,0 +1,43 @@
+package identity
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/registrymirror/mirror/client"
+)
+
+// IdentifyBeside is Identify for a request that may carry a login of the client at a registry. foreign says that it has one that may
+// be shown to that registry: a user and password that are not the mirror's, and whose user is not one of the mirror's either, so
+// that no mistyped password for the mirror leaves it. The error is a *RefusedError for a login that is the mirror's and wrong, or
+// that could not be checked.
+func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Identity, foreign bool, note string, err error) {
+	s := v.settings.Load()
+	l, sent := loginOf(r)
+	if !sent || l.bad {
+		who, note, err = v.Identify(r, source, true)
+		return who, false, note, err
+	}
+	if s.Logins() {
+		who, err = v.login(r.Context(), s, l, source)
+		e, refused := errors.AsType[*RefusedError](err)
+		switch {
+		case err == nil:
+			return who, false, "", nil
+		case !refused || e.Result != Refused || s.knows(l.user):
+			return "", false, "", err
+		}
+		note = "the request has a login that is not one of the mirror's: " + err.Error()
+	}
+	bare := *r
+	bare.Header = r.Header.Clone()
+	bare.Header.Del("Authorization")
+	who, more, err := v.Identify(&bare, source, true)
+	if more != "" {
+		note = more
+	}
+	return who, l.user != "", note, err
+}
+
+// knows reports whether there is a user of a name.
+func (s *Settings) knows(user string) bool { return s.Passwords != nil && s.Passwords.hashes[user] != nil }
