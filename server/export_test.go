@@ -36,6 +36,11 @@ func ListenStall(l net.Listener, limit int, stall time.Duration) net.Listener {
 	return listen(l, ListenOptions{Limit: limit}, stall)
 }
 
+// ListenWith is Listen with another limit for a client that stalls.
+func ListenWith(l net.Listener, o ListenOptions, stall time.Duration) net.Listener {
+	return listen(l, o, stall)
+}
+
 // SetStall sets for how long a stream of HTTP/2 may stall.
 func (s *Server) SetStall(d time.Duration) { s.stall = d }
 

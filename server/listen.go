@@ -43,11 +43,12 @@ func (s *Server) HTTPServer(tlsConfig *tls.Config, http2 bool) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnState:         TrackConnections,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if c := connOf(c); c != nil && c.overLimit {
-				return context.WithValue(ctx, overLimitKey{}, true)
+			if c := connOf(c); c != nil {
+				return context.WithValue(ctx, connKey{}, c)
 			}
 			return ctx
 		},
@@ -63,10 +64,37 @@ func connOf(c net.Conn) *conn {
 	return mine
 }
 
-type overLimitKey struct{}
+type connKey struct{}
+
+// connIn is the connection that a request came over; nil: it is not of Listen.
+func connIn(ctx context.Context) *conn {
+	c, _ := ctx.Value(connKey{}).(*conn)
+	return c
+}
 
 // overloaded reports whether a request came over a connection above the limit.
-func overloaded(ctx context.Context) bool { return ctx.Value(overLimitKey{}) != nil }
+func overloaded(ctx context.Context) bool {
+	c := connIn(ctx)
+	return c != nil && c.overLimit
+}
+
+// ConnEnd is why the mirror has ended or refused a connection of a client.
+type ConnEnd string
+
+// The causes.
+const (
+	ForRoom      ConnEnd = "idle"        // it had no request, and a new connection needed its place
+	ByLimit      ConnEnd = "overloaded"  // it was above the limit, and told so
+	ByShare      ConnEnd = "refused"     // it was above the limit and those that are told so
+	BySlowHeader ConnEnd = "slow-header" // the header of a request, or the handshake, did not come in time
+	ByStall      ConnEnd = "stalled"     // the client read nothing for a minute
+	ByFlood      ConnEnd = "http2-flood" // the client sent more frames without requests, or resets, than it may
+)
+
+// ConnEnds are all of them.
+func ConnEnds() []ConnEnd {
+	return []ConnEnd{ForRoom, ByLimit, ByShare, BySlowHeader, ByStall, ByFlood}
+}
 
 // ListenOptions say how connections are accepted.
 type ListenOptions struct {
@@ -80,7 +108,9 @@ type ListenOptions struct {
 	// must not block. Nil: not called.
 	TLS      bool
 	Mismatch func(from net.Addr)
-	Log      *slog.Logger // nil: discard
+	// Ended is called for each connection that the mirror ends or refuses. It must not block. Nil: not called.
+	Ended func(ConnEnd)
+	Log   *slog.Logger // nil: discard
 }
 
 // Listen wraps a TCP listener. Its connections end when the client reads nothing of the written bytes for a minute, however
@@ -93,7 +123,10 @@ func listen(l net.Listener, o ListenOptions, stall time.Duration) net.Listener {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &listener{Listener: l, ListenOptions: o, stall: stall, seats: newSeats(o.Limit, o.Log)}
+	if o.Ended == nil {
+		o.Ended = func(ConnEnd) {}
+	}
+	return &listener{Listener: l, ListenOptions: o, stall: stall, seats: newSeats(o.Limit, o.Log, o.Ended)}
 }
 
 type listener struct {
@@ -143,6 +176,11 @@ type conn struct {
 
 	preface *proxyproto.Conn // nil: the peer is not a trusted proxy
 	began   bool             // the first bytes were read
+	fed     atomic.Bool      // bytes were read since it was idle
+	active  atomic.Bool      // a request is under way
+	known   atomic.Bool      // whether it speaks HTTP/2
+	counted atomic.Bool      // why it ended was counted
+	frames  frames
 	// until is the write deadline that callers have set, by steady; 0: none. Its own is never later: closing a TLS connection
 	// allows five seconds for the last record, not sixty.
 	until atomic.Int64
@@ -241,6 +279,8 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		m, err := c.TCPConn.Write(b[n:])
 		n += m
 		if n == len(b) || !errors.Is(err, os.ErrDeadlineExceeded) || !p.progresses(int64(m), queued(c.TCPConn)) {
+			c.frames.wrote(int64(n))
+			c.countStall(err)
 			return n, err
 		}
 	}
@@ -273,6 +313,7 @@ func (c *conn) ReadFrom(src io.Reader) (n int64, err error) {
 		n += m
 		lr.N -= m
 		if !errors.Is(err, os.ErrDeadlineExceeded) || !p.progresses(m, queued(c.TCPConn)) {
+			c.countStall(err)
 			return n, err // all of it, the end of the file, or an error
 		}
 		// Where the kernel has no sendfile for it, net has read more than it has written.
@@ -294,7 +335,48 @@ func (c *conn) Read(b []byte) (n int, err error) {
 		c.began = true
 		c.reportFirst(b[:n])
 	}
+	switch {
+	case n > 0:
+		if !c.fed.Load() {
+			c.fed.Store(true)
+		}
+		if !c.frames.read(n) {
+			c.flooded()
+			return 0, errFlood
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded) && !c.active.Load() && (c.fed.Load() || !c.began):
+		c.count(BySlowHeader)
+	}
 	return n, err
+}
+
+// count counts why the connection ends, once.
+func (c *conn) count(why ConnEnd) {
+	if !c.counted.Swap(true) {
+		c.l.Ended(why)
+	}
+}
+
+// countStall counts a connection whose client reads nothing.
+func (c *conn) countStall(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.count(ByStall)
+	}
+}
+
+// follow keeps what is known of the connection up to date with its state.
+func (c *conn) follow(outer net.Conn, state http.ConnState) {
+	if !c.known.Swap(true) && speaksHTTP2(outer) {
+		c.frames.begin()
+	}
+	switch state {
+	case http.StateIdle:
+		c.fed.Store(false)
+		c.active.Store(false)
+	case http.StateActive, http.StateHijacked:
+		c.active.Store(true)
+	case http.StateNew, http.StateClosed:
+	}
 }
 
 // RemoteAddr is the client's address, where a trusted proxy gives it, else that of the connection.

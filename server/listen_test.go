@@ -184,7 +184,10 @@ func TestStuckClientEnds(t *testing.T) {
 			o := options(&puller{object: object, size: int64(len(content))})
 			o.Observe = seen.observe
 			s := server.New(o)
-			ts := serveOn(t, s, func(l net.Listener) net.Listener { return server.ListenStall(l, 0, 200*time.Millisecond) })
+			var ended ends
+			ts := serveOn(t, s, func(l net.Listener) net.Listener {
+				return server.ListenWith(l, server.ListenOptions{Ended: ended.add}, 200*time.Millisecond)
+			})
 			get(t, ts, "/v2/a/blobs/"+string(sum(content))) // and reads no more
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
@@ -194,6 +197,9 @@ func TestStuckClientEnds(t *testing.T) {
 			q := seen.all()
 			if len(q) != 1 || !q[0].Aborted || q[0].Finding != nil || q[0].Bytes >= int64(len(content)) {
 				t.Errorf("observed %+v: want an aborted answer without a failure", q)
+			}
+			if n := ended.of(server.ByStall); n != 1 {
+				t.Errorf("%d connections were counted", n)
 			}
 		})
 	}

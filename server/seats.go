@@ -18,6 +18,7 @@ import (
 type seats struct {
 	limit int // connections; zero: no limit
 	log   *slog.Logger
+	ended func(ConnEnd)
 
 	mu      sync.Mutex     // guards the fields below, and the seats of connections
 	freed   sync.Cond      // a seat was freed, or the listener closed; its lock is mu
@@ -40,8 +41,8 @@ type seat struct {
 	freed      bool
 }
 
-func newSeats(limit int, log *slog.Logger) *seats {
-	s := &seats{limit: limit, log: log, sources: make(map[string]int), warned: make(map[string]time.Time)}
+func newSeats(limit int, log *slog.Logger, ended func(ConnEnd)) *seats {
+	s := &seats{limit: limit, log: log, ended: ended, sources: make(map[string]int), warned: make(map[string]time.Time)}
 	s.freed.L = &s.mu
 	s.idle.prev, s.idle.next = &s.idle, &s.idle
 	return s
@@ -82,6 +83,12 @@ func (s *seats) take(c *conn, source string) (overLimit, ok bool) {
 	share := max(1, s.limit/len(s.sources))
 	overLimit = !guard.Seat || s.sources[source] > share
 	ok = !overLimit || !guard.Seat || s.n <= s.limit+spareConns/2
+	switch {
+	case !ok:
+		s.ended(ByShare)
+	case overLimit:
+		s.ended(ByLimit)
+	}
 	if evicted == nil {
 		s.warn("connection limit reached; refusing further connections of addresses with many; raise the limit on open files "+
 			"(LimitNOFILE, ulimit -n), or run more mirrors", "count", s.n, "limit", s.limit, "source", source,
@@ -101,6 +108,7 @@ func (s *seats) makeRoom() (victim *conn) {
 	}
 	if victim != nil {
 		s.free(victim)
+		s.ended(ForRoom)
 		_ = victim.TCPConn.Close() // it does not wait
 	}
 	return victim
@@ -185,7 +193,10 @@ func (s *seats) warn(msg string, attrs ...any) {
 
 // TrackConnections is the ConnState hook of a server that serves a listener of Listen.
 func TrackConnections(c net.Conn, state http.ConnState) {
-	if c := connOf(c); c != nil {
-		c.l.seats.state(c, state)
+	if mine := connOf(c); mine != nil {
+		if state == http.StateActive || state == http.StateIdle || state == http.StateHijacked {
+			mine.follow(c, state)
+		}
+		mine.l.seats.state(mine, state)
 	}
 }

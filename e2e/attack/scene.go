@@ -24,7 +24,7 @@ func (x scene) title() string { return fmt.Sprintf("%02d %s", x.line, x.name) }
 func scenes() []scene {
 	list := slices.Concat(privateScenes(), publicScenes(), cacheScenes(), memoryScenes(), stateScenes(), growthScenes(),
 		queueScenes(), journalScenes(), fileScenes(), leaseScenes(), publisherScenes(), edgeScenes(), clockScenes(),
-		addressScenes())
+		addressScenes(), crowdScenes(), injectionScenes())
 	slices.SortStableFunc(list, func(a, b scene) int { return cmp.Compare(a.line, b.line) })
 	return list
 }

@@ -222,6 +222,7 @@ func (a *App) build(c *config.Config) error {
 		Ready: a.ready.Load, Log: a.log, Proxies: proxies(c),
 	})
 	a.registries = registries.New(a.o.Version, via, a.metrics, a.log)
+	a.metrics.ReadRevocations(func() []identity.List { return a.files.current.Load().clients.Certificates.Lists() })
 	a.metrics.ReadCache(a.cache.Stats, f.store.Scrubbed)
 	a.metrics.ReadServer(a.server.InFlight)
 	a.metrics.ReadDrift(a.driftSeries)
@@ -378,6 +379,7 @@ func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, s
 	main = a.server.HTTPServer(mainTLS, c.TLS.HTTP2)
 	clients := server.Listen(a.listeners.main, server.ListenOptions{
 		Limit: connections(a.log), Proxies: proxies(c), Log: a.log, TLS: c.TLS.Enabled(), Mismatch: a.server.Mismatch(c.TLS.Enabled()),
+		Ended: func(e server.ConnEnd) { a.metrics.ConnectionEnded(string(e)) },
 	})
 	go func() { errs <- serveOn(main, clients) }()
 

@@ -67,7 +67,7 @@ var rows = []row{
 	{id: "F48", what: "one slow among fast ones", shown: "cache/flight TestAStuckReaderDelaysNoOther; cache TestSlowReadersPinNothing", plan: planOneSlow},
 	{id: "F49", what: "requests that never end", shown: "server TestBodyThatNeverComes, TestStuckClientEnds, TestConnectionLimit", share: 10, plan: planSlowloris},
 	{id: "F50", what: "ranges everywhere in a blob on its way", shown: "server TestBlobInFlight; cache/flight TestModel", huge: true, plan: planStorm},
-	{id: "F51", what: "HTTP/2 streams opened and reset", shown: "not shown: HTTP/2 is off unless tls.http2 is set, and its limits are those of net/http"},
+	{id: "F51", what: "HTTP/2 streams opened and reset", shown: "not shown: HTTP/2 is off unless tls.http2 is set; server TestHTTP2Floods floods it"},
 	{id: "F52", what: "names that want out", shown: "oci TestParseRequestRefuses, FuzzParseRequest; e2e TestBadInput", share: 30, plan: planPaths},
 	{id: "F53", what: "a peer is dead, slow, half open, parted", shown: "not shown: there are no peers yet"},
 	{id: "F54", what: "membership flaps", shown: "not shown: there are no peers yet"},

@@ -29,6 +29,7 @@ const (
 	Site         = off != "site"         // a page of another site can't use the operator's side through a browser
 	Whole        = off != "whole"        // half a configuration is not used
 	Seat         = off != "seat"         // one client's connections leave room for others'
+	Flood        = off != "flood"        // HTTP/2 frames without requests, and resets, end a connection
 	Share        = off != "share"        // what one client fills is not taken from another
 	Away         = off != "away"         // a registry that the endpoint sends on to is asked for a token where the operator named it
 	Pace         = off != "pace"         // a document that comes too slowly is given up

@@ -36,6 +36,7 @@ var watchmen = map[string]struct{ pkg, test string }{
 	"whole":        {"./config", "TestHalfAFileIsNone"},
 	"limits":       {"./internal/share", "TestRequestsAtOnce"},
 	"seat":         {"./server", "TestOneClientsConnectionsLeaveRoom"},
+	"flood":        {"./server", "TestHTTP2Floods"},
 	"share":        {"./journal", "TestOneClientsFloodLeavesTheOthers"},
 	"away":         {"./upstream", "TestVanityHost"},
 	"memory":       {"./pull", "TestLargeManifestsAtOnce"},

@@ -30,7 +30,7 @@ type Metrics struct {
 	upSeconds, seconds, first              *prometheus.HistogramVec
 	reloadOK, reloadAt                     prometheus.Gauge
 	credentials, webhooks, moves, runs     *prometheus.CounterVec
-	clients                                struct{ logins, limits *prometheus.CounterVec }
+	clients                                struct{ logins, limits, connections *prometheus.CounterVec }
 
 	mu      sync.Mutex // guards writing answers
 	answers atomic.Pointer[map[answer]counters]
@@ -85,6 +85,8 @@ func New(version string, entry func(host string) string) *Metrics {
 		"limited (not checked, after many wrong ones) or unavailable (not checked in time).", "method", "result")
 	m.clients.limits = counter("mirror_client_limits_total", "Requests that a limit of clients.limits has held: waited (for its turn), refused (no turn in "+
 		"time) or paced (its blob waited for bandwidth).", "result")
+	m.clients.connections = counter("mirror_connections_ended_total", "Connections of clients that the mirror has ended or refused: idle (for a new "+
+		"one), overloaded (told so), refused, slow-header, stalled (nothing was read for a minute) or http2-flood.", "cause")
 	m.runs = counter("mirror_warm_schedule_runs_total", "Times of schedules, and moves of their tags: started (a job), skipped (the last "+
 		"job still ran) or refused (by the quotas of jobs).", "name", "result")
 
@@ -182,6 +184,11 @@ func (m *Metrics) Pull(p journal.Pull) {
 	if p.Outcome == journal.Failed && p.Finding != nil {
 		m.failures.WithLabelValues(name, string(p.Finding.Class), string(p.Finding.Reason)).Inc()
 	}
+}
+
+// ConnectionEnded counts a connection that the mirror has ended or refused.
+func (m *Metrics) ConnectionEnded(cause string) {
+	m.clients.connections.WithLabelValues(cause).Inc()
 }
 
 // ClientLimit counts a request that a limit of its client has held.
