@@ -42,24 +42,33 @@ cache.minFree. Upstreams, rules and clients can be set in the file only.`,
 func newConfigCheckCmd(file *string) *cobra.Command {
 	var noFiles bool
 	cmd := &cobra.Command{
-		Use:   "check [FILE]",
+		Use:   "check [FILE|-]",
 		Short: "Explain a configuration, or list every mistake in it",
 		Long: `Explain a configuration, or list every mistake in it with line and column. Nothing is
 started and no host is contacted. The command also checks the certificates, keys,
 passwords and tokens that the configuration names, and the disk of the cache. --no-files
-skips these checks, for a machine that does not have the files.
+skips these checks, for a machine that does not have the files. - is the standard input;
+relative paths in it are relative to the working folder.
 
 Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 		Example: `  mirror config check config.yaml
   mirror config check --config /etc/mirror/config.yaml
-  mirror config check --no-files config.yaml`,
+  mirror config check --no-files config.yaml
+  envsubst <config.yaml | mirror config check --no-files -`,
 		Args: mostOneArg("one file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file, err := configFileOf(cmd, *file, args)
 			if err != nil {
 				return err
 			}
-			c, text, err := loadConfig(cmd.ErrOrStderr(), file, "check again")
+			read := config.Read
+			if file == "-" {
+				file = "standard input"
+				read = func(string) (config.Text, error) {
+					return awaited(cmd.Context(), func() (config.Text, error) { return config.ReadFrom(cmd.InOrStdin()) })
+				}
+			}
+			c, text, err := parseConfig(cmd.ErrOrStderr(), file, read, "check again")
 			if err != nil {
 				return err
 			}
@@ -191,7 +200,12 @@ func createFile(path string, text []byte) error {
 // loadConfig loads the configuration, or prints its mistakes: one a line, so that editors find the place, and in the last
 // line how many there are and what to do next.
 func loadConfig(stderr io.Writer, file, next string) (*config.Config, config.Text, error) {
-	text, err := config.Read(file)
+	return parseConfig(stderr, file, config.Read, next)
+}
+
+// parseConfig is loadConfig for a text that comes by read.
+func parseConfig(stderr io.Writer, file string, read func(string) (config.Text, error), next string) (*config.Config, config.Text, error) {
+	text, err := read(file)
 	if err != nil {
 		return nil, text, &exitError{exitFailed, err}
 	}

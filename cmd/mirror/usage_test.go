@@ -78,7 +78,7 @@ func TestVersionFlag(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"help", "config", "check"}, {"config", "check", "--help"}} {
-		if code, out, _ := commandLine(t, args...); code != 0 || !strings.Contains(out, "mirror config check [FILE]") {
+		if code, out, _ := commandLine(t, args...); code != 0 || !strings.Contains(out, "mirror config check [FILE|-]") {
 			t.Errorf("%q: %d %s", args, code, out)
 		}
 	}
@@ -299,7 +299,7 @@ failures     2 in the last hour: auth 1, mirror 1; see mirror failures --since 1
 	if diff := cmp.Diff(want, out); code != 0 || diff != "" {
 		t.Errorf("%d %s\n%s", code, errs, diff)
 	}
-	if code, out, _ := commandLine(t, "status", "--admin", well.URL); code != 0 || !strings.Contains(out, "none is down") || !strings.Contains(out, "none fails") {
+	if code, out, _ := commandLine(t, "status", "--admin", well.URL); code != 0 || !strings.Contains(out, "none is known to be down") || !strings.Contains(out, "none fails") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	if code, out, _ := commandLine(t, "status", "--admin", s.URL, "-o", "json"); code != 0 || !strings.HasPrefix(out, `{"version":"v1.2.3"`) {
