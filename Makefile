@@ -64,6 +64,10 @@ reasons: install ## a place for each reason of docs/failures, pulled from by eve
 first-byte: install ## a layer of 2 GB from a registry of 20 MB/s to containerd 2.3: when each answer begins; two minutes or so
 	cd e2e && go test -count=1 -timeout 20m -v -run '^TestFirstByte$$' . -large
 
+.PHONY: black-hole
+black-hole: install ## what a mirror that takes no packets costs containerd 1.6, which waits 30 s for each connection; some minutes
+	cd e2e && MIRROR_E2E_BLACK_HOLE=1 go test -count=1 -timeout 20m -v -run '^TestBlackHoleOldContainerd$$' .
+
 .PHONY: tour
 tour: build ## ten failures on this machine, offline: what a client prints without the mirror and with it; mirror demo is quicker
 	@./e2e/install.sh tour

@@ -112,8 +112,10 @@ type ForbiddenError struct {
 	Mirrored bool
 	// Who: the client's identity. Empty: it is anonymous, or the mirror asks by itself.
 	Who client.Identity
-	// Note says why a login that the client has sent is not one of the mirror's. Empty: it has sent none.
+	// Note says why a login or a certificate that the client has sent is not one of the mirror's. Empty: it has sent none.
 	Note string
+	// Logins and Certificates say by what clients may identify themselves at the mirror.
+	Logins, Certificates bool
 }
 
 func (e *ForbiddenError) Error() string {

@@ -206,6 +206,11 @@ func (c Clients) checkLimits(found *mistakes) {
 	}
 }
 
+// Logins reports whether clients can log in by a header, which is a secret.
+func (c Clients) Logins() bool {
+	return c.Htpasswd != "" || c.Tokens != "" || c.Kubernetes.Audience != ""
+}
+
 // ClientsKubernetes accepts tokens of service accounts. Without an issuer the API server of the section kubernetes is asked about each
 // token; the mirror's service account then needs the right to create tokenreviews.
 type ClientsKubernetes struct {

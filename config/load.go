@@ -194,6 +194,15 @@ type Named struct {
 	Watched bool // a change of it takes effect by a reload; else the component that uses it reads it again
 }
 
+// IsSecret reports whether the file holds secrets.
+func (n Named) IsSecret() bool { return secrets[n.Key] }
+
+// secrets are the settings whose files hold secrets.
+var secrets = map[string]bool{
+	"key": true, "clientKey": true, "tokenFile": true, "passwordFile": true, "secretFile": true, "keyFile": true,
+	"dockerConfig": true, "htpasswd": true, "tokens": true,
+}
+
 // Named are all files that settings name, without cache.dir, in the order of the file.
 func (c *Config) Named() (list []Named) {
 	schema.Visit(c, func(s strictyaml.Setting) {

@@ -66,8 +66,8 @@ func (c *Config) checkRules(found *mistakes) {
 	}
 }
 
-// forAll reports whether a rule is for every client that can connect.
-func (r Rule) forAll() bool {
+// ForAll reports whether a rule is for every client that can connect.
+func (r Rule) ForAll() bool {
 	return slices.ContainsFunc(r.Who, func(who string) bool { return slices.Contains(anyClient, who) })
 }
 
@@ -202,16 +202,16 @@ func (c *Config) Warnings() []string {
 			"set admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", c.Admin.Listen))
 	}
 	for i, r := range c.Rules {
-		if r.forAll() {
+		if r.ForAll() {
 			list = append(list, fmt.Sprintf("rules[%d] (%s) lets each client that can connect to the mirror pull %s; "+
 				"allow connections from the network of your nodes only", i, strings.Join(r.Who, ", "), strings.Join(r.Pull, " ")))
 		}
 	}
-	if (c.Clients.Htpasswd != "" || c.Clients.Tokens != "") && !c.TLS.Enabled() && !c.isLocal() {
+	if c.Clients.Logins() && !c.TLS.Enabled() && !c.isLocal() {
 		list = append(list, fmt.Sprintf("listen %s speaks plain HTTP: the passwords and tokens of clients are sent in clear; set tls.cert "+
 			"and tls.key, unless a proxy in front of the mirror speaks TLS", c.Listen))
 	}
-	if slices.ContainsFunc(c.Rules, Rule.forAll) {
+	if slices.ContainsFunc(c.Rules, Rule.ForAll) {
 		list = append(list, "a kubelet that checks pull secrets (KEP-2535) takes the mirror's answer for proof of any secret; put into rules "+
 			"only what every pod of your nodes may have")
 	}

@@ -164,12 +164,36 @@ func (c *draft) forbidden(e *access.ForbiddenError) {
 	if e.Note != "" {
 		c.note("%s", e.Note)
 	}
-	c.remedy("add a rule for it to the mirror's configuration")
+	way := wayToRead(e)
+	c.remedy("%s", way)
 	if e.Mirrored {
-		c.remedy("add it to rules in the mirror's configuration, or give the pod an imagePullSecret of %s", e.Repo.Host)
-		c.alone("add it to rules in the mirror's configuration")
+		c.remedy("%s, or give the pod an imagePullSecret of %s", way, e.Repo.Host)
+		c.alone("%s", way)
 	}
 	c.f.Upstream, c.f.Host, c.f.Declined = e.Repo.Host, e.Repo.Host, e.Mirrored
+}
+
+// wayToRead is how a client that a rule lacks comes to read. One that is anonymous may only have to say which client it is.
+func wayToRead(e *access.ForbiddenError) string {
+	switch kind, _ := e.Who.Kind(); {
+	case kind == "user":
+		return fmt.Sprintf("add a rule for %s to the mirror's configuration, or log in as a user that a rule names", e.Who)
+	case kind != "":
+		return fmt.Sprintf("add a rule for %s to the mirror's configuration", e.Who)
+	case e.Mirrored && e.Note != "" && (e.Logins || e.Certificates):
+		return "correct the certificate or the Authorization header that hosts.toml gives the node for the mirror"
+	case e.Mirrored && e.Certificates:
+		return "give the node a certificate of the mirror (client in hosts.toml), or add a rule for anonymous clients"
+	case e.Mirrored && e.Logins:
+		return "give the node a login to the mirror (Authorization in hosts.toml), or add a rule for anonymous clients"
+	case !e.Mirrored && e.Logins:
+		return "log in to the mirror: docker login, podman login, or an imagePullSecret for the mirror's host"
+	case !e.Mirrored && e.Certificates:
+		return "give the client a certificate of the mirror (client.cert and client.key in certs.d)"
+	case e.Mirrored:
+		return "add it to rules in the mirror's configuration"
+	}
+	return "add a rule for it to the mirror's configuration"
 }
 
 // loginMissing reads that a registry needs a login which neither the client nor the mirror has.
@@ -208,16 +232,28 @@ func (c *draft) login(e *identity.RefusedError) {
 		identity.ByPassword: "this user and password", identity.ByToken: "this token", identity.ByCertificate: "this client certificate",
 		identity.ByAccount: "this service account's token",
 	}[e.Method]
+	account := e.Method == identity.ByAccount
 	switch e.Result {
 	case identity.Limited:
 		c.set(LoginRefused, "the mirror does not check %s now, after many wrong ones", what)
-		c.remedy("wait a minute, and log in with the right password")
+		if c.remedy("wait a minute, and log in with the right password"); account {
+			c.remedy("pull again in a minute; stop the client that sends wrong tokens from this address")
+		}
 	case identity.Unavailable:
 		c.set(LoginRefused, "the mirror can't check %s now", what)
-		c.remedy("pull again in a moment; if it stays, see the mirror's log")
+		if c.remedy("pull again in a moment; if it stays, see the mirror's log"); account {
+			c.remedy("pull again in a moment; if it stays, see whether the mirror reaches the API server of the cluster")
+		}
 	default:
 		c.set(LoginRefused, "the mirror does not accept %s", what)
-		c.remedy("log in to the mirror again, or correct the imagePullSecret for it")
+		switch e.Method {
+		case identity.ByAccount:
+			c.remedy("mount a new token of the service account, for the audience that the mirror's clients.kubernetes names")
+		case identity.ByToken:
+			c.remedy("log in to the mirror with a token of its clients.tokens; mirror token new makes one")
+		case identity.ByPassword, identity.ByCertificate:
+			c.remedy("log in to the mirror again, or correct the imagePullSecret for it")
+		}
 	}
 	if e.Detail != "" {
 		c.note("%s", e.Detail)

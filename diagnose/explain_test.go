@@ -551,6 +551,28 @@ var cases = []struct {
 	{"client-forbidden-node", diagnose.ClientForbidden, &access.ForbiddenError{
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Who: "node:worker-1", Mirrored: true, Note: "the certificate has expired",
 	}},
+	{"client-forbidden-account", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Who: "sa:builds/kaniko", Logins: true,
+	}},
+	{"client-forbidden-without-a-login", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Logins: true, Certificates: true,
+	}},
+	{"client-forbidden-without-a-certificate", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Certificates: true,
+	}},
+	{"client-forbidden-node-without-a-login", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Logins: true,
+	}},
+	{"client-forbidden-node-without-a-certificate", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Logins: true, Certificates: true,
+	}},
+	{"client-forbidden-node-with-a-wrong-login", diagnose.ClientForbidden, &access.ForbiddenError{
+		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true, Logins: true, Note: "login by token: refused",
+	}},
+	{"login-refused-account", diagnose.LoginRefused, &identity.RefusedError{
+		Method: identity.ByAccount, Result: identity.Refused, Detail: "the token is not for the audience mirror",
+	}},
+	{"login-limited-account", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByAccount, Result: identity.Limited}},
 	{"client-login-missing", diagnose.ClientLoginMissing, &access.LoginError{
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
 	}},

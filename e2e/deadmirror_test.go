@@ -52,11 +52,36 @@ func TestDeadMirror(t *testing.T) {
 	}
 }
 
+// TestBlackHoleOldContainerd measures what a mirror that takes no packets costs containerd 1.6, which has no setting for it and waits 30 s
+// for each connection: an image of one layer, with its index, manifest and configuration.
+func TestBlackHoleOldContainerd(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("MIRROR_E2E_BLACK_HOLE") == "" {
+		t.Skip("it waits some minutes: make black-hole runs it")
+	}
+	d := &deadMirror{upstream: registry.Start(t, registry.Options{}), dir: filepath.Join(t.TempDir(), "certs.d"), line: containerd.V1}
+	d.file = filepath.Join(d.dir, "docker.io", "hosts.toml")
+	d.none(t)
+	d.runtime = containerd.Start(t, containerd.V1, containerd.Certs{Made: d.dir})
+	d.layers = image.Layers{1 << 10}
+	without := d.pull(t)
+	d.setup(t, "http://"+blackHole(t))
+	with := d.pull(t)
+	t.Logf("containerd %s: a black hole costs %s; a pull of %s, without a mirror %s", d.line, (with - without).Round(time.Millisecond),
+		with.Round(time.Millisecond), without.Round(time.Millisecond))
+	// One for each object at most, and one for the tag.
+	const wait, most = 30 * time.Second, 5
+	if cost := with - without; cost < wait-5*time.Second || cost > most*wait+5*time.Second {
+		t.Errorf("the cost is not one of 1 to %d waits of %s", most, wait)
+	}
+}
+
 type deadMirror struct {
 	upstream  *registry.Registry
 	dir, file string
 	line      containerd.Line
 	runtime   *containerd.Containerd
+	layers    image.Layers // nil: deadLayers
 	pulls     int
 }
 
@@ -92,8 +117,12 @@ func (d *deadMirror) pull(t *testing.T) time.Duration {
 	t.Helper()
 	d.pulls++
 	repository := fmt.Sprintf("library/dead-%s-%d", strings.ReplaceAll(string(d.line), ".", "-"), d.pulls)
-	image.PushIndex(t, d.upstream.Host, repository, "v1", deadLayers)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	layers := d.layers
+	if layers == nil {
+		layers = deadLayers
+	}
+	image.PushIndex(t, d.upstream.Host, repository, "v1", layers)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	start := time.Now()
 	if _, err := d.runtime.Pull(ctx, "docker.io/"+repository+":v1"); err != nil {

@@ -22,7 +22,7 @@ type parsedHost struct {
 	URL                 string
 	Pull, Resolve, Push bool
 	Header              http.Header
-	CA, Fallback        bool
+	CA, Pair, Fallback  bool
 }
 
 // hostsCase is a folder of hosts.toml files, and what they must mean.
@@ -30,12 +30,13 @@ type hostsCase struct {
 	dir                     string
 	mirror                  string
 	ca, node, authorization bool
+	pair                    bool
 	noFallback, byDefault   bool
 }
 
 // means is what containerd is to make of the file of a registry.
 func (c hostsCase) means(server string) []parsedHost {
-	m := parsedHost{URL: c.mirror + "/v2", Pull: true, Resolve: true, CA: c.ca}
+	m := parsedHost{URL: c.mirror + "/v2", Pull: true, Resolve: true, CA: c.ca, Pair: c.pair}
 	if c.node || c.authorization {
 		m.Header = make(http.Header)
 	}
@@ -66,7 +67,7 @@ func TestHostsTOML(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cases := append(madeHosts(t, files.Cert), goldenHosts(t, files.Cert)...)
+	cases := append(madeHosts(t, files), goldenHosts(t, files)...)
 	args := []string{files.Cert}
 	want := make(map[string][]parsedHost)
 	for _, c := range cases {
@@ -149,7 +150,7 @@ func TestBuildkitTOML(t *testing.T) {
 }
 
 // madeHosts are folders that mirror setup has written with every combination of its options.
-func madeHosts(t *testing.T, ca string) (cases []hostsCase) {
+func madeHosts(t *testing.T, files cert.Files) (cases []hostsCase) {
 	t.Helper()
 	secret := filepath.Join(t.TempDir(), "authorization")
 	if err := os.WriteFile(secret, []byte("Bearer s3cret\n"), 0o600); err != nil {
@@ -169,6 +170,7 @@ func madeHosts(t *testing.T, ca string) (cases []hostsCase) {
 		if on(4) {
 			c.mirror = "https://mirror.example"
 			c.ca = on(5)
+			c.pair = c.ca && c.node
 		}
 		args := []string{"setup", "containerd", "--mirror", c.mirror, "--install=" + c.dir, "--containerd-config", config}
 		for name, server := range registriesOfHosts {
@@ -184,7 +186,8 @@ func madeHosts(t *testing.T, ca string) (cases []hostsCase) {
 			{c.byDefault, []string{"--default"}},
 			{c.node, []string{"--node", "node-7"}},
 			{c.authorization, []string{"--authorization-file", secret}},
-			{c.ca, []string{"--ca", ca}},
+			{c.ca, []string{"--ca", files.Cert}},
+			{c.pair, []string{"--client-cert", files.Cert, "--client-key", files.Key}},
 			{on(5) && !c.ca, []string{"--dial-timeout", "250ms"}},
 		} {
 			if option.on {
@@ -201,12 +204,13 @@ func madeHosts(t *testing.T, ca string) (cases []hostsCase) {
 var hostsInText = regexp.MustCompile(`(?m)^(?:==> (\S+/hosts\.toml)\n((?:[^=-].*\n|\n)+)|cat >'(\S+/hosts\.toml)' <<'END'\n((?s:.*?))END\n)`)
 
 // goldenHosts are the hosts.toml files of the golden files, of every target that has some.
-func goldenHosts(t *testing.T, ca string) (cases []hostsCase) {
+func goldenHosts(t *testing.T, files cert.Files) (cases []hostsCase) {
 	t.Helper()
 	golden, err := filepath.Glob("../node/testdata/*.golden")
 	if err != nil || len(golden) < 30 {
 		t.Fatalf("%d golden files: %v", len(golden), err)
 	}
+	places := strings.NewReplacer("/etc/mirror/ca.crt", files.Cert, "/etc/mirror/client.cert", files.Cert, "/etc/mirror/client.key", files.Key)
 	count := make(map[string]int)
 	for _, file := range golden {
 		b, err := os.ReadFile(file)
@@ -224,7 +228,7 @@ func goldenHosts(t *testing.T, ca string) (cases []hostsCase) {
 		count[target] += len(found)
 		c := hostsCase{dir: t.TempDir(), mirror: "http://10.0.0.7:5000"}
 		if variant == "full" {
-			c.mirror, c.ca = "https://mirror.example:5443", true
+			c.mirror, c.ca, c.pair = "https://mirror.example:5443", true, true
 			if target != "docker" { // which has no settings for the others
 				c.node, c.authorization, c.noFallback, c.byDefault = true, true, true, true
 			}
@@ -235,7 +239,7 @@ func goldenHosts(t *testing.T, ca string) (cases []hostsCase) {
 			if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(name, []byte(strings.ReplaceAll(content, "/etc/mirror/ca.crt", ca)), 0o600); err != nil {
+			if err := os.WriteFile(name, []byte(places.Replace(content)), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}

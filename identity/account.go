@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -22,9 +23,11 @@ const (
 	// acceptedFor and refusedFor are how long the answer about a token is remembered; never past its end.
 	acceptedFor = 60 * time.Second
 	refusedFor  = 10 * time.Second
-	// maxAccounts is how many tokens are remembered, and maxReviews how many are asked about at a time.
+	// maxAccounts is how many tokens are remembered as good, and how many as bad.
 	maxAccounts = 16_384
-	maxReviews  = 32
+	// How many tokens are asked about at a time, in all and from one address: those whose signature is right, and others.
+	provenReviews, provenAtOnce     = 32, 8
+	unprovenReviews, unprovenAtOnce = 16, 4
 	// maxJWT is the size of a token in bytes: those of Kubernetes have about 1 KiB.
 	maxJWT = 8 << 10
 	// clockLeeway is how far the clocks of a cluster and the mirror may differ.
@@ -52,15 +55,20 @@ type AccountOptions struct {
 	Audience string // that tokens must name; required
 	// Reviewer checks tokens in their cluster, where a token ends with its pod. Nil: Keys and Issuer do.
 	Reviewer Reviewer
-	Keys     Keys
-	Issuer   string
+	// Keys are those that sign tokens. With a Reviewer a token whose signature is wrong by them is not shown to it, and one whose
+	// signature is right takes precedence; nil: each is shown to it.
+	Keys   Keys
+	Issuer string // empty, with a Reviewer alone: any
 }
 
 // Accounts tell service accounts of Kubernetes by their tokens. They are safe for concurrent use.
 type Accounts struct {
-	o       AccountOptions
-	known   *bounded.LRU[[sha256.Size]byte, reviewed]
-	reviews coalesce.Group[[sha256.Size]byte, reviewed]
+	o AccountOptions
+	// good and bad are tokens by their last answer, apart: bad ones displace no good one.
+	good, bad *bounded.LRU[[sha256.Size]byte, reviewed]
+	reviews   coalesce.Group[[sha256.Size]byte, reviewed]
+	// The turns of questions about tokens whose signature is right, or which were accepted before, and about others.
+	proven, unproven *turns
 }
 
 // reviewed is the answer about a token.
@@ -75,9 +83,44 @@ type reviewed struct {
 // NewAccounts makes Accounts.
 func NewAccounts(o AccountOptions) *Accounts {
 	return &Accounts{
-		o: o, known: bounded.NewLRU(bounded.Options[[sha256.Size]byte, reviewed]{Budget: maxAccounts}),
-		reviews: coalesce.Group[[sha256.Size]byte, reviewed]{Most: maxReviews},
+		o:      o,
+		good:   bounded.NewLRU(bounded.Options[[sha256.Size]byte, reviewed]{Budget: maxAccounts}),
+		bad:    bounded.NewLRU(bounded.Options[[sha256.Size]byte, reviewed]{Budget: maxAccounts}),
+		proven: newTurns(provenAtOnce, provenReviews), unproven: newTurns(unprovenAtOnce, unprovenReviews),
 	}
+}
+
+// remembered is the answer about a token, while it holds.
+func (a *Accounts) remembered(key [sha256.Size]byte, now time.Time) (reviewed, bool) {
+	for _, of := range []*bounded.LRU[[sha256.Size]byte, reviewed]{a.good, a.bad} {
+		if got, ok := of.Get(key); ok && now.Before(got.until) {
+			return got, true
+		}
+	}
+	return reviewed{}, false
+}
+
+// remember remembers the answer about a token. One that could not be had leaves what is known.
+func (a *Accounts) remember(key [sha256.Size]byte, got reviewed) {
+	switch got.result {
+	case Accepted:
+		a.good.Put(key, got, 1)
+	case Refused:
+		a.good.Remove(key)
+		if !got.until.IsZero() {
+			a.bad.Put(key, got, 1)
+		}
+	case Limited, Unavailable:
+	}
+}
+
+// CheckKeys reports why the keys that sign tokens can't be had: with a Reviewer each forged token is then a question to it.
+func (a *Accounts) CheckKeys(ctx context.Context) error {
+	if a.o.Keys == nil {
+		return errors.New("they are not configured")
+	}
+	_, err := a.o.Keys.Find(ctx, "")
+	return err
 }
 
 // isJWT reports whether a text has the form of a token of Kubernetes.
@@ -137,21 +180,20 @@ func accountOf(user string) client.Identity {
 func (v *Verifier) account(ctx context.Context, a *Accounts, token, source string) (client.Identity, error) {
 	now := time.Now()
 	key := v.sum(token)
-	got, known := a.known.Get(key)
-	if !known || !now.Before(got.until) {
+	got, known := a.remembered(key, now)
+	if !known {
 		parsed, c, err := a.read(token, now)
 		if err != nil {
 			return "", v.refuse(ByAccount, Refused, err.Error(), nil)
 		}
 		got, _, err = a.reviews.Do(ctx, key, func(ctx context.Context) (reviewed, error) {
-			if got, known := a.known.Get(key); known && now.Before(got.until) { // since the caller has looked
+			if got, known := a.remembered(key, now); known { // since the caller has looked
 				return got, nil
 			}
-			got := v.review(ctx, a, parsed, c, token, source)
+			_, before := a.good.Get(key)
+			got := v.review(ctx, a, parsed, c, token, source, before)
 			v.o.Observe(ByAccount, got.result)
-			if !got.until.IsZero() {
-				a.known.Put(key, got, 1)
-			}
+			a.remember(key, got)
 			return got, nil
 		})
 		if err != nil {
@@ -164,50 +206,82 @@ func (v *Verifier) account(ctx context.Context, a *Accounts, token, source strin
 	return got.who, nil
 }
 
-// review checks a token that is for the mirror.
-func (v *Verifier) review(ctx context.Context, a *Accounts, parsed *jwt.JSONWebToken, c claims, token, source string) reviewed {
-	if a.o.Reviewer == nil {
-		return a.verify(ctx, parsed, c)
-	}
-	t := v.limits.begin(string(c.who), source, time.Now())
-	if t == nil {
-		return reviewed{result: Limited, detail: "there were too many wrong tokens"}
-	}
-	user, why, err := a.o.Reviewer.ReviewToken(ctx, token, a.o.Audience)
+// review checks a token that is for the mirror. before: it was accepted before.
+//
+// What a token says of itself can be made up, its account too. So nothing is counted by that: a token whose signature is right has turns
+// of its own and no limit, one whose signature is wrong is shown to no API server, and of those that can't be told an address
+// has a share.
+func (v *Verifier) review(ctx context.Context, a *Accounts, parsed *jwt.JSONWebToken, c claims, token, source string, before bool) reviewed {
 	now := time.Now()
-	switch {
-	case err != nil:
-		t.undo()
-		return reviewed{result: Unavailable, err: err}
-	case user != c.Subject:
-		if why == "" {
-			why = "the API server does not accept the token"
+	if a.o.Reviewer == nil {
+		right, known, err := a.signed(ctx, parsed)
+		switch {
+		case err != nil:
+			return reviewed{result: Unavailable, err: err}
+		case right:
+			return a.accept(c, now)
+		case known:
+			return reviewed{result: Refused, detail: wrongSignature}
 		}
-		return reviewed{result: Refused, detail: why, until: now.Add(refusedFor)}
+		return reviewed{result: Refused, detail: "the key that has signed the token is not among those of the cluster"}
 	}
-	t.succeeded()
-	return a.accept(c, now)
+	if !before && a.o.Keys != nil {
+		// Where the keys can't be had the API server is asked: an error is in the log.
+		right, known, _ := a.signed(ctx, parsed)
+		if known && !right {
+			return reviewed{result: Refused, detail: wrongSignature}
+		}
+		before = right
+	}
+	if before {
+		return a.ask(ctx, a.proven, c, token, source)
+	}
+	t := v.limits.unproven(source, now)
+	if t == nil {
+		v.warn(ctx, tooManyTokens, "", source)
+		return reviewed{result: Limited, detail: "there were too many wrong tokens from this address"}
+	}
+	got := a.ask(ctx, a.unproven, c, token, source)
+	if got.result != Refused {
+		t.undo()
+	}
+	return got
 }
 
-// verify checks the signature of a token.
-func (a *Accounts) verify(ctx context.Context, parsed *jwt.JSONWebToken, c claims) reviewed {
+const wrongSignature = "the signature of the token is wrong"
+
+// ask asks the API server about a token when it is the turn of an address.
+func (a *Accounts) ask(ctx context.Context, of *turns, c claims, token, source string) (got reviewed) {
+	inTime := of.do(ctx, pair{source: source}, func() {
+		user, why, err := a.o.Reviewer.ReviewToken(ctx, token, a.o.Audience)
+		now := time.Now()
+		switch {
+		case err != nil:
+			got = reviewed{result: Unavailable, err: err}
+		case user == c.Subject:
+			got = a.accept(c, now)
+		default:
+			got = reviewed{result: Refused, detail: cmp.Or(why, "the API server does not accept the token"), until: now.Add(refusedFor)}
+		}
+	})
+	if !inTime {
+		return reviewed{result: Unavailable, err: errors.New("too many tokens wait to be checked")}
+	}
+	return got
+}
+
+// signed reports whether the signature of a token is right. known: its key is, so that a signature that is not right is wrong.
+func (a *Accounts) signed(ctx context.Context, parsed *jwt.JSONWebToken) (right, known bool, err error) {
 	id := ""
 	if len(parsed.Headers) > 0 {
 		id = parsed.Headers[0].KeyID
 	}
 	keys, err := a.o.Keys.Find(ctx, id)
 	if err != nil {
-		return reviewed{result: Unavailable, err: err}
+		return false, false, err
 	}
-	now := time.Now()
-	if slices.ContainsFunc(keys, func(k jose.JSONWebKey) bool { return parsed.Claims(k.Key, new(jwt.Claims)) == nil }) {
-		return a.accept(c, now)
-	}
-	if len(keys) == 0 {
-		// The key may be found a moment later: not remembered, since to look costs nothing.
-		return reviewed{result: Refused, detail: "the key that has signed the token is not among those of the cluster"}
-	}
-	return reviewed{result: Refused, detail: "the signature of the token is wrong", until: now.Add(refusedFor)}
+	right = slices.ContainsFunc(keys, func(k jose.JSONWebKey) bool { return parsed.Claims(k.Key, new(jwt.Claims)) == nil })
+	return right, id != "" && len(keys) > 0, nil
 }
 
 // accept is the answer about a good token. It holds no longer than the token does.

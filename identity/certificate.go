@@ -22,6 +22,9 @@ const (
 	badFor    = 10 * time.Second
 	// maxChain is how many certificates a client may send.
 	maxChain = 8
+	// listGrace is how long a list of revoked certificates counts after its end. After that no certificate of its authority does: one that
+	// was revoked meanwhile would not be known.
+	listGrace = 7 * 24 * time.Hour
 )
 
 // Certificates tell nodes by the certificates that they show in the TLS handshake. They are checked with each request, and not in
@@ -29,7 +32,24 @@ const (
 type Certificates struct {
 	authorities *x509.CertPool
 	revoked     map[string]bool // issuer and serial number of certificates
+	lists       []List
 	chains      *bounded.LRU[[sha256.Size]byte, verdict]
+}
+
+// List is a list of revoked certificates.
+type List struct {
+	Issuer string    // the subject of the authority that has signed it
+	Ends   time.Time // when its authority makes the next one at the latest; zero: it does not say
+
+	issuer string // in DER
+}
+
+// Refused is when the certificates of the list's authority no longer count; zero: that is not known.
+func (l List) Refused() time.Time {
+	if l.Ends.IsZero() {
+		return l.Ends
+	}
+	return l.Ends.Add(listGrace)
 }
 
 // verdict is what is known of a certificate.
@@ -110,7 +130,34 @@ func (c *Certificates) revoke(der []byte, authorities []*x509.Certificate) error
 	for _, r := range list.RevokedCertificateEntries {
 		c.revoked[string(list.RawIssuer)+r.SerialNumber.String()] = true
 	}
+	c.newest(List{Issuer: list.Issuer.String(), Ends: list.NextUpdate, issuer: string(list.RawIssuer)})
 	return nil
+}
+
+// newest keeps of the lists of an authority the one that ends last.
+func (c *Certificates) newest(l List) {
+	for i, known := range c.lists {
+		if known.issuer == l.issuer {
+			if l.Ends.IsZero() || !known.Ends.IsZero() && l.Ends.After(known.Ends) {
+				c.lists[i] = l
+			}
+			return
+		}
+	}
+	c.lists = append(c.lists, l)
+}
+
+// Lists are the lists of revoked certificates, of each authority the one that ends last. A nil *Certificates has none.
+func (c *Certificates) Lists() []List {
+	if c == nil {
+		return nil
+	}
+	return c.lists
+}
+
+// Outdated are the lists that have ended.
+func (c *Certificates) Outdated(now time.Time) []List {
+	return slices.DeleteFunc(slices.Clone(c.Lists()), func(l List) bool { return l.Ends.IsZero() || now.Before(l.Ends) })
 }
 
 // Authorities are the certificates that sign those of clients, for the handshake.
@@ -148,33 +195,55 @@ func (c *Certificates) judge(chain []*x509.Certificate, now time.Time) verdict {
 	if err != nil {
 		return bad(fmt.Errorf("the client's certificate is not valid: %w", err))
 	}
+	// Verify takes a certificate that names no purpose for one of each.
+	if !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
+		return bad(errors.New("the client's certificate is not for clients: its extended key usage lacks clientAuth"))
+	}
 	name, err := nodeOf(leaf)
 	if err != nil {
 		return bad(err)
 	}
 	good := verdict{who: client.Node(name)}
 	for _, way := range ways {
-		if end, ok := c.validUntil(way); ok && end.After(good.until) {
+		end, wrong := c.validUntil(way, now)
+		if wrong != nil {
+			err = wrong
+		} else if end.After(good.until) {
 			good.until = end
 		}
 	}
 	if good.until.IsZero() {
-		return bad(errors.New("the client's certificate, or one that signs it, was revoked"))
+		return bad(err)
 	}
 	return good
 }
 
-// validUntil is when the first certificate of a chain ends. False: one of them was revoked.
-func (c *Certificates) validUntil(way []*x509.Certificate) (end time.Time, ok bool) {
-	for _, cert := range way {
-		if c.revoked[string(cert.RawIssuer)+cert.SerialNumber.String()] {
-			return time.Time{}, false
-		}
-		if end.IsZero() || cert.NotAfter.Before(end) {
-			end = cert.NotAfter
+// validUntil is until when a chain is good without a further look: the first certificate of it ends, or a list. The error says that one of
+// them was revoked, or that a list is outdated.
+func (c *Certificates) validUntil(way []*x509.Certificate, now time.Time) (end time.Time, err error) {
+	sooner := func(t time.Time) {
+		if now.Before(t) && (end.IsZero() || t.Before(end)) {
+			end = t
 		}
 	}
-	return end, true
+	for _, cert := range way {
+		if c.revoked[string(cert.RawIssuer)+cert.SerialNumber.String()] {
+			return time.Time{}, errors.New("the client's certificate, or one that signs it, was revoked")
+		}
+		sooner(cert.NotAfter)
+	}
+	for _, l := range c.lists {
+		if !slices.ContainsFunc(way, func(cert *x509.Certificate) bool { return string(cert.RawIssuer) == l.issuer }) {
+			continue
+		}
+		if refused := l.Refused(); !refused.IsZero() && !now.Before(refused) {
+			return time.Time{}, fmt.Errorf("the list of revoked certificates of %q ended on %s, more than %d days ago; write a new one to clients.crl",
+				l.Issuer, l.Ends.UTC().Format(time.DateOnly), listGrace/(24*time.Hour))
+		}
+		sooner(l.Ends)
+		sooner(l.Refused())
+	}
+	return end, nil
 }
 
 // nodeName is the name of a host, in lower case.

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"slices"
@@ -63,11 +64,15 @@ func make509(t testing.TB, by *signer, change func(*x509.Certificate)) signer {
 
 func newCA(t testing.TB, name string, by *signer) signer {
 	t.Helper()
-	return make509(t, by, func(c *x509.Certificate) {
+	return make509(t, by, authorityOf(name, 24*time.Hour))
+}
+
+func authorityOf(name string, life time.Duration) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
 		c.Subject.CommonName, c.IsCA, c.BasicConstraintsValid = name, true, true
 		c.KeyUsage, c.ExtKeyUsage = x509.KeyUsageCertSign|x509.KeyUsageCRLSign, nil
-		c.NotAfter = time.Now().Add(24 * time.Hour)
-	})
+		c.NotAfter = time.Now().Add(life)
+	}
 }
 
 // crl is a list of revoked certificates.
@@ -154,6 +159,15 @@ func TestCertificates(t *testing.T) {
 			kubelet("worker-1")(c)
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		}), "", "incompatible key usage"},
+		{"of no purpose", one(&ca, func(c *x509.Certificate) { kubelet("worker-1")(c); c.ExtKeyUsage = nil }), "", "lacks clientAuth"},
+		{"of any purpose", one(&ca, func(c *x509.Certificate) {
+			kubelet("worker-1")(c)
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+		}), "", "lacks clientAuth"},
+		{"of both purposes", one(&ca, func(c *x509.Certificate) {
+			kubelet("worker-1")(c)
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+		}), "node:worker-1", ""},
 		{"a user with the name of a kubelet", one(&ca, common("system:node:worker-1")), "", "not its organization, system:nodes"},
 		{"an administrator", one(&ca, common("kubernetes-admin", "system:masters")), "", "is not a node"},
 		{"a component", one(&ca, common("system:kube-controller-manager")), "", "is not a node"},
@@ -210,6 +224,55 @@ func TestCertificateExpires(t *testing.T) {
 		if who, note, _ := v.Identify(with(t, "", node), "1", false); who != "" || !strings.Contains(note, "expired") {
 			t.Errorf("%q %q", who, note)
 		}
+	})
+}
+
+// Seven days after the end of a list no certificate of its authority counts, one that was remembered neither; until then the list is used,
+// and the log says that it is outdated. The newest list of an authority decides, and other authorities are not touched.
+func TestOutdatedList(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const day = 24 * time.Hour
+		ca := make509(t, nil, authorityOf("cluster", 365*day))
+		other := make509(t, nil, authorityOf("other", 365*day))
+		long := func(c *x509.Certificate) { kubelet("worker-1")(c); c.NotAfter = time.Now().Add(100 * day) }
+		node, revoked, elsewhere := make509(t, &ca, long), make509(t, &ca, long), make509(t, &other, long)
+		var log strings.Builder
+		v := identity.New(identity.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		use := func(lists ...[]byte) *identity.Certificates {
+			c := authorities(t, slices.Concat(ca.pem(), other.pem()), slices.Concat(lists...))
+			v.Use(identity.Settings{Certificates: c})
+			return c
+		}
+		check := func(when string, n signer, want client.Identity, note string) {
+			t.Helper()
+			for range 2 {
+				who, got, err := v.Identify(with(t, "", n), "1", false)
+				if err != nil || who != want || !strings.Contains(got, note) || (got == "") != (note == "") {
+					t.Errorf("%s: %q %q %v, want %q %q", when, who, got, err, want, note)
+				}
+			}
+		}
+		old := ca.crl(t, revoked.cert) // ends in an hour
+		c := use(old)
+		check("before its end", node, "node:worker-1", "")
+		if list := c.Lists(); len(list) != 1 || list[0].Issuer != "CN=cluster" || len(c.Outdated(time.Now())) != 0 || strings.Contains(log.String(), "outdated") {
+			t.Errorf("%v; %s", list, log.String())
+		}
+		time.Sleep(2 * time.Hour) // in the bubble
+		check("after its end", node, "node:worker-1", "")
+		check("after its end, revoked", revoked, "", "revoked")
+		if n := strings.Count(log.String(), "list of revoked certificates is outdated"); n != 1 || len(c.Outdated(time.Now())) != 1 {
+			t.Errorf("said %d times: %s", n, log.String())
+		}
+		time.Sleep(6 * day)
+		check("six days later", node, "node:worker-1", "")
+		time.Sleep(day)
+		check("seven days after its end", node, "", "write a new one to clients.crl")
+		check("of an authority without a list", elsewhere, "node:worker-1", "")
+		use(ca.crl(t, revoked.cert), old)
+		check("with a new list beside the old one", node, "node:worker-1", "")
+		check("revoked in both", revoked, "", "revoked")
 	})
 }
 

@@ -94,11 +94,10 @@ func (b Beside) Find(ctx context.Context, id string) ([]jose.JSONWebKey, error) 
 	return b.Remote.Find(ctx, id)
 }
 
-// RemoteKeys are the keys at a URL. They are asked for when the first token comes, every ten minutes while tokens come, and for
+// RemoteKeys are the keys of a source: a URL, or an API server. They are asked for when the first token comes, every ten minutes while tokens come, and for
 // a key that is not among them at most once a minute. It is safe for concurrent use.
 type RemoteKeys struct {
-	url    string
-	client *http.Client
+	source func(context.Context) ([]byte, error)
 	log    *slog.Logger
 	asking coalesce.Group[struct{}, KeySet]
 
@@ -109,15 +108,36 @@ type RemoteKeys struct {
 	err   error     // of the last question
 }
 
-// NewRemoteKeys makes RemoteKeys that nothing has been asked for yet. transport must check the server's certificate.
-func NewRemoteKeys(url string, transport http.RoundTripper, log *slog.Logger) *RemoteKeys {
+// NewRemoteKeys makes RemoteKeys that nothing has been asked for yet. source gives a set of keys, JWKS, and is believed.
+func NewRemoteKeys(source func(context.Context) ([]byte, error), log *slog.Logger) *RemoteKeys {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &RemoteKeys{url: url, log: log, client: &http.Client{
+	return &RemoteKeys{source: source, log: log}
+}
+
+// KeysAt is the source of keys at a URL. transport must check the server's certificate.
+func KeysAt(url string, transport http.RoundTripper) func(context.Context) ([]byte, error) {
+	c := &http.Client{
 		Transport: transport, Timeout: askTime,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
+	return func(ctx context.Context) ([]byte, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Accept", "application/jwk-set+json, application/json")
+		resp, err := c.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return nil, fmt.Errorf("%s answered %s", req.URL.Host, resp.Status)
+		}
+		return io.ReadAll(io.LimitReader(resp.Body, maxKeySet+1))
+	}
 }
 
 // Find is that of Keys.
@@ -147,13 +167,17 @@ func (r *RemoteKeys) Find(ctx context.Context, id string) ([]jose.JSONWebKey, er
 
 // ask asks for the keys. Where no answer comes the old ones stay.
 func (r *RemoteKeys) ask(ctx context.Context) (KeySet, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	set, err := r.fetch(ctx)
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err != nil && r.err == nil {
+		r.log.WarnContext(ctx, "cannot get the keys that sign service-account tokens; it is tried again each minute while tokens come", "error", err)
+	}
 	r.asked, r.err = now, err
 	if err != nil {
-		r.log.WarnContext(ctx, "cannot get the keys that sign service-account tokens; it is tried again in a minute", "error", err)
 		return nil, err
 	}
 	r.set, r.got = set, now
@@ -161,26 +185,13 @@ func (r *RemoteKeys) ask(ctx context.Context) (KeySet, error) {
 }
 
 func (r *RemoteKeys) fetch(ctx context.Context) (KeySet, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
+	b, err := r.source(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the keys of the cluster: %w", err)
-	}
-	req.Header.Set("Accept", "application/jwk-set+json, application/json")
-	resp, err := r.client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask for the keys of the cluster: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask for the keys of the cluster: %s answered %s", req.URL.Host, resp.Status)
-	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxKeySet+1))
-	if err != nil {
-		return nil, fmt.Errorf("read the keys of the cluster: %w", err)
 	}
 	set, err := ParseKeys(b)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys of the cluster: what %s sent: %w", req.URL.Host, err)
+		return nil, fmt.Errorf("read the keys of the cluster: %w", err)
 	}
 	return set, nil
 }

@@ -2,9 +2,11 @@ package identity
 
 import (
 	"bytes"
-	"cmp"
+	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -19,12 +21,25 @@ const (
 	maxPassword = 16 << 10
 )
 
-// Passwords are users with their bcrypt hashes. They are immutable.
+// Passwords are users with their bcrypt hashes. They are immutable, but for what they measure.
 type Passwords struct {
 	hashes map[string][]byte // by user
-	// costly is the hash with the highest cost: the password of an unknown user is compared with it, so that it takes as long.
+	// costly is the hash with the highest cost: the password of an unknown user takes as long as a comparison with it.
 	costly []byte
+	pace   pace
+	bcrypt func(hash, password []byte) error
 }
+
+// pace is how long a comparison with the costliest hash takes on this machine now.
+type pace struct {
+	begun atomic.Bool
+	known chan struct{} // closed after the first measurement
+	took  atomic.Int64  // in nanoseconds
+	at    atomic.Int64  // when it was measured last, in nanoseconds since 1970
+}
+
+// measureShare is which part of the time one measurement may take.
+const measureShare = 20
 
 // ParsePasswords reads a file as htpasswd -B writes it: USER:HASH in each line. Empty lines and those that begin with # are left
 // out. Its errors name the line, and never show a hash.
@@ -32,7 +47,7 @@ func ParsePasswords(text []byte) (*Passwords, error) {
 	if len(text) > maxFile {
 		return nil, fmt.Errorf("it has more than %d MiB", maxFile>>20)
 	}
-	p := &Passwords{hashes: make(map[string][]byte)}
+	p := &Passwords{hashes: make(map[string][]byte), bcrypt: bcrypt.CompareHashAndPassword, pace: pace{known: make(chan struct{})}}
 	highest := 0
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
 	for i, line := range strings.Split(string(text), "\n") {
@@ -104,7 +119,7 @@ func costOf(hash string) (int, error) {
 
 const bcryptChars = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-// hash is the hash of a user. For an unknown user it is empty, and compare takes as long as for others.
+// hash is the hash of a user; empty for an unknown one.
 func (p *Passwords) hash(user string) string {
 	if p == nil {
 		return ""
@@ -114,9 +129,52 @@ func (p *Passwords) hash(user string) string {
 
 // compare reports whether a password is that of a hash.
 func (p *Passwords) compare(hash, password string) bool {
-	against := cmp.Or(hash, string(p.costly))
-	right := bcrypt.CompareHashAndPassword([]byte(against), []byte(password)) == nil
-	return right && hash != ""
+	return p.bcrypt([]byte(hash), []byte(password)) == nil
+}
+
+// pretend takes as long as compare does, for an unknown user. It computes once in a while alone, to measure that time: so a flood of
+// made-up names costs a twentieth of a processor, and holds up no user.
+func (p *Passwords) pretend(ctx context.Context, password string) {
+	if p.pace.begun.CompareAndSwap(false, true) {
+		p.measure(password)
+		close(p.pace.known)
+		return
+	}
+	select {
+	case <-p.pace.known:
+	case <-ctx.Done():
+		return
+	}
+	took, at, now := p.pace.took.Load(), p.pace.at.Load(), time.Now().UnixNano()
+	if now-at >= measureShare*took && p.pace.at.CompareAndSwap(at, now) {
+		p.measure(password)
+		return
+	}
+	wait := time.NewTimer(time.Duration(took))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+}
+
+func (p *Passwords) measure(password string) {
+	began := time.Now()
+	p.compare(string(p.costly), password)
+	end := time.Now()
+	p.pace.took.Store(int64(end.Sub(began)))
+	p.pace.at.Store(end.UnixNano())
+}
+
+// Costs are the lowest and the highest cost of the hashes.
+func (p *Passwords) Costs() (least, most int) {
+	for _, hash := range p.hashes {
+		cost, _ := bcrypt.Cost(hash)
+		if most = max(most, cost); least == 0 || cost < least {
+			least = cost
+		}
+	}
+	return least, most
 }
 
 // CheckName says what is wrong with the name of a user. It is shown in logs and written in rules, where a colon stands behind the

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,6 +129,17 @@ func (t *Tokens) take(in TokenFile) (wrong []strictyaml.Mistake) {
 		t.entries[entry.sum] = entry
 	}
 	return wrong
+}
+
+// Endless are the names of the tokens that have no end, sorted.
+func (t *Tokens) Endless() (list []string) {
+	for _, e := range t.entries {
+		if e.expires.IsZero() {
+			list = append(list, e.name)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // find is the name of a token. expired: the token is known, and has ended.

@@ -102,10 +102,10 @@ type Verifier struct {
 
 	limits *limits
 	turns  *turns
-	// checked are passwords that were compared, right and wrong ones.
-	checked   *bounded.LRU[[sha256.Size]byte, compared]
-	comparing coalesce.Group[[sha256.Size]byte, compared]
-	warned    bounded.Expiring[pair, struct{}] // users at addresses of which the log has said that they are limited
+	// right and wrong are passwords that were compared, apart: wrong ones displace no right one.
+	right, wrong *bounded.LRU[[sha256.Size]byte, compared]
+	comparing    coalesce.Group[[sha256.Size]byte, compared]
+	warned       bounded.Expiring[pair, struct{}] // of what the log has spoken lately: users at addresses, addresses, authorities
 }
 
 // compared is the result for a password.
@@ -115,7 +115,7 @@ type compared struct {
 	result Result // of a password that was not compared; empty: it was
 }
 
-// maxChecked is how many passwords are remembered as right or wrong.
+// maxChecked is how many passwords are remembered as right, and how many as wrong.
 const maxChecked = 16_384
 
 // New makes a Verifier that knows no client before the first Use.
@@ -127,12 +127,19 @@ func New(o Options) *Verifier {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	v := &Verifier{
-		o: o, limits: newLimits(), turns: newTurns(max(1, runtime.GOMAXPROCS(0)/2)),
-		checked: bounded.NewLRU(bounded.Options[[sha256.Size]byte, compared]{Budget: maxChecked}),
+		o: o, limits: newLimits(), turns: newTurns(1, max(1, runtime.GOMAXPROCS(0)/2)),
+		right: bounded.NewLRU(bounded.Options[[sha256.Size]byte, compared]{Budget: maxChecked}),
+		wrong: bounded.NewLRU(bounded.Options[[sha256.Size]byte, compared]{Budget: maxChecked}),
 	}
 	_, _ = rand.Read(v.key[:])
 	v.settings.Store(&Settings{})
 	return v
+}
+
+// Ways reports how clients may identify themselves: by a login in a header, by a certificate.
+func (v *Verifier) Ways() (login, certificate bool) {
+	s := v.settings.Load()
+	return s.Logins(), s.Certificates != nil
 }
 
 // Use makes s the settings of all requests from now on.
@@ -158,6 +165,9 @@ func (v *Verifier) Identify(r *http.Request, source string, named bool) (who cli
 		return "", note, nil
 	}
 	who, checked, err := s.Certificates.identify(r.TLS.PeerCertificates, time.Now())
+	if checked {
+		v.warnOfLists(r.Context(), s.Certificates)
+	}
 	if err != nil {
 		note, err = strings.TrimPrefix(note+"; "+err.Error(), "; "), nil
 		if checked {
@@ -233,8 +243,8 @@ func (v *Verifier) refuse(m Method, r Result, detail string, err error) error {
 func (v *Verifier) password(ctx context.Context, p *Passwords, l login, source string) (client.Identity, error) {
 	hash := p.hash(l.user)
 	key := v.sum(l.user, l.secret)
-	c, known := v.checked.Get(key)
-	if !known || c.hash != hash {
+	c, known := v.remembered(key, hash)
+	if !known {
 		var err error
 		c, _, err = v.comparing.Do(ctx, key, func(ctx context.Context) (compared, error) {
 			return v.compare(ctx, p, hash, key, l, source), nil
@@ -244,7 +254,7 @@ func (v *Verifier) password(ctx context.Context, p *Passwords, l login, source s
 		}
 	} else if c.right && !v.limits.known(l.user, source, time.Now()) {
 		v.o.Observe(ByPassword, Limited)
-		v.warn(ctx, l.user, source)
+		v.warn(ctx, tooManyPasswords, l.user, source)
 		c = compared{hash: hash, result: Limited}
 	}
 	switch {
@@ -258,44 +268,83 @@ func (v *Verifier) password(ctx context.Context, p *Passwords, l login, source s
 	return "", &RefusedError{Method: ByPassword, Result: Refused}
 }
 
+// remembered is the result for a password, if the user has the same hash as then.
+func (v *Verifier) remembered(key [sha256.Size]byte, hash string) (compared, bool) {
+	for _, of := range []*bounded.LRU[[sha256.Size]byte, compared]{v.right, v.wrong} {
+		if c, ok := of.Get(key); ok && c.hash == hash {
+			return c, true
+		}
+	}
+	return compared{}, false
+}
+
 // compare computes whether a password is right, within the limits, and remembers it.
 func (v *Verifier) compare(ctx context.Context, p *Passwords, hash string, key [sha256.Size]byte, l login, source string) compared {
-	if c, ok := v.checked.Get(key); ok && c.hash == hash { // since the caller has looked
+	if c, ok := v.remembered(key, hash); ok { // since the caller has looked
 		return c
 	}
 	c := compared{hash: hash}
-	t := v.limits.begin(l.user, source, time.Now())
+	t := v.limits.begin(l.user, source, hash != "", time.Now())
 	if t == nil {
 		c.result = Limited
 		v.o.Observe(ByPassword, Limited)
-		v.warn(ctx, l.user, source)
+		v.warn(ctx, tooManyPasswords, l.user, source)
 		return c
 	}
-	if !v.turns.do(ctx, source, func() { c.right = p.compare(hash, l.secret) }) {
+	var inTime bool
+	if at := (pair{l.user, source}); hash == "" {
+		inTime = v.turns.alone(ctx, at, func() { p.pretend(ctx, l.secret) })
+	} else {
+		inTime = v.turns.do(ctx, at, func() { c.right = p.compare(hash, l.secret) })
+	}
+	if !inTime {
 		t.undo()
 		c.result = Unavailable
 		v.o.Observe(ByPassword, Unavailable)
 		return c
 	}
-	v.checked.Put(key, c, 1)
 	if !c.right {
+		v.wrong.Put(key, c, 1)
 		v.o.Observe(ByPassword, Refused)
 		return c
 	}
+	v.right.Put(key, c, 1)
 	t.succeeded()
 	v.o.Observe(ByPassword, Accepted)
 	return c
 }
 
-// warn logs that a user is limited, at an address at most once in ten minutes.
-func (v *Verifier) warn(ctx context.Context, user, source string) {
+// These are the events of logins that are not checked.
+const (
+	tooManyPasswords = "too many wrong passwords; further ones are not checked for a time"
+	tooManyTokens    = "too many wrong service-account tokens; further ones from this address are not checked for a time"
+)
+
+// warn logs that logins are not checked, of a user at an address at most once in ten minutes.
+func (v *Verifier) warn(ctx context.Context, event, user, source string) {
 	at := pair{user, source}
 	if v.warned.Has(at) {
 		return
 	}
 	v.warned.Put(at, struct{}{}, 10*time.Minute, 1000)
-	v.o.Log.WarnContext(ctx, "too many wrong passwords; further ones are not checked for a time", "client", client.Identity(user).Label(),
-		"source", source)
+	if user == "" {
+		v.o.Log.WarnContext(ctx, event, "source", source)
+		return
+	}
+	v.o.Log.WarnContext(ctx, event, "client", client.Identity(user).Label(), "source", source)
+}
+
+// warnOfLists logs which lists of revoked certificates have ended, each at most once in an hour.
+func (v *Verifier) warnOfLists(ctx context.Context, c *Certificates) {
+	for _, l := range c.Outdated(time.Now()) {
+		at := pair{user: l.issuer}
+		if v.warned.Has(at) {
+			continue
+		}
+		v.warned.Put(at, struct{}{}, time.Hour, 1000)
+		v.o.Log.WarnContext(ctx, "list of revoked certificates is outdated; certificates of its authority count until seven days after its end",
+			"name", l.Issuer, "expires_at", l.Ends)
+	}
 }
 
 // sum is the keyed hash of some texts, which stands for them in memory.

@@ -280,6 +280,121 @@ func TestLimits(t *testing.T) {
 	})
 }
 
+// A flood of wrong logins at an address, for made-up users or for users that exist, holds up the first login of another user there by
+// a moment, and made-up users cost next to nothing. All of them look alike.
+func TestFloodAtOneAddress(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		users int           // that exist, and of which the attacker knows the names
+		most  time.Duration // that the login waits
+	}{
+		{"made-up users", 0, time.Second},
+		{"four users that exist", 4, 3 * time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			names := []string{"alice", "bob"}
+			for i := range tt.users {
+				names = append(names, fmt.Sprint("user-", i))
+			}
+			synctest.Test(t, func(t *testing.T) {
+				list := passwords(t, names...)
+				compared := list.Slow(500 * time.Millisecond)
+				v := newVerifier()
+				v.Use(identity.Settings{Passwords: list})
+				if who, _ := v.ask(t, basic("bob", "bob1"), "1"); who != "bob" {
+					t.Fatal(who)
+				}
+				var all sync.WaitGroup
+				for i := range 1000 {
+					user := fmt.Sprint("made-up-", i)
+					if tt.users > 0 {
+						user = fmt.Sprint("user-", i%tt.users)
+					}
+					all.Go(func() {
+						if who, r := v.ask(t, basic(user, fmt.Sprint("guess", i)), "1"); who != "" || r == "" {
+							t.Errorf("%s is %q", user, who)
+						}
+					})
+				}
+				time.Sleep(time.Millisecond) // in the bubble: all of them are checked or wait
+				before, began := compared.Load(), time.Now()
+				if who, r := v.ask(t, basic("alice", "alice1"), "1"); who != "alice" {
+					t.Errorf("the first login of another user: %q %s", who, r)
+				}
+				if took := time.Since(began); took > tt.most {
+					t.Errorf("it waited for %s", took)
+				}
+				if who, _ := v.ask(t, basic("bob", "bob1"), "1"); who != "bob" {
+					t.Error("a login that was right before is refused")
+				}
+				all.Wait()
+				// Each that exists has five tries; of the made-up ones one is compared, to measure the time.
+				if n := compared.Load() - before - 1; n > int64(5*tt.users+1) {
+					t.Errorf("%d comparisons", n)
+				}
+			})
+		})
+	}
+}
+
+// An unknown user takes as long as a known one, also where the time is not measured anew.
+func TestUnknownUsersTakeAsLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		list := passwords(t, "alice")
+		list.Slow(300 * time.Millisecond)
+		v := newVerifier()
+		v.Use(identity.Settings{Passwords: list})
+		for i := range 20 {
+			for _, user := range []string{"alice", fmt.Sprint("made-up-", i)} {
+				began := time.Now()
+				if _, r := v.ask(t, basic(user, fmt.Sprint("wrong", i)), fmt.Sprint("address-", i)); r != identity.Refused {
+					t.Fatal(r)
+				}
+				if took := time.Since(began); took != 300*time.Millisecond {
+					t.Errorf("%s took %s", user, took)
+				}
+			}
+		}
+	})
+}
+
+// One client can try a password with so many users that exist, and no more; made-up names don't use that up.
+func TestOneTryForEachUser(t *testing.T) {
+	t.Parallel()
+	var names []string
+	for i := range 200 {
+		names = append(names, fmt.Sprint("user-", i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		list := passwords(t, names...)
+		v := newVerifier()
+		v.Use(identity.Settings{Passwords: list})
+		guess := func(prefix string) (checked int) {
+			for i := range 200 {
+				if _, r := v.ask(t, basic(fmt.Sprint(prefix, i), "Winter2026"), "1"); r == identity.Refused {
+					checked++
+				}
+			}
+			return checked
+		}
+		if n := guess("made-up-"); n != 200 {
+			t.Errorf("%d of 200 made-up users are answered as wrong", n)
+		}
+		if n := guess("user-"); n < 100 || n > 130 {
+			t.Errorf("%d of 200 users are tried from one address, want about 100", n)
+		}
+		if _, r := v.ask(t, basic("made-up-x", "Winter2026"), "1"); r != identity.Limited {
+			t.Errorf("a made-up user is told from one that exists: %s", r)
+		}
+		if who, r := v.ask(t, basic("user-150", "user-1501"), "2"); who == "" {
+			t.Errorf("at another address: %s", r)
+		}
+	})
+}
+
 // Made-up users and addresses leave no more than a bounded number of counts, and lock out no user.
 func TestMadeUpUsers(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,8 @@ const (
 	Waiting    State = "waiting"    // the mirror has not answered since the start
 	Configured State = "configured" // the node pulls through the mirror
 	Withdrawn  State = "withdrawn"  // the mirror does not answer, and the node pulls from the registries
+	// Refused is Configured, but the mirror does not accept the node's login: it pulls through the mirror what anonymous clients may pull.
+	Refused State = "login refused"
 )
 
 // AgentOptions are those of an Agent.
@@ -25,6 +28,9 @@ type AgentOptions struct {
 	Files []File // as Containerd makes them for Dir
 	// Ready asks the mirror, from this node, whether it serves. Its error says why not.
 	Ready func(context.Context) error
+	// Login asks the mirror which client it takes this node for, once it is ready. A *LoginError says that the login does not count; after any
+	// other error what was known before holds. Nil: the node shows no login.
+	Login func(context.Context) error
 	// Every is the time between two questions; 0: 30 s. While the mirror does not answer it is a sixth of that.
 	Every time.Duration
 	// Failures is after how many questions in turn without an answer the configuration is withdrawn; 0: 3.
@@ -46,8 +52,10 @@ type Agent struct {
 	// Since the start: questions without an answer, and how often the configuration was withdrawn.
 	failures, withdrawals atomic.Int64
 
-	failed  int  // questions in turn without an answer
-	foreign bool // a file that is not ours stands in the place of ours, and the log says so
+	failed  int    // questions in turn without an answer
+	refused int    // answers in turn by which the login does not count
+	refusal string // why, once that was said often enough; empty: it counts
+	foreign bool   // a file that is not ours stands in the place of ours, and the log says so
 }
 
 // NewAgent makes an agent. Nothing is written before Run.
@@ -110,13 +118,39 @@ func (a *Agent) step(ctx context.Context) (wait time.Duration, err error) {
 		return backoff.Between(1, a.o.Every), nil // it is put back if the mirror still answers then
 	}
 	a.failed = 0
+	a.login(ctx)
+	if ctx.Err() != nil {
+		return 0, nil
+	}
 	return spread(a.o.Every), a.put(ctx)
 }
+
+// login asks whether the node's login counts. One refusal may be that of a mirror that has just begun, or can't ask its cluster.
+func (a *Agent) login(ctx context.Context) {
+	if a.o.Login == nil {
+		return
+	}
+	err := a.o.Login(ctx)
+	refusal, ok := errors.AsType[*LoginError](err)
+	switch {
+	case ok:
+		if a.refused++; a.refused >= a.o.Failures {
+			a.refusal = refusal.Reason
+		}
+	case err == nil:
+		a.refused, a.refusal = 0, ""
+	default:
+		a.o.Log.DebugContext(ctx, "the mirror does not say which client this node is", "error", err)
+	}
+}
+
+// inPlace reports whether the configuration is there.
+func (a *Agent) inPlace() bool { return a.State() == Configured || a.State() == Refused }
 
 // put writes the configuration, or what is missing of it.
 func (a *Agent) put(ctx context.Context) error {
 	install := Install
-	if a.State() == Configured {
+	if a.inPlace() {
 		install = Repair
 	}
 	changes, err := install(a.o.Dir, a.o.Files)
@@ -134,7 +168,10 @@ func (a *Agent) put(ctx context.Context) error {
 			"past the mirror: let one program alone write it", "file", foreign)
 	}
 	a.foreign = foreign != ""
-	if a.State() != Configured {
+	switch {
+	case a.refusal != "" && a.State() != Refused:
+		a.become(ctx, Refused, a.refusal)
+	case a.refusal == "" && a.State() != Configured:
 		a.become(ctx, Configured, "the mirror answers")
 	}
 	return nil
@@ -162,9 +199,13 @@ func (a *Agent) withdraw(ctx context.Context, failure error) error {
 
 func (a *Agent) become(ctx context.Context, s State, why string) {
 	a.state.Store(&s)
-	if s == Configured {
+	switch s {
+	case Refused:
+		a.o.Log.WarnContext(ctx, "login refused: the mirror takes this node for an anonymous client; images that need a login are pulled past it, or "+
+			"not at all, until it has a valid one", "reason", why)
+	case Configured:
 		a.o.Log.InfoContext(ctx, "this node pulls through the mirror", "cache_dir", a.o.Dir)
-	} else {
+	default:
 		a.o.Log.WarnContext(ctx, "the mirror does not answer this node; images are pulled from the registries until it does", "count", a.failed,
 			"reason", why)
 	}

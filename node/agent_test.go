@@ -184,7 +184,7 @@ func TestAsk(t *testing.T) {
 			t.Parallel()
 			s := httptest.NewServer(tt.answer)
 			defer s.Close()
-			err := Ask(s.URL, "")(t.Context())
+			err := Question{Mirror: s.URL}.Ready(t.Context())
 			if tt.says == "" && err != nil || tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)) {
 				t.Error(err)
 			}
@@ -192,10 +192,10 @@ func TestAsk(t *testing.T) {
 	}
 	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ready")) }))
 	defer secure.Close()
-	if err := Ask(secure.URL, "")(t.Context()); err == nil {
+	if err := (Question{Mirror: secure.URL}).Ready(t.Context()); err == nil {
 		t.Error("an unknown certificate is trusted")
 	}
-	if err := Ask("http://127.0.0.1:1", "")(t.Context()); err == nil {
+	if err := (Question{Mirror: "http://127.0.0.1:1"}).Ready(t.Context()); err == nil {
 		t.Error("nothing listens there")
 	}
 }

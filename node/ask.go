@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/registrymirror/mirror/client"
-	"github.com/registrymirror/mirror/internal/regular"
 	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/oci"
 )
@@ -32,27 +31,6 @@ const (
 // errAnother says that something answers at a mirror's address which is not a mirror of ours.
 var errAnother = errors.New("another program answers")
 
-// Ask is an AgentOptions.Ready that asks a mirror at its URL. The CA file is read for each question; empty: the certificates of the
-// system count.
-func Ask(mirror, ca string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		var pem [][]byte
-		if ca != "" {
-			b, err := regular.Read(ca, maxFile)
-			if err != nil {
-				return fmt.Errorf("read the mirror's CA: %w", err)
-			}
-			pem = append(pem, b)
-		}
-		t, err := transport(pem, false)
-		if err != nil {
-			return fmt.Errorf("%s: %w", ca, err)
-		}
-		_, err = ask(ctx, t, mirror)
-		return err
-	}
-}
-
 // transport has the limits that containerd has by our files. No CA: the certificates of the system count.
 func transport(pem [][]byte, skipVerify bool) (*http.Transport, error) {
 	t := &http.Transport{
@@ -61,8 +39,12 @@ func transport(pem [][]byte, skipVerify bool) (*http.Transport, error) {
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: skipVerify}, //nolint:gosec // as the node's file says
 	}
 	for _, b := range pem {
-		if t.TLSClientConfig.RootCAs == nil {
-			t.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if t.TLSClientConfig.RootCAs == nil { // containerd adds them to those of the system
+			pool, err := x509.SystemCertPool()
+			if err != nil {
+				pool = x509.NewCertPool()
+			}
+			t.TLSClientConfig.RootCAs = pool
 		}
 		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(b) {
 			return nil, errors.New("it has no certificate in PEM")
@@ -108,15 +90,16 @@ func (e errNotReady) Error() string { return "the mirror is " + string(e) }
 
 // Answer is what a mirror of a Report has said.
 type Answer struct {
-	Mirror Mirror
-	Ours   bool // it is a mirror of this program
-	Took   time.Duration
+	Mirror   Mirror
+	Ours     bool   // it is a mirror of this program
+	Identity string // that it takes this node for; empty: an anonymous client, or it does not say
+	Took     time.Duration
 }
 
 // AskAll asks the mirrors of a report from here, all at once, each for a few seconds at most, and adds what is wrong to the report. root is that
 // of the files that were checked.
 func (r *Report) AskAll(ctx context.Context, root fs.FS) []Answer {
-	answers, findings := make([]Answer, len(r.Mirrors)), make([]*Finding, len(r.Mirrors))
+	answers, findings, logins := make([]Answer, len(r.Mirrors)), make([]*Finding, len(r.Mirrors)), make([]*Finding, len(r.Mirrors))
 	var group sync.WaitGroup
 	for i, m := range r.Mirrors {
 		group.Go(func() {
@@ -127,11 +110,19 @@ func (r *Report) AskAll(ctx context.Context, root fs.FS) []Answer {
 				clock, err = ask(ctx, t, m.URL)
 			}
 			_, notReady := errors.AsType[errNotReady](err)
-			answers[i] = Answer{m, err == nil || notReady, time.Since(began)}
+			answers[i] = Answer{Mirror: m, Ours: err == nil || notReady, Took: time.Since(began)}
 			findings[i] = m.explain(err, clock)
+			if err == nil {
+				answers[i].Identity, logins[i] = m.login(ctx, t)
+			}
 		})
 	}
 	group.Wait()
+	for _, f := range logins {
+		if f != nil {
+			r.Add(*f)
+		}
+	}
 	some := slices.ContainsFunc(answers, func(a Answer) bool { return a.Ours })
 	for _, f := range findings {
 		if f == nil {
@@ -143,6 +134,36 @@ func (r *Report) AskAll(ctx context.Context, root fs.FS) []Answer {
 		r.Add(*f)
 	}
 	return answers
+}
+
+// login asks which client the mirror takes this node for, and is the finding if its login does not count; nil: it does, or there is none.
+func (m Mirror) login(ctx context.Context, t *http.Transport) (identity string, f *Finding) {
+	header := make(map[string]string)
+	for k, v := range m.Header {
+		if strings.EqualFold(k, "Authorization") && v != "" {
+			header[k] = v
+		}
+	}
+	if len(header) == 0 && len(m.Pairs) == 0 {
+		return "", nil
+	}
+	identity, err := askIdentity(ctx, t, m.URL, header)
+	f = &Finding{File: m.File, Line: m.Line}
+	refused, isRefused := errors.AsType[*LoginError](err)
+	switch {
+	case isRefused:
+		f.Rule, f.Level, f.Cause = "login-refused", Broken, m.URL+" does not accept the login of this node: "+refused.Reason+": images that need one are "+
+			"pulled past it, or not at all"
+		f.Remedy = "give the node a login that is valid there: mirror token new makes a token (Authorization), mirror setup tls a certificate (client)"
+	case err != nil:
+		f.Rule, f.Level, f.Cause, f.Remedy = "login-unknown", Note, err.Error(), "update the mirror if it is of an earlier version; mirror failures there shows logins that were refused"
+	case identity == "":
+		f.Rule, f.Level, f.Cause = "login-unused", Note, m.URL+" has no way to log in by what this node shows: it takes it for an anonymous client"
+		f.Remedy = "set clients in the mirror's configuration (tokens, htpasswd, ca), or remove the login here"
+	default:
+		return identity, nil
+	}
+	return identity, f
 }
 
 // transport is one with the certificates that the node's file names.
@@ -160,8 +181,18 @@ func (m Mirror) transport(root fs.FS) (*http.Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", strings.Join(m.CA, ", "), err)
 	}
+	for _, paths := range m.Pairs {
+		pair, err := readPair(c.read, paths)
+		if err != nil {
+			return nil, &pairError{err}
+		}
+		t.TLSClientConfig.Certificates = append(t.TLSClientConfig.Certificates, pair)
+	}
 	return t, nil
 }
+
+// pairError says that the mirror was not asked, since the node's certificate can't be used: a finding of the file says why.
+type pairError struct{ error }
 
 // explain is the finding of an answer; nil: all is well.
 func (m Mirror) explain(err error, clock time.Time) *Finding {
@@ -171,6 +202,9 @@ func (m Mirror) explain(err error, clock time.Time) *Finding {
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	skew := time.Since(clock).Round(time.Second)
+	if _, ok := errors.AsType[*pairError](err); ok {
+		return nil
+	}
 	switch {
 	case err == nil && !clock.IsZero() && skew.Abs() > skewed:
 		f.Rule, f.Level = "clock-skew", Warning

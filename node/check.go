@@ -48,6 +48,7 @@ type Mirror struct {
 	File       string
 	Line       int
 	CA         []string          // paths on the node; empty: the certificates of the system count
+	Pairs      [][2]string       // paths of the node's certificates and their keys; an empty key: it is in the file of the certificate
 	SkipVerify bool              // the certificate is not checked
 	Header     map[string]string // sent with each request
 }

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"path"
 	"slices"
@@ -69,9 +71,14 @@ func (c *checker) hostsTOML(file, registry, client string) {
 		c.address(file, d.line("host", host), u)
 		m := Mirror{URL: baseOf(u), Client: client, File: file, Line: d.line("host", host), Header: make(map[string]string)}
 		c.tls(d, host, u, &m)
+		c.pairs(d, host, &m)
 		c.capabilities(d, host)
 		for k := range d.table("host", host, "header") {
 			m.Header[k] = strings.Join(texts(d.get("host", host, "header", k)), ", ")
+			if strings.EqualFold(k, "Authorization") && !isLogin(m.Header[k]) {
+				c.find(Broken, "login-form", file, d.line("host", host, "header", k), "Authorization has no scheme, so the mirror does not know the "+
+					"login", `write Authorization = "Bearer TOKEN"`)
+			}
 		}
 		if _, ok := m.Header["X-Dragonfly-Registry"]; ok {
 			c.find(Warning, "owned-by-dragonfly", file, d.line("host", host, "header", "X-Dragonfly-Registry"), "Dragonfly has written this file: "+
@@ -115,6 +122,90 @@ func (c *checker) tls(d *document, host string, u *url.URL, m *Mirror) {
 			c.find(Broken, "ca-missing", d.file, d.line("host", host, "ca"), ca+" is not there: no image of this registry can be pulled",
 				"copy the certificate there, or remove ca")
 		}
+	}
+}
+
+// pairs checks the certificates that the node shows to a host.
+func (c *checker) pairs(d *document, host string, m *Mirror) {
+	value, line := d.get("host", host, "client"), d.line("host", host, "client")
+	at := func(name string) string {
+		if name == "" || path.IsAbs(name) {
+			return name
+		}
+		return path.Join(path.Dir(d.file), name)
+	}
+	list, isList := value.([]any)
+	if one, ok := value.(string); ok {
+		list, isList = []any{one}, true
+	}
+	if value == nil {
+		return
+	}
+	for _, e := range list {
+		pair := texts(e)
+		_, nested := e.([]any)
+		switch {
+		case nested && len(pair) == 2:
+			m.Pairs = append(m.Pairs, [2]string{at(pair[0]), at(pair[1])})
+		case !nested && len(pair) == 1:
+			m.Pairs = append(m.Pairs, [2]string{at(pair[0]), ""})
+		default:
+			isList = false
+		}
+	}
+	if !isList {
+		c.find(Broken, "client-form", d.file, line, "client is not a list of pairs: containerd ignores the whole file for it",
+			`write client = [["/etc/mirror/client.cert", "/etc/mirror/client.key"]]`)
+		m.Pairs = nil
+	}
+	for _, p := range m.Pairs {
+		c.pair(d.file, line, p, "no image of this registry can be pulled")
+	}
+}
+
+// pair checks a certificate of the node and its key.
+func (c *checker) pair(file string, line int, paths [2]string, consequence string) {
+	_, err := readPair(c.read, paths)
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist):
+		missing := paths[0]
+		if c.exists(missing) {
+			missing = paths[1]
+		}
+		c.find(Broken, "client-missing", file, line, missing+" is not there: "+consequence, "copy the certificate and its key there, or remove client: "+
+			"mirror setup tls makes them")
+	case errors.Is(err, errPair):
+		c.find(Broken, "client-form", file, line, strings.Trim(strings.Join(paths[:], ", "), ", ")+": "+err.Error()+": "+consequence,
+			"write the certificate, and the key that belongs to it, in PEM: mirror setup tls makes them")
+	default:
+		c.unreadable(strings.Trim(strings.Join(paths[:], ", "), ", "), err, consequence)
+	}
+}
+
+// folder reads the first folder that is there of those in which Podman, CRI-O and Docker look for the certificates of a host.
+func (c *checker) folder(m *Mirror, host string, dirs ...string) {
+	for _, dir := range dirs {
+		dir = path.Join(dir, host)
+		names := c.list(dir)
+		if names == nil {
+			continue
+		}
+		for _, name := range names {
+			base := strings.TrimSuffix(name, path.Ext(name))
+			switch path.Ext(name) {
+			case ".crt":
+				m.CA = append(m.CA, path.Join(dir, name))
+			case ".cert", ".key":
+				if path.Ext(name) == ".key" && slices.Contains(names, base+".cert") {
+					continue
+				}
+				p := [2]string{path.Join(dir, base+".cert"), path.Join(dir, base+".key")}
+				m.Pairs = append(m.Pairs, p)
+				c.pair(path.Join(dir, name), 0, p, m.Client+" can't pull from this mirror")
+			}
+		}
+		return
 	}
 }
 

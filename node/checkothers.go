@@ -170,7 +170,11 @@ func (c *checker) docker() {
 	for _, text := range daemon.Mirrors {
 		if u := urlOf(text); u != nil && !itself(u.Host, "docker.io") {
 			c.address(file, lineOf(b, text), u)
-			c.mirror(Mirror{URL: baseOf(u), Client: "Docker", File: file, Line: lineOf(b, text)}, "docker.io")
+			m := Mirror{URL: baseOf(u), Client: "Docker", File: file, Line: lineOf(b, text)}
+			if u.Scheme == "https" {
+				c.folder(&m, u.Host, certs)
+			}
+			c.mirror(m, "docker.io")
 		}
 	}
 	if len(daemon.Mirrors) == 0 {
@@ -277,5 +281,9 @@ func (c *checker) podmanMirror(file string, line int, location string, insecure 
 		c.find(Warning, "location-path", file, line, "location "+location+" lacks the registry's name: the mirror can't know that images of "+registry+
 			" are meant, and takes them for those of its defaultUpstream", "write location = "+quote(host+"/"+registry))
 	}
-	c.mirror(Mirror{URL: baseOf(u), Client: podman, File: file, Line: line}, registry)
+	m := Mirror{URL: baseOf(u), Client: podman, File: file, Line: line}
+	if !insecure && !slices.ContainsFunc(c.Mirrors, func(o Mirror) bool { return o.URL == m.URL && o.Client == m.Client }) {
+		c.folder(&m, host, "/etc/containers/certs.d", "/etc/docker/certs.d")
+	}
+	c.mirror(m, registry)
 }

@@ -10,7 +10,7 @@ import (
 // Podman is the configuration of Podman, Buildah and skopeo, and of CRI-O: a file of registries.conf.d.
 // Source: https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md.
 func Podman(o Options) (Output, error) {
-	s, err := o.readFor(target{name: "registries.conf", fallback: true, each: "entry"})
+	s, err := o.readFor(target{name: "registries.conf", pair: true, fallback: true, each: "entry"})
 	if err != nil {
 		return Output{}, err
 	}
@@ -42,16 +42,25 @@ func Podman(o Options) (Output, error) {
 	if s.CA != "" {
 		out.Notes = append(out.Notes, fmt.Sprintf("Copy %s to /etc/containers/certs.d/%s/ca.crt.", s.CA, s.host))
 	}
+	out.Notes = append(out.Notes, s.copyPair("/etc/containers/certs.d")...)
 	if s.NoFallback {
 		out.Notes = append(out.Notes, noWayAround)
 	}
 	return out, nil
 }
 
+// copyPair is what to do with the node's certificate for a client that looks for it in a folder of the mirror's host.
+func (s *settings) copyPair(dir string) []string {
+	if s.ClientCert == "" {
+		return nil
+	}
+	return []string{fmt.Sprintf("Copy %s to %s/%s/client.cert, and %s to client.key beside it.", s.ClientCert, dir, s.host, s.ClientKey)}
+}
+
 // Docker is the configuration of dockerd: the daemon.json, which is about docker.io alone, and for its containerd image store
 // (that of new installations since Docker 29) a hosts.toml of each other registry.
 func Docker(o Options) (Output, error) {
-	s, err := o.readFor(target{name: "Docker", headers: true})
+	s, err := o.readFor(target{name: "Docker", headers: true, pair: true})
 	if err != nil {
 		return Output{}, err
 	}
@@ -82,6 +91,7 @@ func Docker(o Options) (Output, error) {
 	if s.CA != "" {
 		out.Notes = append(out.Notes, fmt.Sprintf("Copy %s to /etc/docker/certs.d/%s/ca.crt.", s.CA, s.host))
 	}
+	out.Notes = append(out.Notes, s.copyPair("/etc/docker/certs.d")...)
 	return out, nil
 }
 
@@ -101,12 +111,15 @@ func (s *settings) buildkitTOML() string {
 	case s.CA != "":
 		fmt.Fprintf(&b, "  ca = [%s]\n", quote(s.CA))
 	}
+	if s.ClientCert != "" {
+		fmt.Fprintf(&b, "  [[registry.%s.keypair]]\n    cert = %s\n    key = %s\n", quote(s.host), quote(s.ClientCert), quote(s.ClientKey))
+	}
 	return b.String()
 }
 
 // BuildKit is the configuration of buildkitd, in the forms in which builders of CI systems take it.
 func BuildKit(o Options) (Output, error) {
-	s, err := o.readFor(target{name: "BuildKit", each: "entry"})
+	s, err := o.readFor(target{name: "BuildKit", pair: true, each: "entry"})
 	if err != nil {
 		return Output{}, err
 	}
@@ -131,7 +144,7 @@ func BuildKit(o Options) (Output, error) {
 
 // Kaniko is the command line of kaniko.
 func Kaniko(o Options) (Output, error) {
-	s, err := o.readFor(target{name: "kaniko", fallback: true, each: "flag"})
+	s, err := o.readFor(target{name: "kaniko", pair: true, fallback: true, each: "flag"})
 	if err != nil {
 		return Output{}, err
 	}
@@ -153,7 +166,12 @@ func Kaniko(o Options) (Output, error) {
 	if s.CA != "" {
 		flags = append(flags, "--registry-certificate="+s.host+"="+s.CA)
 	}
-	return Output{Files: []File{{Path: "arguments of the executor", Part: true, Content: strings.Join(flags, "\n") + "\n"}}}, nil
+	if s.ClientCert != "" {
+		flags = append(flags, "--registry-client-cert="+s.host+"="+s.ClientCert+","+s.ClientKey)
+	}
+	out := Output{Files: []File{{Path: "arguments of the executor", Part: true, Content: strings.Join(flags, "\n") + "\n"}}}
+	out.Notes = []string{"Each line is one argument, as in the list args of a pod. In a shell put it between single quotes: ; would end the command there."}
+	return out, nil
 }
 
 // Kind is the configuration of a cluster of kind, which has containerd in its nodes.
@@ -192,7 +210,7 @@ func K3s(o Options) (Output, error) { return rancher(o, "k3s") }
 func RKE2(o Options) (Output, error) { return rancher(o, "rke2") }
 
 func rancher(o Options, product string) (Output, error) {
-	s, err := o.readFor(target{name: product, fallback: true})
+	s, err := o.readFor(target{name: product, pair: true, fallback: true})
 	if err != nil {
 		return Output{}, err
 	}
@@ -201,8 +219,14 @@ func rancher(o Options, product string) (Output, error) {
 	for _, name := range s.names() {
 		fmt.Fprintf(&b, "  %s:\n    endpoint:\n    - %s\n", quote(name), quote(s.Mirror))
 	}
+	if s.CA != "" || s.ClientCert != "" {
+		fmt.Fprintf(&b, "configs:\n  %s:\n    tls:\n", quote(s.host))
+	}
 	if s.CA != "" {
-		fmt.Fprintf(&b, "configs:\n  %s:\n    tls:\n      ca_file: %s\n", quote(s.host), quote(s.CA))
+		fmt.Fprintf(&b, "      ca_file: %s\n", quote(s.CA))
+	}
+	if s.ClientCert != "" {
+		fmt.Fprintf(&b, "      cert_file: %s\n      key_file: %s\n", quote(s.ClientCert), quote(s.ClientKey))
 	}
 	services := map[string]string{"k3s": "k3s (k3s-agent on agents)", "rke2": "rke2-server (rke2-agent on agents)"}
 	out := Output{
@@ -220,7 +244,7 @@ func rancher(o Options, product string) (Output, error) {
 
 // Talos is the configuration of Talos 1.12 and later, as documents.
 func Talos(o Options) (Output, error) {
-	s, err := o.readFor(target{name: "Talos", fallback: true})
+	s, err := o.readFor(target{name: "Talos", pair: true, fallback: true})
 	if err != nil {
 		return Output{}, err
 	}
@@ -240,6 +264,9 @@ func Talos(o Options) (Output, error) {
 	}
 	if s.CA != "" {
 		out.Notes = append(out.Notes, "Add a document of kind RegistryTLSConfig with name: "+s.host+" and ca: the certificates themselves.")
+	}
+	if s.ClientCert != "" {
+		out.Notes = append(out.Notes, "Add clientIdentity with cert and key, their content and not their paths, to the document RegistryTLSConfig of "+s.host+".")
 	}
 	return out, nil
 }

@@ -47,6 +47,9 @@ func (s *settings) connection(b *strings.Builder, margin, header string) {
 	if s.CA != "" {
 		fmt.Fprintf(b, "%sca = %s\n", margin, quote(s.CA))
 	}
+	if s.ClientCert != "" {
+		fmt.Fprintf(b, "%sclient = [[%s, %s]]\n", margin, quote(s.ClientCert), quote(s.ClientKey))
+	}
 	if s.Node == "" && s.Authorization == "" {
 		return
 	}

@@ -15,7 +15,15 @@ func (a *Agent) Handler() http.Handler {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "mirror_node_configured", Help: "1 while this node pulls through the mirror, 0 while it pulls from the registries.",
 		}, func() float64 {
-			if a.State() == Configured {
+			if a.inPlace() {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mirror_node_login_refused", Help: "1 while the mirror does not accept this node's login, 0 while it does, or the node shows none.",
+		}, func() float64 {
+			if a.State() == Refused {
 				return 1
 			}
 			return 0

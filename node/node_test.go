@@ -54,6 +54,7 @@ func TestGolden(t *testing.T) {
 			"full": func(o *Options) {
 				o.Mirror, o.CA, o.Default, o.NoFallback = "https://mirror.example:5443", "/etc/mirror/ca.crt", true, true
 				o.Node, o.Authorization = "node-7", "Bearer s3cret"
+				o.ClientCert, o.ClientKey = "/etc/mirror/client.cert", "/etc/mirror/client.key"
 			},
 		} {
 			t.Run(name+"/"+variant, func(t *testing.T) {
@@ -72,7 +73,11 @@ func TestGolden(t *testing.T) {
 						if without(&o); err == nil {
 							break
 						}
-						out, err = target(o)
+						if out, err = target(o); err != nil {
+							only := o
+							only.ClientCert, only.ClientKey = "", ""
+							out, err = target(only)
+						}
 					}
 					if err != nil {
 						t.Fatal(err)
@@ -122,6 +127,12 @@ func TestMistakes(t *testing.T) {
 		{"a server with a path", func(o *Options) { o.Registries[0].Server = "https://a.example/v2" }, "is not a URL"},
 		{"a node of two lines", func(o *Options) { o.Node = "a\nb" }, "printable"},
 		{"a header of two lines", func(o *Options) { o.Authorization = "a\r\nb: c" }, "not one of a header"},
+		{"a token without its scheme", func(o *Options) { o.Authorization = "mirror_abc" }, "write Bearer and a space"},
+		{"a scheme without a token", func(o *Options) { o.Authorization = "Bearer " }, "write Bearer and a space"},
+		{"another scheme", func(o *Options) { o.Authorization = "Token abc" }, "write Bearer and a space"},
+		{"a certificate without its key", func(o *Options) { o.Mirror, o.ClientCert = "https://10.0.0.7", "/etc/c" }, "belong together"},
+		{"a key that is relative", func(o *Options) { o.Mirror, o.ClientCert, o.ClientKey = "https://10.0.0.7", "/etc/c", "k" }, "absolute path"},
+		{"a certificate at http", func(o *Options) { o.ClientCert, o.ClientKey = "/etc/c", "/etc/k" }, "of no use"},
 		{"a CA that is relative", func(o *Options) { o.Mirror, o.CA = "https://10.0.0.7", "ca.crt" }, "absolute path"},
 		{"a CA at http", func(o *Options) { o.CA = "/etc/ca.crt" }, "of no use"},
 	} {

@@ -42,6 +42,9 @@ type Options struct {
 	Authorization string
 	// CA is the path, on the node, of a file with the certificates that sign the mirror's. Empty: those of the system count.
 	CA string
+	// ClientCert and ClientKey are the paths, on the node, of the certificate and its key, PEM, by which it identifies itself to the mirror.
+	// Empty: it shows none.
+	ClientCert, ClientKey string
 	// DialTimeout is how long a node waits for a connection to the mirror, before it goes on. 0: 200 ms, and 1 s with NoFallback.
 	DialTimeout time.Duration
 }
@@ -112,9 +115,14 @@ func (o Options) read() (*settings, error) {
 	if !isText(o.Node) || len(o.Node) > 253 {
 		wrong = append(wrong, fmt.Errorf("the node's name %q is not up to 253 printable characters", o.Node))
 	}
-	if !isText(o.Authorization) {
+	switch {
+	case !isText(o.Authorization):
 		wrong = append(wrong, errors.New("the value of Authorization is not one of a header"))
+	case o.Authorization != "" && !isLogin(o.Authorization):
+		wrong = append(wrong, errors.New("the value of Authorization has no scheme, so the mirror would not know the login: write Bearer and a "+
+			"space in front of the token"))
 	}
+	wrong = append(wrong, s.readPair()...)
 	if o.CA != "" && (!isText(o.CA) || !path.IsAbs(o.CA)) {
 		wrong = append(wrong, fmt.Errorf("the CA file %q is not an absolute path on the node", o.CA))
 	}
@@ -122,6 +130,29 @@ func (o Options) read() (*settings, error) {
 		wrong = append(wrong, errors.New("a CA file is of no use for a mirror at http://: containerd would try https:// there"))
 	}
 	return s, errors.Join(wrong...)
+}
+
+// readPair checks the certificate of the node.
+func (s *settings) readPair() (wrong []error) {
+	if (s.ClientCert == "") != (s.ClientKey == "") {
+		wrong = append(wrong, errors.New("a client certificate and its key belong together: give the paths of both"))
+	}
+	for _, p := range []string{s.ClientCert, s.ClientKey} {
+		if p != "" && (!isText(p) || !path.IsAbs(p)) {
+			wrong = append(wrong, fmt.Errorf("the file %q of the client certificate is not an absolute path on the node", p))
+		}
+	}
+	if s.ClientCert != "" && s.plain() {
+		wrong = append(wrong, errors.New("a client certificate is of no use for a mirror at http://: containerd would try https:// there"))
+	}
+	return wrong
+}
+
+// isLogin reports whether the value of a header Authorization is a login that a mirror can know: a scheme, and one word.
+func isLogin(value string) bool {
+	scheme, rest, _ := strings.Cut(value, " ")
+	rest = strings.TrimSpace(rest)
+	return (strings.EqualFold(scheme, "Bearer") || strings.EqualFold(scheme, "Basic")) && rest != "" && !strings.Contains(rest, " ")
 }
 
 // isHost reports whether text is a host with or without a port, in which no character needs a quote anywhere.
@@ -148,6 +179,7 @@ func isText(text string) bool {
 type target struct {
 	name     string
 	headers  bool   // that are sent to the mirror
+	pair     bool   // a certificate of the node
 	fallback bool   // whether the node goes on to the registry itself
 	each     string // what it has for each registry and not for all of them: "entry", "flag"; empty: it can do with none
 }
@@ -165,6 +197,9 @@ func (o Options) readFor(t target) (*settings, error) {
 	}
 	if !t.headers && s.Authorization != "" {
 		wrong = append(wrong, fmt.Errorf("%s has no setting for a header, so it can't send Authorization", t.name))
+	}
+	if !t.pair && s.ClientCert != "" {
+		wrong = append(wrong, fmt.Errorf("%s has no setting for a client certificate", t.name))
 	}
 	if !t.fallback && s.NoFallback {
 		wrong = append(wrong, fmt.Errorf("%s always goes on to the registry itself", t.name))

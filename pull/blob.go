@@ -153,6 +153,9 @@ func (b blob) size(ctx context.Context) (desc oci.Descriptor, led bool, err erro
 		if err := p.failures.get(b.key); err != nil {
 			return oci.Descriptor{}, err
 		}
+		if o := b.st.own; o != nil && !o.proven { // the answer is the proof, and a token may outlive the right of its login
+			ctx = upstream.Afresh(ctx)
+		}
 		desc, err := b.st.Upstream.Stat(ctx, b.ref.Name, b.ref.Digest)
 		if err != nil {
 			// A download that has begun meanwhile shows the blob, and goes on through what this request met: a registry that fails

@@ -128,16 +128,19 @@ func (p *Puller) asOwn(ctx context.Context, a Ask, st *site, ref oci.Ref,
 		return nil, &access.LoginError{Repo: ref.Repo, Mirrored: a.Request.Namespace != "", Insecure: !a.Secure}
 	}
 	err := p.prove(ctx, view, kind, ref, standing)
+	var c *Content
+	if err == nil {
+		asks := ctx
+		if !view.own.proven { // the answer is the proof, and a token may outlive the right of the login that it was made for
+			asks = upstream.Afresh(ctx)
+		}
+		c, err = pull(asks, view, ref)
+	}
 	if fault.Is[*fault.UnprovenError](err) {
 		p.owned.closed.Delete(st.asRepository(ref.Repo))
-		c, err := pull(ctx, st, ref)
+		c, err = pull(ctx, st, ref)
 		p.closes(st, ref.Repo, err)
-		return c, p.forOwner(view, ref.Repo, err)
 	}
-	if err != nil {
-		return nil, p.forOwner(view, ref.Repo, err)
-	}
-	c, err := pull(ctx, view, ref)
 	return c, p.forOwner(view, ref.Repo, err)
 }
 

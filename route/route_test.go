@@ -59,7 +59,9 @@ func TestResolve(t *testing.T) {
 			"port and word", table, "registry.corp:5000", "corp/a/b",
 			target("registry.corp:5000", "a/b", route.ViaNamespace),
 		},
-		{"it is dropped once", table, "ghcr.io", "ghcr.io/ghcr.io/a", target("ghcr.io", "ghcr.io/a", route.ViaNamespace)},
+		{"repeated", table, "ghcr.io", "ghcr.io/ghcr.io/acme/a", target("ghcr.io", "acme/a", route.ViaNamespace)},
+		{"by all its hosts", table, "docker.io", "index.docker.io/registry-1.docker.io/docker.io/a", target("docker.io", "library/a", route.ViaNamespace)},
+		{"repeated alone", table, "ghcr.io", "ghcr.io/ghcr.io", target("ghcr.io", "ghcr.io", route.ViaNamespace)},
 		{"alone it is a repository", table, "ghcr.io", "ghcr.io", target("ghcr.io", "ghcr.io", route.ViaNamespace)},
 		{"further on it is none", table, "ghcr.io", "acme/ghcr.io/a", target("ghcr.io", "acme/ghcr.io/a", route.ViaNamespace)},
 		{"an unknown host is none", table, "ghcr.io", "gcr.io/a/b", target("ghcr.io", "gcr.io/a/b", route.ViaNamespace)},
@@ -82,7 +84,12 @@ func TestResolve(t *testing.T) {
 			target("docker.io", "library/nginx", route.ViaPrefix),
 		},
 		{"prefix localhost", table, "", "localhost/a", target("localhost", "a", route.ViaPrefix)},
-		{"prefix is taken once", table, "", "ghcr.io/docker.io/a", target("ghcr.io", "docker.io/a", route.ViaPrefix)},
+		{"prefix of another host", table, "", "ghcr.io/docker.io/a", target("ghcr.io", "docker.io/a", route.ViaPrefix)},
+		{"prefix, repeated", table, "", "ghcr.io/ghcr.io/acme/a", target("ghcr.io", "acme/a", route.ViaPrefix)},
+		{"prefix, by all its hosts", table, "", "index.docker.io/docker.io/docker.io/acme/a", target("docker.io", "acme/a", route.ViaPrefix)},
+		{"prefix, repeated, library", table, "", "docker.io/docker.io/nginx", target("docker.io", "library/nginx", route.ViaPrefix)},
+		{"prefix, a project that is called like an alias", table, "", "corp/corp/app", target("registry.corp:5000", "corp/app", route.ViaPrefix)},
+		{"prefix, and a host further on", table, "", "ghcr.io/acme/ghcr.io/a", target("ghcr.io", "acme/ghcr.io/a", route.ViaPrefix)},
 		{"prefix without a default", closed, "", "ghcr.io/a/b", target("ghcr.io", "a/b", route.ViaPrefix)},
 		{"default", table, "", "acme/app", target("docker.io", "acme/app", route.ViaDefault)},
 		{"default, library", table, "", "nginx", target("docker.io", "library/nginx", route.ViaDefault)},
@@ -392,7 +399,7 @@ func FuzzResolve(f *testing.F) {
 		"/v2/GHCR.IO/a/manifests/v1", "/v2/gcr.io/a/manifests/v1", "/v2/registry.corp:5000/a/manifests/v1",
 		"/v2/corp/a/manifests/v1?ns=CORP", "/v2/docker.io/docker.io/a/tags/list", "/v2/localhost/a/tags/list?ns=x",
 		"/v2/[::1]:5000/a/tags/list", "/v2/docker.io/tags/list", "/v2/ghcr.io/a/b/manifests/v1?ns=ghcr.io", "/v2/registry.corp:5000/a/tags/list?ns=corp",
-		"/v2/registry.corp:5000/a/tags/list?ns=ghcr.io",
+		"/v2/registry.corp:5000/a/tags/list?ns=ghcr.io", "/v2/ghcr.io/ghcr.io/a/tags/list?ns=ghcr.io",
 	} {
 		f.Add(uri, true)
 		f.Add(uri, false)
@@ -447,6 +454,9 @@ func FuzzResolve(f *testing.F) {
 		}
 		if strings.Contains(got.Name, ":") || strings.ToLower(got.Name) != got.Name {
 			t.Fatalf("%+v leads to %q, which is not a repository", r, got.Name)
+		}
+		if first, _, more := strings.Cut(got.Name, "/"); more && oci.LooksLikeHost(first) && table.Entry(first) == got.Host {
+			t.Fatalf("%+v leads to %q, which begins with its own upstream", r, got.Name)
 		}
 		switch first, _, more := strings.Cut(r.Name, "/"); {
 		case (got.Via == route.ViaNamespace) != (r.Namespace != ""):

@@ -78,6 +78,9 @@ func (t *Table) add(u *Upstream, name string, canonical bool) error {
 // that looks like a host is never taken for part of a repository, so that no registry is asked for "ghcr.io/acme/app" in
 // the name of another. The error is an *UnknownError, or NAME_INVALID for a name that is not one at that upstream. For a
 // ping it is the zero Target.
+//
+// A repository never begins with a host of its own upstream: however often a client repeats it, what is left is the name that is judged
+// by deny, only and rules, and that goes to the registry.
 func (t *Table) Resolve(r oci.Request) (Target, error) {
 	if r.Kind == oci.KindPing {
 		return Target{}, nil
@@ -93,6 +96,7 @@ func (t *Table) Resolve(r oci.Request) (Target, error) {
 				name = rest
 			}
 		}
+		name = t.withoutHost(u, host, name)
 		if err := oci.CheckRepository(name); err != nil {
 			return Target{}, err
 		}
@@ -100,7 +104,7 @@ func (t *Table) Resolve(r oci.Request) (Target, error) {
 	}
 	if first, rest, more := strings.Cut(r.Name, "/"); more {
 		if u, host := t.find(first); u != nil {
-			return u.target(host, rest, ViaPrefix), nil
+			return u.target(host, t.withoutHost(u, host, rest), ViaPrefix), nil
 		}
 		if oci.LooksLikeHost(first) {
 			return Target{}, t.unknown(first, ViaPrefix)
@@ -132,6 +136,21 @@ func (t *Table) find(key string) (u *Upstream, host string) {
 		}
 	}
 	return nil, ""
+}
+
+// withoutHost is a repository of an upstream without hosts of it in front. A short word stays: it may be a project that is called like
+// an alias.
+func (t *Table) withoutHost(u *Upstream, host, name string) string {
+	for {
+		first, rest, more := strings.Cut(name, "/")
+		if !more || !oci.LooksLikeHost(first) {
+			return name
+		}
+		if same, at := t.find(first); same != u || at != host {
+			return name
+		}
+		name = rest
+	}
 }
 
 func (u *Upstream) target(host, name string, via Via) Target {

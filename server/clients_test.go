@@ -30,6 +30,8 @@ func (c clients) Identify(_ *http.Request, _ string, named bool) (client.Identit
 	return c.who, "", c.err
 }
 
+func (c clients) Ways() (login, certificate bool) { return true, false }
+
 func (c clients) IdentifyBeside(*http.Request, string) (client.Identity, bool, string, error) {
 	return c.who, c.foreign, "", c.err
 }

@@ -52,6 +52,9 @@ type failure struct {
 func (x *exchange) explain(err error) *failure {
 	if e, ok := errors.AsType[*access.ForbiddenError](err); ok {
 		e.Note = x.note
+		if x.s.o.Clients != nil {
+			e.Logins, e.Certificates = x.s.o.Clients.Ways()
+		}
 	}
 	f := &failure{finding: diagnose.Explain(err)}
 	if f.finding.Upstream == "" && f.finding.Class != diagnose.ClassMirror && f.finding.Class != diagnose.ClassClient {

@@ -45,6 +45,8 @@ type Clients interface {
 	IdentifyBeside(r *http.Request, source string) (who client.Identity, foreign bool, note string, err error)
 	// Challenge says whether clients are told that they may log in, or have to.
 	Challenge() identity.Challenge
+	// Ways reports whether there are logins, and whether there are certificates, by which clients identify themselves.
+	Ways() (login, certificate bool)
 }
 
 // Options for a Server.
@@ -112,7 +114,7 @@ func New(o Options) *Server {
 		s.o.Begin = func(journal.Request) {}
 	}
 	m := chi.NewMux()
-	for path, answer := range map[string]http.HandlerFunc{"/healthz": s.healthz, "/readyz": s.readyz, docs + "*": s.doc} {
+	for path, answer := range map[string]http.HandlerFunc{"/healthz": s.healthz, "/readyz": s.readyz, identityPath: s.identity, docs + "*": s.doc} {
 		m.Get(path, answer)
 		m.Head(path, answer)
 	}
@@ -120,7 +122,7 @@ func New(o Options) *Server {
 		m.Handle("/webhooks/*", http.HandlerFunc(s.webhook))
 	}
 	m.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		word(w, r, http.StatusNotFound, "not found: images are under /v2/, health is at /healthz and /readyz")
+		word(w, r, http.StatusNotFound, "not found: images are under /v2/, health is at /healthz and /readyz, and which client you are at /identity")
 	})
 	m.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", "GET, HEAD")

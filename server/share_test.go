@@ -29,6 +29,8 @@ func (asNamed) IdentifyBeside(*http.Request, string) (client.Identity, bool, str
 	return "", false, "", nil
 }
 
+func (asNamed) Ways() (login, certificate bool) { return false, false }
+
 func (asNamed) Challenge() identity.Challenge { return identity.Never }
 
 // ask makes a request of a client.

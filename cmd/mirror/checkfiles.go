@@ -34,7 +34,7 @@ func checkFiles(named []config.Named) (wrong []config.Mistake, warnings []string
 	}
 	for _, n := range named {
 		p := checkFile(n, files)
-		if p == nil && secret[n.Key] {
+		if p == nil && n.IsSecret() {
 			p = exposed(n.File)
 		}
 		switch {
@@ -46,12 +46,6 @@ func checkFiles(named []config.Named) (wrong []config.Mistake, warnings []string
 		}
 	}
 	return wrong, warnings
-}
-
-// secret are the settings whose files hold secrets.
-var secret = map[string]bool{
-	"key": true, "clientKey": true, "tokenFile": true, "passwordFile": true, "secretFile": true, "keyFile": true,
-	"dockerConfig": true, "htpasswd": true, "tokens": true,
 }
 
 // partners are the settings of keys by those of their certificates.
@@ -102,8 +96,16 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 		}
 	case "crl":
 		if authorities, err := regular.Read(files[strings.TrimSuffix(n.Path, n.Key)+"ca"], config.MaxFile); err == nil {
-			if _, err := identity.ParseCertificates(authorities, text); err != nil {
+			c, err := identity.ParseCertificates(authorities, text)
+			if err != nil {
 				return refusedFile(n.File, err)
+			}
+			if outdated := c.Outdated(time.Now()); len(outdated) > 0 {
+				l := outdated[0]
+				return &fileProblem{
+					message: fmt.Sprintf("the list of %q in %s ended on %s", l.Issuer, n.File, l.Ends.UTC().Format(time.DateOnly)),
+					hint:    "write a new one: from " + l.Refused().UTC().Format(time.DateOnly) + " on no certificate of that authority counts", warning: true,
+				}
 			}
 		}
 	case "dockerConfig", "keyFile":

@@ -121,7 +121,8 @@ func notSeen(why error, conf *config.Config) []doctor.Check {
 		list = append(list, c)
 	}
 	for _, area := range []string{
-		doctor.AreaListener, doctor.AreaState, doctor.AreaFiles, doctor.AreaProxy, doctor.AreaWebhooks, doctor.AreaKubernetes, doctor.AreaUpstream,
+		doctor.AreaListener, doctor.AreaState, doctor.AreaFiles, doctor.AreaProxy, doctor.AreaWebhooks, doctor.AreaKubernetes, doctor.AreaHardening,
+		doctor.AreaUpstream,
 	} {
 		list = append(list, doctor.Check{Area: area, State: doctor.NotTried, Detail: "only the running mirror can look at it"})
 	}

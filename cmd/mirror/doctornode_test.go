@@ -20,8 +20,11 @@ func TestDoctorNode(t *testing.T) {
 	const sum = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Docker-Content-Digest", sum)
-		if r.URL.Path == "/readyz" {
+		switch r.URL.Path {
+		case "/readyz":
 			_, _ = w.Write([]byte("ready"))
+		case "/identity":
+			_, _ = w.Write([]byte(`{"identity":"node:node-7"}`))
 		}
 	}))
 	t.Cleanup(s.Close)

@@ -53,6 +53,10 @@ files are written once the mirror has answered this node. After three failures i
 the mirror answers again. So a mirror that is dead costs the node nothing. With --no-fallback
 they stay.
 
+With --client-cert or --authorization-file the agent also asks which client the mirror takes this
+node for. If the login does not count three times in turn (a token that is wrong or has expired, a
+certificate that can't be read) it says so in its log, its metrics and an Event; the files stay.
+
 It runs on the node's own network, as a DaemonSet with hostNetwork, since containerd does. A
 stop takes the files back, and files that were there before come back too; with --keep all
 stay. containerd is never restarted.
@@ -68,7 +72,7 @@ usage.`,
 	cmd.Flags().DurationVar(&flags.every, "every", 30*time.Second, "time between two questions to the mirror")
 	cmd.Flags().StringVar(&flags.listen, "listen", "127.0.0.1:5002", "`address` of /metrics and /healthz; empty: there are none")
 	cmd.Flags().BoolVar(&flags.keep, "keep", false, "leave the files in place at the end")
-	cmd.Flags().BoolVar(&flags.events, "events", false, "post an Event on the Node of --node when its configuration is withdrawn or comes back; in a pod alone")
+	cmd.Flags().BoolVar(&flags.events, "events", false, "post an Event on the Node of --node when its configuration is withdrawn or comes back, and when its login is refused; in a pod alone")
 	addChoice(cmd, &flags.format, "log-format", "", []string{"auto", "text", "json"}, "`form` of the log: auto, text or json")
 	return cmd
 }
@@ -90,9 +94,14 @@ func (f *agentFlags) run(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	a := node.NewAgent(node.AgentOptions{
-		Dir: f.dir, Files: out.Files, Ready: node.Ask(o.Mirror, o.CA), Every: f.every, Fixed: o.NoFallback, Keep: f.keep, Log: log, Changed: changed,
-	})
+	q := node.Question{Mirror: o.Mirror, CA: o.CA, ClientCert: o.ClientCert, ClientKey: o.ClientKey, Authorization: o.Authorization}
+	options := node.AgentOptions{
+		Dir: f.dir, Files: out.Files, Ready: q.Ready, Every: f.every, Fixed: o.NoFallback, Keep: f.keep, Log: log, Changed: changed,
+	}
+	if q.ShowsLogin() {
+		options.Login = q.Login
+	}
+	a := node.NewAgent(options)
 	group, ctx := errgroup.WithContext(ctx)
 	if f.listen != "" {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
@@ -136,7 +145,11 @@ func (f *agentFlags) post(name string, log *slog.Logger) (func(context.Context, 
 	}
 	return func(ctx context.Context, s node.State, why string) {
 		e := kube.NodeEvent{Node: name, Instance: instance, Reason: "MirrorInUse", Message: "This node pulls images through the mirror"}
-		if s == node.Withdrawn {
+		switch s {
+		case node.Refused:
+			e.Reason, e.Warning = "MirrorLoginRefused", true
+			e.Message = "The mirror does not accept this node's login: images that need one are pulled past it, or not at all: " + why
+		case node.Withdrawn:
 			e.Reason, e.Warning = "MirrorWithdrawn", true
 			e.Message = "The mirror does not answer this node, which pulls images from the registries until it does: " + why
 		}

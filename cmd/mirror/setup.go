@@ -98,7 +98,9 @@ func (f *setupFlags) addOptions(cmd *cobra.Command) {
 	flags.BoolVar(&f.options.NoFallback, "no-fallback", false, "no way around the mirror: nodes do not go on to the registry itself")
 	flags.StringVar(&f.options.Node, "node", "", "`name` that the node gives itself in the mirror's records")
 	flags.StringVar(&f.options.CA, "ca", "", "`path` on the node of the certificates that sign the mirror's")
-	flags.StringVar(&f.authorizationFile, "authorization-file", "", "`file` with the value of the header Authorization for the mirror")
+	flags.StringVar(&f.options.ClientCert, "client-cert", "", "`path` on the node of the certificate, PEM, by which it identifies itself to the mirror")
+	flags.StringVar(&f.options.ClientKey, "client-key", "", "`path` on the node of the key of --client-cert")
+	flags.StringVar(&f.authorizationFile, "authorization-file", "", "`file` with the value of the header Authorization for the mirror: Bearer TOKEN")
 	flags.DurationVar(&f.options.DialTimeout, "dial-timeout", 0, "how long a node waits for a connection to the mirror; 0: 200ms, and 1s with --no-fallback")
 }
 
@@ -113,7 +115,9 @@ func (f *setupFlags) read(stderr io.Writer) (node.Options, error) {
 		if err != nil {
 			return o, &exitError{exitFailed, fmt.Errorf("read the value of Authorization: %w", err)}
 		}
-		o.Authorization = strings.TrimSpace(string(b))
+		if o.Authorization = strings.TrimSpace(string(b)); o.Authorization == "" {
+			return o, &exitError{exitFailed, fmt.Errorf("%s is empty: write Bearer and the token to it", f.authorizationFile)}
+		}
 	}
 	for _, text := range f.registries {
 		name, server, _ := strings.Cut(text, "=")

@@ -26,6 +26,7 @@ const (
 	AreaWebhooks   = "webhooks"
 	AreaKubernetes = "kubernetes"
 	AreaVersion    = "version"
+	AreaHardening  = "hardening" // the items of the checklist in SECURITY.md
 	AreaUpstream   = "upstream"
 )
 

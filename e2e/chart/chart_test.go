@@ -253,7 +253,10 @@ func TestRefused(t *testing.T) {
 // TestMemory gives Go nine tenths of the container's memory, in each form of a quantity.
 func TestMemory(t *testing.T) {
 	t.Parallel()
-	for limit, want := range map[string]string{"1Gi": "921MiB", "1.5Gi": "1382MiB", "2G": "1716MiB", "512Mi": "460MiB", "800M": "686MiB"} {
+	for limit, want := range map[string]string{
+		"1Gi": "921MiB", "1.5Gi": "1382MiB", "2G": "1716MiB", "512Mi": "460MiB", "800M": "686MiB",
+		"1073741824": "921MiB", "'1073741824'": "921MiB", "1048576Ki": "921MiB", "1e9": "858MiB", "'1e9'": "858MiB", "1000000k": "858MiB",
+	} {
 		for _, helm := range helms {
 			if out := rendered(t, helm, "resources: {limits: {memory: "+limit+"}}"); !regexp.MustCompile(`name: GOMEMLIMIT\n +value: ` + want + `\n`).MatchString(out) {
 				t.Errorf("%s: %s is not %s", helm, limit, want)
@@ -418,6 +421,22 @@ func TestAccessSettings(t *testing.T) {
 	}
 	if len(set.Rules) == 0 || len(set.Webhooks) == 0 {
 		t.Error("ci/access-values.yaml lacks rules or webhooks")
+	}
+}
+
+// TestUserOfTheNamespace: null takes the fixed user out, for clusters that give each namespace users of its own.
+func TestUserOfTheNamespace(t *testing.T) {
+	t.Parallel()
+	for _, helm := range helms {
+		for _, o := range decode(t, rendered(t, helm, "podSecurityContext: {runAsUser: null, runAsGroup: null, fsGroup: null}")) {
+			pod := podOf(o.value)
+			if pod == nil {
+				continue
+			}
+			if s := pod.Spec.SecurityContext; s.RunAsUser != nil || s.RunAsGroup != nil || s.FSGroup != nil || !*s.RunAsNonRoot {
+				t.Errorf("%s, %s: %v", helm, o.id(), s)
+			}
+		}
 	}
 }
 

@@ -38,10 +38,11 @@ func (a *App) accountsOf(c *config.Config) (*identity.Accounts, error) {
 	}
 	o := identity.AccountOptions{Audience: k.Audience, Issuer: k.Issuer}
 	if k.Issuer == "" {
-		o.Reviewer, err = newKube(a.o.Config.Kubernetes)
+		cluster, err := newKube(a.o.Config.Kubernetes)
 		if err != nil {
 			return nil, fmt.Errorf("clients.kubernetes: %w; outside of a cluster set its issuer, and jwks or jwksFile", err)
 		}
+		o.Reviewer, o.Keys = cluster, identity.NewRemoteKeys(cluster.Keys, a.log)
 	} else if o.Keys, err = a.keysOf(k, files); err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func (a *App) keysOf(k config.ClientsKubernetes, files accountFiles) (identity.K
 	if err != nil {
 		return nil, err
 	}
-	return identity.Beside{File: set, Remote: identity.NewRemoteKeys(k.JWKS, transport, a.log)}, nil
+	return identity.Beside{File: set, Remote: identity.NewRemoteKeys(identity.KeysAt(k.JWKS, transport), a.log)}, nil
 }
 
 // keyTransport is the way to the server of keys.

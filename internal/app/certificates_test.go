@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -159,14 +160,24 @@ func revocation(t *testing.T, dir string, n *certified) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return crl(t, ca, cert.Leaf)
+	return crl(t, ca, cert.Leaf.SerialNumber, time.Now().Add(time.Hour))
 }
 
-func crl(t *testing.T, ca tls.Certificate, revoked *x509.Certificate) string {
+// listThatEnds is a list of revoked certificates, signed by the authority in a folder.
+func listThatEnds(t *testing.T, dir string, end time.Time) string {
+	t.Helper()
+	ca, err := tls.LoadX509KeyPair(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return crl(t, ca, big.NewInt(7), end)
+}
+
+func crl(t *testing.T, ca tls.Certificate, revoked *big.Int, end time.Time) string {
 	t.Helper()
 	list := &x509.RevocationList{
-		Number: revoked.SerialNumber, ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
-		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: revoked.SerialNumber, RevocationTime: time.Now()}},
+		Number: revoked, ThisUpdate: end.Add(-time.Hour), NextUpdate: end,
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: revoked, RevocationTime: time.Now()}},
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, list, ca.Leaf, ca.PrivateKey.(crypto.Signer))
 	if err != nil {

@@ -189,12 +189,17 @@ func TestBlocked(t *testing.T) {
 		t.Fatal(got)
 	}
 	o.ClearRequests()
-	for name, more := range map[string]string{"deny": ", deny: ['private/**']", "only": ", only: ['public/**']"} {
+	for name, more := range map[string]string{"deny": ", aliases: [home.test], deny: ['private/**']", "only": ", aliases: [home.test], only: ['public/**']"} {
 		if err := r.Reload(known(t, dir, o, "alice", more)); err != nil {
 			t.Fatal(err)
 		}
 		for _, path := range []string{"private/app/manifests/1", "private/app/tags/list", "private/none/manifests/1"} {
-			for _, at := range []string{nameOf(o) + "/" + path, path + "?ns=" + nameOf(o)} {
+			for _, at := range []string{
+				nameOf(o) + "/" + path, path + "?ns=" + nameOf(o), "home.test/" + path,
+				// The name below its own registry, as a mirror's address with a path leads to it, or as an attacker writes it.
+				"home.test/home.test/" + path, "home.test/home.test/home.test/" + path, "home.test/home.test/" + path + "?ns=" + nameOf(o),
+				nameOf(o) + "/home.test/" + path,
+			} {
 				got := r.asks(t, "GET", at, "Authorization", basic("alice", "alice1"))
 				if !strings.HasPrefix(got.status, "403 ") || got.reason != "blocked-by-policy" || !strings.Contains(got.body, "upstreams."+nameOf(o)+"."+name) {
 					t.Errorf("%s: %s: %+v", name, at, got)

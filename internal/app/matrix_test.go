@@ -60,6 +60,7 @@ type mode struct {
 	rules    [2]string
 	others   map[string]string // by the image's folder: where the other repositories are
 	refused  string            // a folder of which nothing is ever served
+	own      bool              // clients have logins at the registry, and none at the mirror
 }
 
 var modes = map[string]mode{
@@ -78,11 +79,17 @@ var modes = map[string]mode{
 		},
 		others: map[string]string{"private": "theirs"},
 	},
+	// What a registry says of a login counts for no time at all: each request is a question.
+	"client": {
+		upstream: ", access: client, clientLogins: {maxAge: 0s, staleIfError: 0s}",
+		others:   map[string]string{"public": "public", "private": "theirs"}, own: true,
+	},
+	"client, remembered": {upstream: ", access: client", others: map[string]string{"private": "theirs"}, own: true},
 }
 
-// people are the clients: A has a right to the image, B to other repositories. Erin has both, and pulls before the others do. The token
-// of the one that is revoked is removed, as the rule is of the one that has none left, after both have pulled.
-var people = map[string]string{"A": "alice", "B": "bob", "revoked": "carol", "no rule left": "dave", "before": "erin"}
+// people are the clients: A has a right to the image, B to other repositories. Erin has both, and pulls before the others do. After both
+// have pulled, the token or password of the one that is revoked is removed, and the other one loses its right.
+var people = map[string]string{"A": "alice", "B": "bob", "revoked": "carol", "no right left": "dave", "before": "erin"}
 
 // TestAccess plays the matrix.
 func TestAccess(t *testing.T) {
@@ -90,7 +97,7 @@ func TestAccess(t *testing.T) {
 	for name, m := range modes {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			x := newMatrix(t)
+			x := newMatrix(t, m.own)
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "pass"), secret)
 			conf := func(when int) *config.Config {
@@ -103,8 +110,12 @@ func TestAccess(t *testing.T) {
 					tokens.WriteString(identity.TokenEntry{Name: name, SHA256: digest.FromString(strings.TrimPrefix(x.logins[who], "Bearer ")).Encoded()}.Line())
 				}
 				write(t, filepath.Join(dir, "tokens.yaml"), tokens.String())
-				return parse(t, dir, fmt.Sprintf("  %s: {endpoints: [%q], tags: {maxAge: 0s}%s}\nclients: {tokens: tokens.yaml}\n%s", nameOf(x.o), x.o.URL(),
-					m.upstream, strings.ReplaceAll(m.rules[when], "NAME", nameOf(x.o))))
+				clients := "clients: {tokens: tokens.yaml}\n"
+				if m.own {
+					clients = ""
+				}
+				return parse(t, dir, fmt.Sprintf("  %s: {endpoints: [%q], tags: {maxAge: 0s}%s}\n%s", nameOf(x.o), x.o.URL(), m.upstream,
+					clients+strings.ReplaceAll(m.rules[when], "NAME", nameOf(x.o))))
 			}
 			x.running = run(t, conf(0))
 			var cells, last []*cell
@@ -118,7 +129,10 @@ func TestAccess(t *testing.T) {
 			}
 			x.warm(t, cells)
 			each(cells, func(c *cell) { x.prepare(t, c) })
-			if err := x.Reload(conf(1)); err != nil {
+			if m.own {
+				x.o.SetUser(people["revoked"], origin.User{})
+				x.o.SetUser(people["no right left"], origin.User{Password: passwordOf("no right left")})
+			} else if err := x.Reload(conf(1)); err != nil {
 				t.Fatal(err)
 			}
 			for _, c := range cells {
@@ -152,17 +166,30 @@ func each(cells []*cell, do func(*cell)) {
 	all.Wait()
 }
 
-func newMatrix(t *testing.T) *matrix {
+// passwordOf is that of a client at the registry.
+func passwordOf(who string) string { return people[who] + "-at-the-registry" }
+
+// newMatrix starts a registry, and gives clients their logins: at the registry itself if they have their own.
+func newMatrix(t *testing.T, own bool) *matrix {
 	t.Helper()
+	users := make(map[string]origin.User)
+	for who, name := range people {
+		users[name] = origin.User{Password: passwordOf(who), Reads: func(repo string) bool {
+			return who == "before" || strings.HasPrefix(repo, "theirs/") == (who == "B")
+		}}
+	}
 	o := origin.Start(t, origin.Options{Auth: origin.Auth{
-		Kind: "bearer", Username: "bot", Password: secret, Anonymous: true,
+		Kind: "bearer", Username: "bot", Password: secret, Users: users, Anonymous: true,
 		Private: func(repo string) bool { return !strings.HasPrefix(repo, "public/") },
 	}})
 	x := &matrix{o: o, http: &http.Client{Transport: &http.Transport{}}, logins: make(map[string]string)}
 	t.Cleanup(x.http.CloseIdleConnections)
-	for who := range people {
+	for who, name := range people {
 		token, _ := identity.NewToken()
 		x.logins[who] = "Bearer " + token
+		if own {
+			x.logins[who] = basic(name, passwordOf(who))
+		}
 	}
 	return x
 }
@@ -258,7 +285,7 @@ func (x *matrix) prepare(t *testing.T, c *cell) {
 		return
 	}
 	who := []string{"before"}
-	if c.who == "revoked" || c.who == "no rule left" {
+	if c.who == "revoked" || c.who == "no right left" {
 		who = append(who, c.who)
 	}
 	for _, name := range who {

@@ -157,7 +157,7 @@ stale digest     | 502 connect-refused          | 502 connect-refused          |
 stale blob       | 502 connect-refused          | 502 connect-refused          | 502 connect-refused          | 502 connect-refused
 `},
 	{mode: "rules", image: "private", ns: false, cells: `
-                 | anonymous            | A                    | B                      | revoked           | no rule left
+                 | anonymous            | A                    | B                      | revoked           | no right left
 tag              | 401 client-forbidden | 200 2 / 200 1        | 403 client-forbidden   | 401 login-refused | 403 client-forbidden
 tag HEAD         | 401 client-forbidden | 200 1                | 403 client-forbidden   | 401 login-refused | 403 client-forbidden
 digest           | 401 client-forbidden | 200 1 / 200          | 403 client-forbidden   | 401 login-refused | 403 client-forbidden
@@ -176,7 +176,7 @@ stale digest     | 401 client-forbidden | 200                  | 403 client-forb
 stale blob       | 401 client-forbidden | 200                  | 403 client-forbidden   | 401 login-refused | 403 client-forbidden
 `},
 	{mode: "rules", image: "private", ns: true, cells: `
-                 | anonymous            | A                    | B                      | revoked              | no rule left
+                 | anonymous            | A                    | B                      | revoked              | no right left
 tag              | 403 client-forbidden | 200 2 / 200 1        | 403 client-forbidden   | 403 client-forbidden | 403 client-forbidden
 tag HEAD         | 403 client-forbidden | 200 1                | 403 client-forbidden   | 403 client-forbidden | 403 client-forbidden
 digest           | 403 client-forbidden | 200 1 / 200          | 403 client-forbidden   | 403 client-forbidden | 403 client-forbidden
@@ -193,5 +193,100 @@ joined elsewhere | 403 client-forbidden | 403 client-forbidden | 404 digest-not-
 stale            | 403 client-forbidden | 200                  | 403 client-forbidden   | 403 client-forbidden | 403 client-forbidden
 stale digest     | 403 client-forbidden | 200                  | 403 client-forbidden   | 403 client-forbidden | 403 client-forbidden
 stale blob       | 403 client-forbidden | 200                  | 403 client-forbidden   | 403 client-forbidden | 403 client-forbidden
+`},
+	{mode: "client", image: "public", ns: false, cells: `
+                 | anonymous                    | A                            | B                            | revoked                      | no right left
+tag              | 200 2 / 200 1                | 200 2 / 200 1                | 200 2 / 200 1                | 200 2 / 200 1                | 200 2 / 200 1
+tag HEAD         | 200 1                        | 200 1                        | 200 1                        | 200 1                        | 200 1
+digest           | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200
+blob             | 200 2 / 200                  | 200 2 / 200                  | 200 2 / 200                  | 200 2 / 200                  | 200 2 / 200
+blob HEAD        | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200
+range            | 206 2 / 206                  | 206 2 / 206                  | 206 2 / 206                  | 206 2 / 206                  | 206 2 / 206
+referrers        | 200 1                        | 200 1                        | 200 1                        | 200 1                        | 200 1
+tags/list        | 200 1                        | 200 1                        | 200 1                        | 200 1                        | 200 1
+named elsewhere  | 404 digest-not-found 1 / 200 | 404 digest-not-found 1 / 200 | 404 digest-not-found 1 / 200 | 404 digest-not-found 1 / 200 | 404 digest-not-found 1 / 200
+also elsewhere   | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200
+warmed           | 200 1                        | 200 1                        | 200 1                        | 200 1                        | 200 1
+joined           | 200                          | 200                          | 200                          | 200                          | 200
+joined elsewhere | 404 digest-not-found 1       | 404 digest-not-found 1       | 404 digest-not-found 1       | 404 digest-not-found 1       | 404 digest-not-found 1
+stale            | 200                          | 200                          | 200                          | 200                          | 200
+stale digest     | 200                          | 200                          | 200                          | 200                          | 200
+stale blob       | 200                          | 200                          | 200                          | 200                          | 200
+`},
+	{mode: "client", image: "public", ns: true, cells: `
+                 | anonymous                    | A                            | B                            | revoked                      | no right left
+tag              | 200 2 / 200 1                | 200 2 / 200 1                | 200 2 / 200 1                | 200 2 / 200 1                | 200 2 / 200 1
+tag HEAD         | 200 1                        | 200 1                        | 200 1                        | 200 1                        | 200 1
+digest           | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200
+blob             | 200 2 / 200                  | 200 2 / 200                  | 200 2 / 200                  | 200 2 / 200                  | 200 2 / 200
+blob HEAD        | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200
+range            | 206 2 / 206                  | 206 2 / 206                  | 206 2 / 206                  | 206 2 / 206                  | 206 2 / 206
+referrers        | 200 1                        | 200 1                        | 200 1                        | 200 1                        | 200 1
+tags/list        | 200 1                        | 200 1                        | 200 1                        | 200 1                        | 200 1
+named elsewhere  | 404 digest-not-found 1 / 200 | 404 digest-not-found 1 / 200 | 404 digest-not-found 1 / 200 | 404 digest-not-found 1 / 200 | 404 digest-not-found 1 / 200
+also elsewhere   | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200                  | 200 1 / 200
+warmed           | 200 1                        | 200 1                        | 200 1                        | 200 1                        | 200 1
+joined           | 200                          | 200                          | 200                          | 200                          | 200
+joined elsewhere | 404 digest-not-found 1       | 404 digest-not-found 1       | 404 digest-not-found 1       | 404 digest-not-found 1       | 404 digest-not-found 1
+stale            | 200                          | 200                          | 200                          | 200                          | 200
+stale digest     | 200                          | 200                          | 200                          | 200                          | 200
+stale blob       | 200                          | 200                          | 200                          | 200                          | 200
+`},
+	{mode: "client", image: "private", ns: false, cells: `
+                 | anonymous                                             | A                                                       | B                                                       | revoked                                                 | no right left
+tag              | 401 client-login-missing 2 / 401 client-login-missing | 200 5 / 200 2                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+tag HEAD         | 401 client-login-missing 2 / 401 client-login-missing | 200 4 / 200 2                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+digest           | 401 client-login-missing 1 / 401 client-login-missing | 200 3 / 200 1                                           | 403 client-login-refused 2                              | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2
+blob             | 401 client-login-missing 2 / 401 client-login-missing | 200 4 / 200 1                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+blob HEAD        | 401 client-login-missing 2 / 401 client-login-missing | 200 3 / 200 1                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+range            | 401 client-login-missing 2 / 401 client-login-missing | 206 4 / 206 1                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+referrers        | 401 client-login-missing 1 / 401 client-login-missing | 200 2 / 200 1                                           | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 403 client-login-refused 1
+tags/list        | 401 client-login-missing 1 / 401 client-login-missing | 200 2 / 200 1                                           | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 403 client-login-refused 1
+named elsewhere  | 401 client-login-missing                              | 403 client-login-refused 1 / 403 client-login-refused 2 | 403 client-login-refused 1                              | 403 client-login-refused 1                              | 403 client-login-refused 1 / 403 client-login-refused 2
+also elsewhere   | 401 client-login-missing                              | 403 client-login-refused 1 / 403 client-login-refused 2 | 200 2 / 200 1                                           | 403 client-login-refused 1                              | 403 client-login-refused 1 / 403 client-login-refused 2
+warmed           | 401 client-login-missing                              | 200 3                                                   | 403 client-login-refused 2                              | 403 client-login-refused 1                              | 403 client-login-refused 2
+joined           | 401 client-login-missing                              | 200 1                                                   | 403 client-login-refused 2                              | 403 client-login-refused 1                              | 403 client-login-refused 2
+joined elsewhere | 401 client-login-missing                              | 403 client-login-refused 2                              | 403 client-login-refused 1                              | 403 client-login-refused 1                              | 403 client-login-refused 2
+stale            | 401 client-login-missing                              | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused
+stale digest     | 401 client-login-missing                              | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused
+stale blob       | 401 client-login-missing                              | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused
+`},
+	{mode: "client", image: "private", ns: true, cells: `
+                 | anonymous                                             | A                                                       | B                                                       | revoked                                                 | no right left
+tag              | 401 client-login-missing 2 / 401 client-login-missing | 200 5 / 200 2                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+tag HEAD         | 401 client-login-missing 2 / 401 client-login-missing | 200 4 / 200 2                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+digest           | 401 client-login-missing 1 / 401 client-login-missing | 200 3 / 200 1                                           | 403 client-login-refused 2                              | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2
+blob             | 401 client-login-missing 2 / 401 client-login-missing | 200 4 / 200 1                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+blob HEAD        | 401 client-login-missing 2 / 401 client-login-missing | 200 3 / 200 1                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+range            | 401 client-login-missing 2 / 401 client-login-missing | 206 4 / 206 1                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 403 client-login-refused 1 | 403 client-login-refused 4 / 403 client-login-refused 2
+referrers        | 401 client-login-missing 1 / 401 client-login-missing | 200 2 / 200 1                                           | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 403 client-login-refused 1
+tags/list        | 401 client-login-missing 1 / 401 client-login-missing | 200 2 / 200 1                                           | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 403 client-login-refused 1
+named elsewhere  | 401 client-login-missing                              | 403 client-login-refused 1 / 403 client-login-refused 2 | 403 client-login-refused 1                              | 403 client-login-refused 1                              | 403 client-login-refused 1 / 403 client-login-refused 2
+also elsewhere   | 401 client-login-missing                              | 403 client-login-refused 1 / 403 client-login-refused 2 | 200 2 / 200 1                                           | 403 client-login-refused 1                              | 403 client-login-refused 1 / 403 client-login-refused 2
+warmed           | 401 client-login-missing                              | 200 3                                                   | 403 client-login-refused 2                              | 403 client-login-refused 1                              | 403 client-login-refused 2
+joined           | 401 client-login-missing                              | 200 1                                                   | 403 client-login-refused 2                              | 403 client-login-refused 1                              | 403 client-login-refused 2
+joined elsewhere | 401 client-login-missing                              | 403 client-login-refused 2                              | 403 client-login-refused 1                              | 403 client-login-refused 1                              | 403 client-login-refused 2
+stale            | 401 client-login-missing                              | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused
+stale digest     | 401 client-login-missing                              | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused
+stale blob       | 401 client-login-missing                              | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused                                     | 502 connect-refused
+`},
+	{mode: "client, remembered", image: "private", ns: true, cells: `
+                 | anonymous                                             | A                                                       | B                                                       | revoked                            | no right left
+tag              | 401 client-login-missing 2 / 401 client-login-missing | 200 5 / 200 2                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 200 1 | 403 client-login-refused 4 / 200 1
+tag HEAD         | 401 client-login-missing 2 / 401 client-login-missing | 200 4 / 200 2                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 200 1 | 403 client-login-refused 4 / 200 1
+digest           | 401 client-login-missing 1 / 401 client-login-missing | 200 3 / 200 1                                           | 403 client-login-refused 2                              | 403 client-login-refused 2 / 200   | 403 client-login-refused 2 / 200
+blob             | 401 client-login-missing 2 / 401 client-login-missing | 200 4 / 200 1                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 200   | 403 client-login-refused 4 / 200
+blob HEAD        | 401 client-login-missing 2 / 401 client-login-missing | 200 3 / 200 1                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 200   | 403 client-login-refused 4 / 200
+range            | 401 client-login-missing 2 / 401 client-login-missing | 206 4 / 206 1                                           | 403 client-login-refused 4 / 403 client-login-refused 2 | 403 client-login-refused 3 / 206   | 403 client-login-refused 4 / 206
+referrers        | 401 client-login-missing 1 / 401 client-login-missing | 200 2 / 200 1                                           | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 200 1 | 403 client-login-refused 2 / 200 1
+tags/list        | 401 client-login-missing 1 / 401 client-login-missing | 200 2 / 200 1                                           | 403 client-login-refused 2 / 403 client-login-refused 1 | 403 client-login-refused 2 / 200 1 | 403 client-login-refused 2 / 200 1
+named elsewhere  | 401 client-login-missing                              | 403 client-login-refused 1 / 403 client-login-refused 2 | 403 client-login-refused 1                              | 403 client-login-refused 1         | 403 client-login-refused 1 / 403 client-login-refused 2
+also elsewhere   | 401 client-login-missing                              | 403 client-login-refused 1 / 403 client-login-refused 2 | 200 2 / 200 1                                           | 403 client-login-refused 1         | 403 client-login-refused 1 / 403 client-login-refused 2
+warmed           | 401 client-login-missing                              | 200 3                                                   | 403 client-login-refused 2                              | 403 client-login-refused 1         | 403 client-login-refused 2
+joined           | 401 client-login-missing                              | 200 1                                                   | 403 client-login-refused 2                              | 200                                | 200
+joined elsewhere | 401 client-login-missing                              | 403 client-login-refused 2                              | 403 client-login-refused 1                              | 403 client-login-refused 1         | 403 client-login-refused 2
+stale            | 401 client-login-missing                              | 502 connect-refused                                     | 502 connect-refused                                     | 200                                | 200
+stale digest     | 401 client-login-missing                              | 502 connect-refused                                     | 502 connect-refused                                     | 200                                | 200
+stale blob       | 401 client-login-missing                              | 502 connect-refused                                     | 502 connect-refused                                     | 200                                | 200
 `},
 }

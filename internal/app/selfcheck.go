@@ -46,6 +46,7 @@ func (a *App) checkSelf(ctx context.Context) *doctor.MirrorReport {
 	r.Checks = append(r.Checks, a.checkState(), checkOpenFiles(), checkProxy())
 	r.Checks = append(r.Checks, a.checkWebhooks()...)
 	r.Checks = append(r.Checks, a.checkKubernetes(ctx)...)
+	r.Checks = append(r.Checks, a.checkHardening(ctx)...)
 	r.Checks = append(r.Checks, a.checkUpstreams(ctx)...)
 	r.Finish()
 	return r

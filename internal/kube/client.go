@@ -212,7 +212,7 @@ func (c *Client) send(ctx context.Context, op, method, path string, query url.Va
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept", "application/json, */*") // keys of service accounts come as application/jwk-set+json alone
 	req.Header.Set("User-Agent", "mirror")
 	if method == http.MethodPatch {
 		req.Header.Set("Content-Type", "application/merge-patch+json")

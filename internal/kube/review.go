@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"slices"
 
@@ -47,4 +48,12 @@ func (c *Client) ReviewToken(ctx context.Context, token, audience string) (user,
 		return "", text.FirstLine(s.Error, 200, token), nil
 	}
 	return s.User.Username, "", nil
+}
+
+// Keys is the set of keys, JWKS, with which the cluster signs the tokens of its service accounts. Each of these may read it, by the
+// ClusterRole system:service-account-issuer-discovery, unless the operator has taken that away.
+func (c *Client) Keys(ctx context.Context) ([]byte, error) {
+	var set json.RawMessage
+	err := c.ask(ctx, "read the keys of service accounts", http.MethodGet, "/openid/v1/jwks", nil, nil, &set)
+	return set, err
 }

@@ -82,3 +82,48 @@ func TestReviewToken(t *testing.T) {
 		})
 	}
 }
+
+// The keys of a cluster come as a type of their own, which has to be asked for.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	const set = `{"keys":[{"use":"sig","kty":"EC","kid":"a","crv":"P-256","alg":"ES256","x":"x","y":"y"}]}`
+	allowed := true
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method != http.MethodGet || r.URL.Path != "/openid/v1/jwks" || r.Header.Get("Authorization") != "Bearer own":
+			t.Errorf("%s %s", r.Method, r.URL)
+		case !strings.Contains(r.Header.Get("Accept"), "*/*"): // as API servers do
+			w.WriteHeader(http.StatusNotAcceptable)
+		case !allowed:
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = w.Write([]byte(`{"kind":"Status","status":"Failure","message":"forbidden: cannot get path \"/openid/v1/jwks\"","reason":"Forbidden","code":403}`))
+		default:
+			w.Header().Set("Content-Type", "application/jwk-set+json")
+			_, _ = w.Write([]byte(set))
+		}
+	}))
+	defer s.Close()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	c, err := kube.NewClient(kube.ClientOptions{
+		Server: s.URL, TokenFile: write("token", "own"),
+		CAFile: write("ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got, err := c.Keys(t.Context()); err != nil || string(got) != set {
+		t.Errorf("%s, %v", got, err)
+	}
+	allowed = false
+	if _, err := c.Keys(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot get path") {
+		t.Errorf("without the right: %v", err)
+	}
+}

@@ -19,6 +19,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	m := New("test", nil)
 	m.ReadCache(nil, nil)
 	m.ReadUpstreams(nil, nil)
+	m.ReadRevocations(nil)
 	m.ReadEvents(nil)
 	m.ReadServer(nil)
 	m.ReadDrift(nil)

@@ -10,6 +10,7 @@ import (
 	"github.com/registrymirror/mirror/cache/disk"
 	"github.com/registrymirror/mirror/coverage"
 	"github.com/registrymirror/mirror/drift"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/kube"
 	"github.com/registrymirror/mirror/upstream"
 	"github.com/registrymirror/mirror/upstream/endpoint"
@@ -266,6 +267,22 @@ func (m *Metrics) ReadCache(stats func() cache.Stats, scrubbed func() disk.Scrub
 // name in the configuration.
 func (m *Metrics) ReadUpstreams(endpoints func() endpointMap, credentials func() credentialMap) {
 	m.registry.MustRegister(newTable(endpoints, endpointSeries), newTable(credentials, credentialSeries))
+}
+
+// ReadRevocations adds when the lists of revoked certificates of clients end.
+func (m *Metrics) ReadRevocations(lists func() []identity.List) {
+	m.registry.MustRegister(newTable(lists, []series[[]identity.List]{{
+		gauge, "mirror_client_crl_expiry_seconds", "How long until a list of revoked client certificates (clients.crl) ends; below zero once it has. " +
+			"Seven days after its end no certificate of its authority counts.",
+		[]string{"authority"},
+		func(now []identity.List, emit emit) {
+			for _, l := range now {
+				if !l.Ends.IsZero() {
+					emit(time.Until(l.Ends).Seconds(), l.Issuer)
+				}
+			}
+		},
+	}}))
 }
 
 // ReadEvents adds the numbers of Events on pods.

@@ -21,6 +21,7 @@ type host struct {
 	Pull, Resolve, Push bool
 	Header              http.Header
 	CA                  bool // the CA is trusted there
+	Pair                bool // a client certificate is shown
 	Fallback            bool // another scheme than that of the URL is tried too
 }
 
@@ -44,6 +45,7 @@ func main() {
 			}
 			t, plain := h.Client.Transport.(*http.Transport)
 			parsed.Fallback = !plain
+			parsed.Pair = plain && len(t.TLSClientConfig.Certificates) == 1
 			if plain && t.TLSClientConfig.RootCAs != nil {
 				_, err := ca.Verify(x509.VerifyOptions{Roots: t.TLSClientConfig.RootCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 				parsed.CA = err == nil

@@ -466,11 +466,22 @@ func (c *Containerd) Keep(ctx context.Context, ref string) error {
 // CRI pulls as the kubelet does, and looks at what it got.
 func (c *Containerd) CRI(t testing.TB, ref string) (Pulled, error) {
 	t.Helper()
+	return c.secret(t, ref, nil)
+}
+
+// Secret is CRI for a pod with a pull secret.
+func (c *Containerd) Secret(t testing.TB, ref, user, password string) (Pulled, error) {
+	t.Helper()
+	return c.secret(t, ref, &cri.AuthConfig{Username: user, Password: password})
+}
+
+func (c *Containerd) secret(t testing.TB, ref string, secret *cri.AuthConfig) (Pulled, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	images := cri.NewImageServiceClient(c.conn)
 	spec := &cri.ImageSpec{Image: ref}
-	pulled, err := images.PullImage(ctx, &cri.PullImageRequest{Image: spec})
+	pulled, err := images.PullImage(ctx, &cri.PullImageRequest{Image: spec, Auth: secret})
 	if err != nil {
 		return Pulled{}, err
 	}

@@ -97,3 +97,13 @@ func (d *Docker) Pull(t testing.TB, ref string) (Image, error) {
 	}
 	return list[0], nil
 }
+
+// Login logs in to a registry. An error is what Docker printed.
+func (d *Docker) Login(t testing.TB, host, user, password string) error {
+	t.Helper()
+	r, err := d.run(t, "login", "--username", user, "--password", password, host)
+	if err == nil && r.Code != 0 {
+		err = errors.New(strings.TrimSpace(r.Text()))
+	}
+	return err
+}

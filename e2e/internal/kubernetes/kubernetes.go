@@ -182,18 +182,39 @@ func (c *Cluster) Join(t testing.TB, runtime *containerd.Containerd) {
 // Run makes a pod of one container. Its image is pulled anew.
 func (c *Cluster) Run(t testing.TB, name, image string) {
 	t.Helper()
+	c.run(t, name, image, "Always", "")
+}
+
+// RunSecret makes a pod of one container, with a pull secret, or none where its name is empty. Its image is pulled if it is not there.
+func (c *Cluster) RunSecret(t testing.TB, name, image, secret string) {
+	t.Helper()
+	c.run(t, name, image, "IfNotPresent", secret)
+}
+
+func (c *Cluster) run(t testing.TB, name, image, policy, secret string) {
+	t.Helper()
+	secrets := []any{}
+	if secret != "" {
+		secrets = append(secrets, map[string]any{"name": secret})
+	}
 	b, err := json.Marshal(map[string]any{
 		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": name, "namespace": "default"},
 		"spec": map[string]any{
 			"nodeName": Node, "hostNetwork": true, "automountServiceAccountToken": false, "enableServiceLinks": false,
-			"tolerations": []any{map[string]any{"operator": "Exists"}}, "terminationGracePeriodSeconds": 0,
-			"containers": []any{map[string]any{"name": "app", "image": image, "imagePullPolicy": "Always"}},
+			"tolerations": []any{map[string]any{"operator": "Exists"}}, "terminationGracePeriodSeconds": 0, "imagePullSecrets": secrets,
+			"containers": []any{map[string]any{"name": "app", "image": image, "imagePullPolicy": policy}},
 		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Apply(t, string(b))
+}
+
+// Secret makes a pull secret for a registry, HOST or HOST:PORT.
+func (c *Cluster) Secret(t testing.TB, name, registry, user, password string) {
+	t.Helper()
+	c.Kubectl(t, "create", "secret", "docker-registry", name, "--docker-server", registry, "--docker-username", user, "--docker-password", password)
 }
 
 // Apply makes what a manifest says.

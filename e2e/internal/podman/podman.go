@@ -4,6 +4,7 @@ package podman
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -146,6 +147,15 @@ func (c *Client) Certs(t testing.TB, host, from string, files map[string]string)
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Auth gives the client an auth file with one entry: a registry, HOST or HOST:PORT.
+func (c *Client) Auth(t testing.TB, host, user, password string) {
+	t.Helper()
+	text := fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, host, base64.StdEncoding.EncodeToString([]byte(user+":"+password)))
+	if err := os.WriteFile(filepath.Join(c.dir, "auth.json"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

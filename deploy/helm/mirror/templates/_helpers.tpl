@@ -116,12 +116,13 @@ imagePullSecrets:
 {{- ternary "https" "http" (not (empty $config.tls)) }}
 {{- end }}
 
-{{/* A share of a quantity with Mi, Gi or Ti, in MiB: quantity, tenths. Empty where it has another unit. */}}
+{{/* A share of a quantity, in MiB: quantity, tenths. Empty where there is none. */}}
 {{- define "mirror.share" -}}
 {{- $quantity := toString (index . 0) }}
-{{- if regexMatch "^[0-9]+(\\.[0-9]+)?(M|G|T|Mi|Gi|Ti)$" $quantity }}
-{{- $unit := dict "Mi" 1.0 "Gi" 1024.0 "Ti" 1048576.0 "M" 0.95367431640625 "G" 953.67431640625 "T" 953674.31640625 }}
-{{- $mi := mulf (regexFind "^[0-9.]+" $quantity | float64) (get $unit (regexFind "[A-Z]i?$" $quantity)) }}
+{{- if regexMatch "^[0-9]+(\\.[0-9]+)?([eE][+]?[0-9]+|k|M|G|T|Ki|Mi|Gi|Ti)?$" $quantity }}
+{{- $unit := dict "" 0.00000095367431640625 "k" 0.00095367431640625 "M" 0.95367431640625 "G" 953.67431640625 "T" 953674.31640625
+    "Ki" 0.0009765625 "Mi" 1.0 "Gi" 1024.0 "Ti" 1048576.0 }}
+{{- $mi := mulf (regexFind "^[0-9.]+([eE][+]?[0-9]+)?" $quantity | float64) (get $unit (regexFind "[kMGT]?i?$|Ki$" $quantity)) }}
 {{- printf "%dMiB" (divf (mulf $mi (index . 1)) 10 | floor | int64) }}
 {{- end }}
 {{- end }}
