@@ -46,7 +46,7 @@ func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Id
 // knows reports whether there is a user of a name.
 func (s *Settings) knows(user string) bool { return s.Passwords != nil && s.Passwords.hashes[user] != nil }
 
-// isOurs reports whether a secret is a token for the mirror: one of its list, whoever sends it and whether it has ended or not; one that
+// isOurs reports whether a secret is a token for the mirror: one of its list, which may have ended; one that
 // was made as these are, which may be mistyped; or that of a service account with the mirror's audience.
 func (s *Settings) isOurs(secret string) bool {
 	secret = strings.TrimSpace(secret) // a line end comes with a file easily

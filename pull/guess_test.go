@@ -87,7 +87,9 @@ func TestOneGuessIsShownOnce(t *testing.T) {
 		want(t, "without a login", c.manifest(t, "", annRepo, "1"), "login")
 		var all sync.WaitGroup
 		for i := range 30 {
-			all.Go(func() { want(t, "a wrong login", c.manifest(t, "ann:wrong", annRepo, fmt.Sprint("none", i)), "refused") })
+			all.Go(func() {
+				want(t, "a wrong login", c.manifest(t, "ann:wrong", annRepo, fmt.Sprint("none", i)), "refused")
+			})
 		}
 		for range 5 {
 			all.Go(func() { want(t, "the right login", c.manifest(t, "ann", annRepo, "1"), "served") })
