@@ -2,6 +2,7 @@ package access_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/registrymirror/mirror/access"
@@ -129,6 +130,43 @@ func FuzzWho(f *testing.F) {
 			if of, _ := client.Identity(rule).Kind(); of != kind {
 				t.Errorf("%q for %q: another kind", rule, who)
 			}
+		}
+	})
+}
+
+// No pattern brings a rule, deny or only down, and they agree on it: a rule of a host lets in exactly what deny of that host blocks
+// and only lets through. A pattern fits no other host than it names.
+func FuzzPull(f *testing.F) {
+	for _, s := range [][3]string{
+		{"acme/**", "docker.io", "acme/app"},
+		{"**", "ghcr.io", "a"},
+		{"*-private/*", "docker.io", "acme-private/a"},
+		{"", "docker.io", ""},
+		{"a*b*c/**/d", "x", "abc/d"},
+		{"docker.io/acme", "docker.io", "docker.io/acme"},
+		{"[a-z]", "docker.io", "a"},
+		{"***", "docker.io", "a/b"},
+	} {
+		f.Add(s[0], s[1], s[2])
+	}
+	f.Fuzz(func(t *testing.T, glob, host, name string) {
+		if len(glob) > 100 || len(name) > 300 || host == "" || strings.ContainsAny(host, "*/") {
+			t.Skip("a configuration and a route have no such host")
+		}
+		repo, other := oci.Repo{Host: host, Name: name}, oci.Repo{Host: host + ".example", Name: name}
+		r := access.NewRules(access.Rule{Who: []string{"alice"}, Pull: []string{host + "/" + glob}})
+		let := r.Allow("alice", repo)
+		if denied := (&access.Names{Deny: []string{glob}}).Check(repo) != nil; denied != let {
+			t.Errorf("%q for %q: a rule %v, deny %v", glob, name, let, denied)
+		}
+		if only := (&access.Names{Only: []string{glob}}).Check(repo) == nil; only != let {
+			t.Errorf("%q for %q: a rule %v, only %v", glob, name, let, only)
+		}
+		if (&access.Names{Only: []string{glob}, Deny: []string{glob}}).Check(repo) == nil {
+			t.Errorf("%q for %q: deny does not count before only", glob, name)
+		}
+		if r.Allow("alice", other) || r.Allow("bob", repo) || r.Allow("", repo) {
+			t.Errorf("%q of %q lets in more than it names", glob, host)
 		}
 	})
 }

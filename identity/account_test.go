@@ -12,6 +12,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -329,8 +330,8 @@ func TestForgedTokensLockOutNoAccount(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			fakes := forged(t, tt.id, 500)
 			synctest.Test(t, func(t *testing.T) {
+				fakes := forged(t, tt.id, 500)
 				r := &reviewer{users: make(map[string]string), wait: time.Second}
 				v := newVerifier()
 				w := &web{status: 403}
@@ -503,6 +504,40 @@ func FuzzLogin(f *testing.F) {
 		r.Header["Authorization"] = []string{header}
 		if who, _, err := v.Identify(r, "1", false); who != "" {
 			t.Errorf("%q is %q, %v", header, who, err)
+		}
+	})
+}
+
+// Whatever claims a cluster has signed, an identity is that of one service account, written in one way, and in a token for the mirror.
+func FuzzAccount(f *testing.F) {
+	for _, s := range []string{
+		"system:serviceaccount:builds:kaniko", "system:serviceaccount:a:b:c", "system:serviceaccount:*:*", "system:serviceaccount:a/b:c", "alice",
+		"system:node:a", "system:serviceaccount:A:b", "system:serviceaccount:a:", " system:serviceaccount:a:b", "system:serviceaccount:a:b\n",
+	} {
+		f.Add(s, "mirror", issuer, int64(3600))
+	}
+	f.Add("system:serviceaccount:a:b", "vault", "https://evil.example", int64(-60))
+	key := newKey(f, "a", jose.ES256)
+	set, err := identity.ParseKeys(jwks(f, key))
+	if err != nil {
+		f.Fatal(err)
+	}
+	v := identity.New(identity.Options{})
+	v.Use(identity.Settings{Accounts: identity.NewAccounts(identity.AccountOptions{Audience: "mirror", Issuer: issuer, Keys: set})})
+	name := regexp.MustCompile(`^[a-z0-9-]+/[a-z0-9.-]+$`)
+	f.Fuzz(func(t *testing.T, sub, aud, iss string, life int64) {
+		end := time.Now().Unix() + life%100_000
+		who, _, err := v.Identify(request(t, bearer(key.token(t, map[string]any{"sub": sub, "aud": aud, "iss": iss, "exp": end}))), "1", false)
+		if err != nil {
+			if who != "" {
+				t.Errorf("%q is %q, and refused: %v", sub, who, err)
+			}
+			return
+		}
+		kind, account := who.Kind()
+		if kind != "sa" || !name.MatchString(account) || sub != "system:serviceaccount:"+strings.Replace(account, "/", ":", 1) ||
+			aud != "mirror" || iss != issuer || end < time.Now().Add(-time.Minute).Unix() {
+			t.Errorf("%q for %q of %q until %d is %q", sub, aud, iss, end, who)
 		}
 	})
 }

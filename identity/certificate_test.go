@@ -314,3 +314,132 @@ func crlDER(text []byte) []byte {
 	b, _ := pem.Decode(text)
 	return b.Bytes
 }
+
+// The certificate of an operator has the name of a user; those of nodes and components of Kubernetes name none.
+func TestOperatorCertificates(t *testing.T) {
+	t.Parallel()
+	ca := newAuthorityOf(t)
+	other := newAuthorityOf(t)
+	c, err := identity.ParseOperatorCertificates(ca.pem(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		by     signer
+		change func(*x509.Certificate)
+		want   client.Identity // empty: refused
+	}{
+		{"a user", ca, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "alice"} }, "alice"},
+		{"as setup tls makes it", ca, func(c *x509.Certificate) {
+			c.Subject = pkix.Name{CommonName: "alice", Organization: []string{"system:mirror-operators"}}
+		}, "alice"},
+		{"a kubelet", ca, func(c *x509.Certificate) {
+			c.Subject = pkix.Name{CommonName: "system:node:alice", Organization: []string{"system:nodes"}}
+		}, ""},
+		{"a name in the DNS alone", ca, func(c *x509.Certificate) { c.DNSNames = []string{"alice"} }, ""},
+		{"anonymous", ca, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "anonymous"} }, ""},
+		{"a pattern", ca, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "*"} }, ""},
+		{"a line break", ca, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "alice\nlevel=INFO"} }, ""},
+		{"another authority", other, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "alice"} }, ""},
+		{"a server's", ca, func(c *x509.Certificate) {
+			c.Subject, c.ExtKeyUsage = pkix.Name{CommonName: "alice"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		}, ""},
+		{"expired", ca, func(c *x509.Certificate) {
+			c.Subject, c.NotAfter = pkix.Name{CommonName: "alice"}, time.Now().Add(-time.Minute)
+		}, ""},
+	} {
+		cert := make509(t, &tt.by, tt.change)
+		if got, err := c.Identify([]*x509.Certificate{cert.cert}, time.Now()); got != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("%s: %q, %v", tt.name, got, err)
+		}
+	}
+	if _, err := identity.ParseOperatorCertificates(ca.pem(), []byte("no list")); err == nil || !strings.Contains(err.Error(), "admin.operators.crl") {
+		t.Errorf("a list that is none: %v", err)
+	}
+}
+
+func newAuthorityOf(t *testing.T) signer {
+	t.Helper()
+	return make509(t, nil, func(c *x509.Certificate) {
+		c.Subject, c.IsCA, c.BasicConstraintsValid, c.KeyUsage = pkix.Name{CommonName: "ca"}, true, true, x509.KeyUsageCertSign
+	})
+}
+
+// No text brings the readers of authorities and lists down. What they accept has an authority, and lists that one of them has signed.
+func FuzzParseCertificates(f *testing.F) {
+	ca, other := newCA(f, "cluster", nil), newCA(f, "other", nil)
+	leaf := make509(f, &ca, kubelet("a"))
+	f.Add(ca.pem(), []byte(nil))
+	f.Add(ca.pem(), ca.crl(f, leaf.cert))
+	f.Add(slices.Concat(ca.pem(), other.pem()), slices.Concat(ca.crl(f), other.crl(f)))
+	f.Add(leaf.pem(), other.crl(f))
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\n"), []byte("-----BEGIN X509 CRL-----\n"))
+	f.Fuzz(func(t *testing.T, authority, list []byte) {
+		c, err := identity.ParseCertificates(authority, list)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("%v, %v", c, err)
+		}
+		if err != nil {
+			return
+		}
+		if len(list) > 0 && len(c.Lists()) == 0 {
+			t.Error("a text without a list is accepted")
+		}
+		for _, l := range c.Lists() {
+			if !l.Ends.IsZero() && !l.Refused().After(l.Ends) || len(c.Outdated(l.Ends.Add(-1))) > len(c.Lists()) {
+				t.Errorf("%+v", l)
+			}
+		}
+	})
+}
+
+// Whatever names an authority has signed, an identity is that of a node by its own name, and never that of a user or component of Kubernetes.
+func FuzzNode(f *testing.F) {
+	for _, s := range [][3]string{
+		{"system:node:a", "system:nodes", ""},
+		{"system:node:a", "", ""},
+		{"worker-1", "", ""},
+		{"kubernetes-admin", "system:masters", ""},
+		{"", "", "worker.example"},
+		{"*", "", "*"},
+		{"a:b", "system:nodes", "c"},
+		{"system:node:", "system:nodes", "x"},
+		{"Worker", "", ""},
+	} {
+		f.Add(s[0], s[1], s[2])
+	}
+	ca := newCA(f, "cluster", nil)
+	v := identity.New(identity.Options{})
+	v.Use(identity.Settings{Certificates: authorities(f, ca.pem(), nil)})
+	f.Fuzz(func(t *testing.T, cn, organization, dns string) {
+		der := tryToSign(&ca, &x509.Certificate{
+			SerialNumber: big.NewInt(7), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			Subject: pkix.Name{CommonName: cn, Organization: []string{organization}}, DNSNames: []string{dns},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		})
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Skip("such a certificate can't be made or read")
+		}
+		who, note, err := v.Identify(with(t, "", signer{cert: cert}), "1", false)
+		if err != nil || (who == "") != (note != "") {
+			t.Fatalf("%q %q %v", who, note, err)
+		}
+		kind, name := who.Kind()
+		kubelets := cn == "system:node:"+name && organization == "system:nodes"
+		plain := (dns == name || cn == name) && !strings.HasPrefix(cn, "system:") && !strings.HasPrefix(organization, "system:")
+		if who != "" && (kind != "node" || !identity.IsNodeName(name) || !kubelets && !plain) {
+			t.Errorf("CN=%q O=%q DNS=%q is %q", cn, organization, dns, who)
+		}
+	})
+}
+
+// tryToSign is a certificate in DER, of the authority's own key; nil where x509 can't write it.
+func tryToSign(ca *signer, c *x509.Certificate) []byte {
+	der, err := x509.CreateCertificate(rand.Reader, c, ca.cert, ca.key.Public(), ca.key)
+	if err != nil {
+		return nil
+	}
+	return der
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"time"
+
+	"github.com/registrymirror/mirror/oci"
 )
 
 // Volume is the file system as a store sees it, System that of the product.
@@ -24,6 +26,9 @@ func Rest(ctx context.Context, rate int64, n int, took time.Duration) error {
 	p := pace{rate: rate}
 	return p.rest(ctx, n, took)
 }
+
+// BlobPath is the file of content.
+func BlobPath(d oci.Digest) (string, error) { return blobPath(d) }
 
 // ReadCold reads and leaves memory as it was; Uncache has the kernel forget a file.
 var (

@@ -105,6 +105,18 @@ func TestClients(t *testing.T) {
 	if got := r.asks(t, "GET", own, "Authorization", basic("bob", "bob1")); !strings.Contains(got.status, "no rule that lets user bob pull") {
 		t.Errorf("bob is not named: %s", got.status)
 	}
+	// Each is told what it can do itself.
+	for _, tt := range []struct{ name, path, login, want string }{
+		{"anonymous", own, "", "; log in to the mirror: docker login"},
+		{"a node", ns, "", "; give the node a login to the mirror"},
+		{"a node with a wrong login", ns, "Bearer x", "; correct the certificate or the Authorization header"},
+		{"a user", own, basic("bob", "bob1"), "; add a rule for bob to the mirror"},
+		{"a wrong token", own, "Bearer x", "; log in to the mirror with a token of its clients.tokens"},
+	} {
+		if got := r.asks(t, "GET", tt.path, "Authorization", tt.login); !strings.Contains(got.body, tt.want) {
+			t.Errorf("%s: %s", tt.name, got.body)
+		}
+	}
 	list := failures(t, r, "declined=true")
 	if len(list.Failures) == 0 || !strings.Contains(fmt.Sprint(list.Failures), "user:bob") {
 		t.Errorf("the record does not name bob: %+v", list.Failures)
