@@ -81,7 +81,9 @@ func (g *Grants) Login(site uint64, write func(hash.Hash)) Key {
 }
 
 // Right is the key of the right of a login to read a repository, or one blob of it where the digest is not empty.
-func (g *Grants) Right(login Key, repo oci.Repo, d oci.Digest) Key { return g.about(login, "right", repo.String(), string(d)) }
+func (g *Grants) Right(login Key, repo oci.Repo, d oci.Digest) Key {
+	return g.about(login, "right", repo.String(), string(d))
+}
 
 func (g *Grants) about(login Key, what ...string) Key {
 	h := hmac.New(sha256.New, g.key[:])

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 	"unique"
 
 	"github.com/registrymirror/mirror/internal/point"
@@ -21,6 +22,9 @@ type member struct {
 	Own       bool   `json:"own,omitempty"` // type and size are the content's own, a manifest's; other descriptions don't count
 	// Heard is set where the size comes from an upstream's answer, and not from a manifest.
 	Heard bool `json:"heard,omitempty"`
+	// Seen is the hour, since epoch, in which the registry has last shown it to a login; 0: it was not, or an earlier version has
+	// recorded that. An hour, so that each showing is not a write.
+	Seen uint32 `json:"seen,omitempty"`
 	// Shown is set where the repository's registry has shown the content there.
 	Shown shown `json:"shown,omitempty"`
 
@@ -80,6 +84,8 @@ func (m member) standing() Standing {
 
 // with is the record of content after n was learnt of it.
 func (m member) with(n member) member {
+	n.Seen = max(n.Seen, m.Seen)
+	m.Seen = n.Seen
 	if m.Shown == shownToAll || n.Shown == "" {
 		n.Shown = m.Shown
 	}
@@ -111,10 +117,18 @@ func by(s Standing) shown {
 	return ""
 }
 
+// seen is the hour for the record of a showing, as it is now.
+func seen(s Standing) uint32 {
+	if s != ShownByLogin {
+		return 0
+	}
+	return uint32(max(0, time.Now().Unix()/3600))
+}
+
 // Learn records that the registry of repo has shown a manifest there, in one write of one or two items, however many
 // children it has. Its children become members by name alone, in memory: see Name. A known manifest costs no write.
 func (c *content) Learn(repo oci.Repo, m *oci.Manifest, s Standing) error {
-	own := member{MediaType: m.MediaType, Size: int64(len(m.Bytes)), Own: true, Shown: by(s)}
+	own := member{MediaType: m.MediaType, Size: int64(len(m.Bytes)), Own: true, Shown: by(s), Seen: seen(s)}
 	if err := c.learn(repo, m.Digest, own); err != nil {
 		return err
 	}
@@ -140,14 +154,14 @@ func (c *content) Name(repo oci.Repo, list []oci.Descriptor) {
 // registry's answer; a size of -1 takes the latter back. The media type is not recorded: a registry's answer for a blob has
 // one that says nothing of the content.
 func (c *content) LearnBlob(repo oci.Repo, d oci.Descriptor, s Standing) error {
-	return c.learn(repo, d.Digest, member{Size: d.Size, Heard: true, Shown: by(s)})
+	return c.learn(repo, d.Digest, member{Size: d.Size, Heard: true, Shown: by(s), Seen: seen(s)})
 }
 
 // Show is LearnBlob in memory alone: the registry has begun to send the blob, and LearnBlob follows.
 func (c *content) Show(repo oci.Repo, d oci.Digest, s Standing) {
 	key := memberKey(repo, d)
 	c.removal.learns(key)
-	c.hear(key, member{Size: -1, Shown: by(s)})
+	c.hear(key, member{Size: -1, Shown: by(s), Seen: seen(s)})
 }
 
 // hear adds to the record in memory.
@@ -207,7 +221,7 @@ func (c *content) Unshow(repo oci.Repo, d oci.Digest) error {
 	if err != nil || !ok || m.Shown == "" {
 		return err
 	}
-	m.Shown = ""
+	m.Shown, m.Seen = "", 0
 	c.members.put(key, m)
 	return c.write(key, m)
 }
@@ -252,6 +266,7 @@ func (c *content) put(key string, m member) {
 // beside is m with the additions of another description of the same content: that it was shown, and a size and a type from a
 // manifest.
 func (m member) beside(other member) member {
+	m.Seen = max(m.Seen, other.Seen)
 	if m.Shown == "" || other.Shown == shownToAll {
 		m.Shown = other.Shown
 	}
@@ -298,7 +313,7 @@ func (c *content) Member(repo oci.Repo, d oci.Digest) (Member, error) {
 	}
 	return Member{
 		Descriptor: oci.Descriptor{MediaType: m.MediaType, Digest: d, Size: m.Size},
-		Standing:   m.standing(), Manifest: m.Own, Repository: r,
+		Standing:   m.standing(), Manifest: m.Own, Repository: r, Seen: time.Unix(int64(m.Seen)*3600, 0),
 	}, nil
 }
 

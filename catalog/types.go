@@ -67,6 +67,8 @@ type Member struct {
 	// Manifest reports that the registry has sent the content as a manifest of this repository. Otherwise the media type
 	// is that of a descriptor that names it, or empty.
 	Manifest bool
+	// Seen is when the registry has last shown the content there to a login, to the hour; long ago: it has not, or it is not known.
+	Seen time.Time
 	// Repository is the record of the repository; zero: it can't be read.
 	Repository Repository
 }

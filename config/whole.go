@@ -2,12 +2,15 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/registrymirror/mirror/internal/guard"
+	"github.com/registrymirror/mirror/internal/strictyaml"
 )
 
 // Text is a configuration's file as it was read.
@@ -50,6 +53,18 @@ func Read(path string) (Text, error) {
 		return Text{}, fmt.Errorf("read the configuration: %w", err)
 	}
 	return Text{Data: data, at: at, info: info}, nil
+}
+
+// ReadFrom reads a configuration that is not in a file. An empty one is an accident, as in Read.
+func ReadFrom(r io.Reader) (Text, error) {
+	data, err := io.ReadAll(io.LimitReader(r, strictyaml.MaxSize+1))
+	if err != nil {
+		return Text{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return Text{}, errors.New("read the configuration: it is empty; run the program in front of the pipe alone to see what it prints")
+	}
+	return Text{Data: data}, nil
 }
 
 // CutError says that a file looks cut off, as if an editor or a copy were not finished.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,15 +49,39 @@ func newAccessed(t *testing.T, only bool) accessed {
 	a.team.AddImage("acme/app", "v1", origin.Image{Seed: 2})
 	a.team.AddImage("acme/other", "v1", origin.Image{Seed: 3})
 	a.team.AddImage("acme/other", "v2", origin.Image{Seed: 2}) // the same content
+	quay := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Anonymous: true, Private: login.Private, Users: map[string]origin.User{
+		"alice": {Password: "alice-41c7", Reads: func(repo string) bool { return repo == "alice/app" }},
+		"bob":   {Password: "bob-41c7", Reads: func(repo string) bool { return repo == "bob/app" }},
+	}}})
+	quay.AddImage("library/app", "v1", origin.Image{Seed: 4})
+	quay.AddImage("alice/app", "v1", origin.Image{Seed: 5})
+	quay.AddImage("bob/app", "v1", origin.Image{Seed: 6})
 	upstreams := fmt.Sprintf("ghcr.io: {endpoints: [%q], access: rules, credentials: [{name: team, username: bot, passwordFile: %q}]}\n", a.team.URL(), dir+"/pass")
 	if !only {
-		upstreams += fmt.Sprintf("docker.io: {endpoints: [%q], credentials: [{name: hub, username: bot, passwordFile: %q}]}\n", hub.URL(), dir+"/pass")
+		upstreams += fmt.Sprintf("docker.io: {endpoints: [%q], credentials: [{name: hub, username: bot, passwordFile: %q}]}\n", hub.URL(), dir+"/pass") +
+			fmt.Sprintf("quay.io: {endpoints: [%q], access: client}\n", quay.URL())
 	}
 	a.Mirror = mirrord.Start(t, mirrord.Options{
 		Upstreams: upstreams,
 		More:      fmt.Sprintf("clients: {tokens: %q}\nrules: [{who: [ci], pull: ['ghcr.io/acme/app']}]", dir+"/tokens.yaml"),
 	})
 	return a
+}
+
+// nodeFolders is a certs.d of containerd for some registries, with a mirror and nowhere to go on to.
+func nodeFolders(t *testing.T, mirror string, hosts ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, host := range hosts {
+		if err := os.MkdirAll(filepath.Join(dir, host), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Sprintf("server = \"http://127.0.0.1:9\"\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", mirror)
+		if err := os.WriteFile(filepath.Join(dir, host, "hosts.toml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // attempt is a pull by a client that has a login, or none.
@@ -84,7 +109,8 @@ func TestAccess(t *testing.T) {
 	const (
 		private = "has no credentials for docker.io/private/app, which is private or doesn't exist"
 		noRule  = "has no rule that lets clients pull ghcr.io/acme/app"
-		noOther = "has no rule that lets user ci pull ghcr.io/acme/other"
+		noOther = "has no rule that lets user ci pull"
+		noLogin = "quay.io doesn't let the client's login pull alice/app, or has no such image"
 	)
 	own := m.Host + "/ghcr.io/"
 	attempts := []attempt{
@@ -100,25 +126,27 @@ func TestAccess(t *testing.T) {
 		{own + "acme/app:v1", "ci", m.ci, ""},
 		{own + "acme/other:v1", "ci", m.ci, noOther},
 		{own + "acme/other:v2", "ci", m.ci, noOther}, // its content is cached
-		{own + "acme/app:v1", "other", m.other, "has no rule that lets user other pull ghcr.io/acme/app"},
+		{own + "acme/app:v1", "other", m.other, "has no rule that lets user other pull"},
 		{own + "acme/app:v1", "ci", "wrong", "does not accept this token"},
 	}
-	anonymous := attempt{ref: own + "acme/app:v1", refused: noRule}
+	// client: the pod's secret for the registry decides, also of what another pod has brought.
+	secrets := []attempt{
+		{"quay.io/library/app:v1", "", "", ""},
+		{"quay.io/library/app:v1", "bob", "bob-41c7", ""},
+		{"quay.io/alice/app:v1", "alice", "wrong", noLogin},
+		{"quay.io/alice/app:v1", "alice", "alice-41c7", ""},
+		{"quay.io/alice/app:v1", "bob", "bob-41c7", noLogin},
+		{"quay.io/bob/app:v1", "bob", "bob-41c7", ""},
+	}
+	anonymous := []attempt{
+		{own + "acme/app:v1", "", "", noRule},
+		{"quay.io/alice/app:v1", "", "", "quay.io wants a login for alice/app"},
+	}
 	for _, line := range containerd.All {
 		t.Run("containerd "+string(line), func(t *testing.T) {
 			t.Parallel()
-			nodes := t.TempDir()
-			for _, host := range []string{"docker.io", "ghcr.io"} {
-				if err := os.MkdirAll(filepath.Join(nodes, host), 0o755); err != nil {
-					t.Fatal(err)
-				}
-				text := fmt.Sprintf("server = \"http://127.0.0.1:9\"\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", m.URL())
-				if err := os.WriteFile(filepath.Join(nodes, host, "hosts.toml"), []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			c := containerd.Start(t, line, containerd.Certs{Made: nodes})
-			for _, a := range attempts {
+			c := containerd.Start(t, line, containerd.Certs{Made: nodeFolders(t, m.URL(), "docker.io", "ghcr.io", "quay.io")})
+			for _, a := range append(attempts, secrets...) {
 				var err error
 				if a.user == "" {
 					_, err = c.CRI(t, a.ref)
@@ -127,28 +155,32 @@ func TestAccess(t *testing.T) {
 				}
 				a.check(t, err, "(mirror: ")
 			}
-			a := anonymous
-			if line != containerd.V1 { // it does not print what the answer to a challenge says
-				a.refused = "no basic auth credentials"
+			for _, a := range anonymous {
+				if line != containerd.V1 { // it does not print what the answer with a challenge says
+					a.refused = "no basic auth credentials"
+				}
+				_, err := c.CRI(t, a.ref)
+				a.check(t, err)
 			}
-			_, err := c.CRI(t, a.ref)
-			a.check(t, err)
 		})
 	}
 	t.Run("podman", func(t *testing.T) {
 		t.Parallel()
 		conf := fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", m.Host)
-		for _, host := range []string{"docker.io", "ghcr.io"} { // and nowhere else: it would try that three times
+		for _, host := range []string{"docker.io", "ghcr.io", "quay.io"} { // and nowhere else: it would try that three times
 			conf += fmt.Sprintf("[[registry]]\nprefix = %q\nlocation = %q\ninsecure = true\n", host, m.Host+"/"+host)
 		}
-		for _, a := range append(attempts, anonymous) {
+		for _, a := range slices.Concat(attempts, secrets, anonymous) {
+			host, path, _ := strings.Cut(a.ref, "/")
+			if host == "quay.io" && a.user != "" { // it sends a login to the mirror by the mirror's own name alone
+				a.ref, host = m.Host+"/quay.io/"+path, m.Host
+			}
 			c := podman.New(t, podman.Options{Made: conf})
 			if a.user != "" {
-				host, _, _ := strings.Cut(a.ref, "/")
 				c.Auth(t, host, a.user, a.password)
 			}
 			_, err := c.Pull(t, a.ref)
-			a.check(t, err, "the mirror ")
+			a.check(t, err)
 		}
 	})
 	t.Run("docker", func(t *testing.T) {
@@ -162,7 +194,7 @@ func TestAccess(t *testing.T) {
 			{own + "acme/app:v1", "", "", "no basic auth credentials"},
 			{own + "acme/app:v1", "ci", ruled.ci, ""},
 			{own + "acme/other:v2", "ci", ruled.ci, noOther},
-			{own + "acme/app:v1", "other", ruled.other, "has no rule that lets user other pull ghcr.io/acme/app"},
+			{own + "acme/app:v1", "other", ruled.other, "has no rule that lets user other pull"},
 		} {
 			if a.user != "" {
 				if err := d.Login(t, ruled.Host, a.user, a.password); err != nil {

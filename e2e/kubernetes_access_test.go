@@ -30,6 +30,12 @@ func TestKubernetesAccess(t *testing.T) {
 	image.Give(t, hub, "library/app", "v1", image.Program(t, "linux/amd64", append(slices.Clip(program), "public"...)))
 	team := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Username: "bot", Password: registryPassword}})
 	image.Give(t, team, "acme/app", "v1", image.Program(t, "linux/amd64", append(slices.Clip(program), "rules"...)))
+	quay := origin.Start(t, origin.Options{Auth: origin.Auth{Kind: "bearer", Users: map[string]origin.User{
+		"alice":  {Password: "alice-41c7", Reads: func(string) bool { return true }},
+		"second": {Password: "second-41c7", Reads: func(string) bool { return true }},
+		"other":  {Password: "other-41c7"},
+	}}})
+	image.Give(t, quay, "acme/app", "v1", image.Program(t, "linux/amd64", append(slices.Clip(program), "client"...)))
 
 	dir := t.TempDir()
 	token := func(name string) string {
@@ -41,12 +47,13 @@ func TestKubernetesAccess(t *testing.T) {
 	}
 	m := mirrord.Start(t, mirrord.Options{
 		Upstreams: fmt.Sprintf("mcr.microsoft.com: {endpoints: [%s]}\ndocker.io: {endpoints: [%s]}\n", files.URL(), hub.URL()) +
-			fmt.Sprintf("ghcr.io: {endpoints: [%s], access: rules, credentials: [{name: team, username: bot, passwordFile: %q}]}", team.URL(), dir+"/pass"),
+			fmt.Sprintf("ghcr.io: {endpoints: [%s], access: rules, credentials: [{name: team, username: bot, passwordFile: %q}]}\n", team.URL(), dir+"/pass") +
+			fmt.Sprintf("quay.io: {endpoints: [%s], access: client}", quay.URL()),
 		More: fmt.Sprintf("clients: {tokens: %q}\nrules: [{who: [ci, second], pull: ['ghcr.io/acme/*']}]", dir+"/tokens.yaml"),
 	})
 	const sandbox = "mcr.microsoft.com/acme/app:v1"
-	nothing := origin.Start(t, origin.Options{})
-	runtime := containerd.StartWith(t, containerd.V2, containerd.Certs{Mirror: m.URL(), Server: nothing.URL()}, kubernetes.Containerd(sandbox))
+	nodes := containerd.Certs{Made: nodeFolders(t, m.URL(), "mcr.microsoft.com", "docker.io", "ghcr.io", "quay.io")}
+	runtime := containerd.StartWith(t, containerd.V2, nodes, kubernetes.Containerd(sandbox))
 	if _, err := runtime.CRI(t, sandbox); err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +65,10 @@ func TestKubernetesAccess(t *testing.T) {
 	c.Secret(t, "mirror-other", m.Host, "other", other)
 	c.Secret(t, "mirror-wrong", m.Host, "ci", "wrong")
 	c.Secret(t, "team", "ghcr.io", "bot", registryPassword)
+	for _, user := range []string{"alice", "second", "other"} {
+		c.Secret(t, "quay-"+user, "quay.io", user, user+"-41c7")
+	}
+	c.Secret(t, "quay-wrong", "quay.io", "alice", "wrong")
 
 	own := m.Host + "/ghcr.io/acme/app:v1"
 	for _, tt := range []struct {
@@ -77,8 +88,17 @@ func TestKubernetesAccess(t *testing.T) {
 		{"rules-again", own, "mirror", ""},
 		{"rules-second", own, "mirror-second", ""},
 		{"rules-wrong", own, "mirror-wrong", "401 Unauthorized"},
-		{"rules-none", own, "", "401 Unauthorized"},
-		{"rules-other", own, "mirror-other", "403 Forbidden (mirror: has no rule that lets user other pull ghcr.io/acme/app"},
+		{"rules-none", own, "", "no basic auth credentials"},
+		{"rules-other", own, "mirror-other", "403 Forbidden (mirror: has no rule that lets user other pull"},
+
+		// The pod's secret is the registry's, which decides.
+		{"client-wrong-first", "quay.io/acme/app:v1", "quay-wrong", "quay.io doesn't let the client's login pull acme/app"},
+		{"client-right", "quay.io/acme/app:v1", "quay-alice", ""},
+		{"client-again", "quay.io/acme/app:v1", "quay-alice", ""},
+		{"client-second", "quay.io/acme/app:v1", "quay-second", ""},
+		{"client-wrong", "quay.io/acme/app:v1", "quay-wrong", "quay.io doesn't let the client's login pull acme/app"},
+		{"client-none", "quay.io/acme/app:v1", "", "no basic auth credentials"},
+		{"client-other", "quay.io/acme/app:v1", "quay-other", "quay.io doesn't let the client's login pull acme/app"},
 	} {
 		c.RunSecret(t, tt.pod, tt.image, tt.secret)
 		if tt.refused == "" {

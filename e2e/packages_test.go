@@ -150,6 +150,7 @@ func (m *machine) installed(t *testing.T) {
 	equal(t, "owners and modes", m.sh(t, "stat -c '%U:%G %a %n' /usr/bin/mirror /etc/mirror "+confFile+" /var/lib/mirror /usr/lib/systemd/system/mirror.service"),
 		"root:root 755 /usr/bin/mirror\nroot:mirror 750 /etc/mirror\nroot:mirror 640 "+confFile+"\nmirror:mirror 700 /var/lib/mirror\n"+
 			"root:root 644 /usr/lib/systemd/system/mirror.service\n")
+	m.exists(t, true, "/usr/lib/systemd/system/mirror-node.service", "/etc/mirror/node.env", "/usr/share/man/man1/mirror.1")
 	m.exists(t, true, "/usr/share/doc/mirror/copyright", "/usr/share/doc/mirror/config.example.yaml", "/usr/share/doc/mirror/THIRD_PARTY/go/LICENSE")
 	equal(t, "version", strings.Fields(m.run(t, "mirror", "version"))[1], "v1.2.3")
 	m.run(t, "mirror", "config", "check", "--no-files", confFile)
@@ -197,7 +198,8 @@ func (m *machine) removed(t *testing.T, remove ...string) {
 	t.Helper()
 	pid := m.show(t, "MainPID")
 	m.run(t, remove...)
-	m.exists(t, false, "/usr/bin/mirror", "/usr/lib/systemd/system/mirror.service", "/usr/share/doc/mirror", "/proc/"+pid,
+	m.exists(t, false, "/usr/bin/mirror", "/usr/lib/systemd/system/mirror.service", "/usr/lib/systemd/system/mirror-node.service", "/usr/share/man/man1/mirror.1",
+		"/usr/share/doc/mirror", "/proc/"+pid,
 		"/etc/systemd/system/multi-user.target.wants/mirror.service")
 	m.exists(t, true, "/var/lib/mirror/state.db")
 }
@@ -288,6 +290,7 @@ func archive(t *testing.T, release string) {
 	}
 	for _, name := range []string{
 		"mirror", "LICENSE", "NOTICE", "README.md", "config.example.yaml", "systemd/mirror.service", "systemd/config.yaml", "completions/mirror.bash",
+		"systemd/mirror-node.service", "systemd/node.env", "man/mirror.1",
 		"completions/_mirror", "completions/mirror.fish", "completions/mirror.ps1", "THIRD_PARTY/go/LICENSE", "THIRD_PARTY/github.com/spf13/cobra/LICENSE.txt",
 	} {
 		if len(have[name]) == 0 {

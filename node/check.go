@@ -222,17 +222,39 @@ func (c *checker) unreadable(file string, err error, consequence string) {
 
 // address reports why nodes can't reach a mirror at a URL, or will not always.
 func (c *checker) address(file string, line int, u *url.URL) {
+	if f := judgeAddress(u); f.Rule != "" {
+		c.find(f.Level, f.Rule, file, line, f.Cause, f.Remedy)
+	}
+}
+
+// judgeAddress is the finding about a mirror's address; without a rule: there is none.
+func judgeAddress(u *url.URL) Finding {
 	host := strings.TrimSuffix(u.Hostname(), ".")
 	ip, err := netip.ParseAddr(host)
 	port, _ := strconv.Atoi(u.Port())
 	switch {
 	case strings.HasSuffix(host, ".svc") || strings.Contains(host, ".svc.") || strings.HasSuffix(host, ".cluster.local"):
-		c.find(Broken, "cluster-name", file, line, host+" is a name of the cluster's DNS, which nodes do not ask",
-			"use an address: that of the node (hostPort), the Service's ClusterIP, or a load balancer's name")
+		return Finding{
+			Level: Broken, Rule: "cluster-name", Cause: host + " is a name of the cluster's DNS, which nodes do not ask",
+			Remedy: "use an address: that of the node (hostPort), the Service's ClusterIP, or a load balancer's name",
+		}
 	case (host == "localhost" || err == nil && ip.IsLoopback()) && port >= 30000 && port <= 32767:
-		c.find(Warning, "loopback-nodeport", file, line, "a NodePort on "+host+" is not served by kube-proxy in the modes nftables and ipvs, "+
-			"nor by most replacements of kube-proxy", "use the node's own address in place of "+host+", or a hostPort")
+		return Finding{
+			Level: Warning, Rule: "loopback-nodeport", Cause: "a NodePort on " + host + " is not served by kube-proxy in the modes nftables and ipvs, " +
+				"nor by most replacements of kube-proxy", Remedy: "use the node's own address in place of " + host + ", or a hostPort",
+		}
 	}
+	return Finding{}
+}
+
+// Unreachable says why nodes can't reach a mirror at a URL, or not in every cluster, and what to do; empty: nothing speaks against it.
+func Unreachable(mirror string) (cause, remedy string) {
+	u := urlOf(mirror)
+	if u == nil {
+		return "", "" // a mistake of its own
+	}
+	f := judgeAddress(u)
+	return f.Cause, f.Remedy
 }
 
 // urlOf is the URL of a mirror as files name it: https:// where no scheme is given. Nil: it is not one.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/registrymirror/mirror/internal/point"
 	"github.com/registrymirror/mirror/internal/regular"
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 const (
@@ -64,6 +65,12 @@ func installAll(dir string, files []File, others bool) ([]Change, error) {
 	}
 	return changes, nil
 }
+
+// shownError is an error that names a folder of another program: control characters in the name do not reach a terminal.
+type shownError struct{ error }
+
+func (e *shownError) Error() string { return text.Line(e.error.Error(), 500) }
+func (e *shownError) Unwrap() error { return e.error }
 
 // linkRemedy is what to do about an error of a file, unless that says so itself.
 func linkRemedy(err error, dir string) string {
@@ -167,7 +174,7 @@ func Uninstall(dir string) ([]Change, error) {
 		}
 		done, err := uninstall(root, d.Name())
 		if err != nil {
-			return changes, fmt.Errorf("restore %s: %w%s", filepath.Join(dir, d.Name(), hostsFile), err, linkRemedy(err, dir))
+			return changes, fmt.Errorf("restore %s: %w%s", text.Line(filepath.Join(dir, d.Name(), hostsFile), 300), &shownError{err}, linkRemedy(err, dir))
 		}
 		if done != "" {
 			changes = append(changes, Change{path.Join(d.Name(), hostsFile), done})

@@ -66,7 +66,9 @@ type asklist func(ctx context.Context, st *site, ref oci.Ref, query url.Values) 
 
 func (p *Puller) list(ctx context.Context, a Ask, of string, ask asklist) (*Content, error) {
 	ctx = memory.By(ctx, cmp.Or(a.Peer, a.Client))
-	return p.as(ctx, a, func(ctx context.Context, st *site, ref oci.Ref) (*Content, error) { return p.listOf(ctx, a, st, ref, of, ask) })
+	return p.as(ctx, a, func(ctx context.Context, st *site, ref oci.Ref) (*Content, error) {
+		return p.listOf(ctx, a, st, ref, of, ask)
+	})
 }
 
 // listOf is list at a site.

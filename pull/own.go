@@ -71,7 +71,10 @@ type own struct {
 	// proven says that the registry has shown that the login may read the repository. Otherwise it has to show each content.
 	proven bool
 	// known says that it has shown that before, if not lately: what it then lacks may be called missing.
-	known    bool
+	known bool
+	// late says that the registry has not answered this request in the time that a client with a right waits: it is not waited for again
+	// where there is a copy.
+	late     bool
 	mirrored bool // as in access.ForbiddenError
 }
 
@@ -173,7 +176,9 @@ func (o *owned) generation(key access.Key, next *atomic.Uint64) uint64 {
 	return n
 }
 
-func (st *site) asRepository(repo oci.Repo) siteRef { return siteRef{st.generation, oci.Ref{Repo: repo}} }
+func (st *site) asRepository(repo oci.Repo) siteRef {
+	return siteRef{st.generation, oci.Ref{Repo: repo}}
+}
 
 // right is the key of the right of a view's login to read a repository, or one blob of it.
 func (p *Puller) right(view *site, repo oci.Repo, d oci.Digest) access.Key {
@@ -245,7 +250,7 @@ func (p *Puller) prove(ctx context.Context, view *site, kind oci.Kind, ref oci.R
 	})
 	switch {
 	case err == nil, standing == access.Stale && ctx.Err() == nil && !lacks(err) && !fault.Is[*fault.UnprovenError](err):
-		o.proven = true
+		o.proven, o.late = true, err != nil
 		return nil
 	case errors.Is(err, errWaited):
 		return &TimeoutError{Ref: ref, Waited: time.Since(start)}

@@ -4,7 +4,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,6 +99,8 @@ func outcome(err error) string {
 		return "refused"
 	case errors.As(err, &e) && e.Status == 404:
 		return "missing"
+	case isTimeout(err), errors.As(err, &e) && e.Status == 0: // clients wait as long as for the headers of a registry
+		return "unanswered"
 	}
 	return err.Error()
 }
@@ -241,4 +247,317 @@ func TestOwnLoginRevoked(t *testing.T) {
 		time.Sleep(time.Minute)
 		want(t, "up again", c.manifest(t, "ann", annRepo, digest), "served")
 	})
+}
+
+// A refusal looks and takes as long alike, whether the image is cached, is at the registry alone, or is nowhere: the cache is not
+// looked at before the registry has answered.
+func TestForbiddenLooksLikeAbsent(t *testing.T) {
+	t.Parallel()
+	withOwn(t, func(t *testing.T, c *chain) {
+		cached := c.hub.AddImage(annRepo, "1", origin.Image{Layers: []int64{1 << 20}})
+		away := c.hub.AddImage("acme/away", "1", origin.Image{Layers: []int64{1 << 20}, Seed: 2})
+		c.pullAs(t, "ann", annRepo, cached)
+		var seen []string
+		for _, tt := range []struct {
+			repo string
+			im   origin.Built
+		}{{annRepo, cached}, {"acme/away", away}, {"acme/none", away}} {
+			for i, a := range []pull.Ask{
+				ask(tt.repo, "1"), head(ask(tt.repo, "1")), ask(tt.repo, tt.im.Root.Digest.String()), askBlob(tt.repo, tt.im.Blobs()[0].Digest),
+				head(askBlob(tt.repo, tt.im.Blobs()[0].Digest)), askTags(tt.repo, nil),
+			} {
+				time.Sleep(time.Hour) // each of them as the first one
+				c.hub.ClearRequests()
+				var err error
+				get := func() {
+					switch a.Request.Kind {
+					case oci.KindManifest:
+						_, err = c.Manifest(t.Context(), as("bob", a))
+					case oci.KindBlob:
+						_, err = c.Blob(t.Context(), as("bob", a))
+					default:
+						_, err = c.Tags(t.Context(), as("bob", a))
+					}
+				}
+				took := since(get)
+				text := strings.ReplaceAll(outcome(err), tt.repo, "REPO")
+				text += strings.ReplaceAll(err.Error(), tt.repo, "REPO") + " after " + took.String()
+				if n := len(c.hub.Requests()); n == 0 {
+					t.Errorf("%s, request %d: the registry was not asked", tt.repo, i)
+				}
+				if tt.repo == annRepo {
+					seen = append(seen, text)
+				} else if text != seen[i] {
+					t.Errorf("%s, request %d: %s\nwhere it is cached: %s", tt.repo, i, text, seen[i])
+				}
+			}
+		}
+	})
+}
+
+// pullAs pulls an image by a login.
+func (c *chain) pullAs(t *testing.T, user, repo string, im origin.Built) {
+	t.Helper()
+	want(t, "the tag of "+repo, c.manifest(t, user, repo, "1"), "served")
+	for _, d := range append([]oci.Descriptor{im.Root}, im.Manifests...) {
+		want(t, "a manifest of "+repo, c.manifest(t, user, repo, d.Digest.String()), "served")
+	}
+	for _, d := range im.Blobs() {
+		want(t, "a blob of "+repo, c.blobOutcome(t, user, repo, d.Digest), "served")
+	}
+}
+
+// A client joins a download that runs for another one only with a right of its own.
+func TestOwnLoginBeforeARunningDownload(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newChainOf(t, origin.Options{
+			Network: &origin.Network{Buffer: 4 << 10}, Rate: 100 << 10, Auth: origin.Auth{Kind: "bearer", Users: users},
+		}, func(*chain) {})
+		c.ownLogins(ownLife)
+		im := c.hub.AddImage(bothRepo, "1", origin.Image{Layers: []int64{1000 << 10}})
+		other := c.hub.AddImage(annRepo, "1", origin.Image{Layers: []int64{1000 << 10}})
+		layer := im.Blobs()[len(im.Blobs())-1]
+		if other.Blobs()[len(other.Blobs())-1].Digest != layer.Digest {
+			t.Fatal("the images have other layers")
+		}
+		want(t, "the manifest", c.manifest(t, "ann", annRepo, other.Root.Digest.String()), "served")
+		done := make(chan string)
+		go func() { done <- c.blobOutcome(t, "ann", annRepo, layer.Digest) }()
+		time.Sleep(time.Second)
+		for _, tt := range []struct{ user, repo, want string }{
+			{"bob", annRepo, "refused"}, {"eve", annRepo, "refused"}, {"", annRepo, "login"}, {"eve", bothRepo, "refused"}, {"", bothRepo, "login"},
+		} {
+			took := since(func() {
+				want(t, tt.user+" of "+tt.repo, c.blobOutcome(t, tt.user, tt.repo, layer.Digest), tt.want)
+			})
+			if took > 5*time.Second { // the download takes ten
+				t.Errorf("%s of %s is refused after %s", tt.user, tt.repo, took)
+			}
+		}
+		before := c.hub.Bytes(layer.Digest)
+		want(t, "bob, by a repository that he may read", c.blobOutcome(t, "bob", bothRepo, layer.Digest), "served")
+		want(t, "the download", <-done, "served")
+		if n := c.hub.Bytes(layer.Digest); before == 0 || n > layer.Size+128<<10 {
+			t.Errorf("%d bytes were sent before, %d in all, of %d", before, n, layer.Size)
+		}
+	})
+}
+
+// After a restart no right is remembered, and repositories that needed a login still do: with the registry silent a client without a login
+// is asked for one in a moment, and one with a login gets nothing until the registry answers.
+func TestOwnLoginAfterARestart(t *testing.T) {
+	t.Parallel()
+	withOwn(t, func(t *testing.T, c *chain) {
+		im := c.hub.AddImage(annRepo, "1", origin.Image{})
+		c.pullAs(t, "ann", annRepo, im)
+		synctest.Wait()
+		c.start(t)
+		c.ownLogins(ownLife)
+		c.hub.Silent()
+		digest := im.Root.Digest.String()
+		var err error
+		if took := since(func() { _, err = c.Manifest(t.Context(), as("", ask(annRepo, digest))) }); outcome(err) != "login" || took > time.Second {
+			t.Errorf("without a login: %v after %s", err, took)
+		}
+		for _, user := range []string{"ann", "bob"} {
+			if _, err = c.Manifest(t.Context(), as(user, ask(annRepo, digest))); outcome(err) != "unanswered" {
+				t.Errorf("%s: %v", user, err)
+			}
+		}
+		c.hub.Up()
+		time.Sleep(time.Minute)
+		want(t, "up again", c.manifest(t, "ann", annRepo, digest), "served")
+		want(t, "up again, bob", c.manifest(t, "bob", annRepo, digest), "refused")
+		want(t, "its blob", c.blobOutcome(t, "ann", annRepo, im.Blobs()[0].Digest), "served")
+	})
+}
+
+// A repository that is closed at the registry is closed here within ten minutes; one that is opened, too.
+func TestRepositoryIsClosed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var closed atomic.Bool
+		c := newChainOf(t, origin.Options{
+			Network: new(origin.Network),
+			Auth:    origin.Auth{Kind: "bearer", Users: users, Anonymous: true, Private: func(string) bool { return closed.Load() }},
+		}, func(*chain) {})
+		c.ownLogins(ownLife)
+		im := c.hub.AddImage(annRepo, "1", origin.Image{})
+		c.pullAs(t, "", annRepo, im)
+		closed.Store(true)
+		c.hub.RevokeTokens()
+		time.Sleep(10*time.Minute + time.Second)
+		for _, d := range im.Blobs() {
+			want(t, "a blob", c.blobOutcome(t, "", annRepo, d.Digest), "login")
+		}
+		want(t, "by digest", c.manifest(t, "", annRepo, im.Root.Digest.String()), "login")
+		want(t, "by tag", c.manifest(t, "", annRepo, "1"), "login")
+		want(t, "with a login", c.manifest(t, "ann", annRepo, "1"), "served")
+		want(t, "with another", c.manifest(t, "bob", annRepo, "1"), "refused")
+		closed.Store(false)
+		time.Sleep(10*time.Minute + time.Second)
+		c.pullAs(t, "", annRepo, im)
+	})
+}
+
+// What the mirror does by itself has no login: it is for what is open, and says so of the rest.
+func TestOwnWorkHasNoLogin(t *testing.T) {
+	t.Parallel()
+	withOwn(t, func(t *testing.T, c *chain) {
+		im := c.hub.AddImage(annRepo, "1", origin.Image{})
+		c.hub.AddImage(openRepo, "1", origin.Image{})
+		c.pullAs(t, "ann", annRepo, im)
+		for _, o := range []pull.FetchOptions{{}, inBackground} {
+			_, err := c.Fetch(t.Context(), oci.Ref{Repo: oci.Repo{Host: hub, Name: annRepo}, Tag: "1"}, o)
+			if e, ok := errors.AsType[*access.LoginError](err); !ok || !e.Background {
+				t.Errorf("a closed image: %v", err)
+			}
+			if _, err = c.Fetch(t.Context(), oci.Ref{Repo: oci.Repo{Host: hub, Name: openRepo}, Tag: "1"}, o); err != nil {
+				t.Errorf("an open one: %v", err)
+			}
+		}
+		_, _, err := c.Refresh(t.Context(), oci.Ref{Repo: oci.Repo{Host: hub, Name: annRepo}, Tag: "1"})
+		if e, ok := errors.AsType[*access.LoginError](err); !ok || !e.Background {
+			t.Errorf("a refresh: %v", err)
+		}
+	})
+}
+
+// A registry that answers a HEAD for all content, and refuses to send it: a HEAD proves no right there.
+func TestHeadsThatProveNothing(t *testing.T) {
+	t.Parallel()
+	c := newChainOf(t, origin.Options{Auth: origin.Auth{Kind: "basic", Users: users}}, func(c *chain) {
+		c.options = func(o *upstream.Options) {
+			if o.Name != hub {
+				return
+			}
+			proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: c.hub.Host()})
+			open := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodHead {
+					r.SetBasicAuth("ann", "ann-pass")
+				}
+				proxy.ServeHTTP(w, r)
+			}))
+			t.Cleanup(open.Close)
+			o.Endpoints[0].URL, _ = url.Parse(open.URL)
+		}
+	})
+	c.ownLogins(ownLife)
+	im := c.hub.AddImage(annRepo, "1", origin.Image{})
+	want(t, "ann", outcome(c.getAs(t, "ann", ask(annRepo, "1"))), "served")
+	for range 2 {
+		for _, user := range []string{"eve", "bob"} {
+			want(t, user+" by tag", outcome(c.getAs(t, user, ask(annRepo, "1"))), "refused")
+			want(t, user+" by digest", outcome(c.getAs(t, user, ask(annRepo, im.Root.Digest.String()))), "refused")
+			_ = c.getAs(t, user, head(ask(annRepo, im.Root.Digest.String())))
+		}
+		want(t, "without a login", outcome(c.getAs(t, "", ask(annRepo, im.Root.Digest.String()))), "login")
+	}
+	want(t, "ann by digest", outcome(c.getAs(t, "ann", ask(annRepo, im.Root.Digest.String()))), "served")
+}
+
+func (c *chain) getAs(t *testing.T, user string, a pull.Ask) error {
+	t.Helper()
+	m, err := c.Manifest(t.Context(), as(user, a))
+	_ = m.Close()
+	return err
+}
+
+// A mirror of the registry proves no right, and gets no login: the registry itself is asked.
+func TestOwnLoginIsForTheRegistry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		network := new(origin.Network)
+		c := newChainOf(t, origin.Options{Network: network, Auth: origin.Auth{Kind: "basic", Users: users}}, func(c *chain) {
+			c.options = func(o *upstream.Options) {
+				o.Dial = network.Dial
+				if o.Name == hub {
+					o.Endpoints[0].Registry = true
+					o.Endpoints = append([]upstream.Endpoint{{URL: &url.URL{Scheme: "http", Host: c.ghcr.Host()}}}, o.Endpoints...)
+				}
+			}
+		})
+		c.ownLogins(ownLife)
+		im := c.hub.AddImage(annRepo, "1", origin.Image{})
+		c.ghcr.AddImage(annRepo, "1", origin.Image{})
+		c.ghcr.SetUser("bob", origin.User{Password: "bob-pass", Reads: func(string) bool { return true }}) // there he may
+		c.pullAs(t, "ann", annRepo, im)
+		want(t, "bob", c.manifest(t, "bob", annRepo, "1"), "refused")
+		want(t, "his blob", c.blobOutcome(t, "bob", annRepo, im.Blobs()[0].Digest), "refused")
+		for _, r := range c.ghcr.Requests() {
+			if r.Header.Get("Authorization") != "" {
+				t.Errorf("the mirror of the registry got a login with %s %s", r.Method, r.Path)
+			}
+		}
+	})
+}
+
+// Content counts as a repository's for a day after its registry has shown it to a login. Then the registry is asked again, once; that
+// another repository has got the same content does not count.
+func TestMembershipExpires(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(c *chain) (user string){
+		"rules with a login": func(c *chain) string {
+			s := c.setup
+			site := s.Sites[hub]
+			site.Login = true
+			s.Sites[hub] = site
+			c.setup = s
+			c.goBy(forAll("**"))
+			return ""
+		},
+		"clients' own logins": func(c *chain) string {
+			c.ownLogins(ownLife)
+			return "ann"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := newChainOf(t, origin.Options{
+					Network: new(origin.Network),
+					Auth:    origin.Auth{Kind: "basic", Users: users, Anonymous: name == "rules with a login", Private: func(string) bool { return name != "rules with a login" }},
+				}, func(*chain) {})
+				user := prepare(c)
+				im := c.hub.AddImage(annRepo, "1", origin.Image{Layers: []int64{1000}})
+				layer := im.Blobs()[len(im.Blobs())-1]
+				c.pullAs(t, user, annRepo, im)
+				time.Sleep(12 * time.Hour)
+				want(t, "the manifest", c.manifest(t, user, annRepo, im.Root.Digest.String()), "served")
+				asked := func() int { return c.hub.CountRef(origin.KindBlob, layer.Digest.String()) }
+				before := asked()
+				want(t, "within a day", c.blobOutcome(t, user, annRepo, layer.Digest), "served")
+				if n := asked() - before; n != 0 {
+					t.Errorf("asked %d times within a day", n)
+				}
+				time.Sleep(13 * time.Hour)
+				want(t, "the manifest", c.manifest(t, user, annRepo, im.Root.Digest.String()), "served")
+				before = asked()
+				for range 2 {
+					want(t, "after a day", c.blobOutcome(t, user, annRepo, layer.Digest), "served")
+				}
+				if n := asked() - before; n != 1 {
+					t.Errorf("asked %d times after a day, want 1", n)
+				}
+
+				// It is deleted from one repository, and another one, which has the same, brings it anew.
+				c.hub.Delete(annRepo, layer.Digest)
+				time.Sleep(25 * time.Hour)
+				c.hub.AddImage(bothRepo, "1", origin.Image{Layers: []int64{1000}})
+				c.pullAs(t, user, bothRepo, im)
+				want(t, "the manifest", c.manifest(t, user, annRepo, im.Root.Digest.String()), "served")
+				if got := c.blobOutcome(t, user, annRepo, layer.Digest); got == "served" {
+					t.Error("served, and the repository no longer has it")
+				}
+				want(t, "by the repository that has it", c.blobOutcome(t, user, bothRepo, layer.Digest), "served")
+
+				c.hub.Silent()
+				time.Sleep(25 * time.Hour)
+				if user == "" { // no right ends meanwhile
+					want(t, "the registry is silent", c.blobOutcome(t, user, bothRepo, layer.Digest), "served")
+				}
+			})
+		})
+	}
 }

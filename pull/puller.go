@@ -324,7 +324,10 @@ func (st *site) key(kind oci.Kind, repo oci.Repo, what string) key {
 
 // patience is how long a client waits for the upstream if there is a copy for it.
 func (p *Puller) patience(st *site, policy catalog.Policy) time.Duration {
-	if st.troubled.Load() {
+	switch {
+	case st.isOwn() && st.own.late:
+		return 0
+	case st.troubled.Load():
 		return min(policy.Wait, time.Second)
 	}
 	return min(policy.Wait, p.wait)

@@ -50,7 +50,9 @@ const (
 // be read knows nothing.
 //
 //	by the record of the content in this repository     and of the repository        right
-//	its registry has shown it there                      under rules                  mayServe
+//	its registry has shown it there                      under rules, or to a login   mayServe
+//	... more than a day ago                              by a login of ours or a      shouldAsk
+//	                                                     client's, for some clients
 //	                                                     shown lately                 mayServe
 //	                                                     refused, and shown lately    mayServe
 //	                                                     refused since long           mustAsk
@@ -90,10 +92,23 @@ func (p *Puller) member(ctx context.Context, st *site, repo oci.Repo, d oci.Dige
 		}
 	case catalog.ShownToAll:
 	}
-	if st.isPrivate() {
-		return m, mayServe
+	switch {
+	case !st.isPrivate():
+		return m, standing(st, m.Repository)
+	case m.Standing != catalog.Named && (st.Login || st.isOwn()) && !isRecent(m.Seen):
+		return m, shouldAsk
 	}
-	return m, standing(st, m.Repository)
+	return m, mayServe
+}
+
+// memberLife is for how long content counts as a repository's by what its registry has shown to a login: rights end, and content
+// is deleted.
+const memberLife = 24 * time.Hour
+
+// isRecent reports whether a showing, which is known to the hour, counts. A clock that was set back must not lengthen it.
+func isRecent(seen time.Time) bool {
+	age := time.Since(seen)
+	return age > -time.Hour && age < memberLife
 }
 
 // standing is the right to serve content of a repository that all clients may read, as far as its registry still shows
@@ -194,17 +209,19 @@ func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, 
 		} else {
 			desc, err = st.Upstream.Stat(ctx, ref.Name, ref.Digest)
 		}
+		if n, here := p.cache.Stat(ref.Digest); err == nil && st.isPrivate() && here && desc.Size != n &&
+			(kind == oci.KindBlob || desc.Digest != ref.Digest) {
+			err = blob{ref: ref}.wrongSize(n, desc.Size) // it shows something else
+		}
 		if !ownReason(err) {
 			st.note(time.Since(begun), err, st.Tags.Base.Wait)
 		}
 		if err == nil {
-			if err := p.catalog.NoteShown(ref.Repo); err != nil {
-				p.log.WarnContext(ctx, "cannot record that a repository was shown", "repository", ref.Repo.String(), "error", err)
-			}
+			p.noteShown(ctx, st, ref, desc)
 			return desc, nil
 		}
 		p.failures.put(k, err)
-		if answered(err) {
+		if answered(err) && (!st.isOwn() || isMissing(err)) { // a login may have lost its right, and others not
 			p.unlearn(ctx, ref.Repo, ref.Digest)
 		}
 		p.refused(ctx, st, ref.Repo, err)
@@ -213,7 +230,23 @@ func (p *Puller) ask(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref, 
 	if errors.Is(err, errWaited) {
 		st.troubled.Store(true)
 	}
+	if st.isPrivate() && wrongContent(err) {
+		return err
+	}
 	return unlessUnanswered(err)
+}
+
+// noteShown records the answer to ask.
+func (p *Puller) noteShown(ctx context.Context, st *site, ref oci.Ref, desc oci.Descriptor) {
+	var err error
+	if st.isPrivate() {
+		err = p.catalog.LearnBlob(ref.Repo, oci.Descriptor{Digest: ref.Digest, Size: desc.Size}, st.by())
+	} else {
+		err = p.catalog.NoteShown(ref.Repo)
+	}
+	if err != nil {
+		p.log.WarnContext(ctx, "cannot record that a repository was shown", "repository", ref.Repo.String(), "error", err)
+	}
 }
 
 // unlessUnanswered is an error that is an upstream's answer, else nil.

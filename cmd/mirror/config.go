@@ -42,24 +42,33 @@ cache.minFree. Upstreams, rules and clients can be set in the file only.`,
 func newConfigCheckCmd(file *string) *cobra.Command {
 	var noFiles bool
 	cmd := &cobra.Command{
-		Use:   "check [FILE]",
+		Use:   "check [FILE|-]",
 		Short: "Explain a configuration, or list every mistake in it",
 		Long: `Explain a configuration, or list every mistake in it with line and column. Nothing is
 started and no host is contacted. The command also checks the certificates, keys,
 passwords and tokens that the configuration names, and the disk of the cache. --no-files
-skips these checks, for a machine that does not have the files.
+skips these checks, for a machine that does not have the files. - is the standard input;
+relative paths in it are relative to the working folder.
 
 Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 		Example: `  mirror config check config.yaml
   mirror config check --config /etc/mirror/config.yaml
-  mirror config check --no-files config.yaml`,
+  mirror config check --no-files config.yaml
+  envsubst <config.yaml | mirror config check --no-files -`,
 		Args: mostOneArg("one file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file, err := configFileOf(cmd, *file, args)
 			if err != nil {
 				return err
 			}
-			c, text, err := loadConfig(cmd.ErrOrStderr(), file, "check again")
+			read := config.Read
+			if file == "-" {
+				file = "standard input"
+				read = func(string) (config.Text, error) {
+					return awaited(cmd.Context(), func() (config.Text, error) { return config.ReadFrom(cmd.InOrStdin()) })
+				}
+			}
+			c, text, err := parseConfig(cmd.ErrOrStderr(), file, read, "check again")
 			if err != nil {
 				return err
 			}
@@ -191,7 +200,12 @@ func createFile(path string, text []byte) error {
 // loadConfig loads the configuration, or prints its mistakes: one a line, so that editors find the place, and in the last
 // line how many there are and what to do next.
 func loadConfig(stderr io.Writer, file, next string) (*config.Config, config.Text, error) {
-	text, err := config.Read(file)
+	return parseConfig(stderr, file, config.Read, next)
+}
+
+// parseConfig is loadConfig for a text that comes by read.
+func parseConfig(stderr io.Writer, file string, read func(string) (config.Text, error), next string) (*config.Config, config.Text, error) {
+	text, err := read(file)
 	if err != nil {
 		return nil, text, &exitError{exitFailed, err}
 	}
@@ -210,7 +224,11 @@ func loadConfig(stderr io.Writer, file, next string) (*config.Config, config.Tex
 func explainConfig(out io.Writer, file string, c *config.Config, warnings []string) error {
 	var t table
 	t.field("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
-	t.field("admin", "%s, %s%s", c.Admin.Listen, choose(c.Admin.TLS.Enabled(), "TLS by "+c.Admin.TLS.Cert+", ", ""), choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
+	t.field("admin", "%s, %s%s", c.Admin.Listen, choose(c.Admin.TLS.Enabled(), "TLS by "+c.Admin.TLS.Cert+", ", ""), adminKeys(c.Admin))
+	for _, r := range c.Admin.Operators.Rights {
+		t.field("", "%s may %s %s", choose(slices.Contains(r.Who, "*"), "each operator", strings.Join(r.Who, ", ")), r.May,
+			choose(len(r.Images) > 0, strings.Join(r.Images, " "), "everything"))
+	}
 	t.field("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
 	t.field("cache", "%s, up to %s%s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size,
 		choose(c.Cache.Size.Percent > 0, " of the disk", ""), c.Cache.MinFree,
@@ -253,6 +271,19 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
 	}
 	return write(out, b.String())
+}
+
+// adminKeys are the ways in which callers of the admin listener show which operator they are.
+func adminKeys(a config.Admin) string {
+	var list []string
+	for _, key := range []struct{ what, file string }{
+		{"token in ", a.TokenFile}, {"tokens of operators in ", a.Operators.Tokens}, {"certificates of operators by ", a.Operators.CA},
+	} {
+		if key.file != "" {
+			list = append(list, key.what+key.file)
+		}
+	}
+	return cmp.Or(strings.Join(list, ", "), "no token")
 }
 
 // ruledClients are the clients of a rule.

@@ -229,3 +229,31 @@ func TestConfigByVariables(t *testing.T) {
 		t.Errorf("error %v, output:\n%s", err, stdout)
 	}
 }
+
+// A configuration may come by a pipe.
+func TestConfigCheckOfStandardInput(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, text, says string
+		ok               bool
+	}{
+		{"valid", "upstreams: {ghcr.io: {}}\nadmin: {tokenFile: token}\n", "upstreams  1, all others are refused", true},
+		{"a mistake", "upstreams: {ghcr.io: {}}\nlistne: x\n", "standard input:2:1: listne: unknown key", false},
+		{"nothing", " \n", "it is empty; run the program in front of the pipe alone", false},
+	} {
+		var out, errs bytes.Buffer
+		root := newRoot()
+		root.SetIn(strings.NewReader(tt.text))
+		root.SetOut(&out)
+		root.SetErr(&errs)
+		root.SetArgs([]string{"config", "check", "--no-files", "-"})
+		err := root.ExecuteContext(t.Context())
+		text := strings.Join(strings.Fields(out.String()+errs.String()), " ")
+		if err != nil {
+			text += " " + err.Error()
+		}
+		if (err == nil) != tt.ok || !strings.Contains(text, strings.Join(strings.Fields(tt.says), " ")) {
+			t.Errorf("%s: %v %s", tt.name, err, text)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/internal/regular"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/node"
 )
 
@@ -178,7 +179,7 @@ func nodeText(r *nodeReport, colour bool) string {
 	if len(r.Mirrors) > 0 {
 		var t table
 		for _, m := range r.Mirrors {
-			t.row(m.URL, choose(m.Ours, "yes", "NO"), m.Took, m.Client, strings.Join(m.Registries, ", "))
+			t.row(text.Line(m.URL, 300), choose(m.Ours, "yes", "NO"), m.Took, m.Client, text.Line(strings.Join(m.Registries, ", "), 1000))
 		}
 		b.WriteString(t.under("ADDRESS", "MIRROR", "TOOK", "OF", "FOR") + "\n")
 	}
@@ -188,11 +189,11 @@ func nodeText(r *nodeReport, colour bool) string {
 		if colour {
 			word = "\x1b[" + w.colour + "m" + word + "\x1b[0m"
 		}
-		place := f.File
+		place := text.Line(f.File, 300) // other programs name files
 		if f.Line > 0 {
 			place += fmt.Sprint(":", f.Line)
 		}
-		fmt.Fprintf(&b, "%s\n  %s\n  > %s\n\n", strings.TrimRight(word+"  "+f.Rule+"  "+place, " "), f.Cause, f.Remedy)
+		fmt.Fprintf(&b, "%s\n  %s\n  > %s\n\n", strings.TrimRight(word+"  "+f.Rule+"  "+place, " "), text.Line(f.Cause, 1000), text.Line(f.Remedy, 1000))
 	}
 	if i := r.Image; i != nil {
 		// Why it was refused stands among the findings.

@@ -70,7 +70,7 @@ such ID; 2 wrong usage; 4 no mirror answers.`,
 	addChoice(cmd, &f.class, "class", "", classes, "only this `class`: "+strings.Join(classes, ", "))
 	flags.StringVar(&f.image, "image", "", "only this image or repository; * stands for any characters")
 	flags.StringVar(&f.client, "client", "", "only failures that this node or address met")
-	flags.BoolVar(&f.declined, "declined", false, "also declined pulls, which were left to the node")
+	flags.BoolVar(&f.declined, "declined", false, "list declined pulls, which were left to the node, beside those that failed")
 	flags.BoolVar(&f.watch, "watch", false, "keep showing new failures, until interrupted")
 	addLimit(cmd, &f.limit, "show at most so many failures, up to 1000; with --watch at most so many earlier ones")
 	completes(cmd, "since", "1h", "1d", "7d")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/regular"
+	"github.com/registrymirror/mirror/internal/text"
 	"github.com/registrymirror/mirror/node"
 )
 
@@ -80,6 +81,7 @@ type setupFlags struct {
 	registries        []string
 	config            string
 	authorizationFile string
+	inPods            bool // the client is a builder, which may run in a pod and then resolves the cluster's names
 	output            output
 }
 
@@ -110,6 +112,9 @@ func (f *setupFlags) read(stderr io.Writer) (node.Options, error) {
 	if o.Mirror == "" {
 		return o, errors.New("this needs --mirror URL: the address by which nodes reach the mirror, as in http://10.0.0.7:5000")
 	}
+	if cause, remedy := node.Unreachable(o.Mirror); cause != "" && !f.inPods {
+		fmt.Fprintf(stderr, "warning: --mirror %s: %s; %s\n", o.Mirror, cause, remedy)
+	}
 	if f.authorizationFile != "" {
 		b, err := regular.Read(f.authorizationFile, maxHeader)
 		if err != nil {
@@ -119,8 +124,8 @@ func (f *setupFlags) read(stderr io.Writer) (node.Options, error) {
 			return o, &exitError{exitFailed, fmt.Errorf("%s is empty: write Bearer and the token to it", f.authorizationFile)}
 		}
 	}
-	for _, text := range f.registries {
-		name, server, _ := strings.Cut(text, "=")
+	for _, registry := range f.registries {
+		name, server, _ := strings.Cut(registry, "=")
 		o.Registries = append(o.Registries, node.Registry{Name: strings.ToLower(name), Server: server})
 	}
 	if len(o.Registries) > 0 {
@@ -150,7 +155,7 @@ func registryOf(u config.Upstream) node.Registry {
 }
 
 func newSetupTargetCmd(t setupTarget) *cobra.Command {
-	var flags setupFlags
+	flags := setupFlags{inPods: t.name == "buildkit" || t.name == "kaniko"}
 	cmd := &cobra.Command{
 		Use: t.name, Aliases: t.aliases, Short: "Configuration of " + t.short,
 		Long: `Print the configuration of ` + t.short + `.
@@ -336,13 +341,13 @@ func printChanges(w io.Writer, form output, dir string, changes []node.Change, t
 	}
 	var b strings.Builder
 	for _, c := range changes {
-		fmt.Fprintf(&b, "%-9s %s/%s\n", c.Done, dir, c.Path)
+		fmt.Fprintf(&b, "%-9s %s/%s\n", c.Done, dir, text.Line(c.Path, 300)) // other programs name folders
 	}
 	if len(changes) == 0 && err == nil {
 		fmt.Fprintf(&b, "nothing of ours is in %s\n", dir)
 	}
-	if text := setupText(todo); text != "" && err == nil {
-		b.WriteString("\n" + text)
+	if left := setupText(todo); left != "" && err == nil {
+		b.WriteString("\n" + left)
 	}
 	return cmp.Or(err, write(w, b.String()))
 }

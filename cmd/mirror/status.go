@@ -45,7 +45,7 @@ func statusText(s admin.Status, now time.Time) string {
 	if len(s.Config.Restart) > 0 {
 		t.field("", "needs a restart: %s", strings.Join(s.Config.Restart, ", "))
 	}
-	t.field("upstreams", "%d, %s", s.Upstreams, choose(len(s.Endpoints) == 0, "none is down",
+	t.field("upstreams", "%d, %s", s.Upstreams, choose(len(s.Endpoints) == 0, "none is known to be down",
 		fmt.Sprintf("%s not well:", plural(len(s.Endpoints), "endpoint is", "endpoints are"))))
 	for _, e := range s.Endpoints {
 		t.field("", "%s %s is %s%s%s", e.Upstream, e.URL, choose(e.State == "open", "down", e.State), sinceWhen(e.Since, now), because(e.LastError))

@@ -78,7 +78,7 @@ func TestVersionFlag(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"help", "config", "check"}, {"config", "check", "--help"}} {
-		if code, out, _ := commandLine(t, args...); code != 0 || !strings.Contains(out, "mirror config check [FILE]") {
+		if code, out, _ := commandLine(t, args...); code != 0 || !strings.Contains(out, "mirror config check [FILE|-]") {
 			t.Errorf("%q: %d %s", args, code, out)
 		}
 	}
@@ -268,10 +268,11 @@ func testStatus(t *testing.T) {
 	about := admin.About{Version: "v1.2.3", StartedAt: now.Add(-time.Hour - 100*time.Millisecond), Config: admin.Config{
 		File: "/etc/mirror/config.yaml", TakenAt: now.Add(-time.Minute), LastError: "config.yaml:3:1: x: unknown key", Restart: []string{"listen", "drain"},
 	}}
-	well := httptest.NewServer(admin.New(admin.Options{About: func() admin.About { return admin.About{Version: "v1", StartedAt: now} }}))
+	well := httptest.NewServer(admin.New(admin.Options{Loopback: true, About: func() admin.About { return admin.About{Version: "v1", StartedAt: now} }}))
 	t.Cleanup(well.Close)
 	s := httptest.NewServer(admin.New(admin.Options{
-		About: func() admin.About { return about }, Failures: f, Cache: func() admin.Cache { return admin.Cache{Bytes: 3 << 30, Size: 20 << 30} },
+		Loopback: true,
+		About:    func() admin.About { return about }, Failures: f, Cache: func() admin.Cache { return admin.Cache{Bytes: 3 << 30, Size: 20 << 30} },
 		Upstreams: func() []admin.Upstream {
 			return []admin.Upstream{{
 				Name: "docker.io", Endpoints: []admin.Endpoint{
@@ -298,7 +299,7 @@ failures     2 in the last hour: auth 1, mirror 1; see mirror failures --since 1
 	if diff := cmp.Diff(want, out); code != 0 || diff != "" {
 		t.Errorf("%d %s\n%s", code, errs, diff)
 	}
-	if code, out, _ := commandLine(t, "status", "--admin", well.URL); code != 0 || !strings.Contains(out, "none is down") || !strings.Contains(out, "none fails") {
+	if code, out, _ := commandLine(t, "status", "--admin", well.URL); code != 0 || !strings.Contains(out, "none is known to be down") || !strings.Contains(out, "none fails") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	if code, out, _ := commandLine(t, "status", "--admin", s.URL, "-o", "json"); code != 0 || !strings.HasPrefix(out, `{"version":"v1.2.3"`) {

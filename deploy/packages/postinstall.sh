@@ -12,6 +12,9 @@ fi
 if [ -d /run/systemd/system ]; then
   systemctl daemon-reload || true
 fi
+if [ -n "$earlier" ] && [ -d /run/systemd/system ] && systemctl --quiet is-active mirror-node.service; then
+  systemctl restart mirror-node.service || true
+fi
 if [ -z "$earlier" ]; then
   echo "mirror: look at /etc/mirror/config.yaml, then start it: systemctl enable --now mirror"
 elif [ -d /run/systemd/system ] && systemctl --quiet is-active mirror.service; then

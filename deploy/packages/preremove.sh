@@ -6,4 +6,5 @@ remove | 0) ;;
 esac
 if [ -d /run/systemd/system ]; then
   systemctl disable --now mirror.service || true
+  systemctl disable --now mirror-node.service || true # which takes the agent's files back
 fi

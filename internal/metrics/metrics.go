@@ -14,9 +14,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/registrymirror/mirror/identity"
+	"github.com/registrymirror/mirror/internal/share"
 	"github.com/registrymirror/mirror/journal"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/pull"
+	"github.com/registrymirror/mirror/server"
 	"github.com/registrymirror/mirror/upstream/endpoint"
 )
 
@@ -87,6 +89,12 @@ func New(version string, entry func(host string) string) *Metrics {
 		"time) or paced (its blob waited for bandwidth).", "result")
 	m.clients.connections = counter("mirror_connections_ended_total", "Connections of clients that the mirror has ended or refused: idle (for a new "+
 		"one), overloaded (told so), refused, slow-header, stalled (nothing was read for a minute) or http2-flood.", "cause")
+	for _, cause := range server.ConnEnds() { // as Upstream does, and why
+		m.clients.connections.WithLabelValues(string(cause))
+	}
+	for _, result := range []share.Event{share.Waited, share.Refused, share.Paced} {
+		m.clients.limits.WithLabelValues(string(result))
+	}
 	m.runs = counter("mirror_warm_schedule_runs_total", "Times of schedules, and moves of their tags: started (a job), skipped (the last "+
 		"job still ran) or refused (by the quotas of jobs).", "name", "result")
 

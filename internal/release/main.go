@@ -124,6 +124,11 @@ func documents(ctx context.Context, platforms []platform) (docs []file, _ error)
 	if err != nil {
 		return nil, err
 	}
+	page, err := manual(ctx, platforms[here].binary)
+	if err != nil {
+		return nil, err
+	}
+	printed = append(printed, page)
 	texts, err := licenses(ctx, platforms)
 	if err != nil {
 		return nil, err

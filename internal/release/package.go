@@ -28,10 +28,28 @@ func completions(ctx context.Context, binary string) (files []file, _ error) {
 	return files, nil
 }
 
-// service adds the unit of systemd, as it stands in deploy, with its configuration.
+// manual is the manual page, which the program prints.
+func manual(ctx context.Context, binary string) (file, error) {
+	binary, err := filepath.Abs(binary)
+	if err != nil {
+		return file{}, err
+	}
+	cmd := exec.CommandContext(ctx, binary, "man")
+	cmd.Env = []string{} // variables of the mirror are defaults of flags, which the page has
+	text, err := cmd.Output()
+	if err != nil {
+		return file{}, fmt.Errorf("print the manual page: %w", err)
+	}
+	return file{"man/mirror.1", 0o644, text}, nil
+}
+
+// service adds the units of systemd, as they stand in deploy, with their configuration.
 func (r release) service(files []file) ([]file, error) {
 	for _, f := range []struct{ name, from string }{
-		{"systemd/mirror.service", "deploy/systemd/mirror.service"}, {"systemd/config.yaml", r.conf},
+		{"systemd/mirror.service", "deploy/systemd/mirror.service"},
+		{"systemd/config.yaml", r.conf},
+		{"systemd/mirror-node.service", "deploy/systemd/mirror-node.service"},
+		{"systemd/node.env", "deploy/systemd/node.env"},
 	} {
 		text, err := os.ReadFile(f.from)
 		if err != nil {
@@ -42,14 +60,21 @@ func (r release) service(files []file) ([]file, error) {
 	return files, nil
 }
 
-// packaged is the unit as packages install it: with the binary in /usr/bin, and a user that stays, which owns files in /etc/mirror.
-func packaged(unit []byte) ([]byte, error) {
-	for _, change := range [][2]string{
+// Units differ from those of deploy where packages install them: the binary is in /usr/bin, and the mirror's user stays and owns files in
+// /etc/mirror.
+var packagedChanges = map[string][][2]string{
+	"mirror.service": {
 		{"\nExecStart=/usr/local/bin/mirror ", "\nExecStart=/usr/bin/mirror "},
 		{"\nDynamicUser=yes\n", "\nUser=mirror\nGroup=mirror\n"},
-	} {
+	},
+	"mirror-node.service": {{"\nExecStart=/usr/local/bin/mirror ", "\nExecStart=/usr/bin/mirror "}},
+}
+
+// packaged is a unit as packages install it.
+func packaged(name string, unit []byte) ([]byte, error) {
+	for _, change := range packagedChanges[name] {
 		if n := bytes.Count(unit, []byte(change[0])); n != 1 {
-			return nil, fmt.Errorf("deploy/systemd/mirror.service has %q %d times, not once: packages do not know how to change it", strings.TrimSpace(change[0]), n)
+			return nil, fmt.Errorf("deploy/systemd/"+name+" has %q %d times, not once: packages do not know how to change it", strings.TrimSpace(change[0]), n)
 		}
 		unit = bytes.Replace(unit, []byte(change[0]), []byte(change[1]), 1)
 	}
@@ -64,10 +89,8 @@ func (r release) packages(ctx context.Context, p platform, files []file) (made [
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	for _, f := range files {
-		if f.name == "systemd/mirror.service" {
-			if f.content, err = packaged(f.content); err != nil {
-				return nil, err
-			}
+		if f.content, err = packaged(filepath.Base(f.name), f.content); err != nil {
+			return nil, err
 		}
 		at := filepath.Join(dir, f.name)
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil { //nolint:gosec // it is for everyone

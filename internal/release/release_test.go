@@ -106,11 +106,18 @@ func TestLicenses(t *testing.T) {
 // The unit of packages is the one of deploy with another binary and a user that stays. One that it was not made for is an error.
 func TestPackaged(t *testing.T) {
 	t.Parallel()
+	agent, err := os.ReadFile("../../deploy/systemd/mirror-node.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if agent, err = packaged("mirror-node.service", agent); err != nil || strings.Contains(string(agent), "/usr/local/") {
+		t.Errorf("the unit of the agent: %v\n%s", err, agent)
+	}
 	unit, err := os.ReadFile("../../deploy/systemd/mirror.service")
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed, err := packaged(unit)
+	changed, err := packaged("mirror.service", unit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +125,7 @@ func TestPackaged(t *testing.T) {
 	if !strings.Contains(text, "\nUser=mirror\n") || strings.Contains(text, "DynamicUser=yes\nUser") || strings.Contains(text, "/usr/local/") {
 		t.Errorf("the unit of packages:\n%s", text)
 	}
-	if _, err := packaged(changed); err == nil || !strings.Contains(err.Error(), "/usr/local/bin/mirror") {
+	if _, err := packaged("mirror.service", changed); err == nil || !strings.Contains(err.Error(), "/usr/local/bin/mirror") {
 		t.Errorf("a unit without the lines that are changed: %v", err)
 	}
 }
