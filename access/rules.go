@@ -40,19 +40,30 @@ func NewRules(list ...Rule) *Rules {
 	for _, from := range list {
 		to := rule{who: from.Who}
 		to.all = slices.Contains(from.Who, "*") || slices.Contains(from.Who, "anonymous")
-		for _, text := range from.Pull {
-			host, name, _ := strings.Cut(text, "/")
-			switch {
-			case text == "**":
-				host, name = "**", "**"
-			case host == "*":
-				host = "**"
-			}
-			to.pull = append(to.pull, pattern{host, name})
-		}
+		to.pull = patterns(from.Pull)
 		r.rules = append(r.rules, to)
 	}
 	return r
+}
+
+// patterns are UPSTREAM/REPOSITORY as they are matched.
+func patterns(list []string) (all []pattern) {
+	for _, text := range list {
+		host, name, _ := strings.Cut(text, "/")
+		switch {
+		case text == "**":
+			host, name = "**", "**"
+		case host == "*":
+			host = "**"
+		}
+		all = append(all, pattern{host, name})
+	}
+	return all
+}
+
+// fitsOne reports whether a repository fits one of the patterns.
+func fitsOne(list []pattern, repo oci.Repo) bool {
+	return slices.ContainsFunc(list, func(p pattern) bool { return glob.Path(p.name, repo.Name) && glob.Host(p.host, repo.Host) })
 }
 
 // Allow reports whether a client may read a repository.
@@ -74,9 +85,7 @@ func (r *Rules) some(repo oci.Repo, fits func(rule) bool) bool {
 		return false
 	}
 	for _, rule := range r.rules {
-		if fits(rule) && slices.ContainsFunc(rule.pull, func(p pattern) bool {
-			return glob.Path(p.name, repo.Name) && glob.Host(p.host, repo.Host)
-		}) {
+		if fits(rule) && fitsOne(rule.pull, repo) {
 			return true
 		}
 	}

@@ -1,16 +1,16 @@
 // Package admin is the operator's side: the API, health, metrics and profiles, on a listener of their own. It owns the JSON
 // of the API: each body is a type of this package (or a doctor.Report), and openapi.yaml describes them.
 //
-// Promise: /healthz and /readyz answer every client, at once, from memory. Neither they, nor the pages below /docs/failures/, nor
-// a listener for metrics alone (NewMetrics) need the token; every other route does, if one is set. A request that a browser sends for another site's page is refused everywhere (see gate.go). The requests that have
-// an effect on pulls are a reload, a reset of what the mirror believes of an upstream, pins, a refresh of a tag, purges, and jobs of
-// warm-up; each is logged. The package does no I/O of its own.
+// Promise: each route names the right that it requires (see rights.go). /healthz, /readyz, the pages below /docs/failures/ and a listener
+// for metrics alone (NewMetrics) are open, and health is answered at once, from memory. All else is for operators: they show a token or
+// a certificate, and see and change the images that are theirs. Without any key it is open on loopback, and closed elsewhere. A request
+// that a browser sends for another site's page is refused everywhere (see gate.go). The requests that have an effect on pulls are a
+// reload, a reset of what the mirror believes of an upstream, pins, a refresh of a tag, purges, and jobs of warm-up; each is logged with
+// the name of the operator. The package does no I/O of its own.
 package admin
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	_ "embed"
 	"fmt"
 	"log/slog"
@@ -30,10 +30,12 @@ import (
 
 // Options for the admin handler. A field's comment says what nil or zero means.
 type Options struct {
-	Metrics http.Handler  // nil: /metrics is 404
-	Ready   func() error  // nil, or a nil error: ready; else why not, in a few words
-	Token   func() string // called at each request, so that a rotated token holds at once; nil or "": no token is required
-	Log     *slog.Logger  // nil: discard
+	Metrics http.Handler // nil: /metrics is 404
+	Ready   func() error // nil, or a nil error: ready; else why not, in a few words
+	// Keys are called at each request, so that a rotated token holds at once. Nil, or none: each caller may do everything on Loopback,
+	// and nothing elsewhere.
+	Keys func() Keys
+	Log  *slog.Logger // nil: discard
 	// Loopback says that the listener can be reached from this machine alone. Then it answers to the names of loopback, and
 	// to Hosts.
 	Loopback bool
@@ -80,7 +82,7 @@ func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := chi.NewRouter()
+	r := router{chi.NewRouter(), &o}
 	r.Use(o.gate)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusNotFound, fmt.Sprintf("%s does not exist; /api/v1/openapi.yaml lists the API, and there are /metrics, "+
@@ -89,60 +91,58 @@ func New(o Options) http.Handler {
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s does not support %s", r.URL.EscapedPath(), r.Method))
 	})
-	health(r, o.Ready)
-	r.Get("/docs/failures/", doc)
-	r.Get("/docs/failures/{page}", doc)
-	r.Group(func(r chi.Router) {
-		r.Use(o.guard, typed)
-		if o.Metrics != nil {
-			r.Method(http.MethodGet, "/metrics", o.Metrics)
+	r.health(o.Ready)
+	r.add(http.MethodGet, "/docs/failures/", Open, http.HandlerFunc(doc))
+	r.add(http.MethodGet, "/docs/failures/{page}", Open, http.HandlerFunc(doc))
+	if o.Metrics != nil {
+		r.add(http.MethodGet, "/metrics", ReadAll, o.Metrics)
+	}
+	x := &explainer{record: o.Failures, turn: make(chan struct{}, 1)}
+	t := tags{ledger: o.Tags, uses: &remembered[uses]{}, readUses: o.Uses, log: o.Log}
+	found := &remembered[drift.Report]{}
+	d := &examinations{o: &o, examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
+	c := &coverages{read: o.Coverage, running: coalesce.Group[struct{}, coverage.Report]{Most: 1}}
+	s := &selfChecks{run: o.Self, running: coalesce.Group[struct{}, *doctor.MirrorReport]{Most: 1, Lasting: true}}
+	j := newWarming(&o)
+	for _, route := range []struct {
+		method, path string
+		right        Right
+		there        bool
+		handle       func(http.ResponseWriter, *http.Request) (any, error)
+	}{
+		{http.MethodGet, "upstreams", ReadAll, o.Upstreams != nil, o.listUpstreams},
+		{http.MethodPost, "upstreams/reset", OperateAll, o.Reset != nil, o.resetUpstream},
+		{http.MethodGet, "failures", Read, o.Failures != nil, o.listFailures},
+		{http.MethodGet, "failures/summary", Read, o.Failures != nil, o.summarizeFailures},
+		{http.MethodGet, "pulls", Read, o.Pulls != nil, o.listPulls},
+		{http.MethodGet, "cache", ReadAll, o.Cache != nil, func(http.ResponseWriter, *http.Request) (any, error) { return o.Cache(), nil }},
+		{http.MethodGet, "tags", Read, o.Tags != nil, t.list},
+		{http.MethodGet, "tags/drift", Read, o.Drift != nil, func(_ http.ResponseWriter, r *http.Request) (any, error) { return o.listDrift(r, found) }},
+		{http.MethodGet, "coverage", Read, o.Coverage != nil, c.list},
+		{http.MethodPost, "tags/refresh", Operate, o.Tags != nil, t.refresh},
+		{http.MethodGet, "pins", Read, o.Tags != nil, t.pins},
+		{http.MethodPut, "pins", Operate, o.Tags != nil, t.pin},
+		{http.MethodDelete, "pins", Operate, o.Tags != nil, t.unpin},
+		{http.MethodPost, "purge", Operate, o.Tags != nil, t.purge},
+		{http.MethodPost, "warm", Operate, o.Warm != nil, j.submit},
+		{http.MethodGet, "warm", Read, o.Warm != nil, j.jobs},
+		{http.MethodPost, "warm/verify", Read, o.Warm != nil, j.verify},
+		{http.MethodGet, "warm/{id}", Read, o.Warm != nil, j.job},
+		{http.MethodDelete, "warm/{id}", Operate, o.Warm != nil, j.cancel},
+		{http.MethodGet, "warm/{id}/events", Read, o.Warm != nil, j.events},
+		{http.MethodGet, "status", ReadAll, o.About != nil, o.status},
+		{http.MethodPost, "reload", OperateAll, o.Reload != nil, o.reload},
+		{http.MethodPost, "explain", Read, true, x.explain},
+		{http.MethodGet, "doctor", ReadAll, o.Self != nil, s.check},
+		{http.MethodPost, "doctor", Read, o.Doctor != nil, d.examineImage},
+	} {
+		if route.there {
+			r.add(route.method, "/api/v1/"+route.path, route.right, typed(answer(route.handle)))
 		}
-		x := &explainer{record: o.Failures, turn: make(chan struct{}, 1)}
-		t := tags{ledger: o.Tags, uses: &remembered[uses]{}, readUses: o.Uses, log: o.Log}
-		found := &remembered[drift.Report]{}
-		d := &examinations{examine: o.Doctor, running: coalesce.Group[DoctorRequest, *doctor.Report]{Most: maxExaminations}}
-		c := &coverages{read: o.Coverage, running: coalesce.Group[struct{}, coverage.Report]{Most: 1}}
-		s := &selfChecks{run: o.Self, running: coalesce.Group[struct{}, *doctor.MirrorReport]{Most: 1, Lasting: true}}
-		j := newWarming(o)
-		for _, route := range []struct {
-			method, path string
-			there        bool
-			handle       func(http.ResponseWriter, *http.Request) (any, error)
-		}{
-			{http.MethodGet, "upstreams", o.Upstreams != nil, o.listUpstreams},
-			{http.MethodPost, "upstreams/reset", o.Reset != nil, o.resetUpstream},
-			{http.MethodGet, "failures", o.Failures != nil, o.listFailures},
-			{http.MethodGet, "failures/summary", o.Failures != nil, o.summarizeFailures},
-			{http.MethodGet, "pulls", o.Pulls != nil, o.listPulls},
-			{http.MethodGet, "cache", o.Cache != nil, func(http.ResponseWriter, *http.Request) (any, error) { return o.Cache(), nil }},
-			{http.MethodGet, "tags", o.Tags != nil, t.list},
-			{http.MethodGet, "tags/drift", o.Drift != nil, func(_ http.ResponseWriter, r *http.Request) (any, error) { return o.listDrift(r, found) }},
-			{http.MethodGet, "coverage", o.Coverage != nil, c.list},
-			{http.MethodPost, "tags/refresh", o.Tags != nil, t.refresh},
-			{http.MethodGet, "pins", o.Tags != nil, t.pins},
-			{http.MethodPut, "pins", o.Tags != nil, t.pin},
-			{http.MethodDelete, "pins", o.Tags != nil, t.unpin},
-			{http.MethodPost, "purge", o.Tags != nil, t.purge},
-			{http.MethodPost, "warm", o.Warm != nil, j.submit},
-			{http.MethodGet, "warm", o.Warm != nil, j.jobs},
-			{http.MethodPost, "warm/verify", o.Warm != nil, j.verify},
-			{http.MethodGet, "warm/{id}", o.Warm != nil, j.job},
-			{http.MethodDelete, "warm/{id}", o.Warm != nil, j.cancel},
-			{http.MethodGet, "warm/{id}/events", o.Warm != nil, j.events},
-			{http.MethodGet, "status", o.About != nil, o.status},
-			{http.MethodPost, "reload", o.Reload != nil, o.reload},
-			{http.MethodPost, "explain", true, x.explain},
-			{http.MethodGet, "doctor", o.Self != nil, s.check},
-			{http.MethodPost, "doctor", o.Doctor != nil, d.examineImage},
-		} {
-			if route.there {
-				r.Method(route.method, "/api/v1/"+route.path, answer(route.handle))
-			}
-		}
-		r.Get("/api/v1/openapi.yaml", openAPI)
-		profiles(r)
-	})
-	return r
+	}
+	r.add(http.MethodGet, "/api/v1/openapi.yaml", Read, http.HandlerFunc(openAPI))
+	r.profiles()
+	return r.Router
 }
 
 // doc answers with the page about a reason, as it is in this version, or with the list of reasons. No token is required: the
@@ -166,19 +166,19 @@ func openAPI(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(document)
 }
 
-// NewMetrics returns the handler of a listener for metrics alone, which requires no token. Of the options it uses Metrics,
+// NewMetrics returns the handler of a listener for metrics alone, whose routes are open. Of the options it uses Metrics,
 // Ready, Loopback and Hosts.
 func NewMetrics(o Options) http.Handler {
-	r := chi.NewRouter()
+	r := router{chi.NewRouter(), &o}
 	r.Use(o.gate)
-	health(r, o.Ready)
-	r.Method(http.MethodGet, "/metrics", o.Metrics)
-	return r
+	r.health(o.Ready)
+	r.add(http.MethodGet, "/metrics", Open, o.Metrics)
+	return r.Router
 }
 
-func health(r chi.Router, ready func() error) {
-	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
-	r.Get("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+func (r router) health(ready func() error) {
+	r.add(http.MethodGet, "/healthz", Open, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }))
+	r.add(http.MethodGet, "/readyz", Open, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if ready != nil {
 			if err := ready(); err != nil {
 				writeText(w, http.StatusServiceUnavailable, err.Error())
@@ -186,30 +186,5 @@ func health(r chi.Router, ready func() error) {
 			}
 		}
 		writeText(w, http.StatusOK, "ready")
-	})
-}
-
-// guard lets a request pass that has the token. Hashes are compared, so that the time taken shows nothing of the token, its
-// length included.
-func (o Options) guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		want := ""
-		if o.Token != nil {
-			want = o.Token()
-		}
-		if want == "" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		got, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
-		if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
-			o.Log.InfoContext(r.Context(), "admin request refused", "path", r.URL.Path, "client", r.RemoteAddr)
-			w.Header().Set("WWW-Authenticate", `Bearer realm="mirror admin"`)
-			Problem(w, http.StatusUnauthorized, "this listener requires the token of admin.tokenFile, as "+
-				"Authorization: Bearer TOKEN")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+	}))
 }

@@ -26,12 +26,15 @@ func get(t *testing.T, h http.Handler, method, path, token string) (int, string,
 	return w.Code, string(b), w.Header()
 }
 
+// asExample are the names under which httptest asks.
+var asExample = []string{"example.com"}
+
 func TestWhoGetsWhat(t *testing.T) {
 	t.Parallel()
 	token := "s3cret"
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "up 1\n") })
-	h := admin.New(admin.Options{Metrics: metrics, Token: func() string { return token }})
-	open := admin.New(admin.Options{Metrics: metrics})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Metrics: metrics, Keys: func() admin.Keys { return admin.Keys{Token: token} }})
+	open := admin.New(admin.Options{Loopback: true, Hosts: asExample, Metrics: metrics})
 	tests := []struct {
 		name, method, path, token string
 		h                         http.Handler
@@ -67,7 +70,7 @@ func TestNotReadyIsNotDead(t *testing.T) {
 	t.Parallel()
 	notReady := func() error { return errors.New("stopping") }
 	for name, h := range map[string]http.Handler{
-		"admin":   admin.New(admin.Options{Ready: notReady}),
+		"admin":   admin.New(admin.Options{Loopback: true, Hosts: asExample, Ready: notReady}),
 		"metrics": admin.NewMetrics(admin.Options{Metrics: http.NotFoundHandler(), Ready: notReady}),
 	} {
 		if status, body, _ := get(t, h, "GET", "/readyz", ""); status != 503 || body != "stopping\n" {
@@ -82,7 +85,7 @@ func TestNotReadyIsNotDead(t *testing.T) {
 // The pages about failures are those of this version, and require no token.
 func TestPagesAboutFailures(t *testing.T) {
 	t.Parallel()
-	h := admin.New(admin.Options{Token: func() string { return "secret" }})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Keys: func() admin.Keys { return admin.Keys{Token: "secret"} }})
 	for path, want := range map[string]string{
 		"/docs/failures/": "# ", "/docs/failures/tag-not-found": "# tag-not-found\n", "/docs/failures/tag-not-found.md": "# tag-not-found\n",
 	} {

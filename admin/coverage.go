@@ -26,6 +26,15 @@ type coverages struct {
 	full    remembered[coverage.Report]
 }
 
+// withoutDetails is a report without the images of nodes. Other requests may have the same report.
+func withoutDetails(r coverage.Report) coverage.Report {
+	r.Nodes = slices.Clone(r.Nodes)
+	for i := range r.Nodes {
+		r.Nodes[i].Details = nil
+	}
+	return r
+}
+
 // list answers with the coverage of all nodes, or of one.
 func (c *coverages) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 	q := r.URL.Query()
@@ -38,17 +47,14 @@ func (c *coverages) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, badRequest(err)
 	}
 	details = details || q.Has("node")
-	last := &c.brief
-	if details {
+	last, who := &c.brief, callerOf(r)
+	if details || !who.seesAll() {
 		last = &c.full
 	}
 	report, err := last.get(p, func() (coverage.Report, error) {
 		report, _, err := c.running.Do(r.Context(), struct{}{}, c.read)
-		if !details {
-			report.Nodes = slices.Clone(report.Nodes) // other requests have the same
-			for i := range report.Nodes {
-				report.Nodes[i].Details = nil
-			}
+		if last == &c.brief {
+			report = withoutDetails(report)
 		}
 		return report, err
 	})
@@ -57,6 +63,11 @@ func (c *coverages) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, errGone
 	case err != nil:
 		return nil, &refusal{status: http.StatusServiceUnavailable, detail: err.Error()}
+	}
+	if !who.seesAll() {
+		if report = report.Only(who.seesImage); !details {
+			report = withoutDetails(report)
+		}
 	}
 	nodes := report.Nodes
 	if name := q.Get("node"); name != "" {

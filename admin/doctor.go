@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/diagnose/doctor"
 	"github.com/registrymirror/mirror/internal/bounded"
 	"github.com/registrymirror/mirror/internal/coalesce"
@@ -24,6 +25,7 @@ const maxExaminations = 4
 
 // examinations runs examinations, at most maxExaminations at once. A second request for the same one waits for its result.
 type examinations struct {
+	o       *Options
 	examine func(ctx context.Context, image, platform string) *doctor.Report
 	running coalesce.Group[DoctorRequest, *doctor.Report]
 }
@@ -33,6 +35,9 @@ func (x *examinations) examineImage(_ http.ResponseWriter, r *http.Request) (any
 	var q DoctorRequest
 	if err := readJSON(r, &q); err != nil || q.Image == "" {
 		return nil, badRequest(errors.New("the body must be {\"image\":\"NAME\"}, with \"platform\":\"OS/ARCH\" where that matters"))
+	}
+	if err := x.o.allowed(r, access.Read, q.Image); err != nil {
+		return nil, err
 	}
 	report, _, err := x.running.Do(r.Context(), q, func(ctx context.Context) (*doctor.Report, error) {
 		return x.examine(ctx, q.Image, q.Platform), nil

@@ -31,7 +31,8 @@ func TestDoctor(t *testing.T) {
 	t.Parallel()
 	var asked string
 	h := admin.New(admin.Options{
-		Token: func() string { return "s3cret" },
+		Loopback: true, Hosts: asExample,
+		Keys: func() admin.Keys { return admin.Keys{Token: "s3cret"} },
 		Doctor: func(_ context.Context, image, platform string) *doctor.Report {
 			asked = image + " " + platform
 			return &doctor.Report{
@@ -76,7 +77,7 @@ func TestDoctorIsBounded(t *testing.T) {
 	t.Parallel()
 	var began atomic.Int32
 	started, release, ended := make(chan string, 10), make(chan struct{}), make(chan string, 10)
-	h := admin.New(admin.Options{Doctor: func(ctx context.Context, image, _ string) *doctor.Report {
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Doctor: func(ctx context.Context, image, _ string) *doctor.Report {
 		began.Add(1)
 		started <- image
 		select {
@@ -134,7 +135,8 @@ func TestSelfChecksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var runs atomic.Int64
 		h := admin.New(admin.Options{
-			Token: func() string { return "s3cret" },
+			Loopback: true, Hosts: asExample,
+			Keys: func() admin.Keys { return admin.Keys{Token: "s3cret"} },
 			Self: func(context.Context) *doctor.MirrorReport {
 				runs.Add(1)
 				time.Sleep(5 * time.Second)

@@ -31,6 +31,9 @@ func (o Options) listDrift(r *http.Request, last *remembered[drift.Report]) (any
 		return nil, &refusal{status: http.StatusServiceUnavailable, detail: err.Error()}
 	}
 	found := report.Drift
+	if c := callerOf(r); !c.seesAll() {
+		found = slices.DeleteFunc(slices.Clone(found), func(t drift.Tag) bool { return !c.seesImage(t.Image) })
+	}
 	if kind != "" {
 		found = slices.DeleteFunc(slices.Clone(found), func(t drift.Tag) bool { return t.Kind != kind })
 	}

@@ -124,7 +124,7 @@ func (x *explainer) explain(w http.ResponseWriter, r *http.Request) (any, error)
 		if lookedUp++; x.record == nil || lookedUp > maxLookups || ctx.Err() != nil {
 			return nil, nil
 		}
-		q.Declined = true
+		q.Declined, q.Sees = true, seen(r)
 		list := x.record.Failures(q)
 		return failuresOf(list[:min(len(list), maxCandidates)]), nil
 	})

@@ -39,7 +39,7 @@ func TestExplain(t *testing.T) {
 		Finding: diagnose.Finding{Reason: "credentials-expired", Class: "auth", Summary: "s", Remedy: "r", Evidence: []string{"e"}},
 		ID:      "7f3a9c2e",
 	}}}
-	h := admin.New(admin.Options{Token: func() string { return "s3cret" }, Failures: k})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Keys: func() admin.Keys { return admin.Keys{Token: "s3cret"} }, Failures: k})
 	const text = `Failed to pull image "docker.io/acme/app:1": failed to resolve image: unexpected status from HEAD request to ` +
 		`http://127.0.0.1:5000/v2/acme/app/manifests/1?ns=docker.io: 502 Bad Gateway (mirror: x; y [7f3a9c2e])` + "\n" +
 		`Failed to pull image "quay.io/acme/app:2": failed to resolve reference "quay.io/acme/app:2": quay.io/acme/app:2: not found` + "\n"
@@ -107,7 +107,7 @@ func TestExplainByImage(t *testing.T) {
 		Finding: diagnose.Finding{Reason: "tag-not-found", Class: "missing", Summary: "s", Remedy: "r", Host: "ghcr.io"},
 		ID:      "7f3a9c2e", Image: "ghcr.io/acme/app:2", FirstSeen: at.Add(-time.Hour), LastSeen: at.Add(-time.Minute),
 	}}}
-	h := admin.New(admin.Options{Failures: k})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Failures: k})
 	for _, tt := range []struct{ name, at, image, want, textReason string }{
 		{"at that time", "2026-11-23T12:00:00Z", "ghcr.io/acme/app:2", "tag-not-found", "dns-not-found"},
 		{"while it was seen", "2026-11-23T11:30:00Z", "ghcr.io/acme/app:2", "tag-not-found", "dns-not-found"},
@@ -134,7 +134,7 @@ func (failing) Read([]byte) (int, error) { return 0, errors.New("connection rese
 func TestExplainTakesTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := admin.New(admin.Options{})
+		h := admin.New(admin.Options{Loopback: true, Hosts: asExample})
 		began, end := make(chan struct{}), make(chan struct{})
 		done := make(chan int, 2)
 		go func() { status, _ := told(t, h, &held{began: began, end: end}); done <- status }()
@@ -170,7 +170,7 @@ func TestExplainEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const text = `Failed to pull image "quay.io/acme/app:2": quay.io/acme/app:2: not found` + "\n"
 		k := &kept{}
-		h := admin.New(admin.Options{Failures: k})
+		h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Failures: k})
 		ctx, leave := context.WithCancel(t.Context())
 		body := io.MultiReader(strings.NewReader(text), at(leave))
 		w := httptest.NewRecorder()
@@ -212,7 +212,7 @@ func TestExplainLooksUpSoMany(t *testing.T) {
 		events = append(events, fmt.Sprintf(`{"kind":"Event","reason":"Failed","message":"Failed to pull image \"quay.io/a/b:%d\": not found"}`, i))
 	}
 	c := &counting{}
-	status, body := told(t, admin.New(admin.Options{Failures: c}), strings.NewReader(`{"kind":"List","items":[`+strings.Join(events, ",")+`]}`))
+	status, body := told(t, admin.New(admin.Options{Loopback: true, Hosts: asExample, Failures: c}), strings.NewReader(`{"kind":"List","items":[`+strings.Join(events, ",")+`]}`))
 	var got admin.Explanation
 	if err := json.Unmarshal([]byte(body), &got); err != nil || status != 200 || len(got.Failures) != 1100 || c.n != 1000 {
 		t.Errorf("%d %v: %d failures, %d questions", status, err, len(got.Failures), c.n)

@@ -164,6 +164,7 @@ func (o Options) listFailures(_ http.ResponseWriter, r *http.Request) (any, erro
 	if err != nil {
 		return nil, badRequest(err)
 	}
+	f.Sees = seen(r)
 	list, next := cut(p, o.Failures.Failures(f), func(f journal.Failure) string {
 		return latestFirst(f.LastSeen, f.ID+" "+string(f.Outcome))
 	})
@@ -176,5 +177,6 @@ func (o Options) summarizeFailures(_ http.ResponseWriter, r *http.Request) (any,
 	if err != nil {
 		return nil, badRequest(err)
 	}
+	f.Sees = seen(r)
 	return FailureSummary(o.Failures.Summary(f)), nil
 }

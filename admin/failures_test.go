@@ -36,7 +36,7 @@ func TestFailures(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	k := &kept{}
-	h := admin.New(admin.Options{Token: func() string { return "s3cret" }, Failures: k})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Keys: func() admin.Keys { return admin.Keys{Token: "s3cret"} }, Failures: k})
 	if status, _, _ := get(t, h, "GET", "/api/v1/failures", ""); status != 401 {
 		t.Errorf("without a token: %d", status)
 	}
@@ -80,7 +80,7 @@ func TestFailures(t *testing.T) {
 
 func TestFailuresRefuses(t *testing.T) {
 	t.Parallel()
-	h := admin.New(admin.Options{Failures: &kept{}})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Failures: &kept{}})
 	for query, says := range map[string]string{
 		"since=yesterday": "a duration, as in 1h30m",
 		"since=-1h":       "a duration",

@@ -53,7 +53,7 @@ func TestNoOtherSite(t *testing.T) {
 	up := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "up 1\n") })
 	for name, h := range map[string]http.Handler{
 		"admin":         local(),
-		"admin, token":  admin.New(admin.Options{Metrics: up, Loopback: true, Token: func() string { return "s3cret" }}),
+		"admin, token":  admin.New(admin.Options{Metrics: up, Loopback: true, Keys: func() admin.Keys { return admin.Keys{Token: "s3cret"} }}),
 		"metrics":       admin.NewMetrics(admin.Options{Metrics: up, Loopback: true}),
 		"metrics, open": admin.NewMetrics(admin.Options{Metrics: up}),
 	} {
@@ -137,7 +137,7 @@ func TestOwnSite(t *testing.T) {
 	o := everythingOptions()
 	o.Loopback, o.Hosts = true, []string{"mirror-admin.corp.example", "fd00::1"}
 	h := admin.New(o)
-	o.Loopback, o.Hosts = false, nil
+	o.Loopback, o.Hosts, o.Keys = false, nil, func() admin.Keys { return admin.Keys{Token: "s3cret"} }
 	elsewhere := admin.New(o)
 	for _, tt := range []struct {
 		h       http.Handler
@@ -161,12 +161,12 @@ func TestOwnSite(t *testing.T) {
 		{elsewhere, "mirror.registry.svc:5001", nil},
 		{elsewhere, "10.1.2.3:5001", []string{"Origin", "http://10.1.2.3:5001"}},
 	} {
+		headers := append([]string{"Content-Type", "application/json", "Authorization", "Bearer s3cret"}, tt.headers...)
 		for _, path := range []string{"/healthz", "/api/v1/failures", "/api/v1/openapi.yaml", "/debug/pprof/cmdline"} {
-			if w := asks(t, tt.h, "GET", path, tt.host, "", tt.headers...); w.Code != 200 {
+			if w := asks(t, tt.h, "GET", path, tt.host, "", headers...); w.Code != 200 {
 				t.Errorf("%s of %s with %q: %d %s", path, tt.host, tt.headers, w.Code, w.Body)
 			}
 		}
-		headers := append([]string{"Content-Type", "application/json"}, tt.headers...)
 		if w := asks(t, tt.h, "POST", "/api/v1/doctor", tt.host, `{"image":"nginx"}`, headers...); w.Code != 200 {
 			t.Errorf("POST to %s: %d %s", tt.host, w.Code, w.Body)
 		}
@@ -210,7 +210,7 @@ func TestPostIsJSON(t *testing.T) {
 // Profiles and traces slow the process: one runs at a time, for a minute at most.
 func TestProfilesAreBounded(t *testing.T) {
 	t.Parallel()
-	h := admin.New(admin.Options{})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample})
 	for _, path := range []string{"profile", "trace", "heap", "goroutine", "allocs", "mutex"} {
 		for _, seconds := range []string{"61", "3600", "1e9", "0", "-1", "NaN", "Inf", "x", "9999999999999999999999"} {
 			w := asks(t, h, "GET", "/debug/pprof/"+path+"?seconds="+seconds, "localhost", "")

@@ -37,6 +37,7 @@ import (
 type document struct {
 	Paths map[string]map[string]struct {
 		Parameters []parameter
+		Security   []map[string][]string
 		Responses  map[string]struct {
 			Ref     string `yaml:"$ref"`
 			Content map[string]struct {
@@ -78,6 +79,7 @@ func everything() http.Handler { return admin.New(everythingOptions()) }
 func everythingOptions() admin.Options {
 	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	return admin.Options{
+		Loopback: true, Hosts: asExample,
 		Metrics: http.NotFoundHandler(),
 		Upstreams: func() []admin.Upstream {
 			return []admin.Upstream{{
@@ -413,6 +415,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	empty := admin.New(admin.Options{
+		Loopback: true, Hosts: asExample,
 		Upstreams: func() []admin.Upstream { return nil }, Failures: &kept{}, Cache: func() admin.Cache { return admin.Cache{} },
 		Pulls:    func(context.Context, bool) ([]journal.Pull, error) { return nil, nil },
 		About:    func() admin.About { return admin.About{} },

@@ -32,6 +32,7 @@ func TestPages(t *testing.T) {
 		failures = append(failures, journal.Failure{ID: fmt.Sprint("aaaaaaa", i), Outcome: journal.Failed, LastSeen: at})
 	}
 	h := admin.New(admin.Options{
+		Loopback: true, Hosts: asExample,
 		Pulls:     func(context.Context, bool) ([]journal.Pull, error) { return slices.Clone(pulls), nil },
 		Upstreams: func() []admin.Upstream { return slices.Clone(upstreams) },
 		Failures:  &kept{list: append(failures, journal.Failure{ID: "aaaaaaa0", Outcome: journal.Declined, LastSeen: at})},

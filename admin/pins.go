@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/registrymirror/mirror/catalog"
@@ -55,7 +56,11 @@ func (t tags) pins(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	list, next := cut(p, t.ledger.Pins(time.Now()), func(p catalog.Pin) string { return p.Ref.String() })
+	all := t.ledger.Pins(time.Now())
+	if c := callerOf(r); !c.seesAll() {
+		all = slices.DeleteFunc(slices.Clone(all), func(p catalog.Pin) bool { return !c.sees(p.Ref.Repo) })
+	}
+	list, next := cut(p, all, func(p catalog.Pin) string { return p.Ref.String() })
 	body := PinList{Pins: make([]Pin, len(list)), Continue: next}
 	for i, pin := range list {
 		body.Pins[i] = viewPin(pin)
@@ -69,7 +74,7 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27","digest":"sha256:..."}`); err != nil {
 		return nil, err
 	}
-	ref, err := t.image(q.Image, "tag", true)
+	ref, err := t.image(r, q.Image, "tag", true)
 	if err != nil {
 		return nil, err
 	}
@@ -101,10 +106,11 @@ func (t tags) pin(_ http.ResponseWriter, r *http.Request) (any, error) {
 		}
 		pin.Digest, gap = then.Digest, gapAt(tag, q.At)
 	}
+	before, _ := t.ledger.Pinned(ref, now)
 	if err := t.ledger.Pin(r.Context(), pin); err != nil {
 		return nil, t.refused(err)
 	}
-	attrs := []any{"digest", pin.Digest, "reason", pin.Reason}
+	attrs := []any{"digest", pin.Digest, "previous", before.Digest, "reason", pin.Reason}
 	if !pin.Until.IsZero() {
 		attrs = append(attrs, "expires_at", pin.Until)
 	}
@@ -120,10 +126,11 @@ func (t tags) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if _, err := pageOf(q, maxPage, "image"); err != nil {
 		return nil, badRequest(err)
 	}
-	ref, err := t.image(q.Get("image"), "tag", r.Method != http.MethodGet)
+	ref, err := t.image(r, q.Get("image"), "tag", r.Method != http.MethodGet)
 	if err != nil {
 		return nil, err
 	}
+	before, _ := t.ledger.Pinned(ref, time.Now())
 	err = t.ledger.Unpin(ref)
 	if errors.Is(err, catalog.ErrUnknown) {
 		return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("%s is not pinned; mirror tags pins lists the pins", ref)}
@@ -131,6 +138,6 @@ func (t tags) unpin(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, t.refused(err)
 	}
-	t.audit(r, "tag unpinned", ref)
+	t.audit(r, "tag unpinned", ref, "previous", before.Digest)
 	return noContent, nil
 }

@@ -6,8 +6,6 @@ import (
 	"net/http/pprof"
 	"strconv"
 	"time"
-
-	"github.com/go-chi/chi/v5"
 )
 
 const (
@@ -19,10 +17,10 @@ const (
 
 // profiles serves the profiles and traces of the Go runtime: at a time one that records, and one without a duration beside
 // it, since each slows the whole process.
-func profiles(r chi.Router) {
+func (r router) profiles() {
 	recording, dumping := make(chan struct{}, 1), make(chan struct{}, 1)
-	bounded := func(long bool, h http.HandlerFunc) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
+	bounded := func(long bool, h http.HandlerFunc) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			turns, patience := dumping, dumpPatience
 			switch seconds := r.FormValue("seconds"); {
 			case seconds != "":
@@ -47,13 +45,14 @@ func profiles(r chi.Router) {
 			}
 			defer func() { <-turns }()
 			h(w, r)
-		}
+		})
 	}
-	r.Get("/debug/pprof/*", bounded(false, pprof.Index))
-	r.Get("/debug/pprof/cmdline", pprof.Cmdline)
-	r.Get("/debug/pprof/profile", bounded(true, pprof.Profile))
-	r.Get("/debug/pprof/symbol", pprof.Symbol)
-	r.Get("/debug/pprof/trace", bounded(true, pprof.Trace))
+	for path, h := range map[string]http.Handler{
+		"*": bounded(false, pprof.Index), "cmdline": http.HandlerFunc(pprof.Cmdline), "profile": bounded(true, pprof.Profile),
+		"symbol": http.HandlerFunc(pprof.Symbol), "trace": bounded(true, pprof.Trace),
+	} {
+		r.add(http.MethodGet, "/debug/pprof/"+path, OperateAll, h)
+	}
 }
 
 // take takes a turn, if one is free within patience.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -62,6 +63,9 @@ func (o Options) listPulls(_ http.ResponseWriter, r *http.Request) (any, error) 
 	found, err := o.Pulls(ctx, active)
 	if err != nil {
 		return nil, &refusal{status: http.StatusServiceUnavailable, detail: "the journal does not answer; ask again in a moment"}
+	}
+	if c := callerOf(r); !c.seesAll() {
+		found = slices.DeleteFunc(slices.Clone(found), func(p journal.Pull) bool { return !c.sees(p.Ref.Repo) })
 	}
 	list, next := cut(p, found, func(p journal.Pull) string { // a client may begin two at a time
 		return latestFirst(p.Began, p.Client+" "+p.Ref.String())

@@ -14,7 +14,7 @@ import (
 func TestPulls(t *testing.T) {
 	t.Parallel()
 	var broken error
-	h := admin.New(admin.Options{Pulls: func(_ context.Context, active bool) ([]journal.Pull, error) {
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Pulls: func(_ context.Context, active bool) ([]journal.Pull, error) {
 		if !active || broken != nil {
 			return nil, broken
 		}

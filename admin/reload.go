@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -44,5 +45,6 @@ func (o Options) reload(_ http.ResponseWriter, r *http.Request) (any, error) {
 			status: http.StatusServiceUnavailable, detail: "the configuration was not read again: " + err.Error() + "; ask again in a moment",
 		}
 	}
+	audit(r, o.Log, "configuration reloaded by an operator", "items", strings.Join(done.Changed, " "))
 	return Reloaded{Changed: append([]string{}, done.Changed...), Removed: done.Removed, Restart: append([]string{}, done.Restart...)}, nil
 }

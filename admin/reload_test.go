@@ -15,7 +15,8 @@ func TestReload(t *testing.T) {
 	t.Parallel()
 	var err error
 	h := admin.New(admin.Options{
-		Token: func() string { return "s3cret" }, Reload: func(context.Context) (admin.Reloaded, error) { return admin.Reloaded{}, err },
+		Loopback: true, Hosts: asExample,
+		Keys: func() admin.Keys { return admin.Keys{Token: "s3cret"} }, Reload: func(context.Context) (admin.Reloaded, error) { return admin.Reloaded{}, err },
 	})
 	if status, _, _ := get(t, h, "POST", "/api/v1/reload", ""); status != 401 {
 		t.Errorf("without a token: %d", status)
@@ -45,7 +46,7 @@ func TestReload(t *testing.T) {
 // For an unknown class or reason the answer is an error, not an empty list.
 func TestUnknownWordsAreRefused(t *testing.T) {
 	t.Parallel()
-	h := admin.New(admin.Options{Failures: &kept{}})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Failures: &kept{}})
 	for query, says := range map[string]string{
 		"class=autth": "class=autth: must be one of auth, client,", "reason=foo": "tag-not-found",
 	} {

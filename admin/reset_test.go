@@ -16,8 +16,9 @@ func TestReset(t *testing.T) {
 	var log bytes.Buffer
 	var asked []string
 	h := admin.New(admin.Options{
-		Log:   slog.New(slog.NewTextHandler(&log, nil)),
-		Token: func() string { return "open sesame" },
+		Loopback: true, Hosts: asExample,
+		Log:  slog.New(slog.NewTextHandler(&log, nil)),
+		Keys: func() admin.Keys { return admin.Keys{Token: "open sesame"} },
 		Reset: func(name string) []string {
 			asked = append(asked, name)
 			if name == "unknown.example" {

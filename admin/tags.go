@@ -8,7 +8,6 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -189,7 +188,7 @@ func (t tags) usesFor(ctx context.Context, p page) uses {
 
 // image reads an image of a request: canonical, with a tag or a digest as they are wanted. For a change the tag has to be
 // written: an image that was copied from a node has none, and latest is not what was meant.
-func (t tags) image(text, want string, change bool) (oci.Ref, error) {
+func (t tags) image(r *http.Request, text, want string, change bool) (oci.Ref, error) {
 	if text == "" {
 		return oci.Ref{}, badRequest(errors.New("image is missing; write it as in docker.io/library/nginx:1.27"))
 	}
@@ -203,11 +202,23 @@ func (t tags) image(text, want string, change bool) (oci.Ref, error) {
 	if want == "tag" && (ref.Tag == "" || ref.Digest != "") {
 		return oci.Ref{}, badRequest(fmt.Errorf("image=%s: write it with its tag and without a digest, as in docker.io/library/nginx:1.27", text))
 	}
-	ref, err = t.ledger.Canonical(ref)
-	if err != nil {
+	own, err := t.ledger.Canonical(ref)
+	switch c := callerOf(r); {
+	case err != nil && c.seesAll():
 		return oci.Ref{}, t.refused(err)
+	case change || r.Method != http.MethodGet: // the same whether there is such an image or not
+		if err != nil || !c.scope.Allows(access.Operate, own.Repo) {
+			return oci.Ref{}, c.lacksFor(access.Operate, ref.String())
+		}
+	case err != nil || !c.sees(own.Repo):
+		return oci.Ref{}, neverSeen(ref)
 	}
-	return ref, nil
+	return own, nil
+}
+
+// neverSeen is the answer for a tag without a record, and for one that the caller may not see.
+func neverSeen(ref oci.Ref) error {
+	return &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("the mirror has never seen %s; it knows a tag from its first pull on", ref)}
 }
 
 // refused is the answer to an error of the ledger.
@@ -248,7 +259,7 @@ func (t tags) refused(err error) error {
 func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 	q := r.URL.Query()
 	if q.Has("image") {
-		return t.tag(q)
+		return t.tag(r)
 	}
 	p, err := pageOf(q, maxPage, "image", "at", "floating")
 	if err != nil {
@@ -257,7 +268,7 @@ func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if q.Has("at") {
 		return nil, badRequest(errors.New("at needs an image"))
 	}
-	now, used := time.Now(), t.usesFor(r.Context(), p)
+	now, used, who := time.Now(), t.usesFor(r.Context(), p), callerOf(r)
 	body := TagList{Tags: []TagSummary{}, Notes: used.notes}
 	for tag, err := range t.ledger.Tags("") {
 		if err != nil {
@@ -267,7 +278,7 @@ func (t tags) list(_ http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, errGone
 		}
 		name := tag.Ref.String()
-		if name <= p.after || catalog.IsArtifactTag(tag.Ref.Tag) {
+		if name <= p.after || catalog.IsArtifactTag(tag.Ref.Tag) || !who.sees(tag.Ref.Repo) {
 			continue
 		}
 		s, inUse := t.summary(tag, used.by, now)
@@ -306,17 +317,18 @@ func (t tags) summary(tag catalog.Tag, by map[oci.Ref][]string, now time.Time) (
 }
 
 // tag answers with one tag, now or at a time.
-func (t tags) tag(q url.Values) (any, error) {
+func (t tags) tag(r *http.Request) (any, error) {
+	q := r.URL.Query()
 	if _, err := pageOf(q, maxPage, "image", "at"); err != nil {
 		return nil, badRequest(err)
 	}
-	ref, err := t.image(q.Get("image"), "tag", false)
+	ref, err := t.image(r, q.Get("image"), "tag", false)
 	if err != nil {
 		return nil, err
 	}
 	tag, err := t.ledger.Tag(ref)
 	if errors.Is(err, catalog.ErrUnknown) {
-		return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("the mirror has never seen %s; it knows a tag from its first pull on", ref)}
+		return nil, neverSeen(ref)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", ref, err)
@@ -393,7 +405,7 @@ func (t tags) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err := readRequest(r, &q, `{"image":"docker.io/library/nginx:1.27"}`); err != nil {
 		return nil, err
 	}
-	ref, err := t.image(q.Image, "tag", false)
+	ref, err := t.image(r, q.Image, "tag", false)
 	if err != nil {
 		return nil, err
 	}
@@ -401,7 +413,7 @@ func (t tags) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, t.refused(err)
 	}
-	t.audit(r, "tag refreshed", ref, "digest", after)
+	t.audit(r, "tag refreshed", ref, "digest", after, "previous", before)
 	answer := Refreshed{Image: ref.String(), Digest: after.String(), Changed: before != after}
 	if tag, err := t.ledger.Tag(ref); err == nil {
 		answer.Served, answer.HeldBy, _ = served(t.ledger.Choice(tag), after)
@@ -411,7 +423,7 @@ func (t tags) refresh(_ http.ResponseWriter, r *http.Request) (any, error) {
 
 // audit logs a change that an operator has made.
 func (t tags) audit(r *http.Request, event string, ref oci.Ref, attrs ...any) {
-	t.log.InfoContext(r.Context(), event, append([]any{"repository", ref.Repo.String(), "tag", ref.Tag, "client", r.RemoteAddr}, attrs...)...)
+	audit(r, t.log, event, append([]any{"repository", ref.Repo.String(), "tag", ref.Tag}, attrs...)...)
 }
 
 // purge removes an image or a digest from the cache.
@@ -428,13 +440,16 @@ func (t tags) purge(_ http.ResponseWriter, r *http.Request) (any, error) {
 		if d.Validate() != nil {
 			return nil, badRequest(fmt.Errorf("digest=%s: must be sha256: and 64 hex digits", q.Digest))
 		}
+		if err := mayChangeAll(r); err != nil { // other images may have the same content
+			return nil, err
+		}
 		if err := t.ledger.PurgeContent(d); err != nil {
 			return nil, t.refused(err)
 		}
-		t.log.InfoContext(r.Context(), "content purged", "digest", d, "client", r.RemoteAddr)
+		audit(r, t.log, "content purged", "digest", d)
 		return noContent, nil
 	}
-	ref, err := t.image(q.Image, "", true)
+	ref, err := t.image(r, q.Image, "", true)
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func request(t *testing.T, h http.Handler, method, path, body string) (status in
 func TestTags(t *testing.T) {
 	t.Parallel()
 	l := newLedger()
-	h := admin.New(admin.Options{Tags: l})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Tags: l})
 	var list admin.TagList
 	_, body := request(t, h, "GET", "tags?limit=1", "")
 	if err := json.Unmarshal([]byte(body), &list); err != nil || len(list.Tags) != 1 || list.Continue == "" {
@@ -263,7 +263,7 @@ func TestTagChanges(t *testing.T) {
 		var log bytes.Buffer
 		l := newLedger()
 		l.err = tt.err
-		h := admin.New(admin.Options{Tags: l, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Tags: l, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		status, body := request(t, h, tt.method, tt.path, tt.body)
 		code, text, _ := strings.Cut(tt.want, " ")
 		if fmt.Sprint(status) != code || !strings.Contains(body, text) {
@@ -287,7 +287,7 @@ func TestTagsInUse(t *testing.T) {
 	other := l.tags[2].Ref
 	var reads int
 	var fails error
-	h := admin.New(admin.Options{Tags: l, Uses: func(context.Context) (map[oci.Ref][]string, []string, error) {
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Tags: l, Uses: func(context.Context) (map[oci.Ref][]string, []string, error) {
 		reads++
 		by := []string{"prod/web-1", "prod/Deployment/web", "prod/web-1"}
 		for i := range 30 {
@@ -338,6 +338,7 @@ func TestStatusOfTags(t *testing.T) {
 	}
 	held = append(held, admin.HeldTag{Image: "b:1", Immutable: true})
 	h := admin.New(admin.Options{
+		Loopback: true, Hosts: asExample,
 		Tags: l, About: func() admin.About { return admin.About{} }, Held: func() []admin.HeldTag { return held },
 	})
 	var s admin.Status
@@ -367,7 +368,7 @@ func TestStatusOfTags(t *testing.T) {
 func TestPinList(t *testing.T) {
 	t.Parallel()
 	var list admin.PinList
-	_, body := request(t, admin.New(admin.Options{Tags: newLedger()}), "GET", "pins", "")
+	_, body := request(t, admin.New(admin.Options{Loopback: true, Hosts: asExample, Tags: newLedger()}), "GET", "pins", "")
 	if err := json.Unmarshal([]byte(body), &list); err != nil || len(list.Pins) != 1 || list.Pins[0].Reason != "INC-1" {
 		t.Errorf("%s: %v", body, err)
 	}
@@ -375,7 +376,7 @@ func TestPinList(t *testing.T) {
 
 func TestDrift(t *testing.T) {
 	t.Parallel()
-	h := admin.New(admin.Options{Drift: func(context.Context) (drift.Report, error) { return drifting, nil }})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Drift: func(context.Context) (drift.Report, error) { return drifting, nil }})
 	for query, want := range map[string]string{
 		"": "pulled restart", "?kind=restart": "restart", "?kind=running": "", "?limit=1": "pulled",
 	} {
@@ -393,7 +394,7 @@ func TestDrift(t *testing.T) {
 		}
 	}
 	reads := 0
-	h = admin.New(admin.Options{Drift: func(context.Context) (drift.Report, error) { reads++; return drifting, nil }})
+	h = admin.New(admin.Options{Loopback: true, Hosts: asExample, Drift: func(context.Context) (drift.Report, error) { reads++; return drifting, nil }})
 	var page admin.DriftList
 	if _, body := request(t, h, "GET", "tags/drift?limit=1", ""); json.Unmarshal([]byte(body), &page) != nil {
 		t.Error(body)

@@ -146,6 +146,6 @@ func (o Options) resetUpstream(_ http.ResponseWriter, r *http.Request) (any, err
 		return nil, &refusal{status: http.StatusNotFound, detail: fmt.Sprintf("%q is not an upstream of this mirror, or no client "+
 			"has pulled from it yet; mirror upstreams lists the upstreams", q.Upstream)}
 	}
-	o.Log.InfoContext(r.Context(), "upstream reset", "upstream", names, "client", r.RemoteAddr)
+	audit(r, o.Log, "upstream reset", "upstream", names)
 	return ResetAnswer{Upstreams: names}, nil
 }

@@ -26,7 +26,8 @@ func TestUpstreams(t *testing.T) {
 		},
 	}}
 	h := admin.New(admin.Options{
-		Token: func() string { return "s3cret" }, Upstreams: func() []admin.Upstream { return list },
+		Loopback: true, Hosts: asExample,
+		Keys: func() admin.Keys { return admin.Keys{Token: "s3cret"} }, Upstreams: func() []admin.Upstream { return list },
 	})
 	if status, _, _ := get(t, h, "GET", "/api/v1/upstreams", ""); status != 401 {
 		t.Errorf("without a token: %d", status)

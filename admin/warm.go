@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/warm"
 	"github.com/registrymirror/mirror/warm/images"
 )
@@ -51,6 +52,7 @@ const (
 
 // warming are the handlers of jobs.
 type warming struct {
+	o       *Options
 	warmer  Warmer
 	log     *slog.Logger
 	turn    chan struct{} // its one place is taken by the manifests that are being read
@@ -58,9 +60,9 @@ type warming struct {
 	feeds   feeds
 }
 
-func newWarming(o Options) *warming {
+func newWarming(o *Options) *warming {
 	return &warming{
-		warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams),
+		o: o, warmer: o.Warm, log: o.Log, turn: make(chan struct{}, 1), streams: make(chan struct{}, MaxStreams),
 		feeds: feeds{warmer: o.Warm, byID: make(map[string]*feed)},
 	}
 }
@@ -70,6 +72,9 @@ func (x *warming) submit(w http.ResponseWriter, r *http.Request) (any, error) {
 	q := r.URL.Query()
 	request, err := x.request(w, r, q, "dryRun")
 	if err != nil {
+		return nil, err
+	}
+	if err := x.o.allowed(r, access.Operate, request.Images...); err != nil {
 		return nil, err
 	}
 	request.Fresh = true // a rollout follows: an image that was pushed a moment ago is meant
@@ -83,12 +88,15 @@ func (x *warming) submit(w http.ResponseWriter, r *http.Request) (any, error) {
 		return viewPlan(plan), nil
 	}
 	request.Key = r.Header.Get("Idempotency-Key")
+	if c := callerOf(r); request.Key != "" && !c.seesAll() {
+		request.Key = c.name + ": " + request.Key // that of another operator's job is none of theirs
+	}
 	job, created, err := x.warmer.Submit(request)
 	if err != nil {
 		return nil, refusedWarm(err)
 	}
 	if created {
-		x.log.InfoContext(r.Context(), "warm-up requested", "id", job.ID, "count", len(job.Images), "client", r.RemoteAddr)
+		audit(r, x.log, "warm-up requested", "id", job.ID, "count", len(job.Images))
 	}
 	w.Header().Set("Location", "/api/v1/warm/"+job.ID)
 	return accepted{viewJob(job, true)}, nil
@@ -98,6 +106,9 @@ func (x *warming) submit(w http.ResponseWriter, r *http.Request) (any, error) {
 func (x *warming) verify(w http.ResponseWriter, r *http.Request) (any, error) {
 	request, err := x.request(w, r, r.URL.Query())
 	if err != nil {
+		return nil, err
+	}
+	if err := x.o.allowed(r, access.Read, request.Images...); err != nil {
 		return nil, err
 	}
 	list, err := x.warmer.Verify(r.Context(), request)
@@ -266,7 +277,11 @@ func (x *warming) jobs(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, badRequest(err)
 	}
-	list, next := cut(p, x.warmer.Jobs(), func(j warm.Job) string { return latestFirst(j.CreatedAt, j.ID) })
+	jobs := x.warmer.Jobs()
+	if c := callerOf(r); !c.seesAll() {
+		jobs = slices.DeleteFunc(slices.Clone(jobs), func(j warm.Job) bool { return !x.sees(r, j) })
+	}
+	list, next := cut(p, jobs, func(j warm.Job) string { return latestFirst(j.CreatedAt, j.ID) })
 	body := WarmJobList{Jobs: make([]WarmJob, len(list)), Continue: next}
 	for i, j := range list {
 		body.Jobs[i] = viewJob(j, false)
@@ -274,11 +289,36 @@ func (x *warming) jobs(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return body, nil
 }
 
+// sees reports whether the caller of a request sees a job: all of its images.
+func (x *warming) sees(r *http.Request, j warm.Job) bool {
+	return x.o.allowed(r, access.Read, namesOf(j)...) == nil
+}
+
+func namesOf(j warm.Job) []string {
+	names := make([]string, len(j.Images))
+	for i, image := range j.Images {
+		names[i] = image.Image
+	}
+	return names
+}
+
+// find returns the job of a request. The error is the same for a job that the caller does not see as for one that does not exist.
+func (x *warming) find(r *http.Request) (warm.Job, error) {
+	job, err := x.warmer.Job(chi.URLParam(r, "id"))
+	if err == nil && !x.sees(r, job) {
+		err = warm.ErrUnknown
+	}
+	if err != nil {
+		return warm.Job{}, noJob(r, err)
+	}
+	return job, nil
+}
+
 // job answers with one job.
 func (x *warming) job(_ http.ResponseWriter, r *http.Request) (any, error) {
-	job, err := x.warmer.Job(chi.URLParam(r, "id"))
+	job, err := x.find(r)
 	if err != nil {
-		return nil, noJob(r, err)
+		return nil, err
 	}
 	return viewJob(job, true), nil
 }
@@ -294,9 +334,16 @@ func noJob(r *http.Request, err error) error {
 // cancel ends a job.
 func (x *warming) cancel(_ http.ResponseWriter, r *http.Request) (any, error) {
 	id := chi.URLParam(r, "id")
+	job, err := x.find(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.o.allowed(r, access.Operate, namesOf(job)...); err != nil {
+		return nil, err
+	}
 	if err := x.warmer.Cancel(id); err != nil {
 		return nil, noJob(r, err)
 	}
-	x.log.InfoContext(r.Context(), "warm-up cancelled", "id", id, "client", r.RemoteAddr)
+	audit(r, x.log, "warm-up cancelled", "id", id)
 	return noContent, nil
 }

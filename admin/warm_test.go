@@ -128,7 +128,7 @@ func (w *warmer) Watch(ctx context.Context, _ string) iter.Seq2[warm.Job, error]
 func TestWarm(t *testing.T) {
 	t.Parallel()
 	w := newWarmer()
-	h := admin.New(admin.Options{Warm: w})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Warm: w})
 	full := warm.Request{
 		Images: []string{"nginx"}, Platforms: []string{"linux/amd64", "linux/arm64"}, Keep: 7 * 24 * time.Hour, With: []string{"signatures", "referrers"},
 		MaxSize: 9, Key: "k", Fresh: true,
@@ -212,7 +212,7 @@ func TestWarmIsRefused(t *testing.T) {
 	} {
 		w := newWarmer()
 		w.err = tt.err
-		got := asks(t, admin.New(admin.Options{Warm: w}), "POST", "/api/v1/"+tt.path, "localhost", tt.body, "Content-Type", tt.contentType)
+		got := asks(t, admin.New(admin.Options{Loopback: true, Hosts: asExample, Warm: w}), "POST", "/api/v1/"+tt.path, "localhost", tt.body, "Content-Type", tt.contentType)
 		if got.Code != tt.status || tt.err == nil && len(w.asked) != 0 {
 			t.Errorf("%s: %d %.500s, %d requests", tt.name, got.Code, got.Body, len(w.asked))
 		}
@@ -228,7 +228,7 @@ func TestWarmIsRefused(t *testing.T) {
 		invalid.Entries = append(invalid.Entries, warm.Entry{Index: i, Text: "x"})
 	}
 	w.err = invalid
-	got := asks(t, admin.New(admin.Options{Warm: w}), "POST", "/api/v1/warm", "localhost", `{"images":["a"]}`, "Content-Type", "application/json")
+	got := asks(t, admin.New(admin.Options{Loopback: true, Hosts: asExample, Warm: w}), "POST", "/api/v1/warm", "localhost", `{"images":["a"]}`, "Content-Type", "application/json")
 	if text := got.Body.String(); !strings.Contains(text, "and 10 more") || strings.Contains(text, "images[55]") {
 		t.Error(text)
 	}
@@ -238,7 +238,7 @@ func TestWarmJobs(t *testing.T) {
 	t.Parallel()
 	w := newWarmer()
 	var log bytes.Buffer
-	h := admin.New(admin.Options{Warm: w, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	h := admin.New(admin.Options{Loopback: true, Hosts: asExample, Warm: w, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	status, body := request(t, h, "GET", "warm", "")
 	var list admin.WarmJobList
 	if err := json.Unmarshal([]byte(body), &list); err != nil || status != 200 || len(list.Jobs) != 1 || list.Jobs[0].Images != nil || list.Jobs[0].Counts["failed"] != 1 {
@@ -263,12 +263,12 @@ func TestWarmJobs(t *testing.T) {
 	if status, _ := request(t, h, "POST", "warm", `{"images":["nginx"]}`); status != 202 {
 		t.Error(status)
 	}
-	for _, line := range []string{`"warm-up cancelled" id=3f9c2a7b client=192.0.2.1:1234`, `"warm-up requested" id=3f9c2a7b count=1 client=192.0.2.1:1234`} {
+	for _, line := range []string{`"warm-up cancelled" operator=(loopback) client=192.0.2.1:1234 id=3f9c2a7b`, `"warm-up requested" operator=(loopback) client=192.0.2.1:1234 id=3f9c2a7b count=1`} {
 		if !strings.Contains(log.String(), line) {
 			t.Errorf("no line %s in\n%s", line, &log)
 		}
 	}
-	if status, body := request(t, admin.New(admin.Options{}), "GET", "warm", ""); status != 404 {
+	if status, body := request(t, admin.New(admin.Options{Loopback: true, Hosts: asExample}), "GET", "warm", ""); status != 404 {
 		t.Errorf("without an engine: %d %s", status, body)
 	}
 }
@@ -280,6 +280,7 @@ func TestStatusOfWarm(t *testing.T) {
 	next := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
 	schedules := []admin.Schedule{{Name: "night", Next: next}, {Name: "main"}}
 	h := admin.New(admin.Options{
+		Loopback: true, Hosts: asExample,
 		Warm: w, About: func() admin.About { return admin.About{} }, Schedules: func() []admin.Schedule { return schedules },
 	})
 	status := func() *admin.StatusWarm {

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/go-chi/chi/v5"
-
 	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/warm"
 )
@@ -29,9 +27,9 @@ const (
 // of the job; a client that has the present one gets nothing until the next. After the final state the stream ends, and a client
 // that has seen that state is answered with 204: then a browser no longer asks.
 func (x *warming) events(w http.ResponseWriter, r *http.Request) (any, error) {
-	job, err := x.warmer.Job(chi.URLParam(r, "id"))
+	job, err := x.find(r)
 	if err != nil {
-		return nil, noJob(r, err)
+		return nil, err
 	}
 	seen := r.Header.Get("Last-Event-ID")
 	if job.State.Over() && seen == revision(job) {

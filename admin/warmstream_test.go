@@ -29,7 +29,7 @@ func listening(t *testing.T, w admin.Warmer) (dial func() net.Conn, end func()) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: admin.New(admin.Options{Warm: w})} //nolint:gosec // no header comes late
+	s := &http.Server{Handler: admin.New(admin.Options{Loopback: true, Hosts: asExample, Warm: w})} //nolint:gosec // no header comes late
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

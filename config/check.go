@@ -56,6 +56,7 @@ func (c *Config) Check() []strictyaml.Mistake {
 	c.Cache.check(found)
 	c.checkUpstreams(found)
 	c.checkRules(found)
+	c.checkOperators(found)
 	c.checkWebhooks(found)
 	c.Kubernetes.check(found)
 	c.Warm.check(found)
@@ -160,9 +161,9 @@ func (c *Config) checkListeners(found *mistakes) {
 					"give each listener a port of its own", other.path)
 			}
 		}
-		if l.path == "admin.listen" && !isLoopback(host) && c.Admin.TokenFile == "" {
+		if l.path == "admin.listen" && !isLoopback(host) && !c.Admin.HasKeys() {
 			found.add(l.path, quoted(l.addr)+" is not a loopback address, and there is no token",
-				"set admin.tokenFile, or listen on 127.0.0.1")
+				"set admin.tokenFile or admin.operators, or listen on 127.0.0.1")
 		}
 	}
 }

@@ -79,20 +79,50 @@ func (t TLS) Enabled() bool { return t.Cert != "" }
 
 // Admin is the operator's listener.
 type Admin struct {
-	// Listen is the address, HOST:PORT, of the operator's side. An address that is not loopback needs tokenFile.
+	// Listen is the address, HOST:PORT, of the operator's side. An address that is not loopback needs tokenFile or operators.
 	Listen string `yaml:"listen" reload:"restart"`
-	// TokenFile is a file whose text is the bearer token that callers must show. It is read again when it changes.
+	// TokenFile is a file whose text is a bearer token that may do everything. It is read again when it changes.
 	// Health checks need none. In the environment it is MIRROR_ADMIN_TOKENFILE, since MIRROR_ADMIN_TOKEN_FILE is
 	// the token with which the command line calls.
 	TokenFile string `yaml:"tokenFile" path:"file"`
 	// TLS is the certificate that callers see. Without it the listener speaks plain HTTP, which shows the token to the
 	// network unless the listener is on loopback.
 	TLS AdminTLS `yaml:"tls,omitzero"`
+	// Operators are callers with names of their own, which the log shows with each change, and with rights of their own.
+	Operators Operators `yaml:"operators,omitzero"`
 	// Hosts are further names, without ports, by which the admin and the metrics listener are called where they are on
 	// loopback, as by a proxy in front. Names other than these, localhost and that of listen are refused, since a web page
 	// can make a browser call 127.0.0.1 by any name.
 	Hosts []string `yaml:"hosts" reload:"restart"`
 }
+
+// Operators are callers of the admin listener with names and rights of their own. Where there are any, or a tokenFile, callers on
+// loopback have to show one, too.
+type Operators struct {
+	// Tokens is a file of names and the hashes of their tokens, as mirror token new prints them. It is read again when it changes.
+	Tokens string `yaml:"tokens" path:"file"`
+	// CA is a file of certificates, PEM, that sign those of operators, whose common name is the operator's. It is read again when it
+	// changes. It needs admin.tls.
+	CA string `yaml:"ca" path:"file"`
+	// CRL is a file of lists, PEM, of revoked certificates, signed by one of ca. It is read again when it changes.
+	CRL string `yaml:"crl" path:"file"`
+	// Rights say what each operator may do. One that is not named in them may do nothing.
+	Rights []OperatorRight `yaml:"rights"`
+}
+
+// OperatorRight gives a right to operators. All that name an operator count.
+type OperatorRight struct {
+	// Who: names of operators, in which * is any characters.
+	Who []string `yaml:"who"`
+	// May is read (see the state of the mirror, and what is recorded of images) or operate (change it, too).
+	May string `yaml:"may" enum:"read,operate"`
+	// Images are globs of UPSTREAM/REPOSITORY as in rules: lists show these alone, and no others are changed. Without it the right is
+	// for all images, and for what is not of an image: upstreams, cache, metrics, reload.
+	Images []string `yaml:"images,omitzero"`
+}
+
+// Any reports whether operators can identify themselves.
+func (o Operators) Any() bool { return o.Tokens != "" || o.CA != "" }
 
 // AdminTLS is the admin listener's certificate with its key.
 type AdminTLS struct {
@@ -104,6 +134,9 @@ type AdminTLS struct {
 
 // Enabled reports whether the admin listener speaks TLS.
 func (t AdminTLS) Enabled() bool { return t.Cert != "" }
+
+// HasKeys reports whether callers have to show which operator they are.
+func (a Admin) HasKeys() bool { return a.TokenFile != "" || a.Operators.Any() }
 
 // InClear reports whether the admin listener takes its token, from other machines too, without TLS.
 func (a Admin) InClear() bool {

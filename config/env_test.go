@@ -62,7 +62,8 @@ func TestVariable(t *testing.T) {
 func TestOtherVariablesAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	c := parse(t, "",
-		"MIRROR_ADMIN=http://mirror:5001", "MIRROR_ADMIN_TOKEN_FILE=/run/token", "MIRROR_ADMIN_CA=/run/ca", "MIRROR_CONFIG=/etc/mirror.yaml",
+		"MIRROR_ADMIN=http://mirror:5001", "MIRROR_ADMIN_TOKEN_FILE=/run/token", "MIRROR_ADMIN_CA=/run/ca",
+		"MIRROR_ADMIN_CERT=/run/cert", "MIRROR_ADMIN_KEY=/run/key", "MIRROR_CONFIG=/etc/mirror.yaml",
 		"MIRROR_SERVICE_HOST=10.0.0.1", "MIRROR_SERVICE_PORT=5000", "MIRROR_SERVICE_PORT_REGISTRY=5000",
 		"MIRROR_PORT=tcp://10.0.0.1:5000", "MIRROR_PORT_5000_TCP=tcp://10.0.0.1:5000",
 		"MIRROR_PORT_5000_TCP_PROTO=tcp", "MIRROR_PORT_5000_TCP_PORT=5000", "MIRROR_PORT_5000_TCP_ADDR=10.0.0.1",

@@ -87,7 +87,7 @@ func hasDefault(path string) bool {
 	if slices.Contains([]string{"tls", "tls.cert", "tls.key", "tls.http2", "admin.tokenFile", "admin.tls", "admin.tls.cert", "admin.tls.key", "kubernetes.server", "kubernetes.tokenFile", "kubernetes.caFile", "upstreams.*.deny", "upstreams.*.only"}, path) {
 		return false
 	}
-	for _, list := range []string{"clients", "rules", "webhooks", "warm.schedules", "upstreams.*.pins", "upstreams.*.tags.immutable", "upstreams.*.tags.patterns"} {
+	for _, list := range []string{"admin.operators", "clients", "rules", "webhooks", "warm.schedules", "upstreams.*.pins", "upstreams.*.tags.immutable", "upstreams.*.tags.patterns"} {
 		if path == list || strings.HasPrefix(path, list+".") {
 			return false
 		}

@@ -27,7 +27,17 @@ var hints = map[string]map[string]string{
 		"crt": `did you mean "cert"?`, "certificate": `did you mean "cert"?`, "certFile": `did you mean "cert"?`,
 		"keyFile": `did you mean "key"?`,
 	},
-	"admin": {"token": tokenHint},
+	"admin": {
+		"token": tokenHint, "tokens": `did you mean "operators.tokens"?`, "ca": `did you mean "operators.ca"?`, "clientCA": `did you mean "operators.ca"?`,
+		"mtls": `did you mean "operators.ca"?`, "users": `did you mean "operators"?`, "rules": `did you mean "operators.rights"?`,
+	},
+	"admin.operators": {
+		"rules": `did you mean "rights"?`, "roles": `did you mean "rights"?`, "token": `did you mean "tokens"?`, "tokenFile": `did you mean "tokens"?`,
+		"clientCA": `did you mean "ca"?`, "revoked": `did you mean "crl"?`,
+	},
+	"admin.operators.rights.*": {
+		"right": `did you mean "may"?`, "role": `did you mean "may"?`, "can": `did you mean "may"?`, "users": whoHint, "names": whoHint,
+	},
 	"cache": {"path": `did you mean "dir"?`, "directory": `did you mean "dir"?`, "maxSize": `did you mean "size"?`, "ttl": tagHint},
 	"upstreams.*": {
 		"url": endpointHint, "remote": endpointHint, "remoteurl": endpointHint, "mirror": endpointHint, "host": endpointHint, "server": endpointHint,

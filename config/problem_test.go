@@ -153,7 +153,7 @@ func TestProblems(t *testing.T) {
 		}},
 		{"operators without a token", "admin: {listen: 10.0.0.1:5001}\n", nil, []string{
 			`config.yaml:1:17: admin.listen: "10.0.0.1:5001" is not a loopback address, and there is no token ` +
-				`(set admin.tokenFile, or listen on 127.0.0.1)`,
+				`(set admin.tokenFile or admin.operators, or listen on 127.0.0.1)`,
 		}},
 		{"a certificate without a key", "tls:\n  cert: a\n", nil, []string{
 			`config.yaml:2:9: tls.key: missing: tls.cert needs its private key (set both, or neither for plain HTTP)`,
@@ -331,6 +331,40 @@ func TestProblems(t *testing.T) {
 				`(write http:// or https:// with a host and a port, as in http://proxy.example.com:3128, or none)`,
 			`config.yaml:9:68: upstreams.a.endpoints[5].authHosts[0]: a host has no scheme (write HOST or HOST:PORT)`,
 		}},
+		{
+			"operators", `admin:
+  listen: 127.0.0.1:5001
+  operators:
+    tokens: operators.yaml
+    ca: ca.crt
+    rights:
+      - {who: [], may: operate}
+      - {who: [alice, 'node:a', anonymous]}
+      - {who: ['*'], may: write}
+      - {who: [bob], may: read, images: []}
+      - {who: [bob], may: read, images: ['docker.io', 'index.docker.io/acme/**', 'none.example/**', 'docker.io/acme/**']}
+upstreams: {docker.io: {}}
+`, nil, []string{
+				`config.yaml:5:9: admin.operators.ca: operators show certificates over TLS alone (set admin.tls.cert and admin.tls.key)`,
+				`config.yaml:7:10: admin.operators.rights[0].who: the rule names no operator (write names, as in who: [alice])`,
+				`config.yaml:8:9: admin.operators.rights[1].may: the rule gives no right (write read or operate)`,
+				`config.yaml:8:23: admin.operators.rights[1].who[1]: "node:a" is not the name of an operator (write the name of a token or certificate, or * for each)`,
+				`config.yaml:8:33: admin.operators.rights[1].who[2]: "anonymous" is not the name of an operator (write the name of a token or certificate, or * for each)`,
+				`config.yaml:9:27: admin.operators.rights[2].may: "write" is not one of read, operate`,
+				`config.yaml:10:33: admin.operators.rights[3].images: the list is empty (write globs, as in docker.io/acme/**, or leave it out for all images)`,
+				`config.yaml:11:42: admin.operators.rights[4].images[0]: "docker.io" names no repository (write docker.io/** for all of that upstream)`,
+				`config.yaml:11:55: admin.operators.rights[4].images[1]: "index.docker.io" is another name of docker.io (write docker.io)`,
+				`config.yaml:11:82: admin.operators.rights[4].images[2]: no upstream is called "none.example" (write the name of one, as under upstreams)`,
+			},
+		},
+		{"operators without a right", "admin: {operators: {tokens: t}}\n", nil, []string{
+			`config.yaml:1:9: admin.operators: no operator has a right (add rights, as in rights: [{who: ["*"], may: read}, {who: [alice], may: operate}])`,
+		}},
+		{"rights without operators", "admin: {operators: {crl: c, rights: [{who: [a], may: read}]}}\n", nil, []string{
+			`config.yaml:1:26: admin.operators.crl: it has no effect without admin.operators.ca (set admin.operators.ca, or remove it)`,
+			`config.yaml:1:29: admin.operators.rights: no operator can identify itself (set admin.operators.tokens or admin.operators.ca)`,
+		}},
+
 		{"an authority for plain HTTP", "upstreams: {a: {endpoints: [{url: 'http://a', ca: c}]}}\n", nil, []string{
 			`config.yaml:1:51: upstreams.a.endpoints[0].ca: the endpoint is plain HTTP, which has no certificate ` +
 				`(write https:// or remove ca)`,

@@ -98,23 +98,9 @@ func (r Rule) checkWho(found *mistakes, at string, by Clients) {
 
 // checkGlob says what is wrong with a glob of a rule. One that matches nothing is a mistake: the operator relies on it.
 func (us Upstreams) checkGlob(glob string) (message, hint string) {
-	host, name, found := strings.Cut(glob, "/")
-	switch {
-	case glob == "**":
-		host, name = "**", "**"
-	case strings.Contains(glob, "://"):
-		return quoted(glob) + " has a scheme", "write UPSTREAM/REPOSITORY, as in docker.io/acme/**"
-	case !found && ruleHostPattern.MatchString(host):
-		return quoted(glob) + " names no repository", "write " + glob + "/** for all of that upstream"
-	case !ruleHostPattern.MatchString(host):
-		return quoted(glob) + " does not begin with an upstream", "write UPSTREAM/REPOSITORY in lower case, as in docker.io/acme/**"
-	case !globPattern.MatchString(name):
-		return quoted(name) + " is not a glob of repositories", "as in acme/** or library/nginx; no tag, no digest"
-	}
-	if own := us.Named(host); own != nil && own.Name != host {
-		return quoted(host) + " is another name of " + own.Name, "write " + own.Name + "/" + name
-	} else if name := canonical(host); own == nil && name != "" && us.Named(name) != nil {
-		return quoted(host) + " is another name of " + name, "write " + name
+	host, name, message, hint := us.splitGlob(glob)
+	if message != "" {
+		return message, hint
 	}
 	var others []string
 	access := "" // of the others
@@ -146,6 +132,38 @@ func (us Upstreams) checkGlob(glob string) (message, hint string) {
 	}
 	return "no upstream is called " + quoted(host),
 		cmp.Or(strictyaml.DidYouMean(strictyaml.Nearest(host, ruled)), "add it under upstreams with access: rules")
+}
+
+// splitGlob returns the parts of a glob of images, or what is wrong with it.
+func (us Upstreams) splitGlob(glob string) (host, name, message, hint string) {
+	host, name, found := strings.Cut(glob, "/")
+	switch {
+	case glob == "**":
+		host, name = "**", "**"
+	case strings.Contains(glob, "://"):
+		return "", "", quoted(glob) + " has a scheme", "write UPSTREAM/REPOSITORY, as in docker.io/acme/**"
+	case !found && ruleHostPattern.MatchString(host):
+		return "", "", quoted(glob) + " names no repository", "write " + glob + "/** for all of that upstream"
+	case !ruleHostPattern.MatchString(host):
+		return "", "", quoted(glob) + " does not begin with an upstream", "write UPSTREAM/REPOSITORY in lower case, as in docker.io/acme/**"
+	case !globPattern.MatchString(name):
+		return "", "", quoted(name) + " is not a glob of repositories", "as in acme/** or library/nginx; no tag, no digest"
+	}
+	if own := us.Named(host); own != nil && own.Name != host {
+		return "", "", quoted(host) + " is another name of " + own.Name, "write " + own.Name + "/" + name
+	} else if name := canonical(host); own == nil && name != "" && us.Named(name) != nil {
+		return "", "", quoted(host) + " is another name of " + name, "write " + name
+	}
+	return host, name, "", ""
+}
+
+// checkImages says what is wrong with a glob of images of any upstream.
+func (us Upstreams) checkImages(glob string) (message, hint string) {
+	host, _, message, hint := us.splitGlob(glob)
+	if message == "" && len(us) > 0 && !slices.ContainsFunc(us, func(u Upstream) bool { return u.inGlob(host) }) {
+		return "no upstream is called " + quoted(host), "write the name of one, as under upstreams"
+	}
+	return message, hint
 }
 
 // inGlob reports whether the first part of a rule's glob is about an upstream, or about some of a pattern's hosts.

@@ -33,7 +33,7 @@ type Mistake = strictyaml.Mistake
 type Override = strictyaml.Override
 
 // commandVariables are read by the command line: the file to load, and how to reach a running mirror.
-var commandVariables = []string{"MIRROR_CONFIG", "MIRROR_ADMIN", "MIRROR_ADMIN_TOKEN_FILE", "MIRROR_ADMIN_CA"}
+var commandVariables = []string{"MIRROR_CONFIG", "MIRROR_ADMIN", "MIRROR_ADMIN_TOKEN_FILE", "MIRROR_ADMIN_CA", "MIRROR_ADMIN_CERT", "MIRROR_ADMIN_KEY"}
 
 // serviceLinks are the variables that a kubelet sets for every Service of the namespace. One called mirror, or mirror-admin,
 // gives MIRROR_PORT_5000_TCP_ADDR and a dozen more.

@@ -253,6 +253,23 @@ func (r *Report) SortMissed() {
 	slices.SortStableFunc(r.Nodes, func(a, b NodeReport) int { return (b.Images - b.Through) - (a.Images - a.Through) })
 }
 
+// Only is the report of the images that are chosen. The details of all are needed. Nodes without such an image, and notes, which are
+// of all images, are left out.
+func (r Report) Only(chosen func(image string) bool) Report {
+	only := Report{Nodes: []NodeReport{}, Since: r.Since, Replicas: r.Replicas}
+	for _, n := range r.Nodes {
+		n.Details = slices.DeleteFunc(slices.Clone(n.Details), func(i ImageReport) bool { return !chosen(i.Image) })
+		if len(n.Details) == 0 {
+			continue
+		}
+		n.count()
+		n.Reason = reason(n)
+		only.Nodes = append(only.Nodes, n)
+		only.Summary.add(n)
+	}
+	return only
+}
+
 // Merge joins the reports of replicas: an image that one of them has served came through, and one is missed if no replica of them all
 // has served it. The details of all are needed.
 func Merge(reports []Report) Report {

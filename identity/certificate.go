@@ -27,9 +27,11 @@ const (
 	listGrace = 7 * 24 * time.Hour
 )
 
-// Certificates tell nodes by the certificates that they show in the TLS handshake. They are checked with each request, and not in
+// Certificates tell nodes, or operators, by the certificates that they show in the TLS handshake. They are checked with each request, and not in
 // the handshake: one that has expired or was revoked ends its right at once, and the client gets an answer that says why.
 type Certificates struct {
+	section     string // of the configuration, for messages
+	nameOf      func(*x509.Certificate) (client.Identity, error)
 	authorities *x509.CertPool
 	revoked     map[string]bool // issuer and serial number of certificates
 	lists       []List
@@ -62,7 +64,18 @@ type verdict struct {
 // ParseCertificates reads the certificates, PEM, that sign those of clients, and the lists of revoked ones, PEM. Nil: there are none;
 // a text without a list is a mistake.
 func ParseCertificates(ca, crl []byte) (*Certificates, error) {
+	return parseCertificates("clients", nodeOf, ca, crl)
+}
+
+// ParseOperatorCertificates is the same for the certificates of operators, of the section admin.operators: each has the name of a user
+// as its common name.
+func ParseOperatorCertificates(ca, crl []byte) (*Certificates, error) {
+	return parseCertificates("admin.operators", operatorOf, ca, crl)
+}
+
+func parseCertificates(section string, nameOf func(*x509.Certificate) (client.Identity, error), ca, crl []byte) (*Certificates, error) {
 	c := &Certificates{
+		section: section, nameOf: nameOf,
 		authorities: x509.NewCertPool(), revoked: make(map[string]bool),
 		chains: bounded.NewLRU(bounded.Options[[sha256.Size]byte, verdict]{Budget: maxChains}),
 	}
@@ -91,7 +104,7 @@ func ParseCertificates(ca, crl []byte) (*Certificates, error) {
 		err = errors.New("it holds no PEM list of revoked certificates; openssl crl -inform DER -out FILE makes one of DER")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("clients.crl: %w", err)
+		return nil, fmt.Errorf("%s.crl: %w", section, err)
 	}
 	return c, nil
 }
@@ -124,8 +137,8 @@ func (c *Certificates) revoke(der []byte, authorities []*x509.Certificate) error
 	if !slices.ContainsFunc(authorities, func(a *x509.Certificate) bool {
 		return bytes.Equal(a.RawSubject, list.RawIssuer) && list.CheckSignatureFrom(a) == nil
 	}) {
-		return fmt.Errorf("the list of revoked certificates of %q is signed by none of the authorities in clients.ca; add that authority, "+
-			"or remove the list", list.Issuer)
+		return fmt.Errorf("the list of revoked certificates of %q is signed by none of the authorities in %s.ca; add that authority, "+
+			"or remove the list", list.Issuer, c.section)
 	}
 	for _, r := range list.RevokedCertificateEntries {
 		c.revoked[string(list.RawIssuer)+r.SerialNumber.String()] = true
@@ -163,6 +176,12 @@ func (c *Certificates) Outdated(now time.Time) []List {
 // Authorities are the certificates that sign those of clients, for the handshake.
 func (c *Certificates) Authorities() *x509.CertPool { return c.authorities }
 
+// Identify returns the identity that a certificate gives, with those that came with it.
+func (c *Certificates) Identify(chain []*x509.Certificate, now time.Time) (client.Identity, error) {
+	who, _, err := c.identify(chain, now)
+	return who, err
+}
+
 // identify returns the identity that a certificate gives, with those that came with it. checked says that it was not remembered.
 func (c *Certificates) identify(chain []*x509.Certificate, now time.Time) (who client.Identity, checked bool, err error) {
 	if len(chain) > maxChain {
@@ -199,11 +218,11 @@ func (c *Certificates) judge(chain []*x509.Certificate, now time.Time) verdict {
 	if !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) {
 		return bad(errors.New("the client's certificate is not for clients: its extended key usage lacks clientAuth"))
 	}
-	name, err := nodeOf(leaf)
+	who, err := c.nameOf(leaf)
 	if err != nil {
 		return bad(err)
 	}
-	good := verdict{who: client.Node(name)}
+	good := verdict{who: who}
 	for _, way := range ways {
 		end, wrong := c.validUntil(way, now)
 		if wrong != nil {
@@ -237,8 +256,8 @@ func (c *Certificates) validUntil(way []*x509.Certificate, now time.Time) (end t
 			continue
 		}
 		if refused := l.Refused(); !refused.IsZero() && !now.Before(refused) {
-			return time.Time{}, fmt.Errorf("the list of revoked certificates of %q ended on %s, more than %d days ago; write a new one to clients.crl",
-				l.Issuer, l.Ends.UTC().Format(time.DateOnly), listGrace/(24*time.Hour))
+			return time.Time{}, fmt.Errorf("the list of revoked certificates of %q ended on %s, more than %d days ago; write a new one to %s.crl",
+				l.Issuer, l.Ends.UTC().Format(time.DateOnly), listGrace/(24*time.Hour), c.section)
 		}
 		sooner(l.Ends)
 		sooner(l.Refused())
@@ -252,7 +271,7 @@ var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 // nodeOf is the name of the node that a certificate is for: in a kubelet's, what follows system:node: in the common name, if the
 // organization is system:nodes; in any other, its only DNS name, or else its common name. Other certificates that an authority of
 // Kubernetes has signed, of users and components, are not nodes'.
-func nodeOf(cert *x509.Certificate) (string, error) {
+func nodeOf(cert *x509.Certificate) (client.Identity, error) {
 	subject := cert.Subject
 	name, kubelet := strings.CutPrefix(subject.CommonName, "system:node:")
 	switch {
@@ -269,7 +288,17 @@ func nodeOf(cert *x509.Certificate) (string, error) {
 	if !IsNodeName(name) {
 		return "", fmt.Errorf("the client's certificate names %q, which is not the name of a node", name)
 	}
-	return name, nil
+	return client.Node(name), nil
+}
+
+// operatorOf is the user that a certificate is for: its common name. Those of kubelets and components of Kubernetes begin with system:
+// and name none.
+func operatorOf(cert *x509.Certificate) (client.Identity, error) {
+	name := cert.Subject.CommonName
+	if CheckName(name) != nil {
+		return "", fmt.Errorf("the common name of the certificate, %q, is not the name of a user", name)
+	}
+	return client.Identity(name), nil
 }
 
 // IsNodeName reports whether a certificate may name a node so: as a host, in lower case.

@@ -315,6 +315,57 @@ func crlDER(text []byte) []byte {
 	return b.Bytes
 }
 
+// The certificate of an operator has the name of a user; those of nodes and components of Kubernetes name none.
+func TestOperatorCertificates(t *testing.T) {
+	t.Parallel()
+	ca := newAuthorityOf(t)
+	other := newAuthorityOf(t)
+	c, err := identity.ParseOperatorCertificates(ca.pem(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		by     signer
+		change func(*x509.Certificate)
+		want   client.Identity // empty: refused
+	}{
+		{"a user", ca, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "alice"} }, "alice"},
+		{"as setup tls makes it", ca, func(c *x509.Certificate) {
+			c.Subject = pkix.Name{CommonName: "alice", Organization: []string{"system:mirror-operators"}}
+		}, "alice"},
+		{"a kubelet", ca, func(c *x509.Certificate) {
+			c.Subject = pkix.Name{CommonName: "system:node:alice", Organization: []string{"system:nodes"}}
+		}, ""},
+		{"a name in the DNS alone", ca, func(c *x509.Certificate) { c.DNSNames = []string{"alice"} }, ""},
+		{"anonymous", ca, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "anonymous"} }, ""},
+		{"a pattern", ca, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "*"} }, ""},
+		{"a line break", ca, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "alice\nlevel=INFO"} }, ""},
+		{"another authority", other, func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "alice"} }, ""},
+		{"a server's", ca, func(c *x509.Certificate) {
+			c.Subject, c.ExtKeyUsage = pkix.Name{CommonName: "alice"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		}, ""},
+		{"expired", ca, func(c *x509.Certificate) {
+			c.Subject, c.NotAfter = pkix.Name{CommonName: "alice"}, time.Now().Add(-time.Minute)
+		}, ""},
+	} {
+		cert := make509(t, &tt.by, tt.change)
+		if got, err := c.Identify([]*x509.Certificate{cert.cert}, time.Now()); got != tt.want || (err == nil) != (tt.want != "") {
+			t.Errorf("%s: %q, %v", tt.name, got, err)
+		}
+	}
+	if _, err := identity.ParseOperatorCertificates(ca.pem(), []byte("no list")); err == nil || !strings.Contains(err.Error(), "admin.operators.crl") {
+		t.Errorf("a list that is none: %v", err)
+	}
+}
+
+func newAuthorityOf(t *testing.T) signer {
+	t.Helper()
+	return make509(t, nil, func(c *x509.Certificate) {
+		c.Subject, c.IsCA, c.BasicConstraintsValid, c.KeyUsage = pkix.Name{CommonName: "ca"}, true, true, x509.KeyUsageCertSign
+	})
+}
+
 // No text brings the readers of authorities and lists down. What they accept has an authority, and lists that one of them has signed.
 func FuzzParseCertificates(f *testing.F) {
 	ca, other := newCA(f, "cluster", nil), newCA(f, "other", nil)

@@ -131,6 +131,11 @@ func (t *Tokens) take(in TokenFile) (wrong []strictyaml.Mistake) {
 	return wrong
 }
 
+// Name is the name of a token; empty: it is unknown, or with expired has ended.
+func (t *Tokens) Name(token string, now time.Time) (name string, expired bool) {
+	return t.find(token, now)
+}
+
 // Endless are the names of the tokens that have no end, sorted.
 func (t *Tokens) Endless() (list []string) {
 	for _, e := range t.entries {

@@ -256,11 +256,13 @@ type Filter struct {
 	Client   string
 	Since    time.Time // seen at that time or later
 	Declined bool      // also those that were declined
+	// Sees reports whether an image, which may be empty, is one that may be shown. Nil: all are.
+	Sees func(image string) bool
 }
 
 func (f *Filter) match(x *Failure) bool {
 	if f.ID != "" && f.ID != x.ID || f.Reason != "" && f.Reason != x.Reason || f.Class != "" && f.Class != x.Class ||
-		x.LastSeen.Before(f.Since) || x.Outcome == Declined && !f.Declined {
+		x.LastSeen.Before(f.Since) || x.Outcome == Declined && !f.Declined || f.Sees != nil && !f.Sees(x.Image) {
 		return false
 	}
 	if _, ok := x.Clients[f.Client]; f.Client != "" && f.Client != x.Client && !ok {

@@ -25,6 +25,7 @@ type asNamed struct{}
 func (asNamed) Identify(r *http.Request, _ string, _ bool) (client.Identity, string, error) {
 	return client.Identity(r.Header.Get("Test-Name")), "", nil
 }
+
 func (asNamed) IdentifyBeside(*http.Request, string) (client.Identity, bool, string, error) {
 	return "", false, "", nil
 }

@@ -36,6 +36,8 @@ type Options struct {
 	// CA is PEM certificates that may have signed that of the listener, besides those of the system; or the listener's own.
 	// Empty: those of the system alone.
 	CA []byte
+	// Certificate is the operator's, for a listener that asks for one. Nil: none is shown.
+	Certificate *tls.Certificate
 	// Dial connects to the mirror. Nil: by the host and port of URL.
 	Dial func(context.Context) (net.Conn, error)
 	// ServerName is the name that the listener's certificate must have. Empty: the host of URL.
@@ -61,6 +63,9 @@ func New(o Options) (*Client, error) {
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: o.ServerName}
+	if o.Certificate != nil {
+		t.TLSClientConfig.Certificates = []tls.Certificate{*o.Certificate}
+	}
 	if o.Dial != nil {
 		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return o.Dial(ctx) }
 	}
@@ -145,7 +150,8 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	case err != nil:
 		return nil, err
 	case resp.StatusCode == http.StatusUnauthorized:
-		return nil, fmt.Errorf("%s requires a token; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE", c.base)
+		return nil, fmt.Errorf("%s requires a token%s; give its file with --admin-token-file or MIRROR_ADMIN_TOKEN_FILE, or an operator's "+
+			"certificate with --admin-cert and --admin-key", c.base, because(body))
 	}
 	refused := &Refused{Base: c.base.String(), Status: resp.Status, Code: resp.StatusCode}
 	_ = json.Unmarshal(body, refused) // a body that is not our document has no detail
@@ -153,6 +159,17 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("%s answered %s; if it uses TLS (admin.tls), write https://", c.base, resp.Status)
 	}
 	return nil, refused
+}
+
+// because is what a mirror says of the token that it was shown.
+func because(body []byte) string {
+	var refused Refused
+	if json.Unmarshal(body, &refused) != nil || refused.Detail == "" {
+		return ""
+	}
+	line, _, _ := strings.Cut(refused.Detail, "\n")
+	detail, _, _ := strings.Cut(line, ";")
+	return " (" + detail + ")"
 }
 
 // read reads the body of an answer.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -28,6 +29,7 @@ const inMemory = "http://localhost"
 // adminFlags are the flags of the commands that talk to a running mirror.
 type adminFlags struct {
 	url, tokenFile, ca, config string
+	cert, key                  string // of the operator
 	output                     output
 
 	serverName string // of the certificate in ca, where that is the listener's own
@@ -47,6 +49,9 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool, forms ...string) {
 	cmd.Flags().StringVar(&f.ca, "admin-ca", os.Getenv("MIRROR_ADMIN_CA"),
 		"`file` with the certificate that signs the listener's own, for https; variable MIRROR_ADMIN_CA (default: "+
 			"admin.tls.cert of --config)")
+	cmd.Flags().StringVar(&f.cert, "admin-cert", os.Getenv("MIRROR_ADMIN_CERT"),
+		"`file` with the operator's certificate, for https; variable MIRROR_ADMIN_CERT")
+	cmd.Flags().StringVar(&f.key, "admin-key", os.Getenv("MIRROR_ADMIN_KEY"), "`file` with its private key; variable MIRROR_ADMIN_KEY")
 	completesFiles(cmd, "config", "yaml", "yml")
 	f.output.add(cmd, wide, forms...)
 }
@@ -124,6 +129,17 @@ func (f *adminFlags) client() (*client.Client, error) {
 			return nil, &exitError{exitFailed, fmt.Errorf("--admin-ca: %w", err)}
 		}
 	}
+	if (f.cert == "") != (f.key == "") {
+		return nil, &exitError{exitUsage, errors.New("--admin-cert and --admin-key belong together; give both")}
+	}
+	if f.cert != "" {
+		pair, err := loadPair(f.cert, f.key)
+		if err != nil {
+			return nil, &exitError{exitFailed, fmt.Errorf("--admin-cert %s with --admin-key %s: %w; they must be PEM files that belong together",
+				f.cert, f.key, err)}
+		}
+		o.Certificate = &pair
+	}
 	c, err := client.New(o)
 	if errors.Is(err, client.ErrCA) {
 		return nil, &exitError{exitUsage, fmt.Errorf("--admin-ca %s: %w", f.ca, err)}
@@ -132,6 +148,19 @@ func (f *adminFlags) client() (*client.Client, error) {
 		return nil, &exitError{exitUsage, fmt.Errorf("--admin: %w", err)}
 	}
 	return c, nil
+}
+
+// loadPair reads a certificate with its key.
+func loadPair(cert, key string) (tls.Certificate, error) {
+	c, err := regular.Read(cert, config.MaxFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	k, err := regular.Read(key, config.MaxFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(c, k)
 }
 
 // fromConfig takes from the configuration what neither a flag nor a variable sets.

@@ -37,7 +37,7 @@ received  0 bytes from upstreams
 sent      0 bytes to clients
 `},
 	} {
-		s := httptest.NewServer(admin.New(admin.Options{Cache: func() admin.Cache { return tt.cache }}))
+		s := httptest.NewServer(admin.New(admin.Options{Loopback: true, Cache: func() admin.Cache { return tt.cache }}))
 		code, out, errs := commandLine(t, "cache", "stats", "--admin", s.URL)
 		if diff := cmp.Diff(tt.want, out); code != 0 || errs != "" || diff != "" {
 			t.Errorf("%d %s\n%s", code, errs, diff)

@@ -48,6 +48,11 @@ func checkFiles(named []config.Named) (wrong []config.Mistake, warnings []string
 	return wrong, warnings
 }
 
+// authorities read the certificates that sign those of clients, and lists of revoked ones, by their section.
+var authorities = map[string]func(ca, crl []byte) (*identity.Certificates, error){
+	"clients": identity.ParseCertificates, "admin.operators": identity.ParseOperatorCertificates,
+}
+
 // partners are the settings of keys by those of their certificates.
 var partners = map[string]string{"cert": "key", "clientCert": "clientKey"}
 
@@ -81,8 +86,8 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 			return &fileProblem{message: n.File + " is empty", hint: "write the private key, PEM, to it"}
 		}
 	case "ca", "caFile":
-		if n.Path == "clients.ca" {
-			if _, err := identity.ParseCertificates(text, nil); err != nil {
+		if parse := authorities[strings.TrimSuffix(n.Path, "."+n.Key)]; parse != nil {
+			if _, err := parse(text, nil); err != nil {
 				return refusedFile(n.File, err)
 			}
 			return nil
@@ -95,8 +100,9 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 			return refusedFile(n.File, err)
 		}
 	case "crl":
-		if authorities, err := regular.Read(files[strings.TrimSuffix(n.Path, n.Key)+"ca"], config.MaxFile); err == nil {
-			c, err := identity.ParseCertificates(authorities, text)
+		section := strings.TrimSuffix(n.Path, "."+n.Key)
+		if ca, err := regular.Read(files[section+".ca"], config.MaxFile); err == nil {
+			c, err := authorities[section](ca, text)
 			if err != nil {
 				return refusedFile(n.File, err)
 			}

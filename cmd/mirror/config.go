@@ -224,7 +224,11 @@ func parseConfig(stderr io.Writer, file string, read func(string) (config.Text, 
 func explainConfig(out io.Writer, file string, c *config.Config, warnings []string) error {
 	var t table
 	t.field("listen", "%s, %s", c.Listen, choose(c.TLS.Enabled(), "TLS by "+c.TLS.Cert, "plain HTTP"))
-	t.field("admin", "%s, %s%s", c.Admin.Listen, choose(c.Admin.TLS.Enabled(), "TLS by "+c.Admin.TLS.Cert+", ", ""), choose(c.Admin.TokenFile != "", "token in "+c.Admin.TokenFile, "no token"))
+	t.field("admin", "%s, %s%s", c.Admin.Listen, choose(c.Admin.TLS.Enabled(), "TLS by "+c.Admin.TLS.Cert+", ", ""), adminKeys(c.Admin))
+	for _, r := range c.Admin.Operators.Rights {
+		t.field("", "%s may %s %s", choose(slices.Contains(r.Who, "*"), "each operator", strings.Join(r.Who, ", ")), r.May,
+			choose(len(r.Images) > 0, strings.Join(r.Images, " "), "everything"))
+	}
 	t.field("metrics", "%s", choose(c.Metrics.Listen != "", c.Metrics.Listen+", no token", "on the admin listener"))
 	t.field("cache", "%s, up to %s%s, %s of the disk stays free, %s", c.Cache.Dir, c.Cache.Size,
 		choose(c.Cache.Size.Percent > 0, " of the disk", ""), c.Cache.MinFree,
@@ -267,6 +271,19 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 		fmt.Fprintf(&b, "\nwarning: %s\n", text)
 	}
 	return write(out, b.String())
+}
+
+// adminKeys are the ways in which callers of the admin listener show which operator they are.
+func adminKeys(a config.Admin) string {
+	var list []string
+	for _, key := range []struct{ what, file string }{
+		{"token in ", a.TokenFile}, {"tokens of operators in ", a.Operators.Tokens}, {"certificates of operators by ", a.Operators.CA},
+	} {
+		if key.file != "" {
+			list = append(list, key.what+key.file)
+		}
+	}
+	return cmp.Or(strings.Join(list, ", "), "no token")
 }
 
 // ruledClients are the clients of a rule.

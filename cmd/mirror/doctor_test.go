@@ -22,7 +22,8 @@ import (
 func examinedBy(t *testing.T, report func(image, platform string) *doctor.Report) string {
 	t.Helper()
 	s := httptest.NewServer(admin.New(admin.Options{
-		Doctor: func(_ context.Context, image, platform string) *doctor.Report { return report(image, platform) },
+		Loopback: true,
+		Doctor:   func(_ context.Context, image, platform string) *doctor.Report { return report(image, platform) },
 	}))
 	t.Cleanup(s.Close)
 	return s.URL
@@ -221,7 +222,7 @@ func TestDoctorIsRight(t *testing.T) {
 
 func TestDoctorExitCodes(t *testing.T) {
 	t.Parallel()
-	odd := httptest.NewServer(admin.New(admin.Options{}))
+	odd := httptest.NewServer(admin.New(admin.Options{Loopback: true}))
 	t.Cleanup(odd.Close)
 	bad := configFile(t, "listne: x\n")
 	for _, tt := range []struct {
@@ -248,7 +249,7 @@ func TestDoctorExitCodes(t *testing.T) {
 // TestAdminListenVariable finds the mirror by the variable that sets its address. It changes the environment, and so is not
 // parallel.
 func TestAdminListenVariable(t *testing.T) {
-	s := httptest.NewServer(admin.New(admin.Options{Upstreams: func() []admin.Upstream { return nil }}))
+	s := httptest.NewServer(admin.New(admin.Options{Loopback: true, Upstreams: func() []admin.Upstream { return nil }}))
 	defer s.Close()
 	t.Setenv("MIRROR_ADMIN_LISTEN", strings.TrimPrefix(s.URL, "http://"))
 	if code, out, errs := commandLine(t, "upstreams", "-o", "json"); code != exitOK || out != `{"upstreams":[]}`+"\n" {

@@ -20,7 +20,7 @@ func TestDoctorOfTheMirror(t *testing.T) {
 		{Area: doctor.AreaData, Name: "room", State: doctor.Warning, Detail: "it is full before the cache is", Remedy: "make cache.size smaller"},
 		{Area: doctor.AreaUpstream, Name: "ghcr.io", State: doctor.OK, Detail: "answers", Steps: []doctor.Step{{Stage: "ping", State: doctor.OK, Host: "ghcr.io", Detail: "it is a registry"}}},
 	}}
-	s := httptest.NewServer(admin.New(admin.Options{Self: func(context.Context) *doctor.MirrorReport { return report }}))
+	s := httptest.NewServer(admin.New(admin.Options{Loopback: true, Self: func(context.Context) *doctor.MirrorReport { return report }}))
 	t.Cleanup(s.Close)
 	code, out, errs := commandLine(t, "doctor", "--admin", s.URL, "-o", "wide")
 	for _, want := range []string{"upstream  ok       ghcr.io  answers", "  ping    ok       ghcr.io  it is a registry", "warning  data room\n  it is full before the cache is\n  > make cache.size smaller", "Nothing is broken, 1 warning; checked from the mirror"} {
@@ -34,7 +34,7 @@ func TestDoctorOfTheMirror(t *testing.T) {
 
 	broken := *report
 	broken.Checks = append(broken.Checks, doctor.Check{Area: doctor.AreaListener, State: doctor.Broken, Detail: "does not answer", Remedy: "restart it"})
-	b := httptest.NewServer(admin.New(admin.Options{Self: func(context.Context) *doctor.MirrorReport { return &broken }}))
+	b := httptest.NewServer(admin.New(admin.Options{Loopback: true, Self: func(context.Context) *doctor.MirrorReport { return &broken }}))
 	t.Cleanup(b.Close)
 	if code, out, _ := commandLine(t, "doctor", "--admin", b.URL); code != exitFailed || !strings.Contains(out, "1 check is broken, 1 warning") {
 		t.Errorf("exit code %d\n%s", code, out)

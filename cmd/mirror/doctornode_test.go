@@ -29,7 +29,7 @@ func TestDoctorNode(t *testing.T) {
 	}))
 	t.Cleanup(s.Close)
 	recorded := oci.Ref{Repo: oci.Repo{Host: "ghcr.io", Name: "acme/app"}, Tag: "1"}
-	record := httptest.NewServer(admin.New(admin.Options{Pulls: func(_ context.Context, active bool) ([]journal.Pull, error) {
+	record := httptest.NewServer(admin.New(admin.Options{Loopback: true, Pulls: func(_ context.Context, active bool) ([]journal.Pull, error) {
 		if active {
 			return nil, nil
 		}

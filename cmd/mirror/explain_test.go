@@ -96,7 +96,7 @@ func TestExplainJoinsByImage(t *testing.T) {
 			FirstSeen: day.Add(-time.Minute), LastSeen: day.Add(-time.Minute),
 		},
 	}}
-	s := httptest.NewServer(admin.New(admin.Options{Failures: f}))
+	s := httptest.NewServer(admin.New(admin.Options{Loopback: true, Failures: f}))
 	defer s.Close()
 	const cause = `Failed to pull image \"ghcr.io/acme/app:2\": failed to do request: Head \"https://ghcr.io/v2/acme/app/manifests/2\": ` +
 		`dial tcp: lookup ghcr.io on 10.0.0.10:53: no such host`
@@ -128,7 +128,7 @@ func TestExplainJoins(t *testing.T) {
 		},
 		ID: "e27f787d",
 	}}}
-	s := httptest.NewServer(admin.New(admin.Options{Failures: f}))
+	s := httptest.NewServer(admin.New(admin.Options{Loopback: true, Failures: f}))
 	defer s.Close()
 	code, out, errs := commandLine(t, "explain", "--admin", s.URL, inputFile(t, podEvents))
 	if code != 0 || errs != "" || !strings.Contains(out, "1x  credentials-expired (auth)  docker.io/acme/app:v1  [e27f787d]\n"+

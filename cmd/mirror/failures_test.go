@@ -63,7 +63,7 @@ func failuresOf(t *testing.T) (*fixed, string) {
 			FirstSeen: now.Add(-2 * time.Minute), LastSeen: now.Add(-2 * time.Minute),
 		},
 	}}
-	s := httptest.NewServer(admin.New(admin.Options{Failures: f}))
+	s := httptest.NewServer(admin.New(admin.Options{Loopback: true, Failures: f}))
 	t.Cleanup(s.Close)
 	return f, s.URL
 }

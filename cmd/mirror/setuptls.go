@@ -27,6 +27,7 @@ import (
 type certificates struct {
 	dir          string
 	hosts, nodes []string
+	operators    []string
 	valid        time.Duration
 	renew, force bool
 	now          time.Time
@@ -45,8 +46,9 @@ func newSetupTLSCmd() *cobra.Command {
 		Short: "Make certificates: an authority, the mirror's, and those of nodes",
 		Long: `Make the certificates of a cluster: an authority of its own (ca.crt, ca.key), the mirror's
 for the names and addresses of --host (tls.crt, tls.key), and one for each --node, by which
-rules can name it as node:NAME (nodes/NAME.crt, nodes/NAME.key). Keys are readable by their
-owner alone. Keep ca.key away from the mirror and the nodes: it can make any of these.
+rules can name it as node:NAME (nodes/NAME.crt, nodes/NAME.key). With --operator: one for an
+operator, who shows it to the admin listener (operators/NAME.crt, operators/NAME.key;
+admin.operators.ca is ca.crt then). Keys are readable by their owner alone. Keep ca.key away from the mirror and the nodes: it can make any of these.
 
 An authority that is there is used: nodes are added by a further call. Files that are there
 are not overwritten: with --renew certificates are made again, by the same authority (those
@@ -56,6 +58,7 @@ of the named nodes, or of all, and the mirror's, for its old names where there i
 Exit codes: 0 made; 1 files are there already, or can't be read or written; 2 wrong usage.`,
 		Example: `  mirror setup tls --dir pki --host mirror.example --host 10.0.0.7 --node worker-1 --node worker-2
   mirror setup tls --dir pki --node worker-3
+  mirror setup tls --dir pki --operator alice
   mirror setup tls --dir pki --renew`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -74,11 +77,15 @@ Exit codes: 0 made; 1 files are there already, or can't be read or written; 2 wr
 	flags.StringVar(&c.dir, "dir", "mirror-pki", "`folder` of the files")
 	flags.StringArrayVar(&c.hosts, "host", nil, "a `name` or address by which clients reach the mirror; may be repeated")
 	flags.StringArrayVar(&c.nodes, "node", nil, "`name` of a node that gets a certificate; may be repeated")
-	flags.DurationVar(&c.valid, "valid", 365*24*time.Hour, "how long the certificates of the mirror and of nodes are valid; the authority's is for ten years")
+	flags.StringArrayVar(&c.operators, "operator", nil, "`name` of an operator that gets a certificate for the admin listener; may be repeated")
+	flags.DurationVar(&c.valid, "valid", 365*24*time.Hour, "how long the certificates of the mirror, of nodes and of operators are valid; the authority's is for ten years")
 	flags.BoolVar(&c.renew, "renew", false, "make certificates that are there again, by the same authority")
 	flags.BoolVar(&c.force, "force", false, "overwrite everything, the authority too")
 	return cmd
 }
+
+// maxOperator is how long the name of an operator may be in a certificate: RFC 5280 bounds common names.
+const maxOperator = 64
 
 var hostPattern = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
@@ -92,6 +99,11 @@ func (c *certificates) check() error {
 	for _, node := range c.nodes {
 		if !identity.IsNodeName(node) {
 			return fmt.Errorf("--node %s is not the name of a node; write it as kubectl get nodes shows it", node)
+		}
+	}
+	for _, operator := range c.operators {
+		if err := identity.CheckName(operator); err != nil || len(operator) > maxOperator {
+			return fmt.Errorf("--operator %s is not the name of an operator; write at most %d letters, digits and . _ @ + -", operator, maxOperator)
 		}
 	}
 	if c.valid < time.Hour {
@@ -126,15 +138,21 @@ func (c *certificates) make() ([]pairFile, error) {
 		}
 		list = append(list, pairFile{"tls", pair})
 	}
-	for _, node := range c.nodes {
-		pair, err := a.Node(node, c.now, c.valid)
-		if err != nil {
-			return nil, err
+	for _, kind := range []struct {
+		folder string
+		names  []string
+		issue  func(string, time.Time, time.Duration) (authority.Pair, error)
+	}{{"nodes", c.nodes, a.Node}, {"operators", c.operators, a.Operator}} {
+		for _, name := range kind.names {
+			pair, err := kind.issue(name, c.now, c.valid)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, pairFile{filepath.Join(kind.folder, name), pair})
 		}
-		list = append(list, pairFile{filepath.Join("nodes", node), pair})
 	}
 	if len(list) == 0 {
-		return nil, errors.New("there is nothing to make; give --host or --node, or --renew")
+		return nil, errors.New("there is nothing to make; give --host, --node or --operator, or --renew")
 	}
 	if err := c.refuse(list); err != nil {
 		return nil, err
@@ -191,19 +209,29 @@ func (c *certificates) complete() error {
 			}
 		}
 	}
-	if len(c.nodes) > 0 {
+	if len(c.nodes) > 0 || len(c.operators) > 0 {
 		return nil
 	}
-	entries, err := os.ReadDir(filepath.Join(c.dir, "nodes"))
+	var err error
+	if c.nodes, err = c.issued("nodes", identity.IsNodeName); err != nil {
+		return err
+	}
+	c.operators, err = c.issued("operators", func(name string) bool { return identity.CheckName(name) == nil })
+	return err
+}
+
+// issued are the names of the certificates that are in a folder.
+func (c *certificates) issued(folder string, fits func(string) bool) (names []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(c.dir, folder))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("list the nodes: %w", err)
+		return nil, fmt.Errorf("list the %s: %w", folder, err)
 	}
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".crt"); ok && identity.IsNodeName(name) {
-			c.nodes = append(c.nodes, name)
+		if name, ok := strings.CutSuffix(e.Name(), ".crt"); ok && fits(name) {
+			names = append(names, name)
 		}
 	}
-	return nil
+	return names, nil
 }
 
 // refuse is an error where a file would be overwritten without having been asked for.

@@ -33,17 +33,20 @@ func newTokenNewCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new NAME",
 		Short: "Make a token, and the line that stands for it in the file of tokens",
-		Long: `Make a token for a client, by which rules can name it. The token is printed once, on
-standard output. With --file its hash is added to a file of tokens (clients.tokens in the
-mirror's configuration), which is made if it is not there; a running mirror reads the file
-again by itself. Without --file the lines for that file are printed on standard error.
+		Long: `Make a token for a client, by which rules can name it, or for an operator. The token is
+printed once, on standard output. With --file its hash is added to a file of tokens
+(clients.tokens or admin.operators.tokens in the mirror's configuration), which is made if
+it is not there; a running mirror reads the file again by itself. Without --file the lines
+for that file are printed on standard error.
 
-The client sends it as a bearer token, or as the password of NAME: docker login, podman
-login, and pull secrets of Kubernetes work.
+A client sends it as a bearer token, or as the password of NAME: docker login, podman
+login, and pull secrets of Kubernetes work. An operator gives a file with it to commands,
+with --admin-token-file.
 
 Exit codes: 0 made; 1 the file can't be written; 2 wrong usage.`,
 		Example: `  mirror token new ci --file tokens.yaml
-  mirror token new alice --expires 2160h`,
+  mirror token new alice --expires 2160h
+  mirror token new alice --file operators.yaml > alice.token`,
 		Args: oneArg("the name of the client, as in ci"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := identity.CheckName(args[0]); err != nil {
@@ -63,7 +66,7 @@ Exit codes: 0 made; 1 the file can't be written; 2 wrong usage.`,
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "added to %s: the token below is shown only now\n", file)
 			} else {
-				fmt.Fprintf(cmd.ErrOrStderr(), "add to the file of clients.tokens, below tokens:\n%sthe token, which is shown only now:\n", entry.Line())
+				fmt.Fprintf(cmd.ErrOrStderr(), "add to the file of clients.tokens or admin.operators.tokens, below tokens:\n%sthe token, which is shown only now:\n", entry.Line())
 			}
 			return write(cmd.OutOrStdout(), token+"\n")
 		},

@@ -17,7 +17,8 @@ func upstreamsOf(t *testing.T, token string) string {
 	t.Helper()
 	now := time.Now()
 	s := httptest.NewServer(admin.New(admin.Options{
-		Token: func() string { return token },
+		Loopback: true,
+		Keys:     func() admin.Keys { return admin.Keys{Token: token} },
 		Upstreams: func() []admin.Upstream {
 			return []admin.Upstream{
 				{
@@ -125,7 +126,7 @@ func TestUpstreamsExitCodes(t *testing.T) {
 
 func TestUpstreamsReset(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewServer(admin.New(admin.Options{Reset: func(name string) []string {
+	s := httptest.NewServer(admin.New(admin.Options{Loopback: true, Reset: func(name string) []string {
 		if name != "*.azurecr.io" {
 			return nil
 		}

@@ -268,10 +268,11 @@ func testStatus(t *testing.T) {
 	about := admin.About{Version: "v1.2.3", StartedAt: now.Add(-time.Hour - 100*time.Millisecond), Config: admin.Config{
 		File: "/etc/mirror/config.yaml", TakenAt: now.Add(-time.Minute), LastError: "config.yaml:3:1: x: unknown key", Restart: []string{"listen", "drain"},
 	}}
-	well := httptest.NewServer(admin.New(admin.Options{About: func() admin.About { return admin.About{Version: "v1", StartedAt: now} }}))
+	well := httptest.NewServer(admin.New(admin.Options{Loopback: true, About: func() admin.About { return admin.About{Version: "v1", StartedAt: now} }}))
 	t.Cleanup(well.Close)
 	s := httptest.NewServer(admin.New(admin.Options{
-		About: func() admin.About { return about }, Failures: f, Cache: func() admin.Cache { return admin.Cache{Bytes: 3 << 30, Size: 20 << 30} },
+		Loopback: true,
+		About:    func() admin.About { return about }, Failures: f, Cache: func() admin.Cache { return admin.Cache{Bytes: 3 << 30, Size: 20 << 30} },
 		Upstreams: func() []admin.Upstream {
 			return []admin.Upstream{{
 				Name: "docker.io", Endpoints: []admin.Endpoint{

@@ -126,7 +126,7 @@ func two() *script {
 // running is the address of a mirror with a Warmer.
 func running(t *testing.T, w admin.Warmer) string {
 	t.Helper()
-	s := httptest.NewServer(admin.New(admin.Options{Warm: w}))
+	s := httptest.NewServer(admin.New(admin.Options{Loopback: true, Warm: w}))
 	t.Cleanup(s.Close)
 	return s.URL
 }
@@ -393,7 +393,7 @@ func TestFollowOverARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := two()
 		s.breaks = 2
-		code, stdout, stderr := followed(t.Context(), t, admin.New(admin.Options{Warm: s}), "3f9c2a7b")
+		code, stdout, stderr := followed(t.Context(), t, admin.New(admin.Options{Loopback: true, Warm: s}), "3f9c2a7b")
 		if code != exitFailed || strings.Count(stdout, "done       docker.io/library/nginx:1.27") != 1 || strings.Count(stdout, "failed     ghcr.io/acme/app:v9") != 1 {
 			t.Errorf("%d\n%s%s", code, stdout, stderr)
 		}
@@ -413,7 +413,7 @@ func TestFollowWithoutAStream(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := two()
-		h := admin.New(admin.Options{Warm: s})
+		h := admin.New(admin.Options{Loopback: true, Warm: s})
 		asked := 0
 		busy := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/events") {
@@ -445,7 +445,7 @@ func TestFollowInterrupted(t *testing.T) {
 		s.gate = nil
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		code, stdout, stderr := followed(ctx, t, admin.New(admin.Options{Warm: s}), "3f9c2a7b")
+		code, stdout, stderr := followed(ctx, t, admin.New(admin.Options{Loopback: true, Warm: s}), "3f9c2a7b")
 		if code != exitFailed || !strings.Contains(stderr, "interrupted; job 3f9c2a7b goes on: mirror warm show 3f9c2a7b --wait waits for it") || s.ended != nil || stdout != "" {
 			t.Errorf("%d\n%s%s", code, stdout, stderr)
 		}

@@ -220,7 +220,7 @@ func (h hook) run(t *testing.T, bin, end string) {
 	if len(h.env) == 1 {
 		address = running(t, w) // its text has neither a token nor a certificate
 	} else {
-		s := httptest.NewTLSServer(admin.New(admin.Options{Warm: w, Token: func() string { return token }}))
+		s := httptest.NewTLSServer(admin.New(admin.Options{Loopback: true, Warm: w, Keys: func() admin.Keys { return admin.Keys{Token: token} }}))
 		t.Cleanup(s.Close)
 		address = s.URL
 		env = append(env, "MIRROR_ADMIN_CA="+textFile(t, "ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))))

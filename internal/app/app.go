@@ -104,7 +104,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	// A port that is in use is reported at once, not after the wait for the folder. But nothing listens during that wait: a
 	// node whose connection is refused goes on to the registry, and one whose connection is never answered hangs.
-	if err := a.listeners.open(ctx, c, f.token); err != nil {
+	if err := a.listeners.open(ctx, c, f.keys); err != nil {
 		return nil, err
 	}
 	a.listeners.close()
@@ -120,7 +120,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.folder.open(ctx, c, a.log); err != nil {
 		return nil, err
 	}
-	if err := a.listeners.open(ctx, c, f.token); err != nil {
+	if err := a.listeners.open(ctx, c, f.keys); err != nil {
 		return nil, err
 	}
 	if c.Admin.InClear() {
@@ -372,7 +372,9 @@ func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, s
 	errs := make(chan error, 3)
 	mainTLS := a.files.tls(c.TLS.Enabled(), func(f *files) *tls.Certificate { return f.cert })
 	if mainTLS != nil {
-		mainTLS.GetConfigForClient = a.files.askForCertificate(c.TLS.HTTP2)
+		mainTLS.GetConfigForClient = a.files.askForCertificate(c.TLS.HTTP2, func(f *files) (*tls.Certificate, *identity.Certificates) {
+			return f.cert, f.clients.Certificates
+		})
 	}
 	main = a.server.HTTPServer(mainTLS, c.TLS.HTTP2)
 	clients := server.Listen(a.listeners.main, server.ListenOptions{
@@ -382,6 +384,11 @@ func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, s
 	go func() { errs <- serveOn(main, clients) }()
 
 	adminTLS := a.files.tls(c.Admin.TLS.Enabled(), func(f *files) *tls.Certificate { return f.adminCert })
+	if adminTLS != nil {
+		adminTLS.GetConfigForClient = a.files.askForCertificate(true, func(f *files) (*tls.Certificate, *identity.Certificates) {
+			return f.adminCert, f.keys.Certificates
+		})
+	}
 	side = append(side, serveSide(a.listeners.admin, admin.New(a.adminOptions(c)), adminTLS, a.log, errs))
 	if l := a.listeners.metrics; l != nil {
 		side = append(side, serveSide(l, admin.NewMetrics(admin.Options{
@@ -395,7 +402,7 @@ func (a *App) serve(c *config.Config) (main *http.Server, side []*http.Server, s
 func (a *App) adminOptions(c *config.Config) admin.Options {
 	return admin.Options{
 		Loopback: isLoopback(a.AdminAddr()), Hosts: hostNames(c, c.Admin.Listen),
-		Metrics: a.metrics.Handler(), Ready: a.readiness, Token: a.files.adminToken, Log: a.log,
+		Metrics: a.metrics.Handler(), Ready: a.readiness, Keys: a.files.adminKeys, Log: a.log,
 		Upstreams: a.registries.List, Failures: synced{a.journal, a.failures}, Pulls: a.journal.Pulls, Doctor: a.examine, Self: a.checkSelf,
 		Cache: func() admin.Cache {
 			upstreams, clients := a.metrics.Bytes()

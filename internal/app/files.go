@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/registrymirror/mirror/access"
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/regular"
@@ -17,7 +19,8 @@ import (
 type files struct {
 	cert      *tls.Certificate // nil: the configuration has no TLS
 	adminCert *tls.Certificate // the admin listener's; nil: it has no TLS
-	token     string           // empty: it has no tokenFile
+	// keys are those of the admin listener.
+	keys admin.Keys
 	// webhooks are the secrets of each webhook by its name.
 	webhooks map[string][]string
 	// clients are the ways in which clients identify themselves.
@@ -32,7 +35,7 @@ func readFiles(c *config.Config) (f files, err error) {
 	if f.adminCert, err = readCertificate("admin.tls", c.Admin.TLS.Cert, c.Admin.TLS.Key); err != nil {
 		return files{}, err
 	}
-	if f.token, err = readToken(c.Admin.TokenFile); err != nil {
+	if f.keys, err = readKeys(c.Admin); err != nil {
 		return files{}, err
 	}
 	f.webhooks = make(map[string][]string, len(c.Webhooks))
@@ -70,39 +73,72 @@ func readClients(c config.Clients) (s identity.Settings, err error) {
 			return s, fmt.Errorf("clients.htpasswd: %s: %w", c.Htpasswd, err)
 		}
 	}
-	if c.Tokens != "" {
-		b, err := readFile("clients.tokens", c.Tokens, "as mirror token new writes it")
-		if err != nil {
-			return s, err
-		}
-		if s.Tokens, err = identity.ParseTokens(c.Tokens, b); err != nil {
-			return s, fmt.Errorf("clients.tokens: %w", err)
-		}
-	}
-	if s.Certificates, err = readAuthorities(c); err != nil {
+	if s.Tokens, err = readTokens("clients", c.Tokens); err != nil {
 		return s, err
 	}
-	return s, nil
+	s.Certificates, err = readAuthorities("clients", c.CA, c.CRL, identity.ParseCertificates)
+	return s, err
 }
 
-// readAuthorities reads the certificates that sign those of clients, and the list of revoked ones; nil where none are named.
-func readAuthorities(c config.Clients) (*identity.Certificates, error) {
-	if c.CA == "" {
+// readKeys reads the files by which callers of the admin listener show which operator they are.
+func readKeys(c config.Admin) (k admin.Keys, err error) {
+	if k.Token, err = readToken(c.TokenFile); err != nil {
+		return k, err
+	}
+	const section = "admin.operators"
+	o := c.Operators
+	if k.Tokens, err = readTokens(section, o.Tokens); err != nil {
+		return k, err
+	}
+	if k.Certificates, err = readAuthorities(section, o.CA, o.CRL, identity.ParseOperatorCertificates); err != nil {
+		return k, err
+	}
+	var rights []access.OperatorRule
+	for _, r := range o.Rights {
+		rights = append(rights, access.OperatorRule{Who: r.Who, May: mayOf[r.May], Images: r.Images})
+	}
+	k.Rights = access.NewOperators(rights...)
+	return k, nil
+}
+
+// mayOf are the rights of operators by their words in a configuration that has been checked.
+var mayOf = map[string]access.Right{"read": access.Read, "operate": access.Operate}
+
+// readTokens reads the file of tokens of a section; nil where none is named.
+func readTokens(section, path string) (*identity.Tokens, error) {
+	if path == "" {
 		return nil, nil
 	}
-	ca, err := readFile("clients.ca", c.CA, "with certificates, PEM")
+	b, err := readFile(section+".tokens", path, "as mirror token new writes it")
+	if err != nil {
+		return nil, err
+	}
+	t, err := identity.ParseTokens(path, b)
+	if err != nil {
+		return nil, fmt.Errorf("%s.tokens: %w", section, err)
+	}
+	return t, nil
+}
+
+// readAuthorities reads the certificates of a section that sign those of clients, and the list of revoked ones; nil where none are
+// named.
+func readAuthorities(section, caFile, crlFile string, parse func(ca, crl []byte) (*identity.Certificates, error)) (*identity.Certificates, error) {
+	if caFile == "" {
+		return nil, nil
+	}
+	ca, err := readFile(section+".ca", caFile, "with certificates, PEM")
 	if err != nil {
 		return nil, err
 	}
 	var crl []byte
-	if c.CRL != "" {
-		if crl, err = readFile("clients.crl", c.CRL, "with a list of revoked certificates, PEM"); err != nil {
+	if crlFile != "" {
+		if crl, err = readFile(section+".crl", crlFile, "with a list of revoked certificates, PEM"); err != nil {
 			return nil, err
 		}
 	}
-	got, err := identity.ParseCertificates(ca, crl)
+	got, err := parse(ca, crl)
 	if err != nil {
-		return nil, fmt.Errorf("clients.ca: %s: %w", c.CA, err)
+		return nil, fmt.Errorf("%s.ca: %s: %w", section, caFile, err)
 	}
 	return got, nil
 }
@@ -169,9 +205,9 @@ func readToken(path string) (string, error) {
 // inUse are the files in use. A reload replaces them.
 type inUse struct{ current atomic.Pointer[files] }
 
-// use puts files into use. It keeps the old token, and returns true, where the new configuration has none and other machines
-// reach the admin listener: its address changes with a restart alone, and until then it is not left without a token.
-func (u *inUse) use(f files, admin net.Listener) (keptToken bool) {
+// use puts files into use. It keeps the old keys, and returns true, where the new configuration has none and other machines
+// reach the admin listener: its address changes with a restart alone, and until then it is not left without keys.
+func (u *inUse) use(f files, side net.Listener) (keptKeys bool) {
 	if old := u.current.Load(); old != nil {
 		if f.cert == nil { // the listener speaks TLS until the restart
 			f.cert = old.cert
@@ -179,36 +215,36 @@ func (u *inUse) use(f files, admin net.Listener) (keptToken bool) {
 		if f.adminCert == nil {
 			f.adminCert = old.adminCert
 		}
-		if f.token == "" && old.token != "" && !isLoopback(admin.Addr()) {
-			f.token, keptToken = old.token, true
+		if !f.keys.Any() && old.keys.Any() && !isLoopback(side.Addr()) {
+			f.keys, keptKeys = old.keys, true
 		}
 	}
 	u.current.Store(&f)
-	return keptToken
+	return keptKeys
 }
 
-// askForCertificate gives the TLS configuration of one connection of the main listener: it asks the client for a certificate where
+// askForCertificate gives the TLS configuration of one connection of a listener: it asks the client for a certificate where
 // the files in use name authorities for that. Whether the certificate is valid is not decided in the handshake: see
 // identity.Certificates. The keys of session tickets are those of the listener's own configuration.
-func (u *inUse) askForCertificate(http2 bool) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+func (u *inUse) askForCertificate(http2 bool, of func(*files) (*tls.Certificate, *identity.Certificates)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 	protocols := []string{"http/1.1"}
 	if http2 {
 		protocols = []string{"h2", "http/1.1"}
 	}
 	return func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		f := u.current.Load()
-		if f.clients.Certificates == nil || f.cert == nil {
+		own, clients := of(u.current.Load())
+		if clients == nil || own == nil {
 			return nil, nil
 		}
 		return &tls.Config{
-			MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*f.cert}, NextProtos: protocols,
-			ClientAuth: tls.RequestClientCert, ClientCAs: f.clients.Certificates.Authorities(),
+			MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*own}, NextProtos: protocols,
+			ClientAuth: tls.RequestClientCert, ClientCAs: clients.Authorities(),
 		}, nil
 	}
 }
 
-// adminToken is the token of the admin listener; empty where none is configured.
-func (u *inUse) adminToken() string { return u.current.Load().token }
+// adminKeys are those of the admin listener.
+func (u *inUse) adminKeys() admin.Keys { return u.current.Load().keys }
 
 // tls is the configuration of a listener with one of the certificates; nil where it is not enabled.
 func (u *inUse) tls(enabled bool, certificate func(*files) *tls.Certificate) *tls.Config {

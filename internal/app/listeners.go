@@ -36,17 +36,17 @@ type listeners struct {
 	metrics net.Listener // for scrapes; nil: they use the admin listener
 }
 
-// open opens the ports. An admin listener that other machines reach needs a token.
-func (l *listeners) open(ctx context.Context, c *config.Config, token string) (err error) {
+// open opens the ports. An admin listener that other machines reach needs keys.
+func (l *listeners) open(ctx context.Context, c *config.Config, keys admin.Keys) (err error) {
 	if l.main, err = listen(ctx, c.Listen, "listen"); err != nil {
 		return err
 	}
 	if l.admin, err = listen(ctx, c.Admin.Listen, "admin.listen"); err != nil {
 		return err
 	}
-	if token == "" && !isLoopback(l.admin.Addr()) {
+	if !keys.Any() && !isLoopback(l.admin.Addr()) {
 		return fmt.Errorf("admin.listen: %s is %s here, which other machines may reach, and there is no token; "+
-			"set admin.tokenFile, or listen on 127.0.0.1", c.Admin.Listen, l.admin.Addr())
+			"set admin.tokenFile or admin.operators, or listen on 127.0.0.1", c.Admin.Listen, l.admin.Addr())
 	}
 	if c.Metrics.Listen != "" {
 		l.metrics, err = listen(ctx, c.Metrics.Listen, "metrics.listen")

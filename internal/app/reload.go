@@ -26,8 +26,8 @@ func (a *App) Reload(c *config.Config) error {
 	restart := config.Diff(a.o.Config, c) // since the start: a change that waits for the restart stays named
 	a.setConfig(admin.Config{File: a.o.File, TakenAt: stamp(time.Now()), Restart: restart})
 	if kept {
-		a.log.Warn("admin.tokenFile is not set any more, but the admin listener can be reached from other machines "+
-			"until the restart: the old token stays in force until then", "addr", a.AdminAddr().String())
+		a.log.Warn("neither admin.tokenFile nor admin.operators is set any more, but the admin listener can be reached from other "+
+			"machines until the restart: the old ones stay in force until then", "addr", a.AdminAddr().String())
 	}
 	a.warnOfCertificates(c)
 	if len(restart) > 0 {
@@ -51,12 +51,12 @@ func (a *App) warnOfCertificates(c *config.Config) {
 }
 
 // apply puts a configuration into use, after every step that can fail.
-func (a *App) apply(c *config.Config) (keptToken bool, err error) {
+func (a *App) apply(c *config.Config) (keptKeys bool, err error) {
 	f, err := readFiles(c)
 	if err != nil {
 		return false, err
 	}
-	if was := a.files.adminToken(); guard.Whole && f.token != "" && f.token != was && strings.HasPrefix(was, f.token) {
+	if was, is := a.files.adminKeys().Token, f.keys.Token; guard.Whole && is != "" && is != was && strings.HasPrefix(was, is) {
 		return false, fmt.Errorf("admin.tokenFile: %s holds the beginning of the token in use, so it looks cut off; write all of it, "+
 			"or a token that begins otherwise", c.Admin.TokenFile)
 	}
@@ -74,13 +74,13 @@ func (a *App) apply(c *config.Config) (keptToken bool, err error) {
 	if a.o.Level != nil {
 		a.o.Level.Set(level)
 	}
-	keptToken = a.files.use(f, a.listeners.admin)
+	keptKeys = a.files.use(f, a.listeners.admin)
 	a.use(c, setup, f)
 	a.schedules.Use(a.schedulesOf(c))
 	if a.cluster.feed != nil {
 		a.cluster.feed.Refresh()
 	}
-	return keptToken, nil
+	return keptKeys, nil
 }
 
 // NotReloaded logs, counts and records for the admin listener that a configuration was refused. Of an invalid one it logs each

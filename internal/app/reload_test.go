@@ -105,7 +105,7 @@ func TestReloadNeverOpensTheAdminListener(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(again, "first", "second")
-		if text := log.Take(); !strings.Contains(text, "the old token stays in force") ||
+		if text := log.Take(); !strings.Contains(text, "the old ones stay in force") ||
 			!strings.Contains(text, "items=admin.listen") {
 			t.Errorf("%s: the log does not say that the token stays:\n%s", again, text)
 		}
@@ -116,7 +116,7 @@ func TestReloadNeverOpensTheAdminListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("another token", "second", "first")
-	if text := log.Take(); strings.Contains(text, "stays in force") {
+	if text := log.Take(); strings.Contains(text, "in force") {
 		t.Errorf("the log speaks of a token that is in the configuration:\n%s", text)
 	}
 
@@ -153,7 +153,7 @@ func TestReloadMayDropTheTokenOfLoopback(t *testing.T) {
 			t.Errorf("admin %s: %d, want %d", step.admin, got, step.want)
 		}
 	}
-	if text := log.Take(); strings.Contains(text, "stays in force") {
+	if text := log.Take(); strings.Contains(text, "in force") {
 		t.Errorf("the log speaks of a token that stays:\n%s", text)
 	}
 }

@@ -112,7 +112,7 @@ func (a *App) checkListeners(ctx context.Context) []doctor.Check {
 		checkListener(ctx, check(doctor.AreaListener, c.Listen), a.Addr(), files.cert, "/v2/"),
 		checkListener(ctx, check(doctor.AreaAdmin, c.Admin.Listen), a.AdminAddr(), files.adminCert, "/readyz"),
 	}
-	if admin := &list[1]; admin.State == doctor.OK && files.token == "" {
+	if admin := &list[1]; admin.State == doctor.OK && !files.keys.Any() {
 		admin.Detail += ", without a token: each program of this machine can use it"
 	}
 	return list

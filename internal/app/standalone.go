@@ -34,7 +34,9 @@ func Standalone(ctx context.Context, o Options, work func(dial func(context.Cont
 	}
 	_, stop := a.background(ctx)
 	a.ready.Store(true)
-	s := &http.Server{Handler: admin.New(a.adminOptions(&c)), ReadHeaderTimeout: time.Minute}
+	options := a.adminOptions(&c)
+	options.Loopback = true // it is in memory: this process alone reaches it
+	s := &http.Server{Handler: admin.New(options), ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

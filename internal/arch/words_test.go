@@ -19,7 +19,7 @@ import (
 var attributes = strings.Fields(`
 	addr admin age allowed bytes cache_dir class client clock_skew component count credential digest down_for
 	downloads dropped duration endpoint error evidence expires_at file free_bytes from_cache host id interval
-	items key limit line listen max name next_try outcome panic path previous reason ref remaining remedy repeats
+	items key limit line listen max name next_try operator outcome panic path previous reason ref remaining remedy repeats
 	repository scope size source source_count stack state status summary suppressed table tag took upstream upstream_status
 	upstreams version
 `)

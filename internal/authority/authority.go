@@ -131,6 +131,14 @@ func (a *Authority) Node(name string, now time.Time, valid time.Duration) (Pair,
 	return a.issue(t)
 }
 
+// Operator makes a certificate by which an operator shows its name to the admin listener. Its organization begins with system:, so
+// that it is not a node's.
+func (a *Authority) Operator(name string, now time.Time, valid time.Duration) (Pair, error) {
+	t := template(pkix.Name{CommonName: name, Organization: []string{"system:mirror-operators"}}, now, valid)
+	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	return a.issue(t)
+}
+
 // issue signs a certificate with a new key.
 func (a *Authority) issue(t *x509.Certificate) (Pair, error) {
 	if t.NotAfter.After(a.cert.NotAfter) {
