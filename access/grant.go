@@ -1,11 +1,14 @@
 package access
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/registrymirror/mirror/internal/bounded"
@@ -58,15 +61,25 @@ type Grants struct {
 	valid  *bounded.LRU[Key, time.Time] // logins with a right, by Login
 	denied bounded.Expiring[Key, struct{}]
 	wrong  bounded.Expiring[Key, struct{}] // by Login
-	users  *bounded.LRU[Key, *wrongs]      // by upstream and user, and by these and the address
+
+	mu      sync.Mutex                 // guards the changes of users, and showing
+	users   *bounded.LRU[Key, *wrongs] // by upstream and user, and by these and the address
+	showing map[Key]*showing           // by upstream and user
+}
+
+// showing are the logins of a user that are being shown to a registry, and are not known to be right.
+type showing struct {
+	logins map[Key]Key   // the key of user and address, by login
+	ended  chan struct{} // closed when the next of them has ended
 }
 
 // NewGrants makes a memory without any right.
 func NewGrants() *Grants {
 	g := &Grants{
-		proven: bounded.NewLRU(bounded.Options[Key, time.Time]{Budget: maxGrants}),
-		valid:  bounded.NewLRU(bounded.Options[Key, time.Time]{Budget: maxDenials}),
-		users:  bounded.NewLRU(bounded.Options[Key, *wrongs]{Budget: maxDenials}),
+		proven:  bounded.NewLRU(bounded.Options[Key, time.Time]{Budget: maxGrants}),
+		valid:   bounded.NewLRU(bounded.Options[Key, time.Time]{Budget: maxDenials}),
+		users:   bounded.NewLRU(bounded.Options[Key, *wrongs]{Budget: maxDenials}),
+		showing: make(map[Key]*showing),
 	}
 	_, _ = rand.Read(g.key[:])
 	return g
@@ -133,9 +146,11 @@ func (g *Grants) Deny(t Try, question string, wrong bool) {
 	if !wrong {
 		return
 	}
-	if _, valid := g.valid.Get(t.Login); valid {
+	if g.WasRight(t) {
 		return // it has read something here: this is about one repository, or a change that the next question finds again
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	known := g.wrong.Has(t.Login)
 	g.wrong.Put(t.Login, struct{}{}, wrongLife, maxDenials)
 	if known {
@@ -150,9 +165,10 @@ func (g *Grants) Deny(t Try, question string, wrong bool) {
 	}
 }
 
-// counted are the keys under which the wrong logins of a user are counted: at an address, and everywhere.
+// counted are the keys under which the wrong logins of a user are counted: at an address, and everywhere. Registries take a name in
+// capitals, or with spaces around it, for the same user.
 func (g *Grants) counted(t Try) [2]Key {
-	all := g.about(Key{}, "user", fmt.Sprint(t.Site), t.User)
+	all := g.about(Key{}, "user", fmt.Sprint(t.Site), strings.ToLower(strings.TrimSpace(t.User)))
 	return [2]Key{g.about(all, "at", t.Source), all}
 }
 
@@ -162,16 +178,81 @@ func (g *Grants) MayAsk(t Try, question string) bool {
 	if g.wrong.Has(t.Login) || g.denied.Has(g.about(t.Login, "question", question)) {
 		return false
 	}
-	if _, valid := g.valid.Get(t.Login); valid {
+	if g.WasRight(t) {
 		return true
 	}
-	keys, now := g.counted(t), time.Now()
-	for i, most := range [2]int{wrongHere, wrongEverywhere} {
-		if w, ok := g.users.Get(keys[i]); ok && now.Sub(w.since) < wrongIn && w.n >= most {
-			return false
+	keys := g.counted(t)
+	return g.wrongs(keys[0]) < wrongHere && g.wrongs(keys[1]) < wrongEverywhere
+}
+
+// WasRight reports whether a login has been right before.
+func (g *Grants) WasRight(t Try) bool {
+	_, ok := g.valid.Get(t.Login)
+	return ok
+}
+
+// wrongs is how many wrong logins there were of late under one of the keys of counted.
+func (g *Grants) wrongs(k Key) int {
+	if w, ok := g.users.Get(k); ok && time.Since(w.since) < wrongIn {
+		return w.n
+	}
+	return 0
+}
+
+// Begin waits until a login may be shown to its registry with a question; end is called, after Deny or Prove, when the registry has
+// answered. False: it may not be shown, as by MayAsk, or the context has ended. A login that has not been right before is shown with
+// one question at a time, and no more such logins of a user at once than may turn out to be wrong: requests that come at the same time
+// can't exceed what is counted.
+func (g *Grants) Begin(ctx context.Context, t Try, question string) (end func(), ok bool) {
+	keys := g.counted(t)
+	for {
+		g.mu.Lock()
+		if !g.MayAsk(t, question) {
+			g.mu.Unlock()
+			return nil, false
+		}
+		if g.WasRight(t) {
+			g.mu.Unlock()
+			return func() {}, true
+		}
+		s := g.showing[keys[1]]
+		if s == nil {
+			s = &showing{logins: make(map[Key]Key), ended: make(chan struct{})}
+			g.showing[keys[1]] = s
+		}
+		here := 0
+		for _, at := range s.logins {
+			if at == keys[0] {
+				here++
+			}
+		}
+		_, same := s.logins[t.Login]
+		if !same && g.wrongs(keys[0])+here < wrongHere && g.wrongs(keys[1])+len(s.logins) < wrongEverywhere {
+			s.logins[t.Login] = keys[0]
+			g.mu.Unlock()
+			return func() { g.end(t, keys[1]) }, true
+		}
+		ended := s.ended
+		g.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return nil, false
 		}
 	}
-	return true
+}
+
+// end notes that a login is no longer being shown.
+func (g *Grants) end(t Try, user Key) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.showing[user]
+	delete(s.logins, t.Login)
+	close(s.ended)
+	s.ended = make(chan struct{})
+	if len(s.logins) == 0 {
+		delete(g.showing, user)
+	}
 }
 
 // wrongs are how many wrong logins there were since a time. It is not changed.

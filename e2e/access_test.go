@@ -198,6 +198,7 @@ func TestServiceAccounts(t *testing.T) {
 		return strings.TrimSpace(cluster.Kubectl(t, "create", "token", name, "--namespace", "builds", "--audience", audience))
 	}
 	good, other, stranger, gone := token("kaniko", "mirror"), token("kaniko", "vault"), token("stranger", "mirror"), token("gone", "mirror")
+	later := token("kaniko", "mirror")
 	cluster.Kubectl(t, "delete", "serviceaccount", "gone", "--namespace", "builds")
 	keys := filepath.Join(t.TempDir(), "jwks.json")
 	if err := os.WriteFile(keys, []byte(cluster.Kubectl(t, "get", "--raw", "/openid/v1/jwks")), 0o600); err != nil {
@@ -231,7 +232,22 @@ func TestServiceAccounts(t *testing.T) {
 				{"a deleted account", "", gone, ofGone},
 				{"another signature", "", parts[0] + "." + parts[1] + "." + strings.Split(stranger, ".")[2], http.StatusUnauthorized},
 				{"none", "", "", http.StatusUnauthorized},
+				{"another token of the account, after forged ones", "", later, http.StatusOK},
 			} {
+				for i := 0; tt.token == later && i < 100; i++ { // for the account, from the same address
+					forged := parts[0] + "." + parts[1] + "." + fmt.Sprintf("%03d", i) + parts[2][3:]
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, m.URL()+"/v2/", nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					req.Header.Set("Authorization", "Bearer "+forged)
+					resp, err := http.DefaultClient.Do(req)
+					if err != nil {
+						t.Fatal(err)
+					}
+					resp.Body.Close()
+					equal(t, "a forged token", resp.StatusCode, http.StatusUnauthorized)
+				}
 				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, m.URL()+"/v2/docker.io/"+appRepository+"/manifests/v1", nil)
 				if err != nil {
 					t.Fatal(err)
@@ -248,6 +264,10 @@ func TestServiceAccounts(t *testing.T) {
 				}
 				resp.Body.Close()
 				equal(t, tt.name, resp.StatusCode, tt.status)
+			}
+			// Any service account may read the keys of its cluster: forged tokens are not shown to the API server.
+			if _, report := m.Get(t, "/api/v1/doctor"); !strings.Contains(report, "forged tokens are refused by the keys of the cluster") {
+				t.Errorf("mirror doctor says: %s", report)
 			}
 			if seen := command(t, m, "tags", "show", app, "-o", "json"); !strings.Contains(seen, `"sa:builds/kaniko"`) {
 				t.Errorf("the record does not name the account: %s", seen)

@@ -3,14 +3,18 @@ package identity
 import (
 	"errors"
 	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/registrymirror/mirror/client"
 )
 
 // IdentifyBeside is Identify for a request that may carry a login of the client at a registry. foreign says that it has one that may
-// be shown to that registry: a user and password that are unknown to the mirror, the user too, so that neither a mistyped password for the
-// mirror leaves it, nor a token of its own that has expired or stands beside another name, nor one of a service account. The error is a
-// *RefusedError for these, and for a login that could not be checked.
+// be shown to that registry: a user and password that are not the mirror's, and whose user is not one of the mirror's either, so
+// that no mistyped password for the mirror leaves it. No token for the mirror does either, whatever is wrong with it. The error is a *RefusedError for a login that is the mirror's and wrong, or
+// that could not be checked.
 func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Identity, foreign bool, note string, err error) {
 	s := v.settings.Load()
 	l, sent := loginOf(r)
@@ -24,7 +28,7 @@ func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Id
 		switch {
 		case err == nil:
 			return who, false, "", nil
-		case !refused || e.Result != Refused || e.Detail != "" || e.Method == ByAccount || s.knows(l.user):
+		case !refused || e.Result != Refused || s.knows(l.user) || s.isOurs(l.secret):
 			return "", false, "", err
 		}
 		note = "the request has a login that is not one of the mirror's: " + err.Error()
@@ -41,3 +45,25 @@ func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Id
 
 // knows reports whether there is a user of a name.
 func (s *Settings) knows(user string) bool { return s.Passwords != nil && s.Passwords.hashes[user] != nil }
+
+// isOurs reports whether a secret is a token for the mirror: one of its list, which may have ended; one that
+// was made as these are, which may be mistyped; or that of a service account with the mirror's audience.
+func (s *Settings) isOurs(secret string) bool {
+	secret = strings.TrimSpace(secret) // a line end comes with a file easily
+	name, expired := s.Tokens.find(secret, time.Now())
+	made := strings.HasPrefix(secret, tokenPrefix) && len(secret) > len(tokenPrefix)+minToken
+	return name != "" || expired || made || s.Accounts != nil && s.Accounts.isMeant(secret)
+}
+
+// minToken is the length from which a text behind tokenPrefix is a token, or a good part of one, rather than a password.
+const minToken = 26
+
+// isMeant reports whether a text is a token that names the mirror's audience, valid or not.
+func (a *Accounts) isMeant(token string) bool {
+	if !isJWT(token) || len(token) > maxJWT {
+		return false
+	}
+	var c jwt.Claims
+	parsed, err := jwt.ParseSigned(token, algorithms)
+	return err == nil && parsed.UnsafeClaimsWithoutVerification(&c) == nil && c.Audience.Contains(a.o.Audience)
+}

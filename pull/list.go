@@ -114,8 +114,13 @@ func (p *Puller) newList(ctx context.Context, st *site, k key, ref oci.Ref, star
 		if last, ok := p.lists.Get(k); ok && last.young(st, start) {
 			return last.Document, nil
 		}
+		end, err := p.beginLogin(ctx, st, k.kind, ref)
+		if err != nil {
+			return nil, err
+		}
 		ctx, hold := p.memory.Enter(ctx, memory.Answer)
 		doc, err := ask(ctx)
+		end(err)
 		if err != nil {
 			hold.Release()
 			p.failures.put(k, err)

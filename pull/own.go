@@ -237,7 +237,7 @@ func (p *Puller) prove(ctx context.Context, view *site, kind oci.Kind, ref oci.R
 		return nil
 	case !g.MayAsk(o.try, question(kind, ref)):
 		return &access.RefusedError{Repo: ref.Repo, Mirrored: o.mirrored, Remembered: true}
-	case kind != oci.KindManifest && (kind != oci.KindBlob || standing == access.Unproven):
+	case kind != oci.KindManifest && kind != oci.KindBlob, kind == oci.KindBlob && standing == access.Unproven && g.WasRight(o.try):
 		return nil // the registry shows each of these to the login itself
 	}
 	start, wait := time.Now(), p.wait
@@ -248,7 +248,10 @@ func (p *Puller) prove(ctx context.Context, view *site, kind oci.Kind, ref oci.R
 	_, _, err := p.asking.do(upstream.Afresh(ctx), k.String(), start.Add(wait), func(ctx context.Context) (oci.Descriptor, error) {
 		return oci.Descriptor{}, p.show(ctx, view, kind, ref)
 	})
+	_, kept := errors.AsType[*access.RefusedError](err)
 	switch {
+	case kept:
+		return err
 	case err == nil, standing == access.Stale && ctx.Err() == nil && !lacks(err) && !fault.Is[*fault.UnprovenError](err):
 		o.proven, o.late = true, err != nil
 		return nil
@@ -266,13 +269,41 @@ func reference(ref oci.Ref) string { return cmp.Or(ref.Digest.String(), ref.Tag)
 
 func question(kind oci.Kind, ref oci.Ref) string { return fmt.Sprint(kind, " ", ref) }
 
+// beginLogin waits until the login of a view may be shown to its registry with a question that may show it to be wrong. end is called
+// with the registry's answer.
+func (p *Puller) beginLogin(ctx context.Context, st *site, kind oci.Kind, ref oci.Ref) (end func(error), err error) {
+	if !st.isOwn() || st.own.proven {
+		return func(error) {}, nil
+	}
+	g, o, q := p.owned.grants, st.own, question(kind, ref)
+	done, ok := g.Begin(ctx, o.try, q)
+	switch {
+	case ok:
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	default:
+		return nil, &access.RefusedError{Repo: ref.Repo, Mirrored: o.mirrored, Remembered: true}
+	}
+	return func(err error) {
+		if lacks(err) && (ref.Digest != "" || !o.known || !isMissing(err)) { // a tag may be missing, whatever the right
+			g.Revoke(p.right(st, ref.Repo, ""))
+			g.Deny(o.try, q, isWrongLogin(err))
+		}
+		done()
+	}, nil
+}
+
 // show is the trip of prove: it asks the registry with the login, and notes the result.
-func (p *Puller) show(ctx context.Context, view *site, kind oci.Kind, ref oci.Ref) error {
+func (p *Puller) show(ctx context.Context, view *site, kind oci.Kind, ref oci.Ref) (err error) {
 	g, o := p.owned.grants, view.own
+	end, err := p.beginLogin(ctx, view, kind, ref)
+	if err != nil {
+		return err
+	}
+	defer func() { end(err) }()
 	heads, _ := p.owned.closed.Get(siteRef{o.try.Site, oci.Ref{Repo: ref.Repo}})
 	right := p.right(view, ref.Repo, "")
 	var desc oci.Descriptor
-	var err error
 	switch {
 	case kind == oci.KindBlob:
 		right = p.right(view, ref.Repo, ref.Digest)
@@ -302,11 +333,6 @@ func (p *Puller) show(ctx context.Context, view *site, kind oci.Kind, ref oci.Re
 	}
 	if err == nil {
 		g.Prove(o.try.Login, right)
-		return nil
-	}
-	if lacks(err) && (ref.Digest != "" || !o.known || !isMissing(err)) { // a tag may be missing, whatever the right
-		g.Revoke(p.right(view, ref.Repo, ""))
-		g.Deny(o.try, question(kind, ref), isWrongLogin(err))
 	}
 	return err
 }

@@ -82,10 +82,13 @@ func headed(d oci.Digest, resp *endpoint.Answer) oci.Descriptor {
 
 // unexplained reports whether an error is a refusal of a HEAD whose reason only a GET can show. Missing content needs none, and a
 // limit would be hit harder. Token services are asked by GET and have said why; then a GET is only of use where the registry
-// answers no HEAD at all, which it does by another status than 401.
+// answers no HEAD at all, which it does by another status than 401. A client's own login is not shown once more where it is wrong: each
+// time counts for a registry that locks accounts.
 func (c *call) unexplained(err error) bool {
 	r, refused := fault.RefusalIn(err)
-	if !refused || r.Status == http.StatusNotFound || r.Status == http.StatusTooManyRequests {
+	switch {
+	case !refused, r.Status == http.StatusNotFound, r.Status == http.StatusTooManyRequests,
+		r.Status == http.StatusUnauthorized && c.registry.identity.Client:
 		return false
 	}
 	f, _ := errors.AsType[*fault.Failure](err)
