@@ -129,7 +129,7 @@ func TestGrantsAreBounded(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	repo := oci.Repo{Host: "docker.io", Name: "acme/app"}
-	const many = 200_000
+	const many = 100_000
 	life := access.Lifetime{MaxAge: time.Hour}
 	for i := range many {
 		x := access.Try{Login: g.Login(1, by(fmt.Sprint("user", i))), Site: 1, User: fmt.Sprint("user", i), Source: fmt.Sprint(i)}

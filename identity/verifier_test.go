@@ -411,3 +411,46 @@ func TestMadeUpUsers(t *testing.T) {
 		t.Error("another user is not checked")
 	}
 }
+
+// Only a login that is unknown to the mirror, its user too, may be shown to a registry.
+func TestIdentifyBeside(t *testing.T) {
+	t.Parallel()
+	list, token := tokens(t, "ci", "old")
+	jwt := "eyJhbGciOiJub25lIn0.e30.c2ln"
+	for _, tt := range []struct {
+		name, header string
+		want         client.Identity
+		foreign      bool
+		result       identity.Result
+	}{
+		{"none", "", "", false, ""},
+		{"one of the mirror's", basic("alice", "alice1"), "alice", false, ""},
+		{"a token of the mirror's", basic("ci", token["ci"]), "ci", false, ""},
+		{"one of a registry", basic("robot", "pass"), "", true, ""},
+		{"a wrong password for the mirror", basic("alice", "pass"), "", false, identity.Refused},
+		{"a token of the mirror's beside another user", basic("robot", token["ci"]), "", false, identity.Refused},
+		{"one that has expired", basic("robot", token["old"]), "", false, identity.Refused},
+		{"a bearer token of the mirror's", "Bearer " + token["ci"], "ci", false, ""},
+		{"another bearer token", "Bearer abc", "", false, ""},
+		{"a header that can't be read", "Basic ???", "", false, ""},
+		{"a JWT, where there are no service accounts", basic("robot", jwt), "", true, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			v := newVerifier()
+			v.Use(identity.Settings{Passwords: passwords(t, "alice", "bob"), Tokens: list})
+			who, foreign, _, err := v.IdentifyBeside(request(t, tt.header), "192.0.2.1")
+			result := identity.Result("")
+			if e, ok := errors.AsType[*identity.RefusedError](err); ok {
+				result = e.Result
+			}
+			if who != tt.want || foreign != tt.foreign || result != tt.result {
+				t.Errorf("%q, foreign %v, %v", who, foreign, err)
+			}
+		})
+	}
+	none := newVerifier() // a mirror without logins of its own
+	if _, foreign, _, err := none.IdentifyBeside(request(t, basic("robot", "pass")), "192.0.2.1"); !foreign || err != nil {
+		t.Errorf("without logins of the mirror: %v, %v", foreign, err)
+	}
+}
