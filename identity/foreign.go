@@ -44,7 +44,9 @@ func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Id
 }
 
 // knows reports whether there is a user of a name.
-func (s *Settings) knows(user string) bool { return s.Passwords != nil && s.Passwords.hashes[user] != nil }
+func (s *Settings) knows(user string) bool {
+	return s.Passwords != nil && s.Passwords.hashes[user] != nil
+}
 
 // isOurs reports whether a secret is a token for the mirror: one of its list, which may have ended; one that
 // was made as these are, which may be mistyped; or that of a service account with the mirror's audience.

@@ -34,7 +34,8 @@ func TestKubeletProvesPullSecrets(t *testing.T) {
 		{"an image that needs no login", openRepo, nil, pod{"", "served", 0}, []pod{{"ann", "served", 0}, {"eve", "served", 0}, {"", "served", 0}}},
 		{
 			"a secret that was revoked a moment ago", annRepo, func(c *chain) { c.hub.SetUser("ann", origin.User{}) },
-			pod{"ann", "served", 1}, []pod{{"ann", "served", 0}},
+			pod{"ann", "served", 1},
+			[]pod{{"ann", "served", 0}},
 		},
 		{
 			"a secret that was revoked before maxAge", annRepo, func(c *chain) {
@@ -50,7 +51,8 @@ func TestKubeletProvesPullSecrets(t *testing.T) {
 		},
 		{
 			"the registry is silent: a secret that was proven", annRepo, func(c *chain) { c.hub.Silent() },
-			pod{"ann", "served", 1}, []pod{{"ann", "served", 0}},
+			pod{"ann", "served", 1},
+			[]pod{{"ann", "served", 0}},
 		},
 		{
 			"the registry is silent: a secret proven before maxAge", annRepo, func(c *chain) {
@@ -60,7 +62,8 @@ func TestKubeletProvesPullSecrets(t *testing.T) {
 		},
 		{
 			"the registry is silent: a new secret", bothRepo, func(c *chain) { c.hub.Silent() },
-			pod{"ann", "served", 1}, []pod{{"bob", "unanswered", -1}, {"ann", "served", -1}},
+			pod{"ann", "served", 1},
+			[]pod{{"bob", "unanswered", -1}, {"ann", "served", -1}},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
