@@ -58,11 +58,13 @@ type Key [sha256.Size]byte
 type Grants struct {
 	key    [sha256.Size]byte
 	proven *bounded.LRU[Key, time.Time] // when the registry has shown the right last
-	valid  *bounded.LRU[Key, time.Time] // logins with a right, by Login
+	// valid are the logins with a right, by Login, and how often the registry has called each wrong since it has shown the last one.
+	// The mutex guards its changes.
+	valid  *bounded.LRU[Key, int]
 	denied bounded.Expiring[Key, struct{}]
 	wrong  bounded.Expiring[Key, struct{}] // by Login
 
-	mu      sync.Mutex                 // guards the changes of users, and showing
+	mu      sync.Mutex                 // guards the changes of users and of valid, and showing
 	users   *bounded.LRU[Key, *wrongs] // by upstream and user, and by these and the address
 	showing map[Key]*showing           // by upstream and user
 }
@@ -77,7 +79,7 @@ type showing struct {
 func NewGrants() *Grants {
 	g := &Grants{
 		proven:  bounded.NewLRU(bounded.Options[Key, time.Time]{Budget: maxGrants}),
-		valid:   bounded.NewLRU(bounded.Options[Key, time.Time]{Budget: maxDenials}),
+		valid:   bounded.NewLRU(bounded.Options[Key, int]{Budget: maxDenials}),
 		users:   bounded.NewLRU(bounded.Options[Key, *wrongs]{Budget: maxDenials}),
 		showing: make(map[Key]*showing),
 	}
@@ -122,9 +124,10 @@ func (g *Grants) Standing(right Key, life Lifetime) Standing {
 
 // Prove notes that the registry has just shown a right of a login.
 func (g *Grants) Prove(login, right Key) {
-	now := time.Now()
-	g.proven.Put(right, now, 1)
-	g.valid.Put(login, now, 1)
+	g.proven.Put(right, time.Now(), 1)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.valid.Put(login, 0, 1)
 	g.wrong.Delete(login)
 }
 
@@ -146,11 +149,13 @@ func (g *Grants) Deny(t Try, question string, wrong bool) {
 	if !wrong {
 		return
 	}
-	if g.WasRight(t) {
-		return // it has read something here: this is about one repository, or a change that the next question finds again
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if n, ok := g.valid.Get(t.Login); ok && n+1 < wrongHere { // it has read something here: this may be about one repository
+		g.valid.Put(t.Login, n+1, 1)
+		return
+	}
+	g.valid.Remove(t.Login)
 	known := g.wrong.Has(t.Login)
 	g.wrong.Put(t.Login, struct{}{}, wrongLife, maxDenials)
 	if known {
@@ -173,7 +178,7 @@ func (g *Grants) counted(t Try) [2]Key {
 }
 
 // MayAsk reports whether a login may be shown to its registry with a question. After a refusal it may not for some seconds, a wrong
-// one for a minute; and after many wrong logins of a user no other one, unless it has been right before.
+// one for a minute; and after many wrong logins of a user no other one, unless it was right before.
 func (g *Grants) MayAsk(t Try, question string) bool {
 	if g.wrong.Has(t.Login) || g.denied.Has(g.about(t.Login, "question", question)) {
 		return false
@@ -185,7 +190,7 @@ func (g *Grants) MayAsk(t Try, question string) bool {
 	return g.wrongs(keys[0]) < wrongHere && g.wrongs(keys[1]) < wrongEverywhere
 }
 
-// WasRight reports whether a login has been right before.
+// WasRight reports whether a login has been right before, and not been called wrong as often since as one user's logins may be.
 func (g *Grants) WasRight(t Try) bool {
 	_, ok := g.valid.Get(t.Login)
 	return ok
@@ -200,7 +205,7 @@ func (g *Grants) wrongs(k Key) int {
 }
 
 // Begin waits until a login may be shown to its registry with a question; end is called, after Deny or Prove, when the registry has
-// answered. False: it may not be shown, as by MayAsk, or the context has ended. A login that has not been right before is shown with
+// answered. False: it may not be shown, as by MayAsk, or the context has ended. A login that has not been right lately is shown with
 // one question at a time, and no more such logins of a user at once than may turn out to be wrong: requests that come at the same time
 // can't exceed what is counted.
 func (g *Grants) Begin(ctx context.Context, t Try, question string) (end func(), ok bool) {
@@ -211,7 +216,8 @@ func (g *Grants) Begin(ctx context.Context, t Try, question string) (end func(),
 			g.mu.Unlock()
 			return nil, false
 		}
-		if g.WasRight(t) {
+		refused, right := g.valid.Get(t.Login)
+		if right && refused == 0 {
 			g.mu.Unlock()
 			return func() {}, true
 		}
@@ -227,7 +233,8 @@ func (g *Grants) Begin(ctx context.Context, t Try, question string) (end func(),
 			}
 		}
 		_, same := s.logins[t.Login]
-		if !same && g.wrongs(keys[0])+here < wrongHere && g.wrongs(keys[1])+len(s.logins) < wrongEverywhere {
+		few := g.wrongs(keys[0])+here < wrongHere && g.wrongs(keys[1])+len(s.logins) < wrongEverywhere
+		if !same && (right || few) {
 			s.logins[t.Login] = keys[0]
 			g.mu.Unlock()
 			return func() { g.end(t, keys[1]) }, true

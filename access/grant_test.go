@@ -103,6 +103,17 @@ func TestWrongLogins(t *testing.T) {
 		may("one more, from elsewhere", try("ann", "5", "b"), "q", true)
 		may("another user, from there", try("bob", "5", "a"), "q", true)
 		may("the right one", right, "q", true)
+
+		for i := range 3 { // more of what it may not read, at a registry that says 401 of that
+			g.Deny(right, fmt.Sprint("repository ", i), true)
+			may("the right one, refused for something else", right, "q", true)
+		}
+		g.Prove(right.Login, g.Right(right.Login, oci.Repo{Host: "a.test", Name: "acme/app"}, ""))
+		for i := range 5 {
+			may("a login that was right, after a change of its password", right, fmt.Sprint("tag ", i), true)
+			g.Deny(right, fmt.Sprint("tag ", i), true)
+		}
+		may("a login that the registry has called wrong five times", right, "tag 5", false)
 		time.Sleep(5 * time.Minute)
 		may("later", try("ann", "5", "a"), "q", true)
 		may("a wrong one, later", try("ann", "0", "a"), "q", true)
