@@ -138,6 +138,9 @@ func (t *Tokens) Name(token string, now time.Time) (name string, expired bool) {
 
 // Endless are the names of the tokens that have no end, sorted.
 func (t *Tokens) Endless() (list []string) {
+	if t == nil {
+		return nil
+	}
 	for _, e := range t.entries {
 		if e.expires.IsZero() {
 			list = append(list, e.name)

@@ -6,11 +6,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/identity"
 )
 
 const (
@@ -44,6 +47,7 @@ var hardening = []struct {
 	{"service-accounts", checkServiceAccounts},
 	{"trusted-proxies", checkTrustedProxies},
 	{"admin-listener", checkAdminListener},
+	{"operators", checkOperators},
 	{"secret-files", checkSecretFiles},
 	{"data-folder", checkDataFolder},
 	{"user", checkUser},
@@ -207,27 +211,41 @@ func checkTokens(_ context.Context, h hardened, c doctor.Check) doctor.Check {
 	return saying(c, "each token has an end")
 }
 
-// checkRevocationList looks whether certificates of nodes can be revoked, and whether the lists of revoked ones are current.
+// checkRevocationList looks whether certificates of clients and operators can be revoked, and whether the lists of revoked ones are
+// current.
 func checkRevocationList(_ context.Context, h hardened, c doctor.Check) doctor.Check {
-	certificates := h.files.clients.Certificates
-	lists := certificates.Lists()
+	authorities, lists := 0, 0
+	for _, of := range []struct {
+		setting string
+		*identity.Certificates
+	}{
+		{"clients.crl", h.files.clients.Certificates},
+		{"admin.operators.crl", h.files.keys.Certificates},
+	} {
+		if of.Certificates == nil {
+			continue
+		}
+		authorities++
+		lists += len(of.Lists())
+		outdated := of.Outdated(time.Now())
+		if len(outdated) == 0 {
+			continue
+		}
+		remedy := "write a new list to " + of.setting + ", signed by its authority; the mirror takes it up by itself"
+		l := outdated[0]
+		ended, refused := l.Ends.UTC().Format(time.DateOnly), l.Refused().UTC().Format(time.DateOnly)
+		if time.Now().Before(l.Refused()) {
+			return warns(c, remedy, "the list of %q ended on %s: from %s on no certificate of that authority counts", l.Issuer, ended, refused)
+		}
+		return broken(c, remedy, "the list of %q ended on %s: since %s no certificate of that authority counts", l.Issuer, ended, refused)
+	}
 	switch {
-	case certificates == nil:
-		return saying(c, "no client has a certificate")
-	case len(lists) == 0:
+	case authorities == 0:
+		return saying(c, "no client and no operator has a certificate")
+	case lists == 0:
 		return saying(c, "no list is configured: a certificate counts until it expires")
 	}
-	outdated := certificates.Outdated(time.Now())
-	if len(outdated) == 0 {
-		return saying(c, "lists: %d, none has ended", len(lists))
-	}
-	const remedy = "write a new list to clients.crl, signed by its authority; the mirror takes it up by itself"
-	l := outdated[0]
-	ended, refused := l.Ends.UTC().Format(time.DateOnly), l.Refused().UTC().Format(time.DateOnly)
-	if time.Now().Before(l.Refused()) {
-		return warns(c, remedy, "the list of %q ended on %s: from %s on no certificate of that authority counts", l.Issuer, ended, refused)
-	}
-	return broken(c, remedy, "the list of %q ended on %s: since %s no certificate of that authority counts", l.Issuer, ended, refused)
+	return saying(c, "lists: %d, none has ended", lists)
 }
 
 // checkServiceAccounts looks whether forged tokens are told from real ones before the API server is asked.
@@ -262,6 +280,23 @@ func checkAdminListener(_ context.Context, h hardened, c doctor.Check) doctor.Ch
 		return warns(c, "set admin.tls.cert and admin.tls.key, or listen on 127.0.0.1", "the token of %s is sent in clear text", h.admin)
 	}
 	return saying(c, "%s has a token, and speaks TLS", h.admin)
+}
+
+// checkOperators looks whether each caller that may change everything is named, and whether the tokens of operators end.
+func checkOperators(_ context.Context, h hardened, c doctor.Check) doctor.Check {
+	o := h.c.Admin.Operators
+	for _, r := range o.Rights {
+		if r.May == access.Operate.String() && len(r.Images) == 0 && slices.Contains(r.Who, "*") {
+			return warns(c, "name the operators, or give these the right to read", "a right of admin.operators lets each operator change everything")
+		}
+	}
+	if names := h.files.keys.Tokens.Endless(); len(names) > 0 {
+		return warns(c, "replace them: mirror token new NAME --expires 2160h", "tokens of operators that never end: %s", strings.Join(names, ", "))
+	}
+	if !o.Any() {
+		return saying(c, "no operator has a name of its own")
+	}
+	return saying(c, "each operator that may change everything is named, and each token has an end")
 }
 
 // checkSecretFiles looks whether other users of this machine can read a secret.

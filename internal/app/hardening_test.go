@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/registrymirror/mirror/admin/client"
 	"github.com/registrymirror/mirror/diagnose/doctor"
+	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/origin"
 )
 
@@ -93,6 +96,46 @@ func TestHardeningFindsWhatIsOpen(t *testing.T) {
 		if got := list[name]; got.State != doctor.Warning || !strings.Contains(got.Detail, text) {
 			t.Errorf("%s: %+v, want %q", name, got, text)
 		}
+	}
+}
+
+// A right for each operator to change everything is found, and tokens of operators that never end.
+func TestHardeningOfOperators(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		rights  string
+		expires string
+		state   doctor.State
+		text    string
+	}{
+		"named":              {"{who: [ann], may: operate}, {who: ['*'], may: read}", "2999-01-01T00:00:00Z", doctor.OK, "is named"},
+		"everyone, for some": {"{who: ['*'], may: operate, images: ['**/acme/*']}", "2999-01-01T00:00:00Z", doctor.OK, "is named"},
+		"everyone":           {"{who: ['*'], may: operate}", "2999-01-01T00:00:00Z", doctor.Warning, "lets each operator change everything"},
+		"a token for ever":   {"{who: [ann], may: operate}", "", doctor.Warning, "never end: ann"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			token, hash := identity.NewToken()
+			write(t, filepath.Join(dir, "operators.yaml"), "tokens:\n"+identity.TokenEntry{Name: "ann", SHA256: hash, Expires: tt.expires}.Line())
+			a, _ := start(t, settings(t, dir, "{listen: '127.0.0.1:0', operators: {tokens: operators.yaml, rights: ["+tt.rights+", {who: [ann], may: read}]}}", ""))
+			c, err := client.New(client.Options{URL: "http://" + a.AdminAddr().String(), Token: token})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := c.Do(t.Context(), "GET", "doctor", nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var report doctor.MirrorReport
+			if err := json.Unmarshal(b, &report); err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(report.Checks, func(c doctor.Check) bool { return c.Name == "operators" })
+			if i < 0 || report.Checks[i].State != tt.state || !strings.Contains(report.Checks[i].Detail, tt.text) {
+				t.Errorf("%+v", report.Checks)
+			}
+		})
 	}
 }
 
