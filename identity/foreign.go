@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-jose/go-jose/v4/jwt"
-
 	"github.com/registrymirror/mirror/client"
 )
 
@@ -62,10 +60,9 @@ const minToken = 26
 
 // isMeant reports whether a text is a token that names the mirror's audience, valid or not.
 func (a *Accounts) isMeant(token string) bool {
-	if !isJWT(token) || len(token) > maxJWT {
+	if !isJWT(token) {
 		return false
 	}
-	var c jwt.Claims
-	parsed, err := jwt.ParseSigned(token, algorithms)
-	return err == nil && parsed.UnsafeClaimsWithoutVerification(&c) == nil && c.Audience.Contains(a.o.Audience)
+	_, said, err := parse(token)
+	return err == nil && said.Audience.Contains(a.o.Audience)
 }

@@ -91,7 +91,7 @@ Exit codes of all commands: 0 success; 1 the check or the request failed; 2 wron
 	root.SetVersionTemplate(versionLine())
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newServeCmd(), newConfigCmd(), newStatusCmd(), newReloadCmd(), newCacheCmd(), newTagsCmd(), newCoverageCmd(), newTokenCmd(), newWarmCmd(), newUpstreamsCmd(), newFailuresCmd(),
-		newPullsCmd(), newExplainCmd(), newDoctorCmd(), newSetupCmd(), newNodeCmd(), newDemoCmd(), newManCmd(), newVersionCmd())
+		newPullsCmd(), newExplainCmd(), newDoctorCmd(), newSetupCmd(), newNodeCmd(), newCredentialProviderCmd(), newDemoCmd(), newManCmd(), newVersionCmd())
 	setHelpCmd(root)
 	return root
 }
