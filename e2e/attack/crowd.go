@@ -150,7 +150,8 @@ func playCrowd(ctx context.Context, s *stage, w crowd) error {
 	var image [3][]string // paths of an image
 	var large string
 	for i := range mirrors {
-		g, m, err := s.open(ctx, setup{})
+		// As docs/sizing.md says for a limit of 400 MiB.
+		g, m, err := s.open(ctx, setup{Options: mirrord.Options{Env: []string{"GOMEMLIMIT=360MiB"}}})
 		if err != nil {
 			return err
 		}
