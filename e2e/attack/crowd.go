@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/registrymirror/mirror/e2e/internal/mirrord"
 )
 
 // crowdScenes have thousands of connections that are idle or slow, while clients pull.
