@@ -176,8 +176,11 @@ func (c *checker) pair(file string, line int, paths [2]string, consequence strin
 		c.find(Broken, "client-missing", file, line, missing+" is not there: "+consequence, "copy the certificate and its key there, or remove client: "+
 			"mirror setup tls makes them")
 	case errors.Is(err, errPair):
-		c.find(Broken, "client-form", file, line, strings.Trim(strings.Join(paths[:], ", "), ", ")+": "+err.Error()+": "+consequence,
-			"write the certificate, and the key that belongs to it, in PEM: mirror setup tls makes them")
+		remedy := "write the certificate, and the key that belongs to it, in PEM: mirror setup tls makes them"
+		if paths[1] == "" {
+			remedy = `write client = [["CERTIFICATE", "KEY"]], a pair in brackets of its own: a file outside of them must have both`
+		}
+		c.find(Broken, "client-form", file, line, strings.Trim(strings.Join(paths[:], ", "), ", ")+": "+err.Error()+": "+consequence, remedy)
 	default:
 		c.unreadable(strings.Trim(strings.Join(paths[:], ", "), ", "), err, consequence)
 	}
