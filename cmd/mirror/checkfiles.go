@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/regular"
@@ -129,6 +130,10 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 	default:
 		if empty {
 			return &fileProblem{message: n.File + " is empty", hint: "write the secret to it, without quotes"}
+		}
+		if err := admin.CheckToken(strings.TrimSpace(string(text))); err != nil && n.Path == "admin.tokenFile" {
+			message, hint, _ := strings.Cut(err.Error(), "; ")
+			return &fileProblem{message: n.File + " " + message, hint: hint}
 		}
 		if n.Key == "secretFile" && hasShortLine(string(text)) {
 			return &fileProblem{

@@ -102,6 +102,11 @@ func TestConfigCheckReadsFiles(t *testing.T) {
 		},
 		"cut off":            {map[string]string{"tls.crt": cert[:len(cert)/2]}, []string{"tls.cert: DIR/tls.crt with the key", "1 problem with"}, ""},
 		"of different pairs": {map[string]string{"tls.crt": other}, []string{"private key does not match", "belong together"}, ""},
+		"a file of tokens as a token": {
+			map[string]string{"admin.token": "tokens:\n  - {name: ci}\n"},
+			[]string{"admin.tokenFile: DIR/admin.token is not one line of text, so no request can show it (write the token alone to it", "1 problem with"},
+			"",
+		},
 		"a short secret": {
 			map[string]string{"hub.secret": "s3cret-0123456789\ns3cret\n"},
 			[]string{"webhooks.hub.secretFile: a secret in DIR/hub.secret has less than 16 characters (write a long random one", "1 problem with"},

@@ -199,6 +199,9 @@ func readToken(path string) (string, error) {
 	if token == "" {
 		return "", fmt.Errorf("admin.tokenFile: %s is empty; write a long random token to it", path)
 	}
+	if err := admin.CheckToken(token); err != nil {
+		return "", fmt.Errorf("admin.tokenFile: %s %w", path, err)
+	}
 	return token, nil
 }
 
