@@ -40,7 +40,7 @@ type pairFile struct {
 }
 
 func newSetupTLSCmd() *cobra.Command {
-	c := certificates{}
+	c := certificates{valid: 365 * 24 * time.Hour}
 	cmd := &cobra.Command{
 		Use:   "tls",
 		Short: "Make certificates: an authority, the mirror's, and those of nodes",
@@ -79,7 +79,7 @@ Exit codes: 0 made; 1 files are there already, or can't be read or written; 2 wr
 	flags.StringArrayVar(&c.hosts, "host", nil, "a `name` or address by which clients reach the mirror; may be repeated")
 	flags.StringArrayVar(&c.nodes, "node", nil, "`name` of a node that gets a certificate; may be repeated")
 	flags.StringArrayVar(&c.operators, "operator", nil, "`name` of an operator that gets a certificate for the admin listener; may be repeated")
-	flags.DurationVar(&c.valid, "valid", 365*24*time.Hour, "how long the certificates of the mirror, of nodes and of operators are valid; the authority's is for ten years")
+	flags.Var(lengthFlag{"--valid", &c.valid}, "valid", "how long the certificates of the mirror, of nodes and of operators are valid; the authority's is for ten years")
 	flags.BoolVar(&c.renew, "renew", false, "make certificates that are there again, by the same authority")
 	flags.BoolVar(&c.force, "force", false, "overwrite everything, the authority too")
 	return cmd
