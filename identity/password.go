@@ -119,6 +119,9 @@ func costOf(hash string) (int, error) {
 
 const bcryptChars = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
+// Has reports whether there is a user of a name.
+func (p *Passwords) Has(user string) bool { return p.hash(user) != "" }
+
 // hash is the hash of a user; empty for an unknown one.
 func (p *Passwords) hash(user string) string {
 	if p == nil {

@@ -208,3 +208,42 @@ func exposed(path string) *fileProblem {
 		hint:    "chmod o= " + path, warning: true,
 	}
 }
+
+// strangers names the users and operators to whom a rule gives a right, and whom no file has: most likely they are mistyped. Names with
+// a * are not looked up. Files with mistakes are reported before.
+func strangers(c *config.Config) (warnings []string) {
+	read := func(file string) []byte {
+		b, _ := regular.Read(file, config.MaxFile) // the setting may be empty
+		return b
+	}
+	users, _ := identity.ParsePasswords(read(c.Clients.Htpasswd))
+	tokens, _ := identity.ParseTokens("", read(c.Clients.Tokens))
+	where := "no user of clients.htpasswd and no token of clients.tokens"
+	switch {
+	case c.Clients.Tokens == "":
+		where = "no user of clients.htpasswd"
+	case c.Clients.Htpasswd == "":
+		where = "no token of clients.tokens"
+	}
+	for i, r := range c.Rules {
+		for _, name := range r.Who {
+			if identity.CheckName(name) == nil && !users.Has(name) && !tokens.Has(name) {
+				warnings = append(warnings, fmt.Sprintf("rules[%d].who: %s is called %s; correct the name, or add it to the file", i, where, name))
+			}
+		}
+	}
+	o := c.Admin.Operators
+	if o.CA != "" { // the names of certificates are not known here
+		return warnings
+	}
+	operators, _ := identity.ParseTokens("", read(o.Tokens))
+	for i, r := range o.Rights {
+		for _, name := range r.Who {
+			if identity.CheckName(name) == nil && !operators.Has(name) {
+				warnings = append(warnings, fmt.Sprintf("admin.operators.rights[%d].who: no token of admin.operators.tokens is called %s; correct the name, or "+
+					"add it to the file", i, name))
+			}
+		}
+	}
+	return warnings
+}

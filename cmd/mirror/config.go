@@ -78,7 +78,7 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 				if err := printFiles(cmd.ErrOrStderr(), file, text, wrong, "check again (--no-files skips the files)"); err != nil {
 					return err
 				}
-				warnings = slices.Concat(warnings, diskWarnings(c), more)
+				warnings = slices.Concat(warnings, diskWarnings(c), more, strangers(c))
 			}
 			return explainConfig(cmd.OutOrStdout(), file, c, warnings)
 		},
