@@ -75,7 +75,12 @@ func (c *checker) hostsTOML(file, registry, client string) {
 		c.capabilities(d, host)
 		for k := range d.table("host", host, "header") {
 			m.Header[k] = strings.Join(texts(d.get("host", host, "header", k)), ", ")
-			if strings.EqualFold(k, "Authorization") && !isLogin(m.Header[k]) {
+			switch {
+			case !strings.EqualFold(k, "Authorization"):
+			case isLogin(m.Header[k]) && isInClear(u):
+				c.find(Warning, "login-in-clear", file, d.line("host", host, "header", k), "Authorization goes to "+host+" in clear text: the network "+
+					"can read it", "give the mirror a certificate, and write https:// with its ca: mirror setup tls makes them")
+			case !isLogin(m.Header[k]):
 				c.find(Broken, "login-form", file, d.line("host", host, "header", k), "Authorization has no scheme, so the mirror does not know the "+
 					"login", `write Authorization = "Bearer TOKEN"`)
 			}
