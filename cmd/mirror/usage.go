@@ -69,6 +69,13 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if ext := filepath.Ext(args[0]); cmd.Flag("config") != nil && (ext == ".yaml" || ext == ".yml" || ext == ".json") {
 		err = fmt.Errorf("%w; write --config %s", err, args[0])
 	}
+	if strings.Contains(args[0], "://") {
+		for _, flag := range []string{"mirror", "admin"} {
+			if cmd.Flag(flag) != nil {
+				return fmt.Errorf("%w; write --%s %s", err, flag, args[0])
+			}
+		}
+	}
 	return err
 }
 
