@@ -107,7 +107,7 @@ func typed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := r.Header.Get("Content-Type")
 		t, _, err := mime.ParseMediaType(header)
-		bare := header == "" && (r.Body == nil || r.Body == http.NoBody)
+		bare := header == "" && r.ContentLength == 0 // not by Body: HTTP/2 gives each request one
 		if r.Method == http.MethodGet || r.Method == http.MethodHead || bare || err == nil && t == "application/json" ||
 			slices.Contains(otherTypes[r.URL.Path], t) && (err == nil || header == "") {
 			next.ServeHTTP(w, r)

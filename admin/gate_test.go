@@ -173,6 +173,39 @@ func TestOwnSite(t *testing.T) {
 	}
 }
 
+// A request without a body needs no type, whatever the protocol: reload, and the end of a pin. One with a body does.
+func TestNoBodyNeedsNoType(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(admin.New(admin.Options{
+		Loopback: true, Reload: func(context.Context) (admin.Reloaded, error) { return admin.Reloaded{}, nil },
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	for body, status := range map[string]int{"": http.StatusOK, "x=1": http.StatusUnsupportedMediaType} {
+		for _, major := range []int{1, 2} {
+			c := &http.Client{Transport: s.Client().Transport.(*http.Transport).Clone()}
+			t.Cleanup(c.CloseIdleConnections)
+			if major == 1 {
+				c.Transport.(*http.Transport).TLSClientConfig.NextProtos = []string{"http/1.1"}
+				c.Transport.(*http.Transport).ForceAttemptHTTP2 = false
+			}
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/api/v1/reload", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := c.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.ProtoMajor != major || resp.StatusCode != status {
+				t.Errorf("HTTP/%d, body %q: HTTP/%d, %s", major, body, resp.ProtoMajor, resp.Status)
+			}
+		}
+	}
+}
+
 // Each route takes JSON alone, and requires its Content-Type, except the one that reads text from nodes: the form of a web
 // page can't send that.
 func TestPostIsJSON(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/go-chi/chi/v5"
 
@@ -29,6 +30,14 @@ const (
 	Operate                     // to change something of some image; the handler checks which
 	OperateAll                  // to change everything
 )
+
+// CheckToken says why a text can't be the token of the listener: a header has to carry it. The message goes behind the name of its file.
+func CheckToken(token string) error {
+	if strings.ContainsFunc(token, unicode.IsControl) {
+		return errors.New("is not one line of text, so no request can show it; write the token alone to it, as openssl rand -hex 32 prints one")
+	}
+	return nil
+}
 
 // String is the right as openapi.yaml has it.
 func (r Right) String() string {

@@ -254,6 +254,18 @@ func (c *draft) login(e *identity.RefusedError) {
 		case identity.ByPassword, identity.ByCertificate:
 			c.remedy("log in to the mirror again, or correct the imagePullSecret for it")
 		}
+		switch {
+		case account: // its remedy fits
+		case e.Detail == identity.TokenExpired:
+			c.set(LoginRefused, "the mirror does not accept this token, which has expired")
+			c.remedy("log in to the mirror with a new token; mirror token new makes one")
+		case e.Detail == identity.TokenOfAnother:
+			c.set(LoginRefused, "the mirror does not accept this token beside this user")
+			c.remedy("log in to the mirror with the name of the token as the user")
+		case e.Detail == identity.SpaceAtEnd:
+			c.set(LoginRefused, "the mirror does not accept this password, which ends in a line end or another space")
+			c.remedy("make the login for the mirror again without it: printf, not echo")
+		}
 	}
 	if e.Detail != "" {
 		c.note("%s", e.Detail)

@@ -572,6 +572,9 @@ var cases = []struct {
 	{"login-refused-account", diagnose.LoginRefused, &identity.RefusedError{
 		Method: identity.ByAccount, Result: identity.Refused, Detail: "the token is not for the audience mirror",
 	}},
+	{"login-refused-account-expired", diagnose.LoginRefused, &identity.RefusedError{
+		Method: identity.ByAccount, Result: identity.Refused, Detail: identity.TokenExpired,
+	}},
 	{"login-limited-account", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByAccount, Result: identity.Limited}},
 	{"client-login-missing", diagnose.ClientLoginMissing, &access.LoginError{
 		Repo: oci.Repo{Host: "docker.io", Name: "acme/app"}, Mirrored: true,
@@ -592,6 +595,12 @@ var cases = []struct {
 	{"login-refused", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Refused}},
 	{"login-refused-token", diagnose.LoginRefused, &identity.RefusedError{
 		Method: identity.ByToken, Result: identity.Refused, Detail: "the token has expired",
+	}},
+	{"login-refused-beside-another-name", diagnose.LoginRefused, &identity.RefusedError{
+		Method: identity.ByToken, Result: identity.Refused, Detail: identity.TokenOfAnother,
+	}},
+	{"login-refused-with-a-line-end", diagnose.LoginRefused, &identity.RefusedError{
+		Method: identity.ByPassword, Result: identity.Refused, Detail: identity.SpaceAtEnd,
 	}},
 	{"login-limited", diagnose.LoginRefused, &identity.RefusedError{Method: identity.ByPassword, Result: identity.Limited}},
 	{"login-unavailable", diagnose.LoginRefused, &identity.RefusedError{

@@ -187,7 +187,7 @@ func (a *Accounts) read(token string, now time.Time) (*jwt.JSONWebToken, claims,
 	case errors.Is(err, jwt.ErrInvalidIssuer):
 		return nil, c, fmt.Errorf("the token was not issued by %s", a.o.Issuer)
 	case errors.Is(err, jwt.ErrExpired):
-		return nil, c, errors.New("the token has expired")
+		return nil, c, errors.New(TokenExpired)
 	case err != nil:
 		return nil, c, errors.New("the token is not valid yet")
 	}

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -11,8 +10,8 @@ import (
 
 // IdentifyBeside is Identify for a request that may carry a login of the client at a registry. foreign says that it has one that may
 // be shown to that registry: a user and password that are not the mirror's, and whose user is not one of the mirror's either, so
-// that no mistyped password for the mirror leaves it. No token for the mirror does either, whatever is wrong with it. The error is a *RefusedError for a login that is the mirror's and wrong, or
-// that could not be checked.
+// that no mistyped password for the mirror leaves it. No token for the mirror does either, whatever is wrong with it. The error is a
+// *RefusedError for a login that is the mirror's and wrong, or that could not be checked.
 func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Identity, foreign bool, note string, err error) {
 	s := v.settings.Load()
 	l, sent := loginOf(r)
@@ -21,15 +20,12 @@ func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Id
 		return who, false, note, err
 	}
 	if s.Logins() {
-		who, err = v.login(r.Context(), s, l, source)
-		e, refused := errors.AsType[*RefusedError](err)
-		switch {
-		case err == nil:
-			return who, false, "", nil
-		case !refused || e.Result != Refused || s.knows(l.user) || s.isOurs(l.secret):
-			return "", false, "", err
+		if s.knows(l.user) || s.isOurs(l.secret) {
+			who, err = v.login(r.Context(), s, l, source)
+			return who, false, "", err
 		}
-		note = "the request has a login that is not one of the mirror's: " + err.Error()
+		// It is not counted as a wrong password: the clients of an address may share one user of their registry, with many passwords.
+		note = "the request has a login that is not one of the mirror's: there is no such user or token"
 	}
 	bare := *r
 	bare.Header = r.Header.Clone()

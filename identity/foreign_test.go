@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -57,5 +58,19 @@ func TestOwnSecretsAreNotForeign(t *testing.T) {
 				t.Errorf("%q, foreign %v, %v", who, foreign, err)
 			}
 		})
+	}
+}
+
+// Clients of one address may share a user of their registry, each with another password: none of these counts as a wrong password of the
+// mirror's.
+func TestForeignLoginsAreNotLimited(t *testing.T) {
+	t.Parallel()
+	v := newVerifier()
+	v.Use(identity.Settings{Passwords: passwords(t, "alice")})
+	for i := range 50 {
+		_, foreign, _, err := v.IdentifyBeside(request(t, basic("oauth2accesstoken", fmt.Sprint("token", i))), "a")
+		if !foreign || err != nil {
+			t.Fatalf("login %d: foreign %v, %v", i, foreign, err)
+		}
 	}
 }

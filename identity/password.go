@@ -57,7 +57,7 @@ func ParsePasswords(text []byte) (*Passwords, error) {
 		}
 		user, hash, found := strings.Cut(line, ":")
 		if !found || hash == "" {
-			return nil, fmt.Errorf("line %d is not USER:HASH; write it with htpasswd -B", i+1)
+			return nil, fmt.Errorf("line %d is not USER:HASH; write it with htpasswd -B -C 10", i+1)
 		}
 		if err := CheckName(user); err != nil {
 			return nil, fmt.Errorf("line %d: %w", i+1, err)
@@ -79,7 +79,7 @@ func ParsePasswords(text []byte) (*Passwords, error) {
 		}
 	}
 	if len(p.hashes) == 0 {
-		return nil, fmt.Errorf("it has no user; add one with htpasswd -B FILE USER")
+		return nil, fmt.Errorf("it has no user; add one with htpasswd -B -C 10 FILE USER")
 	}
 	return p, nil
 }
@@ -100,7 +100,7 @@ var otherHashes = []struct{ prefix, name string }{
 
 // costOf checks that a hash is of bcrypt, and returns its cost.
 func costOf(hash string) (int, error) {
-	const remedy = "make the line again with htpasswd -B"
+	const remedy = "make the line again with htpasswd -B -C 10"
 	for _, o := range otherHashes {
 		if strings.HasPrefix(hash, o.prefix) {
 			return 0, fmt.Errorf("the hash is %s, and only bcrypt is accepted; %s", o.name, remedy)
@@ -118,6 +118,9 @@ func costOf(hash string) (int, error) {
 }
 
 const bcryptChars = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+// Has reports whether there is a user of a name.
+func (p *Passwords) Has(user string) bool { return p.hash(user) != "" }
 
 // hash is the hash of a user; empty for an unknown one.
 func (p *Passwords) hash(user string) string {

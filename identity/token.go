@@ -150,6 +150,19 @@ func (t *Tokens) Endless() (list []string) {
 	return slices.Compact(list)
 }
 
+// Has reports whether there is a token of a name, which may have ended.
+func (t *Tokens) Has(name string) bool {
+	if t == nil {
+		return false
+	}
+	for _, e := range t.entries {
+		if e.name == name {
+			return true
+		}
+	}
+	return false
+}
+
 // find is the name of a token. expired: the token is known, and has ended.
 //
 // The lookup is by the hash of what a client sends: time that depends on it tells nothing of another token's hash that would help to

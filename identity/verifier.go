@@ -66,6 +66,14 @@ const (
 	ByAccount     Method = "serviceaccount"
 )
 
+// These are the details of a RefusedError that have a remedy of their own. None tells a client more than what it has sent, and a token that it
+// knows the whole of.
+const (
+	TokenExpired   = "the token has expired"
+	TokenOfAnother = "the token belongs to another user"
+	SpaceAtEnd     = "the password ends in a line end or another space"
+)
+
 // RefusedError says that a login is not one of the mirror's.
 type RefusedError struct {
 	Method Method
@@ -220,16 +228,16 @@ func (v *Verifier) login(ctx context.Context, s *Settings, l login, source strin
 	name, expired := s.Tokens.find(l.secret, time.Now())
 	switch {
 	case expired:
-		return "", v.refuse(ByToken, Refused, "the token has expired", nil)
+		return "", v.refuse(ByToken, Refused, TokenExpired, nil)
 	case name != "" && l.user != "" && l.user != name:
-		return "", v.refuse(ByToken, Refused, "the token belongs to another user", nil)
+		return "", v.refuse(ByToken, Refused, TokenOfAnother, nil)
 	case name != "":
 		v.o.Observe(ByToken, Accepted)
 		return client.Identity(name), nil
 	case s.Accounts != nil && isJWT(l.secret):
 		return v.account(ctx, s.Accounts, l.secret, source)
 	case l.user == "" || s.Passwords == nil:
-		return "", v.refuse(ByToken, Refused, "", nil)
+		return "", v.refuse(ByToken, Refused, spaceAtEnd(l.secret), nil)
 	}
 	return v.password(ctx, s.Passwords, l, source)
 }
@@ -265,7 +273,15 @@ func (v *Verifier) password(ctx context.Context, p *Passwords, l login, source s
 	case c.result == Unavailable:
 		return "", &RefusedError{Method: ByPassword, Result: Unavailable, Detail: "too many passwords wait to be checked"}
 	}
-	return "", &RefusedError{Method: ByPassword, Result: Refused}
+	return "", &RefusedError{Method: ByPassword, Result: Refused, Detail: spaceAtEnd(l.secret)}
+}
+
+// spaceAtEnd is SpaceAtEnd for a secret that ends so, as echo and files write it; empty: it does not.
+func spaceAtEnd(secret string) string {
+	if strings.TrimRight(secret, " \t\r\n") != secret {
+		return SpaceAtEnd
+	}
+	return ""
 }
 
 // remembered is the result for a password, if the user has the same hash as then.

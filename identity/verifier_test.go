@@ -158,6 +158,34 @@ func TestIdentify(t *testing.T) {
 }
 
 // Without settings a login means nothing, and is not a mistake.
+// A refusal says what is wrong with a login where the client can see that by itself, and the same whether the user exists or not.
+func TestRefusalsSayWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	list, token := tokens(t, "ci", "old")
+	users := identity.Settings{Passwords: passwords(t, "alice"), Tokens: list}
+	for _, tt := range []struct {
+		name, header, want string
+		settings           identity.Settings
+	}{
+		{"a wrong password", basic("alice", "alice2"), "", users},
+		{"a line end behind the right one", basic("alice", "alice1\n"), identity.SpaceAtEnd, users},
+		{"a line end, of an unknown user", basic("carol", "carol1\r\n"), identity.SpaceAtEnd, users},
+		{"a line end behind a token", basic("ci", token["ci"]+"\n"), identity.SpaceAtEnd, users},
+		{"a line end behind a token, without users", basic("ci", token["ci"]+"\n"), identity.SpaceAtEnd, identity.Settings{Tokens: list}},
+		{"a token with another name", basic("oauth2", token["ci"]), identity.TokenOfAnother, users},
+		{"a token that has ended", basic("oauth2", token["old"]), identity.TokenExpired, users},
+		{"an unknown token", "Bearer " + token["ci"][:40], "", users},
+	} {
+		v := newVerifier()
+		v.Use(tt.settings)
+		_, _, err := v.Identify(request(t, tt.header), tt.name, false)
+		e, ok := errors.AsType[*identity.RefusedError](err)
+		if !ok || e.Result != identity.Refused || e.Detail != tt.want {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
 func TestNoWayToLogIn(t *testing.T) {
 	t.Parallel()
 	v := newVerifier()

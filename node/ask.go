@@ -31,6 +31,12 @@ const (
 // errAnother says that something answers at a mirror's address which is not a mirror of ours.
 var errAnother = errors.New("another program answers")
 
+// errTLS says that the address of a mirror is for plain HTTP, and that TLS is spoken there.
+var errTLS = errors.New("it answers by TLS alone")
+
+// plainToTLS is what a program in Go, as the mirror is, answers to plain HTTP where it speaks TLS.
+const plainToTLS = "Client sent an HTTP request to an HTTPS server."
+
 // transport has the limits that containerd has by our files. No CA: the certificates of the system count.
 func transport(pem [][]byte, skipVerify bool) (*http.Transport, error) {
 	t := &http.Transport{
@@ -79,6 +85,8 @@ func ask(ctx context.Context, t *http.Transport, mirror string) (clock time.Time
 		return clock, nil
 	case resp.StatusCode == http.StatusServiceUnavailable && (text == "starting" || text == "stopping"):
 		return clock, errNotReady(text)
+	case resp.StatusCode == http.StatusBadRequest && text == plainToTLS:
+		return clock, errTLS
 	}
 	return clock, fmt.Errorf("%w at %s: %s", errAnother, mirror, resp.Status)
 }
@@ -213,6 +221,9 @@ func (m Mirror) explain(err error, clock time.Time) *Finding {
 		f.Remedy = "set both by NTP: timedatectl shows whether this one is"
 	case err == nil:
 		return nil
+	case errors.Is(err, errTLS):
+		f.Rule, f.Cause = "tls-needed", m.URL+" is an address for plain HTTP, and "+err.Error()
+		f.Remedy = "write https:// there, and name the CA of its certificate; for containerd mirror setup containerd --ca writes both"
 	case errors.Is(err, errAnother):
 		f.Rule, f.Level, f.Cause = "not-ours", Warning, err.Error()+", and not this mirror"
 		f.Remedy = "if it is to be the mirror, correct the address; a web server, an ingress or another registry stands there"

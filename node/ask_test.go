@@ -57,6 +57,7 @@ func TestAskAll(t *testing.T) {
 	}{
 		{"ours", ours.URL, "", "", true},
 		{"another program", other.URL, "", "broken not-ours", false},
+		{"http:// where TLS is spoken", "http" + strings.TrimPrefix(secure.URL, "https"), "", "broken tls-needed", false},
 		{"nothing listens", "http://127.0.0.1:1", "", "broken mirror-unreachable", false},
 		{"a certificate of its own CA", secure.URL, `ca = "ca.crt"`, "", true},
 		{"an unknown CA", secure.URL, "", "broken certificate-untrusted", false},

@@ -75,7 +75,12 @@ func (c *checker) hostsTOML(file, registry, client string) {
 		c.capabilities(d, host)
 		for k := range d.table("host", host, "header") {
 			m.Header[k] = strings.Join(texts(d.get("host", host, "header", k)), ", ")
-			if strings.EqualFold(k, "Authorization") && !isLogin(m.Header[k]) {
+			switch {
+			case !strings.EqualFold(k, "Authorization"):
+			case isLogin(m.Header[k]) && isInClear(u):
+				c.find(Warning, "login-in-clear", file, d.line("host", host, "header", k), "Authorization goes to "+host+" in clear text: the network "+
+					"can read it", "give the mirror a certificate, and write https:// with its ca: mirror setup tls makes them")
+			case !isLogin(m.Header[k]):
 				c.find(Broken, "login-form", file, d.line("host", host, "header", k), "Authorization has no scheme, so the mirror does not know the "+
 					"login", `write Authorization = "Bearer TOKEN"`)
 			}
@@ -176,8 +181,11 @@ func (c *checker) pair(file string, line int, paths [2]string, consequence strin
 		c.find(Broken, "client-missing", file, line, missing+" is not there: "+consequence, "copy the certificate and its key there, or remove client: "+
 			"mirror setup tls makes them")
 	case errors.Is(err, errPair):
-		c.find(Broken, "client-form", file, line, strings.Trim(strings.Join(paths[:], ", "), ", ")+": "+err.Error()+": "+consequence,
-			"write the certificate, and the key that belongs to it, in PEM: mirror setup tls makes them")
+		remedy := "write the certificate, and the key that belongs to it, in PEM: mirror setup tls makes them"
+		if paths[1] == "" {
+			remedy = `write client = [["CERTIFICATE", "KEY"]], a pair in brackets of its own: a file outside of them must have both`
+		}
+		c.find(Broken, "client-form", file, line, strings.Trim(strings.Join(paths[:], ", "), ", ")+": "+err.Error()+": "+consequence, remedy)
 	default:
 		c.unreadable(strings.Trim(strings.Join(paths[:], ", "), ", "), err, consequence)
 	}

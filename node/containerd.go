@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"net/url"
 	"path"
 	"strings"
 
@@ -105,6 +106,10 @@ func Containerd(o Options, dir string) (Output, error) {
 		"Remove mirrors, configs and auths below registry in config.toml: beside config_path they keep the CRI plugin from loading, and the "+
 			"node is NotReady.",
 		"Try it: ctr images pull --hosts-dir "+dir+" IMAGE, or crictl pull IMAGE.")
+	if u, err := url.Parse(s.Mirror); err == nil && s.Authorization != "" && isInClear(u) {
+		out.Notes = append(out.Notes, "The login goes to "+s.Mirror+" in clear text: give the mirror a certificate, and write https:// with --ca: mirror "+
+			"setup tls makes them.")
+	}
 	if s.NoFallback {
 		out.Notes = append(out.Notes, noWayAround)
 	}

@@ -201,11 +201,11 @@ func TestAgentOfANodeWhoseLoginIsRefused(t *testing.T) {
 		time.Sleep(time.Minute)
 		metric("0")
 		answers(&LoginError{"it has expired"})
-		time.Sleep(time.Minute) // once, or twice
+		time.Sleep(40 * time.Second) // once, or twice
 		if n.State() != Configured {
-			t.Errorf("after a minute: %s", n.State())
+			t.Errorf("after 40 s: %s", n.State())
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(80 * time.Second)
 		metric("1")
 		answers(errors.New("timeout"))
 		time.Sleep(time.Minute)

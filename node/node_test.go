@@ -403,3 +403,17 @@ func TestWhatIsNotAHostsTOMLStays(t *testing.T) {
 		})
 	}
 }
+
+// A login that the network can read is named; one that stays on the machine, or goes over TLS, is not.
+func TestLoginInClear(t *testing.T) {
+	t.Parallel()
+	for mirror, clear := range map[string]bool{
+		"http://10.0.0.7:5000": true, "http://mirror.example:5000": true, "https://mirror.example:5000": false,
+		"http://127.0.0.1:5000": false, "http://[::1]:5000": false, "http://localhost:5000": false,
+	} {
+		out, err := Containerd(Options{Mirror: mirror, Registries: []Registry{{Name: "ghcr.io"}}, Authorization: "Bearer s3cret"}, "")
+		if err != nil || strings.Contains(strings.Join(out.Notes, " "), "clear text") != clear {
+			t.Errorf("%s: %v %q", mirror, err, out.Notes)
+		}
+	}
+}

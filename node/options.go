@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"path"
 	"strconv"
@@ -146,6 +147,12 @@ func (s *settings) readPair() (wrong []error) {
 		wrong = append(wrong, errors.New("a client certificate is of no use for a mirror at http://: containerd would try https:// there"))
 	}
 	return wrong
+}
+
+// isInClear reports whether what is sent to a URL can be read on a network.
+func isInClear(u *url.URL) bool {
+	ip, err := netip.ParseAddr(u.Hostname())
+	return u.Scheme == "http" && u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback())
 }
 
 // isLogin reports whether the value of a header Authorization is a login that a mirror can know: a scheme, and one word.

@@ -245,8 +245,10 @@ func (p *Puller) prove(ctx context.Context, view *site, kind oci.Kind, ref oci.R
 		wait = grantPatience
 	}
 	k := view.key(kind, ref.Repo, "right "+reference(ref))
+	asked := *view
+	asked.own = new(*o) // the trip may last longer than this wait for it, which then changes its own
 	_, _, err := p.asking.do(upstream.Afresh(ctx), k.String(), start.Add(wait), func(ctx context.Context) (oci.Descriptor, error) {
-		return oci.Descriptor{}, p.show(ctx, view, kind, ref)
+		return oci.Descriptor{}, p.show(ctx, &asked, kind, ref)
 	})
 	_, kept := errors.AsType[*access.RefusedError](err)
 	switch {

@@ -108,6 +108,9 @@ func TestClientsOwnLogin(t *testing.T) {
 			name: "a proxy here", from: "127.0.0.1:9", header: http.Header{"X-Forwarded-For": {"192.0.2.1"}, "X-Forwarded-Proto": {"https"}},
 			err: missing(true), login: true, status: 403,
 		},
+		{name: "a proxy here that says little", from: "127.0.0.1:9", header: http.Header{"X-Forwarded-For": {""}}, err: missing(true), login: true, status: 403},
+		{name: "a proxy here, nginx", from: "127.0.0.1:9", header: http.Header{"X-Real-Ip": {"192.0.2.1"}}, err: missing(true), login: true, status: 403},
+		{name: "a proxy here, squid", from: "127.0.0.1:9", header: http.Header{"Via": {"1.1 squid"}}, err: missing(true), login: true, status: 403},
 		{
 			name: "a trusted proxy here", from: "127.0.0.1:9", proxies: "127.0.0.0/8",
 			header: http.Header{"X-Forwarded-For": {"192.0.2.1"}, "X-Forwarded-Proto": {"https"}},

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -271,12 +272,12 @@ func (x *exchange) isSecure() bool {
 	if err != nil || !from.Addr().Unmap().IsLoopback() {
 		return false
 	}
-	h := x.r.Header
-	if h.Get("X-Forwarded-For") == "" && h.Get("Forwarded") == "" && h.Get("X-Forwarded-Proto") == "" {
-		return true
-	}
-	return x.s.o.Proxies.Trust(from.Addr()) && strings.EqualFold(h.Get("X-Forwarded-Proto"), "https")
+	proxied := slices.ContainsFunc(proxyHeaders, func(name string) bool { return x.r.Header.Values(name) != nil })
+	return !proxied || x.s.o.Proxies.Trust(from.Addr()) && strings.EqualFold(x.r.Header.Get("X-Forwarded-Proto"), "https")
 }
+
+// proxyHeaders are those by which a proxy shows itself, with a value or without.
+var proxyHeaders = []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via"}
 
 // track notes that the client pulls the repository. While the mirror stops, a pull that was not under way is refused.
 func (x *exchange) track() error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/admin/client"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/internal/regular"
@@ -230,6 +231,9 @@ func (f *adminFlags) token() (string, error) {
 	token := strings.TrimSpace(string(b))
 	if token == "" {
 		return "", fmt.Errorf("--admin-token-file: %s is empty", f.tokenFile)
+	}
+	if err := admin.CheckToken(token); err != nil {
+		return "", fmt.Errorf("--admin-token-file: %s %w", f.tokenFile, err)
 	}
 	return token, nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
 	"github.com/registrymirror/mirror/identity"
 	"github.com/registrymirror/mirror/internal/regular"
@@ -130,6 +131,10 @@ func checkFile(n config.Named, files map[string]string) *fileProblem {
 		if empty {
 			return &fileProblem{message: n.File + " is empty", hint: "write the secret to it, without quotes"}
 		}
+		if err := admin.CheckToken(strings.TrimSpace(string(text))); err != nil && n.Path == "admin.tokenFile" {
+			message, hint, _ := strings.Cut(err.Error(), "; ")
+			return &fileProblem{message: n.File + " " + message, hint: hint}
+		}
 		if n.Key == "secretFile" && hasShortLine(string(text)) {
 			return &fileProblem{
 				message: fmt.Sprintf("a secret in %s has less than %d characters", n.File, webhook.MinSecret),
@@ -202,4 +207,43 @@ func exposed(path string) *fileProblem {
 		message: fmt.Sprintf("every user of this machine can read %s (mode %04o)", path, info.Mode().Perm()),
 		hint:    "chmod o= " + path, warning: true,
 	}
+}
+
+// strangers names the users and operators to whom a rule gives a right, and whom no file has: most likely they are mistyped. Names with
+// a * are not looked up. Files with mistakes are reported before.
+func strangers(c *config.Config) (warnings []string) {
+	read := func(file string) []byte {
+		b, _ := regular.Read(file, config.MaxFile) // the setting may be empty
+		return b
+	}
+	users, _ := identity.ParsePasswords(read(c.Clients.Htpasswd))
+	tokens, _ := identity.ParseTokens("", read(c.Clients.Tokens))
+	where := "no user of clients.htpasswd and no token of clients.tokens"
+	switch {
+	case c.Clients.Tokens == "":
+		where = "no user of clients.htpasswd"
+	case c.Clients.Htpasswd == "":
+		where = "no token of clients.tokens"
+	}
+	for i, r := range c.Rules {
+		for _, name := range r.Who {
+			if identity.CheckName(name) == nil && !users.Has(name) && !tokens.Has(name) {
+				warnings = append(warnings, fmt.Sprintf("rules[%d].who: %s is called %s; correct the name, or add it to the file", i, where, name))
+			}
+		}
+	}
+	o := c.Admin.Operators
+	if o.CA != "" { // the names of certificates are not known here
+		return warnings
+	}
+	operators, _ := identity.ParseTokens("", read(o.Tokens))
+	for i, r := range o.Rights {
+		for _, name := range r.Who {
+			if identity.CheckName(name) == nil && !operators.Has(name) {
+				warnings = append(warnings, fmt.Sprintf("admin.operators.rights[%d].who: no token of admin.operators.tokens is called %s; correct the name, or "+
+					"add it to the file", i, name))
+			}
+		}
+	}
+	return warnings
 }

@@ -78,7 +78,7 @@ Exit codes: 0 valid; 1 invalid, or a file can't be read; 2 wrong usage.`,
 				if err := printFiles(cmd.ErrOrStderr(), file, text, wrong, "check again (--no-files skips the files)"); err != nil {
 					return err
 				}
-				warnings = slices.Concat(warnings, diskWarnings(c), more)
+				warnings = slices.Concat(warnings, diskWarnings(c), more, strangers(c))
 			}
 			return explainConfig(cmd.OutOrStdout(), file, c, warnings)
 		},
@@ -261,6 +261,12 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 	for _, r := range c.Rules {
 		t.field("rule", "%s may pull %s", ruledClients(r), strings.Join(r.Pull, " "))
 	}
+	if ways := clientsWays(c.Clients); ways != "" {
+		t.field("clients", "by %s", ways)
+	}
+	if limits := clientsLimits(c.Clients.Limits); limits != "" {
+		t.field("limits", "%s", limits)
+	}
 	for _, o := range c.Overrides {
 		t.field(o.Path, "from %s", o.Variable)
 	}
@@ -284,6 +290,42 @@ func adminKeys(a config.Admin) string {
 		}
 	}
 	return cmp.Or(strings.Join(list, ", "), "no token")
+}
+
+// clientsWays are the ways in which clients identify themselves; empty: there are none.
+func clientsWays(c config.Clients) string {
+	var list []string
+	for _, way := range []struct{ what, of string }{
+		{"passwords in ", c.Htpasswd},
+		{"tokens in ", c.Tokens},
+		{"certificates of nodes by ", c.CA},
+		{"tokens of service accounts for the audience ", c.Kubernetes.Audience},
+	} {
+		if way.of != "" {
+			list = append(list, way.what+way.of)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// clientsLimits are the limits of clients; empty: there are none.
+func clientsLimits(l config.ClientsLimits) string {
+	var list []string
+	if l.MaxRequests > 0 {
+		list = append(list, fmt.Sprintf("%d requests at once of each client", l.MaxRequests))
+	}
+	for _, b := range []struct {
+		size config.Size
+		of   string
+	}{{l.Bandwidth, "for each client"}, {l.TotalBandwidth, "for all"}} {
+		if b.size > 0 {
+			list = append(list, fmt.Sprintf("%s a second %s", b.size, b.of))
+		}
+	}
+	if l.ByAddress {
+		list = append(list, "clients without an identity by their address")
+	}
+	return strings.Join(list, ", ")
 }
 
 // ruledClients are the clients of a rule.

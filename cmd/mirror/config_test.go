@@ -127,6 +127,28 @@ func TestConfigCheckWarnsOfRules(t *testing.T) {
 	}
 }
 
+// The ways in which clients identify themselves, and their limits, are shown where there are some.
+func TestConfigCheckShowsClients(t *testing.T) {
+	t.Parallel()
+	stdout, _, err := runConfig(t, "check", "--no-files", "--config", configFile(t, "upstreams: {docker.io: {}}\n"))
+	if err != nil || strings.Contains(stdout, "\nclients ") || strings.Contains(stdout, "\nlimits ") {
+		t.Errorf("%v\n%s", err, stdout)
+	}
+	stdout, _, err = runConfig(t, "check", "--no-files", "--config", configFile(t, "tls: {cert: /c, key: /k}\nclients: {htpasswd: /users, tokens: /tokens, ca: /ca, "+
+		"kubernetes: {audience: mirror}, limits: {maxRequests: 64, bandwidth: 100MiB, totalBandwidth: 1GiB, byAddress: true}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"by passwords in /users, tokens in /tokens, certificates of nodes by /ca, tokens of service accounts for the audience mirror\n",
+		"64 requests at once of each client, 100MiB a second for each client, 1GiB a second for all, clients without an identity by their address\n",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in\n%s", want, stdout)
+		}
+	}
+}
+
 // A cache that is larger than its disk, and one that is a percentage of its disk.
 func TestConfigCheckLooksAtTheDisk(t *testing.T) {
 	t.Parallel()

@@ -10,9 +10,13 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/registrymirror/mirror/identity"
+	"github.com/registrymirror/mirror/internal/authority"
 )
 
 // certificate is a certificate and its key, PEM.
@@ -102,6 +106,11 @@ func TestConfigCheckReadsFiles(t *testing.T) {
 		},
 		"cut off":            {map[string]string{"tls.crt": cert[:len(cert)/2]}, []string{"tls.cert: DIR/tls.crt with the key", "1 problem with"}, ""},
 		"of different pairs": {map[string]string{"tls.crt": other}, []string{"private key does not match", "belong together"}, ""},
+		"a file of tokens as a token": {
+			map[string]string{"admin.token": "tokens:\n  - {name: ci}\n"},
+			[]string{"admin.tokenFile: DIR/admin.token is not one line of text, so no request can show it (write the token alone to it", "1 problem with"},
+			"",
+		},
 		"a short secret": {
 			map[string]string{"hub.secret": "s3cret-0123456789\ns3cret\n"},
 			[]string{"webhooks.hub.secretFile: a secret in DIR/hub.secret has less than 16 characters (write a long random one", "1 problem with"},
@@ -167,5 +176,59 @@ func TestServeTellsOfAllFiles(t *testing.T) {
 	if code != exitFailed || out != "" || !strings.Contains(errs, "tls.crt does not exist") || !strings.Contains(errs, "corp.crt does not exist") ||
 		!strings.Contains(errs, "then start again") || strings.Contains(errs, "harbor.pass") {
 		t.Errorf("%d %s%s", code, out, errs)
+	}
+}
+
+// authorityOf is the certificate of a new authority.
+func authorityOf(t *testing.T) string {
+	t.Helper()
+	_, pair, err := authority.New("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pair.Cert)
+}
+
+// A right for a name that no file has is most likely a mistyped one. A pattern is not looked up, and neither are nodes.
+func TestConfigCheckNamesStrangers(t *testing.T) {
+	t.Parallel()
+	const hash = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
+	entry := func(name string) string {
+		return identity.TokenEntry{Name: name, SHA256: strings.Repeat("0", 64)}.Line()
+	}
+	text := `tls: {cert: tls.crt, key: tls.key}
+upstreams: {docker.io: {access: rules}}
+clients: {htpasswd: users, tokens: tokens.yaml, ca: ca.crt}
+admin: {operators: {tokens: operators.yaml, rights: [{who: [bob, "sre-*"], may: operate}, {who: [bbo], may: read}]}}
+rules:
+  - {who: [alice, ci, "ci-*", "node:*", anonymous], pull: ["docker.io/library/**"]}
+  - {who: [alise], pull: ["docker.io/acme/**"]}
+`
+	path := configFile(t, text)
+	cert, key := certificate(t, time.Now().Add(time.Hour))
+	for file, content := range map[string]string{
+		"users": "alice:" + hash + "\n", "tokens.yaml": "tokens:\n" + entry("ci"), "operators.yaml": "tokens:\n" + entry("bob"), "ca.crt": authorityOf(t),
+		"tls.crt": cert, "tls.key": key,
+	} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), file), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, out, errs := commandLine(t, "config", "check", path)
+	if code != exitOK {
+		t.Fatalf("%d %s", code, errs)
+	}
+	var got []string
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, " is called ") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	want := []string{
+		"warning: rules[1].who: no user of clients.htpasswd and no token of clients.tokens is called alise; correct the name, or add it to the file",
+		"warning: admin.operators.rights[1].who: no token of admin.operators.tokens is called bbo; correct the name, or add it to the file",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }

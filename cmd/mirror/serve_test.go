@@ -54,6 +54,7 @@ func TestServeSaysWhyItDoesNotStart(t *testing.T) {
 			"they must be PEM files that belong together",
 		},
 		{"no token", "admin: {tokenFile: missing}\n", "a file that this user can read, with a long random token"},
+		{"a token of several lines", "admin: {tokenFile: " + configFile(t, "a: 1\nb: 2\n") + ", listen: '127.0.0.1:0'}\n", "is not one line of text, so no request can show it; write the token alone to it"},
 		{"no CA", "upstreams: {a: {endpoints: [{url: 'https://a', ca: missing}]}}\nlisten: 127.0.0.1:0\n" + rest, "a PEM file"},
 		{
 			"a CA that is none",

@@ -40,7 +40,7 @@ type pairFile struct {
 }
 
 func newSetupTLSCmd() *cobra.Command {
-	c := certificates{}
+	c := certificates{valid: 365 * 24 * time.Hour}
 	cmd := &cobra.Command{
 		Use:   "tls",
 		Short: "Make certificates: an authority, the mirror's, and those of nodes",
@@ -48,7 +48,8 @@ func newSetupTLSCmd() *cobra.Command {
 for the names and addresses of --host (tls.crt, tls.key), and one for each --node, by which
 rules can name it as node:NAME (nodes/NAME.crt, nodes/NAME.key). With --operator: one for an
 operator, who shows it to the admin listener (operators/NAME.crt, operators/NAME.key;
-admin.operators.ca is ca.crt then). Keys are readable by their owner alone. Keep ca.key away from the mirror and the nodes: it can make any of these.
+admin.operators.ca is ca.crt then). Keys are readable by their owner alone. Keep ca.key
+away from the mirror and the nodes: it can make any of these.
 
 An authority that is there is used: nodes are added by a further call. Files that are there
 are not overwritten: with --renew certificates are made again, by the same authority (those
@@ -78,7 +79,7 @@ Exit codes: 0 made; 1 files are there already, or can't be read or written; 2 wr
 	flags.StringArrayVar(&c.hosts, "host", nil, "a `name` or address by which clients reach the mirror; may be repeated")
 	flags.StringArrayVar(&c.nodes, "node", nil, "`name` of a node that gets a certificate; may be repeated")
 	flags.StringArrayVar(&c.operators, "operator", nil, "`name` of an operator that gets a certificate for the admin listener; may be repeated")
-	flags.DurationVar(&c.valid, "valid", 365*24*time.Hour, "how long the certificates of the mirror, of nodes and of operators are valid; the authority's is for ten years")
+	flags.Var(lengthFlag{"--valid", &c.valid}, "valid", "how long the certificates of the mirror, of nodes and of operators are valid; the authority's is for ten years")
 	flags.BoolVar(&c.renew, "renew", false, "make certificates that are there again, by the same authority")
 	flags.BoolVar(&c.force, "force", false, "overwrite everything, the authority too")
 	return cmd
@@ -283,23 +284,48 @@ func (c *certificates) steps(made []pairFile) string {
 	for _, p := range made {
 		fmt.Fprintf(&b, "%s.crt, %s.key\n", filepath.Join(c.dir, p.name), filepath.Join(c.dir, p.name))
 	}
-	b.WriteString(`
-Next:
-1. Keep ca.key where neither the mirror nor a node can read it.
-2. Give the mirror tls.crt, tls.key and ca.crt; it reads them again when they change:
-     tls: {cert: tls.crt, key: tls.key}
+	number := 0
+	step := func(format string, args ...any) {
+		number++
+		fmt.Fprintf(&b, "%d. "+format+"\n", append([]any{number}, args...)...)
+	}
+	b.WriteString("\nNext:\n")
+	step("Keep ca.key where neither the mirror nor a node can read it.")
+	if len(c.hosts)+len(c.nodes)+len(c.operators) == 0 {
+		step("Make the mirror's certificate, and those of nodes:\n     mirror setup tls --dir %s --host NAME --node NODE", c.dir)
+		return b.String()
+	}
+	if len(c.hosts) > 0 {
+		step(`Give the mirror tls.crt and tls.key; it reads them again when they change. The setting itself needs a restart:
+     tls: {cert: tls.crt, key: tls.key}`)
+	}
+	if len(c.nodes) > 0 {
+		step(`Give the mirror ca.crt, and rules for the nodes; it reads them again when they change:
      clients: {ca: ca.crt}
+     upstreams: {docker.io: {access: rules}}
      rules:
-       - {who: ["node:*"], pull: ["docker.io/acme/**"]}
-3. Give each node ca.crt, and its own pair as client.cert and client.key.
+       - {who: ["node:*"], pull: ["docker.io/acme/**"]}`)
+	}
+	if len(c.hosts)+len(c.nodes) > 0 {
+		pair, client := "", ""
+		if len(c.nodes) > 0 {
+			pair, client = ", and its own pair as client.cert and client.key", "\n       client = [[\"/etc/mirror/client.cert\", \"/etc/mirror/client.key\"]]"
+		}
+		step(`Give each node ca.crt%s.
    containerd, in each hosts.toml below /etc/containerd/certs.d:
-     [host."https://` + c.mirror() + `"]
-       ca = "/etc/mirror/ca.crt"
-       client = [["/etc/mirror/client.cert", "/etc/mirror/client.key"]]
-   Podman, CRI-O and Docker: ca.crt, client.cert and client.key in
-     /etc/containers/certs.d/` + c.mirror() + `/ (Docker: /etc/docker/certs.d)
-`)
-	fmt.Fprintf(&b, "4. Before %s: mirror setup tls --dir %s --renew\n", c.now.Add(c.valid).UTC().Format(time.DateOnly), c.dir)
+     [host."https://%s"]
+       ca = "/etc/mirror/ca.crt"%s
+   Podman, CRI-O and Docker: the same files in
+     /etc/containers/certs.d/%s/ (Docker: /etc/docker/certs.d)`, pair, c.mirror(), client, c.mirror())
+	}
+	if len(c.operators) > 0 {
+		step(`Give the mirror ca.crt, and rights for the operators; the admin listener needs admin.tls:
+     admin: {operators: {ca: ca.crt, rights: [{who: [%s], may: operate}]}}`, c.operators[0])
+		step(`Give each operator its pair:
+     mirror status --admin https://MIRROR:5001 --admin-cert %s.crt --admin-key %s.key
+   and --admin-ca ca.crt where that has signed the certificate of admin.tls.`, c.operators[0], c.operators[0])
+	}
+	step("Before %s: mirror setup tls --dir %s --renew", c.now.Add(c.valid).UTC().Format(time.DateOnly), c.dir)
 	return b.String()
 }
 

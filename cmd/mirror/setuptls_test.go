@@ -132,3 +132,33 @@ func TestSetupTLSFiles(t *testing.T) {
 		}
 	}
 }
+
+// The steps are those of what was made, and no other: each file that they name is there.
+func TestSetupTLSSteps(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args       []string
+		with, sans []string
+	}{
+		{nil, []string{"ca.key", "--host NAME"}, []string{"tls.crt", "client.cert", "operators", "--renew"}},
+		{[]string{"--host", "mirror.example"}, []string{"tls: {cert: tls.crt", `"https://mirror.example:5000"`, "restart", "--renew"}, []string{"client.cert", "node:*", "operators"}},
+		{[]string{"--node", "a"}, []string{"clients: {ca: ca.crt}", "upstreams: {docker.io: {access: rules}}", "client.cert"}, []string{"tls.crt", "operators"}},
+		{[]string{"--operator", "alice"}, []string{"who: [alice], may: operate", "--admin-cert alice.crt"}, []string{"tls.crt", "client.cert", "node:*", "hosts.toml"}},
+	} {
+		out, err := runSetupTLS(t, append([]string{"--dir", filepath.Join(t.TempDir(), "pki")}, tt.args...)...)
+		if err != nil {
+			t.Fatalf("%q: %v", tt.args, err)
+		}
+		_, steps, _ := strings.Cut(out, "Next:")
+		for _, text := range tt.with {
+			if !strings.Contains(steps, text) {
+				t.Errorf("%q: no %q in %s", tt.args, text, steps)
+			}
+		}
+		for _, text := range tt.sans {
+			if strings.Contains(steps, text) {
+				t.Errorf("%q: %q in %s", tt.args, text, steps)
+			}
+		}
+	}
+}

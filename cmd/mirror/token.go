@@ -45,15 +45,12 @@ with --admin-token-file.
 
 Exit codes: 0 made; 1 the file can't be written; 2 wrong usage.`,
 		Example: `  mirror token new ci --file tokens.yaml
-  mirror token new alice --expires 2160h
+  mirror token new alice --expires 90d
   mirror token new alice --file operators.yaml > alice.token`,
 		Args: oneArg("the name of the client, as in ci"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := identity.CheckName(args[0]); err != nil {
 				return err
-			}
-			if life < 0 {
-				return fmt.Errorf("--expires %s has passed already; write how long the token is to work, as in 2160h", life)
 			}
 			token, hash := identity.NewToken()
 			entry := identity.TokenEntry{Name: args[0], SHA256: hash}
@@ -72,7 +69,7 @@ Exit codes: 0 made; 1 the file can't be written; 2 wrong usage.`,
 		},
 	}
 	cmd.Flags().StringVar(&file, "file", "", "`file` of tokens to which the hash is added")
-	cmd.Flags().DurationVar(&life, "expires", 0, "after how long the token ends, as in 2160h; 0: it does not")
+	cmd.Flags().Var(lengthFlag{"--expires", &life}, "expires", "after how long the token ends, as in 90d or 12h; 0: it does not")
 	return cmd
 }
 
@@ -110,7 +107,10 @@ func replaceFile(path string, text []byte, mode fs.FileMode) error {
 	}
 	f, err := os.CreateTemp(filepath.Dir(target), ".mirror-*")
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			err = e.Err // its path is that of a file with another name
+		}
+		return fmt.Errorf("write %s: folder %s: %w", path, filepath.Dir(target), err)
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(text)

@@ -108,6 +108,7 @@ func TestUpstreamsExitCodes(t *testing.T) {
 		{"--admin " + where + " --config /nowhere --admin-token-file " + token, exitOK, ""},
 		{"--admin " + where, exitFailed, "--admin-token-file or MIRROR_ADMIN_TOKEN_FILE"},
 		{"--admin " + where + " --admin-token-file /nowhere", exitFailed, "--admin-token-file: open /nowhere"},
+		{"--admin " + where + " --admin-token-file " + configFile(t, "tokens:\n  - {name: ci}\n"), exitFailed, "is not one line of text, so no request can show it; write the token alone to it"},
 		{"--admin " + where + " -o xml", exitUsage, "-o xml: must be json, yaml or wide"},
 		{"--admin 127.0.0.1:1", exitUnreachable, "no mirror answers at http://127.0.0.1:1"},
 		{"--admin 127.0.0.1", exitUsage, "must be a URL or HOST:PORT"},

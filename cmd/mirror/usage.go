@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/spf13/cobra"
 
+	"github.com/registrymirror/mirror/admin"
 	"github.com/registrymirror/mirror/config"
 )
 
@@ -66,6 +68,13 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	err := fmt.Errorf("%s takes no argument, but got %q", called(cmd), args[0])
 	if ext := filepath.Ext(args[0]); cmd.Flag("config") != nil && (ext == ".yaml" || ext == ".yml" || ext == ".json") {
 		err = fmt.Errorf("%w; write --config %s", err, args[0])
+	}
+	if strings.Contains(args[0], "://") {
+		for _, flag := range []string{"mirror", "admin"} {
+			if cmd.Flag(flag) != nil {
+				return fmt.Errorf("%w; write --%s %s", err, flag, args[0])
+			}
+		}
 	}
 	return err
 }
@@ -172,6 +181,35 @@ func setHelpCmd(root *cobra.Command) {
 type flagValueError struct{ text string }
 
 func (e *flagValueError) Error() string { return e.text }
+
+// lengthFlag is a flag whose value is a length of time, which may have days.
+type lengthFlag struct {
+	flag   string // as it is typed, with its dashes
+	length *time.Duration
+}
+
+// Set takes a value.
+func (f lengthFlag) Set(v string) error {
+	d, err := admin.Duration(v)
+	if err != nil {
+		return &flagValueError{fmt.Sprintf("%s %s: %s", f.flag, v, err)}
+	}
+	*f.length = d
+	return nil
+}
+
+func (f lengthFlag) String() string {
+	switch {
+	case f.length == nil || *f.length == 0:
+		return ""
+	case *f.length%(24*time.Hour) == 0:
+		return fmt.Sprintf("%dd", *f.length/(24*time.Hour))
+	}
+	return f.length.String()
+}
+
+// Type is what the help calls the value.
+func (f lengthFlag) Type() string { return "duration" }
 
 // choice is a flag whose value is one of a closed list of words.
 type choice struct {

@@ -26,6 +26,8 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ args, says, help string }{
 		{"serve config.yaml", `serve takes no argument, but got "config.yaml"; write --config config.yaml`, "mirror serve --help"},
+		{"setup containerd https://mirror.example:5000", "; write --mirror https://mirror.example:5000", "mirror setup containerd --help"},
+		{"status http://127.0.0.1:5001", "; write --admin http://127.0.0.1:5001", "mirror status --help"},
 		{"serve extra", `serve takes no argument, but got "extra"`, "mirror serve --help"},
 		{"serve --listen :5000", "it is the setting listen: set MIRROR_LISTEN, or listen in the file of --config", "mirror serve --help"},
 		{"serve --cache-dir /x", "set MIRROR_CACHE_DIR", "mirror serve --help"},

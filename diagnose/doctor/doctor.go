@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/registrymirror/mirror/access"
 	"github.com/registrymirror/mirror/diagnose"
 	"github.com/registrymirror/mirror/oci"
 	"github.com/registrymirror/mirror/upstream"
@@ -33,6 +34,7 @@ type Options struct {
 	Registry *upstream.Registry
 	Err      error // why there is no Registry: the name is wrong, leads to no upstream, or is not for clients
 	Ruled    bool  // a rule of the mirror lets clients pull it
+	Own      bool  // clients pull with their own logins, and the mirror has none
 	// Cached says what a mirror has of the reference, and of the digests that belong to it. Nil: not known.
 	Cached func(ref oci.Ref, image []oci.Digest) *Cache
 }
@@ -44,6 +46,9 @@ func Image(ctx context.Context, o Options) *Report {
 	defer cancel()
 	r := &Report{Image: o.Image, Platform: o.Platform, At: o.At, Began: At(began)}
 	x := &examination{Report: r, want: o.Platform, nodes: o.Nodes, machine: "which this machine is"}
+	if o.Own {
+		x.own = o.Ref.Repo
+	}
 	if o.At == "mirror" {
 		x.machine = "which the mirror's machine is"
 	}
@@ -86,6 +91,18 @@ type examination struct {
 	nodes   []string
 	machine string       // whose platform that of this machine is, in words
 	parts   []oci.Digest // of the image: what the reference means, the manifest for the platform, the blobs
+	own     oci.Repo     // which clients pull with their own logins; empty: the mirror has one, or needs none
+}
+
+// explain is why a step broke. Where clients have logins of their own, a refusal of the mirror says nothing of theirs.
+func (x *examination) explain(err error) diagnose.Finding {
+	f := diagnose.Explain(err)
+	if x.own.Name == "" || f.Reason != diagnose.CredentialsMissing && f.Reason != diagnose.NotFoundOrNoAccess {
+		return f
+	}
+	own := diagnose.Explain(&access.LoginError{Repo: x.own, Background: true})
+	own.Evidence, own.Host, own.Stage, own.Status = f.Evidence, f.Host, f.Stage, f.Status
+	return own
 }
 
 func (x *examination) add(s Step) { x.Steps = append(x.Steps, s) }

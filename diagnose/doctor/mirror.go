@@ -61,12 +61,16 @@ func (r *MirrorReport) Finish() {
 }
 
 // Upstream examines a registry without an image: each endpoint's name, connection, TLS, /v2/ and clock. ref is a tag of it that was
-// pulled before: one HEAD of it, which no limit counts, also shows token, credential and limits. Without a tag none is asked for.
-func Upstream(ctx context.Context, name string, r *upstream.Registry, ref oci.Ref) Check {
+// pulled before: one HEAD of it, which no limit counts, also shows token, credential and limits. Without a tag none is asked for. own
+// says that clients pull with their own logins, and the mirror has none: a tag that it may not read is not a fault then.
+func Upstream(ctx context.Context, name string, r *upstream.Registry, ref oci.Ref, own bool) Check {
 	ctx, cancel := context.WithTimeout(ctx, upstreamPatience)
 	defer cancel()
 	c := Check{Area: AreaUpstream, Name: name, State: OK}
 	x := &examination{Report: &Report{}}
+	if own {
+		x.own = ref.Repo
+	}
 	var seen sync.Map
 	endpoints, end, err := r.Inspect(func(host string, s tls.ConnectionState) { seen.Store(host, s.PeerCertificates) })
 	if err != nil {
@@ -114,19 +118,17 @@ func (c *Check) sum(x *examination, well, all int) {
 func (w *walker) resolves(ctx context.Context) bool {
 	a := w.ep.Attempt("resolve", w.repository, w.reference)
 	err := a.Resolve(ctx)
-	gone := false
+	detail := "of the tag of an earlier pull"
 	if err != nil {
-		switch diagnose.Explain(err).Reason {
+		switch w.explain(err).Reason {
 		case diagnose.TagNotFound, diagnose.NotFoundOrNoAccess, diagnose.RepositoryNotFound:
-			gone, err = true, nil
+			detail, err = "the tag of an earlier pull is gone, or not for us", nil
+		case diagnose.ClientLoginMissing:
+			detail, err = "the tag of an earlier pull needs a client's own login, and the mirror has none (access: client)", nil
 		default:
 		}
 	}
-	if !w.tell(a, err, func(s *Step) {
-		if s.Detail = "of the tag of an earlier pull"; gone {
-			s.Detail = "the tag of an earlier pull is gone, or not for us"
-		}
-	}) {
+	if !w.tell(a, err, func(s *Step) { s.Detail = detail }) {
 		return false
 	}
 	if c := a.Credential(); c.Name != "" {

@@ -72,7 +72,7 @@ func (w *walker) say(name fault.StepName, s Step, err error) bool {
 	switch {
 	case err != nil:
 		w.broken = name
-		w.broke(&s, diagnose.Explain(err))
+		w.broke(&s, w.explain(err))
 	case name == fault.StepManifest && s.Status == 401: // on the way to a token that did not come
 		s.Stage, s.Detail = StageChallenge, "the registry wants a login or a token for it"
 		w.add(s)

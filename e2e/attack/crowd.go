@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/registrymirror/mirror/e2e/internal/mirrord"
 )
 
 // crowdScenes have thousands of connections that are idle or slow, while clients pull.
@@ -150,7 +152,8 @@ func playCrowd(ctx context.Context, s *stage, w crowd) error {
 	var image [3][]string // paths of an image
 	var large string
 	for i := range mirrors {
-		g, m, err := s.open(ctx, setup{})
+		// As docs/sizing.md says for a limit of 400 MiB.
+		g, m, err := s.open(ctx, setup{Options: mirrord.Options{Env: []string{"GOMEMLIMIT=360MiB"}}})
 		if err != nil {
 			return err
 		}

@@ -230,6 +230,11 @@ func TestRefused(t *testing.T) {
 		},
 		{"an authority that the agent does not see", "agent: {ca: /etc/ssl/ca.crt}", "agent.ca: /etc/ssl/ca.crt is not in agent.certsDir"},
 		{"an authority above the folder", "agent: {ca: /etc/containerd/certs.d/../ca.crt}", "has .. in it"},
+		{
+			"a node's key that the agent does not see", "agent: {clientCert: /etc/containerd/certs.d/node.crt, clientKey: /etc/mirror/node.key}",
+			"agent.clientKey: /etc/mirror/node.key is not in agent.certsDir",
+		},
+		{"a certificate of a node without its key", "agent: {clientCert: /etc/containerd/certs.d/node.crt}", "belong together"},
 		{"the folder of settings for the cache", "cache: {hostPath: /etc}", "cache.hostPath: /etc is a folder of the system"},
 		{"a folder of programs for the cache", "cache: {hostPath: /usr/local/mirror}", "cache.hostPath: /usr/local/mirror is a folder of the system"},
 		{"the kubelet's folder for the cache", "cache: {hostPath: /var/lib/kubelet/x}", "cache.hostPath: /var/lib/kubelet/x is a folder of the system"},

@@ -95,6 +95,9 @@ func parsed(t *testing.T, text string) map[string]any {
 	return out
 }
 
+// pair is a certificate of nodes with its key: neither is without the other.
+const pair = "agent: {clientCert: /etc/containerd/certs.d/a.crt, clientKey: /etc/containerd/certs.d/a.key}"
+
 // changes are another value for each one that can't be turned or counted up, and the values that it needs to matter, both as YAML.
 var changes = map[string]struct{ to, with string }{
 	"kind":                              {to: "DaemonSet"},
@@ -132,6 +135,8 @@ var changes = map[string]struct{ to, with string }{
 	"agent.every":                       {to: "10s"},
 	"agent.dialTimeout":                 {to: "2s"},
 	"agent.ca":                          {to: "/etc/containerd/certs.d/ca.crt"},
+	"agent.clientCert":                  {to: "/etc/containerd/certs.d/node.crt", with: pair},
+	"agent.clientKey":                   {to: "/etc/containerd/certs.d/node.key", with: pair},
 	"test.caSecret":                     {to: "authority"},
 	"test.loginSecret":                  {to: "builder"},
 	"test.resources":                    {to: "{limits: {memory: 96Mi}}"},

@@ -63,8 +63,9 @@ func find(o *doctor.Options, open *registries.Registries, setup pull.Setup, ref 
 		return
 	}
 	ref.Repo = t.Repo
-	o.Ref, o.Ruled = ref, setup.Sites[cmp.Or(t.Pattern, t.Host)].Ruled
-	if o.Err = setup.Sites[cmp.Or(t.Pattern, t.Host)].Names.Check(ref.Repo); o.Err != nil {
+	site := setup.Sites[cmp.Or(t.Pattern, t.Host)]
+	o.Ref, o.Ruled, o.Own = ref, site.Ruled, site.Own != nil
+	if o.Err = site.Names.Check(ref.Repo); o.Err != nil {
 		return
 	}
 	if o.Ruled && !setup.Rules.Name(ref.Repo) {

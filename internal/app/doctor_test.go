@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -107,5 +108,34 @@ func TestDoctorAsksTheRules(t *testing.T) {
 	}
 	if got = r.examine(t, nameOf(o)+"/private/app:1", "linux/amd64"); got.OK || got.Failure == nil || got.Failure.Stage != "access" {
 		t.Errorf("after a reload: %+v", got.Failure)
+	}
+}
+
+// Under access: client the mirror has no login. What a registry shows to clients' logins alone is not a fault of the upstream, and no
+// check advises credentials, which the configuration would refuse.
+func TestDoctorOfClientsOwnLogins(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"basic", "bearer"} {
+		o := origin.Start(t, origin.Options{Auth: origin.Auth{
+			Kind: kind, Username: "bob", Password: "s3cret", Anonymous: true, Private: func(repo string) bool { return repo == "acme/app" },
+		}})
+		for _, name := range []string{"acme/app", "acme/open"} {
+			o.AddImage(name, "v1", origin.Image{Platforms: []string{"linux/amd64"}, Layers: []int64{4 << 10}})
+		}
+		r := run(t, parse(t, t.TempDir(), strings.Replace(upstreamOf(o), "{", "{access: client, ", 1)))
+		bob := "Basic " + base64.StdEncoding.EncodeToString([]byte("bob:s3cret"))
+		if a := r.asks(t, http.MethodGet, "acme/app/manifests/v1?ns="+nameOf(o), "Authorization", bob); !strings.HasPrefix(a.status, "200") {
+			t.Fatalf("%s: %+v", kind, a)
+		}
+		got := r.examine(t, nameOf(o)+"/acme/app:v1", "linux/amd64")
+		if f := got.Failure; got.OK || f == nil || f.Reason != "client-login-missing" || !strings.Contains(f.Summary, "under access: client the mirror has none") {
+			t.Errorf("%s: a private image: %+v", kind, f)
+		}
+		if got = r.examine(t, nameOf(o)+"/acme/open:v1", "linux/amd64"); !got.OK || got.Failure != nil {
+			t.Errorf("%s: a public image: %+v", kind, got.Failure)
+		}
+		if c := r.checks(t)["upstream "+nameOf(o)]; c.State != doctor.OK || c.Detail != "answers" {
+			t.Errorf("%s: the upstream: %+v", kind, c)
+		}
 	}
 }

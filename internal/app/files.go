@@ -65,7 +65,7 @@ func readFile(setting, path, holds string) ([]byte, error) {
 // readClients reads the files by which clients identify themselves.
 func readClients(c config.Clients) (s identity.Settings, err error) {
 	if c.Htpasswd != "" {
-		b, err := readFile("clients.htpasswd", c.Htpasswd, "as htpasswd -B writes it")
+		b, err := readFile("clients.htpasswd", c.Htpasswd, "as htpasswd -B -C 10 writes it")
 		if err != nil {
 			return s, err
 		}
@@ -198,6 +198,9 @@ func readToken(path string) (string, error) {
 	token := strings.TrimSpace(string(b))
 	if token == "" {
 		return "", fmt.Errorf("admin.tokenFile: %s is empty; write a long random token to it", path)
+	}
+	if err := admin.CheckToken(token); err != nil {
+		return "", fmt.Errorf("admin.tokenFile: %s %w", path, err)
 	}
 	return token, nil
 }

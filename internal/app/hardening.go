@@ -118,16 +118,21 @@ func isPublic(ip net.IP) bool {
 
 // checkLoginsOverTLS looks whether logins of clients are readable on the network.
 func checkLoginsOverTLS(_ context.Context, h hardened, c doctor.Check) doctor.Check {
+	own := slices.ContainsFunc(h.c.Upstreams, func(u config.Upstream) bool { return u.Access == "client" })
 	switch {
 	case h.files.cert != nil:
 		return saying(c, "the listener speaks TLS")
-	case !h.c.Clients.Logins():
+	case !h.c.Clients.Logins() && !own:
 		return saying(c, "no client logs in")
 	case isLoopback(h.addr):
 		return saying(c, "logins stay on this machine")
 	}
-	return warns(c, "set tls.cert and tls.key, unless a proxy in front of the mirror speaks TLS",
-		"clients send passwords and tokens to %s in clear text", h.addr)
+	const remedy = "set tls.cert and tls.key, unless a proxy in front of the mirror speaks TLS"
+	if !h.c.Clients.Logins() {
+		return warns(c, remedy, "%s speaks plain HTTP: clients of other machines are not asked for their own logins (access: client), and get public "+
+			"images alone", h.addr)
+	}
+	return warns(c, remedy, "clients send passwords and tokens to %s in clear text", h.addr)
 }
 
 // checkRulesForAll looks whether a rule is for every client.

@@ -99,6 +99,22 @@ func TestHardeningFindsWhatIsOpen(t *testing.T) {
 	}
 }
 
+// Clients with logins of their own at registries log in, too.
+func TestHardeningOfClientsOwnLogins(t *testing.T) {
+	t.Parallel()
+	o := origin.Start(t, origin.Options{})
+	for listen, want := range map[string]doctor.Check{
+		"127.0.0.1:0": {State: doctor.OK, Detail: "logins stay on this machine"},
+		"0.0.0.0:0":   {State: doctor.Warning, Detail: "speaks plain HTTP: clients of other machines are not asked for their own logins (access: client)"},
+	} {
+		c := parse(t, t.TempDir(), strings.Replace(upstreamOf(o), "{", "{access: client, ", 1))
+		c.Listen = listen
+		if got := run(t, c).hardening(t)["tls"]; got.State != want.State || !strings.Contains(got.Detail, want.Detail) {
+			t.Errorf("%s: %+v", listen, got)
+		}
+	}
+}
+
 // A right for each operator to change everything is found, and tokens of operators that never end.
 func TestHardeningOfOperators(t *testing.T) {
 	t.Parallel()

@@ -362,7 +362,9 @@ func (a *App) checkUpstreams(ctx context.Context) []doctor.Check {
 	defer hold.Release()
 	known := a.latestTags()
 	var list []doctor.Check
+	own := make(map[string]bool) // upstreams whose clients have logins of their own
 	for _, u := range a.inEffect.Load().Upstreams {
+		own[u.Name] = u.Access == "client"
 		c := check(doctor.AreaUpstream, u.Name)
 		if strings.Contains(u.Name, "*") {
 			c.State, c.Detail = doctor.NotTried, "a pattern: mirror doctor image checks a host of it"
@@ -383,7 +385,7 @@ func (a *App) checkUpstreams(ctx context.Context) []doctor.Check {
 				list[i].State, list[i].Detail = doctor.NotTried, "it is not in use any more"
 				return
 			}
-			list[i] = doctor.Upstream(ctx, list[i].Name, registry, known[list[i].Name])
+			list[i] = doctor.Upstream(ctx, list[i].Name, registry, known[list[i].Name], own[list[i].Name])
 		})
 	}
 	group.Wait()

@@ -33,7 +33,12 @@ func (db *DB) openUnchecked() bool {
 	if err != nil {
 		return false // which is found again, and handled, by the whole check
 	}
-	for name := range r.Tables() {
+	tables := r.Tables()
+	if db.lacksTable(func(name string) bool { _, ok := tables[name]; return ok }) {
+		r.Close()
+		return false
+	}
+	for name := range tables {
 		if _, ok := db.o.Expendable[name]; ok {
 			continue
 		}

@@ -175,6 +175,58 @@ func TestDamageAnywhereOfALargeFile(t *testing.T) {
 	}
 }
 
+// A bit of the page that has the names of tables can hide one of them: it is that of the copy before Open returns.
+func TestHiddenTableOfALargeFile(t *testing.T) {
+	t.Parallel()
+	base := filepath.Join(t.TempDir(), "state.db")
+	grown(t, base)
+	db := open(t, base)
+	if err := db.Table("pins").Write([]state.Item{{Key: "a", Value: []byte("old")}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Copy(), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, opened := os.Getpagesize(), 0
+	for root := 0; root < len(whole); root += page {
+		const names, most = 16, 80 // where the list of the tables begins, and what is damaged of it
+		if !bytes.Contains(whole[root:root+400], []byte("pins")) {
+			continue
+		}
+		for at := root + names; at < root+most; at++ {
+			for bit := range 8 {
+				damaged := bytes.Clone(whole)
+				damaged[at] ^= 1 << bit
+				if err := os.WriteFile(base, damaged, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				good, err := os.ReadFile(base + ".good")
+				if err != nil {
+					t.Fatal(err)
+				}
+				db, err := state.Open(base, early())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := readEarly(db, "pins")["pins/a"]; got != "old" {
+					t.Errorf("bit %d of byte %d: the pin is %q; checked: %v", bit, at-root, got, state.Checked(db))
+				}
+				opened++
+				if err := errors.Join(db.Close(), os.WriteFile(base+".good", good, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if opened == 0 {
+		t.Error("no page has the names")
+	}
+}
+
 // A damaged item that is not expendable is that of the copy before Open returns: its owner reads it then, once.
 func TestDamagedPinOfALargeFile(t *testing.T) {
 	t.Parallel()

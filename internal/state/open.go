@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/registrymirror/mirror/internal/boltfile"
 	"github.com/registrymirror/mirror/internal/point"
 )
@@ -66,7 +68,11 @@ func (db *DB) opened() error {
 			return err
 		}
 	}
-	if err := db.repair(); err != nil {
+	err := db.checkTables()
+	if err == nil {
+		err = db.repair()
+	}
+	if err != nil {
 		_ = db.bolt.Close()
 		return err
 	}
@@ -75,6 +81,40 @@ func (db *DB) opened() error {
 			"check the disk", "path", db.path)
 	}
 	return nil
+}
+
+// checkTables is damage where a table of the last good copy is not in the file.
+func (db *DB) checkTables() error {
+	return db.bolt.View(func(tx *bbolt.Tx) error {
+		if db.lacksTable(func(name string) bool { return tx.Bucket([]byte(name)) != nil }) {
+			return boltfile.Damaged("a table is gone")
+		}
+		return nil
+	})
+}
+
+// lacksTable reports whether a table that is not expendable has an item in the last good copy, and is not in the file. No table is ever
+// removed: its name is damaged. An item is looked for because its checksum covers the name, which the copy may have damaged.
+func (db *DB) lacksTable(has func(name string) bool) bool {
+	good, err := boltfile.Read(db.path + ".good")
+	if err != nil {
+		return false // there is none, or it is of no use
+	}
+	defer good.Close()
+	for name := range good.Tables() {
+		if _, expendable := db.o.Expendable[name]; expendable || has(name) {
+			continue
+		}
+		t, sound := &table{name: []byte(name)}, false
+		err := good.Each(name, nil, func(k, v []byte) bool {
+			sound = t.sound(k, v)
+			return !sound
+		})
+		if err == nil && sound {
+			return true
+		}
+	}
+	return false
 }
 
 // checkPresent is damage where there is no file, or an empty one, and yet there is a copy of one: it was there before.

@@ -179,8 +179,13 @@ imagePullSecrets:
 {{- include "mirror.checkFolders" . }}
 {{- include "mirror.checkURL" . }}
 {{- include "mirror.checkPlaces" . }}
-{{- if and .Values.agent.ca (not (hasPrefix (printf "%s/" .Values.agent.certsDir) .Values.agent.ca)) }}
-{{- fail (printf "agent.ca: %s is not in agent.certsDir, the one folder of the node that the agent sees: copy it to %s/mirror-ca.crt, and name that" .Values.agent.ca .Values.agent.certsDir) }}
+{{- range $at, $path := pick .Values.agent "ca" "clientCert" "clientKey" }}
+{{- if and $path (not (hasPrefix (printf "%s/" $.Values.agent.certsDir) $path)) }}
+{{- fail (printf "agent.%s: %s is not in agent.certsDir, the one folder of the node that the agent sees: copy it to %s/%s, and name that" $at $path $.Values.agent.certsDir (base $path)) }}
+{{- end }}
+{{- end }}
+{{- if ne (empty .Values.agent.clientCert) (empty .Values.agent.clientKey) }}
+{{- fail "agent.clientCert and agent.clientKey belong together: set both, or neither" }}
 {{- end }}
 {{- range $at, $list := dict "extraEnv" .Values.extraEnv "agent.extraEnv" .Values.agent.extraEnv }}
 {{- range $list }}
@@ -216,8 +221,10 @@ imagePullSecrets:
 {{- if regexMatch (printf "%s|%s" $dots $system) .Values.agent.certsDir }}
 {{- fail (printf "agent.certsDir: %s is a folder of the system, or has .. in it: name that of registries, which config_path of containerd names, as /etc/containerd/certs.d" .Values.agent.certsDir) }}
 {{- end }}
-{{- if regexMatch $dots .Values.agent.ca }}
-{{- fail (printf "agent.ca: %s has .. in it: write the path without" .Values.agent.ca) }}
+{{- range $at, $path := pick .Values.agent "ca" "clientCert" "clientKey" }}
+{{- if regexMatch $dots $path }}
+{{- fail (printf "agent.%s: %s has .. in it: write the path without" $at $path) }}
+{{- end }}
 {{- end }}
 {{- end }}
 
