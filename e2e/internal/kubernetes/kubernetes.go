@@ -153,8 +153,8 @@ podLogsDir: %s
 volumePluginDir: %s
 `
 
-// Join makes a node out of a containerd, until the test ends.
-func (c *Cluster) Join(t testing.TB, runtime *containerd.Containerd) {
+// Join makes a node out of a containerd, until the test ends. The kubelet has more as further flags.
+func (c *Cluster) Join(t testing.TB, runtime *containerd.Containerd, more ...string) {
 	t.Helper()
 	config := c.dir + "/kubelet.yaml"
 	// In a whole cluster the API server asks it, for kubectl exec, and has no certificate for that.
@@ -170,9 +170,11 @@ func (c *Cluster) Join(t testing.TB, runtime *containerd.Containerd) {
 			t.Errorf("unmount the kubelet's folder: %v", err)
 		}
 	})
-	proc.Start(t, proc.Options{Name: "kubelet", Env: c.Env()}, tool.Built(t, "kubelet"),
-		"--config", config, "--kubeconfig", c.kubeconfig, "--root-dir", c.dir+"/kubelet", "--cert-dir", c.dir+"/kubelet-certs",
-		"--hostname-override", Node, "--node-ip", c.address)
+	args := append([]string{
+		"--config", config, "--kubeconfig", c.kubeconfig, "--root-dir", c.dir + "/kubelet", "--cert-dir", c.dir + "/kubelet-certs",
+		"--hostname-override", Node, "--node-ip", c.address,
+	}, more...)
+	proc.Start(t, proc.Options{Name: "kubelet", Env: c.Env()}, tool.Built(t, "kubelet"), args...)
 	wait.For(t, time.Minute, "the node", func() error {
 		_, err := c.kubectl(t.Context(), "", "get", "node", Node)
 		return err
@@ -182,16 +184,22 @@ func (c *Cluster) Join(t testing.TB, runtime *containerd.Containerd) {
 // Run makes a pod of one container. Its image is pulled anew.
 func (c *Cluster) Run(t testing.TB, name, image string) {
 	t.Helper()
-	c.run(t, name, image, "Always", "")
+	c.run(t, name, image, "Always", "", "")
 }
 
 // RunSecret makes a pod of one container, with a pull secret, or none where its name is empty. Its image is pulled if it is not there.
 func (c *Cluster) RunSecret(t testing.TB, name, image, secret string) {
 	t.Helper()
-	c.run(t, name, image, "IfNotPresent", secret)
+	c.run(t, name, image, "IfNotPresent", secret, "")
 }
 
-func (c *Cluster) run(t testing.TB, name, image, policy, secret string) {
+// RunAccount makes a pod of one container, with a service account, or none where its name is empty. Its image is pulled if it is not there.
+func (c *Cluster) RunAccount(t testing.TB, name, image, account string) {
+	t.Helper()
+	c.run(t, name, image, "IfNotPresent", "", account)
+}
+
+func (c *Cluster) run(t testing.TB, name, image, policy, secret, account string) {
 	t.Helper()
 	secrets := []any{}
 	if secret != "" {
@@ -202,7 +210,8 @@ func (c *Cluster) run(t testing.TB, name, image, policy, secret string) {
 		"spec": map[string]any{
 			"nodeName": Node, "hostNetwork": true, "automountServiceAccountToken": false, "enableServiceLinks": false,
 			"tolerations": []any{map[string]any{"operator": "Exists"}}, "terminationGracePeriodSeconds": 0, "imagePullSecrets": secrets,
-			"containers": []any{map[string]any{"name": "app", "image": image, "imagePullPolicy": policy}},
+			"serviceAccountName": account,
+			"containers":         []any{map[string]any{"name": "app", "image": image, "imagePullPolicy": policy}},
 		},
 	})
 	if err != nil {
