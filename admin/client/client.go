@@ -161,10 +161,10 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	return nil, refused
 }
 
-// because is what a mirror says of the token that it was shown.
+// because is what a mirror says of the token or certificate that it was shown; empty: it was shown none.
 func because(body []byte) string {
 	var refused Refused
-	if json.Unmarshal(body, &refused) != nil || refused.Detail == "" {
+	if json.Unmarshal(body, &refused) != nil || refused.Detail == "" || strings.HasPrefix(refused.Detail, "this listener requires ") {
 		return ""
 	}
 	line, _, _ := strings.Cut(refused.Detail, "\n")
