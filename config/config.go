@@ -227,11 +227,10 @@ func (c Clients) checkLimits(found *mistakes) {
 	if l.TotalBandwidth > 0 && l.Bandwidth > l.TotalBandwidth {
 		found.add(at+".bandwidth", "it is more than totalBandwidth", "write less, or remove it")
 	}
-	identified := c.Htpasswd != "" || c.Tokens != "" || c.CA != "" || c.Kubernetes.Audience != ""
 	switch {
 	case l.ByAddress && l.MaxRequests == 0 && l.Bandwidth == 0 && l.TotalBandwidth == 0:
 		found.add(at+".byAddress", "true has no effect without a limit", "set maxRequests, bandwidth or totalBandwidth, or remove it")
-	case l.ByAddress || identified:
+	case l.ByAddress || c.Logins() || c.CA != "":
 	case l.MaxRequests > 0:
 		found.add(at+".maxRequests", "it limits no client: none can identify itself", "set byAddress: true if each address is one client, or let clients log in")
 	case l.Bandwidth > 0:

@@ -20,7 +20,7 @@ func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Id
 		return who, false, note, err
 	}
 	if s.Logins() {
-		if s.knows(l.user) || s.isOurs(l.secret) {
+		if s.Passwords.Has(l.user) || s.isOurs(l.secret) {
 			who, err = v.login(r.Context(), s, l, source)
 			return who, false, "", err
 		}
@@ -35,11 +35,6 @@ func (v *Verifier) IdentifyBeside(r *http.Request, source string) (who client.Id
 		note = more
 	}
 	return who, l.user != "", note, err
-}
-
-// knows reports whether there is a user of a name.
-func (s *Settings) knows(user string) bool {
-	return s.Passwords != nil && s.Passwords.hashes[user] != nil
 }
 
 // isOurs reports whether a secret is a token for the mirror: one of its list, which may have ended; one that

@@ -119,7 +119,7 @@ func costOf(hash string) (int, error) {
 
 const bcryptChars = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-// Has reports whether there is a user of a name.
+// Has reports whether there is a user of a name. Nil Passwords have none.
 func (p *Passwords) Has(user string) bool { return p.hash(user) != "" }
 
 // hash is the hash of a user; empty for an unknown one.

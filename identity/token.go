@@ -150,7 +150,7 @@ func (t *Tokens) Endless() (list []string) {
 	return slices.Compact(list)
 }
 
-// Has reports whether there is a token of a name, which may have ended.
+// Has reports whether there is a token of a name, which may have ended. Nil Tokens have none.
 func (t *Tokens) Has(name string) bool {
 	if t == nil {
 		return false

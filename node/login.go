@@ -103,7 +103,7 @@ func readPair(read func(string) ([]byte, error), paths [2]string) (tls.Certifica
 var errPair = errors.New("the certificate of this node and its key are not a pair in PEM")
 
 // askIdentity asks a mirror which client it takes the sender of such requests for; empty: an anonymous one. The error is a *LoginError if the
-// login does not count, and nil if the mirror is of a version that does not say.
+// login does not count, and errNoIdentity if the mirror is of a version that does not say.
 func askIdentity(ctx context.Context, t *http.Transport, mirror string, header map[string]string) (identity string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()

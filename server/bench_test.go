@@ -82,7 +82,6 @@ func BenchmarkRecording(b *testing.B) {
 	o.Observe, o.Begin = j.Observe, j.Begin
 	recording := server.New(o)
 	const turn = 200
-	var took [2]time.Duration
 	var fetch [2]func()
 	for i, s := range []*server.Server{plain, recording} {
 		ts := httptest.NewServer(s)
@@ -92,29 +91,42 @@ func BenchmarkRecording(b *testing.B) {
 			b.Fatal(err)
 		}
 		r.Header.Set("User-Agent", "containerd/2.1.4")
-		client := ts.Client()
-		fetch[i] = func() {
-			res, err := client.Do(r)
-			if err != nil {
-				b.Fatal(err)
-			}
-			_, _ = io.Copy(io.Discard, res.Body)
-			res.Body.Close()
-		}
+		fetch[i] = getting(b, ts.Client(), r)
 	}
-	for b.Loop() {
-		for i := range fetch {
-			began := time.Now()
-			for range turn {
-				fetch[i]()
-			}
-			took[i] += time.Since(began)
-		}
-	}
+	took := inTurn(b, turn, fetch[:])
 	n := float64(b.N * turn)
 	b.ReportMetric(float64(took[0].Nanoseconds())/n, "ns/plain")
 	b.ReportMetric(float64(took[1].Nanoseconds())/n, "ns/recording")
 	b.ReportMetric(float64(took[1])/float64(took[0]), "ratio")
+}
+
+// getting is a function that makes a request, and reads the answer to its end.
+func getting(b *testing.B, client *http.Client, r *http.Request) func() {
+	b.Helper()
+	return func() {
+		res, err := client.Do(r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+	}
+}
+
+// inTurn calls functions in turn, each some times in a row, and returns how long each took in all.
+func inTurn(b *testing.B, row int, functions []func()) []time.Duration {
+	b.Helper()
+	took := make([]time.Duration, len(functions))
+	for b.Loop() {
+		for i, f := range functions {
+			began := time.Now()
+			for range row {
+				f()
+			}
+			took[i] += time.Since(began)
+		}
+	}
+	return took
 }
 
 // BenchmarkLimits measures what limits of clients add to a blob from the cache, over loopback: the same requests in turn to a front end
@@ -126,7 +138,6 @@ func BenchmarkLimits(b *testing.B) {
 		b.Fatal(err)
 	}
 	const turn = 50
-	var took [3]time.Duration
 	var fetch [3]func()
 	for i := range fetch {
 		s := server.New(options(&puller{size: int64(len(content)), object: func() cache.Object {
@@ -150,25 +161,9 @@ func BenchmarkLimits(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		client := ts.Client()
-		fetch[i] = func() {
-			res, err := client.Do(r)
-			if err != nil {
-				b.Fatal(err)
-			}
-			_, _ = io.Copy(io.Discard, res.Body)
-			res.Body.Close()
-		}
+		fetch[i] = getting(b, ts.Client(), r)
 	}
-	for b.Loop() {
-		for i := range fetch {
-			began := time.Now()
-			for range turn {
-				fetch[i]()
-			}
-			took[i] += time.Since(began)
-		}
-	}
+	took := inTurn(b, turn, fetch[:])
 	n := float64(b.N * turn)
 	b.ReportMetric(float64(took[0].Nanoseconds())/n, "ns/never")
 	b.ReportMetric(float64(took[1])/float64(took[0]), "off/never")

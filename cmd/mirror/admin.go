@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -134,7 +133,7 @@ func (f *adminFlags) client() (*client.Client, error) {
 		return nil, &exitError{exitUsage, errors.New("--admin-cert and --admin-key belong together; give both")}
 	}
 	if f.cert != "" {
-		pair, err := loadPair(f.cert, f.key)
+		pair, err := regular.KeyPair(f.cert, f.key, config.MaxFile)
 		if err != nil {
 			return nil, &exitError{exitFailed, fmt.Errorf("--admin-cert %s with --admin-key %s: %w; they must be PEM files that belong together",
 				f.cert, f.key, err)}
@@ -149,19 +148,6 @@ func (f *adminFlags) client() (*client.Client, error) {
 		return nil, &exitError{exitUsage, fmt.Errorf("--admin: %w", err)}
 	}
 	return c, nil
-}
-
-// loadPair reads a certificate with its key.
-func loadPair(cert, key string) (tls.Certificate, error) {
-	c, err := regular.Read(cert, config.MaxFile)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	k, err := regular.Read(key, config.MaxFile)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.X509KeyPair(c, k)
 }
 
 // fromConfig takes from the configuration what neither a flag nor a variable sets.

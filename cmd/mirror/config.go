@@ -281,28 +281,30 @@ func explainConfig(out io.Writer, file string, c *config.Config, warnings []stri
 
 // adminKeys are the ways in which callers of the admin listener show which operator they are.
 func adminKeys(a config.Admin) string {
-	var list []string
-	for _, key := range []struct{ what, file string }{
+	return cmp.Or(waysOf([]way{
 		{"token in ", a.TokenFile}, {"tokens of operators in ", a.Operators.Tokens}, {"certificates of operators by ", a.Operators.CA},
-	} {
-		if key.file != "" {
-			list = append(list, key.what+key.file)
-		}
-	}
-	return cmp.Or(strings.Join(list, ", "), "no token")
+	}), "no token")
 }
 
 // clientsWays are the ways in which clients identify themselves; empty: there are none.
 func clientsWays(c config.Clients) string {
-	var list []string
-	for _, way := range []struct{ what, of string }{
+	return waysOf([]way{
 		{"passwords in ", c.Htpasswd},
 		{"tokens in ", c.Tokens},
 		{"certificates of nodes by ", c.CA},
 		{"tokens of service accounts for the audience ", c.Kubernetes.Audience},
-	} {
-		if way.of != "" {
-			list = append(list, way.what+way.of)
+	})
+}
+
+// way is one in which callers identify themselves, with its setting; empty: it is not in use.
+type way struct{ what, setting string }
+
+// waysOf lists those that are in use.
+func waysOf(ways []way) string {
+	var list []string
+	for _, w := range ways {
+		if w.setting != "" {
+			list = append(list, w.what+w.setting)
 		}
 	}
 	return strings.Join(list, ", ")

@@ -171,14 +171,7 @@ func readCertificate(setting, cert, key string) (*tls.Certificate, error) {
 	if cert == "" {
 		return nil, nil
 	}
-	var pair tls.Certificate
-	b, err := regular.Read(cert, config.MaxFile)
-	if err == nil {
-		var k []byte
-		if k, err = regular.Read(key, config.MaxFile); err == nil {
-			pair, err = tls.X509KeyPair(b, k)
-		}
-	}
+	pair, err := regular.KeyPair(cert, key, config.MaxFile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: load certificate %s with key %s: %w; they must be PEM files that belong together and that "+
 			"this user can read", setting, cert, key, err)

@@ -12,6 +12,7 @@
 package regular
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -122,6 +123,19 @@ func Read(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	return all(f, path, most)
+}
+
+// KeyPair is tls.LoadX509KeyPair for files of at most so many bytes each.
+func KeyPair(cert, key string, most int64) (tls.Certificate, error) {
+	c, err := Read(cert, most)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	k, err := Read(key, most)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(c, k)
 }
 
 // all reads a file to its end, and closes it.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/registrymirror/mirror/internal/backoff"
 	"github.com/registrymirror/mirror/internal/guard"
 )
 
@@ -245,8 +246,8 @@ func (r *Request) Next(ctx context.Context, want int64) (int64, error) {
 		l.mu.Unlock()
 		if wait > 0 {
 			r.pace()
-			if err := sleep(ctx, wait); err != nil {
-				return 0, err
+			if !backoff.Wait(ctx, wait) {
+				return 0, context.Cause(ctx)
 			}
 		}
 	}
@@ -278,16 +279,5 @@ func (r *Request) pace() {
 	if !r.paced {
 		r.paced = true
 		r.l.observe(Paced)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
