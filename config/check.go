@@ -286,7 +286,7 @@ func checkEndpointURL(text string) (message, hint string) {
 	case strings.Trim(u.Path, "/") == "v2":
 		return quoted(text) + " has more than a host", "remove /v2: it is added to each request"
 	case strings.Trim(u.Path, "/") != "":
-		return "a path below the host is " + strictyaml.NotYet, "where it begins the names of its repositories, write it as prefix"
+		return "a path below the host is not available yet", "where it begins the names of its repositories, write it as prefix"
 	}
 	return "", ""
 }

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"maps"
 	"slices"
 )
 
@@ -14,11 +13,6 @@ func Default() *Config {
 
 // Paths are those of all settings, sorted, with * for a key or index that the operator chooses.
 func Paths() []string { return slices.Sorted(slices.Values(schema.Paths())) }
-
-// Unavailable are the paths of the settings of which nothing is built.
-func Unavailable() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(unavailable)), func(path string) bool { return unavailable[path].Also != "" })
-}
 
 // Variable is the variable that sets a path.
 func Variable(path string) string { return schema.Variable(path) }
