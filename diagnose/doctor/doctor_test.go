@@ -148,6 +148,7 @@ func TestImage(t *testing.T) {
 		{name: "DNS", origin: tls, set: func(w *world) { w.o.Dial = nowhere }},
 		{name: "refused", origin: tls, set: func(w *world) { w.Down() }},
 		{name: "a black hole", origin: tls, set: func(w *world) { w.o.Dial, w.o.DialTimeout = hole, 50*time.Millisecond }},
+		{name: "a black hole, by plain HTTP", set: func(w *world) { w.o.Dial, w.o.DialTimeout = hole, 50*time.Millisecond }},
 		{name: "silent", set: func(w *world) { w.Silent(); w.o.HeaderTimeout = 50 * time.Millisecond }},
 		{name: "an unknown CA", origin: bad(origin.Certificate{Issuer: "corp-proxy"}), set: func(w *world) {
 			w.o.Endpoints[0].RootCAs = origin.Start(t, tls).CA()
@@ -157,6 +158,9 @@ func TestImage(t *testing.T) {
 		{name: "for another host", origin: bad(origin.Certificate{WrongName: true})},
 		{name: "HTTP, not HTTPS", set: func(w *world) { w.o.Endpoints[0] = w.at("https://" + w.Host()) }},
 		{name: "a proxy that is down", origin: tls, set: func(w *world) {
+			w.o.Proxy = func(*url.URL) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
+		}},
+		{name: "a proxy that is down, by plain HTTP", set: func(w *world) {
 			w.o.Proxy = func(*url.URL) (*url.URL, error) { return url.Parse("http://127.0.0.1:1") }
 		}},
 		{name: "a proxy that says no", origin: tls, set: func(w *world) { w.o.Proxy = through(t, false) }},
