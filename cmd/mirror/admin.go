@@ -215,11 +215,12 @@ func (f *adminFlags) token() (string, error) {
 		return "", fmt.Errorf("--admin-token-file: %w", err)
 	}
 	token := strings.TrimSpace(string(b))
-	if token == "" {
-		return "", fmt.Errorf("--admin-token-file: %s is empty", f.tokenFile)
+	if err = admin.CheckToken(token); token == "" {
+		err = errors.New("is empty")
 	}
-	if err := admin.CheckToken(token); err != nil {
-		return "", fmt.Errorf("--admin-token-file: %s %w", f.tokenFile, err)
+	if err != nil {
+		return "", fmt.Errorf("--admin-token-file: %s %w; write the token alone to it: that of admin.tokenFile, or the one that mirror token new "+
+			"printed for the operator", f.tokenFile, err)
 	}
 	return token, nil
 }
