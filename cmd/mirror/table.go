@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/registrymirror/mirror/internal/text"
 )
 
 // table is rows of cells, aligned in columns. A row of one cell is a line of its own.
@@ -93,17 +95,8 @@ func shorten(text string, wide bool) string {
 	return text
 }
 
-// amount is a number of bytes for people.
-func amount(n int64) string {
-	f, unit := float64(n), 0
-	for ; f >= 1024 && unit < 4; unit++ {
-		f /= 1024
-	}
-	if unit == 0 {
-		return fmt.Sprintf("%d bytes", n)
-	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGT"[unit-1])
-}
+// amount is text.Size, in functions that have a variable of that name.
+func amount(n int64) string { return text.Size(n) }
 
 // plural is a number with its noun.
 func plural(n int, one, many string) string {
