@@ -191,6 +191,15 @@ func isWildcard(host string) bool {
 	return host == "" || err == nil && ip.IsUnspecified()
 }
 
+// LocalHost is the host by which this machine reaches a listener: its own, or a loopback address where it listens on all. A listener on
+// [::] takes IPv4, too, and a container may have no ::1.
+func LocalHost(host string) string {
+	if isWildcard(host) {
+		return "127.0.0.1"
+	}
+	return host
+}
+
 func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -167,10 +166,7 @@ func (f *adminFlags) fromConfig() error {
 	if err != nil {
 		return &exitError{exitFailed, fmt.Errorf("admin.listen: %w", err)}
 	}
-	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	f.url = choose(c.Admin.TLS.Enabled(), "https://", "http://") + net.JoinHostPort(host, port)
+	f.url = choose(c.Admin.TLS.Enabled(), "https://", "http://") + net.JoinHostPort(config.LocalHost(host), port)
 	if c.Admin.TLS.Enabled() && f.ca == "" {
 		f.ca = c.Admin.TLS.Cert // the listener's own
 		if f.serverName, err = certificateName(f.ca); err != nil {
