@@ -19,7 +19,7 @@ import (
 func TestNoVariableSetsTwoPaths(t *testing.T) {
 	t.Parallel()
 	names := map[string]string{}
-	for _, path := range schema.Paths() {
+	for _, path := range Paths() {
 		if strings.Contains(path, "*") {
 			continue
 		}
