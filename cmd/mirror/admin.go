@@ -41,8 +41,7 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool, forms ...string) {
 	cmd.Flags().StringVar(&f.url, "admin", os.Getenv("MIRROR_ADMIN"),
 		"`URL` or HOST:PORT of the mirror's admin listener; variable MIRROR_ADMIN (default: admin.listen of --config, "+
 			"else "+defaultAdmin+")")
-	cmd.Flags().StringVar(&f.config, "config", os.Getenv("MIRROR_CONFIG"),
-		"configuration `file` of the mirror, for its admin address and token; variable MIRROR_CONFIG")
+	addConfig(cmd, &f.config, "of the mirror, for its admin address and token")
 	cmd.Flags().StringVar(&f.tokenFile, "admin-token-file", os.Getenv("MIRROR_ADMIN_TOKEN_FILE"),
 		"`file` with the token of the admin listener; variable MIRROR_ADMIN_TOKEN_FILE (default: admin.tokenFile of --config)")
 	cmd.Flags().StringVar(&f.ca, "admin-ca", os.Getenv("MIRROR_ADMIN_CA"),
@@ -51,7 +50,6 @@ func (f *adminFlags) add(cmd *cobra.Command, wide bool, forms ...string) {
 	cmd.Flags().StringVar(&f.cert, "admin-cert", os.Getenv("MIRROR_ADMIN_CERT"),
 		"`file` with the operator's certificate, for https; variable MIRROR_ADMIN_CERT")
 	cmd.Flags().StringVar(&f.key, "admin-key", os.Getenv("MIRROR_ADMIN_KEY"), "`file` with its private key; variable MIRROR_ADMIN_KEY")
-	completesFiles(cmd, "config", "yaml", "yml")
 	f.output.add(cmd, wide, forms...)
 }
 

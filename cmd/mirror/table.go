@@ -87,12 +87,11 @@ func until(t, now time.Time) string {
 }
 
 // shorten cuts an error to a length that fits a terminal, unless the output is wide.
-func shorten(text string, wide bool) string {
-	const most = 100
-	if r := []rune(text); !wide && len(r) > most {
-		return string(r[:most]) + "..."
+func shorten(s string, wide bool) string {
+	if wide {
+		return s
 	}
-	return text
+	return text.Cut(s, 100)
 }
 
 // amount is text.Size, in functions that have a variable of that name.

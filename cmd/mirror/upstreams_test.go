@@ -65,7 +65,7 @@ func testUpstreamsTable(t *testing.T) {
 	where := upstreamsOf(t, "")
 	want := `UPSTREAM      ENDPOINT                      STATE    SINCE     LAST ERROR
 *.azurecr.io  each host that matches        -        -
-docker.io     https://registry-1.docker.io  down     1m0s ago  4s ago: ` + strings.Repeat("x", 100) + `...
+docker.io     https://registry-1.docker.io  down     1m0s ago  4s ago: ` + strings.Repeat("x", 97) + `...
 ghcr.io       https://ghcr.io               unknown  -
 
 UPSTREAM   CREDENTIAL  KIND    STATE     SINCE   EXPIRES    REFRESHED   LAST ERROR
